@@ -1,0 +1,78 @@
+// THE list of activations of hidden units. ReLU is applied inside the product kernel, the others by a sweep over the
+// finished units while they are in L1.
+#pragma once
+
+#include "lane.hpp"
+
+// X(index, type, name in Python)
+#define HR_ACTIVATIONS(X)        \
+    X(0, Relu, "relu")           \
+    X(1, Tanh, "tanh")           \
+    X(2, Elu, "elu")             \
+    X(3, Silu, "silu")           \
+    X(4, Gelu, "gelu")           \
+    X(5, Softplus, "softplus")
+
+namespace headrace {
+namespace {
+
+struct Relu {
+    template <class V>
+    HR_FN static V value(V x) {
+        return max(x, Scalar<V>(0));
+    }
+};
+
+struct Tanh {
+    template <class V>
+    HR_FN static V value(V x) {
+        return tanh(x);
+    }
+};
+
+// alpha = 1.
+struct Elu {
+    template <class V>
+    HR_FN static V value(V x) {
+        return select(x < Scalar<V>(0), expm1(min(x, Scalar<V>(0))), x);
+    }
+};
+
+struct Silu {
+    template <class V>
+    HR_FN static V value(V x) {
+        return x * sigmoid(x);
+    }
+};
+
+// The exact one, x Phi(x), not its tanh approximation.
+struct Gelu {
+    template <class V>
+    HR_FN static V value(V x) {
+        return x * normal_cdf(x);
+    }
+};
+
+struct Softplus {
+    template <class V>
+    HR_FN static V value(V x) {
+        return softplus(x);
+    }
+};
+
+// Calls f.operator()<Activation>() for the activation with this index.
+template <class F>
+HR_FN void with_activation(int index, F&& f) {
+    switch (index) {
+#define HR_CASE(i, type, name)          \
+    case i:                             \
+        f.template operator()<type>();  \
+        break;
+        HR_ACTIVATIONS(HR_CASE)
+#undef HR_CASE
+        default: break;
+    }
+}
+
+}  // namespace
+}  // namespace headrace

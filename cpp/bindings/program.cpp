@@ -1,0 +1,206 @@
+// MaskedTransform (structure) and Program (steps and weights) for Python.
+#include "../program.hpp"
+
+#include "bindings.hpp"
+
+namespace headrace {
+namespace {
+
+MaskedOptions make_options(int features, int context, std::vector<int> reads, std::vector<int> active,
+                           std::string map, std::string scale, double slope, std::string activation, bool reads_data,
+                           bool formula_to_data) {
+    require(slope > 0 && slope < 1, "slope: expected a number between 0 and 1");
+    MaskedOptions o;
+    o.features = features;
+    o.context = context;
+    o.reads = std::move(reads);
+    o.active = std::move(active);
+    o.map = std::move(map);
+    o.scale = std::move(scale);
+    o.slope = slope;
+    o.activation = std::move(activation);
+    o.reads_data = reads_data;
+    o.formula_to_data = formula_to_data;
+    return o;
+}
+
+std::shared_ptr<MaskedTransform> from_masks(const MaskedOptions& options, const std::vector<Array<bool>>& masks) {
+    std::vector<std::vector<uint8_t>> bytes;
+    std::vector<int> sizes{int(options.reads.size()) + options.context};
+    for (const Array<bool>& mask : masks) {
+        require(mask.ndim() == 2 && mask.shape(1) == sizes.back(), "masks: each must be (out, in), in as the last out");
+        sizes.push_back(int(mask.shape(0)));
+        bytes.emplace_back(mask.data(), mask.data() + mask.size());
+    }
+    const py::gil_scoped_release nogil;
+    return std::make_shared<MaskedTransform>(MaskedTransform::from_masks(options, bytes, sizes));
+}
+
+template <class T>
+Array<T> pack(const MaskedTransform& t, const std::vector<Array<T>>& weights, const std::vector<Array<T>>& biases) {
+    require(weights.size() == biases.size(), "biases: expected one a layer");
+    std::vector<DenseLayer<T>> dense;
+    for (size_t l = 0; l < weights.size(); ++l) {
+        require(weights[l].ndim() == 2 && biases[l].ndim() == 1 && biases[l].shape(0) == weights[l].shape(0),
+                "weights: expected (out, in) and biases (out,)");
+        dense.push_back({int(weights[l].shape(0)), int(weights[l].shape(1)), weights[l].data(), biases[l].data()});
+    }
+    Array<T> packed(py::ssize_t(t.n_weights()));
+    t.pack(dense, packed.mutable_data());
+    return packed;
+}
+
+template <class T>
+py::list unpack(const MaskedTransform& t, const Array<T>& packed) {
+    require(packed.ndim() == 1 && packed.shape(0) == py::ssize_t(t.n_weights()), "weights: the vector has the wrong size");
+    py::list layers;
+    for (size_t l = 0; l < t.layers().size(); ++l) {
+        const auto& shape = t.layers()[l];
+        Array<T> weight({shape.out, shape.in}), bias(shape.out);
+        t.unpack(packed.data(), int(l), weight.mutable_data(), bias.mutable_data());
+        layers.append(py::make_tuple(weight, bias));
+    }
+    return layers;
+}
+
+py::list masks(const MaskedTransform& t) {
+    py::list layers;
+    for (size_t l = 0; l < t.layers().size(); ++l) {
+        Array<bool> mask({t.layers()[l].out, t.layers()[l].in});
+        t.mask(int(l), reinterpret_cast<uint8_t*>(mask.mutable_data()));
+        layers.append(mask);
+    }
+    return layers;
+}
+
+ArrayView view(const py::array& a, int columns, const char* message) {
+    const bool is_double = py::isinstance<py::array_t<double>>(a);
+    require(is_double || py::isinstance<py::array_t<float>>(a), "expected an array of float32 or float64");
+    require(a.ndim() == 2 && a.shape(1) == columns, message);
+    return {static_cast<const char*>(a.data()), a.strides(0), a.strides(1), is_double};
+}
+
+template <class T>
+T* output(const py::object& object, int64_t rows, int columns, const char* message) {
+    if (object.is_none()) return nullptr;
+    require(py::isinstance<Array<T>>(object), message);
+    auto a = py::reinterpret_borrow<Array<T>>(object);
+    require(a.ndim() == (columns ? 2 : 1) && a.shape(0) == rows && (!columns || a.shape(1) == columns), message);
+    return a.mutable_data();  // throws for a read-only array
+}
+
+template <class T>
+void run(const Program<T>& program, bool inverse, const py::object& input, int64_t rows, uint64_t seed,
+         const py::object& context, const py::object& value, const py::object& log_det, const py::object& log_prob) {
+    Request<T> request;
+    request.inverse = inverse;
+    request.rows = rows;
+    request.seed = seed;
+    ArrayView input_view, context_view;
+    require(rows >= 0, "rows: expected at least 0");
+    if (!input.is_none()) {
+        const auto a = py::cast<py::array>(input);
+        input_view = view(a, program.features(), "input: expected (rows, features)");
+        require(a.shape(0) == rows, "input: expected (rows, features)");
+        request.input = &input_view;
+    } else {
+        require(!inverse && program.base() != Base::none, "input: only the direction to data can be sampled");
+    }
+    require(log_prob.is_none() || program.base() != Base::none, "log_prob: a transform on its own has no base");
+    require(context.is_none() == (program.context() == 0), "context: expected if and only if the program reads one");
+    if (!context.is_none()) {
+        const auto a = py::cast<py::array>(context);
+        context_view = view(a, program.context(), "context: expected (rows, context) or (1, context)");
+        require(a.shape(0) == rows || a.shape(0) == 1, "context: expected (rows, context) or (1, context)");
+        if (a.shape(0) == 1) context_view.row_stride = 0;
+        request.context = &context_view;
+    }
+    request.value = output<T>(value, rows, program.features(), "value: expected a C-contiguous (rows, features)");
+    request.log_det = output<T>(log_det, rows, 0, "log_det: expected a contiguous (rows,)");
+    request.log_prob = output<T>(log_prob, rows, 0, "log_prob: expected a contiguous (rows,)");
+    const py::gil_scoped_release nogil;
+    program.run(request);
+}
+
+Base base_of(const std::string& name) {
+    if (name == "normal") return Base::normal;
+    if (name == "logistic") return Base::logistic;
+    require(name.empty(), "base: expected normal, logistic or nothing");
+    return Base::none;
+}
+
+// Steps come as tuples: ("masked", inverted, transform), ("permutation", order), ("standardize", inverted, mean, std).
+std::vector<StepSpec> steps_of(const py::list& list) {
+    std::vector<StepSpec> steps;
+    for (const auto& item : list) {
+        const auto row = py::cast<py::tuple>(item);
+        const auto kind = py::cast<std::string>(row[0]);
+        StepSpec s{};
+        if (kind == "masked") {
+            s.kind = StepSpec::Kind::masked;
+            s.inverted = py::cast<bool>(row[1]);
+            s.masked = py::cast<std::shared_ptr<MaskedTransform>>(row[2]);
+        } else if (kind == "permutation") {
+            s.kind = StepSpec::Kind::permutation;
+            s.order = py::cast<std::vector<int>>(row[1]);
+        } else {
+            require(kind == "standardize", "steps: an unknown kind of step");
+            s.kind = StepSpec::Kind::standardize;
+            s.inverted = py::cast<bool>(row[1]);
+            s.mean = py::cast<std::vector<double>>(row[2]);
+            s.std = py::cast<std::vector<double>>(row[3]);
+        }
+        steps.push_back(std::move(s));
+    }
+    return steps;
+}
+
+template <class T>
+void bind_program_of(py::module_& m, const char* name) {
+    using P = Program<T>;
+    py::class_<P, std::shared_ptr<P>>(m, name)
+        .def(py::init([](int features, int context, const std::string& base, const py::list& steps) {
+                 return std::make_shared<P>(features, context, base_of(base), steps_of(steps));
+             }),
+             py::arg("features"), py::arg("context"), py::arg("base"), py::arg("steps"))
+        .def("run", &run<T>, py::arg("inverse"), py::arg("input"), py::arg("rows"), py::arg("seed"), py::arg("context"),
+             py::arg("value"), py::arg("log_det"), py::arg("log_prob"))
+        .def_property_readonly("n_weights", &P::n_weights)
+        .def("weights",
+             [](const P& p) {
+                 Array<T> out(py::ssize_t(p.n_weights()));
+                 p.weights(out.mutable_data());
+                 return out;
+             })
+        .def("set_weights",
+             [](P& p, const Array<T>& in) {
+                 require(in.ndim() == 1 && size_t(in.shape(0)) == p.n_weights(), "weights: the vector has the wrong size");
+                 p.set_weights(in.data());
+             },
+             py::arg("weights").noconvert());
+}
+
+}  // namespace
+
+void bind_program(py::module_& m) {
+    py::class_<MaskedOptions>(m, "MaskedOptions")
+        .def(py::init(&make_options), py::kw_only(), py::arg("features"), py::arg("context"), py::arg("reads"),
+             py::arg("active"), py::arg("map"), py::arg("scale"), py::arg("slope"), py::arg("activation"),
+             py::arg("reads_data"), py::arg("formula_to_data"));
+    py::class_<MaskedTransform, std::shared_ptr<MaskedTransform>>(m, "MaskedTransform")
+        .def(py::init<MaskedOptions, std::vector<int>, std::vector<std::vector<int>>>(), py::arg("options"),
+             py::arg("levels"), py::arg("degrees"))
+        .def_static("from_masks", &from_masks, py::arg("options"), py::arg("masks"))
+        .def("pack", &pack<float>, py::arg("weights"), py::arg("biases"))
+        .def("pack", &pack<double>, py::arg("weights"), py::arg("biases"))
+        .def("unpack", &unpack<float>, py::arg("packed").noconvert())
+        .def("unpack", &unpack<double>, py::arg("packed").noconvert())
+        .def("masks", &masks)
+        .def_property_readonly("n_weights", &MaskedTransform::n_weights)
+        .def_property_readonly("n_params", &MaskedTransform::n_params)
+        .def_property_readonly("levels", &MaskedTransform::levels);
+    bind_program_of<float>(m, "ProgramF32");
+    bind_program_of<double>(m, "ProgramF64");
+}
+
+}  // namespace headrace

@@ -1,0 +1,24 @@
+// Which instruction sets were compiled, which this processor has, and which one is in use.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "table.hpp"
+
+namespace headrace {
+
+struct InstructionSet {
+    const char* name;
+    const Table* table;
+    bool supported;
+};
+
+// All compiled sets, the best one last.
+const std::vector<InstructionSet>& instruction_sets();
+
+// The set chosen at first use: HEADRACE_ISA, or the best one that the processor supports. Throws std::runtime_error if
+// HEADRACE_ISA names a set that is unknown or unsupported.
+const InstructionSet& active_isa();
+
+}  // namespace headrace

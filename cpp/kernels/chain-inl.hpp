@@ -1,0 +1,267 @@
+// A tile of rows through a whole program: load (or draw), every step, store. Intermediate values never leave scratch.
+#pragma once
+
+#include "../random.hpp"
+#include "masked-inl.hpp"
+
+namespace headrace {
+namespace {
+
+template <class In>
+HR_FN double element(const ArrayView& a, int64_t row, int column) {
+    In value;
+    __builtin_memcpy(&value, a.data + row * a.row_stride + column * a.column_stride, sizeof value);
+    return double(value);
+}
+
+// Columns of rows [row, row + rows) to out[slot * slot_stride + r * row_stride], shifted and scaled in float64 before
+// they are narrowed.
+template <class In, class T>
+void load_columns(const ArrayView& a, int columns, const int* slots, const double* shift, const double* scale,
+                  int64_t row, int rows, T* out, int64_t slot_stride, int64_t row_stride) {
+    constexpr int block = 16;  // columns at a time: as many lines of the tile stay in L1
+    for (int c0 = 0; c0 < columns; c0 += block) {
+        const int c1 = columns < c0 + block ? columns : c0 + block;
+        for (int r = 0; r < rows; ++r)
+            for (int c = c0; c < c1; ++c) {
+                double value = element<In>(a, row + r, c);
+                if (shift) value = (value - shift[c]) * scale[c];
+                out[(slots ? slots[c] : c) * slot_stride + r * row_stride] = T(value);
+            }
+    }
+}
+
+template <class T>
+void load_array(const ArrayView& a, int columns, const int* slots, const double* shift, const double* scale,
+                int64_t row, int rows, T* out, int64_t slot_stride, int64_t row_stride) {
+    if (a.is_double) {
+        load_columns<double>(a, columns, slots, shift, scale, row, rows, out, slot_stride, row_stride);
+    } else {
+        load_columns<float>(a, columns, slots, shift, scale, row, rows, out, slot_stride, row_stride);
+    }
+}
+
+template <class T>
+void store_columns(const Chain<T>& chain, const T* in, int64_t slot_stride, int64_t row_stride, int rows, T* out) {
+    constexpr int block = 16;
+    for (int c0 = 0; c0 < chain.features; c0 += block) {
+        const int c1 = chain.features < c0 + block ? chain.features : c0 + block;
+        for (int r = 0; r < rows; ++r)
+            for (int c = c0; c < c1; ++c) {
+                T value = in[chain.store_slot[c] * slot_stride + r * row_stride];
+                if (chain.store_scale) value = T(double(value) * chain.store_scale[c] + chain.store_shift[c]);
+                out[int64_t(r) * chain.features + c] = value;
+            }
+    }
+}
+
+// 0 where x is finite and NaN where it is not: added to a row's sum, it makes the row's log-determinant NaN even where
+// the bad number meets no arithmetic on its way.
+template <class V>
+HR_FN V poison(V x) {
+    return x - x;
+}
+
+template <class V>
+HR_FN V base_log_density(Base base, V z) {
+    using T = Scalar<V>;
+    if (base == Base::normal) return z * z * T(-0.5);
+    const V a = abs(z);  // standard logistic: -|z| - 2 log(1 + e^-|z|)
+    return -a - log1p(exp(-a)) * T(2);
+}
+
+constexpr double half_log_2pi = 0.91893853320467274178;
+
+template <class T>
+HR_FN double base_constant(const Chain<T>& chain, Base base) {
+    return base == Base::normal ? -half_log_2pi * chain.features : 0.0;
+}
+
+// Random columns [4 block, 4 block + 4) of width<T> rows from `row`.
+template <class T>
+HR_FN Columns<Pack<T>> draw(const Call<T>& call, int64_t row, int block) {
+    using U = typename Lane<Pack<T>>::U32;
+    U low, high;
+    for (int i = 0; i < width<T>; ++i) {
+        low[i] = uint32_t(row + i);
+        high[i] = uint32_t(uint64_t(row + i) >> 32);
+    }
+    return base_columns<Pack<T>>(call.base == Base::logistic, call.seed, low, high, uint32_t(block));
+}
+
+// The sum of a row holds log-determinants only; the base density is added for log_prob, with the sign of the direction.
+template <class T>
+HR_FN void store_sums(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, const T* log_det,
+                      const T* base) {
+    for (int r = 0; r < rows; ++r) {
+        const double total = double(log_det[r]) + chain.log_det;
+        if (call.log_det) call.log_det[row + r] = T(total);
+        if (call.log_prob)
+            call.log_prob[row + r] =
+                T(double(base[r]) + base_constant(chain, call.base) + (call.inverse ? total : -total));
+    }
+}
+
+template <class T>
+void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, int vectors, T* scratch) noexcept {
+    using V = Pack<T>;
+    constexpr int W = width<T>;
+    const int64_t height = int64_t(vectors) * W, slots = chain.context + chain.features;
+    TileBuffers<T> b;
+    b.vectors = vectors;
+    b.height = height;
+    b.given = scratch;
+    b.built = b.given + slots * height;
+    b.units = b.built + slots * height;
+    b.sum = b.units + chain.units * height;
+    for (int64_t i = 0; i < height; i += W) store(b.sum + i, V{});
+
+    if (call.input.data) {
+        if (rows < height)  // lanes past the last row are finite
+            for (int64_t s = chain.context; s < slots; ++s) store(b.given + (s + 1) * height - W, V{});
+        load_array(call.input, chain.features, chain.load_slot, chain.load_shift, chain.load_scale, row, rows, b.given,
+                   height, int64_t(1));
+        for (int64_t i = 0; i < height; i += W) {
+            V bad{};
+            for (int64_t s = chain.context; s < slots; ++s) {
+                T* p = b.given + s * height + i;
+                const V x = load(p), zero = poison(x);
+                bad += zero;
+                store(p, select(zero == T(0), x, zero));
+            }
+            store(b.sum + i, bad);
+        }
+    } else {
+        for (int c = 0; c < chain.features; c += 4)
+            for (int64_t i = 0; i < height; i += W) {
+                const Columns<V> z = draw(call, row + i, c / 4);
+                for (int k = 0; k < 4 && c + k < chain.features; ++k)
+                    store(b.given + chain.load_slot[c + k] * height + i, z.column[k]);
+            }
+    }
+    if (chain.context > 0 && !call.context_is_folded) {
+        if (rows < height)
+            for (int64_t s = 0; s < chain.context; ++s) store(b.given + (s + 1) * height - W, V{});
+        load_array(call.context, chain.context, static_cast<const int*>(nullptr), chain.context_shift,
+                   chain.context_scale, row, rows, b.given, height, int64_t(1));
+        for (int64_t i = 0; i < chain.context * height; i += W) {
+            const V x = load(b.given + i);
+            T* sum = b.sum + i % height;
+            store(sum, load(sum) + poison(x));
+            store(b.built + i, x);
+        }
+    }
+
+    T base[8 * W];  // at most max_tile_vectors vectors
+    const auto base_density = [&](const T* z) {
+        for (int64_t i = 0; i < height; i += W) {
+            V sum{};
+            for (int64_t s = chain.context; s < slots; ++s) sum += base_log_density(call.base, load(z + s * height + i));
+            store(base + i, sum);
+        }
+    };
+    if (call.log_prob && !call.inverse) base_density(b.given);
+    for (int s = 0; s < chain.n_steps; ++s) {
+        const Step<T>& step = chain.steps[s];
+        if (step.masked) {
+            masked_tile(step.network, chain, call, b);
+            T* const given = b.given;
+            b.given = b.built;
+            b.built = given;
+        } else {
+            for (int64_t c = 0; c < chain.features; ++c) {
+                const T scale = T(step.affine.scale[c]), shift = T(step.affine.shift[c]);
+                T* p = b.given + (chain.context + c) * height;
+                for (int64_t i = 0; i < height; i += W) store(p + i, load(p + i) * scale + shift);
+            }
+        }
+    }
+    if (call.log_prob && call.inverse) base_density(b.given);
+    if (call.value)
+        store_columns(chain, b.given, height, int64_t(1), rows, call.value + row * chain.features);
+    store_sums(chain, call, row, rows, b.sum, base);
+}
+
+template <class T>
+void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept {
+    constexpr int W = width<T>;
+    const int slots = chain.context + chain.features, rows = int(call.rows);
+    const int64_t padded = (slots + row_padding - 1) / row_padding * row_padding;
+    T sum[small_batch] = {}, base[small_batch] = {};
+    SmallBuffers<T> b;
+    b.stride = 2 * padded + chain.units;
+    b.given = scratch;
+    b.built = b.given + padded;
+    b.units = b.built + padded;
+    b.sum = sum;
+    b.rows = rows;
+    for (int r = 0; r < rows; ++r)
+        for (int64_t i = 0; i < 2 * padded; i += W) store(b.given + r * b.stride + i, Pack<T>{});
+
+    if (call.input.data) {
+        load_array(call.input, chain.features, chain.load_slot, chain.load_shift, chain.load_scale, int64_t(0), rows,
+                   b.given, int64_t(1), b.stride);
+        for (int r = 0; r < rows; ++r)
+            for (int s = chain.context; s < slots; ++s) {
+                T& x = b.given[r * b.stride + s];
+                const T zero = poison(x);
+                sum[r] += zero;
+                if (!(zero == T(0))) x = zero;
+            }
+    } else {
+        for (int c = 0; c < chain.features; c += 4)
+            for (int r0 = 0; r0 < rows; r0 += W) {
+                const auto z = draw(call, r0, c / 4);
+                for (int k = 0; k < 4 && c + k < chain.features; ++k)
+                    for (int r = r0; r < rows && r < r0 + W; ++r)
+                        b.given[r * b.stride + chain.load_slot[c + k]] = z.column[k][r - r0];
+            }
+    }
+    if (chain.context > 0) {
+        load_array(call.context, chain.context, static_cast<const int*>(nullptr), chain.context_shift,
+                   chain.context_scale, int64_t(0), rows, b.given, int64_t(1), b.stride);
+        for (int r = 0; r < rows; ++r)
+            for (int s = 0; s < chain.context; ++s) {
+                const T x = b.given[r * b.stride + s];
+                sum[r] += poison(x);
+                b.built[r * b.stride + s] = x;
+            }
+    }
+
+    const auto base_density = [&](const T* z) {
+        for (int r = 0; r < rows; ++r) {
+            Pack<T> total{};
+            for (int s = chain.context; s < slots; s += W) {  // the padding is zero, and has its own density
+                Pack<T> v{};
+                const int n = slots - s < W ? slots - s : W;
+                for (int i = 0; i < n; ++i) v[i] = z[r * b.stride + s + i];
+                v = base_log_density(call.base, v);
+                for (int i = n; i < W; ++i) v[i] = T(0);
+                total += v;
+            }
+            base[r] = reduce_add(total);
+        }
+    };
+    if (call.log_prob && !call.inverse) base_density(b.given);
+    for (int s = 0; s < chain.n_steps; ++s) {
+        const Step<T>& step = chain.steps[s];
+        if (step.masked) {
+            masked_small(step.network, call, b);
+            T* const given = b.given;
+            b.given = b.built;
+            b.built = given;
+        } else {
+            for (int r = 0; r < rows; ++r)
+                for (int c = 0; c < chain.features; ++c) {
+                    T& x = b.given[r * b.stride + chain.context + c];
+                    x = x * T(step.affine.scale[c]) + T(step.affine.shift[c]);
+                }
+        }
+    }
+    if (call.log_prob && call.inverse) base_density(b.given);
+    if (call.value) store_columns(chain, b.given, int64_t(1), b.stride, rows, call.value);
+    store_sums(chain, call, int64_t(0), rows, sum, base);
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,204 @@
+// The two product kernels on the one weight layout: rows of weights, each contiguous over its inputs.
+//
+//   tile:  lanes are rows of the batch. Y[m][lanes] += W[m][k] X[k][lanes], M units x N vectors in registers.
+//   small: lanes are inputs. y[m] = sum_k W[m][k] x[k], for R rows of the batch at once, reduced at the end.
+#pragma once
+
+#include "../pack.hpp"
+#include "../views.hpp"
+
+namespace headrace {
+namespace {
+
+// Register blocks: 8 x 3 accumulators, 3 inputs and a broadcast fit 32 registers, 4 x 3 fit 16.
+constexpr int block_units = HR_VECTOR_BYTES == 64 ? 8 : 4, block_vectors = 3;
+
+template <class T>
+struct ProductArgs {
+    const T* weights;     // the transform's first weight
+    const uint32_t* row;  // offsets of the first unit's weights and of those that follow
+    int k0, k1;
+    const T* input;       // [k][stride] of the tile
+    T* output;            // [m][stride]
+    int64_t stride;
+    const T* bias;        // null: start from the output
+    bool relu;
+};
+
+template <int M, int N, class T>
+void tile_block(const ProductArgs<T>& a, int column) {
+    using V = Pack<T>;
+    V sum[M][N];
+    T* const y = a.output + column;
+    if (a.bias) {
+        for (int m = 0; m < M; ++m)
+            for (int n = 0; n < N; ++n) sum[m][n] = splat<V>(a.bias[m]);
+    } else {
+        for (int m = 0; m < M; ++m)
+            for (int n = 0; n < N; ++n) sum[m][n] = load(y + m * a.stride + n * width<T>);
+    }
+    const T* w[M];
+    for (int m = 0; m < M; ++m) w[m] = a.weights + a.row[m];
+    const T* x = a.input + a.k0 * a.stride + column;
+    const int64_t stride = a.stride;
+    for (int64_t k = a.k0, end = a.k1; k < end; ++k, x += stride) {
+        V input[N];
+        for (int n = 0; n < N; ++n) input[n] = load(x + n * width<T>);
+        for (int m = 0; m < M; ++m) {
+            const T weight = w[m][k];
+            for (int n = 0; n < N; ++n) sum[m][n] += weight * input[n];
+        }
+    }
+    if (a.relu) {
+        for (int m = 0; m < M; ++m)
+            for (int n = 0; n < N; ++n) sum[m][n] = max(sum[m][n], T(0));
+    }
+    for (int m = 0; m < M; ++m)
+        for (int n = 0; n < N; ++n) store(y + m * a.stride + n * width<T>, sum[m][n]);
+}
+
+// Run-time sizes m <= M, n <= N to template sizes.
+template <int M, int N, class F>
+HR_FN void with_sizes(int m, int n, F&& f) {
+    if constexpr (M > 1)
+        if (m < M) return with_sizes<M - 1, N>(m, n, f);
+    if constexpr (N > 1)
+        if (n < N) return with_sizes<M, N - 1>(m, n, f);
+    f.template operator()<M, N>();
+}
+
+template <class T>
+using TileBlock = void (*)(const ProductArgs<T>&, int);
+
+template <class T, int N>
+constexpr TileBlock<T> tile_blocks_of[8] = {
+    tile_block<1, N, T>, tile_block<2, N, T>, tile_block<3, N, T>, tile_block<4, N, T>,
+    tile_block<block_units == 8 ? 5 : 1, N, T>, tile_block<block_units == 8 ? 6 : 1, N, T>,
+    tile_block<block_units == 8 ? 7 : 1, N, T>, tile_block<block_units == 8 ? 8 : 1, N, T>};
+
+template <class T>
+constexpr const TileBlock<T>* tile_blocks[block_vectors] = {tile_blocks_of<T, 1>, tile_blocks_of<T, 2>,
+                                                            tile_blocks_of<T, 3>};
+
+// n things in the fewest parts of at most `most`, as equal as can be: 4 vectors are 2 + 2, not 3 + 1.
+HR_FN int part(int n, int most) {
+    const int parts = (n + most - 1) / most;
+    return (n + parts - 1) / parts;
+}
+
+// Any number of units up to row_block and any number of vectors.
+template <class T>
+HR_FN void tile_product(ProductArgs<T> a, int units, int vectors) {
+    while (units > 0) {
+        const int m = part(units, block_units);
+        for (int v = 0; v < vectors;) {
+            const int n = part(vectors - v, block_vectors);
+            tile_blocks<T>[n - 1][m - 1](a, v * width<T>);
+            v += n;
+        }
+        units -= m;
+        a.row += m;
+        a.output += m * a.stride;
+        if (a.bias) a.bias += m;
+    }
+}
+
+// ---- small batches ------------------------------------------------------------------------------------------------
+
+template <int... I>
+struct Indices {};
+template <int N, int... I>
+struct MakeIndices : MakeIndices<N - 1, N - 1, I...> {};
+template <int... I>
+struct MakeIndices<0, I...> {
+    using type = Indices<I...>;
+};
+
+// a and b each hold groups of `Group` lanes that are to be summed. The result holds twice as many groups of half the
+// size: those of a, then those of b, each folded once.
+template <int Group, class V, int... I>
+HR_FN V fold_pair(V a, V b, Indices<I...>) {
+    constexpr int W = Lane<V>::width, H = Group / 2;
+    constexpr auto place = [](int i) { return i / (W / 2) * W + i % (W / 2) / H * Group + i % (W / 2) % H; };
+    return __builtin_shufflevector(a, b, place(I)...) + __builtin_shufflevector(a, b, (place(I) + H)...);
+}
+
+// The sums of the lanes of M vectors; M is a power of two and at most the width.
+template <int M, int Group, class V>
+HR_FN void reduce_lanes(V* v, Scalar<V>* out) {
+    constexpr int W = Lane<V>::width;
+    using All = typename MakeIndices<W>::type;
+    if constexpr (M > 1) {
+        for (int m = 0; m < M / 2; ++m) v[m] = fold_pair<Group>(v[2 * m], v[2 * m + 1], All{});
+        reduce_lanes<M / 2, Group / 2>(v, out);
+    } else if constexpr (Group > 1) {
+        v[0] = fold_pair<Group>(v[0], v[0], All{});
+        reduce_lanes<1, Group / 2>(v, out);
+    } else {
+        store(out, v[0]);
+    }
+}
+
+// Sums of M vectors into out[0..M); out has room for a vector.
+template <int M, class V>
+HR_FN void reduce_block(const V* sums, Scalar<V>* out) {
+    constexpr int W = Lane<V>::width;
+    constexpr int rounded = M > 4 ? 8 : M > 2 ? 4 : M, group = rounded < W ? rounded : W;
+    V v[rounded];
+    for (int m = 0; m < rounded; ++m) v[m] = m < M ? sums[m] : V{};
+    Scalar<V> lanes[W];
+    for (int g = 0; g < M; g += group) {
+        reduce_lanes<group, W>(v + g, lanes);
+        for (int m = g; m < M && m < g + group; ++m) out[m] = lanes[m - g];
+    }
+}
+
+// Units x rows in registers.
+constexpr int small_units = HR_VECTOR_BYTES == 64 ? 8 : 4, small_rows = HR_VECTOR_BYTES == 64 ? 3 : 2;
+
+// `stride` is the distance of two rows of the batch; inputs and weights are read up to a whole vector past k1, where
+// either a weight is zero or the input of another unit's staircase is finite and its weight zero.
+template <int M, int R, class T>
+void small_block(const ProductArgs<T>& a, int first) {
+    using V = Pack<T>;
+    V sum[R][M] = {};
+    const T* w[M];
+    for (int m = 0; m < M; ++m) w[m] = a.weights + a.row[m];
+    const T* x = a.input + first * a.stride;
+    for (int64_t k = 0; k < a.k1; k += width<T>) {
+        V input[R];
+        for (int r = 0; r < R; ++r) input[r] = load(x + r * a.stride + k);
+        for (int m = 0; m < M; ++m) {
+            const V weight = load(w[m] + k);
+            for (int r = 0; r < R; ++r) sum[r][m] += weight * input[r];
+        }
+    }
+    for (int r = 0; r < R; ++r) {
+        T total[row_block];
+        reduce_block<M>(sum[r], total);
+        T* y = a.output + (first + r) * a.stride;
+        for (int m = 0; m < M; ++m) {
+            const T value = total[m] + a.bias[m];
+            y[m] = a.relu ? max(value, T(0)) : value;
+        }
+    }
+}
+
+template <class T>
+HR_FN void small_product(ProductArgs<T> a, int units, int rows) {
+    while (units > 0) {
+        const int m = part(units, small_units);
+        for (int r = 0; r < rows;) {
+            const int n = part(rows - r, small_rows);
+            with_sizes<small_units, small_rows>(m, n, [&]<int M, int R>() { small_block<M, R>(a, r); });
+            r += n;
+        }
+        units -= m;
+        a.row += m;
+        a.output += m;
+        a.bias += m;
+    }
+}
+
+}  // namespace
+}  // namespace headrace

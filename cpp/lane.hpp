@@ -1,0 +1,336 @@
+// The vocabulary of elementwise mathematics, written once for every lane.
+//
+// A lane `V` is one number (on the GPU and in tests) or a vector of numbers (on the CPU, pack.hpp). Everything here is
+// a template over V, needs no intrinsics and no libm, and gives NaN for NaN. The bound beside each function is its
+// largest error in units in the last place over its range, as tests/cpp/test_lane.cpp measures it against the next
+// wider floating type; outside the stated range a function still terminates and gives its limit.
+//
+// The anonymous namespace is deliberate: on the CPU this file is compiled once for every instruction set, and a
+// template with external linkage would let the linker keep one set's copy for all of them.
+#pragma once
+
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define HR_FN __host__ __device__ __forceinline__
+#else
+#define HR_FN inline __attribute__((always_inline))
+#endif
+
+namespace headrace {
+namespace {
+
+// What belongs to a lane: its number type, integers of the same width, 32-bit integers of the same count.
+template <class V>
+struct Lane;
+
+template <>
+struct Lane<float> {
+    using Scalar = float;
+    using Int = int32_t;
+    using U32 = uint32_t;
+    static constexpr int width = 1;
+};
+
+template <>
+struct Lane<double> {
+    using Scalar = double;
+    using Int = int64_t;
+    using U32 = uint32_t;
+    static constexpr int width = 1;
+};
+
+template <class V>
+using Scalar = typename Lane<V>::Scalar;
+template <class V>
+using Int = typename Lane<V>::Int;
+
+// The layout of a floating type, and what its argument reductions need.
+template <class T>
+struct Format;
+
+template <>
+struct Format<float> {
+    using Bits = int32_t;
+    static constexpr int mantissa_bits = 23, bias = 127;
+    static constexpr Bits sign = INT32_MIN, magnitude = INT32_MAX;
+    static constexpr Bits upper_half = ~Bits(0xfff);        // keeps 12 bits of the mantissa: the square is exact
+    static constexpr Bits sqrt_half = 0x3f3504f3;           // bits of sqrt(1/2)
+    static constexpr float round = 12582912.0f;             // 1.5 * 2^23: adding it rounds to an integer
+    static constexpr float smallest_normal = 1.17549435e-38f, to_normal = 8388608.0f;  // 2^23
+    static constexpr float exp_max = 89.0f, exp_min = -104.0f, expm1_min = -20.0f, tanh_max = 10.0f, cdf_max = 15.0f;
+    static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+};
+
+template <>
+struct Format<double> {
+    using Bits = int64_t;
+    static constexpr int mantissa_bits = 52, bias = 1023;
+    static constexpr Bits sign = INT64_MIN, magnitude = INT64_MAX;
+    static constexpr Bits upper_half = ~Bits(0x7ffffff);
+    static constexpr Bits sqrt_half = 0x3fe6a09e667f3bcd;
+    static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
+    static constexpr double smallest_normal = 2.2250738585072014e-308, to_normal = 4503599627370496.0;  // 2^52
+    static constexpr double exp_max = 710.0, exp_min = -746.0, expm1_min = -40.0, tanh_max = 20.0, cdf_max = 40.0;
+    static constexpr double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
+};
+
+template <class V>
+constexpr bool is_single = sizeof(Scalar<V>) == 4;
+
+// ---- the primitives ---------------------------------------------------------------------------------------------
+
+template <class To, class From>
+HR_FN To bit_cast(From from) {
+    static_assert(sizeof(To) == sizeof(From));
+    To to;
+    __builtin_memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+template <class V>
+HR_FN V splat(double value) {
+    if constexpr (Lane<V>::width == 1) {
+        return V(value);
+    } else {
+        return Scalar<V>(value) - V{};
+    }
+}
+
+template <class To, class From>
+HR_FN To convert(From from) {
+    if constexpr (Lane<To>::width == 1) {
+        return To(from);
+    } else {
+        return __builtin_convertvector(from, To);
+    }
+}
+
+template <class M, class V>
+HR_FN V select(M condition, V yes, V no) {
+    return condition ? yes : no;
+}
+
+template <class V>
+HR_FN V infinity() {
+    return splat<V>(__builtin_inf());
+}
+
+template <class V>
+HR_FN V not_a_number() {
+    return splat<V>(__builtin_nan(""));
+}
+
+template <class V>
+HR_FN V abs(V x) {
+    return bit_cast<V>(bit_cast<Int<V>>(x) & Format<Scalar<V>>::magnitude);
+}
+
+template <class V>
+HR_FN V copy_sign(V magnitude, V sign) {
+    using F = Format<Scalar<V>>;
+    return bit_cast<V>((bit_cast<Int<V>>(magnitude) & F::magnitude) | (bit_cast<Int<V>>(sign) & F::sign));
+}
+
+// min, max and relu: a NaN in x stays NaN, as the comparison with it is false.
+template <class V>
+HR_FN V min(V x, Scalar<V> limit) {
+    return select(x > limit, splat<V>(limit), x);
+}
+
+template <class V>
+HR_FN V max(V x, Scalar<V> limit) {
+    return select(x < limit, splat<V>(limit), x);
+}
+
+template <class V>
+HR_FN V sqrt(V x) {
+    if constexpr (Lane<V>::width == 1) {
+        if constexpr (is_single<V>) {
+            return __builtin_sqrtf(x);
+        } else {
+            return __builtin_sqrt(x);
+        }
+    } else {
+        for (int i = 0; i < Lane<V>::width; ++i) x[i] = sqrt<Scalar<V>>(x[i]);
+        return x;
+    }
+}
+
+template <class V>
+HR_FN V polynomial(V, double c) {
+    return splat<V>(c);
+}
+
+// c + c1 x + c2 x^2 + ... by Horner's rule.
+template <class V, class... Rest>
+HR_FN V polynomial(V x, double c, Rest... rest) {
+    return polynomial(x, rest...) * x + Scalar<V>(c);
+}
+
+// 2^n for n within the normal exponents.
+template <class V>
+HR_FN V power_of_two(Int<V> n) {
+    using F = Format<Scalar<V>>;
+    return bit_cast<V>((n + F::bias) << F::mantissa_bits);
+}
+
+// x = n ln 2 + r with |r| <= ln(2) / 2, and expm1(r); the Taylor series is cut below 0.1 ulp.
+template <class V>
+struct ExpParts {
+    Int<V> n;
+    V expm1_r;
+};
+
+template <class V>
+HR_FN ExpParts<V> exp_parts(V x) {
+    using F = Format<Scalar<V>>;
+    const V shifted = x * Scalar<V>(1.44269504088896340736) + F::round;
+    const Int<V> n = bit_cast<Int<V>>(shifted) - bit_cast<Int<V>>(splat<V>(F::round));
+    const V whole = shifted - F::round;
+    const V r = (x - whole * F::ln2_high) - whole * F::ln2_low;
+    V q;
+    if constexpr (is_single<V>) {
+        q = polynomial(r, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040);
+    } else {
+        q = polynomial(r, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320, 1.0 / 362880,
+                       1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0);
+    }
+    return {n, q * (r * r) + r};
+}
+
+// ---- exponentials and logarithms --------------------------------------------------------------------------------
+
+// e^x for every x, infinities and subnormal results included.
+template <class V>
+HR_FN V exp(V x) {
+    using F = Format<Scalar<V>>;
+    const ExpParts<V> parts = exp_parts(min(max(x, F::exp_min), F::exp_max));
+    const Int<V> half = parts.n >> 1;  // two factors: 2^n itself may be subnormal or too large
+    return (parts.expm1_r + Scalar<V>(1)) * power_of_two<V>(half) * power_of_two<V>(parts.n - half);
+}
+
+// e^x - 1 without cancellation, for every x.
+template <class V>
+HR_FN V expm1(V x) {
+    using F = Format<Scalar<V>>;
+    const ExpParts<V> parts = exp_parts(min(max(x, F::expm1_min), F::exp_max));
+    const V half = power_of_two<V>(parts.n - 1);
+    return (parts.expm1_r * half + (half - Scalar<V>(0.5))) * Scalar<V>(2);
+}
+
+// log x for every x: subnormals are exact inputs, log 0 = -inf, NaN below zero.
+template <class V>
+HR_FN V log(V x) {
+    using F = Format<Scalar<V>>;
+    const auto tiny = x < F::smallest_normal;
+    const Int<V> bits = bit_cast<Int<V>>(select(tiny, x * F::to_normal, x));
+    const Int<V> n = (bits - F::sqrt_half) >> F::mantissa_bits;  // mantissa into [sqrt(1/2), sqrt(2))
+    const V f = bit_cast<V>(bits - (n << F::mantissa_bits)) - Scalar<V>(1);
+    const V exponent = convert<V>(n) - select(tiny, splat<V>(F::mantissa_bits), splat<V>(0));
+    // log(1 + f) = 2 atanh(s), s = f / (2 + f), arranged so that the leading term f is exact.
+    const V s = f / (f + Scalar<V>(2)), s2 = s * s, half_square = f * f * Scalar<V>(0.5);
+    V tail;
+    if constexpr (is_single<V>) {
+        tail = polynomial(s2, 2.0 / 3, 2.0 / 5, 2.0 / 7, 2.0 / 9) * s2;
+    } else {
+        tail = polynomial(s2, 2.0 / 3, 2.0 / 5, 2.0 / 7, 2.0 / 9, 2.0 / 11, 2.0 / 13, 2.0 / 15, 2.0 / 17, 2.0 / 19,
+                          2.0 / 21) * s2;
+    }
+    const V small = s * (half_square + tail) + exponent * F::ln2_low;
+    V y = exponent * F::ln2_high - ((half_square - small) - f);
+    y = select(x == Scalar<V>(0), -infinity<V>(), y);
+    y = select(x == Scalar<V>(__builtin_inf()), x, y);
+    return select(x >= Scalar<V>(0), y, not_a_number<V>());
+}
+
+// log(1 + x) for -1/2 <= x <= 1.
+template <class V>
+HR_FN V log1p(V x) {
+    const V w = x + Scalar<V>(1);
+    return log(w) + (x - (w - Scalar<V>(1))) / w;
+}
+
+// ---- sigmoids -----------------------------------------------------------------------------------------------------
+
+template <class V>
+HR_FN V tanh(V x) {
+    const V e = expm1(min(abs(x), Format<Scalar<V>>::tanh_max) * Scalar<V>(2));
+    return copy_sign(e / (e + Scalar<V>(2)), x);
+}
+
+// 1 / (1 + e^-x), with full relative accuracy on both sides.
+template <class V>
+HR_FN V sigmoid(V x) {
+    const V e = exp(-abs(x));
+    return select(x < Scalar<V>(0), e, splat<V>(1)) / (e + Scalar<V>(1));
+}
+
+// log(1 + e^x) without overflow.
+template <class V>
+HR_FN V softplus(V x) {
+    return max(x, Scalar<V>(0)) + log1p(exp(-abs(x)));
+}
+
+// The normal distribution function, with full relative accuracy in the left tail. Phi(-a) = exp(-a^2 / 2) R(a); R is a
+// polynomial in t = 1 / (1 + a / 4) (a Chebyshev interpolant, relative error 2e-8 and 4e-17) times t, and a^2 is
+// split so that its rounding does not enter the exponential.
+template <class V>
+HR_FN V normal_cdf(V x) {
+    using F = Format<Scalar<V>>;
+    using T = Scalar<V>;
+    const V a = min(abs(x), F::cdf_max);
+    const V high = bit_cast<V>(bit_cast<Int<V>>(a) & F::upper_half);
+    const V density = exp(high * high * T(-0.5)) * exp((a - high) * (a + high) * T(-0.5));
+    const V t = T(1) / (a * T(0.25) + T(1));
+    V ratio;
+    if constexpr (is_single<V>) {
+        ratio = polynomial(t * T(2.5333333333333333) - T(1.5333333333333333), 0.22557090819, 0.15750418502,
+                           0.08127267073, 0.029519259689, 0.0063618407695, 0.00013412112931, -0.00033273623361,
+                           -5.0091288526e-5, 1.6105120855e-5, 3.7395957248e-6);
+    } else {
+        ratio = polynomial(t * T(2.2) - T(1.2), 0.2034730626815633975, 0.15524857171253122701, 0.091127013486691291194,
+                           0.039265829600098445746, 0.010817311005331130238, 0.00083307885847028218276,
+                           -0.00063110615395886374928, -0.00018807762675062450065, 0.000037020355172225261039,
+                           0.000022666164987648396179, -3.4169413456608513181e-6, -2.6993860179588523079e-6,
+                           5.5196859650284409669e-7, 3.1647047680957648313e-7, -1.1141293296964781469e-7,
+                           -3.0662956508153302576e-8, 2.1748843456552902234e-8, 1.0151449012322033869e-9,
+                           -3.6208443214231236022e-9, 3.8551751186405486004e-10, 4.4922371569115515662e-10,
+                           -6.7158943610094637012e-11, -3.0682698788667826565e-11);
+    }
+    const V tail = density * t * ratio;
+    return select(x < T(0), tail, T(1) - tail);
+}
+
+// ---- angles -------------------------------------------------------------------------------------------------------
+
+template <class V>
+struct SinCos {
+    V sin, cos;
+};
+
+// sin and cos of 2 pi u for 0 <= u <= 1: the reduction is exact because u is in turns.
+template <class V>
+HR_FN SinCos<V> sincos_turns(V u) {
+    using F = Format<Scalar<V>>;
+    using T = Scalar<V>;
+    const V shifted = u * T(4) + F::round;
+    const Int<V> quarter = bit_cast<Int<V>>(shifted);
+    const V angle = (u * T(4) - (shifted - F::round)) * T(1.57079632679489661923), square = angle * angle;
+    V sine, cosine;
+    if constexpr (is_single<V>) {
+        sine = polynomial(square, 1.0, -1.0 / 6, 1.0 / 120, -1.0 / 5040, 1.0 / 362880) * angle;
+        cosine = polynomial(square, 1.0, -1.0 / 2, 1.0 / 24, -1.0 / 720, 1.0 / 40320, -1.0 / 3628800);
+    } else {
+        sine = polynomial(square, 1.0, -1.0 / 6, 1.0 / 120, -1.0 / 5040, 1.0 / 362880, -1.0 / 39916800,
+                          1.0 / 6227020800.0, -1.0 / 1307674368000.0, 1.0 / 355687428096000.0) * angle;
+        cosine = polynomial(square, 1.0, -1.0 / 2, 1.0 / 24, -1.0 / 720, 1.0 / 40320, -1.0 / 3628800, 1.0 / 479001600,
+                            -1.0 / 87178291200.0, 1.0 / 20922789888000.0);
+    }
+    const auto swap = (quarter & 1) != 0;
+    const V s = select(swap, cosine, sine), c = select(swap, sine, cosine);
+    return {select((quarter & 2) != 0, -s, s), select(((quarter + 1) & 2) != 0, -c, c)};
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,33 @@
+// THE list of maps. Kernels, bindings, tests and benchmarks loop over it; a new map is its header and a line here.
+#pragma once
+
+#include "maps/additive.hpp"
+#include "maps/affine.hpp"
+
+// X(index, type, name in Python, scale function in Python)
+#define HR_MAPS(X)                                      \
+    X(0, Affine<SoftClamp>, "affine", "soft_clamp")     \
+    X(1, Affine<Exponential>, "affine", "exp")          \
+    X(2, Affine<SoftplusScale>, "affine", "softplus")   \
+    X(3, Affine<SigmoidScale>, "affine", "sigmoid")     \
+    X(4, Additive, "additive", "")
+
+namespace headrace {
+namespace {
+
+// Calls f.operator()<Map>() for the map with this index.
+template <class F>
+HR_FN void with_map(int index, F&& f) {
+    switch (index) {
+#define HR_CASE(i, type, name, scale)   \
+    case i:                             \
+        f.template operator()<type>();  \
+        break;
+        HR_MAPS(HR_CASE)
+#undef HR_CASE
+        default: break;
+    }
+}
+
+}  // namespace
+}  // namespace headrace

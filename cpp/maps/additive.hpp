@@ -1,0 +1,26 @@
+// additive: x = shift + z; the volume-preserving map of NICE (Dinh, Krueger, Bengio 2015).
+#pragma once
+
+#include "../lane.hpp"
+#include "options.hpp"
+
+namespace headrace {
+namespace {
+
+struct Additive {
+    static constexpr int n_params = 1;  // shift
+
+    template <class V, class P>
+    HR_FN static V forward(V z, const P& p, const MapOptions<Scalar<V>>&, V& log_det) {
+        log_det = splat<V>(0);
+        return z + p(0);
+    }
+    template <class V, class P>
+    HR_FN static V inverse(V x, const P& p, const MapOptions<Scalar<V>>&, V& log_det) {
+        log_det = splat<V>(0);
+        return x - p(0);
+    }
+};
+
+}  // namespace
+}  // namespace headrace

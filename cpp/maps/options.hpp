@@ -1,0 +1,12 @@
+// What a map may be told beside its parameters; constants of a transform, in its dtype.
+#pragma once
+
+namespace headrace {
+
+template <class T>
+struct MapOptions {
+    T slope;          // the smallest scale: of softplus and sigmoid additively, of soft_clamp multiplicatively
+    T inverse_clamp;  // 1 / log(1 / slope)
+};
+
+}  // namespace headrace

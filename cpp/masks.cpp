@@ -1,0 +1,312 @@
+#include "masks.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <stdexcept>
+
+#include "activations.hpp"
+#include "maps.hpp"
+#include "views.hpp"
+
+namespace headrace {
+namespace {
+
+int padded(int n) { return (n + row_padding - 1) / row_padding * row_padding; }
+
+// Places sorted by key; equal keys keep their order.
+std::vector<int> sorted_places(const std::vector<int>& key) {
+    std::vector<int> order(key.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return key[a] < key[b]; });
+    return order;
+}
+
+// Rows of bits, for reachability.
+class BitRows {
+  public:
+    BitRows(size_t rows, size_t bits) : words_((bits + 63) / 64), data_(rows * words_) {}
+    void set(size_t row, size_t bit) { data_[row * words_ + bit / 64] |= uint64_t(1) << bit % 64; }
+    bool test(size_t row, size_t bit) const { return data_[row * words_ + bit / 64] >> bit % 64 & 1; }
+    void merge(size_t row, const BitRows& other, size_t other_row) {
+        for (size_t w = 0; w < words_; ++w) data_[row * words_ + w] |= other.data_[other_row * words_ + w];
+    }
+
+  private:
+    size_t words_;
+    std::vector<uint64_t> data_;
+};
+
+// Longest paths in "an active coordinate depends on another coordinate". Passive coordinates have level 1, as have
+// active ones that depend on none.
+std::vector<int> levels_of(const MaskedOptions& o, const BitRows& reach, int n_params) {
+    std::vector<int> levels(o.features, 0), place_of(o.features, -1);
+    for (size_t a = 0; a < o.active.size(); ++a) place_of[o.active[a]] = int(a);
+    for (int c = 0; c < o.features; ++c)
+        if (place_of[c] < 0) levels[c] = 1;
+    std::vector<std::vector<int>> needs(o.features), needed_by(o.features);
+    std::vector<int> open(o.features, 0);
+    for (int c : o.active)
+        for (size_t i = 0; i < o.reads.size(); ++i)
+            for (int p = 0; p < n_params; ++p)
+                if (reach.test(size_t(place_of[c]) * n_params + p, i)) {
+                    needs[c].push_back(o.reads[i]);
+                    if (place_of[o.reads[i]] >= 0) {
+                        needed_by[o.reads[i]].push_back(c);
+                        ++open[c];
+                    }
+                    break;
+                }
+    std::vector<int> ready;
+    for (int c : o.active)
+        if (open[c] == 0) ready.push_back(c);
+    size_t settled = 0;
+    while (!ready.empty()) {
+        const int c = ready.back();
+        ready.pop_back();
+        ++settled;
+        levels[c] = 1;
+        for (int other : needs[c]) levels[c] = std::max(levels[c], levels[other] + 1);
+        for (int other : needed_by[c])
+            if (--open[other] == 0) ready.push_back(other);
+    }
+    if (settled == o.active.size()) return levels;
+    // Every unsettled coordinate needs an unsettled one: walking along needs must close a cycle.
+    int c = *std::find_if(o.active.begin(), o.active.end(), [&](int a) { return open[a] > 0; });
+    std::vector<bool> seen(o.features, false);
+    const auto unsettled_need = [&](int at) {
+        return *std::find_if(needs[at].begin(), needs[at].end(), [&](int n) { return open[n] > 0; });
+    };
+    while (!seen[c]) {
+        seen[c] = true;
+        c = unsettled_need(c);
+    }
+    const int other = unsettled_need(c);
+    throw std::invalid_argument(
+        other == c ? "masks: coordinate " + std::to_string(c) + " depends on coordinate " + std::to_string(c) +
+                         " (itself); expected no coordinate to depend on itself"
+                   : "masks: coordinates " + std::to_string(c) + " and " + std::to_string(other) +
+                         " depend on each other in a cycle; expected an order in which each depends on earlier ones");
+}
+
+}  // namespace
+
+const std::vector<MapInfo>& map_list() {
+    static const std::vector<MapInfo> maps = {
+#define HR_ROW(index, type, name, scale) {name, scale, type::n_params},
+        HR_MAPS(HR_ROW)
+#undef HR_ROW
+    };
+    return maps;
+}
+
+const std::vector<std::string>& activation_list() {
+    static const std::vector<std::string> activations = {
+#define HR_ROW(index, type, name) name,
+        HR_ACTIVATIONS(HR_ROW)
+#undef HR_ROW
+    };
+    return activations;
+}
+
+int find_map(const std::string& name, const std::string& scale) {
+    const auto& maps = map_list();
+    for (size_t i = 0; i < maps.size(); ++i)
+        if (maps[i].name == name && (maps[i].scale.empty() || maps[i].scale == scale)) return int(i);
+    throw std::invalid_argument("map: there is no map '" + name + "' with scale '" + scale + "'");
+}
+
+MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels, std::vector<std::vector<int>> degrees)
+    : options_(std::move(options)), levels_(std::move(levels)), degrees_(std::move(degrees)) {
+    const MaskedOptions& o = options_;
+    map_ = find_map(o.map, o.scale);
+    n_params_ = map_list()[map_].n_params;
+    const auto& activations = activation_list();
+    const auto found = std::find(activations.begin(), activations.end(), o.activation);
+    if (found == activations.end()) throw std::invalid_argument("activation: there is none called " + o.activation);
+    activation_ = int(found - activations.begin());
+    const auto in_range = [&](int c) { return c >= 0 && c < o.features; };
+    if (o.features < 1 || o.context < 0 || int(levels_.size()) != o.features ||
+        !std::all_of(o.reads.begin(), o.reads.end(), in_range) ||
+        !std::all_of(o.active.begin(), o.active.end(), in_range))
+        throw std::invalid_argument("a masked transform needs a level for each coordinate, and coordinates in range");
+    lay_out();
+}
+
+MaskedTransform MaskedTransform::from_masks(MaskedOptions o, const std::vector<std::vector<uint8_t>>& masks,
+                                            const std::vector<int>& sizes) {
+    const int n_params = map_list()[find_map(o.map, o.scale)].n_params, n_layers = int(masks.size());
+    const size_t n_reads = o.reads.size();
+    if (n_layers < 1 || sizes.size() != masks.size() + 1 || sizes.front() != int(n_reads) + o.context ||
+        sizes.back() != int(o.active.size()) * n_params)
+        throw std::invalid_argument("masks: sizes do not fit the transform");
+    // reach[l][u]: the read coordinates that unit u of layer l sees through the masks; context counts as nothing.
+    std::vector<BitRows> reach;
+    reach.emplace_back(sizes[0], n_reads);
+    for (size_t i = 0; i < n_reads; ++i) reach[0].set(i, i);
+    for (int l = 0; l < n_layers; ++l) {
+        const size_t in = sizes[l], out = sizes[l + 1];
+        if (masks[l].size() != in * out) throw std::invalid_argument("masks: sizes do not fit the transform");
+        BitRows rows(out, n_reads);
+        for (size_t u = 0; u < out; ++u)
+            for (size_t k = 0; k < in; ++k)
+                if (masks[l][u * in + k]) rows.merge(u, reach[l], k);
+        reach.push_back(std::move(rows));
+    }
+    const std::vector<int> levels = levels_of(o, reach.back(), n_params);
+    int max_level = 1;
+    for (int c : o.active) max_level = std::max(max_level, levels[c]);
+    // A dead unit reaches no output. It gets the degree max_level, which no output sees, and is never computed.
+    std::vector<std::vector<int>> degrees(n_layers - 1);
+    std::vector<bool> live(sizes.back(), true);
+    for (int l = n_layers - 1; l > 0; --l) {
+        std::vector<bool> below(sizes[l], false);
+        for (size_t u = 0; u < live.size(); ++u)
+            if (live[u])
+                for (int k = 0; k < sizes[l]; ++k)
+                    if (masks[l][u * sizes[l] + k]) below[k] = true;
+        auto& degree = degrees[l - 1];
+        degree.assign(sizes[l], 0);
+        for (int u = 0; u < sizes[l]; ++u) {
+            for (size_t i = 0; i < n_reads; ++i)
+                if (reach[l].test(u, i)) degree[u] = std::max(degree[u], levels[o.reads[i]]);
+            if (!below[u]) degree[u] = max_level;
+        }
+        live = std::move(below);
+    }
+    MaskedTransform t(std::move(o), levels, std::move(degrees));
+    std::vector<bool> pinned(t.n_weights_, false);
+    bool any = false;
+    const std::vector<int>* inputs = &t.input_order_;
+    for (int l = 0; l < n_layers; ++l) {
+        const LayerShape& layer = t.layers_[l];
+        for (int u = 0; u < layer.out; ++u)
+            for (int k = 0; k < layer.visible[u]; ++k)
+                if (!masks[l][size_t(layer.order[u]) * layer.in + (*inputs)[k]]) pinned[layer.row[u] + k] = any = true;
+        inputs = &layer.order;
+    }
+    if (any) t.pinned_ = std::move(pinned);
+    return t;
+}
+
+void MaskedTransform::lay_out() {
+    const MaskedOptions& o = options_;
+    const int n_reads = int(o.reads.size());
+    std::vector<int> input_level(n_reads + o.context, 0);
+    for (int i = 0; i < n_reads; ++i) input_level[i] = levels_[o.reads[i]];
+    input_order_ = sorted_places(input_level);
+    for (int i : input_order_) input_level_.push_back(input_level[i]);
+    for (int c : o.active) max_level_ = std::max(max_level_, levels_[c]);
+
+    std::vector<int> output_level;
+    for (int c : o.active) output_level.insert(output_level.end(), n_params_, levels_[c]);
+    const std::vector<int>* below = &input_level_;
+    uint64_t offset = 0;
+    for (size_t l = 0; l <= degrees_.size(); ++l) {
+        const bool output = l == degrees_.size();
+        const std::vector<int>& key = output ? output_level : degrees_[l];
+        LayerShape layer;
+        layer.in = int(below->size());
+        layer.out = int(key.size());
+        layer.order = sorted_places(key);
+        for (int u : layer.order) {
+            layer.degree.push_back(key[u]);
+            // A hidden unit sees its own degree, an output only what lies strictly below its level.
+            const int limit = output ? key[u] - 1 : key[u];
+            layer.visible.push_back(int(std::upper_bound(below->begin(), below->end(), limit) - below->begin()));
+        }
+        for (int u = 0; u < layer.out; u += row_block) {
+            const int end = std::min(layer.out, u + row_block), length = padded(layer.visible[end - 1]);
+            for (int i = u; i < end; ++i, offset += length) layer.row.push_back(uint32_t(offset));
+        }
+        layer.bias = uint32_t(offset);
+        offset += padded(layer.out);
+        if (offset > std::numeric_limits<uint32_t>::max() / 2)
+            throw std::invalid_argument("hidden: the network has more than 2^31 weights");
+        layers_.push_back(std::move(layer));
+        below = &layers_.back().degree;
+    }
+    n_weights_ = uint32_t(offset);
+    for (size_t r = 0; r < layers_.back().order.size(); r += n_params_)
+        active_order_.push_back(o.active[layers_.back().order[r] / n_params_]);
+}
+
+bool MaskedTransform::reads_passive_only() const {
+    return std::none_of(options_.reads.begin(), options_.reads.end(), [&](int c) {
+        return std::find(options_.active.begin(), options_.active.end(), c) != options_.active.end();
+    });
+}
+
+int MaskedTransform::first_of_degree(int layer, int degree) const {
+    const auto& d = layers_[layer].degree;
+    return int(std::lower_bound(d.begin(), d.end(), degree) - d.begin());
+}
+
+int MaskedTransform::inputs_up_to(int level) const {
+    return int(std::upper_bound(input_level_.begin(), input_level_.end(), level) - input_level_.begin());
+}
+
+template <class T>
+void MaskedTransform::pack(const std::vector<DenseLayer<T>>& dense, T* weights) const {
+    if (dense.size() != layers_.size()) throw std::invalid_argument("weights: one array a layer is expected");
+    std::fill_n(weights, n_weights_, T(0));
+    const std::vector<int>* inputs = &input_order_;
+    for (size_t l = 0; l < layers_.size(); ++l) {
+        const LayerShape& layer = layers_[l];
+        if (dense[l].out != layer.out || dense[l].in != layer.in)
+            throw std::invalid_argument("weights: layer " + std::to_string(l) + " has the wrong shape");
+        for (int u = 0; u < layer.out; ++u) {
+            const T* from = dense[l].weight + size_t(layer.order[u]) * layer.in;
+            for (int k = 0; k < layer.visible[u]; ++k)
+                if (!is_pinned(layer.row[u] + k)) weights[layer.row[u] + k] = from[(*inputs)[k]];
+            weights[layer.bias + u] = dense[l].bias[layer.order[u]];
+        }
+        inputs = &layer.order;
+    }
+}
+
+template <class T>
+void MaskedTransform::unpack(const T* weights, int l, T* weight, T* bias) const {
+    const LayerShape& layer = layers_.at(l);
+    const std::vector<int>& inputs = l == 0 ? input_order_ : layers_[l - 1].order;
+    std::fill_n(weight, size_t(layer.out) * layer.in, T(0));
+    for (int u = 0; u < layer.out; ++u) {
+        T* to = weight + size_t(layer.order[u]) * layer.in;
+        for (int k = 0; k < layer.visible[u]; ++k) to[inputs[k]] = weights[layer.row[u] + k];
+        bias[layer.order[u]] = weights[layer.bias + u];
+    }
+}
+
+void MaskedTransform::mask(int l, uint8_t* mask) const {
+    const LayerShape& layer = layers_.at(l);
+    const std::vector<int>& inputs = l == 0 ? input_order_ : layers_[l - 1].order;
+    std::fill_n(mask, size_t(layer.out) * layer.in, uint8_t(0));
+    for (int u = 0; u < layer.out; ++u)
+        for (int k = 0; k < layer.visible[u]; ++k)
+            mask[size_t(layer.order[u]) * layer.in + inputs[k]] = !is_pinned(layer.row[u] + k);
+}
+
+template <class T>
+void MaskedTransform::clear_masked(T* weights) const {
+    for (const LayerShape& layer : layers_) {
+        for (int u = 0; u < layer.out; ++u) {
+            const int last = std::min(layer.out, u / row_block * row_block + row_block) - 1;
+            std::fill(weights + layer.row[u] + layer.visible[u], weights + layer.row[u] + padded(layer.visible[last]),
+                      T(0));
+        }
+        std::fill(weights + layer.bias + layer.out, weights + layer.bias + padded(layer.out), T(0));
+    }
+    if (!pinned_.empty())
+        for (uint32_t i = 0; i < n_weights_; ++i)
+            if (pinned_[i]) weights[i] = T(0);
+}
+
+#define HR_INSTANTIATE(T)                                                                     \
+    template void MaskedTransform::pack(const std::vector<DenseLayer<T>>&, T*) const;         \
+    template void MaskedTransform::unpack(const T*, int, T*, T*) const;                       \
+    template void MaskedTransform::clear_masked(T*) const;
+HR_INSTANTIATE(float)
+HR_INSTANTIATE(double)
+#undef HR_INSTANTIATE
+
+}  // namespace headrace

@@ -1,0 +1,100 @@
+// The structure of a masked transform: levels of coordinates, degrees of hidden units, and where each weight lies.
+//
+// Coordinates carry a level, 1, 2, ...; a hidden unit carries the highest level it reaches, its degree (0: context or
+// bias only). Inputs are sorted context first, then by level, units by degree, outputs by level; then what a unit sees
+// is a prefix of the layer below it, and every weight matrix is a staircase.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace headrace {
+
+// One weight matrix, dense, row-major (out, in), in the user's order of units.
+template <class T>
+struct DenseLayer {
+    int out, in;
+    const T* weight;
+    const T* bias;
+};
+
+struct MaskedOptions {
+    int features = 0, context = 0;
+    std::vector<int> reads;   // the coordinates that the network reads, in the order of its columns; context follows
+    std::vector<int> active;  // the coordinates that it gives parameters for, in the order of its rows
+    std::string map, scale, activation;
+    double slope = 1e-3;
+    bool reads_data = true;       // the conditioner sees x, or z
+    bool formula_to_data = true;  // the map's forward direction gives x, or z
+};
+
+class MaskedTransform {
+  public:
+    // levels: of every coordinate. degrees: of every hidden unit, layer by layer, in the user's order.
+    MaskedTransform(MaskedOptions options, std::vector<int> levels, std::vector<std::vector<int>> degrees);
+
+    // Levels and degrees from masks, (out, in) row-major, one a layer. Throws std::invalid_argument for a cycle.
+    static MaskedTransform from_masks(MaskedOptions options, const std::vector<std::vector<uint8_t>>& masks,
+                                      const std::vector<int>& sizes);
+
+    struct LayerShape {
+        int in = 0, out = 0;
+        std::vector<int> order;     // the user's unit at each sorted place
+        std::vector<int> degree;    // of each sorted unit; of an output the level of its coordinate
+        std::vector<int> visible;   // each sorted unit sees so many of the sorted inputs
+        std::vector<uint32_t> row;  // offset of each unit's weights
+        uint32_t bias = 0;
+    };
+
+    const MaskedOptions& options() const { return options_; }
+    const std::vector<int>& levels() const { return levels_; }
+    const std::vector<LayerShape>& layers() const { return layers_; }
+    const std::vector<int>& input_order() const { return input_order_; }  // the user's column at each sorted place
+    const std::vector<int>& active_order() const { return active_order_; }  // active coordinates by level
+    int map() const { return map_; }
+    int activation() const { return activation_; }
+    int n_params() const { return n_params_; }
+    int max_level() const { return max_level_; }
+    uint32_t n_weights() const { return n_weights_; }
+    int n_inputs() const { return int(input_order_.size()); }
+    // True if what the network reads is never transformed: then both directions are parallel.
+    bool reads_passive_only() const;
+    // The first sorted unit of hidden layer l (or output) whose degree is at least d.
+    int first_of_degree(int layer, int degree) const;
+    // So many sorted inputs have a level (context: 0) of at most `level`.
+    int inputs_up_to(int level) const;
+
+    // Dense layers to the weight vector and back; masked entries are dropped, and come back as zero.
+    template <class T>
+    void pack(const std::vector<DenseLayer<T>>& dense, T* weights) const;
+    template <class T>
+    void unpack(const T* weights, int layer, T* weight, T* bias) const;
+    void mask(int layer, uint8_t* mask) const;
+    // Sets everything to zero that is not a weight: padding, and what the masks hide.
+    template <class T>
+    void clear_masked(T* weights) const;
+
+  private:
+    void lay_out();
+    bool is_pinned(uint32_t place) const { return !pinned_.empty() && pinned_[place]; }
+
+    MaskedOptions options_;
+    std::vector<int> levels_, input_order_, input_level_, active_order_;
+    std::vector<std::vector<int>> degrees_;
+    std::vector<LayerShape> layers_;
+    std::vector<bool> pinned_;  // by place in the weight vector: zeros that a mask has inside the staircase
+    int map_ = 0, activation_ = 0, n_params_ = 0, max_level_ = 0;
+    uint32_t n_weights_ = 0;
+};
+
+// The maps and activations compiled in, in the order of their indices.
+struct MapInfo {
+    std::string name, scale;
+    int n_params;
+};
+const std::vector<MapInfo>& map_list();
+const std::vector<std::string>& activation_list();
+int find_map(const std::string& name, const std::string& scale);
+
+}  // namespace headrace

@@ -1,0 +1,79 @@
+// The CPU's lane: a vector as wide as the instruction set this file is compiled for, by the compiler's own vector
+// extension (GCC, Clang). Loads and stores take any alignment.
+#pragma once
+
+#include "lane.hpp"
+
+#if defined(__AVX512F__)
+#define HR_VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define HR_VECTOR_BYTES 32
+#else
+#define HR_VECTOR_BYTES 16
+#endif
+
+namespace headrace {
+namespace {
+
+typedef float PackF __attribute__((vector_size(HR_VECTOR_BYTES)));
+typedef double PackD __attribute__((vector_size(HR_VECTOR_BYTES)));
+typedef int32_t PackI32 __attribute__((vector_size(HR_VECTOR_BYTES)));
+typedef int64_t PackI64 __attribute__((vector_size(HR_VECTOR_BYTES)));
+typedef uint32_t PackU32 __attribute__((vector_size(HR_VECTOR_BYTES)));
+typedef uint32_t HalfPackU32 __attribute__((vector_size(HR_VECTOR_BYTES / 2)));
+
+template <>
+struct Lane<PackF> {
+    using Scalar = float;
+    using Int = PackI32;
+    using U32 = PackU32;
+    static constexpr int width = HR_VECTOR_BYTES / 4;
+};
+
+template <>
+struct Lane<PackD> {
+    using Scalar = double;
+    using Int = PackI64;
+    using U32 = HalfPackU32;
+    static constexpr int width = HR_VECTOR_BYTES / 8;
+};
+
+template <class T>
+struct PackOf;
+template <>
+struct PackOf<float> {
+    using type = PackF;
+};
+template <>
+struct PackOf<double> {
+    using type = PackD;
+};
+template <class T>
+using Pack = typename PackOf<T>::type;
+
+template <class T>
+constexpr int width = HR_VECTOR_BYTES / int(sizeof(T));
+
+template <class T>
+HR_FN Pack<T> load(const T* p) {
+    Pack<T> v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <class T>
+HR_FN void store(T* p, Pack<T> v) {
+    __builtin_memcpy(p, &v, sizeof v);
+}
+
+template <class V>
+HR_FN Scalar<V> reduce_add(V v) {
+    Scalar<V> lanes[Lane<V>::width];
+    __builtin_memcpy(lanes, &v, sizeof v);
+    for (int n = Lane<V>::width / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; ++i) lanes[i] += lanes[i + n];
+    return lanes[0];
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,101 @@
+#include "plan.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace headrace {
+namespace {
+
+class Planner {
+  public:
+    explicit Planner(const MaskedTransform& t) : t_(t), n_layers_(int(t.layers().size())) {}
+
+    // All units [0, end) of a layer from all that they see, in the blocks of the weight layout: a row is only as long as
+    // the last row of its block sees.
+    void whole_blocks(int layer, int end) {
+        for (int begin = 0; begin < end; begin += row_block) {
+            const int rows = std::min(row_block, end - begin);
+            plan_.ops.push_back({layer, begin, rows, 0, t_.layers()[layer].visible[begin + rows - 1], true, true});
+        }
+    }
+
+    // Units [begin, end), which all see inputs [k0, k1), in blocks as equal as can be.
+    void units(int layer, int begin, int end, int k0, int k1, bool from_bias, bool finish) {
+        while (begin < end) {
+            const int blocks = (end - begin + row_block - 1) / row_block;
+            const int rows = (end - begin + blocks - 1) / blocks;
+            plan_.ops.push_back({layer, begin, rows, k0, k1, from_bias, finish});
+            begin += rows;
+        }
+    }
+
+    // What was planned since the last phase settles coordinates up to `level`.
+    void settle(int level) {
+        const int n_params = t_.n_params();
+        const int end = n_params ? t_.first_of_degree(n_layers_ - 1, level + 1) / n_params : 0;
+        plan_.phases.push_back({op_, int(plan_.ops.size()), coordinate_, end});
+        op_ = int(plan_.ops.size());
+        coordinate_ = end;
+    }
+
+    PlanStorage finish() { return std::move(plan_); }
+
+    int first(int layer, int degree) const { return t_.first_of_degree(layer, degree); }
+    int last_layer() const { return n_layers_ - 1; }
+
+    // Of the inputs of a layer, so many are known before level p: coordinates below p, hidden units of degree < p - 1.
+    int known(int layer, int p) const { return layer == 0 ? t_.inputs_up_to(p - 1) : first(layer - 1, p - 1); }
+
+  private:
+    const MaskedTransform& t_;
+    const int n_layers_;
+    PlanStorage plan_;
+    int op_ = 0, coordinate_ = 0;
+};
+
+}  // namespace
+
+PlanStorage parallel_plan(const MaskedTransform& t) {
+    Planner plan(t);
+    for (int l = 0; l < plan.last_layer(); ++l)  // units of degree max_level are dead
+        plan.whole_blocks(l, plan.first(l, t.max_level()));
+    plan.whole_blocks(plan.last_layer(), t.layers().back().out);
+    plan.settle(t.max_level());
+    return plan.finish();
+}
+
+PlanStorage sequential_plan(const MaskedTransform& t, int panel) {
+    Planner plan(t);
+    const int last = plan.last_layer();
+    std::vector<int> known(last + 1, 0);
+    for (int p = 1; p <= t.max_level(); p += panel) {
+        const int q = std::min(t.max_level() + 1, p + panel);
+        if (panel > 1)
+            for (int l = 0; l <= last; ++l) {
+                known[l] = plan.known(l, p);
+                const int shift = l == last ? 0 : 1;  // hidden units of degree d serve level d + 1
+                plan.units(l, plan.first(l, p - shift), plan.first(l, q - shift), 0, known[l], true, false);
+            }
+        for (int level = p; level < q; ++level) {
+            for (int l = 0; l <= last; ++l) {
+                const int degree = l == last ? level : level - 1;
+                const int begin = plan.first(l, degree), end = plan.first(l, degree + 1);
+                if (begin < end) plan.units(l, begin, end, known[l], t.layers()[l].visible[begin], panel == 1, true);
+            }
+            plan.settle(level);
+        }
+    }
+    return plan.finish();
+}
+
+int choose_panel(const MaskedTransform& t) {
+    // Measured on Zen 4: a panel of about 24 units a layer is enough, and more than 32 levels never pay.
+    constexpr double units_of_panel = 24;
+    constexpr int most_levels = 32;
+    double units = 0;
+    for (const auto& layer : t.layers()) units += layer.out;
+    const double a_level = units / double(t.layers().size() * size_t(std::max(1, t.max_level())));
+    return std::clamp(int(std::lround(units_of_panel / std::max(a_level, 0.01))), 1, most_levels);
+}
+
+}  // namespace headrace

@@ -1,0 +1,390 @@
+#include "program.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <new>
+#include <stdexcept>
+
+#include "isa.hpp"
+#include "threads.hpp"
+
+namespace headrace {
+namespace {
+
+constexpr size_t cache_line = 64;
+
+// Tiles of 6 vectors fill the product kernel twice; smaller ones where the tile would leave the L2 cache.
+constexpr int max_tile_vectors = 6, min_tile_vectors = 3;
+constexpr int64_t tile_cache_bytes = 768 * 1024;
+
+}  // namespace
+
+template <class T>
+std::unique_ptr<T[], FreeAligned<T>> aligned_zeros(size_t n) {
+    const size_t bytes = (n * sizeof(T) / cache_line + 1) * cache_line;
+    T* p = static_cast<T*>(std::aligned_alloc(cache_line, bytes));
+    if (!p) throw std::bad_alloc();
+    std::fill_n(p, n, T(0));
+    return std::unique_ptr<T[], FreeAligned<T>>(p);
+}
+
+namespace {
+
+// Scratch of one thread, kept from call to call: allocating it anew would cost page faults in every call.
+template <class T>
+T* thread_scratch(size_t n) {
+    thread_local std::unique_ptr<T[], FreeAligned<T>> buffer;
+    thread_local size_t size = 0;
+    if (size < n) {
+        buffer.reset();
+        size = 0;
+        buffer = aligned_zeros<T>(n);
+        size = n;
+    }
+    return buffer.get();
+}
+
+// The slot of every coordinate where a network finds its inputs: context, what it reads by level, the rest.
+std::vector<int> network_slots(const MaskedTransform& t) {
+    std::vector<int> slots(t.options().features, -1);
+    int next = t.options().context;
+    for (int column : t.input_order())
+        if (column < int(t.options().reads.size())) slots[t.options().reads[column]] = next++;
+    for (int& slot : slots)
+        if (slot < 0) slot = next++;
+    return slots;
+}
+
+}  // namespace
+
+template <class T>
+struct Program<T>::Compiled {
+    Chain<T> chain;
+    std::vector<Step<T>> steps;
+    std::vector<int> load_slot, store_slot;
+    std::vector<double> load_shift, load_scale, store_shift, store_scale;
+    // Owners of what the steps point to; a list never moves its elements.
+    std::vector<std::unique_ptr<PlanStorage>> plans;
+    std::vector<std::unique_ptr<std::vector<Layer>>> layers;
+    std::vector<std::unique_ptr<std::vector<int>>> slots;
+    std::vector<std::unique_ptr<std::vector<double>>> factors;
+
+    const int* keep(std::vector<int> v) {
+        slots.push_back(std::make_unique<std::vector<int>>(std::move(v)));
+        return slots.back()->data();
+    }
+    Plan keep(PlanStorage plan) {
+        plans.push_back(std::make_unique<PlanStorage>(std::move(plan)));
+        return plans.back()->view();
+    }
+    const double* keep(std::vector<double> v) {
+        factors.push_back(std::make_unique<std::vector<double>>(std::move(v)));
+        return factors.back()->data();
+    }
+};
+
+template <class T>
+Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> steps)
+    : features_(features), context_(context), base_(base), steps_(std::move(steps)) {
+    if (features < 1 || context < 0) throw std::invalid_argument("features: expected at least 1");
+    active_isa();  // refuse a bad HEADRACE_ISA here, not in a call
+    for (const StepSpec& s : steps_) {
+        const size_t n = size_t(features);
+        bool fits = true;
+        switch (s.kind) {
+            case StepSpec::Kind::masked:
+                fits = s.masked && s.masked->options().features == features &&
+                       (s.masked->options().context == 0 || s.masked->options().context == context);
+                break;
+            case StepSpec::Kind::permutation: {
+                std::vector<bool> seen(n, false);
+                fits = s.order.size() == n;
+                for (size_t i = 0; fits && i < n; ++i) {
+                    fits = s.order[i] >= 0 && s.order[i] < features && !seen[s.order[i]];
+                    if (fits) seen[s.order[i]] = true;
+                }
+                break;
+            }
+            case StepSpec::Kind::standardize: fits = s.mean.size() == n && s.std.size() == n; break;
+        }
+        if (!fits) throw std::invalid_argument("transforms: a transform does not fit the program's features or context");
+        step_weights_.push_back(int64_t(n_weights_));
+        step_fold_.push_back(-1);
+        if (s.kind != StepSpec::Kind::masked) continue;
+        n_weights_ += s.masked->n_weights();
+        if (s.masked->options().context > 0) {
+            step_fold_.back() = int(n_folded_);
+            n_folded_ += s.masked->layers()[0].out;
+        }
+    }
+    forward_ = std::make_shared<Compiled>();
+    inverse_ = std::make_shared<Compiled>();
+    compile(false, *forward_);
+    compile(true, *inverse_);
+    weights_ = Weights(aligned_zeros<T>(n_weights_));
+}
+
+// Steps in the order of execution. Permutations only rename slots, and a step writes its result where the next one
+// wants to read it.
+template <class T>
+void Program<T>::compile(bool inverse, Compiled& out) const {
+    struct Executed {
+        const StepSpec* spec;
+        size_t index;
+        bool to_data;  // runs from the transform's latent side to its data side
+    };
+    std::vector<Executed> order;
+    for (size_t i = 0; i < steps_.size(); ++i) {
+        const size_t index = inverse ? steps_.size() - 1 - i : i;
+        order.push_back({&steps_[index], index, inverse == steps_[index].inverted});
+    }
+    const auto reads_built = [](const Executed& e) {
+        return e.spec->masked->options().reads_data == e.to_data && !e.spec->masked->reads_passive_only();
+    };
+    // permuted[i]: which coordinate before the step is coordinate i after it.
+    const auto permuted = [](const Executed& e) {
+        std::vector<int> source = e.spec->order;
+        if (!e.to_data)
+            for (size_t i = 0; i < source.size(); ++i) source[e.spec->order[i]] = int(i);
+        return source;
+    };
+    // Where the result before step `from` should lie: where the next network reads it, or in natural order.
+    const auto wanted_slots = [&](size_t from) {
+        std::vector<int> name(features_), slots(features_);
+        for (int c = 0; c < features_; ++c) {
+            name[c] = c;
+            slots[c] = context_ + c;
+        }
+        for (size_t i = from; i < order.size(); ++i) {
+            const Executed& e = order[i];
+            if (e.spec->kind == StepSpec::Kind::permutation) {
+                const std::vector<int> source = permuted(e), before = name;
+                for (int c = 0; c < features_; ++c) name[c] = before[source[c]];
+            } else if (e.spec->kind == StepSpec::Kind::masked) {
+                if (reads_built(e)) break;
+                const std::vector<int> wanted = network_slots(*e.spec->masked);
+                for (int c = 0; c < features_; ++c)
+                    slots[name[c]] = wanted[c] - e.spec->masked->options().context + context_;
+                break;
+            }
+        }
+        return slots;
+    };
+
+    Chain<T>& chain = out.chain;
+    chain = Chain<T>{};
+    chain.features = features_;
+    chain.context = context_;
+    std::vector<int> where = wanted_slots(0);  // the slot of each coordinate of the current vector
+    out.load_slot = where;
+    double log_det = 0;
+    for (size_t i = 0; i < order.size(); ++i) {
+        const Executed& e = order[i];
+        if (e.spec->kind == StepSpec::Kind::permutation) {
+            const std::vector<int> source = permuted(e), before = where;
+            for (int c = 0; c < features_; ++c) where[c] = before[source[c]];
+            continue;
+        }
+        if (e.spec->kind == StepSpec::Kind::standardize) {
+            std::vector<double> shift = e.spec->mean, scale = e.spec->std;
+            for (double s : scale) log_det += e.to_data ? std::log(s) : -std::log(s);
+            if (!e.to_data)
+                for (double& s : scale) s = 1 / s;
+            const bool natural = std::none_of(order.begin(), order.begin() + i, [](const Executed& before) {
+                return before.spec->kind != StepSpec::Kind::standardize;
+            });
+            if (!e.to_data && natural && out.load_shift.empty() && out.steps.empty()) {
+                out.load_shift = std::move(shift);  // in the input's precision, before it is narrowed
+                out.load_scale = std::move(scale);
+            } else if (e.to_data && i + 1 == order.size()) {
+                out.store_shift = std::move(shift);
+                out.store_scale = std::move(scale);
+            } else {
+                std::vector<double> slot_shift(features_), slot_scale(features_);
+                for (int c = 0; c < features_; ++c) {
+                    const int slot = where[c] - context_;
+                    slot_scale[slot] = scale[c];
+                    slot_shift[slot] = e.to_data ? shift[c] : -shift[c] * scale[c];
+                }
+                Step<T> step{};
+                step.affine = {out.keep(std::move(slot_scale)), out.keep(std::move(slot_shift))};
+                out.steps.push_back(step);
+            }
+            continue;
+        }
+        const MaskedTransform& t = *e.spec->masked;
+        Step<T> step{};
+        step.masked = true;
+        MaskedStep<T>& m = step.network;
+        m.reads_built = reads_built(e);
+        m.map_inverse = e.to_data != t.options().formula_to_data;
+        m.map = t.map();
+        m.n_params = t.n_params();
+        m.activation = t.activation();
+        m.has_activation_sweep = activation_list()[t.activation()] != "relu";
+        m.options.slope = T(t.options().slope);
+        m.options.inverse_clamp = T(1 / std::log(1 / t.options().slope));
+        m.weights = step_weights_[e.index];
+        m.fold = step_fold_[e.index];
+        m.input_slot = context_ - t.options().context;
+
+        auto layers = std::make_unique<std::vector<Layer>>();
+        for (const auto& shape : t.layers()) {
+            layers->push_back({shape.row.data(), shape.bias, shape.out, m.units});
+            m.units += (shape.out + row_padding - 1) / row_padding * row_padding;
+        }
+        m.layers = layers->data();
+        m.n_layers = int(layers->size());
+        out.layers.push_back(std::move(layers));
+        if (m.reads_built) {
+            m.tile_plan = out.keep(sequential_plan(t, choose_panel(t)));
+            m.small_plan = out.keep(sequential_plan(t, 1));
+        } else {
+            m.tile_plan = m.small_plan = out.keep(parallel_plan(t));
+        }
+
+        std::vector<int> built = wanted_slots(i + 1);
+        if (m.reads_built) {
+            built = network_slots(t);
+            for (int& slot : built) slot += context_ - t.options().context;
+        }
+        std::vector<int> active_given, active_built, passive_given, passive_built;
+        std::vector<bool> is_active(features_, false);
+        for (int c : t.active_order()) {
+            active_given.push_back(where[c]);
+            active_built.push_back(built[c]);
+            is_active[c] = true;
+        }
+        for (int c = 0; c < features_; ++c)
+            if (!is_active[c]) {
+                passive_given.push_back(where[c]);
+                passive_built.push_back(built[c]);
+            }
+        m.n_active = int(active_given.size());
+        m.n_passive = int(passive_given.size());
+        m.active_given = out.keep(std::move(active_given));
+        m.active_built = out.keep(std::move(active_built));
+        m.passive_given = out.keep(std::move(passive_given));
+        m.passive_built = out.keep(std::move(passive_built));
+        where = std::move(built);
+        chain.units = std::max(chain.units, m.units);
+        out.steps.push_back(step);
+    }
+    out.store_slot = where;
+    const auto data_or_null = [](const std::vector<double>& v) { return v.empty() ? nullptr : v.data(); };
+    chain.load_slot = out.load_slot.data();
+    chain.store_slot = out.store_slot.data();
+    chain.load_shift = data_or_null(out.load_shift);
+    chain.load_scale = data_or_null(out.load_scale);
+    chain.store_shift = data_or_null(out.store_shift);
+    chain.store_scale = data_or_null(out.store_scale);
+    chain.log_det = log_det;
+    chain.steps = out.steps.data();
+    chain.n_steps = int(out.steps.size());
+}
+
+template <class T>
+void Program<T>::run(const Request<T>& request) const {
+    if (request.rows == 0) return;
+    const KernelsOf<T>& kernels = kernels_of<T>(*active_isa().table);
+    const Compiled& compiled = request.inverse ? *inverse_ : *forward_;
+    const Chain<T>& chain = compiled.chain;
+    const Weights weights = snapshot();
+
+    Call<T> call{};
+    call.rows = request.rows;
+    if (request.input) call.input = *request.input;
+    if (request.context) call.context = *request.context;
+    call.seed = request.seed;
+    call.base = base_;
+    call.inverse = request.inverse;
+    call.weights = weights.get();
+    call.value = request.value;
+    call.log_det = request.log_det;
+    call.log_prob = request.log_prob;
+
+    if (request.rows < small_batch) {
+        kernels.run_small(chain, call, thread_scratch<T>(small_scratch(chain)));
+        return;
+    }
+
+    std::unique_ptr<T[], FreeAligned<T>> folded;
+    if (n_folded_ > 0 && call.context.row_stride == 0) {
+        std::vector<T> row(context_);
+        bool finite = true;
+        for (int c = 0; c < context_; ++c) {
+            const char* p = call.context.data + c * call.context.column_stride;
+            double value;
+            if (call.context.is_double) {
+                std::copy_n(p, sizeof(double), reinterpret_cast<char*>(&value));
+            } else {
+                float single;
+                std::copy_n(p, sizeof(float), reinterpret_cast<char*>(&single));
+                value = single;
+            }
+            row[c] = T(value);
+            finite = finite && std::isfinite(row[c]);
+        }
+        if (finite) {  // otherwise the ordinary way marks every row
+            folded = aligned_zeros<T>(n_folded_);
+            for (const Step<T>& step : compiled.steps)
+                if (step.masked && step.network.fold >= 0)
+                    kernels.fold_context(step.network, weights.get(), row.data(), context_, folded.get());
+            call.context_is_folded = true;
+            call.folded = folded.get();
+        }
+    }
+
+    // Tiles as equal as can be, a whole number for every thread where there are enough rows.
+    const int64_t vectors = (request.rows + kernels.width - 1) / kernels.width;
+    const int64_t vector_bytes = tile_scratch(chain, kernels.width) * int64_t(sizeof(T));
+    const int64_t most = std::clamp<int64_t>(tile_cache_bytes / vector_bytes, min_tile_vectors, max_tile_vectors);
+    const int64_t threads = num_threads();
+    const int64_t rounds = (vectors + most * threads - 1) / (most * threads);
+    const int64_t tile_vectors = (vectors + rounds * threads - 1) / (rounds * threads);
+    const int64_t tile_rows = tile_vectors * kernels.width, tiles = (request.rows + tile_rows - 1) / tile_rows;
+    const size_t scratch_size = size_t(tile_scratch(chain, tile_rows));
+    thread_scratch<T>(scratch_size);  // an allocation that fails should fail here, where it can be reported
+    std::atomic<bool> out_of_memory{false};
+    parallel_for(tiles, [&](int64_t tile) {
+        const int64_t row = tile * tile_rows;
+        const int rows = int(std::min(tile_rows, request.rows - row));
+        T* scratch;
+        try {
+            scratch = thread_scratch<T>(scratch_size);
+        } catch (const std::bad_alloc&) {
+            out_of_memory = true;
+            return;
+        }
+        kernels.run_tile(chain, call, row, rows, (rows + kernels.width - 1) / kernels.width, scratch);
+    });
+    if (out_of_memory) throw std::bad_alloc();
+}
+
+template <class T>
+typename Program<T>::Weights Program<T>::snapshot() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return weights_;
+}
+
+template <class T>
+void Program<T>::weights(T* out) const {
+    std::copy_n(snapshot().get(), n_weights_, out);
+}
+
+template <class T>
+void Program<T>::set_weights(const T* in) {
+    auto fresh = aligned_zeros<T>(n_weights_);
+    std::copy_n(in, n_weights_, fresh.get());
+    for (size_t i = 0; i < steps_.size(); ++i)
+        if (steps_[i].kind == StepSpec::Kind::masked) steps_[i].masked->clear_masked(fresh.get() + step_weights_[i]);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    weights_ = Weights(std::move(fresh));
+}
+
+template class Program<float>;
+template class Program<double>;
+
+}  // namespace headrace

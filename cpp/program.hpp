@@ -1,0 +1,81 @@
+// A program: what a flow, or a transform on its own, is compiled to. Steps from latent to data and one weight vector.
+#pragma once
+
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "masks.hpp"
+#include "plan.hpp"
+#include "table.hpp"
+
+namespace headrace {
+
+struct StepSpec {
+    enum class Kind { masked, permutation, standardize } kind;
+    bool inverted = false;                          // Inverse(t)
+    std::shared_ptr<const MaskedTransform> masked;
+    std::vector<int> order;                         // permutation: forward gives x[i] = z[order[i]]
+    std::vector<double> mean, std;                  // standardize: forward gives x = z std + mean
+};
+
+template <class T>
+struct FreeAligned {
+    void operator()(T* p) const { std::free(p); }
+};
+
+// n zeros, aligned to a cache line.
+template <class T>
+std::unique_ptr<T[], FreeAligned<T>> aligned_zeros(size_t n);
+
+// What one call asks for; see Call for the meaning of the pointers.
+template <class T>
+struct Request {
+    bool inverse = false;
+    int64_t rows = 0;
+    const ArrayView* input = nullptr;    // null: draw a sample from the base with `seed`
+    const ArrayView* context = nullptr;  // a row stride of 0 means one row for all
+    uint64_t seed = 0;
+    T *value = nullptr, *log_det = nullptr, *log_prob = nullptr;
+};
+
+template <class T>
+class Program {
+  public:
+    Program(int features, int context, Base base, std::vector<StepSpec> steps);
+
+    int features() const { return features_; }
+    int context() const { return context_; }
+    Base base() const { return base_; }
+    size_t n_weights() const { return n_weights_; }
+
+    // Safe from several threads at once, also while another one calls set_weights.
+    void run(const Request<T>& request) const;
+
+    void weights(T* out) const;
+    // Copies in; what is not a weight (padding, masked entries) becomes zero.
+    void set_weights(const T* in);
+
+  private:
+    struct Compiled;  // one direction
+    using Weights = std::shared_ptr<const T[]>;
+
+    void compile(bool inverse, Compiled& out) const;
+    Weights snapshot() const;
+
+    int features_, context_;
+    Base base_;
+    std::vector<StepSpec> steps_;
+    size_t n_weights_ = 0, n_folded_ = 0;
+    std::vector<int64_t> step_weights_;  // where each step's weights start
+    std::vector<int> step_fold_;         // and its folded first biases
+    std::shared_ptr<Compiled> forward_, inverse_;
+    mutable std::mutex mutex_;  // guards the pointer, not the numbers: they never change once published
+    Weights weights_;
+};
+
+extern template class Program<float>;
+extern template class Program<double>;
+
+}  // namespace headrace

@@ -1,0 +1,34 @@
+// Compiled once for every instruction set. The table is the only symbol with external linkage (CI looks at the object).
+#include "table.hpp"
+
+#include "kernels/chain-inl.hpp"
+#include "kernels/coupling-inl.hpp"
+
+namespace headrace {
+namespace {
+
+template <class T>
+constexpr KernelsOf<T> kernels() {
+    return {run_tile<T>, run_small<T>, fold_context<T>, coupling<T>, width<T>};
+}
+
+constexpr int chains = 12;
+
+double fma_chain(int64_t rounds) noexcept {
+    PackF sum[chains];
+    for (int i = 0; i < chains; ++i) sum[i] = splat<PackF>(i + 1);
+    const PackF factor = splat<PackF>(0.999), term = splat<PackF>(1e-3);
+    for (int64_t k = 0; k < rounds; ++k)
+        for (int i = 0; i < chains; ++i) sum[i] = sum[i] * factor + term;
+    for (int i = 1; i < chains; ++i) sum[0] += sum[i];
+    return double(reduce_add(sum[0]));
+}
+
+}  // namespace
+
+#define HR_JOIN_(a, b) a##b
+#define HR_JOIN(a, b) HR_JOIN_(a, b)
+extern const Table HR_JOIN(table_, HR_ISA);
+const Table HR_JOIN(table_, HR_ISA) = {kernels<float>(), kernels<double>(), fma_chain, 2.0 * chains * width<float>};
+
+}  // namespace headrace

@@ -1,0 +1,51 @@
+// What one instruction set offers: a table of function pointers, chosen at import (isa.cpp).
+#pragma once
+
+#include "views.hpp"
+
+namespace headrace {
+
+template <class T>
+struct KernelsOf {
+    // Rows [row, row + rows) of a call. `vectors` is the tile's height in vectors; scratch has tile_scratch numbers.
+    void (*run_tile)(const Chain<T>&, const Call<T>&, int64_t row, int rows, int vectors, T* scratch) noexcept;
+    // A whole call of fewer than small_batch rows; scratch has small_scratch numbers.
+    void (*run_small)(const Chain<T>&, const Call<T>&, T* scratch) noexcept;
+    // First biases with the one context row of a call folded in.
+    void (*fold_context)(const MaskedStep<T>&, const T* weights, const T* context, int n, T* folded) noexcept;
+    // hr.ops: maps on elements that a network of somebody else gave parameters for.
+    void (*coupling)(int map, bool inverse, const MapOptions<T>&, const T* in, const T* params, T* value, T* log_det,
+                     int64_t rows, int64_t active) noexcept;
+    int width;  // numbers in a vector
+};
+
+struct Table {
+    KernelsOf<float> f32;
+    KernelsOf<double> f64;
+    // Multiply-adds in registers for so many rounds; returns a number that depends on all of them.
+    double (*fma_chain)(int64_t rounds) noexcept;
+    double fma_chain_flops;  // floating-point operations of a round
+};
+
+template <class T>
+const KernelsOf<T>& kernels_of(const Table& table) {
+    if constexpr (sizeof(T) == 4) {
+        return table.f32;
+    } else {
+        return table.f64;
+    }
+}
+
+// Scratch numbers that a tile or a small batch needs.
+template <class T>
+int64_t tile_scratch(const Chain<T>& chain, int64_t height) {
+    return (2 * int64_t(chain.context + chain.features) + chain.units + 1) * height;
+}
+
+template <class T>
+int64_t small_scratch(const Chain<T>& chain) {
+    const auto padded = [](int64_t n) { return (n + row_padding - 1) / row_padding * row_padding; };
+    return small_batch * (2 * padded(chain.context + chain.features) + chain.units);
+}
+
+}  // namespace headrace

@@ -1,0 +1,109 @@
+// What the kernels get: plain structs of sizes and pointers, owned by program.cpp. No function lives here, so that this
+// header may be included once per instruction set.
+//
+// Words: a *slot* is a line of a tile that holds one coordinate (or one context column) for all its rows; `given` are
+// the slots that a step starts from, `built` those it fills.
+#pragma once
+
+#include <cstdint>
+
+#include "maps/options.hpp"
+
+namespace headrace {
+
+constexpr int row_block = 8;     // rows of a weight matrix that share a length
+constexpr int row_padding = 16;  // row lengths and biases are padded to this many weights
+constexpr int small_batch = 8;   // fewer rows than this: the batch's rows are not worth a vector's lanes
+
+// A block of a masked product: units [row, row + rows) of a layer from inputs [k0, k1).
+struct Op {
+    int layer, row, rows, k0, k1;
+    bool from_bias;  // otherwise add to what an earlier op left
+    bool finish;     // the last op for these units: apply the activation
+};
+
+// Ops, then the coordinates (a range of the transform's active ones) whose parameters they settle.
+struct Phase {
+    int op_begin, op_end, coordinate_begin, coordinate_end;
+};
+
+struct Plan {
+    const Op* ops;
+    const Phase* phases;
+    int n_phases;
+};
+
+struct Layer {
+    const uint32_t* row;  // offset of each unit's weights from the transform's first weight
+    uint32_t bias;        // offset of the biases
+    int out, unit;        // units, and where they start among the scratch units of the transform
+};
+
+template <class T>
+struct MaskedStep {
+    Plan tile_plan, small_plan;
+    const Layer* layers;
+    int n_layers, units;  // units: of all layers together
+    int activation, map, n_params;
+    MapOptions<T> options;
+    bool map_inverse;          // which way the map runs
+    bool reads_built;          // the sequential direction: the network reads what is being built
+    bool has_activation_sweep;
+    int64_t weights;           // offset in the flow's weight vector
+    int input_slot;            // where the network's inputs start: after a context that it does not read
+    int fold;                  // place of the folded first bias, or -1 (no context)
+    int n_active, n_passive;
+    const int *active_given, *active_built;    // slots of the active coordinates, in order of level
+    const int *passive_given, *passive_built;  // the rest is copied
+};
+
+// z * scale + shift for each coordinate, in the middle of a chain (at its ends it is part of loading and storing).
+struct ScaleStep {
+    const double *scale, *shift;  // by slot
+};
+
+template <class T>
+struct Step {
+    bool masked;
+    MaskedStep<T> network;
+    ScaleStep affine;
+};
+
+enum class Base : int { none, normal, logistic };
+
+// A program in one direction.
+template <class T>
+struct Chain {
+    int features, context;
+    int units;  // scratch units of the largest step
+    const Step<T>* steps;
+    int n_steps;
+    const int *load_slot, *store_slot;          // of each column
+    const double *load_shift, *load_scale;      // (value - shift) * scale on the way in, or null
+    const double *store_shift, *store_scale;    // value * scale + shift on the way out, or null
+    const double *context_shift, *context_scale;
+    double log_det;                             // the constant part
+};
+
+// An array as NumPy describes it: strides in bytes, any alignment.
+struct ArrayView {
+    const char* data;
+    int64_t row_stride, column_stride;
+    bool is_double;
+};
+
+// One call. Missing outputs are null; `input.data` is null for a sample.
+template <class T>
+struct Call {
+    int64_t rows;
+    ArrayView input, context;
+    bool context_is_folded;  // one context row for all: it already is in the folded biases
+    const T* folded;         // folded first biases of all steps
+    uint64_t seed;
+    Base base;
+    bool inverse;            // data -> latent: the base density belongs to the end of the chain
+    const T* weights;
+    T *value, *log_det, *log_prob;
+};
+
+}  // namespace headrace

@@ -1,0 +1,32 @@
+"""headrace: normalising flows at one network pass in both directions."""
+
+from headrace import ops
+from headrace._core import cpu as _cpu_module
+from headrace.bases import Base, Logistic, Normal, StandardNormal
+from headrace.config import get_num_threads, info, set_num_threads
+from headrace.flow import Flow
+from headrace.flows import IAF, MAF, RealNVP
+from headrace.transforms import Coupling, Inverse, MaskedAutoregressive, Permutation, Standardize, Transform
+
+__version__: str = _cpu_module.__version__
+
+__all__ = [
+    "IAF",
+    "MAF",
+    "Base",
+    "Coupling",
+    "Flow",
+    "Inverse",
+    "Logistic",
+    "MaskedAutoregressive",
+    "Normal",
+    "Permutation",
+    "RealNVP",
+    "StandardNormal",
+    "Standardize",
+    "Transform",
+    "get_num_threads",
+    "info",
+    "ops",
+    "set_num_threads",
+]

@@ -1,0 +1,94 @@
+"""Checks of plain arguments; every error names the argument, what was expected and what was given."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+
+def integer(name: str, value: Any, *, least: int = 0, most: int | None = None) -> int:
+    """An int of at least `least`; NumPy integers count, bools and floats do not."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__} {value!r}") from None
+    if number < least or (most is not None and number > most):
+        limit = f"at least {least}" if most is None else f"between {least} and {most}"
+        raise ValueError(f"{name}: expected an integer of {limit}, got {number}")
+    return number
+
+
+def integers(name: str, values: Any, *, least: int = 0, most: int | None = None) -> tuple[int, ...]:
+    """A tuple of ints."""
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{name}: expected a sequence of integers, got {type(values).__name__} {values!r}")
+    return tuple(integer(f"{name}[{i}]", v, least=least, most=most) for i, v in enumerate(values))
+
+
+def permutation(name: str, values: Any, features: int | None = None) -> tuple[int, ...]:
+    """A tuple that holds each of 0, ..., n - 1 once; n is `features` where that is given."""
+    order = integers(name, values)
+    n = len(order) if features is None else features
+    if n == 0 or sorted(order) != list(range(n)):
+        raise ValueError(f"{name}: expected each of 0 to {max(n - 1, 0)} exactly once, got {order}")
+    return order
+
+
+def coordinates(name: str, values: Any, features: int) -> tuple[int, ...]:
+    """A tuple of different coordinates in range."""
+    chosen = integers(name, values, most=features - 1)
+    if len(set(chosen)) != len(chosen):
+        raise ValueError(f"{name}: expected different coordinates, got {chosen}")
+    return chosen
+
+
+def choice(name: str, value: Any, options: Sequence[str]) -> str:
+    """One of the strings in `options`."""
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}")
+    return value
+
+
+def number(name: str, value: Any, *, above: float, below: float) -> float:
+    """A float strictly between two limits."""
+    try:
+        result = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__} {value!r}") from None
+    if not above < result < below:
+        raise ValueError(f"{name}: expected a number between {above} and {below}, got {value!r}")
+    return result
+
+
+def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
+    """float32 or float64 as a dtype."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected 'float32' or 'float64', got {value!r}") from None
+    if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"{name}: expected 'float32' or 'float64', got {value!r}")
+    return dtype
+
+
+def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """A finite float64 copy of a one-dimensional array-like; a scalar is repeated where the size is known."""
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a one-dimensional array of numbers, got {type(value).__name__}") from None
+    if array.ndim == 0 and size is not None:
+        array = np.full(size, float(array))
+    if array.ndim != 1 or array.size == 0 or (size is not None and array.size != size):
+        raise ValueError(f"{name}: expected shape ({'features' if size is None else size},), got {array.shape}")
+    if not np.isfinite(array).all() or (positive and not (array > 0).all()):
+        kind = "positive and finite" if positive else "finite"
+        bad = int(np.flatnonzero(~np.isfinite(array) | (positive & (array <= 0)))[0])
+        raise ValueError(f"{name}: expected {kind} numbers, got {array[bad]} at index {bad}")
+    return array

@@ -1,0 +1,94 @@
+"""Arrays in and out: the only file that knows array frameworks (so far NumPy).
+
+Flows and transforms take float32 or float64 in any strides and are never handed a copy; the functional kernels of
+`headrace.ops` and every `out=` are strict.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float32] | NDArray[np.float64]
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def _numpy(name: str, value: Any) -> NDArray[Any]:
+    if isinstance(value, np.ndarray):
+        return value
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    hint = ""
+    if getattr(value, "requires_grad", False):
+        hint = "; it requires a gradient, which would be lost: call .detach().numpy() if none is wanted"
+    elif isinstance(value, (list, tuple, int, float)):
+        hint = f"; call np.asarray({name}, dtype='float64')"
+    elif hasattr(value, "__array__"):
+        hint = f"; call np.asarray({name})"
+    raise TypeError(f"{name}: expected a NumPy array of float32 or float64, got {kind}{hint}")
+
+
+def _floats(name: str, array: NDArray[Any]) -> None:
+    if array.dtype not in _FLOATS:
+        raise TypeError(
+            f"{name}: expected dtype float32 or float64, got {array.dtype}; call {name}.astype('float64') if that is meant"
+        )
+
+
+def matrix(name: str, value: Any, columns: int) -> Matrix:
+    """`value` itself, checked to be (rows, columns) of float32 or float64."""
+    array = _numpy(name, value)
+    _floats(name, array)
+    if array.ndim != 2 or array.shape[1] != columns:
+        raise ValueError(f"{name}: expected shape (rows, {columns}), got {array.shape}")
+    return array
+
+
+def context_rows(value: Any, rows: int, columns: int) -> Matrix | None:
+    """Context as (rows, columns), or (1, columns) for all rows; None where the flow takes none."""
+    if columns == 0:
+        if value is not None:
+            raise ValueError("context: expected None, as this takes no context, got an array")
+        return None
+    if value is None:
+        raise ValueError(f"context: expected shape ({rows}, {columns}), or ({columns},) for all rows, got None")
+    array = _numpy("context", value)
+    _floats("context", array)
+    if array.ndim == 1 and array.shape[0] == columns:
+        array = array[None, :]
+    if array.ndim != 2 or array.shape[1] != columns or array.shape[0] not in (rows, 1):
+        raise ValueError(
+            f"context: expected shape ({rows}, {columns}), or ({columns},) for all rows, got {np.shape(value)}"
+        )
+    return array
+
+
+def strict(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """`value` itself, checked to have this shape and dtype and to be C-contiguous."""
+    array = _numpy(name, value)
+    if array.dtype != dtype:
+        raise TypeError(f"{name}: expected dtype {dtype}, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    if not array.flags.c_contiguous or not array.flags.aligned:
+        raise ValueError(f"{name}: expected a C-contiguous array, got strides {array.strides}")
+    return array
+
+
+def strict_input(name: str, value: Any, ndim: int) -> NDArray[Any]:
+    """`value` itself, checked to be C-contiguous float32 or float64 with `ndim` dimensions."""
+    array = _numpy(name, value)
+    _floats(name, array)
+    if array.ndim != ndim:
+        raise ValueError(f"{name}: expected {ndim} dimensions, got shape {array.shape}")
+    return strict(name, array, array.shape, array.dtype)
+
+
+def strict_output(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """`value` itself, checked as `strict` does and to be writable."""
+    array = strict(name, value, shape, dtype)
+    if not array.flags.writeable:
+        raise ValueError(f"{name}: expected a writable array, got a read-only one")
+    return array

@@ -1,0 +1,143 @@
+"""What transforms and flows share: a compiled program and the parameters in it."""
+
+from __future__ import annotations
+
+import abc
+import copy
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace import _arguments as check
+from headrace import _arrays
+from headrace._core import cpu
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Program = cpu.ProgramF32 | cpu.ProgramF64
+
+
+class Block(Protocol):
+    """A stretch of the parameter vector that can be seen as named dense arrays."""
+
+    @property
+    def size(self) -> int:
+        """Numbers in the vector."""
+
+    def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Dense arrays by name."""
+
+    def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        """The way back."""
+
+
+class Module(abc.ABC):
+    """Base of transforms and flows.
+
+    Parameters live in the compiled program as one vector. Reading them gives a copy and assigning copies in; other
+    threads that are evaluating see the old or the new values whole.
+    """
+
+    _program: Program
+
+    def __init__(self, features: int, context: int, dtype: np.dtype[Any] | None) -> None:
+        """Remember sizes; a subclass compiles its program."""
+        self._features = features
+        self._context = context
+        self._dtype = dtype
+
+    @property
+    def features(self) -> int:
+        """Number of coordinates."""
+        return self._features
+
+    @property
+    def context(self) -> int:
+        """Number of context columns, 0 for none."""
+        return self._context
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """Of parameters and results; None for a transform without parameters, which keeps that of its input."""
+        return self._dtype
+
+    @abc.abstractmethod
+    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+        """The steps of the program, from latent to data."""
+
+    @abc.abstractmethod
+    def _blocks(self) -> list[tuple[str, Block]]:
+        """Prefixes and blocks of the parameters, in the order of the vector."""
+
+    def _base_name(self) -> str:
+        return ""
+
+    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
+        kind = cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64
+        program: Program = kind(self._features, self._context, self._base_name(), self._steps())
+        if parameters is not None:
+            program.set_weights(np.ascontiguousarray(parameters, dtype=dtype))
+        return program
+
+    def _with_parameters(self, parameters: NDArray[Any], dtype: np.dtype[Any]) -> Self:
+        other = copy.copy(self)
+        other._dtype = dtype
+        other._program = other._compile(dtype, parameters)
+        return other
+
+    @property
+    def parameters(self) -> NDArray[Any]:
+        """All trainable numbers as one vector, shape (n,): a copy; assigning copies in.
+
+        The vector also holds padding and a few masked entries; they are zero and stay zero whatever is assigned.
+        """
+        return self._program.weights()
+
+    @parameters.setter
+    def parameters(self, value: Any) -> None:
+        size = self._program.n_weights
+        array = _arrays.matrix("parameters", np.atleast_2d(value) if isinstance(value, np.ndarray) else value, size)
+        if array.shape[0] != 1:
+            raise ValueError(f"parameters: expected shape ({size},), got {np.shape(value)}")
+        self._program.set_weights(np.ascontiguousarray(array[0], dtype=self._dtype))
+
+    def named_parameters(self) -> dict[str, NDArray[Any]]:
+        """Dense copies of the parameters by name, in the user's order of units; masked weights are zero."""
+        vector, named, start = self.parameters, {}, 0
+        for prefix, block in self._blocks():
+            for name, array in block.named(vector[start : start + block.size]).items():
+                named[prefix + name] = array
+            start += block.size
+        return named
+
+    def set_parameter(self, name: str, value: NDArray[Any]) -> None:
+        """Copy one dense array in, by its name in `named_parameters`; masked weights stay zero.
+
+        Raises:
+            KeyError: there is no parameter of that name.
+            ValueError: the shape differs.
+        """
+        vector, start = self.parameters, 0
+        for prefix, block in self._blocks():
+            part = vector[start : start + block.size]
+            named = block.named(part)
+            inner = name.removeprefix(prefix)
+            if name.startswith(prefix) and inner in named:
+                array = np.asarray(value)
+                if array.shape != named[inner].shape:
+                    raise ValueError(f"{name}: expected shape {named[inner].shape}, got {array.shape}")
+                named[inner] = array.astype(part.dtype)
+                vector[start : start + block.size] = block.pack_named(named)
+                self._program.set_weights(vector)
+                return
+            start += block.size
+        raise KeyError(f"name: expected one of {', '.join(self.named_parameters()) or 'nothing'}, got {name!r}")
+
+    def astype(self, dtype: DTypeLike) -> Self:
+        """The same with parameters and results of another dtype, 'float32' or 'float64'."""
+        wanted = check.float_dtype("dtype", dtype)
+        if self._dtype is None:
+            return copy.copy(self)
+        return self._with_parameters(self.parameters, wanted)

@@ -1,0 +1,128 @@
+"""The masked network of a transform: its structure in the core, and its weights in the user's order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._core import cpu
+
+Arrays = list[NDArray[Any]]
+
+MAPS: dict[str, tuple[str, ...]] = {"affine": ("shift", "scale"), "additive": ("shift",)}
+SCALES = tuple(scale for name, scale, _ in cpu.maps() if name == "affine")
+ACTIVATIONS = tuple(cpu.activations())
+
+
+class Settings:
+    """What a masked transform is told beside its network, checked."""
+
+    def __init__(
+        self, features: Any, context: Any, map: Any, scale: Any, slope: Any, activation: Any, formula: Any, reads: Any
+    ) -> None:
+        """Check everything, naming the argument that is wrong."""
+        self.features = check.integer("features", features, least=1)
+        self.context = check.integer("context", context)
+        self.map = check.choice("map", map, tuple(MAPS))
+        self.scale = check.choice("scale", scale, SCALES)
+        self.slope = check.number("slope", slope, above=0.0, below=1.0)
+        self.activation = check.choice("activation", activation, ACTIVATIONS)
+        self.formula = check.choice("formula", formula, ("to_data", "to_latent"))
+        self.reads = check.choice("reads", reads, ("data", "latent"))
+
+    @property
+    def n_params(self) -> int:
+        """Parameters of the map for one coordinate."""
+        return len(MAPS[self.map])
+
+    def options(self, reads: Sequence[int], active: Sequence[int]) -> cpu.MaskedOptions:
+        """The same for the core: columns are `reads`, then context; rows are the parameters of `active`."""
+        return cpu.MaskedOptions(
+            features=self.features,
+            context=self.context,
+            reads=list(reads),
+            active=list(active),
+            map=self.map,
+            scale=self.scale,
+            slope=self.slope,
+            activation=self.activation,
+            reads_data=self.reads == "data",
+            formula_to_data=self.formula == "to_data",
+        )
+
+    def __repr__(self) -> str:
+        """The keywords that matter."""
+        scale = f", scale={self.scale!r}" if self.map == "affine" else ""
+        return f"map={self.map!r}{scale}, activation={self.activation!r}"
+
+
+class MaskedNetwork:
+    """Structure of one masked transform; `rows` gives the place of the user's output rows in the core's order."""
+
+    def __init__(self, core: cpu.MaskedTransform, rows: NDArray[np.intp] | None = None) -> None:
+        """Wrap the core's structure; `rows[i]` is the core's row for the user's row i, None if they agree."""
+        self.core = core
+        self.rows = rows
+        self._back = None if rows is None else np.argsort(rows)
+
+    def _to_core(self, arrays: Arrays) -> Arrays:
+        return arrays if self._back is None else [*arrays[:-1], arrays[-1][self._back]]
+
+    def _to_user(self, arrays: Arrays) -> Arrays:
+        return arrays if self.rows is None else [*arrays[:-1], arrays[-1][self.rows]]
+
+    @property
+    def size(self) -> int:
+        """Numbers in the packed vector, padding included."""
+        return self.core.n_weights
+
+    def masks(self) -> list[NDArray[np.bool_]]:
+        """Dense masks, (out, in)."""
+        return self._to_user(self.core.masks())
+
+    def pack(self, weights: Arrays, biases: Arrays) -> NDArray[Any]:
+        """Dense layers to the vector that the kernels read; masked weights are dropped."""
+        return self.core.pack(
+            [np.ascontiguousarray(w) for w in self._to_core(weights)],
+            [np.ascontiguousarray(b) for b in self._to_core(biases)],
+        )
+
+    def unpack(self, packed: NDArray[Any]) -> tuple[Arrays, Arrays]:
+        """The way back; masked weights are zero."""
+        layers = self.core.unpack(packed)
+        return self._to_user([w for w, _ in layers]), self._to_user([b for _, b in layers])
+
+    def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Dense parameters by name."""
+        weights, biases = self.unpack(packed)
+        named: dict[str, NDArray[Any]] = {}
+        for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
+            named[f"layers.{i}.weight"] = w
+            named[f"layers.{i}.bias"] = b
+        return named
+
+    def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        """The way back from `named`."""
+        n = len(named) // 2
+        return self.pack(
+            [named[f"layers.{i}.weight"] for i in range(n)], [named[f"layers.{i}.bias"] for i in range(n)]
+        )
+
+    def initial(self, seed: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Fresh weights: He's variance for the inputs that a unit really has, and outputs close to zero.
+
+        Zero parameters make every map the identity (or a constant scale), so that fresh flows are near the identity.
+        """
+        rng = np.random.default_rng(list(seed))
+        weights, biases = [], []
+        masks = self.masks()
+        for i, mask in enumerate(masks):
+            fan_in = np.maximum(mask.sum(axis=1, keepdims=True), 1)
+            gain = 1e-2 if i == len(masks) - 1 else np.sqrt(2.0)
+            weights.append((rng.standard_normal(mask.shape) * (gain / np.sqrt(fan_in)) * mask).astype(dtype))
+            biases.append(np.zeros(mask.shape[0], dtype))
+        return self.pack(weights, biases)

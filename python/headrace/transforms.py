@@ -1,0 +1,486 @@
+"""Invertible transforms. **forward is latent → data** (x from z), inverse is data → latent, for every one of them.
+
+Both return ``(value, log_det)``: `log_det` has shape (rows,) and is the log of the absolute Jacobian determinant of the
+direction that was called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace import _arguments as check
+from headrace import _arrays
+from headrace._core import cpu
+from headrace._module import Block, Module, Program
+from headrace._network import MAPS, MaskedNetwork, Settings
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Coupling", "Inverse", "MaskedAutoregressive", "Permutation", "Standardize", "Transform"]
+
+Result = tuple[NDArray[Any], NDArray[Any]]
+
+
+class Transform(Module):
+    """Base of all transforms."""
+
+    def forward(self, z: NDArray[Any], context: NDArray[Any] | None = None) -> Result:
+        """Latent to data.
+
+        Args:
+            z: Shape (rows, features), float32 or float64, any strides.
+            context: Shape (rows, context), or (context,) for all rows.
+
+        Returns:
+            ``(x, log_det)``: shapes (rows, features) and (rows,); `log_det` is log \\|det dx/dz\\|. A row with a NaN or
+            an infinity gives NaN and changes no other row.
+
+        Raises:
+            TypeError: not a NumPy array of float32 or float64.
+            ValueError: a wrong shape, or context where none is taken or none where it is.
+        """
+        return self._run("z", z, context, inverse=False)
+
+    def inverse(self, x: NDArray[Any], context: NDArray[Any] | None = None) -> Result:
+        """Data to latent: ``(z, log_det)`` with `log_det` = log \\|det dz/dx\\|; see `forward`."""
+        return self._run("x", x, context, inverse=True)
+
+    def _run(self, name: str, value: Any, context: Any, *, inverse: bool) -> Result:
+        array = _arrays.matrix(name, value, self._features)
+        rows = array.shape[0]
+        context = _arrays.context_rows(context, rows, self._context)
+        program = self._program if self._dtype is not None else self._program_for(array.dtype)
+        dtype = array.dtype if self._dtype is None else self._dtype
+        out, log_det = np.empty((rows, self._features), dtype), np.empty(rows, dtype)
+        program.run(inverse, array, rows, 0, context, out, log_det, None)
+        return out, log_det
+
+    def _program_for(self, dtype: np.dtype[Any]) -> Program:
+        """The program of a transform without a dtype of its own."""
+        raise NotImplementedError
+
+
+class _Masked(Transform):
+    """A transform whose parameters come from a masked network."""
+
+    def __init__(
+        self, settings: Settings, network: MaskedNetwork, dtype: np.dtype[Any], parameters: NDArray[Any]
+    ) -> None:
+        super().__init__(settings.features, settings.context, dtype)
+        self._settings = settings
+        self._network = network
+        self._program = self._compile(dtype, parameters)
+
+    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+        return [("masked", inverted, self._network.core)]
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return [("", self._network)]
+
+    def to_dense(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]:
+        """``(weights, biases, masks)``, one array a layer, as `from_dense` takes them; masked weights are zero."""
+        weights, biases = self._network.unpack(self.parameters)
+        return weights, biases, self._network.masks()
+
+
+class MaskedAutoregressive(_Masked):
+    """A masked autoregressive transform: each coordinate is mapped with parameters from those before it.
+
+    With ``reads="data"`` (MAF; Papamakarios, Pavlakou, Murray 2017; eq. 37-38 of the notes) the conditioner sees x, with
+    ``reads="latent"`` (IAF; Kingma et al. 2016; eq. 39-41) it sees z. With ``formula="to_data"`` the map is
+    x = shift + scale · z, with ``"to_latent"`` it is z = shift + scale · x. **Both directions cost one pass of the
+    network**: hidden units are sorted by the last coordinate that they see, and each is computed once, as soon as it
+    can be.
+
+    Args:
+        features: Number of coordinates D.
+        hidden: Units of each hidden layer.
+        reads: "data" or "latent".
+        formula: "to_data" or "to_latent".
+        map: "affine" or "additive" (scale 1).
+        scale: How the raw output a becomes a scale: "soft_clamp" (log scale = a / (1 + |a| / log(1 / slope))), "exp"
+            (e^a), "softplus" (softplus(a) + slope) or "sigmoid" (sigmoid(a + 2) + slope).
+        slope: See `scale`.
+        context: Number of context columns.
+        order: The coordinates from first to last, a permutation of 0, ..., D - 1; ascending by default.
+        activation: "relu", "tanh", "elu", "silu", "gelu" (the exact one) or "softplus".
+        seed: Of the fresh weights.
+        dtype: "float32" or "float64".
+
+    >>> import numpy as np, headrace as hr
+    >>> t = hr.MaskedAutoregressive(3, hidden=(16,), seed=1)
+    >>> x, log_det = t.forward(np.ones((2, 3), "float32"))
+    >>> z, _ = t.inverse(x)
+    >>> x.shape, log_det.shape, bool(np.allclose(z, 1))
+    ((2, 3), (2,), True)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden: Sequence[int] = (64, 64),
+        *,
+        reads: str = "data",
+        formula: str = "to_data",
+        map: str = "affine",
+        scale: str = "soft_clamp",
+        slope: float = 1e-3,
+        context: int = 0,
+        order: Sequence[int] | None = None,
+        activation: str = "relu",
+        seed: int | Sequence[int] = 0,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        """See the class."""
+        settings = Settings(features, context, map, scale, slope, activation, formula, reads)
+        n = settings.features
+        sizes = check.integers("hidden", hidden, least=1)
+        visit = check.permutation("order", range(n) if order is None else order, n)
+        levels = [0] * n
+        for level, coordinate in enumerate(visit, start=1):
+            levels[coordinate] = level
+        # Degrees spread evenly over those that an output can see: 1 to D - 1, and 0 where there is context to read.
+        first = 0 if settings.context or n == 1 else 1
+        degrees = [[first + i * (n - first) // size for i in range(size)] for size in sizes]
+        everything = range(n)
+        network = MaskedNetwork(cpu.MaskedTransform(settings.options(everything, everything), levels, degrees))
+        kind = check.float_dtype("dtype", dtype)
+        super().__init__(settings, network, kind, network.initial(_seeds(seed), kind))
+
+    @classmethod
+    def from_dense(
+        cls,
+        weights: Sequence[NDArray[Any]],
+        biases: Sequence[NDArray[Any]],
+        masks: Sequence[NDArray[Any]],
+        *,
+        activation: str = "relu",
+        map: str = "affine",
+        scale: str = "soft_clamp",
+        slope: float = 1e-3,
+        formula: str = "to_data",
+        reads: str = "data",
+        outputs: Sequence[str] | None = None,
+        layout: str = "interleaved",
+        context: int = 0,
+    ) -> Self:
+        """Take over the weights of any masked autoregressive network, exactly.
+
+        The masks may be any that let no coordinate depend on itself: levels and degrees are derived from what each unit
+        reaches. Zeros of a mask stay zero.
+
+        Args:
+            weights: One array a layer, (out, in), all float32 or all float64. The first layer's columns are the
+                features, then the context.
+            biases: One array a layer, (out,).
+            masks: One array a layer, shaped as the weight; non-zero where a weight counts.
+            activation, map, scale, slope, formula, reads, context: See the class.
+            outputs: The order of the parameters of a coordinate, by default ("shift", "scale").
+            layout: "interleaved": the last layer's rows are coordinate by coordinate; "blocked": all first parameters,
+                then all second ones.
+
+        Raises:
+            ValueError: shapes that do not fit, or masks with a cycle (two of its coordinates are named).
+        """
+        dense = _dense(weights, biases, masks)
+        context = check.integer("context", context)
+        features = dense.weights[0].shape[1] - context
+        if features < 1:
+            columns = dense.weights[0].shape[1]
+            raise ValueError(f"weights[0]: expected more columns than context={context}, got {columns}")
+        settings = Settings(features, context, map, scale, slope, activation, formula, reads)
+        self = cls.__new__(cls)
+        _from_dense(self, settings, dense, range(features), range(features), outputs, layout)
+        return self
+
+    def __repr__(self) -> str:
+        """Sizes and conventions."""
+        s = self._settings
+        return f"MaskedAutoregressive({self.features}, reads={s.reads!r}, formula={s.formula!r}, {s!r})"
+
+
+class Coupling(_Masked):
+    """A coupling transform (RealNVP; Dinh, Sohl-Dickstein, Bengio 2017; eq. 35-36 of the notes).
+
+    The conditioner reads the passive coordinates, which pass through bit for bit, and gives the map's parameters for all
+    others; both directions are parallel.
+
+    Args:
+        features: Number of coordinates.
+        passive: The coordinates that the conditioner reads; none is allowed, and leaves the context alone.
+        hidden, formula, map, scale, slope, context, activation, seed, dtype: See `MaskedAutoregressive`.
+
+    >>> import numpy as np, headrace as hr
+    >>> t = hr.Coupling(4, passive=[0, 2], hidden=(8,))
+    >>> z = np.arange(8.0).reshape(2, 4)
+    >>> x, _ = t.forward(z)
+    >>> bool((x[:, [0, 2]] == z[:, [0, 2]]).all())
+    True
+    """
+
+    def __init__(
+        self,
+        features: int,
+        passive: Sequence[int],
+        hidden: Sequence[int] = (64, 64),
+        *,
+        formula: str = "to_data",
+        map: str = "affine",
+        scale: str = "soft_clamp",
+        slope: float = 1e-3,
+        context: int = 0,
+        activation: str = "relu",
+        seed: int | Sequence[int] = 0,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        """See the class."""
+        settings = Settings(features, context, map, scale, slope, activation, formula, "data")
+        sizes = check.integers("hidden", hidden, least=1)
+        reads, active = _sides(passive, settings.features)
+        level = 2 if reads else 1
+        levels = [level] * settings.features
+        for coordinate in reads:
+            levels[coordinate] = 1
+        degrees = [[level - 1] * size for size in sizes]
+        network = MaskedNetwork(cpu.MaskedTransform(settings.options(reads, active), levels, degrees))
+        kind = check.float_dtype("dtype", dtype)
+        self._passive = reads
+        super().__init__(settings, network, kind, network.initial(_seeds(seed), kind))
+
+    @classmethod
+    def from_dense(
+        cls,
+        weights: Sequence[NDArray[Any]],
+        biases: Sequence[NDArray[Any]],
+        masks: Sequence[NDArray[Any]] | None = None,
+        *,
+        features: int,
+        passive: Sequence[int],
+        activation: str = "relu",
+        map: str = "affine",
+        scale: str = "soft_clamp",
+        slope: float = 1e-3,
+        formula: str = "to_data",
+        outputs: Sequence[str] | None = None,
+        layout: str = "interleaved",
+        context: int = 0,
+    ) -> Self:
+        """Take over the weights of a coupling network, exactly; see `MaskedAutoregressive.from_dense`.
+
+        The first layer's columns are the passive coordinates in the order given, then the context; the last layer's rows
+        belong to the other coordinates in ascending order. Two separate networks for shift and scale (eq. 35) are one
+        network with block-diagonal masks and ``layout="blocked"``.
+        """
+        if masks is None:
+            masks = [np.ones(np.shape(w), bool) for w in weights]
+        dense = _dense(weights, biases, masks)
+        settings = Settings(features, context, map, scale, slope, activation, formula, "data")
+        reads, active = _sides(passive, settings.features)
+        columns = len(reads) + settings.context
+        if dense.weights[0].shape[1] != columns:
+            raise ValueError(
+                f"weights[0]: expected {columns} columns (passive, then context), got {dense.weights[0].shape[1]}"
+            )
+        self = cls.__new__(cls)
+        self._passive = reads
+        _from_dense(self, settings, dense, reads, active, outputs, layout)
+        return self
+
+    def __repr__(self) -> str:
+        """Sizes and conventions."""
+        s = self._settings
+        return f"Coupling({self.features}, passive={list(self._passive)}, formula={s.formula!r}, {s!r})"
+
+
+class _Fixed(Transform):
+    """A transform without parameters: it keeps the dtype of its input, one program for each."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features, 0, None)
+        self._programs: dict[np.dtype[Any], Program] = {}
+        self._program = self._program_for(np.dtype(np.float32))
+
+    def _program_for(self, dtype: np.dtype[Any]) -> Program:
+        if dtype not in self._programs:
+            self._programs[dtype] = self._compile(dtype)
+        return self._programs[dtype]
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return []
+
+
+class Permutation(_Fixed):
+    """Reorders coordinates: forward gives ``x[:, i] = z[:, order[i]]``; log_det is 0.
+
+    Inside a flow it costs nothing: it only renames the lines of a tile.
+
+    >>> import numpy as np, headrace as hr
+    >>> hr.Permutation([2, 0, 1]).forward(np.array([[10.0, 11.0, 12.0]]))[0].tolist()
+    [[12.0, 10.0, 11.0]]
+    """
+
+    def __init__(self, order: Sequence[int]) -> None:
+        """`order`: a permutation of 0, ..., features - 1."""
+        self.order = check.permutation("order", order)
+        super().__init__(len(self.order))
+
+    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+        return [("permutation", [int(i) for i in np.argsort(self.order)] if inverted else list(self.order))]
+
+    def __repr__(self) -> str:
+        """The order."""
+        return f"Permutation({list(self.order)})"
+
+
+class Standardize(_Fixed):
+    """x = mean + std · z for each coordinate, so that inverse gives data mean 0 and standard deviation 1.
+
+    At the data end of a flow the subtraction is done in float64 whatever the flow's dtype, so that data far from zero
+    lose nothing. Its numbers are not trainable parameters.
+
+    Args:
+        mean, std: Shape (features,); std positive.
+
+    >>> import numpy as np, headrace as hr
+    >>> hr.Standardize([1.0, 2.0], [1.0, 4.0]).inverse(np.array([[1.0, 6.0]]))[0].tolist()
+    [[0.0, 1.0]]
+    """
+
+    def __init__(self, mean: Any, std: Any) -> None:
+        """See the class."""
+        self.mean = check.vector("mean", mean, None)
+        self.std = check.vector("std", std, self.mean.size, positive=True)
+        super().__init__(self.mean.size)
+
+    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+        if not self.mean.any() and (self.std == 1).all():
+            return []
+        return [("standardize", inverted, self.mean.tolist(), self.std.tolist())]
+
+    def __repr__(self) -> str:
+        """The numbers."""
+        return f"Standardize(mean={self.mean.tolist()}, std={self.std.tolist()})"
+
+
+class Inverse(Transform):
+    """A transform with its two directions exchanged; the parameters are copied.
+
+    >>> import numpy as np, headrace as hr
+    >>> hr.Inverse(hr.Standardize([1.0], [2.0])).forward(np.array([[5.0]]))[0].tolist()
+    [[2.0]]
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        """`transform`: any transform."""
+        if not isinstance(transform, Transform):
+            raise TypeError(f"transform: expected a transform, got {type(transform).__name__}")
+        super().__init__(transform.features, transform.context, transform.dtype)
+        self.transform = transform
+        self._programs: dict[np.dtype[Any], Program] = {}
+        if transform.dtype is not None:
+            self._program = self._compile(transform.dtype, transform.parameters)
+        else:
+            self._program = self._program_for(np.dtype(np.float32))
+
+    def _program_for(self, dtype: np.dtype[Any]) -> Program:
+        if dtype not in self._programs:
+            self._programs[dtype] = self._compile(dtype)
+        return self._programs[dtype]
+
+    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+        return self.transform._steps(not inverted)
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return self.transform._blocks()
+
+    def __repr__(self) -> str:
+        """What is inverted."""
+        return f"Inverse({self.transform!r})"
+
+
+# ---- helpers of the two masked transforms ------------------------------------------------------------------------------
+
+
+def _seeds(seed: Any) -> tuple[int, ...]:
+    return check.integers("seed", seed if hasattr(seed, "__iter__") else (seed,))
+
+
+def _sides(passive: Any, features: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Passive and active coordinates of a coupling; at least one is active."""
+    reads = check.coordinates("passive", passive, features)
+    active = tuple(c for c in range(features) if c not in set(reads))
+    if not active:
+        raise ValueError(f"passive: expected to leave at least one of {features} coordinates, got all of them")
+    return reads, active
+
+
+class _Dense:
+    """Checked layers of `from_dense`."""
+
+    def __init__(self, weights: list[NDArray[Any]], biases: list[NDArray[Any]], masks: list[NDArray[np.bool_]]) -> None:
+        self.weights, self.biases, self.masks = weights, biases, masks
+
+
+def _dense(weights: Any, biases: Any, masks: Any) -> _Dense:
+    lists: dict[str, list[Any]] = {}
+    for name, value in (("weights", weights), ("biases", biases), ("masks", masks)):
+        if isinstance(value, (str, bytes, np.ndarray)) or not hasattr(value, "__iter__"):
+            raise TypeError(f"{name}: expected a list with one array a layer, got {type(value).__name__}")
+        lists[name] = [np.asarray(a) for a in value]
+    counts = {name: len(arrays) for name, arrays in lists.items()}
+    if len(set(counts.values())) != 1 or not lists["weights"]:
+        raise ValueError(f"weights, biases, masks: expected equally many layers, at least one, got {counts}")
+    dtype = lists["weights"][0].dtype
+    below = None
+    for i, (w, b, m) in enumerate(zip(lists["weights"], lists["biases"], lists["masks"], strict=True)):
+        if w.dtype != dtype or b.dtype != dtype or dtype not in (np.float32, np.float64):
+            raise TypeError(
+                f"weights[{i}], biases[{i}]: expected one dtype for all, float32 or float64, got {w.dtype}, {b.dtype}"
+            )
+        if w.ndim != 2 or (below is not None and w.shape[1] != below):
+            raise ValueError(f"weights[{i}]: expected shape (out, {'in' if below is None else below}), got {w.shape}")
+        if b.shape != w.shape[:1]:
+            raise ValueError(f"biases[{i}]: expected shape {w.shape[:1]}, got {b.shape}")
+        if m.shape != w.shape:
+            raise ValueError(f"masks[{i}]: expected shape {w.shape}, got {m.shape}")
+        below = w.shape[0]
+    return _Dense(lists["weights"], lists["biases"], [np.ascontiguousarray(m != 0) for m in lists["masks"]])
+
+
+def _output_rows(map: str, active: int, outputs: Any, layout: Any) -> NDArray[np.intp] | None:
+    """For each of the user's output rows its place in the core's order, coordinate by coordinate."""
+    names = MAPS[map]
+    given = names if outputs is None else tuple(outputs)
+    if sorted(given) != sorted(names):
+        raise ValueError(f"outputs: expected an order of {names}, got {given}")
+    layout = check.choice("layout", layout, ("interleaved", "blocked"))
+    place = np.array([names.index(name) for name in given])
+    rows = np.arange(active)[:, None] * len(names) + place[None, :]  # (coordinate, the user's parameter)
+    flat = (rows if layout == "interleaved" else rows.T).reshape(-1).astype(np.intp)
+    return None if (flat == np.arange(flat.size)).all() else flat
+
+
+def _from_dense(
+    self: _Masked,
+    settings: Settings,
+    dense: _Dense,
+    reads: Sequence[int],
+    active: Sequence[int],
+    outputs: Any,
+    layout: Any,
+) -> None:
+    expected = len(active) * settings.n_params
+    if dense.weights[-1].shape[0] != expected:
+        raise ValueError(
+            f"weights[{len(dense.weights) - 1}]: expected {expected} rows ({settings.n_params} for each of "
+            f"{len(active)} coordinates), got {dense.weights[-1].shape[0]}"
+        )
+    rows = _output_rows(settings.map, len(active), outputs, layout)
+    masks = dense.masks if rows is None else [*dense.masks[:-1], np.ascontiguousarray(dense.masks[-1][np.argsort(rows)])]
+    network = MaskedNetwork(cpu.MaskedTransform.from_masks(settings.options(reads, active), masks), rows)
+    _Masked.__init__(self, settings, network, dense.weights[0].dtype, network.pack(dense.weights, dense.biases))
