@@ -86,7 +86,7 @@ struct Program<T>::Compiled {
 };
 
 template <class T>
-Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> steps)
+Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps)
     : features_(features), context_(context), base_(base), steps_(std::move(steps)) {
     if (features < 1 || context < 0) throw std::invalid_argument("features: expected at least 1");
     active_isa();  // refuse a bad HEADRACE_ISA here, not in a call
@@ -119,25 +119,28 @@ Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> 
             n_folded_ += s.masked->layers()[0].out;
         }
     }
-    forward_ = std::make_shared<Compiled>();
-    inverse_ = std::make_shared<Compiled>();
-    compile(false, *forward_);
-    compile(true, *inverse_);
+    if (base_steps > steps_.size()) throw std::invalid_argument("base_steps: expected at most the number of steps");
+    for (const bool inverse : {false, true}) {
+        with_base_[inverse] = compile(inverse, 0);
+        transforms_only_[inverse] = base_steps ? compile(inverse, base_steps) : with_base_[inverse];
+    }
     weights_ = Weights(aligned_zeros<T>(n_weights_));
 }
 
 // Steps in the order of execution. Permutations only rename slots, and a step writes its result where the next one
 // wants to read it.
 template <class T>
-void Program<T>::compile(bool inverse, Compiled& out) const {
+std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse, size_t first) const {
+    const auto compiled = std::make_shared<Compiled>();
+    Compiled& out = *compiled;
     struct Executed {
         const StepSpec* spec;
         size_t index;
         bool to_data;  // runs from the transform's latent side to its data side
     };
     std::vector<Executed> order;
-    for (size_t i = 0; i < steps_.size(); ++i) {
-        const size_t index = inverse ? steps_.size() - 1 - i : i;
+    for (size_t i = first; i < steps_.size(); ++i) {
+        const size_t index = inverse ? steps_.size() - 1 - (i - first) : i;
         order.push_back({&steps_[index], index, inverse == steps_[index].inverted});
     }
     const auto reads_built = [](const Executed& e) {
@@ -209,14 +212,22 @@ void Program<T>::compile(bool inverse, Compiled& out) const {
                     slot_shift[slot] = e.to_data ? shift[c] : -shift[c] * scale[c];
                 }
                 Step<T> step{};
-                step.affine = {out.keep(std::move(slot_scale)), out.keep(std::move(slot_shift))};
+                step.kind = StepKind::scale;
+                step.scale = {out.keep(std::move(slot_scale)), out.keep(std::move(slot_shift))};
                 out.steps.push_back(step);
             }
             continue;
         }
         const MaskedTransform& t = *e.spec->masked;
+        if (const std::vector<int> wanted = wanted_slots(i); !reads_built(e) && wanted != where) {
+            Step<T> step{};
+            step.kind = StepKind::move;
+            step.move = {out.keep(std::move(where)), out.keep(wanted)};
+            out.steps.push_back(step);
+            where = wanted;
+        }
         Step<T> step{};
-        step.masked = true;
+        step.kind = StepKind::network;
         MaskedStep<T>& m = step.network;
         m.reads_built = reads_built(e);
         m.map_inverse = e.to_data != t.options().formula_to_data;
@@ -283,13 +294,14 @@ void Program<T>::compile(bool inverse, Compiled& out) const {
     chain.log_det = log_det;
     chain.steps = out.steps.data();
     chain.n_steps = int(out.steps.size());
+    return compiled;
 }
 
 template <class T>
 void Program<T>::run(const Request<T>& request) const {
     if (request.rows == 0) return;
     const KernelsOf<T>& kernels = kernels_of<T>(*active_isa().table);
-    const Compiled& compiled = request.inverse ? *inverse_ : *forward_;
+    const Compiled& compiled = *(request.with_base ? with_base_ : transforms_only_)[request.inverse];
     const Chain<T>& chain = compiled.chain;
     const Weights weights = snapshot();
 
@@ -330,7 +342,7 @@ void Program<T>::run(const Request<T>& request) const {
         if (finite) {  // otherwise the ordinary way marks every row
             folded = aligned_zeros<T>(n_folded_);
             for (const Step<T>& step : compiled.steps)
-                if (step.masked && step.network.fold >= 0)
+                if (step.kind == StepKind::network && step.network.fold >= 0)
                     kernels.fold_context(step.network, weights.get(), row.data(), context_, folded.get());
             call.context_is_folded = true;
             call.folded = folded.get();

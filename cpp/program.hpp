@@ -33,6 +33,7 @@ std::unique_ptr<T[], FreeAligned<T>> aligned_zeros(size_t n);
 template <class T>
 struct Request {
     bool inverse = false;
+    bool with_base = true;               // whether the latent side is that of the standard density, or of the base
     int64_t rows = 0;
     const ArrayView* input = nullptr;    // null: draw a sample from the base with `seed`
     const ArrayView* context = nullptr;  // a row stride of 0 means one row for all
@@ -43,7 +44,8 @@ struct Request {
 template <class T>
 class Program {
   public:
-    Program(int features, int context, Base base, std::vector<StepSpec> steps);
+    // The first base_steps steps belong to the base: they lead from the standard density to it.
+    Program(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps = 0);
 
     int features() const { return features_; }
     int context() const { return context_; }
@@ -58,10 +60,10 @@ class Program {
     void set_weights(const T* in);
 
   private:
-    struct Compiled;  // one direction
+    struct Compiled;  // the steps in one direction
     using Weights = std::shared_ptr<const T[]>;
 
-    void compile(bool inverse, Compiled& out) const;
+    std::shared_ptr<Compiled> compile(bool inverse, size_t first) const;
     Weights snapshot() const;
 
     int features_, context_;
@@ -70,7 +72,7 @@ class Program {
     size_t n_weights_ = 0, n_folded_ = 0;
     std::vector<int64_t> step_weights_;  // where each step's weights start
     std::vector<int> step_fold_;         // and its folded first biases
-    std::shared_ptr<Compiled> forward_, inverse_;
+    std::shared_ptr<const Compiled> with_base_[2], transforms_only_[2];  // forward, inverse
     mutable std::mutex mutex_;  // guards the pointer, not the numbers: they never change once published
     Weights weights_;
 };

@@ -62,11 +62,19 @@ struct ScaleStep {
     const double *scale, *shift;  // by slot
 };
 
+// Moves coordinates to where the next network reads them, where the step before could not put them there.
+struct MoveStep {
+    const int *given, *built;
+};
+
+enum class StepKind : int { network, scale, move };
+
 template <class T>
 struct Step {
-    bool masked;
+    StepKind kind;
     MaskedStep<T> network;
-    ScaleStep affine;
+    ScaleStep scale;
+    MoveStep move;
 };
 
 enum class Base : int { none, normal, logistic };

@@ -94,6 +94,8 @@ void run(const Program<T>& program, bool inverse, const py::object& input, int64
          const py::object& context, const py::object& value, const py::object& log_det, const py::object& log_prob) {
     Request<T> request;
     request.inverse = inverse;
+    // log_prob and samples start from the standard density, to_data and to_latent from the base.
+    request.with_base = input.is_none() || !log_prob.is_none();
     request.rows = rows;
     request.seed = seed;
     ArrayView input_view, context_view;
@@ -159,10 +161,10 @@ template <class T>
 void bind_program_of(py::module_& m, const char* name) {
     using P = Program<T>;
     py::class_<P, std::shared_ptr<P>>(m, name)
-        .def(py::init([](int features, int context, const std::string& base, const py::list& steps) {
-                 return std::make_shared<P>(features, context, base_of(base), steps_of(steps));
+        .def(py::init([](int features, int context, const std::string& base, const py::list& steps, size_t base_steps) {
+                 return std::make_shared<P>(features, context, base_of(base), steps_of(steps), base_steps);
              }),
-             py::arg("features"), py::arg("context"), py::arg("base"), py::arg("steps"))
+             py::arg("features"), py::arg("context"), py::arg("base"), py::arg("steps"), py::arg("base_steps") = 0)
         .def("run", &run<T>, py::arg("inverse"), py::arg("input"), py::arg("rows"), py::arg("seed"), py::arg("context"),
              py::arg("value"), py::arg("log_det"), py::arg("log_prob"))
         .def_property_readonly("n_weights", &P::n_weights)

@@ -145,10 +145,11 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
         load_array(call.context, chain.context, static_cast<const int*>(nullptr), chain.context_shift,
                    chain.context_scale, row, rows, b.given, height, int64_t(1));
         for (int64_t i = 0; i < chain.context * height; i += W) {
-            const V x = load(b.given + i);
+            const V x = load(b.given + i), zero = poison(x), value = select(zero == T(0), x, zero);
             T* sum = b.sum + i % height;
-            store(sum, load(sum) + poison(x));
-            store(b.built + i, x);
+            store(sum, load(sum) + zero);
+            store(b.given + i, value);
+            store(b.built + i, value);
         }
     }
 
@@ -163,18 +164,22 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
     if (call.log_prob && !call.inverse) base_density(b.given);
     for (int s = 0; s < chain.n_steps; ++s) {
         const Step<T>& step = chain.steps[s];
-        if (step.masked) {
-            masked_tile(step.network, chain, call, b);
-            T* const given = b.given;
-            b.given = b.built;
-            b.built = given;
-        } else {
+        if (step.kind == StepKind::scale) {
             for (int64_t c = 0; c < chain.features; ++c) {
-                const T scale = T(step.affine.scale[c]), shift = T(step.affine.shift[c]);
+                const T scale = T(step.scale.scale[c]), shift = T(step.scale.shift[c]);
                 T* p = b.given + (chain.context + c) * height;
                 for (int64_t i = 0; i < height; i += W) store(p + i, load(p + i) * scale + shift);
             }
+            continue;
         }
+        if (step.kind == StepKind::network) {
+            masked_tile(step.network, chain, call, b);
+        } else {
+            copy_slots(b, step.move.given, step.move.built, chain.features);
+        }
+        T* const given = b.given;
+        b.given = b.built;
+        b.built = given;
     }
     if (call.log_prob && call.inverse) base_density(b.given);
     if (call.value)
@@ -222,8 +227,10 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
                    chain.context_scale, int64_t(0), rows, b.given, int64_t(1), b.stride);
         for (int r = 0; r < rows; ++r)
             for (int s = 0; s < chain.context; ++s) {
-                const T x = b.given[r * b.stride + s];
-                sum[r] += poison(x);
+                T& x = b.given[r * b.stride + s];
+                const T zero = poison(x);
+                sum[r] += zero;
+                if (!(zero == T(0))) x = zero;
                 b.built[r * b.stride + s] = x;
             }
     }
@@ -245,18 +252,22 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
     if (call.log_prob && !call.inverse) base_density(b.given);
     for (int s = 0; s < chain.n_steps; ++s) {
         const Step<T>& step = chain.steps[s];
-        if (step.masked) {
-            masked_small(step.network, call, b);
-            T* const given = b.given;
-            b.given = b.built;
-            b.built = given;
-        } else {
+        if (step.kind == StepKind::scale) {
             for (int r = 0; r < rows; ++r)
                 for (int c = 0; c < chain.features; ++c) {
                     T& x = b.given[r * b.stride + chain.context + c];
-                    x = x * T(step.affine.scale[c]) + T(step.affine.shift[c]);
+                    x = x * T(step.scale.scale[c]) + T(step.scale.shift[c]);
                 }
+            continue;
         }
+        if (step.kind == StepKind::network) {
+            masked_small(step.network, call, b);
+        } else {
+            copy_slots(b, step.move.given, step.move.built, chain.features);
+        }
+        T* const given = b.given;
+        b.given = b.built;
+        b.built = given;
     }
     if (call.log_prob && call.inverse) base_density(b.given);
     if (call.value) store_columns(chain, b.given, int64_t(1), b.stride, rows, call.value);

@@ -25,6 +25,21 @@ struct SmallBuffers {
     int64_t stride;
 };
 
+// ---- coordinates that pass through ------------------------------------------------------------------------------------
+
+template <class T>
+HR_FN void copy_slots(const TileBuffers<T>& b, const int* given, const int* built, int n) {
+    for (int c = 0; c < n; ++c)
+        for (int64_t i = 0; i < b.height; i += width<T>)
+            store(b.built + built[c] * b.height + i, load(b.given + given[c] * b.height + i));
+}
+
+template <class T>
+HR_FN void copy_slots(const SmallBuffers<T>& b, const int* given, const int* built, int n) {
+    for (int r = 0; r < b.rows; ++r)
+        for (int c = 0; c < n; ++c) b.built[r * b.stride + built[c]] = b.given[r * b.stride + given[c]];
+}
+
 // ---- activations ----------------------------------------------------------------------------------------------------
 
 template <class T>
@@ -103,11 +118,7 @@ void small_map(const MaskedStep<T>& s, const SmallBuffers<T>& b, const T* params
 template <class T>
 HR_FN void masked_tile(const MaskedStep<T>& s, const Chain<T>& chain, const Call<T>& call, const TileBuffers<T>& b) {
     const int64_t height = b.height;
-    for (int c = 0; c < s.n_passive; ++c) {
-        const T* in = b.given + s.passive_given[c] * height;
-        T* out = b.built + s.passive_built[c] * height;
-        for (int64_t i = 0; i < height; i += width<T>) store(out + i, load(in + i));
-    }
+    copy_slots(b, s.passive_given, s.passive_built, s.n_passive);
     const T* const weights = call.weights + s.weights;
     const T* const input = (s.reads_built ? b.built : b.given) + s.input_slot * height;
     const bool folded = call.context_is_folded && s.fold >= 0;
@@ -148,12 +159,10 @@ HR_FN void masked_tile(const MaskedStep<T>& s, const Chain<T>& chain, const Call
 
 template <class T>
 HR_FN void masked_small(const MaskedStep<T>& s, const Call<T>& call, const SmallBuffers<T>& b) {
-    for (int r = 0; r < b.rows; ++r) {
-        for (int c = 0; c < s.n_passive; ++c)
-            b.built[r * b.stride + s.passive_built[c]] = b.given[r * b.stride + s.passive_given[c]];
-        // Units are read a whole vector at a time, before the last ones are computed, under weights that are zero.
+    copy_slots(b, s.passive_given, s.passive_built, s.n_passive);
+    // Units are read a whole vector at a time, before the last ones are computed, under weights that are zero.
+    for (int r = 0; r < b.rows; ++r)
         for (int64_t i = 0; i < s.units; i += width<T>) store(b.units + r * b.stride + i, Pack<T>{});
-    }
     const T* const weights = call.weights + s.weights;
     const T* const input = (s.reads_built ? b.built : b.given) + s.input_slot;
     const T* const params = b.units + s.layers[s.n_layers - 1].unit;

@@ -10,6 +10,11 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 
+def kind_of(value: Any) -> str:
+    """How an error message calls what was given."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
 def integer(name: str, value: Any, *, least: int = 0, most: int | None = None) -> int:
     """An int of at least `least`; NumPy integers count, bools and floats do not."""
     try:
@@ -36,7 +41,7 @@ def permutation(name: str, values: Any, features: int | None = None) -> tuple[in
     order = integers(name, values)
     n = len(order) if features is None else features
     if n == 0 or sorted(order) != list(range(n)):
-        raise ValueError(f"{name}: expected each of 0 to {max(n - 1, 0)} exactly once, got {order}")
+        raise ValueError(f"{name}: expected each of 0 to {max(n - 1, 0)} exactly once ({n} in all), got {order}")
     return order
 
 

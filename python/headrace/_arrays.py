@@ -27,7 +27,8 @@ def _numpy(name: str, value: Any) -> NDArray[Any]:
         hint = f"; call np.asarray({name}, dtype='float64')"
     elif hasattr(value, "__array__"):
         hint = f"; call np.asarray({name})"
-    raise TypeError(f"{name}: expected a NumPy array of float32 or float64, got {kind}{hint}")
+    given = "None" if value is None else kind
+    raise TypeError(f"{name}: expected a NumPy array of float32 or float64, got {given}{hint}")
 
 
 def _floats(name: str, array: NDArray[Any]) -> None:
@@ -43,6 +44,15 @@ def matrix(name: str, value: Any, columns: int) -> Matrix:
     _floats(name, array)
     if array.ndim != 2 or array.shape[1] != columns:
         raise ValueError(f"{name}: expected shape (rows, {columns}), got {array.shape}")
+    return array
+
+
+def shaped(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    """`value` itself, checked to be float32 or float64 of this shape."""
+    array = _numpy(name, value)
+    _floats(name, array)
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     return array
 
 

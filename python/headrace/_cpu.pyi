@@ -57,7 +57,9 @@ class MaskedTransform:
     def levels(self) -> list[int]: ...
 
 class _Program:
-    def __init__(self, features: int, context: int, base: str, steps: Sequence[tuple[Any, ...]]) -> None: ...
+    def __init__(
+        self, features: int, context: int, base: str, steps: Sequence[tuple[Any, ...]], base_steps: int = 0
+    ) -> None: ...
     def run(
         self,
         inverse: bool,

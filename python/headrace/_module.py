@@ -71,12 +71,17 @@ class Module(abc.ABC):
     def _blocks(self) -> list[tuple[str, Block]]:
         """Prefixes and blocks of the parameters, in the order of the vector."""
 
-    def _base_name(self) -> str:
-        return ""
+    def _base_steps(self) -> tuple[str, list[tuple[Any, ...]]] | None:
+        """The standard density under a flow's base, and the steps that lead from it to the base."""
+        return None
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
         kind = cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64
-        program: Program = kind(self._features, self._context, self._base_name(), self._steps())
+        steps, base, base_steps = self._steps(), "", 0
+        if (own := self._base_steps()) is not None:
+            base, first = own
+            steps, base_steps = [*first, *steps], len(first)
+        program: Program = kind(self._features, self._context, base, steps, base_steps)
         if parameters is not None:
             program.set_weights(np.ascontiguousarray(parameters, dtype=dtype))
         return program
@@ -97,11 +102,8 @@ class Module(abc.ABC):
 
     @parameters.setter
     def parameters(self, value: Any) -> None:
-        size = self._program.n_weights
-        array = _arrays.matrix("parameters", np.atleast_2d(value) if isinstance(value, np.ndarray) else value, size)
-        if array.shape[0] != 1:
-            raise ValueError(f"parameters: expected shape ({size},), got {np.shape(value)}")
-        self._program.set_weights(np.ascontiguousarray(array[0], dtype=self._dtype))
+        array = _arrays.shaped("parameters", value, (self._program.n_weights,))
+        self._program.set_weights(np.ascontiguousarray(array, dtype=self._dtype))
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the parameters by name, in the user's order of units; masked weights are zero."""
@@ -125,10 +127,7 @@ class Module(abc.ABC):
             named = block.named(part)
             inner = name.removeprefix(prefix)
             if name.startswith(prefix) and inner in named:
-                array = np.asarray(value)
-                if array.shape != named[inner].shape:
-                    raise ValueError(f"{name}: expected shape {named[inner].shape}, got {array.shape}")
-                named[inner] = array.astype(part.dtype)
+                named[inner] = _arrays.shaped(name, value, named[inner].shape).astype(part.dtype)
                 vector[start : start + block.size] = block.pack_named(named)
                 self._program.set_weights(vector)
                 return

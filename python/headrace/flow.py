@@ -46,13 +46,13 @@ class Flow(Module):
         chain = tuple(transforms)
         for i, t in enumerate(chain):
             if not isinstance(t, Transform):
-                raise TypeError(f"transforms[{i}]: expected a transform, got {type(t).__name__}")
+                raise TypeError(f"transforms[{i}]: expected a transform, got {check.kind_of(t)}")
         if base is None:
             if not chain:
                 raise ValueError("base: expected a base density where there are no transforms, got None")
             base = StandardNormal(chain[0].features)
         if not isinstance(base, Base):
-            raise TypeError(f"base: expected a base density, got {type(base).__name__}")
+            raise TypeError(f"base: expected a base density, got {check.kind_of(base)}")
         for i, t in enumerate(chain):
             if t.features != base.features:
                 raise ValueError(f"transforms[{i}]: expected {base.features} features, as the base has, got {t.features}")
@@ -74,7 +74,7 @@ class Flow(Module):
         self._program = self._compile(self._dtype, np.concatenate(parts))
 
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        return [*self._base._steps(), *(step for t in self._chain for step in t._steps())]
+        return [step for t in self._chain for step in t._steps()]
 
     def _blocks(self) -> list[tuple[str, Block]]:
         blocks = [(f"base.{prefix}", block) for prefix, block in self._base._blocks()]
@@ -82,8 +82,8 @@ class Flow(Module):
             blocks += [(f"transforms.{i}.{prefix}", block) for prefix, block in t._blocks()]
         return blocks
 
-    def _base_name(self) -> str:
-        return self._base.name
+    def _base_steps(self) -> tuple[str, list[tuple[Any, ...]]]:
+        return self._base.name, self._base._steps()
 
     # ---- structure -----------------------------------------------------------------------------------------------------
 
@@ -154,10 +154,7 @@ class Flow(Module):
         return self._transform("x", x, context, inverse=True)
 
     def to_data(self, z: NDArray[Any], context: NDArray[Any] | None = None) -> Pair:
-        """Latent to data: ``(x, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dx/dz\\|.
-
-        Here z is standard: a `Normal` base with its own mean and scale counts as the first transform.
-        """
+        """Latent to data: ``(x, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dx/dz\\|."""
         return self._transform("z", z, context, inverse=False)
 
     def sample(self, n: int, context: NDArray[Any] | None = None, seed: int | None = None) -> NDArray[Any]:

@@ -378,7 +378,7 @@ class Inverse(Transform):
     def __init__(self, transform: Transform) -> None:
         """`transform`: any transform."""
         if not isinstance(transform, Transform):
-            raise TypeError(f"transform: expected a transform, got {type(transform).__name__}")
+            raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
         super().__init__(transform.features, transform.context, transform.dtype)
         self.transform = transform
         self._programs: dict[np.dtype[Any], Program] = {}

@@ -1,0 +1,47 @@
+"""What an adapter module gives the worker.
+
+Each adapter module `<library>_peer` has
+
+- ``DISTRIBUTIONS``: names of the installed distributions whose versions belong in a report;
+- ``setup(threads)``: called once before the first model; imports the library (an ImportError means: absent);
+- ``build(workload, **options) -> Model``: raises `UnsupportedError` for what the library cannot build with equal sizes.
+
+Modules import their library inside `setup` and `build` only, so that importing an adapter is always possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+class UnsupportedError(Exception):
+    """The library has no such model, or none with the same layer sizes."""
+
+
+def equal_width(hidden: Sequence[int]) -> int:
+    """The common width of the hidden layers, for libraries that know only one."""
+    if not hidden or len(set(hidden)) != 1:
+        raise UnsupportedError(f"hidden layers must have one common width, got {tuple(hidden)}")
+    return hidden[0]
+
+
+def _nothing(_verb: str, _argument: Any) -> None:
+    pass
+
+
+@dataclass
+class Model:
+    """A built model as plain calls; each call returns when its result is there."""
+
+    log_prob: Callable[[Any], Any]
+    sample: Callable[[int], Any]
+    to_native: Callable[[Any], Any]  # NumPy float32 array -> what log_prob takes; never timed
+    to_numpy: Callable[[Any], Any]  # result -> NumPy array; never timed
+    passes: int  # passes of the whole network in the sequential direction
+    compile: Callable[[str, Any], None] = _nothing  # (verb, argument): what must happen once, without running the call
+
+    def call(self, verb: str, argument: Any) -> Any:
+        """Call `verb` with rows of data (log_prob) or their number (sample)."""
+        return self.log_prob(argument) if verb == "log_prob" else self.sample(argument)

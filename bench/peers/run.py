@@ -1,0 +1,335 @@
+"""Time headrace beside other libraries: ``python -m bench.peers.run --help``.
+
+Every library runs in its own long-lived process; in each round each of them times one block of calls of the same
+workload, in alternating order, and only one computes at a time. The report is a Markdown table and a JSON file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from bench.peers import ADAPTERS
+from bench.peers.client import ROOT, Worker, WorkerError, machine_facts
+from bench.workloads import RATIOS, WORKLOADS, Ratio, Workload
+
+OURS = "headrace"
+PEAK_SECONDS = 0.05
+
+
+@dataclass
+class Plan:
+    """How much is measured."""
+
+    rounds: int
+    block: float  # seconds of one timed block
+    budget: float  # seconds of one library in one workload
+    foresee: bool  # report a call over the budget from its estimate, without running it
+
+
+@dataclass
+class Cell:
+    """One library in one workload."""
+
+    estimate: float
+    rounds: int
+    foreseen: bool = False
+    blocks: list[dict] = field(default_factory=list)
+
+    @property
+    def medians(self) -> list[float]:
+        """Seconds of a call, the median of each round."""
+        return [self.estimate] if self.foreseen else [block["median"] for block in self.blocks]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of a call, the median over the rounds."""
+        return statistics.median(self.medians)
+
+    def to_dict(self) -> dict:
+        """The cell as JSON can hold it."""
+        return {"seconds": self.seconds, "estimate": self.estimate, "foreseen": self.foreseen, "blocks": self.blocks}
+
+
+def plan_cell(estimate: float, plan: Plan) -> Cell:
+    """As many rounds as the budget allows; a call over the budget is measured once, or only foreseen."""
+    rounds = max(1, min(plan.rounds, int(plan.budget / max(estimate, plan.block))))
+    return Cell(estimate, rounds, foreseen=plan.foresee and estimate > plan.budget)
+
+
+def alternating(items: Iterable, turn: int) -> list:
+    """The items in order, and the other way round in every second turn."""
+    return list(items)[:: 1 if turn % 2 == 0 else -1]
+
+
+def measure(workload: Workload, workers: dict[str, Worker], plan: Plan) -> dict:
+    """All rounds of one workload: the cells by library, why libraries are missing, and the measured peak by round."""
+    cells: dict[str, Cell] = {}
+    missing: dict[str, str] = {}
+    for library, worker in workers.items():
+        try:
+            reply = worker.ask("prepare", workload=workload.to_dict(), warm_up=plan.budget / 8)
+        except WorkerError as error:
+            missing[library] = str(error)
+            continue
+        if "unsupported" in reply:
+            missing[library] = reply["unsupported"]
+        else:
+            cells[library] = plan_cell(reply["estimate"], plan)
+    peaks: list[float] = []
+    for turn in range(plan.rounds):
+        active = [library for library, cell in cells.items() if turn < cell.rounds and not cell.foreseen]
+        for library in alternating(active, turn):
+            cell = cells[library]
+            seconds, calls = (0.0, 1) if cell.estimate > plan.block else (plan.block, None)
+            try:
+                cell.blocks.append(workers[library].timed(workload.verb, seconds, calls))
+            except WorkerError as error:
+                missing[library] = str(error)
+                del cells[library]
+        if OURS in active and OURS in cells:
+            peak = workers[OURS].ask("peak", seconds=PEAK_SECONDS)["gflops"]
+            if peak:
+                peaks.append(peak)
+    return {"workload": workload, "cells": cells, "missing": missing, "peaks": peaks}
+
+
+def measure_ratio(ratio: Ratio, worker: Worker, plan: Plan) -> dict:
+    """Rounds of two calls of one headrace model, interleaved."""
+    worker.ask("prepare", workload=ratio.numerator.to_dict(), warm_up=plan.budget / 8)
+    verbs = (ratio.numerator.verb, ratio.denominator.verb)
+    seconds: dict[str, list[float]] = {verb: [] for verb in verbs}
+    for turn in range(plan.rounds):
+        for verb in alternating(verbs, turn):
+            seconds[verb].append(worker.timed(verb, plan.block)["median"])
+    over, under = seconds[verbs[0]], seconds[verbs[1]]
+    by_round = [a / b for a, b in zip(over, under, strict=True)]
+    return {
+        "name": ratio.name,
+        "seconds": seconds,
+        "ratio": statistics.median(over) / statistics.median(under),
+        "band": [min(by_round), max(by_round)],
+        "limit": ratio.limit,
+        "met": max(by_round) <= ratio.limit,
+    }
+
+
+def ratios_by_round(over: Sequence[float], under: Sequence[float]) -> list[float]:
+    """Ratios of two libraries' rounds; where one has fewer rounds its last one is used again."""
+    count = max(len(over), len(under))
+    return [over[min(i, len(over) - 1)] / under[min(i, len(under) - 1)] for i in range(count)]
+
+
+def summary(result: dict, threads: int) -> dict:
+    """What one row of the table says."""
+    workload: Workload = result["workload"]
+    cells: dict[str, Cell] = result["cells"]
+    row: dict = {
+        "name": workload.name,
+        "flops": workload.flops,
+        "cells": {library: cell.to_dict() for library, cell in cells.items()},
+        "missing": result["missing"],
+        "aim": str(workload.aim),
+        "best_peer": None,
+        "ratio": None,
+        "band": None,
+        "gflops": None,
+        "peak": None,
+        "share": None,
+        "met": None,
+    }
+    peers = {library: cell for library, cell in cells.items() if library != OURS}
+    if peers:
+        row["best_peer"] = min(peers, key=lambda library: peers[library].seconds)
+    if OURS not in cells or cells[OURS].foreseen:
+        return row
+    ours = cells[OURS]
+    row["gflops"] = workload.flops / ours.seconds / 1e9
+    if result["peaks"]:
+        row["peak"] = statistics.median(result["peaks"]) * threads
+        row["share"] = row["gflops"] / row["peak"]
+    if peers:
+        best = peers[row["best_peer"]]
+        by_round = ratios_by_round(best.medians, ours.medians)
+        row["ratio"], row["band"] = best.seconds / ours.seconds, [min(by_round), max(by_round)]
+    row["met"] = is_met(workload, row, ours.seconds)
+    return row
+
+
+def is_met(workload: Workload, row: dict, seconds: float) -> bool | None:
+    """Whether the aim is met; None where it cannot be judged."""
+    kind, limit = workload.aim.kind, workload.aim.limit
+    if kind == "seconds":
+        return seconds <= limit
+    if kind == "peak":
+        return None if row["share"] is None else row["share"] >= limit
+    if row["band"] is None or row["cells"][row["best_peer"]]["foreseen"]:
+        return None
+    return row["band"][0] >= limit
+
+
+def _time(seconds: float) -> str:
+    if seconds < 1e-3:
+        return f"{1e6 * seconds:.3g} µs"
+    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _cell(cell: dict | None) -> str:
+    if cell is None:
+        return "-"
+    if cell["foreseen"]:
+        return f"≈ {_time(cell['seconds'])}"
+    mark = "" if len(cell["blocks"]) > 1 else " (once)"
+    disturbed = any(block["disturbed"] for block in cell["blocks"])
+    return _time(cell["seconds"]) + mark + ("!" if disturbed else "")
+
+
+def _met(met: bool | None) -> str:
+    return {True: "yes", False: "no", None: "-"}[met]
+
+
+def _optional(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def markdown(report: dict) -> str:
+    """The report as Markdown: facts, the table of workloads, the table of headrace's own ratios."""
+    machine, libraries = report["machine"], report["libraries"]
+    present = [library for library in libraries if libraries[library]["present"]]
+    lines = [
+        f"# Headrace and its peers, {machine['threads']} threads",
+        "",
+        f"{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['instruction_sets'])}), {machine['system']}, "
+        f"{report['date']}.",
+        "",
+    ]
+    for library, facts in libraries.items():
+        if facts["present"]:
+            versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
+            isa = facts["facts"].get("isa")
+            lines.append(f"- {library}: {versions}, Python {facts['python']}" + (f", set {isa}" if isa else ""))
+        else:
+            lines.append(f"- {library}: absent ({facts['reason']})")
+    columns = ["workload", *present, "best peer / headrace", "band", "GFLOP/s", "of peak", "aim", "met"]
+    lines += ["", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    for row in report["rows"]:
+        cells = [_cell(row["cells"].get(library)) for library in present]
+        band = "-" if row["band"] is None else f"{row['band'][0]:.2f} - {row['band'][1]:.2f}"
+        ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f} ({row['best_peer']})"
+        fields = [row["name"], *cells, ratio, band, _optional(row["gflops"], ".3g"), _optional(row["share"], ".0%")]
+        lines.append("| " + " | ".join([*fields, row["aim"], _met(row["met"])]) + " |")
+    if report["ratios"]:
+        lines += ["", "| headrace alone | ratio | band | aim | met |", "| --- | --- | --- | --- | --- |"]
+        for row in report["ratios"]:
+            low, high = row["band"]
+            fields = [row["name"], f"{row['ratio']:.3f}", f"{low:.3f} - {high:.3f}", f"≤ {row['limit']:g}"]
+            lines.append("| " + " | ".join([*fields, _met(row["met"])]) + " |")
+    lines += [
+        "",
+        "Median time of a call over the rounds. ≈: foreseen, not run; (once): one call; !: something else was busy in "
+        "every try of a round; -: absent, unsupported or unknown. GFLOP/s counts the existing weights once.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    add = parser.add_argument
+    add("--threads", type=int, default=cores, help="threads of every library (default: all cores)")
+    add("--rounds", type=int, default=6, help="rounds; an even number, since their order alternates (default: 6)")
+    add("--block", type=float, default=0.4, help="seconds of a timed block (default: 0.4)")
+    add("--budget", type=float, default=20.0, help="seconds a library may use in one workload (default: 20)")
+    add("--workloads", default="", metavar="REGEX", help="only workloads whose name matches")
+    add("--libraries", default="", help=f"a comma-separated choice of {', '.join(ADAPTERS)} (default: all)")
+    add("--peer-python", default=sys.executable, metavar="PATH", help="interpreter that has the other libraries")
+    add("--quick", action="store_true", help="2 rounds of 0.1 s; calls over 2 s foreseen, nothing compiled by torch")
+    add("--output", type=Path, default=None, metavar="STEM", help="STEM.json, STEM.md (default: bench/results)")
+    options = parser.parse_args(argv)
+    chosen = [library for library in ADAPTERS if not (options.quick and library == "zuko_compiled")]
+    options.libraries = options.libraries.split(",") if options.libraries else chosen
+    unknown = set(options.libraries) - set(ADAPTERS)
+    if unknown:
+        parser.error(f"unknown libraries: {', '.join(sorted(unknown))}")
+    if options.quick:
+        options.rounds, options.block, options.budget = 2, 0.1, 2.0
+    if options.rounds < 2 or options.rounds % 2:
+        parser.error("--rounds must be an even number of at least 2")
+    if options.output is None:
+        cpu = re.sub(r"[^a-z0-9]+", "-", machine_facts(options.threads)["cpu"].lower()).strip("-")
+        kind = "peers_quick" if options.quick else "peers"
+        options.output = ROOT / "bench" / "results" / f"{kind}_{cpu}_{options.threads}t"
+    return options
+
+
+def start(library: str, options: argparse.Namespace) -> Worker:
+    """Start a library's worker; only headrace's inherits this interpreter and its import path."""
+    if library != OURS:
+        return Worker(library, options.threads, options.peer_python)
+    path = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    return Worker(library, options.threads, sys.executable, path)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what the command line asks for."""
+    options = arguments(argv)
+    plan = Plan(options.rounds, options.block, options.budget, foresee=options.quick)
+    workloads = [workload for workload in WORKLOADS if re.search(options.workloads, workload.name)]
+    ratios = [ratio for ratio in RATIOS if re.search(options.workloads, ratio.name)]
+    report: dict = {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "machine": machine_facts(options.threads),
+        "plan": vars(plan),
+        "libraries": {},
+        "rows": [],
+        "ratios": [],
+    }
+    workers: dict[str, Worker] = {}
+    try:
+        for library in options.libraries:
+            worker = start(library, options)
+            try:
+                facts = worker.ask("hello")
+            except WorkerError as error:
+                facts = {"present": False, "reason": str(error)}
+            report["libraries"][library] = facts
+            if facts["present"]:
+                workers[library] = worker
+            else:
+                worker.close()
+        for workload in workloads:
+            row = summary(measure(workload, workers, plan), options.threads)
+            report["rows"].append(row)
+            cells = ", ".join(f"{library} {_cell(cell)}" for library, cell in row["cells"].items())
+            print(f"{row['name']}: {cells}", file=sys.stderr, flush=True)
+            for library, reason in row["missing"].items():
+                print(f"  {library}: {reason}", file=sys.stderr, flush=True)
+        for ratio in ratios if OURS in workers else []:
+            try:
+                report["ratios"].append(measure_ratio(ratio, workers[OURS], plan))
+            except WorkerError as error:
+                print(f"{ratio.name}: {error}", file=sys.stderr, flush=True)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    text = markdown(report)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    Path(f"{options.output}.json").write_text(json.dumps(report, indent=1) + "\n")
+    Path(f"{options.output}.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""A process that builds the models of one library and times their calls on request.
+
+Run as ``python -m bench.peers.worker LIBRARY THREADS``; requests and replies are JSON objects, one a line, on the
+standard streams. Whatever a library prints goes to the standard error. The process ends when its input ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import math
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from bench.peers import ADAPTERS
+from bench.peers.adapter import Model, UnsupportedError
+from bench.workloads import Workload
+
+
+class Service:
+    """The state between requests: the adapter, the model built last, and what its calls take as argument."""
+
+    def __init__(self, library: str, threads: int) -> None:
+        module, self.options = ADAPTERS[library]
+        self.adapter = importlib.import_module(f"bench.peers.{module}")
+        self.threads = threads
+        self.workload: Workload | None = None
+        self.model: Model | None = None
+        self.arguments: dict[str, Any] = {}
+
+    def hello(self, _request: dict) -> dict:
+        """Import the library; report its versions, or why it is absent."""
+        try:
+            self.adapter.setup(self.threads)
+        except ImportError as error:
+            return {"present": False, "reason": str(error)}
+        versions = {name: _version(name) for name in (*self.adapter.DISTRIBUTIONS, "numpy")}
+        facts = self.adapter.facts() if hasattr(self.adapter, "facts") else {}
+        return {"present": True, "python": platform.python_version(), "versions": versions, "facts": facts}
+
+    def prepare(self, request: dict) -> dict:
+        """Build and warm up one workload; reply with the estimated seconds of a call.
+
+        A sequential call may take minutes, so it is foreseen from the parallel direction times the number of passes;
+        it is run once, to warm up, only if that takes less than `warm_up` seconds.
+        """
+        workload = Workload.from_dict(request["workload"])
+        self.model, self.arguments = None, {}
+        gc.collect()
+        self.workload, self.model = workload, self.adapter.build(workload, **self.options)
+        verb = workload.verb
+        if not workload.sequential or self.model.passes == 1:
+            return {"estimate": self._warm_up(verb)}
+        estimate = self._warm_up(workload.mirrored.verb) * self.model.passes
+        if estimate <= request["warm_up"]:
+            estimate = self._warm_up(verb)
+        else:
+            self._set_argument(verb)
+        return {"estimate": estimate}
+
+    def time(self, request: dict) -> dict:
+        """Time calls of the prepared workload for about `seconds`, one at least and `calls` at most."""
+        verb = request["verb"]
+        if verb not in self.arguments:
+            self._warm_up(verb)
+        argument, call = self.arguments[verb], self.model.log_prob if verb == "log_prob" else self.model.sample
+        seconds, usage, result = _timed_calls(lambda: call(argument), request["seconds"], request.get("calls"))
+        self._check(verb, result)
+        return {
+            "median": statistics.median(seconds),
+            "min": min(seconds),
+            "max": max(seconds),
+            "calls": len(seconds),
+            **usage,
+        }
+
+    def peak(self, request: dict) -> dict:
+        """Multiply-add GFLOP/s of one thread, None where the adapter cannot measure it."""
+        measure = getattr(self.adapter, "fma_peak", lambda _seconds: None)
+        return {"gflops": measure(request["seconds"])}
+
+    def _set_argument(self, verb: str) -> None:
+        rows: Any = self.workload.rows
+        if verb == "log_prob":
+            rng = np.random.default_rng(1)
+            rows = self.model.to_native(rng.standard_normal((rows, self.workload.features), dtype=np.float32))
+        self.model.compile(verb, rows)
+        self.arguments[verb] = rows
+
+    def _warm_up(self, verb: str) -> float:
+        """Seconds of a second call; the first one warms up and is checked."""
+        self._set_argument(verb)
+        self._check(verb, self.model.call(verb, self.arguments[verb]))
+        start = time.perf_counter()
+        self.model.call(verb, self.arguments[verb])
+        return time.perf_counter() - start
+
+    def _check(self, verb: str, result: Any) -> None:
+        """A benchmark of something that is not computed is worth nothing."""
+        values = self.model.to_numpy(result)
+        rows, features = self.workload.rows, self.workload.features
+        shape = (rows,) if verb == "log_prob" else (rows, features)
+        if values.shape != shape or values.dtype != np.float32:
+            raise AssertionError(f"{verb}: expected float32 {shape}, got {values.dtype} {values.shape}")
+        if not np.isfinite(values).all():
+            raise AssertionError(f"{verb}: the result is not finite")
+
+
+def _timed_calls(call: Callable[[], Any], budget: float, most: int | None) -> tuple[list[float], dict, Any]:
+    """Seconds of each call until `budget` is spent, what the block used, and the last result.
+
+    Freeing a result is part of the next call. The block's use is: ``cores``, the cores this process kept busy;
+    ``others``, the cores that everything else kept busy (None where unknown); ``page_faults`` per call.
+    """
+    seconds: list[float] = []
+    most = math.inf if most is None else most
+    clock = time.perf_counter
+    result = None
+    gc.collect()
+    gc.disable()
+    try:
+        faults, busy, cpu = _page_faults(), busy_seconds(), time.process_time()
+        begin = clock()
+        while True:
+            start = clock()
+            result = call()
+            stop = clock()
+            seconds.append(stop - start)
+            if stop - begin >= budget or len(seconds) >= most:
+                break
+        wall = stop - begin
+        cpu, faults = time.process_time() - cpu, _page_faults() - faults
+        others = None if busy is None else max(0.0, busy_seconds() - busy - cpu) / wall
+    finally:
+        gc.enable()
+    return seconds, {"cores": cpu / wall, "others": others, "page_faults": faults / len(seconds)}, result
+
+
+def _page_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def busy_seconds() -> float | None:
+    """Seconds that all cores have been busy since boot, time stolen by the hypervisor included; Linux only."""
+    try:
+        with open("/proc/stat") as file:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, file.readline().split()[1:9])
+        return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError):
+        return None
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    library, threads = sys.argv[1], int(sys.argv[2])
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints must not end up between the replies
+    service = Service(library, threads)
+    verbs = {"hello": service.hello, "prepare": service.prepare, "time": service.time, "peak": service.peak}
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            reply = verbs[request["do"]](request)
+        except UnsupportedError as error:
+            reply = {"unsupported": str(error)}
+        except Exception as error:  # the runner decides what a failed cell means
+            traceback.print_exc()
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        replies.write(json.dumps(reply, default=str) + "\n")
+
+
+if __name__ == "__main__":
+    main()

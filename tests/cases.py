@@ -1,0 +1,318 @@
+"""Seeded inputs, random networks, hard inputs and tolerances, shared by all tests."""
+
+import itertools
+import re
+import zlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.testing import assert_array_equal
+
+import reference
+
+READS = ("data", "latent")
+FORMULAS = ("to_data", "to_latent")
+DTYPES = ("float32", "float64")
+
+# Rows go through the kernels in tiles: a multiple of the vector width, at most 96 rows in float32 and 48 in float64.
+# Below 8 rows another path is taken. So: none, one, and each edge with its neighbours.
+BATCH_SIZES = (0, 1, 7, 8, 9, 47, 48, 49, 95, 96, 97, 200)
+TILED_SIZES = tuple(n for n in BATCH_SIZES if n >= 8)
+
+
+def rng(*key):
+    """A generator for these words and numbers: the same values in any order of tests."""
+    return np.random.default_rng(zlib.crc32(repr(key).encode()))
+
+
+# --- tolerances -----------------------------------------------------------------------------------------------------
+
+
+def tolerance(dtype, depth=4):
+    """Largest error allowed, relative to the largest magnitude at hand.
+
+    Rounding error grows with the precision's eps, the number of layers a value has passed (``depth``) and the scale of
+    the values. A layer is a dot product of at most some tens of terms and one special function: 32 eps allow for both
+    in float32, and 1024 eps in float64, whose longer polynomials may lose a few ulp more. For the usual four layers
+    this makes 1.5e-5 and 9e-13.
+    """
+    dtype = np.dtype(dtype)
+    layer = {"float32": 32, "float64": 1024}[dtype.name] * np.finfo(dtype).eps
+    return float(depth * layer)
+
+
+def assert_close(got, want, *, magnitude=1.0, depth=4):
+    """Compare with the reference; one row's error may be ``tolerance`` times the largest magnitude in that row.
+
+    ``magnitude`` (a number, or one per row) is the least magnitude to go by: values that were added up to make the
+    result, such as the inputs of a row or the terms of a sum.
+    """
+    want = np.asarray(want, np.float64)
+    assert got.shape == want.shape
+    assert np.isfinite(want).all(), "the reference must be finite where it judges"
+    largest = np.abs(want).reshape(len(want), int(np.prod(want.shape[1:]))).max(axis=1, initial=1.0)
+    error = np.abs(got.astype(np.float64) - want)
+    assert not np.isnan(error).any()
+    worst = (error.T / np.maximum(largest, magnitude)).max(initial=0.0)
+    assert worst <= tolerance(got.dtype, depth), f"relative error {worst:.3g} > {tolerance(got.dtype, depth):.3g}"
+
+
+def assert_matches(got, want, given, dtype, *, depth=4):
+    """Compare ``(value, log_det)`` of a transform with the reference's."""
+    value, log_det = got
+    assert value.dtype == log_det.dtype == np.dtype(dtype)
+    assert value.shape == given.shape
+    assert log_det.shape == given.shape[:1]
+    largest = np.abs(np.asarray(given, np.float64)).max(axis=1, initial=0.0)
+    assert_close(value, want[0], magnitude=largest, depth=depth)
+    # A log-determinant adds one term per coordinate, each rounded at its own magnitude.
+    assert_close(log_det, want[1], magnitude=np.sqrt(given.shape[1]), depth=depth)
+
+
+def assert_same_bits(got, want):
+    """Equal bit for bit; tells -0 from 0 and lets NaN equal NaN."""
+    assert got.dtype == want.dtype
+    bits = np.dtype(f"u{got.dtype.itemsize}")
+    assert_array_equal(np.ascontiguousarray(got).view(bits), np.ascontiguousarray(want).view(bits))
+
+
+# --- inputs ---------------------------------------------------------------------------------------------------------
+
+
+def rows(n, features, dtype, *key):
+    """Standard normal rows."""
+    return rng("rows", n, features, *key).standard_normal((n, features)).astype(dtype)
+
+
+def hard_rows(features, dtype):
+    """Rows of zeros of both signs, huge, tiny, subnormal and mixed values, with ordinary rows between them."""
+    dtype = np.dtype(dtype)
+    subnormal = np.finfo(dtype).smallest_subnormal * 3
+    ordinary = rows(4, features, dtype, "hard")
+    signs = np.where(np.arange(features) % 2, -1, 1).astype(dtype)
+    mixed = np.resize(np.array([1e30, -1e-30, 1.0, subnormal, -0.0], dtype), features)
+    single = np.zeros(features, dtype)
+    single[0] = -1e30
+    return np.array(
+        [
+            ordinary[0],
+            np.zeros(features),
+            -np.zeros(features),
+            ordinary[1],
+            1e30 * signs,
+            -1e30 * signs,
+            1e-30 * signs,
+            ordinary[2],
+            subnormal * signs,
+            mixed,
+            single,
+            ordinary[3],
+        ],
+        dtype,
+    )
+
+
+# --- networks -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Dense:
+    """What ``from_dense`` takes: one array a layer, first-layer columns features then context."""
+
+    weights: list
+    biases: list
+    masks: list
+    features: int
+    context: int
+    outputs: tuple[str, ...]
+    layout: str
+
+    def astype(self, dtype):
+        return replace(
+            self, weights=[w.astype(dtype) for w in self.weights], biases=[b.astype(dtype) for b in self.biases]
+        )
+
+    @property
+    def arrays(self):
+        return self.weights, self.biases, self.masks
+
+    def network(self, activation):
+        return reference.Network(self.weights, self.biases, self.masks, activation)
+
+
+def fill(masks, generator, *, gain=1.0, features=0, context=0, outputs=("shift", "scale"), layout="interleaved"):
+    """Random weights for these masks: pre-activations of order one, outputs of order ``gain / 2``.
+
+    Masked places get weights too: no result may depend on them.
+    """
+    weights, biases = [], []
+    for layer, mask in enumerate(masks):
+        spread = gain * (0.5 if layer == len(masks) - 1 else 1.0)
+        fan_in = max(1.0, mask.sum(axis=1).mean()) if mask.size else 1.0
+        weights.append(spread / np.sqrt(fan_in) * generator.standard_normal(mask.shape))
+        biases.append(0.3 * generator.standard_normal(mask.shape[0]))
+    return Dense(weights, biases, list(masks), features, context, outputs, layout)
+
+
+def per_parameter(mask, parameters, layout):
+    """A mask of one row per coordinate, repeated for each parameter in the layout's order of rows."""
+    return np.repeat(mask, parameters, axis=0) if layout == "interleaved" else np.tile(mask, (parameters, 1))
+
+
+def levels_of(order, per_level=1):
+    """The level of each coordinate when ``order`` lists them first to last, so many to a level."""
+    levels = np.empty(len(order), int)
+    levels[list(order)] = np.arange(len(order)) // per_level
+    return levels
+
+
+def autoregressive_masks(levels, hidden, context, generator, parameters=2, layout="interleaved"):
+    """Masks by degrees: coordinates have levels, units random degrees; a unit of degree d reads levels below d."""
+    levels = np.asarray(levels)
+    seen, masks = levels + 1, []
+    seen = np.concatenate([seen, np.zeros(context, int)])  # context is below every degree
+    for width in hidden:
+        degrees = generator.integers(0, levels.max() + 1, width)
+        masks.append(degrees[:, None] >= seen[None, :])
+        seen = degrees
+    masks.append(per_parameter(levels[:, None] >= seen[None, :], parameters, layout))
+    return masks
+
+
+def tangled_masks(features, hidden, context, generator, parameters=2, layout="interleaved"):
+    """Masks without any structure but the one needed: units read arbitrary subsets, outputs only earlier coordinates.
+
+    The subsets that units read are not nested, so no choice of degrees reproduces these masks.
+    """
+    order = generator.permutation(features)
+    place = np.empty(features, int)
+    place[order] = np.arange(features)
+    masks, columns = [], features + context
+    for width in hidden:
+        mask = generator.random((width, columns)) < 1.6 / columns
+        if not masks and context:
+            mask[:, features:] = generator.random((width, context)) < 0.5
+        masks.append(mask)
+        columns = width
+    reach = reference.reads(masks)[:, :features]
+    earlier = place[None, :] < place[:, None]
+    allowed = np.array([[not (unit & ~earlier[i]).any() for unit in reach] for i in range(features)])
+    masks.append(per_parameter(allowed, parameters, layout))
+    return masks
+
+
+def pin_zeros(masks, generator, share=0.3):
+    """Take a share of the connections away at random: zeros that lie inside any staircase."""
+    return [mask & (generator.random(mask.shape) > share) for mask in masks]
+
+
+def kill_units(masks, generator):
+    """In each hidden layer, make one unit that reads nothing and one that nothing reads."""
+    masks = [mask.copy() for mask in masks]
+    for before, after in itertools.pairwise(masks):
+        constant, unread = generator.choice(before.shape[0], 2, replace=False)
+        before[constant] = False
+        after[:, unread] = False
+    return masks
+
+
+def made(
+    features=7,
+    hidden=(17, 24, 13),
+    context=0,
+    *,
+    per_level=1,
+    outputs=("shift", "scale"),
+    layout="interleaved",
+    change=None,
+    tangled=False,
+    gain=1.4,
+    key=(),
+):
+    """A random masked network in a random order of coordinates, with random degrees."""
+    generator = rng("made", features, hidden, context, per_level, outputs, layout, tangled, *key)
+    if tangled:
+        masks = tangled_masks(features, hidden, context, generator, len(outputs), layout)
+    else:
+        levels = levels_of(generator.permutation(features), per_level)
+        masks = autoregressive_masks(levels, hidden, context, generator, len(outputs), layout)
+    if change is not None:
+        masks = change(masks, generator)
+    return fill(masks, generator, gain=gain, features=features, context=context, outputs=outputs, layout=layout)
+
+
+def dense_network(
+    inputs,
+    hidden,
+    active,
+    context=0,
+    *,
+    outputs=("shift", "scale"),
+    layout="interleaved",
+    change=None,
+    gain=1.4,
+    key=(),
+):
+    """A random unmasked network for a coupling: ``inputs`` passive coordinates and the context in."""
+    generator = rng("dense", inputs, hidden, active, context, outputs, layout, *key)
+    widths = [inputs + context, *hidden, active * len(outputs)]
+    masks = [np.ones((out, into), bool) for into, out in itertools.pairwise(widths)]
+    if change is not None:
+        masks = change(masks, generator)
+    features = inputs + active
+    return fill(masks, generator, gain=gain, features=features, context=context, outputs=outputs, layout=layout)
+
+
+# One line for each kind of network a user may bring: name -> keywords of made().
+NETWORKS = {
+    "no hidden layer": {"hidden": ()},
+    "one hidden layer": {"hidden": (20,)},
+    "three layers": {},
+    "hidden narrower than the features": {"features": 12, "hidden": (5, 7, 4)},
+    "hidden wider than a tile": {"features": 9, "hidden": (101, 70)},
+    "three coordinates a level": {"features": 8, "per_level": 3},
+    "two levels": {"features": 9, "per_level": 5, "hidden": (18, 11)},
+    "zeros inside the staircase": {"features": 9, "change": pin_zeros},
+    "dead units": {"change": kill_units},
+    "dead units and zeros": {"change": lambda masks, g: kill_units(pin_zeros(masks, g), g)},
+    "tangled": {"features": 8, "hidden": (24, 20), "tangled": True},
+    "tangled with context": {"features": 8, "hidden": (24, 20), "context": 2, "tangled": True},
+    "context": {"context": 3},
+    "context and zeros": {"context": 3, "change": pin_zeros},
+    "wide context": {"features": 3, "context": 21, "hidden": (16, 16)},
+    "two features": {"features": 2, "hidden": (9, 9)},
+    "one feature": {"features": 1, "hidden": (6, 5)},
+    "one feature with context": {"features": 1, "hidden": (6, 5), "context": 2},
+    "sixteen features": {"features": 16, "hidden": (32, 32)},
+    "sixty-four features": {"features": 64, "hidden": (96, 80), "gain": 1.0},
+}
+
+
+# --- transforms of the library, seen by the reference ---------------------------------------------------------------
+
+
+def mirror_masked(transform, activation="relu", **settings):
+    """The reference of a library transform that the ordinary constructor made, from its dense weights."""
+    return reference.MaskedAutoregressive(reference.Network(*transform.to_dense(), activation), **settings)
+
+
+def mirror_coupling(transform, passive, activation="relu", **settings):
+    network = reference.Network(*transform.to_dense(), activation)
+    return reference.Coupling(network, transform.features, passive, **settings)
+
+
+def randomise(holder, spread=0.25, *key):
+    """Give a transform or flow random parameters: fresh ones are near the identity, where most mistakes hide."""
+    size = holder.parameters.size
+    holder.parameters = (spread * rng("parameters", size, *key).standard_normal(size)).astype(holder.dtype)
+    return holder
+
+
+# --- error messages -------------------------------------------------------------------------------------------------
+
+
+def assert_says(error, *patterns):
+    """The message matches each pattern: the argument's name, what was expected, what was given."""
+    message = str(error.value)
+    missing = [pattern for pattern in patterns if not re.search(pattern, message)]
+    assert not missing, f"{missing} not found in: {message}"

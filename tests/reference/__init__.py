@@ -1,0 +1,42 @@
+"""The judge: normalising flows in float64 NumPy, written from the equations of the lecture notes.
+
+Slow and plain on purpose. Nothing here shares code or tricks with the library: a direction in which the conditioner
+reads what is being built is solved by running the whole network once per coordinate.
+
+Conventions: *forward* is latent to data (eq. 26), ``z`` is latent, ``x`` is data, and every call returns the value and
+the log-determinant of the direction called.
+"""
+
+from .activations import ACTIVATIONS
+from .autoregressive import MaskedAutoregressive
+from .bases import Logistic, Normal, StandardNormal
+from .coupling import Coupling
+from .flow import Flow
+from .inverse import Inverse
+from .jacobian import jacobian, log_det_by_differences
+from .maps import MAPS, coupling_forward, coupling_inverse
+from .network import Network, reads
+from .permutation import Permutation
+from .scales import LOG_SCALES
+from .standardize import Standardize
+
+__all__ = [
+    "ACTIVATIONS",
+    "LOG_SCALES",
+    "MAPS",
+    "Coupling",
+    "Flow",
+    "Inverse",
+    "Logistic",
+    "MaskedAutoregressive",
+    "Network",
+    "Normal",
+    "Permutation",
+    "StandardNormal",
+    "Standardize",
+    "coupling_forward",
+    "coupling_inverse",
+    "jacobian",
+    "log_det_by_differences",
+    "reads",
+]

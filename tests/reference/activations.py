@@ -1,0 +1,41 @@
+"""Activations of the hidden units, each accurate over the whole float64 range."""
+
+import math
+
+import numpy as np
+
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
+
+
+def relu(a):
+    return np.maximum(a, 0.0)
+
+
+def tanh(a):
+    return np.tanh(a)
+
+
+def elu(a):
+    """``a`` above zero, ``e^a - 1`` below (alpha is 1)."""
+    return np.where(a > 0, a, np.expm1(np.minimum(a, 0.0)))
+
+
+def sigmoid(a):
+    """``1 / (1 + e^-a)`` by its logarithm, which overflows on neither side."""
+    return np.exp(-np.logaddexp(0.0, -a))
+
+
+def silu(a):
+    return a * sigmoid(a)
+
+
+def gelu(a):
+    """The exact one: ``a`` times the standard normal distribution function of ``a``."""
+    return a * 0.5 * _erfc(-a / math.sqrt(2.0))
+
+
+def softplus(a):
+    return np.logaddexp(0.0, a)
+
+
+ACTIVATIONS = {"relu": relu, "tanh": tanh, "elu": elu, "silu": silu, "gelu": gelu, "softplus": softplus}

@@ -1,0 +1,57 @@
+"""Masked autoregressive transforms: MAF (eq. 37-38), IAF (eq. 39-41) and their two siblings."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .maps import MAPS, apply_map
+from .network import Network, with_context
+
+
+@dataclass(frozen=True)
+class MaskedAutoregressive:
+    """``formula`` names the side that ``shift + scale * other side`` gives, ``reads`` the side the network sees.
+
+    MAF is ``formula="to_data", reads="data"``: ``x_i = shift_i(x_<i) + scale_i(x_<i) z_i`` (eq. 37-38).
+    IAF is ``formula="to_data", reads="latent"``: ``x_i = shift_i(z_<i) + scale_i(z_<i) z_i`` (eq. 39-41).
+    """
+
+    network: Network
+    map: str = "affine"
+    scale: str = "soft_clamp"
+    slope: float = 1e-3
+    formula: str = "to_data"
+    reads: str = "data"
+    outputs: tuple[str, ...] = ("shift", "scale")
+    layout: str = "interleaved"
+
+    def forward(self, z, context=None):
+        return self._towards("data", z, context)
+
+    def inverse(self, x, context=None):
+        return self._towards("latent", x, context)
+
+    def parameters(self, seen, context):
+        """The network's outputs as ``(rows, features, n_params)``, parameters in the map's own order."""
+        out = self.network(with_context(seen, context))
+        rows, features = seen.shape
+        if self.layout == "interleaved":
+            params = out.reshape(rows, features, len(self.outputs))
+        else:
+            params = out.reshape(rows, len(self.outputs), features).transpose(0, 2, 1)
+        return params[..., [self.outputs.index(name) for name in MAPS[self.map].parameters]]
+
+    def _towards(self, side, given, context):
+        given = np.asarray(given, np.float64)
+        inverse = self.formula != f"to_{side}"
+        if self.reads != side:  # the network sees what is given
+            return self._apply(given, self.parameters(given, context), inverse)
+        built = np.zeros_like(given)
+        log_det = np.zeros(len(given))
+        # Each pass settles at least one more coordinate for good, whatever the order.
+        for _ in range(given.shape[1]):
+            built, log_det = self._apply(given, self.parameters(built, context), inverse)
+        return built, log_det
+
+    def _apply(self, given, params, inverse):
+        return apply_map(given, params, self.map, self.scale, self.slope, inverse)

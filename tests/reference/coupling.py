@@ -1,0 +1,43 @@
+"""Affine coupling, the transform of RealNVP (eq. 35-36)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .maps import MAPS, apply_map
+from .network import Network, with_context
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """The ``passive`` coordinates stay and give the parameters of all others, in both directions."""
+
+    network: Network
+    features: int
+    passive: Sequence[int]
+    map: str = "affine"
+    scale: str = "soft_clamp"
+    slope: float = 1e-3
+    formula: str = "to_data"
+    outputs: tuple[str, ...] = ("shift", "scale")
+    layout: str = "interleaved"
+
+    def forward(self, z, context=None):
+        return self._apply(z, context, inverse=self.formula != "to_data")
+
+    def inverse(self, x, context=None):
+        return self._apply(x, context, inverse=self.formula != "to_latent")
+
+    def _apply(self, given, context, inverse):
+        given = np.asarray(given, np.float64)
+        active = [i for i in range(self.features) if i not in self.passive]
+        out = self.network(with_context(given[:, list(self.passive)], context))
+        if self.layout == "interleaved":
+            params = out.reshape(len(given), len(active), len(self.outputs))
+        else:
+            params = out.reshape(len(given), len(self.outputs), len(active)).transpose(0, 2, 1)
+        params = params[..., [self.outputs.index(name) for name in MAPS[self.map].parameters]]
+        value = given.copy()
+        value[:, active], log_det = apply_map(given[:, active], params, self.map, self.scale, self.slope, inverse)
+        return value, log_det

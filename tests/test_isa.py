@@ -1,0 +1,116 @@
+"""Every instruction set that was compiled gives the reference's values; an unknown one is refused."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+import reference
+
+# Pairs that name each activation and each scale at least once, on both sides.
+SETTINGS = [
+    {"activation": "relu", "scale": "soft_clamp", "reads": "data", "formula": "to_data"},
+    {"activation": "tanh", "scale": "exp", "reads": "latent", "formula": "to_data"},
+    {"activation": "elu", "scale": "softplus", "reads": "data", "formula": "to_latent"},
+    {"activation": "silu", "scale": "sigmoid", "reads": "latent", "formula": "to_latent"},
+    {"activation": "gelu", "scale": "soft_clamp", "reads": "data", "formula": "to_data"},
+    {"activation": "softplus", "scale": "exp", "reads": "latent", "formula": "to_data"},
+]
+ROWS = (3, 101)
+
+# Runs in a process of its own: the instruction set is chosen when headrace is imported.
+WORKER = """
+import json, sys
+import numpy as np
+import headrace as hr
+
+given, results = np.load(sys.argv[1]), {}
+for case in json.loads(sys.argv[3]):
+    key, layers = case["key"], range(3)
+    arrays = [[given[f"{key} {kind} {layer}"] for layer in layers] for kind in ("weights", "biases", "masks")]
+    z = given[f"{key} z"]
+    transform = hr.MaskedAutoregressive.from_dense(*arrays, **case["settings"])
+    for direction in ("forward", "inverse"):
+        for n in case["rows"]:
+            value, log_det = getattr(transform, direction)(z[:n])
+            results[f"{key} {direction} {n} value"], results[f"{key} {direction} {n} log_det"] = value, log_det
+for dtype in ("float32", "float64"):
+    flow = hr.Flow([hr.MaskedAutoregressive(4, (4,), dtype=dtype)], hr.StandardNormal(4))[:0]
+    results[f"sample {dtype}"] = flow.sample(200, seed=5)
+np.savez(sys.argv[2], **results)
+print(hr.info()["isa"])
+"""
+
+
+def run(isa, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", *arguments],
+        env={**os.environ, "HEADRACE_ISA": isa},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("isa", hr.info()["isas"])
+def test_every_instruction_set_matches_the_reference(isa, tmp_path):
+    given, plan, judges = {}, [], {}
+    for index, settings in enumerate(SETTINGS):
+        for dtype in cases.DTYPES:
+            key = f"{index} {dtype}"
+            dense = cases.made(features=9, hidden=(37, 20), key=(index,)).astype(dtype)
+            for kind, arrays in zip(("weights", "biases", "masks"), dense.arrays, strict=True):
+                given |= {f"{key} {kind} {layer}": array for layer, array in enumerate(arrays)}
+            given[f"{key} z"] = cases.rows(max(ROWS), 9, dtype)
+            plan.append({"key": key, "settings": settings, "rows": ROWS})
+            mirrored = {name: value for name, value in settings.items() if name != "activation"}
+            judges[key] = reference.MaskedAutoregressive(dense.network(settings["activation"]), **mirrored)
+    np.savez(tmp_path / "given.npz", **given)
+
+    done = run(isa, WORKER, str(tmp_path / "given.npz"), str(tmp_path / "results.npz"), json.dumps(plan))
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [isa]
+    with np.load(tmp_path / "results.npz") as results:
+        for key, judge in judges.items():
+            z = given[f"{key} z"]
+            for direction in ("forward", "inverse"):
+                value, log_det = getattr(judge, direction)(z)
+                for n in ROWS:
+                    got = results[f"{key} {direction} {n} value"], results[f"{key} {direction} {n} log_det"]
+                    cases.assert_matches(got, (value[:n], log_det[:n]), z[:n], z.dtype)
+        for dtype in cases.DTYPES:
+            flow = hr.Flow([hr.MaskedAutoregressive(4, (4,), dtype=dtype)], hr.StandardNormal(4))[:0]
+            cases.assert_close(results[f"sample {dtype}"], flow.sample(200, seed=5))
+
+
+def test_the_chosen_instruction_set_is_one_of_the_compiled_ones():
+    info = hr.info()
+    assert info["isa"] in info["isas"]
+    assert len(set(info["isas"])) == len(info["isas"])
+
+
+@pytest.mark.parametrize("isa", ["v9", "avx", "4"])
+def test_an_unknown_instruction_set_is_refused_at_import(isa):
+    done = run(isa, "import headrace")
+    assert done.returncode != 0
+    assert "ImportError" in done.stderr
+    assert "HEADRACE_ISA" in done.stderr
+    assert isa in done.stderr
+
+
+def test_an_unsupported_instruction_set_is_refused_at_import():
+    unsupported = sorted({"v2", "v3", "v4"} - set(hr.info()["isas"]))
+    if not unsupported:
+        pytest.skip("this machine runs every instruction set")
+    for isa in unsupported:
+        done = run(isa, "import headrace")
+        assert done.returncode != 0
+        assert "ImportError" in done.stderr
+        assert isa in done.stderr

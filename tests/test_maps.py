@@ -1,0 +1,216 @@
+"""Maps through the coupling kernels of ``headrace.ops``: what networks emit, applied row by row."""
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+import reference
+
+KERNELS = {
+    "forward": (hr.ops.coupling_forward, reference.coupling_forward),
+    "inverse": (hr.ops.coupling_inverse, reference.coupling_inverse),
+}
+SHAPES = [(0, 3), (1, 1), (1, 7), (2, 16), (5, 17), (9, 8), (33, 33), (97, 5), (300, 64)]  # around vectors and tiles
+every_kernel = pytest.mark.parametrize("direction", KERNELS)
+every_map = pytest.mark.parametrize("map", reference.MAPS)
+every_scale = pytest.mark.parametrize("scale", reference.LOG_SCALES)
+
+
+def batch(rows, active, map, dtype):
+    values = cases.rows(rows, active, dtype, "values")
+    width = len(reference.MAPS[map].parameters)
+    return values, cases.rng("params", rows, active, map).standard_normal((rows, active, width)).astype(dtype)
+
+
+@every_kernel
+@every_map
+@every_scale
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_kernels_match_the_reference(direction, map, scale, shape, dtype):
+    kernel, judge = KERNELS[direction]
+    values, params = batch(*shape, map, dtype)
+    got = kernel(values, params, map, scale=scale, slope=1e-2)
+    cases.assert_matches(got, judge(values, params, map, scale, 1e-2), values, dtype)
+
+
+@every_kernel
+def test_defaults_are_affine_and_softly_clamped(direction, dtype):
+    kernel, judge = KERNELS[direction]
+    values, params = batch(20, 6, "affine", dtype)
+    cases.assert_matches(kernel(values, params), judge(values, params, "affine", "soft_clamp", 1e-3), values, dtype)
+
+
+def hard_batch(map, dtype, largest_raw):
+    """Every pair of a hard value and a hard parameter, twenty coordinates a row."""
+    tiny = float(np.finfo(dtype).smallest_subnormal) * 5
+    magnitudes = [0.0, tiny, 1e-30, 1e-3, 1.0, 20.0, 1e4, 1e30]
+    hard = np.array([sign * m for m in magnitudes for sign in (1.0, -1.0)])
+    raws = hard[np.abs(hard) <= largest_raw]
+    value, shift, raw = (grid.ravel() for grid in np.meshgrid(hard, hard, raws))
+    n = len(value) // 20 * 20
+    params = np.stack([shift, raw], axis=1)[:n, : len(reference.MAPS[map].parameters)]
+    return value[:n].reshape(-1, 20).astype(dtype), params.reshape(-1, 20, params.shape[1]).astype(dtype)
+
+
+@every_kernel
+@every_map
+@pytest.mark.parametrize(
+    ("scale", "largest_raw"),
+    [
+        ("soft_clamp", 1e30),
+        ("sigmoid", 1e30),
+        ("softplus", 1e4),  # beyond, scale times value leaves float32
+        ("exp", 15.0),
+    ],
+)
+def test_hard_inputs_match_the_reference(direction, map, scale, largest_raw, dtype):
+    """Each coordinate at its own scale: nothing overflows, nothing is lost beside a huge neighbour."""
+    kernel, judge = KERNELS[direction]
+    values, params = hard_batch(map, dtype, largest_raw)
+    want_value, _ = judge(values, params, map, scale)
+    got_value, got_log_det = kernel(values, params, map, scale=scale)
+    assert np.isfinite(got_log_det).all()
+    magnitude = np.maximum(np.abs(values), np.abs(params[..., 0])).astype(np.float64)
+    if direction == "inverse":
+        _, log_scale = reference.MAPS[map].apply(
+            values.astype(float), params.astype(float), lambda raw: reference.LOG_SCALES[scale](raw, 1e-3), False
+        )
+        magnitude *= np.exp(-log_scale)  # the difference is rounded before the division
+    cases.assert_close(got_value.reshape(-1), want_value.reshape(-1), magnitude=magnitude.reshape(-1))
+
+
+@every_kernel
+@every_scale
+def test_log_det_of_hard_parameters_matches_the_reference(direction, scale, dtype):
+    kernel, _ = KERNELS[direction]
+    raw = np.array([0.0, 1e-30, 1e-3, 0.5, 3.0, 8.0, 17.0, 40.0, 88.0, 120.0, 1e4, 1e30])
+    raw = np.concatenate([raw, -raw]).astype(dtype)[:, None]
+    values = np.zeros_like(raw)
+    params = np.stack([np.ones_like(raw), raw], axis=2)
+    want = reference.LOG_SCALES[scale](raw[:, 0].astype(float), 1e-3)
+    cases.assert_close(kernel(values, params, scale=scale)[1], want if direction == "forward" else -want)
+
+
+@every_map
+@every_scale
+def test_the_two_directions_undo_each_other(map, scale, dtype):
+    values, params = batch(50, 13, map, dtype)
+    x, log_det = hr.ops.coupling_forward(values, params, map, scale=scale)
+    z, back = hr.ops.coupling_inverse(x, params, map, scale=scale)
+    stretch = np.exp(-reference.LOG_SCALES[scale](params[..., -1].astype(float), 1e-3)).max(axis=1) * 10.0
+    cases.assert_close(z, values, magnitude=stretch)
+    cases.assert_close(back, -log_det, magnitude=13.0)
+
+
+@every_kernel
+@every_map
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_out_receives_the_same_bits(direction, map, shape, dtype):
+    kernel, _ = KERNELS[direction]
+    values, params = batch(*shape, map, dtype)
+    want = kernel(values, params, map)
+    out = np.full_like(values, 7), np.full(len(values), 7, dtype)
+    got = kernel(values, params, map, out=out)
+    for result, given, expected in zip(got, out, want, strict=True):
+        assert result is given
+        cases.assert_same_bits(given, expected)
+
+
+@every_kernel
+@every_map
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_out_may_be_the_input(direction, map, shape, dtype):
+    kernel, _ = KERNELS[direction]
+    values, params = batch(*shape, map, dtype)
+    want, want_log_det = kernel(values, params, map)
+    log_det = np.empty(len(values), dtype)
+    kernel(values, params, map, out=(values, log_det))
+    cases.assert_same_bits(values, want)
+    cases.assert_same_bits(log_det, want_log_det)
+
+
+@every_kernel
+def test_inputs_are_not_changed(direction, dtype):
+    kernel, _ = KERNELS[direction]
+    values, params = batch(50, 7, "affine", dtype)
+    before = values.copy(), params.copy()
+    values.flags.writeable = params.flags.writeable = False
+    kernel(values, params)
+    cases.assert_same_bits(values, before[0])
+    cases.assert_same_bits(params, before[1])
+
+
+@every_kernel
+@every_map
+@pytest.mark.parametrize("where", ["value", "params"])
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("shape", [(1, 1), (9, 5), (97, 17)], ids=str)
+def test_a_poisoned_row_leaves_all_others_alone(direction, map, where, poison, shape, dtype):
+    kernel, _ = KERNELS[direction]
+    values, params = batch(*shape, map, dtype)
+    want = kernel(values, params, map)
+    row, column = shape[0] // 2, shape[1] - 1
+    if where == "value":
+        values[row, column] = poison
+    else:
+        params[row, column] = poison
+    got = kernel(values, params, map)
+    others = np.arange(shape[0]) != row
+    for result, expected in zip(got, want, strict=True):
+        cases.assert_same_bits(result[others], expected[others])
+    assert not np.isfinite(got[0][row, column])
+    cases.assert_same_bits(got[0][row, :column], want[0][row, :column])
+    if np.isnan(poison):
+        assert np.isnan(got[0][row, column])
+        if where == "params" and map == "affine":
+            assert np.isnan(got[1][row])
+
+
+def strict_errors():
+    values, params = batch(4, 3, "affine", "float32")
+    log_det = np.empty(4, "f4")
+    wide_values, wide_params = batch(4, 6, "affine", "float32")
+    read_only = np.empty((4, 3), "f4")
+    read_only.flags.writeable = False
+    swapped = values.astype(values.dtype.newbyteorder("S"))
+    return {
+        # name: (first argument, params, keywords, words of the message)
+        "a list": (values.tolist(), params, {}, ["list"]),
+        "integers": (values.astype(int), params, {}, ["int64"]),
+        "half precision": (values.astype("f2"), params, {}, ["float16"]),
+        "complex": (values.astype("c8"), params, {}, ["complex64"]),
+        "swapped bytes": (swapped, params, {}, []),
+        "one axis": (values[0], params, {}, [r"\(3,\)"]),
+        "three axes": (values[None], params, {}, [r"\(1, 4, 3\)"]),
+        "a step between columns": (wide_values[:, ::2], params, {}, ["contiguous"]),
+        "columns first": (np.asfortranarray(values), params, {}, ["contiguous"]),
+        "params of another dtype": (values, params.astype("f8"), {}, ["params", "float32", "float64"]),
+        "params of two axes": (values, params[:, 0], {}, ["params", r"\(4, 2\)"]),
+        "params with too few rows": (values, params[:3], {}, ["params", r"\(4, 3, 2\)", r"\(3, 3, 2\)"]),
+        "params with too few columns": (values, wide_params, {}, ["params", r"\(4, 3, 2\)", r"\(4, 6, 2\)"]),
+        "params of another map": (values, params, {"map": "additive"}, ["params", r"\(4, 3, 1\)", r"\(4, 3, 2\)"]),
+        "params with a step": (values, wide_params[:, ::2], {}, ["params", "contiguous"]),
+        "an unknown map": (values, params, {"map": "spline"}, ["map", "affine", "spline"]),
+        "an unknown scale": (values, params, {"scale": "relu"}, ["scale", "soft_clamp", "relu"]),
+        "a slope of zero": (values, params, {"slope": 0.0}, ["slope", "0"]),
+        "a slope of two": (values, params, {"slope": 2.0}, ["slope", "2"]),
+        "out of one array": (values, params, {"out": np.empty((4, 3), "f4")}, ["out"]),
+        "out of another dtype": (values, params, {"out": (np.empty((4, 3)), log_det)}, ["out", "float32", "float64"]),
+        "out of another shape": (values, params, {"out": (np.empty((5, 3), "f4"), log_det)}, ["out", r"\(5, 3\)"]),
+        "out with a step": (values, params, {"out": (np.empty((4, 6), "f4")[:, ::2], log_det)}, ["out", "contiguous"]),
+        "out that cannot be written": (values, params, {"out": (read_only, log_det)}, ["out"]),
+        "a log_det too short": (values, params, {"out": (values.copy(), log_det[:3])}, ["out", r"\(3,\)", r"\(4,\)"]),
+    }
+
+
+@every_kernel
+@pytest.mark.parametrize("name", strict_errors())
+def test_what_is_not_strictly_right_is_refused(direction, name):
+    kernel, _ = KERNELS[direction]
+    values, params, keywords, words = strict_errors()[name]
+    with pytest.raises((TypeError, ValueError)) as error:
+        kernel(values, params, **keywords)
+    if not any(argument in words for argument in ("params", "map", "scale", "slope", "out")):
+        words = [r"\bz\b" if direction == "forward" else r"\bx\b", *words]
+    cases.assert_says(error, *words)

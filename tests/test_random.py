@@ -1,0 +1,179 @@
+"""Random samples: the same for any batch, seed by seed, and of the base's distribution."""
+
+import math
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+
+NAMED = {"MAF": hr.MAF, "IAF": hr.IAF, "RealNVP": hr.RealNVP}
+BASES = {"normal": hr.StandardNormal, "logistic": hr.Logistic}
+every_named = pytest.mark.parametrize("name", NAMED)
+every_base = pytest.mark.parametrize("base", BASES)
+
+
+def flow_of(name, dtype="float32", features=5):
+    return cases.randomise(NAMED[name](features, transforms=2, hidden=(16, 16), dtype=dtype), 0.2)
+
+
+def base_alone(base, features, dtype="float64"):
+    """A flow of no transforms: its samples are the base's."""
+    return hr.Flow(transforms=[hr.MaskedAutoregressive(features, (4,), dtype=dtype)], base=BASES[base](features))[:0]
+
+
+@every_named
+def test_a_sample_begins_with_every_smaller_sample(name, dtype):
+    flow = flow_of(name, dtype)
+    x, log_prob = flow.sample_and_log_prob(200, seed=9)
+    for n in cases.BATCH_SIZES:
+        head, head_log_prob = flow.sample_and_log_prob(n, seed=9)
+        assert head.shape == (n, 5)
+        if n >= 8:
+            cases.assert_same_bits(head, x[:n])
+            cases.assert_same_bits(head_log_prob, log_prob[:n])
+        else:  # small batches take another path, which may round differently
+            cases.assert_close(head, x[:n], depth=16)
+            cases.assert_close(head_log_prob, log_prob[:n], magnitude=10.0, depth=16)
+
+
+@every_base
+def test_a_base_sample_begins_with_every_smaller_sample(base, dtype):
+    flow = base_alone(base, 7, dtype)
+    x = flow.sample(200, seed=9)
+    assert x.dtype == np.dtype(dtype)
+    for n in cases.BATCH_SIZES:
+        cases.assert_close(flow.sample(n, seed=9), x[:n])
+
+
+@every_named
+def test_a_sample_is_the_base_sample_carried_to_the_data(name, dtype):
+    flow = flow_of(name, dtype)
+    z = flow[:0].sample(101, seed=3)
+    x, log_det = flow.to_data(z)
+    sample, log_prob = flow.sample_and_log_prob(101, seed=3)
+    cases.assert_close(sample, x, depth=8)
+    want = (-0.5 * z.astype(float) ** 2 - 0.5 * math.log(2 * math.pi)).sum(axis=1) - log_det
+    cases.assert_close(log_prob, want, magnitude=10.0, depth=8)
+
+
+@every_named
+def test_seeds_choose_the_sample(name):
+    flow = flow_of(name)
+    cases.assert_same_bits(flow.sample(50, seed=1), flow.sample(50, seed=1))
+    samples = [flow.sample(50, seed=seed) for seed in (0, 1, 2, 2**31, 2**32 + 1, 2**62)]
+    for i, one in enumerate(samples):
+        for other in samples[:i]:
+            assert (one == other).mean() < 0.05
+
+
+def test_samples_without_a_seed_differ():
+    flow = flow_of("IAF")
+    assert (flow.sample(50) == flow.sample(50)).mean() < 0.05
+
+
+def test_the_seed_of_the_weights_is_not_the_seed_of_the_sample():
+    one, other = (hr.IAF(3, transforms=1, seed=seed)[:0] for seed in (1, 2))
+    cases.assert_same_bits(one.sample(20, seed=5), other.sample(20, seed=5))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_samples_are_the_same_for_any_number_of_threads(threads, set_threads):
+    flow = flow_of("MAF")
+    set_threads(3)
+    want = flow.sample(1000, seed=6)
+    set_threads(threads)
+    cases.assert_same_bits(flow.sample(1000, seed=6), want)
+
+
+def distribution(base, values):
+    """The base's distribution function."""
+    if base == "logistic":
+        return np.exp(-np.logaddexp(0.0, -values))
+    return 0.5 * np.vectorize(math.erfc)(-values / math.sqrt(2.0))
+
+
+ROWS, COLUMNS = 40_000, 5
+
+
+def draw(base, dtype="float64", seed=0):
+    return base_alone(base, COLUMNS, dtype).sample(ROWS, seed=seed).astype(float)
+
+
+@every_base
+@pytest.mark.parametrize("seed", [0, 1, 12345])
+def test_samples_pass_the_kolmogorov_smirnov_test(base, seed, dtype):
+    """Each column, each tenth of the rows, and all together; limits at a chance of about one in a million."""
+    x = draw(base, dtype, seed)
+    assert np.isfinite(x).all()
+    for values in [*x.T, *x.reshape(10, -1), x.ravel()]:
+        n = values.size
+        ranks = distribution(base, np.sort(values))
+        steps = np.arange(n + 1) / n
+        distance = max(np.abs(ranks - steps[1:]).max(), np.abs(ranks - steps[:-1]).max())
+        assert distance < math.sqrt(-0.5 * math.log(0.5e-6) / n)
+
+
+@every_base
+def test_moments_are_those_of_the_base(base, dtype):
+    """Mean, variance, skewness and kurtosis of each column, within five standard errors."""
+    variance, kurtosis, sixth, eighth = {
+        "normal": (1.0, 3.0, 15.0, 105.0),
+        "logistic": (math.pi**2 / 3, 4.2, 279.0 / 7, 3429.0 / 5),
+    }[base]
+    x = draw(base, dtype) / math.sqrt(variance)
+    for power, moment, spread in [
+        (1, 0.0, 1.0),
+        (2, 1.0, kurtosis - 1.0),
+        (3, 0.0, sixth),
+        (4, kurtosis, eighth - kurtosis**2),
+    ]:
+        error = (x**power).mean(axis=0) - moment
+        assert np.abs(error).max() < 5.0 * math.sqrt(spread / ROWS)
+
+
+@every_base
+def test_tails_are_reached(base, dtype):
+    """The largest of 200,000 draws: the chance to fall outside these limits is below one in ten thousand."""
+    x = draw(base, dtype)
+    low, high = {"normal": (3.8, 6.3), "logistic": (9.9, 22.0)}[base]
+    for largest in (x.max(), -x.min()):
+        assert low < largest < high
+
+
+@every_base
+def test_columns_and_rows_and_seeds_are_uncorrelated(base):
+    x = draw(base)
+    x = x / x.std(axis=0)
+    limit = 5.0 / math.sqrt(ROWS)
+    for values in (x, np.abs(x) - np.abs(x).mean(axis=0)):
+        between_columns = values.T @ values / ROWS - np.diag((values**2).mean(axis=0))
+        assert np.abs(between_columns).max() < limit
+        for lag in (1, 2, 3, 4, 8, 16, 47, 48, 96, 256):  # vectors and tiles
+            assert np.abs((values[lag:] * values[:-lag]).mean(axis=0)).max() < limit
+            assert np.abs((values[lag:, 1:] * values[:-lag, :-1]).mean(axis=0)).max() < limit
+    other = draw(base, seed=1)
+    assert np.abs((x * (other / other.std(axis=0))).mean(axis=0)).max() < limit
+
+
+def test_hardly_any_value_is_drawn_twice():
+    """A counter that repeats, or one shared by two columns, shows here; 32 random bits may meet by chance."""
+    x = draw("normal")
+    assert np.unique(x).size > 0.999 * x.size
+
+
+def test_a_normal_base_is_shifted_and_scaled():
+    loc, scale = np.array([5.0, -1.0, 0.0]), np.array([0.1, 2.0, 30.0])
+    flow = hr.Flow(transforms=[hr.MaskedAutoregressive(3, (4,), dtype="float64")], base=hr.Normal(3, loc, scale))[:0]
+    standard = base_alone("normal", 3).sample(1000, seed=8)
+    got = flow.sample(1000, seed=8)
+    cases.assert_close((got - loc) / scale, standard, magnitude=60.0)
+
+
+@pytest.mark.parametrize("features", [1, 2, 3, 16, 33])
+def test_columns_differ_for_any_number_of_features(features):
+    x = base_alone("normal", features).sample(64, seed=0)
+    assert x.shape == (64, features)
+    assert np.unique(x).size == x.size
+    assert np.unique(np.abs(x)).size == x.size

@@ -1,0 +1,19 @@
+"""One list of maps in every layer: a map that is forgotten somewhere fails here."""
+
+import pytest
+
+import headrace as hr
+import headrace._core
+import reference
+
+
+def test_core_python_and_reference_list_the_same_maps():
+    assert sorted({name for name, _, _ in headrace._core.cpu.maps()}) == sorted(hr.ops.MAPS) == sorted(reference.MAPS)
+
+
+@pytest.mark.parametrize("map", reference.MAPS)
+def test_every_map_builds_a_transform_with_its_number_of_parameters(map):
+    transform = hr.MaskedAutoregressive(5, (8,), map=map)
+    assert transform.to_dense()[0][-1].shape == (5 * len(reference.MAPS[map].parameters), 8)
+    transform = hr.Coupling(5, passive=[0, 1], hidden=(8,), map=map)
+    assert transform.to_dense()[0][-1].shape == (3 * len(reference.MAPS[map].parameters), 8)

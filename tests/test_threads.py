@@ -1,0 +1,256 @@
+"""Threads: the same bits for any number of them, fork-safety, and parameters that are read and written at once."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+import reference
+
+ROWS = 1000  # some ten tiles
+
+
+def chain(dtype, context):
+    dense = cases.made(features=5, context=context).astype(dtype)
+    keywords = {"context": context, "dtype": dtype, "hidden": (16, 16)}
+    return hr.Flow(
+        transforms=[
+            hr.MaskedAutoregressive(5, reads="latent", formula="to_latent", activation="gelu", **keywords),
+            hr.Permutation([2, 4, 0, 1, 3]),
+            hr.Inverse(hr.MaskedAutoregressive.from_dense(*dense.arrays, context=context)),
+            hr.Coupling(5, passive=[1, 3], scale="softplus", **keywords),
+            hr.Standardize(np.arange(5.0), np.arange(1.0, 6.0)),
+        ],
+        base=hr.Logistic(5),
+    )
+
+
+FLOWS = {
+    "MAF": lambda dtype, context: hr.MAF(5, context=context, transforms=2, hidden=(24, 24), dtype=dtype),
+    "IAF": lambda dtype, context: hr.IAF(5, context=context, transforms=2, hidden=(24, 24), dtype=dtype),
+    "RealNVP": lambda dtype, context: hr.RealNVP(5, context=context, transforms=3, hidden=(24, 24), dtype=dtype),
+    "chain": chain,
+}
+VERBS = ("to_data", "to_latent", "log_prob", "sample")
+every_flow = pytest.mark.parametrize("name", FLOWS)
+
+
+def flow_of(name, dtype="float32", context=0):
+    return cases.randomise(FLOWS[name](dtype, context), 0.2)
+
+
+def call(flow, verb, x, context=None):
+    """All results of one verb, side by side."""
+    if verb == "sample":
+        results = flow.sample_and_log_prob(len(x), context, seed=7)
+    else:
+        results = getattr(flow, verb)(x, context)
+    results = results if isinstance(results, tuple) else (results,)
+    return np.hstack([result.reshape(len(x), -1) for result in results])
+
+
+@every_flow
+@pytest.mark.parametrize("context", [0, 2])
+def test_results_have_the_same_bits_for_any_number_of_threads(name, context, dtype, set_threads):
+    flow = flow_of(name, dtype, context)
+    x = cases.rows(ROWS, 5, dtype)
+    row_context = cases.rows(ROWS, context, dtype, "context") if context else None
+    for verb in VERBS:
+        results = []
+        for threads in (1, 2, 5):
+            set_threads(threads)
+            assert hr.get_num_threads() == hr.info()["threads"] == threads
+            results.append(call(flow, verb, x, row_context))
+        cases.assert_same_bits(results[1], results[0])
+        cases.assert_same_bits(results[2], results[0])
+
+
+@every_flow
+def test_a_row_has_the_same_bits_at_any_place_of_any_batch(name, dtype):
+    flow = flow_of(name, dtype)
+    x = cases.rows(ROWS, 5, dtype)
+    for verb in ("to_data", "to_latent", "log_prob"):
+        want = call(flow, verb, x)
+        for n in cases.TILED_SIZES:
+            for start in (0, 1, 5, 500):
+                cases.assert_same_bits(call(flow, verb, x[start : start + n]), want[start : start + n])
+        for n in (1, 2, 3, 7):  # another path, which may round differently
+            got = call(flow, verb, x[5 : 5 + n])
+            cases.assert_close(got, want[5 : 5 + n], magnitude=10.0, depth=32)
+
+
+def test_kernels_have_the_same_bits_for_any_number_of_threads(dtype, set_threads):
+    values = cases.rows(5000, 9, dtype)
+    params = cases.rows(5000, 18, dtype).reshape(5000, 9, 2)
+    for kernel in (hr.ops.coupling_forward, hr.ops.coupling_inverse):
+        set_threads(1)
+        want = kernel(values, params)
+        for threads in (2, 5):
+            set_threads(threads)
+            for got, expected in zip(kernel(values, params), want, strict=True):
+                cases.assert_same_bits(got, expected)
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_the_environment_sets_the_number_of_threads(threads):
+    code = "import headrace as hr; print(hr.get_num_threads(), hr.info()['threads'])"
+    environment = {**os.environ, "HEADRACE_NUM_THREADS": threads}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == [threads, threads]
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+needs_fork = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+forks_with_threads = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+def send_log_prob(connection, flow, x):
+    connection.send_bytes(flow.log_prob(x).tobytes())
+    connection.close()
+
+
+def log_prob_in_a_fork(flow, x):
+    """What a forked child computes; fails instead of hanging when the child finds no threads to do its work."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    child = context.Process(target=send_log_prob, args=(there, flow, x))
+    child.start()
+    there.close()
+    try:
+        assert here.poll(30), "the child is stuck"
+        return np.frombuffer(here.recv_bytes(), flow.dtype)
+    finally:
+        child.join(5)
+        if child.is_alive():
+            child.kill()
+            child.join()
+        here.close()
+
+
+@needs_fork
+@forks_with_threads
+def test_a_forked_child_computes_the_same_bits(set_threads):
+    set_threads(3)
+    flow = flow_of("MAF")
+    x = cases.rows(ROWS, 5, "float32")
+    want = flow.log_prob(x)  # the parent's threads exist from here on
+    cases.assert_same_bits(log_prob_in_a_fork(flow, x), want)
+    cases.assert_same_bits(flow.log_prob(x), want)
+
+
+@needs_fork
+@forks_with_threads
+def test_a_fork_in_the_middle_of_another_threads_call_is_safe(set_threads):
+    set_threads(3)
+    flow = flow_of("MAF")
+    x = cases.rows(ROWS, 5, "float32")
+    want = flow.log_prob(x)
+    stop = threading.Event()
+
+    def keep_busy():
+        while not stop.is_set():
+            flow.log_prob(x)
+
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(keep_busy)
+        try:
+            for _ in range(5):
+                cases.assert_same_bits(log_prob_in_a_fork(flow, x), want)
+        finally:
+            stop.set()
+        busy.result(timeout=30)
+
+
+# --- many readers, one writer ---------------------------------------------------------------------------------------
+
+
+def test_many_threads_may_read_one_flow(set_threads):
+    set_threads(2)
+    flow = flow_of("chain")
+    x = cases.rows(ROWS, 5, "float32")
+    want = {verb: call(flow, verb, x) for verb in VERBS}
+
+    def read(verb):
+        for _ in range(20):
+            cases.assert_same_bits(call(flow, verb, x), want[verb])
+
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(read, verb) for verb in VERBS * 2]:
+            done.result(timeout=60)
+
+
+@every_flow
+def test_readers_see_the_old_or_the_new_parameters_whole(name, set_threads):
+    set_threads(2)
+    flow = flow_of(name)
+    x = cases.rows(300, 5, "float32")
+    versions, wanted = [], {verb: set() for verb in ("log_prob", "to_data")}
+    for version in range(2):
+        cases.randomise(flow, 0.2, version)
+        versions.append(flow.parameters)
+        for verb, results in wanted.items():
+            results.add(call(flow, verb, x).tobytes())
+    assert all(len(results) == 2 for results in wanted.values())
+    whole = {parameters.tobytes() for parameters in versions}
+    stop = threading.Event()
+
+    def read():
+        seen = {verb: set() for verb in wanted}
+        while not stop.is_set():
+            for verb in wanted:
+                seen[verb].add(call(flow, verb, x).tobytes())
+            assert flow.parameters.tobytes() in whole
+        return seen
+
+    with ThreadPoolExecutor(3) as pool:
+        readers = [pool.submit(read) for _ in range(3)]
+        try:
+            for step in range(400):
+                flow.parameters = versions[step % 2]
+                if step % 8 == 0:  # now and then let the readers finish with nobody writing
+                    stop.wait(0.001)
+        finally:
+            stop.set()
+        for reader in readers:
+            for verb, results in reader.result(timeout=60).items():
+                assert results
+                assert results <= wanted[verb]
+
+
+def test_setting_one_parameter_is_seen_whole(set_threads):
+    """A bias of the last layer that all rows and all tiles share: no result may mix two values."""
+    set_threads(2)
+    mask = np.zeros((4, 2), bool)
+    transform = hr.MaskedAutoregressive.from_dense([np.zeros((4, 2))], [np.zeros(4)], [mask])
+    (name,) = (key for key, array in transform.named_parameters().items() if array.shape == (4,))
+    z = np.zeros((2000, 2))
+    stop = threading.Event()
+
+    def read():
+        while not stop.is_set():
+            x, _ = transform.forward(z)
+            assert (x == x[0, 0]).all()
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        try:
+            for step in range(400):
+                transform.set_parameter(name, np.array([step, 0.0, step, 0.0]))
+                if step % 8 == 0:
+                    stop.wait(0.001)
+        finally:
+            stop.set()
+        for reader in readers:
+            reader.result(timeout=60)
+    want = reference.coupling_forward(z, np.full((2000, 2, 2), [399.0, 0.0]))
+    cases.assert_matches(transform.forward(z), want, z, "float64")
