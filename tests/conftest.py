@@ -7,7 +7,7 @@ import headrace as hr
 from cases import DTYPES
 
 # The same examples on every run and machine, and no files left behind: a failure is then a change of the code.
-settings.register_profile("headrace", derandomize=True, database=None, deadline=None, max_examples=60)
+settings.register_profile("headrace", derandomize=True, database=None, deadline=None, max_examples=200)
 settings.load_profile("headrace")
 
 

@@ -154,6 +154,16 @@ def test_no_masks_means_all_ones(dtype):
     assert all(np.asarray(mask).all() for mask in other.to_dense()[2])
 
 
+def test_from_dense_keeps_no_reference_to_the_callers_arrays(dtype):
+    dense = network(7, (4, 1)).astype(dtype)
+    library, judge = pair(dense, (4, 1))
+    given = cases.rows(20, 7, dtype)
+    want = judge.forward(given)
+    for array in (*dense.weights, *dense.biases):
+        array[:] = 0
+    cases.assert_matches(library.forward(given), want, given, dtype)
+
+
 @pytest.mark.parametrize("change", [cases.pin_zeros, cases.kill_units])
 def test_masks_with_zeros_and_dead_units_match_the_reference(change, dtype):
     dense = network(8, (7, 0, 3), 2, change=change).astype(dtype)

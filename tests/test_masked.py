@@ -150,8 +150,8 @@ def test_from_dense_keeps_no_reference_to_the_callers_arrays(dtype):
     library, judge = pair(dense)
     given, _ = inputs(dense, 20, dtype)
     want = judge.forward(given)
-    for weight in dense.weights:
-        weight[:] = 0
+    for array in (*dense.weights, *dense.biases):
+        array[:] = 0
     cases.assert_matches(library.forward(given), want, given, dtype)
 
 

@@ -48,10 +48,11 @@ def flow_of(name, dtype="float32", context=0):
 
 def call(flow, verb, x, context=None):
     """All results of one verb, side by side."""
-    if verb == "sample":
-        results = flow.sample_and_log_prob(len(x), context, seed=7)
-    else:
-        results = getattr(flow, verb)(x, context)
+
+    def sample(x, context):
+        return flow.sample_and_log_prob(len(x), context, seed=7)
+
+    results = (sample if verb == "sample" else getattr(flow, verb))(x, context)
     results = results if isinstance(results, tuple) else (results,)
     return np.hstack([result.reshape(len(x), -1) for result in results])
 

@@ -139,7 +139,7 @@ def summary(result: dict, threads: int) -> dict:
         "flops": workload.flops,
         "cells": {library: cell.to_dict() for library, cell in cells.items()},
         "missing": result["missing"],
-        "aim": str(workload.aim),
+        "aim": workload.aim,
         "best_peer": None,
         "ratio": None,
         "band": None,
@@ -162,20 +162,15 @@ def summary(result: dict, threads: int) -> dict:
         best = peers[row["best_peer"]]
         by_round = ratios_by_round(best.medians, ours.medians)
         row["ratio"], row["band"] = best.seconds / ours.seconds, [min(by_round), max(by_round)]
-    row["met"] = is_met(workload, row, ours.seconds)
+    row["met"] = is_met(workload, row)
     return row
 
 
-def is_met(workload: Workload, row: dict, seconds: float) -> bool | None:
-    """Whether the aim is met; None where it cannot be judged."""
-    kind, limit = workload.aim.kind, workload.aim.limit
-    if kind == "seconds":
-        return seconds <= limit
-    if kind == "peak":
-        return None if row["share"] is None else row["share"] >= limit
-    if row["band"] is None or row["cells"][row["best_peer"]]["foreseen"]:
+def is_met(workload: Workload, row: dict) -> bool | None:
+    """Whether the ratio of medians reaches the aim; None where it cannot be judged."""
+    if row["ratio"] is None or row["cells"][row["best_peer"]]["foreseen"]:
         return None
-    return row["band"][0] >= limit
+    return row["ratio"] >= workload.aim
 
 
 def _time(seconds: float) -> str:
@@ -227,7 +222,7 @@ def markdown(report: dict) -> str:
         band = "-" if row["band"] is None else f"{row['band'][0]:.2f} - {row['band'][1]:.2f}"
         ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f} ({row['best_peer']})"
         fields = [row["name"], *cells, ratio, band, _optional(row["gflops"], ".3g"), _optional(row["share"], ".0%")]
-        lines.append("| " + " | ".join([*fields, row["aim"], _met(row["met"])]) + " |")
+        lines.append("| " + " | ".join([*fields, f"≥ {row['aim']:g} x", _met(row["met"])]) + " |")
     if report["ratios"]:
         lines += ["", "| headrace alone | ratio | band | aim | met |", "| --- | --- | --- | --- | --- |"]
         for row in report["ratios"]:
