@@ -124,7 +124,7 @@ Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> 
         with_base_[inverse] = compile(inverse, 0);
         transforms_only_[inverse] = base_steps ? compile(inverse, base_steps) : with_base_[inverse];
     }
-    weights_ = Weights(aligned_zeros<T>(n_weights_));
+    weights_ = Weights(aligned_zeros<T>(n_weights_ + row_padding));  // biases are read a whole vector at a time
 }
 
 // Steps in the order of execution. Permutations only rename slots, and a step writes its result where the next one
@@ -388,7 +388,7 @@ void Program<T>::weights(T* out) const {
 
 template <class T>
 void Program<T>::set_weights(const T* in) {
-    auto fresh = aligned_zeros<T>(n_weights_);
+    auto fresh = aligned_zeros<T>(n_weights_ + row_padding);
     std::copy_n(in, n_weights_, fresh.get());
     for (size_t i = 0; i < steps_.size(); ++i)
         if (steps_[i].kind == StepSpec::Kind::masked) steps_[i].masked->clear_masked(fresh.get() + step_weights_[i]);

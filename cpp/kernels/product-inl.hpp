@@ -123,44 +123,30 @@ HR_FN V fold_pair(V a, V b, Indices<I...>) {
     return __builtin_shufflevector(a, b, place(I)...) + __builtin_shufflevector(a, b, (place(I) + H)...);
 }
 
-// The sums of the lanes of M vectors; M is a power of two and at most the width.
+// The sums of the lanes of M vectors in the first M lanes of one; M is a power of two and at most the width.
 template <int M, int Group, class V>
-HR_FN void reduce_lanes(V* v, Scalar<V>* out) {
-    constexpr int W = Lane<V>::width;
-    using All = typename MakeIndices<W>::type;
+HR_FN V reduce_lanes(V* v) {
+    using All = typename MakeIndices<Lane<V>::width>::type;
     if constexpr (M > 1) {
         for (int m = 0; m < M / 2; ++m) v[m] = fold_pair<Group>(v[2 * m], v[2 * m + 1], All{});
-        reduce_lanes<M / 2, Group / 2>(v, out);
+        return reduce_lanes<M / 2, Group / 2>(v);
     } else if constexpr (Group > 1) {
         v[0] = fold_pair<Group>(v[0], v[0], All{});
-        reduce_lanes<1, Group / 2>(v, out);
+        return reduce_lanes<1, Group / 2>(v);
     } else {
-        store(out, v[0]);
+        return v[0];
     }
 }
 
-// Sums of M vectors into out[0..M); out has room for a vector.
-template <int M, class V>
-HR_FN void reduce_block(const V* sums, Scalar<V>* out) {
-    constexpr int W = Lane<V>::width;
-    constexpr int rounded = M > 4 ? 8 : M > 2 ? 4 : M, group = rounded < W ? rounded : W;
-    V v[rounded];
-    for (int m = 0; m < rounded; ++m) v[m] = m < M ? sums[m] : V{};
-    Scalar<V> lanes[W];
-    for (int g = 0; g < M; g += group) {
-        reduce_lanes<group, W>(v + g, lanes);
-        for (int m = g; m < M && m < g + group; ++m) out[m] = lanes[m - g];
-    }
-}
-
-// Units x rows in registers.
-constexpr int small_units = HR_VECTOR_BYTES == 64 ? 8 : 4, small_rows = HR_VECTOR_BYTES == 64 ? 3 : 2;
+// Units x rows in registers. Four units rather than eight: the sequential direction waits for each block's reduction.
+constexpr int small_units = 4, small_rows = HR_VECTOR_BYTES == 64 ? 3 : 2;
 
 // `stride` is the distance of two rows of the batch; inputs and weights are read up to a whole vector past k1, where
-// either a weight is zero or the input of another unit's staircase is finite and its weight zero.
+// a weight is zero and the input finite; biases are read a whole vector at a time (weight vectors end in padding).
 template <int M, int R, class T>
 void small_block(const ProductArgs<T>& a, int first) {
     using V = Pack<T>;
+    constexpr int rounded = M > 4 ? 8 : M > 2 ? 4 : M, group = rounded < width<T> ? rounded : width<T>;
     V sum[R][M] = {};
     const T* w[M];
     for (int m = 0; m < M; ++m) w[m] = a.weights + a.row[m];
@@ -174,12 +160,15 @@ void small_block(const ProductArgs<T>& a, int first) {
         }
     }
     for (int r = 0; r < R; ++r) {
-        T total[row_block];
-        reduce_block<M>(sum[r], total);
         T* y = a.output + (first + r) * a.stride;
-        for (int m = 0; m < M; ++m) {
-            const T value = total[m] + a.bias[m];
-            y[m] = a.relu ? max(value, T(0)) : value;
+        for (int g = 0; g < M; g += group) {
+            V v[group];
+            for (int m = 0; m < group; ++m) v[m] = g + m < M ? sum[r][g + m] : V{};
+            V total = reduce_lanes<group, width<T>>(v) + load(a.bias + g);
+            if (a.relu) total = max(total, T(0));  // in lanes: a branch on every unit's sign would not be predicted
+            T lanes[width<T>];
+            store(lanes, total);
+            __builtin_memcpy(y + g, lanes, (M - g < group ? M - g : group) * sizeof(T));
         }
     }
 }
