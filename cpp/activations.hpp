@@ -5,12 +5,12 @@
 #include "lane.hpp"
 
 // X(index, type, name in Python)
-#define HR_ACTIVATIONS(X)        \
-    X(0, Relu, "relu")           \
-    X(1, Tanh, "tanh")           \
-    X(2, Elu, "elu")             \
-    X(3, Silu, "silu")           \
-    X(4, Gelu, "gelu")           \
+#define HR_ACTIVATIONS(X) \
+    X(0, Relu, "relu")    \
+    X(1, Tanh, "tanh")    \
+    X(2, Elu, "elu")      \
+    X(3, Silu, "silu")    \
+    X(4, Gelu, "gelu")    \
     X(5, Softplus, "softplus")
 
 namespace headrace {
@@ -64,10 +64,8 @@ struct Softplus {
 template <class F>
 HR_FN void with_activation(int index, F&& f) {
     switch (index) {
-#define HR_CASE(i, type, name)          \
-    case i:                             \
-        f.template operator()<type>();  \
-        break;
+#define HR_CASE(i, type, name) \
+    case i: f.template operator()<type>(); break;
         HR_ACTIVATIONS(HR_CASE)
 #undef HR_CASE
         default: break;

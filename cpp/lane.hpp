@@ -54,9 +54,9 @@ struct Format<float> {
     using Bits = int32_t;
     static constexpr int mantissa_bits = 23, bias = 127;
     static constexpr Bits sign = INT32_MIN, magnitude = INT32_MAX;
-    static constexpr Bits upper_half = ~Bits(0xfff);        // keeps 12 bits of the mantissa: the square is exact
-    static constexpr Bits sqrt_half = 0x3f3504f3;           // bits of sqrt(1/2)
-    static constexpr float round = 12582912.0f;             // 1.5 * 2^23: adding it rounds to an integer
+    static constexpr Bits upper_half = ~Bits(0xfff);  // keeps 12 bits of the mantissa: the square is exact
+    static constexpr Bits sqrt_half = 0x3f3504f3;     // bits of sqrt(1/2)
+    static constexpr float round = 12582912.0f;       // 1.5 * 2^23: adding it rounds to an integer
     static constexpr float smallest_normal = 1.17549435e-38f, to_normal = 8388608.0f;  // 2^23
     static constexpr float exp_max = 89.0f, exp_min = -104.0f, expm1_min = -20.0f, tanh_max = 10.0f, cdf_max = 15.0f;
     static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
@@ -69,7 +69,7 @@ struct Format<double> {
     static constexpr Bits sign = INT64_MIN, magnitude = INT64_MAX;
     static constexpr Bits upper_half = ~Bits(0x7ffffff);
     static constexpr Bits sqrt_half = 0x3fe6a09e667f3bcd;
-    static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
+    static constexpr double round = 6755399441055744.0;                                                 // 1.5 * 2^52
     static constexpr double smallest_normal = 2.2250738585072014e-308, to_normal = 4503599627370496.0;  // 2^52
     static constexpr double exp_max = 710.0, exp_min = -746.0, expm1_min = -40.0, tanh_max = 20.0, cdf_max = 40.0;
     static constexpr double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
@@ -235,7 +235,8 @@ HR_FN V log(V x) {
         tail = polynomial(s2, 2.0 / 3, 2.0 / 5, 2.0 / 7, 2.0 / 9) * s2;
     } else {
         tail = polynomial(s2, 2.0 / 3, 2.0 / 5, 2.0 / 7, 2.0 / 9, 2.0 / 11, 2.0 / 13, 2.0 / 15, 2.0 / 17, 2.0 / 19,
-                          2.0 / 21) * s2;
+                          2.0 / 21) *
+               s2;
     }
     const V small = s * (half_square + tail) + exponent * F::ln2_low;
     V y = exponent * F::ln2_high - ((half_square - small) - f);
@@ -323,7 +324,8 @@ HR_FN SinCos<V> sincos_turns(V u) {
         cosine = polynomial(square, 1.0, -1.0 / 2, 1.0 / 24, -1.0 / 720, 1.0 / 40320, -1.0 / 3628800);
     } else {
         sine = polynomial(square, 1.0, -1.0 / 6, 1.0 / 120, -1.0 / 5040, 1.0 / 362880, -1.0 / 39916800,
-                          1.0 / 6227020800.0, -1.0 / 1307674368000.0, 1.0 / 355687428096000.0) * angle;
+                          1.0 / 6227020800.0, -1.0 / 1307674368000.0, 1.0 / 355687428096000.0) *
+               angle;
         cosine = polynomial(square, 1.0, -1.0 / 2, 1.0 / 24, -1.0 / 720, 1.0 / 40320, -1.0 / 3628800, 1.0 / 479001600,
                             -1.0 / 87178291200.0, 1.0 / 20922789888000.0);
     }

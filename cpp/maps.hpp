@@ -5,11 +5,11 @@
 #include "maps/affine.hpp"
 
 // X(index, type, name in Python, scale function in Python)
-#define HR_MAPS(X)                                      \
-    X(0, Affine<SoftClamp>, "affine", "soft_clamp")     \
-    X(1, Affine<Exponential>, "affine", "exp")          \
-    X(2, Affine<SoftplusScale>, "affine", "softplus")   \
-    X(3, Affine<SigmoidScale>, "affine", "sigmoid")     \
+#define HR_MAPS(X)                                    \
+    X(0, Affine<SoftClamp>, "affine", "soft_clamp")   \
+    X(1, Affine<Exponential>, "affine", "exp")        \
+    X(2, Affine<SoftplusScale>, "affine", "softplus") \
+    X(3, Affine<SigmoidScale>, "affine", "sigmoid")   \
     X(4, Additive, "additive", "")
 
 namespace headrace {
@@ -19,10 +19,8 @@ namespace {
 template <class F>
 HR_FN void with_map(int index, F&& f) {
     switch (index) {
-#define HR_CASE(i, type, name, scale)   \
-    case i:                             \
-        f.template operator()<type>();  \
-        break;
+#define HR_CASE(i, type, name, scale) \
+    case i: f.template operator()<type>(); break;
         HR_MAPS(HR_CASE)
 #undef HR_CASE
         default: break;

@@ -12,7 +12,9 @@
 namespace headrace {
 namespace {
 
-int padded(int n) { return (n + row_padding - 1) / row_padding * row_padding; }
+int padded(int n) {
+    return (n + row_padding - 1) / row_padding * row_padding;
+}
 
 // Places sorted by key; equal keys keep their order.
 std::vector<int> sorted_places(const std::vector<int>& key) {
@@ -301,9 +303,9 @@ void MaskedTransform::clear_masked(T* weights) const {
             if (pinned_[i]) weights[i] = T(0);
 }
 
-#define HR_INSTANTIATE(T)                                                                     \
-    template void MaskedTransform::pack(const std::vector<DenseLayer<T>>&, T*) const;         \
-    template void MaskedTransform::unpack(const T*, int, T*, T*) const;                       \
+#define HR_INSTANTIATE(T)                                                             \
+    template void MaskedTransform::pack(const std::vector<DenseLayer<T>>&, T*) const; \
+    template void MaskedTransform::unpack(const T*, int, T*, T*) const;               \
     template void MaskedTransform::clear_masked(T*) const;
 HR_INSTANTIATE(float)
 HR_INSTANTIATE(double)

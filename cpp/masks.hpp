@@ -50,7 +50,7 @@ class MaskedTransform {
     const MaskedOptions& options() const { return options_; }
     const std::vector<int>& levels() const { return levels_; }
     const std::vector<LayerShape>& layers() const { return layers_; }
-    const std::vector<int>& input_order() const { return input_order_; }  // the user's column at each sorted place
+    const std::vector<int>& input_order() const { return input_order_; }    // the user's column at each sorted place
     const std::vector<int>& active_order() const { return active_order_; }  // active coordinates by level
     int map() const { return map_; }
     int activation() const { return activation_; }

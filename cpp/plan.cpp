@@ -10,8 +10,8 @@ class Planner {
   public:
     explicit Planner(const MaskedTransform& t) : t_(t), n_layers_(int(t.layers().size())) {}
 
-    // All units [0, end) of a layer from all that they see, in the blocks of the weight layout: a row is only as long as
-    // the last row of its block sees.
+    // All units [0, end) of a layer from all that they see, in the blocks of the weight layout: a row is only as long
+    // as the last row of its block sees.
     void whole_blocks(int layer, int end) {
         for (int begin = 0; begin < end; begin += row_block) {
             const int rows = std::min(row_block, end - begin);

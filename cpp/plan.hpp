@@ -17,8 +17,9 @@ struct PlanStorage {
 // Everything is known that the network reads: layer by layer, then all coordinates.
 PlanStorage parallel_plan(const MaskedTransform& t);
 
-// What the network reads is being built: level by level, each unit once, as soon as it can be. `panel` levels at a time,
-// what they see from before the panel comes first, in full blocks, and the small triangle inside follows level by level.
+// What the network reads is being built: level by level, each unit once, as soon as it can be. `panel` levels at a
+// time, what they see from before the panel comes first, in full blocks, and the small triangle inside follows level by
+// level.
 PlanStorage sequential_plan(const MaskedTransform& t, int panel);
 
 // The panel that fills the register blocks of the product kernel.

@@ -109,7 +109,8 @@ Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> 
             }
             case StepSpec::Kind::standardize: fits = s.mean.size() == n && s.std.size() == n; break;
         }
-        if (!fits) throw std::invalid_argument("transforms: a transform does not fit the program's features or context");
+        if (!fits)
+            throw std::invalid_argument("transforms: a transform does not fit the program's features or context");
         step_weights_.push_back(int64_t(n_weights_));
         step_fold_.push_back(-1);
         if (s.kind != StepSpec::Kind::masked) continue;

@@ -14,10 +14,10 @@ namespace headrace {
 
 struct StepSpec {
     enum class Kind { masked, permutation, standardize } kind;
-    bool inverted = false;                          // Inverse(t)
+    bool inverted = false;  // Inverse(t)
     std::shared_ptr<const MaskedTransform> masked;
-    std::vector<int> order;                         // permutation: forward gives x[i] = z[order[i]]
-    std::vector<double> mean, std;                  // standardize: forward gives x = z std + mean
+    std::vector<int> order;         // permutation: forward gives x[i] = z[order[i]]
+    std::vector<double> mean, std;  // standardize: forward gives x = z std + mean
 };
 
 template <class T>
@@ -33,7 +33,7 @@ std::unique_ptr<T[], FreeAligned<T>> aligned_zeros(size_t n);
 template <class T>
 struct Request {
     bool inverse = false;
-    bool with_base = true;               // whether the latent side is that of the standard density, or of the base
+    bool with_base = true;  // whether the latent side is that of the standard density, or of the base
     int64_t rows = 0;
     const ArrayView* input = nullptr;    // null: draw a sample from the base with `seed`
     const ArrayView* context = nullptr;  // a row stride of 0 means one row for all
@@ -70,8 +70,8 @@ class Program {
     Base base_;
     std::vector<StepSpec> steps_;
     size_t n_weights_ = 0, n_folded_ = 0;
-    std::vector<int64_t> step_weights_;  // where each step's weights start
-    std::vector<int> step_fold_;         // and its folded first biases
+    std::vector<int64_t> step_weights_;                                  // where each step's weights start
+    std::vector<int> step_fold_;                                         // and its folded first biases
     std::shared_ptr<const Compiled> with_base_[2], transforms_only_[2];  // forward, inverse
     mutable std::mutex mutex_;  // guards the pointer, not the numbers: they never change once published
     Weights weights_;

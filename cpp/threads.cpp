@@ -125,9 +125,15 @@ Pool& pool() {
 
 }  // namespace
 
-int num_threads() { return pool().wanted(); }
-void set_num_threads(int n) { pool().set_wanted(n); }
+int num_threads() {
+    return pool().wanted();
+}
+void set_num_threads(int n) {
+    pool().set_wanted(n);
+}
 
-void parallel_for_raw(int64_t n, void (*body)(void*, int64_t), void* context) { pool().run(n, body, context); }
+void parallel_for_raw(int64_t n, void (*body)(void*, int64_t), void* context) {
+    pool().run(n, body, context);
+}
 
 }  // namespace headrace

@@ -46,12 +46,12 @@ struct MaskedStep {
     int n_layers, units;  // units: of all layers together
     int activation, map, n_params;
     MapOptions<T> options;
-    bool map_inverse;          // which way the map runs
-    bool reads_built;          // the sequential direction: the network reads what is being built
+    bool map_inverse;  // which way the map runs
+    bool reads_built;  // the sequential direction: the network reads what is being built
     bool has_activation_sweep;
-    int64_t weights;           // offset in the flow's weight vector
-    int input_slot;            // where the network's inputs start: after a context that it does not read
-    int fold;                  // place of the folded first bias, or -1 (no context)
+    int64_t weights;  // offset in the flow's weight vector
+    int input_slot;   // where the network's inputs start: after a context that it does not read
+    int fold;         // place of the folded first bias, or -1 (no context)
     int n_active, n_passive;
     const int *active_given, *active_built;    // slots of the active coordinates, in order of level
     const int *passive_given, *passive_built;  // the rest is copied
@@ -86,11 +86,11 @@ struct Chain {
     int units;  // scratch units of the largest step
     const Step<T>* steps;
     int n_steps;
-    const int *load_slot, *store_slot;          // of each column
-    const double *load_shift, *load_scale;      // (value - shift) * scale on the way in, or null
-    const double *store_shift, *store_scale;    // value * scale + shift on the way out, or null
+    const int *load_slot, *store_slot;        // of each column
+    const double *load_shift, *load_scale;    // (value - shift) * scale on the way in, or null
+    const double *store_shift, *store_scale;  // value * scale + shift on the way out, or null
     const double *context_shift, *context_scale;
-    double log_det;                             // the constant part
+    double log_det;  // the constant part
 };
 
 // An array as NumPy describes it: strides in bytes, any alignment.
@@ -109,7 +109,7 @@ struct Call {
     const T* folded;         // folded first biases of all steps
     uint64_t seed;
     Base base;
-    bool inverse;            // data -> latent: the base density belongs to the end of the chain
+    bool inverse;  // data -> latent: the base density belongs to the end of the chain
     const T* weights;
     T *value, *log_det, *log_prob;
 };

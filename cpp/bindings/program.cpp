@@ -6,8 +6,8 @@
 namespace headrace {
 namespace {
 
-MaskedOptions make_options(int features, int context, std::vector<int> reads, std::vector<int> active,
-                           std::string map, std::string scale, double slope, std::string activation, bool reads_data,
+MaskedOptions make_options(int features, int context, std::vector<int> reads, std::vector<int> active, std::string map,
+                           std::string scale, double slope, std::string activation, bool reads_data,
                            bool formula_to_data) {
     require(slope > 0 && slope < 1, "slope: expected a number between 0 and 1");
     MaskedOptions o;
@@ -52,7 +52,8 @@ Array<T> pack(const MaskedTransform& t, const std::vector<Array<T>>& weights, co
 
 template <class T>
 py::list unpack(const MaskedTransform& t, const Array<T>& packed) {
-    require(packed.ndim() == 1 && packed.shape(0) == py::ssize_t(t.n_weights()), "weights: the vector has the wrong size");
+    require(packed.ndim() == 1 && packed.shape(0) == py::ssize_t(t.n_weights()),
+            "weights: the vector has the wrong size");
     py::list layers;
     for (size_t l = 0; l < t.layers().size(); ++l) {
         const auto& shape = t.layers()[l];
@@ -174,12 +175,14 @@ void bind_program_of(py::module_& m, const char* name) {
                  p.weights(out.mutable_data());
                  return out;
              })
-        .def("set_weights",
-             [](P& p, const Array<T>& in) {
-                 require(in.ndim() == 1 && size_t(in.shape(0)) == p.n_weights(), "weights: the vector has the wrong size");
-                 p.set_weights(in.data());
-             },
-             py::arg("weights").noconvert());
+        .def(
+            "set_weights",
+            [](P& p, const Array<T>& in) {
+                require(in.ndim() == 1 && size_t(in.shape(0)) == p.n_weights(),
+                        "weights: the vector has the wrong size");
+                p.set_weights(in.data());
+            },
+            py::arg("weights").noconvert());
 }
 
 }  // namespace

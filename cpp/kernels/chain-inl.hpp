@@ -157,7 +157,8 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
     const auto base_density = [&](const T* z) {
         for (int64_t i = 0; i < height; i += W) {
             V sum{};
-            for (int64_t s = chain.context; s < slots; ++s) sum += base_log_density(call.base, load(z + s * height + i));
+            for (int64_t s = chain.context; s < slots; ++s)
+                sum += base_log_density(call.base, load(z + s * height + i));
             store(base + i, sum);
         }
     };
@@ -182,8 +183,7 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
         b.built = given;
     }
     if (call.log_prob && call.inverse) base_density(b.given);
-    if (call.value)
-        store_columns(chain, b.given, height, int64_t(1), rows, call.value + row * chain.features);
+    if (call.value) store_columns(chain, b.given, height, int64_t(1), rows, call.value + row * chain.features);
     store_sums(chain, call, row, rows, b.sum, base);
 }
 

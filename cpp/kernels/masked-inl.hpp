@@ -25,7 +25,8 @@ struct SmallBuffers {
     int64_t stride;
 };
 
-// ---- coordinates that pass through ------------------------------------------------------------------------------------
+// ---- coordinates that pass through
+// ------------------------------------------------------------------------------------
 
 template <class T>
 HR_FN void copy_slots(const TileBuffers<T>& b, const int* given, const int* built, int n) {
@@ -49,7 +50,8 @@ HR_FN void activate(int activation, T* y, int64_t n) {
     });
 }
 
-// ---- maps: settle coordinates [begin, end) from their parameters ------------------------------------------------------
+// ---- maps: settle coordinates [begin, end) from their parameters
+// ------------------------------------------------------
 
 template <class Map, bool inverse, class V, class P>
 HR_FN V apply_map(V value, const P& params, const MapOptions<Scalar<V>>& options, V& log_det) {
@@ -89,8 +91,7 @@ void small_map(const MaskedStep<T>& s, const SmallBuffers<T>& b, const T* params
         V log_det;
         if (end - begin == 1) {
             const auto param = [&](int k) { return splat<V>(p[begin * Map::n_params + k]); };
-            const V value =
-                apply_map<Map, inverse>(splat<V>(in[s.active_given[begin]]), param, s.options, log_det);
+            const V value = apply_map<Map, inverse>(splat<V>(in[s.active_given[begin]]), param, s.options, log_det);
             out[s.active_built[begin]] = value[0];
             b.sum[r] += log_det[0];
             continue;
@@ -113,7 +114,8 @@ void small_map(const MaskedStep<T>& s, const SmallBuffers<T>& b, const T* params
     }
 }
 
-// ---- the interpreter ----------------------------------------------------------------------------------------------------
+// ---- the interpreter
+// ----------------------------------------------------------------------------------------------------
 
 template <class T>
 HR_FN void masked_tile(const MaskedStep<T>& s, const Chain<T>& chain, const Call<T>& call, const TileBuffers<T>& b) {

@@ -18,10 +18,10 @@ struct ProductArgs {
     const T* weights;     // the transform's first weight
     const uint32_t* row;  // offsets of the first unit's weights and of those that follow
     int k0, k1;
-    const T* input;       // [k][stride] of the tile
-    T* output;            // [m][stride]
+    const T* input;  // [k][stride] of the tile
+    T* output;       // [m][stride]
     int64_t stride;
-    const T* bias;        // null: start from the output
+    const T* bias;  // null: start from the output
     bool relu;
 };
 
@@ -72,9 +72,17 @@ using TileBlock = void (*)(const ProductArgs<T>&, int);
 
 template <class T, int N>
 constexpr TileBlock<T> tile_blocks_of[8] = {
-    tile_block<1, N, T>, tile_block<2, N, T>, tile_block<3, N, T>, tile_block<4, N, T>,
-    tile_block<block_units == 8 ? 5 : 1, N, T>, tile_block<block_units == 8 ? 6 : 1, N, T>,
-    tile_block<block_units == 8 ? 7 : 1, N, T>, tile_block<block_units == 8 ? 8 : 1, N, T>};
+    tile_block<1, N, T>,
+    tile_block<2, N, T>,
+    tile_block<3, N, T>,
+    tile_block<4, N, T>,
+    tile_block < block_units == 8 ? 5 : 1,
+    N,
+    T >,
+    tile_block < block_units == 8 ? 6 : 1,
+    N,
+    T >
+    , tile_block < block_units == 8 ? 7 : 1, N, T >, tile_block < block_units == 8 ? 8 : 1, N, T > };
 
 template <class T>
 constexpr const TileBlock<T>* tile_blocks[block_vectors] = {tile_blocks_of<T, 1>, tile_blocks_of<T, 2>,
@@ -93,7 +101,7 @@ HR_FN void tile_product(ProductArgs<T> a, int units, int vectors) {
         const int m = part(units, block_units);
         for (int v = 0; v < vectors;) {
             const int n = part(vectors - v, block_vectors);
-            tile_blocks<T>[n - 1][m - 1](a, v * width<T>);
+            tile_blocks<T>[n - 1][m - 1](a, v* width<T>);
             v += n;
         }
         units -= m;

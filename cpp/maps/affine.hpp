@@ -1,6 +1,7 @@
 // affine: x = shift + scale z, z = (x - shift) / scale; eq. 35-41 of the notes.
 //
-// A map's parameters come through an accessor p(k). forward and inverse give the log-derivative of the direction called.
+// A map's parameters come through an accessor p(k). forward and inverse give the log-derivative of the direction
+// called.
 #pragma once
 
 #include "../lane.hpp"

@@ -34,7 +34,8 @@ def _numpy(name: str, value: Any) -> NDArray[Any]:
 def _floats(name: str, array: NDArray[Any]) -> None:
     if array.dtype not in _FLOATS:
         raise TypeError(
-            f"{name}: expected dtype float32 or float64, got {array.dtype}; call {name}.astype('float64') if that is meant"
+            f"{name}: expected dtype float32 or float64, got {array.dtype}; "
+            f"call {name}.astype('float64') if that is meant"
         )
 
 

@@ -108,9 +108,7 @@ class MaskedNetwork:
     def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
         """The way back from `named`."""
         n = len(named) // 2
-        return self.pack(
-            [named[f"layers.{i}.weight"] for i in range(n)], [named[f"layers.{i}.bias"] for i in range(n)]
-        )
+        return self.pack([named[f"layers.{i}.weight"] for i in range(n)], [named[f"layers.{i}.bias"] for i in range(n)])
 
     def initial(self, seed: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Fresh weights: He's variance for the inputs that a unit really has, and outputs close to zero.

@@ -55,7 +55,9 @@ class Flow(Module):
             raise TypeError(f"base: expected a base density, got {check.kind_of(base)}")
         for i, t in enumerate(chain):
             if t.features != base.features:
-                raise ValueError(f"transforms[{i}]: expected {base.features} features, as the base has, got {t.features}")
+                raise ValueError(
+                    f"transforms[{i}]: expected {base.features} features, as the base has, got {t.features}"
+                )
         contexts = sorted({t.context for t in chain if t.context})
         if len(contexts) > 1:
             raise ValueError(f"transforms: expected one number of context columns, got {contexts}")
@@ -85,7 +87,7 @@ class Flow(Module):
     def _base_steps(self) -> tuple[str, list[tuple[Any, ...]]]:
         return self._base.name, self._base._steps()
 
-    # ---- structure -----------------------------------------------------------------------------------------------------
+    # ---- structure ---------------------------------------------------------------------------------------------
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -128,7 +130,7 @@ class Flow(Module):
         inner = "".join(f"\n  {t!r}," for t in self._chain)
         return f"{type(self).__name__}(features={self.features}, base={self._base!r}, transforms=[{inner}\n])"
 
-    # ---- evaluation ------------------------------------------------------------------------------------------------------
+    # ---- evaluation ----------------------------------------------------------------------------------------------
 
     def log_prob(self, x: NDArray[Any], context: NDArray[Any] | None = None) -> NDArray[Any]:
         """Log density of each row, in nats per row.

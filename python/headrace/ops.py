@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace import _arrays
 from headrace._core import cpu
-from headrace._network import SCALES
 from headrace._network import MAPS as _MAP_PARAMETERS
+from headrace._network import SCALES
 
 __all__ = ["MAPS", "coupling_forward", "coupling_inverse"]
 
@@ -76,9 +76,7 @@ def coupling_inverse(
     return _coupling("x", x, params, map, scale, slope, out, inverse=True)
 
 
-def _coupling(
-    name: str, value: Any, params: Any, map: Any, scale: Any, slope: Any, out: Any, *, inverse: bool
-) -> Pair:
+def _coupling(name: str, value: Any, params: Any, map: Any, scale: Any, slope: Any, out: Any, *, inverse: bool) -> Pair:
     check.choice("map", map, MAPS)
     check.choice("scale", scale, SCALES)
     slope = check.number("slope", slope, above=0.0, below=1.0)

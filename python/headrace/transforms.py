@@ -91,8 +91,8 @@ class _Masked(Transform):
 class MaskedAutoregressive(_Masked):
     """A masked autoregressive transform: each coordinate is mapped with parameters from those before it.
 
-    With ``reads="data"`` (MAF; Papamakarios, Pavlakou, Murray 2017; eq. 37-38 of the notes) the conditioner sees x, with
-    ``reads="latent"`` (IAF; Kingma et al. 2016; eq. 39-41) it sees z. With ``formula="to_data"`` the map is
+    With ``reads="data"`` (MAF; Papamakarios, Pavlakou, Murray 2017; eq. 37-38 of the notes) the conditioner sees x,
+    with ``reads="latent"`` (IAF; Kingma et al. 2016; eq. 39-41) it sees z. With ``formula="to_data"`` the map is
     x = shift + scale · z, with ``"to_latent"`` it is z = shift + scale · x. **Both directions cost one pass of the
     network**: hidden units are sorted by the last coordinate that they see, and each is computed once, as soon as it
     can be.
@@ -207,8 +207,8 @@ class MaskedAutoregressive(_Masked):
 class Coupling(_Masked):
     """A coupling transform (RealNVP; Dinh, Sohl-Dickstein, Bengio 2017; eq. 35-36 of the notes).
 
-    The conditioner reads the passive coordinates, which pass through bit for bit, and gives the map's parameters for all
-    others; both directions are parallel.
+    The conditioner reads the passive coordinates, which pass through bit for bit, and gives the map's parameters for
+    all others; both directions are parallel.
 
     Args:
         features: Number of coordinates.
@@ -272,9 +272,9 @@ class Coupling(_Masked):
     ) -> Self:
         """Take over the weights of a coupling network, exactly; see `MaskedAutoregressive.from_dense`.
 
-        The first layer's columns are the passive coordinates in the order given, then the context; the last layer's rows
-        belong to the other coordinates in ascending order. Two separate networks for shift and scale (eq. 35) are one
-        network with block-diagonal masks and ``layout="blocked"``.
+        The first layer's columns are the passive coordinates in the order given, then the context; the last layer's
+        rows belong to the other coordinates in ascending order. Two separate networks for shift and scale (eq. 35) are
+        one network with block-diagonal masks and ``layout="blocked"``.
         """
         if masks is None:
             masks = [np.ones(np.shape(w), bool) for w in weights]
@@ -403,7 +403,7 @@ class Inverse(Transform):
         return f"Inverse({self.transform!r})"
 
 
-# ---- helpers of the two masked transforms ------------------------------------------------------------------------------
+# ---- helpers of the two masked transforms ---------------------------------------------------------------------------
 
 
 def _seeds(seed: Any) -> tuple[int, ...]:
@@ -481,6 +481,8 @@ def _from_dense(
             f"{len(active)} coordinates), got {dense.weights[-1].shape[0]}"
         )
     rows = _output_rows(settings.map, len(active), outputs, layout)
-    masks = dense.masks if rows is None else [*dense.masks[:-1], np.ascontiguousarray(dense.masks[-1][np.argsort(rows)])]
+    masks = (
+        dense.masks if rows is None else [*dense.masks[:-1], np.ascontiguousarray(dense.masks[-1][np.argsort(rows)])]
+    )
     network = MaskedNetwork(cpu.MaskedTransform.from_masks(settings.options(reads, active), masks), rows)
     _Masked.__init__(self, settings, network, dense.weights[0].dtype, network.pack(dense.weights, dense.biases))
