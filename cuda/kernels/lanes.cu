@@ -1,0 +1,84 @@
+// The shared headers on the device: every lane function, map, activation and base, for float and double, one element a
+// thread. What the CPU compiles as vectors must stay compilable here as single numbers; tests may launch these kernels
+// and compare.
+#include "../../cpp/activations.hpp"
+#include "../../cpp/lane.hpp"
+#include "../../cpp/maps.hpp"
+#include "../../cpp/random.hpp"
+
+namespace headrace {
+
+__device__ inline int64_t element_of_thread() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
+
+// out[k * n + i] is function k of x[i], in the order written here.
+template <class T>
+__global__ void lane_functions(const T* x, const T* y, T* out, int64_t n) {
+    const int64_t i = element_of_thread();
+    if (i >= n) return;
+    const T v = x[i];
+    T* to = out + i;
+    const auto put = [&](T value) {
+        *to = value;
+        to += n;
+    };
+    put(exp(v));
+    put(expm1(v));
+    put(log(v));
+    put(log1p(v));
+    put(tanh(v));
+    put(sigmoid(v));
+    put(softplus(v));
+    put(normal_cdf(v));
+    const SinCos<T> angle = sincos_turns(v);
+    put(angle.sin);
+    put(angle.cos);
+    put(sqrt(v));
+    put(abs(v));
+    put(copy_sign(v, y[i]));
+    put(min(v, y[i]));
+    put(max(v, y[i]));
+    put(select(v > y[i], infinity<T>(), not_a_number<T>()));
+    put(polynomial(v, 1.0, 2.0, 3.0));
+    put(power_of_two<T>(Int<T>(y[i])));
+}
+
+// params: the map's parameters of every element, element by element. Runs both directions.
+template <class T>
+__global__ void map_functions(int map, MapOptions<T> options, const T* in, const T* params, T* forward, T* inverse,
+                              T* forward_log_det, T* inverse_log_det, int64_t n) {
+    const int64_t i = element_of_thread();
+    if (i >= n) return;
+    with_map(map, [&]<class Map>() {
+        const auto param = [&](int k) { return params[i * Map::n_params + k]; };
+        forward[i] = Map::forward(in[i], param, options, forward_log_det[i]);
+        inverse[i] = Map::inverse(in[i], param, options, inverse_log_det[i]);
+    });
+}
+
+template <class T>
+__global__ void activation_functions(int activation, const T* in, T* out, int64_t n) {
+    const int64_t i = element_of_thread();
+    if (i >= n) return;
+    with_activation(activation, [&]<class Activation>() { out[i] = Activation::value(in[i]); });
+}
+
+// Columns [4 block, 4 block + 4) of rows [first, first + n): out[i * 4 + k].
+template <class T>
+__global__ void random_columns(bool logistic, uint64_t seed, int64_t first, uint32_t block, T* out, int64_t n) {
+    const int64_t i = element_of_thread();
+    if (i >= n) return;
+    const uint64_t row = uint64_t(first + i);
+    const Columns<T> columns = base_columns<T>(logistic, seed, uint32_t(row), uint32_t(row >> 32), block);
+    for (int k = 0; k < 4; ++k) out[i * 4 + k] = columns.column[k];
+}
+
+#define HR_INSTANTIATE(T)                                                                                         \
+    template __global__ void lane_functions(const T*, const T*, T*, int64_t);                                     \
+    template __global__ void map_functions(int, MapOptions<T>, const T*, const T*, T*, T*, T*, T*, int64_t);      \
+    template __global__ void activation_functions(int, const T*, T*, int64_t);                                    \
+    template __global__ void random_columns(bool, uint64_t, int64_t, uint32_t, T*, int64_t);
+HR_INSTANTIATE(float)
+HR_INSTANTIATE(double)
+#undef HR_INSTANTIATE
+
+}  // namespace headrace

@@ -1,0 +1,41 @@
+// All that the C++ tests need of a test framework: CHECK counts and explains, finish() closes.
+#pragma once
+
+#include <atomic>
+#include <cstdarg>
+#include <cstdio>
+
+namespace headrace::tests {
+
+inline std::atomic<int> passed{0}, failed{0};
+
+// Only the first failures are printed: a wrong function fails for every number.
+constexpr int most_printed = 40;
+
+[[gnu::format(printf, 5, 6)]] inline bool check(bool good, const char* file, int line, const char* condition,
+                                                const char* format, ...) {
+    if (good) {
+        ++passed;
+        return true;
+    }
+    if (++failed > most_printed) return false;
+    char message[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    std::vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+    std::fprintf(stderr, "%s:%d: FAILED: %s\n    expected: %s\n", file, line, message, condition);
+    return false;
+}
+
+// The closing line and main's result.
+inline int finish() {
+    if (failed > most_printed) std::fprintf(stderr, "(%d more failures)\n", failed.load() - most_printed);
+    std::printf("%d passed, %d failed\n", passed.load(), failed.load());
+    return failed == 0 && passed > 0 ? 0 : 1;
+}
+
+}  // namespace headrace::tests
+
+// CHECK(condition, "what was tested, with the values that went in and came out", ...); true if it held.
+#define CHECK(condition, ...) ::headrace::tests::check(bool(condition), __FILE__, __LINE__, #condition, __VA_ARGS__)

@@ -1,0 +1,333 @@
+// The thread pool, and programs whose weights change while others read them. Meant to run under ThreadSanitizer too.
+//
+//   test_threads [threads | fork]
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "../../cpp/program.hpp"
+#include "../../cpp/threads.hpp"
+#include "check.hpp"
+
+using namespace headrace;
+using namespace headrace::tests;
+
+namespace {
+
+// ---- the pool -----------------------------------------------------------------------------------------------------
+
+// True if a call for n visits every index once.
+bool visits_once(int64_t n) {
+    std::vector<std::atomic<int>> visits(static_cast<size_t>(n));
+    parallel_for(n, [&](int64_t i) { visits.at(size_t(i)).fetch_add(1, std::memory_order_relaxed); });
+    for (const auto& v : visits)
+        if (v.load(std::memory_order_relaxed) != 1) return false;
+    return true;
+}
+
+void test_every_index_once() {
+    for (const int threads : {1, 2, 3, 5, 8, 2, 1}) {
+        set_num_threads(threads);
+        CHECK(num_threads() == threads, "num_threads() is %d after set_num_threads(%d)", num_threads(), threads);
+        for (const int64_t n : {0, 1, 2, 3, 7, 64, 1000, 30000})
+            CHECK(visits_once(n), "parallel_for(%lld) with %d threads", (long long)n, threads);
+    }
+    set_num_threads(0);
+    CHECK(num_threads() == 1, "num_threads() is %d after set_num_threads(0)", num_threads());
+}
+
+// What a body writes is there when the call returns, with nothing but the call to order it.
+void test_results_are_visible() {
+    set_num_threads(4);
+    std::vector<int64_t> squares(5000);
+    for (int64_t round = 0; round < 50; ++round) {
+        parallel_for(int64_t(squares.size()), [&](int64_t i) { squares[i] = i * i + round; });
+        bool good = true;
+        for (int64_t i = 0; i < int64_t(squares.size()); ++i) good = good && squares[i] == i * i + round;
+        CHECK(good, "results of round %lld", (long long)round);
+    }
+}
+
+void test_nested_calls_are_inline() {
+    set_num_threads(4);
+    constexpr int64_t outer = 50, inner = 40;
+    std::vector<int> visits(outer * inner);
+    std::atomic<int> elsewhere{0};
+    parallel_for(outer, [&](int64_t i) {
+        const auto here = std::this_thread::get_id();
+        parallel_for(inner, [&](int64_t j) {
+            if (std::this_thread::get_id() != here) ++elsewhere;
+            ++visits[i * inner + j];
+            parallel_for(2, [&](int64_t) {
+                if (std::this_thread::get_id() != here) ++elsewhere;
+            });
+        });
+    });
+    bool once = true;
+    for (int v : visits) once = once && v == 1;
+    CHECK(once, "nested calls visit every pair of indices once");
+    CHECK(elsewhere == 0, "a nested call ran %d bodies on another thread", elsewhere.load());
+    CHECK(visits_once(1000), "a call after nested ones");
+}
+
+void test_concurrent_callers() {
+    set_num_threads(3);
+    std::vector<std::thread> callers;
+    std::atomic<int> wrong{0};
+    for (int caller = 0; caller < 4; ++caller)
+        callers.emplace_back([&, caller] {
+            for (int64_t round = 0; round < 200; ++round)
+                if (!visits_once(1 + (round * 37 + caller * 11) % 300)) ++wrong;
+        });
+    for (std::thread& c : callers) c.join();
+    CHECK(wrong == 0, "%d of 800 concurrent calls missed an index or took one twice", wrong.load());
+}
+
+void test_changing_thread_counts() {
+    std::atomic<bool> stop{false};
+    std::thread changer([&] {
+        for (int k = 0; !stop; ++k) {
+            set_num_threads(1 + k % 6);
+            std::this_thread::yield();
+        }
+    });
+    int wrong = 0;
+    for (int round = 0; round < 500; ++round) wrong += !visits_once(1 + round % 100);
+    stop = true;
+    changer.join();
+    CHECK(wrong == 0, "%d of 500 calls went wrong while the number of threads changed", wrong);
+}
+
+// ---- programs -----------------------------------------------------------------------------------------------------
+
+constexpr int features = 5, hidden = 16;
+
+// Two autoregressive transforms with a permutation between: coordinate c has level c + 1.
+template <class T>
+Program<T> small_program() {
+    MaskedOptions options;
+    options.features = features;
+    for (int c = 0; c < features; ++c) {
+        options.reads.push_back(c);
+        options.active.push_back(c);
+    }
+    options.map = "affine";
+    options.scale = "soft_clamp";
+    options.activation = "tanh";
+    std::vector<int> levels, degrees;
+    for (int c = 0; c < features; ++c) levels.push_back(c + 1);
+    for (int u = 0; u < hidden; ++u) degrees.push_back(u % features);
+    const auto masked = std::make_shared<MaskedTransform>(options, levels, std::vector<std::vector<int>>{degrees, degrees});
+    StepSpec transform{}, reversed{};
+    transform.kind = StepSpec::Kind::masked;
+    transform.masked = masked;
+    reversed.kind = StepSpec::Kind::permutation;
+    for (int c = 0; c < features; ++c) reversed.order.push_back(features - 1 - c);
+    return Program<T>(features, 0, Base::normal, {transform, reversed, transform});
+}
+
+template <class T>
+std::vector<T> some_numbers(size_t n, uint32_t seed) {
+    std::vector<T> out(n);
+    for (T& x : out) {
+        seed = seed * 1664525u + 1013904223u;
+        x = T(int32_t(seed)) * T(0x1p-31);
+    }
+    return out;
+}
+
+// Values, log-determinants and log-densities of one call, side by side.
+template <class T>
+std::vector<T> run(const Program<T>& program, const std::vector<T>& x, bool inverse) {
+    const int64_t rows = int64_t(x.size()) / features;
+    std::vector<T> out(size_t(rows) * (features + 2));
+    const ArrayView input{reinterpret_cast<const char*>(x.data()), int64_t(features * sizeof(T)), int64_t(sizeof(T)),
+                          sizeof(T) == 8};
+    Request<T> request;
+    request.inverse = inverse;
+    request.rows = rows;
+    request.input = &input;
+    request.value = out.data();
+    request.log_det = request.value + rows * features;
+    request.log_prob = request.log_det + rows;
+    program.run(request);
+    return out;
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+template <class T>
+void test_same_bits_for_any_number_of_threads() {
+    Program<T> program = small_program<T>();
+    program.set_weights(some_numbers<T>(program.n_weights(), 1).data());
+    for (const int rows : {1, 7, 8, 300, 1001}) {
+        const std::vector<T> x = some_numbers<T>(size_t(rows) * features, 9);
+        for (const bool inverse : {false, true}) {
+            set_num_threads(1);
+            const std::vector<T> want = run(program, x, inverse);
+            bool finite = true;
+            for (T v : want) finite = finite && std::isfinite(v);
+            CHECK(finite, "results of %d rows", rows);
+            for (const int threads : {2, 3, 5}) {
+                set_num_threads(threads);
+                CHECK(same_bits(run(program, x, inverse), want), "%d rows, inverse %d, %d threads", rows, inverse, threads);
+            }
+        }
+    }
+}
+
+// Four threads read while one writes: a result belongs to the old or to the new weights, whole.
+template <class T>
+void test_readers_and_a_writer() {
+    set_num_threads(2);
+    Program<T> program = small_program<T>();
+    const std::vector<T> versions[2] = {some_numbers<T>(program.n_weights(), 1), some_numbers<T>(program.n_weights(), 2)};
+    // As they come back: what is not a weight is zero.
+    std::vector<T> stored[2];
+    std::vector<T> x[2] = {some_numbers<T>(3 * features, 5), some_numbers<T>(300 * features, 6)};
+    std::vector<T> want[2][2][2];  // version, size, direction
+    for (int version = 0; version < 2; ++version) {
+        program.set_weights(versions[version].data());
+        stored[version].resize(program.n_weights());
+        program.weights(stored[version].data());
+        for (int size = 0; size < 2; ++size)
+            for (const bool inverse : {false, true}) want[version][size][inverse] = run(program, x[size], inverse);
+    }
+    for (int size = 0; size < 2; ++size)
+        CHECK(!same_bits(want[0][size][0], want[1][size][0]), "the two versions of the weights give different results");
+
+    std::atomic<bool> stop{false};
+    std::atomic<int> torn{0}, seen[2] = {0, 0};
+    std::vector<std::thread> readers;
+    for (int reader = 0; reader < 4; ++reader)
+        readers.emplace_back([&, reader] {
+            std::vector<T> weights(program.n_weights());
+            for (int k = reader; !stop; ++k) {
+                const int size = k & 1;
+                const bool inverse = k & 2;
+                const std::vector<T> got = run(program, x[size], inverse);
+                int version = 0;
+                while (version < 2 && !same_bits(got, want[version][size][inverse])) ++version;
+                version < 2 ? ++seen[version] : ++torn;
+                if (k % 8 == 0) {
+                    program.weights(weights.data());
+                    if (!same_bits(weights, stored[0]) && !same_bits(weights, stored[1])) ++torn;
+                }
+            }
+        });
+    int writes = 0;
+    while (writes < 300 || ((seen[0] < 20 || seen[1] < 20) && writes < 100000)) {
+        program.set_weights(versions[writes++ & 1].data());
+        std::this_thread::yield();
+    }
+    stop = true;
+    for (std::thread& r : readers) r.join();
+    CHECK(torn == 0, "%d results belong to neither version, %d and %d to one", torn.load(), seen[0].load(), seen[1].load());
+    CHECK(seen[0] > 0 && seen[1] > 0, "readers saw %d results of one version and %d of the other in %d writes",
+          seen[0].load(), seen[1].load(), writes);
+}
+
+// ---- fork ---------------------------------------------------------------------------------------------------------
+
+constexpr unsigned patience = 15;  // seconds until a child counts as stuck
+
+// What became of a child that runs `body`, which returns true if all was well.
+template <class F>
+const char* in_a_child(F&& body) {
+    const pid_t child = fork();
+    if (child == 0) {
+        alarm(patience);
+        _exit(body() ? 0 : 1);
+    }
+    int status = 0;
+    if (child < 0 || waitpid(child, &status, 0) != child) return "could not be made";
+    if (WIFSIGNALED(status)) return WTERMSIG(status) == SIGALRM ? "is stuck" : "crashed";
+    return WEXITSTATUS(status) == 0 ? nullptr : "got another result";
+}
+
+void test_a_forked_child_computes() {
+    set_num_threads(4);
+    Program<float> program = small_program<float>();
+    program.set_weights(some_numbers<float>(program.n_weights(), 1).data());
+    const std::vector<float> x = some_numbers<float>(600 * features, 3);
+    const std::vector<float> want = run(program, x, false);  // the workers exist from here on
+    for (int round = 0; round < 3; ++round) {
+        const char* problem = in_a_child([&] {
+            if (!visits_once(1000) || !same_bits(run(program, x, false), want)) return false;
+            return in_a_child([&] { return visits_once(500) && same_bits(run(program, x, false), want); }) == nullptr;
+        });
+        CHECK(problem == nullptr, "a forked child %s", problem ? problem : "");
+        CHECK(visits_once(1000) && same_bits(run(program, x, false), want), "the parent goes on after a fork");
+    }
+}
+
+// The fork falls into other threads' calls, in the pool and in a program's reads and writes.
+void test_a_fork_during_other_threads_calls() {
+    set_num_threads(3);
+    Program<float> program = small_program<float>();
+    const std::vector<float> weights = some_numbers<float>(program.n_weights(), 1);
+    program.set_weights(weights.data());
+    const std::vector<float> one = some_numbers<float>(features, 3), many = some_numbers<float>(600 * features, 4);
+    const std::vector<float> want = run(program, one, false), want_many = run(program, many, false);
+    std::atomic<bool> stop{false};
+    std::vector<std::thread> others;
+    others.emplace_back([&] {
+        while (!stop) run(program, many, false);
+    });
+    others.emplace_back([&] {
+        while (!stop) run(program, one, false);
+    });
+    others.emplace_back([&] {
+        while (!stop) program.set_weights(weights.data());
+    });
+    const char* problem = nullptr;
+    int forks = 0;
+    while (forks < 300 && !problem) {
+        ++forks;
+        problem = in_a_child([&] {
+            if (!same_bits(run(program, one, false), want) || !same_bits(run(program, many, false), want_many)) return false;
+            program.set_weights(weights.data());
+            return visits_once(100);
+        });
+    }
+    stop = true;
+    for (std::thread& t : others) t.join();
+    CHECK(problem == nullptr, "child %d of a fork during other threads' calls %s", forks, problem ? problem : "");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const std::string part = argc > 1 ? argv[1] : "";
+    if (!part.empty() && part != "threads" && part != "fork") {
+        std::fprintf(stderr, "usage: test_threads [threads | fork]\n");
+        return 2;
+    }
+    if (part != "fork") {
+        test_every_index_once();
+        test_results_are_visible();
+        test_nested_calls_are_inline();
+        test_concurrent_callers();
+        test_changing_thread_counts();
+        test_same_bits_for_any_number_of_threads<float>();
+        test_same_bits_for_any_number_of_threads<double>();
+        test_readers_and_a_writer<float>();
+        test_readers_and_a_writer<double>();
+    }
+    if (part != "threads") {
+        test_a_forked_child_computes();
+        test_a_fork_during_other_threads_calls();
+    }
+    return finish();
+}
