@@ -284,7 +284,7 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
         chain.units = std::max(chain.units, m.units);
         out.steps.push_back(step);
     }
-    out.store_slot = where;
+    out.store_slot = std::move(where);
     const auto data_or_null = [](const std::vector<double>& v) { return v.empty() ? nullptr : v.data(); };
     chain.load_slot = out.load_slot.data();
     chain.store_slot = out.store_slot.data();
