@@ -324,7 +324,7 @@ void Program<T>::run(const Request<T>& request) const {
     }
 
     std::unique_ptr<T[], FreeAligned<T>> folded;
-    if (n_folded_ > 0 && call.context.row_stride == 0) {
+    if (n_folded_ > 0 && request.one_context_row) {
         std::vector<T> row(context_);
         bool finite = true;
         for (int c = 0; c < context_; ++c) {

@@ -36,7 +36,8 @@ struct Request {
     bool with_base = true;  // whether the latent side is that of the standard density, or of the base
     int64_t rows = 0;
     const ArrayView* input = nullptr;    // null: draw a sample from the base with `seed`
-    const ArrayView* context = nullptr;  // a row stride of 0 means one row for all
+    const ArrayView* context = nullptr;
+    bool one_context_row = false;  // the same for all rows (its row stride is then 0)
     uint64_t seed = 0;
     T *value = nullptr, *log_det = nullptr, *log_prob = nullptr;
 };

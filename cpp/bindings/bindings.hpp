@@ -24,4 +24,10 @@ inline void require(bool condition, const char* message) {
     if (!condition) throw py::value_error(message);
 }
 
+// NumPy arrays may be unaligned even where they are contiguous.
+template <class T>
+bool is_aligned(const Array<T>& a) {
+    return reinterpret_cast<uintptr_t>(a.data()) % alignof(T) == 0;
+}
+
 }  // namespace headrace

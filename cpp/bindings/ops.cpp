@@ -24,6 +24,8 @@ void coupling(const std::string& map, const std::string& scale, double slope, bo
     require(params.shape(0) == rows && params.shape(1) == active && params.shape(2) == n_params &&
                 value.shape(0) == rows && value.shape(1) == active && log_det.shape(0) == rows,
             "coupling: params must be (rows, active, n_params), value (rows, active), log_det (rows,)");
+    require(is_aligned(in) && is_aligned(params) && is_aligned(value) && is_aligned(log_det),
+            "coupling: expected aligned arrays");
     const MapOptions<T> options{T(slope), T(1 / std::log(1 / slope))};
     const T *x = in.data(), *p = params.data();
     T *y = value.mutable_data(), *d = log_det.mutable_data();

@@ -43,6 +43,7 @@ Array<T> pack(const MaskedTransform& t, const std::vector<Array<T>>& weights, co
     for (size_t l = 0; l < weights.size(); ++l) {
         require(weights[l].ndim() == 2 && biases[l].ndim() == 1 && biases[l].shape(0) == weights[l].shape(0),
                 "weights: expected (out, in) and biases (out,)");
+        require(is_aligned(weights[l]) && is_aligned(biases[l]), "weights, biases: expected aligned arrays");
         dense.push_back({int(weights[l].shape(0)), int(weights[l].shape(1)), weights[l].data(), biases[l].data()});
     }
     Array<T> packed(py::ssize_t(t.n_weights()));
@@ -52,7 +53,7 @@ Array<T> pack(const MaskedTransform& t, const std::vector<Array<T>>& weights, co
 
 template <class T>
 py::list unpack(const MaskedTransform& t, const Array<T>& packed) {
-    require(packed.ndim() == 1 && packed.shape(0) == py::ssize_t(t.n_weights()),
+    require(packed.ndim() == 1 && is_aligned(packed) && packed.shape(0) == py::ssize_t(t.n_weights()),
             "weights: the vector has the wrong size");
     py::list layers;
     for (size_t l = 0; l < t.layers().size(); ++l) {
@@ -87,6 +88,7 @@ T* output(const py::object& object, int64_t rows, int columns, const char* messa
     require(py::isinstance<Array<T>>(object), message);
     auto a = py::reinterpret_borrow<Array<T>>(object);
     require(a.ndim() == (columns ? 2 : 1) && a.shape(0) == rows && (!columns || a.shape(1) == columns), message);
+    require(is_aligned(a), message);
     return a.mutable_data();  // throws for a read-only array
 }
 
@@ -115,7 +117,8 @@ void run(const Program<T>& program, bool inverse, const py::object& input, int64
         const auto a = py::cast<py::array>(context);
         context_view = view(a, program.context(), "context: expected (rows, context) or (1, context)");
         require(a.shape(0) == rows || a.shape(0) == 1, "context: expected (rows, context) or (1, context)");
-        if (a.shape(0) == 1) context_view.row_stride = 0;
+        request.one_context_row = a.shape(0) == 1;
+        if (request.one_context_row) context_view.row_stride = 0;
         request.context = &context_view;
     }
     request.value = output<T>(value, rows, program.features(), "value: expected a C-contiguous (rows, features)");
@@ -178,6 +181,7 @@ void bind_program_of(py::module_& m, const char* name) {
         .def(
             "set_weights",
             [](P& p, const Array<T>& in) {
+                require(is_aligned(in), "weights: expected an aligned array");
                 require(in.ndim() == 1 && size_t(in.shape(0)) == p.n_weights(),
                         "weights: the vector has the wrong size");
                 p.set_weights(in.data());

@@ -83,7 +83,7 @@ class Module(abc.ABC):
             steps, base_steps = [*first, *steps], len(first)
         program: Program = kind(self._features, self._context, base, steps, base_steps)
         if parameters is not None:
-            program.set_weights(np.ascontiguousarray(parameters, dtype=dtype))
+            program.set_weights(np.require(parameters, dtype, "CA"))
         return program
 
     def _with_parameters(self, parameters: NDArray[Any], dtype: np.dtype[Any]) -> Self:
@@ -103,7 +103,7 @@ class Module(abc.ABC):
     @parameters.setter
     def parameters(self, value: Any) -> None:
         array = _arrays.shaped("parameters", value, (self._program.n_weights,))
-        self._program.set_weights(np.ascontiguousarray(array, dtype=self._dtype))
+        self._program.set_weights(np.require(array, self._dtype, "CA"))
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the parameters by name, in the user's order of units; masked weights are zero."""

@@ -87,8 +87,8 @@ class MaskedNetwork:
     def pack(self, weights: Arrays, biases: Arrays) -> NDArray[Any]:
         """Dense layers to the vector that the kernels read; masked weights are dropped."""
         return self.core.pack(
-            [np.ascontiguousarray(w) for w in self._to_core(weights)],
-            [np.ascontiguousarray(b) for b in self._to_core(biases)],
+            [np.require(w, requirements="CA") for w in self._to_core(weights)],
+            [np.require(b, requirements="CA") for b in self._to_core(biases)],
         )
 
     def unpack(self, packed: NDArray[Any]) -> tuple[Arrays, Arrays]:
