@@ -127,11 +127,22 @@ MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels,
     const auto found = std::find(activations.begin(), activations.end(), o.activation);
     if (found == activations.end()) throw std::invalid_argument("activation: there is none called " + o.activation);
     activation_ = int(found - activations.begin());
-    const auto in_range = [&](int c) { return c >= 0 && c < o.features; };
-    if (o.features < 1 || o.context < 0 || int(levels_.size()) != o.features ||
-        !std::all_of(o.reads.begin(), o.reads.end(), in_range) ||
-        !std::all_of(o.active.begin(), o.active.end(), in_range))
-        throw std::invalid_argument("a masked transform needs a level for each coordinate, and coordinates in range");
+    const auto distinct_coordinates = [&](const std::vector<int>& chosen) {
+        std::vector<bool> seen(size_t(std::max(0, o.features)), false);
+        for (int c : chosen) {
+            if (c < 0 || c >= o.features || seen[c]) return false;
+            seen[c] = true;
+        }
+        return true;
+    };
+    if (o.features < 1 || o.context < 0 || !distinct_coordinates(o.reads) || !distinct_coordinates(o.active))
+        throw std::invalid_argument("features, reads, active: expected different coordinates in range");
+    const auto all_within = [](const std::vector<int>& values, int low, int high) {
+        return std::all_of(values.begin(), values.end(), [&](int v) { return v >= low && v <= high; });
+    };
+    bool fits = int(levels_.size()) == o.features && all_within(levels_, 1, o.features);
+    for (const auto& degrees : degrees_) fits = fits && all_within(degrees, 0, o.features);
+    if (!fits) throw std::invalid_argument("levels, degrees: expected a level from 1 and a degree from 0 to features");
     lay_out();
 }
 

@@ -57,7 +57,6 @@ class MaskedTransform {
     int n_params() const { return n_params_; }
     int max_level() const { return max_level_; }
     uint32_t n_weights() const { return n_weights_; }
-    int n_inputs() const { return int(input_order_.size()); }
     // True if what the network reads is never transformed: then both directions are parallel.
     bool reads_passive_only() const;
     // The first sorted unit of hidden layer l (or output) whose degree is at least d.

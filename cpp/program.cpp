@@ -15,8 +15,8 @@ namespace {
 
 constexpr size_t cache_line = 64;
 
-// Tiles of 6 vectors fill the product kernel twice; smaller ones where the tile would leave the L2 cache.
-constexpr int max_tile_vectors = 6, min_tile_vectors = 3;
+// Tiles are as high as max_tile_vectors, and lower where they would leave the L2 cache.
+constexpr int min_tile_vectors = 3;
 constexpr int64_t tile_cache_bytes = 768 * 1024;
 
 }  // namespace
@@ -196,25 +196,30 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
             for (double s : scale) log_det += e.to_data ? std::log(s) : -std::log(s);
             if (!e.to_data)
                 for (double& s : scale) s = 1 / s;
-            const bool natural = std::none_of(order.begin(), order.begin() + i, [](const Executed& before) {
-                return before.spec->kind != StepSpec::Kind::standardize;
-            });
-            if (!e.to_data && natural && out.load_shift.empty() && out.steps.empty()) {
-                out.load_shift = std::move(shift);  // in the input's precision, before it is narrowed
-                out.load_scale = std::move(scale);
-            } else if (e.to_data && i + 1 == order.size()) {
+            // Loading and storing know columns, not slots, so that only permutations may lie between them and the step.
+            // On the latent side a sample starts and a base density ends: there it is a step like any other.
+            const bool at_data_end = inverse ? out.steps.empty() && out.load_shift.empty() : i + 1 == order.size();
+            if (at_data_end && !e.to_data && inverse) {
+                out.load_shift.resize(features_);
+                out.load_scale.resize(features_);
+                for (int c = 0; c < features_; ++c) {
+                    const size_t column =
+                        size_t(std::find(out.load_slot.begin(), out.load_slot.end(), where[c]) - out.load_slot.begin());
+                    out.load_shift[column] = shift[c];
+                    out.load_scale[column] = scale[c];
+                }
+            } else if (at_data_end && e.to_data && !inverse) {
                 out.store_shift = std::move(shift);
                 out.store_scale = std::move(scale);
             } else {
                 std::vector<double> slot_shift(features_), slot_scale(features_);
                 for (int c = 0; c < features_; ++c) {
-                    const int slot = where[c] - context_;
-                    slot_scale[slot] = scale[c];
-                    slot_shift[slot] = e.to_data ? shift[c] : -shift[c] * scale[c];
+                    slot_scale[where[c] - context_] = scale[c];
+                    slot_shift[where[c] - context_] = shift[c];
                 }
                 Step<T> step{};
                 step.kind = StepKind::scale;
-                step.scale = {out.keep(std::move(slot_scale)), out.keep(std::move(slot_shift))};
+                step.scale = {out.keep(std::move(slot_scale)), out.keep(std::move(slot_shift)), !e.to_data};
                 out.steps.push_back(step);
             }
             continue;
@@ -233,7 +238,6 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
         m.reads_built = reads_built(e);
         m.map_inverse = e.to_data != t.options().formula_to_data;
         m.map = t.map();
-        m.n_params = t.n_params();
         m.activation = t.activation();
         m.has_activation_sweep = activation_list()[t.activation()] != "relu";
         m.options.slope = T(t.options().slope);
@@ -300,11 +304,15 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
 
 template <class T>
 void Program<T>::run(const Request<T>& request) const {
+    run(request, snapshot());
+}
+
+template <class T>
+void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     if (request.rows == 0) return;
     const KernelsOf<T>& kernels = kernels_of<T>(*active_isa().table);
     const Compiled& compiled = *(request.with_base ? with_base_ : transforms_only_)[request.inverse];
     const Chain<T>& chain = compiled.chain;
-    const Weights weights = snapshot();
 
     Call<T> call{};
     call.rows = request.rows;

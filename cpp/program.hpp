@@ -35,7 +35,7 @@ struct Request {
     bool inverse = false;
     bool with_base = true;  // whether the latent side is that of the standard density, or of the base
     int64_t rows = 0;
-    const ArrayView* input = nullptr;    // null: draw a sample from the base with `seed`
+    const ArrayView* input = nullptr;  // null: draw a sample from the base with `seed`
     const ArrayView* context = nullptr;
     bool one_context_row = false;  // the same for all rows (its row stride is then 0)
     uint64_t seed = 0;
@@ -53,7 +53,12 @@ class Program {
     Base base() const { return base_; }
     size_t n_weights() const { return n_weights_; }
 
-    // Safe from several threads at once, also while another one calls set_weights.
+    using Weights = std::shared_ptr<const T[]>;
+    Weights snapshot() const;
+
+    // Safe from several threads at once, also while another one calls set_weights. A caller that may be forked while it
+    // runs takes the snapshot first: a child must not inherit a lock held by a thread that it does not have.
+    void run(const Request<T>& request, const Weights& weights) const;
     void run(const Request<T>& request) const;
 
     void weights(T* out) const;
@@ -62,10 +67,8 @@ class Program {
 
   private:
     struct Compiled;  // the steps in one direction
-    using Weights = std::shared_ptr<const T[]>;
 
     std::shared_ptr<Compiled> compile(bool inverse, size_t first) const;
-    Weights snapshot() const;
 
     int features_, context_;
     Base base_;

@@ -16,16 +16,16 @@ struct Product64 {
     U high, low;
 };
 
+HR_FN Product64<uint32_t> multiply64(uint32_t a, uint32_t b) {
+    const uint64_t product = uint64_t(a) * b;
+    return {uint32_t(product >> 32), uint32_t(product)};
+}
+
 template <class U>
 HR_FN Product64<U> multiply64(U a, uint32_t b) {
-    if constexpr (sizeof(U) == 4) {
-        const uint64_t product = uint64_t(a) * b;
-        return {uint32_t(product >> 32), uint32_t(product)};
-    } else {
-        typedef uint64_t Wide __attribute__((vector_size(2 * sizeof(U))));
-        const Wide product = __builtin_convertvector(a, Wide) * uint64_t(b);
-        return {__builtin_convertvector(product >> 32, U), a * b};
-    }
+    typedef uint64_t Wide __attribute__((vector_size(2 * sizeof(U))));
+    const Wide product = __builtin_convertvector(a, Wide) * uint64_t(b);
+    return {__builtin_convertvector(product >> 32, U), a * b};
 }
 
 template <class U>
@@ -87,7 +87,7 @@ template <class V>
 HR_FN Columns<V> logistic_columns(const Words<typename Lane<V>::U32>& high, const Words<typename Lane<V>::U32>& low) {
     Columns<V> out;
     for (int i = 0; i < 4; ++i) {
-        const V tail = uniform<V>(high.w[i] << 1, low.w[i]) * Scalar<V>(0.5);
+        const V tail = uniform<V>((high.w[i] << 1) | (low.w[i] >> 31), low.w[i] << 1) * Scalar<V>(0.5);
         const V value = log1p(-tail) - log(tail);
         const V sign = convert<V>(high.w[i] >> 31) * Scalar<V>(2) - Scalar<V>(1);
         out.column[i] = value * sign;

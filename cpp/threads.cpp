@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <new>
+#include <stdexcept>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace headrace {
 namespace {
@@ -25,14 +28,14 @@ void pause() {
 #endif
 }
 
-int default_threads() {
-    const int cores = int(std::max(1u, std::thread::hardware_concurrency()));
-    const char* text = std::getenv("HEADRACE_NUM_THREADS");
-    if (!text || !*text) return cores;
-    char* end = nullptr;
-    const long n = std::strtol(text, &end, 10);
-    return *end == '\0' && n >= 1 && n <= 4096 ? int(n) : cores;
+int cores() {
+    return int(std::max(1u, std::thread::hardware_concurrency()));
 }
+
+// A worker sleeps on a word of its own, so that a call wakes and awaits as many workers as it has use for and no more.
+struct alignas(64) Worker {
+    std::atomic<uint32_t> calls{0};
+};
 
 class Pool {
   public:
@@ -40,72 +43,74 @@ class Pool {
     int wanted() const { return wanted_.load(); }
 
     void run(int64_t n, void (*body)(void*, int64_t), void* context) {
-        const int helpers = int(std::min<int64_t>(wanted(), n)) - 1;
+        int helpers = int(std::min<int64_t>(wanted(), n)) - 1;
         if (helpers <= 0 || inside_ || !busy_.try_lock()) {
             for (int64_t i = 0; i < n; ++i) body(context, i);
             return;
         }
+        helpers = hire(helpers);
         body_ = body;
         context_ = context;
         n_ = n;
-        helpers_ = helpers;
         next_.store(0, std::memory_order_relaxed);
-        const uint32_t generation = generation_.load(std::memory_order_relaxed);
-        while (workers_ < helpers) {
-            try {
-                std::thread(&Pool::work_loop, this, workers_, generation).detach();
-            } catch (const std::system_error&) {
-                break;  // no more threads to be had: fewer hands do the work
-            }
-            ++workers_;
+        pending_.store(helpers, std::memory_order_relaxed);
+        for (int i = 0; i < helpers; ++i) {
+            workers_[i]->calls.fetch_add(1, std::memory_order_release);
+            workers_[i]->calls.notify_one();
         }
-        pending_.store(workers_, std::memory_order_relaxed);
-        generation_.fetch_add(1, std::memory_order_release);
-        generation_.notify_all();
         work();
         for (int spin = 0; pending_.load(std::memory_order_acquire) != 0; ++spin)
             spin < spins_before_yield ? pause() : std::this_thread::yield();
         busy_.unlock();
     }
 
-    // In a forked child the workers do not exist, and the lock may have been held.
+    // In a forked child the workers do not exist (their words stay: nothing says when they are out of use), and the
+    // lock may have been held.
     void forget_workers() {
-        workers_ = 0;
+        for (auto& worker : workers_) worker.release();
+        workers_.clear();
         inside_ = false;
-        pending_.store(0);
-        generation_.store(0);
         new (&busy_) std::mutex;
     }
 
   private:
+    // Starts workers until there are `helpers`, or as many as can be had: fewer hands do the work then.
+    int hire(int helpers) {
+        try {
+            while (int(workers_.size()) < helpers) {
+                auto worker = std::make_unique<Worker>();
+                workers_.reserve(workers_.size() + 1);
+                std::thread(&Pool::work_loop, this, worker.get()).detach();
+                workers_.push_back(std::move(worker));
+            }
+        } catch (const std::exception&) {  // no more threads, or no memory for one
+        }
+        return std::min(helpers, int(workers_.size()));
+    }
+
     void work() {
         inside_ = true;
         for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < n_;) body_(context_, i);
         inside_ = false;
     }
 
-    void work_loop(int id, uint32_t seen) {
-        for (;;) {
-            for (int spin = 0; spin < spins_before_sleep; ++spin) {
-                if (generation_.load(std::memory_order_acquire) != seen) break;
+    void work_loop(Worker* worker) {
+        for (uint32_t seen = 0;; ++seen) {
+            for (int spin = 0; spin < spins_before_sleep && worker->calls.load(std::memory_order_acquire) == seen;
+                 ++spin)
                 pause();
-            }
-            generation_.wait(seen, std::memory_order_acquire);
-            const uint32_t now = generation_.load(std::memory_order_acquire);
-            if (now == seen) continue;
-            seen = now;
-            if (id < helpers_) work();
+            worker->calls.wait(seen, std::memory_order_acquire);
+            work();
             pending_.fetch_sub(1, std::memory_order_release);
         }
     }
 
     static thread_local bool inside_;  // this thread is running somebody's body
     std::mutex busy_;
-    std::atomic<int> wanted_{default_threads()};
-    std::atomic<uint32_t> generation_{0};
+    std::atomic<int> wanted_{cores()};
     std::atomic<int64_t> next_{0};
     std::atomic<int> pending_{0};
-    int workers_ = 0, helpers_ = 0;
+    std::vector<std::unique_ptr<Worker>> workers_;
     int64_t n_ = 0;
     void (*body_)(void*, int64_t) = nullptr;
     void* context_ = nullptr;
@@ -130,6 +135,17 @@ int num_threads() {
 }
 void set_num_threads(int n) {
     pool().set_wanted(n);
+}
+
+void read_thread_environment() {
+    const char* text = std::getenv("HEADRACE_NUM_THREADS");
+    if (!text || !*text) return;
+    char* end = nullptr;
+    const long n = std::strtol(text, &end, 10);
+    if (*end != '\0' || n < 1 || n > max_threads)
+        throw std::runtime_error("HEADRACE_NUM_THREADS: expected a number from 1 to " + std::to_string(max_threads) +
+                                 ", got " + text);
+    set_num_threads(int(n));
 }
 
 void parallel_for_raw(int64_t n, void (*body)(void*, int64_t), void* context) {

@@ -7,8 +7,14 @@
 
 namespace headrace {
 
+constexpr int max_threads = 4096;
+
+// The number of cores, until it is set.
 int num_threads();
 void set_num_threads(int n);  // at least 1
+
+// Sets it from HEADRACE_NUM_THREADS, if that is set; throws std::runtime_error if it is no number in range.
+void read_thread_environment();
 
 // Calls body(context, i) for every i in [0, n), by the calling thread and by workers. A call from inside a body, or
 // while another thread's call is running, is run by its caller alone.

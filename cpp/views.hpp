@@ -11,9 +11,10 @@
 
 namespace headrace {
 
-constexpr int row_block = 8;     // rows of a weight matrix that share a length
-constexpr int row_padding = 16;  // row lengths and biases are padded to this many weights
-constexpr int small_batch = 8;   // fewer rows than this: the batch's rows are not worth a vector's lanes
+constexpr int row_block = 8;         // rows of a weight matrix that share a length
+constexpr int row_padding = 16;      // row lengths and biases are padded to this many weights
+constexpr int max_tile_vectors = 6;  // vectors of rows in a tile: the product kernel's three, twice
+constexpr int small_batch = 8;       // fewer rows than this: the batch's rows are not worth a vector's lanes
 
 // A block of a masked product: units [row, row + rows) of a layer from inputs [k0, k1).
 struct Op {
@@ -44,7 +45,7 @@ struct MaskedStep {
     Plan tile_plan, small_plan;
     const Layer* layers;
     int n_layers, units;  // units: of all layers together
-    int activation, map, n_params;
+    int activation, map;
     MapOptions<T> options;
     bool map_inverse;  // which way the map runs
     bool reads_built;  // the sequential direction: the network reads what is being built
@@ -57,9 +58,11 @@ struct MaskedStep {
     const int *passive_given, *passive_built;  // the rest is copied
 };
 
-// z * scale + shift for each coordinate, in the middle of a chain (at its ends it is part of loading and storing).
+// value * scale + shift for each coordinate, or (value - shift) * scale, in float64; at the data end of a chain it is
+// part of loading and storing.
 struct ScaleStep {
     const double *scale, *shift;  // by slot
+    bool shift_first;
 };
 
 // Moves coordinates to where the next network reads them, where the step before could not put them there.
@@ -89,8 +92,7 @@ struct Chain {
     const int *load_slot, *store_slot;        // of each column
     const double *load_shift, *load_scale;    // (value - shift) * scale on the way in, or null
     const double *store_shift, *store_scale;  // value * scale + shift on the way out, or null
-    const double *context_shift, *context_scale;
-    double log_det;  // the constant part
+    double log_det;                           // the constant part
 };
 
 // An array as NumPy describes it: strides in bytes, any alignment.

@@ -255,3 +255,29 @@ def test_setting_one_parameter_is_seen_whole(set_threads):
             reader.result(timeout=60)
     want = reference.coupling_forward(z, np.full((2000, 2, 2), [399.0, 0.0]))
     cases.assert_matches(transform.forward(z), want, z, "float64")
+
+
+def test_a_bad_number_of_threads_in_the_environment_is_refused():
+    for bad in ("abc", "0", "-2", "1e9", "3 "):
+        run = subprocess.run(
+            [sys.executable, "-c", "import headrace"],
+            env={**os.environ, "HEADRACE_NUM_THREADS": bad},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert run.returncode != 0
+        assert "ImportError" in run.stderr
+        assert "HEADRACE_NUM_THREADS" in run.stderr
+
+
+def test_any_sequence_of_thread_counts_gives_the_same_bits():
+    flow, x = flow_of("MAF"), cases.rows(ROWS, 5, "float32")
+    want = flow.log_prob(x)
+    before = hr.get_num_threads()
+    try:
+        for n in (48, 2, 3, 1, 5):
+            hr.set_num_threads(n)
+            cases.assert_same_bits(flow.log_prob(x), want)
+    finally:
+        hr.set_num_threads(before)

@@ -33,7 +33,8 @@ PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
     using namespace headrace;
     m.doc() = "headrace on the CPU: programs and functional kernels. Private; use the headrace package.";
     m.attr("__version__") = HEADRACE_VERSION;
-    active_isa();  // a bad HEADRACE_ISA is an ImportError
+    active_isa();  // a bad HEADRACE_ISA is an ImportError, and so is a bad HEADRACE_NUM_THREADS
+    read_thread_environment();
 
     m.def("isa", [] { return std::string(active_isa().name); });
     m.def("isas", [] {

@@ -124,8 +124,9 @@ void run(const Program<T>& program, bool inverse, const py::object& input, int64
     request.value = output<T>(value, rows, program.features(), "value: expected a C-contiguous (rows, features)");
     request.log_det = output<T>(log_det, rows, 0, "log_det: expected a contiguous (rows,)");
     request.log_prob = output<T>(log_prob, rows, 0, "log_prob: expected a contiguous (rows,)");
+    const auto weights = program.snapshot();  // under the GIL, which os.fork waits for
     const py::gil_scoped_release nogil;
-    program.run(request);
+    program.run(request, weights);
 }
 
 Base base_of(const std::string& name) {
@@ -205,9 +206,7 @@ void bind_program(py::module_& m) {
         .def("unpack", &unpack<float>, py::arg("packed").noconvert())
         .def("unpack", &unpack<double>, py::arg("packed").noconvert())
         .def("masks", &masks)
-        .def_property_readonly("n_weights", &MaskedTransform::n_weights)
-        .def_property_readonly("n_params", &MaskedTransform::n_params)
-        .def_property_readonly("levels", &MaskedTransform::levels);
+        .def_property_readonly("n_weights", &MaskedTransform::n_weights);
     bind_program_of<float>(m, "ProgramF32");
     bind_program_of<double>(m, "ProgramF64");
 }

@@ -55,6 +55,13 @@ void store_columns(const Chain<T>& chain, const T* in, int64_t slot_stride, int6
     }
 }
 
+// In float64: where the mean is far larger than the scale, narrower arithmetic would cancel.
+template <class T>
+HR_FN T scaled(const ScaleStep& step, int slot, T value) {
+    const double x = double(value), scale = step.scale[slot], shift = step.shift[slot];
+    return T(step.shift_first ? (x - shift) * scale : x * scale + shift);
+}
+
 // 0 where x is finite and NaN where it is not: added to a row's sum, it makes the row's log-determinant NaN even where
 // the bad number meets no arithmetic on its way.
 template <class V>
@@ -142,8 +149,8 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
     if (chain.context > 0 && !call.context_is_folded) {
         if (rows < height)
             for (int64_t s = 0; s < chain.context; ++s) store(b.given + (s + 1) * height - W, V{});
-        load_array(call.context, chain.context, static_cast<const int*>(nullptr), chain.context_shift,
-                   chain.context_scale, row, rows, b.given, height, int64_t(1));
+        load_array(call.context, chain.context, static_cast<const int*>(nullptr), nullptr, nullptr, row, rows, b.given,
+                   height, int64_t(1));
         for (int64_t i = 0; i < chain.context * height; i += W) {
             const V x = load(b.given + i), zero = poison(x), value = select(zero == T(0), x, zero);
             T* sum = b.sum + i % height;
@@ -153,7 +160,7 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
         }
     }
 
-    T base[8 * W];  // at most max_tile_vectors vectors
+    T base[max_tile_vectors * W];
     const auto base_density = [&](const T* z) {
         for (int64_t i = 0; i < height; i += W) {
             V sum{};
@@ -167,9 +174,8 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
         const Step<T>& step = chain.steps[s];
         if (step.kind == StepKind::scale) {
             for (int64_t c = 0; c < chain.features; ++c) {
-                const T scale = T(step.scale.scale[c]), shift = T(step.scale.shift[c]);
                 T* p = b.given + (chain.context + c) * height;
-                for (int64_t i = 0; i < height; i += W) store(p + i, load(p + i) * scale + shift);
+                for (int64_t i = 0; i < height; ++i) p[i] = scaled(step.scale, int(c), p[i]);
             }
             continue;
         }
@@ -223,8 +229,8 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
             }
     }
     if (chain.context > 0) {
-        load_array(call.context, chain.context, static_cast<const int*>(nullptr), chain.context_shift,
-                   chain.context_scale, int64_t(0), rows, b.given, int64_t(1), b.stride);
+        load_array(call.context, chain.context, static_cast<const int*>(nullptr), nullptr, nullptr, int64_t(0), rows,
+                   b.given, int64_t(1), b.stride);
         for (int r = 0; r < rows; ++r)
             for (int s = 0; s < chain.context; ++s) {
                 T& x = b.given[r * b.stride + s];
@@ -256,7 +262,7 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
             for (int r = 0; r < rows; ++r)
                 for (int c = 0; c < chain.features; ++c) {
                     T& x = b.given[r * b.stride + chain.context + c];
-                    x = x * T(step.scale.scale[c]) + T(step.scale.shift[c]);
+                    x = scaled(step.scale, c, x);
                 }
             continue;
         }

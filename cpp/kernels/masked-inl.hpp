@@ -1,4 +1,4 @@
-// A masked network and its map over one tile or one small batch, by a plan of block products (program.cpp). The same
+// A masked network and its map over one tile or one small batch, by a plan of block products (plan.cpp). The same
 // interpreter serves the parallel and the sequential direction, MAF, IAF and coupling: only the plans differ.
 #pragma once
 
@@ -12,7 +12,7 @@ namespace {
 template <class T>
 struct TileBuffers {
     T *given, *built, *units;  // [slot][height], [unit][height]
-    T* sum;                    // [height]: log-determinant and base density
+    T* sum;                    // [height]: log-determinants
     int vectors;
     int64_t height;
 };

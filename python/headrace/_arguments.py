@@ -31,7 +31,7 @@ def integer(name: str, value: Any, *, least: int = 0, most: int | None = None) -
 
 def integers(name: str, values: Any, *, least: int = 0, most: int | None = None) -> tuple[int, ...]:
     """A tuple of ints."""
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+    if isinstance(values, (str, bytes)) or not np.iterable(values):
         raise TypeError(f"{name}: expected a sequence of integers, got {type(values).__name__} {values!r}")
     return tuple(integer(f"{name}[{i}]", v, least=least, most=most) for i, v in enumerate(values))
 
@@ -83,17 +83,22 @@ def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
 
 
 def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """A finite float64 copy of a one-dimensional array-like; a scalar is repeated where the size is known."""
+    """A finite, read-only float64 copy of a one-dimensional array; a scalar is repeated where the size is known."""
     try:
-        array = np.array(value, dtype=np.float64)
+        given = np.asarray(value)
+        if given.dtype.kind not in "fiu":
+            raise TypeError
+        array = np.array(given, dtype=np.float64)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a one-dimensional array of numbers, got {type(value).__name__}") from None
     if array.ndim == 0 and size is not None:
         array = np.full(size, float(array))
     if array.ndim != 1 or array.size == 0 or (size is not None and array.size != size):
         raise ValueError(f"{name}: expected shape ({'features' if size is None else size},), got {array.shape}")
-    if not np.isfinite(array).all() or (positive and not (array > 0).all()):
-        kind = "positive and finite" if positive else "finite"
-        bad = int(np.flatnonzero(~np.isfinite(array) | (positive & (array <= 0)))[0])
-        raise ValueError(f"{name}: expected {kind} numbers, got {array[bad]} at index {bad}")
+    least = np.finfo(np.float64).tiny if positive else -np.inf  # a subnormal number has no finite reciprocal
+    bad = np.flatnonzero(~np.isfinite(array) | (array < least))
+    if bad.size:
+        kind = f"finite numbers of at least {least:.3g}" if positive else "finite numbers"
+        raise ValueError(f"{name}: expected {kind}, got {array[bad[0]]} at index {bad[0]}")
+    array.flags.writeable = False
     return array

@@ -17,8 +17,14 @@ _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def _numpy(name: str, value: Any) -> NDArray[Any]:
-    if isinstance(value, np.ndarray):
+    if type(value) is np.ndarray:
         return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected a NumPy array, got a masked array; call {name}.filled(...) or drop masked rows"
+        )
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     hint = ""
     if getattr(value, "requires_grad", False):
@@ -83,8 +89,10 @@ def strict(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) 
         raise TypeError(f"{name}: expected dtype {dtype}, got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
-    if not array.flags.c_contiguous or not array.flags.aligned:
+    if not array.flags.c_contiguous:
         raise ValueError(f"{name}: expected a C-contiguous array, got strides {array.strides}")
+    if not array.flags.aligned:
+        raise ValueError(f"{name}: expected an aligned array, got one at an address that its dtype does not allow")
     return array
 
 

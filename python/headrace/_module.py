@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import copy
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -83,14 +82,29 @@ class Module(abc.ABC):
             steps, base_steps = [*first, *steps], len(first)
         program: Program = kind(self._features, self._context, base, steps, base_steps)
         if parameters is not None:
-            program.set_weights(np.require(parameters, dtype, "CA"))
+            program.set_weights(np.require(parameters, dtype, ("C", "A")))
         return program
 
     def _with_parameters(self, parameters: NDArray[Any], dtype: np.dtype[Any]) -> Self:
-        other = copy.copy(self)
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
         other._dtype = dtype
         other._program = other._compile(dtype, parameters)
         return other
+
+    def __copy__(self) -> Self:
+        """A copy with parameters of its own."""
+        if self._dtype is None:
+            return self  # nothing in it can change
+        return self._with_parameters(self.parameters, self._dtype)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same as a copy: nothing else can change."""
+        return self.__copy__()
+
+    def __reduce__(self) -> Any:
+        """Refuse: a pickle would not survive the next version."""
+        raise TypeError(f"{type(self).__name__} cannot be pickled; keep its named_parameters() and its arguments")
 
     @property
     def parameters(self) -> NDArray[Any]:
@@ -103,7 +117,7 @@ class Module(abc.ABC):
     @parameters.setter
     def parameters(self, value: Any) -> None:
         array = _arrays.shaped("parameters", value, (self._program.n_weights,))
-        self._program.set_weights(np.require(array, self._dtype, "CA"))
+        self._program.set_weights(np.require(array, self._dtype or np.float32, ("C", "A")))
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the parameters by name, in the user's order of units; masked weights are zero."""
@@ -125,8 +139,8 @@ class Module(abc.ABC):
         for prefix, block in self._blocks():
             part = vector[start : start + block.size]
             named = block.named(part)
-            inner = name.removeprefix(prefix)
-            if name.startswith(prefix) and inner in named:
+            inner = str(name).removeprefix(prefix)
+            if str(name).startswith(prefix) and inner in named:
                 named[inner] = _arrays.shaped(name, value, named[inner].shape).astype(part.dtype)
                 vector[start : start + block.size] = block.pack_named(named)
                 self._program.set_weights(vector)
@@ -138,5 +152,5 @@ class Module(abc.ABC):
         """The same with parameters and results of another dtype, 'float32' or 'float64'."""
         wanted = check.float_dtype("dtype", dtype)
         if self._dtype is None:
-            return copy.copy(self)
+            return self
         return self._with_parameters(self.parameters, wanted)

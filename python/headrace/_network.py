@@ -18,6 +18,9 @@ SCALES = tuple(scale for name, scale, _ in cpu.maps() if name == "affine")
 ACTIVATIONS = tuple(cpu.activations())
 
 
+_MOST_COLUMNS = 2**24  # far beyond use, and far from overflow in the core
+
+
 class Settings:
     """What a masked transform is told beside its network, checked."""
 
@@ -25,8 +28,8 @@ class Settings:
         self, features: Any, context: Any, map: Any, scale: Any, slope: Any, activation: Any, formula: Any, reads: Any
     ) -> None:
         """Check everything, naming the argument that is wrong."""
-        self.features = check.integer("features", features, least=1)
-        self.context = check.integer("context", context)
+        self.features = check.integer("features", features, least=1, most=_MOST_COLUMNS)
+        self.context = check.integer("context", context, most=_MOST_COLUMNS)
         self.map = check.choice("map", map, tuple(MAPS))
         self.scale = check.choice("scale", scale, SCALES)
         self.slope = check.number("slope", slope, above=0.0, below=1.0)
@@ -38,6 +41,17 @@ class Settings:
     def n_params(self) -> int:
         """Parameters of the map for one coordinate."""
         return len(MAPS[self.map])
+
+    @property
+    def identity(self) -> tuple[float, ...]:
+        """The parameters that make the map the identity."""
+        raw_scale = {
+            "soft_clamp": 0.0,
+            "exp": 0.0,
+            "softplus": float(np.log(np.expm1(1 - self.slope))),
+            "sigmoid": float(np.log((1 - self.slope) / self.slope)) - 2,
+        }
+        return tuple({"shift": 0.0, "scale": raw_scale[self.scale]}[name] for name in MAPS[self.map])
 
     def options(self, reads: Sequence[int], active: Sequence[int]) -> cpu.MaskedOptions:
         """The same for the core: columns are `reads`, then context; rows are the parameters of `active`."""
@@ -87,8 +101,8 @@ class MaskedNetwork:
     def pack(self, weights: Arrays, biases: Arrays) -> NDArray[Any]:
         """Dense layers to the vector that the kernels read; masked weights are dropped."""
         return self.core.pack(
-            [np.require(w, requirements="CA") for w in self._to_core(weights)],
-            [np.require(b, requirements="CA") for b in self._to_core(biases)],
+            [np.require(w, requirements=("C", "A")) for w in self._to_core(weights)],
+            [np.require(b, requirements=("C", "A")) for b in self._to_core(biases)],
         )
 
     def unpack(self, packed: NDArray[Any]) -> tuple[Arrays, Arrays]:
@@ -110,11 +124,8 @@ class MaskedNetwork:
         n = len(named) // 2
         return self.pack([named[f"layers.{i}.weight"] for i in range(n)], [named[f"layers.{i}.bias"] for i in range(n)])
 
-    def initial(self, seed: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Fresh weights: He's variance for the inputs that a unit really has, and outputs close to zero.
-
-        Zero parameters make every map the identity (or a constant scale), so that fresh flows are near the identity.
-        """
+    def initial(self, seed: Sequence[int], dtype: np.dtype[Any], identity: tuple[float, ...]) -> NDArray[Any]:
+        """Fresh weights: He's variance for the inputs that a unit really has, outputs close to the map's identity."""
         rng = np.random.default_rng(list(seed))
         weights, biases = [], []
         masks = self.masks()
@@ -123,4 +134,5 @@ class MaskedNetwork:
             gain = 1e-2 if i == len(masks) - 1 else np.sqrt(2.0)
             weights.append((rng.standard_normal(mask.shape) * (gain / np.sqrt(fan_in)) * mask).astype(dtype))
             biases.append(np.zeros(mask.shape[0], dtype))
+        biases[-1][:] = np.tile(identity, masks[-1].shape[0] // len(identity))
         return self.pack(weights, biases)

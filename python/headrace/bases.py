@@ -35,6 +35,10 @@ class Base(abc.ABC):
     def _initial(self, dtype: np.dtype[Any]) -> NDArray[Any]:
         return np.empty(0, dtype)
 
+    def _with_parameters(self, packed: NDArray[Any]) -> Base:
+        """The base with these numbers for its parameters."""
+        return self
+
     def __repr__(self) -> str:
         """The size."""
         return f"{type(self).__name__}({self.features})"
@@ -83,6 +87,12 @@ class Normal(Base):
         if not self.trainable:
             return super()._initial(dtype)
         return self._block.pack_named({"loc": self.loc.astype(dtype), "log_scale": np.log(self.scale).astype(dtype)})
+
+    def _with_parameters(self, packed: NDArray[Any]) -> Normal:
+        if not self.trainable:
+            return self
+        named = self._block.named(packed)
+        return Normal(self.features, named["loc"], np.exp(named["log_scale"].astype(np.float64)))
 
 
 class _NormalBlock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +43,8 @@ class Flow(Module):
         self, transforms: Sequence[Transform], base: Base | None = None, *, dtype: DTypeLike | None = None
     ) -> None:
         """See the class."""
+        if not np.iterable(transforms):
+            raise TypeError(f"transforms: expected a sequence of transforms, got {check.kind_of(transforms)}")
         chain = tuple(transforms)
         for i, t in enumerate(chain):
             if not isinstance(t, Transform):
@@ -96,13 +98,16 @@ class Flow(Module):
 
     @property
     def base(self) -> Base:
-        """The base density."""
-        return self._base
+        """The base density, with a copy of the current parameters."""
+        return self._base._with_parameters(self.parameters[: self._base_size()])
+
+    def _base_size(self) -> int:
+        return sum(block.size for _, block in self._base._blocks())
 
     @property
     def transforms(self) -> tuple[Transform, ...]:
         """The transforms in latent → data order, with copies of the current parameters."""
-        vector, start = self.parameters, sum(block.size for _, block in self._base._blocks())
+        vector, start = self.parameters, self._base_size()
         chain: list[Transform] = []
         for t in self._chain:
             size = sum(block.size for _, block in t._blocks())
@@ -120,7 +125,7 @@ class Flow(Module):
             raise TypeError(f"index: expected a slice flow[:t], got {index!r}; use flow.transforms for single ones")
         flow = Flow(self.transforms[index], self._base, dtype=self._dtype)
         vector = flow.parameters
-        size = sum(block.size for _, block in self._base._blocks())
+        size = self._base_size()
         vector[:size] = self.parameters[:size]
         flow._program.set_weights(vector)
         return flow
@@ -137,7 +142,7 @@ class Flow(Module):
 
         Args:
             x: Shape (rows, features), float32 or float64, any strides.
-            context: Shape (rows, context), or (context,) for all rows.
+            context: Shape (rows, context), or (context,) for all rows (the same row repeated may differ by rounding).
 
         Returns:
             Shape (rows,). A row with a NaN or an infinity gives NaN and changes no other row.
@@ -193,7 +198,7 @@ class Flow(Module):
 
     def _open_sample(self, n: Any, context: Any, seed: Any) -> tuple[int, int, _arrays.Matrix | None]:
         rows = check.integer("n", n)
-        key = secrets.randbits(64) if seed is None else check.integer("seed", seed, most=2**64 - 1)
+        key = int.from_bytes(os.urandom(8), "little") if seed is None else check.integer("seed", seed, most=2**64 - 1)
         return rows, key, _arrays.context_rows(context, rows, self._context)
 
     def _transform(self, name: str, value: Any, context: Any, *, inverse: bool) -> Pair:

@@ -85,7 +85,7 @@ def _coupling(name: str, value: Any, params: Any, map: Any, scale: Any, slope: A
     shape = (rows, active, len(_MAP_PARAMETERS[map]))
     params = _arrays.strict("params", params, shape, array.dtype)
     if out is None:
-        result, log_det = np.empty_like(array), np.empty(rows, array.dtype)
+        result, log_det = np.empty(array.shape, array.dtype), np.empty(rows, array.dtype)
     else:
         if not isinstance(out, tuple) or len(out) != 2:
             raise TypeError(f"out: expected a tuple (value, log_det), got {type(out).__name__}")

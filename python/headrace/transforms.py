@@ -29,6 +29,11 @@ Result = tuple[NDArray[Any], NDArray[Any]]
 class Transform(Module):
     """Base of all transforms."""
 
+    def __init__(self, features: int, context: int, dtype: np.dtype[Any] | None) -> None:
+        """Remember sizes; a subclass compiles its program."""
+        super().__init__(features, context, dtype)
+        self._programs: dict[np.dtype[Any], Program] = {}
+
     def forward(self, z: NDArray[Any], context: NDArray[Any] | None = None) -> Result:
         """Latent to data.
 
@@ -61,8 +66,10 @@ class Transform(Module):
         return out, log_det
 
     def _program_for(self, dtype: np.dtype[Any]) -> Program:
-        """The program of a transform without a dtype of its own."""
-        raise NotImplementedError
+        """The program of a transform without a dtype of its own, one for each dtype."""
+        if dtype not in self._programs:
+            self._programs[dtype] = self._compile(dtype)
+        return self._programs[dtype]
 
 
 class _Masked(Transform):
@@ -150,7 +157,7 @@ class MaskedAutoregressive(_Masked):
         everything = range(n)
         network = MaskedNetwork(cpu.MaskedTransform(settings.options(everything, everything), levels, degrees))
         kind = check.float_dtype("dtype", dtype)
-        super().__init__(settings, network, kind, network.initial(_seeds(seed), kind))
+        super().__init__(settings, network, kind, network.initial(_seeds(seed), kind, settings.identity))
 
     @classmethod
     def from_dense(
@@ -250,7 +257,7 @@ class Coupling(_Masked):
         network = MaskedNetwork(cpu.MaskedTransform(settings.options(reads, active), levels, degrees))
         kind = check.float_dtype("dtype", dtype)
         self._passive = reads
-        super().__init__(settings, network, kind, network.initial(_seeds(seed), kind))
+        super().__init__(settings, network, kind, network.initial(_seeds(seed), kind, settings.identity))
 
     @classmethod
     def from_dense(
@@ -302,13 +309,7 @@ class _Fixed(Transform):
 
     def __init__(self, features: int) -> None:
         super().__init__(features, 0, None)
-        self._programs: dict[np.dtype[Any], Program] = {}
         self._program = self._program_for(np.dtype(np.float32))
-
-    def _program_for(self, dtype: np.dtype[Any]) -> Program:
-        if dtype not in self._programs:
-            self._programs[dtype] = self._compile(dtype)
-        return self._programs[dtype]
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return []
@@ -380,34 +381,35 @@ class Inverse(Transform):
         if not isinstance(transform, Transform):
             raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
         super().__init__(transform.features, transform.context, transform.dtype)
-        self.transform = transform
-        self._programs: dict[np.dtype[Any], Program] = {}
+        self._transform = transform
         if transform.dtype is not None:
             self._program = self._compile(transform.dtype, transform.parameters)
         else:
             self._program = self._program_for(np.dtype(np.float32))
 
-    def _program_for(self, dtype: np.dtype[Any]) -> Program:
-        if dtype not in self._programs:
-            self._programs[dtype] = self._compile(dtype)
-        return self._programs[dtype]
+    @property
+    def transform(self) -> Transform:
+        """The transform that is inverted, with a copy of the current parameters."""
+        if self._dtype is None:
+            return self._transform
+        return self._transform._with_parameters(self.parameters, self._dtype)
 
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        return self.transform._steps(not inverted)
+        return self._transform._steps(not inverted)
 
     def _blocks(self) -> list[tuple[str, Block]]:
-        return self.transform._blocks()
+        return self._transform._blocks()
 
     def __repr__(self) -> str:
         """What is inverted."""
-        return f"Inverse({self.transform!r})"
+        return f"Inverse({self._transform!r})"
 
 
 # ---- helpers of the two masked transforms ---------------------------------------------------------------------------
 
 
 def _seeds(seed: Any) -> tuple[int, ...]:
-    return check.integers("seed", seed if hasattr(seed, "__iter__") else (seed,))
+    return check.integers("seed", seed if np.iterable(seed) else (seed,))
 
 
 def _sides(passive: Any, features: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -455,9 +457,9 @@ def _dense(weights: Any, biases: Any, masks: Any) -> _Dense:
 def _output_rows(map: str, active: int, outputs: Any, layout: Any) -> NDArray[np.intp] | None:
     """For each of the user's output rows its place in the core's order, coordinate by coordinate."""
     names = MAPS[map]
-    given = names if outputs is None else tuple(outputs)
-    if sorted(given) != sorted(names):
-        raise ValueError(f"outputs: expected an order of {names}, got {given}")
+    given = names if outputs is None else tuple(outputs) if np.iterable(outputs) else (outputs,)
+    if len(given) != len(names) or set(given) != set(names):
+        raise ValueError(f"outputs: expected an order of {names}, got {outputs!r}")
     layout = check.choice("layout", layout, ("interleaved", "blocked"))
     place = np.array([names.index(name) for name in given])
     rows = np.arange(active)[:, None] * len(names) + place[None, :]  # (coordinate, the user's parameter)

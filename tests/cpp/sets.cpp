@@ -33,26 +33,26 @@ HR_FN void put_words(uint32_t* p, typename Lane<V>::U32 v) {
     __builtin_memcpy(p, &v, sizeof v);
 }
 
-#define HR_DEFINE(name, expression)                                              \
-    template <class V>                                                           \
-    void tested_##name(const Scalar<V>* in, Scalar<V>* out, int64_t n) {         \
-        for (int64_t i = 0; i < n; i += Lane<V>::width) {                        \
-            const V x = get<V>(in + i);                                          \
-            put<V>(out + i, expression);                                         \
-        }                                                                        \
+#define HR_DEFINE(name, expression)                                      \
+    template <class V>                                                   \
+    void tested_##name(const Scalar<V>* in, Scalar<V>* out, int64_t n) { \
+        for (int64_t i = 0; i < n; i += Lane<V>::width) {                \
+            const V x = get<V>(in + i);                                  \
+            put<V>(out + i, expression);                                 \
+        }                                                                \
     }
 HR_TESTED_FUNCTIONS(HR_DEFINE)
 #undef HR_DEFINE
 
-#define HR_DEFINE(name, expression)                                                                           \
-    template <class V>                                                                                        \
-    void exact_##name(const Scalar<V>* in, const Scalar<V>* other, Scalar<V>* out, int64_t n) {               \
-        [[maybe_unused]] const Scalar<V> limit = other[0];                                                    \
-        for (int64_t i = 0; i < n; i += Lane<V>::width) {                                                     \
-            const V x = get<V>(in + i);                                                                       \
-            [[maybe_unused]] const V y = get<V>(other + i);                                                   \
-            put<V>(out + i, expression);                                                                      \
-        }                                                                                                     \
+#define HR_DEFINE(name, expression)                                                             \
+    template <class V>                                                                          \
+    void exact_##name(const Scalar<V>* in, const Scalar<V>* other, Scalar<V>* out, int64_t n) { \
+        [[maybe_unused]] const Scalar<V> limit = other[0];                                      \
+        for (int64_t i = 0; i < n; i += Lane<V>::width) {                                       \
+            const V x = get<V>(in + i);                                                         \
+            [[maybe_unused]] const V y = get<V>(other + i);                                     \
+            put<V>(out + i, expression);                                                        \
+        }                                                                                       \
     }
 HR_EXACT_FUNCTIONS(HR_DEFINE)
 #undef HR_DEFINE
@@ -109,7 +109,10 @@ constexpr Functions<Scalar<V>> functions() {
 #define HR_ROW(name, expression) exact_##name<V>,
         {HR_EXACT_FUNCTIONS(HR_ROW)},
 #undef HR_ROW
-        philox_rows<V>,      uniform_numbers<V>, columns_of_words<V>, columns_of_rows<V>,
+        philox_rows<V>,
+        uniform_numbers<V>,
+        columns_of_words<V>,
+        columns_of_rows<V>,
     };
 }
 

@@ -25,7 +25,8 @@ namespace {
 
 constexpr double inf = std::numeric_limits<double>::infinity();
 
-// ---- the largest error allowed, in units in the last place of the exact result; lane.hpp states the same -------------
+// ---- the largest error allowed, in units in the last place of the exact result; lane.hpp states the same
+// -------------
 
 struct Range {
     double low, high;
@@ -58,7 +59,8 @@ static_assert(std::size(bounds) == size_t(Tested::count));
 // Vector and scalar lanes are the same arithmetic, but each may contract to multiply-adds in its own way.
 constexpr double most_between_lanes = 9;
 
-// ---- references -------------------------------------------------------------------------------------------------------
+// ---- references
+// -------------------------------------------------------------------------------------------------------
 
 constexpr long double pi = 3.14159265358979323846264338327950288L;
 
@@ -113,7 +115,8 @@ W reference(Tested function, W x) {
     return x;
 }
 
-// ---- numbers ----------------------------------------------------------------------------------------------------------
+// ---- numbers
+// ----------------------------------------------------------------------------------------------------------
 
 template <class T>
 struct Wider;
@@ -162,9 +165,9 @@ double error_of(T got, Wide<T> want, Wide<T> units) {
     if (std::isnan(want) || std::isnan(got)) return std::isnan(want) && std::isnan(got) ? 0 : inf;
     if (got == T(want)) return units == 0 || std::isinf(got) ? 0 : double(std::fabs(got - want) * units);
     if (std::isinf(want)) return inf;
-    const Wide<T> value = std::isinf(got) ? std::copysign(std::ldexp(Wide<T>(1), std::numeric_limits<T>::max_exponent),
-                                                          Wide<T>(got))
-                                          : Wide<T>(got);
+    const Wide<T> value =
+        std::isinf(got) ? std::copysign(std::ldexp(Wide<T>(1), std::numeric_limits<T>::max_exponent), Wide<T>(got))
+                        : Wide<T>(got);
     return double(std::fabs(value - want) * units);
 }
 
@@ -184,16 +187,37 @@ std::vector<T> special_values() {
     using L = std::numeric_limits<T>;
     constexpr int around = 4;
     const long double ln2 = std::log(2.0L);
-    std::vector<T> places = {T(0), L::denorm_min(), L::min(), L::max(), T(0.5), T(1), T(2), T(3), T(std::sqrt(0.5L)),
-                             T(std::sqrt(2.0L))};
+    std::vector<T> places = {T(0), L::denorm_min(),    L::min(),          L::max(), T(0.5), T(1), T(2),
+                             T(3), T(std::sqrt(0.5L)), T(std::sqrt(2.0L))};
     // Where the arguments are clamped, results become subnormal or overflow, and bits of a result are lost.
     for (int i = 1; i <= 120; ++i) places.push_back(T(i));
-    for (double x : {700.0, 708.0, 708.4, 709.0, 709.7827128933841, 710.0, 744.0, 745.0, 745.1332191019412, 745.5, 746.0,
-                     87.33654, 88.0, 88.02969, 88.72283, 103.27893, 103.97208, 12.84, 13.2, 14.17, 37.5193, 38.4, 38.5674})
+    for (double x : {700.0,
+                     708.0,
+                     708.4,
+                     709.0,
+                     709.7827128933841,
+                     710.0,
+                     744.0,
+                     745.0,
+                     745.1332191019412,
+                     745.5,
+                     746.0,
+                     87.33654,
+                     88.0,
+                     88.02969,
+                     88.72283,
+                     103.27893,
+                     103.97208,
+                     12.84,
+                     13.2,
+                     14.17,
+                     37.5193,
+                     38.4,
+                     38.5674})
         places.push_back(T(x));
-    for (int k = 0; k <= 2200; ++k) places.push_back(T(k * ln2 / 2));      // borders of exp's reduction
+    for (int k = 0; k <= 2200; ++k) places.push_back(T(k * ln2 / 2));                   // borders of exp's reduction
     for (int k = -8; k <= 8; ++k) places.push_back(T(std::ldexp(std::sqrt(0.5L), k)));  // and of log's
-    for (int k = 0; k <= 64; ++k) places.push_back(T(k) / 64);             // turns
+    for (int k = 0; k <= 64; ++k) places.push_back(T(k) / 64);                          // turns
     for (int k = L::min_exponent - L::digits; k < L::max_exponent; ++k) places.push_back(std::ldexp(T(1), k));
     std::vector<T> values = {L::infinity(), -L::infinity(), L::quiet_NaN(), -L::quiet_NaN(), L::signaling_NaN()};
     for (T place : places) {
@@ -208,7 +232,8 @@ std::vector<T> special_values() {
     return values;
 }
 
-// ---- measuring --------------------------------------------------------------------------------------------------------
+// ---- measuring
+// --------------------------------------------------------------------------------------------------------
 
 template <class T>
 struct Worst {
@@ -220,7 +245,9 @@ constexpr int64_t block = 4096;
 
 // --function: the only one to be measured, if any.
 std::string only_function;
-bool is_measured(int f) { return only_function.empty() || only_function == bounds[f].name; }
+bool is_measured(int f) {
+    return only_function.empty() || only_function == bounds[f].name;
+}
 
 // The largest errors found so far for one type, by function and set.
 template <class T>
@@ -261,7 +288,8 @@ class Survey {
                 }
                 Worst<T>& between = between_[f][s];
                 for (int64_t i = 0; i < n; ++i) {
-                    if (std::fabs(Wide<T>(got_[0][i]) - got_[1][i]) * units_[i] <= between.error || !inside_[i]) continue;
+                    if (std::fabs(Wide<T>(got_[0][i]) - got_[1][i]) * units_[i] <= between.error || !inside_[i])
+                        continue;
                     const double error = error_of<T>(got_[0][i], Wide<T>(got_[1][i]), units_[i]);
                     if (error > between.error) between = {error, x[i]};
                 }
@@ -271,8 +299,8 @@ class Survey {
 
     void report() const {
         const char* type = sizeof(T) == 4 ? "float32" : "float64";
-        std::printf("\n%s: largest error in units in the last place, %lld numbers\n%-12s%8s", type, (long long)count_, "",
-                    "bound");
+        std::printf("\n%s: largest error in units in the last place, %lld numbers\n%-12s%8s", type, (long long)count_,
+                    "", "bound");
         for (const NamedSet& set : sets_) std::printf("%9s%9s%9s", set.name, "scalar", "between");
         std::printf("   worst at\n");
         for (int f = 0; f < int(Tested::count); ++f) {
@@ -296,12 +324,14 @@ class Survey {
             for (size_t s = 0; s < sets_.size(); ++s) {
                 for (int scalar = 0; scalar < 2; ++scalar) {
                     const Worst<T>& w = worst_[f][2 * s + scalar];
-                    CHECK(w.error <= bound, "%s, %s, %s lanes of %s: %.3f units at %.17g, the bound is %.2f", bounds[f].name,
-                          type, scalar ? "scalar" : "vector", sets_[s].name, w.error, double(w.at), bound);
+                    CHECK(w.error <= bound, "%s, %s, %s lanes of %s: %.3f units at %.17g, the bound is %.2f",
+                          bounds[f].name, type, scalar ? "scalar" : "vector", sets_[s].name, w.error, double(w.at),
+                          bound);
                 }
                 const Worst<T>& w = between_[f][s];
-                CHECK(w.error <= most_between_lanes, "%s, %s, %s: vector and scalar lanes are %.3f units apart at %.17g",
-                      bounds[f].name, type, sets_[s].name, w.error, double(w.at));
+                CHECK(w.error <= most_between_lanes,
+                      "%s, %s, %s: vector and scalar lanes are %.3f units apart at %.17g", bounds[f].name, type,
+                      sets_[s].name, w.error, double(w.at));
             }
         }
     }
@@ -325,7 +355,8 @@ void measure_all(Survey<T>& survey, const std::vector<T>& values) {
 void survey_floats(Survey<float>& survey, uint64_t stride) {
     static float x[block];
     for (uint64_t bits = 0; bits < uint64_t(1) << 32;) {
-        for (int64_t i = 0; i < block; ++i, bits += stride) x[i] = from_bits<float>(uint32_t(bits));  // the last block wraps
+        for (int64_t i = 0; i < block; ++i, bits += stride)
+            x[i] = from_bits<float>(uint32_t(bits));  // the last block wraps
         survey.measure(x, block);
     }
 }
@@ -350,7 +381,8 @@ void survey_doubles(Survey<double>& survey, int64_t samples) {
     }
 }
 
-// ---- what is known exactly --------------------------------------------------------------------------------------------
+// ---- what is known exactly
+// --------------------------------------------------------------------------------------------
 
 template <class T>
 void test_exact_functions(const NamedSet& named, const std::vector<T>& special) {
@@ -397,24 +429,63 @@ void test_special_results(const NamedSet& named) {
     };
     using F = Tested;
     const Case cases[] = {
-        {F::exp, 0, 1}, {F::exp, T(-0.0), 1}, {F::exp, infinite, infinite}, {F::exp, -infinite, 0}, {F::exp, most, infinite},
-        {F::exp, -most, 0}, {F::exp, tiny, 1},
-        {F::expm1, 0, 0}, {F::expm1, T(-0.0), 0}, {F::expm1, infinite, infinite}, {F::expm1, -infinite, -1},
-        {F::expm1, most, infinite}, {F::expm1, -most, -1},
-        {F::log, 0, -infinite}, {F::log, T(-0.0), -infinite}, {F::log, 1, 0}, {F::log, infinite, infinite},
-        {F::log, -infinite, nan}, {F::log, -1, nan}, {F::log, -tiny, nan}, {F::log, -most, nan},
-        {F::log1p, 0, 0}, {F::log1p, tiny, tiny},
-        {F::tanh, 0, 0, true}, {F::tanh, T(-0.0), T(-0.0), true}, {F::tanh, infinite, 1}, {F::tanh, -infinite, -1},
-        {F::tanh, most, 1}, {F::tanh, -most, -1},
-        {F::sigmoid, 0, T(0.5)}, {F::sigmoid, infinite, 1}, {F::sigmoid, -infinite, 0}, {F::sigmoid, -most, 0},
-        {F::softplus, infinite, infinite}, {F::softplus, -infinite, 0}, {F::softplus, most, most}, {F::softplus, -most, 0},
-        {F::normal_cdf, 0, T(0.5)}, {F::normal_cdf, infinite, 1}, {F::normal_cdf, -infinite, 0}, {F::normal_cdf, -most, 0},
-        {F::sin_turns, 0, 0}, {F::sin_turns, T(0.25), 1}, {F::sin_turns, T(0.5), 0}, {F::sin_turns, T(0.75), -1},
+        {F::exp, 0, 1},
+        {F::exp, T(-0.0), 1},
+        {F::exp, infinite, infinite},
+        {F::exp, -infinite, 0},
+        {F::exp, most, infinite},
+        {F::exp, -most, 0},
+        {F::exp, tiny, 1},
+        {F::expm1, 0, 0},
+        {F::expm1, T(-0.0), 0},
+        {F::expm1, infinite, infinite},
+        {F::expm1, -infinite, -1},
+        {F::expm1, most, infinite},
+        {F::expm1, -most, -1},
+        {F::log, 0, -infinite},
+        {F::log, T(-0.0), -infinite},
+        {F::log, 1, 0},
+        {F::log, infinite, infinite},
+        {F::log, -infinite, nan},
+        {F::log, -1, nan},
+        {F::log, -tiny, nan},
+        {F::log, -most, nan},
+        {F::log1p, 0, 0},
+        {F::log1p, tiny, tiny},
+        {F::tanh, 0, 0, true},
+        {F::tanh, T(-0.0), T(-0.0), true},
+        {F::tanh, infinite, 1},
+        {F::tanh, -infinite, -1},
+        {F::tanh, most, 1},
+        {F::tanh, -most, -1},
+        {F::sigmoid, 0, T(0.5)},
+        {F::sigmoid, infinite, 1},
+        {F::sigmoid, -infinite, 0},
+        {F::sigmoid, -most, 0},
+        {F::softplus, infinite, infinite},
+        {F::softplus, -infinite, 0},
+        {F::softplus, most, most},
+        {F::softplus, -most, 0},
+        {F::normal_cdf, 0, T(0.5)},
+        {F::normal_cdf, infinite, 1},
+        {F::normal_cdf, -infinite, 0},
+        {F::normal_cdf, -most, 0},
+        {F::sin_turns, 0, 0},
+        {F::sin_turns, T(0.25), 1},
+        {F::sin_turns, T(0.5), 0},
+        {F::sin_turns, T(0.75), -1},
         {F::sin_turns, 1, 0},
-        {F::cos_turns, 0, 1}, {F::cos_turns, T(0.25), 0}, {F::cos_turns, T(0.5), -1}, {F::cos_turns, T(0.75), 0},
+        {F::cos_turns, 0, 1},
+        {F::cos_turns, T(0.25), 0},
+        {F::cos_turns, T(0.5), -1},
+        {F::cos_turns, T(0.75), 0},
         {F::cos_turns, 1, 1},
-        {F::elu, infinite, infinite}, {F::elu, -infinite, -1}, {F::silu, infinite, infinite}, {F::silu, T(-1e4), 0},
-        {F::gelu, infinite, infinite}, {F::gelu, T(-1e4), 0},
+        {F::elu, infinite, infinite},
+        {F::elu, -infinite, -1},
+        {F::silu, infinite, infinite},
+        {F::silu, T(-1e4), 0},
+        {F::gelu, infinite, infinite},
+        {F::gelu, T(-1e4), 0},
     };
     const auto& lanes = lanes_of<T>(*named.set);
     for (const bool scalar : {false, true})
@@ -450,7 +521,8 @@ int main(int argc, char** argv) {
         } else if (option == "--function" && i + 1 < argc) {
             only_function = argv[++i];
         } else {
-            std::fprintf(stderr, "usage: test_lane [--all | --stride N] [--samples N] [--isa NAME] [--function NAME]\n");
+            std::fprintf(stderr,
+                         "usage: test_lane [--all | --stride N] [--samples N] [--isa NAME] [--function NAME]\n");
             return 2;
         }
     }

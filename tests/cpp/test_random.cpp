@@ -63,8 +63,9 @@ void test_philox(const char* set, const char* lanes, decltype(Functions<float>::
                granule);
         for (int w = 0; w < 4; ++w)
             for (int i = 0; i < granule; ++i)
-                CHECK(out[w * granule + i] == k.result.w[w], "Philox of a known vector, word %d: %08x instead of %08x, %s of %s",
-                      w, out[w * granule + i], k.result.w[w], lanes, set);
+                CHECK(out[w * granule + i] == k.result.w[w],
+                      "Philox of a known vector, word %d: %08x instead of %08x, %s of %s", w, out[w * granule + i],
+                      k.result.w[w], lanes, set);
     }
     constexpr int n = 4096;
     Words32 low(n), high(n), out(4 * n);
@@ -89,9 +90,10 @@ void test_philox(const char* set, const char* lanes, decltype(Functions<float>::
 
 // Words from which every rounding and both ends follow.
 void interesting_words(Words32& high, Words32& low) {
-    const uint32_t ends[] = {0,          1,          2,          3,          0x7f,       0x80,       0xff,       0x100,
-                             0x7fffff,   0x800000,   0x1000000,  0x1000001,  0x7fffffff, 0x80000000, 0x80000001, 0xfffffe00,
-                             0xffffff00, 0xffffff7f, 0xffffff80, 0xffffffbf, 0xfffffffd, 0xfffffffe, 0xffffffff};
+    const uint32_t ends[] = {0,          1,          2,          3,          0x7f,       0x80,
+                             0xff,       0x100,      0x7fffff,   0x800000,   0x1000000,  0x1000001,
+                             0x7fffffff, 0x80000000, 0x80000001, 0xfffffe00, 0xffffff00, 0xffffff7f,
+                             0xffffff80, 0xffffffbf, 0xfffffffd, 0xfffffffe, 0xffffffff};
     for (uint32_t h : ends)
         for (uint32_t l : ends) {
             high.push_back(h);
@@ -122,8 +124,8 @@ void test_uniform(const NamedSet& named) {
                                                  : ((long double)high[i] * 0x1p32L + low[i] + 0.5L) * 0x1p-64L;
         CHECK(vector[i] > 0 && vector[i] <= 1, "uniform(%08x, %08x) gave %.17g, %s", high[i], low[i], double(vector[i]),
               named.name);
-        CHECK(vector[i] == scalar[i], "uniform(%08x, %08x): %.17g in vector lanes, %.17g in scalar ones, %s", high[i], low[i],
-              double(vector[i]), double(scalar[i]), named.name);
+        CHECK(vector[i] == scalar[i], "uniform(%08x, %08x): %.17g in vector lanes, %.17g in scalar ones, %s", high[i],
+              low[i], double(vector[i]), double(scalar[i]), named.name);
         const long double unit = std::numeric_limits<T>::epsilon() * exact;
         CHECK(std::fabs(vector[i] - exact) <= unit, "uniform(%08x, %08x) gave %.17g, %s", high[i], low[i],
               double(vector[i]), named.name);
@@ -142,7 +144,8 @@ std::vector<T> draw(const Functions<T>& functions, bool logistic, uint64_t seed,
 
 // Box-Muller and the logistic quantile in long double, from the very same words: (high, low) of four columns.
 long double exact_uniform(uint32_t high, uint32_t low, bool twice) {
-    return twice ? ((long double)high * 0x1p32L + low + 0.5L) * 0x1p-64L : (long double)(high >> 1) * 0x1p-31L + 0x1p-33L;
+    return twice ? ((long double)high * 0x1p32L + low + 0.5L) * 0x1p-64L
+                 : (long double)(high >> 1) * 0x1p-31L + 0x1p-33L;
 }
 
 template <class T>
@@ -162,7 +165,8 @@ void test_columns(const NamedSet& named) {
             const uint64_t row = uint64_t(first + i);
             Four high, low{};
             high = philox_of({{uint32_t(row), uint32_t(row >> 32), 5, 0}}, uint32_t(seed), uint32_t(seed >> 32));
-            if (twice) low = philox_of({{uint32_t(row), uint32_t(row >> 32), 5, 1}}, uint32_t(seed), uint32_t(seed >> 32));
+            if (twice)
+                low = philox_of({{uint32_t(row), uint32_t(row >> 32), 5, 1}}, uint32_t(seed), uint32_t(seed >> 32));
             for (int k = 0; k < 4; ++k) {
                 long double want, condition;
                 if (logistic) {
@@ -190,8 +194,9 @@ void test_columns(const NamedSet& named) {
         const std::vector<T> later = draw(lanes.vector, logistic, seed, first + granule + 1, 5, granule);
         for (int k = 0; k < 4; ++k)
             for (int64_t i = 0; i < granule; ++i)
-                CHECK(later[k * granule + i] == vector[k * n + granule + 1 + i], "%s column %d depends on the call, %s, %s",
-                      logistic ? "logistic" : "normal", k, type, named.name);
+                CHECK(later[k * granule + i] == vector[k * n + granule + 1 + i],
+                      "%s column %d depends on the call, %s, %s", logistic ? "logistic" : "normal", k, type,
+                      named.name);
     }
 }
 
@@ -228,7 +233,8 @@ void test_ends(const NamedSet& named) {
 void test_logistic_is_continuous(const NamedSet& named) {
     const Lanes<double>& lanes = named.set->f64;
     for (const uint32_t bit : {0u, 1u, 2u, 3u, 7u, 1000u, 0x7ffffffeu}) {
-        // Up to the last number before 2^-31 (bit + 1) and on from there; half way is where the low word's top bit comes in.
+        // Up to the last number before 2^-31 (bit + 1) and on from there; half way is where the low word's top bit
+        // comes in.
         Words32 high(4 * granule), low(4 * granule);
         const uint32_t at[4][2] = {{bit, 0x7fffffffu}, {bit, 0x80000000u}, {bit, 0xffffffffu}, {bit + 1, 0}};
         for (int i = 0; i < 4; ++i) {
@@ -276,7 +282,8 @@ void test_moments(const NamedSet& named) {
     const double pi = std::acos(-1.0);
     for (const bool logistic : {false, true}) {
         const double deviation = logistic ? pi / std::sqrt(3.0) : 1;
-        const double fourth = logistic ? 4.2 : 3, sixth = logistic ? 279.0 / 7 : 15, eighth = logistic ? 3429.0 / 5 : 105;
+        const double fourth = logistic ? 4.2 : 3, sixth = logistic ? 279.0 / 7 : 15,
+                     eighth = logistic ? 3429.0 / 5 : 105;
         const std::vector<T> x = draw(functions, logistic, 2024, 0, 0, n);
         for (int k = 0; k < 4; ++k) {
             double sums[4] = {}, with_next_row = 0, with_next_column = 0;
@@ -293,8 +300,8 @@ void test_moments(const NamedSet& named) {
             const double spread[4] = {1, fourth - 1, sixth, eighth - fourth * fourth};
             for (int m = 0; m < 4; ++m)
                 CHECK(std::fabs(sums[m] / n - want[m]) < 5 * std::sqrt(spread[m] / n),
-                      "%s column %d, moment %d is %g instead of %g, float%d, %s", logistic ? "logistic" : "normal", k, m + 1,
-                      sums[m] / n, want[m], int(8 * sizeof(T)), named.name);
+                      "%s column %d, moment %d is %g instead of %g, float%d, %s", logistic ? "logistic" : "normal", k,
+                      m + 1, sums[m] / n, want[m], int(8 * sizeof(T)), named.name);
             CHECK(std::fabs(with_next_row) < 5 * std::sqrt(double(n)), "%s column %d: rows are correlated, %s",
                   logistic ? "logistic" : "normal", k, named.name);
             CHECK(std::fabs(with_next_column) < 5 * std::sqrt(double(n)), "%s columns %d and %d are correlated, %s",

@@ -125,7 +125,8 @@ Program<T> small_program() {
     std::vector<int> levels, degrees;
     for (int c = 0; c < features; ++c) levels.push_back(c + 1);
     for (int u = 0; u < hidden; ++u) degrees.push_back(u % features);
-    const auto masked = std::make_shared<MaskedTransform>(options, levels, std::vector<std::vector<int>>{degrees, degrees});
+    const auto masked =
+        std::make_shared<MaskedTransform>(options, levels, std::vector<std::vector<int>>{degrees, degrees});
     StepSpec transform{}, reversed{};
     transform.kind = StepSpec::Kind::masked;
     transform.masked = masked;
@@ -144,9 +145,10 @@ std::vector<T> some_numbers(size_t n, uint32_t seed) {
     return out;
 }
 
-// Values, log-determinants and log-densities of one call, side by side.
+// Values, log-determinants and log-densities of one call, side by side; with the weights given, or the present ones.
 template <class T>
-std::vector<T> run(const Program<T>& program, const std::vector<T>& x, bool inverse) {
+std::vector<T> run(const Program<T>& program, const std::vector<T>& x, bool inverse,
+                   const typename Program<T>::Weights* weights = nullptr) {
     const int64_t rows = int64_t(x.size()) / features;
     std::vector<T> out(size_t(rows) * (features + 2));
     const ArrayView input{reinterpret_cast<const char*>(x.data()), int64_t(features * sizeof(T)), int64_t(sizeof(T)),
@@ -158,7 +160,7 @@ std::vector<T> run(const Program<T>& program, const std::vector<T>& x, bool inve
     request.value = out.data();
     request.log_det = request.value + rows * features;
     request.log_prob = request.log_det + rows;
-    program.run(request);
+    weights ? program.run(request, *weights) : program.run(request);
     return out;
 }
 
@@ -181,7 +183,8 @@ void test_same_bits_for_any_number_of_threads() {
             CHECK(finite, "results of %d rows", rows);
             for (const int threads : {2, 3, 5}) {
                 set_num_threads(threads);
-                CHECK(same_bits(run(program, x, inverse), want), "%d rows, inverse %d, %d threads", rows, inverse, threads);
+                CHECK(same_bits(run(program, x, inverse), want), "%d rows, inverse %d, %d threads", rows, inverse,
+                      threads);
             }
         }
     }
@@ -192,7 +195,8 @@ template <class T>
 void test_readers_and_a_writer() {
     set_num_threads(2);
     Program<T> program = small_program<T>();
-    const std::vector<T> versions[2] = {some_numbers<T>(program.n_weights(), 1), some_numbers<T>(program.n_weights(), 2)};
+    const std::vector<T> versions[2] = {some_numbers<T>(program.n_weights(), 1),
+                                        some_numbers<T>(program.n_weights(), 2)};
     // As they come back: what is not a weight is zero.
     std::vector<T> stored[2];
     std::vector<T> x[2] = {some_numbers<T>(3 * features, 5), some_numbers<T>(300 * features, 6)};
@@ -227,13 +231,14 @@ void test_readers_and_a_writer() {
             }
         });
     int writes = 0;
-    while (writes < 300 || ((seen[0] < 20 || seen[1] < 20) && writes < 100000)) {
+    while (torn == 0 && (writes < 300 || ((seen[0] < 20 || seen[1] < 20) && writes < 100000))) {
         program.set_weights(versions[writes++ & 1].data());
         std::this_thread::yield();
     }
     stop = true;
     for (std::thread& r : readers) r.join();
-    CHECK(torn == 0, "%d results belong to neither version, %d and %d to one", torn.load(), seen[0].load(), seen[1].load());
+    CHECK(torn == 0, "%d results belong to neither version, %d and %d to one", torn.load(), seen[0].load(),
+          seen[1].load());
     CHECK(seen[0] > 0 && seen[1] > 0, "readers saw %d results of one version and %d of the other in %d writes",
           seen[0].load(), seen[1].load(), writes);
 }
@@ -272,38 +277,40 @@ void test_a_forked_child_computes() {
     }
 }
 
-// The fork falls into other threads' calls, in the pool and in a program's reads and writes.
+// The fork falls into other threads' calls, which took their weights before.
 void test_a_fork_during_other_threads_calls() {
     set_num_threads(3);
     Program<float> program = small_program<float>();
-    const std::vector<float> weights = some_numbers<float>(program.n_weights(), 1);
-    program.set_weights(weights.data());
+    const std::vector<float> old_numbers = some_numbers<float>(program.n_weights(), 1);
+    const std::vector<float> new_numbers = some_numbers<float>(program.n_weights(), 2);
     const std::vector<float> one = some_numbers<float>(features, 3), many = some_numbers<float>(600 * features, 4);
-    const std::vector<float> want = run(program, one, false), want_many = run(program, many, false);
+    program.set_weights(new_numbers.data());
+    const std::vector<float> new_one = run(program, one, false), new_many = run(program, many, false);
+    program.set_weights(old_numbers.data());
+    const std::vector<float> old_one = run(program, one, false), old_many = run(program, many, false);
+    const Program<float>::Weights weights = program.snapshot();
     std::atomic<bool> stop{false};
     std::vector<std::thread> others;
-    others.emplace_back([&] {
-        while (!stop) run(program, many, false);
-    });
-    others.emplace_back([&] {
-        while (!stop) run(program, one, false);
-    });
-    others.emplace_back([&] {
-        while (!stop) program.set_weights(weights.data());
-    });
+    for (const std::vector<float>* x : {&one, &many, &many})
+        others.emplace_back([&, x] {
+            while (!stop) run(program, *x, false, &weights);
+        });
     const char* problem = nullptr;
     int forks = 0;
     while (forks < 300 && !problem) {
         ++forks;
         problem = in_a_child([&] {
-            if (!same_bits(run(program, one, false), want) || !same_bits(run(program, many, false), want_many)) return false;
-            program.set_weights(weights.data());
-            return visits_once(100);
+            if (!same_bits(run(program, one, false), old_one) || !same_bits(run(program, many, false), old_many))
+                return false;
+            program.set_weights(new_numbers.data());
+            return same_bits(run(program, one, false), new_one) && same_bits(run(program, many, false), new_many) &&
+                   visits_once(100);
         });
     }
     stop = true;
     for (std::thread& t : others) t.join();
     CHECK(problem == nullptr, "child %d of a fork during other threads' calls %s", forks, problem ? problem : "");
+    CHECK(same_bits(run(program, many, false), old_many), "the parent goes on after %d forks", forks);
 }
 
 }  // namespace
