@@ -8,7 +8,9 @@
 
 namespace headrace {
 
-__device__ inline int64_t element_of_thread() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
+__device__ inline int64_t element_of_thread() {
+    return int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+}
 
 // out[k * n + i] is function k of x[i], in the order written here.
 template <class T>
@@ -72,10 +74,10 @@ __global__ void random_columns(bool logistic, uint64_t seed, int64_t first, uint
     for (int k = 0; k < 4; ++k) out[i * 4 + k] = columns.column[k];
 }
 
-#define HR_INSTANTIATE(T)                                                                                         \
-    template __global__ void lane_functions(const T*, const T*, T*, int64_t);                                     \
-    template __global__ void map_functions(int, MapOptions<T>, const T*, const T*, T*, T*, T*, T*, int64_t);      \
-    template __global__ void activation_functions(int, const T*, T*, int64_t);                                    \
+#define HR_INSTANTIATE(T)                                                                                    \
+    template __global__ void lane_functions(const T*, const T*, T*, int64_t);                                \
+    template __global__ void map_functions(int, MapOptions<T>, const T*, const T*, T*, T*, T*, T*, int64_t); \
+    template __global__ void activation_functions(int, const T*, T*, int64_t);                               \
     template __global__ void random_columns(bool, uint64_t, int64_t, uint32_t, T*, int64_t);
 HR_INSTANTIATE(float)
 HR_INSTANTIATE(double)

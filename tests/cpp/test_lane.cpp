@@ -154,9 +154,14 @@ template <class T>
 Wide<T> units_of(Wide<T> x) {
     using L = std::numeric_limits<T>;
     if (!std::isfinite(x)) return 0;
-    int exponent = L::min_exponent - 1;
-    if (x != 0) exponent = std::min(std::max(std::ilogb(x), exponent), L::max_exponent - 1);
-    return std::ldexp(Wide<T>(1), L::digits - 1 - exponent);
+    constexpr int lowest = L::min_exponent - 1, highest = L::max_exponent - 1;
+    if constexpr (sizeof(Wide<T>) == sizeof(double)) {  // by hand: this is called for each of 2^32 floats
+        const int exponent = int(to_bits(double(x)) >> 52 & 0x7ff) - 1023;
+        return from_bits<double>(uint64_t(1023 + L::digits - 1 - std::clamp(exponent, lowest, highest)) << 52);
+    } else {
+        const int exponent = x == 0 ? lowest : std::clamp(std::ilogb(x), lowest, highest);
+        return std::ldexp(Wide<T>(1), L::digits - 1 - exponent);
+    }
 }
 
 // The error of `got` in units; an infinity that should be a finite number counts as the next power of two.
