@@ -76,8 +76,8 @@ class Ratio:
 
 
 def hidden_degrees(features: int, width: int) -> list[int]:
-    """Degrees of a masked layer's units: 1, ..., features - 1, over and over (the order does not matter here)."""
-    return [1 + unit % (features - 1) if features > 1 else 0 for unit in range(width)]
+    """Degrees of a masked layer's units: spread evenly over 1, ..., features - 1."""
+    return [1 + unit * (features - 1) // width if features > 1 else 0 for unit in range(width)]
 
 
 def masked_weights(features: int, hidden: Sequence[int], parameters: int = 2) -> int:
