@@ -83,9 +83,10 @@ class Pool {
                 std::thread(&Pool::work_loop, this, worker.get()).detach();
                 workers_.push_back(std::move(worker));
             }
-        } catch (const std::exception&) {  // no more threads, or no memory for one
+        } catch (const std::exception&) {
+            helpers = int(workers_.size());  // no more threads, or no memory for one
         }
-        return std::min(helpers, int(workers_.size()));
+        return helpers;
     }
 
     void work() {
