@@ -67,7 +67,9 @@ class Pool {
     // In a forked child the workers do not exist (their words stay: nothing says when they are out of use), and the
     // lock may have been held.
     void forget_workers() {
-        for (auto& worker : workers_) static_cast<void>(worker.release());
+        for (auto& worker : workers_) {
+            [[maybe_unused]] const Worker* lost = worker.release();
+        }
         workers_.clear();
         inside_ = false;
         new (&busy_) std::mutex;

@@ -335,7 +335,8 @@ int main(int argc, char** argv) {
     if (part != "threads") {
         test_a_forked_child_computes();
 #ifdef __SANITIZE_ADDRESS__
-        std::printf("skipped: fork during other threads' calls, as AddressSanitizer's allocator may then stay locked\n");
+        std::printf(
+            "skipped: fork during other threads' calls, as AddressSanitizer's allocator may then stay locked\n");
 #else
         test_a_fork_during_other_threads_calls();
 #endif
