@@ -25,7 +25,7 @@ namespace {
 
 constexpr double inf = std::numeric_limits<double>::infinity();
 
-// ---- the largest error allowed, in units in the last place of the exact result; lane.hpp states the same ----
+// ---- the largest error allowed, in units in the last place of the exact result; lane.hpp states the same ----------
 
 struct Range {
     double low, high;
@@ -58,8 +58,7 @@ static_assert(std::size(bounds) == size_t(Tested::count));
 // Vector and scalar lanes are the same arithmetic, but each may contract to multiply-adds in its own way.
 constexpr double most_between_lanes = 2;
 
-// ---- references
-// -------------------------------------------------------------------------------------------------------
+// ---- references ---------------------------------------------------------------------------------------------------
 
 constexpr long double pi = 3.14159265358979323846264338327950288L;
 
@@ -114,8 +113,7 @@ W reference(Tested function, W x) {
     return x;
 }
 
-// ---- numbers
-// ----------------------------------------------------------------------------------------------------------
+// ---- numbers ------------------------------------------------------------------------------------------------------
 
 template <class T>
 struct Wider;
@@ -236,8 +234,7 @@ std::vector<T> special_values() {
     return values;
 }
 
-// ---- measuring
-// --------------------------------------------------------------------------------------------------------
+// ---- measuring ----------------------------------------------------------------------------------------------------
 
 template <class T>
 struct Worst {
@@ -385,8 +382,7 @@ void survey_doubles(Survey<double>& survey, int64_t samples) {
     }
 }
 
-// ---- what is known exactly
-// --------------------------------------------------------------------------------------------
+// ---- what is known exactly ----------------------------------------------------------------------------------------
 
 template <class T>
 void test_exact_functions(const NamedSet& named, const std::vector<T>& special) {
