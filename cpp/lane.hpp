@@ -224,8 +224,9 @@ template <class V>
 HR_FN V log(V x) {
     using F = Format<Scalar<V>>;
     const auto tiny = x < F::smallest_normal;
-    const Int<V> bits = bit_cast<Int<V>>(select(tiny, x * F::to_normal, x));
-    const Int<V> n = (bits - F::sqrt_half) >> F::mantissa_bits;  // mantissa into [sqrt(1/2), sqrt(2))
+    const Int<V> bits =
+        bit_cast<Int<V>>(select(tiny, abs(x) * F::to_normal, x));  // |x|: bits of a negative would overflow below
+    const Int<V> n = (bits - F::sqrt_half) >> F::mantissa_bits;    // mantissa into [sqrt(1/2), sqrt(2))
     const V f = bit_cast<V>(bits - (n << F::mantissa_bits)) - Scalar<V>(1);
     const V exponent = convert<V>(n) - select(tiny, splat<V>(F::mantissa_bits), splat<V>(0));
     // log(1 + f) = 2 atanh(s), s = f / (2 + f), arranged so that the leading term f is exact.

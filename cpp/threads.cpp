@@ -67,10 +67,7 @@ class Pool {
     // In a forked child the workers do not exist (their words stay: nothing says when they are out of use), and the
     // lock may have been held.
     void forget_workers() {
-        for (auto& worker : workers_) {
-            [[maybe_unused]] const Worker* lost = worker.release();
-        }
-        workers_.clear();
+        new (&workers_) std::vector<std::unique_ptr<Worker>>;  // unread: the fork may have come in the middle of hire()
         inside_ = false;
         new (&busy_) std::mutex;
     }
