@@ -89,7 +89,8 @@ PlanStorage sequential_plan(const MaskedTransform& t, int panel) {
 }
 
 int choose_panel(const MaskedTransform& t) {
-    // Measured on Zen 4: a panel of about 24 units a layer is enough, and more than 32 levels never pay.
+    // Seen on Zen 4, sampling 100 rows: 784 features with [1024] take 24 ms without panels and 17 ms with 8 to 48 units of
+    // panel, alike; 43 and 64 features with 4 to 12 units a level show no difference beyond the noise.
     constexpr double units_of_panel = 24;
     constexpr int most_levels = 32;
     double units = 0;
