@@ -89,8 +89,8 @@ PlanStorage sequential_plan(const MaskedTransform& t, int panel) {
 }
 
 int choose_panel(const MaskedTransform& t) {
-    // Seen on Zen 4, sampling 100 rows: 784 features with [1024] take 24 ms without panels and 17 ms with 8 to 48 units of
-    // panel, alike; 43 and 64 features with 4 to 12 units a level show no difference beyond the noise.
+    // Seen on Zen 4, sampling 100 rows: 784 features with [1024] take 24 ms without panels and 17 ms with 8 to 48 units
+    // of panel, alike; 43 and 64 features with 4 to 12 units a level show no difference beyond the noise.
     constexpr double units_of_panel = 24;
     constexpr int most_levels = 32;
     double units = 0;

@@ -43,13 +43,25 @@ def test_a_sample_is_the_base_sample_pushed_through(place, inverted, dtype):
         cases.assert_close(log_prob, judge.log_prob(x), magnitude=100.0, depth=64)
 
 
-def test_a_mean_far_larger_than_the_scale_cancels_nowhere():
+def far_from_zero():
+    """Rows of which float32 keeps every digit, although mean / scale is 3e5, and what they standardise to."""
     x = np.float32(1000.0) + np.linspace(-0.01, 0.01, 41, dtype="float32")[:, None]
-    want = (x.astype("float64") - 1000.0) / 3e-3
-    behind_a_permutation = hr.Flow([hr.Standardize([1000.0], [3e-3]), hr.Permutation([0])])
-    before_a_network = hr.Flow([hr.MaskedAutoregressive(1, map="additive"), hr.Standardize([1000.0], [3e-3])])
-    assert np.abs(behind_a_permutation.to_latent(x)[0] - want).max() < 1e-6
-    assert np.abs(before_a_network.to_latent(x)[0] - want).max() < 0.2  # the fresh shift; the digits come from x
-    base = hr.Flow([], hr.Normal(1, 1000.0, 3e-3, trainable=False))
+    return x, (x.astype("float64") - 1000.0) / 3e-3
+
+
+def identity_network():
+    """A transform that changes no bit, so that a Standardize on its latent side is no longer at the data end."""
+    network = hr.MaskedAutoregressive(1, map="additive", hidden=(4,))
+    network.parameters = np.zeros_like(network.parameters)
+    return network
+
+
+@pytest.mark.parametrize("rows", [5, 41])
+@pytest.mark.parametrize("behind", [[], [hr.Permutation([0])], [identity_network()]], ids=["end", "moved", "middle"])
+def test_a_mean_far_larger_than_the_scale_cancels_nowhere(behind, rows):
+    x, want = (a[:rows] for a in far_from_zero())
+    z, _ = hr.Flow([hr.Standardize([1000.0], [3e-3]), *behind]).to_latent(x)
+    assert np.abs(z - want).max() < 1e-6
+    flow = hr.Flow(behind, hr.Normal(1, 1000.0, 3e-3, trainable=False))
     want_log_prob = -0.5 * want[:, 0] ** 2 - 0.5 * np.log(2 * np.pi) - np.log(3e-3)
-    assert np.abs(base.log_prob(x) - want_log_prob).max() < 1e-5
+    assert np.abs(flow.log_prob(x) - want_log_prob).max() < 1e-5
