@@ -69,6 +69,12 @@ def assert_matches(got, want, given, dtype, *, depth=4):
     assert_close(log_det, want[1], magnitude=np.sqrt(given.shape[1]), depth=depth)
 
 
+def check_directions(library, judge, given, context, dtype, depth=4):
+    """Both directions of a transform against its reference."""
+    assert_matches(library.forward(given, context), judge.forward(given, context), given, dtype, depth=depth)
+    assert_matches(library.inverse(given, context), judge.inverse(given, context), given, dtype, depth=depth)
+
+
 def assert_same_bits(got, want):
     """Equal bit for bit; tells -0 from 0 and lets NaN equal NaN."""
     assert got.dtype == want.dtype

@@ -41,11 +41,6 @@ def pair(dense, passive, activation="relu", **settings):
     return library, reference.Coupling(dense.network(activation), dense.features, passive, **settings)
 
 
-def check_directions(library, judge, given, context, dtype, depth=4):
-    cases.assert_matches(library.forward(given, context), judge.forward(given, context), given, dtype, depth=depth)
-    cases.assert_matches(library.inverse(given, context), judge.inverse(given, context), given, dtype, depth=depth)
-
-
 @pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 @pytest.mark.parametrize("scale", reference.LOG_SCALES)
 @every_formula
@@ -68,7 +63,7 @@ def test_every_shape_matches_the_reference(features, passive, context, hidden, d
     library, judge = pair(dense, passive)
     for n in (1, 9, 101):
         row_context = cases.rows(n, context, dtype, "context") if context else None
-        check_directions(library, judge, cases.rows(n, features, dtype), row_context, dtype, depth=6)
+        cases.check_directions(library, judge, cases.rows(n, features, dtype), row_context, dtype, depth=6)
 
 
 @pytest.mark.parametrize("map", reference.MAPS)
@@ -79,7 +74,7 @@ def test_maps_layouts_and_output_orders_match_the_reference(map, layout, reverse
     outputs = reference.MAPS[map].parameters[:: -1 if reverse else 1]
     dense = network(7, (6, 2), outputs=outputs, layout=layout).astype(dtype)
     library, judge = pair(dense, (6, 2), "tanh", map=map, formula=formula)
-    check_directions(library, judge, cases.rows(60, 7, dtype), None, dtype)
+    cases.check_directions(library, judge, cases.rows(60, 7, dtype), None, dtype)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
@@ -141,7 +136,7 @@ def test_hard_inputs_match_the_reference(dtype):
     for activation in ("relu", "tanh"):
         dense = network(7, (0, 5, 3)).astype(dtype)
         library, judge = pair(dense, (0, 5, 3), activation)
-        check_directions(library, judge, cases.hard_rows(7, dtype), None, dtype, depth=16)
+        cases.check_directions(library, judge, cases.hard_rows(7, dtype), None, dtype, depth=16)
 
 
 def test_no_masks_means_all_ones(dtype):
@@ -169,7 +164,7 @@ def test_masks_with_zeros_and_dead_units_match_the_reference(change, dtype):
     dense = network(8, (7, 0, 3), 2, change=change).astype(dtype)
     library, judge = pair(dense, (7, 0, 3), "elu")
     given, context = cases.rows(60, 8, dtype), cases.rows(60, 2, dtype, "context")
-    check_directions(library, judge, given, context, dtype)
+    cases.check_directions(library, judge, given, context, dtype)
 
 
 @every_shape
@@ -206,22 +201,22 @@ def test_constructed_couplings_match_the_reference(features, passive, context, f
     cases.randomise(library)
     judge = cases.mirror_coupling(library, passive, "softplus", **settings)
     row_context = cases.rows(60, context, dtype, "context") if context else None
-    check_directions(library, judge, cases.rows(60, features, dtype), row_context, dtype, depth=8)
+    cases.check_directions(library, judge, cases.rows(60, features, dtype), row_context, dtype, depth=8)
 
 
 def test_no_passive_coordinate_leaves_a_conditioner_of_context_alone(dtype):
     dense = network(3, (), 2).astype(dtype)
     library, judge = pair(dense, ())
     given, context = cases.rows(60, 3, dtype), cases.rows(60, 2, dtype, "context")
-    check_directions(library, judge, given, context, dtype)
+    cases.check_directions(library, judge, given, context, dtype)
 
 
 def test_context_may_be_one_row_for_all(dtype):
     dense = network(5, (1, 2), 3).astype(dtype)
     library, judge = pair(dense, (1, 2))
     given, context = cases.rows(50, 5, dtype), cases.rows(1, 3, dtype, "context")
-    check_directions(library, judge, given, context, dtype)
-    check_directions(library, judge, given, context[0], dtype)
+    cases.check_directions(library, judge, given, context, dtype)
+    cases.check_directions(library, judge, given, context[0], dtype)
 
 
 def test_fresh_couplings_are_near_the_identity():

@@ -29,11 +29,6 @@ def inputs(dense, n, dtype):
     return cases.rows(n, dense.features, dtype), context
 
 
-def check_directions(library, judge, given, context, dtype, depth=4):
-    cases.assert_matches(library.forward(given, context), judge.forward(given, context), given, dtype, depth=depth)
-    cases.assert_matches(library.inverse(given, context), judge.inverse(given, context), given, dtype, depth=depth)
-
-
 # --- values against the reference -----------------------------------------------------------------------------------
 
 
@@ -57,7 +52,7 @@ def test_every_kind_of_network_matches_the_reference(name, reads, formula, dtype
     dense = cases.made(**cases.NETWORKS[name]).astype(dtype)
     library, judge = pair(dense, reads=reads, formula=formula)
     for n in (1, 9, 101):
-        check_directions(library, judge, *inputs(dense, n, dtype), dtype, depth=16 if dense.features == 64 else 4)
+        cases.check_directions(library, judge, *inputs(dense, n, dtype), dtype, depth=16 if dense.features == 64 else 4)
 
 
 @pytest.mark.parametrize("layout", ["interleaved", "blocked"])
@@ -67,7 +62,7 @@ def test_every_kind_of_network_matches_the_reference(name, reads, formula, dtype
 def test_layouts_and_output_orders_match_the_reference(layout, outputs, name, reads, dtype):
     dense = cases.made(**cases.NETWORKS[name], layout=layout, outputs=outputs).astype(dtype)
     library, judge = pair(dense, "tanh", reads=reads)
-    check_directions(library, judge, *inputs(dense, 50, dtype), dtype)
+    cases.check_directions(library, judge, *inputs(dense, 50, dtype), dtype)
 
 
 @pytest.mark.parametrize("map", reference.MAPS)
@@ -76,7 +71,7 @@ def test_layouts_and_output_orders_match_the_reference(layout, outputs, name, re
 def test_every_map_matches_the_reference(map, layout, reads, formula, dtype):
     dense = cases.made(context=1, outputs=reference.MAPS[map].parameters, layout=layout).astype(dtype)
     library, judge = pair(dense, "elu", map=map, reads=reads, formula=formula)
-    check_directions(library, judge, *inputs(dense, 101, dtype), dtype)
+    cases.check_directions(library, judge, *inputs(dense, 101, dtype), dtype)
 
 
 def test_the_additive_map_has_exactly_no_log_det(dtype):
@@ -92,7 +87,7 @@ def test_the_slope_is_the_references(scale, slope, dtype):
     dense = cases.made(gain=2.0).astype(dtype)
     library, judge = pair(dense, scale=scale, slope=slope)
     given, _ = inputs(dense, 33, dtype)
-    check_directions(library, judge, given, None, dtype, depth=8)
+    cases.check_directions(library, judge, given, None, dtype, depth=8)
 
 
 def test_hard_inputs_match_the_reference(dtype):
@@ -102,7 +97,7 @@ def test_hard_inputs_match_the_reference(dtype):
             dense = cases.made(hidden=(17, 13), key=(activation,)).astype(dtype)
             library, judge = pair(dense, activation, reads=reads, formula=formula)
             given = cases.hard_rows(7, dtype)
-            check_directions(library, judge, given, None, dtype, depth=16)
+            cases.check_directions(library, judge, given, None, dtype, depth=16)
 
 
 def test_context_may_be_one_row_for_all(dtype):
@@ -110,7 +105,7 @@ def test_context_may_be_one_row_for_all(dtype):
     library, judge = pair(dense)
     given, context = inputs(dense, 50, dtype)
     for one in (context[0], context[:1]):
-        check_directions(library, judge, given, one, dtype)
+        cases.check_directions(library, judge, given, one, dtype)
 
 
 # --- masks ----------------------------------------------------------------------------------------------------------
@@ -212,7 +207,7 @@ def test_constructed_transforms_match_the_reference(features, hidden, order, con
     judge = cases.mirror_masked(library, "silu", **settings)
     given = cases.rows(60, features, dtype)
     row_context = cases.rows(60, context, dtype, "context") if context else None
-    check_directions(library, judge, given, row_context, dtype)
+    cases.check_directions(library, judge, given, row_context, dtype)
 
 
 @pytest.mark.parametrize("order", [None, (3, 1, 6, 0, 2, 5, 4), (6, 5, 4, 3, 2, 1, 0)])
@@ -324,7 +319,7 @@ def test_mu_and_sigma_in_one_formula_are_minus_mu_over_sigma_and_one_over_sigma_
         )
         given, _ = inputs(dense, 60, dtype)
         # The reference keeps float64 weights here, so the rounding of the weights counts as well.
-        check_directions(other, judge, given, None, dtype, depth=16)
+        cases.check_directions(other, judge, given, None, dtype, depth=16)
 
 
 @every_side
