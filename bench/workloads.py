@@ -6,13 +6,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
-FAMILIES = ("maf", "iaf", "realnvp")
-VERBS = ("log_prob", "sample")
+FAMILIES = ("maf", "iaf", "realnvp", "nsf", "nsf_coupling")
+VERBS = ("log_prob", "sample", "train")
+COUPLINGS = ("realnvp", "nsf_coupling")
+SPLINES = ("nsf", "nsf_coupling")
+
+# Of all splines, and of the optimiser step that "train" times: Adam on the mean negative log-likelihood of the rows.
+BINS = 8
+BOUND = 5.0
+LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One model and one call of it; `aim` is how many times as fast as the best peer it should be."""
+    """One model and one call of it; `aim` is how many times as fast as the best peer it should be.
+
+    ``nsf`` is the autoregressive spline flow, ``nsf_coupling`` the one of couplings. The verb ``train`` is one step of
+    an optimiser: mean negative log-likelihood of the rows, its gradient, and the update of the weights.
+    """
 
     family: str
     features: int
@@ -39,17 +50,19 @@ class Workload:
     @property
     def sequential(self) -> bool:
         """Whether the conditioner reads the side that the call builds."""
-        return (self.family, self.verb) in (("maf", "sample"), ("iaf", "log_prob"))
+        if self.family == "iaf":
+            return self.verb != "sample"
+        return self.family in ("maf", "nsf") and self.verb == "sample"
 
     @property
     def mirrored(self) -> Workload:
         """The same model and rows in the other direction."""
-        return replace(self, verb=VERBS[1 - VERBS.index(self.verb)])
+        return replace(self, verb="log_prob" if self.verb == "sample" else "sample")
 
     @property
     def flops(self) -> int:
         """Floating-point operations that one call needs in matrix products."""
-        return needed_flops(self.family, self.features, self.hidden, self.transforms, self.rows)
+        return needed_flops(self.family, self.features, self.hidden, self.transforms, self.rows, self.verb)
 
     def to_dict(self) -> dict:
         """The workload as JSON can hold it."""
@@ -80,19 +93,24 @@ def hidden_degrees(features: int, width: int) -> list[int]:
     return [1 + unit * (features - 1) // width if features > 1 else 0 for unit in range(width)]
 
 
-def masked_weights(features: int, hidden: Sequence[int], parameters: int = 2) -> int:
-    """Weights that exist in the masked network of one autoregressive transform without context.
+def masked_layers(features: int, hidden: Sequence[int], parameters: int = 2) -> list[int]:
+    """Weights that exist in each layer of the masked network of one autoregressive transform without context.
 
     Coordinate i = 1, ..., features has level i. A hidden unit sees units and coordinates up to its own degree; the
     parameters of coordinate i see the hidden units of degree i - 1 and less.
     """
     below = list(range(1, features + 1))
-    total = 0
+    layers = []
     for width in hidden:
         degrees = hidden_degrees(features, width)
-        total += _count(below, degrees)
+        layers.append(_count(below, degrees))
         below = degrees
-    return total + parameters * _count(below, range(features))
+    return [*layers, parameters * _count(below, range(features))]
+
+
+def masked_weights(features: int, hidden: Sequence[int], parameters: int = 2) -> int:
+    """The sum of `masked_layers`."""
+    return sum(masked_layers(features, hidden, parameters))
 
 
 def _count(below: Sequence[int], above: Sequence[int]) -> int:
@@ -106,17 +124,37 @@ def _count(below: Sequence[int], above: Sequence[int]) -> int:
     return sum(up_to[degree] for degree in above)
 
 
-def coupling_weights(features: int, hidden: Sequence[int], parameters: int = 2) -> int:
-    """Weights in the dense network of one coupling that keeps half of the coordinates (rounded down)."""
+def coupling_layers(features: int, hidden: Sequence[int], parameters: int = 2) -> list[int]:
+    """Weights in each layer of the dense network of one coupling that keeps half of the coordinates (rounded down)."""
     kept = features // 2
     sizes = [kept, *hidden, parameters * (features - kept)]
-    return sum(lower * upper for lower, upper in pairwise(sizes))
+    return [lower * upper for lower, upper in pairwise(sizes)]
 
 
-def needed_flops(family: str, features: int, hidden: Sequence[int], transforms: int, rows: int) -> int:
-    """Multiplications and additions of the existing weights, each used once a row: the least any direction needs."""
-    weights = coupling_weights if family == "realnvp" else masked_weights
-    return 2 * rows * transforms * weights(features, hidden)
+def coupling_weights(features: int, hidden: Sequence[int], parameters: int = 2) -> int:
+    """The sum of `coupling_layers`."""
+    return sum(coupling_layers(features, hidden, parameters))
+
+
+def map_parameters(family: str) -> int:
+    """Parameters that a network makes for one coordinate: shift and scale, or widths, heights and inner slopes."""
+    return 3 * BINS - 1 if family in SPLINES else 2
+
+
+def needed_flops(
+    family: str, features: int, hidden: Sequence[int], transforms: int, rows: int, verb: str = "log_prob"
+) -> int:
+    """Multiplications and additions of the existing weights, each used once a row: the least any direction needs.
+
+    A training step uses them three times: forward, for the gradient of the units below, and for their own. Nobody asks
+    for the gradient of the data, so the first layer of the transform that reads them is used twice.
+    """
+    layers_of = coupling_layers if family in COUPLINGS else masked_layers
+    layers = layers_of(features, hidden, map_parameters(family))
+    uses = transforms * sum(layers)
+    if verb == "train":
+        uses = 3 * uses - layers[0]
+    return 2 * rows * uses
 
 
 MAF_64 = Workload("maf", 64, (256, 256), 5, "log_prob", 10_000, aim=2.4)
@@ -125,6 +163,7 @@ IAF_64 = Workload("iaf", 64, (256, 256), 5, "log_prob", 10_000, aim=140)
 MAF_784 = Workload("maf", 784, (1024,), 5, "sample", 100, aim=800)
 REALNVP_64 = Workload("realnvp", 64, (256, 256), 8, "log_prob", 10_000, aim=1.25)
 REALNVP_2 = Workload("realnvp", 2, (64, 64), 8, "log_prob", 100_000, aim=2.2)
+NSF_16 = Workload("nsf", 16, (128, 128), 5, "log_prob", 10_000, aim=4)
 
 WORKLOADS: tuple[Workload, ...] = (
     MAF_64,
@@ -139,9 +178,20 @@ WORKLOADS: tuple[Workload, ...] = (
     MAF_784,
     REALNVP_64,
     replace(REALNVP_64, verb="sample", aim=1.5),
-    *(replace(REALNVP_64, verb=verb, rows=rows, aim=aim) for rows, aim in ((100, 2), (1, 8)) for verb in VERBS),
+    *(
+        replace(REALNVP_64, verb=verb, rows=rows, aim=aim)
+        for rows, aim in ((100, 2), (1, 8))
+        for verb in ("log_prob", "sample")
+    ),
     REALNVP_2,
     replace(REALNVP_2, verb="sample"),
+    replace(NSF_16, family="nsf_coupling", aim=1.7),
+    NSF_16,
+    replace(NSF_16, verb="sample", aim=60),
+    Workload("maf", 6, (100, 100), 5, "train", 512, aim=3.5),
+    replace(MAF_43, verb="train", rows=100, aim=2.8),
+    replace(MAF_43, verb="train", rows=1000, aim=2.5),
+    replace(REALNVP_64, verb="train", rows=1000, aim=1.4),
 )
 
 # Sampling, random numbers included, over density evaluation of the same flow: at most so much.

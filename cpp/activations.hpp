@@ -1,5 +1,7 @@
 // THE list of activations of hidden units. ReLU is applied inside the product kernel, the others by a sweep over the
 // finished units while they are in L1.
+//
+// `slope` is the derivative, from the value where that determines it (slope_of_value), else from the argument.
 #pragma once
 
 #include "lane.hpp"
@@ -21,12 +23,22 @@ struct Relu {
     HR_FN static V value(V x) {
         return max(x, Scalar<V>(0));
     }
+    static constexpr bool slope_of_value = true;
+    template <class V>
+    HR_FN static V slope(V y) {
+        return select(y > Scalar<V>(0), splat<V>(1), splat<V>(0));
+    }
 };
 
 struct Tanh {
     template <class V>
     HR_FN static V value(V x) {
         return tanh(x);
+    }
+    static constexpr bool slope_of_value = true;
+    template <class V>
+    HR_FN static V slope(V y) {
+        return Scalar<V>(1) - y * y;
     }
 };
 
@@ -36,12 +48,23 @@ struct Elu {
     HR_FN static V value(V x) {
         return select(x < Scalar<V>(0), expm1(min(x, Scalar<V>(0))), x);
     }
+    static constexpr bool slope_of_value = true;
+    template <class V>
+    HR_FN static V slope(V y) {
+        return min(y, Scalar<V>(0)) + Scalar<V>(1);
+    }
 };
 
 struct Silu {
     template <class V>
     HR_FN static V value(V x) {
         return x * sigmoid(x);
+    }
+    static constexpr bool slope_of_value = false;
+    template <class V>
+    HR_FN static V slope(V x) {
+        const V s = sigmoid(x);
+        return s * (x * sigmoid(-x) + Scalar<V>(1));
     }
 };
 
@@ -51,12 +74,23 @@ struct Gelu {
     HR_FN static V value(V x) {
         return x * normal_cdf(x);
     }
+    static constexpr bool slope_of_value = false;
+    template <class V>
+    HR_FN static V slope(V x) {
+        const V density = exp(x * x * Scalar<V>(-0.5)) * Scalar<V>(0.39894228040143267794);
+        return normal_cdf(x) + x * density;
+    }
 };
 
 struct Softplus {
     template <class V>
     HR_FN static V value(V x) {
         return softplus(x);
+    }
+    static constexpr bool slope_of_value = true;
+    template <class V>
+    HR_FN static V slope(V y) {
+        return -expm1(-y);
     }
 };
 

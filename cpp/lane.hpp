@@ -210,6 +210,14 @@ HR_FN V exp(V x) {
     return (parts.expm1_r + Scalar<V>(1)) * power_of_two<V>(half) * power_of_two<V>(parts.n - half);
 }
 
+// e^x where neither the result nor its reciprocal is subnormal or overflows: |x| <= 87 (float), 708 (double). At most
+// 1.1 ulp.
+template <class V>
+HR_FN V exp_moderate(V x) {
+    const ExpParts<V> parts = exp_parts(x);
+    return (parts.expm1_r + Scalar<V>(1)) * power_of_two<V>(parts.n);
+}
+
 // e^x - 1 without cancellation, for every x. At most 2 ulp.
 template <class V>
 HR_FN V expm1(V x) {

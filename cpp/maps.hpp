@@ -3,6 +3,7 @@
 
 #include "maps/additive.hpp"
 #include "maps/affine.hpp"
+#include "maps/rq_spline.hpp"
 
 // X(index, type, name in Python, scale function in Python)
 #define HR_MAPS(X)                                    \
@@ -10,7 +11,8 @@
     X(1, Affine<Exponential>, "affine", "exp")        \
     X(2, Affine<SoftplusScale>, "affine", "softplus") \
     X(3, Affine<SigmoidScale>, "affine", "sigmoid")   \
-    X(4, Additive, "additive", "")
+    X(4, Additive, "additive", "")                    \
+    X(5, RqSpline, "rq_spline", "")
 
 namespace headrace {
 namespace {

@@ -93,9 +93,11 @@ std::vector<int> levels_of(const MaskedOptions& o, const BitRows& reach, int n_p
 
 }  // namespace
 
+static_assert(max_bins == RqSpline::max_bins);
+
 const std::vector<MapInfo>& map_list() {
     static const std::vector<MapInfo> maps = {
-#define HR_ROW(index, type, name, scale) {name, scale, type::n_params},
+#define HR_ROW(index, type, name, scale) {name, scale, &type::n_params},
         HR_MAPS(HR_ROW)
 #undef HR_ROW
     };
@@ -122,7 +124,8 @@ MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels,
     : options_(std::move(options)), levels_(std::move(levels)), degrees_(std::move(degrees)) {
     const MaskedOptions& o = options_;
     map_ = find_map(o.map, o.scale);
-    n_params_ = map_list()[map_].n_params;
+    if (o.bins < 2 || o.bins > max_bins) throw std::invalid_argument("bins: expected 2 to 64");
+    n_params_ = map_list()[map_].n_params(o.bins);
     const auto& activations = activation_list();
     const auto found = std::find(activations.begin(), activations.end(), o.activation);
     if (found == activations.end()) throw std::invalid_argument("activation: there is none called " + o.activation);
@@ -148,7 +151,7 @@ MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels,
 
 MaskedTransform MaskedTransform::from_masks(MaskedOptions o, const std::vector<std::vector<uint8_t>>& masks,
                                             const std::vector<int>& sizes) {
-    const int n_params = map_list()[find_map(o.map, o.scale)].n_params, n_layers = int(masks.size());
+    const int n_params = map_list()[find_map(o.map, o.scale)].n_params(o.bins), n_layers = int(masks.size());
     const size_t n_reads = o.reads.size();
     if (n_layers < 1 || sizes.size() != masks.size() + 1 || sizes.front() != int(n_reads) + o.context ||
         sizes.back() != int(o.active.size()) * n_params)
@@ -255,6 +258,10 @@ int MaskedTransform::first_of_degree(int layer, int degree) const {
     return int(std::lower_bound(d.begin(), d.end(), degree) - d.begin());
 }
 
+int MaskedTransform::live_units(int layer) const {
+    return layer + 1 == int(layers_.size()) ? layers_[layer].out : first_of_degree(layer, max_level_);
+}
+
 int MaskedTransform::inputs_up_to(int level) const {
     return int(std::upper_bound(input_level_.begin(), input_level_.end(), level) - input_level_.begin());
 }
@@ -314,10 +321,22 @@ void MaskedTransform::clear_masked(T* weights) const {
             if (pinned_[i]) weights[i] = T(0);
 }
 
+template <class T>
+void MaskedTransform::clear_dead(T* gradient) const {
+    for (int l = 0; l < int(layers_.size()); ++l) {
+        const LayerShape& layer = layers_[l];
+        for (int u = live_units(l); u < layer.out; ++u) {
+            std::fill_n(gradient + layer.row[u], layer.visible[u], T(0));
+            gradient[layer.bias + u] = T(0);
+        }
+    }
+}
+
 #define HR_INSTANTIATE(T)                                                             \
     template void MaskedTransform::pack(const std::vector<DenseLayer<T>>&, T*) const; \
     template void MaskedTransform::unpack(const T*, int, T*, T*) const;               \
-    template void MaskedTransform::clear_masked(T*) const;
+    template void MaskedTransform::clear_masked(T*) const;                            \
+    template void MaskedTransform::clear_dead(T*) const;
 HR_INSTANTIATE(float)
 HR_INSTANTIATE(double)
 #undef HR_INSTANTIATE

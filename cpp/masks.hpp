@@ -24,7 +24,8 @@ struct MaskedOptions {
     std::vector<int> reads;   // the coordinates that the network reads, in the order of its columns; context follows
     std::vector<int> active;  // the coordinates that it gives parameters for, in the order of its rows
     std::string map, scale, activation;
-    double slope = 1e-3;
+    double slope = 1e-3, bound = 5;
+    int bins = 8;
     bool reads_data = true;       // the conditioner sees x, or z
     bool formula_to_data = true;  // the map's forward direction gives x, or z
 };
@@ -61,6 +62,8 @@ class MaskedTransform {
     bool reads_passive_only() const;
     // The first sorted unit of hidden layer l (or output) whose degree is at least d.
     int first_of_degree(int layer, int degree) const;
+    // So many units of a layer are computed: the first ones; units of degree max_level are dead.
+    int live_units(int layer) const;
     // So many sorted inputs have a level (context: 0) of at most `level`.
     int inputs_up_to(int level) const;
 
@@ -73,6 +76,9 @@ class MaskedTransform {
     // Sets everything to zero that is not a weight: padding, and what the masks hide.
     template <class T>
     void clear_masked(T* weights) const;
+    // The same for a gradient, where nothing flows into dead units either.
+    template <class T>
+    void clear_dead(T* gradient) const;
 
   private:
     void lay_out();
@@ -90,8 +96,9 @@ class MaskedTransform {
 // The maps and activations compiled in, in the order of their indices.
 struct MapInfo {
     std::string name, scale;
-    int n_params;
+    int (*n_params)(int bins);
 };
+constexpr int max_bins = 64;  // of a spline
 const std::vector<MapInfo>& map_list();
 const std::vector<std::string>& activation_list();
 int find_map(const std::string& name, const std::string& scale);

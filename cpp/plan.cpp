@@ -53,13 +53,56 @@ class Planner {
     int op_ = 0, coordinate_ = 0;
 };
 
+// Columns [begin, end) of a layer, from all units that see the first of them.
+void add_columns(BackPlanStorage& plan, const MaskedTransform& t, int layer, int begin, int end) {
+    const auto& shape = t.layers()[layer];
+    while (begin < end) {
+        const int blocks = (end - begin + row_block - 1) / row_block;
+        const int columns = std::min(row_block, (end - begin + blocks - 1) / blocks);
+        const int row0 =
+            int(std::upper_bound(shape.visible.begin(), shape.visible.end(), begin) - shape.visible.begin());
+        const int row1 = t.live_units(layer);
+        plan.ops.push_back({layer, begin, columns, std::min(row0, row1), row1});
+        begin += columns;
+    }
+}
+
 }  // namespace
+
+BackPlanStorage parallel_back_plan(const MaskedTransform& t) {
+    BackPlanStorage plan;
+    const int last = int(t.layers().size()) - 1;
+    for (int l = last; l >= 0; --l) {
+        const int columns = l == 0 ? t.layers()[0].in : t.live_units(l - 1);
+        // Blocks start where a row's padding cannot end inside them.
+        for (int begin = 0; begin < columns; begin += row_block)
+            add_columns(plan, t, l, begin, std::min(columns, begin + row_block));
+    }
+    plan.phases.push_back({0, int(t.active_order().size()), 0, int(plan.ops.size())});
+    return plan;
+}
+
+BackPlanStorage sequential_back_plan(const MaskedTransform& t) {
+    BackPlanStorage plan;
+    const int last = int(t.layers().size()) - 1, n_params = t.n_params();
+    for (int level = t.max_level(); level >= 1; --level) {
+        const int op_begin = int(plan.ops.size());
+        for (int l = last; l >= 0; --l) {
+            if (l == 0) {
+                add_columns(plan, t, 0, level == 1 ? 0 : t.inputs_up_to(level - 2), t.inputs_up_to(level - 1));
+            } else if (level - 1 < t.max_level()) {
+                add_columns(plan, t, l, t.first_of_degree(l - 1, level - 1), t.first_of_degree(l - 1, level));
+            }
+        }
+        plan.phases.push_back({t.first_of_degree(last, level) / n_params, t.first_of_degree(last, level + 1) / n_params,
+                               op_begin, int(plan.ops.size())});
+    }
+    return plan;
+}
 
 PlanStorage parallel_plan(const MaskedTransform& t) {
     Planner plan(t);
-    for (int l = 0; l < plan.last_layer(); ++l)  // units of degree max_level are dead
-        plan.whole_blocks(l, plan.first(l, t.max_level()));
-    plan.whole_blocks(plan.last_layer(), t.layers().back().out);
+    for (int l = 0; l <= plan.last_layer(); ++l) plan.whole_blocks(l, t.live_units(l));
     plan.settle(t.max_level());
     return plan.finish();
 }

@@ -14,6 +14,12 @@ struct PlanStorage {
     Plan view() const { return {ops.data(), phases.data(), int(phases.size())}; }
 };
 
+struct BackPlanStorage {
+    std::vector<BackOp> ops;
+    std::vector<BackPhase> phases;
+    BackPlan view() const { return {ops.data(), phases.data(), int(phases.size())}; }
+};
+
 // Everything is known that the network reads: layer by layer, then all coordinates.
 PlanStorage parallel_plan(const MaskedTransform& t);
 
@@ -21,6 +27,13 @@ PlanStorage parallel_plan(const MaskedTransform& t);
 // time, what they see from before the panel comes first, in full blocks, and the small triangle inside follows level by
 // level.
 PlanStorage sequential_plan(const MaskedTransform& t, int panel);
+
+// The way back of the parallel direction: all coordinates, then layer by layer.
+BackPlanStorage parallel_back_plan(const MaskedTransform& t);
+
+// The way back of the sequential direction: a coordinate that was built may be read by those of higher levels, so that
+// its gradient is whole once theirs went through the network. Level by level in reverse, each weight once.
+BackPlanStorage sequential_back_plan(const MaskedTransform& t);
 
 // The panel that fills the register blocks of the product kernel.
 int choose_panel(const MaskedTransform& t);

@@ -3,47 +3,30 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstdlib>
 #include <new>
 #include <stdexcept>
+#include <utility>
 
+#include "activations.hpp"
+#include "compiled.hpp"
 #include "isa.hpp"
 #include "threads.hpp"
 
 namespace headrace {
 namespace {
 
-constexpr size_t cache_line = 64;
-
 // Tiles are as high as max_tile_vectors, and lower where they would leave the L2 cache.
 constexpr int min_tile_vectors = 3;
 constexpr int64_t tile_cache_bytes = 768 * 1024;
 
-}  // namespace
-
-template <class T>
-std::unique_ptr<T[], FreeAligned<T>> aligned_zeros(size_t n) {
-    const size_t bytes = (n * sizeof(T) / cache_line + 1) * cache_line;
-    T* p = static_cast<T*>(std::aligned_alloc(cache_line, bytes));
-    if (!p) throw std::bad_alloc();
-    std::fill_n(p, n, T(0));
-    return std::unique_ptr<T[], FreeAligned<T>>(p);
+int padded(int n) {
+    return (n + row_padding - 1) / row_padding * row_padding;
 }
 
-namespace {
-
-// Scratch of one thread, kept from call to call: allocating it anew would cost page faults in every call.
-template <class T>
-T* thread_scratch(size_t n) {
-    thread_local std::unique_ptr<T[], FreeAligned<T>> buffer;
-    thread_local size_t size = 0;
-    if (size < n) {
-        buffer.reset();
-        size = 0;
-        buffer = aligned_zeros<T>(n);
-        size = n;
-    }
-    return buffer.get();
+bool activation_has_slope_of_value(int activation) {
+    bool result = false;
+    with_activation(activation, [&]<class A>() { result = A::slope_of_value; });
+    return result;
 }
 
 // The slot of every coordinate where a network finds its inputs: context, what it reads by level, the rest.
@@ -60,35 +43,18 @@ std::vector<int> network_slots(const MaskedTransform& t) {
 }  // namespace
 
 template <class T>
-struct Program<T>::Compiled {
-    Chain<T> chain;
-    std::vector<Step<T>> steps;
-    std::vector<int> load_slot, store_slot;
-    std::vector<double> load_shift, load_scale, store_shift, store_scale;
-    // Owners of what the steps point to; a list never moves its elements.
-    std::vector<std::unique_ptr<PlanStorage>> plans;
-    std::vector<std::unique_ptr<std::vector<Layer>>> layers;
-    std::vector<std::unique_ptr<std::vector<int>>> slots;
-    std::vector<std::unique_ptr<std::vector<double>>> factors;
-
-    const int* keep(std::vector<int> v) {
-        slots.push_back(std::make_unique<std::vector<int>>(std::move(v)));
-        return slots.back()->data();
-    }
-    Plan keep(PlanStorage plan) {
-        plans.push_back(std::make_unique<PlanStorage>(std::move(plan)));
-        return plans.back()->view();
-    }
-    const double* keep(std::vector<double> v) {
-        factors.push_back(std::make_unique<std::vector<double>>(std::move(v)));
-        return factors.back()->data();
-    }
-};
-
-template <class T>
-Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps)
-    : features_(features), context_(context), base_(base), steps_(std::move(steps)) {
+Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps,
+                    ContextScale context_scale)
+    : features_(features),
+      context_(context),
+      base_(base),
+      steps_(std::move(steps)),
+      context_shift_(std::move(context_scale.mean)) {
     if (features < 1 || context < 0) throw std::invalid_argument("features: expected at least 1");
+    for (double std : context_scale.std) context_scale_.push_back(1 / std);
+    if (context_shift_.size() != context_scale_.size() ||
+        (!context_shift_.empty() && context_shift_.size() != size_t(context)))
+        throw std::invalid_argument("context_scale: expected a mean and a std for each context column");
     active_isa();  // refuse a bad HEADRACE_ISA here, not in a call
     for (const StepSpec& s : steps_) {
         const size_t n = size_t(features);
@@ -125,7 +91,7 @@ Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> 
         with_base_[inverse] = compile(inverse, 0);
         transforms_only_[inverse] = base_steps ? compile(inverse, base_steps) : with_base_[inverse];
     }
-    weights_ = Weights(aligned_zeros<T>(n_weights_ + row_padding));  // biases are read a whole vector at a time
+    weights_ = aligned_zeros<T>(n_weights_ + row_padding);  // biases are read a whole vector at a time
 }
 
 // Steps in the order of execution. Permutations only rename slots, and a step writes its result where the next one
@@ -184,6 +150,8 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
     std::vector<int> where = wanted_slots(0);  // the slot of each coordinate of the current vector
     out.load_slot = where;
     double log_det = 0;
+    TapeShape tape{};
+    int most_panels[2] = {0, 0};
     for (size_t i = 0; i < order.size(); ++i) {
         const Executed& e = order[i];
         if (e.spec->kind == StepSpec::Kind::permutation) {
@@ -240,6 +208,9 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
         m.map = t.map();
         m.activation = t.activation();
         m.has_activation_sweep = activation_list()[t.activation()] != "relu";
+        m.n_params = t.n_params();
+        m.options.bins = t.options().bins;
+        m.options.bound = T(t.options().bound);
         m.options.slope = T(t.options().slope);
         m.options.inverse_clamp = T(1 / std::log(1 / t.options().slope));
         m.weights = step_weights_[e.index];
@@ -247,18 +218,33 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
         m.input_slot = context_ - t.options().context;
 
         auto layers = std::make_unique<std::vector<Layer>>();
-        for (const auto& shape : t.layers()) {
-            layers->push_back({shape.row.data(), shape.bias, shape.out, m.units});
-            m.units += (shape.out + row_padding - 1) / row_padding * row_padding;
+        int panels = 0;
+        for (size_t l = 0; l < t.layers().size(); ++l) {
+            const auto& shape = t.layers()[l];
+            layers->push_back({shape.row.data(), shape.visible.data(), shape.bias, shape.in, shape.out, m.units,
+                               t.live_units(int(l)), panels});
+            m.units += padded(shape.out);
+            panels += padded(shape.in);
         }
+        m.tape_units = tape.lines;
+        tape.lines += m.units;
+        m.tape_slopes = -1;
+        if (!activation_has_slope_of_value(t.activation())) {
+            m.tape_slopes = tape.lines;
+            tape.lines += m.units;
+        }
+        most_panels[out.networks.size() % 2] = std::max(most_panels[out.networks.size() % 2], panels);
+        out.networks.push_back(int(out.steps.size()));
         m.layers = layers->data();
         m.n_layers = int(layers->size());
         out.layers.push_back(std::move(layers));
         if (m.reads_built) {
             m.tile_plan = out.keep(sequential_plan(t, choose_panel(t)));
             m.small_plan = out.keep(sequential_plan(t, 1));
+            m.back_plan = out.keep(sequential_back_plan(t));
         } else {
             m.tile_plan = m.small_plan = out.keep(parallel_plan(t));
+            m.back_plan = out.keep(parallel_back_plan(t));
         }
 
         std::vector<int> built = wanted_slots(i + 1);
@@ -296,9 +282,20 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
     chain.load_scale = data_or_null(out.load_scale);
     chain.store_shift = data_or_null(out.store_shift);
     chain.store_scale = data_or_null(out.store_scale);
+    chain.context_shift = data_or_null(context_shift_);
+    chain.context_scale = data_or_null(context_scale_);
     chain.log_det = log_det;
     chain.steps = out.steps.data();
     chain.n_steps = int(out.steps.size());
+    chain.networks = out.networks.data();
+    chain.n_networks = int(out.networks.size());
+    const auto lines = [&tape](int64_t n) { return std::exchange(tape.lines, tape.lines + n); };
+    const int64_t slots = context_ + features_;
+    tape.states = lines((chain.n_steps + 1) * slots);
+    tape.gradients = lines(2 * slots + row_padding);  // a network's inputs are transposed with the lines up to padding
+    for (int i : {0, 1}) tape.panels[i] = lines(most_panels[i]);
+    tape.sums = lines(2);
+    chain.tape = tape;
     return compiled;
 }
 
@@ -308,12 +305,12 @@ void Program<T>::run(const Request<T>& request) const {
 }
 
 template <class T>
-void Program<T>::run(const Request<T>& request, const Weights& weights) const {
-    if (request.rows == 0) return;
-    const KernelsOf<T>& kernels = kernels_of<T>(*active_isa().table);
-    const Compiled& compiled = *(request.with_base ? with_base_ : transforms_only_)[request.inverse];
-    const Chain<T>& chain = compiled.chain;
+const typename Program<T>::Compiled& Program<T>::compiled_for(const Request<T>& request) const {
+    return *(request.with_base ? with_base_ : transforms_only_)[request.inverse];
+}
 
+template <class T>
+Call<T> Program<T>::call_of(const Request<T>& request, const Weights& weights) const {
     Call<T> call{};
     call.rows = request.rows;
     if (request.input) call.input = *request.input;
@@ -325,13 +322,23 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     call.value = request.value;
     call.log_det = request.log_det;
     call.log_prob = request.log_prob;
+    return call;
+}
+
+template <class T>
+void Program<T>::run(const Request<T>& request, const Weights& weights) const {
+    if (request.rows == 0) return;
+    const KernelsOf<T>& kernels = kernels_of<T>(*active_isa().table);
+    const Compiled& compiled = compiled_for(request);
+    const Chain<T>& chain = compiled.chain;
+    Call<T> call = call_of(request, weights);
 
     if (request.rows < small_batch) {
         kernels.run_small(chain, call, thread_scratch<T>(small_scratch(chain)));
         return;
     }
 
-    std::unique_ptr<T[], FreeAligned<T>> folded;
+    Aligned<T> folded;
     if (n_folded_ > 0 && request.one_context_row) {
         std::vector<T> row(context_);
         bool finite = true;
@@ -345,6 +352,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
                 std::copy_n(p, sizeof(float), reinterpret_cast<char*>(&single));
                 value = single;
             }
+            if (chain.context_scale) value = (value - chain.context_shift[c]) * chain.context_scale[c];
             row[c] = T(value);
             finite = finite && std::isfinite(row[c]);
         }
@@ -396,13 +404,37 @@ void Program<T>::weights(T* out) const {
 }
 
 template <class T>
-void Program<T>::set_weights(const T* in) {
+Aligned<T> Program<T>::cleared_copy(const T* in) const {
     auto fresh = aligned_zeros<T>(n_weights_ + row_padding);
     std::copy_n(in, n_weights_, fresh.get());
     for (size_t i = 0; i < steps_.size(); ++i)
         if (steps_[i].kind == StepSpec::Kind::masked) steps_[i].masked->clear_masked(fresh.get() + step_weights_[i]);
+    return fresh;
+}
+
+template <class T>
+typename Program<T>::Weights Program<T>::weights_of(const T* in) const {
+    return cleared_copy(in);
+}
+
+template <class T>
+void Program<T>::set_weights(const T* in) {
+    std::shared_ptr<T[]> fresh = cleared_copy(in);
     const std::lock_guard<std::mutex> lock(mutex_);
-    weights_ = Weights(std::move(fresh));
+    weights_ = std::move(fresh);
+}
+
+template <class T>
+void Program<T>::update(const std::function<void(T*)>& update) {
+    const std::lock_guard<std::mutex> lock(mutex_);  // nobody takes a snapshot meanwhile
+    if (weights_.use_count() > 1) {
+        std::shared_ptr<T[]> fresh = aligned_zeros<T>(n_weights_ + row_padding);
+        std::copy_n(weights_.get(), n_weights_, fresh.get());
+        weights_ = std::move(fresh);
+    } else {
+        std::atomic_thread_fence(std::memory_order_acquire);  // what the last holder read, it has read
+    }
+    update(weights_.get());
 }
 
 template class Program<float>;

@@ -1,13 +1,14 @@
 // A program: what a flow, or a transform on its own, is compiled to. Steps from latent to data and one weight vector.
 #pragma once
 
-#include <cstdlib>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <vector>
 
 #include "masks.hpp"
 #include "plan.hpp"
+#include "scratch.hpp"
 #include "table.hpp"
 
 namespace headrace {
@@ -19,15 +20,6 @@ struct StepSpec {
     std::vector<int> order;         // permutation: forward gives x[i] = z[order[i]]
     std::vector<double> mean, std;  // standardize: forward gives x = z std + mean
 };
-
-template <class T>
-struct FreeAligned {
-    void operator()(T* p) const { std::free(p); }
-};
-
-// n zeros, aligned to a cache line.
-template <class T>
-std::unique_ptr<T[], FreeAligned<T>> aligned_zeros(size_t n);
 
 // What one call asks for; see Call for the meaning of the pointers.
 template <class T>
@@ -42,11 +34,25 @@ struct Request {
     T *value = nullptr, *log_det = nullptr, *log_prob = nullptr;
 };
 
+// The gradient of some number that depends on the results of a run: `from` holds that with respect to the results, the
+// pointers receive (or are null) those with respect to inputs and context, row by row, and to the weights.
+template <class T>
+struct GradientRequest {
+    Cotangent from{};
+    T *input = nullptr, *context = nullptr, *weights = nullptr;
+};
+
+// How context columns are standardised before the networks read them: (context - mean) / std; empty: not at all.
+struct ContextScale {
+    std::vector<double> mean, std;
+};
+
 template <class T>
 class Program {
   public:
     // The first base_steps steps belong to the base: they lead from the standard density to it.
-    Program(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps = 0);
+    Program(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps = 0,
+            ContextScale context_scale = {});
 
     int features() const { return features_; }
     int context() const { return context_; }
@@ -61,24 +67,38 @@ class Program {
     void run(const Request<T>& request, const Weights& weights) const;
     void run(const Request<T>& request) const;
 
+    // The run of a request, and back. A row that is not finite makes its own gradient NaN, and that of all weights.
+    // The same bits for any number of threads.
+    void run_gradient(const Request<T>& request, const GradientRequest<T>& gradient, const Weights& weights) const;
+
     void weights(T* out) const;
     // Copies in; what is not a weight (padding, masked entries) becomes zero.
     void set_weights(const T* in);
+    // The same as a snapshot that only the caller has.
+    Weights weights_of(const T* in) const;
+
+    // Calls update(weights) on the weights in place, or on a copy that is then published if somebody holds a snapshot.
+    // A caller that may be forked keeps others from forking meanwhile (the GIL does).
+    void update(const std::function<void(T*)>& update);
 
   private:
     struct Compiled;  // the steps in one direction
 
     std::shared_ptr<Compiled> compile(bool inverse, size_t first) const;
+    Aligned<T> cleared_copy(const T* in) const;
+    const Compiled& compiled_for(const Request<T>& request) const;
+    Call<T> call_of(const Request<T>& request, const Weights& weights) const;
 
     int features_, context_;
     Base base_;
     std::vector<StepSpec> steps_;
+    std::vector<double> context_shift_, context_scale_;
     size_t n_weights_ = 0, n_folded_ = 0;
     std::vector<int64_t> step_weights_;                                  // where each step's weights start
     std::vector<int> step_fold_;                                         // and its folded first biases
     std::shared_ptr<const Compiled> with_base_[2], transforms_only_[2];  // forward, inverse
     mutable std::mutex mutex_;  // guards the pointer, not the numbers: they never change once published
-    Weights weights_;
+    std::shared_ptr<T[]> weights_;
 };
 
 extern template class Program<float>;

@@ -1,6 +1,8 @@
 // Compiled once for every instruction set. The table is the only symbol with external linkage (CI looks at the object).
 #include "table.hpp"
 
+#include "kernels/adam-inl.hpp"
+#include "kernels/backward-inl.hpp"
 #include "kernels/chain-inl.hpp"
 #include "kernels/coupling-inl.hpp"
 
@@ -9,7 +11,9 @@ namespace {
 
 template <class T>
 constexpr KernelsOf<T> kernels() {
-    return {run_tile<T>, run_small<T>, fold_context<T>, coupling<T>, width<T>};
+    return {run_tile<T>,    run_small<T>,     fold_context<T>, coupling<T>, coupling_backward<T>,
+            record_tile<T>, backward_tile<T>, sum_weights<T>,  adam<T>,     sum_squares<T>,
+            width<T>};
 }
 
 constexpr int chains = 12;

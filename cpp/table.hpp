@@ -16,6 +16,18 @@ struct KernelsOf {
     // hr.ops: maps on elements that a network of somebody else gave parameters for.
     void (*coupling)(int map, bool inverse, const MapOptions<T>&, const T* in, const T* params, T* value, T* log_det,
                      int64_t rows, int64_t active) noexcept;
+    void (*coupling_backward)(int map, bool inverse, const MapOptions<T>&, const T* in, const T* params,
+                              const T* grad_value, const T* grad_log_det, T* grad_in, T* grad_params, int64_t rows,
+                              int64_t active) noexcept;
+    // Rows [row, row + rows) of a call, kept on a tape; false if a result is not finite. Then the way back, from the
+    // last network to number 0, and the gradient of the weights from a group of tapes.
+    bool (*record_tile)(const Chain<T>&, const Call<T>&, const Back<T>&, int64_t row, int rows, T* tape) noexcept;
+    void (*backward_tile)(const Chain<T>&, const Call<T>&, const Back<T>&, int64_t row, int rows, int network,
+                          T* tape) noexcept;
+    void (*sum_weights)(const Chain<T>&, const Back<T>&, const WeightTask&, const TapeGroup<T>&) noexcept;
+    // An optimiser's step on n numbers, and the sum of the squares of n numbers.
+    void (*adam)(const AdamStep<T>&, const T* gradient, T* weights, T* mean, T* square, int64_t n) noexcept;
+    double (*sum_squares)(const T*, int64_t n) noexcept;
     int width;  // numbers in a vector
 };
 

@@ -15,6 +15,7 @@ constexpr int row_block = 8;         // rows of a weight matrix that share a len
 constexpr int row_padding = 16;      // row lengths and biases are padded to this many weights
 constexpr int max_tile_vectors = 6;  // vectors of rows in a tile: the product kernel's three, twice
 constexpr int small_batch = 8;       // fewer rows than this: the batch's rows are not worth a vector's lanes
+constexpr int sum_rows = 192;        // rows whose share of the weights' gradient is summed in registers
 
 // A block of a masked product: units [row, row + rows) of a layer from inputs [k0, k1).
 struct Op {
@@ -34,18 +35,38 @@ struct Plan {
     int n_phases;
 };
 
+// Backwards: the gradient of inputs [column, column + columns) of a layer from that of its units [row0, row1).
+struct BackOp {
+    int layer, column, columns, row0, row1;
+};
+
+// The map's gradients at some coordinates, then the ops that can be done after them.
+struct BackPhase {
+    int coordinate_begin, coordinate_end, op_begin, op_end;
+};
+
+struct BackPlan {
+    const BackOp* ops;
+    const BackPhase* phases;
+    int n_phases;
+};
+
 struct Layer {
     const uint32_t* row;  // offset of each unit's weights from the transform's first weight
+    const int* visible;   // so many inputs are seen by each unit
     uint32_t bias;        // offset of the biases
-    int out, unit;        // units, and where they start among the scratch units of the transform
+    int in, out, unit;    // inputs, units, and where the units start among the scratch units of the transform
+    int live;             // so many units are seen by anybody
+    int panel;            // where the layer's transposed inputs start among those of the transform
 };
 
 template <class T>
 struct MaskedStep {
     Plan tile_plan, small_plan;
+    BackPlan back_plan;
     const Layer* layers;
     int n_layers, units;  // units: of all layers together
-    int activation, map;
+    int activation, map, n_params;
     MapOptions<T> options;
     bool map_inverse;  // which way the map runs
     bool reads_built;  // the sequential direction: the network reads what is being built
@@ -56,6 +77,7 @@ struct MaskedStep {
     int n_active, n_passive;
     const int *active_given, *active_built;    // slots of the active coordinates, in order of level
     const int *passive_given, *passive_built;  // the rest is copied
+    int64_t tape_units, tape_slopes;           // lines of the tape; slopes: of the activation, -1 if its value tells
 };
 
 // value * scale + shift for each coordinate, or (value - shift) * scale, in float64; at the data end of a chain it is
@@ -82,6 +104,15 @@ struct Step {
 
 enum class Base : int { none, normal, logistic };
 
+// What a tile keeps of a run through the chain, for the way back; places are lines of `height` numbers.
+struct TapeShape {
+    int64_t states;     // coordinates and context before each step and after the last: slots lines each
+    int64_t gradients;  // of the state at hand, and of the one before: slots lines each
+    int64_t panels[2];  // transposed inputs of a network's layers, of odd and even networks
+    int64_t sums;       // one line each: log-determinant, its gradient
+    int64_t lines;      // in all
+};
+
 // A program in one direction.
 template <class T>
 struct Chain {
@@ -92,14 +123,27 @@ struct Chain {
     const int *load_slot, *store_slot;        // of each column
     const double *load_shift, *load_scale;    // (value - shift) * scale on the way in, or null
     const double *store_shift, *store_scale;  // value * scale + shift on the way out, or null
+    const double *context_shift, *context_scale;  // (context - shift) * scale on the way in, or null
     double log_det;                           // the constant part
+    const int* networks;                      // the steps that are networks
+    int n_networks;
+    TapeShape tape;
 };
 
-// An array as NumPy describes it: strides in bytes, any alignment.
+// An array as NumPy describes it: strides in bytes, any alignment. `rows` chooses its rows; null: all in their order.
 struct ArrayView {
     const char* data;
     int64_t row_stride, column_stride;
     bool is_double;
+    const int64_t* rows;
+};
+
+// Where a gradient comes from: that of some number with respect to the results of a run. Missing arrays are null.
+struct Cotangent {
+    ArrayView value;   // by the resulting coordinates
+    ArrayView row;     // by the row's log-determinant or log-density, times row_scale; null: row_scale for all rows
+    double row_scale;  // 0: neither matters
+    bool of_log_prob;  // the row's number is the log-density
 };
 
 // One call. Missing outputs are null; `input.data` is null for a sample.
@@ -114,6 +158,38 @@ struct Call {
     bool inverse;  // data -> latent: the base density belongs to the end of the chain
     const T* weights;
     T *value, *log_det, *log_prob;
+};
+
+// What the way back is asked for.
+template <class T>
+struct Back {
+    Cotangent from;
+    T *input, *context;  // gradients, or null
+    T* weights;          // gradient, or null
+    int height;          // rows of a tile
+};
+
+// A task of the weights' gradient: units [unit0, unit1) of a layer by inputs [input0, input1), summed over the tapes of
+// a group of tiles.
+struct WeightTask {
+    int network, layer, unit0, unit1, input0, input1;
+};
+
+template <class T>
+struct TapeGroup {
+    const T* tapes;
+    int64_t size, rows;  // of one tape, in numbers; rows of all tiles together
+    bool first;          // nothing was summed before
+};
+
+// Adam (Kingma, Ba 2015) with the weight decay of AdamW (Loshchilov, Hutter 2019); factors of one step.
+template <class T>
+struct AdamStep {
+    T mean_decay, square_decay;  // beta1, beta2
+    T rate;                      // learning rate over the mean's bias correction
+    T square_correction;         // 1 / (1 - beta2^t)
+    T epsilon, shrink;           // shrink: 1 - learning rate times weight decay
+    T gradient_scale;            // of the clipped gradient
 };
 
 }  // namespace headrace

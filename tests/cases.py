@@ -69,6 +69,29 @@ def assert_matches(got, want, given, dtype, *, depth=4):
     assert_close(log_det, want[1], magnitude=np.sqrt(given.shape[1]), depth=depth)
 
 
+def spline_magnitudes(given, params, dtype, *, slope=1e-3, bound=5.0, inverse=False):
+    """What errors of a spline are relative to: ``(value, log-derivative)``, one number for each element.
+
+    Places of knots and of values are rounded at the scale of the bound. Such an error comes out multiplied by the
+    steepness there, and by the bend in the log-derivative. With s the mean slope of a bin, its derivative stays below
+    the largest of d0, d1 and 2 s, above the smallest of d0, d1 and 4 s^2 / (2 s + d0 + d1), and its logarithm changes
+    by at most some (d0 + d1) / s + s / min(d0, d1) within the bin. Rounding may choose a neighbouring bin as well.
+    """
+    given, params = np.asarray(given, np.float64), np.asarray(params, np.float64)
+    value, log_derivative = np.abs(given), np.ones_like(given)
+    for shift in (-1.0, 0.0, 1.0):
+        moved = np.clip(given + shift * bound * tolerance(dtype), -bound, bound)
+        (_, _, width, height, d0, d1), _ = reference.spline_bin(moved, params, slope, bound, inverse)
+        steep = height / width
+        top = np.maximum(np.maximum(d0, d1), 2.0 * steep)
+        low = np.minimum(np.minimum(d0, d1), 4.0 * steep**2 / (2.0 * steep + d0 + d1))
+        stretch = np.maximum(1.0, 1.0 / low if inverse else top)
+        bend = 1.0 + (d0 + d1) / steep + steep / np.minimum(d0, d1)
+        value = np.maximum(value, bound * stretch)
+        log_derivative = np.maximum(log_derivative, bend * bound / width * (stretch if inverse else 1.0))
+    return value, log_derivative
+
+
 def check_directions(library, judge, given, context, dtype, depth=4):
     """Both directions of a transform against its reference."""
     assert_matches(library.forward(given, context), judge.forward(given, context), given, dtype, depth=depth)
@@ -160,9 +183,17 @@ def fill(masks, generator, *, gain=1.0, features=0, context=0, outputs=("shift",
     return Dense(weights, biases, list(masks), features, context, outputs, layout)
 
 
-def per_parameter(mask, parameters, layout):
-    """A mask of one row per coordinate, repeated for each parameter in the layout's order of rows."""
-    return np.repeat(mask, parameters, axis=0) if layout == "interleaved" else np.tile(mask, (parameters, 1))
+def sizes_of(outputs, bins=8):
+    """How many numbers each of these names of outputs stands for, whichever map they belong to."""
+    every = {name: size for map in reference.MAPS.values() for name, size in map.sizes(bins).items()}
+    return [every[name] for name in outputs]
+
+
+def per_parameter(mask, sizes, layout):
+    """A mask of one row per coordinate, repeated for each number of it in the layout's order of rows."""
+    if layout == "interleaved":
+        return np.repeat(mask, sum(sizes), axis=0)
+    return np.vstack([np.repeat(mask, size, axis=0) for size in sizes])
 
 
 def levels_of(order, per_level=1):
@@ -172,7 +203,7 @@ def levels_of(order, per_level=1):
     return levels
 
 
-def autoregressive_masks(levels, hidden, context, generator, parameters=2, layout="interleaved"):
+def autoregressive_masks(levels, hidden, context, generator, sizes=(1, 1), layout="interleaved"):
     """Masks by degrees: coordinates have levels, units random degrees; a unit of degree d reads levels below d."""
     levels = np.asarray(levels)
     seen, masks = levels + 1, []
@@ -181,11 +212,11 @@ def autoregressive_masks(levels, hidden, context, generator, parameters=2, layou
         degrees = generator.integers(0, levels.max() + 1, width)
         masks.append(degrees[:, None] >= seen[None, :])
         seen = degrees
-    masks.append(per_parameter(levels[:, None] >= seen[None, :], parameters, layout))
+    masks.append(per_parameter(levels[:, None] >= seen[None, :], sizes, layout))
     return masks
 
 
-def tangled_masks(features, hidden, context, generator, parameters=2, layout="interleaved"):
+def tangled_masks(features, hidden, context, generator, sizes=(1, 1), layout="interleaved"):
     """Masks without any structure but the one needed: units read arbitrary subsets, outputs only earlier coordinates.
 
     The subsets that units read are not nested, so no choice of degrees reproduces these masks.
@@ -203,7 +234,7 @@ def tangled_masks(features, hidden, context, generator, parameters=2, layout="in
     reach = reference.reads(masks)[:, :features]
     earlier = place[None, :] < place[:, None]
     allowed = np.array([[not (unit & ~earlier[i]).any() for unit in reach] for i in range(features)])
-    masks.append(per_parameter(allowed, parameters, layout))
+    masks.append(per_parameter(allowed, sizes, layout))
     return masks
 
 
@@ -230,6 +261,7 @@ def made(
     per_level=1,
     outputs=("shift", "scale"),
     layout="interleaved",
+    bins=8,
     change=None,
     tangled=False,
     gain=1.4,
@@ -237,11 +269,12 @@ def made(
 ):
     """A random masked network in a random order of coordinates, with random degrees."""
     generator = rng("made", features, hidden, context, per_level, outputs, layout, tangled, *key)
+    sizes = sizes_of(outputs, bins)
     if tangled:
-        masks = tangled_masks(features, hidden, context, generator, len(outputs), layout)
+        masks = tangled_masks(features, hidden, context, generator, sizes, layout)
     else:
         levels = levels_of(generator.permutation(features), per_level)
-        masks = autoregressive_masks(levels, hidden, context, generator, len(outputs), layout)
+        masks = autoregressive_masks(levels, hidden, context, generator, sizes, layout)
     if change is not None:
         masks = change(masks, generator)
     return fill(masks, generator, gain=gain, features=features, context=context, outputs=outputs, layout=layout)
@@ -255,13 +288,14 @@ def dense_network(
     *,
     outputs=("shift", "scale"),
     layout="interleaved",
+    bins=8,
     change=None,
     gain=1.4,
     key=(),
 ):
     """A random unmasked network for a coupling: ``inputs`` passive coordinates and the context in."""
     generator = rng("dense", inputs, hidden, active, context, outputs, layout, *key)
-    widths = [inputs + context, *hidden, active * len(outputs)]
+    widths = [inputs + context, *hidden, active * sum(sizes_of(outputs, bins))]
     masks = [np.ones((out, into), bool) for into, out in itertools.pairwise(widths)]
     if change is not None:
         masks = change(masks, generator)

@@ -19,8 +19,15 @@ every_scale = pytest.mark.parametrize("scale", reference.LOG_SCALES)
 
 def batch(rows, active, map, dtype):
     values = cases.rows(rows, active, dtype, "values")
-    width = len(reference.MAPS[map].parameters)
+    if map == "rq_spline":
+        values *= 3  # some lie outside the interval
+    width = reference.MAPS[map].count()
     return values, cases.rng("params", rows, active, map).standard_normal((rows, active, width)).astype(dtype)
+
+
+def depth_of(map):
+    """A spline's softmax, knots, and quotient of quadratics are as long as several layers."""
+    return 24 if map == "rq_spline" else 4
 
 
 @every_kernel
@@ -31,7 +38,7 @@ def test_kernels_match_the_reference(direction, map, scale, shape, dtype):
     kernel, judge = KERNELS[direction]
     values, params = batch(*shape, map, dtype)
     got = kernel(values, params, map, scale=scale, slope=1e-2)
-    cases.assert_matches(got, judge(values, params, map, scale, 1e-2), values, dtype)
+    cases.assert_matches(got, judge(values, params, map, scale, 1e-2), values, dtype, depth=depth_of(map))
 
 
 @every_kernel
@@ -49,12 +56,12 @@ def hard_batch(map, dtype, largest_raw):
     raws = hard[np.abs(hard) <= largest_raw]
     value, shift, raw = (grid.ravel() for grid in np.meshgrid(hard, hard, raws))
     n = len(value) // 20 * 20
-    params = np.stack([shift, raw], axis=1)[:n, : len(reference.MAPS[map].parameters)]
+    params = np.stack([shift, raw], axis=1)[:n, : reference.MAPS[map].count()]
     return value[:n].reshape(-1, 20).astype(dtype), params.reshape(-1, 20, params.shape[1]).astype(dtype)
 
 
 @every_kernel
-@every_map
+@pytest.mark.parametrize("map", ["affine", "additive"])
 @pytest.mark.parametrize(
     ("scale", "largest_raw"),
     [
@@ -73,11 +80,49 @@ def test_hard_inputs_match_the_reference(direction, map, scale, largest_raw, dty
     assert np.isfinite(got_log_det).all()
     magnitude = np.maximum(np.abs(values), np.abs(params[..., 0])).astype(np.float64)
     if direction == "inverse":
-        _, log_scale = reference.MAPS[map].apply(
-            values.astype(float), params.astype(float), lambda raw: reference.LOG_SCALES[scale](raw, 1e-3), False
-        )
+        options = reference.Options(scale, 1e-3)
+        _, log_scale = reference.MAPS[map].apply(values.astype(float), params.astype(float), options, False)
         magnitude *= np.exp(-log_scale)  # the difference is rounded before the division
     cases.assert_close(got_value.reshape(-1), want_value.reshape(-1), magnitude=magnitude.reshape(-1))
+
+
+def hard_splines(bins, dtype, bound, inverse):
+    """Raw parameters from zero to huge, and for each spline: values on its knots and beside them, huge and tiny ones.
+
+    One spline a row of parameters; every one of its coordinates has the same.
+    """
+    generator = cases.rng("hard splines", bins)
+    raw = [np.zeros(3 * bins - 1)]
+    for spread in (1e-30, 0.1, 1.0, 3.0, 30.0, 1e4, 1e30):
+        raw += list(spread * generator.standard_normal((6, 3 * bins - 1)))
+    raw = np.array(raw).astype(dtype)
+    x, y, _ = reference.spline_knots(raw, bound=bound)
+    knots = (y if inverse else x).astype(dtype)
+    middle = (knots[:, 1:] + knots[:, :-1]) / 2
+    end = np.array([bound, np.nextafter(np.dtype(dtype).type(bound), 0), 2 * bound, 1e30, 1e-30, 0.0], dtype)
+    end = np.tile(np.concatenate([end, -end, [np.finfo(dtype).smallest_subnormal]]).astype(dtype), (len(raw), 1))
+    values = np.hstack([knots, np.nextafter(knots, -np.inf), np.nextafter(knots, np.inf), middle, end])
+    params = np.ascontiguousarray(np.broadcast_to(raw[:, None], (*values.shape, raw.shape[1])))
+    return np.ascontiguousarray(values, dtype), params
+
+
+@every_kernel
+@pytest.mark.parametrize("bins", [2, 3, 8, 64])
+@pytest.mark.parametrize("bound", [5.0, 0.5])
+def test_hard_splines_match_the_reference(direction, bins, bound, dtype):
+    """Each element at its own scale, one coordinate a row so that each log-derivative is seen alone."""
+    kernel, judge = KERNELS[direction]
+    values, params = hard_splines(bins, dtype, bound, direction == "inverse")
+    values, params = values.reshape(-1, 1), params.reshape(-1, 1, 3 * bins - 1)
+    want = judge(values, params, "rq_spline", bound=bound)
+    got = kernel(values, params, "rq_spline", bound=bound)
+    magnitudes = cases.spline_magnitudes(values, params, dtype, bound=bound, inverse=direction == "inverse")
+    for result, expected, magnitude in zip(got, want, magnitudes, strict=True):
+        cases.assert_close(result.reshape(-1), expected.reshape(-1), magnitude=magnitude.reshape(-1), depth=16)
+    outside = np.abs(values[:, 0]) > bound
+    cases.assert_same_bits(got[0][outside], values[outside])
+    assert not got[1][outside].any()
+    assert (np.abs(got[0][~outside]) <= bound * (1.0 + cases.tolerance(dtype))).all()
 
 
 @every_kernel
@@ -98,9 +143,14 @@ def test_the_two_directions_undo_each_other(map, scale, dtype):
     values, params = batch(50, 13, map, dtype)
     x, log_det = hr.ops.coupling_forward(values, params, map, scale=scale)
     z, back = hr.ops.coupling_inverse(x, params, map, scale=scale)
-    stretch = np.exp(-reference.LOG_SCALES[scale](params[..., -1].astype(float), 1e-3)).max(axis=1) * 10.0
+    if map == "rq_spline":
+        stretch, bend = cases.spline_magnitudes(x, params, dtype, inverse=True)
+        stretch, bend = stretch.max(axis=1), bend.sum(axis=1)
+    else:
+        stretch = np.exp(-reference.LOG_SCALES[scale](params[..., -1].astype(float), 1e-3)).max(axis=1) * 10.0
+        bend = 13.0
     cases.assert_close(z, values, magnitude=stretch)
-    cases.assert_close(back, -log_det, magnitude=13.0)
+    cases.assert_close(back, -log_det, magnitude=bend)
 
 
 @every_kernel
@@ -149,8 +199,9 @@ def test_inputs_are_not_changed(direction, dtype):
 def test_a_poisoned_row_leaves_all_others_alone(direction, map, where, poison, shape, dtype):
     kernel, _ = KERNELS[direction]
     values, params = batch(*shape, map, dtype)
-    want = kernel(values, params, map)
     row, column = shape[0] // 2, shape[1] - 1
+    values[row, column] = 0.5  # inside every spline's interval: outside, parameters have no effect
+    want = kernel(values, params, map)
     if where == "value":
         values[row, column] = poison
     else:
@@ -163,7 +214,7 @@ def test_a_poisoned_row_leaves_all_others_alone(direction, map, where, poison, s
     cases.assert_same_bits(got[0][row, :column], want[0][row, :column])
     if np.isnan(poison):
         assert np.isnan(got[0][row, column])
-        if where == "params" and map == "affine":
+        if where == "params" and map != "additive":
             assert np.isnan(got[1][row])
 
 
@@ -190,6 +241,24 @@ def strict_errors():
         "params with too few rows": (values, params[:3], {}, ["params", r"\(4, 3, 2\)", r"\(3, 3, 2\)"]),
         "params with too few columns": (values, wide_params, {}, ["params", r"\(4, 3, 2\)", r"\(4, 6, 2\)"]),
         "params of another map": (values, params, {"map": "additive"}, ["params", r"\(4, 3, 1\)", r"\(4, 3, 2\)"]),
+        "params of no bins": (values, params[..., :1].copy(), {"map": "rq_spline"}, ["params", r"\(4, 3, 1\)"]),
+        "params of one bin": (values, params, {"map": "rq_spline"}, ["params", r"\(4, 3, 2\)"]),
+        "params between two numbers of bins": (
+            values,
+            np.zeros((4, 3, 24), "f4"),
+            {"map": "rq_spline"},
+            ["params", "24"],
+        ),
+        "params of too many bins": (values, np.zeros((4, 3, 194), "f4"), {"map": "rq_spline"}, ["params", "194"]),
+        "a bound of zero": (values, np.zeros((4, 3, 23), "f4"), {"map": "rq_spline", "bound": 0.0}, ["bound", "0"]),
+        "a bound below zero": (
+            values,
+            np.zeros((4, 3, 23), "f4"),
+            {"map": "rq_spline", "bound": -5.0},
+            ["bound", "-5"],
+        ),
+        "a bound of NaN": (values, params, {"bound": float("nan")}, ["bound", "nan"]),
+        "a bound of infinity": (values, params, {"bound": float("inf")}, ["bound", "inf"]),
         "params with a step": (values, wide_params[:, ::2], {}, ["params", "contiguous"]),
         "an unknown map": (values, params, {"map": "spline"}, ["map", "affine", "spline"]),
         "an unknown scale": (values, params, {"scale": "relu"}, ["scale", "soft_clamp", "relu"]),
@@ -211,6 +280,6 @@ def test_what_is_not_strictly_right_is_refused(direction, name):
     values, params, keywords, words = strict_errors()[name]
     with pytest.raises((TypeError, ValueError)) as error:
         kernel(values, params, **keywords)
-    if not any(argument in words for argument in ("params", "map", "scale", "slope", "out")):
+    if not any(argument in words for argument in ("params", "map", "scale", "slope", "bound", "out")):
         words = [r"\bz\b" if direction == "forward" else r"\bx\b", *words]
     cases.assert_says(error, *words)

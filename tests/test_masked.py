@@ -71,7 +71,8 @@ def test_layouts_and_output_orders_match_the_reference(layout, outputs, name, re
 def test_every_map_matches_the_reference(map, layout, reads, formula, dtype):
     dense = cases.made(context=1, outputs=reference.MAPS[map].parameters, layout=layout).astype(dtype)
     library, judge = pair(dense, "elu", map=map, reads=reads, formula=formula)
-    cases.check_directions(library, judge, *inputs(dense, 101, dtype), dtype)
+    depth = 64 if map == "rq_spline" else 4  # each coordinate's rounding reaches the next one's spline
+    cases.check_directions(library, judge, *inputs(dense, 101, dtype), dtype, depth=depth)
 
 
 def test_the_additive_map_has_exactly_no_log_det(dtype):

@@ -31,17 +31,22 @@ def _nothing(_verb: str, _argument: Any) -> None:
     pass
 
 
+def _not_for_training(_rows: Any) -> Any:
+    raise UnsupportedError("the model was not built for training")
+
+
 @dataclass
 class Model:
-    """A built model as plain calls; each call returns when its result is there."""
+    """A built model as plain calls, named like the verbs; each call returns when its result is there."""
 
     log_prob: Callable[[Any], Any]
     sample: Callable[[int], Any]
-    to_native: Callable[[Any], Any]  # NumPy float32 array -> what log_prob takes; never timed
-    to_numpy: Callable[[Any], Any]  # result -> NumPy array; never timed
+    to_native: Callable[[Any], Any]  # NumPy float32 array -> what log_prob and train take; never timed
+    to_numpy: Callable[[Any], Any]  # result -> NumPy array or number; never timed
     passes: int  # passes of the whole network in the sequential direction
     compile: Callable[[str, Any], None] = _nothing  # (verb, argument): what must happen once, without running the call
+    train: Callable[[Any], Any] = _not_for_training  # one step of Adam on the rows; returns the loss before it
 
     def call(self, verb: str, argument: Any) -> Any:
-        """Call `verb` with rows of data (log_prob) or their number (sample)."""
-        return self.log_prob(argument) if verb == "log_prob" else self.sample(argument)
+        """Call `verb` with rows of data (log_prob, train) or their number (sample)."""
+        return getattr(self, verb)(argument)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from bench.peers.adapter import Model, equal_width
-from bench.workloads import Workload
+from bench.workloads import BINS, BOUND, COUPLINGS, LEARNING_RATE, SPLINES, Workload
 
-DISTRIBUTIONS = ("flowjax", "jax", "jaxlib", "equinox")
+DISTRIBUTIONS = ("flowjax", "jax", "jaxlib", "equinox", "optax")
 
 
 def setup(threads: int) -> None:
@@ -20,19 +21,24 @@ def setup(threads: int) -> None:
 
 
 def build(workload: Workload) -> Model:
-    """Masks are multiplied into the weights once; calls are compiled for their number of rows."""
+    """Calls are compiled for their number of rows; for density and samples, masks are multiplied in once.
+
+    The library counts inner knots, one less than bins, and learns the slopes at the ends of a spline too.
+    """
     import equinox
     import jax
     import jax.numpy as jnp
     import numpy as np
     import paramax
+    from flowjax.bijections import RationalQuadraticSpline
     from flowjax.distributions import Normal
     from flowjax.flows import coupling_flow, masked_autoregressive_flow
 
-    family = coupling_flow if workload.family == "realnvp" else masked_autoregressive_flow
+    family = coupling_flow if workload.family in COUPLINGS else masked_autoregressive_flow
     flow = family(
         jax.random.key(0),
         base_dist=Normal(jnp.zeros(workload.features)),
+        transformer=RationalQuadraticSpline(knots=BINS - 1, interval=BOUND) if workload.family in SPLINES else None,
         flow_layers=workload.transforms,
         nn_width=equal_width(workload.hidden),
         nn_depth=len(workload.hidden),
@@ -40,6 +46,7 @@ def build(workload: Workload) -> Model:
     )
     arrays, rest = equinox.partition(paramax.unwrap(flow), equinox.is_array)
     key = jax.random.key(1)
+    training = Training(flow) if workload.verb == "train" else None
     compiled: dict[tuple[str, int], Any] = {}
 
     def log_prob_of(arrays: Any, x: jax.Array) -> jax.Array:
@@ -49,6 +56,9 @@ def build(workload: Workload) -> Model:
         return equinox.combine(arrays, rest).sample(key, (rows,))
 
     def prepare(verb: str, argument: Any) -> None:
+        if verb == "train":
+            training.compile(argument)
+            return
         rows = argument if verb == "sample" else len(argument)
         if (verb, rows) in compiled:
             return
@@ -64,5 +74,84 @@ def build(workload: Workload) -> Model:
     def sample(rows: int) -> jax.Array:
         return compiled["sample", rows](arrays, key).block_until_ready()
 
-    passes = 1 if workload.family == "realnvp" else workload.features
-    return Model(log_prob, sample, jnp.asarray, np.asarray, passes, prepare)
+    trained = {} if training is None else {"train": training.step}
+    passes = 1 if workload.family in COUPLINGS else workload.features
+    return Model(log_prob, sample, jnp.asarray, np.asarray, passes, prepare, **trained)
+
+
+class Training:
+    """The weights of a flow while they are trained, as the library's own loop does it: optax, one compiled step."""
+
+    def __init__(self, flow: Any) -> None:
+        import equinox
+        import paramax
+
+        self.weights, self.rest = equinox.partition(
+            flow, equinox.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable)
+        )
+        start, self.update = adam()
+        self.state = start(self.weights)
+        self.compiled: dict[int, Any] = {}
+
+    def compile(self, x: Any) -> None:
+        """Compile a step for the number of rows; the old weights' memory is given to the new ones."""
+        import equinox
+        import jax
+        import paramax
+
+        def loss_of(weights: Any, x: jax.Array) -> jax.Array:
+            return -paramax.unwrap(equinox.combine(weights, self.rest)).log_prob(x).mean()
+
+        def step(weights: Any, state: Any, x: jax.Array) -> tuple[Any, Any, jax.Array]:
+            loss, gradient = jax.value_and_grad(loss_of)(weights, x)
+            weights, state = self.update(weights, state, gradient)
+            return weights, state, loss
+
+        if len(x) not in self.compiled:
+            lowered = jax.jit(step, donate_argnums=(0, 1)).lower(self.weights, self.state, x)
+            self.compiled[len(x)] = lowered.compile()
+
+    def step(self, x: Any) -> Any:
+        """One step on the rows; returns the loss before it."""
+        import jax
+
+        self.weights, self.state, loss = self.compiled[len(x)](self.weights, self.state, x)
+        jax.block_until_ready((self.weights, self.state, loss))
+        return loss
+
+
+def adam() -> tuple[Callable[[Any], Any], Callable[[Any, Any, Any], tuple[Any, Any]]]:
+    """Adam as two functions: weights -> state, and (weights, state, gradient) -> (weights, state).
+
+    From optax, which the library depends on; written out where it is missing.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    try:
+        import equinox
+        import optax
+    except ImportError:
+
+        def start(weights: Any) -> Any:
+            zeros = [jax.tree.map(jnp.zeros_like, weights) for _ in range(2)]
+            return jnp.zeros((), jnp.int32), *zeros
+
+        def update(weights: Any, state: Any, gradient: Any) -> tuple[Any, Any]:
+            count, mean, square = state
+            count += 1
+            mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, gradient)
+            square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, square, gradient)
+            size = LEARNING_RATE * jnp.sqrt(1 - 0.999**count) / (1 - 0.9**count)
+            weights = jax.tree.map(lambda w, m, v: w - size * m / (jnp.sqrt(v) + 1e-8), weights, mean, square)
+            return weights, (count, mean, square)
+
+        return start, update
+
+    optimizer = optax.adam(LEARNING_RATE)
+
+    def update_with_optax(weights: Any, state: Any, gradient: Any) -> tuple[Any, Any]:
+        updates, state = optimizer.update(gradient, state, weights)
+        return equinox.apply_updates(weights, updates), state
+
+    return optimizer.init, update_with_optax

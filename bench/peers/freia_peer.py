@@ -1,4 +1,4 @@
-"""FrEIA: invertible networks on torch; couplings only."""
+"""FrEIA: invertible networks on torch; affine couplings only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def setup(threads: int) -> None:
 def build(workload: Workload) -> Model:
     """A block transforms both halves, one after the other, so half as many blocks as couplings; no permutations."""
     if workload.family != "realnvp":
-        raise UnsupportedError("no masked autoregressive transform")
+        raise UnsupportedError("no masked autoregressive transform, no spline")
     if workload.transforms % 2:
         raise UnsupportedError("couplings come in pairs")
     import torch
@@ -47,4 +47,4 @@ def build(workload: Workload) -> Model:
     def sample(rows: int) -> torch.Tensor:
         return network(torch.randn(rows, workload.features), rev=True, jac=False)[0]
 
-    return torch_models.inference_model(network, log_prob, sample, passes=1)
+    return torch_models.model(workload, network, log_prob, sample, passes=1)

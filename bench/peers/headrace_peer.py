@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 from bench.peers.adapter import Model
-from bench.workloads import Workload
+from bench.workloads import BINS, BOUND, COUPLINGS, LEARNING_RATE, SPLINES, Workload
 
 DISTRIBUTIONS = ("headrace", "numpy")
 
@@ -23,18 +25,39 @@ def build(workload: Workload) -> Model:
 
     import headrace as hr
 
-    family = {"maf": hr.MAF, "iaf": hr.IAF, "realnvp": hr.RealNVP}[workload.family]
-    flow = family(features=workload.features, transforms=workload.transforms, hidden=workload.hidden, dtype="float32")
+    options: dict[str, Any] = {"transforms": workload.transforms, "hidden": workload.hidden, "dtype": "float32"}
+    if workload.family in SPLINES:
+        options.update(coupling=workload.family in COUPLINGS, bins=BINS, bound=BOUND)
+        flow = hr.NSF(workload.features, **options)
+    else:
+        family = {"maf": hr.MAF, "iaf": hr.IAF, "realnvp": hr.RealNVP}[workload.family]
+        flow = family(workload.features, **options)
     count = flow.parameters.size
     flow.parameters = np.float32(0.05) * np.random.default_rng(0).standard_normal(count, dtype=np.float32)
     seeds = itertools.count()
+    trained = {"train": _optimiser_step(flow)} if workload.verb == "train" else {}
     return Model(
         log_prob=flow.log_prob,
         sample=lambda rows: flow.sample(rows, seed=next(seeds)),
         to_native=np.ascontiguousarray,
         to_numpy=np.asarray,
         passes=1,
+        **trained,
     )
+
+
+def _optimiser_step(flow: Any) -> Callable[[Any], float]:
+    """One step of Adam; returns the loss before it."""
+    import headrace as hr
+
+    adam = hr.Adam(flow, learning_rate=LEARNING_RATE)
+
+    def step(x: Any) -> float:
+        loss, gradient = flow.nll_and_grad(x)
+        adam.step(gradient)
+        return loss
+
+    return step
 
 
 def fma_peak(seconds: float) -> float | None:

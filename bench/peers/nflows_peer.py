@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.peers import torch_models
 from bench.peers.adapter import Model, equal_width
-from bench.workloads import Workload
+from bench.workloads import BINS, BOUND, COUPLINGS, Workload
 
 DISTRIBUTIONS = ("nflows", "torch")
 
@@ -22,7 +22,12 @@ def build(workload: Workload) -> Model:
     from nflows.utils import torchutils
 
     class Conditioner(nets.MLP):
-        """A perceptron that accepts, and ignores, the context that couplings always pass."""
+        """A perceptron that accepts, and ignores, the context that couplings always pass.
+
+        Spline couplings divide the raw widths and heights by the root of `hidden_features`.
+        """
+
+        hidden_features = workload.hidden[-1]
 
         def forward(self, x, context=None):
             return super().forward(x)
@@ -30,20 +35,32 @@ def build(workload: Workload) -> Model:
     def conditioner(inputs: int, outputs: int) -> Conditioner:
         return Conditioner([inputs], [outputs], list(workload.hidden))
 
+    spline = {"num_bins": BINS, "tails": "linear", "tail_bound": BOUND}
+
+    def coupling(i: int) -> transforms.Transform:
+        mask = torchutils.create_alternating_binary_mask(workload.features, even=i % 2 == 0)
+        if workload.family == "realnvp":
+            return transforms.AffineCouplingTransform(mask, conditioner)
+        return transforms.PiecewiseRationalQuadraticCouplingTransform(mask, conditioner, **spline)
+
+    def masked() -> transforms.Transform:
+        sizes = {
+            "features": workload.features,
+            "hidden_features": equal_width(workload.hidden),
+            "num_blocks": len(workload.hidden) - 1,
+            "use_residual_blocks": False,
+        }
+        if workload.family == "nsf":
+            return transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform(**sizes, **spline)
+        made = transforms.MaskedAffineAutoregressiveTransform(**sizes)
+        return made if workload.family == "maf" else transforms.InverseTransform(made)
+
     chain = []
     for i in range(workload.transforms):
-        if workload.family == "realnvp":
-            mask = torchutils.create_alternating_binary_mask(workload.features, even=i % 2 == 0)
-            chain.append(transforms.AffineCouplingTransform(mask, conditioner))
-            continue
-        masked = transforms.MaskedAffineAutoregressiveTransform(
-            workload.features,
-            equal_width(workload.hidden),
-            num_blocks=len(workload.hidden) - 1,
-            use_residual_blocks=False,
-        )
-        chain.append(transforms.ReversePermutation(workload.features))
-        chain.append(masked if workload.family == "maf" else transforms.InverseTransform(masked))
+        if workload.family in COUPLINGS:
+            chain.append(coupling(i))
+        else:
+            chain += [transforms.ReversePermutation(workload.features), masked()]
     flow = flows.Flow(transforms.CompositeTransform(chain), distributions.StandardNormal([workload.features]))
-    passes = 1 if workload.family == "realnvp" else workload.features
-    return torch_models.inference_model(flow, flow.log_prob, flow.sample, passes)
+    passes = 1 if workload.family in COUPLINGS else workload.features
+    return torch_models.model(workload, flow, flow.log_prob, flow.sample, passes)

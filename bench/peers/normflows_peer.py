@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bench.peers import torch_models
 from bench.peers.adapter import Model, UnsupportedError, equal_width
-from bench.workloads import Workload
+from bench.workloads import BINS, BOUND, COUPLINGS, Workload
 
 DISTRIBUTIONS = ("normflows", "torch")
 
@@ -18,13 +20,18 @@ def setup(threads: int) -> None:
 def build(workload: Workload) -> Model:
     """Transforms run from latent to data.
 
-    The library's masked transform is parallel from latent to data, which makes an IAF; `Reverse` makes the MAF of it.
+    The library's masked transforms are parallel from latent to data, which makes an IAF; `Reverse` makes the MAF of
+    it. Splines are those under the library's wrappers, which know residual networks only; `Reverse` gives the density
+    the direction that needs no root, as the wrappers do.
     """
     import normflows as nf
 
     features = workload.features
     chain = []
-    for _ in range(workload.transforms):
+    for i in range(workload.transforms):
+        if workload.family == "nsf_coupling":
+            chain.append(nf.flows.Reverse(_spline_coupling(workload, even=i % 2 == 0)))
+            continue
         if workload.family == "realnvp":
             if features % 2:
                 raise UnsupportedError("couplings need an even number of features")
@@ -32,11 +39,53 @@ def build(workload: Workload) -> Model:
             network = nf.nets.MLP([features // 2, *workload.hidden, features], init_zeros=False)
             chain.append(nf.flows.AffineCouplingBlock(network))
         else:
-            masked = nf.flows.MaskedAffineAutoregressive(
-                features, equal_width(workload.hidden), num_blocks=len(workload.hidden) - 1, use_residual_blocks=False
-            )
-            chain.append(nf.flows.Reverse(masked) if workload.family == "maf" else masked)
+            masked = _masked(workload)
+            chain.append(masked if workload.family == "iaf" else nf.flows.Reverse(masked))
         chain.append(nf.flows.Permute(features, mode="swap"))
     model = nf.NormalizingFlow(nf.distributions.DiagGaussian(features, trainable=False), chain)
-    passes = 1 if workload.family == "realnvp" else features
-    return torch_models.inference_model(model, model.log_prob, lambda rows: model.sample(rows)[0], passes)
+    passes = 1 if workload.family in COUPLINGS else features
+    return torch_models.model(workload, model, model.log_prob, lambda rows: model.sample(rows)[0], passes)
+
+
+def _masked(workload: Workload) -> Any:
+    """A masked transform whose network is made of plain blocks."""
+    import normflows as nf
+    from normflows.flows.neural_spline.autoregressive import MaskedPiecewiseRationalQuadraticAutoregressive
+
+    sizes = {
+        "features": workload.features,
+        "hidden_features": equal_width(workload.hidden),
+        "num_blocks": len(workload.hidden) - 1,
+        "use_residual_blocks": False,
+    }
+    if workload.family != "nsf":
+        return nf.flows.MaskedAffineAutoregressive(**sizes)
+    return MaskedPiecewiseRationalQuadraticAutoregressive(
+        **sizes, num_bins=BINS, tails="linear", tail_bound=BOUND, init_identity=False
+    )
+
+
+def _spline_coupling(workload: Workload, even: bool) -> Any:
+    """A spline coupling with a plain network, which leaves the passive half as it is."""
+    import normflows as nf
+    from normflows.flows.neural_spline.coupling import PiecewiseRationalQuadraticCoupling
+    from normflows.utils.masks import create_alternating_binary_mask
+
+    class Conditioner(nf.nets.MLP):
+        """A perceptron that accepts, and ignores, the context that couplings always pass.
+
+        Raw widths and heights are divided by the root of `hidden_features`.
+        """
+
+        hidden_features = workload.hidden[-1]
+
+        def forward(self, x, context=None):
+            return super().forward(x)
+
+    return PiecewiseRationalQuadraticCoupling(
+        create_alternating_binary_mask(workload.features, even=even),
+        lambda inputs, outputs: Conditioner([inputs, *workload.hidden, outputs], init_zeros=False),
+        num_bins=BINS,
+        tails="linear",
+        tail_bound=BOUND,
+    )

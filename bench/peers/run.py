@@ -7,7 +7,6 @@ workload, in alternating order, and only one computes at a time. The report is a
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import statistics
@@ -19,8 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from bench import report
 from bench.peers import ADAPTERS
-from bench.peers.client import ROOT, Worker, WorkerError, machine_facts
+from bench.peers.client import Worker, WorkerError, machine_facts
 from bench.workloads import RATIOS, WORKLOADS, Ratio, Workload
 
 OURS = "headrace"
@@ -173,66 +173,53 @@ def is_met(workload: Workload, row: dict) -> bool | None:
     return row["ratio"] >= workload.aim
 
 
-def _time(seconds: float) -> str:
-    if seconds < 1e-3:
-        return f"{1e6 * seconds:.3g} µs"
-    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
-
-
 def _cell(cell: dict | None) -> str:
     if cell is None:
         return "-"
     if cell["foreseen"]:
-        return f"≈ {_time(cell['seconds'])}"
+        return f"≈ {report.duration(cell['seconds'])}"
     mark = "" if len(cell["blocks"]) > 1 else " (once)"
     disturbed = any(block["disturbed"] for block in cell["blocks"])
-    return _time(cell["seconds"]) + mark + ("!" if disturbed else "")
-
-
-def _met(met: bool | None) -> str:
-    return {True: "yes", False: "no", None: "-"}[met]
+    return report.duration(cell["seconds"]) + mark + ("!" if disturbed else "")
 
 
 def _optional(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def markdown(report: dict) -> str:
+def markdown(results: dict) -> str:
     """The report as Markdown: facts, the table of workloads, the table of headrace's own ratios."""
-    machine, libraries = report["machine"], report["libraries"]
+    machine, libraries = results["machine"], results["libraries"]
     present = [library for library in libraries if libraries[library]["present"]]
     lines = [
         f"# Headrace and its peers, {machine['threads']} threads",
         "",
-        f"{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['instruction_sets'])}), {machine['system']}, "
-        f"{report['date']}.",
+        report.machine_line(machine, results["date"]),
+        "",
+        *(report.library_line(library, facts) for library, facts in libraries.items()),
         "",
     ]
-    for library, facts in libraries.items():
-        if facts["present"]:
-            versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
-            isa = facts["facts"].get("isa")
-            lines.append(f"- {library}: {versions}, Python {facts['python']}" + (f", set {isa}" if isa else ""))
-        else:
-            lines.append(f"- {library}: absent ({facts['reason']})")
-    columns = ["workload", *present, "best peer / headrace", "band", "GFLOP/s", "of peak", "aim", "met"]
-    lines += ["", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    for row in report["rows"]:
+    rows = []
+    for row in results["rows"]:
         cells = [_cell(row["cells"].get(library)) for library in present]
         band = "-" if row["band"] is None else f"{row['band'][0]:.2f} - {row['band'][1]:.2f}"
         ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f} ({row['best_peer']})"
         fields = [row["name"], *cells, ratio, band, _optional(row["gflops"], ".3g"), _optional(row["share"], ".0%")]
-        lines.append("| " + " | ".join([*fields, f"≥ {row['aim']:g} x", _met(row["met"])]) + " |")
-    if report["ratios"]:
-        lines += ["", "| headrace alone | ratio | band | aim | met |", "| --- | --- | --- | --- | --- |"]
-        for row in report["ratios"]:
+        rows.append([*fields, f"≥ {row['aim']:g} x", report.met(row["met"])])
+    columns = ["workload", *present, "best peer / headrace", "band", "GFLOP/s", "of peak", "aim", "met"]
+    lines += report.table(columns, rows)
+    if results["ratios"]:
+        rows = []
+        for row in results["ratios"]:
             low, high = row["band"]
             fields = [row["name"], f"{row['ratio']:.3f}", f"{low:.3f} - {high:.3f}", f"≤ {row['limit']:g}"]
-            lines.append("| " + " | ".join([*fields, _met(row["met"])]) + " |")
+            rows.append([*fields, report.met(row["met"])])
+        lines += ["", *report.table(["headrace alone", "ratio", "band", "aim", "met"], rows)]
     lines += [
         "",
         "Median time of a call over the rounds. ≈: foreseen, not run; (once): one call; !: something else was busy in "
-        "every try of a round; -: absent, unsupported or unknown. GFLOP/s counts the existing weights once.",
+        "every try of a round; -: absent, unsupported or unknown. GFLOP/s counts the existing weights once, in a "
+        "training step three times.",
         "",
     ]
     return "\n".join(lines)
@@ -263,9 +250,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if options.rounds < 2 or options.rounds % 2:
         parser.error("--rounds must be an even number of at least 2")
     if options.output is None:
-        cpu = re.sub(r"[^a-z0-9]+", "-", machine_facts(options.threads)["cpu"].lower()).strip("-")
-        kind = "peers_quick" if options.quick else "peers"
-        options.output = ROOT / "bench" / "results" / f"{kind}_{cpu}_{options.threads}t"
+        options.output = report.stem("peers_quick" if options.quick else "peers", options.threads)
     return options
 
 
@@ -283,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     plan = Plan(options.rounds, options.block, options.budget, foresee=options.quick)
     workloads = [workload for workload in WORKLOADS if re.search(options.workloads, workload.name)]
     ratios = [ratio for ratio in RATIOS if re.search(options.workloads, ratio.name)]
-    report: dict = {
+    results: dict = {
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "machine": machine_facts(options.threads),
         "plan": vars(plan),
@@ -299,30 +284,28 @@ def main(argv: Sequence[str] | None = None) -> None:
                 facts = worker.ask("hello")
             except WorkerError as error:
                 facts = {"present": False, "reason": str(error)}
-            report["libraries"][library] = facts
+            results["libraries"][library] = facts
             if facts["present"]:
                 workers[library] = worker
             else:
                 worker.close()
         for workload in workloads:
             row = summary(measure(workload, workers, plan), options.threads)
-            report["rows"].append(row)
+            results["rows"].append(row)
             cells = ", ".join(f"{library} {_cell(cell)}" for library, cell in row["cells"].items())
             print(f"{row['name']}: {cells}", file=sys.stderr, flush=True)
             for library, reason in row["missing"].items():
                 print(f"  {library}: {reason}", file=sys.stderr, flush=True)
         for ratio in ratios if OURS in workers else []:
             try:
-                report["ratios"].append(measure_ratio(ratio, workers[OURS], plan))
+                results["ratios"].append(measure_ratio(ratio, workers[OURS], plan))
             except WorkerError as error:
                 print(f"{ratio.name}: {error}", file=sys.stderr, flush=True)
     finally:
         for worker in workers.values():
             worker.close()
-    text = markdown(report)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    Path(f"{options.output}.json").write_text(json.dumps(report, indent=1) + "\n")
-    Path(f"{options.output}.md").write_text(text)
+    text = markdown(results)
+    report.write(options.output, results, text)
     print(text)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.peers.adapter import Model
+from bench.workloads import LEARNING_RATE, Workload
 
 
 def setup(threads: int) -> None:
@@ -17,14 +18,22 @@ def setup(threads: int) -> None:
     torch.manual_seed(0)
 
 
-def inference_model(
-    module: Any, log_prob: Callable[[Any], Any], sample: Callable[[int], Any], passes: int, **options: Any
+def model(
+    workload: Workload,
+    module: Any,
+    log_prob: Callable[[Any], Any],
+    sample: Callable[[int], Any],
+    passes: int,
+    **options: Any,
 ) -> Model:
-    """The model of a module in evaluation mode, called without any gradient bookkeeping."""
+    """The model of a module: to be trained, or in evaluation mode and called without any gradient bookkeeping."""
     import torch
 
-    module.eval()
-    module.requires_grad_(False)
+    if workload.verb == "train":
+        options["train"] = optimiser_step(module, log_prob)
+    else:
+        module.eval()
+        module.requires_grad_(False)
     return Model(
         log_prob=torch.inference_mode()(log_prob),
         sample=torch.inference_mode()(sample),
@@ -33,3 +42,20 @@ def inference_model(
         passes=passes,
         **options,
     )
+
+
+def optimiser_step(module: Any, log_prob: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """One step of torch's own Adam; returns the loss before it."""
+    import torch
+
+    module.train()
+    optimizer = torch.optim.Adam(module.parameters(), lr=LEARNING_RATE)
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        loss = -log_prob(x).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import itertools
 import json
 import math
 import os
@@ -17,7 +18,7 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any
 
@@ -27,9 +28,15 @@ from bench.peers import ADAPTERS
 from bench.peers.adapter import Model, UnsupportedError
 from bench.workloads import Workload
 
+BATCHES = 64  # that steps of an optimiser take in turn
+
 
 class Service:
-    """The state between requests: the adapter, the model built last, and what its calls take as argument."""
+    """The state between requests: the adapter, the model built last, and what its calls take as argument.
+
+    Steps of an optimiser are made on different batches in turn: on one alone, a network soon learns its rows by heart
+    and its density overflows.
+    """
 
     def __init__(self, library: str, threads: int) -> None:
         module, self.options = ADAPTERS[library]
@@ -37,7 +44,7 @@ class Service:
         self.threads = threads
         self.workload: Workload | None = None
         self.model: Model | None = None
-        self.arguments: dict[str, Any] = {}
+        self.arguments: dict[str, Iterator[Any]] = {}
 
     def hello(self, _request: dict) -> dict:
         """Import the library; report its versions, or why it is absent."""
@@ -74,8 +81,8 @@ class Service:
         verb = request["verb"]
         if verb not in self.arguments:
             self._warm_up(verb)
-        argument, call = self.arguments[verb], self.model.log_prob if verb == "log_prob" else self.model.sample
-        seconds, usage, result = _timed_calls(lambda: call(argument), request["seconds"], request.get("calls"))
+        arguments, call = self.arguments[verb], getattr(self.model, verb)
+        seconds, usage, result = _timed_calls(lambda: call(next(arguments)), request["seconds"], request.get("calls"))
         self._check(verb, result)
         return {
             "median": statistics.median(seconds),
@@ -90,31 +97,41 @@ class Service:
         measure = getattr(self.adapter, "fma_peak", lambda _seconds: None)
         return {"gflops": measure(request["seconds"])}
 
-    def _set_argument(self, verb: str) -> None:
-        rows: Any = self.workload.rows
-        if verb == "log_prob":
+    def _set_argument(self, verb: str) -> Any:
+        """Make what the calls take, in turn; return the first one."""
+        rows, features = self.workload.rows, self.workload.features
+        arguments: list[Any] = [rows]
+        if verb != "sample":
             rng = np.random.default_rng(1)
-            rows = self.model.to_native(rng.standard_normal((rows, self.workload.features), dtype=np.float32))
-        self.model.compile(verb, rows)
-        self.arguments[verb] = rows
+            batches = BATCHES if verb == "train" else 1
+            arguments = [
+                self.model.to_native(rng.standard_normal((rows, features), dtype=np.float32)) for _ in range(batches)
+            ]
+        self.model.compile(verb, arguments[0])
+        self.arguments[verb] = itertools.cycle(arguments)
+        return arguments[0]
 
     def _warm_up(self, verb: str) -> float:
-        """Seconds of a second call; the first one warms up and is checked."""
-        self._set_argument(verb)
-        self._check(verb, self.model.call(verb, self.arguments[verb]))
+        """Seconds of a second call with the same argument; the first one warms up and is checked."""
+        argument = self._set_argument(verb)
+        first = self._check(verb, self.model.call(verb, argument))
         start = time.perf_counter()
-        self.model.call(verb, self.arguments[verb])
-        return time.perf_counter() - start
+        result = self.model.call(verb, argument)
+        seconds = time.perf_counter() - start
+        if verb == "train" and self._check(verb, result) == first:
+            raise AssertionError("train: a step did not change the loss of its rows")
+        return seconds
 
-    def _check(self, verb: str, result: Any) -> None:
+    def _check(self, verb: str, result: Any) -> np.ndarray:
         """A benchmark of something that is not computed is worth nothing."""
-        values = self.model.to_numpy(result)
+        values = np.array(self.model.to_numpy(result))
         rows, features = self.workload.rows, self.workload.features
-        shape = (rows,) if verb == "log_prob" else (rows, features)
-        if values.shape != shape or values.dtype != np.float32:
+        shape = {"log_prob": (rows,), "sample": (rows, features), "train": ()}[verb]
+        if values.shape != shape or (values.dtype != np.float32 and verb != "train"):  # a loss may be a Python float
             raise AssertionError(f"{verb}: expected float32 {shape}, got {values.dtype} {values.shape}")
         if not np.isfinite(values).all():
             raise AssertionError(f"{verb}: the result is not finite")
+        return values
 
 
 def _timed_calls(call: Callable[[], Any], budget: float, most: int | None) -> tuple[list[float], dict, Any]:

@@ -47,8 +47,8 @@ PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
     m.def("set_num_threads", &set_num_threads, py::arg("n"));
     m.def("fma_peak", &fma_peak, py::arg("seconds"), py::call_guard<py::gil_scoped_release>());
     m.def("maps", [] {
-        std::vector<std::tuple<std::string, std::string, int>> rows;
-        for (const MapInfo& map : map_list()) rows.emplace_back(map.name, map.scale, map.n_params);
+        std::vector<std::pair<std::string, std::string>> rows;
+        for (const MapInfo& map : map_list()) rows.emplace_back(map.name, map.scale);
         return rows;
     });
     m.def("activations", [] { return activation_list(); });

@@ -1,15 +1,18 @@
 // MaskedTransform (structure) and Program (steps and weights) for Python.
-#include "../program.hpp"
+#include <algorithm>
 
+#include "../optimizer.hpp"
+#include "../program.hpp"
 #include "bindings.hpp"
 
 namespace headrace {
 namespace {
 
 MaskedOptions make_options(int features, int context, std::vector<int> reads, std::vector<int> active, std::string map,
-                           std::string scale, double slope, std::string activation, bool reads_data,
-                           bool formula_to_data) {
+                           std::string scale, double slope, int bins, double bound, std::string activation,
+                           bool reads_data, bool formula_to_data) {
     require(slope > 0 && slope < 1, "slope: expected a number between 0 and 1");
+    require(bound > 0 && bound < 1e30, "bound: expected a number above 0");
     MaskedOptions o;
     o.features = features;
     o.context = context;
@@ -18,6 +21,8 @@ MaskedOptions make_options(int features, int context, std::vector<int> reads, st
     o.map = std::move(map);
     o.scale = std::move(scale);
     o.slope = slope;
+    o.bins = bins;
+    o.bound = bound;
     o.activation = std::move(activation);
     o.reads_data = reads_data;
     o.formula_to_data = formula_to_data;
@@ -79,7 +84,7 @@ ArrayView view(const py::array& a, int columns, const char* message) {
     const bool is_double = py::isinstance<py::array_t<double>>(a);
     require(is_double || py::isinstance<py::array_t<float>>(a), "expected an array of float32 or float64");
     require(a.ndim() == 2 && a.shape(1) == columns, message);
-    return {static_cast<const char*>(a.data()), a.strides(0), a.strides(1), is_double};
+    return {static_cast<const char*>(a.data()), a.strides(0), a.strides(1), is_double, nullptr};
 }
 
 template <class T>
@@ -92,41 +97,126 @@ T* output(const py::object& object, int64_t rows, int columns, const char* messa
     return a.mutable_data();  // throws for a read-only array
 }
 
+// The parameters of a call: those of the program, or a vector given for this call alone.
+template <class T>
+typename Program<T>::Weights weights_for(const Program<T>& program, const py::object& parameters) {
+    if (parameters.is_none()) return program.snapshot();  // under the GIL, which os.fork waits for
+    require(py::isinstance<Array<T>>(parameters), "parameters: expected a contiguous vector in the program's dtype");
+    const auto a = py::reinterpret_borrow<Array<T>>(parameters);
+    require(a.ndim() == 1 && size_t(a.shape(0)) == program.n_weights() && is_aligned(a),
+            "parameters: the vector has the wrong size");
+    return program.weights_of(a.data());
+}
+
+// A request, and the views that it points to.
+template <class T>
+struct Opened {
+    Request<T> request;
+    ArrayView input, context;
+
+    void open_context(const Program<T>& program, const py::object& object, int64_t rows) {
+        require(object.is_none() == (program.context() == 0), "context: expected if and only if the program reads one");
+        if (object.is_none()) return;
+        const auto a = py::cast<py::array>(object);
+        context = view(a, program.context(), "context: expected (rows, context) or (1, context)");
+        require(a.shape(0) == rows || a.shape(0) == 1, "context: expected (rows, context) or (1, context)");
+        request.one_context_row = a.shape(0) == 1;
+        if (request.one_context_row) context.row_stride = 0;
+        request.context = &context;
+    }
+};
+
 template <class T>
 void run(const Program<T>& program, bool inverse, const py::object& input, int64_t rows, uint64_t seed,
-         const py::object& context, const py::object& value, const py::object& log_det, const py::object& log_prob) {
-    Request<T> request;
+         const py::object& context, const py::object& value, const py::object& log_det, const py::object& log_prob,
+         const py::object& parameters) {
+    Opened<T> opened;
+    Request<T>& request = opened.request;
     request.inverse = inverse;
     // log_prob and samples start from the standard density, to_data and to_latent from the base.
     request.with_base = input.is_none() || !log_prob.is_none();
     request.rows = rows;
     request.seed = seed;
-    ArrayView input_view, context_view;
     require(rows >= 0, "rows: expected at least 0");
     if (!input.is_none()) {
         const auto a = py::cast<py::array>(input);
-        input_view = view(a, program.features(), "input: expected (rows, features)");
+        opened.input = view(a, program.features(), "input: expected (rows, features)");
         require(a.shape(0) == rows, "input: expected (rows, features)");
-        request.input = &input_view;
+        request.input = &opened.input;
     } else {
         require(!inverse && program.base() != Base::none, "input: only the direction to data can be sampled");
     }
     require(log_prob.is_none() || program.base() != Base::none, "log_prob: a transform on its own has no base");
-    require(context.is_none() == (program.context() == 0), "context: expected if and only if the program reads one");
-    if (!context.is_none()) {
-        const auto a = py::cast<py::array>(context);
-        context_view = view(a, program.context(), "context: expected (rows, context) or (1, context)");
-        require(a.shape(0) == rows || a.shape(0) == 1, "context: expected (rows, context) or (1, context)");
-        request.one_context_row = a.shape(0) == 1;
-        if (request.one_context_row) context_view.row_stride = 0;
-        request.context = &context_view;
-    }
+    opened.open_context(program, context, rows);
     request.value = output<T>(value, rows, program.features(), "value: expected a C-contiguous (rows, features)");
     request.log_det = output<T>(log_det, rows, 0, "log_det: expected a contiguous (rows,)");
     request.log_prob = output<T>(log_prob, rows, 0, "log_prob: expected a contiguous (rows,)");
-    const auto weights = program.snapshot();  // under the GIL, which os.fork waits for
+    const auto weights = weights_for(program, parameters);
     const py::gil_scoped_release nogil;
     program.run(request, weights);
+}
+
+ArrayView row_view(const py::object& object, int64_t rows, const char* message) {
+    if (object.is_none()) return {};
+    const auto a = py::cast<py::array>(object);
+    const bool is_double = py::isinstance<py::array_t<double>>(a);
+    require(is_double || py::isinstance<py::array_t<float>>(a), "expected an array of float32 or float64");
+    require(a.ndim() == 1 && a.shape(0) == rows, message);
+    return {static_cast<const char*>(a.data()), a.strides(0), 0, is_double, nullptr};
+}
+
+// of_log_prob: grad_row is by the log-density, else by the log-determinant; it is times row_scale, and None is 1 for
+// every row. index: the rows of input, context and grad_row that take part, None for all.
+template <class T>
+void run_gradient(const Program<T>& program, bool inverse, const py::object& input, const py::object& index,
+                  const py::object& context, bool of_log_prob, const py::object& grad_value,
+                  const py::object& grad_row, double row_scale, const py::object& log_prob,
+                  const py::object& grad_input, const py::object& grad_context, const py::object& grad_weights,
+                  const py::object& parameters) {
+    Opened<T> opened;
+    Request<T>& request = opened.request;
+    request.inverse = inverse;
+    request.with_base = of_log_prob;
+    require(!of_log_prob || program.base() != Base::none, "log_prob: a transform on its own has no base");
+    const auto a = py::cast<py::array>(input);
+    opened.input = view(a, program.features(), "input: expected (rows, features)");
+    request.input = &opened.input;
+    const int64_t all = a.shape(0);
+    opened.open_context(program, context, all);
+    GradientRequest<T> gradient;
+    gradient.from.of_log_prob = of_log_prob;
+    gradient.from.row_scale = row_scale;
+    gradient.from.row = row_view(grad_row, all, "grad_row: expected (rows,)");
+    request.rows = all;
+    if (!index.is_none()) {
+        require(py::isinstance<Array<int64_t>>(index), "index: expected contiguous integers of 64 bits");
+        const auto chosen = py::reinterpret_borrow<Array<int64_t>>(index);
+        require(chosen.ndim() == 1 && is_aligned(chosen), "index: expected one dimension");
+        const int64_t* rows = chosen.data();
+        require(std::all_of(rows, rows + chosen.shape(0), [&](int64_t r) { return r >= 0 && r < all; }),
+                "index: expected rows of input");
+        require(grad_value.is_none(), "grad_value: expected none beside an index");
+        opened.input.rows = rows;
+        if (!request.one_context_row) opened.context.rows = rows;
+        gradient.from.row.rows = rows;
+        request.rows = chosen.shape(0);
+    }
+    if (!grad_value.is_none())
+        gradient.from.value = view(py::cast<py::array>(grad_value), program.features(),
+                                   "grad_value: expected (rows, features)");
+    require(grad_value.is_none() || py::cast<py::array>(grad_value).shape(0) == all,
+            "grad_value: expected (rows, features)");
+    const int64_t rows = request.rows;
+    request.log_prob = output<T>(log_prob, rows, 0, "log_prob: expected a contiguous (rows,)");
+    require(log_prob.is_none() || of_log_prob, "log_prob: expected where the gradient is by it");
+    gradient.input = output<T>(grad_input, rows, program.features(), "grad_input: expected a contiguous (rows, features)");
+    require(grad_context.is_none() || program.context() > 0, "grad_context: there is no context");
+    gradient.context =
+        output<T>(grad_context, rows, program.context(), "grad_context: expected a contiguous (rows, context)");
+    gradient.weights = output<T>(grad_weights, int64_t(program.n_weights()), 0, "grad_weights: expected a vector");
+    const auto weights = weights_for(program, parameters);
+    const py::gil_scoped_release nogil;
+    program.run_gradient(request, gradient, weights);
 }
 
 Base base_of(const std::string& name) {
@@ -166,12 +256,19 @@ template <class T>
 void bind_program_of(py::module_& m, const char* name) {
     using P = Program<T>;
     py::class_<P, std::shared_ptr<P>>(m, name)
-        .def(py::init([](int features, int context, const std::string& base, const py::list& steps, size_t base_steps) {
-                 return std::make_shared<P>(features, context, base_of(base), steps_of(steps), base_steps);
+        .def(py::init([](int features, int context, const std::string& base, const py::list& steps, size_t base_steps,
+                         std::vector<double> context_mean, std::vector<double> context_std) {
+                 return std::make_shared<P>(features, context, base_of(base), steps_of(steps), base_steps,
+                                            ContextScale{std::move(context_mean), std::move(context_std)});
              }),
-             py::arg("features"), py::arg("context"), py::arg("base"), py::arg("steps"), py::arg("base_steps") = 0)
+             py::arg("features"), py::arg("context"), py::arg("base"), py::arg("steps"), py::arg("base_steps"),
+             py::arg("context_mean"), py::arg("context_std"))
         .def("run", &run<T>, py::arg("inverse"), py::arg("input"), py::arg("rows"), py::arg("seed"), py::arg("context"),
-             py::arg("value"), py::arg("log_det"), py::arg("log_prob"))
+             py::arg("value"), py::arg("log_det"), py::arg("log_prob"), py::arg("parameters"))
+        .def("run_gradient", &run_gradient<T>, py::arg("inverse"), py::arg("input"), py::arg("index"),
+             py::arg("context"), py::arg("of_log_prob"), py::arg("grad_value"), py::arg("grad_row"),
+             py::arg("row_scale"), py::arg("log_prob"), py::arg("grad_input"), py::arg("grad_context"),
+             py::arg("grad_weights"), py::arg("parameters"))
         .def_property_readonly("n_weights", &P::n_weights)
         .def("weights",
              [](const P& p) {
@@ -190,13 +287,35 @@ void bind_program_of(py::module_& m, const char* name) {
             py::arg("weights").noconvert());
 }
 
+template <class T>
+void bind_adam_of(py::module_& m, const char* name) {
+    py::class_<Adam<T>>(m, name)
+        .def(py::init([](const std::shared_ptr<Program<T>>& program, double beta1, double beta2, double epsilon,
+                         double weight_decay, double clip) {
+                 require(program != nullptr, "program: expected a program");
+                 return Adam<T>(program, AdamOptions{beta1, beta2, epsilon, weight_decay, clip});
+             }),
+             py::arg("program"), py::arg("beta1"), py::arg("beta2"), py::arg("epsilon"), py::arg("weight_decay"),
+             py::arg("clip"))
+        .def(
+            "step",
+            [](Adam<T>& adam, const Array<T>& gradient, double learning_rate) {
+                require(gradient.ndim() == 1 && size_t(gradient.shape(0)) == adam.program().n_weights() &&
+                            is_aligned(gradient),
+                        "gradient: the vector has the wrong size");
+                // The GIL is kept: weights change in place, and no other thread may take or fork them meanwhile.
+                return adam.step(gradient.data(), learning_rate);
+            },
+            py::arg("gradient").noconvert(), py::arg("learning_rate"));
+}
+
 }  // namespace
 
 void bind_program(py::module_& m) {
     py::class_<MaskedOptions>(m, "MaskedOptions")
         .def(py::init(&make_options), py::kw_only(), py::arg("features"), py::arg("context"), py::arg("reads"),
-             py::arg("active"), py::arg("map"), py::arg("scale"), py::arg("slope"), py::arg("activation"),
-             py::arg("reads_data"), py::arg("formula_to_data"));
+             py::arg("active"), py::arg("map"), py::arg("scale"), py::arg("slope"), py::arg("bins"),
+             py::arg("bound"), py::arg("activation"), py::arg("reads_data"), py::arg("formula_to_data"));
     py::class_<MaskedTransform, std::shared_ptr<MaskedTransform>>(m, "MaskedTransform")
         .def(py::init<MaskedOptions, std::vector<int>, std::vector<std::vector<int>>>(), py::arg("options"),
              py::arg("levels"), py::arg("degrees"))
@@ -209,6 +328,8 @@ void bind_program(py::module_& m) {
         .def_property_readonly("n_weights", &MaskedTransform::n_weights);
     bind_program_of<float>(m, "ProgramF32");
     bind_program_of<double>(m, "ProgramF64");
+    bind_adam_of<float>(m, "AdamF32");
+    bind_adam_of<double>(m, "AdamF64");
 }
 
 }  // namespace headrace

@@ -7,11 +7,20 @@
 namespace headrace {
 namespace {
 
+HR_FN const char* row_of(const ArrayView& a, int64_t row) {
+    return a.data + (a.rows ? a.rows[row] : row) * a.row_stride;
+}
+
 template <class In>
-HR_FN double element(const ArrayView& a, int64_t row, int column) {
+HR_FN double number_at(const char* p) {
     In value;
-    __builtin_memcpy(&value, a.data + row * a.row_stride + column * a.column_stride, sizeof value);
+    __builtin_memcpy(&value, p, sizeof value);
     return double(value);
+}
+
+HR_FN double element(const ArrayView& a, int64_t row, int column) {
+    const char* p = row_of(a, row) + column * a.column_stride;
+    return a.is_double ? number_at<double>(p) : number_at<float>(p);
 }
 
 // Columns of rows [row, row + rows) to out[slot * slot_stride + r * row_stride], shifted and scaled in float64 before
@@ -22,12 +31,14 @@ void load_columns(const ArrayView& a, int columns, const int* slots, const doubl
     constexpr int block = 16;  // columns at a time: as many lines of the tile stay in L1
     for (int c0 = 0; c0 < columns; c0 += block) {
         const int c1 = columns < c0 + block ? columns : c0 + block;
-        for (int r = 0; r < rows; ++r)
+        for (int r = 0; r < rows; ++r) {
+            const char* line = row_of(a, row + r);
             for (int c = c0; c < c1; ++c) {
-                double value = element<In>(a, row + r, c);
+                double value = number_at<In>(line + c * a.column_stride);
                 if (shift) value = (value - shift[c]) * scale[c];
                 out[(slots ? slots[c] : c) * slot_stride + r * row_stride] = T(value);
             }
+        }
     }
 }
 
@@ -109,11 +120,64 @@ HR_FN void store_sums(const Chain<T>& chain, const Call<T>& call, int64_t row, i
     }
 }
 
+// Coordinates, or numbers drawn, and context to b.given; b.sum starts as 0, or NaN for a row that is not finite.
 template <class T>
-void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, int vectors, T* scratch) noexcept {
+HR_FN void load_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, const TileBuffers<T>& b) {
     using V = Pack<T>;
     constexpr int W = width<T>;
-    const int64_t height = int64_t(vectors) * W, slots = chain.context + chain.features;
+    const int64_t height = b.height, used = int64_t(b.vectors) * W, slots = chain.context + chain.features;
+    for (int64_t i = 0; i < used; i += W) store(b.sum + i, V{});
+    const auto clear_last_vector = [&](int64_t begin, int64_t end) {  // lanes past the last row are finite
+        if (rows < used)
+            for (int64_t s = begin; s < end; ++s) store(b.given + s * height + used - W, V{});
+    };
+    const auto mark_bad = [&](int64_t begin, int64_t end) {
+        for (int64_t i = 0; i < used; i += W) {
+            V bad{};
+            for (int64_t s = begin; s < end; ++s) {
+                T* p = b.given + s * height + i;
+                const V x = load(p), zero = poison(x);
+                bad += zero;
+                store(p, select(zero == T(0), x, zero));
+            }
+            store(b.sum + i, load(b.sum + i) + bad);
+        }
+    };
+    if (call.input.data) {
+        clear_last_vector(chain.context, slots);
+        load_array(call.input, chain.features, chain.load_slot, chain.load_shift, chain.load_scale, row, rows, b.given,
+                   height, int64_t(1));
+        mark_bad(chain.context, slots);
+    } else {
+        for (int c = 0; c < chain.features; c += 4)
+            for (int64_t i = 0; i < used; i += W) {
+                const Columns<V> z = draw(call, row + i, c / 4);
+                for (int k = 0; k < 4 && c + k < chain.features; ++k)
+                    store(b.given + chain.load_slot[c + k] * height + i, z.column[k]);
+            }
+    }
+    if (chain.context > 0 && !call.context_is_folded) {
+        clear_last_vector(0, chain.context);
+        load_array(call.context, chain.context, static_cast<const int*>(nullptr), chain.context_shift,
+                   chain.context_scale, row, rows, b.given, height, int64_t(1));
+        mark_bad(0, chain.context);
+    }
+}
+
+// The base's log-density of each row at a state of the chain.
+template <class T>
+HR_FN void tile_base_density(const Chain<T>& chain, const Call<T>& call, const TileBuffers<T>& b, const T* z, T* out) {
+    for (int64_t i = 0; i < b.vectors * int64_t(width<T>); i += width<T>) {
+        Pack<T> sum{};
+        for (int64_t s = chain.context; s < chain.context + chain.features; ++s)
+            sum += base_log_density(call.base, load(z + s * b.height + i));
+        store(out + i, sum);
+    }
+}
+
+template <class T>
+void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, int vectors, T* scratch) noexcept {
+    const int64_t height = int64_t(vectors) * width<T>, slots = chain.context + chain.features;
     TileBuffers<T> b;
     b.vectors = vectors;
     b.height = height;
@@ -121,55 +185,12 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
     b.built = b.given + slots * height;
     b.units = b.built + slots * height;
     b.sum = b.units + chain.units * height;
-    for (int64_t i = 0; i < height; i += W) store(b.sum + i, V{});
+    load_tile(chain, call, row, rows, b);
+    if (!call.context_is_folded)
+        for (int64_t i = 0; i < chain.context * height; i += width<T>) store(b.built + i, load(b.given + i));
 
-    if (call.input.data) {
-        if (rows < height)  // lanes past the last row are finite
-            for (int64_t s = chain.context; s < slots; ++s) store(b.given + (s + 1) * height - W, V{});
-        load_array(call.input, chain.features, chain.load_slot, chain.load_shift, chain.load_scale, row, rows, b.given,
-                   height, int64_t(1));
-        for (int64_t i = 0; i < height; i += W) {
-            V bad{};
-            for (int64_t s = chain.context; s < slots; ++s) {
-                T* p = b.given + s * height + i;
-                const V x = load(p), zero = poison(x);
-                bad += zero;
-                store(p, select(zero == T(0), x, zero));
-            }
-            store(b.sum + i, bad);
-        }
-    } else {
-        for (int c = 0; c < chain.features; c += 4)
-            for (int64_t i = 0; i < height; i += W) {
-                const Columns<V> z = draw(call, row + i, c / 4);
-                for (int k = 0; k < 4 && c + k < chain.features; ++k)
-                    store(b.given + chain.load_slot[c + k] * height + i, z.column[k]);
-            }
-    }
-    if (chain.context > 0 && !call.context_is_folded) {
-        if (rows < height)
-            for (int64_t s = 0; s < chain.context; ++s) store(b.given + (s + 1) * height - W, V{});
-        load_array(call.context, chain.context, static_cast<const int*>(nullptr), nullptr, nullptr, row, rows, b.given,
-                   height, int64_t(1));
-        for (int64_t i = 0; i < chain.context * height; i += W) {
-            const V x = load(b.given + i), zero = poison(x), value = select(zero == T(0), x, zero);
-            T* sum = b.sum + i % height;
-            store(sum, load(sum) + zero);
-            store(b.given + i, value);
-            store(b.built + i, value);
-        }
-    }
-
-    T base[max_tile_vectors * W];
-    const auto base_density = [&](const T* z) {
-        for (int64_t i = 0; i < height; i += W) {
-            V sum{};
-            for (int64_t s = chain.context; s < slots; ++s)
-                sum += base_log_density(call.base, load(z + s * height + i));
-            store(base + i, sum);
-        }
-    };
-    if (call.log_prob && !call.inverse) base_density(b.given);
+    T base[max_tile_vectors * width<T>];
+    if (call.log_prob && !call.inverse) tile_base_density(chain, call, b, b.given, base);
     for (int s = 0; s < chain.n_steps; ++s) {
         const Step<T>& step = chain.steps[s];
         if (step.kind == StepKind::scale) {
@@ -188,7 +209,7 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
         b.given = b.built;
         b.built = given;
     }
-    if (call.log_prob && call.inverse) base_density(b.given);
+    if (call.log_prob && call.inverse) tile_base_density(chain, call, b, b.given, base);
     if (call.value) store_columns(chain, b.given, height, int64_t(1), rows, call.value + row * chain.features);
     store_sums(chain, call, row, rows, b.sum, base);
 }
@@ -229,8 +250,8 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
             }
     }
     if (chain.context > 0) {
-        load_array(call.context, chain.context, static_cast<const int*>(nullptr), nullptr, nullptr, int64_t(0), rows,
-                   b.given, int64_t(1), b.stride);
+        load_array(call.context, chain.context, static_cast<const int*>(nullptr), chain.context_shift,
+                   chain.context_scale, int64_t(0), rows, b.given, int64_t(1), b.stride);
         for (int r = 0; r < rows; ++r)
             for (int s = 0; s < chain.context; ++s) {
                 T& x = b.given[r * b.stride + s];

@@ -4,57 +4,67 @@
 // lanes, and log-derivatives are summed row by row in ascending order.
 #pragma once
 
-#include "../maps.hpp"
-#include "../pack.hpp"
+#include "backward-inl.hpp"
 
 namespace headrace {
 namespace {
 
-constexpr int coupling_run = 512;  // elements of a run; a longer row is taken in pieces
+constexpr int most_run = 512;              // elements of a run; a longer row is taken in pieces
+constexpr int coupling_numbers = 3 * 64 * 64;  // parameters of a run: a spline of 64 bins has runs of 64 elements
 
-template <int N, class T>
-HR_FN void split_params(const T* params, int n, T (&lines)[N][coupling_run]) {
-    if constexpr (N == 2) {
+// So many elements at a time: whole vectors, whose parameters fit.
+template <class T>
+HR_FN int coupling_run(int n_params) {
+    const int fits = coupling_numbers / n_params / width<T> * width<T>;
+    return fits < most_run ? fits : most_run;
+}
+
+// Parameters of n elements to one line each, `run` numbers apart.
+template <class T>
+HR_FN void split_params(const T* params, int n_params, int n, int run, T* lines) {
+    int i = 0;
+    if (n_params == 2) {
         using V = Pack<T>;
         constexpr int W = width<T>;
         using All = typename MakeIndices<W>::type;
-        int i = 0;
         for (; i + W <= n; i += W) {
             const V a = load(params + 2 * i), b = load(params + 2 * i + W);
             [&]<int... I>(Indices<I...>) {
-                store(lines[0] + i, V(__builtin_shufflevector(a, b, (2 * I)...)));
-                store(lines[1] + i, V(__builtin_shufflevector(a, b, (2 * I + 1)...)));
+                store(lines + i, V(__builtin_shufflevector(a, b, (2 * I)...)));
+                store(lines + run + i, V(__builtin_shufflevector(a, b, (2 * I + 1)...)));
             }(All{});
         }
-        for (; i < n; ++i)
-            for (int k = 0; k < 2; ++k) lines[k][i] = params[2 * i + k];
-    } else {
-        for (int i = 0; i < n; ++i)
-            for (int k = 0; k < N; ++k) lines[k][i] = params[i * N + k];
     }
+    for (; i < n; ++i)
+        for (int k = 0; k < n_params; ++k) lines[k * run + i] = params[int64_t(i) * n_params + k];
+}
+
+template <class T>
+HR_FN Pack<T> load_up_to(const T* p, int n) {
+    if (n >= width<T>) return load(p);
+    Pack<T> v{};
+    for (int i = 0; i < n; ++i) v[i] = p[i];
+    return v;
+}
+
+template <class T>
+HR_FN void store_up_to(T* p, Pack<T> v, int n) {
+    if (n >= width<T>) return store(p, v);
+    for (int i = 0; i < n; ++i) p[i] = v[i];
 }
 
 template <class Map, bool inverse, class T>
 void coupling_elements(const MapOptions<T>& options, const T* in, const T* params, T* value, int n, T* log_det) {
-    using V = Pack<T>;
     constexpr int W = width<T>;
-    alignas(64) T lines[Map::n_params][coupling_run];
-    split_params(params, n, lines);
+    const int n_params = Map::n_params(options.bins), run = coupling_run<T>(n_params);
+    alignas(64) T lines[coupling_numbers];
+    split_params(params, n_params, n, run, lines);
     for (int i = 0; i < n; i += W) {
-        const auto param = [&](int k) { return load(lines[k] + i); };
-        V element{}, derivative;
-        if (i + W <= n) {
-            element = load(in + i);
-        } else {
-            for (int j = 0; i + j < n; ++j) element[j] = in[i + j];
-        }
-        element = apply_map<Map, inverse>(element, param, options, derivative);
+        const auto param = [&](int k) { return load(lines + k * run + i); };
+        Pack<T> derivative;
+        const auto element = apply_map<Map, inverse>(load_up_to(in + i, n - i), param, options, derivative);
         store(log_det + i, derivative);
-        if (i + W <= n) {
-            store(value + i, element);
-        } else {
-            for (int j = 0; i + j < n; ++j) value[i + j] = element[j];
-        }
+        store_up_to(value + i, element, n - i);
     }
 }
 
@@ -73,9 +83,10 @@ template <class T>
 void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, const T* params, T* value, T* log_det,
               int64_t rows, int64_t active) noexcept {
     with_map(map, [&]<class Map>() {
-        alignas(64) T derivative[coupling_run];
+        const int n_params = Map::n_params(options.bins), run = coupling_run<T>(n_params);
+        alignas(64) T derivative[most_run];
         const auto elements = [&](int64_t first, int n) {
-            const T* p = params + first * Map::n_params;
+            const T* p = params + first * n_params;
             if (inverse) {
                 coupling_elements<Map, true>(options, in + first, p, value + first, n, derivative);
             } else {
@@ -84,8 +95,8 @@ void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, 
         };
         if (active == 0) {
             for (int64_t r = 0; r < rows; ++r) log_det[r] = T(0);
-        } else if (active <= coupling_run) {
-            const int64_t rows_of_run = coupling_run / active;
+        } else if (active <= run) {
+            const int64_t rows_of_run = run / active;
             for (int64_t r = 0; r < rows; r += rows_of_run) {
                 const int64_t n = rows - r < rows_of_run ? rows - r : rows_of_run;
                 elements(r * active, int(n * active));
@@ -94,12 +105,58 @@ void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, 
         } else {
             for (int64_t r = 0; r < rows; ++r) {
                 T sum = 0;
-                for (int64_t c = 0; c < active; c += coupling_run) {
-                    const int n = int(active - c < coupling_run ? active - c : coupling_run);
+                for (int64_t c = 0; c < active; c += run) {
+                    const int n = int(active - c < run ? active - c : run);
                     elements(r * active + c, n);
                     sum += sum_run(derivative, n);
                 }
                 log_det[r] = sum;
+            }
+        }
+    });
+}
+
+// Gradients of the direction called, element by element; grad_value by the value built, grad_log_det by the row's
+// log-determinant.
+template <class Map, bool inverse, class T>
+void coupling_backward_elements(const MapOptions<T>& options, const T* in, const T* params, const T* grad_value,
+                                const T* grad_log_det, T* grad_in, T* grad_params, int n) {
+    constexpr int W = width<T>;
+    const int n_params = Map::n_params(options.bins), run = coupling_run<T>(n_params);
+    alignas(64) T lines[coupling_numbers];
+    split_params(params, n_params, n, run, lines);
+    for (int i = 0; i < n; i += W) {
+        const auto param = [&](int k) { return load(lines + k * run + i); };
+        const auto grad = [&](int k, Pack<T> g) { store(lines + k * run + i, g); };
+        const Pack<T> given = load_up_to(in + i, n - i);
+        Pack<T> log_det;
+        const Pack<T> built = apply_map<Map, inverse>(given, param, options, log_det);
+        store_up_to(grad_in + i,
+                    apply_map_vjp<Map, inverse>(given, built, param, options, load_up_to(grad_value + i, n - i),
+                                                load_up_to(grad_log_det + i, n - i), grad),
+                    n - i);
+    }
+    for (int i = 0; i < n; ++i)
+        for (int k = 0; k < n_params; ++k) grad_params[int64_t(i) * n_params + k] = lines[k * run + i];
+}
+
+template <class T>
+void coupling_backward(int map, bool inverse, const MapOptions<T>& options, const T* in, const T* params,
+                       const T* grad_value, const T* grad_log_det, T* grad_in, T* grad_params, int64_t rows,
+                       int64_t active) noexcept {
+    with_map(map, [&]<class Map>() {
+        const int n_params = Map::n_params(options.bins), run = coupling_run<T>(n_params);
+        alignas(64) T by_log_det[most_run];
+        for (int64_t first = 0; first < rows * active; first += run) {
+            const int n = int(rows * active - first < run ? rows * active - first : run);
+            for (int i = 0; i < n; ++i) by_log_det[i] = grad_log_det[(first + i) / active];
+            const T *p = params + first * n_params, *g = grad_value + first;
+            T* grad_p = grad_params + first * n_params;
+            if (inverse) {
+                coupling_backward_elements<Map, true>(options, in + first, p, g, by_log_det, grad_in + first, grad_p, n);
+            } else {
+                coupling_backward_elements<Map, false>(options, in + first, p, g, by_log_det, grad_in + first, grad_p,
+                                                       n);
             }
         }
     });

@@ -13,8 +13,9 @@ template <class T>
 struct TileBuffers {
     T *given, *built, *units;  // [slot][height], [unit][height]
     T* sum;                    // [height]: log-determinants
-    int vectors;
+    int vectors;               // in use, from the first
     int64_t height;
+    T* slopes = nullptr;  // [unit][height]: derivatives of activations, where they are kept
 };
 
 template <class T>
@@ -25,8 +26,7 @@ struct SmallBuffers {
     int64_t stride;
 };
 
-// ---- coordinates that pass through
-// ------------------------------------------------------------------------------------
+// ---- coordinates that pass through ----------------------------------------------------------------------------------
 
 template <class T>
 HR_FN void copy_slots(const TileBuffers<T>& b, const int* given, const int* built, int n) {
@@ -50,8 +50,19 @@ HR_FN void activate(int activation, T* y, int64_t n) {
     });
 }
 
-// ---- maps: settle coordinates [begin, end) from their parameters
-// ------------------------------------------------------
+// The same, and the derivatives for the way back.
+template <class T>
+HR_FN void activate_keeping_slope(int activation, T* y, T* slope, int64_t n) {
+    with_activation(activation, [&]<class A>() {
+        for (int64_t i = 0; i < n; i += width<T>) {
+            const Pack<T> x = load(y + i), value = A::value(x);
+            store(y + i, value);
+            store(slope + i, A::slope(A::slope_of_value ? value : x));
+        }
+    });
+}
+
+// ---- maps: settle coordinates [begin, end) from their parameters -----------------------------------------------------
 
 template <class Map, bool inverse, class V, class P>
 HR_FN V apply_map(V value, const P& params, const MapOptions<Scalar<V>>& options, V& log_det) {
@@ -68,7 +79,7 @@ void tile_map(const MaskedStep<T>& s, const TileBuffers<T>& b, const T* params, 
     for (int c = begin; c < end; ++c) {
         const T* in = b.given + s.active_given[c] * b.height;
         T* out = b.built + s.active_built[c] * b.height;
-        const T* p = params + int64_t(c) * Map::n_params * b.height;
+        const T* p = params + int64_t(c) * s.n_params * b.height;
         for (int v = 0; v < b.vectors; ++v) {
             const int64_t i = v * width<T>;
             V log_det;
@@ -90,7 +101,7 @@ void small_map(const MaskedStep<T>& s, const SmallBuffers<T>& b, const T* params
         const T* p = params + r * b.stride;
         V log_det;
         if (end - begin == 1) {
-            const auto param = [&](int k) { return splat<V>(p[begin * Map::n_params + k]); };
+            const auto param = [&](int k) { return splat<V>(p[begin * s.n_params + k]); };
             const V value = apply_map<Map, inverse>(splat<V>(in[s.active_given[begin]]), param, s.options, log_det);
             out[s.active_built[begin]] = value[0];
             b.sum[r] += log_det[0];
@@ -103,7 +114,7 @@ void small_map(const MaskedStep<T>& s, const SmallBuffers<T>& b, const T* params
                 for (int i = 0; i < n; ++i) v[i] = element(i);
                 return v;
             };
-            const auto param = [&](int k) { return gather([&](int i) { return p[(c + i) * Map::n_params + k]; }); };
+            const auto param = [&](int k) { return gather([&](int i) { return p[(c + i) * s.n_params + k]; }); };
             const V value = apply_map<Map, inverse>(gather([&](int i) { return in[s.active_given[c + i]]; }), param,
                                                     s.options, log_det);
             for (int i = 0; i < n; ++i) {
@@ -114,8 +125,7 @@ void small_map(const MaskedStep<T>& s, const SmallBuffers<T>& b, const T* params
     }
 }
 
-// ---- the interpreter
-// ----------------------------------------------------------------------------------------------------
+// ---- the interpreter --------------------------------------------------------------------------------------------------
 
 template <class T>
 HR_FN void masked_tile(const MaskedStep<T>& s, const Chain<T>& chain, const Call<T>& call, const TileBuffers<T>& b) {
@@ -146,7 +156,14 @@ HR_FN void masked_tile(const MaskedStep<T>& s, const Chain<T>& chain, const Call
                 if (op.from_bias) a.bias = call.folded + s.fold + op.row;
             }
             tile_product(a, op.rows, b.vectors);
-            if (hidden && op.finish && s.has_activation_sweep) activate(s.activation, a.output, op.rows * height);
+            if (hidden && op.finish && s.has_activation_sweep) {
+                const int64_t n = op.rows * height;
+                if (b.slopes) {
+                    activate_keeping_slope(s.activation, a.output, b.slopes + (a.output - b.units), n);
+                } else {
+                    activate(s.activation, a.output, n);
+                }
+            }
         }
         if (phase.coordinate_begin < phase.coordinate_end)
             with_map(s.map, [&]<class Map>() {

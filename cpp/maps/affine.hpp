@@ -1,7 +1,9 @@
 // affine: x = shift + scale z, z = (x - shift) / scale; eq. 35-41 of the notes.
 //
 // A map's parameters come through an accessor p(k). forward and inverse give the log-derivative of the direction
-// called.
+// called. forward_vjp and inverse_vjp get the value given and the value built, and the gradients of some number with
+// respect to the value built and to the log-derivative; they return its gradient with respect to the value given and
+// hand that of parameter k to grad(k, gradient). grad(k) may overwrite what p(k) reads, so p(k) is read before.
 #pragma once
 
 #include "../lane.hpp"
@@ -10,7 +12,8 @@
 namespace headrace {
 namespace {
 
-// How a raw network output becomes a positive scale. `scale` and `reciprocal` also give log(scale).
+// How a raw network output becomes a positive scale. `scale` and `reciprocal` also give log(scale); `log_slope` is the
+// derivative of log(scale).
 
 // log scale = a / (1 + |a| / log(1 / slope)): between slope and 1 / slope for every a, so nothing overflows.
 struct SoftClamp {
@@ -28,6 +31,11 @@ struct SoftClamp {
         log_scale_ = log_scale(a, o);
         return exp(-log_scale_);
     }
+    template <class V>
+    HR_FN static V log_slope(V a, const MapOptions<Scalar<V>>& o) {
+        const V f = Scalar<V>(1) / (abs(a) * o.inverse_clamp + Scalar<V>(1));
+        return f * f;
+    }
 };
 
 // scale = e^a.
@@ -41,6 +49,10 @@ struct Exponential {
     HR_FN static V reciprocal(V a, const MapOptions<Scalar<V>>&, V& log_scale) {
         log_scale = a;
         return exp(-a);
+    }
+    template <class V>
+    HR_FN static V log_slope(V, const MapOptions<Scalar<V>>&) {
+        return splat<V>(1);
     }
 };
 
@@ -56,6 +68,10 @@ struct SoftplusScale {
     HR_FN static V reciprocal(V a, const MapOptions<Scalar<V>>& o, V& log_scale) {
         return Scalar<V>(1) / scale(a, o, log_scale);
     }
+    template <class V>
+    HR_FN static V log_slope(V a, const MapOptions<Scalar<V>>& o) {
+        return sigmoid(a) / (softplus(a) + o.slope);
+    }
 };
 
 // scale = sigmoid(a + 2) + slope.
@@ -70,11 +86,16 @@ struct SigmoidScale {
     HR_FN static V reciprocal(V a, const MapOptions<Scalar<V>>& o, V& log_scale) {
         return Scalar<V>(1) / scale(a, o, log_scale);
     }
+    template <class V>
+    HR_FN static V log_slope(V a, const MapOptions<Scalar<V>>& o) {
+        const V s = sigmoid(a + Scalar<V>(2)), rest = sigmoid(-a - Scalar<V>(2));
+        return s * rest / (s + o.slope);
+    }
 };
 
 template <class Scale>
 struct Affine {
-    static constexpr int n_params = 2;  // shift, raw scale
+    static constexpr int n_params(int) { return 2; }  // shift, raw scale
 
     template <class V, class P>
     HR_FN static V forward(V z, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
@@ -86,6 +107,26 @@ struct Affine {
         const V reciprocal = Scale::reciprocal(p(1), o, log_det);
         log_det = -log_det;
         return (x - p(0)) * reciprocal;
+    }
+    template <class V, class P, class G>
+    HR_FN static V forward_vjp(V z, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_x, V grad_log_det,
+                               const G& grad) {
+        const V raw = p(1);
+        V log_scale;
+        const V grad_z = grad_x * Scale::scale(raw, o, log_scale);
+        grad(0, grad_x);
+        grad(1, (grad_z * z + grad_log_det) * Scale::log_slope(raw, o));
+        return grad_z;
+    }
+    template <class V, class P, class G>
+    HR_FN static V inverse_vjp(V, V z, const P& p, const MapOptions<Scalar<V>>& o, V grad_z, V grad_log_det,
+                               const G& grad) {
+        const V raw = p(1);
+        V log_scale;
+        const V grad_x = grad_z * Scale::reciprocal(raw, o, log_scale);
+        grad(0, -grad_x);
+        grad(1, -(grad_z * z + grad_log_det) * Scale::log_slope(raw, o));
+        return grad_x;
     }
 };
 

@@ -7,6 +7,8 @@ template <class T>
 struct MapOptions {
     T slope;          // the smallest scale: of softplus and sigmoid additively, of soft_clamp multiplicatively
     T inverse_clamp;  // 1 / log(1 / slope)
+    int bins;         // of a spline
+    T bound;          // a spline is the identity outside [-bound, bound]
 };
 
 }  // namespace headrace

@@ -5,7 +5,7 @@ from headrace._core import cpu as _cpu_module
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.config import get_num_threads, info, set_num_threads
 from headrace.flow import Flow
-from headrace.flows import IAF, MAF, RealNVP
+from headrace.flows import IAF, MAF, NSF, RealNVP
 from headrace.transforms import Coupling, Inverse, MaskedAutoregressive, Permutation, Standardize, Transform
 
 __version__: str = _cpu_module.__version__
@@ -19,6 +19,7 @@ __all__ = [
     "Inverse",
     "Logistic",
     "MaskedAutoregressive",
+    "NSF",
     "Normal",
     "Permutation",
     "RealNVP",

@@ -82,6 +82,27 @@ def context_rows(value: Any, rows: int, columns: int) -> Matrix | None:
     return array
 
 
+def row_weights(name: str, value: Any, rows: int) -> tuple[NDArray[Any] | None, float]:
+    """Weights of rows, checked to be finite, not negative and not all zero, and their sum; None: all 1."""
+    if value is None:
+        return None, float(rows)
+    array = shaped(name, value, (rows,))
+    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
+    if bad.size:
+        raise ValueError(f"{name}: expected finite numbers of at least 0, got {array[bad[0]]} at index {bad[0]}")
+    total = float(array.sum(dtype=np.float64))
+    if rows and not total > 0:
+        raise ValueError(f"{name}: expected at least one number above 0, got none")
+    return array, total
+
+
+def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
+    """The sum in float64."""
+    if weights is None:
+        return float(values.sum(dtype=np.float64))
+    return float(np.dot(values.astype(np.float64), weights.astype(np.float64)))
+
+
 def strict(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """`value` itself, checked to have this shape and dtype and to be C-contiguous."""
     array = _numpy(name, value)

@@ -13,17 +13,31 @@ def isas() -> list[str]: ...
 def num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
 def fma_peak(seconds: float) -> float: ...
-def maps() -> list[tuple[str, str, int]]: ...
+def maps() -> list[tuple[str, str]]: ...
 def activations() -> list[str]: ...
 def coupling(
     map: str,
     scale: str,
     slope: float,
+    bound: float,
     inverse: bool,
     input: NDArray[Any],
     params: NDArray[Any],
     value: NDArray[Any],
     log_det: NDArray[Any],
+) -> None: ...
+def coupling_backward(
+    map: str,
+    scale: str,
+    slope: float,
+    bound: float,
+    inverse: bool,
+    input: NDArray[Any],
+    params: NDArray[Any],
+    grad_value: NDArray[Any],
+    grad_log_det: NDArray[Any],
+    grad_input: NDArray[Any],
+    grad_params: NDArray[Any],
 ) -> None: ...
 
 class MaskedOptions:
@@ -37,6 +51,8 @@ class MaskedOptions:
         map: str,
         scale: str,
         slope: float,
+        bins: int,
+        bound: float,
         activation: str,
         reads_data: bool,
         formula_to_data: bool,
@@ -54,7 +70,14 @@ class MaskedTransform:
 
 class _Program:
     def __init__(
-        self, features: int, context: int, base: str, steps: Sequence[tuple[Any, ...]], base_steps: int = 0
+        self,
+        features: int,
+        context: int,
+        base: str,
+        steps: Sequence[tuple[Any, ...]],
+        base_steps: int,
+        context_mean: Sequence[float],
+        context_std: Sequence[float],
     ) -> None: ...
     def run(
         self,
@@ -66,6 +89,23 @@ class _Program:
         value: NDArray[Any] | None,
         log_det: NDArray[Any] | None,
         log_prob: NDArray[Any] | None,
+        parameters: NDArray[Any] | None,
+    ) -> None: ...
+    def run_gradient(
+        self,
+        inverse: bool,
+        input: NDArray[Any],
+        index: NDArray[np.int64] | None,
+        context: NDArray[Any] | None,
+        of_log_prob: bool,
+        grad_value: NDArray[Any] | None,
+        grad_row: NDArray[Any] | None,
+        row_scale: float,
+        log_prob: NDArray[Any] | None,
+        grad_input: NDArray[Any] | None,
+        grad_context: NDArray[Any] | None,
+        grad_weights: NDArray[Any] | None,
+        parameters: NDArray[Any] | None,
     ) -> None: ...
     @property
     def n_weights(self) -> int: ...
@@ -74,3 +114,12 @@ class _Program:
 
 class ProgramF32(_Program): ...
 class ProgramF64(_Program): ...
+
+class _Adam:
+    def __init__(
+        self, program: _Program, beta1: float, beta2: float, epsilon: float, weight_decay: float, clip: float
+    ) -> None: ...
+    def step(self, gradient: NDArray[Any], learning_rate: float) -> float: ...
+
+class AdamF32(_Adam): ...
+class AdamF64(_Adam): ...

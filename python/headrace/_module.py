@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -30,6 +31,35 @@ class Block(Protocol):
 
     def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
         """The way back."""
+
+
+@dataclass(frozen=True)
+class Cotangents:
+    """Gradients of some number with respect to what a run gives; None stands for zero, or for one in every row."""
+
+    value: NDArray[Any] | None = None  # by the values
+    row: NDArray[Any] | None = None  # by the log-determinants, or by the log-densities
+    row_scale: float = 1.0  # times this
+    of_log_prob: bool = False
+
+    @classmethod
+    def of_pair(cls, names: tuple[str, str], value: Any, row: Any, shape: tuple[int, int]) -> Cotangents:
+        """By a value and its log-determinant, checked; either may be None for zero."""
+        if value is not None:
+            value = _arrays.shaped(names[0], value, shape)
+        if row is None:
+            return cls(value, None, 0.0)
+        return cls(value, _arrays.shaped(names[1], row, shape[:1]))
+
+
+def _kinds(name: str, wrt: Any) -> tuple[str, ...]:
+    """What gradients are wanted with respect to."""
+    options = ("inputs", "parameters", "context")
+    given = (wrt,) if isinstance(wrt, str) else tuple(wrt) if np.iterable(wrt) else (wrt,)
+    kinds = tuple(check.choice(name, kind, options) for kind in given)
+    if not kinds or len(set(kinds)) != len(kinds):
+        raise ValueError(f"{name}: expected different names out of {options}, at least one, got {wrt!r}")
+    return kinds
 
 
 class Module(abc.ABC):
@@ -74,13 +104,17 @@ class Module(abc.ABC):
         """The standard density under a flow's base, and the steps that lead from it to the base."""
         return None
 
+    def _context_scale(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation by which context columns are standardised; empty for not at all."""
+        return [], []
+
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
         kind = cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64
         steps, base, base_steps = self._steps(), "", 0
         if (own := self._base_steps()) is not None:
             base, first = own
             steps, base_steps = [*first, *steps], len(first)
-        program: Program = kind(self._features, self._context, base, steps, base_steps)
+        program: Program = kind(self._features, self._context, base, steps, base_steps, *self._context_scale())
         if parameters is not None:
             program.set_weights(np.require(parameters, dtype, ("C", "A")))
         return program
@@ -118,6 +152,56 @@ class Module(abc.ABC):
     def parameters(self, value: Any) -> None:
         array = _arrays.shaped("parameters", value, (self._program.n_weights,))
         self._program.set_weights(np.require(array, self._dtype or np.float32, ("C", "A")))
+
+    def _own_parameters(self, value: Any, program: Program) -> NDArray[Any] | None:
+        """A vector given in place of the parameters, as the core takes it."""
+        if value is None:
+            return None
+        array = _arrays.shaped("parameters", value, (program.n_weights,))
+        return np.require(array, self._dtype or array.dtype, ("C", "A"))
+
+    def _vjp(
+        self,
+        program: Program,
+        dtype: np.dtype[Any],
+        array: _arrays.Matrix,
+        context: _arrays.Matrix | None,
+        cotangents: Cotangents,
+        wrt: Any,
+        *,
+        inverse: bool,
+        parameters: Any = None,
+        log_prob: NDArray[Any] | None = None,
+    ) -> tuple[NDArray[Any], ...]:
+        """Run the program and back; gradients in the order of `wrt`."""
+        kinds = _kinds("wrt", wrt)
+        rows = array.shape[0]
+        if "context" in kinds and context is None:
+            raise ValueError("wrt: expected no 'context', as this takes no context, got 'context'")
+        out = {
+            "inputs": np.empty((rows, self._features), dtype) if "inputs" in kinds else None,
+            "context": np.empty((rows, self._context), dtype) if "context" in kinds else None,
+            "parameters": np.empty(program.n_weights, dtype) if "parameters" in kinds else None,
+        }
+        vector = self._own_parameters(parameters, program)
+        program.run_gradient(
+            inverse,
+            array,
+            None,
+            context,
+            cotangents.of_log_prob,
+            cotangents.value,
+            cotangents.row,
+            cotangents.row_scale,
+            log_prob,
+            out["inputs"],
+            out["context"],
+            out["parameters"],
+            vector,
+        )
+        if context is not None and context.shape[0] == 1 != rows and out["context"] is not None:
+            out["context"] = out["context"].sum(axis=0, dtype=np.float64).astype(dtype)  # one row served all
+        return tuple(gradient for kind in kinds if (gradient := out[kind]) is not None)
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the parameters by name, in the user's order of units; masked weights are zero."""

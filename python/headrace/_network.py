@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._core import cpu
+from headrace._maps import MAPS, SCALES
 
 Arrays = list[NDArray[Any]]
 
-MAPS: dict[str, tuple[str, ...]] = {"affine": ("shift", "scale"), "additive": ("shift",)}
-SCALES = tuple(scale for name, scale, _ in cpu.maps() if name == "affine")
 ACTIVATIONS = tuple(cpu.activations())
-
 
 _MOST_COLUMNS = 2**24  # far beyond use, and far from overflow in the core
 
@@ -25,7 +23,17 @@ class Settings:
     """What a masked transform is told beside its network, checked."""
 
     def __init__(
-        self, features: Any, context: Any, map: Any, scale: Any, slope: Any, activation: Any, formula: Any, reads: Any
+        self,
+        features: Any,
+        context: Any,
+        map: Any,
+        scale: Any,
+        slope: Any,
+        activation: Any,
+        formula: Any,
+        reads: Any,
+        bins: Any = 8,
+        bound: Any = 5.0,
     ) -> None:
         """Check everything, naming the argument that is wrong."""
         self.features = check.integer("features", features, least=1, most=_MOST_COLUMNS)
@@ -36,22 +44,18 @@ class Settings:
         self.activation = check.choice("activation", activation, ACTIVATIONS)
         self.formula = check.choice("formula", formula, ("to_data", "to_latent"))
         self.reads = check.choice("reads", reads, ("data", "latent"))
+        self.bins = check.integer("bins", bins, least=2, most=64)
+        self.bound = check.number("bound", bound, above=0.0, below=1e30)
 
     @property
     def n_params(self) -> int:
         """Parameters of the map for one coordinate."""
-        return len(MAPS[self.map])
+        return MAPS[self.map].n_params(self.bins)
 
     @property
     def identity(self) -> tuple[float, ...]:
         """The parameters that make the map the identity."""
-        raw_scale = {
-            "soft_clamp": 0.0,
-            "exp": 0.0,
-            "softplus": float(np.log(np.expm1(1 - self.slope))),
-            "sigmoid": float(np.log((1 - self.slope) / self.slope)) - 2,
-        }
-        return tuple({"shift": 0.0, "scale": raw_scale[self.scale]}[name] for name in MAPS[self.map])
+        return MAPS[self.map].identity(self)
 
     def options(self, reads: Sequence[int], active: Sequence[int]) -> cpu.MaskedOptions:
         """The same for the core: columns are `reads`, then context; rows are the parameters of `active`."""
@@ -63,6 +67,8 @@ class Settings:
             map=self.map,
             scale=self.scale,
             slope=self.slope,
+            bins=self.bins,
+            bound=self.bound,
             activation=self.activation,
             reads_data=self.reads == "data",
             formula_to_data=self.formula == "to_data",
@@ -70,8 +76,10 @@ class Settings:
 
     def __repr__(self) -> str:
         """The keywords that matter."""
-        scale = f", scale={self.scale!r}" if self.map == "affine" else ""
-        return f"map={self.map!r}{scale}, activation={self.activation!r}"
+        more = f", scale={self.scale!r}" if self.map == "affine" else ""
+        if self.map == "rq_spline":
+            more = f", bins={self.bins}, bound={self.bound:g}"
+        return f"map={self.map!r}{more}, activation={self.activation!r}"
 
 
 class MaskedNetwork:

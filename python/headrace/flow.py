@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace import _arrays
-from headrace._module import Block, Module
+from headrace._module import Block, Cotangents, Module
 from headrace.bases import Base, StandardNormal
 from headrace.transforms import Transform
 
@@ -137,12 +137,16 @@ class Flow(Module):
 
     # ---- evaluation ----------------------------------------------------------------------------------------------
 
-    def log_prob(self, x: NDArray[Any], context: NDArray[Any] | None = None) -> NDArray[Any]:
+    def log_prob(
+        self, x: NDArray[Any], context: NDArray[Any] | None = None, *, parameters: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
         """Log density of each row, in nats per row.
 
         Args:
             x: Shape (rows, features), float32 or float64, any strides.
             context: Shape (rows, context), or (context,) for all rows (the same row repeated may differ by rounding).
+            parameters: Shape (n,): a vector to take instead of the flow's own `parameters`, for this call alone; what
+                is no weight in it (padding, masked entries) counts as zero.
 
         Returns:
             Shape (rows,). A row with a NaN or an infinity gives NaN and changes no other row.
@@ -153,16 +157,21 @@ class Flow(Module):
         """
         array, rows, context = self._open("x", x, context)
         out = np.empty(rows, self._dtype)
-        self._program.run(True, array, rows, 0, context, None, None, out)
+        vector = self._own_parameters(parameters, self._program)
+        self._program.run(True, array, rows, 0, context, None, None, out, vector)
         return out
 
-    def to_latent(self, x: NDArray[Any], context: NDArray[Any] | None = None) -> Pair:
+    def to_latent(
+        self, x: NDArray[Any], context: NDArray[Any] | None = None, *, parameters: NDArray[Any] | None = None
+    ) -> Pair:
         """Data to latent: ``(z, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dz/dx\\|."""
-        return self._transform("x", x, context, inverse=True)
+        return self._transform("x", x, context, parameters, inverse=True)
 
-    def to_data(self, z: NDArray[Any], context: NDArray[Any] | None = None) -> Pair:
+    def to_data(
+        self, z: NDArray[Any], context: NDArray[Any] | None = None, *, parameters: NDArray[Any] | None = None
+    ) -> Pair:
         """Latent to data: ``(x, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dx/dz\\|."""
-        return self._transform("z", z, context, inverse=False)
+        return self._transform("z", z, context, parameters, inverse=False)
 
     def sample(self, n: int, context: NDArray[Any] | None = None, seed: int | None = None) -> NDArray[Any]:
         """Draw n rows, shape (n, features).
@@ -181,15 +190,158 @@ class Flow(Module):
         """
         rows, key, context = self._open_sample(n, context, seed)
         out = np.empty((rows, self._features), self._dtype)
-        self._program.run(False, None, rows, key, context, out, None, None)
+        self._program.run(False, None, rows, key, context, out, None, None, None)
         return out
 
     def sample_and_log_prob(self, n: int, context: NDArray[Any] | None = None, seed: int | None = None) -> Pair:
         """``(sample(n), its log_prob)`` in one pass; see `sample`."""
         rows, key, context = self._open_sample(n, context, seed)
         out, log_prob = np.empty((rows, self._features), self._dtype), np.empty(rows, self._dtype)
-        self._program.run(False, None, rows, key, context, out, None, log_prob)
+        self._program.run(False, None, rows, key, context, out, None, log_prob, None)
         return out, log_prob
+
+    # ---- derivatives ---------------------------------------------------------------------------------------------
+
+    def log_prob_and_score(
+        self, x: NDArray[Any], context: NDArray[Any] | None = None, *, parameters: NDArray[Any] | None = None
+    ) -> Pair:
+        """``(log_prob, score)``, shapes (rows,) and (rows, features): the log density and its gradient by x.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.Flow([hr.Standardize([0.0], [2.0])], dtype="float64")
+        >>> flow.log_prob_and_score(np.array([[3.0]]))[1].tolist()  # -x / 4
+        [[-0.75]]
+        """
+        array, rows, context = self._open("x", x, context)
+        log_prob = np.empty(rows, self._dtype)
+        (score,) = self._backward(
+            array, context, Cotangents(of_log_prob=True), ("inputs",), parameters, inverse=True, log_prob=log_prob
+        )
+        return log_prob, score
+
+    def log_prob_vjp(
+        self,
+        x: NDArray[Any],
+        grad_log_prob: NDArray[Any],
+        context: NDArray[Any] | None = None,
+        *,
+        wrt: Sequence[str] = ("inputs", "parameters"),
+        parameters: NDArray[Any] | None = None,
+    ) -> tuple[NDArray[Any], ...]:
+        """Vector-Jacobian product of `log_prob`: gradients of a number from its gradient by the log densities.
+
+        Args:
+            x, context, parameters: As in `log_prob`.
+            grad_log_prob: Shape (rows,).
+            wrt: What gradients to give, in this order: "inputs" (rows, features), "parameters" (n,), as in
+                `parameters`, "context" (rows, context), or (context,) where one row served all.
+
+        Returns:
+            A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and all of the parameters'.
+        """
+        array, rows, context = self._open("x", x, context)
+        cotangents = Cotangents(row=_arrays.shaped("grad_log_prob", grad_log_prob, (rows,)), of_log_prob=True)
+        return self._backward(array, context, cotangents, wrt, parameters, inverse=True)
+
+    def to_data_vjp(
+        self,
+        z: NDArray[Any],
+        grad_x: NDArray[Any] | None,
+        grad_log_det: NDArray[Any] | None,
+        context: NDArray[Any] | None = None,
+        *,
+        wrt: Sequence[str] = ("inputs", "parameters"),
+        parameters: NDArray[Any] | None = None,
+    ) -> tuple[NDArray[Any], ...]:
+        """Vector-Jacobian product of `to_data`: gradients of a number from its gradients by x and by log_det.
+
+        Args:
+            z, context, parameters: As in `to_data`.
+            grad_x: Shape (rows, features), or None for zero.
+            grad_log_det: Shape (rows,), or None for zero.
+            wrt: See `log_prob_vjp`; the default gives ``(grad_z, grad_parameters)``.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.MAF(3, transforms=2, hidden=(8,))
+        >>> grad_z, grad_parameters = flow.to_data_vjp(np.ones((5, 3)), np.ones((5, 3)), np.ones(5))
+        >>> grad_z.shape, grad_parameters.shape == flow.parameters.shape
+        ((5, 3), True)
+        """
+        array, rows, context = self._open("z", z, context)
+        cotangents = Cotangents.of_pair(("grad_x", "grad_log_det"), grad_x, grad_log_det, (rows, self._features))
+        return self._backward(array, context, cotangents, wrt, parameters, inverse=False)
+
+    def to_latent_vjp(
+        self,
+        x: NDArray[Any],
+        grad_z: NDArray[Any] | None,
+        grad_log_det: NDArray[Any] | None,
+        context: NDArray[Any] | None = None,
+        *,
+        wrt: Sequence[str] = ("inputs", "parameters"),
+        parameters: NDArray[Any] | None = None,
+    ) -> tuple[NDArray[Any], ...]:
+        """Vector-Jacobian product of `to_latent`; see `to_data_vjp`."""
+        array, rows, context = self._open("x", x, context)
+        cotangents = Cotangents.of_pair(("grad_z", "grad_log_det"), grad_z, grad_log_det, (rows, self._features))
+        return self._backward(array, context, cotangents, wrt, parameters, inverse=True)
+
+    def nll_and_grad(
+        self,
+        x: NDArray[Any],
+        context: NDArray[Any] | None = None,
+        weights: NDArray[Any] | None = None,
+        *,
+        parameters: NDArray[Any] | None = None,
+    ) -> tuple[float, NDArray[Any]]:
+        """The mean negative log-likelihood in nats, and its gradient, shape (n,), as in `parameters`.
+
+        Memory beyond the input does not grow with the rows, but for one number a row. The gradient has the same bits
+        for any number of threads. A row with a NaN or an infinity makes both NaN.
+
+        Args:
+            x, context, parameters: As in `log_prob`; at least one row.
+            weights: Shape (rows,): weights of the rows in the mean, not negative; all 1 by default.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.MAF(2)
+        >>> loss, gradient = flow.nll_and_grad(np.random.default_rng(0).standard_normal((100, 2)))
+        >>> gradient.shape == flow.parameters.shape
+        True
+        """
+        array, rows, context = self._open("x", x, context)
+        weights, total = _arrays.row_weights("weights", weights, rows)
+        if rows == 0:
+            raise ValueError(f"x: expected at least one row, got shape {array.shape}")
+        log_prob = np.empty(rows, self._dtype)
+        cotangents = Cotangents(row=weights, row_scale=-1.0 / total, of_log_prob=True)
+        (gradient,) = self._backward(
+            array, context, cotangents, ("parameters",), parameters, inverse=True, log_prob=log_prob
+        )
+        return -_arrays.weighted_sum(log_prob, weights) / total, gradient
+
+    def _backward(
+        self,
+        array: _arrays.Matrix,
+        context: _arrays.Matrix | None,
+        cotangents: Cotangents,
+        wrt: Any,
+        parameters: Any,
+        *,
+        inverse: bool,
+        log_prob: NDArray[Any] | None = None,
+    ) -> tuple[NDArray[Any], ...]:
+        return self._vjp(
+            self._program,
+            self._dtype,
+            array,
+            context,
+            cotangents,
+            wrt,
+            inverse=inverse,
+            parameters=parameters,
+            log_prob=log_prob,
+        )
 
     def _open(self, name: str, value: Any, context: Any) -> tuple[_arrays.Matrix, int, _arrays.Matrix | None]:
         array = _arrays.matrix(name, value, self._features)
@@ -201,8 +353,9 @@ class Flow(Module):
         key = int.from_bytes(os.urandom(8), "little") if seed is None else check.integer("seed", seed, most=2**64 - 1)
         return rows, key, _arrays.context_rows(context, rows, self._context)
 
-    def _transform(self, name: str, value: Any, context: Any, *, inverse: bool) -> Pair:
+    def _transform(self, name: str, value: Any, context: Any, parameters: Any, *, inverse: bool) -> Pair:
         array, rows, context = self._open(name, value, context)
         out, log_det = np.empty((rows, self._features), self._dtype), np.empty(rows, self._dtype)
-        self._program.run(inverse, array, rows, 0, context, out, log_det, None)
+        vector = self._own_parameters(parameters, self._program)
+        self._program.run(inverse, array, rows, 0, context, out, log_det, None, vector)
         return out, log_det

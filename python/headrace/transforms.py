@@ -15,8 +15,9 @@ from numpy.typing import DTypeLike, NDArray
 from headrace import _arguments as check
 from headrace import _arrays
 from headrace._core import cpu
-from headrace._module import Block, Module, Program
-from headrace._network import MAPS, MaskedNetwork, Settings
+from headrace._maps import MAPS
+from headrace._module import Block, Cotangents, Module, Program
+from headrace._network import MaskedNetwork, Settings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -55,15 +56,74 @@ class Transform(Module):
         """Data to latent: ``(z, log_det)`` with `log_det` = log \\|det dz/dx\\|; see `forward`."""
         return self._run("x", x, context, inverse=True)
 
-    def _run(self, name: str, value: Any, context: Any, *, inverse: bool) -> Result:
+    def forward_vjp(
+        self,
+        z: NDArray[Any],
+        grad_x: NDArray[Any] | None,
+        grad_log_det: NDArray[Any] | None,
+        context: NDArray[Any] | None = None,
+        *,
+        wrt: Sequence[str] = ("inputs", "parameters"),
+    ) -> tuple[NDArray[Any], ...]:
+        """Vector-Jacobian product of `forward`: gradients of a number from its gradients by x and by log_det.
+
+        Args:
+            z, context: As in `forward`.
+            grad_x: Shape (rows, features), or None for zero.
+            grad_log_det: Shape (rows,), or None for zero.
+            wrt: What gradients to give, in this order: "inputs" (rows, features), "parameters" (n,), as in
+                `parameters`, "context" (rows, context), or (context,) where one row served all.
+
+        Returns:
+            A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and all of the parameters'.
+
+        >>> import numpy as np, headrace as hr
+        >>> t = hr.Standardize([0.0], [3.0])
+        >>> t.forward_vjp(np.ones((1, 1)), np.ones((1, 1)), None, wrt=("inputs",))[0].tolist()
+        [[3.0]]
+        """
+        return self._run_vjp("z", z, ("grad_x", grad_x), grad_log_det, context, wrt, inverse=False)
+
+    def inverse_vjp(
+        self,
+        x: NDArray[Any],
+        grad_z: NDArray[Any] | None,
+        grad_log_det: NDArray[Any] | None,
+        context: NDArray[Any] | None = None,
+        *,
+        wrt: Sequence[str] = ("inputs", "parameters"),
+    ) -> tuple[NDArray[Any], ...]:
+        """Vector-Jacobian product of `inverse`; see `forward_vjp`."""
+        return self._run_vjp("x", x, ("grad_z", grad_z), grad_log_det, context, wrt, inverse=True)
+
+    def _open(self, name: str, value: Any, context: Any) -> tuple[Any, Any, Program, np.dtype[Any]]:
         array = _arrays.matrix(name, value, self._features)
-        rows = array.shape[0]
-        context = _arrays.context_rows(context, rows, self._context)
+        context = _arrays.context_rows(context, array.shape[0], self._context)
         program = self._program if self._dtype is not None else self._program_for(array.dtype)
-        dtype = array.dtype if self._dtype is None else self._dtype
+        return array, context, program, array.dtype if self._dtype is None else self._dtype
+
+    def _run(self, name: str, value: Any, context: Any, *, inverse: bool) -> Result:
+        array, context, program, dtype = self._open(name, value, context)
+        rows = array.shape[0]
         out, log_det = np.empty((rows, self._features), dtype), np.empty(rows, dtype)
-        program.run(inverse, array, rows, 0, context, out, log_det, None)
+        program.run(inverse, array, rows, 0, context, out, log_det, None, None)
         return out, log_det
+
+    def _run_vjp(
+        self,
+        name: str,
+        value: Any,
+        grad_value: tuple[str, Any],
+        grad_log_det: Any,
+        context: Any,
+        wrt: Any,
+        *,
+        inverse: bool,
+    ) -> tuple[NDArray[Any], ...]:
+        array, context, program, dtype = self._open(name, value, context)
+        names = (grad_value[0], "grad_log_det")
+        cotangents = Cotangents.of_pair(names, grad_value[1], grad_log_det, (array.shape[0], self._features))
+        return self._vjp(program, dtype, array, context, cotangents, wrt, inverse=inverse)
 
     def _program_for(self, dtype: np.dtype[Any]) -> Program:
         """The program of a transform without a dtype of its own, one for each dtype."""
@@ -109,10 +169,13 @@ class MaskedAutoregressive(_Masked):
         hidden: Units of each hidden layer.
         reads: "data" or "latent".
         formula: "to_data" or "to_latent".
-        map: "affine" or "additive" (scale 1).
+        map: "affine", "additive" (scale 1) or "rq_spline" (a monotone rational-quadratic spline; Durkan et al. 2019).
         scale: How the raw output a becomes a scale: "soft_clamp" (log scale = a / (1 + |a| / log(1 / slope))), "exp"
             (e^a), "softplus" (softplus(a) + slope) or "sigmoid" (sigmoid(a + 2) + slope).
-        slope: See `scale`.
+        slope: See `scale`; of a spline the largest ratio of two bins is 1 / slope, and derivatives at knots lie between
+            slope and 1 / slope.
+        bins: Bins of a spline, 2 to 64.
+        bound: A spline is the identity outside [-bound, bound].
         context: Number of context columns.
         order: The coordinates from first to last, a permutation of 0, ..., D - 1; ascending by default.
         activation: "relu", "tanh", "elu", "silu", "gelu" (the exact one) or "softplus".
@@ -137,6 +200,8 @@ class MaskedAutoregressive(_Masked):
         map: str = "affine",
         scale: str = "soft_clamp",
         slope: float = 1e-3,
+        bins: int = 8,
+        bound: float = 5.0,
         context: int = 0,
         order: Sequence[int] | None = None,
         activation: str = "relu",
@@ -144,7 +209,7 @@ class MaskedAutoregressive(_Masked):
         dtype: DTypeLike = "float32",
     ) -> None:
         """See the class."""
-        settings = Settings(features, context, map, scale, slope, activation, formula, reads)
+        settings = Settings(features, context, map, scale, slope, activation, formula, reads, bins, bound)
         n = settings.features
         sizes = check.integers("hidden", hidden, least=1)
         visit = check.permutation("order", range(n) if order is None else order, n)
@@ -170,6 +235,8 @@ class MaskedAutoregressive(_Masked):
         map: str = "affine",
         scale: str = "soft_clamp",
         slope: float = 1e-3,
+        bins: int = 8,
+        bound: float = 5.0,
         formula: str = "to_data",
         reads: str = "data",
         outputs: Sequence[str] | None = None,
@@ -186,10 +253,11 @@ class MaskedAutoregressive(_Masked):
                 features, then the context.
             biases: One array a layer, (out,).
             masks: One array a layer, shaped as the weight; non-zero where a weight counts.
-            activation, map, scale, slope, formula, reads, context: See the class.
-            outputs: The order of the parameters of a coordinate, by default ("shift", "scale").
-            layout: "interleaved": the last layer's rows are coordinate by coordinate; "blocked": all first parameters,
-                then all second ones.
+            activation, map, scale, slope, bins, bound, formula, reads, context: See the class.
+            outputs: The order of the parameters of a coordinate, by default ("shift", "scale") or ("width", "height",
+                "derivative"), where each stands for all bins.
+            layout: "interleaved": the last layer's rows are coordinate by coordinate; "blocked": all that belongs to
+                the first name, coordinate by coordinate, then to the second, and so on.
 
         Raises:
             ValueError: shapes that do not fit, or masks with a cycle (two of its coordinates are named).
@@ -200,7 +268,7 @@ class MaskedAutoregressive(_Masked):
         if features < 1:
             columns = dense.weights[0].shape[1]
             raise ValueError(f"weights[0]: expected more columns than context={context}, got {columns}")
-        settings = Settings(features, context, map, scale, slope, activation, formula, reads)
+        settings = Settings(features, context, map, scale, slope, activation, formula, reads, bins, bound)
         self = cls.__new__(cls)
         _from_dense(self, settings, dense, range(features), range(features), outputs, layout)
         return self
@@ -220,7 +288,7 @@ class Coupling(_Masked):
     Args:
         features: Number of coordinates.
         passive: The coordinates that the conditioner reads; none is allowed, and leaves the context alone.
-        hidden, formula, map, scale, slope, context, activation, seed, dtype: See `MaskedAutoregressive`.
+        hidden, formula, map, scale, slope, bins, bound, context, activation, seed, dtype: See `MaskedAutoregressive`.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.Coupling(4, passive=[0, 2], hidden=(8,))
@@ -240,13 +308,15 @@ class Coupling(_Masked):
         map: str = "affine",
         scale: str = "soft_clamp",
         slope: float = 1e-3,
+        bins: int = 8,
+        bound: float = 5.0,
         context: int = 0,
         activation: str = "relu",
         seed: int | Sequence[int] = 0,
         dtype: DTypeLike = "float32",
     ) -> None:
         """See the class."""
-        settings = Settings(features, context, map, scale, slope, activation, formula, "data")
+        settings = Settings(features, context, map, scale, slope, activation, formula, "data", bins, bound)
         sizes = check.integers("hidden", hidden, least=1)
         reads, active = _sides(passive, settings.features)
         level = 2 if reads else 1
@@ -272,6 +342,8 @@ class Coupling(_Masked):
         map: str = "affine",
         scale: str = "soft_clamp",
         slope: float = 1e-3,
+        bins: int = 8,
+        bound: float = 5.0,
         formula: str = "to_data",
         outputs: Sequence[str] | None = None,
         layout: str = "interleaved",
@@ -286,7 +358,7 @@ class Coupling(_Masked):
         if masks is None:
             masks = [np.ones(np.shape(w), bool) for w in weights]
         dense = _dense(weights, biases, masks)
-        settings = Settings(features, context, map, scale, slope, activation, formula, "data")
+        settings = Settings(features, context, map, scale, slope, activation, formula, "data", bins, bound)
         reads, active = _sides(passive, settings.features)
         columns = len(reads) + settings.context
         if dense.weights[0].shape[1] != columns:
@@ -454,17 +526,20 @@ def _dense(weights: Any, biases: Any, masks: Any) -> _Dense:
     return _Dense(lists["weights"], lists["biases"], [np.ascontiguousarray(m != 0) for m in lists["masks"]])
 
 
-def _output_rows(map: str, active: int, outputs: Any, layout: Any) -> NDArray[np.intp] | None:
+def _output_rows(settings: Settings, active: int, outputs: Any, layout: Any) -> NDArray[np.intp] | None:
     """For each of the user's output rows its place in the core's order, coordinate by coordinate."""
-    names = MAPS[map]
+    groups = MAPS[settings.map].groups(settings.bins)
+    names = tuple(groups)
     given = names if outputs is None else tuple(outputs) if np.iterable(outputs) else (outputs,)
     if len(given) != len(names) or set(given) != set(names):
         raise ValueError(f"outputs: expected an order of {names}, got {outputs!r}")
     layout = check.choice("layout", layout, ("interleaved", "blocked"))
-    place = np.array([names.index(name) for name in given])
-    rows = np.arange(active)[:, None] * len(names) + place[None, :]  # (coordinate, the user's parameter)
-    flat = (rows if layout == "interleaved" else rows.T).reshape(-1).astype(np.intp)
-    return None if (flat == np.arange(flat.size)).all() else flat
+    n_params = settings.n_params
+    start = dict(zip(names, np.cumsum([0, *groups.values()])[:-1], strict=True))
+    first = np.arange(active)[:, None] * n_params
+    blocks = [first + start[name] + np.arange(groups[name]) for name in given]  # (coordinate, parameters of a name)
+    flat = np.concatenate(blocks, axis=1).ravel() if layout == "interleaved" else np.concatenate([*map(np.ravel, blocks)])
+    return None if (flat == np.arange(flat.size)).all() else flat.astype(np.intp)
 
 
 def _from_dense(
@@ -482,7 +557,7 @@ def _from_dense(
             f"weights[{len(dense.weights) - 1}]: expected {expected} rows ({settings.n_params} for each of "
             f"{len(active)} coordinates), got {dense.weights[-1].shape[0]}"
         )
-    rows = _output_rows(settings.map, len(active), outputs, layout)
+    rows = _output_rows(settings, len(active), outputs, layout)
     masks = (
         dense.masks if rows is None else [*dense.masks[:-1], np.ascontiguousarray(dense.masks[-1][np.argsort(rows)])]
     )

@@ -11,12 +11,14 @@ from .activations import ACTIVATIONS
 from .autoregressive import MaskedAutoregressive
 from .bases import Logistic, Normal, StandardNormal
 from .coupling import Coupling
+from .derivatives import STEP, along, gradient, row_gradient
 from .flow import Flow
 from .inverse import Inverse
 from .jacobian import jacobian, log_det_by_differences
-from .maps import MAPS, coupling_forward, coupling_inverse
+from .maps import MAPS, Options, coupling_forward, coupling_inverse
 from .network import Network, reads
 from .permutation import Permutation
+from .rq_spline import spline_bin, spline_knots
 from .scales import LOG_SCALES
 from .standardize import Standardize
 
@@ -24,6 +26,7 @@ __all__ = [
     "ACTIVATIONS",
     "LOG_SCALES",
     "MAPS",
+    "STEP",
     "Coupling",
     "Flow",
     "Inverse",
@@ -31,12 +34,18 @@ __all__ = [
     "MaskedAutoregressive",
     "Network",
     "Normal",
+    "Options",
     "Permutation",
     "StandardNormal",
     "Standardize",
+    "along",
     "coupling_forward",
     "coupling_inverse",
+    "gradient",
     "jacobian",
     "log_det_by_differences",
     "reads",
+    "row_gradient",
+    "spline_bin",
+    "spline_knots",
 ]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .maps import MAPS, apply_map
+from .maps import apply_map, arrange
 from .network import Network, with_context
 
 
@@ -22,7 +22,8 @@ class MaskedAutoregressive:
     slope: float = 1e-3
     formula: str = "to_data"
     reads: str = "data"
-    outputs: tuple[str, ...] = ("shift", "scale")
+    bound: float = 5.0
+    outputs: tuple[str, ...] | None = None  # by default the map's own order
     layout: str = "interleaved"
 
     def forward(self, z, context=None):
@@ -34,12 +35,7 @@ class MaskedAutoregressive:
     def parameters(self, seen, context):
         """The network's outputs as ``(rows, features, n_params)``, parameters in the map's own order."""
         out = self.network(with_context(seen, context))
-        rows, features = seen.shape
-        if self.layout == "interleaved":
-            params = out.reshape(rows, features, len(self.outputs))
-        else:
-            params = out.reshape(rows, len(self.outputs), features).transpose(0, 2, 1)
-        return params[..., [self.outputs.index(name) for name in MAPS[self.map].parameters]]
+        return arrange(out, seen.shape[1], self.map, self.outputs, self.layout)
 
     def _towards(self, side, given, context):
         given = np.asarray(given, np.float64)
@@ -54,4 +50,4 @@ class MaskedAutoregressive:
         return built, log_det
 
     def _apply(self, given, params, inverse):
-        return apply_map(given, params, self.map, self.scale, self.slope, inverse)
+        return apply_map(given, params, self.map, self.scale, self.slope, inverse, bound=self.bound)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .maps import MAPS, apply_map
+from .maps import apply_map, arrange
 from .network import Network, with_context
 
 
@@ -20,7 +20,8 @@ class Coupling:
     scale: str = "soft_clamp"
     slope: float = 1e-3
     formula: str = "to_data"
-    outputs: tuple[str, ...] = ("shift", "scale")
+    bound: float = 5.0
+    outputs: tuple[str, ...] | None = None  # by default the map's own order
     layout: str = "interleaved"
 
     def forward(self, z, context=None):
@@ -33,11 +34,9 @@ class Coupling:
         given = np.asarray(given, np.float64)
         active = [i for i in range(self.features) if i not in self.passive]
         out = self.network(with_context(given[:, list(self.passive)], context))
-        if self.layout == "interleaved":
-            params = out.reshape(len(given), len(active), len(self.outputs))
-        else:
-            params = out.reshape(len(given), len(self.outputs), len(active)).transpose(0, 2, 1)
-        params = params[..., [self.outputs.index(name) for name in MAPS[self.map].parameters]]
+        params = arrange(out, len(active), self.map, self.outputs, self.layout)
         value = given.copy()
-        value[:, active], log_det = apply_map(given[:, active], params, self.map, self.scale, self.slope, inverse)
+        value[:, active], log_det = apply_map(
+            given[:, active], params, self.map, self.scale, self.slope, inverse, bound=self.bound
+        )
         return value, log_det

@@ -5,45 +5,91 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import rq_spline as spline
 from .scales import LOG_SCALES
 
 
+class Options(NamedTuple):
+    """What a map is told beside its parameters."""
+
+    scale: str = "soft_clamp"
+    slope: float = 1e-3
+    bound: float = 5.0
+
+    def log_scale(self, raw):
+        return LOG_SCALES[self.scale](raw, self.slope)
+
+
 class Map(NamedTuple):
-    """A map's parameters, in the order of the last axis of ``params``, and the map itself."""
+    """A map's named parameters, in the order of the last axis of ``params``, and the map itself.
+
+    A name stands for one number; ``numbers`` tells where it stands for several, one or so for each bin.
+    """
 
     parameters: tuple[str, ...]
-    apply: Callable  # (value, params, log_scale, inverse) -> (value, log-derivative), all elementwise
+    apply: Callable  # (value, params, options, inverse) -> (value, log-derivative), all elementwise
+    numbers: Callable | None = None
+
+    def sizes(self, bins=8):
+        """Numbers of each named parameter of one coordinate."""
+        return dict.fromkeys(self.parameters, 1) if self.numbers is None else self.numbers(bins)
+
+    def count(self, bins=8):
+        """Numbers of one coordinate in all: the length of the last axis of ``params``."""
+        return sum(self.sizes(bins).values())
 
 
-def affine(value, params, log_scale, inverse):
+def affine(value, params, options, inverse):
     """``shift + scale value``, and back ``(value - shift) / scale`` (eq. 35-36 for one coordinate)."""
-    shift, log_s = params[..., 0], log_scale(params[..., 1])
+    shift, log_s = params[..., 0], options.log_scale(params[..., 1])
     if inverse:
         return (value - shift) * np.exp(-log_s), -log_s
     return shift + np.exp(log_s) * value, log_s
 
 
-def additive(value, params, log_scale, inverse):
+def additive(value, params, options, inverse):
     """``shift + value``, and back: the affine map of scale one."""
     shift = params[..., 0]
     return (value - shift if inverse else value + shift), np.zeros_like(value)
 
 
-MAPS = {"affine": Map(("shift", "scale"), affine), "additive": Map(("shift",), additive)}
+MAPS = {
+    "affine": Map(("shift", "scale"), affine),
+    "additive": Map(("shift",), additive),
+    "rq_spline": Map(("width", "height", "derivative"), spline.rq_spline, spline.count),
+}
 
 
-def apply_map(value, params, map="affine", scale="soft_clamp", slope=1e-3, inverse=False):
+def arrange(out, active, map, outputs=None, layout="interleaved"):
+    """A network's outputs as ``(rows, active, n_params)``, parameters in the map's own order.
+
+    ``outputs`` is the order in which the network names them. Interleaved: coordinate by coordinate, all of its numbers;
+    blocked: name by name, all coordinates' numbers of that name.
+    """
+    rows, outputs = len(out), outputs or MAPS[map].parameters
+    bins = (out.shape[1] // active + 1) // 3  # of no meaning, and of no effect, where a name stands for one number
+    sizes = MAPS[map].sizes(bins)
+    widths = [sizes[name] for name in outputs]
+    if layout == "interleaved":
+        parts = np.split(out.reshape(rows, active, sum(widths)), np.cumsum(widths)[:-1], axis=2)
+    else:
+        parts = np.split(out, active * np.cumsum(widths)[:-1], axis=1)
+    named = {name: part.reshape(rows, active, sizes[name]) for name, part in zip(outputs, parts, strict=True)}
+    return np.concatenate([named[name] for name in MAPS[map].parameters], axis=2)
+
+
+def apply_map(value, params, map="affine", scale="soft_clamp", slope=1e-3, inverse=False, *, bound=5.0):
     """Apply a map to each coordinate of each row; returns ``(rows, n)`` and the summed log-derivatives ``(rows,)``."""
     value, params = np.asarray(value, np.float64), np.asarray(params, np.float64)
-    value, log_derivative = MAPS[map].apply(value, params, lambda raw: LOG_SCALES[scale](raw, slope), inverse)
+    value, log_derivative = MAPS[map].apply(value, params, Options(scale, slope, bound), inverse)
     return value, log_derivative.sum(axis=1)
 
 
-def coupling_forward(z, params, map="affine", scale="soft_clamp", slope=1e-3):
+def coupling_forward(z, params, map="affine", scale="soft_clamp", slope=1e-3, *, bound=5.0):
     """Latent to data, given each coordinate's parameters ``(rows, active, n_params)`` (eq. 35)."""
-    return apply_map(z, params, map, scale, slope)
+    return apply_map(z, params, map, scale, slope, bound=bound)
 
 
-def coupling_inverse(x, params, map="affine", scale="soft_clamp", slope=1e-3):
+def coupling_inverse(x, params, map="affine", scale="soft_clamp", slope=1e-3, *, bound=5.0):
     """Data to latent (eq. 36, with the brackets it needs: ``(x - shift) / scale``)."""
-    return apply_map(x, params, map, scale, slope, inverse=True)
+    return apply_map(x, params, map, scale, slope, inverse=True, bound=bound)

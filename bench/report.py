@@ -1,0 +1,56 @@
+"""Where reports go, and how numbers look in their tables."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.peers.client import ROOT, machine_facts
+
+
+def stem(kind: str, threads: int) -> Path:
+    """The path of a report without its suffix, for example ``bench/results/peers_amd-epyc_2t``."""
+    cpu = re.sub(r"[^a-z0-9]+", "-", machine_facts(threads)["cpu"].lower()).strip("-")
+    return ROOT / "bench" / "results" / f"{kind}_{cpu}_{threads}t"
+
+
+def write(path: Path, report: dict, text: str) -> None:
+    """Write the raw numbers to ``<path>.json`` and the text to ``<path>.md``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Path(f"{path}.json").write_text(json.dumps(report, indent=1) + "\n")
+    Path(f"{path}.md").write_text(text)
+
+
+def machine_line(machine: dict, date: str) -> str:
+    """The machine and the date as one sentence."""
+    sets = ", ".join(machine["instruction_sets"])
+    return f"{machine['cpu']}, {machine['cores']} cores ({sets}), {machine['system']}, {date}."
+
+
+def library_line(library: str, facts: dict) -> str:
+    """What is known of one library, as an item of a list; `facts` is a worker's answer to ``hello``."""
+    if not facts["present"]:
+        return f"- {library}: absent ({facts['reason']})"
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
+    isa = facts["facts"].get("isa")
+    return f"- {library}: {versions}, Python {facts['python']}" + (f", set {isa}" if isa else "")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    head = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    return [*head, *("| " + " | ".join(row) + " |" for row in rows)]
+
+
+def duration(seconds: float) -> str:
+    """Seconds in a fitting unit, three digits."""
+    if seconds < 1e-3:
+        return f"{1e6 * seconds:.3g} µs"
+    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def met(value: bool | None) -> str:
+    """Whether an aim was met; None where it cannot be judged."""
+    return {True: "yes", False: "no", None: "-"}[value]

@@ -1,0 +1,145 @@
+// The way back through a program: tiles of rows and sums over them, ordered without barriers.
+//
+// Rows go through in groups, whose tapes are all that training needs of memory. A group is a sequence of phases:
+//   forth through the whole chain and back through the last network   tasks: tiles
+//   back through network t, beside the weights of network t + 1       tasks: tiles, blocks of weights
+//   the weights of network 0                                          tasks: blocks of weights
+// A task starts once all tasks of earlier phases are done, which a counter tells. Each gradient entry belongs to one
+// task of a phase, which sums sum_rows rows in registers and then adds them, in the order of the rows: no bit depends on
+// threads, tiles or groups.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <thread>
+
+#include "compiled.hpp"
+#include "isa.hpp"
+#include "threads.hpp"
+
+namespace headrace {
+namespace {
+
+// A block of the weights' gradient: large enough to be worth a task, small enough that its inputs stay in cache.
+constexpr int task_units = 128, task_inputs = 48;
+
+constexpr int spins_before_yield = 4000;
+
+template <class T>
+std::vector<WeightTask> tasks_of(const MaskedStep<T>& s, int network) {
+    std::vector<WeightTask> tasks;
+    for (int l = 0; l < s.n_layers; ++l) {
+        const Layer& layer = s.layers[l];
+        for (int u = 0; u < layer.live; u += task_units) {
+            const int end = std::min(layer.live, u + task_units);
+            for (int k = 0; k == 0 || k < layer.visible[end - 1]; k += task_inputs)
+                tasks.push_back({network, l, u, end, k, k + task_inputs});
+        }
+    }
+    return tasks;
+}
+
+struct GroupPhase {
+    int64_t first_task, row;  // the first row of its group
+    int network;              // that its tiles go back through; -1: none
+    int64_t tiles;
+};
+
+}  // namespace
+
+template <class T>
+void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T>& gradient,
+                              const Weights& weights) const {
+    const KernelsOf<T>& kernels = kernels_of<T>(*active_isa().table);
+    const Chain<T>& chain = compiled_for(request).chain;
+    if (gradient.weights && (request.rows == 0 || chain.n_networks == 0 || !request.with_base))
+        std::fill_n(gradient.weights, n_weights_, T(0));  // a base's share may not be touched below
+    if (request.rows == 0) return;
+    const Call<T> call = call_of(request, weights);
+    Back<T> back{gradient.from, gradient.input, gradient.context, gradient.weights, 0};
+
+    // Tiles divide sum_rows, and are no larger than gives every thread one.
+    const int64_t threads = num_threads();
+    int height = sum_rows / 2;
+    while (height > 2 * kernels.width && height % 2 == 0 && height / 2 % kernels.width == 0 &&
+           (request.rows + height - 1) / height < threads)
+        height /= 2;
+    back.height = height;
+    const int64_t tape = (chain.tape.lines * height + 15) / 16 * 16;
+    const auto rows_of = [&](int64_t row, int64_t end) { return int(std::min<int64_t>(height, end - row)); };
+    std::atomic<bool> finite{true};
+
+    if (!gradient.weights || chain.n_networks == 0) {
+        std::atomic<bool> out_of_memory{false};
+        thread_scratch<T>(size_t(tape));  // an allocation that fails should fail here, where it can be reported
+        parallel_for((request.rows + height - 1) / height, [&](int64_t tile) {
+            const int64_t row = tile * height;
+            const int rows = rows_of(row, request.rows);
+            T* scratch;
+            try {
+                scratch = thread_scratch<T>(size_t(tape));
+            } catch (const std::bad_alloc&) {
+                out_of_memory = true;
+                return;
+            }
+            kernels.record_tile(chain, call, back, row, rows, scratch);
+            for (int network = std::max(0, chain.n_networks - 1); network >= 0; --network)
+                kernels.backward_tile(chain, call, back, row, rows, network, scratch);
+        });
+        if (out_of_memory) throw std::bad_alloc();
+        return;
+    }
+
+    const int64_t group =
+        std::max<int64_t>(1, (height * threads + sum_rows - 1) / sum_rows) * sum_rows;  // whole sums
+    const int64_t tapes = std::min<int64_t>(group / height, (request.rows + height - 1) / height);
+    T* const scratch = thread_scratch<T>(size_t(tape * tapes));
+
+    std::vector<std::vector<WeightTask>> tasks;
+    for (int n = 0; n < chain.n_networks; ++n) tasks.push_back(tasks_of(chain.steps[chain.networks[n]].network, n));
+    std::vector<GroupPhase> phases;
+    int64_t count = 0;
+    for (int64_t row = 0; row < request.rows; row += group)
+        for (int n = chain.n_networks - 1; n >= -1; --n) {
+            const int64_t tiles = n < 0 ? 0 : (std::min(group, request.rows - row) + height - 1) / height;
+            phases.push_back({count, row, n, tiles});
+            count += tiles + (n + 1 < chain.n_networks ? int64_t(tasks[n + 1].size()) : 0);
+        }
+
+    std::atomic<int64_t> done{0};
+    parallel_for(count, [&](int64_t i) {
+        const GroupPhase& phase = *(std::upper_bound(phases.begin(), phases.end(), i,
+                                                [](int64_t task, const GroupPhase& p) { return task < p.first_task; }) -
+                               1);
+        for (int spin = 0; done.load(std::memory_order_acquire) < phase.first_task; ++spin)
+            if (spin > spins_before_yield) std::this_thread::yield();
+        const int64_t end = std::min(request.rows, phase.row + group), tile = i - phase.first_task;
+        if (tile < phase.tiles) {
+            const int64_t row = phase.row + tile * height;
+            const int rows = rows_of(row, end);
+            if (phase.network + 1 == chain.n_networks &&
+                !kernels.record_tile(chain, call, back, row, rows, scratch + tile * tape))
+                finite = false;
+            kernels.backward_tile(chain, call, back, row, rows, phase.network, scratch + tile * tape);
+        } else {
+            const TapeGroup<T> tiles{scratch, tape, end - phase.row, phase.row == 0};
+            kernels.sum_weights(chain, back, tasks[phase.network + 1][size_t(tile - phase.tiles)], tiles);
+        }
+        done.fetch_add(1, std::memory_order_release);
+    });
+
+    if (!finite) {
+        std::fill_n(gradient.weights, n_weights_, std::numeric_limits<T>::quiet_NaN());
+    } else {
+        for (size_t i = 0; i < steps_.size(); ++i)
+            if (steps_[i].kind == StepSpec::Kind::masked) steps_[i].masked->clear_dead(gradient.weights + step_weights_[i]);
+    }
+    for (size_t i = 0; i < steps_.size(); ++i)
+        if (steps_[i].kind == StepSpec::Kind::masked) steps_[i].masked->clear_masked(gradient.weights + step_weights_[i]);
+}
+
+template void Program<float>::run_gradient(const Request<float>&, const GradientRequest<float>&, const Weights&) const;
+template void Program<double>::run_gradient(const Request<double>&, const GradientRequest<double>&,
+                                            const Weights&) const;
+
+}  // namespace headrace

@@ -1,0 +1,36 @@
+// One step of Adam on a stretch of the weight vector, read and written once.
+#pragma once
+
+#include "../pack.hpp"
+#include "../views.hpp"
+
+namespace headrace {
+namespace {
+
+// n is a whole number of vectors. What is 0 with gradient 0 stays 0: the padding.
+template <class T>
+void adam(const AdamStep<T>& s, const T* gradient, T* weights, T* mean, T* square, int64_t n) noexcept {
+    for (int64_t i = 0; i < n; i += width<T>) {
+        const Pack<T> g = load(gradient + i) * s.gradient_scale;
+        const Pack<T> m = load(mean + i) * s.mean_decay + g * (T(1) - s.mean_decay);
+        const Pack<T> v = load(square + i) * s.square_decay + g * g * (T(1) - s.square_decay);
+        store(mean + i, m);
+        store(square + i, v);
+        store(weights + i, load(weights + i) * s.shrink - m * s.rate / (sqrt(v * s.square_correction) + s.epsilon));
+    }
+}
+
+template <class T>
+double sum_squares(const T* x, int64_t n) noexcept {
+    double sum = 0;  // of short runs, which are summed in T
+    constexpr int64_t run = 256;
+    for (int64_t i = 0; i < n; i += run) {
+        Pack<T> part{};
+        for (int64_t j = i; j < n && j < i + run; j += width<T>) part += load(x + j) * load(x + j);
+        sum += double(reduce_add(part));
+    }
+    return sum;
+}
+
+}  // namespace
+}  // namespace headrace

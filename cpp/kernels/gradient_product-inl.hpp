@@ -1,0 +1,159 @@
+// The two products of the way back, on the one weight layout, and the transposition that the second one needs.
+//
+//   data:    X'[k][lanes] = sum_m W[m][k] Y'[m][lanes]; lanes are rows of the batch, k are adjacent weights of each row.
+//   weights: W'[m][lanes] = sum_b Y'[m][b] X[b][lanes]; lanes are inputs, X lies transposed in panels [input / width]
+//            [row][width].
+#pragma once
+
+#include "product-inl.hpp"
+
+namespace headrace {
+namespace {
+
+// What becomes of a sum: added to the output, or let through an activation: the output holds the activation's value
+// (ReLU), or `gate` its derivative.
+enum class Gate { add, relu, multiply };
+
+template <class T>
+struct DataArgs {
+    const T* weights;     // the transform's first weight
+    const uint32_t* row;  // offsets of the first unit's weights and of those that follow
+    int n_rows, column;
+    const T* grad;  // [unit][stride], from the first unit
+    T* output;      // [input][stride], from `column`
+    const T* gate;
+    int64_t stride;
+    Gate kind;
+};
+
+template <int M, int N, class T>
+void data_block(const DataArgs<T>& a, int lane) {
+    using V = Pack<T>;
+    V sum[M][N] = {};
+    const T* grad = a.grad + lane;
+    for (int r = 0; r < a.n_rows; ++r, grad += a.stride) {
+        const T* w = a.weights + a.row[r] + a.column;
+        V g[N];
+        for (int n = 0; n < N; ++n) g[n] = load(grad + n * width<T>);
+        for (int m = 0; m < M; ++m) {
+            const T weight = w[m];
+            for (int n = 0; n < N; ++n) sum[m][n] += weight * g[n];
+        }
+    }
+    for (int m = 0; m < M; ++m)
+        for (int n = 0; n < N; ++n) {
+            const int64_t place = m * a.stride + lane + n * width<T>;
+            const V old = load(a.output + place);
+            V result = old + sum[m][n];
+            if (a.kind == Gate::relu) result = select(old <= T(0), V{}, sum[m][n]);  // where it is NaN, NaN passes
+            if (a.kind == Gate::multiply) result = sum[m][n] * load(a.gate + place);
+            store(a.output + place, result);
+        }
+}
+
+template <class T>
+HR_FN void data_product(DataArgs<T> a, int columns, int vectors) {
+    while (columns > 0) {
+        const int m = part(columns, block_units);
+        for (int v = 0; v < vectors;) {
+            const int n = part(vectors - v, block_vectors);
+            with_sizes<block_units, block_vectors>(m, n,
+                                                   [&]<int M, int N>() { data_block<M, N>(a, v * width<T>); });
+            v += n;
+        }
+        columns -= m;
+        a.column += m;
+        a.output += m * a.stride;
+        if (a.gate) a.gate += m * a.stride;
+    }
+}
+
+template <class T>
+struct WeightArgs {
+    const T* grad;    // [unit][height] of the first tile's tape
+    const T* panels;  // [input / width][height][width] of the first tile's tape
+    int64_t size;     // from tape to tape
+    int height, rows;
+    T* output;            // the transform's first weight's gradient
+    const uint32_t* row;  // offsets of the units' weights
+    int input;
+    bool add;  // to what is there
+};
+
+template <int M, int N, class T>
+void weight_block(const WeightArgs<T>& a) {
+    using V = Pack<T>;
+    constexpr int W = width<T>;
+    V sum[M][N] = {};
+    for (int m = 0; m < M; ++m) __builtin_prefetch(a.output + a.row[m] + a.input, 1);
+    const T *grad = a.grad, *x = a.panels;
+    const int64_t height = a.height;
+    for (int left = a.rows; left > 0; left -= a.height, grad += a.size, x += a.size) {
+        const int rows = left < a.height ? left : a.height;
+        for (int64_t b = 0; b < rows; ++b) {
+            V input[N];
+            for (int n = 0; n < N; ++n) input[n] = load(x + (n * height + b) * W);
+            for (int m = 0; m < M; ++m) {
+                const T g = grad[m * height + b];
+                for (int n = 0; n < N; ++n) sum[m][n] += g * input[n];
+            }
+        }
+    }
+    for (int m = 0; m < M; ++m)
+        for (int n = 0; n < N; ++n) {
+            T* p = a.output + a.row[m] + a.input + n * W;
+            store(p, a.add ? load(p) + sum[m][n] : sum[m][n]);
+        }
+}
+
+// Up to row_block units by any number of vectors of inputs.
+template <class T>
+HR_FN void weight_product(WeightArgs<T> a, int units, int vectors) {
+    for (int u = 0; u < units;) {
+        const int m = part(units - u, block_units);
+        WeightArgs<T> b = a;
+        b.grad += int64_t(u) * a.height;
+        b.row += u;
+        for (int v = 0; v < vectors;) {
+            const int n = part(vectors - v, block_vectors);
+            with_sizes<block_units, block_vectors>(m, n, [&]<int M, int N>() { weight_block<M, N>(b); });
+            b.panels += int64_t(n) * a.height * width<T>;
+            b.input += n * width<T>;
+            v += n;
+        }
+        u += m;
+    }
+}
+
+// ---- transposition in registers -----------------------------------------------------------------------------------
+
+// Exchanges bit S of a lane's number with bit S of its vector's: after all bits, a width x width block is transposed.
+template <int S, class V, int... I>
+HR_FN void transpose_step(V (&v)[Lane<V>::width], Indices<I...>) {
+    constexpr int W = Lane<V>::width;
+    for (int i = 0; i < W; ++i)
+        if (!(i & S)) {
+            const V a = v[i], b = v[i + S];
+            v[i] = __builtin_shufflevector(a, b, (I & S ? W + I - S : I)...);
+            v[i + S] = __builtin_shufflevector(a, b, (I & S ? W + I : I + S)...);
+        }
+    if constexpr (2 * S < W) transpose_step<2 * S>(v, Indices<I...>{});
+}
+
+// units lines [unit][height], of which `vectors` are in use, to panels [unit / width][height][width]; the number of
+// units is rounded up to whole panels.
+template <class T>
+HR_FN void to_panels(const T* lines, int units, int64_t height, int vectors, T* panels) {
+    constexpr int W = width<T>;
+    using V = Pack<T>;
+    for (int64_t k = 0; k < units; k += W)
+        for (int64_t b = 0; b < int64_t(vectors) * W; b += W) {
+            V v[W];
+            for (int i = 0; i < W; ++i) v[i] = load(lines + (k + i) * height + b);
+            transpose_step<1>(v, typename MakeIndices<W>::type{});
+            for (int i = 0; i < W; ++i) store(panels + k * height + (b + i) * W, v[i]);
+        }
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,35 @@
+// Adam on a program's weight vector.
+#pragma once
+
+#include <memory>
+
+#include "program.hpp"
+
+namespace headrace {
+
+struct AdamOptions {
+    double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
+    double clip = 0;  // the largest norm of a gradient; 0: none
+};
+
+template <class T>
+class Adam {
+  public:
+    Adam(std::shared_ptr<Program<T>> program, const AdamOptions& options);
+
+    // Updates the weights and returns the gradient's norm before clipping; where that is not finite, nothing changes.
+    double step(const T* gradient, double learning_rate);
+
+    const Program<T>& program() const { return *program_; }
+
+  private:
+    std::shared_ptr<Program<T>> program_;
+    AdamOptions options_;
+    Aligned<T> mean_, square_;
+    double mean_power_ = 1, square_power_ = 1;  // beta^t
+};
+
+extern template class Adam<float>;
+extern template class Adam<double>;
+
+}  // namespace headrace

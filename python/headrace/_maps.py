@@ -1,0 +1,53 @@
+"""The maps as Python knows them: their parameters in the core's order, and those that make a map the identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headrace._core import cpu
+
+if TYPE_CHECKING:
+    from headrace._network import Settings
+
+__all__ = ["MAPS", "SCALES", "Map", "bins_of"]
+
+SCALES = tuple(scale for name, scale in cpu.maps() if name == "affine")
+
+
+@dataclass(frozen=True)
+class Map:
+    """How many parameters of each name a coordinate has, given the number of bins, and the identity's."""
+
+    groups: Callable[[int], dict[str, int]]
+    identity: Callable[[Settings], tuple[float, ...]]
+
+    def n_params(self, bins: int) -> int:
+        """Parameters of one coordinate."""
+        return sum(self.groups(bins).values())
+
+
+def _raw_scale_of_one(settings: Settings) -> float:
+    return {
+        "soft_clamp": 0.0,
+        "exp": 0.0,
+        "softplus": float(np.log(np.expm1(1 - settings.slope))),
+        "sigmoid": float(np.log((1 - settings.slope) / settings.slope)) - 2,
+    }[settings.scale]
+
+
+MAPS: dict[str, Map] = {
+    "affine": Map(lambda bins: {"shift": 1, "scale": 1}, lambda s: (0.0, _raw_scale_of_one(s))),
+    "additive": Map(lambda bins: {"shift": 1}, lambda s: (0.0,)),
+    "rq_spline": Map(
+        lambda bins: {"width": bins, "height": bins, "derivative": bins - 1}, lambda s: (0.0,) * (3 * s.bins - 1)
+    ),
+}
+
+
+def bins_of(map: str, n_params: int) -> int | None:
+    """The number of bins with which a map has so many parameters (any, where it has none); None if there is none."""
+    return next((bins for bins in range(2, 65) if MAPS[map].n_params(bins) == n_params), None)

@@ -1,0 +1,232 @@
+"""Subjects of the tests of derivatives: a library object, its dense parameters, and the reference made from these."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import cases
+import headrace as hr
+import reference
+
+# A central difference errs by h^2 / 6 times a third derivative and by eps / h times a value (reference/derivatives.py).
+# Here values reach some tens, and third derivatives thousands along directions that move all weights at once, hence a
+# step below eps^(1/3); both errors are then some 1e-9, and 1e-6 allows for what a deep chain adds. ReLU has kinks,
+# where no difference is right, but no third derivatives elsewhere, hence a smaller step still: rows are random, so that
+# it straddles the kink of one of a hundred pre-activations less than once in ten thousand rows, and seeds are fixed.
+STEP, KINKED_STEP = 1e-6, 1e-7
+DIFFERENCES = 1e-6
+
+VERBS: dict[str, Callable] = {
+    "forward_vjp": lambda judge, given, context: judge.forward(given, context),
+    "inverse_vjp": lambda judge, given, context: judge.inverse(given, context),
+    "to_data_vjp": lambda judge, given, context: judge.to_data(given, context),
+    "to_latent_vjp": lambda judge, given, context: judge.to_latent(given, context),
+    "log_prob_vjp": lambda judge, given, context: (judge.log_prob(given, context),),
+}
+TRANSFORM_VERBS = ("forward_vjp", "inverse_vjp")
+FLOW_VERBS = ("to_data_vjp", "to_latent_vjp", "log_prob_vjp")
+
+
+@dataclass(frozen=True)
+class Subject:
+    library: Any
+    arrays: list  # what library.named_parameters() gives, in its order
+    judge: Callable  # arrays -> the reference with these parameters
+
+    @property
+    def features(self):
+        return self.library.features
+
+
+def network_of(dense, activation):
+    return lambda arrays: reference.Network(arrays[0::2], arrays[1::2], dense.masks, activation)
+
+
+def layers_of(dense):
+    return [array for pair in zip(dense.weights, dense.biases, strict=True) for array in pair]
+
+
+def masked(dense, activation="tanh", **settings):
+    settings = {"outputs": dense.outputs, "layout": dense.layout} | settings
+    library = hr.MaskedAutoregressive.from_dense(
+        *dense.arrays, activation=activation, context=dense.context, **settings, **bins_of(dense, dense.features)
+    )
+    network = network_of(dense, activation)
+    return Subject(library, layers_of(dense), lambda a: reference.MaskedAutoregressive(network(a), **settings))
+
+
+def coupling(dense, passive, activation="tanh", **settings):
+    settings = {"outputs": dense.outputs, "layout": dense.layout} | settings
+    sizes = {"features": dense.features, "passive": list(passive), "context": dense.context}
+    bins = bins_of(dense, dense.features - len(passive))
+    library = hr.Coupling.from_dense(*dense.arrays, activation=activation, **sizes, **settings, **bins)
+    network = network_of(dense, activation)
+
+    def judge(arrays):
+        return reference.Coupling(network(arrays), dense.features, passive, **settings)
+
+    return Subject(library, layers_of(dense), judge)
+
+
+def bins_of(dense, active):
+    """The keyword that a spline needs."""
+    return {"bins": (len(dense.biases[-1]) // active + 1) // 3} if "width" in dense.outputs else {}
+
+
+def inverse(subject):
+    return Subject(hr.Inverse(subject.library), subject.arrays, lambda a: reference.Inverse(subject.judge(a)))
+
+
+def permutation(order):
+    return Subject(hr.Permutation(order), [], lambda _: reference.Permutation(order))
+
+
+def standardize(mean, std):
+    mean, std = np.asarray(mean, float), np.asarray(std, float)
+    return Subject(hr.Standardize(mean, std), [], lambda _: reference.Standardize(mean, std))
+
+
+def chain(subjects, base="standard normal", dtype="float64"):
+    """A flow of these transforms; ``base`` "normal" is trainable, "fixed normal" is not."""
+    features = subjects[0].features
+    loc, scale = np.linspace(-1.0, 1.0, features), np.linspace(0.5, 2.0, features)
+    bases = {
+        "standard normal": (hr.StandardNormal(features), reference.StandardNormal()),
+        "logistic": (hr.Logistic(features), reference.Logistic()),
+        "fixed normal": (hr.Normal(features, loc, scale, trainable=False), reference.Normal(loc, scale)),
+        "normal": (hr.Normal(features, loc, scale), None),
+    }
+    library, fixed = bases[base]
+    own = [] if fixed else [loc, np.log(scale)]
+
+    def judge(arrays):
+        density = fixed or reference.Normal(arrays[0], np.exp(arrays[1]))
+        parts, start = [], len(own)
+        for subject in subjects:
+            parts.append(subject.judge(arrays[start : start + len(subject.arrays)]))
+            start += len(subject.arrays)
+        return reference.Flow(parts, density)
+
+    flow = hr.Flow([subject.library for subject in subjects], library, dtype=dtype)
+    return Subject(flow, own + [array for subject in subjects for array in subject.arrays], judge)
+
+
+# --- calls ----------------------------------------------------------------------------------------------------------
+
+
+def cotangents(verb, n, features, dtype="float64"):
+    """Random gradients for the results of a verb."""
+    of_row = cases.rng("of a row", n).standard_normal(n).astype(dtype)
+    return (of_row,) if verb == "log_prob_vjp" else (cases.rows(n, features, dtype, "cotangent"), of_row)
+
+
+def every(context):
+    return ("inputs", "parameters") if context is None else ("inputs", "parameters", "context")
+
+
+def call(library, verb, given, context=None, *, wrt=None, dtype="float64", **keywords):
+    """Gradients by name, for random cotangents."""
+    wrt = every(context) if wrt is None else wrt
+    given_gradients = cotangents(verb, len(given), library.features, dtype)
+    results = getattr(library, verb)(given, *given_gradients, context, wrt=wrt, **keywords)
+    assert isinstance(results, tuple)
+    return dict(zip(wrt, results, strict=True))
+
+
+def dense_gradient(library, vector):
+    """A gradient as dense arrays in the order of named_parameters(): it is laid out as the parameters are."""
+    assert vector.shape == library.parameters.shape
+    if library.dtype is None or not vector.size:
+        return []
+    holder = copy.copy(library)
+    holder.parameters = vector
+    return list(holder.named_parameters().values())
+
+
+# --- comparisons ----------------------------------------------------------------------------------------------------
+
+
+def assert_near(got, want, allowed=DIFFERENCES, least=1.0):
+    """Errors relative to the largest number of the array, or to ``least``."""
+    want = np.asarray(want, np.float64)
+    assert got.shape == want.shape
+    assert np.isfinite(want).all()
+    error = np.abs(np.asarray(got, np.float64) - want).max(initial=0.0)
+    worst = error / np.abs(want).max(initial=least)
+    assert worst <= allowed, f"relative error {worst:.3g} > {allowed:.3g}"
+
+
+def assert_rows_near(got, want, allowed=DIFFERENCES, least=1.0):
+    """Errors relative to the largest number of each row."""
+    assert got.shape == want.shape
+    for got_row, want_row in zip(got, want, strict=True):
+        assert_near(got_row, want_row, allowed, least)
+
+
+def check(subject, verb, given, context=None, *, number_by_number=False, least=1.0, step=STEP):
+    """All float64 gradients of one verb against differences of the reference; the parameters' along three directions.
+
+    ``number_by_number`` takes each parameter by itself, which costs two evaluations each.
+    """
+    library, arrays = subject.library, [np.asarray(a, np.float64) for a in subject.arrays]
+    given_gradients = cotangents(verb, len(given), subject.features)
+    results, unmoved = VERBS[verb], subject.judge(arrays)
+    got = call(library, verb, given, context)
+    assert all(gradient.dtype == np.float64 for gradient in got.values())
+
+    want = reference.row_gradient(lambda x: results(unmoved, x, context), given, given_gradients, step)
+    assert_rows_near(got["inputs"], want, least=least)
+    if context is not None and context.ndim == 1:
+        (want,) = reference.gradient(lambda c: results(unmoved, given, c), [context], given_gradients, step)
+        assert_near(got["context"], want, least=least)
+    elif context is not None:
+        want = reference.row_gradient(lambda c: results(unmoved, given, c), context, given_gradients, step)
+        assert_rows_near(got["context"], want, least=least)
+
+    dense = dense_gradient(library, got["parameters"])
+    moved = lambda *a: results(subject.judge(a), given, context)  # noqa: E731
+    if number_by_number:
+        for result, want in zip(dense, reference.gradient(moved, arrays, given_gradients, step), strict=True):
+            assert_near(result, want, least=least)
+        return
+    for directions in random_directions(arrays):
+        want = reference.along(moved, arrays, directions, given_gradients, step).sum()
+        terms = np.concatenate([np.zeros(1), *((g * d).ravel() for g, d in zip(dense, directions, strict=True))])
+        assert_near(terms.sum(), want, least=max(least, float(np.linalg.norm(terms))))
+
+
+def random_directions(arrays, n=3):
+    """Directions in the space of all parameters; each sees every number of a gradient."""
+    generator = cases.rng("directions", [np.shape(a) for a in arrays])
+    return [[generator.standard_normal(np.shape(a)) for a in arrays] for _ in range(n)] if arrays else []
+
+
+def step_for(activation):
+    return KINKED_STEP if activation == "relu" else STEP
+
+
+def check_float32(narrow, wide, verb, given, context=None, *, depth=64):
+    """All float32 gradients of one verb against those of float64, which were checked: rounding makes the difference.
+
+    ``given`` and ``context`` are float32 and the two libraries have the same numbers. A gradient goes through all
+    layers twice, once up and once down, and a parameter's adds up all rows.
+    """
+    got = call(narrow, verb, given, context, dtype="float32")
+    wide_context = None if context is None else context.astype(float)
+    given_gradients = [g.astype(float) for g in cotangents(verb, len(given), narrow.features, "float32")]
+    wrt = every(context)
+    want = dict(
+        zip(wrt, getattr(wide, verb)(given.astype(float), *given_gradients, wide_context, wrt=wrt), strict=True)
+    )
+    allowed = cases.tolerance("float32", depth)
+    for name, gradient in got.items():
+        assert gradient.dtype == np.float32
+        if name == "parameters":
+            pairs = zip(dense_gradient(narrow, gradient), dense_gradient(wide, want[name]), strict=True)
+            for one, other in pairs:
+                assert_near(one, other, allowed)
+        else:
+            assert_rows_near(gradient, want[name], allowed)

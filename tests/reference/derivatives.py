@@ -1,0 +1,51 @@
+"""Vector-Jacobian products by central differences, the yardstick of every gradient.
+
+``function(*arrays)`` returns a tuple of arrays whose first axis is that of the rows, and ``cotangents`` has one array
+for each of them, or None for zero. What is differentiated is each row's sum of cotangents times results.
+
+A step h makes an error of h^2 times a third derivative and, by rounding, of eps / h times a value. Where both are of
+order one, h = eps^(1/3) is best and leaves an error of order eps^(2/3) = 4e-11.
+"""
+
+import numpy as np
+
+STEP = float(np.finfo(np.float64).eps ** (1.0 / 3.0))
+
+
+def along(function, arrays, directions, cotangents, step=STEP):
+    """``(rows,)``: the derivative of each row's sum when all arrays move along their directions at once."""
+    arrays = [np.asarray(array, np.float64) for array in arrays]
+
+    def moved(by):
+        return function(*[array + by * direction for array, direction in zip(arrays, directions, strict=True)])
+
+    total = 0.0
+    for up, down, cotangent in zip(moved(step), moved(-step), cotangents, strict=True):
+        change = up - down
+        if cotangent is not None:
+            change = change * np.asarray(cotangent, np.float64)
+            total = total + change.reshape(len(change), int(np.prod(change.shape[1:]))).sum(axis=1)
+    return total / (2.0 * step)
+
+
+def row_gradient(function, array, cotangents, step=STEP):
+    """The gradient for one array whose rows are those of the results: no row of it has a part in another's result."""
+    array = np.asarray(array, np.float64)
+    gradient = np.zeros_like(array)
+    for place in np.ndindex(array.shape[1:]):
+        direction = np.zeros_like(array)
+        direction[(slice(None), *place)] = 1.0
+        gradient[(slice(None), *place)] = along(function, [array], [direction], cotangents, step)
+    return gradient
+
+
+def gradient(function, arrays, cotangents, step=STEP):
+    """The gradients for arrays that all rows share, number by number."""
+    directions = [np.zeros(np.shape(array)) for array in arrays]
+    gradients = [np.zeros(np.shape(array)) for array in arrays]
+    for direction, result in zip(directions, gradients, strict=True):
+        for place in np.ndindex(direction.shape):
+            direction[place] = 1.0
+            result[place] = along(function, arrays, directions, cotangents, step).sum()
+            direction[place] = 0.0
+    return gradients

@@ -1,0 +1,81 @@
+"""Monotone rational-quadratic splines (Durkan, Bekasov, Murray, Papamakarios 2019), one for each coordinate."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Bin(NamedTuple):
+    """The bin that each value falls into: its lower corner, its sizes, and the derivatives at its two knots."""
+
+    x: np.ndarray
+    y: np.ndarray
+    width: np.ndarray
+    height: np.ndarray
+    d0: np.ndarray
+    d1: np.ndarray
+
+
+def count(bins):
+    """Numbers that a spline of so many bins takes for each of its named parameters."""
+    return {"width": bins, "height": bins, "derivative": bins - 1}
+
+
+def spline_knots(params, slope=1e-3, bound=5.0):
+    """``(x, y, derivatives)`` at the ``bins + 1`` knots of each spline, from raw parameters ``(..., 3 bins - 1)``."""
+    params = np.asarray(params, np.float64)
+    bins = (params.shape[-1] + 1) // 3
+    widths, heights, derivatives = np.split(params, [bins, 2 * bins], axis=-1)
+    limit = math.log(1.0 / slope)
+    ones = np.ones((*params.shape[:-1], 1))
+    inner = np.exp(derivatives / (1.0 + np.abs(derivatives) / limit))
+    return _edges(widths, limit, bound), _edges(heights, limit, bound), np.concatenate([ones, inner, ones], axis=-1)
+
+
+def _edges(raw, limit, bound):
+    """Shares of the interval by a softmax, added up from its lower end; the two ends are exact."""
+    limited = raw / (1.0 + np.abs(2.0 * raw) / limit)
+    shares = np.exp(limited - limited.max(axis=-1, keepdims=True))
+    shares = shares / shares.sum(axis=-1, keepdims=True)
+    edges = bound * (2.0 * np.cumsum(shares, axis=-1) - 1.0)
+    edges[..., -1] = bound
+    return np.concatenate([np.full((*raw.shape[:-1], 1), -bound), edges], axis=-1)
+
+
+def spline_bin(value, params, slope=1e-3, bound=5.0, inverse=False):
+    """The bin of each value, and whether the value is inside the spline's interval at all."""
+    x, y, derivatives = spline_knots(params, slope, bound)
+    bins = x.shape[-1] - 1
+    below = np.asarray(value)[..., None] >= (y if inverse else x)
+    index = np.clip(below.sum(axis=-1) - 1, 0, bins - 1)[..., None]
+
+    def at(array, step=0):
+        return np.take_along_axis(array, index + step, axis=-1)[..., 0]
+
+    found = Bin(at(x), at(y), at(x, 1) - at(x), at(y, 1) - at(y), at(derivatives), at(derivatives, 1))
+    return found, (value >= -bound) & (value <= bound)
+
+
+def rq_spline(value, params, options, inverse):
+    """Equations 4 and 5 of the paper, and the inverse by the root that is stable (equations 6 to 8)."""
+    (x, y, width, height, d0, d1), inside = spline_bin(value, params, options.slope, options.bound, inverse)
+    given = np.where(inside, value, y if inverse else x)
+    steep = height / width
+    bend = d0 + d1 - 2.0 * steep
+    if inverse:
+        up = given - y
+        a = height * (steep - d0) + up * bend
+        b = height * d0 - up * bend
+        c = -steep * up
+        share = 2.0 * c / (-b - np.sqrt(np.maximum(b * b - 4.0 * a * c, 0.0)))
+        result = x + share * width
+    else:
+        share = (given - x) / width
+    rest = 1.0 - share
+    below = steep + bend * share * rest
+    if not inverse:
+        result = y + height * (steep * share**2 + d0 * share * rest) / below
+    derivative = steep**2 * (d1 * share**2 + 2.0 * steep * share * rest + d0 * rest**2) / below**2
+    log_derivative = -np.log(derivative) if inverse else np.log(derivative)
+    return np.where(inside, result, value), np.where(inside, log_derivative, 0.0)

@@ -1,0 +1,233 @@
+"""Derivatives of the maps alone: ``headrace.ops.coupling_backward`` against differences of the reference."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+import reference
+
+DIRECTIONS = {"forward": reference.coupling_forward, "inverse": reference.coupling_inverse}
+SHAPES = [(0, 3), (1, 1), (1, 7), (5, 17), (9, 8), (97, 5), (200, 9)]
+every_direction = pytest.mark.parametrize("direction", DIRECTIONS)
+every_map = pytest.mark.parametrize("map", reference.MAPS)
+every_map_and_scale = pytest.mark.parametrize(
+    ("map", "scale"),
+    [("additive", "exp"), ("rq_spline", "exp"), *(("affine", scale) for scale in reference.LOG_SCALES)],
+)
+
+
+def batch(rows, active, map, dtype="float64", bins=8):
+    """Values, parameters and cotangents; some values lie outside a spline's interval."""
+    values = 3.0 * cases.rows(rows, active, "float64", "values")
+    params = cases.rng("params", rows, active, map).standard_normal((rows, active, reference.MAPS[map].count(bins)))
+    grad_value = cases.rows(rows, active, "float64", "cotangent")
+    grad_log_det = cases.rng("of a row", rows).standard_normal(rows)
+    return tuple(array.astype(dtype) for array in (values, params, grad_value, grad_log_det))
+
+
+def differences(direction, values, params, cotangents, map, step=reference.STEP, **settings):
+    """Both gradients by central differences, whose error is some eps^(2/3) = 4e-11 of values and third derivatives."""
+    judge = DIRECTIONS[direction]
+    of_values = reference.row_gradient(lambda v: judge(v, params, map, **settings), values, cotangents, step)
+    of_params = reference.row_gradient(lambda p: judge(values, p, map, **settings), params, cotangents)
+    return of_values, of_params
+
+
+def assert_gradients(got, want, allowed=1e-6):
+    """Each row's error relative to its largest gradient, or to one; third derivatives here reach some thousands."""
+    for result, expected in zip(got, want, strict=True):
+        assert result.shape == expected.shape
+        worst = np.abs(result - expected).reshape(len(expected), int(np.prod(expected.shape[1:])))
+        largest = np.abs(expected).reshape(worst.shape).max(axis=1, initial=1.0)
+        assert (worst.max(axis=1, initial=0.0) <= allowed * largest).all()
+
+
+@every_direction
+@every_map_and_scale
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gradients_match_differences(direction, map, scale, shape):
+    values, params, *cotangents = batch(*shape, map)
+    got = hr.ops.coupling_backward(values, params, *cotangents, map, direction=direction, scale=scale, slope=1e-2)
+    assert all(gradient.dtype == np.float64 for gradient in got)
+    assert_gradients(got, differences(direction, values, params, cotangents, map, scale=scale, slope=1e-2))
+
+
+@every_direction
+@pytest.mark.parametrize("bins", [2, 3, 5, 64])
+@pytest.mark.parametrize("bound", [0.7, 5.0, 40.0])
+def test_gradients_of_a_spline_match_differences_for_every_number_of_bins(direction, bins, bound):
+    values, params, *cotangents = batch(40, 2, "rq_spline", bins=bins)
+    values *= bound / 4.0
+    got = hr.ops.coupling_backward(values, params, *cotangents, "rq_spline", direction=direction, bound=bound)
+    step = reference.STEP * bound / bins  # a bin's size is the scale of what happens in it
+    assert_gradients(got, differences(direction, values, params, cotangents, "rq_spline", step, bound=bound))
+
+
+@every_direction
+@every_map_and_scale
+def test_float32_gradients_match_those_of_float64(direction, map, scale):
+    narrow = batch(97, 5, map, "float32")
+    wide = [array.astype(float) for array in narrow]
+    keywords = {"direction": direction, "scale": scale}
+    got = hr.ops.coupling_backward(*narrow, map, **keywords)
+    want = hr.ops.coupling_backward(*wide, map, **keywords)
+    assert all(gradient.dtype == np.float32 for gradient in got)
+    # A spline divides by the widths of its bins and then by their slopes, some of them small.
+    assert_gradients(got, want, allowed=cases.tolerance("float32", 64 if map == "rq_spline" else 8))
+
+
+@every_direction
+@every_map
+def test_defaults_and_missing_cotangents(direction, map, dtype):
+    """None is zero, alone and in both places."""
+    values, params, grad_value, grad_log_det = batch(20, 6, map, dtype)
+    none = np.zeros_like(grad_value), np.zeros_like(grad_log_det)
+    for value, log_det in itertools.product((grad_value, None), (grad_log_det, None)):
+        got = hr.ops.coupling_backward(values, params, value, log_det, map, direction=direction)
+        plain = none[0] if value is None else value, none[1] if log_det is None else log_det
+        want = hr.ops.coupling_backward(values, params, *plain, map, direction=direction)
+        for result, expected in zip(got, want, strict=True):
+            np.testing.assert_array_equal(result, expected)
+    if direction == "forward":
+        want = hr.ops.coupling_backward(values, params, grad_value, grad_log_det, map, direction="forward")
+        for result, expected in zip(
+            hr.ops.coupling_backward(values, params, grad_value, grad_log_det, map), want, strict=True
+        ):
+            cases.assert_same_bits(result, expected)
+
+
+def test_the_additive_map_has_known_gradients(dtype):
+    values, params, grad_value, grad_log_det = batch(30, 4, "additive", dtype)
+    for direction, sign in (("forward", 1), ("inverse", -1)):
+        of_values, of_params = hr.ops.coupling_backward(
+            values, params, grad_value, grad_log_det, "additive", direction=direction
+        )
+        cases.assert_same_bits(of_values, grad_value)
+        np.testing.assert_array_equal(of_params[..., 0], sign * grad_value)
+
+
+@every_direction
+def test_outside_its_interval_a_spline_is_the_identity(direction, dtype):
+    """Nothing about the parameters is learnt there, however large the value."""
+    values, params, grad_value, grad_log_det = batch(30, 4, "rq_spline", dtype)
+    values[:] = np.where(np.arange(4) % 2, 1e30, -5.5)
+    of_values, of_params = hr.ops.coupling_backward(
+        values, params, grad_value, grad_log_det, "rq_spline", direction=direction
+    )
+    cases.assert_same_bits(of_values, grad_value)
+    assert not of_params.any()
+
+
+@every_direction
+@pytest.mark.parametrize("bins", [2, 8, 64])
+def test_extreme_splines_have_finite_gradients(direction, bins, dtype):
+    """Raw parameters from zero to 1e30 of both signs, values on the ends, near them and in between."""
+    generator = cases.rng("extreme", bins)
+    raw = np.concatenate([s * generator.standard_normal((40, 3 * bins - 1)) for s in (0.0, 1e-30, 1.0, 30.0, 1e30)])
+    knots = reference.spline_knots(raw.astype(dtype))[direction == "inverse"].astype(dtype)
+    ends = np.nextafter(np.array([5.0, 5.0, -5.0, -5.0], dtype), np.array([5.0, 0.0, -5.0, 0.0], dtype))
+    values = np.hstack([knots, np.nextafter(knots, 9.0), np.nextafter(knots, -9.0), np.tile(ends, (len(raw), 1))])
+    values = np.ascontiguousarray(values, dtype)
+    params = np.ascontiguousarray(np.broadcast_to(raw[:, None], (*values.shape, raw.shape[1])), dtype)
+    ones = np.ones_like(values), np.ones(len(values), dtype)
+    for gradient in hr.ops.coupling_backward(values, params, *ones, "rq_spline", direction=direction):
+        assert np.isfinite(gradient).all()
+
+
+@every_direction
+@every_map
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_out_receives_the_same_bits(direction, map, shape, dtype):
+    values, params, *cotangents = batch(*shape, map, dtype)
+    want = hr.ops.coupling_backward(values, params, *cotangents, map, direction=direction)
+    out = np.full_like(values, 7), np.full_like(params, 7)
+    got = hr.ops.coupling_backward(values, params, *cotangents, map, direction=direction, out=out)
+    for result, given, expected in zip(got, out, want, strict=True):
+        assert result is given
+        cases.assert_same_bits(given, expected)
+
+
+@every_direction
+@every_map
+@pytest.mark.parametrize("where", range(4))
+@pytest.mark.parametrize("shape", [(1, 1), (9, 5), (97, 17)], ids=str)
+def test_a_poisoned_row_leaves_all_others_alone(direction, map, where, shape, dtype):
+    arrays = batch(*shape, map, dtype)
+    want = hr.ops.coupling_backward(*arrays, map, direction=direction)
+    row = shape[0] // 2
+    arrays[where][row] = np.nan
+    got = hr.ops.coupling_backward(*arrays, map, direction=direction)
+    others = np.arange(shape[0]) != row
+    for result, expected in zip(got, want, strict=True):
+        cases.assert_same_bits(result[others], expected[others])
+    if where == 2:
+        assert np.isnan(got[0][row]).all()
+
+
+@every_direction
+@every_map
+def test_gradients_have_the_same_bits_for_any_number_of_threads(direction, map, dtype, set_threads):
+    arrays = batch(3000, 5, map, dtype)
+    set_threads(1)
+    want = hr.ops.coupling_backward(*arrays, map, direction=direction)
+    for threads in (2, 3, 5):
+        set_threads(threads)
+        for got, expected in zip(hr.ops.coupling_backward(*arrays, map, direction=direction), want, strict=True):
+            cases.assert_same_bits(got, expected)
+
+
+def test_inputs_are_not_changed(dtype):
+    arrays = batch(50, 7, "affine", dtype)
+    kept = [array.copy() for array in arrays]
+    for array in arrays:
+        array.flags.writeable = False
+    hr.ops.coupling_backward(*arrays)
+    for array, before in zip(arrays, kept, strict=True):
+        cases.assert_same_bits(array, before)
+
+
+def strict_errors():
+    values, params, grad_value, grad_log_det = batch(4, 3, "affine", "float32")
+    names = ("value", "params", "grad_value", "grad_log_det")
+    arrays = dict(zip(names, (values, params, grad_value, grad_log_det), strict=True))
+    read_only = params.copy()
+    read_only.flags.writeable = False
+    errors = {}
+    for name, array in arrays.items():
+        shape = str(array.shape).replace("(", r"\(").replace(")", r"\)")
+        errors |= {
+            f"{name} of a list": ({name: array.tolist()}, [name, "list"]),
+            f"{name} of integers": ({name: array.astype(int)}, [name, "int64"]),
+            f"{name} with an axis more": ({name: array[None]}, [name, r"\(1, "]),
+        }
+        if name != "value":
+            errors |= {
+                f"{name} of another dtype": ({name: array.astype("f8")}, [name, "float32", "float64"]),
+                f"{name} with a row too few": ({name: array[:3]}, [name, shape, r"\(3,"]),
+                f"{name} with a step": ({name: np.repeat(array, 2, axis=0)[::2]}, [name, "contiguous"]),
+            }
+    return errors | {
+        "an unknown direction": ({"direction": "up"}, ["direction", "forward", "inverse", "up"]),
+        "an unknown map": ({"map": "cubic"}, ["map", "affine", "cubic"]),
+        "an unknown scale": ({"scale": "relu"}, ["scale", "soft_clamp", "relu"]),
+        "a slope of zero": ({"slope": 0.0}, ["slope", "0"]),
+        "a bound of zero": ({"bound": 0.0}, ["bound", "0"]),
+        "params of no spline": ({"map": "rq_spline"}, ["params", r"\(4, 3, 2\)"]),
+        "out of one array": ({"out": np.empty((4, 3), "f4")}, ["out"]),
+        "out of another shape": ({"out": (np.empty((5, 3), "f4"), params.copy())}, ["out", r"\(5, 3\)"]),
+        "out of another dtype": ({"out": (np.empty((4, 3)), params.copy())}, ["out", "float32", "float64"]),
+        "out that cannot be written": ({"out": (values.copy(), read_only)}, ["out"]),
+    }
+
+
+@every_direction
+@pytest.mark.parametrize("name", strict_errors())
+def test_what_is_not_strictly_right_is_refused(direction, name):
+    arguments, words = strict_errors()[name]
+    arrays = dict(zip(("value", "params", "grad_value", "grad_log_det"), batch(4, 3, "affine", "float32"), strict=True))
+    with pytest.raises((TypeError, ValueError)) as error:
+        hr.ops.coupling_backward(**(arrays | {"direction": direction} | arguments))
+    cases.assert_says(error, *words)
