@@ -34,7 +34,7 @@ class Parts:
 
     @property
     def offset(self) -> float:
-        """What to add to a log density of the rows as they are, to have it in units of the training part's deviations."""
+        """What turns a log density of the rows as they are into one in units of the training part's deviations."""
         return float(np.log(self.train.std(0)).sum())
 
     def standardised(self) -> Parts:

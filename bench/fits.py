@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import datasets
-from bench.peers.worker import Service
+from bench.peers.worker import Service, busy_seconds
 from bench.workloads import BINS
 
 
@@ -88,14 +89,14 @@ def fit_headrace(job: Job) -> dict:
     # As if the user had pressed Ctrl-C, whatever `fit` makes of it.
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     signal.setitimer(signal.ITIMER_REAL, job.budget)
-    start = time.perf_counter()
+    stop = stopwatch()
     history = flow.fit(train, **options)
-    seconds = time.perf_counter() - start
+    usage = stop()
     signal.setitimer(signal.ITIMER_REAL, 0)
     return {
         **scores(flow.log_prob(test), offset),
         "validation": offset - history.best_loss,
-        "seconds": seconds,
+        **usage,
         "epochs": len(history.validation_loss),
         "best_epoch": history.best_epoch,
         "stopped": history.stopped,
@@ -118,7 +119,8 @@ def fit_zuko(job: Job) -> dict:
     optimizer = torch.optim.Adam(flow.parameters(), lr=job.training.learning_rate)
     best, best_epoch, weights, stopped = math.inf, -1, flow.state_dict(), "epochs"
     losses = []
-    start = time.perf_counter()
+    deadline = time.perf_counter() + job.budget
+    stop = stopwatch()
     for epoch in range(job.training.epochs):
         for rows in torch.randperm(len(train)).split(job.training.batch_size):
             loss = -flow().log_prob(train[rows]).mean()
@@ -133,17 +135,17 @@ def fit_zuko(job: Job) -> dict:
         elif epoch - best_epoch >= job.training.patience:
             stopped = "patience"
             break
-        if time.perf_counter() - start > job.budget:
+        if time.perf_counter() > deadline:
             stopped = "budget"
             break
     flow.load_state_dict(weights)
-    seconds = time.perf_counter() - start
+    usage = stop()
     with torch.inference_mode():
         log_prob = flow().log_prob(test).numpy()
     return {
         **scores(log_prob),
         "validation": -best,
-        "seconds": seconds,
+        **usage,
         "epochs": len(losses),
         "best_epoch": best_epoch,
         "stopped": stopped,
@@ -157,12 +159,24 @@ def _narrow(parts: datasets.Parts) -> tuple[NDArray[np.float32], NDArray[np.floa
     return tuple(part.astype(np.float32) for part in (parts.train, parts.validation, parts.test))
 
 
+def stopwatch() -> Callable[[], dict]:
+    """Start to measure; the call that is returned gives the seconds since and the cores that everything else used."""
+    start, busy, cpu = time.perf_counter(), busy_seconds(), time.process_time()
+
+    def stop() -> dict:
+        seconds, own = time.perf_counter() - start, time.process_time() - cpu
+        others = None if busy is None else max(0.0, busy_seconds() - busy - own) / seconds
+        return {"seconds": seconds, "others": others}
+
+    return stop
+
+
 def scores(log_prob: NDArray[Any], offset: float = 0.0) -> dict:
     """The mean, its standard error over the rows, and the ends."""
     values = log_prob.astype(np.float64) + offset
     return {
         "log_likelihood": float(values.mean()),
-        "error": float(values.std() / math.sqrt(len(values))),
+        "standard_error": float(values.std() / math.sqrt(len(values))),
         "lowest": float(values.min()),
         "highest": float(values.max()),
     }

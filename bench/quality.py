@@ -18,11 +18,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import datasets, report
 from bench.fits import Job, Training
-from bench.peers.client import ROOT, environment, machine_facts
+from bench.peers.client import ALLOWED, ROOT, environment, machine_facts
 
 FAMILIES = ("maf", "nsf")
 HIDDEN = ((64, 64), (128, 128))
@@ -114,7 +116,9 @@ def run(job: Job, options: argparse.Namespace) -> dict:
         return {"error": f"went on for {GRACE:g} s after its budget"}
     if process.returncode or not out:
         return {"error": (messages.strip().splitlines() or ["no message"])[-1]}
-    return json.loads(out)
+    result = json.loads(out)
+    spare = (os.cpu_count() or 1) - options.threads
+    return {**result, "disturbed": (result.get("others") or 0.0) > spare + ALLOWED}
 
 
 # ---- what is said of it ------------------------------------------------------------------------------------------
@@ -146,12 +150,12 @@ class Group:
             return "-"
         if len(values) == 1:
             return f"{values[0]:.3f}"
-        spread = statistics.stdev(values) / (math.sqrt(len(values)) if standard_error else 1)
+        spread = float(np.std(values, ddof=1)) / (math.sqrt(len(values)) if standard_error else 1)
         return f"{self.mean(name):.3f} ± {spread:.3f}"
 
     def seconds(self) -> str:
-        """The median time of a fit; ``!`` if one was cut by the budget."""
-        mark = "!" if any(self.values("cut")) else ""
+        """The median time of a fit, with marks if one was disturbed or cut."""
+        mark = ("!" if any(self.values("disturbed")) else "") + (" (cut)" if any(self.values("cut")) else "")
         return report.duration(self.median("seconds")) + mark if self.results else "-"
 
 
@@ -199,8 +203,8 @@ def magic_equal_lines(results: dict) -> list[str]:
         )
         ratio = theirs.median("seconds") / ours.median("seconds")
         difference = ours.mean("log_likelihood") - theirs.mean("log_likelihood")
-        quality = [ours.nats(), theirs.nats(), f"{difference:+.3f}"]
-        rows.append([family.upper(), *quality, ours.seconds(), theirs.seconds(), f"{ratio:.2f}"])
+        quality = [ours.nats(), theirs.nats(), report.number(difference, "+.3f")]
+        rows.append([family.upper(), *quality, ours.seconds(), theirs.seconds(), report.number(ratio, ".2f")])
     job = Job.from_dict(fits[0]["job"])
     columns = ["model", "headrace, nats", "zuko, nats", "difference"]
     return [
@@ -224,7 +228,7 @@ def magic_defaults_lines(results: dict) -> list[str]:
     rows = []
     for (library, family, words), group in sorted(groups.items()):
         quality = [group.nats(), group.nats("validation")]
-        epochs = f"{group.median('epochs'):.0f}"
+        epochs = report.number(group.median("epochs"), ".0f")
         rows.append([library, family.upper(), words, *quality, group.seconds(), epochs])
     lines = [
         "MAGIC, early stopping; mean ± standard deviation over the seeds, median seconds and epochs of a fit. Headrace "
@@ -266,8 +270,8 @@ def wine_lines(results: dict) -> list[str]:
     folds = len({fit["job"]["fold"][0] for fit in fits})
     return [
         f"Wine quality, 11 columns, {folds} of 10 folds, standardised by the training fold, headrace with its "
-        "defaults; mean ± standard error over the folds, median seconds of a fit. With noise: uniform, of the size of each "
-        "column's resolution; values repeat, and without it a flexible density can grow without bound on them.",
+        "defaults; mean ± standard error over the folds, median seconds of a fit. With noise: uniform, of the size of "
+        "each column's resolution; values repeat, and without it a flexible density can grow without bound on them.",
         "",
         *report.table(["wine", "Gaussian", "MAF", "NSF", "MAF, time", "NSF, time"], rows),
         "",
@@ -308,8 +312,8 @@ def markdown(results: dict) -> str:
         "",
         *STUDIES[results["what"]][1](results),
         "",
-        "Mean log-likelihood of held-out rows in units of the training part's standard deviations. !: a fit was cut by "
-        f"the budget of {results['options']['budget']:g} s.",
+        "Mean log-likelihood of held-out rows in units of the training part's standard deviations. !: something else "
+        f"was busy during a fit; (cut): a fit was ended by the budget of {results['options']['budget']:g} s; -: unknown.",
         "",
     ]
     return "\n".join(lines)

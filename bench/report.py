@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,11 @@ def duration(seconds: float) -> str:
     if seconds < 1e-3:
         return f"{1e6 * seconds:.3g} µs"
     return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def number(value: float | None, form: str) -> str:
+    """The number in a format, ``-`` for None and NaN."""
+    return "-" if value is None or math.isnan(value) else format(value, form)
 
 
 def met(value: bool | None) -> str:

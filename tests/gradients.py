@@ -230,3 +230,53 @@ def check_float32(narrow, wide, verb, given, context=None, *, depth=64):
                 assert_near(one, other, allowed)
         else:
             assert_rows_near(gradient, want[name], allowed)
+
+
+# --- what the rules of derivatives are tried on ----------------------------------------------------------------------
+
+HOLDER_FEATURES = 5
+
+
+def _maf(dtype, **settings):
+    dense = cases.made(features=HOLDER_FEATURES, hidden=(18, 15), context=2).astype(dtype)
+    return hr.MaskedAutoregressive.from_dense(*dense.arrays, context=2, **settings)
+
+
+def mixed_flow(dtype):
+    """All kinds of transforms in one."""
+    net = cases.dense_network(2, (18, 15), 3, 2).astype(dtype)
+    more = {"context": 2, "dtype": dtype, "hidden": (16, 16)}
+    spline = hr.MaskedAutoregressive(HOLDER_FEATURES, map="rq_spline", bins=5, formula="to_latent", **more)
+    return hr.Flow(
+        [
+            _maf(dtype, activation="gelu", reads="latent"),
+            hr.Permutation([2, 4, 0, 1, 3]),
+            hr.Inverse(_maf(dtype, formula="to_latent", scale="softplus")),
+            hr.Coupling.from_dense(*net.arrays, features=HOLDER_FEATURES, passive=[3, 0], context=2),
+            cases.randomise(spline, 0.3),
+            hr.Standardize(np.arange(5.0), np.arange(1.0, 6.0)),
+        ],
+        hr.Normal(HOLDER_FEATURES, 0.5, 2.0),
+    )
+
+
+HOLDERS = {
+    "MAF": _maf,
+    "IAF": lambda dtype: _maf(dtype, reads="latent", activation="silu"),
+    "spline": lambda dtype: mixed_flow(dtype).transforms[4],
+    "coupling": lambda dtype: mixed_flow(dtype).transforms[3],
+    "inverse": lambda dtype: mixed_flow(dtype).transforms[2],
+    "flow": mixed_flow,
+}
+CALLS = [(name, verb) for name in HOLDERS if name != "flow" for verb in TRANSFORM_VERBS]
+CALLS += [("flow", verb) for verb in FLOW_VERBS]
+
+
+def holder_inputs(n, dtype):
+    return cases.rows(n, HOLDER_FEATURES, dtype), cases.rows(n, 2, dtype, "context")
+
+
+def assert_same_gradients(got, want):
+    assert list(got) == list(want)
+    for name, gradient in got.items():
+        cases.assert_same_bits(gradient, want[name])

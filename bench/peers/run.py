@@ -183,10 +183,6 @@ def _cell(cell: dict | None) -> str:
     return report.duration(cell["seconds"]) + mark + ("!" if disturbed else "")
 
 
-def _optional(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
 def markdown(results: dict) -> str:
     """The report as Markdown: facts, the table of workloads, the table of headrace's own ratios."""
     machine, libraries = results["machine"], results["libraries"]
@@ -204,8 +200,8 @@ def markdown(results: dict) -> str:
         cells = [_cell(row["cells"].get(library)) for library in present]
         band = "-" if row["band"] is None else f"{row['band'][0]:.2f} - {row['band'][1]:.2f}"
         ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f} ({row['best_peer']})"
-        fields = [row["name"], *cells, ratio, band, _optional(row["gflops"], ".3g"), _optional(row["share"], ".0%")]
-        rows.append([*fields, f"≥ {row['aim']:g} x", report.met(row["met"])])
+        rates = [report.number(row["gflops"], ".3g"), report.number(row["share"], ".0%")]
+        rows.append([row["name"], *cells, ratio, band, *rates, f"≥ {row['aim']:g} x", report.met(row["met"])])
     columns = ["workload", *present, "best peer / headrace", "band", "GFLOP/s", "of peak", "aim", "met"]
     lines += report.table(columns, rows)
     if results["ratios"]:

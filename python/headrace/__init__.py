@@ -6,6 +6,7 @@ from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.config import get_num_threads, info, set_num_threads
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, RealNVP
+from headrace.training import Adam, History
 from headrace.transforms import Coupling, Inverse, MaskedAutoregressive, Permutation, Standardize, Transform
 
 __version__: str = _cpu_module.__version__
@@ -13,13 +14,15 @@ __version__: str = _cpu_module.__version__
 __all__ = [
     "IAF",
     "MAF",
+    "NSF",
+    "Adam",
     "Base",
     "Coupling",
     "Flow",
+    "History",
     "Inverse",
     "Logistic",
     "MaskedAutoregressive",
-    "NSF",
     "Normal",
     "Permutation",
     "RealNVP",

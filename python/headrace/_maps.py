@@ -43,7 +43,7 @@ MAPS: dict[str, Map] = {
     "affine": Map(lambda bins: {"shift": 1, "scale": 1}, lambda s: (0.0, _raw_scale_of_one(s))),
     "additive": Map(lambda bins: {"shift": 1}, lambda s: (0.0,)),
     "rq_spline": Map(
-        lambda bins: {"width": bins, "height": bins, "derivative": bins - 1}, lambda s: (0.0,) * (3 * s.bins - 1)
+        lambda bins: {"width": bins, "height": bins, "derivative": bins - 1}, lambda s: (0.0,) * s.n_params
     ),
 }
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
-from headrace import _arrays
+from headrace import _arrays, training
 from headrace._module import Block, Cotangents, Module
 from headrace.bases import Base, StandardNormal
-from headrace.transforms import Transform
+from headrace.transforms import Standardize, Transform
 
 __all__ = ["Flow"]
 
@@ -71,6 +71,7 @@ class Flow(Module):
         super().__init__(base.features, contexts[0] if contexts else 0, kind)
         self._chain = chain
         self._base = base
+        self._standardize_context: Pair | None = None
         self._set_program()
 
     def _set_program(self) -> None:
@@ -89,6 +90,21 @@ class Flow(Module):
     def _base_steps(self) -> tuple[str, list[tuple[Any, ...]]]:
         return self._base.name, self._base._steps()
 
+    def _context_scale(self) -> tuple[list[float], list[float]]:
+        if self._standardize_context is None:
+            return [], []
+        mean, std = self._standardize_context
+        return mean.tolist(), std.tolist()
+
+    def _rescale(self, standardize: Standardize | None, context: Pair | None) -> None:
+        """Standardise data or context from now on; the parameters stay."""
+        parameters = self.parameters
+        if standardize is not None:
+            self._chain = (*self._chain[:-1], standardize)
+        if context is not None:
+            self._standardize_context = context
+        self._program = self._compile(self._dtype, parameters)
+
     # ---- structure ---------------------------------------------------------------------------------------------
 
     @property
@@ -100,6 +116,11 @@ class Flow(Module):
     def base(self) -> Base:
         """The base density, with a copy of the current parameters."""
         return self._base._with_parameters(self.parameters[: self._base_size()])
+
+    @property
+    def standardize_context(self) -> Pair | None:
+        """``(mean, std)`` that `fit` found in the context's columns, shape (context,) each; None before."""
+        return self._standardize_context
 
     def _base_size(self) -> int:
         return sum(block.size for _, block in self._base._blocks())
@@ -128,6 +149,8 @@ class Flow(Module):
         size = self._base_size()
         vector[:size] = self.parameters[:size]
         flow._program.set_weights(vector)
+        if flow.context and self._standardize_context is not None:
+            flow._rescale(None, self._standardize_context)
         return flow
 
     def __repr__(self) -> str:
@@ -199,6 +222,78 @@ class Flow(Module):
         out, log_prob = np.empty((rows, self._features), self._dtype), np.empty(rows, self._dtype)
         self._program.run(False, None, rows, key, context, out, None, log_prob, None)
         return out, log_prob
+
+    # ---- training ------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: NDArray[Any],
+        context: NDArray[Any] | None = None,
+        *,
+        weights: NDArray[Any] | None = None,
+        validation: Any = 0.1,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        schedule: str = "cosine",
+        weight_decay: float = training.WEIGHT_DECAY,
+        clip: float | None = training.CLIP,
+        patience: int | None = training.PATIENCE,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> training.History:
+        """Maximise the likelihood of rows, and keep the weights that are best on rows held out.
+
+        A `Standardize` at the flow's data end is set from the training part, if it still is the identity, and context
+        columns are standardised likewise; a later fit keeps both. The same seed gives the same bits for any number of
+        threads. Ctrl-C ends the fit and keeps the best weights so far.
+
+        Args:
+            x: Shape (rows, features), float32 or float64, any strides; it is not copied.
+            context: Shape (rows, context), or (context,) for all rows.
+            weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
+            validation: The share of rows to hold out, or rows of your own: ``x_val`` or ``(x_val, context_val,
+                weights_val)``; None for none, and then the last weights are kept.
+            epochs: Passes over the training rows, at most; by default as many as make 10,000 steps, 10 to 200.
+            batch_size: Rows of a step; by default 64 to 512, a 32nd of the rows.
+            learning_rate: At the start; 2e-3 by default.
+            schedule: "cosine" (down to nothing over all epochs), "plateau" (halved whenever a third of `patience`
+                passes without a new best) or "constant".
+            weight_decay, clip: See `headrace.Adam`.
+            patience: Epochs without a new best on held-out rows after which the fit ends; None for no end.
+            seed: Of the choice of held-out rows and of the order of rows.
+            progress: Whether to show a bar on the standard error.
+
+        Returns:
+            Losses and times of the epochs, the best one, and why the fit ended.
+
+        Raises:
+            TypeError: not NumPy arrays of float32 or float64.
+            ValueError: a wrong shape, or rows with a NaN or an infinity (their number and the first one).
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.MAF(2, transforms=2, hidden=(16,))
+        >>> x = np.random.default_rng(0).normal([1.0, -2.0], [1.0, 3.0], (500, 2))
+        >>> history = flow.fit(x, epochs=5, progress=False)
+        >>> len(history.train_loss), history.stopped
+        (5, 'epochs')
+        """
+        return training.fit(
+            self,
+            x,
+            context,
+            weights=weights,
+            validation=validation,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            schedule=schedule,
+            weight_decay=weight_decay,
+            clip=clip,
+            patience=patience,
+            seed=seed,
+            progress=bool(progress),
+        )
 
     # ---- derivatives ---------------------------------------------------------------------------------------------
 

@@ -24,7 +24,9 @@ class _Named(Flow):
         super().__init__([*transforms, standardize], base or StandardNormal(features), dtype=dtype)
 
 
-def _autoregressive(features: int, hidden: Sequence[int], transforms: Any, seed: Any, **settings: Any) -> list[Transform]:
+def _autoregressive(
+    features: int, hidden: Sequence[int], transforms: Any, seed: Any, **settings: Any
+) -> list[Transform]:
     """Transforms whose order of coordinates alternates between ascending and descending."""
     key, n = check.integer("seed", seed), features
     orders = (range(n), range(n - 1, -1, -1))

@@ -430,8 +430,13 @@ class Standardize(_Fixed):
         self.std = check.vector("std", std, self.mean.size, positive=True)
         super().__init__(self.mean.size)
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether it changes nothing: as long as that is so, `Flow.fit` sets one at the end of a flow."""
+        return not self.mean.any() and bool((self.std == 1).all())
+
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        if not self.mean.any() and (self.std == 1).all():
+        if self.is_identity:
             return []
         return [("standardize", inverted, self.mean.tolist(), self.std.tolist())]
 
@@ -538,7 +543,9 @@ def _output_rows(settings: Settings, active: int, outputs: Any, layout: Any) -> 
     start = dict(zip(names, np.cumsum([0, *groups.values()])[:-1], strict=True))
     first = np.arange(active)[:, None] * n_params
     blocks = [first + start[name] + np.arange(groups[name]) for name in given]  # (coordinate, parameters of a name)
-    flat = np.concatenate(blocks, axis=1).ravel() if layout == "interleaved" else np.concatenate([*map(np.ravel, blocks)])
+    flat = (
+        np.concatenate(blocks, axis=1).ravel() if layout == "interleaved" else np.concatenate([*map(np.ravel, blocks)])
+    )
     return None if (flat == np.arange(flat.size)).all() else flat.astype(np.intp)
 
 

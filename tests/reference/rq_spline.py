@@ -58,24 +58,30 @@ def spline_bin(value, params, slope=1e-3, bound=5.0, inverse=False):
 
 
 def rq_spline(value, params, options, inverse):
-    """Equations 4 and 5 of the paper, and the inverse by the root that is stable (equations 6 to 8)."""
+    """Equations 4 and 5 of the paper; the inverse solves equation 6 from the nearer end of the bin."""
     (x, y, width, height, d0, d1), inside = spline_bin(value, params, options.slope, options.bound, inverse)
     given = np.where(inside, value, y if inverse else x)
     steep = height / width
-    bend = d0 + d1 - 2.0 * steep
     if inverse:
-        up = given - y
-        a = height * (steep - d0) + up * bend
-        b = height * d0 - up * bend
-        c = -steep * up
-        share = 2.0 * c / (-b - np.sqrt(np.maximum(b * b - 4.0 * a * c, 0.0)))
-        result = x + share * width
+        top = given - y > 0.5 * height  # seen from there, the derivatives at the two knots change places
+        near = _solve(np.where(top, height - (given - y), given - y), height, steep, *np.where(top, (d1, d0), (d0, d1)))
+        share, rest = np.where(top, 1.0 - near, near), np.where(top, near, 1.0 - near)
+        result = np.where(top, x + width - near * width, x + near * width)
     else:
         share = (given - x) / width
-    rest = 1.0 - share
-    below = steep + bend * share * rest
+        rest = 1.0 - share
+    below = steep + (d0 + d1 - 2.0 * steep) * share * rest
     if not inverse:
         result = y + height * (steep * share**2 + d0 * share * rest) / below
     derivative = steep**2 * (d1 * share**2 + 2.0 * steep * share * rest + d0 * rest**2) / below**2
     log_derivative = -np.log(derivative) if inverse else np.log(derivative)
     return np.where(inside, result, value), np.where(inside, log_derivative, 0.0)
+
+
+def _solve(up, height, steep, d0, d1):
+    """The share of the width at which the spline has risen by ``up``: equations 6 to 8, without cancellation."""
+    bend = d0 + d1 - 2.0 * steep
+    a, b, c = height * (steep - d0) + up * bend, height * d0 - up * bend, -steep * up
+    root = np.sqrt(np.maximum(b * b - 4.0 * a * c, 0.0))
+    with np.errstate(divide="ignore", invalid="ignore"):  # of the side that is not chosen
+        return np.where(b >= 0.0, 2.0 * c / (-b - root), (root - b) / (2.0 * a))

@@ -1,0 +1,435 @@
+"""Training: the optimiser, and `Flow.fit` with held-out early stopping.
+
+The defaults of `fit` come from a search over learning rates, batch sizes, epochs, schedules and weight decays on real
+tables of 1000 to 1,000,000 rows; docs/training.md says on which, and what was found.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace import _arrays
+from headrace._core import cpu
+from headrace.transforms import Standardize
+
+if TYPE_CHECKING:
+    from headrace.flow import Flow
+
+__all__ = ["Adam", "History"]
+
+SCHEDULES = ("cosine", "plateau", "constant")
+
+_CHUNK = 1 << 16  # rows at a time where a pass over all would need a copy
+
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 1e-4
+CLIP = 5.0
+PATIENCE = 50
+STEPS = 10_000  # of a whole fit, where that makes between LEAST_EPOCHS and MOST_EPOCHS
+LEAST_EPOCHS, MOST_EPOCHS = 10, 200
+LEAST_BATCH, MOST_BATCH = 64, 512
+BATCHES = 32  # of an epoch, where that makes batches of LEAST_BATCH to MOST_BATCH
+
+
+class Adam:
+    """Adam (Kingma, Ba 2015) on the parameters of a flow, with the decoupled weight decay of AdamW.
+
+    For those who write their own loop; `Flow.fit` uses it.
+
+    Args:
+        flow: Its parameters are updated in place.
+        learning_rate: Can be set between steps.
+        betas: Decay of the running means of the gradient and of its square.
+        epsilon: Added to the root of the latter.
+        weight_decay: Parameters shrink by learning_rate · weight_decay in each step.
+        clip: The largest norm of a gradient; longer ones are shortened to it. None: no limit.
+
+    >>> import numpy as np, headrace as hr
+    >>> flow, x = hr.MAF(2, transforms=2, hidden=(16,)), np.random.default_rng(0).normal(3.0, 1.0, (256, 2))
+    >>> adam = hr.Adam(flow, learning_rate=1e-2)
+    >>> before, _ = flow.nll_and_grad(x)
+    >>> for _ in range(50):
+    ...     loss, gradient = flow.nll_and_grad(x)
+    ...     norm = adam.step(gradient)
+    >>> loss < before
+    True
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        learning_rate: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        clip: float | None = None,
+    ) -> None:
+        """See the class."""
+        if not hasattr(flow, "nll_and_grad"):
+            raise TypeError(f"flow: expected a Flow, got {check.kind_of(flow)}")
+        if not np.iterable(betas) or len(tuple(betas)) != 2:
+            raise TypeError(f"betas: expected two numbers, got {betas!r}")
+        beta1, beta2 = (check.number(f"betas[{i}]", b, above=-1e-300, below=1.0) for i, b in enumerate(betas))
+        self.learning_rate = check.number("learning_rate", learning_rate, above=0.0, below=math.inf)
+        decay = check.number("weight_decay", weight_decay, above=-1e-300, below=math.inf)
+        limit = 0.0 if clip is None else check.number("clip", clip, above=0.0, below=math.inf)
+        epsilon = check.number("epsilon", epsilon, above=0.0, below=1.0)
+        self._flow = flow
+        self._program = flow._program
+        kind = cpu.AdamF32 if flow.dtype == np.float32 else cpu.AdamF64
+        self._core = kind(self._program, beta1, beta2, epsilon, decay, limit)
+
+    def step(self, gradient: NDArray[Any]) -> float:
+        """Take one step; returns the norm of the gradient before clipping.
+
+        Where the norm is not finite, nothing changes.
+
+        Args:
+            gradient: Shape (n,), as `Flow.nll_and_grad` gives it.
+        """
+        program = self._program
+        if self._flow._program is not program:
+            raise RuntimeError("flow: expected the one the optimiser was made for, but it was standardised since")
+        array = _arrays.shaped("gradient", gradient, (program.n_weights,))
+        rate = check.number("learning_rate", self.learning_rate, above=0.0, below=math.inf)
+        return self._core.step(np.require(array, self._flow.dtype, ("C", "A")), rate)
+
+
+@dataclass
+class History:
+    """What happened in a fit. Losses are mean negative log-likelihoods in nats, one an epoch, in the data's units."""
+
+    train_loss: list[float] = field(default_factory=list)
+    """While the epoch ran."""
+    validation_loss: list[float] = field(default_factory=list)
+    """After the epoch, on the rows held out; empty without any."""
+    learning_rate: list[float] = field(default_factory=list)
+    """At the end of the epoch."""
+    seconds: list[float] = field(default_factory=list)
+    """Since the fit began."""
+    best_epoch: int = -1
+    """Whose weights were kept, counted from 0; -1 if no epoch was finished."""
+    best_loss: float = math.inf
+    """The validation loss of that epoch, or its training loss without validation."""
+    stopped: str = "epochs"
+    """Why it ended: "epochs" (all done), "patience", "interrupted" or "non-finite"."""
+
+    def __repr__(self) -> str:
+        """The outcome."""
+        return (
+            f"History(epochs={len(self.train_loss)}, best_epoch={self.best_epoch}, best_loss={self.best_loss:.4f}, "
+            f"stopped={self.stopped!r}, seconds={self.seconds[-1] if self.seconds else 0.0:.2f})"
+        )
+
+
+@dataclass
+class _Data:
+    """Rows with their context and weights, all checked."""
+
+    x: NDArray[Any]
+    context: NDArray[Any] | None
+    weights: NDArray[Any] | None
+
+    def rows(self, index: NDArray[np.int64]) -> _Data:
+        context = self.context
+        if context is not None and context.shape[0] == self.x.shape[0]:
+            context = context[index]
+        return _Data(self.x[index], context, None if self.weights is None else self.weights[index])
+
+
+@dataclass
+class _Plan:
+    """The arguments of a fit, checked, and its sizes."""
+
+    epochs: int
+    batches: int  # of an epoch
+    learning_rate: float
+    schedule: str
+    patience: int
+
+
+def fit(
+    flow: Flow,
+    x: Any,
+    context: Any,
+    *,
+    weights: Any,
+    validation: Any,
+    epochs: Any,
+    batch_size: Any,
+    learning_rate: Any,
+    schedule: Any,
+    weight_decay: Any,
+    clip: Any,
+    patience: Any,
+    seed: Any,
+    progress: bool,
+) -> History:
+    """See `Flow.fit`."""
+    rng = np.random.default_rng(check.integer("seed", seed))
+    data = _open("", flow, x, context, weights)
+    train, held_out = _split(flow, data, validation, rng)
+    plan = _plan(train.size, epochs, batch_size, learning_rate, schedule, patience)
+    _standardize(flow, data, train)
+    adam = Adam(flow, plan.learning_rate, weight_decay=weight_decay, clip=clip)
+    history = History()
+    run = _Run(flow, data, train, held_out, plan, adam, rng, history)
+    run.go(progress)
+    return history
+
+
+class _Run:
+    """One fit while it runs."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        data: _Data,
+        train: NDArray[np.int64],
+        held_out: _Data | None,
+        plan: _Plan,
+        adam: Adam,
+        rng: np.random.Generator,
+        history: History,
+    ) -> None:
+        self.flow, self.data, self.train, self.held_out = flow, data, train, held_out
+        self.plan, self.adam, self.rng, self.history = plan, adam, rng, history
+        self.best = flow.parameters
+        self.begin = time.perf_counter()
+        self.step = 0
+        self.rate_factor = 1.0  # of the plateau schedule
+        self.mean_weight = 1.0 if data.weights is None else float(data.weights[train].mean(dtype=np.float64))
+        self.gradient = np.empty(flow._program.n_weights, flow.dtype)
+        self.log_prob = np.empty(-(-train.size // plan.batches), flow.dtype)
+
+    def go(self, progress: bool) -> None:
+        """All epochs, then the best weights."""
+        from tqdm import tqdm
+
+        bar = tqdm(total=self.plan.epochs, desc="fit", unit="epoch", disable=not progress)
+        try:
+            for epoch in range(self.plan.epochs):
+                if not self._epoch(epoch):
+                    break
+                losses = {"train": f"{self.history.train_loss[-1]:.3f}"}
+                if self.history.validation_loss:
+                    losses["held out"] = f"{self.history.validation_loss[-1]:.3f}"
+                bar.set_postfix(losses, refresh=False)
+                bar.update()
+        except KeyboardInterrupt:
+            self.history.stopped = "interrupted"
+            if self.history.best_epoch < 0:
+                return  # nothing better than what there is
+        finally:
+            bar.close()
+        if self.plan.epochs:
+            self.flow.parameters = self.best
+
+    def _epoch(self, epoch: int) -> bool:
+        """Whether to go on."""
+        history, patience = self.history, self.plan.patience
+        loss = self._pass()
+        judged = loss if self.held_out is None else self._held_out_loss()
+        if not math.isfinite(loss):
+            history.stopped = "non-finite"
+            kept = f"those of epoch {history.best_epoch}" if history.best_epoch >= 0 else "the initial ones"
+            warnings.warn(
+                f"fit: the loss became {loss} in epoch {epoch}, at learning rate {self.adam.learning_rate:.3g}; "
+                f"stopped, and the weights are {kept}. Try a smaller learning_rate.",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+            return False
+        history.train_loss.append(loss)
+        if self.held_out is not None:
+            history.validation_loss.append(judged)
+        history.learning_rate.append(self.adam.learning_rate)
+        history.seconds.append(time.perf_counter() - self.begin)
+        if judged < history.best_loss or self.held_out is None:  # without held-out rows the last weights are kept
+            history.best_loss, history.best_epoch = judged, epoch
+            self.best = self.flow.parameters
+        waited = epoch - history.best_epoch
+        if self.plan.schedule == "plateau" and waited and waited % max(1, patience // 3) == 0:
+            self.rate_factor /= 2
+        if self.held_out is not None and waited >= patience:
+            history.stopped = "patience"
+            return False
+        return True
+
+    def _pass(self) -> float:
+        """One pass over the training rows in a new order; the mean loss, as the weights were at each batch."""
+        program, data = self.flow._program, self.data
+        order = self.rng.permutation(self.train)
+        bounds = [order.size * i // self.plan.batches for i in range(self.plan.batches + 1)]
+        total = 0.0
+        for begin, end in pairwise(bounds):
+            index, log_prob = order[begin:end], self.log_prob[: end - begin]
+            scale = -1.0 / (self.mean_weight * index.size)
+            program.run_gradient(
+                True,
+                data.x,
+                index,
+                data.context,
+                True,
+                None,
+                data.weights,
+                scale,
+                log_prob,
+                None,
+                None,
+                self.gradient,
+                None,
+            )
+            batch_loss = _arrays.weighted_sum(log_prob, None if data.weights is None else data.weights[index])
+            self.adam.learning_rate = self._rate()
+            if not math.isfinite(batch_loss) or not math.isfinite(self.adam.step(self.gradient)):
+                return math.nan
+            self.step += 1
+            total -= batch_loss
+        return total / (self.mean_weight * order.size)
+
+    def _rate(self) -> float:
+        rate = self.plan.learning_rate * self.rate_factor
+        if self.plan.schedule == "cosine":
+            done = self.step / (self.plan.epochs * self.plan.batches)
+            rate *= max(0.5 * (1.0 + math.cos(math.pi * done)), 1e-3)
+        return rate
+
+    def _held_out_loss(self) -> float:
+        assert self.held_out is not None
+        weights = self.held_out.weights
+        total = len(self.held_out.x) if weights is None else float(weights.sum(dtype=np.float64))
+        log_prob = self.flow.log_prob(self.held_out.x, self.held_out.context)
+        loss = -_arrays.weighted_sum(log_prob, weights) / total
+        return loss if math.isfinite(loss) else math.inf
+
+
+# ---- before the first step ------------------------------------------------------------------------------------------
+
+
+def _chunks(rows: int) -> Iterator[slice]:
+    return (slice(start, start + _CHUNK) for start in range(0, rows, _CHUNK))
+
+
+def _open(prefix: str, flow: Flow, x: Any, context: Any, weights: Any) -> _Data:
+    """Check rows: shapes, and that all numbers are finite."""
+    array = _arrays.matrix(f"{prefix}x", x, flow.features)
+    rows = array.shape[0]
+    if rows == 0:
+        raise ValueError(f"{prefix}x: expected at least one row, got shape {array.shape}")
+    _finite(f"{prefix}x", array)
+    columns = _arrays.context_rows(context, rows, flow.context)
+    if columns is not None:
+        _finite(f"{prefix}context", columns)
+    return _Data(array, columns, _arrays.row_weights(f"{prefix}weights", weights, rows)[0])
+
+
+def _finite(name: str, array: NDArray[Any]) -> None:
+    bad = [part.start + np.flatnonzero(~np.isfinite(array[part]).all(axis=1)) for part in _chunks(array.shape[0])]
+    rows = np.concatenate(bad)
+    if rows.size:
+        raise ValueError(
+            f"{name}: expected finite numbers, got NaN or infinity in {rows.size} of {array.shape[0]} rows, first in "
+            f"row {rows[0]}"
+        )
+
+
+def _split(
+    flow: Flow, data: _Data, validation: Any, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], _Data | None]:
+    """Rows to train on, in ascending order, and rows held out."""
+    rows = np.arange(data.x.shape[0], dtype=np.int64)
+    if data.weights is not None:
+        rows = np.flatnonzero(data.weights > 0).astype(np.int64)
+    if validation is None:
+        return rows, None
+    if isinstance(validation, (int, float, np.number)) and not isinstance(validation, bool):
+        share = check.number("validation", validation, above=-1e-300, below=1.0)
+        held = min(round(share * rows.size), rows.size - 1)
+        if share > 0 and rows.size > 1:
+            held = max(held, 1)
+        if held <= 0:
+            return rows, None
+        order = rng.permutation(rows)
+        return np.sort(order[held:]), data.rows(np.sort(order[:held]))
+    parts = validation if isinstance(validation, tuple) else (validation,)
+    if not 1 <= len(parts) <= 3:
+        raise ValueError(f"validation: expected a share, x, or (x, context, weights), got a tuple of {len(parts)}")
+    return rows, _open("validation ", flow, *parts, *(None,) * (3 - len(parts)))
+
+
+def _plan(rows: int, epochs: Any, batch_size: Any, learning_rate: Any, schedule: Any, patience: Any) -> _Plan:
+    size = min(max(rows // BATCHES, LEAST_BATCH), MOST_BATCH)
+    if batch_size is not None:
+        size = check.integer("batch_size", batch_size, least=1)
+    batches = -(-rows // min(size, rows))
+    passes = min(max(-(-STEPS // batches), LEAST_EPOCHS), MOST_EPOCHS)
+    if epochs is not None:
+        passes = check.integer("epochs", epochs)
+    rate = LEARNING_RATE if learning_rate is None else learning_rate
+    return _Plan(
+        passes,
+        batches,
+        check.number("learning_rate", rate, above=0.0, below=math.inf),
+        check.choice("schedule", schedule, SCHEDULES),
+        check.integer("patience", patience, least=1) if patience is not None else passes + 1,
+    )
+
+
+def _standardize(flow: Flow, data: _Data, train: NDArray[np.int64]) -> None:
+    """Set what a fit standardises, unless an earlier one has."""
+    last = flow._chain[-1] if flow._chain else None
+    standardize = None
+    if isinstance(last, Standardize) and last.is_identity:
+        standardize = Standardize(*_moments("x", data.x, data.weights, train))
+    columns = None
+    if data.context is not None and flow.standardize_context is None:
+        one_row = data.context.shape[0] == 1 != data.x.shape[0]
+        chosen = np.zeros(1, np.int64) if one_row else train
+        columns = _moments("context", data.context, None if one_row else data.weights, chosen)
+    if standardize is not None or columns is not None:
+        flow._rescale(standardize, columns)
+
+
+def _moments(
+    name: str, array: NDArray[Any], weights: NDArray[Any] | None, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted mean and standard deviation of each column in float64, in two passes; 1 for a constant column."""
+
+    def parts() -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        for part in _chunks(rows.size):
+            chosen = rows[part]
+            share = np.ones(chosen.size) if weights is None else weights[chosen].astype(np.float64)
+            yield array[chosen].astype(np.float64), share
+
+    total = sum(float(share.sum()) for _, share in parts())
+    mean = sum((share @ values for values, share in parts()), np.zeros(array.shape[1])) / total
+    square = sum((share @ (values - mean) ** 2 for values, share in parts()), np.zeros(array.shape[1])) / total
+    low = np.min([values.min(axis=0) for values, _ in parts()], axis=0)
+    high = np.max([values.max(axis=0) for values, _ in parts()], axis=0)
+    std = np.sqrt(square)
+    constant = np.flatnonzero((low == high) | ~(std > np.finfo(np.float64).tiny))
+    if constant.size:
+        warnings.warn(
+            f"{name}: {constant.size} columns are constant in the training part ({_listing(constant)}); they are "
+            "shifted, not scaled",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+    std[constant] = 1.0
+    return mean, std
+
+
+def _listing(numbers: NDArray[Any]) -> str:
+    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
