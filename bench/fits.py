@@ -97,7 +97,7 @@ def fit_headrace(job: Job) -> dict:
         **scores(flow.log_prob(test), offset),
         "validation": offset - history.best_loss,
         **usage,
-        "epochs": len(history.validation_loss),
+        "epochs": len(history.train_loss),
         "best_epoch": history.best_epoch,
         "stopped": history.stopped,
         "cut": history.stopped == "interrupted",

@@ -8,6 +8,7 @@ weights that were there before are not.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -71,10 +72,8 @@ def resident() -> tuple[int, int]:
 
 def forget_peak() -> None:
     """Let the largest use start anew from the present one, where the system can."""
-    try:
+    with contextlib.suppress(OSError):  # then the peak so far counts, which can only make the result worse
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # the peak so far counts, which can only make the result worse
 
 
 def measure(case: Case, rows: int, threads: int) -> dict:

@@ -313,7 +313,7 @@ def markdown(results: dict) -> str:
         *STUDIES[results["what"]][1](results),
         "",
         "Mean log-likelihood of held-out rows in units of the training part's standard deviations. !: something else "
-        f"was busy during a fit; (cut): a fit was ended by the budget of {results['options']['budget']:g} s; -: unknown.",
+        f"was busy during a fit; (cut): a budget of {results['options']['budget']:g} s ended a fit; -: unknown.",
         "",
     ]
     return "\n".join(lines)

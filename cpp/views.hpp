@@ -15,7 +15,7 @@ constexpr int row_block = 8;         // rows of a weight matrix that share a len
 constexpr int row_padding = 16;      // row lengths and biases are padded to this many weights
 constexpr int max_tile_vectors = 6;  // vectors of rows in a tile: the product kernel's three, twice
 constexpr int small_batch = 8;       // fewer rows than this: the batch's rows are not worth a vector's lanes
-constexpr int sum_rows = 192;        // rows whose share of the weights' gradient is summed in registers
+constexpr int sum_rows = 128;        // rows whose share of the weights' gradient is summed in registers
 
 // A block of a masked product: units [row, row + rows) of a layer from inputs [k0, k1).
 struct Op {

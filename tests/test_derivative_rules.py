@@ -12,7 +12,7 @@ import gradients
 import headrace as hr
 
 FEATURES = gradients.HOLDER_FEATURES
-SUBSETS = [s for n in range(4) for s in itertools.permutations(("inputs", "parameters", "context"), n)]
+SUBSETS = [s for n in range(1, 4) for s in itertools.permutations(("inputs", "parameters", "context"), n)]
 every_call = pytest.mark.parametrize(("name", "verb"), gradients.CALLS)
 
 
@@ -57,7 +57,7 @@ def test_shapes_and_dtypes(name, verb, dtype):
         assert n or not got["parameters"].any()
 
 
-@every_call
+@pytest.mark.parametrize(("name", "verb"), [call for call in gradients.CALLS if call[1] != "log_prob_vjp"])
 def test_none_is_a_cotangent_of_zero(name, verb, dtype):
     holder = gradients.HOLDERS[name](dtype)
     given, context = gradients.holder_inputs(33, dtype)
@@ -230,7 +230,7 @@ def test_bad_parameters_for_one_call_are_refused():
 
 ARGUMENTS = {"forward_vjp": "grad_x", "inverse_vjp": "grad_z", "to_data_vjp": "grad_x", "to_latent_vjp": "grad_z"}
 BAD_WRT = {
-    "a string": ("inputs", []),
+    "nothing": ((), ["inputs", "parameters", "context"]),
     "an unknown name": (("inputs", "weights"), ["inputs", "parameters", "context", "weights"]),
     "a number": (3, []),
     "a name twice": (("inputs", "inputs"), ["inputs"]),

@@ -70,10 +70,8 @@ def test_every_scale(reads, formula, scale, slope):
 
 @every_side
 @pytest.mark.parametrize("name", cases.NETWORKS)
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_every_kind_of_network(name, reads, formula, activation):
-    if name == "sixty-four features" and activation == "relu":
-        pytest.skip("differences of 64 sequential passes are slow: once is enough")
+def test_every_kind_of_network(name, reads, formula):
+    activation = "tanh" if name == "sixty-four features" else "relu"  # a thousand kinks would be hit now and then
     dense = made(**cases.NETWORKS[name])
     subject = gradients.masked(dense, activation, reads=reads, formula=formula)
     for verb in gradients.TRANSFORM_VERBS:
@@ -148,7 +146,8 @@ def test_context_of_one_row_for_all_adds_up_over_the_rows():
         full = gradients.call(subject.library, verb, given, np.tile(context[0], (97, 1)))
         assert full["context"].shape == (97, 2)
         assert_allclose(one["context"], full["context"].sum(axis=0), rtol=1e-10, atol=1e-10)
-        assert gradients.call(subject.library, verb, given, context[:1])["context"].shape == (1, 2)
+        same = gradients.call(subject.library, verb, given, context[:1])
+        cases.assert_same_bits(same["context"].reshape(2), one["context"])
 
 
 # --- other transforms -----------------------------------------------------------------------------------------------

@@ -155,11 +155,14 @@ HR_FN void backward_network(const Tape<T>& t, const Call<T>& call, const Back<T>
     // What the network read, and where its gradient goes.
     const int read = s.reads_built ? step + 1 : step;
     const int64_t input = s.input_slot * height;
-    if (back.weights)
-        for (int l = 0; l < s.n_layers; ++l) {
-            const T* lines = l == 0 ? t.state(read) + input : units + s.layers[l - 1].unit * height;
-            to_panels(lines, s.layers[l].in, height, t.vectors, t.panels(network, s.layers[l]));
-        }
+    const auto transpose_inputs = [&](int l) {
+        const T* lines = l == 0 ? t.state(read) + input : units + s.layers[l - 1].unit * height;
+        to_panels(lines, s.layers[l].in, height, t.vectors, t.panels(network, s.layers[l]));
+    };
+    // Before they are overwritten: at once where slopes replace values or layers take turns, else layer by layer.
+    const bool at_once = s.has_activation_sweep || s.reads_built;
+    for (int l = 0; back.weights && at_once && l < s.n_layers; ++l) transpose_inputs(l);
+    int transposed = at_once ? 0 : s.n_layers;
     const T* gates = nullptr;
     if (s.has_activation_sweep && s.tape_slopes >= 0) gates = t.at(s.tape_slopes);
     if (s.has_activation_sweep && s.tape_slopes < 0) {
@@ -195,6 +198,7 @@ HR_FN void backward_network(const Tape<T>& t, const Call<T>& call, const Back<T>
         });
         for (int i = phase.op_begin; i < phase.op_end; ++i) {
             const BackOp& op = s.back_plan.ops[i];
+            while (back.weights && transposed > op.layer) transpose_inputs(--transposed);
             const Layer& layer = s.layers[op.layer];
             int begin = op.column, end = op.column + op.columns;
             DataArgs<T> a;
@@ -219,6 +223,7 @@ HR_FN void backward_network(const Tape<T>& t, const Call<T>& call, const Back<T>
             if (begin < end) data_product(a, end - begin, t.vectors);
         }
     }
+    while (back.weights && transposed > 0) transpose_inputs(--transposed);
     if (s.reads_built) carry_context();
 }
 

@@ -33,6 +33,7 @@ void data_block(const DataArgs<T>& a, int lane) {
     const T* grad = a.grad + lane;
     for (int r = 0; r < a.n_rows; ++r, grad += a.stride) {
         const T* w = a.weights + a.row[r] + a.column;
+        __builtin_prefetch(a.weights + a.row[r + 8 < a.n_rows ? r + 8 : r] + a.column);
         V g[N];
         for (int n = 0; n < N; ++n) g[n] = load(grad + n * width<T>);
         for (int m = 0; m < M; ++m) {
@@ -85,7 +86,8 @@ void weight_block(const WeightArgs<T>& a) {
     using V = Pack<T>;
     constexpr int W = width<T>;
     V sum[M][N] = {};
-    for (int m = 0; m < M; ++m) __builtin_prefetch(a.output + a.row[m] + a.input, 1);
+    for (int m = 0; m < M; ++m)  // they lie beyond L2, and are due once the sums are done
+        for (int n = 0; n < N; ++n) __builtin_prefetch(a.output + a.row[m] + a.input + n * W, 1);
     const T *grad = a.grad, *x = a.panels;
     const int64_t height = a.height;
     for (int left = a.rows; left > 0; left -= a.height, grad += a.size, x += a.size) {

@@ -1,0 +1,197 @@
+"""``fit``: what it reaches, what it keeps, when it stops, and that it is reproducible."""
+
+import _thread
+import threading
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import cases
+import headrace as hr
+import reference
+from fitting import COVARIANCE, FEATURES, MEAN, QUIET, SHORT, gaussian, gaussian_log_prob, loss_of, small
+
+# --- what it reaches ------------------------------------------------------------------------------------------------
+
+
+def test_one_affine_transform_reaches_the_maximum_likelihood_of_a_gaussian(dtype):
+    """Without hidden layers the transform can be any Gaussian in triangular form (and its scales may depend on x).
+
+    The best that can be done is the Gaussian of the training rows' own moments; 20 + 3 numbers fitted to 4000 rows cost
+    some 23 / 8000 = 3e-3 nats on other rows, and the learning is allowed as much again.
+    """
+    x, held_out = gaussian(4000).astype(dtype), gaussian(4000, "held out").astype(dtype)
+    flow = hr.Flow([hr.MaskedAutoregressive(FEATURES, (), dtype=dtype), hr.Standardize(np.zeros(3), np.ones(3))])
+    flow.fit(x, epochs=60, batch_size=200, learning_rate=2e-2, **QUIET)
+
+    best = gaussian_log_prob(held_out, x.mean(axis=0), np.cov(x.T)).mean()
+    assert abs(flow.log_prob(held_out).mean() - best) < 1e-2
+    # The linear map that the flow is at the middle of its data has the covariance of the data.
+    jacobian = reference.jacobian(lambda z: flow.astype("float64").to_data(z)[0], np.zeros(FEATURES))
+    assert_allclose(jacobian @ jacobian.T, COVARIANCE, atol=0.15)
+    centre = flow.to_data(np.zeros((1, FEATURES)))[0][0]
+    assert_allclose(centre, MEAN, atol=0.15)
+
+
+@pytest.mark.parametrize("build", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF])
+def test_every_kind_of_flow_learns(build):
+    """A ring: far from any Gaussian, and better than the best of them by half a nat."""
+    generator = cases.rng("ring")
+    angle, radius = generator.uniform(0.0, 2.0 * np.pi, 3000), 2.0 + 0.2 * generator.standard_normal(3000)
+    x = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype("float32")
+    flow = build(2, transforms=4, hidden=(24, 24))
+    flow.fit(x[:2000], validation=0.2, epochs=20, batch_size=100, learning_rate=5e-3, **QUIET)
+    gaussian_best = gaussian_log_prob(x[2000:], x.mean(axis=0), np.cov(x.T)).mean()
+    assert flow.log_prob(x[2000:]).mean() > gaussian_best + 0.5
+
+
+def test_a_conditional_mean_is_recovered(dtype):
+    generator = cases.rng("conditional")
+    context = 5.0 + 3.0 * generator.standard_normal((3000, 1))
+    x = np.hstack([2.0 * context, 10.0 - context]) + 0.3 * generator.standard_normal((3000, 2))
+    flow = small(dtype, 2, context=1)
+    flow.fit(x, context, epochs=30, batch_size=100, learning_rate=1e-2, **QUIET)
+    for value in (2.0, 5.0, 8.0):
+        sample = flow.sample(4000, np.array([value]), seed=1)
+        assert_allclose(sample.mean(axis=0), [2.0 * value, 10.0 - value], atol=0.15)
+        assert_allclose(sample.std(axis=0), 0.3, atol=0.1)
+
+
+def test_a_trainable_base_and_weight_decay_take_part():
+    x = 3.0 + 2.0 * cases.rows(500, FEATURES, "float64")
+    flow = hr.Flow([hr.MaskedAutoregressive(FEATURES, (8,), dtype="float64")], hr.Normal(FEATURES))
+    flow.fit(x, epochs=40, batch_size=100, learning_rate=5e-2, **QUIET)
+    assert loss_of(flow, x) < 7.0  # a Gaussian of scale two has 6.3, the fresh flow some 20
+    decayed, free = small("float64"), small("float64")
+    decayed.fit(x, weight_decay=10.0, **SHORT)
+    free.fit(x, weight_decay=0.0, **SHORT)
+    assert np.linalg.norm(decayed.parameters) < 0.8 * np.linalg.norm(free.parameters)
+
+
+# --- reproducibility and weights ------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(dtype, set_threads):
+    x, context = gaussian(700), cases.rows(700, 1, "float64", "context")
+    results = []
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        flow = small(dtype, context=1, transforms=2)
+        results.append((flow.fit(x, context, validation=0.2, seed=5, **SHORT), flow.parameters))
+    history, parameters = results[0]
+    for other, other_parameters in results[1:]:
+        cases.assert_same_bits(other_parameters, parameters)
+        assert other.train_loss == history.train_loss
+        assert other.validation_loss == history.validation_loss
+
+
+def test_different_seeds_differ():
+    parameters = []
+    for seed in (0, 1):
+        flow = small()
+        flow.fit(gaussian(300), seed=seed, **SHORT)
+        parameters.append(flow.parameters)
+    assert np.abs(parameters[0] - parameters[1]).max() > 1e-4
+
+
+def test_weights_are_repeated_rows():
+    """With all rows in each batch only the order of sums differs.
+
+    Adam divides a gradient by its own size: that of the first shift is zero for standardised rows, so that there it is
+    rounding that is divided by rounding. This is why even float64 agrees to some 1e-6 only after a few steps.
+    """
+    x, times = gaussian(60), cases.rng("times").integers(1, 4, 60)
+    held_out = gaussian(40, "held out")
+    settings = QUIET | {"epochs": 10, "batch_size": 1000, "learning_rate": 1e-3, "validation": held_out}
+    weighted, repeated = small("float64"), small("float64")
+    one = weighted.fit(x, weights=times.astype(float), **settings)
+    other = repeated.fit(np.repeat(x, times, axis=0), **settings)
+    assert_allclose(one.train_loss, other.train_loss, rtol=1e-4)
+    assert_allclose(one.validation_loss, other.validation_loss, rtol=1e-4)
+    assert_allclose(one.train_loss[0], other.train_loss[0], rtol=1e-9)
+    assert_allclose(weighted.transforms[-1].std, repeated.transforms[-1].std, rtol=1e-12)
+
+
+def test_rows_of_weight_zero_take_no_part():
+    x, held_out = gaussian(60), gaussian(40, "held out")
+    wrong = np.vstack([x, 1e3 + 50.0 * gaussian(30, "wrong")])
+    weights = np.repeat([2.0, 0.0], [60, 30])
+    settings = QUIET | {"epochs": 10, "batch_size": 1000, "learning_rate": 1e-3, "validation": held_out}
+    ignoring, plain = small("float64"), small("float64")
+    one, other = ignoring.fit(wrong, weights=weights, **settings), plain.fit(x, **settings)
+    assert_allclose(one.train_loss, other.train_loss, rtol=1e-4)
+    assert_allclose(one.validation_loss, other.validation_loss, rtol=1e-4)
+    assert_allclose(one.train_loss[0], other.train_loss[0], rtol=1e-9)
+    assert_allclose(ignoring.transforms[-1].mean, plain.transforms[-1].mean, rtol=1e-12)
+
+
+def test_weights_move_what_is_learnt():
+    """Two clouds, one of them with a weight of nine to one."""
+    x = np.vstack([cases.rows(300, 2, "float64"), 10.0 + cases.rows(300, 2, "float64", "other")])
+    flow = small("float64", 2)
+    flow.fit(x, weights=np.repeat([9.0, 1.0], 300), epochs=30, batch_size=100, learning_rate=1e-2, **QUIET)
+    assert_allclose(flow.sample(4000, seed=1).mean(axis=0), [1.0, 1.0], atol=0.5)
+
+
+# --- what is kept ---------------------------------------------------------------------------------------------------
+
+
+def overfit(validation, **keywords):
+    flow = hr.MAF(FEATURES, transforms=2, hidden=(128, 128))
+    history = flow.fit(
+        gaussian(60), validation=validation, batch_size=20, learning_rate=5e-3, schedule="constant", **QUIET, **keywords
+    )
+    return flow, history
+
+
+def test_overfitting_is_stopped_and_the_best_weights_are_kept():
+    held_out = gaussian(60, "held out")
+    flow, history = overfit(held_out, epochs=400, patience=15)
+    assert history.stopped == "patience"
+    assert len(history.validation_loss) < 400
+    assert history.best_loss == min(history.validation_loss) == history.validation_loss[history.best_epoch]
+    assert len(history.validation_loss) - 1 - history.best_epoch == 15
+    assert history.validation_loss[-1] > history.best_loss + 0.1
+    assert_allclose(loss_of(flow, held_out), history.best_loss, rtol=1e-5)
+    assert history.train_loss[-1] < history.best_loss - 0.5
+
+
+def test_without_held_out_rows_the_last_weights_are_kept():
+    for validation in (None, 0):
+        flow, history = overfit(validation, epochs=30)
+        assert history.stopped == "epochs"
+        assert len(history.train_loss) == 30
+        assert loss_of(flow, gaussian(60)) < history.train_loss[0]
+        assert_allclose(loss_of(flow, gaussian(60)), history.train_loss[-1], atol=0.5)
+
+
+def test_ctrl_c_keeps_the_best_weights():
+    """A real interrupt, shortly after the start of what would take many seconds more."""
+    x, held_out = gaussian(100), gaussian(50, "held out")
+    flow = small()
+    timer = threading.Timer(0.7, _thread.interrupt_main)
+    timer.start()
+    try:
+        history = flow.fit(
+            x, validation=held_out, epochs=10**5, batch_size=20, learning_rate=1e-3, patience=10**5, **QUIET
+        )
+    finally:
+        timer.cancel()
+        timer.join()
+    assert history.stopped == "interrupted"
+    assert len(history.validation_loss) >= 1
+    assert history.best_loss == min(history.validation_loss)
+    assert_allclose(loss_of(flow, held_out), history.best_loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize("validation", [gaussian(50, "held out"), None], ids=["held out", "none"])
+def test_a_loss_that_is_not_finite_stops_with_a_message_and_finite_weights(validation):
+    x = gaussian(100)
+    flow = small(scale="exp", transforms=3)
+    with pytest.warns(Warning, match="loss.*(nan|inf|finite)"):
+        history = flow.fit(x, epochs=50, batch_size=20, learning_rate=1e4, clip=None, validation=validation, **QUIET)
+    assert history.stopped == "non-finite"
+    assert len(history.train_loss) < 50
+    assert np.isfinite(flow.parameters).all()
+    assert np.isfinite(flow.log_prob(x)).all()
