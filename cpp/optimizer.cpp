@@ -26,7 +26,12 @@ Adam<T>::Adam(std::shared_ptr<Program<T>> program, const AdamOptions& options)
     : program_(std::move(program)),
       options_(options),
       mean_(aligned_zeros<T>(program_->n_weights())),
-      square_(aligned_zeros<T>(program_->n_weights())) {}
+      square_(aligned_zeros<T>(program_->n_weights())) {
+    if (options.average > 0) {
+        average_ = aligned_zeros<T>(program_->n_weights());
+        program_->weights(average_.get());
+    }
+}
 
 template <class T>
 double Adam<T>::step(const T* gradient, double learning_rate) {
@@ -51,9 +56,13 @@ double Adam<T>::step(const T* gradient, double learning_rate) {
     s.epsilon = T(options_.epsilon);
     s.shrink = T(1 - learning_rate * options_.weight_decay);
     s.gradient_scale = T(options_.clip > 0 && norm > options_.clip ? options_.clip / norm : 1);
+    ++steps_;
+    s.average_gain = T(1 - std::min(options_.average, (1 + steps_) / (10 + steps_)));
     program_->update([&](T* weights) {
         for_stretches(n, [&](int64_t, int64_t begin, int64_t count) {
-            kernels.adam(s, gradient + begin, weights + begin, mean_.get() + begin, square_.get() + begin, count);
+            T* const average = average_ ? average_.get() + begin : nullptr;
+            kernels.adam(s, gradient + begin, weights + begin, mean_.get() + begin, square_.get() + begin, average,
+                         count);
         });
     });
     return norm;

@@ -9,7 +9,8 @@ namespace headrace {
 
 struct AdamOptions {
     double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
-    double clip = 0;  // the largest norm of a gradient; 0: none
+    double clip = 0;     // the largest norm of a gradient; 0: none
+    double average = 0;  // decay of the running mean of the weights; 0: none is kept
 };
 
 template <class T>
@@ -20,13 +21,18 @@ class Adam {
     // Updates the weights and returns the gradient's norm before clipping; where that is not finite, nothing changes.
     double step(const T* gradient, double learning_rate);
 
+    // The running mean of the weights; null if none is kept. Its decay grows to the one asked for, so that the weights
+    // at the start are soon forgotten.
+    const T* average() const { return average_.get(); }
+
     const Program<T>& program() const { return *program_; }
 
   private:
     std::shared_ptr<Program<T>> program_;
     AdamOptions options_;
-    Aligned<T> mean_, square_;
+    Aligned<T> mean_, square_, average_;
     double mean_power_ = 1, square_power_ = 1;  // beta^t
+    double steps_ = 0;
 };
 
 extern template class Adam<float>;

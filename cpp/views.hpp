@@ -190,6 +190,7 @@ struct AdamStep {
     T square_correction;         // 1 / (1 - beta2^t)
     T epsilon, shrink;           // shrink: 1 - learning rate times weight decay
     T gradient_scale;            // of the clipped gradient
+    T average_gain;              // of the running mean of the weights
 };
 
 }  // namespace headrace

@@ -1,7 +1,5 @@
 """Derivatives of the maps alone: ``headrace.ops.coupling_backward`` against differences of the reference."""
 
-import itertools
-
 import numpy as np
 import pytest
 

@@ -291,12 +291,19 @@ template <class T>
 void bind_adam_of(py::module_& m, const char* name) {
     py::class_<Adam<T>>(m, name)
         .def(py::init([](const std::shared_ptr<Program<T>>& program, double beta1, double beta2, double epsilon,
-                         double weight_decay, double clip) {
+                         double weight_decay, double clip, double average) {
                  require(program != nullptr, "program: expected a program");
-                 return Adam<T>(program, AdamOptions{beta1, beta2, epsilon, weight_decay, clip});
+                 return Adam<T>(program, AdamOptions{beta1, beta2, epsilon, weight_decay, clip, average});
              }),
              py::arg("program"), py::arg("beta1"), py::arg("beta2"), py::arg("epsilon"), py::arg("weight_decay"),
-             py::arg("clip"))
+             py::arg("clip"), py::arg("average"))
+        .def("average",
+             [](const Adam<T>& adam) {
+                 require(adam.average() != nullptr, "average: none is kept");
+                 Array<T> out(py::ssize_t(adam.program().n_weights()));
+                 std::copy_n(adam.average(), adam.program().n_weights(), out.mutable_data());
+                 return out;
+             })
         .def(
             "step",
             [](Adam<T>& adam, const Array<T>& gradient, double learning_rate) {

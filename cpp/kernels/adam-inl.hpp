@@ -7,16 +7,18 @@
 namespace headrace {
 namespace {
 
-// n is a whole number of vectors. What is 0 with gradient 0 stays 0: the padding.
+// n is a whole number of vectors; average may be null. What is 0 with gradient 0 stays 0: the padding.
 template <class T>
-void adam(const AdamStep<T>& s, const T* gradient, T* weights, T* mean, T* square, int64_t n) noexcept {
+void adam(const AdamStep<T>& s, const T* gradient, T* weights, T* mean, T* square, T* average, int64_t n) noexcept {
     for (int64_t i = 0; i < n; i += width<T>) {
         const Pack<T> g = load(gradient + i) * s.gradient_scale;
         const Pack<T> m = load(mean + i) * s.mean_decay + g * (T(1) - s.mean_decay);
         const Pack<T> v = load(square + i) * s.square_decay + g * g * (T(1) - s.square_decay);
         store(mean + i, m);
         store(square + i, v);
-        store(weights + i, load(weights + i) * s.shrink - m * s.rate / (sqrt(v * s.square_correction) + s.epsilon));
+        const Pack<T> w = load(weights + i) * s.shrink - m * s.rate / (sqrt(v * s.square_correction) + s.epsilon);
+        store(weights + i, w);
+        if (average) store(average + i, load(average + i) + (w - load(average + i)) * s.average_gain);
     }
 }
 

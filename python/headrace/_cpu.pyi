@@ -117,8 +117,16 @@ class ProgramF64(_Program): ...
 
 class _Adam:
     def __init__(
-        self, program: _Program, beta1: float, beta2: float, epsilon: float, weight_decay: float, clip: float
+        self,
+        program: _Program,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+        clip: float,
+        average: float,
     ) -> None: ...
+    def average(self) -> NDArray[Any]: ...
     def step(self, gradient: NDArray[Any], learning_rate: float) -> float: ...
 
 class AdamF32(_Adam): ...

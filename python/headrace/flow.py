@@ -238,6 +238,7 @@ class Flow(Module):
         schedule: str = "cosine",
         weight_decay: float = training.WEIGHT_DECAY,
         clip: float | None = training.CLIP,
+        average: float | None = training.AVERAGE,
         patience: int | None = training.PATIENCE,
         seed: int = 0,
         progress: bool = True,
@@ -260,6 +261,8 @@ class Flow(Module):
             schedule: "cosine" (down to nothing over all epochs), "plateau" (halved whenever a third of `patience`
                 passes without a new best) or "constant".
             weight_decay, clip: See `headrace.Adam`.
+            average: Decay of a running mean of the weights, which is what is tried on held-out rows and kept; None for
+                the weights themselves.
             patience: Epochs without a new best on held-out rows after which the fit ends; None for no end.
             seed: Of the choice of held-out rows and of the order of rows.
             progress: Whether to show a bar on the standard error.
@@ -290,6 +293,7 @@ class Flow(Module):
             schedule=schedule,
             weight_decay=weight_decay,
             clip=clip,
+            average=average,
             patience=patience,
             seed=seed,
             progress=bool(progress),

@@ -34,6 +34,7 @@ _CHUNK = 1 << 16  # rows at a time where a pass over all would need a copy
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-4
 CLIP = 5.0
+AVERAGE = 0.999
 PATIENCE = 50
 STEPS = 10_000  # of a whole fit, where that makes between LEAST_EPOCHS and MOST_EPOCHS
 LEAST_EPOCHS, MOST_EPOCHS = 10, 200
@@ -53,6 +54,8 @@ class Adam:
         epsilon: Added to the root of the latter.
         weight_decay: Parameters shrink by learning_rate · weight_decay in each step.
         clip: The largest norm of a gradient; longer ones are shortened to it. None: no limit.
+        average: Decay of a running mean of the parameters, which `averaged` gives; it starts with the first steps'
+            plain mean. None: none is kept.
 
     >>> import numpy as np, headrace as hr
     >>> flow, x = hr.MAF(2, transforms=2, hidden=(16,)), np.random.default_rng(0).normal(3.0, 1.0, (256, 2))
@@ -74,6 +77,7 @@ class Adam:
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,
         clip: float | None = None,
+        average: float | None = None,
     ) -> None:
         """See the class."""
         if not hasattr(flow, "nll_and_grad"):
@@ -88,7 +92,8 @@ class Adam:
         self._flow = flow
         self._program = flow._program
         kind = cpu.AdamF32 if flow.dtype == np.float32 else cpu.AdamF64
-        self._core = kind(self._program, beta1, beta2, epsilon, decay, limit)
+        mean = 0.0 if average is None else check.number("average", average, above=0.0, below=1.0)
+        self._core = kind(self._program, beta1, beta2, epsilon, decay, limit, mean)
 
     def step(self, gradient: NDArray[Any]) -> float:
         """Take one step; returns the norm of the gradient before clipping.
@@ -104,6 +109,12 @@ class Adam:
         array = _arrays.shaped("gradient", gradient, (program.n_weights,))
         rate = check.number("learning_rate", self.learning_rate, above=0.0, below=math.inf)
         return self._core.step(np.require(array, self._flow.dtype, ("C", "A")), rate)
+
+
+    @property
+    def averaged(self) -> NDArray[Any]:
+        """The running mean of the parameters, shape (n,), a copy: often better on new data than the parameters."""
+        return self._core.average()
 
 
 @dataclass
@@ -157,6 +168,7 @@ class _Plan:
     learning_rate: float
     schedule: str
     patience: int
+    averages: bool = False
 
 
 def fit(
@@ -172,6 +184,7 @@ def fit(
     schedule: Any,
     weight_decay: Any,
     clip: Any,
+    average: Any,
     patience: Any,
     seed: Any,
     progress: bool,
@@ -182,7 +195,8 @@ def fit(
     train, held_out = _split(flow, data, validation, rng)
     plan = _plan(train.size, epochs, batch_size, learning_rate, schedule, patience)
     _standardize(flow, data, train)
-    adam = Adam(flow, plan.learning_rate, weight_decay=weight_decay, clip=clip)
+    adam = Adam(flow, plan.learning_rate, weight_decay=weight_decay, clip=clip, average=average)
+    plan.averages = average is not None
     history = History()
     run = _Run(flow, data, train, held_out, plan, adam, rng, history)
     run.go(progress)
@@ -240,7 +254,8 @@ class _Run:
         """Whether to go on."""
         history, patience = self.history, self.plan.patience
         loss = self._pass()
-        judged = loss if self.held_out is None else self._held_out_loss()
+        weights = self.adam.averaged if self.plan.averages else self.flow.parameters
+        judged = loss if self.held_out is None else self._held_out_loss(weights)
         if not math.isfinite(loss):
             history.stopped = "non-finite"
             kept = f"those of epoch {history.best_epoch}" if history.best_epoch >= 0 else "the initial ones"
@@ -258,7 +273,7 @@ class _Run:
         history.seconds.append(time.perf_counter() - self.begin)
         if judged < history.best_loss or self.held_out is None:  # without held-out rows the last weights are kept
             history.best_loss, history.best_epoch = judged, epoch
-            self.best = self.flow.parameters
+            self.best = weights
         waited = epoch - history.best_epoch
         if self.plan.schedule == "plateau" and waited and waited % max(1, patience // 3) == 0:
             self.rate_factor /= 2
@@ -306,11 +321,11 @@ class _Run:
             rate *= max(0.5 * (1.0 + math.cos(math.pi * done)), 1e-3)
         return rate
 
-    def _held_out_loss(self) -> float:
+    def _held_out_loss(self, parameters: NDArray[Any]) -> float:
         assert self.held_out is not None
         weights = self.held_out.weights
         total = len(self.held_out.x) if weights is None else float(weights.sum(dtype=np.float64))
-        log_prob = self.flow.log_prob(self.held_out.x, self.held_out.context)
+        log_prob = self.flow.log_prob(self.held_out.x, self.held_out.context, parameters=parameters)
         loss = -_arrays.weighted_sum(log_prob, weights) / total
         return loss if math.isfinite(loss) else math.inf
 
