@@ -132,10 +132,10 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
         std::fill_n(gradient.weights, n_weights_, std::numeric_limits<T>::quiet_NaN());
     } else {
         for (size_t i = 0; i < steps_.size(); ++i)
-            if (steps_[i].kind == StepSpec::Kind::masked) steps_[i].masked->clear_dead(gradient.weights + step_weights_[i]);
+            if (steps_[i].kind == StepSpec::Kind::masked)
+                steps_[i].masked->clear_dead(gradient.weights + step_weights_[i]);
     }
-    for (size_t i = 0; i < steps_.size(); ++i)
-        if (steps_[i].kind == StepSpec::Kind::masked) steps_[i].masked->clear_masked(gradient.weights + step_weights_[i]);
+    clear_masked(gradient.weights);
 }
 
 template void Program<float>::run_gradient(const Request<float>&, const GradientRequest<float>&, const Weights&) const;

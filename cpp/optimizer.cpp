@@ -64,7 +64,9 @@ double Adam<T>::step(const T* gradient, double learning_rate) {
             kernels.adam(s, gradient + begin, weights + begin, mean_.get() + begin, square_.get() + begin, average,
                          count);
         });
+        program_->clear_masked(weights);  // should the gradient not be one of ours
     });
+    if (average_) program_->clear_masked(average_.get());
     return norm;
 }
 

@@ -407,9 +407,14 @@ template <class T>
 Aligned<T> Program<T>::cleared_copy(const T* in) const {
     auto fresh = aligned_zeros<T>(n_weights_ + row_padding);
     std::copy_n(in, n_weights_, fresh.get());
-    for (size_t i = 0; i < steps_.size(); ++i)
-        if (steps_[i].kind == StepSpec::Kind::masked) steps_[i].masked->clear_masked(fresh.get() + step_weights_[i]);
+    clear_masked(fresh.get());
     return fresh;
+}
+
+template <class T>
+void Program<T>::clear_masked(T* vector) const {
+    for (size_t i = 0; i < steps_.size(); ++i)
+        if (steps_[i].kind == StepSpec::Kind::masked) steps_[i].masked->clear_masked(vector + step_weights_[i]);
 }
 
 template <class T>

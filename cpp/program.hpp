@@ -81,6 +81,9 @@ class Program {
     // A caller that may be forked keeps others from forking meanwhile (the GIL does).
     void update(const std::function<void(T*)>& update);
 
+    // Sets everything in a vector like the weights to zero that is no weight: padding, masked entries.
+    void clear_masked(T* vector) const;
+
   private:
     struct Compiled;  // the steps in one direction
 

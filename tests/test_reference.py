@@ -104,6 +104,68 @@ def test_the_sequential_loop_equals_solving_coordinate_by_coordinate(scale):
     assert_allclose(transform.forward(z)[0][0], x, rtol=1e-14, atol=1e-14)
 
 
+def test_a_hand_worked_spline():
+    """Two bins of width one and heights 1/2 and 3/2, so of slopes 1/2 and 3/2, with derivative one at all knots."""
+    limit, clamped = math.log(1e3), math.log(1.0 / 3.0) / 2.0  # the shares of the two heights are 1 : 3
+    raw = clamped / (1.0 - 2.0 * abs(clamped) / limit)
+    params = np.array([0.0, 0.0, raw, -raw, 0.0])
+    x, y, derivatives = reference.spline_knots(params, bound=1.0)
+    assert_allclose(x, [-1.0, 0.0, 1.0])
+    assert_allclose(y, [-1.0, -0.5, 1.0])
+    assert_allclose(derivatives, [1.0, 1.0, 1.0])
+    # Half way through a bin of slope s: (s / 4 + 1 / 4) / (s + (2 - 2 s) / 4) of its height, that is one half, and the
+    # derivative is s^2 (2 s + 2) / 4 / ((s + 1) / 2)^2 = 2 s^2 / (s + 1).
+    points = np.array([[-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0]])
+    want = np.array([[-3.0, -1.0, -0.75, -0.5, 0.25, 1.0, 3.0]])
+    value, log_derivative = reference.MAPS["rq_spline"].apply(
+        points, np.tile(params, (1, 7, 1)), reference.Options(bound=1.0), False
+    )
+    assert_allclose(value, want)
+    assert_allclose(np.exp(log_derivative), [[1.0, 1.0, 1.0 / 3.0, 1.0, 9.0 / 5.0, 1.0, 1.0]])
+    back, log_det = reference.coupling_inverse(want, np.tile(params, (1, 7, 1)), "rq_spline", bound=1.0)
+    assert_allclose(back, points)
+    assert_allclose(log_det, -log_derivative.sum(axis=1))
+
+
+@pytest.mark.parametrize("bins", [2, 3, 8, 64])
+@pytest.mark.parametrize("spread", [0.0, 1.0, 30.0])
+def test_splines_undo_themselves_and_their_log_derivative_is_that_of_differences(bins, spread):
+    generator = cases.rng("splines", bins)
+    params = spread * generator.standard_normal((60, 5, 3 * bins - 1))
+    points = 3.0 * generator.standard_normal((60, 5))
+    value, log_det = reference.coupling_forward(points, params, "rq_spline")
+    back, back_log_det = reference.coupling_inverse(value, params, "rq_spline")
+    assert_allclose(back, points, atol=1e-8)
+    assert_allclose(back_log_det, -log_det, atol=1e-5)
+    if spread <= 1.0:
+        step = 1e-7
+        up = reference.coupling_forward(points + step, params, "rq_spline")[0]
+        down = reference.coupling_forward(points - step, params, "rq_spline")[0]
+        assert_allclose(np.log((up - down) / (2.0 * step)).sum(axis=1), log_det, atol=1e-5)
+
+
+def test_differences_of_known_functions():
+    """``sum_j w_j sin(x_j)`` and its cube, whose gradients are known."""
+    x, w = cases.rows(6, 3, "float64"), np.array([1.0, -2.0, 0.5])
+    grad = cases.rng("cotangent").standard_normal(6)
+
+    def function(x, w):
+        total = np.sin(x) @ w
+        return total, np.stack([total**3, x[:, 0]], axis=1)
+
+    total = np.sin(x) @ w
+    pair = np.stack([grad, 2.0 * grad], axis=1)
+    outer = grad + 3.0 * total**2 * grad
+    of_x = outer[:, None] * np.cos(x) * w
+    of_x[:, 0] += 2.0 * grad
+    assert_allclose(reference.row_gradient(lambda p: function(p, w), x, (grad, pair)), of_x, rtol=1e-8, atol=1e-8)
+    (of_w,) = reference.gradient(lambda p: function(x, p), [w], (grad, pair))
+    assert_allclose(of_w, outer @ np.sin(x), rtol=1e-8, atol=1e-8)
+    both = reference.along(function, [x, w], [np.ones((6, 3)), w], (grad, pair))
+    assert_allclose(both, of_x.sum(axis=1) + outer * total, rtol=1e-8, atol=1e-8)
+    assert_allclose(reference.row_gradient(lambda p: function(p, w), x, (None, None)), np.zeros((6, 3)))
+
+
 @pytest.mark.parametrize("map", reference.MAPS)
 @pytest.mark.parametrize("formula", cases.FORMULAS)
 def test_coupling_undoes_itself_and_log_det_is_the_jacobian(map, formula):

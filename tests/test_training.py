@@ -176,6 +176,8 @@ def test_ctrl_c_keeps_the_best_weights():
         history = flow.fit(
             x, validation=held_out, epochs=10**5, batch_size=20, learning_rate=1e-3, patience=10**5, **QUIET
         )
+    except KeyboardInterrupt:
+        pytest.fail("the interrupt came out of fit")
     finally:
         timer.cancel()
         timer.join()

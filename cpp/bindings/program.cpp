@@ -332,7 +332,12 @@ void bind_program(py::module_& m) {
         .def("unpack", &unpack<float>, py::arg("packed").noconvert())
         .def("unpack", &unpack<double>, py::arg("packed").noconvert())
         .def("masks", &masks)
-        .def_property_readonly("n_weights", &MaskedTransform::n_weights);
+        .def_property_readonly("n_weights", &MaskedTransform::n_weights)
+        .def_property_readonly("hidden", [](const MaskedTransform& t) {
+            std::vector<int> sizes;
+            for (size_t l = 0; l + 1 < t.layers().size(); ++l) sizes.push_back(t.layers()[l].out);
+            return sizes;
+        });
     bind_program_of<float>(m, "ProgramF32");
     bind_program_of<double>(m, "ProgramF64");
     bind_adam_of<float>(m, "AdamF32");

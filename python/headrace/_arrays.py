@@ -63,22 +63,21 @@ def shaped(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     return array
 
 
-def context_rows(value: Any, rows: int, columns: int) -> Matrix | None:
+def context_rows(value: Any, rows: int, columns: int, name: str = "context") -> Matrix | None:
     """Context as (rows, columns), or (1, columns) for all rows; None where the flow takes none."""
     if columns == 0:
         if value is not None:
-            raise ValueError("context: expected None, as this takes no context, got an array")
+            raise ValueError(f"{name}: expected None, as this takes no context, got an array")
         return None
+    expected = f"{name}: expected shape ({rows}, {columns}), or ({columns},) for all rows"
     if value is None:
-        raise ValueError(f"context: expected shape ({rows}, {columns}), or ({columns},) for all rows, got None")
-    array = _numpy("context", value)
-    _floats("context", array)
+        raise ValueError(f"{expected}, got None")
+    array = _numpy(name, value)
+    _floats(name, array)
     if array.ndim == 1 and array.shape[0] == columns:
         array = array[None, :]
     if array.ndim != 2 or array.shape[1] != columns or array.shape[0] not in (rows, 1):
-        raise ValueError(
-            f"context: expected shape ({rows}, {columns}), or ({columns},) for all rows, got {np.shape(value)}"
-        )
+        raise ValueError(f"{expected}, got {np.shape(value)}")
     return array
 
 

@@ -235,8 +235,8 @@ class Flow(Module):
         epochs: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
-        schedule: str = "cosine",
-        weight_decay: float = training.WEIGHT_DECAY,
+        schedule: str = "constant",
+        weight_decay: float | None = None,
         clip: float | None = training.CLIP,
         average: float | None = training.AVERAGE,
         patience: int | None = training.PATIENCE,
@@ -255,12 +255,13 @@ class Flow(Module):
             weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
             validation: The share of rows to hold out, or rows of your own: ``x_val`` or ``(x_val, context_val,
                 weights_val)``; None for none, and then the last weights are kept.
-            epochs: Passes over the training rows, at most; by default as many as make 10,000 steps, 10 to 200.
-            batch_size: Rows of a step; by default 64 to 512, a 32nd of the rows.
-            learning_rate: At the start; 2e-3 by default.
-            schedule: "cosine" (down to nothing over all epochs), "plateau" (halved whenever a third of `patience`
-                passes without a new best) or "constant".
-            weight_decay, clip: See `headrace.Adam`.
+            epochs: Passes over the training rows, at most; by default as many as make 20,000 steps, 10 to 300.
+            batch_size: Rows of a step; by default a 64th of the rows, 32 to 512.
+            learning_rate: At the start; by default 5e-3, or 0.32 over the units of the widest hidden layer.
+            schedule: "constant", "cosine" (down to nothing over all epochs) or "plateau" (halved whenever a third of
+                `patience` passes without a new best).
+            weight_decay: See `headrace.Adam`; by default 1000 over the number of rows, at most 1.
+            clip: The largest norm of a gradient; None for no limit.
             average: Decay of a running mean of the weights, which is what is tried on held-out rows and kept; None for
                 the weights themselves.
             patience: Epochs without a new best on held-out rows after which the fit ends; None for no end.

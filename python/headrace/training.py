@@ -31,15 +31,14 @@ SCHEDULES = ("cosine", "plateau", "constant")
 
 _CHUNK = 1 << 16  # rows at a time where a pass over all would need a copy
 
-LEARNING_RATE = 2e-3
-WEIGHT_DECAY = 1e-4
+# Defaults of a fit.
+LEARNING_RATE, RATE_BY_UNITS = 5e-3, 0.32  # the latter over the units of the widest hidden layer, if that is less
+DECAY_BY_ROWS, MOST_DECAY = 1e3, 1.0  # weight decay: the former over the rows
 CLIP = 5.0
 AVERAGE = 0.999
 PATIENCE = 50
-STEPS = 10_000  # of a whole fit, where that makes between LEAST_EPOCHS and MOST_EPOCHS
-LEAST_EPOCHS, MOST_EPOCHS = 10, 200
-LEAST_BATCH, MOST_BATCH = 64, 512
-BATCHES = 32  # of an epoch, where that makes batches of LEAST_BATCH to MOST_BATCH
+BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # so many batches an epoch, of so many rows
+STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20_000, 10, 300
 
 
 class Adam:
@@ -86,13 +85,11 @@ class Adam:
             raise TypeError(f"betas: expected two numbers, got {betas!r}")
         beta1, beta2 = (check.number(f"betas[{i}]", b, above=-1e-300, below=1.0) for i, b in enumerate(betas))
         self.learning_rate = check.number("learning_rate", learning_rate, above=0.0, below=math.inf)
-        decay = check.number("weight_decay", weight_decay, above=-1e-300, below=math.inf)
-        limit = 0.0 if clip is None else check.number("clip", clip, above=0.0, below=math.inf)
+        decay, limit, mean = _regularisation(weight_decay, clip, average)
         epsilon = check.number("epsilon", epsilon, above=0.0, below=1.0)
         self._flow = flow
         self._program = flow._program
         kind = cpu.AdamF32 if flow.dtype == np.float32 else cpu.AdamF64
-        mean = 0.0 if average is None else check.number("average", average, above=0.0, below=1.0)
         self._core = kind(self._program, beta1, beta2, epsilon, decay, limit, mean)
 
     def step(self, gradient: NDArray[Any]) -> float:
@@ -110,11 +107,19 @@ class Adam:
         rate = check.number("learning_rate", self.learning_rate, above=0.0, below=math.inf)
         return self._core.step(np.require(array, self._flow.dtype, ("C", "A")), rate)
 
-
     @property
     def averaged(self) -> NDArray[Any]:
         """The running mean of the parameters, shape (n,), a copy: often better on new data than the parameters."""
         return self._core.average()
+
+
+def _regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, float, float]:
+    """As the core takes them: 0 for none."""
+    return (
+        check.number("weight_decay", weight_decay, above=-1e-300, below=math.inf),
+        0.0 if clip is None else check.number("clip", clip, above=0.0, below=math.inf),
+        0.0 if average is None else check.number("average", average, above=0.0, below=1.0),
+    )
 
 
 @dataclass
@@ -159,16 +164,55 @@ class _Data:
         return _Data(self.x[index], context, None if self.weights is None else self.weights[index])
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Plan:
-    """The arguments of a fit, checked, and its sizes."""
+    """The arguments of a fit, checked, with defaults that depend on the rows and the flow."""
 
     epochs: int
     batches: int  # of an epoch
     learning_rate: float
     schedule: str
+    weight_decay: float
+    clip: float | None
+    average: float | None
     patience: int
-    averages: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        flow: Flow,
+        rows: int,
+        *,
+        epochs: Any,
+        batch_size: Any,
+        learning_rate: Any,
+        schedule: Any,
+        weight_decay: Any,
+        clip: Any,
+        average: Any,
+        patience: Any,
+    ) -> _Plan:
+        size = min(max(rows // BATCHES, LEAST_BATCH), MOST_BATCH)
+        if batch_size is not None:
+            size = check.integer("batch_size", batch_size, least=1)
+        batches = -(-rows // min(size, rows))
+        passes = min(max(-(-STEPS // batches), LEAST_EPOCHS), MOST_EPOCHS)
+        if epochs is not None:
+            passes = check.integer("epochs", epochs)
+        units = max((n for t in flow._chain for n in t._hidden()), default=1)
+        rate = min(LEARNING_RATE, RATE_BY_UNITS / units) if learning_rate is None else learning_rate
+        decay = min(MOST_DECAY, DECAY_BY_ROWS / rows) if weight_decay is None else weight_decay
+        _regularisation(decay, clip, average)
+        return cls(
+            passes,
+            batches,
+            check.number("learning_rate", rate, above=0.0, below=math.inf),
+            check.choice("schedule", schedule, SCHEDULES),
+            decay,
+            clip,
+            average,
+            check.integer("patience", patience, least=1) if patience is not None else passes + 1,
+        )
 
 
 def fit(
@@ -178,29 +222,19 @@ def fit(
     *,
     weights: Any,
     validation: Any,
-    epochs: Any,
-    batch_size: Any,
-    learning_rate: Any,
-    schedule: Any,
-    weight_decay: Any,
-    clip: Any,
-    average: Any,
-    patience: Any,
     seed: Any,
     progress: bool,
+    **plan: Any,
 ) -> History:
-    """See `Flow.fit`."""
+    """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
     rng = np.random.default_rng(check.integer("seed", seed))
     data = _open("", flow, x, context, weights)
     train, held_out = _split(flow, data, validation, rng)
-    plan = _plan(train.size, epochs, batch_size, learning_rate, schedule, patience)
+    checked = _Plan.of(flow, train.size, **plan)
     _standardize(flow, data, train)
-    adam = Adam(flow, plan.learning_rate, weight_decay=weight_decay, clip=clip, average=average)
-    plan.averages = average is not None
-    history = History()
-    run = _Run(flow, data, train, held_out, plan, adam, rng, history)
+    run = _Run(flow, data, train, held_out, checked, rng)
     run.go(progress)
-    return history
+    return run.history
 
 
 class _Run:
@@ -213,12 +247,11 @@ class _Run:
         train: NDArray[np.int64],
         held_out: _Data | None,
         plan: _Plan,
-        adam: Adam,
         rng: np.random.Generator,
-        history: History,
     ) -> None:
         self.flow, self.data, self.train, self.held_out = flow, data, train, held_out
-        self.plan, self.adam, self.rng, self.history = plan, adam, rng, history
+        self.plan, self.rng, self.history = plan, rng, History()
+        self.adam = Adam(flow, plan.learning_rate, weight_decay=plan.weight_decay, clip=plan.clip, average=plan.average)
         self.best = flow.parameters
         self.begin = time.perf_counter()
         self.step = 0
@@ -254,7 +287,7 @@ class _Run:
         """Whether to go on."""
         history, patience = self.history, self.plan.patience
         loss = self._pass()
-        weights = self.adam.averaged if self.plan.averages else self.flow.parameters
+        weights = self.flow.parameters if self.plan.average is None else self.adam.averaged
         judged = loss if self.held_out is None else self._held_out_loss(weights)
         if not math.isfinite(loss):
             history.stopped = "non-finite"
@@ -344,7 +377,7 @@ def _open(prefix: str, flow: Flow, x: Any, context: Any, weights: Any) -> _Data:
     if rows == 0:
         raise ValueError(f"{prefix}x: expected at least one row, got shape {array.shape}")
     _finite(f"{prefix}x", array)
-    columns = _arrays.context_rows(context, rows, flow.context)
+    columns = _arrays.context_rows(context, rows, flow.context, f"{prefix}context")
     if columns is not None:
         _finite(f"{prefix}context", columns)
     return _Data(array, columns, _arrays.row_weights(f"{prefix}weights", weights, rows)[0])
@@ -382,24 +415,6 @@ def _split(
     if not 1 <= len(parts) <= 3:
         raise ValueError(f"validation: expected a share, x, or (x, context, weights), got a tuple of {len(parts)}")
     return rows, _open("validation ", flow, *parts, *(None,) * (3 - len(parts)))
-
-
-def _plan(rows: int, epochs: Any, batch_size: Any, learning_rate: Any, schedule: Any, patience: Any) -> _Plan:
-    size = min(max(rows // BATCHES, LEAST_BATCH), MOST_BATCH)
-    if batch_size is not None:
-        size = check.integer("batch_size", batch_size, least=1)
-    batches = -(-rows // min(size, rows))
-    passes = min(max(-(-STEPS // batches), LEAST_EPOCHS), MOST_EPOCHS)
-    if epochs is not None:
-        passes = check.integer("epochs", epochs)
-    rate = LEARNING_RATE if learning_rate is None else learning_rate
-    return _Plan(
-        passes,
-        batches,
-        check.number("learning_rate", rate, above=0.0, below=math.inf),
-        check.choice("schedule", schedule, SCHEDULES),
-        check.integer("patience", patience, least=1) if patience is not None else passes + 1,
-    )
 
 
 def _standardize(flow: Flow, data: _Data, train: NDArray[np.int64]) -> None:

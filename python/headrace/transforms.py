@@ -131,6 +131,10 @@ class Transform(Module):
             self._programs[dtype] = self._compile(dtype)
         return self._programs[dtype]
 
+    def _hidden(self) -> list[int]:
+        """Units of the hidden layers of its network, if it has one."""
+        return []
+
 
 class _Masked(Transform):
     """A transform whose parameters come from a masked network."""
@@ -148,6 +152,9 @@ class _Masked(Transform):
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return [("", self._network)]
+
+    def _hidden(self) -> list[int]:
+        return self._network.core.hidden
 
     def to_dense(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]:
         """``(weights, biases, masks)``, one array a layer, as `from_dense` takes them; masked weights are zero."""
@@ -476,6 +483,9 @@ class Inverse(Transform):
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return self._transform._blocks()
+
+    def _hidden(self) -> list[int]:
+        return self._transform._hidden()
 
     def __repr__(self) -> str:
         """What is inverted."""
