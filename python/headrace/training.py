@@ -32,7 +32,7 @@ SCHEDULES = ("cosine", "plateau", "constant")
 _CHUNK = 1 << 16  # rows at a time where a pass over all would need a copy
 
 # Defaults of a fit.
-LEARNING_RATE, RATE_BY_UNITS = 5e-3, 0.32  # the latter over the units of the widest hidden layer, if that is less
+LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the latter over the units of the widest hidden layer, if that is less
 DECAY_BY_ROWS, MOST_DECAY = 1e3, 1.0  # weight decay: the former over the rows
 CLIP = 5.0
 AVERAGE = 0.999
