@@ -257,7 +257,7 @@ class Flow(Module):
                 weights_val)``; None for none, and then the last weights are kept.
             epochs: Passes over the training rows, at most; by default as many as make 20,000 steps, 10 to 300.
             batch_size: Rows of a step; by default a 64th of the rows, 32 to 512.
-            learning_rate: At the start; by default 5e-3, or 1.28 over the units of the widest hidden layer if that is less.
+            learning_rate: At the start; by default 5e-3, or 1.28 over the units of the widest hidden layer if less.
             schedule: "constant", "cosine" (down to nothing over all epochs) or "plateau" (halved whenever a third of
                 `patience` passes without a new best).
             weight_decay: See `headrace.Adam`; by default 1000 over the number of rows, at most 1.
