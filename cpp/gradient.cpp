@@ -39,11 +39,23 @@ std::vector<WeightTask> tasks_of(const MaskedStep<T>& s, int network) {
     return tasks;
 }
 
+// Tasks of a group of rows, from the first one of a phase: its tiles, then the weights of the network after.
 struct GroupPhase {
-    int64_t first_task, row;  // the first row of its group
-    int network;              // that its tiles go back through; -1: none
-    int64_t tiles;
+    int64_t first_task, tiles;
+    int network;  // that the tiles go back through; -1: none
 };
+
+using Tasks = std::vector<std::vector<WeightTask>>;  // of each network
+
+std::vector<GroupPhase> phases_of(const Tasks& tasks, int64_t tiles, int64_t& count) {
+    std::vector<GroupPhase> phases;
+    count = 0;
+    for (int n = int(tasks.size()) - 1; n >= -1; --n) {
+        phases.push_back({count, n < 0 ? 0 : tiles, n});
+        count += phases.back().tiles + (n + 1 < int(tasks.size()) ? int64_t(tasks[size_t(n) + 1].size()) : 0);
+    }
+    return phases;
+}
 
 }  // namespace
 
@@ -95,34 +107,34 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     const int64_t tapes = std::min<int64_t>(group / height, (request.rows + height - 1) / height);
     T* const scratch = thread_scratch<T>(size_t(tape * tapes));
 
-    std::vector<std::vector<WeightTask>> tasks;
+    Tasks tasks;
     for (int n = 0; n < chain.n_networks; ++n) tasks.push_back(tasks_of(chain.steps[chain.networks[n]].network, n));
-    std::vector<GroupPhase> phases;
-    int64_t count = 0;
-    for (int64_t row = 0; row < request.rows; row += group)
-        for (int n = chain.n_networks - 1; n >= -1; --n) {
-            const int64_t tiles = n < 0 ? 0 : (std::min(group, request.rows - row) + height - 1) / height;
-            phases.push_back({count, row, n, tiles});
-            count += tiles + (n + 1 < chain.n_networks ? int64_t(tasks[n + 1].size()) : 0);
-        }
+    // All groups but the last are alike.
+    const int64_t groups = (request.rows + group - 1) / group, last_rows = request.rows - (groups - 1) * group;
+    int64_t group_tasks, last_tasks;
+    const std::vector<GroupPhase> full = phases_of(tasks, group / height, group_tasks);
+    const std::vector<GroupPhase> last = phases_of(tasks, (last_rows + height - 1) / height, last_tasks);
 
     std::atomic<int64_t> done{0};
-    parallel_for(count, [&](int64_t i) {
-        const GroupPhase& phase = *(std::upper_bound(phases.begin(), phases.end(), i,
-                                                [](int64_t task, const GroupPhase& p) { return task < p.first_task; }) -
-                               1);
-        for (int spin = 0; done.load(std::memory_order_acquire) < phase.first_task; ++spin)
-            if (spin > spins_before_yield) std::this_thread::yield();
-        const int64_t end = std::min(request.rows, phase.row + group), tile = i - phase.first_task;
+    parallel_for((groups - 1) * group_tasks + last_tasks, [&](int64_t i) {
+        const int64_t g = std::min(i / group_tasks, groups - 1), first = g * group_tasks;
+        const std::vector<GroupPhase>& phases = g + 1 < groups ? full : last;
+        const auto after = std::find_if(phases.begin() + 1, phases.end(),
+                                        [&](const GroupPhase& p) { return first + p.first_task > i; });
+        const GroupPhase& phase = *(after - 1);
+        for (int64_t spin = 0; done.load(std::memory_order_acquire) < first + phase.first_task; ++spin)
+            spin < spins_before_yield ? pause() : std::this_thread::yield();
+        const int64_t begin = g * group, end = std::min(request.rows, begin + group);
+        const int64_t tile = i - first - phase.first_task;
         if (tile < phase.tiles) {
-            const int64_t row = phase.row + tile * height;
+            const int64_t row = begin + tile * height;
             const int rows = rows_of(row, end);
             if (phase.network + 1 == chain.n_networks &&
                 !kernels.record_tile(chain, call, back, row, rows, scratch + tile * tape))
                 finite = false;
             kernels.backward_tile(chain, call, back, row, rows, phase.network, scratch + tile * tape);
         } else {
-            const TapeGroup<T> tiles{scratch, tape, end - phase.row, phase.row == 0};
+            const TapeGroup<T> tiles{scratch, tape, end - begin, g == 0};
             kernels.sum_weights(chain, back, tasks[phase.network + 1][size_t(tile - phase.tiles)], tiles);
         }
         done.fetch_add(1, std::memory_order_release);

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
+#include <limits>
 
 #include "isa.hpp"
 #include "threads.hpp"
@@ -10,14 +10,7 @@
 namespace headrace {
 namespace {
 
-constexpr int64_t task_numbers = 1 << 14;  // a multiple of every vector's width
-
-template <class F>
-void for_stretches(int64_t n, F&& body) {
-    parallel_for((n + task_numbers - 1) / task_numbers, [&](int64_t i) {
-        body(i, i * task_numbers, std::min(task_numbers, n - i * task_numbers));
-    });
-}
+constexpr int64_t stretch_numbers = 1 << 14;  // a multiple of every vector's width
 
 }  // namespace
 
@@ -27,6 +20,9 @@ Adam<T>::Adam(std::shared_ptr<Program<T>> program, const AdamOptions& options)
       options_(options),
       mean_(aligned_zeros<T>(program_->n_weights())),
       square_(aligned_zeros<T>(program_->n_weights())) {
+    for (const auto& part : program_->parts())
+        for (int64_t begin = part.begin; begin < part.end; begin += stretch_numbers)
+            stretches_.push_back({begin, std::min(stretch_numbers, part.end - begin), !part.is_bias});
     if (options.average > 0) {
         average_ = aligned_zeros<T>(program_->n_weights());
         program_->weights(average_.get());
@@ -36,11 +32,11 @@ Adam<T>::Adam(std::shared_ptr<Program<T>> program, const AdamOptions& options)
 template <class T>
 double Adam<T>::step(const T* gradient, double learning_rate) {
     const KernelsOf<T>& kernels = kernels_of<T>(*active_isa().table);
-    const auto n = int64_t(program_->n_weights());
-    std::vector<double> parts(size_t((n + task_numbers - 1) / task_numbers));
-    for_stretches(n, [&](int64_t i, int64_t begin, int64_t count) {
-        parts[size_t(i)] = kernels.sum_squares(gradient + begin, count);
-    });
+    const auto for_stretches = [&](auto&& body) {
+        parallel_for(int64_t(stretches_.size()), [&](int64_t i) { body(size_t(i), stretches_[size_t(i)]); });
+    };
+    std::vector<double> parts(stretches_.size());
+    for_stretches([&](size_t i, const Stretch& s) { parts[i] = kernels.sum_squares(gradient + s.begin, s.count); });
     double sum = 0;
     for (double part : parts) sum += part;
     const double norm = std::sqrt(sum);
@@ -53,16 +49,18 @@ double Adam<T>::step(const T* gradient, double learning_rate) {
     s.square_decay = T(options_.beta2);
     s.rate = T(learning_rate / (1 - mean_power_));
     s.square_correction = T(1 / (1 - square_power_));
-    s.epsilon = T(options_.epsilon);
-    s.shrink = T(1 - learning_rate * options_.weight_decay);
+    s.epsilon = std::max(T(options_.epsilon), std::numeric_limits<T>::min());
+    s.shrink = T(1);
     s.gradient_scale = T(options_.clip > 0 && norm > options_.clip ? options_.clip / norm : 1);
     ++steps_;
     s.average_gain = T(1 - std::min(options_.average, (1 + steps_) / (10 + steps_)));
+    AdamStep<T> decaying = s;
+    decaying.shrink = T(1 - learning_rate * options_.weight_decay);
     program_->update([&](T* weights) {
-        for_stretches(n, [&](int64_t, int64_t begin, int64_t count) {
-            T* const average = average_ ? average_.get() + begin : nullptr;
-            kernels.adam(s, gradient + begin, weights + begin, mean_.get() + begin, square_.get() + begin, average,
-                         count);
+        for_stretches([&](size_t, const Stretch& part) {
+            T* const average = average_ ? average_.get() + part.begin : nullptr;
+            kernels.adam(part.decays ? decaying : s, gradient + part.begin, weights + part.begin,
+                         mean_.get() + part.begin, square_.get() + part.begin, average, part.count);
         });
         program_->clear_masked(weights);  // should the gradient not be one of ours
     });

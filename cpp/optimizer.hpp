@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "program.hpp"
 
@@ -28,7 +29,14 @@ class Adam {
     const Program<T>& program() const { return *program_; }
 
   private:
+    // So much work at once; only matrices decay: a bias may have to be large, and so may a base's mean.
+    struct Stretch {
+        int64_t begin, count;
+        bool decays;
+    };
+
     std::shared_ptr<Program<T>> program_;
+    std::vector<Stretch> stretches_;
     AdamOptions options_;
     Aligned<T> mean_, square_, average_;
     double mean_power_ = 1, square_power_ = 1;  // beta^t

@@ -66,6 +66,22 @@ HR_FN void store(T* p, Pack<T> v) {
     __builtin_memcpy(p, &v, sizeof v);
 }
 
+// The first n numbers, the other lanes zero.
+template <class T>
+HR_FN Pack<T> load_up_to(const T* p, int n) {
+    if (n >= width<T>) return load(p);
+    Pack<T> v{};
+    for (int i = 0; i < n; ++i) v[i] = p[i];
+    return v;
+}
+
+// The first n lanes.
+template <class T>
+HR_FN void store_up_to(T* p, Pack<T> v, int n) {
+    if (n >= width<T>) return store(p, v);
+    for (int i = 0; i < n; ++i) p[i] = v[i];
+}
+
 template <class V>
 HR_FN Scalar<V> reduce_add(V v) {
     Scalar<V> lanes[Lane<V>::width];

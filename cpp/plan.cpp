@@ -90,7 +90,7 @@ BackPlanStorage sequential_back_plan(const MaskedTransform& t) {
         for (int l = last; l >= 0; --l) {
             if (l == 0) {
                 add_columns(plan, t, 0, level == 1 ? 0 : t.inputs_up_to(level - 2), t.inputs_up_to(level - 1));
-            } else if (level - 1 < t.max_level()) {
+            } else {
                 add_columns(plan, t, l, t.first_of_degree(l - 1, level - 1), t.first_of_degree(l - 1, level));
             }
         }

@@ -412,6 +412,22 @@ Aligned<T> Program<T>::cleared_copy(const T* in) const {
 }
 
 template <class T>
+std::vector<typename Program<T>::Part> Program<T>::parts() const {
+    std::vector<Part> parts;
+    for (size_t i = 0; i < steps_.size(); ++i) {
+        if (steps_[i].kind != StepSpec::Kind::masked) continue;
+        int64_t begin = step_weights_[i];
+        for (const auto& layer : steps_[i].masked->layers()) {
+            const int64_t bias = step_weights_[i] + layer.bias, end = bias + padded(layer.out);
+            parts.push_back({begin, bias, false});
+            parts.push_back({bias, end, true});
+            begin = end;
+        }
+    }
+    return parts;
+}
+
+template <class T>
 void Program<T>::clear_masked(T* vector) const {
     for (size_t i = 0; i < steps_.size(); ++i)
         if (steps_[i].kind == StepSpec::Kind::masked) steps_[i].masked->clear_masked(vector + step_weights_[i]);

@@ -81,6 +81,13 @@ class Program {
     // A caller that may be forked keeps others from forking meanwhile (the GIL does).
     void update(const std::function<void(T*)>& update);
 
+    // The vector of weights in order: of each layer the matrix, then the biases.
+    struct Part {
+        int64_t begin, end;
+        bool is_bias;
+    };
+    std::vector<Part> parts() const;
+
     // Sets everything in a vector like the weights to zero that is no weight: padding, masked entries.
     void clear_masked(T* vector) const;
 
@@ -100,7 +107,7 @@ class Program {
     std::vector<int64_t> step_weights_;                                  // where each step's weights start
     std::vector<int> step_fold_;                                         // and its folded first biases
     std::shared_ptr<const Compiled> with_base_[2], transforms_only_[2];  // forward, inverse
-    mutable std::mutex mutex_;  // guards the pointer, not the numbers: they never change once published
+    mutable std::mutex mutex_;  // guards the pointer; the numbers change only while nobody else holds it
     std::shared_ptr<T[]> weights_;
 };
 

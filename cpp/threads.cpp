@@ -20,14 +20,6 @@ namespace {
 constexpr int spins_before_sleep = 2000;
 constexpr int spins_before_yield = 1000;
 
-void pause() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#else
-    std::this_thread::yield();
-#endif
-}
-
 int cores() {
     return int(std::max(1u, std::thread::hardware_concurrency()));
 }
@@ -129,6 +121,14 @@ Pool& pool() {
 }
 
 }  // namespace
+
+void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#else
+    std::this_thread::yield();
+#endif
+}
 
 int num_threads() {
     return pool().wanted();

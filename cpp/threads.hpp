@@ -13,6 +13,9 @@ constexpr int max_threads = 4096;
 int num_threads();
 void set_num_threads(int n);  // at least 1
 
+// Tells the processor that this is a loop that waits.
+void pause();
+
 // Sets it from HEADRACE_NUM_THREADS, if that is set; throws std::runtime_error if it is no number in range.
 void read_thread_environment();
 

@@ -24,6 +24,16 @@ def numbers_that_count(flow):
     return trial.parameters != 0
 
 
+def matrices(flow):
+    """Where the parameter vector holds weights of networks, rather than biases or the base's parameters."""
+    trial = copy.copy(flow)
+    trial.parameters = np.zeros_like(flow.parameters)
+    for name, value in trial.named_parameters().items():
+        if name.endswith("weight"):
+            trial.set_parameter(name, np.ones_like(value))
+    return trial.parameters != 0
+
+
 def random_gradients(flow, n=STEPS):
     """Numbers of very different sizes, one gradient a step; zero where there is no parameter."""
     generator, size = cases.rng("gradients"), flow.parameters.size
@@ -33,7 +43,10 @@ def random_gradients(flow, n=STEPS):
 
 
 def adamw(parameters, gradients, learning_rates, betas=(0.9, 0.999), epsilon=1e-8, weight_decay=0.0, clip=None):
-    """Loshchilov, Hutter 2019, as torch.optim.AdamW has it; clipping by the global norm comes first."""
+    """Loshchilov, Hutter 2019, as torch.optim.AdamW has it; clipping by the global norm comes first.
+
+    weight_decay: a number, or one for each parameter.
+    """
     p = parameters.astype(np.float64)
     first, second, history = np.zeros_like(p), np.zeros_like(p), []
     for t, (gradient, rate) in enumerate(zip(gradients.astype(np.float64), learning_rates, strict=True), start=1):
@@ -65,7 +78,8 @@ SETTINGS = {
 def test_steps_match_the_formula(name, learning_rate, dtype):
     flow, settings = flow_of(dtype), SETTINGS[name]
     gradients = random_gradients(flow)
-    history = adamw(flow.parameters, gradients, [learning_rate] * STEPS, **settings)
+    decay = settings.get("weight_decay", 0.0) * matrices(flow)  # a bias or a base's mean may have to be large
+    history = adamw(flow.parameters, gradients, [learning_rate] * STEPS, **{**settings, "weight_decay": decay})
     adam = hr.Adam(flow, learning_rate, **settings)
     for gradient, want in zip(gradients, history, strict=True):
         norm = adam.step(gradient)
@@ -193,3 +207,31 @@ def test_bad_gradients_are_refused_and_change_nothing():
             adam.step(bad)
         cases.assert_says(error, r"\bgrad", *words)
     cases.assert_same_bits(flow.parameters, kept)
+
+
+def test_the_running_mean_follows_the_parameters(dtype):
+    flow, decay = flow_of(dtype), 0.7
+    adam = hr.Adam(flow, 0.05, average=decay)
+    want = flow.parameters.astype(float)
+    for t, gradient in enumerate(random_gradients(flow, 20), start=1):
+        adam.step(gradient)
+        want += (1.0 - min(decay, (1.0 + t) / (10.0 + t))) * (flow.parameters - want)
+    assert_allclose(adam.averaged, want, rtol=0.0, atol=1e-5 if dtype == "float32" else 1e-13)
+    with pytest.raises(ValueError, match="average"):
+        _ = hr.Adam(flow).averaged
+
+
+def test_a_huge_entry_does_not_make_the_norm_infinite():
+    flow = flow_of("float32")
+    gradient = np.zeros_like(flow.parameters)
+    gradient[np.flatnonzero(numbers_that_count(flow))[0]] = 1e20
+    before = flow.parameters
+    assert_allclose(hr.Adam(flow, 1e-3, clip=1.0).step(gradient), 1e20, rtol=1e-6)
+    assert np.abs(flow.parameters - before).max() > 0
+
+
+def test_an_epsilon_below_the_smallest_number_divides_nothing_by_zero():
+    flow = flow_of("float32")
+    before = flow.parameters
+    hr.Adam(flow, 1e-3, epsilon=1e-50).step(np.zeros_like(before))
+    cases.assert_same_bits(flow.parameters, before)

@@ -64,8 +64,8 @@ def test_a_trainable_base_and_weight_decay_take_part():
     flow.fit(x, epochs=40, batch_size=100, learning_rate=5e-2, **QUIET)
     assert loss_of(flow, x) < 7.0  # a Gaussian of scale two has 6.3, the fresh flow some 20
     decayed, free = small("float64"), small("float64")
-    decayed.fit(x, weight_decay=10.0, **SHORT)
-    free.fit(x, weight_decay=0.0, **SHORT)
+    decayed.fit(gaussian(500), weight_decay=10.0, **SHORT)
+    free.fit(gaussian(500), weight_decay=0.0, **SHORT)
     assert np.linalg.norm(decayed.parameters) < 0.8 * np.linalg.norm(free.parameters)
 
 
@@ -197,3 +197,46 @@ def test_a_loss_that_is_not_finite_stops_with_a_message_and_finite_weights(valid
     assert len(history.train_loss) < 50
     assert np.isfinite(flow.parameters).all()
     assert np.isfinite(flow.log_prob(x)).all()
+
+
+# --- what defaults may not spoil ------------------------------------------------------------------------------------
+
+
+def test_the_default_decay_leaves_a_trainable_base_alone():
+    """A base of its own, no Standardize: its mean must be able to become large."""
+    x = np.array([10.0, -3.0]) + np.array([1.0, 4.0]) * cases.rows(1000, 2, "float64", "far")
+    flow = hr.Flow([], hr.Normal(2), dtype="float64")
+    flow.fit(x, epochs=300, learning_rate=0.05, **QUIET)
+    mean, std = moments(x)
+    np.testing.assert_allclose(flow.base.loc, mean, atol=0.3)
+    np.testing.assert_allclose(flow.base.scale, std, rtol=0.1)
+
+
+def test_a_second_fit_never_ends_worse_on_the_same_held_out_rows():
+    x, held_out = gaussian(500), gaussian(200, "held out")
+    flow = small("float64")
+    first = flow.fit(x, validation=held_out, epochs=60, learning_rate=1e-2, **QUIET)
+    before = flow.parameters
+    second = flow.fit(x, validation=held_out, epochs=1, batch_size=8, learning_rate=1.0, **QUIET)
+    assert second.best_epoch == -1
+    assert second.best_loss == first.best_loss
+    cases.assert_same_bits(flow.parameters, before)
+
+
+def test_a_plateau_without_held_out_rows_goes_by_the_training_loss():
+    history = small("float64").fit(
+        gaussian(100), validation=None, schedule="plateau", patience=3, epochs=80, learning_rate=0.05, **QUIET
+    )
+    assert history.learning_rate[-1] < history.learning_rate[0]
+
+
+def test_held_out_rows_that_are_never_finite_are_reported():
+    with pytest.warns(RuntimeWarning, match="held-out loss was never finite"):
+        history = small("float32").fit(gaussian(100), validation=np.full((5, FEATURES), 1e30), epochs=2, **QUIET)
+    assert history.best_epoch == -1
+
+
+def test_a_lone_row_of_context_is_not_standardised():
+    flow = small("float64", context=2)
+    flow.fit(gaussian(100), np.array([3.0, 4.0]), epochs=1, **QUIET)
+    assert flow.standardize_context is None

@@ -255,7 +255,10 @@ BAD = {
     "a share below zero": ({"validation": -0.1}, ["validation", r"-0\.1"]),
     "a share of a string": ({"validation": "some"}, ["validation", "some|str"]),
     "held-out rows of two columns": ({"validation": X[:, :2]}, ["validation", r"\b3\b", r"\b2\b"]),
-    "a tuple of four": ({"validation": (X, None, None, None)}, ["validation", r"\b4\b"]),
+    "a tuple of four": (
+        {"validation": (X, None, None, None)},
+        ["validation", "tuple", "ndarray, NoneType, NoneType, NoneType"],
+    ),
     "held-out context that nothing reads": ({"validation": (X, np.zeros((20, 1)))}, ["validation", "context"]),
     "epochs below zero": ({"epochs": -1}, ["epochs", "-1"]),
     "epochs of a fraction": ({"epochs": 2.5}, ["epochs", r"2\.5|float"]),

@@ -17,6 +17,8 @@ namespace py = pybind11;
 template <class T>
 using Array = py::array_t<T, py::array::c_style>;
 
+constexpr double least_spline_slope = 1e-6;  // below, N / D^2 of the spline may leave float32
+
 void bind_program(py::module_& m);
 void bind_ops(py::module_& m);
 

@@ -22,16 +22,17 @@ void adam(const AdamStep<T>& s, const T* gradient, T* weights, T* mean, T* squar
     }
 }
 
+// In float64, so that nothing overflows.
 template <class T>
 double sum_squares(const T* x, int64_t n) noexcept {
-    double sum = 0;  // of short runs, which are summed in T
-    constexpr int64_t run = 256;
-    for (int64_t i = 0; i < n; i += run) {
-        Pack<T> part{};
-        for (int64_t j = i; j < n && j < i + run; j += width<T>) part += load(x + j) * load(x + j);
-        sum += double(reduce_add(part));
+    PackD sum{};
+    constexpr int W = width<double>;
+    for (int64_t i = 0; i < n; i += W) {
+        PackD v;
+        for (int k = 0; k < W; ++k) v[k] = double(x[i + k]);
+        sum += v * v;
     }
-    return sum;
+    return reduce_add(sum);
 }
 
 }  // namespace

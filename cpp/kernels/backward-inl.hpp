@@ -115,16 +115,6 @@ bool record_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back
 
 // ---- back ------------------------------------------------------------------------------------------------------------
 
-template <class Map, bool inverse, class V, class P, class G>
-HR_FN V apply_map_vjp(V given, V built, const P& params, const MapOptions<Scalar<V>>& options, V grad_built,
-                      V grad_log_det, const G& grad) {
-    if constexpr (inverse) {
-        return Map::inverse_vjp(given, built, params, options, grad_built, grad_log_det, grad);
-    } else {
-        return Map::forward_vjp(given, built, params, options, grad_built, grad_log_det, grad);
-    }
-}
-
 // Parameters of the map become their gradients.
 template <class Map, bool inverse, class T>
 void tile_map_vjp(const MaskedStep<T>& s, const Tape<T>& t, int step, T* params, int begin, int end) {
@@ -172,16 +162,18 @@ HR_FN void backward_network(const Tape<T>& t, const Call<T>& call, const Back<T>
                 store(units + i, A::slope(load(units + i)));
         });
     }
-    TileBuffers<T> gradients = t.buffers(step);
-    gradients.given = t.gradient(step + 1);
-    gradients.built = t.gradient(step);
-    copy_slots(gradients, s.passive_built, s.passive_given, s.n_passive);
-    const auto carry_context = [&] {
+    // What passes through goes on to the network's inputs: at first where these are what is given, at last where they
+    // are what is built.
+    const auto carry_passive = [&] {
+        TileBuffers<T> gradients = t.buffers(step);
+        gradients.given = t.gradient(step + 1);
+        gradients.built = t.gradient(step);
+        copy_slots(gradients, s.passive_built, s.passive_given, s.n_passive);
         if (back.context)
             for (int64_t i = 0; i < chain.context * height; i += width<T>)
-                store(t.gradient(step) + i, load(t.gradient(step + 1) + i));
+                store(gradients.built + i, load(gradients.given + i));
     };
-    if (!s.reads_built) carry_context();
+    if (!s.reads_built) carry_passive();
     // Columns of the first layer whose gradient anybody wants: context is first.
     const int context = chain.context - s.input_slot;
     const bool wants_coordinates = s.reads_built || back.input || network > 0;
@@ -224,7 +216,7 @@ HR_FN void backward_network(const Tape<T>& t, const Call<T>& call, const Back<T>
         }
     }
     while (back.weights && transposed > 0) transpose_inputs(--transposed);
-    if (s.reads_built) carry_context();
+    if (s.reads_built) carry_passive();
 }
 
 template <class T>
@@ -316,7 +308,8 @@ void sum_weights(const Chain<T>& chain, const Back<T>& back, const WeightTask& t
                 Pack<T> sum{};
                 const T* grad = a.grad + m * height;
                 for (int64_t left = a.rows; left > 0; left -= height, grad += group.size)
-                    for (int64_t i = 0; i < (left < height ? left : height); i += W) sum += load(grad + i);
+                    for (int64_t i = 0, rows = left < height ? left : height; i < rows; i += W)
+                        sum += load_up_to(grad + i, int(rows - i));  // lanes past the last row may have overflowed
                 T* bias = gradient + layer.bias + u + m;
                 *bias = (a.add ? *bias : T(0)) + reduce_add(sum);
             }

@@ -4,7 +4,7 @@
 // lanes, and log-derivatives are summed row by row in ascending order.
 #pragma once
 
-#include "backward-inl.hpp"
+#include "masked-inl.hpp"
 
 namespace headrace {
 namespace {
@@ -37,20 +37,6 @@ HR_FN void split_params(const T* params, int n_params, int n, int run, T* lines)
     }
     for (; i < n; ++i)
         for (int k = 0; k < n_params; ++k) lines[k * run + i] = params[int64_t(i) * n_params + k];
-}
-
-template <class T>
-HR_FN Pack<T> load_up_to(const T* p, int n) {
-    if (n >= width<T>) return load(p);
-    Pack<T> v{};
-    for (int i = 0; i < n; ++i) v[i] = p[i];
-    return v;
-}
-
-template <class T>
-HR_FN void store_up_to(T* p, Pack<T> v, int n) {
-    if (n >= width<T>) return store(p, v);
-    for (int i = 0; i < n; ++i) p[i] = v[i];
 }
 
 template <class Map, bool inverse, class T>

@@ -73,6 +73,16 @@ HR_FN V apply_map(V value, const P& params, const MapOptions<Scalar<V>>& options
     }
 }
 
+template <class Map, bool inverse, class V, class P, class G>
+HR_FN V apply_map_vjp(V given, V built, const P& params, const MapOptions<Scalar<V>>& options, V grad_built,
+                      V grad_log_det, const G& grad) {
+    if constexpr (inverse) {
+        return Map::inverse_vjp(given, built, params, options, grad_built, grad_log_det, grad);
+    } else {
+        return Map::forward_vjp(given, built, params, options, grad_built, grad_log_det, grad);
+    }
+}
+
 template <class Map, bool inverse, class T>
 void tile_map(const MaskedStep<T>& s, const TileBuffers<T>& b, const T* params, int begin, int end) {
     using V = Pack<T>;

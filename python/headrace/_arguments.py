@@ -60,14 +60,17 @@ def choice(name: str, value: Any, options: Sequence[str]) -> str:
     return value
 
 
-def number(name: str, value: Any, *, above: float, below: float) -> float:
-    """A float strictly between two limits."""
+def number(name: str, value: Any, *, above: float | None = None, least: float = -np.inf, below: float) -> float:
+    """A float between two limits; `above` and `below` are excluded, `least` is not."""
     try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
         result = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__} {value!r}") from None
-    if not above < result < below:
-        raise ValueError(f"{name}: expected a number between {above} and {below}, got {value!r}")
+    if not (result >= least if above is None else result > above) or not result < below:
+        low = f"from {least:g}" if above is None else f"above {above:g}"
+        raise ValueError(f"{name}: expected a number {low} and below {below:g}, got {value!r}")
     return result
 
 

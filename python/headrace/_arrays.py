@@ -96,10 +96,10 @@ def row_weights(name: str, value: Any, rows: int) -> tuple[NDArray[Any] | None, 
 
 
 def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
-    """The sum in float64."""
+    """The sum in float64; not by a dot product, whose order would depend on the threads of the BLAS."""
     if weights is None:
         return float(values.sum(dtype=np.float64))
-    return float(np.dot(values.astype(np.float64), weights.astype(np.float64)))
+    return float((values.astype(np.float64) * weights).sum())
 
 
 def strict(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

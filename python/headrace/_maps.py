@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace import _arguments as check
 from headrace._core import cpu
 
 if TYPE_CHECKING:
     from headrace._network import Settings
 
-__all__ = ["MAPS", "SCALES", "Map", "bins_of"]
+__all__ = ["MAPS", "SCALES", "Map", "bins_of", "slope_of"]
 
 SCALES = tuple(scale for name, scale in cpu.maps() if name == "affine")
 
@@ -24,6 +25,7 @@ class Map:
 
     groups: Callable[[int], dict[str, int]]
     identity: Callable[[Settings], tuple[float, ...]]
+    least_slope: float = 0.0  # excluded if it is 0
 
     def n_params(self, bins: int) -> int:
         """Parameters of one coordinate."""
@@ -43,7 +45,9 @@ MAPS: dict[str, Map] = {
     "affine": Map(lambda bins: {"shift": 1, "scale": 1}, lambda s: (0.0, _raw_scale_of_one(s))),
     "additive": Map(lambda bins: {"shift": 1}, lambda s: (0.0,)),
     "rq_spline": Map(
-        lambda bins: {"width": bins, "height": bins, "derivative": bins - 1}, lambda s: (0.0,) * s.n_params
+        lambda bins: {"width": bins, "height": bins, "derivative": bins - 1},
+        lambda s: (0.0,) * s.n_params,
+        least_slope=1e-6,  # below, a derivative may leave float32
     ),
 }
 
@@ -51,3 +55,11 @@ MAPS: dict[str, Map] = {
 def bins_of(map: str, n_params: int) -> int | None:
     """The number of bins with which a map has so many parameters (any, where it has none); None if there is none."""
     return next((bins for bins in range(2, 65) if MAPS[map].n_params(bins) == n_params), None)
+
+
+def slope_of(map: str, value: Any) -> float:
+    """A slope, checked for a map."""
+    least = MAPS[map].least_slope
+    if least:
+        return check.number("slope", value, least=least, below=1.0)
+    return check.number("slope", value, above=0.0, below=1.0)

@@ -138,7 +138,10 @@ class Module(abc.ABC):
 
     def __reduce__(self) -> Any:
         """Refuse: a pickle would not survive the next version."""
-        raise TypeError(f"{type(self).__name__} cannot be pickled; keep its named_parameters() and its arguments")
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled; keep its arguments, its named_parameters() and what a "
+            "fit standardised"
+        )
 
     @property
     def parameters(self) -> NDArray[Any]:
@@ -170,10 +173,11 @@ class Module(abc.ABC):
         wrt: Any,
         *,
         inverse: bool,
+        one_context: bool = False,
         parameters: Any = None,
         log_prob: NDArray[Any] | None = None,
     ) -> tuple[NDArray[Any], ...]:
-        """Run the program and back; gradients in the order of `wrt`."""
+        """Run the program and back; gradients in the order of `wrt`. one_context: it was given as (context,)."""
         kinds = _kinds("wrt", wrt)
         rows = array.shape[0]
         if "context" in kinds and context is None:
@@ -185,22 +189,24 @@ class Module(abc.ABC):
         }
         vector = self._own_parameters(parameters, program)
         program.run_gradient(
-            inverse,
-            array,
-            None,
-            context,
-            cotangents.of_log_prob,
-            cotangents.value,
-            cotangents.row,
-            cotangents.row_scale,
-            log_prob,
-            out["inputs"],
-            out["context"],
-            out["parameters"],
-            vector,
+            inverse=inverse,
+            input=array,
+            index=None,
+            context=context,
+            of_log_prob=cotangents.of_log_prob,
+            grad_value=cotangents.value,
+            grad_row=cotangents.row,
+            row_scale=cotangents.row_scale,
+            log_prob=log_prob,
+            grad_input=out["inputs"],
+            grad_context=out["context"],
+            grad_weights=out["parameters"],
+            parameters=vector,
         )
-        if context is not None and context.shape[0] == 1 != rows and out["context"] is not None:
-            out["context"] = out["context"].sum(axis=0, dtype=np.float64).astype(dtype)  # one row served all
+        by_context = out["context"]
+        if by_context is not None and context is not None and (one_context or context.shape[0] == 1 != rows):
+            total = by_context.sum(axis=0, keepdims=not one_context, dtype=np.float64)  # one row served all
+            out["context"] = total.astype(dtype)
         return tuple(gradient for kind in kinds if (gradient := out[kind]) is not None)
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:

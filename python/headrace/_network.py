@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._core import cpu
-from headrace._maps import MAPS, SCALES
+from headrace._maps import MAPS, SCALES, slope_of
 
 Arrays = list[NDArray[Any]]
 
@@ -40,7 +40,7 @@ class Settings:
         self.context = check.integer("context", context, most=_MOST_COLUMNS)
         self.map = check.choice("map", map, tuple(MAPS))
         self.scale = check.choice("scale", scale, SCALES)
-        self.slope = check.number("slope", slope, above=0.0, below=1.0)
+        self.slope = slope_of(self.map, slope)
         self.activation = check.choice("activation", activation, ACTIVATIONS)
         self.formula = check.choice("formula", formula, ("to_data", "to_latent"))
         self.reads = check.choice("reads", reads, ("data", "latent"))

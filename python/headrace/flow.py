@@ -30,6 +30,8 @@ class Flow(Module):
         transforms: In latent → data order; all parametric ones of one dtype.
         base: By default `StandardNormal`.
         dtype: "float32" or "float64"; by default that of the transforms.
+        standardize_context: ``(mean, std)``, shape (context,) each: the networks read (context - mean) / std. `fit`
+            sets it.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.Flow([hr.Permutation([1, 0]), hr.Standardize([5.0, 0.0], [1.0, 2.0])], dtype="float64")
@@ -40,7 +42,12 @@ class Flow(Module):
     _dtype: np.dtype[Any]
 
     def __init__(
-        self, transforms: Sequence[Transform], base: Base | None = None, *, dtype: DTypeLike | None = None
+        self,
+        transforms: Sequence[Transform],
+        base: Base | None = None,
+        *,
+        dtype: DTypeLike | None = None,
+        standardize_context: tuple[Any, Any] | None = None,
     ) -> None:
         """See the class."""
         if not np.iterable(transforms):
@@ -72,6 +79,8 @@ class Flow(Module):
         self._chain = chain
         self._base = base
         self._standardize_context: Pair | None = None
+        if standardize_context is not None:
+            self._standardize_context = _context_scale("standardize_context", standardize_context, self._context)
         self._set_program()
 
     def _set_program(self) -> None:
@@ -119,7 +128,7 @@ class Flow(Module):
 
     @property
     def standardize_context(self) -> Pair | None:
-        """``(mean, std)`` that `fit` found in the context's columns, shape (context,) each; None before."""
+        """``(mean, std)`` of the context's columns, shape (context,) each, as given or as `fit` found them; or None."""
         return self._standardize_context
 
     def _base_size(self) -> int:
@@ -127,7 +136,10 @@ class Flow(Module):
 
     @property
     def transforms(self) -> tuple[Transform, ...]:
-        """The transforms in latent → data order, with copies of the current parameters."""
+        """The transforms in latent → data order, with copies of the current parameters.
+
+        Where `standardize_context` is set, each expects the context standardised.
+        """
         vector, start = self.parameters, self._base_size()
         chain: list[Transform] = []
         for t in self._chain:
@@ -144,13 +156,13 @@ class Flow(Module):
         """``flow[:t]``: the flow of the first t transforms, with copies of their parameters."""
         if not isinstance(index, slice) or index.start not in (None, 0) or index.step not in (None, 1):
             raise TypeError(f"index: expected a slice flow[:t], got {index!r}; use flow.transforms for single ones")
-        flow = Flow(self.transforms[index], self._base, dtype=self._dtype)
+        chain = self.transforms[index]
+        scale = self._standardize_context if any(t.context for t in chain) else None
+        flow = Flow(chain, self._base, dtype=self._dtype, standardize_context=scale)
         vector = flow.parameters
         size = self._base_size()
         vector[:size] = self.parameters[:size]
         flow._program.set_weights(vector)
-        if flow.context and self._standardize_context is not None:
-            flow._rescale(None, self._standardize_context)
         return flow
 
     def __repr__(self) -> str:
@@ -245,22 +257,24 @@ class Flow(Module):
     ) -> training.History:
         """Maximise the likelihood of rows, and keep the weights that are best on rows held out.
 
+        Those that the fit starts with count too, so that a second fit never ends worse than it began.
+
         A `Standardize` at the flow's data end is set from the training part, if it still is the identity, and context
         columns are standardised likewise; a later fit keeps both. The same seed gives the same bits for any number of
-        threads. Ctrl-C ends the fit and keeps the best weights so far.
+        threads. Ctrl-C while it steps ends the fit and keeps the best weights so far.
 
         Args:
-            x: Shape (rows, features), float32 or float64, any strides; it is not copied.
+            x: Shape (rows, features), float32 or float64, any strides; nothing but the rows held out is copied.
             context: Shape (rows, context), or (context,) for all rows.
             weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
             validation: The share of rows to hold out, or rows of your own: ``x_val`` or ``(x_val, context_val,
-                weights_val)``; None for none, and then the last weights are kept.
+                weights_val)``; None for none, and then the last weights (their running mean) are kept.
             epochs: Passes over the training rows, at most; by default as many as make 20,000 steps, 10 to 300.
             batch_size: Rows of a step; by default a 64th of the rows, 32 to 512.
             learning_rate: At the start; by default 5e-3, or 1.28 over the units of the widest hidden layer if less.
             schedule: "constant", "cosine" (down to nothing over all epochs) or "plateau" (halved whenever a third of
-                `patience` passes without a new best).
-            weight_decay: See `headrace.Adam`; by default 1000 over the number of rows, at most 1.
+                `patience` passes without a new best on held-out rows, or in training if there are none).
+            weight_decay: Of the networks' matrices; see `headrace.Adam`. By default 1000 over the rows, at most 1.
             clip: The largest norm of a gradient; None for no limit.
             average: Decay of a running mean of the weights, which is what is tried on held-out rows and kept; None for
                 the weights themselves.
@@ -312,10 +326,17 @@ class Flow(Module):
         >>> flow.log_prob_and_score(np.array([[3.0]]))[1].tolist()  # -x / 4
         [[-0.75]]
         """
-        array, rows, context = self._open("x", x, context)
+        array, rows, columns = self._open("x", x, context)
         log_prob = np.empty(rows, self._dtype)
         (score,) = self._backward(
-            array, context, Cotangents(of_log_prob=True), ("inputs",), parameters, inverse=True, log_prob=log_prob
+            array,
+            columns,
+            context,
+            Cotangents(of_log_prob=True),
+            ("inputs",),
+            parameters,
+            inverse=True,
+            log_prob=log_prob,
         )
         return log_prob, score
 
@@ -339,9 +360,9 @@ class Flow(Module):
         Returns:
             A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and all of the parameters'.
         """
-        array, rows, context = self._open("x", x, context)
+        array, rows, columns = self._open("x", x, context)
         cotangents = Cotangents(row=_arrays.shaped("grad_log_prob", grad_log_prob, (rows,)), of_log_prob=True)
-        return self._backward(array, context, cotangents, wrt, parameters, inverse=True)
+        return self._backward(array, columns, context, cotangents, wrt, parameters, inverse=True)
 
     def to_data_vjp(
         self,
@@ -367,9 +388,9 @@ class Flow(Module):
         >>> grad_z.shape, grad_parameters.shape == flow.parameters.shape
         ((5, 3), True)
         """
-        array, rows, context = self._open("z", z, context)
+        array, rows, columns = self._open("z", z, context)
         cotangents = Cotangents.of_pair(("grad_x", "grad_log_det"), grad_x, grad_log_det, (rows, self._features))
-        return self._backward(array, context, cotangents, wrt, parameters, inverse=False)
+        return self._backward(array, columns, context, cotangents, wrt, parameters, inverse=False)
 
     def to_latent_vjp(
         self,
@@ -382,9 +403,9 @@ class Flow(Module):
         parameters: NDArray[Any] | None = None,
     ) -> tuple[NDArray[Any], ...]:
         """Vector-Jacobian product of `to_latent`; see `to_data_vjp`."""
-        array, rows, context = self._open("x", x, context)
+        array, rows, columns = self._open("x", x, context)
         cotangents = Cotangents.of_pair(("grad_z", "grad_log_det"), grad_z, grad_log_det, (rows, self._features))
-        return self._backward(array, context, cotangents, wrt, parameters, inverse=True)
+        return self._backward(array, columns, context, cotangents, wrt, parameters, inverse=True)
 
     def nll_and_grad(
         self,
@@ -409,21 +430,22 @@ class Flow(Module):
         >>> gradient.shape == flow.parameters.shape
         True
         """
-        array, rows, context = self._open("x", x, context)
+        array, rows, columns = self._open("x", x, context)
         weights, total = _arrays.row_weights("weights", weights, rows)
         if rows == 0:
             raise ValueError(f"x: expected at least one row, got shape {array.shape}")
         log_prob = np.empty(rows, self._dtype)
         cotangents = Cotangents(row=weights, row_scale=-1.0 / total, of_log_prob=True)
         (gradient,) = self._backward(
-            array, context, cotangents, ("parameters",), parameters, inverse=True, log_prob=log_prob
+            array, columns, context, cotangents, ("parameters",), parameters, inverse=True, log_prob=log_prob
         )
         return -_arrays.weighted_sum(log_prob, weights) / total, gradient
 
     def _backward(
         self,
         array: _arrays.Matrix,
-        context: _arrays.Matrix | None,
+        columns: _arrays.Matrix | None,
+        given_context: Any,
         cotangents: Cotangents,
         wrt: Any,
         parameters: Any,
@@ -435,10 +457,11 @@ class Flow(Module):
             self._program,
             self._dtype,
             array,
-            context,
+            columns,
             cotangents,
             wrt,
             inverse=inverse,
+            one_context=np.ndim(given_context) == 1,
             parameters=parameters,
             log_prob=log_prob,
         )
@@ -459,3 +482,12 @@ class Flow(Module):
         vector = self._own_parameters(parameters, self._program)
         self._program.run(inverse, array, rows, 0, context, out, log_det, None, vector)
         return out, log_det
+
+
+def _context_scale(name: str, value: Any, columns: int) -> Pair:
+    """Mean and standard deviation of context columns, checked."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise TypeError(f"{name}: expected a tuple (mean, std), got {check.kind_of(value)}")
+    if columns == 0:
+        raise ValueError(f"{name}: expected None, as no transform takes a context, got (mean, std)")
+    return check.vector(f"{name}[0]", value[0], columns), check.vector(f"{name}[1]", value[1], columns, positive=True)

@@ -14,7 +14,7 @@ from headrace import _arguments as check
 from headrace import _arrays
 from headrace._core import cpu
 from headrace._maps import MAPS as _MAPS
-from headrace._maps import SCALES, bins_of
+from headrace._maps import SCALES, bins_of, slope_of
 
 __all__ = ["MAPS", "coupling_backward", "coupling_forward", "coupling_inverse"]
 
@@ -114,7 +114,7 @@ def coupling_backward(
     """
     check.choice("direction", direction, ("forward", "inverse"))
     array, params = _elements("value", value, params, map, scale)
-    slope, bound = _factors(slope, bound)
+    slope, bound = _factors(map, slope, bound)
     grad_value = _arrays.strict("grad_value", grad_value, array.shape, array.dtype)
     grad_log_det = _arrays.strict("grad_log_det", grad_log_det, array.shape[:1], array.dtype)
     by_input, by_params = _outputs(out, "(grad_input, grad_params)", array.dtype, array.shape, params.shape)
@@ -135,7 +135,7 @@ def _coupling(
     name: str, value: Any, params: Any, map: Any, scale: Any, slope: Any, bound: Any, out: Any, *, inverse: bool
 ) -> Pair:
     array, params = _elements(name, value, params, map, scale)
-    slope, bound = _factors(slope, bound)
+    slope, bound = _factors(map, slope, bound)
     result, log_det = _outputs(out, "(value, log_det)", array.dtype, array.shape, array.shape[:1])
     in_place = result.ctypes.data == array.ctypes.data
     if (
@@ -148,8 +148,8 @@ def _coupling(
     return result, log_det
 
 
-def _factors(slope: Any, bound: Any) -> tuple[float, float]:
-    return check.number("slope", slope, above=0.0, below=1.0), check.number("bound", bound, above=0.0, below=1e30)
+def _factors(map: str, slope: Any, bound: Any) -> tuple[float, float]:
+    return slope_of(map, slope), check.number("bound", bound, above=0.0, below=1e30)
 
 
 def _elements(name: str, value: Any, params: Any, map: Any, scale: Any) -> tuple[NDArray[Any], NDArray[Any]]:

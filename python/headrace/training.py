@@ -51,10 +51,11 @@ class Adam:
         learning_rate: Can be set between steps.
         betas: Decay of the running means of the gradient and of its square.
         epsilon: Added to the root of the latter.
-        weight_decay: Parameters shrink by learning_rate · weight_decay in each step.
+        weight_decay: The matrices of networks shrink by learning_rate · weight_decay in each step; biases and the
+            base's parameters, which may have to be large, do not.
         clip: The largest norm of a gradient; longer ones are shortened to it. None: no limit.
-        average: Decay of a running mean of the parameters, which `averaged` gives; it starts with the first steps'
-            plain mean. None: none is kept.
+        average: Decay of a running mean of the parameters, which `averaged` gives. At step t it is (1 + t) / (10 + t),
+            if that is less, so that the mean soon forgets where it began. None: none is kept.
 
     >>> import numpy as np, headrace as hr
     >>> flow, x = hr.MAF(2, transforms=2, hidden=(16,)), np.random.default_rng(0).normal(3.0, 1.0, (256, 2))
@@ -81,9 +82,10 @@ class Adam:
         """See the class."""
         if not hasattr(flow, "nll_and_grad"):
             raise TypeError(f"flow: expected a Flow, got {check.kind_of(flow)}")
-        if not np.iterable(betas) or len(tuple(betas)) != 2:
+        pair = tuple(betas) if np.iterable(betas) else ()
+        if len(pair) != 2:
             raise TypeError(f"betas: expected two numbers, got {betas!r}")
-        beta1, beta2 = (check.number(f"betas[{i}]", b, above=-1e-300, below=1.0) for i, b in enumerate(betas))
+        beta1, beta2 = (check.number(f"betas[{i}]", b, least=0.0, below=1.0) for i, b in enumerate(pair))
         self.learning_rate = check.number("learning_rate", learning_rate, above=0.0, below=math.inf)
         decay, limit, mean = _regularisation(weight_decay, clip, average)
         epsilon = check.number("epsilon", epsilon, above=0.0, below=1.0)
@@ -116,7 +118,7 @@ class Adam:
 def _regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, float, float]:
     """As the core takes them: 0 for none."""
     return (
-        check.number("weight_decay", weight_decay, above=-1e-300, below=math.inf),
+        check.number("weight_decay", weight_decay, least=0.0, below=math.inf),
         0.0 if clip is None else check.number("clip", clip, above=0.0, below=math.inf),
         0.0 if average is None else check.number("average", average, above=0.0, below=1.0),
     )
@@ -135,9 +137,9 @@ class History:
     seconds: list[float] = field(default_factory=list)
     """Since the fit began."""
     best_epoch: int = -1
-    """Whose weights were kept, counted from 0; -1 if no epoch was finished."""
+    """Whose weights were kept, counted from 0; -1: none was better than the weights that the fit began with."""
     best_loss: float = math.inf
-    """The validation loss of that epoch, or its training loss without validation."""
+    """The validation loss of these weights, or the epoch's training loss without validation."""
     stopped: str = "epochs"
     """Why it ended: "epochs" (all done), "patience", "interrupted" or "non-finite"."""
 
@@ -253,6 +255,7 @@ class _Run:
         self.plan, self.rng, self.history = plan, rng, History()
         self.adam = Adam(flow, plan.learning_rate, weight_decay=plan.weight_decay, clip=plan.clip, average=plan.average)
         self.best = flow.parameters
+        self.lowest, self.lowest_epoch = math.inf, -1  # of the loss that the schedule goes by
         self.begin = time.perf_counter()
         self.step = 0
         self.rate_factor = 1.0  # of the plateau schedule
@@ -261,56 +264,71 @@ class _Run:
         self.log_prob = np.empty(-(-train.size // plan.batches), flow.dtype)
 
     def go(self, progress: bool) -> None:
-        """All epochs, then the best weights."""
+        """All epochs, then the best weights, whatever happens."""
         from tqdm import tqdm
 
-        bar = tqdm(total=self.plan.epochs, desc="fit", unit="epoch", disable=not progress)
+        history, bar = self.history, tqdm(total=self.plan.epochs, desc="fit", unit="epoch", disable=not progress)
+        message = ""
         try:
+            self._keep_if_best(-1)
             for epoch in range(self.plan.epochs):
-                if not self._epoch(epoch):
+                loss = self._pass()
+                if not math.isfinite(loss):
+                    history.stopped = "non-finite"
+                    message = f"the loss became {loss} in epoch {epoch} at learning rate {self.adam.learning_rate:.3g}"
                     break
-                losses = {"train": f"{self.history.train_loss[-1]:.3f}"}
-                if self.history.validation_loss:
-                    losses["held out"] = f"{self.history.validation_loss[-1]:.3f}"
+                if not self._finish_epoch(epoch, loss):
+                    break
+                losses = {"train": f"{loss:.3f}"}
+                if history.validation_loss:
+                    losses["held out"] = f"{history.validation_loss[-1]:.3f}"
                 bar.set_postfix(losses, refresh=False)
                 bar.update()
+            else:
+                if history.validation_loss and not math.isfinite(history.best_loss):
+                    message = "the held-out loss was never finite"
         except KeyboardInterrupt:
-            self.history.stopped = "interrupted"
-            if self.history.best_epoch < 0:
-                return  # nothing better than what there is
+            history.stopped = "interrupted"
+            self._keep_if_best(len(history.train_loss))  # an epoch may be long
         finally:
-            bar.close()
-        if self.plan.epochs:
             self.flow.parameters = self.best
+            bar.close()
+        if message:
+            kept = f"those of epoch {history.best_epoch}" if history.best_epoch >= 0 else "those it began with"
+            advice = "; try a smaller learning_rate" if history.stopped == "non-finite" else ""
+            warnings.warn(f"fit: {message}; the weights are {kept}{advice}", RuntimeWarning, stacklevel=4)
 
-    def _epoch(self, epoch: int) -> bool:
+    def _keep_if_best(self, epoch: int) -> float:
+        """Try the current weights on held-out rows, and keep them if they are the best; without any, the last are."""
+        first = epoch < 0
+        weights = self.flow.parameters if self.plan.average is None or first else self.adam.averaged
+        if self.held_out is None:
+            self.best = weights
+            self.history.best_epoch = epoch
+            return math.nan
+        loss = self._held_out_loss(weights)
+        if loss < self.history.best_loss:
+            self.best = weights
+            self.history.best_loss, self.history.best_epoch = loss, epoch
+        return loss
+
+    def _finish_epoch(self, epoch: int, loss: float) -> bool:
         """Whether to go on."""
         history, patience = self.history, self.plan.patience
-        loss = self._pass()
-        weights = self.flow.parameters if self.plan.average is None else self.adam.averaged
-        judged = loss if self.held_out is None else self._held_out_loss(weights)
-        if not math.isfinite(loss):
-            history.stopped = "non-finite"
-            kept = f"those of epoch {history.best_epoch}" if history.best_epoch >= 0 else "the initial ones"
-            warnings.warn(
-                f"fit: the loss became {loss} in epoch {epoch}, at learning rate {self.adam.learning_rate:.3g}; "
-                f"stopped, and the weights are {kept}. Try a smaller learning_rate.",
-                RuntimeWarning,
-                stacklevel=5,
-            )
-            return False
-        history.train_loss.append(loss)
-        if self.held_out is not None:
+        judged = self._keep_if_best(epoch)
+        if self.held_out is None:
+            history.best_loss = judged = loss
+        else:
             history.validation_loss.append(judged)
+        history.train_loss.append(loss)
         history.learning_rate.append(self.adam.learning_rate)
         history.seconds.append(time.perf_counter() - self.begin)
-        if judged < history.best_loss or self.held_out is None:  # without held-out rows the last weights are kept
-            history.best_loss, history.best_epoch = judged, epoch
-            self.best = weights
-        waited = epoch - history.best_epoch
+        if judged < self.lowest:
+            self.lowest, self.lowest_epoch = judged, epoch
+        waited = epoch - self.lowest_epoch
         if self.plan.schedule == "plateau" and waited and waited % max(1, patience // 3) == 0:
             self.rate_factor /= 2
-        if self.held_out is not None and waited >= patience:
+        if self.held_out is not None and epoch - history.best_epoch >= patience:
             history.stopped = "patience"
             return False
         return True
@@ -403,7 +421,7 @@ def _split(
     if validation is None:
         return rows, None
     if isinstance(validation, (int, float, np.number)) and not isinstance(validation, bool):
-        share = check.number("validation", validation, above=-1e-300, below=1.0)
+        share = check.number("validation", validation, least=0.0, below=1.0)
         held = min(round(share * rows.size), rows.size - 1)
         if share > 0 and rows.size > 1:
             held = max(held, 1)
@@ -412,8 +430,9 @@ def _split(
         order = rng.permutation(rows)
         return np.sort(order[held:]), data.rows(np.sort(order[:held]))
     parts = validation if isinstance(validation, tuple) else (validation,)
-    if not 1 <= len(parts) <= 3:
-        raise ValueError(f"validation: expected a share, x, or (x, context, weights), got a tuple of {len(parts)}")
+    if not 1 <= len(parts) <= 3 or not isinstance(parts[0], np.ndarray):
+        kinds = ", ".join(check.kind_of(part) for part in parts)
+        raise TypeError(f"validation: expected a share, x, or a tuple (x, context, weights), got {kinds}")
     return rows, _open("validation ", flow, *parts, *(None,) * (3 - len(parts)))
 
 
@@ -424,10 +443,9 @@ def _standardize(flow: Flow, data: _Data, train: NDArray[np.int64]) -> None:
     if isinstance(last, Standardize) and last.is_identity:
         standardize = Standardize(*_moments("x", data.x, data.weights, train))
     columns = None
-    if data.context is not None and flow.standardize_context is None:
-        one_row = data.context.shape[0] == 1 != data.x.shape[0]
-        chosen = np.zeros(1, np.int64) if one_row else train
-        columns = _moments("context", data.context, None if one_row else data.weights, chosen)
+    one_row = data.context is not None and data.context.shape[0] == 1 != data.x.shape[0]  # says nothing of a spread
+    if data.context is not None and flow.standardize_context is None and not one_row:
+        columns = _moments("context", data.context, data.weights, train)
     if standardize is not None or columns is not None:
         flow._rescale(standardize, columns)
 
@@ -441,11 +459,13 @@ def _moments(
         for part in _chunks(rows.size):
             chosen = rows[part]
             share = np.ones(chosen.size) if weights is None else weights[chosen].astype(np.float64)
-            yield array[chosen].astype(np.float64), share
+            yield array[chosen].astype(np.float64), share[:, None]
 
     total = sum(float(share.sum()) for _, share in parts())
-    mean = sum((share @ values for values, share in parts()), np.zeros(array.shape[1])) / total
-    square = sum((share @ (values - mean) ** 2 for values, share in parts()), np.zeros(array.shape[1])) / total
+    # Not by matrix products, whose order of summation would depend on the threads of the BLAS.
+    zero = np.zeros(array.shape[1])
+    mean = sum(((values * share).sum(axis=0) for values, share in parts()), zero) / total
+    square = sum(((np.square(values - mean) * share).sum(axis=0) for values, share in parts()), zero) / total
     low = np.min([values.min(axis=0) for values, _ in parts()], axis=0)
     high = np.max([values.max(axis=0) for values, _ in parts()], axis=0)
     std = np.sqrt(square)

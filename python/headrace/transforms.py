@@ -120,10 +120,12 @@ class Transform(Module):
         *,
         inverse: bool,
     ) -> tuple[NDArray[Any], ...]:
+        given_context = context
         array, context, program, dtype = self._open(name, value, context)
         names = (grad_value[0], "grad_log_det")
         cotangents = Cotangents.of_pair(names, grad_value[1], grad_log_det, (array.shape[0], self._features))
-        return self._vjp(program, dtype, array, context, cotangents, wrt, inverse=inverse)
+        one_context = np.ndim(given_context) == 1
+        return self._vjp(program, dtype, array, context, cotangents, wrt, inverse=inverse, one_context=one_context)
 
     def _program_for(self, dtype: np.dtype[Any]) -> Program:
         """The program of a transform without a dtype of its own, one for each dtype."""
