@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 import cases
 import headrace as hr
 import reference
-from fitting import COVARIANCE, FEATURES, MEAN, QUIET, SHORT, gaussian, gaussian_log_prob, loss_of, small
+from fitting import COVARIANCE, FEATURES, MEAN, QUIET, SHORT, gaussian, gaussian_log_prob, loss_of, moments, small
 
 # --- what it reaches ------------------------------------------------------------------------------------------------
 

@@ -257,7 +257,7 @@ BAD = {
     "held-out rows of two columns": ({"validation": X[:, :2]}, ["validation", r"\b3\b", r"\b2\b"]),
     "a tuple of four": (
         {"validation": (X, None, None, None)},
-        ["validation", "tuple", "ndarray, NoneType, NoneType, NoneType"],
+        ["validation", "tuple", "ndarray, None"],
     ),
     "held-out context that nothing reads": ({"validation": (X, np.zeros((20, 1)))}, ["validation", "context"]),
     "epochs below zero": ({"epochs": -1}, ["epochs", "-1"]),
