@@ -5,8 +5,8 @@
 //   back through network t, beside the weights of network t + 1       tasks: tiles, blocks of weights
 //   the weights of network 0                                          tasks: blocks of weights
 // A task starts once all tasks of earlier phases are done, which a counter tells. Each gradient entry belongs to one
-// task of a phase, which sums sum_rows rows in registers and then adds them, in the order of the rows: no bit depends on
-// threads, tiles or groups.
+// task of a phase, which sums sum_rows rows in registers and then adds them, in the order of the rows: no bit depends
+// on threads, tiles or groups.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -102,8 +102,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
         return;
     }
 
-    const int64_t group =
-        std::max<int64_t>(1, (height * threads + sum_rows - 1) / sum_rows) * sum_rows;  // whole sums
+    const int64_t group = std::max<int64_t>(1, (height * threads + sum_rows - 1) / sum_rows) * sum_rows;  // whole sums
     const int64_t tapes = std::min<int64_t>(group / height, (request.rows + height - 1) / height);
     T* const scratch = thread_scratch<T>(size_t(tape * tapes));
 

@@ -26,8 +26,7 @@ struct KernelsOf {
                           T* tape) noexcept;
     void (*sum_weights)(const Chain<T>&, const Back<T>&, const WeightTask&, const TapeGroup<T>&) noexcept;
     // An optimiser's step on n numbers, and the sum of the squares of n numbers.
-    void (*adam)(const AdamStep<T>&, const T* gradient, T* weights, T* mean, T* square, T* average,
-                 int64_t n) noexcept;
+    void (*adam)(const AdamStep<T>&, const T* gradient, T* weights, T* mean, T* square, T* average, int64_t n) noexcept;
     double (*sum_squares)(const T*, int64_t n) noexcept;
     int width;  // numbers in a vector
 };

@@ -120,12 +120,12 @@ struct Chain {
     int units;  // scratch units of the largest step
     const Step<T>* steps;
     int n_steps;
-    const int *load_slot, *store_slot;        // of each column
-    const double *load_shift, *load_scale;    // (value - shift) * scale on the way in, or null
-    const double *store_shift, *store_scale;  // value * scale + shift on the way out, or null
+    const int *load_slot, *store_slot;            // of each column
+    const double *load_shift, *load_scale;        // (value - shift) * scale on the way in, or null
+    const double *store_shift, *store_scale;      // value * scale + shift on the way out, or null
     const double *context_shift, *context_scale;  // (context - shift) * scale on the way in, or null
-    double log_det;                           // the constant part
-    const int* networks;                      // the steps that are networks
+    double log_det;                               // the constant part
+    const int* networks;                          // the steps that are networks
     int n_networks;
     TapeShape tape;
 };

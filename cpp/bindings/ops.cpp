@@ -23,8 +23,9 @@ struct Elements {
         : index(find_map(map, scale)) {
         require(slope > 0 && slope < 1 && bound > 0, "coupling: slope must lie between 0 and 1, bound above 0");
         require(map != "rq_spline" || slope >= least_spline_slope, "slope: expected at least 1e-6 for a spline");
-        require(in.ndim() == 2 && params.ndim() == 3 && params.shape(0) == in.shape(0) && params.shape(1) == in.shape(1),
-                "coupling: expected values (rows, active) and params (rows, active, n_params)");
+        require(
+            in.ndim() == 2 && params.ndim() == 3 && params.shape(0) == in.shape(0) && params.shape(1) == in.shape(1),
+            "coupling: expected values (rows, active) and params (rows, active, n_params)");
         require(is_aligned(in) && is_aligned(params), "coupling: expected aligned arrays");
         n_params = int(params.shape(2));
         bins_ = (n_params + 1) / 3;  // what a spline would have
@@ -110,8 +111,8 @@ void coupling_backward(const std::string& map, const std::string& scale, double 
 template <class T>
 void bind_ops_of(py::module_& m) {
     m.def("coupling", &coupling<T>, py::arg("map"), py::arg("scale"), py::arg("slope"), py::arg("bound"),
-          py::arg("inverse"), py::arg("input").noconvert(), py::arg("params").noconvert(),
-          py::arg("value").noconvert(), py::arg("log_det").noconvert());
+          py::arg("inverse"), py::arg("input").noconvert(), py::arg("params").noconvert(), py::arg("value").noconvert(),
+          py::arg("log_det").noconvert());
     m.def("coupling_backward", &coupling_backward<T>, py::arg("map"), py::arg("scale"), py::arg("slope"),
           py::arg("bound"), py::arg("inverse"), py::arg("input").noconvert(), py::arg("params").noconvert(),
           py::arg("grad_value").noconvert(), py::arg("grad_log_det").noconvert(), py::arg("grad_input").noconvert(),

@@ -170,10 +170,9 @@ ArrayView row_view(const py::object& object, int64_t rows, const char* message) 
 // every row. index: the rows of input, context and grad_row that take part, None for all.
 template <class T>
 void run_gradient(const Program<T>& program, bool inverse, const py::object& input, const py::object& index,
-                  const py::object& context, bool of_log_prob, const py::object& grad_value,
-                  const py::object& grad_row, double row_scale, const py::object& log_prob,
-                  const py::object& grad_input, const py::object& grad_context, const py::object& grad_weights,
-                  const py::object& parameters) {
+                  const py::object& context, bool of_log_prob, const py::object& grad_value, const py::object& grad_row,
+                  double row_scale, const py::object& log_prob, const py::object& grad_input,
+                  const py::object& grad_context, const py::object& grad_weights, const py::object& parameters) {
     Opened<T> opened;
     Request<T>& request = opened.request;
     request.inverse = inverse;
@@ -203,14 +202,15 @@ void run_gradient(const Program<T>& program, bool inverse, const py::object& inp
         request.rows = chosen.shape(0);
     }
     if (!grad_value.is_none())
-        gradient.from.value = view(py::cast<py::array>(grad_value), program.features(),
-                                   "grad_value: expected (rows, features)");
+        gradient.from.value =
+            view(py::cast<py::array>(grad_value), program.features(), "grad_value: expected (rows, features)");
     require(grad_value.is_none() || py::cast<py::array>(grad_value).shape(0) == all,
             "grad_value: expected (rows, features)");
     const int64_t rows = request.rows;
     request.log_prob = output<T>(log_prob, rows, 0, "log_prob: expected a contiguous (rows,)");
     require(log_prob.is_none() || of_log_prob, "log_prob: expected where the gradient is by it");
-    gradient.input = output<T>(grad_input, rows, program.features(), "grad_input: expected a contiguous (rows, features)");
+    gradient.input =
+        output<T>(grad_input, rows, program.features(), "grad_input: expected a contiguous (rows, features)");
     require(grad_context.is_none() || program.context() > 0, "grad_context: there is no context");
     gradient.context =
         output<T>(grad_context, rows, program.context(), "grad_context: expected a contiguous (rows, context)");
@@ -322,8 +322,8 @@ void bind_adam_of(py::module_& m, const char* name) {
 void bind_program(py::module_& m) {
     py::class_<MaskedOptions>(m, "MaskedOptions")
         .def(py::init(&make_options), py::kw_only(), py::arg("features"), py::arg("context"), py::arg("reads"),
-             py::arg("active"), py::arg("map"), py::arg("scale"), py::arg("slope"), py::arg("bins"),
-             py::arg("bound"), py::arg("activation"), py::arg("reads_data"), py::arg("formula_to_data"));
+             py::arg("active"), py::arg("map"), py::arg("scale"), py::arg("slope"), py::arg("bins"), py::arg("bound"),
+             py::arg("activation"), py::arg("reads_data"), py::arg("formula_to_data"));
     py::class_<MaskedTransform, std::shared_ptr<MaskedTransform>>(m, "MaskedTransform")
         .def(py::init<MaskedOptions, std::vector<int>, std::vector<std::vector<int>>>(), py::arg("options"),
              py::arg("levels"), py::arg("degrees"))

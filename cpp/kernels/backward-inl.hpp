@@ -22,9 +22,7 @@ struct Tape {
     HR_FN T* log_det() const { return at(chain.tape.sums); }
     HR_FN T* grad_log_det() const { return at(chain.tape.sums + 1); }
     HR_FN T* units(const MaskedStep<T>& s) const { return at(s.tape_units); }
-    HR_FN T* panels(int network, const Layer& layer) const {
-        return at(chain.tape.panels[network & 1] + layer.panel);
-    }
+    HR_FN T* panels(int network, const Layer& layer) const { return at(chain.tape.panels[network & 1] + layer.panel); }
     HR_FN TileBuffers<T> buffers(int step) const {
         TileBuffers<T> b;
         b.given = state(step);
@@ -37,7 +35,8 @@ struct Tape {
     }
 };
 
-// ---- forth -----------------------------------------------------------------------------------------------------------
+// ---- forth
+// -----------------------------------------------------------------------------------------------------------
 
 template <class V>
 HR_FN V base_slope(Base base, V z) {
@@ -113,7 +112,8 @@ bool record_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back
     return sum == T(0);
 }
 
-// ---- back ------------------------------------------------------------------------------------------------------------
+// ---- back
+// ------------------------------------------------------------------------------------------------------------
 
 // Parameters of the map become their gradients.
 template <class Map, bool inverse, class T>
@@ -275,7 +275,8 @@ void backward_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& ba
     if (begin == 0 && (back.input || back.context)) finish_input(t, call, back, row, rows);
 }
 
-// ---- weights ---------------------------------------------------------------------------------------------------------
+// ---- weights
+// ---------------------------------------------------------------------------------------------------------
 
 template <class T>
 void sum_weights(const Chain<T>& chain, const Back<T>& back, const WeightTask& task,

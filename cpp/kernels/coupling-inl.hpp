@@ -9,7 +9,7 @@
 namespace headrace {
 namespace {
 
-constexpr int most_run = 512;              // elements of a run; a longer row is taken in pieces
+constexpr int most_run = 512;                  // elements of a run; a longer row is taken in pieces
 constexpr int coupling_numbers = 3 * 64 * 64;  // parameters of a run: a spline of 64 bins has runs of 64 elements
 
 // So many elements at a time: whole vectors, whose parameters fit.
@@ -139,7 +139,8 @@ void coupling_backward(int map, bool inverse, const MapOptions<T>& options, cons
             const T *p = params + first * n_params, *g = grad_value + first;
             T* grad_p = grad_params + first * n_params;
             if (inverse) {
-                coupling_backward_elements<Map, true>(options, in + first, p, g, by_log_det, grad_in + first, grad_p, n);
+                coupling_backward_elements<Map, true>(options, in + first, p, g, by_log_det, grad_in + first, grad_p,
+                                                      n);
             } else {
                 coupling_backward_elements<Map, false>(options, in + first, p, g, by_log_det, grad_in + first, grad_p,
                                                        n);

@@ -1,7 +1,8 @@
 // The two products of the way back, on the one weight layout, and the transposition that the second one needs.
 //
-//   data:    X'[k][lanes] = sum_m W[m][k] Y'[m][lanes]; lanes are rows of the batch, k are adjacent weights of each row.
-//   weights: W'[m][lanes] = sum_b Y'[m][b] X[b][lanes]; lanes are inputs, X lies transposed in panels [input / width]
+//   data:    X'[k][lanes] = sum_m W[m][k] Y'[m][lanes]; lanes are rows of the batch, k are adjacent weights of each
+//   row. weights: W'[m][lanes] = sum_b Y'[m][b] X[b][lanes]; lanes are inputs, X lies transposed in panels [input /
+//   width]
 //            [row][width].
 #pragma once
 
@@ -58,8 +59,7 @@ HR_FN void data_product(DataArgs<T> a, int columns, int vectors) {
         const int m = part(columns, block_units);
         for (int v = 0; v < vectors;) {
             const int n = part(vectors - v, block_vectors);
-            with_sizes<block_units, block_vectors>(m, n,
-                                                   [&]<int M, int N>() { data_block<M, N>(a, v * width<T>); });
+            with_sizes<block_units, block_vectors>(m, n, [&]<int M, int N>() { data_block<M, N>(a, v * width<T>); });
             v += n;
         }
         columns -= m;

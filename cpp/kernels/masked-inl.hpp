@@ -62,7 +62,8 @@ HR_FN void activate_keeping_slope(int activation, T* y, T* slope, int64_t n) {
     });
 }
 
-// ---- maps: settle coordinates [begin, end) from their parameters -----------------------------------------------------
+// ---- maps: settle coordinates [begin, end) from their parameters
+// -----------------------------------------------------
 
 template <class Map, bool inverse, class V, class P>
 HR_FN V apply_map(V value, const P& params, const MapOptions<Scalar<V>>& options, V& log_det) {
@@ -135,7 +136,8 @@ void small_map(const MaskedStep<T>& s, const SmallBuffers<T>& b, const T* params
     }
 }
 
-// ---- the interpreter --------------------------------------------------------------------------------------------------
+// ---- the interpreter
+// --------------------------------------------------------------------------------------------------
 
 template <class T>
 HR_FN void masked_tile(const MaskedStep<T>& s, const Chain<T>& chain, const Call<T>& call, const TileBuffers<T>& b) {

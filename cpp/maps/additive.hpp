@@ -8,7 +8,7 @@ namespace headrace {
 namespace {
 
 struct Additive {
-    static constexpr int n_params(int) { return 1; }  // shift
+    HR_FN static constexpr int n_params(int) { return 1; }  // shift
 
     template <class V, class P>
     HR_FN static V forward(V z, const P& p, const MapOptions<Scalar<V>>&, V& log_det) {

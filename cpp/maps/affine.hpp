@@ -95,7 +95,7 @@ struct SigmoidScale {
 
 template <class Scale>
 struct Affine {
-    static constexpr int n_params(int) { return 2; }  // shift, raw scale
+    HR_FN static constexpr int n_params(int) { return 2; }  // shift, raw scale
 
     template <class V, class P>
     HR_FN static V forward(V z, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {

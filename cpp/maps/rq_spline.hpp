@@ -22,7 +22,7 @@ namespace {
 struct RqSpline {
     static constexpr int max_bins = 64;
 
-    static constexpr int n_params(int bins) { return 3 * bins - 1; }  // widths, heights, derivatives
+    HR_FN static constexpr int n_params(int bins) { return 3 * bins - 1; }  // widths, heights, derivatives
 
     template <class V, class P>
     HR_FN static V forward(V x, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
@@ -69,7 +69,8 @@ struct RqSpline {
         Point<V> at;
         at.solve(knots.target - bin.left_height, bin);
         const V n = at.n(bin), d = at.d(bin);
-        const V log_slope_x = (at.n_t(bin) / n - T(2) * at.d_t(bin) / d) * knots.width_sum / (bin.width * T(2) * o.bound);
+        const V log_slope_x =
+            (at.n_t(bin) / n - T(2) * at.d_t(bin) / d) * knots.width_sum / (bin.width * T(2) * o.bound);
         const V slope = knots.slope(bin) * n / (d * d);
         V grad_y = (grad_x - grad_log_det * log_slope_x) / slope;
         grad_y = select(abs(y) > o.bound, grad_x, grad_y);

@@ -24,6 +24,7 @@ __global__ void lane_functions(const T* x, const T* y, T* out, int64_t n) {
         to += n;
     };
     put(exp(v));
+    put(exp_moderate(v));
     put(expm1(v));
     put(log(v));
     put(log1p(v));
@@ -51,17 +52,41 @@ __global__ void map_functions(int map, MapOptions<T> options, const T* in, const
     const int64_t i = element_of_thread();
     if (i >= n) return;
     with_map(map, [&]<class Map>() {
-        const auto param = [&](int k) { return params[i * Map::n_params + k]; };
+        const auto param = [&](int k) { return params[i * Map::n_params(options.bins) + k]; };
         forward[i] = Map::forward(in[i], param, options, forward_log_det[i]);
         inverse[i] = Map::inverse(in[i], param, options, inverse_log_det[i]);
     });
 }
 
+// Gradients of one direction; grad_value and grad_log_det by what it gives, the results by what it takes.
 template <class T>
-__global__ void activation_functions(int activation, const T* in, T* out, int64_t n) {
+__global__ void map_gradients(int map, bool backwards, MapOptions<T> options, const T* in, const T* params,
+                              const T* grad_value, const T* grad_log_det, T* grad_in, T* grad_params, int64_t n) {
     const int64_t i = element_of_thread();
     if (i >= n) return;
-    with_activation(activation, [&]<class Activation>() { out[i] = Activation::value(in[i]); });
+    with_map(map, [&]<class Map>() {
+        const int64_t first = i * Map::n_params(options.bins);
+        const auto param = [&](int k) { return params[first + k]; };
+        const auto grad = [&](int k, T g) { grad_params[first + k] = g; };
+        T log_det;
+        if (backwards) {
+            const T built = Map::inverse(in[i], param, options, log_det);
+            grad_in[i] = Map::inverse_vjp(in[i], built, param, options, grad_value[i], grad_log_det[i], grad);
+        } else {
+            const T built = Map::forward(in[i], param, options, log_det);
+            grad_in[i] = Map::forward_vjp(in[i], built, param, options, grad_value[i], grad_log_det[i], grad);
+        }
+    });
+}
+
+template <class T>
+__global__ void activation_functions(int activation, const T* in, T* out, T* slope, int64_t n) {
+    const int64_t i = element_of_thread();
+    if (i >= n) return;
+    with_activation(activation, [&]<class Activation>() {
+        out[i] = Activation::value(in[i]);
+        slope[i] = Activation::slope(Activation::slope_of_value ? out[i] : in[i]);
+    });
 }
 
 // Columns [4 block, 4 block + 4) of rows [first, first + n): out[i * 4 + k].
@@ -74,10 +99,12 @@ __global__ void random_columns(bool logistic, uint64_t seed, int64_t first, uint
     for (int k = 0; k < 4; ++k) out[i * 4 + k] = columns.column[k];
 }
 
-#define HR_INSTANTIATE(T)                                                                                    \
-    template __global__ void lane_functions(const T*, const T*, T*, int64_t);                                \
-    template __global__ void map_functions(int, MapOptions<T>, const T*, const T*, T*, T*, T*, T*, int64_t); \
-    template __global__ void activation_functions(int, const T*, T*, int64_t);                               \
+#define HR_INSTANTIATE(T)                                                                                            \
+    template __global__ void lane_functions(const T*, const T*, T*, int64_t);                                        \
+    template __global__ void map_functions(int, MapOptions<T>, const T*, const T*, T*, T*, T*, T*, int64_t);         \
+    template __global__ void map_gradients(int, bool, MapOptions<T>, const T*, const T*, const T*, const T*, T*, T*, \
+                                           int64_t);                                                                 \
+    template __global__ void activation_functions(int, const T*, T*, T*, int64_t);                                   \
     template __global__ void random_columns(bool, uint64_t, int64_t, uint32_t, T*, int64_t);
 HR_INSTANTIATE(float)
 HR_INSTANTIATE(double)

@@ -12,6 +12,7 @@
 // X(name, expression of x): functions that are compared with a wider type.
 #define HR_TESTED_FUNCTIONS(X)        \
     X(exp, exp(x))                    \
+    X(exp_moderate, exp_moderate(x))  \
     X(expm1, expm1(x))                \
     X(log, log(x))                    \
     X(log1p, log1p(x))                \

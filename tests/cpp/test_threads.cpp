@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "../../cpp/optimizer.hpp"
 #include "../../cpp/program.hpp"
 #include "../../cpp/threads.hpp"
 #include "check.hpp"
@@ -152,7 +153,7 @@ std::vector<T> run(const Program<T>& program, const std::vector<T>& x, bool inve
     const int64_t rows = int64_t(x.size()) / features;
     std::vector<T> out(size_t(rows) * (features + 2));
     const ArrayView input{reinterpret_cast<const char*>(x.data()), int64_t(features * sizeof(T)), int64_t(sizeof(T)),
-                          sizeof(T) == 8};
+                          sizeof(T) == 8, nullptr};
     Request<T> request;
     request.inverse = inverse;
     request.rows = rows;
@@ -188,6 +189,66 @@ void test_same_bits_for_any_number_of_threads() {
             }
         }
     }
+}
+
+// The gradient of the mean log-density by inputs and weights, side by side.
+template <class T>
+std::vector<T> gradient(const Program<T>& program, const std::vector<T>& x) {
+    const int64_t rows = int64_t(x.size()) / features;
+    std::vector<T> out(x.size() + program.n_weights());
+    const ArrayView input{reinterpret_cast<const char*>(x.data()), int64_t(features * sizeof(T)), int64_t(sizeof(T)),
+                          sizeof(T) == 8, nullptr};
+    Request<T> request;
+    request.inverse = true;
+    request.rows = rows;
+    request.input = &input;
+    GradientRequest<T> wanted;
+    wanted.from.of_log_prob = true;
+    wanted.from.row_scale = 1.0 / double(rows);
+    wanted.input = out.data();
+    wanted.weights = out.data() + x.size();
+    program.run_gradient(request, wanted, program.snapshot());
+    return out;
+}
+
+// Tiles and sums of several groups of rows, in any number of threads, and by several callers at once, of whom only one
+// has the pool.
+template <class T>
+void test_gradients_have_the_same_bits() {
+    Program<T> program = small_program<T>();
+    program.set_weights(some_numbers<T>(program.n_weights(), 1).data());
+    for (const int rows : {1, 100, 1001}) {
+        const std::vector<T> x = some_numbers<T>(size_t(rows) * features, 9);
+        set_num_threads(1);
+        const std::vector<T> want = gradient(program, x);
+        for (const int threads : {2, 3, 5}) {
+            set_num_threads(threads);
+            for (int repeat = 0; repeat < 10; ++repeat)
+                CHECK(same_bits(gradient(program, x), want), "gradient of %d rows, %d threads", rows, threads);
+        }
+        std::atomic<int> wrong{0};
+        std::vector<std::thread> callers;
+        for (int i = 0; i < 3; ++i)
+            callers.emplace_back([&] {
+                for (int repeat = 0; repeat < 10; ++repeat) wrong += !same_bits(gradient(program, x), want);
+            });
+        for (std::thread& caller : callers) caller.join();
+        CHECK(wrong == 0, "gradient of %d rows by callers at once: %d wrong", rows, wrong.load());
+    }
+}
+
+// An optimiser's steps do not change what a reader holds.
+template <class T>
+void test_an_update_leaves_snapshots_alone() {
+    set_num_threads(2);
+    const std::shared_ptr<Program<T>> program(new Program<T>(small_program<T>()));  // it cannot be moved
+    program->set_weights(some_numbers<T>(program->n_weights(), 1).data());
+    const std::vector<T> x = some_numbers<T>(100 * features, 9), old_one = run(*program, x, true);
+    const typename Program<T>::Weights held = program->snapshot();
+    Adam<T> adam(program, AdamOptions{});
+    for (int step = 0; step < 3; ++step) adam.step(some_numbers<T>(program->n_weights(), 5).data(), 0.1);
+    CHECK(same_bits(run(*program, x, true, &held), old_one), "the old weights are what they were");
+    CHECK(!same_bits(run(*program, x, true), old_one), "and the program has new ones");
 }
 
 // Four threads read while one writes: a result belongs to the old or to the new weights, whole.
@@ -329,6 +390,10 @@ int main(int argc, char** argv) {
         test_changing_thread_counts();
         test_same_bits_for_any_number_of_threads<float>();
         test_same_bits_for_any_number_of_threads<double>();
+        test_gradients_have_the_same_bits<float>();
+        test_gradients_have_the_same_bits<double>();
+        test_an_update_leaves_snapshots_alone<float>();
+        test_an_update_leaves_snapshots_alone<double>();
         test_readers_and_a_writer<float>();
         test_readers_and_a_writer<double>();
     }
