@@ -25,6 +25,9 @@ constexpr int task_units = 128, task_inputs = 48;
 
 constexpr int spins_before_yield = 4000;
 
+// Tapes of one thread's tiles stay in the L2 cache.
+constexpr int64_t group_cache_bytes = 1 << 20, most_tiles_of_thread = 4;
+
 template <class T>
 std::vector<WeightTask> tasks_of(const MaskedStep<T>& s, int network) {
     std::vector<WeightTask> tasks;
@@ -102,7 +105,9 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
         return;
     }
 
-    const int64_t group = std::max<int64_t>(1, (height * threads + sum_rows - 1) / sum_rows) * sum_rows;  // whole sums
+    // Tiles for every thread, several where their tapes are small: fewer phases, at whose ends threads wait.
+    const int64_t most = std::clamp<int64_t>(group_cache_bytes / (tape * int64_t(sizeof(T))), 1, most_tiles_of_thread);
+    const int64_t group = std::max<int64_t>(1, (height * most * threads + sum_rows - 1) / sum_rows) * sum_rows;
     const int64_t tapes = std::min<int64_t>(group / height, (request.rows + height - 1) / height);
     T* const scratch = thread_scratch<T>(size_t(tape * tapes));
 
