@@ -62,8 +62,8 @@ def magic_defaults(options: argparse.Namespace) -> list[Job]:
     settings = [
         (family, hidden, Training(epochs=100, batch_size=batch, learning_rate=rate, patience=10))
         for hidden in HIDDEN
-        for batch in BATCHES
-        for rate in RATES
+        for batch in (BATCHES[:1] if options.few else BATCHES)
+        for rate in (RATES[:1] if options.few else RATES)
         for family in FAMILIES
     ]
     if options.quick:
@@ -358,6 +358,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--epochs", type=int, default=40, help="epochs of magic_equal (default: 40)")
     add("--budget", type=float, default=600.0, help="seconds of a fit, which then ends as it is (default: 600)")
     add("--threads", type=int, default=cores, help="threads of both libraries (default: all cores)")
+    add("--few", action="store_true", help="4 of zuko's 16 settings: batches of 256, rate 1e-3")
     add("--quick", action="store_true", help="1 seed, 4 epochs, 2 of zuko's settings, 2 folds, 30 s a fit")
     add("--output", type=Path, default=ROOT / "bench" / "results", metavar="DIR", help="where the reports go")
     options = parser.parse_args(argv)
