@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.peers.client import ROOT, machine_facts
 
@@ -20,8 +21,17 @@ def stem(kind: str, threads: int) -> Path:
 def write(path: Path, report: dict, text: str) -> None:
     """Write the raw numbers to ``<path>.json`` and the text to ``<path>.md``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Path(f"{path}.json").write_text(json.dumps(report, indent=1) + "\n")
+    Path(f"{path}.json").write_text(json.dumps(_without_folders(report), indent=1) + "\n")
     Path(f"{path}.md").write_text(text)
+
+
+def _without_folders(value: Any) -> Any:
+    """The same with the last part alone of every absolute path: a report is read on other machines."""
+    if isinstance(value, dict):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_folders(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def machine_line(machine: dict, date: str) -> str:

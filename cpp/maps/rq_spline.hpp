@@ -27,10 +27,9 @@ struct RqSpline {
     template <class V, class P>
     HR_FN static V forward(V x, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
         Knots<V> knots;
-        knots.read(p, o);
-        const Bin<V> bin = knots.find(x, knots.width, knots.width_sum, p, o);
+        Bin<V> bin;
         Point<V> at;
-        at.set_t(knots.target - bin.left_width, bin);
+        locate_x(x, p, o, knots, bin, at);
         return finish(x, knots, knots.across(bin.left_height, bin.height, knots.height_sum, at.eta(bin), o), bin, at,
                       Scalar<V>(1), o, log_det);
     }
@@ -38,10 +37,9 @@ struct RqSpline {
     template <class V, class P>
     HR_FN static V inverse(V y, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
         Knots<V> knots;
-        knots.read(p, o);
-        const Bin<V> bin = knots.find(y, knots.height, knots.height_sum, p, o);
+        Bin<V> bin;
         Point<V> at;
-        at.solve(knots.target - bin.left_height, bin);
+        locate_y(y, p, o, knots, bin, at);
         return finish(y, knots, knots.across(bin.left_width, bin.width, knots.width_sum, at.t, o), bin, at,
                       Scalar<V>(-1), o, log_det);
     }
@@ -50,10 +48,9 @@ struct RqSpline {
     HR_FN static V forward_vjp(V x, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_y, V grad_log_det,
                                const G& grad) {
         Knots<V> knots;
-        knots.read(p, o);
-        const Bin<V> bin = knots.find(x, knots.width, knots.width_sum, p, o);
+        Bin<V> bin;
         Point<V> at;
-        at.set_t(knots.target - bin.left_width, bin);
+        locate_x(x, p, o, knots, bin, at);
         return backward(x, knots, bin, at, p, o, grad_y, grad_log_det, grad);
     }
 
@@ -64,10 +61,9 @@ struct RqSpline {
                                const G& grad) {
         using T = Scalar<V>;
         Knots<V> knots;
-        knots.read(p, o);
-        const Bin<V> bin = knots.find(y, knots.height, knots.height_sum, p, o);
+        Bin<V> bin;
         Point<V> at;
-        at.solve(knots.target - bin.left_height, bin);
+        locate_y(y, p, o, knots, bin, at);
         const V n = at.n(bin), d = at.d(bin);
         const V log_slope_x =
             (at.n_t(bin) / n - T(2) * at.d_t(bin) / d) * knots.width_sum / (bin.width * T(2) * o.bound);
@@ -179,6 +175,22 @@ struct RqSpline {
     HR_FN static V soft_clamp_slope(V a, Scalar<V> inverse_limit) {
         const V f = Scalar<V>(1) / (abs(a) * inverse_limit + Scalar<V>(1));
         return f * f;
+    }
+
+    // Where an input lies: among the knots of its side, and within its bin.
+    template <class V, class P>
+    HR_FN static void locate_x(V x, const P& p, const MapOptions<Scalar<V>>& o, Knots<V>& knots, Bin<V>& bin,
+                               Point<V>& at) {
+        knots.read(p, o);
+        bin = knots.find(x, knots.width, knots.width_sum, p, o);
+        at.set_t(knots.target - bin.left_width, bin);
+    }
+    template <class V, class P>
+    HR_FN static void locate_y(V y, const P& p, const MapOptions<Scalar<V>>& o, Knots<V>& knots, Bin<V>& bin,
+                               Point<V>& at) {
+        knots.read(p, o);
+        bin = knots.find(y, knots.height, knots.height_sum, p, o);
+        at.solve(knots.target - bin.left_height, bin);
     }
 
     template <class V>

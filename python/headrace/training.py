@@ -137,7 +137,8 @@ class History:
     seconds: list[float] = field(default_factory=list)
     """Since the fit began."""
     best_epoch: int = -1
-    """Whose weights were kept, counted from 0; -1: none was better than the weights that the fit began with."""
+    """Whose weights were kept, counted from 0; -1: none was better than the weights that the fit began with. One that
+    was interrupted counts, though it is in no list."""
     best_loss: float = math.inf
     """The validation loss of these weights, or the epoch's training loss without validation."""
     stopped: str = "epochs"
@@ -343,19 +344,19 @@ class _Run:
             index, log_prob = order[begin:end], self.log_prob[: end - begin]
             scale = -1.0 / (self.mean_weight * index.size)
             program.run_gradient(
-                True,
-                data.x,
-                index,
-                data.context,
-                True,
-                None,
-                data.weights,
-                scale,
-                log_prob,
-                None,
-                None,
-                self.gradient,
-                None,
+                inverse=True,
+                input=data.x,
+                index=index,
+                context=data.context,
+                of_log_prob=True,
+                grad_value=None,
+                grad_row=data.weights,
+                row_scale=scale,
+                log_prob=log_prob,
+                grad_input=None,
+                grad_context=None,
+                grad_weights=self.gradient,
+                parameters=None,
             )
             batch_loss = _arrays.weighted_sum(log_prob, None if data.weights is None else data.weights[index])
             self.adam.learning_rate = self._rate()
