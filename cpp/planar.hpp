@@ -6,10 +6,11 @@
 //
 //   raw    [w (features), u (features), b]          ready    [w (features), û (features), b, s]
 //
-// `accumulate` adds a coordinate's share to the sum; `forward` and `inverse` turn sums into amounts and into the
-// factors of the determinant of the *forward* direction at the latent side; `move` applies the amount to a coordinate.
-// `reduce`, `backward` and `spread` are the vector-Jacobian product: two sums, then what rows share, then coordinate by
-// coordinate. As in maps/, put(k, value) receives number k; it may overwrite what p(k) reads, so p(k) is read before.
+// `start` is the sum before the first coordinate, and `accumulate` adds one's share; `forward` and `inverse` turn sums
+// into amounts and into the factors of the determinant of the *forward* direction at the latent side; `move` applies
+// the amount to a coordinate. `reduce`, `backward` and `spread` are the vector-Jacobian product: two sums, then what
+// rows share, then coordinate by coordinate. As in maps/, put(k, value) receives number k; it may overwrite what p(k)
+// reads, so p(k) is read before.
 #pragma once
 
 #include "lane.hpp"
@@ -34,7 +35,9 @@ struct TanhBend {
     HR_FN static Bend<V> at(V v, const MapOptions<Scalar<V>>&) {
         using T = Scalar<V>;
         constexpr T far = is_single<V> ? T(40) : T(350);
-        const V e = expm1(min(abs(v), far) * T(2));
+        const ExpParts<V> parts = exp_parts(min(abs(v), far) * T(2));
+        const V power = power_of_two<V>(parts.n);
+        const V e = parts.expm1_r * power + (power - T(1));  // expm1, as nothing overflows
         const V r = T(1) / (e + T(2));
         const V value = copy_sign(e * r, v), slope = r * (T(1) - r) * T(4);
         return {value, slope, value * slope * T(-2), value * value};
@@ -44,15 +47,15 @@ struct TanhBend {
     // is odd, concave above zero where s > 1 and convex where s < 1, so that one bound is a start from which Newton's
     // method would not overshoot. Ends where the residual is at its rounding.
     template <int B, class V>
-    HR_FN static void solve(const V (&y)[B], V excess, V s, const MapOptions<Scalar<V>>& o, V (&v)[B],
+    HR_FN static void solve(const V (&y)[B], const V (&s)[B], const MapOptions<Scalar<V>>& o, V (&v)[B],
                             Bend<V> (&bend)[B]) {
         using T = Scalar<V>;
         constexpr T rounding = is_single<V> ? T(2.4e-7) : T(4.5e-16);
-        const auto grows = excess >= T(0);
         V low[B], high[B], target[B];
         for (int j = 0; j < B; ++j) {
             target[j] = abs(y[j]);
-            const V by_slope = target[j] / s, by_limit = target[j] - excess;
+            const V excess = s[j] - T(1), by_slope = target[j] / s[j], by_limit = target[j] - excess;
+            const auto grows = excess >= T(0);
             const V larger = select(by_slope > by_limit, by_slope, by_limit);
             const V smaller = select(by_slope > by_limit, by_limit, by_slope);
             low[j] = select(grows, larger, target[j]);
@@ -63,6 +66,7 @@ struct TanhBend {
             Int<V> open{};
             for (int j = 0; j < B; ++j) {
                 bend[j] = at(v[j], o);
+                const V excess = s[j] - T(1);
                 const V part = excess * bend[j].value, residual = (v[j] - target[j]) + part;
                 const auto is_open = abs(residual) > (v[j] + abs(part)) * rounding;  // false for NaN
                 const auto above = residual > T(0);
@@ -94,10 +98,10 @@ struct LeakyReluBend {
         return {v * slope, slope, V{}, Scalar<V>(1) - slope};
     }
     template <int B, class V>
-    HR_FN static void solve(const V (&y)[B], V excess, V s, const MapOptions<Scalar<V>>& o, V (&v)[B],
+    HR_FN static void solve(const V (&y)[B], const V (&s)[B], const MapOptions<Scalar<V>>& o, V (&v)[B],
                             Bend<V> (&bend)[B]) {
         for (int j = 0; j < B; ++j) {
-            v[j] = y[j] / select(y[j] > Scalar<V>(0), s, excess * o.slope + Scalar<V>(1));
+            v[j] = y[j] / select(y[j] > Scalar<V>(0), s[j], (s[j] - Scalar<V>(1)) * o.slope + Scalar<V>(1));
             bend[j] = at(v[j], o);
         }
     }
@@ -176,21 +180,30 @@ struct Planar {
         put(2 * features, g(2 * features));
     }
 
-    template <class V, class P>
-    HR_FN static V accumulate(V sum, V value, const P& p, int c, int) {
-        return value * V(p(c)) + sum;
+    // The other end of what a factor may be than 1.
+    template <class T>
+    HR_FN static T limit(const T* ready, int features) {
+        return ready[2 * features + 1];
     }
     template <class V, class P>
-    HR_FN static V move(V value, V amount, const P& p, int c, int features) {
-        return V(p(features + c)) * amount + value;
+    HR_FN static V start(const P& p, int features, int j = 0) {
+        return p(2 * features, j);
+    }
+    template <class V, class P>
+    HR_FN static V accumulate(V sum, V value, const P& p, int c, int, int j = 0) {
+        return value * V(p(c, j)) + sum;
+    }
+    template <class V, class P>
+    HR_FN static V move(V value, V amount, const P& p, int c, int features, int j = 0) {
+        return V(p(features + c, j)) * amount + value;
     }
 
     template <int B, class V, class P>
     HR_FN static void forward(const V (&sum)[B], const P& p, int features, const MapOptions<Scalar<V>>& o,
                               V (&amount)[B], V (&factor)[B][1]) {
-        const V b = p(2 * features), s = p(2 * features + 1);
         for (int j = 0; j < B; ++j) {
-            const Bend<V> h = H::at(sum[j] + b, o);
+            const V s = p(2 * features + 1, j);
+            const Bend<V> h = H::at(sum[j], o);
             amount[j] = h.value;
             factor[j][0] = determinant(h, s);
         }
@@ -198,14 +211,13 @@ struct Planar {
     template <int B, class V, class P>
     HR_FN static void inverse(const V (&sum)[B], const P& p, int features, const MapOptions<Scalar<V>>& o,
                               V (&amount)[B], V (&factor)[B][1]) {
-        const V b = p(2 * features), s = p(2 * features + 1);
-        V y[B], v[B];
+        V s[B], v[B];
         Bend<V> h[B];
-        for (int j = 0; j < B; ++j) y[j] = sum[j] + b;
-        H::solve(y, s - Scalar<V>(1), s, o, v, h);
+        for (int j = 0; j < B; ++j) s[j] = p(2 * features + 1, j);
+        H::solve(sum, s, o, v, h);
         for (int j = 0; j < B; ++j) {
             amount[j] = -h[j].value;
-            factor[j][0] = determinant(h[j], s);
+            factor[j][0] = determinant(h[j], s[j]);
         }
     }
 
@@ -218,12 +230,12 @@ struct Planar {
         sum = accumulate(sum, latent, p, c, features);
         dot = V(p(features + c)) * grad + dot;
     }
-    // From wᵀz and ûᵀ grad.
+    // From wᵀz + b and ûᵀ grad.
     template <bool inverse, class V, class P, class Put>
     HR_FN static Backward<V> backward(V sum, V dot, V grad_log_det, const P& p, int features,
                                       const MapOptions<Scalar<V>>& o, const Put& put) {
-        const V b = p(2 * features), s = p(2 * features + 1), excess = s - Scalar<V>(1);
-        const Bend<V> h = H::at(sum + b, o);
+        const V s = p(2 * features + 1), excess = s - Scalar<V>(1);
+        const Bend<V> h = H::at(sum, o);
         const V det = determinant(h, s), by_log = (inverse ? -grad_log_det : grad_log_det) / det;
         V by_sum = (inverse ? -dot : dot) * h.slope + by_log * excess * h.curvature;
         V by_s = by_log * h.slope;

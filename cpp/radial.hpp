@@ -34,21 +34,29 @@ struct Radial {
         for (int k = features; k < features + 2; ++k) put(k, V(g(k)) * positive(V(p(k))).slope);
     }
 
+    template <class T>
+    HR_FN static T limit(const T* ready, int features) {
+        return ready[features + 1] / ready[features];
+    }
     template <class V, class P>
-    HR_FN static V accumulate(V sum, V value, const P& p, int c, int) {
-        const V offset = value - V(p(c));
+    HR_FN static V start(const P&, int, int = 0) {
+        return V{};
+    }
+    template <class V, class P>
+    HR_FN static V accumulate(V sum, V value, const P& p, int c, int, int j = 0) {
+        const V offset = value - V(p(c, j));
         return offset * offset + sum;
     }
     template <class V, class P>
-    HR_FN static V move(V value, V amount, const P& p, int c, int) {
-        return (value - V(p(c))) * amount + value;
+    HR_FN static V move(V value, V amount, const P& p, int c, int, int j = 0) {
+        return (value - V(p(c, j))) * amount + value;
     }
 
     template <int B, class V, class P>
     HR_FN static void forward(const V (&sum)[B], const P& p, int features, const MapOptions<Scalar<V>>&, V (&amount)[B],
                               V (&factor)[B][2]) {
-        const V alpha = p(features), end = p(features + 1);
         for (int j = 0; j < B; ++j) {
+            const V alpha = p(features, j), end = p(features + 1, j);
             const V r = distance(sum[j]), inverse_reach = Scalar<V>(1) / (alpha + r);
             amount[j] = (end - alpha) * inverse_reach;
             factors_at(r, alpha, end, inverse_reach, factor[j]);
@@ -57,8 +65,8 @@ struct Radial {
     template <int B, class V, class P>
     HR_FN static void inverse(const V (&sum)[B], const P& p, int features, const MapOptions<Scalar<V>>&, V (&amount)[B],
                               V (&factor)[B][2]) {
-        const V alpha = p(features), end = p(features + 1);
         for (int j = 0; j < B; ++j) {
+            const V alpha = p(features, j), end = p(features + 1, j);
             const V r = latent_distance(distance(sum[j]), alpha, end);
             amount[j] = (alpha - end) / (end + r);
             factors_at(r, alpha, end, Scalar<V>(1) / (alpha + r), factor[j]);

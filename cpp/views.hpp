@@ -204,7 +204,7 @@ struct TapeGroup {
 
 // Vector maps alone (hr.ops): rows of arrays (rows, columns), with one set of ready parameters, or raw ones for each
 // row.
-constexpr int vector_rows_of_tile = 48;
+constexpr int vector_rows_of_tile = 64;
 
 template <class T>
 struct VectorRows {

@@ -92,11 +92,12 @@ HR_FN void record_vectors(const Tape<T>& t, const VectorStep<T>& s, const T* rea
     with_vector_map(s.map, [&]<class Map>() {
         for (int i = 0; i < s.transforms; ++i) {
             const VectorLines<T> lines = vector_state(t, s, step, i);
-            const SharedParams<T> p{ready + int64_t(i) * s.n_ready};
-            for (int64_t k = 0; k < int64_t(t.vectors) * width<T>; k += width<T>)
-                store(t.log_det() + k,
-                      load(t.log_det() + k) + (s.inverse ? vector_apply<Map, true>(lines, k, p, s.options)
-                                                         : vector_apply<Map, false>(lines, k, p, s.options)));
+            const auto params_at = [&](int64_t) { return SharedParams<T>{ready + int64_t(i) * s.n_ready}; };
+            if (s.inverse) {
+                vector_tile<Map, true>(lines, t.vectors, params_at, s.options, t.log_det());
+            } else {
+                vector_tile<Map, false>(lines, t.vectors, params_at, s.options, t.log_det());
+            }
         }
     });
 }

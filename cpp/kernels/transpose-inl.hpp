@@ -58,6 +58,23 @@ HR_FN int rows_at_end(int columns) {
     return columns < width<T> ? (width<T> + columns - 1) / columns : 0;
 }
 
+// n numbers at any address, or a whole vector of them, of which the first n count.
+template <class In, class T>
+HR_FN void load_numbers(const char* from, int n, bool whole, const double* shift, const double* scale,
+                        T (&out)[width<T>]) {
+    constexpr int W = width<T>;
+    In given[W] = {};
+    if (whole) {
+        __builtin_memcpy(given, from, sizeof given);
+    } else {
+        for (int k = 0; k < n; ++k) __builtin_memcpy(given + k, from + k * sizeof(In), sizeof(In));
+    }
+    double wide[W] = {};
+    for (int k = 0; k < (shift ? n : W); ++k)  // shift and scale end with the last column
+        wide[k] = shift ? (double(given[k]) - shift[k]) * scale[k] : double(given[k]);
+    for (int k = 0; k < W; ++k) out[k] = T(wide[k]);
+}
+
 // Numbers line_of(r)[c], for rows r and columns c, to out[slots[c] * stride + r], (value - shift) * scale in float64
 // where shift is given. `adjacent`: rows follow each other in memory without gaps. Lanes past the last row become zero.
 template <class In, class T, class LineOf>
@@ -70,23 +87,15 @@ void rows_to_lines(const LineOf& line_of, bool adjacent, int columns, const int*
         const int c0 = block_start<T>(column, columns), n = columns - c0 < W ? columns - c0 : W;
         for (int r0 = 0; r0 < rows; r0 += W) {
             V v[W] = {};
-            for (int i = 0; i < W && r0 + i < rows; ++i) {
-                In given[W] = {};
-                const char* line = line_of(r0 + i) + c0 * sizeof(In);
-                if (r0 + i < whole_rows) {
-                    __builtin_memcpy(given, line, sizeof given);
-                } else {
-                    for (int k = 0; k < n; ++k) __builtin_memcpy(given + k, line + k * sizeof(In), sizeof(In));
+            if (sizeof(In) == sizeof(T) && !shift && r0 + W <= whole_rows) {
+                for (int i = 0; i < W; ++i) __builtin_memcpy(&v[i], line_of(r0 + i) + c0 * sizeof(In), sizeof v[i]);
+            } else {
+                for (int i = 0; i < W && r0 + i < rows; ++i) {
+                    T numbers[W];
+                    load_numbers<In>(line_of(r0 + i) + c0 * sizeof(In), n, r0 + i < whole_rows,
+                                     shift ? shift + c0 : nullptr, shift ? scale + c0 : nullptr, numbers);
+                    v[i] = load(numbers);
                 }
-                T numbers[W];
-                if (shift) {
-                    double wide[W] = {};  // shift and scale end with the last column
-                    for (int k = 0; k < n; ++k) wide[k] = (double(given[k]) - shift[c0 + k]) * scale[c0 + k];
-                    for (int k = 0; k < W; ++k) numbers[k] = T(wide[k]);
-                } else {
-                    for (int k = 0; k < W; ++k) numbers[k] = T(given[k]);
-                }
-                v[i] = load(numbers);
             }
             transpose(v);
             for (int k = 0; k < n; ++k) store(out + (slots ? slots[c0 + k] : c0 + k) * stride + r0, v[k]);
@@ -105,7 +114,8 @@ void lines_to_rows(const T* in, int64_t stride, int columns, const int* slots, c
         const int c0 = block_start<T>(column, columns), n = columns - c0 < W ? columns - c0 : W;
         for (int r0 = 0; r0 < rows; r0 += W) {
             V v[W] = {};
-            for (int k = 0; k < n; ++k) {
+            for (int k = 0; k < W; ++k) {
+                if (k >= n) continue;
                 const T* line = in + (slots ? slots[c0 + k] : c0 + k) * stride + r0;
                 if (!scale) {
                     v[k] = load(line);
@@ -117,6 +127,10 @@ void lines_to_rows(const T* in, int64_t stride, int columns, const int* slots, c
             }
             transpose(v);
             // In the order of the rows: what is written beyond a short row, the next one overwrites.
+            if (r0 + W <= whole_rows) {
+                for (int i = 0; i < W; ++i) store(out + int64_t(r0 + i) * columns + c0, v[i]);
+                continue;
+            }
             for (int i = 0; i < W && r0 + i < rows; ++i) {
                 T* row = out + int64_t(r0 + i) * columns + c0;
                 if (r0 + i < whole_rows) {

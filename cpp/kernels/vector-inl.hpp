@@ -13,19 +13,20 @@
 namespace headrace {
 namespace {
 
-constexpr int vectors_at_once = 3;  // their chains of dependent operations overlap
+// Their chains of dependent operations overlap: a whole tile, if it is high.
+constexpr int vectors_at_once = max_tile_vectors, fewer_vectors_at_once = 2;
 
-// Parameters of one set for all rows, or a line each.
+// Parameter k of the rows in vector j: the same for all, or from a line.
 template <class T>
 struct SharedParams {
     const T* p;
-    HR_FN Pack<T> operator()(int k) const { return p[k] - Pack<T>{}; }
+    HR_FN Pack<T> operator()(int k, int = 0) const { return p[k] - Pack<T>{}; }
 };
 template <class T>
 struct RowParams {
     const T* lines;
     int64_t height;
-    HR_FN Pack<T> operator()(int k) const { return load(lines + k * height); }
+    HR_FN Pack<T> operator()(int k, int j = 0) const { return load(lines + k * height + j * width<T>); }
 };
 
 // log of a product of many factors, as the logarithm of a mantissa and an exponent.
@@ -34,14 +35,32 @@ struct LogProduct {
     V mantissa = splat<V>(1);
     Int<V> exponent{};
 
-    HR_FN void multiply(V factor) {
+    HR_FN void rescale() {
         using F = Format<Scalar<V>>;
-        const V product = mantissa * factor;
-        const Int<V> n = ((bit_cast<Int<V>>(product) & F::magnitude) >> F::mantissa_bits) - F::bias;
-        mantissa = product * power_of_two<V>(-n);  // a NaN and an infinity become NaN
+        const Int<V> n = ((bit_cast<Int<V>>(mantissa) & F::magnitude) >> F::mantissa_bits) - F::bias;
+        mantissa = mantissa * power_of_two<V>(-n);  // a NaN and an infinity become NaN
         exponent += n;
     }
     HR_FN V log() const { return headrace::log(mantissa) + convert<V>(exponent) * Scalar<V>(0.693147180559945309417); }
+};
+
+// Between what bounds a product of factors lies that are each between 1 and a known number.
+template <class T>
+struct ProductBounds {
+    T low = 1, high = 1;
+
+    // Whether one more factor might leave the normal numbers.
+    HR_FN bool leaves(T limit) const {
+        constexpr T range = sizeof(T) == 4 ? T(1e30) : T(1e270);
+        return !(high * limit < range && low * limit > 1 / range);  // true for NaN
+    }
+    HR_FN void multiply(T limit) {
+        if (limit < T(1)) {
+            low *= limit;
+        } else {
+            high *= limit;
+        }
+    }
 };
 
 template <class Map, bool inverse, int B, class V, class P>
@@ -60,7 +79,9 @@ void vector_run_block(const VectorStep<T>& s, const T* ready, int features, T* l
     using V = Pack<T>;
     constexpr int W = width<T>, factors = Map::factors;
     LogProduct<V> product[B][factors];
-    V sum[B] = {};
+    ProductBounds<T> bounds;
+    V sum[B];
+    for (int j = 0; j < B; ++j) sum[j] = Map::template start<V>(SharedParams<T>{ready}, features);
     for (int c = 0; c < features; ++c)
         for (int j = 0; j < B; ++j)
             sum[j] = Map::accumulate(sum[j], load(lines + c * height + j * W), SharedParams<T>{ready}, c, features);
@@ -68,9 +89,16 @@ void vector_run_block(const VectorStep<T>& s, const T* ready, int features, T* l
         const SharedParams<T> p{ready + int64_t(k) * s.n_ready}, next{p.p + (k + 1 < s.transforms ? s.n_ready : 0)};
         V amount[B], factor[B][factors];
         vector_amounts<Map, inverse>(sum, p, features, s.options, amount, factor);
+        const T limit = Map::limit(p.p, features);
+        if (bounds.leaves(limit)) {
+            bounds = {};
+            for (int j = 0; j < B; ++j)
+                for (int f = 0; f < factors; ++f) product[j][f].rescale();
+        }
+        bounds.multiply(limit);
         for (int j = 0; j < B; ++j) {
-            for (int f = 0; f < factors; ++f) product[j][f].multiply(factor[j][f]);
-            sum[j] = V{};
+            for (int f = 0; f < factors; ++f) product[j][f].mantissa *= factor[j][f];
+            sum[j] = Map::template start<V>(next, features);
         }
         for (int c = 0; c < features; ++c)
             for (int j = 0; j < B; ++j) {
@@ -95,12 +123,14 @@ HR_FN void vector_run_tile(const VectorStep<T>& s, const T* ready, int features,
     with_vector_map(s.map, [&]<class Map>() {
         const auto run = [&]<bool inverse>() {
             int v = 0;
-            for (; v + vectors_at_once <= vectors; v += vectors_at_once)
-                vector_run_block<Map, inverse, vectors_at_once>(s, ready, features, lines + v * width<T>, height,
-                                                                log_det + v * width<T>);
-            for (; v < vectors; ++v)
-                vector_run_block<Map, inverse, 1>(s, ready, features, lines + v * width<T>, height,
-                                                  log_det + v * width<T>);
+            const auto blocks_of = [&]<int B>() {
+                for (; v + B <= vectors; v += B)
+                    vector_run_block<Map, inverse, B>(s, ready, features, lines + v * width<T>, height,
+                                                      log_det + v * width<T>);
+            };
+            blocks_of.template operator()<vectors_at_once>();
+            blocks_of.template operator()<fewer_vectors_at_once>();
+            blocks_of.template operator()<1>();
         };
         if (s.inverse) {
             run.template operator()<true>();
@@ -123,20 +153,47 @@ struct VectorLines {
     HR_FN int64_t built_line(int c) const { return (built_slot ? built_slot[c] : c) * height; }
 };
 
-// One transform on one vector of rows from `lane`, out of place; the log-determinant of the direction called.
-template <class Map, bool inverse, class T, class P>
-HR_FN Pack<T> vector_apply(const VectorLines<T>& lines, int64_t lane, const P& p, const MapOptions<T>& options) {
+// One transform on B vectors of rows from `lane`, out of place; log-determinants are added to log_det.
+template <class Map, bool inverse, int B, class T, class P>
+HR_FN void vector_block(const VectorLines<T>& lines, int64_t lane, const P& p, const MapOptions<T>& options,
+                        T* log_det) {
     using V = Pack<T>;
-    V sum[1] = {}, amount[1], factor[1][Map::factors];
-    for (int c = 0; c < lines.features; ++c)
-        sum[0] = Map::accumulate(sum[0], load(lines.given + lines.given_line(c) + lane), p, c, lines.features);
-    vector_amounts<Map, inverse>(sum, p, lines.features, options, amount, factor);
-    for (int c = 0; c < lines.features; ++c)
-        store(lines.built + lines.built_line(c) + lane,
-              Map::move(load(lines.given + lines.given_line(c) + lane), amount[0], p, c, lines.features));
-    V total{};
-    for (int f = 0; f < Map::factors; ++f) total += log(factor[0][f]) * T(Map::power(f, lines.features));
-    return inverse ? -total : total;
+    constexpr int W = width<T>;
+    const int features = lines.features;
+    V sum[B], amount[B], factor[B][Map::factors];
+    for (int j = 0; j < B; ++j) sum[j] = Map::template start<V>(p, features, j);
+    for (int c = 0; c < features; ++c) {
+        const T* given = lines.given + lines.given_line(c) + lane;
+        for (int j = 0; j < B; ++j) sum[j] = Map::accumulate(sum[j], load(given + j * W), p, c, features, j);
+    }
+    vector_amounts<Map, inverse>(sum, p, features, options, amount, factor);
+    for (int c = 0; c < features; ++c) {
+        const T* given = lines.given + lines.given_line(c) + lane;
+        T* built = lines.built + lines.built_line(c) + lane;
+        for (int j = 0; j < B; ++j) store(built + j * W, Map::move(load(given + j * W), amount[j], p, c, features, j));
+    }
+    for (int j = 0; j < B; ++j) {
+        V total{};
+        for (int f = 0; f < Map::factors; ++f) total += log(factor[j][f]) * T(Map::power(f, features));
+        T* place = log_det + lane + j * W;
+        store(place, load(place) + (inverse ? -total : total));
+    }
+}
+
+// params_at(lane): the parameters of the rows from `lane`.
+template <class Map, bool inverse, class T, class ParamsAt>
+HR_FN void vector_tile(const VectorLines<T>& lines, int vectors, const ParamsAt& params_at,
+                       const MapOptions<T>& options, T* log_det) {
+    constexpr int B = 4;  // a tile of the way back
+    int v = 0;
+    for (; v + B <= vectors; v += B) {
+        const int64_t lane = v * width<T>;
+        vector_block<Map, inverse, B>(lines, lane, params_at(lane), options, log_det);
+    }
+    for (; v < vectors; ++v) {
+        const int64_t lane = v * width<T>;
+        vector_block<Map, inverse, 1>(lines, lane, params_at(lane), options, log_det);
+    }
 }
 
 // The gradient by what was given, from that by what was built: both lie where their coordinates lie. put(k, gradient)
@@ -147,7 +204,7 @@ HR_FN void vector_vjp(const VectorLines<T>& lines, int64_t lane, const P& p, con
     using V = Pack<T>;
     const int features = lines.features;
     const auto grad_at = [&](int c) { return load(grad_built + lines.built_line(c) + lane); };
-    V sum{}, dot{};
+    V sum = Map::template start<V>(p, features), dot{};
     for (int c = 0; c < features; ++c) {
         const V given = load(lines.given + lines.given_line(c) + lane),
                 built = load(lines.built + lines.built_line(c) + lane);
@@ -177,11 +234,10 @@ HR_FN void prepare_rows_vjp(T* raw, const T* grad_ready, int64_t height, int fea
 template <class Map, bool inverse, class T>
 void vector_rows_tile(const VectorLines<T>& lines, const MapOptions<T>& options, int vectors, const T* raw, T* ready,
                       T* log_det) {
-    for (int64_t i = 0; i < int64_t(vectors) * width<T>; i += width<T>) {
+    for (int64_t i = 0; i < int64_t(vectors) * width<T>; i += width<T>)
         prepare_rows<Map>(raw + i, ready + i, lines.height, lines.features);
-        const RowParams<T> p{ready + i, lines.height};
-        store(log_det + i, load(log_det + i) + vector_apply<Map, inverse>(lines, i, p, options));
-    }
+    const auto params_at = [&](int64_t lane) { return RowParams<T>{ready + lane, lines.height}; };
+    vector_tile<Map, inverse>(lines, vectors, params_at, options, log_det);
 }
 
 // The way back of it: gradients replace the raw parameters; the ready ones are still there, and are overwritten.

@@ -21,7 +21,7 @@ HR_FN void store_rows(const T* lines, int64_t height, int columns, int64_t row, 
 }
 
 template <class T>
-HR_FN void load_numbers(const T* array, int64_t row, int rows, T* line) {
+HR_FN void load_column(const T* array, int64_t row, int rows, T* line) {
     for (int r = 0; r < vector_rows_of_tile; ++r) line[r] = r < rows ? array[row + r] : T(0);
 }
 
@@ -81,14 +81,14 @@ void vector_rows_backward(const VectorRows<T>& a, const VectorRowsBack<T>& back,
     T log_det[height] = {}, grad_log_det[height];
     load_rows(a.value, a.features, row, rows, given, height);
     load_rows(back.grad_value, a.features, row, rows, grad_built, height);
-    load_numbers(back.grad_log_det, row, rows, grad_log_det);
+    load_column(back.grad_log_det, row, rows, grad_log_det);
     if (!a.ready) load_rows(a.params, a.n_raw, row, rows, raw, height);
     const VectorLines<T> lines{given, built, nullptr, nullptr, a.features, height};
     with_vector_map(a.map, [&]<class Map>() {
         const auto both_ways = [&]<bool inverse>() {
             if (a.ready) {
-                for (int64_t i = 0; i < rows; i += width<T>)
-                    vector_apply<Map, inverse>(lines, i, SharedParams<T>{a.ready}, a.options);
+                const auto params_at = [&](int64_t) { return SharedParams<T>{a.ready}; };
+                vector_tile<Map, inverse>(lines, vectors, params_at, a.options, log_det);
                 shared_vjp<Map, inverse>(a, lines, rows, grad_built, grad_given, grad_log_det, ready, sums);
             } else {
                 vector_rows_tile<Map, inverse>(lines, a.options, vectors, raw, ready, log_det);
