@@ -116,13 +116,15 @@ class _Jax(_NumPy):
                 f"{name}: expected a JAX array with numbers, got a tracer, as inside of jit, grad and vmap; call "
                 f"headrace through jax.pure_callback; {_VJPS}"
             )
+        if value.is_deleted():
+            raise TypeError(f"{name}: expected a JAX array with numbers, got one that was deleted or donated")
         devices = value.devices()
         if len(devices) != 1 or next(iter(devices)).platform != "cpu":
             given = ", ".join(sorted(map(str, devices)))
             raise _elsewhere(name, "an array", given, f"jax.device_put({name}, jax.devices('cpu')[0])")
         try:
             return np.asarray(value)
-        except (RuntimeError, TypeError) as error:  # deleted arrays, keys of random numbers
+        except TypeError as error:  # keys of random numbers
             raise TypeError(f"{name}: expected a JAX array that NumPy can read ({error})") from None
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -166,9 +168,12 @@ class Caller:
         if not self._name:
             self._framework, self._name, self._first = framework, name, value
         elif framework is not self._framework:
+            given, source = framework.kind, name
+            if framework is _NUMPY and not isinstance(value, np.ndarray):
+                given, source = _type(value), f"{name}.to_numpy()" if _is_pandas(value) else f"np.from_dlpack({name})"
             raise TypeError(
-                f"{name}: expected {self._framework.kind}, as for {self._name}, got {_described(framework, value)}; "
-                f"call {self._framework.make.format(name)}"
+                f"{name}: expected {self._framework.kind}, as for {self._name}, got {given}; call "
+                f"{self._framework.make.format(source)}"
             )
         if array.dtype not in _FLOATS:
             raise _wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else framework.floats)
@@ -219,9 +224,10 @@ class Caller:
         framework = self._framework if value is None else _framework_of(name, value)
         if self._framework.immutable or framework.immutable:
             raise TypeError(f"{name}: expected None, as JAX arrays cannot be written to, got {_type(value)}")
+        array = self.open(name, value)
         if framework is _NUMPY and not isinstance(value, np.ndarray):
             raise TypeError(f"{name}: expected a NumPy array or a PyTorch tensor to write into, got {_type(value)}")
-        array = strict(name, value, shape, dtype, self)
+        exact(name, array, shape, dtype)
         if not array.flags.writeable:
             raise ValueError(f"{name}: expected a writable array, got a read-only one")
         return array
@@ -328,10 +334,6 @@ def _exchanged(name: str, value: Any) -> NDArray[Any]:
 
 def _type(value: Any) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
-def _described(framework: _NumPy, value: Any) -> str:
-    return framework.kind if framework is not _NUMPY or isinstance(value, np.ndarray) else _type(value)
 
 
 def _elsewhere(name: str, what: str, device: Any, call: str) -> TypeError:
