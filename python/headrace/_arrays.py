@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ class _NumPy:
     kind = "a NumPy array"
     make, floats = "np.asarray({})", "{}.astype('float64')"
     immutable = False
+    empty: Callable[..., NDArray[Any]] = staticmethod(np.empty)  # (shape, dtype): memory for a result
 
     def view(self, name: str, value: Any) -> NDArray[Any]:
         """The same memory as a NumPy array, or an error that says what to call."""
@@ -42,10 +44,6 @@ class _NumPy:
         if isinstance(value, np.ndarray):
             return np.asarray(value)
         return _frame(name, value) if _is_pandas(value) else _exchanged(name, value)
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Memory for a result."""
-        return np.empty(shape, dtype)
 
     def give(self, array: NDArray[Any], like: Any) -> Any:
         """A result in this framework, on the device of `like`, on the same memory."""
@@ -148,15 +146,12 @@ _NUMPY, _TORCH, _JAX = _NumPy(), _Torch(), _Jax()
 class Caller:
     """Who gave the arrays of one call: all of one framework, in which the results are given back."""
 
-    __slots__ = ("_first", "_framework", "_name", "_out", "one_context")
-
-    def __init__(self) -> None:
-        """Nothing is given yet; results would be NumPy arrays."""
-        self._framework: _NumPy = _NUMPY
-        self._name = ""  # of the first array
-        self._first: Any = None
-        self._out: Any = None
-        self.one_context = False  # whether the context was one row without an axis for rows
+    # As long as nothing is given; not set for each call, which may take a microsecond.
+    _framework: _NumPy = _NUMPY
+    _name = ""  # of the first array
+    _first: Any = None
+    _out: Any = None
+    one_context = False  # whether the context was one row without an axis for rows
 
     def open(self, name: str, value: Any) -> NDArray[Any]:
         """`value` as a NumPy array on the same memory, checked to be float32 or float64."""
