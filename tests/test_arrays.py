@@ -203,6 +203,15 @@ def test_parameters_are_copied_in(framework, dtype):
         cases.assert_same_bits(flow.named_parameters()[name], np.asarray(2.0 * array, dtype))
 
 
+def test_dense_networks_come_from_each_framework(framework, dtype):
+    dense = cases.made(features=FEATURES, hidden=(14, 11)).astype(dtype)
+    z = cases.rows(ROWS, FEATURES, dtype)
+    given = [map_all(framework.make, arrays) for arrays in dense.arrays]
+    got = hr.MaskedAutoregressive.from_dense(*given).forward(z)
+    for result, expected in zip(got, hr.MaskedAutoregressive.from_dense(*dense.arrays).forward(z), strict=True):
+        cases.assert_same_bits(result, expected)
+
+
 def test_adam_takes_gradients_of_each_framework(framework, dtype):
     flow, plain = made_flow(dtype), made_flow(dtype)
     given = arrays(dtype)

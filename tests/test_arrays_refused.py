@@ -104,6 +104,21 @@ def test_each_argument_that_requires_a_gradient():
     refuse(assign, "parameters:", "parameters.detach()")
 
 
+def test_dense_networks_that_require_a_gradient():
+    torch = frameworks.load("torch").module
+    linear = torch.nn.Linear(3, 6)
+    passed = [linear.weight.detach()], [linear.bias.detach()], [torch.zeros(6, 3, dtype=torch.bool)]
+    hr.MaskedAutoregressive.from_dense(*passed)
+    refuse(
+        lambda: hr.MaskedAutoregressive.from_dense([linear.weight], *passed[1:]), "weights[0]:", "weights[0].detach()"
+    )
+    refuse(
+        lambda: hr.Coupling.from_dense(passed[0], [linear.bias], features=6, passive=[0, 1, 2]),
+        "biases[0]:",
+        "biases[0].detach()",
+    )
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # of torch's own use of it
 def test_tangents_and_transformed_functions_are_not_lost_in_silence():
     torch = frameworks.load("torch").module

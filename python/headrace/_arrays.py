@@ -87,8 +87,8 @@ class _Torch(_NumPy):
             array: NDArray[Any] = value.numpy()
         except (RuntimeError, TypeError) as error:  # vmap, fake tensors, nested ones
             raise TypeError(
-                f"{name}: expected a tensor that NumPy can read, got {_type(value)} ({error}); inside of torch.func "
-                f"and torch.compile call headrace outside; {_VJPS}"
+                f"{name}: expected a tensor that NumPy can read, got {_type(value)} ({error}); call headrace "
+                f"outside of torch.func; {_VJPS}"
             ) from None
         return array
 

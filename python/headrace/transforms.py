@@ -531,7 +531,10 @@ def _dense(weights: Any, biases: Any, masks: Any) -> _Dense:
     for name, value in (("weights", weights), ("biases", biases), ("masks", masks)):
         if isinstance(value, (str, bytes, np.ndarray)) or not hasattr(value, "__iter__"):
             raise TypeError(f"{name}: expected a list with one array a layer, got {type(value).__name__}")
-        lists[name] = [np.asarray(a) for a in value]
+        lists[name] = [
+            Caller().open(f"{name}[{i}]", a) if name != "masks" and _arrays.is_array(a) else np.asarray(a)
+            for i, a in enumerate(value)
+        ]
     counts = {name: len(arrays) for name, arrays in lists.items()}
     if len(set(counts.values())) != 1 or not lists["weights"]:
         raise ValueError(f"weights, biases, masks: expected equally many layers, at least one, got {counts}")
