@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import safetensors.numpy
 import cases
 import file_cases
 import headrace as hr
+import reference
 import safetensors_reader
 from headrace import _stored, files
 
@@ -249,6 +251,33 @@ def test_a_file_reads_without_headrace(name, dtype, tmp_path):
         forward, forward_log_det = judge.forward(x, context)
         want = {"z": z, "log_det": log_det, "forward": forward, "forward_log_det": forward_log_det}
     assert_results_close(results, want, dtype)
+
+
+def test_the_documentation_shows_a_true_header_and_computes_the_density():
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "files.md").read_text()
+    header = json.loads(re.search(r"```json\n(.*?)```", page, re.DOTALL)[1])
+    fresh = hr.MAF(2, 1, transforms=1, hidden=(3,))
+    chain = [*fresh.transforms[:-1], hr.Standardize([10.0, -3.0], [2.0, 0.5])]
+    flow = hr.Flow(chain, standardize_context=(np.array([0.25]), np.array([1.5])))
+    cases.randomise(flow, 0.4, "documentation")
+    made = files.to_bytes(flow)
+    want = json.loads(json.loads(made[8 : 8 + int.from_bytes(made[:8], "little")])["__metadata__"]["headrace"])
+    assert header == {**want, "kind": "MAF", "version": "0.3.0"}
+    tensors = safetensors.numpy.load(made)
+    table = dict(re.findall(r"`(transforms\S+)` \| (\w+ \([\d, ]+\))", page))
+    names = {"float32": "F32", "bool": "BOOL"}
+    assert table == {name: f"{names[t.dtype.name]} {t.shape}" for name, t in tensors.items()}
+    masks = [json.loads(text) for text in re.findall(r"BOOL .*`(\[\[.*\]\])`", page)]
+    for i, mask in enumerate(masks):
+        np.testing.assert_array_equal(tensors[f"transforms.0.layers.{i}.mask"], np.array(mask, bool))
+    x, context = file_cases.inputs_of(flow)
+    y = (x - [10.0, -3.0]) / [2.0, 0.5]
+    layers = [[tensors[f"transforms.0.layers.{i}.{what}"] for i in range(2)] for what in ("weight", "bias", "mask")]
+    out = reference.Network(*layers)(np.hstack([y, (context - 0.25) / 1.5])).reshape(-1, 2, 2)
+    shift, log_s = out[..., 0], out[..., 1] / (1 + np.abs(out[..., 1]) / np.log(1000))
+    z = (y - shift) / np.exp(log_s)
+    log_prob = (-(z**2) / 2 - np.log(2 * np.pi) / 2 - log_s).sum(axis=1) - np.log(2 * 0.5)
+    assert_results_close({"log_prob": flow.log_prob(x, context)}, {"log_prob": log_prob, "z": z}, "float32")
 
 
 @pytest.mark.parametrize("path", OLD, ids=lambda path: f"{path.parent.name}/{path.stem}")

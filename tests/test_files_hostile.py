@@ -472,7 +472,7 @@ HUGE = {
     "a header of quotes": lambda: container(b'{"a":"' + b'\\"' * 7_000_000 + b'"}'),
     "a header of backslashes": lambda: container(b'{"a":"' + b"\\" * 15_000_000),
     "a header of brackets": lambda: container(b"[" * 16_000_000),
-    "a headrace header of lists": lambda: with_header(maf(), lambda h: '{"a":[' + "[]," * 4_000_000 + "[]]}"),
+    "a headrace header of lists": lambda: with_header(maf(), lambda h: '{"a":[' + "[]," * 1_000_000 + "[]]}"),
     "many keys": lambda: container(json.dumps({str(i): 0 for i in range(300_000)}).encode()),
     "many tensors": lambda: container(json.dumps({
         "__metadata__": {"headrace": json.dumps(TOP)},
@@ -500,8 +500,9 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_huge_claims_are_refused_in_little_memory(tmp_path):
-    """Each in a process of its own kind: all together, as a peak of memory is never forgotten."""
+    """In a process of their own, which never forgets its peak of memory."""
     for name, make in HUGE.items():
         (tmp_path / name).write_bytes(make())
     command = [sys.executable, "-c", LOADER, *(str(tmp_path / name) for name in HUGE)]
@@ -575,6 +576,12 @@ NASTY = (
 )  # fmt: skip
 
 
+def some(items, *key):
+    """At most 1500 of many."""
+    items = list(items)
+    return [items[i] for i in cases.rng(*key).permutation(len(items))[:1500]]
+
+
 def places(value, path=()):
     """Paths to everything inside a JSON value."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -585,14 +592,13 @@ def places(value, path=()):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_headers_with_anything_anywhere_load_or_are_refused(name):
-    """Every place of the header takes every nasty value; each place is dropped, too."""
+    """Places of the header take nasty values, or are dropped."""
     entries, header, tensors = unpack(files.to_bytes(EXAMPLES[name]("float32")))
     loaded = 0
-    for path in places(header):
-        for value in (*NASTY, drop):
-            changed = copy.deepcopy(header)
-            (drop(*path) if value is drop else set_at(*path, to=value))(changed)
-            loaded += try_to_load(pack(entries, changed, tensors))
+    for path, value in some(itertools.product(places(header), (*NASTY, drop)), "headers", name):
+        changed = copy.deepcopy(header)
+        (drop(*path) if value is drop else set_at(*path, to=value))(changed)
+        loaded += try_to_load(pack(entries, changed, tensors))
     assert loaded > 0
 
 
@@ -600,7 +606,8 @@ def test_headers_with_anything_anywhere_load_or_are_refused(name):
 def test_entries_with_anything_anywhere_load_or_are_refused(name):
     entries, header, tensors = unpack(files.to_bytes(EXAMPLES[name]("float32")))
     del entries["__metadata__"]
-    for path, value in itertools.product(places(entries), (*NASTY, "F32", "BOOL", [0, 4], [2**62, 4])):
+    values = (*NASTY, "F32", "BOOL", [0, 4], [2**62, 4])
+    for path, value in some(itertools.product(places(entries), values), "entries", name):
         changed = copy.deepcopy(entries)
         set_at(*path, to=value)(changed)
         try_to_load(pack(changed, header, tensors))
