@@ -4,6 +4,7 @@ from headrace import ops
 from headrace._core import cpu as _cpu_module
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.config import get_num_threads, info, set_num_threads
+from headrace.files import FileFormatError, load
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.training import Adam, History
@@ -19,6 +20,7 @@ __all__ = [
     "Adam",
     "Base",
     "Coupling",
+    "FileFormatError",
     "Flow",
     "History",
     "Inverse",
@@ -36,6 +38,7 @@ __all__ = [
     "Transform",
     "get_num_threads",
     "info",
+    "load",
     "ops",
     "set_num_threads",
 ]
