@@ -27,9 +27,8 @@ from headrace._stored import Stored, header_of
 
 __all__ = ["FORMAT", "FileFormatError", "from_bytes", "load", "save", "to_bytes"]
 
-FORMAT = (
-    1  # goes up whenever an older reader would misread what is new; kinds and keys that it does not know it refuses
-)
+# Goes up when the meaning of what is there changes; new kinds and keys are refused by older readers anyway.
+FORMAT = 1
 
 _KEY = "headrace"  # of our header in the file's metadata
 _MOST_HEADER = 2**24  # bytes; a header takes some 25 times its size as Python objects
