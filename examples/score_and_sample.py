@@ -4,7 +4,7 @@ Loads a masked autoregressive flow of 6 transforms and held-out stars of the Hip
 scores the stars, draws 100,000 new ones, and prints density, round-trip error and rows a second in both directions.
 With matplotlib it also draws data beside samples.
 
-    python examples/score_and_sample.py [--stars 100000] [--seed 0] [--dtype float32] [--picture hr.png]
+    python examples/score_and_sample.py [--stars 100000] [--seed 0] [--dtype float32] [--output hr.png]
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument("--stars", type=int, default=100_000, help="stars to draw")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    parser.add_argument("--picture", type=Path, default=Path("hr_diagram.png"))
+    parser.add_argument("--output", type=Path, default=Path("hr_diagram.png"))
     arguments = parser.parse_args()
 
     with np.load(DATA) as file:
@@ -106,8 +106,8 @@ def main() -> int:
     print(f"density  {density / 1e6:6.2f} million rows a second")
     print(f"sampling {sampling / 1e6:6.2f} million rows a second")
 
-    if draw(arguments.picture, stars, samples):
-        print(f"picture: {arguments.picture}")
+    if draw(arguments.output, stars, samples):
+        print(f"picture: {arguments.output}")
     else:
         print("picture: skipped, as matplotlib is not installed (pip install 'headrace[plot]')")
     return 0 if abs(log_likelihood - EXPECTED) < 1e-5 else 1
