@@ -65,7 +65,7 @@ def name(index: int) -> str:
 
 def draw() -> str:
     """The whole picture."""
-    picture = Picture(1010, 580, "A density and a sample: dense passes in other libraries, one staircase in headrace")
+    picture = Picture(1010, 592, "A density and a sample: dense passes in other libraries, one staircase in headrace")
     left, right, first, second = 150, 690, 92, 342
     bold, middle = 'font-weight="bold"', 'text-anchor="middle"'
     picture.text(left, 36, "other libraries", size=18, style=bold)
