@@ -25,9 +25,9 @@ myst_heading_anchors = 3  # links to headings, as on a code host
 suppress_warnings = ["myst.strikethrough"]
 
 default_role = "py:obj"  # a single backtick in a docstring is a name
-autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
+autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "none"  # shapes and types are in the text
-autodoc_class_signature = "separated"
+autoclass_content = "both"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -44,8 +44,10 @@ html_show_sphinx = False
 html_theme_options = {"sidebar_hide_name": False, "navigation_with_keys": True}
 
 
-def keep_bars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings write |det| as it is; reStructuredText would take it for a substitution."""
+def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Make a docstring reStructuredText: |det| is no substitution there; "See the class." is said already."""
+    if lines[:1] == ["See the class."]:
+        lines.clear()
     for i, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
             text = line.split("``")  # every second part is a literal
@@ -56,4 +58,4 @@ def keep_bars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
 def setup(app: Sphinx) -> None:
     """Run the examples before the pages are read, where that is due."""
     app.connect("builder-inited", lambda app: make_gallery.make(Path(app.srcdir)))
-    app.connect("autodoc-process-docstring", keep_bars)
+    app.connect("autodoc-process-docstring", docstring)

@@ -38,13 +38,18 @@ CARD = """:::{{grid-item-card}} {title}
 :link: {name}
 :link-type: doc
 :img-top: {name}.png
+
+{subtitle}
 :::
 """
 
 PAGE = """# {title}
 
+{subtitle}
+
 ```{{image}} {name}.png
 :alt: {title}
+:class: on-white
 ```
 
 {text}
@@ -64,13 +69,14 @@ The script, `examples/{name}.py`:
 """
 
 
-def describe(example: Path) -> tuple[str, str]:
-    """Title and text of an example, from its docstring; usage lines are shown as code."""
+def describe(example: Path) -> dict[str, str]:
+    """Title and subtitle, which a colon parts, and text of an example, from its docstring."""
     docstring = ast.get_docstring(ast.parse(example.read_text(encoding="utf-8")))
     if not docstring:
         raise ValueError(f"{example.name}: expected a docstring, got none")
-    title, _, text = docstring.partition("\n")
-    return title.removesuffix(" (data/README.md)").rstrip("."), text.replace(" (data/README.md)", "").strip()
+    head, _, text = docstring.replace(" (data/README.md)", "").partition("\n")
+    title, _, subtitle = head.partition(": ")
+    return {"title": title.rstrip("."), "subtitle": subtitle[:1].upper() + subtitle[1:], "text": text.strip()}
 
 
 def run(example: Path, picture: Path) -> str:
@@ -100,12 +106,13 @@ def make(docs: Path = DOCS) -> None:
     cards = []
     for example in examples:
         name, page = example.stem, folder / f"{example.stem}.md"
-        title, text = describe(example)
-        cards.append(CARD.format(title=title, name=name))
-        if not page.exists() or page.stat().st_mtime < example.stat().st_mtime:
+        words = {"name": name, **describe(example)}
+        cards.append(CARD.format(**words))
+        changed = max(file.stat().st_mtime for file in (example, Path(__file__)))
+        if not page.exists() or page.stat().st_mtime < changed:
             printed = run(example, folder / f"{name}.png")
             source = os.path.relpath(example, folder)
-            page.write_text(PAGE.format(title=title, name=name, text=text, printed=printed, source=source), "utf-8")
+            page.write_text(PAGE.format(printed=printed, source=source, **words), encoding="utf-8")
     names = "\n".join(example.stem for example in examples)
     write(folder / "index.md", INDEX.format(cards="\n".join(cards), names=names))
 

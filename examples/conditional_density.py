@@ -1,9 +1,9 @@
-"""A conditional density p(magnitude | colour) of 54,000 stars of the Hipparcos catalogue (data/README.md).
+"""Conditional density: the absolute magnitudes of stars given their colour (data/README.md).
 
-Fits a neural spline flow of one feature whose context is the colour, and prints the mean log-likelihood of stars that
-it did not see beside those of two Gaussians: one around a straight line, and one for each of 40 bins of colour. The
-latent value of a star is its quantile in p(magnitude | colour), written as a standard normal number: so it is also
-counted how many stars lie in the intervals that should hold 50 % and 90 % of them.
+Fits a neural spline flow of one feature whose context is the colour to 54,000 stars, and prints the mean log-likelihood
+of stars that it did not see beside those of two Gaussians: one around a straight line, and one for each of 40 bins of
+colour. The latent value of a star is its quantile in p(magnitude | colour), written as a standard normal number: so it
+is also counted how many stars lie in the intervals that should hold 50 % and 90 % of them.
 
     python examples/conditional_density.py [--epochs 30] [--seed 0] [--output conditional_density.png]
 

@@ -1,4 +1,4 @@
-"""Fit the density of a Hertzsprung-Russell diagram: 54,000 stars of the Hipparcos catalogue (data/README.md).
+"""Fit a density: the Hertzsprung-Russell diagram of 54,000 stars of the Hipparcos catalogue (data/README.md).
 
 Fits a neural spline flow with `fit`'s defaults, scores stars that it did not see, draws new ones, and prints what it
 reached beside a Gaussian and beside the flow of another library (score_and_sample.py). With matplotlib it also draws

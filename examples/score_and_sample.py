@@ -1,4 +1,4 @@
-"""Score and sample the Hertzsprung-Russell diagram with a flow that was fitted by another library.
+"""Score and sample: the Hertzsprung-Russell diagram by a flow that another library fitted.
 
 Loads a masked autoregressive flow of 6 transforms and held-out stars of the Hipparcos catalogue (data/README.md),
 scores the stars, draws 100,000 new ones, and prints density, round-trip error and rows a second in both directions.

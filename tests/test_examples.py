@@ -65,7 +65,7 @@ def test_score_and_sample(run, tmp_path):
 
 
 def test_conditional_density(run):
-    """The coverage of 5993 held-out stars has a standard deviation of 0.65 % of them (half) and 0.39 % (nine tenths)."""
+    """The share of 5993 stars in an interval has a deviation of 0.65 % for the half, 0.39 % for the nine tenths."""
     status, out = run("conditional_density", "--epochs", 5)
     assert status == 0
     flow, line, binned = numbers("flow #   normal around a line #   normals of 40 bins #", out)
