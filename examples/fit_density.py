@@ -1,10 +1,10 @@
-"""Fit a density: the Hertzsprung-Russell diagram of 54,000 stars of the Hipparcos catalogue (data/README.md).
+"""Fit the density of a Hertzsprung-Russell diagram: 54,000 stars of the Hipparcos catalogue (data/README.md).
 
 Fits a neural spline flow with `fit`'s defaults, scores stars that it did not see, draws new ones, and prints what it
 reached beside a Gaussian and beside the flow of another library (score_and_sample.py). With matplotlib it also draws
 data beside samples, and the losses.
 
-    python examples/fit_density.py [--flow NSF] [--epochs 60] [--seed 0] [--output hr_fit.png]
+    python examples/fit_density.py [--flow NSF] [--epochs 60] [--seed 0] [--picture hr_fit.png]
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> int:
     parser.add_argument("--flow", choices=tuple(FLOWS), default="NSF")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("hr_fit.png"))
+    parser.add_argument("--picture", type=Path, default=Path("hr_fit.png"))
     arguments = parser.parse_args()
 
     with np.load(DATA / "hr_stars.npz") as file:
@@ -86,8 +86,8 @@ def main() -> int:
     print(f"a MAF fitted by another library {float(other):.4f}")
 
     samples = flow.sample(len(held_out), seed=arguments.seed)
-    drawn = draw(arguments.output, held_out, samples, history)
-    print(f"picture: {arguments.output}" if drawn else "picture: skipped, as matplotlib is not installed")
+    drawn = draw(arguments.picture, held_out, samples, history)
+    print(f"picture: {arguments.picture}" if drawn else "picture: skipped, as matplotlib is not installed")
     return 0 if reached > ENOUGH else 1
 
 
