@@ -12,6 +12,7 @@ import ast
 import os
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
@@ -66,6 +67,8 @@ The script, `examples/{name}.py`:
 :language: python
 :start-at: from __future__
 ```
+
+% made from {digest}
 """
 
 
@@ -108,11 +111,10 @@ def make(docs: Path = DOCS) -> None:
         name, page = example.stem, folder / f"{example.stem}.md"
         words = {"name": name, **describe(example)}
         cards.append(CARD.format(**words))
-        changed = max(file.stat().st_mtime for file in (example, Path(__file__)))
-        if not page.exists() or page.stat().st_mtime < changed:
-            printed = run(example, folder / f"{name}.png")
-            source = os.path.relpath(example, folder)
-            page.write_text(PAGE.format(printed=printed, source=source, **words), encoding="utf-8")
+        digest = sha256(example.read_bytes() + Path(__file__).read_bytes()).hexdigest()
+        if not page.exists() or digest not in page.read_text(encoding="utf-8"):
+            printed, source = run(example, folder / f"{name}.png"), os.path.relpath(example, folder)
+            page.write_text(PAGE.format(printed=printed, source=source, digest=digest, **words), encoding="utf-8")
     names = "\n".join(example.stem for example in examples)
     write(folder / "index.md", INDEX.format(cards="\n".join(cards), names=names))
 
