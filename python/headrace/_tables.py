@@ -45,7 +45,7 @@ class Source(abc.ABC):
         return f"column {column}" if self.names is None else f"column {self.names[column]!r}"
 
     def select(self, option: str, text: str) -> list[int]:
-        """The columns that a list like ``mass,radius`` or ``0,3:6`` means: names, indices from 0, ranges without end."""
+        """The columns that a list like ``mass,radius`` or ``0,3:6`` means: names, indices from 0, ranges."""
         chosen = [i for token in text.split(",") for i in self._token(option, token.strip())]
         twice = sorted({i for i in chosen if chosen.count(i) > 1})
         if twice:
@@ -122,7 +122,8 @@ class _Array(Source):
             content = content[:, None]
         if content.ndim != 2 or content.dtype.kind not in "fiub":
             raise ValueError(
-                f"{path}: expected an array (rows, columns) of real numbers, got shape {content.shape} of {content.dtype}"
+                f"{path}: expected an array (rows, columns) of real numbers, got shape {content.shape} of "
+                f"{content.dtype}"
             )
         self.content, self.n_columns = content, content.shape[1]
 
@@ -164,8 +165,8 @@ class _Text(Source):
         numbers = sum(map(_is_number, fields))
         if header == "auto" and 0 < numbers < len(fields):
             raise ValueError(
-                f"{path}: line {line} has numbers and other text, so that it may be names or a row: say --header yes or "
-                "--header no"
+                f"{path}: line {line} has numbers and other text, so that it may be names or a row: say --header yes "
+                "or --header no"
             )
         self.has_names = header == "yes" or (header == "auto" and numbers == 0)
         self.names = tuple(field.strip() for field in fields) if self.has_names else None
@@ -177,7 +178,9 @@ class _Text(Source):
             try:
                 yield from self._fields(file)
             except UnicodeDecodeError as error:
-                raise ValueError(f"{self.path}: expected UTF-8 text, got byte {error.object[error.start]:#04x}") from None
+                raise ValueError(
+                    f"{self.path}: expected UTF-8 text, got byte {error.object[error.start]:#04x}"
+                ) from None
             except csv.Error as error:
                 raise ValueError(f"{self.path}: {error}") from None
 
@@ -241,8 +244,8 @@ class _Parquet(Source):
             self.file = self.arrow.parquet.ParquetFile(path)
         except self.arrow.ArrowInvalid as error:
             raise ValueError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
-        self.names = tuple(self.file.schema_arrow.names)
-        self.n_columns = len(self.names)
+        self.labels: list[str] = self.file.schema_arrow.names
+        self.names, self.n_columns = tuple(self.labels), len(self.labels)
 
     def read(self, columns: Sequence[int]) -> NDArray[Any]:
         types = self.arrow.types
@@ -250,12 +253,12 @@ class _Parquet(Source):
             kind = self.file.schema_arrow.field(i).type
             if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
                 raise ValueError(f"{self.path}: {self.label(i)}: expected numbers, got {kind}")
-        table = self.file.read(columns=[self.names[i] for i in columns])
-        kinds = {table.schema.field(self.names[i]).type for i in columns}
+        table = self.file.read(columns=[self.labels[i] for i in columns])
+        kinds = {table.schema.field(self.labels[i]).type for i in columns}
         dtype = np.float32 if kinds <= {self.arrow.float32(), self.arrow.float16()} else np.float64
         out = np.empty((table.num_rows, len(columns)), dtype)
         for position, i in enumerate(columns):
-            column = table.column(self.names[i])
+            column = table.column(self.labels[i])
             if column.null_count:
                 row = column.is_null().to_numpy().argmax()
                 raise ValueError(f"{self.path}: row {row}, {self.label(i)}: expected a number, got null")
