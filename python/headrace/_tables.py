@@ -52,11 +52,18 @@ class Source(abc.ABC):
             raise ValueError(f"{option}: expected different columns, got {self.label(twice[0])} twice")
         return chosen
 
+    def find(self, option: str, name: str) -> int:
+        """The column of this name."""
+        count = (self.names or ()).count(name)
+        if self.names is None or count == 0:
+            raise self._missing(option, name)
+        if count > 1:
+            raise ValueError(f"{option}: expected one column {name!r} in {self.path}, got {count}")
+        return self.names.index(name)
+
     def _token(self, option: str, token: str) -> list[int]:
         if self.names is not None and token in self.names:
-            if self.names.count(token) > 1:
-                raise ValueError(f"{self.path}: expected one column {token!r}, got {self.names.count(token)}")
-            return [self.names.index(token)]
+            return [self.find(option, token)]
         parts = token.split(":")
         try:
             ends = [int(part) if part else None for part in parts]
@@ -68,10 +75,13 @@ class Source(abc.ABC):
             first, end = ends[0] or 0, self.n_columns if ends[1] is None else ends[1]
             if 0 <= first < end <= self.n_columns:
                 return list(range(first, end))
+        raise self._missing(option, token)
+
+    def _missing(self, option: str, name: str) -> ValueError:
         has = f"{self.n_columns} columns, numbered from 0"
         if self.names is not None:
             has = "the columns " + ", ".join(map(repr, self.names))
-        raise ValueError(f"{option}: expected a column of {self.path}, got {token!r}; the file has {has}")
+        return ValueError(f"{option}: expected a column of {self.path}, got {name!r}; the file has {has}")
 
 
 def open_table(path: str, *, array: str | None = None, delimiter: str | None = None, header: str = "auto") -> Source:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace import _tables as tables
+from headrace import files
 from headrace._baselines import gaussian_log_prob
 
 __all__ = ["main"]
@@ -88,21 +89,62 @@ def _duration(seconds: float) -> str:
 # ---- tables in -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Names:
+    """What the columns of a flow were called in the table that it was fitted to; a note in its file."""
+
+    features: list[str]
+    context: list[str]
+
+    def to_note(self) -> dict[str, str]:
+        return {"columns": json.dumps(asdict(self))}
+
+    @classmethod
+    def of_file(cls, path: str, flow: hr.Flow) -> _Names | None:
+        """None where there are none, or none that fit."""
+        try:
+            note = json.loads(files.read_notes(path).get("columns", "null"))
+            names = cls(note["features"], note["context"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+        for part, size in ((names.features, flow.features), (names.context, flow.context)):
+            if not isinstance(part, list) or len(part) != size or not all(isinstance(name, str) for name in part):
+                return None
+        return names
+
+
 def _open(arguments: argparse.Namespace) -> tables.Source:
     return tables.open_table(
         arguments.data, array=arguments.array, delimiter=arguments.delimiter, header=arguments.header
     )
 
 
-def _columns(source: tables.Source, arguments: argparse.Namespace, *, weights: str | None = None) -> list[list[int]]:
-    """The columns of features, context and weights; features are all that are left unless they were chosen."""
-    context = source.select("--context", arguments.context) if arguments.context else []
+def _columns(
+    source: tables.Source,
+    arguments: argparse.Namespace,
+    *,
+    weights: str | None = None,
+    names: _Names | None = None,
+) -> list[list[int]]:
+    """The columns of features, context and weights.
+
+    What was not chosen are the columns of the same names as in the fit, if both tables have names, or else no context
+    and all other columns as features.
+    """
+    remembered = names if names and source.names else None
     weight = source.select("--weights", weights) if weights else []
     if len(weight) > 1:
         raise ValueError(f"--weights: expected one column, got {len(weight)}")
+    context: list[int] = []
+    if arguments.context:
+        context = source.select("--context", arguments.context)
+    elif remembered:
+        context = [source.find("--context", name) for name in remembered.context]
     taken = {*context, *weight}
     if arguments.columns:
         features = source.select("--columns", arguments.columns)
+    elif remembered:
+        features = [source.find("--columns", name) for name in remembered.features]
     else:
         features = [i for i in range(source.n_columns) if i not in taken]
     if len({*features, *taken}) < len(features) + len(context) + len(weight):
@@ -194,7 +236,10 @@ def fit(arguments: argparse.Namespace) -> int:
     )
     if history.stopped == "non-finite" and history.best_epoch < 0:
         raise RuntimeError("the fit went wrong in its first epoch and nothing was saved; try a smaller --learning-rate")
-    _save(flow, arguments.output, source, columns)
+    names = None
+    if source.names is not None:
+        names = _Names(*([source.names[i] for i in part] for part in columns[:2])).to_note()
+    files.save(flow, arguments.output, names)
 
     judged = train if held_out is None else held_out
     reached = judged.mean(flow.log_prob(judged.x, judged.context))
@@ -262,20 +307,23 @@ class _Rows:
         return float(np.average(log_prob.astype(np.float64), weights=self.weights))
 
 
-def _save(flow: hr.Flow, path: str, source: tables.Source, columns: Sequence[Sequence[int]]) -> None:
-    flow.save(path)
-
-
 # ---- score and sample ------------------------------------------------------------------------------------------------
+
+
+def _load(path: str) -> hr.Flow:
+    flow = hr.load(path)
+    if not isinstance(flow, hr.Flow):
+        raise TypeError(f"{path}: expected a flow, got a {type(flow).__name__}")
+    return flow
 
 
 def score(arguments: argparse.Namespace) -> int:
     """Write the log density of each row."""
     if arguments.output:
         tables.check_writable("--output", arguments.output)
-    flow = hr.load(arguments.flow)
+    flow = _load(arguments.flow)
     source = _open(arguments)
-    columns = _columns(source, arguments)
+    columns = _columns(source, arguments, names=_Names.of_file(arguments.flow, flow))
     for kind, wanted, chosen in (("features", flow.features, columns[0]), ("context", flow.context, columns[1])):
         if len(chosen) != wanted:
             option = "--columns" if kind == "features" else "--context"
@@ -320,13 +368,14 @@ def sample(arguments: argparse.Namespace) -> int:
         tables.check_writable("--output", arguments.output)
     if arguments.json and not arguments.output:
         _usage(arguments, "argument --json: give --output as well, as the rows are not part of the JSON object")
-    flow = hr.load(arguments.flow)
+    flow = _load(arguments.flow)
     given = arguments.context_row or []
     if len(given) != flow.context:
         raise ValueError(f"--context-row: expected {flow.context} numbers, as {arguments.flow} needs, got {len(given)}")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
     x = flow.sample(arguments.rows, np.array(given) if given else None, seed=seed)
-    tables.write_table(arguments.output, x)
+    names = _Names.of_file(arguments.flow, flow)
+    tables.write_table(arguments.output, x, None if names is None else names.features)
     if arguments.output:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}
         _say(arguments, report, [f"{arguments.rows:,} rows, seed {seed}, saved to {arguments.output}"])
@@ -371,24 +420,20 @@ def demo(arguments: argparse.Namespace) -> int:
 
     picture = arguments.output or "hr_diagram.png"
     tables.check_writable("--output", picture)
-    drawable = True
-    try:
-        import matplotlib as mpl  # noqa: F401
-    except ImportError:
-        drawable = False
-        if arguments.output:
-            raise ImportError('--output: the picture needs matplotlib: pip install "headrace[plot]"') from None
+    drawable = stars.can_draw()
+    if arguments.output and not drawable:
+        raise ImportError(f"--output: {stars.NO_MATPLOTLIB}")
 
     train, held_out = stars.load_stars()
     _note(arguments, f"fitting {len(train):,} stars, and scoring {len(held_out):,} others")
     start = time.perf_counter()
     results, flows, bandwidth = stars.compare(
-        train, held_out, epochs=arguments.epochs, seed=arguments.seed, progress=not arguments.quiet
+        train, held_out, epochs=arguments.epochs or stars.EPOCHS, seed=arguments.seed, progress=not arguments.quiet
     )
     if drawable:
         stars.draw(picture, train, flows, results, arguments.seed)
     else:
-        _note(arguments, 'no picture, as matplotlib is not installed: pip install "headrace[plot]"')
+        _note(arguments, f"no picture: {stars.NO_MATPLOTLIB}")
     report = {
         "training_rows": len(train),
         "held_out_rows": len(held_out),
@@ -419,49 +464,42 @@ def demo(arguments: argparse.Namespace) -> int:
 # ---- the command line ------------------------------------------------------------------------------------------------
 
 
-def _integer(least: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        number = int(text)
-        if number < least:
-            raise argparse.ArgumentTypeError(f"expected an integer of at least {least}, got {text}")
-        return number
+def _argument(convert: Callable[[str], Any], holds: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
+    """How argparse reads a text: converted, and checked."""
 
-    convert.__name__ = "integer"  # argparse says "invalid integer value"
-    return convert
+    def read(text: str) -> Any:
+        try:
+            value = convert(text)
+        except ValueError:
+            value = None
+        if value is None or not holds(value):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return value
 
-
-def _share(text: str) -> float:
-    number = float(text)
-    if not 0.0 <= number < 1.0:
-        raise argparse.ArgumentTypeError(f"expected a share from 0 and below 1, got {text}")
-    return number
+    return read
 
 
-def _rate(text: str) -> float:
-    number = float(text)
-    if not 0.0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-    return number
+def _integer(least: int) -> Callable[[str], Any]:
+    return _argument(int, lambda n: least <= n < 2**63, f"an integer of at least {least}")
 
 
-def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(_integer(1)(part) for part in text.split(","))
+_share = _argument(float, lambda share: 0.0 <= share < 1.0, "a share from 0 and below 1")
+_rate = _argument(float, lambda rate: 0.0 < rate < math.inf, "a number above 0")
+_number = _argument(float, math.isfinite, "a finite number")
+_sizes = _argument(
+    lambda text: tuple(map(int, text.split(","))), lambda sizes: min(sizes) > 0, "integers above 0 with commas between"
+)
+_delimiter = _argument(
+    lambda text: {"tab": "\t", "space": " "}.get(text, text),
+    lambda mark: len(mark) == 1 and mark not in '"\r\n#',
+    "one character, tab or space",
+)
 
 
-def _delimiter(text: str) -> str:
-    mark = {"tab": "\t", "space": " "}.get(text, text)
-    if len(mark) != 1 or mark in '"\r\n#':
-        raise argparse.ArgumentTypeError(f"expected one character, tab or space, got {text!r}")
-    return mark
-
-
-def _file(suffixes: Sequence[str]) -> Callable[[str], str]:
-    def convert(text: str) -> str:
-        if Path(text).suffix.lower() not in suffixes:
-            raise argparse.ArgumentTypeError(f"expected a file that ends in {', '.join(suffixes)}, got {text!r}")
-        return text
-
-    return convert
+def _file(suffixes: Sequence[str]) -> Callable[[str], Any]:
+    return _argument(
+        str, lambda text: Path(text).suffix.lower() in suffixes, f"a file that ends in {', '.join(suffixes)}"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -490,7 +528,7 @@ def _parser() -> argparse.ArgumentParser:
         "Ctrl-C ends a fit and saves the best weights so far; the exit code is 130 then.",
     )
     _add_data(sub)
-    sub.add_argument("-o", "--output", required=True, metavar="FLOW", help="the file to write, FLOW.safetensors")
+    sub.add_argument("-o", "--output", required=True, metavar="FLOW", help="the file to write, as flow.safetensors")
     sub.add_argument("--flow", choices=tuple(FLOWS), default="maf", help="the kind of flow (maf)")
     sub.add_argument("--weights", metavar="COLUMN", help="column with weights of the rows")
     sub.add_argument("--transforms", type=_integer(1), metavar="N", help="number of transforms")
@@ -517,7 +555,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote")
     sub.add_argument("-n", "--rows", type=_integer(0), required=True, metavar="N", help="how many")
     sub.add_argument("--seed", type=_integer(0), metavar="N", help="by default another one each time")
-    sub.add_argument("--context-row", type=float, nargs="+", metavar="X", help="the context of all rows")
+    sub.add_argument("--context-row", type=_number, nargs="+", metavar="X", help="the context of all rows")
     _add_output(sub)
 
     sub = command("bench", bench, "time a dozen workloads, beside what this machine can do at most")
@@ -525,7 +563,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("demo", demo, "fit the Hertzsprung-Russell diagram of 60,000 stars, compare and draw it")
     sub.add_argument("-o", "--output", type=_file([".png", ".pdf", ".svg"]), metavar="PICTURE", help="hr_diagram.png")
-    sub.add_argument("--epochs", type=_integer(1), default=80, metavar="N", help="of each flow (80)")
+    sub.add_argument("--epochs", type=_integer(1), metavar="N", help="of each flow (50)")
     sub.add_argument("--seed", type=_integer(0), default=0, metavar="N")
     return parser
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,10 @@ from headrace.flows import MAF, NSF
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Result", "compare", "draw", "load_stars"]
+__all__ = ["Result", "can_draw", "compare", "draw", "load_stars"]
 
-EPOCHS = 80
+EPOCHS = 50
+NO_MATPLOTLIB = 'pictures need matplotlib: pip install "headrace[plot]"'
 COLOUR, MAGNITUDE = (
     (-0.4, 2.0),
     (12.5, -4.0),
@@ -96,11 +98,7 @@ def compare(
 
 def draw(path: str, stars: NDArray[Any], flows: dict[str, Flow], results: list[Result], seed: int = 0) -> None:
     """A picture of the stars, of as many drawn from each flow, and of the density of the last flow."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = _pyplot()
     reached = {result.name: result.log_likelihood for result in results}
     with plt.rc_context({"font.size": 11, "axes.titlesize": 12, "axes.titleweight": "bold"}):
         figure, axes = plt.subplots(1, 4, figsize=(17, 6.2), sharex=True, sharey=True, layout="constrained")
@@ -119,6 +117,22 @@ def draw(path: str, stars: NDArray[Any], flows: dict[str, Flow], results: list[R
         )
         figure.savefig(path, dpi=130)
         plt.close(figure)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise ImportError(NO_MATPLOTLIB) from None
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
 
 
 def _scatter(axis: Axes, points: NDArray[Any], title: str) -> None:
