@@ -1,7 +1,7 @@
 """Score and sample: the Hertzsprung-Russell diagram by a flow that another library fitted.
 
-Loads a masked autoregressive flow of 6 transforms and held-out stars of the Hipparcos catalogue (data/README.md),
-scores the stars, draws 100,000 new ones, and prints density, round-trip error and rows a second in both directions.
+Loads a masked autoregressive flow of 6 transforms (data/README.md), scores held-out stars of the Hipparcos catalogue,
+draws 100,000 new ones, and prints density, round-trip error and rows a second in both directions.
 With matplotlib it also draws data beside samples.
 
     python examples/score_and_sample.py [--stars 100000] [--seed 0] [--dtype float32] [--output hr.png]
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
+from headrace.demo import load_stars
 
 DATA = Path(__file__).parent / "data" / "hr_maf.npz"
 EXPECTED = -1.938634  # mean log-likelihood of the held-out stars, computed in float64 where the flow was fitted
@@ -88,7 +89,7 @@ def main() -> int:
     with np.load(DATA) as file:
         data = {name: file[name] for name in file.files}
     flow = load_flow(data, arguments.dtype)
-    stars = data["held_out"]
+    _, stars = load_stars()
     info = hr.info()
     print(f"headrace {info['version']}, instruction set {info['isa']}, {info['threads']} threads, {arguments.dtype}")
 

@@ -4,6 +4,7 @@ from headrace import ops
 from headrace._core import cpu as _cpu_module
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.config import get_num_threads, info, set_num_threads
+from headrace.files import FileFormatError, load
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, RealNVP
 from headrace.training import Adam, History
@@ -18,6 +19,7 @@ __all__ = [
     "Adam",
     "Base",
     "Coupling",
+    "FileFormatError",
     "Flow",
     "History",
     "Inverse",
@@ -31,6 +33,7 @@ __all__ = [
     "Transform",
     "get_num_threads",
     "info",
+    "load",
     "ops",
     "set_num_threads",
 ]

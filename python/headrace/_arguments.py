@@ -36,6 +36,12 @@ def integers(name: str, values: Any, *, least: int = 0, most: int | None = None)
     return tuple(integer(f"{name}[{i}]", v, least=least, most=most) for i, v in enumerate(values))
 
 
+def length(name: str, values: Sequence[Any], size: int) -> None:
+    """So many values."""
+    if len(values) != size:
+        raise ValueError(f"{name}: expected {size} values, got {len(values)}")
+
+
 def permutation(name: str, values: Any, features: int | None = None) -> tuple[int, ...]:
     """A tuple that holds each of 0, ..., n - 1 once; n is `features` where that is given."""
     order = integers(name, values)

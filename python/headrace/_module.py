@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -100,6 +101,10 @@ class Module(abc.ABC):
     def _blocks(self) -> list[tuple[str, Block]]:
         """Prefixes and blocks of the parameters, in the order of the vector."""
 
+    def _masks(self) -> dict[str, NDArray[np.bool_]]:
+        """Dense masks by name, beside the named parameters that they belong to."""
+        return {}
+
     def _base_steps(self) -> tuple[str, list[tuple[Any, ...]]] | None:
         """The standard density under a flow's base, and the steps that lead from it to the base."""
         return None
@@ -137,11 +142,23 @@ class Module(abc.ABC):
         return self.__copy__()
 
     def __reduce__(self) -> Any:
-        """Refuse: a pickle would not survive the next version."""
-        raise TypeError(
-            f"{type(self).__name__} cannot be pickled; keep its arguments, its named_parameters() and what a "
-            "fit standardised"
-        )
+        """Refuse: a pickle would not survive the next version, and runs what it holds."""
+        raise TypeError(f"{type(self).__name__} cannot be pickled; use .save(path) and headrace.load(path)")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to a safetensors file, with all conventions in its header (docs/files.md); see `headrace.load`.
+
+        The file appears whole or not at all: an interrupted or failed save leaves an older file as it was.
+
+        Raises:
+            TypeError: the path is none, or a part is of a class that files do not know, as a subclass of your own.
+            OSError: the folder does not exist, the path is a folder, or the file cannot be written.
+            ValueError: it is too large for a file: above 2^17 features or 16 MiB of header, or masks whose structure
+                takes far more memory to derive than they themselves take.
+        """
+        from headrace import files  # it knows flows, and flows know this
+
+        files.save(self, path)
 
     @property
     def parameters(self) -> NDArray[Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._core import cpu
 from headrace._maps import MAPS, SCALES, slope_of
+
+if TYPE_CHECKING:
+    from headrace._stored import Stored
 
 Arrays = list[NDArray[Any]]
 
@@ -21,6 +25,8 @@ _MOST_COLUMNS = 2**24  # far beyond use, and far from overflow in the core
 
 class Settings:
     """What a masked transform is told beside its network, checked."""
+
+    KEYS = ("map", "scale", "slope", "bins", "bound", "activation", "formula", "reads", "outputs", "layout")
 
     def __init__(
         self,
@@ -34,6 +40,8 @@ class Settings:
         reads: Any,
         bins: Any = 8,
         bound: Any = 5.0,
+        outputs: Any = None,
+        layout: Any = "interleaved",
     ) -> None:
         """Check everything, naming the argument that is wrong."""
         self.features = check.integer("features", features, least=1, most=_MOST_COLUMNS)
@@ -46,6 +54,23 @@ class Settings:
         self.reads = check.choice("reads", reads, ("data", "latent"))
         self.bins = check.integer("bins", bins, least=2, most=64)
         self.bound = check.number("bound", bound, above=0.0, below=1e30)
+        names = tuple(MAPS[self.map].groups(self.bins))
+        given = names if outputs is None else tuple(outputs) if np.iterable(outputs) else (outputs,)
+        if len(given) != len(names) or set(given) != set(names):
+            raise ValueError(f"outputs: expected an order of {names}, got {outputs!r}")
+        self.outputs = given
+        self.layout = check.choice("layout", layout, ("interleaved", "blocked"))
+
+    def header(self) -> dict[str, Any]:
+        """Everything by name, as JSON holds it."""
+        named = {key: getattr(self, key) for key in ("features", "context", *self.KEYS)}
+        return {**named, "outputs": list(self.outputs)}
+
+    @classmethod
+    def from_file(cls, stored: Stored, **fixed: Any) -> Settings:
+        """The way back; what is fixed is not looked for."""
+        sizes = {"features": stored.size("features", least=1), "context": stored.size("context")}
+        return cls(**sizes, **{key: stored.take(key) for key in cls.KEYS if key not in fixed}, **fixed)
 
     @property
     def n_params(self) -> int:
@@ -82,13 +107,27 @@ class Settings:
         return f"map={self.map!r}{more}, activation={self.activation!r}"
 
 
+@dataclass(frozen=True)
+class Staircase:
+    """The structure of masks that were made from it: the level of each coordinate, the degree of each hidden unit."""
+
+    levels: Sequence[int]
+    degrees: Sequence[Sequence[int]]
+
+
 class MaskedNetwork:
     """Structure of one masked transform; `rows` gives the place of the user's output rows in the core's order."""
 
-    def __init__(self, core: cpu.MaskedTransform, rows: NDArray[np.intp] | None = None) -> None:
-        """Wrap the core's structure; `rows[i]` is the core's row for the user's row i, None if they agree."""
+    def __init__(
+        self, core: cpu.MaskedTransform, rows: NDArray[np.intp] | None = None, staircase: Staircase | None = None
+    ) -> None:
+        """Wrap the core's structure; `rows[i]` is the core's row for the user's row i, None if they agree.
+
+        `staircase` is what the core was given, None if it was given masks.
+        """
         self.core = core
         self.rows = rows
+        self.staircase = staircase
         self._back = None if rows is None else np.argsort(rows)
 
     def _to_core(self, arrays: Arrays) -> Arrays:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,10 @@ from headrace import _arguments as check
 from headrace._core import cpu
 from headrace._module import Block
 from headrace._network import MaskedNetwork, Settings
+from headrace._stored import Stored, storable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Base", "Logistic", "Normal", "StandardNormal"]
 
@@ -39,23 +43,35 @@ class Base(abc.ABC):
         """The base with these numbers for its parameters."""
         return self
 
+    def _header(self) -> dict[str, Any]:
+        """See `headrace._stored`."""
+        return {"features": self.features}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        """See `headrace._stored`."""
+        return cls(stored.size("features", least=1))
+
     def __repr__(self) -> str:
         """The size."""
         return f"{type(self).__name__}({self.features})"
 
 
+@storable
 class StandardNormal(Base):
     """Independent normal coordinates, mean 0 and standard deviation 1."""
 
     name = "normal"
 
 
+@storable
 class Logistic(Base):
     """Independent standard logistic coordinates, density e^-z / (1 + e^-z)^2: tails heavier than a normal's."""
 
     name = "logistic"
 
 
+@storable
 class Normal(Base):
     """Independent normal coordinates with their own mean and standard deviation.
 
@@ -74,6 +90,7 @@ class Normal(Base):
         self.scale = check.vector("scale", scale, self.features, positive=True)
         self.trainable = bool(trainable)
         self._block = _NormalBlock(self.features)
+        self._start = {"loc": self.loc, "log_scale": np.log(self.scale)}
 
     def _steps(self) -> list[tuple[Any, ...]]:
         if self.trainable:
@@ -86,13 +103,29 @@ class Normal(Base):
     def _initial(self, dtype: np.dtype[Any]) -> NDArray[Any]:
         if not self.trainable:
             return super()._initial(dtype)
-        return self._block.pack_named({"loc": self.loc.astype(dtype), "log_scale": np.log(self.scale).astype(dtype)})
+        return self._block.pack_named({name: array.astype(dtype) for name, array in self._start.items()})
 
     def _with_parameters(self, packed: NDArray[Any]) -> Normal:
         if not self.trainable:
             return self
         named = self._block.named(packed)
         return Normal(self.features, named["loc"], np.exp(named["log_scale"].astype(np.float64)))
+
+    def _header(self) -> dict[str, Any]:
+        header = {**super()._header(), "trainable": self.trainable}
+        return header if self.trainable else {**header, "loc": self.loc.tolist(), "scale": self.scale.tolist()}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        features, trainable = stored.size("features", least=1), stored.take("trainable")
+        if not isinstance(trainable, bool):
+            raise TypeError(f"trainable: expected true or false, got {trainable!r}")
+        if not trainable:
+            return cls(features, stored.items("loc"), stored.items("scale"), trainable=False)
+        start = {name: stored.array(name, (features,)) for name in ("loc", "log_scale")}
+        self = cls(features)
+        self._start = start  # bit for bit, and whatever they are: also what `loc` and `scale` would refuse
+        return self
 
 
 class _NormalBlock:

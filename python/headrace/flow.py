@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -12,14 +12,19 @@ from numpy.typing import DTypeLike, NDArray
 from headrace import _arguments as check
 from headrace import _arrays, training
 from headrace._module import Block, Cotangents, Module
+from headrace._stored import Stored, header_of, storable
 from headrace.bases import Base, StandardNormal
 from headrace.transforms import Standardize, Transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Flow"]
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
 
 
+@storable
 class Flow(Module):
     """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the notes).
 
@@ -113,6 +118,38 @@ class Flow(Module):
         if context is not None:
             self._standardize_context = context
         self._program = self._compile(self._dtype, parameters)
+
+    def _masks(self) -> dict[str, NDArray[np.bool_]]:
+        return {f"transforms.{i}.{name}": m for i, t in enumerate(self._chain) for name, m in t._masks().items()}
+
+    def _header(self) -> dict[str, Any]:
+        """See `headrace._stored`."""
+        scale = self._standardize_context
+        return {
+            "features": self._features,
+            "context": self._context,
+            "standardize_context": scale and {"mean": scale[0].tolist(), "std": scale[1].tolist()},
+            "base": header_of(self._base),
+            "transforms": [header_of(t) for t in self._chain],
+        }
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        """See `headrace._stored`."""
+        features, context = stored.size("features", least=1), stored.size("context")
+        if (scale := stored.take("standardize_context")) is not None:
+            part = stored.part("standardize_context", scale)
+            scale = (part.items("mean"), part.items("std"))
+            part.close()
+        self = cls.__new__(cls)  # a named flow is its chain: its own arguments only chose that
+        chain, base = stored.children("transforms", Transform), stored.child("base", Base, "base.")
+        Flow.__init__(self, chain, base, dtype=stored.dtype, standardize_context=scale)
+        if (self._features, self._context) != (features, context):
+            raise ValueError(
+                f"features, context: expected {self._features} and {self._context}, as base and transforms have, "
+                f"got {features} and {context}"
+            )
+        return self
 
     # ---- structure ---------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
+from headrace._stored import storable
 from headrace.bases import Base, StandardNormal
 from headrace.flow import Flow
 from headrace.transforms import Coupling, MaskedAutoregressive, Standardize, Transform
@@ -73,6 +74,7 @@ class _Affine(_Named):
         super().__init__(chain, n, base, dtype)
 
 
+@storable
 class MAF(_Affine):
     """Masked autoregressive flow (Papamakarios, Pavlakou, Murray 2017): x_i = μ(x_<i) + σ(x_<i) z_i, eq. 37-38.
 
@@ -97,6 +99,7 @@ class MAF(_Affine):
     _reads = "data"
 
 
+@storable
 class IAF(_Affine):
     """Inverse autoregressive flow (Kingma et al. 2016): x_i = μ(z_<i) + σ(z_<i) z_i, eq. 39-41; arguments as in `MAF`.
 
@@ -108,6 +111,7 @@ class IAF(_Affine):
     _reads = "latent"
 
 
+@storable
 class RealNVP(_Named):
     """Coupling flow (Dinh, Sohl-Dickstein, Bengio 2017), eq. 35-36: even and odd coordinates take turns.
 
@@ -140,6 +144,7 @@ class RealNVP(_Named):
         super().__init__(_couplings(n, hidden, transforms, seed, dtype=dtype, **settings), n, base, dtype)
 
 
+@storable
 class NSF(_Named):
     """Neural spline flow (Durkan, Bekasov, Murray, Papamakarios 2019): the coordinates' maps are splines.
 

@@ -17,7 +17,8 @@ from headrace import _arrays
 from headrace._core import cpu
 from headrace._maps import MAPS
 from headrace._module import Block, Cotangents, Module, Program
-from headrace._network import MaskedNetwork, Settings
+from headrace._network import MaskedNetwork, Settings, Staircase
+from headrace._stored import Stored, header_of, storable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -158,12 +159,23 @@ class _Masked(Transform):
     def _hidden(self) -> list[int]:
         return self._network.core.hidden
 
+    def _masks(self) -> dict[str, NDArray[np.bool_]]:
+        return {f"layers.{i}.mask": mask for i, mask in enumerate(self._network.masks())}
+
+    def _header(self) -> dict[str, Any]:
+        header, staircase = self._settings.header(), self._network.staircase
+        if staircase is None:
+            _check_derivable(self._network.masks(), self._settings)
+            return {**header, "levels": None, "degrees": None}
+        return {**header, "levels": list(staircase.levels), "degrees": [list(d) for d in staircase.degrees]}
+
     def to_dense(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]:
         """``(weights, biases, masks)``, one array a layer, as `from_dense` takes them; masked weights are zero."""
         weights, biases = self._network.unpack(self.parameters)
         return weights, biases, self._network.masks()
 
 
+@storable
 class MaskedAutoregressive(_Masked):
     """A masked autoregressive transform: each coordinate is mapped with parameters from those before it.
 
@@ -228,8 +240,7 @@ class MaskedAutoregressive(_Masked):
         # Degrees spread evenly over those that an output can see: 1 to D - 1, and 0 where there is context to read.
         first = 0 if settings.context or n == 1 else 1
         degrees = [[first + i * (n - first) // size for i in range(size)] for size in sizes]
-        everything = range(n)
-        network = MaskedNetwork(cpu.MaskedTransform(settings.options(everything, everything), levels, degrees))
+        network = _network(settings, range(n), range(n), Staircase(levels, degrees))
         kind = check.float_dtype("dtype", dtype)
         super().__init__(settings, network, kind, network.initial(_seeds(seed), kind, settings.identity))
 
@@ -277,9 +288,20 @@ class MaskedAutoregressive(_Masked):
         if features < 1:
             columns = dense.weights[0].shape[1]
             raise ValueError(f"weights[0]: expected more columns than context={context}, got {columns}")
-        settings = Settings(features, context, map, scale, slope, activation, formula, reads, bins, bound)
+        settings = Settings(
+            features, context, map, scale, slope, activation, formula, reads, bins, bound, outputs, layout
+        )
         self = cls.__new__(cls)
-        _from_dense(self, settings, dense, range(features), range(features), outputs, layout)
+        _from_dense(self, settings, dense, range(features), range(features))
+        return self
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        settings = Settings.from_file(stored)
+        n = settings.features
+        dense = _stored_layers(stored, n + settings.context, n * settings.n_params)
+        self = cls.__new__(cls)
+        _from_dense(self, settings, dense, range(n), range(n), _stored_staircase(stored, settings, dense))
         return self
 
     def __repr__(self) -> str:
@@ -288,6 +310,7 @@ class MaskedAutoregressive(_Masked):
         return f"MaskedAutoregressive({self.features}, reads={s.reads!r}, formula={s.formula!r}, {s!r})"
 
 
+@storable
 class Coupling(_Masked):
     """A coupling transform (RealNVP; Dinh, Sohl-Dickstein, Bengio 2017; eq. 35-36 of the notes).
 
@@ -333,7 +356,7 @@ class Coupling(_Masked):
         for coordinate in reads:
             levels[coordinate] = 1
         degrees = [[level - 1] * size for size in sizes]
-        network = MaskedNetwork(cpu.MaskedTransform(settings.options(reads, active), levels, degrees))
+        network = _network(settings, reads, active, Staircase(levels, degrees))
         kind = check.float_dtype("dtype", dtype)
         self._passive = reads
         super().__init__(settings, network, kind, network.initial(_seeds(seed), kind, settings.identity))
@@ -367,7 +390,9 @@ class Coupling(_Masked):
         if masks is None:
             masks = [np.ones(np.shape(w), bool) for w in weights]
         dense = _dense(weights, biases, masks)
-        settings = Settings(features, context, map, scale, slope, activation, formula, "data", bins, bound)
+        settings = Settings(
+            features, context, map, scale, slope, activation, formula, "data", bins, bound, outputs, layout
+        )
         reads, active = _sides(passive, settings.features)
         columns = len(reads) + settings.context
         if dense.weights[0].shape[1] != columns:
@@ -376,7 +401,23 @@ class Coupling(_Masked):
             )
         self = cls.__new__(cls)
         self._passive = reads
-        _from_dense(self, settings, dense, reads, active, outputs, layout)
+        _from_dense(self, settings, dense, reads, active)
+        return self
+
+    def _header(self) -> dict[str, Any]:
+        header = super()._header()
+        del header["reads"]  # the passive side is the same on both sides
+        return {**header, "passive": list(self._passive)}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        settings = Settings.from_file(stored, reads="data")
+        passive = stored.items("passive")
+        rows = max(settings.features - len(passive), 0) * settings.n_params
+        dense = _stored_layers(stored, len(passive) + settings.context, rows)
+        self = cls.__new__(cls)
+        self._passive, active = _sides(passive, settings.features)
+        _from_dense(self, settings, dense, self._passive, active, _stored_staircase(stored, settings, dense))
         return self
 
     def __repr__(self) -> str:
@@ -396,6 +437,7 @@ class _Fixed(Transform):
         return []
 
 
+@storable
 class Permutation(_Fixed):
     """Reorders coordinates: forward gives ``x[:, i] = z[:, order[i]]``; log_det is 0.
 
@@ -414,11 +456,21 @@ class Permutation(_Fixed):
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
         return [("permutation", [int(i) for i in np.argsort(self.order)] if inverted else list(self.order))]
 
+    def _header(self) -> dict[str, Any]:
+        return {"features": self._features, "order": list(self.order)}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        features, order = stored.size("features", least=1), stored.items("order")
+        check.length("order", order, features)
+        return cls(order)
+
     def __repr__(self) -> str:
         """The order."""
         return f"Permutation({list(self.order)})"
 
 
+@storable
 class Standardize(_Fixed):
     """x = mean + std · z for each coordinate, so that inverse gives data mean 0 and standard deviation 1.
 
@@ -449,11 +501,21 @@ class Standardize(_Fixed):
             return []
         return [("standardize", inverted, self.mean.tolist(), self.std.tolist())]
 
+    def _header(self) -> dict[str, Any]:
+        return {"features": self._features, "mean": self.mean.tolist(), "std": self.std.tolist()}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        features, mean, std = stored.size("features", least=1), stored.items("mean"), stored.items("std")
+        check.length("mean", mean, features)
+        return cls(mean, std)
+
     def __repr__(self) -> str:
         """The numbers."""
         return f"Standardize(mean={self.mean.tolist()}, std={self.std.tolist()})"
 
 
+@storable
 class Inverse(Transform):
     """A transform with its two directions exchanged; the parameters are copied.
 
@@ -488,6 +550,16 @@ class Inverse(Transform):
 
     def _hidden(self) -> list[int]:
         return self._transform._hidden()
+
+    def _masks(self) -> dict[str, NDArray[np.bool_]]:
+        return self._transform._masks()
+
+    def _header(self) -> dict[str, Any]:
+        return {"transform": header_of(self._transform)}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        return cls(stored.child("transform", Transform))
 
     def __repr__(self) -> str:
         """What is inverted."""
@@ -543,22 +615,25 @@ def _dense(weights: Any, biases: Any, masks: Any) -> _Dense:
     return _Dense(lists["weights"], lists["biases"], [np.ascontiguousarray(m != 0) for m in lists["masks"]])
 
 
-def _output_rows(settings: Settings, active: int, outputs: Any, layout: Any) -> NDArray[np.intp] | None:
+def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
     """For each of the user's output rows its place in the core's order, coordinate by coordinate."""
     groups = MAPS[settings.map].groups(settings.bins)
-    names = tuple(groups)
-    given = names if outputs is None else tuple(outputs) if np.iterable(outputs) else (outputs,)
-    if len(given) != len(names) or set(given) != set(names):
-        raise ValueError(f"outputs: expected an order of {names}, got {outputs!r}")
-    layout = check.choice("layout", layout, ("interleaved", "blocked"))
-    n_params = settings.n_params
-    start = dict(zip(names, np.cumsum([0, *groups.values()])[:-1], strict=True))
-    first = np.arange(active)[:, None] * n_params
-    blocks = [first + start[name] + np.arange(groups[name]) for name in given]  # (coordinate, parameters of a name)
+    start = dict(zip(groups, np.cumsum([0, *groups.values()])[:-1], strict=True))
+    first = np.arange(active)[:, None] * settings.n_params
+    # each (coordinate, parameters of a name)
+    blocks = [first + start[name] + np.arange(groups[name]) for name in settings.outputs]
     flat = (
-        np.concatenate(blocks, axis=1).ravel() if layout == "interleaved" else np.concatenate([*map(np.ravel, blocks)])
+        np.concatenate(blocks, axis=1).ravel()
+        if settings.layout == "interleaved"
+        else np.concatenate([*map(np.ravel, blocks)])
     )
     return None if (flat == np.arange(flat.size)).all() else flat.astype(np.intp)
+
+
+def _network(settings: Settings, reads: Sequence[int], active: Sequence[int], staircase: Staircase) -> MaskedNetwork:
+    """The network whose masks show a unit all that lies at or below its degree."""
+    core = cpu.MaskedTransform(settings.options(reads, active), staircase.levels, staircase.degrees)
+    return MaskedNetwork(core, _output_rows(settings, len(active)), staircase)
 
 
 def _from_dense(
@@ -567,18 +642,72 @@ def _from_dense(
     dense: _Dense,
     reads: Sequence[int],
     active: Sequence[int],
-    outputs: Any,
-    layout: Any,
+    staircase: Staircase | None = None,
 ) -> None:
+    """Fill a new transform; its structure comes from the staircase, which must fit the masks, or from the masks."""
     expected = len(active) * settings.n_params
     if dense.weights[-1].shape[0] != expected:
         raise ValueError(
             f"weights[{len(dense.weights) - 1}]: expected {expected} rows ({settings.n_params} for each of "
             f"{len(active)} coordinates), got {dense.weights[-1].shape[0]}"
         )
-    rows = _output_rows(settings, len(active), outputs, layout)
-    masks = (
-        dense.masks if rows is None else [*dense.masks[:-1], np.ascontiguousarray(dense.masks[-1][np.argsort(rows)])]
-    )
-    network = MaskedNetwork(cpu.MaskedTransform.from_masks(settings.options(reads, active), masks), rows)
+    if staircase is not None:
+        network = _network(settings, reads, active, staircase)
+        for i, (given, made) in enumerate(zip(dense.masks, network.masks(), strict=True)):
+            if not np.array_equal(given, made):
+                raise ValueError(f"masks[{i}]: expected the one that levels and degrees make, got another")
+    else:
+        rows = _output_rows(settings, len(active))
+        masks = list(dense.masks)
+        if rows is not None:
+            masks[-1] = np.ascontiguousarray(masks[-1][np.argsort(rows)])
+        network = MaskedNetwork(cpu.MaskedTransform.from_masks(settings.options(reads, active), masks), rows)
     _Masked.__init__(self, settings, network, dense.weights[0].dtype, network.pack(dense.weights, dense.biases))
+
+
+# ---- masked transforms in files -------------------------------------------------------------------------------------
+
+
+def _stored_layers(stored: Stored, columns: int, rows: int) -> _Dense:
+    """The layers of a network of so many inputs and outputs."""
+    weights: list[NDArray[Any]] = []
+    biases: list[NDArray[Any]] = []
+    masks: list[NDArray[np.bool_]] = []
+    while not weights or f"layers.{len(weights)}.weight" in stored:
+        name = f"layers.{len(weights)}"
+        weights.append(stored.array(f"{name}.weight", (None, columns)))
+        columns = weights[-1].shape[0]
+        biases.append(stored.array(f"{name}.bias", (columns,)))
+        masks.append(stored.array(f"{name}.mask", weights[-1].shape, bool))
+    if columns != rows:
+        raise ValueError(f"layers.{len(weights) - 1}.bias: expected shape ({rows},), got ({columns},)")
+    return _Dense(weights, biases, masks)
+
+
+def _stored_staircase(stored: Stored, settings: Settings, dense: _Dense) -> Staircase | None:
+    """Levels and degrees as a file gives them; None where they follow from the masks."""
+    levels, degrees = stored.take("levels"), stored.take("degrees")
+    if levels is None and degrees is None:
+        _check_derivable(dense.masks, settings)
+        return None
+    levels = check.integers("levels", levels, least=1, most=settings.features)
+    check.length("levels", levels, settings.features)
+    if not isinstance(degrees, list):
+        raise TypeError(f"degrees: expected a list with one list a hidden layer, got {type(degrees).__name__}")
+    check.length("degrees", degrees, len(dense.biases) - 1)
+    units = [check.integers(f"degrees[{i}]", d, most=settings.features) for i, d in enumerate(degrees)]
+    for i, (layer, bias) in enumerate(zip(units, dense.biases[:-1], strict=True)):
+        check.length(f"degrees[{i}]", layer, bias.size)
+    return Staircase(levels, units)
+
+
+def _check_derivable(masks: Sequence[NDArray[np.bool_]], settings: Settings) -> None:
+    """Refuse masks whose structure takes far more memory to derive than they themselves take.
+
+    The core notes for each unit what it reads, a bit a coordinate, and for each coordinate all that it depends on.
+    """
+    reads, active = masks[0].shape[1] - settings.context, masks[-1].shape[0] // settings.n_params
+    needed = sum(len(mask) for mask in masks) * reads // 8 + 8 * reads * active
+    most = max(2**30, 256 * sum(mask.size for mask in masks))
+    if needed > most:
+        raise ValueError(f"masks: expected what takes at most {most} bytes to derive a structure from, got {needed}")

@@ -1,0 +1,139 @@
+"""How an object states itself in a file: a header of JSON's types, beside arrays by name.
+
+A class takes part by the decorator `storable` and two methods:
+
+- ``_header(self)``: all that the named parameters do not say, in JSON's types; floats are kept exactly.
+- ``_from_file(cls, stored)``: the way back, from a `Stored`. **A size in a header is a claim**: it is compared with
+  the arrays at hand before anything of that size is made.
+
+Masks are arrays too (`Module._masks`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+
+__all__ = ["KINDS", "MOST_FEATURES", "Stored", "header_of", "storable"]
+
+KINDS: dict[str, Any] = {}  # by the name that files give them: the class's own
+
+MOST_FEATURES = 2**17  # of coordinates and of context columns; work may grow with their square
+
+_Class = TypeVar("_Class", bound=type)
+
+
+def storable(cls: _Class) -> _Class:
+    """List a class among those that files know."""
+    KINDS[cls.__name__] = cls
+    return cls
+
+
+def header_of(thing: Any) -> dict[str, Any]:
+    """The header of a transform, base or flow.
+
+    Raises:
+        TypeError: it is of a class that files do not know, as a subclass of your own.
+        ValueError: it is too large for a file.
+    """
+    kind = type(thing).__name__
+    if KINDS.get(kind) is not type(thing):
+        raise TypeError(f"{kind}: expected one of the classes that files know ({', '.join(sorted(KINDS))})")
+    if thing.features > MOST_FEATURES:
+        raise ValueError(f"{kind}: expected at most {MOST_FEATURES} features in a file, got {thing.features}")
+    return {"kind": kind, **thing._header()}
+
+
+class Stored:
+    """What a file holds of one object. Each piece is taken once; what nobody takes is an error.
+
+    Args:
+        header: The object's header, as JSON gave it.
+        arrays: Those of the whole file by their full names.
+        dtype: Of all parameters; None where there are none.
+        prefix: What the names of this object's arrays start with.
+    """
+
+    def __init__(
+        self, header: Any, arrays: dict[str, NDArray[Any]], dtype: np.dtype[Any] | None, prefix: str = ""
+    ) -> None:
+        """See the class."""
+        if not isinstance(header, dict):
+            raise TypeError(f"expected a JSON object, got {type(header).__name__}")
+        self._header = dict(header)
+        self._arrays = arrays
+        self._prefix = prefix
+        self.dtype = dtype
+
+    def build(self, family: type) -> Any:
+        """The object, which must be of the family; nothing in its header may be left."""
+        known = [name for name, cls in KINDS.items() if issubclass(cls, family)]
+        kind = check.choice("kind", self.take("kind"), sorted(known))
+        thing = KINDS[kind]._from_file(self)
+        self.close()
+        return thing
+
+    def close(self) -> None:
+        """Refuse keys that nobody took: they may change the meaning of others."""
+        if self._header:
+            raise ValueError(f"expected no key {min(self._header)!r}")
+
+    def take(self, key: str) -> Any:
+        """The value of a key."""
+        if key not in self._header:
+            raise ValueError(f"expected the key {key!r}, got {', '.join(map(repr, self._header)) or 'none'}")
+        return self._header.pop(key)
+
+    def size(self, key: str, *, least: int = 0) -> int:
+        """A number of features or of context columns."""
+        return check.integer(key, self.take(key), least=least, most=MOST_FEATURES)
+
+    def items(self, key: str) -> list[Any]:
+        """A list."""
+        value = self.take(key)
+        if not isinstance(value, list):
+            raise TypeError(f"{key}: expected a list, got {type(value).__name__}")
+        return value
+
+    def part(self, key: str, value: Any) -> Stored:
+        """The value of a key as an object with keys of its own."""
+        if not isinstance(value, dict):
+            raise TypeError(f"{key}: expected a JSON object, got {type(value).__name__}")
+        return Stored(value, self._arrays, self.dtype, self._prefix)
+
+    def child(self, key: str, family: type, prefix: str = "") -> Any:
+        """The object whose header is the value of a key, and whose arrays have one prefix more."""
+        return self._child(key, self.take(key), family, prefix)
+
+    def children(self, key: str, family: type) -> list[Any]:
+        """The objects of a list of headers; the arrays' prefixes count them."""
+        return [self._child(f"{key}[{i}]", header, family, f"{key}.{i}.") for i, header in enumerate(self.items(key))]
+
+    def _child(self, place: str, header: Any, family: type, prefix: str) -> Any:
+        try:
+            return Stored(header, self._arrays, self.dtype, self._prefix + prefix).build(family)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{place}: {error}") from error
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is an array of this name."""
+        return self._prefix + name in self._arrays
+
+    def array(self, name: str, shape: tuple[int | None, ...], dtype: Any = None) -> NDArray[Any]:
+        """An array of this shape (None: of any length), by default of the file's dtype."""
+        full, wanted = self._prefix + name, self.dtype if dtype is None else np.dtype(dtype)
+        if wanted is None:
+            raise ValueError("dtype: expected 'float32' or 'float64' where there are parameters, got None")
+        if full not in self._arrays:
+            raise ValueError(f"expected a tensor {full!r}, got none of that name")
+        array = self._arrays.pop(full)
+        if len(array.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
+            text = ", ".join("any" if n is None else str(n) for n in shape) + ("," if len(shape) == 1 else "")
+            raise ValueError(f"{full}: expected shape ({text}), got {array.shape}")
+        if array.dtype != wanted:
+            raise ValueError(f"{full}: expected {wanted}, got {array.dtype}")
+        return array
