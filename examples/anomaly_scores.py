@@ -1,9 +1,10 @@
 """Anomaly scores: what does not look like a gamma ray to the MAGIC telescope? (data/README.md)
 
-The telescope records showers of gamma rays among those of hadrons. A flow is fitted to gammas only, and scores an event
-by its negative log density: the less probable as a gamma, the higher. Printed are the area under the ROC curve (AUC:
-the probability that a hadron scores higher than a gamma that the flow did not see), and the share of hadrons that are
-rejected where 90 % of these gammas are kept; and both for a Gaussian, whose score is the Mahalanobis distance.
+The telescope records showers of gamma rays among those of hadrons (these are simulated). A flow is fitted to
+gammas only, and scores an event by its negative log density: the less probable as a gamma, the higher. Printed are the
+area under the ROC curve (AUC: the probability that a hadron scores higher than a gamma that the flow did not see), and
+the share of hadrons that are rejected where 90 % of these gammas are kept; and both for a Gaussian, whose score is the
+Mahalanobis distance.
 
     python examples/anomaly_scores.py [--epochs 40] [--seed 0] [--output anomaly_scores.png]
 

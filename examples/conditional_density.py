@@ -23,19 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
+from headrace.demo import load_stars
 
-DATA = Path(__file__).parent / "data"
 BINS = 40
 HALF_WIDTHS = {0.5: 0.6744898, 0.9: 1.6448536}  # of the intervals of a standard normal that hold these shares
 SLICES = (0.3, 0.65, 1.05)  # colours at which the picture cuts
-
-
-def load_stars() -> tuple[NDArray[Any], NDArray[Any]]:
-    """Stars to fit and stars held out: columns colour, magnitude."""
-    with np.load(DATA / "hr_stars.npz") as file:
-        stars = file["stars"]
-    with np.load(DATA / "hr_maf.npz") as file:
-        return stars, file["held_out"].astype("float32")
 
 
 def normal_log_density(distance: NDArray[Any], deviation: Any) -> NDArray[Any]:

@@ -49,12 +49,14 @@ def test_every_example_is_tested():
 
 
 def test_fit_density(run, tmp_path):
-    """Five epochs are enough to beat the other library's flow less a tenth of a nat, and the Gaussian by far."""
-    status, out = run("fit_density", "--epochs", 5, "--output", tmp_path / "fit.png")
+    """Three epochs are enough to be far better than the Gaussian, and as good as kernels less a twentieth of a nat."""
+    status, out = run("fit_density", "--epochs", 3, "--output", tmp_path / "fit.png")
     assert status == 0
-    reached, gaussian, other = numbers("NSF #   Gaussian #   a MAF fitted by another library #", out)
-    assert reached > other - 0.1
-    assert reached > gaussian + 0.7
+    reached = {name: numbers(f"  {name:<15} #", out)[0] for name in ("Gaussian", "kernel density", "MAF", "NSF")}
+    for name in ("MAF", "NSF"):
+        assert reached[name] > reached["Gaussian"] + 0.7
+        assert reached[name] > reached["kernel density"] - 0.05
+    assert (tmp_path / "fit.png").exists() or "picture: skipped" in out
 
 
 def test_score_and_sample(run, tmp_path):
@@ -146,7 +148,6 @@ def test_the_events_are_those_of_the_telescope():
         ("conditional_density", ["--epochs", 1]),
         ("simulation_based_inference", ["--simulations", 500, "--epochs", 1]),
         ("anomaly_scores", ["--epochs", 1]),
-        ("fit_density", ["--epochs", 1]),
         ("score_and_sample", ["--stars", 500]),
     ],
 )
