@@ -20,7 +20,7 @@ DOCS = Path(__file__).resolve().parent
 INDEX = """# Gallery
 
 Pictures made by the scripts in `examples/` while these pages were built, with what the scripts print. Each runs in
-seconds on two cores.
+under a minute on two cores.
 
 ::::{{grid}} 1 1 2 2
 :gutter: 3
