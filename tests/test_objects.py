@@ -27,7 +27,7 @@ def test_a_copy_has_parameters_of_its_own(duplicate):
 
 
 def test_pickling_is_refused_with_the_reason():
-    with pytest.raises(TypeError, match="cannot be pickled"):
+    with pytest.raises(TypeError, match=r"Flow cannot be pickled; use \.save\(path\) and headrace\.load\(path\)"):
         pickle.dumps(small_flow())
 
 

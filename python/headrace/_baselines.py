@@ -11,7 +11,8 @@ __all__ = ["choose_bandwidth", "gaussian_log_prob", "kernel_log_prob"]
 
 Array64 = NDArray[np.float64]
 
-BANDWIDTHS: tuple[float, ...] = tuple(np.geomspace(0.03, 0.5, 13).round(4).tolist())  # of the kernels, in units of the data's own spread
+# Of the kernels, in units of the data's own spread.
+BANDWIDTHS: tuple[float, ...] = tuple(np.geomspace(0.03, 0.5, 13).round(4).tolist())
 JUDGED = 1000  # rows by which a bandwidth is chosen
 _TILE = 16  # rows at a time: with 50,000 points their distances fit into a cache
 

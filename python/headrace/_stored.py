@@ -24,6 +24,8 @@ KINDS: dict[str, Any] = {}  # by the name that files give them: the class's own
 
 MOST_FEATURES = 2**17  # of coordinates and of context columns; work may grow with their square
 
+Layers = tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]
+
 _Class = TypeVar("_Class", bound=type)
 
 
@@ -119,10 +121,6 @@ class Stored:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{place}: {error}") from error
 
-    def __contains__(self, name: str) -> bool:
-        """Whether there is an array of this name."""
-        return self._prefix + name in self._arrays
-
     def array(self, name: str, shape: tuple[int | None, ...], dtype: Any = None) -> NDArray[Any]:
         """An array of this shape (None: of any length), by default of the file's dtype."""
         full, wanted = self._prefix + name, self.dtype if dtype is None else np.dtype(dtype)
@@ -137,3 +135,19 @@ class Stored:
         if array.dtype != wanted:
             raise ValueError(f"{full}: expected {wanted}, got {array.dtype}")
         return array
+
+    def layers(self, columns: int, rows: int, *, masked: bool = True) -> Layers:
+        """``(weights, biases, masks)`` of a network of so many inputs and outputs; without masks if it has none."""
+        weights: list[NDArray[Any]] = []
+        biases: list[NDArray[Any]] = []
+        masks: list[NDArray[np.bool_]] = []
+        while not weights or f"{self._prefix}layers.{len(weights)}.weight" in self._arrays:
+            name = f"layers.{len(weights)}"
+            weights.append(self.array(f"{name}.weight", (None, columns)))
+            columns = len(weights[-1])
+            biases.append(self.array(f"{name}.bias", (columns,)))
+            if masked:
+                masks.append(self.array(f"{name}.mask", weights[-1].shape, bool))
+        if columns != rows:
+            raise ValueError(f"{self._prefix}{name}.bias: expected shape ({rows},), got ({columns},)")
+        return weights, biases, masks

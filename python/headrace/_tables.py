@@ -118,9 +118,9 @@ class _Array(Source):
     def __init__(self, path: str, name: str | None) -> None:
         self.path, self.names = path, None
         try:
-            content = np.load(path, allow_pickle=False)
-            if isinstance(content, np.lib.npyio.NpzFile):
-                with content:
+            with open(path, "rb") as file:
+                content = np.load(file, allow_pickle=False)
+                if isinstance(content, np.lib.npyio.NpzFile):
                     content = content[self._choose(content.files, name)]
         except (EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
             if isinstance(error, _NoSuchArray):

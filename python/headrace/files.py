@@ -10,7 +10,6 @@ import io
 import json
 import math
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -188,8 +187,8 @@ def _build(stream: BinaryIO, size: int) -> Any:
     number = check.integer("format", header.pop("format"), least=1)
     if number > FORMAT:
         raise ValueError(
-            f"file format {number}, written by headrace {written_by}, but this is headrace {cpu.__version__}, which reads "
-            f"formats up to {FORMAT}; upgrade it (pip install --upgrade headrace)"
+            f"file format {number}, written by headrace {written_by}; headrace {cpu.__version__} reads formats up to "
+            f"{FORMAT}: upgrade it (pip install --upgrade headrace)"
         )
     _check_tensors(entries, size - len(raw))
     try:
@@ -240,7 +239,8 @@ def _container_header(stream: BinaryIO, size: int) -> tuple[bytes, dict[str, Any
 def _check_tensors(entries: dict[str, Any], available: int) -> None:
     """Types, shapes and places of the tensors: they fill the rest of the file without gaps and overlaps."""
     places = []
-    for name, entry in entries.items():
+    for full_name, entry in entries.items():
+        name = full_name[:100]  # for messages
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
             raise ValueError(f"{name}: expected an object of dtype, shape and data_offsets")
         dtype = check.choice(f"{name}: dtype", entry["dtype"], tuple(_ITEMSIZES))
@@ -319,5 +319,6 @@ def _parse(text: str, name: str) -> Any:
 def _depth(text: str) -> int:
     """The depth of brackets in JSON, found without going into it; exact up to the first error of syntax."""
     outside = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
-    steps = np.array([1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", outside)], np.int64)
-    return int(steps.cumsum().max(initial=0))
+    codes = np.frombuffer(outside.encode("utf-8", "replace"), np.uint8)
+    opened, closed = (codes == ord("[")) | (codes == ord("{")), (codes == ord("]")) | (codes == ord("}"))
+    return int(np.cumsum(opened.astype(np.int8) - closed.astype(np.int8), dtype=np.int32).max(initial=0))

@@ -299,7 +299,7 @@ class MaskedAutoregressive(_Masked):
     def _from_file(cls, stored: Stored) -> Self:
         settings = Settings.from_file(stored)
         n = settings.features
-        dense = _stored_layers(stored, n + settings.context, n * settings.n_params)
+        dense = _Dense(*stored.layers(n + settings.context, n * settings.n_params))
         self = cls.__new__(cls)
         _from_dense(self, settings, dense, range(n), range(n), _stored_staircase(stored, settings, dense))
         return self
@@ -414,7 +414,7 @@ class Coupling(_Masked):
         settings = Settings.from_file(stored, reads="data")
         passive = stored.items("passive")
         rows = max(settings.features - len(passive), 0) * settings.n_params
-        dense = _stored_layers(stored, len(passive) + settings.context, rows)
+        dense = _Dense(*stored.layers(len(passive) + settings.context, rows))
         self = cls.__new__(cls)
         self._passive, active = _sides(passive, settings.features)
         _from_dense(self, settings, dense, self._passive, active, _stored_staircase(stored, settings, dense))
@@ -666,22 +666,6 @@ def _from_dense(
 
 
 # ---- masked transforms in files -------------------------------------------------------------------------------------
-
-
-def _stored_layers(stored: Stored, columns: int, rows: int) -> _Dense:
-    """The layers of a network of so many inputs and outputs."""
-    weights: list[NDArray[Any]] = []
-    biases: list[NDArray[Any]] = []
-    masks: list[NDArray[np.bool_]] = []
-    while not weights or f"layers.{len(weights)}.weight" in stored:
-        name = f"layers.{len(weights)}"
-        weights.append(stored.array(f"{name}.weight", (None, columns)))
-        columns = weights[-1].shape[0]
-        biases.append(stored.array(f"{name}.bias", (columns,)))
-        masks.append(stored.array(f"{name}.mask", weights[-1].shape, bool))
-    if columns != rows:
-        raise ValueError(f"layers.{len(weights) - 1}.bias: expected shape ({rows},), got ({columns},)")
-    return _Dense(weights, biases, masks)
 
 
 def _stored_staircase(stored: Stored, settings: Settings, dense: _Dense) -> Staircase | None:

@@ -1,0 +1,113 @@
+"""One flow or transform for each kind that files know, used by the tests of files and by tests/files/make.py."""
+
+import numpy as np
+
+import cases
+import headrace as hr
+
+ROWS = 20
+
+
+def fitted(flow, *key):
+    """After a short fit: standardised data and context, and weights that are not near the identity."""
+    x = 3.0 + 2.0 * cases.rows(200, flow.features, "float64", "fit", *key)
+    context = 1.0 + 5.0 * cases.rows(200, flow.context, "float64", "fit context", *key) if flow.context else None
+    flow.fit(x, context, epochs=1, progress=False)
+    return cases.randomise(flow, 0.2, *key)
+
+
+def foreign(features, dtype, **more):
+    """A network of masks that no degrees make, with dead units and zeros, its outputs in an order of its own."""
+    dense = cases.made(
+        features,
+        (6, 8),
+        change=lambda masks, g: cases.kill_units(cases.pin_zeros(masks, g), g),
+        outputs=("scale", "shift"),
+        layout="blocked",
+        **more,
+    ).astype(dtype)
+    return hr.MaskedAutoregressive.from_dense(
+        *dense.arrays,
+        outputs=dense.outputs,
+        layout=dense.layout,
+        context=dense.context,
+        scale="softplus",
+        slope=0.0123456789,
+        formula="to_latent",
+        reads="latent",
+        activation="gelu",
+    )
+
+
+def separate_networks(dtype):
+    """A coupling whose shift and scale come from separate networks: one with blocks in its masks."""
+    masks = [np.ones((8, 3), bool), np.kron(np.eye(2), np.ones((2, 4))) > 0]
+    dense = cases.fill(masks, cases.rng("separate"), context=1).astype(dtype)
+    return hr.Coupling.from_dense(
+        *dense.arrays, features=4, passive=[3, 1], context=1, layout="blocked", scale="exp", activation="silu"
+    )
+
+
+def everything(dtype):
+    """Every transform in one chain."""
+    chain = [
+        foreign(4, dtype, context=1),
+        hr.Permutation([2, 0, 3, 1]),
+        hr.Inverse(hr.Inverse(hr.Inverse(separate_networks(dtype)))),
+        hr.Inverse(hr.Standardize([0.1, -0.2, 1e-3, 1 / 3], [0.7, 1.1, 2 / 3, 1.0])),
+        hr.Coupling(4, [], (6,), map="additive", activation="tanh", context=1, dtype=dtype),
+        hr.MaskedAutoregressive(4, (5,), map="rq_spline", bins=3, bound=4.5, order=[2, 3, 1, 0], dtype=dtype),
+        hr.MaskedAutoregressive(4, (), scale="sigmoid", reads="latent", activation="elu", dtype=dtype),
+        hr.Standardize([1e6, 0.0, -3.0, 0.1], [1e3, 1.0, 0.3, 1e-3]),
+    ]
+    scale = (np.array([0.1]), np.array([3.0]))
+    flow = hr.Flow(chain, hr.Logistic(4), dtype=dtype, standardize_context=scale)
+    return cases.randomise(flow, 0.2, "everything")
+
+
+def on_normal(dtype, trainable):
+    base = hr.Normal(3, [0.1, -5.0, 1e4], [0.3, 1.0, 1e3], trainable=trainable)
+    flow = hr.Flow([hr.Coupling(3, [0], (6,), dtype=dtype)], base, dtype=dtype)
+    return flow if not trainable else cases.randomise(flow, 0.2, "normal")
+
+
+# name -> what makes it from a dtype; a new kind adds its line here and its files to tests/files.
+EXAMPLES = {
+    "maf": lambda dtype: fitted(hr.MAF(3, transforms=2, hidden=(7, 8), dtype=dtype), "maf"),
+    "maf-context": lambda dtype: fitted(hr.MAF(3, 2, transforms=2, hidden=(8,), scale="exp", dtype=dtype), "context"),
+    "iaf": lambda dtype: fitted(hr.IAF(3, transforms=2, hidden=(8,), activation="softplus", dtype=dtype), "iaf"),
+    "realnvp": lambda dtype: fitted(hr.RealNVP(3, 1, transforms=2, hidden=(8,), dtype=dtype), "realnvp"),
+    "realnvp-one-feature": lambda dtype: fitted(hr.RealNVP(1, transforms=1, hidden=(4,), dtype=dtype), "one"),
+    "nsf": lambda dtype: fitted(hr.NSF(2, transforms=2, hidden=(8,), bins=4, dtype=dtype), "nsf"),
+    "nsf-coupling": lambda dtype: fitted(hr.NSF(3, transforms=2, hidden=(6,), coupling=True, dtype=dtype), "couplings"),
+    "everything": everything,
+    "normal": lambda dtype: on_normal(dtype, True),
+    "normal-fixed": lambda dtype: on_normal(dtype, False),
+    "base-alone": lambda dtype: hr.Flow([], hr.StandardNormal(2), dtype=dtype),
+    "masked-alone": lambda dtype: foreign(4, dtype, context=2),
+    "coupling-alone": lambda dtype: cases.randomise(hr.Coupling(4, [2, 0], (6,), dtype=dtype), 0.2, "coupling"),
+    "inverse-alone": lambda dtype: hr.Inverse(separate_networks(dtype)),
+}
+
+
+def inputs_of(module):
+    """Rows and context to try a flow or transform on: of the size of its data."""
+    generator = cases.rng("inputs", module.features, module.context)
+    kind = np.dtype(module.dtype or np.float64)
+    context = generator.standard_normal((ROWS, module.context)).astype(kind) if module.context else None
+    x = generator.standard_normal((ROWS, module.features)).astype(kind)
+    if isinstance(module, hr.Flow):
+        x = module.to_data(x, context)[0]  # likely rows, however the data were standardised
+    return x, context
+
+
+def results_of(module, x, context):
+    """What a module makes of rows: each as an array of float64 by name."""
+    if isinstance(module, hr.Flow):
+        z, log_det = module.to_latent(x, context)
+        results = {"log_prob": module.log_prob(x, context), "z": z, "log_det": log_det}
+    else:
+        z, log_det = module.inverse(x, context)
+        x_of_x, log_det_of_x = module.forward(x, context)
+        results = {"z": z, "log_det": log_det, "forward": x_of_x, "forward_log_det": log_det_of_x}
+    return {name: np.asarray(array, np.float64) for name, array in results.items()}

@@ -1,0 +1,80 @@
+"""A reader of headrace's files without headrace, written from docs/files.md alone, onto the reference."""
+
+import json
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+import reference
+
+
+class InStandardUnits:
+    """A flow whose networks read (context - mean) / std."""
+
+    def __init__(self, flow, mean, std):
+        self.flow, self.mean, self.std = flow, np.asarray(mean), np.asarray(std)
+
+    def log_prob(self, x, context):
+        return self.flow.log_prob(x, (np.asarray(context, np.float64) - self.mean) / self.std)
+
+    def to_latent(self, x, context):
+        return self.flow.to_latent(x, (np.asarray(context, np.float64) - self.mean) / self.std)
+
+
+def read(path):
+    """A reference flow or transform."""
+    with safetensors.safe_open(path, "numpy") as file:
+        header = json.loads(file.metadata()["headrace"])
+    assert header["format"] == 1
+    tensors = safetensors.numpy.load_file(path)
+    if "transforms" not in header:
+        return _transform(header, tensors, "")
+    chain = [_transform(part, tensors, f"transforms.{i}.") for i, part in enumerate(header["transforms"])]
+    flow = reference.Flow(chain, _base(header["base"], tensors))
+    scale = header["standardize_context"]
+    return flow if scale is None else InStandardUnits(flow, scale["mean"], scale["std"])
+
+
+def _base(header, tensors):
+    if header["kind"] != "Normal":
+        return {"StandardNormal": reference.StandardNormal, "Logistic": reference.Logistic}[header["kind"]]()
+    if not header["trainable"]:
+        return reference.Normal(np.array(header["loc"]), np.array(header["scale"]))
+    return reference.Normal(
+        tensors["base.loc"].astype(np.float64), np.exp(tensors["base.log_scale"].astype(np.float64))
+    )
+
+
+def _transform(header, tensors, prefix):
+    kind = header["kind"]
+    if kind == "Inverse":
+        return reference.Inverse(_transform(header["transform"], tensors, prefix))
+    if kind == "Permutation":
+        return reference.Permutation(header["order"])
+    if kind == "Standardize":
+        return reference.Standardize(np.array(header["mean"]), np.array(header["std"]))
+    layers = sum(name.startswith(f"{prefix}layers.") and name.endswith(".weight") for name in tensors)
+    lists = [[tensors[f"{prefix}layers.{i}.{what}"] for i in range(layers)] for what in ("weight", "bias", "mask")]
+    network = reference.Network(*lists, header["activation"])
+    settings = {key: header[key] for key in ("map", "scale", "slope", "formula", "bound", "layout")}
+    settings["outputs"] = tuple(header["outputs"])
+    context = header["context"]
+    if kind == "Coupling":
+        transform = reference.Coupling(network, header["features"], header["passive"], **settings)
+    else:
+        transform = reference.MaskedAutoregressive(network, reads=header["reads"], **settings)
+    return transform if context else _WithoutContext(transform)
+
+
+class _WithoutContext:
+    """A transform that takes none, in a flow whose others do."""
+
+    def __init__(self, transform):
+        self.transform = transform
+
+    def forward(self, z, context=None):
+        return self.transform.forward(z)
+
+    def inverse(self, x, context=None):
+        return self.transform.inverse(x)
