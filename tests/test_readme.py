@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import cases
+import headrace as hr
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -39,9 +40,9 @@ def by_name(pages):
 @pytest.mark.filterwarnings("default")  # as a reader would run it
 @pytest.mark.parametrize("page", by_name(page for page in PAGES if blocks(page, "python")))
 def test_python_runs(page, tmp_path, monkeypatch):
-    """All blocks of a page, one after the other, as a reader would type them."""
+    """All blocks of a page, one after the other, as a reader would type them; `hr` and a `flow` are taken as given."""
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": "page"}
+    names = {"__name__": "page", "np": np, "hr": hr, "flow": hr.MAF(2)}
     for i, code in enumerate(blocks(page, "python")):
         if not any(name == page.name and line in code for name, line in NOT_RUN):
             exec(compile(code, f"{page.name}, python block {i}", "exec"), names)
@@ -142,8 +143,6 @@ def test_the_picture_is_what_its_script_draws():
 
 
 def test_every_public_name_has_its_place_in_the_api_page():
-    import headrace as hr
-
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     described = set(re.findall(r"^\.\. auto(?:class|function|exception|data):: (\w+)$", text, flags=re.MULTILINE))
     modules = set(re.findall(r"^\.\. automodule:: headrace\.(\w+)$", text, flags=re.MULTILINE))
