@@ -22,6 +22,8 @@ TEXTS = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "bench" / "README.md", ROOT / "ex
 # Code that needs more than this repository, by page and a line of it.
 NOT_RUN = {("training.md", "from bench import datasets"): "the tables of wine are not in the repository"}
 
+OPTIONAL = "torch|jax|pandas|sklearn"  # a page that imports one of these is not run where it is missing
+
 
 def blocks(page, language):
     """The fenced blocks of a language, in order."""
@@ -41,6 +43,8 @@ def by_name(pages):
 @pytest.mark.parametrize("page", by_name(page for page in PAGES if blocks(page, "python")))
 def test_python_runs(page, tmp_path, monkeypatch):
     """All blocks of a page, one after the other, as a reader would type them; `hr` and a `flow` are taken as given."""
+    for module in re.findall(rf"^import ({OPTIONAL})$", "".join(blocks(page, "python")), flags=re.MULTILINE):
+        pytest.importorskip(module)
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page", "np": np, "hr": hr, "flow": hr.MAF(2)}
     for i, code in enumerate(blocks(page, "python")):
