@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import settings
 
+import frameworks
 import headrace as hr
 from cases import DTYPES
 
@@ -22,3 +23,16 @@ def set_threads():
     before = hr.get_num_threads()
     yield hr.set_num_threads
     hr.set_num_threads(before)
+
+
+@pytest.fixture(params=frameworks.NAMES)
+def framework(request):
+    """Each array framework; JAX with its numbers of 64 bits."""
+    found = frameworks.load(request.param)
+    if found.name != "jax":
+        yield found
+        return
+    before = found.module.config.jax_enable_x64
+    found.module.config.update("jax_enable_x64", True)
+    yield found
+    found.module.config.update("jax_enable_x64", before)

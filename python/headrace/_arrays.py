@@ -1,4 +1,8 @@
-"""Arrays in and out: the only file that knows array frameworks (so far NumPy).
+"""Arrays in and out: the only file that knows array frameworks.
+
+A call opens all that it is given through one `Caller`, as NumPy views of the same memory, and gives its results back
+through it, in the framework of what it was given. No framework is imported here: whoever holds a tensor has imported
+torch.
 
 Flows and transforms take float32 or float64 in any strides and are never handed a copy; the functional kernels of
 `headrace.ops` and every `out=` are strict.
@@ -6,64 +10,376 @@ Flows and transforms take float32 or float64 in any strides and are never handed
 
 from __future__ import annotations
 
+import math
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+Array = Any
+"""An array of NumPy, or of PyTorch or JAX on the CPU; as an input also a pandas frame (docs/arrays.md)."""
+
 Matrix = NDArray[np.float32] | NDArray[np.float64]
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_VJPS = "gradients come from log_prob_vjp, to_data_vjp and the other methods in _vjp"
 
 
-def _numpy(name: str, value: Any) -> NDArray[Any]:
-    if type(value) is np.ndarray:
-        return value
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name}: expected a NumPy array, got a masked array; call {name}.filled(...) or drop masked rows"
-        )
+class _NumPy:
+    """NumPy arrays, and what is read like them: pandas frames, and CPU memory of others through DLPack."""
+
+    kind = "a NumPy array"
+    make, floats = "np.asarray({})", "{}.astype('float64')"
+    immutable = False
+    empty: Callable[..., NDArray[Any]] = staticmethod(np.empty)  # (shape, dtype): memory for a result
+
+    def view(self, name: str, value: Any) -> NDArray[Any]:
+        """The same memory as a NumPy array, or an error that says what to call."""
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError(
+                f"{name}: expected a NumPy array, got a masked array; call {name}.filled(...) or drop masked rows"
+            )
+        if isinstance(value, np.ndarray):
+            return np.asarray(value)
+        return _frame(name, value) if _is_pandas(value) else _exchanged(name, value)
+
+    def give(self, array: NDArray[Any], like: Any) -> Any:
+        """A result in this framework, on the device of `like`, on the same memory."""
+        return array
+
+    def written(self, value: Any) -> None:
+        """Called when an array of the user's own was written to."""
+
+
+class _Torch(_NumPy):
+    """PyTorch tensors on the CPU."""
+
+    kind = "a PyTorch tensor"
+    make, floats = "torch.asarray({})", "{}.float()"
+
+    def view(self, name: str, value: Any) -> NDArray[Any]:
+        torch = sys.modules["torch"]
+        if value.requires_grad:
+            raise TypeError(
+                f"{name}: expected a tensor that requires no gradient, as it would be lost; call {name}.detach(); "
+                f"{_VJPS}"
+            )
+        device = value.device
+        if device.type == "meta":
+            raise TypeError(f"{name}: expected a tensor with numbers, got one on the meta device; make one on the CPU")
+        if device.type != "cpu":
+            raise _elsewhere(name, "a tensor", device, f"{name}.cpu()")
+        if value.layout is not torch.strided:
+            raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}; call {name}.to_dense()")
+        if value.dtype not in (torch.float32, torch.float64):
+            call = "{}.dequantize()" if value.is_quantized else "{}.real" if value.is_complex() else self.floats
+            raise _wrong_dtype(name, value.dtype, call)
+        if value.is_neg():
+            raise TypeError(
+                f"{name}: expected numbers as they are in memory, got a view that negates them; call "
+                f"{name}.resolve_neg()"
+            )
+        if torch.autograd.forward_ad.unpack_dual(value).tangent is not None:
+            raise TypeError(f"{name}: expected a tensor without a tangent, as it would be lost; {_VJPS}")
+        try:
+            array: NDArray[Any] = value.numpy()
+        except (RuntimeError, TypeError) as error:  # vmap, fake tensors, nested ones
+            raise TypeError(
+                f"{name}: expected a tensor that NumPy can read, got {_type(value)} ({error}); call headrace "
+                f"outside of torch.func; {_VJPS}"
+            ) from None
+        return array
+
+    def give(self, array: NDArray[Any], like: Any) -> Any:
+        return sys.modules["torch"].from_numpy(array)
+
+    def written(self, value: Any) -> None:
+        if not value.is_inference():  # autograd then refuses to use what it kept of it
+            sys.modules["torch"].autograd.graph.increment_version(value)
+
+
+class _Jax(_NumPy):
+    """JAX arrays on one CPU device."""
+
+    kind = "a JAX array"
+    make, floats = "jax.numpy.asarray({})", "{}.astype('float32')"
+    immutable = True
+
+    def view(self, name: str, value: Any) -> NDArray[Any]:
+        jax = sys.modules["jax"]
+        if isinstance(value, jax.core.Tracer):
+            raise TypeError(
+                f"{name}: expected a JAX array with numbers, got a tracer, as inside of jit, grad and vmap; call "
+                f"headrace through jax.pure_callback; {_VJPS}"
+            )
+        if value.is_deleted():
+            raise TypeError(f"{name}: expected a JAX array with numbers, got one that was deleted or donated")
+        devices = value.devices()
+        if len(devices) != 1 or next(iter(devices)).platform != "cpu":
+            given = ", ".join(sorted(map(str, devices)))
+            raise _elsewhere(name, "an array", given, f"jax.device_put({name}, jax.devices('cpu')[0])")
+        try:
+            return np.asarray(value)
+        except TypeError as error:  # keys of random numbers
+            raise TypeError(f"{name}: expected a JAX array that NumPy can read ({error})") from None
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Memory that JAX can take over, which it does at addresses that are multiples of 64 alone."""
+        if dtype == np.float64 and not sys.modules["jax"].config.jax_enable_x64:
+            raise TypeError(
+                "results: expected a dtype that JAX can hold, got float64 while jax_enable_x64 is off; call "
+                "jax.config.update('jax_enable_x64', True), or .astype('float32') of the flow or transform"
+            )
+        size = math.prod(shape) * dtype.itemsize
+        memory = np.empty(size + 63, np.uint8)
+        return np.ndarray(shape, dtype, memory, -memory.ctypes.data % 64)
+
+    def give(self, array: NDArray[Any], like: Any) -> Any:
+        return sys.modules["jax"].numpy.from_dlpack(array, device=next(iter(like.devices())))
+
+
+_NUMPY, _TORCH, _JAX = _NumPy(), _Torch(), _Jax()
+
+
+class Caller:
+    """Who gave the arrays of one call: all of one framework, in which the results are given back."""
+
+    # As long as nothing is given; not set for each call, which may take a microsecond.
+    _framework: _NumPy = _NUMPY
+    _name = ""  # of the first array
+    _first: Any = None
+    _out: Any = None
+    one_context = False  # whether the context was one row without an axis for rows
+
+    def open(self, name: str, value: Any) -> NDArray[Any]:
+        """`value` as a NumPy array on the same memory, checked to be float32 or float64."""
+        if type(value) is np.ndarray:
+            framework, array = _NUMPY, value
+        else:
+            framework = _framework_of(name, value)
+            array = framework.view(name, value)
+        if not self._name:
+            self._framework, self._name, self._first = framework, name, value
+        elif framework is not self._framework:
+            given, source = framework.kind, name
+            if framework is _NUMPY and not isinstance(value, np.ndarray):
+                given, source = _type(value), f"{name}.to_numpy()" if _is_pandas(value) else f"np.from_dlpack({name})"
+            raise TypeError(
+                f"{name}: expected {self._framework.kind}, as for {self._name}, got {given}; call "
+                f"{self._framework.make.format(source)}"
+            )
+        if array.dtype not in _FLOATS:
+            raise _wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else framework.floats)
+        return array
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Memory for a result."""
+        return self._framework.empty(shape, dtype)
+
+    def output(
+        self, out: Any, dtype: np.dtype[Any], shape: tuple[int, ...], inputs: tuple[NDArray[Any] | None, ...]
+    ) -> NDArray[Any]:
+        """Memory for a result: new, or that of `out`, which may overlap with no input."""
+        if out is None:
+            return self._framework.empty(shape, dtype)
+        array = self._writable("out", out, shape, dtype)
+        if any(_overlap(array, a) for a in inputs):
+            raise ValueError("out: expected memory of its own, got an overlap")
+        self._out = out
+        return array
+
+    def output_pair(
+        self,
+        out: Any,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+        other_shape: tuple[int, ...],
+        inputs: tuple[NDArray[Any] | None, ...],
+        *,
+        in_place: str = "",
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Memory for two results; where `in_place` names the first input, the first result may overwrite it."""
+        if out is None:
+            empty = self._framework.empty
+            return empty(shape, dtype), empty(other_shape, dtype)
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise TypeError(f"out: expected a tuple of two arrays, got {_type(out)}")
+        first = self._writable("out[0]", out[0], shape, dtype)
+        second = self._writable("out[1]", out[1], other_shape, dtype)
+        others = inputs[1:] if in_place and _same(first, inputs[0]) else inputs
+        if any(_overlap(first, a) for a in others) or any(_overlap(second, a) for a in (first, *inputs)):
+            exception = f", or {in_place} itself for the value" if in_place else ""
+            raise ValueError(f"out: expected memory of its own{exception}, got an overlap")
+        self._out = out
+        return first, second
+
+    def _writable(self, name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        framework = self._framework if value is None else _framework_of(name, value)
+        if self._framework.immutable or framework.immutable:
+            raise TypeError(f"{name}: expected None, as JAX arrays cannot be written to, got {_type(value)}")
+        array = self.open(name, value)
+        if framework is _NUMPY and not isinstance(value, np.ndarray):
+            raise TypeError(f"{name}: expected a NumPy array or a PyTorch tensor to write into, got {_type(value)}")
+        exact(name, array, shape, dtype)
+        if not array.flags.writeable:
+            raise ValueError(f"{name}: expected a writable array, got a read-only one")
+        return array
+
+    def give(self, array: NDArray[Any]) -> Any:
+        """A result for the caller: `out` itself where that was given."""
+        if self._out is not None:
+            self._framework.written(self._out)
+            return self._out
+        return array if self._framework is _NUMPY else self._framework.give(array, self._first)
+
+    def give_pair(self, first: NDArray[Any], second: NDArray[Any]) -> tuple[Any, Any]:
+        """Two results for the caller: the tuple `out` itself where that was given."""
+        out: tuple[Any, Any] | None = self._out
+        if out is not None:
+            for array in out:
+                self._framework.written(array)
+            return out
+        if self._framework is _NUMPY:
+            return first, second
+        return self._framework.give(first, self._first), self._framework.give(second, self._first)
+
+
+# ---- what is given ---------------------------------------------------------------------------------------------------
+
+
+def _class_of(module: str, name: str) -> Any:
+    """A class of a framework, as isinstance takes it; nothing is an instance if the framework was not imported."""
+    return getattr(sys.modules.get(module), name, ())
+
+
+def _framework_of(name: str, value: Any) -> _NumPy:
     if isinstance(value, np.ndarray):
-        return np.asarray(value)
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        return _NUMPY
+    if isinstance(value, _class_of("torch", "Tensor")):
+        return _TORCH
+    if isinstance(value, _class_of("jax", "Array")):
+        return _JAX
+    kind = type(value)
+    if _is_pandas(value) or hasattr(kind, "__dlpack_device__") or hasattr(kind, "__cuda_array_interface__"):
+        return _NUMPY
     hint = ""
-    if getattr(value, "requires_grad", False):
-        hint = "; it requires a gradient, which would be lost: call .detach().numpy() if none is wanted"
-    elif isinstance(value, (list, tuple, int, float)):
+    if isinstance(value, (list, tuple, int, float)):
         hint = f"; call np.asarray({name}, dtype='float64')"
-    elif hasattr(value, "__array__"):
+    elif hasattr(kind, "__array__"):
         hint = f"; call np.asarray({name})"
-    given = "None" if value is None else kind
-    raise TypeError(f"{name}: expected a NumPy array of float32 or float64, got {given}{hint}")
+    given = "None" if value is None else _type(value)
+    raise TypeError(
+        f"{name}: expected an array of float32 or float64 (of NumPy, PyTorch or JAX, or a pandas frame), got {given}"
+        f"{hint}"
+    )
 
 
-def _floats(name: str, array: NDArray[Any]) -> None:
-    if array.dtype not in _FLOATS:
+def is_array(value: Any) -> bool:
+    """Whether it is of a kind that can be opened."""
+    try:
+        _framework_of("", value)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_pandas(value: Any) -> bool:
+    return isinstance(value, (_class_of("pandas", "DataFrame"), _class_of("pandas", "Series")))
+
+
+def _frame(name: str, frame: Any) -> NDArray[Any]:
+    """The numbers of a pandas frame or series; pandas copies a frame that it keeps in several pieces."""
+    named = frame.dtypes.items() if frame.ndim == 2 else [(frame.name, frame.dtype)]
+    dtypes = set()
+    for label, dtype in named:
+        if not isinstance(dtype, np.dtype) or dtype not in _FLOATS:
+            raise TypeError(
+                f"{name}: expected columns of float32 or float64, got {dtype} in column {label!r}; call "
+                f"{name}.astype('float64') if that is meant, or choose columns of floats"
+            )
+        dtypes.add(dtype)
+    if len(dtypes) > 1:
         raise TypeError(
-            f"{name}: expected dtype float32 or float64, got {array.dtype}; "
-            f"call {name}.astype('float64') if that is meant"
+            f"{name}: expected columns of one dtype, got float32 and float64; call {name}.astype('float64')"
         )
+    array: NDArray[Any] = frame.to_numpy(dtypes.pop() if dtypes else np.float64)
+    return array
 
 
-def matrix(name: str, value: Any, columns: int) -> Matrix:
-    """`value` itself, checked to be (rows, columns) of float32 or float64."""
-    array = _numpy(name, value)
-    _floats(name, array)
+def _exchanged(name: str, value: Any) -> NDArray[Any]:
+    """The memory of an object of another library, if it is the CPU's; that of a device is not touched."""
+    call = f"copy it there, as by cupy.asnumpy({name})"
+    if not hasattr(type(value), "__dlpack_device__"):
+        raise _elsewhere(name, _type(value), "a CUDA device", call)
+    kind, index = value.__dlpack_device__()
+    if kind != 1:
+        names = {2: "CUDA", 3: "pinned CUDA", 8: "Metal", 10: "ROCm", 11: "pinned ROCm", 13: "managed CUDA"}
+        device = f"{names.get(int(kind), f'DLPack type {int(kind)}')} device {index}"
+        raise _elsewhere(name, _type(value), device, call)
+    try:
+        return np.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name}: expected an array that NumPy can read, got {_type(value)}, which it cannot read through DLPack "
+            f"({error}); call np.asarray({name}, dtype='float64')"
+        ) from None
+
+
+def _type(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _elsewhere(name: str, what: str, device: Any, call: str) -> TypeError:
+    return TypeError(
+        f"{name}: expected an array in the CPU's memory, got {what} on {device}; headrace computes on the CPU: {call}"
+    )
+
+
+def _wrong_dtype(name: str, dtype: Any, call: str) -> TypeError:
+    return TypeError(
+        f"{name}: expected dtype float32 or float64, got {dtype}; call {call.format(name)} if that is meant"
+    )
+
+
+def _same(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
+    """Whether they are one array, which a kernel may overwrite: it reads all rows of a tile before it writes them."""
+    return (
+        b is not None
+        and a.ctypes.data == b.ctypes.data
+        and (a.dtype, a.shape) == (b.dtype, b.shape)
+        and a.flags.c_contiguous
+        and b.flags.c_contiguous
+    )
+
+
+def _overlap(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
+    return b is not None and np.may_share_memory(a, b)
+
+
+# ---- checked arrays; without a caller, nothing is given back --------------------------------------------------------
+
+
+def matrix(name: str, value: Any, columns: int, caller: Caller | None = None) -> Matrix:
+    """`value`, checked to be (rows, columns) of float32 or float64."""
+    array = (caller or Caller()).open(name, value)
     if array.ndim != 2 or array.shape[1] != columns:
         raise ValueError(f"{name}: expected shape (rows, {columns}), got {array.shape}")
     return array
 
 
-def shaped(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-    """`value` itself, checked to be float32 or float64 of this shape."""
-    array = _numpy(name, value)
-    _floats(name, array)
+def shaped(name: str, value: Any, shape: tuple[int, ...], caller: Caller | None = None) -> NDArray[Any]:
+    """`value`, checked to be float32 or float64 of this shape."""
+    array = (caller or Caller()).open(name, value)
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     return array
 
 
-def context_rows(value: Any, rows: int, columns: int, name: str = "context") -> Matrix | None:
+def context_rows(
+    value: Any, rows: int, columns: int, name: str = "context", caller: Caller | None = None
+) -> Matrix | None:
     """Context as (rows, columns), or (1, columns) for all rows; None where the flow takes none."""
     if columns == 0:
         if value is not None:
@@ -72,20 +388,21 @@ def context_rows(value: Any, rows: int, columns: int, name: str = "context") -> 
     expected = f"{name}: expected shape ({rows}, {columns}), or ({columns},) for all rows"
     if value is None:
         raise ValueError(f"{expected}, got None")
-    array = _numpy(name, value)
-    _floats(name, array)
+    caller = caller or Caller()
+    array = given = caller.open(name, value)
     if array.ndim == 1 and array.shape[0] == columns:
         array = array[None, :]
+        caller.one_context = True
     if array.ndim != 2 or array.shape[1] != columns or array.shape[0] not in (rows, 1):
-        raise ValueError(f"{expected}, got {np.shape(value)}")
+        raise ValueError(f"{expected}, got {given.shape}")
     return array
 
 
-def row_weights(name: str, value: Any, rows: int) -> tuple[NDArray[Any] | None, float]:
+def row_weights(name: str, value: Any, rows: int, caller: Caller | None = None) -> tuple[NDArray[Any] | None, float]:
     """Weights of rows, checked to be finite, not negative and not all zero, and their sum; None: all 1."""
     if value is None:
         return None, float(rows)
-    array = shaped(name, value, (rows,))
+    array = shaped(name, value, (rows,), caller)
     bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
     if bad.size:
         raise ValueError(f"{name}: expected finite numbers of at least 0, got {array[bad[0]]} at index {bad[0]}")
@@ -102,9 +419,21 @@ def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
     return float((values.astype(np.float64) * weights).sum())
 
 
-def strict(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """`value` itself, checked to have this shape and dtype and to be C-contiguous."""
-    array = _numpy(name, value)
+def strict(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], caller: Caller) -> NDArray[Any]:
+    """`value`, checked as `exact` does."""
+    return exact(name, caller.open(name, value), shape, dtype)
+
+
+def strict_input(name: str, value: Any, ndim: int, caller: Caller) -> NDArray[Any]:
+    """`value`, checked to be C-contiguous float32 or float64 with `ndim` dimensions."""
+    array = caller.open(name, value)
+    if array.ndim != ndim:
+        raise ValueError(f"{name}: expected {ndim} dimensions, got shape {array.shape}")
+    return exact(name, array, array.shape, array.dtype)
+
+
+def exact(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """`array`, checked to have this shape and dtype and to be C-contiguous."""
     if array.dtype != dtype:
         raise TypeError(f"{name}: expected dtype {dtype}, got {array.dtype}")
     if array.shape != shape:
@@ -113,21 +442,4 @@ def strict(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) 
         raise ValueError(f"{name}: expected a C-contiguous array, got strides {array.strides}")
     if not array.flags.aligned:
         raise ValueError(f"{name}: expected an aligned array, got one at an address that its dtype does not allow")
-    return array
-
-
-def strict_input(name: str, value: Any, ndim: int) -> NDArray[Any]:
-    """`value` itself, checked to be C-contiguous float32 or float64 with `ndim` dimensions."""
-    array = _numpy(name, value)
-    _floats(name, array)
-    if array.ndim != ndim:
-        raise ValueError(f"{name}: expected {ndim} dimensions, got shape {array.shape}")
-    return strict(name, array, array.shape, array.dtype)
-
-
-def strict_output(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """`value` itself, checked as `strict` does and to be writable."""
-    array = strict(name, value, shape, dtype)
-    if not array.flags.writeable:
-        raise ValueError(f"{name}: expected a writable array, got a read-only one")
     return array

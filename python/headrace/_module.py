@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace import _arrays
+from headrace._arrays import Array, Caller
 from headrace._core import cpu
 
 if TYPE_CHECKING:
@@ -44,13 +45,15 @@ class Cotangents:
     of_log_prob: bool = False
 
     @classmethod
-    def of_pair(cls, names: tuple[str, str], value: Any, row: Any, shape: tuple[int, int]) -> Cotangents:
+    def of_pair(
+        cls, names: tuple[str, str], value: Any, row: Any, shape: tuple[int, int], caller: Caller
+    ) -> Cotangents:
         """By a value and its log-determinant, checked; either may be None for zero."""
         if value is not None:
-            value = _arrays.shaped(names[0], value, shape)
+            value = _arrays.shaped(names[0], value, shape, caller)
         if row is None:
             return cls(value, None, 0.0)
-        return cls(value, _arrays.shaped(names[1], row, shape[:1]))
+        return cls(value, _arrays.shaped(names[1], row, shape[:1], caller))
 
 
 def _kinds(name: str, wrt: Any) -> tuple[str, ...]:
@@ -173,15 +176,16 @@ class Module(abc.ABC):
         array = _arrays.shaped("parameters", value, (self._program.n_weights,))
         self._program.set_weights(np.require(array, self._dtype or np.float32, ("C", "A")))
 
-    def _own_parameters(self, value: Any, program: Program) -> NDArray[Any] | None:
+    def _own_parameters(self, value: Any, program: Program, caller: Caller) -> NDArray[Any] | None:
         """A vector given in place of the parameters, as the core takes it."""
         if value is None:
             return None
-        array = _arrays.shaped("parameters", value, (program.n_weights,))
+        array = _arrays.shaped("parameters", value, (program.n_weights,), caller)
         return np.require(array, self._dtype or array.dtype, ("C", "A"))
 
     def _vjp(
         self,
+        caller: Caller,
         program: Program,
         dtype: np.dtype[Any],
         array: _arrays.Matrix,
@@ -190,21 +194,17 @@ class Module(abc.ABC):
         wrt: Any,
         *,
         inverse: bool,
-        one_context: bool = False,
         parameters: Any = None,
         log_prob: NDArray[Any] | None = None,
-    ) -> tuple[NDArray[Any], ...]:
-        """Run the program and back; gradients in the order of `wrt`. one_context: it was given as (context,)."""
+    ) -> tuple[Array, ...]:
+        """Run the program and back; gradients for the caller, in the order of `wrt`."""
         kinds = _kinds("wrt", wrt)
         rows = array.shape[0]
         if "context" in kinds and context is None:
             raise ValueError("wrt: expected no 'context', as this takes no context, got 'context'")
-        out = {
-            "inputs": np.empty((rows, self._features), dtype) if "inputs" in kinds else None,
-            "context": np.empty((rows, self._context), dtype) if "context" in kinds else None,
-            "parameters": np.empty(program.n_weights, dtype) if "parameters" in kinds else None,
-        }
-        vector = self._own_parameters(parameters, program)
+        vector = self._own_parameters(parameters, program, caller)
+        shapes = {"inputs": array.shape, "context": (rows, self._context), "parameters": (program.n_weights,)}
+        out = {kind: caller.empty(shape, dtype) if kind in kinds else None for kind, shape in shapes.items()}
         program.run_gradient(
             inverse=inverse,
             input=array,
@@ -221,10 +221,12 @@ class Module(abc.ABC):
             parameters=vector,
         )
         by_context = out["context"]
+        one_context = caller.one_context
         if by_context is not None and context is not None and (one_context or context.shape[0] == 1 != rows):
             total = by_context.sum(axis=0, keepdims=not one_context, dtype=np.float64)  # one row served all
-            out["context"] = total.astype(dtype)
-        return tuple(gradient for kind in kinds if (gradient := out[kind]) is not None)
+            out["context"] = by_context = caller.empty(total.shape, dtype)
+            by_context[...] = total
+        return tuple(caller.give(gradient) for kind in kinds if (gradient := out[kind]) is not None)
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the parameters by name, in the user's order of units; masked weights are zero."""
@@ -235,7 +237,7 @@ class Module(abc.ABC):
             start += block.size
         return named
 
-    def set_parameter(self, name: str, value: NDArray[Any]) -> None:
+    def set_parameter(self, name: str, value: Array) -> None:
         """Copy one dense array in, by its name in `named_parameters`; masked weights stay zero.
 
         Raises:

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace import _arrays, training
+from headrace._arrays import Array, Caller
 from headrace._module import Block, Cotangents, Module
 from headrace._stored import Stored, header_of, storable
 from headrace.bases import Base, StandardNormal
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Flow"]
 
-Pair = tuple[NDArray[Any], NDArray[Any]]
+Pair = tuple[Array, Array]
 
 
 @storable
@@ -210,8 +211,13 @@ class Flow(Module):
     # ---- evaluation ----------------------------------------------------------------------------------------------
 
     def log_prob(
-        self, x: NDArray[Any], context: NDArray[Any] | None = None, *, parameters: NDArray[Any] | None = None
-    ) -> NDArray[Any]:
+        self,
+        x: Array,
+        context: Array | None = None,
+        *,
+        parameters: Array | None = None,
+        out: Array | None = None,
+    ) -> Array:
         """Log density of each row, in nats per row.
 
         Args:
@@ -219,34 +225,55 @@ class Flow(Module):
             context: Shape (rows, context), or (context,) for all rows (the same row repeated may differ by rounding).
             parameters: Shape (n,): a vector to take instead of the flow's own `parameters`, for this call alone; what
                 is no weight in it (padding, masked entries) counts as zero.
+            out: Shape (rows,) in the flow's dtype: memory of its own to write into and to return.
 
         Returns:
-            Shape (rows,). A row with a NaN or an infinity gives NaN and changes no other row.
+            Shape (rows,), in the framework of the arrays given. A row with a NaN or an infinity gives NaN and changes
+            no other row.
 
         Raises:
-            TypeError: not a NumPy array of float32 or float64.
+            TypeError: not arrays of one framework on the CPU, of float32 or float64 (docs/arrays.md).
             ValueError: a wrong shape, or context where none is taken or none where it is.
         """
-        array, rows, context = self._open("x", x, context)
-        out = np.empty(rows, self._dtype)
-        vector = self._own_parameters(parameters, self._program)
-        self._program.run(True, array, rows, 0, context, None, None, out, vector)
-        return out
+        caller = Caller()
+        array, rows, context = self._open(caller, "x", x, context)
+        vector = self._own_parameters(parameters, self._program, caller)
+        log_prob = caller.output(out, self._dtype, (rows,), (array, context, vector))
+        self._program.run(True, array, rows, 0, context, None, None, log_prob, vector)
+        return caller.give(log_prob)
 
     def to_latent(
-        self, x: NDArray[Any], context: NDArray[Any] | None = None, *, parameters: NDArray[Any] | None = None
+        self,
+        x: Array,
+        context: Array | None = None,
+        *,
+        parameters: Array | None = None,
+        out: Pair | None = None,
     ) -> Pair:
-        """Data to latent: ``(z, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dz/dx\\|."""
-        return self._transform("x", x, context, parameters, inverse=True)
+        """Data to latent: ``(z, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dz/dx\\|.
+
+        `out` is ``(z, log_det)`` to write into and to return, in the flow's dtype; z may be x itself.
+        """
+        return self._transform("x", x, context, parameters, out, inverse=True)
 
     def to_data(
-        self, z: NDArray[Any], context: NDArray[Any] | None = None, *, parameters: NDArray[Any] | None = None
+        self,
+        z: Array,
+        context: Array | None = None,
+        *,
+        parameters: Array | None = None,
+        out: Pair | None = None,
     ) -> Pair:
-        """Latent to data: ``(x, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dx/dz\\|."""
-        return self._transform("z", z, context, parameters, inverse=False)
+        """Latent to data: ``(x, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dx/dz\\|.
 
-    def sample(self, n: int, context: NDArray[Any] | None = None, seed: int | None = None) -> NDArray[Any]:
-        """Draw n rows, shape (n, features).
+        `out` is ``(x, log_det)`` to write into and to return, in the flow's dtype; x may be z itself.
+        """
+        return self._transform("z", z, context, parameters, out, inverse=False)
+
+    def sample(
+        self, n: int, context: Array | None = None, seed: int | None = None, *, out: Array | None = None
+    ) -> Array:
+        """Draw n rows, shape (n, features), in the framework of the context; NumPy without.
 
         Args:
             n: Number of rows.
@@ -254,32 +281,37 @@ class Flow(Module):
             seed: 0 to 2^64 - 1; None draws one. A number depends on seed, row and column alone, so that
                 ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)`` for any number of threads (for k < 8, where rows
                 take another path, up to rounding).
+            out: Shape (n, features) in the flow's dtype: memory of its own to write into and to return.
 
         >>> import headrace as hr
         >>> flow = hr.MAF(3, seed=0)
         >>> bool((flow.sample(100, seed=1)[:10] == flow.sample(10, seed=1)).all())
         True
         """
-        rows, key, context = self._open_sample(n, context, seed)
-        out = np.empty((rows, self._features), self._dtype)
-        self._program.run(False, None, rows, key, context, out, None, None, None)
-        return out
+        caller = Caller()
+        rows, key, context = self._open_sample(caller, n, context, seed)
+        x = caller.output(out, self._dtype, (rows, self._features), (context,))
+        self._program.run(False, None, rows, key, context, x, None, None, None)
+        return caller.give(x)
 
-    def sample_and_log_prob(self, n: int, context: NDArray[Any] | None = None, seed: int | None = None) -> Pair:
-        """``(sample(n), its log_prob)`` in one pass; see `sample`."""
-        rows, key, context = self._open_sample(n, context, seed)
-        out, log_prob = np.empty((rows, self._features), self._dtype), np.empty(rows, self._dtype)
-        self._program.run(False, None, rows, key, context, out, None, log_prob, None)
-        return out, log_prob
+    def sample_and_log_prob(
+        self, n: int, context: Array | None = None, seed: int | None = None, *, out: Pair | None = None
+    ) -> Pair:
+        """``(sample(n), its log_prob)`` in one pass; see `sample`. `out` is such a pair."""
+        caller = Caller()
+        rows, key, context = self._open_sample(caller, n, context, seed)
+        x, log_prob = caller.output_pair(out, self._dtype, (rows, self._features), (rows,), (context,))
+        self._program.run(False, None, rows, key, context, x, None, log_prob, None)
+        return caller.give_pair(x, log_prob)
 
     # ---- training ------------------------------------------------------------------------------------------------
 
     def fit(
         self,
-        x: NDArray[Any],
-        context: NDArray[Any] | None = None,
+        x: Array,
+        context: Array | None = None,
         *,
-        weights: NDArray[Any] | None = None,
+        weights: Array | None = None,
         validation: Any = 0.1,
         epochs: int | None = None,
         batch_size: int | None = None,
@@ -301,7 +333,8 @@ class Flow(Module):
         threads. Ctrl-C while it steps ends the fit and keeps the best weights so far.
 
         Args:
-            x: Shape (rows, features), float32 or float64, any strides; nothing but the rows held out is copied.
+            x: Shape (rows, features), float32 or float64, any strides; nothing but the rows held out is copied
+                (and a pandas frame that pandas keeps in several pieces).
             context: Shape (rows, context), or (context,) for all rows.
             weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
             validation: The share of rows to hold out, or rows of your own: ``x_val`` or ``(x_val, context_val,
@@ -323,7 +356,7 @@ class Flow(Module):
             Losses and times of the epochs, the best one, and why the fit ended.
 
         Raises:
-            TypeError: not NumPy arrays of float32 or float64.
+            TypeError: not arrays of one framework on the CPU, of float32 or float64 (docs/arrays.md).
             ValueError: a wrong shape, or rows with a NaN or an infinity (their number and the first one).
 
         >>> import numpy as np, headrace as hr
@@ -353,9 +386,7 @@ class Flow(Module):
 
     # ---- derivatives ---------------------------------------------------------------------------------------------
 
-    def log_prob_and_score(
-        self, x: NDArray[Any], context: NDArray[Any] | None = None, *, parameters: NDArray[Any] | None = None
-    ) -> Pair:
+    def log_prob_and_score(self, x: Array, context: Array | None = None, *, parameters: Array | None = None) -> Pair:
         """``(log_prob, score)``, shapes (rows,) and (rows, features): the log density and its gradient by x.
 
         >>> import numpy as np, headrace as hr
@@ -363,11 +394,12 @@ class Flow(Module):
         >>> flow.log_prob_and_score(np.array([[3.0]]))[1].tolist()  # -x / 4
         [[-0.75]]
         """
-        array, rows, columns = self._open("x", x, context)
-        log_prob = np.empty(rows, self._dtype)
+        caller = Caller()
+        array, rows, context = self._open(caller, "x", x, context)
+        log_prob = caller.empty((rows,), self._dtype)
         (score,) = self._backward(
+            caller,
             array,
-            columns,
             context,
             Cotangents(of_log_prob=True),
             ("inputs",),
@@ -375,17 +407,17 @@ class Flow(Module):
             inverse=True,
             log_prob=log_prob,
         )
-        return log_prob, score
+        return caller.give(log_prob), score
 
     def log_prob_vjp(
         self,
-        x: NDArray[Any],
-        grad_log_prob: NDArray[Any],
-        context: NDArray[Any] | None = None,
+        x: Array,
+        grad_log_prob: Array,
+        context: Array | None = None,
         *,
         wrt: Sequence[str] = ("inputs", "parameters"),
-        parameters: NDArray[Any] | None = None,
-    ) -> tuple[NDArray[Any], ...]:
+        parameters: Array | None = None,
+    ) -> tuple[Array, ...]:
         """Vector-Jacobian product of `log_prob`: gradients of a number from its gradient by the log densities.
 
         Args:
@@ -397,20 +429,22 @@ class Flow(Module):
         Returns:
             A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and all of the parameters'.
         """
-        array, rows, columns = self._open("x", x, context)
-        cotangents = Cotangents(row=_arrays.shaped("grad_log_prob", grad_log_prob, (rows,)), of_log_prob=True)
-        return self._backward(array, columns, context, cotangents, wrt, parameters, inverse=True)
+        caller = Caller()
+        array, rows, context = self._open(caller, "x", x, context)
+        row = _arrays.shaped("grad_log_prob", grad_log_prob, (rows,), caller)
+        cotangents = Cotangents(row=row, of_log_prob=True)
+        return self._backward(caller, array, context, cotangents, wrt, parameters, inverse=True)
 
     def to_data_vjp(
         self,
-        z: NDArray[Any],
-        grad_x: NDArray[Any] | None,
-        grad_log_det: NDArray[Any] | None,
-        context: NDArray[Any] | None = None,
+        z: Array,
+        grad_x: Array | None,
+        grad_log_det: Array | None,
+        context: Array | None = None,
         *,
         wrt: Sequence[str] = ("inputs", "parameters"),
-        parameters: NDArray[Any] | None = None,
-    ) -> tuple[NDArray[Any], ...]:
+        parameters: Array | None = None,
+    ) -> tuple[Array, ...]:
         """Vector-Jacobian product of `to_data`: gradients of a number from its gradients by x and by log_det.
 
         Args:
@@ -425,33 +459,35 @@ class Flow(Module):
         >>> grad_z.shape, grad_parameters.shape == flow.parameters.shape
         ((5, 3), True)
         """
-        array, rows, columns = self._open("z", z, context)
-        cotangents = Cotangents.of_pair(("grad_x", "grad_log_det"), grad_x, grad_log_det, (rows, self._features))
-        return self._backward(array, columns, context, cotangents, wrt, parameters, inverse=False)
+        caller = Caller()
+        array, _, context = self._open(caller, "z", z, context)
+        cotangents = Cotangents.of_pair(("grad_x", "grad_log_det"), grad_x, grad_log_det, array.shape, caller)
+        return self._backward(caller, array, context, cotangents, wrt, parameters, inverse=False)
 
     def to_latent_vjp(
         self,
-        x: NDArray[Any],
-        grad_z: NDArray[Any] | None,
-        grad_log_det: NDArray[Any] | None,
-        context: NDArray[Any] | None = None,
+        x: Array,
+        grad_z: Array | None,
+        grad_log_det: Array | None,
+        context: Array | None = None,
         *,
         wrt: Sequence[str] = ("inputs", "parameters"),
-        parameters: NDArray[Any] | None = None,
-    ) -> tuple[NDArray[Any], ...]:
+        parameters: Array | None = None,
+    ) -> tuple[Array, ...]:
         """Vector-Jacobian product of `to_latent`; see `to_data_vjp`."""
-        array, rows, columns = self._open("x", x, context)
-        cotangents = Cotangents.of_pair(("grad_z", "grad_log_det"), grad_z, grad_log_det, (rows, self._features))
-        return self._backward(array, columns, context, cotangents, wrt, parameters, inverse=True)
+        caller = Caller()
+        array, _, context = self._open(caller, "x", x, context)
+        cotangents = Cotangents.of_pair(("grad_z", "grad_log_det"), grad_z, grad_log_det, array.shape, caller)
+        return self._backward(caller, array, context, cotangents, wrt, parameters, inverse=True)
 
     def nll_and_grad(
         self,
-        x: NDArray[Any],
-        context: NDArray[Any] | None = None,
-        weights: NDArray[Any] | None = None,
+        x: Array,
+        context: Array | None = None,
+        weights: Array | None = None,
         *,
-        parameters: NDArray[Any] | None = None,
-    ) -> tuple[float, NDArray[Any]]:
+        parameters: Array | None = None,
+    ) -> tuple[float, Array]:
         """The mean negative log-likelihood in nats, and its gradient, shape (n,), as in `parameters`.
 
         Memory beyond the input does not grow with the rows, but for one number a row. The gradient has the same bits
@@ -467,58 +503,63 @@ class Flow(Module):
         >>> gradient.shape == flow.parameters.shape
         True
         """
-        array, rows, columns = self._open("x", x, context)
-        weights, total = _arrays.row_weights("weights", weights, rows)
+        caller = Caller()
+        array, rows, context = self._open(caller, "x", x, context)
+        weights, total = _arrays.row_weights("weights", weights, rows, caller)
         if rows == 0:
             raise ValueError(f"x: expected at least one row, got shape {array.shape}")
         log_prob = np.empty(rows, self._dtype)
         cotangents = Cotangents(row=weights, row_scale=-1.0 / total, of_log_prob=True)
         (gradient,) = self._backward(
-            array, columns, context, cotangents, ("parameters",), parameters, inverse=True, log_prob=log_prob
+            caller, array, context, cotangents, ("parameters",), parameters, inverse=True, log_prob=log_prob
         )
         return -_arrays.weighted_sum(log_prob, weights) / total, gradient
 
     def _backward(
         self,
+        caller: Caller,
         array: _arrays.Matrix,
-        columns: _arrays.Matrix | None,
-        given_context: Any,
+        context: _arrays.Matrix | None,
         cotangents: Cotangents,
         wrt: Any,
         parameters: Any,
         *,
         inverse: bool,
         log_prob: NDArray[Any] | None = None,
-    ) -> tuple[NDArray[Any], ...]:
+    ) -> tuple[Array, ...]:
         return self._vjp(
+            caller,
             self._program,
             self._dtype,
             array,
-            columns,
+            context,
             cotangents,
             wrt,
             inverse=inverse,
-            one_context=np.ndim(given_context) == 1,
             parameters=parameters,
             log_prob=log_prob,
         )
 
-    def _open(self, name: str, value: Any, context: Any) -> tuple[_arrays.Matrix, int, _arrays.Matrix | None]:
-        array = _arrays.matrix(name, value, self._features)
+    def _open(
+        self, caller: Caller, name: str, value: Any, context: Any
+    ) -> tuple[_arrays.Matrix, int, _arrays.Matrix | None]:
+        array = _arrays.matrix(name, value, self._features, caller)
         rows = array.shape[0]
-        return array, rows, _arrays.context_rows(context, rows, self._context)
+        return array, rows, _arrays.context_rows(context, rows, self._context, caller=caller)
 
-    def _open_sample(self, n: Any, context: Any, seed: Any) -> tuple[int, int, _arrays.Matrix | None]:
+    def _open_sample(self, caller: Caller, n: Any, context: Any, seed: Any) -> tuple[int, int, _arrays.Matrix | None]:
         rows = check.integer("n", n)
         key = int.from_bytes(os.urandom(8), "little") if seed is None else check.integer("seed", seed, most=2**64 - 1)
-        return rows, key, _arrays.context_rows(context, rows, self._context)
+        return rows, key, _arrays.context_rows(context, rows, self._context, caller=caller)
 
-    def _transform(self, name: str, value: Any, context: Any, parameters: Any, *, inverse: bool) -> Pair:
-        array, rows, context = self._open(name, value, context)
-        out, log_det = np.empty((rows, self._features), self._dtype), np.empty(rows, self._dtype)
-        vector = self._own_parameters(parameters, self._program)
-        self._program.run(inverse, array, rows, 0, context, out, log_det, None, vector)
-        return out, log_det
+    def _transform(self, name: str, value: Any, context: Any, parameters: Any, out: Any, *, inverse: bool) -> Pair:
+        caller = Caller()
+        array, rows, context = self._open(caller, name, value, context)
+        vector = self._own_parameters(parameters, self._program, caller)
+        inputs = (array, context, vector)
+        result, log_det = caller.output_pair(out, self._dtype, array.shape, (rows,), inputs, in_place=name)
+        self._program.run(inverse, array, rows, 0, context, result, log_det, None, vector)
+        return caller.give_pair(result, log_det)
 
 
 def _context_scale(name: str, value: Any, columns: int) -> Pair:

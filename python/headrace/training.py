@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace import _arrays
+from headrace._arrays import Array, Caller
 from headrace._core import cpu
 from headrace.transforms import Standardize
 
@@ -94,7 +95,7 @@ class Adam:
         kind = cpu.AdamF32 if flow.dtype == np.float32 else cpu.AdamF64
         self._core = kind(self._program, beta1, beta2, epsilon, decay, limit, mean)
 
-    def step(self, gradient: NDArray[Any]) -> float:
+    def step(self, gradient: Array) -> float:
         """Take one step; returns the norm of the gradient before clipping.
 
         Where the norm is not finite, nothing changes.
@@ -231,8 +232,9 @@ def fit(
 ) -> History:
     """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
     rng = np.random.default_rng(check.integer("seed", seed))
-    data = _open("", flow, x, context, weights)
-    train, held_out = _split(flow, data, validation, rng)
+    caller = Caller()
+    data = _open("", flow, caller, x, context, weights)
+    train, held_out = _split(flow, data, validation, rng, caller)
     checked = _Plan.of(flow, train.size, **plan)
     _standardize(flow, data, train)
     run = _Run(flow, data, train, held_out, checked, rng)
@@ -389,17 +391,17 @@ def _chunks(rows: int) -> Iterator[slice]:
     return (slice(start, start + _CHUNK) for start in range(0, rows, _CHUNK))
 
 
-def _open(prefix: str, flow: Flow, x: Any, context: Any, weights: Any) -> _Data:
+def _open(prefix: str, flow: Flow, caller: Caller, x: Any, context: Any, weights: Any) -> _Data:
     """Check rows: shapes, and that all numbers are finite."""
-    array = _arrays.matrix(f"{prefix}x", x, flow.features)
+    array = _arrays.matrix(f"{prefix}x", x, flow.features, caller)
     rows = array.shape[0]
     if rows == 0:
         raise ValueError(f"{prefix}x: expected at least one row, got shape {array.shape}")
     _finite(f"{prefix}x", array)
-    columns = _arrays.context_rows(context, rows, flow.context, f"{prefix}context")
+    columns = _arrays.context_rows(context, rows, flow.context, f"{prefix}context", caller)
     if columns is not None:
         _finite(f"{prefix}context", columns)
-    return _Data(array, columns, _arrays.row_weights(f"{prefix}weights", weights, rows)[0])
+    return _Data(array, columns, _arrays.row_weights(f"{prefix}weights", weights, rows, caller)[0])
 
 
 def _finite(name: str, array: NDArray[Any]) -> None:
@@ -413,7 +415,7 @@ def _finite(name: str, array: NDArray[Any]) -> None:
 
 
 def _split(
-    flow: Flow, data: _Data, validation: Any, rng: np.random.Generator
+    flow: Flow, data: _Data, validation: Any, rng: np.random.Generator, caller: Caller
 ) -> tuple[NDArray[np.int64], _Data | None]:
     """Rows to train on, in ascending order, and rows held out."""
     rows = np.arange(data.x.shape[0], dtype=np.int64)
@@ -431,10 +433,10 @@ def _split(
         order = rng.permutation(rows)
         return np.sort(order[held:]), data.rows(np.sort(order[:held]))
     parts = validation if isinstance(validation, tuple) else (validation,)
-    if not 1 <= len(parts) <= 3 or not isinstance(parts[0], np.ndarray):
+    if not 1 <= len(parts) <= 3 or not _arrays.is_array(parts[0]):
         kinds = ", ".join(check.kind_of(part) for part in parts)
         raise TypeError(f"validation: expected a share, x, or a tuple (x, context, weights), got {kinds}")
-    return rows, _open("validation ", flow, *parts, *(None,) * (3 - len(parts)))
+    return rows, _open("validation ", flow, caller, *parts, *(None,) * (3 - len(parts)))
 
 
 def _standardize(flow: Flow, data: _Data, train: NDArray[np.int64]) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace import _arrays
+from headrace._arrays import Array, Caller
 from headrace._core import cpu
 from headrace._maps import MAPS
 from headrace._module import Block, Cotangents, Module, Program
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Coupling", "Inverse", "MaskedAutoregressive", "Permutation", "Standardize", "Transform"]
 
-Result = tuple[NDArray[Any], NDArray[Any]]
+Result = tuple[Array, Array]
 
 
 class Transform(Module):
@@ -36,36 +37,44 @@ class Transform(Module):
         super().__init__(features, context, dtype)
         self._programs: dict[np.dtype[Any], Program] = {}
 
-    def forward(self, z: NDArray[Any], context: NDArray[Any] | None = None) -> Result:
+    def forward(self, z: Array, context: Array | None = None, *, out: Result | None = None) -> Result:
         """Latent to data.
 
         Args:
             z: Shape (rows, features), float32 or float64, any strides.
             context: Shape (rows, context), or (context,) for all rows.
+            out: ``(x, log_det)`` to write into and to return, in the transform's dtype; x may be z itself.
 
         Returns:
             ``(x, log_det)``: shapes (rows, features) and (rows,); `log_det` is log \\|det dx/dz\\|. A row with a NaN or
             an infinity gives NaN and changes no other row.
 
         Raises:
-            TypeError: not a NumPy array of float32 or float64.
-            ValueError: a wrong shape, or context where none is taken or none where it is.
-        """
-        return self._run("z", z, context, inverse=False)
+            TypeError: not arrays of one framework on the CPU, of float32 or float64 (docs/arrays.md).
+            ValueError: a wrong shape, context where none is taken or none where it is, or an `out` that overlaps an
+                input otherwise.
 
-    def inverse(self, x: NDArray[Any], context: NDArray[Any] | None = None) -> Result:
+        >>> import numpy as np, headrace as hr
+        >>> x, log_det = np.array([[1.0, 2.0]]), np.empty(1)
+        >>> pair = hr.Standardize([0.0, 0.0], [2.0, 2.0]).forward(x, out=(x, log_det))
+        >>> x.tolist(), log_det.round(4).tolist()
+        ([[2.0, 4.0]], [1.3863])
+        """
+        return self._run("z", z, context, out, inverse=False)
+
+    def inverse(self, x: Array, context: Array | None = None, *, out: Result | None = None) -> Result:
         """Data to latent: ``(z, log_det)`` with `log_det` = log \\|det dz/dx\\|; see `forward`."""
-        return self._run("x", x, context, inverse=True)
+        return self._run("x", x, context, out, inverse=True)
 
     def forward_vjp(
         self,
-        z: NDArray[Any],
-        grad_x: NDArray[Any] | None,
-        grad_log_det: NDArray[Any] | None,
-        context: NDArray[Any] | None = None,
+        z: Array,
+        grad_x: Array | None,
+        grad_log_det: Array | None,
+        context: Array | None = None,
         *,
         wrt: Sequence[str] = ("inputs", "parameters"),
-    ) -> tuple[NDArray[Any], ...]:
+    ) -> tuple[Array, ...]:
         """Vector-Jacobian product of `forward`: gradients of a number from its gradients by x and by log_det.
 
         Args:
@@ -87,28 +96,29 @@ class Transform(Module):
 
     def inverse_vjp(
         self,
-        x: NDArray[Any],
-        grad_z: NDArray[Any] | None,
-        grad_log_det: NDArray[Any] | None,
-        context: NDArray[Any] | None = None,
+        x: Array,
+        grad_z: Array | None,
+        grad_log_det: Array | None,
+        context: Array | None = None,
         *,
         wrt: Sequence[str] = ("inputs", "parameters"),
-    ) -> tuple[NDArray[Any], ...]:
+    ) -> tuple[Array, ...]:
         """Vector-Jacobian product of `inverse`; see `forward_vjp`."""
         return self._run_vjp("x", x, ("grad_z", grad_z), grad_log_det, context, wrt, inverse=True)
 
-    def _open(self, name: str, value: Any, context: Any) -> tuple[Any, Any, Program, np.dtype[Any]]:
-        array = _arrays.matrix(name, value, self._features)
-        context = _arrays.context_rows(context, array.shape[0], self._context)
+    def _open(self, caller: Caller, name: str, value: Any, context: Any) -> tuple[Any, Any, Program, np.dtype[Any]]:
+        array = _arrays.matrix(name, value, self._features, caller)
+        context = _arrays.context_rows(context, array.shape[0], self._context, caller=caller)
         program = self._program if self._dtype is not None else self._program_for(array.dtype)
         return array, context, program, array.dtype if self._dtype is None else self._dtype
 
-    def _run(self, name: str, value: Any, context: Any, *, inverse: bool) -> Result:
-        array, context, program, dtype = self._open(name, value, context)
+    def _run(self, name: str, value: Any, context: Any, out: Any, *, inverse: bool) -> Result:
+        caller = Caller()
+        array, context, program, dtype = self._open(caller, name, value, context)
         rows = array.shape[0]
-        out, log_det = np.empty((rows, self._features), dtype), np.empty(rows, dtype)
-        program.run(inverse, array, rows, 0, context, out, log_det, None, None)
-        return out, log_det
+        result, log_det = caller.output_pair(out, dtype, array.shape, (rows,), (array, context), in_place=name)
+        program.run(inverse, array, rows, 0, context, result, log_det, None, None)
+        return caller.give_pair(result, log_det)
 
     def _run_vjp(
         self,
@@ -120,13 +130,12 @@ class Transform(Module):
         wrt: Any,
         *,
         inverse: bool,
-    ) -> tuple[NDArray[Any], ...]:
-        given_context = context
-        array, context, program, dtype = self._open(name, value, context)
+    ) -> tuple[Array, ...]:
+        caller = Caller()
+        array, context, program, dtype = self._open(caller, name, value, context)
         names = (grad_value[0], "grad_log_det")
-        cotangents = Cotangents.of_pair(names, grad_value[1], grad_log_det, (array.shape[0], self._features))
-        one_context = np.ndim(given_context) == 1
-        return self._vjp(program, dtype, array, context, cotangents, wrt, inverse=inverse, one_context=one_context)
+        cotangents = Cotangents.of_pair(names, grad_value[1], grad_log_det, array.shape, caller)
+        return self._vjp(caller, program, dtype, array, context, cotangents, wrt, inverse=inverse)
 
     def _program_for(self, dtype: np.dtype[Any]) -> Program:
         """The program of a transform without a dtype of its own, one for each dtype."""
@@ -594,7 +603,10 @@ def _dense(weights: Any, biases: Any, masks: Any) -> _Dense:
     for name, value in (("weights", weights), ("biases", biases), ("masks", masks)):
         if isinstance(value, (str, bytes, np.ndarray)) or not hasattr(value, "__iter__"):
             raise TypeError(f"{name}: expected a list with one array a layer, got {type(value).__name__}")
-        lists[name] = [np.asarray(a) for a in value]
+        lists[name] = [
+            Caller().open(f"{name}[{i}]", a) if name != "masks" and _arrays.is_array(a) else np.asarray(a)
+            for i, a in enumerate(value)
+        ]
     counts = {name: len(arrays) for name, arrays in lists.items()}
     if len(set(counts.values())) != 1 or not lists["weights"]:
         raise ValueError(f"weights, biases, masks: expected equally many layers, at least one, got {counts}")

@@ -1,0 +1,47 @@
+"""Array frameworks for tests: how to make their arrays, and where the memory of one lies."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+NAMES = ("numpy", "torch", "jax", "pandas")
+
+
+@dataclass(frozen=True)
+class Framework:
+    """`make` gives its array of the same numbers; `gives` is the type of results."""
+
+    name: str
+    module: Any
+    make: Callable[[Any], Any]
+    gives: type
+    pointer: Callable[[Any], int]
+
+    def open(self, array):
+        """Its array as NumPy's, after a check that it is one."""
+        assert isinstance(array, self.gives)
+        return np.asarray(array)
+
+
+def load(name):
+    """The framework of this name; the test is skipped, with the reason, where it is not installed."""
+    module = pytest.importorskip(name, reason=f"{name} is not installed")
+    if name == "numpy":
+        return Framework(name, module, np.asarray, np.ndarray, lambda a: a.ctypes.data)
+    if name == "torch":
+        return Framework(name, module, lambda a: module.tensor(np.ascontiguousarray(a)), module.Tensor, data_ptr)
+    if name == "jax":
+        return Framework(name, module, module.numpy.array, module.Array, lambda a: a.unsafe_buffer_pointer())
+    return Framework(name, module, frame(module), np.ndarray, lambda a: a.to_numpy().ctypes.data)
+
+
+def data_ptr(tensor):
+    return tensor.data_ptr()
+
+
+def frame(pandas):
+    """Tables become frames and columns series; one row of context stays what it is."""
+    return lambda a: pandas.DataFrame(np.array(a)) if np.ndim(a) == 2 else pandas.Series(np.array(a))
