@@ -232,7 +232,8 @@ class _Text(Source):
                             # In the first row it is likely a column of text, and not a slip.
                             advice = OTHERS if len(parts) == 1 and number == chunk[0][0] else ""
                             raise ValueError(
-                                f"{self.path}: line {number}, {self.label(i)}: expected a number, got {fields[i]!r}{advice}"
+                                f"{self.path}: line {number}, {self.label(i)}: expected a number, got {fields[i]!r}"
+                                + advice
                             ) from None
                 raise
         return np.concatenate(parts)
