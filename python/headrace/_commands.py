@@ -265,11 +265,11 @@ def fit(arguments: argparse.Namespace) -> int:
         "seconds": history.seconds[-1] if history.seconds else 0.0,
         "seed": arguments.seed,
     }
+    best = "none better than fresh weights" if history.best_epoch < 0 else f"the best was {history.best_epoch}"
     where = f"of {len(judged.x):,} rows {'to fit' if held_out is None else 'held out'}"
     lines = [
         f"mean log-likelihood {where}, nats a row: {arguments.flow} {reached:.4f}   Gaussian {gaussian:.4f}",
-        f"{report['epochs']} epochs in {_duration(report['seconds'])}, the best was {history.best_epoch}; "
-        f"saved to {arguments.output}",
+        f"{report['epochs']} epochs in {_duration(report['seconds'])}, {best}; saved to {arguments.output}",
     ]
     _say(arguments, report, lines)
     if history.stopped == "interrupted":

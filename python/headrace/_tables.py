@@ -24,6 +24,7 @@ WRITTEN = (".npy", ".csv", ".parquet")
 
 DELIMITERS = ("\t", ";", ",", "|")  # in this order; white space if there is none of them
 HEADERS = ("auto", "yes", "no")
+OTHERS = "; --columns chooses other columns"
 NO_PYARROW = 'reading and writing .parquet needs pyarrow: pip install "headrace[tables]"'
 
 _CHUNK = 1 << 14  # rows of text turned into numbers at a time
@@ -228,8 +229,11 @@ class _Text(Source):
                 for number, fields in chunk:
                     for i in chosen:
                         if not _is_number(fields[i]):
+                            # In the first row it is likely a column of text, and not a slip.
+                            advice = OTHERS if len(parts) == 1 and number == chunk[0][0] else ""
                             raise ValueError(
                                 f"{self.path}: line {number}, {self.label(i)}: expected a number, got {fields[i]!r}"
+                                + advice
                             ) from None
                 raise
         return np.concatenate(parts)
@@ -262,7 +266,7 @@ class _Parquet(Source):
         for i in columns:
             kind = self.file.schema_arrow.field(i).type
             if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-                raise ValueError(f"{self.path}: {self.label(i)}: expected numbers, got {kind}")
+                raise ValueError(f"{self.path}: {self.label(i)}: expected numbers, got {kind}{OTHERS}")
         table = self.file.read(columns=[self.labels[i] for i in columns])
         kinds = {table.schema.field(self.labels[i]).type for i in columns}
         dtype = np.float32 if kinds <= {self.arrow.float32(), self.arrow.float16()} else np.float64
