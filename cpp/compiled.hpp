@@ -18,10 +18,15 @@ struct Program<T>::Compiled {
     std::vector<std::unique_ptr<std::vector<Layer>>> layers;
     std::vector<std::unique_ptr<std::vector<int>>> slots;
     std::vector<std::unique_ptr<std::vector<double>>> factors;
+    std::vector<std::unique_ptr<std::vector<int64_t>>> offsets;
 
     const int* keep(std::vector<int> v) {
         slots.push_back(std::make_unique<std::vector<int>>(std::move(v)));
         return slots.back()->data();
+    }
+    const int64_t* keep(std::vector<int64_t> v) {
+        offsets.push_back(std::make_unique<std::vector<int64_t>>(std::move(v)));
+        return offsets.back()->data();
     }
     Plan keep(PlanStorage plan) {
         plans.push_back(std::make_unique<PlanStorage>(std::move(plan)));

@@ -70,7 +70,9 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     if (gradient.weights && (request.rows == 0 || chain.n_networks == 0 || !request.with_base))
         std::fill_n(gradient.weights, n_weights_, T(0));  // a base's share may not be touched below
     if (request.rows == 0) return;
-    const Call<T> call = call_of(request, weights);
+    const Aligned<T> ready = ready_parameters(chain, weights.get());
+    Call<T> call = call_of(request, weights);
+    call.ready = ready.get();
     Back<T> back{gradient.from, gradient.input, gradient.context, gradient.weights, 0};
 
     // Tiles divide sum_rows, and are no larger than gives every thread one.
@@ -147,6 +149,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     if (!finite) {
         std::fill_n(gradient.weights, n_weights_, std::numeric_limits<T>::quiet_NaN());
     } else {
+        finish_vectors(chain, weights.get(), gradient.weights);
         for (size_t i = 0; i < steps_.size(); ++i)
             if (steps_[i].kind == StepSpec::Kind::masked)
                 steps_[i].masked->clear_dead(gradient.weights + step_weights_[i]);

@@ -111,6 +111,18 @@ HR_FN V select(M condition, V yes, V no) {
     return condition ? yes : no;
 }
 
+// Whether a number is not zero in any lane.
+template <class V>
+HR_FN bool any_lane(Int<V> x) {
+    if constexpr (Lane<V>::width == 1) {
+        return x != 0;
+    } else {
+        typename Format<Scalar<V>>::Bits any = 0;
+        for (int i = 0; i < Lane<V>::width; ++i) any |= x[i];
+        return any != 0;
+    }
+}
+
 template <class V>
 HR_FN V infinity() {
     return splat<V>(__builtin_inf());

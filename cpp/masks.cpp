@@ -7,6 +7,7 @@
 
 #include "activations.hpp"
 #include "maps.hpp"
+#include "vector_maps.hpp"
 #include "views.hpp"
 
 namespace headrace {
@@ -104,6 +105,15 @@ const std::vector<MapInfo>& map_list() {
     return maps;
 }
 
+const std::vector<VectorMapInfo>& vector_map_list() {
+    static const std::vector<VectorMapInfo> maps = {
+#define HR_ROW(index, type, name, variant) {name, variant, &type::n_raw},
+        HR_VECTOR_MAPS(HR_ROW)
+#undef HR_ROW
+    };
+    return maps;
+}
+
 const std::vector<std::string>& activation_list() {
     static const std::vector<std::string> activations = {
 #define HR_ROW(index, type, name) name,
@@ -120,12 +130,28 @@ int find_map(const std::string& name, const std::string& scale) {
     throw std::invalid_argument("map: there is no map '" + name + "' with scale '" + scale + "'");
 }
 
+int find_vector_map(const std::string& name, const std::string& variant) {
+    const auto& maps = vector_map_list();
+    const auto found = std::find_if(maps.begin(), maps.end(), [&](const VectorMapInfo& map) {
+        return map.name == name && (map.variant.empty() || map.variant == variant);
+    });
+    return found == maps.end() ? -1 : int(found - maps.begin());
+}
+
 MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels, std::vector<std::vector<int>> degrees)
     : options_(std::move(options)), levels_(std::move(levels)), degrees_(std::move(degrees)) {
     const MaskedOptions& o = options_;
-    map_ = find_map(o.map, o.scale);
     if (o.bins < 2 || o.bins > max_bins) throw std::invalid_argument("bins: expected 2 to 64");
-    n_params_ = map_list()[map_].n_params(o.bins);
+    vector_map_ = find_vector_map(o.map, o.scale);
+    if (vector_map_ < 0) {
+        map_ = find_map(o.map, o.scale);
+        n_params_ = map_list()[map_].n_params(o.bins);
+    } else {
+        if (!o.reads.empty() || int(o.active.size()) != o.features || o.features > max_vector_features)
+            throw std::invalid_argument(
+                "reads, active: a vector map moves all coordinates, and its network reads none");
+        n_params_ = vector_map_list()[vector_map_].n_raw(o.features);
+    }
     const auto& activations = activation_list();
     const auto found = std::find(activations.begin(), activations.end(), o.activation);
     if (found == activations.end()) throw std::invalid_argument("activation: there is none called " + o.activation);
@@ -215,7 +241,11 @@ void MaskedTransform::lay_out() {
     for (int c : o.active) max_level_ = std::max(max_level_, levels_[c]);
 
     std::vector<int> output_level;
-    for (int c : o.active) output_level.insert(output_level.end(), n_params_, levels_[c]);
+    if (vector_map_ >= 0) {
+        output_level.assign(n_params_, max_level_);
+    } else {
+        for (int c : o.active) output_level.insert(output_level.end(), n_params_, levels_[c]);
+    }
     const std::vector<int>* below = &input_level_;
     uint64_t offset = 0;
     for (size_t l = 0; l <= degrees_.size(); ++l) {
@@ -243,7 +273,8 @@ void MaskedTransform::lay_out() {
         below = &layers_.back().degree;
     }
     n_weights_ = uint32_t(offset);
-    for (size_t r = 0; r < layers_.back().order.size(); r += n_params_)
+    if (vector_map_ >= 0) active_order_ = o.active;
+    for (size_t r = 0; vector_map_ < 0 && r < layers_.back().order.size(); r += n_params_)
         active_order_.push_back(o.active[layers_.back().order[r] / n_params_]);
 }
 

@@ -23,7 +23,7 @@ struct MaskedOptions {
     int features = 0, context = 0;
     std::vector<int> reads;   // the coordinates that the network reads, in the order of its columns; context follows
     std::vector<int> active;  // the coordinates that it gives parameters for, in the order of its rows
-    std::string map, scale, activation;
+    std::string map, scale, activation;  // scale: of a vector map, its variant
     double slope = 1e-3, bound = 5;
     int bins = 8;
     bool reads_data = true;       // the conditioner sees x, or z
@@ -54,7 +54,10 @@ class MaskedTransform {
     const std::vector<int>& input_order() const { return input_order_; }    // the user's column at each sorted place
     const std::vector<int>& active_order() const { return active_order_; }  // active coordinates by level
     int map() const { return map_; }
+    // The index of the vector map that all outputs together are the parameters of, or -1.
+    int vector_map() const { return vector_map_; }
     int activation() const { return activation_; }
+    // Outputs for each active coordinate; of a vector map, all outputs.
     int n_params() const { return n_params_; }
     int max_level() const { return max_level_; }
     uint32_t n_weights() const { return n_weights_; }
@@ -89,7 +92,7 @@ class MaskedTransform {
     std::vector<std::vector<int>> degrees_;
     std::vector<LayerShape> layers_;
     std::vector<bool> pinned_;  // by place in the weight vector: zeros that a mask has inside the staircase
-    int map_ = 0, activation_ = 0, n_params_ = 0, max_level_ = 0;
+    int map_ = 0, vector_map_ = -1, activation_ = 0, n_params_ = 0, max_level_ = 0;
     uint32_t n_weights_ = 0;
 };
 
@@ -102,5 +105,14 @@ constexpr int max_bins = 64;  // of a spline
 const std::vector<MapInfo>& map_list();
 const std::vector<std::string>& activation_list();
 int find_map(const std::string& name, const std::string& scale);
+
+constexpr int max_vector_features = 1 << 24;  // far beyond use, and far from overflow
+
+struct VectorMapInfo {
+    std::string name, variant;
+    int (*n_raw)(int features);
+};
+const std::vector<VectorMapInfo>& vector_map_list();
+int find_vector_map(const std::string& name, const std::string& variant);  // -1 if there is none
 
 }  // namespace headrace

@@ -82,6 +82,16 @@ HR_FN void store_up_to(T* p, Pack<T> v, int n) {
     for (int i = 0; i < n; ++i) p[i] = v[i];
 }
 
+// Lane numbers 0, 1, ..., for shuffles.
+template <int... I>
+struct Indices {};
+template <int N, int... I>
+struct MakeIndices : MakeIndices<N - 1, N - 1, I...> {};
+template <int... I>
+struct MakeIndices<0, I...> {
+    using type = Indices<I...>;
+};
+
 template <class V>
 HR_FN Scalar<V> reduce_add(V v) {
     Scalar<V> lanes[Lane<V>::width];

@@ -11,6 +11,7 @@
 #include "compiled.hpp"
 #include "isa.hpp"
 #include "threads.hpp"
+#include "vector_maps.hpp"
 
 namespace headrace {
 namespace {
@@ -27,6 +28,33 @@ bool activation_has_slope_of_value(int activation) {
     bool result = false;
     with_activation(activation, [&]<class A>() { result = A::slope_of_value; });
     return result;
+}
+
+// A vector map with one set of parameters for all rows: there is nothing that its network reads.
+bool is_shared_vector(const MaskedTransform& t) {
+    return t.vector_map() >= 0 && t.layers().size() == 1 && t.layers()[0].in == 0;
+}
+
+template <class T>
+MapOptions<T> map_options(const MaskedOptions& o) {
+    return {T(o.slope), T(1 / std::log(1 / o.slope)), o.bins, T(o.bound)};
+}
+
+bool same_vector_map(const MaskedTransform& a, const MaskedTransform& b) {
+    return is_shared_vector(b) && a.vector_map() == b.vector_map() && a.options().slope == b.options().slope &&
+           a.options().formula_to_data == b.options().formula_to_data;
+}
+
+int n_ready_of(int vector_map, int features) {
+    int n = 0;
+    with_vector_map(vector_map, [&]<class Map>() { n = Map::n_ready(features); });
+    return n;
+}
+
+// The place of parameter k among those in the order of coordinates, where k counts them in the order of slots: the
+// first `vectors` groups have one number for each coordinate.
+int in_coordinate_order(int k, int vectors, int features, const int* coordinate) {
+    return k < vectors * features ? k - k % features + coordinate[k % features] : k;
 }
 
 // The slot of every coordinate where a network finds its inputs: context, what it reads by level, the rest.
@@ -120,6 +148,10 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
             for (size_t i = 0; i < source.size(); ++i) source[e.spec->order[i]] = int(i);
         return source;
     };
+    const auto permute = [&](std::vector<int>& of_coordinate, const Executed& e) {
+        const std::vector<int> source = permuted(e), before = of_coordinate;
+        for (int c = 0; c < features_; ++c) of_coordinate[c] = before[source[c]];
+    };
     // Where the result before step `from` should lie: where the next network reads it, or in natural order.
     const auto wanted_slots = [&](size_t from) {
         std::vector<int> name(features_), slots(features_);
@@ -130,9 +162,8 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
         for (size_t i = from; i < order.size(); ++i) {
             const Executed& e = order[i];
             if (e.spec->kind == StepSpec::Kind::permutation) {
-                const std::vector<int> source = permuted(e), before = name;
-                for (int c = 0; c < features_; ++c) name[c] = before[source[c]];
-            } else if (e.spec->kind == StepSpec::Kind::masked) {
+                permute(name, e);
+            } else if (e.spec->kind == StepSpec::Kind::masked && !is_shared_vector(*e.spec->masked)) {
                 if (reads_built(e)) break;
                 const std::vector<int> wanted = network_slots(*e.spec->masked);
                 for (int c = 0; c < features_; ++c)
@@ -155,8 +186,7 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
     for (size_t i = 0; i < order.size(); ++i) {
         const Executed& e = order[i];
         if (e.spec->kind == StepSpec::Kind::permutation) {
-            const std::vector<int> source = permuted(e), before = where;
-            for (int c = 0; c < features_; ++c) where[c] = before[source[c]];
+            permute(where, e);
             continue;
         }
         if (e.spec->kind == StepSpec::Kind::standardize) {
@@ -193,6 +223,27 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
             continue;
         }
         const MaskedTransform& t = *e.spec->masked;
+        if (is_shared_vector(t)) {  // and those that follow with the same map, in whatever slots their coordinates are
+            std::vector<int64_t> weights;
+            std::vector<int> coordinate;
+            for (; i < order.size(); ++i) {
+                const Executed& next = order[i];
+                if (next.spec->kind == StepSpec::Kind::permutation) {
+                    permute(where, next);
+                    continue;
+                }
+                if (next.spec->kind != StepSpec::Kind::masked || next.to_data != e.to_data ||
+                    !same_vector_map(t, *next.spec->masked))
+                    break;
+                weights.push_back(step_weights_[next.index]);
+                coordinate.resize(coordinate.size() + size_t(features_));
+                for (int c = 0; c < features_; ++c) *(coordinate.end() - features_ + where[c] - context_) = c;
+            }
+            --i;
+            add_vectors(out, t, e.to_data != t.options().formula_to_data, std::move(weights), std::move(coordinate),
+                        tape);
+            continue;
+        }
         if (const std::vector<int> wanted = wanted_slots(i); !reads_built(e) && wanted != where) {
             Step<T> step{};
             step.kind = StepKind::move;
@@ -206,13 +257,11 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
         m.reads_built = reads_built(e);
         m.map_inverse = e.to_data != t.options().formula_to_data;
         m.map = t.map();
+        m.vector_map = t.vector_map();
         m.activation = t.activation();
         m.has_activation_sweep = activation_list()[t.activation()] != "relu";
         m.n_params = t.n_params();
-        m.options.bins = t.options().bins;
-        m.options.bound = T(t.options().bound);
-        m.options.slope = T(t.options().slope);
-        m.options.inverse_clamp = T(1 / std::log(1 / t.options().slope));
+        m.options = map_options<T>(t.options());
         m.weights = step_weights_[e.index];
         m.fold = step_fold_[e.index];
         m.input_slot = context_ - t.options().context;
@@ -225,6 +274,11 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
                                t.live_units(int(l)), panels});
             m.units += padded(shape.out);
             panels += padded(shape.in);
+        }
+        m.ready = m.units;
+        if (m.vector_map >= 0) {
+            m.units += padded(n_ready_of(m.vector_map, features_));
+            chain.has_vectors = true;
         }
         m.tape_units = tape.lines;
         tape.lines += m.units;
@@ -299,6 +353,89 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
     return compiled;
 }
 
+// A step for a run of vector maps like t. Its layers are such that the sum of weights finds the gradients by their
+// ready parameters where it looks for those by biases: on the tape, and then in the flow's gradient.
+template <class T>
+void Program<T>::add_vectors(Compiled& out, const MaskedTransform& t, bool map_inverse, std::vector<int64_t> weights,
+                             std::vector<int> coordinate, TapeShape& tape) const {
+    Chain<T>& chain = out.chain;
+    Step<T> step{};
+    step.kind = StepKind::vector;
+    VectorStep<T>& v = step.vector;
+    v.map = t.vector_map();
+    v.inverse = map_inverse;
+    v.options = map_options<T>(t.options());
+    v.transforms = int(weights.size());
+    v.n_ready = n_ready_of(v.map, features_);
+    v.ready = chain.ready;
+    chain.ready += int64_t(v.transforms) * v.n_ready;
+    chain.has_vectors = true;
+    v.tape_states = tape.lines;
+    tape.lines += int64_t(v.transforms - 1) * features_;
+    MaskedStep<T>& m = step.network;
+    m.weights = *std::min_element(weights.begin(), weights.end());
+    m.tape_units = tape.lines;
+    const int* nothing_visible = out.keep(std::vector<int>(size_t(v.n_ready), 0));
+    auto layers = std::make_unique<std::vector<Layer>>();
+    for (int64_t w : weights) {
+        layers->push_back({nullptr, nothing_visible, uint32_t(w - m.weights), 0, v.n_ready, m.units, v.n_ready, 0});
+        m.units += v.n_ready;
+    }
+    tape.lines += m.units;
+    m.layers = layers->data();
+    m.n_layers = v.transforms;
+    out.layers.push_back(std::move(layers));
+    v.weights = out.keep(std::move(weights));
+    v.coordinate = out.keep(std::move(coordinate));
+    out.networks.push_back(int(out.steps.size()));
+    out.steps.push_back(step);
+}
+
+template <class T>
+Aligned<T> Program<T>::ready_parameters(const Chain<T>& chain, const T* weights) const {
+    if (chain.ready == 0) return nullptr;
+    auto ready = aligned_zeros<T>(size_t(chain.ready));
+    for (int s = 0; s < chain.n_steps; ++s) {
+        if (chain.steps[s].kind != StepKind::vector) continue;
+        const VectorStep<T>& v = chain.steps[s].vector;
+        with_vector_map(v.map, [&]<class Map>() {
+            for (int i = 0; i < v.transforms; ++i) {
+                const int* coordinate = v.coordinate + int64_t(i) * features_;
+                const T* raw = weights + v.weights[i];
+                T* out = ready.get() + v.ready + int64_t(i) * v.n_ready;
+                Map::template prepare<double>(
+                    [&](int k) { return double(raw[in_coordinate_order(k, Map::vectors, features_, coordinate)]); },
+                    features_, [&](int k, double value) { out[k] = T(value); });
+            }
+        });
+    }
+    return ready;
+}
+
+// The gradient by raw parameters, where that by ready ones was.
+template <class T>
+void Program<T>::finish_vectors(const Chain<T>& chain, const T* weights, T* gradient) const {
+    std::vector<double> given;
+    for (int s = 0; s < chain.n_steps; ++s) {
+        if (chain.steps[s].kind != StepKind::vector) continue;
+        const VectorStep<T>& v = chain.steps[s].vector;
+        given.resize(size_t(v.n_ready));
+        with_vector_map(v.map, [&]<class Map>() {
+            for (int i = 0; i < v.transforms; ++i) {
+                const int* coordinate = v.coordinate + int64_t(i) * features_;
+                const auto place = [&](int k) { return in_coordinate_order(k, Map::vectors, features_, coordinate); };
+                const T* raw = weights + v.weights[i];
+                T* out = gradient + v.weights[i];
+                std::copy_n(out, v.n_ready, given.begin());
+                std::fill_n(out, v.n_ready, T(0));
+                Map::template prepare_vjp<double>([&](int k) { return double(raw[place(k)]); },
+                                                  [&](int k) { return given[size_t(k)]; }, features_,
+                                                  [&](int k, double value) { out[place(k)] = T(value); });
+            }
+        });
+    }
+}
+
 template <class T>
 void Program<T>::run(const Request<T>& request) const {
     run(request, snapshot());
@@ -332,8 +469,10 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     const Compiled& compiled = compiled_for(request);
     const Chain<T>& chain = compiled.chain;
     Call<T> call = call_of(request, weights);
+    const Aligned<T> ready = ready_parameters(chain, weights.get());
+    call.ready = ready.get();
 
-    if (request.rows < small_batch) {
+    if (request.rows < small_batch && !chain.has_vectors) {
         kernels.run_small(chain, call, thread_scratch<T>(small_scratch(chain)));
         return;
     }

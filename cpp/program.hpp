@@ -95,6 +95,10 @@ class Program {
     struct Compiled;  // the steps in one direction
 
     std::shared_ptr<Compiled> compile(bool inverse, size_t first) const;
+    void add_vectors(Compiled& out, const MaskedTransform& t, bool map_inverse, std::vector<int64_t> weights,
+                     std::vector<int> coordinate, TapeShape& tape) const;
+    Aligned<T> ready_parameters(const Chain<T>& chain, const T* weights) const;
+    void finish_vectors(const Chain<T>& chain, const T* weights, T* gradient) const;
     Aligned<T> cleared_copy(const T* in) const;
     const Compiled& compiled_for(const Request<T>& request) const;
     Call<T> call_of(const Request<T>& request, const Weights& weights) const;

@@ -19,6 +19,11 @@ struct KernelsOf {
     void (*coupling_backward)(int map, bool inverse, const MapOptions<T>&, const T* in, const T* params,
                               const T* grad_value, const T* grad_log_det, T* grad_in, T* grad_params, int64_t rows,
                               int64_t active) noexcept;
+    // hr.ops: vector maps on at most vector_rows_of_tile rows. The way back adds gradients by one set of ready
+    // parameters to `sums`.
+    void (*vector_rows)(const VectorRows<T>&, int64_t row, int rows, T* scratch) noexcept;
+    void (*vector_rows_backward)(const VectorRows<T>&, const VectorRowsBack<T>&, int64_t row, int rows, double* sums,
+                                 T* scratch) noexcept;
     // Rows [row, row + rows) of a call, kept on a tape; false if a result is not finite. Then the way back, from the
     // last network to number 0, and the gradient of the weights from a group of tapes.
     bool (*record_tile)(const Chain<T>&, const Call<T>&, const Back<T>&, int64_t row, int rows, T* tape) noexcept;
@@ -52,6 +57,11 @@ const KernelsOf<T>& kernels_of(const Table& table) {
 template <class T>
 int64_t tile_scratch(const Chain<T>& chain, int64_t height) {
     return (2 * int64_t(chain.context + chain.features) + chain.units + 1) * height;
+}
+
+template <class T>
+int64_t vector_rows_scratch(const VectorRows<T>& a) {
+    return (4 * int64_t(a.features) + a.n_raw + a.n_ready) * vector_rows_of_tile;
 }
 
 template <class T>

@@ -78,6 +78,22 @@ struct MaskedStep {
     const int *active_given, *active_built;    // slots of the active coordinates, in order of level
     const int *passive_given, *passive_built;  // the rest is copied
     int64_t tape_units, tape_slopes;           // lines of the tape; slopes: of the activation, -1 if its value tells
+    int vector_map;  // the network's outputs are the raw parameters of this vector map, -1: of `map`
+    int ready;       // where its ready parameters start among the scratch units
+};
+
+// A run of vector maps with one set of parameters each for all rows. Their ready parameters are made once a call, in
+// the order of the slots.
+template <class T>
+struct VectorStep {
+    int map;
+    bool inverse;  // which way the maps run
+    MapOptions<T> options;
+    int transforms, n_ready;
+    int64_t ready;           // where they start among those of the chain
+    const int64_t* weights;  // where each transform's raw parameters start in the flow's weight vector
+    const int* coordinate;   // of each slot, transform by transform
+    int64_t tape_states;     // lines of the tape: coordinates between the transforms
 };
 
 // value * scale + shift for each coordinate, or (value - shift) * scale, in float64; at the data end of a chain it is
@@ -92,12 +108,13 @@ struct MoveStep {
     const int *given, *built;
 };
 
-enum class StepKind : int { network, scale, move };
+enum class StepKind : int { network, vector, scale, move };
 
 template <class T>
 struct Step {
     StepKind kind;
-    MaskedStep<T> network;
+    MaskedStep<T> network;  // of a vector step: the layers whose biases are its parameters, and their gradients' lines
+    VectorStep<T> vector;
     ScaleStep scale;
     MoveStep move;
 };
@@ -117,7 +134,9 @@ struct TapeShape {
 template <class T>
 struct Chain {
     int features, context;
-    int units;  // scratch units of the largest step
+    int units;      // scratch units of the largest step
+    int64_t ready;  // numbers in the ready parameters of all vector steps
+    bool has_vectors;
     const Step<T>* steps;
     int n_steps;
     const int *load_slot, *store_slot;            // of each column
@@ -125,7 +144,7 @@ struct Chain {
     const double *store_shift, *store_scale;      // value * scale + shift on the way out, or null
     const double *context_shift, *context_scale;  // (context - shift) * scale on the way in, or null
     double log_det;                               // the constant part
-    const int* networks;                          // the steps that are networks
+    const int* networks;                          // the steps that have weights
     int n_networks;
     TapeShape tape;
 };
@@ -153,6 +172,7 @@ struct Call {
     ArrayView input, context;
     bool context_is_folded;  // one context row for all: it already is in the folded biases
     const T* folded;         // folded first biases of all steps
+    const T* ready;          // ready parameters of all vector steps
     uint64_t seed;
     Base base;
     bool inverse;  // data -> latent: the base density belongs to the end of the chain
@@ -180,6 +200,26 @@ struct TapeGroup {
     const T* tapes;
     int64_t size, rows;  // of one tape, in numbers; rows of all tiles together
     bool first;          // nothing was summed before
+};
+
+// Vector maps alone (hr.ops): rows of arrays (rows, columns), with one set of ready parameters, or raw ones for each
+// row.
+constexpr int vector_rows_of_tile = 64;
+
+template <class T>
+struct VectorRows {
+    int map;
+    bool inverse;
+    MapOptions<T> options;
+    int features, n_raw, n_ready;
+    const T *value, *params, *ready;  // ready: null if rows have params of their own
+    T *result, *log_det;
+};
+
+template <class T>
+struct VectorRowsBack {
+    const T *grad_value, *grad_log_det;
+    T *grad_input, *grad_params;
 };
 
 // Adam (Kingma, Ba 2015) with the weight decay of AdamW (Loshchilov, Hutter 2019); factors of one step.

@@ -51,6 +51,11 @@ PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
         for (const MapInfo& map : map_list()) rows.emplace_back(map.name, map.scale);
         return rows;
     });
+    m.def("vector_maps", [] {
+        std::vector<std::pair<std::string, std::string>> rows;
+        for (const VectorMapInfo& map : vector_map_list()) rows.emplace_back(map.name, map.variant);
+        return rows;
+    });
     m.def("activations", [] { return activation_list(); });
     bind_program(m);
     bind_ops(m);

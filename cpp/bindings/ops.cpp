@@ -1,10 +1,15 @@
 // hr.ops: the functional kernels, strict about dtype, shape and order.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <new>
+#include <vector>
 
 #include "../isa.hpp"
 #include "../masks.hpp"
+#include "../scratch.hpp"
 #include "../threads.hpp"
+#include "../vector_maps.hpp"
 #include "bindings.hpp"
 
 namespace headrace {
@@ -108,6 +113,120 @@ void coupling_backward(const std::string& map, const std::string& scale, double 
     });
 }
 
+// What both directions of a vector map and their gradients check alike. params: (n_raw,) for all rows, or (rows,
+// n_raw).
+template <class T>
+struct VectorRowsOf {
+    VectorRows<T> rows{};
+    int64_t count;
+    std::vector<T> ready;
+
+    VectorRowsOf(const std::string& map, const std::string& variant, double slope, bool inverse, const Array<T>& in,
+                 const Array<T>& params) {
+        rows.map = find_vector_map(map, variant);
+        require(rows.map >= 0, "map: there is no such vector map");
+        require(slope > 0 && slope < 1, "slope: expected a number between 0 and 1");
+        require(in.ndim() == 2 && is_aligned(in) && in.shape(1) >= 1 && in.shape(1) <= max_vector_features,
+                "values: expected an aligned (rows, features)");
+        count = in.shape(0);
+        rows.features = int(in.shape(1));
+        rows.inverse = inverse;
+        rows.options.slope = T(slope);
+        rows.value = in.data();
+        rows.params = params.data();
+        with_vector_map(rows.map, [&]<class Map>() {
+            rows.n_raw = Map::n_raw(rows.features);
+            rows.n_ready = Map::n_ready(rows.features);
+        });
+        const bool shared = params.ndim() == 1;
+        require((shared || (params.ndim() == 2 && params.shape(0) == count)) && is_aligned(params) &&
+                    params.shape(params.ndim() - 1) == rows.n_raw,
+                "params: expected (n_params,) or (rows, n_params)");
+        if (!shared) return;
+        ready.resize(size_t(rows.n_ready));
+        with_vector_map(rows.map, [&]<class Map>() {
+            Map::template prepare<double>([&](int k) { return double(rows.params[k]); }, rows.features,
+                                          [&](int k, double value) { ready[size_t(k)] = T(value); });
+        });
+        rows.ready = ready.data();
+    }
+
+    void require_like_values(const Array<T>& a) const {
+        require(a.ndim() == 2 && a.shape(0) == count && a.shape(1) == rows.features && is_aligned(a),
+                "expected an aligned (rows, features)");
+    }
+    void require_like_rows(const Array<T>& a) const {
+        require(a.ndim() == 1 && a.shape(0) == count && is_aligned(a), "expected an aligned (rows,)");
+    }
+
+    // body(stretch, first row, rows, scratch) for tiles; a stretch of tiles belongs to one thread.
+    static constexpr int64_t rows_of_stretch = 16 * vector_rows_of_tile;
+    int64_t stretches() const { return (count + rows_of_stretch - 1) / rows_of_stretch; }
+    template <class F>
+    void for_tiles(F&& body) const {
+        const size_t size = size_t(vector_rows_scratch(rows));
+        thread_scratch<T>(size);  // an allocation that fails should fail here, where it can be reported
+        std::atomic<bool> out_of_memory{false};
+        parallel_for(stretches(), [&](int64_t stretch) {
+            T* scratch;
+            try {
+                scratch = thread_scratch<T>(size);
+            } catch (const std::bad_alloc&) {
+                out_of_memory = true;
+                return;
+            }
+            const int64_t end = std::min(count, (stretch + 1) * rows_of_stretch);
+            for (int64_t row = stretch * rows_of_stretch; row < end; row += vector_rows_of_tile)
+                body(stretch, row, int(std::min<int64_t>(vector_rows_of_tile, end - row)), scratch);
+        });
+        if (out_of_memory) throw std::bad_alloc();
+    }
+};
+
+template <class T>
+void vector_map(const std::string& map, const std::string& variant, double slope, bool inverse, const Array<T>& in,
+                const Array<T>& params, Array<T>& value, Array<T>& log_det) {
+    VectorRowsOf<T> v(map, variant, slope, inverse, in, params);
+    v.require_like_values(value);
+    v.require_like_rows(log_det);
+    v.rows.result = value.mutable_data();
+    v.rows.log_det = log_det.mutable_data();
+    const py::gil_scoped_release nogil;
+    const auto& kernels = kernels_of<T>(*active_isa().table);
+    v.for_tiles([&](int64_t, int64_t row, int rows, T* scratch) { kernels.vector_rows(v.rows, row, rows, scratch); });
+}
+
+template <class T>
+void vector_map_backward(const std::string& map, const std::string& variant, double slope, bool inverse,
+                         const Array<T>& in, const Array<T>& params, const Array<T>& grad_value,
+                         const Array<T>& grad_log_det, Array<T>& grad_in, Array<T>& grad_params) {
+    VectorRowsOf<T> v(map, variant, slope, inverse, in, params);
+    v.require_like_values(grad_value);
+    v.require_like_rows(grad_log_det);
+    v.require_like_values(grad_in);
+    require(grad_params.ndim() == params.ndim() && is_aligned(grad_params) &&
+                std::equal(params.shape(), params.shape() + params.ndim(), grad_params.shape()),
+            "grad_params: expected the shape of params");
+    VectorRowsBack<T> back{grad_value.data(), grad_log_det.data(), grad_in.mutable_data(), grad_params.mutable_data()};
+    const py::gil_scoped_release nogil;
+    const auto& kernels = kernels_of<T>(*active_isa().table);
+    const auto n_ready = size_t(v.rows.n_ready);
+    // Stretches are summed in their order, so that no bit depends on the threads.
+    std::vector<double> sums(v.rows.ready ? n_ready * size_t(v.stretches()) : 0);
+    v.for_tiles([&](int64_t stretch, int64_t row, int rows, T* scratch) {
+        double* sum = sums.empty() ? nullptr : sums.data() + n_ready * size_t(stretch);
+        kernels.vector_rows_backward(v.rows, back, row, rows, sum, scratch);
+    });
+    if (!v.rows.ready) return;
+    std::vector<double> total(n_ready, 0);
+    for (size_t i = 0; i < sums.size(); ++i) total[i % n_ready] += sums[i];
+    with_vector_map(v.rows.map, [&]<class Map>() {
+        Map::template prepare_vjp<double>([&](int k) { return double(v.rows.params[k]); },
+                                          [&](int k) { return total[size_t(k)]; }, v.rows.features,
+                                          [&](int k, double g) { back.grad_params[k] = T(g); });
+    });
+}
+
 template <class T>
 void bind_ops_of(py::module_& m) {
     m.def("coupling", &coupling<T>, py::arg("map"), py::arg("scale"), py::arg("slope"), py::arg("bound"),
@@ -115,6 +234,13 @@ void bind_ops_of(py::module_& m) {
           py::arg("log_det").noconvert());
     m.def("coupling_backward", &coupling_backward<T>, py::arg("map"), py::arg("scale"), py::arg("slope"),
           py::arg("bound"), py::arg("inverse"), py::arg("input").noconvert(), py::arg("params").noconvert(),
+          py::arg("grad_value").noconvert(), py::arg("grad_log_det").noconvert(), py::arg("grad_input").noconvert(),
+          py::arg("grad_params").noconvert());
+    m.def("vector_map", &vector_map<T>, py::arg("map"), py::arg("variant"), py::arg("slope"), py::arg("inverse"),
+          py::arg("input").noconvert(), py::arg("params").noconvert(), py::arg("value").noconvert(),
+          py::arg("log_det").noconvert());
+    m.def("vector_map_backward", &vector_map_backward<T>, py::arg("map"), py::arg("variant"), py::arg("slope"),
+          py::arg("inverse"), py::arg("input").noconvert(), py::arg("params").noconvert(),
           py::arg("grad_value").noconvert(), py::arg("grad_log_det").noconvert(), py::arg("grad_input").noconvert(),
           py::arg("grad_params").noconvert());
 }

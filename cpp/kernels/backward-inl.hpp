@@ -4,6 +4,7 @@
 
 #include "chain-inl.hpp"
 #include "gradient_product-inl.hpp"
+#include "transpose-inl.hpp"
 
 namespace headrace {
 namespace {
@@ -75,6 +76,32 @@ HR_FN void start_gradients(const Tape<T>& t, const Call<T>& call, const Cotangen
     }
 }
 
+// The coordinates before and after transform i of a run of vector maps, all in the order of the slots.
+template <class T>
+HR_FN VectorLines<T> vector_state(const Tape<T>& t, const VectorStep<T>& s, int step, int i) {
+    const int features = t.chain.features;
+    const auto between = [&](int n) { return t.at(s.tape_states + int64_t(n) * features); };
+    const int64_t start = t.chain.context * t.height;
+    const T* given = i == 0 ? t.state(step) + start : between(i - 1);
+    T* built = i + 1 == s.transforms ? t.state(step + 1) + start : between(i);
+    return {given, built, nullptr, nullptr, features, t.height};
+}
+
+template <class T>
+HR_FN void record_vectors(const Tape<T>& t, const VectorStep<T>& s, const T* ready, int step) {
+    with_vector_map(s.map, [&]<class Map>() {
+        for (int i = 0; i < s.transforms; ++i) {
+            const VectorLines<T> lines = vector_state(t, s, step, i);
+            const auto params_at = [&](int64_t) { return SharedParams<T>{ready + int64_t(i) * s.n_ready}; };
+            if (s.inverse) {
+                vector_tile<Map, true>(lines, t.vectors, params_at, s.options, t.log_det());
+            } else {
+                vector_tile<Map, false>(lines, t.vectors, params_at, s.options, t.log_det());
+            }
+        }
+    });
+}
+
 // Rows [row, row + rows) through the chain, all states kept. False if some row's result is not finite.
 template <class T>
 bool record_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back, int64_t row, int rows,
@@ -96,6 +123,8 @@ bool record_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back
             }
         } else if (step.kind == StepKind::move) {
             copy_slots(b, step.move.given, step.move.built, chain.features);
+        } else if (step.kind == StepKind::vector) {
+            record_vectors(t, step.vector, call.ready + step.vector.ready, s);
         } else {
             b.units = t.units(step.network);
             if (step.network.tape_slopes >= 0) b.slopes = t.at(step.network.tape_slopes);
@@ -132,6 +161,48 @@ void tile_map_vjp(const MaskedStep<T>& s, const Tape<T>& t, int step, T* params,
             store(t.gradient(step) + given + i, by_given);
         }
     }
+}
+
+template <class T>
+HR_FN void tile_vector_map_vjp(const MaskedStep<T>& s, const Tape<T>& t, int step, T* params) {
+    const VectorLines<T> lines = vector_lines(s, t.buffers(step));
+    T* const ready = t.units(s) + s.ready * t.height;
+    with_vector_map(s.vector_map, [&]<class Map>() {
+        if (s.map_inverse) {
+            vector_rows_vjp_tile<Map, true>(lines, s.options, t.vectors, params, ready, t.gradient(step + 1),
+                                            t.gradient(step), t.grad_log_det());
+        } else {
+            vector_rows_vjp_tile<Map, false>(lines, s.options, t.vectors, params, ready, t.gradient(step + 1),
+                                             t.gradient(step), t.grad_log_det());
+        }
+    });
+}
+
+// A run of vector maps: the gradient of the state before it, and those by the ready parameters, line by line on the
+// tape.
+template <class T>
+HR_FN void backward_vectors(const Tape<T>& t, const Call<T>& call, int step) {
+    const Step<T>& both = t.chain.steps[step];
+    const VectorStep<T>& s = both.vector;
+    const int64_t start = t.chain.context * t.height;
+    const T* grad_built = t.gradient(step + 1) + start;
+    T* const grad_given = t.gradient(step) + start;  // from the second transform on in place
+    with_vector_map(s.map, [&]<class Map>() {
+        for (int i = s.transforms - 1; i >= 0; --i, grad_built = grad_given) {
+            const VectorLines<T> lines = vector_state(t, s, step, i);
+            const SharedParams<T> p{call.ready + s.ready + int64_t(i) * s.n_ready};
+            T* const grads = t.units(both.network) + both.network.layers[i].unit * t.height;
+            for (int64_t k = 0; k < int64_t(t.vectors) * width<T>; k += width<T>) {
+                const auto put = [&](int n, Pack<T> g) { store(grads + n * t.height + k, g); };
+                const Pack<T> by_log_det = load(t.grad_log_det() + k);
+                if (s.inverse) {
+                    vector_vjp<Map, true>(lines, k, p, s.options, grad_built, grad_given, by_log_det, put);
+                } else {
+                    vector_vjp<Map, false>(lines, k, p, s.options, grad_built, grad_given, by_log_det, put);
+                }
+            }
+        }
+    });
 }
 
 // The gradient of the state before a network step from that of the state after it. Afterwards the tape holds, for the
@@ -181,13 +252,17 @@ HR_FN void backward_network(const Tape<T>& t, const Call<T>& call, const Back<T>
     T* const params = units + int64_t(s.layers[s.n_layers - 1].unit) * height;
     for (int q = 0; q < s.back_plan.n_phases; ++q) {
         const BackPhase& phase = s.back_plan.phases[q];
-        with_map(s.map, [&]<class Map>() {
-            if (s.map_inverse) {
-                tile_map_vjp<Map, true>(s, t, step, params, phase.coordinate_begin, phase.coordinate_end);
-            } else {
-                tile_map_vjp<Map, false>(s, t, step, params, phase.coordinate_begin, phase.coordinate_end);
-            }
-        });
+        if (s.vector_map >= 0) {
+            tile_vector_map_vjp(s, t, step, params);
+        } else {
+            with_map(s.map, [&]<class Map>() {
+                if (s.map_inverse) {
+                    tile_map_vjp<Map, true>(s, t, step, params, phase.coordinate_begin, phase.coordinate_end);
+                } else {
+                    tile_map_vjp<Map, false>(s, t, step, params, phase.coordinate_begin, phase.coordinate_end);
+                }
+            });
+        }
         for (int i = phase.op_begin; i < phase.op_end; ++i) {
             const BackOp& op = s.back_plan.ops[i];
             while (back.weights && transposed > op.layer) transpose_inputs(--transposed);
@@ -263,6 +338,10 @@ void backward_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& ba
         const int64_t used = int64_t(t.vectors) * W;
         if (back.context)
             for (int64_t i = 0; i < chain.context * t.height; i += W) store(before + i, load(after + i));
+        if (step.kind == StepKind::vector) {
+            backward_vectors(t, call, s);
+            continue;
+        }
         for (int64_t c = 0; c < chain.features; ++c) {
             const bool moves = step.kind == StepKind::move;
             const int64_t given = moves ? step.move.given[c] : chain.context + c;

@@ -3,6 +3,7 @@
 
 #include "../random.hpp"
 #include "masked-inl.hpp"
+#include "transpose-inl.hpp"
 
 namespace headrace {
 namespace {
@@ -28,6 +29,12 @@ HR_FN double element(const ArrayView& a, int64_t row, int column) {
 template <class In, class T>
 void load_columns(const ArrayView& a, int columns, const int* slots, const double* shift, const double* scale,
                   int64_t row, int rows, T* out, int64_t slot_stride, int64_t row_stride) {
+    if (row_stride == 1 && a.column_stride == sizeof(In) && columns >= least_transposed) {
+        const bool adjacent = !a.rows && a.row_stride == columns * int64_t(sizeof(In));
+        const auto line_of = [&](int r) { return row_of(a, row + r); };
+        rows_to_lines<In>(line_of, adjacent, columns, slots, shift, scale, rows, out, slot_stride);
+        return;
+    }
     constexpr int block = 16;  // columns at a time: as many lines of the tile stay in L1
     for (int c0 = 0; c0 < columns; c0 += block) {
         const int c1 = columns < c0 + block ? columns : c0 + block;
@@ -54,6 +61,11 @@ void load_array(const ArrayView& a, int columns, const int* slots, const double*
 
 template <class T>
 void store_columns(const Chain<T>& chain, const T* in, int64_t slot_stride, int64_t row_stride, int rows, T* out) {
+    if (row_stride == 1 && chain.features >= least_transposed) {
+        lines_to_rows(in, slot_stride, chain.features, chain.store_slot, chain.store_shift, chain.store_scale, rows,
+                      out);
+        return;
+    }
     constexpr int block = 16;
     for (int c0 = 0; c0 < chain.features; c0 += block) {
         const int c1 = chain.features < c0 + block ? chain.features : c0 + block;
@@ -198,6 +210,11 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
                 T* p = b.given + (chain.context + c) * height;
                 for (int64_t i = 0; i < height; ++i) p[i] = scaled(step.scale, int(c), p[i]);
             }
+            continue;
+        }
+        if (step.kind == StepKind::vector) {
+            vector_run_tile(step.vector, call.ready + step.vector.ready, chain.features,
+                            b.given + chain.context * height, height, vectors, b.sum);
             continue;
         }
         if (step.kind == StepKind::network) {

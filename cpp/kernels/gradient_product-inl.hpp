@@ -1,4 +1,4 @@
-// The two products of the way back, on the one weight layout, and the transposition that the second one needs.
+// The two products of the way back, on the one weight layout.
 //
 //   data:    X'[k][lanes] = sum_m W[m][k] Y'[m][lanes]; lanes are rows of the batch, k are adjacent weights of each
 //   row. weights: W'[m][lanes] = sum_b Y'[m][b] X[b][lanes]; lanes are inputs, X lies transposed in panels [input /
@@ -125,36 +125,6 @@ HR_FN void weight_product(WeightArgs<T> a, int units, int vectors) {
         }
         u += m;
     }
-}
-
-// ---- transposition in registers -----------------------------------------------------------------------------------
-
-// Exchanges bit S of a lane's number with bit S of its vector's: after all bits, a width x width block is transposed.
-template <int S, class V, int... I>
-HR_FN void transpose_step(V (&v)[Lane<V>::width], Indices<I...>) {
-    constexpr int W = Lane<V>::width;
-    for (int i = 0; i < W; ++i)
-        if (!(i & S)) {
-            const V a = v[i], b = v[i + S];
-            v[i] = __builtin_shufflevector(a, b, (I & S ? W + I - S : I)...);
-            v[i + S] = __builtin_shufflevector(a, b, (I & S ? W + I : I + S)...);
-        }
-    if constexpr (2 * S < W) transpose_step<2 * S>(v, Indices<I...>{});
-}
-
-// units lines [unit][height], of which `vectors` are in use, to panels [unit / width][height][width]; the number of
-// units is rounded up to whole panels.
-template <class T>
-HR_FN void to_panels(const T* lines, int units, int64_t height, int vectors, T* panels) {
-    constexpr int W = width<T>;
-    using V = Pack<T>;
-    for (int64_t k = 0; k < units; k += W)
-        for (int64_t b = 0; b < int64_t(vectors) * W; b += W) {
-            V v[W];
-            for (int i = 0; i < W; ++i) v[i] = load(lines + (k + i) * height + b);
-            transpose_step<1>(v, typename MakeIndices<W>::type{});
-            for (int i = 0; i < W; ++i) store(panels + k * height + (b + i) * W, v[i]);
-        }
 }
 
 }  // namespace

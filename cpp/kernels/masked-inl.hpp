@@ -5,6 +5,7 @@
 #include "../activations.hpp"
 #include "../maps.hpp"
 #include "product-inl.hpp"
+#include "vector-inl.hpp"
 
 namespace headrace {
 namespace {
@@ -136,6 +137,24 @@ void small_map(const MaskedStep<T>& s, const SmallBuffers<T>& b, const T* params
     }
 }
 
+// A vector map whose raw parameters, line by line, are the network's outputs.
+template <class T>
+HR_FN VectorLines<T> vector_lines(const MaskedStep<T>& s, const TileBuffers<T>& b) {
+    return {b.given, b.built, s.active_given, s.active_built, s.n_active, b.height};
+}
+
+template <class T>
+HR_FN void tile_vector_map(const MaskedStep<T>& s, const TileBuffers<T>& b, const T* params) {
+    T* const ready = b.units + s.ready * b.height;
+    with_vector_map(s.vector_map, [&]<class Map>() {
+        if (s.map_inverse) {
+            vector_rows_tile<Map, true>(vector_lines(s, b), s.options, b.vectors, params, ready, b.sum);
+        } else {
+            vector_rows_tile<Map, false>(vector_lines(s, b), s.options, b.vectors, params, ready, b.sum);
+        }
+    });
+}
+
 // ---- the interpreter
 // --------------------------------------------------------------------------------------------------
 
@@ -177,7 +196,9 @@ HR_FN void masked_tile(const MaskedStep<T>& s, const Chain<T>& chain, const Call
                 }
             }
         }
-        if (phase.coordinate_begin < phase.coordinate_end)
+        if (s.vector_map >= 0) {
+            tile_vector_map(s, b, params);
+        } else if (phase.coordinate_begin < phase.coordinate_end) {
             with_map(s.map, [&]<class Map>() {
                 if (s.map_inverse) {
                     tile_map<Map, true>(s, b, params, phase.coordinate_begin, phase.coordinate_end);
@@ -185,6 +206,7 @@ HR_FN void masked_tile(const MaskedStep<T>& s, const Chain<T>& chain, const Call
                     tile_map<Map, false>(s, b, params, phase.coordinate_begin, phase.coordinate_end);
                 }
             });
+        }
     }
 }
 

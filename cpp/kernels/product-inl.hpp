@@ -113,15 +113,6 @@ HR_FN void tile_product(ProductArgs<T> a, int units, int vectors) {
 
 // ---- small batches ------------------------------------------------------------------------------------------------
 
-template <int... I>
-struct Indices {};
-template <int N, int... I>
-struct MakeIndices : MakeIndices<N - 1, N - 1, I...> {};
-template <int... I>
-struct MakeIndices<0, I...> {
-    using type = Indices<I...>;
-};
-
 // a and b each hold groups of `Group` lanes that are to be summed. The result holds twice as many groups of half the
 // size: those of a, then those of b, each folded once.
 template <int Group, class V, int... I>

@@ -6,9 +6,10 @@ from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.config import get_num_threads, info, set_num_threads
 from headrace.files import FileFormatError, load
 from headrace.flow import Flow
-from headrace.flows import IAF, MAF, NSF, RealNVP
+from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.training import Adam, History
 from headrace.transforms import Coupling, Inverse, MaskedAutoregressive, Permutation, Standardize, Transform
+from headrace.vector_transforms import Planar, Radial
 
 __version__: str = _cpu_module.__version__
 
@@ -27,6 +28,10 @@ __all__ = [
     "MaskedAutoregressive",
     "Normal",
     "Permutation",
+    "Planar",
+    "PlanarFlow",
+    "Radial",
+    "RadialFlow",
     "RealNVP",
     "StandardNormal",
     "Standardize",

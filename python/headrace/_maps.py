@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._core import cpu
@@ -14,7 +15,7 @@ from headrace._core import cpu
 if TYPE_CHECKING:
     from headrace._network import Settings
 
-__all__ = ["MAPS", "SCALES", "Map", "bins_of", "slope_of"]
+__all__ = ["MAPS", "SCALES", "VECTOR_MAPS", "Map", "VectorMap", "bins_of", "slope_of"]
 
 SCALES = tuple(scale for name, scale in cpu.maps() if name == "affine")
 
@@ -49,6 +50,38 @@ MAPS: dict[str, Map] = {
         lambda s: (0.0,) * s.n_params,
         least_slope=1e-6,  # below, a derivative may leave float32
     ),
+}
+
+
+@dataclass(frozen=True)
+class VectorMap:
+    """The raw parameters of a map of all coordinates by name, given the number of coordinates, and fresh ones."""
+
+    groups: Callable[[int], dict[str, int]]
+    fresh: Callable[[int, np.random.Generator], NDArray[Any]]
+    variants: tuple[str, ...] = ("",)
+
+    def n_params(self, features: int) -> int:
+        """Parameters in all."""
+        return sum(self.groups(features).values())
+
+
+def _fresh_planar(features: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Directions of all kinds, that move hardly anything."""
+    w, u = rng.standard_normal((2, features)) / np.sqrt(features)
+    return np.concatenate([w, 1e-2 * u, rng.standard_normal(1)])
+
+
+def _fresh_radial(features: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Centers where the latent rows are, that move hardly anything."""
+    return np.concatenate([rng.standard_normal(features), 1e-2 * rng.standard_normal(2)])
+
+
+VECTOR_MAPS: dict[str, VectorMap] = {
+    "planar": VectorMap(
+        lambda features: {"w": features, "u": features, "b": 1}, _fresh_planar, variants=("tanh", "leaky_relu")
+    ),
+    "radial": VectorMap(lambda features: {"center": features, "alpha": 1, "beta": 1}, _fresh_radial),
 }
 
 

@@ -13,8 +13,9 @@ from headrace._stored import storable
 from headrace.bases import Base, StandardNormal
 from headrace.flow import Flow
 from headrace.transforms import Coupling, MaskedAutoregressive, Standardize, Transform
+from headrace.vector_transforms import Planar, Radial
 
-__all__ = ["IAF", "MAF", "NSF", "RealNVP"]
+__all__ = ["IAF", "MAF", "NSF", "PlanarFlow", "RadialFlow", "RealNVP"]
 
 
 class _Named(Flow):
@@ -198,4 +199,75 @@ class NSF(_Named):
             activation=activation,
             dtype=dtype,
         )
+        super().__init__(chain, n, base, dtype)
+
+
+class PlanarFlow(_Named):
+    """Planar transforms one after another (Rezende, Mohamed 2015), eq. 28-29; see `Planar`.
+
+    Both directions are exact, so that it can be fitted to rows as well as to a density.
+
+    Args:
+        features, context, base, seed, dtype: See `MAF`.
+        transforms: Number of transforms.
+        hidden, activation: Of the networks that read the context, one for each transform; without context there are none.
+        nonlinearity, negative_slope: See `Planar`.
+
+    >>> import numpy as np, headrace as hr
+    >>> flow = hr.PlanarFlow(features=2, transforms=8)
+    >>> x, log_prob = flow.sample_and_log_prob(1000, seed=0)
+    >>> bool(np.allclose(flow.log_prob(x), log_prob, atol=1e-4))
+    True
+    """
+
+    def __init__(
+        self,
+        features: int,
+        transforms: int = 32,
+        context: int = 0,
+        hidden: Sequence[int] = (64, 64),
+        *,
+        nonlinearity: str = "tanh",
+        negative_slope: float = 0.2,
+        activation: str = "relu",
+        base: Base | None = None,
+        seed: int = 0,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        """See the class."""
+        n, key = check.integer("features", features, least=1), check.integer("seed", seed)
+        settings = {"nonlinearity": nonlinearity, "negative_slope": negative_slope, "activation": activation}
+        chain: list[Transform] = [
+            Planar(n, context=context, hidden=hidden, seed=(key, i), dtype=dtype, **settings)  # type: ignore[arg-type]
+            for i in range(check.integer("transforms", transforms, least=1))
+        ]
+        super().__init__(chain, n, base, dtype)
+
+
+class RadialFlow(_Named):
+    """Radial transforms one after another (Rezende, Mohamed 2015), eq. 30-31; see `Radial` and `PlanarFlow`.
+
+    >>> import headrace as hr
+    >>> hr.RadialFlow(features=2, transforms=8).sample(5, seed=0).shape
+    (5, 2)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        transforms: int = 32,
+        context: int = 0,
+        hidden: Sequence[int] = (64, 64),
+        *,
+        activation: str = "relu",
+        base: Base | None = None,
+        seed: int = 0,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        """See the class."""
+        n, key = check.integer("features", features, least=1), check.integer("seed", seed)
+        chain: list[Transform] = [
+            Radial(n, context=context, hidden=hidden, activation=activation, seed=(key, i), dtype=dtype)
+            for i in range(check.integer("transforms", transforms, least=1))
+        ]
         super().__init__(chain, n, base, dtype)

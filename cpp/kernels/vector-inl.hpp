@@ -1,0 +1,256 @@
+// Vector maps (planar, radial) over the lines of a tile: a run of transforms with one set of parameters each, for all
+// rows, or one transform whose rows have parameters of their own, from a network or from anybody (hr.ops).
+//
+// A run of transforms reads and writes each coordinate once a transform: while one moves a coordinate, the next adds it
+// to its sum. The determinants are multiplied and rescaled by their exponents, so that there is one logarithm a row and
+// run.
+#pragma once
+
+#include "../pack.hpp"
+#include "../vector_maps.hpp"
+#include "../views.hpp"
+
+namespace headrace {
+namespace {
+
+// Their chains of dependent operations overlap: a whole tile, if it is high.
+constexpr int vectors_at_once = max_tile_vectors, fewer_vectors_at_once = 2;
+
+// Parameter k of the rows in vector j: the same for all, or from a line.
+template <class T>
+struct SharedParams {
+    const T* p;
+    HR_FN Pack<T> operator()(int k, int = 0) const { return p[k] - Pack<T>{}; }
+};
+template <class T>
+struct RowParams {
+    const T* lines;
+    int64_t height;
+    HR_FN Pack<T> operator()(int k, int j = 0) const { return load(lines + k * height + j * width<T>); }
+};
+
+// log of a product of many factors, as the logarithm of a mantissa and an exponent.
+template <class V>
+struct LogProduct {
+    V mantissa = splat<V>(1);
+    Int<V> exponent{};
+
+    HR_FN void rescale() {
+        using F = Format<Scalar<V>>;
+        const Int<V> n = ((bit_cast<Int<V>>(mantissa) & F::magnitude) >> F::mantissa_bits) - F::bias;
+        mantissa = mantissa * power_of_two<V>(-n);  // a NaN and an infinity become NaN
+        exponent += n;
+    }
+    HR_FN V log() const { return headrace::log(mantissa) + convert<V>(exponent) * Scalar<V>(0.693147180559945309417); }
+};
+
+// Between what bounds a product of factors lies that are each between 1 and a known number.
+template <class T>
+struct ProductBounds {
+    T low = 1, high = 1;
+
+    // Whether one more factor might leave the normal numbers.
+    HR_FN bool leaves(T limit) const {
+        constexpr T range = sizeof(T) == 4 ? T(1e30) : T(1e270);
+        return !(high * limit < range && low * limit > 1 / range);  // true for NaN
+    }
+    HR_FN void multiply(T limit) {
+        if (limit < T(1)) {
+            low *= limit;
+        } else {
+            high *= limit;
+        }
+    }
+};
+
+template <class Map, bool inverse, int B, class V, class P>
+HR_FN void vector_amounts(const V (&sum)[B], const P& p, int features, const MapOptions<Scalar<V>>& options,
+                          V (&amount)[B], V (&factor)[B][Map::factors]) {
+    if constexpr (inverse) {
+        Map::inverse(sum, p, features, options, amount, factor);
+    } else {
+        Map::forward(sum, p, features, options, amount, factor);
+    }
+}
+
+// B vectors of rows from `lane` through all transforms of a run, in place.
+template <class Map, bool inverse, int B, class T>
+void vector_run_block(const VectorStep<T>& s, const T* ready, int features, T* lines, int64_t height, T* log_det) {
+    using V = Pack<T>;
+    constexpr int W = width<T>, factors = Map::factors;
+    LogProduct<V> product[B][factors];
+    ProductBounds<T> bounds;
+    V sum[B];
+    for (int j = 0; j < B; ++j) sum[j] = Map::template start<V>(SharedParams<T>{ready}, features);
+    for (int c = 0; c < features; ++c)
+        for (int j = 0; j < B; ++j)
+            sum[j] = Map::accumulate(sum[j], load(lines + c * height + j * W), SharedParams<T>{ready}, c, features);
+    for (int k = 0; k < s.transforms; ++k) {
+        const SharedParams<T> p{ready + int64_t(k) * s.n_ready}, next{p.p + (k + 1 < s.transforms ? s.n_ready : 0)};
+        V amount[B], factor[B][factors];
+        vector_amounts<Map, inverse>(sum, p, features, s.options, amount, factor);
+        const T limit = Map::limit(p.p, features);
+        if (bounds.leaves(limit)) {
+            bounds = {};
+            for (int j = 0; j < B; ++j)
+                for (int f = 0; f < factors; ++f) product[j][f].rescale();
+        }
+        bounds.multiply(limit);
+        for (int j = 0; j < B; ++j) {
+            for (int f = 0; f < factors; ++f) product[j][f].mantissa *= factor[j][f];
+            sum[j] = Map::template start<V>(next, features);
+        }
+        for (int c = 0; c < features; ++c)
+            for (int j = 0; j < B; ++j) {
+                T* place = lines + c * height + j * W;
+                const V moved = Map::move(load(place), amount[j], p, c, features);
+                store(place, moved);
+                sum[j] = Map::accumulate(sum[j], moved, next, c, features);
+            }
+    }
+    for (int j = 0; j < B; ++j) {
+        V total{};
+        for (int f = 0; f < factors; ++f) total += product[j][f].log() * T(Map::power(f, features));
+        T* place = log_det + j * W;
+        store(place, load(place) + (inverse ? -total : total));
+    }
+}
+
+// A run of transforms on a tile: coordinates in `lines`, log-determinants added to log_det.
+template <class T>
+HR_FN void vector_run_tile(const VectorStep<T>& s, const T* ready, int features, T* lines, int64_t height, int vectors,
+                           T* log_det) {
+    with_vector_map(s.map, [&]<class Map>() {
+        const auto run = [&]<bool inverse>() {
+            int v = 0;
+            const auto blocks_of = [&]<int B>() {
+                for (; v + B <= vectors; v += B)
+                    vector_run_block<Map, inverse, B>(s, ready, features, lines + v * width<T>, height,
+                                                      log_det + v * width<T>);
+            };
+            blocks_of.template operator()<vectors_at_once>();
+            blocks_of.template operator()<fewer_vectors_at_once>();
+            blocks_of.template operator()<1>();
+        };
+        if (s.inverse) {
+            run.template operator()<true>();
+        } else {
+            run.template operator()<false>();
+        }
+    });
+}
+
+// Where the coordinates of one transform are: lines [slot][height].
+template <class T>
+struct VectorLines {
+    const T* given;
+    T* built;
+    const int *given_slot, *built_slot;  // of each coordinate; null: they follow each other
+    int features;
+    int64_t height;
+
+    HR_FN int64_t given_line(int c) const { return (given_slot ? given_slot[c] : c) * height; }
+    HR_FN int64_t built_line(int c) const { return (built_slot ? built_slot[c] : c) * height; }
+};
+
+// One transform on B vectors of rows from `lane`, out of place; log-determinants are added to log_det.
+template <class Map, bool inverse, int B, class T, class P>
+HR_FN void vector_block(const VectorLines<T>& lines, int64_t lane, const P& p, const MapOptions<T>& options,
+                        T* log_det) {
+    using V = Pack<T>;
+    constexpr int W = width<T>;
+    const int features = lines.features;
+    V sum[B], amount[B], factor[B][Map::factors];
+    for (int j = 0; j < B; ++j) sum[j] = Map::template start<V>(p, features, j);
+    for (int c = 0; c < features; ++c) {
+        const T* given = lines.given + lines.given_line(c) + lane;
+        for (int j = 0; j < B; ++j) sum[j] = Map::accumulate(sum[j], load(given + j * W), p, c, features, j);
+    }
+    vector_amounts<Map, inverse>(sum, p, features, options, amount, factor);
+    for (int c = 0; c < features; ++c) {
+        const T* given = lines.given + lines.given_line(c) + lane;
+        T* built = lines.built + lines.built_line(c) + lane;
+        for (int j = 0; j < B; ++j) store(built + j * W, Map::move(load(given + j * W), amount[j], p, c, features, j));
+    }
+    for (int j = 0; j < B; ++j) {
+        V total{};
+        for (int f = 0; f < Map::factors; ++f) total += log(factor[j][f]) * T(Map::power(f, features));
+        T* place = log_det + lane + j * W;
+        store(place, load(place) + (inverse ? -total : total));
+    }
+}
+
+// params_at(lane): the parameters of the rows from `lane`.
+template <class Map, bool inverse, class T, class ParamsAt>
+HR_FN void vector_tile(const VectorLines<T>& lines, int vectors, const ParamsAt& params_at,
+                       const MapOptions<T>& options, T* log_det) {
+    constexpr int B = 4;  // a tile of the way back
+    int v = 0;
+    for (; v + B <= vectors; v += B) {
+        const int64_t lane = v * width<T>;
+        vector_block<Map, inverse, B>(lines, lane, params_at(lane), options, log_det);
+    }
+    for (; v < vectors; ++v) {
+        const int64_t lane = v * width<T>;
+        vector_block<Map, inverse, 1>(lines, lane, params_at(lane), options, log_det);
+    }
+}
+
+// The gradient by what was given, from that by what was built: both lie where their coordinates lie. put(k, gradient)
+// gets that by ready parameter k.
+template <class Map, bool inverse, class T, class P, class Put>
+HR_FN void vector_vjp(const VectorLines<T>& lines, int64_t lane, const P& p, const MapOptions<T>& options,
+                      const T* grad_built, T* grad_given, Pack<T> grad_log_det, const Put& put) {
+    using V = Pack<T>;
+    const int features = lines.features;
+    const auto grad_at = [&](int c) { return load(grad_built + lines.built_line(c) + lane); };
+    V sum = Map::template start<V>(p, features), dot{};
+    for (int c = 0; c < features; ++c) {
+        const V given = load(lines.given + lines.given_line(c) + lane),
+                built = load(lines.built + lines.built_line(c) + lane);
+        Map::reduce(sum, dot, given, inverse ? built : given, grad_at(c), p, c, features);
+    }
+    const auto shared = Map::template backward<inverse>(sum, dot, grad_log_det, p, features, options, put);
+    for (int c = 0; c < features; ++c)
+        store(grad_given + lines.given_line(c) + lane,
+              Map::spread(shared, load(lines.given + lines.given_line(c) + lane), grad_at(c), p, c, features, put));
+}
+
+// Raw parameters of each row to ready ones, a line each.
+template <class Map, class T>
+HR_FN void prepare_rows(const T* raw, T* ready, int64_t height, int features) {
+    Map::template prepare<Pack<T>>(RowParams<T>{raw, height}, features,
+                                   [&](int k, Pack<T> value) { store(ready + k * height, value); });
+}
+
+// Gradients by ready parameters to those by raw ones, which replace the raw ones.
+template <class Map, class T>
+HR_FN void prepare_rows_vjp(T* raw, const T* grad_ready, int64_t height, int features) {
+    Map::template prepare_vjp<Pack<T>>(RowParams<T>{raw, height}, RowParams<T>{grad_ready, height}, features,
+                                       [&](int k, Pack<T> value) { store(raw + k * height, value); });
+}
+
+// A transform whose raw parameters are lines `raw` of the tile; `ready` has room for the ready ones.
+template <class Map, bool inverse, class T>
+void vector_rows_tile(const VectorLines<T>& lines, const MapOptions<T>& options, int vectors, const T* raw, T* ready,
+                      T* log_det) {
+    for (int64_t i = 0; i < int64_t(vectors) * width<T>; i += width<T>)
+        prepare_rows<Map>(raw + i, ready + i, lines.height, lines.features);
+    const auto params_at = [&](int64_t lane) { return RowParams<T>{ready + lane, lines.height}; };
+    vector_tile<Map, inverse>(lines, vectors, params_at, options, log_det);
+}
+
+// The way back of it: gradients replace the raw parameters; the ready ones are still there, and are overwritten.
+template <class Map, bool inverse, class T>
+void vector_rows_vjp_tile(const VectorLines<T>& lines, const MapOptions<T>& options, int vectors, T* raw, T* ready,
+                          const T* grad_built, T* grad_given, const T* grad_log_det) {
+    for (int64_t i = 0; i < int64_t(vectors) * width<T>; i += width<T>) {
+        const RowParams<T> p{ready + i, lines.height};
+        const auto put = [&](int k, Pack<T> g) { store(ready + i + k * lines.height, g); };
+        vector_vjp<Map, inverse>(lines, i, p, options, grad_built, grad_given, load(grad_log_det + i), put);
+        prepare_rows_vjp<Map>(raw + i, ready + i, lines.height, lines.features);
+    }
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,267 @@
+// planar: x = z + û h(wᵀz + b), eq. 28-29 of the notes (Rezende, Mohamed 2015), with û chosen so that it always has an
+// inverse: s = 1 + wᵀû is a positive number made from wᵀu.
+//
+// A vector map moves all coordinates along the same way by one *amount*, which depends on one *sum* over them. It runs
+// on *ready* parameters, which `prepare` makes from the raw ones: for one set once a call, for a set a row in lanes.
+//
+//   raw    [w (features), u (features), b]          ready    [w (features), û (features), b, s]
+//
+// `start` is the sum before the first coordinate, and `accumulate` adds one's share; `forward` and `inverse` turn sums
+// into amounts and into the factors of the determinant of the *forward* direction at the latent side; `move` applies
+// the amount to a coordinate. `reduce`, `backward` and `spread` are the vector-Jacobian product: two sums, then what
+// rows share, then coordinate by coordinate. As in maps/, put(k, value) receives number k; it may overwrite what p(k)
+// reads, so p(k) is read before.
+#pragma once
+
+#include "lane.hpp"
+#include "maps/options.hpp"
+#include "positive.hpp"
+
+namespace headrace {
+namespace {
+
+// h of the planar map at v: its value, and its first and second derivative.
+template <class V>
+struct Bend {
+    V value, slope, curvature;
+    V rest;  // 1 - slope, without cancellation
+};
+
+struct TanhBend {
+    static constexpr int solve_rounds = 60;
+
+    // The slope as sech² and its rest as tanh²; beyond `far` both are at their limits.
+    template <class V>
+    HR_FN static Bend<V> at(V v, const MapOptions<Scalar<V>>&) {
+        using T = Scalar<V>;
+        constexpr T far = is_single<V> ? T(40) : T(350);
+        const ExpParts<V> parts = exp_parts(min(abs(v), far) * T(2));
+        const V power = power_of_two<V>(parts.n);
+        const V e = parts.expm1_r * power + (power - T(1));  // expm1, as nothing overflows
+        const V r = T(1) / (e + T(2));
+        const V value = copy_sign(e * r, v), slope = r * (T(1) - r) * T(4);
+        return {value, slope, value * slope * T(-2), value * value};
+    }
+
+    // v with v + (s - 1) tanh v = y, B lanes at once. Halley's method, kept between bounds by bisection: the left side
+    // is odd, concave above zero where s > 1 and convex where s < 1, so that one bound is a start from which Newton's
+    // method would not overshoot. Ends where the residual is at its rounding.
+    template <int B, class V>
+    HR_FN static void solve(const V (&y)[B], const V (&s)[B], const MapOptions<Scalar<V>>& o, V (&v)[B],
+                            Bend<V> (&bend)[B]) {
+        using T = Scalar<V>;
+        constexpr T rounding = is_single<V> ? T(2.4e-7) : T(4.5e-16);
+        V low[B], high[B], target[B];
+        for (int j = 0; j < B; ++j) {
+            target[j] = abs(y[j]);
+            const V excess = s[j] - T(1), by_slope = target[j] / s[j], by_limit = target[j] - excess;
+            const auto grows = excess >= T(0);
+            const V larger = select(by_slope > by_limit, by_slope, by_limit);
+            const V smaller = select(by_slope > by_limit, by_limit, by_slope);
+            low[j] = select(grows, larger, target[j]);
+            high[j] = select(grows, target[j], smaller);
+            v[j] = select(grows, low[j], high[j]);
+        }
+        for (int round = 0; round < solve_rounds; ++round) {
+            Int<V> open{};
+            for (int j = 0; j < B; ++j) {
+                bend[j] = at(v[j], o);
+                const V excess = s[j] - T(1);
+                const V part = excess * bend[j].value, residual = (v[j] - target[j]) + part;
+                const auto is_open = abs(residual) > (v[j] + abs(part)) * rounding;  // false for NaN
+                const auto above = residual > T(0);
+                low[j] = select(above, low[j], v[j]);
+                high[j] = select(above, v[j], high[j]);
+                const V slope = excess * bend[j].slope + T(1);
+                const V newton = residual / slope;
+                V next = v[j] - residual / (slope - newton * excess * bend[j].curvature * T(0.5));
+                const auto inside = (next >= low[j]) & (next <= high[j]);
+                next = select(inside, next, (low[j] + high[j]) * T(0.5));
+                v[j] = select(is_open, next, v[j]);
+                open |= select(is_open, Int<V>{} + 1, Int<V>{});
+            }
+            if (!any_lane<V>(open)) break;
+        }
+        for (int j = 0; j < B; ++j) {
+            v[j] = copy_sign(v[j], y[j]);
+            bend[j].value = copy_sign(bend[j].value, y[j]);
+            bend[j].curvature = bend[j].value * bend[j].slope * T(-2);
+        }
+    }
+};
+
+// v for positive v, slope v for the rest.
+struct LeakyReluBend {
+    template <class V>
+    HR_FN static Bend<V> at(V v, const MapOptions<Scalar<V>>& o) {
+        const V slope = select(v > Scalar<V>(0), splat<V>(1), V{} + o.slope);
+        return {v * slope, slope, V{}, Scalar<V>(1) - slope};
+    }
+    template <int B, class V>
+    HR_FN static void solve(const V (&y)[B], const V (&s)[B], const MapOptions<Scalar<V>>& o, V (&v)[B],
+                            Bend<V> (&bend)[B]) {
+        for (int j = 0; j < B; ++j) {
+            v[j] = y[j] / select(y[j] > Scalar<V>(0), s[j], (s[j] - Scalar<V>(1)) * o.slope + Scalar<V>(1));
+            bend[j] = at(v[j], o);
+        }
+    }
+};
+
+template <class H>
+struct Planar {
+    HR_FN static constexpr int n_raw(int features) { return 2 * features + 1; }
+    HR_FN static constexpr int n_ready(int features) { return 2 * features + 2; }
+    static constexpr int vectors = 2;               // parameters with a number for each coordinate; they come first
+    static constexpr int factors = 1;               // of the determinant
+    HR_FN static int power(int, int) { return 1; }  // of each factor
+
+    // û = u + (s - 1 - x) w / |w|² with x = wᵀu; w is divided by its largest magnitude, so that nothing under- or
+    // overflows on the way, and w = 0 gives û = u.
+    template <class V>
+    struct Sums {
+        V w_largest, w_inverse;  // 1 / w_largest, or 0
+        V square, along;         // |w|² and wᵀu, of the scaled w
+        V ratio;                 // (s - 1) / x - 1
+        Positive<V> s;
+    };
+    template <class V, class P>
+    HR_FN static Sums<V> sums(const P& p, int features) {
+        using T = Scalar<V>;
+        Sums<V> q;
+        q.w_largest = V{};
+        for (int c = 0; c < features; ++c) {
+            const V a = abs(V(p(c)));
+            q.w_largest = select(a > q.w_largest, a, q.w_largest);
+        }
+        q.w_inverse = select(q.w_largest > T(4) * Format<T>::smallest_normal, T(1) / q.w_largest, V{});
+        q.square = q.along = V{};
+        V dot{};
+        for (int c = 0; c < features; ++c) {
+            const V w = p(c), scaled = w * q.w_inverse, u = p(features + c);
+            q.square += scaled * scaled;
+            q.along += scaled * u;
+            dot += w * u;
+        }
+        q.square = select(q.square > T(0), q.square, splat<V>(1));  // a NaN came through dot already
+        const V x = select(q.w_inverse > T(0), q.along * q.w_largest, dot);
+        q.s = positive(x);
+        q.ratio = select(abs(x) > Format<T>::smallest_normal, q.s.excess / x, splat<V>(positive_slope)) - T(1);
+        return q;
+    }
+
+    template <class V, class P, class Put>
+    HR_FN static void prepare(const P& p, int features, const Put& put) {
+        const Sums<V> q = sums<V>(p, features);
+        const V factor = q.ratio * q.along / q.square * q.w_inverse;
+        for (int c = 0; c < features; ++c) {
+            const V w = p(c), u = p(features + c);
+            put(c, w);
+            put(features + c, w * factor + u);
+        }
+        put(2 * features, p(2 * features));
+        put(2 * features + 1, q.s.value);
+    }
+
+    // The gradient by the raw parameters from that by the ready ones, g.
+    template <class V, class P, class G, class Put>
+    HR_FN static void prepare_vjp(const P& p, const G& g, int features, const Put& put) {
+        using T = Scalar<V>;
+        const Sums<V> q = sums<V>(p, features);
+        V dot{};
+        for (int c = 0; c < features; ++c) dot += V(p(c)) * q.w_inverse * V(g(features + c));
+        const V by_s = V(g(2 * features + 1)) * q.s.slope;
+        const V coefficient = q.ratio * q.along / q.square, by_along = dot * q.s.slope_excess / q.square;
+        const V by_square = dot * coefficient / q.square * T(-2);
+        for (int c = 0; c < features; ++c) {
+            const V w = p(c), scaled = w * q.w_inverse, u = p(features + c), grad_w = g(c), grad_u = g(features + c);
+            put(features + c, grad_u + by_along * scaled + by_s * w);
+            put(c, grad_w + by_s * u + (coefficient * grad_u + by_along * u + by_square * scaled) * q.w_inverse);
+        }
+        put(2 * features, g(2 * features));
+    }
+
+    // The other end of what a factor may be than 1.
+    template <class T>
+    HR_FN static T limit(const T* ready, int features) {
+        return ready[2 * features + 1];
+    }
+    template <class V, class P>
+    HR_FN static V start(const P& p, int features, int j = 0) {
+        return p(2 * features, j);
+    }
+    template <class V, class P>
+    HR_FN static V accumulate(V sum, V value, const P& p, int c, int, int j = 0) {
+        return value * V(p(c, j)) + sum;
+    }
+    template <class V, class P>
+    HR_FN static V move(V value, V amount, const P& p, int c, int features, int j = 0) {
+        return V(p(features + c, j)) * amount + value;
+    }
+
+    template <int B, class V, class P>
+    HR_FN static void forward(const V (&sum)[B], const P& p, int features, const MapOptions<Scalar<V>>& o,
+                              V (&amount)[B], V (&factor)[B][1]) {
+        for (int j = 0; j < B; ++j) {
+            const V s = p(2 * features + 1, j);
+            const Bend<V> h = H::at(sum[j], o);
+            amount[j] = h.value;
+            factor[j][0] = determinant(h, s);
+        }
+    }
+    template <int B, class V, class P>
+    HR_FN static void inverse(const V (&sum)[B], const P& p, int features, const MapOptions<Scalar<V>>& o,
+                              V (&amount)[B], V (&factor)[B][1]) {
+        V s[B], v[B];
+        Bend<V> h[B];
+        for (int j = 0; j < B; ++j) s[j] = p(2 * features + 1, j);
+        H::solve(sum, s, o, v, h);
+        for (int j = 0; j < B; ++j) {
+            amount[j] = -h[j].value;
+            factor[j][0] = determinant(h[j], s[j]);
+        }
+    }
+
+    template <class V>
+    struct Backward {
+        V amount, by_sum;
+    };
+    template <class V, class P>
+    HR_FN static void reduce(V& sum, V& dot, V, V latent, V grad, const P& p, int c, int features) {
+        sum = accumulate(sum, latent, p, c, features);
+        dot = V(p(features + c)) * grad + dot;
+    }
+    // From wᵀz + b and ûᵀ grad.
+    template <bool inverse, class V, class P, class Put>
+    HR_FN static Backward<V> backward(V sum, V dot, V grad_log_det, const P& p, int features,
+                                      const MapOptions<Scalar<V>>& o, const Put& put) {
+        const V s = p(2 * features + 1), excess = s - Scalar<V>(1);
+        const Bend<V> h = H::at(sum, o);
+        const V det = determinant(h, s), by_log = (inverse ? -grad_log_det : grad_log_det) / det;
+        V by_sum = (inverse ? -dot : dot) * h.slope + by_log * excess * h.curvature;
+        V by_s = by_log * h.slope;
+        if constexpr (inverse) {  // implicit differentiation of v + (s - 1) h(v) = wᵀx + b
+            by_sum = by_sum / det;
+            by_s -= by_sum * h.value;
+        }
+        put(2 * features, by_sum);
+        put(2 * features + 1, by_s);
+        return {inverse ? -h.value : h.value, by_sum};
+    }
+    template <class V, class P, class Put>
+    HR_FN static V spread(const Backward<V>& r, V given, V grad, const P& p, int c, int features, const Put& put) {
+        const V w = p(c);
+        put(c, given * r.by_sum);
+        put(features + c, grad * r.amount);
+        return w * r.by_sum + grad;
+    }
+
+  private:
+    // 1 + (s - 1) h', as a sum of positive terms.
+    template <class V>
+    HR_FN static V determinant(const Bend<V>& h, V s) {
+        return s * h.slope + h.rest;
+    }
+};
+
+}  // namespace
+}  // namespace headrace

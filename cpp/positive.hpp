@@ -1,0 +1,40 @@
+// A positive number from a raw one, for parameters that must not reach zero: 1 at 0, above `least_positive` everywhere,
+// and as long as the raw number where that is large.
+#pragma once
+
+#include "lane.hpp"
+
+namespace headrace {
+namespace {
+
+constexpr double least_positive = 1e-3;
+
+// value = least + softplus(x + shift), with the shift that makes it 1 at 0.
+template <class V>
+struct Positive {
+    V value, excess;  // excess: value - 1, without cancellation where x is small
+    V slope;          // by x
+    V slope_excess;   // slope - 1
+};
+
+constexpr double positive_shift = 0.539742417236952;  // log(e^(1 - least) - 1)
+constexpr double positive_slope = 0.631752495386337;  // of the value at 0: 1 - e^(least - 1)
+
+template <class V>
+HR_FN Positive<V> positive(V x) {
+    using T = Scalar<V>;
+    const V shifted = x + T(positive_shift);
+    const V far = softplus(shifted);
+    // log((1 + e^(x + shift)) / (1 + e^shift)) = log1p(slope(0) expm1(x)).
+    const auto near_zero = abs(x) < T(0.5);
+    const V near = log1p(expm1(select(near_zero, x, splat<V>(0))) * T(positive_slope));
+    Positive<V> p;
+    p.excess = select(near_zero, near, far + T(least_positive - 1));
+    p.value = select(near_zero, near + T(1), far + T(least_positive));
+    p.slope = sigmoid(shifted);
+    p.slope_excess = -sigmoid(-shifted);
+    return p;
+}
+
+}  // namespace
+}  // namespace headrace

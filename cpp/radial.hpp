@@ -1,0 +1,149 @@
+// radial: x = z + β (z - center) / (α + |z - center|), eq. 30-31 of the notes (Rezende, Mohamed 2015), with α and
+// p = α + β positive, so that it always has an inverse. A vector map, as planar.hpp describes them: the sum is the
+// squared distance from the center, the amount the stretch of what lies between.
+//
+//   raw    [center (features), α, β]: numbers of any sign; with equal ones β is 0
+//   ready  [center (features), α, p]
+//
+// At distance r of z the determinant is (1 + β / (α + r))^(features - 1) times dr'/dr, where r' is the distance of x;
+// both are written as sums of positive terms: q = (p + r) / (α + r) and N / (α + r)² with N = r (2 α + r) + α p.
+#pragma once
+
+#include "lane.hpp"
+#include "maps/options.hpp"
+#include "positive.hpp"
+
+namespace headrace {
+namespace {
+
+struct Radial {
+    HR_FN static constexpr int n_raw(int features) { return features + 2; }
+    HR_FN static constexpr int n_ready(int features) { return features + 2; }
+    static constexpr int vectors = 1;
+    static constexpr int factors = 2;
+    HR_FN static int power(int factor, int features) { return factor == 0 ? features - 1 : 1; }
+
+    template <class V, class P, class Put>
+    HR_FN static void prepare(const P& p, int features, const Put& put) {
+        for (int c = 0; c < features; ++c) put(c, p(c));
+        for (int k = features; k < features + 2; ++k) put(k, positive(V(p(k))).value);
+    }
+    template <class V, class P, class G, class Put>
+    HR_FN static void prepare_vjp(const P& p, const G& g, int features, const Put& put) {
+        for (int c = 0; c < features; ++c) put(c, g(c));
+        for (int k = features; k < features + 2; ++k) put(k, V(g(k)) * positive(V(p(k))).slope);
+    }
+
+    template <class T>
+    HR_FN static T limit(const T* ready, int features) {
+        return ready[features + 1] / ready[features];
+    }
+    template <class V, class P>
+    HR_FN static V start(const P&, int, int = 0) {
+        return V{};
+    }
+    template <class V, class P>
+    HR_FN static V accumulate(V sum, V value, const P& p, int c, int, int j = 0) {
+        const V offset = value - V(p(c, j));
+        return offset * offset + sum;
+    }
+    template <class V, class P>
+    HR_FN static V move(V value, V amount, const P& p, int c, int, int j = 0) {
+        return (value - V(p(c, j))) * amount + value;
+    }
+
+    template <int B, class V, class P>
+    HR_FN static void forward(const V (&sum)[B], const P& p, int features, const MapOptions<Scalar<V>>&, V (&amount)[B],
+                              V (&factor)[B][2]) {
+        for (int j = 0; j < B; ++j) {
+            const V alpha = p(features, j), end = p(features + 1, j);
+            const V r = distance(sum[j]), inverse_reach = Scalar<V>(1) / (alpha + r);
+            amount[j] = (end - alpha) * inverse_reach;
+            factors_at(r, alpha, end, inverse_reach, factor[j]);
+        }
+    }
+    template <int B, class V, class P>
+    HR_FN static void inverse(const V (&sum)[B], const P& p, int features, const MapOptions<Scalar<V>>&, V (&amount)[B],
+                              V (&factor)[B][2]) {
+        for (int j = 0; j < B; ++j) {
+            const V alpha = p(features, j), end = p(features + 1, j);
+            const V r = latent_distance(distance(sum[j]), alpha, end);
+            amount[j] = (alpha - end) / (end + r);
+            factors_at(r, alpha, end, Scalar<V>(1) / (alpha + r), factor[j]);
+        }
+    }
+
+    template <class V>
+    struct Backward {
+        V amount, by_offset;  // gradient by a coordinate: grad (1 + amount) + offset by_offset
+    };
+    // The squared distance of what is given, and its offset times grad.
+    template <class V, class P>
+    HR_FN static void reduce(V& sum, V& dot, V given, V, V grad, const P& p, int c, int) {
+        const V offset = given - V(p(c));
+        sum = offset * offset + sum;
+        dot = offset * grad + dot;
+    }
+    template <bool inverse, class V, class P, class Put>
+    HR_FN static Backward<V> backward(V sum, V dot, V grad_log_det, const P& p, int features,
+                                      const MapOptions<Scalar<V>>&, const Put& put) {
+        using T = Scalar<V>;
+        const V alpha = p(features), end = p(features + 1);
+        const V given = distance(sum), r = inverse ? latent_distance(given, alpha, end) : given;
+        const V reach = alpha + r, beta = end - alpha, by_log = inverse ? -grad_log_det : grad_log_det;
+        const V n = n_at(r, alpha, end), others = splat<V>(features - 1);
+        // Of the log-determinant, (features - 1) log q + log N - 2 log reach.
+        const V log_by_r = -others * beta / ((end + r) * reach) - alpha * beta * T(2) / (n * reach);
+        const V log_by_alpha = -others / reach + (r * T(2) + end) / n - T(2) / reach;
+        const V log_by_end = others / (end + r) + alpha / n;
+        V amount, by_distance, by_alpha, by_end;
+        if constexpr (inverse) {  // offset of z = offset of x times k(r), k = reach / (p + r); distance of x: r / k(r)
+            const V k = reach / (end + r), inverse_end = T(1) / (end + r);
+            const V slope = n / (reach * reach);  // of the distance of x by r
+            amount = -beta * inverse_end;
+            by_distance = (dot * beta * inverse_end * inverse_end + by_log * log_by_r) / slope;
+            by_alpha = dot * inverse_end + by_log * log_by_alpha + by_distance * r / (k * reach);
+            by_end = -dot * k * inverse_end + by_log * log_by_end - by_distance * r / reach;
+        } else {
+            amount = beta / reach;
+            by_distance = by_log * log_by_r - dot * amount / reach;
+            by_alpha = by_log * log_by_alpha - dot * (end + r) / (reach * reach);
+            by_end = by_log * log_by_end + dot / reach;
+        }
+        put(features, by_alpha);
+        put(features + 1, by_end);
+        return {amount, select(given > T(0), by_distance / given, V{})};  // at the center there is no direction
+    }
+    template <class V, class P, class Put>
+    HR_FN static V spread(const Backward<V>& r, V given, V grad, const P& p, int c, int, const Put& put) {
+        const V by_center = grad * r.amount + (given - V(p(c))) * r.by_offset;
+        put(c, -by_center);
+        return grad + by_center;
+    }
+
+  private:
+    // Limited, so that squares of it stay finite: farther away the map moves nothing that shows.
+    template <class V>
+    HR_FN static V distance(V square) {
+        return min(sqrt(square), is_single<V> ? Scalar<V>(1e15) : Scalar<V>(1e150));
+    }
+    // r with r (p + r) / (α + r) = distance: the positive root of r² + (p - distance) r - α distance.
+    template <class V>
+    HR_FN static V latent_distance(V distance, V alpha, V end) {
+        using T = Scalar<V>;
+        const V b = distance - end, root = sqrt(b * b + alpha * distance * T(4));
+        return select(b > T(0), (b + root) * T(0.5), alpha * distance * T(2) / (root - b));
+    }
+    template <class V>
+    HR_FN static V n_at(V r, V alpha, V end) {
+        return r * (alpha * Scalar<V>(2) + r) + alpha * end;
+    }
+    template <class V>
+    HR_FN static void factors_at(V r, V alpha, V end, V inverse_reach, V (&factor)[2]) {
+        factor[0] = (end + r) * inverse_reach;
+        factor[1] = n_at(r, alpha, end) * inverse_reach * inverse_reach;
+    }
+};
+
+}  // namespace
+}  // namespace headrace

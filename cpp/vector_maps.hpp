@@ -1,0 +1,30 @@
+// THE list of vector maps: invertible functions of all coordinates at once, as planar.hpp describes them. A new one is
+// its header and a line here.
+#pragma once
+
+#include "planar.hpp"
+#include "radial.hpp"
+
+// X(index, type, name in Python, variant in Python)
+#define HR_VECTOR_MAPS(X)                               \
+    X(0, Planar<TanhBend>, "planar", "tanh")            \
+    X(1, Planar<LeakyReluBend>, "planar", "leaky_relu") \
+    X(2, Radial, "radial", "")
+
+namespace headrace {
+namespace {
+
+// Calls f.operator()<Map>() for the vector map with this index.
+template <class F>
+HR_FN void with_vector_map(int index, F&& f) {
+    switch (index) {
+#define HR_CASE(i, type, name, variant) \
+    case i: f.template operator()<type>(); break;
+        HR_VECTOR_MAPS(HR_CASE)
+#undef HR_CASE
+        default: break;
+    }
+}
+
+}  // namespace
+}  // namespace headrace
