@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from bench.workloads import MASKED_SHAPES, masked_weights
+from bench.workloads import MASKED_SHAPES, masked_weights, needed_flops
+from headrace._bench import needed_flops as headrace_flops
 
 CHECKED = 16  # rows compared with plain NumPy
 
@@ -120,3 +121,12 @@ def test_count_of_weights_agrees_with_the_masks():
         masks = hr.MaskedAutoregressive(features, hidden).to_dense()[2]
         existing = sum(int(np.count_nonzero(mask)) for mask in masks)
         assert existing == pytest.approx(masked_weights(features, hidden), rel=0.02)
+
+
+@pytest.mark.parametrize("family", ["maf", "realnvp", "nsf"])
+@pytest.mark.parametrize("verb", ["log_prob", "train"])
+def test_the_command_line_counts_the_same_arithmetic(family, verb):
+    """Check `headrace bench` against the formulas here."""
+    flow = {"maf": hr.MAF, "realnvp": hr.RealNVP, "nsf": hr.NSF}[family](64, transforms=5, hidden=(256, 256))
+    formula = needed_flops(family, 64, (256, 256), 5, 1, verb)
+    assert headrace_flops(flow, training=verb == "train") == pytest.approx(formula, rel=0.02)

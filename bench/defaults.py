@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import headrace as hr
 from bench import datasets, report
 from bench.datasets import Parts
-from bench.peers.client import ROOT, machine_facts
+from bench.peers.client import machine_facts
 from headrace import training
+from headrace.demo import load_stars
 
 FAMILIES: dict[str, Callable[[int, int], hr.Flow]] = {
     "MAF": lambda features, seed: hr.MAF(features, seed=seed),
@@ -36,8 +37,7 @@ def tables(folder: Path) -> dict[str, Parts]:
     magic = datasets.fold(datasets.load("magic", folder), 0, 10)
     few = Parts(magic.train[:1000], magic.validation, magic.test)
     wine = {name: datasets.fold(datasets.with_noise(datasets.load(name, folder)), 0, 10) for name in ("red", "white")}
-    with np.load(ROOT / "examples" / "data" / "hr_stars.npz") as file:
-        stars = datasets.fold(file["stars"].astype(np.float64), 0, 10)
+    stars = datasets.fold(load_stars()[0].astype(np.float64), 0, 10)
     return {
         "magic, 1000 rows": few,
         "red wine": wine["red"],

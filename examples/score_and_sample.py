@@ -1,10 +1,10 @@
-"""Score and sample the Hertzsprung-Russell diagram with a flow that was fitted by another library.
+"""Score and sample: the Hertzsprung-Russell diagram by a flow that another library fitted.
 
-Loads a masked autoregressive flow of 6 transforms and held-out stars of the Hipparcos catalogue (data/README.md),
-scores the stars, draws 100,000 new ones, and prints density, round-trip error and rows a second in both directions.
+Loads a masked autoregressive flow of 6 transforms (data/README.md), scores held-out stars of the Hipparcos catalogue,
+draws 100,000 new ones, and prints density, round-trip error and rows a second in both directions.
 With matplotlib it also draws data beside samples.
 
-    python examples/score_and_sample.py [--stars 100000] [--seed 0] [--dtype float32] [--picture hr.png]
+    python examples/score_and_sample.py [--stars 100000] [--seed 0] [--dtype float32] [--output hr.png]
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
+from headrace.demo import load_stars
 
 DATA = Path(__file__).parent / "data" / "hr_maf.npz"
 EXPECTED = -1.938634  # mean log-likelihood of the held-out stars, computed in float64 where the flow was fitted
@@ -82,13 +83,13 @@ def main() -> int:
     parser.add_argument("--stars", type=int, default=100_000, help="stars to draw")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    parser.add_argument("--picture", type=Path, default=Path("hr_diagram.png"))
+    parser.add_argument("--output", type=Path, default=Path("hr_diagram.png"))
     arguments = parser.parse_args()
 
     with np.load(DATA) as file:
         data = {name: file[name] for name in file.files}
     flow = load_flow(data, arguments.dtype)
-    stars = data["held_out"]
+    _, stars = load_stars()
     info = hr.info()
     print(f"headrace {info['version']}, instruction set {info['isa']}, {info['threads']} threads, {arguments.dtype}")
 
@@ -106,8 +107,8 @@ def main() -> int:
     print(f"density  {density / 1e6:6.2f} million rows a second")
     print(f"sampling {sampling / 1e6:6.2f} million rows a second")
 
-    if draw(arguments.picture, stars, samples):
-        print(f"picture: {arguments.picture}")
+    if draw(arguments.output, stars, samples):
+        print(f"picture: {arguments.output}")
     else:
         print("picture: skipped, as matplotlib is not installed (pip install 'headrace[plot]')")
     return 0 if abs(log_likelihood - EXPECTED) < 1e-5 else 1

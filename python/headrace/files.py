@@ -14,6 +14,7 @@ import secrets
 import shutil
 import stat
 import warnings
+from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -25,7 +26,7 @@ from headrace._core import cpu
 from headrace._module import Module
 from headrace._stored import Stored, header_of
 
-__all__ = ["FORMAT", "FileFormatError", "from_bytes", "load", "save", "to_bytes"]
+__all__ = ["FORMAT", "FileFormatError", "from_bytes", "load", "read_notes", "save", "to_bytes"]
 
 # Goes up when the meaning of what is there changes; new kinds and keys are refused by older readers anyway.
 FORMAT = 1
@@ -40,8 +41,8 @@ class FileFormatError(ValueError):
     """A file that is broken, no file of headrace, or from a newer version; the message names the file and why."""
 
 
-def save(module: Module, path: str | os.PathLike[str]) -> None:
-    """What `Flow.save` and `Transform.save` do."""
+def save(module: Module, path: str | os.PathLike[str], notes: Mapping[str, str] | None = None) -> None:
+    """What `Flow.save` and `Transform.save` do; `notes` are texts to keep in the file's metadata, see `read_notes`."""
     target = os.path.realpath(_path(path))  # a link stays, and what it points to is replaced
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
@@ -49,7 +50,7 @@ def save(module: Module, path: str | os.PathLike[str]) -> None:
     exists = os.path.exists(target)
     if exists:
         _check_regular(target)
-    data = to_bytes(module)
+    data = to_bytes(module, notes)
     temporary = os.path.join(folder, f".{os.path.basename(target)[:64]}.{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as stream:
@@ -94,7 +95,20 @@ def load(path: str | os.PathLike[str]) -> Any:
         return _read(stream, os.fstat(stream.fileno()).st_size, name)
 
 
-def to_bytes(module: Module) -> bytes:
+def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The texts by name that `save` was given, or that others put into the file's metadata; `load` ignores them."""
+    name = _path(path)
+    with open(name, "rb") as stream:
+        try:
+            metadata = _container_header(stream, os.fstat(stream.fileno()).st_size)[1].get("__metadata__", {})
+        except ValueError as error:
+            raise FileFormatError(f"{name}: {error}") from error
+    if not isinstance(metadata, dict):
+        return {}
+    return {key: text for key, text in metadata.items() if key != _KEY and isinstance(text, str)}
+
+
+def to_bytes(module: Module, notes: Mapping[str, str] | None = None) -> bytes:
     """What `save` writes.
 
     >>> import headrace as hr
@@ -106,7 +120,7 @@ def to_bytes(module: Module) -> bytes:
     text = json.dumps(header, allow_nan=False, separators=(",", ":"))
     arrays = {**module.named_parameters(), **module._masks()}
     data: bytes = safetensors.numpy.save(
-        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata={_KEY: text}
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata={**(notes or {}), _KEY: text}
     )
     if (size := int.from_bytes(data[:8], "little")) > _MOST_HEADER:
         raise ValueError(f"{type(module).__name__}: expected a header of at most {_MOST_HEADER} bytes, got {size}")

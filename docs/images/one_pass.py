@@ -1,0 +1,132 @@
+"""Draw one_pass.svg: what other libraries and headrace multiply for a density and for a sample.
+
+    python docs/images/one_pass.py [one_pass.svg]
+
+The picture is the first layer of a small masked network: 5 coordinates, and 3 hidden units of each degree from 1 to 4.
+Rows are units, columns are coordinates; a unit of degree d sees the first d of them. The numbers in the captions are
+counted from the cells drawn.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+COORDINATES, UNITS = 5, 3  # units of each degree
+DEGREES = [degree for degree in range(1, COORDINATES) for _ in range(UNITS)]
+CELL = 15
+HEIGHT = CELL * len(DEGREES)
+NEW, AGAIN, WASTED = "#2f6fb3", "#a9c8e8", "#e6e6e6"
+STEPS = ("#1d4e89", "#2a9d8f", "#e3a21a", "#d1495b")  # units of degree 1, 2, 3, 4
+INK, SOFT = "#222222", "#6a6a6a"
+
+
+class Picture:
+    """SVG elements, one after the other."""
+
+    def __init__(self, width: int, height: int, title: str) -> None:
+        """An empty white page."""
+        self.lines = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+            ' font-family="Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif" role="img">',
+            f"<title>{title}</title>",
+            f'<rect width="{width}" height="{height}" rx="12" fill="#ffffff"/>',
+        ]
+
+    def text(self, x: float, y: float, text: str, *, size: int = 14, color: str = INK, style: str = "") -> None:
+        """A line of text; `style` are further attributes."""
+        self.lines.append(f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{color}" {style}>{text}</text>')
+
+    def rectangle(self, x: float, y: float, color: str, size: float = CELL - 2) -> None:
+        """A square."""
+        self.lines.append(f'<rect x="{x:g}" y="{y:g}" width="{size:g}" height="{size:g}" rx="2" fill="{color}"/>')
+
+    def line(self, x1: float, y1: float, x2: float, y2: float) -> None:
+        """A thin grey line."""
+        self.lines.append(f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="#d0d0d0"/>')
+
+    def matrix(self, x: float, y: float, color_of: Callable[[int, int], str | None]) -> int:
+        """The layer's weights, coloured by degree and column (None: nothing is multiplied); gives how many."""
+        count = 0
+        for row, degree in enumerate(DEGREES):
+            for column in range(1, COORDINATES + 1):
+                color = color_of(degree, column)
+                if color is not None:
+                    self.rectangle(x + (column - 1) * CELL, y + row * CELL, color)
+                    count += 1
+        return count
+
+
+def name(index: int) -> str:
+    """x with its index lowered."""
+    return f'x<tspan dy="3" font-size="10">{index}</tspan><tspan dy="-3">&#8203;</tspan>'
+
+
+def draw() -> str:
+    """The whole picture."""
+    picture = Picture(1010, 592, "A density and a sample: dense passes in other libraries, one staircase in headrace")
+    left, right, first, second = 150, 690, 92, 342
+    bold, middle = 'font-weight="bold"', 'text-anchor="middle"'
+    picture.text(left, 36, "other libraries", size=18, style=bold)
+    picture.text(right, 36, "headrace", size=18, style=bold)
+    picture.text(left, 56, "every weight of the dense matrix, masked ones too", size=13, color=SOFT)
+    picture.text(right, 56, "units sorted: the weights that exist, once", size=13, color=SOFT)
+    for y, title, lines in (
+        (first, "density", ("of a MAF:", "all of x is known")),
+        (second, "sampling", ("from a MAF:", "x is built, one", "coordinate after", "the other")),
+    ):
+        picture.text(24, y + 14, title, size=18, style=bold)
+        for i, line in enumerate(lines):
+            picture.text(24, y + 36 + 18 * i, line, size=13, color=SOFT)
+    picture.line(24, second - 34, 986, second - 34)
+
+    def exists(degree: int, column: int) -> bool:
+        return column <= degree
+
+    dense = picture.matrix(left, first, lambda d, c: NEW if exists(d, c) else WASTED)
+    picture.text(left + 100, first + HEIGHT / 2 - 4, f"1 pass: {dense} products,", style=bold)
+    zeros = dense - sum(DEGREES)
+    picture.text(left + 100, first + HEIGHT / 2 + 16, f"{zeros} of them by zero", style=bold)
+    once = picture.matrix(right, first, lambda d, c: NEW if exists(d, c) else None)
+    picture.text(right + 100, first + HEIGHT / 2 - 4, f"1 pass: {once} products", style=bold)
+
+    total = 0
+    for k in range(1, COORDINATES + 1):  # pass k gives coordinate k, and is the first to know coordinate k - 1
+
+        def of_pass(degree: int, column: int, k: int = k) -> str:
+            if not exists(degree, column) or degree >= k:
+                return WASTED
+            return NEW if degree == k - 1 else AGAIN
+
+        x = left + (k - 1) * 97
+        total += picture.matrix(x, second, of_pass)
+        picture.text(x + 37, second - 10, f"pass {k} → {name(k)}", style=middle)
+    picture.text(left, second + HEIGHT + 24, f"{COORDINATES} passes: {total} products", style=bold)
+
+    steps = picture.matrix(right, second, lambda d, c: STEPS[d - 1] if exists(d, c) else None)
+    for degree, color in enumerate(STEPS, start=1):
+        y = second + (degree - 0.5) * UNITS * CELL + 4
+        picture.text(right + 90, y, f"{degree}.", color=color, style=bold)
+        picture.text(right + 110, y, f"{name(degree)} known: its units → {name(degree + 1)}")
+    picture.text(right, second + HEIGHT + 24, f"the same {steps} products, in this order", style=bold)
+
+    x = left
+    for color, label in ((NEW, "needed"), (AGAIN, "computed again"), (WASTED, "times zero, or thrown away")):
+        picture.rectangle(x, second + HEIGHT + 38, color)
+        picture.text(x + 19, second + HEIGHT + 49, label, size=12, color=SOFT)
+        x += 34 + 7 * len(label)
+    key = f"rows: hidden units; columns: {name(1)} to {name(COORDINATES)}"
+    picture.text(right, second + HEIGHT + 49, key, size=12, color=SOFT)
+    return "\n".join([*picture.lines, "</svg>"]) + "\n"
+
+
+def main() -> int:
+    """Write the picture."""
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_suffix(".svg")
+    path.write_text(draw(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

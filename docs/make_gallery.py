@@ -1,0 +1,123 @@
+"""Make the gallery: run every example, and write a page for each with its picture, what it printed, and its source.
+
+    python docs/make_gallery.py
+
+Sphinx runs it too. What it makes lies in docs/gallery/ and is not kept in the repository; an example that did not
+change since is not run again.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+
+INDEX = """# Gallery
+
+Pictures made by the scripts in `examples/` while these pages were built, with what the scripts print. Each runs in
+under a minute on two cores.
+
+::::{{grid}} 1 1 2 2
+:gutter: 3
+
+{cards}
+::::
+
+```{{toctree}}
+:hidden:
+
+{names}
+```
+"""
+
+CARD = """:::{{grid-item-card}} {title}
+:link: {name}
+:link-type: doc
+:img-top: {name}.png
+
+{subtitle}
+:::
+"""
+
+PAGE = """# {title}
+
+{subtitle}
+
+```{{image}} {name}.png
+:alt: {title}
+:class: on-white
+```
+
+{text}
+
+What it prints:
+
+```text
+{printed}
+```
+
+The script, `examples/{name}.py`:
+
+```{{literalinclude}} {source}
+:language: python
+:start-at: from __future__
+```
+
+% made from {digest}
+"""
+
+
+def describe(example: Path) -> dict[str, str]:
+    """Title and subtitle, which a colon parts, and text of an example, from its docstring."""
+    docstring = ast.get_docstring(ast.parse(example.read_text(encoding="utf-8")))
+    if not docstring:
+        raise ValueError(f"{example.name}: expected a docstring, got none")
+    head, _, text = docstring.replace(" (data/README.md)", "").partition("\n")
+    title, _, subtitle = head.partition(": ")
+    return {"title": title.rstrip("."), "subtitle": subtitle[:1].upper() + subtitle[1:], "text": text.strip()}
+
+
+def run(example: Path, picture: Path) -> str:
+    """Run an example; gives what it printed but for the line that names the picture."""
+    command = [sys.executable, str(example), "--output", str(picture)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode or not picture.exists():
+        raise RuntimeError(f"{example.name} failed with status {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return "\n".join(line for line in done.stdout.rstrip().splitlines() if not line.startswith("picture:"))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file unless it has that text already, so that Sphinx does not read it again."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def make(docs: Path = DOCS) -> None:
+    """Bring docs/gallery/ up to date with examples/."""
+    examples = sorted((docs.parent / "examples").glob("*.py"))
+    folder = docs / "gallery"
+    folder.mkdir(exist_ok=True)
+    for old in folder.iterdir():
+        if old.stem not in {"index", *(example.stem for example in examples)}:
+            old.unlink()
+    cards = []
+    for example in examples:
+        name, page = example.stem, folder / f"{example.stem}.md"
+        words = {"name": name, **describe(example)}
+        cards.append(CARD.format(**words))
+        digest = sha256(example.read_bytes() + Path(__file__).read_bytes()).hexdigest()
+        if not page.exists() or digest not in page.read_text(encoding="utf-8"):
+            printed, source = run(example, folder / f"{name}.png"), os.path.relpath(example, folder)
+            page.write_text(PAGE.format(printed=printed, source=source, digest=digest, **words), encoding="utf-8")
+    names = "\n".join(example.stem for example in examples)
+    write(folder / "index.md", INDEX.format(cards="\n".join(cards), names=names))
+
+
+if __name__ == "__main__":
+    make()

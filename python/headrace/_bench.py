@@ -1,0 +1,174 @@
+"""Microbenchmarks beside what this machine can do at most: the work of ``headrace bench``."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import ops
+from headrace._core import cpu
+from headrace.config import get_num_threads
+from headrace.flow import Flow
+from headrace.flows import IAF, MAF, NSF, RealNVP
+from headrace.training import Adam
+
+__all__ = ["Measurement", "Roofline", "copy_bandwidth", "multiply_add_peak", "needed_flops", "run", "workloads"]
+
+LEAST_CALLS = 5
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The most that this machine does in a second, with the threads in use."""
+
+    gflops: float
+    """10^9 additions and multiplications (float32): multiply-adds on numbers in registers."""
+    gb: float
+    """10^9 bytes, reads and writes counted, of copying an array larger than any cache."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A call, and what it needs at least."""
+
+    name: str
+    rows: int
+    flops: int
+    nbytes: int
+    call: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a workload took. Its `share` is of the roofline's part that bounds it: arithmetic or memory."""
+
+    name: str
+    seconds: float
+    rows_per_second: float
+    gflops: float
+    gb_per_second: float
+    share: float
+    bound: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return asdict(self)
+
+
+def multiply_add_peak(seconds: float) -> float:
+    """GFLOP/s (float32) of multiply-adds: those of one thread, measured for so long, times the threads in use."""
+    return cpu.fma_peak(seconds) * get_num_threads()
+
+
+def copy_bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
+    """GB/s of copying, read and write counted, the best of a few, with as many threads as headrace uses."""
+    threads = get_num_threads()
+    numbers = megabytes * (1 << 20) // 8
+    source = np.array_split(np.ones(numbers, np.float32), threads)
+    target = np.array_split(np.zeros(numbers, np.float32), threads)
+    best = np.inf
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(repeats):
+            start = time.perf_counter()
+            list(pool.map(np.copyto, target, source))
+            best = min(best, time.perf_counter() - start)
+    return 2 * 4 * numbers / best / 1e9
+
+
+def needed_flops(flow: Flow, *, training: bool = False) -> int:
+    """Operations of one row: every weight that exists is used once, by a multiplication and an addition.
+
+    A training step uses it three times: for the value, for the gradient of the units below and for its own; but nobody
+    asks for the gradient of the data, so the first layer of the transform that reads them is used twice.
+    """
+    layers = [
+        [int(np.count_nonzero(mask)) for mask in t.to_dense()[2]] for t in flow.transforms if hasattr(t, "to_dense")
+    ]
+    uses = sum(map(sum, layers))
+    return 2 * (3 * uses - layers[-1][0] if training else uses)
+
+
+def _random(flow: Flow) -> Flow:
+    """With weights that are neither the identity nor badly conditioned."""
+    size = flow.parameters.size
+    flow.parameters = np.float32(0.05) * np.random.default_rng(0).standard_normal(size, dtype=np.float32)
+    return flow
+
+
+def _of_flow(name: str, flow: Flow, verb: str, rows: int) -> Workload:
+    x = np.random.default_rng(1).standard_normal((rows, flow.features), dtype=np.float32)
+    flops, label = rows * needed_flops(flow, training=verb == "train"), f"{name} {verb} {rows:,}"
+    if verb == "log_prob":
+        return Workload(label, rows, flops, x.nbytes + 4 * rows, lambda: flow.log_prob(x))
+    if verb == "sample":
+        seeds = count()
+        return Workload(label, rows, flops, x.nbytes, lambda: flow.sample(rows, seed=next(seeds)))
+    adam = Adam(flow, learning_rate=1e-6)
+
+    def step() -> None:
+        adam.step(flow.nll_and_grad(x)[1])
+
+    # The optimiser reads a gradient, and reads and writes a weight and its two moments.
+    return Workload(label, rows, flops, x.nbytes + 7 * flow.parameters.nbytes, step)
+
+
+def _of_map(rows: int, columns: int) -> Workload:
+    """The map of couplings alone, on parameters that another network made: bound by memory."""
+    rng = np.random.default_rng(1)
+    z = rng.standard_normal((rows, columns), dtype=np.float32)
+    params = rng.standard_normal((rows, columns, 2), dtype=np.float32)
+    out: tuple[NDArray[Any], NDArray[Any]] = np.empty_like(z), np.empty(rows, np.float32)
+    nbytes = z.nbytes + params.nbytes + sum(array.nbytes for array in out)
+    name = f"ops.coupling_forward {columns} columns {rows:,}"
+    return Workload(name, rows, 0, nbytes, lambda: ops.coupling_forward(z, params, out=out))
+
+
+def workloads() -> Iterator[Workload]:
+    """What is measured, made one after the other."""
+    maf = _random(MAF(64, hidden=(256, 256)))
+    name = "MAF 64, 5 x [256, 256]"
+    yield _of_flow(name, maf, "log_prob", 10_000)
+    yield _of_flow(name, maf, "sample", 10_000)
+    yield _of_flow(name, maf, "log_prob", 1)
+    yield _of_flow(name, maf, "sample", 1)
+    yield _of_flow("IAF 64, 5 x [256, 256]", _random(IAF(64, hidden=(256, 256))), "sample", 10_000)
+    realnvp = _random(RealNVP(64, hidden=(256, 256)))
+    name = "RealNVP 64, 8 x [256, 256]"
+    yield _of_flow(name, realnvp, "log_prob", 10_000)
+    yield _of_flow(name, realnvp, "sample", 10_000)
+    nsf = _random(NSF(16, hidden=(128, 128)))
+    name = "NSF 16, 5 x [128, 128]"
+    yield _of_flow(name, nsf, "log_prob", 10_000)
+    yield _of_flow(name, nsf, "sample", 10_000)
+    yield _of_flow("MAF 6, 5 x [100, 100]", _random(MAF(6, hidden=(100, 100))), "train", 512)
+    yield _of_flow("NSF 6, 5 x [64, 64]", _random(NSF(6)), "train", 512)
+    yield _of_map(1_000_000, 8)
+
+
+def _seconds(call: Callable[[], object], budget: float) -> float:
+    """The median of calls in a time, after one that is not counted."""
+    call()
+    times: list[float] = []
+    stop = time.perf_counter() + budget
+    while len(times) < LEAST_CALLS or time.perf_counter() < stop:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def run(roofline: Roofline, budget: float) -> Iterator[Measurement]:
+    """Measure one workload after the other, each for `budget` seconds."""
+    for work in workloads():
+        seconds = _seconds(work.call, budget)
+        gflops, gb = work.flops / seconds / 1e9, work.nbytes / seconds / 1e9
+        share, bound = max((gflops / roofline.gflops, "arithmetic"), (gb / roofline.gb, "memory"))
+        yield Measurement(work.name, seconds, work.rows / seconds, gflops, gb, share, bound)

@@ -1,0 +1,320 @@
+"""Tables of numbers in files, for the command line: .npy, .npz, .csv (.txt, .tsv) and .parquet."""
+
+from __future__ import annotations
+
+import abc
+import csv
+import os
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["READ", "WRITTEN", "Source", "open_table", "write_table"]
+
+TEXT = (".csv", ".tsv", ".txt")
+READ = (".npy", ".npz", *TEXT, ".parquet")
+WRITTEN = (".npy", ".csv", ".parquet")
+
+DELIMITERS = ("\t", ";", ",", "|")  # in this order; white space if there is none of them
+HEADERS = ("auto", "yes", "no")
+OTHERS = "; --columns chooses other columns"
+NO_PYARROW = 'reading and writing .parquet needs pyarrow: pip install "headrace[tables]"'
+
+_CHUNK = 1 << 14  # rows of text turned into numbers at a time
+
+
+class Source(abc.ABC):
+    """A table in a file, before its numbers are read: how many columns there are, and what they are called."""
+
+    path: str
+    names: tuple[str, ...] | None  # None where the file has none
+    n_columns: int
+
+    @abc.abstractmethod
+    def read(self, columns: Sequence[int]) -> NDArray[Any]:
+        """These columns, shape (rows, len(columns)), float32 or float64."""
+
+    def label(self, column: int) -> str:
+        """How a message calls a column."""
+        return f"column {column}" if self.names is None else f"column {self.names[column]!r}"
+
+    def select(self, option: str, text: str) -> list[int]:
+        """The columns that a list like ``mass,radius`` or ``0,3:6`` means: names, indices from 0, ranges."""
+        chosen = [i for token in text.split(",") for i in self._token(option, token.strip())]
+        twice = sorted({i for i in chosen if chosen.count(i) > 1})
+        if twice:
+            raise ValueError(f"{option}: expected different columns, got {self.label(twice[0])} twice")
+        return chosen
+
+    def find(self, option: str, name: str) -> int:
+        """The column of this name."""
+        count = (self.names or ()).count(name)
+        if self.names is None or count == 0:
+            raise self._missing(option, name)
+        if count > 1:
+            raise ValueError(f"{option}: expected one column {name!r} in {self.path}, got {count}")
+        return self.names.index(name)
+
+    def _token(self, option: str, token: str) -> list[int]:
+        if self.names is not None and token in self.names:
+            return [self.find(option, token)]
+        parts = token.split(":")
+        try:
+            ends = [int(part) if part else None for part in parts]
+        except ValueError:
+            ends = []
+        if len(ends) == 1 and ends[0] is not None and 0 <= ends[0] < self.n_columns:
+            return [ends[0]]
+        if len(ends) == 2:
+            first, end = ends[0] or 0, self.n_columns if ends[1] is None else ends[1]
+            if 0 <= first < end <= self.n_columns:
+                return list(range(first, end))
+        raise self._missing(option, token)
+
+    def _missing(self, option: str, name: str) -> ValueError:
+        has = f"{self.n_columns} columns, numbered from 0"
+        if self.names is not None:
+            has = "the columns " + ", ".join(map(repr, self.names))
+        return ValueError(f"{option}: expected a column of {self.path}, got {name!r}; the file has {has}")
+
+
+def open_table(path: str, *, array: str | None = None, delimiter: str | None = None, header: str = "auto") -> Source:
+    """The table in a file.
+
+    Args:
+        path: Its suffix says what it is.
+        array: Which array of an .npz file; None where there is but one.
+        delimiter: Between the columns of text; None to find out.
+        header: Whether the first line of text has names: "yes", "no", or "auto", if none of its fields is a number.
+
+    Raises:
+        ValueError: not a table of numbers; the file, and the row and column where there is one, are named.
+        OSError: no such file, or not allowed.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in (".npy", ".npz"):
+        return _Array(path, array)
+    if suffix in TEXT:
+        return _Text(path, delimiter, header)
+    if suffix == ".parquet":
+        return _Parquet(path)
+    raise ValueError(f"{path}: expected a file that ends in {', '.join(READ)}")
+
+
+# ---- NumPy -----------------------------------------------------------------------------------------------------------
+
+
+class _NoSuchArray(ValueError):
+    """An array that an .npz file does not have, as opposed to a file that is broken."""
+
+
+class _Array(Source):
+    def __init__(self, path: str, name: str | None) -> None:
+        self.path, self.names = path, None
+        try:
+            with open(path, "rb") as file:
+                content = np.load(file, allow_pickle=False)
+                if isinstance(content, np.lib.npyio.NpzFile):
+                    content = content[self._choose(content.files, name)]
+        except (EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
+            if isinstance(error, _NoSuchArray):
+                raise
+            raise ValueError(
+                f"{path}: expected a NumPy file of numbers, got one that is broken, foreign or has Python objects"
+            ) from None
+        if content.ndim == 1:
+            content = content[:, None]
+        if content.ndim != 2 or content.dtype.kind not in "fiub":
+            raise ValueError(
+                f"{path}: expected an array (rows, columns) of real numbers, got shape {content.shape} of "
+                f"{content.dtype}"
+            )
+        self.content, self.n_columns = content, content.shape[1]
+
+    def _choose(self, names: list[str], name: str | None) -> str:
+        if name is None and len(names) == 1:
+            return names[0]
+        if name is None or name not in names:
+            raise _NoSuchArray(
+                f"--array: expected one of the arrays {', '.join(map(repr, names))} of {self.path}, got {name!r}"
+            )
+        return name
+
+    def read(self, columns: Sequence[int]) -> NDArray[Any]:
+        every = list(columns) == list(range(self.n_columns))
+        chosen = self.content if every else self.content[:, list(columns)]
+        dtype = np.float32 if chosen.dtype in (np.float16, np.float32) else np.float64
+        return np.ascontiguousarray(chosen, dtype)
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+class _Text(Source):
+    def __init__(self, path: str, delimiter: str | None, header: str) -> None:
+        self.path = path
+        self.delimiter = delimiter
+        first = next(self._lines(), None)
+        if first is None:
+            raise ValueError(f"{path}: expected a table, got no lines")
+        line, fields = first
+        numbers = sum(map(_is_number, fields))
+        if header == "auto" and 0 < numbers < len(fields):
+            raise ValueError(
+                f"{path}: line {line} has numbers and other text, so that it may be names or a row: say --header yes "
+                "or --header no"
+            )
+        self.has_names = header == "yes" or (header == "auto" and numbers == 0)
+        self.names = tuple(field.strip() for field in fields) if self.has_names else None
+        self.n_columns = len(fields)
+
+    def _lines(self) -> Iterator[tuple[int, list[str]]]:
+        """Number and fields of each line, but for empty ones and those that begin with #."""
+        with open(self.path, encoding="utf-8-sig", newline="") as file:
+            try:
+                yield from self._fields(file)
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{self.path}: expected UTF-8 text, got byte {error.object[error.start]:#04x}"
+                ) from None
+            except csv.Error as error:
+                raise ValueError(f"{self.path}: {error}") from None
+
+    def _fields(self, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
+        if self.delimiter is None:
+            start = next((line for line in file if line.strip() and not line.lstrip().startswith("#")), "")
+            self.delimiter = next((mark for mark in DELIMITERS if mark in start), " ")
+            file.seek(0)
+        if self.delimiter == " ":
+            for number, line in enumerate(file, 1):
+                if line.strip() and not line.lstrip().startswith("#"):
+                    yield number, line.split()
+            return
+        reader = csv.reader(file, delimiter=self.delimiter, strict=True)
+        for fields in reader:
+            blank = len(fields) < 2 and not "".join(fields).strip()
+            if not blank and not fields[0].lstrip().startswith("#"):
+                yield reader.line_num, fields
+
+    def read(self, columns: Sequence[int]) -> NDArray[Any]:
+        lines, chosen = self._lines(), list(columns)
+        if self.has_names:
+            next(lines)
+        parts = [np.empty((0, len(chosen)))]
+        while chunk := list(islice(lines, _CHUNK)):
+            for number, fields in chunk:
+                if len(fields) != self.n_columns:
+                    raise ValueError(
+                        f"{self.path}: line {number}: expected {self.n_columns} columns, as in the first line, got "
+                        f"{len(fields)}"
+                    )
+            try:
+                parts.append(np.array([[fields[i] for i in chosen] for _, fields in chunk], np.float64))
+            except ValueError:
+                for number, fields in chunk:
+                    for i in chosen:
+                        if not _is_number(fields[i]):
+                            # In the first row it is likely a column of text, and not a slip.
+                            advice = OTHERS if len(parts) == 1 and number == chunk[0][0] else ""
+                            raise ValueError(
+                                f"{self.path}: line {number}, {self.label(i)}: expected a number, got {fields[i]!r}"
+                                + advice
+                            ) from None
+                raise
+        return np.concatenate(parts)
+
+
+# ---- Parquet ---------------------------------------------------------------------------------------------------------
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise ImportError(NO_PYARROW) from None
+    return pyarrow
+
+
+class _Parquet(Source):
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.arrow = _pyarrow()
+        try:
+            self.file = self.arrow.parquet.ParquetFile(path)
+        except self.arrow.ArrowInvalid as error:
+            raise ValueError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
+        self.labels: list[str] = self.file.schema_arrow.names
+        self.names, self.n_columns = tuple(self.labels), len(self.labels)
+
+    def read(self, columns: Sequence[int]) -> NDArray[Any]:
+        types = self.arrow.types
+        for i in columns:
+            kind = self.file.schema_arrow.field(i).type
+            if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
+                raise ValueError(f"{self.path}: {self.label(i)}: expected numbers, got {kind}{OTHERS}")
+        table = self.file.read(columns=[self.labels[i] for i in columns])
+        kinds = {table.schema.field(self.labels[i]).type for i in columns}
+        dtype = np.float32 if kinds <= {self.arrow.float32(), self.arrow.float16()} else np.float64
+        out = np.empty((table.num_rows, len(columns)), dtype)
+        for position, i in enumerate(columns):
+            column = table.column(self.labels[i])
+            if column.null_count:
+                row = column.is_null().to_numpy().argmax()
+                raise ValueError(f"{self.path}: row {row}, {self.label(i)}: expected a number, got null")
+            out[:, position] = column.to_numpy()
+        return out
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_table(path: str | None, values: NDArray[Any], names: Sequence[str] | None = None) -> None:
+    """Write an array (rows, columns), or (rows,) as one column; no path: to the standard output, as .csv.
+
+    Text has as many digits as give back the same number. An .npy file has the array as it is, without the names.
+    """
+    suffix = ".csv" if path is None else Path(path).suffix.lower()
+    if suffix == ".npy":
+        with open(str(path), "wb") as file:
+            np.save(file, values)
+        return
+    columns = values[:, None] if values.ndim == 1 else values
+    if suffix == ".parquet":
+        arrow = _pyarrow()
+        labels = names or [f"x{i}" for i in range(columns.shape[1])]
+        table = arrow.table([np.ascontiguousarray(column) for column in columns.T], names=list(labels))
+        arrow.parquet.write_table(table, path)
+    elif path is None:
+        _write_text(sys.stdout, columns, names)
+    else:
+        with open(path, "w", encoding="utf-8", newline="") as text:
+            _write_text(text, columns, names)
+
+
+def _write_text(file: IO[str], values: NDArray[Any], names: Sequence[str] | None) -> None:
+    if names:
+        csv.writer(file, lineterminator="\n").writerow(names)
+    digits = 9 if values.dtype == np.float32 else 17
+    np.savetxt(file, values, fmt=f"%.{digits}g", delimiter=",")
+
+
+def check_writable(option: str, path: str) -> None:
+    """Say before the work whether the folder of a file to write is there."""
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise ValueError(f"{option}: expected a file in a folder that exists, got {path}")

@@ -1,0 +1,158 @@
+"""The examples do what they say: each runs, whole or small, and what it claims is read from what it prints."""
+
+import importlib.util
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cases
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NUMBER = r"(-?\d+\.\d+)"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run an example as a user does; gives its exit status and what it printed."""
+
+    def go(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        return end.value.code, capsys.readouterr().out
+
+    return go
+
+
+def load(name):
+    """An example as a module, for its functions."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def numbers(pattern, text):
+    """The numbers where `pattern` has a #."""
+    found = re.search(re.escape(pattern).replace(r"\#", NUMBER), text)
+    assert found, f"{pattern!r} is not in:\n{text}"
+    return [float(group) for group in found.groups()]
+
+
+def test_every_example_is_tested():
+    tested = set(re.findall(r'run\(\s*"(\w+)"', Path(__file__).read_text(encoding="utf-8")))
+    assert tested == {path.stem for path in EXAMPLES.glob("*.py")}
+
+
+def test_fit_density(run, tmp_path):
+    """Three epochs are enough to be far better than the Gaussian, and as good as kernels less a twentieth of a nat."""
+    status, out = run("fit_density", "--epochs", 3, "--output", tmp_path / "fit.png")
+    assert status == 0
+    reached = {name: numbers(f"  {name:<15} #", out)[0] for name in ("Gaussian", "kernel density", "MAF", "NSF")}
+    for name in ("MAF", "NSF"):
+        assert reached[name] > reached["Gaussian"] + 0.7
+        assert reached[name] > reached["kernel density"] - 0.05
+    assert (tmp_path / "fit.png").exists() or "picture: skipped" in out
+
+
+def test_score_and_sample(run, tmp_path):
+    status, out = run("score_and_sample", "--stars", 2000, "--dtype", "float64", "--output", tmp_path / "hr.png")
+    assert status == 0
+    reached, expected = numbers("mean log-likelihood # (expected #)", out)
+    assert abs(reached - expected) < 2e-6
+
+
+def test_conditional_density(run):
+    """The share of 5993 stars in an interval has a deviation of 0.65 % for the half, 0.39 % for the nine tenths."""
+    status, out = run("conditional_density", "--epochs", 5)
+    assert status == 0
+    flow, line, binned = numbers("flow #   normal around a line #   normals of 40 bins #", out)
+    assert flow > binned + 0.2
+    assert binned > line
+    for share, tolerance in ((50, 3.0), (90, 2.0)):
+        (inside,) = numbers(f"the central {share}% interval holds #%", out)
+        assert abs(inside - share) < tolerance
+
+
+def test_simulation_based_inference(run):
+    status, out = run("simulation_based_inference")
+    assert status == 0
+    assert numbers("means apart by # standard deviations at most", out)[0] < 0.15
+    least, most = numbers("variances # to # of the exact ones", out)
+    assert 0.7 < least < 1.0 < most < 1.3
+    divergence, error = numbers("KL(exact || flow), mean over measurements: # ± # nats", out)
+    assert -3.0 * error < divergence < 0.03
+    assert max(numbers("ranks of 2000 true parameters in 20 bins: χ² #, #, #", out)) < 43.8
+
+
+def test_a_posterior_that_was_hardly_fitted_is_found_out(run):
+    status, out = run("simulation_based_inference", "--simulations", 2000, "--epochs", 1)
+    assert status == 1
+    assert numbers("KL(exact || flow), mean over measurements: # ± # nats", out)[0] > 0.3
+
+
+def test_the_exact_posterior_is_the_joint_density_over_the_evidence():
+    """log p(θ) + log p(x | θ) - log p(x) by the three Gaussians that the simulator is made of."""
+    example, rng = load("simulation_based_inference"), cases.rng("posterior")
+    theta, x = example.simulate(50, rng)
+
+    def normal(away, covariance):
+        square = np.einsum("ij,jk,ik->i", away, np.linalg.inv(covariance), away)
+        return -0.5 * (square + np.linalg.slogdet(2.0 * np.pi * covariance)[1])
+
+    noise = example.NOISE**2 * np.eye(example.MEASUREMENTS)
+    joint = normal(theta, np.eye(example.PARAMETERS)) + normal(x - theta @ example.DESIGN.T, noise)
+    evidence = normal(x, example.DESIGN @ example.DESIGN.T + noise)
+    np.testing.assert_allclose(example.exact_log_prob(theta, x), joint - evidence, rtol=1e-10)
+
+
+def test_uniform_ranks_pass_and_others_do_not():
+    example, rng = load("simulation_based_inference"), cases.rng("ranks")
+    uniform = rng.integers(0, example.DRAWS + 1, 2000)
+    assert example.chi_squared(uniform) < example.CHI_SQUARED
+    assert example.chi_squared(np.minimum(uniform, example.DRAWS - 10)) > example.CHI_SQUARED
+
+
+def test_anomaly_scores(run):
+    status, out = run("anomaly_scores")
+    assert status == 0
+    flow, gaussian = (numbers(f"{name:8}  AUC #", out)[0] for name in ("flow", "Gaussian"))
+    assert 0.78 < gaussian < 0.82  # the classes and the Mahalanobis distance do not depend on a fit
+    assert flow > gaussian + 0.07
+
+
+def test_the_area_counts_pairs():
+    """Of the six pairs three are in order and one is equal."""
+    area = load("anomaly_scores").area
+    assert area(np.array([1.0, 3.0, 4.0]), np.array([2.0, 4.0])) == pytest.approx(3.5 / 6)
+    assert area(np.zeros(5), np.ones(3)) == 1.0
+
+
+def test_the_events_are_those_of_the_telescope():
+    gammas, hadrons = load("anomaly_scores").load_events()
+    assert gammas.shape == (12332, 10)
+    assert hadrons.shape == (6688, 10)
+    for events in (gammas, hadrons):
+        assert np.isfinite(events).all()
+        assert events[:, 8].min() >= 0.0  # the angle alpha, in degrees
+        assert events[:, 8].max() <= 90.0
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("conditional_density", ["--epochs", 1]),
+        ("simulation_based_inference", ["--simulations", 500, "--epochs", 1]),
+        ("anomaly_scores", ["--epochs", 1]),
+        ("score_and_sample", ["--stars", 500]),
+    ],
+)
+def test_pictures_are_written(run, tmp_path, name, arguments):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "picture.png"
+    run(name, *arguments, "--output", path)
+    assert path.read_bytes().startswith(b"\x89PNG")
