@@ -15,18 +15,13 @@ struct Program<T>::Compiled {
     // Owners of what the steps point to; a list never moves its elements.
     std::vector<std::unique_ptr<PlanStorage>> plans;
     std::vector<std::unique_ptr<BackPlanStorage>> back_plans;
-    std::vector<std::unique_ptr<std::vector<Layer>>> layers;
-    std::vector<std::unique_ptr<std::vector<int>>> slots;
-    std::vector<std::unique_ptr<std::vector<double>>> factors;
-    std::vector<std::unique_ptr<std::vector<int64_t>>> offsets;
+    std::vector<std::shared_ptr<const void>> vectors;
 
-    const int* keep(std::vector<int> v) {
-        slots.push_back(std::make_unique<std::vector<int>>(std::move(v)));
-        return slots.back()->data();
-    }
-    const int64_t* keep(std::vector<int64_t> v) {
-        offsets.push_back(std::make_unique<std::vector<int64_t>>(std::move(v)));
-        return offsets.back()->data();
+    template <class Number>
+    const Number* keep(std::vector<Number> v) {
+        const auto owner = std::make_shared<const std::vector<Number>>(std::move(v));
+        vectors.push_back(owner);
+        return owner->data();
     }
     Plan keep(PlanStorage plan) {
         plans.push_back(std::make_unique<PlanStorage>(std::move(plan)));
@@ -35,10 +30,6 @@ struct Program<T>::Compiled {
     BackPlan keep(BackPlanStorage plan) {
         back_plans.push_back(std::make_unique<BackPlanStorage>(std::move(plan)));
         return back_plans.back()->view();
-    }
-    const double* keep(std::vector<double> v) {
-        factors.push_back(std::make_unique<std::vector<double>>(std::move(v)));
-        return factors.back()->data();
     }
 };
 

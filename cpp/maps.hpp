@@ -3,6 +3,7 @@
 
 #include "maps/additive.hpp"
 #include "maps/affine.hpp"
+#include "maps/dual_ascent.hpp"
 #include "maps/rq_spline.hpp"
 
 // X(index, type, name in Python, scale function in Python)
@@ -12,7 +13,8 @@
     X(2, Affine<SoftplusScale>, "affine", "softplus") \
     X(3, Affine<SigmoidScale>, "affine", "sigmoid")   \
     X(4, Additive, "additive", "")                    \
-    X(5, RqSpline, "rq_spline", "")
+    X(5, RqSpline, "rq_spline", "")                   \
+    X(6, DualAscent, "dual_ascent", "")
 
 namespace headrace {
 namespace {

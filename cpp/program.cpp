@@ -101,6 +101,7 @@ Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> 
                 }
                 break;
             }
+            case StepSpec::Kind::rotation: fits = s.matrix.size() == n * n; break;
             case StepSpec::Kind::standardize: fits = s.mean.size() == n && s.std.size() == n; break;
         }
         if (!fits)
@@ -163,6 +164,8 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
             const Executed& e = order[i];
             if (e.spec->kind == StepSpec::Kind::permutation) {
                 permute(name, e);
+            } else if (e.spec->kind == StepSpec::Kind::rotation) {
+                break;
             } else if (e.spec->kind == StepSpec::Kind::masked && !is_shared_vector(*e.spec->masked)) {
                 if (reads_built(e)) break;
                 const std::vector<int> wanted = network_slots(*e.spec->masked);
@@ -187,6 +190,12 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
         const Executed& e = order[i];
         if (e.spec->kind == StepSpec::Kind::permutation) {
             permute(where, e);
+            continue;
+        }
+        if (e.spec->kind == StepSpec::Kind::rotation) {
+            std::vector<int> built = wanted_slots(i + 1);
+            add_rotation(out, e.spec->matrix, e.to_data, where, built);
+            where = std::move(built);
             continue;
         }
         if (e.spec->kind == StepSpec::Kind::standardize) {
@@ -266,19 +275,19 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
         m.fold = step_fold_[e.index];
         m.input_slot = context_ - t.options().context;
 
-        auto layers = std::make_unique<std::vector<Layer>>();
+        std::vector<Layer> layers;
         int panels = 0;
         for (size_t l = 0; l < t.layers().size(); ++l) {
             const auto& shape = t.layers()[l];
-            layers->push_back({shape.row.data(), shape.visible.data(), shape.bias, shape.in, shape.out, m.units,
-                               t.live_units(int(l)), panels});
+            layers.push_back({shape.row.data(), shape.visible.data(), shape.bias, shape.in, shape.out, m.units,
+                              t.live_units(int(l)), panels});
             m.units += padded(shape.out);
             panels += padded(shape.in);
         }
         m.ready = m.units;
         if (m.vector_map >= 0) {
             m.units += padded(n_ready_of(m.vector_map, features_));
-            chain.has_vectors = true;
+            chain.tiles_only = true;
         }
         m.tape_units = tape.lines;
         tape.lines += m.units;
@@ -289,9 +298,8 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
         }
         most_panels[out.networks.size() % 2] = std::max(most_panels[out.networks.size() % 2], panels);
         out.networks.push_back(int(out.steps.size()));
-        m.layers = layers->data();
-        m.n_layers = int(layers->size());
-        out.layers.push_back(std::move(layers));
+        m.n_layers = int(layers.size());
+        m.layers = out.keep(std::move(layers));
         if (m.reads_built) {
             m.tile_plan = out.keep(sequential_plan(t, choose_panel(t)));
             m.small_plan = out.keep(sequential_plan(t, 1));
@@ -353,6 +361,27 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
     return compiled;
 }
 
+// x = Q z to data, z = Qᵀ x to latent, from slot to slot.
+template <class T>
+void Program<T>::add_rotation(Compiled& out, const std::vector<double>& q, bool to_data, const std::vector<int>& given,
+                              const std::vector<int>& built) const {
+    const size_t n = size_t(features_);
+    std::vector<T> matrix(n * n), transpose(n * n);
+    for (size_t i = 0; i < n; ++i)
+        for (size_t k = 0; k < n; ++k) {
+            const size_t row = size_t(built[i] - context_), column = size_t(given[k] - context_);
+            matrix[row * n + column] = transpose[column * n + row] = T(to_data ? q[i * n + k] : q[k * n + i]);
+        }
+    std::vector<uint32_t> row(n);
+    for (size_t i = 0; i < n; ++i) row[i] = uint32_t(i * n);
+    Step<T> step{};
+    step.kind = StepKind::rotation;
+    step.rotation = {out.keep(std::move(matrix)), out.keep(std::move(transpose)), out.keep(std::vector<T>(n)),
+                     out.keep(std::move(row))};
+    out.steps.push_back(step);
+    out.chain.tiles_only = true;
+}
+
 // A step for a run of vector maps like t. Its layers are such that the sum of weights finds the gradients by their
 // ready parameters where it looks for those by biases: on the tape, and then in the flow's gradient.
 template <class T>
@@ -369,22 +398,21 @@ void Program<T>::add_vectors(Compiled& out, const MaskedTransform& t, bool map_i
     v.n_ready = n_ready_of(v.map, features_);
     v.ready = chain.ready;
     chain.ready += int64_t(v.transforms) * v.n_ready;
-    chain.has_vectors = true;
+    chain.tiles_only = true;
     v.tape_states = tape.lines;
     tape.lines += int64_t(v.transforms - 1) * features_;
     MaskedStep<T>& m = step.network;
     m.weights = *std::min_element(weights.begin(), weights.end());
     m.tape_units = tape.lines;
     const int* nothing_visible = out.keep(std::vector<int>(size_t(v.n_ready), 0));
-    auto layers = std::make_unique<std::vector<Layer>>();
+    std::vector<Layer> layers;
     for (int64_t w : weights) {
-        layers->push_back({nullptr, nothing_visible, uint32_t(w - m.weights), 0, v.n_ready, m.units, v.n_ready, 0});
+        layers.push_back({nullptr, nothing_visible, uint32_t(w - m.weights), 0, v.n_ready, m.units, v.n_ready, 0});
         m.units += v.n_ready;
     }
     tape.lines += m.units;
-    m.layers = layers->data();
+    m.layers = out.keep(std::move(layers));
     m.n_layers = v.transforms;
-    out.layers.push_back(std::move(layers));
     v.weights = out.keep(std::move(weights));
     v.coordinate = out.keep(std::move(coordinate));
     out.networks.push_back(int(out.steps.size()));
@@ -472,7 +500,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     const Aligned<T> ready = ready_parameters(chain, weights.get());
     call.ready = ready.get();
 
-    if (request.rows < small_batch && !chain.has_vectors) {
+    if (request.rows < small_batch && !chain.tiles_only) {
         kernels.run_small(chain, call, thread_scratch<T>(small_scratch(chain)));
         return;
     }

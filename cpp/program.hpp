@@ -14,10 +14,11 @@
 namespace headrace {
 
 struct StepSpec {
-    enum class Kind { masked, permutation, standardize } kind;
+    enum class Kind { masked, permutation, rotation, standardize } kind;
     bool inverted = false;  // Inverse(t)
     std::shared_ptr<const MaskedTransform> masked;
     std::vector<int> order;         // permutation: forward gives x[i] = z[order[i]]
+    std::vector<double> matrix;     // rotation: forward gives x = matrix z; orthogonal, row by row
     std::vector<double> mean, std;  // standardize: forward gives x = z std + mean
 };
 
@@ -97,6 +98,8 @@ class Program {
     std::shared_ptr<Compiled> compile(bool inverse, size_t first) const;
     void add_vectors(Compiled& out, const MaskedTransform& t, bool map_inverse, std::vector<int64_t> weights,
                      std::vector<int> coordinate, TapeShape& tape) const;
+    void add_rotation(Compiled& out, const std::vector<double>& q, bool to_data, const std::vector<int>& given,
+                      const std::vector<int>& built) const;
     Aligned<T> ready_parameters(const Chain<T>& chain, const T* weights) const;
     void finish_vectors(const Chain<T>& chain, const T* weights, T* gradient) const;
     Aligned<T> cleared_copy(const T* in) const;

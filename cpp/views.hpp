@@ -103,18 +103,26 @@ struct ScaleStep {
     bool shift_first;
 };
 
+// Products of the coordinates with a square matrix, [built slot][given slot], and back with its transpose.
+template <class T>
+struct RotationStep {
+    const T *matrix, *transpose, *zeros;
+    const uint32_t* row;  // offset of each row
+};
+
 // Moves coordinates to where the next network reads them, where the step before could not put them there.
 struct MoveStep {
     const int *given, *built;
 };
 
-enum class StepKind : int { network, vector, scale, move };
+enum class StepKind : int { network, vector, rotation, scale, move };
 
 template <class T>
 struct Step {
     StepKind kind;
     MaskedStep<T> network;  // of a vector step: the layers whose biases are its parameters, and their gradients' lines
     VectorStep<T> vector;
+    RotationStep<T> rotation;
     ScaleStep scale;
     MoveStep move;
 };
@@ -134,9 +142,9 @@ struct TapeShape {
 template <class T>
 struct Chain {
     int features, context;
-    int units;      // scratch units of the largest step
-    int64_t ready;  // numbers in the ready parameters of all vector steps
-    bool has_vectors;
+    int units;        // scratch units of the largest step
+    int64_t ready;    // numbers in the ready parameters of all vector steps
+    bool tiles_only;  // some step knows no path of its own for small batches
     const Step<T>* steps;
     int n_steps;
     const int *load_slot, *store_slot;            // of each column

@@ -227,7 +227,8 @@ Base base_of(const std::string& name) {
     return Base::none;
 }
 
-// Steps come as tuples: ("masked", inverted, transform), ("permutation", order), ("standardize", inverted, mean, std).
+// Steps come as tuples: ("masked", inverted, transform), ("permutation", order), ("rotation", inverted,
+// matrix), ("standardize", inverted, mean, std).
 std::vector<StepSpec> steps_of(const py::list& list) {
     std::vector<StepSpec> steps;
     for (const auto& item : list) {
@@ -241,6 +242,11 @@ std::vector<StepSpec> steps_of(const py::list& list) {
         } else if (kind == "permutation") {
             s.kind = StepSpec::Kind::permutation;
             s.order = py::cast<std::vector<int>>(row[1]);
+        } else if (kind == "rotation") {
+            s.kind = StepSpec::Kind::rotation;
+            s.inverted = py::cast<bool>(row[1]);
+            const auto matrix = py::cast<py::array_t<double, py::array::c_style | py::array::forcecast>>(row[2]);
+            s.matrix.assign(matrix.data(), matrix.data() + matrix.size());
         } else {
             require(kind == "standardize", "steps: an unknown kind of step");
             s.kind = StepSpec::Kind::standardize;

@@ -123,6 +123,8 @@ bool record_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back
             }
         } else if (step.kind == StepKind::move) {
             copy_slots(b, step.move.given, step.move.built, chain.features);
+        } else if (step.kind == StepKind::rotation) {
+            rotate(step.rotation, step.rotation.matrix, chain, b);
         } else if (step.kind == StepKind::vector) {
             record_vectors(t, step.vector, call.ready + step.vector.ready, s);
         } else {
@@ -340,6 +342,13 @@ void backward_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& ba
             for (int64_t i = 0; i < chain.context * t.height; i += W) store(before + i, load(after + i));
         if (step.kind == StepKind::vector) {
             backward_vectors(t, call, s);
+            continue;
+        }
+        if (step.kind == StepKind::rotation) {
+            TileBuffers<T> gradients = t.buffers(s);
+            gradients.given = t.gradient(s + 1);
+            gradients.built = t.gradient(s);
+            rotate(step.rotation, step.rotation.transpose, chain, gradients);
             continue;
         }
         for (int64_t c = 0; c < chain.features; ++c) {

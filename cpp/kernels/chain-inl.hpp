@@ -176,6 +176,23 @@ HR_FN void load_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, in
     }
 }
 
+// Coordinates times a matrix of the step.
+template <class T>
+HR_FN void rotate(const RotationStep<T>& s, const T* matrix, const Chain<T>& chain, const TileBuffers<T>& b) {
+    const int64_t start = chain.context * b.height;
+    ProductArgs<T> a;
+    a.weights = matrix;
+    a.row = s.row;
+    a.k0 = 0;
+    a.k1 = chain.features;
+    a.input = b.given + start;
+    a.output = b.built + start;
+    a.stride = b.height;
+    a.bias = s.zeros;
+    a.relu = false;
+    tile_product(a, chain.features, b.vectors);
+}
+
 // The base's log-density of each row at a state of the chain.
 template <class T>
 HR_FN void tile_base_density(const Chain<T>& chain, const Call<T>& call, const TileBuffers<T>& b, const T* z, T* out) {
@@ -219,6 +236,8 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
         }
         if (step.kind == StepKind::network) {
             masked_tile(step.network, chain, call, b);
+        } else if (step.kind == StepKind::rotation) {
+            rotate(step.rotation, step.rotation.matrix, chain, b);
         } else {
             copy_slots(b, step.move.given, step.move.built, chain.features);
         }

@@ -4,9 +4,11 @@ from headrace import ops
 from headrace._core import cpu as _cpu_module
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.config import get_num_threads, info, set_num_threads
+from headrace.elementwise import Elementwise
 from headrace.files import FileFormatError, load
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
+from headrace.rotation import Rotation
 from headrace.training import Adam, History
 from headrace.transforms import Coupling, Inverse, MaskedAutoregressive, Permutation, Standardize, Transform
 from headrace.vector_transforms import Planar, Radial
@@ -20,6 +22,7 @@ __all__ = [
     "Adam",
     "Base",
     "Coupling",
+    "Elementwise",
     "FileFormatError",
     "Flow",
     "History",
@@ -33,6 +36,7 @@ __all__ = [
     "Radial",
     "RadialFlow",
     "RealNVP",
+    "Rotation",
     "StandardNormal",
     "Standardize",
     "Transform",

@@ -50,6 +50,9 @@ MAPS: dict[str, Map] = {
         lambda s: (0.0,) * s.n_params,
         least_slope=1e-6,  # below, a derivative may leave float32
     ),
+    "dual_ascent": Map(
+        lambda bins: {"stretch": 1, "shift": 1, "bend": 1, "center": 1, "width": 1}, lambda s: (0.0,) * 5
+    ),
 }
 
 

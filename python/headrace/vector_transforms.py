@@ -136,9 +136,7 @@ class Planar(_Vector):
         """See the class."""
         self.nonlinearity = check.choice("nonlinearity", nonlinearity, VECTOR_MAPS["planar"].variants)
         self.negative_slope = check.number("negative_slope", negative_slope, above=0.0, below=1.0)
-        super().__init__(
-            features, self.nonlinearity, self.negative_slope, context, hidden, activation, seed, dtype
-        )
+        super().__init__(features, self.nonlinearity, self.negative_slope, context, hidden, activation, seed, dtype)
 
     def __repr__(self) -> str:
         """Size and nonlinearity."""

@@ -1,0 +1,127 @@
+// dual_ascent: x = a z + b + c sqrt(epsilon² + (z - center)²), the family of eq. 25 of the notes (there a = 1 - σ,
+// c = γ, b = φ0, and center and epsilon are divided by 1 - σ): a straight line that bends at the center.
+//
+// Raw parameters of any size: log a is softly clamped as in maps/affine.hpp, c = a γ with |γ| below 1 - slope, so that
+// the map grows; epsilon is positive (positive.hpp). All zeros are the identity. The inverse is closed, and of the same
+// family.
+#pragma once
+
+#include "../lane.hpp"
+#include "../positive.hpp"
+#include "affine.hpp"
+#include "options.hpp"
+
+namespace headrace {
+namespace {
+
+struct DualAscent {
+    HR_FN static constexpr int n_params(int) { return 5; }  // log a, b, γ, center, epsilon
+
+    // At w = z - center: r = sqrt(epsilon² + w²) and q = w / r.
+    template <class V>
+    struct Parts {
+        V log_a, a, b, gamma, center, epsilon;
+        template <class P>
+        HR_FN Parts(const P& p, const MapOptions<Scalar<V>>& o)
+            : log_a(SoftClamp::log_scale(V(p(0)), o)),
+              a(exp(log_a)),
+              b(p(1)),
+              gamma(bend(p(2), o)),
+              center(p(3)),
+              epsilon(positive(V(p(4))).value) {}
+    };
+
+    template <class V, class P>
+    HR_FN static V forward(V z, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
+        const Parts<V> m(p, o);
+        const V w = z - m.center, r = hypotenuse(m.epsilon, w);
+        log_det = m.log_a + log(m.gamma * (w / r) + Scalar<V>(1));
+        return (m.gamma * r + z) * m.a + m.b;
+    }
+    // w + γ sqrt(epsilon² + w²) = t, a quadratic in w; written so that nothing cancels.
+    template <class V, class P>
+    HR_FN static V inverse(V x, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
+        using T = Scalar<V>;
+        const Parts<V> m(p, o);
+        const V t = (x - m.b) * exp(-m.log_a) - m.center;
+        const V rest = (T(1) - m.gamma) * (m.gamma + T(1)), bent = abs(m.gamma) * m.epsilon;
+        const V root = hypotenuse(m.epsilon * sqrt(rest), t);  // of t² + epsilon² (1 - γ²)
+        const auto cancels = m.gamma * t > T(0);
+        const V w = select(cancels, (t - bent) * ((t + bent) / (m.gamma * root + t)), (t - m.gamma * root) / rest);
+        const V z = w + m.center;
+        log_det = -(m.log_a + log(m.gamma * (w / hypotenuse(m.epsilon, w)) + T(1)));
+        return z;
+    }
+
+    template <class V, class P, class G>
+    HR_FN static V forward_vjp(V z, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_x, V grad_log_det,
+                               const G& grad) {
+        const V raw_a = p(0), raw_gamma = p(2), raw_epsilon = p(4);
+        const Parts<V> m(p, o);
+        const Slopes<V> s(m, z, grad_x, grad_log_det);
+        grad(0, (s.by_log_a + grad_log_det) * SoftClamp::log_slope(raw_a, o));
+        grad(1, grad_x);
+        grad(2, s.by_gamma * bend_slope(raw_gamma, o));
+        grad(3, s.by_center);
+        grad(4, s.by_epsilon * positive(raw_epsilon).slope);
+        return s.by_z;
+    }
+    // Of z = f⁻¹(x) and -log f'(z): what reaches z goes on divided by f'(z).
+    template <class V, class P, class G>
+    HR_FN static V inverse_vjp(V, V z, const P& p, const MapOptions<Scalar<V>>& o, V grad_z, V grad_log_det,
+                               const G& grad) {
+        const V raw_a = p(0), raw_gamma = p(2), raw_epsilon = p(4);
+        const Parts<V> m(p, o);
+        const V w = z - m.center, q = w / hypotenuse(m.epsilon, w);
+        const Slopes<V> of_log(m, z, V{}, -grad_log_det);
+        const V grad_x = (grad_z + of_log.by_z) / (m.a * (m.gamma * q + Scalar<V>(1)));
+        const Slopes<V> s(m, z, -grad_x, -grad_log_det);
+        grad(0, (s.by_log_a - grad_log_det) * SoftClamp::log_slope(raw_a, o));
+        grad(1, -grad_x);
+        grad(2, s.by_gamma * bend_slope(raw_gamma, o));
+        grad(3, s.by_center);
+        grad(4, s.by_epsilon * positive(raw_epsilon).slope);
+        return grad_x;
+    }
+
+  private:
+    // sqrt(x² + y²) for positive x without overflow: by the larger one.
+    template <class V>
+    HR_FN static V hypotenuse(V x, V y) {
+        const V size = abs(y), larger = select(size > x, size, x), ratio = select(size > x, x, size) / larger;
+        return larger * sqrt(ratio * ratio + Scalar<V>(1));
+    }
+    // γ: raw / sqrt(1 + raw²), below 1 - slope.
+    template <class V>
+    HR_FN static V bend(V raw, const MapOptions<Scalar<V>>& o) {
+        return raw / hypotenuse(splat<V>(1), raw) * (Scalar<V>(1) - o.slope);
+    }
+    template <class V>
+    HR_FN static V bend_slope(V raw, const MapOptions<Scalar<V>>& o) {
+        const V f = Scalar<V>(1) / hypotenuse(splat<V>(1), raw);
+        return f * f * f * (Scalar<V>(1) - o.slope);
+    }
+
+    // Gradients of grad_x x + grad_log log f'(z), but for what log a adds to log f'.
+    template <class V>
+    struct Slopes {
+        V by_z, by_log_a, by_gamma, by_center, by_epsilon;
+        HR_FN Slopes(const Parts<V>& m, V z, V grad_x, V grad_log) {
+            using T = Scalar<V>;
+            const V w = z - m.center, inverse_r = T(1) / hypotenuse(m.epsilon, w), r = T(1) / inverse_r;
+            const V q = w * inverse_r, share = m.epsilon * inverse_r;  // q² + share² = 1
+            const V by_value = grad_x * m.a;
+            const V by_q = grad_log / (m.gamma * q + T(1));  // by γ q
+            // dq/dw = share² / r, dq/dε = -q share / r.
+            const V by_w = (by_value * q + by_q * share * share * inverse_r) * m.gamma;
+            by_z = by_value + by_w;
+            by_log_a = (m.gamma * r + z) * by_value;
+            by_gamma = by_value * r + by_q * q;
+            by_center = -by_w;
+            by_epsilon = (by_value * share - by_q * q * share * inverse_r) * m.gamma;
+        }
+    };
+};
+
+}  // namespace
+}  // namespace headrace
