@@ -230,6 +230,21 @@ struct VectorRowsBack {
     T *grad_input, *grad_params;
 };
 
+// A step of dual ascent on tiles [feature][tile_rows] of rows.
+constexpr int ascent_sum_count = 6;      // of z, z², r, z r, q = (z - center) / r, and 1 / r²
+constexpr int ascent_block_rows = 4096;  // whose sums are kept in lanes; a whole number of tiles
+
+template <class T>
+struct AscentStep {
+    int features, tile_rows;
+    const T *bend, *center, *square;     // of each coordinate's map z + bend sqrt(square + (z - center)²)
+    double log_scale;                    // what the affine map after it adds to the log-Jacobian
+    const T *matrix, *shift;             // of this affine map, row by row
+    const uint32_t* row;                 // offset of each row
+    const T *next_center, *next_square;  // of the next map
+    const T* ones;                       // a vector's width of them
+};
+
 // Adam (Kingma, Ba 2015) with the weight decay of AdamW (Loshchilov, Hutter 2019); factors of one step.
 template <class T>
 struct AdamStep {
