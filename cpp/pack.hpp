@@ -66,26 +66,6 @@ HR_FN void store(T* p, Pack<T> v) {
     __builtin_memcpy(p, &v, sizeof v);
 }
 
-// 1 / sqrt(x) for normal positive x whose reciprocal is normal too: the processor's estimate and one step of Newton's
-// method, where it has one for many numbers at once. At most 3 ulp.
-template <class V>
-HR_FN V rsqrt(V x) {
-    using T = Scalar<V>;
-#if defined(__x86_64__)
-    if constexpr (sizeof(T) == 4) {
-#if HR_VECTOR_BYTES == 64
-        const V y = __builtin_ia32_rsqrt14ps512_mask(x, V{}, -1);
-#elif HR_VECTOR_BYTES == 32
-        const V y = __builtin_ia32_rsqrtps256(x);
-#else
-        const V y = __builtin_ia32_rsqrtps(x);
-#endif
-        return y * (x * y * y * T(-0.5) + T(1.5));
-    }
-#endif
-    return T(1) / sqrt(x);
-}
-
 // The first n numbers, the other lanes zero.
 template <class T>
 HR_FN Pack<T> load_up_to(const T* p, int n) {

@@ -10,6 +10,7 @@
 #include "activations.hpp"
 #include "compiled.hpp"
 #include "isa.hpp"
+#include "maps.hpp"
 #include "threads.hpp"
 #include "vector_maps.hpp"
 
@@ -33,6 +34,22 @@ bool activation_has_slope_of_value(int activation) {
 // A vector map with one set of parameters for all rows: there is nothing that its network reads.
 bool is_shared_vector(const MaskedTransform& t) {
     return t.vector_map() >= 0 && t.layers().size() == 1 && t.layers()[0].in == 0;
+}
+
+// A map with parameters of its own for each coordinate, that has a form for ready ones: so many for a coordinate, else
+// 0.
+int n_elementwise_ready(const MaskedTransform& t) {
+    int n = 0;
+    if (t.vector_map() < 0 && t.layers().size() == 1 && t.layers()[0].in == 0 &&
+        int(t.options().active.size()) == t.options().features)
+        with_map(t.map(), [&]<class Map>() {
+            if constexpr (requires { Map::ready_factors; }) n = Map::n_ready(t.options().bins);
+        });
+    return n;
+}
+
+bool is_transparent(const MaskedTransform& t) {  // to slots: its coordinates may be in any
+    return is_shared_vector(t) || n_elementwise_ready(t) > 0;
 }
 
 template <class T>
@@ -166,7 +183,7 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
                 permute(name, e);
             } else if (e.spec->kind == StepSpec::Kind::rotation) {
                 break;
-            } else if (e.spec->kind == StepSpec::Kind::masked && !is_shared_vector(*e.spec->masked)) {
+            } else if (e.spec->kind == StepSpec::Kind::masked && !is_transparent(*e.spec->masked)) {
                 if (reads_built(e)) break;
                 const std::vector<int> wanted = network_slots(*e.spec->masked);
                 for (int c = 0; c < features_; ++c)
@@ -253,7 +270,8 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
                         tape);
             continue;
         }
-        if (const std::vector<int> wanted = wanted_slots(i); !reads_built(e) && wanted != where) {
+        const int n_ready = n_elementwise_ready(t);
+        if (const std::vector<int> wanted = wanted_slots(i); n_ready == 0 && !reads_built(e) && wanted != where) {
             Step<T> step{};
             step.kind = StepKind::move;
             step.move = {out.keep(std::move(where)), out.keep(wanted)};
@@ -309,7 +327,7 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
             m.back_plan = out.keep(parallel_back_plan(t));
         }
 
-        std::vector<int> built = wanted_slots(i + 1);
+        std::vector<int> built = n_ready > 0 ? where : wanted_slots(i + 1);
         if (m.reads_built) {
             built = network_slots(t);
             for (int& slot : built) slot += context_ - t.options().context;
@@ -333,6 +351,14 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
         m.passive_given = out.keep(std::move(passive_given));
         m.passive_built = out.keep(std::move(passive_built));
         where = std::move(built);
+        if (n_ready > 0) {
+            step.kind = StepKind::elementwise;
+            std::vector<int> coordinate(size_t(features_), 0);
+            for (int c = 0; c < features_; ++c) coordinate[size_t(where[c] - context_)] = c;
+            step.elementwise = {n_ready, chain.ready, m.weights + t.layers()[0].bias, out.keep(std::move(coordinate))};
+            chain.ready += int64_t(n_ready) * features_;
+            chain.tiles_only = true;
+        }
         chain.units = std::max(chain.units, m.units);
         out.steps.push_back(step);
     }
@@ -420,10 +446,27 @@ void Program<T>::add_vectors(Compiled& out, const MaskedTransform& t, bool map_i
 }
 
 template <class T>
+void Program<T>::prepare_elementwise(const Step<T>& step, const T* weights, T* ready) const {
+    const MaskedStep<T>& m = step.network;
+    const MapOptions<double> options{double(m.options.slope), double(m.options.inverse_clamp), m.options.bins,
+                                     double(m.options.bound)};
+    with_map(m.map, [&]<class Map>() {
+        if constexpr (requires { Map::ready_factors; })
+            for (int slot = 0; slot < features_; ++slot) {
+                const T* raw = weights + step.elementwise.weights + step.elementwise.coordinate[slot] * m.n_params;
+                T* out = ready + step.elementwise.ready + int64_t(slot) * step.elementwise.n_ready;
+                Map::template prepare<double>([&](int k) { return double(raw[k]); }, options,
+                                              [&](int k, double value) { out[k] = T(value); });
+            }
+    });
+}
+
+template <class T>
 Aligned<T> Program<T>::ready_parameters(const Chain<T>& chain, const T* weights) const {
     if (chain.ready == 0) return nullptr;
     auto ready = aligned_zeros<T>(size_t(chain.ready));
     for (int s = 0; s < chain.n_steps; ++s) {
+        if (chain.steps[s].kind == StepKind::elementwise) prepare_elementwise(chain.steps[s], weights, ready.get());
         if (chain.steps[s].kind != StepKind::vector) continue;
         const VectorStep<T>& v = chain.steps[s].vector;
         with_vector_map(v.map, [&]<class Map>() {

@@ -100,6 +100,7 @@ class Program {
                      std::vector<int> coordinate, TapeShape& tape) const;
     void add_rotation(Compiled& out, const std::vector<double>& q, bool to_data, const std::vector<int>& given,
                       const std::vector<int>& built) const;
+    void prepare_elementwise(const Step<T>& step, const T* weights, T* ready) const;
     Aligned<T> ready_parameters(const Chain<T>& chain, const T* weights) const;
     void finish_vectors(const Chain<T>& chain, const T* weights, T* gradient) const;
     Aligned<T> cleared_copy(const T* in) const;

@@ -103,6 +103,15 @@ struct ScaleStep {
     bool shift_first;
 };
 
+// A map with ready parameters for each coordinate, the same for all rows. On the way back it is a network that reads
+// nothing.
+struct ElementwiseStep {
+    int n_ready;
+    int64_t ready;          // where they start among those of the chain, in the order of the slots
+    int64_t weights;        // where the raw ones start in the flow's weight vector, coordinate by coordinate
+    const int* coordinate;  // of each slot
+};
+
 // Products of the coordinates with a square matrix, [built slot][given slot], and back with its transpose.
 template <class T>
 struct RotationStep {
@@ -115,13 +124,14 @@ struct MoveStep {
     const int *given, *built;
 };
 
-enum class StepKind : int { network, vector, rotation, scale, move };
+enum class StepKind : int { network, elementwise, vector, rotation, scale, move };
 
 template <class T>
 struct Step {
     StepKind kind;
     MaskedStep<T> network;  // of a vector step: the layers whose biases are its parameters, and their gradients' lines
     VectorStep<T> vector;
+    ElementwiseStep elementwise;
     RotationStep<T> rotation;
     ScaleStep scale;
     MoveStep move;
@@ -180,7 +190,7 @@ struct Call {
     ArrayView input, context;
     bool context_is_folded;  // one context row for all: it already is in the folded biases
     const T* folded;         // folded first biases of all steps
-    const T* ready;          // ready parameters of all vector steps
+    const T* ready;          // ready parameters of all vector and elementwise steps
     uint64_t seed;
     Base base;
     bool inverse;  // data -> latent: the base density belongs to the end of the chain

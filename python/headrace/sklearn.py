@@ -120,7 +120,8 @@ class FlowDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
         rows = len(X)
         if rows < _LEAST_ROWS:
             X = np.concatenate([X, np.repeat(X[:1], _LEAST_ROWS - rows, axis=0)])
-        return self.flow_.log_prob(X)[:rows]
+        log_prob: NDArray[Any] = self.flow_.log_prob(X)[:rows]
+        return log_prob
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean log density of rows in nats."""
@@ -130,7 +131,8 @@ class FlowDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Draw rows, shape (n_samples, features)."""
         check_is_fitted(self)
         seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-        return self.flow_.sample(n_samples, seed=seed)
+        drawn: NDArray[Any] = self.flow_.sample(n_samples, seed=seed)
+        return drawn
 
     def __getstate__(self) -> dict[str, Any]:
         """The flow as the bytes of a file."""
