@@ -134,10 +134,16 @@ Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> 
     }
     if (base_steps > steps_.size()) throw std::invalid_argument("base_steps: expected at most the number of steps");
     for (const bool inverse : {false, true}) {
-        with_base_[inverse] = compile(inverse, 0);
-        transforms_only_[inverse] = base_steps ? compile(inverse, base_steps) : with_base_[inverse];
+        const auto whole = compile(inverse, 0);
+        whole->number = inverse;
+        with_base_[inverse] = transforms_only_[inverse] = whole;
+        if (base_steps == 0) continue;
+        const auto part = compile(inverse, base_steps);
+        part->number = 2 + inverse;
+        transforms_only_[inverse] = part;
     }
-    weights_ = aligned_zeros<T>(n_weights_ + row_padding);  // biases are read a whole vector at a time
+    // Biases are read a whole vector at a time.
+    weights_ = std::make_shared<Published<T>>(aligned_zeros<T>(n_weights_ + row_padding));
 }
 
 // Steps in the order of execution. Permutations only rename slots, and a step writes its result where the next one
@@ -462,8 +468,13 @@ void Program<T>::prepare_elementwise(const Step<T>& step, const T* weights, T* r
 }
 
 template <class T>
-Aligned<T> Program<T>::ready_parameters(const Chain<T>& chain, const T* weights) const {
-    if (chain.ready == 0) return nullptr;
+const T* Program<T>::ready_parameters(const Compiled& compiled, const Weights& weights) const {
+    if (compiled.chain.ready == 0) return nullptr;
+    return weights->ready(compiled.number, [&] { return prepare(compiled.chain, weights->numbers()); });
+}
+
+template <class T>
+Aligned<T> Program<T>::prepare(const Chain<T>& chain, const T* weights) const {
     auto ready = aligned_zeros<T>(size_t(chain.ready));
     for (int s = 0; s < chain.n_steps; ++s) {
         if (chain.steps[s].kind == StepKind::elementwise) prepare_elementwise(chain.steps[s], weights, ready.get());
@@ -526,7 +537,7 @@ Call<T> Program<T>::call_of(const Request<T>& request, const Weights& weights) c
     call.seed = request.seed;
     call.base = base_;
     call.inverse = request.inverse;
-    call.weights = weights.get();
+    call.weights = weights->numbers();
     call.value = request.value;
     call.log_det = request.log_det;
     call.log_prob = request.log_prob;
@@ -540,8 +551,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     const Compiled& compiled = compiled_for(request);
     const Chain<T>& chain = compiled.chain;
     Call<T> call = call_of(request, weights);
-    const Aligned<T> ready = ready_parameters(chain, weights.get());
-    call.ready = ready.get();
+    call.ready = ready_parameters(compiled, weights);
 
     if (request.rows < small_batch && !chain.tiles_only) {
         kernels.run_small(chain, call, thread_scratch<T>(small_scratch(chain)));
@@ -570,7 +580,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
             folded = aligned_zeros<T>(n_folded_);
             for (const Step<T>& step : compiled.steps)
                 if (step.kind == StepKind::network && step.network.fold >= 0)
-                    kernels.fold_context(step.network, weights.get(), row.data(), context_, folded.get());
+                    kernels.fold_context(step.network, weights->numbers(), row.data(), context_, folded.get());
             call.context_is_folded = true;
             call.folded = folded.get();
         }
@@ -610,7 +620,7 @@ typename Program<T>::Weights Program<T>::snapshot() const {
 
 template <class T>
 void Program<T>::weights(T* out) const {
-    std::copy_n(snapshot().get(), n_weights_, out);
+    std::copy_n(snapshot()->numbers(), n_weights_, out);
 }
 
 template <class T>
@@ -645,12 +655,12 @@ void Program<T>::clear_masked(T* vector) const {
 
 template <class T>
 typename Program<T>::Weights Program<T>::weights_of(const T* in) const {
-    return cleared_copy(in);
+    return std::make_shared<Published<T>>(cleared_copy(in));
 }
 
 template <class T>
 void Program<T>::set_weights(const T* in) {
-    std::shared_ptr<T[]> fresh = cleared_copy(in);
+    auto fresh = std::make_shared<Published<T>>(cleared_copy(in));
     const std::lock_guard<std::mutex> lock(mutex_);
     weights_ = std::move(fresh);
 }
@@ -659,13 +669,14 @@ template <class T>
 void Program<T>::update(const std::function<void(T*)>& update) {
     const std::lock_guard<std::mutex> lock(mutex_);  // nobody takes a snapshot meanwhile
     if (weights_.use_count() > 1) {
-        std::shared_ptr<T[]> fresh = aligned_zeros<T>(n_weights_ + row_padding);
-        std::copy_n(weights_.get(), n_weights_, fresh.get());
+        auto fresh = std::make_shared<Published<T>>(aligned_zeros<T>(n_weights_ + row_padding));
+        std::copy_n(weights_->numbers(), n_weights_, fresh->numbers());
         weights_ = std::move(fresh);
     } else {
         std::atomic_thread_fence(std::memory_order_acquire);  // what the last holder read, it has read
+        weights_->forget();
     }
-    update(weights_.get());
+    update(weights_->numbers());
 }
 
 template class Program<float>;
