@@ -104,3 +104,29 @@ def gains(direction, given, step=1e-6):
         of_value = np.maximum(of_value, np.linalg.norm(up[0] - down[0], axis=1) / (2.0 * step))
         of_log_det = np.maximum(of_log_det, np.abs(up[1] - down[1]) / (2.0 * step))
     return of_value, of_log_det
+
+
+def check(direction, want_of, given, dtype, *, depth=1, condition=1.0, context=None):
+    """A direction against the reference's: errors within a few roundings of what is given, enlarged by the gains.
+
+    ``condition``: how much of a relative error of raw parameters comes out in what the map adds to rows.
+    """
+    contexts = () if context is None else (context,)
+    got, want = direction(given, *contexts), want_of(given, *contexts)
+    assert got[0].dtype == got[1].dtype == np.dtype(dtype)
+    assert (got[0].shape, got[1].shape) == (given.shape, given.shape[:1])
+    assert np.isfinite(got[0]).all()
+    assert np.isfinite(got[1]).all()
+    of_value, of_log_det = gains(lambda x: want_of(x, *contexts), np.asarray(given, np.float64))
+    places = given, want[0], condition * (want[0] - given), np.ones((len(given), 1))
+    rounded_at = np.abs(np.hstack(places)).max(axis=1)
+    allowed = cases.tolerance(dtype, depth)
+    worst = (np.abs(got[0] - want[0]).max(axis=1) / (rounded_at * of_value)).max(initial=0.0)
+    assert worst <= allowed, f"value: relative error {worst:.3g} > {allowed:.3g}"
+    worst = (np.abs(got[1] - want[1]) / np.maximum(np.abs(want[1]), rounded_at * of_log_det)).max(initial=0.0)
+    assert worst <= allowed, f"log_det: relative error {worst:.3g} > {allowed:.3g}"
+
+
+def check_directions(library, reference, given, dtype, **more):
+    check(library.forward, reference.forward, given, dtype, **more)
+    check(library.inverse, reference.inverse, given, dtype, **more)
