@@ -43,6 +43,8 @@ FLOWS = {
     "MAF": lambda dtype, context: hr.MAF(5, context=context, transforms=2, hidden=(24, 24), dtype=dtype),
     "IAF": lambda dtype, context: hr.IAF(5, context=context, transforms=2, hidden=(24, 24), dtype=dtype),
     "RealNVP": lambda dtype, context: hr.RealNVP(5, context=context, transforms=3, hidden=(24, 24), dtype=dtype),
+    "planar": lambda dtype, context: hr.PlanarFlow(5, 4, context, (24, 24), dtype=dtype),
+    "radial": lambda dtype, context: hr.RadialFlow(5, 4, context, (24, 24), dtype=dtype),
     "chain": chain,
     "odd widths": odd_widths,
 }

@@ -34,7 +34,7 @@ def test_one_affine_transform_reaches_the_maximum_likelihood_of_a_gaussian(dtype
     assert_allclose(centre, MEAN, atol=0.15)
 
 
-@pytest.mark.parametrize("build", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF])
+@pytest.mark.parametrize("build", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF, hr.PlanarFlow, hr.RadialFlow])
 def test_every_kind_of_flow_learns(build):
     """A ring: far from any Gaussian, and better than the best of them by half a nat."""
     generator = cases.rng("ring")
