@@ -184,9 +184,10 @@ def fill(masks, generator, *, gain=1.0, features=0, context=0, outputs=("shift",
 
 
 def sizes_of(outputs, bins=8):
-    """How many numbers each of these names of outputs stands for, whichever map they belong to."""
-    every = {name: size for map in reference.MAPS.values() for name, size in map.sizes(bins).items()}
-    return [every[name] for name in outputs]
+    """How many numbers each of these names of outputs stands for, in the smallest map that has all of them."""
+    having = [map for map in reference.MAPS.values() if set(map.parameters) >= set(outputs)]
+    map = min(having, key=lambda map: len(map.parameters))
+    return [map.sizes(bins)[name] for name in outputs]
 
 
 def per_parameter(mask, sizes, layout):

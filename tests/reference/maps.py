@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import dual_ascent as bent
 from . import rq_spline as spline
 from .scales import LOG_SCALES
 
@@ -57,6 +58,7 @@ MAPS = {
     "affine": Map(("shift", "scale"), affine),
     "additive": Map(("shift",), additive),
     "rq_spline": Map(("width", "height", "derivative"), spline.rq_spline, spline.count),
+    "dual_ascent": Map(bent.NAMES, bent.dual_ascent),
 }
 
 

@@ -1,0 +1,67 @@
+"""Orthogonal matrices whose rows are the directions of a step."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.rotation import Rotation
+
+__all__ = ["random_rotation", "sliced_rotation"]
+
+ROWS = 4000  # that directions are chosen by
+STEPS = 10
+
+
+def random_rotation(features: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Drawn evenly from all orthogonal matrices."""
+    return Rotation.random(features, rng).matrix
+
+
+def sliced_rotation(z: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Rows along which the points are far from normal, by the sliced Wasserstein distance (Dai, Seljak 2021).
+
+    A few steps of gradient ascent on the orthogonal matrices, from a random one, of the squared distances between the
+    sorted projections and normal quantiles, summed over the rows of the matrix.
+
+    Args:
+        z: Shape (rows, n), near mean 0 and variance 1; some thousand rows are used.
+    """
+    z = z[rng.permutation(len(z))[:ROWS]]
+    grid = (np.arange(len(z)) + 0.5) / len(z)
+    quantiles = np.interp(grid, *_QUANTILES)
+
+    def judged(u: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        projections = z @ u.T
+        target = np.empty_like(projections)
+        np.put_along_axis(target, projections.argsort(axis=0), quantiles[:, None], axis=0)
+        rest = projections - target
+        return float(np.square(rest).sum() / len(z)), 2.0 / len(z) * rest.T @ z
+
+    u = random_rotation(z.shape[1], rng)
+    distance, gradient = judged(u)
+    size = 0.5
+    for _ in range(STEPS):
+        turn = gradient @ u.T
+        turn = turn - turn.T  # skew: the part of the gradient that keeps the matrix orthogonal
+        norm = float(np.linalg.norm(turn, 2))
+        if not norm > 1e-12:
+            break
+        q, r = np.linalg.qr((np.eye(len(u)) + size / norm * turn) @ u)
+        tried = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
+        new_distance, new_gradient = judged(tried)
+        if new_distance > distance:
+            u, distance, gradient = tried, new_distance, new_gradient
+        else:
+            size /= 2.0
+    return u
+
+
+def _quantile_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    score = np.linspace(-5.0, 5.0, 1001)
+    return np.array([NormalDist().cdf(s) for s in score]), score
+
+
+_QUANTILES = _quantile_table()
