@@ -47,9 +47,9 @@ def evolve(rho: Any, mu: Any, grid: Grid, times: Any, directions: Any = None) ->
     """Solve drho/dt = div(mu^2 grad((rho / mu)^2 / 2)) (eq. 13) on a grid.
 
     Args:
-        rho: The density at the first time, not negative, of any mass: an array of shape `grid.cells`; a function that takes
-            points (rows, d) and gives densities (rows,); or an object whose `log_prob` gives their logarithms, such as
-            a `Flow`.
+        rho: The density at the first time, not negative, of any mass: an array of shape `grid.cells`; a function that
+            takes points (rows, d) and gives densities (rows,); or an object whose `log_prob` gives their logarithms,
+            such as a `Flow`.
         mu: The target, likewise; positive, and of any scale. Where it underflows, it is to be given by `log_prob`.
         grid: A `Grid` of one or two dimensions.
         times: At least two, increasing. `rho` holds at the first.
@@ -128,9 +128,9 @@ def _directed(source: Density, target: Density, grid: Grid, times: Array, vector
     for k, theta in enumerate(vectors):
         frame = _directions.Frame.of(grid, theta)
         # Both marginals by the same sum over points across: equal densities have equal marginals, to the last bit.
-        marginals = [density.reshape(frame.along.cells[0], -1).sum(axis=1) for density in densities(frame.points())]
-        marginals[0] *= frame.across.volume
-        stages.append(_directions.Stage(frame, evolve(*marginals, frame.along, times[k : k + 2])))
+        rho_s, mu_s = (part.reshape(frame.along.cells[0], -1).sum(axis=1) for part in densities(frame.points()))
+        marginal = evolve(rho_s * frame.across.volume, mu_s, frame.along, times[k : k + 2])
+        stages.append(_directions.Stage(frame, marginal))
         history.append(densities(grid.points)[0])
     kl_rates, gap_rates = _directions.rates(grid, np.stack(history), mu, stages)
     return Evolution(

@@ -2,8 +2,8 @@
 
 Along a unit vector theta a point moves by u(s) theta, where s is its coordinate in that direction and
 u = -mu_s d(rho_s / mu_s)/ds is the velocity (eq. 10) of the one-dimensional flow of rho's marginal. If mu is a product
-of a density of s and one of the coordinate across, this is the steepest ascent of the likelihood among all motions along
-theta that depend on s alone.
+of a density of s and one of the coordinate across, this is the steepest ascent of the likelihood among all motions
+along theta that depend on s alone.
 
 So a direction is a one-dimensional evolution, and its map moves s and leaves the coordinate across. The density at any
 time is the initial one at the point where the maps, taken back, arrive, times their derivatives: it is positive, holds
@@ -48,13 +48,15 @@ class Frame:
 
     def coordinate(self, points: Array) -> Array:
         """Along the direction."""
-        return np.asarray((points - self.middle) @ self.theta)
+        result: Array = (points - self.middle) @ self.theta
+        return result
 
     def points(self) -> Array:
         """All combinations of both grids' centres, the coordinate across fastest."""
         s, p = np.meshgrid(self.along.axes[0], self.across.axes[0], indexing="ij")
         normal = np.array([-self.theta[1], self.theta[0]])
-        return self.middle + s.reshape(-1, 1) * self.theta + p.reshape(-1, 1) * normal
+        result: Array = self.middle + s.reshape(-1, 1) * self.theta + p.reshape(-1, 1) * normal
+        return result
 
 
 class Stage:
@@ -132,10 +134,10 @@ def log_density(rho: Density, stages: list[Stage], points: Array) -> Array:
 
 
 def rates(grid: Grid, rho: Array, mu: Array, stages: list[Stage]) -> tuple[Array, Array]:
-    """d/dt of KL(mu || rho) and of KL(rho || mu) at all times, for the direction that begins, at the last time that ends.
+    """d/dt of KL(mu || rho) and KL(rho || mu) at all times, for the direction that begins, at the last time that ends.
 
-    The first is the integral of mu u theta.grad(log(rho / mu)), by differences of the logarithms at the cells' centres, and
-    need not be negative: u follows the mean of rho / mu across theta, not that of its logarithm.
+    The first is the integral of mu u theta.grad(log(rho / mu)), by differences of the logarithms at the cells' centres.
+    It need not be negative: u follows the mean of rho / mu across theta, not that of its logarithm.
     """
     forward, backward = [], []
     for k, density in enumerate(rho):
@@ -188,9 +190,9 @@ def check_product(grid: Grid, mu: Density, rho: Density, vectors: Array) -> None
         mixed = float(np.abs(s * c * (yy - xx) + (c * c - s * s) * xy).max())
         if mixed > _MIXED * largest + rounding:
             raise ValueError(
-                f"directions: expected mu to be a product of a density along each direction and one across it (eq. 18), "
-                f"got ({c:.4g}, {s:.4g}) at index {k}; among products over the axes, only normal densities with equal "
-                f"variances are products in rotated directions"
+                f"directions: expected mu to be a product of a density along each direction and one across it "
+                f"(eq. 18), got ({c:.4g}, {s:.4g}) at index {k}; of products over the axes, only "
+                f"normal densities with equal variances are products in rotated directions"
             )
         if s != 0.0 and c != 0.0:
             for name, density in (("mu", mu), ("rho", rho)):

@@ -24,7 +24,8 @@ class VelocityField:
 
     def divergence(self, points: Array) -> Array:
         """Its divergence there, shape (rows,)."""
-        return np.sum([part.derivative(points, axis) for axis, part in enumerate(self._parts)], axis=0)
+        total: Array = np.sum([part.derivative(points, axis) for axis, part in enumerate(self._parts)], axis=0)
+        return total
 
 
 def _part(grid: Grid, values: Array, across: int) -> Interpolant:

@@ -1,7 +1,7 @@
 """The equation in space: finite volumes for the ratio f = rho / mu of cell averages.
 
-Through a face between cells i and j, h apart, flows F = -mu_i mu_j (f_j^2 - f_i^2) / (2 h). With mu_i mu_j for the square
-of mu on the face, mu_i df_i/dt = -(differences of F) / h can be divided by mu_i without a quotient:
+Through a face between cells i and j, h apart, flows F = -mu_i mu_j (f_j^2 - f_i^2) / (2 h). With mu_i mu_j for the
+square of mu on the face, mu_i df_i/dt = -(differences of F) / h can be divided by mu_i without a quotient:
 
     df_i/dt = sum over neighbours j of mu_j (f_j^2 - f_i^2) / (2 h^2).
 

@@ -89,8 +89,8 @@ class Evolution:
         """Move points with the velocity from the first time on: the map phi_t of the notes.
 
         Returns:
-            Positions, shape (times, rows, d), in the box, and log-Jacobians, shape (times, rows). A row that is not finite
-            gives NaN.
+            Positions, shape (times, rows, d), in the box, and log-Jacobians, shape (times, rows). A row that is not
+            finite gives NaN.
 
         Args:
             x: Points of the box, shape (rows, d).
@@ -117,11 +117,12 @@ class Evolution:
         log_mu = np.full(len(flat), np.nan)
         if known.any():
             log_mu[known] = self._target.log_at(flat[known]) + self._log_scale
-        return np.exp(log_jacobians + log_mu.reshape(log_jacobians.shape))
+        result: Array = np.exp(log_jacobians + log_mu.reshape(log_jacobians.shape))
+        return result
 
     def _points(self, name: str, value: Any) -> tuple[Array, NDArray[np.bool_]]:
         points = np.array(_arrays.matrix(name, value, self.grid.dimensions), np.float64)
-        known = np.isfinite(points).all(axis=1)
+        known = np.asarray(np.isfinite(points).all(axis=1))
         low, high = self.grid.box.T
         outside = np.flatnonzero(known & ((points < low) | (points > high)).any(axis=1))
         if outside.size:

@@ -65,7 +65,8 @@ class Grid:
         """Points brought into the box: around it if it is periodic, to the nearest wall otherwise."""
         low, high = self.box.T
         if self.boundary == "periodic":
-            return low + np.mod(points - low, high - low)
+            around: NDArray[np.float64] = low + np.mod(points - low, high - low)
+            return around
         return np.clip(points, low, high)
 
     def __repr__(self) -> str:
