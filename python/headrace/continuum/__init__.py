@@ -119,17 +119,18 @@ def _ratio(source: Density, target: Density) -> tuple[Array, Array]:
 def _directed(source: Density, target: Density, grid: Grid, times: Array, vectors: Array) -> Evolution:
     def densities(points: Array) -> tuple[Array, Array]:
         """Of rho after the stages so far, and of the target on any scale."""
-        rho = _directions.log_density(source, stages, points)
-        return np.exp(rho), np.exp(target.log_at(points) - target.log.max())
+        rho, mu = _directions.log_density(source, stages, points), target.log_at(points)
+        return np.exp(rho), np.exp(mu if target.values is not None else mu - target.log.max())
 
     stages: list[_directions.Stage] = []
     rho, mu = densities(grid.points)
     history = [rho]
     for k, theta in enumerate(vectors):
         frame = _directions.Frame.of(grid, theta)
-        # Both marginals by the same sum over points across: equal densities have equal marginals, to the last bit.
-        rho_s, mu_s = (part.reshape(frame.along.cells[0], -1).sum(axis=1) for part in densities(frame.points()))
-        marginal = evolve(rho_s * frame.across.volume, mu_s, frame.along, times[k : k + 2])
+        # Both by the same sums over points across: equal densities have equal marginals, to the last bit.
+        shape, width = (frame.along.cells[0], -1), frame.across.volume
+        rho_s, mu_s = (part.reshape(shape).sum(axis=1) * width for part in densities(frame.points()))
+        marginal = evolve(rho_s, mu_s, frame.along, times[k : k + 2])
         stages.append(_directions.Stage(frame, marginal))
         history.append(densities(grid.points)[0])
     kl_rates, gap_rates = _directions.rates(grid, np.stack(history), mu, stages)

@@ -60,9 +60,11 @@ class Density:
         if not np.isfinite(self.log).all():
             raise ValueError(f"{self._name}: expected positive numbers to interpolate between, got 0; give a function")
         nodes, values = list(self._grid.axes), self.log
-        if self._grid.boundary == "periodic":
-            for axis, (low, high) in enumerate(self._grid.box):
+        for axis, (low, high) in enumerate(self._grid.box):
+            if self._grid.boundary == "periodic":
                 nodes[axis], values = wrapped(nodes[axis], values, axis, high - low)
+            else:
+                nodes[axis], values = _continued(nodes[axis], values, axis)
         return Interpolant(tuple(nodes), values)
 
     def _call(self, points: Array) -> Array:
@@ -83,6 +85,15 @@ class Density:
             hint = "; where it underflows, give an object with log_prob" if values[tuple(where)] == 0.0 else ""
             raise ValueError(f"{self._name}: expected {wanted}, got {values[tuple(where)]} at index {place}{hint}")
         return values
+
+
+def _continued(nodes: Array, values: Array, axis: int) -> tuple[Array, Array]:
+    """One node more at both ends, on the parabola through the last three: the spline then reaches the walls."""
+    h = nodes[1] - nodes[0]
+    a, b, c, z, y, x = (values.take([i], axis) for i in (0, 1, 2, -1, -2, -3))
+    ends = 3.0 * a - 3.0 * b + c, 3.0 * z - 3.0 * y + x
+    nodes = np.concatenate([[nodes[0] - h], nodes, [nodes[-1] + h]])
+    return nodes, np.concatenate([ends[0], values, ends[1]], axis)
 
 
 def _log(values: Array) -> Array:

@@ -26,6 +26,7 @@ from headrace.continuum.grid import Grid
 Array = NDArray[np.float64]
 
 _MIXED = 1e-3  # largest mixed derivative of log mu, relative to its largest second derivative, that counts as 0
+_NODES = 4  # of a direction's map in a cell: they cost little, and all that follows rests on them
 _EDGE = 1e-3  # largest density at the walls, relative to the largest of all, for a direction that no axis has
 
 
@@ -65,14 +66,14 @@ class Stage:
     def __init__(self, frame: Frame, evolution: Evolution) -> None:
         """`evolution`: of the marginal on `frame.along`, at the two ends of the interval."""
         self.frame, self.evolution = frame, evolution
-        edges = frame.along.edges[0]
-        positions, log_jacobians = evolution.carry(edges[:, None])
-        # Slopes are known at the nodes, so both ways are of fourth order.
+        low, high = frame.along.box[0]
+        nodes = np.linspace(low, high, _NODES * frame.along.cells[0] + 1)
+        positions, log_jacobians = evolution.carry(nodes[:, None])
         moved, slopes = positions[-1, :, 0], np.exp(log_jacobians[-1])
         if not (np.diff(moved) > 0.0).all():
             raise RuntimeError("directions: particles met on the grid of a direction; more cells or shorter times help")
-        self._to = CubicHermiteSpline(edges, moved, slopes)
-        self._back = CubicHermiteSpline(moved, edges, 1.0 / slopes)
+        self._to = _shift(nodes, moved, slopes)
+        self._back = _shift(moved, nodes, 1.0 / slopes)
 
     def forward(self, points: Array) -> tuple[Array, Array]:
         """Where points are at the end, and the log-Jacobian."""
@@ -86,11 +87,8 @@ class Stage:
         s = self.frame.coordinate(points)
         # Beyond the reach nothing moves; the walls of the marginal's flow stand still, too.
         inside = np.abs(s) <= self.frame.along.box[0, 1]
-        slope = np.where(inside, spline(s, nu=1), 1.0)
-        if not (slope > 0.0).all():
-            raise RuntimeError("directions: the map of a direction folds on its grid; more cells or shorter times help")
-        shift = np.where(inside, spline(s) - s, 0.0)
-        return points + shift[:, None] * self.frame.theta, np.log(slope)
+        shift, slope = (np.where(inside, spline(s, nu=k), 0.0) for k in (0, 1))
+        return points + shift[:, None] * self.frame.theta, np.log1p(slope)
 
     def velocity(self, t: float, points: Array) -> Array:
         """The velocity at a time, at points."""
@@ -100,6 +98,17 @@ class Stage:
         speed = np.zeros((len(points), 1))
         speed[inside] = self.evolution.velocity(t, s[inside, None])
         return speed * self.frame.theta
+
+
+def _shift(nodes: Array, values: Array, slopes: Array) -> CubicHermiteSpline:
+    """How far an increasing map moves: 0 to the last bit where it does not.
+
+    Of fourth order, as slopes are known; they are cut where they would make the cubic fold, at fronts.
+    """
+    secants = np.diff(values) / np.diff(nodes)
+    # A cubic increases if its slopes at both ends are below three times the secant.
+    steepest = 2.5 * np.minimum(np.append(secants, secants[-1]), np.insert(secants, 0, secants[0]))
+    return CubicHermiteSpline(nodes, values - nodes, np.minimum(slopes, steepest) - 1.0)
 
 
 class Stages:

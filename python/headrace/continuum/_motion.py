@@ -14,7 +14,7 @@ from headrace.continuum.grid import Grid
 
 Array = NDArray[np.float64]
 
-_RELATIVE = 1e-7  # error of a step, in f and in positions: far below the error in space of grids that fit in memory
+_RELATIVE = 1e-8  # error of a step, in f and in positions: far below the error in space of grids that fit in memory
 _FLOOR = 1e-4  # of the mean of f: below, the error is absolute, as fronts that run into emptiness cost steps
 
 
@@ -37,12 +37,13 @@ class Motion:
         )
         _finished(result, "the equation")
         self._solution = result.sol
-        # The scheme keeps the sign of f, the integrator only up to its tolerance.
-        self.f = np.maximum(result.y.T, 0.0)
+        # The least f never falls under the scheme; under the integrator, by its tolerance.
+        self._least = float(f.min())
+        self.f = np.maximum(result.y.T, self._least)
 
     def field(self, t: float) -> VelocityField:
         """The velocity at a time."""
-        f = np.maximum(self._solution(t), 0.0)
+        f = np.maximum(self._solution(t), self._least)
         return VelocityField(self._grid, self._scheme.velocities(f))
 
     def velocity(self, t: float, points: Array) -> Array:
