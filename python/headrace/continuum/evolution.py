@@ -89,8 +89,8 @@ class Evolution:
         """Move points with the velocity from the first time on: the map phi_t of the notes.
 
         Returns:
-            Positions, shape (times, rows, d), in the box, and log-Jacobians, shape (times, rows). A row that is not
-            finite gives NaN.
+            Positions, shape (times, rows, d), and log-Jacobians, shape (times, rows). Positions are in the box, though
+            directions may carry one past a corner. A row that is not finite gives NaN.
 
         Args:
             x: Points of the box, shape (rows, d).

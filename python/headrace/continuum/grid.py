@@ -12,6 +12,7 @@ from headrace import _arguments as check
 __all__ = ["Grid"]
 
 _LEAST_CELLS = 4  # a cubic spline through cell centres needs as many
+_WIDTHS = 1e-50, 1e50  # of a box: squares of the spacing and areas are numbers, too
 
 
 class Grid:
@@ -91,6 +92,8 @@ def _limits(box: Any) -> NDArray[np.float64]:
         raise ValueError(f"box: expected {wanted} (one or two dimensions), got shape {given.shape}")
     if not np.isfinite(limits).all() or not (limits[:, 0] < limits[:, 1]).all():
         raise ValueError(f"box: expected finite limits with low below high, got {limits.tolist()}")
-    if not np.isfinite(limits[:, 1] - limits[:, 0]).all():
-        raise ValueError(f"box: expected limits whose distance is finite, got {limits.tolist()}")
+    least, most = _WIDTHS
+    half = limits[:, 1] / 2.0 - limits[:, 0] / 2.0  # the distance itself may overflow
+    if not ((half >= least / 2.0) & (half <= most / 2.0)).all():
+        raise ValueError(f"box: expected limits from {least:g} to {most:g} apart, got {limits.tolist()}")
     return limits
