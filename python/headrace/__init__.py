@@ -1,5 +1,7 @@
 """headrace: normalising flows at one network pass in both directions."""
 
+from typing import TYPE_CHECKING, Any
+
 from headrace import ops
 from headrace._core import cpu as _cpu_module
 from headrace.bases import Base, Logistic, Normal, StandardNormal
@@ -12,6 +14,9 @@ from headrace.rotation import Rotation
 from headrace.training import Adam, History
 from headrace.transforms import Coupling, Inverse, MaskedAutoregressive, Permutation, Standardize, Transform
 from headrace.vector_transforms import Planar, Radial
+
+if TYPE_CHECKING:
+    from headrace import continuum as continuum
 
 __version__: str = _cpu_module.__version__
 
@@ -46,3 +51,12 @@ __all__ = [
     "ops",
     "set_num_threads",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`continuum` on first use: it alone needs SciPy."""
+    if name == "continuum":
+        import importlib
+
+        return importlib.import_module("headrace.continuum")
+    raise AttributeError(f"module 'headrace' has no attribute {name!r}")
