@@ -1,6 +1,6 @@
 """headrace: normalising flows at one network pass in both directions."""
 
-from headrace import ops
+from headrace import densities, ops
 from headrace._core import cpu as _cpu_module
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.config import get_num_threads, info, set_num_threads
@@ -8,6 +8,7 @@ from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, RealNVP
 from headrace.training import Adam, History
 from headrace.transforms import Coupling, Inverse, MaskedAutoregressive, Permutation, Standardize, Transform
+from headrace.variational import DensityFit, FreeEnergy, fit_to_density, free_energy
 
 __version__: str = _cpu_module.__version__
 
@@ -18,7 +19,9 @@ __all__ = [
     "Adam",
     "Base",
     "Coupling",
+    "DensityFit",
     "Flow",
+    "FreeEnergy",
     "History",
     "Inverse",
     "Logistic",
@@ -29,6 +32,9 @@ __all__ = [
     "StandardNormal",
     "Standardize",
     "Transform",
+    "densities",
+    "fit_to_density",
+    "free_energy",
     "get_num_threads",
     "info",
     "ops",
