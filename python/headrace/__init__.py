@@ -4,6 +4,7 @@ from headrace import densities, ops
 from headrace._core import cpu as _cpu_module
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.config import get_num_threads, info, set_num_threads
+from headrace.distillation import Distillation, Speed, distill
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, RealNVP
 from headrace.training import Adam, History
@@ -20,6 +21,7 @@ __all__ = [
     "Base",
     "Coupling",
     "DensityFit",
+    "Distillation",
     "Flow",
     "FreeEnergy",
     "History",
@@ -29,10 +31,12 @@ __all__ = [
     "Normal",
     "Permutation",
     "RealNVP",
+    "Speed",
     "StandardNormal",
     "Standardize",
     "Transform",
     "densities",
+    "distill",
     "fit_to_density",
     "free_energy",
     "get_num_threads",

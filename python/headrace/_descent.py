@@ -40,6 +40,7 @@ LOST = 1.0  # nats above the best that are worth a warning
 RATE = 0.4  # of the default of `Flow.fit`
 CLIP = 5.0
 AVERAGE = 0.999
+ANNEALING = (0.1, 0.5)
 SKIP = 0.1
 
 
@@ -105,13 +106,13 @@ class Plan:
         clip: Any,
         average: Any,
         skip: Any,
-        annealing: Any = None,
+        annealing: Any,
     ) -> Plan:
         """Check everything, naming the argument that is wrong."""
         if annealing is not None:
             pair = tuple(annealing) if np.iterable(annealing) else ()
             if len(pair) != 2:
-                raise TypeError(f"annealing: expected two numbers (start, steps), got {annealing!r}")
+                raise TypeError(f"annealing: expected two numbers (start, share), got {annealing!r}")
             annealing = (
                 check.number("annealing[0]", pair[0], least=0.0, below=math.inf),
                 check.number("annealing[1]", pair[1], above=0.0, below=math.inf),
@@ -131,12 +132,20 @@ class Plan:
         )
 
     def beta(self, step: int) -> float:
-        """The power of the density at a step: min(1, start + step / steps of the annealing)."""
-        return 1.0 if self.annealing is None else min(1.0, self.annealing[0] + step / self.annealing[1])
+        """The power of the density at a step: min(1, start + step / span), the span a share of all steps."""
+        return 1.0 if self.annealing is None else min(1.0, self.annealing[0] + step / (self.annealing[1] * self.steps))
 
     def rate(self, step: int) -> float:
         """The learning rate at a step."""
         return self.learning_rate * (training.cosine(step / self.steps) if self.schedule == "cosine" else 1.0)
+
+
+def noise_of(flow: Flow, rows: int, seed: int) -> NDArray[Any]:
+    """What the samples of a flow with this seed are made from: rows of the standard density under its base."""
+    out = np.empty((rows, flow.features), flow.dtype)
+    standard = type(flow._program)(flow.features, 0, flow._base.name, [], 0, [], [])
+    standard.run(False, None, rows, seed, None, out, None, None, None)
+    return out
 
 
 class Paths:
@@ -145,17 +154,15 @@ class Paths:
     def __init__(self, flow: Flow, rows: int) -> None:
         """Memory for so many rows."""
         self.flow = flow
-        self._standard = type(flow._program)(flow.features, 0, flow._base.name, [], 0, [], [])
-        self.noise = np.empty((rows, flow.features), flow.dtype)
+        self.noise = noise_of(flow, 0, 0)
         self.x = np.empty((rows, flow.features), flow.dtype)
         self.log_q = np.empty(rows, flow.dtype)
         self.gradient = np.empty(flow._program.n_weights, flow.dtype)
 
     def draw(self, seed: int, context: NDArray[Any] | None) -> None:
         """New noise and samples: those of `Flow.sample_and_log_prob` with this seed."""
-        rows = len(self.x)
-        self._standard.run(False, None, rows, seed, None, self.noise, None, None, None)
-        self.flow._program.run(False, self.noise, rows, 0, context, self.x, None, self.log_q, None)
+        self.noise = noise_of(self.flow, len(self.x), seed)
+        self.flow._program.run(False, self.noise, len(self.x), 0, context, self.x, None, self.log_q, None)
 
     def back(
         self,
