@@ -42,7 +42,7 @@ def plain_step(
 @pytest.mark.parametrize("features", [2, 10, 50])
 @pytest.mark.parametrize("rows", [100_000, 1_000_000])
 def test_step_of_a_fit(timed, benchmark, rng, rows, features):
-    """Time a step with the sums for the next; note how many times a read and write in place, and the NumPy loop, take."""
+    """Time a step with the sums for the next; note how many times as long the NumPy loop takes."""
     if rows * features > 20_000_000:
         pytest.skip("a million rows of 50 features: 200 MB and no other picture than 100,000")
     x = rng.standard_normal((rows, features)).astype(np.float32)

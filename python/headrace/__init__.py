@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from headrace import ops
+from headrace import densities, ops
 from headrace._core import cpu as _cpu_module
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.config import get_num_threads, info, set_num_threads
+from headrace.distillation import Distillation, Speed, distill
 from headrace.elementwise import Elementwise
 from headrace.files import FileFormatError, load
 from headrace.flow import Flow
@@ -13,6 +14,7 @@ from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.rotation import Rotation
 from headrace.training import Adam, History
 from headrace.transforms import Coupling, Inverse, MaskedAutoregressive, Permutation, Standardize, Transform
+from headrace.variational import DensityFit, FreeEnergy, fit_to_density, free_energy
 from headrace.vector_transforms import Planar, Radial
 
 if TYPE_CHECKING:
@@ -27,9 +29,12 @@ __all__ = [
     "Adam",
     "Base",
     "Coupling",
+    "DensityFit",
+    "Distillation",
     "Elementwise",
     "FileFormatError",
     "Flow",
+    "FreeEnergy",
     "History",
     "Inverse",
     "Logistic",
@@ -42,9 +47,14 @@ __all__ = [
     "RadialFlow",
     "RealNVP",
     "Rotation",
+    "Speed",
     "StandardNormal",
     "Standardize",
     "Transform",
+    "densities",
+    "distill",
+    "fit_to_density",
+    "free_energy",
     "get_num_threads",
     "info",
     "load",
