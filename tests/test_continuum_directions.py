@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import headrace as hr
 from evolving import between, masses, normal, three
+from headrace.continuum._directions import _shift
 
 Grid, evolve = hr.continuum.Grid, hr.continuum.evolve
 ANGLES = np.random.default_rng(4).uniform(0.0, np.pi, 12)
@@ -193,6 +194,15 @@ def test_maps_of_directions_increase_across_fronts():
     positions, log_jacobians = evolution.carry(x)
     assert (np.diff(positions[..., 0], axis=1) > 0.0).all()
     assert np.isfinite(log_jacobians).all()
+
+
+def test_slopes_that_would_fold_a_map_are_cut():
+    nodes, values = np.array([0.0, 1.0, 2.0, 3.0]), np.array([0.0, 0.1, 1.9, 2.0])
+    spline = _shift(nodes, values, np.array([0.1, 3.0, 0.01, 5.0]))
+    s = np.linspace(0.0, 3.0, 301)
+    assert (spline(s, nu=1) > -1.0).all()
+    assert_allclose(spline(nodes) + nodes, values, atol=1e-15)
+    assert_allclose(spline(nodes[[0, 2]], nu=1) + 1.0, [0.1, 0.01], atol=1e-15)
 
 
 def test_directions_that_are_no_product_are_refused():

@@ -76,14 +76,13 @@ def test_velocity_along_a_wall():
     """Within half a cell of a wall it is continued from the last two centres: second order there, too."""
     errors = []
     for n in (24, 48):
-        evolution = evolve(BLOBS, normal(0.0, 0.0), Grid([(-3.5, 3.5), (-3.0, 0.5)], n), [0.0, 0.01])
-        x = np.linspace(-2.0, 2.0, 41)
-        z = np.stack([x, np.full_like(x, 0.5)], axis=1)
+        evolution = evolve(BLOBS, normal(0.0, 0.0), Grid([(-3.5, 3.5), (-1.0, 0.5)], n), [0.0, 0.01])
+        z = np.stack(np.meshgrid(np.linspace(-2.0, 2.0, 41), [-1.0, 0.5]), axis=-1).reshape(-1, 2)
         d = np.array([[1e-5, 0.0]])
-        want = -x * BLOBS(z) - (BLOBS(z + d) - BLOBS(z - d)) / 2e-5
-        errors.append(np.abs(evolution.velocity(0.0, z)[:, 0] - want).max())
-    # Seen: 7.9e-4 and 2.1e-4, of 0.13.
-    assert errors[1] < errors[0] / 3.0
+        want = -z[:, 0] * BLOBS(z) - (BLOBS(z + d) - BLOBS(z - d)) / 2e-5
+        errors.append(np.abs(evolution.velocity(0.0, z)[:, 0] - want).reshape(-1, 2).max(axis=0))
+    assert (errors[1] < errors[0] / 3.0).all()
+    assert (errors[1] < 5e-4).all()  # of 0.13
 
 
 # --- particles ------------------------------------------------------------------------------------------------------
@@ -126,16 +125,16 @@ def test_density_carried_around_a_torus():
 
 
 def test_particles_go_around_as_far_as_they_like():
-    """The same bump in the middle of the box and beside its end: the same motion, twenty cells and more."""
-    grid, times = Grid((0.0, 2.0), 128, "periodic"), [0.0, 0.1, 0.3]
-    bump = lambda x: 0.02 + np.exp(4.0 * np.cos(np.pi * (x[:, 0] - 1.0)) - 4.0)  # noqa: E731
-    beside = lambda x: bump(x + 0.9)  # noqa: E731
-    x = np.linspace(0.6, 1.4, 41)[:, None]
+    """The same bump in the middle of the box and beside its end makes the same motion: twenty cells past the end."""
+    grid, times = Grid((0.0, 2.0), 128, "periodic"), [0.0, 0.3, 1.0]
+    shift = 57.0 * grid.spacing[0]
+    bump = lambda x: 0.02 + np.exp(20.0 * np.cos(np.pi * (x[:, 0] - 1.0)) - 20.0)  # noqa: E731
+    x = np.linspace(0.9, 1.1, 41)[:, None]
     positions, log_jacobians = evolve(bump, ones, grid, times).carry(x)
-    shifted, shifted_log = evolve(beside, ones, grid, times).carry(grid.wrap(x - 0.9))
-    assert_allclose(shifted_log, log_jacobians, atol=1e-4)  # 2.6e-5 seen: other points between other cells
-    assert_allclose(np.exp(1j * np.pi * shifted), np.exp(1j * np.pi * (positions - 0.9)), atol=1e-6)
-    assert np.abs(positions[-1] - x).max() > 20.0 * grid.spacing[0]
+    got, got_log = evolve(lambda x: bump(x + shift), ones, grid, times).carry(x - shift)
+    assert (positions[-1] - shift < -20.0 * grid.spacing[0]).any()
+    assert_allclose(got, grid.wrap(positions - shift), atol=1e-6)  # some hundred steps of 1e-8
+    assert_allclose(got_log, log_jacobians, atol=1e-5)
 
 
 def test_jacobians_are_those_of_the_map():
