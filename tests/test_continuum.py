@@ -1,7 +1,9 @@
 """``hr.continuum.evolve``: exact solutions, orders of convergence, and what the scheme keeps."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from scipy.linalg import eigh_tridiagonal
 
 import headrace as hr
 from evolving import barenblatt, l1, masses, mixture, normal, ones, three, weighted_barenblatt
+from headrace.continuum._interpolation import Interpolant
 
 Grid, evolve = hr.continuum.Grid, hr.continuum.evolve
 ROUNDING = 1e-13  # relative: sums over some 10^4 cells, added up over 10^3 steps; 8e-15 was the worst seen
@@ -234,12 +237,43 @@ def test_logarithms_reach_where_numbers_underflow():
     assert np.isfinite(evolution.estimate(np.array([[-49.0], [0.0]]))).all()
 
 
+def test_a_large_scale_makes_small_values_no_smaller():
+    """e^(690 - 800) is a number, though its share of the mass is not."""
+    grid = Grid((-40.0, 40.0), 800)
+    got = evolve(normal(0.0, variance=0.5), lambda x: np.exp(690.0 - x[:, 0] ** 2 / 2.0), grid, [0.0, 1.0])
+    want = evolve(Logs(0.5), Logs(1.0), grid, [0.0, 1.0])
+    assert_allclose(got.rho, want.rho, rtol=1e-6, atol=1e-12)
+    assert np.isfinite(got.gap).all()
+
+
+def test_splines_go_on_along_their_tangents():
+    x, y = np.linspace(0.0, 1.0, 9), np.linspace(-1.0, 1.0, 11)
+    line, plane = Interpolant((x,), x**3), Interpolant((x, y), x[:, None] ** 2 * y**3)
+    assert_allclose(line(np.array([[0.3], [1.5], [-2.0]])), [0.027, 1.0 + 3.0 * 0.5, 0.0], atol=1e-14)
+    points = np.array([[0.5, 0.5], [1.5, 0.5], [0.5, -2.0], [2.0, 2.0]])
+    assert_allclose(plane(points), [0.03125, 0.25, -0.25 - 0.75, 1.0 + 2.0 + 3.0], atol=1e-13)
+    assert_allclose(plane.derivative(points, 0), [0.125, 0.25, -1.0, 2.0], atol=1e-13)
+
+
 def test_a_flow_is_a_density():
     flow = hr.MAF(features=2, transforms=1, hidden=(8,), seed=0)
     grid = Grid([(-4.0, 4.0), (-4.0, 4.0)], 20)
     evolution = evolve(normal(0.5, 0.5), flow, grid, [0.0, 0.2])
     assert evolution.kl[1] < evolution.kl[0]
     assert evolution.rho.dtype == evolution.estimate(np.zeros((1, 2), np.float32)).dtype == np.float64
+
+
+def test_the_example_runs_and_says_what_holds(tmp_path):
+    example = Path(__file__).parents[1] / "examples" / "continuous_flow.py"
+    given = ["--cells", "40", "--directions", "12", "--output", str(tmp_path / "flow.png")]
+    result = subprocess.run([sys.executable, example, *given], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    falls = re.findall(r"KL\(rho_t \|\| mu\) (\S+) to (\S+), by points (\S+) ± (\S+)", result.stdout)
+    assert len(falls) == 2
+    for first, last, points, error in np.array(falls, float):
+        assert last < 0.3 * first
+        assert abs(points - last) < 4.0 * error
+    assert (tmp_path / "flow.png").exists() or "picture: skipped" in result.stdout
 
 
 # --- the module -----------------------------------------------------------------------------------------------------

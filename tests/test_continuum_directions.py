@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import headrace as hr
 from evolving import between, masses, normal, three
+from headrace.continuum._directions import _shift
 
 Grid, evolve = hr.continuum.Grid, hr.continuum.evolve
 ANGLES = np.random.default_rng(4).uniform(0.0, np.pi, 12)
@@ -146,7 +147,10 @@ def test_rates_are_derivatives():
     evolution = evolve(rho, mu, grid, [0.0, 0.3 - d, 0.3, 0.3 + d], np.full(3, 0.7))
     assert_allclose((evolution.gap[3] - evolution.gap[1]) / (2.0 * d), evolution.gap_rate[2], rtol=4e-3)  # 1.8e-3 seen
     assert_allclose((evolution.kl[3] - evolution.kl[1]) / (2.0 * d), evolution.kl_rate[2], rtol=0.01)  # 4.3e-3 seen
-    # The last time has the rates of the direction that ends there.
+    # The last time has the rates of the direction that ends there; so has a time when it goes on.
+    for end in ([0.0, 0.3], [0.0, 0.3, 0.6]):
+        last = evolve(rho, mu, grid, end, np.full(len(end) - 1, 0.7))
+        assert_allclose([last.kl_rate[1], last.gap_rate[1]], [evolution.kl_rate[2], evolution.gap_rate[2]], rtol=2e-3)
     assert_allclose(evolution.kl_rate[3], evolution.kl_rate[2], rtol=0.02)
 
 
@@ -167,6 +171,38 @@ def test_kl_of_the_target_may_rise():
     assert (evolution.kl_rate > 0.0).all()
     assert (np.diff(evolution.kl) > 0.0).all()
     assert (np.diff(evolution.gap) < 0.0).all()
+
+
+def test_at_a_change_of_directions_the_later_one_acts():
+    evolution = evolve(
+        skewed, normal(0.0, 0.0), Grid([(-6.0, 6.0), (-6.0, 6.0)], 32), [0.0, 0.5, 1.0], [0.0, np.pi / 2]
+    )
+    z = np.array([[1.0, 0.5]])
+    for t, still in ((0.0, 1), (0.49, 1), (0.5, 0), (1.0, 0)):
+        speed = evolution.velocity(t, z)[0]
+        assert speed[still] == 0.0
+        assert speed[1 - still] != 0.0
+
+
+def test_maps_of_directions_increase_across_fronts():
+    """A density that ends before the target does moves behind a front: slopes jump from 1 to a thousand in a cell."""
+    grid = Grid([(-6.0, 6.0), (-5.0, 5.0)], (48, 40))
+    evolution = evolve(normal(0.5, -0.3, variance=0.3), peaked, grid, [0.0, 2.0, 40.0, 100.0], [0.0, 0.0, np.pi / 2.0])
+    assert (evolution.rho >= 0.0).all()
+    assert np.isfinite(evolution.rho).all()
+    x = np.stack([np.linspace(-6.0, 6.0, 2001), np.zeros(2001)], axis=1)
+    positions, log_jacobians = evolution.carry(x)
+    assert (np.diff(positions[..., 0], axis=1) > 0.0).all()
+    assert np.isfinite(log_jacobians).all()
+
+
+def test_slopes_that_would_fold_a_map_are_cut():
+    nodes, values = np.array([0.0, 1.0, 2.0, 3.0]), np.array([0.0, 0.1, 1.9, 2.0])
+    spline = _shift(nodes, values, np.array([0.1, 3.0, 0.01, 5.0]))
+    s = np.linspace(0.0, 3.0, 301)
+    assert (spline(s, nu=1) > -1.0).all()
+    assert_allclose(spline(nodes) + nodes, values, atol=1e-15)
+    assert_allclose(spline(nodes[[0, 2]], nu=1) + 1.0, [0.1, 0.01], atol=1e-15)
 
 
 def test_directions_that_are_no_product_are_refused():

@@ -72,6 +72,19 @@ def test_nothing_flows_through_walls():
                 assert_allclose(evolution.carry(z)[0][..., axis], wall, atol=1e-12)
 
 
+def test_velocity_along_a_wall():
+    """Within half a cell of a wall it is continued from the last two centres: second order there, too."""
+    errors = []
+    for n in (24, 48):
+        evolution = evolve(BLOBS, normal(0.0, 0.0), Grid([(-3.5, 3.5), (-1.0, 0.5)], n), [0.0, 0.01])
+        z = np.stack(np.meshgrid(np.linspace(-2.0, 2.0, 41), [-1.0, 0.5]), axis=-1).reshape(-1, 2)
+        d = np.array([[1e-5, 0.0]])
+        want = -z[:, 0] * BLOBS(z) - (BLOBS(z + d) - BLOBS(z - d)) / 2e-5
+        errors.append(np.abs(evolution.velocity(0.0, z)[:, 0] - want).reshape(-1, 2).max(axis=0))
+    assert (errors[1] < errors[0] / 3.0).all()
+    assert (errors[1] < 5e-4).all()  # of 0.13
+
+
 # --- particles ------------------------------------------------------------------------------------------------------
 
 
@@ -109,6 +122,19 @@ def test_density_carried_around_a_torus():
     whole = Grid([(-2.0, 4.0), (-1.0, 2.0)], (144, 144))
     got = np.exp(log_jacobians[-1]) * between(whole, np.tile(evolution.rho[-1], (3, 3)), positions[-1])
     assert_allclose(got, rho(x), rtol=2e-3)
+
+
+def test_particles_go_around_as_far_as_they_like():
+    """The same bump in the middle of the box and beside its end makes the same motion: twenty cells past the end."""
+    grid, times = Grid((0.0, 2.0), 128, "periodic"), [0.0, 0.3, 1.0]
+    shift = 57.0 * grid.spacing[0]
+    bump = lambda x: 0.02 + np.exp(20.0 * np.cos(np.pi * (x[:, 0] - 1.0)) - 20.0)  # noqa: E731
+    x = np.linspace(0.9, 1.1, 41)[:, None]
+    positions, log_jacobians = evolve(bump, ones, grid, times).carry(x)
+    got, got_log = evolve(lambda x: bump(x + shift), ones, grid, times).carry(x - shift)
+    assert (positions[-1] - shift < -20.0 * grid.spacing[0]).any()
+    assert_allclose(got, grid.wrap(positions - shift), atol=1e-6)  # some hundred steps of 1e-8
+    assert_allclose(got_log, log_jacobians, atol=1e-5)
 
 
 def test_jacobians_are_those_of_the_map():
