@@ -117,8 +117,8 @@ struct Planar {
     HR_FN static int power(int, int) { return 1; }  // of each factor
 
     // û = u + (s - 1 - x) w / |w|² with x = wᵀu; w is divided by its largest magnitude, so that nothing under- or
-    // overflows on the way, and w = 0 (or subnormal) gives û = u. Where x is far below -1, most of u cancels: what is left of it along
-    // w by rounding is taken away too, as wᵀû may not differ from s - 1.
+    // overflows on the way, and w = 0 (or subnormal) gives û = u. Where x is far below -1, most of u cancels: what is
+    // left of it along w by rounding is taken away too, as wᵀû may not differ from s - 1.
     template <class V>
     struct Sums {
         V w_largest, w_inverse;  // 1 / w_largest, or 0

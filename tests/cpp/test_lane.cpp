@@ -37,8 +37,8 @@ struct Bound {
     Range single_range = {-inf, inf}, twice_range = {-inf, inf};
 };
 
-// silu and gelu: below their range the sigmoid and the distribution function are subnormal. positive_slope: the rounding
-// of x + shift grows with x. bend_slope: beyond its range it stays at its last value, which shows nowhere.
+// silu and gelu: below their range the sigmoid and the distribution function are subnormal. positive_slope: the
+// rounding of x + shift grows with x. bend_slope: beyond its range it stays at its last value, which shows nowhere.
 constexpr Bound bounds[] = {
     {"exp", 1.1, 1.1},
     {"exp_moderate", 1.1, 1.1, {-87, 87}, {-708, 708}},
