@@ -30,7 +30,8 @@ struct Bend {
 struct TanhBend {
     static constexpr int solve_rounds = 60;
 
-    // The slope as sech² and its rest as tanh²; beyond `far` both are at their limits.
+    // The slope as sech² and its rest as tanh²; beyond `far` both are at their limits. At most 3.2 ulp for value and
+    // slope, 7.5 for the rest.
     template <class V>
     HR_FN static Bend<V> at(V v, const MapOptions<Scalar<V>>&) {
         using T = Scalar<V>;
@@ -116,8 +117,8 @@ struct Planar {
     HR_FN static int power(int, int) { return 1; }  // of each factor
 
     // û = u + (s - 1 - x) w / |w|² with x = wᵀu; w is divided by its largest magnitude, so that nothing under- or
-    // overflows on the way, and w = 0 gives û = u. Where x is far below -1, most of u cancels: what is left of it along
-    // w by rounding is taken away too, as wᵀû may not differ from s - 1.
+    // overflows on the way, and w = 0 (or subnormal) gives û = u. Where x is far below -1, most of u cancels: what is
+    // left of it along w by rounding is taken away too, as wᵀû may not differ from s - 1.
     template <class V>
     struct Sums {
         V w_largest, w_inverse;  // 1 / w_largest, or 0

@@ -90,7 +90,7 @@ struct Radial {
         using T = Scalar<V>;
         const V alpha = p(features), end = p(features + 1);
         const V given = distance(sum), r = inverse ? latent_distance(given, alpha, end) : given;
-        const auto is_far = given >= farthest<V>;
+        const auto is_far = given >= farthest<V>();
         dot = select(is_far, V{}, dot);  // it belongs to a larger distance
         const V reach = alpha + r, beta = end - alpha, by_log = inverse ? -grad_log_det : grad_log_det;
         const V n = n_at(r, alpha, end), others = splat<V>(features - 1);
@@ -127,10 +127,12 @@ struct Radial {
   private:
     // Distances are limited, so that squares of them stay finite: farther away the map moves nothing that shows.
     template <class V>
-    static constexpr Scalar<V> farthest = is_single<V> ? Scalar<V>(1e18) : Scalar<V>(1e150);
+    HR_FN static Scalar<V> farthest() {
+        return is_single<V> ? Scalar<V>(1e18) : Scalar<V>(1e150);
+    }
     template <class V>
     HR_FN static V distance(V square) {
-        return min(sqrt(square), farthest<V>);
+        return min(sqrt(square), farthest<V>());
     }
     // r with r (p + r) / (α + r) = distance: the positive root of r² + (p - distance) r - α distance.
     template <class V>
