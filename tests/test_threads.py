@@ -123,7 +123,7 @@ def test_the_environment_sets_the_number_of_threads(threads):
 # --- processes ------------------------------------------------------------------------------------------------------
 
 needs_fork = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
-forks_with_threads = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+forks_with_threads = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:os.fork:RuntimeWarning")
 
 
 def send_log_prob(connection, flow, x):
