@@ -34,12 +34,12 @@ class Evolution:
     Attributes:
         grid: The grid.
         times: Shape (times,).
-        rho: The density at these times, shape (times, *grid.cells).
+        rho: The density at these times, shape (times,) and the grid's cells.
         mu: The target, scaled to the mass of rho, shape grid.cells.
         kl: KL(mu || rho_t) of both as probability densities, shape (times,); infinite where rho is 0.
         kl_rate: Its derivative in time, the right-hand side of eq. 14.
         gap: KL(rho_t || mu): the mean log-likelihood that the estimate rho~_t still lacks, shape (times,).
-        gap_rate: Its derivative in time, minus the integral of |u|^2 (eq. 11) over the mass.
+        gap_rate: Its derivative in time, minus the integral of the square of u (eq. 11) over the mass.
         marginals: For each direction the evolution of rho's marginal between its two times; empty without directions.
     """
 
