@@ -4,6 +4,7 @@ from headrace import ops
 from headrace._core import cpu as _cpu_module
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.config import get_num_threads, info, set_num_threads
+from headrace.dual_ascent import AscentFlow, AscentHistory, DualAscentFlow
 from headrace.elementwise import Elementwise
 from headrace.files import FileFormatError, load
 from headrace.flow import Flow
@@ -20,8 +21,11 @@ __all__ = [
     "MAF",
     "NSF",
     "Adam",
+    "AscentFlow",
+    "AscentHistory",
     "Base",
     "Coupling",
+    "DualAscentFlow",
     "Elementwise",
     "FileFormatError",
     "Flow",
