@@ -7,6 +7,7 @@ from headrace._core import cpu as _cpu_module
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.config import get_num_threads, info, set_num_threads
 from headrace.distillation import Distillation, Speed, distill
+from headrace.dual_ascent import AscentFlow, AscentHistory, DualAscentFlow
 from headrace.elementwise import Elementwise
 from headrace.files import FileFormatError, load
 from headrace.flow import Flow
@@ -27,10 +28,13 @@ __all__ = [
     "MAF",
     "NSF",
     "Adam",
+    "AscentFlow",
+    "AscentHistory",
     "Base",
     "Coupling",
     "DensityFit",
     "Distillation",
+    "DualAscentFlow",
     "Elementwise",
     "FileFormatError",
     "Flow",

@@ -1,0 +1,585 @@
+"""The nonparametric flow of Tabak and Vanden-Eijnden (2010): data are taken to a normal density in many small steps.
+
+Each step turns the points by an orthogonal matrix and moves every coordinate by a map of its own, chosen so that the
+log-likelihood of the points grows; points, not networks, say what it is. docs/dual_ascent.md tells the choices that the
+notes leave open, and what they were measured to be worth.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace import _arguments as check
+from headrace import _arrays, _directions, _kinks, _marginals, training
+from headrace._arrays import Array, Caller
+from headrace._points import Points
+from headrace._stored import Stored, storable
+from headrace.bases import Base, Normal, StandardNormal
+from headrace.elementwise import Elementwise
+from headrace.flow import Flow
+from headrace.rotation import Rotation
+from headrace.transforms import MaskedAutoregressive, Standardize, Transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["AscentFlow", "AscentHistory", "DualAscentFlow"]
+
+Floats = NDArray[np.float64]
+
+# Defaults, by docs/dual_ascent.md.
+STEPS = {"spline": 600, "kink": 2000}  # of an ascent alone, at most
+LAYERS = 24
+REFINED_STEPS = 24  # of one that is refined
+BINS = {False: 40, True: 8}  # of a spline, by whether it is refined
+BOUND = 5.0  # standard deviations from which a spline is the identity
+RATE = 0.3  # how far towards the full marginal map a step goes, after the first
+NEIGHBOURS = 800.0
+PATIENCE = 60
+REFINE_STEPS, REFINE_RATE = 8000, 5e-3  # of the optimiser
+ANCHORS = 1024  # rows among which centers are drawn
+
+_SLOPE = 1e-3  # of the maps of an ascent
+
+
+@dataclass
+class AscentHistory:
+    """What happened in an ascent. Log-likelihoods are means over the rows in nats, in the data's units."""
+
+    log_likelihood: list[float] = field(default_factory=list)
+    """Of the training rows; first after no step, where data are standardised, then after each."""
+    validation_log_likelihood: list[float] = field(default_factory=list)
+    """Of the rows held out; empty without any."""
+    seconds: list[float] = field(default_factory=list)
+    """Since the fit began."""
+    best_step: int = 0
+    """After which the flow was cut: the best on rows held out, or the last without any."""
+    stopped: str = "steps"
+    """Why the ascent ended: "steps" (all done), "patience" or "interrupted"."""
+    refinement: training.History | None = None
+    """Of the joint training after the ascent, where there was one."""
+
+    def __repr__(self) -> str:
+        """The outcome."""
+        judged = self.validation_log_likelihood or self.log_likelihood
+        best = f"{judged[self.best_step]:.4f}" if judged else "none"
+        return (
+            f"AscentHistory(steps={max(len(judged) - 1, 0)}, best_step={self.best_step}, best={best}, "
+            f"stopped={self.stopped!r}, refinement={self.refinement!r})"
+        )
+
+
+@storable
+class AscentFlow(Flow):
+    """A flow of ascent steps, as `DualAscentFlow.fit` makes it.
+
+    ``flow[:t]`` is the density ρ̃_t after t steps **from the data's side** (eq. 3-5): data standardised, taken through
+    the first t steps, and held against the base. A plain `Flow` counts from the latent side. ``len(flow)`` counts
+    steps; `transforms` lists what they consist of, from latent to data as in every flow.
+
+    Args:
+        steps: For each step its transforms, in latent → data order; the first step is next to the data.
+        standardize: What comes before the first step.
+        base: By default `StandardNormal`.
+        dtype: "float32" or "float64".
+    """
+
+    def __init__(
+        self,
+        steps: list[list[Transform]],
+        standardize: Standardize,
+        base: Base | None = None,
+        *,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        """See the class."""
+        self._lengths = tuple(len(step) for step in steps)
+        chain = [t for step in reversed(steps) for t in step]
+        super().__init__([*chain, standardize], base, dtype=dtype)
+
+    def __len__(self) -> int:
+        """Number of steps."""
+        return len(self._lengths)
+
+    def __getitem__(self, index: slice) -> AscentFlow:
+        """``flow[:t]``: the flow after t steps from the data's side, with copies of their parameters."""
+        if not isinstance(index, slice) or index.start not in (None, 0) or index.step not in (None, 1):
+            raise TypeError(f"index: expected a slice flow[:t], got {index!r}; use flow.transforms for single ones")
+        t = len(range(len(self))[index])
+        return AscentFlow(self._by_step()[:t], self._standardize(), self.base, dtype=self._dtype)
+
+    def _standardize(self) -> Standardize:
+        last = self._chain[-1]
+        assert isinstance(last, Standardize)
+        return last
+
+    def _by_step(self) -> list[list[Transform]]:
+        """The transforms of each step, from the data's side."""
+        chain, end, steps = list(self.transforms), len(self._chain) - 1, []
+        for length in self._lengths:
+            steps.append(chain[end - length : end])
+            end -= length
+        return steps
+
+    def _header(self) -> dict[str, Any]:
+        return {**super()._header(), "steps": list(self._lengths)}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        lengths = check.integers("steps", stored.items("steps"))
+        self = super()._from_file(stored)
+        if sum(lengths) + 1 != len(self._chain) or not isinstance(self._chain[-1], Standardize):
+            raise ValueError(
+                f"steps: expected numbers of transforms that add up to {len(self._chain) - 1}, and a Standardize "
+                f"after them, got {sum(lengths)}"
+            )
+        self._lengths = lengths
+        return self
+
+    def __repr__(self) -> str:
+        """Sizes and base."""
+        return f"AscentFlow(features={self.features}, steps={len(self)}, base={self._base!r})"
+
+
+class DualAscentFlow:
+    """Density estimation by dual ascent of the log-likelihood (Tabak, Vanden-Eijnden 2010), section 2 of the notes.
+
+    Data are standardised. Then each step turns the points by an orthogonal matrix and maps every coordinate for itself,
+    so that the log-likelihood L of eq. 23 grows. Rows held out say when to stop, and the best prefix is kept.
+
+    **The defaults are not the notes' algorithm but what was better in every case that was tried** (docs/dual_ascent.md):
+    a step maps coordinates by splines that make their marginals normal, first along the data's own axes; a short
+    chain of steps is then trained as a whole by `Flow.fit`. `DualAscentFlow.notes` is the algorithm of the notes.
+
+    Args:
+        precision: λ, of the normal density N(0, 1/λ) that the data are taken to.
+        steps: Steps at most; by default 24 if `refine`, otherwise 600 ("spline") or 2000 ("kink").
+        map: "spline": marginal maps from kernel densities; "kink": eq. 25, a line that bends.
+        rule: How a kink is chosen. "newton": Newton's step of the concave parametrisation, shortened where a lower
+            bound of L asks for it, so that no step makes L less; "gradient": along the gradient (eq. 24), as far as
+            the same bound grows.
+        kinks: Kinks of a coordinate and step, one after another.
+        neighbours: Rows that a kink's width holds, under a normal density (n_p).
+        directions: "random": orthogonal matrices drawn evenly; "sliced": turned to where marginals are far from
+            normal. By default "sliced" for splines in more than two dimensions. Splines take the data's axes first.
+        bandwidth: Of the kernel densities, in units of 1.06 rows^-0.2; by default 2 from five features on, otherwise 1.
+        rate: How far towards the full marginal map a spline goes, 0 to 1, after the first step, which goes all the way.
+        bins: Bins of a spline, 3 to 64; by default 8 if `refine`, otherwise 40.
+        copies: The training rows are taken so many times, each with normal noise of `jitter` standard deviations;
+            0 for as they are.
+        jitter: See `copies`.
+        refine: Whether to train the chain as a whole after the ascent; by default for splines.
+        patience: Steps without a new best on held-out rows after which the ascent ends; None for no end.
+        seed: Of all that is drawn.
+        dtype: "float32" or "float64".
+
+    >>> import numpy as np, headrace as hr
+    >>> x = np.random.default_rng(0).standard_normal((2000, 2))
+    >>> x[:, 1] += x[:, 0] ** 2
+    >>> flow = hr.DualAscentFlow.notes(steps=50).fit(x, progress=False)
+    >>> flow.log_prob(x).mean() > flow[:0].log_prob(x).mean() + 0.1
+    True
+    """
+
+    def __init__(
+        self,
+        precision: float = 1.0,
+        steps: int | None = None,
+        *,
+        map: str = "spline",
+        rule: str = "newton",
+        kinks: int = 1,
+        neighbours: float = NEIGHBOURS,
+        directions: str | None = None,
+        bandwidth: float | None = None,
+        rate: float = RATE,
+        bins: int | None = None,
+        copies: int = 0,
+        jitter: float = 0.05,
+        refine: bool | None = None,
+        patience: int | None = PATIENCE,
+        seed: int = 0,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        """See the class."""
+        self.precision = check.number("precision", precision, above=0.0, below=math.inf)
+        self.map = check.choice("map", map, ("spline", "kink"))
+        self.rule = check.choice("rule", rule, ("newton", "gradient"))
+        self.refine = self.map == "spline" if refine is None else bool(refine)
+        most = REFINED_STEPS if self.refine else STEPS[self.map]
+        self.steps = most if steps is None else check.integer("steps", steps)
+        self.kinks = check.integer("kinks", kinks, least=1, most=64)
+        self.neighbours = check.number("neighbours", neighbours, above=0.0, below=math.inf)
+        self.directions = None if directions is None else check.choice("directions", directions, ("random", "sliced"))
+        self.bandwidth = None if bandwidth is None else check.number("bandwidth", bandwidth, above=0.0, below=math.inf)
+        self.rate = check.number("rate", rate, above=0.0, below=math.nextafter(1.0, 2.0))
+        self.bins = BINS[self.refine] if bins is None else check.integer("bins", bins, least=3, most=64)
+        self.copies = check.integer("copies", copies)
+        self.jitter = check.number("jitter", jitter, least=0.0, below=math.inf)
+        self.patience = None if patience is None else check.integer("patience", patience, least=1)
+        self.seed = check.integer("seed", seed)
+        self.dtype = check.float_dtype("dtype", dtype)
+        self.history = AscentHistory()
+        """Of the last fit."""
+
+    @classmethod
+    def notes(cls, precision: float = 1.0, steps: int | None = None, **changes: Any) -> Self:
+        """The algorithm of the notes (2.5): random rotations and one kink a coordinate; arguments as in the class.
+
+        >>> import headrace as hr
+        >>> hr.DualAscentFlow.notes(rule="gradient").map
+        'kink'
+        """
+        return cls(precision, steps, **{"map": "kink", "directions": "random", "refine": False, **changes})
+
+    def fit(
+        self,
+        x: Array,
+        context: None = None,
+        *,
+        weights: Array | None = None,
+        validation: Any = 0.1,
+        progress: bool = True,
+    ) -> AscentFlow:
+        """Fit rows; a new flow each time. Ctrl-C ends the ascent and keeps the best prefix so far.
+
+        Args:
+            x: Shape (rows, features), float32 or float64, any strides.
+            context: None: an ascent takes none.
+            weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
+            validation: The share of rows to hold out, or rows of your own: ``x_val`` or ``(x_val, None,
+                weights_val)``; None for none, and then all steps are kept.
+            progress: Whether to show a bar on the standard error.
+
+        Raises:
+            TypeError: not arrays of one framework on the CPU, of float32 or float64 (docs/arrays.md).
+            ValueError: a wrong shape, a context, or rows with a NaN or an infinity (their number and the first one).
+        """
+        return self._fit(x, context, weights, validation, bool(progress))
+
+    def _fit(self, x: Any, context: Any, weights: Any, validation: Any, progress: bool) -> AscentFlow:
+        array = Caller().open("x", x)
+        if array.ndim != 2 or not array.shape[1]:
+            raise ValueError(f"x: expected shape (rows, features) with at least one feature, got {array.shape}")
+        rng = np.random.default_rng(self.seed)
+        rows = _Rows.of(array.shape[1], x, context, weights, validation, rng, self.precision)
+        self.history = AscentHistory()
+        ascent = _Ascent(self, rows, rng)
+        flow = ascent.go(progress)
+        if self.refine and self.history.stopped != "interrupted":
+            flow = self._refined(flow, rows, rng, progress)
+        return flow
+
+    def _refined(self, flow: AscentFlow, rows: _Rows, rng: np.random.Generator, progress: bool) -> AscentFlow:
+        """Train all steps together; between them linear maps that start as the identity make rotations give."""
+        given, n = flow._by_step(), flow.features
+        while len(given) < LAYERS:
+            fresh = Elementwise(n, formula="to_latent", bins=self.bins, bound=BOUND, dtype=self.dtype)
+            given.append([fresh, Rotation(_directions.random_rotation(n, rng))])
+        steps = [[*step[:-1], *_shears(n, self.dtype), step[-1]] for step in given]
+        refined = AscentFlow(steps, flow._standardize(), flow.base, dtype=self.dtype)
+        x, weights = rows.given(rows.train)
+        if self.copies:
+            x, weights = _jittered(x, weights, self.copies, self.jitter * rows.std, rng)
+        held_out = None
+        if rows.held_out is not None:
+            held_out = (rows.held_out.x, None, rows.held_out.weights)
+        batch = min(max(len(x) // training.BATCHES, training.LEAST_BATCH), training.MOST_BATCH)
+        self.history.refinement = refined.fit(
+            x,
+            weights=weights,
+            validation=held_out,
+            epochs=max(1, REFINE_STEPS * batch // len(x)),
+            batch_size=batch,
+            learning_rate=REFINE_RATE,
+            schedule="cosine",
+            average=None,
+            patience=None,
+            seed=self.seed,
+            progress=progress,
+        )
+        return refined
+
+    def __repr__(self) -> str:
+        """The choices."""
+        return (
+            f"DualAscentFlow(precision={self.precision:g}, steps={self.steps}, map={self.map!r}, refine={self.refine})"
+        )
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Rows:
+    """Rows to fit and rows held out, with what standardises them."""
+
+    data: training._Data
+    train: NDArray[np.int64]
+    held_out: training._Data | None
+    mean: Floats
+    std: Floats
+
+    @classmethod
+    def of(
+        cls, features: int, x: Any, context: Any, weights: Any, validation: Any, rng: Any, precision: float
+    ) -> _Rows:
+        shape, caller = Flow([], StandardNormal(features)), Caller()  # says how many columns there are
+        data = training._open("", shape, caller, x, context, weights)
+        train, held_out = training._split(shape, data, validation, rng, caller)
+        mean, std = training._moments("x", data.x, data.weights, train)
+        return cls(data, train, held_out, mean, std * math.sqrt(precision))
+
+    def given(self, index: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Rows as they were given, and their weights."""
+        part = self.data.rows(index)
+        return part.x, part.weights
+
+    def standardised(self, x: NDArray[Any]) -> Floats:
+        result: Floats = (x.astype(np.float64) - self.mean) / self.std
+        return result
+
+
+def _jittered(
+    x: NDArray[Any], weights: NDArray[Any] | None, copies: int, spread: Any, rng: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """So many copies of rows, each with noise of its own."""
+    many = np.tile(x, (copies, 1))
+    many += (spread * rng.standard_normal(many.shape)).astype(x.dtype)
+    return many, None if weights is None else np.tile(weights, copies)
+
+
+def _shears(features: int, dtype: np.dtype[Any]) -> list[Transform]:
+    """Linear maps with triangular matrices of unit diagonal, upper and lower, which start as the identity."""
+    if features == 1:
+        return []
+    orders = (range(features), range(features - 1, -1, -1))
+    shears: list[Transform] = [
+        MaskedAutoregressive(features, (), map="additive", formula="to_latent", order=order, dtype=dtype)
+        for order in orders
+    ]
+    for shear in shears:
+        shear.parameters = 0.0 * shear.parameters
+    return shears
+
+
+# ---- the ascent ------------------------------------------------------------------------------------------------------
+
+
+class _Ascent:
+    """One ascent while it runs: points to fit and points held out, carried along."""
+
+    def __init__(self, settings: DualAscentFlow, rows: _Rows, rng: np.random.Generator) -> None:
+        self.settings, self.rows, self.rng = settings, rows, rng
+        self.history = settings.history
+        self.steps: list[list[Transform]] = []
+        x, weights = rows.given(rows.train)
+        z = rows.standardised(x)
+        if settings.copies:
+            spread = settings.jitter / math.sqrt(settings.precision)
+            z, weights = _jittered(z, weights, settings.copies, spread, rng)
+        self.features = z.shape[1]
+        self.weights = None if weights is None else weights.astype(np.float64)
+        self.total = float(len(z)) if self.weights is None else float(self.weights.sum())
+        square = 1.0 if self.weights is None else float(np.square(self.weights).sum())
+        self.effective_rows = len(x) if self.weights is None else self.total**2 / square
+        self.z = z
+        self.constant = 0.5 * self.features * math.log(settings.precision / (2.0 * math.pi)) - np.log(rows.std).sum()
+
+    def flow(self) -> AscentFlow:
+        """The steps up to the best."""
+        s, n = self.settings, self.features
+        base = StandardNormal(n) if s.precision == 1.0 else Normal(n, scale=s.precision**-0.5, trainable=False)
+        standardize = Standardize(self.rows.mean, self.rows.std)
+        return AscentFlow(self.steps[: self.history.best_step], standardize, base, dtype=s.dtype)
+
+    def go(self, progress: bool) -> AscentFlow:
+        """All steps, or as many as patience allows; then the best prefix, whatever happens."""
+        from tqdm import tqdm
+
+        s, history, begin = self.settings, self.history, time.perf_counter()
+        bar = tqdm(total=s.steps, desc="ascent", unit="step", disable=not progress)
+        try:
+            for log_likelihood, held_out in self._kinks() if s.map == "kink" else self._splines():
+                history.log_likelihood.append(log_likelihood)
+                history.seconds.append(time.perf_counter() - begin)
+                step = len(history.log_likelihood) - 1
+                judged = history.validation_log_likelihood
+                if held_out is None:
+                    history.best_step = step
+                else:
+                    judged.append(held_out)
+                    if held_out > judged[history.best_step]:
+                        history.best_step = step
+                bar.set_postfix({"train": f"{log_likelihood:.3f}"}, refresh=False)
+                bar.update(min(step, 1))
+                if s.patience is not None and step - history.best_step >= s.patience:
+                    history.stopped = "patience"
+                    break
+        except KeyboardInterrupt:
+            history.stopped = "interrupted"
+        finally:
+            bar.close()
+        return self.flow()
+
+    def _log_likelihood(self, z: NDArray[Any], log_jacobian: NDArray[Any], weights: NDArray[Any] | None) -> float:
+        square = np.square(z.astype(np.float64)).sum(axis=1)
+        terms = log_jacobian.astype(np.float64) - 0.5 * self.settings.precision * square
+        total = len(z) if weights is None else float(weights.sum(dtype=np.float64))
+        return _arrays.weighted_sum(terms, weights) / total + float(self.constant)
+
+    def _held_out(self) -> Floats:
+        assert self.rows.held_out is not None
+        return self.rows.standardised(self.rows.held_out.x)
+
+    # ---- kinks
+
+    def _kinks(self) -> Any:
+        """Steps of the notes; after each the log-likelihoods."""
+        s, n, rng = self.settings, self.features, self.rng
+        points = Points(self.z, self.weights, s.dtype)
+        anchors = Points(self.z[rng.permutation(len(self.z))[:ANCHORS]], None, np.float64)
+        parties = [points, anchors]
+        held_out = None
+        if self.rows.held_out is not None:
+            held_out = Points(self._held_out(), None, s.dtype)
+            parties.append(held_out)
+
+        def judged() -> tuple[float, float | None]:
+            own = self._log_likelihood(points.values(), points.log_jacobian(), self.weights)
+            if held_out is None:
+                return own, None
+            assert self.rows.held_out is not None
+            weights = self.rows.held_out.weights
+            return own, self._log_likelihood(held_out.values(), held_out.log_jacobian(), weights)
+
+        yield judged()
+        for _ in range(s.steps):
+            rotation = self._rotation(points)
+            maps, scale, matrix, bias = np.zeros((n, 3)), 0.0, rotation, np.zeros(n)
+            maps[:, 2] = 1.0
+            links: list[Transform] = [Rotation(rotation.T)]
+            for _ in range(s.kinks):
+                for party in parties[1:]:
+                    party.step(maps, scale, matrix, bias)
+                center = self._centers(anchors.values().astype(np.float64))
+                epsilon = _kinks.width(center, self.effective_rows, s.neighbours, s.precision)
+                following = np.stack([center, epsilon * epsilon], axis=1)
+                sums = points.step(maps, scale, matrix, bias, following)
+                assert sums is not None
+                a, b, c, _ = _kinks.bent_line(sums / self.total, following, s.precision, s.rule)
+                maps = np.stack([c / a, center, epsilon * epsilon], axis=1)
+                scale, matrix, bias = float(np.log(a).sum()), np.diag(a), b
+                links.insert(0, _kink(a, b, c / a, center, epsilon, s.dtype))
+            for party in parties:
+                party.step(maps, scale, matrix, bias)
+            self.steps.append(links)
+            yield judged()
+
+    def _centers(self, anchors: Floats) -> Floats:
+        """Half of them where a row is, half of them drawn from the base."""
+        n, rng = self.features, self.rng
+        rows = anchors[rng.integers(len(anchors), size=n), np.arange(n)]
+        drawn = rng.standard_normal(n) / math.sqrt(self.settings.precision)
+        return np.where(rng.random(n) < 0.5, rows, drawn)
+
+    def _rotation(self, points: Points) -> Floats:
+        if self.settings.directions == "sliced":
+            z = points.values().astype(np.float64) * math.sqrt(self.settings.precision)
+            return _directions.sliced_rotation(z, self.rng)
+        return _directions.random_rotation(self.features, self.rng)
+
+    # ---- splines
+
+    def _splines(self) -> Any:
+        """Steps of marginal maps; after each the log-likelihoods."""
+        s, n, rng = self.settings, self.features, self.rng
+        unit = math.sqrt(s.precision)  # of the base's standard deviations
+        directions = s.directions or ("sliced" if n > 2 else "random")
+        bandwidth = s.bandwidth or (2.0 if n >= 5 else 1.0)
+        parts = [(self.z.astype(s.dtype), np.zeros(len(self.z)), self.weights)]
+        if self.rows.held_out is not None:
+            z = self._held_out().astype(s.dtype)
+            parts.append((z, np.zeros(len(z)), self.rows.held_out.weights))
+
+        def judged() -> tuple[float, float | None]:
+            each = [self._log_likelihood(*part) for part in parts]
+            return each[0], each[1] if len(each) > 1 else None
+
+        yield judged()
+        for step in range(s.steps):
+            z = parts[0][0].astype(np.float64)
+            rotation = np.eye(n)
+            if step:
+                sliced = directions == "sliced"
+                rotation = _directions.sliced_rotation(z * unit, rng) if sliced else _directions.random_rotation(n, rng)
+            turned = z @ rotation.T
+            curves = [
+                _marginals.normal_score(turned[:, k] * unit, self.weights, bandwidth if step else 1.0) for k in range(n)
+            ]
+            maps = _first_maps(curves, s.bins, unit, s.dtype) if step == 0 else []
+            if step:
+                shrunk = [curve and curve.shrunk(s.rate) for curve in curves]
+                maps = [_spline(shrunk, s.bins, unit, s.dtype)]
+            links: list[Transform] = [*maps, Rotation(rotation.T)]
+            for i, (points, log_jacobian, weights) in enumerate(parts):
+                for link in reversed(links):
+                    points, log_det = link.inverse(points)
+                    log_jacobian = log_jacobian + log_det
+                parts[i] = (points, log_jacobian, weights)
+            self.steps.append(links)
+            yield judged()
+
+
+def _kink(a: Floats, b: Floats, gamma: Floats, center: Floats, epsilon: Floats, dtype: Any) -> Elementwise:
+    """The bent lines a x + b + a γ sqrt(ε² + (x - center)²) as a transform: its raw parameters."""
+    limit = math.log(1.0 / _SLOPE)
+    log_a, share = np.log(a), gamma / (1.0 - _SLOPE)
+    above = epsilon - 1e-3
+    raw = {
+        "stretch": log_a / (1.0 - np.abs(log_a) / limit),
+        "shift": b,
+        "bend": share / np.sqrt(1.0 - share * share),
+        "center": center,
+        "width": above + np.log(-np.expm1(-above)) - math.log(math.expm1(1.0 - 1e-3)),
+    }
+    return _elementwise(raw, dtype, "dual_ascent")
+
+
+def _spline(curves: list[Any], bins: int, unit: float, dtype: Any) -> Elementwise:
+    """Splines of the curves, which are in units of the base's standard deviation."""
+    packed = np.stack([_marginals.spline_parameters(curve, bins, BOUND, _SLOPE) for curve in curves])
+    raw = {"width": packed[:, :bins], "height": packed[:, bins : 2 * bins], "derivative": packed[:, 2 * bins :]}
+    return _elementwise(raw, dtype, "rq_spline", bins=bins, bound=BOUND / unit)
+
+
+def _elementwise(raw: dict[str, Floats], dtype: Any, map: str, **settings: Any) -> Elementwise:
+    columns = [values.reshape(len(values), -1) for values in raw.values()]
+    made = Elementwise(len(columns[0]), map=map, formula="to_latent", slope=_SLOPE, dtype=dtype, **settings)
+    for name, values in zip(raw, columns, strict=True):
+        made.set_parameter(name, values.astype(dtype))
+    return made
+
+
+def _first_maps(curves: list[Any], bins: int, unit: float, dtype: Any) -> list[Transform]:
+    """Full marginal maps: a bent line with the curve's straight ends, then a spline for the rest."""
+    kinks, rest = [], []
+    for curve in curves:
+        if curve is None:
+            kinks.append((1.0, 0.0, 0.0, 0.0, 1.0))
+            rest.append(None)
+            continue
+        a, b, gamma, center, epsilon = _marginals.kink_parameters(curve)
+        kinks.append((a, b, gamma, center, epsilon))
+        w = curve.x - center
+        r = np.hypot(epsilon, w)
+        rest.append(_marginals.Curve(a * (curve.x + gamma * r) + b, curve.y, curve.slope / (a * (1.0 + gamma * w / r))))
+    a, b, gamma, center, epsilon = np.array(kinks).T
+    bent = _kink(a, b / unit, gamma, center / unit, epsilon / unit, dtype)
+    return [_spline(rest, bins, unit, dtype), bent]
