@@ -142,3 +142,60 @@ def test_wrong_sizes_are_refused():
         cpu.PointsF32(np.zeros((4, 2), "f4"), np.zeros(3, "f4"))
     with pytest.raises(ValueError, match="weights: expected"):
         cpu.PointsF32(np.zeros((4, 2), "f4"), np.zeros(4, "f8"))
+
+
+# --- the functional form ----------------------------------------------------------------------------------------------
+
+
+def test_the_functional_form_gives_the_same(framework, dtype):
+    """In the caller's framework; log-determinants in the dtype of the rows."""
+    x, (maps, log_scale, matrix, shift, next_map) = cases.rows(300, 4, dtype), a_step(4)
+    weights = cases.rng("weights").uniform(0.0, 2.0, 300).astype(dtype)
+    points = POINTS[dtype](x, weights)
+    sums = points.step(maps, log_scale, matrix, shift, next_map)
+    wrapped = [framework.make(a) for a in (x, maps, matrix, shift, next_map, weights)]
+    got = hr.ops.dual_ascent_step(*wrapped[:5], log_scale=log_scale, weights=wrapped[5])
+    want = points.values(), points.log_jacobian().astype(dtype), sums
+    for result, expected in zip(got, want, strict=True):
+        cases.assert_same_bits(framework.open(result), expected)
+    assert hr.ops.dual_ascent_step(*wrapped[:4])[2] is None
+
+
+def test_the_functional_form_leaves_its_input_alone_and_takes_no_rows(dtype):
+    x, step = cases.rows(10, 3, dtype), a_step(3)
+    before = x.copy()
+    maps, log_scale, matrix, shift, next_map = step
+    hr.ops.dual_ascent_step(x, maps, matrix, shift, next_map, log_scale=log_scale)
+    cases.assert_same_bits(x, before)
+    moved, log_det, sums = hr.ops.dual_ascent_step(x[:0], maps, matrix, shift, next_map)
+    assert moved.shape == (0, 3)
+    assert log_det.shape == (0,)
+    assert (sums == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "patterns"),
+    [
+        ({"z": np.zeros(3)}, ["z", r"\(rows, n\)", r"\(3,\)"]),
+        ({"z": np.zeros((4, 2), int)}, ["z", "float32 or float64", "int64"]),
+        ({"maps": np.zeros((2, 2))}, ["maps", r"\(2, 3\)", r"\(2, 2\)"]),
+        ({"maps": np.array([[1.0, 0.0, 1.0]] * 2)}, ["maps", "0.999", r"1\.0"]),
+        ({"maps": np.array([[0.1, 0.0, 0.0]] * 2)}, ["maps", "above 0", r"0\.0"]),
+        ({"maps": np.array([[0.1, np.nan, 1.0]] * 2)}, ["maps", "finite", "nan"]),
+        ({"matrix": np.eye(3)}, ["matrix", r"\(2, 2\)", r"\(3, 3\)"]),
+        ({"matrix": np.full((2, 2), np.inf)}, ["matrix", "finite", "inf"]),
+        ({"shift": np.zeros(3)}, ["shift", r"\(2,\)", r"\(3,\)"]),
+        ({"next": np.zeros((2, 3))}, ["next", r"\(2, 2\)", r"\(2, 3\)"]),
+        ({"next": np.zeros((2, 2))}, ["next", "above 0", r"0\.0"]),
+        ({"weights": np.ones(3)}, ["weights", r"\(4,\)", r"\(3,\)"]),
+        ({"weights": np.array([1.0, -1.0, 1.0, 1.0])}, ["weights", "at least 0", "-1"]),
+        ({"log_scale": "one"}, ["log_scale", "number", "one"]),
+        ({"log_scale": np.inf}, ["log_scale", "inf"]),
+    ],
+)
+def test_the_functional_form_refuses_by_name(change, patterns):
+    maps, _, matrix, shift, next_map = a_step(2)
+    given = {"z": np.zeros((4, 2)), "maps": maps, "matrix": matrix, "shift": shift, "next": next_map} | change
+    with pytest.raises((TypeError, ValueError)) as error:
+        hr.ops.dual_ascent_step(**given)
+    cases.assert_says(error, *patterns)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
@@ -23,6 +24,7 @@ __all__ = [
     "coupling_backward",
     "coupling_forward",
     "coupling_inverse",
+    "dual_ascent_step",
     "planar_backward",
     "planar_forward",
     "planar_inverse",
@@ -274,6 +276,81 @@ def radial_backward(
     [[5.0, 6.0]]
     """
     return _vector_backward("radial", "", 0.5, value, params, grad_value, grad_log_det, direction, out)
+
+
+def dual_ascent_step(
+    z: Array,
+    maps: Array,
+    matrix: Array,
+    shift: Array,
+    next: Array | None = None,
+    *,
+    log_scale: float = 0.0,
+    weights: Array | None = None,
+) -> tuple[Array, Array, Array | None]:
+    """One step of dual ascent, and the sums from which the next one is chosen, in one pass over the rows.
+
+    The map of eq. 25 in the form in which the log-likelihood is concave: each coordinate goes to z + bend sqrt(square +
+    (z - center)²); the straight line that belongs to the map is part of the affine map after it (docs/dual_ascent.md).
+
+    Args:
+        z: Shape (rows, n), any strides.
+        maps: Shape (n, 3): bend, center and square of each coordinate; \\|bend\\| at most 0.999, square positive.
+        matrix, shift: Shapes (n, n) and (n,): what came out goes on to matrix @ it + shift.
+        next: Shape (n, 2): center and square of the next maps; None for no sums.
+        log_scale: log \\|det matrix\\|, which is not computed.
+        weights: Shape (rows,): what each row counts in the sums, finite and not negative; 1 by default.
+
+    Returns:
+        ``(moved, log_det, sums)``: shapes (rows, n) and (rows,), and (n, 6) in float64, or None: for each coordinate of
+        what was moved, weighted sums of z, z², r, z r, q and 1 / r², with r = sqrt(square + (z - center)²)
+        and q = (z - center) / r. The same bits for any number of threads.
+
+    Raises:
+        TypeError: not arrays of float32 or float64.
+        ValueError: a wrong shape, or numbers out of range.
+
+    >>> import numpy as np, headrace as hr
+    >>> maps, same = np.array([[0.5, 0.0, 1.0]]), np.eye(1)
+    >>> moved, log_det, sums = hr.ops.dual_ascent_step(np.zeros((2, 1)), maps, same, np.zeros(1), maps[:, 1:])
+    >>> moved.tolist(), log_det.tolist(), sums[0, :2].tolist()
+    ([[0.5], [0.5]], [0.0, 0.0], [1.0, 0.5])
+    """
+    caller = Caller()
+    array = caller.open("z", z)
+    if array.ndim != 2 or array.shape[1] < 1:
+        raise ValueError(f"z: expected shape (rows, n), got {array.shape}")
+    rows, n = array.shape
+    bends = _finite(caller, "maps", maps, (n, 3))
+    if not (np.abs(bends[:, 0]) <= 0.999).all():
+        raise ValueError(f"maps: expected bends from -0.999 to 0.999, got {bends[:, 0].tolist()}")
+    affine = _finite(caller, "matrix", matrix, (n, n)), _finite(caller, "shift", shift, (n,))
+    following = None if next is None else _finite(caller, "next", next, (n, 2))
+    for name, squares in (("maps", bends), ("next", following)):
+        if squares is not None and not (squares[:, -1] > 0).all():
+            raise ValueError(f"{name}: expected squares above 0, got {squares[:, -1].tolist()}")
+    counts, _ = _arrays.row_weights("weights", weights, rows, caller)
+    scale = check.number("log_scale", log_scale, below=np.inf)
+    kind = cpu.PointsF32 if array.dtype == np.float32 else cpu.PointsF64
+    points = kind(array, None if counts is None else np.require(counts, array.dtype, ("C", "A")))
+    sums = points.step(bends, scale, *affine, following)
+    moved = _given(caller, points.values(), array.dtype), _given(caller, points.log_jacobian(), array.dtype)
+    return *moved, None if sums is None else _given(caller, sums, sums.dtype)
+
+
+def _finite(caller: Caller, name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Finite numbers of a shape, in float64."""
+    array = _arrays.shaped(name, value, shape, caller)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite numbers, got {array[~np.isfinite(array)][0]}")
+    return np.require(array, np.float64, ("C", "A"))
+
+
+def _given(caller: Caller, array: NDArray[Any], dtype: np.dtype[Any]) -> Array:
+    """For the caller, in memory that its framework takes."""
+    copy = caller.empty(array.shape, dtype)
+    copy[...] = array
+    return caller.give(copy)
 
 
 def _coupling(
