@@ -44,6 +44,8 @@ FLOWS = {
     "iaf": Kind(hr.IAF),
     "realnvp": Kind(hr.RealNVP),
     "nsf": Kind(hr.NSF),
+    "planar": Kind(hr.PlanarFlow),
+    "radial": Kind(hr.RadialFlow),
 }
 
 

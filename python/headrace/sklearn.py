@@ -18,12 +18,12 @@ except ImportError as error:
 from headrace import _arguments as check
 from headrace import files
 from headrace.flow import Flow
-from headrace.flows import IAF, MAF, NSF, RealNVP
+from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.training import PATIENCE
 
 __all__ = ["FlowDensity"]
 
-FLOWS = {"maf": MAF, "iaf": IAF, "realnvp": RealNVP, "nsf": NSF}
+FLOWS = {"maf": MAF, "iaf": IAF, "realnvp": RealNVP, "nsf": NSF, "planar": PlanarFlow, "radial": RadialFlow}
 
 _LEAST_ROWS = 8  # fewer take another path through the core, which may differ in the last digits
 
@@ -35,7 +35,7 @@ class FlowDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
     both types are read as they are. An estimator can be pickled; the pickle holds the flow as `Flow.save` writes it.
 
     Args:
-        flow: "maf", "iaf", "realnvp" or "nsf".
+        flow: "maf", "iaf", "realnvp", "nsf", "planar" or "radial".
         transforms: Number of transforms; None for the flow's own default.
         hidden: Units of each hidden layer.
         validation: The share of rows held out to choose the best epoch by; 0 for none.
