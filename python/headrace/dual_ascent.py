@@ -316,12 +316,12 @@ class DualAscentFlow:
         held_out = None
         if rows.held_out is not None:
             held_out = (rows.held_out.x, None, rows.held_out.weights)
-        batch = min(max(len(x) // training.BATCHES, training.LEAST_BATCH), training.MOST_BATCH)
+        batch = min(max(rows.train.size // training.BATCHES, training.LEAST_BATCH), training.MOST_BATCH)
         self.history.refinement = refined.fit(
             x,
             weights=weights,
             validation=held_out,
-            epochs=max(1, round(REFINE_STEPS * batch / len(x))),
+            epochs=min(max(1, round(REFINE_STEPS * batch / len(x))), training.MOST_EPOCHS),
             batch_size=batch,
             learning_rate=REFINE_RATE,
             schedule="cosine",
