@@ -94,7 +94,7 @@ def draw(
 
 
 def main() -> int:
-    """Run the example; the exit status is 1 if a step made the likelihood less, or training as a whole was no better."""
+    """Run the example; the exit status is 1 if a step made the likelihood less, or splines were no better."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--steps", type=int, default=400)

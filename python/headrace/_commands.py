@@ -330,7 +330,8 @@ def _work(outcome: dict[str, Any]) -> str:
     """What was done, in words."""
     time_taken, best = _duration(outcome["seconds"]), outcome["best_epoch"]
     if "steps" in outcome:
-        return f"{outcome['steps']} steps, the best was {outcome['best_step']}, and {outcome['epochs']} epochs in {time_taken}"
+        steps = f"{outcome['steps']} steps, the best was {outcome['best_step']}"
+        return f"{steps}, and {outcome['epochs']} epochs in {time_taken}"
     told = "none better than fresh weights" if best < 0 else f"the best was {best}"
     return f"{outcome['epochs']} epochs in {time_taken}, {told}"
 
