@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
-FAMILIES = ("maf", "iaf", "realnvp", "nsf", "nsf_coupling")
-VERBS = ("log_prob", "sample", "train")
+VECTORS = ("planar", "radial")
+FAMILIES = ("maf", "iaf", "realnvp", "nsf", "nsf_coupling", *VECTORS)
+VERBS = ("log_prob", "sample", "train", "forward", "inverse", "fit_to_normal")
 COUPLINGS = ("realnvp", "nsf_coupling")
 SPLINES = ("nsf", "nsf_coupling")
 
-# Of all splines, and of the optimiser step that "train" times: Adam on the mean negative log-likelihood of the rows.
+# Of all splines, and of the optimiser steps that "train" and "fit_to_normal" time.
 BINS = 8
 BOUND = 5.0
 LEARNING_RATE = 1e-3
@@ -22,7 +23,9 @@ class Workload:
     """One model and one call of it; `aim` is how many times as fast as the best peer it should be.
 
     ``nsf`` is the autoregressive spline flow, ``nsf_coupling`` the one of couplings. The verb ``train`` is one step of
-    an optimiser: mean negative log-likelihood of the rows, its gradient, and the update of the weights.
+    an optimiser: mean negative log-likelihood of the rows, its gradient, and the update of the weights. ``planar`` and
+    ``radial`` have no hidden layers; ``forward`` and ``inverse`` give rows and log-determinants, ``fit_to_normal`` is
+    one step on the mean of -log_det - log N(x; 0, 1) over latent rows: by density, as these flows are fitted elsewhere.
     """
 
     family: str
@@ -39,7 +42,9 @@ class Workload:
 
     @property
     def model(self) -> str:
-        """The name of the model, for example ``maf 64 5x[256,256]``."""
+        """The name of the model, for example ``maf 64 5x[256,256]`` or ``planar 16 32``."""
+        if self.family in VECTORS:
+            return f"{self.family} {self.features} {self.transforms}"
         return f"{self.family} {self.features} {self.transforms}x[{','.join(map(str, self.hidden))}]"
 
     @property
@@ -146,9 +151,14 @@ def needed_flops(
 ) -> int:
     """Multiplications and additions of the existing weights, each used once a row: the least any direction needs.
 
+    Of planar and radial transforms: those of the sum over the coordinates and of their move.
+
     A training step uses them three times: forward, for the gradient of the units below, and for their own. Nobody asks
     for the gradient of the data, so the first layer of the transform that reads them is used twice.
     """
+    if family in VECTORS:
+        flops = VECTOR_FLOPS[family] * features * transforms * rows
+        return 3 * flops if verb == "fit_to_normal" else flops
     layers_of = coupling_layers if family in COUPLINGS else masked_layers
     layers = layers_of(features, hidden, map_parameters(family))
     uses = transforms * sum(layers)
@@ -157,6 +167,15 @@ def needed_flops(
     return 2 * rows * uses
 
 
+# A coordinate: product and addition of the sum, and of the move; a radial transform subtracts its center before each.
+VECTOR_FLOPS = {"planar": 4, "radial": 6}
+
+# A row: vector operations of one transform that belong to no coordinate, counted in cpp/planar.hpp and radial.hpp, a
+# division or square root as eight: tanh and its slope, or the distance and the stretch; the determinant; the product.
+VECTOR_OPERATIONS = {"planar": 36, "radial": 32}
+
+PLANAR = Workload("planar", 16, (), 32, "forward", 100_000, aim=15)
+RADIAL = replace(PLANAR, family="radial")
 MAF_64 = Workload("maf", 64, (256, 256), 5, "log_prob", 10_000, aim=2.4)
 MAF_43 = Workload("maf", 43, (512, 512), 5, "log_prob", 10_000, aim=2.4)
 IAF_64 = Workload("iaf", 64, (256, 256), 5, "log_prob", 10_000, aim=140)
@@ -192,13 +211,27 @@ WORKLOADS: tuple[Workload, ...] = (
     replace(MAF_43, verb="train", rows=100, aim=2.8),
     replace(MAF_43, verb="train", rows=1000, aim=2.5),
     replace(REALNVP_64, verb="train", rows=1000, aim=1.4),
+    *(
+        replace(model, verb=verb, rows=rows, aim=aim)
+        for model in (PLANAR, RADIAL)
+        for verb, rows, aim in (
+            ("forward", 100_000, 15),
+            ("forward", 1, 1),
+            ("inverse", 100_000, 1),
+            ("fit_to_normal", 1000, 1),
+        )
+    ),
 )
 
 # Sampling, random numbers included, over density evaluation of the same flow: at most so much.
 SEQUENTIAL_LIMIT = 1.15
 
-RATIOS: tuple[Ratio, ...] = tuple(
-    Ratio(replace(model, verb="sample"), model, SEQUENTIAL_LIMIT) for model in (MAF_64, MAF_43)
+# The inverse of a planar transform is a root, that of a radial one a square root more.
+VECTOR_LIMITS = {"planar": 4.0, "radial": 2.0}
+
+RATIOS: tuple[Ratio, ...] = (
+    *(Ratio(replace(model, verb="sample"), model, SEQUENTIAL_LIMIT) for model in (MAF_64, MAF_43)),
+    *(Ratio(replace(model, verb="inverse"), model, VECTOR_LIMITS[model.family]) for model in (PLANAR, RADIAL)),
 )
 
 # Masked transforms that bench_masked.py times: features, hidden sizes.

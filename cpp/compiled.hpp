@@ -7,6 +7,7 @@ namespace headrace {
 
 template <class T>
 struct Program<T>::Compiled {
+    int number = 0;  // among the chains of its program, see Published
     Chain<T> chain;
     std::vector<Step<T>> steps;
     std::vector<int> networks;

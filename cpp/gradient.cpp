@@ -66,13 +66,13 @@ template <class T>
 void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T>& gradient,
                               const Weights& weights) const {
     const KernelsOf<T>& kernels = kernels_of<T>(*active_isa().table);
-    const Chain<T>& chain = compiled_for(request).chain;
+    const Compiled& compiled = compiled_for(request);
+    const Chain<T>& chain = compiled.chain;
     if (gradient.weights && (request.rows == 0 || chain.n_networks == 0 || !request.with_base))
         std::fill_n(gradient.weights, n_weights_, T(0));  // a base's share may not be touched below
     if (request.rows == 0) return;
-    const Aligned<T> ready = ready_parameters(chain, weights.get());
     Call<T> call = call_of(request, weights);
-    call.ready = ready.get();
+    call.ready = ready_parameters(compiled, weights);
     Back<T> back{gradient.from, gradient.input, gradient.context, gradient.weights, 0};
 
     // Tiles divide sum_rows, and are no larger than gives every thread one.
@@ -149,7 +149,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     if (!finite) {
         std::fill_n(gradient.weights, n_weights_, std::numeric_limits<T>::quiet_NaN());
     } else {
-        finish_vectors(chain, weights.get(), gradient.weights);
+        finish_vectors(chain, weights->numbers(), gradient.weights);
         for (size_t i = 0; i < steps_.size(); ++i)
             if (steps_[i].kind == StepSpec::Kind::masked)
                 steps_[i].masked->clear_dead(gradient.weights + step_weights_[i]);

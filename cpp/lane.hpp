@@ -11,6 +11,15 @@
 
 #include <cstdint>
 
+// The processor's estimate of 1 / sqrt(x) for a vector of floats, where the compiler has a name for it.
+#if defined(__AVX512F__)
+#define HR_RSQRT_ESTIMATE(x) __builtin_ia32_rsqrt14ps512_mask(x, V{}, -1)
+#elif defined(__AVX__)
+#define HR_RSQRT_ESTIMATE(x) __builtin_ia32_rsqrtps256(x)
+#elif defined(__SSE__)
+#define HR_RSQRT_ESTIMATE(x) __builtin_ia32_rsqrtps(x)
+#endif
+
 #ifdef __CUDACC__
 #define HR_FN __host__ __device__ __forceinline__
 #else
@@ -123,6 +132,19 @@ HR_FN bool any_lane(Int<V> x) {
     }
 }
 
+// Numbers 0, ..., N - 1 of the row of a table that each lane's index names; rows start every `stride` numbers.
+template <int N, class V>
+HR_FN void gather_row(const Scalar<V>* table, Int<V> index, int stride, V (&out)[N]) {
+    if constexpr (Lane<V>::width == 1) {
+        for (int c = 0; c < N; ++c) out[c] = table[index * stride + c];
+    } else {
+        Scalar<V> numbers[N][Lane<V>::width];
+        for (int i = 0; i < Lane<V>::width; ++i)
+            for (int c = 0; c < N; ++c) numbers[c][i] = table[index[i] * stride + c];
+        for (int c = 0; c < N; ++c) __builtin_memcpy(&out[c], numbers[c], sizeof(V));
+    }
+}
+
 template <class V>
 HR_FN V infinity() {
     return splat<V>(__builtin_inf());
@@ -167,6 +189,19 @@ HR_FN V sqrt(V x) {
         for (int i = 0; i < Lane<V>::width; ++i) x[i] = sqrt<Scalar<V>>(x[i]);
         return x;
     }
+}
+
+// 1 / sqrt(x) for normal positive x whose reciprocal is normal too. At most 3 ulp.
+template <class V>
+HR_FN V rsqrt(V x) {
+    using T = Scalar<V>;
+#if defined(HR_RSQRT_ESTIMATE)
+    if constexpr (Lane<V>::width > 1 && is_single<V>) {  // the processor's estimate, and one step of Newton's method
+        const V y = HR_RSQRT_ESTIMATE(x);
+        return y * (x * y * y * T(-0.5) + T(1.5));
+    }
+#endif
+    return T(1) / sqrt(x);
 }
 
 template <class V>

@@ -142,9 +142,9 @@ MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels,
     : options_(std::move(options)), levels_(std::move(levels)), degrees_(std::move(degrees)) {
     const MaskedOptions& o = options_;
     if (o.bins < 2 || o.bins > max_bins) throw std::invalid_argument("bins: expected 2 to 64");
-    vector_map_ = find_vector_map(o.map, o.scale);
+    vector_map_ = find_vector_map(o.map, o.variant);
     if (vector_map_ < 0) {
-        map_ = find_map(o.map, o.scale);
+        map_ = find_map(o.map, o.variant);
         n_params_ = map_list()[map_].n_params(o.bins);
     } else {
         if (!o.reads.empty() || int(o.active.size()) != o.features || o.features > max_vector_features)
@@ -177,7 +177,7 @@ MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels,
 
 MaskedTransform MaskedTransform::from_masks(MaskedOptions o, const std::vector<std::vector<uint8_t>>& masks,
                                             const std::vector<int>& sizes) {
-    const int n_params = map_list()[find_map(o.map, o.scale)].n_params(o.bins), n_layers = int(masks.size());
+    const int n_params = map_list()[find_map(o.map, o.variant)].n_params(o.bins), n_layers = int(masks.size());
     const size_t n_reads = o.reads.size();
     if (n_layers < 1 || sizes.size() != masks.size() + 1 || sizes.front() != int(n_reads) + o.context ||
         sizes.back() != int(o.active.size()) * n_params)

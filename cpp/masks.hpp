@@ -23,7 +23,7 @@ struct MaskedOptions {
     int features = 0, context = 0;
     std::vector<int> reads;   // the coordinates that the network reads, in the order of its columns; context follows
     std::vector<int> active;  // the coordinates that it gives parameters for, in the order of its rows
-    std::string map, scale, activation;  // scale: of a vector map, its variant
+    std::string map, variant, activation;  // variant: of affine, its scale
     double slope = 1e-3, bound = 5;
     int bins = 8;
     bool reads_data = true;       // the conditioner sees x, or z

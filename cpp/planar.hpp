@@ -30,7 +30,8 @@ struct Bend {
 struct TanhBend {
     static constexpr int solve_rounds = 60;
 
-    // The slope as sech² and its rest as tanh²; beyond `far` both are at their limits.
+    // The slope as sech² and its rest as tanh²; beyond `far` both are at their limits. At most 3.2 ulp for value and
+    // slope, 7.5 for the rest.
     template <class V>
     HR_FN static Bend<V> at(V v, const MapOptions<Scalar<V>>&) {
         using T = Scalar<V>;
@@ -116,12 +117,13 @@ struct Planar {
     HR_FN static int power(int, int) { return 1; }  // of each factor
 
     // û = u + (s - 1 - x) w / |w|² with x = wᵀu; w is divided by its largest magnitude, so that nothing under- or
-    // overflows on the way, and w = 0 gives û = u.
+    // overflows on the way, and w = 0 (or subnormal) gives û = u. Where x is far below -1, most of u cancels: what is
+    // left of it along w by rounding is taken away too, as wᵀû may not differ from s - 1.
     template <class V>
     struct Sums {
         V w_largest, w_inverse;  // 1 / w_largest, or 0
         V square, along;         // |w|² and wᵀu, of the scaled w
-        V ratio;                 // (s - 1) / x - 1
+        V gain;                  // (s - 1) / x
         Positive<V> s;
     };
     template <class V, class P>
@@ -145,18 +147,24 @@ struct Planar {
         q.square = select(q.square > T(0), q.square, splat<V>(1));  // a NaN came through dot already
         const V x = select(q.w_inverse > T(0), q.along * q.w_largest, dot);
         q.s = positive(x);
-        q.ratio = select(abs(x) > Format<T>::smallest_normal, q.s.excess / x, splat<V>(positive_slope)) - T(1);
+        q.gain = select(abs(x) > Format<T>::smallest_normal, q.s.excess / x, splat<V>(positive_slope));
         return q;
     }
 
     template <class V, class P, class Put>
     HR_FN static void prepare(const P& p, int features, const Put& put) {
         const Sums<V> q = sums<V>(p, features);
-        const V factor = q.ratio * q.along / q.square * q.w_inverse;
+        const V part = q.along / q.square;
+        V rest{};
         for (int c = 0; c < features; ++c) {
-            const V w = p(c), u = p(features + c);
+            const V scaled = V(p(c)) * q.w_inverse;
+            rest += scaled * (V(p(features + c)) - scaled * part);
+        }
+        const V factor = (q.gain * q.along - rest) / q.square;
+        for (int c = 0; c < features; ++c) {
+            const V w = p(c), scaled = w * q.w_inverse, u = p(features + c);
             put(c, w);
-            put(features + c, w * factor + u);
+            put(features + c, scaled * factor + (u - scaled * part));
         }
         put(2 * features, p(2 * features));
         put(2 * features + 1, q.s.value);
@@ -170,7 +178,7 @@ struct Planar {
         V dot{};
         for (int c = 0; c < features; ++c) dot += V(p(c)) * q.w_inverse * V(g(features + c));
         const V by_s = V(g(2 * features + 1)) * q.s.slope;
-        const V coefficient = q.ratio * q.along / q.square, by_along = dot * q.s.slope_excess / q.square;
+        const V coefficient = (q.gain - T(1)) * q.along / q.square, by_along = dot * q.s.slope_excess / q.square;
         const V by_square = dot * coefficient / q.square * T(-2);
         for (int c = 0; c < features; ++c) {
             const V w = p(c), scaled = w * q.w_inverse, u = p(features + c), grad_w = g(c), grad_u = g(features + c);

@@ -10,6 +10,7 @@
 #include "activations.hpp"
 #include "compiled.hpp"
 #include "isa.hpp"
+#include "maps.hpp"
 #include "threads.hpp"
 #include "vector_maps.hpp"
 
@@ -33,6 +34,22 @@ bool activation_has_slope_of_value(int activation) {
 // A vector map with one set of parameters for all rows: there is nothing that its network reads.
 bool is_shared_vector(const MaskedTransform& t) {
     return t.vector_map() >= 0 && t.layers().size() == 1 && t.layers()[0].in == 0;
+}
+
+// A map with parameters of its own for each coordinate, that has a form for ready ones: so many for a coordinate, else
+// 0.
+int n_elementwise_ready(const MaskedTransform& t) {
+    int n = 0;
+    if (t.vector_map() < 0 && t.layers().size() == 1 && t.layers()[0].in == 0 &&
+        int(t.options().active.size()) == t.options().features)
+        with_map(t.map(), [&]<class Map>() {
+            if constexpr (requires { Map::ready_factors; }) n = Map::n_ready(t.options().bins);
+        });
+    return n;
+}
+
+bool is_transparent(const MaskedTransform& t) {  // to slots: its coordinates may be in any
+    return is_shared_vector(t) || n_elementwise_ready(t) > 0;
 }
 
 template <class T>
@@ -117,10 +134,16 @@ Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> 
     }
     if (base_steps > steps_.size()) throw std::invalid_argument("base_steps: expected at most the number of steps");
     for (const bool inverse : {false, true}) {
-        with_base_[inverse] = compile(inverse, 0);
-        transforms_only_[inverse] = base_steps ? compile(inverse, base_steps) : with_base_[inverse];
+        const auto whole = compile(inverse, 0);
+        whole->number = inverse;
+        with_base_[inverse] = transforms_only_[inverse] = whole;
+        if (base_steps == 0) continue;
+        const auto part = compile(inverse, base_steps);
+        part->number = 2 + inverse;
+        transforms_only_[inverse] = part;
     }
-    weights_ = aligned_zeros<T>(n_weights_ + row_padding);  // biases are read a whole vector at a time
+    // Biases are read a whole vector at a time.
+    weights_ = std::make_shared<Published<T>>(aligned_zeros<T>(n_weights_ + row_padding));
 }
 
 // Steps in the order of execution. Permutations only rename slots, and a step writes its result where the next one
@@ -166,7 +189,7 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
                 permute(name, e);
             } else if (e.spec->kind == StepSpec::Kind::rotation) {
                 break;
-            } else if (e.spec->kind == StepSpec::Kind::masked && !is_shared_vector(*e.spec->masked)) {
+            } else if (e.spec->kind == StepSpec::Kind::masked && !is_transparent(*e.spec->masked)) {
                 if (reads_built(e)) break;
                 const std::vector<int> wanted = network_slots(*e.spec->masked);
                 for (int c = 0; c < features_; ++c)
@@ -253,7 +276,8 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
                         tape);
             continue;
         }
-        if (const std::vector<int> wanted = wanted_slots(i); !reads_built(e) && wanted != where) {
+        const int n_ready = n_elementwise_ready(t);
+        if (const std::vector<int> wanted = wanted_slots(i); n_ready == 0 && !reads_built(e) && wanted != where) {
             Step<T> step{};
             step.kind = StepKind::move;
             step.move = {out.keep(std::move(where)), out.keep(wanted)};
@@ -309,7 +333,7 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
             m.back_plan = out.keep(parallel_back_plan(t));
         }
 
-        std::vector<int> built = wanted_slots(i + 1);
+        std::vector<int> built = n_ready > 0 ? where : wanted_slots(i + 1);
         if (m.reads_built) {
             built = network_slots(t);
             for (int& slot : built) slot += context_ - t.options().context;
@@ -333,6 +357,14 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
         m.passive_given = out.keep(std::move(passive_given));
         m.passive_built = out.keep(std::move(passive_built));
         where = std::move(built);
+        if (n_ready > 0) {
+            step.kind = StepKind::elementwise;
+            std::vector<int> coordinate(size_t(features_), 0);
+            for (int c = 0; c < features_; ++c) coordinate[size_t(where[c] - context_)] = c;
+            step.elementwise = {n_ready, chain.ready, m.weights + t.layers()[0].bias, out.keep(std::move(coordinate))};
+            chain.ready += int64_t(n_ready) * features_;
+            chain.tiles_only = true;
+        }
         chain.units = std::max(chain.units, m.units);
         out.steps.push_back(step);
     }
@@ -420,10 +452,32 @@ void Program<T>::add_vectors(Compiled& out, const MaskedTransform& t, bool map_i
 }
 
 template <class T>
-Aligned<T> Program<T>::ready_parameters(const Chain<T>& chain, const T* weights) const {
-    if (chain.ready == 0) return nullptr;
+void Program<T>::prepare_elementwise(const Step<T>& step, const T* weights, T* ready) const {
+    const MaskedStep<T>& m = step.network;
+    const MapOptions<double> options{double(m.options.slope), double(m.options.inverse_clamp), m.options.bins,
+                                     double(m.options.bound)};
+    with_map(m.map, [&]<class Map>() {
+        if constexpr (requires { Map::ready_factors; })
+            for (int slot = 0; slot < features_; ++slot) {
+                const T* raw = weights + step.elementwise.weights + step.elementwise.coordinate[slot] * m.n_params;
+                T* out = ready + step.elementwise.ready + int64_t(slot) * step.elementwise.n_ready;
+                Map::template prepare<double>([&](int k) { return double(raw[k]); }, options,
+                                              [&](int k, double value) { out[k] = T(value); });
+            }
+    });
+}
+
+template <class T>
+const T* Program<T>::ready_parameters(const Compiled& compiled, const Weights& weights) const {
+    if (compiled.chain.ready == 0) return nullptr;
+    return weights->ready(compiled.number, [&] { return prepare(compiled.chain, weights->numbers()); });
+}
+
+template <class T>
+Aligned<T> Program<T>::prepare(const Chain<T>& chain, const T* weights) const {
     auto ready = aligned_zeros<T>(size_t(chain.ready));
     for (int s = 0; s < chain.n_steps; ++s) {
+        if (chain.steps[s].kind == StepKind::elementwise) prepare_elementwise(chain.steps[s], weights, ready.get());
         if (chain.steps[s].kind != StepKind::vector) continue;
         const VectorStep<T>& v = chain.steps[s].vector;
         with_vector_map(v.map, [&]<class Map>() {
@@ -483,7 +537,7 @@ Call<T> Program<T>::call_of(const Request<T>& request, const Weights& weights) c
     call.seed = request.seed;
     call.base = base_;
     call.inverse = request.inverse;
-    call.weights = weights.get();
+    call.weights = weights->numbers();
     call.value = request.value;
     call.log_det = request.log_det;
     call.log_prob = request.log_prob;
@@ -497,8 +551,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     const Compiled& compiled = compiled_for(request);
     const Chain<T>& chain = compiled.chain;
     Call<T> call = call_of(request, weights);
-    const Aligned<T> ready = ready_parameters(chain, weights.get());
-    call.ready = ready.get();
+    call.ready = ready_parameters(compiled, weights);
 
     if (request.rows < small_batch && !chain.tiles_only) {
         kernels.run_small(chain, call, thread_scratch<T>(small_scratch(chain)));
@@ -527,7 +580,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
             folded = aligned_zeros<T>(n_folded_);
             for (const Step<T>& step : compiled.steps)
                 if (step.kind == StepKind::network && step.network.fold >= 0)
-                    kernels.fold_context(step.network, weights.get(), row.data(), context_, folded.get());
+                    kernels.fold_context(step.network, weights->numbers(), row.data(), context_, folded.get());
             call.context_is_folded = true;
             call.folded = folded.get();
         }
@@ -567,7 +620,7 @@ typename Program<T>::Weights Program<T>::snapshot() const {
 
 template <class T>
 void Program<T>::weights(T* out) const {
-    std::copy_n(snapshot().get(), n_weights_, out);
+    std::copy_n(snapshot()->numbers(), n_weights_, out);
 }
 
 template <class T>
@@ -602,12 +655,12 @@ void Program<T>::clear_masked(T* vector) const {
 
 template <class T>
 typename Program<T>::Weights Program<T>::weights_of(const T* in) const {
-    return cleared_copy(in);
+    return std::make_shared<Published<T>>(cleared_copy(in));
 }
 
 template <class T>
 void Program<T>::set_weights(const T* in) {
-    std::shared_ptr<T[]> fresh = cleared_copy(in);
+    auto fresh = std::make_shared<Published<T>>(cleared_copy(in));
     const std::lock_guard<std::mutex> lock(mutex_);
     weights_ = std::move(fresh);
 }
@@ -616,13 +669,14 @@ template <class T>
 void Program<T>::update(const std::function<void(T*)>& update) {
     const std::lock_guard<std::mutex> lock(mutex_);  // nobody takes a snapshot meanwhile
     if (weights_.use_count() > 1) {
-        std::shared_ptr<T[]> fresh = aligned_zeros<T>(n_weights_ + row_padding);
-        std::copy_n(weights_.get(), n_weights_, fresh.get());
+        auto fresh = std::make_shared<Published<T>>(aligned_zeros<T>(n_weights_ + row_padding));
+        std::copy_n(weights_->numbers(), n_weights_, fresh->numbers());
         weights_ = std::move(fresh);
     } else {
         std::atomic_thread_fence(std::memory_order_acquire);  // what the last holder read, it has read
+        weights_->forget();
     }
-    update(weights_.get());
+    update(weights_->numbers());
 }
 
 template class Program<float>;

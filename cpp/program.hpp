@@ -8,6 +8,7 @@
 
 #include "masks.hpp"
 #include "plan.hpp"
+#include "published.hpp"
 #include "scratch.hpp"
 #include "table.hpp"
 
@@ -60,7 +61,7 @@ class Program {
     Base base() const { return base_; }
     size_t n_weights() const { return n_weights_; }
 
-    using Weights = std::shared_ptr<const T[]>;
+    using Weights = std::shared_ptr<const Published<T>>;
     Weights snapshot() const;
 
     // Safe from several threads at once, also while another one calls set_weights. A caller that may be forked while it
@@ -100,7 +101,9 @@ class Program {
                      std::vector<int> coordinate, TapeShape& tape) const;
     void add_rotation(Compiled& out, const std::vector<double>& q, bool to_data, const std::vector<int>& given,
                       const std::vector<int>& built) const;
-    Aligned<T> ready_parameters(const Chain<T>& chain, const T* weights) const;
+    void prepare_elementwise(const Step<T>& step, const T* weights, T* ready) const;
+    const T* ready_parameters(const Compiled& compiled, const Weights& weights) const;
+    Aligned<T> prepare(const Chain<T>& chain, const T* weights) const;
     void finish_vectors(const Chain<T>& chain, const T* weights, T* gradient) const;
     Aligned<T> cleared_copy(const T* in) const;
     const Compiled& compiled_for(const Request<T>& request) const;
@@ -115,7 +118,7 @@ class Program {
     std::vector<int> step_fold_;                                         // and its folded first biases
     std::shared_ptr<const Compiled> with_base_[2], transforms_only_[2];  // forward, inverse
     mutable std::mutex mutex_;  // guards the pointer; the numbers change only while nobody else holds it
-    std::shared_ptr<T[]> weights_;
+    std::shared_ptr<Published<T>> weights_;
 };
 
 extern template class Program<float>;

@@ -90,6 +90,8 @@ struct Radial {
         using T = Scalar<V>;
         const V alpha = p(features), end = p(features + 1);
         const V given = distance(sum), r = inverse ? latent_distance(given, alpha, end) : given;
+        const auto is_far = given >= farthest<V>();
+        dot = select(is_far, V{}, dot);  // it belongs to a larger distance
         const V reach = alpha + r, beta = end - alpha, by_log = inverse ? -grad_log_det : grad_log_det;
         const V n = n_at(r, alpha, end), others = splat<V>(features - 1);
         // Of the log-determinant, (features - 1) log q + log N - 2 log reach.
@@ -112,7 +114,8 @@ struct Radial {
         }
         put(features, by_alpha);
         put(features + 1, by_end);
-        return {amount, select(given > T(0), by_distance / given, V{})};  // at the center there is no direction
+        const V by_offset = select(given > T(0), by_distance / given, V{});  // at the center there is no direction
+        return {amount, select(is_far, V{}, by_offset)};
     }
     template <class V, class P, class Put>
     HR_FN static V spread(const Backward<V>& r, V given, V grad, const P& p, int c, int, const Put& put) {
@@ -122,10 +125,14 @@ struct Radial {
     }
 
   private:
-    // Limited, so that squares of it stay finite: farther away the map moves nothing that shows.
+    // Distances are limited, so that squares of them stay finite: farther away the map moves nothing that shows.
+    template <class V>
+    HR_FN static Scalar<V> farthest() {
+        return is_single<V> ? Scalar<V>(1e18) : Scalar<V>(1e150);
+    }
     template <class V>
     HR_FN static V distance(V square) {
-        return min(sqrt(square), is_single<V> ? Scalar<V>(1e15) : Scalar<V>(1e150));
+        return min(sqrt(square), farthest<V>());
     }
     // r with r (p + r) / (α + r) = distance: the positive root of r² + (p - distance) r - α distance.
     template <class V>

@@ -5,6 +5,7 @@
 #include "kernels/backward-inl.hpp"
 #include "kernels/chain-inl.hpp"
 #include "kernels/coupling-inl.hpp"
+#include "kernels/dual_ascent-inl.hpp"
 #include "kernels/vector_rows-inl.hpp"
 
 namespace headrace {
@@ -12,19 +13,10 @@ namespace {
 
 template <class T>
 constexpr KernelsOf<T> kernels() {
-    return {run_tile<T>,
-            run_small<T>,
-            fold_context<T>,
-            coupling<T>,
-            coupling_backward<T>,
-            vector_rows<T>,
-            vector_rows_backward<T>,
-            record_tile<T>,
-            backward_tile<T>,
-            sum_weights<T>,
-            adam<T>,
-            sum_squares<T>,
-            width<T>};
+    return {run_tile<T>,          run_small<T>,    fold_context<T>,         coupling<T>,
+            coupling_backward<T>, vector_rows<T>,  vector_rows_backward<T>, ascent_block<T>,
+            ascent_load<T>,       ascent_store<T>, record_tile<T>,          backward_tile<T>,
+            sum_weights<T>,       adam<T>,         sum_squares<T>,          width<T>};
 }
 
 constexpr int chains = 12;

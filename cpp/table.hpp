@@ -1,6 +1,7 @@
 // What one instruction set offers: a table of function pointers, chosen at import (isa.cpp).
 #pragma once
 
+#include "scratch.hpp"
 #include "views.hpp"
 
 namespace headrace {
@@ -24,6 +25,12 @@ struct KernelsOf {
     void (*vector_rows)(const VectorRows<T>&, int64_t row, int rows, T* scratch) noexcept;
     void (*vector_rows_backward)(const VectorRows<T>&, const VectorRowsBack<T>&, int64_t row, int rows, double* sums,
                                  T* scratch) noexcept;
+    // A step of dual ascent on at most ascent_block_rows rows; sums: features x ascent_sum_count, or null. Scratch has
+    // ascent_scratch numbers. And rows to tiles and back.
+    void (*ascent_block)(const AscentStep<T>&, T* z, double* log_jacobian, const T* weights, int64_t rows, double* sums,
+                         T* scratch) noexcept;
+    void (*ascent_load)(const ArrayView&, int64_t row, int64_t rows, int features, int tile_rows, T* z) noexcept;
+    void (*ascent_store)(const T* z, int64_t rows, int features, int tile_rows, T* out) noexcept;
     // Rows [row, row + rows) of a call, kept on a tape; false if a result is not finite. Then the way back, from the
     // last network to number 0, and the gradient of the weights from a group of tapes.
     bool (*record_tile)(const Chain<T>&, const Call<T>&, const Back<T>&, int64_t row, int rows, T* tape) noexcept;
@@ -57,6 +64,11 @@ const KernelsOf<T>& kernels_of(const Table& table) {
 template <class T>
 int64_t tile_scratch(const Chain<T>& chain, int64_t height) {
     return (2 * int64_t(chain.context + chain.features) + chain.units + 1) * height;
+}
+
+template <class T>
+int64_t ascent_scratch(const AscentStep<T>& s) {
+    return int64_t(s.features) * (s.tile_rows + ascent_sum_count * (cache_line / sizeof(T)));
 }
 
 template <class T>

@@ -103,6 +103,15 @@ struct ScaleStep {
     bool shift_first;
 };
 
+// A map with ready parameters for each coordinate, the same for all rows. On the way back it is a network that reads
+// nothing.
+struct ElementwiseStep {
+    int n_ready;
+    int64_t ready;          // where they start among those of the chain, in the order of the slots
+    int64_t weights;        // where the raw ones start in the flow's weight vector, coordinate by coordinate
+    const int* coordinate;  // of each slot
+};
+
 // Products of the coordinates with a square matrix, [built slot][given slot], and back with its transpose.
 template <class T>
 struct RotationStep {
@@ -115,13 +124,14 @@ struct MoveStep {
     const int *given, *built;
 };
 
-enum class StepKind : int { network, vector, rotation, scale, move };
+enum class StepKind : int { network, elementwise, vector, rotation, scale, move };
 
 template <class T>
 struct Step {
     StepKind kind;
     MaskedStep<T> network;  // of a vector step: the layers whose biases are its parameters, and their gradients' lines
     VectorStep<T> vector;
+    ElementwiseStep elementwise;
     RotationStep<T> rotation;
     ScaleStep scale;
     MoveStep move;
@@ -180,7 +190,7 @@ struct Call {
     ArrayView input, context;
     bool context_is_folded;  // one context row for all: it already is in the folded biases
     const T* folded;         // folded first biases of all steps
-    const T* ready;          // ready parameters of all vector steps
+    const T* ready;          // ready parameters of all vector and elementwise steps
     uint64_t seed;
     Base base;
     bool inverse;  // data -> latent: the base density belongs to the end of the chain
@@ -228,6 +238,21 @@ template <class T>
 struct VectorRowsBack {
     const T *grad_value, *grad_log_det;
     T *grad_input, *grad_params;
+};
+
+// A step of dual ascent on tiles [feature][tile_rows] of rows.
+constexpr int ascent_sum_count = 6;      // of z, z², r, z r, q = (z - center) / r, and 1 / r²
+constexpr int ascent_block_rows = 4096;  // whose sums are kept in lanes; a whole number of tiles
+
+template <class T>
+struct AscentStep {
+    int features, tile_rows;
+    const T *bend, *center, *square;     // of each coordinate's map z + bend sqrt(square + (z - center)²)
+    double log_scale;                    // what the affine map after it adds to the log-Jacobian
+    const T *matrix, *shift;             // of this affine map, row by row
+    const uint32_t* row;                 // offset of each row
+    const T *next_center, *next_square;  // of the next map
+    const T* ones;                       // a vector's width of them
 };
 
 // Adam (Kingma, Ba 2015) with the weight decay of AdamW (Loshchilov, Hutter 2019); factors of one step.

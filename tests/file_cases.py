@@ -98,6 +98,14 @@ EXAMPLES = {
     "realnvp-one-feature": lambda dtype: fitted(hr.RealNVP(1, transforms=1, hidden=(4,), dtype=dtype), "one"),
     "nsf": lambda dtype: fitted(hr.NSF(2, transforms=2, hidden=(8,), bins=4, dtype=dtype), "nsf"),
     "nsf-coupling": lambda dtype: fitted(hr.NSF(3, transforms=2, hidden=(6,), coupling=True, dtype=dtype), "couplings"),
+    "planar": lambda dtype: fitted(hr.PlanarFlow(3, transforms=3, dtype=dtype), "planar"),
+    "planar-context": lambda dtype: fitted(
+        hr.PlanarFlow(3, 2, 2, (7,), nonlinearity="leaky_relu", negative_slope=0.3, dtype=dtype), "planar context"
+    ),
+    "radial": lambda dtype: fitted(hr.RadialFlow(3, transforms=3, dtype=dtype), "radial"),
+    "radial-context": lambda dtype: fitted(hr.RadialFlow(2, 2, 1, (7, 6), activation="silu", dtype=dtype), "context"),
+    "planar-alone": lambda dtype: cases.randomise(hr.Planar(4, dtype=dtype), 0.5, "planar"),
+    "radial-alone": lambda dtype: hr.Inverse(cases.randomise(hr.Radial(4, context=2, hidden=(5,), dtype=dtype), 0.5)),
     "everything": everything,
     "normal": lambda dtype: on_normal(dtype, True),
     "normal-fixed": lambda dtype: on_normal(dtype, False),

@@ -10,6 +10,7 @@ import numpy as np
 import cases
 import headrace as hr
 import reference
+import vector_cases
 
 # A central difference errs by h^2 / 6 times a third derivative and by eps / h times a value (reference/derivatives.py).
 # Here values reach some tens, and third derivatives thousands along directions that move all weights at once, hence a
@@ -74,6 +75,21 @@ def coupling(dense, passive, activation="tanh", **settings):
 def bins_of(dense, active):
     """The keyword that a spline needs."""
     return {"bins": (len(dense.biases[-1]) // active + 1) // 3} if "width" in dense.outputs else {}
+
+
+def vector(variant, params):
+    """A planar or radial transform with one set of parameters."""
+    names = vector_cases.sizes(vector_cases.VARIANTS[variant][0], vector_cases.features_of(variant, params))
+    arrays = np.split(params, np.cumsum(list(names.values()))[:-1])
+    judge = lambda a: vector_cases.judge(variant, np.concatenate(a))  # noqa: E731
+    return Subject(vector_cases.transform(variant, params), arrays, judge)
+
+
+def conditioned_vector(variant, features, context, activation="tanh", dtype="float64"):
+    """A planar or radial transform whose network reads the context."""
+    library, _ = vector_cases.conditioned(variant, features, context, dtype, activation=activation)
+    arrays = list(library.named_parameters().values())
+    return Subject(library, arrays, lambda a: vector_cases.judge(variant, vector_cases.network(a, activation)))
 
 
 def inverse(subject):
@@ -260,16 +276,44 @@ def mixed_flow(dtype):
     )
 
 
+def vector_flow(dtype):
+    """Planar and radial transforms in runs, with a network or permuted coordinates between them."""
+    planar = [hr.Planar(HOLDER_FEATURES, seed=i, dtype=dtype) for i in range(4)]
+    radial = [hr.Radial(HOLDER_FEATURES, seed=i, dtype=dtype) for i in range(3)]
+    chain = [
+        *planar[:2],
+        hr.Permutation([2, 4, 0, 1, 3]),
+        planar[2],
+        hr.Inverse(planar[3]),
+        _maf(dtype, activation="gelu", reads="latent"),
+        *radial[:2],
+        hr.Radial(HOLDER_FEATURES, context=2, hidden=(9,), dtype=dtype),
+        hr.Permutation([1, 0, 3, 2, 4]),
+        radial[2],
+        hr.Standardize(np.arange(5.0), np.arange(1.0, 6.0)),
+    ]
+    return cases.randomise(hr.Flow(chain, hr.Normal(HOLDER_FEATURES, 0.5, 2.0)), 0.6)
+
+
+def _conditioned(kind, dtype, **settings):
+    return cases.randomise(kind(HOLDER_FEATURES, context=2, hidden=(18, 15), dtype=dtype, **settings), 0.4)
+
+
 HOLDERS = {
     "MAF": _maf,
     "IAF": lambda dtype: _maf(dtype, reads="latent", activation="silu"),
     "spline": lambda dtype: mixed_flow(dtype).transforms[4],
     "coupling": lambda dtype: mixed_flow(dtype).transforms[3],
     "inverse": lambda dtype: mixed_flow(dtype).transforms[2],
+    "planar": lambda dtype: _conditioned(hr.Planar, dtype, activation="tanh"),
+    "planar with leaky ReLU": lambda dtype: _conditioned(hr.Planar, dtype, nonlinearity="leaky_relu"),
+    "radial": lambda dtype: _conditioned(hr.Radial, dtype),
     "flow": mixed_flow,
+    "flow of vector maps": vector_flow,
 }
-CALLS = [(name, verb) for name in HOLDERS if name != "flow" for verb in TRANSFORM_VERBS]
-CALLS += [("flow", verb) for verb in FLOW_VERBS]
+_FLOWS = ("flow", "flow of vector maps")
+CALLS = [(name, verb) for name in HOLDERS if name not in _FLOWS for verb in TRANSFORM_VERBS]
+CALLS += [(name, verb) for name in _FLOWS for verb in FLOW_VERBS]
 
 
 def holder_inputs(n, dtype):

@@ -54,6 +54,8 @@ def _transform(header, tensors, prefix):
         return reference.Permutation(header["order"])
     if kind == "Standardize":
         return reference.Standardize(np.array(header["mean"]), np.array(header["std"]))
+    if kind in ("Planar", "Radial"):
+        return _vector(header, tensors, prefix)
     layers = sum(name.startswith(f"{prefix}layers.") and name.endswith(".weight") for name in tensors)
     lists = [[tensors[f"{prefix}layers.{i}.{what}"] for i in range(layers)] for what in ("weight", "bias", "mask")]
     network = reference.Network(*lists, header["activation"])
@@ -65,6 +67,21 @@ def _transform(header, tensors, prefix):
     else:
         transform = reference.MaskedAutoregressive(network, reads=header["reads"], **settings)
     return transform if context else _WithoutContext(transform)
+
+
+def _vector(header, tensors, prefix):
+    names = {"Planar": ("w", "u", "b"), "Radial": ("center", "alpha", "beta")}[header["kind"]]
+    settings = (header["nonlinearity"], header["negative_slope"]) if header["kind"] == "Planar" else ()
+    if header["context"]:
+        layers = sum(name.startswith(f"{prefix}layers.") and name.endswith(".weight") for name in tensors)
+        weights, biases = (
+            [tensors[f"{prefix}layers.{i}.{what}"] for i in range(layers)] for what in ("weight", "bias")
+        )
+        params = reference.Network(weights, biases, [np.ones(w.shape, bool) for w in weights], header["activation"])
+    else:
+        params = np.concatenate([tensors[prefix + name] for name in names])
+    transform = getattr(reference, header["kind"])(params, *settings)
+    return transform if header["context"] else _WithoutContext(transform)
 
 
 class _WithoutContext:

@@ -29,7 +29,7 @@ def test_a_coordinate_that_is_read_and_passes_through_gets_both_gradients():
         reads=[0, 1],
         active=[1, 2],
         map="affine",
-        scale="soft_clamp",
+        variant="soft_clamp",
         slope=1e-3,
         bins=8,
         bound=5.0,

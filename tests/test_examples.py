@@ -168,6 +168,19 @@ def test_the_events_are_those_of_the_telescope():
         assert events[:, 8].max() <= 90.0
 
 
+def test_continuous_flow(run, tmp_path):
+    """KL falls along the equation and along directions, and points estimate the same within four standard errors."""
+    pytest.importorskip("scipy")
+    status, out = run("continuous_flow", "--cells", 40, "--directions", 12, "--output", tmp_path / "flow.png")
+    assert status in (0, None)
+    falls = re.findall(r"KL\(rho_t \|\| mu\) (\S+) to (\S+), by points (\S+) ± (\S+)", out)
+    assert len(falls) == 2
+    for first, last, points, error in np.array(falls, float):
+        assert last < 0.3 * first
+        assert abs(points - last) < 4.0 * error
+    assert (tmp_path / "flow.png").exists() or "picture: skipped" in out
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [

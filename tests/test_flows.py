@@ -7,8 +7,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cases
 import headrace as hr
 import reference
+import vector_cases
 
-NAMED = {"MAF": hr.MAF, "IAF": hr.IAF, "RealNVP": hr.RealNVP}
+NAMED = {"MAF": hr.MAF, "IAF": hr.IAF, "RealNVP": hr.RealNVP, "planar": hr.PlanarFlow, "radial": hr.RadialFlow}
 READS = {"MAF": "data", "IAF": "latent"}
 every_named = pytest.mark.parametrize("name", NAMED)
 FEATURES = 5
@@ -36,6 +37,8 @@ def mirror(flow, name, activation="relu"):
     for transform in flow.transforms:
         if isinstance(transform, hr.MaskedAutoregressive):
             transforms.append(cases.mirror_masked(transform, activation, reads=READS[name]))
+        elif isinstance(transform, (hr.Planar, hr.Radial)):
+            transforms.append(vector_cases.mirror(transform, activation))
         elif isinstance(transform, hr.Coupling):
             passive = passive_columns(transform, context)
             transforms.append(cases.mirror_coupling(transform, passive, activation))

@@ -20,6 +20,10 @@ def coupling(dtype, context, **settings):
     return hr.Coupling.from_dense(*dense.arrays, features=FEATURES, passive=[0, 2, 5], context=context, **settings)
 
 
+def vector(kind, dtype, context, **settings):
+    return cases.randomise(kind(FEATURES, context=context, hidden=(18, 15), dtype=dtype, **settings))
+
+
 TRANSFORMS = {
     "MAF": masked,
     "MAF with tanh": lambda dtype, context: masked(dtype, context, activation="tanh"),
@@ -28,9 +32,12 @@ TRANSFORMS = {
     "IAF to latent": lambda dtype, context: masked(dtype, context, reads="latent", formula="to_latent", scale="exp"),
     "coupling": coupling,
     "coupling with tanh": lambda dtype, context: coupling(dtype, context, activation="tanh", formula="to_latent"),
+    "planar": lambda dtype, context: vector(hr.Planar, dtype, context),
+    "planar with leaky ReLU": lambda dtype, context: vector(hr.Planar, dtype, context, nonlinearity="leaky_relu"),
+    "radial": lambda dtype, context: vector(hr.Radial, dtype, context),
     "inverse": lambda dtype, context: hr.Inverse(masked(dtype, context, activation="softplus")),
 }
-FLOWS = {"MAF": hr.MAF, "IAF": hr.IAF, "RealNVP": hr.RealNVP}
+FLOWS = {"MAF": hr.MAF, "IAF": hr.IAF, "RealNVP": hr.RealNVP, "planar": hr.PlanarFlow, "radial": hr.RadialFlow}
 POISONS = [np.nan, np.inf, -np.inf]
 SIZES = [(1, 0), (5, 2), (9, 4), (97, 0), (200, 99)]  # rows, and the row that is poisoned
 

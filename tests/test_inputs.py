@@ -95,7 +95,7 @@ def test_transforms_read_any_strides_and_either_precision(
 
 @pytest.mark.parametrize("strides", STRIDES)
 @pytest.mark.parametrize("input_dtype", cases.DTYPES)
-@pytest.mark.parametrize("name", ["MAF", "IAF", "RealNVP"])
+@pytest.mark.parametrize("name", ["MAF", "IAF", "RealNVP", "PlanarFlow", "RadialFlow"])
 def test_flows_read_any_strides_and_either_precision(strides, input_dtype, name, dtype):
     flow = cases.randomise(getattr(hr, name)(5, context=2, transforms=2, hidden=(12, 12), dtype=dtype))
     for n in (3, 60):
@@ -152,7 +152,7 @@ def test_inputs_are_not_changed(n, dtype):
     for transform in transforms_of(5, 2, dtype).values():
         transform.forward(z, context)
         transform.inverse(z, context)
-    for name in ("MAF", "IAF", "RealNVP"):
+    for name in ("MAF", "IAF", "RealNVP", "PlanarFlow", "RadialFlow"):
         flow = getattr(hr, name)(5, context=2, transforms=2, hidden=(12, 12), dtype=dtype)
         flow.log_prob(z, context)
         flow.to_data(z, context)
@@ -360,6 +360,20 @@ BAD_SETTINGS = {
     "MAF of nothing": (lambda: hr.MAF(0), ["features", r"\b0\b"]),
     "MAF of no transforms below zero": (lambda: hr.MAF(3, transforms=-1), ["transforms", "-1"]),
     "IAF of an unknown activation": (lambda: hr.IAF(3, activation="sin"), ["activation", "tanh", "sin"]),
+    "planar of nothing": (lambda: hr.Planar(0), ["features", r"\b0\b"]),
+    "planar of too much": (lambda: hr.Planar(2**30), ["features", str(2**24), str(2**30)]),
+    "planar, unknown nonlinearity": (lambda: hr.Planar(3, nonlinearity="relu"), ["nonlinearity", "tanh", "relu"]),
+    "planar, no slope": (lambda: hr.Planar(3, negative_slope=0.0), ["negative_slope", r"\b0\b", r"\b1\b"]),
+    "planar, steep slope": (lambda: hr.Planar(3, negative_slope=1.0), ["negative_slope", r"\b0\b", r"1\.0"]),
+    "planar, slope of words": (lambda: hr.Planar(3, negative_slope="flat"), ["negative_slope", "str"]),
+    "planar, a layer of nothing": (lambda: hr.Planar(3, context=2, hidden=(4, 0)), ["hidden", r"\b0\b"]),
+    "planar, integer dtype": (lambda: hr.Planar(3, dtype="int8"), ["dtype", "float32", "int8"]),
+    "radial of a fraction": (lambda: hr.Radial(1.5), ["features", r"1\.5|float"]),
+    "radial, context below zero": (lambda: hr.Radial(3, context=-1), ["context", "-1"]),
+    "radial, unknown activation": (lambda: hr.Radial(3, activation="sin"), ["activation", "tanh", "sin"]),
+    "radial, seed of words": (lambda: hr.Radial(3, seed="x"), ["seed"]),
+    "planar flow of no transforms": (lambda: hr.PlanarFlow(3, 0), ["transforms", r"\b0\b"]),
+    "radial flow of nothing": (lambda: hr.RadialFlow(0), ["features", r"\b0\b"]),
     "RealNVP of an integer dtype": (lambda: hr.RealNVP(3, dtype="int64"), ["dtype", "float32", "int64"]),
 }
 

@@ -1,5 +1,6 @@
 """Every instruction set that was compiled gives the reference's values; an unknown one is refused."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import cases
 import headrace as hr
 import reference
+import vector_cases
 
 # Pairs that name each activation and each scale at least once, on both sides.
 SETTINGS = [
@@ -22,6 +24,7 @@ SETTINGS = [
     {"activation": "softplus", "scale": "exp", "reads": "latent", "formula": "to_data"},
 ]
 ROWS = (3, 101)
+DIRECTIONS = ("forward", "inverse")
 
 # Runs in a process of its own: the instruction set is chosen when headrace is imported.
 WORKER = """
@@ -39,6 +42,16 @@ for case in json.loads(sys.argv[3]):
         for n in case["rows"]:
             value, log_det = getattr(transform, direction)(z[:n])
             results[f"{key} {direction} {n} value"], results[f"{key} {direction} {n} log_det"] = value, log_det
+for case in json.loads(sys.argv[4]):
+    key, params = case["key"], given[case["key"] + " params"]
+    for per_row in (False, True):
+        for direction in ("forward", "inverse"):
+            for n in case["rows"]:
+                call = getattr(hr.ops, case["map"] + "_" + direction)
+                own = np.tile(params, (n, 1)) if per_row else params
+                pair = call(given[key + " z"][:n], own, **case["settings"])
+                for name, result in zip(("value", "log_det"), pair):
+                    results[f"{key} {per_row} {direction} {n} {name}"] = result
 for dtype in ("float32", "float64"):
     flow = hr.Flow([hr.MaskedAutoregressive(4, (4,), dtype=dtype)], hr.StandardNormal(4))[:0]
     results[f"sample {dtype}"] = flow.sample(200, seed=5)
@@ -71,9 +84,17 @@ def test_every_instruction_set_matches_the_reference(isa, tmp_path):
             plan.append({"key": key, "settings": settings, "rows": ROWS})
             mirrored = {name: value for name, value in settings.items() if name != "activation"}
             judges[key] = reference.MaskedAutoregressive(dense.network(settings["activation"]), **mirrored)
+    vectors = []
+    for variant, (map, settings) in vector_cases.VARIANTS.items():
+        for dtype in cases.DTYPES:
+            key = f"{variant} {dtype}"
+            given[f"{key} params"] = vector_cases.raw(map, 9, dtype)
+            given[f"{key} z"] = cases.rows(max(ROWS), 9, dtype)
+            vectors.append({"key": key, "map": map, "settings": settings, "rows": ROWS, "variant": variant})
     np.savez(tmp_path / "given.npz", **given)
 
-    done = run(isa, WORKER, str(tmp_path / "given.npz"), str(tmp_path / "results.npz"), json.dumps(plan))
+    paths = str(tmp_path / "given.npz"), str(tmp_path / "results.npz")
+    done = run(isa, WORKER, *paths, json.dumps(plan), json.dumps(vectors))
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [isa]
@@ -85,6 +106,11 @@ def test_every_instruction_set_matches_the_reference(isa, tmp_path):
                 for n in ROWS:
                     got = results[f"{key} {direction} {n} value"], results[f"{key} {direction} {n} log_det"]
                     cases.assert_matches(got, (value[:n], log_det[:n]), z[:n], z.dtype)
+        for case, per_row, direction, n in itertools.product(vectors, (False, True), DIRECTIONS, ROWS):
+            key, z = case["key"], given[case["key"] + " z"][:n]
+            got = [results[f"{key} {per_row} {direction} {n} {name}"] for name in ("value", "log_det")]
+            judge = vector_cases.judge(case["variant"], given[f"{key} params"])
+            vector_cases.check(lambda _, got=got: got, getattr(judge, direction), z, z.dtype)
         for dtype in cases.DTYPES:
             flow = hr.Flow([hr.MaskedAutoregressive(4, (4,), dtype=dtype)], hr.StandardNormal(4))[:0]
             cases.assert_close(results[f"sample {dtype}"], flow.sample(200, seed=5))

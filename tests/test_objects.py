@@ -72,7 +72,7 @@ def test_fresh_transforms_are_near_the_identity_whatever_the_scale(kind, scale):
 )
 def test_the_core_refuses_a_structure_that_it_could_not_run(reads, active, levels, degrees):
     options = cpu.MaskedOptions(
-        features=2, context=0, reads=reads, active=active, map="affine", scale="exp", slope=1e-3, bins=8, bound=5.0,
+        features=2, context=0, reads=reads, active=active, map="affine", variant="exp", slope=1e-3, bins=8, bound=5.0,
         activation="relu", reads_data=True, formula_to_data=True,
     )  # fmt: skip
     with pytest.raises(ValueError, match="expected"):

@@ -8,7 +8,7 @@ import pytest
 import cases
 import headrace as hr
 
-NAMED = {"MAF": hr.MAF, "IAF": hr.IAF, "RealNVP": hr.RealNVP}
+NAMED = {"MAF": hr.MAF, "IAF": hr.IAF, "RealNVP": hr.RealNVP, "planar": hr.PlanarFlow, "radial": hr.RadialFlow}
 BASES = {"normal": hr.StandardNormal, "logistic": hr.Logistic}
 every_named = pytest.mark.parametrize("name", NAMED)
 every_base = pytest.mark.parametrize("base", BASES)

@@ -43,6 +43,8 @@ FLOWS = {
     "MAF": lambda dtype, context: hr.MAF(5, context=context, transforms=2, hidden=(24, 24), dtype=dtype),
     "IAF": lambda dtype, context: hr.IAF(5, context=context, transforms=2, hidden=(24, 24), dtype=dtype),
     "RealNVP": lambda dtype, context: hr.RealNVP(5, context=context, transforms=3, hidden=(24, 24), dtype=dtype),
+    "planar": lambda dtype, context: hr.PlanarFlow(5, 4, context, (24, 24), dtype=dtype),
+    "radial": lambda dtype, context: hr.RadialFlow(5, 4, context, (24, 24), dtype=dtype),
     "chain": chain,
     "odd widths": odd_widths,
 }
@@ -121,7 +123,7 @@ def test_the_environment_sets_the_number_of_threads(threads):
 # --- processes ------------------------------------------------------------------------------------------------------
 
 needs_fork = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
-forks_with_threads = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+forks_with_threads = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:os.fork:RuntimeWarning")
 
 
 def send_log_prob(connection, flow, x):

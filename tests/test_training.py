@@ -34,13 +34,16 @@ def test_one_affine_transform_reaches_the_maximum_likelihood_of_a_gaussian(dtype
     assert_allclose(centre, MEAN, atol=0.15)
 
 
-@pytest.mark.parametrize("build", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF])
-def test_every_kind_of_flow_learns(build):
+@pytest.mark.parametrize(
+    ("build", "transforms"),
+    [(hr.MAF, 4), (hr.IAF, 4), (hr.RealNVP, 4), (hr.NSF, 4), (hr.PlanarFlow, 16), (hr.RadialFlow, 16)],
+)
+def test_every_kind_of_flow_learns(build, transforms):
     """A ring: far from any Gaussian, and better than the best of them by half a nat."""
     generator = cases.rng("ring")
     angle, radius = generator.uniform(0.0, 2.0 * np.pi, 3000), 2.0 + 0.2 * generator.standard_normal(3000)
     x = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype("float32")
-    flow = build(2, transforms=4, hidden=(24, 24))
+    flow = build(2, transforms=transforms, hidden=(24, 24))
     flow.fit(x[:2000], validation=0.2, epochs=20, batch_size=100, learning_rate=5e-3, **QUIET)
     gaussian_best = gaussian_log_prob(x[2000:], x.mean(axis=0), np.cov(x.T)).mean()
     assert flow.log_prob(x[2000:]).mean() > gaussian_best + 0.5

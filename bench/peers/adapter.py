@@ -35,18 +35,25 @@ def _not_for_training(_rows: Any) -> Any:
     raise UnsupportedError("the model was not built for training")
 
 
+def _not_there(_rows: Any) -> Any:
+    raise UnsupportedError("the library has no such call for this model")
+
+
 @dataclass
 class Model:
     """A built model as plain calls, named like the verbs; each call returns when its result is there."""
 
     log_prob: Callable[[Any], Any]
     sample: Callable[[int], Any]
-    to_native: Callable[[Any], Any]  # NumPy float32 array -> what log_prob and train take; never timed
-    to_numpy: Callable[[Any], Any]  # result -> NumPy array or number; never timed
-    passes: int  # passes of the whole network in the sequential direction
+    to_native: Callable[[Any], Any]  # NumPy float32 array -> what calls that take rows take; never timed
+    to_numpy: Callable[[Any], Any]  # result, or one of a pair -> NumPy array or number; never timed
+    passes: int = 1  # passes of the whole network in the sequential direction
     compile: Callable[[str, Any], None] = _nothing  # (verb, argument): what must happen once, without running the call
     train: Callable[[Any], Any] = _not_for_training  # one step of Adam on the rows; returns the loss before it
+    forward: Callable[[Any], Any] = _not_there  # latent rows -> (rows, log-determinants)
+    inverse: Callable[[Any], Any] = _not_there  # the way back
+    fit_to_normal: Callable[[Any], Any] = _not_there  # one step of Adam on latent rows; returns the loss before it
 
     def call(self, verb: str, argument: Any) -> Any:
-        """Call `verb` with rows of data (log_prob, train) or their number (sample)."""
+        """Call `verb` with rows, or with their number (sample)."""
         return getattr(self, verb)(argument)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bench.peers.adapter import Model, equal_width
-from bench.workloads import BINS, BOUND, COUPLINGS, LEARNING_RATE, SPLINES, Workload
+from bench.peers.adapter import Model, UnsupportedError, equal_width
+from bench.workloads import BINS, BOUND, COUPLINGS, LEARNING_RATE, SPLINES, VECTORS, Workload
 
 DISTRIBUTIONS = ("flowjax", "jax", "jaxlib", "equinox", "optax")
 
@@ -34,6 +34,8 @@ def build(workload: Workload) -> Model:
     from flowjax.distributions import Normal
     from flowjax.flows import coupling_flow, masked_autoregressive_flow
 
+    if workload.family in VECTORS:
+        return _planar(workload)
     family = coupling_flow if workload.family in COUPLINGS else masked_autoregressive_flow
     flow = family(
         jax.random.key(0),
@@ -79,10 +81,57 @@ def build(workload: Workload) -> Model:
     return Model(log_prob, sample, jnp.asarray, np.asarray, passes, prepare, **trained)
 
 
+def _planar(workload: Workload) -> Model:
+    """The library's planar transforms scanned over, as its `planar_flow` does, without the permutations."""
+    import equinox
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from flowjax.bijections import Planar, Scan
+
+    if workload.family != "planar":
+        raise UnsupportedError("no radial transforms")
+    keys = jax.random.split(jax.random.key(0), workload.transforms)
+    chain = Scan(equinox.filter_vmap(lambda key: Planar(key, dim=workload.features))(keys))
+    arrays, rest = equinox.partition(chain, equinox.is_array)
+
+    def forward_of(arrays: Any, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.vmap(equinox.combine(arrays, rest).transform_and_log_det)(z)
+
+    def loss_of(chain: Any, z: jax.Array) -> jax.Array:
+        x, log_det = jax.vmap(chain.transform_and_log_det)(z)
+        return (0.5 * (x * x).sum(1) - log_det).mean()
+
+    training = Training(chain, loss_of) if workload.verb == "fit_to_normal" else None
+    compiled: dict[int, Any] = {}
+
+    def prepare(verb: str, z: Any) -> None:
+        if training is not None:
+            training.compile(z)
+        elif verb == "forward" and len(z) not in compiled:
+            compiled[len(z)] = jax.jit(forward_of).lower(arrays, z).compile()
+
+    def no_inverse(_argument: Any) -> Any:
+        raise UnsupportedError("the library has no inverse of a planar transform with tanh")
+
+    def forward(z: jax.Array) -> Any:
+        return jax.block_until_ready(compiled[len(z)](arrays, z))
+
+    trained = {} if training is None else {"fit_to_normal": training.step}
+    return Model(
+        no_inverse, no_inverse, jnp.asarray, np.asarray, compile=prepare, forward=forward, inverse=no_inverse, **trained
+    )
+
+
+def _negative_log_likelihood(flow: Any, x: Any) -> Any:
+    return -flow.log_prob(x).mean()
+
+
 class Training:
     """The weights of a flow while they are trained, as the library's own loop does it: optax, one compiled step."""
 
-    def __init__(self, flow: Any) -> None:
+    def __init__(self, flow: Any, loss: Callable[[Any, Any], Any] = _negative_log_likelihood) -> None:
+        self.loss = loss
         import equinox
         import paramax
 
@@ -100,7 +149,7 @@ class Training:
         import paramax
 
         def loss_of(weights: Any, x: jax.Array) -> jax.Array:
-            return -paramax.unwrap(equinox.combine(weights, self.rest)).log_prob(x).mean()
+            return self.loss(paramax.unwrap(equinox.combine(weights, self.rest)), x)
 
         def step(weights: Any, state: Any, x: jax.Array) -> tuple[Any, Any, jax.Array]:
             loss, gradient = jax.value_and_grad(loss_of)(weights, x)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.peers.adapter import Model
-from bench.workloads import BINS, BOUND, COUPLINGS, LEARNING_RATE, SPLINES, Workload
+from bench.workloads import BINS, BOUND, COUPLINGS, LEARNING_RATE, SPLINES, VECTORS, Workload
 
 DISTRIBUTIONS = ("headrace", "numpy")
 
@@ -26,6 +26,8 @@ def build(workload: Workload) -> Model:
     import headrace as hr
 
     options: dict[str, Any] = {"transforms": workload.transforms, "hidden": workload.hidden, "dtype": "float32"}
+    if workload.family in VECTORS:
+        return _vector_flow(workload)
     if workload.family in SPLINES:
         options.update(coupling=workload.family in COUPLINGS, bins=BINS, bound=BOUND)
         flow = hr.NSF(workload.features, **options)
@@ -43,6 +45,36 @@ def build(workload: Workload) -> Model:
         to_numpy=np.asarray,
         passes=1,
         **trained,
+    )
+
+
+def _vector_flow(workload: Workload) -> Model:
+    """Planar or radial transforms, far from the identity, so that an inverse has something to solve."""
+    import numpy as np
+
+    import headrace as hr
+
+    kind = {"planar": hr.PlanarFlow, "radial": hr.RadialFlow}[workload.family]
+    flow = kind(workload.features, workload.transforms, dtype="float32")
+    noise = np.random.default_rng(0).standard_normal(flow.parameters.size, dtype=np.float32)
+    flow.parameters = flow.parameters + np.float32(0.3) * noise
+    adam = hr.Adam(flow, learning_rate=LEARNING_RATE)
+
+    def fit_to_normal(z: Any) -> float:
+        x, log_det = flow.to_data(z)
+        share = np.float32(1 / len(z))
+        (gradient,) = flow.to_data_vjp(z, share * x, np.full(len(z), -share), wrt=("parameters",))
+        adam.step(gradient)
+        return float(0.5 * (x * x).sum(dtype=np.float64) - log_det.sum(dtype=np.float64)) / len(z)
+
+    return Model(
+        log_prob=flow.log_prob,
+        sample=lambda rows: flow.sample(rows, seed=0),
+        to_native=np.ascontiguousarray,
+        to_numpy=np.asarray,
+        forward=flow.to_data,
+        inverse=flow.to_latent,
+        fit_to_normal=fit_to_normal,
     )
 
 

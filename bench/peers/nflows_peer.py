@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bench.peers import torch_models
-from bench.peers.adapter import Model, equal_width
-from bench.workloads import BINS, BOUND, COUPLINGS, Workload
+from bench.peers.adapter import Model, UnsupportedError, equal_width
+from bench.workloads import BINS, BOUND, COUPLINGS, VECTORS, Workload
 
 DISTRIBUTIONS = ("nflows", "torch")
 
@@ -17,6 +17,8 @@ def setup(threads: int) -> None:
 
 def build(workload: Workload) -> Model:
     """Transforms run from data to latent; the library reverses the order before each masked transform."""
+    if workload.family in VECTORS:
+        raise UnsupportedError("no planar or radial transforms")
     from nflows import distributions, flows, transforms
     from nflows.nn import nets
     from nflows.utils import torchutils

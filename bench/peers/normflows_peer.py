@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.peers import torch_models
 from bench.peers.adapter import Model, UnsupportedError, equal_width
-from bench.workloads import BINS, BOUND, COUPLINGS, Workload
+from bench.workloads import BINS, BOUND, COUPLINGS, VECTORS, Workload
 
 DISTRIBUTIONS = ("normflows", "torch")
 
@@ -27,6 +27,9 @@ def build(workload: Workload) -> Model:
     import normflows as nf
 
     features = workload.features
+    if workload.family in VECTORS:
+        kind = {"planar": nf.flows.Planar, "radial": nf.flows.Radial}[workload.family]
+        return torch_models.vector_model(workload, [kind((features,)) for _ in range(workload.transforms)])
     chain = []
     for i in range(workload.transforms):
         if workload.family == "nsf_coupling":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench.peers.adapter import Model
+from bench.peers.adapter import Model, UnsupportedError
 from bench.workloads import LEARNING_RATE, Workload
 
 
@@ -42,6 +42,43 @@ def model(
         passes=passes,
         **options,
     )
+
+
+def vector_model(workload: Workload, transforms: Sequence[Any]) -> Model:
+    """The model of transforms from latent to data, each ``z -> (value, log_det)``, that have no way back."""
+    import torch
+
+    module = torch.nn.ModuleList(transforms)
+
+    def forward(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        log_det = torch.zeros(len(z))
+        for transform in module:
+            z, one = transform(z)
+            log_det += one
+        return z, log_det
+
+    optimizer = torch.optim.Adam(module.parameters(), lr=LEARNING_RATE)
+
+    def fit_to_normal(z: torch.Tensor) -> torch.Tensor:
+        x, log_det = forward(z)
+        loss = (0.5 * (x * x).sum(1) - log_det).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return Model(
+        log_prob=_no_inverse,
+        sample=_no_inverse,
+        to_native=torch.from_numpy,
+        to_numpy=lambda result: result.numpy(),
+        forward=torch.inference_mode()(forward),
+        fit_to_normal=fit_to_normal,
+    )
+
+
+def _no_inverse(_argument: Any) -> Any:
+    raise UnsupportedError("the library has no inverse of these transforms")
 
 
 def optimiser_step(module: Any, log_prob: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -29,6 +29,8 @@ from bench.peers.adapter import Model, UnsupportedError
 from bench.workloads import Workload
 
 BATCHES = 64  # that steps of an optimiser take in turn
+STEPS = ("train", "fit_to_normal")
+PAIRS = ("forward", "inverse")
 
 
 class Service:
@@ -103,7 +105,7 @@ class Service:
         arguments: list[Any] = [rows]
         if verb != "sample":
             rng = np.random.default_rng(1)
-            batches = BATCHES if verb == "train" else 1
+            batches = BATCHES if verb in STEPS else 1
             arguments = [
                 self.model.to_native(rng.standard_normal((rows, features), dtype=np.float32)) for _ in range(batches)
             ]
@@ -118,19 +120,22 @@ class Service:
         start = time.perf_counter()
         result = self.model.call(verb, argument)
         seconds = time.perf_counter() - start
-        if verb == "train" and self._check(verb, result) == first:
-            raise AssertionError("train: a step did not change the loss of its rows")
+        if verb in STEPS and self._check(verb, result) == first:
+            raise AssertionError(f"{verb}: a step did not change the loss of its rows")
         return seconds
 
     def _check(self, verb: str, result: Any) -> np.ndarray:
         """A benchmark of something that is not computed is worth nothing."""
-        values = np.array(self.model.to_numpy(result))
         rows, features = self.workload.rows, self.workload.features
-        shape = {"log_prob": (rows,), "sample": (rows, features), "train": ()}[verb]
-        if values.shape != shape or (values.dtype != np.float32 and verb != "train"):  # a loss may be a Python float
-            raise AssertionError(f"{verb}: expected float32 {shape}, got {values.dtype} {values.shape}")
-        if not np.isfinite(values).all():
-            raise AssertionError(f"{verb}: the result is not finite")
+        shapes = {"log_prob": [(rows,)], "sample": [(rows, features)]}.get(verb, [()])
+        if verb in PAIRS:
+            shapes = [(rows, features), (rows,)]
+        for part, shape in zip(result if verb in PAIRS else (result,), shapes, strict=True):
+            values = np.array(self.model.to_numpy(part))
+            if values.shape != shape or (values.dtype != np.float32 and verb not in STEPS):  # a loss may be a float
+                raise AssertionError(f"{verb}: expected float32 {shape}, got {values.dtype} {values.shape}")
+            if not np.isfinite(values).all():
+                raise AssertionError(f"{verb}: the result is not finite")
         return values
 
 

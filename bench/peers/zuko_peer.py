@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.peers import torch_models
 from bench.peers.adapter import Model, UnsupportedError
-from bench.workloads import BINS, COUPLINGS, Workload
+from bench.workloads import BINS, COUPLINGS, VECTORS, Workload
 
 DISTRIBUTIONS = ("zuko", "torch")
 
@@ -24,6 +24,8 @@ def build(workload: Workload, compiled: bool = False) -> Model:
     """
     import zuko
 
+    if workload.family in VECTORS:
+        raise UnsupportedError("no planar or radial transforms")
     flows = zuko.flows
     options = {"features": workload.features, "transforms": workload.transforms, "hidden_features": workload.hidden}
     if workload.family == "nsf_coupling":

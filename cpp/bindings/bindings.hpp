@@ -21,6 +21,7 @@ constexpr double least_spline_slope = 1e-6;  // below, N / D^2 of the spline may
 
 void bind_program(py::module_& m);
 void bind_ops(py::module_& m);
+void bind_points(py::module_& m);
 
 inline void require(bool condition, const char* message) {
     if (!condition) throw py::value_error(message);

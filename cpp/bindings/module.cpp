@@ -59,4 +59,5 @@ PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
     m.def("activations", [] { return activation_list(); });
     bind_program(m);
     bind_ops(m);
+    bind_points(m);
 }

@@ -9,7 +9,7 @@ namespace headrace {
 namespace {
 
 MaskedOptions make_options(int features, int context, std::vector<int> reads, std::vector<int> active, std::string map,
-                           std::string scale, double slope, int bins, double bound, std::string activation,
+                           std::string variant, double slope, int bins, double bound, std::string activation,
                            bool reads_data, bool formula_to_data) {
     require(slope > 0 && slope < 1, "slope: expected a number between 0 and 1");
     require(bound > 0 && bound < 1e30, "bound: expected a number above 0");
@@ -20,7 +20,7 @@ MaskedOptions make_options(int features, int context, std::vector<int> reads, st
     o.reads = std::move(reads);
     o.active = std::move(active);
     o.map = std::move(map);
-    o.scale = std::move(scale);
+    o.variant = std::move(variant);
     o.slope = slope;
     o.bins = bins;
     o.bound = bound;
@@ -328,7 +328,7 @@ void bind_adam_of(py::module_& m, const char* name) {
 void bind_program(py::module_& m) {
     py::class_<MaskedOptions>(m, "MaskedOptions")
         .def(py::init(&make_options), py::kw_only(), py::arg("features"), py::arg("context"), py::arg("reads"),
-             py::arg("active"), py::arg("map"), py::arg("scale"), py::arg("slope"), py::arg("bins"), py::arg("bound"),
+             py::arg("active"), py::arg("map"), py::arg("variant"), py::arg("slope"), py::arg("bins"), py::arg("bound"),
              py::arg("activation"), py::arg("reads_data"), py::arg("formula_to_data"));
     py::class_<MaskedTransform, std::shared_ptr<MaskedTransform>>(m, "MaskedTransform")
         .def(py::init<MaskedOptions, std::vector<int>, std::vector<std::vector<int>>>(), py::arg("options"),

@@ -331,7 +331,7 @@ void backward_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& ba
     const int begin = network > 0 ? chain.networks[network] : 0;
     for (int s = end - 1; s >= begin; --s) {
         const Step<T>& step = chain.steps[s];
-        if (step.kind == StepKind::network) {
+        if (step.kind == StepKind::network || step.kind == StepKind::elementwise) {
             backward_network(t, call, back, s, network);
             continue;
         }

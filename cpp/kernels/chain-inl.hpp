@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../random.hpp"
+#include "elementwise-inl.hpp"
 #include "masked-inl.hpp"
 #include "transpose-inl.hpp"
 
@@ -227,6 +228,11 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
                 T* p = b.given + (chain.context + c) * height;
                 for (int64_t i = 0; i < height; ++i) p[i] = scaled(step.scale, int(c), p[i]);
             }
+            continue;
+        }
+        if (step.kind == StepKind::elementwise) {
+            elementwise_tile(step.network, call.ready + step.elementwise.ready, step.elementwise.n_ready,
+                             chain.features, b.given + chain.context * height, height, vectors, b.sum);
             continue;
         }
         if (step.kind == StepKind::vector) {

@@ -6,9 +6,9 @@
 // run.
 #pragma once
 
-#include "../pack.hpp"
 #include "../vector_maps.hpp"
 #include "../views.hpp"
+#include "log_product-inl.hpp"
 
 namespace headrace {
 namespace {
@@ -27,21 +27,6 @@ struct RowParams {
     const T* lines;
     int64_t height;
     HR_FN Pack<T> operator()(int k, int j = 0) const { return load(lines + k * height + j * width<T>); }
-};
-
-// log of a product of many factors, as the logarithm of a mantissa and an exponent.
-template <class V>
-struct LogProduct {
-    V mantissa = splat<V>(1);
-    Int<V> exponent{};
-
-    HR_FN void rescale() {
-        using F = Format<Scalar<V>>;
-        const Int<V> n = ((bit_cast<Int<V>>(mantissa) & F::magnitude) >> F::mantissa_bits) - F::bias;
-        mantissa = mantissa * power_of_two<V>(-n);  // a NaN and an infinity become NaN
-        exponent += n;
-    }
-    HR_FN V log() const { return headrace::log(mantissa) + convert<V>(exponent) * Scalar<V>(0.693147180559945309417); }
 };
 
 // Between what bounds a product of factors lies that are each between 1 and a known number.

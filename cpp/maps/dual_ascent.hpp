@@ -84,7 +84,58 @@ struct DualAscent {
         return grad_x;
     }
 
+    // ---- parameters that all rows share
+
+    static constexpr int ready_factors = 4;                // each is between slope² and 2 / slope
+    HR_FN static constexpr int n_ready(int) { return 6; }  // a, b, γ, center, epsilon, 1 / a
+
+    template <class V, class P, class Put>
+    HR_FN static void prepare(const P& p, const MapOptions<Scalar<V>>& o, const Put& put) {
+        const Parts<V> m(p, o);
+        put(0, m.a);
+        put(1, m.b);
+        put(2, m.gamma);
+        put(3, m.center);
+        put(4, m.epsilon);
+        put(5, Scalar<V>(1) / m.a);
+    }
+    template <class V>
+    HR_FN static V ready_forward(V z, const Scalar<V>* ready, const MapOptions<Scalar<V>>&, V& factor) {
+        using T = Scalar<V>;
+        const T a = ready[0], gamma = ready[2];
+        const V w = z - ready[3];
+        V q;
+        const V r = short_hypotenuse(ready[4], w, q);
+        factor = q * (a * gamma) + a;
+        return (r * gamma + z) * a + ready[1];
+    }
+    template <class V>
+    HR_FN static V ready_inverse(V x, const Scalar<V>* ready, const MapOptions<Scalar<V>>&, V& factor) {
+        using T = Scalar<V>;
+        const T a = ready[0], gamma = ready[2], epsilon = ready[4], rest = (T(1) - gamma) * (T(1) + gamma);
+        const T bent = (gamma < T(0) ? -gamma : gamma) * epsilon;
+        const V t = (x - ready[1]) * ready[5] - ready[3];
+        V q;
+        const V root = short_hypotenuse(epsilon * __builtin_sqrt(rest), t, q);
+        const auto cancels = t * gamma > T(0);
+        const V numerator = select(cancels, t - bent, t - root * gamma);
+        const V other = select(cancels, (t + bent) / (root * gamma + t), splat<V>(double(T(1) / rest)));
+        const V w = numerator * other;
+        short_hypotenuse(epsilon, w, q);
+        factor = q * (a * gamma) + a;
+        return w + ready[3];
+    }
+
   private:
+    // sqrt(x² + y²) and q = y / sqrt(x² + y²): beyond what can be squared, |y| and its sign.
+    template <class V>
+    HR_FN static V short_hypotenuse(Scalar<V> x, V y, V& q) {
+        using T = Scalar<V>;
+        const V square = y * y + x * x, inverse = rsqrt(square), size = abs(y);
+        const auto far = size > (is_single<V> ? T(1e15) : T(1e150));
+        q = select(far, copy_sign(splat<V>(1), y), y * inverse);
+        return select(far, size, square * inverse);
+    }
     // sqrt(x² + y²) for positive x without overflow: by the larger one.
     template <class V>
     HR_FN static V hypotenuse(V x, V y) {

@@ -74,6 +74,56 @@ struct RqSpline {
         return grad_y;
     }
 
+    // ---- parameters that all rows share
+
+    // The bins' ends on both sides, for the search; of each bin its lower corner, its sizes, and derivatives over its
+    // slope; 0, or NaN if any parameter is.
+    static constexpr int ready_factors = 1;
+    static constexpr int bin_numbers = 6;
+    HR_FN static constexpr int n_ready(int bins) { return (2 + bin_numbers) * bins + 1; }
+
+    template <class V, class P, class Put>
+    HR_FN static void prepare(const P& p, const MapOptions<Scalar<V>>& o, const Put& put) {
+        using T = Scalar<V>;
+        Knots<V> knots;
+        knots.read(p, o);
+        V left_width = splat<V>(0), left_height = left_width;
+        const auto derivative = [&](int k) {
+            return k > 0 && k < o.bins ? exp(soft_clamp(V(p(2 * o.bins + k - 1)), o.inverse_clamp)) : splat<V>(1);
+        };
+        for (int k = 0; k < o.bins; ++k) {
+            const V slope = knots.height[k] * knots.width_sum / (knots.width[k] * knots.height_sum);
+            const V x = left_width / knots.width_sum * (T(2) * o.bound) - o.bound;
+            const V y = left_height / knots.height_sum * (T(2) * o.bound) - o.bound;
+            put(k, x);
+            put(o.bins + k, y);
+            const V numbers[bin_numbers] = {x,
+                                            knots.width[k] / knots.width_sum * (T(2) * o.bound),
+                                            y,
+                                            knots.height[k] / knots.height_sum * (T(2) * o.bound),
+                                            derivative(k) / slope,
+                                            derivative(k + 1) / slope};
+            for (int i = 0; i < bin_numbers; ++i) put(2 * o.bins + k * bin_numbers + i, numbers[i]);
+            left_width += knots.width[k];
+            left_height += knots.height[k];
+        }
+        put(n_ready(o.bins) - 1, knots.poison);
+    }
+    template <class V>
+    HR_FN static V ready_forward(V x, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o, V& factor) {
+        const Bin<V> bin = ready_bin(x, ready, ready, o);
+        Point<V> at;
+        at.set_t(x - bin.left_width, bin);
+        return ready_finish(x, bin.height * at.eta(bin) + bin.left_height, bin, at, ready, o, factor);
+    }
+    template <class V>
+    HR_FN static V ready_inverse(V y, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o, V& factor) {
+        const Bin<V> bin = ready_bin(y, ready + o.bins, ready, o);
+        Point<V> at;
+        at.solve(y - bin.left_height, bin);
+        return ready_finish(y, bin.width * at.t + bin.left_width, bin, at, ready, o, factor);
+    }
+
   private:
     // The bin that an input lies in: unnormalised shares, and derivatives over the bin's slope.
     template <class V>
@@ -175,6 +225,25 @@ struct RqSpline {
     HR_FN static V soft_clamp_slope(V a, Scalar<V> inverse_limit) {
         const V f = Scalar<V>(1) / (abs(a) * inverse_limit + Scalar<V>(1));
         return f * f;
+    }
+
+    template <class V>
+    HR_FN static Bin<V> ready_bin(V input, const Scalar<V>* ends, const Scalar<V>* ready,
+                                  const MapOptions<Scalar<V>>& o) {
+        Int<V> index{};
+        for (int k = 1; k < o.bins; ++k) index += select(input >= ends[k], Int<V>{} + 1, Int<V>{});
+        V n[bin_numbers];
+        gather_row(ready + 2 * o.bins, index, bin_numbers, n);
+        return {V{}, n[0], n[1], n[2], n[3], n[4], n[5]};
+    }
+    template <class V>
+    HR_FN static V ready_finish(V input, V inside, const Bin<V>& bin, const Point<V>& at, const Scalar<V>* ready,
+                                const MapOptions<Scalar<V>>& o, V& factor) {
+        const V d = at.d(bin);
+        const auto outside = abs(input) > o.bound;
+        const Scalar<V> poison = ready[n_ready(o.bins) - 1];
+        factor = select(outside, splat<V>(1), bin.height / bin.width * at.n(bin) / (d * d)) + poison;
+        return select(outside, input, inside) + poison;
     }
 
     // Where an input lies: among the knots of its side, and within its bin.

@@ -1,10 +1,11 @@
 // The shared headers on the device: every lane function, map, activation and base, for float and double, one element a
-// thread. What the CPU compiles as vectors must stay compilable here as single numbers; tests may launch these kernels
-// and compare.
+// thread, and every vector map, a row a thread. What the CPU compiles as vectors must stay compilable here as single
+// numbers; tests may launch these kernels and compare.
 #include "../../cpp/activations.hpp"
 #include "../../cpp/lane.hpp"
 #include "../../cpp/maps.hpp"
 #include "../../cpp/random.hpp"
+#include "../../cpp/vector_maps.hpp"
 
 namespace headrace {
 
@@ -79,6 +80,71 @@ __global__ void map_gradients(int map, bool backwards, MapOptions<T> options, co
     });
 }
 
+// Numbers of one row, as a vector map reads them; a thread has no second vector of rows.
+template <class T>
+struct RowNumbers {
+    const T* p;
+    __device__ T operator()(int k, int = 0) const { return p[k]; }
+};
+
+// Raw parameters of each row to ready ones, and one direction of the map: rows of row-major arrays.
+template <class T>
+__global__ void vector_map_functions(int map, bool backwards, MapOptions<T> options, int features, const T* in,
+                                     const T* raw, T* ready, T* out, T* log_det, int64_t n) {
+    const int64_t i = element_of_thread();
+    if (i >= n) return;
+    with_vector_map(map, [&]<class Map>() {
+        T* const own = ready + i * Map::n_ready(features);
+        Map::template prepare<T>(RowNumbers<T>{raw + i * Map::n_raw(features)}, features,
+                                 [&](int k, T value) { own[k] = value; });
+        const RowNumbers<T> p{own};
+        const T* const from = in + i * features;
+        T sum[1] = {Map::template start<T>(p, features)}, amount[1], factor[1][Map::factors];
+        for (int c = 0; c < features; ++c) sum[0] = Map::accumulate(sum[0], from[c], p, c, features);
+        if (backwards) {
+            Map::inverse(sum, p, features, options, amount, factor);
+        } else {
+            Map::forward(sum, p, features, options, amount, factor);
+        }
+        for (int c = 0; c < features; ++c) out[i * features + c] = Map::move(from[c], amount[0], p, c, features);
+        T total = 0;
+        for (int f = 0; f < Map::factors; ++f) total += log(factor[0][f]) * T(Map::power(f, features));
+        log_det[i] = backwards ? -total : total;
+    });
+}
+
+// Gradients of one direction, from what it was given and what it built; grad_ready is scratch.
+template <class T>
+__global__ void vector_map_gradients(int map, bool backwards, MapOptions<T> options, int features, const T* in,
+                                     const T* built, const T* raw, const T* ready, const T* grad_value,
+                                     const T* grad_log_det, T* grad_in, T* grad_ready, T* grad_raw, int64_t n) {
+    const int64_t i = element_of_thread();
+    if (i >= n) return;
+    with_vector_map(map, [&]<class Map>() {
+        const RowNumbers<T> p{ready + i * Map::n_ready(features)};
+        T* const by_ready = grad_ready + i * Map::n_ready(features);
+        const auto put = [&](int k, T g) { by_ready[k] = g; };
+        const int64_t first = i * features;
+        T sum = Map::template start<T>(p, features), dot = 0;
+        for (int c = 0; c < features; ++c) {
+            const T latent = backwards ? built[first + c] : in[first + c];
+            Map::reduce(sum, dot, in[first + c], latent, grad_value[first + c], p, c, features);
+        }
+        const auto spread = [&](const auto& shared) {
+            for (int c = 0; c < features; ++c)
+                grad_in[first + c] = Map::spread(shared, in[first + c], grad_value[first + c], p, c, features, put);
+        };
+        if (backwards) {
+            spread(Map::template backward<true>(sum, dot, grad_log_det[i], p, features, options, put));
+        } else {
+            spread(Map::template backward<false>(sum, dot, grad_log_det[i], p, features, options, put));
+        }
+        const int64_t row = i * Map::n_raw(features);
+        Map::template prepare_vjp<T>(RowNumbers<T>{raw + row}, RowNumbers<T>{by_ready}, features,
+                                     [&](int k, T g) { grad_raw[row + k] = g; });
+    });
+}
+
 template <class T>
 __global__ void activation_functions(int activation, const T* in, T* out, T* slope, int64_t n) {
     const int64_t i = element_of_thread();
@@ -104,6 +170,10 @@ __global__ void random_columns(bool logistic, uint64_t seed, int64_t first, uint
     template __global__ void map_functions(int, MapOptions<T>, const T*, const T*, T*, T*, T*, T*, int64_t);         \
     template __global__ void map_gradients(int, bool, MapOptions<T>, const T*, const T*, const T*, const T*, T*, T*, \
                                            int64_t);                                                                 \
+    template __global__ void vector_map_functions(int, bool, MapOptions<T>, int, const T*, const T*, T*, T*, T*,     \
+                                                  int64_t);                                                          \
+    template __global__ void vector_map_gradients(int, bool, MapOptions<T>, int, const T*, const T*, const T*,       \
+                                                  const T*, const T*, const T*, T*, T*, T*, int64_t);                \
     template __global__ void activation_functions(int, const T*, T*, T*, int64_t);                                   \
     template __global__ void random_columns(bool, uint64_t, int64_t, uint32_t, T*, int64_t);
 HR_INSTANTIATE(float)

@@ -1,9 +1,12 @@
 """headrace: normalising flows at one network pass in both directions."""
 
-from headrace import ops
+from typing import TYPE_CHECKING, Any
+
+from headrace import densities, ops
 from headrace._core import cpu as _cpu_module
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.config import get_num_threads, info, set_num_threads
+from headrace.distillation import Distillation, Speed, distill
 from headrace.dual_ascent import AscentFlow, AscentHistory, DualAscentFlow
 from headrace.elementwise import Elementwise
 from headrace.files import FileFormatError, load
@@ -12,7 +15,11 @@ from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.rotation import Rotation
 from headrace.training import Adam, History
 from headrace.transforms import Coupling, Inverse, MaskedAutoregressive, Permutation, Standardize, Transform
+from headrace.variational import DensityFit, FreeEnergy, fit_to_density, free_energy
 from headrace.vector_transforms import Planar, Radial
+
+if TYPE_CHECKING:
+    from headrace import continuum as continuum
 
 __version__: str = _cpu_module.__version__
 
@@ -25,10 +32,13 @@ __all__ = [
     "AscentHistory",
     "Base",
     "Coupling",
+    "DensityFit",
+    "Distillation",
     "DualAscentFlow",
     "Elementwise",
     "FileFormatError",
     "Flow",
+    "FreeEnergy",
     "History",
     "Inverse",
     "Logistic",
@@ -41,12 +51,26 @@ __all__ = [
     "RadialFlow",
     "RealNVP",
     "Rotation",
+    "Speed",
     "StandardNormal",
     "Standardize",
     "Transform",
+    "densities",
+    "distill",
+    "fit_to_density",
+    "free_energy",
     "get_num_threads",
     "info",
     "load",
     "ops",
     "set_num_threads",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`continuum` on first use: it alone needs SciPy."""
+    if name == "continuum":
+        import importlib
+
+        return importlib.import_module("headrace.continuum")
+    raise AttributeError(f"module 'headrace' has no attribute {name!r}")

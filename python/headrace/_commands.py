@@ -60,6 +60,8 @@ FLOWS = {
     "iaf": Kind(hr.IAF),
     "realnvp": Kind(hr.RealNVP),
     "nsf": Kind(hr.NSF),
+    "planar": Kind(hr.PlanarFlow),
+    "radial": Kind(hr.RadialFlow),
     "dual-ascent": Kind(hr.AscentFlow, ("patience", *ASCENT)),
 }
 

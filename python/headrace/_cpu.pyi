@@ -14,6 +14,7 @@ def num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
 def fma_peak(seconds: float) -> float: ...
 def maps() -> list[tuple[str, str]]: ...
+def vector_maps() -> list[tuple[str, str]]: ...
 def activations() -> list[str]: ...
 def coupling(
     map: str,
@@ -39,6 +40,28 @@ def coupling_backward(
     grad_input: NDArray[Any],
     grad_params: NDArray[Any],
 ) -> None: ...
+def vector_map(
+    map: str,
+    variant: str,
+    slope: float,
+    inverse: bool,
+    input: NDArray[Any],
+    params: NDArray[Any],
+    value: NDArray[Any],
+    log_det: NDArray[Any],
+) -> None: ...
+def vector_map_backward(
+    map: str,
+    variant: str,
+    slope: float,
+    inverse: bool,
+    input: NDArray[Any],
+    params: NDArray[Any],
+    grad_value: NDArray[Any],
+    grad_log_det: NDArray[Any],
+    grad_input: NDArray[Any],
+    grad_params: NDArray[Any],
+) -> None: ...
 
 class MaskedOptions:
     def __init__(
@@ -49,7 +72,7 @@ class MaskedOptions:
         reads: Sequence[int],
         active: Sequence[int],
         map: str,
-        scale: str,
+        variant: str,
         slope: float,
         bins: int,
         bound: float,
@@ -133,3 +156,19 @@ class _Adam:
 
 class AdamF32(_Adam): ...
 class AdamF64(_Adam): ...
+
+class _Points:
+    def __init__(self, x: NDArray[Any], weights: NDArray[Any] | None) -> None: ...
+    def step(
+        self,
+        maps: NDArray[np.float64],
+        log_scale: float,
+        matrix: NDArray[np.float64],
+        shift: NDArray[np.float64],
+        next: NDArray[np.float64] | None,
+    ) -> NDArray[np.float64] | None: ...
+    def values(self) -> NDArray[Any]: ...
+    def log_jacobian(self) -> NDArray[np.float64]: ...
+
+class PointsF32(_Points): ...
+class PointsF64(_Points): ...

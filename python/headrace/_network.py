@@ -20,7 +20,7 @@ Arrays = list[NDArray[Any]]
 
 ACTIVATIONS = tuple(cpu.activations())
 
-_MOST_COLUMNS = 2**24  # far beyond use, and far from overflow in the core
+MOST_COLUMNS = 2**24  # far beyond use, and far from overflow in the core
 
 
 class Settings:
@@ -44,8 +44,8 @@ class Settings:
         layout: Any = "interleaved",
     ) -> None:
         """Check everything, naming the argument that is wrong."""
-        self.features = check.integer("features", features, least=1, most=_MOST_COLUMNS)
-        self.context = check.integer("context", context, most=_MOST_COLUMNS)
+        self.features = check.integer("features", features, least=1, most=MOST_COLUMNS)
+        self.context = check.integer("context", context, most=MOST_COLUMNS)
         self.map = check.choice("map", map, tuple(MAPS))
         self.scale = check.choice("scale", scale, SCALES)
         self.slope = slope_of(self.map, slope)
@@ -90,7 +90,7 @@ class Settings:
             reads=list(reads),
             active=list(active),
             map=self.map,
-            scale=self.scale,
+            variant=self.scale,
             slope=self.slope,
             bins=self.bins,
             bound=self.bound,

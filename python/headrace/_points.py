@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._core import cpu
+
 __all__ = ["Points"]
 
 Floats = NDArray[np.float64]
@@ -16,19 +18,19 @@ class Points:
     """Rows on their way, with their log-Jacobians, which start at 0.
 
     A step takes each coordinate through x + g sqrt(e2 + (x - x0)²), all of them through a linear map, and sums what the
-    choice of the next step needs. Sums are taken in float64.
+    choice of the next step needs: all in one pass over the rows. Sums are added up in float64, and have the same bits
+    for any number of threads.
 
     Args:
-        x: Shape (rows, n): where the points start; copied.
+        x: Shape (rows, n), float32 or float64: where the points start; copied.
         weights: Shape (rows,): what each row counts in the sums; 1 by default.
-        dtype: float32 or float64, of positions and log-Jacobians.
+        dtype: float32 or float64, of the positions.
     """
 
     def __init__(self, x: NDArray[Any], weights: NDArray[Any] | None = None, dtype: Any = np.float32) -> None:
         """See the class."""
-        self._x = np.array(x, dtype)
-        self._log_jacobian = np.zeros(len(self._x), self._x.dtype)
-        self._weights = None if weights is None else np.array(weights, np.float64)
+        kind = cpu.PointsF32 if np.dtype(dtype) == np.float32 else cpu.PointsF64
+        self._points = kind(x, None if weights is None else np.require(weights, dtype, ("C", "A")))
 
     def step(
         self, maps: Floats, log_scale: float, matrix: Floats, bias: Floats, next: Floats | None = None
@@ -36,7 +38,7 @@ class Points:
         """Move all points by the maps, then by ``z = matrix x + bias``.
 
         Args:
-            maps: Shape (n, 3): g, x0 and e2 of each coordinate; \\|g\\| < 1, e2 > 0. Where g is 0 nothing bends.
+            maps: Shape (n, 3): g, x0 and e2 of each coordinate; \\|g\\| at most 0.999, e2 > 0. Where g is 0 nothing bends.
             log_scale: log \\|det matrix\\|.
             matrix, bias: Shapes (n, n) and (n,).
             next: Shape (n, 2): x0 and e2 of the next step; None for no sums.
@@ -45,28 +47,12 @@ class Points:
             Shape (n, 6): for each coordinate, as it is now, the weighted sums of x, x², r, x r, q and 1 / r², with
             r = sqrt(e2 + (x - x0)²) and q = (x - x0) / r.
         """
-        kind = self._x.dtype
-        g, center, e2 = (maps[:, i].astype(kind) for i in range(3))
-        w = self._x - center
-        r = np.sqrt(e2 + w * w)
-        self._log_jacobian += np.log1p(g * w / r).sum(axis=1) + kind.type(log_scale)
-        self._x = (self._x + g * r) @ matrix.T.astype(kind) + bias.astype(kind)
-        if next is None:
-            return None
-        x = self._x.astype(np.float64)
-        w = x - next[:, 0]
-        square = next[:, 1] + w * w
-        r = np.sqrt(square)
-        terms = np.stack([x, x * x, r, x * r, w / r, 1.0 / square], axis=2)
-        if self._weights is not None:
-            terms *= self._weights[:, None, None]
-        sums: Floats = terms.sum(axis=0)
-        return sums
+        return self._points.step(maps, log_scale, matrix, bias, next)
 
     def values(self) -> NDArray[Any]:
         """Where the points are, shape (rows, n)."""
-        return self._x
+        return self._points.values()
 
-    def log_jacobian(self) -> NDArray[Any]:
-        """log \\|det\\| of the way so far, shape (rows,)."""
-        return self._log_jacobian
+    def log_jacobian(self) -> Floats:
+        """log \\|det\\| of the way so far, shape (rows,), in float64."""
+        return self._points.log_jacobian()

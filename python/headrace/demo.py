@@ -87,7 +87,8 @@ def compare(
 
     def fitted(flow: Flow) -> NDArray[Any]:
         flow.fit(stars, epochs=epochs, seed=seed, progress=progress)
-        return flow.log_prob(held_out)
+        log_prob: NDArray[Any] = flow.log_prob(held_out)
+        return log_prob
 
     score("Gaussian", lambda: gaussian_log_prob(stars, held_out))
     score("kernel density", kernels)

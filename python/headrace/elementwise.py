@@ -54,9 +54,10 @@ class Elementwise(Transform):
         scale, slope, bins, bound: See `MaskedAutoregressive`.
         dtype: "float32" or "float64".
 
-    The parameters are the map's, raw, by name, shape (D, numbers of that name); fresh ones are the identity. "dual_ascent"
-    has "stretch", "shift", "bend", "center" and "width": a x + b + a γ sqrt(ε² + (x - center)²) with log a the softly
-    clamped stretch, b the shift, γ = (1 - slope) bend / sqrt(1 + bend²), and ε = positive(width), as in `Planar`.
+    The parameters are the map's, raw, by name, shape (D, numbers of that name); fresh ones are the identity.
+    "dual_ascent" has "stretch", "shift", "bend", "center" and "width": a x + b + a γ sqrt(ε² + (x - center)²) with log a
+    the softly clamped stretch, b the shift, γ = (1 - slope) bend / sqrt(1 + bend²), and ε = positive(width), as in
+    `Planar`.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.Elementwise(2, map="dual_ascent", dtype="float64")

@@ -202,6 +202,7 @@ class NSF(_Named):
         super().__init__(chain, n, base, dtype)
 
 
+@storable
 class PlanarFlow(_Named):
     """Planar transforms one after another (Rezende, Mohamed 2015), eq. 28-29; see `Planar`.
 
@@ -210,7 +211,7 @@ class PlanarFlow(_Named):
     Args:
         features, context, base, seed, dtype: See `MAF`.
         transforms: Number of transforms.
-        hidden, activation: Of the networks that read the context, one for each transform; without context there are none.
+        hidden, activation: Of the networks that read the context, one a transform; without context there are none.
         nonlinearity, negative_slope: See `Planar`.
 
     >>> import numpy as np, headrace as hr
@@ -244,6 +245,7 @@ class PlanarFlow(_Named):
         super().__init__(chain, n, base, dtype)
 
 
+@storable
 class RadialFlow(_Named):
     """Radial transforms one after another (Rezende, Mohamed 2015), eq. 30-31; see `Radial` and `PlanarFlow`.
 

@@ -1,5 +1,7 @@
 """Functional kernels: the maps alone, with parameters from a network of your own.
 
+Couplings map each element by itself, planar and radial maps all coordinates of a row at once.
+
 They are strict: C-contiguous arrays of one framework and one dtype, float32 or float64, and nothing is copied.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
@@ -14,9 +17,21 @@ from headrace import _arrays
 from headrace._arrays import Array, Caller
 from headrace._core import cpu
 from headrace._maps import MAPS as _MAPS
-from headrace._maps import SCALES, bins_of, slope_of
+from headrace._maps import SCALES, VECTOR_MAPS, bins_of, slope_of
 
-__all__ = ["MAPS", "coupling_backward", "coupling_forward", "coupling_inverse"]
+__all__ = [
+    "MAPS",
+    "coupling_backward",
+    "coupling_forward",
+    "coupling_inverse",
+    "dual_ascent_step",
+    "planar_backward",
+    "planar_forward",
+    "planar_inverse",
+    "radial_backward",
+    "radial_forward",
+    "radial_inverse",
+]
 
 Pair = tuple[Array, Array]
 
@@ -126,6 +141,218 @@ def coupling_backward(
     return caller.give_pair(by_input, by_params)
 
 
+def planar_forward(
+    z: Array,
+    params: Array,
+    *,
+    nonlinearity: str = "tanh",
+    negative_slope: float = 0.2,
+    out: Pair | None = None,
+) -> Pair:
+    """Latent to data: x = z + û h(wᵀz + b), with û as in `headrace.Planar`.
+
+    Args:
+        z: Shape (rows, features).
+        params: w, u and b one after the other, raw, as networks emit them: shape (2 features + 1,) for all rows, or
+            (rows, 2 features + 1). A row's own parameters are made ready in its dtype, shared ones in float64.
+        nonlinearity: h, "tanh" or "leaky_relu".
+        negative_slope: Of leaky_relu below zero, between 0 and 1.
+        out: ``(x, log_det)`` to write into; x may be z itself.
+
+    Returns:
+        ``(x, log_det)``, shapes (rows, features) and (rows,).
+
+    Raises:
+        TypeError: not arrays of one framework on the CPU, or not of one dtype, float32 or float64.
+        ValueError: a wrong shape, no features, not C-contiguous, or out that overlaps an input otherwise.
+
+    >>> import numpy as np, headrace as hr
+    >>> x, log_det = hr.ops.planar_forward(np.zeros((1, 2)), np.array([1.0, 0.0, 0.0, 3.0, 1e3]))
+    >>> x.tolist(), log_det.tolist()  # where tanh is flat, all rows move by u
+    ([[0.0, 3.0]], [0.0])
+    """
+    return _vector("planar", nonlinearity, negative_slope, "z", z, params, out, inverse=False)
+
+
+def planar_inverse(
+    x: Array,
+    params: Array,
+    *,
+    nonlinearity: str = "tanh",
+    negative_slope: float = 0.2,
+    out: Pair | None = None,
+) -> Pair:
+    """Data to latent: ``(z, log_det)``; see `planar_forward`.
+
+    >>> import numpy as np, headrace as hr
+    >>> params = np.array([1.0, 0.0, 2.0, 3.0, 0.5])
+    >>> x, _ = hr.ops.planar_forward(np.ones((1, 2)), params)
+    >>> hr.ops.planar_inverse(x, params)[0].round(12).tolist()
+    [[1.0, 1.0]]
+    """
+    return _vector("planar", nonlinearity, negative_slope, "x", x, params, out, inverse=True)
+
+
+def planar_backward(
+    value: Array,
+    params: Array,
+    grad_value: Array,
+    grad_log_det: Array,
+    *,
+    direction: str = "forward",
+    nonlinearity: str = "tanh",
+    negative_slope: float = 0.2,
+    out: Pair | None = None,
+) -> Pair:
+    """Vector-Jacobian product of `planar_forward` or `planar_inverse`.
+
+    Args:
+        value: Shape (rows, features): what that direction is given.
+        params, nonlinearity, negative_slope: See `planar_forward`.
+        grad_value: Shape (rows, features): gradient of some number by the value that the direction gives.
+        grad_log_det: Shape (rows,): the same by its log-determinant.
+        direction: "forward" or "inverse".
+        out: ``(grad_input, grad_params)`` to write into, memory of their own.
+
+    Returns:
+        ``(grad_input, grad_params)``, shaped as `value` and `params`: parameters of all rows get the sum over the rows.
+
+    >>> import numpy as np, headrace as hr
+    >>> z, params = np.zeros((2, 1)), np.zeros(3)  # where w = 0, x = z + u tanh(b)
+    >>> grad_z, grad_params = hr.ops.planar_backward(z, params + [0.0, 2.0, 0.0], np.ones((2, 1)), np.zeros(2))
+    >>> grad_z.tolist(), grad_params.tolist()
+    ([[1.0], [1.0]], [0.0, 0.0, 4.0])
+    """
+    return _vector_backward(
+        "planar", nonlinearity, negative_slope, value, params, grad_value, grad_log_det, direction, out
+    )
+
+
+def radial_forward(z: Array, params: Array, *, out: Pair | None = None) -> Pair:
+    """Latent to data: x = z + β (z - center) / (α + |z - center|), with α and β as in `headrace.Radial`.
+
+    Args:
+        z, out: See `planar_forward`.
+        params: center, alpha and beta one after the other, raw: shape (features + 2,) for all rows, or
+            (rows, features + 2).
+
+    Returns:
+        ``(x, log_det)``, shapes (rows, features) and (rows,).
+
+    >>> import numpy as np, headrace as hr
+    >>> x, log_det = hr.ops.radial_forward(np.array([[3.0, 4.0]]), np.zeros(4))
+    >>> x.tolist(), log_det.tolist()  # alpha = beta
+    ([[3.0, 4.0]], [0.0])
+    """
+    return _vector("radial", "", 0.5, "z", z, params, out, inverse=False)
+
+
+def radial_inverse(x: Array, params: Array, *, out: Pair | None = None) -> Pair:
+    """Data to latent: ``(z, log_det)``; see `radial_forward`.
+
+    >>> import numpy as np, headrace as hr
+    >>> params = np.array([1.0, 0.0, 2.0, -3.0])
+    >>> x, _ = hr.ops.radial_forward(np.ones((1, 2)), params)
+    >>> hr.ops.radial_inverse(x, params)[0].round(12).tolist()
+    [[1.0, 1.0]]
+    """
+    return _vector("radial", "", 0.5, "x", x, params, out, inverse=True)
+
+
+def radial_backward(
+    value: Array,
+    params: Array,
+    grad_value: Array,
+    grad_log_det: Array,
+    *,
+    direction: str = "forward",
+    out: Pair | None = None,
+) -> Pair:
+    """Vector-Jacobian product of `radial_forward` or `radial_inverse`; see `planar_backward`.
+
+    >>> import numpy as np, headrace as hr
+    >>> grad_z, _ = hr.ops.radial_backward(np.ones((1, 2)), np.zeros(4), np.array([[5.0, 6.0]]), np.zeros(1))
+    >>> grad_z.tolist()  # alpha = beta
+    [[5.0, 6.0]]
+    """
+    return _vector_backward("radial", "", 0.5, value, params, grad_value, grad_log_det, direction, out)
+
+
+def dual_ascent_step(
+    z: Array,
+    maps: Array,
+    matrix: Array,
+    shift: Array,
+    next: Array | None = None,
+    *,
+    log_scale: float = 0.0,
+    weights: Array | None = None,
+) -> tuple[Array, Array, Array | None]:
+    """One step of dual ascent, and the sums from which the next one is chosen, in one pass over the rows.
+
+    The map of eq. 25 in the form in which the log-likelihood is concave: each coordinate goes to z + bend sqrt(square +
+    (z - center)²); the straight line that belongs to the map is part of the affine map after it (docs/dual_ascent.md).
+
+    Args:
+        z: Shape (rows, n), any strides.
+        maps: Shape (n, 3): bend, center and square of each coordinate; \\|bend\\| at most 0.999, square positive.
+        matrix, shift: Shapes (n, n) and (n,): what came out goes on to matrix @ it + shift.
+        next: Shape (n, 2): center and square of the next maps; None for no sums.
+        log_scale: log \\|det matrix\\|, which is not computed.
+        weights: Shape (rows,): what each row counts in the sums, finite and not negative; 1 by default.
+
+    Returns:
+        ``(moved, log_det, sums)``: shapes (rows, n) and (rows,), and (n, 6) in float64, or None: for each coordinate of
+        what was moved, weighted sums of z, z², r, z r, q and 1 / r², with r = sqrt(square + (z - center)²)
+        and q = (z - center) / r. The same bits for any number of threads.
+
+    Raises:
+        TypeError: not arrays of float32 or float64.
+        ValueError: a wrong shape, or numbers out of range.
+
+    >>> import numpy as np, headrace as hr
+    >>> maps, same = np.array([[0.5, 0.0, 1.0]]), np.eye(1)
+    >>> moved, log_det, sums = hr.ops.dual_ascent_step(np.zeros((2, 1)), maps, same, np.zeros(1), maps[:, 1:])
+    >>> moved.tolist(), log_det.tolist(), sums[0, :2].tolist()
+    ([[0.5], [0.5]], [0.0, 0.0], [1.0, 0.5])
+    """
+    caller = Caller()
+    array = caller.open("z", z)
+    if array.ndim != 2 or array.shape[1] < 1:
+        raise ValueError(f"z: expected shape (rows, n), got {array.shape}")
+    rows, n = array.shape
+    bends = _finite(caller, "maps", maps, (n, 3))
+    if not (np.abs(bends[:, 0]) <= 0.999).all():
+        raise ValueError(f"maps: expected bends from -0.999 to 0.999, got {bends[:, 0].tolist()}")
+    affine = _finite(caller, "matrix", matrix, (n, n)), _finite(caller, "shift", shift, (n,))
+    following = None if next is None else _finite(caller, "next", next, (n, 2))
+    for name, squares in (("maps", bends), ("next", following)):
+        if squares is not None and not (squares[:, -1] > 0).all():
+            raise ValueError(f"{name}: expected squares above 0, got {squares[:, -1].tolist()}")
+    counts, _ = _arrays.row_weights("weights", weights, rows, caller)
+    scale = check.number("log_scale", log_scale, below=np.inf)
+    kind = cpu.PointsF32 if array.dtype == np.float32 else cpu.PointsF64
+    points = kind(array, None if counts is None else np.require(counts, array.dtype, ("C", "A")))
+    sums = points.step(bends, scale, *affine, following)
+    moved = _given(caller, points.values(), array.dtype), _given(caller, points.log_jacobian(), array.dtype)
+    return *moved, None if sums is None else _given(caller, sums, sums.dtype)
+
+
+def _finite(caller: Caller, name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Finite numbers of a shape, in float64."""
+    array = _arrays.shaped(name, value, shape, caller)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite numbers, got {array[~np.isfinite(array)][0]}")
+    return np.require(array, np.float64, ("C", "A"))
+
+
+def _given(caller: Caller, array: NDArray[Any], dtype: np.dtype[Any]) -> Array:
+    """For the caller, in memory that its framework takes."""
+    copy = caller.empty(array.shape, dtype)
+    copy[...] = array
+    return caller.give(copy)
+
+
 def _coupling(
     name: str, value: Any, params: Any, map: Any, scale: Any, slope: Any, bound: Any, out: Any, *, inverse: bool
 ) -> Pair:
@@ -153,3 +380,56 @@ def _elements(
     bins = bins_of(map, opened.shape[-1]) if opened.ndim == 3 else None
     count = _MAPS[map].n_params(8 if bins is None else bins)  # 8: where an error message needs a number
     return array, _arrays.exact("params", opened, (*array.shape, count), array.dtype)
+
+
+def _vector(map: str, variant: Any, slope: Any, name: str, value: Any, params: Any, out: Any, *, inverse: bool) -> Pair:
+    caller = Caller()
+    variant, slope = _vector_settings(map, variant, slope)
+    array, params = _rows(caller, map, name, value, params)
+    inputs = (array, params)
+    result, log_det = caller.output_pair(out, array.dtype, array.shape, array.shape[:1], inputs, in_place=name)
+    cpu.vector_map(map, variant, slope, inverse, array, params, result, log_det)
+    return caller.give_pair(result, log_det)
+
+
+def _vector_backward(
+    map: str,
+    variant: Any,
+    slope: Any,
+    value: Any,
+    params: Any,
+    grad_value: Any,
+    grad_log_det: Any,
+    direction: Any,
+    out: Any,
+) -> Pair:
+    check.choice("direction", direction, ("forward", "inverse"))
+    caller = Caller()
+    variant, slope = _vector_settings(map, variant, slope)
+    array, params = _rows(caller, map, "value", value, params)
+    grad_value = _arrays.strict("grad_value", grad_value, array.shape, array.dtype, caller)
+    grad_log_det = _arrays.strict("grad_log_det", grad_log_det, array.shape[:1], array.dtype, caller)
+    inputs = (array, params, grad_value, grad_log_det)
+    by_input, by_params = caller.output_pair(out, array.dtype, array.shape, params.shape, inputs)
+    cpu.vector_map_backward(
+        map, variant, slope, direction == "inverse", array, params, grad_value, grad_log_det, by_input, by_params
+    )
+    return caller.give_pair(by_input, by_params)
+
+
+def _vector_settings(map: str, variant: Any, slope: Any) -> tuple[str, float]:
+    variant = check.choice("nonlinearity", variant, VECTOR_MAPS[map].variants)
+    return variant, check.number("negative_slope", slope, above=0.0, below=1.0)
+
+
+def _rows(caller: Caller, map: str, name: str, value: Any, params: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rows and their parameters: one set for all, or one a row."""
+    array = _arrays.strict_input(name, value, 2, caller)
+    rows, features = array.shape
+    if features == 0:
+        raise ValueError(f"{name}: expected at least one feature, got shape {array.shape}")
+    opened = caller.open("params", params)
+    count = VECTOR_MAPS[map].n_params(features)
+    if opened.shape not in ((count,), (rows, count)):
+        raise ValueError(f"params: expected shape ({count},) for all rows or ({rows}, {count}), got {opened.shape}")
+    return array, _arrays.exact("params", opened, opened.shape, array.dtype)

@@ -18,12 +18,12 @@ except ImportError as error:
 from headrace import _arguments as check
 from headrace import files
 from headrace.flow import Flow
-from headrace.flows import IAF, MAF, NSF, RealNVP
+from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.training import PATIENCE
 
 __all__ = ["FlowDensity"]
 
-FLOWS = {"maf": MAF, "iaf": IAF, "realnvp": RealNVP, "nsf": NSF}
+FLOWS = {"maf": MAF, "iaf": IAF, "realnvp": RealNVP, "nsf": NSF, "planar": PlanarFlow, "radial": RadialFlow}
 
 _LEAST_ROWS = 8  # fewer take another path through the core, which may differ in the last digits
 
@@ -35,7 +35,7 @@ class FlowDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
     both types are read as they are. An estimator can be pickled; the pickle holds the flow as `Flow.save` writes it.
 
     Args:
-        flow: "maf", "iaf", "realnvp" or "nsf".
+        flow: "maf", "iaf", "realnvp", "nsf", "planar" or "radial".
         transforms: Number of transforms; None for the flow's own default.
         hidden: Units of each hidden layer.
         validation: The share of rows held out to choose the best epoch by; 0 for none.
@@ -120,7 +120,8 @@ class FlowDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
         rows = len(X)
         if rows < _LEAST_ROWS:
             X = np.concatenate([X, np.repeat(X[:1], _LEAST_ROWS - rows, axis=0)])
-        return self.flow_.log_prob(X)[:rows]
+        log_prob: NDArray[Any] = self.flow_.log_prob(X)[:rows]
+        return log_prob
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean log density of rows in nats."""
@@ -130,7 +131,8 @@ class FlowDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Draw rows, shape (n_samples, features)."""
         check_is_fitted(self)
         seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-        return self.flow_.sample(n_samples, seed=seed)
+        drawn: NDArray[Any] = self.flow_.sample(n_samples, seed=seed)
+        return drawn
 
     def __getstate__(self) -> dict[str, Any]:
         """The flow as the bytes of a file."""

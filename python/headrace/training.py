@@ -88,7 +88,7 @@ class Adam:
             raise TypeError(f"betas: expected two numbers, got {betas!r}")
         beta1, beta2 = (check.number(f"betas[{i}]", b, least=0.0, below=1.0) for i, b in enumerate(pair))
         self.learning_rate = check.number("learning_rate", learning_rate, above=0.0, below=math.inf)
-        decay, limit, mean = _regularisation(weight_decay, clip, average)
+        decay, limit, mean = regularisation(weight_decay, clip, average)
         epsilon = check.number("epsilon", epsilon, above=0.0, below=1.0)
         self._flow = flow
         self._program = flow._program
@@ -116,13 +116,24 @@ class Adam:
         return self._core.average()
 
 
-def _regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, float, float]:
-    """As the core takes them: 0 for none."""
+def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, float, float]:
+    """Checked, and as the core takes them: 0 for none."""
     return (
         check.number("weight_decay", weight_decay, least=0.0, below=math.inf),
         0.0 if clip is None else check.number("clip", clip, above=0.0, below=math.inf),
         0.0 if average is None else check.number("average", average, above=0.0, below=1.0),
     )
+
+
+def default_rate(flow: Flow) -> float:
+    """The default learning rate, which depends on the widest hidden layer."""
+    units = max((n for t in flow._chain for n in t._hidden()), default=1)
+    return min(LEARNING_RATE, RATE_BY_UNITS / units)
+
+
+def cosine(done: float) -> float:
+    """The factor of the cosine schedule, from 1 to next to nothing, when this share is done."""
+    return max(0.5 * (1.0 + math.cos(math.pi * done)), 1e-3)
 
 
 @dataclass
@@ -203,10 +214,9 @@ class _Plan:
         passes = min(max(-(-STEPS // batches), LEAST_EPOCHS), MOST_EPOCHS)
         if epochs is not None:
             passes = check.integer("epochs", epochs)
-        units = max((n for t in flow._chain for n in t._hidden()), default=1)
-        rate = min(LEARNING_RATE, RATE_BY_UNITS / units) if learning_rate is None else learning_rate
+        rate = default_rate(flow) if learning_rate is None else learning_rate
         decay = min(MOST_DECAY, DECAY_BY_ROWS / rows) if weight_decay is None else weight_decay
-        _regularisation(decay, clip, average)
+        regularisation(decay, clip, average)
         return cls(
             passes,
             batches,
@@ -371,8 +381,7 @@ class _Run:
     def _rate(self) -> float:
         rate = self.plan.learning_rate * self.rate_factor
         if self.plan.schedule == "cosine":
-            done = self.step / (self.plan.epochs * self.plan.batches)
-            rate *= max(0.5 * (1.0 + math.cos(math.pi * done)), 1e-3)
+            rate *= cosine(self.step / (self.plan.epochs * self.plan.batches))
         return rate
 
     def _held_out_loss(self, parameters: NDArray[Any]) -> float:

@@ -4,6 +4,7 @@
 
 #include "../../cpp/activations.hpp"
 #include "../../cpp/pack.hpp"
+#include "../../cpp/planar.hpp"
 #include "../../cpp/random.hpp"
 
 namespace headrace::tests {

@@ -37,7 +37,8 @@ struct Bound {
     Range single_range = {-inf, inf}, twice_range = {-inf, inf};
 };
 
-// silu and gelu: below their range the sigmoid and the distribution function are subnormal.
+// silu and gelu: below their range the sigmoid and the distribution function are subnormal. positive_slope: the
+// rounding of x + shift grows with x. bend_slope: beyond its range it stays at its last value, which shows nowhere.
 constexpr Bound bounds[] = {
     {"exp", 1.1, 1.1},
     {"exp_moderate", 1.1, 1.1, {-87, 87}, {-708, 708}},
@@ -53,6 +54,12 @@ constexpr Bound bounds[] = {
     {"elu", 2, 2},
     {"silu", 3.5, 3.5, {-87, inf}, {-708, inf}},
     {"gelu", 7, 7, {-12.8, inf}, {-37.4, inf}},
+    {"positive", 3, 3},
+    {"excess", 6, 6},
+    {"positive_slope", 16, 16, {-20, inf}, {-20, inf}},
+    {"bend", 3.2, 3.2},
+    {"bend_slope", 3.2, 3.2, {-40, 40}, {-350, 350}},
+    {"bend_rest", 7.5, 7.5},
 };
 static_assert(std::size(bounds) == size_t(Tested::count));
 
@@ -67,6 +74,18 @@ template <class W>
 W sigmoid_of(W x) {
     const W e = std::exp(-std::fabs(x));
     return (x < 0 ? e : W(1)) / (1 + e);
+}
+
+template <class W>
+W softplus_of(W x) {
+    return (x > 0 ? x : 0) + std::log1p(std::exp(-std::fabs(x)));
+}
+
+// positive(0) is 1.
+constexpr long double least = 1e-3L;
+template <class W>
+W shift_of() {
+    return std::log(std::expm1(W(1 - least)));
 }
 
 // erfc(-x / sqrt 2) / 2. Far out in the tail the rounding of the argument would show in long double.
@@ -103,13 +122,21 @@ W reference(Tested function, W x) {
         case Tested::log1p: return std::log1p(x);
         case Tested::tanh: return std::tanh(x);
         case Tested::sigmoid: return sigmoid_of(x);
-        case Tested::softplus: return (x > 0 ? x : 0) + std::log1p(std::exp(-std::fabs(x)));
+        case Tested::softplus: return softplus_of(x);
         case Tested::normal_cdf: return normal_cdf_of(x);
         case Tested::sin_turns: return sine_of_turns(x, 0);
         case Tested::cos_turns: return sine_of_turns(x, 1);
         case Tested::elu: return x < 0 ? std::expm1(x) : x;
         case Tested::silu: return x * sigmoid_of(x);
         case Tested::gelu: return x * normal_cdf_of(x);
+        case Tested::positive: return W(least) + softplus_of(x + shift_of<W>());
+        case Tested::excess:
+            return std::fabs(x) < W(1) ? std::log1p(-std::expm1(W(least) - 1) * std::expm1(x))
+                                       : softplus_of(x + shift_of<W>()) - (1 - W(least));
+        case Tested::positive_slope: return sigmoid_of(x + shift_of<W>());
+        case Tested::bend: return std::tanh(x);
+        case Tested::bend_slope: return 1 / (std::cosh(x) * std::cosh(x));
+        case Tested::bend_rest: return std::tanh(x) * std::tanh(x);
         case Tested::count: break;
     }
     return x;

@@ -18,15 +18,21 @@ from .jacobian import jacobian, log_det_by_differences
 from .maps import MAPS, Options, coupling_forward, coupling_inverse
 from .network import Network, reads
 from .permutation import Permutation
+from .planar import Planar
+from .positive import excess, positive
+from .radial import Radial
 from .rq_spline import spline_bin, spline_knots
 from .scales import LOG_SCALES
 from .standardize import Standardize
+
+VECTOR_MAPS = {"planar": Planar, "radial": Radial}
 
 __all__ = [
     "ACTIVATIONS",
     "LOG_SCALES",
     "MAPS",
     "STEP",
+    "VECTOR_MAPS",
     "Coupling",
     "Flow",
     "Inverse",
@@ -36,14 +42,18 @@ __all__ = [
     "Normal",
     "Options",
     "Permutation",
+    "Planar",
+    "Radial",
     "StandardNormal",
     "Standardize",
     "along",
     "coupling_forward",
     "coupling_inverse",
+    "excess",
     "gradient",
     "jacobian",
     "log_det_by_differences",
+    "positive",
     "reads",
     "row_gradient",
     "spline_bin",

@@ -5,77 +5,56 @@ from typing import Any
 
 import numpy as np
 
-from .positive import positive
+from .positive import LEAST, excess
+from .vector import bisect, parameters
 
-BENDS = {
-    "tanh": (np.tanh, lambda v: 1.0 / np.cosh(np.minimum(np.abs(v), 300.0)) ** 2),
+BENDS = {  # h and its slope
+    "tanh": (lambda v, _: np.tanh(v), lambda v, _: np.cosh(np.minimum(np.abs(v), 300.0)) ** -2.0),
     "leaky_relu": (lambda v, slope: np.where(v > 0, v, slope * v), lambda v, slope: np.where(v > 0, 1.0, slope)),
 }
 
 
-def split(params):
-    """``w``, ``u``, ``b`` as rows: (rows or 1, features) and (rows or 1,)."""
-    params = np.atleast_2d(np.asarray(params, np.float64))
-    features = (params.shape[1] - 1) // 2
-    return params[:, :features], params[:, features : 2 * features], params[:, -1]
-
-
 def moved_u(w, u):
-    """``u`` moved along ``w`` such that ``1 + w.u`` is positive; where ``w`` is 0 nothing has to move."""
-    along = (w * u).sum(axis=1, keepdims=True)
-    square = (w * w).sum(axis=1, keepdims=True)
-    excess = _excess(along)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(square > 0, u + (excess - along) * w / square, u), excess[:, 0]
-
-
-def _excess(along):
-    """``positive(along) - 1``; by its integral from 0 where the difference would cancel."""
-    small = np.abs(along) < 1e-3
-    middle = positive(along) - 1.0
-    node, weight = np.polynomial.legendre.leggauss(8)
-    slope = sum(w * _slope(along * (n + 1) / 2) for n, w in zip(node, weight, strict=True)) / 2
-    return np.where(small, along * slope, middle)
-
-
-def _slope(raw):
-    from .positive import SHIFT
-
-    return 1.0 / (1.0 + np.exp(-(raw + SHIFT)))
+    """``u`` moved along ``w`` until ``w.u`` is above -1, and the new ``w.u``; where ``w`` is 0 nothing has to move."""
+    along = (w * u).sum(axis=1)
+    length = np.linalg.norm(w, axis=1)
+    moved = excess(along)
+    unit = np.divide(w, length[:, None], out=np.zeros_like(w), where=length[:, None] > 0)
+    across = u - unit * (unit * u).sum(axis=1)[:, None]
+    across = across - unit * (unit * across).sum(axis=1)[:, None]  # what rounding left
+    return across + unit * np.divide(moved, length, out=np.zeros_like(moved), where=length > 0)[:, None], moved
 
 
 @dataclass(frozen=True)
 class Planar:
-    params: Any
+    params: Any  # an array, or a network of the context
     nonlinearity: str = "tanh"
     negative_slope: float = 0.2
 
-    def _bend(self, v):
-        value, slope = BENDS[self.nonlinearity]
-        more = (self.negative_slope,) if self.nonlinearity == "leaky_relu" else ()
-        return value(v, *more), slope(v, *more)
-
     def forward(self, z, context=None):
-        """``x = z + u h(w.z + b)`` and ``log |1 + h' w.u|``."""
-        w, u, b = split(self.params)
-        u, excess = moved_u(w, u)
+        """``x = z + u h(w.z + b)``, ``det = 1 + h'(w.z + b) w.u``."""
         z = np.asarray(z, np.float64)
-        value, slope = self._bend((z * w).sum(axis=1) + b)
-        return z + u * value[:, None], np.log((1.0 - slope) + slope * (1.0 + excess))
+        w, u, b, along = self._split(z, context)
+        v = (z * w).sum(axis=1) + b
+        return z + u * self._bend(v)[:, None], self._log_det(v, along)
 
     def inverse(self, x, context=None):
-        """By bisection for ``v = w.z + b``: ``v + (w.u) h(v) = w.x + b`` has a left side that grows with ``v``."""
-        w, u, b = split(self.params)
-        u, excess = moved_u(w, u)
+        """By bisection for ``v = w.z + b``: ``w.x + b = v + (w.u) h(v)`` grows with ``v``, its slope above LEAST."""
         x = np.asarray(x, np.float64)
+        w, u, b, along = self._split(x, context)
         target = (x * w).sum(axis=1) + b
-        reach = np.abs(target) * (1.0 + np.abs(excess)) / (1e-3 * self.negative_slope) + np.abs(excess) + 1.0
-        low, high = -reach, reach
-        for _ in range(1100):
-            middle = low + (high - low) / 2.0
-            above = middle + excess * self._bend(middle)[0] > target
-            low, high = np.where(above, low, middle), np.where(above, middle, high)
-            if (np.nextafter(low, np.inf) >= high).all():
-                break
-        value, slope = self._bend(low)
-        return x - u * value[:, None], -np.log((1.0 - slope) + slope * (1.0 + excess))
+        reach = np.abs(target) / LEAST + np.abs(along) + 1.0
+        v = bisect(lambda v: v + along * self._bend(v), target, reach)
+        return x - u * self._bend(v)[:, None], -self._log_det(v, along)
+
+    def _split(self, rows, context):
+        params, features = parameters(self.params, len(rows), context), rows.shape[1]
+        w, b = params[:, :features], params[:, 2 * features]
+        u, along = moved_u(w, params[:, features : 2 * features])
+        return w, u, b, along
+
+    def _bend(self, v):
+        return BENDS[self.nonlinearity][0](v, self.negative_slope)
+
+    def _log_det(self, v, along):
+        return np.log1p(BENDS[self.nonlinearity][1](v, self.negative_slope) * along)

@@ -6,39 +6,39 @@ from typing import Any
 import numpy as np
 
 from .positive import positive
+from .vector import bisect, parameters
 
 
-def split(params):
-    """``center`` (rows or 1, features), and the positive ``alpha`` and ``alpha + beta`` (rows or 1,)."""
-    params = np.atleast_2d(np.asarray(params, np.float64))
-    return params[:, :-2], positive(params[:, -2]), positive(params[:, -1])
+def log_det(features, r, alpha, end):
+    """The logarithm of ``(1 + beta h)^(features - 1) (1 + beta h + beta h' r)``, where ``beta = end - alpha``.
+
+    As sums of positive terms, since ``1 + beta h = (end + r) h`` and ``beta h + beta h' r = alpha beta h^2``.
+    """
+    along = (r * (r + 2.0 * alpha) + alpha * end) / (alpha + r) ** 2
+    return (features - 1) * np.log((end + r) / (alpha + r)) + np.log(along)
 
 
 @dataclass(frozen=True)
 class Radial:
-    params: Any
+    params: Any  # an array, or a network of the context
 
     def forward(self, z, context=None):
-        """``x = z + beta h (z - center)``, ``det = (1 + beta h)^(D - 1) (1 + beta h + beta h' r)``, ``h = 1 / (alpha + r)``."""
-        center, alpha, end = split(self.params)
+        """``x = z + beta h (z - center)`` with ``h = 1 / (alpha + r)`` and ``r`` the distance from the center."""
         z = np.asarray(z, np.float64)
+        center, alpha, end = self._split(z, context)
         r = np.linalg.norm(z - center, axis=1)
-        stretch = (end + r) / (alpha + r)  # 1 + beta h
-        along = (end * alpha + 2.0 * alpha * r + r * r) / (alpha + r) ** 2  # 1 + beta h + beta h' r
-        value = center + (z - center) * stretch[:, None]
-        return value, (z.shape[1] - 1) * np.log(stretch) + np.log(along)
+        return z + ((end - alpha) / (alpha + r))[:, None] * (z - center), log_det(z.shape[1], r, alpha, end)
 
     def inverse(self, x, context=None):
         """By bisection for the distance ``r`` of ``z``: that of ``x`` is ``r (end + r) / (alpha + r)``."""
-        center, alpha, end = split(self.params)
         x = np.asarray(x, np.float64)
+        center, alpha, end = self._split(x, context)
         distance = np.linalg.norm(x - center, axis=1)
-        low, high = np.zeros(len(x)), distance * (1.0 + alpha / end) + 1e-300
-        for _ in range(1100):
-            middle = low + (high - low) / 2.0
-            above = middle * ((end + middle) / (alpha + middle)) > distance
-            low, high = np.where(above, low, middle), np.where(above, middle, high)
-            if (np.nextafter(low, np.inf) >= high).all():
-                break
-        z = center + (x - center) * ((alpha + low) / (end + low))[:, None]
-        return z, -self.forward(z)[1]
+        reach = distance * (1.0 + alpha / end) + np.finfo(float).tiny
+        r = np.abs(bisect(lambda r: r * ((end + np.abs(r)) / (alpha + np.abs(r))), distance, reach))
+        z = center + (x - center) * ((alpha + r) / (end + r))[:, None]
+        return z, -log_det(x.shape[1], r, alpha, end)
+
+    def _split(self, rows, context):
+        params = parameters(self.params, len(rows), context)
+        return params[:, :-2], positive(params[:, -2]), positive(params[:, -1])

@@ -1,0 +1,65 @@
+"""Planar and radial maps: runs of them in a flow (bound by arithmetic), and parameters of each row (by memory)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import headrace as hr
+from bench.workloads import VECTOR_FLOPS, VECTOR_OPERATIONS
+
+FLOWS = {"planar": hr.PlanarFlow, "radial": hr.RadialFlow}
+
+
+def operations(family: str, rows: int, features: int, transforms: int) -> int:
+    """The arithmetic of one direction, vector operations counted as the two of a multiply-add that takes as long.
+
+    A planar inverse needs tanh at least once a row, as its forward direction does, and is judged by the same number.
+    """
+    return rows * transforms * (VECTOR_FLOPS[family] * features + 2 * VECTOR_OPERATIONS[family])
+
+
+# The last size lies in main memory, the first in the cache of one core.
+@pytest.mark.parametrize(("rows", "features"), [(1, 16), (1000, 16), (100_000, 2), (100_000, 16)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("verb", ["forward", "inverse"])
+@pytest.mark.parametrize("family", FLOWS)
+def test_vector_chain(timed, rng, family, verb, dtype, rows, features):
+    """Time 32 transforms with log-determinants; the other direction must undo them."""
+    transforms = 32
+    flow = FLOWS[family](features, transforms, dtype=dtype)
+    flow.parameters = flow.parameters + (0.3 * rng.standard_normal(flow.parameters.size)).astype(dtype)
+    given = rng.standard_normal((rows, features)).astype(dtype)
+    call, way_back = flow.to_data, flow.to_latent
+    if verb == "inverse":
+        call, way_back = way_back, call
+    out = np.empty_like(given), np.empty(rows, dtype)
+    nbytes = 2 * given.nbytes + out[1].nbytes
+    made, log_det = timed(lambda: call(given, out=out), operations(family, rows, features, transforms), nbytes, dtype)
+    assert np.isfinite(made).all()
+    back, log_det_back = way_back(made)
+    tolerance = 1e-2 if dtype == "float32" else 1e-9
+    np.testing.assert_allclose(back, given, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(log_det, -log_det_back, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("rows", [1000, 100_000])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("verb", ["forward", "inverse"])
+@pytest.mark.parametrize("family", FLOWS)
+def test_vector_map(timed, rng, family, verb, dtype, rows):
+    """Time one map whose parameters another network made for each row, without allocating: all once in or out."""
+    features = 16
+    n_params = {"planar": 2 * features + 1, "radial": features + 2}[family]
+    given = rng.standard_normal((rows, features)).astype(dtype)
+    params = (0.5 * rng.standard_normal((rows, n_params))).astype(dtype)
+    out = np.empty_like(given), np.empty(rows, dtype)
+    call, way_back = (getattr(hr.ops, f"{family}_{name}") for name in ("forward", "inverse"))
+    if verb == "inverse":
+        call, way_back = way_back, call
+    nbytes = given.nbytes + params.nbytes + sum(array.nbytes for array in out)
+    made, log_det = timed(lambda: call(given, params, out=out), nbytes=nbytes, dtype=dtype)
+    back, log_det_back = way_back(made, params)
+    tolerance = 1e-3 if dtype == "float32" else 1e-10
+    np.testing.assert_allclose(back, given, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(log_det, -log_det_back, rtol=tolerance, atol=tolerance)

@@ -1,0 +1,25 @@
+// Log-determinants as products: one logarithm for many derivatives.
+#pragma once
+
+#include "../pack.hpp"
+
+namespace headrace {
+namespace {
+
+// log of a product of many factors, as the logarithm of a mantissa and an exponent.
+template <class V>
+struct LogProduct {
+    V mantissa = splat<V>(1);
+    Int<V> exponent{};
+
+    HR_FN void rescale() {
+        using F = Format<Scalar<V>>;
+        const Int<V> n = ((bit_cast<Int<V>>(mantissa) & F::magnitude) >> F::mantissa_bits) - F::bias;
+        mantissa = mantissa * power_of_two<V>(-n);  // a NaN and an infinity become NaN
+        exponent += n;
+    }
+    HR_FN V log() const { return headrace::log(mantissa) + convert<V>(exponent) * Scalar<V>(0.693147180559945309417); }
+};
+
+}  // namespace
+}  // namespace headrace

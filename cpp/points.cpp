@@ -1,0 +1,110 @@
+#include "points.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <new>
+#include <stdexcept>
+
+#include "isa.hpp"
+#include "threads.hpp"
+
+namespace headrace {
+namespace {
+
+// A tile and its image stay in the L1 cache; a block is a whole number of tiles.
+int tile_rows_for(int features) {
+    return features <= 4 ? 512 : features <= 16 ? 128 : 64;
+}
+
+template <class T>
+std::vector<T> narrowed(const std::vector<double>& v) {
+    return std::vector<T>(v.begin(), v.end());
+}
+
+}  // namespace
+
+template <class T>
+Points<T>::Points(const ArrayView& rows, int64_t count, int features, const T* weights)
+    : count_(count), features_(features), tile_rows_(tile_rows_for(features)) {
+    if (count < 0 || features < 1) throw std::invalid_argument("x: expected (rows, features)");
+    const int64_t padded = (count + tile_rows_ - 1) / tile_rows_ * tile_rows_;
+    z_ = aligned_zeros<T>(size_t(padded * features));
+    log_jacobian_ = aligned_zeros<double>(size_t(padded));
+    if (weights) {
+        weights_ = aligned_zeros<T>(size_t(padded));
+        std::copy_n(weights, count, weights_.get());
+    }
+    const KernelsOf<T>& kernels = kernels_of<T>(*active_isa().table);
+    parallel_for((count + ascent_block_rows - 1) / ascent_block_rows, [&](int64_t block) {
+        const int64_t row = block * ascent_block_rows, n = std::min<int64_t>(ascent_block_rows, count - row);
+        kernels.ascent_load(rows, row, n, features_, tile_rows_, z_.get() + row * features_);
+    });
+}
+
+template <class T>
+std::vector<double> Points<T>::step(const Step& step) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const size_t n = size_t(features_);
+    const bool wants_sums = !step.next_center.empty();
+    if (step.bend.size() != n || step.center.size() != n || step.square.size() != n || step.shift.size() != n ||
+        step.matrix.size() != n * n || step.next_square.size() != step.next_center.size() ||
+        (wants_sums && step.next_center.size() != n))
+        throw std::invalid_argument("step: expected numbers for each feature");
+    const auto bend = narrowed<T>(step.bend), center = narrowed<T>(step.center), square = narrowed<T>(step.square);
+    const auto matrix = narrowed<T>(step.matrix), shift = narrowed<T>(step.shift);
+    const auto next_center = narrowed<T>(step.next_center), next_square = narrowed<T>(step.next_square);
+    std::vector<uint32_t> row(n);
+    for (size_t i = 0; i < n; ++i) row[i] = uint32_t(i * n);
+    const std::vector<T> ones(cache_line / sizeof(T), T(1));
+    AscentStep<T> s{};
+    s.features = features_;
+    s.tile_rows = tile_rows_;
+    s.bend = bend.data();
+    s.center = center.data();
+    s.square = square.data();
+    s.log_scale = step.log_scale;
+    s.matrix = matrix.data();
+    s.shift = shift.data();
+    s.row = row.data();
+    s.next_center = next_center.data();
+    s.next_square = next_square.data();
+    s.ones = ones.data();
+
+    const KernelsOf<T>& kernels = kernels_of<T>(*active_isa().table);
+    const int64_t blocks = (count_ + ascent_block_rows - 1) / ascent_block_rows;
+    const size_t sums_of_block = n * ascent_sum_count, scratch_size = size_t(ascent_scratch(s));
+    std::vector<double> partial(wants_sums ? size_t(blocks) * sums_of_block : 0);
+    thread_scratch<T>(scratch_size);  // an allocation that fails should fail here, where it can be reported
+    std::atomic<bool> out_of_memory{false};
+    parallel_for(blocks, [&](int64_t block) {
+        T* scratch;
+        try {
+            scratch = thread_scratch<T>(scratch_size);
+        } catch (const std::bad_alloc&) {
+            out_of_memory = true;
+            return;
+        }
+        const int64_t first = block * ascent_block_rows, rows = std::min<int64_t>(ascent_block_rows, count_ - first);
+        kernels.ascent_block(s, z_.get() + first * features_, log_jacobian_.get() + first,
+                             weights_ ? weights_.get() + first : nullptr, rows,
+                             wants_sums ? partial.data() + size_t(block) * sums_of_block : nullptr, scratch);
+    });
+    if (out_of_memory) throw std::bad_alloc();
+    std::vector<double> sums(wants_sums ? sums_of_block : 0, 0.0);
+    for (size_t i = 0; i < partial.size(); ++i) sums[i % sums_of_block] += partial[i];
+    return sums;
+}
+
+template <class T>
+void Points<T>::values(T* out) const {
+    const KernelsOf<T>& kernels = kernels_of<T>(*active_isa().table);
+    parallel_for((count_ + ascent_block_rows - 1) / ascent_block_rows, [&](int64_t block) {
+        const int64_t row = block * ascent_block_rows, n = std::min<int64_t>(ascent_block_rows, count_ - row);
+        kernels.ascent_store(z_.get() + row * features_, n, features_, tile_rows_, out + row * features_);
+    });
+}
+
+template class Points<float>;
+template class Points<double>;
+
+}  // namespace headrace

@@ -1,0 +1,45 @@
+// A weight vector that readers share, and the ready parameters that were made of it.
+#pragma once
+
+#include <atomic>
+
+#include "scratch.hpp"
+
+namespace headrace {
+
+template <class T>
+class Published {
+  public:
+    explicit Published(Aligned<T> numbers) : numbers_(std::move(numbers)) {}
+    Published(const Published&) = delete;
+    Published& operator=(const Published&) = delete;
+    ~Published() { forget(); }
+
+    T* numbers() { return numbers_.get(); }
+    const T* numbers() const { return numbers_.get(); }
+
+    // What make() makes of the numbers for one of a program's chains, by whoever needs it first. Without a lock, which
+    // a forked child might inherit from a thread that it does not have.
+    template <class Make>
+    const T* ready(int chain, Make&& make) const {
+        std::atomic<T*>& slot = ready_[chain];
+        T* found = slot.load(std::memory_order_acquire);
+        if (found) return found;
+        Aligned<T> made = make();
+        if (slot.compare_exchange_strong(found, made.get(), std::memory_order_acq_rel)) return made.release();
+        return found;
+    }
+
+    // Before the numbers change in place; nobody else may hold them.
+    void forget() {
+        for (std::atomic<T*>& slot : ready_) Aligned<T>(slot.exchange(nullptr));
+    }
+
+    static constexpr int chains = 4;  // two directions, with the base and without
+
+  private:
+    Aligned<T> numbers_;
+    mutable std::atomic<T*> ready_[chains] = {};
+};
+
+}  // namespace headrace

@@ -1,0 +1,223 @@
+"""KL between two affine autoregressive flows of one order, coordinate by coordinate in closed form.
+
+The student draws x_i = μ_i + σ_i z_i and the teacher has x_i ~ N(m_i, t_i²), each given the coordinates before. In the
+teacher's latent space u_i = a_i + b_i z_i with a_i = (μ_i - m_i) / t_i and b_i = σ_i / t_i, functions of what is before.
+With normal bases the KL of a coordinate given those before is ½(a² + b² - 1) - log b, and the mean of the sum over all
+is the KL of the whole, by the chain rule. The noise that a sample of ½u² gets from its own z_i is gone.
+
+From z to u leads a chain of links: the student's transforms forward, then the teacher's inverted. Each reads the side
+that it is given, so that it is a network, then an affine map with the network's outputs. All is done in float64.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import ops
+from headrace._descent import Contexts, Plan, Rng, Step, noise_of, seed_of
+from headrace.bases import Normal, StandardNormal
+from headrace.flow import Flow
+from headrace.transforms import Coupling, MaskedAutoregressive, Standardize
+
+__all__ = ["ConditionalStep", "why_not"]
+
+Array = NDArray[np.float64]
+
+
+def why_not(teacher: Flow, student: Flow) -> str:
+    """What keeps two flows from having their KL in closed form; empty if nothing does."""
+    n = student.features
+    reads = np.zeros((n, n))  # who depends on whom in any transform
+    for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):
+        if not isinstance(flow._base, (StandardNormal, Normal)):
+            return f"the {name}'s base {flow._base!r} is not normal"
+        for t in flow._chain:
+            if isinstance(t, Standardize):
+                continue
+            if not isinstance(t, MaskedAutoregressive) or t._settings.map not in ("affine", "additive"):
+                return f"the {name}'s {t!r} is not affine autoregressive"
+            if t._settings.reads != side:
+                return f"a transform of the {name} reads {t._settings.reads}, not {side}"
+            reads += _dependence(t)
+    if isinstance(student._base, Normal) and student._base.trainable:
+        return "the student's base is trained"
+    for _ in range(n):  # a coordinate that depends on none of those left comes next in the common order
+        free = ~reads.any(axis=1)
+        reads[:, free] = 0.0
+    if reads.any():
+        return "the transforms have no order of the coordinates in common"
+    return ""
+
+
+def _dependence(t: MaskedAutoregressive) -> Array:
+    """Where coordinate i's parameters depend on coordinate j, (features, features)."""
+    masks = t._network.core.masks()
+    reach = np.eye(masks[0].shape[1])[:, : t.features]
+    for mask in masks:
+        reach = (mask @ reach > 0).astype(np.float64)
+    return reach.reshape(t.features, -1, t.features).max(axis=1)
+
+
+class _Link(abc.ABC):
+    """h' = A + B h, coordinate by coordinate."""
+
+    @abc.abstractmethod
+    def forth(self, h: Array, context: Array | None) -> tuple[Array, Array]:
+        """h' and log B."""
+
+    @abc.abstractmethod
+    def back(self, by_h: Array, by_log_b: Array) -> tuple[Array, NDArray[Any] | None]:
+        """Gradients by h and, for a trained link, by its packed parameters."""
+
+
+class _Fixed(_Link):
+    """A and B are numbers."""
+
+    def __init__(self, shift: Array, scale: Array) -> None:
+        self.shift, self.scale = shift, scale
+
+    def forth(self, h: Array, context: Array | None) -> tuple[Array, Array]:
+        return self.shift + self.scale * h, np.broadcast_to(np.log(self.scale), h.shape)
+
+    def back(self, by_h: Array, by_log_b: Array) -> tuple[Array, NDArray[Any] | None]:
+        return by_h * self.scale, None
+
+
+class _Conditional(_Link):
+    """A and B from a masked network, which is an additive coupling of its own: its shifts are the outputs."""
+
+    def __init__(self, t: MaskedAutoregressive, *, forward: bool, trained: bool) -> None:
+        s, self.core, n = t._settings, t._network.core, t.features
+        self.settings, self.trained = s, trained
+        self.direction = "forward" if forward == (s.formula == "to_data") else "inverse"
+        layers = self.core.unpack(t.astype("float64").parameters)
+        self.network = Coupling.from_dense(
+            [w for w, _ in layers],
+            [b for _, b in layers],
+            self.core.masks(),
+            features=n + n * s.n_params,
+            passive=range(n),
+            activation=s.activation,
+            map="additive",
+            context=s.context,
+        )
+        self.reads_context = s.context > 0
+
+    def assign(self, packed: NDArray[Any]) -> None:
+        """Take new weights, in the layout of the transform."""
+        layers = self.core.unpack(packed)
+        weights, biases = [w.astype(np.float64) for w, _ in layers], [b.astype(np.float64) for _, b in layers]
+        self.network.parameters = self.network._network.core.pack(weights, biases)
+
+    def forth(self, h: Array, context: Array | None) -> tuple[Array, Array]:
+        self.h, self.context = h, context if self.reads_context else None
+        given = np.concatenate([h, np.zeros((len(h), self.network.features - h.shape[1]))], axis=1)
+        outputs, _ = self.network.forward(given, self.context)
+        self.given = given
+        self.params = np.ascontiguousarray(outputs[:, h.shape[1] :]).reshape(h.size, 1, -1)
+        run = ops.coupling_forward if self.direction == "forward" else ops.coupling_inverse
+        value, log_b = run(np.ascontiguousarray(h).reshape(-1, 1), self.params, **self._map())
+        return value.reshape(h.shape), log_b.reshape(h.shape)
+
+    def back(self, by_h: Array, by_log_b: Array) -> tuple[Array, NDArray[Any] | None]:
+        rows, n = self.h.shape
+        own, by_params = ops.coupling_backward(
+            np.ascontiguousarray(self.h).reshape(-1, 1),
+            self.params,
+            np.ascontiguousarray(by_h).reshape(-1, 1),
+            np.ascontiguousarray(by_log_b).reshape(-1),
+            direction=self.direction,
+            **self._map(),
+        )
+        cotangent = np.concatenate([np.zeros((rows, n)), by_params.reshape(rows, -1)], axis=1)
+        wrt = ("inputs", "parameters") if self.trained else ("inputs",)
+        by_given, *by_weights = self.network.forward_vjp(self.given, cotangent, None, self.context, wrt=wrt)
+        packed = None
+        if self.trained:
+            layers = self.network._network.core.unpack(by_weights[0])
+            packed = self.core.pack([w for w, _ in layers], [b for _, b in layers])
+        return own.reshape(rows, n) + by_given[:, :n], packed
+
+    def _map(self) -> dict[str, Any]:
+        return {"map": self.settings.map, "scale": self.settings.scale, "slope": self.settings.slope}
+
+
+class ConditionalStep:
+    """The gradient of the KL of the coordinates' conditional densities, in closed form."""
+
+    def __init__(self, teacher: Flow, student: Flow, contexts: Contexts, plan: Plan, rng: Rng) -> None:
+        """For flows to which `why_not` has no objection."""
+        self.student, self.contexts, self.plan, self.rng = student, contexts, plan, rng
+        self.scales = [flow.standardize_context for flow in (student, teacher)]
+        self.own = [*_of_base(student, forward=True), *(_link(t, forward=True) for t in student.transforms)]
+        theirs = [_link(t, forward=False) for t in reversed(teacher.transforms)]
+        self.theirs = [*theirs, *_of_base(teacher, forward=False)]
+
+    def __call__(self, number: int, beta: float) -> Step:
+        """One gradient."""
+        self._assign()
+        rows = self.plan.samples
+        context = self.contexts(rows)
+        z = noise_of(self.student, rows, seed_of(self.rng)).astype(np.float64)
+        kl = self._forth(z, context)
+        good = np.isfinite(kl)
+        skipped = rows - int(np.count_nonzero(good))
+        if skipped > math.floor(self.plan.skip * rows):
+            return Step(np.empty(0), skipped, None)
+        if skipped:
+            context = context[good] if context is not None and len(context) == rows > 1 else context
+            kl = self._forth(z[good], context)
+        return Step(kl, skipped, self._back(beta))
+
+    def _assign(self) -> None:
+        vector, start = self.student.parameters, 0
+        for link in self.own:
+            if isinstance(link, _Conditional):
+                link.assign(vector[start : start + link.core.n_weights])
+                start += link.core.n_weights
+
+    def _forth(self, z: Array, context: NDArray[Any] | None) -> Array:
+        """The KL of each row."""
+        h, log_b = z, np.zeros_like(z)
+        for links, scale in zip((self.own, self.theirs), self.scales, strict=True):
+            columns = None if context is None else context.astype(np.float64)
+            if columns is not None and scale is not None:
+                columns = (columns - scale[0]) / scale[1]
+            for link in links:
+                h, more = link.forth(h, columns)
+                log_b = log_b + more
+        self.z, self.b = z, np.exp(log_b)
+        self.a = h - self.b * z
+        return (0.5 * (self.a * self.a + self.b * self.b - 1.0) - log_b).sum(axis=1)
+
+    def _back(self, beta: float) -> NDArray[Any]:
+        """The gradient of the mean of ½β(a² + b²) - log σ + β log t, where b = σ / t."""
+        share = 1.0 / max(len(self.z), 1)
+        by_h = beta * share * self.a
+        by_log_b = beta * share * self.b * (self.b - self.a * self.z)
+        for link in reversed(self.theirs):
+            by_h, _ = link.back(by_h, by_log_b - beta * share)
+        parts = []
+        for link in reversed(self.own):
+            by_h, packed = link.back(by_h, by_log_b - share)
+            if packed is not None:
+                parts.append(packed)
+        return np.concatenate([np.empty(0), *reversed(parts)]).astype(self.student.dtype)
+
+
+def _of_base(flow: Flow, *, forward: bool) -> list[_Link]:
+    base = flow.base
+    if not isinstance(base, Normal):
+        return []
+    return [_Fixed(base.loc, base.scale) if forward else _Fixed(-base.loc / base.scale, 1.0 / base.scale)]
+
+
+def _link(t: Any, *, forward: bool) -> _Link:
+    if isinstance(t, Standardize):
+        return _Fixed(t.mean, t.std) if forward else _Fixed(-t.mean / t.std, 1.0 / t.std)
+    return _Conditional(t, forward=forward, trained=forward)

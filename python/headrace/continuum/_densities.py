@@ -1,0 +1,117 @@
+"""Densities as `evolve` takes them: arrays on the grid, functions of points, or objects that know their logarithm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace.continuum._interpolation import Interpolant, wrapped
+from headrace.continuum.grid import Grid
+
+Array = NDArray[np.float64]
+
+
+class Density:
+    """A density at the centres of a grid's cells and between them; neither its scale nor its range matters.
+
+    Attributes:
+        values: At the centres, shape `grid.cells`; None where it was given by its logarithm.
+        log: The logarithm at the centres.
+    """
+
+    def __init__(self, name: str, given: Any, grid: Grid, *, zeros: bool) -> None:
+        """`zeros`: whether the density may be 0."""
+        self._name, self._grid, self._zeros = name, grid, zeros
+        self._function: Callable[[Array], Any] | None = None
+        self._gives_log = callable(getattr(given, "log_prob", None))
+        self._interpolant: Interpolant | None = None
+        self.values: Array | None = None
+        if isinstance(given, type):
+            raise TypeError(f"{name}: expected an array, a function or an object with log_prob, got {_kind(given)}")
+        if self._gives_log:
+            self._function = given.log_prob
+        elif callable(given):
+            self._function = given
+        if self._function is not None:
+            at_centres = self._call(grid.points).reshape(grid.cells)
+        else:
+            at_centres = self._checked(_array(name, given, grid.cells))
+        if self._gives_log:
+            self.log = at_centres
+        else:
+            self.values, self.log = at_centres, _log(at_centres)
+        if not np.isfinite(self.log).any():
+            raise ValueError(f"{name}: expected a positive mass on the grid, got 0")
+
+    def log_at(self, points: Array) -> Array:
+        """The logarithm at points (rows, dimensions), shape (rows,)."""
+        if self._function is not None:
+            values = self._call(points)
+            return values if self._gives_log else _log(values)
+        if self._interpolant is None:
+            self._interpolant = self._spline()
+        return self._interpolant(points)
+
+    def _spline(self) -> Interpolant:
+        if not np.isfinite(self.log).all():
+            raise ValueError(f"{self._name}: expected positive numbers to interpolate between, got 0; give a function")
+        nodes, values = list(self._grid.axes), self.log
+        for axis, (low, high) in enumerate(self._grid.box):
+            if self._grid.boundary == "periodic":
+                nodes[axis], values = wrapped(nodes[axis], values, axis, high - low)
+            else:
+                nodes[axis], values = _continued(nodes[axis], values, axis)
+        return Interpolant(tuple(nodes), values)
+
+    def _call(self, points: Array) -> Array:
+        assert self._function is not None
+        values = _array(f"{self._name}(points)", self._function(points), (len(points),))
+        return self._checked(values)
+
+    def _checked(self, values: Array) -> Array:
+        if self._gives_log:
+            bad = ~(np.isfinite(values) | (self._zeros & np.isneginf(values)))
+            wanted = "finite logarithms"
+        else:
+            bad = ~(np.isfinite(values) & ((values > 0.0) | (self._zeros & (values == 0.0))))
+            wanted = "finite numbers of at least 0" if self._zeros else "finite numbers above 0"
+        if bad.any():
+            where = np.argwhere(bad)[0]
+            place = int(where[0]) if where.size == 1 else tuple(where.tolist())
+            hint = "; where it underflows, give an object with log_prob" if values[tuple(where)] == 0.0 else ""
+            raise ValueError(f"{self._name}: expected {wanted}, got {values[tuple(where)]} at index {place}{hint}")
+        return values
+
+
+def _continued(nodes: Array, values: Array, axis: int) -> tuple[Array, Array]:
+    """One node more at both ends, on the parabola through the last three: the spline then reaches the walls."""
+    h = nodes[1] - nodes[0]
+    a, b, c, z, y, x = (values.take([i], axis) for i in (0, 1, 2, -1, -2, -3))
+    ends = 3.0 * a - 3.0 * b + c, 3.0 * z - 3.0 * y + x
+    nodes = np.concatenate([[nodes[0] - h], nodes, [nodes[-1] + h]])
+    return nodes, np.concatenate([ends[0], values, ends[1]], axis)
+
+
+def _log(values: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.log(values)
+
+
+def _kind(given: Any) -> str:
+    return "None" if given is None else check.kind_of(given)
+
+
+def _array(name: str, given: Any, shape: tuple[int, ...]) -> Array:
+    try:
+        array = np.asarray(given)
+        if array.dtype.kind not in "fiu":
+            raise TypeError
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected an array of numbers, got {_kind(given)}") from None
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    return array.astype(np.float64)

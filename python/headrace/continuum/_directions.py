@@ -1,0 +1,213 @@
+"""The flow restricted to one direction after another (the notes' 2.4), in two dimensions.
+
+Along a unit vector theta a point moves by u(s) theta, where s is its coordinate in that direction and
+u = -mu_s d(rho_s / mu_s)/ds is the velocity (eq. 10) of the one-dimensional flow of rho's marginal. If mu is a product
+of a density of s and one of the coordinate across, this is the steepest ascent of the likelihood among all motions
+along theta that depend on s alone.
+
+So a direction is a one-dimensional evolution, and its map moves s and leaves the coordinate across. The density at any
+time is the initial one at the point where the maps, taken back, arrive, times their derivatives: it is positive, holds
+its mass to the error of a sum over cells, and is never averaged on a grid, however many directions follow each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import CubicHermiteSpline
+
+from headrace.continuum._densities import Density
+from headrace.continuum.evolution import Evolution
+from headrace.continuum.grid import Grid
+
+Array = NDArray[np.float64]
+
+_MIXED = 1e-3  # largest mixed derivative of log mu, relative to its largest second derivative, that counts as 0
+_NODES = 4  # of a direction's map in a cell: they cost little, and all that follows rests on them
+_EDGE = 1e-3  # largest density at the walls, relative to the largest of all, for a direction that no axis has
+
+
+@dataclass
+class Frame:
+    """Coordinates along a direction and across it, from the middle of the box, and a grid in each."""
+
+    theta: Array
+    middle: Array
+    along: Grid
+    across: Grid
+
+    @classmethod
+    def of(cls, grid: Grid, theta: Array) -> Frame:
+        """Reaches as far as the ellipse in the box does: along an axis it is the box's own."""
+        half = (grid.box[:, 1] - grid.box[:, 0]) / 2.0
+        normal = np.array([-theta[1], theta[0]])
+        reach, cells = [float(np.hypot(*(half * v))) for v in (theta, normal)], max(grid.cells)
+        return cls(theta, grid.box.mean(axis=1), *(Grid((-r, r), cells) for r in reach))
+
+    def coordinate(self, points: Array) -> Array:
+        """Along the direction."""
+        result: Array = (points - self.middle) @ self.theta
+        return result
+
+    def points(self) -> Array:
+        """All combinations of both grids' centres, the coordinate across fastest."""
+        s, p = np.meshgrid(self.along.axes[0], self.across.axes[0], indexing="ij")
+        normal = np.array([-self.theta[1], self.theta[0]])
+        result: Array = self.middle + s.reshape(-1, 1) * self.theta + p.reshape(-1, 1) * normal
+        return result
+
+
+class Stage:
+    """One direction for one interval of time: the marginal's evolution and its map, both ways."""
+
+    def __init__(self, frame: Frame, evolution: Evolution) -> None:
+        """`evolution`: of the marginal on `frame.along`, at the two ends of the interval."""
+        self.frame, self.evolution = frame, evolution
+        low, high = frame.along.box[0]
+        nodes = np.linspace(low, high, _NODES * frame.along.cells[0] + 1)
+        positions, log_jacobians = evolution.carry(nodes[:, None])
+        moved, slopes = positions[-1, :, 0], np.exp(log_jacobians[-1])
+        if not (np.diff(moved) > 0.0).all():
+            raise RuntimeError("directions: particles met on the grid of a direction; more cells or shorter times help")
+        self._to = _shift(nodes, moved, slopes)
+        self._back = _shift(moved, nodes, 1.0 / slopes)
+
+    def forward(self, points: Array) -> tuple[Array, Array]:
+        """Where points are at the end, and the log-Jacobian."""
+        return self._moved(points, self._to)
+
+    def inverse(self, points: Array) -> tuple[Array, Array]:
+        """Where points at the end came from, and the log-Jacobian of that."""
+        return self._moved(points, self._back)
+
+    def _moved(self, points: Array, spline: Any) -> tuple[Array, Array]:
+        s = self.frame.coordinate(points)
+        # Beyond the reach nothing moves; the walls of the marginal's flow stand still, too.
+        inside = np.abs(s) <= self.frame.along.box[0, 1]
+        shift, slope = (np.where(inside, spline(s, nu=k), 0.0) for k in (0, 1))
+        return points + shift[:, None] * self.frame.theta, np.log1p(slope)
+
+    def velocity(self, t: float, points: Array) -> Array:
+        """The velocity at a time, at points."""
+        s = self.frame.coordinate(points)
+        low, high = self.frame.along.box[0]
+        inside = (s >= low) & (s <= high)
+        speed = np.zeros((len(points), 1))
+        speed[inside] = self.evolution.velocity(t, s[inside, None])
+        return speed * self.frame.theta
+
+
+def _shift(nodes: Array, values: Array, slopes: Array) -> CubicHermiteSpline:
+    """How far an increasing map moves: 0 to the last bit where it does not.
+
+    Of fourth order, as slopes are known; they are cut where they would make the cubic fold, at fronts.
+    """
+    secants = np.diff(values) / np.diff(nodes)
+    # A cubic increases if its slopes at both ends are below three times the secant.
+    steepest = 2.5 * np.minimum(np.append(secants, secants[-1]), np.insert(secants, 0, secants[0]))
+    return CubicHermiteSpline(nodes, values - nodes, np.minimum(slopes, steepest) - 1.0)
+
+
+class Stages:
+    """One direction after another, each between two consecutive times."""
+
+    def __init__(self, times: Array, stages: list[Stage]) -> None:
+        """`stages`: one fewer than times."""
+        self._times, self._stages = times, stages
+
+    def velocity(self, t: float, points: Array) -> Array:
+        """The velocity at a time, at points; at a time when directions change, that of the later one."""
+        k = min(int(np.searchsorted(self._times, t, side="right")) - 1, len(self._stages) - 1)
+        return self._stages[k].velocity(t, points)
+
+    def carry(self, points: Array) -> tuple[Array, Array]:
+        """Positions (times, rows, d) and log-Jacobians (times, rows)."""
+        positions, log_jacobians = [points], [np.zeros(len(points))]
+        for stage in self._stages:
+            moved, log_jacobian = stage.forward(positions[-1])
+            positions.append(moved)
+            log_jacobians.append(log_jacobians[-1] + log_jacobian)
+        return np.stack(positions), np.stack(log_jacobians)
+
+
+def log_density(rho: Density, stages: list[Stage], points: Array) -> Array:
+    """The logarithm of what rho has become after these stages."""
+    total = np.zeros(len(points))
+    for stage in reversed(stages):
+        points, log_jacobian = stage.inverse(points)
+        total += log_jacobian
+    return total + rho.log_at(points)
+
+
+def rates(grid: Grid, rho: Array, mu: Array, stages: list[Stage]) -> tuple[Array, Array]:
+    """d/dt of KL(mu || rho) and KL(rho || mu) at all times, for the direction that begins, at the last time that ends.
+
+    The first is the integral of mu u theta.grad(log(rho / mu)), by differences of the logarithms at the cells' centres.
+    It need not be negative: u follows the mean of rho / mu across theta, not that of its logarithm.
+    """
+    forward, backward = [], []
+    for k, density in enumerate(rho):
+        stage, end = (stages[k], 0) if k < len(stages) else (stages[-1], -1)
+        time = stage.evolution.times[end]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log = np.where(mu > 0.0, np.log(density) - np.log(mu), 0.0).reshape(grid.cells)
+            slope = np.stack(np.gradient(log, *grid.axes), axis=-1).reshape(-1, 2)
+            flow = np.sum(stage.velocity(time, grid.points) * slope, axis=1)
+        forward.append(np.sum(mu * flow) / np.sum(mu))
+        backward.append(stage.evolution.gap_rate[end])
+    return np.array(forward), np.array(backward)
+
+
+def unit_vectors(directions: Any, count: int) -> Array:
+    """Directions as unit vectors (count, 2), from angles or vectors."""
+    wanted = f"angles, shape ({count},), or unit vectors, shape ({count}, 2): one for each step from a time to the next"
+    try:
+        given = np.asarray(directions)
+        if given.dtype.kind not in "fiu":
+            raise TypeError
+    except (TypeError, ValueError):
+        raise TypeError(f"directions: expected {wanted}, got {type(directions).__name__}") from None
+    if given.shape not in ((count,), (count, 2)):
+        raise ValueError(f"directions: expected {wanted}, got shape {given.shape}")
+    vectors = given.astype(np.float64)
+    if not np.isfinite(vectors).all():
+        raise ValueError("directions: expected finite numbers, got some that are not")
+    if vectors.ndim == 1:
+        vectors = np.stack([np.cos(vectors), np.sin(vectors)], axis=1)
+    length = np.hypot(*vectors.T)
+    bad = np.flatnonzero(np.abs(length - 1.0) > 1e-6)
+    if bad.size:
+        raise ValueError(f"directions: expected unit vectors, got one of length {length[bad[0]]:g} at index {bad[0]}")
+    vectors /= length[:, None]
+    vectors[np.abs(vectors) < 1e-12] = 0.0  # the cosine of a right angle is not quite 0
+    return vectors
+
+
+def check_product(grid: Grid, mu: Density, rho: Density, vectors: Array) -> None:
+    """Refuses directions in which mu is no product, and walls that a direction would feel."""
+    log = mu.log
+    (hx, hy), inner = grid.spacing, (slice(1, -1), slice(1, -1))
+    xx = (log[2:, 1:-1] - 2.0 * log[inner] + log[:-2, 1:-1]) / hx**2
+    yy = (log[1:-1, 2:] - 2.0 * log[inner] + log[1:-1, :-2]) / hy**2
+    xy = (log[2:, 2:] - log[2:, :-2] - log[:-2, 2:] + log[:-2, :-2]) / (4.0 * hx * hy)
+    largest = max(float(np.abs(part).max()) for part in (xx, yy, xy))
+    rounding = 16.0 * np.finfo(float).eps * float(np.abs(log).max()) / min(hx, hy) ** 2
+    for k, (c, s) in enumerate(vectors):
+        mixed = float(np.abs(s * c * (yy - xx) + (c * c - s * s) * xy).max())
+        if mixed > _MIXED * largest + rounding:
+            raise ValueError(
+                f"directions: expected mu to be a product of a density along each direction and one across it "
+                f"(eq. 18), got ({c:.4g}, {s:.4g}) at index {k}; of products over the axes, only "
+                f"normal densities with equal variances are products in rotated directions"
+            )
+        if s != 0.0 and c != 0.0:
+            for name, density in (("mu", mu), ("rho", rho)):
+                edges = [density.log[[0, -1], :].max(), density.log[:, [0, -1]].max()]
+                if max(edges) > density.log.max() + np.log(_EDGE):
+                    raise ValueError(
+                        f"{name}: expected at most {_EDGE:g} of its largest value at the walls, as directions turn "
+                        f"against them, got {np.exp(max(edges) - density.log.max()):.2g}; a larger box helps"
+                    )

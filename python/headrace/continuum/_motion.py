@@ -1,0 +1,79 @@
+"""The equation in time, and the particles that it carries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.integrate import solve_ivp
+
+from headrace.continuum._field import VelocityField
+from headrace.continuum._scheme import Scheme
+from headrace.continuum.grid import Grid
+
+Array = NDArray[np.float64]
+
+_RELATIVE = 1e-8  # error of a step, in f and in positions: far below the error in space of grids that fit in memory
+_FLOOR = 1e-4  # of the mean of f: below, the error is absolute, as fronts that run into emptiness cost steps
+
+
+class Motion:
+    """f = rho / mu at all times between the first and the last, and the velocity field that it makes."""
+
+    def __init__(self, grid: Grid, scheme: Scheme, f: Array, times: Array) -> None:
+        """Integrates from `f` (grid.cells), which holds at times[0], to times[-1]."""
+        self._grid, self._scheme, self._times = grid, scheme, times
+        result = solve_ivp(
+            lambda _, y: scheme.rate(y),
+            (times[0], times[-1]),
+            f.ravel(),
+            method="BDF",
+            jac=lambda _, y: scheme.jacobian(y),
+            t_eval=times,
+            dense_output=True,
+            rtol=_RELATIVE,
+            atol=_RELATIVE * min(max(float(f.min()), _FLOOR), 1.0),
+        )
+        _finished(result, "the equation")
+        self._solution = result.sol
+        # The least f never falls under the scheme; under the integrator, by its tolerance.
+        self._least = float(f.min())
+        self.f = np.maximum(result.y.T, self._least)
+
+    def field(self, t: float) -> VelocityField:
+        """The velocity at a time."""
+        f = np.maximum(self._solution(t), self._least)
+        return VelocityField(self._grid, self._scheme.velocities(f))
+
+    def velocity(self, t: float, points: Array) -> Array:
+        """The velocity at a time, at points of the box."""
+        return self.field(t)(points)
+
+    def carry(self, points: Array) -> tuple[Array, Array]:
+        """Positions (times, rows, d) of points that start at times[0], and log-Jacobians (times, rows)."""
+        rows, d = points.shape
+
+        def rate(t: float, state: Array) -> Array:
+            at = self._grid.wrap(state[: rows * d].reshape(rows, d))
+            field = self.field(t)
+            return np.concatenate([field(at).ravel(), field.divergence(at)])
+
+        length = float(np.min(self._grid.box[:, 1] - self._grid.box[:, 0]))
+        result = solve_ivp(
+            rate,
+            (self._times[0], self._times[-1]),
+            np.concatenate([points.ravel(), np.zeros(rows)]),
+            t_eval=self._times,
+            rtol=_RELATIVE,
+            atol=np.concatenate([np.full(rows * d, _RELATIVE * length), np.full(rows, _RELATIVE)]),
+        )
+        _finished(result, "the particles")
+        state = result.y.T
+        positions = state[:, : rows * d].reshape(-1, rows, d)
+        return self._grid.wrap(positions), state[:, rows * d :]
+
+
+def _finished(result: Any, what: str) -> None:
+    if not result.success:
+        raise RuntimeError(f"{what}: SciPy's integrator stopped: {result.message}")

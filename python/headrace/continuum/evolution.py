@@ -1,0 +1,148 @@
+"""What `evolve` gives: the density along its path, and the motion that it makes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace import _arrays
+from headrace.continuum._densities import Density
+from headrace.continuum.grid import Grid
+
+Array = NDArray[np.float64]
+
+__all__ = ["Evolution"]
+
+
+class Mover(Protocol):
+    """What moves particles: the whole velocity field, or one direction after another."""
+
+    def velocity(self, t: float, points: Array) -> Array:
+        """The velocity at a time, at points of the box."""
+
+    def carry(self, points: Array) -> tuple[Array, Array]:
+        """Positions (times, rows, d) and log-Jacobians (times, rows)."""
+
+
+class Evolution:
+    """A density on its way to a target, as `evolve` gives it. Everything is float64.
+
+    Attributes:
+        grid: The grid.
+        times: Shape (times,).
+        rho: The density at these times, shape (times,) and the grid's cells.
+        mu: The target, scaled to the mass of rho, shape grid.cells.
+        kl: KL(mu || rho_t) of both as probability densities, shape (times,); infinite where rho is 0.
+        kl_rate: Its derivative in time, the right-hand side of eq. 14.
+        gap: KL(rho_t || mu): the mean log-likelihood that the estimate rho~_t still lacks, shape (times,).
+        gap_rate: Its derivative in time, minus the integral of the square of u (eq. 11) over the mass.
+        marginals: For each direction the evolution of rho's marginal between its two times; empty without directions.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        times: Array,
+        rho: Array,
+        mu: Array,
+        kl_rate: Array,
+        gap_rate: Array,
+        target: Density,
+        mover: Mover,
+        marginals: tuple[Evolution, ...] = (),
+    ) -> None:
+        """Made by `evolve`."""
+        self.grid, self.times, self.rho, self.mu = grid, times, rho, mu
+        self.kl, self.gap = _divergences(rho.reshape(len(times), -1), mu.ravel())
+        self.kl_rate, self.gap_rate = kl_rate, gap_rate
+        self.marginals = marginals
+        self._target, self._mover = target, mover
+        with np.errstate(divide="ignore"):
+            relative = np.log(mu.ravel()) - target.log.ravel()
+        # Any cell would do for the scale of the target; the largest has not underflown.
+        self._log_scale = float(relative[np.argmax(mu)])
+        for array in (self.times, self.rho, self.mu, self.kl, self.gap, self.kl_rate, self.gap_rate):
+            array.flags.writeable = False
+
+    def velocity(self, t: float, z: Any) -> Array:
+        """The velocity u = -mu grad(rho / mu) (eq. 10) at a time, shape (rows, d).
+
+        Args:
+            t: From the first of `times` to the last.
+            z: Points of the box, shape (rows, d).
+        """
+        first, last = self.times[0], self.times[-1]
+        at = check.number("t", t, least=first, below=math.inf)
+        if at > last:
+            raise ValueError(f"t: expected a number from {first:g} to {last:g}, got {t!r}")
+        points, known = self._points("z", z)
+        result = np.full(points.shape, np.nan)
+        if known.any():
+            result[known] = self._mover.velocity(at, points[known])
+        return result
+
+    def carry(self, x: Any) -> tuple[Array, Array]:
+        """Move points with the velocity from the first time on: the map phi_t of the notes.
+
+        Returns:
+            Positions, shape (times, rows, d), and log-Jacobians, shape (times, rows). Positions are in the box, though
+            directions may carry one past a corner. A row that is not finite gives NaN.
+
+        Args:
+            x: Points of the box, shape (rows, d).
+        """
+        points, known = self._points("x", x)
+        positions = np.full((len(self.times), *points.shape), np.nan)
+        log_jacobians = np.full(positions.shape[:2], np.nan)
+        if known.any():
+            positions[:, known], log_jacobians[:, known] = self._mover.carry(points[known])
+        return positions, log_jacobians
+
+    def estimate(self, x: Any) -> Array:
+        """The density estimate rho~_t(x) = J(x) mu(phi_t(x)) (eq. 4 and 5), which tends to the initial rho.
+
+        Returns:
+            Shape (times, rows), with the mass of rho.
+
+        Args:
+            x: Points of the box, shape (rows, d).
+        """
+        positions, log_jacobians = self.carry(x)
+        flat = positions.reshape(-1, self.grid.dimensions)
+        known = np.isfinite(flat).all(axis=1)
+        log_mu = np.full(len(flat), np.nan)
+        if known.any():
+            log_mu[known] = self._target.log_at(flat[known]) + self._log_scale
+        result: Array = np.exp(log_jacobians + log_mu.reshape(log_jacobians.shape))
+        return result
+
+    def _points(self, name: str, value: Any) -> tuple[Array, NDArray[np.bool_]]:
+        points = np.array(_arrays.matrix(name, value, self.grid.dimensions), np.float64)
+        known = np.asarray(np.isfinite(points).all(axis=1))
+        low, high = self.grid.box.T
+        outside = np.flatnonzero(known & ((points < low) | (points > high)).any(axis=1))
+        if outside.size:
+            row = outside[0]
+            raise ValueError(f"{name}: expected points of {self.grid!r}, got {points[row].tolist()} at index {row}")
+        return points, known
+
+    def __repr__(self) -> str:
+        """Where from, where to."""
+        span = f"times {self.times[0]:g} to {self.times[-1]:g} ({len(self.times)})"
+        return f"Evolution({self.grid!r}, {span}, kl {self.kl[0]:.4g} to {self.kl[-1]:.4g})"
+
+
+def _divergences(rho: Array, mu: Array) -> tuple[Array, Array]:
+    """KL(mu || rho) and KL(rho || mu) for each row of rho, as sums of terms that are not negative."""
+    p = mu / mu.sum()
+    held = p > 0.0
+    f = rho[:, held] / rho.sum(axis=1, keepdims=True) / p[held]
+    with np.errstate(divide="ignore"):
+        log = np.log(f)
+    forward = np.sum(p[held] * (f - 1.0 - log), axis=1)
+    backward = np.sum(p[held] * (f * np.where(f > 0.0, log, 0.0) - f + 1.0), axis=1)
+    return forward, backward

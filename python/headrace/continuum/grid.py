@@ -1,0 +1,99 @@
+"""Grids of equal cells on an interval or a rectangle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+
+__all__ = ["Grid"]
+
+_LEAST_CELLS = 4  # a cubic spline through cell centres needs as many
+_WIDTHS = 1e-50, 1e50  # of a box: squares of the spacing and areas are numbers, too
+
+
+class Grid:
+    """Equal cells on an interval or a rectangle.
+
+    Attributes:
+        dimensions: 1 or 2.
+        box: Lower and upper limit of each axis, shape (dimensions, 2).
+        cells: How many cells each axis has: the shape of arrays on the grid.
+        boundary: "wall" or "periodic".
+        spacing: Width of a cell along each axis, shape (dimensions,).
+        axes: The centres along each axis.
+        edges: The faces along each axis, both ends of the box included.
+        points: The centres of all cells, shape (cells, dimensions), the last axis fastest.
+
+    >>> import headrace as hr
+    >>> hr.continuum.Grid((-4, 4), 8)
+    Grid([(-4, 4)], (8,), 'wall')
+    >>> hr.continuum.Grid([(-4, 4), (0, 1)], (8, 5), boundary="periodic").points.shape
+    (40, 2)
+    """
+
+    def __init__(self, box: Any, cells: Any, boundary: str = "wall") -> None:
+        """Make the grid.
+
+        Args:
+            box: (low, high), or a pair of these for a rectangle.
+            cells: How many an axis has, at least 4: one number for all axes, or one for each.
+            boundary: "wall", through which nothing flows, or "periodic"; the same for all axes.
+        """
+        self.box = _limits(box)
+        self.dimensions = len(self.box)
+        each = check.integers("cells", cells if np.iterable(cells) else [cells] * self.dimensions, least=_LEAST_CELLS)
+        if len(each) != self.dimensions:
+            raise ValueError(f"cells: expected {self.dimensions} numbers, one for each axis of the box, got {each}")
+        self.cells = each
+        self.boundary = check.choice("boundary", boundary, ("wall", "periodic"))
+        self.spacing = (self.box[:, 1] - self.box[:, 0]) / each
+        self.edges = tuple(np.linspace(low, high, n + 1) for (low, high), n in zip(self.box, each, strict=True))
+        self.axes = tuple((faces[:-1] + faces[1:]) / 2.0 for faces in self.edges)
+        self.points = np.stack(np.meshgrid(*self.axes, indexing="ij"), axis=-1).reshape(-1, self.dimensions)
+        for array in (self.box, self.spacing, *self.edges, *self.axes, self.points):
+            array.flags.writeable = False
+
+    @property
+    def volume(self) -> float:
+        """Of one cell."""
+        return float(np.prod(self.spacing))
+
+    def wrap(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Points brought into the box: around it if it is periodic, to the nearest wall otherwise."""
+        low, high = self.box.T
+        if self.boundary == "periodic":
+            around: NDArray[np.float64] = low + np.mod(points - low, high - low)
+            return around
+        return np.clip(points, low, high)
+
+    def __repr__(self) -> str:
+        """The arguments."""
+        box = [(float(f"{low:g}"), float(f"{high:g}")) for low, high in self.box]
+        shown = ", ".join(f"({low:g}, {high:g})" for low, high in box)
+        return f"Grid([{shown}], {self.cells}, {self.boundary!r})"
+
+
+def _limits(box: Any) -> NDArray[np.float64]:
+    wanted = "(low, high), or two such pairs"
+    try:
+        given = np.asarray(box)
+        if given.dtype.kind not in "fiu":
+            raise TypeError
+        limits = np.array(given, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"box: expected {wanted}, got {type(box).__name__} {box!r}") from None
+    if limits.shape == (2,):
+        limits = limits[None, :]
+    if limits.ndim != 2 or limits.shape[1] != 2 or len(limits) not in (1, 2):
+        raise ValueError(f"box: expected {wanted} (one or two dimensions), got shape {given.shape}")
+    if not np.isfinite(limits).all() or not (limits[:, 0] < limits[:, 1]).all():
+        raise ValueError(f"box: expected finite limits with low below high, got {limits.tolist()}")
+    least, most = _WIDTHS
+    half = limits[:, 1] / 2.0 - limits[:, 0] / 2.0  # the distance itself may overflow
+    if not ((half >= least / 2.0) & (half <= most / 2.0)).all():
+        raise ValueError(f"box: expected limits from {least:g} to {most:g} apart, got {limits.tolist()}")
+    return limits

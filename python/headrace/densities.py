@@ -1,0 +1,183 @@
+"""Densities to fit a flow to: the four energies of Rezende, Mohamed 2015, with the logarithms of their integrals.
+
+Each is a function for `headrace.fit_to_density`: called with rows, it gives log densities and their gradients.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arrays
+
+__all__ = ["U1", "U2", "U3", "U4", "Energy"]
+
+Array = NDArray[np.float64]
+Pair = tuple[Array, Array]
+
+EDGE = 0.5
+"""How fast U2 to U4 fall beyond abs(z1) = 4: as a normal density of this standard deviation."""
+
+_HALF_WIDTH = 4.0
+_ROOT_2PI = math.sqrt(2.0 * math.pi)
+_CONFINED = 2.0 * _HALF_WIDTH + EDGE * _ROOT_2PI  # the integral of e^-C over z1
+
+
+class Energy(abc.ABC):
+    """A density e^-U(z) of two coordinates, not normalised.
+
+    >>> import numpy as np, headrace as hr
+    >>> value, gradient = hr.densities.U2()(np.array([[0.0, 0.4]]))
+    >>> value.tolist(), gradient.round(3).tolist()
+    ([-0.5], [[3.927, -2.5]])
+    """
+
+    features = 2
+    box = ((-4.0, 4.0), (-4.0, 4.0))
+    """Where it is usually drawn, (least, most) of each coordinate; some of the mass may lie outside."""
+    name: str
+    log_z: float
+    """The logarithm of the integral of e^-U over the plane: no free energy is below -log_z, and what is above is KL."""
+
+    def log_density(self, x: NDArray[Any]) -> Array:
+        """-U of each row, shape (rows,), in nats, for x of shape (rows, 2), float32 or float64."""
+        return self._evaluate(x)[0]
+
+    def log_density_and_gradient(self, x: NDArray[Any]) -> Pair:
+        """``(-U, -dU/dx)``, shapes (rows,) and (rows, 2), always computed in float64."""
+        value, by_first, by_second = self._evaluate(x)
+        return value, np.stack([by_first, by_second], axis=1)
+
+    def __call__(self, x: NDArray[Any]) -> Pair:
+        """The same as `log_density_and_gradient`."""
+        return self.log_density_and_gradient(x)
+
+    def _evaluate(self, x: Any) -> tuple[Array, Array, Array]:
+        array = _arrays.matrix("x", x, self.features).astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # as for a row that is infinite or NaN
+            return self._terms(array[:, 0], array[:, 1])
+
+    @abc.abstractmethod
+    def _terms(self, z1: Array, z2: Array) -> tuple[Array, Array, Array]:
+        """The log density and its derivatives by both coordinates."""
+
+    def __repr__(self) -> str:
+        """Name and log_z."""
+        return f"{self.name}(log_z={self.log_z:.6f})"
+
+
+class U1(Energy):
+    """A ring of radius 2 with two heaps: ½((|z| - 2) / 0.4)² - ln(e^-½((z1 - 2) / 0.6)² + e^-½((z1 + 2) / 0.6)²)."""
+
+    name = "U1"
+    log_z = 1.8775016261097077  # by quadrature in polar coordinates; a test does it again
+
+    def _terms(self, z1: Array, z2: Array) -> tuple[Array, Array, Array]:
+        radius = np.hypot(z1, z2)
+        off = (radius - 2.0) / 0.4
+        # d|z|/dz is undefined at the origin: 0, its mean over directions.
+        pull = -off / 0.4 / np.where(radius == 0.0, 1.0, radius)
+        heaps, by_heaps = _heaps(((z1 - 2.0) / 0.6, 1.0 / 0.6), ((z1 + 2.0) / 0.6, 1.0 / 0.6))
+        return -0.5 * off * off + heaps, pull * z1 + by_heaps, pull * z2
+
+
+class _Confined(Energy):
+    """An energy of z2 given z1, which would not fall along z1: C(z1) = ½(max(|z1| - 4, 0) / EDGE)² is added to it."""
+
+    _width: float  # of z2 given any z1: the integral over z2 is this times √2π
+
+    def __init__(self) -> None:
+        """The integral over z2 is the same for every z1."""
+        self.log_z = math.log(self._width * _ROOT_2PI * _CONFINED)
+
+    def _terms(self, z1: Array, z2: Array) -> tuple[Array, Array, Array]:
+        beyond = np.maximum(np.abs(z1) - _HALF_WIDTH, 0.0) / EDGE
+        value, by_first, by_second = self._across(z1, z2)
+        return value - 0.5 * beyond * beyond, by_first - beyond / EDGE * np.sign(z1), by_second
+
+    @abc.abstractmethod
+    def _across(self, z1: Array, z2: Array) -> tuple[Array, Array, Array]:
+        """As `_terms`, without the confinement."""
+
+
+class U2(_Confined):
+    """A wave: ½((z2 - w1) / 0.4)² + C, w1 = sin(2π z1 / 4); C = ½(max(|z1| - 4, 0) / 0.5)² makes it integrable."""
+
+    name = "U2"
+    _width = 0.4
+
+    def _across(self, z1: Array, z2: Array) -> tuple[Array, Array, Array]:
+        wave, slope = _wave(z1)
+        off = (z2 - wave) / 0.4
+        return -0.5 * off * off, off / 0.4 * slope, -off / 0.4
+
+
+class _Two(_Confined):
+    """Two waves, the second shifted down by some function of z1."""
+
+    _widths: tuple[float, float]
+
+    def _across(self, z1: Array, z2: Array) -> tuple[Array, Array, Array]:
+        wave, slope = _wave(z1)
+        shift, shift_slope = self._shift(z1)
+        first, second = self._widths
+        a, b = (z2 - wave) / first, (z2 - wave + shift) / second
+        value, by_first = _heaps((a, -slope / first), (b, (shift_slope - slope) / second))
+        _, by_second = _heaps((a, 1.0 / first), (b, 1.0 / second))
+        return value, by_first, by_second
+
+    @staticmethod
+    @abc.abstractmethod
+    def _shift(z1: Array) -> Pair:
+        """The shift, and its derivative."""
+
+
+class U3(_Two):
+    """A wave that splits and joins: -ln(e^-½((z2 - w1) / 0.35)² + e^-½((z2 - w1 + w2) / 0.35)²) + C.
+
+    w2 = 3 e^-½((z1 - 1) / 0.6)²; w1 and C as in `U2`.
+    """
+
+    name = "U3"
+    _widths = (0.35, 0.35)
+    _width = 0.35 + 0.35
+
+    @staticmethod
+    def _shift(z1: Array) -> Pair:
+        place = (z1 - 1.0) / 0.6
+        shift = 3.0 * np.exp(-0.5 * place * place)
+        return shift, -place / 0.6 * shift
+
+
+class U4(_Two):
+    """A wave that splits: -ln(e^-½((z2 - w1) / 0.4)² + e^-½((z2 - w1 + w3) / 0.35)²) + C.
+
+    w3 = 3 / (1 + e^-((z1 - 1) / 0.3)); w1 and C as in `U2`.
+    """
+
+    name = "U4"
+    _widths = (0.4, 0.35)
+    _width = 0.4 + 0.35
+
+    @staticmethod
+    def _shift(z1: Array) -> Pair:
+        half = 0.5 * (1.0 + np.tanh((z1 - 1.0) / 0.6))  # the logistic function without overflow
+        return 3.0 * half, 3.0 / 0.3 * half * (1.0 - half)
+
+
+def _wave(z1: Array) -> Pair:
+    """w1 and its derivative."""
+    turn = 0.5 * math.pi * z1
+    return np.sin(turn), 0.5 * math.pi * np.cos(turn)
+
+
+def _heaps(first: tuple[Array, Any], second: tuple[Array, Any]) -> Pair:
+    """ln(e^-½a² + e^-½b²) and its derivative, from (a, da) and (b, db)."""
+    (a, slope_a), (b, slope_b) = first, second
+    share = 0.5 * (1.0 + np.tanh(0.25 * (b * b - a * a)))  # of the first
+    value = np.logaddexp(-0.5 * a * a, -0.5 * b * b)
+    return value, -share * a * slope_a - (1.0 - share) * b * slope_b

@@ -1,0 +1,23 @@
+"""What the transforms share that move all coordinates along by one amount."""
+
+import numpy as np
+
+from .network import with_context
+
+
+def parameters(params, rows, context):
+    """One set of parameters for all as one row, or one set for each row: given, or by a network of the context."""
+    if callable(params):
+        params = params(with_context(np.zeros((rows, 0)), context))
+    return np.atleast_2d(np.asarray(params, np.float64))
+
+
+def bisect(increasing, target, reach):
+    """The number between ``-reach`` and ``reach`` where an increasing function is ``target``, to the last digit."""
+    low, high = -reach, reach
+    while True:
+        middle = low + (high - low) / 2.0
+        if ((middle <= low) | (middle >= high) | np.isnan(middle)).all():
+            return middle
+        above = increasing(middle) > target
+        low, high = np.where(above, low, middle), np.where(above, middle, high)

@@ -1,0 +1,201 @@
+"""The compiled step of dual ascent: map, log-Jacobian, affine map and the sums for the next map, in one pass."""
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+from headrace._core import cpu
+
+POINTS = {"float32": cpu.PointsF32, "float64": cpu.PointsF64}
+# Tiles have 512, 128 or 64 rows up to 4, 16 and beyond; sums are kept in lanes for 4096.
+SIZES = [(0, 3), (1, 1), (7, 2), (513, 4), (129, 5), (4096, 10), (4097, 16), (9973, 7), (100, 17), (300, 50)]
+
+
+def maps_of(features, *key):
+    """Columns bend, center, square."""
+    g = cases.rng("maps", features, *key)
+    columns = [0.5 * np.tanh(g.standard_normal(features)), g.standard_normal(features)]
+    return np.stack([*columns, g.uniform(0.3, 1.5, features) ** 2], axis=1)
+
+
+def a_step(features, *key):
+    g = cases.rng("step", features, *key)
+    matrix = np.linalg.qr(g.standard_normal((features, features)))[0] * g.uniform(0.5, 2.0, features)
+    next_map = maps_of(features, "next", *key)[:, 1:]
+    return maps_of(features, *key), float(g.standard_normal()), matrix, g.standard_normal(features), next_map
+
+
+def reference(x, weights, maps, log_scale, matrix, shift, next_map):
+    """Straight from the formulas, in float64."""
+    z = np.asarray(x, np.float64)
+    bend, center, square = maps.T
+    r = np.sqrt(square + (z - center) ** 2)
+    log_jacobian = np.log1p(bend * (z - center) / r).sum(axis=1) + log_scale
+    z = (z + bend * r) @ matrix.T + shift
+    center, square = next_map.T
+    r = np.sqrt(square + (z - center) ** 2)
+    terms = [z, z * z, r, z * r, (z - center) / r, 1.0 / (r * r)]
+    w = np.ones(len(z)) if weights is None else np.asarray(weights, np.float64)
+    return z, log_jacobian, np.stack([(w[:, None] * t).sum(axis=0) for t in terms], axis=1)
+
+
+def assert_sums(got, want, rows, z, dtype):
+    """Sums of `rows` terms of order |z|², added in lanes of 4096 rows: relative to the sum of magnitudes."""
+    magnitude = max(1.0, float((np.asarray(z) ** 2).max(initial=1.0))) * 16  # 1/r² is at most 1 / 0.3²
+    assert np.abs(got - want).max(initial=0.0) <= max(rows, 1) * magnitude * cases.tolerance(dtype, 1)
+
+
+@pytest.mark.parametrize(("rows", "features"), SIZES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_step_matches_the_formulas(rows, features, weighted, dtype):
+    x = cases.rows(rows, features, dtype)
+    weights = cases.rng("weights", rows).uniform(0.0, 2.0, rows).astype(dtype) if weighted else None
+    points, step = POINTS[dtype](x, weights), a_step(features)
+    sums = points.step(*step)
+    z, log_jacobian, want = reference(x, weights, *step)
+    cases.assert_close(points.values(), z, magnitude=4.0)
+    assert np.abs(points.log_jacobian() - log_jacobian).max(initial=0.0) <= features * cases.tolerance(dtype)
+    assert_sums(sums, want, rows, z, dtype)
+
+
+@pytest.mark.parametrize("features", [2, 10])
+def test_steps_follow_each_other(features, dtype):
+    x = cases.rows(1000, features, dtype)
+    points, z, total = POINTS[dtype](x, None), x.astype(float), np.zeros(1000)
+    for k in range(20):
+        maps, log_scale, matrix, shift, next_map = a_step(features, k)
+        matrix = np.linalg.qr(matrix)[0]
+        assert points.step(maps, log_scale, matrix, shift, None) is None
+        z, log_jacobian, _ = reference(z, None, maps, log_scale, matrix, shift, next_map)
+        total += log_jacobian
+    cases.assert_close(points.values(), z, depth=60)
+    assert np.abs(points.log_jacobian() - total).max() <= cases.tolerance(dtype, 60) * np.abs(total).max()
+
+
+@pytest.mark.parametrize("features", [2, 10, 30])
+def test_any_strides_and_either_float_type_are_read(features, dtype):
+    x = cases.rows(700, features, dtype)
+    other = x.astype("float64" if dtype == "float32" else "float32")
+    wide = np.zeros((700, 2 * features + 1), dtype)
+    wide[:, 1::2] = x
+    step = a_step(features)
+    results = []
+    for array in (x, np.asfortranarray(x), wide[:, 1::2], x[::-1][::-1]):
+        points = POINTS[dtype](array, None)
+        points.step(*step)
+        results.append(points.values())
+    for result in results[1:]:
+        cases.assert_same_bits(result, results[0])
+    points = POINTS[dtype](other, None)
+    cases.assert_close(points.values(), other.astype(float), depth=1)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_same_bits_for_any_number_of_threads(weighted, dtype):
+    x = cases.rows(20_000, 5, dtype)
+    weights = cases.rng("weights").uniform(0.0, 2.0, 20_000).astype(dtype) if weighted else None
+    threads = hr.get_num_threads()
+    results = []
+    try:
+        for n in (1, 2, 5):
+            hr.set_num_threads(n)
+            points = POINTS[dtype](x, weights)
+            sums = points.step(*a_step(5))
+            results.append((points.values(), points.log_jacobian(), sums))
+    finally:
+        hr.set_num_threads(threads)
+    for other in results[1:]:
+        for got, want in zip(other, results[0], strict=True):
+            cases.assert_same_bits(got, want)
+
+
+def test_a_row_that_is_not_finite_spoils_only_itself_where_there_are_no_sums(dtype):
+    x = cases.rows(300, 3, dtype)
+    bad = x.copy()
+    bad[17, 1] = np.nan
+    clean, spoiled = POINTS[dtype](x, None), POINTS[dtype](bad, None)
+    for points in (clean, spoiled):
+        points.step(*a_step(3)[:4], None)
+    others = np.arange(300) != 17
+    cases.assert_same_bits(spoiled.values()[others], clean.values()[others])
+    cases.assert_same_bits(spoiled.log_jacobian()[others], clean.log_jacobian()[others])
+    assert np.isnan(spoiled.values()[17]).all()
+    assert np.isnan(spoiled.log_jacobian()[17])
+
+
+def test_wrong_sizes_are_refused():
+    points = cpu.PointsF32(np.zeros((4, 2), "f4"), None)
+    maps, log_scale, matrix, shift, next_map = a_step(2)
+    for wrong in (
+        (maps[:1], log_scale, matrix, shift, next_map),
+        (maps[:, :2], log_scale, matrix, shift, next_map),
+        (maps, log_scale, matrix[:1], shift, next_map),
+        (maps, log_scale, matrix, shift[:1], next_map),
+        (maps, log_scale, matrix, shift, next_map[:1]),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            points.step(*wrong)
+    with pytest.raises(ValueError, match="x: expected"):
+        cpu.PointsF32(np.zeros(4, "f4"), None)
+    with pytest.raises(ValueError, match="weights: expected"):
+        cpu.PointsF32(np.zeros((4, 2), "f4"), np.zeros(3, "f4"))
+    with pytest.raises(ValueError, match="weights: expected"):
+        cpu.PointsF32(np.zeros((4, 2), "f4"), np.zeros(4, "f8"))
+
+
+# --- the functional form ----------------------------------------------------------------------------------------------
+
+
+def test_the_functional_form_gives_the_same(framework, dtype):
+    """In the caller's framework; log-determinants in the dtype of the rows."""
+    x, (maps, log_scale, matrix, shift, next_map) = cases.rows(300, 4, dtype), a_step(4)
+    weights = cases.rng("weights").uniform(0.0, 2.0, 300).astype(dtype)
+    points = POINTS[dtype](x, weights)
+    sums = points.step(maps, log_scale, matrix, shift, next_map)
+    wrapped = [framework.make(a) for a in (x, maps, matrix, shift, next_map, weights)]
+    got = hr.ops.dual_ascent_step(*wrapped[:5], log_scale=log_scale, weights=wrapped[5])
+    want = points.values(), points.log_jacobian().astype(dtype), sums
+    for result, expected in zip(got, want, strict=True):
+        cases.assert_same_bits(framework.open(result), expected)
+    assert hr.ops.dual_ascent_step(*wrapped[:4])[2] is None
+
+
+def test_the_functional_form_leaves_its_input_alone_and_takes_no_rows(dtype):
+    x, step = cases.rows(10, 3, dtype), a_step(3)
+    before = x.copy()
+    maps, log_scale, matrix, shift, next_map = step
+    hr.ops.dual_ascent_step(x, maps, matrix, shift, next_map, log_scale=log_scale)
+    cases.assert_same_bits(x, before)
+    moved, log_det, sums = hr.ops.dual_ascent_step(x[:0], maps, matrix, shift, next_map)
+    assert moved.shape == (0, 3)
+    assert log_det.shape == (0,)
+    assert (sums == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "patterns"),
+    [
+        ({"z": np.zeros(3)}, ["z", r"\(rows, n\)", r"\(3,\)"]),
+        ({"z": np.zeros((4, 2), int)}, ["z", "float32 or float64", "int64"]),
+        ({"maps": np.zeros((2, 2))}, ["maps", r"\(2, 3\)", r"\(2, 2\)"]),
+        ({"maps": np.array([[1.0, 0.0, 1.0]] * 2)}, ["maps", "0.999", r"1\.0"]),
+        ({"maps": np.array([[0.1, 0.0, 0.0]] * 2)}, ["maps", "above 0", r"0\.0"]),
+        ({"maps": np.array([[0.1, np.nan, 1.0]] * 2)}, ["maps", "finite", "nan"]),
+        ({"matrix": np.eye(3)}, ["matrix", r"\(2, 2\)", r"\(3, 3\)"]),
+        ({"matrix": np.full((2, 2), np.inf)}, ["matrix", "finite", "inf"]),
+        ({"shift": np.zeros(3)}, ["shift", r"\(2,\)", r"\(3,\)"]),
+        ({"next": np.zeros((2, 3))}, ["next", r"\(2, 2\)", r"\(2, 3\)"]),
+        ({"next": np.zeros((2, 2))}, ["next", "above 0", r"0\.0"]),
+        ({"weights": np.ones(3)}, ["weights", r"\(4,\)", r"\(3,\)"]),
+        ({"weights": np.array([1.0, -1.0, 1.0, 1.0])}, ["weights", "at least 0", "-1"]),
+        ({"log_scale": "one"}, ["log_scale", "number", "one"]),
+        ({"log_scale": np.inf}, ["log_scale", "inf"]),
+    ],
+)
+def test_the_functional_form_refuses_by_name(change, patterns):
+    maps, _, matrix, shift, next_map = a_step(2)
+    given = {"z": np.zeros((4, 2)), "maps": maps, "matrix": matrix, "shift": shift, "next": next_map} | change
+    with pytest.raises((TypeError, ValueError)) as error:
+        hr.ops.dual_ascent_step(**given)
+    cases.assert_says(error, *patterns)
