@@ -481,7 +481,7 @@ def test_points_in_float32_and_float64_agree():
     for kind, relative in ((np.float64, 1e-12), (np.float32, 2e-4)):
         points = Points(x, weights, kind)
         sums = points.step(maps, 0.5, matrix, bias, next)
-        assert points.values().dtype == points.log_jacobian().dtype == kind
+        assert points.values().dtype == kind
         assert sums.dtype == np.float64
         np.testing.assert_allclose(points.values(), want, rtol=relative, atol=relative)
         np.testing.assert_allclose(points.log_jacobian(), want_log, rtol=relative, atol=relative)
