@@ -65,6 +65,24 @@ def everything(dtype):
     return cases.randomise(flow, 0.2, "everything")
 
 
+def elementwise(dtype):
+    """A chain of marginal maps and rotations."""
+    chain = [
+        hr.Elementwise(3, map="dual_ascent", formula="to_latent", dtype=dtype),
+        hr.Rotation.random(3, seed=1),
+        hr.Inverse(hr.Elementwise(3, map="dual_ascent", formula="to_data", slope=0.01, dtype=dtype)),
+        hr.Elementwise(3, map="affine", scale="exp", dtype=dtype),
+        hr.Inverse(hr.Rotation.random(3, seed=2)),
+        hr.Elementwise(3, map="rq_spline", bins=4, bound=6.0, dtype=dtype),
+    ]
+    return cases.randomise(hr.Flow(chain, dtype=dtype), 0.2, "elementwise")
+
+
+def ascended(model):
+    """The flow of a short ascent."""
+    return model.fit(1.0 + 2.0 * cases.rows(60, 2, "float64", "ascent"), progress=False)
+
+
 def on_normal(dtype, trainable):
     base = hr.Normal(3, [0.1, -5.0, 1e4], [0.3, 1.0, 1e3], trainable=trainable)
     flow = hr.Flow([hr.Coupling(3, [0], (6,), dtype=dtype)], base, dtype=dtype)
@@ -94,6 +112,12 @@ EXAMPLES = {
     "base-alone": lambda dtype: hr.Flow([], hr.StandardNormal(2), dtype=dtype),
     "masked-alone": lambda dtype: foreign(4, dtype, context=2),
     "coupling-alone": lambda dtype: cases.randomise(hr.Coupling(4, [2, 0], (6,), dtype=dtype), 0.2, "coupling"),
+    "elementwise": elementwise,
+    "elementwise-alone": lambda dtype: cases.randomise(
+        hr.Elementwise(3, bins=5, bound=4.0, dtype=dtype), 0.3, "spline"
+    ),
+    "rotation-alone": lambda dtype: hr.Rotation.random(3, seed=1),
+    "dual-ascent": lambda dtype: ascended(hr.DualAscentFlow.notes(2.5, 3, kinks=2, dtype=dtype)),
     "inverse-alone": lambda dtype: hr.Inverse(separate_networks(dtype)),
 }
 

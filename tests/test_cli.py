@@ -227,15 +227,41 @@ def test_fit_with_context_and_weights(folder, result):
 def test_every_flow(folder, result, name):
     np.save("t.npy", table())
     kind = _commands.FLOWS[name]
-    given = {"transforms": ("--transforms", 3), "hidden": ("--hidden", "16,8"), "context": ("--context", 2)}
+    given = {
+        "transforms": ("--transforms", 3),
+        "hidden": ("--hidden", "16,8"),
+        "context": ("--context", 2),
+        "epochs": ("--epochs", 1),
+        "steps": ("--steps", 3),
+    }
     options = [text for option in kind.takes for text in given.get(option, ())]
-    result("fit", "t.npy", "-o", "f.safetensors", "--flow", name, "--epochs", 1, "--dtype", "float64", *options)
+    result("fit", "t.npy", "-o", "f.safetensors", "--flow", name, "--dtype", "float64", *options)
     flow = hr.load("f.safetensors")
     assert type(flow) is kind.make
     assert flow.dtype == np.float64
     if "transforms" in kind.takes:
         assert len(flow) == 3 + 1  # and a Standardize
     assert result("sample", "f.safetensors", "-n", 2, "-o", "s.npy", *(["--context-row", 2.0] * bool(flow.context)))
+
+
+def test_a_dual_ascent(folder, run, result):
+    """Its report counts steps beside epochs; its options are not those of networks."""
+    np.save("t.npy", table())
+    report = result("fit", "t.npy", "-o", "f.safetensors", "--flow", "dual-ascent", "--steps", 2, "--seed", 5)
+    flow = hr.load("f.safetensors")
+    assert type(flow) is hr.AscentFlow
+    assert len(flow) == report["best_step"] <= report["steps"] == 2
+    assert report["log_likelihood"] > report["gaussian_log_likelihood"] - 1.0
+    code, out, _ = run("fit", "t.npy", "-o", "f.safetensors", "--flow", "dual-ascent", "--steps", 1, "--quiet")
+    assert code == 0
+    assert "1 steps, the best was" in out
+    for option in (("--epochs", 1), ("--hidden", 8), ("--context", 2), ("--transforms", 2)):
+        code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--flow", "dual-ascent", *option)
+        assert code == 2
+        assert f"argument {option[0]}: --flow dual-ascent does not take it" in err
+    code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--flow", "maf", "--steps", 3)
+    assert code == 2
+    assert "argument --steps: --flow maf does not take it" in err
 
 
 def test_options_of_fit_arrive(folder, result, monkeypatch):

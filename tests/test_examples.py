@@ -125,6 +125,32 @@ def test_anomaly_scores(run):
     assert flow > gaussian + 0.07
 
 
+def test_dual_ascent(run, tmp_path, monkeypatch):
+    """Few rows and steps: every step gains, and the splines lose less than the kinks."""
+    monkeypatch.setattr("headrace.dual_ascent.REFINE_STEPS", 1000)
+    status, out = run("dual_ascent", "--rows", 2000, "--steps", 40, "--output", tmp_path / "ascent.png")
+    assert status == 0
+    (before,) = numbers("the notes' algorithm, 0 steps: #", out)
+    assert before == pytest.approx(1.0, abs=0.2)  # of the normal density of the same mean and deviations
+    after = float(re.findall(r"the notes' algorithm, \d+ steps: (\d+\.\d+)", out)[-1])
+    assert after < before - 0.2
+    (lost,) = numbers("trained as a whole: #", out)
+    assert lost < 0.3
+    assert (tmp_path / "ascent.png").exists() or "picture: skipped" in out
+
+
+def test_the_moons_have_the_density_that_they_are_drawn_from():
+    """It integrates to one, and its mean logarithm agrees between rows and quadrature."""
+    example = load("dual_ascent")
+    side = np.linspace(-2.0, 3.0, 300), np.linspace(-1.5, 2.0, 300)
+    grid = np.stack(np.meshgrid(*side), axis=2).reshape(-1, 2)
+    log_prob = example.true_log_prob(grid)
+    cell = (side[0][1] - side[0][0]) * (side[1][1] - side[1][0])
+    assert np.exp(log_prob).sum() * cell == pytest.approx(1.0, abs=1e-3)
+    rows = example.true_log_prob(example.draw_rows(20_000, cases.rng("moons")))
+    assert rows.mean() == pytest.approx((np.exp(log_prob) * log_prob).sum() * cell, abs=4 * rows.std() / 20_000**0.5)
+
+
 def test_the_area_counts_pairs():
     """Of the six pairs three are in order and one is equal."""
     area = load("anomaly_scores").area
@@ -162,9 +188,11 @@ def test_continuous_flow(run, tmp_path):
         ("simulation_based_inference", ["--simulations", 500, "--epochs", 1]),
         ("anomaly_scores", ["--epochs", 1]),
         ("score_and_sample", ["--stars", 500]),
+        ("dual_ascent", ["--rows", 300, "--steps", 8]),
     ],
 )
-def test_pictures_are_written(run, tmp_path, name, arguments):
+def test_pictures_are_written(run, tmp_path, monkeypatch, name, arguments):
+    monkeypatch.setattr("headrace.dual_ascent.REFINE_STEPS", 100)
     pytest.importorskip("matplotlib")
     path = tmp_path / "picture.png"
     run(name, *arguments, "--output", path)

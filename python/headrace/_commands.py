@@ -21,12 +21,27 @@ from headrace import _tables as tables
 from headrace import files
 from headrace._baselines import gaussian_log_prob
 
-__all__ = ["FIT", "FLOWS", "INTERRUPTED", "NETWORK", "OK", "Kind", "bench", "demo", "fit", "info", "sample", "score"]
+__all__ = [
+    "ASCENT",
+    "FIT",
+    "FLOWS",
+    "INTERRUPTED",
+    "NETWORK",
+    "OK",
+    "Kind",
+    "bench",
+    "demo",
+    "fit",
+    "info",
+    "sample",
+    "score",
+]
 
 OK, INTERRUPTED = 0, 130
 
 NETWORK = ("context", "transforms", "hidden")
 FIT = ("epochs", "batch_size", "learning_rate", "patience")
+ASCENT = ("steps",)
 
 
 @dataclass(frozen=True)
@@ -34,9 +49,10 @@ class Kind:
     """A flow that ``fit`` offers."""
 
     make: Callable[..., hr.Flow]
-    """Called with the number of features, `seed`, `dtype` and those of its options that were given."""
+    """Called with the number of features, `seed`, `dtype` and those of its options that were given; an ascent's flow is
+    made by `DualAscentFlow`."""
     takes: tuple[str, ...] = (*NETWORK, *FIT)
-    """Which of the options in NETWORK, which go to `make`, and in FIT, which go to `Flow.fit`."""
+    """Which of the options in NETWORK, which go to `make`, in FIT, which go to `Flow.fit`, and in ASCENT."""
 
 
 FLOWS = {
@@ -46,6 +62,7 @@ FLOWS = {
     "nsf": Kind(hr.NSF),
     "planar": Kind(hr.PlanarFlow),
     "radial": Kind(hr.RadialFlow),
+    "dual-ascent": Kind(hr.AscentFlow, ("patience", *ASCENT)),
 }
 
 
@@ -197,7 +214,8 @@ def info(arguments: argparse.Namespace) -> int:
 def fit(arguments: argparse.Namespace) -> int:
     """Fit a flow to a table, print its held-out likelihood beside a Gaussian's, and save it."""
     kind = FLOWS[arguments.flow]
-    options = {name: getattr(arguments, name) for name in (*NETWORK, *FIT) if getattr(arguments, name) is not None}
+    every = (*NETWORK, *FIT, *ASCENT)
+    options = {name: getattr(arguments, name) for name in every if getattr(arguments, name) is not None}
     for name in options:
         if name not in kind.takes:
             _usage(arguments, f"argument --{name.replace('_', '-')}: --flow {arguments.flow} does not take it")
@@ -214,26 +232,11 @@ def fit(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{source.path}: {source.label(columns[2][0])}: expected a weight above 0, got none")
     if columns[1]:
         options["context"] = len(columns[1])
-    flow = kind.make(
-        len(columns[0]),
-        seed=arguments.seed,
-        dtype=arguments.dtype,
-        **{name: options[name] for name in NETWORK if name in options},
-    )
-
+    if columns[1] and "context" not in kind.takes:
+        _usage(arguments, f"argument --context: --flow {arguments.flow} does not take it")
     data = _Rows(x, context if columns[1] else None, weight[:, 0] if columns[2] else None)
     train, held_out = data.split(arguments.validation, arguments.seed)
-    history = flow.fit(
-        train.x,
-        train.context,
-        weights=train.weights,
-        validation=None if held_out is None else (held_out.x, held_out.context, held_out.weights),
-        seed=arguments.seed,
-        progress=not arguments.quiet,
-        **{name: options[name] for name in FIT if name in options},
-    )
-    if history.stopped == "non-finite" and history.best_epoch < 0:
-        raise RuntimeError("the fit went wrong in its first epoch and nothing was saved; try a smaller --learning-rate")
+    flow, outcome = (_ascend if kind.make is hr.AscentFlow else _train)(kind, arguments, options, train, held_out)
     names = None
     if source.names is not None:
         names = _Names(*([source.names[i] for i in part] for part in columns[:2])).to_note()
@@ -261,23 +264,78 @@ def fit(arguments: argparse.Namespace) -> int:
         "held_out_rows": 0 if held_out is None else len(held_out.x),
         "log_likelihood": reached,
         "gaussian_log_likelihood": gaussian,
+        **outcome,
+        "seed": arguments.seed,
+    }
+    where = f"of {len(judged.x):,} rows {'to fit' if held_out is None else 'held out'}"
+    lines = [
+        f"mean log-likelihood {where}, nats a row: {arguments.flow} {reached:.4f}   Gaussian {gaussian:.4f}",
+        f"{_work(outcome)}; saved to {arguments.output}",
+    ]
+    _say(arguments, report, lines)
+    if outcome["stopped"] == "interrupted":
+        print("headrace: interrupted: the best weights so far were saved", file=sys.stderr)
+        return INTERRUPTED
+    return OK
+
+
+def _train(
+    kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], train: _Rows, held_out: _Rows | None
+) -> tuple[hr.Flow, dict[str, Any]]:
+    """A flow fitted by `Flow.fit`, and what the report says of it."""
+    own = {name: options[name] for name in NETWORK if name in options}
+    flow = kind.make(train.x.shape[1], seed=arguments.seed, dtype=arguments.dtype, **own)
+    history = flow.fit(
+        train.x,
+        train.context,
+        weights=train.weights,
+        validation=None if held_out is None else (held_out.x, held_out.context, held_out.weights),
+        seed=arguments.seed,
+        progress=not arguments.quiet,
+        **{name: options[name] for name in FIT if name in options},
+    )
+    if history.stopped == "non-finite" and history.best_epoch < 0:
+        raise RuntimeError("the fit went wrong in its first epoch and nothing was saved; try a smaller --learning-rate")
+    return flow, _outcome(history)
+
+
+def _ascend(
+    kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], train: _Rows, held_out: _Rows | None
+) -> tuple[hr.Flow, dict[str, Any]]:
+    """The same by `DualAscentFlow.fit`."""
+    model = hr.DualAscentFlow(seed=arguments.seed, dtype=arguments.dtype, **options)
+    flow = model.fit(
+        train.x,
+        weights=train.weights,
+        validation=None if held_out is None else (held_out.x, None, held_out.weights),
+        progress=not arguments.quiet,
+    )
+    history = model.history
+    report = _outcome(history.refinement or hr.History())
+    report["seconds"] += history.seconds[-1] if history.seconds else 0.0
+    if history.refinement is None:
+        report["stopped"] = history.stopped
+    steps = {"steps": max(len(history.log_likelihood) - 1, 0), "best_step": history.best_step}
+    return flow, {**steps, **report}
+
+
+def _outcome(history: hr.History) -> dict[str, Any]:
+    return {
         "epochs": len(history.train_loss),
         "best_epoch": history.best_epoch,
         "stopped": history.stopped,
         "seconds": history.seconds[-1] if history.seconds else 0.0,
-        "seed": arguments.seed,
     }
-    best = "none better than fresh weights" if history.best_epoch < 0 else f"the best was {history.best_epoch}"
-    where = f"of {len(judged.x):,} rows {'to fit' if held_out is None else 'held out'}"
-    lines = [
-        f"mean log-likelihood {where}, nats a row: {arguments.flow} {reached:.4f}   Gaussian {gaussian:.4f}",
-        f"{report['epochs']} epochs in {_duration(report['seconds'])}, {best}; saved to {arguments.output}",
-    ]
-    _say(arguments, report, lines)
-    if history.stopped == "interrupted":
-        print("headrace: interrupted: the best weights so far were saved", file=sys.stderr)
-        return INTERRUPTED
-    return OK
+
+
+def _work(outcome: dict[str, Any]) -> str:
+    """What was done, in words."""
+    time_taken, best = _duration(outcome["seconds"]), outcome["best_epoch"]
+    if "steps" in outcome:
+        steps = f"{outcome['steps']} steps, the best was {outcome['best_step']}"
+        return f"{steps}, and {outcome['epochs']} epochs in {time_taken}"
+    told = "none better than fresh weights" if best < 0 else f"the best was {best}"
+    return f"{outcome['epochs']} epochs in {time_taken}, {told}"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """One step of dual ascent with the map of eq. 25, chosen from sums over the rows.
 
-Each coordinate is taken through y = a x + b + c r with r = sqrt(ε² + (x - x0)²): the family of eq. 25, with x0 and ε there
-divided by 1 - σ. The log-likelihood L = ⟨log y' - λ y² / 2⟩ (eq. 23) is concave in (a, b, c), as y is linear in them. With
-ψ = (x, 1, r), ψ' = (1, 0, q) and q = (x - x0) / r, at the identity (1, 0, 0):
+Each coordinate is taken through y = a x + b + c r with r = sqrt(ε² + (x - x0)²): the family of eq. 25, with x0 and ε
+there divided by 1 - σ. The log-likelihood L = ⟨log y' - λ y² / 2⟩ (eq. 23) is concave in (a, b, c), as y is linear in
+them. With ψ = (x, 1, r), ψ' = (1, 0, q) and q = (x - x0) / r, at the identity (1, 0, 0):
 
 - gradient G = ⟨ψ'⟩ - λ ⟨x ψ⟩,
 - Hessian -A with A = ⟨ψ' ψ'ᵀ⟩ + λ ⟨ψ ψᵀ⟩, never indefinite.
@@ -24,15 +24,19 @@ __all__ = ["bent_line", "gradient_and_curvature", "step_length", "width"]
 
 Floats = NDArray[np.float64]
 
+LEAST_WIDTH = 2e-3  # of a kink; the map allows 1e-3
 MARGIN = 0.1  # the slope of y stays above this
 FULL = 0.29  # up to this B a full Newton step grows the bound, as 1 - 1 / (2 (1 - B)²) > 0
 
 
 def width(center: Floats, rows: float, neighbours: float, precision: float) -> Floats:
-    """The ε at which a normal density has so many of the rows within ε of the center; at most a standard deviation."""
+    """The ε at which a normal density has so many of the rows within ε of the center; at most a standard deviation.
+
+    Near a center at x0 the density N(0, 1/λ) has rows √(λ/2π) exp(-λ x0²/2) of them a unit length, and 2 ε is meant.
+    """
     u = np.minimum(precision * np.square(center), 100.0)
     epsilon = neighbours / (2.0 * rows) * np.sqrt(2.0 * np.pi) * np.exp(0.5 * u)
-    clipped: Floats = np.clip(epsilon, 2e-3, 1.0) / np.sqrt(precision)
+    clipped: Floats = np.maximum(np.minimum(epsilon, 1.0) / np.sqrt(precision), LEAST_WIDTH)
     return clipped
 
 
@@ -75,7 +79,7 @@ def bent_line(means: Floats, next: Floats, precision: float, rule: str) -> tuple
     u = gradient
     if rule == "newton":
         curvature = slopes + values
-        ridge = 1e-9 * np.trace(curvature, axis1=1, axis2=2)[:, None, None] * np.eye(3)
+        ridge = 1e-12 * np.trace(curvature, axis1=1, axis2=2)[:, None, None] * np.eye(3)
         u = np.linalg.solve(curvature + ridge, gradient[:, :, None])[:, :, 0]
     growth = (gradient * u).sum(axis=1)
     p, q = (np.einsum("ki,kij,kj->k", u, part, u) for part in (slopes, values))

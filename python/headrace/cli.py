@@ -96,12 +96,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--weights", metavar="COLUMN", help="column with weights of the rows")
     sub.add_argument("--transforms", type=_integer(1), metavar="N", help="number of transforms")
     sub.add_argument("--hidden", type=_sizes, metavar="N,N", help="units of each hidden layer (64,64)")
+    sub.add_argument("--steps", type=_integer(0), metavar="N", help="steps of a dual ascent, at most")
     sub.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     sub.add_argument("--epochs", type=_integer(0), metavar="N", help="passes over the rows, at most")
     sub.add_argument("--batch-size", type=_integer(1), metavar="N", help="rows of a step")
     sub.add_argument("--learning-rate", type=_rate, metavar="RATE")
     sub.add_argument("--validation", type=_share, default=0.1, metavar="SHARE", help="of rows to hold out (0.1)")
-    sub.add_argument("--patience", type=_integer(1), metavar="N", help="epochs without a better one before it stops")
+    sub.add_argument("--patience", type=_integer(1), metavar="N", help="epochs or steps without a new best, then stop")
     sub.add_argument("--seed", type=_integer(0), default=0, metavar="N", help="of weights, rows held out, order (0)")
 
     sub = command(

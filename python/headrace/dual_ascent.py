@@ -35,17 +35,27 @@ Floats = NDArray[np.float64]
 
 # Defaults, by docs/dual_ascent.md.
 STEPS = {"spline": 600, "kink": 2000}  # of an ascent alone, at most
-LAYERS = 24
-REFINED_STEPS = 24  # of one that is refined
-BINS = {False: 40, True: 8}  # of a spline, by whether it is refined
-BOUND = 5.0  # standard deviations from which a spline is the identity
+BINS = 40  # of its splines
 RATE = 0.3  # how far towards the full marginal map a step goes, after the first
+BOUND = 5.0  # standard deviations from which a spline is the identity
 NEIGHBOURS = 800.0
 PATIENCE = 60
-REFINE_STEPS, REFINE_RATE = 8000, 5e-3  # of the optimiser
 ANCHORS = 1024  # rows among which centers are drawn
 
+# Of one that is trained as a whole afterwards.
+FEW_ROWS = 5000  # below, an ascent alone competes
+REFINED_BINS = 8
+REFINE_STEPS, REFINE_RATE = 8000, 5e-3  # of the optimiser
+COPIES, JITTER = 8, 0.03  # in up to three dimensions
+
 _SLOPE = 1e-3  # of the maps of an ascent
+
+
+def _layers(features: int) -> int:
+    """Steps of a chain that is trained as a whole."""
+    if features == 1:
+        return 8
+    return 48 if features <= 3 else 16
 
 
 @dataclass
@@ -150,16 +160,17 @@ class AscentFlow(Flow):
 class DualAscentFlow:
     """Density estimation by dual ascent of the log-likelihood (Tabak, Vanden-Eijnden 2010), section 2 of the notes.
 
-    Data are standardised. Then each step turns the points by an orthogonal matrix and maps every coordinate for itself,
-    so that the log-likelihood L of eq. 23 grows. Rows held out say when to stop, and the best prefix is kept.
+    Data are standardised. Then each step turns the points by an orthogonal matrix and maps every coordinate for
+    itself, so that the log-likelihood L of eq. 23 grows. Rows held out say when to stop, and the best prefix is kept.
 
-    **The defaults are not the notes' algorithm but what was better in every case that was tried** (docs/dual_ascent.md):
-    a step maps coordinates by splines that make their marginals normal, first along the data's own axes; a short
-    chain of steps is then trained as a whole by `Flow.fit`. `DualAscentFlow.notes` is the algorithm of the notes.
+    **The defaults are not the notes' algorithm but what was found to be better** (docs/dual_ascent.md): a step maps
+    coordinates by splines that make their marginals normal, first along the data's own axes; a short chain of steps
+    is then trained as a whole by `Flow.fit`. `DualAscentFlow.notes` is the algorithm of the notes.
 
     Args:
-        precision: λ, of the normal density N(0, 1/λ) that the data are taken to.
-        steps: Steps at most; by default 24 if `refine`, otherwise 600 ("spline") or 2000 ("kink").
+        precision: λ, of the normal density N(0, 1/λ) that the data are taken to; 1e-6 to 1e6.
+        steps: Steps at most; by default 600 ("spline") or 2000 ("kink"), and 48 (up to three features) or 16 where
+            they are trained as a whole.
         map: "spline": marginal maps from kernel densities; "kink": eq. 25, a line that bends.
         rule: How a kink is chosen. "newton": Newton's step of the concave parametrisation, shortened where a lower
             bound of L asks for it, so that no step makes L less; "gradient": along the gradient (eq. 24), as far as
@@ -170,11 +181,13 @@ class DualAscentFlow:
             normal. By default "sliced" for splines in more than two dimensions. Splines take the data's axes first.
         bandwidth: Of the kernel densities, in units of 1.06 rows^-0.2; by default 2 from five features on, otherwise 1.
         rate: How far towards the full marginal map a spline goes, 0 to 1, after the first step, which goes all the way.
-        bins: Bins of a spline, 3 to 64; by default 8 if `refine`, otherwise 40.
-        copies: The training rows are taken so many times, each with normal noise of `jitter` standard deviations;
-            0 for as they are.
-        jitter: See `copies`.
-        refine: Whether to train the chain as a whole after the ascent; by default for splines.
+        bins: Bins of a spline, 3 to 64; by default 40, and 8 where the steps are trained as a whole.
+        copies: Training rows are taken so many times, each time with noise of its own; 0 for as they are. By default 8
+            for the joint training in up to three dimensions, otherwise 0.
+        jitter: Standard deviation of this noise, in units of the columns'.
+        refine: Whether to train the steps as a whole after the ascent, which itself then takes rows as they are. By
+            default splines are; with fewer than 5000 training rows a longer ascent of finer splines competes on the
+            rows held out, and without any it is taken alone.
         patience: Steps without a new best on held-out rows after which the ascent ends; None for no end.
         seed: Of all that is drawn.
         dtype: "float32" or "float64".
@@ -200,27 +213,26 @@ class DualAscentFlow:
         bandwidth: float | None = None,
         rate: float = RATE,
         bins: int | None = None,
-        copies: int = 0,
-        jitter: float = 0.05,
+        copies: int | None = None,
+        jitter: float = JITTER,
         refine: bool | None = None,
         patience: int | None = PATIENCE,
         seed: int = 0,
         dtype: DTypeLike = "float32",
     ) -> None:
         """See the class."""
-        self.precision = check.number("precision", precision, above=0.0, below=math.inf)
+        self.precision = check.number("precision", precision, least=1e-6, below=1e6)
         self.map = check.choice("map", map, ("spline", "kink"))
         self.rule = check.choice("rule", rule, ("newton", "gradient"))
-        self.refine = self.map == "spline" if refine is None else bool(refine)
-        most = REFINED_STEPS if self.refine else STEPS[self.map]
-        self.steps = most if steps is None else check.integer("steps", steps)
+        self.refine = (None if self.map == "spline" else False) if refine is None else bool(refine)
+        self.steps = None if steps is None else check.integer("steps", steps)
         self.kinks = check.integer("kinks", kinks, least=1, most=64)
         self.neighbours = check.number("neighbours", neighbours, above=0.0, below=math.inf)
         self.directions = None if directions is None else check.choice("directions", directions, ("random", "sliced"))
         self.bandwidth = None if bandwidth is None else check.number("bandwidth", bandwidth, above=0.0, below=math.inf)
         self.rate = check.number("rate", rate, above=0.0, below=math.nextafter(1.0, 2.0))
-        self.bins = BINS[self.refine] if bins is None else check.integer("bins", bins, least=3, most=64)
-        self.copies = check.integer("copies", copies)
+        self.bins = None if bins is None else check.integer("bins", bins, least=3, most=64)
+        self.copies = None if copies is None else check.integer("copies", copies)
         self.jitter = check.number("jitter", jitter, least=0.0, below=math.inf)
         self.patience = None if patience is None else check.integer("patience", patience, least=1)
         self.seed = check.integer("seed", seed)
@@ -269,33 +281,47 @@ class DualAscentFlow:
             raise ValueError(f"x: expected shape (rows, features) with at least one feature, got {array.shape}")
         rng = np.random.default_rng(self.seed)
         rows = _Rows.of(array.shape[1], x, context, weights, validation, rng, self.precision)
-        self.history = AscentHistory()
-        ascent = _Ascent(self, rows, rng)
-        flow = ascent.go(progress)
-        if self.refine and self.history.stopped != "interrupted":
-            flow = self._refined(flow, rows, rng, progress)
+        few = rows.train.size < FEW_ROWS
+        refine = not few or rows.held_out is not None if self.refine is None else self.refine
+        flow, self.history = self._ascended(rows, rng, refine, progress)
+        if not refine or self.history.stopped == "interrupted":
+            return flow
+        flow = self._refined(flow, rows, rng, progress)
+        refinement = self.history.refinement
+        if self.refine is None and few and refinement is not None and refinement.stopped != "interrupted":
+            rival, history = self._ascended(rows, rng, False, progress)
+            if history.validation_log_likelihood[history.best_step] > -refinement.best_loss:
+                flow, self.history = rival, history
         return flow
 
+    def _ascended(
+        self, rows: _Rows, rng: np.random.Generator, refine: bool, progress: bool
+    ) -> tuple[AscentFlow, AscentHistory]:
+        """The best prefix of an ascent, and what happened."""
+        alone, n = STEPS[self.map], len(rows.mean)
+        steps = (_layers(n) if refine else alone) if self.steps is None else self.steps
+        bins = (REFINED_BINS if refine else BINS) if self.bins is None else self.bins
+        ascent = _Ascent(self, rows, rng, steps, bins, 0 if refine else self.copies or 0)
+        return ascent.go(progress), ascent.history
+
     def _refined(self, flow: AscentFlow, rows: _Rows, rng: np.random.Generator, progress: bool) -> AscentFlow:
-        """Train all steps together; between them linear maps that start as the identity make rotations give."""
-        given, n = flow._by_step(), flow.features
-        while len(given) < LAYERS:
-            fresh = Elementwise(n, formula="to_latent", bins=self.bins, bound=BOUND, dtype=self.dtype)
-            given.append([fresh, Rotation(_directions.random_rotation(n, rng))])
-        steps = [[*step[:-1], *_shears(n, self.dtype), step[-1]] for step in given]
+        """Train all steps together; linear maps that start as the identity stand in for turns of the rotations."""
+        n = flow.features
+        steps = [[*step[:-1], *_shears(n, self.dtype), step[-1]] for step in flow._by_step()]
         refined = AscentFlow(steps, flow._standardize(), flow.base, dtype=self.dtype)
         x, weights = rows.given(rows.train)
-        if self.copies:
-            x, weights = _jittered(x, weights, self.copies, self.jitter * rows.std, rng)
+        copies = (COPIES if n <= 3 else 0) if self.copies is None else self.copies
+        if copies:
+            x, weights = _jittered(x, weights, copies, self.jitter * rows.std * math.sqrt(1 / self.precision), rng)
         held_out = None
         if rows.held_out is not None:
             held_out = (rows.held_out.x, None, rows.held_out.weights)
-        batch = min(max(len(x) // training.BATCHES, training.LEAST_BATCH), training.MOST_BATCH)
+        batch = min(max(rows.train.size // training.BATCHES, training.LEAST_BATCH), training.MOST_BATCH)
         self.history.refinement = refined.fit(
             x,
             weights=weights,
             validation=held_out,
-            epochs=max(1, REFINE_STEPS * batch // len(x)),
+            epochs=min(max(1, round(REFINE_STEPS * batch / len(x))), training.MOST_EPOCHS),
             batch_size=batch,
             learning_rate=REFINE_RATE,
             schedule="cosine",
@@ -309,7 +335,7 @@ class DualAscentFlow:
     def __repr__(self) -> str:
         """The choices."""
         return (
-            f"DualAscentFlow(precision={self.precision:g}, steps={self.steps}, map={self.map!r}, refine={self.refine})"
+            f"DualAscentFlow(precision={self.precision:g}, map={self.map!r}, steps={self.steps}, refine={self.refine})"
         )
 
 
@@ -375,15 +401,17 @@ def _shears(features: int, dtype: np.dtype[Any]) -> list[Transform]:
 class _Ascent:
     """One ascent while it runs: points to fit and points held out, carried along."""
 
-    def __init__(self, settings: DualAscentFlow, rows: _Rows, rng: np.random.Generator) -> None:
+    def __init__(
+        self, settings: DualAscentFlow, rows: _Rows, rng: np.random.Generator, n_steps: int, bins: int, copies: int
+    ) -> None:
         self.settings, self.rows, self.rng = settings, rows, rng
-        self.history = settings.history
+        self.n_steps, self.bins = n_steps, bins
+        self.history = AscentHistory()
         self.steps: list[list[Transform]] = []
         x, weights = rows.given(rows.train)
         z = rows.standardised(x)
-        if settings.copies:
-            spread = settings.jitter / math.sqrt(settings.precision)
-            z, weights = _jittered(z, weights, settings.copies, spread, rng)
+        if copies:
+            z, weights = _jittered(z, weights, copies, settings.jitter / math.sqrt(settings.precision), rng)
         self.features = z.shape[1]
         self.weights = None if weights is None else weights.astype(np.float64)
         self.total = float(len(z)) if self.weights is None else float(self.weights.sum())
@@ -404,7 +432,7 @@ class _Ascent:
         from tqdm import tqdm
 
         s, history, begin = self.settings, self.history, time.perf_counter()
-        bar = tqdm(total=s.steps, desc="ascent", unit="step", disable=not progress)
+        bar = tqdm(total=self.n_steps, desc="ascent", unit="step", disable=not progress)
         try:
             for log_likelihood, held_out in self._kinks() if s.map == "kink" else self._splines():
                 history.log_likelihood.append(log_likelihood)
@@ -460,7 +488,7 @@ class _Ascent:
             return own, self._log_likelihood(held_out.values(), held_out.log_jacobian(), weights)
 
         yield judged()
-        for _ in range(s.steps):
+        for _ in range(self.n_steps):
             rotation = self._rotation(points)
             maps, scale, matrix, bias = np.zeros((n, 3)), 0.0, rotation, np.zeros(n)
             maps[:, 2] = 1.0
@@ -513,7 +541,7 @@ class _Ascent:
             return each[0], each[1] if len(each) > 1 else None
 
         yield judged()
-        for step in range(s.steps):
+        for step in range(self.n_steps):
             z = parts[0][0].astype(np.float64)
             rotation = np.eye(n)
             if step:
@@ -523,10 +551,10 @@ class _Ascent:
             curves = [
                 _marginals.normal_score(turned[:, k] * unit, self.weights, bandwidth if step else 1.0) for k in range(n)
             ]
-            maps = _first_maps(curves, s.bins, unit, s.dtype) if step == 0 else []
+            maps = _first_maps(curves, self.bins, unit, s.dtype) if step == 0 else []
             if step:
                 shrunk = [curve and curve.shrunk(s.rate) for curve in curves]
-                maps = [_spline(shrunk, s.bins, unit, s.dtype)]
+                maps = [_spline(shrunk, self.bins, unit, s.dtype)]
             links: list[Transform] = [*maps, Rotation(rotation.T)]
             for i, (points, log_jacobian, weights) in enumerate(parts):
                 for link in reversed(links):
@@ -569,7 +597,8 @@ def _elementwise(raw: dict[str, Floats], dtype: Any, map: str, **settings: Any) 
 
 def _first_maps(curves: list[Any], bins: int, unit: float, dtype: Any) -> list[Transform]:
     """Full marginal maps: a bent line with the curve's straight ends, then a spline for the rest."""
-    kinks, rest = [], []
+    kinks: list[tuple[float, ...]] = []
+    rest: list[_marginals.Curve | None] = []
     for curve in curves:
         if curve is None:
             kinks.append((1.0, 0.0, 0.0, 0.0, 1.0))
@@ -581,5 +610,6 @@ def _first_maps(curves: list[Any], bins: int, unit: float, dtype: Any) -> list[T
         r = np.hypot(epsilon, w)
         rest.append(_marginals.Curve(a * (curve.x + gamma * r) + b, curve.y, curve.slope / (a * (1.0 + gamma * w / r))))
     a, b, gamma, center, epsilon = np.array(kinks).T
-    bent = _kink(a, b / unit, gamma, center / unit, epsilon / unit, dtype)
+    epsilon = np.maximum(epsilon / unit, _kinks.LEAST_WIDTH)
+    bent = _kink(a, b / unit, gamma, center / unit, epsilon, dtype)
     return [_spline(rest, bins, unit, dtype), bent]
