@@ -37,7 +37,6 @@ JUDGED, JUDGE_BY = 20, 8  # so many times, by so many samples for each one of a 
 LOST = 1.0  # nats above the best that are worth a warning
 
 # Defaults of a descent; docs/variational.md says where they come from.
-RATE = 0.4  # of the default of `Flow.fit`
 CLIP = 5.0
 AVERAGE = 0.999
 ANNEALING = (0.1, 0.5)
@@ -117,12 +116,11 @@ class Plan:
                 check.number("annealing[0]", pair[0], least=0.0, below=math.inf),
                 check.number("annealing[1]", pair[1], above=0.0, below=math.inf),
             )
-        rate = RATE * training.default_rate(flow) if learning_rate is None else learning_rate
         training.regularisation(weight_decay, clip, average)
         return cls(
             check.integer("steps", steps),
             check.integer("samples", samples, least=1),
-            check.number("learning_rate", rate, above=0.0, below=math.inf),
+            check.number("learning_rate", learning_rate, above=0.0, below=math.inf),
             check.choice("schedule", schedule, SCHEDULES),
             annealing,
             weight_decay,

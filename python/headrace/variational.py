@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace import _arrays, _descent
+from headrace import _arrays, _descent, training
 from headrace._descent import (
     Contexts,
     Descent,
@@ -39,6 +39,7 @@ CHUNK = 8192  # samples at a time in an estimate
 
 # Defaults of a fit.
 STEPS, SAMPLES = 4000, 256
+RATE = 0.4  # of the default of `Flow.fit`
 EVALUATED = 8 * CHUNK
 
 
@@ -156,7 +157,7 @@ def fit_to_density(
         flow,
         steps=steps,
         samples=samples,
-        learning_rate=learning_rate,
+        learning_rate=RATE * training.default_rate(flow) if learning_rate is None else learning_rate,
         schedule=schedule,
         annealing=annealing,
         weight_decay=weight_decay,
