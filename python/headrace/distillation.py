@@ -275,13 +275,17 @@ def target_of_flow(flow: Flow) -> Target:
 def _contexts(teacher: Flow, student: Flow, context: Any, rng: np.random.Generator) -> Contexts:
     """Rows of context for samples: none, the one for all, or a draw of those given."""
     if teacher.context != student.context:
-        raise ValueError(f"student: expected {teacher.context} context columns, as the teacher has, got {student.context}")
+        raise ValueError(
+            f"student: expected {teacher.context} context columns, as the teacher has, got {student.context}"
+        )
     rows = len(context) if np.ndim(context) == 2 else 1
     columns = _arrays.context_rows(context, rows, teacher.context)
-    if columns is None or np.ndim(context) == 1:
-        return lambda n: columns
+    if columns is None:
+        return lambda n: None
     if not len(columns) or not np.isfinite(columns).all():
-        raise ValueError(f"context: expected at least one row, all finite, got shape {columns.shape}")
+        raise ValueError(f"context: expected at least one row, all finite, got shape {np.shape(context)}")
+    if np.ndim(context) == 1:
+        return lambda n: columns
     return lambda n: columns[rng.integers(len(columns), size=n)]
 
 
