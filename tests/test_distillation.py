@@ -355,7 +355,7 @@ def test_wrong_arguments_are_refused_by_name(name):
 
 def test_a_flow_is_not_its_own_teacher():
     flow = teacher_of()
-    with pytest.raises(ValueError, match="student: .*same"):
+    with pytest.raises(ValueError, match=r"student: .*same"):
         hr.distill(flow, flow, **SHORT)
 
 

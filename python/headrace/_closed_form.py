@@ -1,7 +1,8 @@
 """KL between two affine autoregressive flows of one order, coordinate by coordinate in closed form.
 
 The student draws x_i = μ_i + σ_i z_i and the teacher has x_i ~ N(m_i, t_i²), each given the coordinates before. In the
-teacher's latent space u_i = a_i + b_i z_i with a_i = (μ_i - m_i) / t_i and b_i = σ_i / t_i, functions of what is before.
+teacher's latent space u_i = a_i + b_i z_i with a_i = (μ_i - m_i) / t_i and b_i = σ_i / t_i, functions of what is
+before.
 With normal bases the KL of a coordinate given those before is ½(a² + b² - 1) - log b, and the mean of the sum over all
 is the KL of the whole, by the chain rule. The noise that a sample of ½u² gets from its own z_i is gone.
 
@@ -63,7 +64,8 @@ def _dependence(t: MaskedAutoregressive) -> Array:
     reach = np.eye(masks[0].shape[1])[:, : t.features]
     for mask in masks:
         reach = (mask @ reach > 0).astype(np.float64)
-    return reach.reshape(t.features, -1, t.features).max(axis=1)
+    found: Array = reach.reshape(t.features, -1, t.features).max(axis=1)
+    return found
 
 
 class _Link(abc.ABC):
@@ -192,7 +194,8 @@ class ConditionalStep:
                 log_b = log_b + more
         self.z, self.b = z, np.exp(log_b)
         self.a = h - self.b * z
-        return (0.5 * (self.a * self.a + self.b * self.b - 1.0) - log_b).sum(axis=1)
+        kl: Array = (0.5 * (self.a * self.a + self.b * self.b - 1.0) - log_b).sum(axis=1)
+        return kl
 
     def _back(self, beta: float) -> NDArray[Any]:
         """The gradient of the mean of ½β(a² + b²) - log σ + β log t, where b = σ / t."""

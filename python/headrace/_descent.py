@@ -227,7 +227,7 @@ class PathStep:
             return Step(np.empty(0), len(good), None)
         value, slope = evaluate(self.target, paths.x, context, good)
         fine = np.isfinite(value) & np.isfinite(slope).all(axis=1)
-        skipped = len(fine) - np.count_nonzero(fine)
+        skipped = len(fine) - int(np.count_nonzero(fine))
         if skipped > self.most_skipped:
             raise ValueError(
                 f"log_density: expected NaN or infinity in at most {self.most_skipped} of {len(fine)} samples (skip), "
@@ -238,7 +238,7 @@ class PathStep:
             log_q, score = flow.log_prob_and_score(paths.x, context)
             by_x += score
             fine &= np.isfinite(log_q) & np.isfinite(score).all(axis=1)
-            skipped = len(fine) - np.count_nonzero(fine)
+            skipped = len(fine) - int(np.count_nonzero(fine))
         kept = len(fine) - skipped
         keep = None if skipped == 0 else fine
         by_x *= 1.0 / max(kept, 1)

@@ -52,8 +52,8 @@ class FreeEnergy:
     standard_error: float
     """Of the free energy."""
     log_z: float
-    """log Z by importance weights: the log of the mean of e^(log_density - log q). Below the truth, by KL at most, where
-    samples miss some of p."""
+    """log Z by importance weights: the log of the mean of e^(log_density - log q). Below the truth, by KL at most,
+    where samples miss some of p."""
     log_z_error: float
     """Its standard error, to first order; not to be trusted where few samples carry the weights."""
     kl: float
@@ -84,7 +84,8 @@ class DensityFit:
 
     history: StepHistory
     final: FreeEnergy | None
-    """Of the weights that were kept, on fresh samples; None if the fit was interrupted, or nothing was to be evaluated."""
+    """Of the weights that were kept, on fresh samples; None if the fit was interrupted, or nothing was to be
+    evaluated."""
 
     def __repr__(self) -> str:
         """Both parts."""
@@ -134,8 +135,8 @@ def fit_to_density(
         samples: Of each step.
         learning_rate: At the start; by default 2e-3, or 0.51 over the units of the widest hidden layer if less.
         schedule: "cosine" (down to nothing over all steps) or "constant".
-        annealing: ``(start, share)``: step t goes by β log_density with β = min(1, start + t / (share · steps)), so that
-            heaps far apart can be found before the density is steep between them. None: β = 1.
+        annealing: ``(start, share)``: step t goes by β log_density with β = min(1, start + t / (share · steps)), so
+            that heaps far apart can be found before the density is steep between them. None: β = 1.
         weight_decay, clip, average: As in `Flow.fit`.
         skip: The largest share of a step's samples whose log densities or gradients may be NaN or infinite; they are
             left out, counted in the history, and reported by a warning at the end. More is an error.
