@@ -175,7 +175,7 @@ def test_energies(run, tmp_path):
     kl = {label: numbers(f"  {label:15} KL  #", out)[0] for label in ("planar, K = 2", "planar, K = 32", "NSF")}
     assert kl["planar, K = 2"] > 0.5
     assert -0.01 < kl["planar, K = 32"] < 0.1
-    assert -0.01 < kl["NSF"] < 0.1
+    assert -0.01 < kl["NSF"] < 0.2
     assert (tmp_path / "energies.png").exists() or "picture: skipped" in out
 
 
