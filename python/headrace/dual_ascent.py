@@ -45,7 +45,7 @@ ANCHORS = 1024  # rows among which centers are drawn
 # Of one that is trained as a whole afterwards.
 FEW_ROWS = 5000  # below, an ascent alone competes
 REFINED_BINS = 8
-REFINE_STEPS, REFINE_RATE = 8000, 5e-3  # of the optimiser
+REFINE_STEPS, REFINE_RATE = 8000, 3e-3  # of the optimiser
 COPIES, JITTER = 8, 0.03  # in up to three dimensions
 
 _SLOPE = 1e-3  # of the maps of an ascent
