@@ -2,7 +2,8 @@
 
 Densities that are known (10,000 rows of them) are judged by what is lost against the truth, tables by the
 log-likelihood of rows that took no part; both in nats a row, in units of the standard deviations of the rows to fit.
-Beside it stand a Gaussian, kernels with the Gaussian's covariance (whose width is chosen on a tenth of the rows to fit) and a neural spline
+Beside it stand a Gaussian, kernels with the Gaussian's covariance (whose width is chosen on a tenth of the rows to fit)
+and a neural spline
 flow with its defaults. Split s of a table holds out a tenth by seed s; every method gets s as its seed too.
 
 Wines: rows that repeat are left out, since they would be on both sides, and noise of the values' steps is added

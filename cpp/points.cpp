@@ -97,11 +97,18 @@ std::vector<double> Points<T>::step(const Step& step) {
 
 template <class T>
 void Points<T>::values(T* out) const {
+    const std::lock_guard<std::mutex> lock(mutex_);
     const KernelsOf<T>& kernels = kernels_of<T>(*active_isa().table);
     parallel_for((count_ + ascent_block_rows - 1) / ascent_block_rows, [&](int64_t block) {
         const int64_t row = block * ascent_block_rows, n = std::min<int64_t>(ascent_block_rows, count_ - row);
         kernels.ascent_store(z_.get() + row * features_, n, features_, tile_rows_, out + row * features_);
     });
+}
+
+template <class T>
+void Points<T>::log_jacobian(double* out) const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::copy_n(log_jacobian_.get(), count_, out);
 }
 
 template class Points<float>;

@@ -25,17 +25,16 @@ class Points {
         std::vector<double> next_center, next_square;  // of the next map; empty: no sums
     };
     // Moves all points; the sums (features, ascent_sum_count) for the next map, in the order of AscentStep. The same
-    // bits for any number of threads.
-    // Calls from several threads wait for each other.
+    // bits for any number of threads. Calls from several threads wait for each other.
     std::vector<double> step(const Step& step);
 
     void values(T* out) const;
-    const double* log_jacobian() const { return log_jacobian_.get(); }
+    void log_jacobian(double* out) const;
 
   private:
     int64_t count_;
     int features_, tile_rows_;
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
     Aligned<T> z_, weights_;
     Aligned<double> log_jacobian_;
 };

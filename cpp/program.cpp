@@ -360,7 +360,7 @@ std::shared_ptr<typename Program<T>::Compiled> Program<T>::compile(bool inverse,
         if (n_ready > 0) {
             step.kind = StepKind::elementwise;
             std::vector<int> coordinate(size_t(features_), 0);
-            for (int c = 0; c < features_; ++c) coordinate[size_t(where[c] - context_)] = c;
+            for (int k = 0; k < features_; ++k) coordinate[size_t(where[t.active_order()[k]] - context_)] = k;
             step.elementwise = {n_ready, chain.ready, m.weights + t.layers()[0].bias, out.keep(std::move(coordinate))};
             chain.ready += int64_t(n_ready) * features_;
             chain.tiles_only = true;

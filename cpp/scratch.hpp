@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -21,6 +22,7 @@ using Aligned = std::unique_ptr<T[], FreeAligned<T>>;
 // n numbers, aligned to a cache line.
 template <class T>
 Aligned<T> aligned_zeros(size_t n) {
+    if (n > (SIZE_MAX - cache_line) / sizeof(T)) throw std::bad_alloc();  // below, the size would wrap around
     const size_t bytes = (n * sizeof(T) / cache_line + 1) * cache_line;
     T* p = static_cast<T*>(std::aligned_alloc(cache_line, bytes));
     if (!p) throw std::bad_alloc();

@@ -109,7 +109,7 @@ struct ElementwiseStep {
     int n_ready;
     int64_t ready;          // where they start among those of the chain, in the order of the slots
     int64_t weights;        // where the raw ones start in the flow's weight vector, coordinate by coordinate
-    const int* coordinate;  // of each slot
+    const int* coordinate;  // of each slot: its place among them
 };
 
 // Products of the coordinates with a square matrix, [built slot][given slot], and back with its transpose.

@@ -45,7 +45,8 @@ def true_log_prob(x: NDArray[Any], count: int = 1000) -> NDArray[Any]:
         exponent = -np.square(x[start : start + 500, None] - centers).sum(axis=2) / (2.0 * NOISE**2)
         most = exponent.max(axis=1)
         parts.append(most + np.log(np.exp(exponent - most[:, None]).mean(axis=1)))
-    return np.concatenate(parts) - np.log(2.0 * np.pi * NOISE**2)
+    log_prob: NDArray[Any] = np.concatenate(parts) - np.log(2.0 * np.pi * NOISE**2)
+    return log_prob
 
 
 def draw(

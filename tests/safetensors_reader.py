@@ -54,6 +54,11 @@ def _transform(header, tensors, prefix):
         return reference.Permutation(header["order"])
     if kind == "Standardize":
         return reference.Standardize(np.array(header["mean"]), np.array(header["std"]))
+    if kind == "Rotation":
+        return _Rotation(np.array(header["matrix"]).reshape(header["features"], header["features"]))
+    if kind == "Elementwise":
+        names = reference.MAPS[header["map"]].parameters
+        return _Elementwise(header, np.concatenate([tensors[prefix + name] for name in names], axis=1))
     if kind in ("Planar", "Radial"):
         return _vector(header, tensors, prefix)
     layers = sum(name.startswith(f"{prefix}layers.") and name.endswith(".weight") for name in tensors)
@@ -82,6 +87,37 @@ def _vector(header, tensors, prefix):
         params = np.concatenate([tensors[prefix + name] for name in names])
     transform = getattr(reference, header["kind"])(params, *settings)
     return transform if header["context"] else _WithoutContext(transform)
+
+
+class _Rotation:
+    """x = Q z."""
+
+    def __init__(self, matrix):
+        self.matrix = matrix
+
+    def forward(self, z, context=None):
+        return np.asarray(z, np.float64) @ self.matrix.T, np.zeros(len(z))
+
+    def inverse(self, x, context=None):
+        return np.asarray(x, np.float64) @ self.matrix, np.zeros(len(x))
+
+
+class _Elementwise:
+    """A map of each coordinate, one row of the table for each."""
+
+    def __init__(self, header, table):
+        self.table, self.to_data = table, header["formula"] == "to_data"
+        self.settings = {key: header[key] for key in ("map", "scale", "slope", "bound")}
+
+    def _apply(self, value, inverse):
+        params = np.broadcast_to(self.table, (len(value), *self.table.shape))
+        return reference.apply_map(value, params, inverse=inverse, **self.settings)
+
+    def forward(self, z, context=None):
+        return self._apply(z, not self.to_data)
+
+    def inverse(self, x, context=None):
+        return self._apply(x, self.to_data)
 
 
 class _WithoutContext:

@@ -108,7 +108,7 @@ def test_the_likelihood_of_the_rows_grows_in_every_step(rule, kinks):
 
 
 def test_a_normal_density_leaves_nothing_to_do():
-    """Stein's identities: ⟨x⟩ = 0, λ⟨x²⟩ = 1, ⟨q⟩ = λ⟨x r⟩ for any center and width; rows are quantiles of N(0, 1/λ)."""
+    """Stein's identities: ⟨x⟩ = 0, λ⟨x²⟩ = 1, ⟨q⟩ = λ⟨x r⟩ for any center and width; rows: quantiles of N(0, 1/λ)."""
     from statistics import NormalDist
 
     precision, share = 2.5, (np.arange(200_000) + 0.5) / 200_000

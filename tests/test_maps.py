@@ -264,6 +264,12 @@ def strict_errors():
         "an unknown scale": (values, params, {"scale": "relu"}, ["scale", "soft_clamp", "relu"]),
         "a slope of zero": (values, params, {"slope": 0.0}, ["slope", "0"]),
         "a slope of two": (values, params, {"slope": 2.0}, ["slope", "2"]),
+        "a slope that float32 loses": (
+            values,
+            np.zeros((4, 3, 5), "f4"),
+            {"map": "dual_ascent", "slope": 1e-7},
+            ["slope"],
+        ),
         "out of one array": (values, params, {"out": np.empty((4, 3), "f4")}, ["out"]),
         "out of another dtype": (values, params, {"out": (np.empty((4, 3)), log_det)}, ["out", "float32", "float64"]),
         "out of another shape": (values, params, {"out": (np.empty((5, 3), "f4"), log_det)}, ["out", r"\(5, 3\)"]),

@@ -144,6 +144,12 @@ def test_wrong_sizes_are_refused():
         cpu.PointsF32(np.zeros((4, 2), "f4"), np.zeros(4, "f8"))
 
 
+def test_rows_beyond_memory_are_refused(dtype):
+    endless = np.broadcast_to(np.float32(0.0), (2**61 - 1, 1))  # in float64 its size in bytes is beyond 64 bits
+    with pytest.raises(MemoryError):
+        POINTS[dtype](endless, None)
+
+
 # --- the functional form ----------------------------------------------------------------------------------------------
 
 

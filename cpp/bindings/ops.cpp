@@ -27,7 +27,7 @@ struct Elements {
              const Array<T>& params)
         : index(find_map(map, scale)) {
         require(slope > 0 && slope < 1 && bound > 0, "coupling: slope must lie between 0 and 1, bound above 0");
-        require(map != "rq_spline" || slope >= least_spline_slope, "slope: expected at least 1e-6 for a spline");
+        require(is_slope_of(map, slope), "slope: expected at least 1e-6 for this map");
         require(
             in.ndim() == 2 && params.ndim() == 3 && params.shape(0) == in.shape(0) && params.shape(1) == in.shape(1),
             "coupling: expected values (rows, active) and params (rows, active, n_params)");

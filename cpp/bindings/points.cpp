@@ -76,12 +76,20 @@ void bind_points_of(py::module_& m, const char* name) {
         .def("values",
              [](const Points<T>& p) {
                  Array<T> out({py::ssize_t(p.count()), py::ssize_t(p.features())});
-                 p.values(out.mutable_data());
+                 T* const numbers = out.mutable_data();
+                 {
+                     const py::gil_scoped_release nogil;
+                     p.values(numbers);
+                 }
                  return out;
              })
         .def("log_jacobian", [](const Points<T>& p) {
             Doubles out(py::ssize_t(p.count()));
-            std::copy_n(p.log_jacobian(), p.count(), out.mutable_data());
+            double* const numbers = out.mutable_data();
+            {
+                const py::gil_scoped_release nogil;
+                p.log_jacobian(numbers);
+            }
             return out;
         });
 }

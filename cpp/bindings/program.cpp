@@ -13,7 +13,7 @@ MaskedOptions make_options(int features, int context, std::vector<int> reads, st
                            bool reads_data, bool formula_to_data) {
     require(slope > 0 && slope < 1, "slope: expected a number between 0 and 1");
     require(bound > 0 && bound < 1e30, "bound: expected a number above 0");
-    require(map != "rq_spline" || slope >= least_spline_slope, "slope: expected at least 1e-6 for a spline");
+    require(is_slope_of(map, slope), "slope: expected at least 1e-6 for this map");
     MaskedOptions o;
     o.features = features;
     o.context = context;

@@ -64,7 +64,7 @@ HR_FN void ascent_sums(const AscentStep<T>& s, const T* z, const T* weights, int
             } else if (rows - i < W) {
                 one = load_up_to(s.ones, rows - i);
             }
-            // Of what has no weight nothing counts, whatever it is.
+            // Of what has no weight nothing counts, as long as it is finite.
             const V weighed = one * x, by_r = one * r;
             sum[0] += weighed;
             sum[1] += weighed * x;

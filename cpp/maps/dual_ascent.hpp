@@ -86,7 +86,7 @@ struct DualAscent {
 
     // ---- parameters that all rows share
 
-    static constexpr int ready_factors = 4;                // each is between slope² and 2 / slope
+    static constexpr int ready_factors = 2;                // each is between slope² and 2 / slope
     HR_FN static constexpr int n_ready(int) { return 6; }  // a, b, γ, center, epsilon, 1 / a
 
     template <class V, class P, class Put>

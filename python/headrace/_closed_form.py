@@ -1,18 +1,21 @@
 """KL between two affine autoregressive flows of one order, coordinate by coordinate in closed form.
 
 The student draws x_i = μ_i + σ_i z_i and the teacher has x_i ~ N(m_i, t_i²), each given the coordinates before. In the
-teacher's latent space u_i = a_i + b_i z_i with a_i = (μ_i - m_i) / t_i and b_i = σ_i / t_i, functions of what is before.
+teacher's latent space u_i = a_i + b_i z_i with a_i = (μ_i - m_i) / t_i and b_i = σ_i / t_i, functions of what is
+before.
 With normal bases the KL of a coordinate given those before is ½(a² + b² - 1) - log b, and the mean of the sum over all
 is the KL of the whole, by the chain rule. The noise that a sample of ½u² gets from its own z_i is gone.
 
 From z to u leads a chain of links: the student's transforms forward, then the teacher's inverted. Each reads the side
-that it is given, so that it is a network, then an affine map with the network's outputs. All is done in float64.
+that it is given, so that it is a network, then an affine map with the network's outputs. Networks run in the student's
+precision, all else in float64.
 """
 
 from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,9 +27,10 @@ from headrace.bases import Normal, StandardNormal
 from headrace.flow import Flow
 from headrace.transforms import Coupling, MaskedAutoregressive, Standardize
 
-__all__ = ["ConditionalStep", "why_not"]
+__all__ = ["ConditionalStep", "draw_of", "why_not"]
 
 Array = NDArray[np.float64]
+Draw = Callable[[int], "tuple[Array, NDArray[Any] | None]"]
 
 
 def why_not(teacher: Flow, student: Flow) -> str:
@@ -60,7 +64,8 @@ def _dependence(t: MaskedAutoregressive) -> Array:
     reach = np.eye(masks[0].shape[1])[:, : t.features]
     for mask in masks:
         reach = (mask @ reach > 0).astype(np.float64)
-    return reach.reshape(t.features, -1, t.features).max(axis=1)
+    found: Array = reach.reshape(t.features, -1, t.features).max(axis=1)
+    return found
 
 
 class _Link(abc.ABC):
@@ -91,11 +96,12 @@ class _Fixed(_Link):
 class _Conditional(_Link):
     """A and B from a masked network, which is an additive coupling of its own: its shifts are the outputs."""
 
-    def __init__(self, t: MaskedAutoregressive, *, forward: bool, trained: bool) -> None:
+    def __init__(self, t: MaskedAutoregressive, dtype: np.dtype[Any], *, forward: bool) -> None:
         s, self.core, n = t._settings, t._network.core, t.features
-        self.settings, self.trained = s, trained
+        self.dtype = dtype
+        self.settings, self.trained = s, forward
         self.direction = "forward" if forward == (s.formula == "to_data") else "inverse"
-        layers = self.core.unpack(t.astype("float64").parameters)
+        layers = self.core.unpack(t.astype(dtype).parameters)
         self.network = Coupling.from_dense(
             [w for w, _ in layers],
             [b for _, b in layers],
@@ -111,37 +117,35 @@ class _Conditional(_Link):
     def assign(self, packed: NDArray[Any]) -> None:
         """Take new weights, in the layout of the transform."""
         layers = self.core.unpack(packed)
-        weights, biases = [w.astype(np.float64) for w, _ in layers], [b.astype(np.float64) for _, b in layers]
-        self.network.parameters = self.network._network.core.pack(weights, biases)
+        self.network.parameters = self.network._network.core.pack([w for w, _ in layers], [b for _, b in layers])
 
     def forth(self, h: Array, context: Array | None) -> tuple[Array, Array]:
-        self.h, self.context = h, context if self.reads_context else None
-        given = np.concatenate([h, np.zeros((len(h), self.network.features - h.shape[1]))], axis=1)
-        outputs, _ = self.network.forward(given, self.context)
-        self.given = given
-        self.params = np.ascontiguousarray(outputs[:, h.shape[1] :]).reshape(h.size, 1, -1)
+        rows, n = h.shape
+        self.given = np.zeros((rows, self.network.features), self.dtype)
+        self.given[:, :n] = h
+        self.context = context if self.reads_context else None
+        outputs, _ = self.network.forward(self.given, self.context)
+        self.elements = self.given[:, :n].reshape(-1, 1)
+        self.params = outputs[:, n:].reshape(h.size, 1, -1)
         run = ops.coupling_forward if self.direction == "forward" else ops.coupling_inverse
-        value, log_b = run(np.ascontiguousarray(h).reshape(-1, 1), self.params, **self._map())
-        return value.reshape(h.shape), log_b.reshape(h.shape)
+        value, log_b = run(self.elements, self.params, **self._map())
+        return value.reshape(h.shape).astype(np.float64), log_b.reshape(h.shape).astype(np.float64)
 
     def back(self, by_h: Array, by_log_b: Array) -> tuple[Array, NDArray[Any] | None]:
-        rows, n = self.h.shape
+        rows, n = by_h.shape
+        by_value, by_log_det = by_h.astype(self.dtype).reshape(-1, 1), by_log_b.astype(self.dtype).reshape(-1)
         own, by_params = ops.coupling_backward(
-            np.ascontiguousarray(self.h).reshape(-1, 1),
-            self.params,
-            np.ascontiguousarray(by_h).reshape(-1, 1),
-            np.ascontiguousarray(by_log_b).reshape(-1),
-            direction=self.direction,
-            **self._map(),
+            self.elements, self.params, by_value, by_log_det, direction=self.direction, **self._map()
         )
-        cotangent = np.concatenate([np.zeros((rows, n)), by_params.reshape(rows, -1)], axis=1)
+        cotangent = np.zeros_like(self.given)
+        cotangent[:, n:] = by_params.reshape(rows, -1)
         wrt = ("inputs", "parameters") if self.trained else ("inputs",)
         by_given, *by_weights = self.network.forward_vjp(self.given, cotangent, None, self.context, wrt=wrt)
         packed = None
         if self.trained:
             layers = self.network._network.core.unpack(by_weights[0])
             packed = self.core.pack([w for w, _ in layers], [b for _, b in layers])
-        return own.reshape(rows, n) + by_given[:, :n], packed
+        return own.reshape(rows, n).astype(np.float64) + by_given[:, :n], packed
 
     def _map(self) -> dict[str, Any]:
         return {"map": self.settings.map, "scale": self.settings.scale, "slope": self.settings.slope}
@@ -150,39 +154,36 @@ class _Conditional(_Link):
 class ConditionalStep:
     """The gradient of the KL of the coordinates' conditional densities, in closed form."""
 
-    def __init__(self, teacher: Flow, student: Flow, contexts: Contexts, plan: Plan, rng: Rng) -> None:
-        """For flows to which `why_not` has no objection."""
-        self.student, self.contexts, self.plan, self.rng = student, contexts, plan, rng
+    def __init__(self, teacher: Flow, student: Flow, draw: Draw, plan: Plan) -> None:
+        """For flows to which `why_not` has no objection; `draw` gives rows of z and their context."""
+        self.student, self.draw, self.plan = student, draw, plan
         self.scales = [flow.standardize_context for flow in (student, teacher)]
-        self.own = [*_of_base(student, forward=True), *(_link(t, forward=True) for t in student.transforms)]
-        theirs = [_link(t, forward=False) for t in reversed(teacher.transforms)]
+        dtype = student.dtype
+        self.own = [*_of_base(student, forward=True), *(_link(t, dtype, forward=True) for t in student.transforms)]
+        theirs = [_link(t, dtype, forward=False) for t in reversed(teacher.transforms)]
         self.theirs = [*theirs, *_of_base(teacher, forward=False)]
 
     def __call__(self, number: int, beta: float) -> Step:
         """One gradient."""
-        self._assign()
         rows = self.plan.samples
-        context = self.contexts(rows)
-        z = noise_of(self.student, rows, seed_of(self.rng)).astype(np.float64)
-        kl = self._forth(z, context)
+        z, context = self.draw(rows)
+        kl = self.kl(z, context, self.student.parameters)
         good = np.isfinite(kl)
         skipped = rows - int(np.count_nonzero(good))
         if skipped > math.floor(self.plan.skip * rows):
             return Step(np.empty(0), skipped, None)
         if skipped:
             context = context[good] if context is not None and len(context) == rows > 1 else context
-            kl = self._forth(z[good], context)
+            kl = self.kl(z[good], context, self.student.parameters)
         return Step(kl, skipped, self._back(beta))
 
-    def _assign(self) -> None:
-        vector, start = self.student.parameters, 0
+    def kl(self, z: Array, context: NDArray[Any] | None, parameters: NDArray[Any]) -> Array:
+        """The KL of the conditional densities of each row."""
+        start = 0
         for link in self.own:
             if isinstance(link, _Conditional):
-                link.assign(vector[start : start + link.core.n_weights])
+                link.assign(parameters[start : start + link.core.n_weights])
                 start += link.core.n_weights
-
-    def _forth(self, z: Array, context: NDArray[Any] | None) -> Array:
-        """The KL of each row."""
         h, log_b = z, np.zeros_like(z)
         for links, scale in zip((self.own, self.theirs), self.scales, strict=True):
             columns = None if context is None else context.astype(np.float64)
@@ -193,7 +194,8 @@ class ConditionalStep:
                 log_b = log_b + more
         self.z, self.b = z, np.exp(log_b)
         self.a = h - self.b * z
-        return (0.5 * (self.a * self.a + self.b * self.b - 1.0) - log_b).sum(axis=1)
+        kl: Array = (0.5 * (self.a * self.a + self.b * self.b - 1.0) - log_b).sum(axis=1)
+        return kl
 
     def _back(self, beta: float) -> NDArray[Any]:
         """The gradient of the mean of ½β(a² + b²) - log σ + β log t, where b = σ / t."""
@@ -210,6 +212,15 @@ class ConditionalStep:
         return np.concatenate([np.empty(0), *reversed(parts)]).astype(self.student.dtype)
 
 
+def draw_of(flow: Flow, contexts: Contexts, rng: Rng) -> Draw:
+    """Noise of a flow, in float64, and context to go with it."""
+
+    def draw(rows: int) -> tuple[Array, NDArray[Any] | None]:
+        return noise_of(flow, rows, seed_of(rng)).astype(np.float64), contexts(rows)
+
+    return draw
+
+
 def _of_base(flow: Flow, *, forward: bool) -> list[_Link]:
     base = flow.base
     if not isinstance(base, Normal):
@@ -217,7 +228,7 @@ def _of_base(flow: Flow, *, forward: bool) -> list[_Link]:
     return [_Fixed(base.loc, base.scale) if forward else _Fixed(-base.loc / base.scale, 1.0 / base.scale)]
 
 
-def _link(t: Any, *, forward: bool) -> _Link:
+def _link(t: Any, dtype: np.dtype[Any], *, forward: bool) -> _Link:
     if isinstance(t, Standardize):
         return _Fixed(t.mean, t.std) if forward else _Fixed(-t.mean / t.std, 1.0 / t.std)
-    return _Conditional(t, forward=forward, trained=forward)
+    return _Conditional(t, dtype, forward=forward)

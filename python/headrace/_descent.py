@@ -29,18 +29,18 @@ __all__ = ["SCHEDULES", "Descent", "PathStep", "Paths", "Plan", "Step", "StepHis
 Pair = tuple[NDArray[Any], NDArray[Any]]
 Rng = np.random.Generator
 Target = Callable[[NDArray[Any], "NDArray[Any] | None"], Pair]  # rows, context -> log densities, gradients by the rows
+Judge = Callable[[NDArray[Any]], tuple[float, float]]  # weights -> free energy, standard error
 Contexts = Callable[[int], "NDArray[Any] | None"]  # so many rows of context, or (1, context) for all, or None
 
 SCHEDULES = ("cosine", "constant")
 
 JUDGED, JUDGE_BY = 20, 8  # so many times, by so many samples for each one of a step
-LOST = 1.0  # nats above the best that are worth a warning
+MOST_SLACK = 0.05  # nats; two standard errors of the lowest free energy if that is less
+LOST = 1.0  # nats above the lowest that are worth a warning
 
 # Defaults of a descent; docs/variational.md says where they come from.
-RATE = 0.4  # of the default of `Flow.fit`
 CLIP = 5.0
 AVERAGE = 0.999
-ANNEALING = (0.1, 0.5)
 SKIP = 0.1
 
 
@@ -59,10 +59,11 @@ class StepHistory:
     """Samples that were left out, as something of them was NaN or infinite."""
     seconds: list[float] = field(default_factory=list)
     """Since the beginning."""
-    best_step: int = 0
-    """How many steps had made the weights that were kept."""
-    best_free_energy: float = math.inf
-    """Theirs, on the samples by which running means of the weights were judged, the same noise for all of them."""
+    kept_step: int = 0
+    """How many steps had made the weights that were kept: the latest whose free energy was not above the lowest by more
+    than the noise of judging it."""
+    lowest_free_energy: float = math.inf
+    """Of those judged: the running mean of the weights after each twentieth of the steps, the same noise for all."""
     stopped: str = "steps"
     """Why it ended: "steps" (all done), "interrupted" or "non-finite"."""
 
@@ -74,7 +75,7 @@ class StepHistory:
         """The outcome."""
         last = f"{self.free_energy[-1]:.4f} ± {self.standard_error[-1]:.4f}" if self.free_energy else "none"
         return (
-            f"StepHistory(steps={len(self)}, last={last}, best_step={self.best_step}, skipped={sum(self.skipped)}, "
+            f"StepHistory(steps={len(self)}, last={last}, kept_step={self.kept_step}, skipped={sum(self.skipped)}, "
             f"stopped={self.stopped!r}, seconds={self.seconds[-1] if self.seconds else 0.0:.2f})"
         )
 
@@ -117,12 +118,11 @@ class Plan:
                 check.number("annealing[0]", pair[0], least=0.0, below=math.inf),
                 check.number("annealing[1]", pair[1], above=0.0, below=math.inf),
             )
-        rate = RATE * training.default_rate(flow) if learning_rate is None else learning_rate
         training.regularisation(weight_decay, clip, average)
         return cls(
             check.integer("steps", steps),
             check.integer("samples", samples, least=1),
-            check.number("learning_rate", rate, above=0.0, below=math.inf),
+            check.number("learning_rate", learning_rate, above=0.0, below=math.inf),
             check.choice("schedule", schedule, SCHEDULES),
             annealing,
             weight_decay,
@@ -227,7 +227,7 @@ class PathStep:
             return Step(np.empty(0), len(good), None)
         value, slope = evaluate(self.target, paths.x, context, good)
         fine = np.isfinite(value) & np.isfinite(slope).all(axis=1)
-        skipped = len(fine) - np.count_nonzero(fine)
+        skipped = len(fine) - int(np.count_nonzero(fine))
         if skipped > self.most_skipped:
             raise ValueError(
                 f"log_density: expected NaN or infinity in at most {self.most_skipped} of {len(fine)} samples (skip), "
@@ -238,7 +238,7 @@ class PathStep:
             log_q, score = flow.log_prob_and_score(paths.x, context)
             by_x += score
             fine &= np.isfinite(log_q) & np.isfinite(score).all(axis=1)
-            skipped = len(fine) - np.count_nonzero(fine)
+            skipped = len(fine) - int(np.count_nonzero(fine))
         kept = len(fine) - skipped
         keep = None if skipped == 0 else fine
         by_x *= 1.0 / max(kept, 1)
@@ -294,16 +294,17 @@ class Descent:
         flow: Flow,
         plan: Plan,
         step: Callable[[int, float], Step],
-        judge: Callable[[NDArray[Any]], float],
+        judge: Judge,
     ) -> None:
-        """`step` finds the gradient, given the step's number and β; `judge` the free energy of weights."""
+        """`step` finds the gradient, given the step's number and β; `judge` what weights are worth."""
         self.name, self.flow, self.plan, self.step, self.judge = name, flow, plan, step, judge
         self.history = StepHistory()
         self.adam = Adam(flow, plan.learning_rate, weight_decay=plan.weight_decay, clip=plan.clip, average=plan.average)
-        self.best = flow.parameters
+        self.kept = flow.parameters
+        self.slack = 0.0
 
     def go(self, progress: bool) -> StepHistory:
-        """All steps, then the best weights, whatever happens."""
+        """All steps, then the weights to keep, whatever happens."""
         from tqdm import tqdm
 
         history, plan = self.history, self.plan
@@ -311,7 +312,7 @@ class Descent:
         begin = time.perf_counter()
         message = ""
         try:
-            self._keep_if_best()
+            self._judge()
             for number in range(plan.steps):
                 beta = plan.beta(number)
                 found = self.step(number, beta)
@@ -328,21 +329,21 @@ class Descent:
                 history.skipped.append(found.skipped)
                 history.seconds.append(time.perf_counter() - begin)
                 if (number + 1) * JUDGED // plan.steps > number * JUDGED // plan.steps:
-                    last = self._keep_if_best()
+                    last = self._judge()
                 if progress:
                     bar.set_postfix({"free energy": f"{mean:.3f}"}, refresh=False)
                     bar.update()
             else:
-                if plan.steps and not last < history.best_free_energy + LOST:
-                    message = f"the free energy rose to {last:.3g} from {history.best_free_energy:.3g}"
+                if plan.steps and not last < history.lowest_free_energy + LOST:
+                    message = f"the free energy rose to {last:.3g} from {history.lowest_free_energy:.3g}"
         except KeyboardInterrupt:
             history.stopped = "interrupted"
-            self._keep_if_best()
+            self._judge()
         finally:
-            self.flow.parameters = self.best
+            self.flow.parameters = self.kept
             bar.close()
         if message:
-            message += f"; the weights are those after {history.best_step} steps; try a smaller learning_rate"
+            message += f"; the weights are those after {history.kept_step} steps; try a smaller learning_rate"
             warnings.warn(f"{self.name}: {message}", RuntimeWarning, stacklevel=4)
         if any(history.skipped):
             warnings.warn(
@@ -353,26 +354,29 @@ class Descent:
             )
         return history
 
-    def _keep_if_best(self) -> float:
-        """Judge the running mean of the weights, and keep it if it is the best so far."""
+    def _judge(self) -> float:
+        """Judge the running mean of the weights, and keep it if it is as good as any."""
         history = self.history
         weights = self.adam.averaged if len(history) and self.plan.average is not None else self.flow.parameters
-        energy = self.judge(weights)
-        if energy < history.best_free_energy:
-            self.best, history.best_free_energy, history.best_step = weights, energy, len(history)
+        energy, error = self.judge(weights)
+        if energy < history.lowest_free_energy:
+            history.lowest_free_energy = energy
+            self.slack = min(2.0 * error, MOST_SLACK) if error == error else 0.0
+        if energy <= history.lowest_free_energy + self.slack:
+            self.kept, history.kept_step = weights, len(history)
         return energy
 
 
-def judge_of(flow: Flow, target: Target, contexts: Contexts, plan: Plan, seed: int) -> Callable[[NDArray[Any]], float]:
-    """The free energy of weights on a sample of its own, the same noise for all; infinite if too much is not finite."""
+def judge_of(flow: Flow, target: Target, contexts: Contexts, plan: Plan, seed: int) -> Judge:
+    """By a sample of its own, the same noise for all weights; infinite if too much is not finite."""
     rows = JUDGE_BY * plan.samples
 
-    def judge(parameters: NDArray[Any]) -> float:
+    def judge(parameters: NDArray[Any]) -> tuple[float, float]:
         excess = -log_weights(flow, target, contexts, rows, np.random.default_rng(seed), parameters)
         fine = np.isfinite(excess)
         if not fine.any() or np.count_nonzero(~fine) > plan.skip * rows:
-            return math.inf
-        return mean_and_error(excess[fine])[0]
+            return math.inf, math.nan
+        return mean_and_error(excess[fine])
 
     return judge
 

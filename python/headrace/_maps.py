@@ -51,7 +51,9 @@ MAPS: dict[str, Map] = {
         least_slope=1e-6,  # below, a derivative may leave float32
     ),
     "dual_ascent": Map(
-        lambda bins: {"stretch": 1, "shift": 1, "bend": 1, "center": 1, "width": 1}, lambda s: (0.0,) * 5
+        lambda bins: {"stretch": 1, "shift": 1, "bend": 1, "center": 1, "width": 1},
+        lambda s: (0.0,) * 5,
+        least_slope=1e-6,  # below, |γ| may be 1 in float32
     ),
 }
 

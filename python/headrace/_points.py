@@ -38,7 +38,8 @@ class Points:
         """Move all points by the maps, then by ``z = matrix x + bias``.
 
         Args:
-            maps: Shape (n, 3): g, x0 and e2 of each coordinate; \\|g\\| at most 0.999, e2 > 0. Where g is 0 nothing bends.
+            maps: Shape (n, 3): g, x0 and e2 of each coordinate; \\|g\\| at most 0.999, e2 > 0. Where g is 0 nothing
+                bends.
             log_scale: log \\|det matrix\\|.
             matrix, bias: Shapes (n, n) and (n,).
             next: Shape (n, 2): x0 and e2 of the next step; None for no sums.

@@ -80,9 +80,9 @@ class U1(Energy):
         radius = np.hypot(z1, z2)
         off = (radius - 2.0) / 0.4
         # d|z|/dz is undefined at the origin: 0, its mean over directions.
-        pull = -off / 0.4 / np.where(radius == 0.0, 1.0, radius)
+        safe = np.where(radius == 0.0, 1.0, radius)
         heaps, by_heaps = _heaps(((z1 - 2.0) / 0.6, 1.0 / 0.6), ((z1 + 2.0) / 0.6, 1.0 / 0.6))
-        return -0.5 * off * off + heaps, pull * z1 + by_heaps, pull * z2
+        return -0.5 * off * off + heaps, by_heaps - off / 0.4 * (z1 / safe), -off / 0.4 * (z2 / safe)
 
 
 class _Confined(Energy):

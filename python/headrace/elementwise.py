@@ -55,8 +55,8 @@ class Elementwise(Transform):
         dtype: "float32" or "float64".
 
     The parameters are the map's, raw, by name, shape (D, numbers of that name); fresh ones are the identity.
-    "dual_ascent" has "stretch", "shift", "bend", "center" and "width": a x + b + a γ sqrt(ε² + (x - center)²) with log a
-    the softly clamped stretch, b the shift, γ = (1 - slope) bend / sqrt(1 + bend²), and ε = positive(width), as in
+    "dual_ascent" has "stretch", "shift", "bend", "center" and "width": a x + b + a γ sqrt(ε² + (x - center)²) with log
+    a the softly clamped stretch, b the shift, γ = (1 - slope) bend / sqrt(1 + bend²), and ε = positive(width), as in
     `Planar`.
 
     >>> import numpy as np, headrace as hr

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace import _arrays, _descent
+from headrace import _arrays, _descent, training
 from headrace._descent import (
     Contexts,
     Descent,
@@ -39,6 +39,7 @@ CHUNK = 8192  # samples at a time in an estimate
 
 # Defaults of a fit.
 STEPS, SAMPLES = 4000, 256
+RATE = 0.4  # of the default of `Flow.fit`
 EVALUATED = 8 * CHUNK
 
 
@@ -51,8 +52,8 @@ class FreeEnergy:
     standard_error: float
     """Of the free energy."""
     log_z: float
-    """log Z by importance weights: the log of the mean of e^(log_density - log q). Below the truth, by KL at most, where
-    samples miss some of p."""
+    """log Z by importance weights: the log of the mean of e^(log_density - log q). Below the truth, by KL at most,
+    where samples miss some of p."""
     log_z_error: float
     """Its standard error, to first order; not to be trusted where few samples carry the weights."""
     kl: float
@@ -83,7 +84,8 @@ class DensityFit:
 
     history: StepHistory
     final: FreeEnergy | None
-    """Of the weights that were kept, on fresh samples; None if the fit was interrupted, or nothing was to be evaluated."""
+    """Of the weights that were kept, on fresh samples; None if the fit was interrupted, or nothing was to be
+    evaluated."""
 
     def __repr__(self) -> str:
         """Both parts."""
@@ -101,7 +103,7 @@ def fit_to_density(
     samples: int = SAMPLES,
     learning_rate: float | None = None,
     schedule: str = "cosine",
-    annealing: tuple[float, float] | None = _descent.ANNEALING,
+    annealing: tuple[float, float] | None = None,
     weight_decay: float = 0.0,
     clip: float | None = _descent.CLIP,
     average: float | None = _descent.AVERAGE,
@@ -112,8 +114,10 @@ def fit_to_density(
 ) -> DensityFit:
     """Minimise KL(flow ‖ density) by the gradients of samples, for any flow.
 
-    At the end, and if Ctrl-C or an error ends the fit before, the flow has the running mean of its weights. The same
-    seed gives the same bits for any number of threads, if the density does.
+    After each twentieth of the steps the running mean of the weights is judged by its free energy on one sample's
+    noise, and kept unless it is worse than the best by more than noise. What was kept is what the flow has at the end,
+    also where Ctrl-C or an error ends the fit before. The same seed gives the same bits for any number of threads, if
+    the density does.
 
     Args:
         flow: Its weights are changed in place. A `Standardize` in it stays as it is.
@@ -131,8 +135,8 @@ def fit_to_density(
         samples: Of each step.
         learning_rate: At the start; by default 2e-3, or 0.51 over the units of the widest hidden layer if less.
         schedule: "cosine" (down to nothing over all steps) or "constant".
-        annealing: ``(start, share)``: step t goes by β log_density with β = min(1, start + t / (share · steps)), so that
-            heaps far apart are found before the density is steep between them. None: β = 1.
+        annealing: ``(start, share)``: step t goes by β log_density with β = min(1, start + t / (share · steps)), so
+            that heaps far apart can be found before the density is steep between them. None: β = 1.
         weight_decay, clip, average: As in `Flow.fit`.
         skip: The largest share of a step's samples whose log densities or gradients may be NaN or infinite; they are
             left out, counted in the history, and reported by a warning at the end. More is an error.
@@ -156,7 +160,7 @@ def fit_to_density(
         flow,
         steps=steps,
         samples=samples,
-        learning_rate=learning_rate,
+        learning_rate=RATE * training.default_rate(flow) if learning_rate is None else learning_rate,
         schedule=schedule,
         annealing=annealing,
         weight_decay=weight_decay,

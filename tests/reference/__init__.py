@@ -15,7 +15,7 @@ from .derivatives import STEP, along, gradient, row_gradient
 from .flow import Flow
 from .inverse import Inverse
 from .jacobian import jacobian, log_det_by_differences
-from .maps import MAPS, Options, coupling_forward, coupling_inverse
+from .maps import MAPS, Options, apply_map, coupling_forward, coupling_inverse
 from .network import Network, reads
 from .permutation import Permutation
 from .planar import Planar
@@ -47,6 +47,7 @@ __all__ = [
     "StandardNormal",
     "Standardize",
     "along",
+    "apply_map",
     "coupling_forward",
     "coupling_inverse",
     "excess",

@@ -1,0 +1,384 @@
+"""``distill``: what it reaches, its closed form, temperature, context, its report, and what it refuses."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import cases
+import headrace as hr
+from headrace._closed_form import ConditionalStep, draw_of, why_not
+from headrace._descent import PathStep, Plan
+from headrace.distillation import target_of_flow, tempered
+from targets import QUIET, SHORT
+
+FEATURES = 3
+SCALE = hr.Standardize([1.0, 200.0, -3.0], [2.0, 50.0, 0.1])
+PAIRS = [("to_data", "to_data"), ("to_latent", "to_data"), ("to_data", "to_latent")]
+
+
+def masked(key, dtype="float64", context=0, spread=0.3, **settings):
+    t = hr.MaskedAutoregressive(FEATURES, (9,), context=context, dtype=dtype, **settings)
+    return cases.randomise(t, spread, key, *map(str, settings.values()))
+
+
+def teacher_of(formula="to_data", dtype="float64", context=0, base=None):
+    """Two transforms of one order that read data."""
+    chain = [masked(1, dtype, context), masked(2, dtype, context, formula=formula), SCALE]
+    return hr.Flow(chain, base)
+
+
+def student_of(formula="to_data", dtype="float64", context=0, base=None):
+    """Two transforms of the same order that read latent, one of them additive."""
+    chain = [masked(3, dtype, context, reads="latent", formula=formula)]
+    chain += [masked(4, dtype, context, reads="latent", map="additive"), SCALE]
+    return hr.Flow(chain, base)
+
+
+def plan_of(student, samples, skip=0.0):
+    return Plan.of(
+        student,
+        steps=1,
+        samples=samples,
+        learning_rate=1e-3,
+        schedule="constant",
+        annealing=None,
+        weight_decay=0.0,
+        clip=None,
+        average=None,
+        skip=skip,
+    )
+
+
+def closed(teacher, student, samples, beta=1.0, context=None, seed=1):
+    draw = draw_of(student, lambda _: context, np.random.default_rng(seed))
+    return ConditionalStep(teacher, student, draw, plan_of(student, samples))(0, beta)
+
+
+def pathwise(teacher, student, samples, beta=1.0, context=None, seed=1):
+    rng, target = np.random.default_rng(seed), target_of_flow(teacher)
+    step = PathStep(student, target, lambda _: context, plan_of(student, samples), rng, landing=False)
+    return step(0, beta)
+
+
+# --- the closed form ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("formulas", PAIRS)
+@pytest.mark.parametrize("context", [0, 2])
+def test_the_closed_form_agrees_with_monte_carlo_and_has_less_noise(formulas, context):
+    """Both from the same 40,000 samples; of their difference, whose noise is smaller still, four standard errors."""
+    teacher, student = teacher_of(formulas[0], context=context), student_of(formulas[1], context=context)
+    row = np.array([[0.3, -0.5]]) if context else None
+    exact, sampled = closed(teacher, student, 40_000, context=row), pathwise(teacher, student, 40_000, context=row)
+    difference = exact.excess - sampled.excess
+    assert abs(difference.mean()) < 4.0 * difference.std() / np.sqrt(difference.size)
+    assert exact.excess.mean() > 0.1
+    assert (exact.excess > 0.0).all()
+    assert exact.excess.std() < 0.7 * sampled.excess.std()
+
+
+def test_the_closed_form_takes_normal_bases_and_scales_of_context():
+    teacher = hr.Flow(teacher_of(context=2).transforms, hr.Normal(FEATURES, 0.2, 1.3, trainable=False))
+    student = student_of(context=2, base=hr.Normal(FEATURES, [0.1, 0.0, -0.4], 0.8, trainable=False))
+    scale = (np.array([1.0, -1.0]), np.array([2.0, 0.5]))
+    teacher, student = (hr.Flow(flow.transforms, flow.base, standardize_context=scale) for flow in (teacher, student))
+    row = np.array([[0.8, -0.9]])
+    exact, sampled = closed(teacher, student, 40_000, context=row), pathwise(teacher, student, 40_000, context=row)
+    difference = exact.excess - sampled.excess
+    assert abs(difference.mean()) < 4.0 * difference.std() / np.sqrt(difference.size)
+
+
+@pytest.mark.parametrize("formulas", PAIRS)
+@pytest.mark.parametrize("context", [0, 2])
+@pytest.mark.parametrize("beta", [1.0, 0.4])
+def test_the_gradient_of_the_closed_form_is_that_of_its_value(formulas, context, beta):
+    """Central differences with steps of 1e-6, good to some 1e-9; for β < 1 the pathwise gradient is the judge."""
+    teacher, student = teacher_of(formulas[0], context=context), student_of(formulas[1], context=context)
+    row = np.array([[0.3, -0.5]]) if context else None
+    if beta < 1.0:
+        gradient, judge = (f(teacher, student, 40_000, beta, row).gradient for f in (closed, pathwise))
+        assert np.abs(gradient - judge).max() < 0.03 * np.abs(judge).max()
+        return
+    gradient, vector = closed(teacher, student, 50, context=row).gradient, student.parameters
+    for i in cases.rng("chosen", formulas, context).choice(np.flatnonzero(vector), 25, replace=False):
+        values = []
+        for sign in (1.0, -1.0):
+            moved = vector.copy()
+            moved[i] += sign * 1e-6
+            student.parameters = moved
+            values.append(closed(teacher, student, 50, context=row).excess.mean())
+        student.parameters = vector
+        assert abs((values[0] - values[1]) / 2e-6 - gradient[i]) < 1e-7
+
+
+def test_the_closed_form_in_float32():
+    teacher, student = teacher_of(), student_of()
+    exact = closed(teacher, student, 500)
+    single = student.astype("float32")
+    noise = draw_of(single, lambda _: None, np.random.default_rng(1))(500)[0]
+    step = ConditionalStep(teacher.astype("float32"), single, lambda _: (noise, None), plan_of(single, 500))
+    wide = ConditionalStep(teacher, student, lambda _: (noise, None), plan_of(student, 500))
+    found, want = step(0, 1.0), wide(0, 1.0)
+    assert found.gradient.dtype == np.float32
+    assert_allclose(found.excess, want.excess, rtol=1e-3, atol=1e-4)
+    assert_allclose(found.gradient, want.gradient, atol=1e-4 * np.abs(want.gradient).max())
+    assert abs(exact.excess.mean() - want.excess.mean()) < 0.2
+
+
+def test_where_the_student_is_the_teacher_the_closed_form_is_zero():
+    chain = [masked(1), SCALE]
+    network = chain[0].to_dense()
+    teacher = hr.Flow(chain)
+    # x = shift(context) + scale(context) z reads nothing of x: the same network serves both sides.
+    weights, biases, masks = network
+    masks = [np.zeros_like(mask) for mask in masks]
+    own = {"layout": "interleaved", "formula": "to_data"}
+    teacher = hr.Flow([hr.MaskedAutoregressive.from_dense(weights, biases, masks, reads="data", **own), SCALE])
+    student = hr.Flow([hr.MaskedAutoregressive.from_dense(weights, biases, masks, reads="latent", **own), SCALE])
+    found = closed(teacher, student, 100)
+    assert np.abs(found.excess).max() < 1e-12
+    assert np.abs(found.gradient).max() < 1e-12
+
+
+UNSUITABLE = {
+    "orders that differ": (hr.MAF(3, transforms=2), hr.IAF(3, transforms=1), "order of the coordinates"),
+    "a coupling": (hr.MAF(3, transforms=1), hr.RealNVP(3), r"student's Coupling\("),
+    "a spline": (hr.NSF(3, transforms=1), hr.IAF(3, transforms=1), "teacher's .*rq_spline"),
+    "a student that reads data": (hr.MAF(3, transforms=1), hr.MAF(3, transforms=1, seed=1), "student reads data"),
+    "a teacher that reads latent": (hr.IAF(3, transforms=1), hr.IAF(3, transforms=1, seed=1), "teacher reads latent"),
+    "a logistic base": (hr.MAF(3, transforms=1, base=hr.Logistic(3)), hr.IAF(3, transforms=1), "teacher's base"),
+    "a trained base": (hr.MAF(3, transforms=1), hr.IAF(3, transforms=1, base=hr.Normal(3)), "base is trained"),
+}
+
+
+@pytest.mark.parametrize("name", UNSUITABLE)
+def test_where_there_is_no_closed_form_it_is_said_why(name):
+    teacher, student, words = UNSUITABLE[name]
+    kept = student.parameters
+    with pytest.raises(ValueError, match=f"estimator: 'closed_form' is not available, as .*{words}.*pathwise"):
+        hr.distill(teacher, student, estimator="closed_form", **SHORT)
+    cases.assert_same_bits(student.parameters, kept)
+    _, report = hr.distill(teacher, student, first_steps=0, **SHORT)
+    assert report.estimator == "pathwise"
+
+
+def test_one_order_is_enough_whatever_it_is():
+    teacher = hr.Flow([hr.MaskedAutoregressive(3, (9,), order=[2, 0, 1])])
+    student = hr.Flow([hr.MaskedAutoregressive(3, (9,), order=[2, 0, 1], reads="latent") for _ in range(3)])
+    assert why_not(teacher, student) == ""
+    assert "order" in why_not(hr.MAF(3, transforms=1), student)
+
+
+# --- what it reaches ------------------------------------------------------------------------------------------------
+
+
+def test_a_stack_of_one_order_is_distilled_in_closed_form(dtype):
+    teacher = teacher_of(dtype=dtype)
+    student = hr.IAF(FEATURES, transforms=1, hidden=(32, 32), dtype=dtype)
+    student, report = hr.distill(teacher, student, steps=1500, samples=64, learning_rate=5e-3, **QUIET)
+    assert report.estimator == "closed_form"
+    assert report.transform_kl == []
+    assert report.kl < 0.02
+    assert student.transforms[-1].mean.tolist() == SCALE.mean.tolist()
+    x = student.sample(50_000, seed=1)
+    direct = (student.log_prob(x).astype("float64") - teacher.log_prob(x)).mean()
+    assert abs(direct - report.kl) < 4.0 * report.kl_error * np.sqrt(1.0 + 65_536 / 50_000)
+
+
+@pytest.mark.parametrize("build", [hr.IAF, hr.RealNVP])
+def test_a_maf_of_alternating_orders_is_distilled_along_paths(build):
+    """A fresh student is some nats away."""
+    teacher = cases.randomise(hr.MAF(FEATURES, transforms=2, hidden=(12,)), 0.3)
+    student = build(FEATURES, transforms=4, hidden=(32, 32), activation="silu")
+    before = hr.free_energy(student, teacher.log_prob_and_score).free_energy
+    student, report = hr.distill(teacher, student, steps=1500, samples=64, learning_rate=4e-3, **QUIET)
+    assert report.estimator == "pathwise"
+    assert report.kl < 0.1 * before
+    assert abs(report.estimates.log_z) < 0.1
+
+
+def test_transforms_learn_one_by_one_where_they_correspond():
+    teacher = cases.randomise(hr.MAF(FEATURES, transforms=3, hidden=(12,)), 0.3)
+    student = hr.IAF(FEATURES, transforms=3, hidden=(32, 32))
+    before = hr.free_energy(student, teacher.log_prob_and_score).free_energy
+    _, report = hr.distill(teacher, student, steps=1, first_steps=800, samples=64, learning_rate=2e-3, **QUIET)
+    assert len(report.transform_kl) == 3
+    assert max(report.transform_kl) < 0.05
+    assert report.kl < 0.1 * before
+    for other, settings in ((hr.IAF(FEATURES, transforms=2), {}), (hr.RealNVP(FEATURES), {}), (student, {"steps": 0})):
+        _, report = hr.distill(teacher, other, **(SHORT | settings))
+        assert report.transform_kl == []
+
+
+def test_the_teacher_is_left_as_it_is_and_its_scales_are_taken_over():
+    teacher, student = teacher_of(), hr.IAF(FEATURES, transforms=1, hidden=(8,))
+    kept = teacher.parameters
+    hr.distill(teacher, student, **SHORT)
+    cases.assert_same_bits(teacher.parameters, kept)
+    assert student.transforms[-1].std.tolist() == SCALE.std.tolist()
+    own = hr.Flow([hr.MaskedAutoregressive(FEATURES, (8,), reads="latent"), hr.Standardize(np.ones(3), np.ones(3))])
+    hr.distill(teacher, own, **SHORT)
+    assert own.transforms[-1].mean.tolist() == [1.0, 1.0, 1.0]
+
+
+# --- temperature ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "base",
+    [hr.StandardNormal(FEATURES), hr.Logistic(FEATURES), hr.Normal(FEATURES, [1.0, 0.0, -2.0], [1.0, 2.0, 0.5])],
+)
+def test_temperature_scales_what_the_base_draws_about_its_mean(base):
+    flow, temperature = teacher_of(base=base), 0.6
+    warm = tempered(flow, temperature)
+    mean = base.loc if isinstance(base, hr.Normal) else 0.0
+    base_sample = hr.Flow([], base, dtype="float64").sample(50, seed=3)
+    want, _ = flow.to_data(mean + temperature * (base_sample - mean))
+    assert_allclose(warm.sample(50, seed=3), want, rtol=1e-9)
+    assert tempered(flow, 1.0) is flow
+
+
+def test_a_student_of_a_cooler_teacher_is_narrower():
+    teacher = teacher_of()
+    student = hr.IAF(FEATURES, transforms=1, hidden=(32, 32))
+    _, report = hr.distill(teacher, student, temperature=0.5, steps=1000, samples=64, learning_rate=5e-3, **QUIET)
+    assert report.kl < 0.02
+    want = tempered(teacher, 0.5).sample(20_000, seed=1).std(axis=0)
+    assert_allclose(student.sample(20_000, seed=2).std(axis=0), want, rtol=0.05)
+
+
+# --- context --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("estimator", ["pathwise", "closed_form"])
+def test_context_is_drawn_from_rows_or_one_row_for_all(estimator):
+    teacher = teacher_of(context=2)
+    rows = 1.5 * cases.rows(500, 2, "float64", "context")
+    student = hr.IAF(FEATURES, context=2, transforms=1, hidden=(32, 32), dtype="float64")
+    settings = QUIET | {"steps": 1500, "samples": 64, "learning_rate": 5e-3, "estimator": estimator}
+    _, report = hr.distill(teacher, student, rows, **settings)
+    assert report.kl < 0.1
+    for row in rows[:3]:
+        difference = student.sample(4000, row, seed=1).mean(axis=0) - teacher.sample(4000, row, seed=1).mean(axis=0)
+        assert (np.abs(difference) < 0.5 * teacher.sample(4000, row, seed=1).std(axis=0)).all()
+    other = hr.IAF(FEATURES, context=2, transforms=1, hidden=(32, 32), dtype="float64")
+    _, report = hr.distill(teacher, other, rows[0], **(settings | {"steps": 600}))
+    assert report.kl < 0.1
+
+
+def test_scales_of_context_are_taken_over():
+    scale = (np.array([1.0, -1.0]), np.array([2.0, 0.5]))
+    teacher = hr.Flow(teacher_of(context=2).transforms, standardize_context=scale)
+    student = hr.IAF(FEATURES, context=2, transforms=2, hidden=(8,))
+    hr.distill(teacher, student, np.zeros(2), **SHORT)
+    assert_allclose(student.standardize_context, scale)
+
+
+# --- the report, reproducibility ------------------------------------------------------------------------------------
+
+
+def test_the_report_says_what_was_reached_and_how_fast_both_are():
+    student, report = hr.distill(teacher_of(), student_of(), steps=10, samples=32, evaluated=1000, **QUIET)
+    assert isinstance(student, hr.Flow)
+    assert (report.kl, report.kl_error) == (report.estimates.free_energy, report.estimates.standard_error)
+    for speed in (report.teacher, report.student):
+        assert speed.log_prob > 1e3
+        assert speed.sample > 1e3
+    for word in ("kl=", "closed_form", "rows/s", "StepHistory"):
+        assert word in repr(report)
+    assert report.seconds >= report.history.seconds[-1]
+
+
+@pytest.mark.parametrize("build", [lambda: hr.IAF(FEATURES, transforms=1), lambda: hr.IAF(FEATURES, transforms=2)])
+def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(build, set_threads):
+    results = []
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        teacher = cases.randomise(hr.MAF(FEATURES, transforms=len(build()) - 1, hidden=(12,)), 0.3)
+        results.append(hr.distill(teacher, build(), steps=6, samples=200, evaluated=500, seed=7, **QUIET))
+    for student, report in results[1:]:
+        cases.assert_same_bits(student.parameters, results[0][0].parameters)
+        assert report.estimates == results[0][1].estimates
+
+
+def test_ctrl_c_keeps_what_was_reached(monkeypatch):
+    """During the first steps of single transforms, and during those of the whole."""
+    teacher = cases.randomise(hr.MAF(FEATURES, transforms=2, hidden=(12,)), 0.3)
+    for kind in (ConditionalStep, PathStep):
+        student, calls, before = hr.IAF(FEATURES, transforms=2, hidden=(16,)), [0], kind.__call__
+
+        def interrupted(self, number, beta, calls=calls, before=before):
+            calls[0] += 1
+            if calls[0] == 60:
+                raise KeyboardInterrupt
+            return before(self, number, beta)
+
+        fresh = student.parameters
+        monkeypatch.setattr(kind, "__call__", interrupted)
+        _, report = hr.distill(teacher, student, steps=100, samples=32, **QUIET)
+        monkeypatch.undo()
+        assert report.history.stopped == "interrupted"
+        assert np.isnan(report.kl)
+        assert report.estimates is None
+        assert report.teacher is None
+        assert (student.parameters != fresh).any()
+        assert np.isfinite(student.parameters).all()
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+BAD = {
+    "no teacher": ({"teacher": None}, ["teacher", "Flow", "NoneType"]),
+    "no student": ({"student": "IAF"}, ["student", "Flow", "str"]),
+    "other features": ({"student": hr.IAF(2)}, ["student", r"\b3\b", r"\b2\b"]),
+    "other context": ({"student": hr.IAF(3, context=1)}, ["student", "context", r"\b0\b", r"\b1\b"]),
+    "context that nothing reads": ({"context": np.zeros((5, 1))}, ["context", "None"]),
+    "another estimator": ({"estimator": "plain"}, ["estimator", "auto", "pathwise", "closed_form", "plain"]),
+    "a temperature of zero": ({"temperature": 0.0}, ["temperature", r"0\.0"]),
+    "an infinite temperature": ({"temperature": np.inf}, ["temperature", "inf"]),
+    "first steps below zero": ({"first_steps": -1}, ["first_steps", "-1"]),
+    "no samples": ({"samples": 0}, ["samples", r"\b0\b"]),
+    "a seed of a string": ({"seed": "a"}, ["seed", "'a'"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_wrong_arguments_are_refused_by_name(name):
+    keywords, words = BAD[name]
+    student = student_of()
+    kept = student.parameters
+    with pytest.raises((TypeError, ValueError)) as error:
+        hr.distill(**({"teacher": teacher_of(), "student": student} | SHORT | keywords))
+    cases.assert_says(error, *words)
+    cases.assert_same_bits(student.parameters, kept)
+
+
+def test_a_flow_is_not_its_own_teacher():
+    flow = teacher_of()
+    with pytest.raises(ValueError, match=r"student: .*same"):
+        hr.distill(flow, flow, **SHORT)
+
+
+def test_context_has_to_be_there_and_finite():
+    teacher, student = teacher_of(context=2), student_of(context=2)
+    for context, words in (
+        (None, [r"context: expected shape", "None"]),
+        (np.zeros((5, 3)), ["context", r"\(5, 3\)"]),
+        (np.zeros((0, 2)), ["context", "at least one row"]),
+        (np.full((5, 2), np.nan), ["context", "finite"]),
+        (np.array([np.inf, 0.0]), ["context", "finite"]),
+    ):
+        with pytest.raises(ValueError) as error:
+            hr.distill(teacher, student, context, **SHORT)
+        cases.assert_says(error, *words)
+
+
+def test_progress_is_a_bar_for_each_part(capsys):
+    teacher, student = hr.MAF(3, transforms=2, hidden=(8,)), hr.IAF(3, transforms=2, hidden=(8,))
+    hr.distill(teacher, student, **SHORT)
+    assert capsys.readouterr() == ("", "")
+    hr.distill(teacher, student, **(SHORT | {"progress": True}))
+    out, err = capsys.readouterr()
+    assert out == ""
+    for words in ("transform 1 of 2", "transform 2 of 2", "distill: ", "20/20"):
+        assert words in err
