@@ -45,8 +45,8 @@ ANCHORS = 1024  # rows among which centers are drawn
 # Of one that is trained as a whole afterwards.
 FEW_ROWS = 5000  # below, an ascent alone competes
 REFINED_BINS = 8
-REFINE_STEPS, REFINE_RATE = 8000, 5e-3  # of the optimiser
-COPIES, JITTER = 8, 0.03  # in up to three dimensions
+REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # of the optimiser
+COPIES, JITTER = 16, 0.03  # in up to three dimensions
 
 _SLOPE = 1e-3  # of the maps of an ascent
 
@@ -182,7 +182,7 @@ class DualAscentFlow:
         bandwidth: Of the kernel densities, in units of 1.06 rows^-0.2; by default 2 from five features on, otherwise 1.
         rate: How far towards the full marginal map a spline goes, 0 to 1, after the first step, which goes all the way.
         bins: Bins of a spline, 3 to 64; by default 40, and 8 where the steps are trained as a whole.
-        copies: Training rows are taken so many times, each time with noise of its own; 0 for as they are. By default 8
+        copies: Training rows are taken so many times, each time with noise of its own; 0 for as they are. By default 16
             for the joint training in up to three dimensions, otherwise 0.
         jitter: Standard deviation of this noise, in units of the columns'.
         refine: Whether to train the steps as a whole after the ascent, which itself then takes rows as they are. By
