@@ -53,7 +53,7 @@ def simulate(n: int, rng: np.random.Generator) -> tuple[Array, Array]:
 
 def shift(theta: Array) -> Array:
     """What the parameters add to a measurement."""
-    return np.stack([-np.abs(theta[:, 0] + theta[:, 1]), theta[:, 1] - theta[:, 0]], axis=1) / ROOT2
+    return np.asarray(np.stack([-np.abs(theta[:, 0] + theta[:, 1]), theta[:, 1] - theta[:, 0]], axis=1) / ROOT2)
 
 
 def log_likelihood(theta: Array, x: Array) -> Array:
@@ -70,7 +70,7 @@ def parameters_of(point: Array, x: Array, sign: Any) -> Array:
     total = point[..., 0] + CENTRE[0] - x[..., 0]  # |θ1 + θ2| / √2
     total = sign * np.where(total >= 0.0, total, np.nan)
     difference = x[..., 1] - point[..., 1]
-    return np.stack([total - difference, total + difference], axis=-1) / ROOT2
+    return np.asarray(np.stack([total - difference, total + difference], axis=-1) / ROOT2)
 
 
 def log_evidence(x: Array) -> Array:

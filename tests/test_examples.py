@@ -200,6 +200,11 @@ def test_continuous_flow(run, tmp_path):
         ("anomaly_scores", ["--epochs", 1]),
         ("score_and_sample", ["--stars", 500]),
         ("dual_ascent", ["--rows", 300, "--steps", 8]),
+        ("two_moons_posterior", ["--simulations", 500, "--epochs", 1]),
+        (
+            "distillation",
+            ["--epochs", 1, "--steps", 3, "--first-steps", 3, "--samples", 32, "--hidden", "8", "--drawn", 500],
+        ),
     ],
 )
 def test_pictures_are_written(run, tmp_path, monkeypatch, name, arguments):
@@ -208,3 +213,75 @@ def test_pictures_are_written(run, tmp_path, monkeypatch, name, arguments):
     path = tmp_path / "picture.png"
     run(name, *arguments, "--output", path)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_distillation(run):
+    """A tenth of the steps and a small student: every transform comes near its counterpart, the whole within a nat."""
+    small = (
+        "--epochs",
+        20,
+        "--steps",
+        400,
+        "--first-steps",
+        400,
+        "--samples",
+        128,
+        "--hidden",
+        "48,48",
+        "--drawn",
+        5000,
+    )
+    status, out = run("distillation", *small)
+    assert status in (0, 1)  # so few steps may miss 0.3 nats
+    alone = numbers("each transform alone from its counterpart: #, #, #, #, # nats", out)
+    assert max(alone) < 0.7
+    kl, error = numbers("KL(student || teacher): # ± # nats", out)
+    assert 0.0 < kl < 1.5
+    assert error < 0.1
+    teacher, student = (numbers(f"events held out, {name}: #", out)[0] for name in ("teacher", "student"))
+    assert student > teacher - 3.0
+    assert numbers("medians apart by # at most", out)[0] < 0.3
+    assert re.search(r"student, IAF +[\d,]+ +[\d,]+\n", out)
+    assert numbers("KL(teacher || student) #, distilled", out)[0] > 0.0
+
+
+def test_two_moons_posterior(run):
+    status, out = run("two_moons_posterior", "--epochs", 20)
+    assert status == 0
+    at_origin, error = numbers("KL(exact || flow) for x = 0: # ± # nats", out)
+    assert -3.0 * error < at_origin < 0.3
+    mean, error, prior = numbers("mean over measurements: # ± # nats, of the prior #", out)
+    assert -3.0 * error < mean < 0.3
+    assert prior > 5.0
+    outside, upper = numbers("# outside of the prior, # in the upper crescent", out)
+    assert outside < 0.02
+    assert abs(upper - 0.5) < 0.1
+
+
+def test_a_posterior_of_the_moons_that_was_hardly_fitted_is_found_out(run):
+    status, out = run("two_moons_posterior", "--simulations", 1000, "--epochs", 1)
+    assert status == 1
+    assert numbers("mean over measurements: #", out)[0] > 1.0
+
+
+def test_the_exact_posterior_of_the_moons_is_one():
+    """It integrates to one for any measurement, half circles that the prior cuts included; log p(x) is the simulator's.
+
+    The edges of the half circle leave a sum over 1500² cells an error of some 5e-3.
+    """
+    example, rng = load("two_moons_posterior"), cases.rng("moons posterior")
+    ticks = (np.arange(1500) + 0.5) / 750 - 1.0
+    theta = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
+    _, measured = example.simulate(3, rng)
+    edges = np.array([[0.3, 0.2], [-1.08, -0.13]])  # some points of the half circle have no θ in the prior
+    for x in (*measured, *edges):
+        assert np.isfinite(example.log_evidence(x[None])).all()
+        total = np.exp(example.exact_log_prob(theta, x[None])).sum() / 750**2
+        assert total == pytest.approx(1.0, abs=1e-2)
+    theta, x = example.exact_sample(4000, rng), np.zeros((1, 2))
+    exact = example.exact_log_prob(theta, x)
+    assert np.isfinite(exact).all()
+    radius_entropy = 0.5 * np.log(2.0 * np.pi * np.e) + np.log(0.01)
+    # Of polar coordinates: that of r, of a, and the mean of log r; and of the two signs.
+    entropy = radius_entropy + np.log(np.pi) + np.log(0.1) - 0.5 * 0.01 + np.log(2.0)
+    assert -exact.mean() == pytest.approx(entropy, abs=5.0 * exact.std() / 4000**0.5)

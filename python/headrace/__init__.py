@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import densities, ops
 from headrace._core import cpu as _cpu_module
+from headrace._descent import StepHistory
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.config import get_num_threads, info, set_num_threads
 from headrace.distillation import Distillation, Speed, distill
@@ -54,6 +55,7 @@ __all__ = [
     "Speed",
     "StandardNormal",
     "Standardize",
+    "StepHistory",
     "Transform",
     "densities",
     "distill",
