@@ -40,6 +40,7 @@ CHUNK = 8192  # samples at a time in an estimate
 # Defaults of a fit.
 STEPS, SAMPLES = 4000, 256
 RATE = 0.4  # of the default of `Flow.fit`
+RATE_WITHOUT_NETWORKS = 1e-2  # where a transform has a few numbers of its own
 EVALUATED = 8 * CHUNK
 
 
@@ -133,7 +134,8 @@ def fit_to_density(
             Both are unbiased.
         steps: Steps of Adam.
         samples: Of each step.
-        learning_rate: At the start; by default 2e-3, or 0.51 over the units of the widest hidden layer if less.
+        learning_rate: At the start; by default 2e-3, or 0.51 over the units of the widest hidden layer if less; 1e-2
+            for flows without networks.
         schedule: "cosine" (down to nothing over all steps) or "constant".
         annealing: ``(start, share)``: step t goes by β log_density with β = min(1, start + t / (share · steps)), so
             that heaps far apart can be found before the density is steep between them. None: β = 1.
@@ -160,7 +162,7 @@ def fit_to_density(
         flow,
         steps=steps,
         samples=samples,
-        learning_rate=RATE * training.default_rate(flow) if learning_rate is None else learning_rate,
+        learning_rate=_default_rate(flow) if learning_rate is None else learning_rate,
         schedule=schedule,
         annealing=annealing,
         weight_decay=weight_decay,
@@ -234,6 +236,10 @@ def estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng: 
         int(log_w.size),
         skipped,
     )
+
+
+def _default_rate(flow: Flow) -> float:
+    return RATE * training.default_rate(flow) if any(t._hidden() for t in flow._chain) else RATE_WITHOUT_NETWORKS
 
 
 def require_flow(name: str, flow: Any) -> None:
