@@ -242,7 +242,7 @@ def test_distillation(run):
     assert student > teacher - 3.0
     assert numbers("medians apart by # at most", out)[0] < 0.3
     assert re.search(r"student, IAF +[\d,]+ +[\d,]+\n", out)
-    assert numbers("KL(teacher || student) #, distilled", out)[0] > 0.0
+    assert numbers("KL(teacher || student) #, distilled", out)[0] > 0.0  # by likelihood: not huge
 
 
 def test_two_moons_posterior(run):

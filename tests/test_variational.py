@@ -392,6 +392,7 @@ def test_the_estimate_of_a_normal_by_a_normal_is_known():
     assert abs(found.kl - 0.5 * m * m) < 4.0 * found.kl_error
     assert_allclose(found.standard_error, m / np.sqrt(200_000), rtol=0.02)
     assert_allclose(found.log_z_error, np.sqrt(np.expm1(m * m) / 200_000), rtol=0.05)
+    assert_allclose(found.kl_error, np.sqrt((np.expm1(m * m) - m * m) / 200_000), rtol=0.1)
     assert_allclose(found.effective_samples, 200_000 * np.exp(-m * m), rtol=0.02)
     assert (found.samples, found.skipped) == (200_000, 0)
 
