@@ -84,7 +84,8 @@ def describe(example: Path) -> dict[str, str]:
 
 # What takes minutes as a reader would run it is made in less for the gallery.
 SHORTER = {
-    "distillation": "--steps 2000 --samples 256 --first-steps 1000 --hidden 64,64 --epochs 60 --drawn 20000".split(),
+    "distillation": ["--steps", "2000", "--samples", "256", "--first-steps", "1000", "--hidden", "64,64"]
+    + ["--epochs", "60", "--drawn", "20000"],
 }
 
 
