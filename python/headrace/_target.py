@@ -31,7 +31,7 @@ def target_of(log_density: Any, gradient: Any, dtype: np.dtype[Any]) -> Target:
 
 def _of_numpy(log_density: Any) -> Target:
     def target(x: NDArray[Any]) -> Pair:
-        given = log_density(x)
+        given = log_density(x.copy())  # which may be changed in place, or kept
         if not isinstance(given, tuple) or len(given) != 2:
             size = f" of {len(given)}" if isinstance(given, tuple) else ""
             raise TypeError(
@@ -48,7 +48,7 @@ def _of_torch(log_density: Any) -> Target:
     try:
         import torch
     except ImportError as error:
-        raise ImportError("gradient='torch': needs PyTorch, which is not installed; pip install torch") from error
+        raise ImportError("gradient='torch': needs PyTorch; pip install 'headrace[torch]'") from error
 
     def target(x: NDArray[Any]) -> Pair:
         rows = torch.from_numpy(x.copy()).requires_grad_()
@@ -70,7 +70,7 @@ def _of_jax(log_density: Any, dtype: np.dtype[Any]) -> Target:
     try:
         import jax
     except ImportError as error:
-        raise ImportError("gradient='jax': needs JAX, which is not installed; pip install jax") from error
+        raise ImportError("gradient='jax': needs JAX; pip install 'headrace[jax]'") from error
     if dtype == np.float64 and not jax.config.jax_enable_x64:
         raise ValueError(
             "gradient: expected JAX with 64-bit numbers for a flow of float64, got JAX without; call "
