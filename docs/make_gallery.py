@@ -84,14 +84,19 @@ def describe(example: Path) -> dict[str, str]:
 
 # What takes minutes as a reader would run it is made in less for the gallery.
 SHORTER = {
-    "distillation": ["--steps", "2000", "--samples", "256", "--first-steps", "1000", "--hidden", "64,64"]
-    + ["--epochs", "60", "--drawn", "20000"],
+    "distillation": {"--steps": 2000, "--samples": 256, "--first-steps": 1000, "--hidden": "64,64", "--epochs": 60}
 }
 
 
 def run(example: Path, picture: Path) -> str:
     """Run an example; gives what it printed but for the line that names the picture."""
-    command = [sys.executable, str(example), *SHORTER.get(example.stem, []), "--output", str(picture)]
+    command = [
+        sys.executable,
+        str(example),
+        *(str(word) for pair in SHORTER.get(example.stem, {}).items() for word in pair),
+        "--output",
+        str(picture),
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode or not picture.exists():
