@@ -46,7 +46,9 @@ ANCHORS = 1024  # rows among which centers are drawn
 FEW_ROWS = 5000  # below, an ascent alone competes
 REFINED_BINS = 8
 REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # of the optimiser
+MOST_BATCH = 256
 COPIES, JITTER = 16, 0.03  # in up to three dimensions
+MOST_COPIED = 150_000  # rows that the copies come to
 
 _SLOPE = 1e-3  # of the maps of an ascent
 
@@ -183,7 +185,7 @@ class DualAscentFlow:
         rate: How far towards the full marginal map a spline goes, 0 to 1, after the first step, which goes all the way.
         bins: Bins of a spline, 3 to 64; by default 40, and 8 where the steps are trained as a whole.
         copies: Training rows are taken so many times, each time with noise of its own; 0 for as they are. By default 16
-            for the joint training in up to three dimensions, otherwise 0.
+            for the joint training in up to three dimensions (fewer from 10,000 rows on), otherwise 0.
         jitter: Standard deviation of this noise, in units of the columns'.
         refine: Whether to train the steps as a whole after the ascent, which itself then takes rows as they are. By
             default splines are; with fewer than 5000 training rows a longer ascent of finer splines competes on the
@@ -310,13 +312,15 @@ class DualAscentFlow:
         steps = [[*step[:-1], *_shears(n, self.dtype), step[-1]] for step in flow._by_step()]
         refined = AscentFlow(steps, flow._standardize(), flow.base, dtype=self.dtype)
         x, weights = rows.given(rows.train)
-        copies = (COPIES if n <= 3 else 0) if self.copies is None else self.copies
+        copies = 0 if self.copies is None else self.copies
+        if self.copies is None and n <= 3:
+            copies = min(COPIES, MOST_COPIED // len(x))
         if copies:
             x, weights = _jittered(x, weights, copies, self.jitter * rows.std * math.sqrt(1 / self.precision), rng)
         held_out = None
         if rows.held_out is not None:
             held_out = (rows.held_out.x, None, rows.held_out.weights)
-        batch = min(max(rows.train.size // training.BATCHES, training.LEAST_BATCH), training.MOST_BATCH)
+        batch = min(max(rows.train.size // training.BATCHES, training.LEAST_BATCH), MOST_BATCH)
         self.history.refinement = refined.fit(
             x,
             weights=weights,
