@@ -186,6 +186,8 @@ def test_continuous_flow(run, tmp_path):
     assert status in (0, None)
     falls = re.findall(r"KL\(rho_t \|\| mu\) (\S+) to (\S+), by points (\S+) ± (\S+)", out)
     assert len(falls) == 2
+    first, last = re.search(r"a fit to 5000 rows lacks (\S+) to (\S+) after", out).groups()
+    assert 0.0 < float(last) < 0.2 * float(first)
     for first, last, points, error in np.array(falls, float):
         assert last < 0.3 * first
         assert abs(points - last) < 4.0 * error
