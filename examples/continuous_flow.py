@@ -4,7 +4,7 @@ Three normal densities in a ring flow to the standard normal density, once with 
 one random direction after another. The density lives on a grid, particles are carried by its velocity, and the map that
 carries them gives the density estimate J(x) mu(phi(x)), which tends to what the flow began with. Curves tell how far it
 is: KL(rho_t || mu), the log-likelihood that the estimate lacks, and KL(mu || rho_t) with the slope that the equation
-gives it. Beside the first stands what a fit to a sample lacks after each of its steps (`hr.DualAscentFlow.notes`), which
+gives it. Beside the first stands what a fit to a sample lacks after each of its steps (`hr.DualAscentFlow.notes`); it
 begins with the normal density of the sample's mean and deviations.
 
     python examples/continuous_flow.py [--cells 96] [--time 12] [--directions 24] [--seed 0] [--output flow.png]

@@ -61,11 +61,15 @@ def draw(
     except ImportError:
         return False
     steps = [0, len(flow) // 40, len(flow) // 8, len(flow)]
-    figure, axes = plt.subplots(3, 4, figsize=(12, 9), constrained_layout=True)
+    places: Any = [[0, 1, 2, 3], [4, 5, 6, 7], ["curve", "curve", "refined", "true"]]
+    figure: Any
+    axes: Any
+    figure, axes = plt.subplot_mosaic(places, figsize=(12, 9), constrained_layout=True)
     side_x, side_y = np.linspace(-1.6, 2.6, 200), np.linspace(-1.1, 1.6, 200)
     grid = np.stack(np.meshgrid(side_x, side_y), axis=2).reshape(-1, 2)
-    side = x[:, 1] > 0.25 + 0.0 * x[:, 0]
-    for t, top, middle in zip(steps, axes[0], axes[1], strict=True):
+    side = x[:, 1] > 0.25  # colours tell where points come from
+    for i, t in enumerate(steps):
+        top, middle = axes[i], axes[4 + i]
         z = flow[:t].to_latent(x)[0]
         for chosen, color in ((side, "tab:blue"), (~side, "tab:orange")):
             top.plot(z[chosen, 0], z[chosen, 1], ".", markersize=2, alpha=0.5, color=color)
@@ -73,23 +77,19 @@ def draw(
         density = np.exp(flow[:t].log_prob(grid)).reshape(200, 200)
         middle.pcolormesh(side_x, side_y, density, cmap="magma_r", vmin=0.0, vmax=0.7, rasterized=True)
         middle.set(title=f"density after {t} steps")
-    for axis in axes[2]:
-        axis.remove()
-    curve = figure.add_subplot(3, 2, 5)
+    curve = axes["curve"]
     curve.plot(history.log_likelihood, label="rows to fit")
     curve.plot(history.validation_log_likelihood, label="held out")
     curve.axhline(best, color="gray", linestyle=":", label="true density")
     curve.set(xlabel="steps", ylabel="mean log-likelihood  [nats]")
     curve.legend(loc="lower right")
     for place, title, values in (
-        (11, "splines, trained as a whole", refined.log_prob(grid)),
-        (12, "true density", true_log_prob(grid)),
+        ("refined", "splines, trained as a whole", refined.log_prob(grid)),
+        ("true", "true density", true_log_prob(grid)),
     ):
-        axis = figure.add_subplot(3, 4, place)
-        axis.pcolormesh(
-            side_x, side_y, np.exp(values).reshape(200, 200), cmap="magma_r", vmin=0.0, vmax=0.7, rasterized=True
-        )
-        axis.set(title=title)
+        density = np.exp(values).reshape(200, 200)
+        axes[place].pcolormesh(side_x, side_y, density, cmap="magma_r", vmin=0.0, vmax=0.7, rasterized=True)
+        axes[place].set(title=title)
     figure.savefig(path, dpi=120)
     return True
 

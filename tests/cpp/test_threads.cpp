@@ -121,7 +121,7 @@ Program<T> small_program() {
         options.active.push_back(c);
     }
     options.map = "affine";
-    options.scale = "soft_clamp";
+    options.variant = "soft_clamp";
     options.activation = "tanh";
     std::vector<int> levels, degrees;
     for (int c = 0; c < features; ++c) levels.push_back(c + 1);
