@@ -28,10 +28,10 @@ FLOWS: dict[str, Callable[[int], hr.Flow]] = {
     "planar, K = 8": lambda seed: hr.PlanarFlow(2, 8, seed=seed),
     "planar, K = 32": lambda seed: hr.PlanarFlow(2, 32, seed=seed),
     "radial, K = 32": lambda seed: hr.RadialFlow(2, 32, seed=seed),
-    "RealNVP": lambda seed: hr.RealNVP(2, seed=seed),
-    "IAF": lambda seed: hr.IAF(2, seed=seed),
-    "MAF": lambda seed: hr.MAF(2, seed=seed),
-    "NSF": lambda seed: hr.NSF(2, seed=seed),
+    "RealNVP": lambda seed: hr.RealNVP(2, activation="silu", seed=seed),
+    "IAF": lambda seed: hr.IAF(2, activation="silu", seed=seed),
+    "MAF": lambda seed: hr.MAF(2, activation="silu", seed=seed),
+    "NSF": lambda seed: hr.NSF(2, activation="silu", seed=seed),
 }
 GRID = 200
 
