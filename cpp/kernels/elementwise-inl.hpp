@@ -3,7 +3,7 @@
 
 #include "../maps.hpp"
 #include "../views.hpp"
-#include "log_product-inl.hpp"
+#include "../log_product.hpp"
 
 namespace headrace {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "../vector_maps.hpp"
 #include "../views.hpp"
-#include "log_product-inl.hpp"
+#include "../log_product.hpp"
 
 namespace headrace {
 namespace {

@@ -1,7 +1,7 @@
 // Log-determinants as products: one logarithm for many derivatives.
 #pragma once
 
-#include "../pack.hpp"
+#include "lane.hpp"
 
 namespace headrace {
 namespace {

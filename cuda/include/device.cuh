@@ -1,0 +1,19 @@
+// The CUDA device language, or its emulation by the host compiler that tests build (tests/cuda_emulation). Kernels see
+// it through two macros:
+//
+//   HR_LAUNCH(kernel, grid, block, bytes of dynamic shared memory, stream, arguments...)
+//   HR_DYNAMIC_SHARED(T, name)    T* name, the block's dynamic shared memory, aligned to 16 bytes
+//
+// What the emulation can check is all that kernels may use: no static shared memory, no grid barriers, no atomics on
+// floating-point numbers, no cooperative groups.
+#pragma once
+
+#ifdef HR_EMULATE
+#include "cuda_emulation.hpp"
+#else
+#include <cuda_runtime.h>
+#define HR_DYNAMIC_SHARED(T, name)                                     \
+    extern __shared__ __align__(16) unsigned char hr_dynamic_shared[]; \
+    T* const name = reinterpret_cast<T*>(hr_dynamic_shared)
+#define HR_LAUNCH(kernel, grid, block, bytes, stream, ...) kernel<<<(grid), (block), (bytes), (stream)>>>(__VA_ARGS__)
+#endif
