@@ -1,0 +1,93 @@
+// The border to Python. Arrays on the device come as tuples (address, shape, strides in bytes, dtype by its NumPy
+// name), streams as addresses, 0 for the default one. Every size is checked here although Python has checked it:
+// nothing that comes through may read or write out of bounds of what it says it is. That an address is one of the
+// device, Python knows from the array's library.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+
+#include "../../cpp/views.hpp"
+#include "../include/memory.cuh"
+
+namespace headrace {
+
+namespace py = pybind11;
+
+void bind_program(py::module_& m);
+void bind_ops(py::module_& m);
+void bind_points(py::module_& m);
+
+inline void require(bool condition, const char* message) {
+    if (!condition) throw py::value_error(message);
+}
+
+inline cudaStream_t stream_at(uintptr_t address) {
+    return reinterpret_cast<cudaStream_t>(address);
+}
+
+// An array on the device, as Python describes it.
+struct DeviceArray {
+    char* data = nullptr;
+    std::vector<int64_t> shape, strides;
+    std::string dtype;
+
+    explicit DeviceArray(const py::handle& given) {
+        require(py::isinstance<py::tuple>(given),
+                "expected (address, shape, strides, dtype) of an array on the device");
+        const auto row = py::reinterpret_borrow<py::tuple>(given);
+        require(row.size() == 4, "expected (address, shape, strides, dtype) of an array on the device");
+        data = reinterpret_cast<char*>(row[0].cast<uintptr_t>());
+        shape = row[1].cast<std::vector<int64_t>>();
+        strides = row[2].cast<std::vector<int64_t>>();
+        dtype = row[3].cast<std::string>();
+        require(shape.size() == strides.size(), "expected a stride for each axis");
+        for (int64_t n : shape) require(n >= 0, "expected sizes of at least 0");
+        require(data || count() == 0, "expected an address");
+    }
+
+    int64_t count() const {
+        int64_t n = 1;
+        for (int64_t size : shape) n *= size;
+        return n;
+    }
+    template <class T>
+    bool is() const {
+        return dtype == (std::is_same_v<T, float> ? "float32" : std::is_same_v<T, double> ? "float64" : "int64");
+    }
+    bool is_float() const { return is<float>() || is<double>(); }
+    bool has_shape(std::initializer_list<int64_t> wanted) const {
+        return std::equal(shape.begin(), shape.end(), wanted.begin(), wanted.end());
+    }
+    // In C order without gaps, aligned for T.
+    template <class T>
+    T* contiguous(const char* message) const {
+        require(is<T>() && reinterpret_cast<uintptr_t>(data) % alignof(T) == 0, message);
+        int64_t stride = int64_t(sizeof(T));
+        for (size_t i = shape.size(); i-- > 0; stride *= shape[i])
+            require(shape[i] <= 1 || strides[i] == stride || count() == 0, message);
+        return reinterpret_cast<T*>(data);
+    }
+};
+
+// Contiguous numbers of this shape; null for None.
+template <class T>
+T* output(const py::object& given, std::initializer_list<int64_t> shape, const char* message) {
+    if (given.is_none()) return nullptr;
+    const DeviceArray a(given);
+    require(a.has_shape(shape), message);
+    return a.contiguous<T>(message);
+}
+
+// Contiguous numbers of this shape.
+template <class T>
+T* numbers(const py::handle& given, std::initializer_list<int64_t> shape, const char* message) {
+    const DeviceArray a(given);
+    require(a.has_shape(shape), message);
+    return a.contiguous<T>(message);
+}
+
+}  // namespace headrace
