@@ -1,15 +1,20 @@
 // A program's steps in one direction: what the kernels get, and the owners of what that points to.
 #pragma once
 
-#include "program.hpp"
+#include <memory>
+#include <vector>
+
+#include "plan.hpp"
+#include "structure.hpp"
 
 namespace headrace {
 
 template <class T>
-struct Program<T>::Compiled {
-    int number = 0;  // among the chains of its program, see Published
+struct Compiled {
+    int number = 0;  // among the chains of its program: forward and inverse with the base, then without
     Chain<T> chain;
     std::vector<Step<T>> steps;
+    std::vector<const MaskedTransform*> transforms;  // of each network step; null for others
     std::vector<int> networks;
     std::vector<int> load_slot, store_slot;
     std::vector<double> load_shift, load_scale, store_shift, store_scale;

@@ -15,6 +15,7 @@
 
 #include "compiled.hpp"
 #include "isa.hpp"
+#include "program.hpp"
 #include "threads.hpp"
 
 namespace headrace {
@@ -66,10 +67,10 @@ template <class T>
 void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T>& gradient,
                               const Weights& weights) const {
     const KernelsOf<T>& kernels = kernels_of<T>(*active_isa().table);
-    const Compiled& compiled = compiled_for(request);
+    const Compiled<T>& compiled = compiled_for(request);
     const Chain<T>& chain = compiled.chain;
     if (gradient.weights && (request.rows == 0 || chain.n_networks == 0 || !request.with_base))
-        std::fill_n(gradient.weights, n_weights_, T(0));  // a base's share may not be touched below
+        std::fill_n(gradient.weights, n_weights(), T(0));  // a base's share may not be touched below
     if (request.rows == 0) return;
     Call<T> call = call_of(request, weights);
     call.ready = ready_parameters(compiled, weights);
@@ -147,14 +148,12 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     });
 
     if (!finite) {
-        std::fill_n(gradient.weights, n_weights_, std::numeric_limits<T>::quiet_NaN());
+        std::fill_n(gradient.weights, n_weights(), std::numeric_limits<T>::quiet_NaN());
     } else {
         finish_vectors(chain, weights->numbers(), gradient.weights);
-        for (size_t i = 0; i < steps_.size(); ++i)
-            if (steps_[i].kind == StepSpec::Kind::masked)
-                steps_[i].masked->clear_dead(gradient.weights + step_weights_[i]);
+        structure_.clear_dead(gradient.weights);
     }
-    clear_masked(gradient.weights);
+    structure_.clear_masked(gradient.weights);
 }
 
 template void Program<float>::run_gradient(const Request<float>&, const GradientRequest<float>&, const Weights&) const;

@@ -20,7 +20,7 @@ Adam<T>::Adam(std::shared_ptr<Program<T>> program, const AdamOptions& options)
       options_(options),
       mean_(aligned_zeros<T>(program_->n_weights())),
       square_(aligned_zeros<T>(program_->n_weights())) {
-    for (const auto& part : program_->parts())
+    for (const auto& part : program_->structure().parts())
         for (int64_t begin = part.begin; begin < part.end; begin += stretch_numbers)
             stretches_.push_back({begin, std::min(stretch_numbers, part.end - begin), !part.is_bias});
     if (options.average > 0) {
@@ -62,9 +62,9 @@ double Adam<T>::step(const T* gradient, double learning_rate) {
             kernels.adam(part.decays ? decaying : s, gradient + part.begin, weights + part.begin,
                          mean_.get() + part.begin, square_.get() + part.begin, average, part.count);
         });
-        program_->clear_masked(weights);  // should the gradient not be one of ours
+        program_->structure().clear_masked(weights);  // should the gradient not be one of ours
     });
-    if (average_) program_->clear_masked(average_.get());
+    if (average_) program_->structure().clear_masked(average_.get());
     return norm;
 }
 

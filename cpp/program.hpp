@@ -6,22 +6,12 @@
 #include <mutex>
 #include <vector>
 
-#include "masks.hpp"
-#include "plan.hpp"
 #include "published.hpp"
 #include "scratch.hpp"
+#include "structure.hpp"
 #include "table.hpp"
 
 namespace headrace {
-
-struct StepSpec {
-    enum class Kind { masked, permutation, rotation, standardize } kind;
-    bool inverted = false;  // Inverse(t)
-    std::shared_ptr<const MaskedTransform> masked;
-    std::vector<int> order;         // permutation: forward gives x[i] = z[order[i]]
-    std::vector<double> matrix;     // rotation: forward gives x = matrix z; orthogonal, row by row
-    std::vector<double> mean, std;  // standardize: forward gives x = z std + mean
-};
 
 // What one call asks for; see Call for the meaning of the pointers.
 template <class T>
@@ -44,11 +34,6 @@ struct GradientRequest {
     T *input = nullptr, *context = nullptr, *weights = nullptr;
 };
 
-// How context columns are standardised before the networks read them: (context - mean) / std; empty: not at all.
-struct ContextScale {
-    std::vector<double> mean, std;
-};
-
 template <class T>
 class Program {
   public:
@@ -56,10 +41,11 @@ class Program {
     Program(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps = 0,
             ContextScale context_scale = {});
 
-    int features() const { return features_; }
-    int context() const { return context_; }
+    int features() const { return structure_.features(); }
+    int context() const { return structure_.context(); }
     Base base() const { return base_; }
-    size_t n_weights() const { return n_weights_; }
+    size_t n_weights() const { return structure_.n_weights(); }
+    const Structure& structure() const { return structure_; }
 
     using Weights = std::shared_ptr<const Published<T>>;
     Weights snapshot() const;
@@ -83,40 +69,18 @@ class Program {
     // A caller that may be forked keeps others from forking meanwhile (the GIL does).
     void update(const std::function<void(T*)>& update);
 
-    // The vector of weights in order: of each layer the matrix, then the biases.
-    struct Part {
-        int64_t begin, end;
-        bool is_bias;
-    };
-    std::vector<Part> parts() const;
-
-    // Sets everything in a vector like the weights to zero that is no weight: padding, masked entries.
-    void clear_masked(T* vector) const;
-
   private:
-    struct Compiled;  // the steps in one direction
-
-    std::shared_ptr<Compiled> compile(bool inverse, size_t first) const;
-    void add_vectors(Compiled& out, const MaskedTransform& t, bool map_inverse, std::vector<int64_t> weights,
-                     std::vector<int> coordinate, TapeShape& tape) const;
-    void add_rotation(Compiled& out, const std::vector<double>& q, bool to_data, const std::vector<int>& given,
-                      const std::vector<int>& built) const;
     void prepare_elementwise(const Step<T>& step, const T* weights, T* ready) const;
-    const T* ready_parameters(const Compiled& compiled, const Weights& weights) const;
+    const T* ready_parameters(const Compiled<T>& compiled, const Weights& weights) const;
     Aligned<T> prepare(const Chain<T>& chain, const T* weights) const;
     void finish_vectors(const Chain<T>& chain, const T* weights, T* gradient) const;
     Aligned<T> cleared_copy(const T* in) const;
-    const Compiled& compiled_for(const Request<T>& request) const;
+    const Compiled<T>& compiled_for(const Request<T>& request) const;
     Call<T> call_of(const Request<T>& request, const Weights& weights) const;
 
-    int features_, context_;
     Base base_;
-    std::vector<StepSpec> steps_;
-    std::vector<double> context_shift_, context_scale_;
-    size_t n_weights_ = 0, n_folded_ = 0;
-    std::vector<int64_t> step_weights_;                                  // where each step's weights start
-    std::vector<int> step_fold_;                                         // and its folded first biases
-    std::shared_ptr<const Compiled> with_base_[2], transforms_only_[2];  // forward, inverse
+    Structure structure_;
+    Chains<T> chains_;
     mutable std::mutex mutex_;  // guards the pointer; the numbers change only while nobody else holds it
     std::shared_ptr<Published<T>> weights_;
 };

@@ -26,5 +26,11 @@ HR_FN void with_vector_map(int index, F&& f) {
     }
 }
 
+// The place of parameter k among those in the order of coordinates, where k counts them in the order of slots: the
+// first `vectors` groups have one number for each coordinate.
+HR_FN int in_coordinate_order(int k, int vectors, int features, const int* coordinate) {
+    return k < vectors * features ? k - k % features + coordinate[k % features] : k;
+}
+
 }  // namespace
 }  // namespace headrace

@@ -1,7 +1,7 @@
 #include "../isa.hpp"
-#include "../masks.hpp"
 #include "../threads.hpp"
 #include "bindings.hpp"
+#include "structure.hpp"
 
 #include <chrono>
 
@@ -46,17 +46,7 @@ PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
     m.def("num_threads", &num_threads);
     m.def("set_num_threads", &set_num_threads, py::arg("n"));
     m.def("fma_peak", &fma_peak, py::arg("seconds"), py::call_guard<py::gil_scoped_release>());
-    m.def("maps", [] {
-        std::vector<std::pair<std::string, std::string>> rows;
-        for (const MapInfo& map : map_list()) rows.emplace_back(map.name, map.scale);
-        return rows;
-    });
-    m.def("vector_maps", [] {
-        std::vector<std::pair<std::string, std::string>> rows;
-        for (const VectorMapInfo& map : vector_map_list()) rows.emplace_back(map.name, map.variant);
-        return rows;
-    });
-    m.def("activations", [] { return activation_list(); });
+    bind_structure(m);
     bind_program(m);
     bind_ops(m);
     bind_points(m);

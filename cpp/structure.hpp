@@ -1,0 +1,91 @@
+// What a program is made of, without its numbers: the steps from latent to data, where their weights lie in one vector,
+// and what kernels run for them in each direction.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "masks.hpp"
+#include "views.hpp"
+
+namespace headrace {
+
+struct StepSpec {
+    enum class Kind { masked, permutation, rotation, standardize } kind;
+    bool inverted = false;  // Inverse(t)
+    std::shared_ptr<const MaskedTransform> masked;
+    std::vector<int> order;         // permutation: forward gives x[i] = z[order[i]]
+    std::vector<double> matrix;     // rotation: forward gives x = matrix z; orthogonal, row by row
+    std::vector<double> mean, std;  // standardize: forward gives x = z std + mean
+};
+
+// How context columns are standardised before the networks read them: (context - mean) / std; empty: not at all.
+struct ContextScale {
+    std::vector<double> mean, std;
+};
+
+template <class T>
+struct Compiled;
+
+class Structure {
+  public:
+    // Throws std::invalid_argument where a step does not fit.
+    Structure(int features, int context, std::vector<StepSpec> steps, ContextScale context_scale);
+    Structure(const Structure&) = delete;  // what is compiled points to it
+    Structure& operator=(const Structure&) = delete;
+
+    int features() const { return features_; }
+    int context() const { return context_; }
+    const std::vector<StepSpec>& steps() const { return steps_; }
+    size_t n_weights() const { return n_weights_; }
+    size_t n_folded() const { return n_folded_; }  // first biases of all steps that read a context
+
+    // The vector of weights in order: of each layer the matrix, then the biases.
+    struct Part {
+        int64_t begin, end;
+        bool is_bias;
+    };
+    std::vector<Part> parts() const;
+
+    // Sets everything in a vector like the weights to zero that is no weight: padding, masked entries.
+    template <class T>
+    void clear_masked(T* vector) const;
+    // And in a gradient what nothing flows into.
+    template <class T>
+    void clear_dead(T* gradient) const;
+
+    // The steps from `first` on in one direction. What it points to is its own or the structure's.
+    template <class T>
+    std::shared_ptr<Compiled<T>> compile(bool inverse, size_t first) const;
+
+  private:
+    template <class T>
+    void add_vectors(Compiled<T>& out, const MaskedTransform& t, bool map_inverse, std::vector<int64_t> weights,
+                     std::vector<int> coordinate, TapeShape& tape) const;
+    template <class T>
+    void add_rotation(Compiled<T>& out, const std::vector<double>& q, bool to_data, const std::vector<int>& given,
+                      const std::vector<int>& built) const;
+
+    int features_, context_;
+    std::vector<StepSpec> steps_;
+    std::vector<double> context_shift_, context_scale_;
+    size_t n_weights_ = 0, n_folded_ = 0;
+    std::vector<int64_t> step_weights_;  // where each step's weights start
+    std::vector<int> step_fold_;         // and its folded first biases
+};
+
+// Both directions of a structure, with the base's steps, the first ones, and without.
+template <class T>
+class Chains {
+  public:
+    Chains(const Structure& structure, size_t base_steps);
+
+    const Compiled<T>& of(bool with_base, bool inverse) const {
+        return *(with_base ? with_base_ : transforms_only_)[inverse];
+    }
+
+  private:
+    std::shared_ptr<const Compiled<T>> with_base_[2], transforms_only_[2];  // forward, inverse
+};
+
+}  // namespace headrace
