@@ -228,7 +228,7 @@ Base base_of(const std::string& name) {
 }
 
 // Steps come as tuples: ("masked", inverted, transform), ("permutation", order), ("rotation", inverted,
-// matrix), ("standardize", inverted, mean, std).
+// numbers of the blocks, their sizes), ("standardize", inverted, mean, std).
 std::vector<StepSpec> steps_of(const py::list& list) {
     std::vector<StepSpec> steps;
     for (const auto& item : list) {
@@ -247,6 +247,7 @@ std::vector<StepSpec> steps_of(const py::list& list) {
             s.inverted = py::cast<bool>(row[1]);
             const auto matrix = py::cast<py::array_t<double, py::array::c_style | py::array::forcecast>>(row[2]);
             s.matrix.assign(matrix.data(), matrix.data() + matrix.size());
+            s.blocks = py::cast<std::vector<int>>(row[3]);
         } else {
             require(kind == "standardize", "steps: an unknown kind of step");
             s.kind = StepSpec::Kind::standardize;
