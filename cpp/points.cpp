@@ -5,6 +5,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "blocks.hpp"
 #include "isa.hpp"
 #include "threads.hpp"
 
@@ -47,14 +48,20 @@ std::vector<double> Points<T>::step(const Step& step) {
     const size_t n = size_t(features_);
     const bool wants_sums = !step.next_center.empty();
     if (step.bend.size() != n || step.center.size() != n || step.square.size() != n || step.shift.size() != n ||
-        step.matrix.size() != n * n || step.next_square.size() != step.next_center.size() ||
-        (wants_sums && step.next_center.size() != n))
+        step.order.size() != n || !blocks_fit(step.blocks, n, step.matrix.size()) ||
+        step.next_square.size() != step.next_center.size() || (wants_sums && step.next_center.size() != n))
         throw std::invalid_argument("step: expected numbers for each feature");
+    std::vector<int> slot(n, -1);
+    for (size_t k = 0; k < n; ++k) {
+        const int from = step.order[k];
+        if (from < 0 || size_t(from) >= n || slot[size_t(from)] >= 0)
+            throw std::invalid_argument("order: expected each feature once");
+        slot[size_t(from)] = int(k);
+    }
     const auto bend = narrowed<T>(step.bend), center = narrowed<T>(step.center), square = narrowed<T>(step.square);
     const auto matrix = narrowed<T>(step.matrix), shift = narrowed<T>(step.shift);
     const auto next_center = narrowed<T>(step.next_center), next_square = narrowed<T>(step.next_square);
-    std::vector<uint32_t> row(n);
-    for (size_t i = 0; i < n; ++i) row[i] = uint32_t(i * n);
+    const auto [row, first] = block_rows(step.blocks);
     const std::vector<T> ones(cache_line / sizeof(T), T(1));
     AscentStep<T> s{};
     s.features = features_;
@@ -63,9 +70,12 @@ std::vector<double> Points<T>::step(const Step& step) {
     s.center = center.data();
     s.square = square.data();
     s.log_scale = step.log_scale;
+    s.slot = slot.data();
     s.matrix = matrix.data();
     s.shift = shift.data();
     s.row = row.data();
+    s.first = first.data();
+    s.blocks = int(step.blocks.size());
     s.next_center = next_center.data();
     s.next_square = next_square.data();
     s.ones = ones.data();

@@ -21,7 +21,9 @@ class Points {
     struct Step {
         std::vector<double> bend, center, square;      // of each coordinate's map z + bend sqrt(square + (z - center)²)
         double log_scale;                              // log-determinant of the affine map after it
-        std::vector<double> matrix, shift;             // z becomes matrix z + shift
+        std::vector<int> order;                        // line k of the affine map's input is coordinate order[k]
+        std::vector<double> matrix, shift;             // z becomes matrix z + shift; block diagonal: its blocks
+        std::vector<int> blocks;                       // of these sizes, row by row, one after another
         std::vector<double> next_center, next_square;  // of the next map; empty: no sums
     };
     // Moves all points; the sums (features, ascent_sum_count) for the next map, in the order of AscentStep. The same

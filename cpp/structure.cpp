@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "activations.hpp"
+#include "blocks.hpp"
 #include "compiled.hpp"
 #include "maps.hpp"
 #include "vector_maps.hpp"
@@ -97,7 +98,7 @@ Structure::Structure(int features, int context, std::vector<StepSpec> steps, Con
                 }
                 break;
             }
-            case StepSpec::Kind::rotation: fits = s.matrix.size() == n * n; break;
+            case StepSpec::Kind::rotation: fits = blocks_fit(s.blocks, n, s.matrix.size()); break;
             case StepSpec::Kind::standardize: fits = s.mean.size() == n && s.std.size() == n; break;
         }
         if (!fits)
@@ -182,6 +183,7 @@ std::shared_ptr<Compiled<T>> Structure::compile(bool inverse, size_t first) cons
             if (e.spec->kind == StepSpec::Kind::permutation) {
                 permute(name, e);
             } else if (e.spec->kind == StepSpec::Kind::rotation) {
+                for (int c = 0; c < features_ && e.spec->blocks.size() > 1; ++c) slots[name[c]] = context_ + c;
                 break;
             } else if (e.spec->kind == StepSpec::Kind::masked && !is_transparent(*e.spec->masked)) {
                 if (reads_built(e)) break;
@@ -203,6 +205,14 @@ std::shared_ptr<Compiled<T>> Structure::compile(bool inverse, size_t first) cons
     double log_det = 0;
     TapeShape tape{};
     int most_panels[2] = {0, 0};
+    const auto move_to = [&](const std::vector<int>& wanted) {
+        if (wanted == where) return;
+        Step<T> step{};
+        step.kind = StepKind::move;
+        step.move = {out.keep(std::move(where)), out.keep(wanted)};
+        out.steps.push_back(step);
+        where = wanted;
+    };
     for (size_t i = 0; i < order.size(); ++i) {
         const Executed& e = order[i];
         if (e.spec->kind == StepSpec::Kind::permutation) {
@@ -210,8 +220,11 @@ std::shared_ptr<Compiled<T>> Structure::compile(bool inverse, size_t first) cons
             continue;
         }
         if (e.spec->kind == StepSpec::Kind::rotation) {
-            std::vector<int> built = wanted_slots(i + 1);
-            add_rotation(out, e.spec->matrix, e.to_data, where, built);
+            // One block works from any slots to any others; several find their coordinates side by side, and leave
+            // them.
+            if (e.spec->blocks.size() > 1) move_to(wanted_slots(i));
+            std::vector<int> built = e.spec->blocks.size() > 1 ? where : wanted_slots(i + 1);
+            add_rotation(out, *e.spec, e.to_data, where, built);
             where = std::move(built);
             continue;
         }
@@ -271,13 +284,7 @@ std::shared_ptr<Compiled<T>> Structure::compile(bool inverse, size_t first) cons
             continue;
         }
         const int n_ready = n_elementwise_ready(t);
-        if (const std::vector<int> wanted = wanted_slots(i); n_ready == 0 && !reads_built(e) && wanted != where) {
-            Step<T> step{};
-            step.kind = StepKind::move;
-            step.move = {out.keep(std::move(where)), out.keep(wanted)};
-            out.steps.push_back(step);
-            where = wanted;
-        }
+        if (n_ready == 0 && !reads_built(e)) move_to(wanted_slots(i));
         Step<T> step{};
         step.kind = StepKind::network;
         MaskedStep<T>& m = step.network;
@@ -390,23 +397,30 @@ std::shared_ptr<Compiled<T>> Structure::compile(bool inverse, size_t first) cons
     return compiled;
 }
 
-// x = Q z to data, z = Qᵀ x to latent, from slot to slot.
+// x = Q z to data, z = Qᵀ x to latent, from slot to slot, each block among its own.
 template <class T>
-void Structure::add_rotation(Compiled<T>& out, const std::vector<double>& q, bool to_data,
-                             const std::vector<int>& given, const std::vector<int>& built) const {
-    const size_t n = size_t(features_);
-    std::vector<T> matrix(n * n), transpose(n * n);
-    for (size_t i = 0; i < n; ++i)
-        for (size_t k = 0; k < n; ++k) {
-            const size_t row = size_t(built[i] - context_), column = size_t(given[k] - context_);
-            matrix[row * n + column] = transpose[column * n + row] = T(to_data ? q[i * n + k] : q[k * n + i]);
-        }
-    std::vector<uint32_t> row(n);
-    for (size_t i = 0; i < n; ++i) row[i] = uint32_t(i * n);
+void Structure::add_rotation(Compiled<T>& out, const StepSpec& spec, bool to_data, const std::vector<int>& given,
+                             const std::vector<int>& built) const {
+    std::vector<T> matrix(spec.matrix.size()), transpose(spec.matrix.size());
+    const auto [row, first] = block_rows(spec.blocks);
+    for (size_t b = 0; b < spec.blocks.size(); ++b) {
+        const size_t begin = size_t(first[b]), n = size_t(spec.blocks[b]), start = row[begin];
+        const double* q = spec.matrix.data() + start;
+        for (size_t i = 0; i < n; ++i)
+            for (size_t k = 0; k < n; ++k) {
+                const size_t r = size_t(built[begin + i] - context_) - begin;
+                const size_t c = size_t(given[begin + k] - context_) - begin;
+                matrix[start + r * n + c] = transpose[start + c * n + r] = T(to_data ? q[i * n + k] : q[k * n + i]);
+            }
+    }
     Step<T> step{};
     step.kind = StepKind::rotation;
-    step.rotation = {out.keep(std::move(matrix)), out.keep(std::move(transpose)), out.keep(std::vector<T>(n)),
-                     out.keep(std::move(row))};
+    step.rotation = {out.keep(std::move(matrix)),
+                     out.keep(std::move(transpose)),
+                     out.keep(std::vector<T>(size_t(features_))),
+                     out.keep(row),
+                     out.keep(first),
+                     int(spec.blocks.size())};
     out.steps.push_back(step);
     out.chain.tiles_only = true;
 }

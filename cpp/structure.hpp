@@ -15,7 +15,8 @@ struct StepSpec {
     bool inverted = false;  // Inverse(t)
     std::shared_ptr<const MaskedTransform> masked;
     std::vector<int> order;         // permutation: forward gives x[i] = z[order[i]]
-    std::vector<double> matrix;     // rotation: forward gives x = matrix z; orthogonal, row by row
+    std::vector<double> matrix;     // rotation: forward gives x = matrix z; orthogonal and block diagonal: its blocks
+    std::vector<int> blocks;        // of these sizes, row by row, one after another
     std::vector<double> mean, std;  // standardize: forward gives x = z std + mean
 };
 
@@ -63,7 +64,7 @@ class Structure {
     void add_vectors(Compiled<T>& out, const MaskedTransform& t, bool map_inverse, std::vector<int64_t> weights,
                      std::vector<int> coordinate, TapeShape& tape) const;
     template <class T>
-    void add_rotation(Compiled<T>& out, const std::vector<double>& q, bool to_data, const std::vector<int>& given,
+    void add_rotation(Compiled<T>& out, const StepSpec& spec, bool to_data, const std::vector<int>& given,
                       const std::vector<int>& built) const;
 
     int features_, context_;

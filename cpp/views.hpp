@@ -112,11 +112,14 @@ struct ElementwiseStep {
     const int* coordinate;  // of each slot: its place among them
 };
 
-// Products of the coordinates with a square matrix, [built slot][given slot], and back with its transpose.
+// Products of the coordinates with a block diagonal matrix, [built slot][given slot], and back with its transpose.
+// Block i takes coordinates' slots [first[i], first[i + 1]) to themselves; a dense matrix is one block.
 template <class T>
 struct RotationStep {
-    const T *matrix, *transpose, *zeros;
-    const uint32_t* row;  // offset of each row
+    const T *matrix, *transpose, *zeros;  // block after block, row by row
+    const uint32_t* row;                  // offset of each row, which is as long as its block is wide
+    const int* first;
+    int blocks;
 };
 
 // Moves coordinates to where the next network reads them, where the step before could not put them there.
@@ -247,10 +250,13 @@ constexpr int ascent_block_rows = 4096;  // whose sums are kept in lanes; a whol
 template <class T>
 struct AscentStep {
     int features, tile_rows;
-    const T *bend, *center, *square;     // of each coordinate's map z + bend sqrt(square + (z - center)²)
-    double log_scale;                    // what the affine map after it adds to the log-Jacobian
-    const T *matrix, *shift;             // of this affine map, row by row
-    const uint32_t* row;                 // offset of each row
+    const T *bend, *center, *square;  // of each coordinate's map z + bend sqrt(square + (z - center)²)
+    double log_scale;                 // what the affine map after it adds to the log-Jacobian
+    const int* slot;                  // line at which each coordinate meets the affine map
+    const T *matrix, *shift;          // of this affine map: block after block, row by row, as in RotationStep
+    const uint32_t* row;              // offset of each row
+    const int* first;                 // line of each block, and their end
+    int blocks;
     const T *next_center, *next_square;  // of the next map
     const T* ones;                       // a vector's width of them
 };

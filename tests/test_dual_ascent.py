@@ -56,7 +56,7 @@ def test_gradient_and_curvature_are_those_of_differences(precision, weighted):
     center, epsilon = 0.4, 0.3
     next = np.array([[center, epsilon**2]])
     identity = np.array([[0.0, 0.0, 1.0]])
-    sums = Points(x, weights, np.float64).step(identity, 0.0, np.eye(1), np.zeros(1), next)
+    sums = Points(x, weights, np.float64).step(identity, 0.0, [np.eye(1)], np.zeros(1), next)
     total = 500.0 if weights is None else weights.sum()
     gradient, slopes, values = (part[0] for part in _kinks.gradient_and_curvature(sums / total, next, precision))
 
@@ -86,7 +86,9 @@ def test_no_step_makes_the_likelihood_less_than_its_bound(rule):
         x = (x - x.mean()) / x.std() * g.choice([0.2, 1.0, 4.0]) + g.choice([0.0, 2.0])
         center, epsilon = g.standard_normal(), 10 ** g.uniform(-2.5, 0)
         next = np.array([[center, epsilon**2]])
-        sums = Points(x[:, None], None, np.float64).step(np.array([[0.0, 0.0, 1.0]]), 0.0, np.eye(1), np.zeros(1), next)
+        sums = Points(x[:, None], None, np.float64).step(
+            np.array([[0.0, 0.0, 1.0]]), 0.0, [np.eye(1)], np.zeros(1), next
+        )
         a, b, c, least = (part[0] for part in _kinks.bent_line(sums / 300, next, 1.0, rule))
         gain = ascent.likelihood(a, b, c, x, center, epsilon, 1.0) - ascent.likelihood(1, 0, 0, x, center, epsilon, 1.0)
         assert least >= 0
@@ -115,7 +117,7 @@ def test_a_normal_density_leaves_nothing_to_do():
     x = np.array([NormalDist().inv_cdf(s) for s in share])[:, None] / np.sqrt(precision)
     for center, epsilon in [(0.0, 0.1), (0.7, 0.5), (-2.0, 0.02)]:
         next = np.array([[center, epsilon**2]])
-        sums = Points(x, None, np.float64).step(np.array([[0.0, 0.0, 1.0]]), 0.0, np.eye(1), np.zeros(1), next)
+        sums = Points(x, None, np.float64).step(np.array([[0.0, 0.0, 1.0]]), 0.0, [np.eye(1)], np.zeros(1), next)
         gradient = _kinks.gradient_and_curvature(sums / len(x), next, precision)[0]
         assert np.abs(gradient).max() < 1e-4  # of the tails that the quantiles leave out
 

@@ -6,8 +6,9 @@ import pytest
 import cases
 import headrace as hr
 from headrace._core import cpu
+from headrace._points import Points
 
-POINTS = {"float32": cpu.PointsF32, "float64": cpu.PointsF64}
+COMPILED = {"float32": cpu.PointsF32, "float64": cpu.PointsF64}
 # Tiles have 512, 128 or 64 rows up to 4, 16 and beyond; sums are kept in lanes for 4096.
 SIZES = [(0, 3), (1, 1), (7, 2), (513, 4), (129, 5), (4096, 10), (4097, 16), (9973, 7), (100, 17), (300, 50)]
 
@@ -19,20 +20,33 @@ def maps_of(features, *key):
     return np.stack([*columns, g.uniform(0.3, 1.5, features) ** 2], axis=1)
 
 
-def a_step(features, *key):
+def a_step(features, *key, block=None):
+    """Arguments of `Points.step`; with blocks of a size coordinates change their places, too."""
     g = cases.rng("step", features, *key)
-    matrix = np.linalg.qr(g.standard_normal((features, features)))[0] * g.uniform(0.5, 2.0, features)
-    next_map = maps_of(features, "next", *key)[:, 1:]
-    return maps_of(features, *key), float(g.standard_normal()), matrix, g.standard_normal(features), next_map
+    sizes = [min(block or features, features - start) for start in range(0, features, block or features)]
+    blocks = [np.linalg.qr(g.standard_normal((n, n)))[0] * g.uniform(0.5, 2.0, n) for n in sizes]
+    next_map, order = maps_of(features, "next", *key)[:, 1:], g.permutation(features) if block else None
+    return maps_of(features, *key), float(g.standard_normal()), blocks, g.standard_normal(features), next_map, order
 
 
-def reference(x, weights, maps, log_scale, matrix, shift, next_map):
+def dense(blocks, order):
+    """The one matrix that blocks after a change of places are."""
+    n = sum(map(len, blocks))
+    matrix, start = np.zeros((n, n)), 0
+    for block in blocks:
+        matrix[start : start + len(block), start : start + len(block)] = block
+        start += len(block)
+    places = np.arange(n) if order is None else order
+    return matrix @ np.eye(n)[places]
+
+
+def reference(x, weights, maps, log_scale, blocks, shift, next_map, order=None):
     """Straight from the formulas, in float64."""
     z = np.asarray(x, np.float64)
     bend, center, square = maps.T
     r = np.sqrt(square + (z - center) ** 2)
     log_jacobian = np.log1p(bend * (z - center) / r).sum(axis=1) + log_scale
-    z = (z + bend * r) @ matrix.T + shift
+    z = (z + bend * r) @ dense(blocks, order).T + shift
     center, square = next_map.T
     r = np.sqrt(square + (z - center) ** 2)
     terms = [z, z * z, r, z * r, (z - center) / r, 1.0 / (r * r)]
@@ -48,10 +62,11 @@ def assert_sums(got, want, rows, z, dtype):
 
 @pytest.mark.parametrize(("rows", "features"), SIZES)
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_step_matches_the_formulas(rows, features, weighted, dtype):
+@pytest.mark.parametrize("block", [None, 1, 3, 32])
+def test_a_step_matches_the_formulas(rows, features, weighted, block, dtype):
     x = cases.rows(rows, features, dtype)
     weights = cases.rng("weights", rows).uniform(0.0, 2.0, rows).astype(dtype) if weighted else None
-    points, step = POINTS[dtype](x, weights), a_step(features)
+    points, step = Points(x, weights, dtype), a_step(features, block=block)
     sums = points.step(*step)
     z, log_jacobian, want = reference(x, weights, *step)
     cases.assert_close(points.values(), z, magnitude=4.0)
@@ -62,12 +77,12 @@ def test_a_step_matches_the_formulas(rows, features, weighted, dtype):
 @pytest.mark.parametrize("features", [2, 10])
 def test_steps_follow_each_other(features, dtype):
     x = cases.rows(1000, features, dtype)
-    points, z, total = POINTS[dtype](x, None), x.astype(float), np.zeros(1000)
+    points, z, total = Points(x, None, dtype), x.astype(float), np.zeros(1000)
     for k in range(20):
-        maps, log_scale, matrix, shift, next_map = a_step(features, k)
-        matrix = np.linalg.qr(matrix)[0]
-        assert points.step(maps, log_scale, matrix, shift, None) is None
-        z, log_jacobian, _ = reference(z, None, maps, log_scale, matrix, shift, next_map)
+        maps, log_scale, blocks, shift, next_map, order = a_step(features, k, block=3)
+        blocks = [np.linalg.qr(block)[0] for block in blocks]
+        assert points.step(maps, log_scale, blocks, shift, None, order) is None
+        z, log_jacobian, _ = reference(z, None, maps, log_scale, blocks, shift, next_map, order)
         total += log_jacobian
     cases.assert_close(points.values(), z, depth=60)
     assert np.abs(points.log_jacobian() - total).max() <= cases.tolerance(dtype, 60) * np.abs(total).max()
@@ -82,12 +97,12 @@ def test_any_strides_and_either_float_type_are_read(features, dtype):
     step = a_step(features)
     results = []
     for array in (x, np.asfortranarray(x), wide[:, 1::2], x[::-1][::-1]):
-        points = POINTS[dtype](array, None)
+        points = Points(array, None, dtype)
         points.step(*step)
         results.append(points.values())
     for result in results[1:]:
         cases.assert_same_bits(result, results[0])
-    points = POINTS[dtype](other, None)
+    points = Points(other, None, dtype)
     cases.assert_close(points.values(), other.astype(float), depth=1)
 
 
@@ -100,7 +115,7 @@ def test_the_same_bits_for_any_number_of_threads(weighted, dtype):
     try:
         for n in (1, 2, 5):
             hr.set_num_threads(n)
-            points = POINTS[dtype](x, weights)
+            points = Points(x, weights, dtype)
             sums = points.step(*a_step(5))
             results.append((points.values(), points.log_jacobian(), sums))
     finally:
@@ -114,7 +129,7 @@ def test_a_row_that_is_not_finite_spoils_only_itself_where_there_are_no_sums(dty
     x = cases.rows(300, 3, dtype)
     bad = x.copy()
     bad[17, 1] = np.nan
-    clean, spoiled = POINTS[dtype](x, None), POINTS[dtype](bad, None)
+    clean, spoiled = Points(x, None, dtype), Points(bad, None, dtype)
     for points in (clean, spoiled):
         points.step(*a_step(3)[:4], None)
     others = np.arange(300) != 17
@@ -125,17 +140,28 @@ def test_a_row_that_is_not_finite_spoils_only_itself_where_there_are_no_sums(dty
 
 
 def test_wrong_sizes_are_refused():
+    """By the compiled class itself, whatever Python checked before."""
     points = cpu.PointsF32(np.zeros((4, 2), "f4"), None)
-    maps, log_scale, matrix, shift, next_map = a_step(2)
-    for wrong in (
-        (maps[:1], log_scale, matrix, shift, next_map),
-        (maps[:, :2], log_scale, matrix, shift, next_map),
-        (maps, log_scale, matrix[:1], shift, next_map),
-        (maps, log_scale, matrix, shift[:1], next_map),
-        (maps, log_scale, matrix, shift, next_map[:1]),
+    maps, log_scale, (matrix,), shift, next_map, _ = a_step(2)
+    right = (maps, log_scale, matrix, shift, next_map, [2], [1, 0])
+    assert points.step(*right).shape == (2, 6)
+    for place, wrong in (
+        (0, maps[:1]),
+        (0, maps[:, :2]),
+        (2, matrix[:1]),
+        (3, shift[:1]),
+        (4, next_map[:1]),
+        (5, [1, 1]),  # of which the matrix has too many numbers
+        (5, []),
+        (5, [-1, 3]),
+        (5, [0, 2]),
+        (6, [0]),
+        (6, [0, 0]),
+        (6, [0, 2]),
+        (6, [-1, 0]),
     ):
         with pytest.raises(ValueError, match="expected"):
-            points.step(*wrong)
+            points.step(*right[:place], wrong, *right[place + 1 :])
     with pytest.raises(ValueError, match="x: expected"):
         cpu.PointsF32(np.zeros(4, "f4"), None)
     with pytest.raises(ValueError, match="weights: expected"):
@@ -147,7 +173,7 @@ def test_wrong_sizes_are_refused():
 def test_rows_beyond_memory_are_refused(dtype):
     endless = np.broadcast_to(np.float32(0.0), (2**61 - 1, 1))  # in float64 its size in bytes is beyond 64 bits
     with pytest.raises(MemoryError):
-        POINTS[dtype](endless, None)
+        COMPILED[dtype](endless, None)
 
 
 # --- the functional form ----------------------------------------------------------------------------------------------
@@ -155,10 +181,10 @@ def test_rows_beyond_memory_are_refused(dtype):
 
 def test_the_functional_form_gives_the_same(framework, dtype):
     """In the caller's framework; log-determinants in the dtype of the rows."""
-    x, (maps, log_scale, matrix, shift, next_map) = cases.rows(300, 4, dtype), a_step(4)
+    x, (maps, log_scale, (matrix,), shift, next_map, _) = cases.rows(300, 4, dtype), a_step(4)
     weights = cases.rng("weights").uniform(0.0, 2.0, 300).astype(dtype)
-    points = POINTS[dtype](x, weights)
-    sums = points.step(maps, log_scale, matrix, shift, next_map)
+    points = Points(x, weights, dtype)
+    sums = points.step(maps, log_scale, [matrix], shift, next_map)
     wrapped = [framework.make(a) for a in (x, maps, matrix, shift, next_map, weights)]
     got = hr.ops.dual_ascent_step(*wrapped[:5], log_scale=log_scale, weights=wrapped[5])
     want = points.values(), points.log_jacobian().astype(dtype), sums
@@ -167,10 +193,24 @@ def test_the_functional_form_gives_the_same(framework, dtype):
     assert hr.ops.dual_ascent_step(*wrapped[:4])[2] is None
 
 
+def test_the_functional_form_takes_blocks(framework, dtype):
+    x = cases.rows(300, 7, dtype)
+    maps, log_scale, blocks, shift, next_map, order = a_step(7, block=3)
+    wrapped = [framework.make(a) for a in (x, maps, shift, next_map)]
+    got = hr.ops.dual_ascent_step(
+        *wrapped[:2], [framework.make(b) for b in blocks], *wrapped[2:], order=order, log_scale=log_scale
+    )
+    points = Points(x, None, dtype)
+    sums = points.step(maps, log_scale, blocks, shift, next_map, order)
+    want = points.values(), points.log_jacobian().astype(dtype), sums
+    for result, expected in zip(got, want, strict=True):
+        cases.assert_same_bits(framework.open(result), expected)
+
+
 def test_the_functional_form_leaves_its_input_alone_and_takes_no_rows(dtype):
     x, step = cases.rows(10, 3, dtype), a_step(3)
     before = x.copy()
-    maps, log_scale, matrix, shift, next_map = step
+    maps, log_scale, (matrix,), shift, next_map, _ = step
     hr.ops.dual_ascent_step(x, maps, matrix, shift, next_map, log_scale=log_scale)
     cases.assert_same_bits(x, before)
     moved, log_det, sums = hr.ops.dual_ascent_step(x[:0], maps, matrix, shift, next_map)
@@ -190,6 +230,14 @@ def test_the_functional_form_leaves_its_input_alone_and_takes_no_rows(dtype):
         ({"maps": np.array([[0.1, np.nan, 1.0]] * 2)}, ["maps", "finite", "nan"]),
         ({"matrix": np.eye(3)}, ["matrix", r"\(2, 2\)", r"\(3, 3\)"]),
         ({"matrix": np.full((2, 2), np.inf)}, ["matrix", "finite", "inf"]),
+        ({"matrix": [np.eye(1), np.full((1, 1), np.nan)]}, [r"matrix\[1\]", "finite", "nan"]),
+        ({"matrix": [np.eye(1)] * 3}, ["matrix", "2 rows in all", "3"]),
+        ({"matrix": []}, ["matrix", "2 rows in all", "0"]),
+        ({"matrix": [np.ones((2, 1))]}, [r"matrix\[0\]", r"\(2, 2\)", r"\(2, 1\)"]),
+        ({"matrix": [np.ones(2)]}, [r"matrix\[0\]", r"\(k, k\)", r"\(2,\)"]),
+        ({"matrix": [[1.0], [1.0]]}, [r"matrix\[0\]"]),
+        ({"order": [0, 0]}, ["order", "exactly once"]),
+        ({"order": [0]}, ["order", "exactly once"]),
         ({"shift": np.zeros(3)}, ["shift", r"\(2,\)", r"\(3,\)"]),
         ({"next": np.zeros((2, 3))}, ["next", r"\(2, 2\)", r"\(2, 3\)"]),
         ({"next": np.zeros((2, 2))}, ["next", "above 0", r"0\.0"]),
@@ -200,7 +248,7 @@ def test_the_functional_form_leaves_its_input_alone_and_takes_no_rows(dtype):
     ],
 )
 def test_the_functional_form_refuses_by_name(change, patterns):
-    maps, _, matrix, shift, next_map = a_step(2)
+    maps, _, (matrix,), shift, next_map, _ = a_step(2)
     given = {"z": np.zeros((4, 2)), "maps": maps, "matrix": matrix, "shift": shift, "next": next_map} | change
     with pytest.raises((TypeError, ValueError)) as error:
         hr.ops.dual_ascent_step(**given)

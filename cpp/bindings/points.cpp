@@ -23,9 +23,10 @@ std::vector<double> column(const Doubles& a, int features, int columns, int c, c
     return out;
 }
 
+// `matrix`: its blocks of these sizes, row by row, one after another.
 template <class T>
 py::object step(Points<T>& points, const Doubles& maps, double log_scale, const Doubles& matrix, const Doubles& shift,
-                const py::object& next) {
+                const py::object& next, std::vector<int> blocks, std::vector<int> order) {
     const int n = points.features();
     constexpr const char* expects_maps = "maps: expected (features, 3): bend, center, square";
     typename Points<T>::Step s{};
@@ -33,7 +34,9 @@ py::object step(Points<T>& points, const Doubles& maps, double log_scale, const 
     s.center = column(maps, n, 3, 1, expects_maps);
     s.square = column(maps, n, 3, 2, expects_maps);
     s.log_scale = log_scale;
-    s.matrix = numbers(matrix, py::ssize_t(n) * n, "matrix: expected (features, features)");
+    s.matrix.assign(matrix.data(), matrix.data() + matrix.size());
+    s.blocks = std::move(blocks);
+    s.order = std::move(order);
     s.shift = numbers(shift, n, "shift: expected (features,)");
     if (!next.is_none()) {
         const auto a = py::cast<Doubles>(next);
@@ -72,7 +75,7 @@ void bind_points_of(py::module_& m, const char* name) {
              }),
              py::arg("x"), py::arg("weights"))
         .def("step", &step<T>, py::arg("maps"), py::arg("log_scale"), py::arg("matrix"), py::arg("shift"),
-             py::arg("next"))
+             py::arg("next"), py::arg("blocks"), py::arg("order"))
         .def("values",
              [](const Points<T>& p) {
                  Array<T> out({py::ssize_t(p.count()), py::ssize_t(p.features())});

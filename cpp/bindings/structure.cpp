@@ -106,6 +106,7 @@ std::vector<StepSpec> steps_of(const py::list& list) {
             s.inverted = py::cast<bool>(row[1]);
             const auto matrix = py::cast<py::array_t<double, py::array::c_style | py::array::forcecast>>(row[2]);
             s.matrix.assign(matrix.data(), matrix.data() + matrix.size());
+            s.blocks = py::cast<std::vector<int>>(row[3]);
         } else {
             require(kind == "standardize", "steps: an unknown kind of step");
             s.kind = StepSpec::Kind::standardize;

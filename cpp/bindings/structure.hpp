@@ -14,8 +14,8 @@ void bind_structure(pybind11::module_& m);
 
 Base base_of(const std::string& name);
 
-// Steps come as tuples: ("masked", inverted, transform), ("permutation", order), ("rotation", inverted, matrix),
-// ("standardize", inverted, mean, std).
+// Steps come as tuples: ("masked", inverted, transform), ("permutation", order), ("rotation", inverted, numbers of the
+// blocks, their sizes), ("standardize", inverted, mean, std).
 std::vector<StepSpec> steps_of(const pybind11::list& list);
 
 }  // namespace headrace

@@ -181,17 +181,7 @@ HR_FN void load_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, in
 template <class T>
 HR_FN void rotate(const RotationStep<T>& s, const T* matrix, const Chain<T>& chain, const TileBuffers<T>& b) {
     const int64_t start = chain.context * b.height;
-    ProductArgs<T> a;
-    a.weights = matrix;
-    a.row = s.row;
-    a.k0 = 0;
-    a.k1 = chain.features;
-    a.input = b.given + start;
-    a.output = b.built + start;
-    a.stride = b.height;
-    a.bias = s.zeros;
-    a.relu = false;
-    tile_product(a, chain.features, b.vectors);
+    block_product(matrix, s.row, s.first, s.blocks, s.zeros, b.given + start, b.built + start, b.height, b.vectors);
 }
 
 // The base's log-density of each row at a state of the chain.

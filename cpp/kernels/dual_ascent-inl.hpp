@@ -1,5 +1,5 @@
 // One step of the dual ascent of the log-likelihood on a block of rows, read and written once: the last map, the
-// logarithm of its derivatives, the next rotation, and the sums from which the next map is chosen.
+// logarithm of its derivatives, the next affine map, and the sums from which the next map is chosen.
 //
 // The map of coordinate k is z + g sqrt(e² + (z - center)²); the straight line that belongs to it in eq. 25 is part of
 // the affine map after it. The concave form of the log-likelihood in a z + b + c sqrt(...) needs six sums a coordinate.
@@ -24,12 +24,13 @@ HR_FN void ascent_map(const AscentStep<T>& s, const T* z, T* moved, double* log_
             const int end = s.features < c + factors_at_once ? s.features : c + factors_at_once;
             for (int k = c; k < end; ++k) {
                 const T g = s.bend[k], center = s.center[k], square = s.square[k];
+                T* const to = moved + s.slot[k] * height + i;
                 if (ahead) __builtin_prefetch(ahead + k * height + i);
                 for (int j = 0; j < pair; ++j) {
                     const int64_t place = k * height + i + j * W;
                     const V x = load(z + place), w = x - center, t = w * w + square, bent = rsqrt(t) * g;
                     product[j].mantissa *= w * bent + T(1);
-                    store(moved + place, t * bent + x);
+                    store(to + j * W, t * bent + x);
                 }
             }
             for (int j = 0; j < pair; ++j) product[j].rescale();
@@ -89,17 +90,7 @@ void ascent_block(const AscentStep<T>& s, T* z, double* log_jacobian, const T* w
     for (int64_t row = 0; row < rows; row += height, z += size, log_jacobian += height) {
         const T* const ahead = row + height < rows ? z + size : nullptr;
         ascent_map(s, z, moved, log_jacobian, sums ? nullptr : ahead);
-        ProductArgs<T> a;
-        a.weights = s.matrix;
-        a.row = s.row;
-        a.k0 = 0;
-        a.k1 = s.features;
-        a.input = moved;
-        a.output = z;
-        a.stride = height;
-        a.bias = s.shift;
-        a.relu = false;
-        tile_product(a, s.features, int(height / W));
+        block_product(s.matrix, s.row, s.first, s.blocks, s.shift, moved, z, height, int(height / W));
         if (!sums) continue;
         const int n = int(rows - row < height ? rows - row : height);
         if (weights) {

@@ -111,6 +111,26 @@ HR_FN void tile_product(ProductArgs<T> a, int units, int vectors) {
     }
 }
 
+// A block diagonal matrix: block i takes lines [first[i], first[i + 1]) to those of the output. `bias` by lines.
+template <class T>
+HR_FN void block_product(const T* matrix, const uint32_t* row, const int* first, int blocks, const T* bias,
+                         const T* input, T* output, int64_t stride, int vectors) {
+    for (int i = 0; i < blocks; ++i) {
+        const int begin = first[i], size = first[i + 1] - begin;
+        ProductArgs<T> a;
+        a.weights = matrix;
+        a.row = row + begin;
+        a.k0 = 0;
+        a.k1 = size;
+        a.input = input + begin * stride;
+        a.output = output + begin * stride;
+        a.stride = stride;
+        a.bias = bias + begin;
+        a.relu = false;
+        tile_product(a, size, vectors);
+    }
+}
+
 // ---- small batches ------------------------------------------------------------------------------------------------
 
 // a and b each hold groups of `Group` lanes that are to be summed. The result holds twice as many groups of half the

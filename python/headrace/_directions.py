@@ -2,17 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.rotation import Rotation
+from headrace.transforms import Permutation, Transform
 
-__all__ = ["random_rotation", "sliced_rotation"]
+__all__ = ["Turn", "random_rotation", "random_turn", "sliced_rotation", "sliced_turn"]
 
 ROWS = 4000  # that directions are chosen by
 STEPS = 10
+
+
+@dataclass(frozen=True)
+class Turn:
+    """z = Q x[order], where Q has the blocks on its diagonal and is 0 elsewhere; without an order x is as it is."""
+
+    blocks: list[NDArray[np.float64]]
+    order: list[int] | None = None
+
+    @staticmethod
+    def none(sizes: list[int]) -> Turn:
+        """The identity."""
+        return Turn([np.eye(size) for size in sizes])
+
+    def of_rows(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Rows, turned."""
+        x = x if self.order is None else x[:, self.order]
+        ends = np.cumsum([len(block) for block in self.blocks])
+        parts = np.split(x, ends[:-1], axis=1)
+        return np.concatenate([part @ block.T for part, block in zip(parts, self.blocks, strict=True)], axis=1)
+
+    def transforms(self) -> list[Transform]:
+        """Those whose inverse this is, in latent → data order."""
+        links: list[Transform] = [Rotation.from_blocks([block.T for block in self.blocks])]
+        if self.order is not None:
+            links.append(Permutation([int(i) for i in np.argsort(self.order)]))
+        return links
+
+
+def random_turn(sizes: list[int], rng: np.random.Generator) -> Turn:
+    """Blocks of these sizes drawn evenly from all orthogonal matrices; if there are several, after a permutation."""
+    order = _order(sizes, rng)
+    return Turn([random_rotation(size, rng) for size in sizes], order)
+
+
+def sliced_turn(z: NDArray[np.float64], sizes: list[int], rng: np.random.Generator) -> Turn:
+    """The same with blocks chosen by `sliced_rotation`, each by the coordinates that it turns."""
+    order = _order(sizes, rng)
+    z = z if order is None else z[:, order]
+    ends = np.cumsum(sizes)
+    return Turn([sliced_rotation(part, rng) for part in np.split(z, ends[:-1], axis=1)], order)
+
+
+def _order(sizes: list[int], rng: np.random.Generator) -> list[int] | None:
+    return None if len(sizes) == 1 else [int(i) for i in rng.permutation(sum(sizes))]
 
 
 def random_rotation(features: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,22 +34,32 @@ class Points:
         self._points = kind(x, None if weights is None else np.require(weights, dtype, ("C", "A")))
 
     def step(
-        self, maps: Floats, log_scale: float, matrix: Floats, bias: Floats, next: Floats | None = None
+        self,
+        maps: Floats,
+        log_scale: float,
+        blocks: Sequence[Floats],
+        bias: Floats,
+        next: Floats | None = None,
+        order: Sequence[int] | None = None,
     ) -> Floats | None:
-        """Move all points by the maps, then by ``z = matrix x + bias``.
+        """Move all points by the maps, then by ``z = matrix x[order] + bias``.
 
         Args:
             maps: Shape (n, 3): g, x0 and e2 of each coordinate; \\|g\\| at most 0.999, e2 > 0. Where g is 0 nothing
                 bends.
             log_scale: log \\|det matrix\\|.
-            matrix, bias: Shapes (n, n) and (n,).
+            blocks: Square matrices on the diagonal of the matrix, which is 0 elsewhere; one is the whole matrix.
+            bias: Shape (n,).
             next: Shape (n, 2): x0 and e2 of the next step; None for no sums.
+            order: Each coordinate once; None for all as they are.
 
         Returns:
             Shape (n, 6): for each coordinate, as it is now, the weighted sums of x, x², r, x r, q and 1 / r², with
             r = sqrt(e2 + (x - x0)²) and q = (x - x0) / r.
         """
-        return self._points.step(maps, log_scale, matrix, bias, next)
+        numbers, sizes = np.concatenate([np.ravel(block) for block in blocks]), [len(block) for block in blocks]
+        places = list(range(len(bias)) if order is None else order)
+        return self._points.step(maps, log_scale, numbers, bias, next, sizes, places)
 
     def values(self) -> NDArray[Any]:
         """Where the points are, shape (rows, n)."""

@@ -84,6 +84,10 @@ class Stored:
         if self._header:
             raise ValueError(f"expected no key {min(self._header)!r}")
 
+    def has(self, key: str) -> bool:
+        """Whether the header has a key that may be missing."""
+        return key in self._header
+
     def take(self, key: str) -> Any:
         """The value of a key."""
         if key not in self._header:

@@ -7,6 +7,7 @@ They are strict: C-contiguous arrays of one framework and one dtype, float32 or 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from headrace._arrays import Array, Caller
 from headrace._core import cpu
 from headrace._maps import MAPS as _MAPS
 from headrace._maps import SCALES, VECTOR_MAPS, bins_of, slope_of
+from headrace._points import Points
 
 __all__ = [
     "MAPS",
@@ -281,10 +283,11 @@ def radial_backward(
 def dual_ascent_step(
     z: Array,
     maps: Array,
-    matrix: Array,
+    matrix: Array | Sequence[Array],
     shift: Array,
     next: Array | None = None,
     *,
+    order: Sequence[int] | None = None,
     log_scale: float = 0.0,
     weights: Array | None = None,
 ) -> tuple[Array, Array, Array | None]:
@@ -296,8 +299,12 @@ def dual_ascent_step(
     Args:
         z: Shape (rows, n), any strides.
         maps: Shape (n, 3): bend, center and square of each coordinate; \\|bend\\| at most 0.999, square positive.
-        matrix, shift: Shapes (n, n) and (n,): what came out goes on to matrix @ it + shift.
+        matrix: Shape (n, n): what came out goes on to matrix @ it[order] + shift. Or a list of square arrays, n rows in
+            all: the blocks on the diagonal of a matrix that is 0 elsewhere, which cost a row as many multiply-adds as
+            they have numbers.
+        shift: Shape (n,).
         next: Shape (n, 2): center and square of the next maps; None for no sums.
+        order: Each of 0, ..., n - 1 once; by default all as they are.
         log_scale: log \\|det matrix\\|, which is not computed.
         weights: Shape (rows,): what each row counts in the sums, finite and not negative; 1 by default.
 
@@ -324,18 +331,35 @@ def dual_ascent_step(
     bends = _finite(caller, "maps", maps, (n, 3))
     if not (np.abs(bends[:, 0]) <= 0.999).all():
         raise ValueError(f"maps: expected bends from -0.999 to 0.999, got {bends[:, 0].tolist()}")
-    affine = _finite(caller, "matrix", matrix, (n, n)), _finite(caller, "shift", shift, (n,))
+    blocks = _blocks(caller, matrix, n)
+    bias = _finite(caller, "shift", shift, (n,))
+    places = None if order is None else check.permutation("order", order, n)
     following = None if next is None else _finite(caller, "next", next, (n, 2))
     for name, squares in (("maps", bends), ("next", following)):
         if squares is not None and not (squares[:, -1] > 0).all():
             raise ValueError(f"{name}: expected squares above 0, got {squares[:, -1].tolist()}")
     counts, _ = _arrays.row_weights("weights", weights, rows, caller)
     scale = check.number("log_scale", log_scale, below=np.inf)
-    kind = cpu.PointsF32 if array.dtype == np.float32 else cpu.PointsF64
-    points = kind(array, None if counts is None else np.require(counts, array.dtype, ("C", "A")))
-    sums = points.step(bends, scale, *affine, following)
+    points = Points(array, counts, array.dtype)
+    sums = points.step(bends, scale, blocks, bias, following, places)
     moved = _given(caller, points.values(), array.dtype), _given(caller, points.log_jacobian(), array.dtype)
     return *moved, None if sums is None else _given(caller, sums, sums.dtype)
+
+
+def _blocks(caller: Caller, matrix: Any, n: int) -> list[NDArray[np.float64]]:
+    """The matrices on the diagonal of a matrix of n rows, in float64."""
+    if not isinstance(matrix, (list, tuple)):
+        return [_finite(caller, "matrix", matrix, (n, n))]
+    blocks = []
+    for i, block in enumerate(matrix):
+        name = f"matrix[{i}]"
+        shape = caller.open(name, block).shape
+        if len(shape) != 2 or not shape[0]:
+            raise ValueError(f"{name}: expected shape (k, k), got {shape}")
+        blocks.append(_finite(caller, name, block, (shape[0], shape[0])))
+    if sum(map(len, blocks)) != n:
+        raise ValueError(f"matrix: expected blocks of {n} rows in all, got {sum(map(len, blocks))}")
+    return blocks
 
 
 def _finite(caller: Caller, name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:

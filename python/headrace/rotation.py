@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,8 @@ __all__ = ["Rotation"]
 
 MOST_FEATURES = 2**13  # the matrix of more takes half a gigabyte
 
+Matrix = NDArray[np.float64]
+
 
 @storable
 class Rotation(_Fixed):
@@ -25,8 +28,11 @@ class Rotation(_Fixed):
 
     The matrix is no trainable parameter. It is kept in float64.
 
+    A matrix with `from_blocks` on its diagonal, and 0 elsewhere, costs a row as many multiply-adds as the blocks have
+    numbers. A `Permutation` between two of them lets all coordinates meet.
+
     Args:
-        matrix: Shape (features, features), with QᵀQ the identity within 1e-6.
+        matrix: Shape (features, features), with QᵀQ the identity within 1e-6; at most 8192 features.
 
     >>> import numpy as np, headrace as hr
     >>> hr.Rotation([[0.0, -1.0], [1.0, 0.0]]).forward(np.array([[2.0, 3.0]]))[0].tolist()
@@ -35,48 +41,120 @@ class Rotation(_Fixed):
 
     def __init__(self, matrix: Any) -> None:
         """See the class."""
-        self.matrix = _orthogonal(matrix)
-        super().__init__(len(self.matrix))
+        self._take((_orthogonal("matrix", matrix),))
 
     @classmethod
-    def random(cls, features: int, seed: Any = None) -> Self:
+    def from_blocks(cls, blocks: Sequence[Any]) -> Self:
+        """A block diagonal matrix.
+
+        Args:
+            blocks: Orthogonal matrices of any sizes, from the first coordinates to the last.
+
+        >>> import numpy as np, headrace as hr
+        >>> t = hr.Rotation.from_blocks([[[0.0, -1.0], [1.0, 0.0]], [[1.0]]])
+        >>> t.forward(np.array([[2.0, 3.0, 4.0]]))[0].tolist()
+        [[-3.0, 2.0, 4.0]]
+        """
+        if isinstance(blocks, (str, bytes)) or not np.iterable(blocks):
+            raise TypeError(f"blocks: expected a sequence of matrices, got {check.kind_of(blocks)}")
+        matrices = tuple(_orthogonal(f"blocks[{i}]", block) for i, block in enumerate(blocks))
+        features = sum(map(len, matrices))
+        if not 1 <= features <= MOST_FEATURES:
+            raise ValueError(f"blocks: expected from 1 to {MOST_FEATURES} features in all, got {features}")
+        self = cls.__new__(cls)
+        self._take(matrices)
+        return self
+
+    @classmethod
+    def random(cls, features: int, seed: Any = None, *, block: int | None = None) -> Self:
         """A matrix drawn evenly from all orthogonal ones (Haar's measure).
+
+        Args:
+            features: Rows of the matrix.
+            seed: Of the draw: what `numpy.random.default_rng` takes.
+            block: Rows of each block of a block diagonal matrix, where the last may have fewer; None: one block.
 
         >>> import headrace as hr
         >>> hr.Rotation.random(3, seed=0).features
         3
+        >>> hr.Rotation.random(200, seed=0, block=32)
+        Rotation(200 x 200, 7 blocks)
         """
         n = check.integer("features", features, least=1, most=MOST_FEATURES)
-        q, r = np.linalg.qr(np.random.default_rng(seed).standard_normal((n, n)))
-        return cls(q * np.where(np.diagonal(r) < 0, -1.0, 1.0))  # of a QR with a positive diagonal
+        width = n if block is None else check.integer("block", block, least=1)
+        rng = np.random.default_rng(seed)
+        return cls.from_blocks([_haar(min(width, n - start), rng) for start in range(0, n, width)])
+
+    def _take(self, blocks: tuple[Matrix, ...]) -> None:
+        self.blocks = blocks
+        """On the diagonal; read-only. One is the whole matrix."""
+        super().__init__(sum(map(len, blocks)))
+
+    @property
+    def matrix(self) -> Matrix:
+        """The whole matrix, shape (features, features), read-only."""
+        if len(self.blocks) == 1:
+            return self.blocks[0]
+        whole = np.zeros((self._features, self._features))
+        start = 0
+        for block in self.blocks:
+            end = start + len(block)
+            whole[start:end, start:end] = block
+            start = end
+        whole.flags.writeable = False
+        return whole
+
+    def _numbers(self) -> Matrix:
+        """Of the blocks, row by row, one after another."""
+        return np.concatenate([block.ravel() for block in self.blocks])
+
+    def _sizes(self) -> list[int]:
+        return [len(block) for block in self.blocks]
 
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        return [("rotation", inverted, self.matrix)]
+        return [("rotation", inverted, self._numbers(), self._sizes())]
 
     def _header(self) -> dict[str, Any]:
-        return {"features": self._features, "matrix": self.matrix.ravel().tolist()}
+        blocks = {"blocks": self._sizes()} if len(self.blocks) > 1 else {}
+        return {"features": self._features, **blocks, "matrix": self._numbers().tolist()}
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
-        features, numbers = stored.size("features", least=1), stored.items("matrix")
-        check.length("matrix", numbers, features * features)
-        return cls(np.reshape(check.vector("matrix", numbers, features * features), (features, features)))
+        features = stored.size("features", least=1)
+        sizes: tuple[int, ...] = (features,)
+        if stored.has("blocks"):
+            sizes = check.integers("blocks", stored.items("blocks"), least=1)
+            if sum(sizes) != features:
+                raise ValueError(f"blocks: expected sizes that add up to {features}, got {sum(sizes)}")
+        numbers, count = stored.items("matrix"), sum(size * size for size in sizes)
+        check.length("matrix", numbers, count)
+        values = check.vector("matrix", numbers, count)
+        if len(sizes) == 1:
+            return cls(values.reshape(features, features))
+        parts = np.split(values, np.cumsum([size * size for size in sizes])[:-1])
+        return cls.from_blocks([part.reshape(size, size) for part, size in zip(parts, sizes, strict=True)])
 
     def __repr__(self) -> str:
-        """The size."""
-        return f"Rotation({self._features} x {self._features})"
+        """The size, and into how many blocks it is cut."""
+        blocks = f", {len(self.blocks)} blocks" if len(self.blocks) > 1 else ""
+        return f"Rotation({self._features} x {self._features}{blocks})"
 
 
-def _orthogonal(value: Any) -> NDArray[np.float64]:
+def _haar(n: int, rng: np.random.Generator) -> Matrix:
+    q, r = np.linalg.qr(rng.standard_normal((n, n)))
+    return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)  # of a QR with a positive diagonal
+
+
+def _orthogonal(name: str, value: Any) -> Matrix:
     """A read-only float64 copy, checked."""
     given = np.asarray(value)
     if given.dtype.kind not in "fiu":
-        raise TypeError(f"matrix: expected an array of numbers, got {check.kind_of(value)} of {given.dtype}")
+        raise TypeError(f"{name}: expected an array of numbers, got {check.kind_of(value)} of {given.dtype}")
     if given.ndim != 2 or given.shape[0] != given.shape[1] or not 1 <= given.shape[0] <= MOST_FEATURES:
-        raise ValueError(f"matrix: expected shape (n, n) with n from 1 to {MOST_FEATURES}, got {given.shape}")
+        raise ValueError(f"{name}: expected shape (n, n) with n from 1 to {MOST_FEATURES}, got {given.shape}")
     matrix = np.array(given, np.float64)
     error = np.abs(matrix.T @ matrix - np.eye(len(matrix))).max()
     if not error <= 1e-6:  # a NaN is no orthogonal matrix either
-        raise ValueError(f"matrix: expected an orthogonal matrix, got one with QᵀQ off the identity by {error:.3g}")
+        raise ValueError(f"{name}: expected an orthogonal matrix, got one with QᵀQ off the identity by {error:.3g}")
     matrix.flags.writeable = False
     return matrix

@@ -1,0 +1,33 @@
+// Block diagonal square matrices: their blocks row by row, one after another.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace headrace {
+
+// Whether blocks of these sizes, with so many numbers in all, lie on the diagonal of an n x n matrix.
+inline bool blocks_fit(const std::vector<int>& sizes, size_t n, size_t numbers) {
+    for (const int size : sizes) {
+        if (size < 1 || size_t(size) > n || size_t(size) * size_t(size) > numbers) return false;
+        n -= size_t(size);
+        numbers -= size_t(size) * size_t(size);
+    }
+    return n == 0 && numbers == 0;
+}
+
+// Where each row's numbers start, and at which row each block does; last where they all end.
+inline std::pair<std::vector<uint32_t>, std::vector<int>> block_rows(const std::vector<int>& sizes) {
+    std::vector<uint32_t> row;
+    std::vector<int> first{0};
+    uint32_t start = 0;
+    for (const int size : sizes) {
+        for (int i = 0; i < size; ++i, start += uint32_t(size)) row.push_back(start);
+        first.push_back(first.back() + size);
+    }
+    return {std::move(row), std::move(first)};
+}
+
+}  // namespace headrace
