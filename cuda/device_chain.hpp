@@ -1,0 +1,48 @@
+// What the kernels on the device get: a program in one direction (cpp/views.hpp), with pointers of the device, and what
+// only the device adds to it.
+#pragma once
+
+#include "../cpp/lane.hpp"
+#include "../cpp/views.hpp"
+#include "include/launch.cuh"
+#include "plan.hpp"
+
+namespace headrace {
+
+// A step, and what the device adds to it. All pointers are the device's.
+template <class T>
+struct DeviceStep {
+    Step<T> step;
+    StagePlan plan;  // of a network
+    int longest;     // inputs of the longest unit of any layer, and units of the longest column on the way back
+    int64_t states;  // lines of the tape: between the transforms of a run of vector maps
+    int64_t values;  // of all units, and where their slopes and gradients are
+    int64_t slopes;  // -1: the value tells
+    int64_t grads;   // of a run of vector maps: those of the ready parameters
+};
+
+// Lines of a tile that goes there and back.
+struct DeviceTape {
+    int64_t states;     // coordinates and context before each step and after the last
+    int64_t gradients;  // of the state at hand and of the one before
+    int64_t lines;      // in all
+};
+
+template <class T>
+struct DeviceChain {
+    Chain<T> chain;  // its steps are null: they are here
+    const DeviceStep<T>* steps;
+    int units;         // scratch lines of the largest step, of the last layer one window
+    bool has_splines;  // some network's map has bins, whose kernels need far more registers
+    DeviceTape tape;
+
+    HR_FN int slots() const { return chain.context + chain.features; }
+    HR_FN int64_t run_lines() const { return 2 * int64_t(slots()) + units; }
+};
+
+// Numbers of a block's scratch in shared memory: parts of sums, and two sums over each row.
+HR_FN int scratch_numbers(int warps) {
+    return warps * (sums_at_once + 2) * warp_rows;
+}
+
+}  // namespace headrace

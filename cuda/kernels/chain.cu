@@ -1,0 +1,63 @@
+#include "chain.cuh"
+#include "run.cuh"
+
+namespace headrace {
+namespace {
+
+// Tiles of rows, block after block. Lines are in shared memory, after the scratch, or in the block's part of the
+// workspace.
+template <class T, bool in_shared, bool splines>
+__global__ void __launch_bounds__(network_warps* warp_rows)
+    run_chain(DeviceChain<T> d, Call<T> call, int64_t tiles, T* workspace) {
+    HR_DYNAMIC_SHARED(T, scratch);
+    const Team team = Team::of_block();
+    const WarpSums<T> sums{scratch + team.warps * sums_at_once * warp_rows}, bases{sums.p + team.warps * warp_rows};
+    TileState<T, in_shared> t;
+    t.partial = scratch;
+    t.keeps_units = false;
+    t.slopes = {nullptr};
+    const Lines<T, in_shared> lines{in_shared ? scratch + scratch_numbers(team.warps)
+                                              : workspace + blockIdx.x * d.run_lines() * warp_rows};
+    t.units = lines.from(2 * d.slots());
+    for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const int64_t row = tile * warp_rows;
+        const int rows = int(smaller(int64_t(warp_rows), call.rows - row));
+        t.given = lines;
+        t.built = lines.from(d.slots());
+        load_tile(team, d, call, row, rows, t);
+        T base = 0;
+        if (call.log_prob && !call.inverse) base = base_density(team, d, call.base, t.given);
+        for (int s = 0; s < d.chain.n_steps; ++s)
+            if (!run_step<splines>(team, d, d.steps[s], call, t)) {
+                const Lines<T, in_shared> given = t.given;
+                t.given = t.built;
+                t.built = given;
+            }
+        if (call.log_prob && call.inverse) base = base_density(team, d, call.base, t.given);
+        sums.put(team, t.log_det);
+        bases.put(team, base);
+        if (call.value) store_tile(team, d.chain, t.given, rows, call.value + row * d.chain.features);
+        team.sync();
+        store_sums(team, d, call, row, rows, sums.total(team), bases.total(team));
+        team.sync();
+    }
+}
+
+}  // namespace
+
+template <class T>
+void launch_chain(const DeviceChain<T>& d, const Call<T>& call, const Place& place, cudaStream_t stream) {
+    const int64_t tiles = (call.rows + warp_rows - 1) / warp_rows;
+    auto* const kernel = place.in_shared ? d.has_splines ? run_chain<T, true, true> : run_chain<T, true, false>
+                         : d.has_splines ? run_chain<T, false, true>
+                                         : run_chain<T, false, false>;
+    const int blocks = resident_blocks(kernel, place, tiles);
+    DeviceBuffer<T> workspace(place.in_shared ? 0 : size_t(blocks) * size_t(d.run_lines()) * warp_rows, stream);
+    HR_LAUNCH(kernel, blocks, place.warps * warp_rows, place.shared_bytes, stream, d, call, tiles, workspace.get());
+    check_launch("run_chain");
+}
+
+template void launch_chain(const DeviceChain<float>&, const Call<float>&, const Place&, cudaStream_t);
+template void launch_chain(const DeviceChain<double>&, const Call<double>&, const Place&, cudaStream_t);
+
+}  // namespace headrace

@@ -1,0 +1,361 @@
+// A tile of rows through a whole program on the device: load (or draw), every step, store. The counterpart of
+// cpp/kernels/chain-inl.hpp, whose steps it takes; only the way in which threads share the work is its own.
+#pragma once
+
+#include "../../cpp/activations.hpp"
+#include "../../cpp/log_product.hpp"
+#include "../../cpp/maps.hpp"
+#include "../../cpp/random.hpp"
+#include "../../cpp/vector_maps.hpp"
+#include "../device_chain.hpp"
+#include "product.cuh"
+
+namespace headrace {
+namespace {
+
+// Whether a map's parameters depend on a number of bins.
+template <class Map>
+constexpr bool has_bins = Map::n_params(2) != Map::n_params(3);
+
+// As with_map, of the maps that a kernel was compiled for.
+template <bool splines, class F>
+__device__ void with_network_map(int index, F&& f) {
+    with_map(index, [&]<class Map>() {
+        if constexpr (splines || !has_bins<Map>) f.template operator()<Map>();
+    });
+}
+
+// What a team works with at one step. On the way that is recorded everything stays: states, values of all units.
+template <class T, bool in_shared>
+struct TileState {
+    Lines<T, in_shared> given, built, units;
+    T* partial;
+    T log_det;  // this warp's share of the lane's row
+    bool keeps_units;
+    Lines<T, in_shared> slopes;  // only where units are kept and their values do not tell
+};
+
+// ---- networks
+// ---------------------------------------------------------------------------------------------------------
+
+// The stages [begin, end) of a network, one after another.
+template <class T, bool in_shared>
+__device__ void run_stages(const Team& team, const DeviceStep<T>& d, const T* weights, int begin, int end, int window,
+                           const TileState<T, in_shared>& t) {
+    const MaskedStep<T>& s = d.step.network;
+    for (int i = begin; i < end; ++i) {
+        const Stage stage = d.plan.stages[i];
+        const Layer& layer = s.layers[stage.layer];
+        const bool hidden = stage.layer + 1 < s.n_layers;
+        const Lines<T, in_shared> input = stage.layer == 0 ? (s.reads_built ? t.built : t.given).from(s.input_slot)
+                                                           : t.units.from(s.layers[stage.layer - 1].unit);
+        const Lines<T, in_shared> output = t.units.from(layer.unit - (hidden || t.keeps_units ? 0 : window));
+        const auto count = [&](int b) { return smaller(sums_at_once, stage.end - stage.begin - b * sums_at_once); };
+        const auto first = [&](int b) { return stage.begin + b * sums_at_once; };
+        const auto terms = [&](int b) { return Terms{0, layer.visible[first(b) + count(b) - 1]}; };
+        for_sums(
+            team, t.partial, (stage.end - stage.begin + sums_at_once - 1) / sums_at_once, layer.visible[stage.end - 1],
+            terms,
+            [&](int b, Terms part, T(&total)[sums_at_once]) {
+                add_row_products(weights, layer.row + first(b), count(b), input, team.lane, part, total);
+            },
+            [&](int b, int m, T total) {
+                if (m >= count(b)) return;
+                const int u = first(b) + m;
+                T value = total + weights[layer.bias + u];
+                if (hidden)
+                    with_activation(s.activation, [&]<class A>() {
+                        const T argument = value;
+                        value = A::value(argument);
+                        if (!A::slope_of_value && t.keeps_units)
+                            t.slopes.at(layer.unit + u, team.lane) = A::slope(argument);
+                    });
+                output.at(u, team.lane) = value;
+            });
+        team.sync();
+    }
+}
+
+template <class Map, class T, bool in_shared>
+__device__ void run_map(const Team& team, const MaskedStep<T>& s, const StagePhase& phase,
+                        const Lines<T, in_shared>& params, TileState<T, in_shared>& t) {
+    for (int c = phase.coordinate_begin + team.warp; c < phase.coordinate_end; c += team.warps) {
+        const T value = t.given.at(s.active_given[c], team.lane);
+        const auto param = [&](int k) { return params.at(c * s.n_params + k, team.lane); };
+        T log_det;
+        T& built = t.built.at(s.active_built[c], team.lane);
+        if (s.map_inverse) {
+            built = Map::inverse(value, param, s.options, log_det);
+        } else {
+            built = Map::forward(value, param, s.options, log_det);
+        }
+        t.log_det += log_det;
+    }
+}
+
+// Numbers of a row on the lines of a tile, as a vector map reads them; a thread has no second vector of rows.
+template <class T, bool in_shared>
+struct LineNumbers {
+    Lines<T, in_shared> lines;
+    int lane;
+    __device__ T operator()(int k, int = 0) const { return lines.at(k, lane); }
+};
+template <class T>
+struct SharedNumbers {
+    const T* p;
+    __device__ T operator()(int k, int = 0) const { return p[k]; }
+};
+
+// One vector map from given(c) to put(c, value) for all coordinates c.
+template <class Map, class T, class P, class Given, class Put>
+__device__ T run_vector_map(bool inverse, const P& p, int features, const MapOptions<T>& options, const Given& given,
+                            const Put& put) {
+    T sum[1] = {Map::template start<T>(p, features)}, amount[1], factor[1][Map::factors];
+    for (int c = 0; c < features; ++c) sum[0] = Map::accumulate(sum[0], given(c), p, c, features);
+    if (inverse) {
+        Map::inverse(sum, p, features, options, amount, factor);
+    } else {
+        Map::forward(sum, p, features, options, amount, factor);
+    }
+    for (int c = 0; c < features; ++c) put(c, Map::move(given(c), amount[0], p, c, features));
+    T total = 0;
+    for (int f = 0; f < Map::factors; ++f) total += log(factor[0][f]) * T(Map::power(f, features));
+    return inverse ? -total : total;
+}
+
+// A vector map whose raw parameters are a network's outputs: a row is one lane's work.
+template <class T, bool in_shared>
+__device__ void run_network_vector_map(const Team& team, const MaskedStep<T>& s, const Lines<T, in_shared>& params,
+                                       const Lines<T, in_shared>& ready, TileState<T, in_shared>& t) {
+    if (team.warp != 0) return;
+    with_vector_map(s.vector_map, [&]<class Map>() {
+        Map::template prepare<T>(LineNumbers<T, in_shared>{params, team.lane}, s.n_active,
+                                 [&](int k, T value) { ready.at(k, team.lane) = value; });
+        t.log_det += run_vector_map<Map>(
+            s.map_inverse, LineNumbers<T, in_shared>{ready, team.lane}, s.n_active, s.options,
+            [&](int c) { return t.given.at(s.active_given[c], team.lane); },
+            [&](int c, T value) { t.built.at(s.active_built[c], team.lane) = value; });
+    });
+}
+
+template <bool splines, class T, bool in_shared>
+__device__ void run_network(const Team& team, const DeviceStep<T>& d, const Call<T>& call, TileState<T, in_shared>& t) {
+    const MaskedStep<T>& s = d.step.network;
+    for (int c = team.warp; c < s.n_passive; c += team.warps)
+        t.built.at(s.passive_built[c], team.lane) = t.given.at(s.passive_given[c], team.lane);
+    const int outputs = s.layers[s.n_layers - 1].unit;
+    for (int q = 0; q < d.plan.n_phases; ++q) {
+        const StagePhase phase = d.plan.phases[q];
+        run_stages(team, d, call.weights + s.weights, phase.stage_begin, phase.stage_end, phase.window, t);
+        const Lines<T, in_shared> params = t.units.from(outputs - (t.keeps_units ? 0 : phase.window));
+        if (s.vector_map >= 0) {
+            run_network_vector_map(team, s, params, t.units.from(s.ready), t);
+        } else {
+            with_network_map<splines>(s.map, [&]<class Map>() { run_map<Map>(team, s, phase, params, t); });
+        }
+        team.sync();
+    }
+}
+
+// ---- steps with parameters that all rows share
+// ------------------------------------------------------------------------
+
+// In place.
+template <class T, bool in_shared>
+__device__ void run_elementwise(const Team& team, const Step<T>& step, const T* all_ready, int context, int features,
+                                TileState<T, in_shared>& t) {
+    const MaskedStep<T>& s = step.network;
+    const ElementwiseStep& e = step.elementwise;
+    with_map(s.map, [&]<class Map>() {
+        if constexpr (requires { Map::ready_factors; }) {
+            LogProduct<T> product;
+            int factors = 0;
+            for (int c = team.warp; c < features; c += team.warps) {
+                const T* ready = all_ready + e.ready + int64_t(c) * e.n_ready;
+                T& value = t.given.at(context + c, team.lane);
+                T factor;
+                value = s.map_inverse ? Map::ready_inverse(value, ready, s.options, factor)
+                                      : Map::ready_forward(value, ready, s.options, factor);
+                product.mantissa *= factor;
+                if (++factors % Map::ready_factors == 0) product.rescale();
+            }
+            product.rescale();
+            const T total = product.log();
+            t.log_det += s.map_inverse ? -total : total;
+        }
+    });
+}
+
+// A run of vector maps, in place: while one moves a coordinate, the next adds it to its sum. A row is one lane's work.
+template <class T, bool in_shared>
+__device__ void run_vectors(const Team& team, const VectorStep<T>& s, const T* all_ready, int context, int features,
+                            TileState<T, in_shared>& t) {
+    if (team.warp != 0) return;
+    with_vector_map(s.map, [&]<class Map>() {
+        constexpr int factors = Map::factors;
+        const T* ready = all_ready + s.ready;
+        LogProduct<T> product[factors];
+        T sum[1] = {Map::template start<T>(SharedNumbers<T>{ready}, features)};
+        for (int c = 0; c < features; ++c)
+            sum[0] = Map::accumulate(sum[0], t.given.at(context + c, team.lane), SharedNumbers<T>{ready}, c, features);
+        for (int k = 0; k < s.transforms; ++k) {
+            const SharedNumbers<T> p{ready + int64_t(k) * s.n_ready},
+                next{p.p + (k + 1 < s.transforms ? s.n_ready : 0)};
+            T amount[1], factor[1][factors];
+            if (s.inverse) {
+                Map::inverse(sum, p, features, s.options, amount, factor);
+            } else {
+                Map::forward(sum, p, features, s.options, amount, factor);
+            }
+            for (int f = 0; f < factors; ++f) {
+                product[f].mantissa *= factor[0][f];
+                product[f].rescale();
+            }
+            sum[0] = Map::template start<T>(next, features);
+            for (int c = 0; c < features; ++c) {
+                T& value = t.given.at(context + c, team.lane);
+                value = Map::move(value, amount[0], p, c, features);
+                sum[0] = Map::accumulate(sum[0], value, next, c, features);
+            }
+        }
+        T total = 0;
+        for (int f = 0; f < factors; ++f) total += product[f].log() * T(Map::power(f, features));
+        t.log_det += s.inverse ? -total : total;
+    });
+}
+
+// Coordinates times a matrix of the step, block by block.
+template <class T, bool in_shared>
+__device__ void rotate(const Team& team, const RotationStep<T>& s, const T* matrix, int context, T* partial,
+                       const Lines<T, in_shared>& given, const Lines<T, in_shared>& built) {
+    for (int i = 0; i < s.blocks; ++i) {
+        const int begin = s.first[i], size = s.first[i + 1] - begin;
+        const auto count = [&](int b) { return smaller(sums_at_once, size - b * sums_at_once); };
+        for_sums(
+            team, partial, (size + sums_at_once - 1) / sums_at_once, size, [&](int) { return Terms{0, size}; },
+            [&](int b, Terms part, T(&total)[sums_at_once]) {
+                add_row_products(matrix, s.row + begin + b * sums_at_once, count(b), given.from(context + begin),
+                                 team.lane, part, total);
+            },
+            [&](int b, int m, T total) {
+                if (m < count(b)) built.at(context + begin + b * sums_at_once + m, team.lane) = total;
+            });
+        team.sync();
+    }
+}
+
+// In float64: where the mean is far larger than the scale, narrower arithmetic would cancel.
+template <class T>
+__device__ T scaled(const ScaleStep& step, int slot, T value) {
+    const double x = double(value), scale = step.scale[slot], shift = step.shift[slot];
+    return T(step.shift_first ? (x - shift) * scale : x * scale + shift);
+}
+
+// ---- in and out
+// -------------------------------------------------------------------------------------------------------
+
+template <class T>
+__device__ T base_log_density(Base base, T z) {
+    if (base == Base::normal) return z * z * T(-0.5);
+    const T a = abs(z);  // standard logistic: -|z| - 2 log(1 + e^-|z|)
+    return -a - log1p(exp(-a)) * T(2);
+}
+
+// This warp's share of the base's log-density of its lane's row.
+template <class T, bool in_shared>
+__device__ T base_density(const Team& team, const DeviceChain<T>& d, Base base, const Lines<T, in_shared>& z) {
+    T sum = 0;
+    for (int s = d.chain.context + team.warp; s < d.slots(); s += team.warps)
+        sum += base_log_density(base, z.at(s, team.lane));
+    return sum;
+}
+
+// Coordinates, or numbers drawn, and context to t.given; a row that is not finite becomes NaN, its log-determinant too.
+template <class T, bool in_shared>
+__device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<T>& call, int64_t row, int rows,
+                          TileState<T, in_shared>& t) {
+    const Chain<T>& chain = d.chain;
+    t.log_det = 0;
+    if (rows < warp_rows)  // lanes past the last row are finite
+        for (int s = team.warp; s < d.slots(); s += team.warps) t.given.at(s, team.lane) = 0;
+    team.sync();
+    if (call.input.data) {
+        load_columns(team, call.input, chain.features, chain.load_slot, chain.load_shift, chain.load_scale, row, rows,
+                     t.given);
+    } else {
+        const uint64_t drawn = uint64_t(row) + uint64_t(team.lane);
+        for (int c = 4 * team.warp; c < chain.features; c += 4 * team.warps) {
+            const Columns<T> z = base_columns<T>(call.base == Base::logistic, call.seed, uint32_t(drawn),
+                                                 uint32_t(drawn >> 32), uint32_t(c / 4));
+            for (int k = 0; k < 4 && c + k < chain.features; ++k)
+                t.given.at(chain.load_slot[c + k], team.lane) = z.column[k];
+        }
+    }
+    if (chain.context > 0)
+        load_columns(team, call.context, chain.context, static_cast<const int*>(nullptr), chain.context_shift,
+                     chain.context_scale, row, rows, t.given);
+    team.sync();
+    for (int s = team.warp; s < d.slots(); s += team.warps) {
+        T& x = t.given.at(s, team.lane);
+        const T zero = poison(x);
+        t.log_det += zero;
+        if (!(zero == T(0))) x = zero;
+        if (s < chain.context) t.built.at(s, team.lane) = x;
+    }
+    team.sync();
+}
+
+// One step from t.given to t.built. True if it worked in place, and t.given is the result.
+template <bool splines, class T, bool in_shared>
+__device__ bool run_step(const Team& team, const DeviceChain<T>& d, const DeviceStep<T>& step, const Call<T>& call,
+                         TileState<T, in_shared>& t) {
+    const int context = d.chain.context, features = d.chain.features;
+    switch (step.step.kind) {
+        case StepKind::network: run_network<splines>(team, step, call, t); return false;
+        case StepKind::rotation:
+            rotate(team, step.step.rotation, step.step.rotation.matrix, context, t.partial, t.given, t.built);
+            return false;
+        case StepKind::move:
+            for (int c = team.warp; c < features; c += team.warps)
+                t.built.at(step.step.move.built[c], team.lane) = t.given.at(step.step.move.given[c], team.lane);
+            team.sync();
+            return false;
+        case StepKind::scale:
+            for (int c = team.warp; c < features; c += team.warps) {
+                T& value = t.given.at(context + c, team.lane);
+                value = scaled(step.step.scale, c, value);
+            }
+            break;
+        case StepKind::elementwise: run_elementwise(team, step.step, call.ready, context, features, t); break;
+        case StepKind::vector: run_vectors(team, step.step.vector, call.ready, context, features, t); break;
+    }
+    team.sync();
+    return true;
+}
+
+// The row's log-determinant and log-density, from the warps' shares.
+template <class T>
+__device__ void store_sums(const Team& team, const DeviceChain<T>& d, const Call<T>& call, int64_t row, int rows,
+                           T log_det, T base) {
+    if (team.warp != 0 || team.lane >= rows) return;
+    constexpr double half_log_2pi = 0.91893853320467274178;
+    const double total = double(log_det) + d.chain.log_det;
+    if (call.log_det) call.log_det[row + team.lane] = T(total);
+    if (call.log_prob) {
+        const double constant = call.base == Base::normal ? -half_log_2pi * d.chain.features : 0.0;
+        call.log_prob[row + team.lane] = T(double(base) + constant + (call.inverse ? total : -total));
+    }
+}
+
+template <class T, bool in_shared>
+__device__ void store_tile(const Team& team, const Chain<T>& chain, const Lines<T, in_shared>& lines, int rows,
+                           T* out) {
+    for_tile(team, rows, chain.features, true, [&](int r, int c) {
+        T value = lines.at(chain.store_slot[c], r);
+        if (chain.store_scale) value = T(double(value) * chain.store_scale[c] + chain.store_shift[c]);
+        out[int64_t(r) * chain.features + c] = value;
+    });
+}
+
+}  // namespace
+}  // namespace headrace
