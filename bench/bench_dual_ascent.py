@@ -12,21 +12,24 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from headrace._core import cpu
+from headrace._points import Points
 
 
-def a_step(rng: np.random.Generator, features: int) -> tuple[np.ndarray, float, np.ndarray, np.ndarray, np.ndarray]:
+Step = tuple[np.ndarray, float, list[np.ndarray], np.ndarray, np.ndarray, list[int] | None]
+
+
+def a_step(rng: np.random.Generator, features: int, block: int | None = None) -> Step:
     """Small maps and a rotation: rows stay where they are over many repeats."""
     columns = [1e-3 * rng.standard_normal(features), rng.standard_normal(features), rng.uniform(0.05, 1, features)]
     maps = np.stack([columns[0], columns[1], columns[2] ** 2], axis=1)
-    return maps, 0.0, hr.Rotation.random(features, seed=1).matrix, np.zeros(features), maps[:, 1:].copy()
+    rotation = hr.Rotation.random(features, seed=1, block=block)
+    order = None if block is None else rng.permutation(features).tolist()
+    return maps, 0.0, list(rotation.blocks), np.zeros(features), maps[:, 1:].copy(), order
 
 
-def plain_step(
-    z: np.ndarray, log_jacobian: np.ndarray, step: tuple[np.ndarray, float, np.ndarray, np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
+def plain_step(z: np.ndarray, log_jacobian: np.ndarray, step: Step) -> tuple[np.ndarray, np.ndarray]:
     """The straightforward NumPy loop in single precision, with all means of eq. 25's gradient and Hessian."""
-    maps, log_scale, matrix, shift, following = (np.asarray(a, np.float32) for a in step)
+    maps, log_scale, matrix, shift, following = (np.asarray(a, np.float32) for a in (*step[:2], step[2][0], *step[3:5]))
     bend, center, square = maps.T
     w = z - center
     r = np.sqrt(square + w * w)
@@ -47,10 +50,10 @@ def test_step_of_a_fit(timed, benchmark, rng, rows, features):
         pytest.skip("a million rows of 50 features: 200 MB and no other picture than 100,000")
     x = rng.standard_normal((rows, features)).astype(np.float32)
     step = a_step(rng, features)
-    points = cpu.PointsF32(x, None)
+    points = Points(x)
     sums = timed(lambda: points.step(*step), 2 * rows * features**2, 2 * x.nbytes + 16 * rows)
     assert np.isfinite(sums).all()
-    fresh, log_jacobian = cpu.PointsF32(x, None), np.zeros(rows, np.float32)
+    fresh, log_jacobian = Points(x), np.zeros(rows, np.float32)
     means = fresh.step(*step) / rows
     expected, moments = plain_step(x, log_jacobian, step)
     np.testing.assert_allclose(fresh.values(), expected, atol=1e-4)
@@ -63,6 +66,16 @@ def test_step_of_a_fit(timed, benchmark, rng, rows, features):
         plain_step(x, log_jacobian, step)
         times.append(time.perf_counter() - start)
     benchmark.extra_info["numpy_over_headrace"] = float(np.median(times)) / benchmark.stats.stats.median
+
+
+@pytest.mark.parametrize("block", [None, 32])
+def test_step_of_a_fit_with_many_features(timed, rng, block):
+    """Time a step with a dense rotation, and with one in blocks after a permutation."""
+    rows, features = 20_000, 200
+    x = rng.standard_normal((rows, features)).astype(np.float32)
+    points, step = Points(x), a_step(rng, features, block)
+    sums = timed(lambda: points.step(*step), 2 * rows * features * (block or features), 2 * x.nbytes + 16 * rows)
+    assert np.isfinite(sums).all()
 
 
 @pytest.mark.parametrize("verb", ["to_latent", "to_data"])

@@ -204,18 +204,20 @@ def main() -> None:
     parser.add_argument("--what", default=".", help="regular expression of data (%(default)s)")
     parser.add_argument("--method", default=USUAL, help="regular expression of whole names of methods (%(default)s)")
     parser.add_argument("--splits", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="number of the first split, which is a seed (%(default)s)")
     parser.add_argument("--data", type=Path, default=datasets.FOLDER)
     arguments = parser.parse_args()
     print(f"{'data':<28}{'method':<26}{'mean':>9}  {'aim':>6}  each split (known densities: nats lost)   seconds")
     for what in (*KNOWN, "stars", "magic", "red", "white"):
         if not re.search(arguments.what, what):
             continue
-        tasks = [known(what, s) if what in KNOWN else table(what, s, arguments.data) for s in range(arguments.splits)]
+        splits = range(arguments.first, arguments.first + arguments.splits)
+        tasks = [known(what, s) if what in KNOWN else table(what, s, arguments.data) for s in splits]
         for name, method in METHODS.items():
             if not re.fullmatch(arguments.method, name):
                 continue
             reached, seconds = [], []
-            for split, task in enumerate(tasks):
+            for split, task in zip(splits, tasks, strict=True):
                 start = time.perf_counter()
                 value = method(task, split)
                 seconds.append(time.perf_counter() - start)
