@@ -6,6 +6,7 @@
 #include "../../cpp/maps.hpp"
 #include "../../cpp/random.hpp"
 #include "../../cpp/vector_maps.hpp"
+#include "../include/device.cuh"
 
 namespace headrace {
 
