@@ -13,12 +13,13 @@ namespace headrace {
 template <class T>
 struct DeviceStep {
     Step<T> step;
-    StagePlan plan;  // of a network
-    int longest;     // inputs of the longest unit of any layer, and units of the longest column on the way back
-    int64_t states;  // lines of the tape: between the transforms of a run of vector maps
-    int64_t values;  // of all units, and where their slopes and gradients are
-    int64_t slopes;  // -1: the value tells
-    int64_t grads;   // of a run of vector maps: those of the ready parameters
+    StagePlan plan;      // of a network
+    int longest;         // inputs or units of the largest layer
+    bool first_weights;  // no step before has any
+    int64_t states;      // lines of the tape: between the transforms of a run of vector maps
+    int64_t values;      // of all units, and where their slopes and gradients are
+    int64_t slopes;      // -1: the value tells
+    int64_t grads;       // of a run of vector maps: those of the ready parameters
 };
 
 // Lines of a tile that goes there and back.

@@ -62,6 +62,13 @@ struct DeviceArray {
     bool has_shape(std::initializer_list<int64_t> wanted) const {
         return std::equal(shape.begin(), shape.end(), wanted.begin(), wanted.end());
     }
+    // Every number at an address that its dtype allows: the device reads no others.
+    void require_alignment() const {
+        const int64_t size = is<float>() ? 4 : 8;
+        bool fits = reinterpret_cast<uintptr_t>(data) % uintptr_t(size) == 0;
+        for (size_t i = 0; i < shape.size(); ++i) fits = fits && (shape[i] <= 1 || strides[i] % size == 0);
+        require(fits || count() == 0, "expected numbers at addresses that their dtype allows");
+    }
     // In C order without gaps, aligned for T.
     template <class T>
     T* contiguous(const char* message) const {

@@ -15,8 +15,8 @@ constexpr int window_units = 64;  // units of the last layer that a tile holds a
 
 // The weights' gradient (kernels/gradient.cuh). Not measured on a card.
 constexpr int sum_units = 64, sum_inputs = 64, sum_threads = 128;
-constexpr int sum_blocks = 1024;  // blocks aimed at, by splitting the rows
-constexpr int most_splits = 64;
+constexpr int sum_blocks = 1024;  // blocks aimed at, by cutting the rows into shares
+constexpr int most_shares = 64;
 constexpr long long tape_bytes = 1ll << 29;  // of a group of rows on the way back
 
 }  // namespace headrace

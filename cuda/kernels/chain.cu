@@ -1,5 +1,5 @@
 #include "chain.cuh"
-#include "run.cuh"
+#include "run.hpp"
 
 namespace headrace {
 namespace {

@@ -1,0 +1,606 @@
+// Rows through a program and back, on the device. The run keeps what the way back needs on a tape in global memory, and
+// gradients of units go beside their values; then sums over rows, which are products of the tape's lines, give the
+// gradient of the weights. Every sum has a fixed order: rows in shares, shares in theirs, groups of rows in theirs.
+#include "gradient.hpp"
+
+#include <algorithm>
+
+#include "chain.cuh"
+
+namespace headrace {
+namespace {
+
+template <class T>
+using TapeLines = Lines<T, false>;
+
+template <class T>
+struct Tape {
+    const DeviceChain<T>& d;
+    TapeLines<T> lines;
+
+    __device__ TapeLines<T> state(int step) const { return lines.from(d.tape.states + int64_t(step) * d.slots()); }
+    __device__ TapeLines<T> gradient(int step) const { return lines.from(d.tape.gradients + (step & 1) * d.slots()); }
+    // Coordinates before transform i of a run of vector maps, the step `step` of the chain.
+    __device__ TapeLines<T> vector_state(int step, int i) const {
+        const DeviceStep<T>& s = d.steps[step];
+        if (i == 0) return state(step).from(d.chain.context);
+        if (i == s.step.vector.transforms) return state(step + 1).from(d.chain.context);
+        return lines.from(s.states + int64_t(i - 1) * d.chain.features);
+    }
+};
+
+// ---- there
+// --------------------------------------------------------------------------------------------------------------
+
+template <class T>
+__device__ void copy_context(const Team& team, int context, const TapeLines<T>& from, const TapeLines<T>& to) {
+    for (int c = team.warp; c < context; c += team.warps) to.at(c, team.lane) = from.at(c, team.lane);
+}
+
+template <class T>
+__device__ T record_vectors(const Team& team, const Tape<T>& t, int step, const T* all_ready) {
+    const VectorStep<T>& s = t.d.steps[step].step.vector;
+    T log_det = 0;
+    if (team.warp == 0)
+        with_vector_map(s.map, [&]<class Map>() {
+            for (int i = 0; i < s.transforms; ++i) {
+                const TapeLines<T> given = t.vector_state(step, i), built = t.vector_state(step, i + 1);
+                log_det += run_vector_map<Map>(
+                    s.inverse, SharedNumbers<T>{all_ready + s.ready + int64_t(i) * s.n_ready}, t.d.chain.features,
+                    s.options, [&](int c) { return given.at(c, team.lane); },
+                    [&](int c, T value) { built.at(c, team.lane) = value; });
+            }
+        });
+    return log_det;
+}
+
+// One step from its state on the tape to the next; what is summed goes to state.log_det.
+template <bool splines, class T>
+__device__ void record_step(const Team& team, const Tape<T>& t, int i, const Call<T>& call,
+                            TileState<T, false>& state) {
+    const DeviceStep<T>& d = t.d.steps[i];
+    const int context = t.d.chain.context;
+    state.given = t.state(i);
+    state.built = t.state(i + 1);
+    copy_context(team, context, state.given, state.built);
+    switch (d.step.kind) {
+        case StepKind::scale:
+            for (int c = team.warp; c < t.d.chain.features; c += team.warps)
+                state.built.at(context + c, team.lane) =
+                    scaled(d.step.scale, c, state.given.at(context + c, team.lane));
+            team.sync();
+            break;
+        case StepKind::vector:
+            state.log_det += record_vectors(team, t, i, call.ready);
+            team.sync();
+            break;
+        case StepKind::network:
+        case StepKind::elementwise:
+            state.units = t.lines.from(d.values);
+            state.slopes = t.lines.from(d.slopes < 0 ? d.values : d.slopes);
+            run_network<splines>(team, d, call, state);
+            break;
+        default: run_step<splines>(team, t.d, d, call, state);
+    }
+}
+
+// ---- back
+// ---------------------------------------------------------------------------------------------------------------
+
+template <class T>
+__device__ T base_slope(Base base, T z) {
+    return base == Base::normal ? -z : -tanh(z * T(0.5));
+}
+
+// The gradient of some number by this lane's log-determinant, in the chain's own direction.
+template <class T>
+__device__ T grad_log_det_of_row(const Team& team, const Call<T>& call, const Cotangent& from, int64_t row, int rows) {
+    if (team.lane >= rows) return 0;
+    // A row's density falls by the log-determinant of the direction to data.
+    const double scale = from.row_scale * (from.of_log_prob && !call.inverse ? -1 : 1);
+    return T(scale * (from.row.data ? number_at(from.row, row_of(from.row, row + team.lane)) : 1.0));
+}
+
+template <class T>
+__device__ void start_gradients(const Team& team, const Tape<T>& t, const Call<T>& call, const Cotangent& from,
+                                int64_t row, int rows, T grad_log_det) {
+    const Chain<T>& chain = t.d.chain;
+    const TapeLines<T> gradient = t.gradient(chain.n_steps), z = t.state(chain.n_steps);
+    for (int s = team.warp; s < t.d.slots(); s += team.warps) gradient.at(s, team.lane) = 0;
+    team.sync();
+    if (from.value.data)
+        for_tile(team, rows, chain.features, from.value.column_stride <= from.value.row_stride, [&](int r, int c) {
+            double g = number_at(from.value, row_of(from.value, row + r) + c * from.value.column_stride);
+            if (chain.store_scale) g *= chain.store_scale[c];
+            gradient.at(chain.store_slot[c], r) = T(g);
+        });
+    team.sync();
+    if (from.of_log_prob && call.inverse)
+        for (int s = chain.context + team.warp; s < t.d.slots(); s += team.warps)
+            gradient.at(s, team.lane) += base_slope(call.base, z.at(s, team.lane)) * grad_log_det;
+    team.sync();
+}
+
+// The vector-Jacobian product of one vector map: given(c), built(c) and grad_built(c) to put_given(c, gradient) and
+// put(k, gradient by ready parameter k).
+template <class Map, class T, class P, class Given, class Built, class GradBuilt, class PutGiven, class Put>
+__device__ void vector_map_vjp(bool inverse, const P& p, int features, const MapOptions<T>& options, T grad_log_det,
+                               const Given& given, const Built& built, const GradBuilt& grad_built,
+                               const PutGiven& put_given, const Put& put) {
+    T sum = Map::template start<T>(p, features), dot = 0;
+    for (int c = 0; c < features; ++c)
+        Map::reduce(sum, dot, given(c), inverse ? built(c) : given(c), grad_built(c), p, c, features);
+    const auto spread = [&](const auto& shared) {
+        for (int c = 0; c < features; ++c)
+            put_given(c, Map::spread(shared, given(c), grad_built(c), p, c, features, put));
+    };
+    if (inverse) {
+        spread(Map::template backward<true>(sum, dot, grad_log_det, p, features, options, put));
+    } else {
+        spread(Map::template backward<false>(sum, dot, grad_log_det, p, features, options, put));
+    }
+}
+
+template <class T>
+__device__ void backward_vectors(const Team& team, const Tape<T>& t, int step, const T* all_ready, T grad_log_det) {
+    if (team.warp != 0) return;
+    const DeviceStep<T>& d = t.d.steps[step];
+    const VectorStep<T>& s = d.step.vector;
+    const TapeLines<T> grad_given = t.gradient(step).from(t.d.chain.context);
+    TapeLines<T> grad_built = t.gradient(step + 1).from(t.d.chain.context);
+    with_vector_map(s.map, [&]<class Map>() {
+        for (int i = s.transforms - 1; i >= 0; --i, grad_built = grad_given) {  // from the second on in place
+            const TapeLines<T> given = t.vector_state(step, i), built = t.vector_state(step, i + 1);
+            const TapeLines<T> grads = t.lines.from(d.grads + int64_t(i) * s.n_ready);
+            vector_map_vjp<Map>(
+                s.inverse, SharedNumbers<T>{all_ready + s.ready + int64_t(i) * s.n_ready}, t.d.chain.features,
+                s.options, grad_log_det, [&](int c) { return given.at(c, team.lane); },
+                [&](int c) { return built.at(c, team.lane); }, [&](int c) { return grad_built.at(c, team.lane); },
+                [&](int c, T g) { grad_given.at(c, team.lane) = g; }, [&](int k, T g) { grads.at(k, team.lane) = g; });
+        }
+    });
+}
+
+// Parameters of the map to their gradients, and the gradients of what is given.
+template <bool splines, class T>
+__device__ void backward_map(const Team& team, const Tape<T>& t, int step, const BackPhase& phase, T grad_log_det) {
+    const DeviceStep<T>& d = t.d.steps[step];
+    const MaskedStep<T>& s = d.step.network;
+    const int outputs = s.layers[s.n_layers - 1].unit;
+    const TapeLines<T> params = t.lines.from(d.values + outputs), grads = t.lines.from(d.grads + outputs);
+    const TapeLines<T> given = t.state(step), built = t.state(step + 1);
+    const TapeLines<T> grad_given = t.gradient(step), grad_built = t.gradient(step + 1);
+    const int lane = team.lane;
+    if (s.vector_map >= 0) {
+        if (team.warp != 0) return;
+        const TapeLines<T> ready = t.lines.from(d.values + s.ready), grad_ready = t.lines.from(d.grads + s.ready);
+        with_vector_map(s.vector_map, [&]<class Map>() {
+            vector_map_vjp<Map>(
+                s.map_inverse, LineNumbers<T, false>{ready, lane}, s.n_active, s.options, grad_log_det,
+                [&](int c) { return given.at(s.active_given[c], lane); },
+                [&](int c) { return built.at(s.active_built[c], lane); },
+                [&](int c) { return grad_built.at(s.active_built[c], lane); },
+                [&](int c, T g) { grad_given.at(s.active_given[c], lane) = g; },
+                [&](int k, T g) { grad_ready.at(k, lane) = g; });
+            Map::template prepare_vjp<T>(LineNumbers<T, false>{params, lane}, LineNumbers<T, false>{grad_ready, lane},
+                                         s.n_active, [&](int k, T g) { grads.at(k, lane) = g; });
+        });
+        return;
+    }
+    with_network_map<splines>(s.map, [&]<class Map>() {
+        for (int c = phase.coordinate_begin + team.warp; c < phase.coordinate_end; c += team.warps) {
+            const int first = c * s.n_params;
+            const auto param = [&](int k) { return params.at(first + k, lane); };
+            const auto grad = [&](int k, T g) { grads.at(first + k, lane) = g; };
+            const T z = given.at(s.active_given[c], lane), x = built.at(s.active_built[c], lane);
+            const T g = grad_built.at(s.active_built[c], lane);
+            grad_given.at(s.active_given[c], lane) =
+                s.map_inverse ? Map::inverse_vjp(z, x, param, s.options, g, grad_log_det, grad)
+                              : Map::forward_vjp(z, x, param, s.options, g, grad_log_det, grad);
+        }
+    });
+}
+
+// The gradients of the inputs of one layer from those of its units, for operations [begin, end) of the plan.
+template <class T>
+__device__ void backward_layer(const Team& team, const Tape<T>& t, int step, const T* weights, const BackOp* ops,
+                               int begin, int end, int first_column, int end_column, T* partial) {
+    const DeviceStep<T>& d = t.d.steps[step];
+    const MaskedStep<T>& s = d.step.network;
+    const int l = ops[begin].layer, lane = team.lane;
+    const Layer& layer = s.layers[l];
+    const TapeLines<T> grads = t.lines.from(d.grads + layer.unit);
+    const int below = l > 0 ? s.layers[l - 1].unit : 0;
+    const TapeLines<T> grad_input = t.gradient(s.reads_built ? step + 1 : step).from(s.input_slot);
+    const auto is_wanted = [&](int column) { return l > 0 || (column >= first_column && column < end_column); };
+    const auto terms = [&](int b) {
+        const BackOp& op = ops[begin + b];
+        const bool wanted = l > 0 || (op.column < end_column && op.column + op.columns > first_column);
+        return wanted ? Terms{op.row0, op.row1} : Terms{0, 0};
+    };
+    for_sums(
+        team, partial, end - begin, layer.out, terms,
+        [&](int b, Terms part, T(&total)[sums_at_once]) {
+            const BackOp& op = ops[begin + b];
+            add_column_products(weights, layer.row, op.column, op.columns, grads, lane, part, total);
+        },
+        [&](int b, int m, T total) {
+            const BackOp& op = ops[begin + b];
+            const int column = op.column + m;
+            if (m >= op.columns || !is_wanted(column)) return;
+            if (l == 0) {
+                grad_input.at(column, lane) += total;
+                return;
+            }
+            with_activation(s.activation, [&]<class A>() {
+                const int64_t unit = below + column;
+                const T slope =
+                    A::slope_of_value ? A::slope(t.lines.at(d.values + unit, lane)) : t.lines.at(d.slopes + unit, lane);
+                t.lines.at(d.grads + unit, lane) = slope == T(0) ? T(0) : total * slope;
+            });
+        });
+}
+
+template <bool splines, class T>
+__device__ void backward_network(const Team& team, const Tape<T>& t, int step, const Call<T>& call, const Back<T>& back,
+                                 T grad_log_det, T* partial) {
+    const DeviceStep<T>& d = t.d.steps[step];
+    const MaskedStep<T>& s = d.step.network;
+    const TapeLines<T> grad_given = t.gradient(step), grad_built = t.gradient(step + 1);
+    // What passes through goes on to the network's inputs: at first where these are what is given, at last where they
+    // are what is built.
+    const auto carry_passive = [&] {
+        for (int c = team.warp; c < s.n_passive; c += team.warps)
+            grad_given.at(s.passive_given[c], team.lane) = grad_built.at(s.passive_built[c], team.lane);
+        copy_context(team, t.d.chain.context, grad_built, grad_given);
+        team.sync();
+    };
+    if (!s.reads_built) carry_passive();
+    // Columns of the first layer whose gradient anybody wants: context is first.
+    const int context = t.d.chain.context - s.input_slot;
+    const bool wants_coordinates = s.reads_built || back.input || !d.first_weights;
+    const int first_column = back.context ? 0 : context, end_column = wants_coordinates ? s.layers[0].in : context;
+    for (int q = 0; q < s.back_plan.n_phases; ++q) {
+        const BackPhase phase = s.back_plan.phases[q];
+        backward_map<splines>(team, t, step, phase, grad_log_det);
+        team.sync();
+        for (int i = phase.op_begin; i < phase.op_end;) {
+            int end = i + 1;
+            while (end < phase.op_end && s.back_plan.ops[end].layer == s.back_plan.ops[i].layer) ++end;
+            backward_layer(team, t, step, call.weights + s.weights, s.back_plan.ops, i, end, first_column, end_column,
+                           partial);
+            team.sync();
+            i = end;
+        }
+    }
+    if (s.reads_built) carry_passive();
+}
+
+template <bool splines, class T>
+__device__ void backward_step(const Team& team, const Tape<T>& t, int i, const Call<T>& call, const Back<T>& back,
+                              T grad_log_det, T* partial) {
+    const Step<T>& step = t.d.steps[i].step;
+    const int context = t.d.chain.context, features = t.d.chain.features;
+    if (step.kind == StepKind::network || step.kind == StepKind::elementwise) {
+        backward_network<splines>(team, t, i, call, back, grad_log_det, partial);
+        return;
+    }
+    const TapeLines<T> before = t.gradient(i), after = t.gradient(i + 1);
+    copy_context(team, context, after, before);
+    switch (step.kind) {
+        case StepKind::vector: backward_vectors(team, t, i, call.ready, grad_log_det); break;
+        case StepKind::rotation:
+            rotate(team, step.rotation, step.rotation.transpose, context, partial, after, before);
+            break;
+        case StepKind::scale:
+            for (int c = team.warp; c < features; c += team.warps)
+                before.at(context + c, team.lane) = after.at(context + c, team.lane) * T(step.scale.scale[c]);
+            break;
+        default:
+            for (int c = team.warp; c < features; c += team.warps)
+                before.at(step.move.given[c], team.lane) = after.at(step.move.built[c], team.lane);
+    }
+    team.sync();
+}
+
+// Gradients by inputs and context, row by row; a row that is not finite has no gradient.
+template <class T>
+__device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& call, const Back<T>& back, int64_t row,
+                             int rows, T grad_log_det, const T* bad_rows) {
+    const Chain<T>& chain = t.d.chain;
+    const TapeLines<T> gradient = t.gradient(0), z = t.state(0);
+    if (back.from.of_log_prob && !call.inverse)  // grad_log_det has the sign of the log-determinant
+        for (int s = chain.context + team.warp; s < t.d.slots(); s += team.warps)
+            gradient.at(s, team.lane) -= base_slope(call.base, z.at(s, team.lane)) * grad_log_det;
+    team.sync();
+    if (back.input)
+        for_tile(team, rows, chain.features, true, [&](int r, int c) {
+            const double g = gradient.at(chain.load_slot[c], r);
+            back.input[(row + r) * chain.features + c] =
+                T(chain.load_scale ? g * chain.load_scale[c] : g) + bad_rows[r];
+        });
+    if (back.context)
+        for_tile(team, rows, chain.context, true, [&](int r, int c) {
+            const double g = gradient.at(c, r);
+            back.context[(row + r) * chain.context + c] =
+                T(chain.context_scale ? g * chain.context_scale[c] : g) + bad_rows[r];
+        });
+}
+
+// Tiles of rows from `first` on there and back. A tile's tape is its own where the sums over rows need it, else the
+// block's. `bad` becomes 1 if a row is not finite.
+template <class T, bool splines>
+__global__ void __launch_bounds__(network_warps* warp_rows)
+    there_and_back(DeviceChain<T> d, Call<T> call, Back<T> back, int64_t first, int64_t tiles, bool own_tapes, T* tapes,
+                   int* bad) {
+    HR_DYNAMIC_SHARED(T, scratch);
+    const Team team = Team::of_block();
+    const WarpSums<T> sums{scratch + team.warps * sums_at_once * warp_rows}, bases{sums.p + team.warps * warp_rows};
+    TileState<T, false> state;
+    state.partial = scratch;
+    state.keeps_units = true;
+    for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const int64_t row = first + tile * warp_rows;
+        const int rows = int(smaller(int64_t(warp_rows), call.rows - row));
+        const Tape<T> t{d, {tapes + (own_tapes ? tile : int64_t(blockIdx.x)) * d.tape.lines * warp_rows}};
+        state.given = state.built = t.state(0);
+        load_tile(team, d, call, row, rows, state);
+        T base = 0;
+        if (!call.inverse) base = base_density(team, d, call.base, t.state(0));
+        for (int i = 0; i < d.chain.n_steps; ++i) record_step<splines>(team, t, i, call, state);
+        if (call.inverse) base = base_density(team, d, call.base, t.state(d.chain.n_steps));
+        sums.put(team, state.log_det);
+        bases.put(team, base);
+        if (call.value) store_tile(team, d.chain, t.state(d.chain.n_steps), rows, call.value + row * d.chain.features);
+        team.sync();
+        const T log_det = sums.total(team), log_density = bases.total(team);
+        store_sums(team, d, call, row, rows, log_det, log_density);
+        const T zero = poison(log_det) + (back.from.of_log_prob ? poison(log_density) : T(0));
+        if (team.warp == 0 && team.lane < rows && !(zero == T(0))) *bad = 1;
+        team.sync();
+        if (team.warp == 0) bases.p[team.lane] = poison(log_det);
+
+        const T grad_log_det = grad_log_det_of_row(team, call, back.from, row, rows);
+        start_gradients(team, t, call, back.from, row, rows, grad_log_det);
+        for (int i = d.chain.n_steps - 1; i >= 0; --i)
+            backward_step<splines>(team, t, i, call, back, grad_log_det, scratch);
+        finish_input(team, t, call, back, row, rows, grad_log_det, bases.p);
+        team.sync();
+    }
+}
+
+// ---- sums over rows
+// -----------------------------------------------------------------------------------------------------
+
+// Block (task, share of the rows): sums[share][place] over the tapes of tiles [share tiles_of_share, ...).
+template <class T>
+__global__ void __launch_bounds__(sum_threads) sum_products(SumTasks<T> tasks, const T* tapes, int64_t tape_lines,
+                                                        int64_t tiles, int64_t tiles_of_share, int64_t rows, T* sums) {
+    constexpr int columns = 8, of_thread_units = sum_units / (sum_threads / columns),
+                  of_thread_inputs = sum_inputs / columns, line = sum_units + 1;
+    static_assert(sum_units == sum_inputs);
+    HR_DYNAMIC_SHARED(T,
+                      shared);  // [row][unit], then [row][input], one number longer than needed: no bank meets itself
+    T *const grads = shared, *const inputs = shared + warp_rows * line;
+    const SumTask task = tasks.tasks[blockIdx.x];
+    const int thread = int(threadIdx.x), x = thread % columns, y = thread / columns;
+    const int lane = thread % warp_rows, warp = thread / warp_rows, warps = sum_threads / warp_rows;
+    T total[of_thread_units][of_thread_inputs] = {}, bias[of_thread_units] = {};
+    const int64_t end = smaller(tiles, (int64_t(blockIdx.y) + 1) * tiles_of_share);
+    for (int64_t tile = int64_t(blockIdx.y) * tiles_of_share; tile < end; ++tile) {
+        const T* const tape = tapes + tile * tape_lines * warp_rows;
+        const bool lives = tile * warp_rows + lane < rows;  // what lies past the last row may have overflowed
+        for (int u = warp; u < sum_units; u += warps) {
+            const int64_t at = (task.grads + task.unit + u) * warp_rows + lane;
+            grads[lane * line + u] = lives && u < task.units ? tape[at] : T(0);
+        }
+        for (int k = warp; k < sum_inputs; k += warps) {
+            const int64_t at = (task.inputs_line + task.input + k) * warp_rows + lane;
+            inputs[lane * line + k] = lives && k < task.inputs ? tape[at] : T(0);
+        }
+        __syncthreads();
+        for (int r = 0; r < warp_rows; ++r) {
+            T g[of_thread_units], in[of_thread_inputs];
+#pragma unroll
+            for (int i = 0; i < of_thread_units; ++i) {
+                g[i] = grads[r * line + y * of_thread_units + i];
+                bias[i] += g[i];
+            }
+#pragma unroll
+            for (int j = 0; j < of_thread_inputs; ++j) in[j] = inputs[r * line + x + columns * j];
+#pragma unroll
+            for (int i = 0; i < of_thread_units; ++i)
+#pragma unroll
+                for (int j = 0; j < of_thread_inputs; ++j) total[i][j] += g[i] * in[j];
+        }
+        __syncthreads();
+    }
+    T* const out = sums + int64_t(blockIdx.y) * tasks.n_sums;
+#pragma unroll
+    for (int i = 0; i < of_thread_units; ++i) {
+        const int within = y * of_thread_units + i, unit = task.unit + within;
+        if (within >= task.units) continue;
+        if (task.input == 0 && x == 0) out[task.bias + unit] = bias[i];
+#pragma unroll
+        for (int j = 0; j < of_thread_inputs; ++j) {
+            const int k = task.input + x + columns * j;
+            if (x + columns * j < task.inputs && k < task.visible[unit])
+                out[task.weights + task.row[unit] + k] = total[i][j];
+        }
+    }
+}
+
+__device__ inline int64_t element_of_thread() {
+    return int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+
+template <class T>
+__device__ T not_a_number_if(bool condition, T value) {
+    return condition ? not_a_number<T>() : value;
+}
+
+// The shares' sums, in their order, to the gradient and to that by ready parameters. What no task sums is zero.
+template <class T>
+__global__ void add_shares(SumTasks<T> tasks, const T* sums, int shares, bool is_first, const int* bad, T* gradient,
+                           T* by_ready, int64_t n_weights) {
+    const int64_t i = element_of_thread();
+    if (i >= tasks.n_sums) return;
+    const bool is_weight = i < n_weights;
+    T* const out = is_weight ? gradient + i : by_ready + (i - n_weights);
+    T total = is_first ? T(0) : *out;
+    if (!is_weight || tasks.is_summed[i]) {
+        for (int s = 0; s < shares; ++s) total += sums[s * tasks.n_sums + i];
+        total = not_a_number_if(*bad != 0, total);
+    }
+    *out = total;
+}
+
+// Whether the ready parameters of a step are made transform by transform, or coordinate by coordinate.
+template <class T>
+__device__ int ready_parts(const Step<T>& step, int features) {
+    if (step.kind == StepKind::vector) return step.vector.transforms;
+    return step.kind == StepKind::elementwise ? features : 0;
+}
+
+// The gradients by raw parameters of vector steps; a block for each step, a thread for each transform.
+template <class T>
+__global__ void finish_vectors(DeviceChain<T> d, const T* weights, const T* by_ready, const int* bad, T* gradient) {
+    const int features = d.chain.features;
+    for (int s = blockIdx.x; s < d.chain.n_steps; s += gridDim.x) {
+        const Step<T>& step = d.steps[s].step;
+        if (step.kind != StepKind::vector) continue;
+        const VectorStep<T>& v = step.vector;
+        for (int i = threadIdx.x; i < v.transforms; i += blockDim.x) {
+            const int* const coordinate = v.coordinate + int64_t(i) * features;
+            const T* const raw = weights + v.weights[i];
+            const T* const given = by_ready + v.ready + int64_t(i) * v.n_ready;
+            T* const out = gradient + v.weights[i];
+            with_vector_map(v.map, [&]<class Map>() {
+                const auto place = [&](int k) { return in_coordinate_order(k, Map::vectors, features, coordinate); };
+                Map::template prepare_vjp<double>(
+                    [&](int k) { return double(raw[place(k)]); }, [&](int k) { return double(given[k]); }, features,
+                    [&](int k, double g) { out[place(k)] = not_a_number_if(*bad != 0, T(g)); });
+            });
+        }
+    }
+}
+
+template <class T>
+__global__ void prepare_ready(DeviceChain<T> d, const T* weights, T* ready) {
+    const int features = d.chain.features;
+    for (int s = blockIdx.x; s < d.chain.n_steps; s += gridDim.x) {
+        const Step<T>& step = d.steps[s].step;
+        for (int i = threadIdx.x; i < ready_parts(step, features); i += blockDim.x) {
+            if (step.kind == StepKind::vector) {
+                const VectorStep<T>& v = step.vector;
+                const int* const coordinate = v.coordinate + int64_t(i) * features;
+                const T* const raw = weights + v.weights[i];
+                T* const out = ready + v.ready + int64_t(i) * v.n_ready;
+                with_vector_map(v.map, [&]<class Map>() {
+                    Map::template prepare<double>(
+                        [&](int k) { return double(raw[in_coordinate_order(k, Map::vectors, features, coordinate)]); },
+                        features, [&](int k, double value) { out[k] = T(value); });
+                });
+            } else {
+                const MaskedStep<T>& m = step.network;
+                const ElementwiseStep& e = step.elementwise;
+                const MapOptions<double> options{double(m.options.slope), double(m.options.inverse_clamp),
+                                                 m.options.bins, double(m.options.bound)};
+                const T* const raw = weights + e.weights + e.coordinate[i] * m.n_params;
+                T* const out = ready + e.ready + int64_t(i) * e.n_ready;
+                with_map(m.map, [&]<class Map>() {
+                    if constexpr (requires { Map::ready_factors; })
+                        Map::template prepare<double>([&](int k) { return double(raw[k]); }, options,
+                                                      [&](int k, double value) { out[k] = T(value); });
+                });
+            }
+        }
+    }
+}
+
+template <class T>
+__global__ void masked_copy(const T* in, const uint8_t* keep, T* out, int64_t n) {
+    const int64_t i = element_of_thread();
+    if (i < n) out[i] = keep[i] ? in[i] : T(0);
+}
+
+constexpr int plain_threads = 256, step_blocks = 1024, step_threads = 64;
+
+unsigned blocks_of(int64_t n) {
+    return unsigned((n + plain_threads - 1) / plain_threads);
+}
+
+}  // namespace
+
+template <class T>
+void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Call<T>& call, const Back<T>& back,
+                     size_t n_weights, cudaStream_t stream) {
+    const int64_t tiles = (call.rows + warp_rows - 1) / warp_rows, tape = d.tape.lines * warp_rows;
+    const int warps = d.chain.n_networks > 0 ? network_warps : row_warps;
+    const Place place{false, warps, int64_t(scratch_numbers(warps)) * int64_t(sizeof(T))};
+    auto* const kernel = d.has_splines ? there_and_back<T, true> : there_and_back<T, false>;
+    DeviceBuffer<int> bad(1, stream);
+    check_cuda(cudaMemsetAsync(bad.get(), 0, sizeof(int), stream), "gradient");
+    const bool wants_sums = back.weights && sums.count > 0;
+    if (!wants_sums) {
+        if (back.weights) check_cuda(cudaMemsetAsync(back.weights, 0, n_weights * sizeof(T), stream), "gradient");
+        const int blocks = resident_blocks(kernel, place, tiles);
+        const DeviceBuffer<T> tapes(size_t(blocks) * size_t(tape), stream);
+        HR_LAUNCH(kernel, blocks, warps * warp_rows, place.shared_bytes, stream, d, call, back, 0, tiles, false,
+                  tapes.get(), bad.get());
+        check_launch("there_and_back");
+        return;
+    }
+    // Groups, shares and their order depend on sizes alone.
+    const int64_t group = std::clamp<int64_t>(tape_bytes / (tape * int64_t(sizeof(T))), 1, tiles);
+    const int64_t wanted = std::clamp<int64_t>(sum_blocks / sums.count, 1, most_shares);
+    const int64_t tiles_of_share = (group + wanted - 1) / wanted, most = (group + tiles_of_share - 1) / tiles_of_share;
+    const DeviceBuffer<T> tapes(size_t(group * tape), stream), shares(size_t(most * sums.n_sums), stream),
+        by_ready(size_t(d.chain.ready), stream);
+    const size_t sum_bytes = size_t(warp_rows) * size_t(sum_units + 1 + sum_inputs + 1) * sizeof(T);
+    auto* const sum_kernel = sum_products<T>;
+    check_cuda(cudaFuncSetAttribute(sum_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(sum_bytes)),
+               "shared memory of a kernel");
+    for (int64_t begin = 0; begin < tiles; begin += group) {
+        const int64_t n = std::min(group, tiles - begin), n_shares = (n + tiles_of_share - 1) / tiles_of_share;
+        HR_LAUNCH(kernel, resident_blocks(kernel, place, n), warps * warp_rows, place.shared_bytes, stream, d, call,
+                  back, begin * warp_rows, n, true, tapes.get(), bad.get());
+        check_launch("there_and_back");
+        HR_LAUNCH(sum_kernel, dim3(unsigned(sums.count), unsigned(n_shares)), sum_threads, sum_bytes, stream, sums,
+                  tapes.get(), d.tape.lines, n, tiles_of_share, call.rows - begin * warp_rows, shares.get());
+        check_launch("sum_products");
+        HR_LAUNCH(add_shares<T>, blocks_of(sums.n_sums), plain_threads, 0, stream, sums, shares.get(), int(n_shares),
+                  begin == 0, bad.get(), back.weights, by_ready.get(), int64_t(n_weights));
+        check_launch("add_shares");
+    }
+    if (d.chain.ready > 0) {
+        HR_LAUNCH(finish_vectors<T>, step_blocks, step_threads, 0, stream, d, call.weights, by_ready.get(), bad.get(),
+                  back.weights);
+        check_launch("finish_vectors");
+    }
+}
+
+template <class T>
+void launch_prepare(const DeviceChain<T>& d, const T* weights, T* ready, cudaStream_t stream) {
+    if (d.chain.ready == 0) return;
+    HR_LAUNCH(prepare_ready<T>, std::min(step_blocks, d.chain.n_steps), step_threads, 0, stream, d, weights, ready);
+    check_launch("prepare_ready");
+}
+
+template <class T>
+void launch_masked_copy(const T* in, const uint8_t* keep, T* out, int64_t n, cudaStream_t stream) {
+    if (n == 0) return;
+    HR_LAUNCH(masked_copy<T>, blocks_of(n), plain_threads, 0, stream, in, keep, out, n);
+    check_launch("masked_copy");
+}
+
+#define HR_INSTANTIATE(T)                                                                                            \
+    template void launch_gradient(const DeviceChain<T>&, const SumTasks<T>&, const Call<T>&, const Back<T>&, size_t, \
+                                  cudaStream_t);                                                                     \
+    template void launch_prepare(const DeviceChain<T>&, const T*, T*, cudaStream_t);                                 \
+    template void launch_masked_copy(const T*, const uint8_t*, T*, int64_t, cudaStream_t);
+HR_INSTANTIATE(float)
+HR_INSTANTIATE(double)
+#undef HR_INSTANTIATE
+
+}  // namespace headrace

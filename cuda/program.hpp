@@ -1,0 +1,100 @@
+// A program on a device: the counterpart of cpp/program.hpp. Weights, steps and all arrays of a request are in its
+// memory; work is queued on the caller's stream and not waited for, unless it says so.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "../cpp/request.hpp"
+#include "../cpp/structure.hpp"
+#include "device_chain.hpp"
+#include "include/memory.cuh"
+#include "kernels/gradient.hpp"
+#include "kernels/run.hpp"
+#include "stream_order.hpp"
+
+namespace headrace {
+
+template <class T>
+class DeviceProgram {
+  public:
+    // Waits: what the kernels read is copied to the device.
+    DeviceProgram(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps,
+                  ContextScale context_scale, int device);
+    ~DeviceProgram();
+
+    int features() const { return structure_.features(); }
+    int context() const { return structure_.context(); }
+    Base base() const { return base_; }
+    int device() const { return device_; }
+    size_t n_weights() const { return structure_.n_weights(); }
+    const Structure& structure() const { return structure_; }
+
+    // `parameters`: a vector in place of the weights for this call alone, or null.
+    void run(const Request<T>& request, const T* parameters, cudaStream_t stream);
+    // A row that is not finite makes its own gradient NaN, and that of all weights.
+    void run_gradient(const Request<T>& request, const GradientRequest<T>& gradient, const T* parameters,
+                      cudaStream_t stream);
+
+    // Copies within the device; what is not a weight (padding, masked entries) becomes zero.
+    void weights(T* out, cudaStream_t stream);
+    void set_weights(const T* in, cudaStream_t stream);
+    // From and to the host. These wait.
+    std::vector<T> host_weights();
+    void set_host_weights(const T* in);
+
+    // Calls update(weights) to queue what changes the weights in place; it must leave what is no weight zero.
+    void update(cudaStream_t stream, const std::function<void(T*)>& update);
+    // 1 where a number of the vector is a weight, on the device.
+    const uint8_t* is_weight() const { return is_weight_.get(); }
+
+  private:
+    // One direction on the device.
+    struct Side {
+        DeviceBuffer<char> memory;
+        DeviceChain<T> chain{};
+        Place run_place{};
+        SumTasks<T> sums{};  // of the weights' gradient
+        DeviceBuffer<T> ready;
+        bool is_ready = false;  // for the weights as they are
+    };
+
+    void place(Side& side, const Compiled<T>& compiled);
+    Side& side_for(const Request<T>& request);
+    Call<T> call_of(const Request<T>& request) const;
+    template <class F>
+    void with_weights(Side& side, const T* parameters, cudaStream_t stream, const F& body);
+
+    int device_;
+    Base base_;
+    Structure structure_;
+    Chains<T> chains_;
+    std::mutex mutex_;  // of what follows, while work is queued
+    Side sides_[2][2];  // transforms only or with the base; forward or inverse
+    bool has_base_steps_;
+    DeviceBuffer<uint8_t> is_weight_;
+    DeviceBuffer<T> weights_;
+    StreamOrder order_;  // of the weights and the ready parameters
+};
+
+extern template class DeviceProgram<float>;
+extern template class DeviceProgram<double>;
+
+// Makes a device current as long as it lives.
+class OnDevice {
+  public:
+    explicit OnDevice(int device) {
+        check_cuda(cudaGetDevice(&before_), "current device");
+        if (before_ != device) check_cuda(cudaSetDevice(device), "device");
+    }
+    OnDevice(const OnDevice&) = delete;
+    OnDevice& operator=(const OnDevice&) = delete;
+    ~OnDevice() { cudaSetDevice(before_); }
+
+  private:
+    int before_ = 0;
+};
+
+}  // namespace headrace
