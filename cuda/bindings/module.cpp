@@ -63,6 +63,9 @@ PYBIND11_MODULE(HEADRACE_MODULE, m, pybind11::mod_gil_not_used()) {
     m.def("driver_version", &driver_version);
     m.def("runtime_version", &runtime_version);
     m.def("architectures", [] { return std::string(HEADRACE_CUDA_ARCHITECTURES); });
+#ifdef HR_EMULATE
+    bind_emulation(m);
+#endif
 #ifdef HR_BIND_program
     bind_program(m);
 #endif

@@ -1,0 +1,280 @@
+// The part of the CUDA runtime that headrace uses. Every call does its work at once; a log says which calls were made
+// and on which stream, so that tests see orders and whatever would make the host wait.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "fibers.hpp"
+
+enum cudaError_t {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorNoDevice = 100,
+    cudaErrorInvalidDevice = 101,
+    cudaErrorInvalidResourceHandle = 400,
+};
+enum cudaMemcpyKind {
+    cudaMemcpyHostToHost,
+    cudaMemcpyHostToDevice,
+    cudaMemcpyDeviceToHost,
+    cudaMemcpyDeviceToDevice,
+    cudaMemcpyDefault
+};
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum cudaDeviceAttr {
+    cudaDevAttrMaxSharedMemoryPerBlock = 8,
+    cudaDevAttrMultiProcessorCount = 16,
+    cudaDevAttrL2CacheSize = 38,
+    cudaDevAttrComputeCapabilityMajor = 75,
+    cudaDevAttrComputeCapabilityMinor = 76,
+    cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81,
+    cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
+};
+enum { cudaEventDisableTiming = 2 };
+struct cudaDeviceProp {
+    char name[256];
+};
+using cudaStream_t = struct emu_stream*;
+using cudaEvent_t = struct emu_event*;
+struct emu_event {};
+
+namespace emu {
+
+struct Call {
+    const char* name;
+    cudaStream_t stream;
+};
+
+struct Runtime {
+    std::mutex mutex, launches;
+    std::map<void*, size_t> memory;
+    std::deque<std::pair<void*, size_t>> freed;  // the oldest first; empty under AddressSanitizer, which keeps its own
+    size_t freed_bytes = 0;
+    std::map<const void*, int> shared_limits;  // by kernel
+    std::deque<Call> log;
+    cudaError_t last_error = cudaSuccess;
+    int devices = 1, architecture = 90, allocations_until_failure = 0;
+};
+
+inline Runtime& runtime() {
+    static Runtime only;
+    return only;
+}
+
+using Lock = std::lock_guard<std::mutex>;
+
+constexpr size_t most_calls = 1 << 16, most_freed_bytes = size_t(64) << 20;
+constexpr int shared_bytes_unasked = 48 * 1024;
+
+inline int most_shared_bytes() {
+    return runtime().architecture >= 90 ? 227 * 1024 : 163 * 1024;
+}
+
+inline void record(const char* name, cudaStream_t stream) {
+    runtime().log.push_back({name, stream});
+    if (runtime().log.size() > most_calls) runtime().log.pop_front();
+}
+
+inline cudaError_t result(cudaError_t error) {
+    if (error != cudaSuccess) runtime().last_error = error;
+    return error;
+}
+
+// Exactly so many bytes, all ones: NaNs.
+inline void* allocate(size_t bytes, size_t alignment) {
+    void* p = nullptr;
+    if (posix_memalign(&p, alignment, bytes) != 0) return nullptr;
+    std::memset(p, 0xff, bytes);
+    return p;
+}
+
+// Freed memory is kept for a while, as NaNs, so that who still reads it sees them.
+inline void retire(void* p, size_t bytes) {
+#ifdef __SANITIZE_ADDRESS__
+    std::free(p);
+    (void)bytes;
+#else
+    Runtime& r = runtime();
+    std::memset(p, 0xff, bytes);
+    r.freed.emplace_back(p, bytes);
+    r.freed_bytes += bytes;
+    while (r.freed_bytes > most_freed_bytes) {
+        std::free(r.freed.front().first);
+        r.freed_bytes -= r.freed.front().second;
+        r.freed.pop_front();
+    }
+#endif
+}
+
+inline cudaError_t check_sizes(const void* kernel, dim3 grid, dim3 block, size_t bytes) {
+    const uint64_t threads = uint64_t(block.x) * block.y * block.z;
+    if (threads == 0 || threads > most_threads || block.z > 64) return cudaErrorInvalidConfiguration;
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535)
+        return cudaErrorInvalidConfiguration;
+    const auto limit = runtime().shared_limits.find(kernel);
+    const int most = limit == runtime().shared_limits.end() ? shared_bytes_unasked : limit->second;
+    return bytes > size_t(most) ? cudaErrorInvalidValue : cudaSuccess;
+}
+
+// Arguments become what the kernel takes here, by value, and must fit what a launch can carry.
+template <class... P>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t bytes, cudaStream_t stream,
+            std::type_identity_t<P>... arguments) {
+    static_assert((std::is_trivially_copyable_v<P> && ...) && (sizeof(P) + ... + 0) <= 4096);
+    {
+        const Lock lock(runtime().mutex);
+        record("launch", stream);
+        if (result(check_sizes(reinterpret_cast<const void*>(kernel), grid, block, bytes)) != cudaSuccess) return;
+    }
+    const Lock lock(runtime().launches);  // there is one block
+    const std::unique_ptr<void, decltype(&std::free)> shared(bytes ? allocate(bytes, 16) : nullptr, &std::free);
+    run(grid, block, shared.get(), bytes, [&] { kernel(arguments...); });
+}
+
+}  // namespace emu
+
+// ---- errors ------------------------------------------------------------------------------------------------------
+
+inline cudaError_t cudaGetLastError() {
+    const emu::Lock lock(emu::runtime().mutex);
+    return std::exchange(emu::runtime().last_error, cudaSuccess);
+}
+inline const char* cudaGetErrorString(cudaError_t error) {
+    switch (error) {
+        case cudaSuccess: return "no error";
+        case cudaErrorInvalidValue: return "invalid argument";
+        case cudaErrorMemoryAllocation: return "out of memory";
+        case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+        case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+        case cudaErrorInvalidDevice: return "invalid device ordinal";
+        case cudaErrorInvalidResourceHandle: return "invalid resource handle";
+    }
+    return "unrecognized error code";
+}
+
+// ---- devices -----------------------------------------------------------------------------------------------------
+
+inline cudaError_t cudaGetDeviceCount(int* n) {
+    *n = emu::runtime().devices;
+    return emu::result(*n > 0 ? cudaSuccess : cudaErrorNoDevice);
+}
+inline cudaError_t cudaGetDevice(int* device) {
+    *device = 0;
+    return cudaSuccess;
+}
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+    if (device < 0 || device >= emu::runtime().devices) return emu::result(cudaErrorInvalidDevice);
+    std::strcpy(properties->name, "emulation");
+    return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+    const int architecture = emu::runtime().architecture;
+    switch (attribute) {
+        case cudaDevAttrMaxSharedMemoryPerBlock: *value = emu::shared_bytes_unasked; break;
+        case cudaDevAttrMultiProcessorCount: *value = 4; break;
+        case cudaDevAttrL2CacheSize: *value = (architecture >= 90 ? 50 : 40) << 20; break;
+        case cudaDevAttrComputeCapabilityMajor: *value = architecture / 10; break;
+        case cudaDevAttrComputeCapabilityMinor: *value = architecture % 10; break;
+        case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = emu::most_shared_bytes() + 1024; break;
+        case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = emu::most_shared_bytes(); break;
+    }
+    return cudaSuccess;
+}
+inline cudaError_t cudaDriverGetVersion(int* version) {
+    *version = 13000;
+    return cudaSuccess;
+}
+inline cudaError_t cudaRuntimeGetVersion(int* version) {
+    *version = 13000;
+    return cudaSuccess;
+}
+template <class... P>
+cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute, int value) {
+    const emu::Lock lock(emu::runtime().mutex);
+    if (value < 0 || value > emu::most_shared_bytes()) return emu::result(cudaErrorInvalidValue);
+    emu::runtime().shared_limits[reinterpret_cast<const void*>(kernel)] = value;
+    return cudaSuccess;
+}
+
+// ---- memory ------------------------------------------------------------------------------------------------------
+
+template <class T>
+cudaError_t cudaMallocAsync(T** p, size_t bytes, cudaStream_t stream) {
+    emu::Runtime& r = emu::runtime();
+    const emu::Lock lock(r.mutex);
+    emu::record("cudaMallocAsync", stream);
+    if (r.allocations_until_failure > 0 && --r.allocations_until_failure == 0)
+        return emu::result(cudaErrorMemoryAllocation);
+    void* const got = emu::allocate(bytes, 256);
+    if (!got) return emu::result(cudaErrorMemoryAllocation);
+    r.memory[got] = bytes;
+    *p = static_cast<T*>(got);
+    return cudaSuccess;
+}
+inline cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
+    emu::Runtime& r = emu::runtime();
+    const emu::Lock lock(r.mutex);
+    emu::record("cudaFreeAsync", stream);
+    const auto found = r.memory.find(p);
+    if (found == r.memory.end()) return emu::result(cudaErrorInvalidValue);
+    emu::retire(p, found->second);
+    r.memory.erase(found);
+    return cudaSuccess;
+}
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+    const emu::Lock lock(emu::runtime().mutex);
+    emu::record(kind == cudaMemcpyHostToDevice   ? "copy to device"
+                : kind == cudaMemcpyDeviceToHost ? "copy to host"
+                                                 : "copy",
+                stream);
+    if (bytes > 0) std::memcpy(to, from, bytes);
+    return cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream) {
+    const emu::Lock lock(emu::runtime().mutex);
+    emu::record("cudaMemsetAsync", stream);
+    if (bytes > 0) std::memset(p, value, bytes);
+    return cudaSuccess;
+}
+
+// ---- streams and events ------------------------------------------------------------------------------------------
+
+inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    const emu::Lock lock(emu::runtime().mutex);
+    emu::record("cudaStreamSynchronize", stream);
+    return cudaSuccess;
+}
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+    *event = new emu_event;
+    return cudaSuccess;
+}
+inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t stream) {
+    const emu::Lock lock(emu::runtime().mutex);
+    emu::record("cudaEventRecord", stream);
+    return cudaSuccess;
+}
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t, unsigned = 0) {
+    const emu::Lock lock(emu::runtime().mutex);
+    emu::record("cudaStreamWaitEvent", stream);
+    return cudaSuccess;
+}
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) {
+    const emu::Lock lock(emu::runtime().mutex);
+    emu::record("cudaEventSynchronize", nullptr);
+    return cudaSuccess;
+}
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    delete event;
+    return cudaSuccess;
+}
