@@ -64,7 +64,7 @@ struct Runtime {
     std::map<const void*, int> shared_limits;  // by kernel
     std::deque<Call> log;
     cudaError_t last_error = cudaSuccess;
-    int devices = 1, architecture = 90, allocations_until_failure = 0;
+    int devices = 1, device = 0, architecture = 90, allocations_until_failure = 0;
 };
 
 inline Runtime& runtime() {
@@ -169,8 +169,14 @@ inline cudaError_t cudaGetDeviceCount(int* n) {
     *n = emu::runtime().devices;
     return emu::result(*n > 0 ? cudaSuccess : cudaErrorNoDevice);
 }
+inline cudaError_t cudaSetDevice(int device) {
+    emu::Runtime& r = emu::runtime();
+    if (device < 0 || device >= r.devices) return emu::result(cudaErrorInvalidDevice);
+    r.device = device;
+    return cudaSuccess;
+}
 inline cudaError_t cudaGetDevice(int* device) {
-    *device = 0;
+    *device = emu::runtime().device;
     return cudaSuccess;
 }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
@@ -204,6 +210,13 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute, int va
     const emu::Lock lock(emu::runtime().mutex);
     if (value < 0 || value > emu::most_shared_bytes()) return emu::result(cudaErrorInvalidValue);
     emu::runtime().shared_limits[reinterpret_cast<const void*>(kernel)] = value;
+    return cudaSuccess;
+}
+
+// Blocks of a kernel that a multiprocessor holds at a time: any number serves.
+template <class... P>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*)(P...), int, size_t) {
+    *blocks = 2;
     return cudaSuccess;
 }
 
