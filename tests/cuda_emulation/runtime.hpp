@@ -207,6 +207,18 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute, int va
     return cudaSuccess;
 }
 
+// As shared memory and threads allow it; there are no registers.
+template <class... P>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*kernel)(P...), int threads,
+                                                          size_t bytes) {
+    const emu::Lock lock(emu::runtime().mutex);
+    const cudaError_t error =
+        emu::check_sizes(reinterpret_cast<const void*>(kernel), dim3(), dim3(unsigned(threads)), bytes);
+    if (error != cudaSuccess) return emu::result(error);
+    *blocks = int(std::min(size_t(2048 / threads), (emu::most_shared_bytes() + 1024) / (bytes + 1024)));
+    return cudaSuccess;
+}
+
 // ---- memory ------------------------------------------------------------------------------------------------------
 
 template <class T>
