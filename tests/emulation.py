@@ -66,7 +66,7 @@ _failed = []
 
 
 def load():
-    """The module ``_emu``. Raises Unavailable, or RuntimeError for sources that do not compile, which is found out once."""
+    """The module ``_emu``. Raises Unavailable, or RuntimeError for sources that do not compile; found out once."""
     if _failed:
         raise _failed[0]
     try:

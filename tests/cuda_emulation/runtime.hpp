@@ -64,7 +64,7 @@ struct Runtime {
     std::map<const void*, int> shared_limits;  // by kernel
     std::deque<Call> log;
     cudaError_t last_error = cudaSuccess;
-    int devices = 1, architecture = 90, allocations_until_failure = 0;
+    int devices = 1, device = 0, architecture = 90, allocations_until_failure = 0;
 };
 
 inline Runtime& runtime() {
@@ -170,7 +170,12 @@ inline cudaError_t cudaGetDeviceCount(int* n) {
     return emu::result(*n > 0 ? cudaSuccess : cudaErrorNoDevice);
 }
 inline cudaError_t cudaGetDevice(int* device) {
-    *device = 0;
+    *device = emu::runtime().device;
+    return cudaSuccess;
+}
+inline cudaError_t cudaSetDevice(int device) {
+    if (device < 0 || device >= emu::runtime().devices) return emu::result(cudaErrorInvalidDevice);
+    emu::runtime().device = device;
     return cudaSuccess;
 }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
