@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import settings
 
+import cuda_arrays
 import frameworks
 import headrace as hr
 from cases import DTYPES
@@ -36,3 +37,27 @@ def framework(request):
     found.module.config.update("jax_enable_x64", True)
     yield found
     found.module.config.update("jax_enable_x64", before)
+
+
+@pytest.fixture(params=["emu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request):
+    """Each device that runs the CUDA sources: its module and its arrays (tests/cuda_arrays.py)."""
+    return cuda_arrays.load(request.param)
+
+
+@pytest.fixture
+def emu():
+    """The emulated device alone, and its module as it is when loaded."""
+    found = cuda_arrays.load("emu")
+    yield found
+    found.module.schedule(0)
+    found.module.fail_allocation(0)
+    found.module.set_architecture(90)
+    found.module.set_devices(1)
+
+
+@pytest.fixture(params=cuda_arrays.ORDERS)
+def thread_order(request, emu):
+    """Each order in which the emulation runs a block's threads."""
+    emu.module.schedule(cuda_arrays.ORDERS[request.param])
+    return request.param

@@ -39,6 +39,11 @@ void bind_emulation(py::module_& m) {
         "set_architecture", [](int architecture) { emu::runtime().architecture = architecture; },
         py::arg("architecture"), "80 or 90, which differ in shared memory.");
     m.def("set_devices", [](int n) { emu::runtime().devices = n; }, py::arg("n"));
+#ifdef __SANITIZE_ADDRESS__
+    m.attr("sanitized") = true;
+#else
+    m.attr("sanitized") = false;
+#endif
     m.def("planted", &planted, py::arg("bug"));
 }
 

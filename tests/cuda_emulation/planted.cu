@@ -164,9 +164,10 @@ std::vector<float> planted(const std::string& bug) {
         return copied(from, 0);
     }
     if (bug == "given back twice") {
-        DeviceBuffer<float> from(threads, nullptr);
-        check_cuda(cudaFreeAsync(from.get(), nullptr), "free");
-        check_cuda(cudaFreeAsync(from.get(), nullptr), "free");
+        float* from = nullptr;
+        check_cuda(cudaMallocAsync(&from, bytes, nullptr), "allocation");
+        check_cuda(cudaFreeAsync(from, nullptr), "free");
+        check_cuda(cudaFreeAsync(from, nullptr), "free");
     }
     throw std::invalid_argument("unknown bug: " + bug);
 }

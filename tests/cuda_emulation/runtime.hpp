@@ -169,14 +169,13 @@ inline cudaError_t cudaGetDeviceCount(int* n) {
     *n = emu::runtime().devices;
     return emu::result(*n > 0 ? cudaSuccess : cudaErrorNoDevice);
 }
-inline cudaError_t cudaSetDevice(int device) {
-    emu::Runtime& r = emu::runtime();
-    if (device < 0 || device >= r.devices) return emu::result(cudaErrorInvalidDevice);
-    r.device = device;
-    return cudaSuccess;
-}
 inline cudaError_t cudaGetDevice(int* device) {
     *device = emu::runtime().device;
+    return cudaSuccess;
+}
+inline cudaError_t cudaSetDevice(int device) {
+    if (device < 0 || device >= emu::runtime().devices) return emu::result(cudaErrorInvalidDevice);
+    emu::runtime().device = device;
     return cudaSuccess;
 }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
@@ -213,10 +212,15 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute, int va
     return cudaSuccess;
 }
 
-// Blocks of a kernel that a multiprocessor holds at a time: any number serves.
+// As shared memory and threads allow it; there are no registers.
 template <class... P>
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*)(P...), int, size_t) {
-    *blocks = 2;
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*kernel)(P...), int threads,
+                                                          size_t bytes) {
+    const emu::Lock lock(emu::runtime().mutex);
+    const cudaError_t error =
+        emu::check_sizes(reinterpret_cast<const void*>(kernel), dim3(), dim3(unsigned(threads)), bytes);
+    if (error != cudaSuccess) return emu::result(error);
+    *blocks = int(std::min(size_t(2048 / threads), (emu::most_shared_bytes() + 1024) / (bytes + 1024)));
     return cudaSuccess;
 }
 

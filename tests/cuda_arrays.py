@@ -1,0 +1,99 @@
+"""Arrays on a device for tests of the CUDA modules: NumPy's under ``_emu``, CuPy's under ``_cuda``.
+
+The modules take an array as a tuple (address, shape, strides in bytes, dtype) and a stream as an address. A test keeps
+the array for as long as its tuple is used::
+
+    def test_something(device):
+        x, out = device.array(values), device.empty(values.shape, values.dtype)
+        device.module.some_function(device.tuple(x), device.tuple(out), stream=device.stream)
+        got = device.numpy(out)
+"""
+
+import numpy as np
+import pytest
+
+import emulation
+
+ORDERS = {"ascending": 0, "descending": 1, "shuffled": 5}
+
+
+class Emulated:
+    """NumPy arrays as memory of the emulated device."""
+
+    stream = 0
+
+    def __init__(self, module):
+        self.name, self.module, self.library = "emu", module, np
+
+    def array(self, values, dtype=None):
+        """A copy of the values on the device, in C order."""
+        return np.array(values, dtype, order="C")
+
+    def empty(self, shape, dtype):
+        """All ones, like fresh memory of the emulation: NaNs, so that what was not written shows."""
+        found = np.empty(shape, dtype)
+        found.reshape(-1).view(np.uint8).fill(0xFF)
+        return found
+
+    def tuple(self, array):
+        """What the module takes for an array; None stays None."""
+        if array is None:
+            return None
+        return array.ctypes.data, array.shape, array.strides, array.dtype.name
+
+    def numpy(self, array):
+        """The numbers on the host, once they are there."""
+        return array
+
+    def in_each_order(self, run):
+        """The results of ``run()``, one for each order of threads."""
+        results = []
+        for order in ORDERS.values():
+            self.module.schedule(order)
+            results.append(run())
+        self.module.schedule(0)
+        return results
+
+
+class OnGPU:
+    """CuPy arrays."""
+
+    def __init__(self, module, cupy):
+        self.name, self.module, self.library = "gpu", module, cupy
+
+    @property
+    def stream(self):
+        return self.library.cuda.get_current_stream().ptr
+
+    def array(self, values, dtype=None):
+        return self.library.array(values, dtype, order="C")
+
+    def empty(self, shape, dtype):
+        found = self.library.empty(shape, dtype)
+        found.reshape(-1).view(np.uint8).fill(0xFF)
+        return found
+
+    def tuple(self, array):
+        if array is None:
+            return None
+        return array.data.ptr, array.shape, array.strides, array.dtype.name
+
+    def numpy(self, array):
+        return self.library.asnumpy(array)
+
+    def in_each_order(self, run):
+        """Twice: a device has an order of its own."""
+        return [run(), run()]
+
+
+def load(name):
+    """The device of this name; the test is skipped, with the reason, where it is not there."""
+    if name == "emu":
+        try:
+            return Emulated(emulation.load())
+        except emulation.Unavailable as error:
+            pytest.skip(str(error))
+    cuda = pytest.importorskip("headrace._cuda", reason="headrace was built without CUDA")
+    if not cuda.device_count():
+        pytest.skip(f"no CUDA device: {cuda.reason()}")
+    return OnGPU(cuda, pytest.importorskip("cupy", reason="CuPy is not installed"))

@@ -1,0 +1,185 @@
+"""The emulation of a CUDA device shows what it promises to show: kernels with bugs planted on purpose."""
+
+import subprocess
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import emulation
+
+THREADS = 64
+
+
+def values(emu, bug):
+    return np.array(emu.module.planted(bug), np.float32)
+
+
+def in_each_order(emu, bug):
+    return emu.in_each_order(lambda: values(emu, bug))
+
+
+def test_kernels_without_a_bug_give_the_same_in_every_order(emu):
+    for got in in_each_order(emu, "none"):
+        assert_array_equal(got, np.roll(np.arange(THREADS), -1))
+    for got in in_each_order(emu, "none in a warp"):
+        assert_array_equal(got, np.arange(THREADS) ^ 1)
+
+
+def test_shuffles_votes_and_threads_that_have_ended(emu):
+    want = np.repeat([sum(range(32)), sum(range(32, 64))], 32).astype(np.float32)
+    for got in in_each_order(emu, "right"):
+        assert_array_equal(got[:-1], want[:-1])
+        assert np.isnan(got[-1])  # that thread left before it wrote
+
+
+@pytest.mark.parametrize("bug", ["no barrier", "no barrier in a warp"])
+def test_a_missing_barrier_gives_other_values_in_another_order(emu, bug):
+    ascending, descending, shuffled = in_each_order(emu, bug)
+    right = values(emu, "none" if bug == "no barrier" else "none in a warp")
+    for got in (ascending, descending, shuffled):
+        assert not np.array_equal(got, right)
+    assert not np.array_equal(ascending, descending, equal_nan=True)
+
+
+def test_shared_memory_holds_nans_until_it_is_written(emu, thread_order):
+    assert np.isnan(values(emu, "shared memory not written")).all()
+
+
+def test_shared_memory_does_not_outlive_its_block(emu):
+    ascending, descending, _ = in_each_order(emu, "shared memory of the last block")
+    assert np.isnan(ascending).all()
+    assert (descending == 1).all()  # there the block that writes comes last
+
+
+def test_device_memory_holds_nans_until_it_is_written(emu):
+    assert np.isnan(values(emu, "device memory not written")).all()
+
+
+def test_device_memory_given_back_holds_nans(emu):
+    if emu.module.sanitized:
+        pytest.skip("AddressSanitizer ends the process instead, as another test sees")
+    assert np.isnan(values(emu, "device memory given back")).all()
+
+
+def test_device_memory_is_given_back_once(emu):
+    with pytest.raises(emu.module.CudaError, match="free: invalid argument"):
+        emu.module.planted("given back twice")
+    assert emu.module.allocated() == 0
+
+
+@pytest.mark.parametrize(
+    ("bug", "message"),
+    [
+        ("barrier of some", r"deadlock, .*: block \(0, 0, 0\), thread \(\d+, 0, 0\), planted.cu:\d+"),
+        (
+            "two barriers",
+            r"different barriers, another at planted.cu:\d+: block .* thread \(32, 0, 0\), planted",
+        ),
+        ("shuffle of some", "deadlock"),
+        ("shuffle from outside", "a shuffle reads lane 20, which takes no part: block .* thread"),
+        ("shuffle without oneself", "a thread is missing from its own mask: block"),
+        ("masks that differ", "threads of a warp disagree about the mask: block"),
+    ],
+)
+def test_who_waits_for_ever_is_named(emu, thread_order, bug, message):
+    with pytest.raises(emu.module.EmulationError, match=message):
+        emu.module.planted(bug)
+    assert_array_equal(values(emu, "none"), np.roll(np.arange(THREADS), -1))  # and the next launch is well
+
+
+@pytest.mark.parametrize(
+    ("bug", "message"),
+    [
+        ("too much shared memory", "invalid argument"),
+        ("too many threads", "invalid configuration argument"),
+        ("no blocks", "invalid configuration argument"),
+        ("more shared memory than there is", "shared: invalid argument"),
+    ],
+)
+def test_what_a_device_would_refuse_is_refused(emu, bug, message):
+    with pytest.raises(emu.module.CudaError, match=message):
+        emu.module.planted(bug)
+    assert emu.module.allocated() == 0
+
+
+def test_shared_memory_beyond_48_kb_must_be_asked_for(emu):
+    assert_array_equal(values(emu, "much shared memory"), np.roll(np.arange(THREADS), -1))
+
+
+@pytest.mark.parametrize(
+    ("bug", "message"),
+    [
+        ("beyond shared memory", "heap-buffer-overflow"),
+        ("before shared memory", "heap-buffer-overflow"),
+        ("beyond device memory", "heap-buffer-overflow"),
+        ("device memory given back", "heap-use-after-free"),
+    ],
+)
+@pytest.mark.parametrize("order", [0, 1])
+def test_memory_beyond_what_was_asked_for_is_seen_by_the_sanitizer(emu, bug, message, order):
+    program = emulation.folder() / "planted"
+    if not program.exists():
+        pytest.skip("the compiler has no AddressSanitizer")
+    assert subprocess.run([program, "none"], capture_output=True, check=True).stderr == b""
+    done = subprocess.run([program, bug, str(order)], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert f"ERROR: AddressSanitizer: {message}" in done.stderr
+    assert "planted.cu" in done.stderr
+
+
+def test_errors_pass_through_fibers_under_the_sanitizer(emu):
+    program = emulation.folder() / "planted"
+    if not program.exists():
+        pytest.skip("the compiler has no AddressSanitizer")
+    done = subprocess.run([program, "barrier of some"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("deadlock")
+
+
+# --- the runtime ----------------------------------------------------------------------------------------------------
+
+
+def test_calls_are_logged_in_their_order(emu):
+    emu.module.log()
+    emu.module.planted("none")
+    assert emu.module.log() == [(call, 0) for call in ("cudaMallocAsync", "launch", "copy to host", "cudaFreeAsync")]
+    assert emu.module.log() == []
+
+
+def test_an_allocation_fails_on_request(emu):
+    emu.module.fail_allocation(2)
+    emu.module.planted("none")
+    with pytest.raises(MemoryError, match="device memory of 256 bytes: out of memory"):
+        emu.module.planted("none")
+    emu.module.planted("none")
+    assert emu.module.allocated() == 0
+
+
+def test_devices_and_versions(emu):
+    assert emu.module.device_count() == 1
+    assert emu.module.reason() == ""
+    assert emu.module.device_name(0) == "emulation"
+    with pytest.raises(emu.module.CudaError, match="device: invalid device ordinal"):
+        emu.module.device_name(1)
+    assert emu.module.driver_version() >= emu.module.runtime_version() >= 12000
+    emu.module.set_devices(0)
+    assert emu.module.device_count() == 0
+    assert emu.module.reason() == "no CUDA-capable device is detected"
+
+
+def test_errors_are_pythons_own(emu):
+    assert issubclass(emu.module.CudaError, RuntimeError)
+    assert issubclass(emu.module.EmulationError, RuntimeError)
+    with pytest.raises(ValueError, match="unknown bug: nonsense"):
+        emu.module.planted("nonsense")
+
+
+def test_the_real_module_loads_without_a_driver():
+    cuda = pytest.importorskip("headrace._cuda", reason="headrace was built without CUDA")
+    count, reason = cuda.device_count(), cuda.reason()
+    assert (count > 0) == (reason == "")
+    assert cuda.runtime_version() >= 12000
+    if count == 0:
+        with pytest.raises(cuda.CudaError, match="device: "):
+            cuda.device_name(0)
