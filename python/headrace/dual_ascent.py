@@ -130,7 +130,7 @@ class AscentFlow(Flow):
         return AscentFlow(self._by_step()[:t], self._standardize(), self.base, dtype=self._dtype)
 
     def _standardize(self) -> Standardize:
-        last = self._chain[-1]
+        last = self.transforms[-1]
         assert isinstance(last, Standardize)
         return last
 
