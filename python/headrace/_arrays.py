@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from headrace._core import cpu, cuda_unavailable
 
 Array = Any
-"""An array of NumPy, or of PyTorch or JAX on the CPU; as an input also a pandas frame (docs/arrays.md). On a CUDA device
-an array of CuPy, PyTorch or JAX, or what speaks DLPack or CUDA's array interface (docs/gpu.md)."""
+"""An array of NumPy, or of PyTorch or JAX on the CPU; as an input also a pandas frame (docs/arrays.md). On a CUDA device:
+of CuPy, PyTorch or JAX, or what speaks DLPack or CUDA's array interface (docs/gpu.md)."""
 
 Matrix = NDArray[np.float32] | NDArray[np.float64]
 
@@ -171,6 +171,7 @@ class Caller:
     _first: Any = None
     _out: Any = None
     one_context = False  # whether the context was one row without an axis for rows
+    device: Any = None  # where it computes, a `_device.Device`; None: on the CPU
     core: Any = cpu  # what computes
     stream: tuple[Any, ...] = ()  # what a call of it ends with: on a device the stream, here nothing
 
@@ -272,6 +273,14 @@ class Caller:
         if self._framework is NUMPY:
             return first, second
         return self._framework.give(first, self._first), self._framework.give(second, self._first)
+
+    def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Memory for what is not given back."""
+        return np.empty(shape, dtype)
+
+    def weighted_sum(self, values: NDArray[Any], weights: NDArray[Any] | None) -> float:
+        """See `weighted_sum`."""
+        return weighted_sum(values, weights)
 
     def done(self) -> None:
         """To be called where nothing is given back, once all work is queued."""
@@ -485,7 +494,10 @@ def row_weights(name: str, value: Any, rows: int, caller: Caller | None = None) 
 
 
 def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
-    """The sum in float64; not by a dot product, whose order would depend on the threads of the BLAS."""
+    """The sum in float64; not by a dot product, whose order would depend on the threads of the BLAS.
+
+    From a device it is waited for.
+    """
     if weights is None:
         return float(values.sum(dtype=np.float64))
     return float((values.astype(np.float64) * weights).sum())

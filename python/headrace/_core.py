@@ -6,14 +6,16 @@ from typing import Any
 
 from headrace import _cpu as cpu
 
-cuda: Any
+cuda: Any = None
+_missing = ""  # why there is no `cuda`
 try:
-    from headrace import _cuda as cuda
+    import headrace._cuda
+except ModuleNotFoundError:
+    _missing = "it was built without its CUDA module"
 except ImportError as error:
-    cuda = None
-    _MISSING = "it was built without its CUDA module"
-    if getattr(error, "path", None):  # it is there, and cannot be loaded
-        _MISSING = f"its CUDA module cannot be loaded ({error})"
+    _missing = f"its CUDA module cannot be loaded ({error})"
+else:
+    cuda = headrace._cuda
 
 __all__ = ["CudaUnavailable", "cpu", "cuda", "cuda_unavailable"]
 
@@ -24,4 +26,4 @@ class CudaUnavailable(RuntimeError):
 
 def cuda_unavailable() -> str:
     """Why no CUDA device can be used by this installation; empty where one can."""
-    return _MISSING if cuda is None else str(cuda.reason())
+    return _missing if cuda is None else str(cuda.reason())

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace import _arrays, _core
 from headrace._arrays import Caller
@@ -108,7 +107,7 @@ class _Torch(_CuPy):
             view = self._view(value)
         except (RuntimeError, TypeError) as error:  # vmap, fake tensors, nested ones
             raise _arrays.TORCH.unreadable(name, value, error) from None
-        # A tensor may have been made on another stream than this: then its memory is not used again before this is done.
+        # A tensor may have been made on another stream: then its memory is not used again before this is done.
         value.record_stream(torch.cuda.current_stream(self.device.index))
         return view, False
 
@@ -218,6 +217,16 @@ class DeviceCaller(Caller):
         array, own = framework.empty(shape, dtype, self.stream[0])
         self._made[id(array)] = array, own
         return array
+
+    def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Memory for what is not given back."""
+        with self.queue():
+            return self.device.cupy.empty(shape, dtype)
+
+    def weighted_sum(self, values: Any, weights: Any) -> float:
+        """See `_arrays.weighted_sum`."""
+        with self.queue():
+            return _arrays.weighted_sum(values, weights)
 
     def _is_immutable(self, name: str, value: Any) -> bool:
         framework = None if value is None else self._framework_for(name, value)

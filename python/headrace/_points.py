@@ -65,12 +65,15 @@ class Points:
         """
         numbers, sizes = np.concatenate([np.ravel(block) for block in blocks]), [len(block) for block in blocks]
         places = list(range(len(bias)) if order is None else order)
-        return self._points.step(maps, log_scale, numbers, bias, next, sizes, places)
+        sums: Floats | None = self._points.step(maps, log_scale, numbers, bias, next, sizes, places)
+        return sums
 
     def values(self) -> NDArray[Any]:
         """Where the points are, shape (rows, n)."""
-        return self._points.values()
+        values: NDArray[Any] = self._points.values()
+        return values
 
     def log_jacobian(self) -> Floats:
         """log \\|det\\| of the way so far, shape (rows,), in float64."""
-        return self._points.log_jacobian()
+        log_jacobian: Floats = self._points.log_jacobian()
+        return log_jacobian

@@ -497,7 +497,7 @@ class Flow(Module):
         """The mean negative log-likelihood in nats, and its gradient, shape (n,), as in `parameters`.
 
         Memory beyond the input does not grow with the rows, but for one number a row. The gradient has the same bits
-        for any number of threads. A row with a NaN or an infinity makes both NaN.
+        for any number of threads. A row with a NaN or an infinity makes both NaN. On a device this waits for the mean.
 
         Args:
             x, context, parameters: As in `log_prob`; at least one row.
@@ -514,12 +514,12 @@ class Flow(Module):
         weights, total = _arrays.row_weights("weights", weights, rows, caller)
         if rows == 0:
             raise ValueError(f"x: expected at least one row, got shape {array.shape}")
-        log_prob = np.empty(rows, self._dtype)
+        log_prob = caller.scratch((rows,), self._dtype)
         cotangents = Cotangents(row=weights, row_scale=-1.0 / total, of_log_prob=True)
         (gradient,) = self._backward(
             caller, array, context, cotangents, ("parameters",), parameters, inverse=True, log_prob=log_prob
         )
-        return -_arrays.weighted_sum(log_prob, weights) / total, gradient
+        return -caller.weighted_sum(log_prob, weights) / total, gradient
 
     def _backward(
         self,
