@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from headrace._core import cpu, cuda_unavailable
 
 Array = Any
-"""An array of NumPy, or of PyTorch or JAX on the CPU; as an input also a pandas frame (docs/arrays.md). On a CUDA device:
-of CuPy, PyTorch or JAX, or what speaks DLPack or CUDA's array interface (docs/gpu.md)."""
+"""An array of NumPy, or of PyTorch or JAX on the CPU; as an input also a pandas frame (docs/arrays.md). On a CUDA
+device: of CuPy, PyTorch or JAX, or what speaks DLPack or CUDA's array interface (docs/gpu.md)."""
 
 Matrix = NDArray[np.float32] | NDArray[np.float64]
 

@@ -1,8 +1,8 @@
 """The compiled core on CUDA devices (cuda/bindings), where it was built.
 
-Signatures are those of `_cpu` with each array on the device replaced by what `_device.told` says of it, and one argument
-more: `stream`, the address of a cudaStream_t, 0 for the default one. Work is queued there and not waited for, except where
-a result or an argument is an array of the host.
+Signatures are those of `_cpu` with each array on the device replaced by what `_device.told` says of it, and one
+argument more: `stream`, the address of a cudaStream_t, 0 for the default one. Work is queued there and not waited for,
+except where a result or an argument is an array of the host.
 
 Memory that cannot be had is a MemoryError, any other error of CUDA a `CudaError`.
 """

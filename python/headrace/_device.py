@@ -3,8 +3,8 @@
 CuPy is to a device what NumPy is to the CPU: every array that headrace works on there is one of CuPy's, often a view of
 somebody else's memory. It is imported where a device is first asked for.
 
-The objects here have the methods of those of `_cpu`, with CuPy arrays in the place of NumPy's and one argument more, the
-stream on which the work is queued. Nothing waits unless it says so.
+The objects here have the methods of those of `_cpu`, with CuPy arrays in the place of NumPy's and one argument more,
+the stream on which the work is queued. Nothing waits unless it says so.
 """
 
 from __future__ import annotations

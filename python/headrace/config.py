@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from headrace import _arguments as check
-from headrace import _device
-from headrace._core import cpu, cuda, cuda_unavailable
+from headrace import _core, _device
+from headrace._core import cpu
 
 __all__ = ["get_num_threads", "info", "set_num_threads"]
 
@@ -43,7 +43,7 @@ def info() -> dict[str, Any]:
 
 
 def _cuda() -> str:
-    reason = cuda_unavailable()
+    reason, cuda = _core.cuda_unavailable(), _core.cuda
     built = f"built for {cuda.architectures()}, CUDA {_version(cuda.runtime_version())}" if cuda is not None else ""
     if reason:
         return f"not available: {reason}" + (f" ({built})" if built else "")
