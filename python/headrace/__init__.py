@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from headrace import densities, ops
+from headrace._core import CudaUnavailable
 from headrace._core import cpu as _cpu_module
 from headrace._descent import StepHistory
 from headrace.bases import Base, Logistic, Normal, StandardNormal
@@ -33,6 +34,7 @@ __all__ = [
     "AscentHistory",
     "Base",
     "Coupling",
+    "CudaUnavailable",
     "DensityFit",
     "Distillation",
     "DualAscentFlow",

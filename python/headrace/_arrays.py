@@ -1,4 +1,4 @@
-"""Arrays in and out: the only file that knows array frameworks.
+"""Arrays in and out: the only file that knows array frameworks, beside `_device_arrays` for those of a CUDA device.
 
 A call opens all that it is given through one `Caller`, as NumPy views of the same memory, and gives its results back
 through it, in the framework of what it was given. No framework is imported here: whoever holds a tensor has imported
@@ -13,17 +13,21 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._core import cpu, cuda_unavailable
+
 Array = Any
-"""An array of NumPy, or of PyTorch or JAX on the CPU; as an input also a pandas frame (docs/arrays.md)."""
+"""An array of NumPy, or of PyTorch or JAX on the CPU; as an input also a pandas frame (docs/arrays.md). On a CUDA
+device: of CuPy, PyTorch or JAX, or what speaks DLPack or CUDA's array interface (docs/gpu.md)."""
 
 Matrix = NDArray[np.float32] | NDArray[np.float64]
 
-_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _VJPS = "gradients come from log_prob_vjp, to_data_vjp and the other methods in _vjp"
 
 
@@ -60,22 +64,30 @@ class _Torch(_NumPy):
     make, floats = "torch.asarray({})", "{}.float()"
 
     def view(self, name: str, value: Any) -> NDArray[Any]:
+        self.check(name, value)
+        if value.device.type != "cpu":
+            raise _not_on_cpu(name, "a tensor", value.device, f"{name}.cpu()")
+        try:
+            array: NDArray[Any] = value.numpy()
+        except (RuntimeError, TypeError) as error:  # vmap, fake tensors, nested ones
+            raise self.unreadable(name, value, error) from None
+        return array
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse tensors that are no plain numbers in memory, wherever they are."""
         torch = sys.modules["torch"]
         if value.requires_grad:
             raise TypeError(
                 f"{name}: expected a tensor that requires no gradient, as it would be lost; call {name}.detach(); "
                 f"{_VJPS}"
             )
-        device = value.device
-        if device.type == "meta":
+        if value.device.type == "meta":
             raise TypeError(f"{name}: expected a tensor with numbers, got one on the meta device; make one on the CPU")
-        if device.type != "cpu":
-            raise _elsewhere(name, "a tensor", device, f"{name}.cpu()")
         if value.layout is not torch.strided:
             raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}; call {name}.to_dense()")
         if value.dtype not in (torch.float32, torch.float64):
             call = "{}.dequantize()" if value.is_quantized else "{}.real" if value.is_complex() else self.floats
-            raise _wrong_dtype(name, value.dtype, call)
+            raise wrong_dtype(name, value.dtype, call)
         if value.is_neg():
             raise TypeError(
                 f"{name}: expected numbers as they are in memory, got a view that negates them; call "
@@ -83,14 +95,13 @@ class _Torch(_NumPy):
             )
         if torch.autograd.forward_ad.unpack_dual(value).tangent is not None:
             raise TypeError(f"{name}: expected a tensor without a tangent, as it would be lost; {_VJPS}")
-        try:
-            array: NDArray[Any] = value.numpy()
-        except (RuntimeError, TypeError) as error:  # vmap, fake tensors, nested ones
-            raise TypeError(
-                f"{name}: expected a tensor that NumPy can read, got {_type(value)} ({error}); call headrace "
-                f"outside of torch.func; {_VJPS}"
-            ) from None
-        return array
+
+    def unreadable(self, name: str, value: Any, error: Exception) -> TypeError:
+        """The error for one whose memory is not to be had."""
+        return TypeError(
+            f"{name}: expected a tensor that NumPy can read, got {type_of(value)} ({error}); call headrace "
+            f"outside of torch.func; {_VJPS}"
+        )
 
     def give(self, array: NDArray[Any], like: Any) -> Any:
         return sys.modules["torch"].from_numpy(array)
@@ -108,6 +119,18 @@ class _Jax(_NumPy):
     immutable = True
 
     def view(self, name: str, value: Any) -> NDArray[Any]:
+        self.check(name, value)
+        devices = value.devices()
+        if len(devices) != 1 or next(iter(devices)).platform != "cpu":
+            given = ", ".join(sorted(map(str, devices)))
+            raise _not_on_cpu(name, "an array", given, f"jax.device_put({name}, jax.devices('cpu')[0])")
+        try:
+            return np.asarray(value)
+        except TypeError as error:  # keys of random numbers
+            raise TypeError(f"{name}: expected a JAX array that NumPy can read ({error})") from None
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse what holds no numbers, wherever it is."""
         jax = sys.modules["jax"]
         if isinstance(value, jax.core.Tracer):
             raise TypeError(
@@ -116,22 +139,18 @@ class _Jax(_NumPy):
             )
         if value.is_deleted():
             raise TypeError(f"{name}: expected a JAX array with numbers, got one that was deleted or donated")
-        devices = value.devices()
-        if len(devices) != 1 or next(iter(devices)).platform != "cpu":
-            given = ", ".join(sorted(map(str, devices)))
-            raise _elsewhere(name, "an array", given, f"jax.device_put({name}, jax.devices('cpu')[0])")
-        try:
-            return np.asarray(value)
-        except TypeError as error:  # keys of random numbers
-            raise TypeError(f"{name}: expected a JAX array that NumPy can read ({error})") from None
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Memory that JAX can take over, which it does at addresses that are multiples of 64 alone."""
+    def check_width(self, dtype: np.dtype[Any]) -> None:
+        """Refuse results that JAX would narrow."""
         if dtype == np.float64 and not sys.modules["jax"].config.jax_enable_x64:
             raise TypeError(
                 "results: expected a dtype that JAX can hold, got float64 while jax_enable_x64 is off; call "
                 "jax.config.update('jax_enable_x64', True), or .astype('float32') of the flow or transform"
             )
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Memory that JAX can take over, which it does at addresses that are multiples of 64 alone."""
+        self.check_width(dtype)
         size = math.prod(shape) * dtype.itemsize
         memory = np.empty(size + 63, np.uint8)
         return np.ndarray(shape, dtype, memory, -memory.ctypes.data % 64)
@@ -140,38 +159,41 @@ class _Jax(_NumPy):
         return sys.modules["jax"].numpy.from_dlpack(array, device=next(iter(like.devices())))
 
 
-_NUMPY, _TORCH, _JAX = _NumPy(), _Torch(), _Jax()
+NUMPY, TORCH, JAX = _NumPy(), _Torch(), _Jax()
 
 
 class Caller:
     """Who gave the arrays of one call: all of one framework, in which the results are given back."""
 
     # As long as nothing is given; not set for each call, which may take a microsecond.
-    _framework: _NumPy = _NUMPY
+    _framework: _NumPy = NUMPY
     _name = ""  # of the first array
     _first: Any = None
     _out: Any = None
     one_context = False  # whether the context was one row without an axis for rows
+    device: Any = None  # where it computes, a `_device.Device`; None: on the CPU
+    core: Any = cpu  # what computes
+    stream: tuple[Any, ...] = ()  # what a call of it ends with: on a device the stream, here nothing
 
     def open(self, name: str, value: Any) -> NDArray[Any]:
         """`value` as a NumPy array on the same memory, checked to be float32 or float64."""
         if type(value) is np.ndarray:
-            framework, array = _NUMPY, value
+            framework, array = NUMPY, value
         else:
-            framework = _framework_of(name, value)
+            framework = framework_of(name, value)
             array = framework.view(name, value)
         if not self._name:
             self._framework, self._name, self._first = framework, name, value
         elif framework is not self._framework:
             given, source = framework.kind, name
-            if framework is _NUMPY and not isinstance(value, np.ndarray):
-                given, source = _type(value), f"{name}.to_numpy()" if _is_pandas(value) else f"np.from_dlpack({name})"
+            if framework is NUMPY and not isinstance(value, np.ndarray):
+                given, source = type_of(value), f"{name}.to_numpy()" if _is_pandas(value) else f"np.from_dlpack({name})"
             raise TypeError(
                 f"{name}: expected {self._framework.kind}, as for {self._name}, got {given}; call "
                 f"{self._framework.make.format(source)}"
             )
-        if array.dtype not in _FLOATS:
-            raise _wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else framework.floats)
+        if array.dtype not in FLOATS:
+            raise wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else framework.floats)
         return array
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -205,7 +227,7 @@ class Caller:
             empty = self._framework.empty
             return empty(shape, dtype), empty(other_shape, dtype)
         if not isinstance(out, tuple) or len(out) != 2:
-            raise TypeError(f"out: expected a tuple of two arrays, got {_type(out)}")
+            raise TypeError(f"out: expected a tuple of two arrays, got {type_of(out)}")
         first = self._writable("out[0]", out[0], shape, dtype)
         second = self._writable("out[1]", out[1], other_shape, dtype)
         others = inputs[1:] if in_place and _same(first, inputs[0]) else inputs
@@ -216,23 +238,30 @@ class Caller:
         return first, second
 
     def _writable(self, name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        framework = self._framework if value is None else _framework_of(name, value)
-        if self._framework.immutable or framework.immutable:
-            raise TypeError(f"{name}: expected None, as JAX arrays cannot be written to, got {_type(value)}")
+        if self._is_immutable(name, value):
+            raise TypeError(f"{name}: expected None, as JAX arrays cannot be written to, got {type_of(value)}")
         array = self.open(name, value)
-        if framework is _NUMPY and not isinstance(value, np.ndarray):
-            raise TypeError(f"{name}: expected a NumPy array or a PyTorch tensor to write into, got {_type(value)}")
+        self._check_own(name, value)
         exact(name, array, shape, dtype)
-        if not array.flags.writeable:
+        if isinstance(array, np.ndarray) and not array.flags.writeable:
             raise ValueError(f"{name}: expected a writable array, got a read-only one")
         return array
+
+    def _is_immutable(self, name: str, value: Any) -> bool:
+        framework = self._framework if value is None else framework_of(name, value)
+        return self._framework.immutable or framework.immutable
+
+    def _check_own(self, name: str, value: Any) -> None:
+        """Refuse to write to memory that a framework only reads."""
+        if framework_of(name, value) is NUMPY and not isinstance(value, np.ndarray):
+            raise TypeError(f"{name}: expected a NumPy array or a PyTorch tensor to write into, got {type_of(value)}")
 
     def give(self, array: NDArray[Any]) -> Any:
         """A result for the caller: `out` itself where that was given."""
         if self._out is not None:
             self._framework.written(self._out)
             return self._out
-        return array if self._framework is _NUMPY else self._framework.give(array, self._first)
+        return array if self._framework is NUMPY else self._framework.give(array, self._first)
 
     def give_pair(self, first: NDArray[Any], second: NDArray[Any]) -> tuple[Any, Any]:
         """Two results for the caller: the tuple `out` itself where that was given."""
@@ -241,52 +270,72 @@ class Caller:
             for array in out:
                 self._framework.written(array)
             return out
-        if self._framework is _NUMPY:
+        if self._framework is NUMPY:
             return first, second
         return self._framework.give(first, self._first), self._framework.give(second, self._first)
+
+    def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Memory for what is not given back."""
+        return np.empty(shape, dtype)
+
+    def weighted_sum(self, values: NDArray[Any], weights: NDArray[Any] | None) -> float:
+        """See `weighted_sum`."""
+        return weighted_sum(values, weights)
+
+    def done(self) -> None:
+        """To be called where nothing is given back, once all work is queued."""
+
+    def queue(self) -> AbstractContextManager[None]:
+        """Inside, NumPy's functions on what was opened run in order with the core's calls."""
+        return nullcontext()
 
 
 # ---- what is given ---------------------------------------------------------------------------------------------------
 
 
-def _class_of(module: str, name: str) -> Any:
+def class_of(module: str, name: str) -> Any:
     """A class of a framework, as isinstance takes it; nothing is an instance if the framework was not imported."""
     return getattr(sys.modules.get(module), name, ())
 
 
-def _framework_of(name: str, value: Any) -> _NumPy:
+def framework_of(name: str, value: Any) -> _NumPy:
+    """Of an array on whatever device; those that no framework of its own stands for count as NumPy's."""
     if isinstance(value, np.ndarray):
-        return _NUMPY
-    if isinstance(value, _class_of("torch", "Tensor")):
-        return _TORCH
-    if isinstance(value, _class_of("jax", "Array")):
-        return _JAX
+        return NUMPY
+    if isinstance(value, class_of("torch", "Tensor")):
+        return TORCH
+    if isinstance(value, class_of("jax", "Array")):
+        return JAX
     kind = type(value)
     if _is_pandas(value) or hasattr(kind, "__dlpack_device__") or hasattr(kind, "__cuda_array_interface__"):
-        return _NUMPY
+        return NUMPY
     hint = ""
     if isinstance(value, (list, tuple, int, float)):
         hint = f"; call np.asarray({name}, dtype='float64')"
     elif hasattr(kind, "__array__"):
         hint = f"; call np.asarray({name})"
-    given = "None" if value is None else _type(value)
+    given = "None" if value is None else type_of(value)
     raise TypeError(
         f"{name}: expected an array of float32 or float64 (of NumPy, PyTorch or JAX, or a pandas frame), got {given}"
         f"{hint}"
     )
 
 
+def framework_or_none(value: Any) -> _NumPy | None:
+    """Of an array that can be opened; None for other objects."""
+    try:
+        return framework_of("", value)
+    except TypeError:
+        return None
+
+
 def is_array(value: Any) -> bool:
     """Whether it is of a kind that can be opened."""
-    try:
-        _framework_of("", value)
-    except TypeError:
-        return False
-    return True
+    return framework_or_none(value) is not None
 
 
 def _is_pandas(value: Any) -> bool:
-    return isinstance(value, (_class_of("pandas", "DataFrame"), _class_of("pandas", "Series")))
+    return isinstance(value, (class_of("pandas", "DataFrame"), class_of("pandas", "Series")))
 
 
 def _frame(name: str, frame: Any) -> NDArray[Any]:
@@ -294,7 +343,7 @@ def _frame(name: str, frame: Any) -> NDArray[Any]:
     named = frame.dtypes.items() if frame.ndim == 2 else [(frame.name, frame.dtype)]
     dtypes = set()
     for label, dtype in named:
-        if not isinstance(dtype, np.dtype) or dtype not in _FLOATS:
+        if not isinstance(dtype, np.dtype) or dtype not in FLOATS:
             raise TypeError(
                 f"{name}: expected columns of float32 or float64, got {dtype} in column {label!r}; call "
                 f"{name}.astype('float64') if that is meant, or choose columns of floats"
@@ -312,32 +361,42 @@ def _exchanged(name: str, value: Any) -> NDArray[Any]:
     """The memory of an object of another library, if it is the CPU's; that of a device is not touched."""
     call = f"copy it there, as by cupy.asnumpy({name})"
     if not hasattr(type(value), "__dlpack_device__"):
-        raise _elsewhere(name, _type(value), "a CUDA device", call)
+        raise _not_on_cpu(name, type_of(value), "a CUDA device", call)
     kind, index = value.__dlpack_device__()
     if kind != 1:
         names = {2: "CUDA", 3: "pinned CUDA", 8: "Metal", 10: "ROCm", 11: "pinned ROCm", 13: "managed CUDA"}
         device = f"{names.get(int(kind), f'DLPack type {int(kind)}')} device {index}"
-        raise _elsewhere(name, _type(value), device, call)
+        raise _not_on_cpu(name, type_of(value), device, call)
     try:
         return np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(
-            f"{name}: expected an array that NumPy can read, got {_type(value)}, which it cannot read through DLPack "
+            f"{name}: expected an array that NumPy can read, got {type_of(value)}, which it cannot read through DLPack "
             f"({error}); call np.asarray({name}, dtype='float64')"
         ) from None
 
 
-def _type(value: Any) -> str:
+def type_of(value: Any) -> str:
+    """How an error message calls what was given."""
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
-def _elsewhere(name: str, what: str, device: Any, call: str) -> TypeError:
+def _not_on_cpu(name: str, what: str, device: Any, call: str) -> TypeError:
+    reason = cuda_unavailable()
+    advice = f"nor can it elsewhere ({reason})" if reason else "or call .to('cuda') of the flow or transform"
     return TypeError(
-        f"{name}: expected an array in the CPU's memory, got {what} on {device}; headrace computes on the CPU: {call}"
+        f"{name}: expected an array in the CPU's memory, got {what} on {device}; this is computed on the CPU: {call}; "
+        f"{advice}"
     )
 
 
-def _wrong_dtype(name: str, dtype: Any, call: str) -> TypeError:
+def elsewhere(name: str, what: str, device: Any, call: str) -> TypeError:
+    """The error for an array that is not on the CUDA device where it is needed."""
+    return TypeError(f"{name}: expected an array on {device}, where this is computed, got {what}; call {call}")
+
+
+def wrong_dtype(name: str, dtype: Any, call: str) -> TypeError:
+    """The error for numbers that are no floats of 32 or 64 bits."""
     return TypeError(
         f"{name}: expected dtype float32 or float64, got {dtype}; call {call.format(name)} if that is meant"
     )
@@ -347,7 +406,7 @@ def _same(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
     """Whether they are one array, which a kernel may overwrite: it reads all rows of a tile before it writes them."""
     return (
         b is not None
-        and a.ctypes.data == b.ctypes.data
+        and _bounds(a)[0] == _bounds(b)[0]
         and (a.dtype, a.shape) == (b.dtype, b.shape)
         and a.flags.c_contiguous
         and b.flags.c_contiguous
@@ -355,7 +414,24 @@ def _same(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
 
 
 def _overlap(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
-    return b is not None and np.may_share_memory(a, b)
+    if b is None or not a.size or not b.size:
+        return False
+    (begin, end), (other_begin, other_end) = _bounds(a), _bounds(b)
+    return begin < other_end and other_begin < end
+
+
+def _bounds(array: NDArray[Any]) -> tuple[int, int]:
+    """Addresses between which its numbers lie."""
+    begin = end = address_of(array)
+    for size, stride in zip(array.shape, array.strides, strict=True):
+        begin += min(0, (size - 1) * stride)
+        end += max(0, (size - 1) * stride)
+    return begin, end + array.itemsize
+
+
+def address_of(array: NDArray[Any]) -> int:
+    """Of the first number of an array of NumPy or CuPy."""
+    return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
 
 
 # ---- checked arrays; without a caller, nothing is given back --------------------------------------------------------
@@ -399,24 +475,51 @@ def context_rows(
 
 
 def row_weights(name: str, value: Any, rows: int, caller: Caller | None = None) -> tuple[NDArray[Any] | None, float]:
-    """Weights of rows, checked to be finite, not negative and not all zero, and their sum; None: all 1."""
+    """Weights of rows, checked to be finite, not negative and not all zero, and their sum; None: all 1.
+
+    On a device this waits.
+    """
     if value is None:
         return None, float(rows)
+    caller = caller or Caller()
     array = shaped(name, value, (rows,), caller)
-    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
-    if bad.size:
-        raise ValueError(f"{name}: expected finite numbers of at least 0, got {array[bad[0]]} at index {bad[0]}")
-    total = float(array.sum(dtype=np.float64))
+    with caller.queue():
+        bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
+        if bad.size:
+            raise ValueError(f"{name}: expected finite numbers of at least 0, got {array[bad[0]]} at index {bad[0]}")
+        total = float(array.sum(dtype=np.float64))
     if rows and not total > 0:
         raise ValueError(f"{name}: expected at least one number above 0, got none")
     return array, total
 
 
 def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
-    """The sum in float64; not by a dot product, whose order would depend on the threads of the BLAS."""
+    """The sum in float64; not by a dot product, whose order would depend on the threads of the BLAS.
+
+    From a device it is waited for.
+    """
     if weights is None:
         return float(values.sum(dtype=np.float64))
     return float((values.astype(np.float64) * weights).sum())
+
+
+def ready(array: NDArray[Any], dtype: np.dtype[Any], caller: Caller | None = None) -> NDArray[Any]:
+    """`array` as the core takes vectors: in C order, aligned and of this dtype; a copy where it is not so."""
+    if isinstance(array, np.ndarray):
+        return np.require(array, dtype, ("C", "A"))
+    with (caller or Caller()).queue():
+        copy: NDArray[Any] = library(array).ascontiguousarray(array, dtype)
+        return copy
+
+
+def library(array: NDArray[Any]) -> Any:
+    """The module that makes arrays like this: NumPy, or CuPy."""
+    return np if isinstance(array, np.ndarray) else sys.modules["cupy"]
+
+
+def on_host(array: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers in NumPy's memory; from a device it is a copy, which is waited for."""
+    return array if isinstance(array, np.ndarray) else array.get()
 
 
 def strict(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], caller: Caller) -> NDArray[Any]:
@@ -440,6 +543,6 @@ def exact(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: np.dtyp
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     if not array.flags.c_contiguous:
         raise ValueError(f"{name}: expected a C-contiguous array, got strides {array.strides}")
-    if not array.flags.aligned:
+    if isinstance(array, np.ndarray) and not array.flags.aligned:
         raise ValueError(f"{name}: expected an aligned array, got one at an address that its dtype does not allow")
     return array

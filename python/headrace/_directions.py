@@ -8,6 +8,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _arrays
 from headrace.rotation import Rotation
 from headrace.transforms import Permutation, Transform
 
@@ -53,8 +54,8 @@ def random_turn(sizes: list[int], rng: np.random.Generator) -> Turn:
 def sliced_turn(z: NDArray[np.float64], sizes: list[int], rng: np.random.Generator) -> Turn:
     """The same with blocks chosen by `sliced_rotation`, each by the coordinates that it turns."""
     order = _order(sizes, rng)
-    z = z if order is None else z[:, order]
-    ends = np.cumsum(sizes)
+    z = z if order is None else z[:, _arrays.library(z).asarray(order)]
+    ends = [int(end) for end in np.cumsum(sizes)]
     return Turn([sliced_rotation(part, rng) for part in np.split(z, ends[:-1], axis=1)], order)
 
 
@@ -74,9 +75,9 @@ def sliced_rotation(z: NDArray[np.float64], rng: np.random.Generator) -> NDArray
     sorted projections and normal quantiles, summed over the rows of the matrix.
 
     Args:
-        z: Shape (rows, n), near mean 0 and variance 1; some thousand rows are used.
+        z: Shape (rows, n), near mean 0 and variance 1; some thousand rows are used, and come to the host.
     """
-    z = z[rng.permutation(len(z))[:ROWS]]
+    z = _arrays.on_host(z[_arrays.library(z).asarray(rng.permutation(len(z))[:ROWS])])
     grid = (np.arange(len(z)) + 0.5) / len(z)
     quantiles = np.interp(grid, *_QUANTILES)
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import abc
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
-from headrace import _arrays
+from headrace import _arrays, _device
 from headrace._arrays import Array, Caller
 from headrace._core import cpu
+from headrace._device import Device
+from headrace._device_arrays import DeviceCaller
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Program = cpu.ProgramF32 | cpu.ProgramF64
+Program = Any
+"""`_cpu`'s or `_device`'s; each call of the latter ends with a stream (`Caller.stream`)."""
 
 
 class Block(Protocol):
@@ -74,6 +79,8 @@ class Module(abc.ABC):
     """
 
     _program: Program
+    _device: Device | None = None  # where it computes; None: on the CPU
+    _caller: Callable[[], Caller] = Caller
 
     def __init__(self, features: int, context: int, dtype: np.dtype[Any] | None) -> None:
         """Remember sizes; a subclass compiles its program."""
@@ -98,7 +105,7 @@ class Module(abc.ABC):
 
     @abc.abstractmethod
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        """The steps of the program, from latent to data."""
+        """The steps of the program, from latent to data; ("masked", inverted, network) where a network takes part."""
 
     @abc.abstractmethod
     def _blocks(self) -> list[tuple[str, Block]]:
@@ -117,28 +124,60 @@ class Module(abc.ABC):
         return [], []
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
-        kind = cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64
+        """A program where this computes; parameters come from the host."""
         steps, base, base_steps = self._steps(), "", 0
         if (own := self._base_steps()) is not None:
             base, first = own
             steps, base_steps = [*first, *steps], len(first)
-        program: Program = kind(self._features, self._context, base, steps, base_steps, *self._context_scale())
+        core = cpu if self._device is None else _device.cuda()
+        made = [(*step[:2], step[2].made_for(core)) if step[0] == "masked" else step for step in steps]
+        arguments = (self._features, self._context, base, made, base_steps, *self._context_scale())
+        if self._device is not None:
+            program: Program = _device.Program(self._device, dtype, *arguments)
+        else:
+            program = (cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64)(*arguments)
         if parameters is not None:
-            program.set_weights(np.require(parameters, dtype, ("C", "A")))
+            self._fill(program, np.require(parameters, dtype, ("C", "A")))
         return program
 
-    def _with_parameters(self, parameters: NDArray[Any], dtype: np.dtype[Any]) -> Self:
+    def _fill(self, program: Program, parameters: NDArray[Any]) -> None:
+        """Copy parameters in from the host."""
+        if self._device is None:
+            program.set_weights(parameters)
+        else:
+            program.set_host_weights(parameters)
+
+    def _vector(self) -> NDArray[Any]:
+        """The parameters as one vector on the host, a copy."""
+        vector: NDArray[Any] = self._program.weights() if self._device is None else self._program.host_weights()
+        return vector
+
+    def _place(self, device: Device | None) -> None:
+        """Compute there from now on; programs are to be compiled anew."""
+        self._device = device
+        self._caller = Caller if device is None else partial(DeviceCaller, device)
+
+    def _remade(self, parameters: NDArray[Any], dtype: np.dtype[Any] | None, device: Device | None) -> Self:
+        """The same with these parameters, which come from the host."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._dtype = dtype
-        other._program = other._compile(dtype, parameters)
+        other._place(device)
+        other._recompile(parameters)
         return other
+
+    def _recompile(self, parameters: NDArray[Any]) -> None:
+        assert self._dtype is not None
+        self._program = self._compile(self._dtype, parameters)
+
+    def _with_parameters(self, parameters: NDArray[Any], dtype: np.dtype[Any]) -> Self:
+        return self._remade(parameters, dtype, self._device)
 
     def __copy__(self) -> Self:
         """A copy with parameters of its own."""
         if self._dtype is None:
             return self  # nothing in it can change
-        return self._with_parameters(self.parameters, self._dtype)
+        return self._with_parameters(self._vector(), self._dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """The same as a copy: nothing else can change."""
@@ -164,8 +203,23 @@ class Module(abc.ABC):
         files.save(self, path)
 
     @property
-    def parameters(self) -> NDArray[Any]:
-        """All trainable numbers as one vector, shape (n,): a copy; assigning copies in.
+    def device(self) -> str:
+        """Where it computes: "cpu" or a CUDA device, as "cuda:0"."""
+        return "cpu" if self._device is None else repr(self._device)
+
+    def to(self, device: str) -> Self:
+        """The same on another device, with parameters of its own: "cpu", "cuda:0", or "cuda", CuPy's current device.
+
+        What is on a CUDA device takes arrays that are there and gives arrays there (docs/gpu.md).
+
+        Raises:
+            CudaUnavailable: there is no such device, or CuPy is not installed; the message says why.
+        """
+        return self._remade(self._vector(), self._dtype, _device.device_named(device))
+
+    @property
+    def parameters(self) -> Array:
+        """All trainable numbers as one vector, shape (n,): a copy; assigning copies in. On a device it is a CuPy array.
 
         The vector also holds padding and a few masked entries; they are zero and stay zero whatever is assigned.
         """
@@ -173,15 +227,17 @@ class Module(abc.ABC):
 
     @parameters.setter
     def parameters(self, value: Any) -> None:
-        array = _arrays.shaped("parameters", value, (self._program.n_weights,))
-        self._program.set_weights(np.require(array, self._dtype or np.float32, ("C", "A")))
+        caller = self._caller()
+        array = _arrays.shaped("parameters", value, (self._program.n_weights,), caller)
+        self._program.set_weights(_arrays.ready(array, self._dtype or np.dtype(np.float32), caller), *caller.stream)
+        caller.done()
 
     def _own_parameters(self, value: Any, program: Program, caller: Caller) -> NDArray[Any] | None:
         """A vector given in place of the parameters, as the core takes it."""
         if value is None:
             return None
         array = _arrays.shaped("parameters", value, (program.n_weights,), caller)
-        return np.require(array, self._dtype or array.dtype, ("C", "A"))
+        return _arrays.ready(array, self._dtype or array.dtype, caller)
 
     def _vjp(
         self,
@@ -206,31 +262,36 @@ class Module(abc.ABC):
         shapes = {"inputs": array.shape, "context": (rows, self._context), "parameters": (program.n_weights,)}
         out = {kind: caller.empty(shape, dtype) if kind in kinds else None for kind, shape in shapes.items()}
         program.run_gradient(
-            inverse=inverse,
-            input=array,
-            index=None,
-            context=context,
-            of_log_prob=cotangents.of_log_prob,
-            grad_value=cotangents.value,
-            grad_row=cotangents.row,
-            row_scale=cotangents.row_scale,
-            log_prob=log_prob,
-            grad_input=out["inputs"],
-            grad_context=out["context"],
-            grad_weights=out["parameters"],
-            parameters=vector,
+            inverse,
+            array,
+            None,  # all rows
+            context,
+            cotangents.of_log_prob,
+            cotangents.value,
+            cotangents.row,
+            cotangents.row_scale,
+            log_prob,
+            out["inputs"],
+            out["context"],
+            out["parameters"],
+            vector,
+            *caller.stream,
         )
         by_context = out["context"]
         one_context = caller.one_context
         if by_context is not None and context is not None and (one_context or context.shape[0] == 1 != rows):
-            total = by_context.sum(axis=0, keepdims=not one_context, dtype=np.float64)  # one row served all
-            out["context"] = by_context = caller.empty(total.shape, dtype)
-            by_context[...] = total
+            with caller.queue():
+                total = by_context.sum(axis=0, keepdims=not one_context, dtype=np.float64)  # one row served all
+                out["context"] = by_context = caller.empty(total.shape, dtype)
+                by_context[...] = total
         return tuple(caller.give(gradient) for kind in kinds if (gradient := out[kind]) is not None)
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
-        """Dense copies of the parameters by name, in the user's order of units; masked weights are zero."""
-        vector, named, start = self.parameters, {}, 0
+        """Dense copies of the parameters by name, in the user's order of units; masked weights are zero.
+
+        They are NumPy arrays wherever the parameters are.
+        """
+        vector, named, start = self._vector(), {}, 0
         for prefix, block in self._blocks():
             for name, array in block.named(vector[start : start + block.size]).items():
                 named[prefix + name] = array
@@ -238,13 +299,13 @@ class Module(abc.ABC):
         return named
 
     def set_parameter(self, name: str, value: Array) -> None:
-        """Copy one dense array in, by its name in `named_parameters`; masked weights stay zero.
+        """Copy one dense array of the CPU in, by its name in `named_parameters`; masked weights stay zero.
 
         Raises:
             KeyError: there is no parameter of that name.
             ValueError: the shape differs.
         """
-        vector, start = self.parameters, 0
+        vector, start = self._vector(), 0
         for prefix, block in self._blocks():
             part = vector[start : start + block.size]
             named = block.named(part)
@@ -252,7 +313,7 @@ class Module(abc.ABC):
             if str(name).startswith(prefix) and inner in named:
                 named[inner] = _arrays.shaped(name, value, named[inner].shape).astype(part.dtype)
                 vector[start : start + block.size] = block.pack_named(named)
-                self._program.set_weights(vector)
+                self._fill(self._program, vector)
                 return
             start += block.size
         raise KeyError(f"name: expected one of {', '.join(self.named_parameters()) or 'nothing'}, got {name!r}")
@@ -262,4 +323,4 @@ class Module(abc.ABC):
         wanted = check.float_dtype("dtype", dtype)
         if self._dtype is None:
             return self
-        return self._with_parameters(self.parameters, wanted)
+        return self._with_parameters(self._vector(), wanted)

@@ -82,22 +82,22 @@ class Settings:
         """The parameters that make the map the identity."""
         return MAPS[self.map].identity(self)
 
-    def options(self, reads: Sequence[int], active: Sequence[int]) -> cpu.MaskedOptions:
-        """The same for the core: columns are `reads`, then context; rows are the parameters of `active`."""
-        return cpu.MaskedOptions(
-            features=self.features,
-            context=self.context,
-            reads=list(reads),
-            active=list(active),
-            map=self.map,
-            variant=self.scale,
-            slope=self.slope,
-            bins=self.bins,
-            bound=self.bound,
-            activation=self.activation,
-            reads_data=self.reads == "data",
-            formula_to_data=self.formula == "to_data",
-        )
+    def options(self, reads: Sequence[int], active: Sequence[int]) -> dict[str, Any]:
+        """The same for a core: columns are `reads`, then context; rows are the parameters of `active`."""
+        return {
+            "features": self.features,
+            "context": self.context,
+            "reads": list(reads),
+            "active": list(active),
+            "map": self.map,
+            "variant": self.scale,
+            "slope": self.slope,
+            "bins": self.bins,
+            "bound": self.bound,
+            "activation": self.activation,
+            "reads_data": self.reads == "data",
+            "formula_to_data": self.formula == "to_data",
+        }
 
     def __repr__(self) -> str:
         """The keywords that matter."""
@@ -115,20 +115,36 @@ class Staircase:
     degrees: Sequence[Sequence[int]]
 
 
+def _made(core: Any, options: dict[str, Any], structure: Staircase | Sequence[NDArray[np.bool_]]) -> Any:
+    checked = core.MaskedOptions(**options)
+    if isinstance(structure, Staircase):
+        return core.MaskedTransform(checked, structure.levels, structure.degrees)
+    return core.MaskedTransform.from_masks(checked, structure)
+
+
 class MaskedNetwork:
     """Structure of one masked transform; `rows` gives the place of the user's output rows in the core's order."""
 
     def __init__(
-        self, core: cpu.MaskedTransform, rows: NDArray[np.intp] | None = None, staircase: Staircase | None = None
+        self,
+        options: dict[str, Any],
+        structure: Staircase | Sequence[NDArray[np.bool_]],
+        rows: NDArray[np.intp] | None = None,
     ) -> None:
-        """Wrap the core's structure; `rows[i]` is the core's row for the user's row i, None if they agree.
+        """Make the structure from levels and degrees, or from masks.
 
-        `staircase` is what the core was given, None if it was given masks.
+        `options` are what the core's `MaskedOptions` take; `rows[i]` is the core's row for the user's row i, None if
+        they agree.
         """
-        self.core = core
+        self.options = options
+        self.staircase = structure if isinstance(structure, Staircase) else None
+        self.core: cpu.MaskedTransform = _made(cpu, options, structure)
         self.rows = rows
-        self.staircase = staircase
         self._back = None if rows is None else np.argsort(rows)
+
+    def made_for(self, core: Any) -> Any:
+        """The structure as a class of that core: each compiled module has its own, and all lay out weights alike."""
+        return self.core if core is cpu else _made(core, self.options, self.staircase or self.core.masks())
 
     def _to_core(self, arrays: Arrays) -> Arrays:
         return arrays if self._back is None else [*arrays[:-1], arrays[-1][self._back]]

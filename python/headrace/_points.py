@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _arrays, _device
 from headrace._core import cpu
 
 __all__ = ["Points"]
@@ -20,7 +21,8 @@ class Points:
 
     A step takes each coordinate through x + g sqrt(e2 + (x - x0)²), all of them through a linear map, and sums what the
     choice of the next step needs: all in one pass over the rows. Sums are added up in float64, and have the same bits
-    for any number of threads.
+    for any number of threads. On a CUDA device work is queued on CuPy's current stream, and only the sums of a step are
+    waited for.
 
     Args:
         x: Shape (rows, n), float32 or float64: where the points start; copied.
@@ -30,8 +32,12 @@ class Points:
 
     def __init__(self, x: NDArray[Any], weights: NDArray[Any] | None = None, dtype: Any = np.float32) -> None:
         """See the class."""
-        kind = cpu.PointsF32 if np.dtype(dtype) == np.float32 else cpu.PointsF64
-        self._points = kind(x, None if weights is None else np.require(weights, dtype, ("C", "A")))
+        kind = np.dtype(dtype)
+        counts = None if weights is None else _arrays.ready(weights, kind)
+        if isinstance(x, np.ndarray):
+            self._points: Any = (cpu.PointsF32 if kind == np.float32 else cpu.PointsF64)(x, counts)
+        else:
+            self._points = _device.Points(x, counts, kind)
 
     def step(
         self,
@@ -59,12 +65,15 @@ class Points:
         """
         numbers, sizes = np.concatenate([np.ravel(block) for block in blocks]), [len(block) for block in blocks]
         places = list(range(len(bias)) if order is None else order)
-        return self._points.step(maps, log_scale, numbers, bias, next, sizes, places)
+        sums: Floats | None = self._points.step(maps, log_scale, numbers, bias, next, sizes, places)
+        return sums
 
     def values(self) -> NDArray[Any]:
         """Where the points are, shape (rows, n)."""
-        return self._points.values()
+        values: NDArray[Any] = self._points.values()
+        return values
 
     def log_jacobian(self) -> Floats:
         """log \\|det\\| of the way so far, shape (rows,), in float64."""
-        return self._points.log_jacobian()
+        log_jacobian: Floats = self._points.log_jacobian()
+        return log_jacobian

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace._core import cpu
 from headrace._module import Block
-from headrace._network import MaskedNetwork, Settings
+from headrace._network import MaskedNetwork, Settings, Staircase
 from headrace._stored import Stored, storable
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class Normal(Base):
 
     def _steps(self) -> list[tuple[Any, ...]]:
         if self.trainable:
-            return [("masked", False, self._block.network.core)]
+            return [("masked", False, self._block.network)]
         return [("standardize", False, self.loc.tolist(), self.scale.tolist())]
 
     def _blocks(self) -> list[tuple[str, Block]]:
@@ -134,8 +133,7 @@ class _NormalBlock:
     def __init__(self, features: int) -> None:
         self.features = features
         settings = Settings(features, 0, "affine", "exp", 1e-3, "relu", "to_data", "latent")
-        core = cpu.MaskedTransform(settings.options([], range(features)), [1] * features, [])
-        self.network = MaskedNetwork(core)
+        self.network = MaskedNetwork(settings.options([], range(features)), Staircase([1] * features, []))
 
     @property
     def size(self) -> int:

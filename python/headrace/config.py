@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from headrace import _arguments as check
-from headrace._core import CUDA_UNAVAILABLE, cpu
+from headrace import _core, _device
+from headrace._core import cpu
 
 __all__ = ["get_num_threads", "info", "set_num_threads"]
 
@@ -26,6 +27,8 @@ def get_num_threads() -> int:
 def info() -> dict[str, Any]:
     """Version, instruction set in use (`HEADRACE_ISA` forces one), those usable here, threads, and CUDA or why not.
 
+    "cuda" names the devices and what the CUDA module was built for, or says why there is none to compute on.
+
     >>> import headrace as hr
     >>> sorted(hr.info())
     ['cuda', 'isa', 'isas', 'threads', 'version']
@@ -35,5 +38,19 @@ def info() -> dict[str, Any]:
         "isa": cpu.isa(),
         "isas": tuple(cpu.isas()),
         "threads": cpu.num_threads(),
-        "cuda": f"not available: {CUDA_UNAVAILABLE}",
+        "cuda": _cuda(),
     }
+
+
+def _cuda() -> str:
+    reason, cuda = _core.cuda_unavailable(), _core.cuda
+    built = f"built for {cuda.architectures()}, CUDA {_version(cuda.runtime_version())}" if cuda is not None else ""
+    if reason:
+        return f"not available: {reason}" + (f" ({built})" if built else "")
+    names = ", ".join(f"cuda:{i} {name}" for i, name in enumerate(_device.names()))
+    return f"{names} ({built}, driver for CUDA {_version(cuda.driver_version())})"
+
+
+def _version(number: int) -> str:
+    """13000 is 13.0."""
+    return f"{number // 1000}.{number % 1000 // 10}"

@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from headrace import _arguments as check
 from headrace import _arrays, _directions, _kinks, _marginals, training
 from headrace._arrays import Array, Caller
+from headrace._device_arrays import caller_of
 from headrace._points import Points
 from headrace._stored import Stored, storable
 from headrace.bases import Base, Normal, StandardNormal
@@ -43,6 +44,7 @@ PATIENCE = 60
 ANCHORS = 1024  # rows among which centers are drawn
 BLOCK = 32  # rows of a block of a rotation, where it has blocks
 FEW_FEATURES = 128  # below, random rotations are dense
+MOST_MARGINAL = 2**17  # rows that come from a device for the marginal maps of a step
 DIAGONAL = 8  # rows that the product takes at a time: a diagonal matrix in such blocks costs least
 
 # Of one that is trained as a whole afterwards.
@@ -132,7 +134,7 @@ class AscentFlow(Flow):
     def _standardize(self) -> Standardize:
         last = self._chain[-1]
         assert isinstance(last, Standardize)
-        return last
+        return last if last._device is self._device else last.to(self.device)
 
     def _by_step(self) -> list[list[Transform]]:
         """The transforms of each step, from the data's side."""
@@ -269,7 +271,7 @@ class DualAscentFlow:
         validation: Any = 0.1,
         progress: bool = True,
     ) -> AscentFlow:
-        """Fit rows; a new flow each time. Ctrl-C ends the ascent and keeps the best prefix so far.
+        """Fit rows; a new flow each time, on the device of the rows. Ctrl-C ends the ascent and keeps the best prefix.
 
         Args:
             x: Shape (rows, features), float32 or float64, any strides.
@@ -286,11 +288,21 @@ class DualAscentFlow:
         return self._fit(x, context, weights, validation, bool(progress))
 
     def _fit(self, x: Any, context: Any, weights: Any, validation: Any, progress: bool) -> AscentFlow:
-        array = Caller().open("x", x)
+        caller = caller_of(x)
+        array = caller.open("x", x)
         if array.ndim != 2 or not array.shape[1]:
             raise ValueError(f"x: expected shape (rows, features) with at least one feature, got {array.shape}")
         rng = np.random.default_rng(self.seed)
-        rows = _Rows.of(array.shape[1], x, context, weights, validation, rng, self.precision)
+        with caller.queue():
+            rows = _Rows.of(caller, array.shape[1], x, context, weights, validation, rng, self.precision)
+            flow = self._chosen(rows, rng, progress)
+            if caller.device is not None:
+                flow = flow.to(repr(caller.device))
+        caller.done()
+        return flow
+
+    def _chosen(self, rows: _Rows, rng: np.random.Generator, progress: bool) -> AscentFlow:
+        """The best of what there is to try."""
         few = rows.train.size < FEW_ROWS
         refine = not few or rows.held_out is not None if self.refine is None else self.refine
         flow, self.history = self._ascended(rows, rng, refine, progress)
@@ -319,6 +331,8 @@ class DualAscentFlow:
         n = flow.features
         steps = [_with_shears(step, n, self.dtype) for step in flow._by_step()]
         refined = AscentFlow(steps, flow._standardize(), flow.base, dtype=self.dtype)
+        if rows.device is not None:
+            refined = refined.to(repr(rows.device))
         x, weights = rows.given(rows.train)
         copies = 0 if self.copies is None else self.copies
         if self.copies is None and n <= 3:
@@ -363,16 +377,25 @@ class _Rows:
     held_out: training._Data | None
     mean: Floats
     std: Floats
+    device: Any  # as of a `Caller`
 
     @classmethod
     def of(
-        cls, features: int, x: Any, context: Any, weights: Any, validation: Any, rng: Any, precision: float
+        cls,
+        caller: Caller,
+        features: int,
+        x: Any,
+        context: Any,
+        weights: Any,
+        validation: Any,
+        rng: Any,
+        precision: float,
     ) -> _Rows:
-        shape, caller = Flow([], StandardNormal(features)), Caller()  # says how many columns there are
+        shape = Flow([], StandardNormal(features))  # says how many columns there are
         data = training._open("", shape, caller, x, context, weights)
         train, held_out = training._split(shape, data, validation, rng, caller)
         mean, std = training._moments("x", data.x, data.weights, train)
-        return cls(data, train, held_out, mean, std * math.sqrt(precision))
+        return cls(data, train, held_out, mean, std * math.sqrt(precision), caller.device)
 
     def given(self, index: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Rows as they were given, and their weights."""
@@ -380,7 +403,8 @@ class _Rows:
         return part.x, part.weights
 
     def standardised(self, x: NDArray[Any]) -> Floats:
-        result: Floats = (x.astype(np.float64) - self.mean) / self.std
+        asarray = _arrays.library(x).asarray
+        result: Floats = (x.astype(np.float64) - asarray(self.mean)) / asarray(self.std)
         return result
 
 
@@ -389,7 +413,7 @@ def _jittered(
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """So many copies of rows, each with noise of its own."""
     many = np.tile(x, (copies, 1))
-    many += (spread * rng.standard_normal(many.shape)).astype(x.dtype)
+    many += _arrays.library(x).asarray((spread * rng.standard_normal(many.shape)).astype(x.dtype))
     return many, None if weights is None else np.tile(weights, copies)
 
 
@@ -441,6 +465,10 @@ class _Ascent:
         square = 1.0 if self.weights is None else float(np.square(self.weights).sum())
         self.effective_rows = len(x) if self.weights is None else self.total**2 / square
         self.z = z
+        self.library = _arrays.library(z)
+        self.for_marginals = None  # the rows that marginal maps are made from; None for all
+        if rows.device is not None and len(z) > MOST_MARGINAL:
+            self.for_marginals = self.library.asarray(np.sort(rng.permutation(len(z))[:MOST_MARGINAL]))
         self.constant = 0.5 * self.features * math.log(settings.precision / (2.0 * math.pi)) - np.log(rows.std).sum()
 
     def flow(self) -> AscentFlow:
@@ -495,7 +523,8 @@ class _Ascent:
         """Steps of the notes; after each the log-likelihoods."""
         s, n, rng = self.settings, self.features, self.rng
         points = Points(self.z, self.weights, s.dtype)
-        anchors = Points(self.z[rng.permutation(len(self.z))[:ANCHORS]], None, np.float64)
+        some = self.library.asarray(rng.permutation(len(self.z))[:ANCHORS])
+        anchors = Points(_arrays.on_host(self.z[some]), None, np.float64)
         parties = [points, anchors]
         held_out = None
         if self.rows.held_out is not None:
@@ -556,10 +585,12 @@ class _Ascent:
         s, n = self.settings, self.features
         unit = math.sqrt(s.precision)  # of the base's standard deviations
         bandwidth = s.bandwidth or (2.0 if n >= 5 else 1.0)
-        parts = [(self.z.astype(s.dtype), np.zeros(len(self.z)), self.weights)]
+        zeros = self.library.zeros
+        parts = [(self.z.astype(s.dtype), zeros(len(self.z)), self.weights)]
         if self.rows.held_out is not None:
             z = self._held_out().astype(s.dtype)
-            parts.append((z, np.zeros(len(z)), self.rows.held_out.weights))
+            parts.append((z, zeros(len(z)), self.rows.held_out.weights))
+        shares = None if self.weights is None else self._for_marginals(self.weights)
 
         def judged() -> tuple[float, float | None]:
             each = [self._log_likelihood(*part) for part in parts]
@@ -569,22 +600,27 @@ class _Ascent:
         for step in range(self.n_steps):
             z = parts[0][0].astype(np.float64)
             turn = self._turn(z) if step else _directions.Turn.none(self.sizes)
-            turned = turn.of_rows(z)
+            turned = turn.of_rows(self._for_marginals(z))
             curves = [
-                _marginals.normal_score(turned[:, k] * unit, self.weights, bandwidth if step else 1.0) for k in range(n)
+                _marginals.normal_score(turned[:, k] * unit, shares, bandwidth if step else 1.0) for k in range(n)
             ]
             maps = _first_maps(curves, self.bins, unit, s.dtype) if step == 0 else []
             if step:
                 shrunk = [curve and curve.shrunk(s.rate) for curve in curves]
                 maps = [_spline(shrunk, self.bins, unit, s.dtype)]
             links: list[Transform] = [*maps, *turn.transforms()]
+            moves = [link if self.rows.device is None else link.to(repr(self.rows.device)) for link in links]
             for i, (points, log_jacobian, weights) in enumerate(parts):
-                for link in reversed(links):
-                    points, log_det = link.inverse(points)
+                for move in reversed(moves):
+                    points, log_det = move.inverse(points)
                     log_jacobian = log_jacobian + log_det
                 parts[i] = (points, log_jacobian, weights)
             self.steps.append(links)
             yield judged()
+
+    def _for_marginals(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Those rows that marginal maps are made from, on the host."""
+        return _arrays.on_host(rows if self.for_marginals is None else rows[self.for_marginals])
 
 
 def _kink(a: Floats, b: Floats, gamma: Floats, center: Floats, epsilon: Floats, dtype: Any) -> Elementwise:

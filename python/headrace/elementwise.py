@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
-from headrace._core import cpu
 from headrace._maps import MAPS
 from headrace._module import Block
-from headrace._network import MaskedNetwork, Settings
+from headrace._network import MaskedNetwork, Settings, Staircase
 from headrace._stored import Stored, storable
 from headrace.transforms import Transform
 
@@ -86,7 +85,7 @@ class Elementwise(Transform):
         n = settings.features
         super().__init__(n, 0, dtype)
         self._settings = settings
-        network = MaskedNetwork(cpu.MaskedTransform(settings.options([], range(n)), [1] * n, []))
+        network = MaskedNetwork(settings.options([], range(n)), Staircase([1] * n, []))
         self._block = _Table(network, settings)
         if named is None:
             bias = np.tile(np.array(settings.identity, dtype), n)
@@ -94,7 +93,7 @@ class Elementwise(Transform):
         self._program = self._compile(dtype, self._block.pack_named(named))
 
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        return [("masked", inverted, self._block.network.core)]
+        return [("masked", inverted, self._block.network)]
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return [("", self._block)]

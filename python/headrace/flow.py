@@ -81,7 +81,11 @@ class Flow(Module):
             raise ValueError(f"transforms: expected one dtype, got {sorted(map(str, dtypes))}; use .astype")
         own = dtypes.pop() if dtypes else np.dtype(np.float32)
         kind = own if dtype is None else check.float_dtype("dtype", dtype)
+        places = list(dict.fromkeys(t.device for t in chain))
+        if len(places) > 1:
+            raise ValueError(f"transforms: expected one device, got {places}; use .to")
         super().__init__(base.features, contexts[0] if contexts else 0, kind)
+        self._place(chain[0]._device if chain else None)
         self._chain = chain
         self._base = base
         self._standardize_context: Pair | None = None
@@ -90,7 +94,7 @@ class Flow(Module):
         self._set_program()
 
     def _set_program(self) -> None:
-        parts = [self._base._initial(self._dtype), *(t.parameters for t in self._chain)]
+        parts = [self._base._initial(self._dtype), *(t._vector() for t in self._chain)]
         self._program = self._compile(self._dtype, np.concatenate(parts))
 
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
@@ -113,7 +117,7 @@ class Flow(Module):
 
     def _rescale(self, standardize: Standardize | None, context: Pair | None) -> None:
         """Standardise data or context from now on; the parameters stay."""
-        parameters = self.parameters
+        parameters = self._vector()
         if standardize is not None:
             self._chain = (*self._chain[:-1], standardize)
         if context is not None:
@@ -162,7 +166,7 @@ class Flow(Module):
     @property
     def base(self) -> Base:
         """The base density, with a copy of the current parameters."""
-        return self._base._with_parameters(self.parameters[: self._base_size()])
+        return self._base._with_parameters(self._vector()[: self._base_size()])
 
     @property
     def standardize_context(self) -> Pair | None:
@@ -174,15 +178,17 @@ class Flow(Module):
 
     @property
     def transforms(self) -> tuple[Transform, ...]:
-        """The transforms in latent → data order, with copies of the current parameters.
+        """The transforms in latent → data order, with copies of the current parameters, on the flow's device.
 
         Where `standardize_context` is set, each expects the context standardised.
         """
-        vector, start = self.parameters, self._base_size()
+        vector, start = self._vector(), self._base_size()
         chain: list[Transform] = []
         for t in self._chain:
             size = sum(block.size for _, block in t._blocks())
-            chain.append(t._with_parameters(vector[start : start + size], self._dtype) if size else t)
+            same = not size and t._device is self._device
+            part, dtype = vector[start : start + size], self._dtype if size else t.dtype
+            chain.append(t if same else t._remade(part, dtype, self._device))
             start += size
         return tuple(chain)
 
@@ -197,10 +203,10 @@ class Flow(Module):
         chain = self.transforms[index]
         scale = self._standardize_context if any(t.context for t in chain) else None
         flow = Flow(chain, self._base, dtype=self._dtype, standardize_context=scale)
-        vector = flow.parameters
-        size = self._base_size()
-        vector[:size] = self.parameters[:size]
-        flow._program.set_weights(vector)
+        vector, size = flow._vector(), self._base_size()
+        vector[:size] = self._vector()[:size]
+        flow._place(self._device)  # where there are no transforms to say it
+        flow._recompile(vector)
         return flow
 
     def __repr__(self) -> str:
@@ -235,11 +241,11 @@ class Flow(Module):
             TypeError: not arrays of one framework on the CPU, of float32 or float64 (docs/arrays.md).
             ValueError: a wrong shape, or context where none is taken or none where it is.
         """
-        caller = Caller()
+        caller = self._caller()
         array, rows, context = self._open(caller, "x", x, context)
         vector = self._own_parameters(parameters, self._program, caller)
         log_prob = caller.output(out, self._dtype, (rows,), (array, context, vector))
-        self._program.run(True, array, rows, 0, context, None, None, log_prob, vector)
+        self._program.run(True, array, rows, 0, context, None, None, log_prob, vector, *caller.stream)
         return caller.give(log_prob)
 
     def to_latent(
@@ -288,20 +294,20 @@ class Flow(Module):
         >>> bool((flow.sample(100, seed=1)[:10] == flow.sample(10, seed=1)).all())
         True
         """
-        caller = Caller()
+        caller = self._caller()
         rows, key, context = self._open_sample(caller, n, context, seed)
         x = caller.output(out, self._dtype, (rows, self._features), (context,))
-        self._program.run(False, None, rows, key, context, x, None, None, None)
+        self._program.run(False, None, rows, key, context, x, None, None, None, *caller.stream)
         return caller.give(x)
 
     def sample_and_log_prob(
         self, n: int, context: Array | None = None, seed: int | None = None, *, out: Pair | None = None
     ) -> Pair:
         """``(sample(n), its log_prob)`` in one pass; see `sample`. `out` is such a pair."""
-        caller = Caller()
+        caller = self._caller()
         rows, key, context = self._open_sample(caller, n, context, seed)
         x, log_prob = caller.output_pair(out, self._dtype, (rows, self._features), (rows,), (context,))
-        self._program.run(False, None, rows, key, context, x, None, log_prob, None)
+        self._program.run(False, None, rows, key, context, x, None, log_prob, None, *caller.stream)
         return caller.give_pair(x, log_prob)
 
     # ---- training ------------------------------------------------------------------------------------------------
@@ -394,7 +400,7 @@ class Flow(Module):
         >>> flow.log_prob_and_score(np.array([[3.0]]))[1].tolist()  # -x / 4
         [[-0.75]]
         """
-        caller = Caller()
+        caller = self._caller()
         array, rows, context = self._open(caller, "x", x, context)
         log_prob = caller.empty((rows,), self._dtype)
         (score,) = self._backward(
@@ -429,7 +435,7 @@ class Flow(Module):
         Returns:
             A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and all of the parameters'.
         """
-        caller = Caller()
+        caller = self._caller()
         array, rows, context = self._open(caller, "x", x, context)
         row = _arrays.shaped("grad_log_prob", grad_log_prob, (rows,), caller)
         cotangents = Cotangents(row=row, of_log_prob=True)
@@ -459,7 +465,7 @@ class Flow(Module):
         >>> grad_z.shape, grad_parameters.shape == flow.parameters.shape
         ((5, 3), True)
         """
-        caller = Caller()
+        caller = self._caller()
         array, _, context = self._open(caller, "z", z, context)
         cotangents = Cotangents.of_pair(("grad_x", "grad_log_det"), grad_x, grad_log_det, array.shape, caller)
         return self._backward(caller, array, context, cotangents, wrt, parameters, inverse=False)
@@ -475,7 +481,7 @@ class Flow(Module):
         parameters: Array | None = None,
     ) -> tuple[Array, ...]:
         """Vector-Jacobian product of `to_latent`; see `to_data_vjp`."""
-        caller = Caller()
+        caller = self._caller()
         array, _, context = self._open(caller, "x", x, context)
         cotangents = Cotangents.of_pair(("grad_z", "grad_log_det"), grad_z, grad_log_det, array.shape, caller)
         return self._backward(caller, array, context, cotangents, wrt, parameters, inverse=True)
@@ -491,7 +497,7 @@ class Flow(Module):
         """The mean negative log-likelihood in nats, and its gradient, shape (n,), as in `parameters`.
 
         Memory beyond the input does not grow with the rows, but for one number a row. The gradient has the same bits
-        for any number of threads. A row with a NaN or an infinity makes both NaN.
+        for any number of threads. A row with a NaN or an infinity makes both NaN. On a device this waits for the mean.
 
         Args:
             x, context, parameters: As in `log_prob`; at least one row.
@@ -503,17 +509,17 @@ class Flow(Module):
         >>> gradient.shape == flow.parameters.shape
         True
         """
-        caller = Caller()
+        caller = self._caller()
         array, rows, context = self._open(caller, "x", x, context)
         weights, total = _arrays.row_weights("weights", weights, rows, caller)
         if rows == 0:
             raise ValueError(f"x: expected at least one row, got shape {array.shape}")
-        log_prob = np.empty(rows, self._dtype)
+        log_prob = caller.scratch((rows,), self._dtype)
         cotangents = Cotangents(row=weights, row_scale=-1.0 / total, of_log_prob=True)
         (gradient,) = self._backward(
             caller, array, context, cotangents, ("parameters",), parameters, inverse=True, log_prob=log_prob
         )
-        return -_arrays.weighted_sum(log_prob, weights) / total, gradient
+        return -caller.weighted_sum(log_prob, weights) / total, gradient
 
     def _backward(
         self,
@@ -553,12 +559,12 @@ class Flow(Module):
         return rows, key, _arrays.context_rows(context, rows, self._context, caller=caller)
 
     def _transform(self, name: str, value: Any, context: Any, parameters: Any, out: Any, *, inverse: bool) -> Pair:
-        caller = Caller()
+        caller = self._caller()
         array, rows, context = self._open(caller, name, value, context)
         vector = self._own_parameters(parameters, self._program, caller)
         inputs = (array, context, vector)
         result, log_det = caller.output_pair(out, self._dtype, array.shape, (rows,), inputs, in_place=name)
-        self._program.run(inverse, array, rows, 0, context, result, log_det, None, vector)
+        self._program.run(inverse, array, rows, 0, context, result, log_det, None, vector, *caller.stream)
         return caller.give_pair(result, log_det)
 
 

@@ -2,7 +2,8 @@
 
 Couplings map each element by itself, planar and radial maps all coordinates of a row at once.
 
-They are strict: C-contiguous arrays of one framework and one dtype, float32 or float64, and nothing is copied.
+They are strict: C-contiguous arrays of one framework and one dtype, float32 or float64, and nothing is copied. They
+compute where the first array is: on the CPU or on a CUDA device.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace import _arrays
 from headrace._arrays import Array, Caller
-from headrace._core import cpu
+from headrace._device_arrays import caller_of
 from headrace._maps import MAPS as _MAPS
 from headrace._maps import SCALES, VECTOR_MAPS, bins_of, slope_of
 from headrace._points import Points
@@ -65,7 +66,7 @@ def coupling_forward(
         ``(x, log_det)``, shapes (rows, active) and (rows,): log_det = Σ log |dx/dz| of a row.
 
     Raises:
-        TypeError: not arrays of one framework on the CPU, or not of one dtype, float32 or float64.
+        TypeError: not arrays of one framework in one place, or not of one dtype, float32 or float64.
         ValueError: a wrong shape, not C-contiguous, or out that overlaps an input otherwise.
 
     >>> import numpy as np, headrace as hr
@@ -130,15 +131,26 @@ def coupling_backward(
     ([[1.0]], [[[1.0, 2.0]]])
     """
     check.choice("direction", direction, ("forward", "inverse"))
-    caller = Caller()
+    caller = caller_of(value)
     array, params = _elements(caller, "value", value, params, map, scale)
     slope, bound = _factors(map, slope, bound)
     grad_value = _arrays.strict("grad_value", grad_value, array.shape, array.dtype, caller)
     grad_log_det = _arrays.strict("grad_log_det", grad_log_det, array.shape[:1], array.dtype, caller)
     inputs = (array, params, grad_value, grad_log_det)
     by_input, by_params = caller.output_pair(out, array.dtype, array.shape, params.shape, inputs)
-    cpu.coupling_backward(
-        map, scale, slope, bound, direction == "inverse", array, params, grad_value, grad_log_det, by_input, by_params
+    caller.core.coupling_backward(
+        map,
+        scale,
+        slope,
+        bound,
+        direction == "inverse",
+        array,
+        params,
+        grad_value,
+        grad_log_det,
+        by_input,
+        by_params,
+        *caller.stream,
     )
     return caller.give_pair(by_input, by_params)
 
@@ -165,7 +177,7 @@ def planar_forward(
         ``(x, log_det)``, shapes (rows, features) and (rows,).
 
     Raises:
-        TypeError: not arrays of one framework on the CPU, or not of one dtype, float32 or float64.
+        TypeError: not arrays of one framework in one place, or not of one dtype, float32 or float64.
         ValueError: a wrong shape, no features, not C-contiguous, or out that overlaps an input otherwise.
 
     >>> import numpy as np, headrace as hr
@@ -311,7 +323,8 @@ def dual_ascent_step(
     Returns:
         ``(moved, log_det, sums)``: shapes (rows, n) and (rows,), and (n, 6) in float64, or None: for each coordinate of
         what was moved, weighted sums of z, z², r, z r, q and 1 / r², with r = sqrt(square + (z - center)²)
-        and q = (z - center) / r. The same bits for any number of threads.
+        and q = (z - center) / r. The same bits for any number of threads. On a device, `maps`, `matrix`, `shift`,
+        `next` and the sums go through the host, which is waited for.
 
     Raises:
         TypeError: not arrays of float32 or float64.
@@ -323,7 +336,7 @@ def dual_ascent_step(
     >>> moved.tolist(), log_det.tolist(), sums[0, :2].tolist()
     ([[0.5], [0.5]], [0.0, 0.0], [1.0, 0.5])
     """
-    caller = Caller()
+    caller = caller_of(z)
     array = caller.open("z", z)
     if array.ndim != 2 or array.shape[1] < 1:
         raise ValueError(f"z: expected shape (rows, n), got {array.shape}")
@@ -340,10 +353,11 @@ def dual_ascent_step(
             raise ValueError(f"{name}: expected squares above 0, got {squares[:, -1].tolist()}")
     counts, _ = _arrays.row_weights("weights", weights, rows, caller)
     scale = check.number("log_scale", log_scale, below=np.inf)
-    points = Points(array, counts, array.dtype)
-    sums = points.step(bends, scale, blocks, bias, following, places)
-    moved = _given(caller, points.values(), array.dtype), _given(caller, points.log_jacobian(), array.dtype)
-    return *moved, None if sums is None else _given(caller, sums, sums.dtype)
+    with caller.queue():
+        points = Points(array, counts, array.dtype)
+        sums = points.step(bends, scale, blocks, bias, following, places)
+        moved = _given(caller, points.values(), array.dtype), _given(caller, points.log_jacobian(), array.dtype)
+        return *moved, None if sums is None else _given(caller, _arrays.library(array).asarray(sums), sums.dtype)
 
 
 def _blocks(caller: Caller, matrix: Any, n: int) -> list[NDArray[np.float64]]:
@@ -363,8 +377,10 @@ def _blocks(caller: Caller, matrix: Any, n: int) -> list[NDArray[np.float64]]:
 
 
 def _finite(caller: Caller, name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Finite numbers of a shape, in float64."""
-    array = _arrays.shaped(name, value, shape, caller)
+    """Finite numbers of a shape, in float64 on the host."""
+    opened = _arrays.shaped(name, value, shape, caller)
+    with caller.queue():
+        array = _arrays.on_host(opened)
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite numbers, got {array[~np.isfinite(array)][0]}")
     return np.require(array, np.float64, ("C", "A"))
@@ -380,12 +396,12 @@ def _given(caller: Caller, array: NDArray[Any], dtype: np.dtype[Any]) -> Array:
 def _coupling(
     name: str, value: Any, params: Any, map: Any, scale: Any, slope: Any, bound: Any, out: Any, *, inverse: bool
 ) -> Pair:
-    caller = Caller()
+    caller = caller_of(value)
     array, params = _elements(caller, name, value, params, map, scale)
     slope, bound = _factors(map, slope, bound)
     inputs = (array, params)
     result, log_det = caller.output_pair(out, array.dtype, array.shape, array.shape[:1], inputs, in_place=name)
-    cpu.coupling(map, scale, slope, bound, inverse, array, params, result, log_det)
+    caller.core.coupling(map, scale, slope, bound, inverse, array, params, result, log_det, *caller.stream)
     return caller.give_pair(result, log_det)
 
 
@@ -407,12 +423,12 @@ def _elements(
 
 
 def _vector(map: str, variant: Any, slope: Any, name: str, value: Any, params: Any, out: Any, *, inverse: bool) -> Pair:
-    caller = Caller()
+    caller = caller_of(value)
     variant, slope = _vector_settings(map, variant, slope)
     array, params = _rows(caller, map, name, value, params)
     inputs = (array, params)
     result, log_det = caller.output_pair(out, array.dtype, array.shape, array.shape[:1], inputs, in_place=name)
-    cpu.vector_map(map, variant, slope, inverse, array, params, result, log_det)
+    caller.core.vector_map(map, variant, slope, inverse, array, params, result, log_det, *caller.stream)
     return caller.give_pair(result, log_det)
 
 
@@ -428,15 +444,25 @@ def _vector_backward(
     out: Any,
 ) -> Pair:
     check.choice("direction", direction, ("forward", "inverse"))
-    caller = Caller()
+    caller = caller_of(value)
     variant, slope = _vector_settings(map, variant, slope)
     array, params = _rows(caller, map, "value", value, params)
     grad_value = _arrays.strict("grad_value", grad_value, array.shape, array.dtype, caller)
     grad_log_det = _arrays.strict("grad_log_det", grad_log_det, array.shape[:1], array.dtype, caller)
     inputs = (array, params, grad_value, grad_log_det)
     by_input, by_params = caller.output_pair(out, array.dtype, array.shape, params.shape, inputs)
-    cpu.vector_map_backward(
-        map, variant, slope, direction == "inverse", array, params, grad_value, grad_log_det, by_input, by_params
+    caller.core.vector_map_backward(
+        map,
+        variant,
+        slope,
+        direction == "inverse",
+        array,
+        params,
+        grad_value,
+        grad_log_det,
+        by_input,
+        by_params,
+        *caller.stream,
     )
     return caller.give_pair(by_input, by_params)
 

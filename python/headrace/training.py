@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace import _arrays
+from headrace import _arrays, _device
 from headrace._arrays import Array, Caller
 from headrace._core import cpu
 from headrace.transforms import Standardize
@@ -92,13 +92,16 @@ class Adam:
         epsilon = check.number("epsilon", epsilon, above=0.0, below=1.0)
         self._flow = flow
         self._program = flow._program
-        kind = cpu.AdamF32 if flow.dtype == np.float32 else cpu.AdamF64
+        kind: Any = cpu.AdamF32 if flow.dtype == np.float32 else cpu.AdamF64
+        if flow._device is not None:
+            kind = _device.Adam
         self._core = kind(self._program, beta1, beta2, epsilon, decay, limit, mean)
 
     def step(self, gradient: Array) -> float:
         """Take one step; returns the norm of the gradient before clipping.
 
-        Where the norm is not finite, nothing changes.
+        Where the norm is not finite, nothing changes. On a device the norm is a CuPy array of shape (), and nothing
+        waits for it.
 
         Args:
             gradient: Shape (n,), as `Flow.nll_and_grad` gives it.
@@ -106,12 +109,19 @@ class Adam:
         program = self._program
         if self._flow._program is not program:
             raise RuntimeError("flow: expected the one the optimiser was made for, but it was standardised since")
-        array = _arrays.shaped("gradient", gradient, (program.n_weights,))
+        caller = self._flow._caller()
+        array = _arrays.shaped("gradient", gradient, (program.n_weights,), caller)
         rate = check.number("learning_rate", self.learning_rate, above=0.0, below=math.inf)
-        return self._core.step(np.require(array, self._flow.dtype, ("C", "A")), rate)
+        ready = _arrays.ready(array, self._flow.dtype, caller)
+        if self._flow._device is None:
+            return self._core.step(ready, rate)  # type: ignore[no-any-return]
+        norm = caller.scratch((1,), np.dtype(np.float64))
+        self._core.step(ready, rate, norm, *caller.stream)
+        caller.done()
+        return norm[0]  # type: ignore[no-any-return]
 
     @property
-    def averaged(self) -> NDArray[Any]:
+    def averaged(self) -> Array:
         """The running mean of the parameters, shape (n,), a copy: often better on new data than the parameters."""
         return self._core.average()
 
@@ -173,6 +183,7 @@ class _Data:
     weights: NDArray[Any] | None
 
     def rows(self, index: NDArray[np.int64]) -> _Data:
+        index = _arrays.library(self.x).asarray(index)
         context = self.context
         if context is not None and context.shape[0] == self.x.shape[0]:
             context = context[index]
@@ -242,13 +253,16 @@ def fit(
 ) -> History:
     """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
     rng = np.random.default_rng(check.integer("seed", seed))
-    caller = Caller()
+    caller = flow._caller()
     data = _open("", flow, caller, x, context, weights)
-    train, held_out = _split(flow, data, validation, rng, caller)
-    checked = _Plan.of(flow, train.size, **plan)
-    _standardize(flow, data, train)
-    run = _Run(flow, data, train, held_out, checked, rng)
-    run.go(progress)
+    with caller.queue():
+        train, held_out = _split(flow, data, validation, rng, caller)
+        checked = _Plan.of(flow, train.size, **plan)
+        _standardize(flow, data, train)
+        kind = _Run if flow._device is None else _DeviceRun
+        run = kind(flow, data, train, held_out, checked, rng, caller.stream)
+        run.go(progress)
+    caller.done()
     return run.history
 
 
@@ -263,18 +277,31 @@ class _Run:
         held_out: _Data | None,
         plan: _Plan,
         rng: np.random.Generator,
+        stream: tuple[Any, ...],
     ) -> None:
         self.flow, self.data, self.train, self.held_out = flow, data, train, held_out
-        self.plan, self.rng, self.history = plan, rng, History()
+        self.plan, self.rng, self.history, self.stream = plan, rng, History(), stream
         self.adam = Adam(flow, plan.learning_rate, weight_decay=plan.weight_decay, clip=plan.clip, average=plan.average)
         self.best = flow.parameters
         self.lowest, self.lowest_epoch = math.inf, -1  # of the loss that the schedule goes by
         self.begin = time.perf_counter()
         self.step = 0
         self.rate_factor = 1.0  # of the plateau schedule
-        self.mean_weight = 1.0 if data.weights is None else float(data.weights[train].mean(dtype=np.float64))
-        self.gradient = np.empty(flow._program.n_weights, flow.dtype)
-        self.log_prob = np.empty(-(-train.size // plan.batches), flow.dtype)
+        self.bounds = [train.size * i // plan.batches for i in range(plan.batches + 1)]
+        self.library = _arrays.library(data.x)
+        self.mean_weight = 1.0
+        if data.weights is not None:
+            self.mean_weight = float(data.weights[self.library.asarray(train)].mean(dtype=np.float64))
+        self.held_weight = 0.0
+        if held_out is not None:
+            weights = held_out.weights
+            self.held_weight = float(len(held_out.x) if weights is None else weights.sum(dtype=np.float64))
+        self.gradient = self.library.empty(flow._program.n_weights, flow.dtype)
+        self.log_prob = self.library.empty(self._log_probs(), flow.dtype)
+
+    def _log_probs(self) -> int:
+        """How many log densities are kept at a time: those of a batch."""
+        return -(-self.train.size // self.plan.batches)
 
     def go(self, progress: bool) -> None:
         """All epochs, then the best weights, whatever happens."""
@@ -348,35 +375,39 @@ class _Run:
 
     def _pass(self) -> float:
         """One pass over the training rows in a new order; the mean loss, as the weights were at each batch."""
-        program, data = self.flow._program, self.data
+        weights = self.data.weights
         order = self.rng.permutation(self.train)
-        bounds = [order.size * i // self.plan.batches for i in range(self.plan.batches + 1)]
         total = 0.0
-        for begin, end in pairwise(bounds):
+        for begin, end in pairwise(self.bounds):
             index, log_prob = order[begin:end], self.log_prob[: end - begin]
-            scale = -1.0 / (self.mean_weight * index.size)
-            program.run_gradient(
-                inverse=True,
-                input=data.x,
-                index=index,
-                context=data.context,
-                of_log_prob=True,
-                grad_value=None,
-                grad_row=data.weights,
-                row_scale=scale,
-                log_prob=log_prob,
-                grad_input=None,
-                grad_context=None,
-                grad_weights=self.gradient,
-                parameters=None,
-            )
-            batch_loss = _arrays.weighted_sum(log_prob, None if data.weights is None else data.weights[index])
+            self._find_gradient(index, log_prob)
+            batch_loss = _arrays.weighted_sum(log_prob, None if weights is None else weights[index])
             self.adam.learning_rate = self._rate()
             if not math.isfinite(batch_loss) or not math.isfinite(self.adam.step(self.gradient)):
                 return math.nan
             self.step += 1
             total -= batch_loss
         return total / (self.mean_weight * order.size)
+
+    def _find_gradient(self, index: NDArray[np.int64], log_prob: NDArray[Any]) -> None:
+        """That of the mean loss over a batch, beside the log densities of its rows."""
+        data = self.data
+        self.flow._program.run_gradient(
+            True,  # from data to latent
+            data.x,
+            index,
+            data.context,
+            True,  # of the log density
+            None,
+            data.weights,
+            -1.0 / (self.mean_weight * index.size),
+            log_prob,
+            None,
+            None,
+            self.gradient,
+            None,
+            *self.stream,
+        )
 
     def _rate(self) -> float:
         rate = self.plan.learning_rate * self.rate_factor
@@ -386,11 +417,29 @@ class _Run:
 
     def _held_out_loss(self, parameters: NDArray[Any]) -> float:
         assert self.held_out is not None
-        weights = self.held_out.weights
-        total = len(self.held_out.x) if weights is None else float(weights.sum(dtype=np.float64))
         log_prob = self.flow.log_prob(self.held_out.x, self.held_out.context, parameters=parameters)
-        loss = -_arrays.weighted_sum(log_prob, weights) / total
+        loss = -_arrays.weighted_sum(log_prob, self.held_out.weights) / self.held_weight
         return loss if math.isfinite(loss) else math.inf
+
+
+class _DeviceRun(_Run):
+    """The same on a CUDA device. Nothing waits inside of a pass: what happened in it is read at its end."""
+
+    def _log_probs(self) -> int:
+        """Those of all rows."""
+        return self.train.size
+
+    def _pass(self) -> float:
+        weights, empty = self.data.weights, self.library.empty
+        order = self.library.asarray(self.rng.permutation(self.train))
+        norms = empty(self.plan.batches, np.float64)
+        for i, (begin, end) in enumerate(pairwise(self.bounds)):
+            self._find_gradient(order[begin:end], self.log_prob[begin:end])
+            self.adam.learning_rate = self._rate()
+            self.adam._core.step(self.gradient, self.adam.learning_rate, norms[i : i + 1], *self.stream)
+            self.step += 1
+        total = -_arrays.weighted_sum(self.log_prob, None if weights is None else weights[order])
+        return total / (self.mean_weight * order.size) if bool(np.isfinite(norms).all()) else math.nan
 
 
 # ---- before the first step ------------------------------------------------------------------------------------------
@@ -406,10 +455,11 @@ def _open(prefix: str, flow: Flow, caller: Caller, x: Any, context: Any, weights
     rows = array.shape[0]
     if rows == 0:
         raise ValueError(f"{prefix}x: expected at least one row, got shape {array.shape}")
-    _finite(f"{prefix}x", array)
     columns = _arrays.context_rows(context, rows, flow.context, f"{prefix}context", caller)
-    if columns is not None:
-        _finite(f"{prefix}context", columns)
+    with caller.queue():
+        _finite(f"{prefix}x", array)
+        if columns is not None:
+            _finite(f"{prefix}context", columns)
     return _Data(array, columns, _arrays.row_weights(f"{prefix}weights", weights, rows, caller)[0])
 
 
@@ -429,7 +479,7 @@ def _split(
     """Rows to train on, in ascending order, and rows held out."""
     rows = np.arange(data.x.shape[0], dtype=np.int64)
     if data.weights is not None:
-        rows = np.flatnonzero(data.weights > 0).astype(np.int64)
+        rows = _arrays.on_host(np.flatnonzero(data.weights > 0)).astype(np.int64)
     if validation is None:
         return rows, None
     if isinstance(validation, (int, float, np.number)) and not isinstance(validation, bool):
@@ -466,20 +516,22 @@ def _moments(
     name: str, array: NDArray[Any], weights: NDArray[Any] | None, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weighted mean and standard deviation of each column in float64, in two passes; 1 for a constant column."""
+    library = _arrays.library(array)
 
     def parts() -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         for part in _chunks(rows.size):
-            chosen = rows[part]
-            share = np.ones(chosen.size) if weights is None else weights[chosen].astype(np.float64)
+            chosen = library.asarray(rows[part])
+            share = library.ones(chosen.size) if weights is None else weights[chosen].astype(np.float64)
             yield array[chosen].astype(np.float64), share[:, None]
 
-    total = sum(float(share.sum()) for _, share in parts())
+    total = float(sum(share.sum() for _, share in parts()))
     # Not by matrix products, whose order of summation would depend on the threads of the BLAS.
-    zero = np.zeros(array.shape[1])
+    zero = library.zeros(array.shape[1])
     mean = sum(((values * share).sum(axis=0) for values, share in parts()), zero) / total
     square = sum(((np.square(values - mean) * share).sum(axis=0) for values, share in parts()), zero) / total
-    low = np.min([values.min(axis=0) for values, _ in parts()], axis=0)
-    high = np.max([values.max(axis=0) for values, _ in parts()], axis=0)
+    low = np.stack([values.min(axis=0) for values, _ in parts()]).min(axis=0)
+    high = np.stack([values.max(axis=0) for values, _ in parts()]).max(axis=0)
+    mean, square, low, high = map(_arrays.on_host, (mean, square, low, high))
     std = np.sqrt(square)
     constant = np.flatnonzero((low == high) | ~(std > np.finfo(np.float64).tiny))
     if constant.size:

@@ -15,7 +15,6 @@ from numpy.typing import DTypeLike, NDArray
 from headrace import _arguments as check
 from headrace import _arrays
 from headrace._arrays import Array, Caller
-from headrace._core import cpu
 from headrace._maps import MAPS
 from headrace._module import Block, Cotangents, Module, Program
 from headrace._network import MaskedNetwork, Settings, Staircase
@@ -113,11 +112,11 @@ class Transform(Module):
         return array, context, program, array.dtype if self._dtype is None else self._dtype
 
     def _run(self, name: str, value: Any, context: Any, out: Any, *, inverse: bool) -> Result:
-        caller = Caller()
+        caller = self._caller()
         array, context, program, dtype = self._open(caller, name, value, context)
         rows = array.shape[0]
         result, log_det = caller.output_pair(out, dtype, array.shape, (rows,), (array, context), in_place=name)
-        program.run(inverse, array, rows, 0, context, result, log_det, None, None)
+        program.run(inverse, array, rows, 0, context, result, log_det, None, None, *caller.stream)
         return caller.give_pair(result, log_det)
 
     def _run_vjp(
@@ -131,7 +130,7 @@ class Transform(Module):
         *,
         inverse: bool,
     ) -> tuple[Array, ...]:
-        caller = Caller()
+        caller = self._caller()
         array, context, program, dtype = self._open(caller, name, value, context)
         names = (grad_value[0], "grad_log_det")
         cotangents = Cotangents.of_pair(names, grad_value[1], grad_log_det, array.shape, caller)
@@ -142,6 +141,13 @@ class Transform(Module):
         if dtype not in self._programs:
             self._programs[dtype] = self._compile(dtype)
         return self._programs[dtype]
+
+    def _recompile(self, parameters: NDArray[Any]) -> None:
+        if self._dtype is not None:
+            super()._recompile(parameters)
+        else:
+            self._programs = {}
+            self._program = self._program_for(np.dtype(np.float32))
 
     def _hidden(self) -> list[int]:
         """Units of the hidden layers of its network, if it has one."""
@@ -160,7 +166,7 @@ class _Masked(Transform):
         self._program = self._compile(dtype, parameters)
 
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        return [("masked", inverted, self._network.core)]
+        return [("masked", inverted, self._network)]
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return [("", self._network)]
@@ -180,7 +186,7 @@ class _Masked(Transform):
 
     def to_dense(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]:
         """``(weights, biases, masks)``, one array a layer, as `from_dense` takes them; masked weights are zero."""
-        weights, biases = self._network.unpack(self.parameters)
+        weights, biases = self._network.unpack(self._vector())
         return weights, biases, self._network.masks()
 
 
@@ -539,17 +545,15 @@ class Inverse(Transform):
             raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
         super().__init__(transform.features, transform.context, transform.dtype)
         self._transform = transform
-        if transform.dtype is not None:
-            self._program = self._compile(transform.dtype, transform.parameters)
-        else:
-            self._program = self._program_for(np.dtype(np.float32))
+        self._place(transform._device)
+        self._recompile(transform._vector())
 
     @property
     def transform(self) -> Transform:
         """The transform that is inverted, with a copy of the current parameters."""
-        if self._dtype is None:
+        if self._dtype is None and self._transform._device is self._device:
             return self._transform
-        return self._transform._with_parameters(self.parameters, self._dtype)
+        return self._transform._remade(self._vector(), self._dtype, self._device)
 
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
         return self._transform._steps(not inverted)
@@ -644,8 +648,7 @@ def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
 
 def _network(settings: Settings, reads: Sequence[int], active: Sequence[int], staircase: Staircase) -> MaskedNetwork:
     """The network whose masks show a unit all that lies at or below its degree."""
-    core = cpu.MaskedTransform(settings.options(reads, active), staircase.levels, staircase.degrees)
-    return MaskedNetwork(core, _output_rows(settings, len(active)), staircase)
+    return MaskedNetwork(settings.options(reads, active), staircase, _output_rows(settings, len(active)))
 
 
 def _from_dense(
@@ -673,7 +676,7 @@ def _from_dense(
         masks = list(dense.masks)
         if rows is not None:
             masks[-1] = np.ascontiguousarray(masks[-1][np.argsort(rows)])
-        network = MaskedNetwork(cpu.MaskedTransform.from_masks(settings.options(reads, active), masks), rows)
+        network = MaskedNetwork(settings.options(reads, active), masks, rows)
     _Masked.__init__(self, settings, network, dense.weights[0].dtype, network.pack(dense.weights, dense.biases))
 
 

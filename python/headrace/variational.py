@@ -245,6 +245,8 @@ def _default_rate(flow: Flow) -> float:
 def require_flow(name: str, flow: Any) -> None:
     if not hasattr(flow, "log_prob_and_score"):
         raise TypeError(f"{name}: expected a Flow, got {check.kind_of(flow)}")
+    if flow.device != "cpu":
+        raise ValueError(f"{name}: expected a flow on the CPU, got one on {flow.device}; call {name}.to('cpu')")
 
 
 def _open(flow: Flow, log_density: Any, gradient: Any, context: Any) -> tuple[Target, Contexts]:

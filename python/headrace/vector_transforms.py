@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
-from headrace._core import cpu
 from headrace._maps import VECTOR_MAPS
 from headrace._module import Block
-from headrace._network import ACTIVATIONS, MOST_COLUMNS, MaskedNetwork
+from headrace._network import ACTIVATIONS, MOST_COLUMNS, MaskedNetwork, Staircase
 from headrace._stored import Stored, storable
 from headrace.transforms import Transform, _seeds
 
@@ -63,21 +62,21 @@ class _Vector(Transform):
         columns = check.integer("context", context, most=MOST_COLUMNS)
         sizes = check.integers("hidden", hidden, least=1) if columns else ()
         self._activation = check.choice("activation", activation, ACTIVATIONS)
-        options = cpu.MaskedOptions(
-            features=n,
-            context=columns,
-            reads=[],
-            active=list(range(n)),
-            map=self._map,
-            variant=variant,
-            slope=slope,
-            bins=8,
-            bound=5.0,
-            activation=self._activation,
-            reads_data=False,
-            formula_to_data=True,
-        )
-        network = MaskedNetwork(cpu.MaskedTransform(options, [1] * n, [[0] * size for size in sizes]))
+        options = {
+            "features": n,
+            "context": columns,
+            "reads": [],
+            "active": list(range(n)),
+            "map": self._map,
+            "variant": variant,
+            "slope": slope,
+            "bins": 8,
+            "bound": 5.0,
+            "activation": self._activation,
+            "reads_data": False,
+            "formula_to_data": True,
+        }
+        network = MaskedNetwork(options, Staircase([1] * n, [[0] * size for size in sizes]))
         kind = check.float_dtype("dtype", dtype)
         super().__init__(n, columns, kind)
         self._network = network
@@ -87,7 +86,7 @@ class _Vector(Transform):
         self._program = self._compile(kind, network.initial(key, kind, tuple(fresh)))
 
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        return [("masked", inverted, self._network.core)]
+        return [("masked", inverted, self._network)]
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return [("", self._block)]
