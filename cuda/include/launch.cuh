@@ -17,6 +17,10 @@ constexpr int window_units = 64;  // units of the last layer that a tile holds a
 constexpr int sum_units = 64, sum_inputs = 64, sum_threads = 128;
 constexpr int sum_blocks = 1024;  // blocks aimed at, by cutting the rows into shares
 constexpr int most_shares = 64;
+#ifdef HR_EMULATE
+constexpr long long tape_bytes = 1ll << 20;  // so that tests see several groups
+#else
 constexpr long long tape_bytes = 1ll << 29;  // of a group of rows on the way back
+#endif
 
 }  // namespace headrace

@@ -63,6 +63,7 @@ __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Cal
     state.given = t.state(i);
     state.built = t.state(i + 1);
     copy_context(team, context, state.given, state.built);
+    team.sync();
     switch (d.step.kind) {
         case StepKind::scale:
             for (int c = team.warp; c < t.d.chain.features; c += team.warps)
