@@ -49,7 +49,10 @@ def build():
         run(
             *(cmake, "-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"),
             *("-DHEADRACE_EMULATION=ON", "-DHEADRACE_CUDA=OFF", f"-DPython_EXECUTABLE={sys.executable}"),
-            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            *(
+                f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+                f"-DHEADRACE_WERROR={os.environ.get('HEADRACE_WERROR', 'OFF')}",
+            ),
         )
         run(cmake, "--build", str(BUILD), "--target", "_emu", "--parallel", "2")
     return BUILD / "tests" / "cuda_emulation"

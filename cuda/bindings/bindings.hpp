@@ -20,6 +20,7 @@ namespace py = pybind11;
 void bind_program(py::module_& m);
 void bind_ops(py::module_& m);
 void bind_points(py::module_& m);
+void bind_lanes(py::module_& m);      // where tests are built
 void bind_emulation(py::module_& m);  // _emu alone
 
 inline void require(bool condition, const char* message) {

@@ -75,4 +75,7 @@ PYBIND11_MODULE(HEADRACE_MODULE, m, pybind11::mod_gil_not_used()) {
 #ifdef HR_BIND_points
     bind_points(m);
 #endif
+#ifdef HR_BIND_lanes
+    bind_lanes(m);
+#endif
 }

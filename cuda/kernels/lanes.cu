@@ -1,20 +1,19 @@
-// The shared headers on the device: every lane function, map, activation and base, for float and double, one element a
-// thread, and every vector map, a row a thread. What the CPU compiles as vectors must stay compilable here as single
-// numbers; tests may launch these kernels and compare.
+// The shared headers on the device: every lane function, map, activation and base, for float and double, one number a
+// thread. What the CPU compiles as vectors must stay compilable here as single numbers.
+#include "lanes.hpp"
+
 #include "../../cpp/activations.hpp"
 #include "../../cpp/lane.hpp"
 #include "../../cpp/maps.hpp"
 #include "../../cpp/random.hpp"
-#include "../../cpp/vector_maps.hpp"
-#include "../include/device.cuh"
 
 namespace headrace {
+namespace {
 
 __device__ inline int64_t element_of_thread() {
     return int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
 }
 
-// out[k * n + i] is function k of x[i], in the order written here.
 template <class T>
 __global__ void lane_functions(const T* x, const T* y, T* out, int64_t n) {
     const int64_t i = element_of_thread();
@@ -38,6 +37,7 @@ __global__ void lane_functions(const T* x, const T* y, T* out, int64_t n) {
     put(angle.sin);
     put(angle.cos);
     put(sqrt(v));
+    put(rsqrt(v));
     put(abs(v));
     put(copy_sign(v, y[i]));
     put(min(v, y[i]));
@@ -57,92 +57,6 @@ __global__ void map_functions(int map, MapOptions<T> options, const T* in, const
         const auto param = [&](int k) { return params[i * Map::n_params(options.bins) + k]; };
         forward[i] = Map::forward(in[i], param, options, forward_log_det[i]);
         inverse[i] = Map::inverse(in[i], param, options, inverse_log_det[i]);
-    });
-}
-
-// Gradients of one direction; grad_value and grad_log_det by what it gives, the results by what it takes.
-template <class T>
-__global__ void map_gradients(int map, bool backwards, MapOptions<T> options, const T* in, const T* params,
-                              const T* grad_value, const T* grad_log_det, T* grad_in, T* grad_params, int64_t n) {
-    const int64_t i = element_of_thread();
-    if (i >= n) return;
-    with_map(map, [&]<class Map>() {
-        const int64_t first = i * Map::n_params(options.bins);
-        const auto param = [&](int k) { return params[first + k]; };
-        const auto grad = [&](int k, T g) { grad_params[first + k] = g; };
-        T log_det;
-        if (backwards) {
-            const T built = Map::inverse(in[i], param, options, log_det);
-            grad_in[i] = Map::inverse_vjp(in[i], built, param, options, grad_value[i], grad_log_det[i], grad);
-        } else {
-            const T built = Map::forward(in[i], param, options, log_det);
-            grad_in[i] = Map::forward_vjp(in[i], built, param, options, grad_value[i], grad_log_det[i], grad);
-        }
-    });
-}
-
-// Numbers of one row, as a vector map reads them; a thread has no second vector of rows.
-template <class T>
-struct RowNumbers {
-    const T* p;
-    __device__ T operator()(int k, int = 0) const { return p[k]; }
-};
-
-// Raw parameters of each row to ready ones, and one direction of the map: rows of row-major arrays.
-template <class T>
-__global__ void vector_map_functions(int map, bool backwards, MapOptions<T> options, int features, const T* in,
-                                     const T* raw, T* ready, T* out, T* log_det, int64_t n) {
-    const int64_t i = element_of_thread();
-    if (i >= n) return;
-    with_vector_map(map, [&]<class Map>() {
-        T* const own = ready + i * Map::n_ready(features);
-        Map::template prepare<T>(RowNumbers<T>{raw + i * Map::n_raw(features)}, features,
-                                 [&](int k, T value) { own[k] = value; });
-        const RowNumbers<T> p{own};
-        const T* const from = in + i * features;
-        T sum[1] = {Map::template start<T>(p, features)}, amount[1], factor[1][Map::factors];
-        for (int c = 0; c < features; ++c) sum[0] = Map::accumulate(sum[0], from[c], p, c, features);
-        if (backwards) {
-            Map::inverse(sum, p, features, options, amount, factor);
-        } else {
-            Map::forward(sum, p, features, options, amount, factor);
-        }
-        for (int c = 0; c < features; ++c) out[i * features + c] = Map::move(from[c], amount[0], p, c, features);
-        T total = 0;
-        for (int f = 0; f < Map::factors; ++f) total += log(factor[0][f]) * T(Map::power(f, features));
-        log_det[i] = backwards ? -total : total;
-    });
-}
-
-// Gradients of one direction, from what it was given and what it built; grad_ready is scratch.
-template <class T>
-__global__ void vector_map_gradients(int map, bool backwards, MapOptions<T> options, int features, const T* in,
-                                     const T* built, const T* raw, const T* ready, const T* grad_value,
-                                     const T* grad_log_det, T* grad_in, T* grad_ready, T* grad_raw, int64_t n) {
-    const int64_t i = element_of_thread();
-    if (i >= n) return;
-    with_vector_map(map, [&]<class Map>() {
-        const RowNumbers<T> p{ready + i * Map::n_ready(features)};
-        T* const by_ready = grad_ready + i * Map::n_ready(features);
-        const auto put = [&](int k, T g) { by_ready[k] = g; };
-        const int64_t first = i * features;
-        T sum = Map::template start<T>(p, features), dot = 0;
-        for (int c = 0; c < features; ++c) {
-            const T latent = backwards ? built[first + c] : in[first + c];
-            Map::reduce(sum, dot, in[first + c], latent, grad_value[first + c], p, c, features);
-        }
-        const auto spread = [&](const auto& shared) {
-            for (int c = 0; c < features; ++c)
-                grad_in[first + c] = Map::spread(shared, in[first + c], grad_value[first + c], p, c, features, put);
-        };
-        if (backwards) {
-            spread(Map::template backward<true>(sum, dot, grad_log_det[i], p, features, options, put));
-        } else {
-            spread(Map::template backward<false>(sum, dot, grad_log_det[i], p, features, options, put));
-        }
-        const int64_t row = i * Map::n_raw(features);
-        Map::template prepare_vjp<T>(RowNumbers<T>{raw + row}, RowNumbers<T>{by_ready}, features,
-                                     [&](int k, T g) { grad_raw[row + k] = g; });
     });
 }
 
@@ -166,17 +80,45 @@ __global__ void random_columns(bool logistic, uint64_t seed, int64_t first, uint
     for (int k = 0; k < 4; ++k) out[i * 4 + k] = columns.column[k];
 }
 
-#define HR_INSTANTIATE(T)                                                                                            \
-    template __global__ void lane_functions(const T*, const T*, T*, int64_t);                                        \
-    template __global__ void map_functions(int, MapOptions<T>, const T*, const T*, T*, T*, T*, T*, int64_t);         \
-    template __global__ void map_gradients(int, bool, MapOptions<T>, const T*, const T*, const T*, const T*, T*, T*, \
-                                           int64_t);                                                                 \
-    template __global__ void vector_map_functions(int, bool, MapOptions<T>, int, const T*, const T*, T*, T*, T*,     \
-                                                  int64_t);                                                          \
-    template __global__ void vector_map_gradients(int, bool, MapOptions<T>, int, const T*, const T*, const T*,       \
-                                                  const T*, const T*, const T*, T*, T*, T*, int64_t);                \
-    template __global__ void activation_functions(int, const T*, T*, T*, int64_t);                                   \
-    template __global__ void random_columns(bool, uint64_t, int64_t, uint32_t, T*, int64_t);
+// A launch for n numbers; none for none.
+template <class Kernel, class... Arguments>
+void launch(Kernel* kernel, int64_t n, cudaStream_t stream, Arguments... arguments) {
+    constexpr int64_t threads = 128;
+    if (n == 0) return;
+    HR_LAUNCH(kernel, unsigned((n + threads - 1) / threads), unsigned(threads), 0, stream, arguments..., n);
+    check_launch("lanes");
+}
+
+}  // namespace
+
+template <class T>
+void launch_lane_functions(const T* x, const T* y, T* out, int64_t n, cudaStream_t stream) {
+    launch(lane_functions<T>, n, stream, x, y, out);
+}
+
+template <class T>
+void launch_map_functions(int map, const MapOptions<T>& options, const T* in, const T* params, T* forward, T* inverse,
+                          T* forward_log_det, T* inverse_log_det, int64_t n, cudaStream_t stream) {
+    launch(map_functions<T>, n, stream, map, options, in, params, forward, inverse, forward_log_det, inverse_log_det);
+}
+
+template <class T>
+void launch_activation_functions(int activation, const T* in, T* out, T* slope, int64_t n, cudaStream_t stream) {
+    launch(activation_functions<T>, n, stream, activation, in, out, slope);
+}
+
+template <class T>
+void launch_random_columns(bool logistic, uint64_t seed, int64_t first, uint32_t block, T* out, int64_t n,
+                           cudaStream_t stream) {
+    launch(random_columns<T>, n, stream, logistic, seed, first, block, out);
+}
+
+#define HR_INSTANTIATE(T)                                                                                      \
+    template void launch_lane_functions(const T*, const T*, T*, int64_t, cudaStream_t);                        \
+    template void launch_map_functions(int, const MapOptions<T>&, const T*, const T*, T*, T*, T*, T*, int64_t, \
+                                       cudaStream_t);                                                          \
+    template void launch_activation_functions(int, const T*, T*, T*, int64_t, cudaStream_t);                   \
+    template void launch_random_columns(bool, uint64_t, int64_t, uint32_t, T*, int64_t, cudaStream_t);
 HR_INSTANTIATE(float)
 HR_INSTANTIATE(double)
 #undef HR_INSTANTIATE

@@ -1,0 +1,159 @@
+"""Registers, spills and shared memory of every CUDA kernel, as the compiler reports them; needs nvcc, no GPU.
+
+    python -m bench.gpu_report              compiles cuda/ for sm_80 and sm_90 and writes bench/results/
+    python -m bench.gpu_report --check      writes nothing
+
+Fails, with a list, where a kernel spills registers to memory. A stack alone is no spill: a thread's own arrays that are
+indexed at run time lie there (`stack`), which the report shows.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "bench" / "results" / "gpu_registers_sm80_sm90.txt"
+ARCHITECTURES = (80, 90)
+REGISTERS, MOST_REGISTERS = 65536, 255  # of a multiprocessor, of a thread
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What the assembler says about one kernel for one architecture."""
+
+    file: str
+    name: str
+    architecture: int
+    registers: int
+    stack: int
+    spilled: int  # bytes stored and loaded
+    shared: int  # bytes known at compile time
+
+
+def sources():
+    """Every file with kernels."""
+    return sorted([*ROOT.glob("cuda/*.cu"), *ROOT.glob("cuda/kernels/*.cu")])
+
+
+def compile_report(path):
+    """What `ptxas -v` prints for one file."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["nvcc", "-std=c++20", "-O3", "-Xptxas", "-v", "-c", str(path), "-o", f"{folder}/object.o"]
+        for architecture in ARCHITECTURES:
+            command.append(f"-gencode=arch=compute_{architecture},code=sm_{architecture}")
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{path.relative_to(ROOT)} does not compile:\n{done.stderr}")
+    return done.stderr
+
+
+def readable(names):
+    """Names as they stand in the source, without what all of them share."""
+    done = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
+    plain = [re.sub(r"^void |headrace::|\(anonymous namespace\)::", "", name) for name in done.stdout.splitlines()]
+    return dict(zip(names, [before_arguments(name) for name in plain], strict=True))
+
+
+def before_arguments(name):
+    """A function's name and template arguments, without its parameters: up to the last bracket's opening one."""
+    depth = 0
+    for place in range(len(name) - 1, -1, -1):
+        depth += (name[place] == ")") - (name[place] == "(")
+        if depth == 0:
+            return name[:place] if name.endswith(")") else name
+    return name
+
+
+def parse(text, file):
+    """The kernels in what `ptxas -v` printed."""
+    found = []
+    pattern = re.compile(
+        r"Compiling entry function '(?P<name>\S+)' for 'sm_(?P<architecture>\d+)'.*?"
+        r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
+        r"Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
+        re.DOTALL,
+    )
+    for match in pattern.finditer(text):
+        shared = re.search(r"(\d+) bytes smem", match["rest"])
+        found.append(
+            Kernel(
+                file,
+                match["name"],
+                int(match["architecture"]),
+                int(match["registers"]),
+                int(match["stack"]),
+                int(match["stores"]) + int(match["loads"]),
+                int(shared[1]) if shared else 0,
+            )
+        )
+    if len(found) != text.count("Compiling entry function"):
+        sys.exit(f"{file}: the compiler's report has another form than expected")
+    return found
+
+
+def threads_by_registers(registers):
+    """Threads of a multiprocessor that registers leave room for, in warps of 32, at most 2048."""
+    of_warp = -(-registers * 32 // 256) * 256  # given out in units of 256
+    return min(2048, REGISTERS // of_warp * 32)
+
+
+def table(kernels, names):
+    """The report's lines: one a kernel, its numbers for each architecture."""
+    kinds = {}
+    for kernel in kernels:
+        kinds.setdefault((kernel.file, names[kernel.name]), {})[kernel.architecture] = kernel
+    width = max(len(name) for _, name in kinds)
+    heads = "  ".join(f"{f'sm_{a}: registers threads spilled stack shared':>46}" for a in ARCHITECTURES)
+    lines, last = [f"{'kernel':{width}}  {heads}"], None
+    for (file, name), found in sorted(kinds.items()):
+        if file != last:
+            lines += ["", file]
+            last = file
+        cells = []
+        for architecture in ARCHITECTURES:
+            k = found[architecture]
+            cells.append(
+                f"{k.registers:16d} {threads_by_registers(k.registers):7d} {k.spilled:7d} {k.stack:5d} {k.shared:6d}"
+            )
+        lines.append(f"{name:{width}}  " + "  ".join(f"{cell:>46}" for cell in cells))
+    return lines
+
+
+def main():
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write no file")
+    arguments = parser.parse_args()
+    if not shutil.which("nvcc"):
+        sys.exit("gpu_report: NO nvcc ON THIS MACHINE, NOTHING WAS COMPILED")
+    kernels = []
+    for path in sources():
+        print(f"compiling {path.relative_to(ROOT)}", flush=True)
+        kernels += parse(compile_report(path), str(path.relative_to(ROOT)))
+    names = readable(sorted({kernel.name for kernel in kernels}))
+    version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    release = re.search(r"release [^\n]*", version)[0]
+    spilling = [k for k in kernels if k.spilled]
+    lines = [
+        f"Registers of every kernel, nvcc {release}, -O3. `threads`: of a multiprocessor, as registers alone allow.",
+        f"{len(kernels)} kernels for sm_80 and sm_90; {len(spilling)} spill.",
+        "",
+        *table(kernels, names),
+    ]
+    if arguments.check:
+        print("\n".join(lines))
+    else:
+        RESULT.write_text("\n".join(lines) + "\n")
+        print(f"{RESULT.relative_to(ROOT)}: {lines[1]}")
+    if spilling:
+        listed = "\n".join(f"  {k.file} {names[k.name]} sm_{k.architecture}: {k.spilled} bytes" for k in spilling)
+        sys.exit(f"these kernels spill registers:\n{listed}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+// Every function of the lanes, every map, activation and base on its own, for tests: one number a thread. Addresses are
+// of contiguous arrays on the device.
+#pragma once
+
+#include <cstdint>
+
+#include "../../cpp/maps/options.hpp"
+#include "../include/memory.cuh"
+
+namespace headrace {
+
+// out[k * n + i] is function k of x[i] and y[i], in the order of lane_function_names.
+constexpr const char* lane_function_names[] = {"exp",       "exp_moderate", "expm1",    "log",        "log1p",
+                                               "tanh",      "sigmoid",      "softplus", "normal_cdf", "sin_turns",
+                                               "cos_turns", "sqrt",         "rsqrt",    "abs",        "copy_sign",
+                                               "min",       "max",          "select",   "polynomial", "power_of_two"};
+
+template <class T>
+void launch_lane_functions(const T* x, const T* y, T* out, int64_t n, cudaStream_t stream);
+
+template <class T>
+void launch_map_functions(int map, const MapOptions<T>& options, const T* in, const T* params, T* forward, T* inverse,
+                          T* forward_log_det, T* inverse_log_det, int64_t n, cudaStream_t stream);
+
+template <class T>
+void launch_activation_functions(int activation, const T* in, T* out, T* slope, int64_t n, cudaStream_t stream);
+
+template <class T>
+void launch_random_columns(bool logistic, uint64_t seed, int64_t first, uint32_t block, T* out, int64_t n,
+                           cudaStream_t stream);
+
+}  // namespace headrace
