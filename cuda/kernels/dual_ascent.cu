@@ -20,8 +20,12 @@ struct alignas(16) Rows {
 };
 
 template <class T>
-__device__ Rows<T> rows_at(const T* p) {
+__device__ const Rows<T>& rows_at(const T* p) {
     return *reinterpret_cast<const Rows<T>*>(p);
+}
+template <class T>
+__device__ Rows<T>& rows_at(T* p) {
+    return *reinterpret_cast<Rows<T>*>(p);
 }
 
 // A block of threads takes a tile of rows through the affine map: group g of threads computes output lines
@@ -37,7 +41,7 @@ struct Shape {
     static constexpr int lanes = threads / packs;
     static constexpr int ahead = Lines < 4 ? Lines : Lines == 5 ? 5 : 4;  // lines whose loads a thread has under way
     // Blocks of threads that a multiprocessor should have room for.
-    static constexpr int resident = 2;
+    static constexpr int resident = lines * sizeof(T) <= 20 ? 4 : lines * sizeof(T) <= 28 ? 3 : 2;
     static_assert(ahead <= factors_at_once && lanes >= 1);
 };
 
@@ -73,7 +77,6 @@ struct StepArguments {
     AscentNumbers<T> numbers;
     AscentLayout layout;
     int n_tiles, most_kept;  // lines of which shared memory holds the input
-    bool maps;               // whether lines are still to be mapped
     T *z, *moved;
     double* log_jacobian;
     const T* weights;
@@ -160,6 +163,7 @@ __device__ void add_logs(const typename S::T* logs, double log_scale, int rows, 
     }
 }
 
+// All lines through their maps in place, where more than one tile reads them.
 template <class S>
 __global__ void __launch_bounds__(threads) map_rows(StepArguments<typename S::T> a) {
     using T = typename S::T;
@@ -170,15 +174,18 @@ __global__ void __launch_bounds__(threads) map_rows(StepArguments<typename S::T>
     const int features = a.layout.features;
     for (int64_t row = int64_t(blockIdx.x) * S::rows; row < rows; row += int64_t(gridDim.x) * S::rows) {
         T* const z = a.z + row * features;
-        keep_maps(a.numbers, 0, features, maps);
-        __syncthreads();
-        map_lines<S>(z, maps, features, logs, [&](int k, int pack, const Rows<T>& x) {
-            *reinterpret_cast<Rows<T>*>(z + int64_t(maps[k].coordinate) * S::rows + pack * Rows<T>::count) = x;
-        });
-        __syncthreads();
         const int n = int(rows - row < S::rows ? rows - row : S::rows);
-        add_logs<S>(logs, *a.numbers.log_scale, n, a.log_jacobian + row);
-        __syncthreads();
+        for (int first = 0; first < features; first += most_lines) {
+            const int lines = features - first < most_lines ? features - first : most_lines;
+            keep_maps(a.numbers, first, lines, maps);
+            __syncthreads();
+            map_lines<S>(z, maps, lines, logs, [&](int k, int pack, const Rows<T>& x) {
+                rows_at(z + int64_t(maps[k].coordinate) * S::rows + pack * Rows<T>::count) = x;
+            });
+            __syncthreads();
+            add_logs<S>(logs, first == 0 ? *a.numbers.log_scale : 0.0, n, a.log_jacobian + row);
+            __syncthreads();
+        }
     }
 }
 
@@ -240,7 +247,8 @@ __device__ void store_sums(const Shared<S>& shared, const AscentTile& tile, type
     }
 }
 
-template <class S>
+// fused: all lines that a tile reads are in shared memory at once, and are mapped on the way there.
+template <class S, bool fused>
 __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<typename S::T> a) {
     using T = typename S::T;
     constexpr int P = Rows<T>::count;
@@ -257,7 +265,6 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
         for (int t = 0; t < a.n_tiles; ++t) {
             const AscentTile tile = s.tiles[t];
             const int lines = tile.last - tile.first, width = tile.end - tile.begin;
-            const bool at_once = lines <= most_lines, last_tile = t + 1 == a.n_tiles;
             const auto keep_lines = [&](int first, int n) {
                 keep_maps(s, tile.first + first, n, shared.maps);
                 const T* const from = s.matrix + tile.matrix + int64_t(first) * width;
@@ -271,37 +278,43 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
                 shared.center[j] = wants_sums && j < width ? s.next_center[tile.begin + j] : T(0);
                 shared.square[j] = wants_sums && j < width ? s.next_square[tile.begin + j] : T(1);
             }
-            if (at_once) keep_lines(0, lines);
+            if (fused) keep_lines(0, lines);
+            __syncthreads();
             T sum[S::lines][ascent_sum_count] = {};
             for (int64_t row = begin; row < end; row += S::rows) {
                 const T* const from = a.z + row * features;
                 const int rows = int(end - row < S::rows ? end - row : S::rows);
                 T z[S::lines][S::rows_each];
-                for (int first = 0; first < lines; first += most_lines) {
-                    const int n = lines - first < most_lines ? lines - first : most_lines;
-                    if (!at_once) keep_lines(first, n);
-                    __syncthreads();  // what map_lines reads
-                    const auto put = [&](int k, int pack, const Rows<T>& x) {
-                        *reinterpret_cast<Rows<T>*>(shared.moved + k * S::rows + pack * P) = x;
-                    };
-                    if (a.maps) {
-                        map_lines<S>(from, shared.maps, n, shared.logs, put);
-                    } else {
+                const auto start = [&] {
+                    for (int j = 0; j < S::lines; ++j)
+                        for (T& one : z[j]) one = shared.shift[group * S::lines + j];
+                };
+                if constexpr (fused) {
+                    map_lines<S>(from, shared.maps, lines, shared.logs, [&](int k, int pack, const Rows<T>& x) {
+                        rows_at(shared.moved + k * S::rows + pack * P) = x;
+                    });
+                    __syncthreads();
+                    add_logs<S>(shared.logs, t == 0 ? *s.log_scale : 0.0, rows, a.log_jacobian + row);
+                    start();
+                    add_products<S>(shared, lines, z);
+                    __syncthreads();
+                } else {
+                    start();
+                    for (int first = 0; first < lines; first += most_lines) {
+                        const int n = lines - first < most_lines ? lines - first : most_lines;
+                        keep_lines(first, n);
+                        __syncthreads();
                         const int pack = int(threadIdx.x) % S::packs;
                         for (int k = int(threadIdx.x) / S::packs; k < n; k += S::lanes)
-                            put(k, pack, rows_at(from + int64_t(shared.maps[k].coordinate) * S::rows + pack * P));
+                            rows_at(shared.moved + k * S::rows + pack * P) =
+                                rows_at(from + int64_t(shared.maps[k].coordinate) * S::rows + pack * P);
+                        __syncthreads();
+                        add_products<S>(shared, n, z);
+                        __syncthreads();
                     }
-                    __syncthreads();
-                    if (first == 0) {
-                        for (int j = 0; j < S::lines; ++j)
-                            for (T& one : z[j]) one = shared.shift[group * S::lines + j];
-                    }
-                    add_products<S>(shared, n, z);
-                    if (a.maps) add_logs<S>(shared.logs, t == 0 ? *s.log_scale : 0.0, rows, a.log_jacobian + row);
-                    __syncthreads();
                 }
-                if (wants_sums && last_tile)
-                    for (int r = int(threadIdx.x); r < rows; r += threads)  // the thread that wrote it
+                if (wants_sums && t + 1 == a.n_tiles)
+                    for (int r = int(threadIdx.x); r < rows; r += threads)  // the thread that wrote it, if this kernel did
                         log_jacobians += a.log_jacobian[row + r] * (a.weights ? double(a.weights[row + r]) : 1.0);
                 // Rows that do not exist stay 0, so that they are finite and count nothing.
                 T one[S::rows_each];
@@ -319,7 +332,7 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
                         Rows<T> out;
                         for (int r = 0; r < P; ++r) out.row[r] = z[j][u * P + r];
                         T* const to = a.moved + row * features + int64_t(tile.begin + line) * S::rows + at;
-                        if (line < width) *reinterpret_cast<Rows<T>*>(to) = out;
+                        if (line < width) rows_at(to) = out;
                     }
                     if (a.weights && wants_sums) {
                         const Rows<T> weights = rows_at(a.weights + row + at);
@@ -334,9 +347,7 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
                             for (int r = 0; r < S::rows_each; ++r) ascent_add(z[j][r], one[r], center, square, sum[j]);
                     }
             }
-            if (wants_sums) {
-                store_sums<S>(shared, tile, sum, a.partial, a.layout.chunks, chunk);
-            }
+            if (wants_sums) store_sums<S>(shared, tile, sum, a.partial, a.layout.chunks, chunk);
             __syncthreads();  // before the next tile takes the place of this one's numbers
         }
         if (wants_sums) {
@@ -430,14 +441,6 @@ unsigned grid_of(int64_t blocks) {
     return unsigned(std::min<int64_t>(blocks, INT32_MAX));
 }
 
-// More than 48 KiB of a block's memory have to be asked for.
-template <class Kernel>
-void allow_shared(Kernel kernel, size_t bytes) {
-    if (bytes > 48 * 1024)
-        check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
-                   "shared memory of a dual ascent");
-}
-
 }  // namespace
 
 template <class T>
@@ -490,22 +493,21 @@ void ascent_step(const AscentLayout& layout, const AscentStructure& structure, c
                  T* moved, double* log_jacobian, const T* weights, double* partial, cudaStream_t stream) {
     if (layout.rows == 0) return;
     with_shape<T>(layout.features, structure.width, [&]<class S>() {
-        StepArguments<T> a{numbers, layout,       int(structure.tiles.size()), std::min(structure.lines, most_lines),
-                           true,    z,            moved,                       log_jacobian,
-                           weights, partial};
-        if (!structure.fused) {
-            auto* const kernel = map_rows<S>;
-            const size_t bytes = S::lanes * S::rows * sizeof(T) + size_t(layout.features) * sizeof(LineMap<T>);
-            allow_shared(kernel, bytes);
-            HR_LAUNCH(kernel, dim3(grid_of(layout.tiles())), dim3(threads), bytes, stream, a);
-            check_launch("ascent_map");
-            a.maps = false;
+        const StepArguments<T> a{numbers, layout, int(structure.tiles.size()), std::min(structure.lines, most_lines),
+                                 z, moved, log_jacobian, weights, partial};
+        const auto run = [&](auto* kernel, int64_t blocks, size_t bytes) {
+            if (bytes > 48 * 1024)  // has to be asked for
+                check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
+                           "shared memory of a dual ascent");
+            HR_LAUNCH(kernel, dim3(grid_of(blocks)), dim3(threads), bytes, stream, a);
+            check_launch("ascent_step");
+        };
+        if (structure.fused) return run(step_rows<S, true>, layout.chunks, Shared<S>::bytes(a.most_kept));
+        if constexpr (S::row_threads == 16) {  // more lines than those of few features
+            run(map_rows<S>, layout.tiles(),
+                S::lanes * S::rows * sizeof(T) + most_lines * sizeof(LineMap<T>));
+            run(step_rows<S, false>, layout.chunks, Shared<S>::bytes(a.most_kept));
         }
-        auto* const kernel = step_rows<S>;
-        const size_t bytes = Shared<S>::bytes(a.most_kept);
-        allow_shared(kernel, bytes);
-        HR_LAUNCH(kernel, dim3(grid_of(layout.chunks)), dim3(threads), bytes, stream, a);
-        check_launch("ascent_step");
     });
 }
 
