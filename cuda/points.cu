@@ -1,9 +1,9 @@
 #include "points.cuh"
 
 #include <cstring>
-#include <numeric>
 #include <stdexcept>
 
+#include "../cpp/blocks.hpp"
 #include "kernels/upload.cuh"
 
 namespace headrace {
@@ -32,7 +32,8 @@ class Parcel {
 }  // namespace
 
 template <class T>
-DevicePoints<T>::DevicePoints(const ArrayView& rows, int64_t count, int features, const T* weights, cudaStream_t stream) {
+DevicePoints<T>::DevicePoints(const ArrayView& rows, int64_t count, int features, const T* weights,
+                              cudaStream_t stream) {
     if (count < 0 || features < 1 || features > 8192) throw std::invalid_argument("x: expected (rows, features)");
     layout_ = ascent_layout<T>(count, features);
     const size_t padded = size_t(layout_.tiles()) * size_t(layout_.tile_rows);
@@ -44,8 +45,9 @@ DevicePoints<T>::DevicePoints(const ArrayView& rows, int64_t count, int features
     if (weights) {
         weights_ = DeviceBuffer<T>(padded, stream);
         check_cuda(cudaMemsetAsync(weights_.get(), 0, padded * sizeof(T), stream), "weights");
-        check_cuda(cudaMemcpyAsync(weights_.get(), weights, size_t(count) * sizeof(T), cudaMemcpyDeviceToDevice, stream),
-                   "weights");
+        check_cuda(
+            cudaMemcpyAsync(weights_.get(), weights, size_t(count) * sizeof(T), cudaMemcpyDeviceToDevice, stream),
+            "weights");
     }
     ascent_load(layout_, rows, z_.get(), stream);
 }
@@ -58,13 +60,7 @@ std::vector<double> DevicePoints<T>::step(const Step& step, cudaStream_t stream)
         step.order.size() != n || step.next_square.size() != step.next_center.size() ||
         (wants_sums && step.next_center.size() != n))
         throw std::invalid_argument("step: expected numbers for each feature");
-    size_t lines = 0, numbers = 0;
-    for (int size : step.blocks) {
-        if (size < 1 || size_t(size) > n - lines) throw std::invalid_argument("blocks: expected sizes that add up");
-        lines += size_t(size);
-        numbers += size_t(size) * size_t(size);
-    }
-    if (lines != n || numbers != step.matrix.size())
+    if (!blocks_fit(step.blocks, n, step.matrix.size()))
         throw std::invalid_argument("matrix: expected the numbers of its blocks");
     std::vector<bool> seen(n);
     for (int from : step.order) {
@@ -82,7 +78,7 @@ std::vector<double> DevicePoints<T>::step(const Step& step, cudaStream_t stream)
     const size_t next_center = parcel.add_narrowed<T>(step.next_center);
     const size_t next_square = parcel.add_narrowed<T>(step.next_square);
     const size_t order = parcel.add(step.order), tiles = parcel.add(structure.tiles);
-    const size_t matrix = parcel.add(tiled_matrix<T>(structure, step.blocks, step.matrix));
+    const size_t matrix = parcel.add(ascent_matrix<T>(structure, step.blocks, step.matrix));
     if (numbers_.size() < parcel.bytes.size()) numbers_ = DeviceBuffer<unsigned char>(parcel.bytes.size(), stream);
     upload(numbers_.get(), parcel.bytes, stream);
 

@@ -20,15 +20,17 @@ class DevicePoints {
     int64_t count() const { return layout_.rows; }
     int features() const { return layout_.features; }
 
-    // Moves all points. The sums (features, ascent_sum_count) for the next map come back to the host, for which the call
-    // waits; none are asked for with an empty next_center. Sums are added in T over at most 256 rows, then in float64 in
-    // an order that the shape alone decides: the error is at most some 256 eps of the sum of magnitudes.
+    // Moves all points. The sums (features, ascent_sum_count) for the next map come back to the host, for which the
+    // call waits; none are asked for with an empty next_center. Sums are added in T over at most 256 rows, then in
+    // float64 in an order that the shape alone decides: the error is at most some 256 eps of the sum of magnitudes.
     std::vector<double> step(const Step& step, cudaStream_t stream);
 
-    void values(T* out, cudaStream_t stream) const;           // rows of adjacent features
+    void values(T* out, cudaStream_t stream) const;  // rows of adjacent features
     void log_jacobian(double* out, cudaStream_t stream) const;
 
   private:
+    void move(const AscentStructure& structure, const AscentNumbers<T>& numbers, bool wants_sums, cudaStream_t stream);
+
     AscentLayout layout_;
     DeviceBuffer<T> z_, moved_, weights_;  // moved_: where a step cannot be in place
     DeviceBuffer<double> log_jacobian_, partial_, sums_;

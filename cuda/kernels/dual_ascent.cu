@@ -91,10 +91,11 @@ struct Shared {
     LineMap<T>* maps;
     double* sums;  // takes the place of `moved` when a chunk is done
 
-    static constexpr int sum_slots = (threads / warp) * (warp / (S::row_threads < warp ? S::row_threads : warp)) *
-                                     S::lines * ascent_sum_count;
+    static constexpr int sum_slots =
+        (threads / warp) * (warp / (S::row_threads < warp ? S::row_threads : warp)) * S::lines * ascent_sum_count;
     __host__ __device__ static size_t moved_bytes(int lines) {
-        const size_t kept = size_t(lines) * S::rows * sizeof(T), of_sums = (sum_slots + threads / warp) * sizeof(double);
+        const size_t kept = size_t(lines) * S::rows * sizeof(T),
+                     of_sums = (sum_slots + threads / warp) * sizeof(double);
         return kept > of_sums ? kept : of_sums;
     }
     static size_t bytes(int lines) {
@@ -225,8 +226,9 @@ __device__ void add_products(const Shared<S>& shared, int lines, typename S::T (
 
 // The sums of a chunk over the threads of a group, in a fixed order, to partial[sum][chunk].
 template <class S>
-__device__ void store_sums(const Shared<S>& shared, const AscentTile& tile, typename S::T (&sum)[S::lines][ascent_sum_count],
-                           double* partial, int64_t chunks, int64_t chunk) {
+__device__ void store_sums(const Shared<S>& shared, const AscentTile& tile,
+                           typename S::T (&sum)[S::lines][ascent_sum_count], double* partial, int64_t chunks,
+                           int64_t chunk) {
     constexpr int span = S::row_threads < warp ? S::row_threads : warp;  // threads of a group in one warp
     constexpr int per_line = ascent_sum_count, per_group = S::lines * per_line;
     __syncthreads();
@@ -314,7 +316,8 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
                     }
                 }
                 if (wants_sums && t + 1 == a.n_tiles)
-                    for (int r = int(threadIdx.x); r < rows; r += threads)  // the thread that wrote it, if this kernel did
+                    for (int r = int(threadIdx.x); r < rows;
+                         r += threads)  // the thread that wrote it, if this kernel did
                         log_jacobians += a.log_jacobian[row + r] * (a.weights ? double(a.weights[row + r]) : 1.0);
                 // Rows that do not exist stay 0, so that they are finite and count nothing.
                 T one[S::rows_each];
@@ -489,12 +492,32 @@ AscentStructure ascent_structure(const std::vector<int>& blocks) {
 }
 
 template <class T>
+std::vector<T> ascent_matrix(const AscentStructure& structure, const std::vector<int>& blocks,
+                             const std::vector<double>& matrix) {
+    std::vector<T> tiled(size_t(structure.matrix));
+    auto tile = structure.tiles.begin();
+    size_t number = 0;
+    int first = 0;
+    for (int size : blocks) {
+        for (int row = first; row < first + size; ++row) {
+            while (row >= tile->end) ++tile;
+            const size_t width = size_t(tile->end - tile->begin);
+            T* const to = tiled.data() + tile->matrix + (row - tile->begin);
+            for (int k = first; k < first + size; ++k) to[size_t(k - tile->first) * width] = T(matrix[number++]);
+        }
+        first += size;
+    }
+    return tiled;
+}
+
+template <class T>
 void ascent_step(const AscentLayout& layout, const AscentStructure& structure, const AscentNumbers<T>& numbers, T* z,
                  T* moved, double* log_jacobian, const T* weights, double* partial, cudaStream_t stream) {
     if (layout.rows == 0) return;
     with_shape<T>(layout.features, structure.width, [&]<class S>() {
-        const StepArguments<T> a{numbers, layout, int(structure.tiles.size()), std::min(structure.lines, most_lines),
-                                 z, moved, log_jacobian, weights, partial};
+        const StepArguments<T> a{
+            numbers, layout, int(structure.tiles.size()), std::min(structure.lines, most_lines), z, moved, log_jacobian,
+            weights, partial};
         const auto run = [&](auto* kernel, int64_t blocks, size_t bytes) {
             if (bytes > 48 * 1024)  // has to be asked for
                 check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
@@ -504,8 +527,7 @@ void ascent_step(const AscentLayout& layout, const AscentStructure& structure, c
         };
         if (structure.fused) return run(step_rows<S, true>, layout.chunks, Shared<S>::bytes(a.most_kept));
         if constexpr (S::row_threads == 16) {  // more lines than those of few features
-            run(map_rows<S>, layout.tiles(),
-                S::lanes * S::rows * sizeof(T) + most_lines * sizeof(LineMap<T>));
+            run(map_rows<S>, layout.tiles(), S::lanes * S::rows * sizeof(T) + most_lines * sizeof(LineMap<T>));
             run(step_rows<S, false>, layout.chunks, Shared<S>::bytes(a.most_kept));
         }
     });
@@ -546,11 +568,13 @@ void ascent_store(const AscentLayout& layout, const T* z, T* out, cudaStream_t s
     check_launch("ascent_store");
 }
 
-#define HR_INSTANTIATE(T)                                                                                             \
-    template AscentLayout ascent_layout<T>(int64_t, int);                                                             \
-    template void ascent_step(const AscentLayout&, const AscentStructure&, const AscentNumbers<T>&, T*, T*, double*,  \
-                              const T*, double*, cudaStream_t);                                                       \
-    template void ascent_load(const AscentLayout&, const ArrayView&, T*, cudaStream_t);                               \
+#define HR_INSTANTIATE(T)                                                                                            \
+    template AscentLayout ascent_layout<T>(int64_t, int);                                                            \
+    template std::vector<T> ascent_matrix(const AscentStructure&, const std::vector<int>&,                           \
+                                          const std::vector<double>&);                                               \
+    template void ascent_step(const AscentLayout&, const AscentStructure&, const AscentNumbers<T>&, T*, T*, double*, \
+                              const T*, double*, cudaStream_t);                                                      \
+    template void ascent_load(const AscentLayout&, const ArrayView&, T*, cudaStream_t);                              \
     template void ascent_store(const AscentLayout&, const T*, T*, cudaStream_t);
 HR_INSTANTIATE(float)
 HR_INSTANTIATE(double)

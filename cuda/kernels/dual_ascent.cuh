@@ -29,20 +29,25 @@ AscentLayout ascent_layout(int64_t rows, int features);
 // The affine map's block diagonal matrix as tiles: from the sizes of its blocks.
 struct AscentStructure {
     std::vector<AscentTile> tiles;
-    std::vector<int> block;  // first line of the block that each line of the affine map is in
-    int64_t matrix = 0;      // numbers of all tiles
+    std::vector<int> block;    // first line of the block that each line of the affine map is in
+    int64_t matrix = 0;        // numbers of all tiles
     int lines = 0, width = 0;  // most lines that a tile reads, and has room for
-    bool in_place = false;   // one tile reads and writes everything
-    bool fused = false;      // each line is read by one tile alone, which may map it
+    bool in_place = false;     // one tile reads and writes everything
+    bool fused = false;        // each line is read by one tile alone, which may map it
 };
 AscentStructure ascent_structure(const std::vector<int>& blocks);
+
+// A matrix, block after block, row by row, as the tiles have it.
+template <class T>
+std::vector<T> ascent_matrix(const AscentStructure& structure, const std::vector<int>& blocks,
+                             const std::vector<double>& matrix);
 
 // What one step needs, on the device.
 template <class T>
 struct AscentNumbers {
-    const T *bend, *center, *square;     // of each coordinate's map z + bend sqrt(square + (z - center)²)
-    const double* log_scale;             // what the affine map after it adds to the log-Jacobian
-    const int* order;                    // line k of the affine map's input is coordinate order[k]
+    const T *bend, *center, *square;  // of each coordinate's map z + bend sqrt(square + (z - center)²)
+    const double* log_scale;          // what the affine map after it adds to the log-Jacobian
+    const int* order;                 // line k of the affine map's input is coordinate order[k]
     const AscentTile* tiles;
     const T *matrix, *shift;
     const T *next_center, *next_square;  // of the next map; null: no sums
