@@ -1,5 +1,5 @@
 // Points of a dual ascent on the device, for Python.
-#include "../points.cuh"
+#include "../points.hpp"
 
 #include <algorithm>
 
@@ -55,33 +55,33 @@ template <class T>
 void bind_points_of(py::module_& m, const char* name) {
     using P = DevicePoints<T>;
     py::class_<P>(m, name, py::module_local())
-        .def(py::init([](const py::object& x, const py::object& weights, uintptr_t stream) {
+        .def(py::init([](const py::object& x, const py::object& weights, int device, uintptr_t stream) {
                  const DeviceArray a(x);
                  require(a.is_float(), "x: expected float32 or float64");
                  require(a.shape.size() == 2 && a.shape[1] >= 1 && a.shape[1] <= 8192, "x: expected (rows, features)");
-                 const int64_t size = a.is<double>() ? 8 : 4;
-                 require(reinterpret_cast<uintptr_t>(a.data) % size == 0 && a.strides[0] % size == 0 &&
-                             a.strides[1] % size == 0,
-                         "x: expected aligned numbers");
+                 a.require_alignment();
                  const ArrayView view{a.data, a.strides[0], a.strides[1], a.is<double>(), nullptr};
                  const T* w = output<T>(weights, {a.shape[0]}, "weights: expected contiguous (rows,) of the dtype");
-                 return std::make_unique<P>(view, a.shape[0], int(a.shape[1]), w, stream_at(stream));
+                 const py::gil_scoped_release nogil;
+                 return std::make_unique<P>(view, a.shape[0], int(a.shape[1]), w, device, stream_at(stream));
              }),
-             py::arg("x"), py::arg("weights"), py::arg("stream"))
+             py::arg("x"), py::arg("weights"), py::arg("device"), py::arg("stream"))
         .def("step", &step<T>, py::arg("maps"), py::arg("log_scale"), py::arg("matrix"), py::arg("shift"),
              py::arg("next"), py::arg("blocks"), py::arg("order"), py::arg("stream"))
         .def(
             "values",
-            [](const P& p, const py::object& out, uintptr_t stream) {
-                p.values(numbers<T>(out, {p.count(), p.features()}, "out: expected contiguous (rows, features)"),
-                         stream_at(stream));
+            [](P& p, const py::object& out, uintptr_t stream) {
+                T* const to = numbers<T>(out, {p.count(), p.features()}, "out: expected contiguous (rows, features)");
+                const py::gil_scoped_release nogil;
+                p.values(to, stream_at(stream));
             },
             py::arg("out"), py::arg("stream"))
         .def(
             "log_jacobian",
-            [](const P& p, const py::object& out, uintptr_t stream) {
-                p.log_jacobian(numbers<double>(out, {p.count()}, "out: expected contiguous (rows,) of float64"),
-                               stream_at(stream));
+            [](P& p, const py::object& out, uintptr_t stream) {
+                double* const to = numbers<double>(out, {p.count()}, "out: expected contiguous (rows,) of float64");
+                const py::gil_scoped_release nogil;
+                p.log_jacobian(to, stream_at(stream));
             },
             py::arg("out"), py::arg("stream"));
 }

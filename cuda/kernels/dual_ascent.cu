@@ -1,4 +1,4 @@
-#include "dual_ascent.cuh"
+#include "dual_ascent.hpp"
 
 #include <algorithm>
 #include <numeric>

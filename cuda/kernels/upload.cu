@@ -1,4 +1,4 @@
-#include "upload.cuh"
+#include "upload.hpp"
 
 #include <algorithm>
 #include <cstring>
