@@ -46,11 +46,10 @@ AscentNumbers<T> put(Arena& arena, const typename Points<T>::Step& step, const A
 }  // namespace
 
 template <class T>
-DevicePoints<T>::DevicePoints(const ArrayView& rows, int64_t count, int features, const T* weights, int device,
-                              cudaStream_t stream)
-    : device_(device) {
+DevicePoints<T>::DevicePoints(const ArrayView& rows, int64_t count, int features, const T* weights,
+                              cudaStream_t stream) {
     if (count < 0 || features < 1 || features > 8192) throw std::invalid_argument("x: expected (rows, features)");
-    const OnDevice on(device_);
+    check_cuda(cudaGetDevice(&device_), "current device");
     layout_ = ascent_layout<T>(count, features);
     if (count == 0) return;
     const size_t padded = size_t(layout_.tiles()) * size_t(layout_.tile_rows);

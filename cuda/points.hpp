@@ -16,8 +16,8 @@ class DevicePoints {
   public:
     using Step = typename Points<T>::Step;
 
-    // Copies rows in; weights may be null.
-    DevicePoints(const ArrayView& rows, int64_t count, int features, const T* weights, int device, cudaStream_t stream);
+    // Copies rows in, on the current device; weights may be null.
+    DevicePoints(const ArrayView& rows, int64_t count, int features, const T* weights, cudaStream_t stream);
     ~DevicePoints();
 
     int64_t count() const { return layout_.rows; }
@@ -36,7 +36,7 @@ class DevicePoints {
     void take(DeviceBuffer<Number>& buffer, size_t n);
     void move(const AscentStructure& structure, const AscentNumbers<T>& numbers, bool wants_sums, cudaStream_t stream);
 
-    int device_;
+    int device_ = 0;
     AscentLayout layout_;
     std::mutex mutex_;                     // of what follows, while work is queued
     DeviceBuffer<T> z_, moved_, weights_;  // moved_: for steps that cannot be in place

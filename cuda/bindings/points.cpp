@@ -55,7 +55,7 @@ template <class T>
 void bind_points_of(py::module_& m, const char* name) {
     using P = DevicePoints<T>;
     py::class_<P>(m, name, py::module_local())
-        .def(py::init([](const py::object& x, const py::object& weights, int device, uintptr_t stream) {
+        .def(py::init([](const py::object& x, const py::object& weights, uintptr_t stream) {
                  const DeviceArray a(x);
                  require(a.is_float(), "x: expected float32 or float64");
                  require(a.shape.size() == 2 && a.shape[1] >= 1 && a.shape[1] <= 8192, "x: expected (rows, features)");
@@ -63,9 +63,9 @@ void bind_points_of(py::module_& m, const char* name) {
                  const ArrayView view{a.data, a.strides[0], a.strides[1], a.is<double>(), nullptr};
                  const T* w = output<T>(weights, {a.shape[0]}, "weights: expected contiguous (rows,) of the dtype");
                  const py::gil_scoped_release nogil;
-                 return std::make_unique<P>(view, a.shape[0], int(a.shape[1]), w, device, stream_at(stream));
+                 return std::make_unique<P>(view, a.shape[0], int(a.shape[1]), w, stream_at(stream));
              }),
-             py::arg("x"), py::arg("weights"), py::arg("device"), py::arg("stream"))
+             py::arg("x"), py::arg("weights"), py::arg("stream"))
         .def("step", &step<T>, py::arg("maps"), py::arg("log_scale"), py::arg("matrix"), py::arg("shift"),
              py::arg("next"), py::arg("blocks"), py::arg("order"), py::arg("stream"))
         .def(
