@@ -195,6 +195,13 @@ HR_FN V sqrt(V x) {
 template <class V>
 HR_FN V rsqrt(V x) {
     using T = Scalar<V>;
+#if defined(__CUDA_ARCH__)
+    if constexpr (is_single<V>) {  // the device's own, at most 2 ulp, instead of a root and a division of some 30 steps
+        return rsqrtf(x);
+    } else {
+        return ::rsqrt(x);
+    }
+#else
 #if defined(HR_RSQRT_ESTIMATE)
     if constexpr (Lane<V>::width > 1 && is_single<V>) {  // the processor's estimate, and one step of Newton's method
         const V y = HR_RSQRT_ESTIMATE(x);
@@ -202,6 +209,7 @@ HR_FN V rsqrt(V x) {
     }
 #endif
     return T(1) / sqrt(x);
+#endif
 }
 
 template <class V>

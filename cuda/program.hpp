@@ -82,19 +82,4 @@ class DeviceProgram {
 extern template class DeviceProgram<float>;
 extern template class DeviceProgram<double>;
 
-// Makes a device current as long as it lives.
-class OnDevice {
-  public:
-    explicit OnDevice(int device) {
-        check_cuda(cudaGetDevice(&before_), "current device");
-        if (before_ != device) check_cuda(cudaSetDevice(device), "device");
-    }
-    OnDevice(const OnDevice&) = delete;
-    OnDevice& operator=(const OnDevice&) = delete;
-    ~OnDevice() { cudaSetDevice(before_); }
-
-  private:
-    int before_ = 0;
-};
-
 }  // namespace headrace

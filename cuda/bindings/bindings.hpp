@@ -18,6 +18,7 @@ namespace headrace {
 namespace py = pybind11;
 
 void bind_program(py::module_& m);
+void bind_optimizer(py::module_& m);
 void bind_ops(py::module_& m);
 void bind_points(py::module_& m);
 void bind_lanes(py::module_& m);      // where tests are built

@@ -69,6 +69,9 @@ PYBIND11_MODULE(HEADRACE_MODULE, m, pybind11::mod_gil_not_used()) {
 #ifdef HR_BIND_program
     bind_program(m);
 #endif
+#ifdef HR_BIND_optimizer
+    bind_optimizer(m);
+#endif
 #ifdef HR_BIND_ops
     bind_ops(m);
 #endif

@@ -23,4 +23,21 @@ constexpr long long tape_bytes = 1ll << 20;  // so that tests see several groups
 constexpr long long tape_bytes = 1ll << 29;  // of a group of rows on the way back
 #endif
 
+// Dual ascent (kernels/dual_ascent.hpp). Not measured on a card. Four blocks of 128 threads with 128 registers each fit
+// a multiprocessor for up to 16 features.
+constexpr int ascent_threads = 128;
+constexpr int ascent_lines = 64;         // of the affine map's input in shared memory at once; of its output, at most
+constexpr int ascent_joined = 32;        // small blocks of a matrix are joined up to so many lines
+constexpr int ascent_chunk_rows = 4096;  // at most, over which sums are one partial sum
+constexpr int ascent_chunks = 2048;      // aimed at, as long as chunks do not become longer than that
+constexpr int ascent_sum_threads = 256;  // that add up the partial sums of one number
+
+// Adam (kernels/adam.hpp). Not measured on a card.
+constexpr int adam_threads = 256;
+constexpr int adam_stretch = 8192;  // numbers whose squares are one partial sum
+
+// Small arrays from the host (kernels/upload.hpp) travel as arguments of kernels up to so many bytes: at some 3 µs for
+// 3840 of them. Not measured on a card.
+constexpr int upload_threads = 256, most_upload = 65536;
+
 }  // namespace headrace

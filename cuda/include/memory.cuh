@@ -32,6 +32,21 @@ inline void check_launch(const char* kernel) {
     check_cuda(cudaGetLastError(), kernel);
 }
 
+// Makes a device current as long as it lives.
+class OnDevice {
+  public:
+    explicit OnDevice(int device) {
+        check_cuda(cudaGetDevice(&before_), "current device");
+        if (before_ != device) check_cuda(cudaSetDevice(device), "device");
+    }
+    OnDevice(const OnDevice&) = delete;
+    OnDevice& operator=(const OnDevice&) = delete;
+    ~OnDevice() { cudaSetDevice(before_); }
+
+  private:
+    int before_ = 0;
+};
+
 template <class T>
 class DeviceBuffer {
   public:

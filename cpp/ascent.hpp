@@ -1,0 +1,38 @@
+// What one step of dual ascent does to one number, over lanes.
+//
+// The map of a coordinate is z + g sqrt(e² + (z - center)²); the straight line that belongs to it in eq. 25 is part of
+// the affine map after it. The concave form of the log-likelihood in a z + b + c sqrt(...) needs six sums a coordinate.
+#pragma once
+
+#include "lane.hpp"
+
+namespace headrace {
+namespace {
+
+// Multiplied before a product is rescaled: derivatives are at least 1e-3, at most 2.
+constexpr int factors_at_once = 12;
+
+// Where the map takes x, with its derivative there.
+template <class V>
+HR_FN V ascent_moved(V x, Scalar<V> bend, Scalar<V> center, Scalar<V> square, V& derivative) {
+    const V w = x - center, t = w * w + square, bent = rsqrt(t) * bend;
+    derivative = w * bent + Scalar<V>(1);
+    return t * bent + x;
+}
+
+// Adds x, x², r, x r, q = (x - center) / r and 1 / r², each times `one`. Of what has no weight nothing counts, as long
+// as it is finite.
+template <class V>
+HR_FN void ascent_add(V x, V one, Scalar<V> center, Scalar<V> square, V (&sum)[6]) {
+    const V w = x - center, t = w * w + square, inverse = rsqrt(t), r = t * inverse;
+    const V weighed = one * x, by_r = one * r;
+    sum[0] += weighed;
+    sum[1] += weighed * x;
+    sum[2] += by_r;
+    sum[3] += by_r * x;
+    sum[4] += one * inverse * w;
+    sum[5] += one * inverse * inverse;
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,49 @@
+// Adam on a device for Python.
+#include "../optimizer.hpp"
+
+#include "bindings.hpp"
+
+namespace headrace {
+namespace {
+
+template <class T>
+void bind_adam_of(py::module_& m, const char* name) {
+    using A = DeviceAdam<T>;
+    py::class_<A>(m, name, py::module_local())
+        .def(py::init([](const std::shared_ptr<DeviceProgram<T>>& program, double beta1, double beta2, double epsilon,
+                         double weight_decay, double clip, double average) {
+                 require(program != nullptr, "program: expected a program");
+                 return std::make_unique<A>(program, AdamOptions{beta1, beta2, epsilon, weight_decay, clip, average});
+             }),
+             py::arg("program"), py::arg("beta1"), py::arg("beta2"), py::arg("epsilon"), py::arg("weight_decay"),
+             py::arg("clip"), py::arg("average"))
+        .def(
+            "average",
+            [](A& adam, const py::object& out, uintptr_t stream) {
+                require(adam.has_average(), "average: none is kept");
+                T* const to = numbers<T>(out, {int64_t(adam.program().n_weights())},
+                                         "out: expected a contiguous vector like the weights");
+                const py::gil_scoped_release nogil;
+                adam.average(to, stream_at(stream));
+            },
+            py::arg("out"), py::arg("stream"))
+        .def(
+            "step",
+            [](A& adam, const py::object& gradient, double learning_rate, const py::object& norm, uintptr_t stream) {
+                const T* const from = numbers<T>(gradient, {int64_t(adam.program().n_weights())},
+                                                 "gradient: the vector has the wrong size or dtype");
+                double* const to = output<double>(norm, {1}, "norm: expected one number of float64");
+                const py::gil_scoped_release nogil;
+                adam.step(from, learning_rate, to, stream_at(stream));
+            },
+            py::arg("gradient"), py::arg("learning_rate"), py::arg("norm"), py::arg("stream"));
+}
+
+}  // namespace
+
+void bind_optimizer(py::module_& m) {
+    bind_adam_of<float>(m, "AdamF32");
+    bind_adam_of<double>(m, "AdamF64");
+}
+
+}  // namespace headrace

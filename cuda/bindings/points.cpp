@@ -1,0 +1,96 @@
+// Points of a dual ascent on the device, for Python.
+#include "../points.hpp"
+
+#include <algorithm>
+
+#include "bindings.hpp"
+
+namespace headrace {
+namespace {
+
+using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
+
+// Column c of (features, columns).
+std::vector<double> column(const Doubles& a, int features, int columns, int c, const char* message) {
+    require(a.ndim() == 2 && a.shape(0) == features && a.shape(1) == columns, message);
+    std::vector<double> out;
+    for (py::ssize_t i = 0; i < a.shape(0); ++i) out.push_back(a.at(i, c));
+    return out;
+}
+
+// The few numbers of a step come from the host. `matrix`: its blocks of these sizes, row by row, one after another.
+template <class T>
+py::object step(DevicePoints<T>& points, const Doubles& maps, double log_scale, const Doubles& matrix,
+                const Doubles& shift, const py::object& next, std::vector<int> blocks, std::vector<int> order,
+                uintptr_t stream) {
+    const int n = points.features();
+    constexpr const char* expects_maps = "maps: expected (features, 3): bend, center, square";
+    typename DevicePoints<T>::Step s{};
+    s.bend = column(maps, n, 3, 0, expects_maps);
+    s.center = column(maps, n, 3, 1, expects_maps);
+    s.square = column(maps, n, 3, 2, expects_maps);
+    s.log_scale = log_scale;
+    s.matrix.assign(matrix.data(), matrix.data() + matrix.size());
+    s.blocks = std::move(blocks);
+    s.order = std::move(order);
+    require(shift.size() == n, "shift: expected (features,)");
+    s.shift.assign(shift.data(), shift.data() + n);
+    if (!next.is_none()) {
+        const auto a = py::cast<Doubles>(next);
+        s.next_center = column(a, n, 2, 0, "next: expected (features, 2): center, square");
+        s.next_square = column(a, n, 2, 1, "next: expected (features, 2): center, square");
+    }
+    std::vector<double> sums;
+    {
+        const py::gil_scoped_release nogil;
+        sums = points.step(s, stream_at(stream));
+    }
+    if (next.is_none()) return py::none();
+    Doubles out({n, ascent_sum_count});
+    std::copy(sums.begin(), sums.end(), out.mutable_data());
+    return out;
+}
+
+template <class T>
+void bind_points_of(py::module_& m, const char* name) {
+    using P = DevicePoints<T>;
+    py::class_<P>(m, name, py::module_local())
+        .def(py::init([](const py::object& x, const py::object& weights, uintptr_t stream) {
+                 const DeviceArray a(x);
+                 require(a.is_float(), "x: expected float32 or float64");
+                 require(a.shape.size() == 2 && a.shape[1] >= 1 && a.shape[1] <= 8192, "x: expected (rows, features)");
+                 a.require_alignment();
+                 const ArrayView view{a.data, a.strides[0], a.strides[1], a.is<double>(), nullptr};
+                 const T* w = output<T>(weights, {a.shape[0]}, "weights: expected contiguous (rows,) of the dtype");
+                 const py::gil_scoped_release nogil;
+                 return std::make_unique<P>(view, a.shape[0], int(a.shape[1]), w, stream_at(stream));
+             }),
+             py::arg("x"), py::arg("weights"), py::arg("stream"))
+        .def("step", &step<T>, py::arg("maps"), py::arg("log_scale"), py::arg("matrix"), py::arg("shift"),
+             py::arg("next"), py::arg("blocks"), py::arg("order"), py::arg("stream"))
+        .def(
+            "values",
+            [](P& p, const py::object& out, uintptr_t stream) {
+                T* const to = numbers<T>(out, {p.count(), p.features()}, "out: expected contiguous (rows, features)");
+                const py::gil_scoped_release nogil;
+                p.values(to, stream_at(stream));
+            },
+            py::arg("out"), py::arg("stream"))
+        .def(
+            "log_jacobian",
+            [](P& p, const py::object& out, uintptr_t stream) {
+                double* const to = numbers<double>(out, {p.count()}, "out: expected contiguous (rows,) of float64");
+                const py::gil_scoped_release nogil;
+                p.log_jacobian(to, stream_at(stream));
+            },
+            py::arg("out"), py::arg("stream"));
+}
+
+}  // namespace
+
+void bind_points(py::module_& m) {
+    bind_points_of<float>(m, "PointsF32");
+    bind_points_of<double>(m, "PointsF64");
+}
+
+}  // namespace headrace

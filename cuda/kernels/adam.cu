@@ -1,0 +1,131 @@
+#include "adam.hpp"
+
+#include <algorithm>
+
+#include "../../cpp/adam.hpp"
+#include "../include/launch.cuh"
+
+namespace headrace {
+namespace {
+
+constexpr int threads = adam_threads, warp = 32;
+
+// The sum over a block's threads, in a fixed order, for its first thread.
+__device__ double block_sum(double x, double* of_warp) {
+    for (int step = warp / 2; step > 0; step /= 2) x += __shfl_down_sync(~0u, x, unsigned(step));
+    if (threadIdx.x % warp == 0) of_warp[threadIdx.x / warp] = x;
+    __syncthreads();
+    x = 0;
+    if (threadIdx.x == 0)
+        for (int i = 0; i < threads / warp; ++i) x += of_warp[i];
+    return x;
+}
+
+// In float64, so that nothing overflows.
+template <class T>
+__global__ void __launch_bounds__(threads) sum_squares(const T* x, int64_t n, double* parts) {
+    HR_DYNAMIC_SHARED(double, of_warp);
+    const int64_t begin = int64_t(blockIdx.x) * adam_stretch;
+    const int64_t end = begin + adam_stretch < n ? begin + adam_stretch : n;
+    double sum = 0;
+    for (int64_t i = begin + threadIdx.x; i < end; i += threads) sum += double(x[i]) * double(x[i]);
+    sum = block_sum(sum, of_warp);
+    if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+}
+
+template <class T>
+__global__ void __launch_bounds__(threads)
+    decide(AdamRule<T> rule, double learning_rate, const double* parts, int64_t n, AdamState<T>* state, double* norm) {
+    HR_DYNAMIC_SHARED(double, of_warp);
+    double sum = 0;
+    for (int64_t i = threadIdx.x; i < n; i += threads) sum += parts[i];
+    sum = sqrt(block_sum(sum, of_warp));
+    if (threadIdx.x != 0) return;
+    if (norm) *norm = sum;
+    AdamState<T>& a = *state;
+    a.is_finite = sum - sum == 0;
+    if (!a.is_finite) return;
+    a.mean_power *= rule.beta1;
+    a.square_power *= rule.beta2;
+    a.steps += 1;
+    AdamStep<T>& s = a.step;
+    s.mean_decay = T(rule.beta1);
+    s.square_decay = T(rule.beta2);
+    s.rate = T(learning_rate / (1 - a.mean_power));
+    s.square_correction = T(1 / (1 - a.square_power));
+    s.epsilon = rule.epsilon;
+    s.shrink = T(1);
+    s.gradient_scale = T(rule.clip > 0 && sum > rule.clip ? rule.clip / sum : 1);
+    const double grown = (1 + a.steps) / (10 + a.steps);
+    s.average_gain = T(1 - (rule.average < grown ? rule.average : grown));
+    a.shrink = T(1 - learning_rate * rule.weight_decay);
+}
+
+template <class T>
+__global__ void __launch_bounds__(threads)
+    move_weights(const AdamState<T>* state, const T* gradient, const AdamKind* kind, T* weights, T* mean, T* square,
+                 T* average, int64_t n) {
+    if (!state->is_finite) return;
+    const AdamStep<T> step = state->step;
+    AdamStep<T> decaying = step;
+    decaying.shrink = state->shrink;
+    for (int64_t i = int64_t(blockIdx.x) * threads + threadIdx.x; i < n; i += int64_t(gridDim.x) * threads) {
+        if (kind[i] == adam_no_weight) continue;
+        T m = mean[i], v = square[i];
+        const T w = adam_moved(kind[i] == adam_decays ? decaying : step, gradient[i], weights[i], m, v);
+        mean[i] = m;
+        square[i] = v;
+        weights[i] = w;
+        if (average) average[i] += (w - average[i]) * step.average_gain;
+    }
+}
+
+template <class T>
+__global__ void start(AdamState<T>* state) {
+    *state = {};
+    state->mean_power = state->square_power = 1;
+}
+
+}  // namespace
+
+int64_t adam_parts(int64_t n) {
+    return (n + adam_stretch - 1) / adam_stretch;
+}
+
+template <class T>
+void adam_start(AdamState<T>* state, cudaStream_t stream) {
+    auto* const kernel = start<T>;
+    HR_LAUNCH(kernel, dim3(1), dim3(1), 0, stream, state);
+    check_launch("adam_start");
+}
+
+template <class T>
+void adam_step(const AdamRule<T>& rule, double learning_rate, const T* gradient, const AdamKind* kind, T* weights,
+               T* mean, T* square, T* average, int64_t n, double* parts, AdamState<T>* state, double* norm,
+               cudaStream_t stream) {
+    constexpr size_t shared = threads / warp * sizeof(double);
+    const int64_t n_parts = adam_parts(n);
+    if (n > 0) {
+        auto* const squares = sum_squares<T>;
+        HR_LAUNCH(squares, dim3(unsigned(n_parts)), dim3(threads), shared, stream, gradient, n, parts);
+        check_launch("adam_norm");
+    }
+    auto* const rates = decide<T>;
+    HR_LAUNCH(rates, dim3(1), dim3(threads), shared, stream, rule, learning_rate, parts, n_parts, state, norm);
+    check_launch("adam_rates");
+    if (n == 0) return;
+    auto* const move = move_weights<T>;
+    const int64_t blocks = std::min<int64_t>((n + threads - 1) / threads, INT32_MAX);
+    HR_LAUNCH(move, dim3(unsigned(blocks)), dim3(threads), 0, stream, state, gradient, kind, weights, mean, square,
+              average, n);
+    check_launch("adam_step");
+}
+
+#define HR_INSTANTIATE(T)                                                                                            \
+    template void adam_start(AdamState<T>*, cudaStream_t);                                                           \
+    template void adam_step(const AdamRule<T>&, double, const T*, const AdamKind*, T*, T*, T*, T*, int64_t, double*, \
+                            AdamState<T>*, double*, cudaStream_t);
+HR_INSTANTIATE(float)
+HR_INSTANTIATE(double)
+
+}  // namespace headrace

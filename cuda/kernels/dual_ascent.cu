@@ -1,0 +1,582 @@
+#include "dual_ascent.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include "../../cpp/ascent.hpp"
+#include "../../cpp/log_product.hpp"
+#include "../include/launch.cuh"
+
+namespace headrace {
+namespace {
+
+constexpr int threads = ascent_threads, most_lines = ascent_lines, warp = 32;
+
+// As many rows of one line as 16 bytes hold: what a thread reads or writes at once.
+template <class T>
+struct alignas(16) Rows {
+    static constexpr int count = int(16 / sizeof(T));
+    T row[count];
+};
+
+template <class T>
+__device__ const Rows<T>& rows_at(const T* p) {
+    return *reinterpret_cast<const Rows<T>*>(p);
+}
+template <class T>
+__device__ Rows<T>& rows_at(T* p) {
+    return *reinterpret_cast<Rows<T>*>(p);
+}
+
+// A block of threads takes a tile of rows through the affine map: group g of threads computes output lines
+// [g Lines, (g + 1) Lines), each thread of a group some of the rows. While a tile is loaded and mapped, `lanes` threads
+// share the lines of the same rows.
+template <class T_, int Groups, int Lines>
+struct Shape {
+    using T = T_;
+    static constexpr int lines = Lines, width = Groups * Lines;
+    static constexpr int row_threads = threads / Groups, packs_each = Groups == 1 ? 1 : 2;
+    static constexpr int packs = row_threads * packs_each, rows = packs * Rows<T>::count;
+    static constexpr int rows_each = packs_each * Rows<T>::count;
+    static constexpr int lanes = threads / packs;
+    static constexpr int ahead = Lines < 4 ? Lines : Lines == 5 ? 5 : 4;  // lines whose loads a thread has under way
+    // Blocks of threads that a multiprocessor should have room for.
+    static constexpr int resident = lines * sizeof(T) <= 20 ? 4 : lines * sizeof(T) <= 28 ? 3 : 2;
+    static_assert(ahead <= factors_at_once && lanes >= 1);
+};
+
+// The rows of a tile, by features: fewer features, more rows.
+template <class T>
+int tile_rows_of(int features) {
+    const int packs = features <= 10 ? 128 : features <= 16 ? 64 : 32;
+    return packs * Rows<T>::count;
+}
+
+template <class T, class Body>
+void with_shape(int features, int width, const Body& body) {
+    if (features <= 2) return body.template operator()<Shape<T, 1, 2>>();
+    if (features <= 8) return body.template operator()<Shape<T, 2, 4>>();
+    if (features <= 10) return body.template operator()<Shape<T, 2, 5>>();
+    if (features <= 16) return body.template operator()<Shape<T, 4, 4>>();
+    switch (width) {
+        case 32: return body.template operator()<Shape<T, 8, 4>>();
+        case 48: return body.template operator()<Shape<T, 8, 6>>();
+        case 56: return body.template operator()<Shape<T, 8, 7>>();
+        default: return body.template operator()<Shape<T, 8, 8>>();
+    }
+}
+
+template <class T>
+struct LineMap {
+    T bend, center, square;
+    int coordinate;
+};
+
+template <class T>
+struct StepArguments {
+    AscentNumbers<T> numbers;
+    AscentLayout layout;
+    int n_tiles, most_kept;  // lines of which shared memory holds the input
+    T *z, *moved;
+    double* log_jacobian;
+    const T* weights;
+    double* partial;
+};
+
+// A block's shared memory.
+template <class S>
+struct Shared {
+    using T = typename S::T;
+    T *moved, *matrix, *shift, *center, *square, *logs;
+    LineMap<T>* maps;
+    double* sums;  // takes the place of `moved` when a chunk is done
+
+    static constexpr int sum_slots =
+        (threads / warp) * (warp / (S::row_threads < warp ? S::row_threads : warp)) * S::lines * ascent_sum_count;
+    __host__ __device__ static size_t moved_bytes(int lines) {
+        const size_t kept = size_t(lines) * S::rows * sizeof(T),
+                     of_sums = (sum_slots + threads / warp) * sizeof(double);
+        return kept > of_sums ? kept : of_sums;
+    }
+    static size_t bytes(int lines) {
+        return moved_bytes(lines) + size_t(lines) * (S::width * sizeof(T) + sizeof(LineMap<T>)) +
+               (3 * S::width + S::lanes * S::rows) * sizeof(T);
+    }
+    __device__ Shared(unsigned char* p, int lines) {
+        const auto take = [&p](size_t bytes) { return p += bytes, p - bytes; };
+        moved = reinterpret_cast<T*>(take(moved_bytes(lines)));
+        sums = reinterpret_cast<double*>(moved);
+        matrix = reinterpret_cast<T*>(take(size_t(lines) * S::width * sizeof(T)));
+        maps = reinterpret_cast<LineMap<T>*>(take(size_t(lines) * sizeof(LineMap<T>)));
+        logs = reinterpret_cast<T*>(take(size_t(S::lanes) * S::rows * sizeof(T)));
+        shift = reinterpret_cast<T*>(take(S::width * sizeof(T)));
+        center = reinterpret_cast<T*>(take(S::width * sizeof(T)));
+        square = reinterpret_cast<T*>(take(S::width * sizeof(T)));
+    }
+};
+
+template <class T>
+__device__ void keep_maps(const AscentNumbers<T>& s, int first, int lines, LineMap<T>* maps) {
+    for (int k = int(threadIdx.x); k < lines; k += threads) {
+        const int c = s.order[first + k];
+        maps[k] = {s.bend[c], s.center[c], s.square[c], c};
+    }
+}
+
+// Lines [0, lines) of a tile through their maps; put(line, pack, rows) gets them, and logs[lane][row] the logarithm of
+// the derivatives of a thread's lines.
+template <class S, class Put>
+__device__ void map_lines(const typename S::T* z, const LineMap<typename S::T>* maps, int lines, typename S::T* logs,
+                          const Put& put) {
+    using T = typename S::T;
+    const int pack = int(threadIdx.x) % S::packs, lane = int(threadIdx.x) / S::packs;
+    LogProduct<T> product[Rows<T>::count];
+    for (int first = lane; first < lines; first += S::ahead * S::lanes) {
+        Rows<T> x[S::ahead];
+        for (int i = 0; i < S::ahead; ++i) {
+            const int k = first + i * S::lanes;
+            if (k < lines) x[i] = rows_at(z + int64_t(maps[k].coordinate) * S::rows + pack * Rows<T>::count);
+        }
+        for (int i = 0; i < S::ahead; ++i) {
+            const int k = first + i * S::lanes;
+            if (k < lines) {
+                const LineMap<T> map = maps[k];
+                for (int r = 0; r < Rows<T>::count; ++r) {
+                    T derivative;
+                    x[i].row[r] = ascent_moved(x[i].row[r], map.bend, map.center, map.square, derivative);
+                    product[r].mantissa *= derivative;
+                }
+                put(k, pack, x[i]);
+            }
+        }
+        for (LogProduct<T>& p : product) p.rescale();
+    }
+    for (int r = 0; r < Rows<T>::count; ++r) logs[lane * S::rows + pack * Rows<T>::count + r] = product[r].log();
+}
+
+// What the rows of a tile add to their log-Jacobians.
+template <class S>
+__device__ void add_logs(const typename S::T* logs, double log_scale, int rows, double* log_jacobian) {
+    for (int r = int(threadIdx.x); r < rows; r += threads) {
+        double sum = log_scale;
+        for (int l = 0; l < S::lanes; ++l) sum += double(logs[l * S::rows + r]);
+        log_jacobian[r] += sum;
+    }
+}
+
+// All lines through their maps in place, where more than one tile reads them.
+template <class S>
+__global__ void __launch_bounds__(threads) map_rows(StepArguments<typename S::T> a) {
+    using T = typename S::T;
+    HR_DYNAMIC_SHARED(unsigned char, memory);
+    T* const logs = reinterpret_cast<T*>(memory);
+    LineMap<T>* const maps = reinterpret_cast<LineMap<T>*>(logs + S::lanes * S::rows);
+    const int64_t rows = a.layout.rows;
+    const int features = a.layout.features;
+    for (int64_t row = int64_t(blockIdx.x) * S::rows; row < rows; row += int64_t(gridDim.x) * S::rows) {
+        T* const z = a.z + row * features;
+        const int n = int(rows - row < S::rows ? rows - row : S::rows);
+        for (int first = 0; first < features; first += most_lines) {
+            const int lines = features - first < most_lines ? features - first : most_lines;
+            keep_maps(a.numbers, first, lines, maps);
+            __syncthreads();
+            map_lines<S>(z, maps, lines, logs, [&](int k, int pack, const Rows<T>& x) {
+                rows_at(z + int64_t(maps[k].coordinate) * S::rows + pack * Rows<T>::count) = x;
+            });
+            __syncthreads();
+            add_logs<S>(logs, first == 0 ? *a.numbers.log_scale : 0.0, n, a.log_jacobian + row);
+            __syncthreads();
+        }
+    }
+}
+
+// Numbers of a thread's lines, from shared memory.
+template <class S>
+__device__ void read_lines(const typename S::T* from, typename S::T (&out)[S::lines]) {
+    using T = typename S::T;
+    if constexpr (S::lines % Rows<T>::count == 0) {
+        for (int j = 0; j < S::lines; j += Rows<T>::count) {
+            const Rows<T> some = rows_at(from + j);
+            for (int i = 0; i < Rows<T>::count; ++i) out[j + i] = some.row[i];
+        }
+    } else {
+        for (int j = 0; j < S::lines; ++j) out[j] = from[j];
+    }
+}
+
+// Adds what input lines [0, lines), in shared memory, contribute to a thread's rows and lines.
+template <class S>
+__device__ void add_products(const Shared<S>& shared, int lines, typename S::T (&z)[S::lines][S::rows_each]) {
+    using T = typename S::T;
+    constexpr int P = Rows<T>::count;
+    const int group = int(threadIdx.x) / S::row_threads, place = int(threadIdx.x) % S::row_threads;
+#ifdef __CUDACC__
+#pragma unroll 1  // more lines at once would not leave the registers room
+#endif
+    for (int k = 0; k < lines; ++k) {
+        T factor[S::lines];
+        read_lines<S>(shared.matrix + k * S::width + group * S::lines, factor);
+        for (int u = 0; u < S::packs_each; ++u) {
+            const Rows<T> x = rows_at(shared.moved + k * S::rows + (u * S::row_threads + place) * P);
+            for (int j = 0; j < S::lines; ++j)
+                for (int r = 0; r < P; ++r) z[j][u * P + r] += factor[j] * x.row[r];
+        }
+    }
+}
+
+// The sums of a chunk over the threads of a group, in a fixed order, to partial[sum][chunk].
+template <class S>
+__device__ void store_sums(const Shared<S>& shared, const AscentTile& tile,
+                           typename S::T (&sum)[S::lines][ascent_sum_count], double* partial, int64_t chunks,
+                           int64_t chunk) {
+    constexpr int span = S::row_threads < warp ? S::row_threads : warp;  // threads of a group in one warp
+    constexpr int per_line = ascent_sum_count, per_group = S::lines * per_line;
+    __syncthreads();
+    for (int j = 0; j < S::lines; ++j)
+        for (int i = 0; i < per_line; ++i) {
+            double total = double(sum[j][i]);
+            for (int step = span / 2; step > 0; step /= 2) total += __shfl_down_sync(~0u, total, unsigned(step), span);
+            if (int(threadIdx.x) % span == 0)
+                shared.sums[int(threadIdx.x) / span * per_group + j * per_line + i] = total;
+        }
+    __syncthreads();
+    constexpr int spans = S::row_threads / span;  // of a group
+    for (int i = int(threadIdx.x); i < (tile.end - tile.begin) * per_line; i += threads) {
+        const int group = i / per_group;
+        double total = 0;
+        for (int s = 0; s < spans; ++s) total += shared.sums[(group * spans + s) * per_group + i % per_group];
+        partial[(int64_t(tile.begin) * per_line + i) * chunks + chunk] = total;
+    }
+}
+
+// fused: all lines that a tile reads are in shared memory at once, and are mapped on the way there.
+template <class S, bool fused>
+__global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<typename S::T> a) {
+    using T = typename S::T;
+    constexpr int P = Rows<T>::count;
+    HR_DYNAMIC_SHARED(unsigned char, memory);
+    const Shared<S> shared(memory, a.most_kept);
+    const AscentNumbers<T>& s = a.numbers;
+    const int features = a.layout.features;
+    const bool wants_sums = a.partial != nullptr;
+    const int group = int(threadIdx.x) / S::row_threads, place = int(threadIdx.x) % S::row_threads;
+    for (int64_t chunk = blockIdx.x; chunk < a.layout.chunks; chunk += gridDim.x) {
+        const int64_t begin = chunk * a.layout.chunk_rows;
+        const int64_t end = begin + a.layout.chunk_rows < a.layout.rows ? begin + a.layout.chunk_rows : a.layout.rows;
+        double log_jacobians = 0;
+        for (int t = 0; t < a.n_tiles; ++t) {
+            const AscentTile tile = s.tiles[t];
+            const int lines = tile.last - tile.first, width = tile.end - tile.begin;
+            const auto keep_lines = [&](int first, int n) {
+                keep_maps(s, tile.first + first, n, shared.maps);
+                const T* const from = s.matrix + tile.matrix + int64_t(first) * width;
+                for (int i = int(threadIdx.x); i < n * S::width; i += threads) {
+                    const int k = i / S::width, j = i % S::width;
+                    shared.matrix[i] = j < width ? from[k * width + j] : T(0);
+                }
+            };
+            for (int j = int(threadIdx.x); j < S::width; j += threads) {
+                shared.shift[j] = j < width ? s.shift[tile.begin + j] : T(0);
+                shared.center[j] = wants_sums && j < width ? s.next_center[tile.begin + j] : T(0);
+                shared.square[j] = wants_sums && j < width ? s.next_square[tile.begin + j] : T(1);
+            }
+            if (fused) keep_lines(0, lines);
+            __syncthreads();
+            T sum[S::lines][ascent_sum_count] = {};
+            for (int64_t row = begin; row < end; row += S::rows) {
+                const T* const from = a.z + row * features;
+                const int rows = int(end - row < S::rows ? end - row : S::rows);
+                T z[S::lines][S::rows_each];
+                const auto start = [&] {
+                    for (int j = 0; j < S::lines; ++j)
+                        for (T& one : z[j]) one = shared.shift[group * S::lines + j];
+                };
+                if constexpr (fused) {
+                    map_lines<S>(from, shared.maps, lines, shared.logs, [&](int k, int pack, const Rows<T>& x) {
+                        rows_at(shared.moved + k * S::rows + pack * P) = x;
+                    });
+                    __syncthreads();
+                    add_logs<S>(shared.logs, t == 0 ? *s.log_scale : 0.0, rows, a.log_jacobian + row);
+                    start();
+                    add_products<S>(shared, lines, z);
+                    __syncthreads();
+                } else {
+                    start();
+                    for (int first = 0; first < lines; first += most_lines) {
+                        const int n = lines - first < most_lines ? lines - first : most_lines;
+                        keep_lines(first, n);
+                        __syncthreads();
+                        const int pack = int(threadIdx.x) % S::packs;
+                        for (int k = int(threadIdx.x) / S::packs; k < n; k += S::lanes)
+                            rows_at(shared.moved + k * S::rows + pack * P) =
+                                rows_at(from + int64_t(shared.maps[k].coordinate) * S::rows + pack * P);
+                        __syncthreads();
+                        add_products<S>(shared, n, z);
+                        __syncthreads();
+                    }
+                }
+                if (wants_sums && t + 1 == a.n_tiles)
+                    for (int r = int(threadIdx.x); r < rows;
+                         r += threads)  // the thread that wrote it, if this kernel did
+                        log_jacobians += a.log_jacobian[row + r] * (a.weights ? double(a.weights[row + r]) : 1.0);
+                // Rows that do not exist stay 0, so that they are finite and count nothing.
+                T one[S::rows_each];
+                for (int u = 0; u < S::packs_each; ++u) {
+                    const int at = (u * S::row_threads + place) * P;
+                    for (int r = 0; r < P; ++r) {
+                        const bool is_row = at + r < rows;
+                        one[u * P + r] = T(is_row);
+                        if (rows < S::rows)
+                            for (int j = 0; j < S::lines; ++j)
+                                if (!is_row) z[j][u * P + r] = 0;
+                    }
+                    for (int j = 0; j < S::lines; ++j) {
+                        const int line = group * S::lines + j;
+                        Rows<T> out;
+                        for (int r = 0; r < P; ++r) out.row[r] = z[j][u * P + r];
+                        T* const to = a.moved + row * features + int64_t(tile.begin + line) * S::rows + at;
+                        if (line < width) rows_at(to) = out;
+                    }
+                    if (a.weights && wants_sums) {
+                        const Rows<T> weights = rows_at(a.weights + row + at);
+                        for (int r = 0; r < P; ++r) one[u * P + r] = weights.row[r];
+                    }
+                }
+                if (wants_sums)
+                    for (int j = 0; j < S::lines; ++j) {
+                        const int line = group * S::lines + j;
+                        const T center = shared.center[line], square = shared.square[line];
+                        if (line < width)
+                            for (int r = 0; r < S::rows_each; ++r) ascent_add(z[j][r], one[r], center, square, sum[j]);
+                    }
+            }
+            if (wants_sums) store_sums<S>(shared, tile, sum, a.partial, a.layout.chunks, chunk);
+            __syncthreads();  // before the next tile takes the place of this one's numbers
+        }
+        if (wants_sums) {
+            for (int step = warp / 2; step > 0; step /= 2)
+                log_jacobians += __shfl_down_sync(~0u, log_jacobians, unsigned(step));
+            if (threadIdx.x % warp == 0) shared.sums[threadIdx.x / warp] = log_jacobians;
+            __syncthreads();
+            if (threadIdx.x == 0) {
+                double total = 0;
+                for (int i = 0; i < threads / warp; ++i) total += shared.sums[i];
+                a.partial[int64_t(features) * ascent_sum_count * a.layout.chunks + chunk] = total;
+            }
+            __syncthreads();
+        }
+    }
+}
+
+__global__ void __launch_bounds__(ascent_sum_threads)
+    add_partial_sums(const double* partial, int64_t chunks, double* sums) {
+    constexpr int n = ascent_sum_threads;
+    HR_DYNAMIC_SHARED(double, of_warp);
+    const double* const from = partial + int64_t(blockIdx.x) * chunks;
+    double total = 0;
+    for (int64_t i = threadIdx.x; i < chunks; i += n) total += from[i];
+    for (int step = warp / 2; step > 0; step /= 2) total += __shfl_down_sync(~0u, total, unsigned(step));
+    if (threadIdx.x % warp == 0) of_warp[threadIdx.x / warp] = total;
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    total = 0;
+    for (int i = 0; i < n / warp; ++i) total += of_warp[i];
+    sums[blockIdx.x] = total;
+}
+
+// Squares of 32 rows and 32 features change their layout in shared memory, whose lines have 33 numbers.
+constexpr int square_threads = 256, pitch = warp + 1;
+
+template <class T>
+struct Squares {
+    int64_t rows, n;
+    int features, across, tile_rows;
+
+    Squares(const AscentLayout& l)
+        : rows(l.rows),
+          n((l.rows + warp - 1) / warp * ((l.features + warp - 1) / warp)),
+          features(l.features),
+          across((l.features + warp - 1) / warp),
+          tile_rows(l.tile_rows) {}
+    __device__ T* place(T* z, int64_t row, int feature) const {
+        return z + row / tile_rows * tile_rows * features + int64_t(feature) * tile_rows + row % tile_rows;
+    }
+};
+
+template <class T, class From>
+__global__ void __launch_bounds__(square_threads)
+    load_rows(Squares<T> s, const char* from, int64_t row_stride, int64_t column_stride, bool by_rows, T* z) {
+    HR_DYNAMIC_SHARED(T, square);
+    const int lane = int(threadIdx.x) % warp, line = int(threadIdx.x) / warp;
+    for (int64_t i = blockIdx.x; i < s.n; i += gridDim.x) {
+        const int64_t row = i / s.across * warp;
+        const int feature = int(i % s.across) * warp;
+        for (int l = line; l < warp; l += square_threads / warp) {
+            const int r = by_rows ? l : lane, c = by_rows ? lane : l;  // neighbours in memory to neighbouring threads
+            if (row + r < s.rows && feature + c < s.features)
+                square[r * pitch + c] = T(*reinterpret_cast<const From*>(from + (row + r) * row_stride +
+                                                                         int64_t(feature + c) * column_stride));
+        }
+        __syncthreads();
+        for (int c = line; c < warp && feature + c < s.features; c += square_threads / warp)
+            *s.place(z, row + lane, feature + c) = row + lane < s.rows ? square[lane * pitch + c] : T(0);
+        __syncthreads();
+    }
+}
+
+template <class T>
+__global__ void __launch_bounds__(square_threads) store_rows(Squares<T> s, T* z, T* out) {
+    HR_DYNAMIC_SHARED(T, square);
+    const int lane = int(threadIdx.x) % warp, line = int(threadIdx.x) / warp;
+    for (int64_t i = blockIdx.x; i < s.n; i += gridDim.x) {
+        const int64_t row = i / s.across * warp;
+        const int feature = int(i % s.across) * warp;
+        for (int c = line; c < warp && feature + c < s.features; c += square_threads / warp)
+            square[lane * pitch + c] = *s.place(z, row + lane, feature + c);
+        __syncthreads();
+        for (int r = line; r < warp && row + r < s.rows; r += square_threads / warp)
+            if (feature + lane < s.features) out[(row + r) * s.features + feature + lane] = square[r * pitch + lane];
+        __syncthreads();
+    }
+}
+
+unsigned grid_of(int64_t blocks) {
+    return unsigned(std::min<int64_t>(blocks, INT32_MAX));
+}
+
+}  // namespace
+
+template <class T>
+AscentLayout ascent_layout(int64_t rows, int features) {
+    AscentLayout l{features, tile_rows_of<T>(features), rows, 0, 0};
+    const int64_t tiles = (l.tiles() + ascent_chunks - 1) / ascent_chunks;
+    l.chunk_rows = l.tile_rows * std::clamp<int64_t>(tiles, 1, ascent_chunk_rows / l.tile_rows);
+    l.chunks = (rows + l.chunk_rows - 1) / l.chunk_rows;
+    return l;
+}
+
+AscentStructure ascent_structure(const std::vector<int>& blocks) {
+    const int features = std::accumulate(blocks.begin(), blocks.end(), 0);
+    std::vector<int> joined;  // small neighbours as one block, and everything where it has room in one tile
+    const int room = features <= most_lines ? features : ascent_joined;
+    for (int size : blocks) {
+        if (!joined.empty() && joined.back() + size <= room) {
+            joined.back() += size;
+        } else {
+            joined.push_back(size);
+        }
+    }
+    AscentStructure s;
+    s.lines = *std::max_element(joined.begin(), joined.end());
+    s.fused = s.lines <= most_lines;
+    s.in_place = joined.size() == 1 && s.fused;
+    if (features <= 16) {
+        s.width = s.lines;
+    } else {
+        int64_t least = INT64_MAX;
+        for (int width : {64, 56, 48, 32}) {  // that with the fewest lines in vain
+            const int64_t padded = int64_t(s.lines + width - 1) / width * width;
+            if (padded < least) least = padded, s.width = width;
+        }
+    }
+    int first = 0;
+    for (int size : joined) {
+        for (int begin = 0; begin < size; begin += s.width) {
+            const int end = std::min(size, begin + s.width);
+            s.tiles.push_back({first + begin, first + end, first, first + size, s.matrix});
+            s.matrix += int64_t(size) * (end - begin);
+        }
+        first += size;
+    }
+    return s;
+}
+
+template <class T>
+std::vector<T> ascent_matrix(const AscentStructure& structure, const std::vector<int>& blocks,
+                             const std::vector<double>& matrix) {
+    std::vector<T> tiled(size_t(structure.matrix));
+    auto tile = structure.tiles.begin();
+    size_t number = 0;
+    int first = 0;
+    for (int size : blocks) {
+        for (int row = first; row < first + size; ++row) {
+            while (row >= tile->end) ++tile;
+            const size_t width = size_t(tile->end - tile->begin);
+            T* const to = tiled.data() + tile->matrix + (row - tile->begin);
+            for (int k = first; k < first + size; ++k) to[size_t(k - tile->first) * width] = T(matrix[number++]);
+        }
+        first += size;
+    }
+    return tiled;
+}
+
+template <class T>
+void ascent_step(const AscentLayout& layout, const AscentStructure& structure, const AscentNumbers<T>& numbers, T* z,
+                 T* moved, double* log_jacobian, const T* weights, double* partial, cudaStream_t stream) {
+    if (layout.rows == 0) return;
+    with_shape<T>(layout.features, structure.width, [&]<class S>() {
+        const StepArguments<T> a{
+            numbers, layout, int(structure.tiles.size()), std::min(structure.lines, most_lines), z, moved, log_jacobian,
+            weights, partial};
+        const auto run = [&](auto* kernel, int64_t blocks, size_t bytes) {
+            if (bytes > 48 * 1024)  // has to be asked for
+                check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
+                           "shared memory of a dual ascent");
+            HR_LAUNCH(kernel, dim3(grid_of(blocks)), dim3(threads), bytes, stream, a);
+            check_launch("ascent_step");
+        };
+        if (structure.fused) return run(step_rows<S, true>, layout.chunks, Shared<S>::bytes(a.most_kept));
+        if constexpr (S::row_threads == 16) {  // more lines than those of few features
+            run(map_rows<S>, layout.tiles(), S::lanes * S::rows * sizeof(T) + most_lines * sizeof(LineMap<T>));
+            run(step_rows<S, false>, layout.chunks, Shared<S>::bytes(a.most_kept));
+        }
+    });
+}
+
+void ascent_sums(const double* partial, int64_t chunks, int count, double* sums, cudaStream_t stream) {
+    constexpr int n = ascent_sum_threads;
+    HR_LAUNCH(add_partial_sums, dim3(unsigned(count)), dim3(n), n / warp * sizeof(double), stream, partial, chunks,
+              sums);
+    check_launch("ascent_sums");
+}
+
+template <class T>
+void ascent_load(const AscentLayout& layout, const ArrayView& from, T* z, cudaStream_t stream) {
+    if (layout.rows == 0) return;
+    const Squares<T> squares(layout);
+    const bool by_rows = std::abs(from.column_stride) <= std::abs(from.row_stride);
+    const auto load = [&]<class From>() {
+        auto* const kernel = load_rows<T, From>;
+        HR_LAUNCH(kernel, dim3(grid_of(squares.n)), dim3(square_threads), warp * pitch * sizeof(T), stream, squares,
+                  from.data, from.row_stride, from.column_stride, by_rows, z);
+        check_launch("ascent_load");
+    };
+    if (from.is_double) {
+        load.template operator()<double>();
+    } else {
+        load.template operator()<float>();
+    }
+}
+
+template <class T>
+void ascent_store(const AscentLayout& layout, const T* z, T* out, cudaStream_t stream) {
+    if (layout.rows == 0) return;
+    const Squares<T> squares(layout);
+    auto* const kernel = store_rows<T>;
+    HR_LAUNCH(kernel, dim3(grid_of(squares.n)), dim3(square_threads), warp * pitch * sizeof(T), stream, squares,
+              const_cast<T*>(z), out);
+    check_launch("ascent_store");
+}
+
+#define HR_INSTANTIATE(T)                                                                                            \
+    template AscentLayout ascent_layout<T>(int64_t, int);                                                            \
+    template std::vector<T> ascent_matrix(const AscentStructure&, const std::vector<int>&,                           \
+                                          const std::vector<double>&);                                               \
+    template void ascent_step(const AscentLayout&, const AscentStructure&, const AscentNumbers<T>&, T*, T*, double*, \
+                              const T*, double*, cudaStream_t);                                                      \
+    template void ascent_load(const AscentLayout&, const ArrayView&, T*, cudaStream_t);                              \
+    template void ascent_store(const AscentLayout&, const T*, T*, cudaStream_t);
+HR_INSTANTIATE(float)
+HR_INSTANTIATE(double)
+
+}  // namespace headrace

@@ -1,0 +1,19 @@
+// Small host arrays to the device without waiting for the device.
+#pragma once
+
+#include <vector>
+
+#include "../include/memory.cuh"
+
+namespace headrace {
+
+// Copies in the stream's order; the host's memory may change as soon as the call returns. Up to most_upload bytes the
+// numbers travel as arguments of kernels, so that nothing waits; beyond, the runtime may wait for the stream.
+void upload_bytes(void* to, const void* from, size_t bytes, cudaStream_t stream);
+
+template <class T>
+void upload(T* to, const std::vector<T>& from, cudaStream_t stream) {
+    upload_bytes(to, from.data(), from.size() * sizeof(T), stream);
+}
+
+}  // namespace headrace

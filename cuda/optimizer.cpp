@@ -1,0 +1,85 @@
+#include "optimizer.hpp"
+
+#include <algorithm>
+#include <limits>
+
+namespace headrace {
+namespace {
+
+constexpr cudaStream_t default_stream = nullptr;
+
+// Only matrices decay: a bias may have to be large, and so may a base's mean.
+template <class T>
+std::vector<AdamKind> kinds(const Structure& structure) {
+    std::vector<T> ones(structure.n_weights(), T(1));
+    structure.clear_masked(ones.data());
+    std::vector<AdamKind> kind(ones.size(), adam_no_weight);
+    for (const auto& part : structure.parts())
+        for (int64_t i = part.begin; i < part.end; ++i)
+            if (ones[size_t(i)] != 0) kind[size_t(i)] = part.is_bias ? adam_bias : adam_decays;
+    return kind;
+}
+
+template <class T>
+DeviceBuffer<T> zeros(size_t n) {
+    DeviceBuffer<T> buffer(n, default_stream);
+    if (n > 0) check_cuda(cudaMemsetAsync(buffer.get(), 0, n * sizeof(T), default_stream), "state of Adam");
+    return buffer;
+}
+
+}  // namespace
+
+template <class T>
+DeviceAdam<T>::DeviceAdam(std::shared_ptr<DeviceProgram<T>> program, const AdamOptions& options)
+    : program_(std::move(program)),
+      rule_{options.beta1, options.beta2,   options.weight_decay,
+            options.clip,  options.average, std::max(T(options.epsilon), std::numeric_limits<T>::min())} {
+    const OnDevice on(program_->device());
+    const size_t n = program_->n_weights();
+    kind_ = DeviceBuffer<AdamKind>(kinds<T>(program_->structure()), default_stream);
+    mean_ = zeros<T>(n);
+    square_ = zeros<T>(n);
+    parts_ = DeviceBuffer<double>(size_t(adam_parts(int64_t(n))), default_stream);
+    state_ = DeviceBuffer<AdamState<T>>(1, default_stream);
+    adam_start(state_.get(), default_stream);
+    if (options.average > 0) {
+        average_ = DeviceBuffer<T>(n, default_stream);
+        program_->weights(average_.get(), default_stream);
+    }
+    order_.end_write(default_stream);
+}
+
+template <class T>
+DeviceAdam<T>::~DeviceAdam() {
+    try {
+        const OnDevice on(program_->device());
+        order_.begin_write(default_stream);  // the memory is given back in the order of this stream
+    } catch (const CudaError&) {             // of a device that is lost, memory is, too
+    }
+}
+
+template <class T>
+void DeviceAdam<T>::step(const T* gradient, double learning_rate, double* norm, cudaStream_t stream) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    program_->update(stream, [&](T* weights) {
+        order_.begin_write(stream);
+        adam_step(rule_, learning_rate, gradient, kind_.get(), weights, mean_.get(), square_.get(), average_.get(),
+                  int64_t(program_->n_weights()), parts_.get(), state_.get(), norm, stream);
+        order_.end_write(stream);
+    });
+}
+
+template <class T>
+void DeviceAdam<T>::average(T* out, cudaStream_t stream) {
+    const OnDevice on(program_->device());
+    const std::lock_guard<std::mutex> lock(mutex_);
+    order_.begin_read(stream);
+    check_cuda(cudaMemcpyAsync(out, average_.get(), average_.size() * sizeof(T), cudaMemcpyDeviceToDevice, stream),
+               "running mean of the weights");
+    order_.end_read(stream);
+}
+
+template class DeviceAdam<float>;
+template class DeviceAdam<double>;
+
+}  // namespace headrace

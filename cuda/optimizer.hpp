@@ -1,0 +1,42 @@
+// Adam on the weights of a program on a device: the counterpart of cpp/optimizer.hpp.
+#pragma once
+
+#include <memory>
+
+#include "../cpp/optimizer.hpp"
+#include "kernels/adam.hpp"
+#include "program.hpp"
+
+namespace headrace {
+
+template <class T>
+class DeviceAdam {
+  public:
+    DeviceAdam(std::shared_ptr<DeviceProgram<T>> program, const AdamOptions& options);
+    ~DeviceAdam();
+
+    // Queues the update of the weights. norm, on the device, receives the gradient's norm before clipping; null: nobody
+    // asks. Where that is not finite, nothing changes: the device decides, nothing waits.
+    void step(const T* gradient, double learning_rate, double* norm, cudaStream_t stream);
+
+    // Copies the running mean of the weights, as in cpp/optimizer.hpp.
+    bool has_average() const { return average_.size() > 0; }
+    void average(T* out, cudaStream_t stream);
+
+    const DeviceProgram<T>& program() const { return *program_; }
+
+  private:
+    std::shared_ptr<DeviceProgram<T>> program_;
+    AdamRule<T> rule_;
+    DeviceBuffer<AdamKind> kind_;
+    DeviceBuffer<T> mean_, square_, average_;
+    DeviceBuffer<double> parts_;
+    DeviceBuffer<AdamState<T>> state_;
+    StreamOrder order_;  // of all that; it changes only while the program's weights do
+    std::mutex mutex_;
+};
+
+extern template class DeviceAdam<float>;
+extern template class DeviceAdam<double>;
+
+}  // namespace headrace

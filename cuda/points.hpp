@@ -1,0 +1,51 @@
+// Points that a dual ascent moves, on a device: the counterpart of cpp/points.hpp.
+#pragma once
+
+#include <mutex>
+#include <vector>
+
+#include "../cpp/points.hpp"
+#include "kernels/dual_ascent.hpp"
+#include "stream_order.hpp"
+
+namespace headrace {
+
+// Calls on any streams follow each other on the device. Nothing waits for it, unless that is said.
+template <class T>
+class DevicePoints {
+  public:
+    using Step = typename Points<T>::Step;
+
+    // Copies rows in, on the current device; weights may be null.
+    DevicePoints(const ArrayView& rows, int64_t count, int features, const T* weights, cudaStream_t stream);
+    ~DevicePoints();
+
+    int64_t count() const { return layout_.rows; }
+    int features() const { return layout_.features; }
+
+    // Moves all points. The sums (features, ascent_sum_count) for the next map come back to the host, for which the
+    // call waits; an empty next_center asks for none. A sum's error is at most that of 256 rows added in T, some 256
+    // eps of the magnitudes; float64 does the rest, in an order that depends on the shape alone.
+    std::vector<double> step(const Step& step, cudaStream_t stream);
+
+    void values(T* out, cudaStream_t stream);  // (count, features)
+    void log_jacobian(double* out, cudaStream_t stream);
+
+  private:
+    template <class Number>
+    void take(DeviceBuffer<Number>& buffer, size_t n);
+    void move(const AscentStructure& structure, const AscentNumbers<T>& numbers, bool wants_sums, cudaStream_t stream);
+
+    int device_ = 0;
+    AscentLayout layout_;
+    std::mutex mutex_;                     // of what follows, while work is queued
+    DeviceBuffer<T> z_, moved_, weights_;  // moved_: for steps that cannot be in place
+    DeviceBuffer<double> log_jacobian_, partial_, sums_;
+    DeviceBuffer<char> numbers_;  // of a step
+    StreamOrder order_;
+};
+
+extern template class DevicePoints<float>;
+extern template class DevicePoints<double>;
+
+}  // namespace headrace
