@@ -1,6 +1,5 @@
 """Arrays on a CUDA device for tests, one kind for each library: how they are made, and what is in them."""
 
-import gc
 import sys
 
 import numpy as np
@@ -21,19 +20,21 @@ class Library:
         if name == "jax":
             self.producer = sys.modules["jax"].own_stream
 
-    def make(self, values):
-        """An array with these numbers, which are written on the stream on which the library says they are."""
+    def make(self, values, view=lambda array: array):
+        """An array, or a view of one, with these numbers, which are written on the stream where the library says so."""
         machine, values = self.machine, np.asarray(values)
-        own = machine.current_stream() if self.name == "cupy" else self.producer
-        if self.name == "torch":
-            own = machine.cupy.cuda.Stream.of(sys.modules["torch"].cuda.current_stream().cuda_stream)
         foreign = self.name not in ("cupy", "torch")
-        block = fake_cuda.Block(machine, values.nbytes, own.ptr, at_once=foreign)
-        array = block.array(values.shape, values.dtype)
-        numbers = values.copy()
-        keep = machine.blocks[-1]
-        machine.queue(own.ptr).add(lambda: (keep, np.copyto(raw_like(array, keep), numbers)))
-        return self.around(array, block)
+        own = self.producer.ptr if foreign else self.current()
+        block = fake_cuda.Block(machine, values.nbytes, own, at_once=foreign)
+        array, numbers = block.array(values.shape, values.dtype), values.copy()
+        machine.queue(own).add(lambda: np.copyto(array, numbers))
+        return self.around(view(array), block)
+
+    def current(self):
+        """The address of the stream on which a call queues its work."""
+        if self.name == "torch":
+            return sys.modules["torch"].cuda.current_stream().cuda_stream
+        return self.machine.current_stream().ptr
 
     def around(self, array, block):
         if self.name == "cupy":
@@ -56,29 +57,26 @@ class Library:
     def open(self, array):
         """The numbers of a result, after a check that it is of this library."""
         assert isinstance(array, self.gives)
-        stream = self.machine.current_stream().ptr
-        if self.name == "torch":
-            stream = sys.modules["torch"].cuda.current_stream().cuda_stream
-        if self.name == "jax":
-            stream = self.producer.ptr
-        self.machine.wait(stream)
+        self.machine.wait(self.producer.ptr if self.name == "jax" else self.current())
         return (array.on_cpu if self.gives is self.machine.cupy.ndarray else array.array).copy()
 
-    def stream(self, stream):
+    def address(self, array):
+        """Where the first number of an array lies."""
+        return (array.on_cpu if isinstance(array, self.machine.cupy.ndarray) else array.array).ctypes.data
+
+    def on(self, stream):
         """A context in which work is queued on this stream."""
         return sys.modules["torch"].cuda.stream(stream.ptr) if self.name == "torch" else stream
 
 
-def raw_like(array, raw):
-    """The same place in memory without the array, which may be gone by then."""
-    start = array.ctypes.data - raw.ctypes.data
-    return np.ndarray(array.shape, array.dtype, raw[start : start + array.nbytes])
+either_order = pytest.mark.parametrize("machine", [False, True], ids=["alone", "others first"], indirect=True)
+"""For tests of what streams do to each other: of two, the one or the other is ahead."""
 
 
-@pytest.fixture(params=[False, True], ids=["alone", "others first"])
+@pytest.fixture
 def machine(request, monkeypatch):
-    """A device in the place of a real one; of two streams, the one or the other is ahead."""
-    made = fake_cuda.Machine(others_first=request.param)
+    """A device in the place of a real one."""
+    made = fake_cuda.Machine(others_first=getattr(request, "param", False))
     monkeypatch.setattr(_core, "cuda", made.core)
     monkeypatch.setattr(_core, "_missing", "")
     monkeypatch.setitem(sys.modules, "cupy", made.cupy)
@@ -86,7 +84,6 @@ def machine(request, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax", fake_cuda.make_jax(made))
     _device.device_at.cache_clear()
     yield made
-    gc.collect()
     made.finish()
     _device.device_at.cache_clear()
 

@@ -302,12 +302,12 @@ def make_cupy(machine):
 
     def asarray(values, dtype=None):
         if isinstance(values, ndarray):
-            return values if dtype in (None, values.dtype) else values.astype(dtype)
+            return values if dtype is None or dtype == values.dtype else values.astype(dtype)
         machine.say("upload", np.size(values))
         return placed(np.asarray(values, dtype))
 
     def ascontiguousarray(array, dtype=None):
-        same = array.flags.c_contiguous and dtype in (None, array.dtype)
+        same = array.flags.c_contiguous and (dtype is None or dtype == array.dtype)
         return array if same else computed(lambda a: np.ascontiguousarray(a, dtype), array)
 
     def from_dlpack(value):
@@ -355,7 +355,7 @@ def make_core(machine):
     core, inner = types.ModuleType("headrace._cuda"), machine.inner(machine)
 
     def queued(word, function, *arguments):
-        machine.say(word, arguments[-1])
+        machine.say(word, arguments[-1], [a[0] for a in arguments if is_told(a)])
         machine.queue(arguments[-1]).add(lambda: function(*arguments[:-1], 0))
 
     def op(name):
