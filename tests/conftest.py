@@ -7,6 +7,9 @@ import cuda_arrays
 import frameworks
 import headrace as hr
 from cases import DTYPES
+from devices import library, machine
+
+__all__ = ["library", "machine"]  # fixtures
 
 # The same examples on every run and machine, and no files left behind: a failure is then a change of the code.
 settings.register_profile("headrace", derandomize=True, database=None, deadline=None, max_examples=200)

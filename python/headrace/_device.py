@@ -27,7 +27,6 @@ __all__ = ["Adam", "Device", "Points", "Program", "device_at", "device_named", "
 
 CuPyArray = Any
 Stream = Any  # of CuPy
-Told = tuple[int, tuple[int, ...], tuple[int, ...], str]  # an array as `_cuda` takes it
 
 
 def cuda() -> Any:
@@ -90,6 +89,7 @@ class Device:
         """See `device_at`."""
         self.index, self.cupy = index, cupy
         self._kept: deque[tuple[Any, Any]] = deque()
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         """Its name, as `device_named` takes it."""
@@ -136,8 +136,9 @@ class Device:
 
     def let_go(self) -> None:
         """Of what `keep` holds and is done."""
-        while self._kept and self._kept[0][0].done:
-            self._kept.popleft()
+        with self._lock:
+            while self._kept and self._kept[0][0].done:
+                self._kept.popleft()
 
     # ---- memory
 
@@ -149,65 +150,55 @@ class Device:
         memory = cuda.UnownedMemory(address, math.prod(shape) * dtype.itemsize, owner, self.index)
         return self.cupy.ndarray(tuple(shape), dtype, cuda.MemoryPointer(memory, 0), strides=tuple(strides))
 
+    def copied(self, copy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> CuPyArray:
+        """What a method of `_cuda` writes to an array of this shape, on CuPy's current stream."""
+        stream = self.current_stream()
+        with self.on(stream):
+            out = self.cupy.empty(shape, dtype)
+            copy(self.told(out), stream.ptr)
+        return out
+
     # ---- what `_cuda` does
 
     def coupling(self, *arguments: Any) -> None:
-        """`_cpu.coupling`, then the stream."""
+        """As on the CPU."""
         self._call(_core.cuda.coupling, arguments)
 
     def coupling_backward(self, *arguments: Any) -> None:
-        """`_cpu.coupling_backward`, then the stream."""
+        """As on the CPU."""
         self._call(_core.cuda.coupling_backward, arguments)
 
     def vector_map(self, *arguments: Any) -> None:
-        """`_cpu.vector_map`, then the stream."""
+        """As on the CPU."""
         self._call(_core.cuda.vector_map, arguments)
 
     def vector_map_backward(self, *arguments: Any) -> None:
-        """`_cpu.vector_map_backward`, then the stream."""
+        """As on the CPU."""
         self._call(_core.cuda.vector_map_backward, arguments)
 
     def _call(self, function: Any, arguments: tuple[Any, ...]) -> None:
         with self.cupy.cuda.Device(self.index):
-            function(*(told(a) if isinstance(a, self.cupy.ndarray) else a for a in arguments[:-1]), arguments[-1].ptr)
+            function(*map(self.told, arguments[:-1]), arguments[-1].ptr)
 
-
-def told(array: CuPyArray | None) -> Told | None:
-    """A CuPy array as `_cuda` takes it."""
-    return None if array is None else (array.data.ptr, array.shape, array.strides, array.dtype.name)
-
-
-class _Queued:
-    """Calls of one compiled object, one after another on whatever streams they are queued.
-
-    Its memory is read and written by kernels that run after the calls have returned: one on another stream than the
-    last waits for it, on the device.
-    """
-
-    def __init__(self, device: Device) -> None:
-        self.device = device
-        self._last: Stream | None = None
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def turn(self, stream: Stream) -> Iterator[int]:
-        """The stream's address, once it waits for the last call; no other call is queued meanwhile."""
-        with self._lock, self.device.cupy.cuda.Device(self.device.index):
-            if self._last is not None:
-                self.device.order(self._last, stream)
-            self._last = stream
-            yield stream.ptr
+    def told(self, argument: Any) -> Any:
+        """An array as `_cuda` takes it: address, shape, strides and dtype; other arguments are what they are."""
+        if not isinstance(argument, self.cupy.ndarray):
+            return argument
+        return argument.data.ptr, argument.shape, argument.strides, argument.dtype.name
 
 
 class Program:
-    """A compiled chain of transforms and its weights on a device."""
+    """A compiled chain of transforms and its weights on a device.
+
+    Calls may be queued on several streams: whoever reads the weights waits there for whoever wrote them, and the other
+    way round.
+    """
 
     def __init__(self, device: Device, dtype: np.dtype[Any], *arguments: Any) -> None:
         """`arguments` are those of `_cpu`'s programs."""
         kind = _core.cuda.ProgramF32 if dtype == np.float32 else _core.cuda.ProgramF64
         self.device, self.dtype = device, dtype
         self.core = kind(*arguments, device.index)
-        self.queue = _Queued(device)
 
     @property
     def n_weights(self) -> int:
@@ -215,100 +206,30 @@ class Program:
         size: int = self.core.n_weights
         return size
 
-    def run(
-        self,
-        inverse: bool,
-        input: CuPyArray | None,
-        rows: int,
-        seed: int,
-        context: CuPyArray | None,
-        value: CuPyArray | None,
-        log_det: CuPyArray | None,
-        log_prob: CuPyArray | None,
-        parameters: CuPyArray | None,
-        stream: Stream,
-    ) -> None:
+    def run(self, *arguments: Any) -> None:
         """As on the CPU."""
-        with self.queue.turn(stream) as address:
-            self.core.run(
-                inverse,
-                told(input),
-                rows,
-                seed,
-                told(context),
-                told(value),
-                told(log_det),
-                told(log_prob),
-                told(parameters),
-                address,
-            )
+        self.core.run(*map(self.device.told, arguments[:-1]), arguments[-1].ptr)
 
-    def run_gradient(
-        self,
-        inverse: bool,
-        input: CuPyArray,
-        index: CuPyArray | None,
-        context: CuPyArray | None,
-        of_log_prob: bool,
-        grad_value: CuPyArray | None,
-        grad_row: CuPyArray | None,
-        row_scale: float,
-        log_prob: CuPyArray | None,
-        grad_input: CuPyArray | None,
-        grad_context: CuPyArray | None,
-        grad_weights: CuPyArray | None,
-        parameters: CuPyArray | None,
-        stream: Stream,
-    ) -> None:
+    def run_gradient(self, *arguments: Any) -> None:
         """As on the CPU."""
-        with self.queue.turn(stream) as address:
-            self.core.run_gradient(
-                inverse,
-                told(input),
-                told(index),
-                told(context),
-                of_log_prob,
-                told(grad_value),
-                told(grad_row),
-                row_scale,
-                told(log_prob),
-                told(grad_input),
-                told(grad_context),
-                told(grad_weights),
-                told(parameters),
-                address,
-            )
+        self.core.run_gradient(*map(self.device.told, arguments[:-1]), arguments[-1].ptr)
 
     def weights(self) -> CuPyArray:
         """A copy on the device, on CuPy's current stream."""
-        return self._copied(self.core.weights)
+        return self.device.copied(self.core.weights, (self.n_weights,), self.dtype)
 
     def set_weights(self, weights: CuPyArray, stream: Stream) -> None:
         """Copy in."""
-        with self.queue.turn(stream) as address:
-            self.core.set_weights(told(weights), address)
+        self.core.set_weights(self.device.told(weights), stream.ptr)
 
     def host_weights(self) -> NDArray[Any]:
-        """A copy for the host; waits for all that was queued before."""
-        with self.queue.turn(self.device.current_stream()):
-            self.device.current_stream().synchronize()
-            weights: NDArray[Any] = self.core.host_weights()
-            return weights
+        """A copy on the host; waits for all changes that are queued."""
+        weights: NDArray[Any] = self.core.host_weights()
+        return weights
 
     def set_host_weights(self, weights: NDArray[Any]) -> None:
-        """Copy in from the host; waits for all that was queued before."""
-        with self.queue.turn(self.device.current_stream()):
-            self.device.current_stream().synchronize()
-            self.core.set_host_weights(weights)
-
-    def _copied(self, copy: Any) -> CuPyArray:
-        """What `copy` writes to an array like the weights."""
-        stream = self.device.current_stream()
-        with self.device.on(stream):
-            out = self.device.cupy.empty(self.n_weights, self.dtype)
-        with self.queue.turn(stream) as address:
-            copy(told(out), address)
-        return out
+        """Copy in from the host; waits for all that is queued with the weights."""
+        self.core.set_host_weights(weights)
 
 
 class Adam:
@@ -321,47 +242,37 @@ class Adam:
 
     def step(self, gradient: CuPyArray, learning_rate: float, norm: CuPyArray, stream: Stream) -> None:
         """`norm`: one float64, which receives the gradient's; where that is not finite nothing else changes."""
-        with self.program.queue.turn(stream) as address:
-            self.core.step(told(gradient), learning_rate, told(norm), address)
+        told = self.program.device.told
+        self.core.step(told(gradient), learning_rate, told(norm), stream.ptr)
 
     def average(self) -> CuPyArray:
         """A copy on the device, on CuPy's current stream."""
-        return self.program._copied(self.core.average)
+        program = self.program
+        return program.device.copied(self.core.average, (program.n_weights,), program.dtype)
 
 
 class Points:
-    """Points of a dual ascent on a device, on the stream that is CuPy's current one at each call."""
+    """Points of a dual ascent on a device, which is to be current, on CuPy's current stream, always the same one."""
 
     def __init__(self, x: CuPyArray, weights: CuPyArray | None, dtype: np.dtype[Any]) -> None:
         """As on the CPU."""
         self.device = device_at(x.data.device_id)
         self.shape, self.dtype = x.shape, dtype
         kind = _core.cuda.PointsF32 if dtype == np.float32 else _core.cuda.PointsF64
-        self.queue = _Queued(self.device)
-        with self.queue.turn(self.device.current_stream()) as address:
-            self.core = kind(told(x), told(weights), address)
+        self.core = kind(self.device.told(x), self.device.told(weights), self.device.current_stream().ptr)
 
     def step(self, *arguments: Any) -> NDArray[np.float64] | None:
         """As on the CPU, with its arrays of the host; waits for the sums, if there are any."""
-        with self.queue.turn(self.device.current_stream()) as address:
-            sums: NDArray[np.float64] | None = self.core.step(*arguments, address)
-            return sums
+        sums: NDArray[np.float64] | None = self.core.step(*arguments, self.device.current_stream().ptr)
+        return sums
 
     def values(self) -> CuPyArray:
         """A copy on the device."""
-        return self._copied(self.core.values, self.shape, self.dtype)
+        return self.device.copied(self.core.values, self.shape, self.dtype)
 
     def log_jacobian(self) -> CuPyArray:
         """A copy on the device."""
-        return self._copied(self.core.log_jacobian, self.shape[:1], np.dtype(np.float64))
-
-    def _copied(self, copy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> CuPyArray:
-        stream = self.device.current_stream()
-        with self.device.on(stream):
-            out = self.device.cupy.empty(shape, dtype)
-        with self.queue.turn(stream) as address:
-            copy(told(out), address)
-        return out
+        return self.device.copied(self.core.log_jacobian, self.shape[:1], np.dtype(np.float64))
 
 
 def names() -> list[str]:

@@ -218,6 +218,25 @@ class DeviceCaller(Caller):
         self._made[id(array)] = array, own
         return array
 
+    def output(self, out: Any, dtype: np.dtype[Any], shape: tuple[int, ...], inputs: tuple[Any, ...]) -> Any:
+        """Memory for a result: new, or that of `out`, which may overlap with no input."""
+        return self.empty(shape, dtype) if out is None else super().output(out, dtype, shape, inputs)
+
+    def output_pair(
+        self,
+        out: Any,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+        other_shape: tuple[int, ...],
+        inputs: tuple[Any, ...],
+        *,
+        in_place: str = "",
+    ) -> tuple[Any, Any]:
+        """Memory for two results; where `in_place` names the first input, the first result may overwrite it."""
+        if out is None:
+            return self.empty(shape, dtype), self.empty(other_shape, dtype)
+        return super().output_pair(out, dtype, shape, other_shape, inputs, in_place=in_place)
+
     def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Memory for what is not given back."""
         with self.queue():

@@ -1,0 +1,93 @@
+"""Arrays on a CUDA device for tests, one kind for each library: how they are made, and what is in them."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import fake_cuda
+from headrace import _core, _device
+
+KINDS = ("cupy", "torch", "jax", "exchanged", "interface")
+
+
+class Library:
+    """Makes arrays on a machine's device as one library does, and reads results."""
+
+    def __init__(self, name, machine):
+        self.name, self.machine = name, machine
+        self.producer = machine.stream()  # on which foreign arrays are written, unless it is the caller's own
+        if name == "jax":
+            self.producer = sys.modules["jax"].own_stream
+
+    def make(self, values, view=lambda array: array):
+        """An array, or a view of one, with these numbers, which are written on the stream where the library says so."""
+        machine, values = self.machine, np.asarray(values)
+        foreign = self.name not in ("cupy", "torch")
+        own = self.producer.ptr if foreign else self.current()
+        block = fake_cuda.Block(machine, values.nbytes, own, at_once=foreign)
+        array, numbers = block.array(values.shape, values.dtype), values.copy()
+        machine.queue(own).add(lambda: np.copyto(array, numbers))
+        return self.around(view(array), block)
+
+    def current(self):
+        """The address of the stream on which a call queues its work."""
+        if self.name == "torch":
+            return sys.modules["torch"].cuda.current_stream().cuda_stream
+        return self.machine.current_stream().ptr
+
+    def around(self, array, block):
+        if self.name == "cupy":
+            return self.machine.cupy.ndarray.over(array, block, 0)
+        if self.name == "torch":
+            return sys.modules["torch"].Tensor(array, block)
+        if self.name == "jax":
+            return sys.modules["jax"].Array(array, block)
+        if self.name == "exchanged":
+            return fake_cuda.Exchanged(self.machine, array, block, self.producer)
+        return fake_cuda.Interface(array, block, self.producer.ptr)
+
+    @property
+    def gives(self):
+        """The type of results."""
+        if self.name == "torch":
+            return sys.modules["torch"].Tensor
+        return sys.modules["jax"].Array if self.name == "jax" else self.machine.cupy.ndarray
+
+    def open(self, array):
+        """The numbers of a result, after a check that it is of this library."""
+        assert isinstance(array, self.gives)
+        self.machine.wait(self.producer.ptr if self.name == "jax" else self.current())
+        return (array.on_cpu if self.gives is self.machine.cupy.ndarray else array.array).copy()
+
+    def address(self, array):
+        """Where the first number of an array lies."""
+        return (array.on_cpu if isinstance(array, self.machine.cupy.ndarray) else array.array).ctypes.data
+
+    def on(self, stream):
+        """A context in which work is queued on this stream."""
+        return sys.modules["torch"].cuda.stream(stream.ptr) if self.name == "torch" else stream
+
+
+either_order = pytest.mark.parametrize("machine", [False, True], ids=["alone", "others first"], indirect=True)
+"""For tests of what streams do to each other: of two, the one or the other is ahead."""
+
+
+@pytest.fixture
+def machine(request, monkeypatch):
+    """A device in the place of a real one."""
+    made = fake_cuda.Machine(others_first=getattr(request, "param", False))
+    monkeypatch.setattr(_core, "cuda", made.core)
+    monkeypatch.setattr(_core, "_missing", "")
+    monkeypatch.setitem(sys.modules, "cupy", made.cupy)
+    monkeypatch.setitem(sys.modules, "torch", fake_cuda.make_torch(made))
+    monkeypatch.setitem(sys.modules, "jax", fake_cuda.make_jax(made))
+    _device.device_at.cache_clear()
+    yield made
+    made.finish()
+    _device.device_at.cache_clear()
+
+
+@pytest.fixture(params=KINDS)
+def library(request, machine):
+    return Library(request.param, machine)
