@@ -1,12 +1,14 @@
 """The ascent against the notes' algorithm, its promises, and what it makes of hard data."""
 
+import _thread
+
 import numpy as np
 import pytest
 
 import cases
 import headrace as hr
 import reference
-from headrace import _directions, _kinks, _marginals
+from headrace import _directions, _kinks, _marginals, dual_ascent, training
 from headrace._points import Points
 from reference import ascent
 
@@ -337,6 +339,97 @@ def test_an_interruption_keeps_the_best_prefix(name, monkeypatch):
     assert np.isfinite(flow.log_prob(x)).all()
 
 
+def test_a_ctrl_c_in_the_joint_training_keeps_its_best_weights():
+    """A real interrupt, as soon as some epochs are over."""
+    x = bent(400)
+    model = hr.DualAscentFlow(steps=2, refine=True)
+    epochs = []
+
+    def finished(run, *arguments):
+        epochs.append(run)
+        if len(epochs) == 3:
+            _thread.interrupt_main()
+        return finish(run, *arguments)
+
+    finish = training._Run._finish_epoch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headrace.dual_ascent.REFINE_STEPS", 10**6)
+        patch.setattr(training._Run, "_finish_epoch", finished)
+        flow = model.fit(x[:300], validation=x[300:], progress=False)
+    history = model.history
+    assert history.stopped == history.refinement.stopped == "interrupted"
+    assert 3 <= len(history.refinement.validation_loss) + 1 <= 6
+    assert len(flow) == history.best_step
+    # The loss of no step is that of the ascent's own weights; float32.
+    assert flow.log_prob(x[300:]).mean() == pytest.approx(-history.refinement.best_loss, abs=1e-5)
+    assert -history.refinement.best_loss >= max(history.validation_log_likelihood) - 1e-5
+    assert "interrupted" in repr(history)
+
+
+@pytest.mark.parametrize("validation", [0.25, None])
+def test_an_interruption_within_an_epoch_of_the_joint_training(validation, monkeypatch):
+    passes = []
+
+    def interrupted(run):
+        passes.append(run)
+        if len(passes) == 4:
+            raise KeyboardInterrupt
+        return one(run)
+
+    one = training._Run._pass
+    monkeypatch.setattr(training._Run, "_pass", interrupted)
+    x = bent(300)
+    model = hr.DualAscentFlow(steps=2, copies=0, refine=True)
+    flow = model.fit(x, validation=validation, progress=False)
+    assert model.history.stopped == model.history.refinement.stopped == "interrupted"
+    assert len(model.history.refinement.train_loss) == 3
+    assert np.isfinite(flow.log_prob(x)).all()
+    assert flow.log_prob(x).mean() > flow[:0].log_prob(x).mean()
+
+
+@pytest.mark.parametrize(
+    "where", ["headrace.dual_ascent._with_shears", "headrace.dual_ascent._jittered", "headrace.training._standardize"]
+)
+def test_an_interruption_before_the_joint_training_keeps_the_ascent(where, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    x = bent(300)
+    want = hr.DualAscentFlow(steps=3, bins=8, refine=False).fit(x, progress=False)
+    monkeypatch.setattr(where, interrupted)
+    model = hr.DualAscentFlow(steps=3, refine=True)
+    flow = model.fit(x, progress=False)
+    assert model.history.stopped == "interrupted"
+    assert model.history.refinement is None
+    cases.assert_same_bits(flow.log_prob(x), want.log_prob(x))
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_an_interruption_of_the_ascent_that_competes_keeps_the_better_flow(after, monkeypatch):
+    """At its start, or after two of its splines."""
+    started = []
+
+    def interrupted(ascent):
+        started.append(ascent)
+        steps = splines(ascent)
+        for _ in range(len(ascent.steps) + 10**3 if len(started) == 1 else after):
+            try:
+                yield next(steps)
+            except StopIteration:
+                return
+        raise KeyboardInterrupt
+
+    splines = dual_ascent._Ascent._splines
+    monkeypatch.setattr(dual_ascent._Ascent, "_splines", interrupted)
+    x = bent(300)
+    model = hr.DualAscentFlow(steps=4)
+    flow = model.fit(x[:200], validation=x[200:], progress=False)
+    assert len(started) == 2
+    assert model.history.stopped == "interrupted"
+    reached = [max(ascent.history.validation_log_likelihood, default=-np.inf) for ascent in started]
+    assert flow.log_prob(x[200:]).mean() >= max(reached) - 1e-5
+
+
 # ---- hard data -------------------------------------------------------------------------------------------------------
 
 
@@ -482,13 +575,13 @@ def test_points_in_float32_and_float64_agree():
     want_sums = np.stack([(weights[:, None] * term).sum(0) for term in terms], axis=1)
     for kind, relative in ((np.float64, 1e-12), (np.float32, 2e-4)):
         points = Points(x, weights, kind)
-        sums = points.step(maps, 0.5, matrix, bias, next)
+        sums = points.step(maps, 0.5, [matrix], bias, next)
         assert points.values().dtype == kind
         assert sums.dtype == np.float64
         np.testing.assert_allclose(points.values(), want, rtol=relative, atol=relative)
         np.testing.assert_allclose(points.log_jacobian(), want_log, rtol=relative, atol=relative)
         np.testing.assert_allclose(sums, want_sums, rtol=relative, atol=relative)
-        assert points.step(maps, 0.5, matrix, bias) is None
+        assert points.step(maps, 0.5, [matrix], bias) is None
     assert x is not points.values()
 
 

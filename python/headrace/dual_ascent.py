@@ -76,7 +76,7 @@ class AscentHistory:
     best_step: int = 0
     """After which the flow was cut: the best on rows held out, or the last without any."""
     stopped: str = "steps"
-    """Why the ascent ended: "steps" (all done), "patience" or "interrupted"."""
+    """Why the ascent ended: "steps" (all done), "patience" or "interrupted", the latter also after the ascent."""
     refinement: training.History | None = None
     """Of the joint training after the ascent, where there was one."""
 
@@ -269,7 +269,8 @@ class DualAscentFlow:
         validation: Any = 0.1,
         progress: bool = True,
     ) -> AscentFlow:
-        """Fit rows; a new flow each time. Ctrl-C ends the ascent and keeps the best prefix so far.
+        """Fit rows; a new flow each time. Ctrl-C ends the fit and keeps the best so far: a prefix of the ascent, or the
+        weights of the joint training.
 
         Args:
             x: Shape (rows, features), float32 or float64, any strides.
@@ -296,12 +297,19 @@ class DualAscentFlow:
         flow, self.history = self._ascended(rows, rng, refine, progress)
         if not refine or self.history.stopped == "interrupted":
             return flow
-        flow = self._refined(flow, rows, rng, progress)
-        refinement = self.history.refinement
-        if self.refine is None and few and refinement is not None and refinement.stopped != "interrupted":
-            rival, history = self._ascended(rows, rng, False, progress)
-            if history.validation_log_likelihood[history.best_step] > -refinement.best_loss:
-                flow, self.history = rival, history
+        try:
+            flow, refinement = self._refined(flow, rows, rng, progress)
+            if refinement.stopped == "interrupted":
+                raise KeyboardInterrupt
+            if self.refine is None and few:
+                rival, history = self._ascended(rows, rng, False, progress)
+                judged = history.validation_log_likelihood  # empty where it was interrupted at once
+                if judged and judged[history.best_step] > -refinement.best_loss:
+                    flow, self.history = rival, history
+                if history.stopped == "interrupted":
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:  # also where none of the fits saw it: the flow so far is whole
+            self.history.stopped = "interrupted"
         return flow
 
     def _ascended(
@@ -314,7 +322,9 @@ class DualAscentFlow:
         ascent = _Ascent(self, rows, rng, steps, bins, 0 if refine else self.copies or 0)
         return ascent.go(progress), ascent.history
 
-    def _refined(self, flow: AscentFlow, rows: _Rows, rng: np.random.Generator, progress: bool) -> AscentFlow:
+    def _refined(
+        self, flow: AscentFlow, rows: _Rows, rng: np.random.Generator, progress: bool
+    ) -> tuple[AscentFlow, training.History]:
         """Train all steps together; linear maps that start as the identity stand in for turns of the rotations."""
         n = flow.features
         steps = [_with_shears(step, n, self.dtype) for step in flow._by_step()]
@@ -329,7 +339,7 @@ class DualAscentFlow:
         if rows.held_out is not None:
             held_out = (rows.held_out.x, None, rows.held_out.weights)
         batch = min(max(rows.train.size // training.BATCHES, training.LEAST_BATCH), MOST_BATCH)
-        self.history.refinement = refined.fit(
+        self.history.refinement = refinement = refined.fit(
             x,
             weights=weights,
             validation=held_out,
@@ -342,7 +352,7 @@ class DualAscentFlow:
             seed=self.seed,
             progress=progress,
         )
-        return refined
+        return refined, refinement
 
     def __repr__(self) -> str:
         """The choices."""
