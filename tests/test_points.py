@@ -74,6 +74,22 @@ def test_a_step_matches_the_formulas(rows, features, weighted, block, dtype):
     assert_sums(sums, want, rows, z, dtype)
 
 
+@pytest.mark.parametrize("features", [12, 13, 300])
+@pytest.mark.parametrize("bend", [-0.999, 0.999])
+def test_logarithms_of_products_beyond_the_range_of_numbers(bend, features, dtype):
+    """Slopes from 0.001 to 2: 300 of them multiply to 1e-900, or 1e90, either of which a float32 does not hold."""
+    x = cases.rng("far", features).uniform(300.0, 400.0, (70, features)).astype(dtype)
+    maps = np.tile([bend, 0.0, 1e-4], (features, 1))
+    points = Points(x, None, dtype)
+    points.step(maps, 0.25, [np.eye(1)] * features, np.zeros(features))
+    # 1 + bend q rounds where it is 0.001: to eps / 0.001 of itself.
+    want = reference(x, None, maps, 0.25, [np.eye(features)], np.zeros(features), maps[:, 1:])[1]
+    assert np.abs(want).max() > 0.6 * features
+    assert np.abs(points.log_jacobian() - want).max() <= features * (1e3 if bend < 0 else 1.0) * cases.tolerance(
+        dtype, 1
+    )
+
+
 @pytest.mark.parametrize("features", [2, 10])
 def test_steps_follow_each_other(features, dtype):
     x = cases.rows(1000, features, dtype)
