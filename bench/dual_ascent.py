@@ -192,6 +192,7 @@ METHODS: dict[str, Callable[[Task, int], float]] = {
     "kernels": kernels,
     "notes": notes(),
     "notes, n_p 50": notes(neighbours=50.0),
+    "notes, n_p 200": notes(neighbours=200.0),
     "notes, gradient": notes(rule="gradient"),
     "notes, 4 kinks": notes(kinks=4),
     "splines alone": ascent(refine=False),
