@@ -71,6 +71,8 @@ def test_a_step_matches_the_formulas(rows, features, weighted, block, dtype):
     z, log_jacobian, want = reference(x, weights, *step)
     cases.assert_close(points.values(), z, magnitude=4.0)
     assert np.abs(points.log_jacobian() - log_jacobian).max(initial=0.0) <= features * cases.tolerance(dtype)
+    squares = np.square(points.values().astype(np.float64)).sum(axis=1)
+    np.testing.assert_allclose(points.squares(), squares, rtol=1e-13)
     assert_sums(sums, want, rows, z, dtype)
 
 
@@ -133,7 +135,7 @@ def test_the_same_bits_for_any_number_of_threads(weighted, dtype):
             hr.set_num_threads(n)
             points = Points(x, weights, dtype)
             sums = points.step(*a_step(5))
-            results.append((points.values(), points.log_jacobian(), sums))
+            results.append((points.values(), points.log_jacobian(), points.squares(), sums))
     finally:
         hr.set_num_threads(threads)
     for other in results[1:]:

@@ -65,6 +65,10 @@ class Points:
         """Where the points are, shape (rows, n)."""
         return self._points.values()
 
+    def squares(self) -> Floats:
+        """Squares of the points' distances from 0, shape (rows,), in float64."""
+        return self._points.squares()
+
     def log_jacobian(self) -> Floats:
         """log \\|det\\| of the way so far, shape (rows,), in float64."""
         return self._points.log_jacobian()

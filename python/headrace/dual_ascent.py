@@ -489,10 +489,10 @@ class _Ascent:
             bar.close()
         return self.flow()
 
-    def _log_likelihood(self, z: NDArray[Any], log_jacobian: NDArray[Any], weights: NDArray[Any] | None) -> float:
-        square = np.square(z.astype(np.float64)).sum(axis=1)
-        terms = log_jacobian.astype(np.float64) - 0.5 * self.settings.precision * square
-        total = len(z) if weights is None else float(weights.sum(dtype=np.float64))
+    def _log_likelihood(self, squares: Floats, log_jacobian: NDArray[Any], weights: NDArray[Any] | None) -> float:
+        """The mean over rows at these squares of the distance from 0."""
+        terms = log_jacobian.astype(np.float64) - 0.5 * self.settings.precision * squares
+        total = len(terms) if weights is None else float(weights.sum(dtype=np.float64))
         return _arrays.weighted_sum(terms, weights) / total + float(self.constant)
 
     def _held_out(self) -> Floats:
@@ -513,12 +513,12 @@ class _Ascent:
             parties.append(held_out)
 
         def judged() -> tuple[float, float | None]:
-            own = self._log_likelihood(points.values(), points.log_jacobian(), self.weights)
+            own = self._log_likelihood(points.squares(), points.log_jacobian(), self.weights)
             if held_out is None:
                 return own, None
             assert self.rows.held_out is not None
             weights = self.rows.held_out.weights
-            return own, self._log_likelihood(held_out.values(), held_out.log_jacobian(), weights)
+            return own, self._log_likelihood(held_out.squares(), held_out.log_jacobian(), weights)
 
         yield judged()
         for _ in range(self.n_steps):
@@ -572,7 +572,10 @@ class _Ascent:
             parts.append((z, np.zeros(len(z)), self.rows.held_out.weights))
 
         def judged() -> tuple[float, float | None]:
-            each = [self._log_likelihood(*part) for part in parts]
+            each = [
+                self._log_likelihood(np.square(z.astype(np.float64)).sum(axis=1), log_jacobian, weights)
+                for z, log_jacobian, weights in parts
+            ]
             return each[0], each[1] if len(each) > 1 else None
 
         yield judged()
