@@ -14,7 +14,6 @@ import pytest
 import headrace as hr
 from headrace._points import Points
 
-
 Step = tuple[np.ndarray, float, list[np.ndarray], np.ndarray, np.ndarray, list[int] | None]
 
 

@@ -116,6 +116,18 @@ void Points<T>::values(T* out) const {
 }
 
 template <class T>
+void Points<T>::squares(double* out) const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    parallel_for((count_ + tile_rows_ - 1) / tile_rows_, [&](int64_t tile) {
+        const int64_t first = tile * tile_rows_, rows = std::min<int64_t>(tile_rows_, count_ - first);
+        const T* z = z_.get() + first * features_;
+        std::fill_n(out + first, rows, 0.0);
+        for (int k = 0; k < features_; ++k, z += tile_rows_)
+            for (int64_t r = 0; r < rows; ++r) out[first + r] += double(z[r]) * double(z[r]);
+    });
+}
+
+template <class T>
 void Points<T>::log_jacobian(double* out) const {
     const std::lock_guard<std::mutex> lock(mutex_);
     std::copy_n(log_jacobian_.get(), count_, out);

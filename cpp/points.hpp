@@ -31,6 +31,7 @@ class Points {
     std::vector<double> step(const Step& step);
 
     void values(T* out) const;
+    void squares(double* out) const;  // of each row's distance from 0
     void log_jacobian(double* out) const;
 
   private:

@@ -78,9 +78,9 @@ def elementwise(dtype):
     return cases.randomise(hr.Flow(chain, dtype=dtype), 0.2, "elementwise")
 
 
-def ascended(model):
+def ascended(model, features=2):
     """The flow of a short ascent."""
-    return model.fit(1.0 + 2.0 * cases.rows(60, 2, "float64", "ascent"), progress=False)
+    return model.fit(1.0 + 2.0 * cases.rows(60, features, "float64", "ascent"), progress=False)
 
 
 def on_normal(dtype, trainable):
@@ -117,6 +117,10 @@ EXAMPLES = {
         hr.Elementwise(3, bins=5, bound=4.0, dtype=dtype), 0.3, "spline"
     ),
     "rotation-alone": lambda dtype: hr.Rotation.random(3, seed=1),
+    "rotation-in-blocks": lambda dtype: hr.Inverse(hr.Rotation.random(8, seed=1, block=3)),
+    "dual-ascent-in-blocks": lambda dtype: ascended(
+        hr.DualAscentFlow.notes(steps=2, rotations="blocks", dtype=dtype), 35
+    ),
     "dual-ascent": lambda dtype: ascended(hr.DualAscentFlow.notes(2.5, 3, kinks=2, dtype=dtype)),
     "inverse-alone": lambda dtype: hr.Inverse(separate_networks(dtype)),
 }

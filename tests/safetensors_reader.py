@@ -55,7 +55,7 @@ def _transform(header, tensors, prefix):
     if kind == "Standardize":
         return reference.Standardize(np.array(header["mean"]), np.array(header["std"]))
     if kind == "Rotation":
-        return _Rotation(np.array(header["matrix"]).reshape(header["features"], header["features"]))
+        return _Rotation(_matrix(header, tensors, prefix))
     if kind == "Elementwise":
         names = reference.MAPS[header["map"]].parameters
         return _Elementwise(header, np.concatenate([tensors[prefix + name] for name in names], axis=1))
@@ -87,6 +87,17 @@ def _vector(header, tensors, prefix):
         params = np.concatenate([tensors[prefix + name] for name in names])
     transform = getattr(reference, header["kind"])(params, *settings)
     return transform if header["context"] else _WithoutContext(transform)
+
+
+def _matrix(header, tensors, prefix):
+    n = header["features"]
+    if "matrix" in header:
+        return np.array(header["matrix"]).reshape(n, n)
+    matrix, numbers, start = np.zeros((n, n)), tensors[prefix + "blocks"], 0
+    for size in header["blocks"]:
+        matrix[start : start + size, start : start + size] = numbers[: size * size].reshape(size, size)
+        numbers, start = numbers[size * size :], start + size
+    return matrix
 
 
 class _Rotation:

@@ -87,6 +87,10 @@ def maf():
     return hr.MAF(3, 1, transforms=1, hidden=(4,))
 
 
+def blocks():
+    return hr.Rotation.random(8, seed=0, block=3)
+
+
 def coupling():
     return hr.Coupling(3, [0], (4,))
 
@@ -326,6 +330,51 @@ BROKEN = {
         ["expected finite numbers, got NaN"],
     ),
     "a mean of one number": (lambda: with_header(maf(), set_at("transforms", 1, "mean", to=0.0)), ["mean: .*a list"]),
+    "blocks of other sizes": (
+        lambda: with_header(blocks(), set_at("blocks", to=[3, 3, 1])),
+        ["blocks: expected sizes that add up to 8, got 7"],
+    ),
+    "an empty block": (
+        lambda: with_header(blocks(), set_at("blocks", to=[3, 3, 0, 2])),
+        [r"blocks\[2\]: expected an integer of between 1 and 8192, got 0"],
+    ),
+    "no blocks": (lambda: with_header(blocks(), set_at("blocks", to=[])), ["blocks: .*add up to 8, got 0"]),
+    "blocks in another order": (
+        lambda: with_header(blocks(), set_at("blocks", to=[2, 3, 3])),
+        [r"blocks\[0\]: expected an orthogonal matrix"],
+    ),
+    "one block of the numbers of three": (
+        lambda: with_header(blocks(), set_at("blocks", to=[8])),
+        [r"blocks: expected shape \(64,\), got \(22,\)"],
+    ),
+    "blocks in single precision": (
+        lambda: with_tensors(blocks(), lambda t: t.update(blocks=t["blocks"].astype("float32"))),
+        ["blocks: expected float64, got float32"],
+    ),
+    "a block with a NaN": (
+        lambda: with_tensors(blocks(), lambda t: t.update(blocks=np.full(22, np.nan))),
+        [r"blocks\[0\]: expected an orthogonal matrix, .* nan"],
+    ),
+    "no numbers of blocks": (
+        lambda: with_tensors(blocks(), lambda t: t.clear()),
+        ["expected a tensor 'blocks', got none"],
+    ),
+    "a matrix and blocks": (
+        lambda: with_header(blocks(), set_at("matrix", to=np.eye(8).ravel().tolist())),
+        ["expected no key 'blocks'"],
+    ),
+    "an old matrix that is too short": (
+        lambda: plain(kind="Rotation", features=2, matrix=[1.0, 0.0, 0.0], dtype=None),
+        ["matrix: expected 4 values, got 3"],
+    ),
+    "a rotation of more features than one may have": (
+        lambda: safetensors.numpy.save(
+            {"blocks": np.ones(8193)},
+            metadata={"headrace": json.dumps({**TOP, "dtype": None, "kind": "Rotation", "features": 8193,
+                                              "blocks": [1] * 8193})},
+        ),
+        ["blocks: expected from 1 to 8192 features in all, got 8193"],
+    ),
     "an infinite context": (
         lambda: with_header(
             maf(), lambda h: json.dumps(h).replace('context": null', 'context": {"mean": [0], "std": [1e999]}')
@@ -482,6 +531,8 @@ HUGE = {
         hr.Radial(2, context=1, hidden=(1,)), set_at("context", to=10**5)),
     "10^12 context columns": lambda: with_header(maf(), set_at("transforms", 0, "context", to=10**12)),
     "context columns without a weight": lambda: network_file(2, zeros((0, 2 + 10**7), (4, 0)), context=10**7),
+    "blocks of 131072 features": lambda: plain(kind="Rotation", features=2**17, dtype=None, blocks=[2**13] * 16),
+    "10^5 blocks": lambda: plain(kind="Rotation", features=10**5, dtype=None, blocks=[1] * 10**5),
     "10^12 bins": lambda: with_header(hr.NSF(2, hidden=(4,)), set_at("transforms", 0, "bins", to=10**12)),
     "64 bins": lambda: with_header(hr.NSF(2, hidden=(4,)), set_at("transforms", 0, "bins", to=64)),
     "a bottleneck of 131072 features": lambda: bottleneck(2**17),
@@ -538,7 +589,7 @@ def test_huge_claims_are_refused_in_little_memory(tmp_path):
 
 # ---- at random ------------------------------------------------------------------------------------------------------
 
-SMALL = ("maf-context", "everything", "coupling-alone", "normal", "nsf-coupling")
+SMALL = ("maf-context", "everything", "rotation-in-blocks", "coupling-alone", "normal", "nsf-coupling")
 
 
 def try_to_load(data):

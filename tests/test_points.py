@@ -71,7 +71,25 @@ def test_a_step_matches_the_formulas(rows, features, weighted, block, dtype):
     z, log_jacobian, want = reference(x, weights, *step)
     cases.assert_close(points.values(), z, magnitude=4.0)
     assert np.abs(points.log_jacobian() - log_jacobian).max(initial=0.0) <= features * cases.tolerance(dtype)
+    squares = np.square(points.values().astype(np.float64)).sum(axis=1)
+    np.testing.assert_allclose(points.squares(), squares, rtol=1e-13)
     assert_sums(sums, want, rows, z, dtype)
+
+
+@pytest.mark.parametrize("features", [12, 13, 300])
+@pytest.mark.parametrize("bend", [-0.999, 0.999])
+def test_logarithms_of_products_beyond_the_range_of_numbers(bend, features, dtype):
+    """Slopes from 0.001 to 2: 300 of them multiply to 1e-900, or 1e90, either of which a float32 does not hold."""
+    x = cases.rng("far", features).uniform(300.0, 400.0, (70, features)).astype(dtype)
+    maps = np.tile([bend, 0.0, 1e-4], (features, 1))
+    points = Points(x, None, dtype)
+    points.step(maps, 0.25, [np.eye(1)] * features, np.zeros(features))
+    # 1 + bend q rounds where it is 0.001: to eps / 0.001 of itself.
+    want = reference(x, None, maps, 0.25, [np.eye(features)], np.zeros(features), maps[:, 1:])[1]
+    assert np.abs(want).max() > 0.6 * features
+    assert np.abs(points.log_jacobian() - want).max() <= features * (1e3 if bend < 0 else 1.0) * cases.tolerance(
+        dtype, 1
+    )
 
 
 @pytest.mark.parametrize("features", [2, 10])
@@ -117,7 +135,7 @@ def test_the_same_bits_for_any_number_of_threads(weighted, dtype):
             hr.set_num_threads(n)
             points = Points(x, weights, dtype)
             sums = points.step(*a_step(5))
-            results.append((points.values(), points.log_jacobian(), sums))
+            results.append((points.values(), points.log_jacobian(), points.squares(), sums))
     finally:
         hr.set_num_threads(threads)
     for other in results[1:]:

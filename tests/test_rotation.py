@@ -102,3 +102,191 @@ def test_what_is_no_rotation_is_refused(matrix, kind, words):
 def test_sizes_are_checked(features):
     with pytest.raises((TypeError, ValueError), match="features: expected"):
         hr.Rotation.random(features)
+
+
+# ---- in blocks -------------------------------------------------------------------------------------------------------
+
+# Sizes that a tile's register blocks divide and do not divide, one block alone, blocks of one.
+SHAPES = [(1, 32), (5, 32), (32, 32), (33, 32), (7, 3), (9, 1), (200, 32), (70, 64)]
+
+
+@pytest.mark.parametrize(("features", "block"), SHAPES)
+def test_blocks_are_the_products_with_the_whole_matrix(features, block, dtype):
+    t = hr.Rotation.random(features, seed=features, block=block)
+    assert [len(b) for b in t.blocks] == [min(block, features - i) for i in range(0, features, block)]
+    matrix = t.matrix
+    assert matrix.shape == (features, features)
+    np.testing.assert_allclose(matrix.T @ matrix, np.eye(features), atol=1e-12)
+    assert np.count_nonzero(matrix) == sum(len(b) ** 2 for b in t.blocks)
+    for rows in cases.BATCH_SIZES:
+        z = cases.rows(rows, features, dtype)
+        for got, want in ((t.forward(z), z @ matrix.T), (t.inverse(z), z @ matrix)):
+            cases.assert_matches(got, (want, np.zeros(rows)), z, dtype)
+    z, grad = cases.rows(70, features, dtype), cases.rows(70, features, dtype, "grad")
+    cases.assert_close(t.inverse(t.forward(z)[0])[0], z)
+    for call, want in ((t.forward_vjp, grad @ matrix), (t.inverse_vjp, grad @ matrix.T)):
+        (got,) = call(z, grad, np.ones(70, dtype), wrt=("inputs",))
+        cases.assert_close(got, want)
+
+
+def in_blocks(block, dtype, context=0):
+    """A chain where permutations and networks of every reading order meet rotations, all at random."""
+    g, n = cases.rng("blocks", block), 11
+
+    def permutation():
+        return hr.Permutation(g.permutation(n).tolist())
+
+    def rotation():
+        return hr.Rotation.random(n, seed=g, block=block)
+
+    both = {"context": context, "dtype": dtype}
+    chain = [
+        permutation(),
+        rotation(),
+        hr.Elementwise(n, map="dual_ascent", formula="to_latent", dtype=dtype),
+        permutation(),
+        permutation(),
+        rotation(),
+        hr.MaskedAutoregressive(n, (12,), order=g.permutation(n), **both),
+        hr.Inverse(rotation()),
+        hr.MaskedAutoregressive(n, (12,), reads="latent", order=g.permutation(n), **both),
+        permutation(),
+        rotation(),
+        permutation(),
+        hr.Planar(n, dtype=dtype),
+        rotation(),
+        rotation(),
+        hr.Coupling(n, g.permutation(n)[:4].tolist(), (9,), **both),
+        permutation(),
+        hr.Inverse(rotation()),
+        hr.Standardize(g.standard_normal(n), g.uniform(0.5, 2.0, n)),
+        permutation(),
+        rotation(),
+        permutation(),
+        hr.Standardize(g.standard_normal(n), g.uniform(0.5, 2.0, n)),
+    ]
+    return cases.randomise(hr.Flow(chain, dtype=dtype), 0.2, "blocks")
+
+
+def as_dense(transform):
+    """The same with one matrix for each rotation."""
+    if isinstance(transform, hr.Inverse):
+        return hr.Inverse(as_dense(transform.transform))
+    return hr.Rotation(transform.matrix) if isinstance(transform, hr.Rotation) else transform
+
+
+@pytest.mark.parametrize("context", [0, 2])
+@pytest.mark.parametrize("block", [1, 2, 4, 10])
+def test_a_chain_of_blocks_is_the_chain_of_their_matrices(block, context):
+    """In float64: values, log-determinants and all gradients, both ways; 1e-10 is rounding of a chain of 23."""
+    flow = in_blocks(block, "float64", context)
+    dense = hr.Flow([as_dense(t) for t in flow.transforms], flow.base, dtype="float64")
+    assert any(isinstance(t, hr.Rotation) and len(t.blocks) > 1 for t in flow.transforms)
+    dense.parameters = flow.parameters
+    x, given = cases.rows(150, 11, "float64"), cases.rows(150, context, "float64", "context") if context else None
+    grad, grad_row = cases.rows(150, 11, "float64", "grad"), cases.rows(150, 1, "float64", "row")[:, 0]
+    wrt = ("inputs", "parameters") + (("context",) if context else ())
+    for rows in (0, 1, 7, 150):
+        some = None if given is None else given[:rows]
+        for verb in ("to_latent", "to_data"):
+            for got, want in zip(
+                getattr(flow, verb)(x[:rows], some), getattr(dense, verb)(x[:rows], some), strict=True
+            ):
+                np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-10)
+        for verb in ("to_latent_vjp", "to_data_vjp"):
+            results = [
+                getattr(f, verb)(x[:rows], grad[:rows], grad_row[:rows], context=some, wrt=wrt) for f in (flow, dense)
+            ]
+            for got, want in zip(*results, strict=True):
+                np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
+    z = flow.to_latent(x, given)[0]
+    np.testing.assert_allclose(flow.to_data(z, given)[0], x, atol=1e-9)
+    for got, want in zip(flow.nll_and_grad(x, given), dense.nll_and_grad(x, given), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
+
+
+def test_gradients_through_blocks_are_those_of_differences():
+    """Central differences of 1e-6 of a sum of values of order one are good to some 1e-8."""
+    flow, h = in_blocks(4, "float64"), 1e-6
+    x = cases.rows(3, 11, "float64")
+    grad, grad_row = cases.rows(3, 11, "float64", "grad"), np.array([0.5, -1.0, 2.0])
+
+    def total(x):
+        z, log_det = flow.to_latent(x)
+        return (z * grad).sum() + (log_det * grad_row).sum()
+
+    (got,) = flow.to_latent_vjp(x, grad, grad_row, wrt=("inputs",))
+    for place in np.ndindex(*x.shape):
+        step = np.zeros_like(x)
+        step[place] = h
+        assert got[place] == pytest.approx((total(x + step) - total(x - step)) / (2 * h), abs=1e-6, rel=1e-6)
+
+
+def test_blocks_give_the_same_bits_for_any_number_of_threads(dtype):
+    flow, x = in_blocks(4, dtype), cases.rows(3000, 11, dtype)
+    threads, results = hr.get_num_threads(), []
+    try:
+        for n in (1, 2, 5):
+            hr.set_num_threads(n)
+            results.append((*flow.to_latent(x), *flow.to_data(x), *flow.nll_and_grad(x)))
+    finally:
+        hr.set_num_threads(threads)
+    for other in results[1:]:
+        for got, want in zip(other, results[0], strict=True):
+            cases.assert_same_bits(np.asarray(got), np.asarray(want))
+
+
+def test_a_poisoned_row_leaves_all_others_alone_in_blocks_too(dtype):
+    flow, x = in_blocks(4, dtype), cases.rows(50, 11, dtype)
+    want = flow.to_latent(x)
+    x[20, 1] = np.inf
+    got, others = flow.to_latent(x), np.arange(50) != 20
+    for result, expected in zip(got, want, strict=True):
+        cases.assert_same_bits(result[others], expected[others])
+    assert np.isnan(got[1][20])
+
+
+def test_one_block_is_the_whole_matrix():
+    matrix = hr.Rotation.random(5, seed=3).matrix
+    t = hr.Rotation.from_blocks([matrix])
+    assert t.matrix is t.blocks[0]
+    assert np.array_equal(t.matrix, matrix)
+    assert repr(t) == "Rotation(5 x 5)"
+    assert np.array_equal(hr.Rotation.random(5, seed=3, block=9).matrix, matrix)
+
+
+def test_blocks_are_kept_to_themselves():
+    t = hr.Rotation.from_blocks([np.eye(2), [[-1]]])
+    assert repr(t) == "Rotation(3 x 3, 2 blocks)"
+    assert t.features == 3
+    assert t.matrix.tolist() == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, -1.0]]
+    for array in (t.matrix, *t.blocks):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0, 0] = 2.0
+
+
+@pytest.mark.parametrize(
+    ("blocks", "kind", "words"),
+    [
+        (3, TypeError, ["blocks: expected a sequence of matrices", "int"]),
+        ("eye", TypeError, ["blocks: expected a sequence of matrices", "str"]),
+        (None, TypeError, ["blocks: expected a sequence of matrices", "NoneType"]),
+        ([], ValueError, ["blocks: expected from 1 to 8192 features in all", "0"]),
+        ([np.eye(1)] * 8193, ValueError, ["blocks: expected from 1 to 8192 features in all", "8193"]),
+        ([np.eye(2), np.ones((2, 2))], ValueError, [r"blocks\[1\]: expected an orthogonal"]),
+        ([np.eye(2), np.ones((2, 3))], ValueError, [r"blocks\[1\]: expected shape", r"\(2, 3\)"]),
+        ([np.eye(2), None], TypeError, [r"blocks\[1\]: expected an array of numbers", "NoneType"]),
+        (np.eye(2), ValueError, [r"blocks\[0\]: expected shape", r"\(2,\)"]),
+    ],
+    ids=str,
+)
+def test_what_are_no_blocks_is_refused(blocks, kind, words):
+    with pytest.raises(kind) as error:
+        hr.Rotation.from_blocks(blocks)
+    cases.assert_says(error, *words)
+
+
+@pytest.mark.parametrize("block", [0, -1, 1.5, True, "32"])
+def test_the_width_of_blocks_is_checked(block):
+    with pytest.raises((TypeError, ValueError), match="block: expected"):
+        hr.Rotation.random(4, block=block)

@@ -54,6 +54,18 @@ py::object step(Points<T>& points, const Doubles& maps, double log_scale, const 
     return out;
 }
 
+// A number for each row.
+template <class T>
+Doubles of_rows(const Points<T>& points, void (Points<T>::*verb)(double*) const) {
+    Doubles out(py::ssize_t(points.count()));
+    double* const numbers = out.mutable_data();
+    {
+        const py::gil_scoped_release nogil;
+        (points.*verb)(numbers);
+    }
+    return out;
+}
+
 template <class T>
 void bind_points_of(py::module_& m, const char* name) {
     py::class_<Points<T>>(m, name)
@@ -86,15 +98,8 @@ void bind_points_of(py::module_& m, const char* name) {
                  }
                  return out;
              })
-        .def("log_jacobian", [](const Points<T>& p) {
-            Doubles out(py::ssize_t(p.count()));
-            double* const numbers = out.mutable_data();
-            {
-                const py::gil_scoped_release nogil;
-                p.log_jacobian(numbers);
-            }
-            return out;
-        });
+        .def("squares", [](const Points<T>& p) { return of_rows(p, &Points<T>::squares); })
+        .def("log_jacobian", [](const Points<T>& p) { return of_rows(p, &Points<T>::log_jacobian); });
 }
 
 }  // namespace

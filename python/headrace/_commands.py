@@ -313,7 +313,7 @@ def _ascend(
     history = model.history
     report = _outcome(history.refinement or hr.History())
     report["seconds"] += history.seconds[-1] if history.seconds else 0.0
-    if history.refinement is None:
+    if history.refinement is None or history.stopped == "interrupted":
         report["stopped"] = history.stopped
     steps = {"steps": max(len(history.log_likelihood) - 1, 0), "best_step": history.best_step}
     return flow, {**steps, **report}

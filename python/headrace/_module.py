@@ -111,8 +111,8 @@ class Module(abc.ABC):
     def _blocks(self) -> list[tuple[str, Block]]:
         """Prefixes and blocks of the parameters, in the order of the vector."""
 
-    def _masks(self) -> dict[str, NDArray[np.bool_]]:
-        """Dense masks by name, beside the named parameters that they belong to."""
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        """What a file keeps beside the named parameters, by name: masks of dense weights, matrices."""
         return {}
 
     def _base_steps(self) -> tuple[str, list[tuple[Any, ...]]] | None:

@@ -73,6 +73,10 @@ class Points:
         values: NDArray[Any] = self._points.values()
         return values
 
+    def squares(self) -> Floats:
+        """Squares of the points' distances from 0, shape (rows,), in float64."""
+        return self._points.squares()
+
     def log_jacobian(self) -> Floats:
         """log \\|det\\| of the way so far, shape (rows,), in float64."""
         log_jacobian: Floats = self._points.log_jacobian()

@@ -6,7 +6,7 @@ A class takes part by the decorator `storable` and two methods:
 - ``_from_file(cls, stored)``: the way back, from a `Stored`. **A size in a header is a claim**: it is compared with
   the arrays at hand before anything of that size is made.
 
-Masks are arrays too (`Module._masks`).
+Masks are arrays too, and matrices that are no parameters (`Module._fixed_arrays`).
 """
 
 from __future__ import annotations

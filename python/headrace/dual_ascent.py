@@ -78,7 +78,7 @@ class AscentHistory:
     best_step: int = 0
     """After which the flow was cut: the best on rows held out, or the last without any."""
     stopped: str = "steps"
-    """Why the ascent ended: "steps" (all done), "patience" or "interrupted"."""
+    """Why the ascent ended: "steps" (all done), "patience" or "interrupted", the latter also after the ascent."""
     refinement: training.History | None = None
     """Of the joint training after the ascent, where there was one."""
 
@@ -271,7 +271,9 @@ class DualAscentFlow:
         validation: Any = 0.1,
         progress: bool = True,
     ) -> AscentFlow:
-        """Fit rows; a new flow each time, on the device of the rows. Ctrl-C ends the ascent and keeps the best prefix.
+        """Fit rows; a new flow each time, on the device of the rows. Ctrl-C ends the fit and keeps the best so far.
+
+        That is a prefix of the ascent, or the weights of the joint training.
 
         Args:
             x: Shape (rows, features), float32 or float64, any strides.
@@ -308,12 +310,19 @@ class DualAscentFlow:
         flow, self.history = self._ascended(rows, rng, refine, progress)
         if not refine or self.history.stopped == "interrupted":
             return flow
-        flow = self._refined(flow, rows, rng, progress)
-        refinement = self.history.refinement
-        if self.refine is None and few and refinement is not None and refinement.stopped != "interrupted":
-            rival, history = self._ascended(rows, rng, False, progress)
-            if history.validation_log_likelihood[history.best_step] > -refinement.best_loss:
-                flow, self.history = rival, history
+        try:
+            flow, refinement = self._refined(flow, rows, rng, progress)
+            if refinement.stopped == "interrupted":
+                raise KeyboardInterrupt
+            if self.refine is None and few:
+                rival, history = self._ascended(rows, rng, False, progress)
+                judged = history.validation_log_likelihood  # empty where it was interrupted at once
+                if judged and judged[history.best_step] > -refinement.best_loss:
+                    flow, self.history = rival, history
+                if history.stopped == "interrupted":
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:  # also where none of the fits saw it: the flow so far is whole
+            self.history.stopped = "interrupted"
         return flow
 
     def _ascended(
@@ -326,7 +335,9 @@ class DualAscentFlow:
         ascent = _Ascent(self, rows, rng, steps, bins, 0 if refine else self.copies or 0)
         return ascent.go(progress), ascent.history
 
-    def _refined(self, flow: AscentFlow, rows: _Rows, rng: np.random.Generator, progress: bool) -> AscentFlow:
+    def _refined(
+        self, flow: AscentFlow, rows: _Rows, rng: np.random.Generator, progress: bool
+    ) -> tuple[AscentFlow, training.History]:
         """Train all steps together; linear maps that start as the identity stand in for turns of the rotations."""
         n = flow.features
         steps = [_with_shears(step, n, self.dtype) for step in flow._by_step()]
@@ -343,7 +354,7 @@ class DualAscentFlow:
         if rows.held_out is not None:
             held_out = (rows.held_out.x, None, rows.held_out.weights)
         batch = min(max(rows.train.size // training.BATCHES, training.LEAST_BATCH), MOST_BATCH)
-        self.history.refinement = refined.fit(
+        self.history.refinement = refinement = refined.fit(
             x,
             weights=weights,
             validation=held_out,
@@ -356,7 +367,7 @@ class DualAscentFlow:
             seed=self.seed,
             progress=progress,
         )
-        return refined
+        return refined, refinement
 
     def __repr__(self) -> str:
         """The choices."""
@@ -507,10 +518,10 @@ class _Ascent:
             bar.close()
         return self.flow()
 
-    def _log_likelihood(self, z: NDArray[Any], log_jacobian: NDArray[Any], weights: NDArray[Any] | None) -> float:
-        square = np.square(z.astype(np.float64)).sum(axis=1)
-        terms = log_jacobian.astype(np.float64) - 0.5 * self.settings.precision * square
-        total = len(z) if weights is None else float(weights.sum(dtype=np.float64))
+    def _log_likelihood(self, squares: Floats, log_jacobian: NDArray[Any], weights: NDArray[Any] | None) -> float:
+        """The mean over rows at these squares of the distance from 0."""
+        terms = log_jacobian.astype(np.float64) - 0.5 * self.settings.precision * squares
+        total = len(terms) if weights is None else float(weights.sum(dtype=np.float64))
         return _arrays.weighted_sum(terms, weights) / total + float(self.constant)
 
     def _held_out(self) -> Floats:
@@ -532,12 +543,12 @@ class _Ascent:
             parties.append(held_out)
 
         def judged() -> tuple[float, float | None]:
-            own = self._log_likelihood(points.values(), points.log_jacobian(), self.weights)
+            own = self._log_likelihood(points.squares(), points.log_jacobian(), self.weights)
             if held_out is None:
                 return own, None
             assert self.rows.held_out is not None
             weights = self.rows.held_out.weights
-            return own, self._log_likelihood(held_out.values(), held_out.log_jacobian(), weights)
+            return own, self._log_likelihood(held_out.squares(), held_out.log_jacobian(), weights)
 
         yield judged()
         for _ in range(self.n_steps):
@@ -593,7 +604,10 @@ class _Ascent:
         shares = None if self.weights is None else self._for_marginals(self.weights)
 
         def judged() -> tuple[float, float | None]:
-            each = [self._log_likelihood(*part) for part in parts]
+            each = [
+                self._log_likelihood(np.square(z.astype(np.float64)).sum(axis=1), log_jacobian, weights)
+                for z, log_jacobian, weights in parts
+            ]
             return each[0], each[1] if len(each) > 1 else None
 
         yield judged()

@@ -118,7 +118,7 @@ def to_bytes(module: Module, notes: Mapping[str, str] | None = None) -> bytes:
     dtype = None if module.dtype is None else module.dtype.name
     header = {"format": FORMAT, "version": cpu.__version__, "dtype": dtype, **header_of(module)}
     text = json.dumps(header, allow_nan=False, separators=(",", ":"))
-    arrays = {**module.named_parameters(), **module._masks()}
+    arrays = {**module.named_parameters(), **module._fixed_arrays()}
     data: bytes = safetensors.numpy.save(
         {name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata={**(notes or {}), _KEY: text}
     )

@@ -124,8 +124,8 @@ class Flow(Module):
             self._standardize_context = context
         self._program = self._compile(self._dtype, parameters)
 
-    def _masks(self) -> dict[str, NDArray[np.bool_]]:
-        return {f"transforms.{i}.{name}": m for i, t in enumerate(self._chain) for name, m in t._masks().items()}
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        return {f"transforms.{i}.{name}": m for i, t in enumerate(self._chain) for name, m in t._fixed_arrays().items()}
 
     def _header(self) -> dict[str, Any]:
         """See `headrace._stored`."""

@@ -114,24 +114,24 @@ class Rotation(_Fixed):
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
         return [("rotation", inverted, self._numbers(), self._sizes())]
 
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        return {"blocks": self._numbers()}
+
     def _header(self) -> dict[str, Any]:
-        blocks = {"blocks": self._sizes()} if len(self.blocks) > 1 else {}
-        return {"features": self._features, **blocks, "matrix": self._numbers().tolist()}
+        return {"features": self._features, "blocks": self._sizes()}
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
         features = stored.size("features", least=1)
-        sizes: tuple[int, ...] = (features,)
-        if stored.has("blocks"):
-            sizes = check.integers("blocks", stored.items("blocks"), least=1)
-            if sum(sizes) != features:
-                raise ValueError(f"blocks: expected sizes that add up to {features}, got {sum(sizes)}")
-        numbers, count = stored.items("matrix"), sum(size * size for size in sizes)
-        check.length("matrix", numbers, count)
-        values = check.vector("matrix", numbers, count)
-        if len(sizes) == 1:
-            return cls(values.reshape(features, features))
-        parts = np.split(values, np.cumsum([size * size for size in sizes])[:-1])
+        if stored.has("matrix"):  # files of 0.3.0 had it in their header
+            numbers = stored.items("matrix")
+            check.length("matrix", numbers, features * features)
+            return cls(np.reshape(check.vector("matrix", numbers, features * features), (features, features)))
+        sizes = check.integers("blocks", stored.items("blocks"), least=1, most=MOST_FEATURES)
+        if sum(sizes) != features:
+            raise ValueError(f"blocks: expected sizes that add up to {features}, got {sum(sizes)}")
+        ends = np.cumsum([size * size for size in sizes])
+        parts = np.split(stored.array("blocks", (int(ends[-1]),), np.float64), ends[:-1])
         return cls.from_blocks([part.reshape(size, size) for part, size in zip(parts, sizes, strict=True)])
 
     def __repr__(self) -> str:

@@ -174,7 +174,7 @@ class _Masked(Transform):
     def _hidden(self) -> list[int]:
         return self._network.core.hidden
 
-    def _masks(self) -> dict[str, NDArray[np.bool_]]:
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
         return {f"layers.{i}.mask": mask for i, mask in enumerate(self._network.masks())}
 
     def _header(self) -> dict[str, Any]:
@@ -564,8 +564,8 @@ class Inverse(Transform):
     def _hidden(self) -> list[int]:
         return self._transform._hidden()
 
-    def _masks(self) -> dict[str, NDArray[np.bool_]]:
-        return self._transform._masks()
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        return self._transform._fixed_arrays()
 
     def _header(self) -> dict[str, Any]:
         return {"transform": header_of(self._transform)}
