@@ -28,8 +28,8 @@ class Rotation(_Fixed):
 
     The matrix is no trainable parameter. It is kept in float64.
 
-    A matrix with `from_blocks` on its diagonal, and 0 elsewhere, costs a row as many multiply-adds as the blocks have
-    numbers. A `Permutation` between two of them lets all coordinates meet.
+    A block diagonal one (`from_blocks`) costs a row as many multiply-adds as its blocks have numbers. A `Permutation`
+    between two of them lets all coordinates meet.
 
     Args:
         matrix: Shape (features, features), with QᵀQ the identity within 1e-6; at most 8192 features.
@@ -38,6 +38,9 @@ class Rotation(_Fixed):
     >>> hr.Rotation([[0.0, -1.0], [1.0, 0.0]]).forward(np.array([[2.0, 3.0]]))[0].tolist()
     [[-3.0, 2.0]]
     """
+
+    blocks: tuple[Matrix, ...]
+    """The matrices on the diagonal, read-only; one is the whole matrix."""
 
     def __init__(self, matrix: Any) -> None:
         """See the class."""
@@ -87,7 +90,6 @@ class Rotation(_Fixed):
 
     def _take(self, blocks: tuple[Matrix, ...]) -> None:
         self.blocks = blocks
-        """On the diagonal; read-only. One is the whole matrix."""
         super().__init__(sum(map(len, blocks)))
 
     @property
