@@ -4,10 +4,15 @@
 namespace headrace {
 namespace {
 
+// What registers are for: two tiles where their lines are in shared memory; of float64's wide numbers there is room for
+// one, and what waits for the L2 cache shall not wait for spilled registers, too.
+template <class T, bool in_shared>
+constexpr int tiles_of_multiprocessor = in_shared && sizeof(T) == 4 ? 2 : 1;
+
 // Tiles of rows, block after block. Lines are in shared memory, after the scratch, or in the block's part of the
 // workspace.
 template <class T, bool in_shared, bool splines>
-__global__ void __launch_bounds__(network_warps* warp_rows)
+__global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiprocessor<T, in_shared>)
     run_chain(DeviceChain<T> d, Call<T> call, int64_t tiles, T* workspace) {
     HR_DYNAMIC_SHARED(T, scratch);
     const Team team = Team::of_block();

@@ -331,7 +331,7 @@ __device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& 
 // Tiles of rows from `first` on there and back. A tile's tape is its own where the sums over rows need it, else the
 // block's. `bad` becomes 1 if a row is not finite.
 template <class T, bool splines>
-__global__ void __launch_bounds__(network_warps* warp_rows)
+__global__ void __launch_bounds__(network_warps* warp_rows, 1)
     there_and_back(DeviceChain<T> d, Call<T> call, Back<T> back, int64_t first, int64_t tiles, bool own_tapes, T* tapes,
                    int* bad) {
     HR_DYNAMIC_SHARED(T, scratch);
@@ -375,8 +375,9 @@ __global__ void __launch_bounds__(network_warps* warp_rows)
 
 // Block (task, share of the rows): sums[share][place] over the tapes of tiles [share tiles_of_share, ...).
 template <class T>
-__global__ void __launch_bounds__(sum_threads) sum_products(SumTasks<T> tasks, const T* tapes, int64_t tape_lines,
-                                                        int64_t tiles, int64_t tiles_of_share, int64_t rows, T* sums) {
+__global__ void __launch_bounds__(sum_threads)
+    sum_products(SumTasks<T> tasks, const T* tapes, int64_t tape_lines, int64_t tiles, int64_t tiles_of_share,
+                 int64_t rows, T* sums) {
     constexpr int columns = 8, of_thread_units = sum_units / (sum_threads / columns),
                   of_thread_inputs = sum_inputs / columns, line = sum_units + 1;
     static_assert(sum_units == sum_inputs);

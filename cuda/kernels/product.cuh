@@ -34,36 +34,38 @@ template <class T, class TermsOf, class Sum, class Finish>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
                          const Finish& finish) {
     if (blocks == 0) return;
+    // A lane reads back its own numbers only, unless warps share a block.
+    const auto part = [&](int warp, int i) -> T& { return partial[(warp * sums_at_once + i) * warp_rows + team.lane]; };
+    const auto keep_sum = [&](int b, Terms some) {
+        T total[sums_at_once] = {};
+        sum(b, some, total);
+#pragma unroll
+        for (int i = 0; i < sums_at_once; ++i) part(team.warp, i) = total[i];
+    };
     const int shares = smaller(team.warps / blocks, longest / least_terms);
     if (shares <= 1) {
         for (int first = 0; first < blocks; first += team.warps) {
             // Later blocks are longer: every other round goes the other way.
             const int b = first + (first / team.warps % 2 ? team.warps - 1 - team.warp : team.warp);
             if (b >= blocks) continue;
-            T total[sums_at_once] = {};
-            sum(b, terms(b), total);
-#pragma unroll
-            for (int i = 0; i < sums_at_once; ++i) finish(b, i, total[i]);
+            keep_sum(b, terms(b));
+#pragma unroll 1  // what finishes a sum is compiled once
+            for (int i = 0; i < sums_at_once; ++i) finish(b, i, part(team.warp, i));
         }
         return;
     }
     if (const int b = team.warp / shares; b < blocks) {
         const Terms all = terms(b);
         const int share = ((all.end - all.begin + shares - 1) / shares + 3) / 4 * 4;
-        const int begin = smaller(all.end, all.begin + team.warp % shares * share),
-                  end = smaller(all.end, begin + share);
-        T total[sums_at_once] = {};
-        sum(b, Terms{begin, end}, total);
-#pragma unroll
-        for (int i = 0; i < sums_at_once; ++i)
-            partial[(team.warp * sums_at_once + i) * warp_rows + team.lane] = total[i];
+        const int begin = smaller(all.end, all.begin + team.warp % shares * share);
+        keep_sum(b, Terms{begin, smaller(all.end, begin + share)});
     }
     team.sync();
+#pragma unroll 1
     for (int n = team.warp; n < blocks * sums_at_once; n += team.warps) {
         const int b = n / sums_at_once, i = n % sums_at_once;
         T total = 0;
-        for (int w = b * shares; w < (b + 1) * shares; ++w)
-            total += partial[(w * sums_at_once + i) * warp_rows + team.lane];
+        for (int w = b * shares; w < (b + 1) * shares; ++w) total += part(w, i);
         finish(b, i, total);
     }
 }
