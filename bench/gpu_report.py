@@ -8,11 +8,13 @@ indexed at run time lie there (`stack`), which the report shows.
 """
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,15 +42,15 @@ def sources():
     return sorted([*ROOT.glob("cuda/*.cu"), *ROOT.glob("cuda/kernels/*.cu")])
 
 
-def compile_report(path):
+def compile_report(path, architecture):
     """What `ptxas -v` prints for one file."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ["nvcc", "-std=c++20", "-O3", "-Xptxas", "-v", "-c", str(path), "-o", f"{folder}/object.o"]
-        for architecture in ARCHITECTURES:
-            command.append(f"-gencode=arch=compute_{architecture},code=sm_{architecture}")
+        command = ["nvcc", "-std=c++20", "-O3", f"-arch=sm_{architecture}", "-Xptxas", "-v"]
+        command += ["-c", str(path), "-o", f"{folder}/object.o"]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{path.relative_to(ROOT)} does not compile:\n{done.stderr}")
+        raise RuntimeError(f"{path.relative_to(ROOT)} does not compile:\n{done.stderr}")
+    print(f"compiled {path.relative_to(ROOT)} for sm_{architecture}", flush=True)
     return done.stderr
 
 
@@ -131,10 +133,12 @@ def main():
     arguments = parser.parse_args()
     if not shutil.which("nvcc"):
         sys.exit("gpu_report: NO nvcc ON THIS MACHINE, NOTHING WAS COMPILED")
-    kernels = []
-    for path in sources():
-        print(f"compiling {path.relative_to(ROOT)}", flush=True)
-        kernels += parse(compile_report(path), str(path.relative_to(ROOT)))
+    jobs = [(path, architecture) for path in sources() for architecture in ARCHITECTURES]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        reports = pool.map(lambda job: compile_report(*job), jobs)
+        kernels = [
+            k for job, text in zip(jobs, reports, strict=True) for k in parse(text, str(job[0].relative_to(ROOT)))
+        ]
     names = readable(sorted({kernel.name for kernel in kernels}))
     version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
     release = re.search(r"release [^\n]*", version)[0]

@@ -1,6 +1,7 @@
 """The emulation of a CUDA device shows what it promises to show: kernels with bugs planted on purpose."""
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -135,6 +136,14 @@ def test_errors_pass_through_fibers_under_the_sanitizer(emu):
     done = subprocess.run([program, "barrier of some"], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("deadlock")
+
+
+def test_launches_from_several_threads_of_the_host(emu):
+    want = np.roll(np.arange(THREADS), -1)
+    with ThreadPoolExecutor(2) as pool:
+        for got in pool.map(lambda _: values(emu, "none"), range(8)):
+            assert_array_equal(got, want)
+    assert_array_equal(values(emu, "none"), want)
 
 
 # --- the runtime ----------------------------------------------------------------------------------------------------

@@ -38,7 +38,13 @@ void bind_emulation(py::module_& m) {
     m.def(
         "set_architecture", [](int architecture) { emu::runtime().architecture = architecture; },
         py::arg("architecture"), "80 or 90, which differ in shared memory.");
-    m.def("set_devices", [](int n) { emu::runtime().devices = n; }, py::arg("n"));
+    m.def(
+        "set_devices",
+        [](int n) {
+            emu::runtime().devices = n;
+            emu::runtime().device = 0;
+        },
+        py::arg("n"), "How many devices there are; the first one is current.");
 #ifdef __SANITIZE_ADDRESS__
     m.attr("sanitized") = true;
 #else
