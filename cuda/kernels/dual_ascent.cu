@@ -231,7 +231,6 @@ __device__ void store_sums(const Shared<S>& shared, const AscentTile& tile,
                            int64_t chunk) {
     constexpr int span = S::row_threads < warp ? S::row_threads : warp;  // threads of a group in one warp
     constexpr int per_line = ascent_sum_count, per_group = S::lines * per_line;
-    __syncthreads();
     for (int j = 0; j < S::lines; ++j)
         for (int i = 0; i < per_line; ++i) {
             double total = double(sum[j][i]);
