@@ -5,6 +5,7 @@
 #pragma once
 
 #include "lane.hpp"
+#include "views.hpp"
 
 namespace headrace {
 namespace {
@@ -23,7 +24,7 @@ HR_FN V ascent_moved(V x, Scalar<V> bend, Scalar<V> center, Scalar<V> square, V&
 // Adds x, x², r, x r, q = (x - center) / r and 1 / r², each times `one`. Of what has no weight nothing counts, as long
 // as it is finite.
 template <class V>
-HR_FN void ascent_add(V x, V one, Scalar<V> center, Scalar<V> square, V (&sum)[6]) {
+HR_FN void ascent_add(V x, V one, Scalar<V> center, Scalar<V> square, V (&sum)[ascent_sum_count]) {
     const V w = x - center, t = w * w + square, inverse = rsqrt(t), r = t * inverse;
     const V weighed = one * x, by_r = one * r;
     sum[0] += weighed;

@@ -14,16 +14,10 @@ constexpr cudaStream_t default_stream = nullptr;
 template <class T>
 void check(const typename Points<T>::Step& step, size_t n) {
     if (step.bend.size() != n || step.center.size() != n || step.square.size() != n || step.shift.size() != n ||
-        step.order.size() != n || !blocks_fit(step.blocks, n, step.matrix.size()) ||
         step.next_square.size() != step.next_center.size() ||
         (!step.next_center.empty() && step.next_center.size() != n))
         throw std::invalid_argument("step: expected numbers for each feature");
-    std::vector<bool> seen(n);
-    for (const int from : step.order) {
-        if (from < 0 || size_t(from) >= n || seen[size_t(from)])
-            throw std::invalid_argument("order: expected each feature once");
-        seen[size_t(from)] = true;
-    }
+    check_turn(step.matrix, step.blocks, step.order, n);
 }
 
 template <class T>
@@ -44,6 +38,19 @@ AscentNumbers<T> put(Arena& arena, const typename Points<T>::Step& step, const A
 }
 
 }  // namespace
+
+void check_turn(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
+                size_t n) {
+    if (!blocks_fit(blocks, n, matrix.size()))
+        throw std::invalid_argument("matrix: expected the numbers of its blocks, and a row for each feature");
+    std::vector<bool> seen(n);
+    for (const int from : order) {
+        if (from < 0 || size_t(from) >= n || seen[size_t(from)])
+            throw std::invalid_argument("order: expected each feature once");
+        seen[size_t(from)] = true;
+    }
+    if (order.size() != n) throw std::invalid_argument("order: expected each feature once");
+}
 
 template <class T>
 DevicePoints<T>::DevicePoints(const ArrayView& rows, int64_t count, int features, const T* weights,
@@ -104,14 +111,10 @@ std::vector<double> DevicePoints<T>::step(const Step& step, cudaStream_t stream)
         take(numbers_, size.bytes().size());
         Arena arena(numbers_.get());
         AscentNumbers<T> numbers = put<T>(arena, step, structure);
-        if (!structure.in_place) take(moved_, z_.size());
-        if (!sums.empty()) {
-            take(partial_, size_t(layout_.sums()) * size_t(layout_.chunks));
-            take(sums_, size_t(layout_.sums()));
-        }
+        reserve(structure, !sums.empty());
         order_.begin_write(stream);
         upload(numbers_.get(), arena.bytes(), stream);
-        move(structure, numbers, !sums.empty(), stream);
+        queue(structure, numbers, !sums.empty(), stream);
         if (!sums.empty())
             check_cuda(
                 cudaMemcpyAsync(sums.data(), sums_.get(), sums.size() * sizeof(double), cudaMemcpyDeviceToHost, stream),
@@ -123,8 +126,27 @@ std::vector<double> DevicePoints<T>::step(const Step& step, cudaStream_t stream)
 }
 
 template <class T>
-void DevicePoints<T>::move(const AscentStructure& structure, const AscentNumbers<T>& numbers, bool wants_sums,
+void DevicePoints<T>::step(const AscentStructure& structure, const AscentNumbers<T>& numbers, bool wants_sums,
                            cudaStream_t stream) {
+    const OnDevice on(device_);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    reserve(structure, wants_sums);
+    order_.begin_write(stream);
+    queue(structure, numbers, wants_sums, stream);
+    order_.end_write(stream);
+}
+
+template <class T>
+void DevicePoints<T>::reserve(const AscentStructure& structure, bool wants_sums) {
+    if (!structure.in_place) take(moved_, z_.size());
+    if (!wants_sums) return;
+    take(partial_, size_t(layout_.sums()) * size_t(layout_.chunks));
+    take(sums_, size_t(layout_.sums()));
+}
+
+template <class T>
+void DevicePoints<T>::queue(const AscentStructure& structure, const AscentNumbers<T>& numbers, bool wants_sums,
+                            cudaStream_t stream) {
     ascent_step(layout_, structure, numbers, z_.get(), structure.in_place ? z_.get() : moved_.get(),
                 log_jacobian_.get(), weights_.get(), wants_sums ? partial_.get() : nullptr, stream);
     if (!structure.in_place) z_.swap(moved_);

@@ -28,13 +28,23 @@ class DevicePoints {
     // eps of the magnitudes; float64 does the rest, in an order that depends on the shape alone.
     std::vector<double> step(const Step& step, cudaStream_t stream);
 
+    // The same with numbers that are on the device, where the sums stay: those of the last step that was to have any,
+    // and after them that of the log-Jacobians.
+    void step(const AscentStructure& structure, const AscentNumbers<T>& numbers, bool wants_sums, cudaStream_t stream);
+    const double* sums() const { return sums_.get(); }
+
+    // As they lie in memory now.
+    const AscentLayout& layout() const { return layout_; }
+    const T* tiles() const { return z_.get(); }
+
     void values(T* out, cudaStream_t stream);  // (count, features)
     void log_jacobian(double* out, cudaStream_t stream);
 
   private:
     template <class Number>
     void take(DeviceBuffer<Number>& buffer, size_t n);
-    void move(const AscentStructure& structure, const AscentNumbers<T>& numbers, bool wants_sums, cudaStream_t stream);
+    void reserve(const AscentStructure& structure, bool wants_sums);
+    void queue(const AscentStructure& structure, const AscentNumbers<T>& numbers, bool wants_sums, cudaStream_t stream);
 
     int device_ = 0;
     AscentLayout layout_;
@@ -44,6 +54,10 @@ class DevicePoints {
     DeviceBuffer<char> numbers_;  // of a step
     StreamOrder order_;
 };
+
+// Throws unless that is z[order] turned by a block diagonal matrix, as in Points<T>::Step.
+void check_turn(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
+                size_t n);
 
 extern template class DevicePoints<float>;
 extern template class DevicePoints<double>;

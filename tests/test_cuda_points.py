@@ -127,6 +127,18 @@ def test_a_row_that_is_not_finite_spoils_only_itself_where_there_are_no_sums(dev
     assert np.isnan(spoiled.log_jacobian()[[17, 140]]).all()
 
 
+@pytest.mark.parametrize("features", [10, 64, 130])
+def test_products_of_small_derivatives_do_not_underflow(device, features, dtype):
+    """Nor do those of large ones overflow: all maps are as steep as can be."""
+    x = np.repeat([[1e3], [-1e3]], features, axis=1).astype(dtype)
+    points = points_of(device, x, None, dtype)
+    maps = np.array([[0.999, 0.0, 1e-6]] * features)
+    points.step(maps, 0.0, [np.eye(features)], np.zeros(features))
+    want = features * np.log1p([0.999, -0.999])
+    # The small derivative, 1e-3, is a difference of numbers near 1.
+    np.testing.assert_allclose(points.log_jacobian(), want, rtol=2e-4 if dtype == "float32" else 1e-11)
+
+
 def test_rows_that_do_not_exist_count_nothing(device, dtype):
     """The rest of a tile is not where the numbers of a step would take a row of zeros: to where squares overflow."""
     far = 1e30 if dtype == "float32" else 1e300
@@ -202,6 +214,20 @@ def test_all_chunks_of_many_rows_are_added(emu):
     want = [3.0, 5.0, rows - 2 + 2**0.5 + 5**0.5, 2**0.5 + 2 * 5**0.5, 2**-0.5 + 2 * 5**-0.5, rows - 2 + 0.5 + 0.2]
     np.testing.assert_allclose(sums[0], want, rtol=1e-12)
     assert (points.log_jacobian() == 0.5).all()
+
+
+@pytest.mark.parametrize("features", [17, 9])
+def test_tiles_of_one_chunk_follow_each_other(emu, features):
+    """Chunks of two tiles, of 64 or 256 rows in float64, with what threads of a group share."""
+    rows = 2048 * (64 if features == 17 else 256) + 100
+    x, weights = cases.rows(rows, features, "float64"), weights_of(rows, "float64")
+    step = a_step(features)
+    points = points_of(emu, x, weights, "float64")
+    sums = points.step(*step)
+    z, log_jacobian, want = reference(x, weights, *step)
+    cases.assert_close(points.values(), z, magnitude=4.0)
+    assert np.abs(points.log_jacobian() - log_jacobian).max() <= features * cases.tolerance("float64")
+    assert_sums(sums, want, rows, z, "float64")
 
 
 def test_only_what_asks_for_sums_waits(emu):

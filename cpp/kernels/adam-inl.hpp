@@ -1,22 +1,20 @@
 // One step of Adam on a stretch of the weight vector, read and written once.
 #pragma once
 
+#include "../adam.hpp"
 #include "../pack.hpp"
-#include "../views.hpp"
 
 namespace headrace {
 namespace {
 
-// n is a whole number of vectors; average may be null. What is 0 with gradient 0 stays 0: the padding.
+// n is a whole number of vectors; average may be null.
 template <class T>
 void adam(const AdamStep<T>& s, const T* gradient, T* weights, T* mean, T* square, T* average, int64_t n) noexcept {
     for (int64_t i = 0; i < n; i += width<T>) {
-        const Pack<T> g = load(gradient + i) * s.gradient_scale;
-        const Pack<T> m = load(mean + i) * s.mean_decay + g * (T(1) - s.mean_decay);
-        const Pack<T> v = load(square + i) * s.square_decay + g * g * (T(1) - s.square_decay);
+        Pack<T> m = load(mean + i), v = load(square + i);
+        const Pack<T> w = adam_moved(s, load(gradient + i), load(weights + i), m, v);
         store(mean + i, m);
         store(square + i, v);
-        const Pack<T> w = load(weights + i) * s.shrink - m * s.rate / (sqrt(v * s.square_correction) + s.epsilon);
         store(weights + i, w);
         if (average) store(average + i, load(average + i) + (w - load(average + i)) * s.average_gain);
     }

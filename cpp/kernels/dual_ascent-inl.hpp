@@ -1,17 +1,12 @@
 // One step of the dual ascent of the log-likelihood on a block of rows, read and written once: the last map, the
 // logarithm of its derivatives, the next affine map, and the sums from which the next map is chosen.
-//
-// The map of coordinate k is z + g sqrt(e² + (z - center)²); the straight line that belongs to it in eq. 25 is part of
-// the affine map after it. The concave form of the log-likelihood in a z + b + c sqrt(...) needs six sums a coordinate.
 #pragma once
 
+#include "../ascent.hpp"
 #include "chain-inl.hpp"
 
 namespace headrace {
 namespace {
-
-// Multiplied before a product is rescaled: each is at least 1e-3 (AscentStep), at most 2.
-constexpr int factors_at_once = 12;
 
 template <class T>
 HR_FN void ascent_map(const AscentStep<T>& s, const T* z, T* moved, double* log_jacobian, const T* ahead) {
@@ -27,10 +22,9 @@ HR_FN void ascent_map(const AscentStep<T>& s, const T* z, T* moved, double* log_
                 T* const to = moved + s.slot[k] * height + i;
                 if (ahead) __builtin_prefetch(ahead + k * height + i);
                 for (int j = 0; j < pair; ++j) {
-                    const int64_t place = k * height + i + j * W;
-                    const V x = load(z + place), w = x - center, t = w * w + square, bent = rsqrt(t) * g;
-                    product[j].mantissa *= w * bent + T(1);
-                    store(to + j * W, t * bent + x);
+                    V derivative;
+                    store(to + j * W, ascent_moved(load(z + k * height + i + j * W), g, center, square, derivative));
+                    product[j].mantissa *= derivative;
                 }
             }
             for (int j = 0; j < pair; ++j) product[j].rescale();
@@ -57,22 +51,13 @@ HR_FN void ascent_sums(const AscentStep<T>& s, const T* z, const T* weights, int
         const T center = s.next_center[k], square = s.next_square[k];
         for (int i = 0; i < rows; i += W) {
             if (ahead) __builtin_prefetch(ahead + k * height + i);
-            const V x = load(z + k * height + i), w = x - center, t = w * w + square;
-            const V inverse = rsqrt(t), r = t * inverse;
             V one = splat<V>(1);
             if constexpr (weighted) {
                 one = load(weights + i);
             } else if (rows - i < W) {
                 one = load_up_to(s.ones, rows - i);
             }
-            // Of what has no weight nothing counts, as long as it is finite.
-            const V weighed = one * x, by_r = one * r;
-            sum[0] += weighed;
-            sum[1] += weighed * x;
-            sum[2] += by_r;
-            sum[3] += by_r * x;
-            sum[4] += one * inverse * w;
-            sum[5] += one * inverse * inverse;
+            ascent_add(load(z + k * height + i), one, center, square, sum);
         }
         for (int i = 0; i < ascent_sum_count; ++i) to[i] = sum[i];
     }

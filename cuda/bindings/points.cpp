@@ -1,7 +1,8 @@
 // Points of a dual ascent on the device, for Python.
-#include "../points.hpp"
+#include "../ascent.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "bindings.hpp"
 
@@ -54,7 +55,7 @@ py::object step(DevicePoints<T>& points, const Doubles& maps, double log_scale, 
 template <class T>
 void bind_points_of(py::module_& m, const char* name) {
     using P = DevicePoints<T>;
-    py::class_<P>(m, name, py::module_local())
+    py::class_<P, std::shared_ptr<P>>(m, name, py::module_local())
         .def(py::init([](const py::object& x, const py::object& weights, uintptr_t stream) {
                  const DeviceArray a(x);
                  require(a.is_float(), "x: expected float32 or float64");
@@ -63,7 +64,7 @@ void bind_points_of(py::module_& m, const char* name) {
                  const ArrayView view{a.data, a.strides[0], a.strides[1], a.is<double>(), nullptr};
                  const T* w = output<T>(weights, {a.shape[0]}, "weights: expected contiguous (rows,) of the dtype");
                  const py::gil_scoped_release nogil;
-                 return std::make_unique<P>(view, a.shape[0], int(a.shape[1]), w, stream_at(stream));
+                 return std::make_shared<P>(view, a.shape[0], int(a.shape[1]), w, stream_at(stream));
              }),
              py::arg("x"), py::arg("weights"), py::arg("stream"))
         .def("step", &step<T>, py::arg("maps"), py::arg("log_scale"), py::arg("matrix"), py::arg("shift"),
@@ -86,11 +87,74 @@ void bind_points_of(py::module_& m, const char* name) {
             py::arg("out"), py::arg("stream"));
 }
 
+template <class T>
+void bind_ascent_of(py::module_& m, const char* name) {
+    using A = DeviceAscent<T>;
+    py::class_<A>(m, name, py::module_local())
+        .def(py::init([](std::shared_ptr<DevicePoints<T>> points, std::shared_ptr<DevicePoints<double>> anchors,
+                         std::shared_ptr<DevicePoints<T>> held_out, double total, double held_out_total,
+                         double precision, double neighbours, const std::string& rule, int64_t most, uintptr_t stream) {
+                 require(points && anchors, "points, anchors: expected points");
+                 require(rule == "newton" || rule == "gradient", "rule: expected newton or gradient");
+                 const KinkRule of{precision, total, neighbours, rule == "newton"};
+                 return std::make_unique<A>(std::move(points), std::move(anchors), std::move(held_out), held_out_total,
+                                            of, most, stream_at(stream));
+             }),
+             py::arg("points"), py::arg("anchors"), py::arg("held_out"), py::arg("total"), py::arg("held_out_total"),
+             py::arg("precision"), py::arg("neighbours"), py::arg("rule"), py::arg("most"), py::arg("stream"))
+        .def(
+            "kink",
+            [](A& ascent, const Doubles& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
+               const std::vector<int64_t>& rows, const std::vector<double>& drawn, uintptr_t stream) {
+                const std::vector<double> numbers(matrix.data(), matrix.data() + matrix.size());
+                const py::gil_scoped_release nogil;
+                ascent.kink(numbers, blocks, order, rows, drawn, stream_at(stream));
+            },
+            py::arg("matrix"), py::arg("blocks"), py::arg("order"), py::arg("rows"), py::arg("drawn"),
+            py::arg("stream"))
+        .def(
+            "finish",
+            [](A& ascent, uintptr_t stream) {
+                const py::gil_scoped_release nogil;
+                ascent.finish(stream_at(stream));
+            },
+            py::arg("stream"))
+        .def(
+            "kinks",
+            [](A& ascent, uintptr_t stream) {
+                std::vector<Kink> kinks;
+                {
+                    const py::gil_scoped_release nogil;
+                    kinks = ascent.kinks(stream_at(stream));
+                }
+                Doubles out({py::ssize_t(ascent.count()), py::ssize_t(ascent.features()), py::ssize_t(5)});
+                static_assert(sizeof(Kink) == 5 * sizeof(double));
+                if (!kinks.empty()) std::memcpy(out.mutable_data(), kinks.data(), kinks.size() * sizeof(Kink));
+                return out;
+            },
+            py::arg("stream"), "(kinks, features, 5): a, b, c, center, square.")
+        .def(
+            "log_likelihoods",
+            [](A& ascent, uintptr_t stream) {
+                std::vector<double> found;
+                {
+                    const py::gil_scoped_release nogil;
+                    found = ascent.log_likelihoods(stream_at(stream));
+                }
+                Doubles out({py::ssize_t(found.size() / 2), py::ssize_t(2)});
+                std::copy(found.begin(), found.end(), out.mutable_data());
+                return out;
+            },
+            py::arg("stream"), "(kinks, 2): of the points and of those held out.");
+}
+
 }  // namespace
 
 void bind_points(py::module_& m) {
     bind_points_of<float>(m, "PointsF32");
     bind_points_of<double>(m, "PointsF64");
+    bind_ascent_of<float>(m, "AscentF32");
+    bind_ascent_of<double>(m, "AscentF64");
 }
 
 }  // namespace headrace

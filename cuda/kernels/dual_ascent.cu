@@ -41,7 +41,7 @@ struct Shape {
     static constexpr int lanes = threads / packs;
     static constexpr int ahead = Lines < 4 ? Lines : Lines == 5 ? 5 : 4;  // lines whose loads a thread has under way
     // Blocks of threads that a multiprocessor should have room for.
-    static constexpr int resident = lines * sizeof(T) <= 20 ? 4 : lines * sizeof(T) <= 28 ? 3 : 2;
+    static constexpr int resident = lines * sizeof(T) <= 20 && Groups < 8 ? 4 : lines * sizeof(T) <= 28 ? 3 : 2;
     static_assert(ahead <= factors_at_once && lanes >= 1);
 };
 
@@ -231,7 +231,6 @@ __device__ void store_sums(const Shared<S>& shared, const AscentTile& tile,
                            int64_t chunk) {
     constexpr int span = S::row_threads < warp ? S::row_threads : warp;  // threads of a group in one warp
     constexpr int per_line = ascent_sum_count, per_group = S::lines * per_line;
-    __syncthreads();
     for (int j = 0; j < S::lines; ++j)
         for (int i = 0; i < per_line; ++i) {
             double total = double(sum[j][i]);
@@ -261,8 +260,9 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
     const bool wants_sums = a.partial != nullptr;
     const int group = int(threadIdx.x) / S::row_threads, place = int(threadIdx.x) % S::row_threads;
     for (int64_t chunk = blockIdx.x; chunk < a.layout.chunks; chunk += gridDim.x) {
-        const int64_t begin = chunk * a.layout.chunk_rows;
-        const int64_t end = begin + a.layout.chunk_rows < a.layout.rows ? begin + a.layout.chunk_rows : a.layout.rows;
+        const int64_t begin = chunk * a.layout.chunk_rows, left = a.layout.rows - begin;
+        const int count = int(left < a.layout.chunk_rows ? left : a.layout.chunk_rows);
+        double* const log_jacobian = a.log_jacobian + begin;
         double log_jacobians = 0;
         for (int t = 0; t < a.n_tiles; ++t) {
             const AscentTile tile = s.tiles[t];
@@ -283,9 +283,9 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
             if (fused) keep_lines(0, lines);
             __syncthreads();
             T sum[S::lines][ascent_sum_count] = {};
-            for (int64_t row = begin; row < end; row += S::rows) {
-                const T* const from = a.z + row * features;
-                const int rows = int(end - row < S::rows ? end - row : S::rows);
+            for (int row = 0; row < count; row += S::rows) {
+                const T* const from = a.z + (begin + row) * features;
+                const int rows = count - row < S::rows ? count - row : S::rows;
                 T z[S::lines][S::rows_each];
                 const auto start = [&] {
                     for (int j = 0; j < S::lines; ++j)
@@ -296,7 +296,7 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
                         rows_at(shared.moved + k * S::rows + pack * P) = x;
                     });
                     __syncthreads();
-                    add_logs<S>(shared.logs, t == 0 ? *s.log_scale : 0.0, rows, a.log_jacobian + row);
+                    add_logs<S>(shared.logs, t == 0 ? *s.log_scale : 0.0, rows, log_jacobian + row);
                     start();
                     add_products<S>(shared, lines, z);
                     __syncthreads();
@@ -318,7 +318,7 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
                 if (wants_sums && t + 1 == a.n_tiles)
                     for (int r = int(threadIdx.x); r < rows;
                          r += threads)  // the thread that wrote it, if this kernel did
-                        log_jacobians += a.log_jacobian[row + r] * (a.weights ? double(a.weights[row + r]) : 1.0);
+                        log_jacobians += log_jacobian[row + r] * (a.weights ? double(a.weights[begin + row + r]) : 1.0);
                 // Rows that do not exist stay 0, so that they are finite and count nothing.
                 T one[S::rows_each];
                 for (int u = 0; u < S::packs_each; ++u) {
@@ -334,11 +334,11 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
                         const int line = group * S::lines + j;
                         Rows<T> out;
                         for (int r = 0; r < P; ++r) out.row[r] = z[j][u * P + r];
-                        T* const to = a.moved + row * features + int64_t(tile.begin + line) * S::rows + at;
+                        T* const to = a.moved + (begin + row) * features + int64_t(tile.begin + line) * S::rows + at;
                         if (line < width) rows_at(to) = out;
                     }
                     if (a.weights && wants_sums) {
-                        const Rows<T> weights = rows_at(a.weights + row + at);
+                        const Rows<T> weights = rows_at(a.weights + begin + row + at);
                         for (int r = 0; r < P; ++r) one[u * P + r] = weights.row[r];
                     }
                 }

@@ -1,0 +1,71 @@
+// An ascent by kinks that stays on the device: what each step needs it decides there, and the host queues steps without
+// waiting for any. Python's loop over kinks (python/headrace/dual_ascent.py) with the choices of _kinks.py.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "kernels/ascent_choice.hpp"
+#include "points.hpp"
+
+namespace headrace {
+
+template <class T>
+class DeviceAscent {
+  public:
+    // Moves the points, among them those held out, if there are any. `most` kinks a coordinate can be queued.
+    DeviceAscent(std::shared_ptr<DevicePoints<T>> points, std::shared_ptr<DevicePoints<double>> anchors,
+                 std::shared_ptr<DevicePoints<T>> held_out, double held_out_total, const KinkRule& rule, int64_t most,
+                 cudaStream_t stream);
+    ~DeviceAscent();
+
+    int features() const { return points_->features(); }
+    int64_t count() const { return count_; }
+
+    // Takes all points through the kinks chosen last and then to `matrix` z[order], with the blocks of the matrix as in
+    // Points<T>::Step, notes their log-likelihoods, and chooses the next kink of each coordinate: at coordinate k of
+    // row rows[k] of the anchors, or at drawn[k] where rows[k] is below 0.
+    void kink(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
+              const std::vector<int64_t>& rows, const std::vector<double>& drawn, cudaStream_t stream);
+    // Takes all points through the kinks chosen last, and notes log-likelihoods once more: (count + 1) of them. Nothing
+    // can be queued afterwards.
+    void finish(cudaStream_t stream);
+
+    // To the host, for which these wait: the kinks (count, features), and for each the log-likelihoods before it of the
+    // points and of those held out, without what the base's and the data's units add; the second is NaN without any.
+    std::vector<Kink> kinks(cudaStream_t stream);
+    std::vector<double> log_likelihoods(cudaStream_t stream);
+
+  private:
+    template <class Number>
+    struct Places {
+        DeviceBuffer<Number> numbers;
+        AscentPlaces<Number> at{};
+    };
+
+    template <class Number>
+    void place(Places<Number>& places, int64_t matrix);
+    void turn(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
+              const std::vector<int64_t>& rows, const std::vector<double>& drawn, bool chooses, cudaStream_t stream);
+    Kink* kinks_at(int64_t step) { return kinks_.get() + step * features(); }
+
+    std::shared_ptr<DevicePoints<T>> points_, held_out_;
+    std::shared_ptr<DevicePoints<double>> anchors_;
+    double held_out_total_;
+    KinkRule rule_;
+    int device_ = 0;
+    int64_t most_, count_ = 0;
+    bool finished_ = false;
+    DeviceBuffer<Kink> kinks_;          // (most + 1, features): the first are the identity
+    DeviceBuffer<double> likelihoods_;  // (most + 1, 2)
+    DeviceBuffer<double> log_scale_;
+    DeviceBuffer<char> turn_;
+    Places<T> places_;
+    Places<double> anchor_places_;
+    StreamOrder order_;
+};
+
+extern template class DeviceAscent<float>;
+extern template class DeviceAscent<double>;
+
+}  // namespace headrace

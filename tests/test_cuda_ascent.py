@@ -1,0 +1,218 @@
+"""An ascent by kinks that stays on the device, against the same loop on the CPU with the choices of `_kinks`."""
+
+import numpy as np
+import pytest
+
+import cases
+from headrace import _directions, _kinks
+from headrace._points import Points
+from test_cuda_points import points_of, weights_of
+
+FINE = {"float32": 2e-4, "float64": 1e-9}  # of numbers that some steps have passed from one to the next
+
+
+def plan_of(features, kinks, each, size, anchors):
+    """For every kink its turn, and where centers come from: a row of the anchors, or -1 and a number."""
+    g = cases.rng("ascent", features, kinks, each)
+    sizes = [min(size, features - start) for start in range(0, features, size)]
+    turns = []
+    for k in range(kinks):
+        turn = _directions.random_turn(sizes, g) if k % each == 0 else _directions.Turn.none([1] * features)
+        rows = np.where(g.random(features) < 0.5, g.integers(anchors, size=features), -1)
+        turns.append((turn, rows, g.standard_normal(features)))
+    return turns
+
+
+def judge(x, weights, held_out, anchors, plan, precision, neighbours, rule, dtype):
+    """The loop of `DualAscentFlow`: kinks (count, n, 5) and log-likelihoods (count + 1, 2) without constants."""
+    n, total = x.shape[1], float(len(x)) if weights is None else float(weights.sum(dtype=float))
+    points, marks, others = Points(x, weights, dtype), Points(anchors, None, np.float64), Points(held_out, None, dtype)
+    kinks, likelihoods = [], []
+
+    def of(party, weights):
+        terms = party.log_jacobian() - 0.5 * precision * np.square(party.values().astype(float)).sum(axis=1)
+        return float(np.average(terms, weights=weights))
+
+    a, b, c, center, square = np.ones(n), np.zeros(n), np.zeros(n), np.zeros(n), np.ones(n)
+    for turn, rows, drawn in plan:
+        maps, scale = np.stack([c / a, center, square], axis=1), float(np.log(a).sum())
+        order = np.arange(n) if turn.order is None else np.array(turn.order)
+        ends = np.cumsum([len(block) for block in turn.blocks])[:-1]
+        columns, offsets = np.split(a[order], ends), np.split(b[order], ends)
+        blocks = [block * factors for block, factors in zip(turn.blocks, columns, strict=True)]
+        shift = np.concatenate([block @ part for block, part in zip(turn.blocks, offsets, strict=True)])
+        marks.step(maps, scale, blocks, shift, None, turn.order)
+        others.step(maps, scale, blocks, shift, None, turn.order)
+        at = marks.values()[np.maximum(rows, 0), np.arange(n)]
+        center = np.where(rows >= 0, at, drawn)
+        square = _kinks.width(center, len(x), neighbours, precision) ** 2
+        following = np.stack([center, square], axis=1)
+        sums = points.step(maps, scale, blocks, shift, following, turn.order)
+        likelihoods.append((of(points, weights), of(others, None)))
+        a, b, c, _ = _kinks.bent_line(sums / total, following, precision, rule)
+        kinks.append(np.stack([a, b, c, center, square], axis=1))
+    maps = np.stack([c / a, center, square], axis=1)
+    for party in (points, others):
+        party.step(maps, float(np.log(a).sum()), [np.diag(a)], b)
+    likelihoods.append((of(points, weights), of(others, None)))
+    return np.array(kinks), np.array(likelihoods), points.values()
+
+
+class Ascent:
+    """An ascent on a device with the arguments of `judge`."""
+
+    def __init__(self, device, x, weights, held_out, anchors, most, precision=1.0, neighbours=50.0, rule="newton"):
+        dtype = x.dtype.name
+        self.device = device
+        self.points = points_of(device, x, weights, dtype)
+        self.anchors = points_of(device, anchors, None, "float64")
+        self.held_out = None if held_out is None else points_of(device, held_out, None, dtype)
+        kind = {"float32": device.module.AscentF32, "float64": device.module.AscentF64}[dtype]
+        total = float(len(x)) if weights is None else float(weights.sum(dtype=float))
+        others, n_others = (None, 1.0) if held_out is None else (self.held_out.points, float(len(held_out)))
+        self.ascent = kind(
+            *(self.points.points, self.anchors.points, others, total, n_others, precision),
+            *(neighbours / (2.0 * len(x)), rule, most, device.stream),
+        )
+
+    def kink(self, turn, rows, drawn):
+        numbers, sizes = np.concatenate([np.ravel(b) for b in turn.blocks]), [len(b) for b in turn.blocks]
+        order = list(range(len(rows))) if turn.order is None else turn.order
+        self.ascent.kink(numbers, sizes, order, rows, drawn, self.device.stream)
+
+    def run(self, plan):
+        for kink in plan:
+            self.kink(*kink)
+        self.ascent.finish(self.device.stream)
+        stream = self.device.stream
+        return self.ascent.kinks(stream), self.ascent.log_likelihoods(stream), self.points.values()
+
+
+def far_from_normal(rows, features, dtype, *key):
+    x = cases.rows(rows, features, dtype, *key)
+    return x + (0.5 * np.roll(x, 1, axis=1) ** 2 - 0.5).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("features", "size", "each", "weighted", "rule", "precision"),
+    [
+        (1, 1, 1, False, "newton", 1.0),
+        (2, 2, 2, True, "newton", 1.0),
+        (5, 5, 1, False, "gradient", 1.0),
+        (10, 10, 4, True, "newton", 2.5),
+        (33, 8, 1, False, "newton", 1.0),
+        (70, 32, 2, False, "newton", 1.0),
+        (70, 70, 1, True, "gradient", 0.5),
+    ],
+)
+def test_an_ascent_is_that_of_the_cpu(device, features, size, each, weighted, rule, precision, dtype):
+    x, held_out = far_from_normal(700, features, dtype), far_from_normal(150, features, dtype, "held out")
+    anchors, weights = x[:100].astype(float), weights_of(700, dtype) if weighted else None
+    plan = plan_of(features, 8, each, size, len(anchors))
+    want = judge(x, weights, held_out, anchors, plan, precision, 50.0, rule, dtype)
+    ascent = Ascent(device, x, weights, held_out, anchors, len(plan), precision, 50.0, rule)
+    kinks, likelihoods, values = ascent.run(plan)
+    assert kinks.shape == (8, features, 5)
+    assert likelihoods.shape == (9, 2)
+    np.testing.assert_allclose(kinks, want[0], rtol=FINE[dtype], atol=FINE[dtype])
+    np.testing.assert_allclose(likelihoods, want[1], rtol=FINE[dtype], atol=FINE[dtype])
+    np.testing.assert_allclose(values, want[2], rtol=FINE[dtype], atol=FINE[dtype])
+    assert likelihoods[-1, 0] > likelihoods[0, 0] + 0.01
+    if rule == "newton":
+        assert (np.diff(likelihoods[:, 0]) >= -1e-6).all()
+
+
+def test_without_held_out_points_their_log_likelihood_is_nan(device, dtype):
+    x = far_from_normal(300, 3, dtype)
+    plan = plan_of(3, 3, 1, 3, 50)
+    _, with_others, _ = Ascent(device, x, None, x[:40], x[:50].astype(float), 3).run(plan)
+    _, without, _ = Ascent(device, x, None, None, x[:50].astype(float), 3).run(plan)
+    cases.assert_same_bits(without[:, 0], with_others[:, 0])
+    assert np.isnan(without[:, 1]).all()
+
+
+def test_an_ascent_can_be_read_before_it_ends(device, dtype):
+    x = far_from_normal(300, 3, dtype)
+    plan = plan_of(3, 4, 1, 3, 50)
+    kinks, likelihoods, _ = Ascent(device, x, None, None, x[:50].astype(float), 4).run(plan)
+    read = Ascent(device, x, None, None, x[:50].astype(float), 9)
+    assert read.ascent.kinks(device.stream).shape == (0, 3, 5)
+    for k, kink in enumerate(plan, start=1):
+        read.kink(*kink)
+        cases.assert_same_bits(read.ascent.kinks(device.stream), kinks[:k])
+        cases.assert_same_bits(read.ascent.log_likelihoods(device.stream), likelihoods[:k])
+
+
+def test_the_same_bits_in_any_order_of_threads(device, dtype):
+    x, plan = far_from_normal(600, 10, dtype), plan_of(10, 3, 2, 10, 50)
+
+    def run():
+        return Ascent(device, x, weights_of(600, dtype), x[:70], x[:50].astype(float), 3).run(plan)
+
+    first, *others = device.in_each_order(run)
+    for other in others:
+        for got, want in zip(other, first, strict=True):
+            cases.assert_same_bits(got, want)
+
+
+def test_at_the_optimum_nothing_moves(device):
+    """All rows at 0 leave nothing to gain along the kink's slope that rounding would not undo; numbers stay finite."""
+    x = np.zeros((64, 2), "f8")
+    kinks, likelihoods, values = Ascent(device, x, None, None, x[:5], 3).run(plan_of(2, 3, 1, 2, 5))
+    for found in (kinks, likelihoods[:, 0], values):
+        assert np.isfinite(found).all()
+    assert (np.diff(likelihoods[:, 0]) >= 0).all()
+
+
+def test_wrong_arguments_are_refused(device):
+    x = far_from_normal(60, 3, "float32")
+    ascent = Ascent(device, x, None, None, x[:5].astype(float), 2)
+    turn, rows, drawn = np.eye(3), [0, -1, 4], [0.0] * 3
+    right = (turn, [3], [0, 1, 2], rows, drawn, device.stream)
+    for place, wrong, message in (
+        (0, np.eye(2), "matrix: expected"),
+        (1, [1, 2], "matrix: expected"),
+        (1, [], "matrix: expected"),
+        (2, [0, 1], "order: expected"),
+        (2, [0, 1, 1], "order: expected"),
+        (3, [0, 1], "rows, drawn: expected"),
+        (3, [0, 1, 5], "rows: expected rows of the anchors"),
+        (4, [0.0] * 4, "rows, drawn: expected"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ascent.ascent.kink(*right[:place], wrong, *right[place + 1 :])
+    ascent.ascent.kink(*right)
+    ascent.ascent.kink(*right)
+    with pytest.raises(ValueError, match="kink: expected no more"):
+        ascent.ascent.kink(*right)
+    ascent.ascent.finish(device.stream)
+    with pytest.raises(ValueError, match="finish: expected once"):
+        ascent.ascent.finish(device.stream)
+    module, stream = device.module, device.stream
+    points, other = ascent.points.points, points_of(device, x[:, :2], None, "float64").points
+    anchors = ascent.anchors.points
+    for arguments, message in (
+        ((points, other, None, 60.0, 1.0, 1.0, 0.1, "newton", 2, stream), "expected the features of the points"),
+        ((points, anchors, None, 60.0, 1.0, 1.0, 0.1, "newton", -1, stream), "most: expected"),
+        ((points, anchors, None, 60.0, 1.0, 1.0, 0.1, "new", 2, stream), "rule: expected newton or gradient"),
+        ((points, None, None, 60.0, 1.0, 1.0, 0.1, "newton", 2, stream), "anchors: expected points"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            module.AscentF32(*arguments)
+    empty = points_of(device, x[:0], None, "float32").points
+    with pytest.raises(ValueError, match="expected rows"):
+        module.AscentF32(empty, anchors, None, 1.0, 1.0, 1.0, 0.1, "newton", 2, stream)
+
+
+# --- what only the emulation can show ---------------------------------------------------------------------------------
+
+
+def test_no_step_waits(emu):
+    x, plan = far_from_normal(300, 3, "float32"), plan_of(3, 3, 1, 3, 50)
+    ascent = Ascent(emu, x, None, x[:40], x[:50].astype(float), 3)
+    ascent.kink(*plan[0])  # takes the memory that it needs
+    emu.module.log()
+    for kink in plan[1:]:
+        ascent.kink(*kink)
+    ascent.ascent.finish(emu.stream)
+    assert {call for call, _ in emu.module.log()} == {"launch", "cudaEventRecord"}
