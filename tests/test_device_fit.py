@@ -1,5 +1,7 @@
 """Fits on a CUDA device: those of the CPU, and nothing waits inside of an epoch. On a device that is none."""
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -62,7 +64,7 @@ def waits_of(machine, epochs, batch_size, **settings):
 
 @pytest.mark.parametrize(("validation", "an_epoch"), [(0.1, 3), (None, 2)])
 def test_nothing_waits_inside_of_an_epoch(machine, validation, an_epoch):
-    """An epoch reads its loss, whether all norms were finite, and the loss on rows held out; more steps wait no more."""
+    """An epoch reads its loss, whether all norms were finite, and the loss on rows held out; steps wait for nothing."""
     settings = {"validation": validation, "schedule": "cosine", "patience": None}
     waits, uploads, steps = waits_of(machine, 2, 100, **settings)
     more, more_uploads, more_steps = waits_of(machine, 2, 10, **settings)
@@ -74,13 +76,25 @@ def test_nothing_waits_inside_of_an_epoch(machine, validation, an_epoch):
 
 
 @either_order
-def test_rows_may_go_once_a_fit_has_ended(machine):
-    x, flow = data()[0], made_flow("float32", context=0)
-    device, library = flow.to("cuda"), Library("exchanged", machine)
-    flow.fit(x, **SHORT)
-    with machine.stream():
-        device.fit(library.make(x), **SHORT)
-        cases.assert_same_bits(device.parameters.get(), flow.parameters)
+def test_rows_may_go_once_a_fit_has_ended(machine, monkeypatch):
+    """Also where it was interrupted: steps that are queued still read them, and the weights depend on it."""
+    x, find = data()[0], hr.training._DeviceRun._find_gradient
+    foreign = Library("exchanged", machine)
+
+    def interrupted(self, index, log_prob):
+        find(self, index, log_prob)
+        if self.step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(hr.training._DeviceRun, "_find_gradient", interrupted)
+    kept, found = [], []
+    for rows in (lambda: kept.append(Library("cupy", machine).make(x)) or kept[0], lambda: foreign.make(x)):
+        flow = made_flow("float32", context=0).to("cuda")
+        with machine.stream():
+            assert flow.fit(rows(), validation=None, **SHORT).stopped == "interrupted"
+            gc.collect()
+            found.append(flow.parameters.get())
+    cases.assert_same_bits(found[1], found[0])
 
 
 def test_rows_that_are_not_finite(library):
@@ -104,7 +118,7 @@ def test_constant_columns(machine):
     assert (flow.transforms[-1].mean[2], flow.transforms[-1].std[2]) == (7.0, 1.0)
 
 
-def test_a_fit_that_leaves_the_numbers(machine):
+def test_a_fit_that_leaves_the_numbers(machine, monkeypatch):
     """It is seen at the end of the epoch; the weights are those of before."""
     flow, library = made_flow("float32", context=0).to("cuda"), Library("cupy", machine)
     before = flow.parameters.get()
@@ -115,9 +129,10 @@ def test_a_fit_that_leaves_the_numbers(machine):
         if self.step == 1:
             self.gradient[...] = np.nan
 
-    with pytest.MonkeyPatch.context() as patch, pytest.warns(RuntimeWarning, match="the loss became nan in epoch 0"):
-        patch.setattr(hr.training._DeviceRun, "_find_gradient", spoilt)
-        history = flow.fit(library.make(data()[0]), **SHORT)
+    monkeypatch.setattr(hr.training._DeviceRun, "_find_gradient", spoilt)
+    x = library.make(data()[0])
+    with pytest.warns(RuntimeWarning, match="the loss became nan in epoch 0"):
+        history = flow.fit(x, **SHORT)
     assert history.stopped == "non-finite"
     assert history.train_loss == []
     cases.assert_same_bits(flow.to("cpu").parameters, before)

@@ -282,9 +282,6 @@ class Caller:
         """See `weighted_sum`."""
         return weighted_sum(values, weights)
 
-    def done(self) -> None:
-        """To be called where nothing is given back, once all work is queued."""
-
     def queue(self) -> AbstractContextManager[None]:
         """Inside, NumPy's functions on what was opened run in order with the core's calls."""
         return nullcontext()

@@ -259,7 +259,6 @@ class DeviceCaller(Caller):
     def give(self, array: Any) -> Any:
         """A result for the caller: `out` itself where that was given."""
         assert self._on_device is not None
-        self.done()
         if self._out is not None:
             self._on_device.written(self._out)
             return self._out
@@ -271,16 +270,14 @@ class DeviceCaller(Caller):
         if out is None:
             return self.give(first), self.give(second)
         assert self._on_device is not None
-        self.done()
         for array in out:
             self._on_device.written(array)
         return out
 
-    def done(self) -> None:
-        """All work of the call is queued."""
+    def __del__(self) -> None:
+        """The call has ended, one way or the other: arrays of foreign memory are held until its work is done."""
         if self._held:
             self.device.keep(self.stream[0], self._held)
-            self._held = []
 
     @contextmanager
     def queue(self) -> Iterator[None]:

@@ -230,7 +230,6 @@ class Module(abc.ABC):
         caller = self._caller()
         array = _arrays.shaped("parameters", value, (self._program.n_weights,), caller)
         self._program.set_weights(_arrays.ready(array, self._dtype or np.dtype(np.float32), caller), *caller.stream)
-        caller.done()
 
     def _own_parameters(self, value: Any, program: Program, caller: Caller) -> NDArray[Any] | None:
         """A vector given in place of the parameters, as the core takes it."""

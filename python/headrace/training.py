@@ -117,7 +117,6 @@ class Adam:
             return self._core.step(ready, rate)  # type: ignore[no-any-return]
         norm = caller.scratch((1,), np.dtype(np.float64))
         self._core.step(ready, rate, norm, *caller.stream)
-        caller.done()
         return norm[0]  # type: ignore[no-any-return]
 
     @property
@@ -262,7 +261,6 @@ def fit(
         kind = _Run if flow._device is None else _DeviceRun
         run = kind(flow, data, train, held_out, checked, rng, caller.stream)
         run.go(progress)
-    caller.done()
     return run.history
 
 
