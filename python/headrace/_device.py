@@ -270,6 +270,10 @@ class Points:
         """A copy on the device."""
         return self.device.copied(self.core.values, self.shape, self.dtype)
 
+    def squares(self) -> CuPyArray:
+        """As on the CPU."""
+        return np.square(self.values().astype(np.float64)).sum(axis=1)
+
     def log_jacobian(self) -> CuPyArray:
         """A copy on the device."""
         return self.device.copied(self.core.log_jacobian, self.shape[:1], np.dtype(np.float64))
