@@ -1,6 +1,7 @@
 """Arrays on a CUDA device for tests, one kind for each library: how they are made, and what is in them."""
 
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -73,19 +74,26 @@ either_order = pytest.mark.parametrize("machine", [False, True], ids=["alone", "
 """For tests of what streams do to each other: of two, the one or the other is ahead."""
 
 
+@contextmanager
+def in_place(machine):
+    """Inside, headrace takes the machine for a real one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_core, "cuda", machine.core)
+        patch.setattr(_core, "_missing", "")
+        patch.setitem(sys.modules, "cupy", machine.cupy)
+        patch.setitem(sys.modules, "torch", fake_cuda.make_torch(machine))
+        patch.setitem(sys.modules, "jax", fake_cuda.make_jax(machine))
+        _device.device_at.cache_clear()
+        yield machine
+        machine.finish()
+    _device.device_at.cache_clear()
+
+
 @pytest.fixture
-def machine(request, monkeypatch):
+def machine(request):
     """A device in the place of a real one."""
-    made = fake_cuda.Machine(others_first=getattr(request, "param", False))
-    monkeypatch.setattr(_core, "cuda", made.core)
-    monkeypatch.setattr(_core, "_missing", "")
-    monkeypatch.setitem(sys.modules, "cupy", made.cupy)
-    monkeypatch.setitem(sys.modules, "torch", fake_cuda.make_torch(made))
-    monkeypatch.setitem(sys.modules, "jax", fake_cuda.make_jax(made))
-    _device.device_at.cache_clear()
-    yield made
-    made.finish()
-    _device.device_at.cache_clear()
+    with in_place(fake_cuda.Machine(others_first=getattr(request, "param", False))) as found:
+        yield found
 
 
 @pytest.fixture(params=KINDS)

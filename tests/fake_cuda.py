@@ -213,7 +213,7 @@ def make_cupy(machine):
         made.on_cpu[...] = result
         return made
 
-    class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
+    class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         def __init__(self, shape, dtype=float, memptr=None, strides=None):
             told = memptr.ptr, tuple(shape), tuple(strides), np.dtype(dtype)
             self.on_cpu, self.data = machine.numbers(told), memptr
@@ -553,7 +553,7 @@ def make_torch(machine):
             return tuple(s // self.array.itemsize for s in self.array.strides)
 
         def record_stream(self, stream):
-            """The memory is not used again before what is queued on this stream by the time it is given back is done."""
+            """Memory that is given back is not used again before what is queued on this stream by then is done."""
             machine.say("record_stream", stream.cuda_stream)
             own, other = machine.queue(self.block.stream), machine.queue(stream.cuda_stream)
             if own is not other:

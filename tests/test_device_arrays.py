@@ -1,4 +1,4 @@
-"""Arrays on a CUDA device in and out: in the caller's library, on its stream, where they lie. On a device that is none."""
+"""Arrays on a CUDA device in and out: in the caller's library, on its stream, where they lie. Without a device."""
 
 import gc
 import sys

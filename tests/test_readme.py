@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import cases
+import cuda_arrays
 import headrace as hr
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +23,7 @@ TEXTS = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "bench" / "README.md", ROOT / "ex
 # Code that needs more than this repository, by page and a line of it.
 NOT_RUN = {("training.md", "from bench import datasets"): "the tables of wine are not in the repository"}
 
-OPTIONAL = "torch|jax|pandas|sklearn"  # a page that imports one of these is not run where it is missing
+OPTIONAL = "torch|jax|pandas|sklearn|cupy"  # a page that imports one of these is not run where it is missing
 
 
 def blocks(page, language):
@@ -44,6 +45,8 @@ def by_name(pages):
 def test_python_runs(page, tmp_path, monkeypatch):
     """All blocks of a page, one after the other, as a reader would type them; `hr` and a `flow` are taken as given."""
     for module in re.findall(rf"^import ({OPTIONAL})$", "".join(blocks(page, "python")), flags=re.MULTILINE):
+        if module == "cupy":
+            cuda_arrays.load("gpu")  # skips too, with the reason, where there is no device
         pytest.importorskip(module)
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page", "np": np, "hr": hr, "flow": hr.MAF(2)}

@@ -173,7 +173,6 @@ class Caller:
     one_context = False  # whether the context was one row without an axis for rows
     device: Any = None  # where it computes, a `_device.Device`; None: on the CPU
     core: Any = cpu  # what computes
-    stream: tuple[Any, ...] = ()  # what a call of it ends with: on a device the stream, here nothing
 
     def open(self, name: str, value: Any) -> NDArray[Any]:
         """`value` as a NumPy array on the same memory, checked to be float32 or float64."""
@@ -282,8 +281,9 @@ class Caller:
         """See `weighted_sum`."""
         return weighted_sum(values, weights)
 
-    def done(self) -> None:
-        """To be called where nothing is given back, once all work is queued."""
+    def queued(self, what: Any) -> Any:
+        """A program or another object of the core, to be called: on a device, on this call's stream."""
+        return what
 
     def queue(self) -> AbstractContextManager[None]:
         """Inside, NumPy's functions on what was opened run in order with the core's calls."""

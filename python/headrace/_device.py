@@ -3,8 +3,8 @@
 CuPy is to a device what NumPy is to the CPU: every array that headrace works on there is one of CuPy's, often a view of
 somebody else's memory. It is imported where a device is first asked for.
 
-The objects here have the methods of those of `_cpu`, with CuPy arrays in the place of NumPy's and one argument more,
-the stream on which the work is queued. Nothing waits unless it says so.
+The objects here are those of `_cpu`, with CuPy arrays in the place of NumPy's; what they do is queued on a stream, and
+nothing waits unless it says so.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from headrace import _core
 from headrace._core import CudaUnavailable
 
-__all__ = ["Adam", "Device", "Points", "Program", "device_at", "device_named", "names"]
+__all__ = ["Adam", "Device", "OnStream", "Points", "Program", "device_at", "device_named", "names"]
 
 CuPyArray = Any
 Stream = Any  # of CuPy
@@ -158,28 +158,6 @@ class Device:
             copy(self.told(out), stream.ptr)
         return out
 
-    # ---- what `_cuda` does
-
-    def coupling(self, *arguments: Any) -> None:
-        """As on the CPU."""
-        self._call(_core.cuda.coupling, arguments)
-
-    def coupling_backward(self, *arguments: Any) -> None:
-        """As on the CPU."""
-        self._call(_core.cuda.coupling_backward, arguments)
-
-    def vector_map(self, *arguments: Any) -> None:
-        """As on the CPU."""
-        self._call(_core.cuda.vector_map, arguments)
-
-    def vector_map_backward(self, *arguments: Any) -> None:
-        """As on the CPU."""
-        self._call(_core.cuda.vector_map_backward, arguments)
-
-    def _call(self, function: Any, arguments: tuple[Any, ...]) -> None:
-        with self.cupy.cuda.Device(self.index):
-            function(*map(self.told, arguments[:-1]), arguments[-1].ptr)
-
     def told(self, argument: Any) -> Any:
         """An array as `_cuda` takes it: address, shape, strides and dtype; other arguments are what they are."""
         if not isinstance(argument, self.cupy.ndarray):
@@ -187,11 +165,29 @@ class Device:
         return argument.data.ptr, argument.shape, argument.strides, argument.dtype.name
 
 
+class OnStream:
+    """The functions of `_cuda` or of an object of it as those of `_cpu`: on CuPy arrays, queued on one stream."""
+
+    def __init__(self, device: Device, core: Any, stream: Stream) -> None:
+        """The stream is one of the device."""
+        self._device, self._core, self._stream = device, core, stream
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """The function of this name."""
+        function, device = getattr(self._core, name), self._device
+
+        def call(*arguments: Any) -> Any:
+            with device.cupy.cuda.Device(device.index):
+                return function(*map(device.told, arguments), self._stream.ptr)
+
+        return call
+
+
 class Program:
     """A compiled chain of transforms and its weights on a device.
 
-    Calls may be queued on several streams: whoever reads the weights waits there for whoever wrote them, and the other
-    way round.
+    It is run, and its weights are set, by `OnStream`. Calls may be queued on several streams: whoever reads the weights
+    waits there for whoever wrote them, and the other way round.
     """
 
     def __init__(self, device: Device, dtype: np.dtype[Any], *arguments: Any) -> None:
@@ -206,21 +202,9 @@ class Program:
         size: int = self.core.n_weights
         return size
 
-    def run(self, *arguments: Any) -> None:
-        """As on the CPU."""
-        self.core.run(*map(self.device.told, arguments[:-1]), arguments[-1].ptr)
-
-    def run_gradient(self, *arguments: Any) -> None:
-        """As on the CPU."""
-        self.core.run_gradient(*map(self.device.told, arguments[:-1]), arguments[-1].ptr)
-
     def weights(self) -> CuPyArray:
         """A copy on the device, on CuPy's current stream."""
         return self.device.copied(self.core.weights, (self.n_weights,), self.dtype)
-
-    def set_weights(self, weights: CuPyArray, stream: Stream) -> None:
-        """Copy in."""
-        self.core.set_weights(self.device.told(weights), stream.ptr)
 
     def host_weights(self) -> NDArray[Any]:
         """A copy on the host; waits for all changes that are queued."""
@@ -233,17 +217,16 @@ class Program:
 
 
 class Adam:
-    """The optimiser of a program on a device."""
+    """The optimiser of a program on a device; it steps by `OnStream`.
+
+    A step takes one float64 more than on the CPU, which receives the gradient's norm; where that is not finite nothing
+    else changes.
+    """
 
     def __init__(self, program: Program, *arguments: float) -> None:
         """`arguments` are those of `_cpu`'s optimisers."""
         kind = _core.cuda.AdamF32 if program.dtype == np.float32 else _core.cuda.AdamF64
         self.program, self.core = program, kind(program.core, *arguments)
-
-    def step(self, gradient: CuPyArray, learning_rate: float, norm: CuPyArray, stream: Stream) -> None:
-        """`norm`: one float64, which receives the gradient's; where that is not finite nothing else changes."""
-        told = self.program.device.told
-        self.core.step(told(gradient), learning_rate, told(norm), stream.ptr)
 
     def average(self) -> CuPyArray:
         """A copy on the device, on CuPy's current stream."""
@@ -252,23 +235,29 @@ class Adam:
 
 
 class Points:
-    """Points of a dual ascent on a device, which is to be current, on CuPy's current stream, always the same one."""
+    """Points of a dual ascent on a device, on the stream that is CuPy's current one when they are made."""
 
     def __init__(self, x: CuPyArray, weights: CuPyArray | None, dtype: np.dtype[Any]) -> None:
         """As on the CPU."""
         self.device = device_at(x.data.device_id)
         self.shape, self.dtype = x.shape, dtype
-        kind = _core.cuda.PointsF32 if dtype == np.float32 else _core.cuda.PointsF64
-        self.core = kind(self.device.told(x), self.device.told(weights), self.device.current_stream().ptr)
+        stream = self.device.current_stream()
+        kind = "PointsF32" if dtype == np.float32 else "PointsF64"
+        self.core = getattr(OnStream(self.device, _core.cuda, stream), kind)(x, weights)
+        self.queued = OnStream(self.device, self.core, stream)
 
     def step(self, *arguments: Any) -> NDArray[np.float64] | None:
         """As on the CPU, with its arrays of the host; waits for the sums, if there are any."""
-        sums: NDArray[np.float64] | None = self.core.step(*arguments, self.device.current_stream().ptr)
+        sums: NDArray[np.float64] | None = self.queued.step(*arguments)
         return sums
 
     def values(self) -> CuPyArray:
         """A copy on the device."""
         return self.device.copied(self.core.values, self.shape, self.dtype)
+
+    def squares(self) -> CuPyArray:
+        """As on the CPU."""
+        return np.square(self.values().astype(np.float64)).sum(axis=1)
 
     def log_jacobian(self) -> CuPyArray:
         """A copy on the device."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from headrace import _arrays, _core
 from headrace._arrays import Caller
-from headrace._device import Device, Stream, device_at
+from headrace._device import Device, OnStream, Stream, device_at
 
 __all__ = ["DeviceCaller", "caller_of"]
 
@@ -162,7 +162,7 @@ class DeviceCaller(Caller):
     def __init__(self, device: Device) -> None:
         """For a call on this device."""
         self.device = device
-        self.core = device
+        self.stream: Stream = None  # that of the framework, once it is known
         self._cupy = _CuPy(device)
         self._on_device: _CuPy | None = None  # the framework, once it is known
         self._made: dict[int, tuple[Any, Any]] = {}  # results by the id of their views, and as they will be given
@@ -173,7 +173,8 @@ class DeviceCaller(Caller):
         """Settle the framework of this call, and its stream."""
         if self._on_device is None:
             self._on_device = framework
-            self.stream = (framework.stream(),)
+            self.stream = framework.stream()
+            self.core = OnStream(self.device, _core.cuda, self.stream)
         return self._on_device
 
     def open(self, name: str, value: Any) -> Any:
@@ -189,7 +190,7 @@ class DeviceCaller(Caller):
             raise TypeError(
                 f"{name}: expected {own.kind}, as for {self._name}, got {given}; call {own.make.format(source)}"
             )
-        array, hold = own.view(name, value, self.stream[0])
+        array, hold = own.view(name, value, self.stream)
         if array.dtype not in _arrays.FLOATS:
             raise _arrays.wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else own.floats)
         if array.size and any(n % array.dtype.itemsize for n in (array.data.ptr, *array.strides)):
@@ -214,7 +215,7 @@ class DeviceCaller(Caller):
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Memory for a result."""
         framework = self._begin(self._cupy)
-        array, own = framework.empty(shape, dtype, self.stream[0])
+        array, own = framework.empty(shape, dtype, self.stream)
         self._made[id(array)] = array, own
         return array
 
@@ -247,6 +248,10 @@ class DeviceCaller(Caller):
         with self.queue():
             return _arrays.weighted_sum(values, weights)
 
+    def queued(self, what: Any) -> Any:
+        """A program or another object of `_cuda`, to be called on this call's stream."""
+        return OnStream(self.device, what.core, self.stream)
+
     def _is_immutable(self, name: str, value: Any) -> bool:
         framework = None if value is None else self._framework_for(name, value)
         return any(f is not None and f.immutable for f in (self._on_device, framework))
@@ -259,11 +264,10 @@ class DeviceCaller(Caller):
     def give(self, array: Any) -> Any:
         """A result for the caller: `out` itself where that was given."""
         assert self._on_device is not None
-        self.done()
         if self._out is not None:
             self._on_device.written(self._out)
             return self._out
-        return self._on_device.give(self._made.pop(id(array))[1], self.stream[0])
+        return self._on_device.give(self._made.pop(id(array))[1], self.stream)
 
     def give_pair(self, first: Any, second: Any) -> tuple[Any, Any]:
         """Two results for the caller: the tuple `out` itself where that was given."""
@@ -271,22 +275,20 @@ class DeviceCaller(Caller):
         if out is None:
             return self.give(first), self.give(second)
         assert self._on_device is not None
-        self.done()
         for array in out:
             self._on_device.written(array)
         return out
 
-    def done(self) -> None:
-        """All work of the call is queued."""
+    def __del__(self) -> None:
+        """The call has ended, one way or the other: arrays of foreign memory are held until its work is done."""
         if self._held:
-            self.device.keep(self.stream[0], self._held)
-            self._held = []
+            self.device.keep(self.stream, self._held)
 
     @contextmanager
     def queue(self) -> Iterator[None]:
         """Inside, CuPy's work is queued where this call's is."""
         self._begin(self._cupy)
-        with self.device.on(self.stream[0]):
+        with self.device.on(self.stream):
             yield
 
 

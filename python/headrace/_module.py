@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Program = Any
-"""`_cpu`'s or `_device`'s; each call of the latter ends with a stream (`Caller.stream`)."""
+"""`_cpu`'s or `_device`'s; a call is to `Caller.queued` of it."""
 
 
 class Block(Protocol):
@@ -229,8 +229,8 @@ class Module(abc.ABC):
     def parameters(self, value: Any) -> None:
         caller = self._caller()
         array = _arrays.shaped("parameters", value, (self._program.n_weights,), caller)
-        self._program.set_weights(_arrays.ready(array, self._dtype or np.dtype(np.float32), caller), *caller.stream)
-        caller.done()
+        vector = _arrays.ready(array, self._dtype or np.dtype(np.float32), caller)
+        caller.queued(self._program).set_weights(vector)
 
     def _own_parameters(self, value: Any, program: Program, caller: Caller) -> NDArray[Any] | None:
         """A vector given in place of the parameters, as the core takes it."""
@@ -261,7 +261,7 @@ class Module(abc.ABC):
         vector = self._own_parameters(parameters, program, caller)
         shapes = {"inputs": array.shape, "context": (rows, self._context), "parameters": (program.n_weights,)}
         out = {kind: caller.empty(shape, dtype) if kind in kinds else None for kind, shape in shapes.items()}
-        program.run_gradient(
+        caller.queued(program).run_gradient(
             inverse,
             array,
             None,  # all rows
@@ -275,7 +275,6 @@ class Module(abc.ABC):
             out["context"],
             out["parameters"],
             vector,
-            *caller.stream,
         )
         by_context = out["context"]
         one_context = caller.one_context

@@ -75,7 +75,8 @@ class Points:
 
     def squares(self) -> Floats:
         """Squares of the points' distances from 0, shape (rows,), in float64."""
-        return self._points.squares()
+        squares: Floats = self._points.squares()
+        return squares
 
     def log_jacobian(self) -> Floats:
         """log \\|det\\| of the way so far, shape (rows,), in float64."""

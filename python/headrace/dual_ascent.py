@@ -300,7 +300,6 @@ class DualAscentFlow:
             flow = self._chosen(rows, rng, progress)
             if caller.device is not None:
                 flow = flow.to(repr(caller.device))
-        caller.done()
         return flow
 
     def _chosen(self, rows: _Rows, rng: np.random.Generator, progress: bool) -> AscentFlow:

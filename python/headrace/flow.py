@@ -245,7 +245,7 @@ class Flow(Module):
         array, rows, context = self._open(caller, "x", x, context)
         vector = self._own_parameters(parameters, self._program, caller)
         log_prob = caller.output(out, self._dtype, (rows,), (array, context, vector))
-        self._program.run(True, array, rows, 0, context, None, None, log_prob, vector, *caller.stream)
+        caller.queued(self._program).run(True, array, rows, 0, context, None, None, log_prob, vector)
         return caller.give(log_prob)
 
     def to_latent(
@@ -297,7 +297,7 @@ class Flow(Module):
         caller = self._caller()
         rows, key, context = self._open_sample(caller, n, context, seed)
         x = caller.output(out, self._dtype, (rows, self._features), (context,))
-        self._program.run(False, None, rows, key, context, x, None, None, None, *caller.stream)
+        caller.queued(self._program).run(False, None, rows, key, context, x, None, None, None)
         return caller.give(x)
 
     def sample_and_log_prob(
@@ -307,7 +307,7 @@ class Flow(Module):
         caller = self._caller()
         rows, key, context = self._open_sample(caller, n, context, seed)
         x, log_prob = caller.output_pair(out, self._dtype, (rows, self._features), (rows,), (context,))
-        self._program.run(False, None, rows, key, context, x, None, log_prob, None, *caller.stream)
+        caller.queued(self._program).run(False, None, rows, key, context, x, None, log_prob, None)
         return caller.give_pair(x, log_prob)
 
     # ---- training ------------------------------------------------------------------------------------------------
@@ -564,7 +564,7 @@ class Flow(Module):
         vector = self._own_parameters(parameters, self._program, caller)
         inputs = (array, context, vector)
         result, log_det = caller.output_pair(out, self._dtype, array.shape, (rows,), inputs, in_place=name)
-        self._program.run(inverse, array, rows, 0, context, result, log_det, None, vector, *caller.stream)
+        caller.queued(self._program).run(inverse, array, rows, 0, context, result, log_det, None, vector)
         return caller.give_pair(result, log_det)
 
 

@@ -150,7 +150,6 @@ def coupling_backward(
         grad_log_det,
         by_input,
         by_params,
-        *caller.stream,
     )
     return caller.give_pair(by_input, by_params)
 
@@ -401,7 +400,7 @@ def _coupling(
     slope, bound = _factors(map, slope, bound)
     inputs = (array, params)
     result, log_det = caller.output_pair(out, array.dtype, array.shape, array.shape[:1], inputs, in_place=name)
-    caller.core.coupling(map, scale, slope, bound, inverse, array, params, result, log_det, *caller.stream)
+    caller.core.coupling(map, scale, slope, bound, inverse, array, params, result, log_det)
     return caller.give_pair(result, log_det)
 
 
@@ -428,7 +427,7 @@ def _vector(map: str, variant: Any, slope: Any, name: str, value: Any, params: A
     array, params = _rows(caller, map, name, value, params)
     inputs = (array, params)
     result, log_det = caller.output_pair(out, array.dtype, array.shape, array.shape[:1], inputs, in_place=name)
-    caller.core.vector_map(map, variant, slope, inverse, array, params, result, log_det, *caller.stream)
+    caller.core.vector_map(map, variant, slope, inverse, array, params, result, log_det)
     return caller.give_pair(result, log_det)
 
 
@@ -462,7 +461,6 @@ def _vector_backward(
         grad_log_det,
         by_input,
         by_params,
-        *caller.stream,
     )
     return caller.give_pair(by_input, by_params)
 

@@ -116,8 +116,7 @@ class Adam:
         if self._flow._device is None:
             return self._core.step(ready, rate)  # type: ignore[no-any-return]
         norm = caller.scratch((1,), np.dtype(np.float64))
-        self._core.step(ready, rate, norm, *caller.stream)
-        caller.done()
+        caller.queued(self._core).step(ready, rate, norm)
         return norm[0]  # type: ignore[no-any-return]
 
     @property
@@ -260,9 +259,8 @@ def fit(
         checked = _Plan.of(flow, train.size, **plan)
         _standardize(flow, data, train)
         kind = _Run if flow._device is None else _DeviceRun
-        run = kind(flow, data, train, held_out, checked, rng, caller.stream)
+        run = kind(flow, data, train, held_out, checked, rng, caller)
         run.go(progress)
-    caller.done()
     return run.history
 
 
@@ -277,11 +275,12 @@ class _Run:
         held_out: _Data | None,
         plan: _Plan,
         rng: np.random.Generator,
-        stream: tuple[Any, ...],
+        caller: Caller,
     ) -> None:
         self.flow, self.data, self.train, self.held_out = flow, data, train, held_out
-        self.plan, self.rng, self.history, self.stream = plan, rng, History(), stream
+        self.plan, self.rng, self.history, self.caller = plan, rng, History(), caller
         self.adam = Adam(flow, plan.learning_rate, weight_decay=plan.weight_decay, clip=plan.clip, average=plan.average)
+        self.program = caller.queued(flow._program)
         self.best = flow.parameters
         self.lowest, self.lowest_epoch = math.inf, -1  # of the loss that the schedule goes by
         self.begin = time.perf_counter()
@@ -392,7 +391,7 @@ class _Run:
     def _find_gradient(self, index: NDArray[np.int64], log_prob: NDArray[Any]) -> None:
         """That of the mean loss over a batch, beside the log densities of its rows."""
         data = self.data
-        self.flow._program.run_gradient(
+        self.program.run_gradient(
             True,  # from data to latent
             data.x,
             index,
@@ -406,7 +405,6 @@ class _Run:
             None,
             self.gradient,
             None,
-            *self.stream,
         )
 
     def _rate(self) -> float:
@@ -432,11 +430,11 @@ class _DeviceRun(_Run):
     def _pass(self) -> float:
         weights, empty = self.data.weights, self.library.empty
         order = self.library.asarray(self.rng.permutation(self.train))
-        norms = empty(self.plan.batches, np.float64)
+        norms, adam = empty(self.plan.batches, np.float64), self.caller.queued(self.adam._core)
         for i, (begin, end) in enumerate(pairwise(self.bounds)):
             self._find_gradient(order[begin:end], self.log_prob[begin:end])
             self.adam.learning_rate = self._rate()
-            self.adam._core.step(self.gradient, self.adam.learning_rate, norms[i : i + 1], *self.stream)
+            adam.step(self.gradient, self.adam.learning_rate, norms[i : i + 1])
             self.step += 1
         total = -_arrays.weighted_sum(self.log_prob, None if weights is None else weights[order])
         return total / (self.mean_weight * order.size) if bool(np.isfinite(norms).all()) else math.nan

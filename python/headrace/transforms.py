@@ -116,7 +116,7 @@ class Transform(Module):
         array, context, program, dtype = self._open(caller, name, value, context)
         rows = array.shape[0]
         result, log_det = caller.output_pair(out, dtype, array.shape, (rows,), (array, context), in_place=name)
-        program.run(inverse, array, rows, 0, context, result, log_det, None, None, *caller.stream)
+        caller.queued(program).run(inverse, array, rows, 0, context, result, log_det, None, None)
         return caller.give_pair(result, log_det)
 
     def _run_vjp(
