@@ -28,6 +28,7 @@ struct RqSpline {
 
     HR_FN static constexpr int n_params(int bins) { return 3 * bins - 1; }  // widths, heights, derivatives
     HR_FN static constexpr int n_room(int bins) { return 2 * bins; }
+    static constexpr bool vjp_reads_built = false;  // so nobody need run the spline for it
 
     template <class V, class P>
     HR_FN static V forward(V x, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {

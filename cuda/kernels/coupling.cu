@@ -32,6 +32,9 @@ constexpr int room_of(int bins) {
     }
 }
 
+template <class Map>
+constexpr bool reads_built = !requires { requires !Map::vjp_reads_built; };
+
 template <class Map, bool inverse, class T, class P>
 __device__ __forceinline__ T apply(T x, const P& p, const MapOptions<T>& options, T& log_det) {
     if constexpr (inverse) {
@@ -41,12 +44,11 @@ __device__ __forceinline__ T apply(T x, const P& p, const MapOptions<T>& options
     }
 }
 
-// `given_params` and `p` read the same; `p` may have room.
-template <class Map, bool inverse, class T, class Given, class P, class G>
-__device__ __forceinline__ T apply_vjp(T x, const Given& given_params, const P& p, const MapOptions<T>& options,
-                                       T grad_value, T grad_log_det, const G& grad) {
-    T log_det;
-    const T built = apply<Map, inverse>(x, given_params, options, log_det);
+template <class Map, bool inverse, class T, class P, class G>
+__device__ __forceinline__ T apply_vjp(T x, const P& p, const MapOptions<T>& options, T grad_value, T grad_log_det,
+                                       const G& grad) {
+    T built = 0, log_det;
+    if constexpr (reads_built<Map>) built = apply<Map, inverse>(x, p, options, log_det);
     if constexpr (inverse) {
         return Map::inverse_vjp(x, built, p, options, grad_value, grad_log_det, grad);
     } else {
@@ -54,7 +56,7 @@ __device__ __forceinline__ T apply_vjp(T x, const Given& given_params, const P& 
     }
 }
 
-// Parameters of an element in registers, in global or in shared memory.
+// Parameters of an element in registers.
 template <class T>
 struct PlainParams {
     const T* p;
@@ -209,7 +211,7 @@ __global__ void __launch_bounds__(direct_threads)
             load_numbers<aligned>(p_at + i * P, p);
             for (int j = 0; j < N; ++j) {
                 const PlainParams<T> own{p + j * P};
-                g[j] = apply_vjp<Map, inverse>(x[j], own, own, options, g[j], grad_log_det[row(i + j)],
+                g[j] = apply_vjp<Map, inverse>(x[j], own, options, g[j], grad_log_det[row(i + j)],
                                                [&](int k, T by) { p[j * P + k] = by; });
             }
             store_numbers<aligned>(by_x_at + i, g);
@@ -234,7 +236,7 @@ __global__ void __launch_bounds__(staged_threads)
         if (thread < n) {
             const int64_t i = first + thread;
             grad_in[i] =
-                apply_vjp<Map, inverse>(in[i], PlainParams<T>{own}, StagedParams<T>{own, room}, options, grad_value[i],
+                apply_vjp<Map, inverse>(in[i], StagedParams<T>{own, room}, options, grad_value[i],
                                         grad_log_det[RowOf(first, active)(thread)], [&](int k, T by) { own[k] = by; });
         }
         __syncthreads();

@@ -6,6 +6,13 @@
 
 #include "../include/device.cuh"
 
+// Before a loop over arrays that are to live in registers.
+#ifdef __CUDACC__
+#define HR_UNROLL _Pragma("unroll")
+#else
+#define HR_UNROLL
+#endif
+
 namespace headrace {
 namespace {
 
@@ -86,14 +93,19 @@ class TilePlaces {
     uint32_t inverse_ = 0, padding_ = 0;
 };
 
-constexpr int loads_in_flight = 4;
+constexpr int loads_in_flight = 2;
 
-// Component j of 16 bytes without an index that registers cannot take.
+// Number j is number j + `by` of v, modulo how many there are. Shifts by powers of two, as registers have no index.
 template <class T>
-__device__ __forceinline__ T component(const Numbers16<T>& v, int j) {
-    T x = v.v[0];
-    for (int m = 1; m < numbers_of_16<T>; ++m) x = j == m ? v.v[m] : x;
-    return x;
+__device__ __forceinline__ Numbers16<T> rotated(const Numbers16<T>& v, int by) {
+    constexpr int W = numbers_of_16<T>;
+    Numbers16<T> r = v;
+    HR_UNROLL for (int bit = 1; bit < W; bit *= 2) {
+        Numbers16<T> shifted;
+        HR_UNROLL for (int j = 0; j < W; ++j) shifted.v[j] = by & bit ? r.v[(j + bit) % W] : r.v[j];
+        r = shifted;
+    }
+    return r;
 }
 
 // n numbers of rows that follow each other to a tile, by all threads of a block. In shared memory the threads of a warp
@@ -106,16 +118,15 @@ __device__ __forceinline__ void rows_to_tile(const T* rows, int n, const TilePla
     const int threads = int(blockDim.x), thread = int(threadIdx.x), turn = thread / 8;
     for (int first = thread; first < together; first += loads_in_flight * threads) {
         Numbers16<T> v[loads_in_flight];
-        for (int u = 0; u < loads_in_flight; ++u) {
+        HR_UNROLL for (int u = 0; u < loads_in_flight; ++u) {
             const int i = first + u * threads;
             if (i < together) v[u] = *reinterpret_cast<const Numbers16<T>*>(rows + head + i * W);
         }
-        for (int u = 0; u < loads_in_flight; ++u) {
+        HR_UNROLL for (int u = 0; u < loads_in_flight; ++u) {
             const int i = first + u * threads;
-            if (i >= together) break;
-            for (int j = 0; j < W; ++j) {
-                const int k = (j + turn) & (W - 1);
-                tile[places(head + i * W + k)] = component(v[u], k);
+            if (i < together) {
+                const Numbers16<T> r = rotated(v[u], turn);
+                HR_UNROLL for (int j = 0; j < W; ++j) tile[places(head + i * W + ((j + turn) & (W - 1)))] = r.v[j];
             }
         }
     }
@@ -131,14 +142,9 @@ __device__ __forceinline__ void tile_to_rows(const T* tile, int n, const TilePla
     const int to_16 = numbers_to_16(rows), head = to_16 < n ? to_16 : n, together = (n - head) / W;
     const int threads = int(blockDim.x), thread = int(threadIdx.x), turn = thread / 8;
     for (int i = thread; i < together; i += threads) {
-        T found[W];
-        for (int j = 0; j < W; ++j) found[j] = tile[places(head + i * W + ((j + turn) & (W - 1)))];
-        Numbers16<T> v;
-        for (int m = 0; m < W; ++m) {  // number m was found in round (m - turn) mod W
-            v.v[m] = found[0];
-            for (int j = 1; j < W; ++j) v.v[m] = ((j + turn) & (W - 1)) == m ? found[j] : v.v[m];
-        }
-        *reinterpret_cast<Numbers16<T>*>(rows + head + i * W) = v;
+        Numbers16<T> r;
+        HR_UNROLL for (int j = 0; j < W; ++j) r.v[j] = tile[places(head + i * W + ((j + turn) & (W - 1)))];
+        *reinterpret_cast<Numbers16<T>*>(rows + head + i * W) = rotated(r, -turn);
     }
     for (int i = thread; i < n - together * W; i += threads) {
         const int k = i < head ? i : i + together * W;
