@@ -106,6 +106,13 @@ const std::vector<MapInfo>& map_list();
 const std::vector<std::string>& activation_list();
 int find_map(const std::string& name, const std::string& scale);
 
+// Below, N / D^2 of a spline may leave float32, and 1 - slope of a dual-ascent map be 1 there.
+constexpr double least_curved_slope = 1e-6;
+
+inline bool is_slope_of(const std::string& map, double slope) {
+    return slope >= least_curved_slope || (map != "rq_spline" && map != "dual_ascent");
+}
+
 constexpr int max_vector_features = 1 << 24;  // far beyond use, and far from overflow
 
 struct VectorMapInfo {

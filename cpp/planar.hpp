@@ -10,9 +10,11 @@
 // into amounts and into the factors of the determinant of the *forward* direction at the latent side; `move` applies
 // the amount to a coordinate. `reduce`, `backward` and `spread` are the vector-Jacobian product: two sums, then what
 // rows share, then coordinate by coordinate. As in maps/, put(k, value) receives number k; it may overwrite what p(k)
-// reads, so p(k) is read before.
+// reads, so p(k) is read before. `prepare` and its vjp share their loops over coordinates (coordinates.hpp); then each
+// lane puts the numbers of its own coordinates, and all of them those that follow.
 #pragma once
 
+#include "coordinates.hpp"
 #include "lane.hpp"
 #include "maps/options.hpp"
 #include "positive.hpp"
@@ -131,19 +133,23 @@ struct Planar {
         using T = Scalar<V>;
         Sums<V> q;
         q.w_largest = V{};
-        for (int c = 0; c < features; ++c) {
+        for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
             const V a = abs(V(p(c)));
             q.w_largest = select(a > q.w_largest, a, q.w_largest);
         }
+        q.w_largest = largest_of_coordinates(p, q.w_largest);
         q.w_inverse = select(q.w_largest > T(4) * Format<T>::smallest_normal, T(1) / q.w_largest, V{});
         q.square = q.along = V{};
         V dot{};
-        for (int c = 0; c < features; ++c) {
+        for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
             const V w = p(c), scaled = w * q.w_inverse, u = p(features + c);
             q.square += scaled * scaled;
             q.along += scaled * u;
             dot += w * u;
         }
+        q.square = sum_of_coordinates(p, q.square);
+        q.along = sum_of_coordinates(p, q.along);
+        dot = sum_of_coordinates(p, dot);
         q.square = select(q.square > T(0), q.square, splat<V>(1));  // a NaN came through dot already
         const V x = select(q.w_inverse > T(0), q.along * q.w_largest, dot);
         q.s = positive(x);
@@ -156,12 +162,13 @@ struct Planar {
         const Sums<V> q = sums<V>(p, features);
         const V part = q.along / q.square;
         V rest{};
-        for (int c = 0; c < features; ++c) {
+        for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
             const V scaled = V(p(c)) * q.w_inverse;
             rest += scaled * (V(p(features + c)) - scaled * part);
         }
+        rest = sum_of_coordinates(p, rest);
         const V factor = (q.gain * q.along - rest) / q.square;
-        for (int c = 0; c < features; ++c) {
+        for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
             const V w = p(c), scaled = w * q.w_inverse, u = p(features + c);
             put(c, w);
             put(features + c, scaled * factor + (u - scaled * part));
@@ -176,11 +183,13 @@ struct Planar {
         using T = Scalar<V>;
         const Sums<V> q = sums<V>(p, features);
         V dot{};
-        for (int c = 0; c < features; ++c) dot += V(p(c)) * q.w_inverse * V(g(features + c));
+        for (int c = first_coordinate(p); c < features; c += coordinate_step(p))
+            dot += V(p(c)) * q.w_inverse * V(g(features + c));
+        dot = sum_of_coordinates(p, dot);
         const V by_s = V(g(2 * features + 1)) * q.s.slope;
         const V coefficient = (q.gain - T(1)) * q.along / q.square, by_along = dot * q.s.slope_excess / q.square;
         const V by_square = dot * coefficient / q.square * T(-2);
-        for (int c = 0; c < features; ++c) {
+        for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
             const V w = p(c), scaled = w * q.w_inverse, u = p(features + c), grad_w = g(c), grad_u = g(features + c);
             put(features + c, grad_u + by_along * scaled + by_s * w);
             put(c, grad_w + by_s * u + (coefficient * grad_u + by_along * u + by_square * scaled) * q.w_inverse);

@@ -9,6 +9,7 @@
 // both are written as sums of positive terms: q = (p + r) / (α + r) and N / (α + r)² with N = r (2 α + r) + α p.
 #pragma once
 
+#include "coordinates.hpp"
 #include "lane.hpp"
 #include "maps/options.hpp"
 #include "positive.hpp"
@@ -25,12 +26,12 @@ struct Radial {
 
     template <class V, class P, class Put>
     HR_FN static void prepare(const P& p, int features, const Put& put) {
-        for (int c = 0; c < features; ++c) put(c, p(c));
+        for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) put(c, p(c));
         for (int k = features; k < features + 2; ++k) put(k, positive(V(p(k))).value);
     }
     template <class V, class P, class G, class Put>
     HR_FN static void prepare_vjp(const P& p, const G& g, int features, const Put& put) {
-        for (int c = 0; c < features; ++c) put(c, g(c));
+        for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) put(c, g(c));
         for (int k = features; k < features + 2; ++k) put(k, V(g(k)) * positive(V(p(k))).slope);
     }
 

@@ -15,6 +15,9 @@ namespace headrace {
 namespace {
 
 // Calls f.operator()<Map>() for the vector map with this index.
+#ifdef __CUDACC__
+#pragma nv_exec_check_disable  // f may be for the host alone
+#endif
 template <class F>
 HR_FN void with_vector_map(int index, F&& f) {
     switch (index) {

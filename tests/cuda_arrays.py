@@ -86,6 +86,13 @@ class OnGPU:
         return [run(), run()]
 
 
+def unaligned(device, values, by=1):
+    """A copy of the values on the device, in C order, that starts so many numbers after an address as ``array`` has."""
+    memory = device.empty((values.size + by,), values.dtype)
+    memory[by:] = device.array(values.reshape(-1))
+    return memory[by:].reshape(values.shape)
+
+
 def load(name):
     """The device of this name; the test is skipped, with the reason, where it is not there."""
     if name == "emu":

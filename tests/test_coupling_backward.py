@@ -5,42 +5,14 @@ import pytest
 
 import cases
 import headrace as hr
+import map_cases
 import reference
+from map_cases import assert_gradients, differences, every_map_and_scale
+from map_cases import gradient_batch as batch
 
-DIRECTIONS = {"forward": reference.coupling_forward, "inverse": reference.coupling_inverse}
 SHAPES = [(0, 3), (1, 1), (1, 7), (5, 17), (9, 8), (97, 5), (200, 9)]
-every_direction = pytest.mark.parametrize("direction", DIRECTIONS)
+every_direction = pytest.mark.parametrize("direction", map_cases.JUDGES)
 every_map = pytest.mark.parametrize("map", reference.MAPS)
-every_map_and_scale = pytest.mark.parametrize(
-    ("map", "scale"),
-    [("additive", "exp"), ("rq_spline", "exp"), *(("affine", scale) for scale in reference.LOG_SCALES)],
-)
-
-
-def batch(rows, active, map, dtype="float64", bins=8):
-    """Values, parameters and cotangents; some values lie outside a spline's interval."""
-    values = 3.0 * cases.rows(rows, active, "float64", "values")
-    params = cases.rng("params", rows, active, map).standard_normal((rows, active, reference.MAPS[map].count(bins)))
-    grad_value = cases.rows(rows, active, "float64", "cotangent")
-    grad_log_det = cases.rng("of a row", rows).standard_normal(rows)
-    return tuple(array.astype(dtype) for array in (values, params, grad_value, grad_log_det))
-
-
-def differences(direction, values, params, cotangents, map, step=reference.STEP, **settings):
-    """Both gradients by central differences, whose error is some eps^(2/3) = 4e-11 of values and third derivatives."""
-    judge = DIRECTIONS[direction]
-    of_values = reference.row_gradient(lambda v: judge(v, params, map, **settings), values, cotangents, step)
-    of_params = reference.row_gradient(lambda p: judge(values, p, map, **settings), params, cotangents)
-    return of_values, of_params
-
-
-def assert_gradients(got, want, allowed=1e-6):
-    """Each row's error relative to its largest gradient, or to one; third derivatives here reach some thousands."""
-    for result, expected in zip(got, want, strict=True):
-        assert result.shape == expected.shape
-        worst = np.abs(result - expected).reshape(len(expected), int(np.prod(expected.shape[1:])))
-        largest = np.abs(expected).reshape(worst.shape).max(axis=1, initial=1.0)
-        assert (worst.max(axis=1, initial=0.0) <= allowed * largest).all()
 
 
 @every_direction

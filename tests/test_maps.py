@@ -5,7 +5,9 @@ import pytest
 
 import cases
 import headrace as hr
+import map_cases
 import reference
+from map_cases import batch
 
 KERNELS = {
     "forward": (hr.ops.coupling_forward, reference.coupling_forward),
@@ -17,19 +19,6 @@ every_map = pytest.mark.parametrize("map", reference.MAPS)
 every_scale = pytest.mark.parametrize("scale", reference.LOG_SCALES)
 
 
-def batch(rows, active, map, dtype):
-    values = cases.rows(rows, active, dtype, "values")
-    if map == "rq_spline":
-        values *= 3  # some lie outside the interval
-    width = reference.MAPS[map].count()
-    return values, cases.rng("params", rows, active, map).standard_normal((rows, active, width)).astype(dtype)
-
-
-def depth_of(map):
-    """A spline's softmax, knots, and quotient of quadratics are as long as several layers."""
-    return 24 if map == "rq_spline" else 4
-
-
 @every_kernel
 @every_map
 @every_scale
@@ -38,7 +27,7 @@ def test_kernels_match_the_reference(direction, map, scale, shape, dtype):
     kernel, judge = KERNELS[direction]
     values, params = batch(*shape, map, dtype)
     got = kernel(values, params, map, scale=scale, slope=1e-2)
-    cases.assert_matches(got, judge(values, params, map, scale, 1e-2), values, dtype, depth=depth_of(map))
+    cases.assert_matches(got, judge(values, params, map, scale, 1e-2), values, dtype, depth=map_cases.depth_of(map))
 
 
 @every_kernel
@@ -48,62 +37,12 @@ def test_defaults_are_affine_and_softly_clamped(direction, dtype):
     cases.assert_matches(kernel(values, params), judge(values, params, "affine", "soft_clamp", 1e-3), values, dtype)
 
 
-def hard_batch(map, dtype, largest_raw):
-    """Every pair of a hard value and a hard parameter, twenty coordinates a row."""
-    tiny = float(np.finfo(dtype).smallest_subnormal) * 5
-    magnitudes = [0.0, tiny, 1e-30, 1e-3, 1.0, 20.0, 1e4, 1e30]
-    hard = np.array([sign * m for m in magnitudes for sign in (1.0, -1.0)])
-    raws = hard[np.abs(hard) <= largest_raw]
-    value, shift, raw = (grid.ravel() for grid in np.meshgrid(hard, hard, raws))
-    n = len(value) // 20 * 20
-    params = np.stack([shift, raw], axis=1)[:n, : reference.MAPS[map].count()]
-    return value[:n].reshape(-1, 20).astype(dtype), params.reshape(-1, 20, params.shape[1]).astype(dtype)
-
-
 @every_kernel
-@pytest.mark.parametrize("map", ["affine", "additive"])
-@pytest.mark.parametrize(
-    ("scale", "largest_raw"),
-    [
-        ("soft_clamp", 1e30),
-        ("sigmoid", 1e30),
-        ("softplus", 1e4),  # beyond, scale times value leaves float32
-        ("exp", 15.0),
-    ],
-)
+@map_cases.every_hard_map
 def test_hard_inputs_match_the_reference(direction, map, scale, largest_raw, dtype):
     """Each coordinate at its own scale: nothing overflows, nothing is lost beside a huge neighbour."""
     kernel, judge = KERNELS[direction]
-    values, params = hard_batch(map, dtype, largest_raw)
-    want_value, _ = judge(values, params, map, scale)
-    got_value, got_log_det = kernel(values, params, map, scale=scale)
-    assert np.isfinite(got_log_det).all()
-    magnitude = np.maximum(np.abs(values), np.abs(params[..., 0])).astype(np.float64)
-    if direction == "inverse":
-        options = reference.Options(scale, 1e-3)
-        _, log_scale = reference.MAPS[map].apply(values.astype(float), params.astype(float), options, False)
-        magnitude *= np.exp(-log_scale)  # the difference is rounded before the division
-    cases.assert_close(got_value.reshape(-1), want_value.reshape(-1), magnitude=magnitude.reshape(-1))
-
-
-def hard_splines(bins, dtype, bound, inverse):
-    """Raw parameters from zero to huge, and for each spline: values on its knots and beside them, huge and tiny ones.
-
-    One spline a row of parameters; every one of its coordinates has the same.
-    """
-    generator = cases.rng("hard splines", bins)
-    raw = [np.zeros(3 * bins - 1)]
-    for spread in (1e-30, 0.1, 1.0, 3.0, 30.0, 1e4, 1e30):
-        raw += list(spread * generator.standard_normal((6, 3 * bins - 1)))
-    raw = np.array(raw).astype(dtype)
-    x, y, _ = reference.spline_knots(raw, bound=bound)
-    knots = (y if inverse else x).astype(dtype)
-    middle = (knots[:, 1:] + knots[:, :-1]) / 2
-    end = np.array([bound, np.nextafter(np.dtype(dtype).type(bound), 0), 2 * bound, 1e30, 1e-30, 0.0], dtype)
-    end = np.tile(np.concatenate([end, -end, [np.finfo(dtype).smallest_subnormal]]).astype(dtype), (len(raw), 1))
-    values = np.hstack([knots, np.nextafter(knots, -np.inf), np.nextafter(knots, np.inf), middle, end])
-    params = np.ascontiguousarray(np.broadcast_to(raw[:, None], (*values.shape, raw.shape[1])))
-    return np.ascontiguousarray(values, dtype), params
+    map_cases.check_hard_inputs(kernel, judge, direction, map, scale, largest_raw, dtype)
 
 
 @every_kernel
@@ -112,17 +51,7 @@ def hard_splines(bins, dtype, bound, inverse):
 def test_hard_splines_match_the_reference(direction, bins, bound, dtype):
     """Each element at its own scale, one coordinate a row so that each log-derivative is seen alone."""
     kernel, judge = KERNELS[direction]
-    values, params = hard_splines(bins, dtype, bound, direction == "inverse")
-    values, params = values.reshape(-1, 1), params.reshape(-1, 1, 3 * bins - 1)
-    want = judge(values, params, "rq_spline", bound=bound)
-    got = kernel(values, params, "rq_spline", bound=bound)
-    magnitudes = cases.spline_magnitudes(values, params, dtype, bound=bound, inverse=direction == "inverse")
-    for result, expected, magnitude in zip(got, want, magnitudes, strict=True):
-        cases.assert_close(result.reshape(-1), expected.reshape(-1), magnitude=magnitude.reshape(-1), depth=16)
-    outside = np.abs(values[:, 0]) > bound
-    cases.assert_same_bits(got[0][outside], values[outside])
-    assert not got[1][outside].any()
-    assert (np.abs(got[0][~outside]) <= bound * (1.0 + cases.tolerance(dtype))).all()
+    map_cases.check_hard_splines(kernel, judge, direction, bins, bound, dtype)
 
 
 @every_kernel

@@ -8,6 +8,7 @@ import gradients
 import headrace as hr
 import reference
 import vector_cases
+from vector_cases import batch
 
 DIRECTIONS = ("forward", "inverse")
 SHAPES = [(0, 3), (1, 1), (1, 7), (5, 17), (9, 8), (63, 2), (64, 5), (65, 5), (200, 9), (1100, 4)]
@@ -17,21 +18,9 @@ every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 per_row_or_not = pytest.mark.parametrize("per_row", [False, True])
 
 
-def map_of(variant):
-    return vector_cases.VARIANTS[variant][0]
-
-
 def call(variant, name, *arrays, **more):
     map, settings = vector_cases.VARIANTS[variant]
     return getattr(hr.ops, f"{map}_{name}")(*arrays, **settings, **more)
-
-
-def batch(variant, rows, features, dtype, *, per_row):
-    """Values, parameters, and gradients of values and of log-determinants."""
-    params = vector_cases.raw(map_of(variant), features, dtype, rows=rows if per_row else None)
-    grad_log_det = cases.rng("row", rows).standard_normal(rows).astype(dtype)
-    values = 1.5 * cases.rows(rows, features, dtype)
-    return values, params, cases.rows(rows, features, dtype, "cotangent"), grad_log_det
 
 
 @every_variant

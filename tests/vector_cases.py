@@ -39,6 +39,14 @@ def raw(map, features, dtype, *key, rows=None):
     return np.concatenate(parts, axis=-1).astype(dtype)
 
 
+def batch(variant, rows, features, dtype, *, per_row):
+    """Values, parameters, and gradients of values and of log-determinants."""
+    params = raw(VARIANTS[variant][0], features, dtype, rows=rows if per_row else None)
+    grad_log_det = cases.rng("row", rows).standard_normal(rows).astype(dtype)
+    values = 1.5 * cases.rows(rows, features, dtype)
+    return values, params, cases.rows(rows, features, dtype, "cotangent"), grad_log_det
+
+
 def features_of(variant, params):
     n = params.shape[-1]
     return (n - 1) // 2 if VARIANTS[variant][0] == "planar" else n - 2

@@ -17,13 +17,6 @@ namespace py = pybind11;
 template <class T>
 using Array = py::array_t<T, py::array::c_style>;
 
-// Below, N / D^2 of a spline may leave float32, and 1 - slope of a dual-ascent map be 1 there.
-constexpr double least_curved_slope = 1e-6;
-
-inline bool is_slope_of(const std::string& map, double slope) {
-    return slope >= least_curved_slope || (map != "rq_spline" && map != "dual_ascent");
-}
-
 void bind_program(py::module_& m);
 void bind_ops(py::module_& m);
 void bind_points(py::module_& m);

@@ -11,6 +11,10 @@
 // sums of positive terms, so that no logarithm and no division ever meets zero. Its inverse solves a quadratic equation
 // whose discriminant is also a sum of squares, q^2 + 4 eta (1 - eta) with q = d0 (1 - eta) - d1 eta (from eq. 8 by
 // collecting terms): it cannot be negative, and the root is taken on the side without cancellation.
+//
+// The 2 K unnormalised shares of the bins are kept in lanes, or where the accessor of parameters has room for them:
+// p.room(k) is a place for number k (the GPU cannot index registers). forward and inverse read p(k), k < 2 K, once and
+// before they write number k, so that it may be the same place; the vector-Jacobian products need it beside p.
 #pragma once
 
 #include "../lane.hpp"
@@ -23,10 +27,12 @@ struct RqSpline {
     static constexpr int max_bins = 64;
 
     HR_FN static constexpr int n_params(int bins) { return 3 * bins - 1; }  // widths, heights, derivatives
+    HR_FN static constexpr int n_room(int bins) { return 2 * bins; }
+    static constexpr bool vjp_reads_built = false;  // so nobody need run the spline for it
 
     template <class V, class P>
     HR_FN static V forward(V x, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
-        Knots<V> knots;
+        Knots<V, P> knots(p);
         Bin<V> bin;
         Point<V> at;
         locate_x(x, p, o, knots, bin, at);
@@ -36,7 +42,7 @@ struct RqSpline {
 
     template <class V, class P>
     HR_FN static V inverse(V y, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
-        Knots<V> knots;
+        Knots<V, P> knots(p);
         Bin<V> bin;
         Point<V> at;
         locate_y(y, p, o, knots, bin, at);
@@ -47,7 +53,7 @@ struct RqSpline {
     template <class V, class P, class G>
     HR_FN static V forward_vjp(V x, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_y, V grad_log_det,
                                const G& grad) {
-        Knots<V> knots;
+        Knots<V, P> knots(p);
         Bin<V> bin;
         Point<V> at;
         locate_x(x, p, o, knots, bin, at);
@@ -60,7 +66,7 @@ struct RqSpline {
     HR_FN static V inverse_vjp(V y, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_x, V grad_log_det,
                                const G& grad) {
         using T = Scalar<V>;
-        Knots<V> knots;
+        Knots<V, P> knots(p);
         Bin<V> bin;
         Point<V> at;
         locate_y(y, p, o, knots, bin, at);
@@ -85,27 +91,28 @@ struct RqSpline {
     template <class V, class P, class Put>
     HR_FN static void prepare(const P& p, const MapOptions<Scalar<V>>& o, const Put& put) {
         using T = Scalar<V>;
-        Knots<V> knots;
+        Knots<V, P> knots(p);
         knots.read(p, o);
         V left_width = splat<V>(0), left_height = left_width;
         const auto derivative = [&](int k) {
             return k > 0 && k < o.bins ? exp(soft_clamp(V(p(2 * o.bins + k - 1)), o.inverse_clamp)) : splat<V>(1);
         };
         for (int k = 0; k < o.bins; ++k) {
-            const V slope = knots.height[k] * knots.width_sum / (knots.width[k] * knots.height_sum);
+            const V width = knots.shares.get(k), height = knots.shares.get(o.bins + k);
+            const V slope = height * knots.width_sum / (width * knots.height_sum);
             const V x = left_width / knots.width_sum * (T(2) * o.bound) - o.bound;
             const V y = left_height / knots.height_sum * (T(2) * o.bound) - o.bound;
             put(k, x);
             put(o.bins + k, y);
             const V numbers[bin_numbers] = {x,
-                                            knots.width[k] / knots.width_sum * (T(2) * o.bound),
+                                            width / knots.width_sum * (T(2) * o.bound),
                                             y,
-                                            knots.height[k] / knots.height_sum * (T(2) * o.bound),
+                                            height / knots.height_sum * (T(2) * o.bound),
                                             derivative(k) / slope,
                                             derivative(k + 1) / slope};
             for (int i = 0; i < bin_numbers; ++i) put(2 * o.bins + k * bin_numbers + i, numbers[i]);
-            left_width += knots.width[k];
-            left_height += knots.height[k];
+            left_width += width;
+            left_height += height;
         }
         put(n_ready(o.bins) - 1, knots.poison);
     }
@@ -131,48 +138,70 @@ struct RqSpline {
         V index, left_width, width, left_height, height, d0, d1;
     };
 
-    template <class V>
+    // Where the shares are kept: number k of the widths, then the heights.
+    template <class V, class P, bool has_room = requires(const P& p) { p.room(0); }>
+    struct Shares {
+        V numbers[2 * max_bins];
+        HR_FN explicit Shares(const P&) {}
+        HR_FN V get(int k) const { return numbers[k]; }
+        HR_FN void put(int k, V share) { numbers[k] = share; }
+    };
+    template <class V, class P>
+    struct Shares<V, P, true> {
+        const P& p;
+        HR_FN explicit Shares(const P& params) : p(params) {}
+        HR_FN V get(int k) const { return p.room(k); }
+        HR_FN void put(int k, V share) { p.room(k) = share; }
+    };
+
+    template <class V, class P>
     struct Knots {
-        V width[max_bins], height[max_bins];  // unnormalised shares
+        Shares<V, P> shares;  // unnormalised
         V width_sum, height_sum;
         V poison;  // NaN if any parameter is, else 0: also where the identity would hide it
         V target;  // the input, in the unnormalised shares of its side
 
-        template <class P>
+        HR_FN explicit Knots(const P& p) : shares(p) {}
+
         HR_FN void read(const P& p, const MapOptions<Scalar<V>>& o) {
             using T = Scalar<V>;
             width_sum = height_sum = poison = splat<V>(0);
             for (int k = 0; k < o.bins; ++k) {
-                width[k] = exp_moderate(soft_clamp(p(k), T(2) * o.inverse_clamp));
-                height[k] = exp_moderate(soft_clamp(p(o.bins + k), T(2) * o.inverse_clamp));
-                width_sum += width[k];
-                height_sum += height[k];
+                const V width = exp_moderate(soft_clamp(p(k), T(2) * o.inverse_clamp));
+                const V height = exp_moderate(soft_clamp(p(o.bins + k), T(2) * o.inverse_clamp));
+                shares.put(k, width);
+                shares.put(o.bins + k, height);
+                width_sum += width;
+                height_sum += height;
             }
             for (int k = 2 * o.bins; k < n_params(o.bins); ++k) poison += soft_clamp(p(k), o.inverse_clamp);
             poison += width_sum + height_sum;
             poison -= poison;
         }
 
-        // Goes through the bins and keeps the last one whose left end is not beyond the input: no gathers.
-        template <class P>
-        HR_FN Bin<V> find(V input, const V (&share)[max_bins], V sum, const P& p, const MapOptions<Scalar<V>>& o) {
+        // Goes through the bins and keeps the last one whose left end is not beyond the input: no gathers. The input is
+        // a place among the heights, or among the widths.
+        template <bool of_heights>
+        HR_FN Bin<V> find(V input, const P& p, const MapOptions<Scalar<V>>& o) {
             using T = Scalar<V>;
-            target = (min(max(input, -o.bound), o.bound) + o.bound) * (T(0.5) / o.bound) * sum;
+            target = (min(max(input, -o.bound), o.bound) + o.bound) * (T(0.5) / o.bound) *
+                     (of_heights ? height_sum : width_sum);
             const V zero = splat<V>(0), one = splat<V>(1);
             V end = zero, width_end = zero, height_end = zero;
             Bin<V> bin{zero, zero, one, zero, one, zero, zero};  // NaN stays here
             for (int k = 0; k < o.bins; ++k) {
                 const auto beyond = target >= end;
+                const V width = shares.get(k), height = shares.get(o.bins + k);
                 bin.index = select(beyond, splat<V>(k), bin.index);
                 bin.left_width = select(beyond, width_end, bin.left_width);
-                bin.width = select(beyond, width[k], bin.width);
+                bin.width = select(beyond, width, bin.width);
                 bin.left_height = select(beyond, height_end, bin.left_height);
-                bin.height = select(beyond, height[k], bin.height);
+                bin.height = select(beyond, height, bin.height);
                 bin.d0 = select(beyond, k > 0 ? p(2 * o.bins + k - 1) : zero, bin.d0);
                 bin.d1 = select(beyond, k + 1 < o.bins ? p(2 * o.bins + k) : zero, bin.d1);
-                end += share[k];
-                width_end += width[k];
-                height_end += height[k];
+                end += of_heights ? height : width;
+                width_end += width;
+                height_end += height;
             }
             const V inverse_slope = T(1) / slope(bin);
             bin.d0 = exp(soft_clamp(bin.d0, o.inverse_clamp)) * inverse_slope;
@@ -248,22 +277,22 @@ struct RqSpline {
 
     // Where an input lies: among the knots of its side, and within its bin.
     template <class V, class P>
-    HR_FN static void locate_x(V x, const P& p, const MapOptions<Scalar<V>>& o, Knots<V>& knots, Bin<V>& bin,
+    HR_FN static void locate_x(V x, const P& p, const MapOptions<Scalar<V>>& o, Knots<V, P>& knots, Bin<V>& bin,
                                Point<V>& at) {
         knots.read(p, o);
-        bin = knots.find(x, knots.width, knots.width_sum, p, o);
+        bin = knots.template find<false>(x, p, o);
         at.set_t(knots.target - bin.left_width, bin);
     }
     template <class V, class P>
-    HR_FN static void locate_y(V y, const P& p, const MapOptions<Scalar<V>>& o, Knots<V>& knots, Bin<V>& bin,
+    HR_FN static void locate_y(V y, const P& p, const MapOptions<Scalar<V>>& o, Knots<V, P>& knots, Bin<V>& bin,
                                Point<V>& at) {
         knots.read(p, o);
-        bin = knots.find(y, knots.height, knots.height_sum, p, o);
+        bin = knots.template find<true>(y, p, o);
         at.solve(knots.target - bin.left_height, bin);
     }
 
-    template <class V>
-    HR_FN static V finish(V input, const Knots<V>& knots, V inside, const Bin<V>& bin, const Point<V>& at,
+    template <class V, class P>
+    HR_FN static V finish(V input, const Knots<V, P>& knots, V inside, const Bin<V>& bin, const Point<V>& at,
                           Scalar<V> sign, const MapOptions<Scalar<V>>& o, V& log_det) {
         const V d = at.d(bin);
         const auto outside = abs(input) > o.bound;  // false for NaN, which goes the way of the numbers
@@ -273,7 +302,7 @@ struct RqSpline {
 
     // Gradients of the direction from x to y at a point of a bin; `input` says whether it lies outside.
     template <class V, class P, class G>
-    HR_FN static V backward(V input, const Knots<V>& knots, const Bin<V>& bin, const Point<V>& at, const P& p,
+    HR_FN static V backward(V input, const Knots<V, P>& knots, const Bin<V>& bin, const Point<V>& at, const P& p,
                             const MapOptions<Scalar<V>>& o, V grad_y, V grad_log_det, const G& grad) {
         using T = Scalar<V>;
         const V zero = splat<V>(0);
@@ -302,9 +331,9 @@ struct RqSpline {
             const V w = select(left, by_left_width, select(here, by_width, zero)) - mean_width;
             const V h = select(left, by_left_height, select(here, by_height, zero)) - mean_height;
             const V raw_width = p(k), raw_height = p(o.bins + k);
-            grad(k, w * knots.width[k] / knots.width_sum * soft_clamp_slope(raw_width, T(2) * o.inverse_clamp));
-            grad(o.bins + k,
-                 h * knots.height[k] / knots.height_sum * soft_clamp_slope(raw_height, T(2) * o.inverse_clamp));
+            grad(k, w * knots.shares.get(k) / knots.width_sum * soft_clamp_slope(raw_width, T(2) * o.inverse_clamp));
+            grad(o.bins + k, h * knots.shares.get(o.bins + k) / knots.height_sum *
+                                 soft_clamp_slope(raw_height, T(2) * o.inverse_clamp));
         }
         for (int k = 1; k < o.bins; ++k) {
             const int place = 2 * o.bins + k - 1;

@@ -2,6 +2,8 @@
 // chosen by.
 #pragma once
 
+#include <cstdint>
+
 namespace headrace {
 
 constexpr int warp_rows = 32;  // rows of a tile: one for each lane of a warp
@@ -39,5 +41,36 @@ constexpr int adam_stretch = 8192;  // numbers whose squares are one partial sum
 // Small arrays from the host (kernels/upload.hpp) travel as arguments of kernels up to so many bytes: at some 3 µs for
 // 3840 of them. Not measured on a card.
 constexpr int upload_threads = 256, most_upload = 65536;
+
+// Couplings and vector maps on row-major arrays (kernels/coupling.cu, vector_rows.cu). Not measured on a card.
+// Blocks of a grid, which go on with more work when they are done: far more than are resident (132 multiprocessors of
+// 16), so that the last ones cost little. The emulation has few, so that its blocks do go on.
+#ifdef HR_EMULATE
+constexpr int64_t most_blocks = 3;
+#else
+constexpr int64_t most_blocks = 1 << 15;
+#endif
+constexpr int direct_threads = 256;  // of a block whose threads take 16 bytes of values each
+// Threads of a block that stages parameters, and elements that it stages at a time: a spline of 8 bins takes 11.5 KiB
+// in float32, so that 16 blocks are resident. Fewer where they would take more than staged_bytes.
+constexpr int staged_threads = 128, fewest_staged_threads = 32;
+constexpr int staged_bytes = 48 << 10;
+// Elements whose log-derivatives a block keeps until it sums their rows, 8 KiB in float32; longer rows are summed piece
+// by piece. Fewer where there would be fewer stretches than two for each resident block.
+constexpr int coupling_stretch = 2048;
+constexpr int64_t enough_stretches = 2 * 8 * 132;
+// Vector maps: a group of a block's lanes takes a row, as few of them as keep the tile of rows within small_tile_bytes
+// (14 blocks a multiprocessor), but at most a warp. Rows that do not fit into large_tile_bytes then are read from
+// global memory each time.
+constexpr int vector_threads = 128;
+constexpr int small_tile_bytes = 16 << 10, large_tile_bytes = 48 << 10;
+// Blocks that sum rows on the way back of shared parameters, 8 on each multiprocessor, and their sums in all: the order
+// of sums depends on both.
+#ifdef HR_EMULATE
+constexpr int64_t row_sum_blocks = 3;
+#else
+constexpr int64_t row_sum_blocks = 1056;
+#endif
+constexpr int64_t most_row_sums = 1 << 22;
 
 }  // namespace headrace

@@ -47,6 +47,14 @@ class OnDevice {
     int before_ = 0;
 };
 
+// Before HR_LAUNCH: lets a kernel have that much dynamic shared memory, more than the 48 KiB that all have.
+template <class Kernel>
+void allow_shared(Kernel* kernel, size_t bytes) {
+    if (bytes <= size_t(48) << 10) return;
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
+               "shared memory of a kernel");
+}
+
 template <class T>
 class DeviceBuffer {
   public:

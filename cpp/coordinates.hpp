@@ -1,0 +1,52 @@
+// Loops over the coordinates of a row that lanes of a GPU may share. An accessor of parameters with `lanes` belongs to
+// such a group: from lanes.first on, each of them takes every lanes.step-th coordinate, and lanes.sum and lanes.largest
+// are over all of them, in an order of their own. Any other accessor sees the whole row.
+#pragma once
+
+#include "lane.hpp"
+
+namespace headrace {
+namespace {
+
+template <class P>
+concept SharesRow = requires(const P& p) { p.lanes; };
+
+template <class P>
+HR_FN int first_coordinate(const P& p) {
+    if constexpr (SharesRow<P>) {
+        return p.lanes.first;
+    } else {
+        return 0;
+    }
+}
+
+template <class P>
+HR_FN int coordinate_step(const P& p) {
+    if constexpr (SharesRow<P>) {
+        return p.lanes.step;
+    } else {
+        return 1;
+    }
+}
+
+// Of what each lane found; the same number for all.
+template <class P, class V>
+HR_FN V sum_of_coordinates(const P& p, V own) {
+    if constexpr (SharesRow<P>) {
+        return p.lanes.sum(own);
+    } else {
+        return own;
+    }
+}
+
+template <class P, class V>
+HR_FN V largest_of_coordinates(const P& p, V own) {
+    if constexpr (SharesRow<P>) {
+        return p.lanes.largest(own);
+    } else {
+        return own;
+    }
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,337 @@
+// Bytes an element that must be moved, float32: value 4, its parameters 4 n_params, result 4, and 4 a row: 16 for an
+// affine map, 100 for a spline of 8 bins. On the way back value, gradient, result 12, parameters and their gradients
+// 8 n_params: 28 and 196. Each is read once and written once.
+//
+// A block takes stretches of whole rows. Maps of one or two parameters are *direct*: a thread takes 16 bytes of values
+// and the parameters that belong to them. Those of more are *staged*: threads copy the parameters of as many elements
+// as there are threads to shared memory, side by side, and then take an element each; an odd distance between elements
+// keeps them out of each other's banks. Log-derivatives stay in shared memory until the stretch is done; then a few
+// lanes sum each row, in an order that depends on its length alone.
+#include "coupling.cuh"
+
+#include <algorithm>
+
+#include "../../cpp/maps.hpp"
+#include "../include/launch.cuh"
+#include "../include/memory.cuh"
+#include "rows.cuh"
+
+namespace headrace {
+namespace {
+
+template <class Map>
+constexpr bool is_direct = Map::n_params(2) <= 2;
+
+// Numbers of scratch that the way back of a map wants for each element beside its parameters.
+template <class Map>
+constexpr int room_of(int bins) {
+    if constexpr (requires { Map::n_room(bins); }) {
+        return Map::n_room(bins);
+    } else {
+        return 0;
+    }
+}
+
+template <class Map>
+constexpr bool reads_built = !requires { requires !Map::vjp_reads_built; };
+
+template <class Map, bool inverse, class T, class P>
+__device__ __forceinline__ T apply(T x, const P& p, const MapOptions<T>& options, T& log_det) {
+    if constexpr (inverse) {
+        return Map::inverse(x, p, options, log_det);
+    } else {
+        return Map::forward(x, p, options, log_det);
+    }
+}
+
+template <class Map, bool inverse, class T, class P, class G>
+__device__ __forceinline__ T apply_vjp(T x, const P& p, const MapOptions<T>& options, T grad_value, T grad_log_det,
+                                       const G& grad) {
+    T built = 0, log_det;
+    if constexpr (reads_built<Map>) built = apply<Map, inverse>(x, p, options, log_det);
+    if constexpr (inverse) {
+        return Map::inverse_vjp(x, built, p, options, grad_value, grad_log_det, grad);
+    } else {
+        return Map::forward_vjp(x, built, p, options, grad_value, grad_log_det, grad);
+    }
+}
+
+// Parameters of an element in registers.
+template <class T>
+struct PlainParams {
+    const T* p;
+    __device__ __forceinline__ T operator()(int k) const { return p[k]; }
+};
+
+// In shared memory, with room elsewhere or, on the way forth, in their own place.
+template <class T>
+struct StagedParams {
+    T *p, *place;
+    __device__ __forceinline__ T operator()(int k) const { return p[k]; }
+    __device__ __forceinline__ T& room(int k) const { return place[k]; }
+};
+
+constexpr int odd(int n) {
+    return n | 1;
+}
+
+// How a call is cut; known to the host.
+struct Stretches {
+    int64_t rows, active, count;
+    int rows_of_stretch;
+    int lanes_of_row;  // a power of two, at most a warp
+    TilePlaces places;
+    int stride;  // of staged elements
+};
+
+// Elements [0, n) that the pointers point to; their log-derivatives to log[0, n).
+template <class Map, bool inverse, class T>
+__device__ __forceinline__ void run_direct(const MapOptions<T>& options, const T* in, const T* params, T* value, int n,
+                                           T* log) {
+    constexpr int P = Map::n_params(2);
+    const auto aligned_at = [&](int i) { return is_aligned_16(value + i) && is_aligned_16(params + i * P); };
+    for_elements(in, n, aligned_at, [&]<bool aligned, int N>(int i) {
+        T x[N], p[N * P], derivative[N];
+        load_numbers<aligned>(in + i, x);
+        load_numbers<aligned>(params + i * P, p);
+        for (int j = 0; j < N; ++j) x[j] = apply<Map, inverse>(x[j], PlainParams<T>{p + j * P}, options, derivative[j]);
+        store_numbers<aligned>(value + i, x);
+        store_numbers<aligned>(log + i, derivative);
+    });
+}
+
+template <class Map, bool inverse, class T>
+__device__ __forceinline__ void run_staged(const MapOptions<T>& options, const Stretches& s, const T* in,
+                                           const T* params, T* value, int n, T* log, T* tile) {
+    const int n_params = Map::n_params(options.bins), threads = int(blockDim.x), thread = int(threadIdx.x);
+    for (int first = 0; first < n; first += threads) {
+        const int count = n - first < threads ? n - first : threads;
+        rows_to_tile(params + int64_t(first) * n_params, count * n_params, s.places, tile);
+        __syncthreads();
+        if (thread < count) {
+            const int i = first + thread;
+            T* const own = tile + thread * s.stride;
+            value[i] = apply<Map, inverse>(in[i], StagedParams<T>{own, own}, options, log[i]);
+        }
+        __syncthreads();
+    }
+}
+
+template <class Map, bool inverse, class T>
+__global__ void __launch_bounds__(is_direct<Map> ? direct_threads : staged_threads)
+    coupling_rows(MapOptions<T> options, Stretches s, const T* in, const T* params, T* value, T* log_det) {
+    constexpr int W = numbers_of_16<T>;
+    HR_DYNAMIC_SHARED(T, shared);
+    const int thread = int(threadIdx.x), threads = int(blockDim.x);
+    const int64_t stretch = s.active < coupling_stretch ? s.active * s.rows_of_stretch : coupling_stretch;
+    T* const tile = shared + (stretch + W - 1) / W * W + W;
+    // Runs n elements from `first`; gives where their log-derivatives are, aligned as the values are.
+    const auto run = [&](int64_t first, int n) {
+        T* const log = shared + (W - numbers_to_16(in + first)) % W;
+        const T* const p = params + first * Map::n_params(options.bins);
+        if constexpr (is_direct<Map>) {
+            run_direct<Map, inverse>(options, in + first, p, value + first, n, log);
+        } else {
+            run_staged<Map, inverse>(options, s, in + first, p, value + first, n, log, tile);
+        }
+        __syncthreads();
+        return log;
+    };
+    if (s.active <= coupling_stretch) {
+        for (int64_t k = blockIdx.x; k < s.count; k += gridDim.x) {
+            const int64_t row = k * s.rows_of_stretch, left = s.rows - row;
+            const int n = int(left < s.rows_of_stretch ? left : s.rows_of_stretch), active = int(s.active);
+            const T* const log = run(row * active, n * active);
+            const int lanes = s.lanes_of_row, end = (n * lanes + 31) / 32 * 32;  // whole warps
+            for (int i = thread; i < end; i += threads) {
+                const int r = i / lanes, lane = i % lanes;
+                T sum = 0;
+                if (r < n)
+                    for (int c = lane; c < active; c += lanes) sum += log[r * active + c];
+                sum = sum_of_lanes(sum, lanes);
+                if (r < n && lane == 0) log_det[row + r] = sum;
+            }
+            __syncthreads();
+        }
+    } else {
+        for (int64_t row = blockIdx.x; row < s.rows; row += gridDim.x) {
+            T own = 0;
+            for (int64_t c = 0; c < s.active; c += coupling_stretch) {
+                const int n = int(s.active - c < coupling_stretch ? s.active - c : coupling_stretch);
+                const T* const log = run(row * s.active + c, n);
+                for (int i = thread; i < n; i += threads) own += log[i];
+                __syncthreads();
+            }
+            own = sum_of_lanes(own, 32);
+            if (thread % 32 == 0) shared[thread / 32] = own;
+            __syncthreads();
+            if (thread == 0) {
+                T sum = 0;
+                for (int w = 0; w < threads / 32; ++w) sum += shared[w];
+                log_det[row] = sum;
+            }
+            __syncthreads();
+        }
+    }
+}
+
+// The row of element i of a piece of at most coupling_stretch elements.
+class RowOf {
+  public:
+    __device__ __forceinline__ RowOf(int64_t first, int64_t active)
+        : row_(first / active), offset_(first - row_ * active), active_(active) {}
+    __device__ __forceinline__ int64_t operator()(int i) const {
+        const int64_t place = offset_ + i;
+        if (active_ >= coupling_stretch) return row_ + (place >= active_ ? 1 : 0);
+        return row_ + uint32_t(place) / uint32_t(active_);
+    }
+
+  private:
+    int64_t row_, offset_, active_;
+};
+
+template <class Map, bool inverse, class T>
+__global__ void __launch_bounds__(direct_threads)
+    coupling_backward_direct(MapOptions<T> options, int64_t elements, int64_t active, const T* in, const T* params,
+                             const T* grad_value, const T* grad_log_det, T* grad_in, T* grad_params) {
+    constexpr int P = Map::n_params(2), piece = direct_threads * numbers_of_16<T>;
+    for (int64_t first = int64_t(blockIdx.x) * piece; first < elements; first += int64_t(gridDim.x) * piece) {
+        const int n = int(elements - first < piece ? elements - first : piece);
+        const RowOf row(first, active);
+        const T *const x_at = in + first, *const p_at = params + first * P, *const g_at = grad_value + first;
+        T *const by_x_at = grad_in + first, *const by_p_at = grad_params + first * P;
+        const auto aligned_at = [&](int i) {
+            return is_aligned_16(p_at + i * P) && is_aligned_16(g_at + i) && is_aligned_16(by_x_at + i) &&
+                   is_aligned_16(by_p_at + i * P);
+        };
+        for_elements(x_at, n, aligned_at, [&]<bool aligned, int N>(int i) {
+            T x[N], g[N], p[N * P];
+            load_numbers<aligned>(x_at + i, x);
+            load_numbers<aligned>(g_at + i, g);
+            load_numbers<aligned>(p_at + i * P, p);
+            for (int j = 0; j < N; ++j) {
+                const PlainParams<T> own{p + j * P};
+                g[j] = apply_vjp<Map, inverse>(x[j], own, options, g[j], grad_log_det[row(i + j)],
+                                               [&](int k, T by) { p[j * P + k] = by; });
+            }
+            store_numbers<aligned>(by_x_at + i, g);
+            store_numbers<aligned>(by_p_at + i * P, p);
+        });
+    }
+}
+
+template <class Map, bool inverse, class T>
+__global__ void __launch_bounds__(staged_threads)
+    coupling_backward_staged(MapOptions<T> options, int64_t elements, int64_t active, TilePlaces places, int stride,
+                             int room_stride, const T* in, const T* params, const T* grad_value, const T* grad_log_det,
+                             T* grad_in, T* grad_params) {
+    HR_DYNAMIC_SHARED(T, tile);
+    const int n_params = Map::n_params(options.bins), threads = int(blockDim.x), thread = int(threadIdx.x);
+    T* const own = tile + thread * stride;
+    T* const room = tile + threads * stride + thread * room_stride;
+    for (int64_t first = int64_t(blockIdx.x) * threads; first < elements; first += int64_t(gridDim.x) * threads) {
+        const int n = int(elements - first < threads ? elements - first : threads);
+        rows_to_tile(params + first * n_params, n * n_params, places, tile);
+        __syncthreads();
+        if (thread < n) {
+            const int64_t i = first + thread;
+            grad_in[i] =
+                apply_vjp<Map, inverse>(in[i], StagedParams<T>{own, room}, options, grad_value[i],
+                                        grad_log_det[RowOf(first, active)(thread)], [&](int k, T by) { own[k] = by; });
+        }
+        __syncthreads();
+        tile_to_rows(tile, n * n_params, places, grad_params + first * n_params);
+        __syncthreads();
+    }
+}
+
+unsigned grid_for(int64_t blocks) {
+    return unsigned(std::min(blocks, most_blocks));
+}
+
+// Threads of a block, of which each stages so many bytes.
+int staged_threads_for(int64_t bytes, int64_t others) {
+    int threads = staged_threads;
+    while (threads > fewest_staged_threads && threads * bytes + others > staged_bytes) threads /= 2;
+    return threads;
+}
+
+// f.operator()<Map, inverse>() for a map and a direction.
+template <class F>
+void with_map_and_direction(int map, bool inverse, const F& f) {
+    with_map(map, [&]<class Map>() {
+        if (inverse) {
+            f.template operator()<Map, true>();
+        } else {
+            f.template operator()<Map, false>();
+        }
+    });
+}
+
+}  // namespace
+
+template <class T>
+void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, const T* params, T* value, T* log_det,
+              int64_t rows, int64_t active, cudaStream_t stream) {
+    if (rows == 0) return;
+    with_map_and_direction(map, inverse, [&]<class Map, bool backwards>() {
+        constexpr int64_t W = numbers_of_16<T>;
+        const int n_params = Map::n_params(options.bins);
+        const int64_t most = std::max<int64_t>(1, coupling_stretch / std::max<int64_t>(1, active));
+        Stretches s{rows, active, 0, 0, 1, {}, odd(n_params)};
+        s.places = TilePlaces(std::max(2, n_params), std::max(2, s.stride));
+        const int64_t fewest = (is_direct<Map> ? direct_threads * W : staged_threads) / std::max<int64_t>(1, active);
+        s.rows_of_stretch =
+            int(std::min(most, std::max({fewest, (rows + enough_stretches - 1) / enough_stretches, int64_t(1)})));
+        s.count = (rows + s.rows_of_stretch - 1) / s.rows_of_stretch;
+        while (s.lanes_of_row < 32 && 4 * s.lanes_of_row < active) s.lanes_of_row *= 2;
+        // Log-derivatives, moved by up to 16 bytes so that they lie as the values do.
+        const int64_t stretch = std::min<int64_t>(coupling_stretch, active * s.rows_of_stretch);
+        const int64_t logs = ((stretch + W - 1) / W * W + W) * int64_t(sizeof(T));
+        const int64_t bytes = s.stride * int64_t(sizeof(T));
+        const int threads = is_direct<Map> ? direct_threads : staged_threads_for(bytes, logs);
+        const size_t shared = size_t(std::max<int64_t>(logs, 256) + (is_direct<Map> ? 0 : threads * bytes));
+        auto* const kernel = coupling_rows<Map, backwards, T>;
+        allow_shared(kernel, shared);
+        HR_LAUNCH(kernel, grid_for(s.count), threads, shared, stream, options, s, in, params, value, log_det);
+        check_launch("coupling");
+    });
+}
+
+template <class T>
+void coupling_backward(int map, bool inverse, const MapOptions<T>& options, const T* in, const T* params,
+                       const T* grad_value, const T* grad_log_det, T* grad_in, T* grad_params, int64_t rows,
+                       int64_t active, cudaStream_t stream) {
+    const int64_t elements = rows * active;
+    if (elements == 0) return;
+    with_map_and_direction(map, inverse, [&]<class Map, bool backwards>() {
+        if constexpr (is_direct<Map>) {
+            constexpr int64_t piece = direct_threads * numbers_of_16<T>;
+            auto* const kernel = coupling_backward_direct<Map, backwards, T>;
+            HR_LAUNCH(kernel, grid_for((elements + piece - 1) / piece), direct_threads, 0, stream, options, elements,
+                      active, in, params, grad_value, grad_log_det, grad_in, grad_params);
+        } else {
+            const int n_params = Map::n_params(options.bins), stride = odd(n_params);
+            const int room = room_of<Map>(options.bins), room_stride = room > 0 ? odd(room) : 0;
+            const int64_t bytes = (stride + room_stride) * int64_t(sizeof(T));
+            const int threads = staged_threads_for(bytes, 0);
+            auto* const kernel = coupling_backward_staged<Map, backwards, T>;
+            allow_shared(kernel, size_t(threads * bytes));
+            HR_LAUNCH(kernel, grid_for((elements + threads - 1) / threads), threads, size_t(threads * bytes), stream,
+                      options, elements, active, TilePlaces(n_params, stride), stride, room_stride, in, params,
+                      grad_value, grad_log_det, grad_in, grad_params);
+        }
+        check_launch("coupling_backward");
+    });
+}
+
+#define HR_INSTANTIATE(T)                                                                                            \
+    template void coupling(int, bool, const MapOptions<T>&, const T*, const T*, T*, T*, int64_t, int64_t,            \
+                           cudaStream_t);                                                                            \
+    template void coupling_backward(int, bool, const MapOptions<T>&, const T*, const T*, const T*, const T*, T*, T*, \
+                                    int64_t, int64_t, cudaStream_t);
+HR_INSTANTIATE(float)
+HR_INSTANTIATE(double)
+#undef HR_INSTANTIATE
+
+}  // namespace headrace

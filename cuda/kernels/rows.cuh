@@ -1,0 +1,176 @@
+// How threads of a block read and write stretches of row-major arrays: 16 bytes at a time where addresses allow, and
+// numbers one by one before, after, and where they do not.
+#pragma once
+
+#include <cstdint>
+
+#include "../include/device.cuh"
+
+// Before a loop over arrays that are to live in registers.
+#ifdef __CUDACC__
+#define HR_UNROLL _Pragma("unroll")
+#else
+#define HR_UNROLL
+#endif
+
+namespace headrace {
+namespace {
+
+template <class T>
+constexpr int numbers_of_16 = 16 / int(sizeof(T));
+
+template <class T>
+struct alignas(16) Numbers16 {
+    T v[numbers_of_16<T>];
+};
+
+template <class T>
+__device__ __forceinline__ bool is_aligned_16(const T* p) {
+    return reinterpret_cast<uintptr_t>(p) % 16 == 0;
+}
+
+// Numbers from p on until an address that is a multiple of 16.
+template <class T>
+__device__ __forceinline__ int numbers_to_16(const T* p) {
+    return int((16 - reinterpret_cast<uintptr_t>(p) % 16) % 16 / sizeof(T));
+}
+
+// N numbers in registers; `aligned`: p is a multiple of 16 bytes, and so is N.
+template <bool aligned, int N, class T>
+__device__ __forceinline__ void load_numbers(const T* p, T (&to)[N]) {
+    if constexpr (aligned) {
+        constexpr int W = numbers_of_16<T>;
+        static_assert(N % W == 0);
+        for (int i = 0; i < N; i += W) {
+            const Numbers16<T> v = *reinterpret_cast<const Numbers16<T>*>(p + i);
+            for (int j = 0; j < W; ++j) to[i + j] = v.v[j];
+        }
+    } else {
+        for (int i = 0; i < N; ++i) to[i] = p[i];
+    }
+}
+template <bool aligned, int N, class T>
+__device__ __forceinline__ void store_numbers(T* p, const T (&from)[N]) {
+    if constexpr (aligned) {
+        constexpr int W = numbers_of_16<T>;
+        static_assert(N % W == 0);
+        for (int i = 0; i < N; i += W) {
+            Numbers16<T> v;
+            for (int j = 0; j < W; ++j) v.v[j] = from[i + j];
+            *reinterpret_cast<Numbers16<T>*>(p + i) = v;
+        }
+    } else {
+        for (int i = 0; i < N; ++i) p[i] = from[i];
+    }
+}
+
+// body.operator()<aligned, N>(i) for elements [i, i + N) of [0, n), shared by the block's threads: 16 bytes' worth
+// where `first` and what `aligned_at(i)` looks at are multiples of 16 bytes, else one by one.
+template <class T, class AlignedAt, class Body>
+__device__ __forceinline__ void for_elements(const T* first, int n, const AlignedAt& aligned_at, const Body& body) {
+    constexpr int W = numbers_of_16<T>;
+    const int to_16 = numbers_to_16(first), head = to_16 < n ? to_16 : n;
+    const int together = aligned_at(head) ? (n - head) / W : 0;
+    for (int i = int(threadIdx.x); i < together; i += int(blockDim.x)) body.template operator()<true, W>(head + i * W);
+    for (int i = int(threadIdx.x); i < n - together * W; i += int(blockDim.x))
+        body.template operator()<false, 1>(i < head ? i : i + together * W);
+}
+
+// Where number i of rows that follow each other lies in a tile whose rows start `stride` numbers apart.
+class TilePlaces {
+  public:
+    TilePlaces() = default;
+    TilePlaces(int length, int stride)
+        : inverse_(uint32_t(((uint64_t(1) << 32) + uint64_t(length) - 1) / uint64_t(length))),
+          padding_(uint32_t(stride - length)) {}
+    __device__ __forceinline__ int operator()(int i) const {
+        if (padding_ == 0) return i;
+        return i + int((uint64_t(uint32_t(i)) * inverse_) >> 32) * int(padding_);  // i / length
+    }
+
+  private:
+    // ceil(2^32 / length), which is exact as long as i times the length is below 2^32; it has no room for length 1.
+    uint32_t inverse_ = 0, padding_ = 0;
+};
+
+constexpr int loads_in_flight = 2;
+
+// Number j is number j + `by` of v, modulo how many there are. Shifts by powers of two, as registers have no index.
+template <class T>
+__device__ __forceinline__ Numbers16<T> rotated(const Numbers16<T>& v, int by) {
+    constexpr int W = numbers_of_16<T>;
+    Numbers16<T> r = v;
+    HR_UNROLL for (int bit = 1; bit < W; bit *= 2) {
+        Numbers16<T> shifted;
+        HR_UNROLL for (int j = 0; j < W; ++j) shifted.v[j] = by & bit ? r.v[(j + bit) % W] : r.v[j];
+        r = shifted;
+    }
+    return r;
+}
+
+// n numbers of rows that follow each other to a tile, by all threads of a block. In shared memory the threads of a warp
+// would meet in the same banks when each stores its first number, its second and so on; so every eighth starts with
+// another one.
+template <class T>
+__device__ __forceinline__ void rows_to_tile(const T* rows, int n, const TilePlaces& places, T* tile) {
+    constexpr int W = numbers_of_16<T>;
+    const int to_16 = numbers_to_16(rows), head = to_16 < n ? to_16 : n, together = (n - head) / W;
+    const int threads = int(blockDim.x), thread = int(threadIdx.x), turn = thread / 8;
+    for (int first = thread; first < together; first += loads_in_flight * threads) {
+        Numbers16<T> v[loads_in_flight];
+        HR_UNROLL for (int u = 0; u < loads_in_flight; ++u) {
+            const int i = first + u * threads;
+            if (i < together) v[u] = *reinterpret_cast<const Numbers16<T>*>(rows + head + i * W);
+        }
+        HR_UNROLL for (int u = 0; u < loads_in_flight; ++u) {
+            const int i = first + u * threads;
+            if (i < together) {
+                const Numbers16<T> r = rotated(v[u], turn);
+                HR_UNROLL for (int j = 0; j < W; ++j) tile[places(head + i * W + ((j + turn) & (W - 1)))] = r.v[j];
+            }
+        }
+    }
+    for (int i = thread; i < n - together * W; i += threads) {
+        const int k = i < head ? i : i + together * W;
+        tile[places(k)] = rows[k];
+    }
+}
+
+template <class T>
+__device__ __forceinline__ void tile_to_rows(const T* tile, int n, const TilePlaces& places, T* rows) {
+    constexpr int W = numbers_of_16<T>;
+    const int to_16 = numbers_to_16(rows), head = to_16 < n ? to_16 : n, together = (n - head) / W;
+    const int threads = int(blockDim.x), thread = int(threadIdx.x), turn = thread / 8;
+    for (int i = thread; i < together; i += threads) {
+        Numbers16<T> r;
+        HR_UNROLL for (int j = 0; j < W; ++j) r.v[j] = tile[places(head + i * W + ((j + turn) & (W - 1)))];
+        *reinterpret_cast<Numbers16<T>*>(rows + head + i * W) = rotated(r, -turn);
+    }
+    for (int i = thread; i < n - together * W; i += threads) {
+        const int k = i < head ? i : i + together * W;
+        rows[k] = tile[places(k)];
+    }
+}
+
+// ---- groups of lanes
+// ----------------------------------------------------------------------------------------------------
+
+// The sum over a group of `width` lanes, a power of two; all threads of the warp take part. The same bits in each lane.
+template <class T>
+__device__ __forceinline__ T sum_of_lanes(T x, int width) {
+    for (int d = width / 2; d > 0; d /= 2) x += __shfl_xor_sync(~0u, x, d);
+    return x;
+}
+
+// NaN counts for nothing.
+template <class T>
+__device__ __forceinline__ T largest_of_lanes(T x, int width) {
+    for (int d = width / 2; d > 0; d /= 2) {
+        const T other = __shfl_xor_sync(~0u, x, d);
+        x = other > x ? other : x;
+    }
+    return x;
+}
+
+}  // namespace
+}  // namespace headrace

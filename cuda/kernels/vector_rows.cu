@@ -1,0 +1,513 @@
+// Bytes that must be moved, float32, of a row of F features: 8 F + 4 with one set of parameters, and n_raw more numbers
+// (planar 2 F + 1, radial F + 2) if it has its own. On the way back 12 F + 4, and 2 n_raw numbers more.
+//
+// A block takes tiles of rows. They come to shared memory 16 bytes at a time, each row goes to a group of lanes of one
+// warp, a single one where features are few, and results go back as they came. Rows too long for that are read where
+// they are, by a warp each. What a group sums it sums in an order that depends on the number of features alone.
+//
+// One set of parameters is made ready in float64 by a kernel before, and its gradient comes from sums over rows in
+// float64: each block keeps its own, the tiles of a block in their order, and two more kernels sum the blocks and go
+// back from ready to raw parameters. Nothing comes to the host.
+#include "vector_rows.cuh"
+
+#include <algorithm>
+#include <array>
+
+#include "../../cpp/vector_maps.hpp"
+#include "../include/launch.cuh"
+#include "../include/memory.cuh"
+#include "rows.cuh"
+
+namespace headrace {
+namespace {
+
+// The lanes that share a row (cpp/coordinates.hpp).
+struct RowLanes {
+    int first, step;
+
+    template <class T>
+    __device__ __forceinline__ T sum(T own) const {
+        return sum_of_lanes(own, step);
+    }
+    template <class T>
+    __device__ __forceinline__ T largest(T own) const {
+        return largest_of_lanes(own, step);
+    }
+};
+
+// Parameters of a row, or of all rows, in V.
+template <class V, class T>
+struct RowParams {
+    RowLanes lanes;
+    const T* p;
+    __device__ __forceinline__ V operator()(int k, int = 0) const { return V(p[k]); }
+};
+
+// Ready parameters that do not belong to a coordinate, and raw ones at most.
+constexpr int others = 2;
+
+// Receives numbers for parameters: those of coordinates where they belong at once, as each is for one lane, and the
+// others when all lanes have read what was there before.
+template <class T>
+struct Receiver {
+    T* to;
+    int of_coordinates;
+    T other[others];
+
+    template <class V>
+    __device__ __forceinline__ void put(int k, V value) {
+        if (k < of_coordinates) {
+            to[k] = T(value);
+        } else if (k == of_coordinates) {
+            other[0] = T(value);
+        } else {
+            other[1] = T(value);
+        }
+    }
+    __device__ __forceinline__ void finish(const RowLanes& lanes, int count) {
+        __syncwarp();
+        if (lanes.first == 0)
+            for (int i = 0; i < others; ++i)
+                if (of_coordinates + i < count) to[of_coordinates + i] = other[i];
+        __syncwarp();
+    }
+};
+
+// Raw parameters to ready ones, in V; `ready` may be where the raw ones are.
+template <class Map, class V, class P, class T>
+__device__ __forceinline__ void prepare_row(const P& raw, int features, T* ready) {
+    static_assert(Map::n_ready(1) - Map::vectors == others && Map::n_raw(1) - Map::vectors <= others);
+    Receiver<T> to{ready, Map::vectors * features, {}};
+    Map::template prepare<V>(raw, features, [&](int k, V value) { to.put(k, value); });
+    to.finish(raw.lanes, Map::n_ready(features));
+}
+
+// Gradients by ready parameters to those by raw ones; `grad_raw` may be where the raw ones are.
+template <class Map, class V, class P, class G, class T>
+__device__ __forceinline__ void prepare_row_vjp(const P& raw, const G& grad_ready, int features, T* grad_raw) {
+    Receiver<T> to{grad_raw, Map::vectors * features, {}};
+    Map::template prepare_vjp<V>(raw, grad_ready, features, [&](int k, V g) { to.put(k, g); });
+    to.finish(raw.lanes, Map::n_raw(features));
+}
+
+template <class Map, class T, class P>
+__device__ __forceinline__ T start_of_lane(const P& p, int features) {
+    const T start = Map::template start<T>(p, features);
+    return p.lanes.first == 0 ? start : T(0);
+}
+
+// How far a row moves, and the factors of its determinant.
+template <class Map, bool inverse, class T, class P>
+__device__ __forceinline__ void amount_of(const T* given, const P& p, int features, const MapOptions<T>& options,
+                                          T (&amount)[1], T (&factor)[1][Map::factors]) {
+    T sum[1] = {start_of_lane<Map, T>(p, features)};
+    for (int c = p.lanes.first; c < features; c += p.lanes.step)
+        sum[0] = Map::accumulate(sum[0], given[c], p, c, features);
+    sum[0] = p.lanes.sum(sum[0]);
+    if constexpr (inverse) {
+        Map::inverse(sum, p, features, options, amount, factor);
+    } else {
+        Map::forward(sum, p, features, options, amount, factor);
+    }
+}
+
+// A row, by its lanes; `built` may be `given`. Gives the log-determinant.
+template <class Map, bool inverse, class T, class P>
+__device__ __forceinline__ T run_row(const T* given, const P& p, int features, const MapOptions<T>& options, T* built) {
+    T amount[1], factor[1][Map::factors];
+    amount_of<Map, inverse>(given, p, features, options, amount, factor);
+    for (int c = p.lanes.first; c < features; c += p.lanes.step)
+        built[c] = Map::move(given[c], amount[0], p, c, features);
+    T total = 0;
+    for (int f = 0; f < Map::factors; ++f) total += log(factor[0][f]) * T(Map::power(f, features));
+    return inverse ? -total : total;
+}
+
+// The gradient by what was given, which may lie where that by what was built is, and by the ready parameters, which may
+// lie where these are.
+template <class Map, bool inverse, class T, class P>
+__device__ __forceinline__ void run_row_vjp(const T* given, const P& p, int features, const MapOptions<T>& options,
+                                            const T* grad_built, T grad_log_det, T* grad_given, T* grad_ready) {
+    T amount[1] = {0};
+    if constexpr (inverse) {
+        T factor[1][Map::factors];
+        amount_of<Map, inverse>(given, p, features, options, amount, factor);
+    }
+    T sum = start_of_lane<Map, T>(p, features), dot = 0;
+    for (int c = p.lanes.first; c < features; c += p.lanes.step) {
+        const T latent = inverse ? Map::move(given[c], amount[0], p, c, features) : given[c];
+        Map::reduce(sum, dot, given[c], latent, grad_built[c], p, c, features);
+    }
+    sum = p.lanes.sum(sum);
+    dot = p.lanes.sum(dot);
+    Receiver<T> to{grad_ready, Map::vectors * features, {}};
+    const auto put = [&](int k, T g) { to.put(k, g); };
+    const auto of_row = Map::template backward<inverse>(sum, dot, grad_log_det, p, features, options, put);
+    for (int c = p.lanes.first; c < features; c += p.lanes.step)
+        grad_given[c] = Map::spread(of_row, given[c], grad_built[c], p, c, features, put);
+    to.finish(p.lanes, Map::n_ready(features));
+}
+
+// ---- tiles
+// -------------------------------------------------------------------------------------------------------------
+
+// An array of a tile in shared memory: `stride` numbers from row to row.
+struct TileArray {
+    int start, stride;
+    TilePlaces places;
+};
+
+// How a call is cut; known to the host.
+template <int arrays>
+struct RowTiles {
+    int64_t rows, count;
+    int rows_of_tile, lanes;
+    bool in_shared;
+    int bytes;  // of shared memory
+    TileArray array[arrays];
+
+    // `lengths`: numbers of a row in each array.
+    RowTiles(int64_t all, const std::array<int, arrays>& lengths, int number_bytes) : rows(all) {
+        for (lanes = 1;; lanes *= 2) {
+            rows_of_tile = vector_threads / lanes;
+            int64_t numbers = 0;
+            for (int n : lengths) numbers += padded(n) * rows_of_tile;
+            const int64_t needed = numbers * number_bytes;
+            in_shared = needed <= (lanes < 32 ? small_tile_bytes : large_tile_bytes);
+            bytes = in_shared ? int(needed) : 0;
+            if (in_shared || lanes == 32) break;
+        }
+        count = (rows + rows_of_tile - 1) / rows_of_tile;
+        int start = 0;
+        for (int i = 0; in_shared && i < arrays; ++i) {
+            const int stride = int(padded(lengths[size_t(i)]));
+            array[i] = {start, stride, TilePlaces(lengths[size_t(i)], stride)};
+            start += stride * rows_of_tile;
+        }
+    }
+
+  private:
+    // Up to an odd multiple of the lanes: then groups next to each other, which read as many numbers as they have lanes
+    // at the same time, do not meet in the same banks.
+    int64_t padded(int64_t n) const { return (n + lanes - 1) / (2 * lanes) * (2 * lanes) + lanes; }
+};
+
+template <class T>
+__device__ __forceinline__ T* tile_row(T* shared, const TileArray& array, int row) {
+    return shared + array.start + row * array.stride;
+}
+
+template <class T>
+__device__ __forceinline__ void array_to_tile(const T* array, int length, int64_t row, int rows, const TileArray& tile,
+                                              T* shared) {
+    rows_to_tile(array + row * length, rows * length, tile.places, shared + tile.start);
+}
+
+template <class T>
+__device__ __forceinline__ void tile_to_array(const T* shared, const TileArray& tile, int length, int64_t row, int rows,
+                                              T* array) {
+    tile_to_rows(shared + tile.start, rows * length, tile.places, array + row * length);
+}
+
+// Values, and each row's parameters: raw, then ready. `room`: ready parameters for each warp of the grid, where rows
+// have their own and they do not fit into shared memory.
+template <class Map, bool inverse, bool shared_set, bool in_shared, class T>
+__global__ void __launch_bounds__(vector_threads)
+    vector_rows_forth(VectorRows<T> a, RowTiles<shared_set ? 1 : 2> tiles, T* room) {
+    HR_DYNAMIC_SHARED(T, shared);
+    const RowLanes lanes{int(threadIdx.x) % tiles.lanes, tiles.lanes};
+    const int own = int(threadIdx.x) / tiles.lanes, features = a.features;
+    for (int64_t tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
+        const int64_t row = tile * tiles.rows_of_tile, left = tiles.rows - row;
+        const int n = int(left < tiles.rows_of_tile ? left : tiles.rows_of_tile);
+        if constexpr (in_shared) {
+            array_to_tile(a.value, features, row, n, tiles.array[0], shared);
+            if constexpr (!shared_set) array_to_tile(a.params, a.n_raw, row, n, tiles.array[1], shared);
+            __syncthreads();
+            // Groups beyond the last row take part with what lies there: shuffles are for whole warps.
+            T* const z = tile_row(shared, tiles.array[0], own);
+            const T* ready = a.ready;
+            if constexpr (!shared_set) {
+                T* const p = tile_row(shared, tiles.array[1], own);
+                prepare_row<Map, T>(RowParams<T, T>{lanes, p}, features, p);
+                ready = p;
+            }
+            const T log_det = run_row<Map, inverse>(z, RowParams<T, T>{lanes, ready}, features, a.options, z);
+            if (own < n && lanes.first == 0) a.log_det[row + own] = log_det;
+            __syncthreads();
+            tile_to_array(shared, tiles.array[0], features, row, n, a.result);
+            __syncthreads();
+        } else if (own < n) {  // a warp a row
+            const T* ready = a.ready;
+            if constexpr (!shared_set) {
+                T* const p = room + (int64_t(blockIdx.x) * tiles.rows_of_tile + own) * a.n_ready;
+                prepare_row<Map, T>(RowParams<T, T>{lanes, a.params + (row + own) * a.n_raw}, features, p);
+                ready = p;
+            }
+            const int64_t first = (row + own) * features;
+            const T log_det = run_row<Map, inverse>(a.value + first, RowParams<T, T>{lanes, ready}, features, a.options,
+                                                    a.result + first);
+            if (lanes.first == 0) a.log_det[row + own] = log_det;
+            __syncwarp();  // the room is the next row's
+        }
+    }
+}
+
+// A block's sums over rows of the gradients by n_ready parameters: some threads for each, with a share of the rows.
+struct BlockSums {
+    double* sums;  // [part][n_ready] of this block
+    int n_ready, parts;
+
+    __device__ __forceinline__ BlockSums(double* all, int n)
+        : n_ready(n), parts(int(blockDim.x) / n > 1 ? int(blockDim.x) / n : 1) {
+        sums = all + int64_t(blockIdx.x) * parts * n_ready;
+    }
+    // Rows [0, n) of `gradients`; the first ones, or to be added.
+    template <class T>
+    __device__ __forceinline__ void add(const T* gradients, int64_t stride, int n, bool first) const {
+        const int64_t size = int64_t(parts) * n_ready;
+        for (int64_t i = threadIdx.x; i < size; i += blockDim.x) {
+            const int part = int(i / n_ready);
+            const T* const g = gradients + i % n_ready;
+            double sum = first ? 0.0 : sums[i];
+            for (int r = part; r < n; r += parts) sum += double(g[r * stride]);
+            sums[i] = sum;
+        }
+    }
+    // The sum of all parts becomes part 0.
+    __device__ __forceinline__ void finish() const {
+        __syncthreads();
+        if (parts == 1) return;
+        for (int k = int(threadIdx.x); k < n_ready; k += int(blockDim.x)) {
+            double sum = sums[k];
+            for (int part = 1; part < parts; ++part) sum += sums[part * n_ready + k];
+            sums[k] = sum;
+        }
+    }
+};
+
+int parts_of_sums(int n_ready) {
+    return std::max(1, vector_threads / n_ready);
+}
+
+// Values and gradients, and: of one set of parameters the gradients of each row by the ready ones, of rows' own the raw
+// ones and the ready ones. In global memory these are in `room`, for each warp of the grid.
+template <class Map, bool inverse, bool shared_set, bool in_shared, class T>
+__global__ void __launch_bounds__(vector_threads)
+    vector_rows_back(VectorRows<T> a, VectorRowsBack<T> back, RowTiles<shared_set ? 3 : 4> tiles, T* room,
+                     double* sums) {
+    HR_DYNAMIC_SHARED(T, shared);
+    const RowLanes lanes{int(threadIdx.x) % tiles.lanes, tiles.lanes};
+    const int own = int(threadIdx.x) / tiles.lanes, features = a.features;
+    const TileArray ready_array = in_shared ? tiles.array[2] : TileArray{0, a.n_ready, {}};
+    T* const ready_rows =
+        in_shared ? shared + ready_array.start : room + int64_t(blockIdx.x) * tiles.rows_of_tile * a.n_ready;
+    T* const of_ready = ready_rows + int64_t(own) * ready_array.stride;
+    for (int64_t tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
+        const int64_t row = tile * tiles.rows_of_tile, left = tiles.rows - row;
+        const int n = int(left < tiles.rows_of_tile ? left : tiles.rows_of_tile);
+        const T grad_log_det = own < n ? back.grad_log_det[row + own] : T(0);
+        // given and gradient, the place for the result, raw parameters and the place for their gradient.
+        const auto run = [&](const T* given, const T* grad_built, T* grad_given, const T* raw, T* grad_raw) {
+            if constexpr (shared_set) {
+                run_row_vjp<Map, inverse>(given, RowParams<T, T>{lanes, a.ready}, features, a.options, grad_built,
+                                          grad_log_det, grad_given, of_ready);
+            } else {
+                const RowParams<T, T> raw_params{lanes, raw}, ready{lanes, of_ready};
+                prepare_row<Map, T>(raw_params, features, of_ready);
+                run_row_vjp<Map, inverse>(given, ready, features, a.options, grad_built, grad_log_det, grad_given,
+                                          of_ready);
+                prepare_row_vjp<Map, T>(raw_params, ready, features, grad_raw);
+            }
+        };
+        if constexpr (in_shared) {
+            array_to_tile(a.value, features, row, n, tiles.array[0], shared);
+            array_to_tile(back.grad_value, features, row, n, tiles.array[1], shared);
+            T* raw = nullptr;
+            if constexpr (!shared_set) {
+                array_to_tile(a.params, a.n_raw, row, n, tiles.array[3], shared);
+                raw = tile_row(shared, tiles.array[3], own);
+            }
+            __syncthreads();
+            T* const gradient = tile_row(shared, tiles.array[1], own);
+            run(tile_row(shared, tiles.array[0], own), gradient, gradient, raw, raw);
+            __syncthreads();
+            tile_to_array(shared, tiles.array[1], features, row, n, back.grad_input);
+            if constexpr (!shared_set) tile_to_array(shared, tiles.array[3], a.n_raw, row, n, back.grad_params);
+        } else {
+            if (own < n) {  // a warp a row
+                const int64_t first = (row + own) * features, first_raw = shared_set ? 0 : (row + own) * a.n_raw;
+                run(a.value + first, back.grad_value + first, back.grad_input + first, a.params + first_raw,
+                    back.grad_params + first_raw);
+            }
+            if constexpr (shared_set) __syncthreads();
+        }
+        if constexpr (shared_set)
+            BlockSums(sums, a.n_ready).add(ready_rows, ready_array.stride, n, tile == int64_t(blockIdx.x));
+        if constexpr (in_shared || shared_set) __syncthreads();
+    }
+    if constexpr (shared_set) BlockSums(sums, a.n_ready).finish();
+}
+
+// One set of parameters for all rows, by one warp, in float64.
+template <class Map, class T>
+__global__ void __launch_bounds__(32) prepare_set(int features, const T* raw, T* ready) {
+    prepare_row<Map, double>(RowParams<double, T>{{int(threadIdx.x), 32}, raw}, features, ready);
+}
+
+template <class Map, class T>
+__global__ void __launch_bounds__(32) prepare_set_vjp(int features, const T* raw, const double* by_ready, T* by_raw) {
+    const RowLanes lanes{int(threadIdx.x), 32};
+    prepare_row_vjp<Map, double>(RowParams<double, T>{lanes, raw}, RowParams<double, double>{lanes, by_ready}, features,
+                                 by_raw);
+}
+
+// total[k] of the first n numbers of each of `count` blocks of sums, `size` numbers apart: a lane a number, a share of
+// the blocks for each warp.
+__global__ void __launch_bounds__(1024)
+    sum_blocks_of_rows(const double* sums, int64_t size, int count, int n, double* total) {
+    HR_DYNAMIC_SHARED(double, partial);
+    const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32, warps = int(blockDim.x) / 32;
+    for (int64_t first = int64_t(blockIdx.x) * 32; first < n; first += int64_t(gridDim.x) * 32) {
+        const int64_t k = first + lane;
+        double sum = 0;
+        if (k < n)
+            for (int b = warp; b < count; b += warps) sum += sums[b * size + k];
+        partial[threadIdx.x] = sum;
+        __syncthreads();
+        if (warp == 0 && k < n) {
+            for (int w = 1; w < warps; ++w) sum += partial[w * 32 + lane];
+            total[k] = sum;
+        }
+        __syncthreads();
+    }
+}
+
+// f.operator()<Map, inverse>() for a map and a direction.
+template <class F>
+void with_vector_map_and_direction(int map, bool inverse, const F& f) {
+    with_vector_map(map, [&]<class Map>() {
+        if (inverse) {
+            f.template operator()<Map, true>();
+        } else {
+            f.template operator()<Map, false>();
+        }
+    });
+}
+
+template <class Map, class T>
+DeviceBuffer<T> ready_set(const VectorRows<T>& a, cudaStream_t stream) {
+    DeviceBuffer<T> ready(size_t(Map::n_ready(a.features)), stream);
+    auto* const kernel = prepare_set<Map, T>;
+    HR_LAUNCH(kernel, 1, 32, 0, stream, a.features, a.params, ready.get());
+    check_launch("prepare_set");
+    return ready;
+}
+
+template <class Map, bool inverse, bool shared_set, class T>
+void run_forth(VectorRows<T> a, int64_t rows, cudaStream_t stream) {
+    DeviceBuffer<T> ready, room;
+    if constexpr (shared_set) {
+        ready = ready_set<Map>(a, stream);
+        a.ready = ready.get();
+    }
+    std::array<int, shared_set ? 1 : 2> lengths{a.features};
+    if constexpr (!shared_set) lengths[1] = a.n_ready;
+    RowTiles<shared_set ? 1 : 2> tiles(rows, lengths, int(sizeof(T)));
+    if constexpr (!shared_set)  // raw parameters come in, ready ones replace them
+        if (tiles.in_shared) tiles.array[1].places = TilePlaces(a.n_raw, tiles.array[1].stride);
+    auto* const kernel = tiles.in_shared ? vector_rows_forth<Map, inverse, shared_set, true, T>
+                                         : vector_rows_forth<Map, inverse, shared_set, false, T>;
+    int64_t blocks = std::min(tiles.count, most_blocks);
+    if (!shared_set && !tiles.in_shared) {
+        blocks = std::min(blocks, row_sum_blocks);  // each has a room
+        room = DeviceBuffer<T>(size_t(blocks) * size_t(tiles.rows_of_tile) * size_t(a.n_ready), stream);
+    }
+    HR_LAUNCH(kernel, unsigned(blocks), vector_threads, size_t(tiles.bytes), stream, a, tiles, room.get());
+    check_launch("vector_map");
+}
+
+template <class Map, bool inverse, bool shared_set, class T>
+void run_back(VectorRows<T> a, const VectorRowsBack<T>& back, int64_t rows, cudaStream_t stream) {
+    DeviceBuffer<T> ready, room;
+    DeviceBuffer<double> sums, total;
+    if constexpr (shared_set) {
+        ready = ready_set<Map>(a, stream);
+        a.ready = ready.get();
+    }
+    std::array<int, shared_set ? 3 : 4> lengths{a.features, a.features, a.n_ready};
+    if constexpr (!shared_set) lengths[3] = a.n_raw;
+    const RowTiles<shared_set ? 3 : 4> tiles(rows, lengths, int(sizeof(T)));
+    // The sums' order depends on the number of blocks, and that on shapes alone.
+    const int64_t sums_of_block = int64_t(parts_of_sums(a.n_ready)) * a.n_ready;
+    int64_t blocks = std::min(tiles.count, row_sum_blocks);
+    if constexpr (shared_set) {
+        blocks = std::min(blocks, std::max<int64_t>(1, most_row_sums / sums_of_block));
+        sums = DeviceBuffer<double>(size_t(blocks) * size_t(sums_of_block), stream);
+    } else if (tiles.in_shared) {
+        blocks = std::min(tiles.count, most_blocks);
+    }
+    if (!tiles.in_shared)
+        room = DeviceBuffer<T>(size_t(blocks) * size_t(tiles.rows_of_tile) * size_t(a.n_ready), stream);
+    if (blocks > 0) {
+        auto* const kernel = tiles.in_shared ? vector_rows_back<Map, inverse, shared_set, true, T>
+                                             : vector_rows_back<Map, inverse, shared_set, false, T>;
+        HR_LAUNCH(kernel, unsigned(blocks), vector_threads, size_t(tiles.bytes), stream, a, back, tiles, room.get(),
+                  sums.get());
+        check_launch("vector_map_backward");
+    }
+    if constexpr (shared_set) {
+        constexpr int threads = 1024;
+        total = DeviceBuffer<double>(size_t(a.n_ready), stream);
+        const int64_t warps_of_numbers = (int64_t(a.n_ready) + 31) / 32;
+        HR_LAUNCH(sum_blocks_of_rows, unsigned(std::min(warps_of_numbers, most_blocks)), threads,
+                  threads * sizeof(double), stream, sums.get(), sums_of_block, int(blocks), a.n_ready, total.get());
+        check_launch("sum_blocks_of_rows");
+        auto* const kernel = prepare_set_vjp<Map, T>;
+        HR_LAUNCH(kernel, 1, 32, 0, stream, a.features, a.params, total.get(), back.grad_params);
+        check_launch("prepare_set_vjp");
+    }
+}
+
+template <class Map, class T>
+VectorRows<T> sized(VectorRows<T> a) {
+    a.n_raw = Map::n_raw(a.features);
+    a.n_ready = Map::n_ready(a.features);
+    return a;
+}
+
+}  // namespace
+
+template <class T>
+void vector_map(const VectorRows<T>& a, bool shared, int64_t rows, cudaStream_t stream) {
+    if (rows == 0) return;
+    with_vector_map_and_direction(a.map, a.inverse, [&]<class Map, bool inverse>() {
+        if (shared) {
+            run_forth<Map, inverse, true>(sized<Map>(a), rows, stream);
+        } else {
+            run_forth<Map, inverse, false>(sized<Map>(a), rows, stream);
+        }
+    });
+}
+
+template <class T>
+void vector_map_backward(const VectorRows<T>& a, bool shared, const VectorRowsBack<T>& back, int64_t rows,
+                         cudaStream_t stream) {
+    if (rows == 0 && !shared) return;  // one set's gradient is then 0
+    with_vector_map_and_direction(a.map, a.inverse, [&]<class Map, bool inverse>() {
+        if (shared) {
+            run_back<Map, inverse, true>(sized<Map>(a), back, rows, stream);
+        } else {
+            run_back<Map, inverse, false>(sized<Map>(a), back, rows, stream);
+        }
+    });
+}
+
+#define HR_INSTANTIATE(T)                                                        \
+    template void vector_map(const VectorRows<T>&, bool, int64_t, cudaStream_t); \
+    template void vector_map_backward(const VectorRows<T>&, bool, const VectorRowsBack<T>&, int64_t, cudaStream_t);
+HR_INSTANTIATE(float)
+HR_INSTANTIATE(double)
+#undef HR_INSTANTIATE
+
+}  // namespace headrace
