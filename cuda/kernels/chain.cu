@@ -17,9 +17,8 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
     HR_DYNAMIC_SHARED(T, scratch);
     const Team team = Team::of_block();
     const WarpSums<T> sums{scratch + team.warps * sums_at_once * warp_rows}, bases{sums.p + team.warps * warp_rows};
-    TileState<T, in_shared> t;
+    TileState<T, in_shared, false> t;
     t.partial = scratch;
-    t.keeps_units = false;
     t.slopes = {nullptr};
     const Lines<T, in_shared> lines{in_shared ? scratch + scratch_numbers(team.warps)
                                               : workspace + blockIdx.x * d.run_lines() * warp_rows};

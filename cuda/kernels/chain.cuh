@@ -2,11 +2,13 @@
 // cpp/kernels/chain-inl.hpp, whose steps it takes; only the way in which threads share the work is its own.
 #pragma once
 
+#include <type_traits>
 #include "../../cpp/activations.hpp"
 #include "../../cpp/log_product.hpp"
 #include "../../cpp/maps.hpp"
 #include "../../cpp/random.hpp"
 #include "../../cpp/vector_maps.hpp"
+
 #include "../device_chain.hpp"
 #include "product.cuh"
 
@@ -26,12 +28,11 @@ __device__ void with_network_map(int index, F&& f) {
 }
 
 // What a team works with at one step. On the way that is recorded everything stays: states, values of all units.
-template <class T, bool in_shared>
+template <class T, bool in_shared, bool keeps_units>
 struct TileState {
     Lines<T, in_shared> given, built, units;
     T* partial;
-    T log_det;  // this warp's share of the lane's row
-    bool keeps_units;
+    T log_det;                   // this warp's share of the lane's row
     Lines<T, in_shared> slopes;  // only where units are kept and their values do not tell
 };
 
@@ -39,9 +40,9 @@ struct TileState {
 // ---------------------------------------------------------------------------------------------------------
 
 // The stages [begin, end) of a network, one after another.
-template <class T, bool in_shared>
+template <class T, bool in_shared, bool keeps_units>
 __device__ void run_stages(const Team& team, const DeviceStep<T>& d, const T* weights, int begin, int end, int window,
-                           const TileState<T, in_shared>& t) {
+                           const TileState<T, in_shared, keeps_units>& t) {
     const MaskedStep<T>& s = d.step.network;
     for (int i = begin; i < end; ++i) {
         const Stage stage = d.plan.stages[i];
@@ -49,7 +50,7 @@ __device__ void run_stages(const Team& team, const DeviceStep<T>& d, const T* we
         const bool hidden = stage.layer + 1 < s.n_layers;
         const Lines<T, in_shared> input = stage.layer == 0 ? (s.reads_built ? t.built : t.given).from(s.input_slot)
                                                            : t.units.from(s.layers[stage.layer - 1].unit);
-        const Lines<T, in_shared> output = t.units.from(layer.unit - (hidden || t.keeps_units ? 0 : window));
+        const Lines<T, in_shared> output = t.units.from(layer.unit - (hidden || keeps_units ? 0 : window));
         const auto count = [&](int b) { return smaller(sums_at_once, stage.end - stage.begin - b * sums_at_once); };
         const auto first = [&](int b) { return stage.begin + b * sums_at_once; };
         const auto terms = [&](int b) { return Terms{0, layer.visible[first(b) + count(b) - 1]}; };
@@ -67,7 +68,7 @@ __device__ void run_stages(const Team& team, const DeviceStep<T>& d, const T* we
                     with_activation(s.activation, [&]<class A>() {
                         const T argument = value;
                         value = A::value(argument);
-                        if (!A::slope_of_value && t.keeps_units)
+                        if constexpr (!A::slope_of_value && keeps_units)
                             t.slopes.at(layer.unit + u, team.lane) = A::slope(argument);
                     });
                 output.at(u, team.lane) = value;
@@ -76,12 +77,26 @@ __device__ void run_stages(const Team& team, const DeviceStep<T>& d, const T* we
     }
 }
 
-template <class Map, class T, bool in_shared>
+// The parameters of a map on the lines of a tile. Where nobody needs them afterwards a map may work in their place, as
+// registers cannot be indexed.
+template <class T, bool in_shared, bool kept>
+struct MapParams {
+    Lines<T, in_shared> lines;
+    int lane;
+    __device__ T operator()(int k) const { return lines.at(k, lane); }
+    __device__ T& room(int k) const
+        requires(!kept)
+    {
+        return lines.at(k, lane);
+    }
+};
+
+template <class Map, class T, bool in_shared, bool keeps_units>
 __device__ void run_map(const Team& team, const MaskedStep<T>& s, const StagePhase& phase,
-                        const Lines<T, in_shared>& params, TileState<T, in_shared>& t) {
+                        const Lines<T, in_shared>& params, TileState<T, in_shared, keeps_units>& t) {
     for (int c = phase.coordinate_begin + team.warp; c < phase.coordinate_end; c += team.warps) {
         const T value = t.given.at(s.active_given[c], team.lane);
-        const auto param = [&](int k) { return params.at(c * s.n_params + k, team.lane); };
+        const MapParams<T, in_shared, keeps_units> param{params.from(c * s.n_params), team.lane};
         T log_det;
         T& built = t.built.at(s.active_built[c], team.lane);
         if (s.map_inverse) {
@@ -124,9 +139,9 @@ __device__ T run_vector_map(bool inverse, const P& p, int features, const MapOpt
 }
 
 // A vector map whose raw parameters are a network's outputs: a row is one lane's work.
-template <class T, bool in_shared>
+template <class T, bool in_shared, bool keeps_units>
 __device__ void run_network_vector_map(const Team& team, const MaskedStep<T>& s, const Lines<T, in_shared>& params,
-                                       const Lines<T, in_shared>& ready, TileState<T, in_shared>& t) {
+                                       const Lines<T, in_shared>& ready, TileState<T, in_shared, keeps_units>& t) {
     if (team.warp != 0) return;
     with_vector_map(s.vector_map, [&]<class Map>() {
         Map::template prepare<T>(LineNumbers<T, in_shared>{params, team.lane}, s.n_active,
@@ -138,8 +153,9 @@ __device__ void run_network_vector_map(const Team& team, const MaskedStep<T>& s,
     });
 }
 
-template <bool splines, class T, bool in_shared>
-__device__ void run_network(const Team& team, const DeviceStep<T>& d, const Call<T>& call, TileState<T, in_shared>& t) {
+template <bool splines, class T, bool in_shared, bool keeps_units>
+__device__ void run_network(const Team& team, const DeviceStep<T>& d, const Call<T>& call,
+                            TileState<T, in_shared, keeps_units>& t) {
     const MaskedStep<T>& s = d.step.network;
     for (int c = team.warp; c < s.n_passive; c += team.warps)
         t.built.at(s.passive_built[c], team.lane) = t.given.at(s.passive_given[c], team.lane);
@@ -147,7 +163,7 @@ __device__ void run_network(const Team& team, const DeviceStep<T>& d, const Call
     for (int q = 0; q < d.plan.n_phases; ++q) {
         const StagePhase phase = d.plan.phases[q];
         run_stages(team, d, call.weights + s.weights, phase.stage_begin, phase.stage_end, phase.window, t);
-        const Lines<T, in_shared> params = t.units.from(outputs - (t.keeps_units ? 0 : phase.window));
+        const Lines<T, in_shared> params = t.units.from(outputs - (keeps_units ? 0 : phase.window));
         if (s.vector_map >= 0) {
             run_network_vector_map(team, s, params, t.units.from(s.ready), t);
         } else {
@@ -161,9 +177,9 @@ __device__ void run_network(const Team& team, const DeviceStep<T>& d, const Call
 // ------------------------------------------------------------------------
 
 // In place.
-template <class T, bool in_shared>
+template <class T, bool in_shared, bool keeps_units>
 __device__ void run_elementwise(const Team& team, const Step<T>& step, const T* all_ready, int context, int features,
-                                TileState<T, in_shared>& t) {
+                                TileState<T, in_shared, keeps_units>& t) {
     const MaskedStep<T>& s = step.network;
     const ElementwiseStep& e = step.elementwise;
     with_map(s.map, [&]<class Map>() {
@@ -187,9 +203,9 @@ __device__ void run_elementwise(const Team& team, const Step<T>& step, const T* 
 }
 
 // A run of vector maps, in place: while one moves a coordinate, the next adds it to its sum. A row is one lane's work.
-template <class T, bool in_shared>
+template <class T, bool in_shared, bool keeps_units>
 __device__ void run_vectors(const Team& team, const VectorStep<T>& s, const T* all_ready, int context, int features,
-                            TileState<T, in_shared>& t) {
+                            TileState<T, in_shared, keeps_units>& t) {
     if (team.warp != 0) return;
     with_vector_map(s.map, [&]<class Map>() {
         constexpr int factors = Map::factors;
@@ -271,9 +287,9 @@ __device__ T base_density(const Team& team, const DeviceChain<T>& d, Base base, 
 }
 
 // Coordinates, or numbers drawn, and context to t.given; a row that is not finite becomes NaN, its log-determinant too.
-template <class T, bool in_shared>
+template <class T, bool in_shared, bool keeps_units>
 __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<T>& call, int64_t row, int rows,
-                          TileState<T, in_shared>& t) {
+                          TileState<T, in_shared, keeps_units>& t) {
     const Chain<T>& chain = d.chain;
     t.log_det = 0;
     if (rows < warp_rows)  // lanes past the last row are finite
@@ -306,9 +322,9 @@ __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<
 }
 
 // One step from t.given to t.built. True if it worked in place, and t.given is the result.
-template <bool splines, class T, bool in_shared>
+template <bool splines, class T, bool in_shared, bool keeps_units>
 __device__ bool run_step(const Team& team, const DeviceChain<T>& d, const DeviceStep<T>& step, const Call<T>& call,
-                         TileState<T, in_shared>& t) {
+                         TileState<T, in_shared, keeps_units>& t) {
     const int context = d.chain.context, features = d.chain.features;
     switch (step.step.kind) {
         case StepKind::network: run_network<splines>(team, step, call, t); return false;

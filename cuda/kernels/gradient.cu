@@ -57,7 +57,7 @@ __device__ T record_vectors(const Team& team, const Tape<T>& t, int step, const 
 // One step from its state on the tape to the next; what is summed goes to state.log_det.
 template <bool splines, class T>
 __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Call<T>& call,
-                            TileState<T, false>& state) {
+                            TileState<T, false, true>& state) {
     const DeviceStep<T>& d = t.d.steps[i];
     const int context = t.d.chain.context;
     state.given = t.state(i);
@@ -337,9 +337,8 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     HR_DYNAMIC_SHARED(T, scratch);
     const Team team = Team::of_block();
     const WarpSums<T> sums{scratch + team.warps * sums_at_once * warp_rows}, bases{sums.p + team.warps * warp_rows};
-    TileState<T, false> state;
+    TileState<T, false, true> state;
     state.partial = scratch;
-    state.keeps_units = true;
     for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const int64_t row = first + tile * warp_rows;
         const int rows = int(smaller(int64_t(warp_rows), call.rows - row));
