@@ -10,6 +10,7 @@ import headrace as hr
 from devices import Library, in_place
 from fitting import SHORT
 from test_arrays import FEATURES, arrays, call_of, every_call, made_flow
+from test_device_arrays import map_all
 from test_device_fit import data
 
 
@@ -28,6 +29,18 @@ def test_every_call(emulated, kind, name, dtype):
     got = call(holder.to("cuda"), {key: emulated.make(array) for key, array in given.items()})
     for result, expected in zip(got, want, strict=True):
         cases.assert_close(emulated.open(result), expected, magnitude=np.abs(expected).max(), depth=30)
+
+
+@pytest.mark.parametrize("map", ["affine", "rq_spline", "planar", "radial"])
+def test_functional_kernels(emulated, map, dtype):
+    z, grad, rows = cases.rows(40, 3, dtype), cases.rows(40, 3, dtype, "grad"), np.linspace(-1.0, 1.0, 40).astype(dtype)
+    count = {"affine": (3, 2), "rq_spline": (3, 14), "planar": (7,), "radial": (5,)}[map]
+    params = cases.rng("params").standard_normal((40, *count)).astype(dtype)
+    kind, more = (map, ()) if map in ("planar", "radial") else ("coupling", (map,))
+    for way, given in (("forward", (z, params)), ("inverse", (z, params)), ("backward", (z, params, grad, rows))):
+        call = getattr(hr.ops, f"{kind}_{way}")
+        for got, want in zip(call(*map_all(emulated.make, given), *more), call(*given, *more), strict=True):
+            cases.assert_close(emulated.open(got), want, magnitude=np.abs(want).max(), depth=30)
 
 
 def test_a_sample_is_that_of_the_cpu(emulated, dtype):

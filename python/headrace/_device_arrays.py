@@ -180,8 +180,7 @@ class DeviceCaller(Caller):
     def open(self, name: str, value: Any) -> Any:
         """`value` as a CuPy view of the same memory, checked to be float32 or float64 on this device."""
         framework = self._framework_for(name, value)
-        if not self._name:
-            self._name, self._first = name, value
+        self._name = self._name or name
         own = self._begin(framework)
         if framework.kind != own.kind:
             given, source = framework.kind, name
@@ -208,8 +207,9 @@ class DeviceCaller(Caller):
         if framework is _arrays.JAX:
             return _Jax(self.device)
         if not _is_on_device(value):
+            kind = framework.kind if isinstance(value, np.ndarray) else _arrays.type_of(value)
             to = f"cupy.asarray({name}), or .to('cpu') of the flow or transform"
-            raise _arrays.elsewhere(name, f"{framework.kind} in the CPU's memory", self.device, to)
+            raise _arrays.elsewhere(name, f"{kind} in the CPU's memory", self.device, to)
         return self._cupy
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

@@ -284,7 +284,7 @@ class DualAscentFlow:
             progress: Whether to show a bar on the standard error.
 
         Raises:
-            TypeError: not arrays of one framework on the CPU, of float32 or float64 (docs/arrays.md).
+            TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
             ValueError: a wrong shape, a context, or rows with a NaN or an infinity (their number and the first one).
         """
         return self._fit(x, context, weights, validation, bool(progress))

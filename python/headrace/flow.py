@@ -238,7 +238,7 @@ class Flow(Module):
             no other row.
 
         Raises:
-            TypeError: not arrays of one framework on the CPU, of float32 or float64 (docs/arrays.md).
+            TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
             ValueError: a wrong shape, or context where none is taken or none where it is.
         """
         caller = self._caller()
@@ -279,7 +279,7 @@ class Flow(Module):
     def sample(
         self, n: int, context: Array | None = None, seed: int | None = None, *, out: Array | None = None
     ) -> Array:
-        """Draw n rows, shape (n, features), in the framework of the context; NumPy without.
+        """Draw n rows, shape (n, features), in the framework of the context; without, NumPy, or CuPy on a device.
 
         Args:
             n: Number of rows.
@@ -362,7 +362,7 @@ class Flow(Module):
             Losses and times of the epochs, the best one, and why the fit ended.
 
         Raises:
-            TypeError: not arrays of one framework on the CPU, of float32 or float64 (docs/arrays.md).
+            TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
             ValueError: a wrong shape, or rows with a NaN or an infinity (their number and the first one).
 
         >>> import numpy as np, headrace as hr

@@ -49,7 +49,7 @@ class Transform(Module):
             an infinity gives NaN and changes no other row.
 
         Raises:
-            TypeError: not arrays of one framework on the CPU, of float32 or float64 (docs/arrays.md).
+            TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
             ValueError: a wrong shape, context where none is taken or none where it is, or an `out` that overlaps an
                 input otherwise.
 
