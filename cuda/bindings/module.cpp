@@ -66,18 +66,10 @@ PYBIND11_MODULE(HEADRACE_MODULE, m, pybind11::mod_gil_not_used()) {
 #ifdef HR_EMULATE
     bind_emulation(m);
 #endif
-#ifdef HR_BIND_program
     bind_program(m);
-#endif
-#ifdef HR_BIND_optimizer
     bind_optimizer(m);
-#endif
-#ifdef HR_BIND_ops
     bind_ops(m);
-#endif
-#ifdef HR_BIND_points
     bind_points(m);
-#endif
 #ifdef HR_BIND_lanes
     bind_lanes(m);
 #endif
