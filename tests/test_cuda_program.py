@@ -196,6 +196,23 @@ def test_any_strides_and_the_other_dtype(device, dtype):
         cases.assert_same_bits(got, want)
 
 
+@pytest.mark.parametrize("features", [1, 3, 4, 7])
+def test_rows_at_any_address(features, device, dtype):
+    """Sixteen bytes are moved at a time where addresses allow it."""
+    flow = cases.randomise(hr.MAF(features, hidden=(9,), transforms=1, dtype=dtype))
+    twin, rows = Twin(device, flow), cases.rows(37, features, dtype)
+    want = twin.to_data(rows)
+    for offset in (0, 1, 2):
+        held, out = device.empty((37 * features + offset,), dtype), device.empty((37 * features + offset,), dtype)
+        held[offset:] = device.array(rows).ravel()
+        given, value = (a[offset:].reshape(37, features) for a in (held, out))
+        log_det = device.empty((37,), dtype)
+        tuples = [device.tuple(a) for a in (given, value, log_det)]
+        twin.program.run(False, tuples[0], 37, 0, None, *tuples[1:], None, None, device.stream)
+        cases.assert_same_bits(device.numpy(value), want[0])
+        cases.assert_same_bits(device.numpy(log_det), want[1])
+
+
 def test_parameters_of_one_call(device, dtype):
     flow = cases.randomise(hr.MAF(4, hidden=(9,), transforms=2, dtype=dtype))
     other = cases.randomise(copy.copy(flow), 0.4, "other")

@@ -363,14 +363,28 @@ __device__ void store_sums(const Team& team, const DeviceChain<T>& d, const Call
     }
 }
 
+// Coordinates of rows [row, row + rows) from lines to an array of all rows.
 template <class T, bool in_shared>
-__device__ void store_tile(const Team& team, const Chain<T>& chain, const Lines<T, in_shared>& lines, int rows,
-                           T* out) {
-    for_tile(team, rows, chain.features, true, [&](int r, int c) {
-        T value = lines.at(chain.store_slot[c], r);
-        if (chain.store_scale) value = T(double(value) * chain.store_scale[c] + chain.store_shift[c]);
-        out[int64_t(r) * chain.features + c] = value;
-    });
+__device__ void store_tile(const Team& team, const Chain<T>& chain, const Lines<T, in_shared>& lines, int64_t row,
+                           int rows, T* values) {
+    T* const out = values + row * chain.features;
+    const auto value_at = [&](int r, int c) {
+        const T value = lines.at(chain.store_slot[c], r);
+        return chain.store_scale ? T(double(value) * chain.store_scale[c] + chain.store_shift[c]) : value;
+    };
+    if (reinterpret_cast<uintptr_t>(values) % 16 != 0) {
+        for_tile(team, rows, chain.features, true,
+                 [&](int r, int c) { out[int64_t(r) * chain.features + c] = value_at(r, c); });
+        return;
+    }
+    for_adjacent_tile(
+        team, rows, chain.features,
+        [&](int first, const auto& each) {
+            Four<T> numbers;
+            each([&](int i, int r, int c) { numbers.x[i] = value_at(r, c); });
+            *reinterpret_cast<Four<T>*>(out + first) = numbers;
+        },
+        [&](int n, int r, int c) { out[n] = value_at(r, c); });
 }
 
 }  // namespace

@@ -10,17 +10,6 @@
 namespace headrace {
 namespace {
 
-// Four adjacent numbers at an address that is a multiple of 16 bytes.
-template <class T>
-struct alignas(16) Four {
-    T x[4];
-};
-
-template <class T>
-__device__ Four<T> load_four(const T* p) {
-    return *reinterpret_cast<const Four<T>*>(p);
-}
-
 // Terms [begin, end) of a sum.
 struct Terms {
     int begin, end;

@@ -81,15 +81,94 @@ __device__ void for_tile(const Team& team, int rows, int columns, bool by_rows, 
     }
 }
 
+// Whether the numbers of a tile follow each other in memory, from an address that is a multiple of 16 bytes: then the
+// addresses of all tiles are.
+template <class In>
+__device__ bool is_adjacent(const ArrayView& a, int columns) {
+    return !a.rows && a.column_stride == int64_t(sizeof(In)) && a.row_stride == columns * int64_t(sizeof(In)) &&
+           reinterpret_cast<uintptr_t>(a.data) % 16 == 0;
+}
+
+// Four adjacent numbers at an address that is a multiple of 16 bytes.
+template <class T>
+struct alignas(16) Four {
+    T x[4];
+};
+
+template <class T>
+__device__ Four<T> load_four(const T* p) {
+    return *reinterpret_cast<const Four<T>*>(p);
+}
+
+// The numbers of a tile of adjacent rows, four at a time: four(first, body) for those from `first` on, which is to call
+// body(i, row, column) for i = 0, ..., 3, and one(number, row, column) for the rest.
+template <class F, class G>
+__device__ void for_adjacent_tile(const Team& team, int rows, int columns, F&& four, G&& one) {
+    const int count = rows * columns, step = 4 * team.warps * warp_rows;
+    const int rows_of_step = step / columns, columns_of_step = step % columns;
+    int first = 4 * (team.warp * warp_rows + team.lane), row = first / columns, column = first % columns;
+    for (; first < count; first += step) {
+        int r = row, c = column;
+        const auto next = [&] {
+            if (++c == columns) {
+                c = 0;
+                ++r;
+            }
+        };
+        if (first + 4 <= count) {
+            four(first, [&](auto&& body) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    body(i, r, c);
+                    next();
+                }
+            });
+        } else {
+            for (int n = first; n < count; ++n) {
+                one(n, r, c);
+                next();
+            }
+        }
+        row += rows_of_step;
+        column += columns_of_step;
+        if (column >= columns) {
+            column -= columns;
+            ++row;
+        }
+    }
+}
+
 // Columns of rows [row, row + rows) to lines, shifted and scaled in float64 before they are narrowed.
+template <class In, class T, bool in_shared>
+__device__ void load_columns_of(const Team& team, const ArrayView& a, int columns, const int* slots,
+                                const double* shift, const double* scale, int64_t row, int rows,
+                                const Lines<T, in_shared>& out) {
+    const auto put = [&](In value, int r, int c) {
+        out.at(slots ? slots[c] : c, r) = shift ? T((double(value) - shift[c]) * scale[c]) : T(value);
+    };
+    if (is_adjacent<In>(a, columns)) {
+        const In* const from = reinterpret_cast<const In*>(a.data) + row * columns;
+        for_adjacent_tile(
+            team, rows, columns,
+            [&](int first, const auto& each) {
+                const Four<In> numbers = load_four(from + first);
+                each([&](int i, int r, int c) { put(numbers.x[i], r, c); });
+            },
+            [&](int n, int r, int c) { put(from[n], r, c); });
+        return;
+    }
+    for_tile(team, rows, columns, a.column_stride <= a.row_stride,
+             [&](int r, int c) { put(*reinterpret_cast<const In*>(row_of(a, row + r) + c * a.column_stride), r, c); });
+}
+
 template <class T, bool in_shared>
 __device__ void load_columns(const Team& team, const ArrayView& a, int columns, const int* slots, const double* shift,
                              const double* scale, int64_t row, int rows, const Lines<T, in_shared>& out) {
-    for_tile(team, rows, columns, a.column_stride <= a.row_stride, [&](int r, int c) {
-        double value = number_at(a, row_of(a, row + r) + c * a.column_stride);
-        if (shift) value = (value - shift[c]) * scale[c];
-        out.at(slots ? slots[c] : c, r) = T(value);
-    });
+    if (a.is_double) {
+        load_columns_of<double>(team, a, columns, slots, shift, scale, row, rows, out);
+    } else {
+        load_columns_of<float>(team, a, columns, slots, shift, scale, row, rows, out);
+    }
 }
 
 // A warp's line of partial sums for each lane and, once all warps wrote theirs, their sum in the order of the warps.
