@@ -274,9 +274,8 @@ struct BlockSums {
             sums[i] = sum;
         }
     }
-    // The sum of all parts becomes part 0.
+    // The sum of all parts becomes part 0; after a barrier.
     __device__ __forceinline__ void finish() const {
-        __syncthreads();
         if (parts == 1) return;
         for (int k = int(threadIdx.x); k < n_ready; k += int(blockDim.x)) {
             double sum = sums[k];
