@@ -52,7 +52,7 @@ constexpr int64_t most_blocks = 1 << 15;
 #endif
 constexpr int direct_threads = 256;  // of a block whose threads take 16 bytes of values each
 // Threads of a block that stages parameters, and elements that it stages at a time: a spline of 8 bins takes 11.5 KiB
-// in float32, so that 16 blocks are resident. Fewer where they would take more than staged_bytes.
+// in float32, and registers leave room for 8 blocks. Fewer where they would take more than staged_bytes.
 constexpr int staged_threads = 128, fewest_staged_threads = 32;
 constexpr int staged_bytes = 48 << 10;
 // Elements whose log-derivatives a block keeps until it sums their rows, 8 KiB in float32; longer rows are summed piece
@@ -64,6 +64,9 @@ constexpr int64_t enough_stretches = 2 * 8 * 132;
 // global memory each time.
 constexpr int vector_threads = 128;
 constexpr int small_tile_bytes = 16 << 10, large_tile_bytes = 48 << 10;
+// Blocks of the way back for which the registers of a multiprocessor must do: as many as go without spills; the first
+// in float32 with rows in shared memory.
+constexpr int single_back_blocks = 6, other_back_blocks = 4;
 // Blocks that sum rows on the way back of shared parameters, 8 on each multiprocessor, and their sums in all: the order
 // of sums depends on both.
 #ifdef HR_EMULATE
