@@ -55,6 +55,11 @@ constexpr int direct_threads = 256;  // of a block whose threads take 16 bytes o
 // in float32, and registers leave room for 8 blocks. Fewer where they would take more than staged_bytes.
 constexpr int staged_threads = 128, fewest_staged_threads = 32;
 constexpr int staged_bytes = 48 << 10;
+// Blocks for which the registers of a multiprocessor must do: as many as go without spills.
+template <class T>
+constexpr int staged_blocks = sizeof(T) == 4 ? 8 : 5;
+template <class T, bool in_shared>  // of vector maps on the way back
+constexpr int row_blocks = in_shared && sizeof(T) == 4 ? 6 : 4;
 // Elements whose log-derivatives a block keeps until it sums their rows, 8 KiB in float32; longer rows are summed piece
 // by piece. Fewer where there would be fewer stretches than two for each resident block.
 constexpr int coupling_stretch = 2048;
@@ -64,9 +69,6 @@ constexpr int64_t enough_stretches = 2 * 8 * 132;
 // global memory each time.
 constexpr int vector_threads = 128;
 constexpr int small_tile_bytes = 16 << 10, large_tile_bytes = 48 << 10;
-// Blocks of the way back for which the registers of a multiprocessor must do: as many as go without spills; the first
-// in float32 with rows in shared memory.
-constexpr int single_back_blocks = 6, other_back_blocks = 4;
 // Blocks that sum rows on the way back of shared parameters, 8 on each multiprocessor, and their sums in all: the order
 // of sums depends on both.
 #ifdef HR_EMULATE
