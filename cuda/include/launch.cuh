@@ -52,9 +52,14 @@ constexpr int64_t most_blocks = 1 << 15;
 #endif
 constexpr int direct_threads = 256;  // of a block whose threads take 16 bytes of values each
 // Threads of a block that stages parameters, and elements that it stages at a time: a spline of 8 bins takes 11.5 KiB
-// in float32, so that 16 blocks are resident. Fewer where they would take more than staged_bytes.
+// in float32, and registers leave room for 8 blocks. Fewer where they would take more than staged_bytes.
 constexpr int staged_threads = 128, fewest_staged_threads = 32;
 constexpr int staged_bytes = 48 << 10;
+// Blocks for which the registers of a multiprocessor must do: as many as go without spills.
+template <class T>
+constexpr int staged_blocks = sizeof(T) == 4 ? 8 : 5;
+template <class T, bool in_shared>  // of vector maps on the way back
+constexpr int row_blocks = in_shared && sizeof(T) == 4 ? 6 : 4;
 // Elements whose log-derivatives a block keeps until it sums their rows, 8 KiB in float32; longer rows are summed piece
 // by piece. Fewer where there would be fewer stretches than two for each resident block.
 constexpr int coupling_stretch = 2048;

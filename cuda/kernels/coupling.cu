@@ -118,7 +118,8 @@ __device__ __forceinline__ void run_staged(const MapOptions<T>& options, const S
 }
 
 template <class Map, bool inverse, class T>
-__global__ void __launch_bounds__(is_direct<Map> ? direct_threads : staged_threads)
+__global__ void __launch_bounds__(is_direct<Map> ? direct_threads : staged_threads,
+                                  is_direct<Map> ? 0 : staged_blocks<T>)
     coupling_rows(MapOptions<T> options, Stretches s, const T* in, const T* params, T* value, T* log_det) {
     constexpr int W = numbers_of_16<T>;
     HR_DYNAMIC_SHARED(T, shared);
@@ -221,7 +222,7 @@ __global__ void __launch_bounds__(direct_threads)
 }
 
 template <class Map, bool inverse, class T>
-__global__ void __launch_bounds__(staged_threads)
+__global__ void __launch_bounds__(staged_threads, staged_blocks<T>)
     coupling_backward_staged(MapOptions<T> options, int64_t elements, int64_t active, TilePlaces places, int stride,
                              int room_stride, const T* in, const T* params, const T* grad_value, const T* grad_log_det,
                              T* grad_in, T* grad_params) {

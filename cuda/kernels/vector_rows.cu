@@ -274,9 +274,8 @@ struct BlockSums {
             sums[i] = sum;
         }
     }
-    // The sum of all parts becomes part 0.
+    // The sum of all parts becomes part 0; after a barrier.
     __device__ __forceinline__ void finish() const {
-        __syncthreads();
         if (parts == 1) return;
         for (int k = int(threadIdx.x); k < n_ready; k += int(blockDim.x)) {
             double sum = sums[k];
@@ -293,7 +292,7 @@ int parts_of_sums(int n_ready) {
 // Values and gradients, and: of one set of parameters the gradients of each row by the ready ones, of rows' own the raw
 // ones and the ready ones. In global memory these are in `room`, for each warp of the grid.
 template <class Map, bool inverse, bool shared_set, bool in_shared, class T>
-__global__ void __launch_bounds__(vector_threads)
+__global__ void __launch_bounds__(vector_threads, row_blocks<T, in_shared>)
     vector_rows_back(VectorRows<T> a, VectorRowsBack<T> back, RowTiles<shared_set ? 3 : 4> tiles, T* room,
                      double* sums) {
     HR_DYNAMIC_SHARED(T, shared);
