@@ -164,6 +164,16 @@ def test_at_the_optimum_nothing_moves(device):
     assert (np.diff(likelihoods[:, 0]) >= 0).all()
 
 
+def test_sums_that_are_not_finite_move_nothing(device, dtype):
+    x = far_from_normal(60, 3, dtype)
+    x[7, 1] = np.nan
+    plan = [(turn, [-1] * 3, drawn) for turn, _, drawn in plan_of(3, 2, 1, 3, 5)]
+    kinks, likelihoods, values = Ascent(device, x, None, None, x[:5].astype(float), 2).run(plan)
+    np.testing.assert_array_equal(kinks[:, :, :3], np.broadcast_to([1.0, 0.0, 0.0], (2, 3, 3)))
+    assert np.isnan(likelihoods[:, 0]).all()
+    assert np.isfinite(np.delete(values, 7, axis=0)).all()
+
+
 def test_wrong_arguments_are_refused(device):
     x = far_from_normal(60, 3, "float32")
     ascent = Ascent(device, x, None, None, x[:5].astype(float), 2)

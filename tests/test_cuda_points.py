@@ -134,7 +134,7 @@ def test_products_of_small_derivatives_do_not_underflow(device, features, dtype)
     points = points_of(device, x, None, dtype)
     maps = np.array([[0.999, 0.0, 1e-6]] * features)
     points.step(maps, 0.0, [np.eye(features)], np.zeros(features))
-    want = features * np.log1p([0.999, -0.999])
+    want = features * np.log1p(np.array([0.999, -0.999]) * 1e3 / np.sqrt(1e6 + 1e-6))
     # The small derivative, 1e-3, is a difference of numbers near 1.
     np.testing.assert_allclose(points.log_jacobian(), want, rtol=2e-4 if dtype == "float32" else 1e-11)
 
@@ -216,10 +216,9 @@ def test_all_chunks_of_many_rows_are_added(emu):
     assert (points.log_jacobian() == 0.5).all()
 
 
-@pytest.mark.parametrize("features", [17, 9])
-def test_tiles_of_one_chunk_follow_each_other(emu, features):
-    """Chunks of two tiles, of 64 or 256 rows in float64, with what threads of a group share."""
-    rows = 2048 * (64 if features == 17 else 256) + 100
+def test_tiles_of_one_chunk_follow_each_other(emu):
+    """Chunks of two tiles, which have 64 rows."""
+    rows, features = 2048 * 64 + 100, 17
     x, weights = cases.rows(rows, features, "float64"), weights_of(rows, "float64")
     step = a_step(features)
     points = points_of(emu, x, weights, "float64")
