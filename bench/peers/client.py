@@ -106,7 +106,7 @@ class Worker:
             timer.cancel()
         if late.is_set():
             raise WorkerError(f"{self.library}: no reply to {do!r} within {self.limit:.0f} s")
-        if not line:
+        if not line.endswith("\n"):
             raise WorkerError(f"{self.library}: the worker ended\n{self.tail()}")
         reply = json.loads(line)
         if "error" in reply:
