@@ -11,22 +11,11 @@ import time
 import numpy as np
 import pytest
 
-import headrace as hr
+from bench.peers.headrace_peer import a_step, ascent_chain
 from headrace._points import Points
 
-Step = tuple[np.ndarray, float, list[np.ndarray], np.ndarray, np.ndarray, list[int] | None]
 
-
-def a_step(rng: np.random.Generator, features: int, block: int | None = None) -> Step:
-    """Small maps and a rotation: rows stay where they are over many repeats."""
-    columns = [1e-3 * rng.standard_normal(features), rng.standard_normal(features), rng.uniform(0.05, 1, features)]
-    maps = np.stack([columns[0], columns[1], columns[2] ** 2], axis=1)
-    rotation = hr.Rotation.random(features, seed=1, block=block)
-    order = None if block is None else rng.permutation(features).tolist()
-    return maps, 0.0, list(rotation.blocks), np.zeros(features), maps[:, 1:].copy(), order
-
-
-def plain_step(z: np.ndarray, log_jacobian: np.ndarray, step: Step) -> tuple[np.ndarray, np.ndarray]:
+def plain_step(z: np.ndarray, log_jacobian: np.ndarray, step: tuple) -> tuple[np.ndarray, np.ndarray]:
     """The straightforward NumPy loop in single precision, with all means of eq. 25's gradient and Hessian."""
     maps, log_scale, matrix, shift, following = (np.asarray(a, np.float32) for a in (*step[:2], step[2][0], *step[3:5]))
     bend, center, square = maps.T
@@ -82,12 +71,7 @@ def test_step_of_a_fit_with_many_features(timed, rng, block):
 def test_flow_of_many_steps(timed, benchmark, rng, features, verb):
     """Time 1000 maps and rotations on 10,000 rows: they stay in cache, so that memory is moved once."""
     rows, steps = 10_000, 1000
-    chain: list[hr.Transform] = []
-    for k in range(steps):
-        map = hr.Elementwise(features, map="dual_ascent")
-        map.parameters = 0.02 * rng.standard_normal(map.parameters.size).astype(np.float32)
-        chain += [map, hr.Rotation.random(features, seed=k)]
-    flow = hr.Flow(chain)
+    flow = ascent_chain(features, steps)
     x = rng.standard_normal((rows, features)).astype(np.float32)
     call = getattr(flow, verb)
     made, log_det = timed(lambda: call(x), 2 * rows * steps * features**2, 2 * x.nbytes)

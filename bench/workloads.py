@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 VECTORS = ("planar", "radial")
-FAMILIES = ("maf", "iaf", "realnvp", "nsf", "nsf_coupling", *VECTORS)
-VERBS = ("log_prob", "sample", "train", "forward", "inverse", "fit_to_normal")
+KERNELS = ("coupling_map", "dual_ascent", "ascent")  # which headrace alone has
+FAMILIES = ("maf", "iaf", "realnvp", "nsf", "nsf_coupling", *VECTORS, *KERNELS)
+VERBS = ("log_prob", "sample", "train", "forward", "inverse", "fit_to_normal", "step", "fit")
 COUPLINGS = ("realnvp", "nsf_coupling")
 SPLINES = ("nsf", "nsf_coupling")
 
@@ -26,6 +27,9 @@ class Workload:
     an optimiser: mean negative log-likelihood of the rows, its gradient, and the update of the weights. ``planar`` and
     ``radial`` have no hidden layers; ``forward`` and ``inverse`` give rows and log-determinants, ``fit_to_normal`` is
     one step on the mean of -log_det - log N(x; 0, 1) over latent rows: by density, as these flows are fitted elsewhere.
+
+    ``coupling_map`` is the affine map of couplings alone, on parameters that are given; ``dual_ascent`` a chain of maps
+    and rotations; ``ascent`` what fits one: a ``step`` of the points, or a ``fit`` of so many steps. None has layers.
     """
 
     family: str
@@ -43,7 +47,7 @@ class Workload:
     @property
     def model(self) -> str:
         """The name of the model, for example ``maf 64 5x[256,256]`` or ``planar 16 32``."""
-        if self.family in VECTORS:
+        if self.family in (*VECTORS, *KERNELS):
             return f"{self.family} {self.features} {self.transforms}"
         return f"{self.family} {self.features} {self.transforms}x[{','.join(map(str, self.hidden))}]"
 
@@ -68,6 +72,38 @@ class Workload:
     def flops(self) -> int:
         """Floating-point operations that one call needs in matrix products."""
         return needed_flops(self.family, self.features, self.hidden, self.transforms, self.rows, self.verb)
+
+    @property
+    def operations(self) -> int:
+        """`flops`, and two for each vector operation of maps without networks: a multiply-add takes as long."""
+        verb = "inverse" if self.verb in ("log_prob", "inverse") else "forward"
+        per_row = self.transforms * VECTOR_OPERATIONS.get(self.family, 0)
+        if self.family in ELEMENT_OPERATIONS:
+            per_row = self.transforms * self.features * ELEMENT_OPERATIONS[self.family][verb]
+        return self.flops + 2 * self.rows * per_row
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes (float32) that one call must move: rows and weights in, results out, each once.
+
+        An optimiser reads a gradient, and reads and writes a weight and its two moments. Of a step of an ascent the
+        rows alone count, read and written.
+        """
+        rows, numbers = self.rows, self.rows * self.features
+        weights = existing_weights(self.family, self.features, self.hidden, self.transforms)
+        return (
+            4
+            * {
+                "log_prob": numbers + rows + weights,
+                "sample": numbers + weights,
+                "train": numbers + 7 * weights,
+                "forward": (4 if self.family == "coupling_map" else 2) * numbers + rows,
+                "inverse": (4 if self.family == "coupling_map" else 2) * numbers + rows,
+                "fit_to_normal": numbers,
+                "step": 2 * numbers,
+                "fit": 2 * numbers * self.transforms,
+            }[self.verb]
+        )
 
     def to_dict(self) -> dict:
         """The workload as JSON can hold it."""
@@ -146,12 +182,24 @@ def map_parameters(family: str) -> int:
     return 3 * BINS - 1 if family in SPLINES else 2
 
 
+def existing_layers(family: str, features: int, hidden: Sequence[int]) -> list[int]:
+    """Weights in each layer of one transform's network."""
+    layers_of = coupling_layers if family in COUPLINGS else masked_layers
+    return layers_of(features, hidden, map_parameters(family))
+
+
+def existing_weights(family: str, features: int, hidden: Sequence[int], transforms: int) -> int:
+    """Weights of all networks; 0 where there are none, whose few parameters move no memory to speak of."""
+    return 0 if family in (*VECTORS, *KERNELS) else transforms * sum(existing_layers(family, features, hidden))
+
+
 def needed_flops(
     family: str, features: int, hidden: Sequence[int], transforms: int, rows: int, verb: str = "log_prob"
 ) -> int:
     """Multiplications and additions of the existing weights, each used once a row: the least any direction needs.
 
-    Of planar and radial transforms: those of the sum over the coordinates and of their move.
+    Of planar and radial transforms: those of the sum over the coordinates and of their move. Of dual ascent: those of
+    the rotations.
 
     A training step uses them three times: forward, for the gradient of the units below, and for their own. Nobody asks
     for the gradient of the data, so the first layer of the transform that reads them is used twice.
@@ -159,8 +207,9 @@ def needed_flops(
     if family in VECTORS:
         flops = VECTOR_FLOPS[family] * features * transforms * rows
         return 3 * flops if verb == "fit_to_normal" else flops
-    layers_of = coupling_layers if family in COUPLINGS else masked_layers
-    layers = layers_of(features, hidden, map_parameters(family))
+    if family in KERNELS:
+        return 0 if family == "coupling_map" else 2 * features**2 * transforms * rows
+    layers = existing_layers(family, features, hidden)
     uses = transforms * sum(layers)
     if verb == "train":
         uses = 3 * uses - layers[0]
@@ -173,6 +222,15 @@ VECTOR_FLOPS = {"planar": 4, "radial": 6}
 # A row: vector operations of one transform that belong to no coordinate, counted in cpp/planar.hpp and radial.hpp, a
 # division or square root as eight: tanh and its slope, or the distance and the stretch; the determinant; the product.
 VECTOR_OPERATIONS = {"planar": 36, "radial": 32}
+
+# A coordinate: vector operations of one map, counted in cpp/maps, a division, square root or exponential as eight; of
+# a step of an ascent with its logarithms and sums those in cpp/kernels/dual_ascent-inl.hpp. An ascent flow's maps are
+# their formula in the direction to latent.
+ELEMENT_OPERATIONS = {
+    "coupling_map": {"forward": 21, "inverse": 21},
+    "dual_ascent": {"forward": 56, "inverse": 22},
+    "ascent": {"forward": 37},
+}
 
 PLANAR = Workload("planar", 16, (), 32, "forward", 100_000, aim=15)
 RADIAL = replace(PLANAR, family="radial")

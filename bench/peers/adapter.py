@@ -3,8 +3,14 @@
 Each adapter module `<library>_peer` has
 
 - ``DISTRIBUTIONS``: names of the installed distributions whose versions belong in a report;
-- ``setup(threads)``: called once before the first model; imports the library (an ImportError means: absent);
-- ``build(workload, **options) -> Model``: raises `UnsupportedError` for what the library cannot build with equal sizes.
+- ``setup(threads, device)``: called once before the first model; imports the library (an ImportError means: absent, or
+  that it has no such device);
+- ``build(workload, device, **options) -> Model``: raises `UnsupportedError` for what the library cannot build with
+  equal sizes;
+- ``stopwatch(device) -> Stopwatch | None``, unless all its calls wait for their results: where it does not wait, the
+  watch does.
+
+A device is one of `devices.DEVICES`.
 
 Modules import their library inside `setup` and `build` only, so that importing an adapter is always possible.
 """
@@ -41,7 +47,10 @@ def _not_there(_rows: Any) -> Any:
 
 @dataclass
 class Model:
-    """A built model as plain calls, named like the verbs; each call returns when its result is there."""
+    """A built model as plain calls, named like the verbs, of rows or of their number (sample).
+
+    Each call returns when its result is there; on a device, where the adapter has a stopwatch, when its work is queued.
+    """
 
     log_prob: Callable[[Any], Any]
     sample: Callable[[int], Any]
@@ -53,7 +62,5 @@ class Model:
     forward: Callable[[Any], Any] = _not_there  # latent rows -> (rows, log-determinants)
     inverse: Callable[[Any], Any] = _not_there  # the way back
     fit_to_normal: Callable[[Any], Any] = _not_there  # one step of Adam on latent rows; returns the loss before it
-
-    def call(self, verb: str, argument: Any) -> Any:
-        """Call `verb` with rows, or with their number (sample)."""
-        return getattr(self, verb)(argument)
+    step: Callable[[Any], Any] = _not_there  # of a dual ascent, on the rows that it was made for -> its sums
+    fit: Callable[[Any], Any] = _not_there  # a whole dual ascent of the rows -> its log-likelihood

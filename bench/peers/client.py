@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +36,11 @@ class WorkerError(RuntimeError):
     """A worker died or reported a failure."""
 
 
-def environment(threads: int, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+# On a device: no TF32 in any library's products, and memory taken as it is needed, since several workers share it.
+ON_DEVICE = {"JAX_PLATFORMS": "cuda", "NVIDIA_TF32_OVERRIDE": "0", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+def environment(threads: int, extra: Mapping[str, str] | None = None, device: str = "cpu") -> dict[str, str]:
     """The environment of every worker: equal threads, raised malloc thresholds, nothing left of other tuning."""
     env = {key: value for key, value in os.environ.items() if key not in UNSET}
     count = str(threads)
@@ -43,25 +48,38 @@ def environment(threads: int, extra: Mapping[str, str] | None = None) -> dict[st
         env[name] = count  # NPROC sizes the thread pool of XLA
     eigen = "true" if threads > 1 else "false"
     env["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={eigen} intra_op_parallelism_threads={count}"
-    env["JAX_PLATFORMS"] = "cpu"
-    env["CUDA_VISIBLE_DEVICES"] = ""
+    if device == "cuda":
+        env.update(ON_DEVICE)
+    else:
+        env["JAX_PLATFORMS"] = "cpu"
+        env["CUDA_VISIBLE_DEVICES"] = ""
     env["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no pool of compiler processes beside the measurements
     return {**env, **MALLOC, **(extra or {})}
 
 
 class Worker:
-    """One library in a process of its own, on the first `threads` of the allowed cores."""
+    """One library in a process of its own, on the first `threads` of the allowed cores.
+
+    `limit`: seconds after which a request without a reply ends the process; None for no end.
+    """
 
     def __init__(
-        self, library: str, threads: int, python: str = sys.executable, extra: Mapping[str, str] | None = None
+        self,
+        library: str,
+        threads: int,
+        python: str = sys.executable,
+        extra: Mapping[str, str] | None = None,
+        device: str = "cpu",
+        limit: float | None = None,
     ) -> None:
         self.library = library
         self.threads = threads
+        self.limit = limit
         self.log = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 (closed by `close`)
         self.process = subprocess.Popen(
-            [python, "-m", "bench.peers.worker", library, str(threads)],
+            [python, "-m", "bench.peers.worker", library, str(threads), device],
             cwd=ROOT,
-            env=environment(threads, extra),
+            env=environment(threads, extra, device),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -74,13 +92,21 @@ class Worker:
 
     def ask(self, do: str, **fields: Any) -> dict:
         """Send one request and wait for its reply; only one worker at a time is asked."""
+        late = threading.Event()
+        timer = threading.Timer(self.limit or 0.0, lambda: (late.set(), self.process.kill()))
+        if self.limit is not None:
+            timer.start()
         try:
             self.process.stdin.write(json.dumps({"do": do, **fields}) + "\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
         except BrokenPipeError:
             line = ""
-        if not line:
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise WorkerError(f"{self.library}: no reply to {do!r} within {self.limit:.0f} s")
+        if not line.endswith("\n"):
             raise WorkerError(f"{self.library}: the worker ended\n{self.tail()}")
         reply = json.loads(line)
         if "error" in reply:

@@ -11,16 +11,24 @@ from bench.workloads import BINS, BOUND, COUPLINGS, LEARNING_RATE, SPLINES, VECT
 DISTRIBUTIONS = ("flowjax", "jax", "jaxlib", "equinox", "optax")
 
 
-def setup(threads: int) -> None:
-    """Import the library; its threads come from the environment of the process."""
+def setup(threads: int, device: str) -> None:
+    """Import the library; its threads come from the environment of the process. On a device in full precision."""
     import flowjax.flows  # noqa: F401
     import jax
 
     jax.config.update("jax_enable_x64", False)
-    jax.config.update("jax_platforms", "cpu")
+    if device != "cuda":
+        jax.config.update("jax_platforms", "cpu")
+        return
+    jax.config.update("jax_platforms", "cuda")
+    jax.config.update("jax_default_matmul_precision", "highest")
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise ImportError(f"jax {jax.__version__} sees no CUDA device: {error}") from None
 
 
-def build(workload: Workload) -> Model:
+def build(workload: Workload, device: str) -> Model:
     """Calls are compiled for their number of rows; for density and samples, masks are multiplied in once.
 
     The library counts inner knots, one less than bins, and learns the slopes at the ends of a spline too.

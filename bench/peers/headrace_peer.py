@@ -6,20 +6,31 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from bench.peers.adapter import Model
-from bench.workloads import BINS, BOUND, COUPLINGS, LEARNING_RATE, SPLINES, VECTORS, Workload
+from bench.peers.adapter import Model, UnsupportedError
+from bench.peers.devices import Stopwatch, arrays, cupy_stopwatch, dry_stopwatch
+from bench.workloads import BINS, BOUND, COUPLINGS, KERNELS, LEARNING_RATE, SPLINES, VECTORS, Workload
 
 DISTRIBUTIONS = ("headrace", "numpy")
 
 
-def setup(threads: int) -> None:
+def setup(threads: int, device: str) -> None:
     """Import the library and set its threads."""
     import headrace
 
     headrace.set_num_threads(threads)
+    if device == "cuda":
+        try:
+            headrace.Flow([], headrace.StandardNormal(1)).to("cuda")
+        except headrace.CudaUnavailable as error:
+            raise ImportError(str(error)) from None
 
 
-def build(workload: Workload) -> Model:
+def stopwatch(device: str) -> Stopwatch | None:
+    """See `adapter`."""
+    return {"cpu": lambda: None, "cuda": cupy_stopwatch, "dry": dry_stopwatch}[device]()
+
+
+def build(workload: Workload, device: str) -> Model:
     """The named flow with random weights; every call of `sample` draws from a new seed."""
     import numpy as np
 
@@ -27,7 +38,11 @@ def build(workload: Workload) -> Model:
 
     options: dict[str, Any] = {"transforms": workload.transforms, "hidden": workload.hidden, "dtype": "float32"}
     if workload.family in VECTORS:
-        return _vector_flow(workload)
+        return _vector_flow(workload, device)
+    if workload.family in KERNELS:
+        return {"coupling_map": _coupling_map, "dual_ascent": _dual_ascent, "ascent": _ascent}[workload.family](
+            workload, device
+        )
     if workload.family in SPLINES:
         options.update(coupling=workload.family in COUPLINGS, bins=BINS, bound=BOUND)
         flow = hr.NSF(workload.features, **options)
@@ -36,19 +51,113 @@ def build(workload: Workload) -> Model:
         flow = family(workload.features, **options)
     count = flow.parameters.size
     flow.parameters = np.float32(0.05) * np.random.default_rng(0).standard_normal(count, dtype=np.float32)
+    flow = placed(flow, device)
     seeds = itertools.count()
     trained = {"train": _optimiser_step(flow)} if workload.verb == "train" else {}
     return Model(
         log_prob=flow.log_prob,
         sample=lambda rows: flow.sample(rows, seed=next(seeds)),
-        to_native=np.ascontiguousarray,
-        to_numpy=np.asarray,
         passes=1,
+        **native(device),
         **trained,
     )
 
 
-def _vector_flow(workload: Workload) -> Model:
+def placed(flow: Any, device: str) -> Any:
+    """The flow there."""
+    return flow.to("cuda") if device == "cuda" else flow
+
+
+def native(device: str) -> dict[str, Callable[[Any], Any]]:
+    """How a model's arrays are made there, and read."""
+    library = arrays(device)
+    return {
+        "to_native": library.ascontiguousarray,
+        "to_numpy": library.asnumpy if device == "cuda" else library.asarray,
+    }
+
+
+def _coupling_map(workload: Workload, device: str) -> Model:
+    """The affine map of `ops`, parameters of its own for every element, into memory that is there."""
+    import numpy as np
+
+    import headrace as hr
+
+    rows, columns, library = workload.rows, workload.features, arrays(device)
+    numbers = np.random.default_rng(0).standard_normal((rows, columns, 2), dtype=np.float32)
+    params = library.asarray(numbers)
+    out = library.empty((rows, columns), "float32"), library.empty(rows, "float32")
+    return Model(
+        log_prob=_no_density,
+        sample=_no_density,
+        forward=lambda z: hr.ops.coupling_forward(z, params, out=out),
+        inverse=lambda x: hr.ops.coupling_inverse(x, params, out=out),
+        **native(device),
+    )
+
+
+def _dual_ascent(workload: Workload, device: str) -> Model:
+    """A finished flow of small steps."""
+    flow = placed(ascent_chain(workload.features, workload.transforms), device)
+    return Model(flow.log_prob, flow.sample, forward=flow.to_data, inverse=flow.to_latent, **native(device))
+
+
+def _ascent(workload: Workload, device: str) -> Model:
+    """A step of the points, again and again on the same ones; or a fit by the notes, kinks along random rotations."""
+    import numpy as np
+
+    import headrace as hr
+    from headrace._points import Points
+
+    made: list[Points] = []
+    step = a_step(np.random.default_rng(0), workload.features)
+
+    def prepare(verb: str, x: Any) -> None:
+        if verb == "step":
+            made[:] = [Points(x)]
+
+    def fit(x: Any) -> float:
+        ascent = hr.DualAscentFlow.notes(steps=workload.transforms, patience=None)
+        ascent.fit(x, validation=None, progress=False)
+        return ascent.history.log_likelihood[-1]
+
+    return Model(
+        _no_density, _no_density, compile=prepare, step=lambda _x: made[0].step(*step), fit=fit, **native(device)
+    )
+
+
+def _no_density(_argument: Any) -> Any:
+    raise UnsupportedError("a kernel without a density")
+
+
+def a_step(rng: Any, features: int, block: int | None = None) -> tuple[Any, ...]:
+    """What `Points.step` takes: small maps and a rotation, so that rows stay where they are over many repeats."""
+    import numpy as np
+
+    import headrace as hr
+
+    columns = [1e-3 * rng.standard_normal(features), rng.standard_normal(features), rng.uniform(0.05, 1, features)]
+    maps = np.stack([columns[0], columns[1], columns[2] ** 2], axis=1)
+    rotation = hr.Rotation.random(features, seed=1, block=block)
+    order = None if block is None else rng.permutation(features).tolist()
+    return maps, 0.0, list(rotation.blocks), np.zeros(features), maps[:, 1:].copy(), order
+
+
+def ascent_chain(features: int, steps: int) -> Any:
+    """A flow of so many maps of dual ascent and rotations, all near the identity."""
+    import numpy as np
+
+    import headrace as hr
+
+    rng, chain = np.random.default_rng(7), []
+    for k in range(steps):
+        map = hr.Elementwise(features, map="dual_ascent")
+        map.parameters = 0.02 * rng.standard_normal(map.parameters.size).astype(np.float32)
+        chain += [map, hr.Rotation.random(features, seed=k)]
+    return hr.Flow(chain)
+
+
+def _vector_flow(workload: Workload, device: str) -> Model:
     """Planar or radial transforms, far from the identity, so that an inverse has something to solve."""
     import numpy as np
 
@@ -58,23 +167,23 @@ def _vector_flow(workload: Workload) -> Model:
     flow = kind(workload.features, workload.transforms, dtype="float32")
     noise = np.random.default_rng(0).standard_normal(flow.parameters.size, dtype=np.float32)
     flow.parameters = flow.parameters + np.float32(0.3) * noise
+    flow, library = placed(flow, device), arrays(device)
     adam = hr.Adam(flow, learning_rate=LEARNING_RATE)
 
     def fit_to_normal(z: Any) -> float:
         x, log_det = flow.to_data(z)
         share = np.float32(1 / len(z))
-        (gradient,) = flow.to_data_vjp(z, share * x, np.full(len(z), -share), wrt=("parameters",))
+        (gradient,) = flow.to_data_vjp(z, share * x, library.full(len(z), -share), wrt=("parameters",))
         adam.step(gradient)
         return float(0.5 * (x * x).sum(dtype=np.float64) - log_det.sum(dtype=np.float64)) / len(z)
 
     return Model(
         log_prob=flow.log_prob,
         sample=lambda rows: flow.sample(rows, seed=0),
-        to_native=np.ascontiguousarray,
-        to_numpy=np.asarray,
         forward=flow.to_data,
         inverse=flow.to_latent,
         fit_to_normal=fit_to_normal,
+        **native(device),
     )
 
 

@@ -7,15 +7,16 @@ from bench.peers.adapter import Model, UnsupportedError, equal_width
 from bench.workloads import BINS, BOUND, COUPLINGS, VECTORS, Workload
 
 DISTRIBUTIONS = ("nflows", "torch")
+stopwatch = torch_models.stopwatch
 
 
-def setup(threads: int) -> None:
+def setup(threads: int, device: str) -> None:
     """Import the library and set its threads."""
-    torch_models.setup(threads)
+    torch_models.setup(threads, device)
     import nflows.flows  # noqa: F401
 
 
-def build(workload: Workload) -> Model:
+def build(workload: Workload, device: str) -> Model:
     """Transforms run from data to latent; the library reverses the order before each masked transform."""
     if workload.family in VECTORS:
         raise UnsupportedError("no planar or radial transforms")
@@ -65,4 +66,5 @@ def build(workload: Workload) -> Model:
             chain += [transforms.ReversePermutation(workload.features), masked()]
     flow = flows.Flow(transforms.CompositeTransform(chain), distributions.StandardNormal([workload.features]))
     passes = 1 if workload.family in COUPLINGS else workload.features
-    return torch_models.model(workload, flow, flow.log_prob, flow.sample, passes)
+    flow.to(torch_models.place(device))
+    return torch_models.model(workload, device, flow, flow.log_prob, flow.sample, passes)

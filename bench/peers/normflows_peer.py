@@ -9,15 +9,16 @@ from bench.peers.adapter import Model, UnsupportedError, equal_width
 from bench.workloads import BINS, BOUND, COUPLINGS, VECTORS, Workload
 
 DISTRIBUTIONS = ("normflows", "torch")
+stopwatch = torch_models.stopwatch
 
 
-def setup(threads: int) -> None:
+def setup(threads: int, device: str) -> None:
     """Import the library and set its threads."""
-    torch_models.setup(threads)
+    torch_models.setup(threads, device)
     import normflows  # noqa: F401
 
 
-def build(workload: Workload) -> Model:
+def build(workload: Workload, device: str) -> Model:
     """Transforms run from latent to data.
 
     The library's masked transforms are parallel from latent to data, which makes an IAF; `Reverse` makes the MAF of
@@ -29,7 +30,7 @@ def build(workload: Workload) -> Model:
     features = workload.features
     if workload.family in VECTORS:
         kind = {"planar": nf.flows.Planar, "radial": nf.flows.Radial}[workload.family]
-        return torch_models.vector_model(workload, [kind((features,)) for _ in range(workload.transforms)])
+        return torch_models.vector_model(device, [kind((features,)) for _ in range(workload.transforms)])
     chain = []
     for i in range(workload.transforms):
         if workload.family == "nsf_coupling":
@@ -47,7 +48,8 @@ def build(workload: Workload) -> Model:
         chain.append(nf.flows.Permute(features, mode="swap"))
     model = nf.NormalizingFlow(nf.distributions.DiagGaussian(features, trainable=False), chain)
     passes = 1 if workload.family in COUPLINGS else features
-    return torch_models.model(workload, model, model.log_prob, lambda rows: model.sample(rows)[0], passes)
+    model.to(torch_models.place(device))
+    return torch_models.model(workload, device, model, model.log_prob, lambda rows: model.sample(rows)[0], passes)
 
 
 def _masked(workload: Workload) -> Any:

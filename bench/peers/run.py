@@ -73,14 +73,19 @@ def alternating(items: Iterable, turn: int) -> list:
 
 
 def measure(workload: Workload, workers: dict[str, Worker], plan: Plan) -> dict:
-    """All rounds of one workload: the cells by library, why libraries are missing, and the measured peak by round."""
+    """All rounds of one workload: the cells by library, why libraries are missing, and the measured peak by round.
+
+    ``failed`` names those of the missing ones whose workers ended or failed.
+    """
     cells: dict[str, Cell] = {}
     missing: dict[str, str] = {}
+    failed: list[str] = []
     for library, worker in workers.items():
         try:
             reply = worker.ask("prepare", workload=workload.to_dict(), warm_up=plan.budget / 8)
         except WorkerError as error:
             missing[library] = str(error)
+            failed.append(library)
             continue
         if "unsupported" in reply:
             missing[library] = reply["unsupported"]
@@ -96,12 +101,13 @@ def measure(workload: Workload, workers: dict[str, Worker], plan: Plan) -> dict:
                 cell.blocks.append(workers[library].timed(workload.verb, seconds, calls))
             except WorkerError as error:
                 missing[library] = str(error)
+                failed.append(library)
                 del cells[library]
         if OURS in active and OURS in cells:
             peak = workers[OURS].ask("peak", seconds=PEAK_SECONDS)["gflops"]
             if peak:
                 peaks.append(peak)
-    return {"workload": workload, "cells": cells, "missing": missing, "peaks": peaks}
+    return {"workload": workload, "cells": cells, "missing": missing, "failed": failed, "peaks": peaks}
 
 
 def measure_ratio(ratio: Ratio, worker: Worker, plan: Plan) -> dict:

@@ -6,27 +6,44 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.peers.adapter import Model, UnsupportedError
+from bench.peers.devices import Stopwatch, dry_stopwatch, torch_stopwatch
 from bench.workloads import LEARNING_RATE, Workload
 
 
-def setup(threads: int) -> None:
-    """Import torch and set its threads."""
+def setup(threads: int, device: str) -> None:
+    """Import torch and set its threads; on a device, products in full float32 precision."""
     import torch
 
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ImportError(f"torch {torch.__version__} sees no CUDA device")
+    torch.set_float32_matmul_precision("highest")
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
     torch.manual_seed(0)
 
 
+def place(device: str) -> str:
+    """What torch calls it."""
+    return "cuda" if device == "cuda" else "cpu"
+
+
+def stopwatch(device: str) -> Stopwatch | None:
+    """See `adapter`."""
+    return {"cpu": lambda: None, "cuda": torch_stopwatch, "dry": dry_stopwatch}[device]()
+
+
 def model(
     workload: Workload,
+    device: str,
     module: Any,
     log_prob: Callable[[Any], Any],
     sample: Callable[[int], Any],
     passes: int,
     **options: Any,
 ) -> Model:
-    """The model of a module: to be trained, or in evaluation mode and called without any gradient bookkeeping."""
+    """The model of a module that is in its place: to be trained, or in evaluation mode and called without any gradient
+    bookkeeping.
+    """
     import torch
 
     if workload.verb == "train":
@@ -37,21 +54,21 @@ def model(
     return Model(
         log_prob=torch.inference_mode()(log_prob),
         sample=torch.inference_mode()(sample),
-        to_native=torch.from_numpy,
-        to_numpy=lambda result: result.numpy(),
+        to_native=lambda array: torch.from_numpy(array).to(place(device)),
+        to_numpy=lambda result: result.cpu().numpy(),
         passes=passes,
         **options,
     )
 
 
-def vector_model(workload: Workload, transforms: Sequence[Any]) -> Model:
+def vector_model(device: str, transforms: Sequence[Any]) -> Model:
     """The model of transforms from latent to data, each ``z -> (value, log_det)``, that have no way back."""
     import torch
 
-    module = torch.nn.ModuleList(transforms)
+    module = torch.nn.ModuleList(transforms).to(place(device))
 
     def forward(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        log_det = torch.zeros(len(z))
+        log_det = torch.zeros(len(z), device=z.device)
         for transform in module:
             z, one = transform(z)
             log_det += one
@@ -70,8 +87,8 @@ def vector_model(workload: Workload, transforms: Sequence[Any]) -> Model:
     return Model(
         log_prob=_no_inverse,
         sample=_no_inverse,
-        to_native=torch.from_numpy,
-        to_numpy=lambda result: result.numpy(),
+        to_native=lambda array: torch.from_numpy(array).to(place(device)),
+        to_numpy=lambda result: result.cpu().numpy(),
         forward=torch.inference_mode()(forward),
         fit_to_normal=fit_to_normal,
     )

@@ -1,7 +1,7 @@
 """A process that builds the models of one library and times their calls on request.
 
-Run as ``python -m bench.peers.worker LIBRARY THREADS``; requests and replies are JSON objects, one a line, on the
-standard streams. Whatever a library prints goes to the standard error. The process ends when its input ends.
+Run as ``python -m bench.peers.worker LIBRARY THREADS DEVICE``; requests and replies are JSON objects, one a line, on
+the standard streams. Whatever a library prints goes to the standard error. The process ends when its input ends.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ import numpy as np
 
 from bench.peers import ADAPTERS
 from bench.peers.adapter import Model, UnsupportedError
-from bench.workloads import Workload
+from bench.peers.devices import Stopwatch
+from bench.workloads import KERNELS, Workload
 
 BATCHES = 64  # that steps of an optimiser take in turn
+LEAST_BATCHES, BATCH_NUMBERS = 2, 1 << 25  # so few where all of them together would have more numbers than that
 STEPS = ("train", "fit_to_normal")
+FREE = (*STEPS, "step", "fit")  # whose results need not be float32
 PAIRS = ("forward", "inverse")
 
 
@@ -40,10 +43,11 @@ class Service:
     and its density overflows.
     """
 
-    def __init__(self, library: str, threads: int) -> None:
+    def __init__(self, library: str, threads: int, device: str) -> None:
         module, self.options = ADAPTERS[library]
         self.adapter = importlib.import_module(f"bench.peers.{module}")
-        self.threads = threads
+        self.library, self.threads, self.device = library, threads, device
+        self.watch: Stopwatch | None = None
         self.workload: Workload | None = None
         self.model: Model | None = None
         self.arguments: dict[str, Iterator[Any]] = {}
@@ -51,7 +55,9 @@ class Service:
     def hello(self, _request: dict) -> dict:
         """Import the library; report its versions, or why it is absent."""
         try:
-            self.adapter.setup(self.threads)
+            self.adapter.setup(self.threads, self.device)
+            if hasattr(self.adapter, "stopwatch"):
+                self.watch = self.adapter.stopwatch(self.device)
         except ImportError as error:
             return {"present": False, "reason": str(error)}
         versions = {name: _version(name) for name in (*self.adapter.DISTRIBUTIONS, "numpy")}
@@ -67,7 +73,9 @@ class Service:
         workload = Workload.from_dict(request["workload"])
         self.model, self.arguments = None, {}
         gc.collect()
-        self.workload, self.model = workload, self.adapter.build(workload, **self.options)
+        if workload.family in KERNELS and self.library != "headrace":
+            raise UnsupportedError("a kernel of headrace's own")
+        self.workload, self.model = workload, self.adapter.build(workload, self.device, **self.options)
         verb = workload.verb
         if not workload.sequential or self.model.passes == 1:
             return {"estimate": self._warm_up(verb)}
@@ -79,11 +87,16 @@ class Service:
         return {"estimate": estimate}
 
     def time(self, request: dict) -> dict:
-        """Time calls of the prepared workload for about `seconds`, one at least and `calls` at most."""
+        """Time calls of the prepared workload for about `seconds`, one at least and `calls` at most.
+
+        ``device_median`` is the median of a device's own clock, None where there is none.
+        """
         verb = request["verb"]
         if verb not in self.arguments:
             self._warm_up(verb)
-        arguments, call = self.arguments[verb], getattr(self.model, verb)
+        arguments, call, watch = self.arguments[verb], self._call(verb), self.watch
+        if watch is not None:
+            watch.seconds.clear()
         seconds, usage, result = _timed_calls(lambda: call(next(arguments)), request["seconds"], request.get("calls"))
         self._check(verb, result)
         return {
@@ -91,12 +104,15 @@ class Service:
             "min": min(seconds),
             "max": max(seconds),
             "calls": len(seconds),
+            "device_median": statistics.median(watch.seconds) if watch is not None else None,
             **usage,
         }
 
     def peak(self, request: dict) -> dict:
         """Multiply-add GFLOP/s of one thread, None where the adapter cannot measure it."""
         measure = getattr(self.adapter, "fma_peak", lambda _seconds: None)
+        if self.device != "cpu":
+            return {"gflops": None}
         return {"gflops": measure(request["seconds"])}
 
     def _set_argument(self, verb: str) -> Any:
@@ -105,7 +121,8 @@ class Service:
         arguments: list[Any] = [rows]
         if verb != "sample":
             rng = np.random.default_rng(1)
-            batches = BATCHES if verb in STEPS else 1
+            many = max(LEAST_BATCHES, min(BATCHES, BATCH_NUMBERS // max(1, rows * features)))
+            batches = many if verb in STEPS else 1
             arguments = [
                 self.model.to_native(rng.standard_normal((rows, features), dtype=np.float32)) for _ in range(batches)
             ]
@@ -116,23 +133,29 @@ class Service:
     def _warm_up(self, verb: str) -> float:
         """Seconds of a second call with the same argument; the first one warms up and is checked."""
         argument = self._set_argument(verb)
-        first = self._check(verb, self.model.call(verb, argument))
+        call = self._call(verb)
+        first = self._check(verb, call(argument))
         start = time.perf_counter()
-        result = self.model.call(verb, argument)
+        result = call(argument)
         seconds = time.perf_counter() - start
         if verb in STEPS and self._check(verb, result) == first:
             raise AssertionError(f"{verb}: a step did not change the loss of its rows")
         return seconds
 
+    def _call(self, verb: str) -> Callable[[Any], Any]:
+        """The model's call, which returns when its result is there."""
+        call = getattr(self.model, verb)
+        return call if self.watch is None else self.watch.around(call)
+
     def _check(self, verb: str, result: Any) -> np.ndarray:
         """A benchmark of something that is not computed is worth nothing."""
         rows, features = self.workload.rows, self.workload.features
-        shapes = {"log_prob": [(rows,)], "sample": [(rows, features)]}.get(verb, [()])
+        shapes = {"log_prob": [(rows,)], "sample": [(rows, features)], "step": [(features, 6)]}.get(verb, [()])
         if verb in PAIRS:
             shapes = [(rows, features), (rows,)]
         for part, shape in zip(result if verb in PAIRS else (result,), shapes, strict=True):
             values = np.array(self.model.to_numpy(part))
-            if values.shape != shape or (values.dtype != np.float32 and verb not in STEPS):  # a loss may be a float
+            if values.shape != shape or (values.dtype != np.float32 and verb not in FREE):  # a loss may be a float
                 raise AssertionError(f"{verb}: expected float32 {shape}, got {values.dtype} {values.shape}")
             if not np.isfinite(values).all():
                 raise AssertionError(f"{verb}: the result is not finite")
@@ -192,10 +215,10 @@ def _version(distribution: str) -> str | None:
 
 def main() -> None:
     """Answer requests until the input ends."""
-    library, threads = sys.argv[1], int(sys.argv[2])
+    library, threads, device = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints must not end up between the replies
-    service = Service(library, threads)
+    service = Service(library, threads, device)
     verbs = {"hello": service.hello, "prepare": service.prepare, "time": service.time, "peak": service.peak}
     for line in sys.stdin:
         request = json.loads(line)

@@ -7,15 +7,16 @@ from bench.peers.adapter import Model, UnsupportedError
 from bench.workloads import BINS, COUPLINGS, VECTORS, Workload
 
 DISTRIBUTIONS = ("zuko", "torch")
+stopwatch = torch_models.stopwatch
 
 
-def setup(threads: int) -> None:
+def setup(threads: int, device: str) -> None:
     """Import the library and set its threads."""
-    torch_models.setup(threads)
+    torch_models.setup(threads, device)
     import zuko  # noqa: F401
 
 
-def build(workload: Workload, compiled: bool = False) -> Model:
+def build(workload: Workload, device: str, compiled: bool = False) -> Model:
     """MAF, RealNVP and NSF as the library gives them; IAF is the MAF with its transform inverted.
 
     A spline flow of couplings is the RealNVP with the map of the NSF: it takes about half the time of
@@ -39,11 +40,12 @@ def build(workload: Workload, compiled: bool = False) -> Model:
         flow = flows.MAF(**options)
         if workload.family == "iaf":
             flow = zuko.lazy.Flow(zuko.lazy.LazyInverse(flow.transform), flow.base)
+    flow.to(torch_models.place(device))
     passes = 1 if workload.family in COUPLINGS else workload.features
     if not compiled:
         distribution = flow()
         return torch_models.model(
-            workload, flow, distribution.log_prob, lambda rows: distribution.sample((rows,)), passes
+            workload, device, flow, distribution.log_prob, lambda rows: distribution.sample((rows,)), passes
         )
     if workload.verb != "log_prob" or workload.sequential:
         raise UnsupportedError("only parallel log_prob is compiled")
@@ -51,4 +53,4 @@ def build(workload: Workload, compiled: bool = False) -> Model:
 
     torch._dynamo.reset()  # after eight compilations of one function torch silently runs it eagerly
     log_prob = torch.compile(lambda x: flow().log_prob(x), dynamic=False)
-    return torch_models.model(workload, flow, log_prob, lambda rows: flow().sample((rows,)), passes)
+    return torch_models.model(workload, device, flow, log_prob, lambda rows: flow().sample((rows,)), passes)

@@ -1,0 +1,76 @@
+"""Where models compute, and how long a device took: on the CPU, on a CUDA device, or on the CPU as if it were one.
+
+The last, "dry", is for trying what is to run on a device where there is none: NumPy's arrays, and the host's clock in
+the place of a device's events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+DEVICES = ("cpu", "cuda", "dry")
+
+
+def arrays(device: str) -> ModuleType:
+    """The module that makes headrace's arrays there."""
+    if device == "cuda":
+        import cupy
+
+        return cupy
+    import numpy
+
+    return numpy
+
+
+class HostEvent:
+    """An event of no device: the time when it is recorded."""
+
+    def record(self) -> None:
+        self.seconds = time.perf_counter()
+
+    def synchronize(self) -> None:
+        """Nothing is ever pending."""
+
+
+class Stopwatch:
+    """Seconds of calls by events that are queued before and after, on the stream that the call's work is queued on."""
+
+    def __init__(self, event: Callable[[], Any], milliseconds: Callable[[Any, Any], float]) -> None:
+        self.start, self.stop, self.milliseconds = event(), event(), milliseconds
+        self.seconds: list[float] = []
+        """Of each call so far; whoever reads them clears them."""
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The call, which now returns when its work is done."""
+
+        def timed(*arguments: Any) -> Any:
+            self.start.record()
+            result = call(*arguments)
+            self.stop.record()
+            self.stop.synchronize()
+            self.seconds.append(1e-3 * self.milliseconds(self.start, self.stop))
+            return result
+
+        return timed
+
+
+def dry_stopwatch() -> Stopwatch:
+    """By the host's clock."""
+    return Stopwatch(HostEvent, lambda start, stop: 1e3 * (stop.seconds - start.seconds))
+
+
+def cupy_stopwatch() -> Stopwatch:
+    """By events on CuPy's current stream."""
+    import cupy
+
+    return Stopwatch(cupy.cuda.Event, cupy.cuda.get_elapsed_time)
+
+
+def torch_stopwatch() -> Stopwatch:
+    """By events on PyTorch's current stream."""
+    import torch
+
+    return Stopwatch(lambda: torch.cuda.Event(enable_timing=True), lambda start, stop: start.elapsed_time(stop))
