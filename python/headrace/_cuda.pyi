@@ -186,3 +186,33 @@ class _Points:
 
 class PointsF32(_Points): ...
 class PointsF64(_Points): ...
+
+class _Ascent:
+    def __init__(
+        self,
+        points: _Points,
+        anchors: PointsF64,
+        held_out: _Points | None,
+        total: float,
+        held_out_total: float,
+        precision: float,
+        neighbours: float,
+        rule: str,
+        most: int,
+        stream: int,
+    ) -> None: ...
+    def kink(
+        self,
+        matrix: NDArray[np.float64],
+        blocks: list[int],
+        order: list[int],
+        rows: list[int],
+        drawn: list[float],
+        stream: int,
+    ) -> None: ...
+    def finish(self, stream: int) -> None: ...
+    def kinks(self, stream: int) -> NDArray[np.float64]: ...
+    def log_likelihoods(self, stream: int) -> NDArray[np.float64]: ...
+
+class AscentF32(_Ascent): ...
+class AscentF64(_Ascent): ...
