@@ -14,7 +14,7 @@ namespace {
 
 // A tile and its image stay in the L1 cache; a block is a whole number of tiles.
 int tile_rows_for(int features) {
-    return features <= 4 ? 512 : features <= 16 ? 128 : 64;
+    return features <= 4 ? 512 : features <= 16 ? 192 : 96;
 }
 
 template <class T>

@@ -245,7 +245,7 @@ struct VectorRowsBack {
 
 // A step of dual ascent on tiles [feature][tile_rows] of rows.
 constexpr int ascent_sum_count = 6;      // of z, z², r, z r, q = (z - center) / r, and 1 / r²
-constexpr int ascent_block_rows = 4096;  // whose sums are kept in lanes; a whole number of tiles
+constexpr int ascent_block_rows = 4608;  // whose sums are kept in lanes; a whole number of tiles
 
 template <class T>
 struct AscentStep {
