@@ -12,13 +12,19 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import headrace as hr
 from bench import gpu, gpu_card
 from bench.gpu import OURS, Case
+from bench.peers import headrace_peer
 from bench.peers.client import ROOT, Worker, WorkerError
+from bench.peers.devices import Stopwatch
 from bench.peers.run import Cell
+from bench.peers.worker import Service
 from bench.workloads import MAF_43, MAF_64, PLANAR, RADIAL, Workload, existing_weights
+from headrace import _core, _device
 from headrace._core import cuda_unavailable
 
 PEERS = tuple(library for library in gpu.LIBRARIES if library != OURS)
@@ -26,11 +32,9 @@ PEERS = tuple(library for library in gpu.LIBRARIES if library != OURS)
 
 @pytest.fixture(scope="module", autouse=True)
 def _surroundings():
-    """Processes find the headrace that this one has, installed or not; limits are for a machine busy with other tests."""
-    import headrace
-
+    """Processes find the headrace that this one has, installed or not; limits suit a machine that is busy."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(headrace.__file__).parents[1]))
+        patch.setenv("PYTHONPATH", str(Path(hr.__file__).parents[1]))
         patch.setattr(gpu, "BUDGET", 1e4)
         patch.setattr(gpu, "REQUEST", 1e3)
         for step in ("card", "tests", "floors", "hello"):
@@ -113,6 +117,55 @@ def test_every_workload_is_measured_beside_its_floor(whole):
     for row in rows[:-1]:
         assert 0 < row["device_seconds"] <= row["cells"][OURS]["seconds"]
         assert row["share"] == pytest.approx(row["floor"]["seconds"] / row["device_seconds"])
+
+
+class FakeEvent:
+    """An event of the device that is none (tests/fake_cuda.py): waiting for it is waiting for its default stream."""
+
+    def __init__(self, machine: object) -> None:
+        self.machine = machine
+
+    def record(self) -> None:
+        """What is queued by then is all that there is."""
+
+    def synchronize(self) -> None:
+        self.machine.wait(0)
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """headrace's side of a worker on a device that is none, whose clock says a millisecond of every call."""
+    monkeypatch.syspath_prepend(ROOT / "tests")
+    import fake_cuda
+
+    machine = fake_cuda.Machine()
+    cupy = machine.cupy
+    cupy.asnumpy = lambda array: array.get() if isinstance(array, cupy.ndarray) else np.asarray(array)
+    monkeypatch.setattr(_core, "cuda", machine.core)
+    monkeypatch.setattr(_core, "_missing", "")
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    watch = Stopwatch(lambda: FakeEvent(machine), lambda _start, _stop: 1.0)
+    monkeypatch.setattr(headrace_peer, "cupy_stopwatch", lambda: watch)
+    threads = hr.get_num_threads()
+    _device.device_at.cache_clear()
+    made = Service(OURS, 1, "cuda")
+    assert made.hello({})["present"]
+    yield made
+    machine.finish()
+    _device.device_at.cache_clear()
+    hr.set_num_threads(threads)
+
+
+def test_every_workload_runs_on_arrays_of_the_device(service):
+    cupy = sys.modules["cupy"]
+    for case in gpu.CASES:
+        workload = gpu.tiny(case.workload)
+        assert service.prepare({"workload": workload.to_dict(), "warm_up": 1.0})["estimate"] > 0
+        reply = service.time({"verb": workload.verb, "seconds": 0.0, "calls": 3})
+        assert (reply["calls"], reply["device_median"]) == (1, pytest.approx(1e-3))
+        argument = next(service.arguments[workload.verb])
+        assert isinstance(argument, int if workload.verb == "sample" else cupy.ndarray), workload.name
+    assert service.peak({"seconds": 0.01}) == {"gflops": None}
 
 
 # ---- what is absent, fails or hangs ----------------------------------------------------------------------------------
