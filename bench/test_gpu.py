@@ -12,25 +12,33 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import headrace as hr
 from bench import gpu, gpu_card
 from bench.gpu import OURS, Case
+from bench.peers import headrace_peer
 from bench.peers.client import ROOT, Worker, WorkerError
+from bench.peers.devices import Stopwatch
 from bench.peers.run import Cell
+from bench.peers.worker import Service
 from bench.workloads import MAF_43, MAF_64, PLANAR, RADIAL, Workload, existing_weights
+from headrace import _core, _device
 from headrace._core import cuda_unavailable
 
 PEERS = tuple(library for library in gpu.LIBRARIES if library != OURS)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _own_headrace():
-    """Processes find the headrace that this one has, installed or not."""
-    import headrace
-
+def _surroundings():
+    """Processes find the headrace that this one has, installed or not; limits suit a machine that is busy."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(headrace.__file__).parents[1]))
+        patch.setenv("PYTHONPATH", str(Path(hr.__file__).parents[1]))
+        patch.setattr(gpu, "BUDGET", 1e4)
+        patch.setattr(gpu, "REQUEST", 1e3)
+        for step in ("card", "tests", "floors", "hello"):
+            patch.setitem(gpu.LIMITS, step, 1e3)
         yield
 
 
@@ -63,7 +71,7 @@ def whole(tmp_path_factory):
     program(folder / "compute-sanitizer", text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-        patch.setitem(gpu.LIMITS, "sanitizer", 1.0)
+        patch.setitem(gpu.LIMITS, "sanitizer", 3.0)
         return dry(folder, "--build", "--libraries", OURS)
 
 
@@ -87,10 +95,10 @@ def test_what_the_sanitizer_said(whole):
     memory, race, init, sync = (results["steps"][f"compute-sanitizer {tool}"] for tool in gpu.TOOLS)
     assert (memory["status"], memory["verdict"]) == ("done", "ERROR SUMMARY: 0 errors")
     assert (race["status"], race["verdict"], race["tail"]) == ("late", None, ["begun"])
-    assert race["seconds"] < 10
+    assert 3 <= race["seconds"] < 60
     assert (init["status"], init["verdict"]) == ("failed", "ERROR SUMMARY: 3 errors")
     assert (sync["status"], sync["code"]) == ("failed", 1)
-    assert "- compute-sanitizer racecheck: ended by its limit in 1 s" in text
+    assert "- compute-sanitizer racecheck: ended by its limit in 3 s" in text
 
 
 def test_every_workload_is_measured_beside_its_floor(whole):
@@ -102,7 +110,6 @@ def test_every_workload_is_measured_beside_its_floor(whole):
         cell = row["cells"][OURS]
         assert cell["seconds"] > 0
         assert row["name"] in text
-        assert row["met"] is None  # nothing is claimed of a card that is none
         floor = row["floor"]
         assert floor["seconds"] == max(floor["arithmetic"], floor["memory"])
         assert floor["memory"] == pytest.approx(row["bytes"] / results["floors"]["copy"])
@@ -110,6 +117,55 @@ def test_every_workload_is_measured_beside_its_floor(whole):
     for row in rows[:-1]:
         assert 0 < row["device_seconds"] <= row["cells"][OURS]["seconds"]
         assert row["share"] == pytest.approx(row["floor"]["seconds"] / row["device_seconds"])
+
+
+class FakeEvent:
+    """An event of the device that is none (tests/fake_cuda.py): waiting for it is waiting for its default stream."""
+
+    def __init__(self, machine: object) -> None:
+        self.machine = machine
+
+    def record(self) -> None:
+        """What is queued by then is all that there is."""
+
+    def synchronize(self) -> None:
+        self.machine.wait(0)
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """headrace's side of a worker on a device that is none, whose clock says a millisecond of every call."""
+    monkeypatch.syspath_prepend(ROOT / "tests")
+    import fake_cuda
+
+    machine = fake_cuda.Machine()
+    cupy = machine.cupy
+    cupy.asnumpy = lambda array: array.get() if isinstance(array, cupy.ndarray) else np.asarray(array)
+    monkeypatch.setattr(_core, "cuda", machine.core)
+    monkeypatch.setattr(_core, "_missing", "")
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    watch = Stopwatch(lambda: FakeEvent(machine), lambda _start, _stop: 1.0)
+    monkeypatch.setattr(headrace_peer, "cupy_stopwatch", lambda: watch)
+    threads = hr.get_num_threads()
+    _device.device_at.cache_clear()
+    made = Service(OURS, 1, "cuda")
+    assert made.hello({})["present"]
+    yield made
+    machine.finish()
+    _device.device_at.cache_clear()
+    hr.set_num_threads(threads)
+
+
+def test_every_workload_runs_on_arrays_of_the_device(service):
+    cupy = sys.modules["cupy"]
+    for case in gpu.CASES:
+        workload = gpu.tiny(case.workload)
+        assert service.prepare({"workload": workload.to_dict(), "warm_up": 1.0})["estimate"] > 0
+        reply = service.time({"verb": workload.verb, "seconds": 0.0, "calls": 3})
+        assert (reply["calls"], reply["device_median"]) == (1, pytest.approx(1e-3))
+        argument = next(service.arguments[workload.verb])
+        assert isinstance(argument, int if workload.verb == "sample" else cupy.ndarray), workload.name
+    assert service.peak({"seconds": 0.01}) == {"gflops": None}
 
 
 # ---- what is absent, fails or hangs ----------------------------------------------------------------------------------
@@ -128,14 +184,14 @@ def test_absent_libraries_are_listed_with_the_reason(tmp_path):
 
 
 def test_a_library_that_hangs_costs_its_limit_alone(tmp_path, monkeypatch):
-    monkeypatch.setitem(gpu.LIMITS, "hello", 4.0)
+    monkeypatch.setitem(gpu.LIMITS, "hello", 8.0)
     python = program(tmp_path / "python", "exec sleep 600")
     more = ("--steps", "workloads", "--workloads", "planar", "--libraries", f"{OURS},flowjax")
     begin = time.perf_counter()
     status, results, _ = dry(tmp_path, *more, "--peer-python", str(python))
-    assert time.perf_counter() - begin < 60
+    assert time.perf_counter() - begin < 120
     assert status == 0
-    assert results["libraries"]["flowjax"]["reason"] == "flowjax: no reply to 'hello' within 4 s"
+    assert results["libraries"]["flowjax"]["reason"] == "flowjax: no reply to 'hello' within 8 s"
     assert len(results["rows"]) == 3
     assert all(OURS in row["cells"] for row in results["rows"])
 
@@ -160,6 +216,29 @@ def test_a_worker_that_died_is_started_anew_and_given_up_in_the_end(monkeypatch)
         crew.close()
 
 
+def test_a_worker_that_dies_loses_one_workload(tmp_path, monkeypatch):
+    right, seen = gpu.measure, []
+
+    def dying(workload: Workload, workers: dict[str, Worker], plan: gpu.Plan) -> dict:
+        seen.append(workload)
+        if len(seen) == 1:
+            workers[OURS].process.kill()
+            workers[OURS].process.wait()
+        return right(workload, workers, plan)
+
+    monkeypatch.setattr(gpu, "measure", dying)
+    monkeypatch.setattr(gpu, "is_met", lambda *_: True)
+    more = ("--steps", "workloads", "--workloads", "realnvp", "--libraries", OURS)
+    status, results, text = dry(tmp_path, *more)
+    first, *others = results["rows"]
+    assert status == 2
+    assert (first["cells"], first["failed"]) == ({}, [OURS])
+    assert f"- {first['name']}: {OURS}: {OURS}: the worker ended" in text
+    assert others
+    assert all(row["cells"][OURS]["blocks"] for row in others)
+    assert all(row["met"] is None for row in results["rows"])  # nothing is claimed of a card that is none
+
+
 def test_a_request_has_a_limit(tmp_path):
     worker = Worker("headrace", 1, str(program(tmp_path / "python", "exec sleep 600")), limit=0.2)
     with pytest.raises(WorkerError, match="no reply to 'hello' within 0 s"):
@@ -176,10 +255,10 @@ def test_half_a_reply_is_none(tmp_path):
 
 def test_a_command_ends_with_all_that_it_started(tmp_path):
     text = f"trap '' TERM\nsleep 600 & echo $! > {tmp_path}/child\necho before\nwait"
-    done = gpu.run_command([str(program(tmp_path / "stubborn", text))], 1.0)
+    done = gpu.run_command([str(program(tmp_path / "stubborn", text))], 3.0)
     assert done["code"] is None
     assert done["output"] == "before\n"
-    assert done["seconds"] < 5
+    assert done["seconds"] < 30
     child, gone = int((tmp_path / "child").read_text()), time.perf_counter() + 5
     while _alive(child) and time.perf_counter() < gone:
         time.sleep(0.01)
@@ -198,6 +277,14 @@ def test_a_program_that_cannot_be_run_has_failed(tmp_path):
     done = gpu.run_command([str(tmp_path / "nothing")], 1.0)
     assert gpu.ended(done)["status"] == "failed"
     assert "No such file" in done["output"]
+
+
+def test_the_sanitizer_sees_every_family_of_kernels():
+    files = [str(path) for path in ROOT.glob("tests/test_cuda_*.py")]
+    done = gpu.run_command(gpu.pytest_command(files, "-k", gpu.SELECTION, "--collect-only", "-qq"), 300.0)
+    found = re.findall(r"test_cuda_(\w+)\.py::", done["output"])
+    assert set(found) == {"adam", "ascent", "coupling", "points", "program", "vector_ops"}
+    assert 40 < len(found) < 100
 
 
 def test_a_missing_sanitizer_is_said(monkeypatch):
@@ -224,8 +311,9 @@ def test_an_error_nobody_foresaw_loses_one_workload(tmp_path, monkeypatch, capsy
     assert "of the test" in capsys.readouterr().err
 
 
-def test_time_that_is_used_up_is_said(tmp_path):
-    more = ("--steps", "workloads", "--workloads", "planar", "--libraries", OURS, "--budget", "4")
+def test_time_that_is_used_up_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "LEAST", 1e9)
+    more = ("--steps", "workloads", "--workloads", "planar", "--libraries", OURS)
     status, results, text = dry(tmp_path, *more)
     assert status == 2
     assert results["rows"] == []

@@ -72,7 +72,7 @@ def native(device: str) -> dict[str, Callable[[Any], Any]]:
     """How a model's arrays are made there, and read."""
     library = arrays(device)
     return {
-        "to_native": library.ascontiguousarray,
+        "to_native": library.asarray,
         "to_numpy": library.asnumpy if device == "cuda" else library.asarray,
     }
 
