@@ -16,11 +16,13 @@ Arithmetic of CuPy is done at once, after all that is queued before it on its st
 import contextlib
 import ctypes
 import math
+import threading
 import types
 import weakref
 
 import numpy as np
 
+import ascent_judge
 from headrace import _cpu as cpu
 
 CUDA, MANAGED, CPU = 2, 13, 1
@@ -51,7 +53,9 @@ class Machine:
         return self.cupy.cuda.Stream.of(self.next_stream)
 
     def queue(self, address):
-        return self.queues.setdefault(address, Queue(self, address))
+        """The work of a stream; of address 2 each thread has one of its own."""
+        key = (address, threading.get_ident()) if address == 2 else address
+        return self.queues.setdefault(key, Queue(self, address))
 
     def current_stream(self, device=None):
         stack = self.current[self.device if device is None else device]
@@ -59,10 +63,13 @@ class Machine:
 
     def wait(self, address):
         """All that is queued on a stream is done; on the others nothing that need not be, or all."""
+        self.wait_for([self.queue(address)])
+
+    def wait_for(self, queues):
         if self.others_first:
-            for queue in list(self.queues.values()):
-                queue.run()
-        self.queue(address).run()
+            self.finish()
+        for queue in queues:
+            queue.run()
 
     def finish(self):
         for queue in list(self.queues.values()):
@@ -134,7 +141,7 @@ def make_cupy(machine):
 
         @classmethod
         def from_external(cls, handle):
-            return cls(handle.__cuda_stream__()[1])
+            return cls(handle.__cuda_stream__()[1], machine.device)
 
         def __enter__(self):
             machine.current[machine.device].append(self)
@@ -275,8 +282,8 @@ def make_cupy(machine):
 
         __format__ = lambda self, how: format(self.get()[()], how)  # noqa: E731
 
-        def astype(self, dtype):
-            return computed(lambda a: a.astype(dtype), self)
+        def astype(self, dtype, copy=True):
+            return self if not copy and dtype == self.dtype else computed(lambda a: a.astype(dtype), self)
 
         def copy(self):
             return computed(np.copy, self)
@@ -355,11 +362,21 @@ def make_core(machine):
     core, inner = types.ModuleType("headrace._cuda"), machine.inner(machine)
 
     def queued(word, function, *arguments):
+        """The last argument is the stream; the inner one has one alone."""
         machine.say(word, arguments[-1], [a[0] for a in arguments if is_told(a)])
         machine.queue(arguments[-1]).add(lambda: function(*arguments[:-1], 0))
 
+    def on_current(device):
+        """As the inner module has one device."""
+        assert device == machine.device
+        return 0
+
     def op(name):
-        return lambda *arguments: queued(name, getattr(inner, name), *arguments)
+        def call(*arguments):
+            *told, device, stream = arguments
+            queued(name, getattr(inner, name), *told, on_current(device), stream)
+
+        return call
 
     for name in ("coupling", "coupling_backward", "vector_map", "vector_map_backward"):
         setattr(core, name, op(name))
@@ -373,11 +390,11 @@ def make_core(machine):
         def ordered(self, word, function, *arguments):
             """Calls on several streams wait for each other, as those of the real one do."""
             stream = arguments[-1]
+            own = machine.queue(stream)
             for other in self.streams:
-                if other != stream:
-                    queue, until = machine.queue(other), len(machine.queue(other).work)
-                    machine.queue(stream).add(lambda queue=queue, until=until: queue.run(until))
-            self.streams = [*{*self.streams, stream}]
+                if other is not own:
+                    own.add(lambda queue=other, until=len(other.work): queue.run(until))
+            self.streams = [*{*self.streams, own}]
             queued(word, function, *arguments)
 
         def run(self, *arguments):
@@ -394,14 +411,12 @@ def make_core(machine):
 
         def host_weights(self):
             machine.say("sync", "host_weights")
-            for stream in self.streams:
-                machine.wait(stream)
+            machine.wait_for(self.streams)
             return self.inner.host_weights()
 
         def set_host_weights(self, weights):
             machine.say("sync", "set_host_weights")
-            for stream in self.streams:
-                machine.wait(stream)
+            machine.wait_for(self.streams)
             self.inner.set_host_weights(weights)
 
     class Adam:
@@ -415,8 +430,9 @@ def make_core(machine):
             self.program.ordered("average", self.inner.average, out, stream)
 
     class Points:
-        def __init__(self, x, weights, stream):
-            queued("points", lambda *told: setattr(self, "inner", self.kind(*told)), x, weights, stream)
+        def __init__(self, x, weights, device, stream):
+            make = lambda *told: setattr(self, "inner", self.kind(*told))  # noqa: E731
+            queued("points", make, x, weights, on_current(device), stream)
 
         def step(self, *arguments):
             sums = []
@@ -430,10 +446,37 @@ def make_core(machine):
         def values(self, out, stream):
             queued("values", lambda *told: self.inner.values(*told), out, stream)
 
+        def squares(self, out, stream):
+            queued("squares", lambda *told: self.inner.squares(*told), out, stream)
+
         def log_jacobian(self, out, stream):
             queued("log_jacobian", lambda *told: self.inner.log_jacobian(*told), out, stream)
 
-    for base in (Program, Adam, Points):
+    class Ascent:
+        def __init__(self, *arguments):
+            def make(*told):
+                parties = [party and party.inner for party in told[:3]]
+                self.inner = self.kind(*parties, *told[3:])
+
+            queued("ascent", make, *arguments)
+
+        def kink(self, *arguments):
+            queued("kink", lambda *told: self.inner.kink(*told), *arguments)
+
+        def finish(self, stream):
+            queued("finish", lambda *told: self.inner.finish(*told), stream)
+
+        def kinks(self, stream):
+            machine.say("sync", "kinks")
+            machine.wait(stream)
+            return self.inner.kinks(0)
+
+        def log_likelihoods(self, stream):
+            machine.say("sync", "log_likelihoods")
+            machine.wait(stream)
+            return self.inner.log_likelihoods(0)
+
+    for base in (Program, Adam, Points, Ascent):
         for suffix in ("F32", "F64"):
             name = base.__name__ + suffix
             setattr(core, name, type(name, (base,), {"kind": staticmethod(getattr(inner, name))}))
@@ -456,7 +499,7 @@ class OnCpu:
             return lambda *arguments: function(*map(told, arguments[:-1]))
 
         for name in ("coupling", "coupling_backward", "vector_map", "vector_map_backward"):
-            setattr(self, name, opened(getattr(cpu, name)))
+            setattr(self, name, lambda *given, to=getattr(cpu, name): opened(to)(*given[:-1]))
 
         class MaskedOptions:
             def __init__(self, **options):
@@ -504,22 +547,35 @@ class OnCpu:
 
             return make
 
-        def points(kind):
-            def make(x, weights, stream):
-                inner = kind(machine.numbers(x), machine.numbers(weights))
+        def points(dtype):
+            def make(x, weights, device, stream):
+                inner = ascent_judge.Points(machine.numbers(x), machine.numbers(weights), dtype)
                 return types.SimpleNamespace(
+                    inner=inner,
                     step=lambda *arguments: inner.step(*arguments[:-1]),
                     values=lambda out, stream: np.copyto(machine.numbers(out), inner.values()),
+                    squares=lambda out, stream: np.copyto(machine.numbers(out), inner.squares()),
                     log_jacobian=lambda out, stream: np.copyto(machine.numbers(out), inner.log_jacobian()),
                 )
 
             return make
 
+        def ascent(*arguments):
+            parties = [party and party.inner for party in arguments[:3]]
+            inner = ascent_judge.Ascent(*parties, *arguments[3:-1])
+            return types.SimpleNamespace(
+                kink=lambda *arguments: inner.kink(*arguments[:-1]),
+                finish=lambda stream: inner.finish(),
+                kinks=lambda stream: inner.kinks(),
+                log_likelihoods=lambda stream: inner.log_likelihoods(),
+            )
+
         self.MaskedOptions, self.MaskedTransform = MaskedOptions, MaskedTransform
-        for suffix in ("F32", "F64"):
+        for suffix, dtype in (("F32", "float32"), ("F64", "float64")):
             setattr(self, f"Program{suffix}", programs(getattr(cpu, f"Program{suffix}")))
             setattr(self, f"Adam{suffix}", optimisers(getattr(cpu, f"Adam{suffix}")))
-            setattr(self, f"Points{suffix}", points(getattr(cpu, f"Points{suffix}")))
+            setattr(self, f"Points{suffix}", points(dtype))
+            setattr(self, f"Ascent{suffix}", ascent)
 
 
 def is_told(argument):
