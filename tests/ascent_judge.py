@@ -12,12 +12,8 @@ class Points:
         kind = {"float32": _cpu.PointsF32, "float64": _cpu.PointsF64}[dtype]
         self.features, self.weights = x.shape[1], None if weights is None else weights.astype(float)
         core = kind(x, weights)
-        self.step, self.values, self.squares, self.log_jacobian = (
-            core.step,
-            core.values,
-            core.squares,
-            core.log_jacobian,
-        )
+        self.step, self.values = core.step, core.values
+        self.squares, self.log_jacobian = core.squares, core.log_jacobian
 
 
 class Ascent:

@@ -393,7 +393,8 @@ def make_core(machine):
             own = machine.queue(stream)
             for other in self.streams:
                 if other is not own:
-                    own.add(lambda queue=other, until=len(other.work): queue.run(until))
+                    until = len(other.work)
+                    own.add(lambda queue=other, until=until: queue.run(until))
             self.streams = [*{*self.streams, own}]
             queued(word, function, *arguments)
 
@@ -499,7 +500,8 @@ class OnCpu:
             return lambda *arguments: function(*map(told, arguments[:-1]))
 
         for name in ("coupling", "coupling_backward", "vector_map", "vector_map_backward"):
-            setattr(self, name, lambda *given, to=getattr(cpu, name): opened(to)(*given[:-1]))
+            kernel = opened(getattr(cpu, name))
+            setattr(self, name, lambda *given, kernel=kernel: kernel(*given[:-1]))  # less the device
 
         class MaskedOptions:
             def __init__(self, **options):

@@ -293,11 +293,11 @@ def test_what_the_cpu_refuses_is_refused_with_its_words(device, name):
 def test_the_device_of_the_arrays_is_made_current(device):
     """As it has to be one that there is, a number beyond the last one shows that it is."""
     x, params, rows = device.array(np.zeros((3, 2))), device.array(np.zeros(5)), device.empty(3, "f8")
+    told = [device.tuple(array) for array in (x, params, x, rows)]
     with pytest.raises(device.module.CudaError, match="device: invalid device ordinal"):
-        told = [device.tuple(array) for array in (x, params, x, rows)]
         device.module.vector_map("planar", "tanh", 0.2, False, *told, 99, device.stream)
+    told = [device.tuple(array) for array in (x, params, x, rows, x, params)]
     with pytest.raises(device.module.CudaError, match="device: invalid device ordinal"):
-        told = [device.tuple(array) for array in (x, params, x, rows, x, params)]
         device.module.vector_map_backward("planar", "tanh", 0.2, False, *told, 99, device.stream)
 
 

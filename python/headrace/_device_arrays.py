@@ -145,14 +145,15 @@ class _Jax(_CuPy):
     immutable = True
 
     def _make(self) -> str:
-        return f"jax.device_put({{}}, jax.devices('gpu')[{self.device.index}])"
+        return "jax.numpy.asarray({})"
 
     def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
         _arrays.JAX.check(name, value)
         devices = value.devices()
+        call = f"jax.device_put({name}, jax.devices('gpu')[{self.device.index}])"
         if len(devices) != 1 or next(iter(devices)).platform == "cpu":
             given = ", ".join(sorted(map(str, devices)))
-            raise _arrays.elsewhere(name, f"an array on {given}", self.device, self.make.format(name))
+            raise _arrays.elsewhere(name, f"an array on {given}", self.device, call)
         if value.dtype not in _arrays.FLOATS:
             raise _arrays.wrong_dtype(name, value.dtype, "{}.real" if value.dtype.kind == "c" else self.floats)
         with self.device.on(stream):

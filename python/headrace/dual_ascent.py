@@ -654,8 +654,8 @@ class _Ascent:
         Where it is a number the row is -1.
         """
         n = self.features
-        rows = rng.integers(min(ANCHORS, len(self.z)), size=n)
-        drawn = rng.standard_normal(n) / math.sqrt(self.settings.precision)
+        rows = rng.integers(min(ANCHORS, len(self.z)), size=(n,))
+        drawn = rng.standard_normal((n,)) / math.sqrt(self.settings.precision)
         return np.where(rng.random(n) < 0.5, rows, -1), drawn
 
     def _turn(self, z: Floats | None, rng: np.random.Generator) -> _directions.Turn:
