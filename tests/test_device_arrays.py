@@ -215,7 +215,7 @@ def test_letting_go_may_end_other_calls(machine):
 
     device.keep(stream, [Owner()])
     device._kept.append((Event(), ["a call's arrays"]))
-    machine.finish()
+    machine.queue(stream.ptr).add(lambda: None)  # what is kept from now on waits for it
     thread = threading.Thread(target=device.let_go, daemon=True)
     thread.start()
     thread.join(20.0)
