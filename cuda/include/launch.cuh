@@ -52,6 +52,8 @@ constexpr int64_t most_blocks = 3;
 #else
 constexpr int64_t most_blocks = 1 << 15;
 #endif
+// 16 bytes that a thread asks for before it stores any in a tile: four would cost 30 registers more.
+constexpr int loads_in_flight = 2;
 constexpr int direct_threads = 256;  // of a block whose threads take 16 bytes of values each
 // Threads of a block that stages parameters, and elements that it stages at a time: a spline of 8 bins takes 11.5 KiB
 // in float32, and registers leave room for 8 blocks. Fewer where they would take more than staged_bytes.
@@ -79,5 +81,6 @@ constexpr int64_t row_sum_blocks = 3;
 constexpr int64_t row_sum_blocks = 1056;
 #endif
 constexpr int64_t most_row_sums = 1 << 22;
+constexpr int row_sum_threads = 1024;  // that add up the blocks' sums, a warp for every 32nd block
 
 }  // namespace headrace
