@@ -20,14 +20,17 @@ DeviceAscent<T>::DeviceAscent(std::shared_ptr<DevicePoints<T>> points, std::shar
       anchors_(std::move(anchors)),
       held_out_total_(held_out_total),
       rule_(rule),
+      device_(points_->device()),
       most_(most) {
     const int n = features();
     if (anchors_->features() != n || (held_out_ && held_out_->features() != n))
         throw std::invalid_argument("anchors, held_out: expected the features of the points");
+    if (anchors_->device() != device_ || (held_out_ && held_out_->device() != device_))
+        throw std::invalid_argument("anchors, held_out: expected the device of the points");
     if (points_->count() == 0 || anchors_->count() == 0 || (held_out_ && held_out_->count() == 0))
         throw std::invalid_argument("points, anchors, held_out: expected rows");
     if (most < 0) throw std::invalid_argument("most: expected at least 0");
-    check_cuda(cudaGetDevice(&device_), "current device");
+    const OnDevice on(device_);
     {
         const StreamOrder::Writing writing(order_, default_stream);
         kinks_ = DeviceBuffer<Kink>(size_t(most + 1) * size_t(n), default_stream);

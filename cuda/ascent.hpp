@@ -14,7 +14,8 @@ namespace headrace {
 template <class T>
 class DeviceAscent {
   public:
-    // Moves the points, among them those held out, if there are any. `most` kinks a coordinate can be queued.
+    // Moves the points, among them those held out, if there are any, all on one device. `most` kinks a coordinate can
+    // be queued.
     DeviceAscent(std::shared_ptr<DevicePoints<T>> points, std::shared_ptr<DevicePoints<double>> anchors,
                  std::shared_ptr<DevicePoints<T>> held_out, double held_out_total, const KinkRule& rule, int64_t most,
                  cudaStream_t stream);
@@ -54,7 +55,7 @@ class DeviceAscent {
     std::shared_ptr<DevicePoints<double>> anchors_;
     double held_out_total_;
     KinkRule rule_;
-    int device_ = 0;
+    int device_;
     int64_t most_, count_ = 0;
     bool finished_ = false;
     DeviceBuffer<Kink> kinks_;          // (most + 1, features): the first are the identity

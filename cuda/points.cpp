@@ -51,10 +51,11 @@ void check_turn(const std::vector<double>& matrix, const std::vector<int>& block
 }
 
 template <class T>
-DevicePoints<T>::DevicePoints(const ArrayView& rows, int64_t count, int features, const T* weights,
-                              cudaStream_t stream) {
+DevicePoints<T>::DevicePoints(const ArrayView& rows, int64_t count, int features, const T* weights, int device,
+                              cudaStream_t stream)
+    : device_(device) {
     if (count < 0 || features < 1 || features > 8192) throw std::invalid_argument("x: expected (rows, features)");
-    check_cuda(cudaGetDevice(&device_), "current device");
+    const OnDevice on(device_);
     layout_ = ascent_layout<T>(count, features);
     if (count == 0) return;
     const size_t padded = size_t(layout_.tiles()) * size_t(layout_.tile_rows);
@@ -153,6 +154,14 @@ void DevicePoints<T>::values(T* out, cudaStream_t stream) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const StreamOrder::Reading reading(order_, stream);
     ascent_store(layout_, z_.get(), out, stream);
+}
+
+template <class T>
+void DevicePoints<T>::squares(double* out, cudaStream_t stream) {
+    const OnDevice on(device_);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const StreamOrder::Reading reading(order_, stream);
+    ascent_squares(layout_, z_.get(), out, stream);
 }
 
 template <class T>

@@ -16,12 +16,13 @@ class DevicePoints {
   public:
     using Step = typename Points<T>::Step;
 
-    // Copies rows in, on the current device; weights may be null.
-    DevicePoints(const ArrayView& rows, int64_t count, int features, const T* weights, cudaStream_t stream);
+    // Copies rows in, which are on this device; weights may be null.
+    DevicePoints(const ArrayView& rows, int64_t count, int features, const T* weights, int device, cudaStream_t stream);
     ~DevicePoints();
 
     int64_t count() const { return layout_.rows; }
     int features() const { return layout_.features; }
+    int device() const { return device_; }
 
     // Moves all points. The sums (features, ascent_sum_count) for the next map come back to the host, for which the
     // call waits; an empty next_center asks for none. A sum's error is at most that of 256 rows added in T, some 256
@@ -37,7 +38,8 @@ class DevicePoints {
     const AscentLayout& layout() const { return layout_; }
     const T* tiles() const { return z_.get(); }
 
-    void values(T* out, cudaStream_t stream);  // (count, features)
+    void values(T* out, cudaStream_t stream);        // (count, features)
+    void squares(double* out, cudaStream_t stream);  // of each row's distance from 0
     void log_jacobian(double* out, cudaStream_t stream);
 
   private:
@@ -46,7 +48,7 @@ class DevicePoints {
     void reserve(const AscentStructure& structure, bool wants_sums);
     void queue(const AscentStructure& structure, const AscentNumbers<T>& numbers, bool wants_sums, cudaStream_t stream);
 
-    int device_ = 0;
+    int device_;
     AscentLayout layout_;
     std::mutex mutex_;                     // of what follows, while work is queued
     DeviceBuffer<T> z_, moved_, weights_;  // moved_: for steps that cannot be in place

@@ -5,7 +5,7 @@ the array for as long as its tuple is used::
 
     def test_something(device):
         x, out = device.array(values), device.empty(values.shape, values.dtype)
-        device.module.some_function(device.tuple(x), device.tuple(out), stream=device.stream)
+        device.module.some_function(device.tuple(x), device.tuple(out), device=device.index, stream=device.stream)
         got = device.numpy(out)
 """
 
@@ -20,7 +20,7 @@ ORDERS = {"ascending": 0, "descending": 1, "shuffled": 5}
 class Emulated:
     """NumPy arrays as memory of the emulated device."""
 
-    stream = 0
+    index = stream = 0
 
     def __init__(self, module):
         self.name, self.module, self.library = "emu", module, np
@@ -56,7 +56,9 @@ class Emulated:
 
 
 class OnGPU:
-    """CuPy arrays."""
+    """CuPy arrays on the first device."""
+
+    index = 0
 
     def __init__(self, module, cupy):
         self.name, self.module, self.library = "gpu", module, cupy

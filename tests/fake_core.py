@@ -4,6 +4,7 @@ import types
 
 import numpy as np
 
+import ascent_judge
 from headrace import _cpu as cpu
 
 
@@ -12,11 +13,21 @@ def make_core(machine):
     core, inner = types.ModuleType("headrace._cuda"), machine.inner(machine)
 
     def queued(word, function, *arguments):
+        """The last argument is the stream; the inner one has one alone."""
         machine.say(word, arguments[-1], [a[0] for a in arguments if is_told(a)])
         machine.queue(arguments[-1]).add(lambda: function(*arguments[:-1], 0))
 
+    def on_current(device):
+        """As the inner module has one device."""
+        assert device == machine.device
+        return 0
+
     def op(name):
-        return lambda *arguments: queued(name, getattr(inner, name), *arguments)
+        def call(*arguments):
+            *told, device, stream = arguments
+            queued(name, getattr(inner, name), *told, on_current(device), stream)
+
+        return call
 
     for name in ("coupling", "coupling_backward", "vector_map", "vector_map_backward"):
         setattr(core, name, op(name))
@@ -30,11 +41,12 @@ def make_core(machine):
         def ordered(self, word, function, *arguments):
             """Calls on several streams wait for each other, as those of the real one do."""
             stream = arguments[-1]
+            own = machine.queue(stream)
             for other in self.streams:
-                if other != stream:
-                    queue, until = machine.queue(other), len(machine.queue(other).work)
-                    machine.queue(stream).add(lambda queue=queue, until=until: queue.run(until))
-            self.streams = [*{*self.streams, stream}]
+                if other is not own:
+                    until = len(other.work)
+                    own.add(lambda queue=other, until=until: queue.run(until))
+            self.streams = [*{*self.streams, own}]
             queued(word, function, *arguments)
 
         def run(self, *arguments):
@@ -51,14 +63,12 @@ def make_core(machine):
 
         def host_weights(self):
             machine.say("sync", "host_weights")
-            for stream in self.streams:
-                machine.wait(stream)
+            machine.wait_for(self.streams)
             return self.inner.host_weights()
 
         def set_host_weights(self, weights):
             machine.say("sync", "set_host_weights")
-            for stream in self.streams:
-                machine.wait(stream)
+            machine.wait_for(self.streams)
             self.inner.set_host_weights(weights)
 
     class Adam:
@@ -72,8 +82,9 @@ def make_core(machine):
             self.program.ordered("average", self.inner.average, out, stream)
 
     class Points:
-        def __init__(self, x, weights, stream):
-            queued("points", lambda *told: setattr(self, "inner", self.kind(*told)), x, weights, stream)
+        def __init__(self, x, weights, device, stream):
+            make = lambda *told: setattr(self, "inner", self.kind(*told))  # noqa: E731
+            queued("points", make, x, weights, on_current(device), stream)
 
         def step(self, *arguments):
             sums = []
@@ -87,10 +98,37 @@ def make_core(machine):
         def values(self, out, stream):
             queued("values", lambda *told: self.inner.values(*told), out, stream)
 
+        def squares(self, out, stream):
+            queued("squares", lambda *told: self.inner.squares(*told), out, stream)
+
         def log_jacobian(self, out, stream):
             queued("log_jacobian", lambda *told: self.inner.log_jacobian(*told), out, stream)
 
-    for base in (Program, Adam, Points):
+    class Ascent:
+        def __init__(self, *arguments):
+            def make(*told):
+                parties = [party and party.inner for party in told[:3]]
+                self.inner = self.kind(*parties, *told[3:])
+
+            queued("ascent", make, *arguments)
+
+        def kink(self, *arguments):
+            queued("kink", lambda *told: self.inner.kink(*told), *arguments)
+
+        def finish(self, stream):
+            queued("finish", lambda *told: self.inner.finish(*told), stream)
+
+        def kinks(self, stream):
+            machine.say("sync", "kinks")
+            machine.wait(stream)
+            return self.inner.kinks(0)
+
+        def log_likelihoods(self, stream):
+            machine.say("sync", "log_likelihoods")
+            machine.wait(stream)
+            return self.inner.log_likelihoods(0)
+
+    for base in (Program, Adam, Points, Ascent):
         for suffix in ("F32", "F64"):
             name = base.__name__ + suffix
             setattr(core, name, type(name, (base,), {"kind": staticmethod(getattr(inner, name))}))
@@ -113,7 +151,8 @@ class OnCpu:
             return lambda *arguments: function(*map(told, arguments[:-1]))
 
         for name in ("coupling", "coupling_backward", "vector_map", "vector_map_backward"):
-            setattr(self, name, opened(getattr(cpu, name)))
+            kernel = opened(getattr(cpu, name))
+            setattr(self, name, lambda *given, kernel=kernel: kernel(*given[:-1]))  # less the device
 
         class MaskedOptions:
             def __init__(self, **options):
@@ -161,22 +200,35 @@ class OnCpu:
 
             return make
 
-        def points(kind):
-            def make(x, weights, stream):
-                inner = kind(machine.numbers(x), machine.numbers(weights))
+        def points(dtype):
+            def make(x, weights, device, stream):
+                inner = ascent_judge.Points(machine.numbers(x), machine.numbers(weights), dtype)
                 return types.SimpleNamespace(
+                    inner=inner,
                     step=lambda *arguments: inner.step(*arguments[:-1]),
                     values=lambda out, stream: np.copyto(machine.numbers(out), inner.values()),
+                    squares=lambda out, stream: np.copyto(machine.numbers(out), inner.squares()),
                     log_jacobian=lambda out, stream: np.copyto(machine.numbers(out), inner.log_jacobian()),
                 )
 
             return make
 
+        def ascent(*arguments):
+            parties = [party and party.inner for party in arguments[:3]]
+            inner = ascent_judge.Ascent(*parties, *arguments[3:-1])
+            return types.SimpleNamespace(
+                kink=lambda *arguments: inner.kink(*arguments[:-1]),
+                finish=lambda stream: inner.finish(),
+                kinks=lambda stream: inner.kinks(),
+                log_likelihoods=lambda stream: inner.log_likelihoods(),
+            )
+
         self.MaskedOptions, self.MaskedTransform = MaskedOptions, MaskedTransform
-        for suffix in ("F32", "F64"):
+        for suffix, dtype in (("F32", "float32"), ("F64", "float64")):
             setattr(self, f"Program{suffix}", programs(getattr(cpu, f"Program{suffix}")))
             setattr(self, f"Adam{suffix}", optimisers(getattr(cpu, f"Adam{suffix}")))
-            setattr(self, f"Points{suffix}", points(getattr(cpu, f"Points{suffix}")))
+            setattr(self, f"Points{suffix}", points(dtype))
+            setattr(self, f"Ascent{suffix}", ascent)
 
 
 def is_told(argument):

@@ -17,6 +17,7 @@ Arithmetic of CuPy is done at once, after all that is queued before it on its st
 
 import ctypes
 import math
+import threading
 
 import numpy as np
 
@@ -49,7 +50,9 @@ class Machine:
         return self.cupy.cuda.Stream.of(self.next_stream)
 
     def queue(self, address):
-        return self.queues.setdefault(address, Queue(self, address))
+        """The work of a stream; of address 2 each thread has one of its own."""
+        key = (address, threading.get_ident()) if address == 2 else address
+        return self.queues.setdefault(key, Queue(self, address))
 
     def current_stream(self, device=None):
         stack = self.current[self.device if device is None else device]
@@ -57,10 +60,13 @@ class Machine:
 
     def wait(self, address):
         """All that is queued on a stream is done; on the others nothing that need not be, or all."""
+        self.wait_for([self.queue(address)])
+
+    def wait_for(self, queues):
         if self.others_first:
-            for queue in list(self.queues.values()):
-                queue.run()
-        self.queue(address).run()
+            self.finish()
+        for queue in queues:
+            queue.run()
 
     def finish(self):
         for queue in list(self.queues.values()):

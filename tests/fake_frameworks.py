@@ -45,7 +45,7 @@ def make_cupy(machine):
 
         @classmethod
         def from_external(cls, handle):
-            return cls(handle.__cuda_stream__()[1])
+            return cls(handle.__cuda_stream__()[1], machine.device)
 
         def __enter__(self):
             machine.current[machine.device].append(self)
@@ -186,8 +186,8 @@ def make_cupy(machine):
 
         __format__ = lambda self, how: format(self.get()[()], how)  # noqa: E731
 
-        def astype(self, dtype):
-            return computed(lambda a: a.astype(dtype), self)
+        def astype(self, dtype, copy=True):
+            return self if not copy and dtype == self.dtype else computed(lambda a: a.astype(dtype), self)
 
         def copy(self):
             return computed(np.copy, self)

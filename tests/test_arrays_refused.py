@@ -157,6 +157,10 @@ def test_jax_arrays(bad):
     make, words = JAX_ARRAYS[bad]
     array = make(jax)
     refuse(lambda: FLOW.log_prob(array, jax.numpy.ones((6, 2))), "x:", *words)
+    refuse(lambda: hr.DualAscentFlow.notes(steps=1).fit(array, progress=False), "x:", *words)
+    of_z = [word.replace("x.", "z.") for word in words]
+    refuse(lambda: hr.ops.coupling_forward(array, jax.numpy.ones((6, 4, 2))), "z:", *of_z)
+    refuse(lambda: hr.ops.radial_inverse(array, jax.numpy.ones(6)), "x:", *words)
 
 
 @pytest.mark.parametrize("transform", ["jit", "grad", "vmap", "jvp"])

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+import ascent_judge
 import cases
-from headrace import _directions, _kinks
-from headrace._points import Points
+from headrace import _directions
 from test_cuda_points import points_of, weights_of
 
 FINE = {"float32": 2e-4, "float64": 1e-9}  # of numbers that some steps have passed from one to the next
@@ -24,38 +24,21 @@ def plan_of(features, kinks, each, size, anchors):
 
 
 def judge(x, weights, held_out, anchors, plan, precision, neighbours, rule, dtype):
-    """The loop of `DualAscentFlow`: kinks (count, n, 5) and log-likelihoods (count + 1, 2) without constants."""
-    n, total = x.shape[1], float(len(x)) if weights is None else float(weights.sum(dtype=float))
-    points, marks, others = Points(x, weights, dtype), Points(anchors, None, np.float64), Points(held_out, None, dtype)
-    kinks, likelihoods = [], []
-
-    def of(party, weights):
-        terms = party.log_jacobian() - 0.5 * precision * np.square(party.values().astype(float)).sum(axis=1)
-        return float(np.average(terms, weights=weights))
-
-    a, b, c, center, square = np.ones(n), np.zeros(n), np.zeros(n), np.zeros(n), np.ones(n)
+    """Kinks (count, n, 5), log-likelihoods (count + 1, 2) without constants, and where the points end."""
+    points, others = ascent_judge.Points(x, weights, dtype), ascent_judge.Points(held_out, None, dtype)
+    total = float(len(x)) if weights is None else float(weights.sum(dtype=float))
+    ascent = ascent_judge.Ascent(
+        *(points, ascent_judge.Points(anchors, None, "float64"), others, total, float(len(held_out))),
+        *(precision, neighbours / (2.0 * len(x)), rule, len(plan)),
+    )
     for turn, rows, drawn in plan:
-        maps, scale = np.stack([c / a, center, square], axis=1), float(np.log(a).sum())
-        order = np.arange(n) if turn.order is None else np.array(turn.order)
-        ends = np.cumsum([len(block) for block in turn.blocks])[:-1]
-        columns, offsets = np.split(a[order], ends), np.split(b[order], ends)
-        blocks = [block * factors for block, factors in zip(turn.blocks, columns, strict=True)]
-        shift = np.concatenate([block @ part for block, part in zip(turn.blocks, offsets, strict=True)])
-        marks.step(maps, scale, blocks, shift, None, turn.order)
-        others.step(maps, scale, blocks, shift, None, turn.order)
-        at = marks.values()[np.maximum(rows, 0), np.arange(n)]
-        center = np.where(rows >= 0, at, drawn)
-        square = _kinks.width(center, len(x), neighbours, precision) ** 2
-        following = np.stack([center, square], axis=1)
-        sums = points.step(maps, scale, blocks, shift, following, turn.order)
-        likelihoods.append((of(points, weights), of(others, None)))
-        a, b, c, _ = _kinks.bent_line(sums / total, following, precision, rule)
-        kinks.append(np.stack([a, b, c, center, square], axis=1))
-    maps = np.stack([c / a, center, square], axis=1)
-    for party in (points, others):
-        party.step(maps, float(np.log(a).sum()), [np.diag(a)], b)
-    likelihoods.append((of(points, weights), of(others, None)))
-    return np.array(kinks), np.array(likelihoods), points.values()
+        ascent.kink(np.concatenate([np.ravel(b) for b in turn.blocks]), *places_of(turn), rows, drawn)
+    ascent.finish()
+    return ascent.kinks(), ascent.log_likelihoods(), points.values()
+
+
+def places_of(turn):
+    return [len(block) for block in turn.blocks], turn.places()
 
 
 class Ascent:
@@ -76,9 +59,8 @@ class Ascent:
         )
 
     def kink(self, turn, rows, drawn):
-        numbers, sizes = np.concatenate([np.ravel(b) for b in turn.blocks]), [len(b) for b in turn.blocks]
-        order = list(range(len(rows))) if turn.order is None else turn.order
-        self.ascent.kink(numbers, sizes, order, rows, drawn, self.device.stream)
+        numbers = np.concatenate([np.ravel(b) for b in turn.blocks])
+        self.ascent.kink(numbers, *places_of(turn), rows, drawn, self.device.stream)
 
     def run(self, plan):
         for kink in plan:
@@ -212,6 +194,17 @@ def test_wrong_arguments_are_refused(device):
     empty = points_of(device, x[:0], None, "float32").points
     with pytest.raises(ValueError, match="expected rows"):
         module.AscentF32(empty, anchors, None, 1.0, 1.0, 1.0, 0.1, "newton", 2, stream)
+
+
+def test_points_of_two_devices_are_refused(emu):
+    emu.module.set_devices(2)
+    x = emu.array(np.zeros((4, 2), "f4"))
+    first, second = (emu.module.PointsF32(emu.tuple(x), None, device, emu.stream) for device in (0, 1))
+    anchors = emu.module.PointsF64(emu.tuple(x), None, 1, emu.stream)
+    for parties in ((first, anchors, None), (second, anchors, first)):
+        with pytest.raises(ValueError, match="expected the device of the points"):
+            emu.module.AscentF32(*parties, 4.0, 1.0, 1.0, 0.1, "newton", 2, emu.stream)
+    emu.module.AscentF32(second, anchors, second, 4.0, 1.0, 1.0, 0.1, "newton", 2, emu.stream)
 
 
 # --- what only the emulation can show ---------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ def run(device, direction, values, params, map="affine", *, scale="soft_clamp", 
     device.module.coupling(
         *(map, scale, slope, bound, direction == "inverse"),
         *(device.tuple(array) for array in (x, p, value, log_det)),
+        device=device.index,
         stream=device.stream,
     )
     return device.numpy(value).copy(), device.numpy(log_det).copy()
@@ -41,6 +42,7 @@ def run_backward(device, direction, arrays, map="affine", *, scale="soft_clamp",
     device.module.coupling_backward(
         *(map, scale, slope, bound, direction == "inverse"),
         *(device.tuple(array) for array in (*given, *results)),
+        device=device.index,
         stream=device.stream,
     )
     return tuple(device.numpy(result).copy() for result in results)
@@ -257,8 +259,19 @@ def test_what_the_cpu_refuses_is_refused_with_its_words(device, name):
     arrays = [device.array(argument) if isinstance(argument, np.ndarray) else argument for argument in arguments]
     told = [argument if i < 5 else device.tuple(argument) for i, argument in enumerate(arrays)]
     with pytest.raises(ValueError, match=r"\w") as by_device:
-        device.module.coupling_backward(*told, device.stream)
+        device.module.coupling_backward(*told, device.index, device.stream)
     assert str(by_device.value) == str(by_cpu.value)
+
+
+def test_the_device_of_the_arrays_is_made_current(device):
+    """As it has to be one that there is, a number beyond the last one shows that it is."""
+    x, params = device.array(np.zeros((3, 2))), device.array(np.zeros((3, 2, 2)))
+    told = [device.tuple(array) for array in (x, params, x, device.empty(3, "f8"))]
+    with pytest.raises(device.module.CudaError, match="device: invalid device ordinal"):
+        device.module.coupling("affine", "soft_clamp", 1e-3, 5.0, False, *told, 99, device.stream)
+    told = [device.tuple(array) for array in (x, params, x, device.empty(3, "f8"), x, params)]
+    with pytest.raises(device.module.CudaError, match="device: invalid device ordinal"):
+        device.module.coupling_backward("affine", "soft_clamp", 1e-3, 5.0, False, *told, 99, device.stream)
 
 
 @pytest.mark.parametrize("place", range(5, 11))
@@ -273,8 +286,10 @@ def test_arrays_of_another_kind_are_refused(device, place):
     for bad in wrong.values():
         told = [device.tuple(bad if i == place - 5 else array) for i, array in enumerate(arrays)]
         with pytest.raises(ValueError, match="expected aligned arrays of one dtype in C order"):
-            device.module.coupling_backward("affine", "soft_clamp", 1e-3, 5.0, False, *told, device.stream)
+            device.module.coupling_backward(
+                "affine", "soft_clamp", 1e-3, 5.0, False, *told, device.index, device.stream
+            )
     address, *rest = device.tuple(arrays[place - 5])
     told = [(address + 1, *rest) if i == place - 5 else device.tuple(array) for i, array in enumerate(arrays)]
     with pytest.raises(ValueError, match="aligned"):
-        device.module.coupling_backward("affine", "soft_clamp", 1e-3, 5.0, False, *told, device.stream)
+        device.module.coupling_backward("affine", "soft_clamp", 1e-3, 5.0, False, *told, device.index, device.stream)

@@ -21,7 +21,7 @@ class Points:
         kinds = {"float32": device.module.PointsF32, "float64": device.module.PointsF64}
         self.device, self.dtype, self.shape = device, dtype, x.shape
         self.kept = x, weights
-        self.points = kinds[dtype](device.tuple(x), device.tuple(weights), device.stream)
+        self.points = kinds[dtype](device.tuple(x), device.tuple(weights), device.index, device.stream)
 
     def step(self, maps, log_scale, blocks, bias, next=None, order=None):
         numbers, sizes = np.concatenate([np.ravel(block) for block in blocks]), [len(block) for block in blocks]
@@ -31,6 +31,11 @@ class Points:
     def values(self):
         out = self.device.empty(self.shape, self.dtype)
         self.points.values(self.device.tuple(out), self.device.stream)
+        return self.device.numpy(out)
+
+    def squares(self):
+        out = self.device.empty(self.shape[:1], "float64")
+        self.points.squares(self.device.tuple(out), self.device.stream)
         return self.device.numpy(out)
 
     def log_jacobian(self):
@@ -58,6 +63,7 @@ def test_a_step_matches_the_formulas(device, rows, features, weighted, block, dt
     z, log_jacobian, want = reference(x, weights, *step)
     cases.assert_close(points.values(), z, magnitude=4.0)
     assert np.abs(points.log_jacobian() - log_jacobian).max(initial=0.0) <= features * cases.tolerance(dtype)
+    np.testing.assert_allclose(points.squares(), np.square(points.values().astype(float)).sum(axis=1), rtol=1e-13)
     assert_sums(sums, want, rows, z, dtype)
 
 
@@ -104,7 +110,7 @@ def test_the_same_bits_in_any_order_of_threads(device, rows, features, block, we
     def run():
         points = points_of(device, x, weights, dtype)
         sums = [points.step(*a_step(features, k, block=block)) for k in range(2)]
-        return points.values(), points.log_jacobian(), *sums
+        return points.values(), points.squares(), points.log_jacobian(), *sums
 
     first, *others = device.in_each_order(run)
     for other in others:
@@ -152,7 +158,7 @@ def test_wrong_arguments_are_refused(device):
     """By the compiled class itself, whatever Python checked before."""
     module, stream = device.module, device.stream
     x, weights = device.array(np.zeros((4, 2), "f4")), device.array(np.zeros(4, "f4"))
-    points = module.PointsF32(device.tuple(x), device.tuple(weights), stream)
+    points = module.PointsF32(device.tuple(x), device.tuple(weights), device.index, stream)
     maps, log_scale, (matrix,), shift, next_map, _ = a_step(2)
     right = (maps, log_scale, matrix, shift, next_map, [2], [1, 0], stream)
     assert points.step(*right).shape == (2, 6)
@@ -179,26 +185,29 @@ def test_wrong_arguments_are_refused(device):
         device.array(np.zeros((4, 2), int)),
     ):
         with pytest.raises(ValueError, match="x: expected"):
-            module.PointsF32(device.tuple(bad), None, stream)
+            module.PointsF32(device.tuple(bad), None, device.index, stream)
     for bad in (device.array(np.zeros(3, "f4")), device.array(np.zeros(4)), device.array(np.zeros(8, "f4"))[::2]):
         with pytest.raises(ValueError, match="weights: expected"):
-            module.PointsF32(device.tuple(x), device.tuple(bad), stream)
+            module.PointsF32(device.tuple(x), device.tuple(bad), device.index, stream)
     address, shape, strides, dtype = device.tuple(x)
     with pytest.raises(ValueError, match="expected numbers at addresses"):
-        module.PointsF32((address + 2, shape, strides, dtype), None, stream)
+        module.PointsF32((address + 2, shape, strides, dtype), None, device.index, stream)
     for bad in (device.array(np.zeros((4, 2))), device.array(np.zeros((3, 2), "f4")), x.T):
         with pytest.raises(ValueError, match="out: expected"):
             points.values(device.tuple(bad), stream)
     for bad in (device.array(np.zeros(4, "f4")), device.array(np.zeros(3))):
-        with pytest.raises(ValueError, match="out: expected"):
-            points.log_jacobian(device.tuple(bad), stream)
+        for write in (points.squares, points.log_jacobian):
+            with pytest.raises(ValueError, match="out: expected"):
+                write(device.tuple(bad), stream)
+    with pytest.raises(module.CudaError, match="device: invalid device ordinal"):
+        module.PointsF32(device.tuple(x), None, 99, stream)
 
 
 def test_rows_beyond_memory_are_refused(device, dtype):
     kind = {"float32": device.module.PointsF32, "float64": device.module.PointsF64}[dtype]
     number = device.array(np.zeros(1, "f4"))
     with pytest.raises(MemoryError):
-        kind((device.tuple(number)[0], (2**61 - 1, 1), (0, 0), "float32"), None, device.stream)
+        kind((device.tuple(number)[0], (2**61 - 1, 1), (0, 0), "float32"), None, device.index, device.stream)
 
 
 # --- what only the emulation can show ---------------------------------------------------------------------------------
@@ -249,6 +258,7 @@ def test_everything_is_queued_on_the_stream_that_was_given(emu):
         points = points_of(emu, cases.rows(40, 3, "float32"), weights_of(40, "float32"), "float32")
         points.step(*a_step(3))
         points.values()
+        points.squares()
         points.log_jacobian()
         # Memory that stays is taken in the order of the default stream.
         assert {stream for call, stream in emu.module.log() if call in ("launch", "copy", "cudaMemsetAsync")} == {64}

@@ -39,6 +39,7 @@ def run(device, variant, direction, values, params, *, place=None):
     device.module.vector_map(
         *(*settings_of(variant), direction == "inverse"),
         *(device.tuple(array) for array in (x, p, value, log_det)),
+        device=device.index,
         stream=device.stream,
     )
     return device.numpy(value).copy(), device.numpy(log_det).copy()
@@ -52,6 +53,7 @@ def run_backward(device, variant, direction, arrays, *, place=None):
     device.module.vector_map_backward(
         *(*settings_of(variant), direction == "inverse"),
         *(device.tuple(array) for array in (*given, *results)),
+        device=device.index,
         stream=device.stream,
     )
     return tuple(device.numpy(result).copy() for result in results)
@@ -284,8 +286,19 @@ def test_what_the_cpu_refuses_is_refused_with_its_words(device, name):
     arrays = [device.array(argument) if isinstance(argument, np.ndarray) else argument for argument in arguments]
     told = [argument if i < 4 else device.tuple(argument) for i, argument in enumerate(arrays)]
     with pytest.raises(ValueError, match=r"\w") as by_device:
-        device.module.vector_map_backward(*told, device.stream)
+        device.module.vector_map_backward(*told, device.index, device.stream)
     assert str(by_device.value) == str(by_cpu.value)
+
+
+def test_the_device_of_the_arrays_is_made_current(device):
+    """As it has to be one that there is, a number beyond the last one shows that it is."""
+    x, params, rows = device.array(np.zeros((3, 2))), device.array(np.zeros(5)), device.empty(3, "f8")
+    told = [device.tuple(array) for array in (x, params, x, rows)]
+    with pytest.raises(device.module.CudaError, match="device: invalid device ordinal"):
+        device.module.vector_map("planar", "tanh", 0.2, False, *told, 99, device.stream)
+    told = [device.tuple(array) for array in (x, params, x, rows, x, params)]
+    with pytest.raises(device.module.CudaError, match="device: invalid device ordinal"):
+        device.module.vector_map_backward("planar", "tanh", 0.2, False, *told, 99, device.stream)
 
 
 @pytest.mark.parametrize("place", range(4, 10))
@@ -297,4 +310,4 @@ def test_arrays_of_another_kind_are_refused(device, place, per_row):
     for bad in wrong:
         told = [device.tuple(bad if i == place - 4 else array) for i, array in enumerate(arrays)]
         with pytest.raises(ValueError, match="expected aligned arrays of one dtype in C order"):
-            device.module.vector_map_backward("planar", "tanh", 0.2, False, *told, device.stream)
+            device.module.vector_map_backward("planar", "tanh", 0.2, False, *told, device.index, device.stream)

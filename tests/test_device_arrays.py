@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -10,9 +11,14 @@ import cases
 import fake_frameworks
 import headrace as hr
 from devices import Library, either_order
+from headrace._device import device_at
 from test_arrays import CONTEXT, FEATURES, FLOW_CALLS, ROWS, TRANSFORM_CALLS, arrays, call_of, every_call, made_flow
 
-HINTS = {"cupy": "cupy.asarray(context)", "torch": "torch.asarray(context, device='cuda')", "jax": "jax.numpy.asarray"}
+HINTS = {
+    "cupy": "cupy.asarray(context)",
+    "torch": "torch.asarray(context, device='cuda:0')",
+    "jax": "jax.numpy.asarray",
+}
 
 
 def refuse(call, *words, error=TypeError):
@@ -193,6 +199,72 @@ def test_what_is_kept_for_a_call_is_let_go_once_it_is_done(machine):
     assert len(kept) == 1
 
 
+def test_letting_go_may_end_other_calls(machine):
+    """What is let go may be the last to hold a call's arrays, and the collector may strike anywhere."""
+    device, stream = device_at(0), machine.stream()
+
+    class Owner:
+        def __del__(self):
+            device.keep(stream, ["what a call held that has ended"])
+
+    class Event:
+        @property
+        def done(self):
+            device.keep(stream, ["what the collector found meanwhile"])
+            return True
+
+    device.keep(stream, [Owner()])
+    device._kept.append((Event(), ["a call's arrays"]))
+    machine.queue(stream.ptr).add(lambda: None)  # what is kept from now on waits for it
+    thread = threading.Thread(target=device.let_go, daemon=True)
+    thread.start()
+    thread.join(20.0)
+    assert not thread.is_alive()
+    assert sorted(things for _, things in device._kept) == [
+        ["what a call held that has ended"],
+        ["what the collector found meanwhile"],
+    ]
+
+
+def in_a_thread(function):
+    """What the function gives in a thread of its own."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@either_order
+def test_one_flow_on_the_default_streams_of_two_threads(machine):
+    """They have one address, 2, and are two streams."""
+    flow, other = made_flow("float32", context=0), made_flow("float32", context=0)
+    other.parameters = 0.5 * flow.parameters
+    device, library, x = flow.to("cuda"), Library("cupy", machine), cases.rows(50, 4, "float32")
+    own = machine.cupy.cuda.Stream.of(2)
+
+    def assign():
+        with own:
+            device.parameters = library.make(other.parameters)
+        return machine.queue(2)
+
+    def evaluate():
+        with own:
+            return device.log_prob(library.make(x)).get()
+
+    assert in_a_thread(assign) is not machine.queue(2)
+    cases.assert_same_bits(in_a_thread(evaluate), other.log_prob(x))
+    cases.assert_same_bits(evaluate(), other.log_prob(x))
+
+
+def test_streams_of_one_address_are_one_but_for_those_of_threads(machine):
+    device, of = device_at(0), machine.cupy.cuda.Stream.of
+    for first, then, waits in ((1, 1, 0), (77, 77, 0), (2, 2, 1), (1, 2, 1), (2, 77, 1)):
+        machine.log.clear()
+        device.order(of(first), of(then))
+        assert machine.said("wait") == [("wait", then, first)] * waits
+
+
 @either_order
 def test_a_tensor_of_another_stream_is_kept_until_the_call_is_done(machine):
     """PyTorch uses its memory again in the order of the stream that it was made on."""
@@ -363,7 +435,12 @@ def test_arrays_of_the_cpu(library):
     refuse(lambda: flow.sample(9, context), "context:", *words)
     host = fake_frameworks.Exchanged(library.machine, x, x, None, kind=fake_frameworks.CPU)
     refuse(lambda: flow.log_prob(host, library.make(context)), "x:", "CPU's memory", ".to('cpu')")
-    refuse(lambda: flow.log_prob([[1.0] * 4] * 9, library.make(context)), "x:", "builtins.list")
+    cupys = "of CuPy, PyTorch or JAX)", "cupy.asarray(x"
+    refuse(lambda: flow.log_prob([[1.0] * 4] * 9, library.make(context)), "x:", "builtins.list", *cupys)
+    refuse(lambda: flow.log_prob(np.float32(1.0), library.make(context)), "x:", "numpy.float32", *cupys)
+    refuse(lambda: flow.log_prob(None, library.make(context)), "x:", "got None")
+    second = made_flow("float32").to("cuda:1")
+    refuse(lambda: second.log_prob(x, context), "x:", "`with cupy.cuda.Device(1)`: cupy.asarray(x)", ".to('cpu')")
 
     def assign():
         flow.parameters = flow.to("cpu").parameters
@@ -398,6 +475,15 @@ def test_arrays_of_two_libraries(machine, first, second):
         flow.log_prob(x, context)
     else:
         refuse(lambda: flow.log_prob(x, context), "context:", ", as for x, got ", HINTS[first])
+
+
+def test_advice_names_the_device_of_the_flow(machine):
+    flow, cupy, torch = made_flow("float32").to("cuda:1"), Library("cupy", machine), Library("torch", machine)
+    x, context = cases.rows(9, 4, "float32"), cases.rows(9, 2, "float32")
+    call = "torch.asarray(context, device='cuda:1')"
+    refuse(lambda: flow.log_prob(on_second(torch, x), on_second(cupy, context)), "context:", call)
+    call = "`with cupy.cuda.Device(1)`: cupy.asarray(context)"
+    refuse(lambda: flow.log_prob(on_second(cupy, x), on_second(torch, context)), "context:", call)
 
 
 @pytest.mark.parametrize("name", ["exchanged", "interface"])
@@ -449,6 +535,8 @@ def test_tensors_that_require_a_gradient_and_tracers(machine):
     array = Library("jax", machine).make(np.ones((9, 4), "f4"))
     array.is_deleted = lambda: True
     refuse(lambda: flow.log_prob(array), "x:", "deleted")
+    refuse(lambda: hr.ops.radial_forward(array, array), "z:", "deleted")
+    refuse(lambda: hr.DualAscentFlow.notes(steps=1).fit(array, progress=False), "x:", "deleted")
 
 
 def test_results_of_64_bits_that_jax_would_narrow(machine, monkeypatch):

@@ -11,7 +11,7 @@ from devices import Library, in_place
 from fitting import SHORT
 from test_arrays import FEATURES, arrays, call_of, every_call, made_flow
 from test_device_arrays import map_all
-from test_device_fit import data
+from test_device_fit import assert_follows, data
 
 
 @pytest.fixture
@@ -60,19 +60,30 @@ def test_a_fit_follows_that_of_the_cpu(emulated):
     assert np.allclose(device.to("cpu").parameters, flow.parameters, atol=1e-8)
 
 
-@pytest.mark.parametrize("notes", [True, False])
-def test_an_ascent_follows_that_of_the_cpu(emulated, notes):
+@pytest.mark.parametrize("map", ["kink", "spline"])
+def test_an_ascent_follows_that_of_the_cpu(emulated, map):
     """In float64: directions are chosen by sorting, where roundings of float32 show."""
     x = data(300)[0]
     x[:, 1] += x[:, 0] ** 2
-    kind = hr.DualAscentFlow.notes if notes else hr.DualAscentFlow
-    model = kind(steps=5 if notes else 2, refine=False, dtype="float64")
+    directions = {"kink": "sliced", "spline": None}[map]
+    model = hr.DualAscentFlow(steps=2, refine=False, map=map, directions=directions, dtype="float64")
     want = model.fit(x, progress=False)
     log_likelihood = model.history.log_likelihood
     flow = model.fit(emulated.make(x), progress=False)
     assert np.allclose(model.history.log_likelihood, log_likelihood, rtol=1e-9)
     assert np.allclose(flow.to("cpu").log_prob(x), want.log_prob(x), atol=1e-8)
     assert flow.device == "cuda:0"
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_kinks_follow_those_of_the_cpu(emulated, weighted, dtype):
+    x, _, weights = data(300)
+    x[:, 1] += x[:, 0] ** 2
+    weights = weights**4 if weighted else None
+    other, model = (hr.DualAscentFlow.notes(steps=20, kinks=2, dtype=dtype) for _ in range(2))
+    want = other.fit(x, weights=weights, progress=False)
+    there = weights if weights is None else emulated.make(weights)
+    assert_follows(model, model.fit(emulated.make(x), weights=there, progress=False), other, want, x, dtype)
 
 
 def test_out_of_memory(emulated, emu):

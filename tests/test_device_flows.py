@@ -79,6 +79,18 @@ def test_parts_of_a_flow_are_where_it_is(cupy, name):
         cases.assert_same_bits(again.log_prob(cupy.make(X)).get(), flow.log_prob(X))
 
 
+def test_a_part_is_compiled_once_on_the_device(cupy):
+    """However many transforms it has; their parameters are read once and set once."""
+    flow = hr.Flow([*(hr.Elementwise(FEATURES, map="dual_ascent") for _ in range(30)), standardize()])
+    device = flow.to("cuda")
+    machine = cupy.machine
+    machine.log.clear()
+    part = device[:20]
+    assert machine.said("program") == [("program", 0)]
+    assert [words[1] for words in machine.said("sync")] == ["host_weights", "host_weights", "set_host_weights"]
+    cases.assert_same_bits(part.log_prob(cupy.make(X)).get(), flow[:20].log_prob(X))
+
+
 def test_nothing_is_shared(cupy):
     flow = made_flow("float32", context=0)
     device = flow.to("cuda")
@@ -129,7 +141,15 @@ def test_named_parameters_are_of_the_host(cupy):
         assert all(map(np.array_equal, got, want))
     name = next(iter(flow.named_parameters()))
     shape = flow.named_parameters()[name].shape
-    refuse(lambda: device.set_parameter(name, cupy.make(np.zeros(shape, "f4"))), f"{name}:", "CPU's memory")
+    copies = {"cupy": f"cupy.asnumpy({name})", "torch": f"{name}.cpu()", "jax": "jax.devices('cpu')[0]"}
+    for library, call in copies.items():
+        array = Library(library, cupy.machine).make(np.zeros(shape, "f4"))
+        for given in (device, flow):
+            with pytest.raises(TypeError, match="expected an array in the CPU's memory, wherever") as caught:
+                given.set_parameter(name, array)
+            assert str(caught.value).startswith(f"{name}:")
+            assert call in str(caught.value)
+            assert ".to('cuda')" not in str(caught.value)
 
 
 def test_a_flow_of_a_device_is_saved(cupy, tmp_path):
@@ -240,3 +260,10 @@ def test_streams_of_other_libraries_before_cupy_14(machine, monkeypatch):
     machine.cupy.cuda.ExternalStream = lambda address, device: SimpleNamespace(ptr=address, device_id=device)
     stream = _device.device_at(1).stream_at(77)
     assert (stream.ptr, stream.device_id) == (77, 1)
+
+
+def test_streams_of_other_libraries_are_of_the_device(machine):
+    """CuPy takes the current device for theirs."""
+    stream = _device.device_at(1).stream_at(77)
+    assert (stream.ptr, stream.device_id) == (77, 1)
+    assert machine.device == 0

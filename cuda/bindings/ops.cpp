@@ -1,5 +1,5 @@
 // hr.ops on the device: the functional kernels, strict about dtype, shape and order. Arrays are checked against each
-// other and against the map; results are queued on the stream.
+// other and against the map; results are queued on the stream, which is one of the device, as the arrays are.
 #include "bindings.hpp"
 
 #include "../../cpp/bindings/ops_checks.hpp"
@@ -22,7 +22,7 @@ void with_dtype(const DeviceArray& first, const char* message, const F& f) {
 
 void coupling_on(const std::string& map, const std::string& scale, double slope, double bound, bool inverse,
                  const py::tuple& in_, const py::tuple& params_, const py::tuple& value_, const py::tuple& log_det_,
-                 uintptr_t stream) {
+                 int device, uintptr_t stream) {
     const DeviceArray in(in_), params(params_), value(value_), log_det(log_det_);
     const Elements e(map, scale, slope, bound, in.shape, params.shape);
     e.require_like_values(value.shape);
@@ -32,6 +32,7 @@ void coupling_on(const std::string& map, const std::string& scale, double slope,
         const T *const x = at(in), *const p = at(params);
         T *const y = at(value), *const d = at(log_det);
         const py::gil_scoped_release nogil;
+        const OnDevice on(device);
         coupling<T>(e.index, inverse, e.options<T>(), x, p, y, d, e.rows, e.active, stream_at(stream));
     });
 }
@@ -39,7 +40,7 @@ void coupling_on(const std::string& map, const std::string& scale, double slope,
 void coupling_backward_on(const std::string& map, const std::string& scale, double slope, double bound, bool inverse,
                           const py::tuple& in_, const py::tuple& params_, const py::tuple& grad_value_,
                           const py::tuple& grad_log_det_, const py::tuple& grad_in_, const py::tuple& grad_params_,
-                          uintptr_t stream) {
+                          int device, uintptr_t stream) {
     const DeviceArray in(in_), params(params_), grad_value(grad_value_), grad_log_det(grad_log_det_), grad_in(grad_in_),
         grad_params(grad_params_);
     const Elements e(map, scale, slope, bound, in.shape, params.shape);
@@ -52,13 +53,15 @@ void coupling_backward_on(const std::string& map, const std::string& scale, doub
         const T *const x = at(in), *const p = at(params), *const g = at(grad_value), *const d = at(grad_log_det);
         T *const by_in = at(grad_in), *const by_params = at(grad_params);
         const py::gil_scoped_release nogil;
+        const OnDevice on(device);
         coupling_backward<T>(e.index, inverse, e.options<T>(), x, p, g, d, by_in, by_params, e.rows, e.active,
                              stream_at(stream));
     });
 }
 
 void vector_map_on(const std::string& map, const std::string& variant, double slope, bool inverse, const py::tuple& in_,
-                   const py::tuple& params_, const py::tuple& value_, const py::tuple& log_det_, uintptr_t stream) {
+                   const py::tuple& params_, const py::tuple& value_, const py::tuple& log_det_, int device,
+                   uintptr_t stream) {
     const DeviceArray in(in_), params(params_), value(value_), log_det(log_det_);
     const RowsOfVectors v(map, variant, slope, in.shape, params.shape);
     v.require_like_values(value.shape);
@@ -71,6 +74,7 @@ void vector_map_on(const std::string& map, const std::string& variant, double sl
         a.result = at(value);
         a.log_det = at(log_det);
         const py::gil_scoped_release nogil;
+        const OnDevice on(device);
         vector_map(a, v.shared, v.rows, stream_at(stream));
     });
 }
@@ -78,7 +82,7 @@ void vector_map_on(const std::string& map, const std::string& variant, double sl
 void vector_map_backward_on(const std::string& map, const std::string& variant, double slope, bool inverse,
                             const py::tuple& in_, const py::tuple& params_, const py::tuple& grad_value_,
                             const py::tuple& grad_log_det_, const py::tuple& grad_in_, const py::tuple& grad_params_,
-                            uintptr_t stream) {
+                            int device, uintptr_t stream) {
     const DeviceArray in(in_), params(params_), grad_value(grad_value_), grad_log_det(grad_log_det_), grad_in(grad_in_),
         grad_params(grad_params_);
     const RowsOfVectors v(map, variant, slope, in.shape, params.shape);
@@ -93,6 +97,7 @@ void vector_map_backward_on(const std::string& map, const std::string& variant, 
         a.params = at(params);
         const VectorRowsBack<T> back{at(grad_value), at(grad_log_det), at(grad_in), at(grad_params)};
         const py::gil_scoped_release nogil;
+        const OnDevice on(device);
         vector_map_backward(a, v.shared, back, v.rows, stream_at(stream));
     });
 }
@@ -102,15 +107,16 @@ void vector_map_backward_on(const std::string& map, const std::string& variant, 
 void bind_ops(py::module_& m) {
     m.def("coupling", &coupling_on, py::arg("map"), py::arg("scale"), py::arg("slope"), py::arg("bound"),
           py::arg("inverse"), py::arg("input"), py::arg("params"), py::arg("value"), py::arg("log_det"),
-          py::arg("stream"));
+          py::arg("device"), py::arg("stream"));
     m.def("coupling_backward", &coupling_backward_on, py::arg("map"), py::arg("scale"), py::arg("slope"),
           py::arg("bound"), py::arg("inverse"), py::arg("input"), py::arg("params"), py::arg("grad_value"),
-          py::arg("grad_log_det"), py::arg("grad_input"), py::arg("grad_params"), py::arg("stream"));
+          py::arg("grad_log_det"), py::arg("grad_input"), py::arg("grad_params"), py::arg("device"), py::arg("stream"));
     m.def("vector_map", &vector_map_on, py::arg("map"), py::arg("variant"), py::arg("slope"), py::arg("inverse"),
-          py::arg("input"), py::arg("params"), py::arg("value"), py::arg("log_det"), py::arg("stream"));
+          py::arg("input"), py::arg("params"), py::arg("value"), py::arg("log_det"), py::arg("device"),
+          py::arg("stream"));
     m.def("vector_map_backward", &vector_map_backward_on, py::arg("map"), py::arg("variant"), py::arg("slope"),
           py::arg("inverse"), py::arg("input"), py::arg("params"), py::arg("grad_value"), py::arg("grad_log_det"),
-          py::arg("grad_input"), py::arg("grad_params"), py::arg("stream"));
+          py::arg("grad_input"), py::arg("grad_params"), py::arg("device"), py::arg("stream"));
 }
 
 }  // namespace headrace

@@ -56,7 +56,7 @@ template <class T>
 void bind_points_of(py::module_& m, const char* name) {
     using P = DevicePoints<T>;
     py::class_<P, std::shared_ptr<P>>(m, name, py::module_local())
-        .def(py::init([](const py::object& x, const py::object& weights, uintptr_t stream) {
+        .def(py::init([](const py::object& x, const py::object& weights, int device, uintptr_t stream) {
                  const DeviceArray a(x);
                  require(a.is_float(), "x: expected float32 or float64");
                  require(a.shape.size() == 2 && a.shape[1] >= 1 && a.shape[1] <= 8192, "x: expected (rows, features)");
@@ -64,9 +64,9 @@ void bind_points_of(py::module_& m, const char* name) {
                  const ArrayView view{a.data, a.strides[0], a.strides[1], a.is<double>(), nullptr};
                  const T* w = output<T>(weights, {a.shape[0]}, "weights: expected contiguous (rows,) of the dtype");
                  const py::gil_scoped_release nogil;
-                 return std::make_shared<P>(view, a.shape[0], int(a.shape[1]), w, stream_at(stream));
+                 return std::make_shared<P>(view, a.shape[0], int(a.shape[1]), w, device, stream_at(stream));
              }),
-             py::arg("x"), py::arg("weights"), py::arg("stream"))
+             py::arg("x"), py::arg("weights"), py::arg("device"), py::arg("stream"))
         .def("step", &step<T>, py::arg("maps"), py::arg("log_scale"), py::arg("matrix"), py::arg("shift"),
              py::arg("next"), py::arg("blocks"), py::arg("order"), py::arg("stream"))
         .def(
@@ -75,6 +75,14 @@ void bind_points_of(py::module_& m, const char* name) {
                 T* const to = numbers<T>(out, {p.count(), p.features()}, "out: expected contiguous (rows, features)");
                 const py::gil_scoped_release nogil;
                 p.values(to, stream_at(stream));
+            },
+            py::arg("out"), py::arg("stream"))
+        .def(
+            "squares",
+            [](P& p, const py::object& out, uintptr_t stream) {
+                double* const to = numbers<double>(out, {p.count()}, "out: expected contiguous (rows,) of float64");
+                const py::gil_scoped_release nogil;
+                p.squares(to, stream_at(stream));
             },
             py::arg("out"), py::arg("stream"))
         .def(

@@ -440,6 +440,17 @@ __global__ void __launch_bounds__(square_threads) store_rows(Squares<T> s, T* z,
     }
 }
 
+template <class T>
+__global__ void __launch_bounds__(threads) square_rows(AscentLayout l, const T* z, double* out) {
+    const int64_t step = int64_t(gridDim.x) * threads;
+    for (int64_t row = int64_t(blockIdx.x) * threads + int(threadIdx.x); row < l.rows; row += step) {
+        const T* at = z + row / l.tile_rows * l.features * l.tile_rows + row % l.tile_rows;
+        double sum = 0;
+        for (int k = 0; k < l.features; ++k, at += l.tile_rows) sum += double(*at) * double(*at);
+        out[row] = sum;
+    }
+}
+
 unsigned grid_of(int64_t blocks) {
     return unsigned(std::min<int64_t>(blocks, INT32_MAX));
 }
@@ -566,6 +577,14 @@ void ascent_store(const AscentLayout& layout, const T* z, T* out, cudaStream_t s
     check_launch("ascent_store");
 }
 
+template <class T>
+void ascent_squares(const AscentLayout& layout, const T* z, double* out, cudaStream_t stream) {
+    if (layout.rows == 0) return;
+    auto* const kernel = square_rows<T>;
+    HR_LAUNCH(kernel, dim3(grid_of((layout.rows + threads - 1) / threads)), dim3(threads), 0, stream, layout, z, out);
+    check_launch("ascent_squares");
+}
+
 #define HR_INSTANTIATE(T)                                                                                            \
     template AscentLayout ascent_layout<T>(int64_t, int);                                                            \
     template std::vector<T> ascent_matrix(const AscentStructure&, const std::vector<int>&,                           \
@@ -573,7 +592,8 @@ void ascent_store(const AscentLayout& layout, const T* z, T* out, cudaStream_t s
     template void ascent_step(const AscentLayout&, const AscentStructure&, const AscentNumbers<T>&, T*, T*, double*, \
                               const T*, double*, cudaStream_t);                                                      \
     template void ascent_load(const AscentLayout&, const ArrayView&, T*, cudaStream_t);                              \
-    template void ascent_store(const AscentLayout&, const T*, T*, cudaStream_t);
+    template void ascent_store(const AscentLayout&, const T*, T*, cudaStream_t);                                     \
+    template void ascent_squares(const AscentLayout&, const T*, double*, cudaStream_t);
 HR_INSTANTIATE(float)
 HR_INSTANTIATE(double)
 

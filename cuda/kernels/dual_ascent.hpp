@@ -69,4 +69,8 @@ void ascent_load(const AscentLayout& layout, const ArrayView& from, T* z, cudaSt
 template <class T>
 void ascent_store(const AscentLayout& layout, const T* z, T* out, cudaStream_t stream);
 
+// Of each row's distance from 0, in float64.
+template <class T>
+void ascent_squares(const AscentLayout& layout, const T* z, double* out, cudaStream_t stream);
+
 }  // namespace headrace

@@ -298,8 +298,11 @@ def class_of(module: str, name: str) -> Any:
     return getattr(sys.modules.get(module), name, ())
 
 
-def framework_of(name: str, value: Any) -> _NumPy:
-    """Of an array on whatever device; those that no framework of its own stands for count as NumPy's."""
+def framework_of(name: str, value: Any, own: str = "np") -> _NumPy:
+    """Of an array on whatever device; those that no framework of its own stands for count as NumPy's.
+
+    Errors advise `own`: NumPy, or "cupy" where arrays of a device are wanted.
+    """
     if isinstance(value, np.ndarray):
         return NUMPY
     if isinstance(value, class_of("torch", "Tensor")):
@@ -311,14 +314,12 @@ def framework_of(name: str, value: Any) -> _NumPy:
         return NUMPY
     hint = ""
     if isinstance(value, (list, tuple, int, float)):
-        hint = f"; call np.asarray({name}, dtype='float64')"
+        hint = f"; call {own}.asarray({name}, dtype='float64')"
     elif hasattr(kind, "__array__"):
-        hint = f"; call np.asarray({name})"
+        hint = f"; call {own}.asarray({name})"
     given = "None" if value is None else type_of(value)
-    raise TypeError(
-        f"{name}: expected an array of float32 or float64 (of NumPy, PyTorch or JAX, or a pandas frame), got {given}"
-        f"{hint}"
-    )
+    kinds = "NumPy, PyTorch or JAX, or a pandas frame" if own == "np" else "CuPy, PyTorch or JAX"
+    raise TypeError(f"{name}: expected an array of float32 or float64 (of {kinds}), got {given}{hint}")
 
 
 def framework_or_none(value: Any) -> _NumPy | None:
@@ -500,7 +501,7 @@ def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
     """
     if weights is None:
         return float(values.sum(dtype=np.float64))
-    return float((values.astype(np.float64) * weights).sum())
+    return float((values.astype(np.float64, copy=False) * weights).sum())
 
 
 def ready(array: NDArray[Any], dtype: np.dtype[Any], caller: Caller | None = None) -> NDArray[Any]:

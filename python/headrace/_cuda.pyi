@@ -2,7 +2,8 @@
 
 Signatures are those of `_cpu` with each array on the device replaced by what `_device.told` says of it, and one
 argument more: `stream`, the address of a cudaStream_t, 0 for the default one. Work is queued there and not waited for,
-except where a result or an argument is an array of the host.
+except where a result or an argument is an array of the host. Functions of the module, and points, which are made of
+arrays, take the `device` of these before the stream; other objects know it.
 
 Memory that cannot be had is a MemoryError, any other error of CUDA a `CudaError`.
 """
@@ -33,6 +34,7 @@ def coupling(
     params: _Array,
     value: _Array,
     log_det: _Array,
+    device: int,
     stream: int,
 ) -> None: ...
 def coupling_backward(
@@ -47,6 +49,7 @@ def coupling_backward(
     grad_log_det: _Array,
     grad_input: _Array,
     grad_params: _Array,
+    device: int,
     stream: int,
 ) -> None: ...
 def vector_map(
@@ -58,6 +61,7 @@ def vector_map(
     params: _Array,
     value: _Array,
     log_det: _Array,
+    device: int,
     stream: int,
 ) -> None: ...
 def vector_map_backward(
@@ -71,6 +75,7 @@ def vector_map_backward(
     grad_log_det: _Array,
     grad_input: _Array,
     grad_params: _Array,
+    device: int,
     stream: int,
 ) -> None: ...
 
@@ -169,7 +174,7 @@ class AdamF32(_Adam): ...
 class AdamF64(_Adam): ...
 
 class _Points:
-    def __init__(self, x: _Array, weights: _Array | None, stream: int) -> None: ...
+    def __init__(self, x: _Array, weights: _Array | None, device: int, stream: int) -> None: ...
     def step(
         self,
         maps: NDArray[np.float64],
@@ -182,6 +187,7 @@ class _Points:
         stream: int,
     ) -> NDArray[np.float64] | None: ...
     def values(self, out: _Array, stream: int) -> None: ...
+    def squares(self, out: _Array, stream: int) -> None: ...
     def log_jacobian(self, out: _Array, stream: int) -> None: ...
 
 class PointsF32(_Points): ...

@@ -23,10 +23,12 @@ from numpy.typing import NDArray
 from headrace import _core
 from headrace._core import CudaUnavailable
 
-__all__ = ["Adam", "Device", "OnStream", "Points", "Program", "device_at", "device_named", "names"]
+__all__ = ["Adam", "Ascent", "Device", "Kernels", "OnStream", "Points", "Program", "device_at", "device_named", "names"]
 
 CuPyArray = Any
 Stream = Any  # of CuPy
+
+_PER_THREAD = 2  # the address that CUDA knows each thread's own default stream by
 
 
 def cuda() -> Any:
@@ -103,9 +105,12 @@ class Device:
 
     def stream_at(self, address: int) -> Stream:
         """A stream of another library by the address of its cudaStream_t."""
-        if hasattr(self.cupy.cuda.Stream, "from_external"):
+        if not hasattr(self.cupy.cuda.Stream, "from_external"):  # before CuPy 14
+            return self.cupy.cuda.ExternalStream(address, self.index)
+        # It takes the current device for the stream's. A later CuPy has to be tried before pyproject.toml lets it in:
+        # whether it leaves the stream alone when this object goes is a matter of its version.
+        with self.cupy.cuda.Device(self.index):
             return self.cupy.cuda.Stream.from_external(_Handle(address))
-        return self.cupy.cuda.ExternalStream(address, self.index)  # before CuPy 14
 
     @contextmanager
     def on(self, stream: Stream) -> Iterator[None]:
@@ -114,8 +119,11 @@ class Device:
             yield
 
     def order(self, first: Stream, then: Stream) -> None:
-        """What is queued on `then` from now on waits, on the device, for what is queued on `first` by now."""
-        if first.ptr == then.ptr:
+        """What is queued on `then` from now on waits, on the device, for what is queued on `first` by now.
+
+        A thread's own default stream is that of the calling thread: that of another thread cannot be told from here.
+        """
+        if first.ptr == then.ptr != _PER_THREAD:
             return
         with self.cupy.cuda.Device(self.index):
             event = self.cupy.cuda.Event(disable_timing=True)
@@ -135,10 +143,19 @@ class Device:
         self._kept.append((event, things))
 
     def let_go(self) -> None:
-        """Of what `keep` holds and is done."""
-        with self._lock:
-            while self._kept and self._kept[0][0].done:
-                self._kept.popleft()
+        """Of what `keep` holds and is done; what is done while another call does this waits for the next one.
+
+        Nobody waits for the lock, as the caller may be this thread itself: anything here may run the garbage collector,
+        and with it the end of a call that keeps something. Things go after the lock, as that runs code of others.
+        """
+        done = []
+        if self._lock.acquire(blocking=False):
+            try:
+                while self._kept and self._kept[0][0].done:
+                    done.append(self._kept.popleft())
+            finally:
+                self._lock.release()
+        done.clear()
 
     # ---- memory
 
@@ -166,11 +183,12 @@ class Device:
 
 
 class OnStream:
-    """The functions of `_cuda` or of an object of it as those of `_cpu`: on CuPy arrays, queued on one stream."""
+    """The functions of an object of `_cuda` as those of `_cpu`: on CuPy arrays, queued on one stream."""
 
     def __init__(self, device: Device, core: Any, stream: Stream) -> None:
         """The stream is one of the device."""
         self._device, self._core, self._stream = device, core, stream
+        self._last: tuple[int, ...] = (stream.ptr,)  # arguments
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """The function of this name."""
@@ -178,9 +196,18 @@ class OnStream:
 
         def call(*arguments: Any) -> Any:
             with device.cupy.cuda.Device(device.index):
-                return function(*map(device.told, arguments), self._stream.ptr)
+                return function(*map(device.told, arguments), *self._last)
 
         return call
+
+
+class Kernels(OnStream):
+    """Those of the module itself, and its classes whose objects are made of arrays: they are told the device."""
+
+    def __init__(self, device: Device, stream: Stream) -> None:
+        """The stream is one of the device."""
+        super().__init__(device, _core.cuda, stream)
+        self._last = device.index, stream.ptr
 
 
 class Program:
@@ -241,10 +268,10 @@ class Points:
         """As on the CPU."""
         self.device = device_at(x.data.device_id)
         self.shape, self.dtype = x.shape, dtype
-        stream = self.device.current_stream()
+        self.stream = self.device.current_stream()
         kind = "PointsF32" if dtype == np.float32 else "PointsF64"
-        self.core = getattr(OnStream(self.device, _core.cuda, stream), kind)(x, weights)
-        self.queued = OnStream(self.device, self.core, stream)
+        self.core = getattr(Kernels(self.device, self.stream), kind)(x, weights)
+        self.queued = OnStream(self.device, self.core, self.stream)
 
     def step(self, *arguments: Any) -> NDArray[np.float64] | None:
         """As on the CPU, with its arrays of the host; waits for the sums, if there are any."""
@@ -256,12 +283,75 @@ class Points:
         return self.device.copied(self.core.values, self.shape, self.dtype)
 
     def squares(self) -> CuPyArray:
-        """As on the CPU."""
-        return np.square(self.values().astype(np.float64)).sum(axis=1)
+        """As on the CPU, on the device."""
+        return self.device.copied(self.core.squares, self.shape[:1], np.dtype(np.float64))
 
     def log_jacobian(self) -> CuPyArray:
         """A copy on the device."""
         return self.device.copied(self.core.log_jacobian, self.shape[:1], np.dtype(np.float64))
+
+
+class Ascent:
+    """An ascent by kinks that stays on the device, on the stream of its points; nothing waits unless it says so.
+
+    Args:
+        points: Those that choose the kinks, with the weights that they count.
+        anchors: In float64: where centers may be.
+        held_out: With their weights; None for none.
+        total, held_out_total: Sums of the weights, or numbers of rows.
+        precision, rows, neighbours: As `_kinks.width` takes them.
+        rule: "newton" or "gradient".
+        most: Kinks of a coordinate that can be queued.
+    """
+
+    def __init__(
+        self,
+        points: Points,
+        anchors: Points,
+        held_out: Points | None,
+        *,
+        total: float,
+        held_out_total: float,
+        precision: float,
+        rows: float,
+        neighbours: float,
+        rule: str,
+        most: int,
+    ) -> None:
+        """See the class."""
+        kind = "AscentF32" if points.dtype == np.float32 else "AscentF64"
+        make = getattr(OnStream(points.device, _core.cuda, points.stream), kind)
+        parties = points.core, anchors.core, None if held_out is None else held_out.core
+        share = neighbours / (2.0 * rows)
+        core = make(*parties, total, held_out_total, precision, share, rule, most)
+        self.queued = OnStream(points.device, core, points.stream)
+
+    def kink(
+        self, blocks: Sequence[NDArray[np.float64]], order: Sequence[int], rows: list[int], drawn: list[float]
+    ) -> None:
+        """Move all points by the kinks chosen last, turn them to ``blocks x[order]``, and choose the next kinks.
+
+        That of coordinate k is where row rows[k] of the anchors then is, or at drawn[k] where rows[k] is -1.
+        """
+        numbers, sizes = np.concatenate([np.ravel(block) for block in blocks]), [len(block) for block in blocks]
+        self.queued.kink(numbers, sizes, list(order), rows, drawn)
+
+    def finish(self) -> None:
+        """Move all points by the kinks chosen last; nothing can be queued afterwards."""
+        self.queued.finish()
+
+    def kinks(self) -> NDArray[np.float64]:
+        """Shape (count, n, 5): a, b, c, center and ε² of each kink; waits for all of them."""
+        kinks: NDArray[np.float64] = self.queued.kinks()
+        return kinks
+
+    def log_likelihoods(self) -> NDArray[np.float64]:
+        """Before each kink, and after the last where the ascent is finished, of the points and of those held out.
+
+        Shape (count, 2), in float64, up to the constants of units and base; NaN where there are none held out. Waits.
+        """
+        log_likelihoods: NDArray[np.float64] = self.queued.log_likelihoods()
+        return log_likelihoods
 
 
 def names() -> list[str]:

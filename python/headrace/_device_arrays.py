@@ -16,9 +16,9 @@ import numpy as np
 
 from headrace import _arrays, _core
 from headrace._arrays import Caller
-from headrace._device import Device, OnStream, Stream, device_at
+from headrace._device import Device, Kernels, OnStream, Stream, device_at
 
-__all__ = ["DeviceCaller", "caller_of"]
+__all__ = ["DeviceCaller", "caller_of", "check_on_host"]
 
 _CUDA, _MANAGED = 2, 13  # kinds of DLPack's devices
 
@@ -27,11 +27,17 @@ class _CuPy:
     """CuPy arrays, and what is read like them: memory of others by DLPack or CUDA's array interface."""
 
     kind = "a CuPy array"
-    make, floats = "cupy.asarray({})", "{}.astype('float64')"
+    floats = "{}.astype('float64')"
     immutable = False
 
     def __init__(self, device: Device) -> None:
         self.device = device
+        self.make = self._make()
+
+    def _make(self) -> str:
+        """The call that makes an array of this framework on the device."""
+        call = "cupy.asarray({})"
+        return f"inside of `with cupy.cuda.Device({self.device.index})`: {call}" if self.device.index else call
 
     def stream(self) -> Stream:
         """The one that the caller's work is queued on."""
@@ -90,7 +96,10 @@ class _Torch(_CuPy):
     """PyTorch tensors on a CUDA device, in memory of PyTorch's own."""
 
     kind = "a PyTorch tensor"
-    make, floats = "torch.asarray({}, device='cuda')", "{}.float()"
+    floats = "{}.float()"
+
+    def _make(self) -> str:
+        return f"torch.asarray({{}}, device='{self.device}')"
 
     def stream(self) -> Stream:
         return self.device.stream_at(sys.modules["torch"].cuda.current_stream(self.device.index).cuda_stream)
@@ -132,8 +141,11 @@ class _Jax(_CuPy):
     """JAX arrays on one CUDA device, by DLPack in and out; work is queued on CuPy's current stream."""
 
     kind = "a JAX array"
-    make, floats = "jax.numpy.asarray({})", "{}.astype('float32')"
+    floats = "{}.astype('float32')"
     immutable = True
+
+    def _make(self) -> str:
+        return "jax.numpy.asarray({})"
 
     def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
         _arrays.JAX.check(name, value)
@@ -174,7 +186,7 @@ class DeviceCaller(Caller):
         if self._on_device is None:
             self._on_device = framework
             self.stream = framework.stream()
-            self.core = OnStream(self.device, _core.cuda, self.stream)
+            self.core = Kernels(self.device, self.stream)
         return self._on_device
 
     def open(self, name: str, value: Any) -> Any:
@@ -201,14 +213,14 @@ class DeviceCaller(Caller):
     def _framework_for(self, name: str, value: Any) -> _CuPy:
         if isinstance(value, self.device.cupy.ndarray):
             return self._cupy
-        framework = _arrays.framework_of(name, value)
+        framework = _arrays.framework_of(name, value, "cupy")
         if framework is _arrays.TORCH:
             return _Torch(self.device)
         if framework is _arrays.JAX:
             return _Jax(self.device)
         if not _is_on_device(value):
             kind = framework.kind if isinstance(value, np.ndarray) else _arrays.type_of(value)
-            to = f"cupy.asarray({name}), or .to('cpu') of the flow or transform"
+            to = f"{self._cupy.make.format(name)}, or .to('cpu') of the flow or transform"
             raise _arrays.elsewhere(name, f"{kind} in the CPU's memory", self.device, to)
         return self._cupy
 
@@ -307,12 +319,23 @@ def _is_on_device(value: Any) -> bool:
     if framework is _arrays.TORCH:
         return bool(value.device.type == "cuda")
     if framework is _arrays.JAX:
-        return not isinstance(value, sys.modules["jax"].core.Tracer) and any(
-            device.platform in ("gpu", "cuda") for device in value.devices()
-        )
+        if isinstance(value, sys.modules["jax"].core.Tracer) or value.is_deleted():
+            return False  # it is nowhere, as whoever opens it says
+        return any(device.platform in ("gpu", "cuda") for device in value.devices())
     if hasattr(type(value), "__dlpack_device__"):
         return int(value.__dlpack_device__()[0]) in (_CUDA, _MANAGED)
     return hasattr(type(value), "__cuda_array_interface__")
+
+
+def check_on_host(name: str, value: Any) -> None:
+    """Refuse an array of a device where one of the CPU is wanted, wherever the flow is."""
+    if _is_on_device(value):
+        copy = {_arrays.TORCH: f"{name}.cpu()", _arrays.JAX: f"jax.device_put({name}, jax.devices('cpu')[0])"}
+        call = copy.get(_arrays.framework_of(name, value), f"cupy.asnumpy({name})")
+        raise TypeError(
+            f"{name}: expected an array in the CPU's memory, wherever the flow or transform is, got "
+            f"{_arrays.type_of(value)} on a CUDA device; call {call}"
+        )
 
 
 def _index_of(value: Any) -> int:

@@ -30,6 +30,10 @@ class Turn:
         """The identity."""
         return Turn([np.eye(size) for size in sizes])
 
+    def places(self) -> list[int]:
+        """The order, also where there is none."""
+        return list(range(sum(map(len, self.blocks)))) if self.order is None else self.order
+
     def of_rows(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rows, turned."""
         x = x if self.order is None else x[:, self.order]

@@ -17,7 +17,7 @@ from headrace import _arrays, _device
 from headrace._arrays import Array, Caller
 from headrace._core import cpu
 from headrace._device import Device
-from headrace._device_arrays import DeviceCaller
+from headrace._device_arrays import DeviceCaller, check_on_host
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -302,6 +302,7 @@ class Module(abc.ABC):
 
         Raises:
             KeyError: there is no parameter of that name.
+            TypeError: no array of the CPU, of float32 or float64.
             ValueError: the shape differs.
         """
         vector, start = self._vector(), 0
@@ -310,6 +311,7 @@ class Module(abc.ABC):
             named = block.named(part)
             inner = str(name).removeprefix(prefix)
             if str(name).startswith(prefix) and inner in named:
+                check_on_host(name, value)
                 named[inner] = _arrays.shaped(name, value, named[inner].shape).astype(part.dtype)
                 vector[start : start + block.size] = block.pack_named(named)
                 self._fill(self._program, vector)

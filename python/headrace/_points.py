@@ -22,7 +22,7 @@ class Points:
     A step takes each coordinate through x + g sqrt(e2 + (x - x0)²), all of them through a linear map, and sums what the
     choice of the next step needs: all in one pass over the rows. Sums are added up in float64, and have the same bits
     for any number of threads. On a CUDA device work is queued on CuPy's current stream, and only the sums of a step are
-    waited for.
+    waited for; `_device.Ascent` moves points there without waiting.
 
     Args:
         x: Shape (rows, n), float32 or float64: where the points start; copied.
@@ -31,13 +31,13 @@ class Points:
     """
 
     def __init__(self, x: NDArray[Any], weights: NDArray[Any] | None = None, dtype: Any = np.float32) -> None:
-        """See the class."""
+        """See the class; `compiled` is what `_cpu` or `_device` has for it."""
         kind = np.dtype(dtype)
         counts = None if weights is None else _arrays.ready(weights, kind)
         if isinstance(x, np.ndarray):
-            self._points: Any = (cpu.PointsF32 if kind == np.float32 else cpu.PointsF64)(x, counts)
+            self.compiled: Any = (cpu.PointsF32 if kind == np.float32 else cpu.PointsF64)(x, counts)
         else:
-            self._points = _device.Points(x, counts, kind)
+            self.compiled = _device.Points(x, counts, kind)
 
     def step(
         self,
@@ -65,20 +65,20 @@ class Points:
         """
         numbers, sizes = np.concatenate([np.ravel(block) for block in blocks]), [len(block) for block in blocks]
         places = list(range(len(bias)) if order is None else order)
-        sums: Floats | None = self._points.step(maps, log_scale, numbers, bias, next, sizes, places)
+        sums: Floats | None = self.compiled.step(maps, log_scale, numbers, bias, next, sizes, places)
         return sums
 
     def values(self) -> NDArray[Any]:
         """Where the points are, shape (rows, n)."""
-        values: NDArray[Any] = self._points.values()
+        values: NDArray[Any] = self.compiled.values()
         return values
 
     def squares(self) -> Floats:
         """Squares of the points' distances from 0, shape (rows,), in float64."""
-        squares: Floats = self._points.squares()
+        squares: Floats = self.compiled.squares()
         return squares
 
     def log_jacobian(self) -> Floats:
         """log \\|det\\| of the way so far, shape (rows,), in float64."""
-        log_jacobian: Floats = self._points.log_jacobian()
+        log_jacobian: Floats = self.compiled.log_jacobian()
         return log_jacobian

@@ -7,6 +7,7 @@ notes leave open, and what they were measured to be worth.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
-from headrace import _arrays, _directions, _kinks, _marginals, training
+from headrace import _arrays, _device, _directions, _kinks, _marginals, training
 from headrace._arrays import Array, Caller
 from headrace._device_arrays import caller_of
 from headrace._points import Points
@@ -45,6 +46,7 @@ ANCHORS = 1024  # rows among which centers are drawn
 BLOCK = 32  # rows of a block of a rotation, where it has blocks
 FEW_FEATURES = 128  # below, random rotations are dense
 MOST_MARGINAL = 2**17  # rows that come from a device for the marginal maps of a step
+STRIDE = 16  # steps that are queued on a device before what they gained is read
 DIAGONAL = 8  # rows that the product takes at a time: a diagonal matrix in such blocks costs least
 
 # Of one that is trained as a whole afterwards.
@@ -129,16 +131,18 @@ class AscentFlow(Flow):
         if not isinstance(index, slice) or index.start not in (None, 0) or index.step not in (None, 1):
             raise TypeError(f"index: expected a slice flow[:t], got {index!r}; use flow.transforms for single ones")
         t = len(range(len(self))[index])
-        return AscentFlow(self._by_step()[:t], self._standardize(), self.base, dtype=self._dtype)
+        flow = AscentFlow(self._by_step()[:t], self._standardize(), self.base, dtype=self._dtype)
+        return flow if self._device is None else flow.to(self.device)
 
     def _standardize(self) -> Standardize:
+        """What comes before the first step, on the CPU."""
         last = self._chain[-1]
         assert isinstance(last, Standardize)
-        return last if last._device is self._device else last.to(self.device)
+        return last if last._device is None else last.to("cpu")
 
     def _by_step(self) -> list[list[Transform]]:
-        """The transforms of each step, from the data's side."""
-        chain, end, steps = list(self.transforms), len(self._chain) - 1, []
+        """The transforms of each step, from the data's side, on the CPU."""
+        chain, end, steps = list(self._transforms_on(None)), len(self._chain) - 1, []
         for length in self._lengths:
             steps.append(chain[end - length : end])
             end -= length
@@ -460,6 +464,8 @@ class _Ascent:
         self.n_steps, self.bins = n_steps, bins
         self.history = AscentHistory()
         self.steps: list[list[Transform]] = []
+        self.queued: _device.Ascent | None = None  # what decides on a device instead, and the turns it was told
+        self.turns: list[_directions.Turn] = []
         x, weights = rows.given(rows.train)
         z = rows.standardised(x)
         if copies:
@@ -486,7 +492,9 @@ class _Ascent:
         s, n = self.settings, self.features
         base = StandardNormal(n) if s.precision == 1.0 else Normal(n, scale=s.precision**-0.5, trainable=False)
         standardize = Standardize(self.rows.mean, self.rows.std)
-        return AscentFlow(self.steps[: self.history.best_step], standardize, base, dtype=s.dtype)
+        best = self.history.best_step
+        steps = self.steps[:best] if self.queued is None else self._read_steps(self.queued, best)
+        return AscentFlow(steps, standardize, base, dtype=s.dtype)
 
     def go(self, progress: bool) -> AscentFlow:
         """All steps, or as many as patience allows; then the best prefix, whatever happens."""
@@ -495,7 +503,7 @@ class _Ascent:
         s, history, begin = self.settings, self.history, time.perf_counter()
         bar = tqdm(total=self.n_steps, desc="ascent", unit="step", disable=not progress)
         try:
-            for log_likelihood, held_out in self._kinks() if s.map == "kink" else self._splines():
+            for log_likelihood, held_out in self._steps():
                 history.log_likelihood.append(log_likelihood)
                 history.seconds.append(time.perf_counter() - begin)
                 step = len(history.log_likelihood) - 1
@@ -517,9 +525,16 @@ class _Ascent:
             bar.close()
         return self.flow()
 
+    def _steps(self) -> Any:
+        """All steps; before the first and after each the log-likelihoods."""
+        if self.settings.map == "spline":
+            return self._splines()
+        on_device = self.rows.device is not None and self.directions == "random"  # sliced ones need the points here
+        return self._kinks_on_device() if on_device else self._kinks()
+
     def _log_likelihood(self, squares: Floats, log_jacobian: NDArray[Any], weights: NDArray[Any] | None) -> float:
         """The mean over rows at these squares of the distance from 0."""
-        terms = log_jacobian.astype(np.float64) - 0.5 * self.settings.precision * squares
+        terms = log_jacobian.astype(np.float64, copy=False) - 0.5 * self.settings.precision * squares
         total = len(terms) if weights is None else float(weights.sum(dtype=np.float64))
         return _arrays.weighted_sum(terms, weights) / total + float(self.constant)
 
@@ -533,8 +548,7 @@ class _Ascent:
         """Steps of the notes; after each the log-likelihoods."""
         s, n, rng = self.settings, self.features, self.rng
         points = Points(self.z, self.weights, s.dtype)
-        some = self.library.asarray(rng.permutation(len(self.z))[:ANCHORS])
-        anchors = Points(_arrays.on_host(self.z[some]), None, np.float64)
+        anchors = Points(_arrays.on_host(self._anchors()), None, np.float64)
         parties = [points, anchors]
         held_out = None
         if self.rows.held_out is not None:
@@ -551,14 +565,15 @@ class _Ascent:
 
         yield judged()
         for _ in range(self.n_steps):
-            turn = self._turn(points.values().astype(np.float64) if self.directions == "sliced" else None)
+            turn = self._turn(points.values().astype(np.float64) if self.directions == "sliced" else None, rng)
             maps, scale, matrix, bias, order = np.zeros((n, 3)), 0.0, turn.blocks, np.zeros(n), turn.order
             maps[:, 2] = 1.0
             links = turn.transforms()
             for _ in range(s.kinks):
                 for party in parties[1:]:
                     party.step(maps, scale, matrix, bias, None, order)
-                center = self._centers(anchors.values().astype(np.float64))
+                rows, drawn = self._centers(rng)
+                center = np.where(rows < 0, drawn, anchors.values()[np.maximum(rows, 0), np.arange(n)])
                 epsilon = _kinks.width(center, self.effective_rows, s.neighbours, s.precision)
                 following = np.stack([center, epsilon * epsilon], axis=1)
                 sums = points.step(maps, scale, matrix, bias, following, order)
@@ -574,19 +589,81 @@ class _Ascent:
             self.steps.append(links)
             yield judged()
 
-    def _centers(self, anchors: Floats) -> Floats:
-        """Half of them where a row is, half of them drawn from the base."""
-        n, rng = self.features, self.rng
-        rows = anchors[rng.integers(len(anchors), size=n), np.arange(n)]
-        drawn = rng.standard_normal(n) / math.sqrt(self.settings.precision)
-        return np.where(rng.random(n) < 0.5, rows, drawn)
+    def _kinks_on_device(self) -> Any:
+        """The same where all rows are on a device, which chooses the kinks itself: only log-likelihoods are waited for.
 
-    def _turn(self, z: Floats | None) -> _directions.Turn:
+        They are read every so many steps, whose random numbers come from a copy of the generator: the fit's own is at
+        each step where it would be if no other had been queued.
+        """
+        s, none = self.settings, _directions.Turn.none([1] * self.features)
+        points, anchors = Points(self.z, self.weights, s.dtype), Points(self._anchors(), None, np.float64)
+        held_out, held_out_total = None, 1.0
+        if self.rows.held_out is not None:
+            z, weights = self._held_out(), self.rows.held_out.weights
+            held_out = Points(z, weights, s.dtype)
+            held_out_total = float(len(z) if weights is None else weights.sum(dtype=np.float64))
+        self.queued = ascent = _device.Ascent(
+            points.compiled,
+            anchors.compiled,
+            None if held_out is None else held_out.compiled,
+            total=self.total,
+            held_out_total=held_out_total,
+            precision=s.precision,
+            rows=self.effective_rows,
+            neighbours=s.neighbours,
+            rule=s.rule,
+            most=self.n_steps * s.kinks,
+        )
+        ahead = copy.deepcopy(self.rng)
+        states, read = [ahead.bit_generator.state], 0
+        for step in range(1, self.n_steps + 2):  # one more, as a kink tells what those before it have gained
+            if step <= self.n_steps:
+                self.turns.append(self._turn(None, ahead))
+                for turn in [self.turns[-1], *[none] * (s.kinks - 1)]:
+                    rows, drawn = self._centers(ahead)
+                    ascent.kink(turn.blocks, turn.places(), rows.tolist(), drawn.tolist())
+                states.append(ahead.bit_generator.state)
+            else:
+                ascent.finish()
+            if step > self.n_steps or step % STRIDE == 0:
+                found = ascent.log_likelihoods()[:: s.kinks] + float(self.constant)
+                for own, others in found[read:].tolist():
+                    self.rng.bit_generator.state = states[read]
+                    yield own, None if held_out is None else others
+                    read += 1
+
+    def _read_steps(self, ascent: _device.Ascent, count: int) -> list[list[Transform]]:
+        """The first steps of those that a device has taken, which are waited for."""
+        each, steps = self.settings.kinks, []
+        kinks = ascent.kinks()[: count * each].transpose(0, 2, 1)
+        for i, turn in enumerate(self.turns[:count]):
+            links = turn.transforms()
+            for a, b, c, center, square in kinks[i * each : (i + 1) * each]:
+                links.insert(0, _kink(a, b, c / a, center, np.sqrt(square), self.settings.dtype))
+            steps.append(links)
+        return steps
+
+    def _anchors(self) -> Floats:
+        """Some of the points as they are at the start, where they are."""
+        anchors: Floats = self.z[self.library.asarray(self.rng.permutation(len(self.z))[:ANCHORS])]
+        return anchors
+
+    def _centers(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
+        """Of the next kinks: half of them where that row of the anchors is, half at numbers drawn from the base.
+
+        Where it is a number the row is -1.
+        """
+        n = self.features
+        rows = rng.integers(min(ANCHORS, len(self.z)), size=(n,))
+        drawn = rng.standard_normal((n,)) / math.sqrt(self.settings.precision)
+        return np.where(rng.random(n) < 0.5, rows, -1), drawn
+
+    def _turn(self, z: Floats | None, rng: np.random.Generator) -> _directions.Turn:
         """The next one, for points that are there now, on which sliced directions depend."""
         if self.directions == "random":
-            return _directions.random_turn(self.sizes, self.rng)
+            return _directions.random_turn(self.sizes, rng)
         assert z is not None
-        return _directions.sliced_turn(z * math.sqrt(self.settings.precision), self.sizes, self.rng)
+        return _directions.sliced_turn(z * math.sqrt(self.settings.precision), self.sizes, rng)
 
     # ---- splines
 
@@ -604,7 +681,7 @@ class _Ascent:
 
         def judged() -> tuple[float, float | None]:
             each = [
-                self._log_likelihood(np.square(z.astype(np.float64)).sum(axis=1), log_jacobian, weights)
+                self._log_likelihood(np.multiply(z, z, dtype=np.float64).sum(axis=1), log_jacobian, weights)
                 for z, log_jacobian, weights in parts
             ]
             return each[0], each[1] if len(each) > 1 else None
@@ -612,7 +689,7 @@ class _Ascent:
         yield judged()
         for step in range(self.n_steps):
             z = parts[0][0].astype(np.float64)
-            turn = self._turn(z) if step else _directions.Turn.none(self.sizes)
+            turn = self._turn(z, self.rng) if step else _directions.Turn.none(self.sizes)
             turned = turn.of_rows(self._for_marginals(z))
             curves = [
                 _marginals.normal_score(turned[:, k] * unit, shares, bandwidth if step else 1.0) for k in range(n)

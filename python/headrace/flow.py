@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from headrace import _arguments as check
 from headrace import _arrays, training
 from headrace._arrays import Array, Caller
+from headrace._device import Device
 from headrace._module import Block, Cotangents, Module
 from headrace._stored import Stored, header_of, storable
 from headrace.bases import Base, StandardNormal
@@ -182,13 +183,16 @@ class Flow(Module):
 
         Where `standardize_context` is set, each expects the context standardised.
         """
+        return self._transforms_on(self._device)
+
+    def _transforms_on(self, device: Device | None) -> tuple[Transform, ...]:
         vector, start = self._vector(), self._base_size()
         chain: list[Transform] = []
         for t in self._chain:
             size = sum(block.size for _, block in t._blocks())
-            same = not size and t._device is self._device
+            same = not size and t._device is device
             part, dtype = vector[start : start + size], self._dtype if size else t.dtype
-            chain.append(t if same else t._remade(part, dtype, self._device))
+            chain.append(t if same else t._remade(part, dtype, device))
             start += size
         return tuple(chain)
 
@@ -200,14 +204,13 @@ class Flow(Module):
         """``flow[:t]``: the flow of the first t transforms, with copies of their parameters."""
         if not isinstance(index, slice) or index.start not in (None, 0) or index.step not in (None, 1):
             raise TypeError(f"index: expected a slice flow[:t], got {index!r}; use flow.transforms for single ones")
-        chain = self.transforms[index]
+        chain = self._transforms_on(None)[index]  # on the CPU, where nothing waits; what they make is placed once
         scale = self._standardize_context if any(t.context for t in chain) else None
         flow = Flow(chain, self._base, dtype=self._dtype, standardize_context=scale)
         vector, size = flow._vector(), self._base_size()
         vector[:size] = self._vector()[:size]
-        flow._place(self._device)  # where there are no transforms to say it
-        flow._recompile(vector)
-        return flow
+        flow._fill(flow._program, vector)
+        return flow if self._device is None else flow.to(self.device)
 
     def __repr__(self) -> str:
         """Sizes, base and transforms."""
