@@ -18,27 +18,26 @@ import os
 import re
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import report
+from bench.gpu_cases import CASES, FITS, LIBRARIES, Case, tiny
+from bench.gpu_report import cell_text, failures, fit_row, markdown, row_of, stem, step_line
 from bench.peers.client import ON_DEVICE, ROOT, Worker, WorkerError, machine_facts
-from bench.peers.run import OURS, Cell, Plan, measure, ratios_by_round
-from bench.workloads import MAF_43, MAF_64, PLANAR, RADIAL, REALNVP_64, VECTORS, Workload
+from bench.peers.run import OURS, Plan, measure
 
 STEPS = ("tests", "sanitizer", "floors", "workloads")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
-LIBRARIES = (OURS, "zuko", "zuko_compiled", "nflows", "normflows", "flowjax")
 
 # Seconds. The first holds for all steps but the build; the others end one step, or one request to a worker.
 BUDGET = 570.0
@@ -46,6 +45,8 @@ LIMITS = {"build": 3600.0, "card": 60.0, "tests": 150.0, "sanitizer": 40.0, "flo
 REQUEST = 60.0  # of a worker; the time left is the other limit
 LEAST = 5.0  # what must be left for a workload to be begun
 MOST_FAILURES = 3  # of a library, before it is given up
+PLAN = Plan(rounds=4, block=0.1, budget=4.0, foresee=True)
+DRY_PLAN = Plan(rounds=2, block=0.005, budget=4.0, foresee=True)
 
 # What compute-sanitizer looks at: every family of kernels and the way back, some seventy small tests.
 SELECTION = " or ".join(
@@ -61,160 +62,6 @@ SELECTION = " or ".join(
     )
 )
 INSTALL = 'HEADRACE_CUDA=ON pip install ".[cuda13,test]"   (".[cuda12,test]" for a driver of CUDA 12)'
-
-
-# ---- what is measured ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Case:
-    """A workload and its aims: times as fast as the best peer; share of the copy rate. None: no aim."""
-
-    workload: Workload
-    ratio: float | None = None
-    share: float | None = None
-
-    @property
-    def libraries(self) -> tuple[str, ...]:
-        """Those that are asked; compiling with torch takes long and is left to workloads with an aim."""
-        if self.workload.family in VECTORS:
-            return OURS, "normflows", "flowjax"
-        return tuple(name for name in LIBRARIES if name != "normflows" and (name != "zuko_compiled" or self.ratio))
-
-
-MANY = 1 << 22  # rows that fill no cache: 256 MB of 16 features
-
-MAF = replace(MAF_64, rows=100_000)
-COUPLING_MAP = Workload("coupling_map", 8, (), 1, "forward", MANY)
-ASCENT = Workload("ascent", 10, (), 1, "step", 10_000_000)
-FITS = tuple(replace(ASCENT, verb="fit", transforms=steps) for steps in (20, 120))  # their difference is 100 steps
-
-# Chains that are to reach the copy rate are as short as that takes: of more transforms the arithmetic takes longer than
-# the copy, as the report's floors show.
-CASES: tuple[Case, ...] = (
-    Case(replace(MAF, verb="sample"), ratio=30),
-    Case(MAF, ratio=2),
-    Case(replace(PLANAR, transforms=4, rows=MANY), share=0.7),
-    Case(replace(RADIAL, transforms=4, rows=MANY), share=0.7),
-    Case(COUPLING_MAP, share=0.7),
-    Case(replace(COUPLING_MAP, verb="inverse"), share=0.7),
-    Case(Workload("dual_ascent", 10, (), 1, "inverse", MANY), share=0.7),
-    Case(Workload("dual_ascent", 2, (), 2, "inverse", 4 * MANY), share=0.7),
-    Case(ASCENT, share=1 / 1.5),
-    *(Case(fit) for fit in FITS),
-    *(Case(replace(model, verb="train", rows=rows)) for model in (MAF_43, REALNVP_64) for rows in (1000, 100_000)),
-    *(Case(replace(REALNVP_64, verb=verb, rows=100_000)) for verb in ("log_prob", "sample")),
-    *(Case(replace(model, rows=1)) for model in (MAF_64, replace(MAF_64, verb="sample"), REALNVP_64)),
-    Case(PLANAR),
-    Case(RADIAL),
-    Case(replace(PLANAR, transforms=4, rows=MANY, verb="inverse")),
-    Case(replace(RADIAL, transforms=4, rows=MANY, verb="inverse")),
-    Case(Workload("dual_ascent", 10, (), 100, "inverse", 100_000)),
-)
-PLAN = Plan(rounds=4, block=0.1, budget=4.0, foresee=True)
-DRY_PLAN = Plan(rounds=2, block=0.005, budget=4.0, foresee=True)
-
-
-def tiny(workload: Workload) -> Workload:
-    """The same kind of workload, for a dry run."""
-    transforms = workload.transforms // 10 if workload.verb == "fit" else min(workload.transforms, 2)
-    return replace(
-        workload,
-        features=min(workload.features, 4),
-        hidden=(8,) * len(workload.hidden),
-        transforms=transforms,
-        rows=min(workload.rows, 64),
-    )
-
-
-def fit_step(short: Workload, long: Workload) -> Workload:
-    """One step of a fit."""
-    return replace(long, transforms=1, rows=short.rows)
-
-
-# ---- arithmetic of the report ----------------------------------------------------------------------------------------
-
-
-def floor_of(workload: Workload, floors: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The least seconds by arithmetic and by memory, and which is more; None where the rates are not known."""
-    if not floors.get("copy") or not floors.get("products"):
-        return None
-    arithmetic, memory = workload.operations / floors["products"], workload.nbytes / floors["copy"]
-    return {
-        "arithmetic": arithmetic,
-        "memory": memory,
-        "seconds": max(arithmetic, memory),
-        "bound": "arithmetic" if arithmetic > memory else "memory",
-    }
-
-
-def device_seconds(cell: Cell) -> float | None:
-    """Of a call by the device's clock, the median over the rounds; None where it was not run or there is none."""
-    medians = [m for block in cell.blocks if (m := block.get("device_median")) is not None]
-    return statistics.median(medians) if medians else None
-
-
-def row_of(case: Case, result: Mapping[str, Any], floors: Mapping[str, Any]) -> dict[str, Any]:
-    """One row of the report.
-
-    Ratios compare what the host waits for, which everybody has; shares are of the device's own time.
-    """
-    workload, cells = case.workload, result["cells"]
-    row: dict[str, Any] = {
-        "name": workload.name,
-        "flops": workload.flops,
-        "operations": workload.operations,
-        "bytes": workload.nbytes,
-        "floor": floor_of(workload, floors),
-        "cells": {library: cell.to_dict() for library, cell in cells.items()},
-        "missing": result["missing"],
-        "aim_ratio": case.ratio,
-        "aim_share": case.share,
-        **dict.fromkeys(("device_seconds", "share", "best_peer", "ratio", "band", "met")),
-    }
-    peers = {library: cell for library, cell in cells.items() if library != OURS}
-    if peers:
-        row["best_peer"] = min(peers, key=lambda library: peers[library].seconds)
-    if OURS not in cells or cells[OURS].foreseen:
-        return row
-    ours = cells[OURS]
-    row["device_seconds"] = device_seconds(ours)
-    if row["floor"] is not None:
-        row["share"] = row["floor"]["seconds"] / (row["device_seconds"] or ours.seconds)
-    if peers:
-        best = peers[row["best_peer"]]
-        by_round = ratios_by_round(best.medians, ours.medians)
-        row["ratio"], row["band"] = best.seconds / ours.seconds, [min(by_round), max(by_round)]
-    row["met"] = is_met(case, row)
-    return row
-
-
-def is_met(case: Case, row: Mapping[str, Any]) -> bool | None:
-    """Whether the aim was reached; None where there is none or it cannot be judged on this card."""
-    if case.ratio is not None:
-        if row["ratio"] is None or row["cells"][row["best_peer"]]["foreseen"]:
-            return None
-        return row["ratio"] >= case.ratio
-    if case.share is None or row["floor"] is None:
-        return None
-    allowed = row["floor"]["memory"] / case.share
-    if row["floor"]["arithmetic"] > allowed:  # this card copies too fast for its arithmetic
-        return None
-    return (row["device_seconds"] or row["cells"][OURS]["seconds"]) <= allowed
-
-
-def fit_row(rows: Sequence[Mapping[str, Any]], fits: Sequence[Workload], floors: Mapping[str, Any]) -> dict | None:
-    """The row of one step of a fit, from the times of a short and a long one; None where one is missing."""
-    found = {row["name"]: row["cells"].get(OURS) for row in rows}
-    short, long = (found.get(fit.name) for fit in fits)
-    if short is None or long is None or short["foreseen"] or long["foreseen"]:
-        return None
-    seconds = (long["seconds"] - short["seconds"]) / (fits[1].transforms - fits[0].transforms)
-    if seconds <= 0:
-        return None
-    block = {"median": seconds, "device_median": None, "disturbed": False}
-    cell = Cell(seconds, 1, blocks=[block])
-    return row_of(Case(fit_step(*fits), share=1 / 1.5), {"cells": {OURS: cell}, "missing": {}}, floors)
 
 
 # ---- commands with a limit -------------------------------------------------------------------------------------------
@@ -395,129 +242,6 @@ class Crew:
         for worker in self.workers.values():
             worker.close()
         self.workers.clear()
-
-
-# ---- the report ------------------------------------------------------------------------------------------------------
-
-
-def stem(card: str, date: str) -> Path:
-    """Where the report goes, without its suffix."""
-    name = re.sub(r"[^a-z0-9]+", "-", card.lower()).strip("-")
-    return ROOT / "bench" / "results" / f"gpu_{name}_{date[:10]}"
-
-
-def rate(value: float | None, unit: str, size: float) -> str:
-    """For example ``2.71 TB/s``."""
-    return "unknown" if not value else f"{value / size:.3g} {unit}"
-
-
-def step_line(name: str, step: Mapping[str, Any]) -> str:
-    """One step as an item of a list."""
-    said = [step[key] for key in ("reason", "verdict", "summary") if step.get(key)]
-    took = f" in {step['seconds']:.0f} s" if "seconds" in step else ""
-    word = {"late": "ended by its limit", "absent": "not run"}.get(step["status"], step["status"])
-    return f"- {name}: {word}{took}" + "".join(f"; {text}" for text in said)
-
-
-def cuda_version(number: int) -> str:
-    """13010 is 13.1."""
-    return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def card_lines(card: Mapping[str, Any]) -> list[str]:
-    """What the card and the software are."""
-    lines = []
-    if "driver" in card:
-        numbers = ", ".join(f"{kind} {cuda_version(card[kind])}" for kind in ("driver", "runtime"))
-        lines.append(f"- CUDA of the {numbers}; built for {card['architectures']}")
-    if card.get("smi"):
-        lines.append("- nvidia-smi: " + ", ".join(f"{name} {value}" for name, value in card["smi"].items()))
-    if "headrace" in card:
-        lines.append(f"- headrace {card['headrace']}, {card['installed']}; {card['info']}")
-    versions = ", ".join(f"{name} {version}" for name, version in card.get("versions", {}).items())
-    return [*lines, f"- Python {card.get('python', 'unknown')}; {versions}"]
-
-
-def cell_text(cell: Mapping[str, Any] | None) -> str:
-    """A library's time in the table."""
-    if cell is None:
-        return "-"
-    return ("≈ " if cell["foreseen"] else "") + report.duration(cell["seconds"])
-
-
-def aim_text(row: Mapping[str, Any]) -> str:
-    """The aim in the table."""
-    if row["aim_ratio"] is not None:
-        return f"≥ {row['aim_ratio']:g} x"
-    return "-" if row["aim_share"] is None else f"≥ {row['aim_share']:.0%} of copy"
-
-
-def table_row(row: Mapping[str, Any], libraries: Sequence[str]) -> list[str]:
-    """One line of the table."""
-    floor, own = row["floor"], row["device_seconds"]
-    floor_text = "-" if floor is None else f"{report.duration(floor['seconds'])} ({floor['bound']})"
-    ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f} ({row['best_peer']})"
-    band = "-" if row["band"] is None else f"{row['band'][0]:.2f} - {row['band'][1]:.2f}"
-    return [
-        row["name"],
-        *(cell_text(row["cells"].get(library)) for library in (OURS, *libraries)),
-        "-" if own is None else report.duration(own),
-        floor_text,
-        report.number(row["share"], ".0%"),
-        ratio,
-        band,
-        aim_text(row),
-        report.met(row["met"]),
-    ]
-
-
-def markdown(results: Mapping[str, Any]) -> str:
-    """The report as Markdown."""
-    card, floors = results["card"], results["floors"]
-    title = "Dry run on the CPU: these numbers mean nothing" if results["dry"] else card.get("card", "No card")
-    lines = [f"# {title}", "", report.machine_line(results["machine"], results["date"]), "", *card_lines(card)]
-    lines += ["", "## Steps", "", *(step_line(name, step) for name, step in results["steps"].items())]
-    if floors:
-        lines += [
-            "",
-            "## Rates of this card",
-            "",
-            f"- copy on the device, read and written: {rate(floors.get('copy'), 'TB/s', 1e12)}",
-            f"- products of float32 matrices ({floors.get('products_by') or 'nothing'}): "
-            f"{rate(floors.get('products'), 'TFLOP/s', 1e12)}; with TF32, for information: "
-            f"{rate(floors.get('products_tf32'), 'TFLOP/s', 1e12)}",
-            *(f"- right after: {name} {value}" for name, value in floors.get("smi", {}).items() if "clocks" in name),
-        ]
-    if results["libraries"]:
-        facts = results["libraries"].items()
-        lines += ["", "## Libraries", "", *(report.library_line(library, known) for library, known in facts)]
-    if results["rows"]:
-        libraries = [
-            library
-            for library, known in results["libraries"].items()
-            if library != OURS and any(library in row["cells"] for row in results["rows"]) and known["present"]
-        ]
-        columns = ["workload", OURS, *libraries, "on the device", "floor", "of floor", "best peer / headrace", "band"]
-        rows = [table_row(row, libraries) for row in results["rows"]]
-        lines += ["", "## Workloads", "", *report.table([*columns, "aim", "met"], rows)]
-        lines += ["", LEGEND]
-        lines += [f"- {row['name']}: {name}: {reason}" for row in results["rows"] for name, reason in failures(row)]
-    if results["not_run"]:
-        lines += ["", "Not run, since the time was used up: " + ", ".join(results["not_run"]) + "."]
-    return "\n".join([*lines, ""])
-
-
-LEGEND = (
-    "Median time of a call that is waited for, over the rounds; ≈: foreseen from one pass times the passes, not run; "
-    "-: absent, unsupported or unknown. On the device: headrace by CUDA events. Floor: the larger of the operations "
-    "over the rate of products and the bytes over the rate of copies. Ratios are of the times that are waited for, "
-    "shares of the device's. An aim of a share is not judged where the operations alone take longer than it allows.\n"
-)
-
-
-def failures(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Libraries that a row misses for a reason of its own, first lines alone."""
-    return [(name, reason.splitlines()[0]) for name, reason in row["missing"].items() if name in row["failed"]]
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------

@@ -1,163 +1,222 @@
-"""Registers, spills and shared memory of every CUDA kernel, as the compiler reports them; needs nvcc, no GPU.
+"""The report of `bench.gpu`: rows from what was timed and from the card's rates, and all of it as Markdown."""
 
-    python -m bench.gpu_report              compiles cuda/ for sm_80 and sm_90 and writes bench/results/
-    python -m bench.gpu_report --check      writes nothing
+from __future__ import annotations
 
-Fails, with a list, where a kernel spills registers to memory. A stack alone is no spill: a thread's own arrays that are
-indexed at run time lie there (`stack`), which the report shows.
-"""
-
-import argparse
-import os
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "bench" / "results" / "gpu_registers_sm80_sm90.txt"
-ARCHITECTURES = (80, 90)
-REGISTERS, MOST_REGISTERS = 65536, 255  # of a multiprocessor, of a thread
+from bench import report
+from bench.gpu_cases import Case, fit_step
+from bench.peers.client import ROOT
+from bench.peers.run import OURS, Cell, ratios_by_round
+from bench.workloads import Workload
 
-
-@dataclass(frozen=True)
-class Kernel:
-    """What the assembler says about one kernel for one architecture."""
-
-    file: str
-    name: str
-    architecture: int
-    registers: int
-    stack: int
-    spilled: int  # bytes stored and loaded
-    shared: int  # bytes known at compile time
+# ---- rows ------------------------------------------------------------------------------------------------------------
 
 
-def sources():
-    """Every file with kernels."""
-    return sorted([*ROOT.glob("cuda/*.cu"), *ROOT.glob("cuda/kernels/*.cu")])
+def floor_of(workload: Workload, floors: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The least seconds by arithmetic and by memory, and which is more; None where the rates are not known."""
+    if not floors.get("copy") or not floors.get("products"):
+        return None
+    arithmetic, memory = workload.operations / floors["products"], workload.nbytes / floors["copy"]
+    return {
+        "arithmetic": arithmetic,
+        "memory": memory,
+        "seconds": max(arithmetic, memory),
+        "bound": "arithmetic" if arithmetic > memory else "memory",
+    }
 
 
-def compile_report(path, architecture):
-    """What `ptxas -v` prints for one file."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["nvcc", "-std=c++20", "-O3", f"-arch=sm_{architecture}", "-Xptxas", "-v"]
-        command += ["-c", str(path), "-o", f"{folder}/object.o"]
-        done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{path.relative_to(ROOT)} does not compile:\n{done.stderr}")
-    print(f"compiled {path.relative_to(ROOT)} for sm_{architecture}", flush=True)
-    return done.stderr
+def device_seconds(cell: Cell) -> float | None:
+    """Of a call by the device's clock, the median over the rounds; None where it was not run or there is none."""
+    medians = [m for block in cell.blocks if (m := block.get("device_median")) is not None]
+    return statistics.median(medians) if medians else None
 
 
-def readable(names):
-    """Names as they stand in the source, without what all of them share."""
-    done = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
-    plain = [re.sub(r"^void |headrace::|\(anonymous namespace\)::", "", name) for name in done.stdout.splitlines()]
-    return dict(zip(names, [before_arguments(name) for name in plain], strict=True))
+def row_of(case: Case, result: Mapping[str, Any], floors: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of the report.
+
+    Ratios compare what the host waits for, which everybody has; shares are of the device's own time.
+    """
+    workload, cells = case.workload, result["cells"]
+    row: dict[str, Any] = {
+        "name": workload.name,
+        "flops": workload.flops,
+        "operations": workload.operations,
+        "bytes": workload.nbytes,
+        "floor": floor_of(workload, floors),
+        "cells": {library: cell.to_dict() for library, cell in cells.items()},
+        "missing": result["missing"],
+        "aim_ratio": case.ratio,
+        "aim_share": case.share,
+        **dict.fromkeys(("device_seconds", "share", "best_peer", "ratio", "band", "met")),
+    }
+    peers = {library: cell for library, cell in cells.items() if library != OURS}
+    if peers:
+        row["best_peer"] = min(peers, key=lambda library: peers[library].seconds)
+    if OURS not in cells or cells[OURS].foreseen:
+        return row
+    ours = cells[OURS]
+    row["device_seconds"] = device_seconds(ours)
+    if row["floor"] is not None:
+        row["share"] = row["floor"]["seconds"] / (row["device_seconds"] or ours.seconds)
+    if peers:
+        best = peers[row["best_peer"]]
+        by_round = ratios_by_round(best.medians, ours.medians)
+        row["ratio"], row["band"] = best.seconds / ours.seconds, [min(by_round), max(by_round)]
+    row["met"] = is_met(case, row)
+    return row
 
 
-def before_arguments(name):
-    """A function's name and template arguments, without its parameters: up to the last bracket's opening one."""
-    depth = 0
-    for place in range(len(name) - 1, -1, -1):
-        depth += (name[place] == ")") - (name[place] == "(")
-        if depth == 0:
-            return name[:place] if name.endswith(")") else name
-    return name
+def is_met(case: Case, row: Mapping[str, Any]) -> bool | None:
+    """Whether the aim was reached; None where there is none or it cannot be judged on this card."""
+    if case.ratio is not None:
+        if row["ratio"] is None or row["cells"][row["best_peer"]]["foreseen"]:
+            return None
+        return row["ratio"] >= case.ratio
+    if case.share is None or row["floor"] is None:
+        return None
+    allowed = row["floor"]["memory"] / case.share
+    if row["floor"]["arithmetic"] > allowed:  # this card copies too fast for its arithmetic
+        return None
+    return (row["device_seconds"] or row["cells"][OURS]["seconds"]) <= allowed
 
 
-def parse(text, file):
-    """The kernels in what `ptxas -v` printed."""
-    found = []
-    pattern = re.compile(
-        r"Compiling entry function '(?P<name>\S+)' for 'sm_(?P<architecture>\d+)'.*?"
-        r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
-        r"Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
-        re.DOTALL,
-    )
-    for match in pattern.finditer(text):
-        shared = re.search(r"(\d+) bytes smem", match["rest"])
-        found.append(
-            Kernel(
-                file,
-                match["name"],
-                int(match["architecture"]),
-                int(match["registers"]),
-                int(match["stack"]),
-                int(match["stores"]) + int(match["loads"]),
-                int(shared[1]) if shared else 0,
-            )
-        )
-    if len(found) != text.count("Compiling entry function"):
-        sys.exit(f"{file}: the compiler's report has another form than expected")
-    return found
+def fit_row(rows: Sequence[Mapping[str, Any]], fits: Sequence[Workload], floors: Mapping[str, Any]) -> dict | None:
+    """The row of one step of a fit, from the times of a short and a long one; None where one is missing."""
+    found = {row["name"]: row["cells"].get(OURS) for row in rows}
+    short, long = (found.get(fit.name) for fit in fits)
+    if short is None or long is None or short["foreseen"] or long["foreseen"]:
+        return None
+    seconds = (long["seconds"] - short["seconds"]) / (fits[1].transforms - fits[0].transforms)
+    if seconds <= 0:
+        return None
+    block = {"median": seconds, "device_median": None, "disturbed": False}
+    cell = Cell(seconds, 1, blocks=[block])
+    return row_of(Case(fit_step(*fits), share=1 / 1.5), {"cells": {OURS: cell}, "missing": {}}, floors)
 
 
-def threads_by_registers(registers):
-    """Threads of a multiprocessor that registers leave room for, in warps of 32, at most 2048."""
-    of_warp = -(-registers * 32 // 256) * 256  # given out in units of 256
-    return min(2048, REGISTERS // of_warp * 32)
+# ---- Markdown --------------------------------------------------------------------------------------------------------
 
 
-def table(kernels, names):
-    """The report's lines: one a kernel, its numbers for each architecture."""
-    kinds = {}
-    for kernel in kernels:
-        kinds.setdefault((kernel.file, names[kernel.name]), {})[kernel.architecture] = kernel
-    width = max(len(name) for _, name in kinds)
-    heads = "  ".join(f"{f'sm_{a}: registers threads spilled stack shared':>46}" for a in ARCHITECTURES)
-    lines, last = [f"{'kernel':{width}}  {heads}"], None
-    for (file, name), found in sorted(kinds.items()):
-        if file != last:
-            lines += ["", file]
-            last = file
-        cells = []
-        for architecture in ARCHITECTURES:
-            k = found[architecture]
-            cells.append(
-                f"{k.registers:16d} {threads_by_registers(k.registers):7d} {k.spilled:7d} {k.stack:5d} {k.shared:6d}"
-            )
-        lines.append(f"{name:{width}}  " + "  ".join(f"{cell:>46}" for cell in cells))
-    return lines
+def stem(card: str, date: str) -> Path:
+    """Where the report goes, without its suffix."""
+    name = re.sub(r"[^a-z0-9]+", "-", card.lower()).strip("-")
+    return ROOT / "bench" / "results" / f"gpu_{name}_{date[:10]}"
 
 
-def main():
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write no file")
-    arguments = parser.parse_args()
-    if not shutil.which("nvcc"):
-        sys.exit("gpu_report: NO nvcc ON THIS MACHINE, NOTHING WAS COMPILED")
-    jobs = [(path, architecture) for path in sources() for architecture in ARCHITECTURES]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        reports = pool.map(lambda job: compile_report(*job), jobs)
-        kernels = [
-            k for job, text in zip(jobs, reports, strict=True) for k in parse(text, str(job[0].relative_to(ROOT)))
-        ]
-    names = readable(sorted({kernel.name for kernel in kernels}))
-    version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
-    release = re.search(r"release [^\n]*", version)[0]
-    spilling = [k for k in kernels if k.spilled]
-    lines = [
-        f"Registers of every kernel, nvcc {release}, -O3. `threads`: of a multiprocessor, as registers alone allow.",
-        f"{len(kernels)} kernels for sm_80 and sm_90; {len(spilling)} spill.",
-        "",
-        *table(kernels, names),
+def rate(value: float | None, unit: str, size: float) -> str:
+    """For example ``2.71 TB/s``."""
+    return "unknown" if not value else f"{value / size:.3g} {unit}"
+
+
+def step_line(name: str, step: Mapping[str, Any]) -> str:
+    """One step as an item of a list."""
+    said = [step[key] for key in ("reason", "verdict", "summary") if step.get(key)]
+    took = f" in {step['seconds']:.0f} s" if "seconds" in step else ""
+    word = {"late": "ended by its limit", "absent": "not run"}.get(step["status"], step["status"])
+    return f"- {name}: {word}{took}" + "".join(f"; {text}" for text in said)
+
+
+def cuda_version(number: int) -> str:
+    """13010 is 13.1."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def card_lines(card: Mapping[str, Any]) -> list[str]:
+    """What the card and the software are."""
+    lines = []
+    if "driver" in card:
+        numbers = ", ".join(f"{kind} {cuda_version(card[kind])}" for kind in ("driver", "runtime"))
+        lines.append(f"- CUDA of the {numbers}; built for {card['architectures']}")
+    if card.get("smi"):
+        lines.append("- nvidia-smi: " + ", ".join(f"{name} {value}" for name, value in card["smi"].items()))
+    if "headrace" in card:
+        lines.append(f"- headrace {card['headrace']}, {card['installed']}; {card['info']}")
+    versions = ", ".join(f"{name} {version}" for name, version in card.get("versions", {}).items())
+    return [*lines, f"- Python {card.get('python', 'unknown')}; {versions}"]
+
+
+def cell_text(cell: Mapping[str, Any] | None) -> str:
+    """A library's time in the table."""
+    if cell is None:
+        return "-"
+    return ("≈ " if cell["foreseen"] else "") + report.duration(cell["seconds"])
+
+
+def aim_text(row: Mapping[str, Any]) -> str:
+    """The aim in the table."""
+    if row["aim_ratio"] is not None:
+        return f"≥ {row['aim_ratio']:g} x"
+    return "-" if row["aim_share"] is None else f"≥ {row['aim_share']:.0%} of copy"
+
+
+def table_row(row: Mapping[str, Any], libraries: Sequence[str]) -> list[str]:
+    """One line of the table."""
+    floor, own = row["floor"], row["device_seconds"]
+    floor_text = "-" if floor is None else f"{report.duration(floor['seconds'])} ({floor['bound']})"
+    ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f} ({row['best_peer']})"
+    band = "-" if row["band"] is None else f"{row['band'][0]:.2f} - {row['band'][1]:.2f}"
+    return [
+        row["name"],
+        *(cell_text(row["cells"].get(library)) for library in (OURS, *libraries)),
+        "-" if own is None else report.duration(own),
+        floor_text,
+        report.number(row["share"], ".0%"),
+        ratio,
+        band,
+        aim_text(row),
+        report.met(row["met"]),
     ]
-    if arguments.check:
-        print("\n".join(lines))
-    else:
-        RESULT.write_text("\n".join(lines) + "\n")
-        print(f"{RESULT.relative_to(ROOT)}: {lines[1]}")
-    if spilling:
-        listed = "\n".join(f"  {k.file} {names[k.name]} sm_{k.architecture}: {k.spilled} bytes" for k in spilling)
-        sys.exit(f"these kernels spill registers:\n{listed}")
 
 
-if __name__ == "__main__":
-    main()
+def markdown(results: Mapping[str, Any]) -> str:
+    """The report as Markdown."""
+    card, floors = results["card"], results["floors"]
+    title = "Dry run on the CPU: these numbers mean nothing" if results["dry"] else card.get("card", "No card")
+    lines = [f"# {title}", "", report.machine_line(results["machine"], results["date"]), "", *card_lines(card)]
+    lines += ["", "## Steps", "", *(step_line(name, step) for name, step in results["steps"].items())]
+    if floors:
+        lines += [
+            "",
+            "## Rates of this card",
+            "",
+            f"- copy on the device, read and written: {rate(floors.get('copy'), 'TB/s', 1e12)}",
+            f"- products of float32 matrices ({floors.get('products_by') or 'nothing'}): "
+            f"{rate(floors.get('products'), 'TFLOP/s', 1e12)}; with TF32, for information: "
+            f"{rate(floors.get('products_tf32'), 'TFLOP/s', 1e12)}",
+            *(f"- right after: {name} {value}" for name, value in floors.get("smi", {}).items() if "clocks" in name),
+        ]
+    if results["libraries"]:
+        facts = results["libraries"].items()
+        lines += ["", "## Libraries", "", *(report.library_line(library, known) for library, known in facts)]
+    if results["rows"]:
+        libraries = [
+            library
+            for library, known in results["libraries"].items()
+            if library != OURS and any(library in row["cells"] for row in results["rows"]) and known["present"]
+        ]
+        columns = ["workload", OURS, *libraries, "on the device", "floor", "of floor", "best peer / headrace", "band"]
+        rows = [table_row(row, libraries) for row in results["rows"]]
+        lines += ["", "## Workloads", "", *report.table([*columns, "aim", "met"], rows)]
+        lines += ["", LEGEND]
+        lines += [f"- {row['name']}: {name}: {reason}" for row in results["rows"] for name, reason in failures(row)]
+    if results["not_run"]:
+        lines += ["", "Not run, since the time was used up: " + ", ".join(results["not_run"]) + "."]
+    return "\n".join([*lines, ""])
+
+
+LEGEND = (
+    "Median time of a call that is waited for, over the rounds; ≈: foreseen from one pass times the passes, not run; "
+    "-: absent, unsupported or unknown. On the device: headrace by CUDA events. Floor: the larger of the operations "
+    "over the rate of products and the bytes over the rate of copies. Ratios are of the times that are waited for, "
+    "shares of the device's. An aim of a share is not judged where the operations alone take longer than it allows.\n"
+)
+
+
+def failures(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Libraries that a row misses for a reason of its own, first lines alone."""
+    return [(name, reason.splitlines()[0]) for name, reason in row["missing"].items() if name in row["failed"]]

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from bench import gpu, gpu_card
-from bench.gpu import OURS, Case
+from bench import gpu, gpu_card, gpu_cases, gpu_report
+from bench.gpu_cases import OURS, Case
 from bench.peers import headrace_peer
 from bench.peers.client import ROOT, Worker, WorkerError
 from bench.peers.devices import Stopwatch
@@ -27,7 +27,7 @@ from bench.workloads import MAF_43, MAF_64, PLANAR, RADIAL, Workload, existing_w
 from headrace import _core, _device
 from headrace._core import cuda_unavailable
 
-PEERS = tuple(library for library in gpu.LIBRARIES if library != OURS)
+PEERS = tuple(library for library in gpu_cases.LIBRARIES if library != OURS)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -104,7 +104,7 @@ def test_what_the_sanitizer_said(whole):
 def test_every_workload_is_measured_beside_its_floor(whole):
     _, results, text = whole
     rows = results["rows"]
-    assert [row["name"] for row in rows[:-1]] == [gpu.tiny(case.workload).name for case in gpu.CASES]
+    assert [row["name"] for row in rows[:-1]] == [gpu_cases.tiny(case.workload).name for case in gpu_cases.CASES]
     assert rows[-1]["name"] == "ascent 4 1 fit 64"
     for row in rows:
         cell = row["cells"][OURS]
@@ -158,8 +158,8 @@ def service(monkeypatch):
 
 def test_every_workload_runs_on_arrays_of_the_device(service):
     cupy = sys.modules["cupy"]
-    for case in gpu.CASES:
-        workload = gpu.tiny(case.workload)
+    for case in gpu_cases.CASES:
+        workload = gpu_cases.tiny(case.workload)
         assert service.prepare({"workload": workload.to_dict(), "warm_up": 1.0})["estimate"] > 0
         reply = service.time({"verb": workload.verb, "seconds": 0.0, "calls": 3})
         assert (reply["calls"], reply["device_median"]) == (1, pytest.approx(1e-3))
@@ -199,7 +199,7 @@ def test_a_library_that_hangs_costs_its_limit_alone(tmp_path, monkeypatch):
 def test_a_worker_that_died_is_started_anew_and_given_up_in_the_end(monkeypatch):
     monkeypatch.setattr(gpu, "MOST_FAILURES", 2)
     crew = gpu.Crew("dry", 1, sys.executable)
-    workload = gpu.tiny(MAF_64)
+    workload = gpu_cases.tiny(MAF_64)
     try:
         for _ in range(2):
             workers, missing = crew.present([OURS], 60.0)
@@ -227,7 +227,7 @@ def test_a_worker_that_dies_loses_one_workload(tmp_path, monkeypatch):
         return right(workload, workers, plan)
 
     monkeypatch.setattr(gpu, "measure", dying)
-    monkeypatch.setattr(gpu, "is_met", lambda *_: True)
+    monkeypatch.setattr(gpu_report, "is_met", lambda *_: True)
     more = ("--steps", "workloads", "--workloads", "realnvp", "--libraries", OURS)
     status, results, text = dry(tmp_path, *more)
     first, *others = results["rows"]
@@ -291,7 +291,9 @@ def test_a_missing_sanitizer_is_said(monkeypatch):
     monkeypatch.setattr(gpu.shutil, "which", lambda *_, **__: None)
     step = gpu.sanitizer_step("memcheck", 1.0)
     assert step["status"] == "absent"
-    assert gpu.step_line("memcheck", step).startswith("- memcheck: not run; compute-sanitizer is neither on the PATH")
+    assert gpu_report.step_line("memcheck", step).startswith(
+        "- memcheck: not run; compute-sanitizer is neither on the PATH"
+    )
 
 
 def test_an_error_nobody_foresaw_loses_one_workload(tmp_path, monkeypatch, capsys):
@@ -340,7 +342,7 @@ def test_without_a_device_the_command_says_why_and_what_it_would_do(capsys):
         "pip install",
         "--build",
         "tests, sanitizer, floors, workloads",
-        *(c.workload.name for c in gpu.CASES),
+        *(c.workload.name for c in gpu_cases.CASES),
     ):
         assert part in text
 
@@ -376,7 +378,7 @@ def cell(*seconds: float, device: float | None = None, foreseen: bool = False) -
 
 def row(case: Case, floors: dict | None = None, **cells: Cell) -> dict:
     result = {"cells": cells, "missing": {}}
-    return gpu.row_of(case, result, RATES if floors is None else floors)
+    return gpu_report.row_of(case, result, RATES if floors is None else floors)
 
 
 def test_ratios_are_of_the_time_that_is_waited_for():
@@ -395,7 +397,7 @@ def test_what_was_foreseen_is_marked_and_judges_nothing():
     case = Case(replace(MAF_64, verb="sample"), ratio=30)
     found = row(case, headrace=cell(1.0), zuko=cell(100.0, foreseen=True))
     assert (found["ratio"], found["met"]) == (100.0, None)
-    assert "≈ 100 s" in gpu.table_row(found, ["zuko"])
+    assert "≈ 100 s" in gpu_report.table_row(found, ["zuko"])
 
 
 def test_without_peers_or_rates_there_is_nothing_to_judge():
@@ -404,7 +406,7 @@ def test_without_peers_or_rates_there_is_nothing_to_judge():
     assert row(case, zuko=cell(1.0))["ratio"] is None
     found = row(Case(PLANAR, share=0.7), floors={}, headrace=cell(1.0))
     assert found["floor"] is found["share"] is found["met"] is None
-    assert gpu.table_row(found, [])[2:5] == ["-", "-", "-"]
+    assert gpu_report.table_row(found, [])[2:5] == ["-", "-", "-"]
     assert row(Case(PLANAR, share=0.7), {"copy": 2e12, "products": None}, headrace=cell(1.0))["floor"] is None
 
 
@@ -425,17 +427,17 @@ def test_a_share_of_the_copy_is_not_judged_where_the_arithmetic_alone_takes_long
 
 
 def test_a_step_of_a_fit_is_the_difference_of_two():
-    short, long = (replace(fit, rows=1000) for fit in gpu.FITS)
+    short, long = (replace(fit, rows=1000) for fit in gpu_cases.FITS)
     rows = [row(Case(short), headrace=cell(0.5)), row(Case(long), headrace=cell(2.5))]
-    found = gpu.fit_row(rows, (short, long), RATES)
+    found = gpu_report.fit_row(rows, (short, long), RATES)
     assert found["name"] == "ascent 10 1 fit 1000"
     assert found["cells"][OURS]["seconds"] == pytest.approx(2.0 / 100)
     assert found["bytes"] == 2 * 4 * 10 * 1000
     assert found["met"] is False
-    assert gpu.fit_row(rows[:1], (short, long), RATES) is None
-    assert gpu.fit_row(rows[::-1], (long, short), RATES) is not None
+    assert gpu_report.fit_row(rows[:1], (short, long), RATES) is None
+    assert gpu_report.fit_row(rows[::-1], (long, short), RATES) is not None
     worse = [row(Case(short), headrace=cell(2.5)), row(Case(long), headrace=cell(0.5))]
-    assert gpu.fit_row(worse, (short, long), RATES) is None  # noise, not a time
+    assert gpu_report.fit_row(worse, (short, long), RATES) is None  # noise, not a time
 
 
 def test_bytes_and_operations():
@@ -450,21 +452,21 @@ def test_bytes_and_operations():
     chain = Workload("dual_ascent", 10, (), 2, "inverse", 100)
     assert chain.flops == 100 * 2 * 2 * 100
     assert chain.operations == chain.flops + 2 * 100 * 2 * 10 * 22
-    assert gpu.ASCENT.nbytes == 2 * 4 * 10 * 10_000_000
+    assert gpu_cases.ASCENT.nbytes == 2 * 4 * 10 * 10_000_000
 
 
 def test_chains_with_an_aim_are_bound_by_memory_on_a_card_like_the_h100():
     published = {"copy": 3.35e12, "products": 67e12}  # of the SXM module, by its data sheet
-    for case in gpu.CASES:
+    for case in gpu_cases.CASES:
         if case.share is not None:
-            assert gpu.floor_of(case.workload, published)["bound"] == "memory", case.workload.name
+            assert gpu_report.floor_of(case.workload, published)["bound"] == "memory", case.workload.name
 
 
 # ---- the card --------------------------------------------------------------------------------------------------------
 
 
 def test_the_name_of_a_report():
-    name = gpu.stem("NVIDIA H100 80GB HBM3", "2031-02-03 04:05")
+    name = gpu_report.stem("NVIDIA H100 80GB HBM3", "2031-02-03 04:05")
     assert str(name.relative_to(ROOT)) == "bench/results/gpu_nvidia-h100-80gb-hbm3_2031-02-03"
 
 

@@ -9,11 +9,7 @@
 #include "kernels/upload.hpp"
 
 namespace headrace {
-namespace {
-
-constexpr cudaStream_t default_stream = nullptr;
-
-}  // namespace
+namespace {}  // namespace
 
 template <class T>
 DeviceAscent<T>::DeviceAscent(std::shared_ptr<DevicePoints<T>> points, std::shared_ptr<DevicePoints<double>> anchors,
@@ -35,24 +31,25 @@ DeviceAscent<T>::DeviceAscent(std::shared_ptr<DevicePoints<T>> points, std::shar
         throw std::invalid_argument("points, anchors, held_out: expected rows");
     if (most < 0) throw std::invalid_argument("most: expected at least 0");
     const OnDevice on(device_);
-    kinks_ = DeviceBuffer<Kink>(size_t(most + 1) * size_t(n), default_stream);
-    likelihoods_ = DeviceBuffer<double>(size_t(most + 1) * 2, default_stream);
-    log_scale_ = DeviceBuffer<double>(1, default_stream);
-    order_.end_write(default_stream);
-    order_.begin_write(stream);
+    {
+        const StreamOrder::Writing writing(order_, default_stream);
+        kinks_ = DeviceBuffer<Kink>(size_t(most + 1) * size_t(n), default_stream);
+        likelihoods_ = DeviceBuffer<double>(size_t(most + 1) * 2, default_stream);
+        log_scale_ = DeviceBuffer<double>(1, default_stream);
+    }
+    const StreamOrder::Writing writing(order_, stream);
     ascent_identity(n, kinks_.get(), stream);
     // Bits of which every byte is the same and that are NaN.
     check_cuda(cudaMemsetAsync(likelihoods_.get(), 0xff, likelihoods_.size() * sizeof(double), stream),
                "log-likelihoods");
-    order_.end_write(stream);
 }
 
 template <class T>
 DeviceAscent<T>::~DeviceAscent() {
     try {
         const OnDevice on(device_);
-        order_.begin_write(default_stream);  // the memory is given back in the order of this stream
-    } catch (const CudaError&) {             // of a device that is lost, memory is, too
+        order_.wait_for_all(default_stream);  // in whose order the memory is given back
+    } catch (const CudaError&) {              // of a device that is lost, memory is, too
     }
 }
 
@@ -61,9 +58,8 @@ template <class Number>
 void DeviceAscent<T>::place(Places<Number>& places, int64_t matrix) {
     const size_t n = size_t(features()), size = 6 * n + size_t(matrix);
     if (places.numbers.size() < size) {
-        order_.begin_write(default_stream);
+        const StreamOrder::Writing writing(order_, default_stream);
         places.numbers = DeviceBuffer<Number>(size, default_stream);
-        order_.end_write(default_stream);
     }
     Number* p = places.numbers.get();
     const auto take = [&p](size_t count) { return std::exchange(p, p + count); };
@@ -90,16 +86,15 @@ void DeviceAscent<T>::turn(const std::vector<double>& matrix, const std::vector<
     Arena size(nullptr);
     put(size);
     if (turn_.size() < size.bytes().size()) {
-        order_.begin_write(default_stream);
+        const StreamOrder::Writing writing(order_, default_stream);
         turn_ = DeviceBuffer<char>(size.bytes().size(), default_stream);
-        order_.end_write(default_stream);
     }
     place(places_, structure.matrix);
     place(anchor_places_, structure.matrix);
     Arena arena(turn_.get());
     const auto [turn, row, draw] = put(arena);
 
-    order_.begin_write(stream);
+    const StreamOrder::Writing writing(order_, stream);
     upload(turn_.get(), arena.bytes(), stream);
     const Kink* const last = kinks_at(count_);
     Kink* const next = kinks_at(count_ + 1);
@@ -119,13 +114,13 @@ void DeviceAscent<T>::turn(const std::vector<double>& matrix, const std::vector<
         ascent_judge(n, held_out_->sums(), rule_.precision, held_out_total_, likelihoods + 1, stream);
     }
     if (chooses) ascent_choose(n, points_->sums(), rule_, next, stream);
-    order_.end_write(stream);
 }
 
 template <class T>
 void DeviceAscent<T>::kink(const std::vector<double>& matrix, const std::vector<int>& blocks,
                            const std::vector<int>& order, const std::vector<int64_t>& rows,
                            const std::vector<double>& drawn, cudaStream_t stream) {
+    const std::lock_guard<std::mutex> lock(mutex_);
     const size_t n = size_t(features());
     check_turn(matrix, blocks, order, n);
     if (rows.size() != n || drawn.size() != n)
@@ -134,12 +129,15 @@ void DeviceAscent<T>::kink(const std::vector<double>& matrix, const std::vector<
         if (row >= anchors_->count()) throw std::invalid_argument("rows: expected rows of the anchors");
     if (finished_ || count_ >= most_) throw std::invalid_argument("kink: expected no more");
     const OnDevice on(device_);
+    finished_ = true;  // should this end halfway: the points are then between two kinks
     turn(matrix, blocks, order, rows, drawn, true, stream);
+    finished_ = false;
     ++count_;
 }
 
 template <class T>
 void DeviceAscent<T>::finish(cudaStream_t stream) {
+    const std::lock_guard<std::mutex> lock(mutex_);
     if (finished_) throw std::invalid_argument("finish: expected once");
     const OnDevice on(device_);
     const size_t n = size_t(features());
@@ -152,13 +150,13 @@ void DeviceAscent<T>::finish(cudaStream_t stream) {
 template <class T>
 std::vector<Kink> DeviceAscent<T>::kinks(cudaStream_t stream) {
     const OnDevice on(device_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     std::vector<Kink> host(size_t(count_) * size_t(features()));
-    order_.begin_read(stream);
+    const StreamOrder::Reading reading(order_, stream);
     if (count_ > 0)
         check_cuda(
             cudaMemcpyAsync(host.data(), kinks_at(1), host.size() * sizeof(Kink), cudaMemcpyDeviceToHost, stream),
             "kinks to the host");
-    order_.end_read(stream);
     check_cuda(cudaStreamSynchronize(stream), "kinks to the host");
     return host;
 }
@@ -166,13 +164,13 @@ std::vector<Kink> DeviceAscent<T>::kinks(cudaStream_t stream) {
 template <class T>
 std::vector<double> DeviceAscent<T>::log_likelihoods(cudaStream_t stream) {
     const OnDevice on(device_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     std::vector<double> host(size_t(count_ + (finished_ ? 1 : 0)) * 2);
-    order_.begin_read(stream);
+    const StreamOrder::Reading reading(order_, stream);
     if (!host.empty())
         check_cuda(cudaMemcpyAsync(host.data(), likelihoods_.get(), host.size() * sizeof(double),
                                    cudaMemcpyDeviceToHost, stream),
                    "log-likelihoods to the host");
-    order_.end_read(stream);
     check_cuda(cudaStreamSynchronize(stream), "log-likelihoods to the host");
     return host;
 }

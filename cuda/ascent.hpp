@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "kernels/ascent_choice.hpp"
@@ -63,6 +64,7 @@ class DeviceAscent {
     DeviceBuffer<char> turn_;
     Places<T> places_;
     Places<double> anchor_places_;
+    std::mutex mutex_;  // of all that changes, while work is queued
     StreamOrder order_;
 };
 

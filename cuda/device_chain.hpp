@@ -14,7 +14,6 @@ template <class T>
 struct DeviceStep {
     Step<T> step;
     StagePlan plan;      // of a network
-    int longest;         // inputs or units of the largest layer
     bool first_weights;  // no step before has any
     int64_t states;      // lines of the tape: between the transforms of a run of vector maps
     int64_t values;      // of all units, and where their slopes and gradients are
@@ -33,12 +32,15 @@ template <class T>
 struct DeviceChain {
     Chain<T> chain;  // its steps are null: they are here
     const DeviceStep<T>* steps;
-    int units;         // scratch lines of the largest step, of the last layer one window
-    bool has_splines;  // some network's map has bins, whose kernels need far more registers
+    int units;          // scratch lines of the largest step, of the last layer one window
+    bool has_splines;   // some network's map has bins, whose kernels need far more registers
+    bool has_networks;  // or steps that are like networks on the way back
+    bool has_vectors;   // runs of vector maps
+    bool in_place;      // no step needs its result beside what it is given
     DeviceTape tape;
 
     HR_FN int slots() const { return chain.context + chain.features; }
-    HR_FN int64_t run_lines() const { return 2 * int64_t(slots()) + units; }
+    HR_FN int64_t run_lines() const { return (in_place ? 1 : 2) * int64_t(slots()) + units; }
 };
 
 // Numbers of a block's scratch in shared memory: parts of sums, and two sums over each row.

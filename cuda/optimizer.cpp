@@ -6,8 +6,6 @@
 namespace headrace {
 namespace {
 
-constexpr cudaStream_t default_stream = nullptr;
-
 // Only matrices decay: a bias may have to be large, and so may a base's mean.
 template <class T>
 std::vector<AdamKind> kinds(const Structure& structure) {
@@ -36,6 +34,7 @@ DeviceAdam<T>::DeviceAdam(std::shared_ptr<DeviceProgram<T>> program, const AdamO
             options.clip,  options.average, std::max(T(options.epsilon), std::numeric_limits<T>::min())} {
     const OnDevice on(program_->device());
     const size_t n = program_->n_weights();
+    const StreamOrder::Writing writing(order_, default_stream);
     kind_ = DeviceBuffer<AdamKind>(kinds<T>(program_->structure()), default_stream);
     mean_ = zeros<T>(n);
     square_ = zeros<T>(n);
@@ -46,15 +45,14 @@ DeviceAdam<T>::DeviceAdam(std::shared_ptr<DeviceProgram<T>> program, const AdamO
         average_ = DeviceBuffer<T>(n, default_stream);
         program_->weights(average_.get(), default_stream);
     }
-    order_.end_write(default_stream);
 }
 
 template <class T>
 DeviceAdam<T>::~DeviceAdam() {
     try {
         const OnDevice on(program_->device());
-        order_.begin_write(default_stream);  // the memory is given back in the order of this stream
-    } catch (const CudaError&) {             // of a device that is lost, memory is, too
+        order_.wait_for_all(default_stream);  // in whose order the memory is given back
+    } catch (const CudaError&) {              // of a device that is lost, memory is, too
     }
 }
 
@@ -62,10 +60,9 @@ template <class T>
 void DeviceAdam<T>::step(const T* gradient, double learning_rate, double* norm, cudaStream_t stream) {
     const std::lock_guard<std::mutex> lock(mutex_);
     program_->update(stream, [&](T* weights) {
-        order_.begin_write(stream);
+        const StreamOrder::Writing writing(order_, stream);
         adam_step(rule_, learning_rate, gradient, kind_.get(), weights, mean_.get(), square_.get(), average_.get(),
                   int64_t(program_->n_weights()), parts_.get(), state_.get(), norm, stream);
-        order_.end_write(stream);
     });
 }
 
@@ -73,10 +70,9 @@ template <class T>
 void DeviceAdam<T>::average(T* out, cudaStream_t stream) {
     const OnDevice on(program_->device());
     const std::lock_guard<std::mutex> lock(mutex_);
-    order_.begin_read(stream);
+    const StreamOrder::Reading reading(order_, stream);
     check_cuda(cudaMemcpyAsync(out, average_.get(), average_.size() * sizeof(T), cudaMemcpyDeviceToDevice, stream),
                "running mean of the weights");
-    order_.end_read(stream);
 }
 
 template class DeviceAdam<float>;

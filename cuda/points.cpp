@@ -9,8 +9,6 @@
 namespace headrace {
 namespace {
 
-constexpr cudaStream_t default_stream = nullptr;
-
 template <class T>
 void check(const typename Points<T>::Step& step, size_t n) {
     if (step.bend.size() != n || step.center.size() != n || step.square.size() != n || step.shift.size() != n ||
@@ -66,7 +64,7 @@ DevicePoints<T>::DevicePoints(const ArrayView& rows, int64_t count, int features
     take(z_, padded * size_t(features));
     take(log_jacobian_, padded);
     if (weights) take(weights_, padded);
-    order_.begin_write(stream);
+    const StreamOrder::Writing writing(order_, stream);
     check_cuda(cudaMemsetAsync(log_jacobian_.get(), 0, padded * sizeof(double), stream), "log-Jacobians");
     if (weights) {
         check_cuda(cudaMemsetAsync(weights_.get(), 0, padded * sizeof(T), stream), "weights");
@@ -75,15 +73,14 @@ DevicePoints<T>::DevicePoints(const ArrayView& rows, int64_t count, int features
             "weights");
     }
     ascent_load(layout_, rows, z_.get(), stream);
-    order_.end_write(stream);
 }
 
 template <class T>
 DevicePoints<T>::~DevicePoints() {
     try {
         const OnDevice on(device_);
-        order_.begin_write(default_stream);  // the memory is given back in the order of this stream
-    } catch (const CudaError&) {             // of a device that is lost, memory is, too
+        order_.wait_for_all(default_stream);  // in whose order the memory is given back
+    } catch (const CudaError&) {              // of a device that is lost, memory is, too
     }
 }
 
@@ -92,9 +89,8 @@ template <class T>
 template <class Number>
 void DevicePoints<T>::take(DeviceBuffer<Number>& buffer, size_t n) {
     if (buffer.size() >= n) return;
-    order_.begin_write(default_stream);
+    const StreamOrder::Writing writing(order_, default_stream);
     buffer = DeviceBuffer<Number>(n, default_stream);
-    order_.end_write(default_stream);
 }
 
 template <class T>
@@ -113,14 +109,13 @@ std::vector<double> DevicePoints<T>::step(const Step& step, cudaStream_t stream)
         Arena arena(numbers_.get());
         AscentNumbers<T> numbers = put<T>(arena, step, structure);
         reserve(structure, !sums.empty());
-        order_.begin_write(stream);
+        const StreamOrder::Writing writing(order_, stream);
         upload(numbers_.get(), arena.bytes(), stream);
         queue(structure, numbers, !sums.empty(), stream);
         if (!sums.empty())
             check_cuda(
                 cudaMemcpyAsync(sums.data(), sums_.get(), sums.size() * sizeof(double), cudaMemcpyDeviceToHost, stream),
                 "sums to the host");
-        order_.end_write(stream);
     }
     if (!sums.empty()) check_cuda(cudaStreamSynchronize(stream), "sums to the host");
     return sums;
@@ -132,9 +127,8 @@ void DevicePoints<T>::step(const AscentStructure& structure, const AscentNumbers
     const OnDevice on(device_);
     const std::lock_guard<std::mutex> lock(mutex_);
     reserve(structure, wants_sums);
-    order_.begin_write(stream);
+    const StreamOrder::Writing writing(order_, stream);
     queue(structure, numbers, wants_sums, stream);
-    order_.end_write(stream);
 }
 
 template <class T>
@@ -158,18 +152,16 @@ template <class T>
 void DevicePoints<T>::values(T* out, cudaStream_t stream) {
     const OnDevice on(device_);
     const std::lock_guard<std::mutex> lock(mutex_);
-    order_.begin_read(stream);
+    const StreamOrder::Reading reading(order_, stream);
     ascent_store(layout_, z_.get(), out, stream);
-    order_.end_read(stream);
 }
 
 template <class T>
 void DevicePoints<T>::squares(double* out, cudaStream_t stream) {
     const OnDevice on(device_);
     const std::lock_guard<std::mutex> lock(mutex_);
-    order_.begin_read(stream);
+    const StreamOrder::Reading reading(order_, stream);
     ascent_squares(layout_, z_.get(), out, stream);
-    order_.end_read(stream);
 }
 
 template <class T>
@@ -177,11 +169,10 @@ void DevicePoints<T>::log_jacobian(double* out, cudaStream_t stream) {
     if (layout_.rows == 0) return;
     const OnDevice on(device_);
     const std::lock_guard<std::mutex> lock(mutex_);
-    order_.begin_read(stream);
+    const StreamOrder::Reading reading(order_, stream);
     check_cuda(cudaMemcpyAsync(out, log_jacobian_.get(), size_t(layout_.rows) * sizeof(double),
                                cudaMemcpyDeviceToDevice, stream),
                "log-Jacobians");
-    order_.end_read(stream);
 }
 
 template class DevicePoints<float>;

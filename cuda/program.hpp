@@ -13,6 +13,7 @@
 #include "include/memory.cuh"
 #include "kernels/gradient.hpp"
 #include "kernels/run.hpp"
+#include "kernels/weights.hpp"
 #include "stream_order.hpp"
 
 namespace headrace {

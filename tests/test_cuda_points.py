@@ -244,10 +244,10 @@ def test_only_what_asks_for_sums_waits(emu):
     points.step(*step)  # takes the memory that it needs
     module.log()
     points.step(*step[:4])
-    assert {call for call, _ in module.log()} == {"launch", "cudaEventRecord"}
+    assert {call for call, _ in module.log()} == {"launch", "cudaEventRecord", "cudaStreamWaitEvent"}
     points.step(*step)
     *calls, wait = [call for call, _ in module.log()]
-    assert set(calls) == {"launch", "cudaEventRecord", "copy to host"}
+    assert set(calls) == {"launch", "cudaEventRecord", "cudaStreamWaitEvent", "copy to host"}
     assert wait == "cudaStreamSynchronize"
 
 

@@ -380,6 +380,28 @@ def test_gradients_of_bases(base, device):
         gradients.check(subject, verb, cases.rows(9, 3, "float64"))
 
 
+@pytest.mark.parametrize("map", ["dual_ascent", "rq_spline"])
+def test_gradients_of_maps_of_each_coordinate(map, device, dtype):
+    flow = hr.Flow([cases.randomise(hr.Elementwise(4, map=map, dtype=dtype), 0.5)], hr.Normal(4, 0.5, 2.0))
+    wide, twin, given = flow.astype("float64"), Twin(device, flow), cases.rows(35, 4, dtype)
+    for verb in gradients.FLOW_VERBS:
+        cotangents = gradients.cotangents(verb, 35, 4, dtype)
+        want = getattr(wide, verb)(given.astype(float), *(c.astype(float) for c in cotangents))
+        got = getattr(twin, verb)(given, *cotangents, wrt=("inputs", "parameters"))
+        for a, b in zip(got, want, strict=True):
+            gradients.assert_near(a, b, cases.tolerance(dtype, 256))
+
+
+def test_a_bad_row_spoils_all_weights_as_on_the_cpu(device):
+    flow = hr.Flow([cases.randomise(hr.Elementwise(3, map="dual_ascent", dtype="float64"))], hr.Normal(3, 0.5, 2.0))
+    given = cases.rows(9, 3, "float64")
+    given[4, 1] = np.nan
+    by_value, by_log_det = gradients.cotangents("to_latent_vjp", 9, 3)
+    want = flow.to_latent_vjp(given, by_value, by_log_det)[1]
+    got = Twin(device, flow).to_latent_vjp(given, by_value, by_log_det, wrt=("inputs", "parameters"))[1]
+    assert_array_equal(np.isnan(got), np.isnan(want))
+
+
 def test_no_rows_have_a_gradient_of_zero(device, dtype):
     flow = gradients.mixed_flow(dtype)
     given, context = inputs_of(flow, 0, dtype)
@@ -479,20 +501,40 @@ def test_nothing_waits_and_everything_is_on_the_stream(emu):
         assert {s for name, s in launched} == {stream}
 
 
-def test_a_reader_waits_on_its_stream_for_the_last_writer(emu):
+def test_uses_of_the_weights_wait_for_each_other_on_the_device(emu):
+    """A reader for the last writer, a writer for all uses since: on the caller's stream, never on the host."""
     program = Twin(emu, cases.randomise(hr.MAF(3, hidden=(5,), transforms=1))).program
     weights = np.zeros(program.n_weights, "f4")
-    one, other = 1 << 8, 2 << 8
+    one, other, third = (np.arange(1, 4) << 8).tolist()
+    told = emu.tuple(weights)
 
     def waits(call):
-        return [s for name, s in queued(emu, call) if name == "cudaStreamWaitEvent"]
+        names = queued(emu, call)
+        assert {s for name, s in names if name == "cudaEventRecord"} <= {one, other, third}
+        return [s for name, s in names if name == "cudaStreamWaitEvent"]
 
-    program.set_weights(emu.tuple(weights), one)
-    assert waits(lambda: program.weights(emu.tuple(weights), one)) == []
-    assert waits(lambda: program.weights(emu.tuple(weights), other)) == [other]
-    # The next writer waits for readers on other streams.
-    assert waits(lambda: program.set_weights(emu.tuple(weights), one)) == [one]
-    assert waits(lambda: program.set_weights(emu.tuple(weights), one)) == []
+    made = len(waits(lambda: program.set_weights(told, one)))  # for what made the program, whose stream is another
+    assert made >= 1
+    assert waits(lambda: program.weights(told, other)) == [other]
+    assert waits(lambda: program.weights(told, third)) == [third]
+    # For both readers too, and for its own stream's last use, also when it takes over that one's event.
+    assert len(waits(lambda: program.set_weights(told, one))) == made + 2 + 2
+
+
+def test_parameters_of_one_call_are_a_use_of_the_program(emu):
+    """Otherwise its memory could be given back while the call's kernels read the steps."""
+    flow = cases.randomise(hr.PlanarFlow(3, transforms=2))
+    twin = Twin(emu, flow)
+    x, log_det = np.zeros((4, 3), "f4"), np.zeros(4, "f4")
+    own, stream = flow.parameters, 7 << 8
+    args = True, emu.tuple(x), 4, 0, None, None, emu.tuple(log_det), None, emu.tuple(own), stream
+    assert ("cudaEventRecord", stream) in queued(emu, lambda: twin.program.run(*args))
+    emu.module.fail_allocation(2)
+    emu.module.log()
+    with pytest.raises(MemoryError):
+        twin.program.run(*args)
+    emu.module.fail_allocation(0)
+    assert ("cudaEventRecord", stream) in emu.module.log()  # what was queued before counts
 
 
 def test_a_program_gives_its_memory_back(emu):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cases
-import fake_cuda
+import fake_frameworks
 import headrace as hr
 from devices import Library, either_order
 from headrace._device import device_at
@@ -305,13 +305,13 @@ def test_no_stream_is_waited_for_where_none_is_named(machine, told):
     """Without one the producer says that its work is done; and a stream is in order with itself."""
     flow, x = made_flow("float32", context=0).to("cuda"), cases.rows(9, 4, "float32")
     with machine.stream() as stream:
-        flow.log_prob(fake_cuda.Interface(x, None, stream.ptr if told else None))
+        flow.log_prob(fake_frameworks.Interface(x, None, stream.ptr if told else None))
         assert not machine.said("wait")
 
 
 def test_stream_0_of_an_array_interface_says_nothing(machine):
     flow, x = made_flow("float32", context=0).to("cuda"), cases.rows(9, 4, "float32")
-    refuse(lambda: flow.log_prob(fake_cuda.Interface(x, None, 0)), "x:", "stream", "ambiguous", error=ValueError)
+    refuse(lambda: flow.log_prob(fake_frameworks.Interface(x, None, 0)), "x:", "stream", "ambiguous", error=ValueError)
 
 
 @pytest.mark.parametrize("name", ["jax", "exchanged"])
@@ -393,7 +393,7 @@ def test_arrays_that_are_only_read_are_not_written(machine):
 
 def test_read_only_memory_is_read(machine):
     flow, x = made_flow("float32", context=0), cases.rows(9, 4, "float32")
-    got = flow.to("cuda").log_prob(fake_cuda.Interface(x, None, None, read_only=True))
+    got = flow.to("cuda").log_prob(fake_frameworks.Interface(x, None, None, read_only=True))
     cases.assert_same_bits(got.get(), flow.log_prob(x))
 
 
@@ -403,14 +403,14 @@ def test_read_only_memory_is_read(machine):
 def on_second(library, values):
     """An array on cuda:1."""
     machine, values = library.machine, np.asarray(values)
-    block = fake_cuda.Block(machine, values.nbytes, 0)
+    block = fake_frameworks.Block(machine, values.nbytes, 0)
     array = block.array(values.shape, values.dtype)
     array[...] = values
     if library.name == "cupy":
         return machine.cupy.ndarray.over(array, block, 1)
     if library.name == "torch":
         return sys.modules["torch"].Tensor(array, block, 1)
-    return fake_cuda.Exchanged(machine, array, block, library.producer, index=1)
+    return fake_frameworks.Exchanged(machine, array, block, library.producer, index=1)
 
 
 @pytest.mark.parametrize("name", ["cupy", "torch", "exchanged"])
@@ -433,7 +433,7 @@ def test_arrays_of_the_cpu(library):
     refuse(lambda: flow.log_prob(x, library.make(context)), "x:", "cupy.asarray(x)", *words)
     refuse(lambda: flow.log_prob(library.make(x), context), "context:", "cupy.asarray(context)", *words)
     refuse(lambda: flow.sample(9, context), "context:", *words)
-    host = fake_cuda.Exchanged(library.machine, x, x, None, kind=fake_cuda.CPU)
+    host = fake_frameworks.Exchanged(library.machine, x, x, None, kind=fake_frameworks.CPU)
     refuse(lambda: flow.log_prob(host, library.make(context)), "x:", "CPU's memory", ".to('cpu')")
     cupys = "of CuPy, PyTorch or JAX)", "cupy.asarray(x"
     refuse(lambda: flow.log_prob([[1.0] * 4] * 9, library.make(context)), "x:", "builtins.list", *cupys)
@@ -452,10 +452,10 @@ def test_arrays_of_the_cpu(library):
 def test_a_tensor_and_an_array_of_jax_on_the_cpu(machine):
     flow = made_flow("float32", context=0).to("cuda")
     tensor = sys.modules["torch"].Tensor(np.zeros((3, 4), "f4"), None)
-    tensor.device = fake_cuda.FakeDevice("cpu", None)
+    tensor.device = fake_frameworks.FakeDevice("cpu", None)
     refuse(lambda: flow.log_prob(tensor), "x:", "a tensor on cpu", "x.to('cuda:0')")
     array = sys.modules["jax"].Array(np.zeros((3, 4), "f4"), None)
-    array.devices = lambda: {fake_cuda.FakeDevice("cpu", 0)}
+    array.devices = lambda: {fake_frameworks.FakeDevice("cpu", 0)}
     refuse(lambda: flow.log_prob(array), "x:", "an array on cpu:0", "jax.device_put(x, jax.devices('gpu')[0])")
 
 
@@ -518,7 +518,7 @@ def test_numbers_at_odd_addresses(machine, name):
 
 def test_a_masked_array_interface(machine):
     flow, x = made_flow("float32", context=0).to("cuda"), cases.rows(9, 4, "float32")
-    refuse(lambda: flow.log_prob(fake_cuda.Interface(x, None, None, mask=x)), "x:", "mask")
+    refuse(lambda: flow.log_prob(fake_frameworks.Interface(x, None, None, mask=x)), "x:", "mask")
 
 
 def test_a_library_that_does_not_lend_its_memory(machine):

@@ -104,7 +104,7 @@ def plain(**more):
     return container(json.dumps({"__metadata__": {"headrace": json.dumps({**TOP, **more})}}).encode())
 
 
-TOP = {"format": 1, "version": "0.3.0", "dtype": "float32"}
+TOP = {"format": 1, "version": "0.4.0", "dtype": "float32"}
 
 
 def network_file(features, layers, levels=None, degrees=None, **more):
@@ -695,7 +695,7 @@ def test_any_staircase_loads_and_computes_what_its_masks_say(seed):
     levels = generator.integers(1, features + 1, features).tolist()
     degrees = [generator.integers(0, features + 1, n).tolist() for n in hidden]
     example = hr.MaskedAutoregressive(features, hidden, context=context, dtype="float64")
-    options = example._settings.options(range(features), range(features))
+    options = cpu.MaskedOptions(**example._settings.options(range(features), range(features)))
     masks = cpu.MaskedTransform(options, levels, degrees).masks()
     dense = cases.fill(masks, generator)
     data = network_file(

@@ -39,11 +39,6 @@ struct Tape {
 // ---- forth
 // -----------------------------------------------------------------------------------------------------------
 
-template <class V>
-HR_FN V base_slope(Base base, V z) {
-    return base == Base::normal ? -z : -tanh(z * Scalar<V>(0.5));
-}
-
 // The gradients that the way back starts with: of the last state, and of the log-determinant.
 template <class T>
 HR_FN void start_gradients(const Tape<T>& t, const Call<T>& call, const Cotangent& from, int64_t row, int rows) {

@@ -1,6 +1,7 @@
 // A tile of rows through a whole program: load (or draw), every step, store. Intermediate values never leave scratch.
 #pragma once
 
+#include "../base_density.hpp"
 #include "../random.hpp"
 #include "elementwise-inl.hpp"
 #include "masked-inl.hpp"
@@ -79,35 +80,6 @@ void store_columns(const Chain<T>& chain, const T* in, int64_t slot_stride, int6
     }
 }
 
-// In float64: where the mean is far larger than the scale, narrower arithmetic would cancel.
-template <class T>
-HR_FN T scaled(const ScaleStep& step, int slot, T value) {
-    const double x = double(value), scale = step.scale[slot], shift = step.shift[slot];
-    return T(step.shift_first ? (x - shift) * scale : x * scale + shift);
-}
-
-// 0 where x is finite and NaN where it is not: added to a row's sum, it makes the row's log-determinant NaN even where
-// the bad number meets no arithmetic on its way.
-template <class V>
-HR_FN V poison(V x) {
-    return x - x;
-}
-
-template <class V>
-HR_FN V base_log_density(Base base, V z) {
-    using T = Scalar<V>;
-    if (base == Base::normal) return z * z * T(-0.5);
-    const V a = abs(z);  // standard logistic: -|z| - 2 log(1 + e^-|z|)
-    return -a - log1p(exp(-a)) * T(2);
-}
-
-constexpr double half_log_2pi = 0.91893853320467274178;
-
-template <class T>
-HR_FN double base_constant(const Chain<T>& chain, Base base) {
-    return base == Base::normal ? -half_log_2pi * chain.features : 0.0;
-}
-
 // Random columns [4 block, 4 block + 4) of width<T> rows from `row`.
 template <class T>
 HR_FN Columns<Pack<T>> draw(const Call<T>& call, int64_t row, int block) {
@@ -129,7 +101,7 @@ HR_FN void store_sums(const Chain<T>& chain, const Call<T>& call, int64_t row, i
         if (call.log_det) call.log_det[row + r] = T(total);
         if (call.log_prob)
             call.log_prob[row + r] =
-                T(double(base[r]) + base_constant(chain, call.base) + (call.inverse ? total : -total));
+                T(double(base[r]) + base_constant(call.base, chain.features) + (call.inverse ? total : -total));
     }
 }
 

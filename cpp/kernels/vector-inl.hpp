@@ -6,9 +6,9 @@
 // run.
 #pragma once
 
+#include "../log_product.hpp"
 #include "../vector_maps.hpp"
 #include "../views.hpp"
-#include "../log_product.hpp"
 
 namespace headrace {
 namespace {

@@ -86,8 +86,9 @@ struct DualAscent {
 
     // ---- parameters that all rows share
 
-    static constexpr int ready_factors = 2;                // each is between slope² and 2 / slope
-    HR_FN static constexpr int n_ready(int) { return 6; }  // a, b, γ, center, epsilon, 1 / a
+    static constexpr int ready_factors = 2;  // each is between slope² and 2 / slope
+    // a, b, γ, center, epsilon, 1 / a, epsilon sqrt(1 - γ²), 1 / (1 - γ²)
+    HR_FN static constexpr int n_ready(int) { return 8; }
 
     template <class V, class P, class Put>
     HR_FN static void prepare(const P& p, const MapOptions<Scalar<V>>& o, const Put& put) {
@@ -98,6 +99,9 @@ struct DualAscent {
         put(3, m.center);
         put(4, m.epsilon);
         put(5, Scalar<V>(1) / m.a);
+        const V rest = (Scalar<V>(1) - m.gamma) * (m.gamma + Scalar<V>(1));
+        put(6, m.epsilon * sqrt(rest));
+        put(7, Scalar<V>(1) / rest);
     }
     template <class V>
     HR_FN static V ready_forward(V z, const Scalar<V>* ready, const MapOptions<Scalar<V>>&, V& factor) {
@@ -112,14 +116,14 @@ struct DualAscent {
     template <class V>
     HR_FN static V ready_inverse(V x, const Scalar<V>* ready, const MapOptions<Scalar<V>>&, V& factor) {
         using T = Scalar<V>;
-        const T a = ready[0], gamma = ready[2], epsilon = ready[4], rest = (T(1) - gamma) * (T(1) + gamma);
+        const T a = ready[0], gamma = ready[2], epsilon = ready[4];
         const T bent = (gamma < T(0) ? -gamma : gamma) * epsilon;
         const V t = (x - ready[1]) * ready[5] - ready[3];
         V q;
-        const V root = short_hypotenuse(epsilon * __builtin_sqrt(rest), t, q);
+        const V root = short_hypotenuse(ready[6], t, q);
         const auto cancels = t * gamma > T(0);
         const V numerator = select(cancels, t - bent, t - root * gamma);
-        const V other = select(cancels, (t + bent) / (root * gamma + t), splat<V>(double(T(1) / rest)));
+        const V other = select(cancels, (t + bent) / (root * gamma + t), V(ready[7] - V{}));
         const V w = numerator * other;
         short_hypotenuse(epsilon, w, q);
         factor = q * (a * gamma) + a;

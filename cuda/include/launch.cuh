@@ -9,13 +9,15 @@ namespace headrace {
 constexpr int warp_rows = 32;  // rows of a tile: one for each lane of a warp
 
 // Chains (kernels/chain.cuh). Not measured on a card. Warps that share a tile: with a network, enough to hide the
-// latency of its loads and few enough that two tiles fit a multiprocessor; without, a tile is a warp's own.
-constexpr int network_warps = 8, row_warps = 1;
-constexpr int sums_at_once = 8;   // of a warp: units for each load of an input
-constexpr int least_terms = 16;   // of a sum that is worth a warp of its own
-constexpr int window_units = 64;  // units of the last layer that a tile holds at a time: one round of all warps
+// latency of its loads and few enough that two tiles fit a multiprocessor; without, as few as have enough to do.
+constexpr int network_warps = 8;
+constexpr int coordinates_of_warp = 16;  // where there is no network
+constexpr int least_resident_warps = 8;  // of a multiprocessor, for lines to be in shared memory
+constexpr int sums_at_once = 8;          // of a warp: units for each load of an input
+constexpr int least_terms = 16;          // of a sum that is worth a warp of its own
+constexpr int window_units = 64;         // units of the last layer that a tile holds at a time: one round of all warps
 
-// The weights' gradient (kernels/gradient.cuh). Not measured on a card.
+// The weights' gradient (kernels/gradient.cu). Not measured on a card.
 constexpr int sum_units = 64, sum_inputs = 64, sum_threads = 128;
 constexpr int sum_blocks = 1024;  // blocks aimed at, by cutting the rows into shares
 constexpr int most_shares = 64;
@@ -50,6 +52,8 @@ constexpr int64_t most_blocks = 3;
 #else
 constexpr int64_t most_blocks = 1 << 15;
 #endif
+// 16 bytes that a thread asks for before it stores any in a tile: four would cost 30 registers more.
+constexpr int loads_in_flight = 2;
 constexpr int direct_threads = 256;  // of a block whose threads take 16 bytes of values each
 // Threads of a block that stages parameters, and elements that it stages at a time: a spline of 8 bins takes 11.5 KiB
 // in float32, and registers leave room for 8 blocks. Fewer where they would take more than staged_bytes.
@@ -77,5 +81,6 @@ constexpr int64_t row_sum_blocks = 3;
 constexpr int64_t row_sum_blocks = 1056;
 #endif
 constexpr int64_t most_row_sums = 1 << 22;
+constexpr int row_sum_threads = 1024;  // that add up the blocks' sums, a warp for every 32nd block
 
 }  // namespace headrace

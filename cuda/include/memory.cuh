@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -47,12 +49,39 @@ class OnDevice {
     int before_ = 0;
 };
 
-// Before HR_LAUNCH: lets a kernel have that much dynamic shared memory, more than the 48 KiB that all have.
+// Before HR_LAUNCH: lets a kernel have all the dynamic shared memory that a block of the device may have. Always all:
+// the limit belongs to the kernel, not to a launch, and another thread may be about to launch it.
 template <class Kernel>
-void allow_shared(Kernel* kernel, size_t bytes) {
-    if (bytes <= size_t(48) << 10) return;
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
+void allow_shared(Kernel* kernel) {
+    int device = 0, most = 0;
+    check_cuda(cudaGetDevice(&device), "current device");
+    check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory");
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
                "shared memory of a kernel");
+}
+
+// The stream in whose order what outlives a call is taken and given back.
+constexpr cudaStream_t default_stream = nullptr;
+
+// A pool of this library's own for each device, which keeps so much that nobody uses: the runtime's own pool would give
+// it back whenever somebody waits, and every call would have to map it again.
+constexpr uint64_t kept_bytes = uint64_t(1) << 30;
+
+inline cudaMemPool_t pool_of(int device) {
+    static std::mutex mutex;
+    static std::map<int, cudaMemPool_t> pools;  // they live as long as the process
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto found = pools.find(device);
+    if (found != pools.end()) return found->second;
+    cudaMemPoolProps properties{};
+    properties.allocType = cudaMemAllocationTypePinned;
+    properties.location.type = cudaMemLocationTypeDevice;
+    properties.location.id = device;
+    cudaMemPool_t pool;
+    check_cuda(cudaMemPoolCreate(&pool, &properties), "pool of device memory");
+    uint64_t kept = kept_bytes;
+    check_cuda(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept), "pool of device memory");
+    return pools.emplace(device, pool).first->second;
 }
 
 template <class T>
@@ -62,16 +91,18 @@ class DeviceBuffer {
     DeviceBuffer(size_t n, cudaStream_t stream) : n_(n), stream_(stream) {
         if (n == 0) return;
         if (n > SIZE_MAX / sizeof(T)) throw CudaOutOfMemory("device memory: the size overflows");
+        check_cuda(cudaGetDevice(&device_), "current device");
         void* p = nullptr;
         const std::string what = "device memory of " + std::to_string(n * sizeof(T)) + " bytes";
-        check_cuda(cudaMallocAsync(&p, n * sizeof(T), stream), what.c_str());
+        check_cuda(cudaMallocFromPoolAsync(&p, n * sizeof(T), pool_of(device_), stream), what.c_str());
         data_ = static_cast<T*>(p);
     }
+    // Waits.
     DeviceBuffer(const std::vector<T>& host, cudaStream_t stream) : DeviceBuffer(host.size(), stream) {
         if (host.empty()) return;
-        // From pageable memory: the call returns once the numbers have been read.
         check_cuda(cudaMemcpyAsync(data_, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice, stream),
                    "copy to the device");
+        check_cuda(cudaStreamSynchronize(stream), "copy to the device");  // whose source may now go
     }
     DeviceBuffer(DeviceBuffer&& other) noexcept { swap(other); }
     DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
@@ -79,12 +110,18 @@ class DeviceBuffer {
         return *this;
     }
     ~DeviceBuffer() {
-        if (data_) cudaFreeAsync(data_, stream_);
+        if (!data_) return;
+        int current = device_;  // a stream's address may be one of every device's
+        cudaGetDevice(&current);
+        if (current != device_) cudaSetDevice(device_);
+        cudaFreeAsync(data_, stream_);
+        if (current != device_) cudaSetDevice(current);
     }
     void swap(DeviceBuffer& other) noexcept {
         std::swap(data_, other.data_);
         std::swap(n_, other.n_);
         std::swap(stream_, other.stream_);
+        std::swap(device_, other.device_);
     }
 
     T* get() const { return data_; }
@@ -94,6 +131,7 @@ class DeviceBuffer {
     T* data_ = nullptr;
     size_t n_ = 0;
     cudaStream_t stream_ = nullptr;
+    int device_ = 0;
 };
 
 }  // namespace headrace

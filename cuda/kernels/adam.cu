@@ -4,22 +4,12 @@
 
 #include "../../cpp/adam.hpp"
 #include "../include/launch.cuh"
+#include "../include/threads.cuh"
 
 namespace headrace {
 namespace {
 
 constexpr int threads = adam_threads, warp = 32;
-
-// The sum over a block's threads, in a fixed order, for its first thread.
-__device__ double block_sum(double x, double* of_warp) {
-    for (int step = warp / 2; step > 0; step /= 2) x += __shfl_down_sync(~0u, x, unsigned(step));
-    if (threadIdx.x % warp == 0) of_warp[threadIdx.x / warp] = x;
-    __syncthreads();
-    x = 0;
-    if (threadIdx.x == 0)
-        for (int i = 0; i < threads / warp; ++i) x += of_warp[i];
-    return x;
-}
 
 // In float64, so that nothing overflows.
 template <class T>

@@ -1,6 +1,7 @@
 #include "ascent_choice.hpp"
 
 #include "../include/launch.cuh"
+#include "../include/threads.cuh"
 
 namespace headrace {
 namespace {
@@ -12,17 +13,6 @@ constexpr double full = 0.29;         // up to this reach a full Newton step gro
 
 __device__ int thread_of_grid() {
     return int(blockIdx.x) * threads + int(threadIdx.x);
-}
-
-// The sum over a block's threads, in a fixed order, for its first thread.
-__device__ double block_sum(double x, double* of_warp) {
-    for (int step = warp / 2; step > 0; step /= 2) x += __shfl_down_sync(~0u, x, unsigned(step));
-    if (threadIdx.x % warp == 0) of_warp[threadIdx.x / warp] = x;
-    __syncthreads();
-    x = 0;
-    if (threadIdx.x == 0)
-        for (int i = 0; i < threads / warp; ++i) x += of_warp[i];
-    return x;
 }
 
 __global__ void __launch_bounds__(threads) reset(int features, Kink* kinks) {

@@ -22,12 +22,13 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
     t.slopes = {nullptr};
     const Lines<T, in_shared> lines{in_shared ? scratch + scratch_numbers(team.warps)
                                               : workspace + blockIdx.x * d.run_lines() * warp_rows};
-    t.units = lines.from(2 * d.slots());
+    const Lines<T, in_shared> other = d.in_place ? lines : lines.from(d.slots());
+    t.units = other.from(d.slots());
     for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const int64_t row = tile * warp_rows;
         const int rows = int(smaller(int64_t(warp_rows), call.rows - row));
         t.given = lines;
-        t.built = lines.from(d.slots());
+        t.built = other;
         load_tile(team, d, call, row, rows, t);
         T base = 0;
         if (call.log_prob && !call.inverse) base = base_density(team, d, call.base, t.given);

@@ -260,22 +260,8 @@ __device__ void rotate(const Team& team, const RotationStep<T>& s, const T* matr
     }
 }
 
-// In float64: where the mean is far larger than the scale, narrower arithmetic would cancel.
-template <class T>
-__device__ T scaled(const ScaleStep& step, int slot, T value) {
-    const double x = double(value), scale = step.scale[slot], shift = step.shift[slot];
-    return T(step.shift_first ? (x - shift) * scale : x * scale + shift);
-}
-
 // ---- in and out
 // -------------------------------------------------------------------------------------------------------
-
-template <class T>
-__device__ T base_log_density(Base base, T z) {
-    if (base == Base::normal) return z * z * T(-0.5);
-    const T a = abs(z);  // standard logistic: -|z| - 2 log(1 + e^-|z|)
-    return -a - log1p(exp(-a)) * T(2);
-}
 
 // This warp's share of the base's log-density of its lane's row.
 template <class T, bool in_shared>
@@ -354,12 +340,11 @@ template <class T>
 __device__ void store_sums(const Team& team, const DeviceChain<T>& d, const Call<T>& call, int64_t row, int rows,
                            T log_det, T base) {
     if (team.warp != 0 || team.lane >= rows) return;
-    constexpr double half_log_2pi = 0.91893853320467274178;
     const double total = double(log_det) + d.chain.log_det;
     if (call.log_det) call.log_det[row + team.lane] = T(total);
     if (call.log_prob) {
-        const double constant = call.base == Base::normal ? -half_log_2pi * d.chain.features : 0.0;
-        call.log_prob[row + team.lane] = T(double(base) + constant + (call.inverse ? total : -total));
+        call.log_prob[row + team.lane] =
+            T(double(base) + base_constant(call.base, d.chain.features) + (call.inverse ? total : -total));
     }
 }
 

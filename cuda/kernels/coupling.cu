@@ -293,7 +293,7 @@ void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, 
         const int threads = is_direct<Map> ? direct_threads : staged_threads_for(bytes, logs);
         const size_t shared = size_t(std::max<int64_t>(logs, 256) + (is_direct<Map> ? 0 : threads * bytes));
         auto* const kernel = coupling_rows<Map, backwards, T>;
-        allow_shared(kernel, shared);
+        allow_shared(kernel);
         HR_LAUNCH(kernel, grid_for(s.count), threads, shared, stream, options, s, in, params, value, log_det);
         check_launch("coupling");
     });
@@ -317,7 +317,7 @@ void coupling_backward(int map, bool inverse, const MapOptions<T>& options, cons
             const int64_t bytes = (stride + room_stride) * int64_t(sizeof(T));
             const int threads = staged_threads_for(bytes, 0);
             auto* const kernel = coupling_backward_staged<Map, backwards, T>;
-            allow_shared(kernel, size_t(threads * bytes));
+            allow_shared(kernel);
             HR_LAUNCH(kernel, grid_for((elements + threads - 1) / threads), threads, size_t(threads * bytes), stream,
                       options, elements, active, TilePlaces(n_params, stride), stride, room_stride, in, params,
                       grad_value, grad_log_det, grad_in, grad_params);

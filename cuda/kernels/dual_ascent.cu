@@ -530,9 +530,7 @@ void ascent_step(const AscentLayout& layout, const AscentStructure& structure, c
             numbers, layout, int(structure.tiles.size()), std::min(structure.lines, most_lines), z, moved, log_jacobian,
             weights, partial};
         const auto run = [&](auto* kernel, int64_t blocks, size_t bytes) {
-            if (bytes > 48 * 1024)  // has to be asked for
-                check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
-                           "shared memory of a dual ascent");
+            allow_shared(kernel);
             HR_LAUNCH(kernel, dim3(grid_of(blocks)), dim3(threads), bytes, stream, a);
             check_launch("ascent_step");
         };

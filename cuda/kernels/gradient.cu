@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "../include/threads.cuh"
 #include "chain.cuh"
 
 namespace headrace {
@@ -88,11 +89,6 @@ __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Cal
 // ---- back
 // ---------------------------------------------------------------------------------------------------------------
 
-template <class T>
-__device__ T base_slope(Base base, T z) {
-    return base == Base::normal ? -z : -tanh(z * T(0.5));
-}
-
 // The gradient of some number by this lane's log-determinant, in the chain's own direction.
 template <class T>
 __device__ T grad_log_det_of_row(const Team& team, const Call<T>& call, const Cotangent& from, int64_t row, int rows) {
@@ -110,7 +106,7 @@ __device__ void start_gradients(const Team& team, const Tape<T>& t, const Call<T
     for (int s = team.warp; s < t.d.slots(); s += team.warps) gradient.at(s, team.lane) = 0;
     team.sync();
     if (from.value.data)
-        for_tile(team, rows, chain.features, from.value.column_stride <= from.value.row_stride, [&](int r, int c) {
+        for_tile(team, rows, chain.features, is_by_rows(from.value), [&](int r, int c) {
             double g = number_at(from.value, row_of(from.value, row + r) + c * from.value.column_stride);
             if (chain.store_scale) g *= chain.store_scale[c];
             gradient.at(chain.store_slot[c], r) = T(g);
@@ -431,36 +427,25 @@ __global__ void __launch_bounds__(sum_threads)
     }
 }
 
-__device__ inline int64_t element_of_thread() {
-    return int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-}
-
 template <class T>
 __device__ T not_a_number_if(bool condition, T value) {
     return condition ? not_a_number<T>() : value;
 }
 
-// The shares' sums, in their order, to the gradient and to that by ready parameters. What no task sums is zero.
+// The shares' sums, in their order, to the gradient and to that by ready parameters. What no task sums is zero; where a
+// row is not finite every weight's is NaN.
 template <class T>
-__global__ void add_shares(SumTasks<T> tasks, const T* sums, int shares, bool is_first, const int* bad, T* gradient,
-                           T* by_ready, int64_t n_weights) {
+__global__ void add_shares(SumTasks<T> tasks, const T* sums, int shares, bool is_first, const int* bad,
+                           const uint8_t* is_weight, T* gradient, T* by_ready, int64_t n_weights) {
     const int64_t i = element_of_thread();
     if (i >= tasks.n_sums) return;
-    const bool is_weight = i < n_weights;
-    T* const out = is_weight ? gradient + i : by_ready + (i - n_weights);
+    const bool of_weight = i < n_weights;
+    T* const out = of_weight ? gradient + i : by_ready + (i - n_weights);
     T total = is_first ? T(0) : *out;
-    if (!is_weight || tasks.is_summed[i]) {
+    if (tasks.is_summed[i])
         for (int s = 0; s < shares; ++s) total += sums[s * tasks.n_sums + i];
-        total = not_a_number_if(*bad != 0, total);
-    }
+    if (*bad && (!of_weight || is_weight[i])) total = not_a_number<T>();
     *out = total;
-}
-
-// Whether the ready parameters of a step are made transform by transform, or coordinate by coordinate.
-template <class T>
-__device__ int ready_parts(const Step<T>& step, int features) {
-    if (step.kind == StepKind::vector) return step.vector.transforms;
-    return step.kind == StepKind::elementwise ? features : 0;
 }
 
 // The gradients by raw parameters of vector steps; a block for each step, a thread for each transform.
@@ -486,45 +471,6 @@ __global__ void finish_vectors(DeviceChain<T> d, const T* weights, const T* by_r
     }
 }
 
-template <class T>
-__global__ void prepare_ready(DeviceChain<T> d, const T* weights, T* ready) {
-    const int features = d.chain.features;
-    for (int s = blockIdx.x; s < d.chain.n_steps; s += gridDim.x) {
-        const Step<T>& step = d.steps[s].step;
-        for (int i = threadIdx.x; i < ready_parts(step, features); i += blockDim.x) {
-            if (step.kind == StepKind::vector) {
-                const VectorStep<T>& v = step.vector;
-                const int* const coordinate = v.coordinate + int64_t(i) * features;
-                const T* const raw = weights + v.weights[i];
-                T* const out = ready + v.ready + int64_t(i) * v.n_ready;
-                with_vector_map(v.map, [&]<class Map>() {
-                    Map::template prepare<double>(
-                        [&](int k) { return double(raw[in_coordinate_order(k, Map::vectors, features, coordinate)]); },
-                        features, [&](int k, double value) { out[k] = T(value); });
-                });
-            } else {
-                const MaskedStep<T>& m = step.network;
-                const ElementwiseStep& e = step.elementwise;
-                const MapOptions<double> options{double(m.options.slope), double(m.options.inverse_clamp),
-                                                 m.options.bins, double(m.options.bound)};
-                const T* const raw = weights + e.weights + e.coordinate[i] * m.n_params;
-                T* const out = ready + e.ready + int64_t(i) * e.n_ready;
-                with_map(m.map, [&]<class Map>() {
-                    if constexpr (requires { Map::ready_factors; })
-                        Map::template prepare<double>([&](int k) { return double(raw[k]); }, options,
-                                                      [&](int k, double value) { out[k] = T(value); });
-                });
-            }
-        }
-    }
-}
-
-template <class T>
-__global__ void masked_copy(const T* in, const uint8_t* keep, T* out, int64_t n) {
-    const int64_t i = element_of_thread();
-    if (i < n) out[i] = keep[i] ? in[i] : T(0);
-}
-
 constexpr int plain_threads = 256, step_blocks = 1024, step_threads = 64;
 
 unsigned blocks_of(int64_t n) {
@@ -535,9 +481,9 @@ unsigned blocks_of(int64_t n) {
 
 template <class T>
 void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Call<T>& call, const Back<T>& back,
-                     size_t n_weights, cudaStream_t stream) {
+                     const uint8_t* is_weight, size_t n_weights, cudaStream_t stream) {
     const int64_t tiles = (call.rows + warp_rows - 1) / warp_rows, tape = d.tape.lines * warp_rows;
-    const int warps = d.chain.n_networks > 0 ? network_warps : row_warps;
+    const int warps = d.has_networks ? network_warps : 1;
     const Place place{false, warps, int64_t(scratch_numbers(warps)) * int64_t(sizeof(T))};
     auto* const kernel = d.has_splines ? there_and_back<T, true> : there_and_back<T, false>;
     DeviceBuffer<int> bad(1, stream);
@@ -560,8 +506,7 @@ void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Cal
         by_ready(size_t(d.chain.ready), stream);
     const size_t sum_bytes = size_t(warp_rows) * size_t(sum_units + 1 + sum_inputs + 1) * sizeof(T);
     auto* const sum_kernel = sum_products<T>;
-    check_cuda(cudaFuncSetAttribute(sum_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(sum_bytes)),
-               "shared memory of a kernel");
+    allow_shared(sum_kernel);
     for (int64_t begin = 0; begin < tiles; begin += group) {
         const int64_t n = std::min(group, tiles - begin), n_shares = (n + tiles_of_share - 1) / tiles_of_share;
         HR_LAUNCH(kernel, resident_blocks(kernel, place, n), warps * warp_rows, place.shared_bytes, stream, d, call,
@@ -571,7 +516,7 @@ void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Cal
                   tapes.get(), d.tape.lines, n, tiles_of_share, call.rows - begin * warp_rows, shares.get());
         check_launch("sum_products");
         HR_LAUNCH(add_shares<T>, blocks_of(sums.n_sums), plain_threads, 0, stream, sums, shares.get(), int(n_shares),
-                  begin == 0, bad.get(), back.weights, by_ready.get(), int64_t(n_weights));
+                  begin == 0, bad.get(), is_weight, back.weights, by_ready.get(), int64_t(n_weights));
         check_launch("add_shares");
     }
     if (d.chain.ready > 0) {
@@ -581,25 +526,9 @@ void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Cal
     }
 }
 
-template <class T>
-void launch_prepare(const DeviceChain<T>& d, const T* weights, T* ready, cudaStream_t stream) {
-    if (d.chain.ready == 0) return;
-    HR_LAUNCH(prepare_ready<T>, std::min(step_blocks, d.chain.n_steps), step_threads, 0, stream, d, weights, ready);
-    check_launch("prepare_ready");
-}
-
-template <class T>
-void launch_masked_copy(const T* in, const uint8_t* keep, T* out, int64_t n, cudaStream_t stream) {
-    if (n == 0) return;
-    HR_LAUNCH(masked_copy<T>, blocks_of(n), plain_threads, 0, stream, in, keep, out, n);
-    check_launch("masked_copy");
-}
-
-#define HR_INSTANTIATE(T)                                                                                            \
-    template void launch_gradient(const DeviceChain<T>&, const SumTasks<T>&, const Call<T>&, const Back<T>&, size_t, \
-                                  cudaStream_t);                                                                     \
-    template void launch_prepare(const DeviceChain<T>&, const T*, T*, cudaStream_t);                                 \
-    template void launch_masked_copy(const T*, const uint8_t*, T*, int64_t, cudaStream_t);
+#define HR_INSTANTIATE(T)                                                                                    \
+    template void launch_gradient(const DeviceChain<T>&, const SumTasks<T>&, const Call<T>&, const Back<T>&, \
+                                  const uint8_t*, size_t, cudaStream_t);
 HR_INSTANTIATE(float)
 HR_INSTANTIATE(double)
 #undef HR_INSTANTIATE

@@ -22,20 +22,12 @@ struct SumTasks {
     const SumTask* tasks;
     int count;
     int64_t n_sums;            // weights, then the ready parameters of vector steps
-    const uint8_t* is_summed;  // 1 where a task gives the gradient of a weight
+    const uint8_t* is_summed;  // 1 where a task gives one of them
 };
 
 // Rows of a call there and back, a group at a time, and the sums over them. Of `back` the rows' height is not used.
 template <class T>
 void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Call<T>& call, const Back<T>& back,
-                     size_t n_weights, cudaStream_t stream);
-
-// Ready parameters of all steps that have some, from the weights.
-template <class T>
-void launch_prepare(const DeviceChain<T>& d, const T* weights, T* ready, cudaStream_t stream);
-
-// out[i] = keep[i] ? in[i] : 0.
-template <class T>
-void launch_masked_copy(const T* in, const uint8_t* keep, T* out, int64_t n, cudaStream_t stream);
+                     const uint8_t* is_weight, size_t n_weights, cudaStream_t stream);
 
 }  // namespace headrace

@@ -1,5 +1,6 @@
 // The shared headers on the device: every lane function, map, activation and base, for float and double, one number a
 // thread. What the CPU compiles as vectors must stay compilable here as single numbers.
+#include "../include/threads.cuh"
 #include "lanes.hpp"
 
 #include "../../cpp/activations.hpp"
@@ -9,10 +10,6 @@
 
 namespace headrace {
 namespace {
-
-__device__ inline int64_t element_of_thread() {
-    return int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-}
 
 template <class T>
 __global__ void lane_functions(const T* x, const T* y, T* out, int64_t n) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "../include/device.cuh"
+#include "../include/launch.cuh"
 
 // Before a loop over arrays that are to live in registers.
 #ifdef __CUDACC__
@@ -93,8 +94,6 @@ class TilePlaces {
     uint32_t inverse_ = 0, padding_ = 0;
 };
 
-constexpr int loads_in_flight = 2;
-
 // Number j is number j + `by` of v, modulo how many there are. Shifts by powers of two, as registers have no index.
 template <class T>
 __device__ __forceinline__ Numbers16<T> rotated(const Numbers16<T>& v, int by) {
@@ -152,8 +151,7 @@ __device__ __forceinline__ void tile_to_rows(const T* tile, int n, const TilePla
     }
 }
 
-// ---- groups of lanes
-// ----------------------------------------------------------------------------------------------------
+// ---- groups of lanes ----
 
 // The sum over a group of `width` lanes, a power of two; all threads of the warp take part. The same bits in each lane.
 template <class T>

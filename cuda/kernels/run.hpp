@@ -19,20 +19,39 @@ struct Place {
     int64_t shared_bytes;  // of a block, in all
 };
 
-// In shared memory where a block's lines fit beside its scratch, else in global memory, which the L2 cache holds.
+// In shared memory where that leaves enough warps on a multiprocessor to hide one another's loads, else in global
+// memory, which the L2 cache holds.
 inline Place place_of(int64_t lines, int warps, int64_t number_bytes, int64_t shared_bytes) {
     const int64_t scratch = scratch_numbers(warps) * number_bytes;
     const int64_t whole = scratch + lines * (warp_rows + 1) * number_bytes;
-    return whole <= shared_bytes ? Place{true, warps, whole} : Place{false, warps, scratch};
+    const bool fits = whole <= shared_bytes && shared_bytes / whole * warps >= least_resident_warps;
+    return fits ? Place{true, warps, whole} : Place{false, warps, scratch};
 }
 
-DeviceLimits device_limits();
+// Where the tiles of a run are. Without networks, more warps share a tile the more coordinates they can share; a run of
+// vector maps is one lane's work for each row.
+template <class T>
+Place run_place(const DeviceChain<T>& d, int64_t shared_bytes) {
+    int warps = network_warps;
+    if (d.units == 0) {
+        const int shared_by = (d.chain.features + coordinates_of_warp - 1) / coordinates_of_warp;
+        warps = d.has_vectors ? 1 : shared_by < network_warps ? shared_by : network_warps;
+    }
+    return place_of(d.run_lines(), warps, sizeof(T), shared_bytes);
+}
 
-// Enough blocks of a kernel to fill the device, but no more than tiles; they may then have the place's shared memory.
+inline DeviceLimits device_limits() {
+    int device = 0, shared = 0, multiprocessors = 0;
+    check_cuda(cudaGetDevice(&device), "current device");
+    check_cuda(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory");
+    check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "multiprocessors");
+    return {shared, multiprocessors};
+}
+
+// Enough blocks of a kernel to fill the device, but no more than tiles; they may then have any shared memory.
 template <class Kernel>
 int resident_blocks(Kernel kernel, const Place& place, int64_t tiles) {
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(place.shared_bytes)),
-               "shared memory of a kernel");
+    allow_shared(kernel);
     int of_multiprocessor = 0;
     check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_multiprocessor, kernel, place.warps * warp_rows,
                                                              size_t(place.shared_bytes)),

@@ -1,6 +1,7 @@
 // A tile of rows on the device: one row for each lane, lines of numbers for coordinates and units, and a team of warps.
 #pragma once
 
+#include "../../cpp/base_density.hpp"
 #include "../../cpp/lane.hpp"
 #include "../../cpp/views.hpp"
 #include "../include/device.cuh"
@@ -43,18 +44,18 @@ __device__ I smaller(I a, I b) {
     return a < b ? a : b;
 }
 
-// 0 where x is finite and NaN where it is not.
-template <class T>
-__device__ T poison(T x) {
-    return x - x;
-}
-
 __device__ inline const char* row_of(const ArrayView& a, int64_t row) {
     return a.data + (a.rows ? a.rows[row] : row) * a.row_stride;
 }
 
 __device__ inline double number_at(const ArrayView& a, const char* p) {
     return a.is_double ? *reinterpret_cast<const double*>(p) : double(*reinterpret_cast<const float*>(p));
+}
+
+// Whether neighbours in memory are neighbours in a row.
+__device__ inline bool is_by_rows(const ArrayView& a) {
+    const auto size = [](int64_t stride) { return stride < 0 ? -stride : stride; };
+    return size(a.column_stride) <= size(a.row_stride);
 }
 
 // body(row, column) for the numbers of a tile in the order in which they lie in memory, so that neighbouring threads
@@ -157,7 +158,7 @@ __device__ void load_columns_of(const Team& team, const ArrayView& a, int column
             [&](int n, int r, int c) { put(from[n], r, c); });
         return;
     }
-    for_tile(team, rows, columns, a.column_stride <= a.row_stride,
+    for_tile(team, rows, columns, is_by_rows(a),
              [&](int r, int c) { put(*reinterpret_cast<const In*>(row_of(a, row + r) + c * a.column_stride), r, c); });
 }
 

@@ -24,6 +24,7 @@ void upload_bytes(void* to, const void* from, size_t bytes, cudaStream_t stream)
     if (bytes == 0) return;
     if (bytes > size_t(most_upload) || bytes % sizeof(uint32_t) != 0) {
         check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "copy to the device");
+        check_cuda(cudaStreamSynchronize(stream), "copy to the device");  // whose source may now go
         return;
     }
     for (size_t done = 0; done < bytes; done += sizeof(Piece)) {

@@ -363,7 +363,7 @@ __global__ void __launch_bounds__(32) prepare_set_vjp(int features, const T* raw
 
 // total[k] of the first n numbers of each of `count` blocks of sums, `size` numbers apart: a lane a number, a share of
 // the blocks for each warp.
-__global__ void __launch_bounds__(1024)
+__global__ void __launch_bounds__(row_sum_threads)
     sum_blocks_of_rows(const double* sums, int64_t size, int count, int n, double* total) {
     HR_DYNAMIC_SHARED(double, partial);
     const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32, warps = int(blockDim.x) / 32;
@@ -456,11 +456,11 @@ void run_back(VectorRows<T> a, const VectorRowsBack<T>& back, int64_t rows, cuda
         check_launch("vector_map_backward");
     }
     if constexpr (shared_set) {
-        constexpr int threads = 1024;
         total = DeviceBuffer<double>(size_t(a.n_ready), stream);
         const int64_t warps_of_numbers = (int64_t(a.n_ready) + 31) / 32;
-        HR_LAUNCH(sum_blocks_of_rows, unsigned(std::min(warps_of_numbers, most_blocks)), threads,
-                  threads * sizeof(double), stream, sums.get(), sums_of_block, int(blocks), a.n_ready, total.get());
+        HR_LAUNCH(sum_blocks_of_rows, unsigned(std::min(warps_of_numbers, most_blocks)), row_sum_threads,
+                  row_sum_threads * sizeof(double), stream, sums.get(), sums_of_block, int(blocks), a.n_ready,
+                  total.get());
         check_launch("sum_blocks_of_rows");
         auto* const kernel = prepare_set_vjp<Map, T>;
         HR_LAUNCH(kernel, 1, 32, 0, stream, a.features, a.params, total.get(), back.grad_params);

@@ -239,6 +239,26 @@ cudaError_t cudaMallocAsync(T** p, size_t bytes, cudaStream_t stream) {
     *p = static_cast<T*>(got);
     return cudaSuccess;
 }
+// One pool for all: what is kept does not show.
+using cudaMemPool_t = int*;
+enum { cudaMemAllocationTypePinned = 1, cudaMemLocationTypeDevice = 1, cudaMemPoolAttrReleaseThreshold = 4 };
+struct cudaMemPoolProps {
+    int allocType;
+    struct {
+        int type, id;
+    } location;
+};
+inline cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps*) {
+    *pool = nullptr;
+    return cudaSuccess;
+}
+inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, int, void*) {
+    return cudaSuccess;
+}
+template <class T>
+cudaError_t cudaMallocFromPoolAsync(T** p, size_t bytes, cudaMemPool_t, cudaStream_t stream) {
+    return cudaMallocAsync(p, bytes, stream);
+}
 inline cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
     emu::Runtime& r = emu::runtime();
     const emu::Lock lock(r.mutex);
@@ -267,6 +287,8 @@ inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_
 
 // ---- streams and events ------------------------------------------------------------------------------------------
 
+constexpr uintptr_t emu_per_thread = 2;
+#define cudaStreamPerThread reinterpret_cast<cudaStream_t>(emu_per_thread)
 inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     const emu::Lock lock(emu::runtime().mutex);
     emu::record("cudaStreamSynchronize", stream);

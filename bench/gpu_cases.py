@@ -1,0 +1,74 @@
+"""What `bench.gpu` measures on a card: workloads, their aims, and who takes part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from bench.peers.run import OURS
+from bench.workloads import MAF_43, MAF_64, PLANAR, RADIAL, REALNVP_64, VECTORS, Workload
+
+LIBRARIES = (OURS, "zuko", "zuko_compiled", "nflows", "normflows", "flowjax")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A workload and its aims: times as fast as the best peer; share of the copy rate. None: no aim."""
+
+    workload: Workload
+    ratio: float | None = None
+    share: float | None = None
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Those that are asked; compiling with torch takes long and is left to workloads with an aim."""
+        if self.workload.family in VECTORS:
+            return OURS, "normflows", "flowjax"
+        return tuple(name for name in LIBRARIES if name != "normflows" and (name != "zuko_compiled" or self.ratio))
+
+
+MANY = 1 << 22  # rows that fill no cache: 256 MB of 16 features
+
+MAF = replace(MAF_64, rows=100_000)
+COUPLING_MAP = Workload("coupling_map", 8, (), 1, "forward", MANY)
+ASCENT = Workload("ascent", 10, (), 1, "step", 10_000_000)
+FITS = tuple(replace(ASCENT, verb="fit", transforms=steps) for steps in (20, 120))  # their difference is 100 steps
+
+# Chains that are to reach the copy rate are as short as that takes: of more transforms the arithmetic takes longer than
+# the copy, as the report's floors show.
+CASES: tuple[Case, ...] = (
+    Case(replace(MAF, verb="sample"), ratio=30),
+    Case(MAF, ratio=2),
+    Case(replace(PLANAR, transforms=4, rows=MANY), share=0.7),
+    Case(replace(RADIAL, transforms=4, rows=MANY), share=0.7),
+    Case(COUPLING_MAP, share=0.7),
+    Case(replace(COUPLING_MAP, verb="inverse"), share=0.7),
+    Case(Workload("dual_ascent", 10, (), 1, "inverse", MANY), share=0.7),
+    Case(Workload("dual_ascent", 2, (), 2, "inverse", 4 * MANY), share=0.7),
+    Case(ASCENT, share=1 / 1.5),
+    *(Case(fit) for fit in FITS),
+    *(Case(replace(model, verb="train", rows=rows)) for model in (MAF_43, REALNVP_64) for rows in (1000, 100_000)),
+    *(Case(replace(REALNVP_64, verb=verb, rows=100_000)) for verb in ("log_prob", "sample")),
+    *(Case(replace(model, rows=1)) for model in (MAF_64, replace(MAF_64, verb="sample"), REALNVP_64)),
+    Case(PLANAR),
+    Case(RADIAL),
+    Case(replace(PLANAR, transforms=4, rows=MANY, verb="inverse")),
+    Case(replace(RADIAL, transforms=4, rows=MANY, verb="inverse")),
+    Case(Workload("dual_ascent", 10, (), 100, "inverse", 100_000)),
+)
+
+
+def tiny(workload: Workload) -> Workload:
+    """The same kind of workload, for a dry run."""
+    transforms = workload.transforms // 10 if workload.verb == "fit" else min(workload.transforms, 2)
+    return replace(
+        workload,
+        features=min(workload.features, 4),
+        hidden=(8,) * len(workload.hidden),
+        transforms=transforms,
+        rows=min(workload.rows, 64),
+    )
+
+
+def fit_step(short: Workload, long: Workload) -> Workload:
+    """One step of a fit."""
+    return replace(long, transforms=1, rows=short.rows)

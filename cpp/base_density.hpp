@@ -1,0 +1,44 @@
+// The standard densities of a row's end, number by number, and their slopes.
+#pragma once
+
+#include "lane.hpp"
+#include "views.hpp"
+
+namespace headrace {
+namespace {
+
+// 0 where x is finite and NaN where it is not: added to a row's sum, it makes the row's log-determinant NaN even where
+// the bad number meets no arithmetic on its way.
+template <class V>
+HR_FN V poison(V x) {
+    return x - x;
+}
+
+// But for base_constant.
+template <class V>
+HR_FN V base_log_density(Base base, V z) {
+    using T = Scalar<V>;
+    if (base == Base::normal) return z * z * T(-0.5);
+    const V a = abs(z);  // standard logistic: -|z| - 2 log(1 + e^-|z|)
+    return -a - log1p(exp(-a)) * T(2);
+}
+
+template <class V>
+HR_FN V base_slope(Base base, V z) {
+    return base == Base::normal ? -z : -tanh(z * Scalar<V>(0.5));
+}
+
+HR_FN double base_constant(Base base, int features) {
+    constexpr double half_log_2pi = 0.91893853320467274178;
+    return base == Base::normal ? -half_log_2pi * features : 0.0;
+}
+
+// In float64: where the mean is far larger than the scale, narrower arithmetic would cancel.
+template <class T>
+HR_FN T scaled(const ScaleStep& step, int slot, T value) {
+    const double x = double(value), scale = step.scale[slot], shift = step.shift[slot];
+    return T(step.shift_first ? (x - shift) * scale : x * scale + shift);
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,17 @@
+// A program's weight vector on the device.
+#pragma once
+
+#include "../device_chain.hpp"
+#include "../include/memory.cuh"
+
+namespace headrace {
+
+// Ready parameters of all steps that have some, from the weights.
+template <class T>
+void launch_prepare(const DeviceChain<T>& d, const T* weights, T* ready, cudaStream_t stream);
+
+// out[i] = keep[i] ? in[i] : 0.
+template <class T>
+void launch_masked_copy(const T* in, const uint8_t* keep, T* out, int64_t n, cudaStream_t stream);
+
+}  // namespace headrace

@@ -1,0 +1,22 @@
+// Takes a compiled chain to the device: what its steps point to, the order of its networks' stages, and where
+// everything is on the tape of the way back.
+#pragma once
+
+#include "../cpp/compiled.hpp"
+#include "../cpp/structure.hpp"
+#include "arena.hpp"
+#include "device_chain.hpp"
+#include "kernels/gradient.hpp"
+
+namespace headrace {
+
+template <class T>
+struct Placed {
+    DeviceChain<T> chain;
+    SumTasks<T> sums;  // of the weights' gradient
+};
+
+template <class T>
+Placed<T> place_chain(Arena& arena, const Structure& structure, const Compiled<T>& compiled);
+
+}  // namespace headrace

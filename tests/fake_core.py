@@ -1,0 +1,235 @@
+"""The compiled core on the device that is none (fake_cuda.py): calls are queued, and done by another core at once."""
+
+import types
+
+import numpy as np
+
+import ascent_judge
+from headrace import _cpu as cpu
+
+
+def make_core(machine):
+    """A module like `_cuda`, which queues what the machine's inner one then does at once."""
+    core, inner = types.ModuleType("headrace._cuda"), machine.inner(machine)
+
+    def queued(word, function, *arguments):
+        """The last argument is the stream; the inner one has one alone."""
+        machine.say(word, arguments[-1], [a[0] for a in arguments if is_told(a)])
+        machine.queue(arguments[-1]).add(lambda: function(*arguments[:-1], 0))
+
+    def on_current(device):
+        """As the inner module has one device."""
+        assert device == machine.device
+        return 0
+
+    def op(name):
+        def call(*arguments):
+            *told, device, stream = arguments
+            queued(name, getattr(inner, name), *told, on_current(device), stream)
+
+        return call
+
+    for name in ("coupling", "coupling_backward", "vector_map", "vector_map_backward"):
+        setattr(core, name, op(name))
+
+    class Program:
+        def __init__(self, *arguments):
+            machine.say("program", arguments[-1])
+            self.inner, self.streams = self.kind(*arguments), []
+            self.n_weights = self.inner.n_weights
+
+        def ordered(self, word, function, *arguments):
+            """Calls on several streams wait for each other, as those of the real one do."""
+            stream = arguments[-1]
+            own = machine.queue(stream)
+            for other in self.streams:
+                if other is not own:
+                    until = len(other.work)
+                    own.add(lambda queue=other, until=until: queue.run(until))
+            self.streams = [*{*self.streams, own}]
+            queued(word, function, *arguments)
+
+        def run(self, *arguments):
+            self.ordered("run", self.inner.run, *arguments)
+
+        def run_gradient(self, *arguments):
+            self.ordered("run_gradient", self.inner.run_gradient, *arguments)
+
+        def weights(self, out, stream):
+            self.ordered("weights", self.inner.weights, out, stream)
+
+        def set_weights(self, weights, stream):
+            self.ordered("set_weights", self.inner.set_weights, weights, stream)
+
+        def host_weights(self):
+            machine.say("sync", "host_weights")
+            machine.wait_for(self.streams)
+            return self.inner.host_weights()
+
+        def set_host_weights(self, weights):
+            machine.say("sync", "set_host_weights")
+            machine.wait_for(self.streams)
+            self.inner.set_host_weights(weights)
+
+    class Adam:
+        def __init__(self, program, *arguments):
+            self.program, self.inner = program, self.kind(program.inner, *arguments)
+
+        def step(self, gradient, rate, norm, stream):
+            self.program.ordered("step", self.inner.step, gradient, rate, norm, stream)
+
+        def average(self, out, stream):
+            self.program.ordered("average", self.inner.average, out, stream)
+
+    class Points:
+        def __init__(self, x, weights, device, stream):
+            make = lambda *told: setattr(self, "inner", self.kind(*told))  # noqa: E731
+            queued("points", make, x, weights, on_current(device), stream)
+
+        def step(self, *arguments):
+            sums = []
+            queued("points step", lambda *told: sums.append(self.inner.step(*told)), *arguments)
+            if arguments[4] is None:
+                return None
+            machine.say("sync", "sums")
+            machine.wait(arguments[-1])
+            return sums[0]
+
+        def values(self, out, stream):
+            queued("values", lambda *told: self.inner.values(*told), out, stream)
+
+        def squares(self, out, stream):
+            queued("squares", lambda *told: self.inner.squares(*told), out, stream)
+
+        def log_jacobian(self, out, stream):
+            queued("log_jacobian", lambda *told: self.inner.log_jacobian(*told), out, stream)
+
+    class Ascent:
+        def __init__(self, *arguments):
+            def make(*told):
+                parties = [party and party.inner for party in told[:3]]
+                self.inner = self.kind(*parties, *told[3:])
+
+            queued("ascent", make, *arguments)
+
+        def kink(self, *arguments):
+            queued("kink", lambda *told: self.inner.kink(*told), *arguments)
+
+        def finish(self, stream):
+            queued("finish", lambda *told: self.inner.finish(*told), stream)
+
+        def kinks(self, stream):
+            machine.say("sync", "kinks")
+            machine.wait(stream)
+            return self.inner.kinks(0)
+
+        def log_likelihoods(self, stream):
+            machine.say("sync", "log_likelihoods")
+            machine.wait(stream)
+            return self.inner.log_likelihoods(0)
+
+    for base in (Program, Adam, Points, Ascent):
+        for suffix in ("F32", "F64"):
+            name = base.__name__ + suffix
+            setattr(core, name, type(name, (base,), {"kind": staticmethod(getattr(inner, name))}))
+    core.MaskedOptions, core.MaskedTransform = inner.MaskedOptions, inner.MaskedTransform
+    core.reason = lambda: "" if machine.devices else "no device is plugged in"
+    core.device_count = lambda: machine.devices
+    core.device_name = lambda index: f"Fake {index}"
+    core.architectures = lambda: "90-real"
+    core.runtime_version, core.driver_version = lambda: 13000, lambda: 13010
+    return core
+
+
+class OnCpu:
+    """What `_cuda` does, done at once by the CPU's core on the memory that it is told of."""
+
+    def __init__(self, machine):
+        told = lambda argument: machine.numbers(argument) if is_told(argument) else argument  # noqa: E731
+
+        def opened(function):
+            return lambda *arguments: function(*map(told, arguments[:-1]))
+
+        for name in ("coupling", "coupling_backward", "vector_map", "vector_map_backward"):
+            kernel = opened(getattr(cpu, name))
+            setattr(self, name, lambda *given, kernel=kernel: kernel(*given[:-1]))  # less the device
+
+        class MaskedOptions:
+            def __init__(self, **options):
+                self.inner = cpu.MaskedOptions(**options)
+
+        class MaskedTransform:
+            def __init__(self, options, levels, degrees):
+                self.inner = cpu.MaskedTransform(options.inner, levels, degrees)
+
+            @classmethod
+            def from_masks(cls, options, masks):
+                self = cls.__new__(cls)
+                self.inner = cpu.MaskedTransform.from_masks(options.inner, masks)
+                return self
+
+        def programs(kind):
+            def make(features, context, base, steps, base_steps, mean, std, device):
+                own = [(*step[:2], step[2].inner) if step[0] == "masked" else step for step in steps]
+                inner = kind(features, context, base, own, base_steps, mean, std)
+                return types.SimpleNamespace(
+                    inner=inner,
+                    n_weights=inner.n_weights,
+                    run=opened(inner.run),
+                    run_gradient=opened(inner.run_gradient),
+                    weights=lambda out, stream: np.copyto(machine.numbers(out), inner.weights()),
+                    set_weights=opened(inner.set_weights),
+                    host_weights=inner.weights,
+                    set_host_weights=inner.set_weights,
+                )
+
+            return make
+
+        def optimisers(kind):
+            def make(program, *arguments):
+                inner = kind(program.inner, *arguments)
+
+                def step(gradient, rate, norm, stream):
+                    found = inner.step(machine.numbers(gradient), rate)
+                    if norm is not None:
+                        machine.numbers(norm)[0] = found
+
+                return types.SimpleNamespace(
+                    step=step, average=lambda out, stream: np.copyto(machine.numbers(out), inner.average())
+                )
+
+            return make
+
+        def points(dtype):
+            def make(x, weights, device, stream):
+                inner = ascent_judge.Points(machine.numbers(x), machine.numbers(weights), dtype)
+                return types.SimpleNamespace(
+                    inner=inner,
+                    step=lambda *arguments: inner.step(*arguments[:-1]),
+                    values=lambda out, stream: np.copyto(machine.numbers(out), inner.values()),
+                    squares=lambda out, stream: np.copyto(machine.numbers(out), inner.squares()),
+                    log_jacobian=lambda out, stream: np.copyto(machine.numbers(out), inner.log_jacobian()),
+                )
+
+            return make
+
+        def ascent(*arguments):
+            parties = [party and party.inner for party in arguments[:3]]
+            inner = ascent_judge.Ascent(*parties, *arguments[3:-1])
+            return types.SimpleNamespace(
+                kink=lambda *arguments: inner.kink(*arguments[:-1]),
+                finish=lambda stream: inner.finish(),
+                kinks=lambda stream: inner.kinks(),
+                log_likelihoods=lambda stream: inner.log_likelihoods(),
+            )
+
+        self.MaskedOptions, self.MaskedTransform = MaskedOptions, MaskedTransform
+        for suffix, dtype in (("F32", "float32"), ("F64", "float64")):
+            setattr(self, f"Program{suffix}", programs(getattr(cpu, f"Program{suffix}")))
+            setattr(self, f"Adam{suffix}", optimisers(getattr(cpu, f"Adam{suffix}")))
+            setattr(self, f"Points{suffix}", points(dtype))
+            setattr(self, f"Ascent{suffix}", ascent)
+
+
+def is_told(argument):
+    return isinstance(argument, tuple) and len(argument) == 4 and isinstance(argument[3], str)
