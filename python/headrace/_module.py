@@ -280,7 +280,8 @@ class Module(abc.ABC):
         one_context = caller.one_context
         if by_context is not None and context is not None and (one_context or context.shape[0] == 1 != rows):
             with caller.queue():
-                total = by_context.sum(axis=0, keepdims=not one_context, dtype=np.float64)  # one row served all
+                total = by_context.sum(axis=0, dtype=np.float64)  # one row served all
+                total = total if one_context else total[None]
                 out["context"] = by_context = caller.empty(total.shape, dtype)
                 by_context[...] = total
         return tuple(caller.give(gradient) for kind in kinds if (gradient := out[kind]) is not None)

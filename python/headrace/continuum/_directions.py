@@ -154,7 +154,7 @@ def rates(grid: Grid, rho: Array, mu: Array, stages: list[Stage]) -> tuple[Array
         time = stage.evolution.times[end]
         with np.errstate(divide="ignore", invalid="ignore"):
             log = np.where(mu > 0.0, np.log(density) - np.log(mu), 0.0).reshape(grid.cells)
-            slope = np.stack(np.gradient(log, *grid.axes), axis=-1).reshape(-1, 2)
+            slope = np.stack(list(np.gradient(log, *grid.axes)), axis=-1).reshape(-1, 2)
             flow = np.sum(stage.velocity(time, grid.points) * slope, axis=1)
         forward.append(np.sum(mu * flow) / np.sum(mu))
         backward.append(stage.evolution.gap_rate[end])
