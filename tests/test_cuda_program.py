@@ -402,6 +402,30 @@ def test_a_bad_row_spoils_all_weights_as_on_the_cpu(device):
     assert_array_equal(np.isnan(got), np.isnan(want))
 
 
+@pytest.mark.parametrize("name", CHAINS)
+def test_gradients_asked_for_one_by_one_are_those_of_all(name, device):
+    flow = CHAINS[name]("float64")
+    twin, (given, context) = Twin(device, flow), inputs_of(flow, 35, "float64")
+    wrt = gradients.every(context)
+    cotangents = gradients.cotangents("to_latent_vjp", 35, flow.features)
+    together = dict(zip(wrt, twin.to_latent_vjp(given, *cotangents, context, wrt=wrt), strict=True))
+    for kind in wrt:
+        (alone,) = twin.to_latent_vjp(given, *cotangents, context, wrt=(kind,))
+        cases.assert_same_bits(alone, together[kind])
+
+
+def test_lanes_past_the_last_row_may_overflow(device):
+    """Their inputs are zero, where this network's units overflow; at the rows' own inputs they do not."""
+    masks = [np.array([[True, False]]), np.array([[True]]), np.array([[False], [False], [True], [True]])]
+    weights = [np.array([[-1e30, 0.0]]), np.array([[1e30]]), np.array([[0.0], [0.0], [0.5], [0.1]])]
+    biases = [np.array([1e30]), np.zeros(1), np.zeros(4)]
+    arrays = [[a.astype("f4") for a in kind] for kind in (weights, biases)]
+    twin = Twin(device, hr.MaskedAutoregressive.from_dense(*arrays, masks))
+    given = np.ones((5, 2), "f4")
+    for gradient in twin.inverse_vjp(given, given, np.ones(5, "f4"), wrt=("inputs", "parameters")):
+        assert np.isfinite(gradient).all()
+
+
 def test_no_rows_have_a_gradient_of_zero(device, dtype):
     flow = gradients.mixed_flow(dtype)
     given, context = inputs_of(flow, 0, dtype)
