@@ -37,6 +37,7 @@ struct DeviceChain {
     bool has_networks;  // or steps that are like networks on the way back
     bool has_vectors;   // runs of vector maps
     bool in_place;      // no step needs its result beside what it is given
+    bool tf32;          // products of networks are the tensor cores', in float32 alone
     DeviceTape tape;
 
     HR_FN int slots() const { return chain.context + chain.features; }

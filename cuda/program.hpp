@@ -21,9 +21,10 @@ namespace headrace {
 template <class T>
 class DeviceProgram {
   public:
-    // Waits: what the kernels read is copied to the device.
+    // Waits: what the kernels read is copied to the device. tf32: products of networks, but for the sums over rows that
+    // are the weights' gradient, are the tensor cores'; in float32 alone.
     DeviceProgram(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps,
-                  ContextScale context_scale, int device);
+                  ContextScale context_scale, bool tf32, int device);
     ~DeviceProgram();
 
     int features() const { return structure_.features(); }
@@ -69,6 +70,7 @@ class DeviceProgram {
     void with_weights(Side& side, const T* parameters, cudaStream_t stream, const F& body);
 
     int device_;
+    bool tf32_;
     Base base_;
     Structure structure_;
     Chains<T> chains_;

@@ -169,7 +169,7 @@ class OnCpu:
                 return self
 
         def programs(kind):
-            def make(features, context, base, steps, base_steps, mean, std, device):
+            def make(features, context, base, steps, base_steps, mean, std, tf32, device):
                 own = [(*step[:2], step[2].inner) if step[0] == "masked" else step for step in steps]
                 inner = kind(features, context, base, own, base_steps, mean, std)
                 return types.SimpleNamespace(

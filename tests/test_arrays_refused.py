@@ -119,7 +119,7 @@ def test_dense_networks_that_require_a_gradient():
     )
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # of torch's own use of it
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")  # of torch's own use of it, a category a version
 def test_tangents_and_transformed_functions_are_not_lost_in_silence():
     torch = frameworks.load("torch").module
     flow, x = hr.MAF(4, transforms=1, hidden=(8,)), torch.ones(6, 4)

@@ -2,6 +2,8 @@
 // stream on which work is queued.
 #include "../program.hpp"
 
+#include <type_traits>
+
 #include "../../cpp/bindings/structure.hpp"
 #include "bindings.hpp"
 
@@ -141,12 +143,14 @@ void bind_program_of(py::module_& m, const char* name) {
     using HostArray = py::array_t<T, py::array::c_style>;
     py::class_<P, std::shared_ptr<P>>(m, name, py::module_local())
         .def(py::init([](int features, int context, const std::string& base, const py::list& steps, size_t base_steps,
-                         std::vector<double> context_mean, std::vector<double> context_std, int device) {
+                         std::vector<double> context_mean, std::vector<double> context_std, bool tf32, int device) {
+                 require(!tf32 || std::is_same_v<T, float>, "tf32: expected false in float64");
                  return std::make_shared<P>(features, context, base_of(base), steps_of(steps), base_steps,
-                                            ContextScale{std::move(context_mean), std::move(context_std)}, device);
+                                            ContextScale{std::move(context_mean), std::move(context_std)}, tf32,
+                                            device);
              }),
              py::arg("features"), py::arg("context"), py::arg("base"), py::arg("steps"), py::arg("base_steps"),
-             py::arg("context_mean"), py::arg("context_std"), py::arg("device"))
+             py::arg("context_mean"), py::arg("context_std"), py::arg("tf32"), py::arg("device"))
         .def("run", &run<T>, py::arg("inverse"), py::arg("input"), py::arg("rows"), py::arg("seed"), py::arg("context"),
              py::arg("value"), py::arg("log_det"), py::arg("log_prob"), py::arg("parameters"), py::arg("stream"))
         .def("run_gradient", &run_gradient<T>, py::arg("inverse"), py::arg("input"), py::arg("index"),

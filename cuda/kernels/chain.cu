@@ -20,6 +20,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
     TileState<T, in_shared, false> t;
     t.partial = scratch;
     t.slopes = {nullptr};
+    t.tf32 = d.tf32;
     const Lines<T, in_shared> lines{in_shared ? scratch + scratch_numbers(team.warps)
                                               : workspace + blockIdx.x * d.run_lines() * warp_rows};
     const Lines<T, in_shared> other = d.in_place ? lines : lines.from(d.slots());

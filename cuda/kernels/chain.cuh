@@ -34,6 +34,7 @@ struct TileState {
     T* partial;
     T log_det;                   // this warp's share of the lane's row
     Lines<T, in_shared> slopes;  // only where units are kept and their values do not tell
+    bool tf32;                   // products of networks are the tensor cores'
 };
 
 // ---- networks
@@ -57,8 +58,8 @@ __device__ void run_stages(const Team& team, const DeviceStep<T>& d, const T* we
         for_sums(
             team, t.partial, (stage.end - stage.begin + sums_at_once - 1) / sums_at_once, layer.visible[stage.end - 1],
             terms,
-            [&](int b, Terms part, T(&total)[sums_at_once]) {
-                add_row_products(weights, layer.row + first(b), count(b), input, team.lane, part, total);
+            [&](int b, Terms part, const PartialSums<T>& partial) {
+                sum_row_products(t.tf32, weights, layer.row + first(b), count(b), input, part, partial);
             },
             [&](int b, int m, T total) {
                 if (m >= count(b)) return;
@@ -249,9 +250,9 @@ __device__ void rotate(const Team& team, const RotationStep<T>& s, const T* matr
         const auto count = [&](int b) { return smaller(sums_at_once, size - b * sums_at_once); };
         for_sums(
             team, partial, (size + sums_at_once - 1) / sums_at_once, size, [&](int) { return Terms{0, size}; },
-            [&](int b, Terms part, T(&total)[sums_at_once]) {
-                add_row_products(matrix, s.row + begin + b * sums_at_once, count(b), given.from(context + begin),
-                                 team.lane, part, total);
+            [&](int b, Terms part, const PartialSums<T>& sums) {
+                sum_row_products(matrix, s.row + begin + b * sums_at_once, count(b), given.from(context + begin), part,
+                                 sums);
             },
             [&](int b, int m, T total) {
                 if (m < count(b)) built.at(context + begin + b * sums_at_once + m, team.lane) = total;

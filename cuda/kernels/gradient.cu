@@ -217,9 +217,9 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
     };
     for_sums(
         team, partial, end - begin, layer.out, terms,
-        [&](int b, Terms part, T(&total)[sums_at_once]) {
+        [&](int b, Terms part, const PartialSums<T>& sums) {
             const BackOp& op = ops[begin + b];
-            add_column_products(weights, layer.row, op.column, op.columns, grads, lane, part, total);
+            sum_column_products(t.d.tf32, weights, layer.row, op.column, op.columns, grads, part, sums);
         },
         [&](int b, int m, T total) {
             const BackOp& op = ops[begin + b];
@@ -335,6 +335,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     const WarpSums<T> sums{scratch + team.warps * sums_at_once * warp_rows}, bases{sums.p + team.warps * warp_rows};
     TileState<T, false, true> state;
     state.partial = scratch;
+    state.tf32 = d.tf32;
     for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const int64_t row = first + tile * warp_rows;
         const int rows = int(smaller(int64_t(warp_rows), call.rows - row));

@@ -2,9 +2,13 @@
 // of a sum are split among warps where there are too few sums for all of them.
 //
 // A load of an input serves sums_at_once multiply-adds, one of four weights as many rows as a warp has and four terms:
-// 8 + 4 loads for 32 multiply-adds of a warp, at one load and four multiply-adds a cycle.
+// 8 + 4 loads for 32 multiply-adds of a warp, at one load and four multiply-adds a cycle. Tensor cores want another
+// number in each lane, so that eight terms are 8 loads of inputs and 2 of weights for 64 multiply-adds.
 #pragma once
 
+#include <type_traits>
+
+#include "../include/tensor_cores.cuh"
 #include "tile.cuh"
 
 namespace headrace {
@@ -15,29 +19,35 @@ struct Terms {
     int begin, end;
 };
 
-// `blocks` blocks of sums, each of up to sums_at_once. terms(b): those of block b; sum(b, terms, totals) adds them to
-// the block's totals; finish(b, i, total) gets the total of its sum i, on the lanes of one warp. `longest`: terms of
+// A warp's sums over a part of the terms, [sum][row], until the lane of a row takes them.
+template <class T>
+struct PartialSums {
+    T* p;
+    int lane;
+
+    __device__ void keep(const T (&total)[sums_at_once]) const {
+#pragma unroll
+        for (int i = 0; i < sums_at_once; ++i) p[i * warp_rows + lane] = total[i];
+    }
+};
+
+// `blocks` blocks of sums, each of up to sums_at_once. terms(b): those of block b; sum(b, terms, partial) keeps the
+// block's sums over them; finish(b, i, total) gets the total of its sum i, on the lanes of one warp. `longest`: terms of
 // the longest block. What is summed in which order depends on the sizes and the team alone. The caller waits for the
 // team before and after.
 template <class T, class TermsOf, class Sum, class Finish>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
                          const Finish& finish) {
     if (blocks == 0) return;
-    // A lane reads back its own numbers only, unless warps share a block.
+    const PartialSums<T> own{partial + team.warp * sums_at_once * warp_rows, team.lane};
     const auto part = [&](int warp, int i) -> T& { return partial[(warp * sums_at_once + i) * warp_rows + team.lane]; };
-    const auto keep_sum = [&](int b, Terms some) {
-        T total[sums_at_once] = {};
-        sum(b, some, total);
-#pragma unroll
-        for (int i = 0; i < sums_at_once; ++i) part(team.warp, i) = total[i];
-    };
     const int shares = smaller(team.warps / blocks, longest / least_terms);
     if (shares <= 1) {
         for (int first = 0; first < blocks; first += team.warps) {
             // Later blocks are longer: every other round goes the other way.
             const int b = first + (first / team.warps % 2 ? team.warps - 1 - team.warp : team.warp);
             if (b >= blocks) continue;
-            keep_sum(b, terms(b));
+            sum(b, terms(b), own);
 #pragma unroll 1  // what finishes a sum is compiled once
             for (int i = 0; i < sums_at_once; ++i) finish(b, i, part(team.warp, i));
         }
@@ -47,7 +57,7 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
         const Terms all = terms(b);
         const int share = ((all.end - all.begin + shares - 1) / shares + 3) / 4 * 4;
         const int begin = smaller(all.end, all.begin + team.warp % shares * share);
-        keep_sum(b, Terms{begin, smaller(all.end, begin + share)});
+        sum(b, Terms{begin, smaller(all.end, begin + share)}, own);
     }
     team.sync();
 #pragma unroll 1
@@ -90,15 +100,17 @@ __device__ void add_row_products(const T* weights, const uint32_t* row, int n, c
 }
 
 template <class T, bool in_shared>
-__device__ void add_row_products(const T* weights, const uint32_t* row, int n, const Lines<T, in_shared>& input,
-                                 int lane, Terms terms, T (&total)[sums_at_once]) {
+__device__ void sum_row_products(const T* weights, const uint32_t* row, int n, const Lines<T, in_shared>& input,
+                                 Terms terms, const PartialSums<T>& partial) {
+    T total[sums_at_once] = {};
     if (n > 4) {
-        add_row_products<8>(weights, row, n, input, lane, terms, total);
+        add_row_products<8>(weights, row, n, input, partial.lane, terms, total);
     } else if (n > 1) {
-        add_row_products<4>(weights, row, n, input, lane, terms, total);
+        add_row_products<4>(weights, row, n, input, partial.lane, terms, total);
     } else if (n == 1) {
-        add_row_products<1>(weights, row, n, input, lane, terms, total);
+        add_row_products<1>(weights, row, n, input, partial.lane, terms, total);
     }
+    partial.keep(total);
 }
 
 // Columns of a matrix: total[m] += sum over rows r of weights[row[r] + column + m] grad[r], for n columns.
@@ -123,15 +135,96 @@ __device__ void add_column_products(const T* weights, const uint32_t* row, int c
 }
 
 template <class T, bool in_shared>
-__device__ void add_column_products(const T* weights, const uint32_t* row, int column, int n,
-                                    const Lines<T, in_shared>& grad, int lane, Terms terms, T (&total)[sums_at_once]) {
+__device__ void sum_column_products(const T* weights, const uint32_t* row, int column, int n,
+                                    const Lines<T, in_shared>& grad, Terms terms, const PartialSums<T>& partial) {
+    T total[sums_at_once] = {};
     if (n > 4) {
-        add_column_products<8>(weights, row, column, n, grad, lane, terms, total);
+        add_column_products<8>(weights, row, column, n, grad, partial.lane, terms, total);
     } else if (n > 1) {
-        add_column_products<4>(weights, row, column, n, grad, lane, terms, total);
+        add_column_products<4>(weights, row, column, n, grad, partial.lane, terms, total);
     } else if (n == 1) {
-        add_column_products<1>(weights, row, column, n, grad, lane, terms, total);
+        add_column_products<1>(weights, row, column, n, grad, partial.lane, terms, total);
     }
+    partial.keep(total);
+}
+
+// ---- on tensor cores -------------------------------------------------------------------------------------------------
+//
+// Rows of the tile are rows of the left matrix, sums are columns of the right one. Two products of 16 rows make the
+// tile, and lane 4 g + t has rows 4 g + i, i < 4, so that what a warp loads from shared memory lies in 32 banks.
+
+template <bool in_shared>
+__device__ Four<float> load_rows(const Lines<float, in_shared>& lines, int line, int row) {
+    const float* const p = &lines.at(line, row);
+    if constexpr (!in_shared) return load_four(p);
+    return {p[0], p[1], p[2], p[3]};
+}
+
+// Eight terms from k on; of those from `end` on, unless all are there, nothing is read. weight(k): of this lane's sum.
+template <bool whole, bool in_shared, class Weight>
+__device__ void add_eight_terms(const Lines<float, in_shared>& input, const Weight& weight, int lane, int k, int end,
+                                float (&total)[2][4]) {
+    uint32_t a[2][4], b[2];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        const int term = k + 4 * h + lane % 4;
+        Four<float> x{};
+        float w = 0;
+        if (whole || term < end) {
+            x = load_rows(input, term, lane / 4 * 4);
+            w = weight(term);
+        }
+        b[h] = to_tf32(w);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) a[i / 2][2 * h + i % 2] = to_tf32(x.x[i]);
+    }
+    add_product(a[0], b, total[0]);
+    add_product(a[1], b, total[1]);
+}
+
+template <bool in_shared, class Weight>
+__device__ void sum_on_tensor_cores(const Lines<float, in_shared>& input, const Weight& weight, Terms terms,
+                                    const PartialSums<float>& partial) {
+    float total[2][4] = {};
+    int k = terms.begin;
+    for (; k + 8 <= terms.end; k += 8) add_eight_terms<true>(input, weight, partial.lane, k, terms.end, total);
+    if (k < terms.end) add_eight_terms<false>(input, weight, partial.lane, k, terms.end, total);
+    const int g = partial.lane / 4, t = partial.lane % 4;
+    __syncwarp();  // other lanes may be reading what was kept before
+#pragma unroll
+    for (int j = 0; j < 2; ++j)
+        *reinterpret_cast<Four<float>*>(partial.p + (2 * t + j) * warp_rows + 4 * g) = {
+            total[0][j], total[0][2 + j], total[1][j], total[1][2 + j]};
+    __syncwarp();
+}
+
+// ---- either way ------------------------------------------------------------------------------------------------------
+
+// As sum_row_products, and on tensor cores if `tf32`.
+template <class T, bool in_shared>
+__device__ void sum_row_products(bool tf32, const T* weights, const uint32_t* row, int n,
+                                 const Lines<T, in_shared>& input, Terms terms, const PartialSums<T>& partial) {
+    if constexpr (std::is_same_v<T, float>) {
+        if (tf32) {
+            const float* const own = weights + row[smaller(partial.lane / 4, n - 1)];
+            sum_on_tensor_cores(input, [&](int k) { return own[k]; }, terms, partial);
+            return;
+        }
+    }
+    sum_row_products(weights, row, n, input, terms, partial);
+}
+
+template <class T, bool in_shared>
+__device__ void sum_column_products(bool tf32, const T* weights, const uint32_t* row, int column, int n,
+                                    const Lines<T, in_shared>& grad, Terms terms, const PartialSums<T>& partial) {
+    if constexpr (std::is_same_v<T, float>) {
+        if (tf32) {
+            const float* const own = weights + column + smaller(partial.lane / 4, n - 1);
+            sum_on_tensor_cores(grad, [&](int r) { return own[row[r]]; }, terms, partial);
+            return;
+        }
+    }
+    sum_column_products(weights, row, column, n, grad, terms, partial);
 }
 
 }  // namespace

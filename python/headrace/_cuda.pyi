@@ -114,6 +114,7 @@ class _Program:
         base_steps: int,
         context_mean: Sequence[float],
         context_std: Sequence[float],
+        tf32: bool,
         device: int,
     ) -> None: ...
     def run(

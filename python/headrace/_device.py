@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _arguments as check
 from headrace import _core
 from headrace._core import CudaUnavailable
 
@@ -27,6 +28,8 @@ __all__ = ["Adam", "Ascent", "Device", "Kernels", "OnStream", "Points", "Program
 
 CuPyArray = Any
 Stream = Any  # of CuPy
+
+MATMULS = ("exact", "tf32")
 
 _PER_THREAD = 2  # the address that CUDA knows each thread's own default stream by
 
@@ -36,14 +39,19 @@ def cuda() -> Any:
     return _core.cuda
 
 
-def device_named(name: Any) -> Device | None:
+def device_named(name: Any, matmul: Any = "exact") -> Device | None:
     """The device that a name like "cuda:1" means; None for "cpu". "cuda" is CuPy's current one.
+
+    `matmul` is what `Device` says.
 
     Raises:
         CudaUnavailable: there is no device, or no CuPy; the message says why.
     """
     kind, colon, digits = name.partition(":") if isinstance(name, str) else ("", "", "")
+    products = check.choice("matmul", matmul, MATMULS)
     if kind == "cpu" and not colon:
+        if products != "exact":
+            raise ValueError(f"matmul: expected 'exact' on the CPU, got {products!r}")
         return None
     if kind != "cuda" or (colon and not (digits.isascii() and digits.isdigit())):
         raise ValueError(f"device: expected 'cpu', 'cuda' or a name like 'cuda:0', got {name!r}")
@@ -51,13 +59,13 @@ def device_named(name: Any) -> Device | None:
     index = int(digits) if colon else int(cupy.cuda.runtime.getDevice())
     if index >= count:
         raise CudaUnavailable(f"device: expected one below 'cuda:{count}', as there are {count} in all, got {name!r}")
-    return device_at(index)
+    return device_at(index, products)
 
 
 @cache
-def device_at(index: int) -> Device:
-    """The device of this number, one object for all."""
-    return Device(index, _cupy())
+def device_at(index: int, matmul: str = "exact") -> Device:
+    """The device of this number, one object for all that compute there in the same way."""
+    return Device(index, _cupy(), matmul)
 
 
 def _cupy() -> Any:
@@ -85,11 +93,11 @@ class _Handle:
 
 
 class Device:
-    """One CUDA device."""
+    """One CUDA device, and how networks' products are computed there: "exact" or on its tensor cores in "tf32"."""
 
-    def __init__(self, index: int, cupy: Any) -> None:
+    def __init__(self, index: int, cupy: Any, matmul: str) -> None:
         """See `device_at`."""
-        self.index, self.cupy = index, cupy
+        self.index, self.cupy, self.matmul = index, cupy, matmul
         self._kept: deque[tuple[Any, Any]] = deque()
         self._lock = threading.Lock()
 
@@ -221,7 +229,7 @@ class Program:
         """`arguments` are those of `_cpu`'s programs."""
         kind = _core.cuda.ProgramF32 if dtype == np.float32 else _core.cuda.ProgramF64
         self.device, self.dtype = device, dtype
-        self.core = kind(*arguments, device.index)
+        self.core = kind(*arguments, device.matmul == "tf32" and dtype == np.float32, device.index)
 
     @property
     def n_weights(self) -> int:

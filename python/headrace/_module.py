@@ -154,6 +154,10 @@ class Module(abc.ABC):
 
     def _place(self, device: Device | None) -> None:
         """Compute there from now on; programs are to be compiled anew."""
+        if device is not None and device.matmul != "exact" and self._dtype == np.float64:
+            raise ValueError(
+                f"matmul: expected 'exact' in float64, got {device.matmul!r}; call .astype('float32'), or .to(device)"
+            )
         self._device = device
         self._caller = Caller if device is None else partial(DeviceCaller, device)
 
@@ -207,15 +211,29 @@ class Module(abc.ABC):
         """Where it computes: "cpu" or a CUDA device, as "cuda:0"."""
         return "cpu" if self._device is None else repr(self._device)
 
-    def to(self, device: str) -> Self:
-        """The same on another device, with parameters of its own: "cpu", "cuda:0", or "cuda", CuPy's current device.
+    @property
+    def matmul(self) -> str:
+        """How products of networks are computed: "exact", which is in `dtype`, or "tf32"; see `to`."""
+        return "exact" if self._device is None else self._device.matmul
+
+    def to(self, device: str, matmul: str = "exact") -> Self:
+        """The same on another device, with parameters of its own.
 
         What is on a CUDA device takes arrays that are there and gives arrays there (docs/gpu.md).
 
+        Args:
+            device: "cpu", "cuda:0", or "cuda", CuPy's current device.
+            matmul: How products of networks are computed. "exact": in `dtype`. "tf32": on the tensor cores of a CUDA
+                device, with units and weights rounded to 11 significant bits, for float32 alone.
+
         Raises:
             CudaUnavailable: there is no such device, or CuPy is not installed; the message says why.
+            ValueError: "tf32" on the CPU or for float64.
         """
-        return self._remade(self._vector(), self._dtype, _device.device_named(device))
+        return self._on(_device.device_named(device, matmul))
+
+    def _on(self, device: Device | None) -> Self:
+        return self._remade(self._vector(), self._dtype, device)
 
     @property
     def parameters(self) -> Array:

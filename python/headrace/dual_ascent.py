@@ -132,7 +132,7 @@ class AscentFlow(Flow):
             raise TypeError(f"index: expected a slice flow[:t], got {index!r}; use flow.transforms for single ones")
         t = len(range(len(self))[index])
         flow = AscentFlow(self._by_step()[:t], self._standardize(), self.base, dtype=self._dtype)
-        return flow if self._device is None else flow.to(self.device)
+        return flow if self._device is None else flow._on(self._device)
 
     def _standardize(self) -> Standardize:
         """What comes before the first step, on the CPU."""

@@ -82,9 +82,10 @@ class Flow(Module):
             raise ValueError(f"transforms: expected one dtype, got {sorted(map(str, dtypes))}; use .astype")
         own = dtypes.pop() if dtypes else np.dtype(np.float32)
         kind = own if dtype is None else check.float_dtype("dtype", dtype)
-        places = list(dict.fromkeys(t.device for t in chain))
-        if len(places) > 1:
-            raise ValueError(f"transforms: expected one device, got {places}; use .to")
+        for name in ("device", "matmul"):
+            given = list(dict.fromkeys(getattr(t, name) for t in chain))
+            if len(given) > 1:
+                raise ValueError(f"transforms: expected one {name}, got {given}; use .to")
         super().__init__(base.features, contexts[0] if contexts else 0, kind)
         self._place(chain[0]._device if chain else None)
         self._chain = chain
@@ -210,7 +211,7 @@ class Flow(Module):
         vector, size = flow._vector(), self._base_size()
         vector[:size] = self._vector()[:size]
         flow._fill(flow._program, vector)
-        return flow if self._device is None else flow.to(self.device)
+        return flow if self._device is None else flow._on(self._device)
 
     def __repr__(self) -> str:
         """Sizes, base and transforms."""
