@@ -95,3 +95,17 @@ def test_out_of_memory(emulated, emu):
         emulated.open(device.log_prob_and_score(array)[0])
     emu.module.fail_allocation(0)
     cases.assert_close(emulated.open(device.log_prob(array)), flow.log_prob(x), magnitude=10.0, depth=30)
+
+
+def test_tf32_where_it_was_asked_for(emulated):
+    """Kernels are told: results differ by roundings of factors, also those of a fit."""
+    x, context, weights = data()
+    flow = made_flow("float32")
+    given = [emulated.make(array) for array in (x, context)]
+    fast, exact = flow.to("cuda", matmul="tf32"), flow.to("cuda")
+    got, want = (f.log_prob(*given).get() for f in (fast, exact))
+    assert 0 < np.abs(got - want).max() < 0.05
+    losses = [f.fit(*given, weights=emulated.make(weights), **SHORT).train_loss for f in (fast, exact)]
+    assert np.allclose(*losses, atol=0.05)
+    assert not np.array_equal(*losses)
+    assert fast.matmul == "tf32"

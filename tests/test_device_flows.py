@@ -267,3 +267,43 @@ def test_streams_of_other_libraries_are_of_the_device(machine):
     stream = _device.device_at(1).stream_at(77)
     assert (stream.ptr, stream.device_id) == (77, 1)
     assert machine.device == 0
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_how_networks_are_computed_stays_with_a_flow(cupy, name):
+    """The device that is none computes exactly; that kernels hear of it is test_device_emulated.py's."""
+    flow = FLOWS[name]()
+    fast = flow.to("cuda:1", matmul="tf32")
+    assert (flow.matmul, fast.matmul, fast.device) == ("exact", "tf32", "cuda:1")
+    assert [t.matmul for t in fast.transforms] == ["tf32"] * len(flow)
+    assert copy.copy(fast).matmul == fast.astype("float32").matmul == "tf32"
+    assert (fast[:0].matmul, fast[:0].device) == ("tf32", "cuda:1")
+    assert fast.to("cuda:1").matmul == fast.to("cpu").matmul == "exact"
+    if flow.transforms:
+        assert hr.Flow(fast.transforms, flow.base).matmul == "tf32"
+        assert hr.Inverse(fast.transforms[0]).matmul == "tf32"
+
+
+def test_parts_of_a_flow_that_compute_differently_are_refused(cupy):
+    parts = [hr.MaskedAutoregressive(3, (5,)).to("cuda", matmul) for matmul in ("exact", "tf32")]
+    with pytest.raises(ValueError, match=r"transforms: expected one matmul, got \['exact', 'tf32'\]; use .to"):
+        hr.Flow(parts)
+
+
+def test_tf32_is_refused_where_it_is_not(cupy):
+    flow = hr.MAF(3, hidden=(5,))
+    with pytest.raises(ValueError, match="matmul: expected 'exact' on the CPU, got 'tf32'"):
+        flow.to("cpu", matmul="tf32")
+    with pytest.raises(ValueError, match=r"matmul: expected .*'exact'.*'tf32'.*, got 'bf16'"):
+        flow.to("cuda", matmul="bf16")
+    with pytest.raises(ValueError, match=r"matmul: expected 'exact' in float64, got 'tf32'; call .astype\('float32'\)"):
+        flow.astype("float64").to("cuda", matmul="tf32")
+    with pytest.raises(ValueError, match="matmul: expected 'exact' in float64"):
+        flow.to("cuda", matmul="tf32").astype("float64")
+
+
+def test_what_has_no_networks_takes_either_dtype_with_tf32(cupy):
+    turn = hr.Rotation.random(FEATURES, 0)
+    fast = turn.to("cuda", matmul="tf32")
+    for x in (X, X.astype("float64")):
+        cases.assert_same_bits(fast.forward(cupy.make(x))[0].get(), turn.forward(x)[0])
