@@ -1,5 +1,5 @@
-// Products of small matrices by the tensor cores, in TF32: factors of 11 significant bits with float32's range, products
-// and sums in float32. Compute capability 8.0 has them.
+// Products of small matrices by the tensor cores, in TF32: factors of 11 significant bits with float32's range,
+// products and sums in float32. Compute capability 8.0 has them.
 //
 // A warp holds its matrices in fragments. With g = lane / 4 and t = lane % 4 a lane has, for half h of the terms,
 //

@@ -11,7 +11,7 @@ constexpr int tiles_of_multiprocessor = in_shared && sizeof(T) == 4 ? 2 : 1;
 
 // Tiles of rows, block after block. Lines are in shared memory, after the scratch, or in the block's part of the
 // workspace.
-template <class T, bool in_shared, bool splines>
+template <class T, bool in_shared, bool splines, bool tf32>
 __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiprocessor<T, in_shared>)
     run_chain(DeviceChain<T> d, Call<T> call, int64_t tiles, T* workspace) {
     HR_DYNAMIC_SHARED(T, scratch);
@@ -20,7 +20,6 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
     TileState<T, in_shared, false> t;
     t.partial = scratch;
     t.slopes = {nullptr};
-    t.tf32 = d.tf32;
     const Lines<T, in_shared> lines{in_shared ? scratch + scratch_numbers(team.warps)
                                               : workspace + blockIdx.x * d.run_lines() * warp_rows};
     const Lines<T, in_shared> other = d.in_place ? lines : lines.from(d.slots());
@@ -34,7 +33,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
         T base = 0;
         if (call.log_prob && !call.inverse) base = base_density(team, d, call.base, t.given);
         for (int s = 0; s < d.chain.n_steps; ++s)
-            if (!run_step<splines>(team, d, d.steps[s], call, t)) {
+            if (!run_step<splines, tf32>(team, d, d.steps[s], call, t)) {
                 const Lines<T, in_shared> given = t.given;
                 t.given = t.built;
                 t.built = given;
@@ -54,9 +53,11 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
 template <class T>
 void launch_chain(const DeviceChain<T>& d, const Call<T>& call, const Place& place, cudaStream_t stream) {
     const int64_t tiles = (call.rows + warp_rows - 1) / warp_rows;
-    auto* const kernel = place.in_shared ? d.has_splines ? run_chain<T, true, true> : run_chain<T, true, false>
-                         : d.has_splines ? run_chain<T, false, true>
-                                         : run_chain<T, false, false>;
+    auto* kernel = place.in_shared ? d.has_splines ? run_chain<T, true, true, false> : run_chain<T, true, false, false>
+                   : d.has_splines ? run_chain<T, false, true, false>
+                                   : run_chain<T, false, false, false>;
+    if constexpr (std::is_same_v<T, float>)
+        if (d.tf32) kernel = place.in_shared ? run_chain<T, true, true, true> : run_chain<T, false, true, true>;
     const int blocks = resident_blocks(kernel, place, tiles);
     DeviceBuffer<T> workspace(place.in_shared ? 0 : size_t(blocks) * size_t(d.run_lines()) * warp_rows, stream);
     HR_LAUNCH(kernel, blocks, place.warps * warp_rows, place.shared_bytes, stream, d, call, tiles, workspace.get());

@@ -34,14 +34,13 @@ struct TileState {
     T* partial;
     T log_det;                   // this warp's share of the lane's row
     Lines<T, in_shared> slopes;  // only where units are kept and their values do not tell
-    bool tf32;                   // products of networks are the tensor cores'
 };
 
 // ---- networks
 // ---------------------------------------------------------------------------------------------------------
 
 // The stages [begin, end) of a network, one after another.
-template <class T, bool in_shared, bool keeps_units>
+template <bool tf32, class T, bool in_shared, bool keeps_units>
 __device__ void run_stages(const Team& team, const DeviceStep<T>& d, const T* weights, int begin, int end, int window,
                            const TileState<T, in_shared, keeps_units>& t) {
     const MaskedStep<T>& s = d.step.network;
@@ -59,7 +58,7 @@ __device__ void run_stages(const Team& team, const DeviceStep<T>& d, const T* we
             team, t.partial, (stage.end - stage.begin + sums_at_once - 1) / sums_at_once, layer.visible[stage.end - 1],
             terms,
             [&](int b, Terms part, const PartialSums<T>& partial) {
-                sum_row_products(t.tf32, weights, layer.row + first(b), count(b), input, part, partial);
+                sum_unit_products<tf32>(weights, layer.row + first(b), count(b), input, part, partial);
             },
             [&](int b, int m, T total) {
                 if (m >= count(b)) return;
@@ -154,7 +153,7 @@ __device__ void run_network_vector_map(const Team& team, const MaskedStep<T>& s,
     });
 }
 
-template <bool splines, class T, bool in_shared, bool keeps_units>
+template <bool splines, bool tf32, class T, bool in_shared, bool keeps_units>
 __device__ void run_network(const Team& team, const DeviceStep<T>& d, const Call<T>& call,
                             TileState<T, in_shared, keeps_units>& t) {
     const MaskedStep<T>& s = d.step.network;
@@ -163,7 +162,7 @@ __device__ void run_network(const Team& team, const DeviceStep<T>& d, const Call
     const int outputs = s.layers[s.n_layers - 1].unit;
     for (int q = 0; q < d.plan.n_phases; ++q) {
         const StagePhase phase = d.plan.phases[q];
-        run_stages(team, d, call.weights + s.weights, phase.stage_begin, phase.stage_end, phase.window, t);
+        run_stages<tf32>(team, d, call.weights + s.weights, phase.stage_begin, phase.stage_end, phase.window, t);
         const Lines<T, in_shared> params = t.units.from(outputs - (keeps_units ? 0 : phase.window));
         if (s.vector_map >= 0) {
             run_network_vector_map(team, s, params, t.units.from(s.ready), t);
@@ -309,12 +308,12 @@ __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<
 }
 
 // One step from t.given to t.built. True if it worked in place, and t.given is the result.
-template <bool splines, class T, bool in_shared, bool keeps_units>
+template <bool splines, bool tf32, class T, bool in_shared, bool keeps_units>
 __device__ bool run_step(const Team& team, const DeviceChain<T>& d, const DeviceStep<T>& step, const Call<T>& call,
                          TileState<T, in_shared, keeps_units>& t) {
     const int context = d.chain.context, features = d.chain.features;
     switch (step.step.kind) {
-        case StepKind::network: run_network<splines>(team, step, call, t); return false;
+        case StepKind::network: run_network<splines, tf32>(team, step, call, t); return false;
         case StepKind::rotation:
             rotate(team, step.step.rotation, step.step.rotation.matrix, context, t.partial, t.given, t.built);
             return false;

@@ -56,7 +56,7 @@ __device__ T record_vectors(const Team& team, const Tape<T>& t, int step, const 
 }
 
 // One step from its state on the tape to the next; what is summed goes to state.log_det.
-template <bool splines, class T>
+template <bool splines, bool tf32, class T>
 __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Call<T>& call,
                             TileState<T, false, true>& state) {
     const DeviceStep<T>& d = t.d.steps[i];
@@ -80,9 +80,9 @@ __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Cal
         case StepKind::elementwise:
             state.units = t.lines.from(d.values);
             state.slopes = t.lines.from(d.slopes < 0 ? d.values : d.slopes);
-            run_network<splines>(team, d, call, state);
+            run_network<splines, tf32>(team, d, call, state);
             break;
-        default: run_step<splines>(team, t.d, d, call, state);
+        default: run_step<splines, tf32>(team, t.d, d, call, state);
     }
 }
 
@@ -199,7 +199,7 @@ __device__ void backward_map(const Team& team, const Tape<T>& t, int step, const
 }
 
 // The gradients of the inputs of one layer from those of its units, for operations [begin, end) of the plan.
-template <class T>
+template <bool tf32, class T>
 __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, const T* weights, const BackOp* ops,
                                int begin, int end, int first_column, int end_column, T* partial) {
     const DeviceStep<T>& d = t.d.steps[step];
@@ -219,7 +219,7 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
         team, partial, end - begin, layer.out, terms,
         [&](int b, Terms part, const PartialSums<T>& sums) {
             const BackOp& op = ops[begin + b];
-            sum_column_products(t.d.tf32, weights, layer.row, op.column, op.columns, grads, part, sums);
+            sum_input_products<tf32>(weights, layer.row, op.column, op.columns, grads, part, sums);
         },
         [&](int b, int m, T total) {
             const BackOp& op = ops[begin + b];
@@ -238,7 +238,7 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
         });
 }
 
-template <bool splines, class T>
+template <bool splines, bool tf32, class T>
 __device__ void backward_network(const Team& team, const Tape<T>& t, int step, const Call<T>& call, const Back<T>& back,
                                  T grad_log_det, T* partial) {
     const DeviceStep<T>& d = t.d.steps[step];
@@ -264,8 +264,8 @@ __device__ void backward_network(const Team& team, const Tape<T>& t, int step, c
         for (int i = phase.op_begin; i < phase.op_end;) {
             int end = i + 1;
             while (end < phase.op_end && s.back_plan.ops[end].layer == s.back_plan.ops[i].layer) ++end;
-            backward_layer(team, t, step, call.weights + s.weights, s.back_plan.ops, i, end, first_column, end_column,
-                           partial);
+            backward_layer<tf32>(team, t, step, call.weights + s.weights, s.back_plan.ops, i, end, first_column,
+                                 end_column, partial);
             team.sync();
             i = end;
         }
@@ -273,13 +273,13 @@ __device__ void backward_network(const Team& team, const Tape<T>& t, int step, c
     if (s.reads_built) carry_passive();
 }
 
-template <bool splines, class T>
+template <bool splines, bool tf32, class T>
 __device__ void backward_step(const Team& team, const Tape<T>& t, int i, const Call<T>& call, const Back<T>& back,
                               T grad_log_det, T* partial) {
     const Step<T>& step = t.d.steps[i].step;
     const int context = t.d.chain.context, features = t.d.chain.features;
     if (step.kind == StepKind::network || step.kind == StepKind::elementwise) {
-        backward_network<splines>(team, t, i, call, back, grad_log_det, partial);
+        backward_network<splines, tf32>(team, t, i, call, back, grad_log_det, partial);
         return;
     }
     const TapeLines<T> before = t.gradient(i), after = t.gradient(i + 1);
@@ -326,7 +326,7 @@ __device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& 
 
 // Tiles of rows from `first` on there and back. A tile's tape is its own where the sums over rows need it, else the
 // block's. `bad` becomes 1 if a row is not finite.
-template <class T, bool splines>
+template <class T, bool splines, bool tf32>
 __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     there_and_back(DeviceChain<T> d, Call<T> call, Back<T> back, int64_t first, int64_t tiles, bool own_tapes, T* tapes,
                    int* bad) {
@@ -335,7 +335,6 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     const WarpSums<T> sums{scratch + team.warps * sums_at_once * warp_rows}, bases{sums.p + team.warps * warp_rows};
     TileState<T, false, true> state;
     state.partial = scratch;
-    state.tf32 = d.tf32;
     for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const int64_t row = first + tile * warp_rows;
         const int rows = int(smaller(int64_t(warp_rows), call.rows - row));
@@ -344,7 +343,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         load_tile(team, d, call, row, rows, state);
         T base = 0;
         if (!call.inverse) base = base_density(team, d, call.base, t.state(0));
-        for (int i = 0; i < d.chain.n_steps; ++i) record_step<splines>(team, t, i, call, state);
+        for (int i = 0; i < d.chain.n_steps; ++i) record_step<splines, tf32>(team, t, i, call, state);
         if (call.inverse) base = base_density(team, d, call.base, t.state(d.chain.n_steps));
         sums.put(team, state.log_det);
         bases.put(team, base);
@@ -360,7 +359,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         const T grad_log_det = grad_log_det_of_row(team, call, back.from, row, rows);
         start_gradients(team, t, call, back.from, row, rows, grad_log_det);
         for (int i = d.chain.n_steps - 1; i >= 0; --i)
-            backward_step<splines>(team, t, i, call, back, grad_log_det, scratch);
+            backward_step<splines, tf32>(team, t, i, call, back, grad_log_det, scratch);
         finish_input(team, t, call, back, row, rows, grad_log_det, bases.p);
         team.sync();
     }
@@ -486,7 +485,9 @@ void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Cal
     const int64_t tiles = (call.rows + warp_rows - 1) / warp_rows, tape = d.tape.lines * warp_rows;
     const int warps = d.has_networks ? network_warps : 1;
     const Place place{false, warps, int64_t(scratch_numbers(warps)) * int64_t(sizeof(T))};
-    auto* const kernel = d.has_splines ? there_and_back<T, true> : there_and_back<T, false>;
+    auto* kernel = d.has_splines ? there_and_back<T, true, false> : there_and_back<T, false, false>;
+    if constexpr (std::is_same_v<T, float>)
+        if (d.tf32) kernel = there_and_back<T, true, true>;
     DeviceBuffer<int> bad(1, stream);
     check_cuda(cudaMemsetAsync(bad.get(), 0, sizeof(int), stream), "gradient");
     const bool wants_sums = back.weights && sums.count > 0;

@@ -6,8 +6,6 @@
 // number in each lane, so that eight terms are 8 loads of inputs and 2 of weights for 64 multiply-adds.
 #pragma once
 
-#include <type_traits>
-
 #include "../include/tensor_cores.cuh"
 #include "tile.cuh"
 
@@ -32,8 +30,8 @@ struct PartialSums {
 };
 
 // `blocks` blocks of sums, each of up to sums_at_once. terms(b): those of block b; sum(b, terms, partial) keeps the
-// block's sums over them; finish(b, i, total) gets the total of its sum i, on the lanes of one warp. `longest`: terms of
-// the longest block. What is summed in which order depends on the sizes and the team alone. The caller waits for the
+// block's sums over them; finish(b, i, total) gets the total of its sum i, on the lanes of one warp. `longest`: terms
+// of the longest block. What is summed in which order depends on the sizes and the team alone. The caller waits for the
 // team before and after.
 template <class T, class TermsOf, class Sum, class Finish>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
@@ -148,7 +146,8 @@ __device__ void sum_column_products(const T* weights, const uint32_t* row, int c
     partial.keep(total);
 }
 
-// ---- on tensor cores -------------------------------------------------------------------------------------------------
+// ---- on tensor cores
+// -------------------------------------------------------------------------------------------------
 //
 // Rows of the tile are rows of the left matrix, sums are columns of the right one. Two products of 16 rows make the
 // tile, and lane 4 g + t has rows 4 g + i, i < 4, so that what a warp loads from shared memory lies in 32 banks.
@@ -193,38 +192,35 @@ __device__ void sum_on_tensor_cores(const Lines<float, in_shared>& input, const 
     __syncwarp();  // other lanes may be reading what was kept before
 #pragma unroll
     for (int j = 0; j < 2; ++j)
-        *reinterpret_cast<Four<float>*>(partial.p + (2 * t + j) * warp_rows + 4 * g) = {
-            total[0][j], total[0][2 + j], total[1][j], total[1][2 + j]};
+        *reinterpret_cast<Four<float>*>(partial.p + (2 * t + j) * warp_rows + 4 * g) = {total[0][j], total[0][2 + j],
+                                                                                        total[1][j], total[1][2 + j]};
     __syncwarp();
 }
 
-// ---- either way ------------------------------------------------------------------------------------------------------
+// ---- either way
+// ------------------------------------------------------------------------------------------------------
 
-// As sum_row_products, and on tensor cores if `tf32`.
-template <class T, bool in_shared>
-__device__ void sum_row_products(bool tf32, const T* weights, const uint32_t* row, int n,
-                                 const Lines<T, in_shared>& input, Terms terms, const PartialSums<T>& partial) {
-    if constexpr (std::is_same_v<T, float>) {
-        if (tf32) {
-            const float* const own = weights + row[smaller(partial.lane / 4, n - 1)];
-            sum_on_tensor_cores(input, [&](int k) { return own[k]; }, terms, partial);
-            return;
-        }
+// Products of a network, on tensor cores if `tf32`.
+template <bool tf32, class T, bool in_shared>
+__device__ void sum_unit_products(const T* weights, const uint32_t* row, int n, const Lines<T, in_shared>& input,
+                                  Terms terms, const PartialSums<T>& partial) {
+    if constexpr (tf32) {
+        const T* const own = weights + row[smaller(partial.lane / 4, n - 1)];
+        sum_on_tensor_cores(input, [&](int k) { return own[k]; }, terms, partial);
+    } else {
+        sum_row_products(weights, row, n, input, terms, partial);
     }
-    sum_row_products(weights, row, n, input, terms, partial);
 }
 
-template <class T, bool in_shared>
-__device__ void sum_column_products(bool tf32, const T* weights, const uint32_t* row, int column, int n,
-                                    const Lines<T, in_shared>& grad, Terms terms, const PartialSums<T>& partial) {
-    if constexpr (std::is_same_v<T, float>) {
-        if (tf32) {
-            const float* const own = weights + column + smaller(partial.lane / 4, n - 1);
-            sum_on_tensor_cores(grad, [&](int r) { return own[row[r]]; }, terms, partial);
-            return;
-        }
+template <bool tf32, class T, bool in_shared>
+__device__ void sum_input_products(const T* weights, const uint32_t* row, int column, int n,
+                                   const Lines<T, in_shared>& grad, Terms terms, const PartialSums<T>& partial) {
+    if constexpr (tf32) {
+        const T* const own = weights + column + smaller(partial.lane / 4, n - 1);
+        sum_on_tensor_cores(grad, [&](int r) { return own[row[r]]; }, terms, partial);
+    } else {
+        sum_column_products(weights, row, column, n, grad, terms, partial);
     }
-    sum_column_products(weights, row, column, n, grad, terms, partial);
 }
 
 }  // namespace
