@@ -34,7 +34,7 @@ from bench import report
 from bench.gpu_cases import CASES, FITS, LIBRARIES, Case, tiny
 from bench.gpu_report import cell_text, failures, fit_row, markdown, row_of, stem, step_line
 from bench.peers.client import ON_DEVICE, ROOT, Worker, WorkerError, machine_facts
-from bench.peers.run import OURS, Plan, measure
+from bench.peers.run import OURS, OWN, Plan, measure
 
 STEPS = ("tests", "sanitizer", "floors", "workloads")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
@@ -216,7 +216,7 @@ class Crew:
     def _start(self, library: str, limit: float) -> bool:
         if not self.facts.get(library, {"present": True})["present"]:
             return False
-        ours = library == OURS
+        ours = library in OWN
         path = {name: os.environ[name] for name in ("PYTHONPATH",) if ours and name in os.environ}
         python = sys.executable if ours else self.peer_python
         worker = Worker(library, self.threads, python, path, self.device, limit)

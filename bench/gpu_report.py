@@ -11,7 +11,7 @@ from typing import Any
 from bench import report
 from bench.gpu_cases import Case, fit_step
 from bench.peers.client import ROOT
-from bench.peers.run import OURS, Cell, ratios_by_round
+from bench.peers.run import OURS, OWN, Cell, ratios_by_round
 from bench.workloads import Workload
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ def row_of(case: Case, result: Mapping[str, Any], floors: Mapping[str, Any]) -> 
         "aim_share": case.share,
         **dict.fromkeys(("device_seconds", "share", "best_peer", "ratio", "band", "met")),
     }
-    peers = {library: cell for library, cell in cells.items() if library != OURS}
+    peers = {library: cell for library, cell in cells.items() if library not in OWN}
     if peers:
         row["best_peer"] = min(peers, key=lambda library: peers[library].seconds)
     if OURS not in cells or cells[OURS].foreseen:

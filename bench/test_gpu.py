@@ -27,7 +27,7 @@ from bench.workloads import MAF_43, MAF_64, PLANAR, RADIAL, Workload, existing_w
 from headrace import _core, _device
 from headrace._core import cuda_unavailable
 
-PEERS = tuple(library for library in gpu_cases.LIBRARIES if library != OURS)
+PEERS = tuple(library for library in gpu_cases.LIBRARIES if library not in gpu_cases.OWN)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,6 +3,7 @@
 # Library name -> (module of this package, options of its `build`).
 ADAPTERS: dict[str, tuple[str, dict]] = {
     "headrace": ("headrace_peer", {}),
+    "headrace_tf32": ("headrace_peer", {"matmul": "tf32"}),  # on a CUDA device alone
     "zuko": ("zuko_peer", {}),
     "zuko_compiled": ("zuko_peer", {"compiled": True}),
     "nflows": ("nflows_peer", {}),

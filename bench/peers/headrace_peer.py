@@ -30,8 +30,10 @@ def stopwatch(device: str) -> Stopwatch | None:
     return {"cpu": lambda: None, "cuda": cupy_stopwatch, "dry": dry_stopwatch}[device]()
 
 
-def build(workload: Workload, device: str) -> Model:
+def build(workload: Workload, device: str, matmul: str = "exact") -> Model:
     """The named flow with random weights; every call of `sample` draws from a new seed."""
+    if matmul != "exact" and (device == "cpu" or not workload.hidden):
+        raise UnsupportedError(f"{matmul} is for networks on a CUDA device")
     import numpy as np
 
     import headrace as hr
@@ -51,7 +53,7 @@ def build(workload: Workload, device: str) -> Model:
         flow = family(workload.features, **options)
     count = flow.parameters.size
     flow.parameters = np.float32(0.05) * np.random.default_rng(0).standard_normal(count, dtype=np.float32)
-    flow = placed(flow, device)
+    flow = placed(flow, device, matmul)
     seeds = itertools.count()
     trained = {"train": _optimiser_step(flow)} if workload.verb == "train" else {}
     return Model(
@@ -63,9 +65,9 @@ def build(workload: Workload, device: str) -> Model:
     )
 
 
-def placed(flow: Any, device: str) -> Any:
+def placed(flow: Any, device: str, matmul: str = "exact") -> Any:
     """The flow there."""
-    return flow.to("cuda") if device == "cuda" else flow
+    return flow.to("cuda", matmul) if device == "cuda" else flow
 
 
 def native(device: str) -> dict[str, Callable[[Any], Any]]:

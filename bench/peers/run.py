@@ -24,6 +24,7 @@ from bench.peers.client import Worker, WorkerError, machine_facts
 from bench.workloads import RATIOS, WORKLOADS, Ratio, Workload
 
 OURS = "headrace"
+OWN = (OURS, "headrace_tf32")  # that compute alike, but for how products are rounded
 PEAK_SECONDS = 0.05
 
 
@@ -154,7 +155,7 @@ def summary(result: dict, threads: int) -> dict:
         "share": None,
         "met": None,
     }
-    peers = {library: cell for library, cell in cells.items() if library != OURS}
+    peers = {library: cell for library, cell in cells.items() if library not in OWN}
     if peers:
         row["best_peer"] = min(peers, key=lambda library: peers[library].seconds)
     if OURS not in cells or cells[OURS].foreseen:
@@ -237,12 +238,13 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--block", type=float, default=0.4, help="seconds of a timed block (default: 0.4)")
     add("--budget", type=float, default=20.0, help="seconds a library may use in one workload (default: 20)")
     add("--workloads", default="", metavar="REGEX", help="only workloads whose name matches")
-    add("--libraries", default="", help=f"a comma-separated choice of {', '.join(ADAPTERS)} (default: all)")
+    add("--libraries", default="", help=f"a comma-separated choice of {', '.join(ADAPTERS)} (default: all of the CPU)")
     add("--peer-python", default=sys.executable, metavar="PATH", help="interpreter that has the other libraries")
     add("--quick", action="store_true", help="2 rounds of 0.1 s; calls over 2 s foreseen, nothing compiled by torch")
     add("--output", type=Path, default=None, metavar="STEM", help="STEM.json, STEM.md (default: bench/results)")
     options = parser.parse_args(argv)
-    chosen = [library for library in ADAPTERS if not (options.quick and library == "zuko_compiled")]
+    left_out = {"headrace_tf32"} | ({"zuko_compiled"} if options.quick else set())
+    chosen = [library for library in ADAPTERS if library not in left_out]
     options.libraries = options.libraries.split(",") if options.libraries else chosen
     unknown = set(options.libraries) - set(ADAPTERS)
     if unknown:
@@ -257,8 +259,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def start(library: str, options: argparse.Namespace) -> Worker:
-    """Start a library's worker; only headrace's inherits this interpreter and its import path."""
-    if library != OURS:
+    """Start a library's worker; only headrace's own inherit this interpreter and its import path."""
+    if library not in OWN:
         return Worker(library, options.threads, options.peer_python)
     path = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
     return Worker(library, options.threads, sys.executable, path)
