@@ -30,9 +30,9 @@ def floor_of(workload: Workload, floors: Mapping[str, Any]) -> dict[str, Any] | 
     }
 
 
-def device_seconds(cell: Cell) -> float | None:
+def device_seconds(blocks: Sequence[Mapping[str, Any]]) -> float | None:
     """Of a call by the device's clock, the median over the rounds; None where it was not run or there is none."""
-    medians = [m for block in cell.blocks if (m := block.get("device_median")) is not None]
+    medians = [m for block in blocks if (m := block.get("device_median")) is not None]
     return statistics.median(medians) if medians else None
 
 
@@ -60,7 +60,7 @@ def row_of(case: Case, result: Mapping[str, Any], floors: Mapping[str, Any]) -> 
     if OURS not in cells or cells[OURS].foreseen:
         return row
     ours = cells[OURS]
-    row["device_seconds"] = device_seconds(ours)
+    row["device_seconds"] = device_seconds(ours.blocks)
     if row["floor"] is not None:
         row["share"] = row["floor"]["seconds"] / (row["device_seconds"] or ours.seconds)
     if peers:
@@ -147,6 +147,13 @@ def cell_text(cell: Mapping[str, Any] | None) -> str:
     return ("≈ " if cell["foreseen"] else "") + report.duration(cell["seconds"])
 
 
+def library_text(row: Mapping[str, Any], library: str) -> str:
+    """A library's time, and the device's own for a variant of headrace, which has no column for it."""
+    cell = row["cells"].get(library)
+    own = device_seconds(cell["blocks"]) if cell is not None and library in OWN and library != OURS else None
+    return cell_text(cell) + ("" if own is None else f" ({report.duration(own)})")
+
+
 def aim_text(row: Mapping[str, Any]) -> str:
     """The aim in the table."""
     if row["aim_ratio"] is not None:
@@ -162,7 +169,7 @@ def table_row(row: Mapping[str, Any], libraries: Sequence[str]) -> list[str]:
     band = "-" if row["band"] is None else f"{row['band'][0]:.2f} - {row['band'][1]:.2f}"
     return [
         row["name"],
-        *(cell_text(row["cells"].get(library)) for library in (OURS, *libraries)),
+        *(library_text(row, library) for library in (OURS, *libraries)),
         "-" if own is None else report.duration(own),
         floor_text,
         report.number(row["share"], ".0%"),
@@ -211,8 +218,9 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 LEGEND = (
     "Median time of a call that is waited for, over the rounds; ≈: foreseen from one pass times the passes, not run; "
-    "-: absent, unsupported or unknown. On the device: headrace by CUDA events. Floor: the larger of the operations "
-    "over the rate of products and the bytes over the rate of copies. Ratios are of the times that are waited for, "
+    "-: absent, unsupported or unknown. On the device: headrace by CUDA events; headrace_tf32, which is networks on "
+    "tensor cores and no peer to exact ones, has it in brackets. Floor: the larger of the operations over the rate of "
+    "products and the bytes over the rate of copies. Ratios are of the times that are waited for, "
     "shares of the device's. An aim of a share is not judged where the operations alone take longer than it allows.\n"
 )
 

@@ -72,7 +72,7 @@ def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
         patch.setitem(gpu.LIMITS, "sanitizer", 3.0)
-        return dry(folder, "--build", "--libraries", OURS)
+        return dry(folder, "--build", "--libraries", ",".join(gpu_cases.OWN))
 
 
 def test_a_dry_run_comes_to_its_end(whole):
@@ -114,6 +114,9 @@ def test_every_workload_is_measured_beside_its_floor(whole):
         assert floor["seconds"] == max(floor["arithmetic"], floor["memory"])
         assert floor["memory"] == pytest.approx(row["bytes"] / results["floors"]["copy"])
         assert floor["arithmetic"] == pytest.approx(row["operations"] / results["floors"]["products"])
+    networks = [row for row in rows if "headrace_tf32" in row["cells"]]
+    assert {row["name"].split()[0] for row in networks} == {"maf", "realnvp"}
+    assert all(row["ratio"] is None for row in networks)  # it is no peer
     for row in rows[:-1]:
         assert 0 < row["device_seconds"] <= row["cells"][OURS]["seconds"]
         assert row["share"] == pytest.approx(row["floor"]["seconds"] / row["device_seconds"])
@@ -283,7 +286,7 @@ def test_the_sanitizer_sees_every_family_of_kernels():
     files = [str(path) for path in ROOT.glob("tests/test_cuda_*.py")]
     done = gpu.run_command(gpu.pytest_command(files, "-k", gpu.SELECTION, "--collect-only", "-qq"), 300.0)
     found = re.findall(r"test_cuda_(\w+)\.py::", done["output"])
-    assert set(found) == {"adam", "ascent", "coupling", "points", "program", "vector_ops"}
+    assert set(found) == {"adam", "ascent", "coupling", "points", "program", "tensor_cores", "vector_ops"}
     assert 40 < len(found) < 100
 
 

@@ -46,7 +46,7 @@ struct DeviceChain {
 
 // Numbers of a block's scratch in shared memory: parts of sums, and two sums over each row.
 HR_FN int scratch_numbers(int warps) {
-    return warps * (sums_at_once + 2) * warp_rows;
+    return warps * (sums_at_once * sum_line + 2 * warp_rows);
 }
 
 }  // namespace headrace

@@ -34,7 +34,7 @@ def make_core(machine):
 
     class Program:
         def __init__(self, *arguments):
-            machine.say("program", arguments[-1])
+            machine.say("program", arguments[-1], *(["tf32"] if arguments[-2] else []))
             self.inner, self.streams = self.kind(*arguments), []
             self.n_weights = self.inner.n_weights
 
@@ -170,6 +170,7 @@ class OnCpu:
 
         def programs(kind):
             def make(features, context, base, steps, base_steps, mean, std, tf32, device):
+                assert not (tf32 and kind is cpu.ProgramF64)
                 own = [(*step[:2], step[2].inner) if step[0] == "masked" else step for step in steps]
                 inner = kind(features, context, base, own, base_steps, mean, std)
                 return types.SimpleNamespace(

@@ -271,17 +271,36 @@ def test_streams_of_other_libraries_are_of_the_device(machine):
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_how_networks_are_computed_stays_with_a_flow(cupy, name):
-    """The device that is none computes exactly; that kernels hear of it is test_device_emulated.py's."""
     flow = FLOWS[name]()
     fast = flow.to("cuda:1", matmul="tf32")
     assert (flow.matmul, fast.matmul, fast.device) == ("exact", "tf32", "cuda:1")
-    assert [t.matmul for t in fast.transforms] == ["tf32"] * len(flow)
-    assert copy.copy(fast).matmul == fast.astype("float32").matmul == "tf32"
-    assert (fast[:0].matmul, fast[:0].device) == ("tf32", "cuda:1")
-    assert fast.to("cuda:1").matmul == fast.to("cpu").matmul == "exact"
+    made = [*fast.transforms, copy.copy(fast), copy.deepcopy(fast), fast.astype("float32"), fast[:0]]
     if flow.transforms:
-        assert hr.Flow(fast.transforms, flow.base).matmul == "tf32"
-        assert hr.Inverse(fast.transforms[0]).matmul == "tf32"
+        inverse = hr.Inverse(fast.transforms[0])
+        made += [hr.Flow(fast.transforms, flow.base), inverse, inverse.transform]
+    assert all((part.matmul, part.device) == ("tf32", "cuda:1") for part in made)
+    told = cupy.machine.said("program")
+    assert told  # and the programs in it
+    assert all(words == ("program", 1, "tf32") for words in told)
+    assert fast.to("cuda:1").matmul == fast.to("cpu").matmul == "exact"
+    assert cupy.machine.said("program")[-1] == ("program", 1)
+
+
+def test_how_networks_are_computed_stays_with_part_of_an_ascent(cupy):
+    ascent = hr.DualAscentFlow.notes(steps=2, patience=None).fit(X, validation=None, progress=False)
+    part = ascent.to("cuda:1", matmul="tf32")[:1]
+    assert (len(part), part.matmul, part.device) == (1, "tf32", "cuda:1")
+
+
+def test_a_device_is_one_however_networks_are_computed_there(cupy):
+    device = _device.device_at(0)
+    assert _device.device_named("cuda:0") is device
+    fast = _device.device_named("cuda:0", "tf32")
+    assert fast is hr.MAF(3).to("cuda", matmul="tf32")._device
+    fast.keep(fast.current_stream(), ["what a call held"])
+    cupy.machine.finish()
+    device.let_go()
+    assert not fast._kept
 
 
 def test_parts_of_a_flow_that_compute_differently_are_refused(cupy):
@@ -296,10 +315,15 @@ def test_tf32_is_refused_where_it_is_not(cupy):
         flow.to("cpu", matmul="tf32")
     with pytest.raises(ValueError, match=r"matmul: expected .*'exact'.*'tf32'.*, got 'bf16'"):
         flow.to("cuda", matmul="bf16")
-    with pytest.raises(ValueError, match=r"matmul: expected 'exact' in float64, got 'tf32'; call .astype\('float32'\)"):
+    message = (
+        r"dtype, matmul: expected float32 or 'exact', got float64 and 'tf32'; call .astype\('float32'\), or .to\(cuda:0"
+    )
+    with pytest.raises(ValueError, match=message):
         flow.astype("float64").to("cuda", matmul="tf32")
-    with pytest.raises(ValueError, match="matmul: expected 'exact' in float64"):
+    with pytest.raises(ValueError, match=message):
         flow.to("cuda", matmul="tf32").astype("float64")
+    with pytest.raises(ValueError, match=message):
+        hr.Flow(flow.to("cuda", matmul="tf32").transforms, dtype="float64")
 
 
 def test_what_has_no_networks_takes_either_dtype_with_tf32(cupy):

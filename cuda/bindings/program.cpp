@@ -144,7 +144,7 @@ void bind_program_of(py::module_& m, const char* name) {
     py::class_<P, std::shared_ptr<P>>(m, name, py::module_local())
         .def(py::init([](int features, int context, const std::string& base, const py::list& steps, size_t base_steps,
                          std::vector<double> context_mean, std::vector<double> context_std, bool tf32, int device) {
-                 require(!tf32 || std::is_same_v<T, float>, "tf32: expected false in float64");
+                 require(!tf32 || std::is_same_v<T, float>, "tf32: expected false in float64, got true");
                  return std::make_shared<P>(features, context, base_of(base), steps_of(steps), base_steps,
                                             ContextScale{std::move(context_mean), std::move(context_std)}, tf32,
                                             device);

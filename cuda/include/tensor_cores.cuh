@@ -1,5 +1,5 @@
-// Products of small matrices by the tensor cores, in TF32: factors of 11 significant bits with float32's range,
-// products and sums in float32. Compute capability 8.0 has them.
+// Products of small matrices by the tensor cores, in TF32: factors of 11 significant bits with float32's range, sums in
+// float32, rounded as the hardware does. Compute capability 8.0 has them.
 //
 // A warp holds its matrices in fragments. With g = lane / 4 and t = lane % 4 a lane has, for half h of the terms,
 //
@@ -56,7 +56,7 @@ __device__ __forceinline__ uint32_t to_tf32(float x) {
 }
 
 __device__ __forceinline__ void add_product(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&c)[4]) {
-    asm volatile(
+    asm volatile(  // stays where it is: all lanes of a warp are to be there
         "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])

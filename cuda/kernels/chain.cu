@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
     run_chain(DeviceChain<T> d, Call<T> call, int64_t tiles, T* workspace) {
     HR_DYNAMIC_SHARED(T, scratch);
     const Team team = Team::of_block();
-    const WarpSums<T> sums{scratch + team.warps * sums_at_once * warp_rows}, bases{sums.p + team.warps * warp_rows};
+    const WarpSums<T> sums{scratch + team.warps * sums_at_once * sum_line}, bases{sums.p + team.warps * warp_rows};
     TileState<T, in_shared, false> t;
     t.partial = scratch;
     t.slopes = {nullptr};
@@ -56,8 +56,9 @@ void launch_chain(const DeviceChain<T>& d, const Call<T>& call, const Place& pla
     auto* kernel = place.in_shared ? d.has_splines ? run_chain<T, true, true, false> : run_chain<T, true, false, false>
                    : d.has_splines ? run_chain<T, false, true, false>
                                    : run_chain<T, false, false, false>;
-    if constexpr (std::is_same_v<T, float>)
-        if (d.tf32) kernel = place.in_shared ? run_chain<T, true, true, true> : run_chain<T, false, true, true>;
+    if constexpr (std::is_same_v<T, float>)  // one kernel for all maps, as each adds to the size of the module
+        if (d.tf32 && d.has_networks)
+            kernel = place.in_shared ? run_chain<T, true, true, true> : run_chain<T, false, true, true>;
     const int blocks = resident_blocks(kernel, place, tiles);
     DeviceBuffer<T> workspace(place.in_shared ? 0 : size_t(blocks) * size_t(d.run_lines()) * warp_rows, stream);
     HR_LAUNCH(kernel, blocks, place.warps * warp_rows, place.shared_bytes, stream, d, call, tiles, workspace.get());

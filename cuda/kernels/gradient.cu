@@ -332,7 +332,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
                    int* bad) {
     HR_DYNAMIC_SHARED(T, scratch);
     const Team team = Team::of_block();
-    const WarpSums<T> sums{scratch + team.warps * sums_at_once * warp_rows}, bases{sums.p + team.warps * warp_rows};
+    const WarpSums<T> sums{scratch + team.warps * sums_at_once * sum_line}, bases{sums.p + team.warps * warp_rows};
     TileState<T, false, true> state;
     state.partial = scratch;
     for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
@@ -486,8 +486,8 @@ void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Cal
     const int warps = d.has_networks ? network_warps : 1;
     const Place place{false, warps, int64_t(scratch_numbers(warps)) * int64_t(sizeof(T))};
     auto* kernel = d.has_splines ? there_and_back<T, true, false> : there_and_back<T, false, false>;
-    if constexpr (std::is_same_v<T, float>)
-        if (d.tf32) kernel = there_and_back<T, true, true>;
+    if constexpr (std::is_same_v<T, float>)  // as in chain.cu
+        if (d.tf32 && d.has_networks) kernel = there_and_back<T, true, true>;
     DeviceBuffer<int> bad(1, stream);
     check_cuda(cudaMemsetAsync(bad.get(), 0, sizeof(int), stream), "gradient");
     const bool wants_sums = back.weights && sums.count > 0;

@@ -17,7 +17,8 @@ struct Terms {
     int begin, end;
 };
 
-// A warp's sums over a part of the terms, [sum][row], until the lane of a row takes them.
+// A warp's sums over a part of the terms, [sum][row], until the lane of a row takes them: its own, or in TF32 what
+// other lanes kept for it.
 template <class T>
 struct PartialSums {
     T* p;
@@ -25,7 +26,7 @@ struct PartialSums {
 
     __device__ void keep(const T (&total)[sums_at_once]) const {
 #pragma unroll
-        for (int i = 0; i < sums_at_once; ++i) p[i * warp_rows + lane] = total[i];
+        for (int i = 0; i < sums_at_once; ++i) p[i * sum_line + lane] = total[i];
     }
 };
 
@@ -37,8 +38,8 @@ template <class T, class TermsOf, class Sum, class Finish>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
                          const Finish& finish) {
     if (blocks == 0) return;
-    const PartialSums<T> own{partial + team.warp * sums_at_once * warp_rows, team.lane};
-    const auto part = [&](int warp, int i) -> T& { return partial[(warp * sums_at_once + i) * warp_rows + team.lane]; };
+    const PartialSums<T> own{partial + team.warp * sums_at_once * sum_line, team.lane};
+    const auto part = [&](int warp, int i) -> T& { return partial[(warp * sums_at_once + i) * sum_line + team.lane]; };
     const int shares = smaller(team.warps / blocks, longest / least_terms);
     if (shares <= 1) {
         for (int first = 0; first < blocks; first += team.warps) {
@@ -53,7 +54,7 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
     }
     if (const int b = team.warp / shares; b < blocks) {
         const Terms all = terms(b);
-        const int share = ((all.end - all.begin + shares - 1) / shares + 3) / 4 * 4;
+        const int share = ((all.end - all.begin + shares - 1) / shares + 7) / 8 * 8;
         const int begin = smaller(all.end, all.begin + team.warp % shares * share);
         sum(b, Terms{begin, smaller(all.end, begin + share)}, own);
     }
@@ -151,7 +152,9 @@ __device__ void sum_column_products(const T* weights, const uint32_t* row, int c
 //
 // Rows of the tile are rows of the left matrix, sums are columns of the right one. Two products of 16 rows make the
 // tile, and lane 4 g + t has rows 4 g + i, i < 4, so that what a warp loads from shared memory lies in 32 banks.
+// PTX wants all lanes of a warp at a product together: nothing here branches by lane.
 
+// Four rows of a line. In shared memory lines are of 33 numbers, which no address of 16 bytes keeps up with.
 template <bool in_shared>
 __device__ Four<float> load_rows(const Lines<float, in_shared>& lines, int line, int row) {
     const float* const p = &lines.at(line, row);
@@ -159,23 +162,20 @@ __device__ Four<float> load_rows(const Lines<float, in_shared>& lines, int line,
     return {p[0], p[1], p[2], p[3]};
 }
 
-// Eight terms from k on; of those from `end` on, unless all are there, nothing is read. weight(k): of this lane's sum.
+// Eight terms from k on. Those from `end` on are zero, and not read; `whole`: there are none. weight(k): of this lane's
+// sum.
 template <bool whole, bool in_shared, class Weight>
 __device__ void add_eight_terms(const Lines<float, in_shared>& input, const Weight& weight, int lane, int k, int end,
                                 float (&total)[2][4]) {
     uint32_t a[2][4], b[2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-        const int term = k + 4 * h + lane % 4;
-        Four<float> x{};
-        float w = 0;
-        if (whole || term < end) {
-            x = load_rows(input, term, lane / 4 * 4);
-            w = weight(term);
-        }
-        b[h] = to_tf32(w);
+        const int term = k + 4 * h + lane % 4, read = whole ? term : smaller(term, end - 1);
+        const bool is_term = whole || term < end;
+        const Four<float> x = load_rows(input, read, lane / 4 * 4);
+        b[h] = is_term ? to_tf32(weight(read)) : 0;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) a[i / 2][2 * h + i % 2] = to_tf32(x.x[i]);
+        for (int i = 0; i < 4; ++i) a[i / 2][2 * h + i % 2] = is_term ? to_tf32(x.x[i]) : 0;
     }
     add_product(a[0], b, total[0]);
     add_product(a[1], b, total[1]);
@@ -186,14 +186,15 @@ __device__ void sum_on_tensor_cores(const Lines<float, in_shared>& input, const 
                                     const PartialSums<float>& partial) {
     float total[2][4] = {};
     int k = terms.begin;
+    __syncwarp();  // lanes come from what finished the sums before, and may be reading them
+#pragma unroll 2
     for (; k + 8 <= terms.end; k += 8) add_eight_terms<true>(input, weight, partial.lane, k, terms.end, total);
     if (k < terms.end) add_eight_terms<false>(input, weight, partial.lane, k, terms.end, total);
     const int g = partial.lane / 4, t = partial.lane % 4;
-    __syncwarp();  // other lanes may be reading what was kept before
 #pragma unroll
     for (int j = 0; j < 2; ++j)
-        *reinterpret_cast<Four<float>*>(partial.p + (2 * t + j) * warp_rows + 4 * g) = {total[0][j], total[0][2 + j],
-                                                                                        total[1][j], total[1][2 + j]};
+        *reinterpret_cast<Four<float>*>(partial.p + (2 * t + j) * sum_line + 4 * g) = {total[0][j], total[0][2 + j],
+                                                                                       total[1][j], total[1][2 + j]};
     __syncwarp();
 }
 

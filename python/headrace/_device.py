@@ -9,12 +9,13 @@ nothing waits unless it says so.
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -59,13 +60,13 @@ def device_named(name: Any, matmul: Any = "exact") -> Device | None:
     index = int(digits) if colon else int(cupy.cuda.runtime.getDevice())
     if index >= count:
         raise CudaUnavailable(f"device: expected one below 'cuda:{count}', as there are {count} in all, got {name!r}")
-    return device_at(index, products)
+    return device_at(index) if products == "exact" else device_at(index).in_tf32
 
 
 @cache
-def device_at(index: int, matmul: str = "exact") -> Device:
-    """The device of this number, one object for all that compute there in the same way."""
-    return Device(index, _cupy(), matmul)
+def device_at(index: int) -> Device:
+    """The device of this number, one object for all."""
+    return Device(index, _cupy())
 
 
 def _cupy() -> Any:
@@ -95,15 +96,22 @@ class _Handle:
 class Device:
     """One CUDA device, and how networks' products are computed there: "exact" or on its tensor cores in "tf32"."""
 
-    def __init__(self, index: int, cupy: Any, matmul: str) -> None:
+    def __init__(self, index: int, cupy: Any) -> None:
         """See `device_at`."""
-        self.index, self.cupy, self.matmul = index, cupy, matmul
+        self.index, self.cupy, self.matmul = index, cupy, "exact"
         self._kept: deque[tuple[Any, Any]] = deque()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         """Its name, as `device_named` takes it."""
         return f"cuda:{self.index}"
+
+    @cached_property
+    def in_tf32(self) -> Device:
+        """The same, one object too; what `keep` holds belongs to both."""
+        other = copy.copy(self)
+        other.matmul = "tf32"
+        return other
 
     # ---- streams
 

@@ -156,7 +156,8 @@ class Module(abc.ABC):
         """Compute there from now on; programs are to be compiled anew."""
         if device is not None and device.matmul != "exact" and self._dtype == np.float64:
             raise ValueError(
-                f"matmul: expected 'exact' in float64, got {device.matmul!r}; call .astype('float32'), or .to(device)"
+                f"dtype, matmul: expected float32 or 'exact', got float64 and {device.matmul!r}; call "
+                f".astype('float32'), or .to({device!r})"
             )
         self._device = device
         self._caller = Caller if device is None else partial(DeviceCaller, device)
@@ -224,7 +225,8 @@ class Module(abc.ABC):
         Args:
             device: "cpu", "cuda:0", or "cuda", CuPy's current device.
             matmul: How products of networks are computed. "exact": in `dtype`. "tf32": on the tensor cores of a CUDA
-                device, with units and weights rounded to 11 significant bits, for float32 alone.
+                device, with what a network reads, its units, their gradients and its weights rounded to 11 significant
+                bits, for float32 alone.
 
         Raises:
             CudaUnavailable: there is no such device, or CuPy is not installed; the message says why.
