@@ -10,7 +10,7 @@ import cases
 import headrace as hr
 from devices import Library, either_order
 from fitting import SHORT
-from headrace import dual_ascent
+from headrace import _ascent, dual_ascent
 from test_arrays import CONTEXT, FEATURES, made_flow
 
 # Losses are sums over an epoch's rows there, over its batches' here.
@@ -199,7 +199,7 @@ def test_the_ascent_of_the_cpu(library, ascent, weighted, dtype, monkeypatch):
 FOLDED = {"float32": 2e-5, "float64": 1e-12}
 NOTES = {
     "few steps": {"steps": 6},
-    "a stride": {"steps": dual_ascent.STRIDE},
+    "a stride": {"steps": _ascent.STRIDE},
     "more": {"steps": 40, "kinks": 3},
     "until patience ends": {"steps": 300, "patience": 12, "rule": "gradient"},
     "another precision": {"steps": 20, "precision": 2.5, "neighbours": 30.0},
@@ -239,7 +239,7 @@ def test_kinks_are_those_of_the_cpu(machine, notes, weighted, dtype):
     assert flow.device == "cuda:0"
     if notes == "until patience ends":
         assert other.history.stopped == "patience"
-        assert (len(other.history.log_likelihood) - 1) % dual_ascent.STRIDE
+        assert (len(other.history.log_likelihood) - 1) % _ascent.STRIDE
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -256,7 +256,7 @@ def test_kinks_with_rows_of_ones_own_held_out(machine, weighted, dtype):
 
 
 def test_kinks_of_many_features_turn_in_blocks(machine, dtype):
-    library, x = Library("cupy", machine), cases.rows(200, dual_ascent.FEW_FEATURES + 2, dtype)
+    library, x = Library("cupy", machine), cases.rows(200, _ascent.FEW_FEATURES + 2, dtype)
     x += 0.3 * np.roll(x, 1, axis=1) ** 2
     other, model = (hr.DualAscentFlow.notes(steps=18, dtype=dtype) for _ in range(2))
     want, flow = other.fit(x, progress=False), model.fit(library.make(x), progress=False)
@@ -282,7 +282,7 @@ def test_steps_of_kinks_are_queued_in_strides(machine):
     """Log-likelihoods are read once a stride, then what was left of it, and the kinks of the best prefix at the end."""
     library, (x, _, _) = Library("cupy", machine), data(300)
     waits = {}
-    for steps in (dual_ascent.STRIDE - 1, 3 * dual_ascent.STRIDE + 1):
+    for steps in (_ascent.STRIDE - 1, 3 * _ascent.STRIDE + 1):
         x_there = library.make(x)
         machine.log.clear()
         hr.DualAscentFlow.notes(steps=steps, kinks=2, patience=None).fit(x_there, progress=False)
@@ -290,7 +290,7 @@ def test_steps_of_kinks_are_queued_in_strides(machine):
         assert not machine.said("points step")
         waits[steps] = len(machine.said("sync"))
         assert machine.said("sync").count(("sync", "kinks")) == 1
-    assert waits[3 * dual_ascent.STRIDE + 1] - waits[dual_ascent.STRIDE - 1] == 3
+    assert waits[3 * _ascent.STRIDE + 1] - waits[_ascent.STRIDE - 1] == 3
 
 
 def test_sliced_directions_need_the_points_on_the_host(machine):
@@ -305,21 +305,21 @@ def test_an_ascent_with_few_spare_copies(machine):
     values = Library("cupy", machine).make(np.linspace(0.0, 1.0, 50))
     ascent = SimpleNamespace(settings=SimpleNamespace(precision=1.0), constant=0.0)
     machine.log.clear()
-    dual_ascent._Ascent._log_likelihood(ascent, values, values, None)
+    _ascent.Ascent._log_likelihood(ascent, values, values, None)
     assert len(machine.said("allocate")) == 3
 
 
 def test_marginal_maps_of_many_rows_are_made_from_some(machine, monkeypatch):
-    monkeypatch.setattr(dual_ascent, "MOST_MARGINAL", 1000)
+    monkeypatch.setattr(_ascent, "MOST_MARGINAL", 1000)
     library, (x, _, weights) = Library("cupy", machine), data(3000)
     seen = []
-    score = dual_ascent._marginals.normal_score
+    score = _ascent._marginals.normal_score
 
     def counted(column, shares, bandwidth):
         seen.append((type(column), column.size, None if shares is None else shares.size))
         return score(column, shares, bandwidth)
 
-    monkeypatch.setattr(dual_ascent._marginals, "normal_score", counted)
+    monkeypatch.setattr(_ascent._marginals, "normal_score", counted)
     model = hr.DualAscentFlow(steps=3, refine=False)
     model.fit(library.make(x), weights=library.make(weights + 0.5), progress=False)
     assert set(seen) == {(np.ndarray, 1000, 1000)}
@@ -338,17 +338,17 @@ def test_an_interrupted_ascent_is_on_the_device(machine):
 def test_an_interrupt_between_two_kinks_leaves_what_was_read(machine, monkeypatch):
     library, (x, _, _) = Library("cupy", machine), data(300)
     x[:, 1] += x[:, 0] ** 2
-    want = hr.DualAscentFlow.notes(steps=dual_ascent.STRIDE - 1, kinks=2, dtype="float64")
+    want = hr.DualAscentFlow.notes(steps=_ascent.STRIDE - 1, kinks=2, dtype="float64")
     want = want.fit(x, validation=None, progress=False)
-    kink, queued = dual_ascent._device.Ascent.kink, []
+    kink, queued = _ascent._device.Ascent.kink, []
 
     def interrupted(self, *arguments):
         kink(self, *arguments)
         queued.append(arguments)
-        if len(queued) == 2 * dual_ascent.STRIDE + 3:
+        if len(queued) == 2 * _ascent.STRIDE + 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(dual_ascent._device.Ascent, "kink", interrupted)
+    monkeypatch.setattr(_ascent._device.Ascent, "kink", interrupted)
     model = hr.DualAscentFlow.notes(steps=50, kinks=2, dtype="float64")
     flow = model.fit(library.make(x), validation=None, progress=False)
     assert model.history.stopped == "interrupted"

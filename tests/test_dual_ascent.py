@@ -8,7 +8,7 @@ import pytest
 import cases
 import headrace as hr
 import reference
-from headrace import _directions, _kinks, _marginals, dual_ascent, training
+from headrace import _ascent, _directions, _kinks, _marginals, training
 from headrace._points import Points
 from reference import ascent
 
@@ -415,7 +415,7 @@ def test_an_interruption_within_an_epoch_of_the_joint_training(validation, monke
 
 
 @pytest.mark.parametrize(
-    "where", ["headrace.dual_ascent._with_shears", "headrace.dual_ascent._jittered", "headrace.training._standardize"]
+    "where", ["headrace.dual_ascent._with_shears", "headrace.dual_ascent.jittered", "headrace.training._standardize"]
 )
 def test_an_interruption_before_the_joint_training_keeps_the_ascent(where, monkeypatch):
     def interrupted(*arguments):
@@ -446,8 +446,8 @@ def test_an_interruption_of_the_ascent_that_competes_keeps_the_better_flow(after
                 return
         raise KeyboardInterrupt
 
-    splines = dual_ascent._Ascent._splines
-    monkeypatch.setattr(dual_ascent._Ascent, "_splines", interrupted)
+    splines = _ascent.Ascent._splines
+    monkeypatch.setattr(_ascent.Ascent, "_splines", interrupted)
     x = bent(300)
     model = hr.DualAscentFlow(steps=4)
     flow = model.fit(x[:200], validation=x[200:], progress=False)

@@ -6,10 +6,11 @@ from headrace import densities, ops
 from headrace._core import CudaUnavailable
 from headrace._core import cpu as _cpu_module
 from headrace._descent import StepHistory
+from headrace.ascent_flow import AscentFlow, AscentHistory
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.config import get_num_threads, info, set_num_threads
 from headrace.distillation import Distillation, Speed, distill
-from headrace.dual_ascent import AscentFlow, AscentHistory, DualAscentFlow
+from headrace.dual_ascent import DualAscentFlow
 from headrace.elementwise import Elementwise
 from headrace.files import FileFormatError, load
 from headrace.flow import Flow
