@@ -6,18 +6,13 @@ from numpy.testing import assert_allclose
 
 import cases
 import headrace as hr
+from cuda_twins import Twin
 from test_adam import SETTINGS, STEPS, adamw, flow_of, matrices, numbers_that_count, random_gradients
 
 
 def program_of(device, flow):
     """The flow's program on the device, with its parameters."""
-    base, first = flow._base_steps()
-    steps = [*first, *flow._steps()]
-    made = [(*s[:2], s[2].made_for(device.module)) if s[0] == "masked" else s for s in steps]
-    kind = {"float32": device.module.ProgramF32, "float64": device.module.ProgramF64}[flow.dtype.name]
-    program = kind(flow.features, flow.context, base, made, len(first), *flow._context_scale(), 0)
-    program.set_host_weights(flow.parameters)
-    return program
+    return Twin(device, flow).program
 
 
 class Adam:
