@@ -32,7 +32,7 @@ struct RqSpline {
 
     template <class V, class P>
     HR_FN static V forward(V x, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
-        Knots<V, P> knots(p);
+        Knots<V, P> knots(p, o);
         Bin<V> bin;
         Point<V> at;
         locate_x(x, p, o, knots, bin, at);
@@ -42,7 +42,7 @@ struct RqSpline {
 
     template <class V, class P>
     HR_FN static V inverse(V y, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
-        Knots<V, P> knots(p);
+        Knots<V, P> knots(p, o);
         Bin<V> bin;
         Point<V> at;
         locate_y(y, p, o, knots, bin, at);
@@ -53,7 +53,7 @@ struct RqSpline {
     template <class V, class P, class G>
     HR_FN static V forward_vjp(V x, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_y, V grad_log_det,
                                const G& grad) {
-        Knots<V, P> knots(p);
+        Knots<V, P> knots(p, o);
         Bin<V> bin;
         Point<V> at;
         locate_x(x, p, o, knots, bin, at);
@@ -66,7 +66,7 @@ struct RqSpline {
     HR_FN static V inverse_vjp(V y, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_x, V grad_log_det,
                                const G& grad) {
         using T = Scalar<V>;
-        Knots<V, P> knots(p);
+        Knots<V, P> knots(p, o);
         Bin<V> bin;
         Point<V> at;
         locate_y(y, p, o, knots, bin, at);
@@ -91,8 +91,7 @@ struct RqSpline {
     template <class V, class P, class Put>
     HR_FN static void prepare(const P& p, const MapOptions<Scalar<V>>& o, const Put& put) {
         using T = Scalar<V>;
-        Knots<V, P> knots(p);
-        knots.read(p, o);
+        Knots<V, P> knots(p, o);
         V left_width = splat<V>(0), left_height = left_width;
         const auto derivative = [&](int k) {
             return k > 0 && k < o.bins ? exp(soft_clamp(V(p(2 * o.bins + k - 1)), o.inverse_clamp)) : splat<V>(1);
@@ -159,11 +158,8 @@ struct RqSpline {
         Shares<V, P> shares;  // unnormalised
         V width_sum, height_sum;
         V poison;  // NaN if any parameter is, else 0: also where the identity would hide it
-        V target;  // the input, in the unnormalised shares of its side
 
-        HR_FN explicit Knots(const P& p) : shares(p) {}
-
-        HR_FN void read(const P& p, const MapOptions<Scalar<V>>& o) {
+        HR_FN Knots(const P& p, const MapOptions<Scalar<V>>& o) : shares(p) {
             using T = Scalar<V>;
             width_sum = height_sum = poison = splat<V>(0);
             for (int k = 0; k < o.bins; ++k) {
@@ -181,8 +177,9 @@ struct RqSpline {
 
         // Goes through the bins and keeps the last one whose left end is not beyond the input: no gathers. The input is
         // a place among the heights, or among the widths.
+        // `target`: the input, in the unnormalised shares of its side.
         template <bool of_heights>
-        HR_FN Bin<V> find(V input, const P& p, const MapOptions<Scalar<V>>& o) {
+        HR_FN Bin<V> find(V input, const P& p, const MapOptions<Scalar<V>>& o, V& target) {
             using T = Scalar<V>;
             target = (min(max(input, -o.bound), o.bound) + o.bound) * (T(0.5) / o.bound) *
                      (of_heights ? height_sum : width_sum);
@@ -279,16 +276,16 @@ struct RqSpline {
     template <class V, class P>
     HR_FN static void locate_x(V x, const P& p, const MapOptions<Scalar<V>>& o, Knots<V, P>& knots, Bin<V>& bin,
                                Point<V>& at) {
-        knots.read(p, o);
-        bin = knots.template find<false>(x, p, o);
-        at.set_t(knots.target - bin.left_width, bin);
+        V target;
+        bin = knots.template find<false>(x, p, o, target);
+        at.set_t(target - bin.left_width, bin);
     }
     template <class V, class P>
     HR_FN static void locate_y(V y, const P& p, const MapOptions<Scalar<V>>& o, Knots<V, P>& knots, Bin<V>& bin,
                                Point<V>& at) {
-        knots.read(p, o);
-        bin = knots.template find<true>(y, p, o);
-        at.solve(knots.target - bin.left_height, bin);
+        V target;
+        bin = knots.template find<true>(y, p, o, target);
+        at.solve(target - bin.left_height, bin);
     }
 
     template <class V, class P>
