@@ -19,6 +19,7 @@ import headrace as hr
 from bench import gpu, gpu_card, gpu_cases, gpu_report
 from bench.gpu_cases import OURS, Case
 from bench.peers import headrace_peer
+from bench.peers.adapter import UnsupportedError
 from bench.peers.client import ROOT, Worker, WorkerError
 from bench.peers.devices import Stopwatch
 from bench.peers.run import Cell
@@ -169,6 +170,17 @@ def test_every_workload_runs_on_arrays_of_the_device(service):
         argument = next(service.arguments[workload.verb])
         assert isinstance(argument, int if workload.verb == "sample" else cupy.ndarray), workload.name
     assert service.peak({"seconds": 0.01}) == {"gflops": None}
+
+
+def test_networks_in_tf32_are_those_that_were_asked_for(service):
+    fast, workload = Service("headrace_tf32", 1, "cuda"), gpu_cases.tiny(gpu_cases.MAF)
+    assert fast.hello({})["present"]
+    for made, matmul in ((fast, "tf32"), (service, "exact")):
+        made.prepare({"workload": workload.to_dict(), "warm_up": 1.0})
+        assert made.model.log_prob.__self__.matmul == matmul
+    for device, hidden in (("cpu", workload.hidden), ("cuda", ())):
+        with pytest.raises(UnsupportedError, match="tf32 is for networks on a CUDA device"):
+            headrace_peer.build(replace(workload, hidden=hidden), device, matmul="tf32")
 
 
 # ---- what is absent, fails or hangs ----------------------------------------------------------------------------------

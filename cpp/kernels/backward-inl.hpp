@@ -36,8 +36,7 @@ struct Tape {
     }
 };
 
-// ---- forth
-// -----------------------------------------------------------------------------------------------------------
+// ---- forth ----------------------------------------------------------------------------------------------------------
 
 // The gradients that the way back starts with: of the last state, and of the log-determinant.
 template <class T>
@@ -138,8 +137,7 @@ bool record_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back
     return sum == T(0);
 }
 
-// ---- back
-// ------------------------------------------------------------------------------------------------------------
+// ---- back -----------------------------------------------------------------------------------------------------------
 
 // Parameters of the map become their gradients.
 template <class Map, bool inverse, class T>
@@ -358,8 +356,7 @@ void backward_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& ba
     if (begin == 0 && (back.input || back.context)) finish_input(t, call, back, row, rows);
 }
 
-// ---- weights
-// ---------------------------------------------------------------------------------------------------------
+// ---- weights --------------------------------------------------------------------------------------------------------
 
 template <class T>
 void sum_weights(const Chain<T>& chain, const Back<T>& back, const WeightTask& task,

@@ -63,8 +63,7 @@ HR_FN void activate_keeping_slope(int activation, T* y, T* slope, int64_t n) {
     });
 }
 
-// ---- maps: settle coordinates [begin, end) from their parameters
-// -----------------------------------------------------
+// ---- maps: settle coordinates [begin, end) from their parameters ----------------------------------------------------
 
 template <class Map, bool inverse, class V, class P>
 HR_FN V apply_map(V value, const P& params, const MapOptions<Scalar<V>>& options, V& log_det) {
@@ -155,8 +154,7 @@ HR_FN void tile_vector_map(const MaskedStep<T>& s, const TileBuffers<T>& b, cons
     });
 }
 
-// ---- the interpreter
-// --------------------------------------------------------------------------------------------------
+// ---- the interpreter ------------------------------------------------------------------------------------------------
 
 template <class T>
 HR_FN void masked_tile(const MaskedStep<T>& s, const Chain<T>& chain, const Call<T>& call, const TileBuffers<T>& b) {

@@ -36,8 +36,7 @@ struct TileState {
     Lines<T, in_shared> slopes;  // only where units are kept and their values do not tell
 };
 
-// ---- networks
-// ---------------------------------------------------------------------------------------------------------
+// ---- networks -------------------------------------------------------------------------------------------------------
 
 // The stages [begin, end) of a network, one after another.
 template <bool tf32, class T, bool in_shared, bool keeps_units>
@@ -173,8 +172,7 @@ __device__ void run_network(const Team& team, const DeviceStep<T>& d, const Call
     }
 }
 
-// ---- steps with parameters that all rows share
-// ------------------------------------------------------------------------
+// ---- steps with parameters that all rows share ----------------------------------------------------------------------
 
 // In place.
 template <class T, bool in_shared, bool keeps_units>
@@ -260,8 +258,7 @@ __device__ void rotate(const Team& team, const RotationStep<T>& s, const T* matr
     }
 }
 
-// ---- in and out
-// -------------------------------------------------------------------------------------------------------
+// ---- in and out -----------------------------------------------------------------------------------------------------
 
 // This warp's share of the base's log-density of its lane's row.
 template <class T, bool in_shared>

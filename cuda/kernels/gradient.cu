@@ -30,8 +30,7 @@ struct Tape {
     }
 };
 
-// ---- there
-// --------------------------------------------------------------------------------------------------------------
+// ---- there ----------------------------------------------------------------------------------------------------------
 
 template <class T>
 __device__ void copy_context(const Team& team, int context, const TapeLines<T>& from, const TapeLines<T>& to) {
@@ -86,8 +85,7 @@ __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Cal
     }
 }
 
-// ---- back
-// ---------------------------------------------------------------------------------------------------------------
+// ---- back -----------------------------------------------------------------------------------------------------------
 
 // The gradient of some number by this lane's log-determinant, in the chain's own direction.
 template <class T>
@@ -365,8 +363,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     }
 }
 
-// ---- sums over rows
-// -----------------------------------------------------------------------------------------------------
+// ---- sums over rows -------------------------------------------------------------------------------------------------
 
 // Block (task, share of the rows): sums[share][place] over the tapes of tiles [share tiles_of_share, ...).
 template <class T>

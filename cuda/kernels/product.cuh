@@ -147,8 +147,7 @@ __device__ void sum_column_products(const T* weights, const uint32_t* row, int c
     partial.keep(total);
 }
 
-// ---- on tensor cores
-// -------------------------------------------------------------------------------------------------
+// ---- on tensor cores ------------------------------------------------------------------------------------------------
 //
 // Rows of the tile are rows of the left matrix, sums are columns of the right one. Two products of 16 rows make the
 // tile, and lane 4 g + t has rows 4 g + i, i < 4, so that what a warp loads from shared memory lies in 32 banks.
@@ -198,8 +197,7 @@ __device__ void sum_on_tensor_cores(const Lines<float, in_shared>& input, const 
     __syncwarp();
 }
 
-// ---- either way
-// ------------------------------------------------------------------------------------------------------
+// ---- either way -----------------------------------------------------------------------------------------------------
 
 // Products of a network, on tensor cores if `tf32`.
 template <bool tf32, class T, bool in_shared>

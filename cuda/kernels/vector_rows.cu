@@ -148,8 +148,7 @@ __device__ __forceinline__ void run_row_vjp(const T* given, const P& p, int feat
     to.finish(p.lanes, Map::n_ready(features));
 }
 
-// ---- tiles
-// -------------------------------------------------------------------------------------------------------------
+// ---- tiles ----------------------------------------------------------------------------------------------------------
 
 // An array of a tile in shared memory: `stride` numbers from row to row.
 struct TileArray {
