@@ -165,6 +165,26 @@ def test_the_scale_of_mu_changes_nothing():
         assert_allclose(masses(got), masses(want), rtol=ROUNDING)
 
 
+def test_what_lies_in_memory_changes_nothing(monkeypatch):
+    """Not even a warning, which is an error here: SciPy's integrator subtracts from memory that it has not set."""
+    grid, times = Grid((-4.0, 4.0), 60), [0.0, 0.5]
+    want = evolve(BIMODAL, normal(0.0), grid, times)
+    empty, given = np.empty, []
+
+    def poisoned(shape, dtype=float, *args, **kwargs):
+        array = empty(shape, dtype, *args, **kwargs)
+        if array.dtype == np.float64:
+            array.view(np.int64)[...] = 0x7FF0000000000001  # a signalling NaN
+            given.append(array)
+        return array
+
+    monkeypatch.setattr(np, "empty", poisoned)
+    got = evolve(BIMODAL, normal(0.0), grid, times)
+    assert given
+    assert_array_equal(got.rho, want.rho)
+    assert_array_equal(got.kl, want.kl)
+
+
 def test_twice_the_mass_goes_twice_as_fast():
     """drho/dt is quadratic in rho."""
     grid = Grid((-4.0, 4.0), 60)

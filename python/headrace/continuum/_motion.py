@@ -24,17 +24,20 @@ class Motion:
     def __init__(self, grid: Grid, scheme: Scheme, f: Array, times: Array) -> None:
         """Integrates from `f` (grid.cells), which holds at times[0], to times[-1]."""
         self._grid, self._scheme, self._times = grid, scheme, times
-        result = solve_ivp(
-            lambda _, y: scheme.rate(y),
-            (times[0], times[-1]),
-            f.ravel(),
-            method="BDF",
-            jac=lambda _, y: scheme.jacobian(y),
-            t_eval=times,
-            dense_output=True,
-            rtol=_RELATIVE,
-            atol=_RELATIVE * min(max(float(f.min()), _FLOOR), 1.0),
-        )
+        # BDF's table of differences begins with whatever lies in memory. No number of it is used, but one step subtracts
+        # from it, which warns where that is no number.
+        with np.errstate(invalid="ignore"):
+            result = solve_ivp(
+                lambda _, y: scheme.rate(y),
+                (times[0], times[-1]),
+                f.ravel(),
+                method="BDF",
+                jac=lambda _, y: scheme.jacobian(y),
+                t_eval=times,
+                dense_output=True,
+                rtol=_RELATIVE,
+                atol=_RELATIVE * min(max(float(f.min()), _FLOOR), 1.0),
+            )
         _finished(result, "the equation")
         self._solution = result.sol
         # The least f never falls under the scheme; under the integrator, by its tolerance.
