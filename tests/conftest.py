@@ -1,5 +1,7 @@
 """Fixtures and settings for all tests."""
 
+import signal
+
 import pytest
 from hypothesis import settings
 
@@ -14,6 +16,9 @@ __all__ = ["library", "machine"]  # fixtures
 # The same examples on every run and machine, and no files left behind: a failure is then a change of the code.
 settings.register_profile("headrace", derandomize=True, database=None, deadline=None, max_examples=200)
 settings.load_profile("headrace")
+
+# A shell's background job ignores Ctrl-C, and so would Python, and what it starts; tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=DTYPES)
