@@ -178,6 +178,9 @@ def make_cupy(machine):
         def __float__(self):
             return float(self.get())
 
+        def __int__(self):
+            return int(self.get())
+
         def __bool__(self):
             return bool(self.get())
 
@@ -243,6 +246,7 @@ def make_cupy(machine):
     cupy.ascontiguousarray = ascontiguousarray
     cupy.zeros = lambda shape, dtype=float: placed(np.zeros(shape, dtype))
     cupy.ones = lambda shape, dtype=float: placed(np.ones(shape, dtype))
+    cupy.arange = lambda *bounds: placed(np.arange(*bounds))
     return cupy
 
 

@@ -7,8 +7,7 @@ import pytest
 
 import cases
 import headrace as hr
-import reference
-from headrace import _ascent, _directions, _kinks, _marginals, training
+from headrace import _ascent, _directions, _kinks, training
 from headrace._points import Points
 from reference import ascent
 
@@ -28,6 +27,13 @@ def bent(rows=600, features=2, *key):
 
 def standardised(x, precision=1.0):
     return (x - x.mean(0)) / x.std(0) / np.sqrt(precision)
+
+
+def turned(x, turn):
+    """Rows times the matrix of a turn, its blocks one by one."""
+    x = x if turn.order is None else x[:, turn.order]
+    parts = np.split(x, np.cumsum([len(block) for block in turn.blocks])[:-1], axis=1)
+    return np.concatenate([part @ block.T for part, block in zip(parts, turn.blocks, strict=True)], axis=1)
 
 
 # ---- the notes' algorithm --------------------------------------------------------------------------------------------
@@ -502,7 +508,7 @@ def test_blocks_are_what_a_dense_ascent_would_do(rule, monkeypatch):
 
     def whole(sizes, rng):
         drawn = turn([32, 32, 6], rng)
-        return _directions.Turn([drawn.of_rows(np.eye(70)).T])
+        return _directions.Turn([turned(np.eye(70), drawn).T])
 
     monkeypatch.setattr(_directions, "random_turn", whole)
     other = hr.DualAscentFlow.notes(steps=6, rule=rule, kinks=2, seed=5, dtype="float64")
@@ -548,13 +554,13 @@ def test_sliced_blocks_look_at_their_own_coordinates():
     z = standardised(x)
     distances = []
     for turn in (_directions.sliced_turn(z, [32, 32], g), _directions.random_turn([32, 32], g)):
-        turned = np.sort(turn.of_rows(z), axis=0)
+        ordered = np.sort(turned(z, turn), axis=0)
         normal = np.sort(g.standard_normal((3000, 64)), axis=0)
-        distances.append(np.square(turned - normal).sum() / 3000)
+        distances.append(np.square(ordered - normal).sum() / 3000)
         whole = np.zeros((64, 64))
         for i, block in enumerate(turn.blocks):
             whole[32 * i : 32 * i + 32, 32 * i : 32 * i + 32] = block
-        np.testing.assert_allclose(turn.of_rows(z), z[:, turn.order] @ whole.T, atol=1e-12)
+        np.testing.assert_allclose(turned(z, turn), z[:, turn.order] @ whole.T, atol=1e-12)
     assert distances[0] > 1.2 * distances[1]
 
 
@@ -764,39 +770,6 @@ def test_the_width_holds_its_neighbours():
         (scaled,) = _kinks.width(np.array([center / 2]), 1e6, 2000.0, 4.0)
         assert scaled == pytest.approx(max(epsilon / 2, _kinks.LEAST_WIDTH))
     assert _kinks.width(np.array([30.0]), 1e6, 2000.0, 1.0) == 1.0
-
-
-def test_a_normal_marginal_is_left_alone_at_any_bandwidth():
-    """What the correction is for; without it the slope would be 1 / sqrt(1 + h²)."""
-    from statistics import NormalDist
-
-    x = np.array([NormalDist(3.0, 2.0).inv_cdf((i + 0.5) / 20_000) for i in range(20_000)])
-    for bandwidth in (0.5, 2.0, 4.0):
-        curve = _marginals.normal_score(x, None, bandwidth)
-        inner = np.abs(curve.y) < 2.5
-        np.testing.assert_allclose(curve.y[inner], (curve.x[inner] - 3.0) / 2.0, atol=0.01)
-        np.testing.assert_allclose(curve.slope[inner], 0.5, rtol=0.02)
-
-
-def test_weights_of_a_marginal_count_rows():
-    x = cases.rng("marginal").gamma(2.0, size=400)
-    weights = cases.rng("counts").integers(1, 4, 400).astype(float)
-    got = _marginals.normal_score(x, weights, 1.0)
-    want = _marginals.normal_score(np.repeat(x, weights.astype(int)), None, 1.0)
-    middle = np.linspace(1.0, 3.0, 20)  # bandwidths and tails differ a little by the number of rows
-    np.testing.assert_allclose(np.interp(middle, got.x, got.y), np.interp(middle, want.x, want.y), atol=0.05)
-
-
-def test_a_spline_has_the_knots_of_its_curve():
-    x = np.linspace(-3.0, 3.0, 500)
-    curve = _marginals.Curve(x, np.sinh(x) / 4.0, np.cosh(x) / 4.0)
-    raw = _marginals.spline_parameters(curve, 10, 5.0, 1e-3)
-    knots, values, slopes = reference.spline_knots(raw)
-    want = curve.knots(9)
-    np.testing.assert_allclose(knots[1:-1], want.x, atol=1e-9)
-    np.testing.assert_allclose(values[1:-1], want.y, atol=1e-9)
-    np.testing.assert_allclose(slopes[1:-1], want.slope, rtol=1e-9)
-    assert not _marginals.spline_parameters(None, 10, 5.0, 1e-3).any()
 
 
 def test_directions_find_what_is_not_normal():

@@ -32,7 +32,6 @@ BOUND = 5.0  # standard deviations from which a spline is the identity
 ANCHORS = 1024  # rows among which centers are drawn
 BLOCK = 32  # rows of a block of a rotation, where it has blocks
 FEW_FEATURES = 128  # below, random rotations are dense
-MOST_MARGINAL = 2**17  # rows that come from a device for the marginal maps of a step
 STRIDE = 16  # steps that are queued on a device before what they gained is read
 DIAGONAL = 8  # rows that the product takes at a time: a diagonal matrix in such blocks costs least
 
@@ -122,9 +121,6 @@ class Ascent:
         self.effective_rows = len(x) if self.weights is None else self.total**2 / square
         self.z = z
         self.library = _arrays.library(z)
-        self.for_marginals = None  # the rows that marginal maps are made from; None for all
-        if rows.device is not None and len(z) > MOST_MARGINAL:
-            self.for_marginals = self.library.asarray(np.sort(rng.permutation(len(z))[:MOST_MARGINAL]))
         self.constant = 0.5 * self.features * math.log(settings.precision / (2.0 * math.pi)) - np.log(rows.std).sum()
 
     def flow(self) -> AscentFlow:
@@ -317,7 +313,7 @@ class Ascent:
         if self.rows.held_out is not None:
             z = self._held_out().astype(s.dtype)
             parts.append((z, zeros(len(z)), self.rows.held_out.weights))
-        shares = None if self.weights is None else self._for_marginals(self.weights)
+        shares = _marginals.Shares.of(self.weights, len(self.z))
 
         def judged() -> tuple[float, float | None]:
             each = [
@@ -326,31 +322,35 @@ class Ascent:
             ]
             return each[0], each[1] if len(each) > 1 else None
 
+        def move(links: list[Transform]) -> None:
+            """All rows, by the inverses of the last, the last but one, and so on."""
+            moves = [link if self.rows.device is None else link.to(repr(self.rows.device)) for link in links]
+            for i, (z, log_jacobian, weights) in enumerate(parts):
+                for link in reversed(moves):
+                    z, log_det = link.inverse(z)
+                    log_jacobian = log_jacobian + log_det
+                parts[i] = (z, log_jacobian, weights)
+
         yield judged()
         for step in range(self.n_steps):
-            z = parts[0][0].astype(np.float64)
-            turn = self._turn(z, self.rng) if step else _directions.Turn.none(self.sizes)
-            turned = turn.of_rows(self._for_marginals(z))
+            turn = _directions.Turn.none(self.sizes)
+            if step:
+                turn = self._turn(parts[0][0].astype(np.float64) if self.directions == "sliced" else None, self.rng)
+            turns = turn.transforms()
+            move(turns)
+            z = parts[0][0]
             curves = [
-                _marginals.normal_score(turned[:, k] * unit, shares, bandwidth if step else 1.0) for k in range(n)
+                _marginals.normal_score(z[:, k].astype(np.float64) * unit, shares, bandwidth if step else 1.0)
+                for k in range(n)
             ]
-            maps = _first_maps(curves, self.bins, unit, s.dtype) if step == 0 else []
             if step:
                 shrunk = [curve and curve.shrunk(s.rate) for curve in curves]
-                maps = [_spline(shrunk, self.bins, unit, s.dtype)]
-            links: list[Transform] = [*maps, *turn.transforms()]
-            moves = [link if self.rows.device is None else link.to(repr(self.rows.device)) for link in links]
-            for i, (points, log_jacobian, weights) in enumerate(parts):
-                for move in reversed(moves):
-                    points, log_det = move.inverse(points)
-                    log_jacobian = log_jacobian + log_det
-                parts[i] = (points, log_jacobian, weights)
-            self.steps.append(links)
+                maps: list[Transform] = [_spline(shrunk, self.bins, unit, s.dtype)]
+            else:
+                maps = _first_maps(curves, self.bins, unit, s.dtype)
+            move(maps)
+            self.steps.append([*maps, *turns])
             yield judged()
-
-    def _for_marginals(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Those rows that marginal maps are made from, on the host."""
-        return _arrays.on_host(rows if self.for_marginals is None else rows[self.for_marginals])
 
 
 def _kink(a: Floats, b: Floats, gamma: Floats, center: Floats, epsilon: Floats, dtype: Any) -> Elementwise:

@@ -34,13 +34,6 @@ class Turn:
         """The order, also where there is none."""
         return list(range(sum(map(len, self.blocks)))) if self.order is None else self.order
 
-    def of_rows(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Rows, turned."""
-        x = x if self.order is None else x[:, self.order]
-        ends = np.cumsum([len(block) for block in self.blocks])
-        parts = np.split(x, ends[:-1], axis=1)
-        return np.concatenate([part @ block.T for part, block in zip(parts, self.blocks, strict=True)], axis=1)
-
     def transforms(self) -> list[Transform]:
         """Those whose inverse this is, in latent → data order."""
         links: list[Transform] = [Rotation.from_blocks([block.T for block in self.blocks])]

@@ -1,20 +1,32 @@
-"""Maps that make a marginal normal: a kernel density's quantiles, as knots of a spline."""
+"""Maps that make a marginal normal: a kernel density's quantiles, as knots of a spline.
+
+What goes through all rows is done where they are, by NumPy or CuPy: order, quantiles, moments and counts in cells. The
+rest, some thousand numbers, is done on the host.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Curve", "kink_parameters", "normal_score", "spline_parameters"]
+from headrace import _arrays
+
+__all__ = ["Curve", "Shares", "kink_parameters", "normal_score", "spline_parameters"]
 
 Floats = NDArray[np.float64]
 
 CELLS = 1024  # of a kernel density's grid
 KNOTS = 40  # of a curve, where a bent line is fitted to it
 TAIL = 10.0  # rows beyond the last knot on either side
+
+# Sums over rows are of integers: no order of theirs, which a device chooses, makes another number.
+_PLACE_BITS = 20  # a row's place in its cell is known to 2^-20 of the cell
+_WEIGHT_BITS = 24  # at most; a weight, of the largest
 
 _SCORES = np.linspace(-9.0, 9.0, 3601)
 _SHARES = np.array([NormalDist().cdf(s) for s in _SCORES])
@@ -38,29 +50,49 @@ class Curve:
         return Curve(x, y, np.interp(x, self.x, self.slope))
 
 
-def normal_score(x: Floats, weights: Floats | None, bandwidth: float) -> Curve | None:
+@dataclass(frozen=True)
+class Shares:
+    """What rows count."""
+
+    of_rows: Any  # integers where the rows are, shape (rows,); None for 1 each
+    total: int
+    rows: float  # that weights leave (Kish)
+
+    @classmethod
+    def of(cls, weights: Floats | None, rows: int) -> Shares:
+        """Of weights, shape (rows,), of which one is above 0; or of None."""
+        if weights is None:
+            return cls(None, rows, float(rows))
+        bits = min(_WEIGHT_BITS, 62 - _PLACE_BITS - rows.bit_length())  # no sum of weight times place reaches 2^63
+        unit = 2.0**bits / float(weights.max())
+        counts = np.rint(weights * unit).astype(np.int64)
+        total, square = int(counts.sum()), float(np.square(counts, dtype=np.float64).sum())
+        return cls(counts, total, total * total / square)
+
+
+def normal_score(x: Floats, shares: Shares, bandwidth: float) -> Curve | None:
     """The function that takes a marginal to N(0, 1), by a Gaussian kernel density; None where it has no spread.
 
     A kernel of width h (in units of the standard deviation) makes a density wider, so the function takes it to
     N(0, 1 + h²): a normal marginal stays what it is for any h.
 
     Args:
-        x: Shape (rows,).
-        weights: Shape (rows,), or None.
+        x: Shape (rows,), on the host or on a device.
+        shares: Of its rows.
         bandwidth: Of the kernel, in units of 1.06 s rows^-0.2, with s the standard deviation or what the middle half
             says of it, if that is less.
     """
-    order = np.argsort(x)
-    x = x[order]
-    share = np.full(x.size, 1.0 / x.size) if weights is None else weights[order] / weights.sum()
-    rows = 1.0 / np.square(share).sum()  # that weights leave
-    middle = np.cumsum(share) - 0.5 * share
-    mean = float(share @ x)
-    std = float(np.sqrt(share @ np.square(x - mean)))
-    tail = min(TAIL / rows, 0.1)
-    low, quarter, other, high = np.interp([tail, 0.25, 0.75, 1.0 - tail], middle, x)
+    counts = shares.of_rows
+    if counts is None:
+        x = np.sort(x)
+    else:
+        order = np.argsort(x)
+        x, counts = x[order], counts[order]
+    tail = min(TAIL / shares.rows, 0.1)
+    low, quarter, other, high, variance = _summary(x, counts, shares.total, [tail, 0.25, 0.75, 1.0 - tail])
+    std = float(np.sqrt(variance))
     spread = min(std, (other - quarter) / 1.349) if other > quarter else std
-    h = bandwidth * 1.06 * spread * rows**-0.2
+    h = bandwidth * 1.06 * spread * shares.rows**-0.2
     if not (high > low and h > 1e-12 * max(abs(low), abs(high))):
         return None
 
@@ -69,17 +101,12 @@ def normal_score(x: Floats, weights: Floats | None, bandwidth: float) -> Curve |
     cells = int(min(max(CELLS, 4.0 * (last - first) / h), 2**16))  # a quarter of a kernel or finer
     grid = np.linspace(first, last, cells)
     step = grid[1] - grid[0]
-    inside = (x >= first) & (x < last)
-    place = (x[inside] - first) / step
-    cell = np.minimum(place.astype(np.intp), cells - 2)
-    part = place - cell
-    mass = np.bincount(cell, share[inside] * (1.0 - part), cells) + np.bincount(cell + 1, share[inside] * part, cells)
+    below, mass = _masses(x, counts, shares.total, first, step, cells)
     reach = int(np.ceil(4.0 * h / step))
     kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) * step / h))
     size = 1 << int(np.ceil(np.log2(cells + kernel.size)))  # the smoothing is a product of Fourier transforms
     smooth = np.fft.irfft(np.fft.rfft(mass, size) * np.fft.rfft(kernel / kernel.sum(), size), size)
     smooth = np.maximum(smooth[reach : reach + cells], 0.0)
-    below = float(share[x < first].sum())
     cdf = below + np.cumsum(smooth) - 0.5 * smooth
 
     relative = h / std
@@ -91,6 +118,47 @@ def normal_score(x: Floats, weights: Floats | None, bandwidth: float) -> Curve |
     score = np.interp(cdf, _SHARES, _SCORES)
     slope = wide * density * np.sqrt(2.0 * np.pi) * np.exp(0.5 * score * score)
     return Curve(grid, wide * score, np.clip(slope, 1e-6, 1e6))
+
+
+def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[float]:
+    """Of ascending numbers: the quantiles at these shares, and the variance."""
+    library = _arrays.library(x)
+    if counts is None:
+        middle = (library.arange(x.size) + 0.5) / total
+        mean = x.mean()
+        variance = np.square(x - mean).mean()
+    else:
+        middle = (np.cumsum(counts) - 0.5 * counts) / total
+        mean = (counts * x).sum() / total
+        variance = (counts * np.square(x - mean)).sum() / total
+    quantiles = np.interp(library.asarray(shares), middle, x)
+    found: list[float] = _arrays.on_host(np.concatenate([quantiles, variance.reshape(1)])).tolist()
+    return found
+
+
+def _masses(x: Floats, counts: Any, total: int, first: float, step: float, cells: int) -> tuple[float, Floats]:
+    """The share of ascending numbers below a grid, and what falls to each point of it.
+
+    A row between two points falls to both, to the nearer one more, so that their mean is where it is.
+    """
+    library = _arrays.library(x)
+    place = np.clip((x - first) / step, -1.0, float(cells))
+    place = np.rint(place * 2.0**_PLACE_BITS).astype(np.int64)
+    part = place & (2**_PLACE_BITS - 1)
+    at = np.searchsorted(place, library.arange(cells) << _PLACE_BITS)  # the first row of each cell
+
+    def before(sums: Any) -> Any:
+        """Of the sums up to and with each row, those up to each cell."""
+        return np.where(at > 0, sums[np.maximum(at, 1) - 1], 0)
+
+    rows = at if counts is None else before(np.cumsum(counts))
+    parts = before(np.cumsum(part if counts is None else counts * part))
+    rows, parts = _arrays.on_host(np.stack([rows, parts]))
+    upper = np.diff(parts) * 2.0**-_PLACE_BITS
+    mass = np.zeros(cells)
+    mass[:-1] = np.diff(rows) - upper
+    mass[1:] += upper
+    return float(rows[0]) / total, mass / total
 
 
 def kink_parameters(curve: Curve) -> tuple[float, float, float, float, float]:
