@@ -201,7 +201,7 @@ class Ascent:
 
         yield judged()
         for _ in range(self.n_steps):
-            turn = self._turn(points.values().astype(np.float64) if self.directions == "sliced" else None, rng)
+            turn = self._turn(points.values() if self.directions == "sliced" else None, rng)
             maps, scale, matrix, bias, order = np.zeros((n, 3)), 0.0, turn.blocks, np.zeros(n), turn.order
             maps[:, 2] = 1.0
             links = turn.transforms()
@@ -294,12 +294,12 @@ class Ascent:
         drawn = rng.standard_normal((n,)) / math.sqrt(self.settings.precision)
         return np.where(rng.random(n) < 0.5, rows, -1), drawn
 
-    def _turn(self, z: Floats | None, rng: np.random.Generator) -> _directions.Turn:
+    def _turn(self, z: NDArray[Any] | None, rng: np.random.Generator) -> _directions.Turn:
         """The next one, for points that are there now, on which sliced directions depend."""
         if self.directions == "random":
             return _directions.random_turn(self.sizes, rng)
         assert z is not None
-        return _directions.sliced_turn(z * math.sqrt(self.settings.precision), self.sizes, rng)
+        return _directions.sliced_turn(z, self.sizes, rng, math.sqrt(self.settings.precision))
 
     # ---- splines
 
@@ -333,9 +333,7 @@ class Ascent:
 
         yield judged()
         for step in range(self.n_steps):
-            turn = _directions.Turn.none(self.sizes)
-            if step:
-                turn = self._turn(parts[0][0].astype(np.float64) if self.directions == "sliced" else None, self.rng)
+            turn = self._turn(parts[0][0], self.rng) if step else _directions.Turn.none(self.sizes)
             turns = turn.transforms()
             move(turns)
             z = parts[0][0]

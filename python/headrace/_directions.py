@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +49,24 @@ def random_turn(sizes: list[int], rng: np.random.Generator) -> Turn:
     return Turn([random_rotation(size, rng) for size in sizes], order)
 
 
-def sliced_turn(z: NDArray[np.float64], sizes: list[int], rng: np.random.Generator) -> Turn:
-    """The same with blocks chosen by `sliced_rotation`, each by the coordinates that it turns."""
+def sliced_turn(z: NDArray[Any], sizes: list[int], rng: np.random.Generator, unit: float = 1.0) -> Turn:
+    """The same with blocks chosen by `sliced_rotation`, each by the coordinates that it turns.
+
+    Args:
+        z: Shape (rows, features), on the host or on a device, of which some thousand rows come to the host.
+        sizes: Of the blocks.
+        rng: What all is drawn from.
+        unit: Factor that gives z mean 0 and variance 1, about.
+    """
     order = _order(sizes, rng)
-    z = z if order is None else z[:, _arrays.library(z).asarray(order)]
-    ends = [int(end) for end in np.cumsum(sizes)]
-    return Turn([sliced_rotation(part, rng) for part in np.split(z, ends[:-1], axis=1)], order)
+    asarray, ends = _arrays.library(z).asarray, [int(end) for end in np.cumsum(sizes)]
+    blocks = []
+    for start, end in zip([0, *ends], ends, strict=False):
+        some = z[asarray(rng.permutation(len(z))[:ROWS])]
+        if order is not None:
+            some = some[:, asarray(order[start:end])]
+        blocks.append(sliced_rotation(unit * _arrays.on_host(some).astype(np.float64), rng))
+    return Turn(blocks, order)
 
 
 def _order(sizes: list[int], rng: np.random.Generator) -> list[int] | None:
@@ -72,9 +85,9 @@ def sliced_rotation(z: NDArray[np.float64], rng: np.random.Generator) -> NDArray
     sorted projections and normal quantiles, summed over the rows of the matrix.
 
     Args:
-        z: Shape (rows, n), near mean 0 and variance 1; some thousand rows are used, and come to the host.
+        z: Shape (rows, n), near mean 0 and variance 1; some thousand rows are enough.
+        rng: Where the random one is drawn from.
     """
-    z = _arrays.on_host(z[_arrays.library(z).asarray(rng.permutation(len(z))[:ROWS])])
     grid = (np.arange(len(z)) + 0.5) / len(z)
     quantiles = np.interp(grid, *_QUANTILES)
 
