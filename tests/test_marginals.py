@@ -102,6 +102,11 @@ def test_no_sum_of_weights_overflows(rows):
     assert 2 * shares.of_rows[2] == shares.of_rows[0]
 
 
+@pytest.mark.parametrize("largest", [5e-324, 1e300])
+def test_the_unit_of_weights_does_not_matter(largest):
+    assert Shares.of(np.array([largest, 0.0, largest]), 3).of_rows.tolist() == [2**24, 0, 2**24]
+
+
 def test_a_summary_counts_rows_as_often_as_weights_say():
     """Quantiles are linear between rows, those of 4000 of a normal density near each other."""
     g = cases.rng("summary")

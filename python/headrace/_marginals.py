@@ -64,8 +64,7 @@ class Shares:
         if weights is None:
             return cls(None, rows, float(rows))
         bits = min(_WEIGHT_BITS, 62 - _PLACE_BITS - rows.bit_length())  # no sum of weight times place reaches 2^63
-        unit = 2.0**bits / float(weights.max())
-        counts = np.rint(weights * unit).astype(np.int64)
+        counts = np.rint(weights / weights.max() * 2.0**bits).astype(np.int64)
         total, square = int(counts.sum()), float(np.square(counts, dtype=np.float64).sum())
         return cls(counts, total, total * total / square)
 
