@@ -310,7 +310,7 @@ def test_an_ascent_with_few_spare_copies(machine):
 
 
 def test_marginal_maps_bring_no_rows_to_the_host(machine, monkeypatch):
-    """The weights come once to be checked; of the steps only counts do, as random directions know no points."""
+    """Which rows have a weight is read once; of the steps only counts are, as random directions know no points."""
     library, (x, _, weights) = Library("cupy", machine), data(6000)
     whole, get = {}, machine.cupy.ndarray.get
     for steps in (1, 4):

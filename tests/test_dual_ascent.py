@@ -8,6 +8,7 @@ import pytest
 import cases
 import headrace as hr
 from headrace import _ascent, _directions, _kinks, training
+from headrace._arrays import Caller
 from headrace._points import Points
 from reference import ascent
 
@@ -295,6 +296,27 @@ def test_rows_of_no_weight_take_no_part(name):
     plain = MODELS[name](dtype="float64").fit(x, progress=False)
     weighted = MODELS[name](dtype="float64").fit(junk, weights=weights, progress=False)
     np.testing.assert_allclose(weighted.log_prob(x), plain.log_prob(x), atol=1e-3 if name == "refined" else 1e-6)
+
+
+@every_model
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+def test_weights_have_any_unit(name, unit):
+    x, weights = bent(200), cases.rng("units").random(200) + 0.1
+    flows = [
+        MODELS[name](dtype="float64").fit(x, weights=weights * factor, validation=None, progress=False)
+        for factor in (1.0, unit)
+    ]
+    want, got = (flow.log_prob(x) for flow in flows)
+    np.testing.assert_allclose(got, want, atol=1e-2 if name == "refined" else 1e-6)
+
+
+@pytest.mark.parametrize("weights", [None, np.full(300, 2.0)])
+@pytest.mark.parametrize("copies", [0, 5])
+def test_copies_make_kinks_no_narrower(copies, weights):
+    """A kink holds so many of the rows that there are, of which copies are no more."""
+    model, rng = hr.DualAscentFlow.notes(dtype="float64"), cases.rng("copies")
+    rows = _ascent.Rows.of(Caller(), 2, bent(300), None, weights, None, rng, 1.0)
+    assert _ascent.Ascent(model, rows, rng, 3, 8, copies).effective_rows == pytest.approx(300.0)
 
 
 @every_model

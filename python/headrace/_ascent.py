@@ -117,8 +117,10 @@ class Ascent:
         self.sizes = [min(BLOCK, n - start) for start in range(0, n, BLOCK)] if blocks else [n]
         self.weights = None if weights is None else weights.astype(np.float64)
         self.total = float(len(z)) if self.weights is None else float(self.weights.sum())
-        square = 1.0 if self.weights is None else float(np.square(self.weights).sum())
-        self.effective_rows = len(x) if self.weights is None else self.total**2 / square
+        self.effective_rows = float(len(x))
+        if self.weights is not None:  # Kish, in a unit whose square is a number; copies make no more rows
+            share = self.weights / self.weights.max()
+            self.effective_rows *= float(share.sum()) ** 2 / float(np.square(share).sum()) / len(z)
         self.z = z
         self.library = _arrays.library(z)
         self.constant = 0.5 * self.features * math.log(settings.precision / (2.0 * math.pi)) - np.log(rows.std).sum()

@@ -59,14 +59,11 @@ def sliced_turn(z: NDArray[Any], sizes: list[int], rng: np.random.Generator, uni
         unit: Factor that gives z mean 0 and variance 1, about.
     """
     order = _order(sizes, rng)
-    asarray, ends = _arrays.library(z).asarray, [int(end) for end in np.cumsum(sizes)]
-    blocks = []
-    for start, end in zip([0, *ends], ends, strict=False):
-        some = z[asarray(rng.permutation(len(z))[:ROWS])]
-        if order is not None:
-            some = some[:, asarray(order[start:end])]
-        blocks.append(sliced_rotation(unit * _arrays.on_host(some).astype(np.float64), rng))
-    return Turn(blocks, order)
+    rows = rng.choice(len(z), min(ROWS, len(z)), replace=False, shuffle=False)
+    some = unit * _arrays.on_host(z[_arrays.library(z).asarray(rows)]).astype(np.float64)
+    some = some if order is None else some[:, order]
+    parts = np.split(some, np.cumsum(sizes)[:-1], axis=1)
+    return Turn([sliced_rotation(part, rng) for part in parts], order)
 
 
 def _order(sizes: list[int], rng: np.random.Generator) -> list[int] | None:

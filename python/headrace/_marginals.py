@@ -24,9 +24,9 @@ CELLS = 1024  # of a kernel density's grid
 KNOTS = 40  # of a curve, where a bent line is fitted to it
 TAIL = 10.0  # rows beyond the last knot on either side
 
-# Sums over rows are of integers: no order of theirs, which a device chooses, makes another number.
+# Masses are sums of integers: no order of theirs, which a device chooses, makes another number.
 _PLACE_BITS = 20  # a row's place in its cell is known to 2^-20 of the cell
-_WEIGHT_BITS = 24  # at most; a weight, of the largest
+_TOTAL_BITS = 42  # of all that rows count: times a place below 2^63
 
 _SCORES = np.linspace(-9.0, 9.0, 3601)
 _SHARES = np.array([NormalDist().cdf(s) for s in _SCORES])
@@ -63,8 +63,9 @@ class Shares:
         """Of weights, shape (rows,), of which one is above 0; or of None."""
         if weights is None:
             return cls(None, rows, float(rows))
-        bits = min(_WEIGHT_BITS, 62 - _PLACE_BITS - rows.bit_length())  # no sum of weight times place reaches 2^63
-        counts = np.rint(weights / weights.max() * 2.0**bits).astype(np.int64)
+        share = weights / weights.max()
+        bits = _TOTAL_BITS - math.ceil(math.log2(float(share.sum())))
+        counts = np.rint(share * 2.0**bits).astype(np.int64)
         total, square = int(counts.sum()), float(np.square(counts, dtype=np.float64).sum())
         return cls(counts, total, total * total / square)
 
@@ -120,17 +121,22 @@ def normal_score(x: Floats, shares: Shares, bandwidth: float) -> Curve | None:
 
 
 def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[float]:
-    """Of ascending numbers: the quantiles at these shares, and the variance."""
+    """Of ascending numbers: the quantiles at these shares, and the variance.
+
+    A quantile is a number up to which there is that share, the mean of the first and the last such number: the same for
+    any order of equal numbers, mirrored for mirrored ones, and no number that counts nothing.
+    """
     library = _arrays.library(x)
     if counts is None:
-        middle = (library.arange(x.size) + 0.5) / total
-        mean = x.mean()
-        variance = np.square(x - mean).mean()
+        sums = library.arange(1, x.size + 1)
+        variance = np.square(x - x.mean()).mean()
     else:
-        middle = (np.cumsum(counts) - 0.5 * counts) / total
+        sums = np.cumsum(counts)
         mean = (counts * x).sum() / total
         variance = (counts * np.square(x - mean)).sum() / total
-    quantiles = np.interp(library.asarray(shares), middle, x)
+    sums, at = sums.astype(np.float64), library.asarray([share * total for share in shares])
+    first, last = (np.searchsorted(sums, at, side=side) for side in ("left", "right"))
+    quantiles = 0.5 * (x[first] + x[last])
     found: list[float] = _arrays.on_host(np.concatenate([quantiles, variance.reshape(1)])).tolist()
     return found
 
