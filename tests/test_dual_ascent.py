@@ -585,6 +585,19 @@ def test_sliced_blocks_look_at_their_own_coordinates():
         np.testing.assert_allclose(turned(z, turn), z[:, turn.order] @ whole.T, atol=1e-12)
     assert distances[0] > 1.2 * distances[1]
 
+    def blocks(z, unit=1.0):
+        return _directions.sliced_turn(z, [32, 32], np.random.default_rng(1), unit)
+
+    made = blocks(z)
+    for own, column in enumerate((made.order[0], made.order[40])):
+        other = z.copy()
+        other[:, column] **= 3
+        changed = blocks(other)
+        assert not np.array_equal(changed.blocks[own], made.blocks[own])
+        cases.assert_same_bits(changed.blocks[1 - own], made.blocks[1 - own])
+    for got, want in zip(blocks(z / 4.0, 4.0).blocks, made.blocks, strict=True):
+        cases.assert_same_bits(got, want)
+
 
 def test_a_chain_in_blocks_is_refined_too():
     x = bent(400, 40)
