@@ -148,7 +148,7 @@ def make_cupy(machine):
             return len(self.on_cpu)
 
         def get(self):
-            machine.say("sync", "get")
+            machine.say("sync", "get", self.size)
             machine.wait(machine.current_stream().ptr)
             return self.on_cpu.copy()
 

@@ -117,10 +117,8 @@ class Ascent:
         self.sizes = [min(BLOCK, n - start) for start in range(0, n, BLOCK)] if blocks else [n]
         self.weights = None if weights is None else weights.astype(np.float64)
         self.total = float(len(z)) if self.weights is None else float(self.weights.sum())
-        self.effective_rows = float(len(x))
-        if self.weights is not None:  # Kish, in a unit whose square is a number; copies make no more rows
-            share = self.weights / self.weights.max()
-            self.effective_rows *= float(share.sum()) ** 2 / float(np.square(share).sum()) / len(z)
+        self.shares = _marginals.Shares.of(self.weights, len(z))
+        self.effective_rows = self.shares.rows * len(x) / len(z)  # copies make no more
         self.z = z
         self.library = _arrays.library(z)
         self.constant = 0.5 * self.features * math.log(settings.precision / (2.0 * math.pi)) - np.log(rows.std).sum()
@@ -315,7 +313,6 @@ class Ascent:
         if self.rows.held_out is not None:
             z = self._held_out().astype(s.dtype)
             parts.append((z, zeros(len(z)), self.rows.held_out.weights))
-        shares = _marginals.Shares.of(self.weights, len(self.z))
 
         def judged() -> tuple[float, float | None]:
             each = [
@@ -340,7 +337,7 @@ class Ascent:
             move(turns)
             z = parts[0][0]
             curves = [
-                _marginals.normal_score(z[:, k].astype(np.float64) * unit, shares, bandwidth if step else 1.0)
+                _marginals.normal_score(z[:, k].astype(np.float64) * unit, self.shares, bandwidth if step else 1.0)
                 for k in range(n)
             ]
             if step:
