@@ -1,0 +1,154 @@
+"""The notes' algorithm: a step's sums, kinks and bounds, and whole ascents against a plain loop."""
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+from ascent_cases import bent, every_rule, standardised
+from headrace import _kinks
+from headrace._points import Points
+from reference import ascent
+
+
+def test_points_in_float32_and_float64_agree():
+    """Maps, rotation and sums against plain float64; float32 within some roundings."""
+    g = cases.rng("points")
+    x, weights = g.standard_normal((100, 3)), g.random(100)
+    maps = np.stack([g.uniform(-0.9, 0.9, 3), g.standard_normal(3), g.uniform(0.01, 1, 3)], axis=1)
+    matrix, bias = g.standard_normal((3, 3)), g.standard_normal(3)
+    next = np.stack([g.standard_normal(3), g.uniform(0.01, 1, 3)], axis=1)
+    r = np.sqrt(maps[:, 2] + (x - maps[:, 1]) ** 2)
+    want = (x + maps[:, 0] * r) @ matrix.T + bias
+    want_log = 0.5 + np.log(1 + maps[:, 0] * (x - maps[:, 1]) / r).sum(1)
+    r = np.sqrt(next[:, 1] + (want - next[:, 0]) ** 2)
+    terms = [want, want**2, r, want * r, (want - next[:, 0]) / r, 1 / r**2]
+    want_sums = np.stack([(weights[:, None] * term).sum(0) for term in terms], axis=1)
+    for kind, relative in ((np.float64, 1e-12), (np.float32, 2e-4)):
+        points = Points(x, weights, kind)
+        sums = points.step(maps, 0.5, [matrix], bias, next)
+        assert points.values().dtype == kind
+        assert sums.dtype == np.float64
+        np.testing.assert_allclose(points.values(), want, rtol=relative, atol=relative)
+        np.testing.assert_allclose(points.log_jacobian(), want_log, rtol=relative, atol=relative)
+        np.testing.assert_allclose(sums, want_sums, rtol=relative, atol=relative)
+        assert points.step(maps, 0.5, [matrix], bias) is None
+    assert x is not points.values()
+
+
+@every_rule
+@pytest.mark.parametrize("precision", [1.0, 2.5])
+@pytest.mark.parametrize("features", [1, 3])
+def test_same_seeds_give_the_numbers_of_the_plain_loop(rule, precision, features):
+    """Rounding grows by less than a factor 10 a step here: 1e-9 of 1e-16 after 30 steps leaves room."""
+    x = bent(400, features)
+    model = hr.DualAscentFlow.notes(precision, 30, rule=rule, neighbours=100.0, seed=7, dtype="float64")
+    flow = model.fit(x, validation=None, progress=False)
+    z, log_jacobian, likelihoods = ascent.ascend(standardised(x, precision), 30, 7, precision, 100.0, rule)
+    got, log_det = flow.to_latent(x)
+    scaled = -np.log(x.std(0) * np.sqrt(precision)).sum()
+    np.testing.assert_allclose(got, z, atol=1e-9)
+    np.testing.assert_allclose(log_det, log_jacobian + scaled, atol=1e-9)
+    np.testing.assert_allclose(model.history.log_likelihood, likelihoods + scaled, atol=1e-9)
+
+
+@pytest.mark.parametrize("precision", [1.0, 0.3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradient_and_curvature_are_those_of_differences(precision, weighted):
+    """Of the likelihood itself, from the six sums alone; central differences of 1e-4 are good to some 1e-7."""
+    g = cases.rng("curvature")
+    x, weights = g.gamma(2.0, size=(500, 1)) - 1.5, g.random(500) if weighted else None
+    center, epsilon = 0.4, 0.3
+    next = np.array([[center, epsilon**2]])
+    identity = np.array([[0.0, 0.0, 1.0]])
+    sums = Points(x, weights, np.float64).step(identity, 0.0, [np.eye(1)], np.zeros(1), next)
+    total = 500.0 if weights is None else weights.sum()
+    gradient, slopes, values = (part[0] for part in _kinks.gradient_and_curvature(sums / total, next, precision))
+
+    def at(moved):
+        return ascent.likelihood(*moved, x[:, 0], center, epsilon, precision, weights)
+
+    h, start = 1e-4, np.array([1.0, 0.0, 0.0])
+    steps = h * np.eye(3)
+    first = [(at(start + s) - at(start - s)) / (2 * h) for s in steps]
+    second = [
+        [(at(start + s + t) - at(start + s - t) - at(start - s + t) + at(start - s - t)) / (4 * h * h) for t in steps]
+        for s in steps
+    ]
+    np.testing.assert_allclose(gradient, first, atol=1e-6)
+    np.testing.assert_allclose(-(slopes + values), second, atol=1e-5)
+    assert np.linalg.eigvalsh(slopes + values).min() > 0
+
+
+@every_rule
+def test_no_step_makes_the_likelihood_less_than_its_bound(rule):
+    """From sums alone, for data from nearly normal to two far points, and any center and width."""
+    g = cases.rng("bound")
+    longest = 0.0
+    for trial in range(200):
+        kind = trial % 4
+        x = (g.standard_normal(300), g.gamma(0.3, size=300), g.choice([-1.0, 1.2], 300), g.standard_t(1.5, 300))[kind]
+        x = (x - x.mean()) / x.std() * g.choice([0.2, 1.0, 4.0]) + g.choice([0.0, 2.0])
+        center, epsilon = g.standard_normal(), 10 ** g.uniform(-2.5, 0)
+        next = np.array([[center, epsilon**2]])
+        sums = Points(x[:, None], None, np.float64).step(
+            np.array([[0.0, 0.0, 1.0]]), 0.0, [np.eye(1)], np.zeros(1), next
+        )
+        a, b, c, least = (part[0] for part in _kinks.bent_line(sums / 300, next, 1.0, rule))
+        gain = ascent.likelihood(a, b, c, x, center, epsilon, 1.0) - ascent.likelihood(1, 0, 0, x, center, epsilon, 1.0)
+        assert least >= 0
+        assert gain >= least - 1e-12
+        assert abs(c) < a
+        longest = max(longest, abs(a - 1) + abs(c))
+    assert longest > 0.5  # the bound was put to the test
+
+
+@every_rule
+@pytest.mark.parametrize("kinks", [1, 3])
+def test_the_likelihood_of_the_rows_grows_in_every_step(rule, kinks):
+    model = hr.DualAscentFlow.notes(steps=60, rule=rule, kinks=kinks, dtype="float64")
+    model.fit(bent(), validation=None, progress=False)
+    gains = np.diff(model.history.log_likelihood)
+    assert len(gains) == 60
+    assert gains.min() >= -1e-13
+    assert gains.sum() > 0.1
+
+
+def test_a_normal_density_leaves_nothing_to_do():
+    """Stein's identities: ⟨x⟩ = 0, λ⟨x²⟩ = 1, ⟨q⟩ = λ⟨x r⟩ for any center and width; rows: quantiles of N(0, 1/λ)."""
+    from statistics import NormalDist
+
+    precision, share = 2.5, (np.arange(200_000) + 0.5) / 200_000
+    x = np.array([NormalDist().inv_cdf(s) for s in share])[:, None] / np.sqrt(precision)
+    for center, epsilon in [(0.0, 0.1), (0.7, 0.5), (-2.0, 0.02)]:
+        next = np.array([[center, epsilon**2]])
+        sums = Points(x, None, np.float64).step(np.array([[0.0, 0.0, 1.0]]), 0.0, [np.eye(1)], np.zeros(1), next)
+        gradient = _kinks.gradient_and_curvature(sums / len(x), next, precision)[0]
+        assert np.abs(gradient).max() < 1e-4  # of the tails that the quantiles leave out
+
+
+def test_at_convergence_steins_identities_hold_for_the_rows():
+    """One coordinate, ascended long; the gradient of any kink wide enough is then less than the rows' own noise."""
+    x = bent(2000, 1)
+    flow = hr.DualAscentFlow.notes(steps=400, dtype="float64").fit(x, validation=None, progress=False)
+    z = flow.to_latent(x)[0]
+    assert abs(z.mean()) < 5e-3
+    assert abs((z**2).mean() - 1.0) < 5e-3
+    for center in (-1.0, 0.0, 1.0):
+        next = np.array([[center, 0.25]])
+        r = np.hypot(0.5, z - center)
+        gradient = ascent.derivatives(z[:, 0], center, 0.5, 1.0)[0]
+        assert np.abs(gradient).max() < 1 / np.sqrt(2000)
+        assert next.shape == (1, 2)
+        assert abs(((z - center) / r - z * r).mean()) < 1 / np.sqrt(2000)
+
+
+def test_the_width_holds_its_neighbours():
+    """Rows of a normal density within ε of the center."""
+    x = cases.rng("width").standard_normal(1_000_000)
+    for center in (0.0, 1.0, -2.0):
+        (epsilon,) = _kinks.width(np.array([center]), 1e6, 2000.0, 1.0)
+        assert (np.abs(x - center) < epsilon).sum() == pytest.approx(2000, rel=0.1)
+        (scaled,) = _kinks.width(np.array([center / 2]), 1e6, 2000.0, 4.0)
+        assert scaled == pytest.approx(max(epsilon / 2, _kinks.LEAST_WIDTH))
+    assert _kinks.width(np.array([30.0]), 1e6, 2000.0, 1.0) == 1.0
