@@ -1,7 +1,6 @@
 """Flows and transforms as Python objects: copies, current parameters, what is read-only, what is refused."""
 
 import copy
-import pickle
 
 import numpy as np
 import pytest
@@ -24,11 +23,6 @@ def test_a_copy_has_parameters_of_its_own(duplicate):
     other.parameters = 2 * kept
     assert (flow.parameters == kept).all()
     assert (other.parameters == 2 * kept).all()
-
-
-def test_pickling_is_refused_with_the_reason():
-    with pytest.raises(TypeError, match=r"Flow cannot be pickled; use \.save\(path\) and headrace\.load\(path\)"):
-        pickle.dumps(small_flow())
 
 
 def test_what_a_flow_shows_of_itself_is_current():

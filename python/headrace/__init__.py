@@ -12,7 +12,7 @@ from headrace.config import get_num_threads, info, set_num_threads
 from headrace.distillation import Distillation, Speed, distill
 from headrace.dual_ascent import DualAscentFlow
 from headrace.elementwise import Elementwise
-from headrace.files import FileFormatError, load
+from headrace.files import FileFormatError, from_bytes, load, to_bytes
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.rotation import Rotation
@@ -64,11 +64,13 @@ __all__ = [
     "distill",
     "fit_to_density",
     "free_energy",
+    "from_bytes",
     "get_num_threads",
     "info",
     "load",
     "ops",
     "set_num_threads",
+    "to_bytes",
 ]
 
 

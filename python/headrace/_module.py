@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,19 @@ from headrace._device_arrays import DeviceCaller, check_on_host
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_changes = threading.RLock()
+"""Held by who changes parameters, so that of two who change different ones at once neither undoes the other."""
+
+
+def _unheld() -> None:
+    """In a forked child the thread that held the lock is not there to let it go."""
+    global _changes
+    _changes = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unheld)
 
 Program = Any
 """`_cpu`'s or `_device`'s; a call is to `Caller.queued` of it."""
@@ -75,7 +89,8 @@ class Module(abc.ABC):
     """Base of transforms and flows.
 
     Parameters live in the compiled program as one vector. Reading them gives a copy and assigning copies in; other
-    threads that are evaluating see the old or the new values whole.
+    threads that are evaluating see the old or the new values whole. Of two threads that set different parameters by
+    name neither undoes what the other did.
     """
 
     _program: Program
@@ -189,8 +204,10 @@ class Module(abc.ABC):
         return self.__copy__()
 
     def __reduce__(self) -> Any:
-        """Refuse: a pickle would not survive the next version, and runs what it holds."""
-        raise TypeError(f"{type(self).__name__} cannot be pickled; use .save(path) and headrace.load(path)")
+        """Through the bytes of a file (docs/files.md): no code of this library is in a pickle, and the bits stay."""
+        from headrace import files  # it knows flows, and flows know this
+
+        return files.unpickled, (files.to_bytes(self), self.device, self.matmul)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a safetensors file, with all conventions in its header (docs/files.md); see `headrace.load`.
@@ -250,7 +267,8 @@ class Module(abc.ABC):
         caller = self._caller()
         array = _arrays.shaped("parameters", value, (self._program.n_weights,), caller)
         vector = _arrays.ready(array, self._dtype or np.dtype(np.float32), caller)
-        caller.queued(self._program).set_weights(vector)
+        with _changes:
+            caller.queued(self._program).set_weights(vector)
 
     def _own_parameters(self, value: Any, program: Program, caller: Caller) -> NDArray[Any] | None:
         """A vector given in place of the parameters, as the core takes it."""
@@ -326,18 +344,19 @@ class Module(abc.ABC):
             TypeError: no array of the CPU, of float32 or float64.
             ValueError: the shape differs.
         """
-        vector, start = self._vector(), 0
-        for prefix, block in self._blocks():
-            part = vector[start : start + block.size]
-            named = block.named(part)
-            inner = str(name).removeprefix(prefix)
-            if str(name).startswith(prefix) and inner in named:
-                check_on_host(name, value)
-                named[inner] = _arrays.shaped(name, value, named[inner].shape).astype(part.dtype)
-                vector[start : start + block.size] = block.pack_named(named)
-                self._fill(self._program, vector)
-                return
-            start += block.size
+        with _changes:
+            vector, start = self._vector(), 0
+            for prefix, block in self._blocks():
+                part = vector[start : start + block.size]
+                named = block.named(part)
+                inner = str(name).removeprefix(prefix)
+                if str(name).startswith(prefix) and inner in named:
+                    check_on_host(name, value)
+                    named[inner] = _arrays.shaped(name, value, named[inner].shape).astype(part.dtype)
+                    vector[start : start + block.size] = block.pack_named(named)
+                    self._fill(self._program, vector)
+                    return
+                start += block.size
         raise KeyError(f"name: expected one of {', '.join(self.named_parameters()) or 'nothing'}, got {name!r}")
 
     def astype(self, dtype: DTypeLike) -> Self:

@@ -91,6 +91,14 @@ class Normal(Base):
         self._block = _NormalBlock(self.features)
         self._start = {"loc": self.loc, "log_scale": np.log(self.scale)}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the compiled block, which a copy makes anew."""
+        return {name: value for name, value in self.__dict__.items() if name != "_block"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The way back."""
+        self.__dict__.update(state, _block=_NormalBlock(state["features"]))
+
     def _steps(self) -> list[tuple[Any, ...]]:
         if self.trainable:
             return [("masked", False, self._block.network)]

@@ -22,11 +22,11 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace._core import cpu
+from headrace._core import CudaUnavailable, cpu
 from headrace._module import Module
 from headrace._stored import Stored, header_of
 
-__all__ = ["FORMAT", "FileFormatError", "from_bytes", "load", "read_notes", "save", "to_bytes"]
+__all__ = ["FORMAT", "FileFormatError", "from_bytes", "load", "read_notes", "save", "to_bytes", "unpickled"]
 
 # Goes up when the meaning of what is there changes; new kinds and keys are refused by older readers anyway.
 FORMAT = 1
@@ -109,12 +109,24 @@ def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def to_bytes(module: Module, notes: Mapping[str, str] | None = None) -> bytes:
-    """What `save` writes.
+    """A flow or a transform as the bytes of the file that its `save` writes, to keep or send anywhere.
+
+    Nothing in them is code, and equal flows give equal bytes. The device is not in them.
+
+    Args:
+        module: The flow or transform.
+        notes: Texts to keep in the file's metadata, see `read_notes`.
+
+    Raises:
+        TypeError: it is neither, or a part is of a class that files do not know, as a subclass of your own.
+        ValueError: it is too large for a file; see `Flow.save`.
 
     >>> import headrace as hr
-    >>> hr.files.from_bytes(hr.files.to_bytes(hr.Permutation([1, 0])))
+    >>> hr.from_bytes(hr.to_bytes(hr.Permutation([1, 0])))
     Permutation([1, 0])
     """
+    if not isinstance(module, Module):
+        raise TypeError(f"module: expected a flow or a transform, got {check.kind_of(module)}")
     dtype = None if module.dtype is None else module.dtype.name
     header = {"format": FORMAT, "version": cpu.__version__, "dtype": dtype, **header_of(module)}
     text = json.dumps(header, allow_nan=False, separators=(",", ":"))
@@ -130,8 +142,34 @@ def to_bytes(module: Module, notes: Mapping[str, str] | None = None) -> bytes:
 
 
 def from_bytes(data: bytes) -> Any:
-    """The way back from `to_bytes`, as careful as `load`."""
-    return _read(io.BytesIO(data), len(data), "data")
+    """The way back from `to_bytes`, or the contents of a file; as careful as `load`.
+
+    Raises:
+        TypeError: no bytes.
+        FileFormatError: as in `load`.
+    """
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"data: expected bytes, got {check.kind_of(data)}")
+    held = bytes(data)
+    return _read(io.BytesIO(held), len(held), "data")
+
+
+def unpickled(data: bytes, device: str, matmul: str) -> Any:
+    """What a pickle calls: the way back from `to_bytes`, on the device where it was, or the CPU where that is not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a pickle is a copy: what it copies may be anything
+        module = from_bytes(data)
+    if device == "cpu":
+        return module
+    try:
+        return module.to(device, matmul)
+    except CudaUnavailable as error:
+        warnings.warn(
+            f"{type(module).__name__}: pickled on {device}, which is not here; it computes on the CPU ({error})",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return module
 
 
 # ---- paths -----------------------------------------------------------------------------------------------------------

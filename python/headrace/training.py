@@ -119,6 +119,10 @@ class Adam:
         caller.queued(self._core).step(ready, rate, norm)
         return norm[0]  # type: ignore[no-any-return]
 
+    def __reduce__(self) -> Any:
+        """Refuse copies and pickles: moments belong to the parameters of one flow, and are kept where they are."""
+        raise TypeError("Adam cannot be copied or pickled; make a new one for the copy of its flow")
+
     @property
     def averaged(self) -> Array:
         """The running mean of the parameters, shape (n,), a copy: often better on new data than the parameters."""
