@@ -1,7 +1,10 @@
 """The estimator for scikit-learn: scikit-learn's own checks, and what they do not cover."""
 
+import copy
+import inspect
 import pickle
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -28,7 +31,15 @@ def table(dtype="float64", rows=200):
     return cases.rows(rows, 2, dtype, "sklearn") * np.array([1.0, 5.0], dtype)
 
 
-@parametrize_with_checks([FlowDensity(epochs=3), FlowDensity("nsf", epochs=2, dtype="float32", validation=0.0)])
+def not_expected(estimator):
+    """Rows given twice make other batches than rows of weight 2, and so another fit, as `fit` says."""
+    return {"check_sample_weight_equivalence_on_dense_data": "a fit by batches"}
+
+
+@parametrize_with_checks(
+    [FlowDensity(epochs=3), FlowDensity("nsf", epochs=2, dtype="float32", validation=0.0, bins=4)],
+    expected_failed_checks=not_expected,
+)
 def test_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
@@ -66,7 +77,7 @@ def test_dtypes():
         x = (10 * table()).astype(given)
         density = FlowDensity(**SHORT, dtype=asked).fit(x)
         assert density.flow_.dtype == wanted
-        assert density.score_samples(x).dtype == wanted
+        assert density.score_samples(x).dtype == "float64"  # as scikit-learn asks
         assert density.sample(3).dtype == wanted
 
 
@@ -170,6 +181,13 @@ def test_names_of_columns():
         ({"validation": 1.0}, ["validation", "1.0"]),
         ({"learning_rate": 0.0}, ["learning_rate", "0.0"]),
         ({"dtype": "float16"}, ["dtype", "float16"]),
+        ({"bins": 4}, ["bins", "'maf'", "4"]),
+        ({"flow": "planar", "coupling": True}, ["coupling", "'planar'", "True"]),
+        ({"flow": "nsf", "bins": 1}, ["bins", "1"]),
+        ({"base": "cauchy"}, ["base", "'logistic'", "'cauchy'"]),
+        ({"weight_decay": -1.0}, ["weight_decay", "-1.0"]),
+        ({"contamination": 0.0}, ["contamination", "above 0", "0.0"]),
+        ({"contamination": 0.6}, ["contamination", "at most 0.5", "0.6"]),
         ({"random_state": "x"}, ["'x'"]),
     ],
 )
@@ -211,3 +229,173 @@ def test_without_scikit_learn(monkeypatch):
     monkeypatch.delitem(sys.modules, "headrace.sklearn")
     with pytest.raises(ImportError, match=r'pip install "headrace\[sklearn\]"'):
         import headrace.sklearn  # noqa: F401
+
+
+# ---- what flows and `fit` take ---------------------------------------------------------------------------------------
+
+
+def keywords(function):
+    return {name: p for name, p in inspect.signature(function).parameters.items() if name != "self"}
+
+
+def test_it_takes_what_the_flows_and_their_fit_take():
+    """All of it, so that a new argument there is one here; but for what the data say."""
+    ours = FlowDensity().get_params()
+    by_data = {"features", "context", "x", "weights", "seed"}
+    for make in FLOWS.values():
+        assert keywords(make.__init__).keys() - by_data <= ours.keys()
+    fit = keywords(hr.Flow.fit)
+    assert fit.keys() - by_data <= ours.keys()
+    for name in fit.keys() - by_data - {"progress"}:
+        assert ours[name] == fit[name].default, name
+    assert all(ours[name] is None for make in FLOWS.values() for name in keywords(make.__init__).keys() - by_data)
+
+
+def test_a_misspelt_parameter_is_refused():
+    with pytest.raises(TypeError, match="hiden"):
+        FlowDensity(hiden=(8,))
+    with pytest.raises(ValueError, match="hiden"):
+        FlowDensity().set_params(hiden=(8,))
+
+
+def test_settings_reach_the_flow_and_its_fit():
+    x = table()
+    own = {"flow": "nsf", "coupling": True, "bins": 5, "bound": 3.0, "activation": "tanh", "slope": 1e-2}
+    of_fit = {"weight_decay": 0.5, "clip": 0.1, "average": None, "schedule": "cosine", "batch_size": 20}
+    density = FlowDensity(**{**SHORT, **own, **of_fit}).fit(x)
+    seed = int(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
+    own.pop("flow")
+    flow = hr.NSF(2, transforms=2, hidden=(8,), seed=seed, dtype="float64", **own)
+    flow.fit(x, epochs=3, seed=seed, progress=False, **of_fit)
+    assert_array_equal(density.flow_.parameters, flow.parameters)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"), [("logistic", hr.Logistic), ("normal", hr.Normal), (None, hr.StandardNormal)]
+)
+def test_bases_by_name(given, kind):
+    assert type(FlowDensity(**SHORT, base=given).fit(table()).flow_.base) is kind
+
+
+def test_a_base_of_ones_own():
+    base = hr.Normal(2, loc=[1.0, 2.0], scale=3.0, trainable=False)
+    density = clone(FlowDensity(**SHORT, base=base)).fit(table())
+    assert_array_equal(density.flow_.base.loc, [1.0, 2.0])
+    again = pickle.loads(pickle.dumps(density))
+    assert_array_equal(again.flow_.base.loc, [1.0, 2.0])
+    assert_array_equal(again.base.scale, [3.0, 3.0])
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda base: pickle.loads(pickle.dumps(base))])
+def test_a_trainable_base_can_be_copied(duplicate):
+    """As `clone` does, and processes of a grid search."""
+    base = hr.Normal(2, loc=[1.0, -1.0], scale=2.0)
+    flows = [hr.MAF(2, transforms=2, hidden=(8,), base=each) for each in (base, duplicate(base))]
+    assert_array_equal(flows[0].parameters, flows[1].parameters)
+    assert_array_equal(flows[0].sample(9, seed=1), flows[1].sample(9, seed=1))
+
+
+def test_a_grid_over_what_matters():
+    grid = {"weight_decay": [0.0, 1.0], "activation": ["relu", "tanh"], "base": [None, "logistic"]}
+    search = GridSearchCV(FlowDensity(**SHORT), grid, cv=2).fit(table())
+    assert len(search.cv_results_["params"]) == 8
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+# ---- context ---------------------------------------------------------------------------------------------------------
+
+
+def with_context(columns=1, rows=400):
+    c = cases.rng("sklearn context").uniform(-1.0, 1.0, (rows, columns))
+    return c[:, :1] * [3.0, -2.0] + 0.1 * cases.rows(rows, 2, "float64", "sklearn context"), c
+
+
+def test_context():
+    x, c = with_context()
+    density = FlowDensity(**{**SHORT, "epochs": 30}).fit(x, context=c)
+    assert density.n_context_ == density.flow_.context == 1
+    assert_array_equal(density.score_samples(x, c), density.flow_.log_prob(x, c))
+    assert density.score(x, context=c) > density.score(x, context=c[::-1]) + 1.0  # it does read it
+    assert_array_equal(density.score_samples(x[:3], c[:3]), density.score_samples(x, c)[:3])
+    assert density.score(x, context=c) == density.score_samples(x, c).mean()
+    assert_array_equal(density.decision_function(x, context=c), density.score_samples(x, c) - density.offset_)
+    drawn = density.sample(400, random_state=0, context=c)
+    assert density.score(drawn, context=c) > density.score(drawn, context=c[::-1]) + 1.0
+    again = pickle.loads(pickle.dumps(density))
+    assert_array_equal(again.score_samples(x, c), density.score_samples(x, c))
+
+
+def test_shapes_of_context():
+    x, c = with_context()
+    density = FlowDensity(**SHORT).fit(x, context=c[:, 0])
+    assert_array_equal(density.flow_.parameters, FlowDensity(**SHORT).fit(x, context=c.tolist()).flow_.parameters)
+    wanted = density.score_samples(x, np.full((400, 1), 0.5))
+    assert_array_equal(density.score_samples(x, [0.5]), wanted)
+    assert_array_equal(density.score_samples(x, np.full(400, 0.5)), wanted)
+    assert_array_equal(density.score_samples(x[:1], [0.5]), wanted[:1])
+    assert density.sample(5, context=[0.5]).shape == (5, 2)
+    x, c = with_context(3)
+    density = FlowDensity(**SHORT).fit(x, context=c)
+    assert_array_equal(density.score_samples(x, c[0]), density.score_samples(x, np.tile(c[0], (400, 1))))
+    for call in (
+        lambda: density.score_samples(x),
+        lambda: density.sample(5),
+        lambda: density.score_samples(x, c[:5]),
+        lambda: density.score_samples(x, c[:, :2]),
+        lambda: density.predict(x, context=np.full((400, 3), np.nan)),
+        lambda: FlowDensity(**SHORT).fit(x, context=c[:5]),
+        lambda: FlowDensity(**SHORT).fit(x, context=c[None]),
+        lambda: FlowDensity(**SHORT).fit(x).score_samples(x, c),
+    ):
+        with pytest.raises(ValueError, match=r"context|dim 3"):
+            call()
+
+
+def test_context_in_a_grid_search():
+    """scikit-learn hands context on by its metadata routing, to `fit` and to `score`."""
+    x, c = with_context()
+    with sklearn.config_context(enable_metadata_routing=True):
+        density = FlowDensity(**SHORT).set_fit_request(context=True).set_score_request(context=True)
+        search = GridSearchCV(density, {"epochs": [0, 30]}, cv=2).fit(x, context=c)
+    assert search.best_params_ == {"epochs": 30}
+    assert search.best_estimator_.n_context_ == 1
+
+
+# ---- outliers --------------------------------------------------------------------------------------------------------
+
+
+def test_outliers():
+    x = table()
+    density = FlowDensity(**SHORT, contamination=0.2).fit(x)
+    scores = density.score_samples(x)
+    assert density.offset_ == np.quantile(scores, 0.2)
+    assert_array_equal(density.decision_function(x), scores - density.offset_)
+    assert_array_equal(density.predict(x), np.where(scores < density.offset_, -1, 1))
+    assert (density.predict(x) == -1).sum() == 40
+    assert density.predict([[50.0, 50.0], [0.0, 0.0]]).tolist() == [-1, 1]
+    assert_array_equal(FlowDensity(**SHORT, contamination=0.2).fit_predict(x), density.predict(x))
+
+
+def test_the_share_of_outliers_goes_by_weights():
+    x, weights = table(), np.ones(200)
+    weights[:100] = 0.0
+    density = FlowDensity(**SHORT, contamination=0.25).fit(x, sample_weight=weights)
+    assert (density.predict(x[100:]) == -1).sum() == 25
+
+
+# ---- an index that came along ----------------------------------------------------------------------------------------
+
+
+def test_an_index_column_gives_a_warning():
+    pandas = pytest.importorskip("pandas")
+    x = np.column_stack([np.arange(200.0), table()])
+    with pytest.warns(RuntimeWarning, match=r"^X: column 0 \(0, 1, 2, \.\.\.\) looks like the numbers of the rows"):
+        FlowDensity(**SHORT).fit(x)
+    frame = pandas.DataFrame(x, columns=["Unnamed: 0", "a", "b"])
+    with pytest.warns(RuntimeWarning, match=r"^X: column 'Unnamed: 0' \(0, 1, 2, \.\.\.\)"):
+        FlowDensity(**SHORT).fit(frame)
+    with pytest.warns(RuntimeWarning, match=r"column 'Unnamed: 0' \(different whole numbers\)"):
+        FlowDensity(**SHORT).fit(frame.sample(frac=0.5, random_state=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FlowDensity(**SHORT).fit(frame[["a", "b"]])

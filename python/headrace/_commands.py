@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
+from headrace import _columns as about_columns
 from headrace import _tables as tables
 from headrace import files
 from headrace._baselines import gaussian_log_prob
@@ -225,6 +227,9 @@ def fit(arguments: argparse.Namespace) -> int:
     x, context, weight = _read(source, columns)
     if not len(x):
         raise ValueError(f"{source.path}: expected at least one row, got none")
+    names = None if source.names is None else [source.names[i] for i in columns[0]]
+    if not arguments.columns and (message := about_columns.about_index(x, names)):
+        warnings.warn(f"{source.path}: {message}{tables.OTHERS}", RuntimeWarning, stacklevel=2)
     _check_rows(source, columns[0], x, "a finite number", -math.inf)
     _check_rows(source, columns[1], context, "a finite number", -math.inf)
     _check_rows(source, columns[2], weight, "a finite weight of at least 0", 0.0)
@@ -237,10 +242,10 @@ def fit(arguments: argparse.Namespace) -> int:
     data = _Rows(x, context if columns[1] else None, weight[:, 0] if columns[2] else None)
     train, held_out = data.split(arguments.validation, arguments.seed)
     flow, outcome = (_ascend if kind.make is hr.AscentFlow else _train)(kind, arguments, options, train, held_out)
-    names = None
+    note = None
     if source.names is not None:
-        names = _Names(*([source.names[i] for i in part] for part in columns[:2])).to_note()
-    files.save(flow, arguments.output, names)
+        note = _Names(*([source.names[i] for i in part] for part in columns[:2])).to_note()
+    files.save(flow, arguments.output, note)
 
     judged = train if held_out is None else held_out
     reached = judged.mean(flow.log_prob(judged.x, judged.context))

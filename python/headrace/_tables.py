@@ -16,6 +16,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _columns
+
 __all__ = ["READ", "WRITTEN", "Source", "open_table", "write_table"]
 
 TEXT = (".csv", ".tsv", ".txt")
@@ -43,7 +45,7 @@ class Source(abc.ABC):
 
     def label(self, column: int) -> str:
         """How a message calls a column."""
-        return f"column {column}" if self.names is None else f"column {self.names[column]!r}"
+        return _columns.label(column, self.names)
 
     def select(self, option: str, text: str) -> list[int]:
         """The columns that a list like ``mass,radius`` or ``0,3:6`` means: names, indices from 0, ranges."""

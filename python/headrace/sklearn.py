@@ -1,52 +1,102 @@
-"""A density estimator for scikit-learn: `FlowDensity`."""
+"""A density estimator and outlier detector for scikit-learn: `FlowDensity`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 try:
-    from sklearn.base import BaseEstimator, DensityMixin
-    from sklearn.utils import check_random_state
+    from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
+    from sklearn.utils import check_array, check_random_state
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
     raise ImportError('headrace.sklearn needs scikit-learn 1.6 or newer: pip install "headrace[sklearn]"') from error
 
 from headrace import _arguments as check
-from headrace import files
+from headrace import _columns
+from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
-from headrace.training import PATIENCE
 
 __all__ = ["FlowDensity"]
 
 FLOWS = {"maf": MAF, "iaf": IAF, "realnvp": RealNVP, "nsf": NSF, "planar": PlanarFlow, "radial": RadialFlow}
+BASES = {"standard_normal": StandardNormal, "normal": Normal, "logistic": Logistic}
 
 _LEAST_ROWS = 8  # fewer take another path through the core, which may differ in the last digits
 
+# What the data, or other parameters of the estimator, say; all else is taken over from the flows and from `Flow.fit`.
+_BY_DATA = {"self", "features", "context", "x", "weights"}
+_OF_ITS_OWN = {"seed", "dtype", "progress"}
 
-class FlowDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
-    """A normalising flow as a density estimator, in the way of `sklearn.neighbors.KernelDensity`.
+
+def _parameters(function: Any) -> dict[str, inspect.Parameter]:
+    given = inspect.signature(function).parameters
+    return {name: p for name, p in given.items() if name not in _BY_DATA | _OF_ITS_OWN}
+
+
+_MADE_WITH = {name: _parameters(make) for name, make in FLOWS.items()}
+_FITTED_WITH = _parameters(Flow.fit)
+
+
+def _signature() -> inspect.Signature:
+    """What `FlowDensity` takes: its own parameters, those of any flow, those of `Flow.fit`."""
+
+    def own(
+        self: Any,
+        flow: str = "maf",
+        *,
+        contamination: float = 0.1,
+        dtype: str | None = None,
+        random_state: Any = None,
+        progress: bool = False,
+    ) -> None:
+        """Those that no flow has."""
+
+    first, flow, *others = inspect.signature(own).parameters.values()
+    named = dict.fromkeys(name for each in _MADE_WITH.values() for name in each)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Signature(
+        [
+            first,
+            flow,
+            *(inspect.Parameter(name, keyword, default=None) for name in named),
+            *(p.replace(kind=keyword) for p in _FITTED_WITH.values()),
+            *others,
+        ]
+    )
+
+
+class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[misc]
+    """A normalising flow as an estimator: of densities as `sklearn.neighbors.KernelDensity`, and of outliers.
 
     Numbers are float32 if the training data are, and float64 otherwise, unless `dtype` says which; either way data of
-    both types are read as they are. An estimator can be pickled; the pickle holds the flow as `Flow.save` writes it.
+    both types are read as they are. An estimator can be pickled, as its flow can.
 
     Args:
         flow: "maf", "iaf", "realnvp", "nsf", "planar" or "radial".
-        transforms: Number of transforms; None for the flow's own default.
-        hidden: Units of each hidden layer.
-        validation: The share of rows held out to choose the best epoch by; 0 for none.
-        epochs, batch_size, learning_rate, patience: See `Flow.fit`, whose defaults follow the number of rows.
+        transforms, hidden, activation, map, scale, slope, coupling, bins, bound, nonlinearity, negative_slope: What the
+            flow is made with; see `MAF`, `NSF` and `PlanarFlow`. None is the flow's own default. `fit` refuses what the
+            flow does not take.
+        base: "standard_normal", "normal" (location and scale are trained), "logistic", or a `Base` of as many features
+            as the data; None for the flow's own default.
+        validation, epochs, batch_size, learning_rate, schedule, weight_decay, clip, average, patience: See `Flow.fit`,
+            whose defaults these are; `Flow.fit`'s other keywords are taken in the same way.
+        contamination: The share of the training rows that `predict` calls outliers, above 0 and at most 0.5.
         dtype: "float32" (faster), "float64" or None.
         random_state: Of fresh weights, of the rows held out and of the order of rows: an int, a
             `numpy.random.RandomState` or None.
+        progress: Whether `fit` shows a bar on the standard error.
 
     Attributes:
         flow_: The fitted `Flow`.
         history_: The `History` of the fit.
+        offset_: The log density below which a row is an outlier.
+        n_context_: Number of context columns.
         n_features_in_, feature_names_in_: As scikit-learn defines them.
 
     >>> import numpy as np
@@ -55,92 +105,157 @@ class FlowDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
     >>> density = FlowDensity(transforms=2, hidden=(16,), epochs=5, random_state=0).fit(x)
     >>> density.score_samples(x).shape, density.sample(3, random_state=0).shape
     ((500,), (3, 2))
+    >>> density.predict([[1.0, -2.0], [9.0, 9.0]]).tolist()
+    [1, -1]
     """
 
-    def __init__(
-        self,
-        flow: str = "maf",
-        *,
-        transforms: int | None = None,
-        hidden: Sequence[int] = (64, 64),
-        validation: float = 0.1,
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        learning_rate: float | None = None,
-        patience: int | None = PATIENCE,
-        dtype: str | None = None,
-        random_state: Any = None,
-    ) -> None:
+    def __init__(self, flow: str = "maf", **parameters: Any) -> None:
         """See the class."""
-        self.flow = flow
-        self.transforms = transforms
-        self.hidden = hidden
-        self.validation = validation
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.patience = patience
-        self.dtype = dtype
-        self.random_state = random_state
+        given = self._signature.bind(self, flow, **parameters)
+        given.apply_defaults()
+        for name, value in given.arguments.items():
+            if name != "self":
+                setattr(self, name, value)
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> FlowDensity:
+    _signature = _signature()
+    __init__.__signature__ = _signature  # type: ignore[attr-defined]  # what get_params, clone and help go by
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, context: Any = None) -> FlowDensity:
         """Fit a fresh flow to rows.
 
         Args:
-            X: Shape (rows, features).
+            X: Shape (rows, features). A column that counts the rows, as a saved index does, gives a warning.
             y: Ignored.
             sample_weight: Shape (rows,): weights of the rows in the likelihood, not negative. A weight of 2 says the
                 same as a row given twice, but not to the same bits, as batches are then others.
+            context: Shape (rows, columns), or (rows,) for one column: what the density is conditioned on. Then all
+                other methods need it too. In a grid search scikit-learn hands it on by its metadata routing.
         """
         X = validate_data(self, X, dtype=[np.float64, np.float32])
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=X.dtype)
-        make = FLOWS[check.choice("flow", self.flow, tuple(FLOWS))]
+        share = check.number("contamination", self.contamination, above=0.0, below=np.inf)
+        if share > 0.5:
+            raise ValueError(f"contamination: expected a number of at most 0.5, got {self.contamination!r}")
+        names = getattr(self, "feature_names_in_", None)
+        if message := _columns.about_index(X, None if names is None else names.tolist()):
+            warnings.warn(f"X: {message}; drop it if it is an index", RuntimeWarning, stacklevel=2)
+        conditions = None
+        if context is not None:
+            conditions = _two_dimensional(context, X.dtype)
+            if len(conditions) != len(X):
+                raise ValueError(f"context: expected {len(X)} rows, as many as X has, got {len(conditions)}")
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        options = {} if self.transforms is None else {"transforms": self.transforms}
-        dtype = X.dtype if self.dtype is None else self.dtype
-        flow: Flow = make(X.shape[1], hidden=self.hidden, seed=seed, dtype=dtype, **options)
+        flow = self._fresh(X, 0 if conditions is None else conditions.shape[1], seed)
         self.history_ = flow.fit(
             X,
+            conditions,
             weights=weights,
-            validation=self.validation,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            patience=self.patience,
             seed=seed,
-            progress=False,
+            progress=self.progress,
+            **{name: getattr(self, name) for name in _FITTED_WITH},
         )
-        self.flow_ = flow
+        self.flow_, self.n_context_ = flow, flow.context
+        self.offset_ = _quantile(self._log_prob(X, conditions), weights, share)
         return self
 
-    def score_samples(self, X: Any) -> NDArray[Any]:
-        """The log density of each row in nats, shape (rows,): the same for a row alone and among others."""
+    def score_samples(self, X: Any, context: Any = None) -> NDArray[Any]:
+        """The log density of each row in nats, shape (rows,), float64: the same for a row alone and among others.
+
+        Args:
+            X: Shape (rows, features).
+            context: Shape (rows, columns), or one row (columns,) for all; (rows,) if it was fitted with one column.
+        """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        rows = len(X)
-        if rows < _LEAST_ROWS:
-            X = np.concatenate([X, np.repeat(X[:1], _LEAST_ROWS - rows, axis=0)])
-        log_prob: NDArray[Any] = self.flow_.log_prob(X)[:rows]
-        return log_prob
+        return self._log_prob(X, self._context(context, len(X)))
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
         """The mean log density of rows in nats."""
-        return float(self.score_samples(X).mean(dtype=np.float64))
+        return float(self.score_samples(X, context).mean(dtype=np.float64))
 
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> NDArray[Any]:
-        """Draw rows, shape (n_samples, features)."""
+    def decision_function(self, X: Any, *, context: Any = None) -> NDArray[Any]:
+        """`score_samples` less `offset_`: below 0 for outliers, shape (rows,)."""
+        decision: NDArray[Any] = self.score_samples(X, context) - self.offset_
+        return decision
+
+    def predict(self, X: Any, *, context: Any = None) -> NDArray[np.int64]:
+        """1 for rows like those that were fitted, -1 for outliers, shape (rows,)."""
+        return np.where(self.decision_function(X, context=context) < 0.0, -1, 1)
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None, *, context: Any = None) -> Any:
+        """`fit`, and `predict` of the same rows."""
+        return self.fit(X, y, sample_weight, context=context).predict(X, context=context)
+
+    def sample(self, n_samples: int = 1, random_state: Any = None, *, context: Any = None) -> NDArray[Any]:
+        """Draw rows, shape (n_samples, features).
+
+        Args:
+            n_samples: How many.
+            random_state: An int, a `numpy.random.RandomState` or None.
+            context: As `score_samples` takes it, for n_samples rows.
+        """
         check_is_fitted(self)
         seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-        drawn: NDArray[Any] = self.flow_.sample(n_samples, seed=seed)
+        n = check.integer("n", n_samples)
+        drawn: NDArray[Any] = self.flow_.sample(n, self._context(context, n), seed=seed)
         return drawn
 
-    def __getstate__(self) -> dict[str, Any]:
-        """The flow as the bytes of a file."""
-        state: dict[str, Any] = super().__getstate__()
-        return {**state, "flow_": files.to_bytes(state["flow_"])} if "flow_" in state else state
+    def _fresh(self, X: NDArray[Any], context: int, seed: int) -> Flow:
+        """A flow that knows nothing yet."""
+        name = check.choice("flow", self.flow, tuple(FLOWS))
+        takes = _MADE_WITH[name]
+        every = dict.fromkeys(parameter for each in _MADE_WITH.values() for parameter in each)
+        settings = {key: getattr(self, key) for key in every if getattr(self, key) is not None}
+        for key in settings:
+            if key not in takes:
+                raise ValueError(f"{key}: expected None, as flow={name!r} does not take it, got {settings[key]!r}")
+        if "base" in settings and not isinstance(settings["base"], Base):
+            settings["base"] = BASES[check.choice("base", settings["base"], tuple(BASES))](X.shape[1])
+        dtype = X.dtype if self.dtype is None else self.dtype
+        flow: Flow = FLOWS[name](X.shape[1], context=context, seed=seed, dtype=dtype, **settings)
+        return flow
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """The way back."""
-        if "flow_" in state:
-            state = {**state, "flow_": files.from_bytes(state["flow_"])}
-        super().__setstate__(state)
+    def _context(self, context: Any, rows: int) -> NDArray[Any] | None:
+        """As the flow takes it: (rows, columns), or (columns,) for all rows."""
+        columns = self.n_context_
+        if (context is None) != (columns == 0):
+            wanted = f"{columns} columns, as fit was given" if columns else "None, as fit was given none"
+            raise ValueError(f"context: expected {wanted}, got {'None' if context is None else 'an array'}")
+        if context is None:
+            return None
+        if np.ndim(context) == 1 and len(context) == columns and (columns > 1 or rows != 1):
+            return _two_dimensional(context, self.flow_.dtype).ravel()
+        given = _two_dimensional(context, self.flow_.dtype)
+        if given.shape != (rows, columns):
+            raise ValueError(
+                f"context: expected shape ({rows}, {columns}), or ({columns},) for all rows, got {np.shape(context)}"
+            )
+        return given
+
+    def _log_prob(self, X: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
+        """With as many rows as the core needs to give each the bits that it has among others."""
+        rows = len(X)
+        missing = max(_LEAST_ROWS - rows, 0)
+        if missing:
+            X = np.concatenate([X, np.repeat(X[:1], missing, axis=0)])
+            if context is not None and context.ndim == 2:
+                context = np.concatenate([context, np.repeat(context[:1], missing, axis=0)])
+        # float64 is what scikit-learn asks of scores; it holds those of a float32 flow exactly.
+        return np.asarray(self.flow_.log_prob(X, context)[:rows], np.float64)
+
+
+def _two_dimensional(context: Any, dtype: Any) -> NDArray[Any]:
+    """A finite array (rows, columns), from (rows,) too."""
+    given: NDArray[Any] = check_array(context, dtype=dtype, ensure_2d=False, input_name="context")
+    if given.ndim not in (1, 2):
+        raise ValueError(f"context: expected shape (rows, columns) or (rows,), got {given.shape}")
+    return given[:, None] if given.ndim == 1 else given
+
+
+def _quantile(values: NDArray[Any], weights: NDArray[Any] | None, share: float) -> float:
+    """The value below which this share of the rows, or of their weights, lies."""
+    if weights is None:
+        return float(np.quantile(values, share))
+    order = np.argsort(values)
+    total = np.cumsum(weights[order], dtype=np.float64)
+    return float(values[order[np.searchsorted(total, share * total[-1], side="right")]])
