@@ -39,7 +39,7 @@ class Evolution:
         kl: KL(mu || rho_t) of both as probability densities, shape (times,); infinite where rho is 0.
         kl_rate: Its derivative in time, the right-hand side of eq. 14.
         gap: KL(rho_t || mu): the mean log-likelihood that the estimate rho~_t still lacks, shape (times,).
-        gap_rate: Its derivative in time, minus the integral of the square of u (eq. 11) over the mass.
+        gap_rate: Its derivative in time, minus the integral of the square of u (eq. 11), divided by the mass.
         marginals: For each direction the evolution of rho's marginal between its two times; empty without directions.
     """
 
@@ -119,6 +119,40 @@ class Evolution:
             log_mu[known] = self._target.log_at(flat[known]) + self._log_scale
         result: Array = np.exp(log_jacobians + log_mu.reshape(log_jacobians.shape))
         return result
+
+    def log_likelihood(self) -> Array:
+        """L[phi_t] = integral of rho(x) log rho~_t(x) dx (eq. 6), a sum over the grid's cells, shape (times,).
+
+        rho is the density at the first time, of any mass; cells where it is 0 add nothing. L rises to the integral of
+        rho log rho, and lacks `gap` times the mass of it.
+        """
+        rho = self.rho[0].ravel()
+        held = rho > 0.0
+        positions, log_jacobians = self._mover.carry(self.grid.points[held])
+        log_mu = self._target.log_at(positions.reshape(-1, self.grid.dimensions)).reshape(log_jacobians.shape)
+        result: Array = (log_jacobians + log_mu + self._log_scale) @ rho[held] * self.grid.volume
+        return result
+
+    def log_likelihood_derivative(self, x: Any) -> Array:
+        """The functional derivative of L by phi_t (eq. 7): J(x) u(phi_t(x)), shape (times, rows, d).
+
+        If phi_t becomes phi_t + s w, then dL/ds at s = 0 is the integral of w(x) times this over x. As a function of z,
+        with phi_t followed by id + s v, dL/ds is the integral of v(z) u(z) over z: there the derivative is
+        `velocity` itself.
+
+        Args:
+            x: Points of the box, shape (rows, d).
+        """
+        positions, log_jacobians = self.carry(x)
+        speeds = [self.velocity(float(t), z) for t, z in zip(self.times, positions, strict=True)]
+        result: Array = np.exp(log_jacobians)[:, :, None] * np.array(speeds).reshape(positions.shape)
+        return result
+
+    @property
+    def log_likelihood_rate(self) -> Array:
+        """dL/dt = integral of |u|^2 (eq. 11), never negative, shape (times,)."""
+        rate: Array = -self.gap_rate * (self.mu.sum() * self.grid.volume)
+        return rate
 
     def _points(self, name: str, value: Any) -> tuple[Array, NDArray[np.bool_]]:
         points = np.array(_arrays.matrix(name, value, self.grid.dimensions), np.float64)
