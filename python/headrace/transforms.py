@@ -19,6 +19,7 @@ from headrace._maps import MAPS
 from headrace._module import Block, Cotangents, Module, Program
 from headrace._network import MaskedNetwork, Settings, Staircase
 from headrace._stored import Stored, header_of, storable
+from headrace._verification import verify_inverse
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -205,7 +206,8 @@ class MaskedAutoregressive(_Masked):
         hidden: Units of each hidden layer.
         reads: "data" or "latent".
         formula: "to_data" or "to_latent".
-        map: "affine", "additive" (scale 1) or "rq_spline" (a monotone rational-quadratic spline; Durkan et al. 2019).
+        map: "affine", "additive" (scale 1) or "rq_spline" (a monotone rational-quadratic spline; Durkan et al. 2019, in
+            the parametrisation of zuko).
         scale: How the raw output a becomes a scale: "soft_clamp" (log scale = a / (1 + |a| / log(1 / slope))), "exp"
             (e^a), "softplus" (softplus(a) + slope) or "sigmoid" (sigmoid(a + 2) + slope).
         slope: See `scale`; of a spline the largest ratio of two bins is 1 / slope, and derivatives at knots lie between
@@ -277,6 +279,7 @@ class MaskedAutoregressive(_Masked):
         outputs: Sequence[str] | None = None,
         layout: str = "interleaved",
         context: int = 0,
+        verify: Sequence[Array] | None = None,
     ) -> Self:
         """Take over the weights of any masked autoregressive network, exactly.
 
@@ -293,9 +296,16 @@ class MaskedAutoregressive(_Masked):
                 "derivative"), where each stands for all bins.
             layout: "interleaved": the last layer's rows are coordinate by coordinate; "blocked": all that belongs to
                 the first name, coordinate by coordinate, then to the second, and so on.
+            verify: What the other library computes, to be compared: ``(x, z, log_det)``, or with context ``(x, z,
+                log_det, context)``: some rows of data (rows, features), what they become in the latent space of this
+                one transform, and log \\|det dz/dx\\| (rows,). Libraries differ in more than weights say, above all in
+                splines: ``"rq_spline"`` has zuko's parametrisation; weights of nflows, normflows or flowjax would be
+                taken over without complaint and mean another density.
 
         Raises:
-            ValueError: shapes that do not fit, or masks with a cycle (two of its coordinates are named).
+            TypeError: weights, biases or `verify` that are not what they have to be.
+            ValueError: shapes that do not fit; masks with a cycle (two of its coordinates are named); results that
+                differ from those in `verify` by more than rounding (by how much is said).
         """
         dense = _dense(weights, biases, masks)
         context = check.integer("context", context)
@@ -308,6 +318,8 @@ class MaskedAutoregressive(_Masked):
         )
         self = cls.__new__(cls)
         _from_dense(self, settings, dense, range(features), range(features))
+        if verify is not None:
+            verify_inverse(self, verify)
         return self
 
     @classmethod
@@ -395,6 +407,7 @@ class Coupling(_Masked):
         outputs: Sequence[str] | None = None,
         layout: str = "interleaved",
         context: int = 0,
+        verify: Sequence[Array] | None = None,
     ) -> Self:
         """Take over the weights of a coupling network, exactly; see `MaskedAutoregressive.from_dense`.
 
@@ -417,6 +430,8 @@ class Coupling(_Masked):
         self = cls.__new__(cls)
         self._passive = reads
         _from_dense(self, settings, dense, reads, active)
+        if verify is not None:
+            verify_inverse(self, verify)
         return self
 
     def _header(self) -> dict[str, Any]:
