@@ -1,13 +1,16 @@
 """Fixtures and settings for all tests."""
 
+import contextlib
 import signal
 
 import pytest
 from hypothesis import settings
 
 import cuda_arrays
+import emulation
 import frameworks
 import headrace as hr
+import selection
 from cases import DTYPES
 from devices import library, machine
 
@@ -19,6 +22,36 @@ settings.load_profile("headrace")
 
 # A shell's background job ignores Ctrl-C, and so would Python, and what it starts; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--thin", action="store_true", help="of each test a few cases: for sanitizers (tests/selection.py)"
+    )
+
+
+def pytest_sessionstart(session):
+    """Build the emulation with all cores, before workers start that would wait for each other."""
+    config = session.config
+    if not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", None) and selection.whole(config):
+        with contextlib.suppress(emulation.Unavailable):  # tests say so
+            emulation.prepare(say=lambda text: print(text, flush=True))
+
+
+def pytest_collection_modifyitems(config, items):
+    if selection.no_device():
+        selection.deselect(config, items, [item for item in items if item.get_closest_marker("gpu")])
+    if config.option.thin:
+        selection.deselect(config, items, selection.superfluous(items))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if reason := selection.no_device():
+        terminalreporter.write_line(f"tests of a real device were left out: {reason}")
+    if not cuda_arrays.EVERY_ORDER and emulation.built():
+        terminalreporter.write_line(
+            f"orders of the emulation's threads were chosen by HEADRACE_EMU_SEED={cuda_arrays.seed()}"
+        )
 
 
 @pytest.fixture(params=DTYPES)

@@ -9,8 +9,11 @@ the array for as long as its tuple is used::
         got = device.numpy(out)
 """
 
+import functools
 import os
+import subprocess
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +21,25 @@ import pytest
 import emulation
 
 ORDERS = {"ascending": 0, "descending": 1, "shuffled": 5}
-ONE_ORDER = os.environ.get("HEADRACE_EMU_ONE_ORDER") == "1"
-"""Each test runs in one order only, another for another test: for sanitizers, which make runs many times as long."""
+EVERY_ORDER = os.environ.get("HEADRACE_EMU_EVERY_ORDER") == "1"
+"""Each test runs in every order. Otherwise only tests of orders do, and any other in one that ``order_of`` chooses."""
+
+
+@functools.cache
+def seed():
+    """What chooses the orders, beside a test's name: HEADRACE_EMU_SEED or the commit, so that orders rotate."""
+    if given := os.environ.get("HEADRACE_EMU_SEED"):
+        return given
+    ask = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "no commit"
+
+
+def order_of(test, seed):
+    """One of ``ORDERS`` for a test of this name."""
+    return list(ORDERS)[zlib.crc32(f"{test} {seed}".encode()) % len(ORDERS)]
 
 
 class Emulated:
@@ -50,15 +70,15 @@ class Emulated:
         """The numbers on the host, once they are there."""
         return array
 
-    def in_each_order(self, run, one=ONE_ORDER):
-        """The results of ``run()``, one for each order of threads, or for one that the test's name chooses."""
-        orders, results = list(ORDERS.values()), []
-        if one:
-            orders = [orders[zlib.crc32(os.environ["PYTEST_CURRENT_TEST"].encode()) % len(orders)]]
+    def in_each_order(self, run, every=False):
+        """The results of ``run()``: one for each order of threads if ``every``, or one in the order of this test."""
+        test = os.environ["PYTEST_CURRENT_TEST"].removesuffix(" (call)")
+        orders = ORDERS if every or EVERY_ORDER else [order_of(test, seed())]
+        results = []
         for order in orders:
-            self.module.schedule(order)
+            self.module.schedule(ORDERS[order])
             results.append(run())
-        self.module.schedule(0)
+        self.module.schedule(ORDERS["ascending"])
         return results
 
 
@@ -90,7 +110,7 @@ class OnGPU:
     def numpy(self, array):
         return self.library.asnumpy(array)
 
-    def in_each_order(self, run):
+    def in_each_order(self, run, every=True):
         """Twice: a device has an order of its own."""
         return [run(), run()]
 

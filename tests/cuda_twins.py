@@ -1,7 +1,8 @@
 """A transform or flow of the library as a program of a device, called with NumPy arrays like the library itself.
 
-What judges the CPU's transforms (cases.check_directions, gradients.check) so judges the device's. Every call runs in
-each order of the emulation's threads, and must give the same bits.
+What judges the CPU's transforms (cases.check_directions, gradients.check) so judges the device's. Every call runs
+in an order of the emulation's threads that the test's name and the commit choose, or in each of them, and then must
+give the same bits (tests/cuda_arrays.py).
 """
 
 import copy

@@ -1,7 +1,8 @@
 """The module ``_emu``: the CUDA sources compiled by the host compiler, for tests without a GPU.
 
-``HEADRACE_EMU`` names a module that was built before (``.ci/run`` does, with sanitizers); otherwise the first test that
-asks builds it in ``tests/cuda_emulation/build``, and later runs only what has changed since.
+``HEADRACE_EMU`` names a module that was built before (``.ci/run`` does, with sanitizers); otherwise it is built in
+``tests/cuda_emulation/build``, before the workers of ``pytest -n`` start or by the first test that asks. Later runs
+compile only what has changed since.
 """
 
 import fcntl
@@ -55,7 +56,7 @@ def build():
                 f"-DHEADRACE_WERROR={os.environ.get('HEADRACE_WERROR', 'OFF')}",
             ),
         )
-        run(cmake, "--build", str(BUILD), "--target", "_emu", "--parallel", "2")
+        run(cmake, "--build", str(BUILD), "--target", "_emu", "--parallel", str(os.cpu_count()))
     return BUILD / "tests" / "cuda_emulation"
 
 
@@ -64,6 +65,19 @@ def folder():
     """Where the module lies, and beside it the program of planted bugs."""
     given = os.environ.get("HEADRACE_EMU")
     return Path(given).resolve().parent if given else build()
+
+
+def prepare(say):
+    """Builds it now, unless it was built before and nothing has changed; says so if there is none yet."""
+    if not os.environ.get("HEADRACE_EMU"):
+        if not list(BUILD.glob("tests/cuda_emulation/_emu*")):
+            say("building the emulation of CUDA devices (a minute or two on two cores, once) ...")
+        folder()
+
+
+def built():
+    """Whether the module is there."""
+    return bool(os.environ.get("HEADRACE_EMU") or list(BUILD.glob("tests/cuda_emulation/_emu*")))
 
 
 _failed = []

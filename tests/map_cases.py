@@ -10,15 +10,11 @@ import cases
 import reference
 
 JUDGES = {"forward": reference.coupling_forward, "inverse": reference.coupling_inverse}
-every_map_and_scale = pytest.mark.parametrize(
-    ("map", "scale"),
-    [
-        ("additive", "exp"),
-        ("rq_spline", "exp"),
-        ("dual_ascent", "exp"),
-        *(("affine", scale) for scale in reference.LOG_SCALES),
-    ],
-)
+MAPS_AND_SCALES = [
+    (map, scale) for map in reference.MAPS for scale in (reference.LOG_SCALES if map == "affine" else ["exp"])
+]
+"""Every map, and every scale of the one map that has a scale."""
+every_map_and_scale = pytest.mark.parametrize(("map", "scale"), MAPS_AND_SCALES)
 
 
 def every_hard_map(test):

@@ -15,6 +15,8 @@ import cases
 import headrace as hr
 from headrace import _bench, _commands, _tables, cli, demo, files, training
 
+pytestmark = pytest.mark.programs
+
 NAMES = ["mass", "log_radius", "age"]
 SHORT = ("--epochs", 3, "--transforms", 2, "--hidden", "8", "--quiet")
 

@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cases
 import headrace as hr
 import reference
+from pairs import pairwise
 
 # (features, passive, context): odd sizes, an order of its own, all edges of a vector.
 SHAPES = [
@@ -41,9 +42,7 @@ def pair(dense, passive, activation="relu", **settings):
     return library, reference.Coupling(dense.network(activation), dense.features, passive, **settings)
 
 
-@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
-@pytest.mark.parametrize("scale", reference.LOG_SCALES)
-@every_formula
+@pairwise(activation=reference.ACTIVATIONS, scale=reference.LOG_SCALES, formula=cases.FORMULAS, dtype=cases.DTYPES)
 def test_both_directions_match_the_reference_at_every_batch_size(formula, scale, activation, dtype):
     dense = network(7, (4, 1, 6), 2, key=(scale, activation)).astype(dtype)
     library, judge = pair(dense, (4, 1, 6), activation, formula=formula, scale=scale)

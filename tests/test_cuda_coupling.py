@@ -9,14 +9,15 @@ import map_cases
 import reference
 from cuda_arrays import unaligned
 from headrace import _core
+from pairs import pairwise
 
 # Rows around what a warp, a block and a stretch of rows hold, and rows longer than a stretch.
 SHAPES = [(0, 3), (3, 0), (1, 1), (2, 2), (31, 3), (33, 5), (100, 33), (1000, 2), (3, 300), (2, 2049), (1, 5000)]
 DIRECTIONS = ("forward", "inverse")
 every_direction = pytest.mark.parametrize("direction", DIRECTIONS)
-every_map = pytest.mark.parametrize("map", reference.MAPS)
-every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
-every_small_shape = pytest.mark.parametrize("shape", [(2, 2), (33, 5), (70, 9), (2, 2100)], ids=str)
+every_small_shape = pairwise(
+    map=reference.MAPS, shape=[(2, 2), (33, 5), (70, 9), (2, 2100)], direction=DIRECTIONS, dtype=cases.DTYPES
+)
 
 
 def run(device, direction, values, params, map="affine", *, scale="soft_clamp", slope=1e-3, bound=5.0, place=None):
@@ -67,9 +68,7 @@ def shifts(device, dtype):
 # --- values ---------------------------------------------------------------------------------------------------------
 
 
-@every_direction
-@map_cases.every_map_and_scale
-@every_shape
+@pairwise(shape=SHAPES, map__scale=map_cases.MAPS_AND_SCALES, direction=DIRECTIONS, dtype=cases.DTYPES)
 def test_values_match_the_reference(device, direction, map, scale, shape, dtype):
     values, params = map_cases.batch(*shape, map, dtype)
     got = run(device, direction, values, params, map, scale=scale, slope=1e-2)
@@ -97,8 +96,6 @@ def test_hard_splines_match_the_reference(device, direction, bins, dtype):
     map_cases.check_hard_splines(kernel, map_cases.JUDGES[direction], direction, bins, 5.0, dtype)
 
 
-@every_direction
-@every_map
 @every_small_shape
 def test_addresses_do_not_matter(device, direction, map, shape, dtype):
     values, params = map_cases.batch(*shape, map, dtype)
@@ -107,31 +104,25 @@ def test_addresses_do_not_matter(device, direction, map, shape, dtype):
         assert_same(run(device, direction, values, params, map, place=place), want)
 
 
-@every_direction
-@every_map
-@every_shape
+@pairwise(shape=SHAPES, map=reference.MAPS, direction=DIRECTIONS, dtype=cases.DTYPES)
 def test_the_value_may_replace_the_input(device, direction, map, shape, dtype):
     values, params = map_cases.batch(*shape, map, dtype)
     want = run(device, direction, values, params, map)
     assert_same(run(device, direction, values, params, map, place="in place"), want)
 
 
-@every_direction
-@every_map
 @every_small_shape
 def test_the_order_of_threads_does_not_matter(emu, direction, map, shape, dtype):
     values, params = map_cases.batch(*shape, map, dtype)
     arrays = map_cases.gradient_batch(*shape, map, dtype)
     first, *others = emu.in_each_order(
-        lambda: (*run(emu, direction, values, params, map), *run_backward(emu, direction, arrays, map))
+        lambda: (*run(emu, direction, values, params, map), *run_backward(emu, direction, arrays, map)), every=True
     )
     for other in others:
         assert_same(other, first)
 
 
-@every_direction
-@every_map
-@pytest.mark.parametrize("shape", [(300, 5), (70, 65), (5, 2100)], ids=str)
+@pairwise(map=reference.MAPS, shape=[(300, 5), (70, 65), (5, 2100)], direction=DIRECTIONS, dtype=cases.DTYPES)
 def test_a_rows_result_does_not_depend_on_its_companions(device, direction, map, shape, dtype):
     values, params = map_cases.batch(*shape, map, dtype)
     want = run(device, direction, values, params, map)
@@ -139,11 +130,14 @@ def test_a_rows_result_does_not_depend_on_its_companions(device, direction, map,
         assert_same(run(device, direction, values[part], params[part], map), [whole[part] for whole in want])
 
 
-@every_direction
-@every_map
-@pytest.mark.parametrize("where", ["value", "params"])
-@pytest.mark.parametrize("poison", [np.nan, np.inf])
-@pytest.mark.parametrize("shape", [(1, 1), (33, 5), (97, 17)], ids=str)
+@pairwise(
+    map=reference.MAPS,
+    shape=[(1, 1), (33, 5), (97, 17)],
+    direction=DIRECTIONS,
+    where=["value", "params"],
+    poison=[np.nan, np.inf],
+    dtype=cases.DTYPES,
+)
 def test_a_poisoned_row_leaves_all_others_alone(device, direction, map, where, poison, shape, dtype):
     values, params = map_cases.batch(*shape, map, dtype)
     row, column = shape[0] // 2, shape[1] - 1
@@ -162,9 +156,11 @@ def test_a_poisoned_row_leaves_all_others_alone(device, direction, map, where, p
 # --- gradients ------------------------------------------------------------------------------------------------------
 
 
-@every_direction
-@map_cases.every_map_and_scale
-@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 1), (2, 2), (31, 3), (33, 5), (9, 33), (2, 2049)], ids=str)
+@pairwise(
+    shape=[(0, 3), (3, 0), (1, 1), (2, 2), (31, 3), (33, 5), (9, 33), (2, 2049)],
+    map__scale=map_cases.MAPS_AND_SCALES,
+    direction=DIRECTIONS,
+)
 def test_gradients_match_differences(device, direction, map, scale, shape):
     values, params, *cotangents = arrays = map_cases.gradient_batch(*shape, map)
     got = run_backward(device, direction, arrays, map, scale=scale, slope=1e-2)
@@ -194,8 +190,6 @@ def test_float32_gradients_match_those_of_float64(device, direction, map, scale)
     map_cases.assert_gradients(got, want, allowed=cases.tolerance("float32", 64 if map == "rq_spline" else 8))
 
 
-@every_direction
-@every_map
 @every_small_shape
 def test_addresses_do_not_matter_to_gradients(device, direction, map, shape, dtype):
     arrays = map_cases.gradient_batch(*shape, map, dtype)
@@ -204,10 +198,7 @@ def test_addresses_do_not_matter_to_gradients(device, direction, map, shape, dty
         assert_same(run_backward(device, direction, arrays, map, place=place), want)
 
 
-@every_direction
-@every_map
-@pytest.mark.parametrize("where", range(4))
-@pytest.mark.parametrize("shape", [(1, 1), (97, 17)], ids=str)
+@pairwise(map=reference.MAPS, where=range(4), shape=[(1, 1), (97, 17)], direction=DIRECTIONS, dtype=cases.DTYPES)
 def test_a_poisoned_row_leaves_the_gradients_of_others_alone(device, direction, map, where, shape, dtype):
     arrays = map_cases.gradient_batch(*shape, map, dtype)
     want = run_backward(device, direction, arrays, map)

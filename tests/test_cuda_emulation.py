@@ -2,11 +2,13 @@
 
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+import cuda_arrays
 import emulation
 
 THREADS = 64
@@ -17,7 +19,7 @@ def values(emu, bug):
 
 
 def in_each_order(emu, bug):
-    return emu.in_each_order(lambda: values(emu, bug), one=False)
+    return emu.in_each_order(lambda: values(emu, bug), every=True)
 
 
 def test_kernels_without_a_bug_give_the_same_in_every_order(emu):
@@ -32,6 +34,20 @@ def test_shuffles_votes_and_threads_that_have_ended(emu):
     for got in in_each_order(emu, "right"):
         assert_array_equal(got[:-1], want[:-1])
         assert np.isnan(got[-1])  # that thread left before it wrote
+
+
+def test_each_test_has_an_order_of_its_own_and_another_one_after_other_commits(emu, monkeypatch):
+    monkeypatch.setattr(cuda_arrays, "EVERY_ORDER", False)
+    scheduled = []
+    monkeypatch.setattr(emu, "module", SimpleNamespace(schedule=scheduled.append))
+    assert len(emu.in_each_order(lambda: None)) == 1
+    assert len(emu.in_each_order(lambda: None, every=True)) == 3
+    assert scheduled[1:] == [0, *cuda_arrays.ORDERS.values(), 0]
+    monkeypatch.undo()
+    names = [f"test_{i}" for i in range(50)]
+    orders = {commit: [cuda_arrays.order_of(name, commit) for name in names] for commit in "abc"}
+    assert all(set(found) == set(cuda_arrays.ORDERS) for found in orders.values())
+    assert orders["a"] != orders["b"] != orders["c"]
 
 
 @pytest.mark.parametrize("bug", ["no barrier", "no barrier in a warp"])

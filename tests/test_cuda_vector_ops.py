@@ -10,6 +10,7 @@ import reference
 import vector_cases
 from cuda_arrays import unaligned
 from headrace import _core
+from pairs import pairwise
 from vector_cases import batch
 
 # Tiles that end within a block; with the long ones, one to thirty-two lanes a row, and rows beyond shared memory.
@@ -18,9 +19,9 @@ LONG = (6, 7000)
 DIRECTIONS = ("forward", "inverse")
 every_variant = pytest.mark.parametrize("variant", vector_cases.VARIANTS)
 every_direction = pytest.mark.parametrize("direction", DIRECTIONS)
-every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
-every_other_shape = pytest.mark.parametrize("shape", [(2, 1), (300, 5), (70, 33), (10, 300), LONG], ids=str)
 per_row_or_not = pytest.mark.parametrize("per_row", [False, True])
+OF_A_KERNEL = {"variant": vector_cases.VARIANTS, "direction": DIRECTIONS, "per_row": [False, True]}
+every_other_shape = pairwise(shape=[(2, 1), (300, 5), (70, 33), (10, 300), LONG], **OF_A_KERNEL, dtype=cases.DTYPES)
 
 
 def settings_of(variant):
@@ -80,20 +81,14 @@ def assert_gradients(got, want, *, per_row, allowed):
 # --- values ---------------------------------------------------------------------------------------------------------
 
 
-@every_variant
-@every_direction
-@every_shape
-@per_row_or_not
+@pairwise(shape=SHAPES, **OF_A_KERNEL, dtype=cases.DTYPES)
 def test_values_match_the_reference(device, variant, direction, shape, per_row, dtype):
     values, params, *_ = batch(variant, *shape, dtype, per_row=per_row)
     judge = vector_cases.judge(variant, params)
     vector_cases.check(lambda x: run(device, variant, direction, x, params), getattr(judge, direction), values, dtype)
 
 
-@every_variant
-@every_direction
-@pytest.mark.parametrize("shape", [(9, 300), (5, 1100), LONG], ids=str)
-@per_row_or_not
+@pairwise(shape=[(9, 300), (5, 1100), LONG], **OF_A_KERNEL, dtype=cases.DTYPES)
 def test_long_rows_match_the_reference(device, variant, direction, shape, per_row, dtype):
     values, params, *_ = batch(variant, *shape, dtype, per_row=per_row)
     got = run(device, variant, direction, values, params)
@@ -104,9 +99,6 @@ def test_long_rows_match_the_reference(device, variant, direction, shape, per_ro
     cases.assert_close(got[1], want[1], magnitude=magnitude, depth=1)
 
 
-@every_variant
-@every_direction
-@per_row_or_not
 @every_other_shape
 def test_addresses_do_not_matter(device, variant, direction, shape, per_row, dtype):
     values, params, *_ = arrays = batch(variant, *shape, dtype, per_row=per_row)
@@ -121,9 +113,6 @@ def test_addresses_do_not_matter(device, variant, direction, shape, per_row, dty
         assert_same(run_backward(device, variant, direction, arrays, place=place), want_back)
 
 
-@every_variant
-@every_direction
-@per_row_or_not
 @every_other_shape
 def test_the_value_may_replace_the_input(device, variant, direction, shape, per_row, dtype):
     values, params, *_ = batch(variant, *shape, dtype, per_row=per_row)
@@ -131,22 +120,17 @@ def test_the_value_may_replace_the_input(device, variant, direction, shape, per_
     assert_same(run(device, variant, direction, values, params, place="in place"), want)
 
 
-@every_variant
-@every_direction
-@per_row_or_not
 @every_other_shape
 def test_the_order_of_threads_does_not_matter(emu, variant, direction, shape, per_row, dtype):
     values, params, *_ = arrays = batch(variant, *shape, dtype, per_row=per_row)
     first, *others = emu.in_each_order(
-        lambda: (*run(emu, variant, direction, values, params), *run_backward(emu, variant, direction, arrays))
+        lambda: (*run(emu, variant, direction, values, params), *run_backward(emu, variant, direction, arrays)),
+        every=True,
     )
     for other in others:
         assert_same(other, first)
 
 
-@every_variant
-@every_direction
-@per_row_or_not
 @every_other_shape
 def test_a_rows_result_does_not_depend_on_its_companions(device, variant, direction, shape, per_row, dtype):
     values, params, *cotangents = batch(variant, *shape, dtype, per_row=per_row)
@@ -160,10 +144,7 @@ def test_a_rows_result_does_not_depend_on_its_companions(device, variant, direct
         assert_same(back[: 1 + per_row], [whole[part] for whole in want_back[: 1 + per_row]])
 
 
-@every_variant
-@every_direction
-@per_row_or_not
-@pytest.mark.parametrize("shape", [(1, 1), (70, 33), (10, 300), LONG], ids=str)
+@pairwise(shape=[(1, 1), (70, 33), (10, 300), LONG], **OF_A_KERNEL, dtype=cases.DTYPES)
 def test_a_poisoned_row_leaves_all_others_alone(device, variant, direction, per_row, shape, dtype):
     arrays = batch(variant, *shape, dtype, per_row=per_row)
     row = shape[0] // 2
@@ -191,10 +172,7 @@ def test_a_poisoned_row_leaves_all_others_alone(device, variant, direction, per_
 # --- gradients ------------------------------------------------------------------------------------------------------
 
 
-@every_variant
-@every_direction
-@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (31, 5), (9, 40), (70, 3)], ids=str)
-@per_row_or_not
+@pairwise(shape=[(1, 1), (3, 2), (31, 5), (9, 40), (70, 3)], **OF_A_KERNEL)
 def test_gradients_match_differences(device, variant, direction, shape, per_row):
     values, params, *cotangents = arrays = batch(variant, *shape, "float64", per_row=per_row)
     got = run_backward(device, variant, direction, arrays)
@@ -211,10 +189,7 @@ def test_gradients_match_differences(device, variant, direction, shape, per_row)
     assert_gradients(got, (by_value, by_params), per_row=per_row, allowed=1e-5)
 
 
-@every_variant
-@every_direction
-@pytest.mark.parametrize("shape", [(700, 3), (40, 100), (9, 300), (5, 1100), LONG], ids=str)
-@per_row_or_not
+@pairwise(shape=[(700, 3), (40, 100), (9, 300), (5, 1100), LONG], **OF_A_KERNEL, dtype=cases.DTYPES)
 def test_gradients_of_many_rows_or_features_are_those_of_the_cpu(device, variant, direction, shape, per_row, dtype):
     """Beyond what differences can tell; the CPU's were tested by these."""
     arrays = batch(variant, *shape, dtype, per_row=per_row)

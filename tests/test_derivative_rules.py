@@ -10,6 +10,7 @@ from numpy.testing import assert_array_equal
 import cases
 import gradients
 import headrace as hr
+from pairs import pairwise
 
 FEATURES = gradients.HOLDER_FEATURES
 SUBSETS = [s for n in range(1, 4) for s in itertools.permutations(("inputs", "parameters", "context"), n)]
@@ -140,8 +141,7 @@ STRIDES = {
 }
 
 
-@every_call
-@pytest.mark.parametrize("strides", STRIDES)
+@pairwise(strides=STRIDES, name__verb=gradients.CALLS, dtype=cases.DTYPES)
 def test_any_strides_and_either_precision_of_cotangents(name, verb, strides, dtype):
     holder, change = gradients.HOLDERS[name](dtype), STRIDES[strides]
     for n in (3, 97):

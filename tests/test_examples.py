@@ -11,6 +11,8 @@ import pytest
 
 import cases
 
+pytestmark = pytest.mark.programs
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NUMBER = r"(-?\d+\.\d+)"
 

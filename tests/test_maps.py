@@ -8,6 +8,7 @@ import headrace as hr
 import map_cases
 import reference
 from map_cases import batch
+from pairs import pairwise
 
 KERNELS = {
     "forward": (hr.ops.coupling_forward, reference.coupling_forward),
@@ -20,8 +21,7 @@ every_scale = pytest.mark.parametrize("scale", reference.LOG_SCALES)
 
 
 @every_kernel
-@every_map
-@every_scale
+@map_cases.every_map_and_scale
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_kernels_match_the_reference(direction, map, scale, shape, dtype):
     kernel, judge = KERNELS[direction]
@@ -66,8 +66,7 @@ def test_log_det_of_hard_parameters_matches_the_reference(direction, scale, dtyp
     cases.assert_close(kernel(values, params, scale=scale)[1], want if direction == "forward" else -want)
 
 
-@every_map
-@every_scale
+@map_cases.every_map_and_scale
 def test_the_two_directions_undo_each_other(map, scale, dtype):
     values, params = batch(50, 13, map, dtype)
     x, log_det = hr.ops.coupling_forward(values, params, map, scale=scale)
@@ -120,11 +119,14 @@ def test_inputs_are_not_changed(direction, dtype):
     cases.assert_same_bits(params, before[1])
 
 
-@every_kernel
-@every_map
-@pytest.mark.parametrize("where", ["value", "params"])
-@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("shape", [(1, 1), (9, 5), (97, 17)], ids=str)
+@pairwise(
+    map=reference.MAPS,
+    shape=[(1, 1), (9, 5), (97, 17)],
+    poison=[np.nan, np.inf, -np.inf],
+    direction=KERNELS,
+    where=["value", "params"],
+    dtype=cases.DTYPES,
+)
 def test_a_poisoned_row_leaves_all_others_alone(direction, map, where, poison, shape, dtype):
     kernel, _ = KERNELS[direction]
     values, params = batch(*shape, map, dtype)

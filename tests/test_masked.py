@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cases
 import headrace as hr
 import reference
+from pairs import pairwise
 
 SIDES = [(reads, formula) for reads in cases.READS for formula in cases.FORMULAS]
 every_side = pytest.mark.parametrize(("reads", "formula"), SIDES)
@@ -32,9 +33,7 @@ def inputs(dense, n, dtype):
 # --- values against the reference -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
-@pytest.mark.parametrize("scale", reference.LOG_SCALES)
-@every_side
+@pairwise(activation=reference.ACTIVATIONS, scale=reference.LOG_SCALES, reads__formula=SIDES, dtype=cases.DTYPES)
 def test_both_directions_match_the_reference_at_every_batch_size(reads, formula, scale, activation, dtype):
     dense = cases.made(context=2, key=(scale, activation)).astype(dtype)
     library, judge = pair(dense, activation, reads=reads, formula=formula, scale=scale)
@@ -46,8 +45,7 @@ def test_both_directions_match_the_reference_at_every_batch_size(reads, formula,
             cases.assert_matches(got, (value[:n], log_det[:n]), given[:n], dtype)
 
 
-@every_network
-@every_side
+@pairwise(name=cases.NETWORKS, reads__formula=SIDES, dtype=cases.DTYPES)
 def test_every_kind_of_network_matches_the_reference(name, reads, formula, dtype):
     dense = cases.made(**cases.NETWORKS[name]).astype(dtype)
     library, judge = pair(dense, reads=reads, formula=formula)
@@ -55,10 +53,13 @@ def test_every_kind_of_network_matches_the_reference(name, reads, formula, dtype
         cases.check_directions(library, judge, *inputs(dense, n, dtype), dtype, depth=16 if dense.features == 64 else 4)
 
 
-@pytest.mark.parametrize("layout", ["interleaved", "blocked"])
-@pytest.mark.parametrize("outputs", [("shift", "scale"), ("scale", "shift")])
-@pytest.mark.parametrize("name", ["three layers", "zeros inside the staircase", "tangled with context", "one feature"])
-@pytest.mark.parametrize("reads", cases.READS)
+@pairwise(
+    name=["three layers", "zeros inside the staircase", "tangled with context", "one feature"],
+    layout=["interleaved", "blocked"],
+    outputs=[("shift", "scale"), ("scale", "shift")],
+    reads=cases.READS,
+    dtype=cases.DTYPES,
+)
 def test_layouts_and_output_orders_match_the_reference(layout, outputs, name, reads, dtype):
     dense = cases.made(**cases.NETWORKS[name], layout=layout, outputs=outputs).astype(dtype)
     library, judge = pair(dense, "tanh", reads=reads)
@@ -112,9 +113,12 @@ def test_context_may_be_one_row_for_all(dtype):
 # --- masks ----------------------------------------------------------------------------------------------------------
 
 
-@every_network
-@pytest.mark.parametrize("layout", ["interleaved", "blocked"])
-@pytest.mark.parametrize("outputs", [("shift", "scale"), ("scale", "shift")])
+@pairwise(
+    name=cases.NETWORKS,
+    layout=["interleaved", "blocked"],
+    outputs=[("shift", "scale"), ("scale", "shift")],
+    dtype=cases.DTYPES,
+)
 def test_to_dense_gives_back_what_from_dense_took(name, layout, outputs, dtype):
     dense = cases.made(**cases.NETWORKS[name], layout=layout, outputs=outputs).astype(dtype)
     library, _ = pair(dense)
@@ -263,8 +267,7 @@ def test_log_det_is_that_of_the_full_jacobian(name, reads, formula):
             assert_allclose(got, want, rtol=1e-6, atol=1e-6)
 
 
-@every_network
-@every_side
+@pairwise(name=cases.NETWORKS, reads__formula=SIDES, dtype=cases.DTYPES)
 def test_each_direction_undoes_the_other(name, reads, formula, dtype):
     dense = cases.made(**cases.NETWORKS[name]).astype(dtype)
     library, _ = pair(dense, "gelu", reads=reads, formula=formula)

@@ -24,6 +24,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
 from headrace.sklearn import FLOWS, FlowDensity  # noqa: E402
 
+pytestmark = pytest.mark.programs
+
 SHORT = {"transforms": 2, "hidden": (8,), "epochs": 3, "random_state": 0}
 
 
