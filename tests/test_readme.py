@@ -15,9 +15,11 @@ import cases
 import cuda_arrays
 import headrace as hr
 
+pytestmark = pytest.mark.programs
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "bench" / "README.md", ROOT / "examples" / "data" / "README.md"]
 
 # Code that needs more than this repository, by page and a line of it.
