@@ -9,7 +9,6 @@
 #include "kernels/upload.hpp"
 
 namespace headrace {
-namespace {}  // namespace
 
 template <class T>
 DeviceAscent<T>::DeviceAscent(std::shared_ptr<DevicePoints<T>> points, std::shared_ptr<DevicePoints<double>> anchors,

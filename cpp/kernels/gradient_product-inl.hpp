@@ -1,9 +1,10 @@
 // The two products of the way back, on the one weight layout.
 //
-//   data:    X'[k][lanes] = sum_m W[m][k] Y'[m][lanes]; lanes are rows of the batch, k are adjacent weights of each
-//   row. weights: W'[m][lanes] = sum_b Y'[m][b] X[b][lanes]; lanes are inputs, X lies transposed in panels [input /
-//   width]
-//            [row][width].
+//   data:     X'[k][lanes] = sum_m W[m][k] Y'[m][lanes]
+//             Lanes are rows of the batch; k are adjacent weights of each row of W.
+//
+//   weights:  W'[m][lanes] = sum_b Y'[m][b] X[b][lanes]
+//             Lanes are inputs; X lies transposed in panels [input / width][row][width].
 #pragma once
 
 #include "product-inl.hpp"

@@ -117,5 +117,6 @@ void adam_step(const AdamRule<T>& rule, double learning_rate, const T* gradient,
                             AdamState<T>*, double*, cudaStream_t);
 HR_INSTANTIATE(float)
 HR_INSTANTIATE(double)
+#undef HR_INSTANTIATE
 
 }  // namespace headrace

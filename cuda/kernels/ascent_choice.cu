@@ -182,5 +182,6 @@ void ascent_judge(int features, const double* sums, double precision, double tot
     template void ascent_next(int, const Kink*, const AscentPlaces<T>&, cudaStream_t);
 HR_INSTANTIATE(float)
 HR_INSTANTIATE(double)
+#undef HR_INSTANTIATE
 
 }  // namespace headrace

@@ -596,5 +596,6 @@ void ascent_squares(const AscentLayout& layout, const T* z, double* out, cudaStr
     template void ascent_squares(const AscentLayout&, const T*, double*, cudaStream_t);
 HR_INSTANTIATE(float)
 HR_INSTANTIATE(double)
+#undef HR_INSTANTIATE
 
 }  // namespace headrace
