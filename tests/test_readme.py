@@ -1,4 +1,4 @@
-"""README and the documentation's pages: their code runs, their links lead somewhere, their tables agree."""
+"""README and the documentation's pages: their commands run, their links lead somewhere, their tables agree."""
 
 import re
 import shlex
@@ -12,20 +12,15 @@ import numpy as np
 import pytest
 
 import cases
-import cuda_arrays
 import headrace as hr
+from headrace import cli
 
 pytestmark = pytest.mark.programs
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "bench" / "README.md", ROOT / "examples" / "data" / "README.md"]
-
-# Code that needs more than this repository, by page and a line of it.
-NOT_RUN = {("training.md", "from bench import datasets"): "the tables of wine are not in the repository"}
-
-OPTIONAL = "torch|jax|pandas|sklearn|cupy"  # a page that imports one of these is not run where it is missing
 
 
 def blocks(page, language):
@@ -42,25 +37,17 @@ def by_name(pages):
 # ---- code ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("default")  # as a reader would run it
-@pytest.mark.parametrize("page", by_name(page for page in PAGES if blocks(page, "python")))
-def test_python_runs(page, tmp_path, monkeypatch):
-    """All blocks of a page, one after the other, as a reader would type them; `hr` and a `flow` are taken as given."""
-    for module in re.findall(rf"^import ({OPTIONAL})$", "".join(blocks(page, "python")), flags=re.MULTILINE):
-        if module == "cupy":
-            cuda_arrays.load("gpu")  # skips too, with the reason, where there is no device
-        pytest.importorskip(module)
-    monkeypatch.chdir(tmp_path)
-    names = {"__name__": "page", "np": np, "hr": hr, "flow": hr.MAF(2)}
-    for i, code in enumerate(blocks(page, "python")):
-        if not any(name == page.name and line in code for name, line in NOT_RUN):
-            exec(compile(code, f"{page.name}, python block {i}", "exec"), names)
+def commands():
+    """The `headrace` commands of each page, those in indented blocks too."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"^ *(?:\$ )?(headrace [a-z].*)$", text, flags=re.MULTILINE):
+            yield pytest.param(line, id=f"{page.name}: {line}")
 
 
-def test_what_is_not_run_is_there():
-    """So that the list of exceptions does not outlive them."""
-    for name, line in NOT_RUN:
-        assert any(line in code for page in PAGES if page.name == name for code in blocks(page, "python"))
+@pytest.mark.parametrize("line", list(commands()))
+def test_commands_are_what_the_parser_takes(line):
+    cli._parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
 @pytest.mark.parametrize("page", by_name(page for page in PAGES if blocks(page, "sh")))
@@ -117,7 +104,7 @@ def test_links_lead_somewhere(page):
             assert parts.scheme == "https", target
             assert re.fullmatch(r"([a-z0-9-]+\.)+[a-z]{2,}", parts.netloc), target
             continue
-        if page.parent.name == "docs" and parts.path.startswith("gallery/"):
+        if "gallery" not in page.parts and parts.path.startswith("gallery/"):
             continue  # pages that the build makes; Sphinx checks them
         file = page.parent / parts.path if parts.path else page
         assert file.exists(), f"{page.name}: {target}"
