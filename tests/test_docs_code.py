@@ -13,6 +13,8 @@ import pytest
 import cuda_arrays
 import headrace as hr
 
+pytestmark = pytest.mark.programs
+
 ROOT = Path(__file__).parents[1]
 PAGES = [page for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))] if "gallery" not in page.parts]
 
