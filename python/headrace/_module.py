@@ -235,7 +235,7 @@ class Module(abc.ABC):
         return "exact" if self._device is None else self._device.matmul
 
     def to(self, device: str, matmul: str = "exact") -> Self:
-        """The same on another device, with parameters of its own.
+        """A copy on another device.
 
         What is on a CUDA device takes arrays that are there and gives arrays there (docs/gpu.md).
 
