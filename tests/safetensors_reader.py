@@ -1,6 +1,7 @@
 """A reader of headrace's files without headrace, written from docs/files.md alone, onto the reference."""
 
 import json
+import zlib
 
 import numpy as np
 import safetensors
@@ -25,9 +26,12 @@ class InStandardUnits:
 def read(path):
     """A reference flow or transform."""
     with safetensors.safe_open(path, "numpy") as file:
-        header = json.loads(file.metadata()["headrace"])
-    assert header["format"] == 1
-    tensors = safetensors.numpy.load_file(path)
+        metadata = file.metadata()
+    header, tensors = json.loads(metadata["headrace"]), safetensors.numpy.load_file(path)
+    assert header["format"] in (1, 2)
+    if header["format"] == 2:
+        everything = b"".join([metadata["headrace"].encode(), *(tensors[name].tobytes() for name in sorted(tensors))])
+        assert f"{zlib.crc32(everything):08x}" == metadata["headrace_crc32"]
     if "transforms" not in header:
         return _transform(header, tensors, "")
     chain = [_transform(part, tensors, f"transforms.{i}.") for i, part in enumerate(header["transforms"])]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._baselines import choose_bandwidth, gaussian_log_prob, kernel_log_prob
+from headrace._output import replacing
 from headrace.flow import Flow
 from headrace.flows import MAF, NSF
 
@@ -116,7 +117,8 @@ def draw(path: str, stars: NDArray[Any], flows: dict[str, Flow], results: list[R
             "Hertzsprung–Russell diagram: held-out log-likelihood, nats a star:   "
             + "   ".join(f"{name} {value:.3f}".replace("-", "−") for name, value in reached.items())
         )
-        figure.savefig(path, dpi=130)
+        with replacing(path) as stream:
+            figure.savefig(stream, format=Path(path).suffix[1:].lower(), dpi=130)
         plt.close(figure)
 
 

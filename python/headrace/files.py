@@ -10,31 +10,40 @@ import io
 import json
 import math
 import os
-import secrets
-import shutil
-import stat
 import warnings
+import zlib
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._core import CudaUnavailable, cpu
 from headrace._module import Module
+from headrace._output import check_regular, printable, replacing
 from headrace._stored import Stored, header_of
 
-__all__ = ["FORMAT", "FileFormatError", "from_bytes", "load", "read_notes", "save", "to_bytes", "unpickled"]
+__all__ = [
+    "FORMAT",
+    "FileFormatError",
+    "from_bytes",
+    "load",
+    "notes_of_bytes",
+    "read_notes",
+    "save",
+    "to_bytes",
+    "unpickled",
+]
 
 # Goes up when the meaning of what is there changes; new kinds and keys are refused by older readers anyway.
-FORMAT = 1
+# 2: there is a checksum.
+FORMAT = 2
 
-_KEY = "headrace"  # of our header in the file's metadata
-_MOST_HEADER = 2**24  # bytes; a header takes some 25 times its size as Python objects
+_KEY, _CHECKSUM = "headrace", "headrace_crc32"  # of our header in the file's metadata, and of the sum over all
+_MOST_HEADER = 2**24  # bytes
 _MOST_DEPTH = 64  # of brackets in a header
-_ITEMSIZES = {"F32": 4, "F64": 8, "BOOL": 1}
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "BOOL": np.dtype(np.bool_)}
 
 
 class FileFormatError(ValueError):
@@ -43,40 +52,28 @@ class FileFormatError(ValueError):
 
 def save(module: Module, path: str | os.PathLike[str], notes: Mapping[str, str] | None = None) -> None:
     """What `Flow.save` and `Transform.save` do; `notes` are texts to keep in the file's metadata, see `read_notes`."""
-    target = os.path.realpath(_path(path))  # a link stays, and what it points to is replaced
-    folder = os.path.dirname(target)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"path: expected an existing folder, got {folder}")
-    exists = os.path.exists(target)
-    if exists:
-        _check_regular(target)
-    data = to_bytes(module, notes)
-    temporary = os.path.join(folder, f".{os.path.basename(target)[:64]}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if exists:
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-    except BaseException:  # Ctrl-C too
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+    name = _path(path)
+    parts = _parts(module, notes)
+    with replacing(name) as stream:
+        for part in parts:
+            stream.write(part)
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any:
     """Read a flow or a transform that `save` wrote, as the class that it was.
 
-    For one instruction set its results have the same bits. Memory grows with the size of the file, whatever it claims
-    to hold. Numbers that are not finite are loaded with a warning.
+    For one instruction set its results have the same bits. Time and memory grow with the size of the file, whatever it
+    claims to hold.
+
+    Args:
+        path: Of the file.
+        allow_non_finite: Whether parameters may be infinite or not a number, as after a fit that went wrong.
 
     Raises:
         TypeError: the path is none.
         OSError: there is no such file, or it is a folder.
-        FileFormatError: the file is truncated, is no safetensors file or none of headrace, was written by a newer
-            version, or contradicts itself.
+        FileFormatError: the file is truncated or damaged, is no safetensors file or none of headrace, was written by a
+            newer version, contradicts itself, or has parameters that are not finite.
 
     >>> import os, tempfile, headrace as hr
     >>> flow = hr.MAF(3, seed=1)
@@ -90,22 +87,31 @@ def load(path: str | os.PathLike[str]) -> Any:
     name = _path(path)
     if not os.path.exists(name):
         raise FileNotFoundError(f"path: expected an existing file, got {name}")
-    _check_regular(name)
+    check_regular(name)
     with open(name, "rb") as stream:
-        return _read(stream, os.fstat(stream.fileno()).st_size, name)
+        return _read(stream, os.fstat(stream.fileno()).st_size, name, allow_non_finite)
 
 
 def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
     """The texts by name that `save` was given, or that others put into the file's metadata; `load` ignores them."""
     name = _path(path)
     with open(name, "rb") as stream:
-        try:
-            metadata = _container_header(stream, os.fstat(stream.fileno()).st_size)[1].get("__metadata__", {})
-        except ValueError as error:
-            raise FileFormatError(f"{name}: {error}") from error
+        return _notes(stream, os.fstat(stream.fileno()).st_size, name)
+
+
+def notes_of_bytes(data: bytes) -> dict[str, str]:
+    """The same of what `to_bytes` gave."""
+    return _notes(io.BytesIO(data), len(data), "data")
+
+
+def _notes(stream: BinaryIO, size: int, name: str) -> dict[str, str]:
+    try:
+        metadata = _container_header(stream, size)[1].get("__metadata__", {})
+    except ValueError as error:
+        raise FileFormatError(f"{name}: {error}") from error
     if not isinstance(metadata, dict):
         return {}
-    return {key: text for key, text in metadata.items() if key != _KEY and isinstance(text, str)}
+    return {key: text for key, text in metadata.items() if key not in (_KEY, _CHECKSUM) and isinstance(text, str)}
 
 
 def to_bytes(module: Module, notes: Mapping[str, str] | None = None) -> bytes:
@@ -127,21 +133,10 @@ def to_bytes(module: Module, notes: Mapping[str, str] | None = None) -> bytes:
     """
     if not isinstance(module, Module):
         raise TypeError(f"module: expected a flow or a transform, got {check.kind_of(module)}")
-    dtype = None if module.dtype is None else module.dtype.name
-    header = {"format": FORMAT, "version": cpu.__version__, "dtype": dtype, **header_of(module)}
-    text = json.dumps(header, allow_nan=False, separators=(",", ":"))
-    arrays = {**module.named_parameters(), **module._fixed_arrays()}
-    data: bytes = safetensors.numpy.save(
-        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata={**(notes or {}), _KEY: text}
-    )
-    if (size := int.from_bytes(data[:8], "little")) > _MOST_HEADER:
-        raise ValueError(f"{type(module).__name__}: expected a header of at most {_MOST_HEADER} bytes, got {size}")
-    if _depth(text) > _MOST_DEPTH:
-        raise ValueError(f"{type(module).__name__}: expected transforms nested less deeply")
-    return data
+    return b"".join(_parts(module, notes))
 
 
-def from_bytes(data: bytes) -> Any:
+def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Any:
     """The way back from `to_bytes`, or the contents of a file; as careful as `load`.
 
     Raises:
@@ -151,14 +146,12 @@ def from_bytes(data: bytes) -> Any:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"data: expected bytes, got {check.kind_of(data)}")
     held = bytes(data)
-    return _read(io.BytesIO(held), len(held), "data")
+    return _read(io.BytesIO(held), len(held), "data", allow_non_finite)
 
 
 def unpickled(data: bytes, device: str, matmul: str) -> Any:
     """What a pickle calls: the way back from `to_bytes`, on the device where it was, or the CPU where that is not."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a pickle is a copy: what it copies may be anything
-        module = from_bytes(data)
+    module = from_bytes(data, allow_non_finite=True)  # a pickle is a copy: what it copies may be anything
     if device == "cpu":
         return module
     try:
@@ -182,27 +175,75 @@ def _path(path: Any) -> str:
     return name
 
 
-def _check_regular(name: str) -> None:
-    """Neither a folder, nor a device or a pipe, which would be replaced or read for ever."""
-    if os.path.isdir(name):
-        raise IsADirectoryError(f"path: expected a file, got the folder {name}")
-    if not stat.S_ISREG(os.stat(name).st_mode):
-        raise OSError(f"path: expected a regular file, got a device, socket or pipe, {name}")
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _parts(module: Module, notes: Mapping[str, str] | None) -> list[Any]:
+    """The bytes of a file, in pieces of which none but the first is a copy.
+
+    They are put together here and not by the safetensors library, which ends the process where there is no memory.
+    """
+    kind = type(module).__name__
+    dtype = None if module.dtype is None else module.dtype.name
+    header = {"format": FORMAT, "version": cpu.__version__, "dtype": dtype, **header_of(module)}
+    text = json.dumps(header, allow_nan=False, separators=(",", ":"))
+    arrays = {
+        name: np.ascontiguousarray(array)
+        for name, array in {**module.named_parameters(), **module._fixed_arrays()}.items()
+    }
+    names = {dtype: name for name, dtype in _DTYPES.items()}
+    metadata = {**(notes or {}), _KEY: text, _CHECKSUM: _checksum(text, arrays)}
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    ordered = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # so that all are aligned
+    end = 0
+    for name in ordered:
+        begin, end = end, end + arrays[name].nbytes
+        entries[name] = {
+            "dtype": names[arrays[name].dtype],
+            "shape": list(arrays[name].shape),
+            "data_offsets": [begin, end],
+        }
+    first = json.dumps(entries, separators=(",", ":")).encode()
+    first += b" " * (-len(first) % 8)
+    if len(first) > _MOST_HEADER:
+        raise ValueError(f"{kind}: expected a header of at most {_MOST_HEADER} bytes, got {len(first)}")
+    depth, objects, _ = _brackets(text)
+    if depth > _MOST_DEPTH:
+        raise ValueError(f"{kind}: expected transforms nested less deeply")
+    if objects > (most := _most_objects(8 + len(first) + end)):
+        raise ValueError(
+            f"{kind}: expected at most {most} transforms and other parts in a file of its size, got {objects}"
+        )
+    return [len(first).to_bytes(8, "little") + first, *(arrays[name].reshape(-1).view(np.uint8) for name in ordered)]
+
+
+def _checksum(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """CRC-32 of the header and of the arrays' bytes, in the order of their names."""
+    crc = zlib.crc32(text.encode())
+    for name in sorted(arrays):
+        crc = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, crc)
+    return f"{crc:08x}"
+
+
+def _most_objects(size: int) -> int:
+    """How many transforms and other parts a file of so many bytes may have; each takes a few kilobytes when loaded."""
+    return 4096 + size // 512
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _read(stream: BinaryIO, size: int, name: str) -> Any:
+def _read(stream: BinaryIO, size: int, name: str, allow_non_finite: bool) -> Any:
     try:
         module = _build(stream, size)
     except (TypeError, ValueError) as error:
-        said = "".join(c if c.isprintable() else "?" for c in str(error)[:1000])  # it may quote the file
-        raise FileFormatError(f"{name}: {said}") from error
+        raise FileFormatError(f"{name}: {printable(str(error)[:1000])}") from error  # it may quote the file
     odd = [key for key, array in module.named_parameters().items() if not np.isfinite(array).all()]
-    if odd:
+    if odd and not allow_non_finite:
         more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
-        warnings.warn(f"{name}: {odd[0]}{more} hold numbers that are not finite", RuntimeWarning, stacklevel=3)
+        raise FileFormatError(
+            f"{name}: {odd[0]}{more}: expected finite numbers; with allow_non_finite=True they are loaded as they are"
+        )
     return module
 
 
@@ -214,7 +255,7 @@ def _build(stream: BinaryIO, size: int) -> Any:
             f"a safetensors file, but none of headrace: expected the key '{_KEY}' in its __metadata__, got "
             f"{_listed(metadata) if isinstance(metadata, dict) else 'no object'}"
         )
-    header = _parse(metadata[_KEY], f"__metadata__.{_KEY}")
+    header = _parse(metadata[_KEY], f"__metadata__.{_KEY}", _most_objects(size))
     if not isinstance(header, dict):
         raise ValueError(f"__metadata__.{_KEY}: expected a JSON object, got {type(header).__name__}")
     written_by = str(header.get("version"))[:40]
@@ -228,8 +269,13 @@ def _build(stream: BinaryIO, size: int) -> Any:
             f"{FORMAT}: upgrade it (pip install --upgrade headrace)"
         )
     _check_tensors(entries, size - len(raw))
+    arrays = _arrays(stream, entries, size - len(raw))
+    if number >= 2 or _CHECKSUM in metadata:
+        expected, found = metadata.get(_CHECKSUM), _checksum(metadata[_KEY], arrays)
+        if found != expected:
+            raise ValueError(f"damaged: expected the checksum {found} of what it holds, got {str(expected)[:40]}")
     try:
-        return _assemble(header, _arrays(stream, raw, entries, size))
+        return _assemble(header, arrays)
     except (TypeError, ValueError) as error:
         by = "" if written_by == cpu.__version__ else f" (written by headrace {written_by}, read by {cpu.__version__})"
         raise ValueError(f"{error}{by}") from error
@@ -265,7 +311,7 @@ def _container_header(stream: BinaryIO, size: int) -> tuple[bytes, dict[str, Any
         raise ValueError(f"truncated: expected a header of {length} bytes, got {size - 8} bytes")
     text = stream.read(length)
     try:
-        entries = _parse(text.decode("utf-8"), "header")
+        entries = _parse(text.decode("utf-8"), "header", 64 + length // 16)
     except ValueError as error:
         raise ValueError(f"no safetensors file: {error}") from error
     if not isinstance(entries, dict):
@@ -280,13 +326,13 @@ def _check_tensors(entries: dict[str, Any], available: int) -> None:
         name = full_name[:100]  # for messages
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
             raise ValueError(f"{name}: expected an object of dtype, shape and data_offsets")
-        dtype = check.choice(f"{name}: dtype", entry["dtype"], tuple(_ITEMSIZES))
+        dtype = check.choice(f"{name}: dtype", entry["dtype"], tuple(_DTYPES))
         shape, offsets = entry["shape"], entry["data_offsets"]
         if not (_are_sizes(shape) and len(shape) <= 2):
             raise ValueError(f"{name}: shape: expected a list of at most 2 sizes")
         if not (_are_sizes(offsets) and len(offsets) == 2):
             raise ValueError(f"{name}: data_offsets: expected a list of 2 sizes")
-        expected = math.prod(shape) * _ITEMSIZES[dtype]
+        expected = math.prod(shape) * _DTYPES[dtype].itemsize
         if offsets[1] - offsets[0] != expected:
             raise ValueError(
                 f"{name}: data_offsets: expected a difference of {expected} for {dtype} {shape}, got {offsets}"
@@ -303,18 +349,17 @@ def _check_tensors(entries: dict[str, Any], available: int) -> None:
         raise ValueError(f"expected {end} bytes of tensors, got {available}: something was appended")
 
 
-def _arrays(stream: BinaryIO, raw: bytes, entries: dict[str, Any], size: int) -> dict[str, NDArray[Any]]:
+def _arrays(stream: BinaryIO, entries: dict[str, Any], size: int) -> dict[str, NDArray[Any]]:
     """The tensors by name. What was checked is what is read, even if somebody writes to the file meanwhile."""
-    data = stream.read(size - len(raw))
-    if len(data) != size - len(raw):
-        raise ValueError(f"truncated: expected {size - len(raw)} bytes of tensors, got {len(data)}")
-    try:
-        arrays: dict[str, NDArray[Any]] = safetensors.numpy.load(raw + data)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"no safetensors file: {error}") from error
-    for name, array in arrays.items():
+    data = stream.read(size)
+    if len(data) != size:
+        raise ValueError(f"truncated: expected {size} bytes of tensors, got {len(data)}")
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, entry in entries.items():
+        array = np.ndarray(entry["shape"], _DTYPES[entry["dtype"]], data, entry["data_offsets"][0])
         if array.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
             raise ValueError(f"{name}: expected bytes 0 and 1 in a tensor of BOOL")
+        arrays[name] = np.require(array, requirements="A")
     return arrays
 
 
@@ -328,10 +373,17 @@ def _listed(header: dict[str, Any]) -> str:
     return ", ".join(keys) + (", ..." if len(header) > 8 else "") if keys else "none"
 
 
-def _parse(text: str, name: str) -> Any:
-    """JSON without what is dangerous or ambiguous: deep nesting, endless numbers, NaN, keys twice."""
-    if _depth(text) > _MOST_DEPTH:
+def _parse(text: str, name: str, most_objects: int) -> Any:
+    """JSON without what is dangerous or ambiguous: deep nesting, endless numbers, NaN, keys twice.
+
+    Lists and objects take up to 25 times their text in memory, so that their number is limited by its length.
+    """
+    depth, objects, lists = _brackets(text)
+    if depth > _MOST_DEPTH:
         raise ValueError(f"{name}: expected at most {_MOST_DEPTH} levels of brackets")
+    for what, count, most in (("objects", objects, most_objects), ("lists", lists, 64 + len(text) // 8)):
+        if count > most:
+            raise ValueError(f"{name}: expected at most {most} {what} in a file of this size, got {count}")
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(items)
@@ -353,9 +405,12 @@ def _parse(text: str, name: str) -> Any:
         raise ValueError(f"{name}: expected JSON, got {error}") from error
 
 
-def _depth(text: str) -> int:
-    """The depth of brackets in JSON, found without going into it; exact up to the first error of syntax."""
+def _brackets(text: str) -> tuple[int, int, int]:
+    """The depth of brackets in JSON, and how many objects and lists open; exact up to the first error of syntax."""
     outside = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
     codes = np.frombuffer(outside.encode("utf-8", "replace"), np.uint8)
-    opened, closed = (codes == ord("[")) | (codes == ord("{")), (codes == ord("]")) | (codes == ord("}"))
-    return int(np.cumsum(opened.astype(np.int8) - closed.astype(np.int8), dtype=np.int32).max(initial=0))
+    objects, lists = codes == ord("{"), codes == ord("[")
+    closed = (codes == ord("]")) | (codes == ord("}"))
+    steps = (objects | lists).astype(np.int8) - closed.astype(np.int8)
+    depth = int(np.cumsum(steps, dtype=np.int32).max(initial=0))
+    return depth, int(np.count_nonzero(objects)), int(np.count_nonzero(lists))

@@ -155,7 +155,8 @@ def _orthogonal(name: str, value: Any) -> Matrix:
     if given.ndim != 2 or given.shape[0] != given.shape[1] or not 1 <= given.shape[0] <= MOST_FEATURES:
         raise ValueError(f"{name}: expected shape (n, n) with n from 1 to {MOST_FEATURES}, got {given.shape}")
     matrix = np.array(given, np.float64)
-    error = np.abs(matrix.T @ matrix - np.eye(len(matrix))).max()
+    with np.errstate(over="ignore", invalid="ignore"):  # an error that is infinite, or not a number, is one
+        error = np.abs(matrix.T @ matrix - np.eye(len(matrix))).max()
     if not error <= 1e-6:  # a NaN is no orthogonal matrix either
         raise ValueError(f"{name}: expected an orthogonal matrix, got one with QᵀQ off the identity by {error:.3g}")
     matrix.flags.writeable = False

@@ -1,0 +1,150 @@
+"""Files that were changed: what the tests of broken, foreign and harmful files build them with."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import cases
+import file_cases
+import headrace as hr
+from headrace import files
+
+EXAMPLES = file_cases.EXAMPLES
+
+
+def unpack(data):
+    """``(entries, header, tensors)``: the container's JSON, headrace's, and the bytes behind them.
+
+    Of a file of format 1, which has no checksum: what is changed then is to be found by what comes behind it.
+    """
+    length = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + length])
+    header = json.loads(entries["__metadata__"]["headrace"])
+    return entries, {**header, "format": 1}, data[8 + length :]
+
+
+def unsealed(module):
+    """A file of format 1."""
+    return pack(*unpack(files.to_bytes(module)))
+
+
+def pack(entries, header, tensors):
+    """The way back; `header` is an object, or the text itself."""
+    text = header if isinstance(header, str) else json.dumps(header)
+    entries = {**entries, "__metadata__": {"headrace": text}}
+    return container(json.dumps(entries).encode(), tensors)
+
+
+def container(text, tensors=b""):
+    return struct.pack("<Q", len(text)) + text + tensors
+
+
+def with_header(module, change):
+    """A file whose headrace header was changed in place."""
+    entries, header, tensors = unpack(files.to_bytes(module))
+    changed = change(header)
+    return pack(entries, header if changed is None else changed, tensors)
+
+
+def with_tensors(module, change):
+    """A file whose tensors were changed in place: everything else fits them."""
+    data = unsealed(module)
+    tensors = safetensors.numpy.load(data)
+    change(tensors)
+    return safetensors.numpy.save(tensors, metadata={"headrace": json.dumps(unpack(data)[1])})
+
+
+def with_entries(module, change):
+    """A file whose container was changed in place."""
+    entries, header, tensors = unpack(files.to_bytes(module))
+    change(entries)
+    return pack(entries, header, tensors)
+
+
+def set_at(*keys, to):
+    """Changes one place of a header."""
+
+    def change(header):
+        for key in keys[:-1]:
+            header = header[key]
+        header[keys[-1]] = to
+
+    return change
+
+
+def drop(*keys):
+    def change(header):
+        for key in keys[:-1]:
+            header = header[key]
+        del header[keys[-1]]
+
+    return change
+
+
+def maf():
+    return hr.MAF(3, 1, transforms=1, hidden=(4,))
+
+
+def blocks():
+    return hr.Rotation.random(8, seed=0, block=3)
+
+
+def coupling():
+    return hr.Coupling(3, [0], (4,))
+
+
+def foreign():
+    return file_cases.foreign(4, "float32")
+
+
+def plain(**more):
+    """A headrace file of no tensors, from its header."""
+    return container(json.dumps({"__metadata__": {"headrace": json.dumps({**TOP, **more})}}).encode())
+
+
+TOP = {"format": 1, "version": "0.4.0", "dtype": "float32"}
+
+
+def network_file(features, layers, levels=None, degrees=None, **more):
+    """A MaskedAutoregressive of these layers ``(weight, bias, mask)``, whatever they say."""
+    settings = hr.MaskedAutoregressive(2)._settings.header()
+    header = {**TOP, "kind": "MaskedAutoregressive", **settings, "features": features, "levels": levels}
+    tensors = {
+        f"layers.{i}.{name}": array
+        for i, layer in enumerate(layers)
+        for name, array in zip(("weight", "bias", "mask"), layer, strict=True)
+    }
+    metadata = {"headrace": json.dumps({**header, "degrees": degrees, **more})}
+    return safetensors.numpy.save(tensors, metadata=metadata)
+
+
+def zeros(*shapes, dtype="float32"):
+    return [(np.zeros(s, dtype), np.zeros(s[:1], dtype), np.zeros(s, bool)) for s in shapes]
+
+
+def cyclic():
+    layers = zeros((4, 2))
+    layers[0][2][:] = [[0, 1], [0, 1], [1, 0], [1, 0]]
+    return network_file(2, layers)
+
+
+def refused(data, *patterns):
+    with pytest.raises(hr.FileFormatError) as error:
+        files.from_bytes(data)
+    cases.assert_says(error, r"^data: ", *patterns)
+    assert len(str(error.value)) < 1200
+    return error
+
+
+def bottleneck(features):
+    """A few bytes a coordinate, but half of the coordinates depend on the other half."""
+    layers = zeros((1, features), (2 * features, 1))
+    layers[0][2][0, : features // 2] = True
+    layers[1][2][features:] = True
+    return network_file(features, layers)
+
+
+GOOD = unsealed(maf())

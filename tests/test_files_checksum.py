@@ -1,0 +1,74 @@
+"""The checksum of a file: what changed in it since it was written does not load as another model."""
+
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import cases
+import file_cases
+import headrace as hr
+from headrace import files
+from hostile_files import refused, unsealed
+
+
+@pytest.mark.parametrize("name", ["maf-context", "everything", "rotation-in-blocks"])
+def test_no_flipped_bit_loads_as_another_model(name):
+    """Each bit of the header and of the numbers, or rather some of them."""
+    module = file_cases.EXAMPLES[name]("float32")
+    data = files.to_bytes(module)
+    generator, refusals = cases.rng("bits", name), 0
+    for bit in generator.integers(0, 8 * len(data), 1500):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        try:
+            again = files.from_bytes(bytes(changed))
+        except hr.FileFormatError:
+            refusals += 1
+        else:  # in the name of the key that has the checksum, or in the spaces behind the header
+            assert files.to_bytes(again) == data
+    assert refusals > 1400
+
+
+def test_a_changed_number_is_said_to_be_damage():
+    data = bytearray(files.to_bytes(hr.MAF(3)))
+    length = int.from_bytes(data[:8], "little")
+    data[8 + length + 10] ^= 1
+    refused(bytes(data), r"damaged: expected the checksum [0-9a-f]{8} of what it holds, got [0-9a-f]{8}")
+
+
+def test_the_checksum_is_that_of_the_documentation():
+    """CRC-32 of the header and of the tensors' bytes in the order of their names, whatever order they lie in."""
+    module = file_cases.EXAMPLES["everything"]("float64")
+    data = files.to_bytes(module)
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    tensors = safetensors.numpy.load(data)
+    everything = metadata["headrace"].encode() + b"".join(tensors[name].tobytes() for name in sorted(tensors))
+    assert metadata["headrace_crc32"] == f"{zlib.crc32(everything):08x}"
+    written_by_others = safetensors.numpy.save(dict(reversed(tensors.items())), metadata=metadata)
+    assert files.to_bytes(files.from_bytes(written_by_others)) == data
+
+
+def test_a_file_of_format_2_has_a_checksum_and_older_ones_need_none():
+    module = hr.MAF(2)
+    assert (files.from_bytes(unsealed(module)).parameters == module.parameters).all()
+    data = files.to_bytes(module)
+    length = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + length])
+    del entries["__metadata__"]["headrace_crc32"]
+    text = json.dumps(entries).encode()
+    refused(struct.pack("<Q", len(text)) + text + data[8 + length :], "damaged: .* got None")
+
+
+def test_the_safetensors_library_reads_what_is_written():
+    for name, make in file_cases.EXAMPLES.items():
+        module = make("float32")
+        tensors = safetensors.numpy.load(files.to_bytes(module))
+        want = {**module.named_parameters(), **module._fixed_arrays()}
+        assert tensors.keys() == want.keys(), name
+        for key, array in want.items():
+            np.testing.assert_array_equal(tensors[key], array)
+            assert tensors[key].dtype == array.dtype
