@@ -12,9 +12,10 @@ import frameworks
 import headrace as hr
 import selection
 from cases import DTYPES
+from cli_cases import folder, result, run
 from devices import library, machine
 
-__all__ = ["library", "machine"]  # fixtures
+__all__ = ["folder", "library", "machine", "result", "run"]  # fixtures
 
 # The same examples on every run and machine, and no files left behind: a failure is then a change of the code.
 settings.register_profile("headrace", derandomize=True, database=None, deadline=None, max_examples=200)

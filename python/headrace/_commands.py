@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import math
 import os
@@ -22,28 +23,31 @@ from headrace import _columns as about_columns
 from headrace import _tables as tables
 from headrace import files
 from headrace._baselines import gaussian_log_prob
+from headrace._output import printable
+from headrace._stored import MOST_FEATURES
 
 __all__ = [
-    "ASCENT",
     "FIT",
     "FLOWS",
     "INTERRUPTED",
-    "NETWORK",
     "OK",
+    "STANDARD",
     "Kind",
+    "Setting",
     "bench",
     "demo",
     "fit",
     "info",
     "sample",
     "score",
+    "settings",
 ]
 
 OK, INTERRUPTED = 0, 130
+STANDARD = "-"  # as a path: the standard input or output
 
-NETWORK = ("context", "transforms", "hidden")
 FIT = ("epochs", "batch_size", "learning_rate", "patience")
-ASCENT = ("steps",)
+_OTHERWISE = {"features", "context", "base", "seed", "dtype"}  # arguments that come from the table, or other options
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,20 @@ class Kind:
     """A flow that ``fit`` offers."""
 
     make: Callable[..., hr.Flow]
-    """Called with the number of features, `seed`, `dtype` and those of its options that were given; an ascent's flow is
-    made by `DualAscentFlow`."""
-    takes: tuple[str, ...] = (*NETWORK, *FIT)
-    """Which of the options in NETWORK, which go to `make`, in FIT, which go to `Flow.fit`, and in ASCENT."""
+    model: Callable[..., Any] | None = None
+    """What makes and fits it; None: it makes itself, and `Flow.fit` fits it."""
+
+    @property
+    def settings(self) -> dict[str, inspect.Parameter]:
+        """The arguments of the constructor that are options of the command line."""
+        every = inspect.signature(self.model or self.make).parameters
+        return {name: argument for name, argument in every.items() if name not in _OTHERWISE}
+
+    @property
+    def takes(self) -> set[str]:
+        """The options that it takes."""
+        own = {*self.settings, *(() if self.model else FIT)}
+        return {*own, "context"} if "context" in inspect.signature(self.model or self.make).parameters else own
 
 
 FLOWS = {
@@ -64,8 +78,40 @@ FLOWS = {
     "nsf": Kind(hr.NSF),
     "planar": Kind(hr.PlanarFlow),
     "radial": Kind(hr.RadialFlow),
-    "dual-ascent": Kind(hr.AscentFlow, ("patience", *ASCENT)),
+    "dual-ascent": Kind(hr.AscentFlow, hr.DualAscentFlow),
 }
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An option of the command line that is an argument of some flows' constructors."""
+
+    kind: str
+    """Its type, as the constructor states it: "int", "float", "str", "bool" or "Sequence[int]"."""
+    help: str
+    """Which flows take it, and its default in each."""
+
+
+def settings() -> dict[str, Setting]:
+    """All arguments of all flows that are options, by name."""
+    found: dict[str, list[tuple[str, inspect.Parameter]]] = {}
+    for name, kind in FLOWS.items():
+        for key, argument in kind.settings.items():
+            found.setdefault(key, []).append((name, argument))
+    result = {}
+    for key, takers in found.items():
+        by_default: dict[str, list[str]] = {}
+        for name, argument in takers:
+            by_default.setdefault(_default(argument.default), []).append(name)
+        told = "; ".join(", ".join(names) + value for value, names in by_default.items())
+        result[key] = Setting(str(takers[0][1].annotation).removesuffix(" | None"), told)
+    return result
+
+
+def _default(value: Any) -> str:
+    if value is None:
+        return ""
+    return f" ({','.join(map(str, value)) if isinstance(value, tuple) else value})"
 
 
 # ---- what a command says ---------------------------------------------------------------------------------------------
@@ -77,8 +123,9 @@ def _note(arguments: argparse.Namespace, text: str) -> None:
 
 
 def _say(arguments: argparse.Namespace, report: dict[str, Any], lines: Sequence[str]) -> None:
-    """The result, as one JSON object or as lines for people."""
-    print(json.dumps(_finite_or_null(report), allow_nan=False) if arguments.json else "\n".join(lines))
+    """The result, as one JSON object or as lines for people; beside a flow on the standard output it goes elsewhere."""
+    text = json.dumps(_finite_or_null(report), allow_nan=False) if arguments.json else "\n".join(map(printable, lines))
+    print(text, file=sys.stderr if getattr(arguments, "output", None) == STANDARD else sys.stdout)
 
 
 def _finite_or_null(value: Any) -> Any:
@@ -113,14 +160,11 @@ class _Names:
     features: list[str]
     context: list[str]
 
-    def to_note(self) -> dict[str, str]:
-        return {"columns": json.dumps(asdict(self))}
-
     @classmethod
-    def of_file(cls, path: str, flow: hr.Flow) -> _Names | None:
+    def of_notes(cls, notes: dict[str, str], flow: hr.Flow) -> _Names | None:
         """None where there are none, or none that fit."""
         try:
-            note = json.loads(files.read_notes(path).get("columns", "null"))
+            note = json.loads(notes.get("columns", "null"))
             names = cls(note["features"], note["context"])
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
@@ -192,6 +236,22 @@ def _check_rows(source: tables.Source, columns: Sequence[int], values: NDArray[A
         )
 
 
+def _warn_of_constants(source: tables.Source, columns: Sequence[int], rows: NDArray[Any] | None) -> None:
+    """Name the columns of which the rows to fit have one number alone; `Flow.fit` would give their places."""
+    if rows is None:
+        return
+    constant = [i for i, low, high in zip(columns, rows.min(axis=0), rows.max(axis=0), strict=True) if low == high]
+    if constant:
+        more = f" and {len(constant) - 1} more" if len(constant) > 1 else ""
+        has, its = ("have", "their") if more else ("has", "its")
+        warnings.warn(
+            f"{source.path}: {source.label(constant[0])}{more} {has} one number in all rows to fit, so that {its} "
+            "spread is unknown; --columns leaves columns out",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
 # ---- info ------------------------------------------------------------------------------------------------------------
 
 
@@ -216,14 +276,17 @@ def info(arguments: argparse.Namespace) -> int:
 def fit(arguments: argparse.Namespace) -> int:
     """Fit a flow to a table, print its held-out likelihood beside a Gaussian's, and save it."""
     kind = FLOWS[arguments.flow]
-    every = (*NETWORK, *FIT, *ASCENT)
+    every = (*settings(), *FIT)
     options = {name: getattr(arguments, name) for name in every if getattr(arguments, name) is not None}
     for name in options:
         if name not in kind.takes:
             _usage(arguments, f"argument --{name.replace('_', '-')}: --flow {arguments.flow} does not take it")
-    tables.check_writable("--output", arguments.output)
+    _check_output(arguments, arguments.data)
     source = _open(arguments)
     columns = _columns(source, arguments, weights=arguments.weights)
+    for part, what in zip(columns, ("features", "context"), strict=False):
+        if len(part) > MOST_FEATURES:
+            raise ValueError(f"{source.path}: expected at most {MOST_FEATURES} columns of {what}, got {len(part)}")
     x, context, weight = _read(source, columns)
     if not len(x):
         raise ValueError(f"{source.path}: expected at least one row, got none")
@@ -241,11 +304,20 @@ def fit(arguments: argparse.Namespace) -> int:
         _usage(arguments, f"argument --context: --flow {arguments.flow} does not take it")
     data = _Rows(x, context if columns[1] else None, weight[:, 0] if columns[2] else None)
     train, held_out = data.split(arguments.validation, arguments.seed)
-    flow, outcome = (_ascend if kind.make is hr.AscentFlow else _train)(kind, arguments, options, train, held_out)
-    note = None
+    for part, rows in zip(columns, (train.x, train.context), strict=False):
+        _warn_of_constants(source, part, rows)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* constant in the training part", category=RuntimeWarning)
+        flow, outcome = (_ascend if kind.model else _train)(kind, arguments, options, train, held_out)
+    notes = {"dtype": x.dtype.name}
     if source.names is not None:
-        note = _Names(*([source.names[i] for i in part] for part in columns[:2])).to_note()
-    files.save(flow, arguments.output, note)
+        chosen = _Names(*([source.names[i] for i in part] for part in columns[:2]))
+        notes["columns"] = json.dumps(asdict(chosen))
+    if arguments.output == STANDARD:
+        sys.stdout.buffer.write(hr.to_bytes(flow, notes))
+        sys.stdout.buffer.flush()
+    else:
+        files.save(flow, arguments.output, notes)
 
     judged = train if held_out is None else held_out
     reached = judged.mean(flow.log_prob(judged.x, judged.context))
@@ -288,7 +360,7 @@ def _train(
     kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], train: _Rows, held_out: _Rows | None
 ) -> tuple[hr.Flow, dict[str, Any]]:
     """A flow fitted by `Flow.fit`, and what the report says of it."""
-    own = {name: options[name] for name in NETWORK if name in options}
+    own = {name: value for name, value in options.items() if name not in FIT}
     flow = kind.make(train.x.shape[1], seed=arguments.seed, dtype=arguments.dtype, **own)
     history = flow.fit(
         train.x,
@@ -308,7 +380,8 @@ def _ascend(
     kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], train: _Rows, held_out: _Rows | None
 ) -> tuple[hr.Flow, dict[str, Any]]:
     """The same by `DualAscentFlow.fit`."""
-    model = hr.DualAscentFlow(seed=arguments.seed, dtype=arguments.dtype, **options)
+    assert kind.model is not None
+    model = kind.model(seed=arguments.seed, dtype=arguments.dtype, **options)
     flow = model.fit(
         train.x,
         weights=train.weights,
@@ -371,20 +444,31 @@ class _Rows:
 # ---- score and sample ------------------------------------------------------------------------------------------------
 
 
-def _load(path: str) -> hr.Flow:
-    flow = hr.load(path)
+def _load(path: str) -> tuple[hr.Flow, dict[str, str]]:
+    """A flow and the notes in its file."""
+    if path == STANDARD:
+        data = sys.stdin.buffer.read()
+        flow, notes = hr.from_bytes(data), files.notes_of_bytes(data)
+    else:
+        flow, notes = hr.load(path), files.read_notes(path)
     if not isinstance(flow, hr.Flow):
         raise TypeError(f"{path}: expected a flow, got a {type(flow).__name__}")
-    return flow
+    return flow, notes
+
+
+def _check_output(arguments: argparse.Namespace, *inputs: str) -> None:
+    if arguments.output is not None and arguments.output != STANDARD:
+        tables.check_writable("--output", arguments.output, [path for path in inputs if path != STANDARD])
 
 
 def score(arguments: argparse.Namespace) -> int:
     """Write the log density of each row."""
-    if arguments.output:
-        tables.check_writable("--output", arguments.output)
-    flow = _load(arguments.flow)
+    _check_output(arguments, arguments.flow, arguments.data)
+    if arguments.flow == arguments.data == STANDARD:
+        _usage(arguments, "arguments FLOW, DATA: the standard input can be one of them, got both")
+    flow, notes = _load(arguments.flow)
     source = _open(arguments)
-    columns = _columns(source, arguments, names=_Names.of_file(arguments.flow, flow))
+    columns = _columns(source, arguments, names=_Names.of_notes(notes, flow))
     for kind, wanted, chosen in (("features", flow.features, columns[0]), ("context", flow.context, columns[1])):
         if len(chosen) != wanted:
             option = "--columns" if kind == "features" else "--context"
@@ -425,17 +509,16 @@ def score(arguments: argparse.Namespace) -> int:
 
 def sample(arguments: argparse.Namespace) -> int:
     """Draw rows."""
-    if arguments.output:
-        tables.check_writable("--output", arguments.output)
+    _check_output(arguments, arguments.flow)
     if arguments.json and not arguments.output:
         _usage(arguments, "argument --json: give --output as well, as the rows are not part of the JSON object")
-    flow = _load(arguments.flow)
+    flow, notes = _load(arguments.flow)
     given = arguments.context_row or []
     if len(given) != flow.context:
         raise ValueError(f"--context-row: expected {flow.context} numbers, as {arguments.flow} needs, got {len(given)}")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
     x = flow.sample(arguments.rows, np.array(given) if given else None, seed=seed)
-    names = _Names.of_file(arguments.flow, flow)
+    names = _Names.of_notes(notes, flow)
     tables.write_table(arguments.output, x, None if names is None else names.features)
     if arguments.output:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import abc
 import csv
+import io
 import os
 import sys
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _columns
+from headrace._output import check_regular, refuse_inputs, replacing, spreadsheet_cell
 
 __all__ = ["READ", "WRITTEN", "Source", "open_table", "write_table"]
 
@@ -50,7 +54,7 @@ class Source(abc.ABC):
     def select(self, option: str, text: str) -> list[int]:
         """The columns that a list like ``mass,radius`` or ``0,3:6`` means: names, indices from 0, ranges."""
         chosen = [i for token in text.split(",") for i in self._token(option, token.strip())]
-        twice = sorted({i for i in chosen if chosen.count(i) > 1})
+        twice = sorted(i for i, count in Counter(chosen).items() if count > 1)
         if twice:
             raise ValueError(f"{option}: expected different columns, got {self.label(twice[0])} twice")
         return chosen
@@ -91,7 +95,7 @@ def open_table(path: str, *, array: str | None = None, delimiter: str | None = N
     """The table in a file.
 
     Args:
-        path: Its suffix says what it is.
+        path: Its suffix says what it is; "-" is text from the standard input.
         array: Which array of an .npz file; None where there is but one.
         delimiter: Between the columns of text; None to find out.
         header: Whether the first line of text has names: "yes", "no", or "auto", if none of its fields is a number.
@@ -100,6 +104,8 @@ def open_table(path: str, *, array: str | None = None, delimiter: str | None = N
         ValueError: not a table of numbers; the file, and the row and column where there is one, are named.
         OSError: no such file, or not allowed.
     """
+    if path == "-":
+        return _Text("standard input", delimiter, header, sys.stdin.buffer.read())
     suffix = Path(path).suffix.lower()
     if suffix in (".npy", ".npz"):
         return _Array(path, array)
@@ -168,8 +174,8 @@ def _is_number(field: str) -> bool:
 
 
 class _Text(Source):
-    def __init__(self, path: str, delimiter: str | None, header: str) -> None:
-        self.path = path
+    def __init__(self, path: str, delimiter: str | None, header: str, content: bytes | None = None) -> None:
+        self.path, self.content = path, content
         self.delimiter = delimiter
         first = next(self._lines(), None)
         if first is None:
@@ -185,9 +191,12 @@ class _Text(Source):
         self.names = tuple(field.strip() for field in fields) if self.has_names else None
         self.n_columns = len(fields)
 
+    def _bytes(self) -> IO[bytes]:
+        return open(self.path, "rb") if self.content is None else io.BytesIO(self.content)
+
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
         """Number and fields of each line, but for empty ones and those that begin with #."""
-        with open(self.path, encoding="utf-8-sig", newline="") as file:
+        with self._bytes() as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as file:
             try:
                 yield from self._fields(file)
             except UnicodeDecodeError as error:
@@ -269,6 +278,8 @@ class _Parquet(Source):
             kind = self.file.schema_arrow.field(i).type
             if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
                 raise ValueError(f"{self.path}: {self.label(i)}: expected numbers, got {kind}{OTHERS}")
+            if (count := self.labels.count(self.labels[i])) > 1:
+                raise ValueError(f"{self.path}: expected one {self.label(i)}, got {count}{OTHERS}")
         table = self.file.read(columns=[self.labels[i] for i in columns])
         kinds = {table.schema.field(self.labels[i]).type for i in columns}
         dtype = np.float32 if kinds <= {self.arrow.float32(), self.arrow.float16()} else np.float64
@@ -288,35 +299,49 @@ class _Parquet(Source):
 def write_table(path: str | None, values: NDArray[Any], names: Sequence[str] | None = None) -> None:
     """Write an array (rows, columns), or (rows,) as one column; no path: to the standard output, as .csv.
 
-    Text has as many digits as give back the same number. An .npy file has the array as it is, without the names.
+    Text has as many digits as give back the same number, and names that do no harm in a terminal or a spreadsheet. An
+    .npy file has the array as it is, without the names.
     """
-    suffix = ".csv" if path is None else Path(path).suffix.lower()
-    if suffix == ".npy":
-        with open(str(path), "wb") as file:
-            np.save(file, values)
+    if path is None:
+        _write_text(sys.stdout, values, names)
         return
+    suffix = Path(path).suffix.lower()
+    table = _arrow_table(path, values, names) if suffix == ".parquet" else None
+    with replacing(path) as stream:
+        if suffix == ".npy":
+            np.save(stream, values)
+        elif table is not None:
+            _pyarrow().parquet.write_table(table, stream)
+        else:
+            text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+            _write_text(text, values, names)
+            text.detach()
+
+
+def _arrow_table(path: str, values: NDArray[Any], names: Sequence[str] | None) -> Any:
     columns = values[:, None] if values.ndim == 1 else values
-    if suffix == ".parquet":
-        arrow = _pyarrow()
-        labels = names or [f"x{i}" for i in range(columns.shape[1])]
-        table = arrow.table([np.ascontiguousarray(column) for column in columns.T], names=list(labels))
-        arrow.parquet.write_table(table, path)
-    elif path is None:
-        _write_text(sys.stdout, columns, names)
-    else:
-        with open(path, "w", encoding="utf-8", newline="") as text:
-            _write_text(text, columns, names)
+    labels = list(names or [f"x{i}" for i in range(columns.shape[1])])
+    label, count = max(Counter(labels).items(), key=itemgetter(1), default=("", 0))
+    if count > 1:
+        raise ValueError(
+            f"{path}: expected different names of columns, as .parquet needs, got {label!r} {count} times; .csv and "
+            ".npy do without"
+        )
+    return _pyarrow().table([np.ascontiguousarray(column) for column in columns.T], names=labels)
 
 
 def _write_text(file: IO[str], values: NDArray[Any], names: Sequence[str] | None) -> None:
     if names:
-        csv.writer(file, lineterminator="\n").writerow(names)
+        csv.writer(file, lineterminator="\n").writerow(map(spreadsheet_cell, names))
     digits = 9 if values.dtype == np.float32 else 17
     np.savetxt(file, values, fmt=f"%.{digits}g", delimiter=",")
 
 
-def check_writable(option: str, path: str) -> None:
-    """Say before the work whether the folder of a file to write is there."""
+def check_writable(option: str, path: str, inputs: Sequence[str] = ()) -> None:
+    """Say before the work what would stop a file from being written: no folder, no file, one that is read."""
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise ValueError(f"{option}: expected a file in a folder that exists, got {path}")
+    if os.path.exists(path):
+        check_regular(path)
+    refuse_inputs(option, path, inputs)

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 import headrace as hr
 from headrace import _commands as commands
 from headrace import _tables as tables
+from headrace._output import printable
 
 __all__ = ["main"]
 
@@ -60,9 +61,15 @@ _delimiter = _argument(
 
 
 def _file(suffixes: Sequence[str]) -> Callable[[str], Any]:
+    """A path; "-" only where it is among the suffixes."""
     return _argument(
-        str, lambda text: Path(text).suffix.lower() in suffixes, f"a file that ends in {', '.join(suffixes)}"
+        str,
+        lambda text: (text if text == commands.STANDARD else Path(text).suffix.lower()) in suffixes,
+        f"a file that ends in {', '.join(suffixes)}",
     )
+
+
+_READERS: dict[str, Any] = {"int": _integer(1), "float": _number, "str": str, "Sequence[int]": _sizes}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,12 +98,15 @@ def _parser() -> argparse.ArgumentParser:
         "Ctrl-C ends a fit and saves the best weights so far; the exit code is 130 then.",
     )
     _add_data(sub)
-    sub.add_argument("-o", "--output", required=True, metavar="FLOW", help="the file to write, as flow.safetensors")
+    sub.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FLOW",
+        help="the file to write, as flow.safetensors; - for the standard output",
+    )
     sub.add_argument("--flow", choices=tuple(commands.FLOWS), default="maf", help="the kind of flow (maf)")
     sub.add_argument("--weights", metavar="COLUMN", help="column with weights of the rows")
-    sub.add_argument("--transforms", type=_integer(1), metavar="N", help="number of transforms")
-    sub.add_argument("--hidden", type=_sizes, metavar="N,N", help="units of each hidden layer (64,64)")
-    sub.add_argument("--steps", type=_integer(0), metavar="N", help="steps of a dual ascent, at most")
     sub.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     sub.add_argument("--epochs", type=_integer(0), metavar="N", help="passes over the rows, at most")
     sub.add_argument("--batch-size", type=_integer(1), metavar="N", help="rows of a step")
@@ -104,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--validation", type=_share, default=0.1, metavar="SHARE", help="of rows to hold out (0.1)")
     sub.add_argument("--patience", type=_integer(1), metavar="N", help="epochs or steps without a new best, then stop")
     sub.add_argument("--seed", type=_integer(0), default=0, metavar="N", help="of weights, rows held out, order (0)")
+    _add_settings(sub)
 
     sub = command(
         "score",
@@ -111,12 +122,12 @@ def _parser() -> argparse.ArgumentParser:
         "write the log density of each row of a table, in nats",
         "With --json the densities are written only with --output.",
     )
-    sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote")
+    sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote; - for the standard input")
     _add_data(sub)
     _add_output(sub)
 
     sub = command("sample", commands.sample, "draw rows from a flow")
-    sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote")
+    sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote; - for the standard input")
     sub.add_argument("-n", "--rows", type=_integer(0), required=True, metavar="N", help="how many")
     sub.add_argument("--seed", type=_integer(0), metavar="N", help="by default another one each time")
     sub.add_argument("--context-row", type=_number, nargs="+", metavar="X", help="the context of all rows")
@@ -132,8 +143,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_settings(sub: argparse.ArgumentParser) -> None:
+    """An option for each argument of the flows' constructors, so that a new argument is a new option."""
+    group = sub.add_argument_group("settings of the flow", "which flows take each, and its default there")
+    for name, setting in commands.settings().items():
+        if name in commands.FIT:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if setting.kind == "bool":
+            group.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=setting.help)
+        else:
+            group.add_argument(
+                option,
+                type=_integer(0) if name == "steps" else _READERS[setting.kind],
+                metavar={"int": "N", "Sequence[int]": "N,N"}.get(setting.kind, "X"),
+                help=setting.help,
+            )
+
+
 def _add_data(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("data", metavar="DATA", type=_file(tables.READ), help="a table: " + ", ".join(tables.READ))
+    sub.add_argument(
+        "data",
+        metavar="DATA",
+        type=_file((*tables.READ, "-")),
+        help="a table: " + ", ".join(tables.READ) + ", - text from the standard input",
+    )
     group = sub.add_argument_group("the table", "COLUMNS are names, numbers from 0 or ranges: mass,radius or 0,3:6")
     group.add_argument("--columns", metavar="COLUMNS", help="the features; by default all that are nothing else")
     group.add_argument("--context", metavar="COLUMNS", help="what the density is conditioned on")
@@ -146,9 +180,9 @@ def _add_output(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "-o",
         "--output",
-        type=_file(tables.WRITTEN),
+        type=_file((*tables.WRITTEN, "-")),
         metavar="OUT",
-        help=f"{', '.join(tables.WRITTEN)}; by default the standard output",
+        help=f"{', '.join(tables.WRITTEN)}; - or nothing: .csv to the standard output",
     )
 
 
@@ -162,7 +196,7 @@ def _warnings_in_one_line() -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        print(f"headrace: warning: {message}", file=sys.stderr)
+        print(f"headrace: warning: {_one_line(message)}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", RuntimeWarning)  # those of headrace
@@ -174,6 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     try:
         arguments = _parser().parse_args(argv)
+        if arguments.run in (commands.score, commands.sample) and arguments.output == commands.STANDARD:
+            arguments.output = None
         if arguments.threads:
             hr.set_num_threads(arguments.threads)
         with _warnings_in_one_line():
@@ -185,16 +221,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("headrace: interrupted", file=sys.stderr)
         return commands.INTERRUPTED
     except BrokenPipeError:
-        # Nobody reads any more; Python would complain once more when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return PIPE_CLOSED
     except (ValueError, TypeError, OSError, ImportError, MemoryError, OverflowError, RuntimeError) as error:
         print(f"headrace: error: {_one_line(error)}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # a full disk behind it, as a rule, of which the line speaks
+            _give_up_output()
         return FAILED
     return code
 
 
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+def _give_up_output() -> None:
+    """What is left cannot be written, and Python would complain once more when it closes the stream."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _one_line(message: object) -> str:
+    if isinstance(message, OSError) and message.filename is not None and message.strerror:
+        return printable(f"{message.filename}: {message.strerror}")
+    return printable(" ".join(str(message).split())) or type(message).__name__

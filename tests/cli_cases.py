@@ -1,0 +1,129 @@
+"""Tables, flows and processes that the tests of the command line share; and their fixtures."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+from headrace import cli, files
+
+NAMES = ["mass", "log_radius", "age"]
+SHORT = ("--epochs", 3, "--transforms", 2, "--hidden", "8", "--quiet")
+
+
+@pytest.fixture
+def run(capsys, set_threads):
+    """Run a command line in this process; gives the exit code and what went to the two outputs."""
+
+    def go(*arguments):
+        code = cli.main(list(map(str, arguments)))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return go
+
+
+@pytest.fixture
+def result(run):
+    """Run a command line that must succeed with --json; gives the object."""
+
+    def go(*arguments):
+        code, out, err = run(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    return go
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder that the commands run in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def table(rows=200):
+    """Three columns that depend on each other, in float64."""
+    x = cases.rows(rows, 3, "float64", "command line")
+    x[:, 1] += np.sin(2 * x[:, 0])
+    return 2.0 + x * [1.0, 10.0, 0.1]
+
+
+def write_csv(path, x, names=None, delimiter=",", fmt="%.17g"):
+    header = delimiter.join(names) if names else ""
+    np.savetxt(path, x, fmt=fmt, delimiter=delimiter, header=header, comments="")
+
+
+def small_flow(path="flow.safetensors", features=3, context=0, notes=None, **options):
+    flow = hr.MAF(features, context=context, transforms=2, hidden=(8,), **options)
+    flow.parameters = 0.3 * cases.rng("flow").standard_normal(flow.parameters.size).astype(flow.dtype)
+    files.save(flow, path, notes)
+    return flow
+
+
+def write_parquet(path, x, names):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    parquet.write_table(pyarrow.table(list(x.T), names=names), path)
+
+
+def write(name, text):
+    with open(name, "w" if isinstance(text, str) else "wb") as file:
+        file.write(text)
+    return name
+
+
+def saved(name, *arrays, **named):
+    (np.save if name.endswith("npy") else np.savez)(name, *arrays, **named)
+    return name
+
+
+def truncated(name, *arrays, **named):
+    saved(name, *arrays, **named)
+    with open(name, "rb") as file:
+        content = file.read()
+    return write(name, content[: len(content) - 20])
+
+
+def broken_zip():
+    name = saved("t.npz", a=table())
+    with open(name, "r+b") as file:
+        file.seek(300)
+        file.write(b"\0" * 300)
+    return name
+
+
+def parquet_of(**columns):
+    pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    pyarrow.parquet.write_table(pyarrow.table(columns), "t.parquet")
+    return "t.parquet"
+
+
+def check_error(code, out, err, patterns):
+    assert (code, out) == (1, "")
+    assert err.startswith("headrace: error: ")
+    assert len(err.splitlines()) == 1
+    for pattern in patterns:
+        assert pattern in err
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(hr.__file__))}  # of other processes
+
+
+def command(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "headrace", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        **options,
+    )
