@@ -121,6 +121,7 @@ Call<T> Program<T>::call_of(const Request<T>& request, const Weights& weights) c
     call.inverse = request.inverse;
     call.weights = weights->numbers();
     call.value = request.value;
+    call.wide_value = request.wide_value;
     call.log_det = request.log_det;
     call.log_prob = request.log_prob;
     return call;

@@ -16,6 +16,7 @@ struct Request {
     bool one_context_row = false;  // the same for all rows (its row stride is then 0)
     uint64_t seed = 0;
     T *value = nullptr, *log_det = nullptr, *log_prob = nullptr;
+    double* wide_value = nullptr;
 };
 
 // The gradient of some number that depends on the results of a run: `from` holds that with respect to the results, the

@@ -199,6 +199,7 @@ struct Call {
     bool inverse;  // data -> latent: the base density belongs to the end of the chain
     const T* weights;
     T *value, *log_det, *log_prob;
+    double* wide_value;  // in the place of value: as the data end makes it, without a rounding to T
 };
 
 // What the way back is asked for.

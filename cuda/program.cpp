@@ -82,6 +82,7 @@ Call<T> DeviceProgram<T>::call_of(const Request<T>& request) const {
     call.base = base_;
     call.inverse = request.inverse;
     call.value = request.value;
+    call.wide_value = request.wide_value;
     call.log_det = request.log_det;
     call.log_prob = request.log_prob;
     return call;

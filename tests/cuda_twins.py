@@ -55,15 +55,15 @@ class Twin:
         value, _, log_prob = self.run(None, context, inverse=False, log_prob=True, rows=rows, seed=seed)
         return value, log_prob
 
-    def run(self, given, context=None, *, inverse, log_prob=False, rows=None, seed=0, parameters=None):
-        """``(value, log_det, log_prob)``; the last is None unless asked for."""
+    def run(self, given, context=None, *, inverse, log_prob=False, rows=None, seed=0, parameters=None, wide=False):
+        """``(value, log_det, log_prob)``; the last is None unless asked for. A wide value is float64."""
         device = self.device
         rows = len(given) if rows is None else rows
         tuples = self._inputs(given=given, context=_as_rows(context), parameters=parameters)
 
         def once():
             outputs = [
-                device.empty((rows, self.features), self.dtype),
+                device.empty((rows, self.features), np.dtype("float64") if wide else self.dtype),
                 device.empty((rows,), self.dtype),
                 device.empty((rows,), self.dtype) if log_prob else None,
             ]
@@ -107,7 +107,7 @@ class Twin:
         index=None,
         wrt=("inputs", "parameters"),
     ):
-        """Gradients in the order of ``wrt``; "log_prob" among it gives the log-densities of the same run."""
+        """Gradients in the order of ``wrt``; "log_prob", "value", "log_det" among it are results of the same run."""
         device = self.device
         rows = len(given) if index is None else len(index)
         shapes = {
@@ -115,6 +115,8 @@ class Twin:
             "context": (rows, self.context),
             "parameters": (self.program.n_weights,),
             "log_prob": (rows,),
+            "value": (rows, self.features),
+            "log_det": (rows,),
         }
         names = {"inputs": "grad_input", "context": "grad_context", "parameters": "grad_weights"}
         tuples = self._inputs(given=given, context=_as_rows(context), by_value=by_value, by_row=by_row, index=index)
@@ -132,7 +134,7 @@ class Twin:
                 row_scale=row_scale,
                 **{
                     names.get(kind, kind): device.tuple(outputs.get(kind))
-                    for kind in ("inputs", "context", "parameters", "log_prob")
+                    for kind in ("inputs", "context", "parameters", "log_prob", "value", "log_det")
                 },
                 parameters=None,
                 stream=device.stream,

@@ -68,7 +68,10 @@ def test_tensors(bad):
     tensor, context = make(torch), torch.ones(6, 2)
     refuse(lambda: FLOW.log_prob(tensor, context), "x:", *words)
     with torch.no_grad():
-        refuse(lambda: FLOW.log_prob(tensor, context), "x:", *words)
+        if "x.detach()" in words:  # there is no gradient to lose
+            assert FLOW.log_prob(tensor, context).shape == (6,)
+        else:
+            refuse(lambda: FLOW.log_prob(tensor, context), "x:", *words)
 
 
 def test_each_argument_that_requires_a_gradient():
@@ -222,15 +225,11 @@ FRAMES = {
         lambda pd: pd.DataFrame(COLUMNS | {"k": pd.Categorical([1.0, 2.0])}),
         ["category", "'k'"],
     ),
-    "a nullable column": (
-        lambda pd: pd.DataFrame(COLUMNS | {"d": pd.array([1.0, None], "Float64")}),
-        ["Float64", "'d'", "x.astype('float64')"],
+    "a nullable column of integers": (
+        lambda pd: pd.DataFrame(COLUMNS | {"d": pd.array([1, None], "Int64")}),
+        ["Int64", "'d'", "x.astype('float64')"],
     ),
-    "two dtypes": (
-        lambda pd: pd.DataFrame(COLUMNS | {"d": np.ones(2, "f4")}),
-        ["float32 and float64", "x.astype('float64')"],
-    ),
-    "an index": (lambda pd: pd.Index([1.0, 2.0]), ["np.asarray(x)"]),
+    "an index of integers": (lambda pd: pd.Index([1, 2, 3, 4]), ["int64"]),
 }
 
 
@@ -247,7 +246,7 @@ def test_frames_of_the_wrong_shape():
     for table, words in [
         (pandas.DataFrame(COLUMNS), ["(rows, 4)", "(2, 3)"]),
         (pandas.DataFrame(index=range(5)), ["(rows, 4)", "(5, 0)"]),
-        (pandas.Series(np.ones(4)), ["(rows, 4)", "(4,)"]),
+        (pandas.Series(np.ones(3)), ["(rows, 4)", "(3,)"]),
     ]:
         refuse(lambda table=table: hr.MAF(4).log_prob(table), "x:", *words, error=ValueError)
 
@@ -265,8 +264,6 @@ OTHERS = {
     "words": (ROWS.astype("U3"), ["<U3", "x.astype('float64')"]),
     "complex numbers": (ROWS.astype("c8"), ["complex64", "x.real"]),
     "half precision": (ROWS.astype("f2"), ["float16", "x.astype('float64')"]),
-    "extended precision": (ROWS.astype("g"), ["x.astype('float64')"]),
-    "foreign bytes": (ROWS.astype(ROWS.dtype.newbyteorder("S")), ["x.astype('float64')"]),
     "a masked array": (np.ma.masked_array(ROWS, ROWS > 0.5), ["masked", "x.filled(...)"]),
 }
 

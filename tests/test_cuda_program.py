@@ -475,6 +475,30 @@ def test_chosen_rows(device, dtype):
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("inverse", [False, True])
+def test_a_run_that_goes_back_gives_its_values_too(inverse, device, dtype):
+    flow = gradients.mixed_flow(dtype)
+    twin, (given, context) = Twin(device, flow), inputs_of(flow, 70, dtype)
+    value, log_det, _ = twin.vjp(given, context, inverse=inverse, wrt=("value", "log_det", "inputs"))
+    expected = twin.run(given, context, inverse=inverse)
+    tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype]  # units are kept, and rounded as they are, on the way back
+    np.testing.assert_allclose(value, expected[0], rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(log_det, expected[1], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("features", [1, 3, 40])
+def test_wide_values_are_rounded_once_less(features, device):
+    data_end = hr.Standardize([1.7e9] * features, [30.0] * features)
+    flow = hr.Flow([hr.MaskedAutoregressive(features, hidden=(6,)), data_end])
+    twin = Twin(device, flow)
+    wide, _, log_prob = twin.run(None, inverse=False, log_prob=True, rows=50, seed=1, wide=True)
+    assert_array_equal(wide.astype("f4"), twin.run(None, inverse=False, log_prob=True, rows=50, seed=1)[0])
+    assert len(np.unique(wide[:, 0])) > 45
+    np.testing.assert_allclose(twin.log_prob(wide), log_prob, rtol=1e-5, atol=1e-4 * features)
+    with pytest.raises(ValueError, match="value: expected the program's dtype on the latent side"):
+        twin.run(wide, inverse=True, wide=True)
+
+
 def test_weights_go_in_and_out(device, dtype):
     flow = cases.randomise(hr.MAF(4, hidden=(9,), transforms=2, dtype=dtype))
     program = Twin(device, flow).program

@@ -1,5 +1,6 @@
 // Program (steps and weights) and Adam for Python.
 #include <algorithm>
+#include <type_traits>
 
 #include "../optimizer.hpp"
 #include "../program.hpp"
@@ -24,6 +25,20 @@ T* output(const py::object& object, int64_t rows, int columns, const char* messa
     require(a.ndim() == (columns ? 2 : 1) && a.shape(0) == rows && (!columns || a.shape(1) == columns), message);
     require(is_aligned(a), message);
     return a.mutable_data();  // throws for a read-only array
+}
+
+// Values go to an array of T, or of float64 where the data end has them without a rounding.
+template <class T>
+void open_value(Request<T>& request, const py::object& value, int64_t rows, int columns) {
+    constexpr const char* message = "value: expected a C-contiguous (rows, features)";
+    if constexpr (!std::is_same_v<T, double>) {
+        if (!value.is_none() && py::isinstance<py::array_t<double>>(value)) {
+            require(!request.inverse, "value: expected the program's dtype on the latent side");
+            request.wide_value = output<double>(value, rows, columns, message);
+            return;
+        }
+    }
+    request.value = output<T>(value, rows, columns, message);
 }
 
 // The parameters of a call: those of the program, or a vector given for this call alone.
@@ -77,7 +92,7 @@ void run(const Program<T>& program, bool inverse, const py::object& input, int64
     }
     require(log_prob.is_none() || program.base() != Base::none, "log_prob: a transform on its own has no base");
     opened.open_context(program, context, rows);
-    request.value = output<T>(value, rows, program.features(), "value: expected a C-contiguous (rows, features)");
+    open_value(request, value, rows, program.features());
     request.log_det = output<T>(log_det, rows, 0, "log_det: expected a contiguous (rows,)");
     request.log_prob = output<T>(log_prob, rows, 0, "log_prob: expected a contiguous (rows,)");
     const auto weights = weights_for(program, parameters);
@@ -100,7 +115,8 @@ template <class T>
 void run_gradient(const Program<T>& program, bool inverse, const py::object& input, const py::object& index,
                   const py::object& context, bool of_log_prob, const py::object& grad_value, const py::object& grad_row,
                   double row_scale, const py::object& log_prob, const py::object& grad_input,
-                  const py::object& grad_context, const py::object& grad_weights, const py::object& parameters) {
+                  const py::object& grad_context, const py::object& grad_weights, const py::object& parameters,
+                  const py::object& value, const py::object& log_det) {
     Opened<T> opened;
     Request<T>& request = opened.request;
     request.inverse = inverse;
@@ -137,6 +153,8 @@ void run_gradient(const Program<T>& program, bool inverse, const py::object& inp
     const int64_t rows = request.rows;
     request.log_prob = output<T>(log_prob, rows, 0, "log_prob: expected a contiguous (rows,)");
     require(log_prob.is_none() || of_log_prob, "log_prob: expected where the gradient is by it");
+    open_value(request, value, rows, program.features());
+    request.log_det = output<T>(log_det, rows, 0, "log_det: expected a contiguous (rows,)");
     gradient.input =
         output<T>(grad_input, rows, program.features(), "grad_input: expected a contiguous (rows, features)");
     require(grad_context.is_none() || program.context() > 0, "grad_context: there is no context");
@@ -164,7 +182,8 @@ void bind_program_of(py::module_& m, const char* name) {
         .def("run_gradient", &run_gradient<T>, py::arg("inverse"), py::arg("input"), py::arg("index"),
              py::arg("context"), py::arg("of_log_prob"), py::arg("grad_value"), py::arg("grad_row"),
              py::arg("row_scale"), py::arg("log_prob"), py::arg("grad_input"), py::arg("grad_context"),
-             py::arg("grad_weights"), py::arg("parameters"))
+             py::arg("grad_weights"), py::arg("parameters"), py::arg("value") = py::none(),
+             py::arg("log_det") = py::none())
         .def_property_readonly("n_weights", &P::n_weights)
         .def("weights",
              [](const P& p) {

@@ -128,8 +128,7 @@ bool record_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back
         }
     }
     if (call.inverse) tile_base_density(chain, call, t.buffers(0), t.state(chain.n_steps), base);
-    if (call.value)
-        store_columns(chain, t.state(chain.n_steps), t.height, int64_t(1), rows, call.value + row * chain.features);
+    store_value(chain, call, t.state(chain.n_steps), t.height, int64_t(1), row, rows);
     store_sums(chain, call, row, rows, t.log_det(), base);
     start_gradients(t, call, back.from, row, rows);
     T sum = 0;

@@ -1,6 +1,8 @@
 // A tile of rows through a whole program: load (or draw), every step, store. Intermediate values never leave scratch.
 #pragma once
 
+#include <type_traits>
+
 #include "../base_density.hpp"
 #include "../random.hpp"
 #include "elementwise-inl.hpp"
@@ -61,23 +63,33 @@ void load_array(const ArrayView& a, int columns, const int* slots, const double*
     }
 }
 
-template <class T>
-void store_columns(const Chain<T>& chain, const T* in, int64_t slot_stride, int64_t row_stride, int rows, T* out) {
-    if (row_stride == 1 && chain.features >= least_transposed) {
-        lines_to_rows(in, slot_stride, chain.features, chain.store_slot, chain.store_shift, chain.store_scale, rows,
-                      out);
-        return;
+template <class T, class Out>
+void store_columns(const Chain<T>& chain, const T* in, int64_t slot_stride, int64_t row_stride, int rows, Out* out) {
+    if constexpr (std::is_same_v<T, Out>) {
+        if (row_stride == 1 && chain.features >= least_transposed) {
+            lines_to_rows(in, slot_stride, chain.features, chain.store_slot, chain.store_shift, chain.store_scale, rows,
+                          out);
+            return;
+        }
     }
     constexpr int block = 16;
     for (int c0 = 0; c0 < chain.features; c0 += block) {
         const int c1 = chain.features < c0 + block ? chain.features : c0 + block;
         for (int r = 0; r < rows; ++r)
             for (int c = c0; c < c1; ++c) {
-                T value = in[chain.store_slot[c] * slot_stride + r * row_stride];
-                if (chain.store_scale) value = T(double(value) * chain.store_scale[c] + chain.store_shift[c]);
+                Out value = Out(in[chain.store_slot[c] * slot_stride + r * row_stride]);
+                if (chain.store_scale) value = Out(double(value) * chain.store_scale[c] + chain.store_shift[c]);
                 out[int64_t(r) * chain.features + c] = value;
             }
     }
+}
+
+template <class T>
+void store_value(const Chain<T>& chain, const Call<T>& call, const T* in, int64_t slot_stride, int64_t row_stride,
+                 int64_t row, int rows) {
+    if (call.value) store_columns(chain, in, slot_stride, row_stride, rows, call.value + row * chain.features);
+    if (call.wide_value)
+        store_columns(chain, in, slot_stride, row_stride, rows, call.wide_value + row * chain.features);
 }
 
 // Random columns [4 block, 4 block + 4) of width<T> rows from `row`.
@@ -214,7 +226,7 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
         b.built = given;
     }
     if (call.log_prob && call.inverse) tile_base_density(chain, call, b, b.given, base);
-    if (call.value) store_columns(chain, b.given, height, int64_t(1), rows, call.value + row * chain.features);
+    store_value(chain, call, b.given, height, int64_t(1), row, rows);
     store_sums(chain, call, row, rows, b.sum, base);
 }
 
@@ -301,7 +313,7 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
         b.built = given;
     }
     if (call.log_prob && call.inverse) base_density(b.given);
-    if (call.value) store_columns(chain, b.given, int64_t(1), b.stride, rows, call.value);
+    store_value(chain, call, b.given, int64_t(1), b.stride, int64_t(0), rows);
     store_sums(chain, call, int64_t(0), rows, sum, base);
 }
 

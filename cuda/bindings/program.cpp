@@ -53,6 +53,20 @@ struct Opened {
     }
 };
 
+// Values go to an array of T, or of float64 where the data end has them without a rounding.
+template <class T>
+void open_value(Request<T>& request, const py::object& value, int64_t rows, int64_t columns) {
+    constexpr const char* message = "value: expected a C-contiguous (rows, features)";
+    if constexpr (!std::is_same_v<T, double>) {
+        if (!value.is_none() && DeviceArray(value).is<double>()) {
+            require(!request.inverse, "value: expected the program's dtype on the latent side");
+            request.wide_value = output<double>(value, {rows, columns}, message);
+            return;
+        }
+    }
+    request.value = output<T>(value, {rows, columns}, message);
+}
+
 template <class T>
 void run(DeviceProgram<T>& program, bool inverse, const py::object& input, int64_t rows, uint64_t seed,
          const py::object& context, const py::object& value, const py::object& log_det, const py::object& log_prob,
@@ -75,7 +89,7 @@ void run(DeviceProgram<T>& program, bool inverse, const py::object& input, int64
     }
     require(log_prob.is_none() || program.base() != Base::none, "log_prob: a transform on its own has no base");
     opened.open_context(program, context, rows);
-    request.value = output<T>(value, {rows, program.features()}, "value: expected a C-contiguous (rows, features)");
+    open_value(request, value, rows, program.features());
     request.log_det = output<T>(log_det, {rows}, "log_det: expected a contiguous (rows,)");
     request.log_prob = output<T>(log_prob, {rows}, "log_prob: expected a contiguous (rows,)");
     const T* own = parameters_of(program, parameters);
@@ -91,7 +105,7 @@ void run_gradient(DeviceProgram<T>& program, bool inverse, const py::object& inp
                   const py::object& context, bool of_log_prob, const py::object& grad_value, const py::object& grad_row,
                   double row_scale, const py::object& log_prob, const py::object& grad_input,
                   const py::object& grad_context, const py::object& grad_weights, const py::object& parameters,
-                  uintptr_t stream) {
+                  const py::object& value, const py::object& log_det, uintptr_t stream) {
     Opened<T> opened;
     Request<T>& request = opened.request;
     request.inverse = inverse;
@@ -125,6 +139,8 @@ void run_gradient(DeviceProgram<T>& program, bool inverse, const py::object& inp
     const int64_t rows = request.rows;
     request.log_prob = output<T>(log_prob, {rows}, "log_prob: expected a contiguous (rows,)");
     require(log_prob.is_none() || of_log_prob, "log_prob: expected where the gradient is by it");
+    open_value(request, value, rows, program.features());
+    request.log_det = output<T>(log_det, {rows}, "log_det: expected a contiguous (rows,)");
     gradient.input =
         output<T>(grad_input, {rows, program.features()}, "grad_input: expected a contiguous (rows, features)");
     require(grad_context.is_none() || program.context() > 0, "grad_context: there is no context");
@@ -156,7 +172,21 @@ void bind_program_of(py::module_& m, const char* name) {
         .def("run_gradient", &run_gradient<T>, py::arg("inverse"), py::arg("input"), py::arg("index"),
              py::arg("context"), py::arg("of_log_prob"), py::arg("grad_value"), py::arg("grad_row"),
              py::arg("row_scale"), py::arg("log_prob"), py::arg("grad_input"), py::arg("grad_context"),
-             py::arg("grad_weights"), py::arg("parameters"), py::arg("stream"))
+             py::arg("grad_weights"), py::arg("parameters"), py::arg("value"), py::arg("log_det"), py::arg("stream"))
+        .def(
+            "run_gradient",
+            [](P& p, bool inverse, const py::object& input, const py::object& index, const py::object& context,
+               bool of_log_prob, const py::object& grad_value, const py::object& grad_row, double row_scale,
+               const py::object& log_prob, const py::object& grad_input, const py::object& grad_context,
+               const py::object& grad_weights, const py::object& parameters, uintptr_t stream) {
+                run_gradient<T>(p, inverse, input, index, context, of_log_prob, grad_value, grad_row, row_scale,
+                                log_prob, grad_input, grad_context, grad_weights, parameters, py::none(), py::none(),
+                                stream);
+            },
+            py::arg("inverse"), py::arg("input"), py::arg("index"), py::arg("context"), py::arg("of_log_prob"),
+            py::arg("grad_value"), py::arg("grad_row"), py::arg("row_scale"), py::arg("log_prob"),
+            py::arg("grad_input"), py::arg("grad_context"), py::arg("grad_weights"), py::arg("parameters"),
+            py::arg("stream"))
         .def_property_readonly("n_weights", &P::n_weights)
         .def_property_readonly("device", &P::device)
         .def(

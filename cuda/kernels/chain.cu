@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
         if (call.log_prob && call.inverse) base = base_density(team, d, call.base, t.given);
         sums.put(team, t.log_det);
         bases.put(team, base);
-        if (call.value) store_tile(team, d.chain, t.given, row, rows, call.value);
+        store_value(team, d.chain, t.given, call, row, rows);
         team.sync();
         store_sums(team, d, call, row, rows, sums.total(team), bases.total(team));
         team.sync();

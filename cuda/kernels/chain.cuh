@@ -346,13 +346,13 @@ __device__ void store_sums(const Team& team, const DeviceChain<T>& d, const Call
 }
 
 // Coordinates of rows [row, row + rows) from lines to an array of all rows.
-template <class T, bool in_shared>
+template <class T, class Out, bool in_shared>
 __device__ void store_tile(const Team& team, const Chain<T>& chain, const Lines<T, in_shared>& lines, int64_t row,
-                           int rows, T* values) {
-    T* const out = values + row * chain.features;
+                           int rows, Out* values) {
+    Out* const out = values + row * chain.features;
     const auto value_at = [&](int r, int c) {
         const T value = lines.at(chain.store_slot[c], r);
-        return chain.store_scale ? T(double(value) * chain.store_scale[c] + chain.store_shift[c]) : value;
+        return chain.store_scale ? Out(double(value) * chain.store_scale[c] + chain.store_shift[c]) : Out(value);
     };
     if (reinterpret_cast<uintptr_t>(values) % 16 != 0) {
         for_tile(team, rows, chain.features, true,
@@ -362,11 +362,20 @@ __device__ void store_tile(const Team& team, const Chain<T>& chain, const Lines<
     for_adjacent_tile(
         team, rows, chain.features,
         [&](int first, const auto& each) {
-            Four<T> numbers;
+            Four<Out> numbers;
             each([&](int i, int r, int c) { numbers.x[i] = value_at(r, c); });
-            *reinterpret_cast<Four<T>*>(out + first) = numbers;
+            *reinterpret_cast<Four<Out>*>(out + first) = numbers;
         },
         [&](int n, int r, int c) { out[n] = value_at(r, c); });
+}
+
+template <class T, bool in_shared>
+__device__ void store_value(const Team& team, const Chain<T>& chain, const Lines<T, in_shared>& lines,
+                            const Call<T>& call, int64_t row, int rows) {
+    if (call.value) store_tile(team, chain, lines, row, rows, call.value);
+    if constexpr (sizeof(T) < sizeof(double)) {
+        if (call.wide_value) store_tile(team, chain, lines, row, rows, call.wide_value);
+    }
 }
 
 }  // namespace

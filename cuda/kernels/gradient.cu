@@ -345,7 +345,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         if (call.inverse) base = base_density(team, d, call.base, t.state(d.chain.n_steps));
         sums.put(team, state.log_det);
         bases.put(team, base);
-        if (call.value) store_tile(team, d.chain, t.state(d.chain.n_steps), row, rows, call.value);
+        store_value(team, d.chain, t.state(d.chain.n_steps), call, row, rows);
         team.sync();
         const T log_det = sums.total(team), log_density = bases.total(team);
         store_sums(team, d, call, row, rows, log_det, log_density);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,23 @@ from numpy.typing import DTypeLike
 def kind_of(value: Any) -> str:
     """How an error message calls what was given."""
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def seed(value: Any) -> int:
+    """The key of random numbers: an int, one drawn from a generator of NumPy, or for None from the system."""
+    if value is None:
+        return int.from_bytes(os.urandom(8), "little")
+    if isinstance(value, np.random.Generator):
+        return int(value.integers(2**64, dtype=np.uint64))
+    return integer("seed", value, most=2**64 - 1)
+
+
+def index(name: str, value: Any, length: int) -> int:
+    """An int that counts elements, from the end if it is negative; an IndexError beyond both ends, as lists have it."""
+    found = integer(name, value, least=-(2**63))
+    if not -length <= found < length:
+        raise IndexError(f"{name}: expected -{length} to {length - 1}, got {found}")
+    return found
 
 
 def integer(name: str, value: Any, *, least: int = 0, most: int | None = None) -> int:

@@ -10,8 +10,10 @@ Flows and transforms take float32 or float64 in any strides and are never handed
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
+import types
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -19,20 +21,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _arguments as check
+from headrace import _frames
 from headrace._core import cpu, cuda_unavailable
 
 Array = Any
-"""An array of NumPy, or of PyTorch or JAX on the CPU; as an input also a pandas frame (docs/arrays.md). On a CUDA
+"""An array of NumPy, or of PyTorch or JAX on the CPU; as an input also a frame (docs/arrays.md). On a CUDA
 device: of CuPy, PyTorch or JAX, or what speaks DLPack or CUDA's array interface (docs/gpu.md)."""
 
 Matrix = NDArray[np.float32] | NDArray[np.float64]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+class_of = _frames.class_of
 _VJPS = "gradients come from log_prob_vjp, to_data_vjp and the other methods in _vjp"
 
 
 class _NumPy:
-    """NumPy arrays, and what is read like them: pandas frames, and CPU memory of others through DLPack."""
+    """NumPy arrays, and what is read like them: frames, and CPU memory of others through DLPack or `__array__`."""
 
     kind = "a NumPy array"
     make, floats = "np.asarray({})", "{}.astype('float64')"
@@ -47,7 +52,13 @@ class _NumPy:
             )
         if isinstance(value, np.ndarray):
             return np.asarray(value)
-        return _frame(name, value) if _is_pandas(value) else _exchanged(name, value)
+        if _frames.is_frame(value):
+            return _frames.read(name, value)
+        exchanged = hasattr(type(value), "__dlpack_device__") or hasattr(type(value), "__cuda_array_interface__")
+        return _exchanged(name, value) if exchanged else _frames.read(name, value)
+
+    def check_like(self, value: Any) -> None:
+        """Refuse an array to answer like where this cannot."""
 
     def give(self, array: NDArray[Any], like: Any) -> Any:
         """A result in this framework, on the device of `like`, on the same memory."""
@@ -68,7 +79,7 @@ class _Torch(_NumPy):
         if value.device.type != "cpu":
             raise _not_on_cpu(name, "a tensor", value.device, f"{name}.cpu()")
         try:
-            array: NDArray[Any] = value.numpy()
+            array: NDArray[Any] = (value.detach() if value.requires_grad else value).numpy()
         except (RuntimeError, TypeError) as error:  # vmap, fake tensors, nested ones
             raise self.unreadable(name, value, error) from None
         return array
@@ -76,10 +87,10 @@ class _Torch(_NumPy):
     def check(self, name: str, value: Any) -> None:
         """Refuse tensors that are no plain numbers in memory, wherever they are."""
         torch = sys.modules["torch"]
-        if value.requires_grad:
+        if value.requires_grad and torch.is_grad_enabled():
             raise TypeError(
-                f"{name}: expected a tensor that requires no gradient, as it would be lost; call {name}.detach(); "
-                f"{_VJPS}"
+                f"{name}: expected a tensor that requires no gradient, as it would be lost; call {name}.detach(), or "
+                f"do this under torch.no_grad(); {_VJPS}"
             )
         if value.device.type == "meta":
             raise TypeError(f"{name}: expected a tensor with numbers, got one on the meta device; make one on the CPU")
@@ -95,6 +106,10 @@ class _Torch(_NumPy):
             )
         if torch.autograd.forward_ad.unpack_dual(value).tangent is not None:
             raise TypeError(f"{name}: expected a tensor without a tangent, as it would be lost; {_VJPS}")
+
+    def check_like(self, value: Any) -> None:
+        if value.device.type != "cpu":
+            raise _not_on_cpu("like", "a tensor", value.device, "like.cpu()")
 
     def unreadable(self, name: str, value: Any, error: Exception) -> TypeError:
         """The error for one whose memory is not to be had."""
@@ -140,6 +155,11 @@ class _Jax(_NumPy):
         if value.is_deleted():
             raise TypeError(f"{name}: expected a JAX array with numbers, got one that was deleted or donated")
 
+    def check_like(self, value: Any) -> None:
+        self.check("like", value)
+        if any(device.platform != "cpu" for device in value.devices()):
+            raise _not_on_cpu("like", "an array", value.devices(), "jax.device_put(like, jax.devices('cpu')[0])")
+
     def check_width(self, dtype: np.dtype[Any]) -> None:
         """Refuse results that JAX would narrow."""
         if dtype == np.float64 and not sys.modules["jax"].config.jax_enable_x64:
@@ -156,10 +176,13 @@ class _Jax(_NumPy):
         return np.ndarray(shape, dtype, memory, -memory.ctypes.data % 64)
 
     def give(self, array: NDArray[Any], like: Any) -> Any:
-        return sys.modules["jax"].numpy.from_dlpack(array, device=next(iter(like.devices())))
+        jax = sys.modules["jax"]
+        device = jax.devices("cpu")[0] if like is None else next(iter(like.devices()))
+        return jax.numpy.from_dlpack(array, device=device)
 
 
 NUMPY, TORCH, JAX = _NumPy(), _Torch(), _Jax()
+_NAMED = {"numpy": NUMPY, "torch": TORCH, "jax": JAX}
 
 
 class Caller:
@@ -170,12 +193,27 @@ class Caller:
     _name = ""  # of the first array
     _first: Any = None
     _out: Any = None
-    one_context = False  # whether the context was one row without an axis for rows
+    foreign = False  # whether an array was left in another byte order or width
     device: Any = None  # where it computes, a `_device.Device`; None: on the CPU
     core: Any = cpu  # what computes
 
-    def open(self, name: str, value: Any) -> NDArray[Any]:
-        """`value` as a NumPy array on the same memory, checked to be float32 or float64."""
+    def answer_like(self, like: Any) -> None:
+        """Give results in the framework of `like`, an array or the name of a framework; arrays have to be of it too."""
+        if like is None:
+            return
+        if (name := name_of(like)) is not None:
+            self._framework = _NAMED[check.choice("like", name, tuple(_NAMED))]
+            importlib.import_module(name)
+        else:
+            self._framework, self._first = framework_of("like", like), like
+            self._framework.check_like(like)
+        self._name = "like"
+
+    def open(self, name: str, value: Any, raw: bool = False) -> NDArray[Any]:
+        """`value` as a NumPy array on the same memory, checked to be float32 or float64.
+
+        Floats of another byte order, and wider ones, are converted; with `raw` they are left as they are.
+        """
         if type(value) is np.ndarray:
             framework, array = NUMPY, value
         else:
@@ -186,13 +224,20 @@ class Caller:
         elif framework is not self._framework:
             given, source = framework.kind, name
             if framework is NUMPY and not isinstance(value, np.ndarray):
-                given, source = type_of(value), f"{name}.to_numpy()" if _is_pandas(value) else f"np.from_dlpack({name})"
+                given, source = (
+                    type_of(value),
+                    f"{name}.to_numpy()" if _frames.is_frame(value) else f"np.from_dlpack({name})",
+                )
             raise TypeError(
                 f"{name}: expected {self._framework.kind}, as for {self._name}, got {given}; call "
                 f"{self._framework.make.format(source)}"
             )
         if array.dtype not in FLOATS:
-            raise wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else framework.floats)
+            if array.dtype.kind != "f" or array.dtype.itemsize < 4:
+                raise wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else framework.floats)
+            if not raw:
+                return native(array)
+            self.foreign = True
         return array
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -220,14 +265,15 @@ class Caller:
         inputs: tuple[NDArray[Any] | None, ...],
         *,
         in_place: str = "",
+        first_dtype: np.dtype[Any] | None = None,
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Memory for two results; where `in_place` names the first input, the first result may overwrite it."""
         if out is None:
             empty = self._framework.empty
-            return empty(shape, dtype), empty(other_shape, dtype)
+            return empty(shape, first_dtype or dtype), empty(other_shape, dtype)
         if not isinstance(out, tuple) or len(out) != 2:
             raise TypeError(f"out: expected a tuple of two arrays, got {type_of(out)}")
-        first = self._writable("out[0]", out[0], shape, dtype)
+        first = self._writable("out[0]", out[0], shape, first_dtype or dtype)
         second = self._writable("out[1]", out[1], other_shape, dtype)
         others = inputs[1:] if in_place and _same(first, inputs[0]) else inputs
         if any(_overlap(first, a) for a in others) or any(_overlap(second, a) for a in (first, *inputs)):
@@ -239,7 +285,9 @@ class Caller:
     def _writable(self, name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         if self._is_immutable(name, value):
             raise TypeError(f"{name}: expected None, as JAX arrays cannot be written to, got {type_of(value)}")
-        array = self.open(name, value)
+        foreign = self.foreign
+        array = self.open(name, value, True)  # a converted copy would not be what is written to
+        self.foreign = foreign
         self._check_own(name, value)
         exact(name, array, shape, dtype)
         if isinstance(array, np.ndarray) and not array.flags.writeable:
@@ -293,9 +341,11 @@ class Caller:
 # ---- what is given ---------------------------------------------------------------------------------------------------
 
 
-def class_of(module: str, name: str) -> Any:
-    """A class of a framework, as isinstance takes it; nothing is an instance if the framework was not imported."""
-    return getattr(sys.modules.get(module), name, ())
+def name_of(framework: Any) -> str | None:
+    """The name of a framework that is given by it, or as a module; None for anything else."""
+    if isinstance(framework, types.ModuleType):
+        return framework.__name__.partition(".")[0]
+    return framework if isinstance(framework, str) else None
 
 
 def framework_of(name: str, value: Any, own: str = "np") -> _NumPy:
@@ -310,7 +360,9 @@ def framework_of(name: str, value: Any, own: str = "np") -> _NumPy:
     if isinstance(value, class_of("jax", "Array")):
         return JAX
     kind = type(value)
-    if _is_pandas(value) or hasattr(kind, "__dlpack_device__") or hasattr(kind, "__cuda_array_interface__"):
+    if _frames.is_frame(value) or hasattr(kind, "__dlpack_device__") or hasattr(kind, "__cuda_array_interface__"):
+        return NUMPY
+    if own == "np" and _frames.is_readable(value):
         return NUMPY
     hint = ""
     if isinstance(value, (list, tuple, int, float)):
@@ -318,7 +370,7 @@ def framework_of(name: str, value: Any, own: str = "np") -> _NumPy:
     elif hasattr(kind, "__array__"):
         hint = f"; call {own}.asarray({name})"
     given = "None" if value is None else type_of(value)
-    kinds = "NumPy, PyTorch or JAX, or a pandas frame" if own == "np" else "CuPy, PyTorch or JAX"
+    kinds = "NumPy, PyTorch or JAX, or a frame" if own == "np" else "CuPy, PyTorch or JAX"
     raise TypeError(f"{name}: expected an array of float32 or float64 (of {kinds}), got {given}{hint}")
 
 
@@ -333,29 +385,6 @@ def framework_or_none(value: Any) -> _NumPy | None:
 def is_array(value: Any) -> bool:
     """Whether it is of a kind that can be opened."""
     return framework_or_none(value) is not None
-
-
-def _is_pandas(value: Any) -> bool:
-    return isinstance(value, (class_of("pandas", "DataFrame"), class_of("pandas", "Series")))
-
-
-def _frame(name: str, frame: Any) -> NDArray[Any]:
-    """The numbers of a pandas frame or series; pandas copies a frame that it keeps in several pieces."""
-    named = frame.dtypes.items() if frame.ndim == 2 else [(frame.name, frame.dtype)]
-    dtypes = set()
-    for label, dtype in named:
-        if not isinstance(dtype, np.dtype) or dtype not in FLOATS:
-            raise TypeError(
-                f"{name}: expected columns of float32 or float64, got {dtype} in column {label!r}; call "
-                f"{name}.astype('float64') if that is meant, or choose columns of floats"
-            )
-        dtypes.add(dtype)
-    if len(dtypes) > 1:
-        raise TypeError(
-            f"{name}: expected columns of one dtype, got float32 and float64; call {name}.astype('float64')"
-        )
-    array: NDArray[Any] = frame.to_numpy(dtypes.pop() if dtypes else np.float64)
-    return array
 
 
 def _exchanged(name: str, value: Any) -> NDArray[Any]:
@@ -408,7 +437,7 @@ def _same(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
     return (
         b is not None
         and _bounds(a)[0] == _bounds(b)[0]
-        and (a.dtype, a.shape) == (b.dtype, b.shape)
+        and (a.dtype, a.size) == (b.dtype, b.size)  # with the same or other leading dimensions
         and a.flags.c_contiguous
         and b.flags.c_contiguous
     )
@@ -433,6 +462,16 @@ def _bounds(array: NDArray[Any]) -> tuple[int, int]:
 def address_of(array: NDArray[Any]) -> int:
     """Of the first number of an array of NumPy or CuPy."""
     return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+
+
+def native_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """float32 or float64, whichever a float of another byte order or width is converted to."""
+    return FLOATS[dtype.itemsize > 4]
+
+
+def native(array: NDArray[Any]) -> NDArray[Any]:
+    """`array` itself, or a copy in `native_dtype`."""
+    return array.astype(native_dtype(array.dtype), copy=False)
 
 
 # ---- checked arrays; without a caller, nothing is given back --------------------------------------------------------
@@ -469,22 +508,26 @@ def context_rows(
     array = given = caller.open(name, value)
     if array.ndim == 1 and array.shape[0] == columns:
         array = array[None, :]
-        caller.one_context = True
+    elif array.ndim == 1 and columns == 1:
+        array = array[:, None]
     if array.ndim != 2 or array.shape[1] != columns or array.shape[0] not in (rows, 1):
         raise ValueError(f"{expected}, got {given.shape}")
     return array
 
 
-def row_weights(name: str, value: Any, rows: int, caller: Caller | None = None) -> tuple[NDArray[Any] | None, float]:
+def row_weights(
+    name: str, value: Any, rows: int, caller: Caller | None = None, shape: tuple[int, ...] | None = None
+) -> tuple[NDArray[Any] | None, float]:
     """Weights of rows, checked to be finite, not negative and not all zero, and their sum; None: all 1.
 
-    On a device this waits.
+    They have this shape, by default one axis. On a device this waits.
     """
     if value is None:
         return None, float(rows)
     caller = caller or Caller()
-    array = shaped(name, value, (rows,), caller)
+    array = shaped(name, value, (rows,) if shape is None else shape, caller)
     with caller.queue():
+        array = array.reshape(rows)
         bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
         if bad.size:
             raise ValueError(f"{name}: expected finite numbers of at least 0, got {array[bad[0]]} at index {bad[0]}")

@@ -131,6 +131,8 @@ class _Program:
         grad_context: NDArray[Any] | None,
         grad_weights: NDArray[Any] | None,
         parameters: NDArray[Any] | None,
+        value: NDArray[Any] | None = None,
+        log_det: NDArray[Any] | None = None,
     ) -> None: ...
     @property
     def n_weights(self) -> int: ...

@@ -145,6 +145,8 @@ class _Program:
         grad_context: _Array | None,
         grad_weights: _Array | None,
         parameters: _Array | None,
+        value: _Array | None,
+        log_det: _Array | None,
         stream: int,
     ) -> None: ...
     @property

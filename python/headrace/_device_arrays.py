@@ -6,6 +6,7 @@ caller's current stream, and gives its results back in the framework of what it 
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from headrace import _arguments as check
 from headrace import _arrays, _core
 from headrace._arrays import Caller
 from headrace._device import Device, Kernels, OnStream, Stream, device_at
@@ -78,6 +80,9 @@ class _CuPy:
             strides = [math.prod(shape[i + 1 :]) * dtype.itemsize for i in range(len(shape))]
         return self.device.view(address, shape, dtype, strides, value)
 
+    def check_like(self, value: Any) -> None:
+        """Refuse an array to answer like that is elsewhere."""
+
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], stream: Stream) -> tuple[Any, Any]:
         """Memory for a result, as a CuPy array and as it will be given."""
         with self.device.on(stream):
@@ -104,14 +109,21 @@ class _Torch(_CuPy):
     def stream(self) -> Stream:
         return self.device.stream_at(sys.modules["torch"].cuda.current_stream(self.device.index).cuda_stream)
 
-    def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
-        torch = sys.modules["torch"]
-        _arrays.TORCH.check(name, value)
+    def check_place(self, name: str, value: Any) -> None:
+        """Refuse a tensor that is elsewhere."""
         place = value.device
         if place.type != "cuda":
             raise _arrays.elsewhere(name, f"a tensor on {place}", self.device, f"{name}.to({str(self.device)!r})")
         if place.index != self.device.index:
             raise _other_device(name, place.index, self.device, f"{name}.to({str(self.device)!r})")
+
+    def check_like(self, value: Any) -> None:
+        self.check_place("like", value)
+
+    def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
+        torch = sys.modules["torch"]
+        _arrays.TORCH.check(name, value)
+        self.check_place(name, value)
         try:
             view = self._view(value)
         except (RuntimeError, TypeError) as error:  # vmap, fake tensors, nested ones
@@ -147,13 +159,20 @@ class _Jax(_CuPy):
     def _make(self) -> str:
         return "jax.numpy.asarray({})"
 
-    def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
+    def check_like(self, value: Any) -> None:
+        self.check_place("like", value)
+
+    def check_place(self, name: str, value: Any) -> None:
+        """Refuse what holds no numbers, or is elsewhere."""
         _arrays.JAX.check(name, value)
         devices = value.devices()
         call = f"jax.device_put({name}, jax.devices('gpu')[{self.device.index}])"
         if len(devices) != 1 or next(iter(devices)).platform == "cpu":
             given = ", ".join(sorted(map(str, devices)))
             raise _arrays.elsewhere(name, f"an array on {given}", self.device, call)
+
+    def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
+        self.check_place(name, value)
         if value.dtype not in _arrays.FLOATS:
             raise _arrays.wrong_dtype(name, value.dtype, "{}.real" if value.dtype.kind == "c" else self.floats)
         with self.device.on(stream):
@@ -189,7 +208,21 @@ class DeviceCaller(Caller):
             self.core = Kernels(self.device, self.stream)
         return self._on_device
 
-    def open(self, name: str, value: Any) -> Any:
+    def answer_like(self, like: Any) -> None:
+        """Give results in the framework of `like`, an array or the name of a framework; arrays have to be of it too."""
+        if like is None:
+            return
+        if (name := _arrays.name_of(like)) is not None:
+            kinds: dict[str, type[_CuPy]] = {"cupy": _CuPy, "torch": _Torch, "jax": _Jax}
+            framework = kinds[check.choice("like", name, tuple(kinds))](self.device)
+            importlib.import_module(name)
+        else:
+            framework = self._framework_for("like", like)
+            framework.check_like(like)
+        self._name = "like"
+        self._begin(framework)
+
+    def open(self, name: str, value: Any, raw: bool = False) -> Any:
         """`value` as a CuPy view of the same memory, checked to be float32 or float64 on this device."""
         framework = self._framework_for(name, value)
         self._name = self._name or name
@@ -244,11 +277,12 @@ class DeviceCaller(Caller):
         inputs: tuple[Any, ...],
         *,
         in_place: str = "",
+        first_dtype: np.dtype[Any] | None = None,
     ) -> tuple[Any, Any]:
         """Memory for two results; where `in_place` names the first input, the first result may overwrite it."""
         if out is None:
-            return self.empty(shape, dtype), self.empty(other_shape, dtype)
-        return super().output_pair(out, dtype, shape, other_shape, inputs, in_place=in_place)
+            return self.empty(shape, first_dtype or dtype), self.empty(other_shape, dtype)
+        return super().output_pair(out, dtype, shape, other_shape, inputs, in_place=in_place, first_dtype=first_dtype)
 
     def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Memory for what is not given back."""

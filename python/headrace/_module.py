@@ -6,7 +6,6 @@ import abc
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -52,37 +51,6 @@ class Block(Protocol):
 
     def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
         """The way back."""
-
-
-@dataclass(frozen=True)
-class Cotangents:
-    """Gradients of some number with respect to what a run gives; None stands for zero, or for one in every row."""
-
-    value: NDArray[Any] | None = None  # by the values
-    row: NDArray[Any] | None = None  # by the log-determinants, or by the log-densities
-    row_scale: float = 1.0  # times this
-    of_log_prob: bool = False
-
-    @classmethod
-    def of_pair(
-        cls, names: tuple[str, str], value: Any, row: Any, shape: tuple[int, int], caller: Caller
-    ) -> Cotangents:
-        """By a value and its log-determinant, checked; either may be None for zero."""
-        if value is not None:
-            value = _arrays.shaped(names[0], value, shape, caller)
-        if row is None:
-            return cls(value, None, 0.0)
-        return cls(value, _arrays.shaped(names[1], row, shape[:1], caller))
-
-
-def _kinds(name: str, wrt: Any) -> tuple[str, ...]:
-    """What gradients are wanted with respect to."""
-    options = ("inputs", "parameters", "context")
-    given = (wrt,) if isinstance(wrt, str) else tuple(wrt) if np.iterable(wrt) else (wrt,)
-    kinds = tuple(check.choice(name, kind, options) for kind in given)
-    if not kinds or len(set(kinds)) != len(kinds):
-        raise ValueError(f"{name}: expected different names out of {options}, at least one, got {wrt!r}")
-    return kinds
 
 
 class Module(abc.ABC):
@@ -270,59 +238,17 @@ class Module(abc.ABC):
         with _changes:
             caller.queued(self._program).set_weights(vector)
 
-    def _own_parameters(self, value: Any, program: Program, caller: Caller) -> NDArray[Any] | None:
-        """A vector given in place of the parameters, as the core takes it."""
-        if value is None:
-            return None
-        array = _arrays.shaped("parameters", value, (program.n_weights,), caller)
-        return _arrays.ready(array, self._dtype or array.dtype, caller)
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers are trained: the entries of `named_parameters` but masked ones, without any padding.
 
-    def _vjp(
-        self,
-        caller: Caller,
-        program: Program,
-        dtype: np.dtype[Any],
-        array: _arrays.Matrix,
-        context: _arrays.Matrix | None,
-        cotangents: Cotangents,
-        wrt: Any,
-        *,
-        inverse: bool,
-        parameters: Any = None,
-        log_prob: NDArray[Any] | None = None,
-    ) -> tuple[Array, ...]:
-        """Run the program and back; gradients for the caller, in the order of `wrt`."""
-        kinds = _kinds("wrt", wrt)
-        rows = array.shape[0]
-        if "context" in kinds and context is None:
-            raise ValueError("wrt: expected no 'context', as this takes no context, got 'context'")
-        vector = self._own_parameters(parameters, program, caller)
-        shapes = {"inputs": array.shape, "context": (rows, self._context), "parameters": (program.n_weights,)}
-        out = {kind: caller.empty(shape, dtype) if kind in kinds else None for kind, shape in shapes.items()}
-        caller.queued(program).run_gradient(
-            inverse,
-            array,
-            None,  # all rows
-            context,
-            cotangents.of_log_prob,
-            cotangents.value,
-            cotangents.row,
-            cotangents.row_scale,
-            log_prob,
-            out["inputs"],
-            out["context"],
-            out["parameters"],
-            vector,
-        )
-        by_context = out["context"]
-        one_context = caller.one_context
-        if by_context is not None and context is not None and (one_context or context.shape[0] == 1 != rows):
-            with caller.queue():
-                total = by_context.sum(axis=0, dtype=np.float64)  # one row served all
-                total = total if one_context else total[None]
-                out["context"] = by_context = caller.empty(total.shape, dtype)
-                by_context[...] = total
-        return tuple(caller.give(gradient) for kind in kinds if (gradient := out[kind]) is not None)
+        >>> import headrace as hr
+        >>> hr.Planar(3).n_parameters
+        7
+        """
+        masks = {f"{name.removesuffix('mask')}weight": mask for name, mask in self._fixed_arrays().items()}
+        named = self.named_parameters()
+        return sum(int(np.count_nonzero(masks[name])) if name in masks else a.size for name, a in named.items())
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the parameters by name, in the user's order of units; masked weights are zero.

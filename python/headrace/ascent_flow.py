@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from numpy.typing import DTypeLike
 
@@ -79,10 +79,19 @@ class AscentFlow(Flow):
         """Number of steps."""
         return len(self._lengths)
 
-    def __getitem__(self, index: slice) -> AscentFlow:
-        """``flow[:t]``: the flow after t steps from the data's side, with copies of their parameters."""
-        if not isinstance(index, slice) or index.start not in (None, 0) or index.step not in (None, 1):
-            raise TypeError(f"index: expected a slice flow[:t], got {index!r}; use flow.transforms for single ones")
+    @overload
+    def __getitem__(self, index: slice) -> AscentFlow: ...
+    @overload
+    def __getitem__(self, index: int) -> list[Transform]: ...
+    def __getitem__(self, index: slice | int) -> Any:
+        """``flow[:t]``: the flow after t steps from the data's side; ``flow[i]``: the transforms of one step.
+
+        Both have copies of parameters; the transforms of a step are in latent → data order, on the CPU.
+        """
+        if not isinstance(index, slice):
+            return self._by_step()[check.index("index", index, len(self))]
+        if index.start not in (None, 0) or index.step not in (None, 1):
+            raise TypeError(f"index: expected a slice flow[:t], or an int for one step, got {index!r}")
         t = len(range(len(self))[index])
         flow = AscentFlow(self._by_step()[:t], self._standardize(), self.base, dtype=self._dtype)
         return flow if self._device is None else flow._on(self._device)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace import _arrays, training
-from headrace._arrays import Array, Caller
+from headrace._arrays import Array
+from headrace._derivatives import Derivatives
 from headrace._device import Device
-from headrace._module import Block, Cotangents, Module
+from headrace._evaluation import Pair
+from headrace._module import Block
+from headrace._shapes import drawn
 from headrace._stored import Stored, header_of, storable
 from headrace.bases import Base, StandardNormal
 from headrace.transforms import Standardize, Transform
@@ -23,11 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Flow"]
 
-Pair = tuple[Array, Array]
-
 
 @storable
-class Flow(Module):
+class Flow(Derivatives):
     """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the notes).
 
     The whole chain is one compiled program: a tile of rows runs through all transforms while it is in cache. The flow
@@ -201,10 +201,26 @@ class Flow(Module):
         """Number of transforms."""
         return len(self._chain)
 
-    def __getitem__(self, index: slice) -> Flow:
-        """``flow[:t]``: the flow of the first t transforms, with copies of their parameters."""
-        if not isinstance(index, slice) or index.start not in (None, 0) or index.step not in (None, 1):
-            raise TypeError(f"index: expected a slice flow[:t], got {index!r}; use flow.transforms for single ones")
+    def __iter__(self) -> Iterator[Any]:
+        """``flow[0]``, ``flow[1]``, ..."""
+        return (self[i] for i in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: slice) -> Flow: ...
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    def __getitem__(self, index: slice | int) -> Any:
+        """``flow[:t]``: the flow of the first t transforms; ``flow[i]``: one transform. Both have copies of parameters.
+
+        >>> import headrace as hr
+        >>> flow = hr.Flow([hr.Permutation([1, 0]), hr.Planar(2)])
+        >>> flow[0], len(flow[:1]), len([*flow])
+        (Permutation([1, 0]), 1, 2)
+        """
+        if not isinstance(index, slice):
+            return self.transforms[check.index("index", index, len(self))]
+        if index.start not in (None, 0) or index.step not in (None, 1):
+            raise TypeError(f"index: expected a slice flow[:t], or an int for one transform, got {index!r}")
         chain = self._transforms_on(None)[index]  # on the CPU, where nothing waits; what they make is placed once
         scale = self._standardize_context if any(t.context for t in chain) else None
         flow = Flow(chain, self._base, dtype=self._dtype, standardize_context=scale)
@@ -228,28 +244,36 @@ class Flow(Module):
         parameters: Array | None = None,
         out: Array | None = None,
     ) -> Array:
-        """Log density of each row, in nats per row.
+        """Log density of each row, in nats.
 
         Args:
-            x: Shape (rows, features), float32 or float64, any strides.
-            context: Shape (rows, context), or (context,) for all rows (the same row repeated may differ by rounding).
+            x: Shape (rows, features), float32 or float64, any strides; (features,) for one row, or any leading
+                dimensions.
+            context: Shape (rows, context), or (context,) for all rows (the same row repeated may differ by rounding);
+                (rows,) where there is one column. Leading dimensions are broadcast against those of x.
             parameters: Shape (n,): a vector to take instead of the flow's own `parameters`, for this call alone; what
                 is no weight in it (padding, masked entries) counts as zero.
             out: Shape (rows,) in the flow's dtype: memory of its own to write into and to return.
 
         Returns:
-            Shape (rows,), in the framework of the arrays given. A row with a NaN or an infinity gives NaN and changes
-            no other row.
+            Shape (rows,), or the leading dimensions, in the framework of the arrays given. A row with a NaN or an
+            infinity gives NaN and changes no other row.
 
         Raises:
             TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
             ValueError: a wrong shape, or context where none is taken or none where it is.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.MAF(3, context=2)
+        >>> flow.log_prob(np.zeros((4, 5, 3)), np.zeros((5, 2))).shape, flow.log_prob(np.zeros(3), np.zeros(2)).shape
+        ((4, 5), ())
         """
         caller = self._caller()
-        array, rows, context = self._open(caller, "x", x, context)
-        vector = self._own_parameters(parameters, self._program, caller)
-        log_prob = caller.output(out, self._dtype, (rows,), (array, context, vector))
-        caller.queued(self._program).run(True, array, rows, 0, context, None, None, log_prob, vector)
+        program = self._program
+        rows = self._rows(caller, "x", x, context, True)
+        vector = None if parameters is None else self._own_parameters(parameters, program, self._dtype, caller)
+        log_prob = caller.output(out, self._dtype, rows.batch, (rows.array, rows.context, vector))
+        self._run(caller, program, True, rows, None, None, log_prob, vector)
         return caller.give(log_prob)
 
     def to_latent(
@@ -262,9 +286,10 @@ class Flow(Module):
     ) -> Pair:
         """Data to latent: ``(z, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dz/dx\\|.
 
-        `out` is ``(z, log_det)`` to write into and to return, in the flow's dtype; z may be x itself.
+        Other leading dimensions are those of x, broadcast against the context's, as in `log_prob`. `out` is
+        ``(z, log_det)`` to write into and to return, in the flow's dtype; z may be x itself.
         """
-        return self._transform("x", x, context, parameters, out, inverse=True)
+        return self._both("x", x, context, parameters, out, inverse=True)
 
     def to_data(
         self,
@@ -276,43 +301,103 @@ class Flow(Module):
     ) -> Pair:
         """Latent to data: ``(x, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dx/dz\\|.
 
-        `out` is ``(x, log_det)`` to write into and to return, in the flow's dtype; x may be z itself.
+        Other leading dimensions are those of z, broadcast against the context's, as in `log_prob`. `out` is
+        ``(x, log_det)`` to write into and to return, in the flow's dtype; x may be z itself.
         """
-        return self._transform("z", z, context, parameters, out, inverse=False)
+        return self._both("z", z, context, parameters, out, inverse=False)
 
     def sample(
-        self, n: int, context: Array | None = None, seed: int | None = None, *, out: Array | None = None
+        self,
+        n: int | Sequence[int],
+        context: Array | None = None,
+        seed: int | np.random.Generator | None = None,
+        *,
+        parameters: Array | None = None,
+        noise: Array | None = None,
+        dtype: DTypeLike | None = None,
+        like: Any = None,
+        out: Array | None = None,
     ) -> Array:
         """Draw n rows, shape (n, features), in the framework of the context; without, NumPy, or CuPy on a device.
 
         Args:
-            n: Number of rows.
-            context: Shape (n, context), or (context,) for all rows.
-            seed: 0 to 2^64 - 1; None draws one. A number depends on seed, row and column alone, so that
-                ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)`` for any number of threads (for k < 8, where rows
-                take another path, up to rounding).
-            out: Shape (n, features) in the flow's dtype: memory of its own to write into and to return.
+            n: Number of rows, or a shape: then so many draws **for each row of the context**, shape (*n, *leading
+                dimensions of the context, features), as in torch.distributions. ``()`` is one draw for each.
+            context: For a number of rows, shape (n, context), or (context,) for all rows.
+            seed: 0 to 2^64 - 1; None draws one, and a `numpy.random.Generator` is asked for one. A number depends on
+                seed, row and column alone, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)`` for any
+                number of threads (for k < 8, where rows take another path, up to rounding).
+            parameters: As in `log_prob`.
+            noise: Numbers to take instead of drawing any, in the shape of the result: rows of independent **standard
+                normal** numbers under the bases `StandardNormal` and `Normal`, whose mean and standard deviation are
+                then applied to them, of standard logistic ones under `Logistic`.
+            dtype: "float64", or the flow's own, which is the default. What a float32 flow finds in float32 is taken to
+                the data's units in float64: data far from zero, as time stamps, need that.
+            like: An array, or the name of a framework ("numpy", "torch", "jax"; "cupy" on a device), to answer in.
+            out: In the shape and dtype of the result: memory of its own to write into and to return.
 
-        >>> import headrace as hr
-        >>> flow = hr.MAF(3, seed=0)
-        >>> bool((flow.sample(100, seed=1)[:10] == flow.sample(10, seed=1)).all())
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.MAF(3, context=2, seed=0)
+        >>> bool((flow.sample(100, np.ones(2), seed=1)[:10] == flow.sample(10, np.ones(2), seed=1)).all())
         True
+        >>> flow.sample((100,), np.ones((5, 2))).shape  # 100 draws for each of 5 contexts
+        (100, 5, 3)
         """
-        caller = self._caller()
-        rows, key, context = self._open_sample(caller, n, context, seed)
-        x = caller.output(out, self._dtype, (rows, self._features), (context,))
-        caller.queued(self._program).run(False, None, rows, key, context, x, None, None, None)
-        return caller.give(x)
+        return self._sample(n, context, seed, parameters, noise, dtype, like, out, False)
 
     def sample_and_log_prob(
-        self, n: int, context: Array | None = None, seed: int | None = None, *, out: Pair | None = None
+        self,
+        n: int | Sequence[int],
+        context: Array | None = None,
+        seed: int | np.random.Generator | None = None,
+        *,
+        parameters: Array | None = None,
+        noise: Array | None = None,
+        dtype: DTypeLike | None = None,
+        like: Any = None,
+        out: Pair | None = None,
     ) -> Pair:
-        """``(sample(n), its log_prob)`` in one pass; see `sample`. `out` is such a pair."""
-        caller = self._caller()
-        rows, key, context = self._open_sample(caller, n, context, seed)
-        x, log_prob = caller.output_pair(out, self._dtype, (rows, self._features), (rows,), (context,))
-        caller.queued(self._program).run(False, None, rows, key, context, x, None, log_prob, None)
-        return caller.give_pair(x, log_prob)
+        """``(sample(n), its log_prob)`` in one pass; see `sample`. `out` is such a pair.
+
+        The log densities are in the flow's dtype, whatever the rows are in.
+        """
+        pair: Pair = self._sample(n, context, seed, parameters, noise, dtype, like, out, True)
+        return pair
+
+    def _sample(
+        self,
+        n: Any,
+        context: Any,
+        seed: Any,
+        parameters: Any,
+        noise: Any,
+        dtype: Any,
+        like: Any,
+        out: Any,
+        with_log_prob: bool,
+    ) -> Any:
+        caller, own, width = self._caller(), self._dtype, self._features
+        caller.answer_like(like)
+        key = check.seed(seed)
+        rows = drawn(caller, n, context, width, self._context)
+        if noise is not None:
+            given = _arrays.shaped("noise", noise, rows.shape, caller)
+            with caller.queue():
+                rows.array = given.reshape(rows.rows, width)
+        kind = own if dtype is None else check.float_dtype("dtype", dtype)
+        if kind != own and kind != np.float64:
+            raise ValueError(f"dtype: expected 'float64', as the flow's own, got {dtype!r}; call .astype of the flow")
+        vector = self._own_parameters(parameters, self._program, own, caller)
+        inputs = (rows.array, rows.context, vector)
+        log_prob: Any = None
+        if with_log_prob:
+            x, log_prob = caller.output_pair(out, own, rows.shape, rows.batch, inputs, first_dtype=kind)
+        else:
+            x = caller.output(out, kind, rows.shape, inputs)
+            if noise is not None:  # where log densities are wanted, the run starts from the standard density
+                log_prob = caller.scratch(rows.batch, own)
+        self._run(caller, self._program, False, rows, x, None, log_prob, vector, key)
+        return caller.give_pair(x, log_prob) if with_log_prob else caller.give(x)
 
     # ---- training ------------------------------------------------------------------------------------------------
 
@@ -393,183 +478,6 @@ class Flow(Module):
             seed=seed,
             progress=bool(progress),
         )
-
-    # ---- derivatives ---------------------------------------------------------------------------------------------
-
-    def log_prob_and_score(self, x: Array, context: Array | None = None, *, parameters: Array | None = None) -> Pair:
-        """``(log_prob, score)``, shapes (rows,) and (rows, features): the log density and its gradient by x.
-
-        >>> import numpy as np, headrace as hr
-        >>> flow = hr.Flow([hr.Standardize([0.0], [2.0])], dtype="float64")
-        >>> flow.log_prob_and_score(np.array([[3.0]]))[1].tolist()  # -x / 4
-        [[-0.75]]
-        """
-        caller = self._caller()
-        array, rows, context = self._open(caller, "x", x, context)
-        log_prob = caller.empty((rows,), self._dtype)
-        (score,) = self._backward(
-            caller,
-            array,
-            context,
-            Cotangents(of_log_prob=True),
-            ("inputs",),
-            parameters,
-            inverse=True,
-            log_prob=log_prob,
-        )
-        return caller.give(log_prob), score
-
-    def log_prob_vjp(
-        self,
-        x: Array,
-        grad_log_prob: Array,
-        context: Array | None = None,
-        *,
-        wrt: Sequence[str] = ("inputs", "parameters"),
-        parameters: Array | None = None,
-    ) -> tuple[Array, ...]:
-        """Vector-Jacobian product of `log_prob`: gradients of a number from its gradient by the log densities.
-
-        Args:
-            x, context, parameters: As in `log_prob`.
-            grad_log_prob: Shape (rows,).
-            wrt: What gradients to give, in this order: "inputs" (rows, features), "parameters" (n,), as in
-                `parameters`, "context" (rows, context), or (context,) where one row served all.
-
-        Returns:
-            A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and all of the parameters'.
-        """
-        caller = self._caller()
-        array, rows, context = self._open(caller, "x", x, context)
-        row = _arrays.shaped("grad_log_prob", grad_log_prob, (rows,), caller)
-        cotangents = Cotangents(row=row, of_log_prob=True)
-        return self._backward(caller, array, context, cotangents, wrt, parameters, inverse=True)
-
-    def to_data_vjp(
-        self,
-        z: Array,
-        grad_x: Array | None,
-        grad_log_det: Array | None,
-        context: Array | None = None,
-        *,
-        wrt: Sequence[str] = ("inputs", "parameters"),
-        parameters: Array | None = None,
-    ) -> tuple[Array, ...]:
-        """Vector-Jacobian product of `to_data`: gradients of a number from its gradients by x and by log_det.
-
-        Args:
-            z, context, parameters: As in `to_data`.
-            grad_x: Shape (rows, features), or None for zero.
-            grad_log_det: Shape (rows,), or None for zero.
-            wrt: See `log_prob_vjp`; the default gives ``(grad_z, grad_parameters)``.
-
-        >>> import numpy as np, headrace as hr
-        >>> flow = hr.MAF(3, transforms=2, hidden=(8,))
-        >>> grad_z, grad_parameters = flow.to_data_vjp(np.ones((5, 3)), np.ones((5, 3)), np.ones(5))
-        >>> grad_z.shape, grad_parameters.shape == flow.parameters.shape
-        ((5, 3), True)
-        """
-        caller = self._caller()
-        array, _, context = self._open(caller, "z", z, context)
-        cotangents = Cotangents.of_pair(("grad_x", "grad_log_det"), grad_x, grad_log_det, array.shape, caller)
-        return self._backward(caller, array, context, cotangents, wrt, parameters, inverse=False)
-
-    def to_latent_vjp(
-        self,
-        x: Array,
-        grad_z: Array | None,
-        grad_log_det: Array | None,
-        context: Array | None = None,
-        *,
-        wrt: Sequence[str] = ("inputs", "parameters"),
-        parameters: Array | None = None,
-    ) -> tuple[Array, ...]:
-        """Vector-Jacobian product of `to_latent`; see `to_data_vjp`."""
-        caller = self._caller()
-        array, _, context = self._open(caller, "x", x, context)
-        cotangents = Cotangents.of_pair(("grad_z", "grad_log_det"), grad_z, grad_log_det, array.shape, caller)
-        return self._backward(caller, array, context, cotangents, wrt, parameters, inverse=True)
-
-    def nll_and_grad(
-        self,
-        x: Array,
-        context: Array | None = None,
-        weights: Array | None = None,
-        *,
-        parameters: Array | None = None,
-    ) -> tuple[float, Array]:
-        """The mean negative log-likelihood in nats, and its gradient, shape (n,), as in `parameters`.
-
-        Memory beyond the input does not grow with the rows, but for one number a row. The gradient has the same bits
-        for any number of threads. A row with a NaN or an infinity makes both NaN. On a device this waits for the mean.
-
-        Args:
-            x, context, parameters: As in `log_prob`; at least one row.
-            weights: Shape (rows,): weights of the rows in the mean, not negative; all 1 by default.
-
-        >>> import numpy as np, headrace as hr
-        >>> flow = hr.MAF(2)
-        >>> loss, gradient = flow.nll_and_grad(np.random.default_rng(0).standard_normal((100, 2)))
-        >>> gradient.shape == flow.parameters.shape
-        True
-        """
-        caller = self._caller()
-        array, rows, context = self._open(caller, "x", x, context)
-        weights, total = _arrays.row_weights("weights", weights, rows, caller)
-        if rows == 0:
-            raise ValueError(f"x: expected at least one row, got shape {array.shape}")
-        log_prob = caller.scratch((rows,), self._dtype)
-        cotangents = Cotangents(row=weights, row_scale=-1.0 / total, of_log_prob=True)
-        (gradient,) = self._backward(
-            caller, array, context, cotangents, ("parameters",), parameters, inverse=True, log_prob=log_prob
-        )
-        return -caller.weighted_sum(log_prob, weights) / total, gradient
-
-    def _backward(
-        self,
-        caller: Caller,
-        array: _arrays.Matrix,
-        context: _arrays.Matrix | None,
-        cotangents: Cotangents,
-        wrt: Any,
-        parameters: Any,
-        *,
-        inverse: bool,
-        log_prob: NDArray[Any] | None = None,
-    ) -> tuple[Array, ...]:
-        return self._vjp(
-            caller,
-            self._program,
-            self._dtype,
-            array,
-            context,
-            cotangents,
-            wrt,
-            inverse=inverse,
-            parameters=parameters,
-            log_prob=log_prob,
-        )
-
-    def _open(
-        self, caller: Caller, name: str, value: Any, context: Any
-    ) -> tuple[_arrays.Matrix, int, _arrays.Matrix | None]:
-        array = _arrays.matrix(name, value, self._features, caller)
-        rows = array.shape[0]
-        return array, rows, _arrays.context_rows(context, rows, self._context, caller=caller)
-
-    def _open_sample(self, caller: Caller, n: Any, context: Any, seed: Any) -> tuple[int, int, _arrays.Matrix | None]:
-        rows = check.integer("n", n)
-        key = int.from_bytes(os.urandom(8), "little") if seed is None else check.integer("seed", seed, most=2**64 - 1)
-        return rows, key, _arrays.context_rows(context, rows, self._context, caller=caller)
-
-    def _transform(self, name: str, value: Any, context: Any, parameters: Any, out: Any, *, inverse: bool) -> Pair:
-        caller = self._caller()
-        array, rows, context = self._open(caller, name, value, context)
-        vector = self._own_parameters(parameters, self._program, caller)
-        inputs = (array, context, vector)
-        result, log_det = caller.output_pair(out, self._dtype, array.shape, (rows,), inputs, in_place=name)
-        caller.queued(self._program).run(inverse, array, rows, 0, context, result, log_det, None, vector)
-        return caller.give_pair(result, log_det)
 
 
 def _context_scale(name: str, value: Any, columns: int) -> Pair:

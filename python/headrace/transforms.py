@@ -15,8 +15,9 @@ from numpy.typing import DTypeLike, NDArray
 from headrace import _arguments as check
 from headrace import _arrays
 from headrace._arrays import Array, Caller
+from headrace._evaluation import WRT, Evaluated, Gradients
 from headrace._maps import MAPS
-from headrace._module import Block, Cotangents, Module, Program
+from headrace._module import Block, Program
 from headrace._network import MaskedNetwork, Settings, Staircase
 from headrace._stored import Stored, header_of, storable
 from headrace._verification import verify_inverse
@@ -29,7 +30,7 @@ __all__ = ["Coupling", "Inverse", "MaskedAutoregressive", "Permutation", "Standa
 Result = tuple[Array, Array]
 
 
-class Transform(Module):
+class Transform(Evaluated):
     """Base of all transforms."""
 
     def __init__(self, features: int, context: int, dtype: np.dtype[Any] | None) -> None:
@@ -37,12 +38,21 @@ class Transform(Module):
         super().__init__(features, context, dtype)
         self._programs: dict[np.dtype[Any], Program] = {}
 
-    def forward(self, z: Array, context: Array | None = None, *, out: Result | None = None) -> Result:
+    def forward(
+        self,
+        z: Array,
+        context: Array | None = None,
+        *,
+        parameters: Array | None = None,
+        out: Result | None = None,
+    ) -> Result:
         """Latent to data.
 
         Args:
-            z: Shape (rows, features), float32 or float64, any strides.
-            context: Shape (rows, context), or (context,) for all rows.
+            z: Shape (rows, features), float32 or float64, any strides; (features,) for one row, or any leading
+                dimensions, which `log_det` then has too.
+            context: Shape (rows, context), or (context,) for all rows; any leading dimensions that broadcast.
+            parameters: Shape (n,): a vector to take instead of `parameters`, for this call alone.
             out: ``(x, log_det)`` to write into and to return, in the transform's dtype; x may be z itself.
 
         Returns:
@@ -60,11 +70,18 @@ class Transform(Module):
         >>> x.tolist(), log_det.round(4).tolist()
         ([[2.0, 4.0]], [1.3863])
         """
-        return self._run("z", z, context, out, inverse=False)
+        return self._both("z", z, context, parameters, out, inverse=False)
 
-    def inverse(self, x: Array, context: Array | None = None, *, out: Result | None = None) -> Result:
+    def inverse(
+        self,
+        x: Array,
+        context: Array | None = None,
+        *,
+        parameters: Array | None = None,
+        out: Result | None = None,
+    ) -> Result:
         """Data to latent: ``(z, log_det)`` with `log_det` = log \\|det dz/dx\\|; see `forward`."""
-        return self._run("x", x, context, out, inverse=True)
+        return self._both("x", x, context, parameters, out, inverse=True)
 
     def forward_vjp(
         self,
@@ -73,16 +90,17 @@ class Transform(Module):
         grad_log_det: Array | None,
         context: Array | None = None,
         *,
-        wrt: Sequence[str] = ("inputs", "parameters"),
-    ) -> tuple[Array, ...]:
+        wrt: Sequence[str] = WRT,
+        parameters: Array | None = None,
+    ) -> Gradients:
         """Vector-Jacobian product of `forward`: gradients of a number from its gradients by x and by log_det.
 
         Args:
-            z, context: As in `forward`.
-            grad_x: Shape (rows, features), or None for zero.
-            grad_log_det: Shape (rows,), or None for zero.
-            wrt: What gradients to give, in this order: "inputs" (rows, features), "parameters" (n,), as in
-                `parameters`, "context" (rows, context), or (context,) where one row served all.
+            z, context, parameters: As in `forward`.
+            grad_x: In the shape of x, or None for zero.
+            grad_log_det: In the shape of `log_det`, or None for zero.
+            wrt: What gradients to give, in this order: "inputs", in the shape of z; "parameters" (n,), as in
+                `parameters`; "context", in its shape: summed over the rows that one row of it served.
 
         Returns:
             A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and all of the parameters'.
@@ -92,7 +110,9 @@ class Transform(Module):
         >>> t.forward_vjp(np.ones((1, 1)), np.ones((1, 1)), None, wrt=("inputs",))[0].tolist()
         [[3.0]]
         """
-        return self._run_vjp("z", z, ("grad_x", grad_x), grad_log_det, context, wrt, inverse=False)
+        pair = ("grad_x", grad_x)
+        gradients: Gradients = self._both_vjp("z", z, pair, grad_log_det, context, wrt, parameters, inverse=False)
+        return gradients
 
     def inverse_vjp(
         self,
@@ -101,41 +121,49 @@ class Transform(Module):
         grad_log_det: Array | None,
         context: Array | None = None,
         *,
-        wrt: Sequence[str] = ("inputs", "parameters"),
-    ) -> tuple[Array, ...]:
+        wrt: Sequence[str] = WRT,
+        parameters: Array | None = None,
+    ) -> Gradients:
         """Vector-Jacobian product of `inverse`; see `forward_vjp`."""
-        return self._run_vjp("x", x, ("grad_z", grad_z), grad_log_det, context, wrt, inverse=True)
+        pair = ("grad_z", grad_z)
+        gradients: Gradients = self._both_vjp("x", x, pair, grad_log_det, context, wrt, parameters, inverse=True)
+        return gradients
 
-    def _open(self, caller: Caller, name: str, value: Any, context: Any) -> tuple[Any, Any, Program, np.dtype[Any]]:
-        array = _arrays.matrix(name, value, self._features, caller)
-        context = _arrays.context_rows(context, array.shape[0], self._context, caller=caller)
-        program = self._program if self._dtype is not None else self._program_for(array.dtype)
-        return array, context, program, array.dtype if self._dtype is None else self._dtype
-
-    def _run(self, name: str, value: Any, context: Any, out: Any, *, inverse: bool) -> Result:
-        caller = self._caller()
-        array, context, program, dtype = self._open(caller, name, value, context)
-        rows = array.shape[0]
-        result, log_det = caller.output_pair(out, dtype, array.shape, (rows,), (array, context), in_place=name)
-        caller.queued(program).run(inverse, array, rows, 0, context, result, log_det, None, None)
-        return caller.give_pair(result, log_det)
-
-    def _run_vjp(
+    def forward_and_vjp(
         self,
-        name: str,
-        value: Any,
-        grad_value: tuple[str, Any],
-        grad_log_det: Any,
-        context: Any,
-        wrt: Any,
+        z: Array,
+        grad_x: Array | None,
+        grad_log_det: Array | None,
+        context: Array | None = None,
         *,
-        inverse: bool,
-    ) -> tuple[Array, ...]:
-        caller = self._caller()
-        array, context, program, dtype = self._open(caller, name, value, context)
-        names = (grad_value[0], "grad_log_det")
-        cotangents = Cotangents.of_pair(names, grad_value[1], grad_log_det, array.shape, caller)
-        return self._vjp(caller, program, dtype, array, context, cotangents, wrt, inverse=inverse)
+        wrt: Sequence[str] = WRT,
+        parameters: Array | None = None,
+    ) -> tuple[Result, Gradients]:
+        """``(forward(z), forward_vjp(z, ...))`` from one run; see both."""
+        pair, given = ("grad_x", grad_x), (context, wrt, parameters)
+        both: tuple[Result, Gradients] = self._both_vjp("z", z, pair, grad_log_det, *given, inverse=False, values=True)
+        return both
+
+    def inverse_and_vjp(
+        self,
+        x: Array,
+        grad_z: Array | None,
+        grad_log_det: Array | None,
+        context: Array | None = None,
+        *,
+        wrt: Sequence[str] = WRT,
+        parameters: Array | None = None,
+    ) -> tuple[Result, Gradients]:
+        """``(inverse(x), inverse_vjp(x, ...))`` from one run; see both."""
+        pair, given = ("grad_z", grad_z), (context, wrt, parameters)
+        both: tuple[Result, Gradients] = self._both_vjp("x", x, pair, grad_log_det, *given, inverse=True, values=True)
+        return both
+
+    def _program_and_dtype(self, dtype: np.dtype[Any]) -> tuple[Program, np.dtype[Any]]:
+        if self._dtype is not None:
+            return self._program, self._dtype
+        own = _arrays.native_dtype(dtype)
+        return self._program_for(own), own
 
     def _program_for(self, dtype: np.dtype[Any]) -> Program:
         """The program of a transform without a dtype of its own, one for each dtype."""

@@ -1,0 +1,217 @@
+"""What flows and transforms have in common when they compute: arrays in, the core's calls, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace import _arrays
+from headrace._arrays import Array, Caller
+from headrace._module import Module, Program
+from headrace._shapes import Rows, flat, opened, summed
+
+__all__ = ["Cotangents", "Evaluated"]
+
+Pair = tuple[Array, Array]
+Gradients = tuple[Array, ...]
+
+WRT = ("inputs", "parameters")
+
+_BLOCK = 1 << 16  # rows of another byte order or width that are converted at a time
+
+
+@dataclass(frozen=True)
+class Cotangents:
+    """Gradients of some number with respect to what a run gives; None stands for zero, or for one in every row."""
+
+    value: NDArray[Any] | None = None  # by the values
+    row: NDArray[Any] | None = None  # by the log-determinants, or by the log-densities
+    row_scale: float = 1.0  # times this
+    of_log_prob: bool = False
+
+    @classmethod
+    def of_pair(cls, names: tuple[str, str], value: Any, row: Any, rows: Rows, features: int, caller: Caller) -> Any:
+        """By a value and its log-determinant, checked; either may be None for zero."""
+        if value is not None:
+            value = _arrays.shaped(names[0], value, (*rows.batch, features), caller)
+            value = value.reshape(rows.rows, features)
+        if row is None:
+            return cls(value, None, 0.0)
+        return cls(value, cls.of_rows(names[1], row, rows, caller))
+
+    @staticmethod
+    def of_rows(name: str, value: Any, rows: Rows, caller: Caller) -> NDArray[Any]:
+        """One number for each row, checked."""
+        return _arrays.shaped(name, value, rows.batch, caller).reshape(rows.rows)
+
+
+def _kinds(name: str, wrt: Any) -> tuple[str, ...]:
+    """What gradients are wanted with respect to."""
+    options = ("inputs", "parameters", "context")
+    given = (wrt,) if isinstance(wrt, str) else tuple(wrt) if np.iterable(wrt) else (wrt,)
+    kinds = tuple(check.choice(name, kind, options) for kind in given)
+    if not kinds or len(set(kinds)) != len(kinds):
+        raise ValueError(f"{name}: expected different names out of {options}, at least one, got {wrt!r}")
+    return kinds
+
+
+class Evaluated(Module):
+    """A module whose program takes rows in either direction."""
+
+    def _program_and_dtype(self, dtype: np.dtype[Any]) -> tuple[Program, np.dtype[Any]]:
+        """The program for rows of this dtype, and the dtype of its results."""
+        assert self._dtype is not None
+        return self._program, self._dtype
+
+    def _rows(self, caller: Caller, name: str, value: Any, context: Any, raw: bool = False) -> Rows:
+        return opened(caller, name, value, context, self._features, self._context, raw)
+
+    def _own_parameters(
+        self, value: Any, program: Program, dtype: np.dtype[Any], caller: Caller
+    ) -> NDArray[Any] | None:
+        """A vector given in place of the parameters, as the core takes it."""
+        if value is None:
+            return None
+        array = _arrays.shaped("parameters", value, (program.n_weights,), caller)
+        return _arrays.ready(array, dtype, caller)
+
+    def _run(
+        self,
+        caller: Caller,
+        program: Program,
+        inverse: bool,
+        rows: Rows,
+        value: NDArray[Any] | None,
+        log_det: NDArray[Any] | None,
+        log_prob: NDArray[Any] | None,
+        vector: NDArray[Any] | None,
+        seed: int = 0,
+    ) -> None:
+        """One run of the core; block by block where rows have to be converted."""
+        run, n, array, context = caller.queued(program).run, rows.rows, rows.array, rows.context
+        if len(rows.batch) != 1:
+            value, log_det, log_prob = flat(value, n, self._features), flat(log_det, n), flat(log_prob, n)
+        if not caller.foreign:
+            run(inverse, array, n, seed, context, value, log_det, log_prob, vector)
+            return
+        assert array is not None
+        for part in _blocks(n):
+            own = context if context is None or len(context) == 1 else context[part]
+            outputs = (None if a is None else a[part] for a in (value, log_det, log_prob))
+            block = _arrays.native(array[part])
+            run(inverse, block, len(block), 0, own, *outputs, vector)
+
+    def _both(self, name: str, given: Any, context: Any, parameters: Any, out: Any, *, inverse: bool) -> Pair:
+        """Value and log-determinant."""
+        caller = self._caller()
+        rows = self._rows(caller, name, given, context, True)
+        array = rows.array
+        assert array is not None
+        program, dtype = self._program_and_dtype(array.dtype)
+        vector = self._own_parameters(parameters, program, dtype, caller)
+        shape = rows.shape if rows.shape[:-1] == rows.batch else (*rows.batch, self._features)
+        inputs = (array, rows.context, vector)
+        value, log_det = caller.output_pair(out, dtype, shape, rows.batch, inputs, in_place=name)
+        self._run(caller, program, inverse, rows, value, log_det, None, vector)
+        return caller.give_pair(value, log_det)
+
+    def _both_vjp(
+        self,
+        name: str,
+        given: Any,
+        grad_value: tuple[str, Any],
+        grad_log_det: Any,
+        context: Any,
+        wrt: Any,
+        parameters: Any,
+        *,
+        inverse: bool,
+        values: bool = False,
+    ) -> Any:
+        """Gradients from those by value and log-determinant; with `values` these too, from the same run."""
+        caller = self._caller()
+        rows = self._rows(caller, name, given, context)
+        assert rows.array is not None
+        program, dtype = self._program_and_dtype(rows.array.dtype)
+        names = (grad_value[0], "grad_log_det")
+        cotangents = Cotangents.of_pair(names, grad_value[1], grad_log_det, rows, self._features, caller)
+        vector = self._own_parameters(parameters, program, dtype, caller)
+        kinds = _kinds("wrt", wrt)
+        if not values:
+            return self._backward(caller, program, dtype, rows, cotangents, kinds, vector, inverse=inverse)
+        value = caller.empty((*rows.batch, self._features), dtype)
+        log_det = caller.empty(rows.batch, dtype)
+        gradients = self._backward(
+            caller, program, dtype, rows, cotangents, kinds, vector, inverse=inverse, value=value, log_det=log_det
+        )
+        return caller.give_pair(value, log_det), gradients
+
+    def _backward(
+        self,
+        caller: Caller,
+        program: Program,
+        dtype: np.dtype[Any],
+        rows: Rows,
+        cotangents: Cotangents,
+        kinds: tuple[str, ...],
+        vector: NDArray[Any] | None,
+        *,
+        inverse: bool,
+        value: NDArray[Any] | None = None,
+        log_det: NDArray[Any] | None = None,
+        log_prob: NDArray[Any] | None = None,
+    ) -> Gradients:
+        """Run the program and back; gradients for the caller, in the order of `kinds`."""
+        if "context" in kinds and rows.context is None:
+            raise ValueError("wrt: expected no 'context', as this takes no context, got 'context'")
+        n, batch = rows.rows, rows.batch
+        shapes = {"inputs": rows.shape, "context": rows.context_shape}
+        given = {**shapes, "context": rows.context_given}  # of the gradients
+        made: dict[str, Any] = {}
+        core: dict[str, Any] = dict.fromkeys(("inputs", "context", "parameters"))
+        for kind in kinds:
+            if kind == "parameters":
+                core[kind] = made[kind] = caller.empty((program.n_weights,), dtype)
+            elif shapes[kind][:-1] == batch:
+                made[kind] = caller.empty(given[kind], dtype)
+                core[kind] = made[kind].reshape(n, shapes[kind][-1])
+            else:  # it was repeated
+                core[kind] = caller.scratch((n, shapes[kind][-1]), dtype)
+        arguments = (
+            inverse,
+            rows.array,
+            None,  # all rows
+            rows.context,
+            cotangents.of_log_prob,
+            cotangents.value,
+            cotangents.row,
+            cotangents.row_scale,
+            flat(log_prob, n),
+            core["inputs"],
+            core["context"],
+            core["parameters"],
+            vector,
+        )
+        values = () if value is None else (flat(value, n, self._features), flat(log_det, n))
+        caller.queued(program).run_gradient(*arguments, *values)
+        for kind in kinds:
+            if kind not in made:
+                with caller.queue():
+                    total = summed(core[kind], batch, shapes[kind])
+                    made[kind] = caller.empty(given[kind], dtype)
+                    made[kind][...] = total.reshape(given[kind])
+        return tuple(caller.give(made[kind]) for kind in kinds)
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    """Parts of about as many rows as are converted at a time; none is so small that it takes another path."""
+    count = max(1, round(rows / _BLOCK))
+    edges = [rows * i // count for i in range(count + 1)]
+    for begin, end in pairwise(edges):
+        yield slice(begin, end)

@@ -1,0 +1,122 @@
+"""Tables with columns of their own dtypes, and other objects that NumPy can be asked for: pandas, polars, Arrow.
+
+A frame is read in place if its library keeps it in one piece of one dtype; otherwise its columns are copied into one
+array. What is missing becomes NaN.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["class_of", "is_frame", "is_readable", "read"]
+
+Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # its label, its dtype, its numbers in a dtype
+
+_FRAMES = {"pandas": ("DataFrame", "Series"), "polars": ("DataFrame", "Series")}
+_ARROW = ("Table", "RecordBatch", "ChunkedArray", "Array")
+
+
+def class_of(module: str, name: str) -> Any:
+    """A class of a library, as isinstance takes it; nothing is an instance if the library was not imported."""
+    return getattr(sys.modules.get(module), name, ())
+
+
+def is_frame(value: Any) -> bool:
+    """Whether it is a frame or a column of a library that is known here."""
+    return any(_is_of(value, library) for library in (*_FRAMES, "pyarrow"))
+
+
+def is_readable(value: Any) -> bool:
+    """Whether it says that NumPy can be given its numbers: arrays of xarray, Dask, h5py and others."""
+    return hasattr(type(value), "__array__") and not isinstance(value, np.generic)
+
+
+def read(name: str, value: Any) -> NDArray[Any]:
+    """The numbers of a frame or of something readable."""
+    if not is_frame(value):
+        try:
+            return np.asarray(value)
+        except Exception as error:  # code of another library
+            raise TypeError(
+                f"{name}: expected an array that NumPy can read, got {type(value).__module__}."
+                f"{type(value).__qualname__} ({error})"
+            ) from None
+    columns = _columns(value)
+    dtypes = [_float(dtype) for _, dtype, _ in columns]
+    for (label, given, _), dtype in zip(columns, dtypes, strict=True):
+        if dtype is None:
+            raise TypeError(
+                f"{name}: expected columns of float32 or float64, got {given} in column {label!r}; "
+                f"{_advice(name, value)} if that is meant, or choose columns of floats"
+            )
+    wanted = np.result_type(*dtypes) if columns else np.dtype(np.float64)
+    if _is_of(value, "pandas") and all(isinstance(given, np.dtype) and given == wanted for _, given, _ in columns):
+        array: NDArray[Any] = value.to_numpy(wanted)
+        return array
+    if _is_column(value):
+        return columns[0][2](wanted)
+    array = np.empty((len(value), len(columns)), wanted)
+    for i, (_, _, numbers) in enumerate(columns):
+        array[:, i] = numbers(wanted)
+    return array
+
+
+def _is_of(value: Any, library: str) -> bool:
+    return any(isinstance(value, class_of(library, kind)) for kind in _FRAMES.get(library, _ARROW))
+
+
+def _is_column(value: Any) -> bool:
+    return not any(
+        isinstance(value, class_of(library, kind))
+        for library, kind in (
+            ("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table"), ("pyarrow", "RecordBatch")
+        )
+    )  # fmt: skip
+
+
+def _columns(value: Any) -> list[Column]:
+    if _is_of(value, "pandas"):
+        named = [(value.name, value)] if value.ndim == 1 else value.items()
+        return [(label, column.dtype, partial(_of_pandas, column)) for label, column in named]
+    if _is_of(value, "polars"):
+        columns = [value] if _is_column(value) else value.get_columns()
+        return [(column.name, column.dtype, partial(_of_polars, column)) for column in columns]
+    named = [("", value)] if _is_column(value) else zip(value.schema.names, value.columns, strict=True)
+    return [(label, column.type, partial(_of_arrow, column)) for label, column in named]
+
+
+def _of_pandas(column: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    array: NDArray[Any] = column.to_numpy(dtype, na_value=np.nan)
+    return array
+
+
+def _of_polars(column: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    array: NDArray[Any] = column.to_numpy()
+    return array.astype(dtype, copy=False)
+
+
+def _of_arrow(column: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    chunked = isinstance(column, class_of("pyarrow", "ChunkedArray"))
+    array: NDArray[Any] = column.to_numpy() if chunked else column.to_numpy(zero_copy_only=False)
+    return array.astype(dtype, copy=False)
+
+
+def _float(dtype: Any) -> np.dtype[Any] | None:
+    """The dtype of NumPy for a column of floats of 32 or 64 bits; None for other columns."""
+    if isinstance(dtype, np.dtype):
+        return dtype.newbyteorder("=") if dtype.kind == "f" and dtype.itemsize in (4, 8) else None
+    names = {"float": np.float32, "double": np.float64, "float32": np.float32, "float64": np.float64}
+    name = str(dtype).lower().removesuffix("[pyarrow]")
+    return np.dtype(names[name]) if name in names else None
+
+
+def _advice(name: str, value: Any) -> str:
+    if _is_of(value, "pandas"):
+        return f"call {name}.astype('float64')"
+    return f"call {name}.cast(polars.Float64)" if _is_of(value, "polars") else "cast it to pyarrow.float64()"
