@@ -341,7 +341,7 @@ def test_the_examples_of_the_page_on_arrays_run():
         frameworks.load(name)
     page = (pathlib.Path(__file__).parents[1] / "docs" / "arrays.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 5
     names = {}
     for block in blocks:
         exec(compile(block, "docs/arrays.md", "exec"), names)

@@ -199,8 +199,6 @@ class Caller:
 
     def answer_like(self, like: Any) -> None:
         """Give results in the framework of `like`, an array or the name of a framework; arrays have to be of it too."""
-        if like is None:
-            return
         if (name := name_of(like)) is not None:
             self._framework = _NAMED[check.choice("like", name, tuple(_NAMED))]
             importlib.import_module(name)

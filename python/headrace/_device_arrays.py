@@ -210,8 +210,6 @@ class DeviceCaller(Caller):
 
     def answer_like(self, like: Any) -> None:
         """Give results in the framework of `like`, an array or the name of a framework; arrays have to be of it too."""
-        if like is None:
-            return
         if (name := _arrays.name_of(like)) is not None:
             kinds: dict[str, type[_CuPy]] = {"cupy": _CuPy, "torch": _Torch, "jax": _Jax}
             framework = kinds[check.choice("like", name, tuple(kinds))](self.device)

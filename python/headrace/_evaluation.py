@@ -114,7 +114,7 @@ class Evaluated(Module):
         array = rows.array
         assert array is not None
         program, dtype = self._program_and_dtype(array.dtype)
-        vector = self._own_parameters(parameters, program, dtype, caller)
+        vector = None if parameters is None else self._own_parameters(parameters, program, dtype, caller)
         shape = rows.shape if rows.shape[:-1] == rows.batch else (*rows.batch, self._features)
         inputs = (array, rows.context, vector)
         value, log_det = caller.output_pair(out, dtype, shape, rows.batch, inputs, in_place=name)

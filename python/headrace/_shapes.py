@@ -57,13 +57,13 @@ def opened(caller: Caller, name: str, value: Any, context: Any, features: int, c
             return Rows(array, shape[0], shape[:1], shape)
         rows, batch = math.prod(shape[:-1]), shape[:-1]
         return Rows(_matrix(caller, array, batch), rows, batch, shape)
-    expected = f"context: expected shape ({', '.join(map(str, (*shape[:-1], columns)))}), or ({columns},) for all rows"
-    own, given = _context(caller, context, columns, expected)
+    own, given = _context(caller, context, columns, shape[:-1])
     if len(shape) == 2 and own.ndim == 2 and own.shape[0] == shape[0]:
         return Rows(array, shape[0], shape[:1], shape, own, own.shape, given)
     try:
         batch = np.broadcast_shapes(shape[:-1], own.shape[:-1])
     except ValueError:
+        expected = _expected(shape[:-1], columns)
         raise ValueError(f"{expected}, or one that broadcasts, got {given}") from None
     rows = math.prod(batch)
     return Rows(
@@ -73,20 +73,20 @@ def opened(caller: Caller, name: str, value: Any, context: Any, features: int, c
 
 def drawn(caller: Caller, n: Any, context: Any, features: int, columns: int) -> Rows:
     """A sample of n rows, or of the shape n for each row of the context."""
-    if np.iterable(n) and not isinstance(n, (str, bytes)):
+    if type(n) is not int and np.iterable(n) and not isinstance(n, (str, bytes)):
         batch: Shape = check.integers("n", n)
         own = None
         if columns or context is not None:
-            own, given = _drawn_context(caller, context, columns, f"({columns},) or (..., {columns})")
+            own, given = _context(caller, context, columns)
             batch = (*batch, *own.shape[:-1])
     else:
         batch, own = (check.integer("n", n),), None
         if columns or context is not None:
-            own, given = _drawn_context(caller, context, columns, f"({batch[0]}, {columns}), or ({columns},) for all")
+            own, given = _context(caller, context, columns, batch)
             if own.ndim > 2 or (own.ndim == 2 and own.shape[0] not in (1, batch[0])):
                 raise ValueError(
-                    f"context: expected shape ({batch[0]}, {columns}), or ({columns},) for all rows, got {given}; for "
-                    f"{batch[0]} draws for each row of the context call sample(({batch[0]},), context)"
+                    f"{_expected(batch, columns)}, got {given}; for {batch[0]} draws for each row of the context call "
+                    f"sample(({batch[0]},), context)"
                 )
     rows, shape = math.prod(batch), (*batch, features)
     if own is None:
@@ -110,22 +110,23 @@ def summed(array: NDArray[Any], batch: Shape, shape: Shape) -> NDArray[Any]:
     return total.reshape(shape)
 
 
-def _drawn_context(caller: Caller, context: Any, columns: int, expected: str) -> tuple[Any, Shape]:
+def _expected(batch: Shape | None, columns: int) -> str:
+    full = f"(..., {columns})" if batch is None else f"({', '.join(map(str, (*batch, columns)))})"
+    return f"context: expected shape {full}, or ({columns},) for all rows"
+
+
+def _context(caller: Caller, value: Any, columns: int, batch: Shape | None = None) -> tuple[Any, Shape]:
+    """Context with an axis for its columns, and the shape as it was given."""
     if columns == 0:
         raise ValueError("context: expected None, as this takes no context, got an array")
-    return _context(caller, context, columns, f"context: expected shape {expected} rows")
-
-
-def _context(caller: Caller, value: Any, columns: int, expected: str) -> tuple[Any, Shape]:
-    """Context with an axis for its columns, and the shape as it was given."""
     if value is None:
-        raise ValueError(f"{expected}, got None")
+        raise ValueError(f"{_expected(batch, columns)}, got None")
     array: Any = caller.open("context", value)
     given = array.shape
     if columns == 1 and len(given) == 1 and given != (1,):
         array = array[:, None]
-    if array.ndim == 0 or array.shape[-1] != columns:
-        raise ValueError(f"{expected}, got {given}")
+    if not given or array.shape[-1] != columns:
+        raise ValueError(f"{_expected(batch, columns)}, got {given}")
     return array, given
 
 
@@ -141,7 +142,10 @@ def _matrix(caller: Caller, array: Any, batch: Shape) -> Any:
 
 
 def _context_matrix(caller: Caller, array: Any, batch: Shape) -> Any:
-    if math.prod(array.shape[:-1]) == 1:
+    shape = array.shape
+    if len(shape) == 2 and shape[0] == 1:
+        return array
+    if math.prod(shape[:-1]) == 1:
         with caller.queue():
             return array.reshape(1, array.shape[-1])  # one row for all
     return _matrix(caller, array, batch)

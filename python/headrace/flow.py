@@ -377,7 +377,8 @@ class Flow(Derivatives):
         with_log_prob: bool,
     ) -> Any:
         caller, own, width = self._caller(), self._dtype, self._features
-        caller.answer_like(like)
+        if like is not None:
+            caller.answer_like(like)
         key = check.seed(seed)
         rows = drawn(caller, n, context, width, self._context)
         if noise is not None:
@@ -387,7 +388,7 @@ class Flow(Derivatives):
         kind = own if dtype is None else check.float_dtype("dtype", dtype)
         if kind != own and kind != np.float64:
             raise ValueError(f"dtype: expected 'float64', as the flow's own, got {dtype!r}; call .astype of the flow")
-        vector = self._own_parameters(parameters, self._program, own, caller)
+        vector = None if parameters is None else self._own_parameters(parameters, self._program, own, caller)
         inputs = (rows.array, rows.context, vector)
         log_prob: Any = None
         if with_log_prob:
