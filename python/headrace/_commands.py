@@ -232,7 +232,7 @@ def _check_rows(source: tables.Source, columns: Sequence[int], values: NDArray[A
         column = int(bad[rows[0]].argmax())
         raise ValueError(
             f"{source.path}: row {rows[0]}, {source.label(columns[column])}: expected {what}, got "
-            f"{values[rows[0], column]:g} ({rows.size} such rows of {len(values)}, counted from 0)"
+            f"{values[rows[0], column]:g}; rows like this: {rows.size} of {len(values)}; the first row has number 0"
         )
 
 
@@ -495,7 +495,7 @@ def score(arguments: argparse.Namespace) -> int:
         f"nats, from {report['least']:.4f} to {report['most']:.4f}"
     )
     if report["not_finite"]:
-        summary += f"; {report['not_finite']:,} rows with none, left out of these"
+        summary += f"; left out, as their log density is not finite: {report['not_finite']:,}"
     if arguments.output:
         tables.write_table(arguments.output, log_prob, ["log_prob"])
         _say(arguments, report, [summary])
