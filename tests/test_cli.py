@@ -388,6 +388,22 @@ def test_sample(folder, run, result):
     assert run("sample", "flow.safetensors", "-n", 0)[:2] == (0, "")
 
 
+def test_samples_have_the_digits_of_the_table(folder, run, result):
+    """Times of 1.7e9 whose spread is half a minute: in float32 there would be but a few different ones."""
+    x = 1.7e9 + 30.0 * cases.rows(500, 1, "float64", "times")
+    for name, kind in (("t.npy", "f8"), ("t.csv", "f8"), ("single.npy", "f4")):
+        write_csv(name, x, ["t"]) if name == "t.csv" else np.save(name, x.astype(kind))
+        result("fit", name, "-o", "f.safetensors", *SHORT)
+        result("sample", "f.safetensors", "-n", 400, "--seed", 1, "-o", "s.npy")
+        samples = np.load("s.npy")
+        assert samples.dtype == kind
+        if kind == "f8":
+            assert len(np.unique(samples)) > 390
+            assert 10 < samples.std() < 90
+            out = run("sample", "f.safetensors", "-n", 400, "--seed", 1)[1].split()
+            assert_array_equal(np.array(out[-400:], float), samples[:, 0])
+
+
 def test_a_seed_that_was_not_given_is_told(folder, run, result):
     flow = small_flow()
     report = result("sample", "flow.safetensors", "-n", 20, "-o", "s.npy")

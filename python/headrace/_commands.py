@@ -517,7 +517,9 @@ def sample(arguments: argparse.Namespace) -> int:
     if len(given) != flow.context:
         raise ValueError(f"--context-row: expected {flow.context} numbers, as {arguments.flow} needs, got {len(given)}")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
-    x = flow.sample(arguments.rows, np.array(given) if given else None, seed=seed)
+    # A column far from zero, as a time, needs the digits that its table had.
+    dtype = "float64" if notes.get("dtype") == "float64" else None
+    x = flow.sample(arguments.rows, np.array(given) if given else None, seed=seed, dtype=dtype)
     names = _Names.of_notes(notes, flow)
     tables.write_table(arguments.output, x, None if names is None else names.features)
     if arguments.output:
