@@ -18,7 +18,7 @@ from cli_cases import (
     table,
     write_csv,
 )
-from headrace import _commands, _tables, files, training
+from headrace import _offered, _tables, files, training
 
 pytestmark = pytest.mark.programs
 
@@ -100,10 +100,10 @@ def test_fit_with_context_and_weights(folder, result):
     assert one["gaussian_log_likelihood"] == pytest.approx(twice["gaussian_log_likelihood"], rel=1e-9)
 
 
-@pytest.mark.parametrize("name", _commands.FLOWS)
+@pytest.mark.parametrize("name", _offered.FLOWS)
 def test_every_flow(folder, result, name):
     np.save("t.npy", table())
-    kind = _commands.FLOWS[name]
+    kind = _offered.FLOWS[name]
     given = {
         "transforms": ("--transforms", 3),
         "hidden": ("--hidden", "16,8"),
@@ -167,11 +167,11 @@ def test_an_option_that_a_flow_does_not_take(folder, run):
         assert f"argument {option}: --flow {flow} does not take it" in err
 
 
-@pytest.mark.parametrize("name", _commands.FLOWS)
+@pytest.mark.parametrize("name", _offered.FLOWS)
 def test_every_argument_of_a_flow_is_an_option(folder, run, name, monkeypatch):
     """All settings at once, each other than by default: they arrive at the constructor."""
     np.save("t.npy", table())
-    kind, given = _commands.FLOWS[name], {}
+    kind, given = _offered.FLOWS[name], {}
     values = {
         "transforms": 3, "hidden": (5, 4), "activation": "tanh", "map": "additive", "scale": "exp", "slope": 0.01,
         "coupling": True, "bins": 5, "bound": 3.5, "nonlinearity": "leaky_relu", "negative_slope": 0.5,
@@ -197,7 +197,7 @@ def test_every_argument_of_a_flow_is_an_option(folder, run, name, monkeypatch):
 
     constructor.__signature__ = inspect.signature(kind.model or kind.make)
     made = {"model": constructor} if kind.model else {"make": constructor}
-    monkeypatch.setitem(_commands.FLOWS, name, dataclasses.replace(kind, **made))
+    monkeypatch.setitem(_offered.FLOWS, name, dataclasses.replace(kind, **made))
     code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--flow", name, *options)
     assert (code, err) == (1, "headrace: error: made\n")
     wanted = {key: values[key] for key in kind.settings if values[key] is not None}

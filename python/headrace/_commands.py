@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import math
 import os
@@ -11,7 +10,7 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
@@ -23,96 +22,24 @@ from headrace import _columns as about_columns
 from headrace import _tables as tables
 from headrace import files
 from headrace._baselines import gaussian_log_prob
+from headrace._offered import FIT, FLOWS, Kind, settings
 from headrace._output import printable
 from headrace._stored import MOST_FEATURES
 
 __all__ = [
-    "FIT",
-    "FLOWS",
     "INTERRUPTED",
     "OK",
     "STANDARD",
-    "Kind",
-    "Setting",
     "bench",
     "demo",
     "fit",
     "info",
     "sample",
     "score",
-    "settings",
 ]
 
 OK, INTERRUPTED = 0, 130
 STANDARD = "-"  # as a path: the standard input or output
-
-FIT = ("epochs", "batch_size", "learning_rate", "patience")
-_OTHERWISE = {"features", "context", "base", "seed", "dtype"}  # arguments that come from the table, or other options
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A flow that ``fit`` offers."""
-
-    make: Callable[..., hr.Flow]
-    model: Callable[..., Any] | None = None
-    """What makes and fits it; None: it makes itself, and `Flow.fit` fits it."""
-
-    @property
-    def settings(self) -> dict[str, inspect.Parameter]:
-        """The arguments of the constructor that are options of the command line."""
-        every = inspect.signature(self.model or self.make).parameters
-        return {name: argument for name, argument in every.items() if name not in _OTHERWISE}
-
-    @property
-    def takes(self) -> set[str]:
-        """The options that it takes."""
-        own = {*self.settings, *(() if self.model else FIT)}
-        return {*own, "context"} if "context" in inspect.signature(self.model or self.make).parameters else own
-
-
-FLOWS = {
-    "maf": Kind(hr.MAF),
-    "iaf": Kind(hr.IAF),
-    "realnvp": Kind(hr.RealNVP),
-    "nsf": Kind(hr.NSF),
-    "planar": Kind(hr.PlanarFlow),
-    "radial": Kind(hr.RadialFlow),
-    "dual-ascent": Kind(hr.AscentFlow, hr.DualAscentFlow),
-}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """An option of the command line that is an argument of some flows' constructors."""
-
-    kind: str
-    """Its type, as the constructor states it: "int", "float", "str", "bool" or "Sequence[int]"."""
-    help: str
-    """Which flows take it, and its default in each."""
-
-
-def settings() -> dict[str, Setting]:
-    """All arguments of all flows that are options, by name."""
-    found: dict[str, list[tuple[str, inspect.Parameter]]] = {}
-    for name, kind in FLOWS.items():
-        for key, argument in kind.settings.items():
-            found.setdefault(key, []).append((name, argument))
-    result = {}
-    for key, takers in found.items():
-        by_default: dict[str, list[str]] = {}
-        for name, argument in takers:
-            by_default.setdefault(_default(argument.default), []).append(name)
-        told = "; ".join(", ".join(names) + value for value, names in by_default.items())
-        result[key] = Setting(str(takers[0][1].annotation).removesuffix(" | None"), told)
-    return result
-
-
-def _default(value: Any) -> str:
-    if value is None:
-        return ""
-    return f" ({','.join(map(str, value)) if isinstance(value, tuple) else value})"
-
 
 # ---- what a command says ---------------------------------------------------------------------------------------------
 
@@ -319,19 +246,7 @@ def fit(arguments: argparse.Namespace) -> int:
     else:
         files.save(flow, arguments.output, notes)
 
-    judged = train if held_out is None else held_out
-    reached = judged.mean(flow.log_prob(judged.x, judged.context))
-    try:
-        gaussian = judged.mean(
-            gaussian_log_prob(
-                train.x,
-                judged.x,
-                weights=train.weights,
-                context=None if train.context is None or judged.context is None else (train.context, judged.context),
-            )
-        )
-    except np.linalg.LinAlgError:
-        gaussian = math.nan  # the training rows lie in a plane: there is none
+    judged, reached, gaussian = _likelihoods(flow, train, held_out)
     report = {
         "file": arguments.output,
         "flow": arguments.flow,
@@ -354,6 +269,24 @@ def fit(arguments: argparse.Namespace) -> int:
         print("headrace: interrupted: the best weights so far were saved", file=sys.stderr)
         return INTERRUPTED
     return OK
+
+
+def _likelihoods(flow: hr.Flow, train: _Rows, held_out: _Rows | None) -> tuple[_Rows, float, float]:
+    """The rows that judge, and the mean log-likelihoods that the flow and a Gaussian reach there."""
+    judged = train if held_out is None else held_out
+    reached = judged.mean(flow.log_prob(judged.x, judged.context))
+    try:
+        gaussian = judged.mean(
+            gaussian_log_prob(
+                train.x,
+                judged.x,
+                weights=train.weights,
+                context=None if train.context is None or judged.context is None else (train.context, judged.context),
+            )
+        )
+    except np.linalg.LinAlgError:
+        gaussian = math.nan  # the training rows lie in a plane: there is none
+    return judged, reached, gaussian
 
 
 def _train(

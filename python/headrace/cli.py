@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 import headrace as hr
 from headrace import _commands as commands
+from headrace import _offered as offered
 from headrace import _tables as tables
 from headrace._output import printable
 
@@ -105,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FLOW",
         help="the file to write, as flow.safetensors; - for the standard output",
     )
-    sub.add_argument("--flow", choices=tuple(commands.FLOWS), default="maf", help="the kind of flow (maf)")
+    sub.add_argument("--flow", choices=tuple(offered.FLOWS), default="maf", help="the kind of flow (maf)")
     sub.add_argument("--weights", metavar="COLUMN", help="column with weights of the rows")
     sub.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     sub.add_argument("--epochs", type=_integer(0), metavar="N", help="passes over the rows, at most")
@@ -146,8 +147,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_settings(sub: argparse.ArgumentParser) -> None:
     """An option for each argument of the flows' constructors, so that a new argument is a new option."""
     group = sub.add_argument_group("settings of the flow", "which flows take each, and its default there")
-    for name, setting in commands.settings().items():
-        if name in commands.FIT:
+    for name, setting in offered.settings().items():
+        if name in offered.FIT:
             continue
         option = f"--{name.replace('_', '-')}"
         if setting.kind == "bool":
