@@ -11,23 +11,9 @@ import time
 import numpy as np
 import pytest
 
+from bench.ascent_speed import plain_step, speed_of_a_fit
 from bench.peers.headrace_peer import a_step, ascent_chain
 from headrace._points import Points
-
-
-def plain_step(z: np.ndarray, log_jacobian: np.ndarray, step: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """The straightforward NumPy loop in single precision, with all means of eq. 25's gradient and Hessian."""
-    maps, log_scale, matrix, shift, following = (np.asarray(a, np.float32) for a in (*step[:2], step[2][0], *step[3:5]))
-    bend, center, square = maps.T
-    w = z - center
-    r = np.sqrt(square + w * w)
-    log_jacobian += np.log(1 + bend * w / r).sum(axis=1) + log_scale
-    z = (z + bend * r) @ matrix.T + shift
-    center, square = following.T
-    w = z - center
-    r = np.sqrt(square + w * w)
-    q = w / r
-    return z, np.stack([v.mean(axis=0) for v in (z, z * z, r, z * r, q, q * q + r * r, z * square / r**3, z * z * q)])
 
 
 @pytest.mark.parametrize("features", [2, 10, 50])
@@ -86,3 +72,14 @@ def test_flow_of_many_steps(timed, benchmark, rng, features, verb):
     seconds = benchmark.stats.stats.median
     benchmark.extra_info["ns_per_row_step_and_coordinate"] = seconds * 1e9 / (rows * steps * features)
     benchmark.extra_info["passes_over_headrace"] = steps * benchmark.extra_info["share_of_bandwidth"]
+
+
+@pytest.mark.parametrize(("rows", "features"), [(100_000, 2), (100_000, 10), (1_000_000, 10)])
+def test_step_of_a_whole_fit(benchmark, rows, features):
+    """Time steps of `DualAscentFlow.notes().fit`, rows held out included; note how long the NumPy loop takes."""
+    steps = 20 if benchmark.disabled else 100
+    speed = benchmark.pedantic(speed_of_a_fit, (rows, features, steps), rounds=1)
+    benchmark.extra_info["ms_a_step"] = 1e3 * speed.step
+    benchmark.extra_info["ms_a_step_of_the_whole_fit"] = 1e3 * speed.whole
+    benchmark.extra_info["numpy_over_headrace"] = speed.plain / speed.step
+    assert speed.step < speed.plain

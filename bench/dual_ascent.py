@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import headrace as hr
 from bench import datasets
+from bench.ascent_speed import speed_of_a_fit
 from headrace.demo import load_stars
 
 Rows = NDArray[np.float64]
@@ -210,6 +211,16 @@ if importlib.util.find_spec("sinflow"):
 USUAL = "Gaussian|kernels|notes|splines alone|defaults"
 
 
+def print_speed() -> None:
+    """Of whole fits by the notes, with a tenth held out, beside a plain NumPy loop."""
+    print(f"{hr.get_num_threads()} threads, milliseconds a step: between steps, of the whole fit, of the NumPy loop")
+    for rows, features, steps in ((100_000, 2, 500), (100_000, 10, 500), (1_000_000, 10, 200)):
+        speed = speed_of_a_fit(rows, features, steps)
+        numbers = " ".join(f"{1e3 * part:9.3f}" for part in (speed.step, speed.whole, speed.plain))
+        ratio = f"{speed.plain / speed.step:.0f} times"
+        print(f"{rows:>9} x {features:<3}{numbers}   {ratio}", flush=True)
+
+
 def main() -> None:
     """Print a table line by line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -218,7 +229,11 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first split, which is a seed (%(default)s)")
     parser.add_argument("--data", type=Path, default=datasets.FOLDER)
+    parser.add_argument("--speed", action="store_true", help="time a step of a fit, and no more")
     arguments = parser.parse_args()
+    if arguments.speed:
+        print_speed()
+        return
     print(f"{'data':<28}{'method':<26}{'mean':>9}  {'aim':>6}  each split (known densities: nats lost)   seconds")
     for what in (*KNOWN, "stars", "magic", "red", "white"):
         if not re.search(arguments.what, what):

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,20 @@ inline bool blocks_fit(const std::vector<int>& sizes, size_t n, size_t numbers) 
         numbers -= size_t(size) * size_t(size);
     }
     return n == 0 && numbers == 0;
+}
+
+// Throws unless numbers are those of such a matrix, and an order has each of n features once.
+inline void check_turn(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
+                       size_t n) {
+    if (!blocks_fit(blocks, n, matrix.size()))
+        throw std::invalid_argument("matrix: expected the numbers of its blocks, and a row for each feature");
+    std::vector<bool> seen(n);
+    for (const int from : order) {
+        if (from < 0 || size_t(from) >= n || seen[size_t(from)])
+            throw std::invalid_argument("order: expected each feature once");
+        seen[size_t(from)] = true;
+    }
+    if (order.size() != n) throw std::invalid_argument("order: expected each feature once");
 }
 
 // Where each row's numbers start, and at which row each block does; last where they all end.

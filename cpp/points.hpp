@@ -12,11 +12,19 @@ namespace headrace {
 template <class T>
 class Points {
   public:
-    // Copies rows in; weights may be null.
-    Points(const ArrayView& rows, int64_t count, int features, const T* weights);
+    // Copies rows in; weights may be null. Unless each row's log-Jacobian is kept, their sums alone are known.
+    Points(const ArrayView& rows, int64_t count, int features, const T* weights, bool keeps_log_jacobian = true);
 
     int64_t count() const { return count_; }
     int features() const { return features_; }
+    bool keeps_log_jacobian() const { return log_jacobian_ != nullptr; }
+    double total() const { return total_; }  // of the weights
+
+    // Some blocks of rows, evenly spread, whose sums are known beside those of all rows.
+    static constexpr int64_t most_checked = 8;
+    int64_t blocks() const { return (count_ + ascent_block_rows - 1) / ascent_block_rows; }
+    bool is_checked(int64_t block) const { return block % ((blocks() + most_checked - 1) / most_checked) == 0; }
+    double checked_total() const { return checked_total_; }
 
     struct Step {
         std::vector<double> bend, center, square;      // of each coordinate's map z + bend sqrt(square + (z - center)²)
@@ -24,12 +32,15 @@ class Points {
         std::vector<int> order;                        // line k of the affine map's input is coordinate order[k]
         std::vector<double> matrix, shift;             // z becomes matrix z + shift; block diagonal: its blocks
         std::vector<int> blocks;                       // of these sizes, row by row, one after another
-        std::vector<double> next_center, next_square;  // of the next map; empty: no sums
+        std::vector<double> next_center, next_square;  // of the next map; may be empty
     };
-    // Moves all points; the sums (features, ascent_sum_count) for the next map, in the order of AscentStep. The same
-    // bits for any number of threads. Calls from several threads wait for each other.
-    std::vector<double> step(const Step& step);
+    struct Sums {
+        std::vector<double> all, checked;  // ascent_sums_of(features) each; without a next map 0 but for those of x²
+    };
+    // Moves all points. The same bits for any number of threads. Calls from several threads wait for each other.
+    Sums step(const Step& step, bool wants_sums = true);
 
+    T at(int64_t row, int feature) const;
     void values(T* out) const;
     void squares(double* out) const;  // of each row's distance from 0
     void log_jacobian(double* out) const;
@@ -37,9 +48,10 @@ class Points {
   private:
     int64_t count_;
     int features_, tile_rows_;
+    double total_ = 0, checked_total_ = 0;
     mutable std::mutex mutex_;
     Aligned<T> z_, weights_;
-    Aligned<double> log_jacobian_;
+    Aligned<double> log_jacobian_;  // of each row, or null
 };
 
 extern template class Points<float>;

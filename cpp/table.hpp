@@ -25,8 +25,9 @@ struct KernelsOf {
     void (*vector_rows)(const VectorRows<T>&, int64_t row, int rows, T* scratch) noexcept;
     void (*vector_rows_backward)(const VectorRows<T>&, const VectorRowsBack<T>&, int64_t row, int rows, double* sums,
                                  T* scratch) noexcept;
-    // A step of dual ascent on at most ascent_block_rows rows; sums: features x ascent_sum_count, or null. Scratch has
-    // ascent_scratch numbers. And rows to tiles and back.
+    // A step of dual ascent on at most ascent_block_rows rows; sums: ascent_sums_of(features) numbers, or null. What
+    // the maps add to the log-Jacobians goes to each row's, or without those to the sums. Scratch has ascent_scratch
+    // numbers. And rows to tiles and back.
     void (*ascent_block)(const AscentStep<T>&, T* z, double* log_jacobian, const T* weights, int64_t rows, double* sums,
                          T* scratch) noexcept;
     void (*ascent_load)(const ArrayView&, int64_t row, int64_t rows, int features, int tile_rows, T* z) noexcept;
@@ -68,7 +69,7 @@ int64_t tile_scratch(const Chain<T>& chain, int64_t height) {
 
 template <class T>
 int64_t ascent_scratch(const AscentStep<T>& s) {
-    return int64_t(s.features) * (s.tile_rows + ascent_sum_count * (cache_line / sizeof(T)));
+    return int64_t(s.features) * (s.tile_rows + (ascent_sum_count + 2) * (cache_line / sizeof(T)));
 }
 
 template <class T>

@@ -245,7 +245,10 @@ struct VectorRowsBack {
 };
 
 // A step of dual ascent on tiles [feature][tile_rows] of rows.
-constexpr int ascent_sum_count = 6;      // of z, z², r, z r, q = (z - center) / r, and 1 / r²
+constexpr int ascent_sum_count = 6;           // of z, z², r, z r, q = (z - center) / r, and 1 / r²
+constexpr int ascent_sums_of(int features) {  // those of each coordinate, then for each the sum of its map's logarithms
+    return features * (ascent_sum_count + 1);
+}
 constexpr int ascent_block_rows = 4608;  // whose sums are kept in lanes; a whole number of tiles
 
 template <class T>
@@ -258,7 +261,7 @@ struct AscentStep {
     const uint32_t* row;              // offset of each row
     const int* first;                 // line of each block, and their end
     int blocks;
-    const T *next_center, *next_square;  // of the next map
+    const T *next_center, *next_square;  // of the next map; null: sums of x² alone
     const T* ones;                       // a vector's width of them
 };
 

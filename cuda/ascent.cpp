@@ -5,6 +5,7 @@
 #include <tuple>
 #include <utility>
 
+#include "../cpp/blocks.hpp"
 #include "arena.hpp"
 #include "kernels/upload.hpp"
 

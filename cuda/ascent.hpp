@@ -1,5 +1,5 @@
 // An ascent by kinks that stays on the device: what each step needs it decides there, and the host queues steps without
-// waiting for any. Python's loop over kinks (python/headrace/dual_ascent.py) with the choices of _kinks.py.
+// waiting for any. The host's is cpp/host_ascent.hpp.
 #pragma once
 
 #include <memory>

@@ -37,19 +37,6 @@ AscentNumbers<T> put(Arena& arena, const typename Points<T>::Step& step, const A
 
 }  // namespace
 
-void check_turn(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
-                size_t n) {
-    if (!blocks_fit(blocks, n, matrix.size()))
-        throw std::invalid_argument("matrix: expected the numbers of its blocks, and a row for each feature");
-    std::vector<bool> seen(n);
-    for (const int from : order) {
-        if (from < 0 || size_t(from) >= n || seen[size_t(from)])
-            throw std::invalid_argument("order: expected each feature once");
-        seen[size_t(from)] = true;
-    }
-    if (order.size() != n) throw std::invalid_argument("order: expected each feature once");
-}
-
 template <class T>
 DevicePoints<T>::DevicePoints(const ArrayView& rows, int64_t count, int features, const T* weights, int device,
                               cudaStream_t stream)

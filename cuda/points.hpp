@@ -57,10 +57,6 @@ class DevicePoints {
     StreamOrder order_;
 };
 
-// Throws unless that is z[order] turned by a block diagonal matrix, as in Points<T>::Step.
-void check_turn(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
-                size_t n);
-
 extern template class DevicePoints<float>;
 extern template class DevicePoints<double>;
 

@@ -1,19 +1,26 @@
-"""An ascent by kinks as `_cuda` has it, by the CPU's points and the choices of `_kinks`: what judges the device's."""
+"""An ascent by kinks as the core has it, in NumPy: its arguments and results, by the formulas of `reference.ascent`."""
 
 import numpy as np
 
-from headrace import _cpu, _kinks
+from reference import ascent
 
 
 class Points:
-    """Those of `_cpu`, and what they were made of."""
+    """Rows on their way, in float64."""
 
     def __init__(self, x, weights, dtype):
-        kind = {"float32": _cpu.PointsF32, "float64": _cpu.PointsF64}[dtype]
+        self.z = np.asarray(x, dtype).astype(float)
         self.features, self.weights = x.shape[1], None if weights is None else weights.astype(float)
-        core = kind(x, weights)
-        self.step, self.values = core.step, core.values
-        self.squares, self.log_jacobian = core.squares, core.log_jacobian
+        self.logs = np.zeros(self.z.shape)
+
+    def step(self, kinks, matrix, order):
+        a, b, c, center, square = kinks.T
+        r = np.sqrt(square + (self.z - center) ** 2)
+        self.logs += np.log(a + c * (self.z - center) / r)
+        self.z = (a * self.z + b + c * r)[:, order] @ matrix.T
+
+    def values(self):
+        return self.z
 
 
 class Ascent:
@@ -25,42 +32,43 @@ class Ascent:
         self.neighbours, self.rule = neighbours, rule
         n = points.features
         self.last = np.stack([np.ones(n), np.zeros(n), np.zeros(n), np.zeros(n), np.ones(n)], axis=1)
-        self.chosen, self.judged = [], []
+        self.chosen, self.judged, self.found = [], [], []
+
+    def move(self, matrix, order):
+        parties = [party for party in (self.points, self.anchors, self.held_out) if party is not None]
+        before = self.points.logs.copy()
+        for party in parties:
+            party.step(self.last, matrix, order)
+        if self.chosen:  # the matrix is orthogonal, and its own inverse is needed for φ
+            turned = np.empty_like(self.points.z)
+            turned[:, order] = self.points.z @ matrix
+            terms = self.points.logs - before, turned**2
+            self.found.append(np.stack([np.average(t, axis=0, weights=self.points.weights) for t in terms], axis=1))
+        self.judge()
 
     def kink(self, matrix, blocks, order, rows, drawn):
-        a, b, c, center, square = self.last.T
-        maps, scale, order = np.stack([c / a, center, square], axis=1), float(np.log(a).sum()), np.asarray(order)
-        ends, parts = np.cumsum(blocks)[:-1], np.split(np.asarray(matrix).ravel(), np.cumsum(np.square(blocks))[:-1])
-        parts = [part.reshape(size, size) for part, size in zip(parts, blocks, strict=True)]
-        shift = np.concatenate([part @ of for part, of in zip(parts, np.split(b[order], ends), strict=True)])
-        numbers = [(part * of).ravel() for part, of in zip(parts, np.split(a[order], ends), strict=True)]
-        step = maps, scale, np.concatenate(numbers), shift
-        for party in (self.anchors, self.held_out):
-            if party is not None:
-                party.step(*step, None, list(blocks), list(order))
-        rows = np.asarray(rows)
-        at = self.anchors.values()[np.maximum(rows, 0), np.arange(len(rows))]
-        center = np.where(rows >= 0, at, drawn)
-        epsilon = _kinks.width(center, 0.5, self.neighbours, self.precision)
-        following = np.stack([center, epsilon * epsilon], axis=1)
-        sums = self.points.step(*step, following, list(blocks), list(order))
-        self.judge()
-        a, b, c, _ = _kinks.bent_line(sums / self.total, following, self.precision, self.rule)
-        self.last = np.stack([a, b, c, center, following[:, 1]], axis=1)
+        whole, start, numbers = np.zeros((len(order), len(order))), 0, np.asarray(matrix, float).ravel()
+        for size in blocks:
+            whole[start : start + size, start : start + size] = numbers[: size * size].reshape(size, size)
+            numbers, start = numbers[size * size :], start + size
+        self.move(whole, list(order))
+        kinks = []
+        for k, (row, draw) in enumerate(zip(rows, drawn, strict=True)):
+            center = self.anchors.z[row, k] if row >= 0 else draw
+            epsilon = ascent.width(center, 0.5, self.precision, self.neighbours)
+            x = self.points.z[:, k]
+            bent = ascent.chosen(x, center, epsilon, self.precision, self.rule, self.points.weights)
+            kinks.append([*bent, center, epsilon**2])
+        self.last = np.array(kinks)
         self.chosen.append(self.last)
 
     def finish(self):
-        a, b, c, center, square = self.last.T
-        n = len(a)
-        step = np.stack([c / a, center, square], axis=1), float(np.log(a).sum()), a, b, None, [1] * n, list(range(n))
-        for party in (self.points, self.held_out):
-            if party is not None:
-                party.step(*step)
-        self.judge()
+        n = len(self.last)
+        self.move(np.eye(n), list(range(n)))
 
     def judge(self):
         def of(party, total):
-            terms = party.log_jacobian() - 0.5 * self.precision * party.squares()
+            terms = party.logs.sum(axis=1) - 0.5 * self.precision * np.square(party.z).sum(axis=1)
             return float(np.sum(terms if party.weights is None else party.weights * terms)) / total
 
         others = np.nan if self.held_out is None else of(self.held_out, self.held_out_total)
@@ -71,3 +79,7 @@ class Ascent:
 
     def log_likelihoods(self):
         return np.array(self.judged).reshape(-1, 2)
+
+    def terms(self):
+        """⟨log φ'⟩ and ⟨φ²⟩ of each kink that rows have been taken through."""
+        return np.array(self.found).reshape(-1, len(self.last), 2)

@@ -4,7 +4,6 @@ import types
 
 import numpy as np
 
-import ascent_judge
 from headrace import _cpu as cpu
 
 
@@ -201,35 +200,40 @@ class OnCpu:
 
             return make
 
-        def points(dtype):
+        def points(kind):
             def make(x, weights, device, stream):
-                inner = ascent_judge.Points(machine.numbers(x), machine.numbers(weights), dtype)
+                x, weights = machine.numbers(x).copy(), machine.numbers(weights)
+                weights = None if weights is None else weights.copy()
+                one = types.SimpleNamespace(inner=kind(x, weights))
+                one.summed = lambda: kind(x, weights, False)  # as an ascent takes them, before any step
+                one.step = lambda *arguments: one.inner.step(*arguments[:-1])
+                one.values = lambda out, stream: np.copyto(machine.numbers(out), one.inner.values())
+                one.squares = lambda out, stream: np.copyto(machine.numbers(out), one.inner.squares())
+                one.log_jacobian = lambda out, stream: np.copyto(machine.numbers(out), one.inner.log_jacobian())
+                return one
+
+            return make
+
+        def ascents(kind):
+            def make(points, anchors, held_out, total, held_out_total, *arguments):
+                for party in filter(None, (points, held_out)):
+                    party.inner = party.summed()
+                inner = kind(points.inner, anchors.inner, held_out and held_out.inner, *arguments[:-1])
                 return types.SimpleNamespace(
-                    inner=inner,
-                    step=lambda *arguments: inner.step(*arguments[:-1]),
-                    values=lambda out, stream: np.copyto(machine.numbers(out), inner.values()),
-                    squares=lambda out, stream: np.copyto(machine.numbers(out), inner.squares()),
-                    log_jacobian=lambda out, stream: np.copyto(machine.numbers(out), inner.log_jacobian()),
+                    kink=lambda *arguments: inner.kink(*arguments[:-1]),
+                    finish=lambda stream: inner.finish(),
+                    kinks=lambda stream: inner.kinks(),
+                    log_likelihoods=lambda stream: inner.log_likelihoods()[:, :2],
                 )
 
             return make
 
-        def ascent(*arguments):
-            parties = [party and party.inner for party in arguments[:3]]
-            inner = ascent_judge.Ascent(*parties, *arguments[3:-1])
-            return types.SimpleNamespace(
-                kink=lambda *arguments: inner.kink(*arguments[:-1]),
-                finish=lambda stream: inner.finish(),
-                kinks=lambda stream: inner.kinks(),
-                log_likelihoods=lambda stream: inner.log_likelihoods(),
-            )
-
         self.MaskedOptions, self.MaskedTransform = MaskedOptions, MaskedTransform
-        for suffix, dtype in (("F32", "float32"), ("F64", "float64")):
+        for suffix in ("F32", "F64"):
             setattr(self, f"Program{suffix}", programs(getattr(cpu, f"Program{suffix}")))
             setattr(self, f"Adam{suffix}", optimisers(getattr(cpu, f"Adam{suffix}")))
-            setattr(self, f"Points{suffix}", points(dtype))
-            setattr(self, f"Ascent{suffix}", ascent)
+            setattr(self, f"Points{suffix}", points(getattr(cpu, f"Points{suffix}")))
+            setattr(self, f"Ascent{suffix}", ascents(getattr(cpu, f"Ascent{suffix}")))
 
 
 def is_told(argument):

@@ -1,4 +1,4 @@
-"""An ascent by kinks that stays on the device, against the same loop on the CPU with the choices of `_kinks`."""
+"""An ascent by kinks that stays on the device, against the same loop in NumPy."""
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ def far_from_normal(rows, features, dtype, *key):
         (70, 70, 1, True, "gradient", 0.5),
     ],
 )
-def test_an_ascent_is_that_of_the_cpu(device, features, size, each, weighted, rule, precision, dtype):
+def test_an_ascent_is_that_of_the_formulas(device, features, size, each, weighted, rule, precision, dtype):
     x, held_out = far_from_normal(700, features, dtype), far_from_normal(150, features, dtype, "held out")
     anchors, weights = x[:100].astype(float), weights_of(700, dtype) if weighted else None
     plan = plan_of(features, 8, each, size, len(anchors))
@@ -96,7 +96,9 @@ def test_an_ascent_is_that_of_the_cpu(device, features, size, each, weighted, ru
     kinks, likelihoods, values = ascent.run(plan)
     assert kinks.shape == (8, features, 5)
     assert likelihoods.shape == (9, 2)
-    np.testing.assert_allclose(kinks, want[0], rtol=FINE[dtype], atol=FINE[dtype])
+    # Newton's step is ill-conditioned where a kink is wide: a and c may give way to each other.
+    loose = {"float32": 5e-3, "float64": 1e-6}[dtype]
+    np.testing.assert_allclose(kinks, want[0], rtol=loose, atol=loose)
     np.testing.assert_allclose(likelihoods, want[1], rtol=FINE[dtype], atol=FINE[dtype])
     np.testing.assert_allclose(values, want[2], rtol=FINE[dtype], atol=FINE[dtype])
     assert likelihoods[-1, 0] > likelihoods[0, 0] + 0.01

@@ -1,7 +1,6 @@
 """Fits on a CUDA device: those of the CPU, and nothing waits inside of an epoch. On a device that is none."""
 
 import gc
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import cases
 import headrace as hr
 from devices import Library, either_order
 from fitting import SHORT
-from headrace import _ascent, dual_ascent
+from headrace import _ascent, _kink_ascent, _points, dual_ascent
 from test_arrays import CONTEXT, FEATURES, made_flow
 
 # Losses are sums over an epoch's rows there, over its batches' here.
@@ -199,7 +198,7 @@ def test_the_ascent_of_the_cpu(library, ascent, weighted, dtype, monkeypatch):
 FOLDED = {"float32": 2e-5, "float64": 1e-12}
 NOTES = {
     "few steps": {"steps": 6},
-    "a stride": {"steps": _ascent.STRIDE},
+    "a stride": {"steps": _kink_ascent.STRIDE},
     "more": {"steps": 40, "kinks": 3},
     "until patience ends": {"steps": 300, "patience": 12, "rule": "gradient"},
     "another precision": {"steps": 20, "precision": 2.5, "neighbours": 30.0},
@@ -239,7 +238,7 @@ def test_kinks_are_those_of_the_cpu(machine, notes, weighted, dtype):
     assert flow.device == "cuda:0"
     if notes == "until patience ends":
         assert other.history.stopped == "patience"
-        assert (len(other.history.log_likelihood) - 1) % _ascent.STRIDE
+        assert (len(other.history.log_likelihood) - 1) % _kink_ascent.STRIDE
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -282,7 +281,7 @@ def test_steps_of_kinks_are_queued_in_strides(machine):
     """Log-likelihoods are read once a stride, then what was left of it, and the kinks of the best prefix at the end."""
     library, (x, _, _) = Library("cupy", machine), data(300)
     waits = {}
-    for steps in (_ascent.STRIDE - 1, 3 * _ascent.STRIDE + 1):
+    for steps in (_kink_ascent.STRIDE - 1, 3 * _kink_ascent.STRIDE + 1):
         x_there = library.make(x)
         machine.log.clear()
         hr.DualAscentFlow.notes(steps=steps, kinks=2, patience=None).fit(x_there, progress=False)
@@ -290,23 +289,16 @@ def test_steps_of_kinks_are_queued_in_strides(machine):
         assert not machine.said("points step")
         waits[steps] = len(machine.said("sync"))
         assert machine.said("sync").count(("sync", "kinks")) == 1
-    assert waits[3 * _ascent.STRIDE + 1] - waits[_ascent.STRIDE - 1] == 3
+    assert waits[3 * _kink_ascent.STRIDE + 1] - waits[_kink_ascent.STRIDE - 1] == 3
 
 
-def test_sliced_directions_need_the_points_on_the_host(machine):
+def test_sliced_directions_read_the_points_and_the_last_kinks(machine):
     library, (x, _, _) = Library("cupy", machine), data(300)
-    hr.DualAscentFlow.notes(steps=2, directions="sliced").fit(library.make(x), progress=False)
-    assert machine.said("points step")
-    assert not machine.said("kink")
-
-
-def test_an_ascent_with_few_spare_copies(machine):
-    """A log-likelihood takes float64 as it is: of n numbers it makes the product, the difference and the sum."""
-    values = Library("cupy", machine).make(np.linspace(0.0, 1.0, 50))
-    ascent = SimpleNamespace(settings=SimpleNamespace(precision=1.0), constant=0.0)
-    machine.log.clear()
-    _ascent.Ascent._log_likelihood(ascent, values, values, None)
-    assert len(machine.said("allocate")) == 3
+    x[:, 1] += x[:, 0] ** 2
+    other, model = (hr.DualAscentFlow.notes(steps=4, directions="sliced", dtype="float64") for _ in range(2))
+    want, flow = other.fit(x, progress=False), model.fit(library.make(x), progress=False)
+    assert len(machine.said("kink")) == 4
+    assert np.allclose(flow.to("cpu").log_prob(x), want.log_prob(x), atol=1e-10)
 
 
 def test_marginal_maps_bring_no_rows_to_the_host(machine):
@@ -336,17 +328,17 @@ def test_an_interrupted_ascent_is_on_the_device(machine):
 def test_an_interrupt_between_two_kinks_leaves_what_was_read(machine, monkeypatch):
     library, (x, _, _) = Library("cupy", machine), data(300)
     x[:, 1] += x[:, 0] ** 2
-    want = hr.DualAscentFlow.notes(steps=_ascent.STRIDE - 1, kinks=2, dtype="float64")
+    want = hr.DualAscentFlow.notes(steps=_kink_ascent.STRIDE - 1, kinks=2, dtype="float64")
     want = want.fit(x, validation=None, progress=False)
-    kink, queued = _ascent._device.Ascent.kink, []
+    kink, queued = _points._device.Ascent.kink, []
 
     def interrupted(self, *arguments):
         kink(self, *arguments)
         queued.append(arguments)
-        if len(queued) == 2 * _ascent.STRIDE + 3:
+        if len(queued) == 2 * _kink_ascent.STRIDE + 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_ascent._device.Ascent, "kink", interrupted)
+    monkeypatch.setattr(_points._device.Ascent, "kink", interrupted)
     model = hr.DualAscentFlow.notes(steps=50, kinks=2, dtype="float64")
     flow = model.fit(library.make(x), validation=None, progress=False)
     assert model.history.stopped == "interrupted"

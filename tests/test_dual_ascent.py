@@ -8,7 +8,7 @@ import pytest
 import cases
 import headrace as hr
 from ascent_cases import bent, standardised
-from headrace import _ascent, _directions, training
+from headrace import _ascent_rows, _directions, _kink_ascent, _spline_ascent, training
 from headrace._arrays import Caller
 
 # ---- the flow --------------------------------------------------------------------------------------------------------
@@ -179,8 +179,8 @@ def test_weights_have_any_unit(name, unit):
 def test_copies_make_kinks_no_narrower(copies, weights):
     """A kink holds so many of the rows that there are, of which copies are no more."""
     model, rng = hr.DualAscentFlow.notes(dtype="float64"), cases.rng("copies")
-    rows = _ascent.Rows.of(Caller(), 2, bent(300), None, weights, None, rng, 1.0)
-    assert _ascent.Ascent(model, rows, rng, 3, 8, copies).effective_rows == pytest.approx(300.0)
+    rows = _ascent_rows.Rows.of(Caller(), bent(300), None, weights, None, rng, 1.0)
+    assert _kink_ascent.KinkAscent(model, rows, rng, 3, copies).effective_rows == pytest.approx(300.0)
 
 
 @every_model
@@ -338,8 +338,8 @@ def test_an_interruption_of_the_ascent_that_competes_keeps_the_better_flow(after
                 return
         raise KeyboardInterrupt
 
-    splines = _ascent.Ascent._splines
-    monkeypatch.setattr(_ascent.Ascent, "_splines", interrupted)
+    splines = _spline_ascent.SplineAscent.taken
+    monkeypatch.setattr(_spline_ascent.SplineAscent, "taken", interrupted)
     x = bent(300)
     model = hr.DualAscentFlow(steps=4)
     flow = model.fit(x[:200], validation=x[200:], progress=False)
@@ -372,7 +372,7 @@ def hard():
 
 @pytest.mark.parametrize("data", hard())
 @every_model
-@pytest.mark.filterwarnings("ignore:x. .* columns are constant")
+@pytest.mark.filterwarnings("ignore:x. ")  # of constant columns, and of values that repeat
 def test_hard_data_give_a_density(name, data, dtype):
     x = hard()[data]
     flow = MODELS[name](dtype=dtype).fit(x, progress=False)

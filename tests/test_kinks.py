@@ -6,7 +6,7 @@ import pytest
 import cases
 import headrace as hr
 from ascent_cases import bent, every_rule, standardised
-from headrace import _kinks
+from headrace._core import cpu
 from headrace._points import Points
 from reference import ascent
 
@@ -63,7 +63,12 @@ def test_gradient_and_curvature_are_those_of_differences(precision, weighted):
     identity = np.array([[0.0, 0.0, 1.0]])
     sums = Points(x, weights, np.float64).step(identity, 0.0, [np.eye(1)], np.zeros(1), next)
     total = 500.0 if weights is None else weights.sum()
-    gradient, slopes, values = (part[0] for part in _kinks.gradient_and_curvature(sums / total, next, precision))
+    gradient, slopes, values = ascent.derivatives(x[:, 0], center, epsilon, precision, weights)
+    x_mean, xx, r, xr, q, inverse = sums[0] / total
+    np.testing.assert_allclose(gradient, [1 - precision * xx, -precision * x_mean, q - precision * xr], atol=1e-12)
+    rr, qq = epsilon**2 + xx - 2 * center * x_mean + center**2, 1 - epsilon**2 * inverse
+    np.testing.assert_allclose(slopes, [[1, 0, q], [0, 0, 0], [q, 0, qq]], atol=1e-12)
+    np.testing.assert_allclose(values / precision, [[xx, x_mean, xr], [x_mean, 1, r], [xr, r, rr]], atol=1e-12)
 
     def at(moved):
         return ascent.likelihood(*moved, x[:, 0], center, epsilon, precision, weights)
@@ -94,7 +99,8 @@ def test_no_step_makes_the_likelihood_less_than_its_bound(rule):
         sums = Points(x[:, None], None, np.float64).step(
             np.array([[0.0, 0.0, 1.0]]), 0.0, [np.eye(1)], np.zeros(1), next
         )
-        a, b, c, least = (part[0] for part in _kinks.bent_line(sums / 300, next, 1.0, rule))
+        a, b, c, *_, least = cpu.choose_kinks(sums, next, 1.0, 300.0, rule)[0]
+        np.testing.assert_allclose((a, b, c), ascent.chosen(x, center, epsilon, 1.0, rule), rtol=1e-3, atol=1e-3)
         gain = ascent.likelihood(a, b, c, x, center, epsilon, 1.0) - ascent.likelihood(1, 0, 0, x, center, epsilon, 1.0)
         assert least >= 0
         assert gain >= least - 1e-12
@@ -123,8 +129,8 @@ def test_a_normal_density_leaves_nothing_to_do():
     for center, epsilon in [(0.0, 0.1), (0.7, 0.5), (-2.0, 0.02)]:
         next = np.array([[center, epsilon**2]])
         sums = Points(x, None, np.float64).step(np.array([[0.0, 0.0, 1.0]]), 0.0, [np.eye(1)], np.zeros(1), next)
-        gradient = _kinks.gradient_and_curvature(sums / len(x), next, precision)[0]
-        assert np.abs(gradient).max() < 1e-4  # of the tails that the quantiles leave out
+        a, b, c = cpu.choose_kinks(sums, next, precision, float(len(x)), "gradient")[0, :3]
+        assert np.abs([a - 1, b, c]).max() < 1e-4  # of the tails that the quantiles leave out
 
 
 def test_at_convergence_steins_identities_hold_for_the_rows():
@@ -135,11 +141,9 @@ def test_at_convergence_steins_identities_hold_for_the_rows():
     assert abs(z.mean()) < 5e-3
     assert abs((z**2).mean() - 1.0) < 5e-3
     for center in (-1.0, 0.0, 1.0):
-        next = np.array([[center, 0.25]])
         r = np.hypot(0.5, z - center)
         gradient = ascent.derivatives(z[:, 0], center, 0.5, 1.0)[0]
         assert np.abs(gradient).max() < 1 / np.sqrt(2000)
-        assert next.shape == (1, 2)
         assert abs(((z - center) / r - z * r).mean()) < 1 / np.sqrt(2000)
 
 
@@ -147,8 +151,9 @@ def test_the_width_holds_its_neighbours():
     """Rows of a normal density within ε of the center."""
     x = cases.rng("width").standard_normal(1_000_000)
     for center in (0.0, 1.0, -2.0):
-        (epsilon,) = _kinks.width(np.array([center]), 1e6, 2000.0, 1.0)
+        epsilon = cpu.kink_square(center, 1.0, 2000.0 / 2e6) ** 0.5
         assert (np.abs(x - center) < epsilon).sum() == pytest.approx(2000, rel=0.1)
-        (scaled,) = _kinks.width(np.array([center / 2]), 1e6, 2000.0, 4.0)
-        assert scaled == pytest.approx(max(epsilon / 2, _kinks.LEAST_WIDTH))
-    assert _kinks.width(np.array([30.0]), 1e6, 2000.0, 1.0) == 1.0
+        scaled = cpu.kink_square(center / 2, 4.0, 2000.0 / 2e6) ** 0.5
+        assert scaled == pytest.approx(max(epsilon / 2, 2e-3))
+        assert scaled == pytest.approx(ascent.width(center / 2, 1e6, 4.0, 2000.0), rel=1e-12)
+    assert cpu.kink_square(30.0, 1.0, 2000.0 / 2e6) == 1.0

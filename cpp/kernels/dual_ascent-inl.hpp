@@ -63,34 +63,103 @@ HR_FN void ascent_sums(const AscentStep<T>& s, const T* z, const T* weights, int
     }
 }
 
+// The same map where no row's log-Jacobian is kept, but their sum for each coordinate. Rows that count the same are
+// multiplied: one logarithm for each coordinate and block of rows.
+template <bool weighted, class T>
+HR_FN void ascent_map_summed(const AscentStep<T>& s, const T* z, T* moved, const T* weights, int rows,
+                             LogProduct<Pack<T>>* logs, const T* ahead) {
+    using V = Pack<T>;
+    constexpr int W = width<T>;
+    const int64_t height = s.tile_rows;
+    for (int k = 0; k < s.features; ++k) {
+        const T g = s.bend[k], center = s.center[k], square = s.square[k];
+        T* const to = moved + s.slot[k] * height;
+        const T* const from = z + k * height;
+        LogProduct<V> log = logs[k];
+        for (int first = 0; first < height; first += factors_at_once * W) {
+            const int end = int(height) < first + factors_at_once * W ? int(height) : first + factors_at_once * W;
+            for (int i = first; i < end; i += W) {
+                if (ahead) __builtin_prefetch(ahead + k * height + i);
+                V derivative;
+                store(to + i, ascent_moved(load(from + i), g, center, square, derivative));
+                if constexpr (weighted) {
+                    log.mantissa += load(weights + i) * headrace::log(derivative);  // here a sum of logarithms
+                } else if (rows - i >= W) {
+                    log.mantissa *= derivative;
+                } else if (rows > i) {
+                    log.mantissa *= (derivative - T(1)) * load_up_to(s.ones, rows - i) + T(1);
+                }
+            }
+            if constexpr (!weighted) log.rescale();
+        }
+        logs[k] = log;
+    }
+}
+
+template <class T>
+double sum_of_lanes(Pack<T> v) {
+    T lanes[width<T>];
+    store(lanes, v);
+    double sum = 0;
+    for (const T lane : lanes) sum += double(lane);
+    return sum;
+}
+
+// Sums of x² alone, where no next map is chosen.
+template <class T>
+HR_FN void ascent_squares(const AscentStep<T>& s, const T* z, const T* weights, int rows, Pack<T>* acc) {
+    using V = Pack<T>;
+    constexpr int W = width<T>;
+    const int64_t height = s.tile_rows;
+    for (int k = 0; k < s.features; ++k) {
+        V sum = acc[k * ascent_sum_count + 1];
+        for (int i = 0; i < rows; i += W) {
+            V x = load(z + k * height + i);
+            if (rows - i < W) x *= load_up_to(s.ones, rows - i);
+            sum += weights ? load(weights + i) * x * x : x * x;
+        }
+        acc[k * ascent_sum_count + 1] = sum;
+    }
+}
+
 template <class T>
 void ascent_block(const AscentStep<T>& s, T* z, double* log_jacobian, const T* weights, int64_t rows, double* sums,
                   T* scratch) noexcept {
+    using V = Pack<T>;
     constexpr int W = width<T>;
     const int64_t height = s.tile_rows, size = height * s.features;
+    const int n_sums = s.features * ascent_sum_count;
     T* const moved = scratch;
-    Pack<T>* const acc = reinterpret_cast<Pack<T>*>(scratch + size);
-    if (sums)
-        for (int i = 0; i < s.features * ascent_sum_count; ++i) acc[i] = Pack<T>{};
-    for (int64_t row = 0; row < rows; row += height, z += size, log_jacobian += height) {
+    V* const acc = reinterpret_cast<V*>(scratch + size);
+    auto* const logs = reinterpret_cast<LogProduct<V>*>(acc + n_sums);
+    const bool logs_by_row = log_jacobian != nullptr;
+    for (int i = 0; sums && i < n_sums; ++i) acc[i] = V{};
+    for (int k = 0; k < s.features; ++k) logs[k] = weights ? LogProduct<V>{V{}, {}} : LogProduct<V>{};
+    for (int64_t row = 0; row < rows; row += height, z += size) {
         const T* const ahead = row + height < rows ? z + size : nullptr;
-        ascent_map(s, z, moved, log_jacobian, sums ? nullptr : ahead);
+        const T* const ahead_of_map = sums && s.next_center ? nullptr : ahead;
+        const int n = int(rows - row < height ? rows - row : height);
+        if (logs_by_row) {
+            ascent_map(s, z, moved, log_jacobian + row, ahead_of_map);
+        } else if (weights) {
+            ascent_map_summed<true>(s, z, moved, weights + row, n, logs, ahead_of_map);
+        } else {
+            ascent_map_summed<false>(s, z, moved, weights, n, logs, ahead_of_map);
+        }
         block_product(s.matrix, s.row, s.first, s.blocks, s.shift, moved, z, height, int(height / W));
         if (!sums) continue;
-        const int n = int(rows - row < height ? rows - row : height);
-        if (weights) {
+        if (!s.next_center) {
+            ascent_squares(s, z, weights ? weights + row : nullptr, n, acc);
+        } else if (weights) {
             ascent_sums<true>(s, z, weights + row, n, acc, ahead);
         } else {
             ascent_sums<false>(s, z, weights, n, acc, ahead);
         }
     }
-    for (int i = 0; sums && i < s.features * ascent_sum_count; ++i) {
-        T lanes[W];
-        store(lanes, acc[i]);
-        double sum = 0;
-        for (int l = 0; l < W; ++l) sum += double(lanes[l]);
-        sums[i] = sum;
-    }
+    if (!sums) return;
+    for (int i = 0; i < n_sums; ++i) sums[i] = sum_of_lanes<T>(acc[i]);
+    for (int k = 0; k < s.features; ++k)
+        sums[n_sums + k] = logs_by_row ? 0.0 : sum_of_lanes<T>(weights ? logs[k].mantissa : logs[k].log());
 }
 
 // Rows [0, rows) of row-major numbers, in any strides, to tiles; and tiles to adjacent rows.

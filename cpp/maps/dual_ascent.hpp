@@ -36,9 +36,10 @@ struct DualAscent {
         const Parts<V> m(p, o);
         const V w = z - m.center, r = hypotenuse(m.epsilon, w);
         log_det = m.log_a + log(m.gamma * (w / r) + Scalar<V>(1));
-        return (m.gamma * r + z) * m.a + m.b;
+        return line(z, r, m.gamma, m.a, m.b);
     }
-    // w + γ sqrt(epsilon² + w²) = t, a quadratic in w; written so that nothing cancels.
+    // w + γ sqrt(epsilon² + w²) = t, a quadratic in w; written so that nothing cancels. An infinite t gives an infinite
+    // w.
     template <class V, class P>
     HR_FN static V inverse(V x, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
         using T = Scalar<V>;
@@ -46,11 +47,12 @@ struct DualAscent {
         const V t = (x - m.b) * exp(-m.log_a) - m.center;
         const V rest = (T(1) - m.gamma) * (m.gamma + T(1)), bent = abs(m.gamma) * m.epsilon;
         const V root = hypotenuse(m.epsilon * sqrt(rest), t);  // of t² + epsilon² (1 - γ²)
-        const auto cancels = m.gamma * t > T(0);
-        const V w = select(cancels, (t - bent) * ((t + bent) / (m.gamma * root + t)), (t - m.gamma * root) / rest);
-        const V z = w + m.center;
-        log_det = -(m.log_a + log(m.gamma * (w / hypotenuse(m.epsilon, w)) + T(1)));
-        return z;
+        const auto cancels = m.gamma * t > T(0), over = abs(t) > largest<V>;
+        const V near = t * T(0.5), ratio = (bent * T(0.5) + near) / (m.gamma * T(0.5) * root + near);
+        const V w = select(over, t, select(cancels, (t - bent) * ratio, (t - m.gamma * root) / rest));
+        const V q = select(over, copy_sign(splat<V>(1), t), w / hypotenuse(m.epsilon, w));
+        log_det = -(m.log_a + log(m.gamma * q + T(1)));
+        return w + m.center;
     }
 
     template <class V, class P, class G>
@@ -111,7 +113,7 @@ struct DualAscent {
         V q;
         const V r = short_hypotenuse(ready[4], w, q);
         factor = q * (a * gamma) + a;
-        return (r * gamma + z) * a + ready[1];
+        return line(z, r, gamma, a, ready[1]);
     }
     template <class V>
     HR_FN static V ready_inverse(V x, const Scalar<V>* ready, const MapOptions<Scalar<V>>&, V& factor) {
@@ -123,18 +125,36 @@ struct DualAscent {
         const V root = short_hypotenuse(ready[6], t, q);
         const auto cancels = t * gamma > T(0);
         const V numerator = select(cancels, t - bent, t - root * gamma);
-        const V other = select(cancels, (t + bent) / (root * gamma + t), V(ready[7] - V{}));
-        const V w = numerator * other;
+        const T half_gamma = gamma * T(0.5);
+        const V near = t * T(0.5), ratio = (near + bent * T(0.5)) / (root * half_gamma + near);
+        const V other = select(cancels, ratio, V(ready[7] - V{}));
+        const V w = select(abs(t) > largest<V>, t, numerator * other);
         short_hypotenuse(epsilon, w, q);
         factor = q * (a * gamma) + a;
         return w + ready[3];
     }
 
   private:
+    template <class V>
+    static constexpr Scalar<V> largest =
+        is_single<V> ? Scalar<V>(3.4028234663852886e38) : Scalar<V>(1.7976931348623157e308);
+
+    // (γ r + z) a + b. Halves leave a sum of two numbers near the largest one room, and change no bit of others.
+    template <class V, class P>
+    HR_FN static V line(V z, V r, P gamma, P a, P b) {
+        const Scalar<V> half = Scalar<V>(0.5);
+        const P bend = gamma * half;
+        return (r * bend + z * half) * (a + a) + b;
+    }
     // sqrt(x² + y²) and q = y / sqrt(x² + y²): beyond what can be squared, |y| and its sign.
     template <class V>
     HR_FN static V short_hypotenuse(Scalar<V> x, V y, V& q) {
         using T = Scalar<V>;
+        if (x > (is_single<V> ? T(2e11) : T(1e142))) {  // that is no small part of what cannot be squared
+            const V r = hypotenuse(splat<V>(double(x)), y);
+            q = y / r;
+            return r;
+        }
         const V square = y * y + x * x, inverse = rsqrt(square), size = abs(y);
         const auto far = size > (is_single<V> ? T(1e15) : T(1e150));
         q = select(far, copy_sign(splat<V>(1), y), y * inverse);

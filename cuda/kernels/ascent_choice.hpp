@@ -1,22 +1,11 @@
 // What an ascent by kinks decides between two steps, on the device: where the next kinks are and how the last sums say
-// that coordinates bend there. The formulas are those of python/headrace/_kinks.py, in float64.
+// that coordinates bend there, by cpp/kink.hpp.
 #pragma once
 
+#include "../../cpp/kink.hpp"
 #include "dual_ascent.hpp"
 
 namespace headrace {
-
-// y = a x + b + c sqrt(square + (x - center)²) of one coordinate.
-struct Kink {
-    double a, b, c, center, square;
-};
-
-struct KinkRule {
-    double precision;   // λ
-    double total;       // sum of the rows' weights
-    double neighbours;  // rows that a kink's width holds, over twice the number of rows
-    bool newton;        // or along the gradient
-};
 
 // A turn z = U x[order] on the device; `matrix` in the form of the structure's tiles.
 struct Turn {

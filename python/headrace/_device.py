@@ -284,6 +284,7 @@ class Points:
         """As on the CPU."""
         self.device = device_at(x.data.device_id)
         self.shape, self.dtype = x.shape, dtype
+        self.total = float(len(x)) if weights is None else float(weights.sum(dtype=np.float64))
         self.stream = self.device.current_stream()
         kind = "PointsF32" if dtype == np.float32 else "PointsF64"
         self.core = getattr(Kernels(self.device, self.stream), kind)(x, weights)
@@ -308,64 +309,43 @@ class Points:
 
 
 class Ascent:
-    """An ascent by kinks that stays on the device, on the stream of its points; nothing waits unless it says so.
-
-    Args:
-        points: Those that choose the kinks, with the weights that they count.
-        anchors: In float64: where centers may be.
-        held_out: With their weights; None for none.
-        total, held_out_total: Sums of the weights, or numbers of rows.
-        precision, rows, neighbours: As `_kinks.width` takes them.
-        rule: "newton" or "gradient".
-        most: Kinks of a coordinate that can be queued.
-    """
+    """An ascent by kinks that stays on the device, on the stream of its points: see `_points.Chosen`."""
 
     def __init__(
         self,
         points: Points,
         anchors: Points,
         held_out: Points | None,
-        *,
-        total: float,
-        held_out_total: float,
         precision: float,
-        rows: float,
         neighbours: float,
         rule: str,
         most: int,
     ) -> None:
-        """See the class."""
+        """As on the CPU."""
         kind = "AscentF32" if points.dtype == np.float32 else "AscentF64"
         make = getattr(OnStream(points.device, _core.cuda, points.stream), kind)
         parties = points.core, anchors.core, None if held_out is None else held_out.core
-        share = neighbours / (2.0 * rows)
-        core = make(*parties, total, held_out_total, precision, share, rule, most)
+        totals = points.total, 1.0 if held_out is None else held_out.total
+        core = make(*parties, *totals, precision, neighbours, rule, most)
         self.queued = OnStream(points.device, core, points.stream)
 
     def kink(
-        self, blocks: Sequence[NDArray[np.float64]], order: Sequence[int], rows: list[int], drawn: list[float]
+        self, matrix: NDArray[np.float64], sizes: list[int], order: list[int], rows: list[int], drawn: list[float]
     ) -> None:
-        """Move all points by the kinks chosen last, turn them to ``blocks x[order]``, and choose the next kinks.
-
-        That of coordinate k is where row rows[k] of the anchors then is, or at drawn[k] where rows[k] is -1.
-        """
-        numbers, sizes = np.concatenate([np.ravel(block) for block in blocks]), [len(block) for block in blocks]
-        self.queued.kink(numbers, sizes, list(order), rows, drawn)
+        """As on the CPU, without waiting."""
+        self.queued.kink(matrix, sizes, order, rows, drawn)
 
     def finish(self) -> None:
-        """Move all points by the kinks chosen last; nothing can be queued afterwards."""
+        """As on the CPU, without waiting."""
         self.queued.finish()
 
     def kinks(self) -> NDArray[np.float64]:
-        """Shape (count, n, 5): a, b, c, center and ε² of each kink; waits for all of them."""
+        """As on the CPU; waits for all of them."""
         kinks: NDArray[np.float64] = self.queued.kinks()
         return kinks
 
     def log_likelihoods(self) -> NDArray[np.float64]:
-        """Before each kink, and after the last where the ascent is finished, of the points and of those held out.
-
-        Shape (count, 2), in float64, up to the constants of units and base; NaN where there are none held out. Waits.
-        """
+        """Shape (count, 2): the first two of those on the CPU; waits."""
         log_likelihoods: NDArray[np.float64] = self.queued.log_likelihoods()
         return log_likelihoods
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -49,7 +50,13 @@ def random_turn(sizes: list[int], rng: np.random.Generator) -> Turn:
     return Turn([random_rotation(size, rng) for size in sizes], order)
 
 
-def sliced_turn(z: NDArray[Any], sizes: list[int], rng: np.random.Generator, unit: float = 1.0) -> Turn:
+def sliced_turn(
+    z: NDArray[Any],
+    sizes: list[int],
+    rng: np.random.Generator,
+    unit: float = 1.0,
+    moved: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
+) -> Turn:
     """The same with blocks chosen by `sliced_rotation`, each by the coordinates that it turns.
 
     Args:
@@ -57,10 +64,12 @@ def sliced_turn(z: NDArray[Any], sizes: list[int], rng: np.random.Generator, uni
         sizes: Of the blocks.
         rng: What all is drawn from.
         unit: Factor that gives z mean 0 and variance 1, about.
+        moved: Where some rows of z are, if not where z says.
     """
     order = _order(sizes, rng)
     rows = rng.choice(len(z), min(ROWS, len(z)), replace=False, shuffle=False)
-    some = unit * _arrays.on_host(z[_arrays.library(z).asarray(rows)]).astype(np.float64)
+    some = _arrays.on_host(z[_arrays.library(z).asarray(rows)]).astype(np.float64)
+    some = unit * (some if moved is None else moved(some))
     some = some if order is None else some[:, order]
     parts = np.split(some, np.cumsum(sizes)[:-1], axis=1)
     return Turn([sliced_rotation(part, rng) for part in parts], order)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headrace import _arrays, _device
 from headrace._core import cpu
 
-__all__ = ["Points"]
+__all__ = ["Chosen", "Points"]
 
 Floats = NDArray[np.float64]
 
@@ -28,14 +28,24 @@ class Points:
         x: Shape (rows, n), float32 or float64: where the points start; copied.
         weights: Shape (rows,): what each row counts in the sums; 1 by default.
         dtype: float32 or float64, of the positions.
+        keeps_log_jacobian: Whether each row's log-Jacobian is kept. Without it a step on the CPU writes less, and
+            `Chosen` has their sums.
     """
 
-    def __init__(self, x: NDArray[Any], weights: NDArray[Any] | None = None, dtype: Any = np.float32) -> None:
+    def __init__(
+        self,
+        x: NDArray[Any],
+        weights: NDArray[Any] | None = None,
+        dtype: Any = np.float32,
+        *,
+        keeps_log_jacobian: bool = True,
+    ) -> None:
         """See the class; `compiled` is what `_cpu` or `_device` has for it."""
-        kind = np.dtype(dtype)
+        self.dtype = kind = np.dtype(dtype)
         counts = None if weights is None else _arrays.ready(weights, kind)
         if isinstance(x, np.ndarray):
-            self.compiled: Any = (cpu.PointsF32 if kind == np.float32 else cpu.PointsF64)(x, counts)
+            made = cpu.PointsF32 if kind == np.float32 else cpu.PointsF64
+            self.compiled: Any = made(x, counts, keeps_log_jacobian)
         else:
             self.compiled = _device.Points(x, counts, kind)
 
@@ -68,6 +78,11 @@ class Points:
         sums: Floats | None = self.compiled.step(maps, log_scale, numbers, bias, next, sizes, places)
         return sums
 
+    def checked_rows(self) -> NDArray[np.int64]:
+        """Some rows, evenly spread, whose log-likelihood `Chosen` knows beside that of all; on the CPU."""
+        rows: NDArray[np.int64] = self.compiled.checked_rows()
+        return rows
+
     def values(self) -> NDArray[Any]:
         """Where the points are, shape (rows, n)."""
         values: NDArray[Any] = self.compiled.values()
@@ -82,3 +97,69 @@ class Points:
         """log \\|det\\| of the way so far, shape (rows,), in float64."""
         log_jacobian: Floats = self.compiled.log_jacobian()
         return log_jacobian
+
+
+class Chosen:
+    """Kinks that the core chooses while points move: each in the pass that takes all rows through the one before it.
+
+    On a device nothing waits for it but what reads.
+
+    Args:
+        points: Those that choose the kinks, with the weights that they count.
+        anchors: In float64: where centers may be.
+        held_out: Points that are carried along; None for none.
+        precision: λ.
+        neighbours: Rows that a kink's width holds, over twice the number of rows.
+        rule: "newton" or "gradient".
+        most: Kinks of a coordinate that can be chosen.
+    """
+
+    def __init__(
+        self,
+        points: Points,
+        anchors: Points,
+        held_out: Points | None,
+        *,
+        precision: float,
+        neighbours: float,
+        rule: str,
+        most: int,
+    ) -> None:
+        """See the class."""
+        parties = points.compiled, anchors.compiled, None if held_out is None else held_out.compiled
+        if isinstance(points.compiled, _device.Points):
+            self.compiled: Any = _device.Ascent(*parties, precision, neighbours, rule, most)
+        else:
+            kind = cpu.AscentF32 if points.dtype == np.float32 else cpu.AscentF64
+            self.compiled = kind(*parties, precision, neighbours, rule, most)
+
+    def kink(self, blocks: Sequence[Floats], order: Sequence[int], rows: list[int], drawn: list[float]) -> None:
+        """Move all points by the kinks chosen last, turn them to ``blocks x[order]``, and choose the next kinks.
+
+        That of coordinate k is where row rows[k] of the anchors then is, or at drawn[k] where rows[k] is -1.
+        """
+        numbers, sizes = np.concatenate([np.ravel(block) for block in blocks]), [len(block) for block in blocks]
+        self.compiled.kink(numbers, sizes, list(order), rows, drawn)
+
+    def finish(self) -> None:
+        """Move all points by the kinks chosen last; nothing can be chosen afterwards."""
+        self.compiled.finish()
+
+    def kinks(self) -> Floats:
+        """Shape (count, n, 5): a, b, c, center and ε² of each kink."""
+        kinks: Floats = self.compiled.kinks()
+        return kinks
+
+    def log_likelihoods(self) -> Floats:
+        """Before each kink, and after the last when all is finished, up to the constants of units and base.
+
+        Shape (count, 4): of the points, of those held out (NaN without any), and of the checked rows of either; on a
+        device (count, 2).
+        """
+        log_likelihoods: Floats = self.compiled.log_likelihoods()
+        return log_likelihoods
+
+    def terms(self) -> Floats:
+        """Shape (kinks, n, 2): means of log φ' and φ² of each kink that the rows have gone through; on the CPU."""
+        terms: Floats = self.compiled.terms()
+        return terms

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
-from numpy.typing import DTypeLike
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace import training
@@ -25,15 +26,20 @@ class AscentHistory:
     """What happened in an ascent. Log-likelihoods are means over the rows in nats, in the data's units."""
 
     log_likelihood: list[float] = field(default_factory=list)
-    """Of the training rows; first after no step, where data are standardised, then after each."""
+    """Of the training rows, as they were fitted; first after no step, where data are standardised, then after each."""
     validation_log_likelihood: list[float] = field(default_factory=list)
     """Of the rows held out; empty without any."""
+    coordinates: list[NDArray[np.float64]] = field(default_factory=list)
+    """L of eq. 23 of each coordinate under each step's map, shape (features,), of the training rows: the mean of log φ'
+    - λ φ²/2, and ½ log(λ/2π), in the latent side's units; NaN in columns without spread. Of kinks on the CPU; else
+    empty."""
     seconds: list[float] = field(default_factory=list)
     """Since the fit began."""
     best_step: int = 0
     """After which the flow was cut: the best on rows held out, or the last without any."""
     stopped: str = "steps"
-    """Why the ascent ended: "steps" (all done), "patience" or "interrupted", the latter also after the ascent."""
+    """Why the ascent ended: "steps" (all done), "patience", "constant" (no column has a spread) or "interrupted", the
+    latter also after the ascent."""
     refinement: training.History | None = None
     """Of the joint training after the ascent, where there was one."""
 

@@ -16,8 +16,11 @@ from numpy.typing import DTypeLike
 from headrace import _arguments as check
 from headrace import training
 from headrace._arrays import Array
-from headrace._ascent import Ascent, Rows, jittered
+from headrace._ascent import Ascent
+from headrace._ascent_rows import Rows, jittered
 from headrace._device_arrays import caller_of
+from headrace._kink_ascent import KinkAscent
+from headrace._spline_ascent import SplineAscent
 from headrace.ascent_flow import AscentFlow, AscentHistory
 from headrace.rotation import Rotation
 from headrace.transforms import MaskedAutoregressive, Transform
@@ -178,11 +181,9 @@ class DualAscentFlow:
     def _fit(self, x: Any, context: Any, weights: Any, validation: Any, progress: bool) -> AscentFlow:
         caller = caller_of(x)
         array = caller.open("x", x)
-        if array.ndim != 2 or not array.shape[1]:
-            raise ValueError(f"x: expected shape (rows, features) with at least one feature, got {array.shape}")
         rng = np.random.default_rng(self.seed)
         with caller.queue():
-            rows = Rows.of(caller, array.shape[1], x, context, weights, validation, rng, self.precision)
+            rows = Rows.of(caller, array, context, weights, validation, rng, self.precision, self.seed, self.dtype)
             flow = self._chosen(rows, rng, progress)
             if caller.device is not None:
                 flow = flow.to(repr(caller.device))
@@ -193,7 +194,7 @@ class DualAscentFlow:
         few = rows.train.size < FEW_ROWS
         refine = not few or rows.held_out is not None if self.refine is None else self.refine
         flow, self.history = self._ascended(rows, rng, refine, progress)
-        if not refine or self.history.stopped == "interrupted":
+        if not refine or self.history.stopped in ("interrupted", "constant"):
             return flow
         try:
             flow, refinement = self._refined(flow, rows, rng, progress)
@@ -217,7 +218,8 @@ class DualAscentFlow:
         alone, n = STEPS[self.map], len(rows.mean)
         steps = (_layers(n) if refine else alone) if self.steps is None else self.steps
         bins = (REFINED_BINS if refine else BINS) if self.bins is None else self.bins
-        ascent = Ascent(self, rows, rng, steps, bins, 0 if refine else self.copies or 0)
+        arguments = (self, rows, rng, steps, 0 if refine else self.copies or 0)
+        ascent: Ascent = KinkAscent(*arguments) if self.map == "kink" else SplineAscent(*arguments, bins=bins)
         return ascent.go(progress), ascent.history
 
     def _refined(
@@ -229,12 +231,13 @@ class DualAscentFlow:
         refined = AscentFlow(steps, flow._standardize(), flow.base, dtype=self.dtype)
         if rows.device is not None:
             refined = refined.to(repr(rows.device))
-        x, weights = rows.given(rows.train)
+        x, weights = rows.given(), rows.weights
         copies = 0 if self.copies is None else self.copies
         if self.copies is None and n <= 3:
             copies = min(COPIES, MOST_COPIED // len(x))
         if copies:
-            x, weights = jittered(x, weights, copies, self.jitter * rows.std * math.sqrt(1 / self.precision), rng)
+            x, weights = jittered(x, weights, copies, self.jitter * rows.std * rows.unit, rng)
+        x = rows.with_noise_for_flat_columns(x)
         held_out = None
         if rows.held_out is not None:
             held_out = (rows.held_out.x, None, rows.held_out.weights)

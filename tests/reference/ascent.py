@@ -31,7 +31,9 @@ def derivatives(x, center, epsilon, precision, weights=None):
 def chosen(x, center, epsilon, precision, rule, weights=None):
     """a, b, c of one coordinate: along Newton's direction or the gradient, as far as the lower bound grows."""
     gradient, slopes, values = derivatives(x, center, epsilon, precision, weights)
-    u = np.linalg.solve(slopes + values, gradient) if rule == "newton" else gradient
+    curvature = slopes + values
+    ridge = 1e-12 * np.trace(curvature) * np.eye(3)  # says which step is meant where rows at two places leave many
+    u = np.linalg.solve(curvature + ridge, gradient) if rule == "newton" else gradient
     reach = abs(u[0]) + abs(u[2])
     if rule == "newton" and reach <= 0.29:
         t = 1.0
@@ -44,6 +46,12 @@ def chosen(x, center, epsilon, precision, rule, weights=None):
             if t in (low, high) and 0.5 * (low + high) == t:
                 break
     return 1.0 + t * u[0], t * u[1], t * u[2]
+
+
+def width(center, rows, precision, neighbours):
+    """ε at which N(0, 1/λ) has so many of the rows within ε of the center, from 0.002 to a standard deviation."""
+    wide = neighbours / (2 * rows) * math.sqrt(2 * math.pi) * math.exp(min(precision * center**2, 100.0) / 2)
+    return max(min(wide, 1.0) / math.sqrt(precision), 2e-3)
 
 
 def ascend(z, steps, seed, precision=1.0, neighbours=800.0, rule="newton", anchors=1024):
@@ -63,8 +71,7 @@ def ascend(z, steps, seed, precision=1.0, neighbours=800.0, rule="newton", ancho
         for k in range(features):
             x = z[:, k]
             center = x[anchor[picked[k]]] if of_rows[k] else drawn[k]
-            wide = neighbours / (2 * rows) * math.sqrt(2 * math.pi) * math.exp(min(precision * center**2, 100.0) / 2)
-            epsilon = max(min(wide, 1.0) / math.sqrt(precision), 2e-3)
+            epsilon = width(center, rows, precision, neighbours)
             a, b, c = chosen(x, center, epsilon, precision, rule)
             r = np.sqrt(epsilon**2 + (x - center) ** 2)
             columns.append(a * x + b + c * r)

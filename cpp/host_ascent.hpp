@@ -1,0 +1,68 @@
+// An ascent by kinks on the host: what cuda/ascent.hpp is on a device. Each kink reads and writes the rows once.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "kink.hpp"
+#include "points.hpp"
+
+namespace headrace {
+
+template <class T>
+class HostAscent {
+  public:
+    // Moves the points, among them those held out, if there are any. `most` kinks a coordinate can be chosen.
+    HostAscent(std::shared_ptr<Points<T>> points, std::shared_ptr<Points<double>> anchors,
+               std::shared_ptr<Points<T>> held_out, const KinkRule& rule, int64_t most);
+
+    int features() const { return points_->features(); }
+    int64_t count() const { return count_; }
+
+    // Takes all points through the kinks chosen last and then to `matrix` z[order], with the blocks of the matrix as in
+    // Points<T>::Step, notes their log-likelihoods, and chooses the next kink of each coordinate: at coordinate k of
+    // row rows[k] of the anchors, or at drawn[k] where rows[k] is below 0.
+    void kink(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
+              const std::vector<int64_t>& rows, const std::vector<double>& drawn);
+    // Takes all points through the kinks chosen last, and notes log-likelihoods once more. The last call.
+    void finish();
+
+    // (count, features).
+    std::vector<Kink> kinks() const;
+    // Before each kink, and after the last where the ascent is finished: the means over the points, those held out, and
+    // the checked blocks of either, without what the base's and the data's units add; NaN without any held out.
+    static constexpr int likelihoods_each = 4;
+    std::vector<double> log_likelihoods() const;
+    // (kinks that rows have been taken through, features, 2): ⟨log φ'⟩ and ⟨φ²⟩ of eq. 23.
+    std::vector<double> terms() const;
+
+  private:
+    struct Party {
+        double log_jacobian = 0, checked = 0;  // sums over the rows, or over some
+    };
+
+    void turn(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
+              const std::vector<int64_t>& rows, const std::vector<double>& drawn, bool chooses);
+    template <class Number>
+    typename Points<Number>::Step step_of(const std::vector<double>& matrix, const std::vector<int>& blocks,
+                                          const std::vector<int>& order) const;
+    void judge(const Points<T>& points, const typename Points<T>::Sums& sums, double log_scale, Party& party,
+               double& mean, double& checked) const;
+
+    std::shared_ptr<Points<T>> points_, held_out_;
+    std::shared_ptr<Points<double>> anchors_;
+    KinkRule rule_;
+    int64_t most_, count_ = 0;
+    bool finished_ = false;
+    Party own_, others_;
+    std::vector<Kink> last_, kinks_;
+    std::vector<double> squares_;  // ⟨φ²⟩ of the last kinks
+    std::vector<double> likelihoods_, terms_;
+    mutable std::mutex mutex_;
+};
+
+extern template class HostAscent<float>;
+extern template class HostAscent<double>;
+
+}  // namespace headrace
