@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arrays
-from headrace.rotation import Rotation
+from headrace.rotation import Rotation, _haar
 from headrace.transforms import Permutation, Transform
 
 __all__ = ["Turn", "random_rotation", "random_turn", "sliced_rotation", "sliced_turn"]
@@ -81,7 +81,7 @@ def _order(sizes: list[int], rng: np.random.Generator) -> list[int] | None:
 
 def random_rotation(features: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Drawn evenly from all orthogonal matrices."""
-    return Rotation.random(features, rng).matrix
+    return _haar(features, rng)
 
 
 def sliced_rotation(z: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
