@@ -526,15 +526,17 @@ def _moments(
             share = library.ones(chosen.size) if weights is None else weights[chosen].astype(np.float64)
             yield array[chosen].astype(np.float64), share[:, None]
 
+    low = _arrays.on_host(np.stack([values.min(axis=0) for values, _ in parts()]).min(axis=0))
+    high = _arrays.on_host(np.stack([values.max(axis=0) for values, _ in parts()]).max(axis=0))
+    # In units, powers of two, in which squares neither under- nor overflow.
+    unit = np.ldexp(1.0, np.frexp(np.maximum(np.abs(low), np.abs(high)))[1] - 1)
+    units = library.asarray(unit)
     total = float(sum(share.sum() for _, share in parts()))
     # Not by matrix products, whose order of summation would depend on the threads of the BLAS.
     zero = library.zeros(array.shape[1])
-    mean = sum(((values * share).sum(axis=0) for values, share in parts()), zero) / total
-    square = sum(((np.square(values - mean) * share).sum(axis=0) for values, share in parts()), zero) / total
-    low = np.stack([values.min(axis=0) for values, _ in parts()]).min(axis=0)
-    high = np.stack([values.max(axis=0) for values, _ in parts()]).max(axis=0)
-    mean, square, low, high = map(_arrays.on_host, (mean, square, low, high))
-    std = np.sqrt(square)
+    mean = sum(((values / units * share).sum(axis=0) for values, share in parts()), zero) / total
+    square = sum(((np.square(values / units - mean) * share).sum(axis=0) for values, share in parts()), zero) / total
+    mean, std = unit * _arrays.on_host(mean), unit * np.sqrt(_arrays.on_host(square))
     constant = np.flatnonzero((low == high) | ~(std > np.finfo(np.float64).tiny))
     if constant.size:
         warnings.warn(
