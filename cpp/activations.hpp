@@ -55,16 +55,19 @@ struct Elu {
     }
 };
 
+// Where x meets a factor that is 0 long before x is this large: infinity times 0 would be NaN.
+constexpr double beyond = 1e30;
+
 struct Silu {
     template <class V>
     HR_FN static V value(V x) {
-        return x * sigmoid(x);
+        return max(x, -Scalar<V>(beyond)) * sigmoid(x);
     }
     static constexpr bool slope_of_value = false;
     template <class V>
     HR_FN static V slope(V x) {
         const V s = sigmoid(x);
-        return s * (x * sigmoid(-x) + Scalar<V>(1));
+        return s * (max(min(x, Scalar<V>(beyond)), -Scalar<V>(beyond)) * sigmoid(-x) + Scalar<V>(1));
     }
 };
 
@@ -72,13 +75,13 @@ struct Silu {
 struct Gelu {
     template <class V>
     HR_FN static V value(V x) {
-        return x * normal_cdf(x);
+        return max(x, -Scalar<V>(beyond)) * normal_cdf(x);
     }
     static constexpr bool slope_of_value = false;
     template <class V>
     HR_FN static V slope(V x) {
         const V density = exp(x * x * Scalar<V>(-0.5)) * Scalar<V>(0.39894228040143267794);
-        return normal_cdf(x) + x * density;
+        return normal_cdf(x) + max(min(x, Scalar<V>(beyond)), -Scalar<V>(beyond)) * density;
     }
 };
 

@@ -5,8 +5,8 @@
 //   back through network t, beside the weights of network t + 1       tasks: tiles, blocks of weights
 //   the weights of network 0                                          tasks: blocks of weights
 // A task starts once all tasks of earlier phases are done, which a counter tells. Each gradient entry belongs to one
-// task of a phase, which sums sum_rows rows in registers and then adds them, in the order of the rows: no bit depends
-// on threads, tiles or groups.
+// task of a phase, which sums sum_rows rows in registers and then adds them, in the order of the rows, and after every
+// fold_rows rows moves the sum to one in float64: no bit depends on threads, tiles or groups.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -74,7 +74,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     if (request.rows == 0) return;
     Call<T> call = call_of(request, weights);
     call.ready = ready_parameters(compiled, weights);
-    Back<T> back{gradient.from, gradient.input, gradient.context, gradient.weights, 0};
+    Back<T> back{gradient.from, gradient.input, gradient.context, gradient.weights, nullptr, 0};
 
     // Tiles divide sum_rows, and are no larger than gives every thread one.
     const int64_t threads = num_threads();
@@ -122,6 +122,13 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     const std::vector<GroupPhase> full = phases_of(tasks, group / height, group_tasks);
     const std::vector<GroupPhase> last = phases_of(tasks, (last_rows + height - 1) / height, last_tasks);
 
+    std::vector<double> finished;
+    if (sizeof(T) < sizeof(double) && request.rows > fold_rows) {
+        finished.resize(n_weights());
+        back.finished = finished.data();
+        std::fill_n(gradient.weights, n_weights(), T(0));  // what no task sums is added below, too
+    }
+
     std::atomic<int64_t> done{0};
     parallel_for((groups - 1) * group_tasks + last_tasks, [&](int64_t i) {
         const int64_t g = std::min(i / group_tasks, groups - 1), first = g * group_tasks;
@@ -141,12 +148,13 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
                 finite = false;
             kernels.backward_tile(chain, call, back, row, rows, phase.network, scratch + tile * tape);
         } else {
-            const TapeGroup<T> tiles{scratch, tape, end - begin, g == 0};
+            const TapeGroup<T> tiles{scratch, tape, end - begin, begin};
             kernels.sum_weights(chain, back, tasks[phase.network + 1][size_t(tile - phase.tiles)], tiles);
         }
         done.fetch_add(1, std::memory_order_release);
     });
 
+    for (size_t i = 0; i < finished.size(); ++i) gradient.weights[i] = T(finished[i] + double(gradient.weights[i]));
     if (!finite) {
         std::fill_n(gradient.weights, n_weights(), std::numeric_limits<T>::quiet_NaN());
     } else {

@@ -8,10 +8,10 @@
 //
 // `start` is the sum before the first coordinate, and `accumulate` adds one's share; `forward` and `inverse` turn sums
 // into amounts and into the factors of the determinant of the *forward* direction at the latent side; `move` applies
-// the amount to a coordinate. `reduce`, `backward` and `spread` are the vector-Jacobian product: two sums, then what
-// rows share, then coordinate by coordinate. As in maps/, put(k, value) receives number k; it may overwrite what p(k)
-// reads, so p(k) is read before. `prepare` and its vjp share their loops over coordinates (coordinates.hpp); then each
-// lane puts the numbers of its own coordinates, and all of them those that follow.
+// the amount to a coordinate. `reduced`, `reduce`, `backward` and `spread` are the vector-Jacobian product: sums over
+// coordinates, then what these share, then coordinate by coordinate. As in maps/, put(k, value) receives number k; it
+// may overwrite what p(k) reads, so p(k) is read before. `prepare` and its vjp share their loops over coordinates
+// (coordinates.hpp); then each lane puts the numbers of its own coordinates, and all of them those that follow.
 #pragma once
 
 #include "coordinates.hpp"
@@ -48,10 +48,10 @@ struct TanhBend {
 
     // v with v + (s - 1) tanh v = y, B lanes at once. Halley's method, kept between bounds by bisection: the left side
     // is odd, concave above zero where s > 1 and convex where s < 1, so that one bound is a start from which Newton's
-    // method would not overshoot. Ends where the residual is at its rounding.
+    // method would not overshoot. Ends where the residual is at its rounding. `near`, if any, are numbers close to v.
     template <int B, class V>
     HR_FN static void solve(const V (&y)[B], const V (&s)[B], const MapOptions<Scalar<V>>& o, V (&v)[B],
-                            Bend<V> (&bend)[B]) {
+                            Bend<V> (&bend)[B], const V* near = nullptr) {
         using T = Scalar<V>;
         constexpr T rounding = is_single<V> ? T(2.4e-7) : T(4.5e-16);
         V low[B], high[B], target[B];
@@ -64,6 +64,10 @@ struct TanhBend {
             low[j] = select(grows, larger, target[j]);
             high[j] = select(grows, target[j], smaller);
             v[j] = select(grows, low[j], high[j]);
+            if (near) {
+                const V start = select(y[j] < T(0), -near[j], near[j]);
+                v[j] = select((start >= low[j]) & (start <= high[j]), start, v[j]);
+            }
         }
         for (int round = 0; round < solve_rounds; ++round) {
             Int<V> open{};
@@ -102,7 +106,7 @@ struct LeakyReluBend {
     }
     template <int B, class V>
     HR_FN static void solve(const V (&y)[B], const V (&s)[B], const MapOptions<Scalar<V>>& o, V (&v)[B],
-                            Bend<V> (&bend)[B]) {
+                            Bend<V> (&bend)[B], const V* = nullptr) {
         for (int j = 0; j < B; ++j) {
             v[j] = y[j] / select(y[j] > Scalar<V>(0), s[j], (s[j] - Scalar<V>(1)) * o.slope + Scalar<V>(1));
             bend[j] = at(v[j], o);
@@ -119,13 +123,13 @@ struct Planar {
     HR_FN static int power(int, int) { return 1; }  // of each factor
 
     // û = u + (s - 1 - x) w / |w|² with x = wᵀu; w is divided by its largest magnitude, so that nothing under- or
-    // overflows on the way, and w = 0 (or subnormal) gives û = u. Where x is far below -1, most of u cancels: what is
+    // overflows on the way, and w = 0 gives û = u. Where x is far below -1, most of u cancels: what is
     // left of it along w by rounding is taken away too, as wᵀû may not differ from s - 1.
     template <class V>
     struct Sums {
-        V w_largest, w_inverse;  // 1 / w_largest, or 0
-        V square, along;         // |w|² and wᵀu, of the scaled w
-        V gain;                  // (s - 1) / x
+        V w_largest, boost, w_inverse;  // boost makes a subnormal w normal; 1 / (boost w_largest), or 0
+        V square, along;                // |w|² and wᵀu, of the scaled w
+        V gain;                         // (s - 1) / x
         Positive<V> s;
     };
     template <class V, class P>
@@ -138,11 +142,12 @@ struct Planar {
             q.w_largest = select(a > q.w_largest, a, q.w_largest);
         }
         q.w_largest = largest_of_coordinates(p, q.w_largest);
-        q.w_inverse = select(q.w_largest > T(4) * Format<T>::smallest_normal, T(1) / q.w_largest, V{});
+        q.boost = select(q.w_largest < Format<T>::smallest_normal, splat<V>(Format<T>::to_normal), splat<V>(1));
+        q.w_inverse = select(q.w_largest > T(0), T(1) / (q.w_largest * q.boost), V{});
         q.square = q.along = V{};
         V dot{};
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
-            const V w = p(c), scaled = w * q.w_inverse, u = p(features + c);
+            const V w = p(c), scaled = w * q.boost * q.w_inverse, u = p(features + c);
             q.square += scaled * scaled;
             q.along += scaled * u;
             dot += w * u;
@@ -163,13 +168,13 @@ struct Planar {
         const V part = q.along / q.square;
         V rest{};
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
-            const V scaled = V(p(c)) * q.w_inverse;
+            const V scaled = V(p(c)) * q.boost * q.w_inverse;
             rest += scaled * (V(p(features + c)) - scaled * part);
         }
         rest = sum_of_coordinates(p, rest);
         const V factor = (q.gain * q.along - rest) / q.square;
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
-            const V w = p(c), scaled = w * q.w_inverse, u = p(features + c);
+            const V w = p(c), scaled = w * q.boost * q.w_inverse, u = p(features + c);
             put(c, w);
             put(features + c, scaled * factor + (u - scaled * part));
         }
@@ -184,15 +189,17 @@ struct Planar {
         const Sums<V> q = sums<V>(p, features);
         V dot{};
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p))
-            dot += V(p(c)) * q.w_inverse * V(g(features + c));
+            dot += V(p(c)) * q.boost * q.w_inverse * V(g(features + c));
         dot = sum_of_coordinates(p, dot);
         const V by_s = V(g(2 * features + 1)) * q.s.slope;
         const V coefficient = (q.gain - T(1)) * q.along / q.square, by_along = dot * q.s.slope_excess / q.square;
         const V by_square = dot * coefficient / q.square * T(-2);
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
-            const V w = p(c), scaled = w * q.w_inverse, u = p(features + c), grad_w = g(c), grad_u = g(features + c);
+            const V w = p(c), scaled = w * q.boost * q.w_inverse, u = p(features + c);
+            const V grad_w = g(c), grad_u = g(features + c);
+            const V by_scaled = coefficient * grad_u + by_along * u + by_square * scaled;
             put(features + c, grad_u + by_along * scaled + by_s * w);
-            put(c, grad_w + by_s * u + (coefficient * grad_u + by_along * u + by_square * scaled) * q.w_inverse);
+            put(c, grad_w + by_s * u + by_scaled * q.w_inverse * q.boost);
         }
         put(2 * features, g(2 * features));
     }
@@ -242,19 +249,44 @@ struct Planar {
     struct Backward {
         V amount, by_sum;
     };
-    template <class V, class P>
-    HR_FN static void reduce(V& sum, V& dot, V, V latent, V grad, const P& p, int c, int features) {
-        sum = accumulate(sum, latent, p, c, features);
-        dot = V(p(features + c)) * grad + dot;
+    template <class V>
+    struct Reduced {
+        V given, latent, dot;  // w times what is given and times z, each with b; ûᵀ grad
+
+        template <class F>
+        HR_FN void each(const F& f) {
+            f(given);
+            f(latent);
+            f(dot);
+        }
+    };
+    template <class V>
+    HR_FN static Reduced<V> reduced(V start) {
+        return {start, start, V{}};
     }
-    // From wᵀz + b and ûᵀ grad.
+    template <class V, class P>
+    HR_FN static void reduce(Reduced<V>& r, V given, V latent, V grad, const P& p, int c, int features) {
+        r.given = accumulate(r.given, given, p, c, features);
+        r.latent = accumulate(r.latent, latent, p, c, features);
+        r.dot = V(p(features + c)) * grad + r.dot;
+    }
+    // In the inverse direction most of wᵀz + b cancels where wᵀû is large: there v is solved for again, from this sum
+    // on.
     template <bool inverse, class V, class P, class Put>
-    HR_FN static Backward<V> backward(V sum, V dot, V grad_log_det, const P& p, int features,
+    HR_FN static Backward<V> backward(const Reduced<V>& r, V grad_log_det, const P& p, int features,
                                       const MapOptions<Scalar<V>>& o, const Put& put) {
         const V s = p(2 * features + 1), excess = s - Scalar<V>(1);
-        const Bend<V> h = H::at(sum, o);
+        Bend<V> h;
+        if constexpr (inverse) {
+            V v[1];
+            Bend<V> bend[1];
+            H::solve({r.given}, {s}, o, v, bend, &r.latent);
+            h = bend[0];
+        } else {
+            h = H::at(r.given, o);
+        }
         const V det = determinant(h, s), by_log = (inverse ? -grad_log_det : grad_log_det) / det;
-        V by_sum = (inverse ? -dot : dot) * h.slope + by_log * excess * h.curvature;
+        V by_sum = (inverse ? -r.dot : r.dot) * h.slope + by_log * excess * h.curvature;
         V by_s = by_log * h.slope;
         if constexpr (inverse) {  // implicit differentiation of v + (s - 1) h(v) = wᵀx + b
             by_sum = by_sum / det;

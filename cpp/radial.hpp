@@ -78,21 +78,34 @@ struct Radial {
     struct Backward {
         V amount, by_offset;  // gradient by a coordinate: grad (1 + amount) + offset by_offset
     };
-    // The squared distance of what is given, and its offset times grad.
+    template <class V>
+    struct Reduced {
+        V sum, dot;  // the squared distance of what is given, and its offset times grad
+
+        template <class F>
+        HR_FN void each(const F& f) {
+            f(sum);
+            f(dot);
+        }
+    };
+    template <class V>
+    HR_FN static Reduced<V> reduced(V start) {
+        return {start, V{}};
+    }
     template <class V, class P>
-    HR_FN static void reduce(V& sum, V& dot, V given, V, V grad, const P& p, int c, int) {
+    HR_FN static void reduce(Reduced<V>& r, V given, V, V grad, const P& p, int c, int) {
         const V offset = given - V(p(c));
-        sum = offset * offset + sum;
-        dot = offset * grad + dot;
+        r.sum = offset * offset + r.sum;
+        r.dot = offset * grad + r.dot;
     }
     template <bool inverse, class V, class P, class Put>
-    HR_FN static Backward<V> backward(V sum, V dot, V grad_log_det, const P& p, int features,
+    HR_FN static Backward<V> backward(const Reduced<V>& reduced, V grad_log_det, const P& p, int features,
                                       const MapOptions<Scalar<V>>&, const Put& put) {
         using T = Scalar<V>;
         const V alpha = p(features), end = p(features + 1);
-        const V given = distance(sum), r = inverse ? latent_distance(given, alpha, end) : given;
+        const V given = distance(reduced.sum), r = inverse ? latent_distance(given, alpha, end) : given;
         const auto is_far = given >= farthest<V>();
-        dot = select(is_far, V{}, dot);  // it belongs to a larger distance
+        const V dot = select(is_far, V{}, reduced.dot);  // it belongs to a larger distance
         const V reach = alpha + r, beta = end - alpha, by_log = inverse ? -grad_log_det : grad_log_det;
         const V n = n_at(r, alpha, end), others = splat<V>(features - 1);
         // Of the log-determinant, (features - 1) log q + log N - 2 log reach.

@@ -16,6 +16,7 @@ constexpr int row_padding = 16;      // row lengths and biases are padded to thi
 constexpr int max_tile_vectors = 6;  // vectors of rows in a tile: the product kernel's three, twice
 constexpr int small_batch = 8;       // fewer rows than this: the batch's rows are not worth a vector's lanes
 constexpr int sum_rows = 128;        // rows whose share of the weights' gradient is summed in registers
+constexpr int fold_rows = 8192;  // whose sums are float32; those of more rows are added in float64. Of sum_rows many
 
 // A block of a masked product: units [row, row + rows) of a layer from inputs [k0, k1).
 struct Op {
@@ -208,6 +209,7 @@ struct Back {
     Cotangent from;
     T *input, *context;  // gradients, or null
     T* weights;          // gradient, or null
+    double* finished;    // the sums of all fold_rows rows before; null: there are no more than those
     int height;          // rows of a tile
 };
 
@@ -221,7 +223,7 @@ template <class T>
 struct TapeGroup {
     const T* tapes;
     int64_t size, rows;  // of one tape, in numbers; rows of all tiles together
-    bool first;          // nothing was summed before
+    int64_t begin;       // the first of these rows
 };
 
 // Vector maps alone (hr.ops): rows of arrays (rows, columns), with one set of ready parameters, or raw ones for each

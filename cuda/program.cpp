@@ -137,7 +137,7 @@ void DeviceProgram<T>::run_gradient(const Request<T>& request, const GradientReq
         Call<T> call = call_of(request);
         call.weights = weights;
         call.ready = ready;
-        const Back<T> back{gradient.from, gradient.input, gradient.context, gradient.weights, 0};
+        const Back<T> back{gradient.from, gradient.input, gradient.context, gradient.weights, nullptr, 0};
         launch_gradient(side.chain, side.sums, call, back, is_weight_.get(), n_weights(), stream);
     });
 }

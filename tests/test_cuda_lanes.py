@@ -154,6 +154,21 @@ def test_activations_and_their_slopes(lanes, dtype, name):
     assert (np.abs(lanes.numpy(slope) - slopes) <= eps + 1e-7).all()  # of the differences
 
 
+@pytest.mark.parametrize("name", ["silu", "gelu"])
+def test_activations_and_their_slopes_at_infinities(lanes, dtype, name):
+    x = np.array([-math.inf, math.inf, np.finfo(dtype).min, np.finfo(dtype).max], dtype)
+    given, out, slope = lanes.array(x), lanes.empty(4, dtype), lanes.empty(4, dtype)
+    lanes.module.activation_functions(
+        lanes.module.activations().index(name),
+        lanes.tuple(given),
+        lanes.tuple(out),
+        lanes.tuple(slope),
+        stream=lanes.stream,
+    )
+    assert_array_equal(lanes.numpy(out), [0.0, math.inf, 0.0, x[3]])
+    assert_array_equal(lanes.numpy(slope), [0.0, 1.0, 0.0, 1.0])
+
+
 @pytest.mark.parametrize("base", ["normal", "logistic"])
 @pytest.mark.parametrize("seed", [0, 2**63 + 5])
 def test_random_numbers_are_those_of_the_cpu(lanes, dtype, base, seed):

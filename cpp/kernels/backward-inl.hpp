@@ -127,6 +127,7 @@ bool record_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back
             masked_tile(step.network, chain, call, b);
         }
     }
+    mark_overflows(chain, t.buffers(0), t.state(chain.n_steps));
     if (call.inverse) tile_base_density(chain, call, t.buffers(0), t.state(chain.n_steps), base);
     store_value(chain, call, t.state(chain.n_steps), t.height, int64_t(1), row, rows);
     store_sums(chain, call, row, rows, t.log_det(), base);
@@ -374,7 +375,10 @@ void sum_weights(const Chain<T>& chain, const Back<T>& back, const WeightTask& t
             a.rows = int(group.rows - b < sum_rows ? group.rows - b : sum_rows);
             a.height = back.height;
             a.size = group.size;
-            a.add = !group.first || b > 0;
+            const int64_t row = group.begin + b;
+            const bool folds = back.finished && row > 0 && row % fold_rows == 0;
+            a.add = row > 0 && !folds;
+            a.finished = folds ? back.finished + s.weights : nullptr;
             const T* const tape = group.tapes + b / height * group.size;
             a.grad = tape + (s.tape_units + layer.unit + u) * height;
             if (task.input0 < end) {
@@ -391,6 +395,7 @@ void sum_weights(const Chain<T>& chain, const Back<T>& back, const WeightTask& t
                     for (int64_t i = 0, rows = left < height ? left : height; i < rows; i += W)
                         sum += load_up_to(grad + i, int(rows - i));  // lanes past the last row may have overflowed
                 T* bias = gradient + layer.bias + u + m;
+                if (a.finished) a.finished[bias - gradient] += double(*bias);
                 *bias = (a.add ? *bias : T(0)) + reduce_add(sum);
             }
         }

@@ -179,6 +179,24 @@ HR_FN void tile_base_density(const Chain<T>& chain, const Call<T>& call, const T
     }
 }
 
+// Rows whose coordinates or log-determinants are not finite at the end of the chain: NaN altogether. Nothing on the way
+// makes an infinite coordinate finite again.
+template <class T>
+HR_FN void mark_overflows(const Chain<T>& chain, const TileBuffers<T>& b, T* z) {
+    using V = Pack<T>;
+    const int64_t begin = chain.context, end = chain.context + chain.features;
+    for (int64_t i = 0; i < b.vectors * int64_t(width<T>); i += width<T>) {
+        V bad = poison(load(b.sum + i));
+        for (int64_t s = begin; s < end; ++s) bad += poison(load(z + s * b.height + i));
+        if (!any_lane<V>(select(bad == T(0), Int<V>{}, Int<V>{} + 1))) continue;
+        store(b.sum + i, load(b.sum + i) + bad);
+        for (int64_t s = begin; s < end; ++s) {
+            T* p = z + s * b.height + i;
+            store(p, select(bad == T(0), load(p), bad));
+        }
+    }
+}
+
 template <class T>
 void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, int vectors, T* scratch) noexcept {
     const int64_t height = int64_t(vectors) * width<T>, slots = chain.context + chain.features;
@@ -225,6 +243,7 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
         b.given = b.built;
         b.built = given;
     }
+    mark_overflows(chain, b, b.given);
     if (call.log_prob && call.inverse) tile_base_density(chain, call, b, b.given, base);
     store_value(chain, call, b.given, height, int64_t(1), row, rows);
     store_sums(chain, call, row, rows, b.sum, base);
@@ -311,6 +330,14 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
         T* const given = b.given;
         b.given = b.built;
         b.built = given;
+    }
+    for (int r = 0; r < rows; ++r) {  // as mark_overflows
+        T* const z = b.given + r * b.stride;
+        T bad = poison(sum[r]);
+        for (int s = chain.context; s < slots; ++s) bad += poison(z[s]);
+        if (bad == T(0)) continue;
+        sum[r] = bad;
+        for (int s = chain.context; s < slots; ++s) z[s] = bad;
     }
     if (call.log_prob && call.inverse) base_density(b.given);
     store_value(chain, call, b.given, int64_t(1), b.stride, int64_t(0), rows);

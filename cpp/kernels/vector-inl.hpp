@@ -189,13 +189,13 @@ HR_FN void vector_vjp(const VectorLines<T>& lines, int64_t lane, const P& p, con
     using V = Pack<T>;
     const int features = lines.features;
     const auto grad_at = [&](int c) { return load(grad_built + lines.built_line(c) + lane); };
-    V sum = Map::template start<V>(p, features), dot{};
+    auto sums = Map::reduced(Map::template start<V>(p, features));
     for (int c = 0; c < features; ++c) {
         const V given = load(lines.given + lines.given_line(c) + lane),
                 built = load(lines.built + lines.built_line(c) + lane);
-        Map::reduce(sum, dot, given, inverse ? built : given, grad_at(c), p, c, features);
+        Map::reduce(sums, given, inverse ? built : given, grad_at(c), p, c, features);
     }
-    const auto shared = Map::template backward<inverse>(sum, dot, grad_log_det, p, features, options, put);
+    const auto shared = Map::template backward<inverse>(sums, grad_log_det, p, features, options, put);
     for (int c = 0; c < features; ++c)
         store(grad_given + lines.given_line(c) + lane,
               Map::spread(shared, load(lines.given + lines.given_line(c) + lane), grad_at(c), p, c, features, put));

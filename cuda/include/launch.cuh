@@ -22,6 +22,7 @@ constexpr int window_units = 64;         // units of the last layer that a tile 
 constexpr int sum_units = 64, sum_inputs = 64, sum_threads = 128;
 constexpr int sum_blocks = 1024;  // blocks aimed at, by cutting the rows into shares
 constexpr int most_shares = 64;
+constexpr int tiles_of_sum = 4;  // in the numbers' own type; these sums are added in float64
 #ifdef HR_EMULATE
 constexpr long long tape_bytes = 1ll << 20;  // so that tests see several groups
 #else

@@ -38,9 +38,11 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
                 t.given = t.built;
                 t.built = given;
             }
+        mark_overflows(team, d, sums, t.given, t.log_det);
         if (call.log_prob && call.inverse) base = base_density(team, d, call.base, t.given);
         sums.put(team, t.log_det);
         bases.put(team, base);
+        team.sync();
         store_value(team, d.chain, t.given, call, row, rows);
         team.sync();
         store_sums(team, d, call, row, rows, sums.total(team), bases.total(team));

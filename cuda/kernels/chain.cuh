@@ -332,6 +332,22 @@ __device__ bool run_step(const Team& team, const DeviceChain<T>& d, const Device
     return true;
 }
 
+// NaN in each warp's share of `log_det` for a row whose coordinates or log-determinant are not finite at the end of the
+// chain, and in all of its coordinates.
+template <class T, bool in_shared>
+__device__ void mark_overflows(const Team& team, const DeviceChain<T>& d, const WarpSums<T>& sums,
+                               const Lines<T, in_shared>& z, T& log_det) {
+    T bad = poison(log_det);
+    for (int s = d.chain.context + team.warp; s < d.slots(); s += team.warps) bad += poison(z.at(s, team.lane));
+    sums.put(team, bad);
+    team.sync();
+    bad = sums.total(team);
+    team.sync();  // the room is used again
+    if (bad == T(0)) return;
+    log_det = bad;
+    for (int s = d.chain.context + team.warp; s < d.slots(); s += team.warps) z.at(s, team.lane) = bad;
+}
+
 // The row's log-determinant and log-density, from the warps' shares.
 template <class T>
 __device__ void store_sums(const Team& team, const DeviceChain<T>& d, const Call<T>& call, int64_t row, int rows,

@@ -1,6 +1,7 @@
 // Rows through a program and back, on the device. The run keeps what the way back needs on a tape in global memory, and
 // gradients of units go beside their values; then sums over rows, which are products of the tape's lines, give the
-// gradient of the weights. Every sum has a fixed order: rows in shares, shares in theirs, groups of rows in theirs.
+// gradient of the weights. Every sum has a fixed order: rows in shares, shares in theirs, groups of rows in theirs;
+// those over more than tiles_of_sum tiles are float64.
 #include "gradient.hpp"
 
 #include <algorithm>
@@ -122,17 +123,17 @@ template <class Map, class T, class P, class Given, class Built, class GradBuilt
 __device__ void vector_map_vjp(bool inverse, const P& p, int features, const MapOptions<T>& options, T grad_log_det,
                                const Given& given, const Built& built, const GradBuilt& grad_built,
                                const PutGiven& put_given, const Put& put) {
-    T sum = Map::template start<T>(p, features), dot = 0;
+    auto sums = Map::reduced(Map::template start<T>(p, features));
     for (int c = 0; c < features; ++c)
-        Map::reduce(sum, dot, given(c), inverse ? built(c) : given(c), grad_built(c), p, c, features);
+        Map::reduce(sums, given(c), inverse ? built(c) : given(c), grad_built(c), p, c, features);
     const auto spread = [&](const auto& shared) {
         for (int c = 0; c < features; ++c)
             put_given(c, Map::spread(shared, given(c), grad_built(c), p, c, features, put));
     };
     if (inverse) {
-        spread(Map::template backward<true>(sum, dot, grad_log_det, p, features, options, put));
+        spread(Map::template backward<true>(sums, grad_log_det, p, features, options, put));
     } else {
-        spread(Map::template backward<false>(sum, dot, grad_log_det, p, features, options, put));
+        spread(Map::template backward<false>(sums, grad_log_det, p, features, options, put));
     }
 }
 
@@ -342,9 +343,11 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         T base = 0;
         if (!call.inverse) base = base_density(team, d, call.base, t.state(0));
         for (int i = 0; i < d.chain.n_steps; ++i) record_step<splines, tf32>(team, t, i, call, state);
+        mark_overflows(team, d, sums, t.state(d.chain.n_steps), state.log_det);
         if (call.inverse) base = base_density(team, d, call.base, t.state(d.chain.n_steps));
         sums.put(team, state.log_det);
         bases.put(team, base);
+        team.sync();
         store_value(team, d.chain, t.state(d.chain.n_steps), call, row, rows);
         team.sync();
         const T log_det = sums.total(team), log_density = bases.total(team);
@@ -369,7 +372,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
 template <class T>
 __global__ void __launch_bounds__(sum_threads)
     sum_products(SumTasks<T> tasks, const T* tapes, int64_t tape_lines, int64_t tiles, int64_t tiles_of_share,
-                 int64_t rows, T* sums) {
+                 int64_t rows, double* sums) {
     constexpr int columns = 8, of_thread_units = sum_units / (sum_threads / columns),
                   of_thread_inputs = sum_inputs / columns, line = sum_units + 1;
     static_assert(sum_units == sum_inputs);
@@ -379,7 +382,8 @@ __global__ void __launch_bounds__(sum_threads)
     const SumTask task = tasks.tasks[blockIdx.x];
     const int thread = int(threadIdx.x), x = thread % columns, y = thread / columns;
     const int lane = thread % warp_rows, warp = thread / warp_rows, warps = sum_threads / warp_rows;
-    T total[of_thread_units][of_thread_inputs] = {}, bias[of_thread_units] = {};
+    double total[of_thread_units][of_thread_inputs] = {}, bias[of_thread_units] = {};
+    T part[of_thread_units][of_thread_inputs] = {}, bias_part[of_thread_units] = {};
     const int64_t end = smaller(tiles, (int64_t(blockIdx.y) + 1) * tiles_of_share);
     for (int64_t tile = int64_t(blockIdx.y) * tiles_of_share; tile < end; ++tile) {
         const T* const tape = tapes + tile * tape_lines * warp_rows;
@@ -398,18 +402,29 @@ __global__ void __launch_bounds__(sum_threads)
 #pragma unroll
             for (int i = 0; i < of_thread_units; ++i) {
                 g[i] = grads[r * line + y * of_thread_units + i];
-                bias[i] += g[i];
+                bias_part[i] += g[i];
             }
 #pragma unroll
             for (int j = 0; j < of_thread_inputs; ++j) in[j] = inputs[r * line + x + columns * j];
 #pragma unroll
             for (int i = 0; i < of_thread_units; ++i)
 #pragma unroll
-                for (int j = 0; j < of_thread_inputs; ++j) total[i][j] += g[i] * in[j];
+                for (int j = 0; j < of_thread_inputs; ++j) part[i][j] += g[i] * in[j];
         }
         __syncthreads();
+        if ((tile + 1) % tiles_of_sum != 0 && tile + 1 < end) continue;
+#pragma unroll
+        for (int i = 0; i < of_thread_units; ++i) {
+            bias[i] += double(bias_part[i]);
+            bias_part[i] = 0;
+#pragma unroll
+            for (int j = 0; j < of_thread_inputs; ++j) {
+                total[i][j] += double(part[i][j]);
+                part[i][j] = 0;
+            }
+        }
     }
-    T* const out = sums + int64_t(blockIdx.y) * tasks.n_sums;
+    double* const out = sums + int64_t(blockIdx.y) * tasks.n_sums;
 #pragma unroll
     for (int i = 0; i < of_thread_units; ++i) {
         const int within = y * of_thread_units + i, unit = task.unit + within;
@@ -429,25 +444,24 @@ __device__ T not_a_number_if(bool condition, T value) {
     return condition ? not_a_number<T>() : value;
 }
 
-// The shares' sums, in their order, to the gradient and to that by ready parameters. What no task sums is zero; where a
-// row is not finite every weight's is NaN.
+// The shares' sums, in their order, to the sums of all groups, and these to the gradient. What no task sums is zero;
+// where a row is not finite every weight's is NaN.
 template <class T>
-__global__ void add_shares(SumTasks<T> tasks, const T* sums, int shares, bool is_first, const int* bad,
-                           const uint8_t* is_weight, T* gradient, T* by_ready, int64_t n_weights) {
+__global__ void add_shares(SumTasks<T> tasks, const double* sums, int shares, bool is_first, const int* bad,
+                           const uint8_t* is_weight, T* gradient, double* totals, int64_t n_weights) {
     const int64_t i = element_of_thread();
     if (i >= tasks.n_sums) return;
-    const bool of_weight = i < n_weights;
-    T* const out = of_weight ? gradient + i : by_ready + (i - n_weights);
-    T total = is_first ? T(0) : *out;
+    double total = is_first ? 0.0 : totals[i];
     if (tasks.is_summed[i])
         for (int s = 0; s < shares; ++s) total += sums[s * tasks.n_sums + i];
-    if (*bad && (!of_weight || is_weight[i])) total = not_a_number<T>();
-    *out = total;
+    totals[i] = total;
+    if (i < n_weights) gradient[i] = not_a_number_if(*bad && is_weight[i], T(total));
 }
 
 // The gradients by raw parameters of vector steps; a block for each step, a thread for each transform.
 template <class T>
-__global__ void finish_vectors(DeviceChain<T> d, const T* weights, const T* by_ready, const int* bad, T* gradient) {
+__global__ void finish_vectors(DeviceChain<T> d, const T* weights, const double* by_ready, const int* bad,
+                               T* gradient) {
     const int features = d.chain.features;
     for (int s = blockIdx.x; s < d.chain.n_steps; s += gridDim.x) {
         const Step<T>& step = d.steps[s].step;
@@ -456,12 +470,12 @@ __global__ void finish_vectors(DeviceChain<T> d, const T* weights, const T* by_r
         for (int i = threadIdx.x; i < v.transforms; i += blockDim.x) {
             const int* const coordinate = v.coordinate + int64_t(i) * features;
             const T* const raw = weights + v.weights[i];
-            const T* const given = by_ready + v.ready + int64_t(i) * v.n_ready;
+            const double* const given = by_ready + v.ready + int64_t(i) * v.n_ready;
             T* const out = gradient + v.weights[i];
             with_vector_map(v.map, [&]<class Map>() {
                 const auto place = [&](int k) { return in_coordinate_order(k, Map::vectors, features, coordinate); };
                 Map::template prepare_vjp<double>(
-                    [&](int k) { return double(raw[place(k)]); }, [&](int k) { return double(given[k]); }, features,
+                    [&](int k) { return double(raw[place(k)]); }, [&](int k) { return given[k]; }, features,
                     [&](int k, double g) { out[place(k)] = not_a_number_if(*bad != 0, T(g)); });
             });
         }
@@ -501,8 +515,8 @@ void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Cal
     const int64_t group = std::clamp<int64_t>(tape_bytes / (tape * int64_t(sizeof(T))), 1, tiles);
     const int64_t wanted = std::clamp<int64_t>(sum_blocks / sums.count, 1, most_shares);
     const int64_t tiles_of_share = (group + wanted - 1) / wanted, most = (group + tiles_of_share - 1) / tiles_of_share;
-    const DeviceBuffer<T> tapes(size_t(group * tape), stream), shares(size_t(most * sums.n_sums), stream),
-        by_ready(size_t(d.chain.ready), stream);
+    const DeviceBuffer<T> tapes(size_t(group * tape), stream);
+    const DeviceBuffer<double> shares(size_t(most * sums.n_sums), stream), totals(size_t(sums.n_sums), stream);
     const size_t sum_bytes = size_t(warp_rows) * size_t(sum_units + 1 + sum_inputs + 1) * sizeof(T);
     auto* const sum_kernel = sum_products<T>;
     allow_shared(sum_kernel);
@@ -515,12 +529,12 @@ void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Cal
                   tapes.get(), d.tape.lines, n, tiles_of_share, call.rows - begin * warp_rows, shares.get());
         check_launch("sum_products");
         HR_LAUNCH(add_shares<T>, blocks_of(sums.n_sums), plain_threads, 0, stream, sums, shares.get(), int(n_shares),
-                  begin == 0, bad.get(), is_weight, back.weights, by_ready.get(), int64_t(n_weights));
+                  begin == 0, bad.get(), is_weight, back.weights, totals.get(), int64_t(n_weights));
         check_launch("add_shares");
     }
     if (d.chain.ready > 0) {
-        HR_LAUNCH(finish_vectors<T>, step_blocks, step_threads, 0, stream, d, call.weights, by_ready.get(), bad.get(),
-                  back.weights);
+        HR_LAUNCH(finish_vectors<T>, step_blocks, step_threads, 0, stream, d, call.weights, totals.get() + n_weights,
+                  bad.get(), back.weights);
         check_launch("finish_vectors");
     }
 }

@@ -133,16 +133,15 @@ __device__ __forceinline__ void run_row_vjp(const T* given, const P& p, int feat
         T factor[1][Map::factors];
         amount_of<Map, inverse>(given, p, features, options, amount, factor);
     }
-    T sum = start_of_lane<Map, T>(p, features), dot = 0;
+    auto sums = Map::reduced(start_of_lane<Map, T>(p, features));
     for (int c = p.lanes.first; c < features; c += p.lanes.step) {
         const T latent = inverse ? Map::move(given[c], amount[0], p, c, features) : given[c];
-        Map::reduce(sum, dot, given[c], latent, grad_built[c], p, c, features);
+        Map::reduce(sums, given[c], latent, grad_built[c], p, c, features);
     }
-    sum = p.lanes.sum(sum);
-    dot = p.lanes.sum(dot);
+    sums.each([&](T& sum) { sum = p.lanes.sum(sum); });
     Receiver<T> to{grad_ready, Map::vectors * features, {}};
     const auto put = [&](int k, T g) { to.put(k, g); };
-    const auto of_row = Map::template backward<inverse>(sum, dot, grad_log_det, p, features, options, put);
+    const auto of_row = Map::template backward<inverse>(sums, grad_log_det, p, features, options, put);
     for (int c = p.lanes.first; c < features; c += p.lanes.step)
         grad_given[c] = Map::spread(of_row, given[c], grad_built[c], p, c, features, put);
     to.finish(p.lanes, Map::n_ready(features));

@@ -513,8 +513,10 @@ void test_special_results(const NamedSet& named) {
         {F::elu, -infinite, -1},
         {F::silu, infinite, infinite},
         {F::silu, T(-1e4), 0},
+        {F::silu, -infinite, 0},
         {F::gelu, infinite, infinite},
         {F::gelu, T(-1e4), 0},
+        {F::gelu, -infinite, 0},
     };
     const auto& lanes = lanes_of<T>(*named.set);
     for (const bool scalar : {false, true})

@@ -1,0 +1,95 @@
+"""Finite rows whose numbers leave the range of the dtype inside a chain are NaN, on every path."""
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+from cuda_twins import Twin
+
+FEATURES = 9
+# The chain multiplies by e^size and divides again: a row of `far` leaves the numbers on the way.
+SIZES = {"float32": (60.0, 1e20), "float64": (600.0, 1e100)}
+BATCHES = [(1, 0), (3, 1), (7, 6), (8, 0), (20, 7), (200, 190)]  # rows, and the one that overflows
+every_batch = pytest.mark.parametrize(("n", "row"), BATCHES)
+
+
+def flow_of(dtype):
+    size, _ = SIZES[dtype]
+    transforms = []
+    for log_scale in (size, -size, 0.0):
+        dense = cases.made(features=FEATURES, hidden=(18, 15), key=("overflow",)).astype(dtype)
+        weights = [0.0 * weight for weight in dense.weights]
+        biases = [*dense.biases[:-1], np.tile(np.array([0.0, log_scale], dtype), FEATURES)]
+        transforms.append(hr.MaskedAutoregressive.from_dense(weights, biases, dense.masks, scale="exp"))
+    return hr.Flow(transforms, hr.StandardNormal(FEATURES))
+
+
+def batch(dtype, n, row, columns=slice(None)):
+    """Ordinary rows, and the same with one that overflows."""
+    clean = cases.rows(n, FEATURES, dtype)
+    given = clean.copy()
+    given[row, columns] *= SIZES[dtype][1]
+    return clean, given
+
+
+def check(call, dtype, n, row, columns):
+    clean, given = batch(dtype, n, row, columns)
+    assert np.isfinite(given).all()
+    others = np.arange(n) != row
+    for got, want in zip(call(given), call(clean), strict=True):
+        assert np.isnan(got[row]).all()
+        assert np.isfinite(want).all()
+        cases.assert_same_bits(got[others], want[others])
+
+
+def calls_of(library):
+    return library.to_data, library.to_latent, lambda x: (library.log_prob(x),)
+
+
+@every_batch
+@pytest.mark.parametrize("columns", [slice(None), slice(0, 1), slice(4, 5), slice(FEATURES - 1, None)])
+def test_a_row_that_overflows_is_nan_and_leaves_all_others_alone(n, row, columns, dtype):
+    for call in calls_of(flow_of(dtype)):
+        check(call, dtype, n, row, columns)
+
+
+@every_batch
+def test_a_row_that_overflows_on_a_device(n, row, dtype, device):
+    for call in calls_of(Twin(device, flow_of(dtype))):
+        check(call, dtype, n, row, slice(4, 5))
+
+
+def check_gradients(vjp, dtype, n, row):
+    """The row's own gradient is NaN, and so is that of the weights, which is a sum over rows."""
+    clean, given = batch(dtype, n, row)
+    others, ones = np.arange(n) != row, np.ones(n, dtype)
+    by_input, by_weights = vjp(given, ones)
+    assert np.isnan(by_input[row]).all()
+    assert np.isnan(by_weights).any()
+    by_clean_input, by_clean_weights = vjp(clean, ones)
+    cases.assert_same_bits(by_input[others], by_clean_input[others])
+    assert np.isfinite(by_clean_weights).all()
+
+
+@every_batch
+def test_gradients_of_a_row_that_overflows(n, row, dtype):
+    check_gradients(flow_of(dtype).log_prob_vjp, dtype, n, row)
+
+
+@every_batch
+def test_gradients_of_a_row_that_overflows_on_a_device(n, row, dtype, device):
+    twin = Twin(device, flow_of(dtype))
+    check_gradients(lambda *a: twin.log_prob_vjp(*a, wrt=("inputs", "parameters")), dtype, n, row)
+
+
+@every_batch
+def test_a_row_far_from_everything_has_a_log_prob_of_minus_infinity(n, row, device):
+    """Its latent is finite, and only the logarithm of its density is below all numbers."""
+    flow = hr.Flow(flow_of("float32").transforms[2:], hr.StandardNormal(FEATURES))
+    _, given = batch("float32", n, row)
+    for library in (flow, Twin(device, flow)):
+        assert np.isfinite(library.to_latent(given)[0]).all()
+        log_prob = library.log_prob(given)
+        assert log_prob[row] == -np.inf
+        assert np.isfinite(np.delete(log_prob, row)).all()
