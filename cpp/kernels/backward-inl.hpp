@@ -358,6 +358,12 @@ void backward_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& ba
 
 // ---- weights --------------------------------------------------------------------------------------------------------
 
+// The sums of the rows before, n numbers from `place`, to those of all rows before.
+template <class T>
+void finish_sums(const T* sums, double* finished, int64_t place, int64_t n) {
+    for (int64_t i = place; i < place + n; ++i) finished[i] += double(sums[i]);
+}
+
 template <class T>
 void sum_weights(const Chain<T>& chain, const Back<T>& back, const WeightTask& task,
                  const TapeGroup<T>& group) noexcept {
@@ -378,9 +384,14 @@ void sum_weights(const Chain<T>& chain, const Back<T>& back, const WeightTask& t
             const int64_t row = group.begin + b;
             const bool folds = back.finished && row > 0 && row % fold_rows == 0;
             a.add = row > 0 && !folds;
-            a.finished = folds ? back.finished + s.weights : nullptr;
             const T* const tape = group.tapes + b / height * group.size;
             a.grad = tape + (s.tape_units + layer.unit + u) * height;
+            for (int m = 0; folds && m < units; ++m) {
+                double* const finished = back.finished + s.weights;
+                if (task.input0 < end)
+                    finish_sums(gradient, finished, layer.row[u + m] + task.input0, end - task.input0);
+                if (task.input0 == 0) finish_sums(gradient, finished, layer.bias + u + m, 1);
+            }
             if (task.input0 < end) {
                 a.panels = tape + (chain.tape.panels[task.network & 1] + layer.panel + task.input0) * height;
                 a.output = gradient;
@@ -395,7 +406,6 @@ void sum_weights(const Chain<T>& chain, const Back<T>& back, const WeightTask& t
                     for (int64_t i = 0, rows = left < height ? left : height; i < rows; i += W)
                         sum += load_up_to(grad + i, int(rows - i));  // lanes past the last row may have overflowed
                 T* bias = gradient + layer.bias + u + m;
-                if (a.finished) a.finished[bias - gradient] += double(*bias);
                 *bias = (a.add ? *bias : T(0)) + reduce_add(sum);
             }
         }

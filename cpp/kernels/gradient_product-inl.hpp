@@ -79,14 +79,8 @@ struct WeightArgs {
     T* output;            // the transform's first weight's gradient
     const uint32_t* row;  // offsets of the units' weights
     int input;
-    bool add;          // to what is there
-    double* finished;  // what is there goes here first; null: it stays
+    bool add;  // to what is there
 };
-
-template <class T>
-HR_FN void add_to(double* sums, Pack<T> v) {
-    for (int i = 0; i < width<T>; ++i) sums[i] += double(v[i]);
-}
 
 template <int M, int N, class T>
 void weight_block(const WeightArgs<T>& a) {
@@ -111,7 +105,6 @@ void weight_block(const WeightArgs<T>& a) {
     for (int m = 0; m < M; ++m)
         for (int n = 0; n < N; ++n) {
             T* p = a.output + a.row[m] + a.input + n * W;
-            if (a.finished) add_to<T>(a.finished + (p - a.output), load(p));
             store(p, a.add ? load(p) + sum[m][n] : sum[m][n]);
         }
 }
