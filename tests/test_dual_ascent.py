@@ -1,6 +1,8 @@
 """Dual ascent as a flow: its promises, and what it makes of hard data."""
 
 import _thread
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -256,6 +258,23 @@ def test_an_interruption_keeps_the_best_prefix(name, monkeypatch):
     assert model.history.stopped == "interrupted"
     assert len(flow) == model.history.best_step <= 3
     assert np.isfinite(flow.log_prob(x)).all()
+
+
+def test_a_ctrl_c_in_an_ascent_keeps_what_was_reached():
+    """A real interrupt, while the core is at work; the entries of the history end there."""
+    x = bent(2000)
+    model = hr.DualAscentFlow.notes(steps=100_000, patience=None, dtype="float64")
+    timer = threading.Timer(0.3, _thread.interrupt_main)
+    timer.start()
+    begin = time.perf_counter()
+    flow = model.fit(x, validation=None, progress=False)
+    seconds = time.perf_counter() - begin
+    history = model.history
+    assert history.stopped == "interrupted"
+    assert history.seconds[-1] < 0.5 * seconds + 2.0
+    assert len(flow) == history.best_step == len(history.log_likelihood) - 1
+    assert len(history.coordinates) == len(flow)
+    assert flow.log_prob(x).mean() == pytest.approx(history.log_likelihood[-1], abs=1e-5)
 
 
 def test_a_ctrl_c_in_the_joint_training_keeps_its_best_weights():
