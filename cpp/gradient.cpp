@@ -11,7 +11,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
-#include <thread>
+#include <utility>
 
 #include "compiled.hpp"
 #include "isa.hpp"
@@ -23,8 +23,6 @@ namespace {
 
 // A block of the weights' gradient: large enough to be worth a task, small enough that its inputs stay in cache.
 constexpr int task_units = 128, task_inputs = 48;
-
-constexpr int spins_before_yield = 4000;
 
 // Tapes of one thread's tiles stay in the L2 cache.
 constexpr int64_t group_cache_bytes = 1 << 20, most_tiles_of_thread = 4;
@@ -47,6 +45,34 @@ std::vector<WeightTask> tasks_of(const MaskedStep<T>& s, int network) {
 struct GroupPhase {
     int64_t first_task, tiles;
     int network;  // that the tiles go back through; -1: none
+};
+
+// Tapes of a group, kept by the thread from call to call. Taken while in use: between two tasks a signal's handler may
+// call, too.
+template <class T>
+class Tapes {
+  public:
+    explicit Tapes(size_t n) : memory_(std::exchange(kept(), {})) {
+        if (memory_.size < n) {
+            memory_ = {};
+            memory_ = {aligned_zeros<T>(n), n};
+        }
+    }
+    ~Tapes() { kept() = std::move(memory_); }
+    Tapes(const Tapes&) = delete;
+    Tapes& operator=(const Tapes&) = delete;
+    T* get() { return memory_.numbers.get(); }
+
+  private:
+    struct Memory {
+        Aligned<T> numbers;
+        size_t size = 0;
+    };
+    static Memory& kept() {
+        thread_local Memory memory;
+        return memory;
+    }
+    Memory memory_;
 };
 
 using Tasks = std::vector<std::vector<WeightTask>>;  // of each network
@@ -77,7 +103,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     Back<T> back{gradient.from, gradient.input, gradient.context, gradient.weights, nullptr, 0};
 
     // Tiles divide sum_rows, and are no larger than gives every thread one.
-    const int64_t threads = num_threads();
+    const int64_t threads = threads_for(request.rows);
     int height = sum_rows / 2;
     while (height > 2 * kernels.width && height % 2 == 0 && height / 2 % kernels.width == 0 &&
            (request.rows + height - 1) / height < threads)
@@ -112,7 +138,8 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     const int64_t most = std::clamp<int64_t>(group_cache_bytes / (tape * int64_t(sizeof(T))), 1, most_tiles_of_thread);
     const int64_t group = std::max<int64_t>(1, (height * most * threads + sum_rows - 1) / sum_rows) * sum_rows;
     const int64_t tapes = std::min<int64_t>(group / height, (request.rows + height - 1) / height);
-    T* const scratch = thread_scratch<T>(size_t(tape * tapes));
+    Tapes<T> memory(size_t(tape * tapes));
+    T* const scratch = memory.get();
 
     Tasks tasks;
     for (int n = 0; n < chain.n_networks; ++n) tasks.push_back(tasks_of(chain.steps[chain.networks[n]].network, n));
@@ -129,15 +156,14 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
         std::fill_n(gradient.weights, n_weights(), T(0));  // what no task sums is added below, too
     }
 
-    std::atomic<int64_t> done{0};
+    std::atomic<uint32_t> done{0};
     parallel_for((groups - 1) * group_tasks + last_tasks, [&](int64_t i) {
         const int64_t g = std::min(i / group_tasks, groups - 1), first = g * group_tasks;
         const std::vector<GroupPhase>& phases = g + 1 < groups ? full : last;
         const auto after = std::find_if(phases.begin() + 1, phases.end(),
                                         [&](const GroupPhase& p) { return first + p.first_task > i; });
         const GroupPhase& phase = *(after - 1);
-        for (int64_t spin = 0; done.load(std::memory_order_acquire) < first + phase.first_task; ++spin)
-            spin < spins_before_yield ? pause() : std::this_thread::yield();
+        wait_for(done, uint32_t(first + phase.first_task));
         const int64_t begin = g * group, end = std::min(request.rows, begin + group);
         const int64_t tile = i - first - phase.first_task;
         if (tile < phase.tiles) {
@@ -152,6 +178,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
             kernels.sum_weights(chain, back, tasks[phase.network + 1][size_t(tile - phase.tiles)], tiles);
         }
         done.fetch_add(1, std::memory_order_release);
+        done.notify_all();
     });
 
     for (size_t i = 0; i < finished.size(); ++i) gradient.weights[i] = T(finished[i] + double(gradient.weights[i]));

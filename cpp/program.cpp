@@ -173,7 +173,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     const int64_t vectors = (request.rows + kernels.width - 1) / kernels.width;
     const int64_t vector_bytes = tile_scratch(chain, kernels.width) * int64_t(sizeof(T));
     const int64_t most = std::clamp<int64_t>(tile_cache_bytes / vector_bytes, min_tile_vectors, max_tile_vectors);
-    const int64_t threads = num_threads();
+    const int64_t threads = threads_for(request.rows);
     const int64_t rounds = (vectors + most * threads - 1) / (most * threads);
     const int64_t tile_vectors = (vectors + rounds * threads - 1) / (rounds * threads);
     const int64_t tile_rows = tile_vectors * kernels.width, tiles = (request.rows + tile_rows - 1) / tile_rows;

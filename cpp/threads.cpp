@@ -3,112 +3,270 @@
 #include <pthread.h>
 
 #include <algorithm>
-#include <atomic>
-#include <cstdlib>
 #include <memory>
-#include <mutex>
 #include <new>
 #include <stdexcept>
-#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace headrace {
 namespace {
 
+using Clock = Cancellable::Clock;
+
 // Long enough to bridge the gap between the calls of a loop in Python, short enough to leave the core to others.
-constexpr int spins_before_sleep = 2000;
-constexpr int spins_before_yield = 1000;
+constexpr int spins_of_worker = 2000;
+// Longer than threads that all run are ever apart at the end of a short call.
+constexpr int spins_of_waiting = 2000;
+
+// A longer one goes on when the workers' rest is over.
+constexpr int64_t rows_of_short_call = 4096;
+
+constexpr auto time_between_asks = std::chrono::milliseconds(40);
 
 int cores() {
     return int(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-// A worker sleeps on a word of its own, so that a call wakes and awaits as many workers as it has use for and no more.
-struct alignas(64) Worker {
-    std::atomic<uint32_t> calls{0};
-};
-
-class Pool {
+// When workers are worth waking. Where other processes have the cores, they come too late, or stop in the middle of a
+// task that then has to be waited for.
+class Rest {
   public:
-    void set_wanted(int n) { wanted_.store(std::max(1, n)); }
-    int wanted() const { return wanted_.load(); }
-
-    void run(int64_t n, void (*body)(void*, int64_t), void* context) {
-        int helpers = int(std::min<int64_t>(wanted(), n)) - 1;
-        if (helpers <= 0 || inside_ || !busy_.try_lock()) {
-            for (int64_t i = 0; i < n; ++i) body(context, i);
-            return;
-        }
-        helpers = hire(helpers);
-        body_ = body;
-        context_ = context;
-        n_ = n;
-        next_.store(0, std::memory_order_relaxed);
-        pending_.store(helpers, std::memory_order_relaxed);
-        for (int i = 0; i < helpers; ++i) {
-            workers_[i]->calls.fetch_add(1, std::memory_order_release);
-            workers_[i]->calls.notify_one();
-        }
-        work();
-        for (int spin = 0; pending_.load(std::memory_order_acquire) != 0; ++spin)
-            spin < spins_before_yield ? pause() : std::this_thread::yield();
-        busy_.unlock();
+    bool is_over(Clock::time_point now) const {
+        return now.time_since_epoch().count() >= until_.load(std::memory_order_relaxed);
     }
 
-    // In a forked child the workers do not exist (their words stay: nothing says when they are out of use), and the
-    // lock may have been held.
-    void forget_workers() {
-        new (&workers_) std::vector<std::unique_ptr<Worker>>;  // unread: the fork may have come in the middle of hire()
-        inside_ = false;
-        new (&busy_) std::mutex;
+    // A call of a caller with workers: how long it took, how long it slept for want of workers' results, and whether
+    // any worker came.
+    void learn(Clock::time_point end, Clock::duration took, Clock::duration slept, bool came) {
+        if (slept * 2 > took) {
+            begin(end, slept * calls_lost_in_sleep);
+        } else if (came) {
+            late_ = 0;
+            calls_ = fewest_calls;
+        } else if (++late_ == most_late) {  // one is asleep at the first call, and watches for the second
+            late_ = 0;
+            begin(end, took * calls_);
+            calls_ = std::min(2 * calls_, most_calls);
+        }
+    }
+    void forget() {
+        late_ = 0;
+        calls_ = fewest_calls;
+        until_.store(0, std::memory_order_relaxed);
     }
 
   private:
-    // Starts workers until there are `helpers`, or as many as can be had: fewer hands do the work then.
-    int hire(int helpers) {
+    static constexpr int calls_lost_in_sleep = 16;  // so that a sixteenth of the time is lost in sleep at most
+    static constexpr int most_late = 3, fewest_calls = 4, most_calls = 64;
+    static constexpr Clock::duration longest = std::chrono::milliseconds(100);
+
+    void begin(Clock::time_point now, Clock::duration rest) {
+        until_.store((now + std::min(rest, longest)).time_since_epoch().count(), std::memory_order_relaxed);
+    }
+
+    std::atomic<Clock::rep> until_{0};
+    int late_ = 0, calls_ = fewest_calls;
+};
+
+// A worker sleeps on a word of its own, so that a call wakes as many workers as it has use for and no more.
+struct alignas(64) Worker {
+    static constexpr uint32_t dismissed = 1;
+    std::atomic<uint32_t> word{0};  // twice the number of offers, and whether to end
+
+    void offer() {
+        word.fetch_add(2, std::memory_order_release);
+        word.notify_one();
+    }
+    void dismiss() {
+        word.fetch_or(dismissed, std::memory_order_release);
+        word.notify_one();
+    }
+};
+
+using Body = void (*)(void*, int64_t);
+
+class Pool {
+  public:
+    int process_threads() const { return wanted_.load(std::memory_order_relaxed); }
+    int threads() const { return limit_ > 0 ? limit_ : process_threads(); }
+    int threads_for(int64_t rows) const {
+        return rows <= rows_of_short_call && (inside_ || !rest_.is_over(Clock::now())) ? 1 : threads();
+    }
+
+    void set_process_threads(int n) {
+        wanted_.store(std::max(1, n));
+        dismiss_surplus();
+    }
+    int limit_thread(int n) {
+        const int before = std::exchange(limit_, std::max(0, n));
+        if (before > process_threads()) dismiss_surplus();
+        return before;
+    }
+
+    void run(int64_t n, Body body, void* context) {
+        if (n <= 1 || inside_ || threads() == 1 || busy_.exchange(true)) {
+            run_alone(n, body, context);
+            return;
+        }
+        const uint64_t forks = forks_;
+        bool stopped = false;
+        for (int64_t first = 0; first < n && !stopped; first += most_tasks)
+            stopped = run_together(first, std::min(n - first, most_tasks), body, context);
+        if (forks == forks_) leave();
+        if (stopped) throw Cancelled();
+    }
+
+    // In a forked child the workers do not exist (their words stay: nothing says when they are out of use), and some
+    // thread's call may have been running.
+    void forget_workers() {
+        new (&workers_) std::vector<std::shared_ptr<Worker>>;  // unread: the fork may have come in the middle of hire()
+        open_.store(open_.load() & ~task_mask);
+        surplus_ = false;
+        inside_ = false;
+        rest_.forget();
+        ++forks_;
+        busy_.store(false);
+    }
+
+  private:
+    static constexpr uint64_t task_mask = UINT32_MAX;
+    static constexpr int64_t most_tasks = INT32_MAX;
+
+    static void run_alone(int64_t n, Body body, void* context) {
+        Cancellable* const cancellable = inside_ ? nullptr : Cancellable::of_this_thread();
+        for (int64_t i = 0; i < n; ++i) {
+            body(context, i);
+            if (cancellable && i + 1 < n && cancellable->should_stop(Clock::now())) throw Cancelled();
+        }
+    }
+
+    // Tasks first ... first + count, with the workers. Whether it was told to stop.
+    bool run_together(int64_t first, int64_t count, Body body, void* context) {
+        body_.store(body, std::memory_order_relaxed);
+        context_.store(context, std::memory_order_relaxed);
+        end_.store(first + count, std::memory_order_relaxed);
+        done_.store(0, std::memory_order_relaxed);
+        open_.store((++calls_ << 32) | uint64_t(count), std::memory_order_release);
+
+        Cancellable* const cancellable = Cancellable::of_this_thread();
+        const uint64_t forks = forks_;
+        const auto start = Clock::now();
+        const auto slept_before = slept_;
+        int64_t others = count;  // whose tasks these are that this thread has not done
+        bool stopped = false, offered = false;
+        for (auto now = start;;) {
+            if (!offered && rest_.is_over(now)) {
+                offer(int(std::min<int64_t>(threads(), others)) - 1);
+                offered = true;
+            }
+            inside_ = true;
+            const bool ran = run_one();
+            inside_ = false;
+            if (!ran) break;
+            --others;
+            if (offered && !cancellable) continue;
+            now = Clock::now();
+            if (!cancellable || !cancellable->should_stop(now)) {
+                if (forks != forks_) throw std::runtime_error("forked in a signal's handler, in the middle of a call");
+                continue;
+            }
+            stopped = true;
+            if (forks != forks_) return true;  // those who did the others do not exist here
+            others -= withdraw();
+            break;
+        }
+        wait_for(done_, uint32_t(others));
+        const auto end = Clock::now();
+        if (offered) rest_.learn(end, end - start, slept_ - slept_before, others > 0);
+        return stopped;
+    }
+
+    // Takes the next task of whatever call is open, and runs it. What it reads belongs to the call that it then takes
+    // a task of: a later call begins only when all tasks of this one are done, and its number is another.
+    bool run_one() {
+        uint64_t open = open_.load(std::memory_order_acquire);
+        Body body;
+        void* context;
+        int64_t end;
+        do {
+            if ((open & task_mask) == 0) return false;
+            body = body_.load(std::memory_order_relaxed);
+            context = context_.load(std::memory_order_relaxed);
+            end = end_.load(std::memory_order_relaxed);
+        } while (!open_.compare_exchange_weak(open, open - 1, std::memory_order_acquire));
+        body(context, end - int64_t(open & task_mask));
+        return true;
+    }
+
+    // Takes back the tasks that nobody has begun; how many.
+    int64_t withdraw() { return int64_t(open_.fetch_and(~task_mask, std::memory_order_relaxed) & task_mask); }
+
+    // Wakes `helpers` workers, or as many as can be had: fewer hands do the work then.
+    void offer(int helpers) {
         try {
             while (int(workers_.size()) < helpers) {
-                auto worker = std::make_unique<Worker>();
+                auto worker = std::make_shared<Worker>();
                 workers_.reserve(workers_.size() + 1);
-                std::thread(&Pool::work_loop, this, worker.get()).detach();
+                std::thread(&Pool::work, this, worker).detach();
                 workers_.push_back(std::move(worker));
             }
         } catch (const std::exception&) {
             helpers = int(workers_.size());  // no more threads, or no memory for one
         }
-        return helpers;
+        for (int i = 0; i < helpers; ++i) workers_[size_t(i)]->offer();
     }
 
-    void work() {
-        inside_ = true;
-        for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < n_;) body_(context_, i);
-        inside_ = false;
-    }
-
-    void work_loop(Worker* worker) {
-        for (uint32_t seen = 0;; ++seen) {
-            for (int spin = 0; spin < spins_before_sleep && worker->calls.load(std::memory_order_acquire) == seen;
-                 ++spin)
+    void work(const std::shared_ptr<Worker>& self) {
+        for (uint32_t seen = 0; !(seen & Worker::dismissed);) {
+            for (int spin = 0; spin < spins_of_worker && self->word.load(std::memory_order_acquire) == seen; ++spin)
                 pause();
-            worker->calls.wait(seen, std::memory_order_acquire);
-            work();
-            pending_.fetch_sub(1, std::memory_order_release);
+            self->word.wait(seen, std::memory_order_acquire);
+            seen = self->word.load(std::memory_order_acquire);
+            inside_ = true;
+            while (run_one()) {
+                done_.fetch_add(1, std::memory_order_release);
+                done_.notify_one();
+            }
+            inside_ = false;
         }
     }
 
+    // By who holds busy_. Those who ask for fewer workers do not wait for it: the holder then sees it to its end.
+    void leave() {
+        do {
+            if (surplus_.exchange(false))
+                for (; int(workers_.size()) > process_threads() - 1; workers_.pop_back()) workers_.back()->dismiss();
+            busy_.store(false);
+        } while (surplus_.load() && !busy_.exchange(true));
+    }
+    void dismiss_surplus() {
+        surplus_ = true;
+        if (!busy_.exchange(true)) leave();
+    }
+
+    friend void headrace::wait_for(const std::atomic<uint32_t>&, uint32_t);
+
     static thread_local bool inside_;  // this thread is running somebody's body
-    std::mutex busy_;
+    static thread_local int limit_;
+    static thread_local Clock::duration slept_;
+    std::atomic<bool> busy_{false};  // somebody's call has the workers; no mutex, as a signal's handler may call
     std::atomic<int> wanted_{cores()};
-    std::atomic<int64_t> next_{0};
-    std::atomic<int> pending_{0};
-    std::vector<std::unique_ptr<Worker>> workers_;
-    int64_t n_ = 0;
-    void (*body_)(void*, int64_t) = nullptr;
-    void* context_ = nullptr;
+    std::atomic<bool> surplus_{false};
+    std::atomic<uint64_t> open_{0};  // the number of the call, and of its tasks that nobody has begun
+    std::atomic<uint32_t> done_{0};  // its tasks that workers have done
+    std::atomic<Body> body_{nullptr};
+    std::atomic<void*> context_{nullptr};
+    std::atomic<int64_t> end_{0};
+    uint64_t calls_ = 0, forks_ = 0;
+    Rest rest_;
+    std::vector<std::shared_ptr<Worker>> workers_;
 };
 
 thread_local bool Pool::inside_ = false;
+thread_local int Pool::limit_ = 0;
+thread_local Clock::duration Pool::slept_{};
 
 // Never destroyed: workers may outlive main.
 Pool& pool() {
@@ -120,7 +278,30 @@ Pool& pool() {
     return *instance;
 }
 
+thread_local Cancellable* innermost = nullptr;
+
 }  // namespace
+
+Cancellable::Cancellable(Ask ask, void* context)
+    : ask_(ask), context_(context), outer_(std::exchange(innermost, this)) {}
+
+Cancellable::~Cancellable() {
+    innermost = outer_;
+}
+
+Cancellable* Cancellable::of_this_thread() {
+    return innermost;
+}
+
+bool Cancellable::should_stop(Clock::time_point now) {
+    if (now < next_) return false;
+    const bool is_first = next_ == Clock::time_point{};
+    next_ = now + time_between_asks;
+    if (is_first) return false;
+    const bool stop = ask_(context_);
+    next_ = Clock::now() + time_between_asks;
+    return stop;
+}
 
 void pause() {
 #if defined(__x86_64__)
@@ -130,22 +311,34 @@ void pause() {
 #endif
 }
 
-int num_threads() {
-    return pool().wanted();
-}
-void set_num_threads(int n) {
-    pool().set_wanted(n);
+void wait_for(const std::atomic<uint32_t>& counter, uint32_t least) {
+    const auto is_short = [&](uint32_t seen) { return int32_t(seen - least) < 0; };
+    uint32_t seen = counter.load(std::memory_order_acquire);
+    for (int spin = 0; is_short(seen) && spin < spins_of_waiting; ++spin) {
+        pause();
+        seen = counter.load(std::memory_order_acquire);
+    }
+    if (!is_short(seen)) return;
+    const auto start = Clock::now();
+    for (; is_short(seen); seen = counter.load(std::memory_order_acquire))
+        counter.wait(seen, std::memory_order_acquire);
+    Pool::slept_ += Clock::now() - start;
 }
 
-void read_thread_environment() {
-    const char* text = std::getenv("HEADRACE_NUM_THREADS");
-    if (!text || !*text) return;
-    char* end = nullptr;
-    const long n = std::strtol(text, &end, 10);
-    if (*end != '\0' || n < 1 || n > max_threads)
-        throw std::runtime_error("HEADRACE_NUM_THREADS: expected a number from 1 to " + std::to_string(max_threads) +
-                                 ", got " + text);
-    set_num_threads(int(n));
+int num_threads() {
+    return pool().threads();
+}
+int process_threads() {
+    return pool().process_threads();
+}
+void set_num_threads(int n) {
+    pool().set_process_threads(n);
+}
+int limit_thread(int n) {
+    return pool().limit_thread(n);
+}
+int threads_for(int64_t rows) {
+    return pool().threads_for(rows);
 }
 
 void parallel_for_raw(int64_t n, void (*body)(void*, int64_t), void* context) {

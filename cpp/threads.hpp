@@ -1,26 +1,68 @@
 // The thread pool behind one function. Workers are made on first use, spin briefly and then sleep; a forked child
 // starts without workers and makes its own.
+//
+// Nobody waits for a worker that the system has not got round to: who is free takes the next task, and the caller does
+// all that nobody else has begun. Only a task that a worker has begun is waited for.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <exception>
 #include <type_traits>
 
 namespace headrace {
 
 constexpr int max_threads = 4096;
 
-// The number of cores, until it is set.
+// How many threads a call of this thread may use, itself among them: the process's number (at first that of the cores),
+// unless this thread has a limit of its own.
 int num_threads();
-void set_num_threads(int n);  // at least 1
+int process_threads();
+void set_num_threads(int n);  // the process's, at least 1; workers beyond it end
+int limit_thread(int n);      // for calls of this thread alone, 0: none; returns the one before
+
+// Among how many threads to divide a call for so many rows: 1 for a short one while workers are left alone, because
+// they came too late or were waited for too long, as where other processes have the cores; else num_threads().
+int threads_for(int64_t rows);
 
 // Tells the processor that this is a loop that waits.
 void pause();
 
-// Sets it from HEADRACE_NUM_THREADS, if that is set; throws std::runtime_error if it is no number in range.
-void read_thread_environment();
+// Waits until `counter`, which only rises and is notified, has reached `least`: watches it for some time, then sleeps.
+// It may wrap around.
+void wait_for(const std::atomic<uint32_t>& counter, uint32_t least);
 
-// Calls body(context, i) for every i in [0, n), by the calling thread and by workers. A call from inside a body, or
-// while another thread's call is running, is run by its caller alone.
+// parallel_for throws it where its caller was told to stop. What the tasks write is then partly written.
+struct Cancelled : std::exception {
+    const char* what() const noexcept override { return "cancelled"; }
+};
+
+// While one lives, every parallel_for of this thread asks now and then, between two tasks, whether to stop. Who is
+// asked may compute, too: by then a task's thread_scratch may be another's.
+class Cancellable {
+  public:
+    using Clock = std::chrono::steady_clock;
+    using Ask = bool (*)(void*);
+
+    Cancellable(Ask ask, void* context);
+    ~Cancellable();
+    Cancellable(const Cancellable&) = delete;
+    Cancellable& operator=(const Cancellable&) = delete;
+
+    bool should_stop(Clock::time_point now);
+    static Cancellable* of_this_thread();
+
+  private:
+    Ask ask_;
+    void* context_;
+    Cancellable* outer_;
+    Clock::time_point next_{};
+};
+
+// Calls body(context, i) for every i in [0, n), by the calling thread and by workers; i are begun in ascending order.
+// Bodies must not throw. A call from inside a body, or while another thread's call is running, is run by its caller
+// alone.
 void parallel_for_raw(int64_t n, void (*body)(void*, int64_t), void* context);
 
 template <class F>

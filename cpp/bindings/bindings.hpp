@@ -7,7 +7,9 @@
 #include <pybind11/stl.h>
 
 #include <string>
+#include <utility>
 
+#include "../threads.hpp"
 #include "../views.hpp"
 
 namespace headrace {
@@ -29,6 +31,38 @@ inline void require(bool condition, const char* message) {
 template <class T>
 bool is_aligned(const Array<T>& a) {
     return reinterpret_cast<uintptr_t>(a.data()) % alignof(T) == 0;
+}
+
+// The GIL is released while one lives.
+class Unlocked {
+  public:
+    Unlocked() : state_(PyEval_SaveThread()), cancellable_(&ask, this) {}
+    ~Unlocked() { lock(); }
+    Unlocked(const Unlocked&) = delete;
+    Unlocked& operator=(const Unlocked&) = delete;
+    void lock() {
+        if (state_) PyEval_RestoreThread(std::exchange(state_, nullptr));
+    }
+
+  private:
+    static bool ask(void* self);  // runs the handlers of signals that came; whether one of them raised something
+
+    PyThreadState* state_;
+    Cancellable cancellable_;
+    bool knows_thread_ = false, gets_signals_ = false;
+};
+
+// Runs `work` without the GIL. Ctrl-C ends it, in parallel_for between two tasks: what the handler raises, as a rule
+// KeyboardInterrupt, is then raised here, and what `work` writes is partly written. Not for work in place.
+template <class F>
+void without_gil(F&& work) {
+    Unlocked unlocked;
+    try {
+        work();
+    } catch (const Cancelled&) {
+        unlocked.lock();
+        throw py::error_already_set();
+    }
 }
 
 }  // namespace headrace

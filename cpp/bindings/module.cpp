@@ -26,15 +26,44 @@ double fma_peak(double seconds) {
     return sink == 0.5 ? 0.0 : best;
 }
 
+// Signals are handled by Python's main thread alone.
+bool is_main_thread() {
+    try {
+        const auto main = py::module_::import("threading").attr("main_thread")();
+        return main.attr("ident").cast<unsigned long>() == PyThread_get_thread_ident();
+    } catch (py::error_already_set&) {
+        return false;
+    }
+}
+
 }  // namespace
+
+bool Unlocked::ask(void* self) {
+    auto& unlocked = *static_cast<Unlocked*>(self);
+    if (unlocked.knows_thread_ && !unlocked.gets_signals_) return false;
+    PyEval_RestoreThread(unlocked.state_);
+    if (!unlocked.knows_thread_) unlocked.gets_signals_ = is_main_thread();
+    unlocked.knows_thread_ = true;
+    const bool raised = unlocked.gets_signals_ && PyErr_CheckSignals() != 0;
+    unlocked.state_ = PyEval_SaveThread();
+    return raised;
+}
+
 }  // namespace headrace
 
-PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
+// For threadpoolctl, which calls functions of libraries by their names.
+extern "C" __attribute__((visibility("default"))) int headrace_get_num_threads() {
+    return headrace::process_threads();
+}
+extern "C" __attribute__((visibility("default"))) void headrace_set_num_threads(int n) {
+    headrace::set_num_threads(n);
+}
+
+PYBIND11_MODULE(_cpu_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
     using namespace headrace;
     m.doc() = "headrace on the CPU: programs and functional kernels. Private; use the headrace package.";
     m.attr("__version__") = HEADRACE_VERSION;
-    active_isa();  // a bad HEADRACE_ISA is an ImportError, and so is a bad HEADRACE_NUM_THREADS
-    read_thread_environment();
+    active_isa();  // a bad HEADRACE_ISA is an ImportError
 
     m.def("isa", [] { return std::string(active_isa().name); });
     m.def("isas", [] {
@@ -44,10 +73,20 @@ PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
         return names;
     });
     m.def("num_threads", &num_threads);
+    m.def("process_threads", &process_threads);
     m.def("set_num_threads", &set_num_threads, py::arg("n"));
+    m.def("limit_thread", &limit_thread, py::arg("n"));
     m.def("fma_peak", &fma_peak, py::arg("seconds"), py::call_guard<py::gil_scoped_release>());
     bind_structure(m);
     bind_program(m);
     bind_ops(m);
     bind_points(m);
+}
+
+// pybind11 would wait for ever where a sub-interpreter is the first to import it.
+extern "C" PYBIND11_EXPORT PyObject* PyInit__cpu();
+extern "C" PYBIND11_EXPORT PyObject* PyInit__cpu() {
+    if (PyInterpreterState_Get() == PyInterpreterState_Main()) return PyInit__cpu_of_main_interpreter();
+    PyErr_SetString(PyExc_ImportError, "headrace can be used in the main interpreter alone, not in a sub-interpreter");
+    return nullptr;
 }

@@ -46,11 +46,13 @@ void coupling(const std::string& map, const std::string& scale, double slope, do
     const auto options = e.options<T>();
     const T *x = in.data(), *p = params.data();
     T *y = value.mutable_data(), *d = log_det.mutable_data();
-    const py::gil_scoped_release nogil;
     const auto& kernels = kernels_of<T>(*active_isa().table);
-    for_stretches(e, [&](int64_t r, int64_t n) {
-        const int64_t first = r * e.active;
-        kernels.coupling(e.index, inverse, options, x + first, p + first * e.n_params, y + first, d + r, n, e.active);
+    without_gil([&] {
+        for_stretches(e, [&](int64_t r, int64_t n) {
+            const int64_t first = r * e.active;
+            kernels.coupling(e.index, inverse, options, x + first, p + first * e.n_params, y + first, d + r, n,
+                             e.active);
+        });
     });
 }
 
@@ -67,12 +69,13 @@ void coupling_backward(const std::string& map, const std::string& scale, double 
     const auto options = e.options<T>();
     const T *x = in.data(), *p = params.data(), *g = grad_value.data(), *d = grad_log_det.data();
     T *by_in = grad_in.mutable_data(), *by_params = grad_params.mutable_data();
-    const py::gil_scoped_release nogil;
     const auto& kernels = kernels_of<T>(*active_isa().table);
-    for_stretches(e, [&](int64_t r, int64_t n) {
-        const int64_t first = r * e.active;
-        kernels.coupling_backward(e.index, inverse, options, x + first, p + first * e.n_params, g + first, d + r,
-                                  by_in + first, by_params + first * e.n_params, n, e.active);
+    without_gil([&] {
+        for_stretches(e, [&](int64_t r, int64_t n) {
+            const int64_t first = r * e.active;
+            kernels.coupling_backward(e.index, inverse, options, x + first, p + first * e.n_params, g + first, d + r,
+                                      by_in + first, by_params + first * e.n_params, n, e.active);
+        });
     });
 }
 
@@ -133,9 +136,11 @@ void vector_map(const std::string& map, const std::string& variant, double slope
     require_aligned(rows_arrays, in, params, value, log_det);
     v.rows.result = value.mutable_data();
     v.rows.log_det = log_det.mutable_data();
-    const py::gil_scoped_release nogil;
     const auto& kernels = kernels_of<T>(*active_isa().table);
-    v.for_tiles([&](int64_t, int64_t row, int rows, T* scratch) { kernels.vector_rows(v.rows, row, rows, scratch); });
+    without_gil([&] {
+        v.for_tiles(
+            [&](int64_t, int64_t row, int rows, T* scratch) { kernels.vector_rows(v.rows, row, rows, scratch); });
+    });
 }
 
 template <class T>
@@ -149,14 +154,15 @@ void vector_map_backward(const std::string& map, const std::string& variant, dou
     v.shape.require_like_params(shape_of(grad_params));
     require_aligned(rows_arrays, in, params, grad_value, grad_log_det, grad_in, grad_params);
     VectorRowsBack<T> back{grad_value.data(), grad_log_det.data(), grad_in.mutable_data(), grad_params.mutable_data()};
-    const py::gil_scoped_release nogil;
     const auto& kernels = kernels_of<T>(*active_isa().table);
     const auto n_ready = size_t(v.rows.n_ready);
     // Stretches are summed in their order, so that no bit depends on the threads.
     std::vector<double> sums(v.rows.ready ? n_ready * size_t(v.stretches()) : 0);
-    v.for_tiles([&](int64_t stretch, int64_t row, int rows, T* scratch) {
-        double* sum = sums.empty() ? nullptr : sums.data() + n_ready * size_t(stretch);
-        kernels.vector_rows_backward(v.rows, back, row, rows, sum, scratch);
+    without_gil([&] {
+        v.for_tiles([&](int64_t stretch, int64_t row, int rows, T* scratch) {
+            double* sum = sums.empty() ? nullptr : sums.data() + n_ready * size_t(stretch);
+            kernels.vector_rows_backward(v.rows, back, row, rows, sum, scratch);
+        });
     });
     if (!v.rows.ready) return;
     std::vector<double> total(n_ready, 0);

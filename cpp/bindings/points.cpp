@@ -6,6 +6,10 @@
 
 #include "../host_ascent.hpp"
 #include "bindings.hpp"
+#include "initialised.hpp"
+
+HR_REFUSE_UNINITIALISED(headrace::Points<float>);
+HR_REFUSE_UNINITIALISED(headrace::Points<double>);
 
 namespace headrace {
 namespace {

@@ -5,7 +5,13 @@
 #include "../optimizer.hpp"
 #include "../program.hpp"
 #include "bindings.hpp"
+#include "initialised.hpp"
 #include "structure.hpp"
+
+HR_REFUSE_UNINITIALISED(headrace::Program<float>);
+HR_REFUSE_UNINITIALISED(headrace::Program<double>);
+HR_REFUSE_UNINITIALISED(headrace::Adam<float>);
+HR_REFUSE_UNINITIALISED(headrace::Adam<double>);
 
 namespace headrace {
 namespace {
@@ -52,11 +58,12 @@ typename Program<T>::Weights weights_for(const Program<T>& program, const py::ob
     return program.weights_of(a.data());
 }
 
-// A request, and the views that it points to.
+// A request, and what it points to.
 template <class T>
 struct Opened {
     Request<T> request;
     ArrayView input, context;
+    std::vector<int64_t> index;
 
     void open_context(const Program<T>& program, const py::object& object, int64_t rows) {
         require(object.is_none() == (program.context() == 0), "context: expected if and only if the program reads one");
@@ -96,8 +103,7 @@ void run(const Program<T>& program, bool inverse, const py::object& input, int64
     request.log_det = output<T>(log_det, rows, 0, "log_det: expected a contiguous (rows,)");
     request.log_prob = output<T>(log_prob, rows, 0, "log_prob: expected a contiguous (rows,)");
     const auto weights = weights_for(program, parameters);
-    const py::gil_scoped_release nogil;
-    program.run(request, weights);
+    without_gil([&] { program.run(request, weights); });
 }
 
 ArrayView row_view(const py::object& object, int64_t rows, const char* message) {
@@ -136,14 +142,15 @@ void run_gradient(const Program<T>& program, bool inverse, const py::object& inp
         require(py::isinstance<Array<int64_t>>(index), "index: expected contiguous integers of 64 bits");
         const auto chosen = py::reinterpret_borrow<Array<int64_t>>(index);
         require(chosen.ndim() == 1 && is_aligned(chosen), "index: expected one dimension");
-        const int64_t* rows = chosen.data();
-        require(std::all_of(rows, rows + chosen.shape(0), [&](int64_t r) { return r >= 0 && r < all; }),
+        opened.index.assign(chosen.data(), chosen.data() + chosen.size());  // Python may change its own meanwhile
+        const int64_t* rows = opened.index.data();
+        require(std::all_of(opened.index.begin(), opened.index.end(), [&](int64_t r) { return r >= 0 && r < all; }),
                 "index: expected rows of input");
         require(grad_value.is_none(), "grad_value: expected none beside an index");
         opened.input.rows = rows;
         if (!request.one_context_row) opened.context.rows = rows;
         gradient.from.row.rows = rows;
-        request.rows = chosen.shape(0);
+        request.rows = int64_t(opened.index.size());
     }
     if (!grad_value.is_none())
         gradient.from.value =
@@ -162,8 +169,7 @@ void run_gradient(const Program<T>& program, bool inverse, const py::object& inp
         output<T>(grad_context, rows, program.context(), "grad_context: expected a contiguous (rows, context)");
     gradient.weights = output<T>(grad_weights, int64_t(program.n_weights()), 0, "grad_weights: expected a vector");
     const auto weights = weights_for(program, parameters);
-    const py::gil_scoped_release nogil;
-    program.run_gradient(request, gradient, weights);
+    without_gil([&] { program.run_gradient(request, gradient, weights); });
 }
 
 template <class T>

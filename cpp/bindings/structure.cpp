@@ -2,6 +2,10 @@
 #include "structure.hpp"
 
 #include "bindings.hpp"
+#include "initialised.hpp"
+
+HR_REFUSE_UNINITIALISED(headrace::MaskedOptions);
+HR_REFUSE_UNINITIALISED(headrace::MaskedTransform);
 
 namespace headrace {
 namespace {

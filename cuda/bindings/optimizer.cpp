@@ -1,7 +1,11 @@
 // Adam on a device for Python.
 #include "../optimizer.hpp"
 
+#include "../../cpp/bindings/initialised.hpp"
 #include "bindings.hpp"
+
+HR_REFUSE_UNINITIALISED(headrace::DeviceAdam<float>);
+HR_REFUSE_UNINITIALISED(headrace::DeviceAdam<double>);
 
 namespace headrace {
 namespace {

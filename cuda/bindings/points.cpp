@@ -4,7 +4,13 @@
 #include <algorithm>
 #include <cstring>
 
+#include "../../cpp/bindings/initialised.hpp"
 #include "bindings.hpp"
+
+HR_REFUSE_UNINITIALISED(headrace::DevicePoints<float>);
+HR_REFUSE_UNINITIALISED(headrace::DevicePoints<double>);
+HR_REFUSE_UNINITIALISED(headrace::DeviceAscent<float>);
+HR_REFUSE_UNINITIALISED(headrace::DeviceAscent<double>);
 
 namespace headrace {
 namespace {

@@ -4,8 +4,12 @@
 
 #include <type_traits>
 
+#include "../../cpp/bindings/initialised.hpp"
 #include "../../cpp/bindings/structure.hpp"
 #include "bindings.hpp"
+
+HR_REFUSE_UNINITIALISED(headrace::DeviceProgram<float>);
+HR_REFUSE_UNINITIALISED(headrace::DeviceProgram<double>);
 
 namespace headrace {
 namespace {

@@ -2,13 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from headrace import densities, ops
+from headrace import _core, densities, ops
 from headrace._core import CudaUnavailable
-from headrace._core import cpu as _cpu_module
 from headrace._descent import StepHistory
 from headrace.ascent_flow import AscentFlow, AscentHistory
 from headrace.bases import Base, Logistic, Normal, StandardNormal
-from headrace.config import get_num_threads, info, set_num_threads
+from headrace.config import get_num_threads, info, set_num_threads, threads
 from headrace.distillation import Distillation, Speed, distill
 from headrace.dual_ascent import DualAscentFlow
 from headrace.elementwise import Elementwise
@@ -24,7 +23,7 @@ from headrace.vector_transforms import Planar, Radial
 if TYPE_CHECKING:
     from headrace import continuum as continuum
 
-__version__: str = _cpu_module.__version__
+__version__: str = _core.cpu.__version__
 
 __all__ = [
     "IAF",
@@ -71,6 +70,7 @@ __all__ = [
     "ops",
     "set_num_threads",
     "to_bytes",
+    "threads",
 ]
 
 

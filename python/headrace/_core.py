@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from headrace import _cpu as cpu
+from headrace import _threads
+
+_threads.begin()
 
 cuda: Any = None
 _missing = ""  # why there is no `cuda`

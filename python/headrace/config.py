@@ -2,26 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from headrace import _arguments as check
 from headrace import _core, _device
 from headrace._core import cpu
+from headrace._threads import MOST
 
-__all__ = ["get_num_threads", "info", "set_num_threads"]
+__all__ = ["get_num_threads", "info", "set_num_threads", "threads"]
 
 
 def set_num_threads(n: int) -> None:
-    """Use n threads from now on, the calling one included; results do not depend on it.
+    """Use n threads in each call from now on, the calling one included; results do not depend on it.
 
-    The environment variable HEADRACE_NUM_THREADS sets it at import; the default is the number of cores.
+    At import it is HEADRACE_NUM_THREADS of the environment; else OMP_NUM_THREADS or MKL_NUM_THREADS, the first of them
+    that is set; else the number of cores that this process may use, by its affinity and its control groups. Threads that
+    are no longer wanted end.
+
+    Args:
+        n: From 1 to 4096.
+
+    Raises:
+        TypeError: n is no integer.
+        ValueError: n is out of range.
     """
-    cpu.set_num_threads(check.integer("n", n, least=1, most=4096))
+    cpu.set_num_threads(check.integer("n", n, least=1, most=MOST))
 
 
 def get_num_threads() -> int:
-    """The number of threads in use."""
+    """The number of threads that a call from this thread uses."""
     return cpu.num_threads()
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Within it, calls from this thread use n threads; those from other threads go on with their number.
+
+    Args:
+        n: From 1 to 4096.
+
+    Raises:
+        TypeError: n is no integer.
+        ValueError: n is out of range.
+
+    >>> import headrace as hr
+    >>> with hr.threads(1):
+    ...     hr.get_num_threads()
+    1
+    """
+    before = cpu.limit_thread(check.integer("n", n, least=1, most=MOST))
+    try:
+        yield
+    finally:
+        cpu.limit_thread(before)
 
 
 def info() -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""How many threads to begin with: what the environment asks for, or the cores that this process may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from headrace import _cpu as cpu
+
+__all__ = ["MOST", "begin", "cores", "first_number"]
+
+MOST = 4096
+
+
+def begin() -> None:
+    """Set the number of threads, and make it known to threadpoolctl."""
+    cpu.set_num_threads(first_number(os.environ))
+    _register()
+
+
+def first_number(environment: Any) -> int:
+    """HEADRACE_NUM_THREADS; else OMP_NUM_THREADS or MKL_NUM_THREADS, as those who divide cores among processes set them;
+    else the number of cores.
+    """
+    text = environment.get("HEADRACE_NUM_THREADS", "")
+    if text:
+        if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= MOST:
+            raise ImportError(f"HEADRACE_NUM_THREADS: expected a number from 1 to {MOST}, got {text!r}")
+        return int(text)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        outermost = environment.get(name, "").split(",")[0].strip()  # OpenMP's has one for each level of nesting
+        if outermost.isascii() and outermost.isdecimal() and int(outermost[:9]) >= 1:
+            return min(int(outermost[:9]), MOST)
+    return cores()
+
+
+def cores(root: str = "/") -> int:
+    """The cores that this process may use: those of its affinity, and no more than its control groups grant."""
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    try:
+        granted = min(_quotas(Path(root)), default=float(count))
+    except (OSError, ValueError):
+        granted = float(count)  # there are none, or they look different from what is known here
+    return max(1, min(count, -int(-granted // 1), MOST))
+
+
+def _quotas(root: Path) -> Any:
+    """Cores that each control group grants which this process is in, from its own to the outermost one seen here."""
+    mounts = [line.split() for line in (root / "proc/self/mountinfo").read_text().splitlines()]
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        for mount in mounts:
+            # ID, parent, device, root, mount point, options, then tags up to a dash, and the kind of file system
+            kind, options = mount[mount.index("-") + 1], mount[-1].split(",")
+            if kind != ("cgroup" if controllers else "cgroup2") or (controllers and "cpu" not in options):
+                continue
+            group, top = PurePosixPath(path), PurePosixPath(mount[3])
+            below = group.relative_to(top) if group.is_relative_to(top) else PurePosixPath()
+            directory = root / mount[4].lstrip("/")
+            for name in (below, *below.parents):
+                quota = _quota(directory / name, bool(controllers))
+                if quota is not None:
+                    yield quota
+
+
+def _quota(group: Path, is_first_version: bool) -> float | None:
+    try:
+        if is_first_version:
+            quota, period = ((group / f"cpu.cfs_{what}_us").read_text().strip() for what in ("quota", "period"))
+        else:
+            quota, period = (group / "cpu.max").read_text().split()
+    except OSError:
+        return None  # not of the outermost group
+    return None if quota in ("max", "-1") else int(quota) / int(period)
+
+
+def _register() -> None:
+    """To threadpoolctl, where it is installed: joblib and others limit threads by it. Importing it takes 4 ms."""
+    try:
+        import threadpoolctl
+    except ImportError:
+        return
+
+    class Controller(threadpoolctl.LibController):  # type: ignore[misc]
+        """The pool of this library, as threadpoolctl sees it."""
+
+        user_api = "headrace"
+        internal_api = "headrace"
+        filename_prefixes = ("_cpu",)
+        check_symbols = ("headrace_get_num_threads",)
+
+        def get_num_threads(self) -> int:
+            return int(self.dynlib.headrace_get_num_threads())
+
+        def set_num_threads(self, num_threads: int) -> None:
+            self.dynlib.headrace_set_num_threads(int(num_threads))
+
+        def get_version(self) -> str:
+            return str(cpu.__version__)
+
+        def set_additional_attributes(self) -> None:
+            """There are none."""
+
+    threadpoolctl.register(Controller)
