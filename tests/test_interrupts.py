@@ -1,5 +1,5 @@
-"""What Python can do in the middle of a call: Ctrl-C, handlers that call again or fork, arrays that change; and what it can
-pass to the core that is no whole object. Each in a process of its own, which may not crash.
+"""What Python can do in the middle of a call: Ctrl-C, handlers that call again or fork, arrays that change; and what it
+can pass to the core that is no whole object. Each in a process of its own, which may not crash.
 """
 
 import subprocess
@@ -53,7 +53,7 @@ def run(code, timeout=120):
     "call",
     [
         "lambda: flow._program.run(True, many, len(many), 0, None, None, None, out, None)",
-        "lambda: flow._program.run_gradient(True, many, None, None, True, None, None, 1.0, out, None, None, grad, None)",
+        "lambda: flow._program.run_gradient(True, many, None, None, True, None, None, 1.0, out, None, None, by, None)",
         "ops",
     ],
     ids=["log_prob", "gradient", "ops"],
@@ -64,7 +64,7 @@ def test_ctrl_c_ends_a_long_call_soon(call, threads):
     hr.set_num_threads({threads})
     many = np.broadcast_to(rows[0], (20_000_000, 10))
     out = np.empty(len(many), np.float32)
-    grad = np.empty(flow._program.n_weights, np.float32)
+    by = np.empty(flow._program.n_weights, np.float32)
     values = np.ones((200, 10000), np.float32)
     params = np.ones((200, 10000, 23), np.float32)
     def ops():
@@ -82,14 +82,14 @@ def test_ctrl_c_does_not_apply_half_a_gradient():
     x = np.repeat(rows, 200, axis=0)
     thread = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
     thread.start()
-    history = flow.fit(x, epochs=1000, batch_size=len(x), progress=False, standardize=False)
+    history = flow.fit(x, epochs=1000, batch_size=len(x), progress=False)
     thread.join()
     assert history.stopped == "interrupted"
     assert np.isfinite(flow.parameters).all()
-    assert np.isfinite(flow.log_prob(rows)).all()
-    print(flow.log_prob(rows).mean() >= want.mean() - 1e-3)
+    print(-flow.log_prob(rows).mean(), -want.mean())
     """
-    assert run(code) == ["True"]
+    after, before = map(float, run(code))
+    assert after <= before + 0.1  # the best on rows held out, of which these are many
 
 
 def test_a_handler_may_compute_in_the_middle_of_a_call():

@@ -13,6 +13,7 @@ import pytest
 import cases
 import headrace as hr
 import reference
+from headrace import _threads
 
 ROWS = 1000  # some ten tiles
 
@@ -118,6 +119,174 @@ def test_the_environment_sets_the_number_of_threads(threads):
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.split() == [threads, threads]
+
+
+def threads_at_import(code="import headrace as hr; print(hr.get_num_threads())", **environment):
+    clean = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def test_the_environment_of_others_counts_where_our_own_says_nothing():
+    """Workers of joblib's loky have OMP_NUM_THREADS=1, and each would otherwise use all cores."""
+    assert threads_at_import(OMP_NUM_THREADS="1") == ["1"]
+    assert threads_at_import(OMP_NUM_THREADS="3", HEADRACE_NUM_THREADS="5") == ["5"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "want"),
+    [
+        ({"OMP_NUM_THREADS": "4,2"}, 4),
+        ({"MKL_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "4", "MKL_NUM_THREADS": "3"}, 4),
+        ({"OMP_NUM_THREADS": "", "MKL_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "1000000000000"}, _threads.MOST),
+        ({"OMP_NUM_THREADS": "nonsense"}, _threads.cores()),
+        ({"OMP_NUM_THREADS": "0"}, _threads.cores()),
+        ({}, _threads.cores()),
+    ],
+)
+def test_the_first_number_of_threads(environment, want):
+    assert _threads.first_number(environment) == want
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_the_affinity_limits_threads():
+    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); import headrace as hr; "
+    code += "print(hr.get_num_threads())"
+    assert threads_at_import(code) == ["1"]
+
+
+@pytest.fixture
+def many_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(64), raising=False)
+
+
+def system(root, mounts, groups, files):
+    """What a kernel says of control groups, below root."""
+    texts = {"proc/self/mountinfo": mounts, "proc/self/cgroup": groups, **files}
+    for name, text in texts.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text + "\n")
+    return _threads.cores(str(root))
+
+
+SECOND = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate"
+FIRST = "33 32 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct"
+INSIDE = "33 32 0:29 /docker/abc /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu"
+
+
+@pytest.mark.parametrize(
+    ("mounts", "groups", "files", "want"),
+    [
+        (SECOND, "0::/a/b", {"sys/fs/cgroup/a/b/cpu.max": "max 100000"}, 64),
+        (SECOND, "0::/a/b", {"sys/fs/cgroup/a/b/cpu.max": "250000 100000"}, 3),
+        (
+            SECOND,
+            "0::/a/b",
+            {"sys/fs/cgroup/a/b/cpu.max": "800000 100000", "sys/fs/cgroup/a/cpu.max": "20000 10000"},
+            2,
+        ),
+        (SECOND, "0::/", {"sys/fs/cgroup/cpu.max": "50000 100000"}, 1),
+        (
+            FIRST,
+            "4:cpu,cpuacct:/a\n0::/",
+            {
+                "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us": "400000",
+                "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us": "100000",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
+            },
+            4,
+        ),
+        (
+            INSIDE,
+            "4:cpu:/docker/abc",
+            {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "600000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"},
+            6,
+        ),
+        (SECOND, "0::/a", {"sys/fs/cgroup/a/cpu.max": "what is this"}, 64),
+        ("", "", {}, 64),
+    ],
+)
+def test_control_groups_limit_threads(tmp_path, many_cores, mounts, groups, files, want):
+    assert system(tmp_path, mounts, groups, files) == want
+
+
+def test_threads_of_one_thread(set_threads):
+    set_threads(3)
+    with hr.threads(1):
+        assert hr.get_num_threads() == 1
+        with hr.threads(5):
+            assert hr.get_num_threads() == hr.info()["threads"] == 5
+            with ThreadPoolExecutor(1) as pool:
+                assert pool.submit(hr.get_num_threads).result(timeout=30) == 3
+        assert hr.get_num_threads() == 1
+        hr.set_num_threads(2)
+        assert hr.get_num_threads() == 1
+    assert hr.get_num_threads() == 2
+    with pytest.raises(KeyError), hr.threads(1):
+        raise KeyError
+    assert hr.get_num_threads() == 2
+    for bad, error in ((0, ValueError), (4097, ValueError), (1.5, TypeError), ("2", TypeError)):
+        with pytest.raises(error, match=r"\bn\b"), hr.threads(bad):
+            pass
+
+
+def test_threadpoolctl_sees_and_limits_the_pool(set_threads):
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    set_threads(3)
+
+    def seen():
+        return [
+            library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "headrace"
+        ]
+
+    assert seen() == [3]
+    with threadpoolctl.threadpool_limits(1):
+        assert seen() == [1]
+        assert hr.get_num_threads() == 1
+    assert hr.get_num_threads() == 3
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are not to be seen")
+def test_threads_end_when_fewer_are_wanted():
+    code = """
+import os, time
+import numpy as np
+import headrace as hr
+def threads(): return len(os.listdir("/proc/self/task"))
+flow, x = hr.MAF(3), np.ones((200000, 3))
+hr.set_num_threads(1)
+flow.log_prob(x)
+few = threads()
+hr.set_num_threads(4096)
+flow.log_prob(x[:40])
+assert threads() <= few + 40
+hr.set_num_threads(30)
+end = time.time() + 30
+while threads() < few + 29 and time.time() < end:
+    flow.log_prob(x)
+assert threads() == few + 29, threads()
+hr.set_num_threads(3)
+while threads() > few + 2 and time.time() < end:
+    time.sleep(0.01)
+assert threads() == few + 2, threads()
+assert np.isfinite(flow.log_prob(x)).all()
+with hr.threads(9):
+    flow.log_prob(x)
+while threads() > few + 2 and time.time() < end:
+    time.sleep(0.01)
+print(threads() - few)
+"""
+    assert threads_at_import(code, OPENBLAS_NUM_THREADS="1") == ["2"]
 
 
 # --- processes ------------------------------------------------------------------------------------------------------

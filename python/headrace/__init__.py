@@ -69,8 +69,8 @@ __all__ = [
     "load",
     "ops",
     "set_num_threads",
-    "to_bytes",
     "threads",
+    "to_bytes",
 ]
 
 

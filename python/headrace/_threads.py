@@ -20,8 +20,8 @@ def begin() -> None:
 
 
 def first_number(environment: Any) -> int:
-    """HEADRACE_NUM_THREADS; else OMP_NUM_THREADS or MKL_NUM_THREADS, as those who divide cores among processes set them;
-    else the number of cores.
+    """HEADRACE_NUM_THREADS; else OMP_NUM_THREADS or MKL_NUM_THREADS, which who divides cores among processes sets; else
+    the number of cores.
     """
     text = environment.get("HEADRACE_NUM_THREADS", "")
     if text:
@@ -37,10 +37,7 @@ def first_number(environment: Any) -> int:
 
 def cores(root: str = "/") -> int:
     """The cores that this process may use: those of its affinity, and no more than its control groups grant."""
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    else:
-        count = os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         granted = min(_quotas(Path(root)), default=float(count))
     except (OSError, ValueError):

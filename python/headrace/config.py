@@ -18,8 +18,8 @@ def set_num_threads(n: int) -> None:
     """Use n threads in each call from now on, the calling one included; results do not depend on it.
 
     At import it is HEADRACE_NUM_THREADS of the environment; else OMP_NUM_THREADS or MKL_NUM_THREADS, the first of them
-    that is set; else the number of cores that this process may use, by its affinity and its control groups. Threads that
-    are no longer wanted end.
+    that is set; else the number of cores that this process may use, by its affinity and its control groups. Threads
+    that are no longer wanted end. threadpoolctl, where it is installed, sees and sets the number, too.
 
     Args:
         n: From 1 to 4096.

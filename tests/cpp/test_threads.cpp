@@ -6,11 +6,13 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "../../cpp/optimizer.hpp"
@@ -105,6 +107,81 @@ void test_changing_thread_counts() {
     stop = true;
     changer.join();
     CHECK(wrong == 0, "%d of 500 calls went wrong while the number of threads changed", wrong);
+}
+
+// Nobody waits for workers that come too late, and what they then find is never a call of the past: contexts of calls
+// live on the stack of their caller, who writes over them.
+void test_late_workers_find_nothing() {
+    set_num_threads(6);
+    int wrong = 0;
+    for (int round = 0; round < 3000; ++round) {
+        std::vector<int> visits(size_t(2 + round % 5));
+        parallel_for(int64_t(visits.size()), [&](int64_t i) { ++visits.at(size_t(i)); });
+        for (int& v : visits) wrong += std::exchange(v, -1000000) != 1;
+    }
+    CHECK(wrong == 0, "%d tasks of short calls were not run once", wrong);
+}
+
+// Tasks that wait for those before, and for a thread that sleeps in the middle of one.
+void test_tasks_in_order() {
+    set_num_threads(4);
+    for (int round = 0; round < 20; ++round) {
+        std::atomic<uint32_t> done{UINT32_MAX - 20};  // wraps around
+        const uint32_t start = done;
+        std::vector<int> values(64);
+        std::atomic<int> wrong{0};
+        parallel_for(64, [&](int64_t i) {
+            wait_for(done, start + uint32_t(i / 8 * 8));
+            for (int64_t k = 0; k < i / 8 * 8; ++k) wrong += values[size_t(k)] != 1;
+            if (i % 8 == 3) std::this_thread::sleep_for(std::chrono::microseconds(300));
+            values[size_t(i)] = 1;
+            done.fetch_add(1, std::memory_order_release);
+            done.notify_all();
+        });
+        CHECK(wrong == 0, "%d tasks began before those they wait for were done", wrong.load());
+    }
+}
+
+// A caller who is told to stop leaves nothing running, and the next call is whole.
+void test_cancelled_calls() {
+    for (const int threads : {1, 4}) {
+        set_num_threads(threads);
+        for (int round = 0; round < 3; ++round) {
+            int asked = 0;
+            std::atomic<int> running{0}, begun{0};
+            bool cancelled = false;
+            try {
+                const Cancellable cancellable(
+                    [](void* count) {
+                        const bool good = visits_once(50);  // who is asked may call
+                        return ++*static_cast<int*>(count) == 2 || !good;
+                    },
+                    &asked);
+                parallel_for(1000000, [&](int64_t) {
+                    ++running, ++begun;
+                    std::this_thread::sleep_for(std::chrono::microseconds(200));
+                    --running;
+                });
+            } catch (const Cancelled&) {
+                cancelled = true;
+            }
+            CHECK(cancelled && asked == 2, "%d threads: asked %d times", threads, asked);
+            CHECK(running == 0 && begun < 100000, "%d threads: %d run, %d begun", threads, running.load(),
+                  begun.load());
+            CHECK(visits_once(1000), "a call after one that was cancelled");
+        }
+    }
+}
+
+void test_a_limit_of_one_thread() {
+    set_num_threads(3);
+    CHECK(limit_thread(1) == 0 && num_threads() == 1 && process_threads() == 3, "a limit of one");
+    std::thread([] { CHECK(num_threads() == 3, "another thread has %d", num_threads()); }).join();
+    const auto here = std::this_thread::get_id();
+    int elsewhere = 0;
+    parallel_for(100, [&](int64_t) { elsewhere += std::this_thread::get_id() != here; });
+    CHECK(elsewhere == 0, "%d tasks on other threads", elsewhere);
+    CHECK(limit_thread(0) == 1 && num_threads() == 3, "no limit");
 }
 
 // ---- programs -----------------------------------------------------------------------------------------------------
@@ -388,6 +465,10 @@ int main(int argc, char** argv) {
         test_nested_calls_are_inline();
         test_concurrent_callers();
         test_changing_thread_counts();
+        test_late_workers_find_nothing();
+        test_tasks_in_order();
+        test_cancelled_calls();
+        test_a_limit_of_one_thread();
         test_same_bits_for_any_number_of_threads<float>();
         test_same_bits_for_any_number_of_threads<double>();
         test_gradients_have_the_same_bits<float>();
