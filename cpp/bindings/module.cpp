@@ -26,14 +26,10 @@ double fma_peak(double seconds) {
     return sink == 0.5 ? 0.0 : best;
 }
 
-// Signals are handled by Python's main thread alone.
+// Signals are handled by Python's main thread alone. A handler may run in here, and raise.
 bool is_main_thread() {
-    try {
-        const auto main = py::module_::import("threading").attr("main_thread")();
-        return main.attr("ident").cast<unsigned long>() == PyThread_get_thread_ident();
-    } catch (py::error_already_set&) {
-        return false;
-    }
+    const auto main = py::module_::import("threading").attr("main_thread")();
+    return main.attr("ident").cast<unsigned long>() == PyThread_get_thread_ident();
 }
 
 }  // namespace
@@ -42,9 +38,16 @@ bool Unlocked::ask(void* self) {
     auto& unlocked = *static_cast<Unlocked*>(self);
     if (unlocked.knows_thread_ && !unlocked.gets_signals_) return false;
     PyEval_RestoreThread(unlocked.state_);
-    if (!unlocked.knows_thread_) unlocked.gets_signals_ = is_main_thread();
-    unlocked.knows_thread_ = true;
-    const bool raised = unlocked.gets_signals_ && PyErr_CheckSignals() != 0;
+    bool raised = PyErr_CheckSignals() != 0;
+    if (!raised && !unlocked.knows_thread_) {
+        try {
+            unlocked.gets_signals_ = is_main_thread();
+        } catch (py::error_already_set& error) {
+            error.restore();
+            raised = true;
+        }
+        unlocked.knows_thread_ = true;
+    }
     unlocked.state_ = PyEval_SaveThread();
     return raised;
 }

@@ -80,7 +80,7 @@ def _quota(group: Path, is_first_version: bool) -> float | None:
 def _register() -> None:
     """To threadpoolctl, where it is installed: joblib and others limit threads by it. Importing it takes 4 ms."""
     try:
-        import threadpoolctl
+        import threadpoolctl  # type: ignore[import-untyped]
     except ImportError:
         return
 
