@@ -14,14 +14,14 @@ from cli_cases import (
     small_flow,
     table,
 )
-from headrace import _tables, training
+from headrace import _tables, _fit_run
 
 pytestmark = pytest.mark.programs
 
 
 def test_ctrl_c_in_a_fit_saves_the_best_weights(folder, run, monkeypatch):
     np.save("t.npy", table())
-    passes, whole = [], training._Run._pass
+    passes, whole = [], _fit_run.Run.one_pass
 
     def interrupted(self):
         passes.append(1)
@@ -29,7 +29,7 @@ def test_ctrl_c_in_a_fit_saves_the_best_weights(folder, run, monkeypatch):
             raise KeyboardInterrupt
         return whole(self)
 
-    monkeypatch.setattr(training._Run, "_pass", interrupted)
+    monkeypatch.setattr(_fit_run.Run, "one_pass", interrupted)
     code, out, err = run("fit", "t.npy", "-o", "f.safetensors", "--epochs", 9, "--quiet", "--json")
     assert code == 130
     assert json.loads(out)["stopped"] == "interrupted"

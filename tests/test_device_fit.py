@@ -9,7 +9,7 @@ import cases
 import headrace as hr
 from devices import Library, either_order
 from fitting import SHORT
-from headrace import _ascent, _kink_ascent, _points, dual_ascent
+from headrace import _ascent, _fit_run, _kink_ascent, _points, dual_ascent
 from test_arrays import CONTEXT, FEATURES, made_flow
 
 # Losses are sums over an epoch's rows there, over its batches' here.
@@ -78,7 +78,7 @@ def test_nothing_waits_inside_of_an_epoch(machine, validation, an_epoch):
 @either_order
 def test_rows_may_go_once_a_fit_has_ended(machine, monkeypatch):
     """Also where it was interrupted: steps that are queued still read them, and the weights depend on it."""
-    x, find = data()[0], hr.training._DeviceRun._find_gradient
+    x, find = data()[0], _fit_run.DeviceRun._find_gradient
     foreign = Library("exchanged", machine)
 
     def interrupted(self, index, log_prob):
@@ -86,7 +86,7 @@ def test_rows_may_go_once_a_fit_has_ended(machine, monkeypatch):
         if self.step == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(hr.training._DeviceRun, "_find_gradient", interrupted)
+    monkeypatch.setattr(_fit_run.DeviceRun, "_find_gradient", interrupted)
     kept, found = [], []
     for rows in (lambda: kept.append(Library("cupy", machine).make(x)) or kept[0], lambda: foreign.make(x)):
         flow = made_flow("float32", context=0).to("cuda")
@@ -113,7 +113,7 @@ def test_rows_that_are_not_finite(library):
 def test_constant_columns(machine):
     x, flow = data()[0], made_flow("float32", context=0).to("cuda")
     x[:, 2] = 7.0
-    with pytest.warns(RuntimeWarning, match=r"x: 1 columns are constant in the training part \(2\)"):
+    with pytest.warns(RuntimeWarning, match=r"x: column 2 is constant in the training part; it is shifted"):
         flow.fit(Library("cupy", machine).make(x), **SHORT)
     assert (flow.transforms[-1].mean[2], flow.transforms[-1].std[2]) == (7.0, 1.0)
 
@@ -122,14 +122,14 @@ def test_a_fit_that_leaves_the_numbers(machine, monkeypatch):
     """It is seen at the end of the epoch; the weights are those of before."""
     flow, library = made_flow("float32", context=0).to("cuda"), Library("cupy", machine)
     before = flow.parameters.get()
-    step = hr.training._DeviceRun._find_gradient
+    step = _fit_run.DeviceRun._find_gradient
 
     def spoilt(self, index, log_prob):
         step(self, index, log_prob)
         if self.step == 1:
             self.gradient[...] = np.nan
 
-    monkeypatch.setattr(hr.training._DeviceRun, "_find_gradient", spoilt)
+    monkeypatch.setattr(_fit_run.DeviceRun, "_find_gradient", spoilt)
     x = library.make(data()[0])
     with pytest.warns(RuntimeWarning, match="the loss became nan in epoch 0"):
         history = flow.fit(x, **SHORT)
@@ -144,7 +144,7 @@ def test_an_error_or_interrupt_leaves_the_best_weights(machine, error, word):
     """Whenever it comes after the first epoch: the flow is what it was then or better, and it goes on to work."""
     library, x = Library("cupy", machine), data()[0]
     flow = made_flow("float32", context=0).to("cuda")
-    passes = hr.training._DeviceRun._pass
+    passes = _fit_run.DeviceRun.one_pass
 
     def interrupted(self):
         if len(self.history.train_loss) == 1:
@@ -152,7 +152,7 @@ def test_an_error_or_interrupt_leaves_the_best_weights(machine, error, word):
         return passes(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hr.training._DeviceRun, "_pass", interrupted)
+        patch.setattr(_fit_run.DeviceRun, "one_pass", interrupted)
         if error is KeyboardInterrupt:
             assert flow.fit(library.make(x), **SHORT).stopped == "interrupted"
         else:

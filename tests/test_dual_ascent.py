@@ -10,7 +10,7 @@ import pytest
 import cases
 import headrace as hr
 from ascent_cases import bent, standardised
-from headrace import _ascent_rows, _directions, _kink_ascent, _spline_ascent, training
+from headrace import _ascent_rows, _directions, _fit_run, _kink_ascent, _spline_ascent
 from headrace._arrays import Caller
 
 # ---- the flow --------------------------------------------------------------------------------------------------------
@@ -289,10 +289,10 @@ def test_a_ctrl_c_in_the_joint_training_keeps_its_best_weights():
             _thread.interrupt_main()
         return finish(run, *arguments)
 
-    finish = training._Run._finish_epoch
+    finish = _fit_run.Run._finish_epoch
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("headrace.dual_ascent.REFINE_STEPS", 10**6)
-        patch.setattr(training._Run, "_finish_epoch", finished)
+        patch.setattr(_fit_run.Run, "_finish_epoch", finished)
         flow = model.fit(x[:300], validation=x[300:], progress=False)
     history = model.history
     assert history.stopped == history.refinement.stopped == "interrupted"
@@ -314,8 +314,8 @@ def test_an_interruption_within_an_epoch_of_the_joint_training(validation, monke
             raise KeyboardInterrupt
         return one(run)
 
-    one = training._Run._pass
-    monkeypatch.setattr(training._Run, "_pass", interrupted)
+    one = _fit_run.Run.one_pass
+    monkeypatch.setattr(_fit_run.Run, "one_pass", interrupted)
     x = bent(300)
     model = hr.DualAscentFlow(steps=2, copies=0, refine=True)
     flow = model.fit(x, validation=validation, progress=False)

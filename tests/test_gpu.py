@@ -12,6 +12,7 @@ import cuda_arrays
 import frameworks
 import headrace as hr
 from fitting import SHORT
+from headrace import _fit_run
 from test_arrays import CONTEXT, FEATURES, arrays, call_of, every_call, made_flow
 from test_device_fit import data
 
@@ -223,14 +224,14 @@ def test_the_same_fit_twice(cupy):
 
 def test_an_interrupted_fit(cupy, monkeypatch):
     flow, x = made_flow("float32", context=0).to("cuda:0"), cupy.asarray(data(2000)[0])
-    find = hr.training._DeviceRun._find_gradient
+    find = _fit_run.DeviceRun._find_gradient
 
     def interrupted(self, index, log_prob):
         find(self, index, log_prob)
         if len(self.history.train_loss) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(hr.training._DeviceRun, "_find_gradient", interrupted)
+    monkeypatch.setattr(_fit_run.DeviceRun, "_find_gradient", interrupted)
     assert flow.fit(x, **SHORT).stopped == "interrupted"
     assert np.isfinite(flow.log_prob(x).get()).all()
 

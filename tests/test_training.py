@@ -143,7 +143,7 @@ def test_weights_move_what_is_learnt():
 def overfit(validation, **keywords):
     flow = hr.MAF(FEATURES, transforms=2, hidden=(128, 128))
     history = flow.fit(
-        gaussian(60), validation=validation, batch_size=20, learning_rate=5e-3, schedule="constant", **QUIET, **keywords
+        gaussian(60), validation=validation, batch_size=20, learning_rate=5e-3, weight_decay=None, **QUIET, **keywords
     )
     return flow, history
 

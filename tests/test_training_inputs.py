@@ -106,7 +106,8 @@ def test_data_far_from_zero_are_learnt_as_well(input_dtype):
     """Mean 1e6, scale one: float32 has 0.06 between its numbers there, float64 loses nothing in a float32 flow."""
     near, held_out = gaussian(1000), gaussian(1000, "held out")
     flow = small()
-    flow.fit((near + 1e6).astype(input_dtype), epochs=30, batch_size=100, learning_rate=1e-2, **QUIET)
+    with pytest.warns(RuntimeWarning, match="float32 has fewer than four digits"):
+        flow.fit((near + 1e6).astype(input_dtype), epochs=30, batch_size=100, learning_rate=1e-2, **QUIET)
     log_prob = flow.log_prob((held_out + 1e6).astype(input_dtype))
     assert log_prob.dtype == np.float32
     best = gaussian_log_prob(held_out, near.mean(axis=0), np.cov(near.T)).mean()

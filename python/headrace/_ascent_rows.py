@@ -6,12 +6,12 @@ import math
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arrays, training
+from headrace import _arrays, _rows
 from headrace._arrays import Caller
 
 __all__ = ["Rows", "jittered"]
@@ -27,21 +27,13 @@ FLAT = 1e-100  # below, in units of the deviation, a column has no spread
 _SPREAD_SEED = 0x5EED  # of draws that no other draw depends on
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """As many as rows have: what `training` asks a flow for."""
-
-    features: int
-    context: int = 0
-
-
 @dataclass
 class Rows:
     """Rows to fit and rows held out, with what standardises them."""
 
-    data: training._Data
+    data: _rows.Data
     train: NDArray[np.int64]
-    held_out: training._Data | None
+    held_out: _rows.Data | None
     mean: Floats
     std: Floats  # times √λ
     unit: float  # the base's standard deviation, 1/√λ
@@ -70,19 +62,22 @@ class Rows:
             raise ValueError(f"x: expected at least one row, got shape {x.shape}")
         _arrays.context_rows(context, rows, 0, "context", caller)
         with caller.queue():
-            training._finite("x", x)
+            _rows.check_finite("x", x)
         counts = _arrays.row_weights("weights", weights, rows, caller)[0]
-        data = training._Data(x, None, _near_one(counts))
-        train, held_out = training._split(cast(Any, _Columns(features)), data, validation, rng, caller)
-        if held_out is not None:
-            held_out = training._Data(held_out.x, None, _near_one(held_out.weights))
-        mean, std = training._moments("x", data.x, data.weights, train)
+        data = _rows.Data(x, None, _near_one(counts))
+        part, judged = _rows.split(features, 0, data, validation, rng, caller)
+        held_out = None
+        if judged is not None:
+            held_out = judged[0].rows(judged[1].all())
+            held_out = _rows.Data(held_out.x, None, _near_one(held_out.weights))
+        mean, std = _rows.moments("x", data.x, data.weights, part)
+        train = part.all()
         root = math.sqrt(precision)
         made = cls(data, train, held_out, mean, std * root, 1.0 / root, caller.device, seed, np.dtype(dtype))
         repeated = np.flatnonzero(made.spread)
         if repeated.size:
             warnings.warn(
-                f"x: values repeat in {repeated.size} columns ({training._listing(repeated)}); the fit spreads them "
+                f"x: values repeat in {repeated.size} columns ({_listing(repeated)}); the fit spreads them "
                 "between one value and the next, or over a thousandth of the standard deviation where that is more",
                 RuntimeWarning,
                 stacklevel=4,
@@ -180,3 +175,7 @@ def jittered(
     many = np.tile(x, (copies, 1))
     many += _arrays.library(x).asarray((spread * rng.standard_normal(many.shape)).astype(x.dtype))
     return many, None if weights is None else np.tile(weights, copies)
+
+
+def _listing(numbers: NDArray[Any]) -> str:
+    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")

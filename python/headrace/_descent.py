@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace import training
-from headrace.training import Adam
+from headrace import _optimizer
+from headrace._optimizer import Adam
 
 if TYPE_CHECKING:
     from headrace.flow import Flow
@@ -118,7 +118,7 @@ class Plan:
                 check.number("annealing[0]", pair[0], least=0.0, below=math.inf),
                 check.number("annealing[1]", pair[1], above=0.0, below=math.inf),
             )
-        training.regularisation(weight_decay, clip, average)
+        _optimizer.regularisation(weight_decay, clip, average)
         return cls(
             check.integer("steps", steps),
             check.integer("samples", samples, least=1),
@@ -137,7 +137,7 @@ class Plan:
 
     def rate(self, step: int) -> float:
         """The learning rate at a step."""
-        return self.learning_rate * (training.cosine(step / self.steps) if self.schedule == "cosine" else 1.0)
+        return self.learning_rate * (_optimizer.cosine(step / self.steps) if self.schedule == "cosine" else 1.0)
 
 
 def noise_of(flow: Flow, rows: int, seed: int) -> NDArray[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace import _arrays, _descent, training
+from headrace import _arrays, _descent, _optimizer
 from headrace._closed_form import ConditionalStep, Draw, draw_of, why_not
 from headrace._descent import (
     JUDGE_BY,
@@ -154,7 +154,7 @@ def distill(
         student,
         steps=steps,
         samples=samples,
-        learning_rate=RATE * training.default_rate(student) if learning_rate is None else learning_rate,
+        learning_rate=RATE * _optimizer.default_rate(student) if learning_rate is None else learning_rate,
         schedule=schedule,
         annealing=annealing,
         weight_decay=weight_decay,
@@ -298,7 +298,7 @@ def _take_over(teacher: Flow, student: Flow) -> None:
             scale = theirs
     columns = teacher.standardize_context if student.standardize_context is None else None
     if scale is not None or columns is not None:
-        student._rescale(scale, columns)
+        student._rescale(None if scale is None else (scale,), columns)
 
 
 def _speed(flow: Flow, contexts: Contexts) -> Speed:

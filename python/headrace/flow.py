@@ -18,7 +18,7 @@ from headrace._module import Block
 from headrace._shapes import drawn
 from headrace._stored import Stored, header_of, storable
 from headrace.bases import Base, StandardNormal
-from headrace.transforms import Standardize, Transform
+from headrace.transforms import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -117,11 +117,14 @@ class Flow(Derivatives):
         mean, std = self._standardize_context
         return mean.tolist(), std.tolist()
 
-    def _rescale(self, standardize: Standardize | None, context: Pair | None) -> None:
-        """Standardise data or context from now on; the parameters stay."""
-        parameters = self._vector()
-        if standardize is not None:
-            self._chain = (*self._chain[:-1], standardize)
+    def _rescale(
+        self, links: tuple[Transform, ...] | None, context: Pair | None, parameters: NDArray[Any] | None = None
+    ) -> None:
+        """Standardise data (links for the last one) or context from now on; the parameters stay, or are these."""
+        if parameters is None:
+            parameters = self._vector()
+        if links is not None:
+            self._chain = (*self._chain[:-1], *links)
         if context is not None:
             self._standardize_context = context
         self._program = self._compile(self._dtype, parameters)
@@ -413,7 +416,7 @@ class Flow(Derivatives):
         batch_size: int | None = None,
         learning_rate: float | None = None,
         schedule: str = "constant",
-        weight_decay: float | None = None,
+        weight_decay: float | str | None = "auto",
         clip: float | None = training.CLIP,
         average: float | None = training.AVERAGE,
         patience: int | None = training.PATIENCE,

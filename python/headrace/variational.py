@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace import _arrays, _descent, training
+from headrace import _arrays, _descent, _optimizer
 from headrace._descent import (
     Contexts,
     Descent,
@@ -239,7 +239,7 @@ def estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng: 
 
 
 def _default_rate(flow: Flow) -> float:
-    return RATE * training.default_rate(flow) if any(t._hidden() for t in flow._chain) else RATE_WITHOUT_NETWORKS
+    return RATE * _optimizer.default_rate(flow) if any(t._hidden() for t in flow._chain) else RATE_WITHOUT_NETWORKS
 
 
 def require_flow(name: str, flow: Any) -> None:
