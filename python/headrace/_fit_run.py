@@ -76,9 +76,10 @@ class Run:
         self.flow, self.data, self.train, self.held_out = flow, data, train, held_out
         self.plan, self.rng, self.history, self.caller = plan, rng, history, caller
         self.decays = Decays(plan, held_out is not None)
+        history.weight_decay = self.decays.now
         self._begin_stage()
         self.program = caller.queued(flow._program)
-        self.best = flow.parameters
+        self.best, self.start_tried = flow.parameters, False
         self.lowest, self.lowest_epoch = math.inf, -1  # of the loss that the schedule goes by
         self.begin = time.perf_counter()
         self.step = 0
@@ -106,7 +107,8 @@ class Run:
         history, bar = self.history, tqdm(total=self.plan.epochs, desc="fit", unit="epoch", disable=not progress)
         message = ""
         try:
-            self._keep_if_best(-1)
+            if self.held_out is None or self.held_out.copied is not None:
+                self._try_start()  # many rows take long: there it waits for the first epoch's end
             for epoch in range(self.plan.epochs):
                 loss = self.one_pass()
                 if not math.isfinite(loss):
@@ -142,7 +144,15 @@ class Run:
 
     def _keep_if_best(self, epoch: int) -> float:
         """Try the current weights on held-out rows, and keep them if they are the best; without any, the last are."""
-        weights = self.flow.parameters if epoch < 0 else self.current()
+        self._try_start()
+        return self._judge(epoch, self.current())
+
+    def _try_start(self) -> None:
+        if not self.start_tried:
+            self.start_tried = True
+            self._judge(-1, self.best)
+
+    def _judge(self, epoch: int, weights: NDArray[Any]) -> float:
         if self.held_out is None:
             self.best = weights
             self.history.best_epoch = epoch

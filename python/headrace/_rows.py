@@ -208,11 +208,9 @@ def moments(
             share = library.ones(chosen.size) if weights is None else weights[chosen].astype(np.float64)
             yield array[chosen].astype(np.float64), share[:, None]
 
-    low, high = library.full(array.shape[1], np.inf), library.full(array.shape[1], -np.inf)
-    total = 0.0
-    for values, share in parts():
-        low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
-        total = total + share.sum()
+    found = [(values.min(axis=0), values.max(axis=0), share.sum()) for values, share in parts()]
+    low, high = np.stack([part[0] for part in found]).min(axis=0), np.stack([part[1] for part in found]).max(axis=0)
+    total = float(sum(part[2] for part in found))
     middle, half = low / 2 + high / 2, high / 2 - low / 2
     unit = np.where(half > 0, half, 1.0)
     # Not by matrix products, whose order of summation would depend on the threads of the BLAS.

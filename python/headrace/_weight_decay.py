@@ -30,7 +30,8 @@ class Decays:
     """The decays of a fit, one after another; just one where it is given or nothing can choose."""
 
     def __init__(self, plan: Plan, judged: bool) -> None:
-        staged = plan.weight_decay is None and judged and plan.schedule == "constant" and plan.constant_decay > LEAST
+        chosen = plan.weight_decay is None and plan.constant_decay > LEAST
+        staged = chosen and judged and plan.schedule == "constant" and not plan.endless
         first = plan.constant_decay if plan.weight_decay is None else plan.weight_decay
         self.candidates = [first / FACTOR**i for i in range(STAGES if staged else 1)]
         self.wait = max(1, plan.patience // 2) if staged else plan.patience

@@ -88,6 +88,7 @@ class Plan:
     clip: float | None
     average: float | None
     patience: int
+    endless: bool  # patience: None
 
     @classmethod
     def of(
@@ -129,6 +130,7 @@ class Plan:
             clip,
             average,
             check.integer("patience", patience, least=1) if patience is not None else passes + 1,
+            patience is None,
         )
 
 

@@ -1,0 +1,266 @@
+"""Rows of a fit: how they are split and shuffled, their moments, what is said of their columns, and what they take."""
+
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import cases
+import headrace as hr
+from fitting import QUIET, SHORT, gaussian, small
+from headrace import _rows
+from headrace._arrays import Caller
+from headrace._rows import Data, Part
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "held"), [(2, 1), (8, 4), (10, 9), (11, 7), (1000, 100), (1001, 37), (999, 998), (70000, 7000)]
+)
+def test_rows_held_out_and_rows_left_are_all_rows_once(rows, held):
+    left, out = Part(rows, held, 17).all(), Part(rows, held, 17, out=True).all()
+    assert (len(left), len(out)) == (rows - held, held)
+    assert_array_equal(np.sort(np.concatenate([left, out])), np.arange(rows))
+    assert (np.diff(left) > 0).all()
+    assert (np.diff(out) > 0).all()
+
+
+def test_every_row_is_held_out_as_often():
+    """Of 20 rows 4 are held out: each in a fifth of 4000 splits, within five standard deviations."""
+    times = np.zeros(20)
+    for key in range(4000):
+        times[Part(20, 4, key * 7919, out=True).all()] += 1
+    assert abs(times - 800).max() < 5 * np.sqrt(4000 * 0.2 * 0.8)
+
+
+def test_places_far_out_in_a_huge_table():
+    """Products of places and rows stay within 64 bits."""
+    part = Part(1 << 32, 1 << 28, 5)
+    rows = part.at(np.array([0, part.size - 1]))
+    assert rows[0] in (0, 1)
+    assert rows[1] in ((1 << 32) - 1, (1 << 32) - 2)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 3000, 20_001])
+def test_an_order_has_every_row_once(rows, monkeypatch):
+    monkeypatch.setattr(_rows, "POOL", 4096)
+    monkeypatch.setattr(_rows, "BLOCK", 64)
+    part = Part(rows)
+    orders = [np.concatenate(list(part.shuffled(np.random.default_rng(seed)))) for seed in (0, 1)]
+    for order in orders:
+        assert_array_equal(np.sort(order), np.arange(rows))
+    if rows > 5:
+        assert (orders[0] != orders[1]).mean() > 0.9
+
+
+def test_a_large_order_stays_near_few_places_at_a_time(monkeypatch):
+    """So that a table that is larger than memory is read in blocks, which are read whole."""
+    monkeypatch.setattr(_rows, "POOL", 4096)
+    monkeypatch.setattr(_rows, "BLOCK", 64)
+    pools = list(Part(50_000).shuffled(np.random.default_rng(0)))
+    assert max(pool.size for pool in pools) <= 4096
+    for pool in pools[:-1]:
+        assert len(np.unique(pool // 64)) == 4096 // 64
+        assert np.ptp(pool) > 25_000  # but the blocks come from all over the table
+
+
+def test_batches_are_those_of_the_order_whatever_the_pools(monkeypatch):
+    x = gaussian(3000)
+    found = []
+    for pool, block in ((1 << 18, 1 << 10), (512, 16)):
+        monkeypatch.setattr(_rows, "POOL", pool)
+        monkeypatch.setattr(_rows, "BLOCK", block)
+        flow = small("float64")
+        history = flow.fit(x, epochs=2, batch_size=700, learning_rate=1e-3, weight_decay=None, **QUIET)
+        found.append(history.train_loss)
+    assert_allclose(found[0], found[1], rtol=0.02)
+
+
+# --- moments and columns ----------------------------------------------------------------------------------------------
+
+
+def moments_of(x, weights=None):
+    data = Data(x, None, weights)
+    return _rows.moments("x", data.x, data.weights, Part(len(x)))
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-162, 1e-30, 1.0, 1e154, 1e200, 1e300])
+def test_deviations_of_any_size(scale):
+    """Squares of these leave float64, deviations do not."""
+    x = scale * cases.rows(500, 3, "float64")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mean, std = moments_of(x)
+    assert_allclose(mean / scale, (x / scale).mean(axis=0), rtol=1e-9, atol=1e-12)
+    assert_allclose(std / scale, (x / scale).std(axis=0), rtol=1e-12)
+
+
+def test_a_column_over_all_of_float64():
+    x = np.array([[-1.7e308], [1.7e308]])
+    mean, std = moments_of(x)
+    assert_allclose((mean[0], std[0]), (0.0, 1.7e308))
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_a_fit_of_deviations_of_any_size(scale):
+    x = 3.0 * scale + scale * cases.rows(300, 2, "float64")
+    flow = hr.MAF(2, transforms=1, hidden=(8,), dtype="float64")
+    flow.fit(x, **SHORT)
+    assert_allclose(flow.transforms[-1].std, x.std(axis=0), rtol=0.1)
+    assert np.isfinite(flow.log_prob(x)).all()
+
+
+def test_moments_of_many_rows_are_those_of_blocks_over_the_table(monkeypatch):
+    monkeypatch.setattr(_rows, "MOMENT_ROWS", 1 << 14)
+    monkeypatch.setattr(_rows, "MOMENT_BLOCK", 16)
+    x = np.linspace(0.0, 1.0, 100_000)[:, None] + 0.1 * cases.rows(100_000, 1, "float64")
+    rows = np.concatenate(list(Part(len(x)).spread()))
+    assert rows.size == 1 << 14
+    assert len(np.unique(rows)) == rows.size
+    mean, std = moments_of(x)
+    assert_allclose(mean, x.mean(axis=0), atol=5e-3)
+    assert_allclose(std, x.std(axis=0), rtol=1e-2)
+
+
+def test_constant_columns_are_told_by_name():
+    pandas = pytest.importorskip("pandas")
+    x = gaussian(200)
+    x[:, 1] = 7.0
+    with pytest.warns(
+        RuntimeWarning, match=r"x: column 1 is constant in the training rows; it is shifted"
+    ):
+        small("float64").fit(x, **SHORT)
+    x[:, 2] = 8.0
+    frame = pandas.DataFrame(x, columns=["a", "mass", "time"])
+    with pytest.warns(RuntimeWarning, match=r"x: column 'mass', column 'time' are constant .*; they are shifted"):
+        small("float64").fit(frame, **SHORT)
+
+
+def test_a_spread_that_float32_cannot_hold_is_told_by_name():
+    """Time stamps: float32 has steps of 128 seconds there."""
+    pandas = pytest.importorskip("pandas")
+    x = gaussian(300)
+    x[:, 2] = 1.7e9 + 30.0 * x[:, 2]
+    with pytest.warns(RuntimeWarning, match=r"standard deviation in column 2 \(.*steps of 128\).*dtype='float64'"):
+        small().fit(x, **SHORT)
+    with pytest.warns(RuntimeWarning, match=r"column 'time'.*"):
+        small().fit(pandas.DataFrame(x, columns=["a", "b", "time"]), **SHORT)
+    with pytest.warns(RuntimeWarning, match="given in float32"):
+        small("float64").fit(x.astype("float32"), **SHORT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small("float64").fit(x, **SHORT)
+        x[:, 2] = 1e3 + x[:, 0]
+        small().fit(x, **SHORT)
+
+
+def test_warnings_name_the_line_that_called():
+    x = gaussian(200)
+    x[:, 1] = 7.0
+    with pytest.warns(RuntimeWarning, match="constant") as caught:
+        small("float64").fit(x, **SHORT)
+    assert caught[0].filename == __file__
+
+
+# --- memory and time --------------------------------------------------------------------------------------------------
+
+FIT = """
+    import os, resource, sys, time
+    import numpy as np
+    import headrace as hr
+    from headrace import _fit_run
+
+    def anonymous():
+        with open("/proc/self/status") as lines:
+            return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+    class Enough(Exception):
+        pass
+
+    steps, most, find = 0, 0.0, _fit_run.Run._find_gradient
+
+    def counted(self, index, log_prob):
+        global steps, most, first
+        if steps == 0:
+            first = time.perf_counter() - begin
+        steps += 1
+        if steps % 20 == 1:
+            most = max(most, anonymous())
+        if steps == 200:
+            raise Enough
+        find(self, index, log_prob)
+
+    _fit_run.Run._find_gradient = counted
+    rows, columns = int(sys.argv[2]), 10
+    x = np.memmap(sys.argv[1], np.float32, "r", shape=(rows, columns))
+    flow = hr.MAF(columns, transforms=2, hidden=(16,))
+    few = np.random.default_rng(0).standard_normal((1000, columns)).astype("float32")
+    hr.MAF(columns, transforms=2, hidden=(16,)).fit(few, epochs=1, progress=False)
+    before, steps, most, begin = anonymous(), 0, 0.0, time.perf_counter()
+    try:
+        flow.fit(x, progress=False, validation=float(sys.argv[3]))
+    except Enough:
+        pass
+    print(most - before, first)
+"""
+
+
+def measured(folder, rows, validation=0.1):
+    """MiB of anonymous memory that a fit of so many rows takes, and seconds before its first step."""
+    generator, path = np.random.default_rng(0), folder / "rows.f32"
+    block = generator.standard_normal((1 << 16, 10)).astype(np.float32)
+    with open(path, "wb") as file:
+        for start in range(0, rows, len(block)):
+            block[0] += 1e-3
+            file.write(block[: rows - start].tobytes())
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FIT), str(path), str(rows), str(validation)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    memory, seconds = map(float, run.stdout.split())
+    return memory, seconds
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_fit_of_a_file_takes_no_memory_that_grows_with_its_rows(tmp_path):
+    """Two million rows are 76 MiB; lists of them of 8 bytes, twice, and the rows held out were 38 MiB."""
+    memory, _ = measured(tmp_path, 2_000_000)
+    assert memory < 25.0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_first_step_of_a_large_file_comes_soon(tmp_path):
+    """60 million rows, 2.2 GiB: bounds with room for a busy machine, as the held-out rows are tried first."""
+    memory, seconds = measured(tmp_path, 60_000_000)
+    assert memory < 60.0
+    assert seconds < 60.0
+
+
+def test_ctrl_c_before_the_first_step(monkeypatch):
+    x, flow = gaussian(300), small()
+    kept = flow.parameters
+
+    def interrupted(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_rows, "moments", interrupted)
+    history = flow.fit(x, **SHORT)
+    assert (history.stopped, history.best_epoch, history.train_loss) == ("interrupted", -1, [])
+    cases.assert_same_bits(flow.parameters, kept)
+    assert flow.transforms[-1].is_identity
+
+
+def test_rows_without_weight_are_left_out_of_both_parts():
+    weights = np.where(np.arange(200) % 3 == 0, 0.0, 1.0)
+    data = Data(gaussian(200), None, weights)
+    train, held_out = _rows.split(3, 0, data, 0.2, np.random.default_rng(0), Caller())
+    together = np.concatenate([train.all(), held_out[1].all()])
+    assert_array_equal(np.sort(together), np.flatnonzero(weights))
