@@ -23,7 +23,7 @@ import headrace as hr
 from bench import datasets, report
 from bench.datasets import Parts
 from bench.peers.client import machine_facts
-from headrace import training
+from headrace import _optimizer, _weight_decay, training
 from headrace.demo import load_stars
 
 FAMILIES: dict[str, Callable[[int, int], hr.Flow]] = {
@@ -49,11 +49,12 @@ def tables(folder: Path) -> dict[str, Parts]:
 
 def variations(rows: int) -> dict[str, dict]:
     """What is changed -> keywords of `fit`."""
-    decay = min(training.MOST_DECAY, training.DECAY_BY_ROWS / rows)
+    decay = _weight_decay.constant(rows)
     batch = min(max(rows // training.BATCHES, training.LEAST_BATCH), training.MOST_BATCH)
-    rate = training.LEARNING_RATE
+    rate = _optimizer.LEARNING_RATE
     return {
         "defaults": {},
+        "weight decay by rows alone": {"weight_decay": None},
         "learning rate / 3": {"learning_rate": rate / 3},
         "learning rate x 3": {"learning_rate": rate * 3},
         "weight decay / 10": {"weight_decay": decay / 10},

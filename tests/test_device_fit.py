@@ -194,8 +194,8 @@ def test_the_ascent_of_the_cpu(library, ascent, weighted, dtype, monkeypatch):
 
 # A device folds kinks and the next turn into one matrix, which the CPU applies one after the other: each kink that
 # is chosen from what the last ones left adds some roundings. Measured: 2e-6 and 4e-15 in log-likelihoods, 1e-5 and
-# 2e-14 in log densities.
-FOLDED = {"float32": 2e-5, "float64": 1e-12}
+# 2e-14 in log densities, 3e-5 in one of 300.
+FOLDED = {"float32": 5e-5, "float64": 1e-12}
 NOTES = {
     "few steps": {"steps": 6},
     "a stride": {"steps": _kink_ascent.STRIDE},

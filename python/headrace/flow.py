@@ -429,11 +429,15 @@ class Flow(Derivatives):
 
         A `Standardize` at the flow's data end is set from the training part, if it still is the identity, and context
         columns are standardised likewise; a later fit keeps both. The same seed gives the same bits for any number of
-        threads. Ctrl-C while it steps ends the fit and keeps the best weights so far.
+        threads. Ctrl-C ends the fit and keeps the best weights so far.
+
+        Without `epochs`, cross-validation stands in for fewer than 50 rows held out, and a flow that does not end
+        clearly better on rows held out than the Gaussian of the training rows becomes that Gaussian, correlations
+        included (docs/training.md).
 
         Args:
-            x: Shape (rows, features), float32 or float64, any strides; nothing but the rows held out is copied
-                (and a pandas frame that pandas keeps in several pieces).
+            x: Shape (rows, features), float32 or float64, any strides; no more than 65,536 rows are copied at a
+                time (and a pandas frame that pandas keeps in several pieces). It may be a mapped file.
             context: Shape (rows, context), or (context,) for all rows.
             weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
             validation: The share of rows to hold out, or rows of your own: ``x_val`` or ``(x_val, context_val,
@@ -443,16 +447,18 @@ class Flow(Derivatives):
             learning_rate: At the start; by default 5e-3, or 1.28 over the units of the widest hidden layer if less.
             schedule: "constant", "cosine" (down to nothing over all epochs) or "plateau" (halved whenever a third of
                 `patience` passes without a new best on held-out rows, or in training if there are none).
-            weight_decay: Of the networks' matrices; see `headrace.Adam`. By default 1000 over the rows, at most 1.
+            weight_decay: Of the networks' matrices; see `headrace.Adam`. "auto": held-out rows choose, from 1000 over
+                the rows, at most 1, down to a 125th of that; None: the first of these.
             clip: The largest norm of a gradient; None for no limit.
             average: Decay of a running mean of the weights, which is what is tried on held-out rows and kept; None for
                 the weights themselves.
-            patience: Epochs without a new best on held-out rows after which the fit ends; None for no end.
+            patience: Epochs without a new best on held-out rows after which the fit ends (half as many where it goes on
+                with less weight decay instead); None for no end.
             seed: Of the choice of held-out rows and of the order of rows.
             progress: Whether to show a bar on the standard error.
 
         Returns:
-            Losses and times of the epochs, the best one, and why the fit ended.
+            Losses and times of the epochs, the best one, the weight decay chosen, and why the fit ended.
 
         Raises:
             TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
