@@ -14,7 +14,7 @@ from cli_cases import (
     small_flow,
     table,
 )
-from headrace import _tables, _fit_run
+from headrace import _fit_run, _tables
 
 pytestmark = pytest.mark.programs
 

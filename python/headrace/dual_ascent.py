@@ -242,7 +242,7 @@ class DualAscentFlow:
         if rows.held_out is not None:
             held_out = (rows.held_out.x, None, rows.held_out.weights)
         batch = min(max(rows.train.size // training.BATCHES, training.LEAST_BATCH), MOST_BATCH)
-        self.history.refinement = refinement = refined.fit(
+        refinement = refined.fit(
             x,
             weights=weights,
             validation=held_out,
@@ -255,6 +255,9 @@ class DualAscentFlow:
             seed=self.seed,
             progress=progress,
         )
+        if refinement.stopped == "interrupted" and not refinement.train_loss and math.isinf(refinement.best_loss):
+            raise KeyboardInterrupt  # before the first step
+        self.history.refinement = refinement
         return refined, refinement
 
     def __repr__(self) -> str:
