@@ -228,7 +228,7 @@ def test_held_out_rows_choose_the_weight_decay():
         assert_allclose(loss_of(flow, held_out), history.best_loss, rtol=1e-5, atol=1e-5)
         chosen[name] = history, constant_history
     assert chosen["ring"][0].weight_decay < 0.5 <= chosen["noise"][0].weight_decay
-    assert chosen["ring"][0].best_loss < chosen["ring"][1].best_loss - 0.2
+    assert chosen["ring"][0].best_loss < chosen["ring"][1].best_loss - 0.1
 
 
 def test_the_choice_of_a_decay_has_the_same_bits_for_any_number_of_threads(set_threads):
