@@ -132,7 +132,7 @@ def test_constant_columns_are_told_by_name():
     pandas = pytest.importorskip("pandas")
     x = gaussian(200)
     x[:, 1] = 7.0
-    with pytest.warns(RuntimeWarning, match=r"x: column 1 is constant in the training rows; it is shifted"):
+    with pytest.warns(RuntimeWarning, match=r"x: column 1 is constant in the training part; it is shifted"):
         small("float64").fit(x, **SHORT)
     x[:, 2] = 8.0
     frame = pandas.DataFrame(x, columns=["a", "mass", "time"])

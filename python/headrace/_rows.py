@@ -225,7 +225,7 @@ def moments(
     if say and constant.any():
         labels = names or tuple(f"column {i}" for i in range(std.size))
         verb, they = ("are", "they are") if constant.sum() > 1 else ("is", "it is")
-        warn(f"{name}: {_listing(labels, constant)} {verb} constant in the training rows; {they} shifted, not scaled")
+        warn(f"{name}: {_listing(labels, constant)} {verb} constant in the training part; {they} shifted, not scaled")
     std[constant] = 1.0
     return mean, std
 
