@@ -191,6 +191,13 @@ void bind_program_of(py::module_& m, const char* name) {
              py::arg("grad_weights"), py::arg("parameters"), py::arg("value") = py::none(),
              py::arg("log_det") = py::none())
         .def_property_readonly("n_weights", &P::n_weights)
+        .def("parts",  // (begin, end, whether it is of biases) for each stretch of the vector
+             [](const P& p) {
+                 py::list out;
+                 for (const auto& part : p.structure().parts())
+                     out.append(py::make_tuple(part.begin, part.end, part.is_bias));
+                 return out;
+             })
         .def("weights",
              [](const P& p) {
                  Array<T> out(py::ssize_t(p.n_weights()));

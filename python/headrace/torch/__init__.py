@@ -1,0 +1,18 @@
+"""Flows inside PyTorch: modules and distributions with exact gradients by inputs, context and parameters.
+
+>>> import torch, headrace as hr
+>>> from headrace.torch import FlowModule
+>>> module = FlowModule(hr.MAF(2, context=3, seed=0))
+>>> x, context = torch.randn(5, 2), torch.randn(5, 3, requires_grad=True)
+>>> loss = -module.log_prob(x, context).mean()
+>>> loss.backward()
+>>> context.grad.shape, module.vector.grad.shape == module.vector.shape
+(torch.Size([5, 3]), True)
+"""
+
+from __future__ import annotations
+
+from headrace.torch.distribution import FlowDistribution
+from headrace.torch.module import FlowModule, TransformModule
+
+__all__ = ["FlowDistribution", "FlowModule", "TransformModule"]

@@ -1,0 +1,279 @@
+"""Derivatives of the operators: for `backward`, and for torch.func's grad, vmap and jacrev.
+
+Rows do not depend on each other, so that a batch dimension of vmap is more rows. The parameters' gradient is a sum over
+rows: where vmap wants one of each example, there is one call for each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headrace.torch import _operators as operators
+
+__all__ = ["generate", "log_prob", "transform"]
+
+_NO_SECOND = (
+    "headrace gives first derivatives: the gradient of a gradient was asked for (create_graph=True, a Hessian, a penalty "
+    "on the score), and would be wrong; detach the gradient, or use a double-differentiable flow for that term"
+)
+
+
+class _First(torch.autograd.Function):
+    """A first derivative: a second one is refused, as it would otherwise be zero without a word."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(count: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        return tuple(tensor.view_as(tensor) for tensor in tensors[:count] if tensor is not None)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError(_NO_SECOND)
+
+
+def _first(gradients: list[Tensor], causes: tuple[Tensor | None, ...]) -> list[Tensor]:
+    if not torch.is_grad_enabled():
+        return gradients
+    return list(_First.apply(len(gradients), *gradients, *causes))  # type: ignore[no-untyped-call]
+
+
+def _spread(gradients: list[Tensor], wrt: list[bool], inputs: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    """One for each input, in its dtype and shape, or None."""
+    found = iter(gradients)
+    out: list[Tensor | None] = []
+    for wanted, tensor in zip(wrt, inputs, strict=True):
+        gradient = next(found) if wanted else None
+        out.append(gradient if gradient is None or tensor is None else gradient.to(tensor.dtype).reshape(tensor.shape))
+    return out
+
+
+def _wanted(ctx: Any) -> list[bool]:
+    return [bool(needed) for needed in ctx.needs_input_grad[:3]]
+
+
+class _Vjp(torch.autograd.Function):
+    """The vector-Jacobian product, as a function that vmap can take."""
+
+    @staticmethod
+    def forward(
+        value: Tensor,
+        context: Tensor | None,
+        parameters: Tensor,
+        grad_value: Tensor | None,
+        grad_row: Tensor | None,
+        handle: int,
+        inverse: bool,
+        of_log_prob: bool,
+        wrt: list[bool],
+    ) -> tuple[Tensor, ...]:
+        return tuple(
+            operators.vjp(value, context, parameters, grad_value, grad_row, handle, inverse, of_log_prob, wrt)
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError(_NO_SECOND)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, value: Any, context: Any, parameters: Any, grad_value: Any, grad_row: Any, *rest: Any) -> Any:
+        handle, inverse, of_log_prob, wrt = rest
+        tensors, dims = (value, context, parameters, grad_value, grad_row), in_dims[:5]
+        one_context = context is not None and context.ndim - (dims[1] is not None) == 1
+        if wrt[2] or dims[2] is not None or (wrt[1] and one_context):
+            each = [
+                _Vjp.apply(*_select(tensors, dims, i), handle, inverse, of_log_prob, wrt)  # type: ignore[no-untyped-call]
+                for i in range(info.batch_size)
+            ]
+            return tuple(torch.stack(parts) for parts in zip(*each, strict=True)), (0,) * len(each[0])
+        folded, rows = _folded(info.batch_size, tensors, dims)
+        outs = _Vjp.apply(*folded, handle, inverse, of_log_prob, wrt)  # type: ignore[no-untyped-call]
+        return tuple(out.reshape(info.batch_size, rows, *out.shape[1:]) for out in outs), (0,) * len(outs)
+
+
+def _select(tensors: Any, dims: Any, i: int) -> list[Any]:
+    return [t if t is None or d is None else t.select(d, i) for t, d in zip(tensors, dims, strict=True)]
+
+
+def _folded(n: int, tensors: Any, dims: Any) -> tuple[list[Any], int]:
+    """Rows, contexts and what belongs to rows, the batch dimension taken into the rows."""
+    value, context, parameters, *others = tensors
+    rows = value.shape[1 if dims[0] == 0 else 0] if value.ndim == 3 else value.shape[0]
+
+    def fold(tensor: Any, dim: Any, keeps_one: bool = False) -> Any:
+        if tensor is None:
+            return None
+        if keeps_one and dim is None and tensor.ndim == 1:
+            return tensor
+        moved = tensor.movedim(dim, 0) if dim is not None else tensor.expand(n, *tensor.shape)
+        if keeps_one and moved.ndim == 2:  # one context for the rows of an example
+            moved = moved[:, None].expand(n, rows, moved.shape[-1])
+        return moved.reshape(n * rows, *moved.shape[2:])
+
+    dim_value, dim_context, _, *other_dims = dims
+    folded = [fold(value, dim_value), fold(context, dim_context, True), parameters]
+    return folded + [fold(t, d) for t, d in zip(others, other_dims, strict=True)], rows
+
+
+def _vmapped(function: Any, info: Any, in_dims: Any, value: Tensor, context: Any, parameters: Tensor, *rest: Any) -> Any:
+    tensors, dims = (value, context, parameters), in_dims[:3]
+    if dims[2] is not None:  # parameters of each example
+        each = [function.apply(*_select(tensors, dims, i), *rest) for i in range(info.batch_size)]
+        if isinstance(each[0], Tensor):
+            return torch.stack(each), 0
+        return tuple(torch.stack(parts) for parts in zip(*each, strict=True)), (0,) * len(each[0])
+    folded, rows = _folded(info.batch_size, tensors, dims)
+    outs = function.apply(*folded, *rest)
+    if isinstance(outs, Tensor):
+        return outs.reshape(info.batch_size, rows), 0
+    return tuple(out.reshape(info.batch_size, rows, *out.shape[1:]) for out in outs), (0,) * len(outs)
+
+
+class _LogProb(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int) -> Tensor:
+        return operators.log_prob(x, context, parameters, handle)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        *tensors, ctx.handle = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        x, context, parameters = ctx.saved_tensors
+        wrt = _wanted(ctx)
+        made = _Vjp.apply(x, context, parameters, None, grad, ctx.handle, True, True, wrt)  # type: ignore[no-untyped-call]
+        return *_spread(made, wrt, (x, context, parameters)), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        return _vmapped(_LogProb, info, in_dims, *arguments)
+
+
+class _LogProbInOneRun(torch.autograd.Function):
+    """Log densities with the gradients of their sum, which are those of most losses but for a factor.
+
+    Gradients by rows are a product with the rows' own factors, whatever these are. The parameters' gradient is a sum over
+    rows: where factors differ between rows it takes a second run, and the entry is told.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, wrt: list[bool]
+    ) -> Tensor:
+        out, *unit = operators.log_prob_and_unit(x, context, parameters, entry.handle, wrt)
+        ctx.entry, ctx.wrt = entry, wrt
+        ctx.save_for_backward(x, context, parameters, *unit)
+        return out  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        x, context, parameters, *unit = ctx.saved_tensors
+        wrt = ctx.wrt
+        by_rows = [u * grad[:, None].to(u.dtype) for u in unit[: len(unit) - wrt[2]]]
+        gradients = by_rows
+        if wrt[2]:
+            first = grad[:1]
+            if grad.stride() == (0,) or bool((grad == first).all()):
+                gradients = [*by_rows, unit[-1] * first.to(unit[-1].dtype)]
+            else:
+                ctx.entry.one_run = False
+                only = [False, False, True]
+                gradients = by_rows + operators.vjp(
+                    x, context, parameters, None, grad, ctx.entry.handle, True, True, only
+                )
+        gradients = _first(gradients, (x, context, parameters, grad))
+        return *_spread(gradients, wrt, (x, context, parameters)), None, None
+
+
+class _Transform(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        value: Tensor, context: Tensor | None, parameters: Tensor, handle: int, to_data: bool
+    ) -> tuple[Tensor, Tensor]:
+        return operators.transform(value, context, parameters, handle, to_data)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        *tensors, ctx.handle, ctx.to_data = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad_value: Tensor, grad_log_det: Tensor) -> Any:  # type: ignore[override]
+        value, context, parameters = ctx.saved_tensors
+        wrt = _wanted(ctx)
+        made = _Vjp.apply(  # type: ignore[no-untyped-call]
+            value, context, parameters, grad_value, grad_log_det, ctx.handle, not ctx.to_data, False, wrt
+        )
+        return *_spread(made, wrt, (value, context, parameters)), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        return _vmapped(_Transform, info, in_dims, *arguments)
+
+
+class _Generate(torch.autograd.Function):
+    @staticmethod
+    def forward(noise: Tensor, context: Tensor | None, parameters: Tensor, handle: int) -> tuple[Tensor, Tensor]:
+        return operators.generate(noise, context, parameters, handle)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        *tensors, ctx.handle = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad_x: Tensor, grad_log_prob: Tensor) -> Any:  # type: ignore[override]
+        noise, context, parameters = ctx.saved_tensors
+        wrt = _wanted(ctx)
+        made = _Vjp.apply(  # type: ignore[no-untyped-call]
+            noise, context, parameters, grad_x, grad_log_prob, ctx.handle, False, True, wrt
+        )
+        return *_spread(made, wrt, (noise, context, parameters)), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        return _vmapped(_Generate, info, in_dims, *arguments)
+
+
+def _is_plain() -> bool:
+    """Neither traced nor inside of a transform of torch.func."""
+    return not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+
+
+def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any) -> Tensor:
+    """Log densities of rows, shape (rows,)."""
+    if _is_plain():
+        wrt = [x.requires_grad, context is not None and context.requires_grad, parameters.requires_grad]
+        if not torch.is_grad_enabled() or not any(wrt):
+            return operators.log_prob(x, context, parameters, entry.handle)  # type: ignore[no-any-return]
+        one_context = context is not None and context.ndim == 1
+        if (entry.one_run or not wrt[2]) and not (wrt[1] and one_context):
+            return _LogProbInOneRun.apply(x, context, parameters, entry, wrt)  # type: ignore[no-any-return, no-untyped-call]
+    return _LogProb.apply(x, context, parameters, entry.handle)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def transform(
+    value: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, to_data: bool
+) -> tuple[Tensor, Tensor]:
+    """Rows in the other space, and log-determinants."""
+    return _Transform.apply(value, context, parameters, entry.handle, to_data)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def generate(noise: Tensor, context: Tensor | None, parameters: Tensor, entry: Any) -> tuple[Tensor, Tensor]:
+    """Rows made from noise under the base, and their log densities."""
+    return _Generate.apply(noise, context, parameters, entry.handle)  # type: ignore[no-any-return, no-untyped-call]
+
+

@@ -1,0 +1,274 @@
+"""Flows and transforms as modules: one vector of parameters, and the compiled program behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headrace import _arguments as check
+from headrace import files
+from headrace.bases import Logistic, Normal, StandardNormal
+from headrace.flow import Flow
+from headrace.torch import _autograd
+from headrace.torch._operators import Compiled
+from headrace.torch.distribution import BoundTransform, FlowDistribution
+from headrace.transforms import Transform
+
+__all__ = ["FlowModule", "TransformModule"]
+
+_PLAIN = (torch.float32, torch.float64)
+
+
+class _Entry(Compiled):
+    """A compiled flow, and whether one run is worth its gradients."""
+
+    one_run = True  # until a loss weighs rows differently
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Entry:
+        return _Entry(self._flow)
+
+    def __reduce__(self) -> Any:
+        return _entry, (files.to_bytes(self._flow),)
+
+
+def _entry(content: bytes) -> _Entry:
+    return _Entry(files.from_bytes(content))
+
+
+class _Module(nn.Module):
+    """What flows and transforms share."""
+
+    vector: nn.Parameter
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self._entry = _Entry(flow.to("cpu") if flow.device != "cpu" else flow.__copy__())
+        self.vector = nn.Parameter(torch.from_numpy(self._entry._flow.parameters).to(flow.device))
+        self._leaves: list[tuple[Tensor, int, int, bool]] = []
+
+    @property
+    def features(self) -> int:
+        """Number of coordinates."""
+        return self._entry._flow.features
+
+    @property
+    def context_features(self) -> int:
+        """Number of context columns, 0 for none."""
+        return self._entry._flow.context
+
+    def _current(self) -> Flow:
+        """A flow with the parameters of now."""
+        flow = self._entry.flow(self.vector).__copy__()
+        flow.parameters = self.vector.detach()
+        return flow
+
+    def get_extra_state(self) -> Tensor:
+        """What is fixed: structure, standardisation, masks, matrices, as the bytes of a file."""
+        return torch.frombuffer(bytearray(files.to_bytes(self._entry._flow)), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Any) -> None:
+        """The same from a `state_dict`; a flow of other sizes is refused."""
+        flow, own = files.from_bytes(bytes(state.cpu().numpy())), self._entry._flow
+        sizes = [(f.features, f.context, f._program.n_weights) for f in (own, flow)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"state_dict: expected features, context and parameters {sizes[0]}, as this module has, got {sizes[1]}"
+            )
+        self._entry = _Entry(flow)
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Groups for an optimiser with decoupled weight decay: matrices of networks, which decay, and all others.
+
+        Their tensors are views of `vector` and of its gradient; what clips or reduces `vector.grad` in place reaches them.
+        Call `optimizer.zero_grad()`, not that of the module.
+
+        Args:
+            weight_decay: Of the matrices.
+        """
+        if not self._leaves:
+            for begin, end, is_bias in self._entry._flow._program.parts():
+                leaf = self.vector.detach()[begin:end].requires_grad_()
+                self._leaves.append((leaf, begin, end, is_bias))
+            self.vector.register_hook(self._forget_old_gradient)
+            self.vector.register_post_accumulate_grad_hook(self._share_gradient)
+        return [
+            {"params": [leaf for leaf, *_, is_bias in self._leaves if not is_bias], "weight_decay": weight_decay},
+            {"params": [leaf for leaf, *_, is_bias in self._leaves if is_bias], "weight_decay": 0.0},
+        ]
+
+    def _forget_old_gradient(self, gradient: Tensor) -> None:
+        if self._leaves[0][0].grad is None:  # the optimiser has cleared them
+            self.vector.grad = None
+
+    def _share_gradient(self, vector: Tensor) -> None:
+        assert vector.grad is not None
+        for leaf, begin, end, _ in self._leaves:
+            leaf.grad = vector.grad[begin:end]
+
+    def _opened(self, name: str, value: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, torch.Size]:
+        """Rows, their context, and the shape of what has one number for each row."""
+        flow = self._entry._flow
+        self._check(name, value, flow.features)
+        if (context is None) != (flow.context == 0):
+            expected = f"{flow.context} context columns" if flow.context else "no context"
+            raise ValueError(f"context: expected {expected}, got {'None' if context is None else tuple(context.shape)}")
+        value = value if value.dtype in _PLAIN else value.to(self.vector.dtype)  # as under autocast
+        if context is None:
+            batch = value.shape[:-1]
+            return (value if value.ndim == 2 else value.reshape(-1, flow.features)), None, batch
+        self._check("context", context, flow.context)
+        context = context if context.dtype in _PLAIN else context.to(self.vector.dtype)
+        if context.ndim == 1:
+            batch = value.shape[:-1]
+        elif value.ndim == 2 and context.shape[:-1] == value.shape[:-1]:
+            return value, context, value.shape[:-1]
+        else:
+            try:
+                batch = torch.broadcast_shapes(value.shape[:-1], context.shape[:-1])
+            except RuntimeError:
+                raise ValueError(
+                    f"context: expected leading dimensions that broadcast with {tuple(value.shape[:-1])} of {name}, got "
+                    f"{tuple(context.shape[:-1])}"
+                ) from None
+            context = context.expand(*batch, flow.context).reshape(-1, flow.context)
+        return value.expand(*batch, flow.features).reshape(-1, flow.features), context, batch
+
+    def _check(self, name: str, value: Any, columns: int) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {check.kind_of(value)}")
+        if value.ndim == 0 or value.shape[-1] != columns:
+            raise ValueError(f"{name}: expected shape (..., {columns}), got {tuple(value.shape)}")
+        if value.device != self.vector.device:
+            raise ValueError(f"{name}: expected a tensor on {self.vector.device}, as the parameters, got {value.device}")
+        if not value.dtype.is_floating_point:
+            raise TypeError(f"{name}: expected floating-point numbers, got {value.dtype}; call .float()")
+
+    def _transformed(self, name: str, value: Tensor, context: Tensor | None, to_data: bool) -> tuple[Tensor, Tensor]:
+        rows, own, batch = self._opened(name, value, context)
+        out, log_det = _autograd.transform(rows, own, self.vector, self._entry, to_data)
+        return out.reshape(*batch, out.shape[-1]), log_det.reshape(batch)
+
+
+class FlowModule(_Module):
+    """A flow as a module of PyTorch.
+
+    ``vector`` is all that is trained: one parameter in the layout of `Flow.parameters`. What is fixed (structure,
+    standardisation, masks) travels in the `state_dict` beside it. Modules can be copied, pickled, moved by ``.to`` and
+    ``.double``, compiled and trained by any optimiser.
+
+    Args:
+        flow: Its parameters are copied; later changes of one do not reach the other.
+
+    >>> import torch, headrace as hr
+    >>> module = FlowModule(hr.MAF(3, seed=0))
+    >>> module.log_prob(torch.zeros(4, 5, 3)).shape
+    torch.Size([4, 5])
+    >>> module().rsample((2,)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        """See the class."""
+        if not isinstance(flow, Flow):
+            raise TypeError(f"flow: expected a Flow, got {check.kind_of(flow)}")
+        super().__init__(flow)
+
+    @property
+    def flow(self) -> Flow:
+        """A `headrace.Flow` with the parameters of now, to fit, sample and save."""
+        return self._current()
+
+    def forward(self, context: Tensor | None = None) -> FlowDistribution:
+        """The distribution of rows given the context, shape (..., context)."""
+        return FlowDistribution(self, context)
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log density of each row in nats, shape (...).
+
+        Args:
+            x: Shape (..., features).
+            context: Shape (..., context), broadcast against x, or (context,) for all rows.
+        """
+        rows, own, batch = self._opened("x", x, context)
+        out = _autograd.log_prob(rows, own, self.vector, self._entry)
+        return out if len(batch) == 1 else out.reshape(batch)
+
+    def to_latent(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Data to latent: ``(z, log_det)``, shapes (..., features) and (...)."""
+        return self._transformed("x", x, context, False)
+
+    def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Latent to data: ``(x, log_det)``, shapes (..., features) and (...)."""
+        return self._transformed("z", z, context, True)
+
+    def rsample_and_log_prob(
+        self, sample_shape: tuple[int, ...] = (), context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draws and their log densities from one run, both with gradients; see `rsample`."""
+        shape = (*sample_shape, *(() if context is None else context.shape[:-1]))
+        noise = self._noise((*shape, self.features))
+        rows, own, batch = self._opened("noise", noise, context)
+        x, log_prob = _autograd.generate(rows, own, self.vector, self._entry)
+        return x.reshape(*batch, self.features), log_prob.reshape(batch)
+
+    def rsample(self, sample_shape: tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
+        """Draws with gradients by parameters and context, shape (*sample_shape, *leading dimensions of context, features).
+
+        Random numbers are PyTorch's, so that `torch.manual_seed` sets them.
+        """
+        return self.rsample_and_log_prob(sample_shape, context)[0]
+
+    def sample(self, sample_shape: tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
+        """The same without gradients."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, context)
+
+    def _noise(self, shape: tuple[int, ...]) -> Tensor:
+        """Rows of the standard density under the base."""
+        base, like = self._entry._flow.base, {"dtype": self.vector.dtype, "device": self.vector.device}
+        if isinstance(base, Logistic):
+            uniform = torch.rand(shape, **like).clamp_(torch.finfo(self.vector.dtype).tiny, 1 - 2**-24)
+            return torch.logit(uniform)
+        if isinstance(base, (StandardNormal, Normal)):
+            return torch.randn(shape, **like)
+        raise TypeError(f"base: expected StandardNormal, Normal or Logistic, got {base!r}")
+
+    def extra_repr(self) -> str:
+        """The flow."""
+        return repr(self._entry._flow)
+
+
+class TransformModule(_Module):
+    """A single transform as a module; called, it gives a transform of `torch.distributions`, from latent to data.
+
+    Args:
+        transform: Its parameters are copied.
+
+    >>> import torch, headrace as hr
+    >>> module = TransformModule(hr.MaskedAutoregressive(3, (16,), seed=0))
+    >>> base = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), torch.ones(3)), 1)
+    >>> density = torch.distributions.TransformedDistribution(base, [module()])
+    >>> density.log_prob(density.rsample((4,))).shape
+    torch.Size([4])
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        """See the class."""
+        if not isinstance(transform, Transform):
+            raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
+        super().__init__(Flow([transform]))
+
+    @property
+    def transform(self) -> Transform:
+        """A transform with the parameters of now."""
+        return self._current().transforms[0]
+
+    def forward(self, context: Tensor | None = None) -> BoundTransform:
+        """The transform for this context, shape (..., context)."""
+        return BoundTransform(self, context)
+
+    def extra_repr(self) -> str:
+        """The transform."""
+        return repr(self._entry._flow.transforms[0])

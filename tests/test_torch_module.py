@@ -1,0 +1,340 @@
+"""Flows as modules of PyTorch against the flows themselves, finite differences and PyTorch's own checks."""
+
+import copy
+import io
+import pickle
+
+import numpy as np
+import pytest
+
+import headrace as hr
+
+torch = pytest.importorskip("torch")
+
+from torch.autograd import gradcheck  # noqa: E402
+from torch.func import functional_call, grad, jacrev, vmap  # noqa: E402
+
+from headrace.torch import FlowModule, TransformModule  # noqa: E402
+
+FAMILIES = {
+    "maf": lambda **kw: hr.MAF(3, transforms=2, hidden=(9, 8), activation="tanh", **kw),
+    "iaf": lambda **kw: hr.IAF(3, transforms=2, hidden=(9,), activation="silu", **kw),
+    "realnvp": lambda **kw: hr.RealNVP(3, transforms=3, hidden=(9,), activation="tanh", **kw),
+    "nsf": lambda **kw: hr.NSF(3, transforms=2, hidden=(9,), activation="tanh", bins=4, **kw),
+}
+CONTEXT = 2
+
+
+def changed(flow, seed=0):
+    """The flow with parameters away from its start."""
+    vector = flow.parameters
+    flow.parameters = (vector + 0.2 * np.random.default_rng(seed).standard_normal(vector.size)).astype(vector.dtype)
+    return flow
+
+
+def module_of(name, context=CONTEXT, dtype="float64"):
+    return FlowModule(changed(FAMILIES[name](context=context, seed=1, dtype=dtype)))
+
+
+def rows(*shape, dtype=torch.float64, requires_grad=False, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, dtype=dtype, generator=generator).requires_grad_(requires_grad)
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+
+
+def test_verbs_are_those_of_the_flow(family):
+    module, x, context = module_of(family), rows(20, 3), rows(20, CONTEXT, seed=1)
+    flow = module.flow
+    with torch.no_grad():
+        np.testing.assert_array_equal(module.log_prob(x, context), flow.log_prob(x.numpy(), context.numpy()))
+        for ours, theirs in ((module.to_latent, flow.to_latent), (module.to_data, flow.to_data)):
+            for a, b in zip(ours(x, context), theirs(x.numpy(), context.numpy()), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_leading_dimensions_and_contexts_broadcast():
+    module = module_of("maf")
+    x, context = rows(4, 1, 3), rows(5, CONTEXT, seed=1)
+    got = module.log_prob(x, context)
+    assert got.shape == (4, 5)
+    for i in range(4):
+        for j in range(5):
+            torch.testing.assert_close(got[i, j], module.log_prob(x[i, 0], context[j]))
+    assert module.log_prob(rows(3), rows(CONTEXT)).shape == ()
+    z, log_det = module.to_latent(rows(0, 3), rows(CONTEXT))
+    assert (z.shape, log_det.shape) == ((0, 3), (0,))
+
+
+def test_a_distribution_draws_and_scores():
+    module = module_of("maf")
+    context = rows(5, CONTEXT)
+    density = module(context)
+    assert (density.batch_shape, density.event_shape, density.has_rsample) == ((5,), (3,), True)
+    torch.manual_seed(3)
+    x, log_prob = density.rsample_and_log_prob((200,))
+    assert x.shape == (200, 5, 3)
+    torch.testing.assert_close(log_prob, density.log_prob(x), rtol=1e-8, atol=1e-8)  # two runs, there and back
+    torch.manual_seed(3)
+    assert torch.equal(density.sample((200,)), x)
+    assert not density.sample().requires_grad
+    wider = module(context[0]).expand((7, 2))
+    assert wider.sample().shape == (7, 2, 3)
+    assert wider.log_prob(rows(3)).shape == (7, 2)
+    assert module_of("maf", 0)().expand((7,)).rsample((2,)).shape == (2, 7, 3)
+
+
+@pytest.mark.parametrize("base", [hr.Normal(3, trainable=True), hr.Logistic(3), hr.StandardNormal(3)], ids=repr)
+def test_reparametrised_draws_follow_the_flow(base):
+    flow = changed(hr.MAF(3, transforms=1, hidden=(8,), base=base, dtype="float32", seed=1), 2)
+    module = FlowModule(flow)
+    torch.manual_seed(0)
+    x, log_prob = module.rsample_and_log_prob((20_000,))
+    torch.testing.assert_close(log_prob, module.log_prob(x), rtol=1e-3, atol=2e-3)  # float32, there and back
+    theirs = flow.sample(20_000, seed=1)
+    spread = theirs.std(axis=0) / np.sqrt(10_000)  # of a difference of two means
+    assert (np.abs(x.detach().numpy().mean(0) - theirs.mean(0)) < 5 * spread).all()
+    x.sum().backward()
+    assert torch.isfinite(module.vector.grad).all()
+    assert (module.vector.grad != 0).any()
+
+
+# ---- derivatives -----------------------------------------------------------------------------------------------------
+
+
+def weights_of(module, count=25):
+    """Some places of the vector that are weights."""
+    places = torch.from_numpy(np.flatnonzero(module.flow.parameters))
+    return places[:: max(1, len(places) // count)]
+
+
+@pytest.mark.parametrize("verb", ["log_prob", "to_latent", "to_data", "rsample"])
+def test_gradients_against_finite_differences(family, verb):
+    module = module_of(family)
+    x, context = rows(9, 3, requires_grad=True), rows(9, CONTEXT, requires_grad=True, seed=1)
+    places = weights_of(module)
+    part = module.vector.detach()[places].requires_grad_()
+
+    def call(x, context, part):
+        vector = module.vector.detach().index_put((places,), part)
+        if verb == "rsample":
+            torch.manual_seed(0)
+            return functional_call(module, {"vector": vector}, (context,)).rsample_and_log_prob()
+        return functional_call(Verb(module, verb), {"module.vector": vector}, (x, context))
+
+    assert gradcheck(call, (x, context, part), atol=1e-6)
+
+
+class Verb(torch.nn.Module):
+    """A module whose forward is one verb of another."""
+
+    def __init__(self, module, verb):
+        super().__init__()
+        self.module, self.verb = module, verb
+
+    def forward(self, *arguments):
+        return getattr(self.module, self.verb)(*arguments)
+
+
+@pytest.mark.parametrize("one_context", [False, True])
+def test_one_run_and_two_give_the_same_gradients(family, one_context):
+    module, x = module_of(family), rows(30, 3, requires_grad=True)
+    context = rows(CONTEXT, requires_grad=True) if one_context else rows(30, CONTEXT, requires_grad=True)
+    losses = {"mean": lambda v: -v.mean(), "weighted": lambda v: (v * torch.arange(30)).sum()}
+    for loss in losses.values():
+        found = []
+        for one_run in (True, False):
+            module._entry.one_run = one_run
+            found.append(torch.autograd.grad(loss(module.log_prob(x, context)), (x, context, module.vector)))
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    assert not module._entry.one_run  # a loss that weighs rows differently took two
+
+
+def test_transforms_of_torch_func(family):
+    module, x, context = module_of(family), rows(9, 3), rows(9, CONTEXT, seed=1)
+    score = vmap(grad(lambda x, c: module.log_prob(x, c)))(x, context)
+    expected = module.flow.log_prob_vjp(x.numpy(), np.ones(9), context.numpy(), wrt="inputs")[0]
+    torch.testing.assert_close(score, torch.from_numpy(expected), rtol=1e-9, atol=1e-9)
+
+    def of_row(vector, x, c):
+        return functional_call(Verb(module, "log_prob"), {"module.vector": vector}, (x, c))
+
+    each = vmap(grad(of_row), (None, 0, 0))(module.vector.detach(), x, context)
+    whole = module.flow.log_prob_vjp(x.numpy(), np.ones(9), context.numpy(), wrt="parameters")[0]
+    torch.testing.assert_close(each.sum(0), torch.from_numpy(whole), rtol=1e-9, atol=1e-9)
+
+    jacobian = jacrev(lambda z: module.to_data(z, context[0])[0])(x[0])
+    log_det = module.to_data(x[0], context[0])[1]
+    torch.testing.assert_close(torch.linalg.slogdet(jacobian)[1], log_det, rtol=1e-8, atol=1e-8)
+
+    ensemble = torch.stack([module.vector.detach(), 0.9 * module.vector.detach()])
+    both = vmap(of_row, (0, None, None))(ensemble, x, context)
+    torch.testing.assert_close(both[0], module.log_prob(x, context))
+
+
+@pytest.mark.parametrize("verb", ["log_prob", "to_data"])
+def test_a_second_derivative_says_why_not(verb):
+    module, x = module_of("maf", 0), rows(9, 3, requires_grad=True)
+    value = getattr(module, verb)(x)
+    value = value if verb == "log_prob" else value[0]
+    (first,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="first derivatives"):
+        first.square().sum().backward()
+
+
+# ---- PyTorch's own checks --------------------------------------------------------------------------------------------
+
+
+def test_operators_pass_opcheck():
+    module = module_of("maf")
+    vector, handle = module.vector.detach(), module._entry.handle
+    names = torch.ops.headrace
+    wrt = [True, True, True]
+    for x in (rows(9, 3), rows(3, 9).T, rows(1, 3).expand(9, 3), rows(0, 3)):
+        n = len(x)
+        context = rows(n, CONTEXT)
+        torch.library.opcheck(names.log_prob.default, (x, context, vector, handle))
+        torch.library.opcheck(names.transform.default, (x, context, vector, handle, True))
+        torch.library.opcheck(names.generate.default, (x, context, vector, handle))
+        torch.library.opcheck(names.log_prob_and_unit.default, (x, context, vector, handle, wrt))
+        arguments = (x, context, vector, rows(n, 3), rows(n), handle, False, False, wrt)
+        torch.library.opcheck(names.vjp.default, arguments)
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compiled_and_exported():
+    module, x, context = module_of("maf", dtype="float32"), rows(20, 3).float(), rows(20, CONTEXT).float()
+    step = torch.compile(lambda x, c: -module.log_prob(x, c).mean(), fullgraph=True)
+    x.requires_grad_()
+    (compiled,) = torch.autograd.grad(step(x, context), x)
+    (eager,) = torch.autograd.grad(-module.log_prob(x, context).mean(), x)
+    torch.testing.assert_close(compiled, eager)
+    exported = torch.export.export(Verb(module, "log_prob"), (x.detach(), context))
+    torch.testing.assert_close(exported.module()(x.detach(), context), module.log_prob(x, context).detach())
+
+
+def test_autocast_inference_mode_hooks_and_checkpointing():
+    module, x = module_of("maf", 0, "float32"), rows(20, 3).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = torch.nn.functional.linear(x, torch.eye(3))
+        assert half.dtype == torch.bfloat16
+        assert module.log_prob(half).dtype == torch.float32
+    with torch.inference_mode():
+        assert torch.equal(module.log_prob(x), module.log_prob(x))
+    seen = []
+    module.register_forward_hook(lambda *_: seen.append("forward"))
+    module().log_prob(x)
+    x.requires_grad_()
+    plain = torch.autograd.grad(module.log_prob(x).sum(), x)[0]
+    kept = torch.utils.checkpoint.checkpoint(module.log_prob, x, use_reentrant=False)
+    torch.testing.assert_close(torch.autograd.grad(kept.sum(), x)[0], plain)
+    assert seen == ["forward"]
+
+
+# ---- a module's life -------------------------------------------------------------------------------------------------
+
+
+def test_copies_pickles_and_states():
+    module, x, context = module_of("nsf"), rows(20, 3), rows(20, CONTEXT)
+    expected = module.log_prob(x, context)
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    for other in (pickle.loads(pickle.dumps(module)), copy.deepcopy(module), torch.load(file, weights_only=False)):
+        assert torch.equal(other.log_prob(x, context), expected)
+        assert other._entry.handle != module._entry.handle
+        with torch.no_grad():
+            other.vector.mul_(0.5)
+        assert torch.equal(module.log_prob(x, context), expected)
+    fresh = FlowModule(FAMILIES["nsf"](context=CONTEXT, seed=9, dtype="float64"))
+    fresh.load_state_dict(module.state_dict())
+    assert torch.equal(fresh.log_prob(x, context), expected)
+    with pytest.raises((RuntimeError, ValueError), match="state_dict"):
+        module_of("maf").load_state_dict(module.state_dict())
+
+
+def test_the_state_carries_what_a_fit_has_standardised():
+    x = rows(500, 3).numpy() * 7 + 30
+    flow = hr.MAF(3, transforms=1, hidden=(8,), seed=0)
+    start = FlowModule(flow)
+    flow.fit(x, epochs=1, progress=False)
+    fitted = FlowModule(flow)
+    start.load_state_dict(fitted.state_dict())
+    assert torch.equal(start.log_prob(torch.from_numpy(x)), fitted.log_prob(torch.from_numpy(x)))
+
+
+def test_dtypes_follow_the_parameters():
+    module = module_of("maf", 0, "float32")
+    x = rows(20, 3)
+    single = module.log_prob(x)
+    assert single.dtype == torch.float32
+    double = module.double().log_prob(x)
+    assert (double.dtype, module.flow.dtype) == (torch.float64, np.float64)
+    torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-4)
+
+
+def test_training_with_groups_is_training_with_the_flows_own_optimiser():
+    x = rows(400, 3).float() * torch.tensor([1.0, 2.0, 0.5]) + 1
+    flow = hr.MAF(3, transforms=2, hidden=(16,), seed=0)
+    module = FlowModule(flow)
+    ours = hr.Adam(flow, learning_rate=1e-2, weight_decay=0.1)
+    theirs = torch.optim.AdamW(module.parameter_groups(weight_decay=0.1), lr=1e-2)
+    for _ in range(30):
+        loss, gradient = flow.nll_and_grad(x.numpy())
+        ours.step(gradient)
+        theirs.zero_grad()
+        other = -module.log_prob(x).mean()
+        other.backward()
+        theirs.step()
+        assert abs(loss - float(other)) < 1e-3
+    np.testing.assert_allclose(module.flow.parameters, flow.parameters, rtol=0, atol=2e-3)
+
+
+def test_transforms_stand_in_torch_distributions():
+    transform = hr.MaskedAutoregressive(3, (16,), context=CONTEXT, seed=1, dtype="float64")
+    vector = transform.parameters
+    transform.parameters = vector + 0.2 * np.random.default_rng(0).standard_normal(vector.size)
+    module, context = TransformModule(transform), rows(CONTEXT)
+    base = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3).double(), torch.ones(3).double()), 1)
+    density = torch.distributions.TransformedDistribution(base, [module(context)])
+    flow = hr.Flow([transform])
+    x = density.rsample((50,))
+    expected = flow.log_prob(x.detach().numpy(), context.numpy())
+    torch.testing.assert_close(density.log_prob(x).detach(), torch.from_numpy(expected), rtol=1e-8, atol=1e-8)
+    y, log_det = module(context).call_and_ladj(rows(5, 3))
+    back, other = module(context).inv.call_and_ladj(y)
+    torch.testing.assert_close(back, rows(5, 3), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(other, -log_det, rtol=1e-8, atol=1e-8)
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+
+def test_errors_name_the_argument():
+    module = module_of("maf")
+    x, context = rows(5, 3), rows(5, CONTEXT)
+    with pytest.raises(TypeError, match="flow: expected a Flow"):
+        FlowModule(hr.Permutation([1, 0]))
+    with pytest.raises(TypeError, match="x: expected a tensor"):
+        module.log_prob(x.numpy(), context)
+    with pytest.raises(ValueError, match=r"x: expected shape \(\.\.\., 3\), got \(5, 2\)"):
+        module.log_prob(context, context)
+    with pytest.raises(ValueError, match="context: expected 2 context columns, got None"):
+        module.log_prob(x)
+    with pytest.raises(ValueError, match="context: expected leading dimensions"):
+        module.log_prob(x, rows(4, CONTEXT))
+    with pytest.raises(TypeError, match="x: expected floating-point numbers"):
+        module.log_prob(x.long(), context)
+    with pytest.raises(ValueError, match="x: expected a tensor on cpu"):
+        module.log_prob(x.to("meta"), context)
+    handle = module._entry.handle
+    del module
+    with pytest.raises(RuntimeError, match="handle: expected that of a module that lives"):
+        torch.ops.headrace.log_prob(x, context, torch.zeros(1).double(), handle)
