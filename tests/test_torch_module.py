@@ -201,11 +201,14 @@ def test_operators_pass_opcheck():
         n = len(x)
         context = rows(n, CONTEXT)
         torch.library.opcheck(names.log_prob.default, (x, context, vector, handle))
-        torch.library.opcheck(names.transform.default, (x, context, vector, handle, True))
-        torch.library.opcheck(names.generate.default, (x, context, vector, handle))
+        for of_log_prob in (False, True):
+            torch.library.opcheck(names.run.default, (x, context, vector, handle, False, of_log_prob))
         torch.library.opcheck(names.log_prob_and_unit.default, (x, context, vector, handle, wrt))
         arguments = (x, context, vector, rows(n, 3), rows(n), handle, False, False, wrt)
         torch.library.opcheck(names.vjp.default, arguments)
+    x, context = rows(9, 3).float(), rows(CONTEXT)  # another dtype than the parameters', and one context for all
+    torch.library.opcheck(names.log_prob.default, (x, context, vector, handle))
+    torch.library.opcheck(names.log_prob_and_unit.default, (x, context, vector, handle, wrt))
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
@@ -293,7 +296,7 @@ def test_training_with_groups_is_training_with_the_flows_own_optimiser():
         other = -module.log_prob(x).mean()
         other.backward()
         theirs.step()
-        assert abs(loss - float(other)) < 1e-3
+        assert abs(loss - other.item()) < 1e-3
     np.testing.assert_allclose(module.flow.parameters, flow.parameters, rtol=0, atol=2e-3)
 
 
@@ -302,7 +305,9 @@ def test_transforms_stand_in_torch_distributions():
     vector = transform.parameters
     transform.parameters = vector + 0.2 * np.random.default_rng(0).standard_normal(vector.size)
     module, context = TransformModule(transform), rows(CONTEXT)
-    base = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3).double(), torch.ones(3).double()), 1)
+    base = torch.distributions.Independent(
+        torch.distributions.Normal(torch.zeros(3).double(), torch.ones(3).double()), 1
+    )
     density = torch.distributions.TransformedDistribution(base, [module(context)])
     flow = hr.Flow([transform])
     x = density.rsample((50,))

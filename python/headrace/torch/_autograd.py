@@ -16,8 +16,8 @@ from headrace.torch import _operators as operators
 __all__ = ["generate", "log_prob", "transform"]
 
 _NO_SECOND = (
-    "headrace gives first derivatives: the gradient of a gradient was asked for (create_graph=True, a Hessian, a penalty "
-    "on the score), and would be wrong; detach the gradient, or use a double-differentiable flow for that term"
+    "headrace gives first derivatives: the gradient of a gradient was asked for (create_graph=True, a Hessian, a "
+    "penalty on the score), which its kernels do not have; detach the gradient, or use another flow for that term"
 )
 
 
@@ -42,7 +42,7 @@ class _First(torch.autograd.Function):
 def _first(gradients: list[Tensor], causes: tuple[Tensor | None, ...]) -> list[Tensor]:
     if not torch.is_grad_enabled():
         return gradients
-    return list(_First.apply(len(gradients), *gradients, *causes))  # type: ignore[no-untyped-call]
+    return list(_First.apply(len(gradients), *gradients, *causes))
 
 
 def _spread(gradients: list[Tensor], wrt: list[bool], inputs: tuple[Tensor | None, ...]) -> list[Tensor | None]:
@@ -74,9 +74,7 @@ class _Vjp(torch.autograd.Function):
         of_log_prob: bool,
         wrt: list[bool],
     ) -> tuple[Tensor, ...]:
-        return tuple(
-            operators.vjp(value, context, parameters, grad_value, grad_row, handle, inverse, of_log_prob, wrt)
-        )
+        return tuple(operators.vjp(value, context, parameters, grad_value, grad_row, handle, inverse, of_log_prob, wrt))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -87,18 +85,20 @@ class _Vjp(torch.autograd.Function):
         raise RuntimeError(_NO_SECOND)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, value: Any, context: Any, parameters: Any, grad_value: Any, grad_row: Any, *rest: Any) -> Any:
+    def vmap(
+        info: Any, in_dims: Any, value: Any, context: Any, parameters: Any, grad_value: Any, grad_row: Any, *rest: Any
+    ) -> Any:
         handle, inverse, of_log_prob, wrt = rest
         tensors, dims = (value, context, parameters, grad_value, grad_row), in_dims[:5]
         one_context = context is not None and context.ndim - (dims[1] is not None) == 1
         if wrt[2] or dims[2] is not None or (wrt[1] and one_context):
             each = [
-                _Vjp.apply(*_select(tensors, dims, i), handle, inverse, of_log_prob, wrt)  # type: ignore[no-untyped-call]
+                _Vjp.apply(*_select(tensors, dims, i), handle, inverse, of_log_prob, wrt)
                 for i in range(info.batch_size)
             ]
             return tuple(torch.stack(parts) for parts in zip(*each, strict=True)), (0,) * len(each[0])
         folded, rows = _folded(info.batch_size, tensors, dims)
-        outs = _Vjp.apply(*folded, handle, inverse, of_log_prob, wrt)  # type: ignore[no-untyped-call]
+        outs = _Vjp.apply(*folded, handle, inverse, of_log_prob, wrt)
         return tuple(out.reshape(info.batch_size, rows, *out.shape[1:]) for out in outs), (0,) * len(outs)
 
 
@@ -126,7 +126,9 @@ def _folded(n: int, tensors: Any, dims: Any) -> tuple[list[Any], int]:
     return folded + [fold(t, d) for t, d in zip(others, other_dims, strict=True)], rows
 
 
-def _vmapped(function: Any, info: Any, in_dims: Any, value: Tensor, context: Any, parameters: Tensor, *rest: Any) -> Any:
+def _vmapped(
+    function: Any, info: Any, in_dims: Any, value: Tensor, context: Any, parameters: Tensor, *rest: Any
+) -> Any:
     tensors, dims = (value, context, parameters), in_dims[:3]
     if dims[2] is not None:  # parameters of each example
         each = [function.apply(*_select(tensors, dims, i), *rest) for i in range(info.batch_size)]
@@ -143,7 +145,7 @@ def _vmapped(function: Any, info: Any, in_dims: Any, value: Tensor, context: Any
 class _LogProb(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int) -> Tensor:
-        return operators.log_prob(x, context, parameters, handle)  # type: ignore[no-any-return]
+        return operators.log_prob(x, context, parameters, handle)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -151,10 +153,10 @@ class _LogProb(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         x, context, parameters = ctx.saved_tensors
         wrt = _wanted(ctx)
-        made = _Vjp.apply(x, context, parameters, None, grad, ctx.handle, True, True, wrt)  # type: ignore[no-untyped-call]
+        made = _Vjp.apply(x, context, parameters, None, grad, ctx.handle, True, True, wrt)
         return *_spread(made, wrt, (x, context, parameters)), None
 
     @staticmethod
@@ -165,29 +167,26 @@ class _LogProb(torch.autograd.Function):
 class _LogProbInOneRun(torch.autograd.Function):
     """Log densities with the gradients of their sum, which are those of most losses but for a factor.
 
-    Gradients by rows are a product with the rows' own factors, whatever these are. The parameters' gradient is a sum over
-    rows: where factors differ between rows it takes a second run, and the entry is told.
+    Gradients by rows are a product with the rows' own factors, whatever these are. The parameters' gradient is a sum
+    over rows: where factors differ between rows it takes a second run, and the entry is told.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, wrt: list[bool]
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, wrt: list[bool]) -> Tensor:
         out, *unit = operators.log_prob_and_unit(x, context, parameters, entry.handle, wrt)
         ctx.entry, ctx.wrt = entry, wrt
         ctx.save_for_backward(x, context, parameters, *unit)
-        return out  # type: ignore[no-any-return]
+        return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         x, context, parameters, *unit = ctx.saved_tensors
         wrt = ctx.wrt
         by_rows = [u * grad[:, None].to(u.dtype) for u in unit[: len(unit) - wrt[2]]]
         gradients = by_rows
         if wrt[2]:
-            first = grad[:1]
-            if grad.stride() == (0,) or bool((grad == first).all()):
-                gradients = [*by_rows, unit[-1] * first.to(unit[-1].dtype)]
+            if len(grad) == 0 or grad.stride() == (0,) or bool((grad == grad[0]).all()):
+                gradients = [*by_rows, unit[-1] * (grad[0].to(unit[-1].dtype) if len(grad) else 0)]
             else:
                 ctx.entry.one_run = False
                 only = [False, False, True]
@@ -198,54 +197,34 @@ class _LogProbInOneRun(torch.autograd.Function):
         return *_spread(gradients, wrt, (x, context, parameters)), None, None
 
 
-class _Transform(torch.autograd.Function):
+class _Run(torch.autograd.Function):
+    """Rows in the other space, with what `of_log_prob` tells: log densities or log-determinants."""
+
     @staticmethod
     def forward(
-        value: Tensor, context: Tensor | None, parameters: Tensor, handle: int, to_data: bool
+        value: Tensor, context: Tensor | None, parameters: Tensor, handle: int, inverse: bool, of_log_prob: bool
     ) -> tuple[Tensor, Tensor]:
-        return operators.transform(value, context, parameters, handle, to_data)  # type: ignore[no-any-return]
+        value, number = operators.run(value, context, parameters, handle, inverse, of_log_prob)
+        return value, number
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        *tensors, ctx.handle, ctx.to_data = inputs
+        *tensors, ctx.handle, ctx.inverse, ctx.of_log_prob = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, grad_value: Tensor, grad_log_det: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_value: Tensor, grad_number: Tensor) -> Any:
         value, context, parameters = ctx.saved_tensors
         wrt = _wanted(ctx)
-        made = _Vjp.apply(  # type: ignore[no-untyped-call]
-            value, context, parameters, grad_value, grad_log_det, ctx.handle, not ctx.to_data, False, wrt
+        made = _Vjp.apply(
+            *(value, context, parameters, grad_value, grad_number),
+            *(ctx.handle, ctx.inverse, ctx.of_log_prob, wrt),
         )
-        return *_spread(made, wrt, (value, context, parameters)), None, None
+        return *_spread(made, wrt, (value, context, parameters)), None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
-        return _vmapped(_Transform, info, in_dims, *arguments)
-
-
-class _Generate(torch.autograd.Function):
-    @staticmethod
-    def forward(noise: Tensor, context: Tensor | None, parameters: Tensor, handle: int) -> tuple[Tensor, Tensor]:
-        return operators.generate(noise, context, parameters, handle)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        *tensors, ctx.handle = inputs
-        ctx.save_for_backward(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, grad_x: Tensor, grad_log_prob: Tensor) -> Any:  # type: ignore[override]
-        noise, context, parameters = ctx.saved_tensors
-        wrt = _wanted(ctx)
-        made = _Vjp.apply(  # type: ignore[no-untyped-call]
-            noise, context, parameters, grad_x, grad_log_prob, ctx.handle, False, True, wrt
-        )
-        return *_spread(made, wrt, (noise, context, parameters)), None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
-        return _vmapped(_Generate, info, in_dims, *arguments)
+        return _vmapped(_Run, info, in_dims, *arguments)
 
 
 def _is_plain() -> bool:
@@ -258,22 +237,22 @@ def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any) 
     if _is_plain():
         wrt = [x.requires_grad, context is not None and context.requires_grad, parameters.requires_grad]
         if not torch.is_grad_enabled() or not any(wrt):
-            return operators.log_prob(x, context, parameters, entry.handle)  # type: ignore[no-any-return]
+            return operators.log_prob(x, context, parameters, entry.handle)
         one_context = context is not None and context.ndim == 1
         if (entry.one_run or not wrt[2]) and not (wrt[1] and one_context):
-            return _LogProbInOneRun.apply(x, context, parameters, entry, wrt)  # type: ignore[no-any-return, no-untyped-call]
-    return _LogProb.apply(x, context, parameters, entry.handle)  # type: ignore[no-any-return, no-untyped-call]
+            return _LogProbInOneRun.apply(x, context, parameters, entry, wrt)
+    return _LogProb.apply(x, context, parameters, entry.handle)
 
 
 def transform(
     value: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, to_data: bool
 ) -> tuple[Tensor, Tensor]:
     """Rows in the other space, and log-determinants."""
-    return _Transform.apply(value, context, parameters, entry.handle, to_data)  # type: ignore[no-any-return, no-untyped-call]
+    out, log_det = _Run.apply(value, context, parameters, entry.handle, not to_data, False)
+    return out, log_det
 
 
 def generate(noise: Tensor, context: Tensor | None, parameters: Tensor, entry: Any) -> tuple[Tensor, Tensor]:
     """Rows made from noise under the base, and their log densities."""
-    return _Generate.apply(noise, context, parameters, entry.handle)  # type: ignore[no-any-return, no-untyped-call]
-
-
+    x, log_prob = _Run.apply(noise, context, parameters, entry.handle, False, True)
+    return x, log_prob

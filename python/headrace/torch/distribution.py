@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions import Transform as TorchTransform
 
-
 __all__ = ["BoundTransform", "FlowDistribution"]
 
 
@@ -38,13 +37,15 @@ class FlowDistribution(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of each row, shape (..., *batch_shape)."""
+        self._module._check("value", value, self._module.features)
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
-        return self._module.log_prob(value.expand(*shape, value.shape[-1]), self._context)  # type: ignore[no-any-return]
+        return self._module.log_prob(value.expand(*shape, value.shape[-1]), self._context)
 
     def rsample_and_log_prob(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
         """Draws and their log densities from one run, both with gradients."""
         shape = tuple(sample_shape) if self._context is not None else (*sample_shape, *self.batch_shape)
-        return self._module.rsample_and_log_prob(shape, self._context)  # type: ignore[no-any-return]
+        pair: tuple[Tensor, Tensor] = self._module.rsample_and_log_prob(shape, self._context)
+        return pair
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws with gradients, shape (*sample_shape, *batch_shape, features)."""
@@ -64,46 +65,55 @@ class BoundTransform(TorchTransform):
 
     def __init__(self, module: Any, context: Tensor | None = None) -> None:
         """See the class."""
-        super().__init__(cache_size=1)
+        super().__init__()
         self._module, self._context = module, context
-        self._last: tuple[Any, Any, Any] = (None, None, None)
+        self._last: Any = None
 
-    def _both(self, name: str, value: Tensor, to_data: bool) -> tuple[Tensor, Tensor]:
-        return self._module._transformed(name, value, self._context, to_data)  # type: ignore[no-any-return]
+    def _both(self, name: str, value: Tensor, to_data: bool) -> Any:
+        out, log_det = self._module._transformed(name, value, self._context, to_data)
+        pair, sign = ((value, out), 1.0) if to_data else ((out, value), -1.0)
+        self._last = (*pair, self._state(), sign, log_det)
+        return out, log_det
+
+    def _state(self) -> tuple[Any, ...]:
+        return self._module.vector, self._module.vector._version, torch.is_grad_enabled()
 
     def _call(self, x: Tensor) -> Tensor:
-        y, log_det = self._both("x", x, True)
-        self._last = (x, y, log_det)
-        return y
+        return self._both("x", x, True)[0]
 
     def _inverse(self, y: Tensor) -> Tensor:
-        x, log_det = self._both("y", y, False)
-        self._last = (x, y, -log_det)
-        return x
+        return self._both("y", y, False)[0]
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Log of the absolute Jacobian determinant at x, from latent to data."""
-        last_x, last_y, log_det = self._last
-        if x is last_x and y is last_y:
-            return log_det  # type: ignore[no-any-return]
+        """Log of the absolute Jacobian determinant at x, from latent to data; free after the call that made x or y."""
+        if self._last is not None:
+            last_x, last_y, state, sign, log_det = self._last
+            now = self._state()
+            if x is last_x and y is last_y and state[0] is now[0] and state[1:] == now[1:]:
+                return sign * log_det
         return self._both("x", x, True)[1]
+
+    def forward_shape(self, shape: Any) -> torch.Size:
+        """Of results: leading dimensions are broadcast against those of the context."""
+        lead = torch.Size() if self._context is None else self._context.shape[:-1]
+        return torch.broadcast_shapes(torch.Size(shape[:-1]), lead) + torch.Size(shape[-1:])
+
+    inverse_shape = forward_shape
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The value and its log-determinant from one run, as zuko's transforms have it."""
-        return self._both("x", x, True)
+        pair: tuple[Tensor, Tensor] = self._both("x", x, True)
+        return pair
 
     @property
     def inv(self) -> Any:
         """From data to latent."""
         inverse: Any = super().inv
-        inverse.call_and_ladj = self._inverse_and_ladj
+        inverse.call_and_ladj = lambda y: self._both("y", y, False)
         return inverse
 
-    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return self._both("y", y, False)
-
     def with_cache(self, cache_size: int = 1) -> BoundTransform:
-        """The same: the last call is remembered anyway."""
+        """The same: but for log-determinants nothing is kept, as parameters change."""
         return self
 
     def __eq__(self, other: object) -> bool:

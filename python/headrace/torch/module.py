@@ -21,22 +21,6 @@ __all__ = ["FlowModule", "TransformModule"]
 _PLAIN = (torch.float32, torch.float64)
 
 
-class _Entry(Compiled):
-    """A compiled flow, and whether one run is worth its gradients."""
-
-    one_run = True  # until a loss weighs rows differently
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Entry:
-        return _Entry(self._flow)
-
-    def __reduce__(self) -> Any:
-        return _entry, (files.to_bytes(self._flow),)
-
-
-def _entry(content: bytes) -> _Entry:
-    return _Entry(files.from_bytes(content))
-
-
 class _Module(nn.Module):
     """What flows and transforms share."""
 
@@ -44,53 +28,59 @@ class _Module(nn.Module):
 
     def __init__(self, flow: Flow) -> None:
         super().__init__()
-        self._entry = _Entry(flow.to("cpu") if flow.device != "cpu" else flow.__copy__())
-        self.vector = nn.Parameter(torch.from_numpy(self._entry._flow.parameters).to(flow.device))
+        self._entry = Compiled(flow, flow.matmul)
+        self.vector = nn.Parameter(torch.from_numpy(self._entry.flow.parameters).to(flow.device))
         self._leaves: list[tuple[Tensor, int, int, bool]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has no optimiser yet."""
+        return {**self.__dict__, "_leaves": []}
 
     @property
     def features(self) -> int:
         """Number of coordinates."""
-        return self._entry._flow.features
+        return self._entry.flow.features
 
     @property
     def context_features(self) -> int:
         """Number of context columns, 0 for none."""
-        return self._entry._flow.context
+        return self._entry.flow.context
 
     def _current(self) -> Flow:
         """A flow with the parameters of now."""
-        flow = self._entry.flow(self.vector).__copy__()
+        flow = self._entry.at(self.vector).__copy__()
         flow.parameters = self.vector.detach()
         return flow
 
-    def get_extra_state(self) -> Tensor:
-        """What is fixed: structure, standardisation, masks, matrices, as the bytes of a file."""
-        return torch.frombuffer(bytearray(files.to_bytes(self._entry._flow)), dtype=torch.uint8)
-
-    def set_extra_state(self, state: Any) -> None:
-        """The same from a `state_dict`; a flow of other sizes is refused."""
-        flow, own = files.from_bytes(bytes(state.cpu().numpy())), self._entry._flow
+    def _become(self, name: str, flow: Flow) -> None:
+        own = self._entry.flow
         sizes = [(f.features, f.context, f._program.n_weights) for f in (own, flow)]
         if sizes[0] != sizes[1]:
             raise ValueError(
-                f"state_dict: expected features, context and parameters {sizes[0]}, as this module has, got {sizes[1]}"
+                f"{name}: expected features, context and parameters {sizes[0]}, as this module has, got {sizes[1]}"
             )
-        self._entry = _Entry(flow)
+        self._entry.replace(flow)
+
+    def get_extra_state(self) -> Tensor:
+        """What is fixed: structure, standardisation, masks, matrices, as the bytes of a file."""
+        return torch.frombuffer(bytearray(files.to_bytes(self._entry.flow)), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Any) -> None:
+        """The same from a `state_dict`; a flow of other sizes is refused."""
+        self._become("state_dict", files.from_bytes(bytes(state.cpu().numpy())))
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Groups for an optimiser with decoupled weight decay: matrices of networks, which decay, and all others.
 
-        Their tensors are views of `vector` and of its gradient; what clips or reduces `vector.grad` in place reaches them.
-        Call `optimizer.zero_grad()`, not that of the module.
+        Their tensors are views of `vector`, and their gradients of its gradient: what clips or reduces `vector.grad` in
+        place reaches them. The vector itself belongs in no group beside them.
 
         Args:
             weight_decay: Of the matrices.
         """
         if not self._leaves:
-            for begin, end, is_bias in self._entry._flow._program.parts():
-                leaf = self.vector.detach()[begin:end].requires_grad_()
-                self._leaves.append((leaf, begin, end, is_bias))
+            for begin, end, is_bias in self._entry.flow._program.parts():
+                self._leaves.append((self.vector.detach()[begin:end].requires_grad_(), begin, end, is_bias))
             self.vector.register_hook(self._forget_old_gradient)
             self.vector.register_post_accumulate_grad_hook(self._share_gradient)
         return [
@@ -103,37 +93,43 @@ class _Module(nn.Module):
             self.vector.grad = None
 
     def _share_gradient(self, vector: Tensor) -> None:
-        assert vector.grad is not None
         for leaf, begin, end, _ in self._leaves:
             leaf.grad = vector.grad[begin:end]
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """For `.to`, `.double` and the like, which give the vector other memory."""
+        super()._apply(fn, recurse)
+        for leaf, begin, end, _ in self._leaves:
+            leaf.grad = None
+            leaf.data = self.vector.detach()[begin:end]
+        return self
+
     def _opened(self, name: str, value: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, torch.Size]:
-        """Rows, their context, and the shape of what has one number for each row."""
-        flow = self._entry._flow
-        self._check(name, value, flow.features)
-        if (context is None) != (flow.context == 0):
-            expected = f"{flow.context} context columns" if flow.context else "no context"
-            raise ValueError(f"context: expected {expected}, got {'None' if context is None else tuple(context.shape)}")
+        """Rows, their contexts or one for all, and the shape of what has one number for each row."""
+        features, columns = self.features, self.context_features
+        self._check(name, value, features)
         value = value if value.dtype in _PLAIN else value.to(self.vector.dtype)  # as under autocast
-        if context is None:
-            batch = value.shape[:-1]
-            return (value if value.ndim == 2 else value.reshape(-1, flow.features)), None, batch
-        self._check("context", context, flow.context)
+        if context is None or not columns:
+            if (context is None) != (columns == 0):
+                expected = f"{columns} context columns" if columns else "no context"
+                raise ValueError(f"context: expected {expected}, got {check.kind_of(context)}")
+            return (value if value.ndim == 2 else value.reshape(-1, features)), None, value.shape[:-1]
+        self._check("context", context, columns)
         context = context if context.dtype in _PLAIN else context.to(self.vector.dtype)
-        if context.ndim == 1:
-            batch = value.shape[:-1]
-        elif value.ndim == 2 and context.shape[:-1] == value.shape[:-1]:
+        if value.ndim == 2 and value.shape[:-1] == context.shape[:-1]:
             return value, context, value.shape[:-1]
+        try:
+            batch = torch.broadcast_shapes(value.shape[:-1], context.shape[:-1])
+        except RuntimeError:
+            raise ValueError(
+                f"context: expected leading dimensions that broadcast with {tuple(value.shape[:-1])} of {name}, got "
+                f"{tuple(context.shape[:-1])}"
+            ) from None
+        if context.shape[:-1] != batch and context.shape[:-1].numel() == 1:
+            context = context.reshape(columns)
         else:
-            try:
-                batch = torch.broadcast_shapes(value.shape[:-1], context.shape[:-1])
-            except RuntimeError:
-                raise ValueError(
-                    f"context: expected leading dimensions that broadcast with {tuple(value.shape[:-1])} of {name}, got "
-                    f"{tuple(context.shape[:-1])}"
-                ) from None
-            context = context.expand(*batch, flow.context).reshape(-1, flow.context)
-        return value.expand(*batch, flow.features).reshape(-1, flow.features), context, batch
+            context = context.expand(*batch, columns).reshape(-1, columns)
+        return value.expand(*batch, features).reshape(-1, features), context, batch
 
     def _check(self, name: str, value: Any, columns: int) -> None:
         if not isinstance(value, Tensor):
@@ -141,9 +137,22 @@ class _Module(nn.Module):
         if value.ndim == 0 or value.shape[-1] != columns:
             raise ValueError(f"{name}: expected shape (..., {columns}), got {tuple(value.shape)}")
         if value.device != self.vector.device:
-            raise ValueError(f"{name}: expected a tensor on {self.vector.device}, as the parameters, got {value.device}")
+            raise ValueError(
+                f"{name}: expected a tensor on {self.vector.device}, as the parameters, got {value.device}"
+            )
         if not value.dtype.is_floating_point:
             raise TypeError(f"{name}: expected floating-point numbers, got {value.dtype}; call .float()")
+
+    def _shape(self, sample_shape: Any, context: Tensor | None) -> tuple[int, ...]:
+        """Of draws."""
+        try:
+            shape = torch.Size(sample_shape)
+        except TypeError:
+            raise TypeError(f"sample_shape: expected a tuple of ints, got {sample_shape!r}") from None
+        if context is None:
+            return (*shape, self.features)
+        self._check("context", context, self.context_features)
+        return (*shape, *context.shape[:-1], self.features)
 
     def _transformed(self, name: str, value: Tensor, context: Tensor | None, to_data: bool) -> tuple[Tensor, Tensor]:
         rows, own, batch = self._opened(name, value, context)
@@ -177,8 +186,16 @@ class FlowModule(_Module):
 
     @property
     def flow(self) -> Flow:
-        """A `headrace.Flow` with the parameters of now, to fit, sample and save."""
+        """A copy, to fit, sample and save, with the parameters of now; assigning one of the same sizes copies it in."""
         return self._current()
+
+    @flow.setter
+    def flow(self, flow: Flow) -> None:
+        if not isinstance(flow, Flow):
+            raise TypeError(f"flow: expected a Flow, got {check.kind_of(flow)}")
+        self._become("flow", flow)
+        with torch.no_grad():
+            self.vector.copy_(torch.from_numpy(self._entry.flow.parameters))
 
     def forward(self, context: Tensor | None = None) -> FlowDistribution:
         """The distribution of rows given the context, shape (..., context)."""
@@ -207,15 +224,15 @@ class FlowModule(_Module):
         self, sample_shape: tuple[int, ...] = (), context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draws and their log densities from one run, both with gradients; see `rsample`."""
-        shape = (*sample_shape, *(() if context is None else context.shape[:-1]))
-        noise = self._noise((*shape, self.features))
+        noise = self._noise(self._shape(sample_shape, context))
         rows, own, batch = self._opened("noise", noise, context)
         x, log_prob = _autograd.generate(rows, own, self.vector, self._entry)
         return x.reshape(*batch, self.features), log_prob.reshape(batch)
 
     def rsample(self, sample_shape: tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
-        """Draws with gradients by parameters and context, shape (*sample_shape, *leading dimensions of context, features).
+        """Draws with gradients by parameters and context.
 
+        Their shape is (*sample_shape, *leading dimensions of context, features).
         Random numbers are PyTorch's, so that `torch.manual_seed` sets them.
         """
         return self.rsample_and_log_prob(sample_shape, context)[0]
@@ -227,17 +244,17 @@ class FlowModule(_Module):
 
     def _noise(self, shape: tuple[int, ...]) -> Tensor:
         """Rows of the standard density under the base."""
-        base, like = self._entry._flow.base, {"dtype": self.vector.dtype, "device": self.vector.device}
+        base = self._entry.flow._base
         if isinstance(base, Logistic):
-            uniform = torch.rand(shape, **like).clamp_(torch.finfo(self.vector.dtype).tiny, 1 - 2**-24)
-            return torch.logit(uniform)
+            uniform = torch.rand(shape, dtype=torch.float64, device=self.vector.device)
+            return torch.logit(uniform, eps=2.0**-54).to(self.vector.dtype)  # it is below 1, and may be 0
         if isinstance(base, (StandardNormal, Normal)):
-            return torch.randn(shape, **like)
+            return torch.randn(shape, dtype=self.vector.dtype, device=self.vector.device)
         raise TypeError(f"base: expected StandardNormal, Normal or Logistic, got {base!r}")
 
     def extra_repr(self) -> str:
         """The flow."""
-        return repr(self._entry._flow)
+        return repr(self._entry.flow)
 
 
 class TransformModule(_Module):
@@ -271,4 +288,4 @@ class TransformModule(_Module):
 
     def extra_repr(self) -> str:
         """The transform."""
-        return repr(self._entry._flow.transforms[0])
+        return repr(self._entry.flow.transforms[0])

@@ -1,0 +1,287 @@
+"""Flows as parts of what users build with PyTorch: encoders, optimisers, loaders, several processes, zuko."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import headrace as hr
+
+torch = pytest.importorskip("torch")
+
+from torch.utils.data import DataLoader, Dataset  # noqa: E402
+
+from headrace.torch import FlowModule, TransformModule  # noqa: E402
+
+
+def rows(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Posterior(torch.nn.Module):
+    """An encoder, and a flow of its parameters given what it makes of a measurement."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.encoder = torch.nn.Sequential(torch.nn.Linear(7, 16), torch.nn.SiLU(), torch.nn.Linear(16, 2))
+        self.flow = FlowModule(hr.MAF(3, context=2, transforms=2, hidden=(16,), activation="tanh", seed=1))
+
+    def forward(self, theta, x):
+        return -self.flow(self.encoder(x)).log_prob(theta).mean()
+
+
+def simulated(n, seed=0):
+    x = rows(n, 7, seed=seed)
+    return x[:, :3] * 0.3 + x[:, 3:6] + 0.1 * rows(n, 3, seed=seed + 1), x
+
+
+def trained(module, theta, x, steps, optimiser):
+    losses = []
+    for _ in range(steps):
+        optimiser.zero_grad()
+        loss = module(theta, x)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
+# ---- joint training --------------------------------------------------------------------------------------------------
+
+
+def test_gradients_reach_the_encoder():
+    """By the chain rule: the encoder's gradient is its own product with the flow's gradient by context."""
+    module, (theta, x) = Posterior(), simulated(40)
+    module(theta, x).backward()
+    context = module.encoder(x)
+    by_context = module.flow.flow.log_prob_vjp(
+        theta.numpy(), np.full(40, -1 / 40, np.float32), context.detach().numpy(), wrt="context"
+    )[0]
+    expected = torch.autograd.grad(context, list(module.encoder.parameters()), torch.from_numpy(by_context))
+    for parameter, gradient in zip(module.encoder.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_encoder_and_flow_learn_together():
+    module, (theta, x) = Posterior(), simulated(500)
+    start = {name: p.detach().clone() for name, p in module.named_parameters()}
+    losses = trained(module, theta, x, 60, torch.optim.Adam(module.parameters(), 1e-2))
+    assert losses[-1] < losses[0] - 1.0
+    assert all((p != start[name]).any() for name, p in module.named_parameters())
+
+
+def test_weight_decay_shrinks_matrices_alone():
+    module = FlowModule(hr.MAF(3, transforms=1, hidden=(16,), seed=0))
+    with torch.no_grad():
+        module.vector.add_(0.3 * (module.vector != 0))
+    before = module.vector.detach().clone()
+    groups = module.parameter_groups(weight_decay=0.5)
+    assert sum(p.numel() for group in groups for p in group["params"]) == module.vector.numel()
+    optimiser = torch.optim.AdamW(groups, lr=0.1)
+    (0.0 * module.log_prob(rows(5, 3)).sum()).backward()
+    optimiser.step()
+    shrunk = module.vector.detach() / before
+    for begin, end, is_bias in module._entry.flow._program.parts():
+        factor = shrunk[begin:end][before[begin:end] != 0]
+        torch.testing.assert_close(factor, torch.full_like(factor, 1.0 if is_bias else 0.95))
+
+
+@pytest.mark.parametrize("clear", ["optimiser", "module", "to_zero"])
+def test_gradients_of_groups_are_cleared_and_accumulated(clear):
+    module, x = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=0)), rows(20, 3)
+    groups = module.parameter_groups(weight_decay=0.0)
+    optimiser, leaves = torch.optim.SGD(groups, lr=0.1), [leaf for group in groups for leaf in group["params"]]
+    expected = torch.autograd.grad(module.log_prob(x).mean(), module.vector)[0]
+    for _ in range(2):
+        for count in (1.0, 2.0):  # two losses into one gradient
+            module.log_prob(x).mean().backward()
+            torch.testing.assert_close(module.vector.grad, count * expected)
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1e-3)
+        norm = torch.stack([leaf.grad.square().sum() for leaf in leaves]).sum().sqrt()
+        torch.testing.assert_close(norm, torch.tensor(1e-3))
+        {
+            "optimiser": optimiser.zero_grad,
+            "module": module.zero_grad,
+            "to_zero": lambda: optimiser.zero_grad(set_to_none=False),
+        }[clear]()
+
+
+def test_groups_outlive_a_change_of_dtype_and_copies_have_their_own():
+    module, x = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=0)), rows(20, 3)
+    optimiser = torch.optim.SGD(module.parameter_groups(weight_decay=0.0), lr=0.1)
+    module.double()
+    for other in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        before = other.vector.detach().clone()
+        own = optimiser if other is module else torch.optim.SGD(other.parameter_groups(weight_decay=0.0), lr=0.1)
+        own.zero_grad()
+        (-other.log_prob(x).mean()).backward()
+        own.step()
+        torch.testing.assert_close(other.vector.detach(), before - 0.1 * other.vector.grad)
+        assert (other.vector.grad != 0).any()
+
+
+def test_the_flows_own_optimiser_trains_a_module():
+    module, x = FlowModule(hr.MAF(3, transforms=1, hidden=(16,), seed=0)), rows(300, 3) * 3 + 2
+    flow = module.flow
+    optimiser, losses = hr.Adam(flow, learning_rate=2e-2), []
+    for _ in range(40):
+        module.zero_grad()
+        loss = -module.log_prob(x).mean()
+        loss.backward()
+        optimiser.step(module.vector.grad)
+        module.flow = flow
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 1.0
+    np.testing.assert_array_equal(module.flow.parameters, flow.parameters)
+
+
+def test_a_flow_that_was_fitted_comes_back():
+    module, x = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=0)), rows(300, 3) * 7 + 30
+    flow, handle = module.flow, module._entry.handle
+    flow.fit(x.numpy(), epochs=1, progress=False)
+    module.flow = flow
+    assert module._entry.handle == handle
+    np.testing.assert_array_equal(module.log_prob(x).detach(), flow.log_prob(x.numpy()))
+    with pytest.raises(ValueError, match="flow: expected features, context and parameters"):
+        module.flow = hr.MAF(4)
+    with pytest.raises(TypeError, match="flow: expected a Flow"):
+        module.flow = flow.parameters
+
+
+def test_no_rows_and_one_row_have_gradients():
+    module = FlowModule(hr.MAF(3, context=2, transforms=1, hidden=(8,), seed=0))
+    for n in (0, 1):
+        x, context = rows(n, 3).requires_grad_(), rows(n, 2).requires_grad_()
+        gradients = torch.autograd.grad(module.log_prob(x, context).sum(), (x, context, module.vector))
+        assert [g.shape for g in gradients] == [x.shape, context.shape, module.vector.shape]
+        assert bool((gradients[2] != 0).any()) == (n > 0)
+        drawn = module.rsample_and_log_prob((), context)
+        assert [t.shape for t in drawn] == [(n, 3), (n,)]
+
+
+# ---- distributions and transforms ------------------------------------------------------------------------------------
+
+
+def test_draws_of_a_transform_are_scored_with_gradients_of_now():
+    """What was drawn without gradients has them when it is scored, and parameters that changed since are seen."""
+    module = TransformModule(hr.MaskedAutoregressive(3, (16,), seed=1))
+    base = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), torch.ones(3)), 1)
+    density = torch.distributions.TransformedDistribution(base, [module()])
+    x = density.sample((20,))
+    (gradient,) = torch.autograd.grad(-density.log_prob(x).mean(), module.vector)
+    assert (gradient != 0).any()
+    before = density.log_prob(x)
+    with torch.no_grad():
+        module.vector.add_(0.1)
+    assert not torch.equal(density.log_prob(x), before)
+
+
+def test_a_transform_for_many_contexts_draws_for_each():
+    module, context = TransformModule(hr.MaskedAutoregressive(3, (16,), context=2, seed=1)), rows(5, 2)
+    base = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), torch.ones(3)), 1)
+    density = torch.distributions.TransformedDistribution(base, [module(context)])
+    assert (density.batch_shape, density.event_shape) == ((5,), (3,))
+    x = density.rsample((4,))
+    assert x.shape == (4, 5, 3)
+    assert len(torch.unique(x[..., 0])) == 20  # no two share their noise
+    assert density.log_prob(x).shape == (4, 5)
+
+
+def test_modules_stand_where_zukos_do():
+    zuko = pytest.importorskip("zuko")
+    flow = hr.MAF(3, context=2, transforms=1, hidden=(16,), seed=1)
+    flow.parameters = flow.parameters + 0.1
+    module, context, x = TransformModule(flow.transforms[0]), rows(5, 2), rows(5, 3)
+    base = zuko.lazy.UnconditionalDistribution(zuko.distributions.DiagNormal, torch.zeros(3), torch.ones(3))
+    theirs = zuko.lazy.Flow(zuko.lazy.LazyInverse(module), base)
+    expected = torch.from_numpy(hr.Flow([flow.transforms[0]]).log_prob(x.numpy(), context.numpy()))
+    torch.testing.assert_close(theirs(context).log_prob(x).detach(), expected, rtol=1e-5, atol=1e-5)
+    drawn, log_prob = theirs(context).rsample_and_log_prob((7,))
+    torch.testing.assert_close(theirs(context).log_prob(drawn), log_prob, rtol=1e-4, atol=1e-4)
+    log_prob.sum().backward()
+    assert (module.vector.grad != 0).any()
+
+
+# ---- processes -------------------------------------------------------------------------------------------------------
+
+
+class Scored(Dataset):
+    """Rows with their log densities, as a worker finds them."""
+
+    def __init__(self, module, x):
+        self.module, self.x = module, x
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        with torch.no_grad():
+            return self.x[i], self.module.log_prob(self.x[i])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_loaders_workers_compute():
+    module, x = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=0)), rows(40, 3)
+    module.log_prob(x)  # threads are there before the fork
+    loader = DataLoader(Scored(module, x), batch_size=10, num_workers=2, multiprocessing_context="fork")
+    found = [torch.cat(parts) for parts in zip(*loader, strict=True)]
+    assert torch.equal(found[0], x)
+    torch.testing.assert_close(found[1], module.log_prob(x).detach(), rtol=1e-5, atol=1e-5)
+
+
+def _one_of_two(rank, path, groups):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{path}/meeting", rank=rank, world_size=2)
+    module, (theta, x) = Posterior(), simulated(64)
+    optimiser = _optimiser(module, groups)
+    parallel = torch.nn.parallel.DistributedDataParallel(module)
+    half = slice(rank * 32, rank * 32 + 32)
+    trained(parallel, theta[half], x[half], 5, optimiser)
+    torch.save(module.state_dict(), f"{path}/{rank}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def _optimiser(module, groups):
+    if not groups:
+        return torch.optim.Adam(module.parameters(), 1e-2)
+    return torch.optim.AdamW(
+        [{"params": list(module.encoder.parameters())}, *module.flow.parameter_groups(weight_decay=0.1)], 1e-2
+    )
+
+
+@pytest.mark.programs
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without its processes")
+@pytest.mark.parametrize("groups", [False, True])
+def test_two_processes_are_one_with_the_whole_batch(tmp_path, groups):
+    torch.multiprocessing.start_processes(_one_of_two, (str(tmp_path), groups), nprocs=2, start_method="fork")
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    module, (theta, x) = Posterior(), simulated(64)
+    trained(module, theta, x, 5, _optimiser(module, groups))
+    for name, value in module.state_dict().items():
+        assert torch.equal(first[name], second[name]), name
+        if value.dtype == torch.float32:
+            torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.programs
+def test_importing_is_light():
+    """headrace leaves PyTorch alone, and headrace.torch its compiler, the first call included."""
+    code = """
+import sys, time, headrace as hr
+assert "torch" not in sys.modules
+import headrace.torch, torch
+module, x = headrace.torch.FlowModule(hr.MAF(3)), torch.zeros(2, 3)
+start = time.perf_counter()
+(-module.log_prob(x).mean()).backward()
+assert "torch._dynamo" not in sys.modules
+print(time.perf_counter() - start)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    assert float(done.stdout) < 1.0  # 0.01 s; the compiler would take 5
