@@ -22,6 +22,7 @@ using Array = py::array_t<T, py::array::c_style>;
 void bind_program(py::module_& m);
 void bind_ops(py::module_& m);
 void bind_points(py::module_& m);
+void bind_xla(py::module_& m);  // only there with HEADRACE_XLA
 
 inline void require(bool condition, const char* message) {
     if (!condition) throw py::value_error(message);

@@ -75,9 +75,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`continuum` on first use: it alone needs SciPy."""
-    if name == "continuum":
+    """`continuum` and `jax` on first use: they alone need SciPy and JAX."""
+    if name in ("continuum", "jax"):
         import importlib
 
-        return importlib.import_module("headrace.continuum")
+        return importlib.import_module(f"headrace.{name}")
     raise AttributeError(f"module 'headrace' has no attribute {name!r}")

@@ -1,0 +1,327 @@
+"""A flow's compiled program in JAX: runs and their gradients as functions of matrices, with rules for grad and vmap.
+
+Rows of a mapped axis become rows of one run; mapped parameters are taken one after another. `headrace.jax` is the
+public side, which turns any shapes into matrices.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from functools import lru_cache, partial
+from itertools import compress
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from headrace._core import cpu
+from headrace.flow import Flow
+
+__all__ = ["Direction", "Structure", "structure_of"]
+
+Arrays = tuple[Any, ...]
+_lock = threading.Lock()
+
+_ONCE = (
+    "only first derivatives in reverse mode are there: the compiled core of headrace has no derivatives of gradients"
+)
+
+
+class Structure:
+    """What a flow is without its parameters: hashable, compared by identity, and static in what JAX compiles.
+
+    Numbers that are no parameters belong to it: permutations, standardisation, the scale of a context. It has a copy of
+    the flow, so that nothing that happens to the flow changes it. `structure_of` gives the same one for the same flow
+    until `fit` changes such numbers.
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        """Copy a flow and make its program known to compiled code."""
+        self.flow = copy.copy(flow)
+        self.features, self.context, self.dtype = flow.features, flow.context, np.dtype(flow.dtype)
+        self.base: str = flow._base.name
+        self.program = self.flow._program
+        self.size: int = self.program.n_weights
+        self.compiled = _registered()
+        self.handle, self.frozen = 0, False
+        self.original: Any = None
+        if self.compiled:
+            self.handle = cpu.xla_open(self.program)
+            self._closed = weakref.finalize(self, cpu.xla_close, self.dtype == np.float64, self.handle)
+        self.directions: dict[tuple[bool, bool, bool, bool], Direction] = {}
+
+    def __reduce__(self) -> Any:
+        """A pickle is the flow's."""
+        return _unpickled, (self.flow, self.frozen)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Structure:
+        """Itself: nothing in it changes."""
+        return self
+
+    def __copy__(self) -> Structure:
+        """The same."""
+        return self
+
+    def __repr__(self) -> str:
+        """Sizes."""
+        return f"Structure({type(self.flow).__name__}, features={self.features}, context={self.context}, {self.dtype})"
+
+    def direction(self, inverse: bool, base: bool, value: bool, row: bool) -> Direction:
+        """The function of one direction, always the same one."""
+        key = (inverse, base, value, row)
+        found = self.directions.get(key)
+        return self.directions.setdefault(key, Direction(self, *key)) if found is None else found
+
+
+_of_programs: weakref.WeakValueDictionary[int, Structure] = weakref.WeakValueDictionary()
+
+
+def structure_of(flow: Flow) -> Structure:
+    """The structure of a flow on the CPU; the same one as long as the flow keeps its program."""
+    if flow.device != "cpu":
+        raise ValueError(
+            f"flow: expected one on the CPU, where headrace.jax computes, got {flow.device}; call .to('cpu')"
+        )
+    with _lock:
+        found = _of_programs.get(id(flow._program))
+        if found is None:
+            found = Structure(flow)
+            found.original = flow._program  # keeps the number of this object taken
+            _of_programs[id(flow._program)] = found
+        return found
+
+
+@lru_cache(maxsize=1)
+def _registered() -> bool:
+    """Whether compiled code calls the core directly; tells JAX of it, or the user once that it does not."""
+    handlers = getattr(cpu, "xla_handlers", None)
+    if handlers is None:
+        warnings.warn(
+            "headrace was built without the headers of jaxlib, so that compiled JAX code cannot call it directly; "
+            "jax.pure_callback serves, which is slower. HEADRACE_JAX=1 pip install --no-binary headrace headrace "
+            "builds it with them.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    for name, handler in handlers.items():
+        if name != "elsewhere":
+            jax.ffi.register_ffi_target(f"headrace_{name}", handler, platform="cpu")
+            for platform in ("CUDA", "ROCM"):  # there the same names say what to do
+                jax.ffi.register_ffi_target(f"headrace_{name}", handlers["elsewhere"], platform=platform)
+    return True
+
+
+class Direction:
+    """One direction of a program: ``(params, x, context) -> results``, differentiable once in reverse mode.
+
+    The arrays are (n,) (or empty for the structure's own numbers), (rows, features) and (rows, context) or
+    (1, context). Results are those wanted of the value, (rows, features), and of a number for each row: the
+    log-determinant, or where `base` is part of the run, the log-density.
+    """
+
+    def __init__(self, structure: Structure, inverse: bool, base: bool, value: bool, row: bool) -> None:
+        self._structure = structure
+        self.inverse, self.base, self.value, self.row = inverse, base, value, row
+        self._run = _differentiable_no_more(_by_rows(self._forward, parameters=False))
+        self._gradients: dict[tuple[bool, ...], Callable[..., Arrays]] = {}
+        function = jax.custom_vjp(self._run)
+        function.defvjp(self._fwd, self._bwd, symbolic_zeros=True)
+        self.call = jax.jit(function, inline=True)
+
+    # ---- derivatives ---------------------------------------------------------------------------------------------
+
+    # What `_bwd` must know beside numbers it reads off the shapes of residuals that hold none. The structure of the
+    # residuals cannot tell it: where one compiled function is differentiated in two ways, JAX keeps the last structure.
+
+    def _fwd(self, params: Any, x: Any, context: Any) -> tuple[Arrays, Arrays]:
+        given, wanted = (params.value, x.value, context.value), (params.perturbed, x.perturbed, context.perturbed)
+        ahead = not self.value and not wanted[0]
+        if ahead:  # of a number for each row, by rows alone: the value and the derivative come from one run
+            row, *by = self._gradient(wanted, ones=True)(*given)
+            results: Arrays = (row,)
+        else:
+            results, by = self._run(*given), []
+        none, left = jnp.zeros((0,), given[1].dtype), iter(by)
+        known = tuple(next(left) if w and ahead else none for w in wanted)
+        return results, (given, known, tuple(jnp.zeros((0,) * (1 + told), none.dtype) for told in (*wanted, ahead)))
+
+    def _bwd(self, residuals: Any, cotangents: Any) -> Arrays:
+        given, known, marks = residuals
+        *wanted, ahead = (mark.ndim == 2 for mark in marks)
+        present = tuple(not isinstance(c, jax.custom_derivatives.SymbolicZero) for c in cotangents)
+        if not any(present):
+            return None, None, None
+        if ahead:
+            by: Any = [cotangents[0][:, None] * k for k in compress(known, wanted)]
+        else:
+            by = self._gradient(tuple(wanted), present)(*given, *compress(cotangents, present))
+        left = iter(by)
+        grads: list[Any] = [next(left) if w else None for w in wanted]
+        if wanted[2] and given[2].shape[0] != given[1].shape[0]:
+            grads[2] = grads[2].sum(0, keepdims=True)
+        return tuple(grads)
+
+    def _gradient(
+        self, wanted: tuple[bool, ...], present: tuple[bool, ...] = (), ones: bool = False
+    ) -> Callable[..., Arrays]:
+        key = (*wanted, *present, ones)
+        if key not in self._gradients:
+            run = _by_rows(partial(self._backward, wanted, present, ones), parameters=wanted[0])
+            self._gradients[key] = _differentiable_no_more(run)
+        return self._gradients[key]
+
+    # ---- calls ---------------------------------------------------------------------------------------------------
+
+    def _forward(self, params: Any, x: Any, context: Any) -> Arrays:
+        """Results of one run."""
+        rows, width = x.shape
+        shapes = ((rows, width) if self.value else (0,), (rows,) if self.row else (0,))
+        results = self._call("run", shapes, (params, x, context), {})
+        return tuple(compress(results, (self.value, self.row)))
+
+    def _gradient_shapes(self, params: Any, x: Any, context: Any) -> tuple[tuple[int, ...], ...]:
+        return params.shape, x.shape, (x.shape[0], context.shape[1])
+
+    def _backward(
+        self,
+        wanted: tuple[bool, ...],
+        present: tuple[bool, ...],
+        ones: bool,
+        params: Any,
+        x: Any,
+        context: Any,
+        *by: Any,
+    ) -> Arrays:
+        """Gradients of one run, those wanted by parameters, rows and context; with `ones` after the row's number."""
+        left, none = iter(by), jnp.zeros((0,), x.dtype)
+        parts = iter(present)
+        by_value = next(left) if self.value and next(parts) else none
+        by_row = next(left) if self.row and not ones and next(parts) else none
+        all_shapes = self._gradient_shapes(params, x, context)
+        shapes = (
+            (0,),
+            (x.shape[0],) if ones else (0,),
+            *(s if w else (0,) for s, w in zip(all_shapes, wanted, strict=True)),
+        )
+        scale = 1.0 if ones or by_row is not none else 0.0
+        results = self._call("gradient", shapes, (params, x, context, by_value, by_row), {"row_scale": scale})
+        return tuple(compress(results[1:], (ones, *wanted)))
+
+    def _call(self, kind: str, shapes: Any, arrays: Arrays, more: dict[str, float]) -> Arrays:
+        structure, dtype = self._structure, self._structure.dtype
+        axes = axes_of(*arrays)
+        results = tuple(jax.ShapeDtypeStruct(s, dtype) for s in shapes)
+        arrays = tuple(varying(a, axes) for a in arrays)
+        if structure.compiled:
+            call = jax.ffi.ffi_call(f"headrace_{kind}_{dtype}", results, vmap_method="sequential")
+            scale = {name: np.float64(value) for name, value in more.items()}
+            handle = np.int64(structure.handle)
+            found = call(*arrays, handle=handle, inverse=self.inverse, base=self.base, **scale)
+        else:
+            run = partial(_through_python, structure, kind, self.inverse, self.base, shapes, more)
+            found = jax.pure_callback(run, results, *arrays, vmap_method="sequential")
+        return tuple(varying(a, axes) for a in found)
+
+
+def axes_of(*arrays: Any) -> frozenset[str]:
+    """The axes of `shard_map` along which any of these arrays is told to differ between devices."""
+    found: frozenset[str] = frozenset()
+    for array in arrays:
+        kind = jax.typeof(array) if hasattr(jax, "typeof") else None
+        kind = getattr(kind, "manual_axis_type", kind)  # of JAX 0.10; before it was the array's type itself
+        found |= getattr(kind, "varying", getattr(kind, "vma", frozenset()))
+    return found
+
+
+def varying(array: Any, axes: frozenset[str]) -> Any:
+    """The array marked as different on the devices along these axes of `shard_map`; its transpose sums over them.
+
+    Without the mark the gradient of an array that all devices share would be that of one of them.
+    """
+    missing = tuple(sorted(axes - axes_of(array)))
+    if not missing:
+        return array
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(array, missing, to="varying")
+    return jax.lax.pvary(array, missing)
+
+
+def _by_rows(function: Callable[..., Arrays], parameters: bool) -> Callable[..., Arrays]:
+    """With a rule for vmap: rows become rows; those with parameters or their gradient of their own go one by one."""
+    mapped: Any = jax.custom_batching.custom_vmap(function)
+
+    def rule(size: int, batched: Any, params: Any, x: Any, context: Any, *by: Any) -> Any:
+        given = (params, x, context, *by)
+        if batched[0] or parameters:
+            own = tuple(compress(given, batched))
+
+            def one(chosen: Arrays) -> Arrays:
+                left = iter(chosen)
+                results: Arrays = mapped(*(next(left) if b else a for a, b in zip(given, batched, strict=True)))
+                return results
+
+            out = jax.lax.map(one, own)
+        else:
+            tail = zip(given[1:], batched[1:], strict=True)
+            full = [a if b else jnp.broadcast_to(a, (size, *a.shape)) for a, b in tail]
+            rows = full[0].shape[1]
+            if not batched[2] and context.shape[0] == 1:
+                full[1] = context
+            elif full[1].shape[1] != rows:
+                full[1] = jnp.broadcast_to(full[1], (size, rows, full[1].shape[2])).reshape(size * rows, -1)
+            else:
+                full[1] = full[1].reshape(size * rows, full[1].shape[2])
+            flat = [a.reshape(size * rows, *a.shape[2:]) for a in (full[0], *full[2:])]
+            out = tuple(r.reshape(size, rows, *r.shape[1:]) for r in mapped(params, flat[0], full[1], *flat[1:]))
+        return out, (True,) * len(out)
+
+    mapped.def_vmap(rule)
+    return mapped  # type: ignore[no-any-return]
+
+
+def _differentiable_no_more(function: Callable[..., Arrays]) -> Callable[..., Arrays]:
+    """The same function, whose derivative is an error that says why."""
+    once: Any = jax.custom_jvp(function)
+
+    def refuse(primals: Arrays, tangents: Arrays) -> Any:
+        raise NotImplementedError(f"a second derivative of a flow: {_ONCE}")
+
+    once.defjvp(refuse)
+    return once  # type: ignore[no-any-return]
+
+
+def _through_python(
+    structure: Structure, kind: str, inverse: bool, base: bool, shapes: Any, more: dict[str, float], *arrays: Any
+) -> Arrays:
+    """What the calls of compiled code do, on NumPy arrays."""
+    params, x, context, *by = (np.require(np.asarray(a), requirements=("C", "A")) for a in arrays)
+    out = [np.zeros(s, structure.dtype) for s in shapes]
+    value, row, *gradients = (a if a.size else None for a in out)
+    own = params if params.size else None
+    given = context if structure.context else None
+    log_det, log_prob = (None, row) if base else (row, None)
+    if not len(x):
+        return tuple(out)
+    if kind == "run":
+        if base and log_prob is None:  # without it the run would start from the base
+            log_prob = np.empty(len(x), structure.dtype)
+        structure.program.run(inverse, x, len(x), 0, given, value, log_det, log_prob, own)
+    else:
+        by_value, by_row = (a if a.size else None for a in by)
+        structure.program.run_gradient(
+            inverse, x, None, given, base, by_value, by_row, more["row_scale"], log_prob,
+            gradients[1], gradients[2], gradients[0], own, log_det=log_det,
+        )  # fmt: skip
+    return tuple(out)
+
+
+def _unpickled(flow: Flow, frozen: bool) -> Structure:
+    structure = Structure(flow)
+    structure.frozen = frozen
+    return structure

@@ -1,0 +1,349 @@
+"""Flows in JAX: pure functions and a pytree, compiled, differentiated and mapped as other JAX code (docs/jax.md).
+
+Where headrace was built with the headers of jaxlib, compiled code calls the core without Python.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from headrace import _arguments as check
+from headrace._xla import Structure, axes_of, structure_of, varying
+from headrace.flow import Flow
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = [
+    "FlowModule",
+    "Structure",
+    "freeze",
+    "log_prob",
+    "sample",
+    "sample_and_log_prob",
+    "structure",
+    "to_data",
+    "to_latent",
+]
+
+Shape = tuple[int, ...]
+
+
+def structure(flow: Flow) -> Structure:
+    """What a flow is without its parameters: hashable and static, the first argument of the functions here.
+
+    It is the same one for the same flow until `fit` sets the flow's standardisation, which belongs to it. Code that
+    was compiled with a structure needs it to stay alive: keep it, the flow's `FlowModule` or the function that uses it.
+
+    Raises:
+        TypeError: no flow.
+        ValueError: a flow on a CUDA device, or of float64 while `jax_enable_x64` is off.
+    """
+    return _structure(flow)
+
+
+def log_prob(flow: Flow | Structure, params: Any, x: Any, context: Any = None) -> jax.Array:
+    """Log density of each row, in nats: a pure function of its arrays.
+
+    Args:
+        flow: A flow, of which only the structure is taken, or a `structure`.
+        params: Shape (n,) in the flow's dtype, as `flow.parameters`; None for those of a frozen structure (`freeze`).
+        x: Shape (..., features), float32 or float64.
+        context: Shape (..., context) if the flow reads one; leading dimensions are broadcast against those of x.
+
+    Returns:
+        The leading dimensions of x and context, in the flow's dtype.
+
+    Raises:
+        TypeError, ValueError: while tracing; the message names the argument.
+
+    >>> import jax, headrace as hr, headrace.jax
+    >>> flow = hr.MAF(3, context=2, seed=0)
+    >>> x, context = jax.numpy.zeros((4, 3)), jax.numpy.ones(2)
+    >>> jax.jit(lambda p, x: headrace.jax.log_prob(flow, p, x, context))(flow.parameters, x).shape
+    (4,)
+    """
+    rows = _Rows(flow, params, "x", x, context)
+    return rows.numbers(rows.run(inverse=True, base=True, value=False, row=True)[0])
+
+
+def to_latent(flow: Flow | Structure, params: Any, x: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
+    """Data to latent: ``(z, log_det)``, shapes (..., features) and (...); arguments as in `log_prob`."""
+    rows = _Rows(flow, params, "x", x, context)
+    value, row = rows.run(inverse=True, base=False, value=True, row=True)
+    return rows.vectors(value), rows.numbers(row)
+
+
+def to_data(flow: Flow | Structure, params: Any, z: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
+    """Latent to data: ``(x, log_det)``, shapes (..., features) and (...); arguments as in `log_prob`."""
+    rows = _Rows(flow, params, "z", z, context)
+    value, row = rows.run(inverse=False, base=False, value=True, row=True)
+    return rows.vectors(value), rows.numbers(row)
+
+
+def sample(flow: Flow | Structure, params: Any, key: Any, n: int | Sequence[int], context: Any = None) -> jax.Array:
+    """Draw n rows, shape (n, features), differentiable by parameters and context.
+
+    The noise is JAX's: `jax.random.normal` or `jax.random.logistic` by the key. So the numbers are not those of
+    `Flow.sample`.
+
+    Args:
+        flow, params: As in `log_prob`.
+        key: A key of `jax.random`.
+        n: Number of rows, or a shape: then so many draws for each row of the context, shape (*n, ..., features).
+        context: For a number of rows, shape (n, context), or (context,) for all rows.
+
+    >>> import jax, headrace as hr, headrace.jax
+    >>> flow = hr.MAF(3, context=2, seed=0)
+    >>> headrace.jax.sample(flow, flow.parameters, jax.random.key(0), (10,), jax.numpy.ones((5, 2))).shape
+    (10, 5, 3)
+    """
+    rows = _drawn(flow, params, key, n, context)
+    return rows.vectors(rows.run(inverse=False, base=True, value=True, row=False)[0])
+
+
+def sample_and_log_prob(
+    flow: Flow | Structure, params: Any, key: Any, n: int | Sequence[int], context: Any = None
+) -> tuple[jax.Array, jax.Array]:
+    """``(sample(...), its log_prob)`` in one pass, both differentiable; arguments as in `sample`."""
+    rows = _drawn(flow, params, key, n, context)
+    value, row = rows.run(inverse=False, base=True, value=True, row=True)
+    return rows.vectors(value), rows.numbers(row)
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class FlowModule:
+    """A flow as a pytree: its parameters are the one leaf, its structure is static.
+
+    jit, grad, vmap, scan, optimisers and what else takes pytrees take it. It is never changed; `with_params` gives
+    another one, and so does `jax.tree.map`.
+
+    Args:
+        flow: A flow on the CPU. Later changes of it change nothing here.
+
+    Attributes:
+        params: Shape (n,), or None in a frozen module.
+        structure: See `structure`.
+
+    >>> import jax, headrace as hr, headrace.jax
+    >>> module = headrace.jax.FlowModule(hr.MAF(3, seed=0))
+    >>> loss = lambda module, x: -module.log_prob(x).mean()
+    >>> jax.jit(jax.grad(loss))(module, jax.numpy.ones((10, 3))).params.shape == module.params.shape
+    True
+    """
+
+    params: Any
+    structure: Structure
+
+    def __init__(self, flow: Flow) -> None:
+        """See the class."""
+        own = _structure(flow)
+        vars(self).update(structure=own, params=jnp.array(flow.parameters, own.dtype))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refused: what is compiled would not see it."""
+        raise AttributeError(f"{name}: a FlowModule does not change; call .with_params(params)")
+
+    def __repr__(self) -> str:
+        """Structure and parameters."""
+        size = "frozen" if self.params is None else f"params {getattr(self.params, 'shape', self.params)}"
+        return f"FlowModule({self.structure!r}, {size})"
+
+    def tree_flatten_with_keys(self) -> tuple[Any, Structure]:
+        """The leaf and what is static."""
+        return ((jax.tree_util.GetAttrKey("params"), self.params),), self.structure
+
+    def tree_flatten(self) -> tuple[Any, Structure]:
+        """The same without its name."""
+        return (self.params,), self.structure
+
+    @classmethod
+    def tree_unflatten(cls, structure: Structure, leaves: Any) -> Self:
+        """The way back."""
+        self = object.__new__(cls)
+        vars(self).update(structure=structure, params=leaves[0])
+        return self
+
+    def with_params(self, params: Any) -> FlowModule:
+        """The same with other parameters, shape (n,)."""
+        _params(self.structure, params)
+        return FlowModule.tree_unflatten(self.structure, (params,))
+
+    def freeze(self) -> FlowModule:
+        """The same without a leaf, which keeps its parameters where the core finds them; see `freeze`."""
+        return freeze(self)
+
+    def to_flow(self) -> Flow:
+        """A flow of its own with these parameters, as to save it."""
+        own = self.structure
+        if self.params is None:
+            return own.flow.astype(own.dtype)
+        if isinstance(self.params, jax.core.Tracer):
+            raise TypeError("params: expected numbers, got a tracer; call to_flow outside of jit, grad and vmap")
+        return own.flow._with_parameters(np.array(self.params, own.dtype), own.dtype)
+
+    def log_prob(self, x: Any, context: Any = None) -> jax.Array:
+        """See `headrace.jax.log_prob`."""
+        return log_prob(self.structure, self.params, x, context)
+
+    def to_latent(self, x: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
+        """See `headrace.jax.to_latent`."""
+        return to_latent(self.structure, self.params, x, context)
+
+    def to_data(self, z: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
+        """See `headrace.jax.to_data`."""
+        return to_data(self.structure, self.params, z, context)
+
+    def sample(self, key: Any, n: int | Sequence[int], context: Any = None) -> jax.Array:
+        """See `headrace.jax.sample`."""
+        return sample(self.structure, self.params, key, n, context)
+
+    def sample_and_log_prob(self, key: Any, n: int | Sequence[int], context: Any = None) -> tuple[jax.Array, jax.Array]:
+        """See `headrace.jax.sample_and_log_prob`."""
+        return sample_and_log_prob(self.structure, self.params, key, n, context)
+
+
+def freeze(flow: Flow | FlowModule) -> FlowModule:
+    """A module whose parameters are part of its structure: no argument, no leaf, no gradient, and no copy in a call.
+
+    For flows that are done, as a prior or a transport for a sampler. Each call makes a new structure, so that what was
+    compiled for another one is compiled again.
+    """
+    if isinstance(flow, FlowModule):
+        flow = flow.to_flow()
+    _structure(flow)  # checks
+    own = Structure(flow)
+    own.frozen = True
+    return FlowModule.tree_unflatten(own, (None,))
+
+
+# ---- shapes ----------------------------------------------------------------------------------------------------------
+
+
+class _Rows:
+    """What one call is about, checked: matrices as the core takes them, and the shape that results get."""
+
+    def __init__(self, flow: Any, params: Any, name: str, x: Any, context: Any) -> None:
+        own = self.structure = _structure(flow)
+        self.params = _params(own, params)
+        array = _array(name, x, own)
+        if not array.shape or array.shape[-1] != own.features:
+            raise ValueError(f"{name}: expected shape (..., {own.features}), got {array.shape}")
+        given = _context(own, context)
+        try:
+            self.batch = jnp.broadcast_shapes(array.shape[:-1], given.shape[:-1])
+        except ValueError:
+            expected = (*array.shape[:-1], own.context)
+            raise ValueError(f"context: expected shape {expected}, or one that broadcasts, got {given.shape}") from None
+        self.x = _matrix(array, self.batch)
+        self.context = given.reshape(1, -1) if math.prod(given.shape[:-1]) == 1 else _matrix(given, self.batch)
+
+    def run(self, **direction: bool) -> tuple[Any, ...]:
+        """Results of a direction."""
+        arrays = (self.params, self.x, self.context)
+        axes = axes_of(*arrays)  # marked out here, the gradient of what devices share is summed over them
+        results: tuple[Any, ...] = self.structure.direction(**direction).call(*(varying(a, axes) for a in arrays))
+        return results
+
+    def numbers(self, row: Any) -> Any:
+        """One for each row."""
+        return row.reshape(self.batch)
+
+    def vectors(self, value: Any) -> Any:
+        """Features of each row."""
+        return value.reshape(*self.batch, self.structure.features)
+
+
+def _drawn(flow: Any, params: Any, key: Any, n: Any, context: Any) -> _Rows:
+    own = _structure(flow)
+    if type(n) is not int and np.iterable(n) and not isinstance(n, (str, bytes)):
+        batch = check.integers("n", n)
+        batch = (*batch, *_context(own, context).shape[:-1])
+    else:
+        batch = (check.integer("n", n),)
+        shape = _context(own, context).shape
+        if len(shape) > 2 or (len(shape) == 2 and shape[0] not in (1, batch[0])):
+            raise ValueError(
+                f"context: expected shape ({batch[0]}, {own.context}), or ({own.context},) for all rows, got {shape}; "
+                f"for {batch[0]} draws for each row of the context call with n=({batch[0]},)"
+            )
+    draw = {"normal": jax.random.normal, "logistic": jax.random.logistic}[own.base]
+    try:
+        noise = draw(key, (*batch, own.features), own.dtype)
+    except TypeError as error:
+        raise TypeError(f"key: expected a key of jax.random, got {check.kind_of(key)}: {error}") from None
+    return _Rows(own, params, "noise", noise, context)
+
+
+def _structure(flow: Any) -> Structure:
+    if isinstance(flow, Structure):
+        own = flow
+    elif isinstance(flow, Flow):
+        own = structure_of(flow)
+    else:
+        raise TypeError(f"flow: expected a headrace flow or a structure of headrace.jax, got {check.kind_of(flow)}")
+    if own.dtype == np.float64 and not jax.config.jax_enable_x64:
+        raise ValueError(
+            "flow: expected a dtype that JAX can hold, got float64 while jax_enable_x64 is off; call "
+            "jax.config.update('jax_enable_x64', True), or .astype('float32') of the flow"
+        )
+    return own
+
+
+def _array(name: str, value: Any, own: Structure) -> Any:
+    """A JAX array in the structure's dtype."""
+    if not isinstance(value, (jax.Array, np.ndarray, np.floating)):
+        raise TypeError(f"{name}: expected an array of JAX or NumPy, got {check.kind_of(value)}")
+    if value.dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name}: expected float32 or float64, got {value.dtype}; call .astype('{own.dtype}')")
+    return jnp.asarray(value, own.dtype)
+
+
+def _params(own: Structure, params: Any) -> Any:
+    if params is None:
+        if own.frozen:
+            return jnp.zeros((0,), own.dtype)
+        raise TypeError(
+            "params: expected an array, as flow.parameters, got None; headrace.jax.freeze(flow) has its own"
+        )
+    if own.frozen:
+        raise TypeError("params: expected None, as this structure is frozen with its own, got an array")
+    if not isinstance(params, (jax.Array, np.ndarray)):
+        raise TypeError(f"params: expected an array of JAX or NumPy, got {check.kind_of(params)}")
+    if params.dtype != own.dtype:
+        raise TypeError(f"params: expected the flow's {own.dtype}, got {params.dtype}")
+    if params.shape != (own.size,):
+        raise ValueError(f"params: expected shape ({own.size},), got {params.shape}")
+    return jnp.asarray(params)
+
+
+def _context(own: Structure, context: Any) -> Any:
+    """Shape (..., context); (0,) where there is none."""
+    if own.context == 0:
+        if context is not None:
+            raise ValueError("context: expected None, as this takes no context, got an array")
+        return jnp.zeros((0,), own.dtype)
+    if context is None:
+        raise ValueError(f"context: expected shape (..., {own.context}), or ({own.context},) for all rows, got None")
+    array = _array("context", context, own)
+    if own.context == 1 and array.ndim == 1 and array.shape != (1,):
+        array = array[:, None]
+    if not array.shape or array.shape[-1] != own.context:
+        raise ValueError(
+            f"context: expected shape (..., {own.context}), or ({own.context},) for all rows, got {array.shape}"
+        )
+    return array
+
+
+def _matrix(array: Any, batch: Shape) -> Any:
+    """(rows, columns) of an array that is broadcast to (*batch, columns)."""
+    if array.shape[:-1] == batch and len(batch) == 1:
+        return array
+    columns = array.shape[-1]
+    return jnp.broadcast_to(array, (*batch, columns)).reshape(math.prod(batch), columns)

@@ -1,0 +1,94 @@
+"""A program for test_jax_parallel: gradients on two CPU devices against one. XLA_FLAGS are set by who runs it."""
+
+import sys
+from functools import partial
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import headrace as hr
+import headrace.jax as hj
+
+jax.config.update("jax_enable_x64", True)
+shard_map = getattr(jax, "shard_map", None)
+if shard_map is None:
+    from jax.experimental.shard_map import shard_map
+
+flow = hr.MAF(3, 2, 2, (8, 8), activation="tanh", dtype="float64")
+rng = np.random.default_rng(0)
+flow.parameters = 0.3 * rng.standard_normal(flow.parameters.size)
+p, x, c = jnp.asarray(flow.parameters), jnp.asarray(rng.normal(size=(6, 3))), jnp.asarray(rng.normal(size=(6, 2)))
+mesh = Mesh(np.array(jax.devices()[:2]), ("rows",))
+
+
+def loss(p, x, c):
+    z, log_det = hj.to_data(flow, p, x, c)
+    return hj.log_prob(flow, p, x, c).sum() + (z**2).sum() + log_det.sum()
+
+
+def shared_context(p, x, c):
+    return loss(p, x, c[0])
+
+
+def outside(function, specs, check):
+    """The sum over devices, differentiated from outside."""
+    sharded = shard_map(
+        lambda *a: jax.lax.psum(function(*a), "rows"), mesh=mesh, in_specs=specs, out_specs=P(), **check
+    )
+    return jax.jit(jax.value_and_grad(sharded, argnums=(0, 1, 2)))(p, x, c)
+
+
+def inside(function, specs):
+    """Values and gradients made on each device: those of what is shared are sums already."""
+
+    def each(*a):
+        value, gradients = jax.value_and_grad(function, argnums=(0, 1, 2))(*a)
+        return jax.lax.psum(value, "rows"), gradients
+
+    return jax.jit(shard_map(each, mesh=mesh, in_specs=specs, out_specs=(P(), specs)))(p, x, c)
+
+
+def compare(got, want):
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-10)
+
+
+assert jax.device_count() == 2
+for function, specs in ((loss, (P(), P("rows"), P("rows"))), (shared_context, (P(), P("rows"), P()))):
+    want = jax.value_and_grad(function, argnums=(0, 1, 2))(p, x, c)
+    compare(outside(function, specs, {}), want)
+    compare(inside(function, specs), want)
+    without = {"check_vma": False} if hasattr(jax, "shard_map") else {"check_rep": False}
+    compare(outside(function, specs, without), want)
+
+# Sharded rows under plain jit, vmap within shard_map, samples on each device, pmap.
+rows = NamedSharding(mesh, P("rows"))
+compare(jax.jit(jax.grad(loss))(p, jax.device_put(x, rows), jax.device_put(c, rows)), jax.grad(loss)(p, x, c))
+mapped = shard_map(
+    lambda p, x, c: jax.vmap(lambda x, c: jax.grad(partial(hj.log_prob, flow, p))(x, c))(x, c),
+    mesh=mesh, in_specs=(P(), P("rows"), P("rows")), out_specs=P("rows"),
+)  # fmt: skip
+compare(jax.jit(mapped)(p, x, c), flow.log_prob_and_score(np.asarray(x), np.asarray(c))[1])
+frozen = hj.freeze(flow)
+score = shard_map(jax.vmap(jax.grad(frozen.log_prob)), mesh=mesh, in_specs=(P("rows"), P("rows")), out_specs=P("rows"))
+compare(jax.jit(score)(x, c), flow.log_prob_and_score(np.asarray(x), np.asarray(c))[1])
+
+
+def drawn(p, c):
+    key = jax.random.fold_in(jax.random.key(0), jax.lax.axis_index("rows"))
+    return jax.lax.psum((hj.sample(flow, p, key, 3, c) ** 2).sum(), "rows")
+
+
+def drawn_twice(p, c):
+    keys = [jax.random.fold_in(jax.random.key(0), i) for i in range(2)]
+    return sum((hj.sample(flow, p, k, 3, c[3 * i : 3 * i + 3]) ** 2).sum() for i, k in enumerate(keys))
+
+
+each = shard_map(drawn, mesh=mesh, in_specs=(P(), P("rows")), out_specs=P())
+compare(jax.jit(jax.value_and_grad(each, argnums=(0, 1)))(p, c), jax.value_and_grad(drawn_twice, argnums=(0, 1))(p, c))
+halves = jax.pmap(loss, in_axes=(None, 0, 0))(p, x.reshape(2, 3, 3), c.reshape(2, 3, 2))
+compare(halves.sum(), loss(p, x, c))
+print("equal", sys.argv[1:])
