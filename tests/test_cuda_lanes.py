@@ -1,7 +1,7 @@
 """Every function of the lanes, every map, activation and base, as one number a thread on a device.
 
 The judges are NumPy in the next wider precision and the reference; bounds in units in the last place are those that
-``cpp/lane.hpp`` states, and half a unit for the judge's own rounding.
+``cpp/math/lane.hpp`` states, and half a unit for the judge's own rounding.
 """
 
 import math

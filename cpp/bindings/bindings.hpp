@@ -9,8 +9,8 @@
 #include <string>
 #include <utility>
 
-#include "../threads.hpp"
-#include "../views.hpp"
+#include "../core/threads.hpp"
+#include "../core/views.hpp"
 
 namespace headrace {
 

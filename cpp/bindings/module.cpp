@@ -1,5 +1,5 @@
-#include "../isa.hpp"
-#include "../threads.hpp"
+#include "../core/isa.hpp"
+#include "../core/threads.hpp"
 #include "bindings.hpp"
 #include "structure.hpp"
 

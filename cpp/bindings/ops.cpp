@@ -4,9 +4,9 @@
 #include <new>
 #include <vector>
 
-#include "../isa.hpp"
-#include "../scratch.hpp"
-#include "../threads.hpp"
+#include "../core/isa.hpp"
+#include "../core/scratch.hpp"
+#include "../core/threads.hpp"
 #include "bindings.hpp"
 #include "ops_checks.hpp"
 

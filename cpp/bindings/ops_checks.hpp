@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "../masks.hpp"
-#include "../vector_maps.hpp"
-#include "../views.hpp"
+#include "../core/masks.hpp"
+#include "../core/views.hpp"
+#include "../math/vector_maps.hpp"
 
 namespace headrace {
 

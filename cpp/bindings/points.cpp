@@ -1,10 +1,10 @@
 // Points of a dual ascent for Python.
-#include "../points.hpp"
+#include "../core/points.hpp"
 
 #include <algorithm>
 #include <cstring>
 
-#include "../host_ascent.hpp"
+#include "../core/host_ascent.hpp"
 #include "bindings.hpp"
 #include "initialised.hpp"
 

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "../optimizer.hpp"
-#include "../program.hpp"
+#include "../core/optimizer.hpp"
+#include "../core/program.hpp"
 #include "bindings.hpp"
 #include "initialised.hpp"
 #include "structure.hpp"

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "../structure.hpp"
+#include "../core/structure.hpp"
 
 namespace headrace {
 

@@ -1,8 +1,8 @@
 // One step of Adam on a stretch of the weight vector, read and written once.
 #pragma once
 
-#include "../adam.hpp"
-#include "../pack.hpp"
+#include "../math/adam.hpp"
+#include "../math/pack.hpp"
 
 namespace headrace {
 namespace {

@@ -3,8 +3,8 @@
 
 #include <type_traits>
 
-#include "../base_density.hpp"
-#include "../random.hpp"
+#include "../math/base_density.hpp"
+#include "../math/random.hpp"
 #include "elementwise-inl.hpp"
 #include "masked-inl.hpp"
 #include "transpose-inl.hpp"

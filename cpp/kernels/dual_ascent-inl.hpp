@@ -2,7 +2,7 @@
 // logarithm of its derivatives, the next affine map, and the sums from which the next map is chosen.
 #pragma once
 
-#include "../ascent.hpp"
+#include "../math/ascent.hpp"
 #include "chain-inl.hpp"
 
 namespace headrace {

@@ -1,9 +1,9 @@
 // A map of each coordinate with parameters that all rows share, on the lines of a tile, in place.
 #pragma once
 
-#include "../log_product.hpp"
-#include "../maps.hpp"
-#include "../views.hpp"
+#include "../core/views.hpp"
+#include "../math/log_product.hpp"
+#include "../math/maps.hpp"
 
 namespace headrace {
 namespace {

@@ -2,8 +2,8 @@
 // interpreter serves the parallel and the sequential direction, MAF, IAF and coupling: only the plans differ.
 #pragma once
 
-#include "../activations.hpp"
-#include "../maps.hpp"
+#include "../math/activations.hpp"
+#include "../math/maps.hpp"
 #include "product-inl.hpp"
 #include "vector-inl.hpp"
 

@@ -4,8 +4,8 @@
 //   small: lanes are inputs. y[m] = sum_k W[m][k] x[k], for R rows of the batch at once, reduced at the end.
 #pragma once
 
-#include "../pack.hpp"
-#include "../views.hpp"
+#include "../core/views.hpp"
+#include "../math/pack.hpp"
 
 namespace headrace {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "../pack.hpp"
+#include "../math/pack.hpp"
 
 namespace headrace {
 namespace {

@@ -6,9 +6,9 @@
 // run.
 #pragma once
 
-#include "../log_product.hpp"
-#include "../vector_maps.hpp"
-#include "../views.hpp"
+#include "../core/views.hpp"
+#include "../math/log_product.hpp"
+#include "../math/vector_maps.hpp"
 
 namespace headrace {
 namespace {

@@ -10,7 +10,7 @@
 
 #include <string>
 
-#include "../../cpp/views.hpp"
+#include "../../cpp/core/views.hpp"
 #include "../include/memory.cuh"
 
 namespace headrace {

@@ -1,7 +1,7 @@
 // What the lanes compute on the device, for tests: kernels/lanes.hpp.
 #include <cmath>
 
-#include "../../cpp/masks.hpp"
+#include "../../cpp/core/masks.hpp"
 #include "../kernels/lanes.hpp"
 #include "bindings.hpp"
 

@@ -1,5 +1,5 @@
 // Adam on a device for Python.
-#include "../optimizer.hpp"
+#include "../host/optimizer.hpp"
 
 #include "../../cpp/bindings/initialised.hpp"
 #include "bindings.hpp"

@@ -1,5 +1,5 @@
 // Points of a dual ascent on the device, for Python.
-#include "../ascent.hpp"
+#include "../host/ascent.hpp"
 
 #include <algorithm>
 #include <cstring>

@@ -1,6 +1,6 @@
 // Programs on a device for Python. Signatures are those of cpp/bindings/program.cpp, with arrays of the device and the
 // stream on which work is queued.
-#include "../program.hpp"
+#include "../host/program.hpp"
 
 #include <type_traits>
 

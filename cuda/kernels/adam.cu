@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "../../cpp/adam.hpp"
+#include "../../cpp/math/adam.hpp"
 #include "../include/launch.cuh"
 #include "../include/threads.cuh"
 

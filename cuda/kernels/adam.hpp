@@ -2,7 +2,7 @@
 // factors, the device decides from the gradient's norm.
 #pragma once
 
-#include "../../cpp/views.hpp"
+#include "../../cpp/core/views.hpp"
 #include "../include/memory.cuh"
 
 namespace headrace {

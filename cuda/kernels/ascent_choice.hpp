@@ -1,8 +1,8 @@
 // What an ascent by kinks decides between two steps, on the device: where the next kinks are and how the last sums say
-// that coordinates bend there, by cpp/kink.hpp.
+// that coordinates bend there, by cpp/math/kink.hpp.
 #pragma once
 
-#include "../../cpp/kink.hpp"
+#include "../../cpp/math/kink.hpp"
 #include "dual_ascent.hpp"
 
 namespace headrace {

@@ -3,13 +3,13 @@
 #pragma once
 
 #include <type_traits>
-#include "../../cpp/activations.hpp"
-#include "../../cpp/log_product.hpp"
-#include "../../cpp/maps.hpp"
-#include "../../cpp/random.hpp"
-#include "../../cpp/vector_maps.hpp"
+#include "../../cpp/math/activations.hpp"
+#include "../../cpp/math/log_product.hpp"
+#include "../../cpp/math/maps.hpp"
+#include "../../cpp/math/random.hpp"
+#include "../../cpp/math/vector_maps.hpp"
 
-#include "../device_chain.hpp"
+#include "../host/device_chain.hpp"
 #include "product.cuh"
 
 namespace headrace {

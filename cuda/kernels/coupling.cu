@@ -11,7 +11,7 @@
 
 #include <algorithm>
 
-#include "../../cpp/maps.hpp"
+#include "../../cpp/math/maps.hpp"
 #include "../include/launch.cuh"
 #include "../include/memory.cuh"
 #include "rows.cuh"

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "../../cpp/maps/options.hpp"
+#include "../../cpp/math/maps/options.hpp"
 #include "../include/device.cuh"
 
 namespace headrace {

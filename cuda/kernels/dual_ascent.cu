@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
-#include "../../cpp/ascent.hpp"
-#include "../../cpp/log_product.hpp"
+#include "../../cpp/math/ascent.hpp"
+#include "../../cpp/math/log_product.hpp"
 #include "../include/launch.cuh"
 
 namespace headrace {

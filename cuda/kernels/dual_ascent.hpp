@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "../../cpp/views.hpp"
+#include "../../cpp/core/views.hpp"
 #include "../include/memory.cuh"
 
 namespace headrace {

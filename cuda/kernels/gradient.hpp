@@ -1,8 +1,8 @@
 // The way back through a program on the device: launches, and what they are told.
 #pragma once
 
-#include "../../cpp/request.hpp"
-#include "../device_chain.hpp"
+#include "../../cpp/core/request.hpp"
+#include "../host/device_chain.hpp"
 #include "run.hpp"
 
 namespace headrace {

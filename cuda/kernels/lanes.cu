@@ -3,10 +3,10 @@
 #include "../include/threads.cuh"
 #include "lanes.hpp"
 
-#include "../../cpp/activations.hpp"
-#include "../../cpp/lane.hpp"
-#include "../../cpp/maps.hpp"
-#include "../../cpp/random.hpp"
+#include "../../cpp/math/activations.hpp"
+#include "../../cpp/math/lane.hpp"
+#include "../../cpp/math/maps.hpp"
+#include "../../cpp/math/random.hpp"
 
 namespace headrace {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "../../cpp/maps/options.hpp"
+#include "../../cpp/math/maps/options.hpp"
 #include "../include/memory.cuh"
 
 namespace headrace {

@@ -1,7 +1,7 @@
 // Launching what works on tiles: where a tile's lines are, and how many blocks there are at a time.
 #pragma once
 
-#include "../device_chain.hpp"
+#include "../host/device_chain.hpp"
 #include "../include/memory.cuh"
 
 namespace headrace {

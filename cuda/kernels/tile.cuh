@@ -1,9 +1,9 @@
 // A tile of rows on the device: one row for each lane, lines of numbers for coordinates and units, and a team of warps.
 #pragma once
 
-#include "../../cpp/base_density.hpp"
-#include "../../cpp/lane.hpp"
-#include "../../cpp/views.hpp"
+#include "../../cpp/core/views.hpp"
+#include "../../cpp/math/base_density.hpp"
+#include "../../cpp/math/lane.hpp"
 #include "../include/device.cuh"
 #include "../include/launch.cuh"
 

@@ -13,7 +13,7 @@
 #include <algorithm>
 #include <array>
 
-#include "../../cpp/vector_maps.hpp"
+#include "../../cpp/math/vector_maps.hpp"
 #include "../include/launch.cuh"
 #include "../include/memory.cuh"
 #include "rows.cuh"
@@ -21,7 +21,7 @@
 namespace headrace {
 namespace {
 
-// The lanes that share a row (cpp/coordinates.hpp).
+// The lanes that share a row (cpp/math/coordinates.hpp).
 struct RowLanes {
     int first, step;
 

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "../../cpp/views.hpp"
+#include "../../cpp/core/views.hpp"
 #include "../include/device.cuh"
 
 namespace headrace {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "../../cpp/maps.hpp"
-#include "../../cpp/vector_maps.hpp"
+#include "../../cpp/math/maps.hpp"
+#include "../../cpp/math/vector_maps.hpp"
 #include "../include/threads.cuh"
 
 namespace headrace {

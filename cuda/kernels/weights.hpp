@@ -1,7 +1,7 @@
 // A program's weight vector on the device.
 #pragma once
 
-#include "../device_chain.hpp"
+#include "../host/device_chain.hpp"
 #include "../include/memory.cuh"
 
 namespace headrace {

@@ -2,10 +2,10 @@
 // linkage, and it is a constant: no code of a set runs before the processor was asked.
 #include "sets.hpp"
 
-#include "../../cpp/activations.hpp"
-#include "../../cpp/pack.hpp"
-#include "../../cpp/planar.hpp"
-#include "../../cpp/random.hpp"
+#include "../../cpp/math/activations.hpp"
+#include "../../cpp/math/pack.hpp"
+#include "../../cpp/math/random.hpp"
+#include "../../cpp/math/vector_maps/planar.hpp"
 
 namespace headrace::tests {
 namespace {

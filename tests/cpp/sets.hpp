@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "../../cpp/isa.hpp"
+#include "../../cpp/core/isa.hpp"
 
 // X(name, expression of x): functions that are compared with a wider type.
 #define HR_TESTED_FUNCTIONS(X)               \

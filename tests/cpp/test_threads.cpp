@@ -15,9 +15,9 @@
 #include <utility>
 #include <vector>
 
-#include "../../cpp/optimizer.hpp"
-#include "../../cpp/program.hpp"
-#include "../../cpp/threads.hpp"
+#include "../../cpp/core/optimizer.hpp"
+#include "../../cpp/core/program.hpp"
+#include "../../cpp/core/threads.hpp"
 #include "check.hpp"
 
 using namespace headrace;

@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "maps/options.hpp"
+#include "../math/maps/options.hpp"
 
 namespace headrace {
 

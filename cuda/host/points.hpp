@@ -1,11 +1,11 @@
-// Points that a dual ascent moves, on a device: the counterpart of cpp/points.hpp.
+// Points that a dual ascent moves, on a device: the counterpart of cpp/core/points.hpp.
 #pragma once
 
 #include <mutex>
 #include <vector>
 
-#include "../cpp/points.hpp"
-#include "kernels/dual_ascent.hpp"
+#include "../../cpp/core/points.hpp"
+#include "../kernels/dual_ascent.hpp"
 #include "stream_order.hpp"
 
 namespace headrace {

@@ -1,12 +1,12 @@
 // An ascent by kinks that stays on the device: what each step needs it decides there, and the host queues steps without
-// waiting for any. The host's is cpp/host_ascent.hpp.
+// waiting for any. The host's is cpp/core/host_ascent.hpp.
 #pragma once
 
 #include <memory>
 #include <mutex>
 #include <vector>
 
-#include "kernels/ascent_choice.hpp"
+#include "../kernels/ascent_choice.hpp"
 #include "points.hpp"
 
 namespace headrace {

@@ -1,10 +1,10 @@
-// Adam on the weights of a program on a device: the counterpart of cpp/optimizer.hpp.
+// Adam on the weights of a program on a device: the counterpart of cpp/core/optimizer.hpp.
 #pragma once
 
 #include <memory>
 
-#include "../cpp/optimizer.hpp"
-#include "kernels/adam.hpp"
+#include "../../cpp/core/optimizer.hpp"
+#include "../kernels/adam.hpp"
 #include "program.hpp"
 
 namespace headrace {
@@ -19,7 +19,7 @@ class DeviceAdam {
     // asks. Where that is not finite, nothing changes: the device decides, nothing waits.
     void step(const T* gradient, double learning_rate, double* norm, cudaStream_t stream);
 
-    // Copies the running mean of the weights, as in cpp/optimizer.hpp.
+    // Copies the running mean of the weights, as in cpp/core/optimizer.hpp.
     bool has_average() const { return average_.size() > 0; }
     void average(T* out, cudaStream_t stream);
 

@@ -4,8 +4,8 @@
 // the affine map after it. The concave form of the log-likelihood in a z + b + c sqrt(...) needs six sums a coordinate.
 #pragma once
 
+#include "../core/views.hpp"
 #include "lane.hpp"
-#include "views.hpp"
 
 namespace headrace {
 namespace {

@@ -2,8 +2,8 @@
 // its header and a line here.
 #pragma once
 
-#include "planar.hpp"
-#include "radial.hpp"
+#include "vector_maps/planar.hpp"
+#include "vector_maps/radial.hpp"
 
 // X(index, type, name in Python, variant in Python)
 #define HR_VECTOR_MAPS(X)                               \

@@ -1,10 +1,10 @@
-// What the kernels on the device get: a program in one direction (cpp/views.hpp), with pointers of the device, and what
-// only the device adds to it.
+// What the kernels on the device get: a program in one direction (cpp/core/views.hpp), with pointers of the device, and
+// what only the device adds to it.
 #pragma once
 
-#include "../cpp/lane.hpp"
-#include "../cpp/views.hpp"
-#include "include/launch.cuh"
+#include "../../cpp/core/views.hpp"
+#include "../../cpp/math/lane.hpp"
+#include "../include/launch.cuh"
 #include "plan.hpp"
 
 namespace headrace {

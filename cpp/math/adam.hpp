@@ -1,8 +1,8 @@
 // One step of Adam on one number, over lanes.
 #pragma once
 
+#include "../core/views.hpp"
 #include "lane.hpp"
-#include "views.hpp"
 
 namespace headrace {
 namespace {

@@ -5,9 +5,9 @@
 #include <numeric>
 #include <stdexcept>
 
-#include "activations.hpp"
-#include "maps.hpp"
-#include "vector_maps.hpp"
+#include "../math/activations.hpp"
+#include "../math/maps.hpp"
+#include "../math/vector_maps.hpp"
 #include "views.hpp"
 
 namespace headrace {

@@ -5,9 +5,9 @@
 #include <tuple>
 #include <utility>
 
-#include "../cpp/blocks.hpp"
+#include "../../cpp/core/blocks.hpp"
+#include "../kernels/upload.hpp"
 #include "arena.hpp"
-#include "kernels/upload.hpp"
 
 namespace headrace {
 

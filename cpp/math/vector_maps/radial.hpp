@@ -9,10 +9,10 @@
 // both are written as sums of positive terms: q = (p + r) / (α + r) and N / (α + r)² with N = r (2 α + r) + α p.
 #pragma once
 
-#include "coordinates.hpp"
-#include "lane.hpp"
-#include "maps/options.hpp"
-#include "positive.hpp"
+#include "../coordinates.hpp"
+#include "../lane.hpp"
+#include "../maps/options.hpp"
+#include "../positive.hpp"
 
 namespace headrace {
 namespace {

@@ -2,11 +2,11 @@
 // everything is on the tape of the way back.
 #pragma once
 
-#include "../cpp/compiled.hpp"
-#include "../cpp/structure.hpp"
+#include "../../cpp/core/compiled.hpp"
+#include "../../cpp/core/structure.hpp"
+#include "../kernels/gradient.hpp"
 #include "arena.hpp"
 #include "device_chain.hpp"
-#include "kernels/gradient.hpp"
 
 namespace headrace {
 

@@ -5,11 +5,11 @@
 #include <stdexcept>
 #include <utility>
 
-#include "activations.hpp"
+#include "../math/activations.hpp"
+#include "../math/maps.hpp"
+#include "../math/vector_maps.hpp"
 #include "blocks.hpp"
 #include "compiled.hpp"
-#include "maps.hpp"
-#include "vector_maps.hpp"
 
 namespace headrace {
 namespace {

@@ -1,8 +1,8 @@
 // The standard densities of a row's end, number by number, and their slopes.
 #pragma once
 
+#include "../core/views.hpp"
 #include "lane.hpp"
-#include "views.hpp"
 
 namespace headrace {
 namespace {

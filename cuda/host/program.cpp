@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "../cpp/compiled.hpp"
+#include "../../cpp/core/compiled.hpp"
 #include "arena.hpp"
 #include "placing.hpp"
 

@@ -1,4 +1,4 @@
-// A program on a device: the counterpart of cpp/program.hpp. Weights, steps and all arrays of a request are in its
+// A program on a device: the counterpart of cpp/core/program.hpp. Weights, steps and all arrays of a request are in its
 // memory; work is queued on the caller's stream and not waited for, unless it says so.
 #pragma once
 
@@ -7,13 +7,13 @@
 #include <mutex>
 #include <vector>
 
-#include "../cpp/request.hpp"
-#include "../cpp/structure.hpp"
+#include "../../cpp/core/request.hpp"
+#include "../../cpp/core/structure.hpp"
+#include "../include/memory.cuh"
+#include "../kernels/gradient.hpp"
+#include "../kernels/run.hpp"
+#include "../kernels/weights.hpp"
 #include "device_chain.hpp"
-#include "include/memory.cuh"
-#include "kernels/gradient.hpp"
-#include "kernels/run.hpp"
-#include "kernels/weights.hpp"
 #include "stream_order.hpp"
 
 namespace headrace {

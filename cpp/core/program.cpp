@@ -7,11 +7,11 @@
 #include <stdexcept>
 #include <utility>
 
+#include "../math/maps.hpp"
+#include "../math/vector_maps.hpp"
 #include "compiled.hpp"
 #include "isa.hpp"
-#include "maps.hpp"
 #include "threads.hpp"
-#include "vector_maps.hpp"
 
 namespace headrace {
 namespace {

@@ -11,7 +11,7 @@
 #include <thread>
 #include <utility>
 
-#include "include/memory.cuh"
+#include "../include/memory.cuh"
 
 namespace headrace {
 

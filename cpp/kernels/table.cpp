@@ -1,12 +1,12 @@
 // Compiled once for every instruction set. The table is the only symbol with external linkage (CI looks at the object).
-#include "table.hpp"
+#include "../core/table.hpp"
 
-#include "kernels/adam-inl.hpp"
-#include "kernels/backward-inl.hpp"
-#include "kernels/chain-inl.hpp"
-#include "kernels/coupling-inl.hpp"
-#include "kernels/dual_ascent-inl.hpp"
-#include "kernels/vector_rows-inl.hpp"
+#include "adam-inl.hpp"
+#include "backward-inl.hpp"
+#include "chain-inl.hpp"
+#include "coupling-inl.hpp"
+#include "dual_ascent-inl.hpp"
+#include "vector_rows-inl.hpp"
 
 namespace headrace {
 namespace {

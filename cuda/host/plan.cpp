@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "../cpp/views.hpp"
-#include "include/launch.cuh"
+#include "../../cpp/core/views.hpp"
+#include "../include/launch.cuh"
 
 namespace headrace {
 namespace {

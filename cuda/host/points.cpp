@@ -2,9 +2,9 @@
 
 #include <stdexcept>
 
-#include "../cpp/blocks.hpp"
+#include "../../cpp/core/blocks.hpp"
+#include "../kernels/upload.hpp"
 #include "arena.hpp"
-#include "kernels/upload.hpp"
 
 namespace headrace {
 namespace {

@@ -6,7 +6,7 @@
 
 #include <vector>
 
-#include "../cpp/masks.hpp"
+#include "../../cpp/core/masks.hpp"
 
 namespace headrace {
 

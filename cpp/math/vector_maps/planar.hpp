@@ -14,10 +14,10 @@
 // (coordinates.hpp); then each lane puts the numbers of its own coordinates, and all of them those that follow.
 #pragma once
 
-#include "coordinates.hpp"
-#include "lane.hpp"
-#include "maps/options.hpp"
-#include "positive.hpp"
+#include "../coordinates.hpp"
+#include "../lane.hpp"
+#include "../maps/options.hpp"
+#include "../positive.hpp"
 
 namespace headrace {
 namespace {

@@ -1,11 +1,11 @@
-// An ascent by kinks on the host: what cuda/ascent.hpp is on a device. Each kink reads and writes the rows once.
+// An ascent by kinks on the host: what cuda/host/ascent.hpp is on a device. Each kink reads and writes the rows once.
 #pragma once
 
 #include <memory>
 #include <mutex>
 #include <vector>
 
-#include "kink.hpp"
+#include "../math/kink.hpp"
 #include "points.hpp"
 
 namespace headrace {

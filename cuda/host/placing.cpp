@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "../cpp/activations.hpp"
-#include "../cpp/masks.hpp"
+#include "../../cpp/core/masks.hpp"
+#include "../../cpp/math/activations.hpp"
 
 namespace headrace {
 namespace {
