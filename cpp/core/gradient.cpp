@@ -28,14 +28,14 @@ constexpr int task_units = 128, task_inputs = 48;
 constexpr int64_t group_cache_bytes = 1 << 20, most_tiles_of_thread = 4;
 
 template <class T>
-std::vector<WeightTask> tasks_of(const MaskedStep<T>& s, int network) {
+std::vector<WeightTask> tasks_of(const Step<T>& step, int network) {
     std::vector<WeightTask> tasks;
-    for (int l = 0; l < s.n_layers; ++l) {
-        const Layer& layer = s.layers[l];
-        for (int u = 0; u < layer.live; u += task_units) {
-            const int end = std::min(layer.live, u + task_units);
-            for (int k = 0; k == 0 || k < layer.visible[end - 1]; k += task_inputs)
-                tasks.push_back({network, l, u, end, k, k + task_inputs});
+    for (int i = 0; i < step.n_summed; ++i) {
+        const Summed& s = step.summed[i];
+        for (int u = 0; u < s.units; u += task_units) {
+            const int end = std::min(s.units, u + task_units);
+            for (int k = 0; k == 0 || k < inputs_before(s, end); k += task_inputs)
+                tasks.push_back({network, i, u, end, k, k + task_inputs});
         }
     }
     return tasks;
@@ -142,7 +142,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     T* const scratch = memory.get();
 
     Tasks tasks;
-    for (int n = 0; n < chain.n_networks; ++n) tasks.push_back(tasks_of(chain.steps[chain.networks[n]].network, n));
+    for (int n = 0; n < chain.n_networks; ++n) tasks.push_back(tasks_of(chain.steps[chain.networks[n]], n));
     // All groups but the last are alike.
     const int64_t groups = (request.rows + group - 1) / group, last_rows = request.rows - (groups - 1) * group;
     int64_t group_tasks, last_tasks;
@@ -185,7 +185,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     if (!finite) {
         std::fill_n(gradient.weights, n_weights(), std::numeric_limits<T>::quiet_NaN());
     } else {
-        finish_vectors(chain, weights->numbers(), gradient.weights);
+        finish(chain, weights->numbers(), gradient.weights);
         structure_.clear_dead(gradient.weights);
     }
     structure_.clear_masked(gradient.weights);

@@ -13,10 +13,6 @@
 namespace headrace {
 namespace {
 
-int padded(int n) {
-    return (n + row_padding - 1) / row_padding * row_padding;
-}
-
 // Places sorted by key; equal keys keep their order.
 std::vector<int> sorted_places(const std::vector<int>& key) {
     std::vector<int> order(key.size());

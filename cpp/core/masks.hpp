@@ -9,7 +9,14 @@
 #include <string>
 #include <vector>
 
+#include "views.hpp"
+
 namespace headrace {
+
+// Rows of weights and biases take whole vectors.
+inline int padded(int n) {
+    return (n + row_padding - 1) / row_padding * row_padding;
+}
 
 // One weight matrix, dense, row-major (out, in), in the user's order of units.
 template <class T>

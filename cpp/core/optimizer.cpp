@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "isa.hpp"
 #include "threads.hpp"
@@ -42,25 +41,12 @@ double Adam<T>::step(const T* gradient, double learning_rate) {
     const double norm = std::sqrt(sum);
     if (!std::isfinite(norm)) return norm;
 
-    mean_power_ *= options_.beta1;
-    square_power_ *= options_.beta2;
-    AdamStep<T> s;
-    s.mean_decay = T(options_.beta1);
-    s.square_decay = T(options_.beta2);
-    s.rate = T(learning_rate / (1 - mean_power_));
-    s.square_correction = T(1 / (1 - square_power_));
-    s.epsilon = std::max(T(options_.epsilon), std::numeric_limits<T>::min());
-    s.shrink = T(1);
-    s.gradient_scale = T(options_.clip > 0 && norm > options_.clip ? options_.clip / norm : 1);
-    ++steps_;
-    s.average_gain = T(1 - std::min(options_.average, (1 + steps_) / (10 + steps_)));
-    AdamStep<T> decaying = s;
-    decaying.shrink = T(1 - learning_rate * options_.weight_decay);
+    const AdamStep<T> s = adam_next<T>(options_, learning_rate, norm, clock_);
     program_->update([&](T* weights) {
         for_stretches([&](size_t, const Stretch& part) {
             T* const average = average_ ? average_.get() + part.begin : nullptr;
-            kernels.adam(part.decays ? decaying : s, gradient + part.begin, weights + part.begin,
-                         mean_.get() + part.begin, square_.get() + part.begin, average, part.count);
+            kernels.adam(s, part.decays, gradient + part.begin, weights + part.begin, mean_.get() + part.begin,
+                         square_.get() + part.begin, average, part.count);
         });
         program_->structure().clear_masked(weights);  // should the gradient not be one of ours
     });

@@ -4,15 +4,10 @@
 #include <memory>
 #include <vector>
 
+#include "../math/adam.hpp"
 #include "program.hpp"
 
 namespace headrace {
-
-struct AdamOptions {
-    double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
-    double clip = 0;     // the largest norm of a gradient; 0: none
-    double average = 0;  // decay of the running mean of the weights; 0: none is kept
-};
 
 template <class T>
 class Adam {
@@ -39,8 +34,7 @@ class Adam {
     std::vector<Stretch> stretches_;
     AdamOptions options_;
     Aligned<T> mean_, square_, average_;
-    double mean_power_ = 1, square_power_ = 1;  // beta^t
-    double steps_ = 0;
+    AdamClock clock_;
 };
 
 extern template class Adam<float>;

@@ -7,8 +7,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "../math/maps.hpp"
-#include "../math/vector_maps.hpp"
+#include "../steps/ready.hpp"
 #include "compiled.hpp"
 #include "isa.hpp"
 #include "threads.hpp"
@@ -34,22 +33,6 @@ Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> 
 }
 
 template <class T>
-void Program<T>::prepare_elementwise(const Step<T>& step, const T* weights, T* ready) const {
-    const MaskedStep<T>& m = step.network;
-    const MapOptions<double> options{double(m.options.slope), double(m.options.inverse_clamp), m.options.bins,
-                                     double(m.options.bound)};
-    with_map(m.map, [&]<class Map>() {
-        if constexpr (requires { Map::ready_factors; })
-            for (int slot = 0; slot < features(); ++slot) {
-                const T* raw = weights + step.elementwise.weights + step.elementwise.coordinate[slot] * m.n_params;
-                T* out = ready + step.elementwise.ready + int64_t(slot) * step.elementwise.n_ready;
-                Map::template prepare<double>([&](int k) { return double(raw[k]); }, options,
-                                              [&](int k, double value) { out[k] = T(value); });
-            }
-    });
-}
-
-template <class T>
 const T* Program<T>::ready_parameters(const Compiled<T>& compiled, const Weights& weights) const {
     if (compiled.chain.ready == 0) return nullptr;
     return weights->ready(compiled.number, [&] { return prepare(compiled.chain, weights->numbers()); });
@@ -58,46 +41,30 @@ const T* Program<T>::ready_parameters(const Compiled<T>& compiled, const Weights
 template <class T>
 Aligned<T> Program<T>::prepare(const Chain<T>& chain, const T* weights) const {
     auto ready = aligned_zeros<T>(size_t(chain.ready));
-    for (int s = 0; s < chain.n_steps; ++s) {
-        if (chain.steps[s].kind == StepKind::elementwise) prepare_elementwise(chain.steps[s], weights, ready.get());
-        if (chain.steps[s].kind != StepKind::vector) continue;
-        const VectorStep<T>& v = chain.steps[s].vector;
-        with_vector_map(v.map, [&]<class Map>() {
-            for (int i = 0; i < v.transforms; ++i) {
-                const int* coordinate = v.coordinate + int64_t(i) * features();
-                const T* raw = weights + v.weights[i];
-                T* out = ready.get() + v.ready + int64_t(i) * v.n_ready;
-                Map::template prepare<double>(
-                    [&](int k) { return double(raw[in_coordinate_order(k, Map::vectors, features(), coordinate)]); },
-                    features(), [&](int k, double value) { out[k] = T(value); });
-            }
+    for (int s = 0; s < chain.n_steps; ++s)
+        with_step(chain.steps[s], [&](const auto& step) {
+            for (int i = 0; i < ready_parts(step, features()); ++i)
+                prepare_part(step, i, features(), weights, ready.get());
         });
-    }
     return ready;
 }
 
 // The gradient by raw parameters, where that by ready ones was.
 template <class T>
-void Program<T>::finish_vectors(const Chain<T>& chain, const T* weights, T* gradient) const {
+void Program<T>::finish(const Chain<T>& chain, const T* weights, T* gradient) const {
     std::vector<double> given;
-    for (int s = 0; s < chain.n_steps; ++s) {
-        if (chain.steps[s].kind != StepKind::vector) continue;
-        const VectorStep<T>& v = chain.steps[s].vector;
-        given.resize(size_t(v.n_ready));
-        with_vector_map(v.map, [&]<class Map>() {
-            for (int i = 0; i < v.transforms; ++i) {
-                const int* coordinate = v.coordinate + int64_t(i) * features();
-                const auto place = [&](int k) { return in_coordinate_order(k, Map::vectors, features(), coordinate); };
-                const T* raw = weights + v.weights[i];
-                T* out = gradient + v.weights[i];
-                std::copy_n(out, v.n_ready, given.begin());
-                std::fill_n(out, v.n_ready, T(0));
-                Map::template prepare_vjp<double>([&](int k) { return double(raw[place(k)]); },
-                                                  [&](int k) { return given[size_t(k)]; }, features(),
-                                                  [&](int k, double value) { out[place(k)] = T(value); });
-            }
+    for (int s = 0; s < chain.n_steps; ++s)
+        with_step(chain.steps[s], [&]<class S>(const S& step) {
+            if constexpr (needs_finish<S>)
+                for (int i = 0; i < ready_parts(step, features()); ++i) {
+                    T* const out = gradient + step.weights[i];
+                    given.assign(out, out + step.n_ready);
+                    std::fill_n(out, step.n_ready, T(0));
+                    finish_part(
+                        step, i, features(), weights, [&](int k) { return given[size_t(k)]; },
+                        [&](int k, double value) { out[k] = T(value); });
+                }
         });
-    }
 }
 
 template <class T>

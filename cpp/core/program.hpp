@@ -50,10 +50,9 @@ class Program {
     void update(const std::function<void(T*)>& update);
 
   private:
-    void prepare_elementwise(const Step<T>& step, const T* weights, T* ready) const;
     const T* ready_parameters(const Compiled<T>& compiled, const Weights& weights) const;
     Aligned<T> prepare(const Chain<T>& chain, const T* weights) const;
-    void finish_vectors(const Chain<T>& chain, const T* weights, T* gradient) const;
+    void finish(const Chain<T>& chain, const T* weights, T* gradient) const;
     Aligned<T> cleared_copy(const T* in) const;
     const Compiled<T>& compiled_for(const Request<T>& request) const;
     Call<T> call_of(const Request<T>& request, const Weights& weights) const;

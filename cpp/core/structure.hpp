@@ -55,18 +55,14 @@ class Structure {
     template <class T>
     void clear_dead(T* gradient) const;
 
-    // The steps from `first` on in one direction. What it points to is its own or the structure's.
-    template <class T>
-    std::shared_ptr<Compiled<T>> compile(bool inverse, size_t first) const;
+    // Of step i: where its weights start in the vector, and its folded first biases (-1: none).
+    int64_t weights_of(size_t i) const { return step_weights_[i]; }
+    int fold_of(size_t i) const { return step_fold_[i]; }
+    // (context - shift) * scale is what networks read; empty: the context.
+    const std::vector<double>& context_shift() const { return context_shift_; }
+    const std::vector<double>& context_scale() const { return context_scale_; }
 
   private:
-    template <class T>
-    void add_vectors(Compiled<T>& out, const MaskedTransform& t, bool map_inverse, std::vector<int64_t> weights,
-                     std::vector<int> coordinate, TapeShape& tape) const;
-    template <class T>
-    void add_rotation(Compiled<T>& out, const StepSpec& spec, bool to_data, const std::vector<int>& given,
-                      const std::vector<int>& built) const;
-
     int features_, context_;
     std::vector<StepSpec> steps_;
     std::vector<double> context_shift_, context_scale_;

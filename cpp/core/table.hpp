@@ -13,7 +13,7 @@ struct KernelsOf {
     // A whole call of fewer than small_batch rows; scratch has small_scratch numbers.
     void (*run_small)(const Chain<T>&, const Call<T>&, T* scratch) noexcept;
     // First biases with the one context row of a call folded in.
-    void (*fold_context)(const MaskedStep<T>&, const T* weights, const T* context, int n, T* folded) noexcept;
+    void (*fold_context)(const NetworkStep<T>&, const T* weights, const T* context, int n, T* folded) noexcept;
     // hr.ops: maps on elements that a network of somebody else gave parameters for.
     void (*coupling)(int map, bool inverse, const MapOptions<T>&, const T* in, const T* params, T* value, T* log_det,
                      int64_t rows, int64_t active) noexcept;
@@ -39,7 +39,8 @@ struct KernelsOf {
                           T* tape) noexcept;
     void (*sum_weights)(const Chain<T>&, const Back<T>&, const WeightTask&, const TapeGroup<T>&) noexcept;
     // An optimiser's step on n numbers, and the sum of the squares of n numbers.
-    void (*adam)(const AdamStep<T>&, const T* gradient, T* weights, T* mean, T* square, T* average, int64_t n) noexcept;
+    void (*adam)(const AdamStep<T>&, bool decays, const T* gradient, T* weights, T* mean, T* square, T* average,
+                 int64_t n) noexcept;
     double (*sum_squares)(const T*, int64_t n) noexcept;
     int width;  // numbers in a vector
 };

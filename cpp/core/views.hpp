@@ -7,7 +7,10 @@
 
 #include <cstdint>
 
+#include "../math/adam.hpp"
+#include "../math/base_density.hpp"
 #include "../math/maps/options.hpp"
+#include "../steps/steps.hpp"
 
 namespace headrace {
 
@@ -17,131 +20,6 @@ constexpr int max_tile_vectors = 6;  // vectors of rows in a tile: the product k
 constexpr int small_batch = 8;       // fewer rows than this: the batch's rows are not worth a vector's lanes
 constexpr int sum_rows = 128;        // rows whose share of the weights' gradient is summed in registers
 constexpr int fold_rows = 8192;  // whose sums are float32; those of more rows are added in float64. Of sum_rows many
-
-// A block of a masked product: units [row, row + rows) of a layer from inputs [k0, k1).
-struct Op {
-    int layer, row, rows, k0, k1;
-    bool from_bias;  // otherwise add to what an earlier op left
-    bool finish;     // the last op for these units: apply the activation
-};
-
-// Ops, then the coordinates (a range of the transform's active ones) whose parameters they settle.
-struct Phase {
-    int op_begin, op_end, coordinate_begin, coordinate_end;
-};
-
-struct Plan {
-    const Op* ops;
-    const Phase* phases;
-    int n_phases;
-};
-
-// Backwards: the gradient of inputs [column, column + columns) of a layer from that of its units [row0, row1).
-struct BackOp {
-    int layer, column, columns, row0, row1;
-};
-
-// The map's gradients at some coordinates, then the ops that can be done after them.
-struct BackPhase {
-    int coordinate_begin, coordinate_end, op_begin, op_end;
-};
-
-struct BackPlan {
-    const BackOp* ops;
-    const BackPhase* phases;
-    int n_phases;
-};
-
-struct Layer {
-    const uint32_t* row;  // offset of each unit's weights from the transform's first weight
-    const int* visible;   // so many inputs are seen by each unit
-    uint32_t bias;        // offset of the biases
-    int in, out, unit;    // inputs, units, and where the units start among the scratch units of the transform
-    int live;             // so many units are seen by anybody
-    int panel;            // where the layer's transposed inputs start among those of the transform
-};
-
-template <class T>
-struct MaskedStep {
-    Plan tile_plan, small_plan;
-    BackPlan back_plan;
-    const Layer* layers;
-    int n_layers, units;  // units: of all layers together
-    int activation, map, n_params;
-    MapOptions<T> options;
-    bool map_inverse;  // which way the map runs
-    bool reads_built;  // the sequential direction: the network reads what is being built
-    bool has_activation_sweep;
-    int64_t weights;  // offset in the flow's weight vector
-    int input_slot;   // where the network's inputs start: after a context that it does not read
-    int fold;         // place of the folded first bias, or -1 (no context)
-    int n_active, n_passive;
-    const int *active_given, *active_built;    // slots of the active coordinates, in order of level
-    const int *passive_given, *passive_built;  // the rest is copied
-    int64_t tape_units, tape_slopes;           // lines of the tape; slopes: of the activation, -1 if its value tells
-    int vector_map;  // the network's outputs are the raw parameters of this vector map, -1: of `map`
-    int ready;       // where its ready parameters start among the scratch units
-};
-
-// A run of vector maps with one set of parameters each for all rows. Their ready parameters are made once a call, in
-// the order of the slots.
-template <class T>
-struct VectorStep {
-    int map;
-    bool inverse;  // which way the maps run
-    MapOptions<T> options;
-    int transforms, n_ready;
-    int64_t ready;           // where they start among those of the chain
-    const int64_t* weights;  // where each transform's raw parameters start in the flow's weight vector
-    const int* coordinate;   // of each slot, transform by transform
-    int64_t tape_states;     // lines of the tape: coordinates between the transforms
-};
-
-// value * scale + shift for each coordinate, or (value - shift) * scale, in float64; at the data end of a chain it is
-// part of loading and storing.
-struct ScaleStep {
-    const double *scale, *shift;  // by slot
-    bool shift_first;
-};
-
-// A map with ready parameters for each coordinate, the same for all rows. On the way back it is a network that reads
-// nothing.
-struct ElementwiseStep {
-    int n_ready;
-    int64_t ready;          // where they start among those of the chain, in the order of the slots
-    int64_t weights;        // where the raw ones start in the flow's weight vector, coordinate by coordinate
-    const int* coordinate;  // of each slot: its place among them
-};
-
-// Products of the coordinates with a block diagonal matrix, [built slot][given slot], and back with its transpose.
-// Block i takes coordinates' slots [first[i], first[i + 1]) to themselves; a dense matrix is one block.
-template <class T>
-struct RotationStep {
-    const T *matrix, *transpose, *zeros;  // block after block, row by row
-    const uint32_t* row;                  // offset of each row, which is as long as its block is wide
-    const int* first;
-    int blocks;
-};
-
-// Moves coordinates to where the next network reads them, where the step before could not put them there.
-struct MoveStep {
-    const int *given, *built;
-};
-
-enum class StepKind : int { network, elementwise, vector, rotation, scale, move };
-
-template <class T>
-struct Step {
-    StepKind kind;
-    MaskedStep<T> network;  // of a vector step: the layers whose biases are its parameters, and their gradients' lines
-    VectorStep<T> vector;
-    ElementwiseStep elementwise;
-    RotationStep<T> rotation;
-    ScaleStep scale;
-    MoveStep move;
-};
-
-enum class Base : int { none, normal, logistic };
 
 // What a tile keeps of a run through the chain, for the way back; places are lines of `height` numbers.
 struct TapeShape {
@@ -213,10 +91,10 @@ struct Back {
     int height;          // rows of a tile
 };
 
-// A task of the weights' gradient: units [unit0, unit1) of a layer by inputs [input0, input1), summed over the tapes of
-// a group of tiles.
+// A task of the weights' gradient: units [unit0, unit1) of what a step has to sum, by inputs [input0, input1), over the
+// tapes of a group of tiles.
 struct WeightTask {
-    int network, layer, unit0, unit1, input0, input1;
+    int network, summed, unit0, unit1, input0, input1;
 };
 
 template <class T>
@@ -265,17 +143,6 @@ struct AscentStep {
     int blocks;
     const T *next_center, *next_square;  // of the next map; null: sums of x² alone
     const T* ones;                       // a vector's width of them
-};
-
-// Adam (Kingma, Ba 2015) with the weight decay of AdamW (Loshchilov, Hutter 2019); factors of one step.
-template <class T>
-struct AdamStep {
-    T mean_decay, square_decay;  // beta1, beta2
-    T rate;                      // learning rate over the mean's bias correction
-    T square_correction;         // 1 / (1 - beta2^t)
-    T epsilon, shrink;           // shrink: 1 - learning rate times weight decay
-    T gradient_scale;            // of the clipped gradient
-    T average_gain;              // of the running mean of the weights
 };
 
 }  // namespace headrace

@@ -9,10 +9,11 @@ namespace {
 
 // n is a whole number of vectors; average may be null.
 template <class T>
-void adam(const AdamStep<T>& s, const T* gradient, T* weights, T* mean, T* square, T* average, int64_t n) noexcept {
+void adam(const AdamStep<T>& s, bool decays, const T* gradient, T* weights, T* mean, T* square, T* average,
+          int64_t n) noexcept {
     for (int64_t i = 0; i < n; i += width<T>) {
         Pack<T> m = load(mean + i), v = load(square + i);
-        const Pack<T> w = adam_moved(s, load(gradient + i), load(weights + i), m, v);
+        const Pack<T> w = adam_moved(s, decays, load(gradient + i), load(weights + i), m, v);
         store(mean + i, m);
         store(square + i, v);
         store(weights + i, w);

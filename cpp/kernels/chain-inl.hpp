@@ -5,8 +5,7 @@
 
 #include "../math/base_density.hpp"
 #include "../math/random.hpp"
-#include "elementwise-inl.hpp"
-#include "masked-inl.hpp"
+#include "steps-inl.hpp"
 #include "transpose-inl.hpp"
 
 namespace headrace {
@@ -161,13 +160,6 @@ HR_FN void load_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, in
     }
 }
 
-// Coordinates times a matrix of the step.
-template <class T>
-HR_FN void rotate(const RotationStep<T>& s, const T* matrix, const Chain<T>& chain, const TileBuffers<T>& b) {
-    const int64_t start = chain.context * b.height;
-    block_product(matrix, s.row, s.first, s.blocks, s.zeros, b.given + start, b.built + start, b.height, b.vectors);
-}
-
 // The base's log-density of each row at a state of the chain.
 template <class T>
 HR_FN void tile_base_density(const Chain<T>& chain, const Call<T>& call, const TileBuffers<T>& b, const T* z, T* out) {
@@ -213,36 +205,7 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
 
     T base[max_tile_vectors * width<T>];
     if (call.log_prob && !call.inverse) tile_base_density(chain, call, b, b.given, base);
-    for (int s = 0; s < chain.n_steps; ++s) {
-        const Step<T>& step = chain.steps[s];
-        if (step.kind == StepKind::scale) {
-            for (int64_t c = 0; c < chain.features; ++c) {
-                T* p = b.given + (chain.context + c) * height;
-                for (int64_t i = 0; i < height; ++i) p[i] = scaled(step.scale, int(c), p[i]);
-            }
-            continue;
-        }
-        if (step.kind == StepKind::elementwise) {
-            elementwise_tile(step.network, call.ready + step.elementwise.ready, step.elementwise.n_ready,
-                             chain.features, b.given + chain.context * height, height, vectors, b.sum);
-            continue;
-        }
-        if (step.kind == StepKind::vector) {
-            vector_run_tile(step.vector, call.ready + step.vector.ready, chain.features,
-                            b.given + chain.context * height, height, vectors, b.sum);
-            continue;
-        }
-        if (step.kind == StepKind::network) {
-            masked_tile(step.network, chain, call, b);
-        } else if (step.kind == StepKind::rotation) {
-            rotate(step.rotation, step.rotation.matrix, chain, b);
-        } else {
-            copy_slots(b, step.move.given, step.move.built, chain.features);
-        }
-        T* const given = b.given;
-        b.given = b.built;
-        b.built = given;
-    }
+    run_steps(chain, call, b);
     mark_overflows(chain, b, b.given);
     if (call.log_prob && call.inverse) tile_base_density(chain, call, b, b.given, base);
     store_value(chain, call, b.given, height, int64_t(1), row, rows);
@@ -312,25 +275,7 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
         }
     };
     if (call.log_prob && !call.inverse) base_density(b.given);
-    for (int s = 0; s < chain.n_steps; ++s) {
-        const Step<T>& step = chain.steps[s];
-        if (step.kind == StepKind::scale) {
-            for (int r = 0; r < rows; ++r)
-                for (int c = 0; c < chain.features; ++c) {
-                    T& x = b.given[r * b.stride + chain.context + c];
-                    x = scaled(step.scale, c, x);
-                }
-            continue;
-        }
-        if (step.kind == StepKind::network) {
-            masked_small(step.network, call, b);
-        } else {
-            copy_slots(b, step.move.given, step.move.built, chain.features);
-        }
-        T* const given = b.given;
-        b.given = b.built;
-        b.built = given;
-    }
+    run_steps(chain, call, b);
     for (int r = 0; r < rows; ++r) {  // as mark_overflows
         T* const z = b.given + r * b.stride;
         T bad = poison(sum[r]);

@@ -4,7 +4,7 @@
 // lanes, and log-derivatives are summed row by row in ascending order.
 #pragma once
 
-#include "masked-inl.hpp"
+#include "coordinates-inl.hpp"
 
 namespace headrace {
 namespace {

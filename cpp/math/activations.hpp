@@ -109,5 +109,12 @@ HR_FN void with_activation(int index, F&& f) {
     }
 }
 
+// Whether an activation's value determines its derivative.
+HR_FN bool has_slope_of_value(int index) {
+    bool result = false;
+    with_activation(index, [&]<class A>() { result = A::slope_of_value; });
+    return result;
+}
+
 }  // namespace
 }  // namespace headrace

@@ -1,20 +1,64 @@
-// One step of Adam on one number, over lanes.
+// Adam (Kingma, Ba 2015) with the weight decay of AdamW (Loshchilov, Hutter 2019): the factors of a step, and what it
+// does to one number, over lanes.
 #pragma once
 
-#include "../core/views.hpp"
 #include "lane.hpp"
 
 namespace headrace {
+
+struct AdamOptions {
+    double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
+    double clip = 0;     // the largest norm of a gradient; 0: none
+    double average = 0;  // decay of the running mean of the weights; 0: none is kept
+};
+
+// What is kept from step to step.
+struct AdamClock {
+    double mean_power = 1, square_power = 1, steps = 0;  // beta1^steps, beta2^steps
+};
+
+// Factors of one step.
+template <class T>
+struct AdamStep {
+    T mean_decay, square_decay;  // beta1, beta2
+    T rate;                      // learning rate over the mean's bias correction
+    T square_correction;         // 1 / (1 - beta2^t)
+    T epsilon, shrink;           // shrink: 1 - learning rate times weight decay, of what decays
+    T gradient_scale;            // of the clipped gradient
+    T average_gain;              // of the running mean of the weights
+};
+
 namespace {
+
+// The next step, for a gradient of this norm.
+template <class T>
+HR_FN AdamStep<T> adam_next(const AdamOptions& o, double learning_rate, double norm, AdamClock& clock) {
+    constexpr T least = sizeof(T) == 4 ? T(1.17549435e-38) : T(2.2250738585072014e-308);  // 0 / 0 is nowhere
+    clock.mean_power *= o.beta1;
+    clock.square_power *= o.beta2;
+    clock.steps += 1;
+    AdamStep<T> s;
+    s.mean_decay = T(o.beta1);
+    s.square_decay = T(o.beta2);
+    s.rate = T(learning_rate / (1 - clock.mean_power));
+    s.square_correction = T(1 / (1 - clock.square_power));
+    s.epsilon = T(o.epsilon) > least ? T(o.epsilon) : least;
+    s.shrink = T(1 - learning_rate * o.weight_decay);
+    s.gradient_scale = T(o.clip > 0 && norm > o.clip ? o.clip / norm : 1);
+    // Its decay grows to the one asked for, so that the weights at the start are soon forgotten.
+    const double grown = (1 + clock.steps) / (10 + clock.steps);
+    s.average_gain = T(1 - (o.average < grown ? o.average : grown));
+    return s;
+}
 
 // The new weight; mean and square are updated. What is 0 with gradient 0 stays 0: the padding.
 template <class V>
-HR_FN V adam_moved(const AdamStep<Scalar<V>>& s, V gradient, V weight, V& mean, V& square) {
+HR_FN V adam_moved(const AdamStep<Scalar<V>>& s, bool decays, V gradient, V weight, V& mean, V& square) {
     using T = Scalar<V>;
     const V g = gradient * s.gradient_scale;
     mean = mean * s.mean_decay + g * (T(1) - s.mean_decay);
     square = square * s.square_decay + g * g * (T(1) - s.square_decay);
-    return weight * s.shrink - mean * s.rate / (sqrt(square * s.square_correction) + s.epsilon);
+    return weight * (decays ? s.shrink : T(1)) - mean * s.rate / (sqrt(square * s.square_correction) + s.epsilon);
 }
 
 }  // namespace

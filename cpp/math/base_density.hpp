@@ -1,10 +1,12 @@
 // The standard densities of a row's end, number by number, and their slopes.
 #pragma once
 
-#include "../core/views.hpp"
 #include "lane.hpp"
 
 namespace headrace {
+
+enum class Base : int { none, normal, logistic };
+
 namespace {
 
 // 0 where x is finite and NaN where it is not: added to a row's sum, it makes the row's log-determinant NaN even where
@@ -31,13 +33,6 @@ HR_FN V base_slope(Base base, V z) {
 HR_FN double base_constant(Base base, int features) {
     constexpr double half_log_2pi = 0.91893853320467274178;
     return base == Base::normal ? -half_log_2pi * features : 0.0;
-}
-
-// In float64: where the mean is far larger than the scale, narrower arithmetic would cancel.
-template <class T>
-HR_FN T scaled(const ScaleStep& step, int slot, T value) {
-    const double x = double(value), scale = step.scale[slot], shift = step.shift[slot];
-    return T(step.shift_first ? (x - shift) * scale : x * scale + shift);
 }
 
 }  // namespace

@@ -13,12 +13,14 @@ namespace headrace {
 template <class T>
 struct DeviceStep {
     Step<T> step;
-    StagePlan plan;      // of a network
-    bool first_weights;  // no step before has any
-    int64_t states;      // lines of the tape: between the transforms of a run of vector maps
-    int64_t values;      // of all units, and where their slopes and gradients are
-    int64_t slopes;      // -1: the value tells
-    int64_t grads;       // of a run of vector maps: those of the ready parameters
+    StagePlan plan;        // of a network; of an elementwise map one phase without stages
+    CoordinateMap<T> map;  // of both
+    int outputs;           // where its parameters start among the units
+    bool first_weights;    // no step before has any
+    int64_t states;        // lines of the tape: between the transforms of a run of vector maps
+    int64_t values;        // of all units, or of raw parameters, and where their slopes and gradients are
+    int64_t slopes;        // -1: the value tells
+    int64_t grads;         // of a run of vector maps: those of the ready parameters
 };
 
 // Lines of a tile that goes there and back.

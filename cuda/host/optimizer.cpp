@@ -29,9 +29,7 @@ DeviceBuffer<T> zeros(size_t n) {
 
 template <class T>
 DeviceAdam<T>::DeviceAdam(std::shared_ptr<DeviceProgram<T>> program, const AdamOptions& options)
-    : program_(std::move(program)),
-      rule_{options.beta1, options.beta2,   options.weight_decay,
-            options.clip,  options.average, std::max(T(options.epsilon), std::numeric_limits<T>::min())} {
+    : program_(std::move(program)), options_(options) {
     const OnDevice on(program_->device());
     const size_t n = program_->n_weights();
     const StreamOrder::Writing writing(order_, default_stream);
@@ -61,7 +59,7 @@ void DeviceAdam<T>::step(const T* gradient, double learning_rate, double* norm, 
     const std::lock_guard<std::mutex> lock(mutex_);
     program_->update(stream, [&](T* weights) {
         const StreamOrder::Writing writing(order_, stream);
-        adam_step(rule_, learning_rate, gradient, kind_.get(), weights, mean_.get(), square_.get(), average_.get(),
+        adam_step(options_, learning_rate, gradient, kind_.get(), weights, mean_.get(), square_.get(), average_.get(),
                   int64_t(program_->n_weights()), parts_.get(), state_.get(), norm, stream);
     });
 }

@@ -3,7 +3,6 @@
 
 #include <memory>
 
-#include "../../cpp/core/optimizer.hpp"
 #include "../kernels/adam.hpp"
 #include "program.hpp"
 
@@ -27,7 +26,7 @@ class DeviceAdam {
 
   private:
     std::shared_ptr<DeviceProgram<T>> program_;
-    AdamRule<T> rule_;
+    AdamOptions options_;
     DeviceBuffer<AdamKind> kind_;
     DeviceBuffer<T> mean_, square_, average_;
     DeviceBuffer<double> parts_;

@@ -16,12 +16,6 @@ int rounded_up(int n, int multiple) {
     return (n + multiple - 1) / multiple * multiple;
 }
 
-bool activation_has_slope_of_value(int activation) {
-    bool result = false;
-    with_activation(activation, [&]<class A>() { result = A::slope_of_value; });
-    return result;
-}
-
 bool map_has_bins(int map) {
     return map_list()[size_t(map)].n_params(2) != map_list()[size_t(map)].n_params(3);
 }
@@ -102,66 +96,77 @@ class Placing {
     DeviceStep<T> step(size_t i) {
         DeviceStep<T> d{};
         d.step = compiled_.steps[i];
-        const StepKind kind = d.step.kind;
-        if (kind == StepKind::network || kind == StepKind::rotation || kind == StepKind::move) d_.in_place = false;
-        if (kind == StepKind::vector) d_.has_vectors = true;
+        d.step.summed = nullptr;
         d.slopes = -1;
         d.first_weights = std::none_of(compiled_.networks.begin(), compiled_.networks.end(),
                                        [&](int other) { return size_t(other) < i; });
-        const size_t features = size_t(d_.chain.features);
-        switch (d.step.kind) {
-            case StepKind::rotation: d.step.rotation = place_rotation(arena_, d.step.rotation); break;
-            case StepKind::scale: {
-                ScaleStep& s = d.step.scale;
-                s.scale = arena_.put(s.scale, features);
-                s.shift = arena_.put(s.shift, features);
-                break;
-            }
-            case StepKind::move: {
-                MoveStep& s = d.step.move;
-                s.given = arena_.put(s.given, features);
-                s.built = arena_.put(s.built, features);
-                break;
-            }
-            case StepKind::vector: vectors(d); break;
-            case StepKind::elementwise:
-                d.step.elementwise.coordinate = arena_.put(d.step.elementwise.coordinate, features);
-                network(d, i);
-                break;
-            case StepKind::network: network(d, i); break;
-        }
+        with_step(d.step, [&]<class S>(S& own) {
+            if (!S::in_place) d_.in_place = false;
+            place(d, own, i);
+        });
         return d;
     }
 
-    void vectors(DeviceStep<T>& d) {
-        VectorStep<T>& v = d.step.vector;
+    void place(DeviceStep<T>&, RotationStep<T>& s, size_t) { s = place_rotation(arena_, s); }
+
+    void place(DeviceStep<T>&, ScaleStep<T>& s, size_t) {
+        s.scale = arena_.put(s.scale, size_t(d_.chain.features));
+        s.shift = arena_.put(s.shift, size_t(d_.chain.features));
+    }
+
+    void place(DeviceStep<T>&, MoveStep<T>& s, size_t) {
+        s.given = arena_.put(s.given, size_t(d_.chain.features));
+        s.built = arena_.put(s.built, size_t(d_.chain.features));
+    }
+
+    void place(DeviceStep<T>& d, ElementwiseStep<T>& s, size_t) {
+        s.coordinate = arena_.put(s.coordinate, size_t(d_.chain.features));
+        place_map(d, s.map);
+        if (map_has_bins(s.map.index)) d_.has_splines = true;
+        const int n = s.map.n * s.map.n_params;
+        d.values = lines(n);
+        d.grads = lines(n);
+        d.plan = {nullptr, arena_.put(std::vector<StagePhase>{{0, 0, 0, s.map.n, 0}}), 1};
+        bare_sums(d.grads, s.weights, n);
+        summed_.push_back({s.weights, s.weights + n});
+    }
+
+    void place_map(DeviceStep<T>& d, CoordinateMap<T>& map) {
+        map.given = arena_.put(map.given, size_t(map.n));
+        map.built = arena_.put(map.built, size_t(map.n));
+        d.map = map;
+        d_.has_networks = true;
+    }
+
+    // Sums of gradients by parameters that read nothing.
+    void bare_sums(int64_t grads, int64_t sums, int n) {
+        for (int u = 0; u < n; u += sum_units)
+            tasks_.push_back({grads, 0, 0, sums, nullptr, nullptr, u, std::min(sum_units, n - u), 0, 0});
+    }
+
+    void place(DeviceStep<T>& d, VectorStep<T>& v, size_t) {
         const int features = d_.chain.features;
+        d_.has_vectors = true;
         v.weights = arena_.put(v.weights, size_t(v.transforms));
         v.coordinate = arena_.put(v.coordinate, size_t(v.transforms) * size_t(features));
         d.states = lines(int64_t(v.transforms - 1) * features);
         d.grads = lines(int64_t(v.transforms) * v.n_ready);
-        const int n = v.transforms * v.n_ready;
-        const int64_t sums = int64_t(structure_.n_weights()) + v.ready;  // they come after those by weights
-        for (int u = 0; u < n; u += sum_units)
-            tasks_.push_back({d.grads, 0, 0, sums, nullptr, nullptr, u, std::min(sum_units, n - u), 0, 0});
-        d.step.network = {};
+        bare_sums(d.grads, int64_t(structure_.n_weights()) + v.ready,  // they come after those by weights
+                  v.transforms * v.n_ready);
     }
 
-    void network(DeviceStep<T>& d, size_t i) {
-        MaskedStep<T>& m = d.step.network;
+    void place(DeviceStep<T>& d, NetworkStep<T>& m, size_t i) {
         const MaskedTransform& t = *compiled_.transforms[i];
         const auto& shapes = t.layers();
         StagePlanStorage plan = m.reads_built ? sequential_stages(t) : parallel_stages(t);
         d.plan = {arena_.put(plan.stages), arena_.put(plan.phases), int(plan.phases.size())};
         m.back_plan = place_back_plan(arena_, m.back_plan);
         m.tile_plan = m.small_plan = {};
-        m.active_given = arena_.put(m.active_given, size_t(m.n_active));
-        m.active_built = arena_.put(m.active_built, size_t(m.n_active));
         m.passive_given = arena_.put(m.passive_given, size_t(m.n_passive));
         m.passive_built = arena_.put(m.passive_built, size_t(m.n_passive));
         d.values = lines(m.units);
         d.grads = lines(m.units);
-        if (m.n_layers > 1 && !activation_has_slope_of_value(m.activation)) d.slopes = lines(m.units);
+        if (m.n_layers > 1 && !has_slope_of_value(m.activation)) d.slopes = lines(m.units);
         std::vector<Layer> layers(m.layers, m.layers + m.n_layers);
         for (int l = 0; l < m.n_layers; ++l) {
             Layer& layer = layers[size_t(l)];
@@ -170,18 +175,16 @@ class Placing {
             const int64_t inputs = l == 0 ? -1 : d.values + layers[size_t(l) - 1].unit;
             sum_tasks(d, i, shapes[size_t(l)], layer, inputs);
         }
-        d_.has_splines = d_.has_splines || (m.vector_map < 0 && map_has_bins(m.map));
-        d_.has_networks = true;
-        if (d.step.kind == StepKind::network) {
-            const int run_units = m.vector_map >= 0 ? m.units : layers[size_t(m.n_layers) - 1].unit + plan.most_window;
-            d_.units = std::max(d_.units, run_units);
-        }
+        d.outputs = layers.back().unit;
+        place_map(d, m.map);
+        if (m.vector_map < 0 && map_has_bins(m.map.index)) d_.has_splines = true;
+        d_.units = std::max(d_.units, m.vector_map >= 0 ? m.units : d.outputs + plan.most_window);
         m.layers = arena_.put(layers);
     }
 
     void sum_tasks(const DeviceStep<T>& d, size_t i, const MaskedTransform::LayerShape& shape, const Layer& layer,
                    int64_t inputs) {
-        const MaskedStep<T>& m = d.step.network;
+        const NetworkStep<T>& m = d.step.network;
         const int64_t read = int64_t(i) + (m.reads_built ? 1 : 0);
         if (inputs < 0) inputs = d_.tape.states + read * d_.slots() + m.input_slot;
         const int64_t bias = m.weights + shape.bias;

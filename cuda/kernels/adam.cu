@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "../../cpp/math/adam.hpp"
 #include "../include/launch.cuh"
 #include "../include/threads.cuh"
 
@@ -24,8 +23,8 @@ __global__ void __launch_bounds__(threads) sum_squares(const T* x, int64_t n, do
 }
 
 template <class T>
-__global__ void __launch_bounds__(threads)
-    decide(AdamRule<T> rule, double learning_rate, const double* parts, int64_t n, AdamState<T>* state, double* norm) {
+__global__ void __launch_bounds__(threads) decide(AdamOptions options, double learning_rate, const double* parts,
+                                                  int64_t n, AdamState<T>* state, double* norm) {
     HR_DYNAMIC_SHARED(double, of_warp);
     double sum = 0;
     for (int64_t i = threadIdx.x; i < n; i += threads) sum += parts[i];
@@ -35,20 +34,7 @@ __global__ void __launch_bounds__(threads)
     AdamState<T>& a = *state;
     a.is_finite = sum - sum == 0;
     if (!a.is_finite) return;
-    a.mean_power *= rule.beta1;
-    a.square_power *= rule.beta2;
-    a.steps += 1;
-    AdamStep<T>& s = a.step;
-    s.mean_decay = T(rule.beta1);
-    s.square_decay = T(rule.beta2);
-    s.rate = T(learning_rate / (1 - a.mean_power));
-    s.square_correction = T(1 / (1 - a.square_power));
-    s.epsilon = rule.epsilon;
-    s.shrink = T(1);
-    s.gradient_scale = T(rule.clip > 0 && sum > rule.clip ? rule.clip / sum : 1);
-    const double grown = (1 + a.steps) / (10 + a.steps);
-    s.average_gain = T(1 - (rule.average < grown ? rule.average : grown));
-    a.shrink = T(1 - learning_rate * rule.weight_decay);
+    a.step = adam_next<T>(options, learning_rate, sum, a.clock);
 }
 
 template <class T>
@@ -57,12 +43,10 @@ __global__ void __launch_bounds__(threads)
                  T* average, int64_t n) {
     if (!state->is_finite) return;
     const AdamStep<T> step = state->step;
-    AdamStep<T> decaying = step;
-    decaying.shrink = state->shrink;
     for (int64_t i = int64_t(blockIdx.x) * threads + threadIdx.x; i < n; i += int64_t(gridDim.x) * threads) {
         if (kind[i] == adam_no_weight) continue;
         T m = mean[i], v = square[i];
-        const T w = adam_moved(kind[i] == adam_decays ? decaying : step, gradient[i], weights[i], m, v);
+        const T w = adam_moved(step, kind[i] == adam_decays, gradient[i], weights[i], m, v);
         mean[i] = m;
         square[i] = v;
         weights[i] = w;
@@ -73,7 +57,6 @@ __global__ void __launch_bounds__(threads)
 template <class T>
 __global__ void start(AdamState<T>* state) {
     *state = {};
-    state->mean_power = state->square_power = 1;
 }
 
 }  // namespace
@@ -90,7 +73,7 @@ void adam_start(AdamState<T>* state, cudaStream_t stream) {
 }
 
 template <class T>
-void adam_step(const AdamRule<T>& rule, double learning_rate, const T* gradient, const AdamKind* kind, T* weights,
+void adam_step(const AdamOptions& options, double learning_rate, const T* gradient, const AdamKind* kind, T* weights,
                T* mean, T* square, T* average, int64_t n, double* parts, AdamState<T>* state, double* norm,
                cudaStream_t stream) {
     constexpr size_t shared = threads / warp * sizeof(double);
@@ -101,7 +84,7 @@ void adam_step(const AdamRule<T>& rule, double learning_rate, const T* gradient,
         check_launch("adam_norm");
     }
     auto* const rates = decide<T>;
-    HR_LAUNCH(rates, dim3(1), dim3(threads), shared, stream, rule, learning_rate, parts, n_parts, state, norm);
+    HR_LAUNCH(rates, dim3(1), dim3(threads), shared, stream, options, learning_rate, parts, n_parts, state, norm);
     check_launch("adam_rates");
     if (n == 0) return;
     auto* const move = move_weights<T>;
@@ -113,7 +96,7 @@ void adam_step(const AdamRule<T>& rule, double learning_rate, const T* gradient,
 
 #define HR_INSTANTIATE(T)                                                                                            \
     template void adam_start(AdamState<T>*, cudaStream_t);                                                           \
-    template void adam_step(const AdamRule<T>&, double, const T*, const AdamKind*, T*, T*, T*, T*, int64_t, double*, \
+    template void adam_step(const AdamOptions&, double, const T*, const AdamKind*, T*, T*, T*, T*, int64_t, double*, \
                             AdamState<T>*, double*, cudaStream_t);
 HR_INSTANTIATE(float)
 HR_INSTANTIATE(double)

@@ -2,26 +2,17 @@
 // factors, the device decides from the gradient's norm.
 #pragma once
 
-#include "../../cpp/core/views.hpp"
+#include "../../cpp/math/adam.hpp"
 #include "../include/memory.cuh"
 
 namespace headrace {
 
-// What is the same in all steps.
-template <class T>
-struct AdamRule {
-    double beta1, beta2, weight_decay;
-    double clip, average;  // 0: none
-    T epsilon;
-};
-
 // What the device keeps from step to step.
 template <class T>
 struct AdamState {
-    double mean_power, square_power, steps;  // beta1^steps, beta2^steps
-    AdamStep<T> step;                        // of the step under way, for what does not decay
-    T shrink;                                // and of what does
-    bool is_finite;                          // whether the gradient's norm is; if not, nothing changes
+    AdamClock clock;
+    AdamStep<T> step;  // of the step under way
+    bool is_finite;    // whether the gradient's norm is; if not, nothing changes
 };
 
 // What becomes of each number of the weight vector.
@@ -35,7 +26,7 @@ void adam_start(AdamState<T>* state, cudaStream_t stream);
 
 // average and norm may be null; norm receives the gradient's norm before clipping.
 template <class T>
-void adam_step(const AdamRule<T>& rule, double learning_rate, const T* gradient, const AdamKind* kind, T* weights,
+void adam_step(const AdamOptions& options, double learning_rate, const T* gradient, const AdamKind* kind, T* weights,
                T* mean, T* square, T* average, int64_t n, double* parts, AdamState<T>* state, double* norm,
                cudaStream_t stream);
 

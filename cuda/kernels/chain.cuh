@@ -42,7 +42,7 @@ struct TileState {
 template <bool tf32, class T, bool in_shared, bool keeps_units>
 __device__ void run_stages(const Team& team, const DeviceStep<T>& d, const T* weights, int begin, int end, int window,
                            const TileState<T, in_shared, keeps_units>& t) {
-    const MaskedStep<T>& s = d.step.network;
+    const NetworkStep<T>& s = d.step.network;
     for (int i = begin; i < end; ++i) {
         const Stage stage = d.plan.stages[i];
         const Layer& layer = s.layers[stage.layer];
@@ -91,14 +91,14 @@ struct MapParams {
 };
 
 template <class Map, class T, bool in_shared, bool keeps_units>
-__device__ void run_map(const Team& team, const MaskedStep<T>& s, const StagePhase& phase,
+__device__ void run_map(const Team& team, const CoordinateMap<T>& s, const StagePhase& phase,
                         const Lines<T, in_shared>& params, TileState<T, in_shared, keeps_units>& t) {
     for (int c = phase.coordinate_begin + team.warp; c < phase.coordinate_end; c += team.warps) {
-        const T value = t.given.at(s.active_given[c], team.lane);
+        const T value = t.given.at(s.given[c], team.lane);
         const MapParams<T, in_shared, keeps_units> param{params.from(c * s.n_params), team.lane};
         T log_det;
-        T& built = t.built.at(s.active_built[c], team.lane);
-        if (s.map_inverse) {
+        T& built = t.built.at(s.built[c], team.lane);
+        if (s.inverse) {
             built = Map::inverse(value, param, s.options, log_det);
         } else {
             built = Map::forward(value, param, s.options, log_det);
@@ -139,34 +139,43 @@ __device__ T run_vector_map(bool inverse, const P& p, int features, const MapOpt
 
 // A vector map whose raw parameters are a network's outputs: a row is one lane's work.
 template <class T, bool in_shared, bool keeps_units>
-__device__ void run_network_vector_map(const Team& team, const MaskedStep<T>& s, const Lines<T, in_shared>& params,
+__device__ void run_network_vector_map(const Team& team, const NetworkStep<T>& s, const Lines<T, in_shared>& params,
                                        const Lines<T, in_shared>& ready, TileState<T, in_shared, keeps_units>& t) {
     if (team.warp != 0) return;
     with_vector_map(s.vector_map, [&]<class Map>() {
-        Map::template prepare<T>(LineNumbers<T, in_shared>{params, team.lane}, s.n_active,
+        Map::template prepare<T>(LineNumbers<T, in_shared>{params, team.lane}, s.map.n,
                                  [&](int k, T value) { ready.at(k, team.lane) = value; });
         t.log_det += run_vector_map<Map>(
-            s.map_inverse, LineNumbers<T, in_shared>{ready, team.lane}, s.n_active, s.options,
-            [&](int c) { return t.given.at(s.active_given[c], team.lane); },
-            [&](int c, T value) { t.built.at(s.active_built[c], team.lane) = value; });
+            s.map.inverse, LineNumbers<T, in_shared>{ready, team.lane}, s.map.n, s.map.options,
+            [&](int c) { return t.given.at(s.map.given[c], team.lane); },
+            [&](int c, T value) { t.built.at(s.map.built[c], team.lane) = value; });
     });
 }
 
+// A network and its map. Where units are kept this also is an elementwise map, on raw parameters that every row then
+// has of its own: one body for both, as each inlines all maps.
 template <bool splines, bool tf32, class T, bool in_shared, bool keeps_units>
 __device__ void run_network(const Team& team, const DeviceStep<T>& d, const Call<T>& call,
                             TileState<T, in_shared, keeps_units>& t) {
-    const MaskedStep<T>& s = d.step.network;
-    for (int c = team.warp; c < s.n_passive; c += team.warps)
-        t.built.at(s.passive_built[c], team.lane) = t.given.at(s.passive_given[c], team.lane);
-    const int outputs = s.layers[s.n_layers - 1].unit;
+    const NetworkStep<T>& s = d.step.network;
+    const bool is_network = !keeps_units || d.step.kind == StepKind::network;
+    if (is_network) {
+        for (int c = team.warp; c < s.n_passive; c += team.warps)
+            t.built.at(s.passive_built[c], team.lane) = t.given.at(s.passive_given[c], team.lane);
+    } else {
+        const T* const raw = call.weights + d.step.elementwise.weights;
+        for (int k = team.warp; k < d.map.n * d.map.n_params; k += team.warps) t.units.at(k, team.lane) = raw[k];
+        team.sync();
+    }
     for (int q = 0; q < d.plan.n_phases; ++q) {
         const StagePhase phase = d.plan.phases[q];
-        run_stages<tf32>(team, d, call.weights + s.weights, phase.stage_begin, phase.stage_end, phase.window, t);
-        const Lines<T, in_shared> params = t.units.from(outputs - (keeps_units ? 0 : phase.window));
-        if (s.vector_map >= 0) {
+        if (is_network)
+            run_stages<tf32>(team, d, call.weights + s.weights, phase.stage_begin, phase.stage_end, phase.window, t);
+        const Lines<T, in_shared> params = t.units.from(d.outputs - (keeps_units ? 0 : phase.window));
+        if (is_network && s.vector_map >= 0) {
             run_network_vector_map(team, s, params, t.units.from(s.ready), t);
         } else {
-            with_network_map<splines>(s.map, [&]<class Map>() { run_map<Map>(team, s, phase, params, t); });
+            with_network_map<splines>(d.map.index, [&]<class Map>() { run_map<Map>(team, d.map, phase, params, t); });
         }
         team.sync();
     }
@@ -176,26 +185,24 @@ __device__ void run_network(const Team& team, const DeviceStep<T>& d, const Call
 
 // In place.
 template <class T, bool in_shared, bool keeps_units>
-__device__ void run_elementwise(const Team& team, const Step<T>& step, const T* all_ready, int context, int features,
-                                TileState<T, in_shared, keeps_units>& t) {
-    const MaskedStep<T>& s = step.network;
-    const ElementwiseStep& e = step.elementwise;
-    with_map(s.map, [&]<class Map>() {
+__device__ void run_elementwise(const Team& team, const ElementwiseStep<T>& s, const T* all_ready, int context,
+                                int features, TileState<T, in_shared, keeps_units>& t) {
+    with_map(s.map.index, [&]<class Map>() {
         if constexpr (requires { Map::ready_factors; }) {
             LogProduct<T> product;
             int factors = 0;
             for (int c = team.warp; c < features; c += team.warps) {
-                const T* ready = all_ready + e.ready + int64_t(c) * e.n_ready;
+                const T* ready = all_ready + s.ready + int64_t(c) * s.n_ready;
                 T& value = t.given.at(context + c, team.lane);
                 T factor;
-                value = s.map_inverse ? Map::ready_inverse(value, ready, s.options, factor)
-                                      : Map::ready_forward(value, ready, s.options, factor);
+                value = s.map.inverse ? Map::ready_inverse(value, ready, s.map.options, factor)
+                                      : Map::ready_forward(value, ready, s.map.options, factor);
                 product.mantissa *= factor;
                 if (++factors % Map::ready_factors == 0) product.rescale();
             }
             product.rescale();
             const T total = product.log();
-            t.log_det += s.map_inverse ? -total : total;
+            t.log_det += s.map.inverse ? -total : total;
         }
     });
 }
@@ -325,7 +332,9 @@ __device__ bool run_step(const Team& team, const DeviceChain<T>& d, const Device
                 value = scaled(step.step.scale, c, value);
             }
             break;
-        case StepKind::elementwise: run_elementwise(team, step.step, call.ready, context, features, t); break;
+        case StepKind::elementwise:
+            run_elementwise(team, step.step.elementwise, call.ready, context, features, t);
+            break;
         case StepKind::vector: run_vectors(team, step.step.vector, call.ready, context, features, t); break;
     }
     team.sync();

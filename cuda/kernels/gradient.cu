@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "../../cpp/steps/ready.hpp"
 #include "../include/threads.cuh"
 #include "chain.cuh"
 
@@ -161,38 +162,38 @@ __device__ void backward_vectors(const Team& team, const Tape<T>& t, int step, c
 template <bool splines, class T>
 __device__ void backward_map(const Team& team, const Tape<T>& t, int step, const BackPhase& phase, T grad_log_det) {
     const DeviceStep<T>& d = t.d.steps[step];
-    const MaskedStep<T>& s = d.step.network;
-    const int outputs = s.layers[s.n_layers - 1].unit;
-    const TapeLines<T> params = t.lines.from(d.values + outputs), grads = t.lines.from(d.grads + outputs);
+    const NetworkStep<T>& s = d.step.network;
+    const CoordinateMap<T>& map = d.map;
+    const TapeLines<T> params = t.lines.from(d.values + d.outputs), grads = t.lines.from(d.grads + d.outputs);
     const TapeLines<T> given = t.state(step), built = t.state(step + 1);
     const TapeLines<T> grad_given = t.gradient(step), grad_built = t.gradient(step + 1);
     const int lane = team.lane;
-    if (s.vector_map >= 0) {
+    if (d.step.kind == StepKind::network && s.vector_map >= 0) {
         if (team.warp != 0) return;
         const TapeLines<T> ready = t.lines.from(d.values + s.ready), grad_ready = t.lines.from(d.grads + s.ready);
         with_vector_map(s.vector_map, [&]<class Map>() {
             vector_map_vjp<Map>(
-                s.map_inverse, LineNumbers<T, false>{ready, lane}, s.n_active, s.options, grad_log_det,
-                [&](int c) { return given.at(s.active_given[c], lane); },
-                [&](int c) { return built.at(s.active_built[c], lane); },
-                [&](int c) { return grad_built.at(s.active_built[c], lane); },
-                [&](int c, T g) { grad_given.at(s.active_given[c], lane) = g; },
+                map.inverse, LineNumbers<T, false>{ready, lane}, map.n, map.options, grad_log_det,
+                [&](int c) { return given.at(map.given[c], lane); },
+                [&](int c) { return built.at(map.built[c], lane); },
+                [&](int c) { return grad_built.at(map.built[c], lane); },
+                [&](int c, T g) { grad_given.at(map.given[c], lane) = g; },
                 [&](int k, T g) { grad_ready.at(k, lane) = g; });
             Map::template prepare_vjp<T>(LineNumbers<T, false>{params, lane}, LineNumbers<T, false>{grad_ready, lane},
-                                         s.n_active, [&](int k, T g) { grads.at(k, lane) = g; });
+                                         map.n, [&](int k, T g) { grads.at(k, lane) = g; });
         });
         return;
     }
-    with_network_map<splines>(s.map, [&]<class Map>() {
+    with_network_map<splines>(map.index, [&]<class Map>() {
         for (int c = phase.coordinate_begin + team.warp; c < phase.coordinate_end; c += team.warps) {
-            const int first = c * s.n_params;
+            const int first = c * map.n_params;
             const auto param = [&](int k) { return params.at(first + k, lane); };
             const auto grad = [&](int k, T g) { grads.at(first + k, lane) = g; };
-            const T z = given.at(s.active_given[c], lane), x = built.at(s.active_built[c], lane);
-            const T g = grad_built.at(s.active_built[c], lane);
-            grad_given.at(s.active_given[c], lane) =
-                s.map_inverse ? Map::inverse_vjp(z, x, param, s.options, g, grad_log_det, grad)
-                              : Map::forward_vjp(z, x, param, s.options, g, grad_log_det, grad);
+            const T z = given.at(map.given[c], lane), x = built.at(map.built[c], lane);
+            const T g = grad_built.at(map.built[c], lane);
+            grad_given.at(map.given[c], lane) = map.inverse
+                                                    ? Map::inverse_vjp(z, x, param, map.options, g, grad_log_det, grad)
+                                                    : Map::forward_vjp(z, x, param, map.options, g, grad_log_det, grad);
         }
     });
 }
@@ -202,7 +203,7 @@ template <bool tf32, class T>
 __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, const T* weights, const BackOp* ops,
                                int begin, int end, int first_column, int end_column, T* partial) {
     const DeviceStep<T>& d = t.d.steps[step];
-    const MaskedStep<T>& s = d.step.network;
+    const NetworkStep<T>& s = d.step.network;
     const int l = ops[begin].layer, lane = team.lane;
     const Layer& layer = s.layers[l];
     const TapeLines<T> grads = t.lines.from(d.grads + layer.unit);
@@ -241,7 +242,7 @@ template <bool splines, bool tf32, class T>
 __device__ void backward_network(const Team& team, const Tape<T>& t, int step, const Call<T>& call, const Back<T>& back,
                                  T grad_log_det, T* partial) {
     const DeviceStep<T>& d = t.d.steps[step];
-    const MaskedStep<T>& s = d.step.network;
+    const NetworkStep<T>& s = d.step.network;
     const TapeLines<T> grad_given = t.gradient(step), grad_built = t.gradient(step + 1);
     // What passes through goes on to the network's inputs: at first where these are what is given, at last where they
     // are what is built.
@@ -251,6 +252,13 @@ __device__ void backward_network(const Team& team, const Tape<T>& t, int step, c
         copy_context(team, t.d.chain.context, grad_built, grad_given);
         team.sync();
     };
+    if (d.step.kind == StepKind::elementwise) {
+        copy_context(team, t.d.chain.context, grad_built, grad_given);
+        team.sync();
+        backward_map<splines>(team, t, step, {0, d.map.n, 0, 0}, grad_log_det);
+        team.sync();
+        return;
+    }
     if (!s.reads_built) carry_passive();
     // Columns of the first layer whose gradient anybody wants: context is first.
     const int context = t.d.chain.context - s.input_slot;
@@ -460,26 +468,19 @@ __global__ void add_shares(SumTasks<T> tasks, const double* sums, int shares, bo
 
 // The gradients by raw parameters of vector steps; a block for each step, a thread for each transform.
 template <class T>
-__global__ void finish_vectors(DeviceChain<T> d, const T* weights, const double* by_ready, const int* bad,
-                               T* gradient) {
+__global__ void finish_ready(DeviceChain<T> d, const T* weights, const double* by_ready, const int* bad, T* gradient) {
     const int features = d.chain.features;
-    for (int s = blockIdx.x; s < d.chain.n_steps; s += gridDim.x) {
-        const Step<T>& step = d.steps[s].step;
-        if (step.kind != StepKind::vector) continue;
-        const VectorStep<T>& v = step.vector;
-        for (int i = threadIdx.x; i < v.transforms; i += blockDim.x) {
-            const int* const coordinate = v.coordinate + int64_t(i) * features;
-            const T* const raw = weights + v.weights[i];
-            const double* const given = by_ready + v.ready + int64_t(i) * v.n_ready;
-            T* const out = gradient + v.weights[i];
-            with_vector_map(v.map, [&]<class Map>() {
-                const auto place = [&](int k) { return in_coordinate_order(k, Map::vectors, features, coordinate); };
-                Map::template prepare_vjp<double>(
-                    [&](int k) { return double(raw[place(k)]); }, [&](int k) { return given[k]; }, features,
-                    [&](int k, double g) { out[place(k)] = not_a_number_if(*bad != 0, T(g)); });
-            });
-        }
-    }
+    for (int s = blockIdx.x; s < d.chain.n_steps; s += gridDim.x)
+        with_step(d.steps[s].step, [&]<class S>(const S& step) {
+            if constexpr (needs_finish<S>)
+                for (int i = threadIdx.x; i < ready_parts(step, features); i += blockDim.x) {
+                    const double* const given = by_ready + step.ready + int64_t(i) * step.n_ready;
+                    T* const out = gradient + step.weights[i];
+                    finish_part(
+                        step, i, features, weights, [&](int k) { return given[k]; },
+                        [&](int k, double value) { out[k] = not_a_number_if(*bad != 0, T(value)); });
+                }
+        });
 }
 
 constexpr int plain_threads = 256, step_blocks = 1024, step_threads = 64;
@@ -533,9 +534,9 @@ void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Cal
         check_launch("add_shares");
     }
     if (d.chain.ready > 0) {
-        HR_LAUNCH(finish_vectors<T>, step_blocks, step_threads, 0, stream, d, call.weights, totals.get() + n_weights,
+        HR_LAUNCH(finish_ready<T>, step_blocks, step_threads, 0, stream, d, call.weights, totals.get() + n_weights,
                   bad.get(), back.weights);
-        check_launch("finish_vectors");
+        check_launch("finish_ready");
     }
 }
 

@@ -1,0 +1,448 @@
+#include "lowering.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "../math/activations.hpp"
+#include "../math/maps.hpp"
+#include "../math/vector_maps.hpp"
+#include "blocks.hpp"
+
+namespace headrace {
+namespace {
+
+// A vector map with one set of parameters for all rows: there is nothing that its network reads.
+bool is_shared_vector(const MaskedTransform& t) {
+    return t.vector_map() >= 0 && t.layers().size() == 1 && t.layers()[0].in == 0;
+}
+
+// A map with parameters of its own for each coordinate, that has a form for ready ones: so many for a coordinate, else
+// 0.
+int n_elementwise_ready(const MaskedTransform& t) {
+    int n = 0;
+    if (t.vector_map() < 0 && t.layers().size() == 1 && t.layers()[0].in == 0 &&
+        int(t.options().active.size()) == t.options().features)
+        with_map(t.map(), [&]<class Map>() {
+            if constexpr (requires { Map::ready_factors; }) n = Map::n_ready(t.options().bins);
+        });
+    return n;
+}
+
+bool is_transparent(const MaskedTransform& t) {  // to slots: its coordinates may be in any
+    return is_shared_vector(t) || n_elementwise_ready(t) > 0;
+}
+
+template <class T>
+MapOptions<T> map_options(const MaskedOptions& o) {
+    return {T(o.slope), T(1 / std::log(1 / o.slope)), o.bins, T(o.bound)};
+}
+
+bool same_vector_map(const MaskedTransform& a, const MaskedTransform& b) {
+    return is_shared_vector(b) && a.vector_map() == b.vector_map() && a.options().slope == b.options().slope &&
+           a.options().formula_to_data == b.options().formula_to_data;
+}
+
+int n_ready_of(int vector_map, int features) {
+    int n = 0;
+    with_vector_map(vector_map, [&]<class Map>() { n = Map::n_ready(features); });
+    return n;
+}
+
+// The slot of every coordinate where a network finds its inputs: context, what it reads by level, the rest.
+std::vector<int> network_slots(const MaskedTransform& t) {
+    std::vector<int> slots(t.options().features, -1);
+    int next = t.options().context;
+    for (int column : t.input_order())
+        if (column < int(t.options().reads.size())) slots[t.options().reads[column]] = next++;
+    for (int& slot : slots)
+        if (slot < 0) slot = next++;
+    return slots;
+}
+
+#define HR_STEP_OF(name, type)            \
+    template <class T>                    \
+    Step<T> step_of(const type<T>& own) { \
+        Step<T> step{};                   \
+        step.kind = StepKind::name;       \
+        step.name = own;                  \
+        return step;                      \
+    }
+HR_STEPS(HR_STEP_OF)
+#undef HR_STEP_OF
+
+// Transforms in the order of execution. Permutations only rename slots, and a step writes its result where the next one
+// wants to read it.
+template <class T>
+class Lowering {
+  public:
+    Lowering(const Structure& structure, bool inverse, size_t first)
+        : structure_(structure),
+          features_(structure.features()),
+          context_(structure.context()),
+          inverse_(inverse),
+          compiled_(std::make_shared<Compiled<T>>()),
+          out_(*compiled_),
+          chain_(out_.chain) {
+        const std::vector<StepSpec>& specs = structure.steps();
+        for (size_t i = first; i < specs.size(); ++i) {
+            const size_t index = inverse ? specs.size() - 1 - (i - first) : i;
+            order_.push_back({&specs[index], index, inverse == specs[index].inverted});
+        }
+        chain_ = Chain<T>{};
+        chain_.features = features_;
+        chain_.context = context_;
+        where_ = wanted_slots(0);
+        out_.load_slot = where_;
+    }
+
+    std::shared_ptr<Compiled<T>> compiled() {
+        for (size_t i = 0; i < order_.size(); ++i) {
+            const Executed& e = order_[i];
+            switch (e.spec->kind) {
+                case StepSpec::Kind::permutation: permute(where_, e); break;
+                case StepSpec::Kind::rotation: add_rotation(i); break;
+                case StepSpec::Kind::standardize: add_scale(i); break;
+                case StepSpec::Kind::masked:
+                    if (is_shared_vector(*e.spec->masked)) {
+                        i = add_vectors(i);
+                    } else if (n_elementwise_ready(*e.spec->masked) > 0) {
+                        add_elementwise(i);
+                    } else {
+                        add_network(i);
+                    }
+                    break;
+            }
+        }
+        finish();
+        return compiled_;
+    }
+
+  private:
+    struct Executed {
+        const StepSpec* spec;
+        size_t index;
+        bool to_data;  // runs from the transform's latent side to its data side
+    };
+
+    static bool reads_built(const Executed& e) {
+        return e.spec->masked->options().reads_data == e.to_data && !e.spec->masked->reads_passive_only();
+    }
+
+    // ---- slots
+
+    // Which coordinate before a permutation is coordinate i after it.
+    static std::vector<int> permuted(const Executed& e) {
+        std::vector<int> source = e.spec->order;
+        if (!e.to_data)
+            for (size_t i = 0; i < source.size(); ++i) source[size_t(e.spec->order[i])] = int(i);
+        return source;
+    }
+
+    void permute(std::vector<int>& of_coordinate, const Executed& e) const {
+        const std::vector<int> source = permuted(e), before = of_coordinate;
+        for (size_t c = 0; c < before.size(); ++c) of_coordinate[c] = before[size_t(source[c])];
+    }
+
+    // Where the result before step `from` should lie: where the next network reads it, or in natural order.
+    std::vector<int> wanted_slots(size_t from) const {
+        std::vector<int> name(features_), slots(features_);
+        for (int c = 0; c < features_; ++c) {
+            name[c] = c;
+            slots[c] = context_ + c;
+        }
+        for (size_t i = from; i < order_.size(); ++i) {
+            const Executed& e = order_[i];
+            if (e.spec->kind == StepSpec::Kind::permutation) {
+                permute(name, e);
+            } else if (e.spec->kind == StepSpec::Kind::rotation) {
+                for (int c = 0; c < features_ && e.spec->blocks.size() > 1; ++c) slots[name[c]] = context_ + c;
+                break;
+            } else if (e.spec->kind == StepSpec::Kind::masked && !is_transparent(*e.spec->masked)) {
+                if (reads_built(e)) break;
+                const std::vector<int> wanted = network_slots(*e.spec->masked);
+                for (int c = 0; c < features_; ++c)
+                    slots[name[c]] = wanted[c] - e.spec->masked->options().context + context_;
+                break;
+            }
+        }
+        return slots;
+    }
+
+    void move_to(const std::vector<int>& wanted) {
+        if (wanted == where_) return;
+        out_.steps.push_back(step_of(MoveStep<T>{out_.keep(std::move(where_)), out_.keep(wanted)}));
+        where_ = wanted;
+    }
+
+    // ---- steps
+
+    // One that has weights, and what of it is summed over the rows.
+    void add_weighted(Step<T> step, std::vector<Summed> summed) {
+        step.n_summed = int(summed.size());
+        step.summed = out_.keep(std::move(summed));
+        out_.networks.push_back(int(out_.steps.size()));
+        out_.steps.push_back(step);
+    }
+
+    int64_t lines(int64_t n) { return std::exchange(tape_.lines, tape_.lines + n); }
+    int64_t ready(int64_t n) { return std::exchange(chain_.ready, chain_.ready + n); }
+
+    // value * scale + shift at a place, or the way back of it.
+    void add_scale(size_t i) {
+        const Executed& e = order_[i];
+        std::vector<double> shift = e.spec->mean, scale = e.spec->std;
+        for (double s : scale) chain_.log_det += e.to_data ? std::log(s) : -std::log(s);
+        if (!e.to_data)
+            for (double& s : scale) s = 1 / s;
+        // Loading and storing know columns, not slots, so that only permutations may lie between them and the step.
+        // On the latent side a sample starts and a base density ends: there it is a step like any other.
+        const bool at_data_end = inverse_ ? out_.steps.empty() && out_.load_shift.empty() : i + 1 == order_.size();
+        if (at_data_end && !e.to_data && inverse_) {
+            out_.load_shift.resize(features_);
+            out_.load_scale.resize(features_);
+            for (int c = 0; c < features_; ++c) {
+                const auto column = std::find(out_.load_slot.begin(), out_.load_slot.end(), where_[c]);
+                out_.load_shift[size_t(column - out_.load_slot.begin())] = shift[c];
+                out_.load_scale[size_t(column - out_.load_slot.begin())] = scale[c];
+            }
+        } else if (at_data_end && e.to_data && !inverse_) {
+            out_.store_shift = std::move(shift);
+            out_.store_scale = std::move(scale);
+        } else {
+            std::vector<double> slot_shift(features_), slot_scale(features_);
+            for (int c = 0; c < features_; ++c) {
+                slot_scale[where_[c] - context_] = scale[c];
+                slot_shift[where_[c] - context_] = shift[c];
+            }
+            out_.steps.push_back(
+                step_of(ScaleStep<T>{out_.keep(std::move(slot_scale)), out_.keep(std::move(slot_shift)), !e.to_data}));
+        }
+    }
+
+    // x = Q z to data, z = Qᵀ x to latent, from slot to slot, each block among its own. One block works from any slots
+    // to any others; several find their coordinates side by side, and leave them.
+    void add_rotation(size_t i) {
+        const Executed& e = order_[i];
+        const StepSpec& spec = *e.spec;
+        if (spec.blocks.size() > 1) move_to(wanted_slots(i));
+        std::vector<int> built = spec.blocks.size() > 1 ? where_ : wanted_slots(i + 1);
+        std::vector<T> matrix(spec.matrix.size()), transpose(spec.matrix.size());
+        const auto [row, first] = block_rows(spec.blocks);
+        for (size_t b = 0; b < spec.blocks.size(); ++b) {
+            const size_t begin = size_t(first[b]), n = size_t(spec.blocks[b]), start = row[begin];
+            const double* q = spec.matrix.data() + start;
+            for (size_t k = 0; k < n; ++k)
+                for (size_t l = 0; l < n; ++l) {
+                    const size_t r = size_t(built[begin + k] - context_) - begin;
+                    const size_t c = size_t(where_[begin + l] - context_) - begin;
+                    matrix[start + r * n + c] = transpose[start + c * n + r] =
+                        T(e.to_data ? q[k * n + l] : q[l * n + k]);
+                }
+        }
+        out_.steps.push_back(step_of(RotationStep<T>{out_.keep(std::move(matrix)), out_.keep(std::move(transpose)),
+                                                     out_.keep(std::vector<T>(size_t(features_))), out_.keep(row),
+                                                     out_.keep(first), int(spec.blocks.size())}));
+        chain_.tiles_only = true;
+        where_ = std::move(built);
+    }
+
+    // And those that follow with the same map, in whatever slots their coordinates are; the last transform of the run.
+    size_t add_vectors(size_t i) {
+        const Executed& e = order_[i];
+        const MaskedTransform& t = *e.spec->masked;
+        std::vector<int64_t> weights;
+        std::vector<int> coordinate;
+        for (; i < order_.size(); ++i) {
+            const Executed& next = order_[i];
+            if (next.spec->kind == StepSpec::Kind::permutation) {
+                permute(where_, next);
+                continue;
+            }
+            if (next.spec->kind != StepSpec::Kind::masked || next.to_data != e.to_data ||
+                !same_vector_map(t, *next.spec->masked))
+                break;
+            weights.push_back(structure_.weights_of(next.index));
+            coordinate.resize(coordinate.size() + size_t(features_));
+            for (int c = 0; c < features_; ++c) *(coordinate.end() - features_ + where_[c] - context_) = c;
+        }
+        VectorStep<T> v{};
+        v.map = t.vector_map();
+        v.inverse = e.to_data != t.options().formula_to_data;
+        v.options = map_options<T>(t.options());
+        v.transforms = int(weights.size());
+        v.n_ready = n_ready_of(v.map, features_);
+        v.ready = ready(int64_t(v.transforms) * v.n_ready);
+        v.tape_states = lines(int64_t(v.transforms - 1) * features_);
+        v.tape_gradients = lines(int64_t(v.transforms) * v.n_ready);
+        chain_.tiles_only = true;
+        std::vector<Summed> summed;  // gradients by ready parameters lie where those by raw ones will: ready.cpp
+        for (size_t k = 0; k < weights.size(); ++k)
+            summed.push_back(
+                {v.tape_gradients + int64_t(k) * v.n_ready, v.n_ready, weights[k], 0, nullptr, nullptr, 0});
+        v.weights = out_.keep(std::move(weights));
+        v.coordinate = out_.keep(std::move(coordinate));
+        add_weighted(step_of(v), std::move(summed));
+        return i - 1;
+    }
+
+    CoordinateMap<T> coordinate_map(const Executed& e, const std::vector<int>& built) {
+        const MaskedTransform& t = *e.spec->masked;
+        std::vector<int> active_given, active_built;
+        for (int c : t.active_order()) {
+            active_given.push_back(where_[c]);
+            active_built.push_back(built[c]);
+        }
+        const int n = int(active_given.size());
+        return {t.map(),
+                t.n_params(),
+                map_options<T>(t.options()),
+                e.to_data != t.options().formula_to_data,
+                n,
+                out_.keep(std::move(active_given)),
+                out_.keep(std::move(active_built))};
+    }
+
+    void add_elementwise(size_t i) {
+        const Executed& e = order_[i];
+        const MaskedTransform& t = *e.spec->masked;
+        ElementwiseStep<T> s{};
+        s.map = coordinate_map(e, where_);
+        s.n_ready = n_elementwise_ready(t);
+        s.ready = ready(int64_t(s.n_ready) * features_);
+        s.weights = structure_.weights_of(e.index) + t.layers()[0].bias;
+        const int n = features_ * t.n_params();
+        s.tape_raw = lines(n);
+        std::vector<int> coordinate(size_t(features_), 0);
+        for (int k = 0; k < features_; ++k) coordinate[size_t(where_[t.active_order()[k]] - context_)] = k;
+        s.coordinate = out_.keep(std::move(coordinate));
+        chain_.tiles_only = true;
+        add_weighted(step_of(s), {{s.tape_raw, n, s.weights, 0, nullptr, nullptr, 0}});
+    }
+
+    void add_network(size_t i) {
+        const Executed& e = order_[i];
+        const MaskedTransform& t = *e.spec->masked;
+        if (!reads_built(e)) move_to(wanted_slots(i));
+        NetworkStep<T> m{};
+        m.reads_built = reads_built(e);
+        m.vector_map = t.vector_map();
+        m.activation = t.activation();
+        m.has_activation_sweep = activation_list()[t.activation()] != "relu";
+        m.weights = structure_.weights_of(e.index);
+        m.fold = structure_.fold_of(e.index);
+        m.input_slot = context_ - t.options().context;
+        add_layers(m, t);
+        if (m.reads_built) {
+            m.tile_plan = out_.keep(sequential_plan(t, choose_panel(t)));
+            m.small_plan = out_.keep(sequential_plan(t, 1));
+            m.back_plan = out_.keep(sequential_back_plan(t));
+        } else {
+            m.tile_plan = m.small_plan = out_.keep(parallel_plan(t));
+            m.back_plan = out_.keep(parallel_back_plan(t));
+        }
+        std::vector<int> built = wanted_slots(i + 1);
+        if (m.reads_built) {
+            built = network_slots(t);
+            for (int& slot : built) slot += context_ - t.options().context;
+        }
+        m.map = coordinate_map(e, built);
+        std::vector<bool> is_active(features_, false);
+        for (int c : t.active_order()) is_active[c] = true;
+        std::vector<int> passive_given, passive_built;
+        for (int c = 0; c < features_; ++c)
+            if (!is_active[c]) {
+                passive_given.push_back(where_[c]);
+                passive_built.push_back(built[c]);
+            }
+        m.n_passive = int(passive_given.size());
+        m.passive_given = out_.keep(std::move(passive_given));
+        m.passive_built = out_.keep(std::move(passive_built));
+        where_ = std::move(built);
+        chain_.units = std::max(chain_.units, m.units);
+        std::vector<Summed> summed;
+        for (int l = 0; l < m.n_layers; ++l) {
+            const Layer& layer = m.layers[l];
+            summed.push_back({m.tape_units + layer.unit, layer.live, m.weights + layer.bias, m.weights, layer.row,
+                              layer.visible, layer.panel});
+        }
+        out_.transforms.resize(out_.steps.size());
+        out_.transforms.push_back(&t);
+        add_weighted(step_of(m), std::move(summed));
+    }
+
+    void add_layers(NetworkStep<T>& m, const MaskedTransform& t) {
+        std::vector<Layer> layers;
+        int panels = 0;
+        for (size_t l = 0; l < t.layers().size(); ++l) {
+            const auto& shape = t.layers()[l];
+            layers.push_back({shape.row.data(), shape.visible.data(), shape.bias, shape.in, shape.out, m.units,
+                              t.live_units(int(l)), panels});
+            m.units += padded(shape.out);
+            panels += padded(shape.in);
+        }
+        m.ready = m.units;
+        if (m.vector_map >= 0) {
+            m.units += padded(n_ready_of(m.vector_map, features_));
+            chain_.tiles_only = true;
+        }
+        m.tape_units = lines(m.units);
+        m.tape_slopes = has_slope_of_value(t.activation()) ? -1 : lines(m.units);
+        int& most = most_panels_[out_.networks.size() % 2];
+        most = std::max(most, panels);
+        m.n_layers = int(layers.size());
+        m.layers = out_.keep(std::move(layers));
+    }
+
+    // ---- the chain's ends
+
+    void finish() {
+        out_.transforms.resize(out_.steps.size());
+        out_.store_slot = std::move(where_);
+        const auto data_or_null = [](const std::vector<double>& v) { return v.empty() ? nullptr : v.data(); };
+        chain_.load_slot = out_.load_slot.data();
+        chain_.store_slot = out_.store_slot.data();
+        chain_.load_shift = data_or_null(out_.load_shift);
+        chain_.load_scale = data_or_null(out_.load_scale);
+        chain_.store_shift = data_or_null(out_.store_shift);
+        chain_.store_scale = data_or_null(out_.store_scale);
+        chain_.context_shift = data_or_null(structure_.context_shift());
+        chain_.context_scale = data_or_null(structure_.context_scale());
+        chain_.steps = out_.steps.data();
+        chain_.n_steps = int(out_.steps.size());
+        chain_.networks = out_.networks.data();
+        chain_.n_networks = int(out_.networks.size());
+        const int64_t slots = context_ + features_;
+        tape_.states = lines((chain_.n_steps + 1) * slots);
+        // A network's inputs are transposed with the lines up to padding.
+        tape_.gradients = lines(2 * slots + row_padding);
+        for (int i : {0, 1}) tape_.panels[i] = lines(most_panels_[i]);
+        tape_.sums = lines(2);
+        chain_.tape = tape_;
+    }
+
+    const Structure& structure_;
+    const int features_, context_;
+    const bool inverse_;
+    std::shared_ptr<Compiled<T>> compiled_;
+    Compiled<T>& out_;
+    Chain<T>& chain_;
+    std::vector<Executed> order_;
+    std::vector<int> where_;  // the slot of each coordinate of the current vector
+    TapeShape tape_{};
+    int most_panels_[2] = {0, 0};
+};
+
+}  // namespace
+
+template <class T>
+std::shared_ptr<const Compiled<T>> lowered(const Structure& structure, bool inverse, size_t first, int number) {
+    const auto compiled = Lowering<T>(structure, inverse, first).compiled();
+    compiled->number = number;
+    return compiled;
+}
+
+template std::shared_ptr<const Compiled<float>> lowered(const Structure&, bool, size_t, int);
+template std::shared_ptr<const Compiled<double>> lowered(const Structure&, bool, size_t, int);
+
+}  // namespace headrace

@@ -1,0 +1,14 @@
+// From the transforms of a structure to the steps of a chain that runs in one direction.
+#pragma once
+
+#include <memory>
+
+#include "compiled.hpp"
+
+namespace headrace {
+
+// The steps from `first` on. What the result points to is its own or the structure's.
+template <class T>
+std::shared_ptr<const Compiled<T>> lowered(const Structure& structure, bool inverse, size_t first, int number);
+
+}  // namespace headrace

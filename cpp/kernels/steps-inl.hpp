@@ -1,0 +1,33 @@
+// All kinds of steps, and the way through them. What a kind does is overloads for its struct in steps/:
+//   run_step(step, chain, call, buffers)             a tile; a small batch, if the kind knows a way of its own
+//   record_step(step, tape, call, number)            a tile, from one state on the tape to the next
+//   backward_step(step, tape, call, back, number, n) from one gradient on the tape to the one before; n counts the
+//   steps
+//                                                    that have weights
+#pragma once
+
+#include "steps/elementwise-inl.hpp"
+#include "steps/move-inl.hpp"
+#include "steps/network-inl.hpp"
+#include "steps/rotation-inl.hpp"
+#include "steps/scale-inl.hpp"
+#include "steps/vector-inl.hpp"
+
+namespace headrace {
+namespace {
+
+// The result is in b.given.
+template <class T, class Buffers>
+HR_FN void run_steps(const Chain<T>& chain, const Call<T>& call, Buffers& b) {
+    for (int s = 0; s < chain.n_steps; ++s)
+        with_step(chain.steps[s], [&](const auto& step) {
+            if constexpr (requires { run_step(step, chain, call, b); }) run_step(step, chain, call, b);
+            if constexpr (step.in_place) return;
+            T* const given = b.given;
+            b.given = b.built;
+            b.built = given;
+        });
+}
+
+}  // namespace
+}  // namespace headrace

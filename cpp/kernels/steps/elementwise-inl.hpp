@@ -1,0 +1,79 @@
+// A map of each coordinate with parameters that all rows share, on the lines of a tile, in place, and back.
+#pragma once
+
+#include "../../math/log_product.hpp"
+#include "../coordinates-inl.hpp"
+
+namespace headrace {
+namespace {
+
+template <class Map, bool inverse, int B, class T>
+HR_FN void elementwise_block(const MapOptions<T>& options, const T* ready, int n_ready, int features, T* lines,
+                             int64_t height, T* log_det) {
+    using V = Pack<T>;
+    constexpr int W = width<T>;
+    LogProduct<V> product[B];
+    for (int c = 0; c < features; ++c, ready += n_ready) {
+        for (int j = 0; j < B; ++j) {
+            T* place = lines + c * height + j * W;
+            V factor;
+            if constexpr (inverse) {
+                store(place, Map::ready_inverse(load(place), ready, options, factor));
+            } else {
+                store(place, Map::ready_forward(load(place), ready, options, factor));
+            }
+            product[j].mantissa *= factor;
+        }
+        if (c % Map::ready_factors == Map::ready_factors - 1)
+            for (int j = 0; j < B; ++j) product[j].rescale();
+    }
+    for (int j = 0; j < B; ++j) {
+        product[j].rescale();
+        const V total = product[j].log();
+        store(log_det + j * W, load(log_det + j * W) + (inverse ? -total : total));
+    }
+}
+
+template <class T>
+HR_FN void run_step(const ElementwiseStep<T>& s, const Chain<T>& chain, const Call<T>& call, const TileBuffers<T>& b) {
+    const T* const ready = call.ready + s.ready;
+    T* const lines = b.given + chain.context * b.height;
+    with_map(s.map.index, [&]<class Map>() {
+        if constexpr (requires { Map::ready_factors; }) {
+            const auto run = [&]<bool inverse>() {
+                int v = 0;
+                for (; v + 2 <= b.vectors; v += 2)
+                    elementwise_block<Map, inverse, 2>(s.map.options, ready, s.n_ready, chain.features,
+                                                       lines + v * width<T>, b.height, b.sum + v * width<T>);
+                for (; v < b.vectors; ++v)
+                    elementwise_block<Map, inverse, 1>(s.map.options, ready, s.n_ready, chain.features,
+                                                       lines + v * width<T>, b.height, b.sum + v * width<T>);
+            };
+            if (s.map.inverse) {
+                run.template operator()<true>();
+            } else {
+                run.template operator()<false>();
+            }
+        }
+    });
+}
+
+// With raw parameters: on the way back every row has its own, which become their gradients.
+template <class T>
+HR_FN void record_step(const ElementwiseStep<T>& s, const Tape<T>& t, const Call<T>& call, int step) {
+    T* const raw = t.at(s.tape_raw);
+    for (int k = 0; k < s.map.n * s.map.n_params; ++k)
+        for (int64_t i = 0; i < t.height; i += width<T>)
+            store(raw + k * t.height + i, splat<Pack<T>>(call.weights[s.weights + k]));
+    settle(s.map, t.buffers(step), raw, 0, s.map.n);
+}
+
+template <class T>
+HR_FN void backward_step(const ElementwiseStep<T>& s, const Tape<T>& t, const Call<T>&, const Back<T>& back, int step,
+                         int) {
+    carry_context(t, back, step);
+    settle_back(s.map, t, step, t.at(s.tape_raw), 0, s.map.n);
+}
+
+}  // namespace
+}  // namespace headrace

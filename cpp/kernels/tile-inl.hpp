@@ -1,0 +1,44 @@
+// What the kernels of the steps work on: a tile of rows, or a small batch, with the slots of a chain and room for
+// units.
+#pragma once
+
+#include "../core/views.hpp"
+#include "../math/pack.hpp"
+
+namespace headrace {
+namespace {
+
+template <class T>
+struct TileBuffers {
+    T *given, *built, *units;  // [slot][height], [unit][height]
+    T* sum;                    // [height]: log-determinants
+    int vectors;               // in use, from the first
+    int64_t height;
+    T* slopes = nullptr;  // [unit][height]: derivatives of activations, where they are kept
+};
+
+template <class T>
+struct SmallBuffers {
+    T *given, *built, *units;  // [row][stride]
+    T* sum;                    // [row]
+    int rows;
+    int64_t stride;
+};
+
+// ---- coordinates that pass through ----------------------------------------------------------------------------------
+
+template <class T>
+HR_FN void copy_slots(const TileBuffers<T>& b, const int* given, const int* built, int n) {
+    for (int c = 0; c < n; ++c)
+        for (int64_t i = 0; i < b.height; i += width<T>)
+            store(b.built + built[c] * b.height + i, load(b.given + given[c] * b.height + i));
+}
+
+template <class T>
+HR_FN void copy_slots(const SmallBuffers<T>& b, const int* given, const int* built, int n) {
+    for (int r = 0; r < b.rows; ++r)
+        for (int c = 0; c < n; ++c) b.built[r * b.stride + built[c]] = b.given[r * b.stride + given[c]];
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,17 @@
+// A map of single coordinates as a step applies it: which one, which way, and to what slots.
+#pragma once
+
+#include "../math/maps/options.hpp"
+
+namespace headrace {
+
+template <class T>
+struct CoordinateMap {
+    int index, n_params;
+    MapOptions<T> options;
+    bool inverse;              // which way the map runs
+    int n;                     // coordinates
+    const int *given, *built;  // their slots, in the order of their parameters
+};
+
+}  // namespace headrace

@@ -1,0 +1,23 @@
+// A map of each coordinate with parameters that all rows share. They are made ready once a call; on the way back every
+// row has its own raw ones on the tape, which their gradients replace.
+#pragma once
+
+#include <cstdint>
+
+#include "coordinate_map.hpp"
+
+namespace headrace {
+
+template <class T>
+struct ElementwiseStep {
+    static constexpr bool in_place = true;
+
+    CoordinateMap<T> map;
+    int n_ready;
+    int64_t ready;          // where they start among those of the chain, in the order of the slots
+    int64_t weights;        // where the raw ones start in the flow's weight vector, coordinate by coordinate
+    const int* coordinate;  // of each slot: its place among them
+    int64_t tape_raw;       // lines of the tape
+};
+
+}  // namespace headrace

@@ -1,0 +1,75 @@
+// A masked network, and the map whose parameters are its outputs.
+#pragma once
+
+#include <cstdint>
+
+#include "coordinate_map.hpp"
+
+namespace headrace {
+
+// A block of a masked product: units [row, row + rows) of a layer from inputs [k0, k1).
+struct Op {
+    int layer, row, rows, k0, k1;
+    bool from_bias;  // otherwise add to what an earlier op left
+    bool finish;     // the last op for these units: apply the activation
+};
+
+// Ops, then the coordinates (a range of the transform's active ones) whose parameters they settle.
+struct Phase {
+    int op_begin, op_end, coordinate_begin, coordinate_end;
+};
+
+struct Plan {
+    const Op* ops;
+    const Phase* phases;
+    int n_phases;
+};
+
+// Backwards: the gradient of inputs [column, column + columns) of a layer from that of its units [row0, row1).
+struct BackOp {
+    int layer, column, columns, row0, row1;
+};
+
+// The map's gradients at some coordinates, then the ops that can be done after them.
+struct BackPhase {
+    int coordinate_begin, coordinate_end, op_begin, op_end;
+};
+
+struct BackPlan {
+    const BackOp* ops;
+    const BackPhase* phases;
+    int n_phases;
+};
+
+struct Layer {
+    const uint32_t* row;  // offset of each unit's weights from the transform's first weight
+    const int* visible;   // so many inputs are seen by each unit
+    uint32_t bias;        // offset of the biases
+    int in, out, unit;    // inputs, units, and where the units start among the scratch units of the transform
+    int live;             // so many units are seen by anybody
+    int panel;            // where the layer's transposed inputs start among those of the transform
+};
+
+template <class T>
+struct NetworkStep {
+    static constexpr bool in_place = false;
+
+    Plan tile_plan, small_plan;
+    BackPlan back_plan;
+    const Layer* layers;
+    int n_layers, units;  // units: of all layers together
+    int activation;
+    bool has_activation_sweep;
+    CoordinateMap<T> map;  // of the active coordinates, in order of level
+    int vector_map;        // the network's outputs are the raw parameters of this vector map, -1: of `map`
+    int ready;             // where its ready parameters start among the scratch units
+    bool reads_built;      // the sequential direction: the network reads what is being built
+    int64_t weights;       // offset in the flow's weight vector
+    int input_slot;        // where the network's inputs start: after a context that it does not read
+    int fold;              // place of the folded first bias, or -1 (no context)
+    int n_passive;
+    const int *passive_given, *passive_built;  // coordinates that are copied
+    int64_t tape_units, tape_slopes;           // lines of the tape; slopes: of the activation, -1 if its value tells
+};
+
+}  // namespace headrace

@@ -1,0 +1,80 @@
+// Parameters that all rows share are made ready once a call, in float64, and on the way back their gradients are taken
+// to those by the raw ones; part by part, of which no two depend on each other.
+#pragma once
+
+#include "../math/maps.hpp"
+#include "../math/vector_maps.hpp"
+#include "steps.hpp"
+
+namespace headrace {
+namespace {
+
+// ---- steps that have nothing to make ready --------------------------------------------------------------------------
+
+template <class S>
+HR_FN int ready_parts(const S&, int) {
+    return 0;
+}
+template <class S, class T>
+HR_FN void prepare_part(const S&, int, int, const T*, T*) {}
+// Whether gradients by ready parameters are to be finished.
+template <class S>
+constexpr bool needs_finish = false;
+
+// ---- a map of each coordinate, coordinate by coordinate; its gradients are by the raw parameters --------------------
+
+template <class T>
+HR_FN int ready_parts(const ElementwiseStep<T>&, int features) {
+    return features;
+}
+
+template <class T>
+HR_FN void prepare_part(const ElementwiseStep<T>& s, int slot, int, const T* weights, T* ready) {
+    const MapOptions<T>& o = s.map.options;
+    const MapOptions<double> options{double(o.slope), double(o.inverse_clamp), o.bins, double(o.bound)};
+    const T* const raw = weights + s.weights + s.coordinate[slot] * s.map.n_params;
+    T* const out = ready + s.ready + int64_t(slot) * s.n_ready;
+    with_map(s.map.index, [&]<class Map>() {
+        if constexpr (requires { Map::ready_factors; })
+            Map::template prepare<double>([&](int k) { return double(raw[k]); }, options,
+                                          [&](int k, double value) { out[k] = T(value); });
+    });
+}
+
+// ---- a run of vector maps, transform by transform -------------------------------------------------------------------
+
+template <class T>
+HR_FN int ready_parts(const VectorStep<T>& s, int) {
+    return s.transforms;
+}
+
+template <class T>
+HR_FN void prepare_part(const VectorStep<T>& s, int i, int features, const T* weights, T* ready) {
+    const int* const coordinate = s.coordinate + int64_t(i) * features;
+    const T* const raw = weights + s.weights[i];
+    T* const out = ready + s.ready + int64_t(i) * s.n_ready;
+    with_vector_map(s.map, [&]<class Map>() {
+        Map::template prepare<double>(
+            [&](int k) { return double(raw[in_coordinate_order(k, Map::vectors, features, coordinate)]); }, features,
+            [&](int k, double value) { out[k] = T(value); });
+    });
+}
+
+template <class T>
+constexpr bool needs_finish<VectorStep<T>> = true;
+
+// From given(k), the gradient by ready parameter k, to put(k, gradient by raw parameter k).
+template <class T, class Given, class Put>
+HR_FN void finish_part(const VectorStep<T>& s, int i, int features, const T* weights, const Given& given,
+                       const Put& put) {
+    const int* const coordinate = s.coordinate + int64_t(i) * features;
+    const T* const raw = weights + s.weights[i];
+    with_vector_map(s.map, [&]<class Map>() {
+        const auto place = [&](int k) { return in_coordinate_order(k, Map::vectors, features, coordinate); };
+        Map::template prepare_vjp<double>([&](int k) { return double(raw[place(k)]); }, given, features,
+                                          [&](int k, double value) { put(place(k), value); });
+    });
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,19 @@
+// Products of the coordinates with a block diagonal matrix, [built slot][given slot], and back with its transpose.
+// Block i takes coordinates' slots [first[i], first[i + 1]) to themselves; a dense matrix is one block.
+#pragma once
+
+#include <cstdint>
+
+namespace headrace {
+
+template <class T>
+struct RotationStep {
+    static constexpr bool in_place = false;
+
+    const T *matrix, *transpose, *zeros;  // block after block, row by row
+    const uint32_t* row;                  // offset of each row, which is as long as its block is wide
+    const int* first;
+    int blocks;
+};
+
+}  // namespace headrace

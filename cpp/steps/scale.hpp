@@ -1,0 +1,27 @@
+// value * scale + shift for each coordinate, or (value - shift) * scale, in float64; at the data end of a chain it is
+// part of loading and storing.
+#pragma once
+
+#include "../math/lane.hpp"
+
+namespace headrace {
+
+template <class T>
+struct ScaleStep {
+    static constexpr bool in_place = true;
+
+    const double *scale, *shift;  // by slot
+    bool shift_first;
+};
+
+namespace {
+
+// In float64: where the mean is far larger than the scale, narrower arithmetic would cancel.
+template <class T>
+HR_FN T scaled(const ScaleStep<T>& step, int slot, T value) {
+    const double x = double(value), scale = step.scale[slot], shift = step.shift[slot];
+    return T(step.shift_first ? (x - shift) * scale : x * scale + shift);
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,61 @@
+// THE list of kinds of steps. A kind is a struct of sizes and pointers (a file beside this one); what makes it from a
+// transform (core/lowering.cpp), what is made ready for it (core/ready.cpp), its kernels (kernels/steps/) and those of
+// the device (cuda/kernels/steps/) are overloads for that struct. A new one is these files and a line here.
+#pragma once
+
+#include "../math/lane.hpp"
+#include "elementwise.hpp"
+#include "move.hpp"
+#include "network.hpp"
+#include "rotation.hpp"
+#include "scale.hpp"
+#include "summed.hpp"
+#include "vector.hpp"
+
+// X(name, struct)
+#define HR_STEPS(X)                 \
+    X(network, NetworkStep)         \
+    X(elementwise, ElementwiseStep) \
+    X(vector, VectorStep)           \
+    X(rotation, RotationStep)       \
+    X(scale, ScaleStep)             \
+    X(move, MoveStep)
+
+namespace headrace {
+
+enum class StepKind : int {
+#define HR_KIND(name, type) name,
+    HR_STEPS(HR_KIND)
+#undef HR_KIND
+};
+
+template <class T>
+struct Step {
+    StepKind kind;
+    union {
+#define HR_MEMBER(name, type) type<T> name;
+        HR_STEPS(HR_MEMBER)
+#undef HR_MEMBER
+    };
+    const Summed* summed;  // what of it has weights
+    int n_summed;
+};
+
+namespace {
+
+// Calls f(step's own struct).
+#ifdef __CUDACC__
+#pragma nv_exec_check_disable  // f may be for the host alone
+#endif
+template <class S, class F>
+HR_FN void with_step(S& step, F&& f) {
+    switch (step.kind) {
+#define HR_CASE(name, type) \
+    case StepKind::name: f(step.name); break;
+        HR_STEPS(HR_CASE)
+#undef HR_CASE
+    }
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,29 @@
+// Gradients that a step leaves on the tape, a line each, and what they are summed to over the rows.
+#pragma once
+
+#include <cstdint>
+
+#include "../math/lane.hpp"
+
+namespace headrace {
+
+// Those of the units of a layer, and of the weights of these units; or those of bare parameters, which read nothing.
+struct Summed {
+    int64_t line;         // of the tape: the first gradient
+    int units;            // so many of them
+    int64_t bias;         // place of their own sums in the flow's gradient
+    int64_t weights;      // place of the first weight, from which `row` counts
+    const uint32_t* row;  // offset of each unit's weights
+    const int* visible;   // so many inputs are seen by each unit; null: none by any
+    int panel;            // where the transposed inputs start among those of the step
+};
+
+namespace {
+
+// Inputs that are seen by units before `end`: no unit sees less than those before it.
+HR_FN int inputs_before(const Summed& s, int end) {
+    return s.visible ? s.visible[end - 1] : 0;
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,26 @@
+// A run of vector maps with one set of parameters each for all rows. Their ready parameters are made once a call, in
+// the order of the slots.
+#pragma once
+
+#include <cstdint>
+
+#include "../math/maps/options.hpp"
+
+namespace headrace {
+
+template <class T>
+struct VectorStep {
+    static constexpr bool in_place = true;
+
+    int map;
+    bool inverse;  // which way the maps run
+    MapOptions<T> options;
+    int transforms, n_ready;
+    int64_t ready;           // where they start among those of the chain
+    const int64_t* weights;  // where each transform's raw parameters start in the flow's weight vector
+    const int* coordinate;   // of each slot, transform by transform
+    int64_t tape_states;     // lines of the tape: coordinates between the transforms
+    int64_t tape_gradients;  // by the ready parameters, transform by transform
+};
+
+}  // namespace headrace
