@@ -13,7 +13,7 @@ import pytest
 
 from bench.ascent_speed import plain_step, speed_of_a_fit
 from bench.peers.headrace_peer import a_step, ascent_chain
-from headrace._points import Points
+from headrace.ascent.points import Points
 
 
 @pytest.mark.parametrize("features", [2, 10, 50])

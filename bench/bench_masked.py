@@ -7,7 +7,7 @@ import pytest
 
 import headrace as hr
 from bench.workloads import MASKED_SHAPES, masked_weights, needed_flops
-from headrace._bench import needed_flops as headrace_flops
+from headrace._cli.bench import needed_flops as headrace_flops
 
 CHECKED = 16  # rows compared with plain NumPy
 

@@ -116,7 +116,7 @@ def few(seeds: int) -> None:
 
 def memory(rows: int) -> None:
     """See the module."""
-    from headrace import _fit_run
+    from headrace._fit import run as _fit_run
 
     def anonymous() -> float:
         with open("/proc/self/status") as lines:

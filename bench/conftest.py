@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from headrace._bench import copy_bandwidth, multiply_add_peak
+from headrace._cli.bench import copy_bandwidth, multiply_add_peak
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

@@ -23,8 +23,9 @@ import headrace as hr
 from bench import datasets, report
 from bench.datasets import Parts
 from bench.peers.client import machine_facts
-from headrace import _optimizer, _weight_decay, training
-from headrace.demo import load_stars
+from headrace._cli.demo import load_stars
+from headrace._fit import optimizer as _optimizer
+from headrace._fit import plan
 
 FAMILIES: dict[str, Callable[[int, int], hr.Flow]] = {
     "MAF": lambda features, seed: hr.MAF(features, seed=seed),
@@ -49,8 +50,8 @@ def tables(folder: Path) -> dict[str, Parts]:
 
 def variations(rows: int) -> dict[str, dict]:
     """What is changed -> keywords of `fit`."""
-    decay = _weight_decay.constant(rows)
-    batch = min(max(rows // training.BATCHES, training.LEAST_BATCH), training.MOST_BATCH)
+    decay = plan.constant_decay(rows)
+    batch = min(max(rows // plan.BATCHES, plan.LEAST_BATCH), plan.MOST_BATCH)
     rate = _optimizer.LEARNING_RATE
     return {
         "defaults": {},

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import headrace as hr
 from bench import datasets
 from bench.ascent_speed import speed_of_a_fit
-from headrace.demo import load_stars
+from headrace._cli.demo import load_stars
 
 Rows = NDArray[np.float64]
 

@@ -25,8 +25,9 @@ from bench.peers.devices import Stopwatch
 from bench.peers.run import Cell
 from bench.peers.worker import Service
 from bench.workloads import MAF_43, MAF_64, PLANAR, RADIAL, Workload, existing_weights
-from headrace import _core, _device
+from headrace import _core
 from headrace._core import cuda_unavailable
+from headrace._core import device as _device
 
 PEERS = tuple(library for library in gpu_cases.LIBRARIES if library not in gpu_cases.OWN)
 

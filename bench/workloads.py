@@ -219,8 +219,9 @@ def needed_flops(
 # A coordinate: product and addition of the sum, and of the move; a radial transform subtracts its center before each.
 VECTOR_FLOPS = {"planar": 4, "radial": 6}
 
-# A row: vector operations of one transform that belong to no coordinate, counted in cpp/math/vector_maps/planar.hpp and radial.hpp, a
-# division or square root as eight: tanh and its slope, or the distance and the stretch; the determinant; the product.
+# A row: vector operations of one transform that belong to no coordinate, counted in planar.hpp and radial.hpp of
+# cpp/math/vector_maps, a division or square root as eight: tanh and its slope, or the distance and the stretch; the
+# determinant; the product.
 VECTOR_OPERATIONS = {"planar": 36, "radial": 32}
 
 # A coordinate: vector operations of one map, counted in cpp/maps, a division, square root or exponential as eight; of

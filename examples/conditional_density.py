@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
-from headrace.demo import load_stars
+from headrace._cli.demo import load_stars
 
 BINS = 40
 HALF_WIDTHS = {0.5: 0.6744898, 0.9: 1.6448536}  # of the intervals of a standard normal that hold these shares

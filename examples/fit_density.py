@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from headrace import demo
+from headrace._cli import demo
 
 ENOUGH = 0.7  # nats a star that a flow must gain over the Gaussian; 0.89 where all went well
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
-from headrace.demo import load_stars
+from headrace._cli.demo import load_stars
 
 DATA = Path(__file__).parent / "data" / "hr_maf.npz"
 EXPECTED = -1.938634  # mean log-likelihood of the held-out stars, computed in float64 where the flow was fitted

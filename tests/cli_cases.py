@@ -10,7 +10,8 @@ import pytest
 
 import cases
 import headrace as hr
-from headrace import cli, files
+from headrace import files
+from headrace._cli import cli
 
 NAMES = ["mass", "log_radius", "age"]
 SHORT = ("--epochs", 3, "--transforms", 2, "--hidden", "8", "--quiet")

@@ -8,7 +8,8 @@ import pytest
 
 import fake_cuda
 import fake_frameworks
-from headrace import _core, _device
+from headrace import _core
+from headrace._core import device as _device
 
 KINDS = ("cupy", "torch", "jax", "exchanged", "interface")
 

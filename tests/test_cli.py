@@ -18,7 +18,9 @@ from cli_cases import (
     table,
     write_csv,
 )
-from headrace import _offered, _tables, files, training
+from headrace import files, training
+from headrace._cli import offered as _offered
+from headrace._cli import tables as _tables
 
 pytestmark = pytest.mark.programs
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from headrace import _bench, demo
+from headrace._cli import bench as _bench
+from headrace._cli import demo
 
 pytestmark = pytest.mark.programs
 

@@ -8,7 +8,7 @@ import pytest
 
 import headrace as hr
 from cli_cases import SHORT, broken_zip, check_error, parquet_of, saved, small_flow, table, truncated, write
-from headrace import _tables
+from headrace._cli import tables as _tables
 
 pytestmark = pytest.mark.programs
 

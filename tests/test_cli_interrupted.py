@@ -14,7 +14,8 @@ from cli_cases import (
     small_flow,
     table,
 )
-from headrace import _fit_run, _tables
+from headrace._cli import tables as _tables
+from headrace._fit import run as _fit_run
 
 pytestmark = pytest.mark.programs
 

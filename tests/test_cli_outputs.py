@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 
 import headrace as hr
 from cli_cases import ENVIRONMENT, NAMES, SHORT, check_error, command, small_flow, table, write, write_csv
-from headrace import _tables
+from headrace._cli import tables as _tables
 
 pytestmark = pytest.mark.programs
 

@@ -6,7 +6,7 @@ from numpy.testing import assert_array_equal
 
 import cases
 from cli_cases import NAMES, table, write_csv, write_parquet
-from headrace import _tables
+from headrace._cli import tables as _tables
 
 pytestmark = pytest.mark.programs
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import cases
-from headrace import cli
+from headrace._cli import cli
 from headrace._columns import about_index
 
 ROWS = 50

@@ -5,7 +5,7 @@ import pytest
 
 import ascent_judge
 import cases
-from headrace import _directions
+from headrace.ascent import directions as _directions
 from test_cuda_points import points_of, weights_of
 
 FINE = {"float32": 2e-4, "float64": 1e-9}  # of numbers that some steps have passed from one to the next

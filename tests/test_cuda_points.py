@@ -15,7 +15,7 @@ SIZES = [
 
 
 class Points:
-    """Points on a device with the arguments and results of `headrace._points.Points`."""
+    """Points on a device with the arguments and results of `headrace.ascent.points.Points`."""
 
     def __init__(self, device, x, weights, dtype):
         kinds = {"float32": device.module.PointsF32, "float64": device.module.PointsF64}

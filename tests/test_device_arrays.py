@@ -11,7 +11,7 @@ import cases
 import fake_frameworks
 import headrace as hr
 from devices import Library, either_order
-from headrace._device import device_at
+from headrace._core.device import device_at
 from test_arrays import CONTEXT, FEATURES, FLOW_CALLS, ROWS, TRANSFORM_CALLS, arrays, call_of, every_call, made_flow
 
 HINTS = {

@@ -9,7 +9,11 @@ import cases
 import headrace as hr
 from devices import Library, either_order
 from fitting import SHORT
-from headrace import _ascent, _fit_run, _kink_ascent, _points, dual_ascent
+from headrace._fit import run as _fit_run
+from headrace.ascent import ascent as _ascent
+from headrace.ascent import dual_ascent
+from headrace.ascent import kinks as _kink_ascent
+from headrace.ascent import points as _points
 from test_arrays import CONTEXT, FEATURES, made_flow
 
 # Losses are sums over an epoch's rows there, over its batches' here.

@@ -10,7 +10,8 @@ import pytest
 import cases
 import headrace as hr
 from devices import Library
-from headrace import _core, _device
+from headrace import _core
+from headrace._core import device as _device
 from test_arrays import CONTEXT, FEATURES, made_flow
 from test_device_arrays import refuse
 

@@ -7,7 +7,7 @@ from scipy.linalg import block_diag
 import cases
 import headrace as hr
 from ascent_cases import bent, every_rule, standardised
-from headrace import _directions
+from headrace.ascent import directions as _directions
 
 # ---- turns -----------------------------------------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ def test_splines_of_many_features_look_for_their_directions_in_any():
 
 
 def test_a_chain_in_blocks_is_refined_too(monkeypatch):
-    monkeypatch.setattr("headrace.dual_ascent.REFINE_STEPS", 200)
+    monkeypatch.setattr("headrace.ascent.dual_ascent.REFINE_STEPS", 200)
     x = bent(400, 40)
     model = hr.DualAscentFlow(steps=2, rotations="blocks", refine=True, dtype="float64")
     flow = model.fit(x, validation=None, progress=False)

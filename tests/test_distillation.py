@@ -6,9 +6,9 @@ from numpy.testing import assert_allclose
 
 import cases
 import headrace as hr
-from headrace._closed_form import ConditionalStep, draw_of, why_not
-from headrace._descent import PathStep, Plan
-from headrace.distillation import target_of_flow, tempered
+from headrace.variational.closed_form import ConditionalStep, draw_of, why_not
+from headrace.variational.descent import PathStep, Plan
+from headrace.variational.distill import target_of_flow, tempered
 from targets import QUIET, SHORT
 
 FEATURES = 3

@@ -10,8 +10,12 @@ import pytest
 import cases
 import headrace as hr
 from ascent_cases import bent, standardised
-from headrace import _ascent_rows, _directions, _fit_run, _kink_ascent, _spline_ascent
-from headrace._arrays import Caller
+from headrace._arrays.caller import Caller
+from headrace._fit import run as _fit_run
+from headrace.ascent import directions as _directions
+from headrace.ascent import kinks as _kink_ascent
+from headrace.ascent import rows as _ascent_rows
+from headrace.ascent import splines as _spline_ascent
 
 # ---- the flow --------------------------------------------------------------------------------------------------------
 
@@ -26,7 +30,7 @@ every_model = pytest.mark.parametrize("name", MODELS)
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
     """Joint training that takes no time."""
-    monkeypatch.setattr("headrace.dual_ascent.REFINE_STEPS", 200)
+    monkeypatch.setattr("headrace.ascent.dual_ascent.REFINE_STEPS", 200)
 
 
 @every_model
@@ -243,7 +247,7 @@ def test_a_flow_can_be_trained_further():
 @every_model
 def test_an_interruption_keeps_the_best_prefix(name, monkeypatch):
     x = bent(200)
-    what = ("headrace._directions.random_rotation", _directions.random_rotation)
+    what = ("headrace.ascent.directions.random_rotation", _directions.random_rotation)
     calls = []
 
     def interrupted(features, rng):
@@ -291,7 +295,7 @@ def test_a_ctrl_c_in_the_joint_training_keeps_its_best_weights():
 
     finish = _fit_run.Run._finish_epoch
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headrace.dual_ascent.REFINE_STEPS", 10**6)
+        patch.setattr("headrace.ascent.dual_ascent.REFINE_STEPS", 10**6)
         patch.setattr(_fit_run.Run, "_finish_epoch", finished)
         flow = model.fit(x[:300], validation=x[300:], progress=False)
     history = model.history
@@ -326,7 +330,12 @@ def test_an_interruption_within_an_epoch_of_the_joint_training(validation, monke
 
 
 @pytest.mark.parametrize(
-    "where", ["headrace.dual_ascent._with_shears", "headrace.dual_ascent.jittered", "headrace.training._standardize"]
+    "where",
+    [
+        "headrace.ascent.dual_ascent._with_shears",
+        "headrace.ascent.dual_ascent.jittered",
+        "headrace.training._standardize",
+    ],
 )
 def test_an_interruption_before_the_joint_training_keeps_the_ascent(where, monkeypatch):
     def interrupted(*arguments):

@@ -13,9 +13,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cases
 import headrace as hr
 from fitting import QUIET, SHORT, gaussian, small
-from headrace import _rows
-from headrace._arrays import Caller
-from headrace._rows import Data, Part
+from headrace._arrays.caller import Caller
+from headrace._fit import rows as _rows
+from headrace._fit.rows import Data, Part
 
 # --- parts ------------------------------------------------------------------------------------------------------------
 

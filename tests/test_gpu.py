@@ -12,7 +12,7 @@ import cuda_arrays
 import frameworks
 import headrace as hr
 from fitting import SHORT
-from headrace import _fit_run
+from headrace._fit import run as _fit_run
 from test_arrays import CONTEXT, FEATURES, arrays, call_of, every_call, made_flow
 from test_device_fit import data
 

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 import cases
 import reference
 from devices import Library
-from headrace._marginals import Curve, Shares, _masses, _summary, normal_score, spline_parameters
+from headrace.ascent.marginals import Curve, Shares, _masses, _summary, normal_score, spline_parameters
 
 EDGES = (-1.0, 0.125, 20)  # of a grid: where it begins, its step, its points
 

@@ -6,7 +6,7 @@ import pytest
 import cases
 import headrace as hr
 from headrace._core import cpu
-from headrace._points import Points
+from headrace.ascent.points import Points
 
 COMPILED = {"float32": cpu.PointsF32, "float64": cpu.PointsF64}
 # Tiles have 512, 128 or 64 rows up to 4, 16 and beyond; sums are kept in lanes for 4096.

@@ -13,7 +13,7 @@ import pytest
 
 import cases
 import headrace as hr
-from headrace import cli
+from headrace._cli import cli
 
 pytestmark = pytest.mark.programs
 

@@ -8,7 +8,7 @@ import headrace._core
 import reference
 import vector_cases
 from headrace import _stored
-from headrace._maps import VECTOR_MAPS
+from headrace._core.maps import VECTOR_MAPS
 
 
 def test_core_python_and_reference_list_the_same_maps():

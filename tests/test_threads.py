@@ -13,7 +13,7 @@ import pytest
 import cases
 import headrace as hr
 import reference
-from headrace import _threads
+from headrace._core import threads as _threads
 
 ROWS = 1000  # some ten tiles
 

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 import cases
 import headrace as hr
-from headrace._descent import PathStep, Plan
+from headrace.variational.descent import PathStep, Plan
 from targets import COVARIANCE, MEAN, QUIET, SHORT, normal
 
 # --- what it reaches ------------------------------------------------------------------------------------------------

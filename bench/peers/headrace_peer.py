@@ -109,7 +109,7 @@ def _ascent(workload: Workload, device: str) -> Model:
     import numpy as np
 
     import headrace as hr
-    from headrace._points import Points
+    from headrace.ascent.points import Points
 
     made: list[Points] = []
     step = a_step(np.random.default_rng(0), workload.features)

@@ -36,7 +36,7 @@ py::object step(Points<T>& points, const Doubles& maps, double log_scale, const 
     const int n = points.features();
     const bool wants_sums = !next.is_none();
     constexpr const char* expects_maps = "maps: expected (features, 3): bend, center, square";
-    typename Points<T>::Step s{};
+    PointsStep s{};
     s.bend = column(maps, n, 3, 0, expects_maps);
     s.center = column(maps, n, 3, 1, expects_maps);
     s.square = column(maps, n, 3, 2, expects_maps);

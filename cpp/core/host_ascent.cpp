@@ -34,9 +34,9 @@ HostAscent<T>::HostAscent(std::shared_ptr<Points<T>> points, std::shared_ptr<Poi
 // The step that takes coordinates through the last kinks, and then turns them.
 template <class T>
 template <class Number>
-typename Points<Number>::Step HostAscent<T>::step_of(const std::vector<double>& matrix, const std::vector<int>& blocks,
+PointsStep HostAscent<T>::step_of(const std::vector<double>& matrix, const std::vector<int>& blocks,
                                                      const std::vector<int>& order) const {
-    typename Points<Number>::Step step{};
+    PointsStep step{};
     for (const Kink& kink : last_) {
         step.bend.push_back(kink.c / kink.a);
         step.center.push_back(kink.center);
@@ -84,7 +84,7 @@ void HostAscent<T>::turn(const std::vector<double>& matrix, const std::vector<in
                          const std::vector<int>& order, const std::vector<int64_t>& rows,
                          const std::vector<double>& drawn, bool chooses) {
     const size_t n = size_t(features());
-    typename Points<T>::Step step = step_of<T>(matrix, blocks, order);
+    PointsStep step = step_of<T>(matrix, blocks, order);
     std::vector<Kink> next = last_;
     if (chooses) {
         anchors_->step(step_of<double>(matrix, blocks, order), false);

@@ -21,7 +21,7 @@ class HostAscent {
     int64_t count() const { return count_; }
 
     // Takes all points through the kinks chosen last and then to `matrix` z[order], with the blocks of the matrix as in
-    // Points<T>::Step, notes their log-likelihoods, and chooses the next kink of each coordinate: at coordinate k of
+    // PointsStep, notes their log-likelihoods, and chooses the next kink of each coordinate: at coordinate k of
     // row rows[k] of the anchors, or at drawn[k] where rows[k] is below 0.
     void kink(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
               const std::vector<int64_t>& rows, const std::vector<double>& drawn);
@@ -45,7 +45,7 @@ class HostAscent {
     void turn(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
               const std::vector<int64_t>& rows, const std::vector<double>& drawn, bool chooses);
     template <class Number>
-    typename Points<Number>::Step step_of(const std::vector<double>& matrix, const std::vector<int>& blocks,
+    PointsStep step_of(const std::vector<double>& matrix, const std::vector<int>& blocks,
                                           const std::vector<int>& order) const;
     void judge(const Points<T>& points, const typename Points<T>::Sums& sums, double log_scale, Party& party,
                double& mean, double& checked) const;

@@ -50,7 +50,7 @@ Points<T>::Points(const ArrayView& rows, int64_t count, int features, const T* w
 }
 
 template <class T>
-typename Points<T>::Sums Points<T>::step(const Step& step, bool wants_sums) {
+typename Points<T>::Sums Points<T>::step(const PointsStep& step, bool wants_sums) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const size_t n = size_t(features_);
     if (step.bend.size() != n || step.center.size() != n || step.square.size() != n || step.shift.size() != n ||

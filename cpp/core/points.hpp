@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "scratch.hpp"
-#include "views.hpp"
+#include "request.hpp"
 
 namespace headrace {
 
@@ -26,19 +26,11 @@ class Points {
     bool is_checked(int64_t block) const { return block % ((blocks() + most_checked - 1) / most_checked) == 0; }
     double checked_total() const { return checked_total_; }
 
-    struct Step {
-        std::vector<double> bend, center, square;      // of each coordinate's map z + bend sqrt(square + (z - center)²)
-        double log_scale;                              // log-determinant of the affine map after it
-        std::vector<int> order;                        // line k of the affine map's input is coordinate order[k]
-        std::vector<double> matrix, shift;             // z becomes matrix z + shift; block diagonal: its blocks
-        std::vector<int> blocks;                       // of these sizes, row by row, one after another
-        std::vector<double> next_center, next_square;  // of the next map; may be empty
-    };
     struct Sums {
         std::vector<double> all, checked;  // ascent_sums_of(features) each; without a next map 0 but for those of x²
     };
     // Moves all points. The same bits for any number of threads. Calls from several threads wait for each other.
-    Sums step(const Step& step, bool wants_sums = true);
+    Sums step(const PointsStep& step, bool wants_sums = true);
 
     T at(int64_t row, int feature) const;
     void values(T* out) const;

@@ -1,6 +1,8 @@
 // What is asked of a program, on any device.
 #pragma once
 
+#include <vector>
+
 #include "views.hpp"
 
 namespace headrace {
@@ -25,6 +27,16 @@ template <class T>
 struct GradientRequest {
     Cotangent from{};
     T *input = nullptr, *context = nullptr, *weights = nullptr;
+};
+
+// How dual ascent moves points.
+struct PointsStep {
+    std::vector<double> bend, center, square;      // of each coordinate's map z + bend sqrt(square + (z - center)²)
+    double log_scale;                              // log-determinant of the affine map after it
+    std::vector<int> order;                        // line k of the affine map's input is coordinate order[k]
+    std::vector<double> matrix, shift;             // z becomes matrix z + shift; block diagonal: its blocks
+    std::vector<int> blocks;                       // of these sizes, row by row, one after another
+    std::vector<double> next_center, next_square;  // of the next map; may be empty
 };
 
 }  // namespace headrace

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "../math/adam.hpp"
+#include "../math/ascent.hpp"
 #include "../math/base_density.hpp"
 #include "../math/maps/options.hpp"
 #include "../steps/steps.hpp"
@@ -125,10 +126,6 @@ struct VectorRowsBack {
 };
 
 // A step of dual ascent on tiles [feature][tile_rows] of rows.
-constexpr int ascent_sum_count = 6;           // of z, z², r, z r, q = (z - center) / r, and 1 / r²
-constexpr int ascent_sums_of(int features) {  // those of each coordinate, then for each the sum of its map's logarithms
-    return features * (ascent_sum_count + 1);
-}
 constexpr int ascent_block_rows = 4608;  // whose sums are kept in lanes; a whole number of tiles
 
 template <class T>

@@ -4,10 +4,15 @@
 // the affine map after it. The concave form of the log-likelihood in a z + b + c sqrt(...) needs six sums a coordinate.
 #pragma once
 
-#include "../core/views.hpp"
 #include "lane.hpp"
 
 namespace headrace {
+
+constexpr int ascent_sum_count = 6;           // of z, z², r, z r, q = (z - center) / r, and 1 / r²
+constexpr int ascent_sums_of(int features) {  // those of each coordinate, then for each the sum of its map's logarithms
+    return features * (ascent_sum_count + 1);
+}
+
 namespace {
 
 // Multiplied before a product is rescaled: derivatives are at least 1e-3, at most 2.

@@ -15,8 +15,7 @@
 // a concave function of t of sums that are at hand: no step makes L less, and none needs a second pass.
 #pragma once
 
-#include "../core/views.hpp"
-#include "lane.hpp"
+#include "ascent.hpp"
 
 namespace headrace {
 

@@ -32,7 +32,7 @@ py::object step(DevicePoints<T>& points, const Doubles& maps, double log_scale, 
                 uintptr_t stream) {
     const int n = points.features();
     constexpr const char* expects_maps = "maps: expected (features, 3): bend, center, square";
-    typename DevicePoints<T>::Step s{};
+    PointsStep s{};
     s.bend = column(maps, n, 3, 0, expects_maps);
     s.center = column(maps, n, 3, 1, expects_maps);
     s.square = column(maps, n, 3, 2, expects_maps);

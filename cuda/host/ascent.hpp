@@ -25,7 +25,7 @@ class DeviceAscent {
     int64_t count() const { return count_; }
 
     // Takes all points through the kinks chosen last and then to `matrix` z[order], with the blocks of the matrix as in
-    // Points<T>::Step, notes their log-likelihoods, and chooses the next kink of each coordinate: at coordinate k of
+    // PointsStep, notes their log-likelihoods, and chooses the next kink of each coordinate: at coordinate k of
     // row rows[k] of the anchors, or at drawn[k] where rows[k] is below 0.
     void kink(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
               const std::vector<int64_t>& rows, const std::vector<double>& drawn, cudaStream_t stream);

@@ -10,7 +10,7 @@ namespace headrace {
 namespace {
 
 template <class T>
-void check(const typename Points<T>::Step& step, size_t n) {
+void check(const PointsStep& step, size_t n) {
     if (step.bend.size() != n || step.center.size() != n || step.square.size() != n || step.shift.size() != n ||
         step.next_square.size() != step.next_center.size() ||
         (!step.next_center.empty() && step.next_center.size() != n))
@@ -19,7 +19,7 @@ void check(const typename Points<T>::Step& step, size_t n) {
 }
 
 template <class T>
-AscentNumbers<T> put(Arena& arena, const typename Points<T>::Step& step, const AscentStructure& structure) {
+AscentNumbers<T> put(Arena& arena, const PointsStep& step, const AscentStructure& structure) {
     const auto narrowed = [&](const std::vector<double>& v) { return arena.put(std::vector<T>(v.begin(), v.end())); };
     AscentNumbers<T> s{};
     s.bend = narrowed(step.bend);
@@ -81,7 +81,7 @@ void DevicePoints<T>::take(DeviceBuffer<Number>& buffer, size_t n) {
 }
 
 template <class T>
-std::vector<double> DevicePoints<T>::step(const Step& step, cudaStream_t stream) {
+std::vector<double> DevicePoints<T>::step(const PointsStep& step, cudaStream_t stream) {
     const size_t n = size_t(features());
     check<T>(step, n);
     std::vector<double> sums(step.next_center.size() * ascent_sum_count);

@@ -4,7 +4,7 @@
 #include <mutex>
 #include <vector>
 
-#include "../../cpp/core/points.hpp"
+#include "../../cpp/core/request.hpp"
 #include "../kernels/dual_ascent.hpp"
 #include "stream_order.hpp"
 
@@ -14,8 +14,6 @@ namespace headrace {
 template <class T>
 class DevicePoints {
   public:
-    using Step = typename Points<T>::Step;
-
     // Copies rows in, which are on this device; weights may be null.
     DevicePoints(const ArrayView& rows, int64_t count, int features, const T* weights, int device, cudaStream_t stream);
     ~DevicePoints();
@@ -27,7 +25,7 @@ class DevicePoints {
     // Moves all points. The sums (features, ascent_sum_count) for the next map come back to the host, for which the
     // call waits; an empty next_center asks for none. A sum's error is at most that of 256 rows added in T, some 256
     // eps of the magnitudes; float64 does the rest, in an order that depends on the shape alone.
-    std::vector<double> step(const Step& step, cudaStream_t stream);
+    std::vector<double> step(const PointsStep& step, cudaStream_t stream);
 
     // The same with numbers that are on the device, where the sums stay: those of the last step that was to have any,
     // and after them that of the log-Jacobians.

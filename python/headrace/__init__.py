@@ -4,21 +4,21 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import _core, densities, ops
 from headrace._core import CudaUnavailable
-from headrace._descent import StepHistory
-from headrace.ascent_flow import AscentFlow, AscentHistory
+from headrace.ascent.dual_ascent import DualAscentFlow
+from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.config import get_num_threads, info, set_num_threads, threads
-from headrace.distillation import Distillation, Speed, distill
-from headrace.dual_ascent import DualAscentFlow
-from headrace.elementwise import Elementwise
 from headrace.files import FileFormatError, from_bytes, load, to_bytes
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
-from headrace.rotation import Rotation
 from headrace.training import Adam, History
-from headrace.transforms import Coupling, Inverse, MaskedAutoregressive, Permutation, Standardize, Transform
-from headrace.variational import DensityFit, FreeEnergy, fit_to_density, free_energy
-from headrace.vector_transforms import Planar, Radial
+from headrace.transforms.elementwise import Elementwise
+from headrace.transforms.masked import Coupling, Inverse, MaskedAutoregressive, Permutation, Standardize, Transform
+from headrace.transforms.rotation import Rotation
+from headrace.transforms.vector import Planar, Radial
+from headrace.variational.descent import StepHistory
+from headrace.variational.distill import Distillation, Speed, distill
+from headrace.variational.fit import DensityFit, FreeEnergy, fit_to_density, free_energy
 
 if TYPE_CHECKING:
     from headrace import continuum as continuum

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from headrace import _arrays
-from headrace._arrays import Array, Caller
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Array, Caller
+from headrace._arrays.shapes import Rows
 from headrace._evaluation import WRT, Cotangents, Evaluated, Gradients, Pair, _kinds
-from headrace._shapes import Rows
 
 __all__ = ["Derivatives"]
 

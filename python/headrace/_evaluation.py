@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace import _arrays
-from headrace._arrays import Array, Caller
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Array, Caller
+from headrace._arrays.shapes import Rows, flat, opened, summed
 from headrace._module import Module, Program
-from headrace._shapes import Rows, flat, opened, summed
 
 __all__ = ["Cotangents", "Evaluated"]
 

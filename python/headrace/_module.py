@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
-from headrace import _arrays, _device
-from headrace._arrays import Array, Caller
+from headrace import files
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Array, Caller
+from headrace._arrays.device_caller import DeviceCaller, check_on_host
 from headrace._core import cpu
-from headrace._device import Device
-from headrace._device_arrays import DeviceCaller, check_on_host
+from headrace._core import device as _device
+from headrace._core.device import Device
+from headrace._stored import Filed
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -53,7 +56,7 @@ class Block(Protocol):
         """The way back."""
 
 
-class Module(abc.ABC):
+class Module(Filed):
     """Base of transforms and flows.
 
     Parameters live in the compiled program as one vector. Reading them gives a copy and assigning copies in; other
@@ -173,8 +176,6 @@ class Module(abc.ABC):
 
     def __reduce__(self) -> Any:
         """Through the bytes of a file (docs/files.md): no code of this library is in a pickle, and the bits stay."""
-        from headrace import files  # it knows flows, and flows know this
-
         return files.unpickled, (files.to_bytes(self), self.device, self.matmul)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -188,8 +189,6 @@ class Module(abc.ABC):
             ValueError: it is too large for a file: above 2^17 features or 16 MiB of header, or masks whose structure
                 takes far more memory to derive than they themselves take.
         """
-        from headrace import files  # it knows flows, and flows know this
-
         files.save(self, path)
 
     @property

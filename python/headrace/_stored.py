@@ -11,6 +11,7 @@ Masks are arrays too, and matrices that are no parameters (`Module._fixed_arrays
 
 from __future__ import annotations
 
+import abc
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 
-__all__ = ["KINDS", "MOST_FEATURES", "Stored", "header_of", "storable"]
+__all__ = ["KINDS", "MOST_FEATURES", "Filed", "Stored", "header_of", "storable"]
 
 KINDS: dict[str, Any] = {}  # by the name that files give them: the class's own
 
@@ -48,6 +49,27 @@ def header_of(thing: Any) -> dict[str, Any]:
     if thing.features > MOST_FEATURES:
         raise ValueError(f"{kind}: expected at most {MOST_FEATURES} features in a file, got {thing.features}")
     return {"kind": kind, **thing._header()}
+
+
+class Filed(abc.ABC):
+    """What can be a file of its own: flows and transforms."""
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> np.dtype[Any] | None:
+        """Of parameters; None without any."""
+
+    @abc.abstractmethod
+    def named_parameters(self) -> dict[str, NDArray[Any]]:
+        """Dense copies of the parameters by name."""
+
+    @abc.abstractmethod
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        """What a file keeps beside them."""
+
+    @abc.abstractmethod
+    def to(self, device: str, matmul: str = "exact") -> Any:
+        """The same on another device."""
 
 
 class Stored:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._core.structure import MaskedNetwork, Settings, Staircase
 from headrace._module import Block
-from headrace._network import MaskedNetwork, Settings, Staircase
 from headrace._stored import Stored, storable
 
 if TYPE_CHECKING:

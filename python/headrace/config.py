@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from headrace import _arguments as check
-from headrace import _core, _device
+from headrace import _core
 from headrace._core import cpu
-from headrace._threads import MOST
+from headrace._core import device as _device
+from headrace._core.threads import MOST
 
 __all__ = ["get_num_threads", "info", "set_num_threads", "threads"]
 

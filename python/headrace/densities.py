@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arrays
+from headrace._arrays import caller as _arrays
 
 __all__ = ["U1", "U2", "U3", "U4", "Energy"]
 

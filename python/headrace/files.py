@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._core import CudaUnavailable, cpu
-from headrace._module import Module
 from headrace._output import check_regular, printable, replacing
-from headrace._stored import Stored, header_of
+from headrace._stored import Filed, Stored, header_of
 
 __all__ = [
     "FORMAT",
@@ -50,7 +49,7 @@ class FileFormatError(ValueError):
     """A file that is broken, no file of headrace, or from a newer version; the message names the file and why."""
 
 
-def save(module: Module, path: str | os.PathLike[str], notes: Mapping[str, str] | None = None) -> None:
+def save(module: Filed, path: str | os.PathLike[str], notes: Mapping[str, str] | None = None) -> None:
     """What `Flow.save` and `Transform.save` do; `notes` are texts to keep in the file's metadata, see `read_notes`."""
     name = _path(path)
     parts = _parts(module, notes)
@@ -114,7 +113,7 @@ def _notes(stream: BinaryIO, size: int, name: str) -> dict[str, str]:
     return {key: text for key, text in metadata.items() if key not in (_KEY, _CHECKSUM) and isinstance(text, str)}
 
 
-def to_bytes(module: Module, notes: Mapping[str, str] | None = None) -> bytes:
+def to_bytes(module: Filed, notes: Mapping[str, str] | None = None) -> bytes:
     """A flow or a transform as the bytes of the file that its `save` writes, to keep or send anywhere.
 
     Nothing in them is code, and equal flows give equal bytes. The device is not in them.
@@ -131,7 +130,7 @@ def to_bytes(module: Module, notes: Mapping[str, str] | None = None) -> bytes:
     >>> hr.from_bytes(hr.to_bytes(hr.Permutation([1, 0])))
     Permutation([1, 0])
     """
-    if not isinstance(module, Module):
+    if not isinstance(module, Filed):
         raise TypeError(f"module: expected a flow or a transform, got {check.kind_of(module)}")
     return b"".join(_parts(module, notes))
 
@@ -178,7 +177,7 @@ def _path(path: Any) -> str:
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def _parts(module: Module, notes: Mapping[str, str] | None) -> list[Any]:
+def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     """The bytes of a file, in pieces of which none but the first is a copy.
 
     They are put together here and not by the safetensors library, which ends the process where there is no memory.
@@ -287,7 +286,7 @@ def _assemble(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
     dtype = header.pop("dtype")
     if dtype is not None:
         dtype = np.dtype(check.choice("dtype", dtype, ("float32", "float64")))
-    module = Stored(header, arrays, dtype).build(Module)
+    module = Stored(header, arrays, dtype).build(Filed)
     if arrays:
         raise ValueError(f"expected no tensor {min(arrays)!r}")
     if (module.dtype is None) != (dtype is None):

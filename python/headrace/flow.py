@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
-from headrace import _arrays, training
-from headrace._arrays import Array
+from headrace import training
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Array
+from headrace._arrays.shapes import drawn
+from headrace._core.device import Device
 from headrace._derivatives import Derivatives
-from headrace._device import Device
 from headrace._evaluation import Pair
 from headrace._module import Block
-from headrace._shapes import drawn
 from headrace._stored import Stored, header_of, storable
 from headrace.bases import Base, StandardNormal
-from headrace.transforms import Transform
+from headrace.transforms.masked import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -12,8 +12,8 @@ from headrace import _arguments as check
 from headrace._stored import storable
 from headrace.bases import Base, StandardNormal
 from headrace.flow import Flow
-from headrace.transforms import Coupling, MaskedAutoregressive, Standardize, Transform
-from headrace.vector_transforms import Planar, Radial
+from headrace.transforms.masked import Coupling, MaskedAutoregressive, Standardize, Transform
+from headrace.transforms.vector import Planar, Radial
 
 __all__ = ["IAF", "MAF", "NSF", "PlanarFlow", "RadialFlow", "RealNVP"]
 

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace import _arrays
-from headrace._arrays import Array, Caller
-from headrace._device_arrays import caller_of
-from headrace._maps import MAPS as _MAPS
-from headrace._maps import SCALES, VECTOR_MAPS, bins_of, slope_of
-from headrace._points import Points
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Array, Caller
+from headrace._arrays.device_caller import caller_of
+from headrace._core.maps import MAPS as _MAPS
+from headrace._core.maps import SCALES, VECTOR_MAPS, bins_of, slope_of
+from headrace.ascent.points import Points
 
 __all__ = [
     "MAPS",

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from headrace import _arguments as check
-from headrace import _gaussian, _rows, _weight_decay
-from headrace._arrays import Caller
-from headrace._cross_validation import chosen_epochs, clearly_better
-from headrace._fit_run import DeviceRun, HeldOut, Run
-from headrace._optimizer import SCHEDULES, Adam, default_rate, regularisation
-from headrace._rows import Data, Part
-from headrace.transforms import Standardize, Transform
-
-if TYPE_CHECKING:
-    from headrace.flow import Flow
+from headrace._arrays.caller import Caller
+from headrace._fit import gaussian as _gaussian
+from headrace._fit import rows as _rows
+from headrace._fit.cross_validation import chosen_epochs, clearly_better
+from headrace._fit.history import History
+from headrace._fit.optimizer import Adam
+from headrace._fit.plan import Plan
+from headrace._fit.rows import Data, Part
+from headrace._fit.run import DeviceRun, HeldOut, Run
+from headrace._fit.trainable import Trainable
+from headrace.transforms.masked import Standardize, Transform
 
 __all__ = ["Adam", "History"]
 
@@ -31,111 +31,14 @@ __all__ = ["Adam", "History"]
 CLIP = 5.0
 AVERAGE = 0.999
 PATIENCE = 50
-BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # so many batches an epoch, of so many rows
-STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20_000, 10, 300
 
 FEW = 50  # rows held out that are too few to judge by
 LEAST = 10  # rows for cross-validation
 MANY = 50_000  # rows beyond which no Gaussian is tried
 
 
-@dataclass
-class History:
-    """What happened in a fit. Losses are mean negative log-likelihoods in nats, one an epoch, in the data's units."""
-
-    train_loss: list[float] = field(default_factory=list)
-    """While the epoch ran."""
-    validation_loss: list[float] = field(default_factory=list)
-    """After the epoch, on the rows held out; empty without any."""
-    learning_rate: list[float] = field(default_factory=list)
-    """At the end of the epoch."""
-    seconds: list[float] = field(default_factory=list)
-    """Since the fit began."""
-    best_epoch: int = -1
-    """Whose weights were kept, counted from 0; -1: none was better than the weights that the fit began with. One that
-    was interrupted counts, though it is in no list."""
-    best_loss: float = math.inf
-    """The validation loss of these weights, or the epoch's training loss without validation."""
-    stopped: str = "epochs"
-    """Why it ended: "epochs" (all done), "patience", "interrupted" or "non-finite"."""
-    weight_decay: float = math.nan
-    """Of the weights that were kept."""
-    weight_decays: dict[float, float] = field(default_factory=dict)
-    """Those that were tried, in this order, and the lowest validation loss with each; empty without held-out rows."""
-    judged_by: str = "training rows"
-    """What chose the weights: "held-out rows", "cross-validation" or, with neither, "training rows"."""
-    gaussian: bool = False
-    """Whether the flow ended as the Gaussian of the training rows, as none of the epochs was clearly better."""
-
-    def __repr__(self) -> str:
-        """The outcome."""
-        return (
-            f"History(epochs={len(self.train_loss)}, best_epoch={self.best_epoch}, best_loss={self.best_loss:.4f}, "
-            f"stopped={self.stopped!r}, seconds={self.seconds[-1] if self.seconds else 0.0:.2f})"
-        )
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The arguments of a fit, checked, with defaults that depend on the rows and the flow."""
-
-    epochs: int
-    batches: int  # of an epoch
-    learning_rate: float
-    schedule: str
-    weight_decay: float | None  # None: to be chosen
-    constant_decay: float  # if nothing can choose
-    clip: float | None
-    average: float | None
-    patience: int
-    endless: bool  # patience: None
-
-    @classmethod
-    def of(
-        cls,
-        flow: Flow,
-        rows: int,
-        *,
-        epochs: Any,
-        batch_size: Any,
-        learning_rate: Any,
-        schedule: Any,
-        weight_decay: Any,
-        clip: Any,
-        average: Any,
-        patience: Any,
-    ) -> Plan:
-        size = min(max(rows // BATCHES, LEAST_BATCH), MOST_BATCH)
-        if batch_size is not None:
-            size = check.integer("batch_size", batch_size, least=1)
-        batches = -(-rows // min(size, rows))
-        passes = min(max(-(-STEPS // batches), LEAST_EPOCHS), MOST_EPOCHS)
-        if epochs is not None:
-            passes = check.integer("epochs", epochs)
-        rate = default_rate(flow) if learning_rate is None else learning_rate
-        constant = _weight_decay.constant(rows)
-        if isinstance(weight_decay, str):
-            check.choice("weight_decay", weight_decay, ("auto",))
-            decay = None
-        else:
-            decay = constant if weight_decay is None else float(regularisation(weight_decay, clip, average)[0])
-        regularisation(0.0, clip, average)
-        return cls(
-            passes,
-            batches,
-            check.number("learning_rate", rate, above=0.0, below=math.inf),
-            check.choice("schedule", schedule, SCHEDULES),
-            decay,
-            constant,
-            clip,
-            average,
-            check.integer("patience", patience, least=1) if patience is not None else passes + 1,
-            patience is None,
-        )
-
-
 def fit(
-    flow: Flow,
+    flow: Trainable,
     x: Any,
     context: Any,
     *,
@@ -163,7 +66,7 @@ class _Fit:
 
     def __init__(
         self,
-        flow: Flow,
+        flow: Trainable,
         data: Data,
         validation: Any,
         rng: np.random.Generator,
@@ -202,7 +105,7 @@ class _Fit:
         if start is not None and held_out is not None and self.history.stopped != "interrupted":
             self._not_worse_than_a_gaussian(held_out, start)
 
-    def _run(self, flow: Flow, part: Part, held_out: HeldOut | None, plan: Plan, history: History) -> Run:
+    def _run(self, flow: Trainable, part: Part, held_out: HeldOut | None, plan: Plan, history: History) -> Run:
         return self.kind(flow, self.data, part, held_out, plan, self.rng, self.caller, history)
 
     def _few(self, progress: bool) -> None:
@@ -211,7 +114,7 @@ class _Fit:
         part = self.train.whole()
         plan = {**self.plan, "weight_decay": None if self.plan["weight_decay"] == "auto" else self.plan["weight_decay"]}
 
-        def made(flow: Flow, rows: Part) -> Run:
+        def made(flow: Trainable, rows: Part) -> Run:
             _standardize(flow, self.data, rows, gaussian=True, say=False)
             return self._run(flow, rows, None, Plan.of(flow, rows.size, **plan), History())
 
@@ -247,7 +150,7 @@ class _Fit:
         history.best_loss = float((simple * weights).sum() / weights.sum())
 
 
-def _standardize(flow: Flow, data: Data, train: Part, *, gaussian: bool = False, say: bool = True) -> None:
+def _standardize(flow: Trainable, data: Data, train: Part, *, gaussian: bool = False, say: bool = True) -> None:
     """Set what a fit standardises, unless an earlier one has; with a Gaussian, correlations too."""
     last = flow._chain[-1] if flow._chain else None
     links: tuple[Transform, ...] | None = None

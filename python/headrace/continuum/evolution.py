@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace import _arrays
+from headrace._arrays import caller as _arrays
 from headrace.continuum._densities import Density
 from headrace.continuum.grid import Grid
 

@@ -1,0 +1,1 @@
+"""Arrays in and out: the only room that knows array frameworks."""

@@ -1,0 +1,590 @@
+"""Arrays in and out: the only file that knows array frameworks, beside `_device_arrays` for those of a CUDA device.
+
+A call opens all that it is given through one `Caller`, as NumPy views of the same memory, and gives its results back
+through it, in the framework of what it was given. No framework is imported here: whoever holds a tensor has imported
+torch.
+
+Flows and transforms take float32 or float64 in any strides and are never handed a copy; the functional kernels of
+`headrace.ops` and every `out=` are strict.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+import types
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._arrays import frames as _frames
+from headrace._core import cpu, cuda_unavailable
+
+Array = Any
+"""An array of NumPy, or of PyTorch or JAX on the CPU; as an input also a frame (docs/arrays.md). On a CUDA
+device: of CuPy, PyTorch or JAX, or what speaks DLPack or CUDA's array interface (docs/gpu.md)."""
+
+Matrix = NDArray[np.float32] | NDArray[np.float64]
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+class_of = _frames.class_of
+_VJPS = "gradients come from log_prob_vjp, to_data_vjp and the other methods in _vjp"
+
+
+class _NumPy:
+    """NumPy arrays, and what is read like them: frames, and CPU memory of others through DLPack or `__array__`."""
+
+    kind = "a NumPy array"
+    make, floats = "np.asarray({})", "{}.astype('float64')"
+    immutable = False
+    empty: Callable[..., NDArray[Any]] = staticmethod(np.empty)  # (shape, dtype): memory for a result
+
+    def view(self, name: str, value: Any) -> NDArray[Any]:
+        """The same memory as a NumPy array, or an error that says what to call."""
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError(
+                f"{name}: expected a NumPy array, got a masked array; call {name}.filled(...) or drop masked rows"
+            )
+        if isinstance(value, np.ndarray):
+            return np.asarray(value)
+        if _frames.is_frame(value):
+            return _frames.read(name, value)
+        exchanged = hasattr(type(value), "__dlpack_device__") or hasattr(type(value), "__cuda_array_interface__")
+        return _exchanged(name, value) if exchanged else _frames.read(name, value)
+
+    def check_like(self, value: Any) -> None:
+        """Refuse an array to answer like where this cannot."""
+
+    def give(self, array: NDArray[Any], like: Any) -> Any:
+        """A result in this framework, on the device of `like`, on the same memory."""
+        return array
+
+    def written(self, value: Any) -> None:
+        """Called when an array of the user's own was written to."""
+
+
+class _Torch(_NumPy):
+    """PyTorch tensors on the CPU."""
+
+    kind = "a PyTorch tensor"
+    make, floats = "torch.asarray({})", "{}.float()"
+
+    def view(self, name: str, value: Any) -> NDArray[Any]:
+        self.check(name, value)
+        if value.device.type != "cpu":
+            raise _not_on_cpu(name, "a tensor", value.device, f"{name}.cpu()")
+        try:
+            array: NDArray[Any] = (value.detach() if value.requires_grad else value).numpy()
+        except (RuntimeError, TypeError) as error:  # vmap, fake tensors, nested ones
+            raise self.unreadable(name, value, error) from None
+        return array
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse tensors that are no plain numbers in memory, wherever they are."""
+        torch = sys.modules["torch"]
+        if value.requires_grad and torch.is_grad_enabled():
+            raise TypeError(
+                f"{name}: expected a tensor that requires no gradient, as it would be lost; call {name}.detach(), or "
+                f"do this under torch.no_grad(); {_VJPS}"
+            )
+        if value.device.type == "meta":
+            raise TypeError(f"{name}: expected a tensor with numbers, got one on the meta device; make one on the CPU")
+        if value.layout is not torch.strided:
+            raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}; call {name}.to_dense()")
+        if value.dtype not in (torch.float32, torch.float64):
+            call = "{}.dequantize()" if value.is_quantized else "{}.real" if value.is_complex() else self.floats
+            raise wrong_dtype(name, value.dtype, call)
+        if value.is_neg():
+            raise TypeError(
+                f"{name}: expected numbers as they are in memory, got a view that negates them; call "
+                f"{name}.resolve_neg()"
+            )
+        if torch.autograd.forward_ad.unpack_dual(value).tangent is not None:
+            raise TypeError(f"{name}: expected a tensor without a tangent, as it would be lost; {_VJPS}")
+
+    def check_like(self, value: Any) -> None:
+        if value.device.type != "cpu":
+            raise _not_on_cpu("like", "a tensor", value.device, "like.cpu()")
+
+    def unreadable(self, name: str, value: Any, error: Exception) -> TypeError:
+        """The error for one whose memory is not to be had."""
+        return TypeError(
+            f"{name}: expected a tensor that NumPy can read, got {type_of(value)} ({error}); call headrace "
+            f"outside of torch.func; {_VJPS}"
+        )
+
+    def give(self, array: NDArray[Any], like: Any) -> Any:
+        return sys.modules["torch"].from_numpy(array)
+
+    def written(self, value: Any) -> None:
+        if not value.is_inference():  # autograd then refuses to use what it kept of it
+            sys.modules["torch"].autograd.graph.increment_version(value)
+
+
+class _Jax(_NumPy):
+    """JAX arrays on one CPU device."""
+
+    kind = "a JAX array"
+    make, floats = "jax.numpy.asarray({})", "{}.astype('float32')"
+    immutable = True
+
+    def view(self, name: str, value: Any) -> NDArray[Any]:
+        self.check(name, value)
+        devices = value.devices()
+        if len(devices) != 1 or next(iter(devices)).platform != "cpu":
+            given = ", ".join(sorted(map(str, devices)))
+            raise _not_on_cpu(name, "an array", given, f"jax.device_put({name}, jax.devices('cpu')[0])")
+        try:
+            return np.asarray(value)
+        except TypeError as error:  # keys of random numbers
+            raise TypeError(f"{name}: expected a JAX array that NumPy can read ({error})") from None
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse what holds no numbers, wherever it is."""
+        jax = sys.modules["jax"]
+        if isinstance(value, jax.core.Tracer):
+            raise TypeError(
+                f"{name}: expected a JAX array with numbers, got a tracer, as inside of jit, grad and vmap; call "
+                f"headrace through jax.pure_callback; {_VJPS}"
+            )
+        if value.is_deleted():
+            raise TypeError(f"{name}: expected a JAX array with numbers, got one that was deleted or donated")
+
+    def check_like(self, value: Any) -> None:
+        self.check("like", value)
+        if any(device.platform != "cpu" for device in value.devices()):
+            raise _not_on_cpu("like", "an array", value.devices(), "jax.device_put(like, jax.devices('cpu')[0])")
+
+    def check_width(self, dtype: np.dtype[Any]) -> None:
+        """Refuse results that JAX would narrow."""
+        if dtype == np.float64 and not sys.modules["jax"].config.jax_enable_x64:
+            raise TypeError(
+                "results: expected a dtype that JAX can hold, got float64 while jax_enable_x64 is off; call "
+                "jax.config.update('jax_enable_x64', True), or .astype('float32') of the flow or transform"
+            )
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Memory that JAX can take over, which it does at addresses that are multiples of 64 alone."""
+        self.check_width(dtype)
+        size = math.prod(shape) * dtype.itemsize
+        memory = np.empty(size + 63, np.uint8)
+        return np.ndarray(shape, dtype, memory, -memory.ctypes.data % 64)
+
+    def give(self, array: NDArray[Any], like: Any) -> Any:
+        jax = sys.modules["jax"]
+        device = jax.devices("cpu")[0] if like is None else next(iter(like.devices()))
+        return jax.numpy.from_dlpack(array, device=device)
+
+
+NUMPY, TORCH, JAX = _NumPy(), _Torch(), _Jax()
+_NAMED = {"numpy": NUMPY, "torch": TORCH, "jax": JAX}
+
+
+class Caller:
+    """Who gave the arrays of one call: all of one framework, in which the results are given back."""
+
+    # As long as nothing is given; not set for each call, which may take a microsecond.
+    _framework: _NumPy = NUMPY
+    _name = ""  # of the first array
+    _first: Any = None
+    _out: Any = None
+    foreign = False  # whether an array was left in another byte order or width
+    device: Any = None  # where it computes, a `_device.Device`; None: on the CPU
+    core: Any = cpu  # what computes
+
+    def answer_like(self, like: Any) -> None:
+        """Give results in the framework of `like`, an array or the name of a framework; arrays have to be of it too."""
+        if (name := name_of(like)) is not None:
+            self._framework = _NAMED[check.choice("like", name, tuple(_NAMED))]
+            importlib.import_module(name)
+        else:
+            self._framework, self._first = framework_of("like", like), like
+            self._framework.check_like(like)
+        self._name = "like"
+
+    def open(self, name: str, value: Any, raw: bool = False) -> NDArray[Any]:
+        """`value` as a NumPy array on the same memory, checked to be float32 or float64.
+
+        Floats of another byte order, and wider ones, are converted; with `raw` they are left as they are.
+        """
+        if type(value) is np.ndarray:
+            framework, array = NUMPY, value
+        else:
+            framework = framework_of(name, value)
+            array = framework.view(name, value)
+        if not self._name:
+            self._framework, self._name, self._first = framework, name, value
+        elif framework is not self._framework:
+            given, source = framework.kind, name
+            if framework is NUMPY and not isinstance(value, np.ndarray):
+                given, source = (
+                    type_of(value),
+                    f"{name}.to_numpy()" if _frames.is_frame(value) else f"np.from_dlpack({name})",
+                )
+            raise TypeError(
+                f"{name}: expected {self._framework.kind}, as for {self._name}, got {given}; call "
+                f"{self._framework.make.format(source)}"
+            )
+        if array.dtype not in FLOATS:
+            if array.dtype.kind != "f" or array.dtype.itemsize < 4:
+                raise wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else framework.floats)
+            if not raw:
+                return native(array)
+            self.foreign = True
+        return array
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Memory for a result."""
+        return self._framework.empty(shape, dtype)
+
+    def output(
+        self, out: Any, dtype: np.dtype[Any], shape: tuple[int, ...], inputs: tuple[NDArray[Any] | None, ...]
+    ) -> NDArray[Any]:
+        """Memory for a result: new, or that of `out`, which may overlap with no input."""
+        if out is None:
+            return self._framework.empty(shape, dtype)
+        array = self._writable("out", out, shape, dtype)
+        if any(_overlap(array, a) for a in inputs):
+            raise ValueError("out: expected memory of its own, got an overlap")
+        self._out = out
+        return array
+
+    def output_pair(
+        self,
+        out: Any,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+        other_shape: tuple[int, ...],
+        inputs: tuple[NDArray[Any] | None, ...],
+        *,
+        in_place: str = "",
+        first_dtype: np.dtype[Any] | None = None,
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Memory for two results; where `in_place` names the first input, the first result may overwrite it."""
+        if out is None:
+            empty = self._framework.empty
+            return empty(shape, first_dtype or dtype), empty(other_shape, dtype)
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise TypeError(f"out: expected a tuple of two arrays, got {type_of(out)}")
+        first = self._writable("out[0]", out[0], shape, first_dtype or dtype)
+        second = self._writable("out[1]", out[1], other_shape, dtype)
+        others = inputs[1:] if in_place and _same(first, inputs[0]) else inputs
+        if any(_overlap(first, a) for a in others) or any(_overlap(second, a) for a in (first, *inputs)):
+            exception = f", or {in_place} itself for the value" if in_place else ""
+            raise ValueError(f"out: expected memory of its own{exception}, got an overlap")
+        self._out = out
+        return first, second
+
+    def _writable(self, name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        if self._is_immutable(name, value):
+            raise TypeError(f"{name}: expected None, as JAX arrays cannot be written to, got {type_of(value)}")
+        foreign = self.foreign
+        array = self.open(name, value, True)  # a converted copy would not be what is written to
+        self.foreign = foreign
+        self._check_own(name, value)
+        exact(name, array, shape, dtype)
+        if isinstance(array, np.ndarray) and not array.flags.writeable:
+            raise ValueError(f"{name}: expected a writable array, got a read-only one")
+        return array
+
+    def _is_immutable(self, name: str, value: Any) -> bool:
+        framework = self._framework if value is None else framework_of(name, value)
+        return self._framework.immutable or framework.immutable
+
+    def _check_own(self, name: str, value: Any) -> None:
+        """Refuse to write to memory that a framework only reads."""
+        if framework_of(name, value) is NUMPY and not isinstance(value, np.ndarray):
+            raise TypeError(f"{name}: expected a NumPy array or a PyTorch tensor to write into, got {type_of(value)}")
+
+    def give(self, array: NDArray[Any]) -> Any:
+        """A result for the caller: `out` itself where that was given."""
+        if self._out is not None:
+            self._framework.written(self._out)
+            return self._out
+        return array if self._framework is NUMPY else self._framework.give(array, self._first)
+
+    def give_pair(self, first: NDArray[Any], second: NDArray[Any]) -> tuple[Any, Any]:
+        """Two results for the caller: the tuple `out` itself where that was given."""
+        out: tuple[Any, Any] | None = self._out
+        if out is not None:
+            for array in out:
+                self._framework.written(array)
+            return out
+        if self._framework is NUMPY:
+            return first, second
+        return self._framework.give(first, self._first), self._framework.give(second, self._first)
+
+    def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Memory for what is not given back."""
+        return np.empty(shape, dtype)
+
+    def weighted_sum(self, values: NDArray[Any], weights: NDArray[Any] | None) -> float:
+        """See `weighted_sum`."""
+        return weighted_sum(values, weights)
+
+    def queued(self, what: Any) -> Any:
+        """A program or another object of the core, to be called: on a device, on this call's stream."""
+        return what
+
+    def queue(self) -> AbstractContextManager[None]:
+        """Inside, NumPy's functions on what was opened run in order with the core's calls."""
+        return nullcontext()
+
+
+# ---- what is given ---------------------------------------------------------------------------------------------------
+
+
+def name_of(framework: Any) -> str | None:
+    """The name of a framework that is given by it, or as a module; None for anything else."""
+    if isinstance(framework, types.ModuleType):
+        return framework.__name__.partition(".")[0]
+    return framework if isinstance(framework, str) else None
+
+
+def framework_of(name: str, value: Any, own: str = "np") -> _NumPy:
+    """Of an array on whatever device; those that no framework of its own stands for count as NumPy's.
+
+    Errors advise `own`: NumPy, or "cupy" where arrays of a device are wanted.
+    """
+    if isinstance(value, np.ndarray):
+        return NUMPY
+    if isinstance(value, class_of("torch", "Tensor")):
+        return TORCH
+    if isinstance(value, class_of("jax", "Array")):
+        return JAX
+    kind = type(value)
+    if _frames.is_frame(value) or hasattr(kind, "__dlpack_device__") or hasattr(kind, "__cuda_array_interface__"):
+        return NUMPY
+    if own == "np" and _frames.is_readable(value):
+        return NUMPY
+    hint = ""
+    if isinstance(value, (list, tuple, int, float)):
+        hint = f"; call {own}.asarray({name}, dtype='float64')"
+    elif hasattr(kind, "__array__"):
+        hint = f"; call {own}.asarray({name})"
+    given = "None" if value is None else type_of(value)
+    kinds = "NumPy, PyTorch or JAX, or a frame" if own == "np" else "CuPy, PyTorch or JAX"
+    raise TypeError(f"{name}: expected an array of float32 or float64 (of {kinds}), got {given}{hint}")
+
+
+def framework_or_none(value: Any) -> _NumPy | None:
+    """Of an array that can be opened; None for other objects."""
+    try:
+        return framework_of("", value)
+    except TypeError:
+        return None
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is of a kind that can be opened."""
+    return framework_or_none(value) is not None
+
+
+def _exchanged(name: str, value: Any) -> NDArray[Any]:
+    """The memory of an object of another library, if it is the CPU's; that of a device is not touched."""
+    call = f"copy it there, as by cupy.asnumpy({name})"
+    if not hasattr(type(value), "__dlpack_device__"):
+        raise _not_on_cpu(name, type_of(value), "a CUDA device", call)
+    kind, index = value.__dlpack_device__()
+    if kind != 1:
+        names = {2: "CUDA", 3: "pinned CUDA", 8: "Metal", 10: "ROCm", 11: "pinned ROCm", 13: "managed CUDA"}
+        device = f"{names.get(int(kind), f'DLPack type {int(kind)}')} device {index}"
+        raise _not_on_cpu(name, type_of(value), device, call)
+    try:
+        return np.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name}: expected an array that NumPy can read, got {type_of(value)}, which it cannot read through DLPack "
+            f"({error}); call np.asarray({name}, dtype='float64')"
+        ) from None
+
+
+def type_of(value: Any) -> str:
+    """How an error message calls what was given."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _not_on_cpu(name: str, what: str, device: Any, call: str) -> TypeError:
+    reason = cuda_unavailable()
+    advice = f"nor can it elsewhere ({reason})" if reason else "or call .to('cuda') of the flow or transform"
+    return TypeError(
+        f"{name}: expected an array in the CPU's memory, got {what} on {device}; this is computed on the CPU: {call}; "
+        f"{advice}"
+    )
+
+
+def elsewhere(name: str, what: str, device: Any, call: str) -> TypeError:
+    """The error for an array that is not on the CUDA device where it is needed."""
+    return TypeError(f"{name}: expected an array on {device}, where this is computed, got {what}; call {call}")
+
+
+def wrong_dtype(name: str, dtype: Any, call: str) -> TypeError:
+    """The error for numbers that are no floats of 32 or 64 bits."""
+    return TypeError(
+        f"{name}: expected dtype float32 or float64, got {dtype}; call {call.format(name)} if that is meant"
+    )
+
+
+def _same(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
+    """Whether they are one array, which a kernel may overwrite: it reads all rows of a tile before it writes them."""
+    return (
+        b is not None
+        and _bounds(a)[0] == _bounds(b)[0]
+        and (a.dtype, a.size) == (b.dtype, b.size)  # with the same or other leading dimensions
+        and a.flags.c_contiguous
+        and b.flags.c_contiguous
+    )
+
+
+def _overlap(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
+    if b is None or not a.size or not b.size:
+        return False
+    (begin, end), (other_begin, other_end) = _bounds(a), _bounds(b)
+    return begin < other_end and other_begin < end
+
+
+def _bounds(array: NDArray[Any]) -> tuple[int, int]:
+    """Addresses between which its numbers lie."""
+    begin = end = address_of(array)
+    for size, stride in zip(array.shape, array.strides, strict=True):
+        begin += min(0, (size - 1) * stride)
+        end += max(0, (size - 1) * stride)
+    return begin, end + array.itemsize
+
+
+def address_of(array: NDArray[Any]) -> int:
+    """Of the first number of an array of NumPy or CuPy."""
+    return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+
+
+def native_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """float32 or float64, whichever a float of another byte order or width is converted to."""
+    return FLOATS[dtype.itemsize > 4]
+
+
+def native(array: NDArray[Any]) -> NDArray[Any]:
+    """`array` itself, or a copy in `native_dtype`."""
+    return array.astype(native_dtype(array.dtype), copy=False)
+
+
+# ---- checked arrays; without a caller, nothing is given back --------------------------------------------------------
+
+
+def matrix(name: str, value: Any, columns: int, caller: Caller | None = None) -> Matrix:
+    """`value`, checked to be (rows, columns) of float32 or float64."""
+    array = (caller or Caller()).open(name, value)
+    if array.ndim != 2 or array.shape[1] != columns:
+        raise ValueError(f"{name}: expected shape (rows, {columns}), got {array.shape}")
+    return array
+
+
+def shaped(name: str, value: Any, shape: tuple[int, ...], caller: Caller | None = None) -> NDArray[Any]:
+    """`value`, checked to be float32 or float64 of this shape."""
+    array = (caller or Caller()).open(name, value)
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    return array
+
+
+def context_rows(
+    value: Any, rows: int, columns: int, name: str = "context", caller: Caller | None = None
+) -> Matrix | None:
+    """Context as (rows, columns), or (1, columns) for all rows; None where the flow takes none."""
+    if columns == 0:
+        if value is not None:
+            raise ValueError(f"{name}: expected None, as this takes no context, got an array")
+        return None
+    expected = f"{name}: expected shape ({rows}, {columns}), or ({columns},) for all rows"
+    if value is None:
+        raise ValueError(f"{expected}, got None")
+    caller = caller or Caller()
+    array = given = caller.open(name, value)
+    if array.ndim == 1 and array.shape[0] == columns:
+        array = array[None, :]
+    elif array.ndim == 1 and columns == 1:
+        array = array[:, None]
+    if array.ndim != 2 or array.shape[1] != columns or array.shape[0] not in (rows, 1):
+        raise ValueError(f"{expected}, got {given.shape}")
+    return array
+
+
+def row_weights(
+    name: str, value: Any, rows: int, caller: Caller | None = None, shape: tuple[int, ...] | None = None
+) -> tuple[NDArray[Any] | None, float]:
+    """Weights of rows, checked to be finite, not negative and not all zero, and their sum; None: all 1.
+
+    They have this shape, by default one axis. On a device this waits.
+    """
+    if value is None:
+        return None, float(rows)
+    caller = caller or Caller()
+    array = shaped(name, value, (rows,) if shape is None else shape, caller)
+    with caller.queue():
+        array = array.reshape(rows)
+        bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
+        if bad.size:
+            raise ValueError(f"{name}: expected finite numbers of at least 0, got {array[bad[0]]} at index {bad[0]}")
+        total = float(array.sum(dtype=np.float64))
+    if rows and not total > 0:
+        raise ValueError(f"{name}: expected at least one number above 0, got none")
+    return array, total
+
+
+def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
+    """The sum in float64; not by a dot product, whose order would depend on the threads of the BLAS.
+
+    From a device it is waited for.
+    """
+    if weights is None:
+        return float(values.sum(dtype=np.float64))
+    return float((values.astype(np.float64, copy=False) * weights).sum())
+
+
+def ready(array: NDArray[Any], dtype: np.dtype[Any], caller: Caller | None = None) -> NDArray[Any]:
+    """`array` as the core takes vectors: in C order, aligned and of this dtype; a copy where it is not so."""
+    if isinstance(array, np.ndarray):
+        return np.require(array, dtype, ("C", "A"))
+    with (caller or Caller()).queue():
+        copy: NDArray[Any] = library(array).ascontiguousarray(array, dtype)
+        return copy
+
+
+def library(array: NDArray[Any]) -> Any:
+    """The module that makes arrays like this: NumPy, or CuPy."""
+    return np if isinstance(array, np.ndarray) else sys.modules["cupy"]
+
+
+def on_host(array: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers in NumPy's memory; from a device it is a copy, which is waited for."""
+    return array if isinstance(array, np.ndarray) else array.get()
+
+
+def strict(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], caller: Caller) -> NDArray[Any]:
+    """`value`, checked as `exact` does."""
+    return exact(name, caller.open(name, value), shape, dtype)
+
+
+def strict_input(name: str, value: Any, ndim: int, caller: Caller) -> NDArray[Any]:
+    """`value`, checked to be C-contiguous float32 or float64 with `ndim` dimensions."""
+    array = caller.open(name, value)
+    if array.ndim != ndim:
+        raise ValueError(f"{name}: expected {ndim} dimensions, got shape {array.shape}")
+    return exact(name, array, array.shape, array.dtype)
+
+
+def exact(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """`array`, checked to have this shape and dtype and to be C-contiguous."""
+    if array.dtype != dtype:
+        raise TypeError(f"{name}: expected dtype {dtype}, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{name}: expected a C-contiguous array, got strides {array.strides}")
+    if isinstance(array, np.ndarray) and not array.flags.aligned:
+        raise ValueError(f"{name}: expected an aligned array, got one at an address that its dtype does not allow")
+    return array

@@ -1,0 +1,406 @@
+"""Arrays on a CUDA device in and out: what `_arrays` is to the CPU.
+
+A call opens all that it is given through one `DeviceCaller`, as CuPy views of the same memory, queues its work on the
+caller's current stream, and gives its results back in the framework of what it was given.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from headrace import _arguments as check
+from headrace import _core
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Caller
+from headrace._core.device import Device, Kernels, OnStream, Stream, device_at
+
+__all__ = ["DeviceCaller", "caller_of", "check_on_host"]
+
+_CUDA, _MANAGED = 2, 13  # kinds of DLPack's devices
+
+
+class _CuPy:
+    """CuPy arrays, and what is read like them: memory of others by DLPack or CUDA's array interface."""
+
+    kind = "a CuPy array"
+    floats = "{}.astype('float64')"
+    immutable = False
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.make = self._make()
+
+    def _make(self) -> str:
+        """The call that makes an array of this framework on the device."""
+        call = "cupy.asarray({})"
+        return f"inside of `with cupy.cuda.Device({self.device.index})`: {call}" if self.device.index else call
+
+    def stream(self) -> Stream:
+        """The one that the caller's work is queued on."""
+        return self.device.current_stream()
+
+    def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
+        """A CuPy view, in order after what its producer has queued; whether it must be held until the work is done."""
+        cupy = self.device.cupy
+        if isinstance(value, cupy.ndarray):
+            if value.data.device_id != self.device.index:
+                call = f"inside of `with cupy.cuda.Device({self.device.index})`: {name} = cupy.asarray({name})"
+                raise _other_device(name, value.data.device_id, self.device, call)
+            return value, False
+        with self.device.on(stream):
+            if hasattr(type(value), "__dlpack_device__"):
+                return _exchanged(name, value, self.device), True
+            return self._by_interface(name, value, stream), True
+
+    def _by_interface(self, name: str, value: Any, stream: Stream) -> Any:
+        """By version 2 or 3 of CUDA's array interface; what is queued on the stream it names is waited for there."""
+        told = value.__cuda_array_interface__
+        address, shape, dtype = told["data"][0], told["shape"], np.dtype(told["typestr"])
+        if told.get("mask") is not None:
+            raise TypeError(f"{name}: expected an array without a mask, got {_arrays.type_of(value)} with one")
+        if dtype not in _arrays.FLOATS:
+            raise _arrays.wrong_dtype(name, dtype, self.floats)
+        producer = told.get("stream")
+        if producer == 0:
+            raise ValueError(f"{name}: expected a stream other than 0 in __cuda_array_interface__, which is ambiguous")
+        if producer is not None:
+            self.device.order(self.device.stream_at(producer), stream)
+        if address:
+            index = self.device.cupy.cuda.runtime.pointerGetAttributes(address).device
+            if index != self.device.index:
+                raise _other_device(name, index, self.device, f"copy {name} there")
+        strides = told.get("strides")
+        if strides is None:
+            strides = [math.prod(shape[i + 1 :]) * dtype.itemsize for i in range(len(shape))]
+        return self.device.view(address, shape, dtype, strides, value)
+
+    def check_like(self, value: Any) -> None:
+        """Refuse an array to answer like that is elsewhere."""
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], stream: Stream) -> tuple[Any, Any]:
+        """Memory for a result, as a CuPy array and as it will be given."""
+        with self.device.on(stream):
+            array = self.device.cupy.empty(shape, dtype)
+        return array, array
+
+    def give(self, own: Any, stream: Stream) -> Any:
+        """A result for the caller, of what `empty` made."""
+        return own
+
+    def written(self, value: Any) -> None:
+        """Called when an array of the user's own was written to."""
+
+
+class _Torch(_CuPy):
+    """PyTorch tensors on a CUDA device, in memory of PyTorch's own."""
+
+    kind = "a PyTorch tensor"
+    floats = "{}.float()"
+
+    def _make(self) -> str:
+        return f"torch.asarray({{}}, device='{self.device}')"
+
+    def stream(self) -> Stream:
+        return self.device.stream_at(sys.modules["torch"].cuda.current_stream(self.device.index).cuda_stream)
+
+    def check_place(self, name: str, value: Any) -> None:
+        """Refuse a tensor that is elsewhere."""
+        place = value.device
+        if place.type != "cuda":
+            raise _arrays.elsewhere(name, f"a tensor on {place}", self.device, f"{name}.to({str(self.device)!r})")
+        if place.index != self.device.index:
+            raise _other_device(name, place.index, self.device, f"{name}.to({str(self.device)!r})")
+
+    def check_like(self, value: Any) -> None:
+        self.check_place("like", value)
+
+    def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
+        torch = sys.modules["torch"]
+        _arrays.TORCH.check(name, value)
+        self.check_place(name, value)
+        try:
+            view = self._view(value)
+        except (RuntimeError, TypeError) as error:  # vmap, fake tensors, nested ones
+            raise _arrays.TORCH.unreadable(name, value, error) from None
+        # A tensor may have been made on another stream: then its memory is not used again before this is done.
+        value.record_stream(torch.cuda.current_stream(self.device.index))
+        return view, False
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], stream: Stream) -> tuple[Any, Any]:
+        torch = sys.modules["torch"]
+        try:
+            tensor = torch.empty(shape, dtype=getattr(torch, dtype.name), device=f"cuda:{self.device.index}")
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from None
+        return self._view(tensor), tensor
+
+    def _view(self, tensor: Any) -> Any:
+        dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
+        strides = [n * dtype.itemsize for n in tensor.stride()]
+        return self.device.view(tensor.data_ptr(), tensor.shape, dtype, strides, tensor)
+
+    def written(self, value: Any) -> None:
+        _arrays.TORCH.written(value)
+
+
+class _Jax(_CuPy):
+    """JAX arrays on one CUDA device, by DLPack in and out; work is queued on CuPy's current stream."""
+
+    kind = "a JAX array"
+    floats = "{}.astype('float32')"
+    immutable = True
+
+    def _make(self) -> str:
+        return "jax.numpy.asarray({})"
+
+    def check_like(self, value: Any) -> None:
+        self.check_place("like", value)
+
+    def check_place(self, name: str, value: Any) -> None:
+        """Refuse what holds no numbers, or is elsewhere."""
+        _arrays.JAX.check(name, value)
+        devices = value.devices()
+        call = f"jax.device_put({name}, jax.devices('gpu')[{self.device.index}])"
+        if len(devices) != 1 or next(iter(devices)).platform == "cpu":
+            given = ", ".join(sorted(map(str, devices)))
+            raise _arrays.elsewhere(name, f"an array on {given}", self.device, call)
+
+    def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
+        self.check_place(name, value)
+        if value.dtype not in _arrays.FLOATS:
+            raise _arrays.wrong_dtype(name, value.dtype, "{}.real" if value.dtype.kind == "c" else self.floats)
+        with self.device.on(stream):
+            return _exchanged(name, value, self.device), True
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], stream: Stream) -> tuple[Any, Any]:
+        _arrays.JAX.check_width(dtype)
+        return super().empty(shape, dtype, stream)
+
+    def give(self, own: Any, stream: Stream) -> Any:
+        with self.device.on(stream):  # JAX waits on the device for this stream
+            return sys.modules["jax"].numpy.from_dlpack(own)
+
+
+class DeviceCaller(Caller):
+    """Who gave the arrays of one call, all on one device; see `Caller`."""
+
+    def __init__(self, device: Device) -> None:
+        """For a call on this device."""
+        self.device = device
+        self.stream: Stream = None  # that of the framework, once it is known
+        self._cupy = _CuPy(device)
+        self._on_device: _CuPy | None = None  # the framework, once it is known
+        self._made: dict[int, tuple[Any, Any]] = {}  # results by the id of their views, and as they will be given
+        self._held: list[Any] = []
+        device.let_go()
+
+    def _begin(self, framework: _CuPy) -> _CuPy:
+        """Settle the framework of this call, and its stream."""
+        if self._on_device is None:
+            self._on_device = framework
+            self.stream = framework.stream()
+            self.core = Kernels(self.device, self.stream)
+        return self._on_device
+
+    def answer_like(self, like: Any) -> None:
+        """Give results in the framework of `like`, an array or the name of a framework; arrays have to be of it too."""
+        if (name := _arrays.name_of(like)) is not None:
+            kinds: dict[str, type[_CuPy]] = {"cupy": _CuPy, "torch": _Torch, "jax": _Jax}
+            framework = kinds[check.choice("like", name, tuple(kinds))](self.device)
+            importlib.import_module(name)
+        else:
+            framework = self._framework_for("like", like)
+            framework.check_like(like)
+        self._name = "like"
+        self._begin(framework)
+
+    def open(self, name: str, value: Any, raw: bool = False) -> Any:
+        """`value` as a CuPy view of the same memory, checked to be float32 or float64 on this device."""
+        framework = self._framework_for(name, value)
+        self._name = self._name or name
+        own = self._begin(framework)
+        if framework.kind != own.kind:
+            given, source = framework.kind, name
+            if framework.kind == _CuPy.kind and not isinstance(value, self.device.cupy.ndarray):
+                given, source = _arrays.type_of(value), f"cupy.from_dlpack({name})"
+            raise TypeError(
+                f"{name}: expected {own.kind}, as for {self._name}, got {given}; call {own.make.format(source)}"
+            )
+        array, hold = own.view(name, value, self.stream)
+        if array.dtype not in _arrays.FLOATS:
+            raise _arrays.wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else own.floats)
+        if array.size and any(n % array.dtype.itemsize for n in (array.data.ptr, *array.strides)):
+            raise ValueError(f"{name}: expected an aligned array, got one at an address that its dtype does not allow")
+        if hold:
+            self._held.append(array)
+        return array
+
+    def _framework_for(self, name: str, value: Any) -> _CuPy:
+        if isinstance(value, self.device.cupy.ndarray):
+            return self._cupy
+        framework = _arrays.framework_of(name, value, "cupy")
+        if framework is _arrays.TORCH:
+            return _Torch(self.device)
+        if framework is _arrays.JAX:
+            return _Jax(self.device)
+        if not _is_on_device(value):
+            kind = framework.kind if isinstance(value, np.ndarray) else _arrays.type_of(value)
+            to = f"{self._cupy.make.format(name)}, or .to('cpu') of the flow or transform"
+            raise _arrays.elsewhere(name, f"{kind} in the CPU's memory", self.device, to)
+        return self._cupy
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Memory for a result."""
+        framework = self._begin(self._cupy)
+        array, own = framework.empty(shape, dtype, self.stream)
+        self._made[id(array)] = array, own
+        return array
+
+    def output(self, out: Any, dtype: np.dtype[Any], shape: tuple[int, ...], inputs: tuple[Any, ...]) -> Any:
+        """Memory for a result: new, or that of `out`, which may overlap with no input."""
+        return self.empty(shape, dtype) if out is None else super().output(out, dtype, shape, inputs)
+
+    def output_pair(
+        self,
+        out: Any,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+        other_shape: tuple[int, ...],
+        inputs: tuple[Any, ...],
+        *,
+        in_place: str = "",
+        first_dtype: np.dtype[Any] | None = None,
+    ) -> tuple[Any, Any]:
+        """Memory for two results; where `in_place` names the first input, the first result may overwrite it."""
+        if out is None:
+            return self.empty(shape, first_dtype or dtype), self.empty(other_shape, dtype)
+        return super().output_pair(out, dtype, shape, other_shape, inputs, in_place=in_place, first_dtype=first_dtype)
+
+    def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Memory for what is not given back."""
+        with self.queue():
+            return self.device.cupy.empty(shape, dtype)
+
+    def weighted_sum(self, values: Any, weights: Any) -> float:
+        """See `_arrays.weighted_sum`."""
+        with self.queue():
+            return _arrays.weighted_sum(values, weights)
+
+    def queued(self, what: Any) -> Any:
+        """A program or another object of `_cuda`, to be called on this call's stream."""
+        return OnStream(self.device, what.core, self.stream)
+
+    def _is_immutable(self, name: str, value: Any) -> bool:
+        framework = None if value is None else self._framework_for(name, value)
+        return any(f is not None and f.immutable for f in (self._on_device, framework))
+
+    def _check_own(self, name: str, value: Any) -> None:
+        if not isinstance(value, (self.device.cupy.ndarray, _arrays.class_of("torch", "Tensor"))):
+            given = _arrays.type_of(value)
+            raise TypeError(f"{name}: expected a CuPy array or a PyTorch tensor to write into, got {given}")
+
+    def give(self, array: Any) -> Any:
+        """A result for the caller: `out` itself where that was given."""
+        assert self._on_device is not None
+        if self._out is not None:
+            self._on_device.written(self._out)
+            return self._out
+        return self._on_device.give(self._made.pop(id(array))[1], self.stream)
+
+    def give_pair(self, first: Any, second: Any) -> tuple[Any, Any]:
+        """Two results for the caller: the tuple `out` itself where that was given."""
+        out: tuple[Any, Any] | None = self._out
+        if out is None:
+            return self.give(first), self.give(second)
+        assert self._on_device is not None
+        for array in out:
+            self._on_device.written(array)
+        return out
+
+    def __del__(self) -> None:
+        """The call has ended, one way or the other: arrays of foreign memory are held until its work is done."""
+        if self._held:
+            self.device.keep(self.stream, self._held)
+
+    @contextmanager
+    def queue(self) -> Iterator[None]:
+        """Inside, CuPy's work is queued where this call's is."""
+        self._begin(self._cupy)
+        with self.device.on(self.stream):
+            yield
+
+
+def caller_of(first: Any) -> Caller:
+    """For a call that has no flow or transform to say where it computes: where its first array is."""
+    if type(first) is np.ndarray or not _is_on_device(first) or _core.cuda_unavailable():
+        return Caller()  # which says why it cannot open an array of a device
+    return DeviceCaller(device_at(_index_of(first)))
+
+
+def _is_on_device(value: Any) -> bool:
+    """Whether it is an array in the memory of a CUDA device."""
+    framework = _arrays.framework_or_none(value)
+    if framework is None or isinstance(value, np.ndarray):
+        return False
+    if framework is _arrays.TORCH:
+        return bool(value.device.type == "cuda")
+    if framework is _arrays.JAX:
+        if isinstance(value, sys.modules["jax"].core.Tracer) or value.is_deleted():
+            return False  # it is nowhere, as whoever opens it says
+        return any(device.platform in ("gpu", "cuda") for device in value.devices())
+    if hasattr(type(value), "__dlpack_device__"):
+        return int(value.__dlpack_device__()[0]) in (_CUDA, _MANAGED)
+    return hasattr(type(value), "__cuda_array_interface__")
+
+
+def check_on_host(name: str, value: Any) -> None:
+    """Refuse an array of a device where one of the CPU is wanted, wherever the flow is."""
+    if _is_on_device(value):
+        copy = {_arrays.TORCH: f"{name}.cpu()", _arrays.JAX: f"jax.device_put({name}, jax.devices('cpu')[0])"}
+        call = copy.get(_arrays.framework_of(name, value), f"cupy.asnumpy({name})")
+        raise TypeError(
+            f"{name}: expected an array in the CPU's memory, wherever the flow or transform is, got "
+            f"{_arrays.type_of(value)} on a CUDA device; call {call}"
+        )
+
+
+def _index_of(value: Any) -> int:
+    """Of the device that it is on."""
+    if isinstance(value, _arrays.class_of("torch", "Tensor")):
+        return int(value.device.index)
+    if hasattr(type(value), "__dlpack_device__"):
+        return int(value.__dlpack_device__()[1])
+    cupy = device_at(0).cupy
+    address = value.__cuda_array_interface__["data"][0]
+    return int(cupy.cuda.runtime.pointerGetAttributes(address).device if address else cupy.cuda.runtime.getDevice())
+
+
+def _exchanged(name: str, value: Any, device: Device) -> Any:
+    """Through DLPack: the producer makes CuPy's current stream wait for what it has queued."""
+    kind, index = value.__dlpack_device__()
+    if int(kind) == _CUDA and int(index) != device.index:
+        raise _other_device(name, int(index), device, f"copy {name} there")
+    try:
+        array = device.cupy.from_dlpack(value)
+    except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name}: expected an array that CuPy can read, got {_arrays.type_of(value)}, which it cannot read through "
+            f"DLPack ({error})"
+        ) from None
+    if array.data.device_id != device.index:  # managed memory
+        raise _other_device(name, array.data.device_id, device, f"copy {name} there")
+    return array
+
+
+def _other_device(name: str, index: int, device: Device, call: str) -> TypeError:
+    return TypeError(
+        f"{name}: expected an array on {device}, got one on cuda:{index}; call {call}, or .to('cuda:{index}') of the "
+        "flow or transform"
+    )

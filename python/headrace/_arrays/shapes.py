@@ -1,0 +1,151 @@
+"""Shapes of a call: any leading dimensions, and context that is broadcast against the rows.
+
+The core knows rows of a matrix. Here arrays of any leading dimensions become that, and results and gradients the way
+back. Nothing is copied but what broadcasting repeats in more than one dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._arrays.caller import Caller, Matrix
+
+__all__ = ["Rows", "drawn", "flat", "opened", "summed"]
+
+Shape = tuple[int, ...]
+
+
+class Rows:
+    """What one call is about: rows and their context as the core takes them, and what shapes these had."""
+
+    __slots__ = ("array", "batch", "context", "context_given", "context_shape", "rows", "shape")
+
+    def __init__(
+        self,
+        array: Matrix | None,
+        rows: int,
+        batch: Shape,
+        shape: Shape,
+        context: Matrix | None = None,
+        context_shape: Shape = (),
+        context_given: Shape = (),
+    ) -> None:
+        self.array = array  # (rows, features), or None for a sample
+        self.rows = rows
+        self.batch = batch  # the shape of a result that has one number for each row
+        self.shape = shape  # of the array as it was given
+        self.context = context  # (rows, columns), or (1, columns) for all
+        self.context_shape = context_shape  # as it was given, the last axis being the columns
+        self.context_given = context_given  # the same without that axis, where it was left out
+
+
+def opened(caller: Caller, name: str, value: Any, context: Any, features: int, columns: int, raw: bool = False) -> Rows:
+    """Rows and context, checked; `raw` leaves floats of another byte order or width as they are."""
+    array: Any = caller.open(name, value, raw)
+    shape = array.shape
+    if not shape or shape[-1] != features:
+        raise ValueError(f"{name}: expected shape (rows, {features}), ({features},) or (..., {features}), got {shape}")
+    if columns == 0:
+        if context is not None:
+            raise ValueError("context: expected None, as this takes no context, got an array")
+        if len(shape) == 2:
+            return Rows(array, shape[0], shape[:1], shape)
+        rows, batch = math.prod(shape[:-1]), shape[:-1]
+        return Rows(_matrix(caller, array, batch), rows, batch, shape)
+    own, given = _context(caller, context, columns, shape[:-1])
+    if len(shape) == 2 and own.ndim == 2 and own.shape[0] == shape[0]:
+        return Rows(array, shape[0], shape[:1], shape, own, own.shape, given)
+    try:
+        batch = np.broadcast_shapes(shape[:-1], own.shape[:-1])
+    except ValueError:
+        expected = _expected(shape[:-1], columns)
+        raise ValueError(f"{expected}, or one that broadcasts, got {given}") from None
+    rows = math.prod(batch)
+    return Rows(
+        _matrix(caller, array, batch), rows, batch, shape, _context_matrix(caller, own, batch), own.shape, given
+    )
+
+
+def drawn(caller: Caller, n: Any, context: Any, features: int, columns: int) -> Rows:
+    """A sample of n rows, or of the shape n for each row of the context."""
+    if type(n) is not int and np.iterable(n) and not isinstance(n, (str, bytes)):
+        batch: Shape = check.integers("n", n)
+        own = None
+        if columns or context is not None:
+            own, given = _context(caller, context, columns)
+            batch = (*batch, *own.shape[:-1])
+    else:
+        batch, own = (check.integer("n", n),), None
+        if columns or context is not None:
+            own, given = _context(caller, context, columns, batch)
+            if own.ndim > 2 or (own.ndim == 2 and own.shape[0] not in (1, batch[0])):
+                raise ValueError(
+                    f"{_expected(batch, columns)}, got {given}; for {batch[0]} draws for each row of the context call "
+                    f"sample(({batch[0]},), context)"
+                )
+    rows, shape = math.prod(batch), (*batch, features)
+    if own is None:
+        return Rows(None, rows, batch, shape)
+    return Rows(None, rows, batch, shape, _context_matrix(caller, own, batch), own.shape, given)
+
+
+def flat(array: Any, rows: int, columns: int | None = None) -> Any:
+    """A result, contiguous, as the core takes it: a view with one axis for all rows."""
+    if array is None or array.ndim == (1 if columns is None else 2):
+        return array
+    return array.reshape(rows) if columns is None else array.reshape(rows, columns)
+
+
+def summed(array: NDArray[Any], batch: Shape, shape: Shape) -> NDArray[Any]:
+    """Sums in float64 over the axes along which an array of this shape was repeated to (*batch, columns)."""
+    array = array.reshape(*batch, shape[-1])
+    added = len(batch) + 1 - len(shape)
+    axes = [*range(added), *(added + i for i, n in enumerate(shape[:-1]) if n != batch[added + i])]
+    total: NDArray[Any] = array.sum(axis=tuple(axes), dtype=np.float64)
+    return total.reshape(shape)
+
+
+def _expected(batch: Shape | None, columns: int) -> str:
+    full = f"(..., {columns})" if batch is None else f"({', '.join(map(str, (*batch, columns)))})"
+    return f"context: expected shape {full}, or ({columns},) for all rows"
+
+
+def _context(caller: Caller, value: Any, columns: int, batch: Shape | None = None) -> tuple[Any, Shape]:
+    """Context with an axis for its columns, and the shape as it was given."""
+    if columns == 0:
+        raise ValueError("context: expected None, as this takes no context, got an array")
+    if value is None:
+        raise ValueError(f"{_expected(batch, columns)}, got None")
+    array: Any = caller.open("context", value)
+    given = array.shape
+    if columns == 1 and len(given) == 1 and given != (1,):
+        array = array[:, None]
+    if not given or array.shape[-1] != columns:
+        raise ValueError(f"{_expected(batch, columns)}, got {given}")
+    return array, given
+
+
+def _matrix(caller: Caller, array: Any, batch: Shape) -> Any:
+    """(rows, columns) of an array that is broadcast to (*batch, columns)."""
+    columns = array.shape[-1]
+    if array.shape[:-1] == batch and len(batch) == 1:
+        return array
+    with caller.queue():
+        if array.shape[:-1] != batch:
+            array = np.broadcast_to(array, (*batch, columns))
+        return array.reshape(math.prod(batch), columns)
+
+
+def _context_matrix(caller: Caller, array: Any, batch: Shape) -> Any:
+    shape = array.shape
+    if len(shape) == 2 and shape[0] == 1:
+        return array
+    if math.prod(shape[:-1]) == 1:
+        with caller.queue():
+            return array.reshape(1, array.shape[-1])  # one row for all
+    return _matrix(caller, array, batch)

@@ -1,0 +1,243 @@
+"""The command line: ``headrace info | fit | score | sample | bench | demo``.
+
+Results go to the standard output, progress, notes and errors to the standard error. With ``--json`` the standard output
+is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, told in one line; 2 for a
+wrong command line; 130 after Ctrl-C; 141 where the reader of the output went away. Ctrl-C during a fit saves the best
+weights so far, says so, and still ends with 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import headrace as hr
+from headrace._cli import commands, offered, tables
+from headrace._output import printable
+
+__all__ = ["main"]
+
+FAILED, USAGE, PIPE_CLOSED = 1, 2, 141
+
+
+def _argument(convert: Callable[[str], Any], holds: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
+    """How argparse reads a text: converted, and checked."""
+
+    def read(text: str) -> Any:
+        try:
+            value = convert(text)
+        except ValueError:
+            value = None
+        if value is None or not holds(value):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return value
+
+    return read
+
+
+def _integer(least: int) -> Callable[[str], Any]:
+    return _argument(int, lambda n: least <= n < 2**63, f"an integer of at least {least}")
+
+
+_share = _argument(float, lambda share: 0.0 <= share < 1.0, "a share from 0 and below 1")
+_rate = _argument(float, lambda rate: 0.0 < rate < math.inf, "a number above 0")
+_number = _argument(float, math.isfinite, "a finite number")
+_sizes = _argument(
+    lambda text: tuple(map(int, text.split(","))), lambda sizes: min(sizes) > 0, "integers above 0 with commas between"
+)
+_delimiter = _argument(
+    lambda text: {"tab": "\t", "space": " "}.get(text, text),
+    lambda mark: len(mark) == 1 and mark not in '"\r\n#',
+    "one character, tab or space",
+)
+
+
+def _file(suffixes: Sequence[str]) -> Callable[[str], Any]:
+    """A path; "-" only where it is among the suffixes."""
+    return _argument(
+        str,
+        lambda text: (text if text == commands.STANDARD else Path(text).suffix.lower()) in suffixes,
+        f"a file that ends in {', '.join(suffixes)}",
+    )
+
+
+_READERS: dict[str, Any] = {"int": _integer(1), "float": _number, "str": str, "Sequence[int]": _sizes}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="headrace",
+        description="Normalising flows: fit, score and sample densities of tables.",
+        epilog="Exit codes: 0; 1 an error, told in one line; 2 a wrong command line; 130 Ctrl-C; 141 output closed.",
+    )
+    parser.add_argument("--version", action="version", version=f"headrace {hr.__version__}")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], help: str, epilog: str = "") -> Any:
+        sub = subparsers.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=epilog)
+        sub.set_defaults(run=run, usage=sub.error)
+        sub.add_argument("--json", action="store_true", help="print one JSON object")
+        sub.add_argument("--threads", type=_integer(1), metavar="N", help="by default all cores")
+        sub.add_argument("--quiet", action="store_true", help="no progress and notes on the standard error")
+        return sub
+
+    command("info", commands.info, "print version, instruction set, threads, CUDA or why not")
+
+    sub = command(
+        "fit",
+        commands.fit,
+        "fit a flow to the rows of a table and save it",
+        "Ctrl-C ends a fit and saves the best weights so far; the exit code is 130 then.",
+    )
+    _add_data(sub)
+    sub.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FLOW",
+        help="the file to write, as flow.safetensors; - for the standard output",
+    )
+    sub.add_argument("--flow", choices=tuple(offered.FLOWS), default="maf", help="the kind of flow (maf)")
+    sub.add_argument("--weights", metavar="COLUMN", help="column with weights of the rows")
+    sub.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    sub.add_argument("--epochs", type=_integer(0), metavar="N", help="passes over the rows, at most")
+    sub.add_argument("--batch-size", type=_integer(1), metavar="N", help="rows of a step")
+    sub.add_argument("--learning-rate", type=_rate, metavar="RATE")
+    sub.add_argument("--validation", type=_share, default=0.1, metavar="SHARE", help="of rows to hold out (0.1)")
+    sub.add_argument("--patience", type=_integer(1), metavar="N", help="epochs or steps without a new best, then stop")
+    sub.add_argument("--seed", type=_integer(0), default=0, metavar="N", help="of weights, rows held out, order (0)")
+    _add_settings(sub)
+
+    sub = command(
+        "score",
+        commands.score,
+        "write the log density of each row of a table, in nats",
+        "With --json the densities are written only with --output.",
+    )
+    sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote; - for the standard input")
+    _add_data(sub)
+    _add_output(sub)
+
+    sub = command("sample", commands.sample, "draw rows from a flow")
+    sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote; - for the standard input")
+    sub.add_argument("-n", "--rows", type=_integer(0), required=True, metavar="N", help="how many")
+    sub.add_argument("--seed", type=_integer(0), metavar="N", help="by default another one each time")
+    sub.add_argument("--context-row", type=_number, nargs="+", metavar="X", help="the context of all rows")
+    _add_output(sub)
+
+    sub = command("bench", commands.bench, "time a dozen workloads, beside what this machine can do at most")
+    sub.add_argument("--quick", action="store_true", help="a few seconds instead of twenty")
+
+    sub = command("demo", commands.demo, "fit the Hertzsprung-Russell diagram of 60,000 stars, compare and draw it")
+    sub.add_argument("-o", "--output", type=_file([".png", ".pdf", ".svg"]), metavar="PICTURE", help="hr_diagram.png")
+    sub.add_argument("--epochs", type=_integer(1), metavar="N", help="of each flow (50)")
+    sub.add_argument("--seed", type=_integer(0), default=0, metavar="N")
+    return parser
+
+
+def _add_settings(sub: argparse.ArgumentParser) -> None:
+    """An option for each argument of the flows' constructors, so that a new argument is a new option."""
+    group = sub.add_argument_group("settings of the flow", "which flows take each, and its default there")
+    for name, setting in offered.settings().items():
+        if name in offered.FIT:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if setting.kind == "bool":
+            group.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=setting.help)
+        else:
+            group.add_argument(
+                option,
+                type=_integer(0) if name == "steps" else _READERS[setting.kind],
+                metavar={"int": "N", "Sequence[int]": "N,N"}.get(setting.kind, "X"),
+                help=setting.help,
+            )
+
+
+def _add_data(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "data",
+        metavar="DATA",
+        type=_file((*tables.READ, "-")),
+        help="a table: " + ", ".join(tables.READ) + ", - text from the standard input",
+    )
+    group = sub.add_argument_group("the table", "COLUMNS are names, numbers from 0 or ranges: mass,radius or 0,3:6")
+    group.add_argument("--columns", metavar="COLUMNS", help="the features; by default all that are nothing else")
+    group.add_argument("--context", metavar="COLUMNS", help="what the density is conditioned on")
+    group.add_argument("--array", metavar="NAME", help="which array of an .npz file")
+    group.add_argument("--delimiter", type=_delimiter, metavar="CHAR", help="of text; also tab, space")
+    group.add_argument("--header", choices=tables.HEADERS, default="auto", help="whether text begins with names")
+
+
+def _add_output(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "-o",
+        "--output",
+        type=_file((*tables.WRITTEN, "-")),
+        metavar="OUT",
+        help=f"{', '.join(tables.WRITTEN)}; - or nothing: .csv to the standard output",
+    )
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        print(f"headrace: warning: {_one_line(message)}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RuntimeWarning)  # those of headrace
+        warnings.showwarning = show
+        yield
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    try:
+        arguments = _parser().parse_args(argv)
+        if arguments.run in (commands.score, commands.sample) and arguments.output == commands.STANDARD:
+            arguments.output = None
+        if arguments.threads:
+            hr.set_num_threads(arguments.threads)
+        with _warnings_in_one_line():
+            code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except SystemExit as stop:  # argparse has said why
+        return stop.code if isinstance(stop.code, int) else USAGE
+    except KeyboardInterrupt:
+        print("headrace: interrupted", file=sys.stderr)
+        return commands.INTERRUPTED
+    except BrokenPipeError:
+        _give_up_output()
+        return PIPE_CLOSED
+    except (ValueError, TypeError, OSError, ImportError, MemoryError, OverflowError, RuntimeError) as error:
+        print(f"headrace: error: {_one_line(error)}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # a full disk behind it, as a rule, of which the line speaks
+            _give_up_output()
+        return FAILED
+    return code
+
+
+def _give_up_output() -> None:
+    """What is left cannot be written, and Python would complain once more when it closes the stream."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _one_line(message: object) -> str:
+    if isinstance(message, OSError) and message.filename is not None and message.strerror:
+        return printable(f"{message.filename}: {message.strerror}")
+    return printable(" ".join(str(message).split())) or type(message).__name__

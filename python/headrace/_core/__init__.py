@@ -1,0 +1,32 @@
+"""The compiled cores: `_cpu` always; `_cuda` where it was built, and otherwise why it cannot be used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace import _cpu as cpu
+from headrace._core import threads as _threads
+
+_threads.begin()
+
+cuda: Any = None
+_missing = ""  # why there is no `cuda`
+try:
+    import headrace._cuda
+except ModuleNotFoundError:
+    _missing = "it was built without its CUDA module"
+except ImportError as error:
+    _missing = f"its CUDA module cannot be loaded ({error})"
+else:
+    cuda = headrace._cuda
+
+__all__ = ["CudaUnavailable", "cpu", "cuda", "cuda_unavailable"]
+
+
+class CudaUnavailable(RuntimeError):
+    """Work on a CUDA device was asked for, and there is none to be used; the message says why."""
+
+
+def cuda_unavailable() -> str:
+    """Why no CUDA device can be used by this installation; empty where one can."""
+    return _missing if cuda is None else str(cuda.reason())

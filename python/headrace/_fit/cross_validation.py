@@ -1,0 +1,86 @@
+"""Fits of few rows: how many epochs are worth it, by cross-validation, and whether any is."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._fit.rows import Data, Index, Part
+from headrace._fit.run import HeldOut, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace._fit.trainable import Trainable
+
+__all__ = ["Fold", "chosen_epochs", "clearly_better"]
+
+FOLDS = 5
+WAIT = 25  # epochs without a new best
+
+
+class Fold(Part):
+    """The rows of one fold, or all others: every fifth row of the part, from another one on."""
+
+    def __init__(self, whole: Part, fold: int, *, out: bool) -> None:
+        self.places = np.flatnonzero((np.arange(whole.size) % FOLDS == fold) == out).astype(np.int64)
+        self.part, self.size = whole, self.places.size
+
+    def at(self, places: Index) -> Index:
+        """The rows at some places of the part."""
+        return self.part.at(self.places[places])
+
+
+def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weights: NDArray[np.float64]) -> bool:
+    """Whether a mean loss is lower by more than its standard error: the one-standard-error rule (Breiman et al. 1984).
+
+    Both are losses of the same rows.
+    """
+    share = weights / weights.sum()
+    gain = than - losses
+    mean = float((share * gain).sum())
+    error = math.sqrt(float((np.square(share * (gain - mean))).sum()))
+    return mean > error
+
+
+def chosen_epochs(
+    flow: Trainable, data: Data, part: Part, made: Callable[[Trainable, Part], Run], most: int
+) -> tuple[int, list[float], float]:
+    """Epochs that serve rows left out best, their losses epoch by epoch, and that of the weights before the first.
+
+    Fits to all rows but a fold go side by side, an epoch at a time. No epochs where none is clearly better than the
+    weights that a fit begins with. `made` prepares a flow for rows and gives its run.
+    """
+    runs, judges = [], []
+    for fold in range(FOLDS):
+        runs.append(made(copy.copy(flow), Fold(part, fold, out=False)))
+        judges.append(HeldOut(data, Fold(part, fold, out=True), flow._device is not None))
+    weights = np.concatenate([judge.weights() for judge in judges])
+
+    def losses(parameters: Callable[[Run], Any]) -> NDArray[np.float64]:
+        return -np.concatenate([j.log_probs(r.flow, parameters(r)) for r, j in zip(runs, judges, strict=True)])
+
+    def mean(found: NDArray[np.float64]) -> float:
+        loss = float((found * weights).sum() / weights.sum())
+        return loss if math.isfinite(loss) else math.inf
+
+    start = best = losses(lambda run: run.flow.parameters)
+    history: list[float] = []
+    epochs = 0
+    for epoch in range(most):
+        passed = [run.one_pass() for run in runs]
+        if not all(map(math.isfinite, passed)):
+            break
+        now = losses(Run.current)
+        history.append(mean(now))
+        if history[-1] < mean(best):
+            best, epochs = now, epoch + 1
+        if epoch + 1 - epochs >= WAIT:
+            break
+    if not clearly_better(best, start, weights):
+        epochs = 0
+    return epochs, history[:epochs], mean(start)

@@ -1,0 +1,44 @@
+"""What a fit says of itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+__all__ = ["History"]
+
+
+@dataclass
+class History:
+    """What happened in a fit. Losses are mean negative log-likelihoods in nats, one an epoch, in the data's units."""
+
+    train_loss: list[float] = field(default_factory=list)
+    """While the epoch ran."""
+    validation_loss: list[float] = field(default_factory=list)
+    """After the epoch, on the rows held out; empty without any."""
+    learning_rate: list[float] = field(default_factory=list)
+    """At the end of the epoch."""
+    seconds: list[float] = field(default_factory=list)
+    """Since the fit began."""
+    best_epoch: int = -1
+    """Whose weights were kept, counted from 0; -1: none was better than the weights that the fit began with. One that
+    was interrupted counts, though it is in no list."""
+    best_loss: float = math.inf
+    """The validation loss of these weights, or the epoch's training loss without validation."""
+    stopped: str = "epochs"
+    """Why it ended: "epochs" (all done), "patience", "interrupted" or "non-finite"."""
+    weight_decay: float = math.nan
+    """Of the weights that were kept."""
+    weight_decays: dict[float, float] = field(default_factory=dict)
+    """Those that were tried, in this order, and the lowest validation loss with each; empty without held-out rows."""
+    judged_by: str = "training rows"
+    """What chose the weights: "held-out rows", "cross-validation" or, with neither, "training rows"."""
+    gaussian: bool = False
+    """Whether the flow ended as the Gaussian of the training rows, as none of the epochs was clearly better."""
+
+    def __repr__(self) -> str:
+        """The outcome."""
+        return (
+            f"History(epochs={len(self.train_loss)}, best_epoch={self.best_epoch}, best_loss={self.best_loss:.4f}, "
+            f"stopped={self.stopped!r}, seconds={self.seconds[-1] if self.seconds else 0.0:.2f})"
+        )

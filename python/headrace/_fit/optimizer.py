@@ -1,0 +1,130 @@
+"""The optimiser: Adam with decoupled weight decay, clipped gradients and a running mean; its rate and schedules."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace import _arguments as check
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Array
+from headrace._core import cpu
+from headrace._core import device as _device
+
+if TYPE_CHECKING:
+    from headrace._fit.trainable import Trainable
+
+__all__ = ["Adam"]
+
+SCHEDULES = ("cosine", "plateau", "constant")
+
+LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the latter over the units of the widest hidden layer, if that is less
+
+
+class Adam:
+    """Adam (Kingma, Ba 2015) on the parameters of a flow, with the decoupled weight decay of AdamW.
+
+    For those who write their own loop; `Flow.fit` uses it.
+
+    Args:
+        flow: Its parameters are updated in place.
+        learning_rate: Can be set between steps.
+        betas: Decay of the running means of the gradient and of its square.
+        epsilon: Added to the root of the latter.
+        weight_decay: The matrices of networks shrink by learning_rate · weight_decay in each step; biases and the
+            base's parameters, which may have to be large, do not.
+        clip: The largest norm of a gradient; longer ones are shortened to it. None: no limit.
+        average: Decay of a running mean of the parameters, which `averaged` gives. At step t it is (1 + t) / (10 + t),
+            if that is less, so that the mean soon forgets where it began. None: none is kept.
+
+    >>> import numpy as np, headrace as hr
+    >>> flow, x = hr.MAF(2, transforms=2, hidden=(16,)), np.random.default_rng(0).normal(3.0, 1.0, (256, 2))
+    >>> adam = hr.Adam(flow, learning_rate=1e-2)
+    >>> before, _ = flow.nll_and_grad(x)
+    >>> for _ in range(50):
+    ...     loss, gradient = flow.nll_and_grad(x)
+    ...     norm = adam.step(gradient)
+    >>> loss < before
+    True
+    """
+
+    def __init__(
+        self,
+        flow: Trainable,
+        learning_rate: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        clip: float | None = None,
+        average: float | None = None,
+    ) -> None:
+        """See the class."""
+        if not hasattr(flow, "nll_and_grad"):
+            raise TypeError(f"flow: expected a Flow, got {check.kind_of(flow)}")
+        pair = tuple(betas) if np.iterable(betas) else ()
+        if len(pair) != 2:
+            raise TypeError(f"betas: expected two numbers, got {betas!r}")
+        beta1, beta2 = (check.number(f"betas[{i}]", b, least=0.0, below=1.0) for i, b in enumerate(pair))
+        self.learning_rate = check.number("learning_rate", learning_rate, above=0.0, below=math.inf)
+        decay, limit, mean = regularisation(weight_decay, clip, average)
+        epsilon = check.number("epsilon", epsilon, above=0.0, below=1.0)
+        self._flow = flow
+        self._program = flow._program
+        kind: Any = cpu.AdamF32 if flow.dtype == np.float32 else cpu.AdamF64
+        if flow._device is not None:
+            kind = _device.Adam
+        self._core = kind(self._program, beta1, beta2, epsilon, decay, limit, mean)
+
+    def step(self, gradient: Array) -> float:
+        """Take one step; returns the norm of the gradient before clipping.
+
+        Where the norm is not finite, nothing changes. On a device the norm is a CuPy array of shape (), and nothing
+        waits for it.
+
+        Args:
+            gradient: Shape (n,), as `Flow.nll_and_grad` gives it.
+        """
+        program = self._program
+        if self._flow._program is not program:
+            raise RuntimeError("flow: expected the one the optimiser was made for, but it was standardised since")
+        caller = self._flow._caller()
+        array = _arrays.shaped("gradient", gradient, (program.n_weights,), caller)
+        rate = check.number("learning_rate", self.learning_rate, above=0.0, below=math.inf)
+        ready = _arrays.ready(array, self._flow.dtype, caller)
+        if self._flow._device is None:
+            return self._core.step(ready, rate)  # type: ignore[no-any-return]
+        norm = caller.scratch((1,), np.dtype(np.float64))
+        caller.queued(self._core).step(ready, rate, norm)
+        return norm[0]  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> Any:
+        """Refuse copies and pickles: moments belong to the parameters of one flow, and are kept where they are."""
+        raise TypeError("Adam cannot be copied or pickled; make a new one for the copy of its flow")
+
+    @property
+    def averaged(self) -> Array:
+        """The running mean of the parameters, shape (n,), a copy: often better on new data than the parameters."""
+        return self._core.average()
+
+
+def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, float, float]:
+    """Checked, and as the core takes them: 0 for none."""
+    return (
+        check.number("weight_decay", weight_decay, least=0.0, below=math.inf),
+        0.0 if clip is None else check.number("clip", clip, above=0.0, below=math.inf),
+        0.0 if average is None else check.number("average", average, above=0.0, below=1.0),
+    )
+
+
+def default_rate(flow: Trainable) -> float:
+    """The default learning rate, which depends on the widest hidden layer."""
+    units = max((n for t in flow._chain for n in t._hidden()), default=1)
+    return min(LEARNING_RATE, RATE_BY_UNITS / units)
+
+
+def cosine(done: float) -> float:
+    """The factor of the cosine schedule, from 1 to next to nothing, when this share is done."""
+    return max(0.5 * (1.0 + math.cos(math.pi * done)), 1e-3)

@@ -1,0 +1,82 @@
+"""The arguments of a fit, and its defaults."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from headrace import _arguments as check
+from headrace._fit.optimizer import SCHEDULES, default_rate, regularisation
+from headrace._fit.trainable import Trainable
+
+__all__ = ["Plan", "constant_decay"]
+
+BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # so many batches an epoch, of so many rows
+STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20_000, 10, 300
+DECAY_BY_ROWS, MOST_DECAY = 1e3, 1.0  # the former over the rows, at most the latter
+
+
+def constant_decay(rows: int) -> float:
+    """The decay where nothing chooses one."""
+    return min(MOST_DECAY, DECAY_BY_ROWS / rows)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The arguments of a fit, checked, with defaults that depend on the rows and the flow."""
+
+    epochs: int
+    batches: int  # of an epoch
+    learning_rate: float
+    schedule: str
+    weight_decay: float | None  # None: to be chosen
+    constant_decay: float  # if nothing can choose
+    clip: float | None
+    average: float | None
+    patience: int
+    endless: bool  # patience: None
+
+    @classmethod
+    def of(
+        cls,
+        flow: Trainable,
+        rows: int,
+        *,
+        epochs: Any,
+        batch_size: Any,
+        learning_rate: Any,
+        schedule: Any,
+        weight_decay: Any,
+        clip: Any,
+        average: Any,
+        patience: Any,
+    ) -> Plan:
+        """Those of `Flow.fit`, checked."""
+        size = min(max(rows // BATCHES, LEAST_BATCH), MOST_BATCH)
+        if batch_size is not None:
+            size = check.integer("batch_size", batch_size, least=1)
+        batches = -(-rows // min(size, rows))
+        passes = min(max(-(-STEPS // batches), LEAST_EPOCHS), MOST_EPOCHS)
+        if epochs is not None:
+            passes = check.integer("epochs", epochs)
+        rate = default_rate(flow) if learning_rate is None else learning_rate
+        unchosen = constant_decay(rows)
+        if isinstance(weight_decay, str):
+            check.choice("weight_decay", weight_decay, ("auto",))
+            decay = None
+        else:
+            decay = unchosen if weight_decay is None else float(regularisation(weight_decay, clip, average)[0])
+        regularisation(0.0, clip, average)
+        return cls(
+            passes,
+            batches,
+            check.number("learning_rate", rate, above=0.0, below=math.inf),
+            check.choice("schedule", schedule, SCHEDULES),
+            decay,
+            unchosen,
+            clip,
+            average,
+            check.integer("patience", patience, least=1) if patience is not None else passes + 1,
+            patience is None,
+        )

@@ -1,0 +1,269 @@
+"""Rows that a fit is given: checks, the split into rows to train on and rows held out, their order, their moments.
+
+Nothing here takes memory that grows with the rows, but where weights leave some of them out. A table may be a file that
+is mapped into memory and larger than it.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Caller
+
+__all__ = ["Data", "Part", "moments", "open_rows", "split", "warn"]
+
+Index = NDArray[np.int64]
+
+CHUNK = 1 << 16  # rows at a time where a pass over all would need a copy
+MOMENT_ROWS, MOMENT_BLOCK = 1 << 20, 256  # of more rows, moments are those of so many, in blocks over the whole table
+POOL, BLOCK = 1 << 18, 1 << 10  # more rows are shuffled by blocks, and then within a pool of such blocks
+DIGITS = 1e4  # numbers that a standard deviation must have room for
+
+
+@dataclass
+class Data:
+    """Rows with their context and weights, all checked, and what the columns of x are called."""
+
+    x: NDArray[Any]
+    context: NDArray[Any] | None
+    weights: NDArray[Any] | None
+    names: tuple[str, ...] = ()
+
+    def rows(self, index: Index) -> Data:
+        """A copy of some."""
+        index = _arrays.library(self.x).asarray(index)
+        context = self.context
+        if context is not None and context.shape[0] == self.x.shape[0]:
+            context = context[index]
+        return Data(self.x[index], context, None if self.weights is None else self.weights[index], self.names)
+
+    def weight_of(self, part: Part) -> float:
+        """The sum of the weights of a part."""
+        if self.weights is None:
+            return float(part.size)
+        asarray = _arrays.library(self.x).asarray
+        return sum(float(self.weights[asarray(rows)].sum(dtype=np.float64)) for rows in part.chunks())
+
+
+class Part:
+    """Rows of a table in ascending order, held out or left, told by formulas rather than a list.
+
+    Of `rows` rows, every one of `held` strata of equal size gives one, at a place that a hash of the stratum's number
+    decides; all others are left.
+    """
+
+    def __init__(self, rows: int, held: int = 0, key: int = 0, *, out: bool = False, kept: Any = None) -> None:
+        """`out`: the rows held out. `kept`: the table's rows that take part at all, ascending; None for all."""
+        self.rows, self.held, self.key, self.out, self.kept = rows, held, key, out, kept
+        self.size = held if out else rows - held
+
+    def whole(self) -> Part:
+        """Those held out and those left, together."""
+        return Part(self.rows, kept=self.kept)
+
+    def at(self, places: Index) -> Index:
+        """The rows at some places of the part."""
+        if not self.held:
+            chosen = places
+        elif self.out:
+            chosen = self._start(places) + self._offset(places)
+        else:
+            left = self.rows - self.held
+            stratum = ((places + 1) * self.held - 1) // left  # the last one before which at most `places` are left
+            inside = places - stratum * left // self.held
+            chosen = self._start(stratum) + inside + (inside >= self._offset(stratum))
+        return chosen if self.kept is None else self.kept[chosen].astype(np.int64)
+
+    def all(self) -> Index:
+        """All of them."""
+        return self.at(np.arange(self.size, dtype=np.int64))
+
+    def chunks(self, rows: int = CHUNK) -> Iterator[Index]:
+        """All of them, some at a time."""
+        return (self.at(np.arange(i, min(i + rows, self.size), dtype=np.int64)) for i in range(0, self.size, rows))
+
+    def spread(self) -> Iterator[Index]:
+        """All of them, or blocks over the whole part, some at a time."""
+        if self.size <= MOMENT_ROWS:
+            yield from self.chunks()
+            return
+        blocks = MOMENT_ROWS // MOMENT_BLOCK
+        inside = np.arange(MOMENT_BLOCK, dtype=np.int64)
+        for some in np.split(np.arange(blocks, dtype=np.int64) * self.size // blocks, blocks // 256):
+            yield self.at((some[:, None] + inside).ravel())
+
+    def shuffled(self, rng: np.random.Generator) -> Iterator[Index]:
+        """All of them in random order, a pool at a time: as many blocks of neighbours, which are shuffled together."""
+        blocks = rng.permutation(-(-self.size // BLOCK)) if self.size > POOL else np.zeros(1, np.int64)
+        rows = BLOCK if self.size > POOL else self.size
+        for i in range(0, blocks.size, POOL // BLOCK):
+            places = (blocks[i : i + POOL // BLOCK, None] * rows + np.arange(rows)).ravel()
+            yield self.at(rng.permutation(places[places < self.size]))
+
+    def _start(self, stratum: Index) -> Index:
+        return stratum * self.rows // self.held
+
+    def _offset(self, stratum: Index) -> Index:
+        size = self._start(stratum + 1) - self._start(stratum)
+        return (_hash(stratum.astype(np.uint64) + np.uint64(self.key)) % size.astype(np.uint64)).astype(np.int64)
+
+
+def _hash(number: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    number = (number ^ (number >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    number = (number ^ (number >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return number ^ (number >> np.uint64(31))
+
+
+def open_rows(prefix: str, features: int, contexts: int, caller: Caller, x: Any, context: Any, weights: Any) -> Data:
+    """Check rows: shapes, and that all numbers are finite."""
+    array = _arrays.matrix(f"{prefix}x", x, features, caller)
+    rows = array.shape[0]
+    if rows == 0:
+        raise ValueError(f"{prefix}x: expected at least one row, got shape {array.shape}")
+    columns = _arrays.context_rows(context, rows, contexts, f"{prefix}context", caller)
+    with caller.queue():
+        check_finite(f"{prefix}x", array)
+        if columns is not None:
+            check_finite(f"{prefix}context", columns)
+    names = tuple(f"column {name!r}" for name in getattr(x, "columns", ()))
+    if len(names) != features:
+        names = tuple(f"column {i}" for i in range(features))
+    return Data(array, columns, _arrays.row_weights(f"{prefix}weights", weights, rows, caller)[0], names)
+
+
+def check_finite(name: str, array: NDArray[Any]) -> None:
+    """Refuse NaN and infinity, with the number of rows and the first."""
+    count, first = 0, -1
+    for start in range(0, array.shape[0], CHUNK):
+        part = np.isfinite(array[start : start + CHUNK])
+        if not part.all():
+            bad = np.flatnonzero(~part.all(axis=1))
+            first = start + int(bad[0]) if count == 0 else first
+            count += bad.size
+    if count:
+        raise ValueError(
+            f"{name}: expected finite numbers, got NaN or infinity in {count} of {array.shape[0]} rows, first in "
+            f"row {first}"
+        )
+
+
+def split(
+    features: int, contexts: int, data: Data, validation: Any, rng: np.random.Generator, caller: Caller
+) -> tuple[Part, tuple[Data, Part] | None]:
+    """Rows to train on, and rows held out, of the same table or another."""
+    rows, kept = data.x.shape[0], None
+    if data.weights is not None:
+        positive = _arrays.on_host(data.weights > 0)
+        if not positive.all():
+            kept = np.flatnonzero(positive).astype(np.uint32 if rows < 1 << 32 else np.int64)
+            rows = kept.size
+    if validation is None:
+        return Part(rows, kept=kept), None
+    if isinstance(validation, (int, float, np.number)) and not isinstance(validation, bool):
+        share = check.number("validation", validation, least=0.0, below=1.0)
+        held = min(round(share * rows), rows - 1)
+        if share > 0 and rows > 1:
+            held = max(held, 1)
+        if held <= 0:
+            return Part(rows, kept=kept), None
+        key = int(rng.integers(1 << 63))
+        return Part(rows, held, key, kept=kept), (data, Part(rows, held, key, out=True, kept=kept))
+    parts = validation if isinstance(validation, tuple) else (validation,)
+    if not 1 <= len(parts) <= 3 or not _arrays.is_array(parts[0]):
+        kinds = ", ".join(check.kind_of(part) for part in parts)
+        raise TypeError(f"validation: expected a share, x, or a tuple (x, context, weights), got {kinds}")
+    given = open_rows("validation ", features, contexts, caller, *parts, *(None,) * (3 - len(parts)))
+    return Part(rows, kept=kept), (given, Part(given.x.shape[0]))
+
+
+def moments(
+    name: str,
+    array: NDArray[Any],
+    weights: NDArray[Any] | None,
+    part: Part,
+    names: tuple[str, ...] = (),
+    say: bool = True,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted mean and standard deviation of each column in float64; 1 for a constant column.
+
+    Of more than `MOMENT_ROWS` rows, so many stand for all. Deviations are taken from the middle of a column in units of
+    its range, so that no square leaves the numbers.
+    """
+    library = _arrays.library(array)
+
+    def parts() -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        for rows in part.spread():
+            chosen = library.asarray(rows)
+            share = library.ones(chosen.size) if weights is None else weights[chosen].astype(np.float64)
+            yield array[chosen].astype(np.float64), share[:, None]
+
+    found = [(values.min(axis=0), values.max(axis=0), share.sum()) for values, share in parts()]
+    low, high = np.stack([part[0] for part in found]).min(axis=0), np.stack([part[1] for part in found]).max(axis=0)
+    total = float(sum(part[2] for part in found))
+    middle, half = low / 2 + high / 2, high / 2 - low / 2
+    unit = np.where(half > 0, half, 1.0)
+    # Not by matrix products, whose order of summation would depend on the threads of the BLAS.
+    zero = library.zeros(array.shape[1])
+    mean = sum((((values - middle) / unit * share).sum(axis=0) for values, share in parts()), zero) / total
+    square = (
+        sum(((np.square((values - middle) / unit - mean) * share).sum(axis=0) for values, share in parts()), zero)
+        / total
+    )
+    mean, std, half = map(_arrays.on_host, (middle + unit * mean, unit * np.sqrt(square), half))
+    constant = (half == 0) | ~(std > np.finfo(np.float64).tiny)
+    if say and constant.any():
+        labels = names or tuple(f"column {i}" for i in range(std.size))
+        verb, they = ("are", "they are") if constant.sum() > 1 else ("is", "it is")
+        warn(f"{name}: {_listing(labels, constant)} {verb} constant in the training part; {they} shifted, not scaled")
+    std[constant] = 1.0
+    return mean, std
+
+
+def warn_of_offsets(data: Data, mean: NDArray[np.float64], std: NDArray[np.float64], dtype: np.dtype[Any]) -> None:
+    """Say in which columns float32 leaves fewer than four digits of a standard deviation."""
+    given = np.dtype(data.x.dtype) == np.float32
+    if not given and dtype != np.float32:
+        return
+    with np.errstate(over="ignore"):
+        step = np.spacing(np.minimum(np.abs(mean) + std, np.finfo(np.float32).max).astype(np.float32))
+        coarse = (step > std / DIGITS) | (np.abs(mean) + std > np.finfo(np.float32).max)
+    if not coarse.any():
+        return
+    first = int(np.flatnonzero(coarse)[0])
+    advice = (
+        "the rows were given in float32, which has lost the rest: subtract a constant before they become float32"
+        if given
+        else "subtract a constant from it, or draw by sample(dtype='float64') or from a flow of dtype='float64'"
+    )
+    warn(
+        f"x: float32 has fewer than four digits of a standard deviation in {_listing(data.names, coarse)} "
+        f"({data.names[first]}: mean {mean[first]:.6g}, standard deviation {std[first]:.3g}, steps of "
+        f"{step[first]:.3g}); {advice}"
+    )
+
+
+def _listing(names: tuple[str, ...], which: NDArray[np.bool_]) -> str:
+    chosen = [names[i] for i in np.flatnonzero(which)]
+    return ", ".join(chosen[:5]) + (f" and {len(chosen) - 5} more" if len(chosen) > 5 else "")
+
+
+_HERE = str(Path(__file__).parent.parent)
+
+
+def warn(message: str) -> None:
+    """Warn the line of the user's that called, however deep this is."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, RuntimeWarning, stacklevel=level)

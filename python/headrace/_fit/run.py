@@ -1,0 +1,262 @@
+"""One fit while it runs: epochs of steps, what is tried on held-out rows, and what is kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Caller
+from headrace._fit.optimizer import Adam, cosine
+from headrace._fit.rows import CHUNK, Data, Index, Part, warn
+from headrace._fit.weight_decay import Decays
+
+if TYPE_CHECKING:
+    from headrace._fit.history import History
+    from headrace._fit.plan import Plan
+    from headrace._fit.trainable import Trainable
+
+__all__ = ["DeviceRun", "HeldOut", "Run"]
+
+
+class HeldOut:
+    """Rows to judge by. Few are copied together; many are read where they lie, some at a time."""
+
+    def __init__(self, data: Data, part: Part, on_device: bool) -> None:
+        self.data, self.part = data, part
+        self.copied = data.rows(part.all()) if on_device or part.size <= CHUNK else None
+        self.weight = data.weight_of(part)
+
+    def loss(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> float:
+        """The mean negative log-likelihood; infinity where it is not finite."""
+        total = 0.0
+        for data in self._parts():
+            log_prob = flow.log_prob(data.x, data.context, parameters=parameters)
+            total -= _arrays.weighted_sum(log_prob, data.weights)
+        loss = total / self.weight
+        return loss if math.isfinite(loss) else math.inf
+
+    def log_probs(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> NDArray[np.float64]:
+        """Those of all rows, on the host."""
+        found = [flow.log_prob(data.x, data.context, parameters=parameters) for data in self._parts()]
+        return np.concatenate([_arrays.on_host(part).astype(np.float64) for part in found])
+
+    def weights(self) -> NDArray[np.float64]:
+        """Those of all rows, on the host."""
+        found = [np.ones(len(data.x)) if data.weights is None else data.weights for data in self._parts()]
+        return np.concatenate([_arrays.on_host(part).astype(np.float64) for part in found])
+
+    def _parts(self) -> Iterator[Data]:
+        if self.copied is not None:
+            yield self.copied
+            return
+        for rows in self.part.chunks():
+            yield self.data.rows(rows)
+
+
+class Run:
+    """One fit while it runs."""
+
+    def __init__(
+        self,
+        flow: Trainable,
+        data: Data,
+        train: Part,
+        held_out: HeldOut | None,
+        plan: Plan,
+        rng: np.random.Generator,
+        caller: Caller,
+        history: History,
+    ) -> None:
+        self.flow, self.data, self.train, self.held_out = flow, data, train, held_out
+        self.plan, self.rng, self.history, self.caller = plan, rng, history, caller
+        self.decays = Decays(plan, held_out is not None)
+        history.weight_decay = self.decays.now
+        self._begin_stage()
+        self.program = caller.queued(flow._program)
+        self.best, self.start_tried = flow.parameters, False
+        self.lowest, self.lowest_epoch = math.inf, -1  # of the loss that the schedule goes by
+        self.begin = time.perf_counter()
+        self.step = 0
+        self.rate_factor = 1.0  # of the plateau schedule
+        self.bounds = [train.size * i // plan.batches for i in range(plan.batches + 1)]
+        self.library = _arrays.library(data.x)
+        self.mean_weight = data.weight_of(train) / train.size
+        self.gradient = self.library.empty(flow._program.n_weights, flow.dtype)
+        self.log_prob = self.library.empty(self._log_probs(), flow.dtype)
+
+    def _begin_stage(self) -> None:
+        plan = self.plan
+        self.adam = Adam(
+            self.flow, plan.learning_rate, weight_decay=self.decays.now, clip=plan.clip, average=plan.average
+        )
+
+    def _log_probs(self) -> int:
+        """How many log densities are kept at a time: those of a batch."""
+        return -(-self.train.size // self.plan.batches)
+
+    def go(self, progress: bool) -> None:
+        """All epochs, then the best weights, whatever happens."""
+        from tqdm import tqdm
+
+        history, bar = self.history, tqdm(total=self.plan.epochs, desc="fit", unit="epoch", disable=not progress)
+        message = ""
+        try:
+            if self.held_out is None or self.held_out.copied is not None:
+                self._try_start()  # many rows take long: there it waits for the first epoch's end
+            for epoch in range(self.plan.epochs):
+                loss = self.one_pass()
+                if not math.isfinite(loss):
+                    history.stopped = "non-finite"
+                    message = f"the loss became {loss} in epoch {epoch} at learning rate {self.adam.learning_rate:.3g}"
+                    break
+                if not self._finish_epoch(epoch, loss):
+                    break
+                losses = {"train": f"{loss:.3f}"}
+                if history.validation_loss:
+                    losses["held out"] = f"{history.validation_loss[-1]:.3f}"
+                bar.set_postfix(losses, refresh=False)
+                bar.update()
+            else:
+                if history.validation_loss and not math.isfinite(history.best_loss):
+                    message = "the held-out loss was never finite"
+        except KeyboardInterrupt:
+            history.stopped = "interrupted"
+            if self.step:
+                self._keep_if_best(len(history.train_loss))  # an epoch may be long
+        finally:
+            self.flow.parameters = self.best
+            bar.close()
+        if message:
+            kept = f"those of epoch {history.best_epoch}" if history.best_epoch >= 0 else "those it began with"
+            advice = "; try a smaller learning_rate" if history.stopped == "non-finite" else ""
+            warn(f"fit: {message}; the weights are {kept}{advice}")
+
+    def current(self) -> NDArray[Any]:
+        """The weights that are tried and kept."""
+        parameters: NDArray[Any] = self.flow.parameters if self.plan.average is None else self.adam.averaged
+        return parameters
+
+    def _keep_if_best(self, epoch: int) -> float:
+        """Try the current weights on held-out rows, and keep them if they are the best; without any, the last are."""
+        self._try_start()
+        return self._judge(epoch, self.current())
+
+    def _try_start(self) -> None:
+        if not self.start_tried:
+            self.start_tried = True
+            self._judge(-1, self.best)
+
+    def _judge(self, epoch: int, weights: NDArray[Any]) -> float:
+        if self.held_out is None:
+            self.best = weights
+            self.history.best_epoch = epoch
+            return math.nan
+        loss = self.held_out.loss(self.flow, weights)
+        self.decays.tried(epoch, loss, self.history)
+        if loss < self.history.best_loss:
+            self.best = weights
+            self.history.best_loss, self.history.best_epoch = loss, epoch
+        return loss
+
+    def _finish_epoch(self, epoch: int, loss: float) -> bool:
+        """Whether to go on."""
+        history, patience = self.history, self.plan.patience
+        judged = self._keep_if_best(epoch)
+        if self.held_out is None:
+            history.best_loss = judged = loss
+        else:
+            history.validation_loss.append(judged)
+        history.train_loss.append(loss)
+        history.learning_rate.append(self.adam.learning_rate)
+        history.seconds.append(time.perf_counter() - self.begin)
+        if judged < self.lowest:
+            self.lowest, self.lowest_epoch = judged, epoch
+        waited = epoch - self.lowest_epoch
+        if self.plan.schedule == "plateau" and waited and waited % max(1, patience // 3) == 0:
+            self.rate_factor /= 2
+        if self.decays.waited(epoch):
+            if not self.decays.next_stage(epoch):
+                history.stopped = "patience"
+                return False
+            self.flow.parameters = self.best
+            self._begin_stage()
+        return True
+
+    def batches(self) -> Iterator[Index]:
+        """The training rows in a new order, a batch at a time."""
+        pools = self.train.shuffled(self.rng)
+        ready: list[Index] = []
+        for begin, end in pairwise(self.bounds):
+            while sum(part.size for part in ready) < end - begin:
+                ready.append(next(pools))
+            rows = ready[0] if len(ready) == 1 else np.concatenate(ready)
+            yield rows[: end - begin]
+            ready = [rows[end - begin :]]
+
+    def one_pass(self) -> float:
+        """One pass over the training rows in a new order; the mean loss, as the weights were at each batch."""
+        weights = self.data.weights
+        total = 0.0
+        for index in self.batches():
+            log_prob = self.log_prob[: index.size]
+            self._find_gradient(index, log_prob)
+            batch_loss = _arrays.weighted_sum(log_prob, None if weights is None else weights[index])
+            self.adam.learning_rate = self._rate()
+            if not math.isfinite(batch_loss) or not math.isfinite(self.adam.step(self.gradient)):
+                return math.nan
+            self.step += 1
+            total -= batch_loss
+        return total / (self.mean_weight * self.train.size)
+
+    def _find_gradient(self, index: Index, log_prob: NDArray[Any]) -> None:
+        """That of the mean loss over a batch, beside the log densities of its rows."""
+        data = self.data
+        self.program.run_gradient(
+            True,  # from data to latent
+            data.x,
+            index,
+            data.context,
+            True,  # of the log density
+            None,
+            data.weights,
+            -1.0 / (self.mean_weight * index.size),
+            log_prob,
+            None,
+            None,
+            self.gradient,
+            None,
+        )
+
+    def _rate(self) -> float:
+        rate = self.plan.learning_rate * self.rate_factor
+        if self.plan.schedule == "cosine":
+            rate *= cosine(self.step / (self.plan.epochs * self.plan.batches))
+        return rate
+
+
+class DeviceRun(Run):
+    """The same on a CUDA device. Nothing waits inside of a pass: what happened in it is read at its end."""
+
+    def _log_probs(self) -> int:
+        """Those of all rows."""
+        return self.train.size
+
+    def one_pass(self) -> float:
+        """See `Run.one_pass`."""
+        weights, empty = self.data.weights, self.library.empty
+        order = self.library.asarray(np.concatenate(list(self.train.shuffled(self.rng))))
+        norms, adam = empty(self.plan.batches, np.float64), self.caller.queued(self.adam._core)
+        for i, (begin, end) in enumerate(pairwise(self.bounds)):
+            self._find_gradient(order[begin:end], self.log_prob[begin:end])
+            self.adam.learning_rate = self._rate()
+            adam.step(self.gradient, self.adam.learning_rate, norms[i : i + 1])
+            self.step += 1
+        total = -_arrays.weighted_sum(self.log_prob, None if weights is None else weights[order])
+        return total / (self.mean_weight * order.size) if bool(np.isfinite(norms).all()) else math.nan

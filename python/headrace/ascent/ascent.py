@@ -1,0 +1,249 @@
+"""A dual ascent while it runs: steps that carry rows to the base, their history, and the flow that is made of them."""
+
+from __future__ import annotations
+
+import abc
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays import caller as _arrays
+from headrace.ascent import directions as _directions
+from headrace.ascent import marginals as _marginals
+from headrace.ascent.flow import AscentFlow, AscentHistory
+from headrace.ascent.rows import Rows, jittered
+from headrace.bases import Base, Normal, StandardNormal
+from headrace.transforms.elementwise import Elementwise
+from headrace.transforms.masked import Standardize, Transform
+from headrace.transforms.rotation import Rotation
+
+__all__ = ["Ascent", "Judged", "kink_map"]
+
+Floats = NDArray[np.float64]
+Judged = tuple[float, float | None]
+"""Mean log-likelihoods of training rows and of those held out, if there are any."""
+
+# By docs/notes/dual_ascent.md.
+BLOCK = 32  # rows of a block of a rotation, where it has blocks
+FEW_FEATURES = 128  # below, random rotations are dense
+SLOPE = 1e-3  # of the maps of an ascent
+AGREES = {"float32": 1e-2, "float64": 1e-5}  # nats between a history and its flow, from 1 nat on of as many
+
+
+class Settings(Protocol):
+    """What an ascent is told; `headrace.DualAscentFlow` is one."""
+
+    precision: float
+    rule: str
+    kinks: int
+    neighbours: float
+    directions: str | None
+    rotations: str | None
+    bandwidth: float | None
+    rate: float
+    jitter: float
+    patience: int | None
+    dtype: np.dtype[Any]
+
+
+class Ascent(abc.ABC):
+    """One ascent while it runs: points to fit and points held out, carried along.
+
+    Columns without spread take no part: of the others there are `n`.
+    """
+
+    default_directions: str
+
+    def __init__(self, settings: Settings, rows: Rows, rng: np.random.Generator, n_steps: int, copies: int) -> None:
+        """See the class."""
+        self.settings, self.rows, self.rng, self.n_steps = settings, rows, rng, n_steps
+        self.history = AscentHistory()
+        self.features, self.n = len(rows.mean), len(rows.active)
+        z, weights = rows.z, rows.weights
+        if self.n < self.features:
+            z = z[:, _arrays.library(z).asarray(rows.active)]
+        count = len(z)
+        if copies:
+            z, weights = jittered(z, weights, copies, settings.jitter * rows.unit, rng)
+        self.copies = copies
+        self.directions = settings.directions or self.default_directions
+        many = self.directions == "random" and self.n >= FEW_FEATURES
+        blocks = (settings.rotations or ("blocks" if many else "dense")) == "blocks"
+        self.sizes = [min(BLOCK, self.n - start) for start in range(0, self.n, BLOCK)] if blocks else [self.n]
+        self.z, self.weights = z, weights
+        self.total = float(len(z)) if weights is None else float(weights.sum())
+        self.shares = _marginals.Shares.of(weights, len(z))
+        self.effective_rows = self.shares.rows * count / len(z)  # copies make no more
+        self.library = _arrays.library(z)
+        self.constant = 0.5 * self.features * math.log(settings.precision / (2.0 * math.pi)) - np.log(rows.std).sum()
+        self.flat = [0.0, 0.0]  # what columns without spread add to the means, of rows to fit and of those held out
+        self.held_out: Floats | None = None
+        if rows.held_out is not None:
+            held_out = rows.standardised(rows.held_out.x)
+            self.flat[1] = self._flat(held_out, rows.held_out.weights)
+            self.held_out = held_out[:, self.library.asarray(rows.active)] if self.n < self.features else held_out
+        self.flat[0] = self._flat(rows.z, rows.weights)
+
+    def _flat(self, z: Floats, weights: Any) -> float:
+        if self.n == self.features:
+            return 0.0
+        rest = z[:, self.library.asarray(np.setdiff1d(np.arange(self.features), self.rows.active))]
+        total = float(len(z)) if weights is None else float(weights.sum())
+        return -0.5 * self.settings.precision * _arrays.weighted_sum(np.square(rest).sum(axis=1), weights) / total
+
+    # ---- what an ascent is
+
+    @abc.abstractmethod
+    def taken(self) -> Iterator[Judged]:
+        """All steps; before the first and after each the log-likelihoods."""
+
+    @abc.abstractmethod
+    def transforms(self, count: int) -> list[list[Transform]]:
+        """Those of the first steps."""
+
+    @abc.abstractmethod
+    def checks(self) -> tuple[list[Judged], Any, Any]:
+        """Log-likelihoods of some rows before the first step and after each, and which rows they are of.
+
+        Indices of training rows and of rows held out; None for all of them.
+        """
+
+    def coordinates(self, count: int) -> list[Floats]:
+        """L of eq. 23 of each coordinate after each of the first steps; empty where it is not known."""
+        return []
+
+    # ---- the run
+
+    def go(self, progress: bool) -> AscentFlow:
+        """All steps, or as many as patience allows; then the best prefix, whatever happens."""
+        from tqdm import tqdm
+
+        s, history, begin = self.settings, self.history, time.perf_counter()
+        bar = tqdm(total=self.n_steps, desc="ascent", unit="step", disable=not progress)
+        try:
+            for log_likelihood, held_out in self.taken() if self.n else iter([self._judged((0.0, 0.0))]):
+                history.log_likelihood.append(log_likelihood)
+                history.seconds.append(time.perf_counter() - begin)
+                step = len(history.log_likelihood) - 1
+                judged = history.validation_log_likelihood
+                if held_out is None:
+                    history.best_step = step
+                else:
+                    judged.append(held_out)
+                    if held_out > judged[history.best_step]:
+                        history.best_step = step
+                bar.set_postfix({"train": f"{log_likelihood:.3f}"}, refresh=False)
+                bar.update(min(step, 1))
+                if s.patience is not None and step - history.best_step >= s.patience:
+                    history.stopped = "patience"
+                    break
+            else:
+                history.stopped = "steps" if self.n else "constant"
+        except KeyboardInterrupt:
+            history.stopped = "interrupted"
+        finally:
+            bar.close()
+        if history.log_likelihood and self.n:
+            history.coordinates = self.coordinates(len(history.log_likelihood) - 1)
+        return self._agreed(self.flow())
+
+    def flow(self) -> AscentFlow:
+        """The steps up to the best."""
+        s = self.settings
+        base: Base = StandardNormal(self.features)
+        if s.precision != 1.0:
+            base = Normal(self.features, scale=s.precision**-0.5, trainable=False)
+        steps = self.transforms(self.history.best_step) if self.n else []
+        return AscentFlow(steps, Standardize(self.rows.mean, self.rows.std), base, dtype=s.dtype)
+
+    def _agreed(self, flow: AscentFlow) -> AscentFlow:
+        """The longest prefix whose density of the rows is what the ascent measured on its way."""
+        history, best = self.history, self.history.best_step
+        checks, own, others = self.checks()
+        if best >= len(checks):
+            return flow
+        device = self.rows.device
+        parties = []
+        if not self.copies:
+            x, weights = self.rows.given(), self.rows.weights
+            parties.append((0, *_some(own, x, weights)))
+        if self.rows.held_out is not None:
+            parties.append((1, *_some(others, self.rows.held_out.x, self.rows.held_out.weights)))
+
+        def agrees(count: int) -> bool:
+            part = flow[:count] if device is None else flow[:count].to(repr(device))
+            for i, x, weights in parties:
+                total = float(len(x)) if weights is None else float(weights.sum())
+                mean, want = _arrays.weighted_sum(part.log_prob(x), weights) / total, checks[count][i]
+                assert want is not None
+                if not abs(mean - want) <= AGREES[self.settings.dtype.name] * max(1.0, abs(want)):
+                    return False
+            return True
+
+        if agrees(best):
+            return flow
+        low, high = 0, best  # no step agrees; not so `high`
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if agrees(middle) else (low, middle)
+        judged = history.validation_log_likelihood
+        history.best_step = int(np.argmax(judged[: low + 1])) if judged else low
+        warnings.warn(
+            f"x: after {low} of {best} steps {self.settings.dtype.name} no longer resolves what the ascent does to "
+            f"some rows; the first {history.best_step} steps are kept",
+            RuntimeWarning,
+            stacklevel=6,
+        )
+        return flow[: history.best_step]
+
+    # ---- what steps are made of
+
+    def _judged(self, means: tuple[float, float]) -> Judged:
+        """Log-likelihoods of means over rows of their log-Jacobians - λ |z|² / 2."""
+        own, others = (mean + flat + float(self.constant) for mean, flat in zip(means, self.flat, strict=True))
+        return own, None if self.rows.held_out is None else others
+
+    def _turn(self, z: Any, rng: np.random.Generator, moved: Any = None) -> _directions.Turn:
+        """The next one, for points z, on which sliced directions depend, after `moved` has moved some of them."""
+        if self.directions == "random":
+            return _directions.random_turn(self.sizes, rng)
+        return _directions.sliced_turn(z, self.sizes, rng, math.sqrt(self.settings.precision), moved)
+
+    def _turn_transforms(self, turn: _directions.Turn) -> list[Transform]:
+        """Those of a turn of the columns that have a spread."""
+        if self.n == self.features:
+            return turn.transforms()
+        matrix, active, start = np.eye(self.features), self.rows.active, 0
+        matrix[active, active] = 0.0
+        for block in turn.blocks:
+            end = start + len(block)
+            matrix[np.ix_(active[start:end], active[turn.places()[start:end]])] = block
+            start = end
+        return [Rotation(matrix.T)]
+
+    def _lines(self, *lines: Any) -> list[Floats]:
+        """Numbers of bent lines a x + b + a γ sqrt(ε² + (x - center)²), for all columns."""
+        identity = (1.0, 0.0, 0.0, 0.0, 1.0)
+        return [self._of_all(values, rest) for values, rest in zip(lines, identity, strict=True)]
+
+    def _of_all(self, values: Any, rest: float) -> Floats:
+        """Numbers of columns that have a spread, in their places among all."""
+        if self.n == self.features:
+            return np.asarray(values, np.float64)
+        of_all = np.full(self.features, rest)
+        of_all[self.rows.active] = values
+        return of_all
+
+
+def _some(index: Any, x: Any, weights: Any) -> tuple[Any, Any]:
+    return (x, weights) if index is None else (x[index], None if weights is None else weights[index])
+
+
+def kink_map(lines: list[Floats], dtype: Any) -> Elementwise:
+    """The bent lines a x + b + a γ sqrt(ε² + (x - center)²) as a transform: of a, b, γ, center and ε."""
+    return Elementwise._of_lines(*lines, slope=SLOPE, dtype=dtype)

@@ -1,0 +1,131 @@
+"""Orthogonal matrices whose rows are the directions of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays import caller as _arrays
+from headrace.transforms.masked import Permutation, Transform
+from headrace.transforms.rotation import Rotation, _haar
+
+__all__ = ["Turn", "random_rotation", "random_turn", "sliced_rotation", "sliced_turn"]
+
+ROWS = 4000  # that directions are chosen by
+STEPS = 10
+
+
+@dataclass(frozen=True)
+class Turn:
+    """z = Q x[order], where Q has the blocks on its diagonal and is 0 elsewhere; without an order x is as it is."""
+
+    blocks: list[NDArray[np.float64]]
+    order: list[int] | None = None
+
+    @staticmethod
+    def none(sizes: list[int]) -> Turn:
+        """The identity."""
+        return Turn([np.eye(size) for size in sizes])
+
+    def places(self) -> list[int]:
+        """The order, also where there is none."""
+        return list(range(sum(map(len, self.blocks)))) if self.order is None else self.order
+
+    def transforms(self) -> list[Transform]:
+        """Those whose inverse this is, in latent → data order."""
+        links: list[Transform] = [Rotation.from_blocks([block.T for block in self.blocks])]
+        if self.order is not None:
+            links.append(Permutation([int(i) for i in np.argsort(self.order)]))
+        return links
+
+
+def random_turn(sizes: list[int], rng: np.random.Generator) -> Turn:
+    """Blocks of these sizes drawn evenly from all orthogonal matrices; if there are several, after a permutation."""
+    order = _order(sizes, rng)
+    return Turn([random_rotation(size, rng) for size in sizes], order)
+
+
+def sliced_turn(
+    z: NDArray[Any],
+    sizes: list[int],
+    rng: np.random.Generator,
+    unit: float = 1.0,
+    moved: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
+) -> Turn:
+    """The same with blocks chosen by `sliced_rotation`, each by the coordinates that it turns.
+
+    Args:
+        z: Shape (rows, features), on the host or on a device, of which some thousand rows come to the host.
+        sizes: Of the blocks.
+        rng: What all is drawn from.
+        unit: Factor that gives z mean 0 and variance 1, about.
+        moved: Where some rows of z are, if not where z says.
+    """
+    order = _order(sizes, rng)
+    rows = rng.choice(len(z), min(ROWS, len(z)), replace=False, shuffle=False)
+    some = _arrays.on_host(z[_arrays.library(z).asarray(rows)]).astype(np.float64)
+    some = unit * (some if moved is None else moved(some))
+    some = some if order is None else some[:, order]
+    parts = np.split(some, np.cumsum(sizes)[:-1], axis=1)
+    return Turn([sliced_rotation(part, rng) for part in parts], order)
+
+
+def _order(sizes: list[int], rng: np.random.Generator) -> list[int] | None:
+    return None if len(sizes) == 1 else [int(i) for i in rng.permutation(sum(sizes))]
+
+
+def random_rotation(features: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Drawn evenly from all orthogonal matrices."""
+    return _haar(features, rng)
+
+
+def sliced_rotation(z: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Rows along which the points are far from normal, by the sliced Wasserstein distance (Dai, Seljak 2021).
+
+    A few steps of gradient ascent on the orthogonal matrices, from a random one, of the squared distances between the
+    sorted projections and normal quantiles, summed over the rows of the matrix.
+
+    Args:
+        z: Shape (rows, n), near mean 0 and variance 1; some thousand rows are enough.
+        rng: Where the random one is drawn from.
+    """
+    grid = (np.arange(len(z)) + 0.5) / len(z)
+    quantiles = np.interp(grid, *_QUANTILES)
+
+    def judged(u: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        projections = z @ u.T
+        target = np.empty_like(projections)
+        np.put_along_axis(target, projections.argsort(axis=0), quantiles[:, None], axis=0)
+        rest = projections - target
+        return float(np.square(rest).sum() / len(z)), 2.0 / len(z) * rest.T @ z
+
+    u = random_rotation(z.shape[1], rng)
+    distance, gradient = judged(u)
+    size = 0.5
+    for _ in range(STEPS):
+        turn = gradient @ u.T
+        turn = turn - turn.T  # skew: the part of the gradient that keeps the matrix orthogonal
+        norm = float(np.linalg.norm(turn, 2))
+        if not norm > 1e-12:
+            break
+        q, r = np.linalg.qr((np.eye(len(u)) + size / norm * turn) @ u)
+        tried = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
+        new_distance, new_gradient = judged(tried)
+        if new_distance > distance:
+            u, distance, gradient = tried, new_distance, new_gradient
+        else:
+            size /= 2.0
+    return u
+
+
+def _quantile_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    score = np.linspace(-5.0, 5.0, 1001)
+    return np.array([NormalDist().cdf(s) for s in score]), score
+
+
+_QUANTILES = _quantile_table()

@@ -1,0 +1,288 @@
+"""The nonparametric flow of Tabak and Vanden-Eijnden (2010): data are taken to a normal density in many small steps.
+
+Each step turns the points by an orthogonal matrix and moves every coordinate by a map of its own, chosen so that the
+log-likelihood of the points grows; points, not networks, say what it is. docs/dual_ascent.md tells the choices that the
+notes leave open, and what they were measured to be worth.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from headrace import _arguments as check
+from headrace import training
+from headrace._arrays.caller import Array
+from headrace._arrays.device_caller import caller_of
+from headrace._fit import plan
+from headrace.ascent.ascent import Ascent
+from headrace.ascent.flow import AscentFlow, AscentHistory
+from headrace.ascent.kinks import KinkAscent
+from headrace.ascent.rows import Rows, jittered
+from headrace.ascent.splines import SplineAscent
+from headrace.transforms.masked import MaskedAutoregressive, Transform
+from headrace.transforms.rotation import Rotation
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["DualAscentFlow"]
+
+# Defaults, by docs/dual_ascent.md.
+STEPS = {"spline": 600, "kink": 2000}  # of an ascent alone, at most
+BINS = 40  # of its splines
+RATE = 0.3  # how far towards the full marginal map a step goes, after the first
+NEIGHBOURS = 800.0
+PATIENCE = 60
+
+# Of one that is trained as a whole afterwards.
+FEW_ROWS = 5000  # below, an ascent alone competes
+REFINED_BINS = 8
+REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # of the optimiser
+MOST_BATCH = 256
+COPIES, JITTER = 16, 0.03  # in up to three dimensions
+MOST_COPIED = 150_000  # rows that the copies come to
+
+
+def _layers(features: int) -> int:
+    """Steps of a chain that is trained as a whole."""
+    if features == 1:
+        return 8
+    return 48 if features <= 3 else 16
+
+
+class DualAscentFlow:
+    """Density estimation by dual ascent of the log-likelihood (Tabak, Vanden-Eijnden 2010), section 2 of the notes.
+
+    Data are standardised. Then each step turns the points by an orthogonal matrix and maps every coordinate for
+    itself, so that the log-likelihood L of eq. 23 grows. Rows held out say when to stop, and the best prefix is kept.
+
+    **The defaults are not the notes' algorithm but what was found to be better** (docs/dual_ascent.md): a step maps
+    coordinates by splines that make their marginals normal, first along the data's own axes; a short chain of steps
+    is then trained as a whole by `Flow.fit`. `DualAscentFlow.notes` is the algorithm of the notes.
+
+    Args:
+        precision: λ, of the normal density N(0, 1/λ) that the data are taken to; 1e-6 to 1e6.
+        steps: Steps at most; by default 600 ("spline") or 2000 ("kink"), and 48 (up to three features) or 16 where
+            they are trained as a whole.
+        map: "spline": marginal maps from kernel densities; "kink": eq. 25, a line that bends.
+        rule: How a kink is chosen. "newton": Newton's step of the concave parametrisation, shortened where a lower
+            bound of L asks for it, so that no step makes L less; "gradient": along the gradient (eq. 24), as far as
+            the same bound grows.
+        kinks: Kinks of a coordinate and step, one after another.
+        neighbours: Rows that a kink's width holds, under a normal density (n_p).
+        directions: "random": orthogonal matrices drawn evenly; "sliced": turned to where marginals are far from
+            normal. By default "sliced" for splines in more than two dimensions. Splines take the data's axes first.
+        rotations: "dense": any orthogonal matrix; "blocks": one with dense blocks of 32 rows on its diagonal, after a
+            random permutation of the coordinates, so that a step costs a row 32 n multiply-adds instead of n². By
+            default "blocks" for random directions of at least 128 features.
+        bandwidth: Of the kernel densities, in units of 1.06 rows^-0.2; by default 2 from five features on, otherwise 1.
+        rate: How far towards the full marginal map a spline goes, 0 to 1, after the first step, which goes all the way.
+        bins: Bins of a spline, 3 to 64; by default 40, and 8 where the steps are trained as a whole.
+        copies: Training rows are taken so many times, each time with noise of its own; 0 for as they are. By default 16
+            for the joint training in up to three dimensions (fewer from 10,000 rows on), otherwise 0.
+        jitter: Standard deviation of this noise, in units of the columns'.
+        refine: Whether to train the steps as a whole after the ascent, which itself then takes rows as they are. By
+            default splines are; with fewer than 5000 training rows a longer ascent of finer splines competes on the
+            rows held out, and without any it is taken alone.
+        patience: Steps without a new best on held-out rows after which the ascent ends; None for no end.
+        seed: Of all that is drawn.
+        dtype: "float32" or "float64".
+
+    >>> import numpy as np, headrace as hr
+    >>> x = np.random.default_rng(0).standard_normal((2000, 2))
+    >>> x[:, 1] += x[:, 0] ** 2
+    >>> flow = hr.DualAscentFlow.notes(steps=50).fit(x, progress=False)
+    >>> bool(flow.log_prob(x).mean() > flow[:0].log_prob(x).mean() + 0.1)
+    True
+    """
+
+    def __init__(
+        self,
+        precision: float = 1.0,
+        steps: int | None = None,
+        *,
+        map: str = "spline",
+        rule: str = "newton",
+        kinks: int = 1,
+        neighbours: float = NEIGHBOURS,
+        directions: str | None = None,
+        rotations: str | None = None,
+        bandwidth: float | None = None,
+        rate: float = RATE,
+        bins: int | None = None,
+        copies: int | None = None,
+        jitter: float = JITTER,
+        refine: bool | None = None,
+        patience: int | None = PATIENCE,
+        seed: int = 0,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        """See the class."""
+        self.precision = check.number("precision", precision, least=1e-6, below=1e6)
+        self.map = check.choice("map", map, ("spline", "kink"))
+        self.rule = check.choice("rule", rule, ("newton", "gradient"))
+        self.refine = (None if self.map == "spline" else False) if refine is None else bool(refine)
+        self.steps = None if steps is None else check.integer("steps", steps)
+        self.kinks = check.integer("kinks", kinks, least=1, most=64)
+        self.neighbours = check.number("neighbours", neighbours, above=0.0, below=math.inf)
+        self.directions = None if directions is None else check.choice("directions", directions, ("random", "sliced"))
+        self.rotations = None if rotations is None else check.choice("rotations", rotations, ("dense", "blocks"))
+        self.bandwidth = None if bandwidth is None else check.number("bandwidth", bandwidth, above=0.0, below=math.inf)
+        self.rate = check.number("rate", rate, above=0.0, below=math.nextafter(1.0, 2.0))
+        self.bins = None if bins is None else check.integer("bins", bins, least=3, most=64)
+        self.copies = None if copies is None else check.integer("copies", copies)
+        self.jitter = check.number("jitter", jitter, least=0.0, below=math.inf)
+        self.patience = None if patience is None else check.integer("patience", patience, least=1)
+        self.seed = check.integer("seed", seed)
+        self.dtype = check.float_dtype("dtype", dtype)
+        self.history = AscentHistory()
+        """Of the last fit."""
+
+    @classmethod
+    def notes(cls, precision: float = 1.0, steps: int | None = None, **changes: Any) -> Self:
+        """The algorithm of the notes (2.5): random rotations and one kink a coordinate; arguments as in the class.
+
+        >>> import headrace as hr
+        >>> hr.DualAscentFlow.notes(rule="gradient").map
+        'kink'
+        """
+        return cls(precision, steps, **{"map": "kink", "directions": "random", "refine": False, **changes})
+
+    def fit(
+        self,
+        x: Array,
+        context: None = None,
+        *,
+        weights: Array | None = None,
+        validation: Any = 0.1,
+        progress: bool = True,
+    ) -> AscentFlow:
+        """Fit rows; a new flow each time, on the device of the rows. Ctrl-C ends the fit and keeps the best so far.
+
+        That is a prefix of the ascent, or the weights of the joint training.
+
+        Args:
+            x: Shape (rows, features), float32 or float64, any strides.
+            context: None: an ascent takes none.
+            weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
+            validation: The share of rows to hold out, or rows of your own: ``x_val`` or ``(x_val, None,
+                weights_val)``; None for none, and then all steps are kept.
+            progress: Whether to show a bar on the standard error.
+
+        Raises:
+            TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
+            ValueError: a wrong shape, a context, or rows with a NaN or an infinity (their number and the first one).
+        """
+        return self._fit(x, context, weights, validation, bool(progress))
+
+    def _fit(self, x: Any, context: Any, weights: Any, validation: Any, progress: bool) -> AscentFlow:
+        caller = caller_of(x)
+        array = caller.open("x", x)
+        rng = np.random.default_rng(self.seed)
+        with caller.queue():
+            rows = Rows.of(caller, array, context, weights, validation, rng, self.precision, self.seed, self.dtype)
+            flow = self._chosen(rows, rng, progress)
+            if caller.device is not None:
+                flow = flow.to(repr(caller.device))
+        return flow
+
+    def _chosen(self, rows: Rows, rng: np.random.Generator, progress: bool) -> AscentFlow:
+        """The best of what there is to try."""
+        few = rows.train.size < FEW_ROWS
+        refine = not few or rows.held_out is not None if self.refine is None else self.refine
+        flow, self.history = self._ascended(rows, rng, refine, progress)
+        if not refine or self.history.stopped in ("interrupted", "constant"):
+            return flow
+        try:
+            flow, refinement = self._refined(flow, rows, rng, progress)
+            if refinement.stopped == "interrupted":
+                raise KeyboardInterrupt
+            if self.refine is None and few:
+                rival, history = self._ascended(rows, rng, False, progress)
+                judged = history.validation_log_likelihood  # empty where it was interrupted at once
+                if judged and judged[history.best_step] > -refinement.best_loss:
+                    flow, self.history = rival, history
+                if history.stopped == "interrupted":
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:  # also where none of the fits saw it: the flow so far is whole
+            self.history.stopped = "interrupted"
+        return flow
+
+    def _ascended(
+        self, rows: Rows, rng: np.random.Generator, refine: bool, progress: bool
+    ) -> tuple[AscentFlow, AscentHistory]:
+        """The best prefix of an ascent, and what happened."""
+        alone, n = STEPS[self.map], len(rows.mean)
+        steps = (_layers(n) if refine else alone) if self.steps is None else self.steps
+        bins = (REFINED_BINS if refine else BINS) if self.bins is None else self.bins
+        arguments = (self, rows, rng, steps, 0 if refine else self.copies or 0)
+        ascent: Ascent = KinkAscent(*arguments) if self.map == "kink" else SplineAscent(*arguments, bins=bins)
+        return ascent.go(progress), ascent.history
+
+    def _refined(
+        self, flow: AscentFlow, rows: Rows, rng: np.random.Generator, progress: bool
+    ) -> tuple[AscentFlow, training.History]:
+        """Train all steps together; linear maps that start as the identity stand in for turns of the rotations."""
+        n = flow.features
+        steps = [_with_shears(step, n, self.dtype) for step in flow._by_step()]
+        refined = AscentFlow(steps, flow._standardize(), flow.base, dtype=self.dtype)
+        if rows.device is not None:
+            refined = refined.to(repr(rows.device))
+        x, weights = rows.given(), rows.weights
+        copies = 0 if self.copies is None else self.copies
+        if self.copies is None and n <= 3:
+            copies = min(COPIES, MOST_COPIED // len(x))
+        if copies:
+            x, weights = jittered(x, weights, copies, self.jitter * rows.std * rows.unit, rng)
+        x = rows.with_noise_for_flat_columns(x)
+        held_out = None
+        if rows.held_out is not None:
+            held_out = (rows.held_out.x, None, rows.held_out.weights)
+        batch = min(max(rows.train.size // plan.BATCHES, plan.LEAST_BATCH), MOST_BATCH)
+        refinement = refined.fit(
+            x,
+            weights=weights,
+            validation=held_out,
+            epochs=min(max(1, round(REFINE_STEPS * batch / len(x))), plan.MOST_EPOCHS),
+            batch_size=batch,
+            learning_rate=REFINE_RATE,
+            schedule="cosine",
+            average=None,
+            patience=None,
+            seed=self.seed,
+            progress=progress,
+        )
+        if refinement.stopped == "interrupted" and not refinement.train_loss and math.isinf(refinement.best_loss):
+            raise KeyboardInterrupt  # before the first step
+        self.history.refinement = refinement
+        return refined, refinement
+
+    def __repr__(self) -> str:
+        """The choices."""
+        return (
+            f"DualAscentFlow(precision={self.precision:g}, map={self.map!r}, steps={self.steps}, refine={self.refine})"
+        )
+
+
+def _with_shears(step: list[Transform], features: int, dtype: np.dtype[Any]) -> list[Transform]:
+    """A step with shears between its maps and its rotation."""
+    at = next(i for i, link in enumerate(step) if isinstance(link, Rotation))
+    return [*step[:at], *_shears(features, dtype), *step[at:]]
+
+
+def _shears(features: int, dtype: np.dtype[Any]) -> list[Transform]:
+    """Linear maps with triangular matrices of unit diagonal, upper and lower, which start as the identity."""
+    if features == 1:
+        return []
+    orders = (range(features), range(features - 1, -1, -1))
+    shears: list[Transform] = [
+        MaskedAutoregressive(features, (), map="additive", formula="to_latent", order=order, dtype=dtype)
+        for order in orders
+    ]
+    for shear in shears:
+        shear.parameters = 0.0 * shear.parameters
+    return shears

@@ -1,0 +1,136 @@
+"""What a dual ascent makes: a flow of steps that are counted from the data, and what happened on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace import _arguments as check
+from headrace import training
+from headrace._stored import Stored, storable
+from headrace.bases import Base
+from headrace.flow import Flow
+from headrace.transforms.masked import Standardize, Transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["AscentFlow", "AscentHistory"]
+
+
+@dataclass
+class AscentHistory:
+    """What happened in an ascent. Log-likelihoods are means over the rows in nats, in the data's units."""
+
+    log_likelihood: list[float] = field(default_factory=list)
+    """Of the training rows, as they were fitted; first after no step, where data are standardised, then after each."""
+    validation_log_likelihood: list[float] = field(default_factory=list)
+    """Of the rows held out; empty without any."""
+    coordinates: list[NDArray[np.float64]] = field(default_factory=list)
+    """L of eq. 23 of each coordinate under each step's map, shape (features,), of the training rows: the mean of log φ'
+    - λ φ²/2, and ½ log(λ/2π), in the latent side's units; NaN in columns without spread. Of kinks on the CPU; else
+    empty."""
+    seconds: list[float] = field(default_factory=list)
+    """Since the fit began."""
+    best_step: int = 0
+    """After which the flow was cut: the best on rows held out, or the last without any."""
+    stopped: str = "steps"
+    """Why the ascent ended: "steps" (all done), "patience", "constant" (no column has a spread) or "interrupted", the
+    latter also after the ascent."""
+    refinement: training.History | None = None
+    """Of the joint training after the ascent, where there was one."""
+
+    def __repr__(self) -> str:
+        """The outcome."""
+        judged = self.validation_log_likelihood or self.log_likelihood
+        best = f"{judged[self.best_step]:.4f}" if judged else "none"
+        return (
+            f"AscentHistory(steps={max(len(judged) - 1, 0)}, best_step={self.best_step}, best={best}, "
+            f"stopped={self.stopped!r}, refinement={self.refinement!r})"
+        )
+
+
+@storable
+class AscentFlow(Flow):
+    """A flow of ascent steps, as `DualAscentFlow.fit` makes it.
+
+    ``flow[:t]`` is the density ρ̃_t after t steps **from the data's side** (eq. 3-5): data standardised, taken through
+    the first t steps, and held against the base. A plain `Flow` counts from the latent side. ``len(flow)`` counts
+    steps; `transforms` lists what they consist of, from latent to data as in every flow.
+
+    Args:
+        steps: For each step its transforms, in latent → data order; the first step is next to the data.
+        standardize: What comes before the first step.
+        base: By default `StandardNormal`.
+        dtype: "float32" or "float64".
+    """
+
+    def __init__(
+        self,
+        steps: list[list[Transform]],
+        standardize: Standardize,
+        base: Base | None = None,
+        *,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        """See the class."""
+        self._lengths = tuple(len(step) for step in steps)
+        chain = [t for step in reversed(steps) for t in step]
+        super().__init__([*chain, standardize], base, dtype=dtype)
+
+    def __len__(self) -> int:
+        """Number of steps."""
+        return len(self._lengths)
+
+    @overload
+    def __getitem__(self, index: slice) -> AscentFlow: ...
+    @overload
+    def __getitem__(self, index: int) -> list[Transform]: ...
+    def __getitem__(self, index: slice | int) -> Any:
+        """``flow[:t]``: the flow after t steps from the data's side; ``flow[i]``: the transforms of one step.
+
+        Both have copies of parameters; the transforms of a step are in latent → data order, on the CPU.
+        """
+        if not isinstance(index, slice):
+            return self._by_step()[check.index("index", index, len(self))]
+        if index.start not in (None, 0) or index.step not in (None, 1):
+            raise TypeError(f"index: expected a slice flow[:t], or an int for one step, got {index!r}")
+        t = len(range(len(self))[index])
+        flow = AscentFlow(self._by_step()[:t], self._standardize(), self.base, dtype=self._dtype)
+        return flow if self._device is None else flow._on(self._device)
+
+    def _standardize(self) -> Standardize:
+        """What comes before the first step, on the CPU."""
+        last = self._chain[-1]
+        assert isinstance(last, Standardize)
+        return last if last._device is None else last.to("cpu")
+
+    def _by_step(self) -> list[list[Transform]]:
+        """The transforms of each step, from the data's side, on the CPU."""
+        chain, end, steps = list(self._transforms_on(None)), len(self._chain) - 1, []
+        for length in self._lengths:
+            steps.append(chain[end - length : end])
+            end -= length
+        return steps
+
+    def _header(self) -> dict[str, Any]:
+        return {**super()._header(), "steps": list(self._lengths)}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        lengths = check.integers("steps", stored.items("steps"))
+        self = super()._from_file(stored)
+        if sum(lengths) + 1 != len(self._chain) or not isinstance(self._chain[-1], Standardize):
+            raise ValueError(
+                f"steps: expected numbers of transforms that add up to {len(self._chain) - 1}, and a Standardize "
+                f"after them, got {sum(lengths)}"
+            )
+        self._lengths = lengths
+        return self
+
+    def __repr__(self) -> str:
+        """Sizes and base."""
+        return f"AscentFlow(features={self.features}, steps={len(self)}, base={self._base!r})"

@@ -1,0 +1,142 @@
+"""The notes' ascent: after each turn a bent line for every coordinate (eq. 25), chosen by the core from one pass."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.ascent import directions as _directions
+from headrace.ascent.ascent import Ascent, Floats, Judged, kink_map
+from headrace.ascent.points import Chosen, Points
+from headrace.transforms.masked import Transform
+
+__all__ = ["KinkAscent"]
+
+ANCHORS = 1024  # rows among which centers are drawn
+STRIDE = 16  # steps that are queued on a device before what they gained is read
+
+
+class KinkAscent(Ascent):
+    """Steps of the notes.
+
+    A kink is chosen in the pass that takes rows through the one before it and sums what this has gained: so gains are
+    known one kink late. On a device they are read every so many steps. The random numbers of steps that are queued come
+    from a copy of the generator: the fit's own is at each step where it would be if no other had been queued.
+    """
+
+    default_directions = "random"
+
+    def __init__(self, *arguments: Any) -> None:
+        """See the class."""
+        super().__init__(*arguments)
+        self.turns: list[_directions.Turn] = []
+        self.chosen: Chosen | None = None
+
+    def taken(self) -> Iterator[Judged]:
+        """See `Ascent`."""
+        s, device = self.settings, self.rows.device
+        points = Points(self.z, self.weights, s.dtype, keeps_log_jacobian=False)
+        anchors = Points(self._anchors(), None, np.float64)
+        held_out = None
+        if self.held_out is not None:
+            assert self.rows.held_out is not None
+            held_out = Points(self.held_out, self.rows.held_out.weights, s.dtype, keeps_log_jacobian=False)
+        self.points, self.others = points, held_out
+        self.chosen = chosen = Chosen(
+            points,
+            anchors,
+            held_out,
+            precision=s.precision,
+            neighbours=s.neighbours / (2.0 * self.effective_rows),
+            rule=s.rule,
+            most=self.n_steps * s.kinks,
+        )
+        none = _directions.Turn.none([1] * self.n if device is not None else _eights(self.n))
+        ahead, read = copy.deepcopy(self.rng), 0
+        states = [ahead.bit_generator.state]
+        for step in range(1, self.n_steps + 2):  # one more, as a kink tells what those before it have gained
+            if step <= self.n_steps:
+                self.turns.append(self._next_turn(ahead))
+                for turn in [self.turns[-1], *[none] * (s.kinks - 1)]:
+                    rows, drawn = self._centers(ahead)
+                    chosen.kink(turn.blocks, turn.places(), rows.tolist(), drawn.tolist())
+                states.append(ahead.bit_generator.state)
+            else:
+                chosen.finish()
+            if device is None or step > self.n_steps or step % STRIDE == 0:
+                for found in chosen.log_likelihoods()[:: s.kinks][read:].tolist():
+                    self.rng.bit_generator.state = states[read]
+                    yield self._judged((found[0], found[1]))
+                    read += 1
+
+    def transforms(self, count: int) -> list[list[Transform]]:
+        """See `Ascent`."""
+        assert self.chosen is not None
+        each, steps = self.settings.kinks, []
+        kinks = self.chosen.kinks()[: count * each].transpose(0, 2, 1)
+        for i, turn in enumerate(self.turns[:count]):
+            links = self._turn_transforms(turn)
+            for a, b, c, center, square in kinks[i * each : (i + 1) * each]:
+                lines = self._lines(a, b, c / a, center, np.sqrt(square))
+                links.insert(0, kink_map(lines, self.settings.dtype))
+            steps.append(links)
+        return steps
+
+    def checks(self) -> tuple[list[Judged], Any, Any]:
+        """See `Ascent`."""
+        if self.chosen is None:
+            return [], None, None
+        found = self.chosen.log_likelihoods()[:: self.settings.kinks].tolist()
+        if self.rows.device is not None:  # whose rows are as fast to take once more as to choose from
+            return [self._judged((one[0], one[1])) for one in found], None, None
+        others = None if self.others is None else self.others.checked_rows()
+        return [self._judged((one[2], one[3])) for one in found], self.points.checked_rows(), others
+
+    def coordinates(self, count: int) -> list[Floats]:
+        """See `Ascent`."""
+        if self.chosen is None or self.rows.device is not None:
+            return []
+        p, each = self.settings.precision, self.settings.kinks
+        terms = self.chosen.terms()[: count * each]
+        logs = terms[:, :, 0].reshape(-1, each, self.n).sum(axis=1)
+        each_step = logs - 0.5 * p * terms[each - 1 :: each, :, 1] + 0.5 * np.log(p / (2.0 * np.pi))
+        return [self._of_all(of_step, np.nan) for of_step in each_step]
+
+    def _next_turn(self, rng: np.random.Generator) -> _directions.Turn:
+        if self.directions == "random":
+            return self._turn(None, rng)
+        assert self.chosen is not None
+        kinks = self.chosen.kinks()
+
+        def moved(z: Floats) -> Floats:
+            """Through the last kinks, which the points have not been taken through yet."""
+            if not len(kinks):
+                return z
+            a, b, c, center, square = kinks[-1].T
+            through: Floats = a * z + b + c * np.sqrt(square + np.square(z - center))
+            return through
+
+        return self._turn(self.points.values(), rng, moved)
+
+    def _anchors(self) -> Floats:
+        """Some of the points as they are at the start, where they are."""
+        anchors: Floats = self.z[self.library.asarray(self.rng.permutation(len(self.z))[:ANCHORS])]
+        return anchors
+
+    def _centers(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
+        """Of the next kinks: half of them where that row of the anchors is, half at numbers drawn from the base.
+
+        Where it is a number the row is -1.
+        """
+        rows = rng.integers(min(ANCHORS, len(self.z)), size=(self.n,))
+        drawn = rng.standard_normal((self.n,)) * self.rows.unit
+        return np.where(rng.random(self.n) < 0.5, rows, -1), drawn
+
+
+def _eights(n: int) -> list[int]:
+    """Sizes of blocks in which a diagonal matrix costs the product least."""
+    return [min(8, n - start) for start in range(0, n, 8)]

@@ -1,0 +1,206 @@
+"""Maps that make a marginal normal: a kernel density's quantiles, as knots of a spline.
+
+What goes through all rows is done where they are, by NumPy or CuPy: order, quantiles, moments and counts in cells. The
+rest, some thousand numbers, is done on the host.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays import caller as _arrays
+
+__all__ = ["Curve", "Shares", "kink_parameters", "normal_score", "spline_parameters"]
+
+Floats = NDArray[np.float64]
+
+CELLS = 1024  # of a kernel density's grid
+KNOTS = 40  # of a curve, where a bent line is fitted to it
+TAIL = 10.0  # rows beyond the last knot on either side
+
+# Masses are sums of integers: no order of theirs, which a device chooses, makes another number.
+_PLACE_BITS = 20  # a row's place in its cell is known to 2^-20 of the cell
+_TOTAL_BITS = 42  # of all that rows count: times a place below 2^63
+
+_SCORES = np.linspace(-9.0, 9.0, 3601)
+_SHARES = np.array([NormalDist().cdf(s) for s in _SCORES])
+
+
+class Curve:
+    """An increasing function on a grid: values and slopes, with straight ends."""
+
+    def __init__(self, x: Floats, y: Floats, slope: Floats) -> None:
+        """`x` and `y` ascend."""
+        self.x, self.y, self.slope = x, y, slope
+
+    def shrunk(self, rate: float) -> Curve:
+        """The mean of this, which counts `rate`, and the identity."""
+        return Curve(self.x, (1.0 - rate) * self.x + rate * self.y, (1.0 - rate) + rate * self.slope)
+
+    def knots(self, count: int) -> Curve:
+        """At places of equal steps in y, ends included."""
+        y = np.linspace(self.y[0], self.y[-1], count)
+        x = np.interp(y, self.y, self.x)
+        return Curve(x, y, np.interp(x, self.x, self.slope))
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What rows count."""
+
+    of_rows: Any  # integers where the rows are, shape (rows,); None for 1 each
+    total: int
+    rows: float  # that weights leave (Kish)
+
+    @classmethod
+    def of(cls, weights: Floats | None, rows: int) -> Shares:
+        """Of weights, shape (rows,), of which one is above 0; or of None."""
+        if weights is None:
+            return cls(None, rows, float(rows))
+        share = weights / weights.max()
+        bits = _TOTAL_BITS - math.ceil(math.log2(float(share.sum())))
+        counts = np.rint(share * 2.0**bits).astype(np.int64)
+        total, square = int(counts.sum()), float(np.square(counts, dtype=np.float64).sum())
+        return cls(counts, total, total * total / square)
+
+
+def normal_score(x: Floats, shares: Shares, bandwidth: float) -> Curve | None:
+    """The function that takes a marginal to N(0, 1), by a Gaussian kernel density; None where it has no spread.
+
+    A kernel of width h (in units of the standard deviation) makes a density wider, so the function takes it to
+    N(0, 1 + h²): a normal marginal stays what it is for any h.
+
+    Args:
+        x: Shape (rows,), on the host or on a device.
+        shares: Of its rows.
+        bandwidth: Of the kernel, in units of 1.06 s rows^-0.2, with s the standard deviation or what the middle half
+            says of it, if that is less.
+    """
+    counts = shares.of_rows
+    if counts is None:
+        x = np.sort(x)
+    else:
+        order = np.argsort(x)
+        x, counts = x[order], counts[order]
+    tail = min(TAIL / shares.rows, 0.1)
+    low, quarter, other, high, variance = _summary(x, counts, shares.total, [tail, 0.25, 0.75, 1.0 - tail])
+    std = float(np.sqrt(variance))
+    spread = min(std, (other - quarter) / 1.349) if other > quarter else std
+    h = bandwidth * 1.06 * spread * shares.rows**-0.2
+    if not (high > low and h > 1e-12 * max(abs(low), abs(high))):
+        return None
+
+    # Shares of rows in cells, each between two of the grid's points, smoothed by the kernel.
+    first, last = low - 4.0 * h, high + 4.0 * h
+    cells = int(min(max(CELLS, 4.0 * (last - first) / h), 2**16))  # a quarter of a kernel or finer
+    grid = np.linspace(first, last, cells)
+    step = grid[1] - grid[0]
+    below, mass = _masses(x, counts, shares.total, first, step, cells)
+    reach = int(np.ceil(4.0 * h / step))
+    kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) * step / h))
+    size = 1 << int(np.ceil(np.log2(cells + kernel.size)))  # the smoothing is a product of Fourier transforms
+    smooth = np.fft.irfft(np.fft.rfft(mass, size) * np.fft.rfft(kernel / kernel.sum(), size), size)
+    smooth = np.maximum(smooth[reach : reach + cells], 0.0)
+    cdf = below + np.cumsum(smooth) - 0.5 * smooth
+
+    relative = h / std
+    keep = (grid >= low) & (grid <= high) & (np.diff(cdf, prepend=-1.0) > 1e-12)
+    grid, cdf, density = grid[keep], cdf[keep], smooth[keep] / step
+    if grid.size < 2:
+        return None
+    wide = np.sqrt(1.0 + relative * relative)
+    score = np.interp(cdf, _SHARES, _SCORES)
+    slope = wide * density * np.sqrt(2.0 * np.pi) * np.exp(0.5 * score * score)
+    return Curve(grid, wide * score, np.clip(slope, 1e-6, 1e6))
+
+
+def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[float]:
+    """Of ascending numbers: the quantiles at these shares, and the variance.
+
+    A quantile is a number up to which there is that share, the mean of the first and the last such number: the same for
+    any order of equal numbers, mirrored for mirrored ones, and no number that counts nothing.
+    """
+    library = _arrays.library(x)
+    if counts is None:
+        sums = library.arange(1, x.size + 1)
+        variance = np.square(x - x.mean()).mean()
+    else:
+        sums = np.cumsum(counts)
+        mean = (counts * x).sum() / total
+        variance = (counts * np.square(x - mean)).sum() / total
+    sums, at = sums.astype(np.float64), library.asarray([share * total for share in shares])
+    first, last = (np.searchsorted(sums, at, side=side) for side in ("left", "right"))
+    quantiles = 0.5 * (x[first] + x[last])
+    found: list[float] = _arrays.on_host(np.concatenate([quantiles, variance.reshape(1)])).tolist()
+    return found
+
+
+def _masses(x: Floats, counts: Any, total: int, first: float, step: float, cells: int) -> tuple[float, Floats]:
+    """The share of ascending numbers below a grid, and what falls to each point of it.
+
+    A row between two points falls to both, to the nearer one more, so that their mean is where it is.
+    """
+    library = _arrays.library(x)
+    place = np.clip((x - first) / step, -1.0, float(cells))
+    place = np.rint(place * 2.0**_PLACE_BITS).astype(np.int64)
+    part = place & (2**_PLACE_BITS - 1)
+    at = np.searchsorted(place, library.arange(cells) << _PLACE_BITS)  # the first row of each cell
+
+    def before(sums: Any) -> Any:
+        """Of the sums up to and with each row, those up to each cell."""
+        return np.where(at > 0, sums[np.maximum(at, 1) - 1], 0)
+
+    rows = at if counts is None else before(np.cumsum(counts))
+    parts = before(np.cumsum(part if counts is None else counts * part))
+    rows, parts = _arrays.on_host(np.stack([rows, parts]))
+    upper = np.diff(parts) * 2.0**-_PLACE_BITS
+    mass = np.zeros(cells)
+    mass[:-1] = np.diff(rows) - upper
+    mass[1:] += upper
+    return float(rows[0]) / total, mass / total
+
+
+def kink_parameters(curve: Curve) -> tuple[float, float, float, float, float]:
+    """``(a, b, γ, center, ε)`` of a bent line through both ends of a curve, and near it between them."""
+    points = curve.knots(KNOTS)
+    x, y = points.x, points.y
+    inner = (x > x[0]) & (x < x[-1])
+    best = (math.inf, 1.0, 1.0, 0.0, 0.0)
+    for center, height in zip(x[inner], y[inner], strict=True):
+        left, right = (height - y[0]) / (center - x[0]), (y[-1] - height) / (x[-1] - center)
+        off = np.abs(height + np.where(x < center, left, right) * (x - center) - y).max()
+        if off < best[0] and left > 0 < right:
+            best = (off, left, right, center, height)
+    _, left, right, center, height = best
+    a, gamma = 0.5 * (left + right), np.clip((right - left) / (right + left), -0.99, 0.99)
+    epsilon = max(0.1 * min(center - x[0], x[-1] - center), 2e-3)
+    return float(a), float(height - a * center), float(gamma), float(center), float(epsilon)
+
+
+def spline_parameters(curve: Curve | None, bins: int, bound: float, slope: float) -> Floats:
+    """The raw parameters of an `rq_spline` with knots on a curve, the identity from ±bound on: shape (3 bins - 1,).
+
+    Where the spline's limits on widths, heights and slopes do not allow a knot, it is moved.
+    """
+    raw = np.zeros(3 * bins - 1)
+    if curve is None:
+        return raw
+    inner = curve.knots(bins - 1)
+    gap = 1e-3 * bound * np.arange(1, bins)  # no knot at another, nor outside
+    x = np.minimum(np.maximum(inner.x, -bound + gap), bound - gap[::-1])
+    y = np.minimum(np.maximum(inner.y, -bound + gap), bound - gap[::-1])
+    limit = np.log(1.0 / slope)
+    for i, knots in enumerate((x, y)):
+        sizes = np.log(np.maximum(np.diff(knots, prepend=-bound, append=bound), 1e-6 * bound))
+        sizes -= 0.5 * (sizes.max() + sizes.min())
+        sizes = np.clip(sizes, -0.45 * limit, 0.45 * limit)
+        raw[i * bins : (i + 1) * bins] = sizes / (1.0 - 2.0 * np.abs(sizes) / limit)
+    log_slope = np.clip(np.log(inner.slope), -0.9 * limit, 0.9 * limit)
+    raw[2 * bins :] = log_slope / (1.0 - np.abs(log_slope) / limit)
+    return raw

@@ -1,0 +1,137 @@
+"""The default's ascent: after each turn a spline for every coordinate, which makes its marginal normal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays import caller as _arrays
+from headrace.ascent import directions as _directions
+from headrace.ascent import marginals as _marginals
+from headrace.ascent.ascent import SLOPE, Ascent, Floats, Judged, kink_map
+from headrace.transforms.elementwise import Elementwise
+from headrace.transforms.masked import Transform
+
+__all__ = ["SplineAscent"]
+
+BOUND = 5.0  # standard deviations from which a spline is the identity
+LEAST_WIDTH = 2e-3  # of a bent line
+
+
+class SplineAscent(Ascent):
+    """Steps of marginal maps."""
+
+    def __init__(self, *arguments: Any, bins: int) -> None:
+        """See the class."""
+        self.default_directions = "sliced" if len(arguments[1].active) > 2 else "random"
+        super().__init__(*arguments)
+        self.bins = bins
+        self.steps: list[list[Transform]] = []
+        self.judged: list[Judged] = []
+
+    def taken(self) -> Iterator[Judged]:
+        """See `Ascent`."""
+        s = self.settings
+        zeros = self.library.zeros
+        self.parts = [(self._of_columns(self.z), zeros(len(self.z)), self.weights)]
+        if self.held_out is not None:
+            assert self.rows.held_out is not None
+            z = self._of_columns(self.held_out)
+            self.parts.append((z, zeros(len(z)), self.rows.held_out.weights))
+        bandwidth = s.bandwidth or (2.0 if self.n >= 5 else 1.0)
+        yield self._judge()
+        for step in range(self.n_steps):
+            z = self._of_spread(self.parts[0][0])
+            turn = self._turn(z, self.rng) if step else _directions.Turn.none(self.sizes)
+            turns = self._turn_transforms(turn)
+            if step:
+                self._move(turns)
+            z = self._of_spread(self.parts[0][0])
+            curves = [
+                _marginals.normal_score(
+                    z[:, k].astype(np.float64) / self.rows.unit, self.shares, bandwidth if step else 1.0
+                )
+                for k in range(self.n)
+            ]
+            if step:
+                maps: list[Transform] = [self._spline([curve and curve.shrunk(s.rate) for curve in curves])]
+            else:
+                maps = self._first_maps(curves)
+            self._move(maps)
+            self.steps.append([*maps, *turns])
+            yield self._judge()
+
+    def transforms(self, count: int) -> list[list[Transform]]:
+        """See `Ascent`."""
+        return self.steps[:count]
+
+    def checks(self) -> tuple[list[Judged], Any, Any]:
+        """See `Ascent`."""
+        return self.judged, None, None
+
+    def _of_columns(self, z: Floats) -> NDArray[Any]:
+        """All columns, in the flow's dtype: those without spread are 0."""
+        if self.n == self.features:
+            return z.astype(self.settings.dtype)
+        every: NDArray[Any] = self.library.zeros((len(z), self.features), self.settings.dtype)
+        every[:, self.library.asarray(self.rows.active)] = z
+        return every
+
+    def _of_spread(self, z: NDArray[Any]) -> NDArray[Any]:
+        return z if self.n == self.features else z[:, self.library.asarray(self.rows.active)]
+
+    def _move(self, links: list[Transform]) -> None:
+        """All rows, by the inverses of the last, the last but one, and so on."""
+        device = self.rows.device
+        moves = [link if device is None else link.to(repr(device)) for link in links]
+        for i, (z, log_jacobian, weights) in enumerate(self.parts):
+            for link in reversed(moves):
+                z, log_det = link.inverse(z)
+                log_jacobian += log_det
+            self.parts[i] = (z, log_jacobian, weights)
+
+    def _judge(self) -> Judged:
+        means = []
+        for z, log_jacobian, weights in self.parts:
+            terms = log_jacobian - 0.5 * self.settings.precision * np.multiply(z, z, dtype=np.float64).sum(axis=1)
+            total = float(len(terms)) if weights is None else float(weights.sum())
+            means.append(_arrays.weighted_sum(terms, weights) / total)
+        self.judged.append(self._judged((means[0], means[-1])))
+        return self.judged[-1]
+
+    def _spline(self, curves: list[Any]) -> Elementwise:
+        """Splines of the curves, which are in units of the base's standard deviation."""
+        rest = [_marginals.spline_parameters(curve, self.bins, BOUND, SLOPE) for curve in curves]
+        packed = np.zeros((self.features, 3 * self.bins - 1))
+        packed[self.rows.active] = rest
+        raw = {
+            "width": packed[:, : self.bins],
+            "height": packed[:, self.bins : 2 * self.bins],
+            "derivative": packed[:, 2 * self.bins :],
+        }
+        return Elementwise._of(
+            raw, "rq_spline", dtype=self.settings.dtype, slope=SLOPE, bins=self.bins, bound=BOUND * self.rows.unit
+        )
+
+    def _first_maps(self, curves: list[Any]) -> list[Transform]:
+        """Full marginal maps: a bent line with the curve's straight ends, then a spline for the rest."""
+        kinks: list[tuple[float, ...]] = []
+        rest: list[_marginals.Curve | None] = []
+        for curve in curves:
+            if curve is None:
+                kinks.append((1.0, 0.0, 0.0, 0.0, 1.0))
+                rest.append(None)
+                continue
+            a, b, gamma, center, epsilon = _marginals.kink_parameters(curve)
+            kinks.append((a, b, gamma, center, epsilon))
+            w = curve.x - center
+            r = np.hypot(epsilon, w)
+            slope = curve.slope / (a * (1.0 + gamma * w / r))
+            rest.append(_marginals.Curve(a * (curve.x + gamma * r) + b, curve.y, slope))
+        a, b, gamma, center, epsilon = np.array(kinks).T
+        unit = self.rows.unit
+        lines = self._lines(a, b * unit, gamma, center * unit, np.maximum(epsilon * unit, LEAST_WIDTH))
+        return [self._spline(rest), kink_map(lines, self.settings.dtype)]

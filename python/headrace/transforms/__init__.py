@@ -1,0 +1,1 @@
+"""Transforms: invertible vector functions with a log-determinant, one file a kind."""

@@ -1,0 +1,246 @@
+"""Maps of each coordinate for itself, with one set of parameters for all rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace import _arguments as check
+from headrace._core.maps import MAPS
+from headrace._core.structure import MaskedNetwork, Settings, Staircase
+from headrace._module import Block
+from headrace._stored import Stored, storable
+from headrace.transforms.masked import Transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Elementwise"]
+
+LEAST_POSITIVE = 1e-3  # of the core's positive numbers
+
+
+def _numbers(values: NDArray[np.float64]) -> str:
+    return ", ".join(f"{value:g}" for value in values[:5]) + (", ..." if len(values) > 5 else "")
+
+
+class _Table:
+    """Parameters of all coordinates by name: the biases of a network that reads nothing, coordinate by coordinate."""
+
+    def __init__(self, network: MaskedNetwork, settings: Settings) -> None:
+        self.network, self.features = network, settings.features
+        self.groups = MAPS[settings.map].groups(settings.bins)
+
+    @property
+    def size(self) -> int:
+        return self.network.size
+
+    def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        table = self.network.unpack(packed)[1][0].reshape(self.features, -1)
+        parts = np.split(table, np.cumsum([*self.groups.values()])[:-1], axis=1)
+        return {name: part.copy() for name, part in zip(self.groups, parts, strict=True)}
+
+    def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        bias = np.concatenate([named[name] for name in self.groups], axis=1).reshape(-1)
+        return self.network.pack([np.empty((bias.size, 0), bias.dtype)], [bias])
+
+
+@storable
+class Elementwise(Transform):
+    """A map for each coordinate, with parameters of its own that do not depend on the others: a marginal map.
+
+    Args:
+        features: Number of coordinates D.
+        map: "rq_spline", "dual_ascent" (a line that bends, eq. 25 of the notes), "affine" or "additive".
+        formula: "to_latent": z is the map of x, or "to_data": x is the map of z.
+        scale, slope, bins, bound: See `MaskedAutoregressive`.
+        dtype: "float32" or "float64".
+
+    The parameters are the map's, raw, by name, shape (D, numbers of that name); fresh ones are the identity.
+    "dual_ascent" has "stretch", "shift", "bend", "center" and "width": a x + b + a γ sqrt(ε² + (x - center)²) with log
+    a the softly clamped stretch, b the shift, γ = (1 - slope) bend / sqrt(1 + bend²), and ε = positive(width), as in
+    `Planar`.
+
+    >>> import numpy as np, headrace as hr
+    >>> t = hr.Elementwise(2, map="dual_ascent", dtype="float64")
+    >>> t.set_parameter("shift", np.array([[1.0], [2.0]]))
+    >>> t.inverse(np.zeros((1, 2)))[0].tolist()
+    [[1.0, 2.0]]
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        map: str = "rq_spline",
+        formula: str = "to_latent",
+        scale: str = "soft_clamp",
+        slope: float = 1e-3,
+        bins: int = 8,
+        bound: float = 5.0,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        """See the class."""
+        settings = Settings(features, 0, map, scale, slope, "relu", formula, "data", bins, bound)
+        self._set(settings, check.float_dtype("dtype", dtype), None)
+
+    def _set(self, settings: Settings, dtype: np.dtype[Any], named: dict[str, NDArray[Any]] | None) -> None:
+        n = settings.features
+        super().__init__(n, 0, dtype)
+        self._settings = settings
+        network = MaskedNetwork(settings.options([], range(n)), Staircase([1] * n, []))
+        self._block = _Table(network, settings)
+        if named is None:
+            bias = np.tile(np.array(settings.identity, dtype), n)
+            named = self._block.named(network.pack([np.empty((bias.size, 0), dtype)], [bias]))
+        self._program = self._compile(dtype, self._block.pack_named(named))
+
+    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+        return [("masked", inverted, self._block.network)]
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return [("", self._block)]
+
+    _KEYS: Sequence[str] = ("map", "scale", "slope", "bins", "bound", "formula")
+
+    def _header(self) -> dict[str, Any]:
+        return {"features": self._features, **{key: getattr(self._settings, key) for key in self._KEYS}}
+
+    @classmethod
+    def _of(
+        cls,
+        raw: dict[str, NDArray[Any]],
+        map: str,
+        *,
+        dtype: Any,
+        formula: str = "to_latent",
+        slope: float = 1e-3,
+        bins: int = 8,
+        bound: float = 5.0,
+    ) -> Self:
+        """Of raw parameters, each of shape (features, numbers of that name)."""
+        features = len(next(iter(raw.values())))
+        self = cls.__new__(cls)
+        settings = Settings(features, 0, map, "soft_clamp", slope, "relu", formula, "data", bins, bound)
+        self._set(settings, np.dtype(dtype), {name: values.astype(dtype) for name, values in raw.items()})
+        return self
+
+    @classmethod
+    def _of_lines(
+        cls, a: Any, b: Any, gamma: Any, center: Any, epsilon: Any, *, slope: float, dtype: Any, **more: Any
+    ) -> Self:
+        """The bent lines a x + b + a γ sqrt(ε² + (x - center)²)."""
+        limit = math.log(1.0 / slope)
+        log_a, share = np.log(a), gamma / (1.0 - slope)
+        above = epsilon - LEAST_POSITIVE
+        raw = {
+            "stretch": log_a / (1.0 - np.abs(log_a) / limit),
+            "shift": b,
+            "bend": share / np.sqrt((1.0 - share) * (1.0 + share)),
+            "center": center,
+            "width": above + np.log(-np.expm1(-above)) - math.log(math.expm1(1.0 - LEAST_POSITIVE)),
+        }
+        raw = {name: np.asarray(values, np.float64).reshape(-1, 1) for name, values in raw.items()}
+        return cls._of(raw, "dual_ascent", slope=slope, dtype=dtype, **more)
+
+    @classmethod
+    def from_notes(
+        cls,
+        sigma: Any,
+        phi0: Any,
+        gamma: Any,
+        x0: Any,
+        epsilon: Any,
+        *,
+        formula: str = "to_latent",
+        slope: float = 1e-3,
+        dtype: DTypeLike = "float64",
+    ) -> Self:
+        """The map of eq. 25 of the notes, in its own parameters, one number for each coordinate:
+
+            φ(x) = (1 - σ) x + φ₀ + γ sqrt(ε² + ((1 - σ) x - x₀)²).
+
+        Args:
+            sigma: σ, the stretch: 1 - σ between `slope` and 1 / `slope`.
+            phi0: φ₀, the shift.
+            gamma: γ, the change of slope at x₀: \\|γ\\| below 1 - `slope`, so that φ grows.
+            x0: x₀, where the line bends.
+            epsilon: ε, over what length; ε / (1 - σ) above 0.001.
+            formula: "to_latent": z is φ(x), or "to_data": x is φ(z).
+            slope: See `MaskedAutoregressive`.
+            dtype: "float32" or "float64".
+
+        Raises:
+            ValueError: numbers out of range, or not one for each coordinate.
+
+        >>> import numpy as np, headrace as hr
+        >>> t = hr.Elementwise.from_notes([0.5], [1.0], [0.2], [0.0], [2.0])
+        >>> round(float(t.inverse(np.zeros((1, 1)))[0][0, 0]), 12)  # 1 + 0.2 * 2
+        1.4
+        """
+        features = max(np.size(one) for one in (sigma, phi0, gamma, x0, epsilon))
+        given = {"sigma": sigma, "phi0": phi0, "gamma": gamma, "x0": x0, "epsilon": epsilon}
+        numbers = {name: check.vector(name, value, features) for name, value in given.items()}
+        slope = check.number("slope", slope, above=0.0, below=1.0)
+        check.choice("formula", formula, ("to_latent", "to_data"))
+        a = 1.0 - numbers["sigma"]
+        if not ((a > slope) & (a < 1.0 / slope)).all():
+            raise ValueError(
+                f"sigma: expected 1 - sigma between {slope} and {1 / slope:g}, got sigma {_numbers(1 - a)}"
+            )
+        if not (np.abs(numbers["gamma"]) < 1.0 - slope).all():
+            raise ValueError(f"gamma: expected numbers within ±{1 - slope}, got {_numbers(numbers['gamma'])}")
+        if not (numbers["epsilon"] / a > LEAST_POSITIVE).all():
+            raise ValueError(
+                f"epsilon: expected epsilon / (1 - sigma) above {LEAST_POSITIVE}, got "
+                f"{_numbers(numbers['epsilon'] / a)}"
+            )
+        lines = (a, numbers["phi0"], numbers["gamma"], numbers["x0"] / a, numbers["epsilon"] / a)
+        return cls._of_lines(*lines, slope=slope, dtype=check.float_dtype("dtype", dtype), formula=formula)
+
+    def to_notes(self) -> dict[str, NDArray[np.float64]]:
+        """The parameters of eq. 25 of a "dual_ascent" map, by name, as `from_notes` takes them.
+
+        Each of shape (features,), in float64.
+
+        Raises:
+            ValueError: another map, or another `scale`.
+
+        >>> import headrace as hr
+        >>> t = hr.Elementwise.from_notes([0.5], [1.0], [0.2], [0.0], [2.0])
+        >>> {name: round(float(value[0]), 12) for name, value in t.to_notes().items()}
+        {'sigma': 0.5, 'phi0': 1.0, 'gamma': 0.2, 'x0': 0.0, 'epsilon': 2.0}
+        """
+        s = self._settings
+        if s.map != "dual_ascent":
+            raise ValueError(f"map: expected 'dual_ascent', of eq. 25, got {s.map!r}")
+        if s.scale != "soft_clamp":
+            raise ValueError(f"scale: expected 'soft_clamp', got {s.scale!r}")
+        raw = {name: value[:, 0].astype(np.float64) for name, value in self.named_parameters().items()}
+        limit = math.log(1.0 / s.slope)
+        a = np.exp(raw["stretch"] / (1.0 + np.abs(raw["stretch"]) / limit))
+        width = LEAST_POSITIVE + np.logaddexp(0.0, raw["width"] + math.log(math.expm1(1.0 - LEAST_POSITIVE)))
+        gamma = (1.0 - s.slope) * raw["bend"] / np.hypot(1.0, raw["bend"])
+        return {"sigma": 1.0 - a, "phi0": raw["shift"], "gamma": gamma, "x0": a * raw["center"], "epsilon": a * width}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        n = stored.size("features", least=1)
+        given = {key: stored.take(key) for key in cls._KEYS}
+        settings = Settings(n, 0, activation="relu", reads="data", **given)
+        groups = MAPS[settings.map].groups(settings.bins)
+        named = {name: stored.array(name, (n, size)) for name, size in groups.items()}
+        if stored.dtype is None:
+            raise ValueError("dtype: expected 'float32' or 'float64' where there are parameters, got None")
+        self = cls.__new__(cls)
+        self._set(settings, stored.dtype, named)
+        return self
+
+    def __repr__(self) -> str:
+        """Size and map."""
+        s = self._settings
+        return f"Elementwise({self._features}, map={s.map!r}, formula={s.formula!r})"

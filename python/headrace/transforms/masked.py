@@ -1,0 +1,596 @@
+"""Invertible transforms. **forward is latent → data** (x from z), inverse is data → latent, for every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace import _arguments as check
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Array, Caller
+from headrace._core.maps import MAPS
+from headrace._core.structure import MaskedNetwork, Settings, Staircase
+from headrace._module import Block
+from headrace._stored import Stored, header_of, storable
+from headrace.transforms.transform import Transform
+from headrace.transforms.verification import verify_inverse
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Coupling", "Inverse", "MaskedAutoregressive", "Permutation", "Standardize", "Transform"]
+
+
+class _Masked(Transform):
+    """A transform whose parameters come from a masked network."""
+
+    def __init__(
+        self, settings: Settings, network: MaskedNetwork, dtype: np.dtype[Any], parameters: NDArray[Any]
+    ) -> None:
+        super().__init__(settings.features, settings.context, dtype)
+        self._settings = settings
+        self._network = network
+        self._program = self._compile(dtype, parameters)
+
+    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+        return [("masked", inverted, self._network)]
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return [("", self._network)]
+
+    def _hidden(self) -> list[int]:
+        return self._network.core.hidden
+
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        return {f"layers.{i}.mask": mask for i, mask in enumerate(self._network.masks())}
+
+    def _header(self) -> dict[str, Any]:
+        header, staircase = self._settings.header(), self._network.staircase
+        if staircase is None:
+            _check_derivable(self._network.masks(), self._settings)
+            return {**header, "levels": None, "degrees": None}
+        return {**header, "levels": list(staircase.levels), "degrees": [list(d) for d in staircase.degrees]}
+
+    def to_dense(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]:
+        """``(weights, biases, masks)``, one array a layer, as `from_dense` takes them; masked weights are zero."""
+        weights, biases = self._network.unpack(self._vector())
+        return weights, biases, self._network.masks()
+
+
+@storable
+class MaskedAutoregressive(_Masked):
+    """A masked autoregressive transform: each coordinate is mapped with parameters from those before it.
+
+    With ``reads="data"`` (MAF; Papamakarios, Pavlakou, Murray 2017; eq. 37-38 of the notes) the conditioner sees x,
+    with ``reads="latent"`` (IAF; Kingma et al. 2016; eq. 39-41) it sees z. With ``formula="to_data"`` the map is
+    x = shift + scale · z, with ``"to_latent"`` it is z = shift + scale · x. **Both directions cost one pass of the
+    network**: hidden units are sorted by the last coordinate that they see, and each is computed once, as soon as it
+    can be.
+
+    Args:
+        features: Number of coordinates D.
+        hidden: Units of each hidden layer.
+        reads: "data" or "latent".
+        formula: "to_data" or "to_latent".
+        map: "affine", "additive" (scale 1) or "rq_spline" (a monotone rational-quadratic spline; Durkan et al. 2019, in
+            the parametrisation of zuko).
+        scale: How the raw output a becomes a scale: "soft_clamp" (log scale = a / (1 + |a| / log(1 / slope))), "exp"
+            (e^a), "softplus" (softplus(a) + slope) or "sigmoid" (sigmoid(a + 2) + slope).
+        slope: See `scale`; of a spline the largest ratio of two bins is 1 / slope, and derivatives at knots lie between
+            slope and 1 / slope.
+        bins: Bins of a spline, 2 to 64.
+        bound: A spline is the identity outside [-bound, bound].
+        context: Number of context columns.
+        order: The coordinates from first to last, a permutation of 0, ..., D - 1; ascending by default.
+        activation: "relu", "tanh", "elu", "silu", "gelu" (the exact one) or "softplus".
+        seed: Of the fresh weights.
+        dtype: "float32" or "float64".
+
+    >>> import numpy as np, headrace as hr
+    >>> t = hr.MaskedAutoregressive(3, hidden=(16,), seed=1)
+    >>> x, log_det = t.forward(np.ones((2, 3), "float32"))
+    >>> z, _ = t.inverse(x)
+    >>> x.shape, log_det.shape, bool(np.allclose(z, 1))
+    ((2, 3), (2,), True)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden: Sequence[int] = (64, 64),
+        *,
+        reads: str = "data",
+        formula: str = "to_data",
+        map: str = "affine",
+        scale: str = "soft_clamp",
+        slope: float = 1e-3,
+        bins: int = 8,
+        bound: float = 5.0,
+        context: int = 0,
+        order: Sequence[int] | None = None,
+        activation: str = "relu",
+        seed: int | Sequence[int] = 0,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        """See the class."""
+        settings = Settings(features, context, map, scale, slope, activation, formula, reads, bins, bound)
+        n = settings.features
+        sizes = check.integers("hidden", hidden, least=1)
+        visit = check.permutation("order", range(n) if order is None else order, n)
+        levels = [0] * n
+        for level, coordinate in enumerate(visit, start=1):
+            levels[coordinate] = level
+        # Degrees spread evenly over those that an output can see: 1 to D - 1, and 0 where there is context to read.
+        first = 0 if settings.context or n == 1 else 1
+        degrees = [[first + i * (n - first) // size for i in range(size)] for size in sizes]
+        network = _network(settings, range(n), range(n), Staircase(levels, degrees))
+        kind = check.float_dtype("dtype", dtype)
+        super().__init__(settings, network, kind, network.initial(_seeds(seed), kind, settings.identity))
+
+    @classmethod
+    def from_dense(
+        cls,
+        weights: Sequence[NDArray[Any]],
+        biases: Sequence[NDArray[Any]],
+        masks: Sequence[NDArray[Any]],
+        *,
+        activation: str = "relu",
+        map: str = "affine",
+        scale: str = "soft_clamp",
+        slope: float = 1e-3,
+        bins: int = 8,
+        bound: float = 5.0,
+        formula: str = "to_data",
+        reads: str = "data",
+        outputs: Sequence[str] | None = None,
+        layout: str = "interleaved",
+        context: int = 0,
+        verify: Sequence[Array] | None = None,
+    ) -> Self:
+        """Take over the weights of any masked autoregressive network, exactly.
+
+        The masks may be any that let no coordinate depend on itself: levels and degrees are derived from what each unit
+        reaches. Zeros of a mask stay zero.
+
+        Args:
+            weights: One array a layer, (out, in), all float32 or all float64. The first layer's columns are the
+                features, then the context.
+            biases: One array a layer, (out,).
+            masks: One array a layer, shaped as the weight; non-zero where a weight counts.
+            activation, map, scale, slope, bins, bound, formula, reads, context: See the class.
+            outputs: The order of the parameters of a coordinate, by default ("shift", "scale") or ("width", "height",
+                "derivative"), where each stands for all bins.
+            layout: "interleaved": the last layer's rows are coordinate by coordinate; "blocked": all that belongs to
+                the first name, coordinate by coordinate, then to the second, and so on.
+            verify: What the other library computes, to be compared: ``(x, z, log_det)``, or with context ``(x, z,
+                log_det, context)``: some rows of data (rows, features), what they become in the latent space of this
+                one transform, and log \\|det dz/dx\\| (rows,). Libraries differ in more than weights say, above all in
+                splines: ``"rq_spline"`` has zuko's parametrisation; weights of nflows, normflows or flowjax would be
+                taken over without complaint and mean another density.
+
+        Raises:
+            TypeError: weights, biases or `verify` that are not what they have to be.
+            ValueError: shapes that do not fit; masks with a cycle (two of its coordinates are named); results that
+                differ from those in `verify` by more than rounding (by how much is said).
+        """
+        dense = _dense(weights, biases, masks)
+        context = check.integer("context", context)
+        features = dense.weights[0].shape[1] - context
+        if features < 1:
+            columns = dense.weights[0].shape[1]
+            raise ValueError(f"weights[0]: expected more columns than context={context}, got {columns}")
+        settings = Settings(
+            features, context, map, scale, slope, activation, formula, reads, bins, bound, outputs, layout
+        )
+        self = cls.__new__(cls)
+        _from_dense(self, settings, dense, range(features), range(features))
+        if verify is not None:
+            verify_inverse(self, verify)
+        return self
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        settings = Settings.from_file(stored)
+        n = settings.features
+        dense = _Dense(*stored.layers(n + settings.context, n * settings.n_params))
+        self = cls.__new__(cls)
+        _from_dense(self, settings, dense, range(n), range(n), _stored_staircase(stored, settings, dense))
+        return self
+
+    def __repr__(self) -> str:
+        """Sizes and conventions."""
+        s = self._settings
+        return f"MaskedAutoregressive({self.features}, reads={s.reads!r}, formula={s.formula!r}, {s!r})"
+
+
+@storable
+class Coupling(_Masked):
+    """A coupling transform (RealNVP; Dinh, Sohl-Dickstein, Bengio 2017; eq. 35-36 of the notes).
+
+    The conditioner reads the passive coordinates, which pass through bit for bit, and gives the map's parameters for
+    all others; both directions are parallel.
+
+    Args:
+        features: Number of coordinates.
+        passive: The coordinates that the conditioner reads; none is allowed, and leaves the context alone.
+        hidden, formula, map, scale, slope, bins, bound, context, activation, seed, dtype: See `MaskedAutoregressive`.
+
+    >>> import numpy as np, headrace as hr
+    >>> t = hr.Coupling(4, passive=[0, 2], hidden=(8,))
+    >>> z = np.arange(8.0).reshape(2, 4)
+    >>> x, _ = t.forward(z)
+    >>> bool((x[:, [0, 2]] == z[:, [0, 2]]).all())
+    True
+    """
+
+    def __init__(
+        self,
+        features: int,
+        passive: Sequence[int],
+        hidden: Sequence[int] = (64, 64),
+        *,
+        formula: str = "to_data",
+        map: str = "affine",
+        scale: str = "soft_clamp",
+        slope: float = 1e-3,
+        bins: int = 8,
+        bound: float = 5.0,
+        context: int = 0,
+        activation: str = "relu",
+        seed: int | Sequence[int] = 0,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        """See the class."""
+        settings = Settings(features, context, map, scale, slope, activation, formula, "data", bins, bound)
+        sizes = check.integers("hidden", hidden, least=1)
+        reads, active = _sides(passive, settings.features)
+        level = 2 if reads else 1
+        levels = [level] * settings.features
+        for coordinate in reads:
+            levels[coordinate] = 1
+        degrees = [[level - 1] * size for size in sizes]
+        network = _network(settings, reads, active, Staircase(levels, degrees))
+        kind = check.float_dtype("dtype", dtype)
+        self._passive = reads
+        super().__init__(settings, network, kind, network.initial(_seeds(seed), kind, settings.identity))
+
+    @classmethod
+    def from_dense(
+        cls,
+        weights: Sequence[NDArray[Any]],
+        biases: Sequence[NDArray[Any]],
+        masks: Sequence[NDArray[Any]] | None = None,
+        *,
+        features: int,
+        passive: Sequence[int],
+        activation: str = "relu",
+        map: str = "affine",
+        scale: str = "soft_clamp",
+        slope: float = 1e-3,
+        bins: int = 8,
+        bound: float = 5.0,
+        formula: str = "to_data",
+        outputs: Sequence[str] | None = None,
+        layout: str = "interleaved",
+        context: int = 0,
+        verify: Sequence[Array] | None = None,
+    ) -> Self:
+        """Take over the weights of a coupling network, exactly; see `MaskedAutoregressive.from_dense`.
+
+        The first layer's columns are the passive coordinates in the order given, then the context; the last layer's
+        rows belong to the other coordinates in ascending order. Two separate networks for shift and scale (eq. 35) are
+        one network with block-diagonal masks and ``layout="blocked"``.
+        """
+        if masks is None:
+            masks = [np.ones(np.shape(w), bool) for w in weights]
+        dense = _dense(weights, biases, masks)
+        settings = Settings(
+            features, context, map, scale, slope, activation, formula, "data", bins, bound, outputs, layout
+        )
+        reads, active = _sides(passive, settings.features)
+        columns = len(reads) + settings.context
+        if dense.weights[0].shape[1] != columns:
+            raise ValueError(
+                f"weights[0]: expected {columns} columns (passive, then context), got {dense.weights[0].shape[1]}"
+            )
+        self = cls.__new__(cls)
+        self._passive = reads
+        _from_dense(self, settings, dense, reads, active)
+        if verify is not None:
+            verify_inverse(self, verify)
+        return self
+
+    def _header(self) -> dict[str, Any]:
+        header = super()._header()
+        del header["reads"]  # the passive side is the same on both sides
+        return {**header, "passive": list(self._passive)}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        settings = Settings.from_file(stored, reads="data")
+        passive = stored.items("passive")
+        rows = max(settings.features - len(passive), 0) * settings.n_params
+        dense = _Dense(*stored.layers(len(passive) + settings.context, rows))
+        self = cls.__new__(cls)
+        self._passive, active = _sides(passive, settings.features)
+        _from_dense(self, settings, dense, self._passive, active, _stored_staircase(stored, settings, dense))
+        return self
+
+    def __repr__(self) -> str:
+        """Sizes and conventions."""
+        s = self._settings
+        return f"Coupling({self.features}, passive={list(self._passive)}, formula={s.formula!r}, {s!r})"
+
+
+class _Fixed(Transform):
+    """A transform without parameters: it keeps the dtype of its input, one program for each."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features, 0, None)
+        self._program = self._program_for(np.dtype(np.float32))
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return []
+
+
+@storable
+class Permutation(_Fixed):
+    """Reorders coordinates: forward gives ``x[:, i] = z[:, order[i]]``; log_det is 0.
+
+    Inside a flow it costs nothing: it only renames the lines of a tile.
+
+    >>> import numpy as np, headrace as hr
+    >>> hr.Permutation([2, 0, 1]).forward(np.array([[10.0, 11.0, 12.0]]))[0].tolist()
+    [[12.0, 10.0, 11.0]]
+    """
+
+    def __init__(self, order: Sequence[int]) -> None:
+        """`order`: a permutation of 0, ..., features - 1."""
+        self.order = check.permutation("order", order)
+        super().__init__(len(self.order))
+
+    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+        return [("permutation", [int(i) for i in np.argsort(self.order)] if inverted else list(self.order))]
+
+    def _header(self) -> dict[str, Any]:
+        return {"features": self._features, "order": list(self.order)}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        features, order = stored.size("features", least=1), stored.items("order")
+        check.length("order", order, features)
+        return cls(order)
+
+    def __repr__(self) -> str:
+        """The order."""
+        return f"Permutation({list(self.order)})"
+
+
+@storable
+class Standardize(_Fixed):
+    """x = mean + std · z for each coordinate, so that inverse gives data mean 0 and standard deviation 1.
+
+    At the data end of a flow the subtraction is done in float64 whatever the flow's dtype, so that data far from zero
+    lose nothing. Its numbers are not trainable parameters.
+
+    Args:
+        mean, std: Shape (features,); std positive.
+
+    >>> import numpy as np, headrace as hr
+    >>> hr.Standardize([1.0, 2.0], [1.0, 4.0]).inverse(np.array([[1.0, 6.0]]))[0].tolist()
+    [[0.0, 1.0]]
+    """
+
+    def __init__(self, mean: Any, std: Any) -> None:
+        """See the class."""
+        self.mean = check.vector("mean", mean, None)
+        self.std = check.vector("std", std, self.mean.size, positive=True)
+        super().__init__(self.mean.size)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether it changes nothing: as long as that is so, `Flow.fit` sets one at the end of a flow."""
+        return not self.mean.any() and bool((self.std == 1).all())
+
+    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+        if self.is_identity:
+            return []
+        return [("standardize", inverted, self.mean.tolist(), self.std.tolist())]
+
+    def _header(self) -> dict[str, Any]:
+        return {"features": self._features, "mean": self.mean.tolist(), "std": self.std.tolist()}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        features, mean, std = stored.size("features", least=1), stored.items("mean"), stored.items("std")
+        check.length("mean", mean, features)
+        return cls(mean, std)
+
+    def __repr__(self) -> str:
+        """The numbers."""
+        return f"Standardize(mean={self.mean.tolist()}, std={self.std.tolist()})"
+
+
+@storable
+class Inverse(Transform):
+    """A transform with its two directions exchanged; the parameters are copied.
+
+    >>> import numpy as np, headrace as hr
+    >>> hr.Inverse(hr.Standardize([1.0], [2.0])).forward(np.array([[5.0]]))[0].tolist()
+    [[2.0]]
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        """`transform`: any transform."""
+        if not isinstance(transform, Transform):
+            raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
+        super().__init__(transform.features, transform.context, transform.dtype)
+        self._transform = transform
+        self._place(transform._device)
+        self._recompile(transform._vector())
+
+    @property
+    def transform(self) -> Transform:
+        """The transform that is inverted, with a copy of the current parameters."""
+        if self._dtype is None and self._transform._device is self._device:
+            return self._transform
+        return self._transform._remade(self._vector(), self._dtype, self._device)
+
+    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+        return self._transform._steps(not inverted)
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return self._transform._blocks()
+
+    def _hidden(self) -> list[int]:
+        return self._transform._hidden()
+
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        return self._transform._fixed_arrays()
+
+    def _header(self) -> dict[str, Any]:
+        return {"transform": header_of(self._transform)}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        return cls(stored.child("transform", Transform))
+
+    def __repr__(self) -> str:
+        """What is inverted."""
+        return f"Inverse({self._transform!r})"
+
+
+# ---- helpers of the two masked transforms ---------------------------------------------------------------------------
+
+
+def _seeds(seed: Any) -> tuple[int, ...]:
+    return check.integers("seed", seed if np.iterable(seed) else (seed,))
+
+
+def _sides(passive: Any, features: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Passive and active coordinates of a coupling; at least one is active."""
+    reads = check.coordinates("passive", passive, features)
+    active = tuple(c for c in range(features) if c not in set(reads))
+    if not active:
+        raise ValueError(f"passive: expected to leave at least one of {features} coordinates, got all of them")
+    return reads, active
+
+
+class _Dense:
+    """Checked layers of `from_dense`."""
+
+    def __init__(self, weights: list[NDArray[Any]], biases: list[NDArray[Any]], masks: list[NDArray[np.bool_]]) -> None:
+        self.weights, self.biases, self.masks = weights, biases, masks
+
+
+def _dense(weights: Any, biases: Any, masks: Any) -> _Dense:
+    lists: dict[str, list[Any]] = {}
+    for name, value in (("weights", weights), ("biases", biases), ("masks", masks)):
+        if isinstance(value, (str, bytes, np.ndarray)) or not hasattr(value, "__iter__"):
+            raise TypeError(f"{name}: expected a list with one array a layer, got {type(value).__name__}")
+        lists[name] = [
+            Caller().open(f"{name}[{i}]", a) if name != "masks" and _arrays.is_array(a) else np.asarray(a)
+            for i, a in enumerate(value)
+        ]
+    counts = {name: len(arrays) for name, arrays in lists.items()}
+    if len(set(counts.values())) != 1 or not lists["weights"]:
+        raise ValueError(f"weights, biases, masks: expected equally many layers, at least one, got {counts}")
+    dtype = lists["weights"][0].dtype
+    below = None
+    for i, (w, b, m) in enumerate(zip(lists["weights"], lists["biases"], lists["masks"], strict=True)):
+        if w.dtype != dtype or b.dtype != dtype or dtype not in (np.float32, np.float64):
+            raise TypeError(
+                f"weights[{i}], biases[{i}]: expected one dtype for all, float32 or float64, got {w.dtype}, {b.dtype}"
+            )
+        if w.ndim != 2 or (below is not None and w.shape[1] != below):
+            raise ValueError(f"weights[{i}]: expected shape (out, {'in' if below is None else below}), got {w.shape}")
+        if b.shape != w.shape[:1]:
+            raise ValueError(f"biases[{i}]: expected shape {w.shape[:1]}, got {b.shape}")
+        if m.shape != w.shape:
+            raise ValueError(f"masks[{i}]: expected shape {w.shape}, got {m.shape}")
+        below = w.shape[0]
+    return _Dense(lists["weights"], lists["biases"], [np.ascontiguousarray(m != 0) for m in lists["masks"]])
+
+
+def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
+    """For each of the user's output rows its place in the core's order, coordinate by coordinate."""
+    groups = MAPS[settings.map].groups(settings.bins)
+    start = dict(zip(groups, np.cumsum([0, *groups.values()])[:-1], strict=True))
+    first = np.arange(active)[:, None] * settings.n_params
+    # each (coordinate, parameters of a name)
+    blocks = [first + start[name] + np.arange(groups[name]) for name in settings.outputs]
+    flat = (
+        np.concatenate(blocks, axis=1).ravel()
+        if settings.layout == "interleaved"
+        else np.concatenate([*map(np.ravel, blocks)])
+    )
+    return None if (flat == np.arange(flat.size)).all() else flat.astype(np.intp)
+
+
+def _network(settings: Settings, reads: Sequence[int], active: Sequence[int], staircase: Staircase) -> MaskedNetwork:
+    """The network whose masks show a unit all that lies at or below its degree."""
+    return MaskedNetwork(settings.options(reads, active), staircase, _output_rows(settings, len(active)))
+
+
+def _from_dense(
+    self: _Masked,
+    settings: Settings,
+    dense: _Dense,
+    reads: Sequence[int],
+    active: Sequence[int],
+    staircase: Staircase | None = None,
+) -> None:
+    """Fill a new transform; its structure comes from the staircase, which must fit the masks, or from the masks."""
+    expected = len(active) * settings.n_params
+    if dense.weights[-1].shape[0] != expected:
+        raise ValueError(
+            f"weights[{len(dense.weights) - 1}]: expected {expected} rows ({settings.n_params} for each of "
+            f"{len(active)} coordinates), got {dense.weights[-1].shape[0]}"
+        )
+    if staircase is not None:
+        network = _network(settings, reads, active, staircase)
+        for i, (given, made) in enumerate(zip(dense.masks, network.masks(), strict=True)):
+            if not np.array_equal(given, made):
+                raise ValueError(f"masks[{i}]: expected the one that levels and degrees make, got another")
+    else:
+        rows = _output_rows(settings, len(active))
+        masks = list(dense.masks)
+        if rows is not None:
+            masks[-1] = np.ascontiguousarray(masks[-1][np.argsort(rows)])
+        network = MaskedNetwork(settings.options(reads, active), masks, rows)
+    _Masked.__init__(self, settings, network, dense.weights[0].dtype, network.pack(dense.weights, dense.biases))
+
+
+# ---- masked transforms in files -------------------------------------------------------------------------------------
+
+
+def _stored_staircase(stored: Stored, settings: Settings, dense: _Dense) -> Staircase | None:
+    """Levels and degrees as a file gives them; None where they follow from the masks."""
+    levels, degrees = stored.take("levels"), stored.take("degrees")
+    if levels is None and degrees is None:
+        _check_derivable(dense.masks, settings)
+        return None
+    levels = check.integers("levels", levels, least=1, most=settings.features)
+    check.length("levels", levels, settings.features)
+    if not isinstance(degrees, list):
+        raise TypeError(f"degrees: expected a list with one list a hidden layer, got {type(degrees).__name__}")
+    check.length("degrees", degrees, len(dense.biases) - 1)
+    units = [check.integers(f"degrees[{i}]", d, most=settings.features) for i, d in enumerate(degrees)]
+    for i, (layer, bias) in enumerate(zip(units, dense.biases[:-1], strict=True)):
+        check.length(f"degrees[{i}]", layer, bias.size)
+    return Staircase(levels, units)
+
+
+def _check_derivable(masks: Sequence[NDArray[np.bool_]], settings: Settings) -> None:
+    """Refuse masks whose structure takes far more memory to derive than they themselves take.
+
+    The core notes for each unit what it reads, a bit a coordinate, and for each coordinate all that it depends on.
+    """
+    reads, active = masks[0].shape[1] - settings.context, masks[-1].shape[0] // settings.n_params
+    needed = sum(len(mask) for mask in masks) * reads // 8 + 8 * reads * active
+    most = max(2**30, 256 * sum(mask.size for mask in masks))
+    if needed > most:
+        raise ValueError(f"masks: expected what takes at most {most} bytes to derive a structure from, got {needed}")

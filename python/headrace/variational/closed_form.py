@@ -1,0 +1,234 @@
+"""KL between two affine autoregressive flows of one order, coordinate by coordinate in closed form.
+
+The student draws x_i = μ_i + σ_i z_i and the teacher has x_i ~ N(m_i, t_i²), each given the coordinates before. In the
+teacher's latent space u_i = a_i + b_i z_i with a_i = (μ_i - m_i) / t_i and b_i = σ_i / t_i, functions of what is
+before.
+With normal bases the KL of a coordinate given those before is ½(a² + b² - 1) - log b, and the mean of the sum over all
+is the KL of the whole, by the chain rule. The noise that a sample of ½u² gets from its own z_i is gone.
+
+From z to u leads a chain of links: the student's transforms forward, then the teacher's inverted. Each reads the side
+that it is given, so that it is a network, then an affine map with the network's outputs. Networks run in the student's
+precision, all else in float64.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import ops
+from headrace.bases import Normal, StandardNormal
+from headrace.flow import Flow
+from headrace.transforms.masked import Coupling, MaskedAutoregressive, Standardize
+from headrace.variational.descent import Contexts, Plan, Rng, Step, noise_of, seed_of
+
+__all__ = ["ConditionalStep", "draw_of", "why_not"]
+
+Array = NDArray[np.float64]
+Draw = Callable[[int], "tuple[Array, NDArray[Any] | None]"]
+
+
+def why_not(teacher: Flow, student: Flow) -> str:
+    """What keeps two flows from having their KL in closed form; empty if nothing does."""
+    n = student.features
+    reads = np.zeros((n, n))  # who depends on whom in any transform
+    for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):
+        if not isinstance(flow._base, (StandardNormal, Normal)):
+            return f"the {name}'s base {flow._base!r} is not normal"
+        for t in flow._chain:
+            if isinstance(t, Standardize):
+                continue
+            if not isinstance(t, MaskedAutoregressive) or t._settings.map not in ("affine", "additive"):
+                return f"the {name}'s {t!r} is not affine autoregressive"
+            if t._settings.reads != side:
+                return f"a transform of the {name} reads {t._settings.reads}, not {side}"
+            reads += _dependence(t)
+    if isinstance(student._base, Normal) and student._base.trainable:
+        return "the student's base is trained"
+    for _ in range(n):  # a coordinate that depends on none of those left comes next in the common order
+        free = ~reads.any(axis=1)
+        reads[:, free] = 0.0
+    if reads.any():
+        return "the transforms have no order of the coordinates in common"
+    return ""
+
+
+def _dependence(t: MaskedAutoregressive) -> Array:
+    """Where coordinate i's parameters depend on coordinate j, (features, features)."""
+    masks = t._network.core.masks()
+    reach = np.eye(masks[0].shape[1])[:, : t.features]
+    for mask in masks:
+        reach = (mask @ reach > 0).astype(np.float64)
+    found: Array = reach.reshape(t.features, -1, t.features).max(axis=1)
+    return found
+
+
+class _Link(abc.ABC):
+    """h' = A + B h, coordinate by coordinate."""
+
+    @abc.abstractmethod
+    def forth(self, h: Array, context: Array | None) -> tuple[Array, Array]:
+        """h' and log B."""
+
+    @abc.abstractmethod
+    def back(self, by_h: Array, by_log_b: Array) -> tuple[Array, NDArray[Any] | None]:
+        """Gradients by h and, for a trained link, by its packed parameters."""
+
+
+class _Fixed(_Link):
+    """A and B are numbers."""
+
+    def __init__(self, shift: Array, scale: Array) -> None:
+        self.shift, self.scale = shift, scale
+
+    def forth(self, h: Array, context: Array | None) -> tuple[Array, Array]:
+        return self.shift + self.scale * h, np.broadcast_to(np.log(self.scale), h.shape)
+
+    def back(self, by_h: Array, by_log_b: Array) -> tuple[Array, NDArray[Any] | None]:
+        return by_h * self.scale, None
+
+
+class _Conditional(_Link):
+    """A and B from a masked network, which is an additive coupling of its own: its shifts are the outputs."""
+
+    def __init__(self, t: MaskedAutoregressive, dtype: np.dtype[Any], *, forward: bool) -> None:
+        s, self.core, n = t._settings, t._network.core, t.features
+        self.dtype = dtype
+        self.settings, self.trained = s, forward
+        self.direction = "forward" if forward == (s.formula == "to_data") else "inverse"
+        layers = self.core.unpack(t.astype(dtype).parameters)
+        self.network = Coupling.from_dense(
+            [w for w, _ in layers],
+            [b for _, b in layers],
+            self.core.masks(),
+            features=n + n * s.n_params,
+            passive=range(n),
+            activation=s.activation,
+            map="additive",
+            context=s.context,
+        )
+        self.reads_context = s.context > 0
+
+    def assign(self, packed: NDArray[Any]) -> None:
+        """Take new weights, in the layout of the transform."""
+        layers = self.core.unpack(packed)
+        self.network.parameters = self.network._network.core.pack([w for w, _ in layers], [b for _, b in layers])
+
+    def forth(self, h: Array, context: Array | None) -> tuple[Array, Array]:
+        rows, n = h.shape
+        self.given = np.zeros((rows, self.network.features), self.dtype)
+        self.given[:, :n] = h
+        self.context = context if self.reads_context else None
+        outputs, _ = self.network.forward(self.given, self.context)
+        self.elements = self.given[:, :n].reshape(-1, 1)
+        self.params = outputs[:, n:].reshape(h.size, 1, -1)
+        run = ops.coupling_forward if self.direction == "forward" else ops.coupling_inverse
+        value, log_b = run(self.elements, self.params, **self._map())
+        return value.reshape(h.shape).astype(np.float64), log_b.reshape(h.shape).astype(np.float64)
+
+    def back(self, by_h: Array, by_log_b: Array) -> tuple[Array, NDArray[Any] | None]:
+        rows, n = by_h.shape
+        by_value, by_log_det = by_h.astype(self.dtype).reshape(-1, 1), by_log_b.astype(self.dtype).reshape(-1)
+        own, by_params = ops.coupling_backward(
+            self.elements, self.params, by_value, by_log_det, direction=self.direction, **self._map()
+        )
+        cotangent = np.zeros_like(self.given)
+        cotangent[:, n:] = by_params.reshape(rows, -1)
+        wrt = ("inputs", "parameters") if self.trained else ("inputs",)
+        by_given, *by_weights = self.network.forward_vjp(self.given, cotangent, None, self.context, wrt=wrt)
+        packed = None
+        if self.trained:
+            layers = self.network._network.core.unpack(by_weights[0])
+            packed = self.core.pack([w for w, _ in layers], [b for _, b in layers])
+        return own.reshape(rows, n).astype(np.float64) + by_given[:, :n], packed
+
+    def _map(self) -> dict[str, Any]:
+        return {"map": self.settings.map, "scale": self.settings.scale, "slope": self.settings.slope}
+
+
+class ConditionalStep:
+    """The gradient of the KL of the coordinates' conditional densities, in closed form."""
+
+    def __init__(self, teacher: Flow, student: Flow, draw: Draw, plan: Plan) -> None:
+        """For flows to which `why_not` has no objection; `draw` gives rows of z and their context."""
+        self.student, self.draw, self.plan = student, draw, plan
+        self.scales = [flow.standardize_context for flow in (student, teacher)]
+        dtype = student.dtype
+        self.own = [*_of_base(student, forward=True), *(_link(t, dtype, forward=True) for t in student.transforms)]
+        theirs = [_link(t, dtype, forward=False) for t in reversed(teacher.transforms)]
+        self.theirs = [*theirs, *_of_base(teacher, forward=False)]
+
+    def __call__(self, number: int, beta: float) -> Step:
+        """One gradient."""
+        rows = self.plan.samples
+        z, context = self.draw(rows)
+        kl = self.kl(z, context, self.student.parameters)
+        good = np.isfinite(kl)
+        skipped = rows - int(np.count_nonzero(good))
+        if skipped > math.floor(self.plan.skip * rows):
+            return Step(np.empty(0), skipped, None)
+        if skipped:
+            context = context[good] if context is not None and len(context) == rows > 1 else context
+            kl = self.kl(z[good], context, self.student.parameters)
+        return Step(kl, skipped, self._back(beta))
+
+    def kl(self, z: Array, context: NDArray[Any] | None, parameters: NDArray[Any]) -> Array:
+        """The KL of the conditional densities of each row."""
+        start = 0
+        for link in self.own:
+            if isinstance(link, _Conditional):
+                link.assign(parameters[start : start + link.core.n_weights])
+                start += link.core.n_weights
+        h, log_b = z, np.zeros_like(z)
+        for links, scale in zip((self.own, self.theirs), self.scales, strict=True):
+            columns = None if context is None else context.astype(np.float64)
+            if columns is not None and scale is not None:
+                columns = (columns - scale[0]) / scale[1]
+            for link in links:
+                h, more = link.forth(h, columns)
+                log_b = log_b + more
+        self.z, self.b = z, np.exp(log_b)
+        self.a = h - self.b * z
+        kl: Array = (0.5 * (self.a * self.a + self.b * self.b - 1.0) - log_b).sum(axis=1)
+        return kl
+
+    def _back(self, beta: float) -> NDArray[Any]:
+        """The gradient of the mean of ½β(a² + b²) - log σ + β log t, where b = σ / t."""
+        share = 1.0 / max(len(self.z), 1)
+        by_h = beta * share * self.a
+        by_log_b = beta * share * self.b * (self.b - self.a * self.z)
+        for link in reversed(self.theirs):
+            by_h, _ = link.back(by_h, by_log_b - beta * share)
+        parts = []
+        for link in reversed(self.own):
+            by_h, packed = link.back(by_h, by_log_b - share)
+            if packed is not None:
+                parts.append(packed)
+        return np.concatenate([np.empty(0), *reversed(parts)]).astype(self.student.dtype)
+
+
+def draw_of(flow: Flow, contexts: Contexts, rng: Rng) -> Draw:
+    """Noise of a flow, in float64, and context to go with it."""
+
+    def draw(rows: int) -> tuple[Array, NDArray[Any] | None]:
+        return noise_of(flow, rows, seed_of(rng)).astype(np.float64), contexts(rows)
+
+    return draw
+
+
+def _of_base(flow: Flow, *, forward: bool) -> list[_Link]:
+    base = flow.base
+    if not isinstance(base, Normal):
+        return []
+    return [_Fixed(base.loc, base.scale) if forward else _Fixed(-base.loc / base.scale, 1.0 / base.scale)]
+
+
+def _link(t: Any, dtype: np.dtype[Any], *, forward: bool) -> _Link:
+    if isinstance(t, Standardize):
+        return _Fixed(t.mean, t.std) if forward else _Fixed(-t.mean / t.std, 1.0 / t.std)
+    return _Conditional(t, dtype, forward=forward)

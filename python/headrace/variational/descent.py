@@ -1,0 +1,389 @@
+"""Descent along reparametrised gradients: what fitting to a density and distillation share.
+
+The noise ε comes from the flow's own generator, x(ε) is the flow's sample, and both its value and log q(x) are
+differentiated by the parameters along the direction to data: one pass there to know where the density has to be
+evaluated, and one there and back once its gradient is known.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._fit import optimizer as _optimizer
+from headrace._fit.optimizer import Adam
+
+if TYPE_CHECKING:
+    from headrace.flow import Flow
+
+__all__ = ["SCHEDULES", "Descent", "PathStep", "Paths", "Plan", "Step", "StepHistory"]
+
+Pair = tuple[NDArray[Any], NDArray[Any]]
+Rng = np.random.Generator
+Target = Callable[[NDArray[Any], "NDArray[Any] | None"], Pair]  # rows, context -> log densities, gradients by the rows
+Judge = Callable[[NDArray[Any]], tuple[float, float]]  # weights -> free energy, standard error
+Contexts = Callable[[int], "NDArray[Any] | None"]  # so many rows of context, or (1, context) for all, or None
+
+SCHEDULES = ("cosine", "constant")
+
+JUDGED, JUDGE_BY = 20, 8  # so many times, by so many samples for each one of a step
+MOST_SLACK = 0.05  # nats; two standard errors of the lowest free energy if that is less
+LOST = 1.0  # nats above the lowest that are worth a warning
+
+# Defaults of a descent; docs/variational.md says where they come from.
+CLIP = 5.0
+AVERAGE = 0.999
+SKIP = 0.1
+
+
+@dataclass
+class StepHistory:
+    """What happened in each step of `fit_to_density` or `distill`, before its change of the weights."""
+
+    free_energy: list[float] = field(default_factory=list)
+    """The mean of log q - log p over the step's samples, in nats, whatever the annealing: -log Z of p, plus KL."""
+    standard_error: list[float] = field(default_factory=list)
+    """Of the free energy."""
+    beta: list[float] = field(default_factory=list)
+    """The power of the density that the step went by."""
+    learning_rate: list[float] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
+    """Samples that were left out, as something of them was NaN or infinite."""
+    seconds: list[float] = field(default_factory=list)
+    """Since the beginning."""
+    kept_step: int = 0
+    """How many steps had made the weights that were kept: the latest whose free energy was not above the lowest by more
+    than the noise of judging it."""
+    lowest_free_energy: float = math.inf
+    """Of those judged: the running mean of the weights after each twentieth of the steps, the same noise for all."""
+    stopped: str = "steps"
+    """Why it ended: "steps" (all done), "interrupted" or "non-finite"."""
+
+    def __len__(self) -> int:
+        """Number of steps."""
+        return len(self.free_energy)
+
+    def __repr__(self) -> str:
+        """The outcome."""
+        last = f"{self.free_energy[-1]:.4f} ± {self.standard_error[-1]:.4f}" if self.free_energy else "none"
+        return (
+            f"StepHistory(steps={len(self)}, last={last}, kept_step={self.kept_step}, skipped={sum(self.skipped)}, "
+            f"stopped={self.stopped!r}, seconds={self.seconds[-1] if self.seconds else 0.0:.2f})"
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The arguments of a descent, checked."""
+
+    steps: int
+    samples: int
+    learning_rate: float
+    schedule: str
+    annealing: tuple[float, float] | None
+    weight_decay: float
+    clip: float | None
+    average: float | None
+    skip: float
+
+    @classmethod
+    def of(
+        cls,
+        flow: Flow,
+        *,
+        steps: Any,
+        samples: Any,
+        learning_rate: Any,
+        schedule: Any,
+        weight_decay: Any,
+        clip: Any,
+        average: Any,
+        skip: Any,
+        annealing: Any,
+    ) -> Plan:
+        """Check everything, naming the argument that is wrong."""
+        if annealing is not None:
+            pair = tuple(annealing) if np.iterable(annealing) else ()
+            if len(pair) != 2:
+                raise TypeError(f"annealing: expected two numbers (start, share), got {annealing!r}")
+            annealing = (
+                check.number("annealing[0]", pair[0], least=0.0, below=math.inf),
+                check.number("annealing[1]", pair[1], above=0.0, below=math.inf),
+            )
+        _optimizer.regularisation(weight_decay, clip, average)
+        return cls(
+            check.integer("steps", steps),
+            check.integer("samples", samples, least=1),
+            check.number("learning_rate", learning_rate, above=0.0, below=math.inf),
+            check.choice("schedule", schedule, SCHEDULES),
+            annealing,
+            weight_decay,
+            clip,
+            average,
+            check.number("skip", skip, least=0.0, below=1.0),
+        )
+
+    def beta(self, step: int) -> float:
+        """The power of the density at a step: min(1, start + step / span), the span a share of all steps."""
+        return 1.0 if self.annealing is None else min(1.0, self.annealing[0] + step / (self.annealing[1] * self.steps))
+
+    def rate(self, step: int) -> float:
+        """The learning rate at a step."""
+        return self.learning_rate * (_optimizer.cosine(step / self.steps) if self.schedule == "cosine" else 1.0)
+
+
+def noise_of(flow: Flow, rows: int, seed: int) -> NDArray[Any]:
+    """What the samples of a flow with this seed are made from: rows of the standard density under its base."""
+    out = np.empty((rows, flow.features), flow.dtype)
+    standard = type(flow._program)(flow.features, 0, flow._base.name, [], 0, [], [])
+    standard.run(False, None, rows, seed, None, out, None, None, None)
+    return out
+
+
+class Paths:
+    """Samples of a flow as functions of its parameters: noise, the samples, their log densities, and the way back."""
+
+    def __init__(self, flow: Flow, rows: int) -> None:
+        """Memory for so many rows."""
+        self.flow = flow
+        self.noise = noise_of(flow, 0, 0)
+        self.x = np.empty((rows, flow.features), flow.dtype)
+        self.log_q = np.empty(rows, flow.dtype)
+        self.gradient = np.empty(flow._program.n_weights, flow.dtype)
+
+    def draw(self, seed: int, context: NDArray[Any] | None) -> None:
+        """New noise and samples: those of `Flow.sample_and_log_prob` with this seed."""
+        self.noise = noise_of(self.flow, len(self.x), seed)
+        self.flow._program.run(False, self.noise, len(self.x), 0, context, self.x, None, self.log_q, None)
+
+    def back(
+        self,
+        by_x: NDArray[Any],
+        by_log_q: float,
+        context: NDArray[Any] | None,
+        keep: NDArray[np.bool_] | None,
+    ) -> NDArray[Any]:
+        """The gradient by the parameters of Σ by_x · x(ε) + by_log_q log q(x(ε)) over the rows to keep."""
+        noise = self.noise
+        if keep is not None:  # a row that is not finite would spoil the sum
+            noise, by_x = noise[keep], by_x[keep]
+            context = context[keep] if context is not None and len(context) == len(keep) > 1 else context
+        self.flow._program.run_gradient(
+            inverse=False,
+            input=noise,
+            index=None,
+            context=context,
+            of_log_prob=True,
+            grad_value=by_x,
+            grad_row=None,
+            row_scale=by_log_q,
+            log_prob=None,
+            grad_input=None,
+            grad_context=None,
+            grad_weights=self.gradient,
+            parameters=None,
+        )
+        return self.gradient
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step found: log q - log p of its samples, those left out, and the gradient by the parameters."""
+
+    excess: NDArray[np.float64]  # of the samples that count
+    skipped: int
+    gradient: NDArray[Any] | None  # None: too few samples of the flow itself were finite
+
+
+class PathStep:
+    """The pathwise gradient of E[log q - β log p].
+
+    With `landing` the parameters are held fixed in log q(x), whose own gradient has the mean 0: what is left vanishes
+    sample by sample where q is p (sticking the landing; Roeder, Wu, Duvenaud 2017). It takes the score of q, another
+    pass to latent and back. Without, log q falls by the log-determinant, whose gradient comes with that of x.
+    """
+
+    def __init__(self, flow: Flow, target: Target, contexts: Contexts, plan: Plan, rng: Rng, *, landing: bool) -> None:
+        """`target` takes rows and the context that they were drawn with."""
+        self.flow, self.target, self.contexts, self.rng, self.landing = flow, target, contexts, rng, landing
+        self.paths = Paths(flow, plan.samples)
+        self.most_skipped = math.floor(plan.skip * plan.samples)
+
+    def __call__(self, number: int, beta: float) -> Step:
+        """One gradient."""
+        paths, flow = self.paths, self.flow
+        context = self.contexts(len(paths.x))
+        paths.draw(seed_of(self.rng), context)
+        good = np.isfinite(paths.log_q) & np.isfinite(paths.x).all(axis=1)
+        if len(good) - np.count_nonzero(good) > self.most_skipped:
+            return Step(np.empty(0), len(good), None)
+        value, slope = evaluate(self.target, paths.x, context, good)
+        fine = np.isfinite(value) & np.isfinite(slope).all(axis=1)
+        skipped = len(fine) - int(np.count_nonzero(fine))
+        if skipped > self.most_skipped:
+            raise ValueError(
+                f"log_density: expected NaN or infinity in at most {self.most_skipped} of {len(fine)} samples (skip), "
+                f"got {skipped} in step {number}, {_first(paths.x, value, slope, good & ~fine)}"
+            )
+        by_x = slope * (-beta)
+        if self.landing:
+            log_q, score = flow.log_prob_and_score(paths.x, context)
+            by_x += score
+            fine &= np.isfinite(log_q) & np.isfinite(score).all(axis=1)
+            skipped = len(fine) - int(np.count_nonzero(fine))
+        kept = len(fine) - skipped
+        keep = None if skipped == 0 else fine
+        by_x *= 1.0 / max(kept, 1)
+        gradient = paths.back(by_x, 0.0 if self.landing else 1.0 / max(kept, 1), context, keep)
+        return Step((paths.log_q.astype(np.float64) - value)[fine], skipped, gradient)
+
+
+def evaluate(target: Target, x: NDArray[Any], context: NDArray[Any] | None, good: NDArray[np.bool_]) -> Pair:
+    """The target's values and gradients in float64, of the good rows; NaN in the others."""
+    if good.all():
+        value, slope = target(x, context)
+        return value.astype(np.float64), slope.astype(np.float64)
+    some = context[good] if context is not None and len(context) == len(good) else context
+    all_values, all_slopes = np.full(len(x), np.nan), np.full(x.shape, np.nan)
+    all_values[good], all_slopes[good] = target(x[good], some)
+    return all_values, all_slopes
+
+
+def _first(x: NDArray[Any], value: NDArray[Any], slope: NDArray[Any], bad: NDArray[np.bool_]) -> str:
+    if not bad.any():
+        return "all of them samples that were themselves not finite"
+    row = int(np.flatnonzero(bad)[0])
+    return f"first at x = {x[row].tolist()}: log density {value[row]}, gradient {slope[row].tolist()}"
+
+
+def seed_of(rng: Rng) -> int:
+    """A seed for the samples of a flow."""
+    return int(rng.integers(2**64, dtype=np.uint64))
+
+
+def log_weights(
+    flow: Flow,
+    target: Target,
+    contexts: Contexts,
+    rows: int,
+    rng: Rng,
+    parameters: NDArray[Any] | None = None,
+) -> NDArray[np.float64]:
+    """The target's log density less log q for samples of q, which is the flow; NaN for a sample that is not finite."""
+    context = contexts(rows)
+    x, log_q = np.empty((rows, flow.features), flow.dtype), np.empty(rows, flow.dtype)
+    flow._program.run(False, None, rows, seed_of(rng), context, x, None, log_q, parameters)
+    good = np.isfinite(log_q) & np.isfinite(x).all(axis=1)
+    return evaluate(target, x, context, good)[0] - log_q
+
+
+class Descent:
+    """Steps of Adam along gradients of reparametrised samples, while they run."""
+
+    def __init__(
+        self,
+        name: str,
+        flow: Flow,
+        plan: Plan,
+        step: Callable[[int, float], Step],
+        judge: Judge,
+    ) -> None:
+        """`step` finds the gradient, given the step's number and β; `judge` what weights are worth."""
+        self.name, self.flow, self.plan, self.step, self.judge = name, flow, plan, step, judge
+        self.history = StepHistory()
+        self.adam = Adam(flow, plan.learning_rate, weight_decay=plan.weight_decay, clip=plan.clip, average=plan.average)
+        self.kept = flow.parameters
+        self.slack = 0.0
+
+    def go(self, progress: bool) -> StepHistory:
+        """All steps, then the weights to keep, whatever happens."""
+        from tqdm import tqdm
+
+        history, plan = self.history, self.plan
+        bar = tqdm(total=plan.steps, desc=self.name, unit="step", disable=not progress)
+        begin = time.perf_counter()
+        message = ""
+        try:
+            self._judge()
+            for number in range(plan.steps):
+                beta = plan.beta(number)
+                found = self.step(number, beta)
+                self.adam.learning_rate = plan.rate(number)
+                if found.gradient is None or not math.isfinite(self.adam.step(found.gradient)):
+                    history.stopped = "non-finite"
+                    message = f"samples of the flow or their gradients became NaN or infinite in step {number}"
+                    break
+                mean, error = mean_and_error(found.excess)
+                history.free_energy.append(mean)
+                history.standard_error.append(error)
+                history.beta.append(beta)
+                history.learning_rate.append(self.adam.learning_rate)
+                history.skipped.append(found.skipped)
+                history.seconds.append(time.perf_counter() - begin)
+                if (number + 1) * JUDGED // plan.steps > number * JUDGED // plan.steps:
+                    last = self._judge()
+                if progress:
+                    bar.set_postfix({"free energy": f"{mean:.3f}"}, refresh=False)
+                    bar.update()
+            else:
+                if plan.steps and not last < history.lowest_free_energy + LOST:
+                    message = f"the free energy rose to {last:.3g} from {history.lowest_free_energy:.3g}"
+        except KeyboardInterrupt:
+            history.stopped = "interrupted"
+            self._judge()
+        finally:
+            self.flow.parameters = self.kept
+            bar.close()
+        if message:
+            message += f"; the weights are those after {history.kept_step} steps; try a smaller learning_rate"
+            warnings.warn(f"{self.name}: {message}", RuntimeWarning, stacklevel=4)
+        if any(history.skipped):
+            warnings.warn(
+                f"{self.name}: log densities or their gradients were NaN or infinite in {sum(history.skipped)} of "
+                f"{len(history) * plan.samples} samples, which were left out",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        return history
+
+    def _judge(self) -> float:
+        """Judge the running mean of the weights, and keep it if it is as good as any."""
+        history = self.history
+        weights = self.adam.averaged if len(history) and self.plan.average is not None else self.flow.parameters
+        energy, error = self.judge(weights)
+        if energy < history.lowest_free_energy:
+            history.lowest_free_energy = energy
+            self.slack = min(2.0 * error, MOST_SLACK) if error == error else 0.0
+        if energy <= history.lowest_free_energy + self.slack:
+            self.kept, history.kept_step = weights, len(history)
+        return energy
+
+
+def judge_of(flow: Flow, target: Target, contexts: Contexts, plan: Plan, seed: int) -> Judge:
+    """By a sample of its own, the same noise for all weights; infinite if too much is not finite."""
+    rows = JUDGE_BY * plan.samples
+
+    def judge(parameters: NDArray[Any]) -> tuple[float, float]:
+        excess = -log_weights(flow, target, contexts, rows, np.random.default_rng(seed), parameters)
+        fine = np.isfinite(excess)
+        if not fine.any() or np.count_nonzero(~fine) > plan.skip * rows:
+            return math.inf, math.nan
+        return mean_and_error(excess[fine])
+
+    return judge
+
+
+def mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The mean and its standard error, NaN where there are too few values."""
+    n = values.size
+    if n == 0:
+        return math.nan, math.nan
+    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan

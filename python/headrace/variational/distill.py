@@ -1,0 +1,318 @@
+"""Probability density distillation (van den Oord et al. 2017): a flow learns the density of another one.
+
+docs/variational.md has the objectives, the estimators and where the defaults come from.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._arrays import caller as _arrays
+from headrace._fit import optimizer as _optimizer
+from headrace.bases import Normal
+from headrace.flow import Flow
+from headrace.transforms.masked import MaskedAutoregressive, Standardize
+from headrace.variational import descent as _descent
+from headrace.variational.closed_form import ConditionalStep, Draw, draw_of, why_not
+from headrace.variational.descent import (
+    JUDGE_BY,
+    Contexts,
+    Descent,
+    PathStep,
+    Plan,
+    StepHistory,
+    Target,
+    judge_of,
+    mean_and_error,
+    seed_of,
+)
+from headrace.variational.fit import EVALUATED, SAMPLES, STEPS, FreeEnergy, estimate, require_flow
+
+__all__ = ["Distillation", "Speed", "distill"]
+
+ESTIMATORS = ("auto", "pathwise", "closed_form")
+
+RATE, FIRST_RATE = 0.3, 3.0  # of the default of `Flow.fit`; of this where transforms learn alone
+TIMED_ROWS, TIMED_CALLS = 8192, 5
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Rows a second of one flow: the median of a few calls with 8192 rows, on the threads of now."""
+
+    log_prob: float
+    sample: float
+
+    def __repr__(self) -> str:
+        """In thousands."""
+        return f"Speed(log_prob={self.log_prob / 1e3:.0f}k, sample={self.sample / 1e3:.0f}k rows/s)"
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What `distill` did and reached."""
+
+    kl: float
+    """KL(student ‖ teacher) in nats, from fresh samples of the student; NaN if it was interrupted."""
+    kl_error: float
+    """Its standard error."""
+    estimates: FreeEnergy | None
+    """The same and more. Both densities are normalised, so that the true log_z is 0: one well below says that the
+    student misses a part of the teacher, which KL(student ‖ teacher) hardly counts. With context from an array,
+    importance weights are of pairs of context and row."""
+    estimator: str
+    """"pathwise" or "closed_form"."""
+    transform_kl: list[float]
+    """What each transform of the student reached on its own; empty if that was not done."""
+    history: StepHistory
+    seconds: float
+    """Of all steps and the estimate."""
+    teacher: Speed | None
+    student: Speed | None
+
+    def __repr__(self) -> str:
+        """KL, speeds and steps."""
+        return (
+            f"Distillation(kl={self.kl:.4f} ± {self.kl_error:.4f}, estimator={self.estimator!r}, "
+            f"teacher={self.teacher!r}, student={self.student!r}, {self.history!r})"
+        )
+
+
+def distill(
+    teacher: Flow,
+    student: Flow,
+    context: NDArray[Any] | None = None,
+    *,
+    estimator: str = "auto",
+    temperature: float = 1.0,
+    steps: int = STEPS,
+    samples: int = SAMPLES,
+    first_steps: int | None = None,
+    learning_rate: float | None = None,
+    schedule: str = "cosine",
+    annealing: tuple[float, float] | None = None,
+    weight_decay: float = 0.0,
+    clip: float | None = _descent.CLIP,
+    average: float | None = _descent.AVERAGE,
+    skip: float = _descent.SKIP,
+    evaluated: int = EVALUATED,
+    seed: int = 0,
+    progress: bool = True,
+) -> tuple[Flow, Distillation]:
+    """Minimise KL(student ‖ teacher), by samples of the student and densities of the teacher.
+
+    Where both have equally many transforms, and each of the student and that of the teacher in the same place could be
+    compared in closed form (below), each first learns that one alone, from samples of the transforms before it.
+
+    If the student ends in a `Standardize` that still is the identity, and the teacher in one, it takes over the
+    teacher's; likewise what standardises the context. How it ends, bits and threads: see `fit_to_density`.
+
+    Args:
+        teacher: A flow; it is not changed.
+        student: A flow of as many features and context columns; its weights are changed in place.
+        context: Shape (rows, context): each step draws rows of it at random. Or (context,): the row for all.
+        estimator: "pathwise": the gradient of log student - log teacher along the student's samples, with the
+            student's parameters held fixed in its own density. "closed_form": the KL of each coordinate's conditional
+            densities, which are normal in both, in closed form: less noise. It takes affine or additive autoregressive
+            transforms throughout, all in one order, those of the student reading latent and those of the teacher data,
+            and normal bases. "auto": the latter where that is so, else the former.
+        temperature: The student learns the teacher whose base's deviations from its mean are so many times as large:
+            below 1, samples nearer to the mode.
+        steps, samples: Of the whole student; see `fit_to_density`.
+        first_steps: Of each transform alone, by default half as many; 0 for none.
+        learning_rate: At the start, three times as much for transforms alone; by default 1.5e-3, or 0.38 over the units
+            of the widest hidden layer if less.
+        schedule, annealing, weight_decay, clip, average, skip, evaluated, seed, progress: See `fit_to_density`.
+
+    Returns:
+        ``(student, report)``.
+
+    Raises:
+        TypeError, ValueError: an argument is not as expected; with "closed_form", what stands in its way.
+
+    >>> import headrace as hr
+    >>> teacher, student = hr.MAF(3, transforms=1, hidden=(8,), seed=1), hr.IAF(3, transforms=1, hidden=(8,))
+    >>> student, report = hr.distill(teacher, student, steps=50, samples=64, progress=False)
+    >>> report.estimator, report.kl < 1e-3
+    ('closed_form', True)
+    """
+    require_flow("teacher", teacher)
+    require_flow("student", student)
+    if teacher is student:
+        raise ValueError("student: expected another flow than the teacher, got the same one")
+    if student.features != teacher.features:
+        raise ValueError(f"student: expected {teacher.features} features, as the teacher has, got {student.features}")
+    kind = check.choice("estimator", estimator, ESTIMATORS)
+    plan = Plan.of(
+        student,
+        steps=steps,
+        samples=samples,
+        learning_rate=RATE * _optimizer.default_rate(student) if learning_rate is None else learning_rate,
+        schedule=schedule,
+        annealing=annealing,
+        weight_decay=weight_decay,
+        clip=clip,
+        average=average,
+        skip=skip,
+    )
+    n = check.integer("evaluated", evaluated)
+    rng = np.random.default_rng(check.integer("seed", seed, most=2**64 - 1))
+    contexts = _contexts(teacher, student, context, rng)
+    warm = tempered(teacher, check.number("temperature", temperature, above=0.0, below=np.inf))
+    reason = why_not(warm, student)
+    if kind == "closed_form" and reason:
+        raise ValueError(f"estimator: 'closed_form' is not available, as {reason}; use 'pathwise'")
+    _take_over(teacher, student)
+
+    target, draw = target_of_flow(warm), draw_of(student, contexts, rng)
+    closed = kind != "pathwise" and not reason
+    step = (
+        ConditionalStep(warm, student, draw, plan)
+        if closed
+        else PathStep(student, target, contexts, plan, rng, landing=True)
+    )
+    judge = judge_of(student, target, contexts, plan, seed_of(rng))
+    begin = time.perf_counter()
+    count = check.integer("first_steps", plan.steps // 2 if first_steps is None else first_steps)
+    first = replace(plan, steps=count, learning_rate=FIRST_RATE * plan.learning_rate)
+    alone = [] if closed or not first.steps else _one_by_one(warm, student, contexts, first, rng, bool(progress))
+    if alone and alone[-1].stopped == "interrupted":
+        history = StepHistory(stopped="interrupted")
+    else:
+        history = Descent("distill", student, plan, step, judge).go(bool(progress))
+    found = None if history.stopped == "interrupted" or n == 0 else estimate(student, target, contexts, n, rng)
+    return student, Distillation(
+        np.nan if found is None else found.free_energy,
+        np.nan if found is None else found.standard_error,
+        found,
+        "closed_form" if closed else "pathwise",
+        [h.lowest_free_energy for h in alone],
+        history,
+        time.perf_counter() - begin,
+        None if found is None else _speed(teacher, contexts),
+        None if found is None else _speed(student, contexts),
+    )
+
+
+def _one_by_one(
+    teacher: Flow, student: Flow, contexts: Contexts, plan: Plan, rng: np.random.Generator, progress: bool
+) -> list[StepHistory]:
+    """Each transform of the student learns the teacher's of its place; no history where they do not correspond."""
+    if type(teacher._base) is not type(student._base) or isinstance(teacher._base, Normal):
+        return []
+    cuts, own_cuts = _cuts(teacher), _cuts(student)
+    if len(cuts) != len(own_cuts):
+        return []
+    pairs = [(_part(teacher, *a), _part(student, *b)) for a, b in zip(cuts, own_cuts, strict=True)]
+    if any(why_not(*pair) for pair in pairs):
+        return []
+    histories: list[StepHistory] = []
+    for k, ((theirs, own), (start, _)) in enumerate(zip(pairs, cuts, strict=True)):
+        draw = draw_of(student, contexts, rng) if k == 0 else _draw_before(teacher[:start], contexts, rng)
+        step = ConditionalStep(theirs, own, draw, plan)
+        z, context = draw(JUDGE_BY * plan.samples)
+
+        def judge(p: NDArray[Any], step: Any = step, z: Any = z, context: Any = context) -> tuple[float, float]:
+            return mean_and_error(step.kl(z, context, p))
+
+        name = f"distill, transform {k + 1} of {len(pairs)}"
+        histories.append(Descent(name, own, plan, step, judge).go(progress))
+        if histories[-1].stopped == "interrupted":
+            break
+    student.parameters = np.concatenate([own.parameters for _, own in pairs])
+    return histories
+
+
+def _cuts(flow: Flow) -> list[tuple[int, int]]:
+    """Where to cut a chain into parts with one autoregressive transform each."""
+    ends = [i + 1 for i, t in enumerate(flow._chain) if isinstance(t, MaskedAutoregressive)]
+    ends[-1:] = [len(flow._chain)] if ends else []
+    return list(pairwise([0, *ends]))
+
+
+def _part(flow: Flow, start: int, end: int) -> Flow:
+    chain = flow.transforms[start:end]
+    scale = flow.standardize_context if any(t.context for t in chain) else None
+    return Flow(chain, dtype=flow.dtype, standardize_context=scale)
+
+
+def _draw_before(flow: Flow, contexts: Contexts, rng: np.random.Generator) -> Draw:
+    """Samples of the transforms before."""
+
+    def draw(rows: int) -> tuple[NDArray[np.float64], NDArray[Any] | None]:
+        context = contexts(rows)
+        return flow.sample(rows, context if flow.context else None, seed_of(rng)).astype(np.float64), context
+
+    return draw
+
+
+def tempered(flow: Flow, temperature: float) -> Flow:
+    """The same flow with base samples `temperature` times as far from the base's mean."""
+    if temperature == 1.0:
+        return flow
+    base = flow.base
+    loc = base.loc if isinstance(base, Normal) else np.zeros(flow.features)
+    scaling = Standardize((1.0 - temperature) * loc, np.full(flow.features, temperature))
+    return Flow([scaling, *flow.transforms], base, dtype=flow.dtype, standardize_context=flow.standardize_context)
+
+
+def target_of_flow(flow: Flow) -> Target:
+    """A flow's log density and its score."""
+
+    def target(x: NDArray[Any], context: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[Any]]:
+        return flow.log_prob_and_score(x, context)
+
+    return target
+
+
+def _contexts(teacher: Flow, student: Flow, context: Any, rng: np.random.Generator) -> Contexts:
+    """Rows of context for samples: none, the one for all, or a draw of those given."""
+    if teacher.context != student.context:
+        raise ValueError(
+            f"student: expected {teacher.context} context columns, as the teacher has, got {student.context}"
+        )
+    rows = len(context) if np.ndim(context) == 2 else 1
+    columns = _arrays.context_rows(context, rows, teacher.context)
+    if columns is None:
+        return lambda n: None
+    if not len(columns) or not np.isfinite(columns).all():
+        raise ValueError(f"context: expected at least one row, all finite, got shape {np.shape(context)}")
+    if np.ndim(context) == 1:
+        return lambda n: columns
+    return lambda n: columns[rng.integers(len(columns), size=n)]
+
+
+def _take_over(teacher: Flow, student: Flow) -> None:
+    """The scales of data and context, where the student has none of its own."""
+    scale = None
+    if teacher._chain and student._chain:
+        theirs, own = teacher._chain[-1], student._chain[-1]
+        if isinstance(theirs, Standardize) and isinstance(own, Standardize) and own.is_identity:
+            scale = theirs
+    columns = teacher.standardize_context if student.standardize_context is None else None
+    if scale is not None or columns is not None:
+        student._rescale(None if scale is None else (scale,), columns)
+
+
+def _speed(flow: Flow, contexts: Contexts) -> Speed:
+    context = contexts(TIMED_ROWS)
+    x = flow.sample(TIMED_ROWS, context, seed=0)
+
+    def rate(call: Callable[[], Any]) -> float:
+        seconds = []
+        for _ in range(TIMED_CALLS):
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+        return TIMED_ROWS / statistics.median(seconds)
+
+    return Speed(rate(lambda: flow.log_prob(x, context)), rate(lambda: flow.sample(TIMED_ROWS, context, seed=0)))

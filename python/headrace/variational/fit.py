@@ -1,0 +1,262 @@
+"""Fitting a flow to a density that can be evaluated, but not sampled: variational inference.
+
+docs/variational.md has the objectives, the estimators and where the defaults come from.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._arrays import caller as _arrays
+from headrace._fit import optimizer as _optimizer
+from headrace.variational import descent as _descent
+from headrace.variational.descent import (
+    Contexts,
+    Descent,
+    PathStep,
+    Plan,
+    StepHistory,
+    Target,
+    judge_of,
+    log_weights,
+    mean_and_error,
+    seed_of,
+)
+from headrace.variational.target import target_of
+
+if TYPE_CHECKING:
+    from headrace.flow import Flow
+
+__all__ = ["DensityFit", "FreeEnergy", "fit_to_density", "free_energy"]
+
+ESTIMATORS = ("sticking_the_landing", "plain")
+
+CHUNK = 8192  # samples at a time in an estimate
+
+# Defaults of a fit.
+STEPS, SAMPLES = 4000, 256
+RATE = 0.4  # of the default of `Flow.fit`
+RATE_WITHOUT_NETWORKS = 1e-2  # where a transform has a few numbers of its own
+EVALUATED = 8 * CHUNK
+
+
+@dataclass(frozen=True)
+class FreeEnergy:
+    """Estimates from independent samples of a flow q, for a density p = e^log_density / Z; all in nats."""
+
+    free_energy: float
+    """The mean of log q - log_density: KL(q ‖ p) - log Z."""
+    standard_error: float
+    """Of the free energy."""
+    log_z: float
+    """log Z by importance weights: the log of the mean of e^(log_density - log q). Below the truth, by KL at most,
+    where samples miss some of p."""
+    log_z_error: float
+    """Its standard error, to first order; not to be trusted where few samples carry the weights."""
+    kl: float
+    """KL(q ‖ p) with log Z as estimated: free_energy + log_z."""
+    kl_error: float
+    """Its standard error, to first order."""
+    effective_samples: float
+    """(Σ w)² / Σ w² of the importance weights w; `samples` where q is p."""
+    samples: int
+    """Those that count."""
+    skipped: int
+    """Those left out, as log q or the log density was NaN, or either +infinity. -infinity is a weight of zero and
+    counts for log Z, but for no free energy."""
+
+    def __repr__(self) -> str:
+        """Estimates with their standard errors."""
+        left_out = f", skipped={self.skipped}" if self.skipped else ""
+        return (
+            f"FreeEnergy({self.free_energy:.4f} ± {self.standard_error:.4f}, log_z={self.log_z:.4f} ± "
+            f"{self.log_z_error:.4f}, kl={self.kl:.4f} ± {self.kl_error:.4f}, effective_samples="
+            f"{self.effective_samples:.0f} of {self.samples}{left_out})"
+        )
+
+
+@dataclass(frozen=True)
+class DensityFit:
+    """What `fit_to_density` did and reached."""
+
+    history: StepHistory
+    final: FreeEnergy | None
+    """Of the weights that were kept, on fresh samples; None if the fit was interrupted, or nothing was to be
+    evaluated."""
+
+    def __repr__(self) -> str:
+        """Both parts."""
+        return f"DensityFit({self.final!r}, {self.history!r})"
+
+
+def fit_to_density(
+    flow: Flow,
+    log_density: Any,
+    context: NDArray[Any] | None = None,
+    *,
+    gradient: str = "returned",
+    estimator: str = "sticking_the_landing",
+    steps: int = STEPS,
+    samples: int = SAMPLES,
+    learning_rate: float | None = None,
+    schedule: str = "cosine",
+    annealing: tuple[float, float] | None = None,
+    weight_decay: float = 0.0,
+    clip: float | None = _descent.CLIP,
+    average: float | None = _descent.AVERAGE,
+    skip: float = _descent.SKIP,
+    evaluated: int = EVALUATED,
+    seed: int = 0,
+    progress: bool = True,
+) -> DensityFit:
+    """Minimise KL(flow ‖ density) by the gradients of samples, for any flow.
+
+    After each twentieth of the steps the running mean of the weights is judged by its free energy on one sample's
+    noise, and kept unless it is worse than the best by more than noise. What was kept is what the flow has at the end,
+    also where Ctrl-C or an error ends the fit before. The same seed gives the same bits for any number of threads, if
+    the density does.
+
+    Args:
+        flow: Its weights are changed in place. A `Standardize` in it stays as it is.
+        log_density: A function of rows, shape (samples, features), in the flow's dtype: the log density of each row, up
+            to one constant for all. What it gets and gives depends on `gradient`.
+        context: Shape (context,): the row that the flow is conditioned on, if it takes context.
+        gradient: "returned": a function of NumPy arrays that gives ``(log densities, their gradients by the rows)``,
+            shapes (samples,) and (samples, features), float32 or float64. "torch": a function of a CPU tensor that
+            gives a tensor (samples,). "jax": a function of a JAX array that gives an array (samples,) and can be
+            traced; it is compiled once.
+        estimator: "sticking_the_landing": the parameters are held fixed inside log q, so that the gradient's noise
+            vanishes with KL; costs another pass to latent and back. "plain": the whole gradient of E[log q - log p].
+            Both are unbiased.
+        steps: Steps of Adam.
+        samples: Of each step.
+        learning_rate: At the start; by default 2e-3, or 0.51 over the units of the widest hidden layer if less; 1e-2
+            for flows without networks.
+        schedule: "cosine" (down to nothing over all steps) or "constant".
+        annealing: ``(start, share)``: step t goes by β log_density with β = min(1, start + t / (share · steps)), so
+            that heaps far apart can be found before the density is steep between them. None: β = 1.
+        weight_decay, clip, average: As in `Flow.fit`.
+        skip: The largest share of a step's samples whose log densities or gradients may be NaN or infinite; they are
+            left out, counted in the history, and reported by a warning at the end. More is an error.
+        evaluated: Fresh samples for the estimate at the end; 0 for none.
+        seed: 0 to 2^64 - 1, of all samples.
+        progress: Whether to show a bar on the standard error.
+
+    Raises:
+        TypeError, ValueError: an argument is not as expected, or what `log_density` gave.
+        ImportError: `gradient` names a framework that is not installed.
+
+    >>> import headrace as hr
+    >>> flow = hr.NSF(2, transforms=2, hidden=(16,))
+    >>> fit = hr.fit_to_density(flow, hr.densities.U2(), steps=20, samples=64, progress=False)
+    >>> len(fit.history), fit.final.free_energy > -hr.densities.U2().log_z
+    (20, True)
+    """
+    require_flow("flow", flow)
+    landing = check.choice("estimator", estimator, ESTIMATORS) == "sticking_the_landing"
+    plan = Plan.of(
+        flow,
+        steps=steps,
+        samples=samples,
+        learning_rate=_default_rate(flow) if learning_rate is None else learning_rate,
+        schedule=schedule,
+        annealing=annealing,
+        weight_decay=weight_decay,
+        clip=clip,
+        average=average,
+        skip=skip,
+    )
+    target, contexts = _open(flow, log_density, gradient, context)
+    n = check.integer("evaluated", evaluated)
+    rng = np.random.default_rng(check.integer("seed", seed, most=2**64 - 1))
+    step = PathStep(flow, target, contexts, plan, rng, landing=landing)
+    judge = judge_of(flow, target, contexts, plan, seed_of(rng))
+    history = Descent("fit_to_density", flow, plan, step, judge).go(bool(progress))
+    final = None if history.stopped == "interrupted" or n == 0 else estimate(flow, target, contexts, n, rng)
+    return DensityFit(history, final)
+
+
+def free_energy(
+    flow: Flow,
+    log_density: Any,
+    context: NDArray[Any] | None = None,
+    *,
+    gradient: str = "returned",
+    samples: int = EVALUATED,
+    seed: int = 0,
+) -> FreeEnergy:
+    """Estimate the free energy of a flow for a density, and log Z by importance weights, from fresh samples.
+
+    Args:
+        flow, log_density, context, gradient: As in `fit_to_density`.
+        samples: How many.
+        seed: Of the samples.
+
+    >>> import headrace as hr
+    >>> flow = hr.Flow([], hr.Normal(2, scale=2.0, trainable=False), dtype="float64")
+    >>> result = hr.free_energy(flow, hr.densities.U1(), samples=100_000)
+    >>> abs(result.log_z - hr.densities.U1().log_z) < 4 * result.log_z_error
+    True
+    """
+    require_flow("flow", flow)
+    target, contexts = _open(flow, log_density, gradient, context)
+    n = check.integer("samples", samples, least=1)
+    return estimate(flow, target, contexts, n, np.random.default_rng(check.integer("seed", seed, most=2**64 - 1)))
+
+
+def estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng: np.random.Generator) -> FreeEnergy:
+    """The same with everything checked."""
+    chunks = (min(CHUNK, samples - start) for start in range(0, samples, CHUNK))
+    log_w = np.concatenate([log_weights(flow, target, contexts, rows, rng) for rows in chunks])
+    log_w = log_w[log_w < np.inf]  # drops NaN too
+    skipped = samples - log_w.size
+    nan = math.nan
+    largest = log_w.max(initial=-np.inf)
+    if largest == -np.inf:
+        return FreeEnergy(nan, nan, nan, nan, nan, nan, 0.0, int(log_w.size), skipped)
+    w = np.exp(log_w - largest)
+    mean = float(w.mean())
+    log_z = float(largest) + math.log(mean)
+    finite = log_w > -np.inf
+    energy, error = mean_and_error(-log_w[finite])
+    # To first order log of a mean moves by its terms over the mean; a free energy moves by its own terms.
+    _, kl_error = mean_and_error(w[finite] / mean - log_w[finite])
+    return FreeEnergy(
+        energy,
+        error,
+        log_z,
+        mean_and_error(w / mean)[1],
+        energy + log_z,
+        kl_error,
+        float(w.sum() ** 2 / np.square(w).sum()),
+        int(log_w.size),
+        skipped,
+    )
+
+
+def _default_rate(flow: Flow) -> float:
+    return RATE * _optimizer.default_rate(flow) if any(t._hidden() for t in flow._chain) else RATE_WITHOUT_NETWORKS
+
+
+def require_flow(name: str, flow: Any) -> None:
+    if not hasattr(flow, "log_prob_and_score"):
+        raise TypeError(f"{name}: expected a Flow, got {check.kind_of(flow)}")
+    if flow.device != "cpu":
+        raise ValueError(f"{name}: expected a flow on the CPU, got one on {flow.device}; call {name}.to('cpu')")
+
+
+def _open(flow: Flow, log_density: Any, gradient: Any, context: Any) -> tuple[Target, Contexts]:
+    """The density, and the context that it is fitted for."""
+    target = target_of(log_density, gradient, flow.dtype)
+    if context is not None and np.ndim(context) != 1:
+        raise ValueError(f"context: expected one row, shape ({flow.context},), got shape {np.shape(context)}")
+    row = _arrays.context_rows(context, 1, flow.context)
+    if row is not None and not np.isfinite(row).all():
+        raise ValueError(f"context: expected finite numbers, got {row[0].tolist()}")
+    return lambda x, _: target(x), lambda rows: row
