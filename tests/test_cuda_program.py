@@ -651,7 +651,7 @@ def refused(program, **changes):
         ({"input": np.zeros((5, 3), "f4")}, "input: expected"),
         ({"input": np.zeros(4, "f4")}, "input: expected"),
         ({"input": np.zeros((4, 3), "i8")}, "float32 or float64"),
-        ({"value": np.zeros((4, 3), "f8")}, "value: expected"),
+        ({"value": np.zeros((4, 3), "i8")}, "value: expected"),
         ({"value": np.zeros((4, 6), "f4")[:, ::2]}, "value: expected"),
         ({"log_det": np.zeros(5, "f4")}, "log_det: expected"),
         ({"context": np.zeros((4, 1), "f4")}, "context: expected"),
