@@ -11,7 +11,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "../program.hpp"
+#include "../core/program.hpp"
 #include "bindings.hpp"
 
 namespace headrace {

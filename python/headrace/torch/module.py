@@ -14,7 +14,7 @@ from headrace.flow import Flow
 from headrace.torch import _autograd
 from headrace.torch._operators import Compiled
 from headrace.torch.distribution import BoundTransform, FlowDistribution
-from headrace.transforms import Transform
+from headrace.transforms.transform import Transform
 
 __all__ = ["FlowModule", "TransformModule"]
 
