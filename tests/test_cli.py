@@ -133,7 +133,7 @@ def test_a_dual_ascent(folder, run, result):
     assert report["log_likelihood"] > report["gaussian_log_likelihood"] - 1.0
     code, out, _ = run("fit", "t.npy", "-o", "f.safetensors", "--flow", "dual-ascent", "--steps", 1, "--quiet")
     assert code == 0
-    assert "1 steps, the best was" in out
+    assert "1 step, the best was" in out
     for option in (("--epochs", 1), ("--hidden", 8), ("--context", 2), ("--transforms", 2)):
         code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--flow", "dual-ascent", *option)
         assert code == 2

@@ -52,6 +52,28 @@ def test_an_output_that_is_no_file_is_refused_before_the_work(folder, run, monke
             check_error(*run(*arguments, "-o", name), ["expected a", "file", name])
 
 
+@pytest.mark.parametrize("name", ["n" * 252 + ".csv", "loop.csv", "nowhere.csv", "nothing/t.csv", "/proc/t.csv"])
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(folder, run, monkeypatch, name):
+    np.save("t.npy", table())
+    (folder / "loop.csv").symlink_to("loop.csv")
+    (folder / "nowhere.csv").symlink_to("nothing/t.csv")
+    small_flow()
+    before = sorted(os.listdir())
+    monkeypatch.setattr(_tables, "open_table", None)
+    for arguments in (["fit", "t.npy"], ["score", "flow.safetensors", "t.npy"]):
+        check_error(*run(*arguments, "-o", name), ["--output: expected a"])
+    assert sorted(os.listdir()) == before
+
+
+def test_the_file_behind_the_standard_output_is_not_replaced(folder):
+    np.save("t.npy", table())
+    with open("out.csv", "wb") as out:
+        call = [sys.executable, "-m", "headrace", "fit", "t.npy", "-o", "out.csv", *map(str, SHORT)]
+        done = subprocess.run(call, env=ENVIRONMENT, stdout=out, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, (folder / "out.csv").read_bytes()) == (1, b"")
+    check_error(1, "", done.stderr, ["--output: expected another file than the standard output", "out.csv"])
+
+
 @pytest.mark.parametrize("name", ["s.csv", "s.npy", "s.parquet"])
 def test_a_full_disk_leaves_what_was_there(folder, name):
     """As a limit of a file's size makes one."""

@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 
 import headrace as hr
 from cli_cases import ENVIRONMENT, NAMES, SHORT, check_error, small_flow, table, write_csv
+from headrace import _tables as tables
 
 pytestmark = pytest.mark.programs
 
@@ -74,3 +75,10 @@ def test_a_pipe_of_three_commands(folder):
     assert json.loads(run.stderr.splitlines()[0])["training_rows"] == 180
     assert json.loads(run.stdout)["features"] == 3
     assert hr.load("last.safetensors").features == 3
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.npy"])
+def test_the_standard_input_is_text(folder, run, given, name):
+    tables.write_table(name, table(), NAMES)
+    given(name)
+    check_error(*run("fit", "-", "-o", "f.safetensors"), ["standard input: expected UTF-8 text", "from files alone"])

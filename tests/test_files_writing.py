@@ -221,3 +221,38 @@ def test_a_new_file_shows_its_contents_to_those_of_the_old_one_alone(tmp_path, m
     monkeypatch.setattr(os, "fsync", look)
     hr.MAF(3).save(tmp_path / "file")
     assert seen == [0o600]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "pattern"),
+    [
+        ("n" * 256, OSError, "path: expected a file that can be written, got .*nnn: File name too long"),
+        ("loop", OSError, "path: expected a file that can be written, got .*loop: Too many levels of symbolic links"),
+        ("link to nowhere", FileNotFoundError, "path: expected an existing folder, got .*nowhere"),
+        ("file/", IsADirectoryError, "path: expected a file, got the folder .*file/"),
+        ("new/", IsADirectoryError, "path: expected a file, got the folder .*new/"),
+        ("file/below", FileNotFoundError, "path: expected an existing folder, got .*file"),
+        ("a\ud800b", ValueError, r"path: expected a path, got '.*\\ud800"),
+    ],
+)
+def test_what_cannot_be_a_file_is_named_and_left_alone(name, error, pattern, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link to nowhere").symlink_to("nowhere/file")
+    hr.MAF(2).save(tmp_path / "file")
+    before = names(tmp_path)
+    with pytest.raises(error, match=f"^{pattern}"):
+        hr.MAF(3).save(f"{tmp_path}/{name}")
+    assert names(tmp_path) == before
+    assert (tmp_path / "loop").is_symlink()
+    assert hr.load(tmp_path / "file").features == 2
+
+
+def test_a_pipe_by_its_name_in_proc_is_no_place_for_a_file():
+    """As /dev/stdout is one behind a pipe: its real path is no path."""
+    ends = os.pipe()
+    try:
+        with pytest.raises(OSError, match=r"^path: expected a regular file, got a device, socket or pipe, /proc"):
+            hr.MAF(2).save(f"/proc/self/fd/{ends[1]}")
+    finally:
+        for end in ends:
+            os.close(end)

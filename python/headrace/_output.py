@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from glob import escape, glob
 from typing import BinaryIO
 
-__all__ = ["check_regular", "printable", "refuse_inputs", "replacing", "spreadsheet_cell"]
+__all__ = ["check_regular", "check_writable", "printable", "refuse_inputs", "replacing", "spreadsheet_cell"]
 
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what steers a terminal, or the order of writing
 
@@ -31,19 +31,9 @@ def replacing(path: str) -> Iterator[BinaryIO]:
     Raises:
         FileNotFoundError: the folder does not exist.
         OSError: the path is a folder, a device, a socket or a pipe, or the file cannot be written.
+        ValueError: the path has characters that no path has.
     """
-    target = os.path.realpath(path)
-    folder, name = os.path.split(target)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"path: expected an existing folder, got {folder}")
-    mode = None
-    if os.path.exists(target):
-        check_regular(target)
-        mode = stat.S_IMODE(os.stat(target).st_mode)
-    # Names may fill all the bytes that a system allows, so that a temporary one has a digest of it.
-    start = os.path.join(folder, f".headrace-{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}-")
-    _remove_abandoned(start)
-    temporary, stream = _create(start, mode)
+    target, temporary, stream = _begin("path", path)
     try:
         with stream:
             yield stream
@@ -56,12 +46,25 @@ def replacing(path: str) -> Iterator[BinaryIO]:
         raise
 
 
-def check_regular(name: str) -> None:
-    """Neither a folder, nor a device or a pipe, which would be replaced or read for ever."""
-    if os.path.isdir(name):
-        raise IsADirectoryError(f"path: expected a file, got the folder {name}")
-    if not stat.S_ISREG(os.stat(name).st_mode):
-        raise OSError(f"path: expected a regular file, got a device, socket or pipe, {name}")
+def check_writable(argument: str, path: str) -> None:
+    """Say before the work what would stop `replacing`: a file is made beside the path, and removed.
+
+    Raises:
+        OSError, ValueError: as `replacing` does; the message names the argument.
+    """
+    _, temporary, stream = _begin(argument, path)
+    with stream:
+        os.unlink(temporary)
+
+
+def check_regular(name: str, argument: str = "path") -> os.stat_result:
+    """Neither a folder, nor a device or a pipe, which would be replaced or read for ever; what is known of it."""
+    if os.path.isdir(name) or name.endswith(os.sep):
+        raise IsADirectoryError(f"{argument}: expected a file, got the folder {name}")
+    status = os.stat(name)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{argument}: expected a regular file, got a device, socket or pipe, {name}")
+    return status
 
 
 def refuse_inputs(option: str, output: str, inputs: Sequence[str]) -> None:
@@ -92,6 +95,28 @@ def spreadsheet_cell(text: str) -> str:
     """
     harmless = printable(text)
     return f"'{harmless}" if harmless.lstrip().startswith(("=", "+", "-", "@")) else harmless
+
+
+def _begin(argument: str, path: str) -> tuple[str, str, BinaryIO]:
+    """Where the file is to be, links followed; and the temporary file beside it, its name and a stream into it."""
+    mode = None
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            mode = stat.S_IMODE(check_regular(path, argument).st_mode)
+        target = os.path.realpath(path)
+        folder, name = os.path.split(target)
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"{argument}: expected an existing folder, got {folder} (for {path})")
+        # Names may fill all the bytes that a system allows, so that a temporary one has a digest of it.
+        start = os.path.join(folder, f".headrace-{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}-")
+        _remove_abandoned(start)
+        return target, *_create(start, mode)
+    except OSError as error:  # the system's own, which may name the temporary file
+        if error.errno is None:
+            raise
+        raise type(error)(f"{argument}: expected a file that can be written, got {path}: {error.strerror}") from None
+    except ValueError as error:  # a null byte, or half a character
+        raise ValueError(f"{argument}: expected a path, got {path!r}: {error}") from None
 
 
 def _create(start: str, mode: int | None) -> tuple[str, BinaryIO]:

@@ -42,8 +42,8 @@ def _argument(convert: Callable[[str], Any], holds: Callable[[Any], bool], expec
     return read
 
 
-def _integer(least: int) -> Callable[[str], Any]:
-    return _argument(int, lambda n: least <= n < 2**63, f"an integer of at least {least}")
+def _integer(least: int, bits: int = 63) -> Callable[[str], Any]:
+    return _argument(int, lambda n: least <= n < 2**bits, f"an integer of at least {least} and below 2^{bits}")
 
 
 _share = _argument(float, lambda share: 0.0 <= share < 1.0, "a share from 0 and below 1")
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("sample", commands.sample, "draw rows from a flow")
     sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote; - for the standard input")
     sub.add_argument("-n", "--rows", type=_integer(0), required=True, metavar="N", help="how many")
-    sub.add_argument("--seed", type=_integer(0), metavar="N", help="by default another one each time")
+    sub.add_argument("--seed", type=_integer(0, bits=64), metavar="N", help="by default another one each time")
     sub.add_argument("--context-row", type=_number, nargs="+", metavar="X", help="the context of all rows")
     _add_output(sub)
 

@@ -23,7 +23,7 @@ from headrace import files
 from headrace._cli import tables
 from headrace._cli.baselines import gaussian_log_prob
 from headrace._cli.offered import FIT, FLOWS, Kind, settings
-from headrace._output import printable
+from headrace._output import check_writable, printable, refuse_inputs
 from headrace._stored import MOST_FEATURES
 
 __all__ = [
@@ -343,10 +343,14 @@ def _work(outcome: dict[str, Any]) -> str:
     """What was done, in words."""
     time_taken, best = _duration(outcome["seconds"]), outcome["best_epoch"]
     if "steps" in outcome:
-        steps = f"{outcome['steps']} steps, the best was {outcome['best_step']}"
-        return f"{steps}, and {outcome['epochs']} epochs in {time_taken}"
+        steps = f"{_counted(outcome['steps'], 'step')}, the best was {outcome['best_step']}"
+        return f"{steps}, and {_counted(outcome['epochs'], 'epoch')} in {time_taken}"
     told = "none better than fresh weights" if best < 0 else f"the best was {best}"
-    return f"{outcome['epochs']} epochs in {time_taken}, {told}"
+    return f"{_counted(outcome['epochs'], 'epoch')} in {time_taken}, {told}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 @dataclass(frozen=True)
@@ -390,8 +394,20 @@ def _load(path: str) -> tuple[hr.Flow, dict[str, str]]:
 
 
 def _check_output(arguments: argparse.Namespace, *inputs: str) -> None:
-    if arguments.output is not None and arguments.output != STANDARD:
-        tables.check_writable("--output", arguments.output, [path for path in inputs if path != STANDARD])
+    """Say before the work what would stop the output from being written."""
+    if arguments.output is None or arguments.output == STANDARD:
+        return
+    refuse_inputs("--output", arguments.output, [path for path in inputs if path != STANDARD])
+    check_writable("--output", arguments.output)
+    if _is_standard_output(arguments.output):  # the report would go to the file that is replaced
+        raise ValueError(f"--output: expected another file than the standard output, or -, got {arguments.output}")
+
+
+def _is_standard_output(path: str) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError):  # no such file, or no file behind the standard output
+        return False
 
 
 def score(arguments: argparse.Namespace) -> int:
@@ -498,7 +514,7 @@ def demo(arguments: argparse.Namespace) -> int:
     from headrace._cli import demo as stars
 
     picture = arguments.output or "hr_diagram.png"
-    tables.check_writable("--output", picture)
+    check_writable("--output", picture)
     drawable = stars.can_draw()
     if arguments.output and not drawable:
         raise ImportError(f"--output: {stars.NO_MATPLOTLIB}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import csv
 import io
-import os
 import sys
 import zipfile
 import zlib
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _columns
-from headrace._output import check_regular, refuse_inputs, replacing, spreadsheet_cell
+from headrace._output import replacing, spreadsheet_cell
 
 __all__ = ["READ", "WRITTEN", "Source", "open_table", "write_table"]
 
@@ -200,8 +199,9 @@ class _Text(Source):
             try:
                 yield from self._fields(file)
             except UnicodeDecodeError as error:
+                advice = "" if self.content is None else "; tables of other kinds are read from files alone"
                 raise ValueError(
-                    f"{self.path}: expected UTF-8 text, got byte {error.object[error.start]:#04x}"
+                    f"{self.path}: expected UTF-8 text, got byte {error.object[error.start]:#04x}{advice}"
                 ) from None
             except csv.Error as error:
                 raise ValueError(f"{self.path}: {error}") from None
@@ -335,13 +335,3 @@ def _write_text(file: IO[str], values: NDArray[Any], names: Sequence[str] | None
         csv.writer(file, lineterminator="\n").writerow(map(spreadsheet_cell, names))
     digits = 9 if values.dtype == np.float32 else 17
     np.savetxt(file, values, fmt=f"%.{digits}g", delimiter=",")
-
-
-def check_writable(option: str, path: str, inputs: Sequence[str] = ()) -> None:
-    """Say before the work what would stop a file from being written: no folder, no file, one that is read."""
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        raise ValueError(f"{option}: expected a file in a folder that exists, got {path}")
-    if os.path.exists(path):
-        check_regular(path)
-    refuse_inputs(option, path, inputs)
