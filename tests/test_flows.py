@@ -554,3 +554,11 @@ def test_astype_changes_the_precision_and_nothing_else(name):
     kept = flow.parameters
     wide.parameters = np.zeros(wide.parameters.size)
     assert_array_equal(flow.parameters, kept)
+
+
+@pytest.mark.parametrize("make", [hr.MAF, hr.IAF, hr.NSF, hr.RealNVP, hr.PlanarFlow, hr.RadialFlow])
+def test_a_base_that_does_not_fit_is_named(make):
+    with pytest.raises(ValueError, match=r"^base: expected 2 features, as the flow has, got 3"):
+        make(2, base=hr.StandardNormal(3))
+    with pytest.raises(TypeError, match=r"^base: expected a base density, got list"):
+        make(2, base=[])

@@ -211,7 +211,7 @@ def test_bad_data():
             density.score_samples(bad)
     with pytest.raises(ValueError, match="2 features"):
         density.score_samples(x[:, :1])
-    with pytest.raises(ValueError, match="weights"):
+    with pytest.raises(ValueError, match="sample_weight"):
         density.fit(x, sample_weight=-np.ones(200))
     with pytest.raises(ValueError, match="sample_weight"):
         density.fit(x, sample_weight=np.ones(199))
@@ -401,3 +401,24 @@ def test_an_index_column_gives_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         FlowDensity(**SHORT).fit(frame[["a", "b"]])
+
+
+def test_one_row_of_context_for_all():
+    x, c = with_context(2)
+    density = FlowDensity(**SHORT).fit(x, context=c)
+    for one in (c[0], c[:1], c[:1].tolist()):
+        for n in (1, 5, 20):
+            scores = density.score_samples(x[:n], one)
+            np.testing.assert_allclose(scores, density.score_samples(x[:n], np.repeat(c[:1], n, axis=0)), rtol=1e-12)
+        assert density.sample(3, random_state=0, context=one).shape == (3, 2)
+
+
+def test_errors_name_the_argument():
+    x, _ = with_context()
+    for bad in (0.5, np.zeros((400, 1, 1))):
+        with pytest.raises(ValueError, match=r"^context: expected shape"):
+            FlowDensity(**SHORT).fit(x, context=bad)
+    with pytest.raises(ValueError, match=r"^sample_weight: expected numbers of at least 0, got -1"):
+        FlowDensity(**SHORT).fit(x, sample_weight=-np.ones(400))
+    with pytest.raises(ValueError, match=r"^base: expected 2 features, as the flow has, got 3"):
+        FlowDensity(**SHORT, base=hr.Normal(3)).fit(x)

@@ -23,7 +23,11 @@ class _Named(Flow):
 
     def __init__(self, transforms: list[Transform], features: int, base: Base | None, dtype: DTypeLike) -> None:
         standardize = Standardize(np.zeros(features), np.ones(features))
-        super().__init__([*transforms, standardize], base or StandardNormal(features), dtype=dtype)
+        if base is None:
+            base = StandardNormal(features)
+        elif isinstance(base, Base) and base.features != features:  # Flow refuses what is no base
+            raise ValueError(f"base: expected {features} features, as the flow has, got {base.features}")
+        super().__init__([*transforms, standardize], base, dtype=dtype)
 
 
 def _autoregressive(

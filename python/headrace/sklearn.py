@@ -133,6 +133,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         """
         X = validate_data(self, X, dtype=[np.float64, np.float32])
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=X.dtype)
+        if weights is not None and (weights < 0.0).any():
+            raise ValueError(f"sample_weight: expected numbers of at least 0, got {weights.min()}")
         share = check.number("contamination", self.contamination, above=0.0, below=np.inf)
         if share > 0.5:
             raise ValueError(f"contamination: expected a number of at most 0.5, got {self.contamination!r}")
@@ -163,7 +165,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
         Args:
             X: Shape (rows, features).
-            context: Shape (rows, columns), or one row (columns,) for all; (rows,) if it was fitted with one column.
+            context: Shape (rows, columns), or one row for all, (columns,) or (1, columns); (rows,) where there is one
+                column.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
@@ -223,9 +226,9 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             raise ValueError(f"context: expected {wanted}, got {'None' if context is None else 'an array'}")
         if context is None:
             return None
-        if np.ndim(context) == 1 and len(context) == columns and (columns > 1 or rows != 1):
-            return _two_dimensional(context, self.flow_.dtype).ravel()
         given = _two_dimensional(context, self.flow_.dtype)
+        if (given.shape == (1, columns) and rows != 1) or (np.ndim(context) == 1 and len(given) == columns > 1):
+            return given.ravel()
         if given.shape != (rows, columns):
             raise ValueError(
                 f"context: expected shape ({rows}, {columns}), or ({columns},) for all rows, got {np.shape(context)}"
@@ -246,9 +249,9 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
 def _two_dimensional(context: Any, dtype: Any) -> NDArray[Any]:
     """A finite array (rows, columns), from (rows,) too."""
+    if np.ndim(context) not in (1, 2):
+        raise ValueError(f"context: expected shape (rows, columns) or (rows,), got {np.shape(context)}")
     given: NDArray[Any] = check_array(context, dtype=dtype, ensure_2d=False, input_name="context")
-    if given.ndim not in (1, 2):
-        raise ValueError(f"context: expected shape (rows, columns) or (rows,), got {given.shape}")
     return given[:, None] if given.ndim == 1 else given
 
 
