@@ -1,8 +1,6 @@
 """Arrays of each framework in and out of every call: the bits of NumPy, in the caller's framework, no copies."""
 
 import os
-import pathlib
-import re
 import subprocess
 import sys
 import types
@@ -334,17 +332,6 @@ def test_frames_and_arrays_go_together(dtype):
     want = flow.log_prob(given["x"], given["context"])
     cases.assert_same_bits(flow.log_prob(pandas.DataFrame(given["x"]), given["context"]), want)
     cases.assert_same_bits(flow.log_prob(given["x"], pandas.DataFrame(given["context"])), want)
-
-
-def test_the_examples_of_the_page_on_arrays_run():
-    for name in ("torch", "jax"):
-        frameworks.load(name)
-    page = (pathlib.Path(__file__).parents[1] / "docs" / "arrays.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 5
-    names = {}
-    for block in blocks:
-        exec(compile(block, "docs/arrays.md", "exec"), names)
 
 
 # --- imports ----------------------------------------------------------------------------------------------------------
