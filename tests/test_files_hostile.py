@@ -174,7 +174,7 @@ BROKEN = {
     "levels of text": (lambda: with_header(maf(), set_at("transforms", 0, "levels", to="123")), ["levels: .*sequence"]),
     "levels beyond the features": (
         lambda: with_header(maf(), set_at("transforms", 0, "levels", to=[1, 2, 4])),
-        [r"levels\[2\]: expected an integer of between 1 and 3, got 4"],
+        [r"levels\[2\]: expected an integer from 1 to 3, got 4"],
     ),
     "a level too few": (
         lambda: with_header(maf(), set_at("transforms", 0, "levels", to=[1, 2])),
@@ -225,7 +225,7 @@ BROKEN = {
     ),
     "an empty block": (
         lambda: with_header(blocks(), set_at("blocks", to=[3, 3, 0, 2])),
-        [r"blocks\[2\]: expected an integer of between 1 and 8192, got 0"],
+        [r"blocks\[2\]: expected an integer from 1 to 8192, got 0"],
     ),
     "no blocks": (lambda: with_header(blocks(), set_at("blocks", to=[])), ["blocks: .*add up to 8, got 0"]),
     "blocks in another order": (

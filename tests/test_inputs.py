@@ -433,7 +433,7 @@ BAD_SAMPLES = {
     "a number below zero": ({"n": -1}, [r"\bn\b", "-1"]),
     "a fraction": ({"n": 2.5}, [r"\bn\b", r"2\.5|float"]),
     "a string": ({"n": "5"}, [r"\bn\b", "str|'5'"]),
-    "a seed of a string": ({"n": 5, "seed": "a"}, ["seed", "str|'a'"]),
+    "a seed of a string": ({"n": 5, "seed": "a"}, ["seed", "numpy.random.Generator or None", "str|'a'"]),
     "a seed of a fraction": ({"n": 5, "seed": 1.5}, ["seed", r"1\.5|float"]),
 }
 

@@ -251,3 +251,21 @@ def test_parameters_are_counted_without_padding(make, count):
         module.parameters = np.ones_like(module.parameters)
         count = sum(int(np.count_nonzero(a)) for a in module.named_parameters().values())
     assert module.n_parameters == count
+
+
+@pytest.mark.parametrize("n", [2**59, 10**30, (2**40, 2**40), (0, 2**62)])
+def test_more_numbers_than_an_array_can_have_are_refused(n):
+    with pytest.raises(ValueError, match=r"^n: expected at most 576460752303423488 numbers in a sample, got shape \("):
+        hr.MAF(2).sample(n)
+
+
+def test_sums_of_weights_that_no_number_holds_are_refused():
+    flow, x = hr.MAF(2, dtype="float64"), np.ones((4, 2))
+    for weight in (1e308, 1e-310):
+        with pytest.raises(ValueError, match=r"^weights: expected a sum between 1e-300 and 1e300, got"):
+            flow.nll_and_grad(x, weights=np.full(4, weight))
+    wanted = flow.nll_and_grad(x)
+    for weight in (1e299, 1e-299):
+        loss, gradient = flow.nll_and_grad(x, weights=np.full(4, weight))
+        assert abs(loss - wanted[0]) < 1e-12
+        np.testing.assert_allclose(gradient, wanted[1], rtol=1e-12, atol=1e-14)

@@ -22,7 +22,7 @@ def seed(value: Any) -> int:
         return int.from_bytes(os.urandom(8), "little")
     if isinstance(value, np.random.Generator):
         return int(value.integers(2**64, dtype=np.uint64))
-    return integer("seed", value, most=2**64 - 1)
+    return integer("seed", value, most=2**64 - 1, expected="an integer, a numpy.random.Generator or None")
 
 
 def index(name: str, value: Any, length: int) -> int:
@@ -33,17 +33,17 @@ def index(name: str, value: Any, length: int) -> int:
     return found
 
 
-def integer(name: str, value: Any, *, least: int = 0, most: int | None = None) -> int:
+def integer(name: str, value: Any, *, least: int = 0, most: int | None = None, expected: str = "an integer") -> int:
     """An int of at least `least`; NumPy integers count, bools and floats do not."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__} {value!r}") from None
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__} {value!r}") from None
     if number < least or (most is not None and number > most):
-        limit = f"at least {least}" if most is None else f"between {least} and {most}"
-        raise ValueError(f"{name}: expected an integer of {limit}, got {number}")
+        limit = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name}: expected an integer {limit}, got {number}")
     return number
 
 

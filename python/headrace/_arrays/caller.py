@@ -529,9 +529,12 @@ def row_weights(
         bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
         if bad.size:
             raise ValueError(f"{name}: expected finite numbers of at least 0, got {array[bad[0]]} at index {bad[0]}")
-        total = float(array.sum(dtype=np.float64))
+        with np.errstate(over="ignore"):
+            total = float(array.sum(dtype=np.float64))
     if rows and not total > 0:
         raise ValueError(f"{name}: expected at least one number above 0, got none")
+    if rows and not 1e-300 < total < 1e300:  # what is multiplied by them, or divided by their sum, has to be a number
+        raise ValueError(f"{name}: expected a sum between 1e-300 and 1e300, got {total:g}")
     return array, total
 
 

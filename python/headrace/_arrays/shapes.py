@@ -19,6 +19,8 @@ __all__ = ["Rows", "drawn", "flat", "opened", "summed"]
 
 Shape = tuple[int, ...]
 
+_MOST_NUMBERS = 2**59  # of float64 in one array, as its bytes are counted in 64 bits with a sign
+
 
 class Rows:
     """What one call is about: rows and their context as the core takes them, and what shapes these had."""
@@ -89,6 +91,8 @@ def drawn(caller: Caller, n: Any, context: Any, features: int, columns: int) -> 
                     f"sample(({batch[0]},), context)"
                 )
     rows, shape = math.prod(batch), (*batch, features)
+    if max(rows, 0, *batch) * features > _MOST_NUMBERS:
+        raise ValueError(f"n: expected at most {_MOST_NUMBERS} numbers in a sample, got shape {shape}")
     if own is None:
         return Rows(None, rows, batch, shape)
     return Rows(None, rows, batch, shape, _context_matrix(caller, own, batch), own.shape, given)
