@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 
 import headrace as hr
 from cli_cases import ENVIRONMENT, NAMES, SHORT, check_error, small_flow, table, write_csv
-from headrace import _tables as tables
+from headrace._cli import tables
 
 pytestmark = pytest.mark.programs
 
