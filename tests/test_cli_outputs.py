@@ -82,7 +82,7 @@ def test_a_full_disk_leaves_what_was_there(folder, name):
     os.chmod(name, 0o640)
     script = """
 import resource, signal, sys
-from headrace import cli
+from headrace._cli import cli
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 sys.exit(cli.main(["sample", "flow.safetensors", "-n", "1000", "-o", sys.argv[1]]))
