@@ -172,7 +172,7 @@ FIT = """
     import sys, time
     import numpy as np
     import headrace as hr
-    from headrace import _fit_run
+    from headrace._fit import run as _fit_run
 
     def anonymous():
         with open("/proc/self/status") as lines:
