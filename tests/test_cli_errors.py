@@ -81,6 +81,12 @@ BAD_TABLES = {
         ["t.csv: row 1, column 'w'", "got -1"],
     ),
     "no weight above 0": (lambda: write("t.csv", "w,a\n0,2\n"), ["--weights", "w"], ["column 'w'", "got none"]),
+    "an empty list of columns": (lambda: saved("t.npy", table()), ["--columns", ""], ["--columns", "got ''"]),
+    "no columns of context": (lambda: saved("t.npy", table()), ["--context", ""], ["--context", "got ''"]),
+    "no column of weights": (lambda: saved("t.npy", table()), ["--weights", ""], ["--weights", "got ''"]),
+    "an array of one": (lambda: saved("t.npy", table()), ["--array", "a"], ["--array", ".npz", "t.npy"]),
+    "a delimiter of numbers": (lambda: saved("t.npy", table()), ["--delimiter", ","], ["--delimiter", ".csv", "t.npy"]),
+    "names of numbers": (lambda: saved("t.npy", table()), ["--header", "yes"], ["--header", ".csv", "t.npy"]),
     "nothing but context": (lambda: saved("t.npy", table()), ["--context", ":"], ["t.npy", "at least one column"]),
 }
 

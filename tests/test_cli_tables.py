@@ -5,7 +5,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import cases
-from cli_cases import NAMES, table, write_csv, write_parquet
+import headrace as hr
+from cli_cases import NAMES, SHORT, table, write_csv, write_parquet
 from headrace._cli import tables as _tables
 
 pytestmark = pytest.mark.programs
@@ -66,6 +67,15 @@ def test_columns_by_name_number_and_range(folder):
     assert source.select("--columns", "1:") == [1, 2]
     write_csv("digits.csv", table(), ["2", "x", "y"])
     assert _tables.open_table("digits.csv", header="yes").select("--columns", "2") == [0]  # a name before a number
+
+
+def test_columns_of_the_same_name_go_by_their_places(folder, result):
+    """What a fit remembers of names would not tell them apart."""
+    write_csv("t.csv", table(), ["a", "b", "a"])
+    result("fit", "t.csv", "--context", 1, "-o", "f.safetensors", *SHORT)
+    flow, x = hr.load("f.safetensors"), table()
+    report = result("score", "f.safetensors", "t.csv", "--context", 1)
+    assert report["log_likelihood"] == pytest.approx(flow.log_prob(x[:, [0, 2]], x[:, 1]).mean(dtype=float), rel=1e-12)
 
 
 def test_digits_give_back_the_same_number(folder):

@@ -87,6 +87,11 @@ class _Names:
     features: list[str]
     context: list[str]
 
+    @property
+    def are_different(self) -> bool:
+        """Whether each names one column."""
+        return len({*self.features, *self.context}) == len(self.features) + len(self.context)
+
     @classmethod
     def of_notes(cls, notes: dict[str, str], flow: hr.Flow) -> _Names | None:
         """None where there are none, or none that fit."""
@@ -116,20 +121,20 @@ def _columns(
 ) -> list[list[int]]:
     """The columns of features, context and weights.
 
-    What was not chosen are the columns of the same names as in the fit, if both tables have names, or else no context
-    and all other columns as features.
+    What was not chosen are the columns of the same names as in the fit, if both tables have names and no two of these
+    are the same, or else no context and all other columns as features.
     """
-    remembered = names if names and source.names else None
-    weight = source.select("--weights", weights) if weights else []
+    remembered = names if names and source.names and names.are_different else None
+    weight = [] if weights is None else source.select("--weights", weights)
     if len(weight) > 1:
         raise ValueError(f"--weights: expected one column, got {len(weight)}")
     context: list[int] = []
-    if arguments.context:
+    if arguments.context is not None:
         context = source.select("--context", arguments.context)
     elif remembered:
         context = [source.find("--context", name) for name in remembered.context]
     taken = {*context, *weight}
-    if arguments.columns:
+    if arguments.columns is not None:
         features = source.select("--columns", arguments.columns)
     elif remembered:
         features = [source.find("--columns", name) for name in remembered.features]
@@ -218,7 +223,7 @@ def fit(arguments: argparse.Namespace) -> int:
     if not len(x):
         raise ValueError(f"{source.path}: expected at least one row, got none")
     names = None if source.names is None else [source.names[i] for i in columns[0]]
-    if not arguments.columns and (message := about_columns.about_index(x, names)):
+    if arguments.columns is None and (message := about_columns.about_index(x, names)):
         warnings.warn(f"{source.path}: {message}{tables.OTHERS}", RuntimeWarning, stacklevel=2)
     _check_rows(source, columns[0], x, "a finite number", -math.inf)
     _check_rows(source, columns[1], context, "a finite number", -math.inf)
@@ -259,7 +264,7 @@ def fit(arguments: argparse.Namespace) -> int:
         **outcome,
         "seed": arguments.seed,
     }
-    where = f"of {len(judged.x):,} rows {'to fit' if held_out is None else 'held out'}"
+    where = f"of {_counted(len(judged.x), 'row')} {'to fit' if held_out is None else 'held out'}"
     lines = [
         f"mean log-likelihood {where}, nats a row: {arguments.flow} {reached:.4f}   Gaussian {gaussian:.4f}",
         f"{_work(outcome)}; saved to {arguments.output}",
@@ -350,7 +355,7 @@ def _work(outcome: dict[str, Any]) -> str:
 
 
 def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 @dataclass(frozen=True)
@@ -440,8 +445,8 @@ def score(arguments: argparse.Namespace) -> int:
         "file": arguments.output,
     }
     summary = (
-        f"{report['rows']:,} rows: mean log density {report['log_likelihood']:.4f} ± {report['standard_error']:.4f} "
-        f"nats, from {report['least']:.4f} to {report['most']:.4f}"
+        f"{_counted(log_prob.size, 'row')}: mean log density {report['log_likelihood']:.4f} ± "
+        f"{report['standard_error']:.4f} nats, from {report['least']:.4f} to {report['most']:.4f}"
     )
     if report["not_finite"]:
         summary += f"; left out, as their log density is not finite: {report['not_finite']:,}"
@@ -473,7 +478,7 @@ def sample(arguments: argparse.Namespace) -> int:
     tables.write_table(arguments.output, x, None if names is None else names.features)
     if arguments.output:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}
-        _say(arguments, report, [f"{arguments.rows:,} rows, seed {seed}, saved to {arguments.output}"])
+        _say(arguments, report, [f"{_counted(arguments.rows, 'row')}, seed {seed}, saved to {arguments.output}"])
     elif arguments.seed is None:
         _note(arguments, f"seed {seed}")
     return OK

@@ -100,12 +100,20 @@ def open_table(path: str, *, array: str | None = None, delimiter: str | None = N
         header: Whether the first line of text has names: "yes", "no", or "auto", if none of its fields is a number.
 
     Raises:
-        ValueError: not a table of numbers; the file, and the row and column where there is one, are named.
+        ValueError: not a table of numbers, or an option that is none of its kind of file; the file, and the row and
+            column where there is one, are named.
         OSError: no such file, or not allowed.
     """
+    suffix = TEXT[0] if path == "-" else Path(path).suffix.lower()
+    for option, given, takers in (
+        ("--array", array is not None, (".npz",)),
+        ("--delimiter", delimiter is not None, TEXT),
+        ("--header", header != "auto", TEXT),
+    ):
+        if given and suffix not in takers:
+            raise ValueError(f"{option}: expected a table in {', '.join(takers)}, which alone take it, got {path}")
     if path == "-":
         return _Text("standard input", delimiter, header, sys.stdin.buffer.read())
-    suffix = Path(path).suffix.lower()
     if suffix in (".npy", ".npz"):
         return _Array(path, array)
     if suffix in TEXT:
