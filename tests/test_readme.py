@@ -112,6 +112,22 @@ def test_links_lead_somewhere(page):
             assert parts.fragment in anchors(file), f"{page.name}: {target}"
 
 
+def paths_named(text):
+    """Paths of this repository in backticks, ``a/{b,c}.py`` as two; what holds a placeholder names none."""
+    for name in re.findall(r"`([^`\s]+)`", text):
+        if re.match(r"(cpp|cuda|python|tests|bench|docs|examples)/", name) and not re.search(r"[<>*]", name):
+            found = re.fullmatch(r"(.*)\{(.*)\}(.*)", name)
+            yield from (found[1] + one + found[3] for one in found[2].split(",")) if found else [name]
+
+
+def test_paths_named_in_pages_exist():
+    pages = [page for page in TEXTS if page.name != "CHANGELOG.md"] + [ROOT / "bench" / "gpu_model.md"]
+    assert list(paths_named("`cpp/a.{hpp,cpp}` `cuda/<b>.cu` `b/c.py`")) == ["cpp/a.hpp", "cpp/a.cpp"]
+    named = [(page.name, name) for page in pages for name in paths_named(page.read_text(encoding="utf-8"))]
+    assert len(named) > 50
+    assert not [(page, name) for page, name in named if not (ROOT / name).exists()]
+
+
 # ---- what is said twice --------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,6 @@
-// THE list of kinds of steps. A kind is a struct of sizes and pointers (a file beside this one); what makes it from a
-// transform (core/lowering.cpp), what is made ready for it (core/ready.cpp), its kernels (kernels/steps/) and those of
-// the device (cuda/kernels/steps/) are overloads for that struct. A new one is these files and a line here.
+// THE list of kinds of steps. A kind is a struct of sizes and pointers (a file beside this one), and overloads for it:
+// core/lowering.cpp, ready.hpp, kernels/steps/ and cuda/host/placing.cpp; kernels of the device are cases of the kind
+// (cuda/kernels/chain.cuh, gradient.cu). docs/architecture.md lists what a new one needs.
 #pragma once
 
 #include "../math/lane.hpp"

@@ -1,4 +1,4 @@
-"""Arrays in and out: the only file that knows array frameworks, beside `_device_arrays` for those of a CUDA device.
+"""Arrays in and out, on the CPU; `device_caller` is the same for those of a CUDA device.
 
 A call opens all that it is given through one `Caller`, as NumPy views of the same memory, and gives its results back
 through it, in the framework of what it was given. No framework is imported here: whoever holds a tensor has imported

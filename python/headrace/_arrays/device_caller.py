@@ -1,4 +1,4 @@
-"""Arrays on a CUDA device in and out: what `_arrays` is to the CPU.
+"""Arrays on a CUDA device in and out: what `caller` is to the CPU.
 
 A call opens all that it is given through one `DeviceCaller`, as CuPy views of the same memory, queues its work on the
 caller's current stream, and gives its results back in the framework of what it was given.
