@@ -490,7 +490,7 @@ def test_rows_that_are_not_finite_are_counted(poison):
         ({"bandwidth": -1.0}, ["bandwidth: ", "-1.0"]),
         ({"rate": 0.0}, ["rate: ", "0.0"]),
         ({"rate": 1.5}, ["rate: ", "1.5"]),
-        ({"bins": 2}, ["bins: ", "between 3 and 64", "2"]),
+        ({"bins": 2}, ["bins: ", "from 3 to 64", "2"]),
         ({"copies": -1}, ["copies: ", "-1"]),
         ({"jitter": -0.1}, ["jitter: ", "-0.1"]),
         ({"patience": 0}, ["patience: ", "0"]),

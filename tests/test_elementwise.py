@@ -166,7 +166,7 @@ def test_a_flow_of_them_is_fitted():
         ({"features": 0}, ["features: ", "0"]),
         ({"map": "planar"}, ["map: ", "dual_ascent", "'planar'"]),
         ({"formula": "backwards"}, ["formula: ", "'to_latent'", "'backwards'"]),
-        ({"bins": 1}, ["bins: ", "between 2 and 64", "1"]),
+        ({"bins": 1}, ["bins: ", "from 2 to 64", "1"]),
         ({"bins": 65}, ["bins: ", "65"]),
         ({"bound": 0.0}, ["bound: ", "0.0"]),
         ({"slope": 0.0}, ["slope: ", "0.0"]),
