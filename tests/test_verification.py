@@ -126,7 +126,12 @@ def test_splines_of_nflows_are_found_out():
         (lambda k: (k[0], k[1], k[1]), ValueError, r"verify\[2\]: expected shape \(20,\)"),
         (lambda k: tuple(a[:0] for a in k), ValueError, r"verify\[0\]: expected at least one row"),
         (lambda k: (k[0].astype(int), *k[1:]), TypeError, r"verify\[0\]: expected dtype float32 or float64"),
-        (lambda k: (k[0], k[1] * np.nan, k[2]), ValueError, "verify: .*z differs by up to nan"),
+        (lambda k: (k[0], k[1] * np.nan, k[2]), ValueError, r"verify\[1\]: expected finite numbers, got NaN"),
+        (
+            lambda k: (k[0], k[1], np.full_like(k[2], np.inf)),
+            ValueError,
+            r"verify\[2\]: expected finite numbers, got NaN or infinity",
+        ),
         (lambda k: (*k, k[0]), TypeError, "verify: expected .*got 4 values"),
     ],
 )

@@ -130,6 +130,10 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
                 same as a row given twice, but not to the same bits, as batches are then others.
             context: Shape (rows, columns), or (rows,) for one column: what the density is conditioned on. Then all
                 other methods need it too. In a grid search scikit-learn hands it on by its metadata routing.
+
+        Raises:
+            ValueError: rows, weights or context with a NaN or an infinity or of another shape, a weight below 0, or a
+                parameter that the flow does not take.
         """
         X = validate_data(self, X, dtype=[np.float64, np.float32])
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=X.dtype)

@@ -141,7 +141,10 @@ class Evolution:
         `velocity` itself.
 
         Args:
-            x: Points of the box, shape (rows, d).
+            x: Points of the box, shape (rows, d), float32 or float64; those with a NaN give NaN.
+
+        Raises:
+            ValueError: another shape, or points that are not in the box.
         """
         positions, log_jacobians = self.carry(x)
         speeds = [self.velocity(float(t), z) for t, z in zip(self.times, positions, strict=True)]

@@ -182,7 +182,7 @@ class Elementwise(Transform):
         >>> round(float(t.inverse(np.zeros((1, 1)))[0][0, 0]), 12)  # 1 + 0.2 * 2
         1.4
         """
-        features = max(np.size(one) for one in (sigma, phi0, gamma, x0, epsilon))
+        features = max(1, *(np.size(one) for one in (sigma, phi0, gamma, x0, epsilon)))
         given = {"sigma": sigma, "phi0": phi0, "gamma": gamma, "x0": x0, "epsilon": epsilon}
         numbers = {name: check.vector(name, value, features) for name, value in given.items()}
         slope = check.number("slope", slope, above=0.0, below=1.0)

@@ -18,8 +18,8 @@ def verify_inverse(transform: Transform, known: Any) -> None:
     """Compare a transform's inverse with known results; see `MaskedAutoregressive.from_dense`.
 
     Raises:
-        ValueError: z or log_det differ by more than rounding: half of the digits of the coarser dtype, relative to
-            numbers above 1.
+        ValueError: numbers that are not finite, or z or log_det differ by more than rounding: half of the digits of
+            the coarser dtype, relative to numbers above 1.
     """
     if not isinstance(known, (tuple, list)) or len(known) != 3 + bool(transform.context):
         given = f"{len(known)} values" if isinstance(known, (tuple, list)) else type(known).__name__
@@ -33,6 +33,9 @@ def verify_inverse(transform: Transform, known: Any) -> None:
         "z": _arrays.shaped("verify[1]", known[1], x.shape),
         "log_det": _arrays.shaped("verify[2]", known[2], (rows,)),
     }
+    for i, array in enumerate((x, *wanted.values())):
+        if not np.isfinite(array).all():
+            raise ValueError(f"verify[{i}]: expected finite numbers, got NaN or infinity")
     dtypes = [transform.dtype, x.dtype, *(array.dtype for array in wanted.values())]
     limit = max(float(np.finfo(dtype).eps) ** 0.5 for dtype in dtypes)
     if context is not None:
