@@ -131,7 +131,7 @@ def test_arrays_of_the_cpu_are_read_where_they_lie(dtype):
         for result, expected in zip(got, want, strict=True):
             assert type(result) is np.ndarray
             cases.assert_same_bits(result, expected)
-        opened = hr._arrays.Caller().open("x", foreign[0])
+        opened = hr._arrays.caller.Caller().open("x", foreign[0])
         assert opened.ctypes.data == x[:, ::-1].ctypes.data
         assert opened.strides == x[:, ::-1].strides
 

@@ -206,7 +206,7 @@ def test_an_array_on_another_device_of_jax():
     device = SimpleNamespace(platform="gpu")
     array = SimpleNamespace(devices=lambda: [device], is_deleted=lambda: False)
     call = "jax.device_put(x, jax.devices('cpu')[0])"
-    refuse(lambda: hr._arrays.JAX.view("x", array), "x:", "gpu", "CPU", call)
+    refuse(lambda: hr._arrays.caller.JAX.view("x", array), "x:", "gpu", "CPU", call)
 
 
 # --- pandas -----------------------------------------------------------------------------------------------------------
