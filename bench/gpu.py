@@ -143,7 +143,7 @@ def tests_step(device: str, threads: int, limit: float) -> dict[str, Any]:
     """The GPU tests and pytest's last line; in a dry run, where all are skipped, a part of them."""
     if importlib.util.find_spec("pytest") is None:
         return {"status": "absent", "reason": "pytest is not installed"}
-    files = ["tests"] if device == "cuda" else ["tests/test_cuda_adam.py"]
+    files = ["tests"] if device == "cuda" else ["tests/device/test_cuda_adam.py"]
     several = ["-n", str(min(8, threads))] if device == "cuda" and importlib.util.find_spec("xdist") else []
     done = run_command(pytest_command(files, *several), limit)
     return ended(done, summary=summary_line(done["output"]))
@@ -172,7 +172,7 @@ def sanitizer_step(tool: str, limit: float) -> dict[str, Any]:
     if program is None:
         return {"status": "absent", "reason": "compute-sanitizer is neither on the PATH nor where CUDA is"}
     command = [program, "--tool", tool, "--error-exitcode", "9"]
-    kernels = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/test_cuda_*.py"))]
+    kernels = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/device/test_cuda_*.py"))]
     done = run_command([*command, *pytest_command(kernels, "-k", SELECTION)], limit)
     verdicts = [line.strip("= ") for line in done["output"].splitlines() if "SUMMARY" in line and line.startswith("=")]
     return ended(done, verdict=verdicts[-1] if verdicts else None, summary=summary_line(done["output"]))

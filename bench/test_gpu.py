@@ -125,7 +125,7 @@ def test_every_workload_is_measured_beside_its_floor(whole):
 
 
 class FakeEvent:
-    """An event of the device that is none (tests/fake_cuda.py): waiting for it is waiting for its default stream."""
+    """An event of the device that is none (fake_cuda.py): waiting for it is waiting for its default stream."""
 
     def __init__(self, machine: object) -> None:
         self.machine = machine
@@ -140,7 +140,7 @@ class FakeEvent:
 @pytest.fixture
 def service(monkeypatch):
     """headrace's side of a worker on a device that is none, whose clock says a millisecond of every call."""
-    monkeypatch.syspath_prepend(ROOT / "tests")
+    monkeypatch.syspath_prepend(ROOT / "tests" / "support")
     import fake_cuda
 
     machine = fake_cuda.Machine()
@@ -296,7 +296,7 @@ def test_a_program_that_cannot_be_run_has_failed(tmp_path):
 
 
 def test_the_sanitizer_sees_every_family_of_kernels():
-    files = [str(path) for path in ROOT.glob("tests/test_cuda_*.py")]
+    files = [str(path) for path in ROOT.glob("tests/device/test_cuda_*.py")]
     done = gpu.run_command(gpu.pytest_command(files, "-k", gpu.SELECTION, "--collect-only", "-qq"), 300.0)
     found = re.findall(r"test_cuda_(\w+)\.py::", done["output"])
     assert set(found) == {"adam", "ascent", "coupling", "points", "program", "tensor_cores", "vector_ops"}

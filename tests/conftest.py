@@ -15,6 +15,8 @@ from cases import DTYPES
 from cli_cases import folder, result, run
 from devices import library, machine
 
+collect_ignore = ["interop/jax_devices.py"]  # a program of test_jax_parallel.py, which runs when it is imported
+
 __all__ = ["folder", "library", "machine", "result", "run"]  # fixtures
 
 # The same examples on every run and machine, and no files left behind: a failure is then a change of the code.
@@ -27,7 +29,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--thin", action="store_true", help="of each test a few cases: for sanitizers (tests/selection.py)"
+        "--thin", action="store_true", help="of each test a few cases: for sanitizers (tests/support/selection.py)"
     )
 
 
@@ -83,7 +85,7 @@ def framework(request):
 
 @pytest.fixture(params=["emu", pytest.param("gpu", marks=pytest.mark.gpu)])
 def device(request):
-    """Each device that runs the CUDA sources: its module and its arrays (tests/cuda_arrays.py)."""
+    """Each device that runs the CUDA sources: its module and its arrays (tests/support/cuda_arrays.py)."""
     return cuda_arrays.load(request.param)
 
 

@@ -1,4 +1,4 @@
-// Kernels with a bug each, which the emulation must show: tests/test_cuda_emulation.py.
+// Kernels with a bug each, which the emulation must show: tests/device/test_cuda_emulation.py.
 #pragma once
 
 #include <string>

@@ -1,0 +1,246 @@
+"""The step of dual ascent on a device, against the formulas that judge the CPU's, with its tolerances."""
+
+import numpy as np
+import pytest
+
+import cases
+from points_cases import DevicePoints, a_step, assert_sums, points_of, reference, weights_of
+
+# Tiles have 512, 256 or 128 rows (half of that in float64) up to 10, 16 and more features; sums belong to chunks of
+# tiles. From 64 features on an affine map has several tiles of features.
+SIZES = [
+    *[(0, 3), (1, 1), (31, 2), (33, 3), (513, 4), (257, 8), (1100, 10), (257, 11), (300, 16), (129, 17), (65, 33)],
+    *[(257, 50), (31, 57), (33, 64), (130, 65), (131, 130)],
+]
+
+
+@pytest.mark.parametrize(("rows", "features"), SIZES)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("block", [None, 3, 32])
+def test_a_step_matches_the_formulas(device, rows, features, weighted, block, dtype):
+    x = cases.rows(rows, features, dtype)
+    weights = weights_of(rows, dtype) if weighted else None
+    points, step = points_of(device, x, weights, dtype), a_step(features, block=block)
+    sums = points.step(*step)
+    z, log_jacobian, want = reference(x, weights, *step)
+    cases.assert_close(points.values(), z, magnitude=4.0)
+    assert np.abs(points.log_jacobian() - log_jacobian).max(initial=0.0) <= features * cases.tolerance(dtype)
+    np.testing.assert_allclose(points.squares(), np.square(points.values().astype(float)).sum(axis=1), rtol=1e-13)
+    assert_sums(sums, want, rows, z, dtype)
+
+
+@pytest.mark.parametrize(("features", "block"), [(2, None), (10, 3), (70, 32), (70, None)])
+def test_steps_follow_each_other(device, features, block, dtype):
+    x = cases.rows(200, features, dtype)
+    points, z, total = points_of(device, x, None, dtype), x.astype(float), np.zeros(200)
+    for k in range(20):
+        maps, log_scale, blocks, shift, next_map, order = a_step(features, k, block=block)
+        blocks = [np.linalg.qr(one)[0] for one in blocks]
+        assert points.step(maps, log_scale, blocks, shift, None, order) is None
+        z, log_jacobian, _ = reference(z, None, maps, log_scale, blocks, shift, next_map, order)
+        total += log_jacobian
+    cases.assert_close(points.values(), z, depth=60)
+    assert np.abs(points.log_jacobian() - total).max() <= cases.tolerance(dtype, 60) * np.abs(total).max()
+
+
+@pytest.mark.parametrize("features", [1, 2, 10, 40])
+def test_any_strides_and_either_float_type_are_read(device, features, dtype):
+    x = cases.rows(300, features, dtype)
+    other = x.astype("float64" if dtype == "float32" else "float32")
+    wide = device.array(np.zeros((300, 2 * features + 1), dtype))
+    wide[:, 1::2] = device.array(x)  # not aligned to vectors
+    columns = device.array(np.ascontiguousarray(x.T)).T
+    backwards = device.array(np.ascontiguousarray(x[::-1]))[::-1]
+    step = a_step(features)
+    results = []
+    for array in (device.array(x), columns, wide[:, 1::2], backwards):
+        points = DevicePoints(device, array, None, dtype)
+        points.step(*step)
+        results.append(points.values())
+    for result in results[1:]:
+        cases.assert_same_bits(result, results[0])
+    points = points_of(device, other, None, dtype)
+    cases.assert_close(points.values(), other.astype(float), depth=1)
+
+
+@pytest.mark.parametrize(("rows", "features", "block"), [(1300, 5, None), (700, 10, 3), (300, 70, 32), (140, 70, None)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_same_bits_in_any_order_of_threads(device, rows, features, block, weighted, dtype):
+    x = cases.rows(rows, features, dtype)
+    weights = weights_of(rows, dtype) if weighted else None
+
+    def run():
+        points = points_of(device, x, weights, dtype)
+        sums = [points.step(*a_step(features, k, block=block)) for k in range(2)]
+        return points.values(), points.squares(), points.log_jacobian(), *sums
+
+    first, *others = device.in_each_order(run, every=True)
+    for other in others:
+        for got, want in zip(other, first, strict=True):
+            cases.assert_same_bits(got, want)
+
+
+@pytest.mark.parametrize("features", [3, 66])
+def test_a_row_that_is_not_finite_spoils_only_itself_where_there_are_no_sums(device, features, dtype):
+    x = cases.rows(150, features, dtype)
+    bad = x.copy()
+    bad[17, 1], bad[140, 2] = np.nan, np.inf
+    clean, spoiled = points_of(device, x, None, dtype), points_of(device, bad, None, dtype)
+    for points in (clean, spoiled):
+        points.step(*a_step(features)[:4], None)
+    good = ~np.isin(np.arange(150), (17, 140))
+    cases.assert_same_bits(spoiled.values()[good], clean.values()[good])
+    cases.assert_same_bits(spoiled.log_jacobian()[good], clean.log_jacobian()[good])
+    assert np.isnan(spoiled.values()[17]).all()
+    assert np.isnan(spoiled.log_jacobian()[[17, 140]]).all()
+
+
+@pytest.mark.parametrize("features", [10, 64, 130])
+def test_products_of_small_derivatives_do_not_underflow(device, features, dtype):
+    """Nor do those of large ones overflow: all maps are as steep as can be."""
+    x = np.repeat([[1e3], [-1e3]], features, axis=1).astype(dtype)
+    points = points_of(device, x, None, dtype)
+    maps = np.array([[0.999, 0.0, 1e-6]] * features)
+    points.step(maps, 0.0, [np.eye(features)], np.zeros(features))
+    want = features * np.log1p(np.array([0.999, -0.999]) * 1e3 / np.sqrt(1e6 + 1e-6))
+    # The small derivative, 1e-3, is a difference of numbers near 1.
+    np.testing.assert_allclose(points.log_jacobian(), want, rtol=2e-4 if dtype == "float32" else 1e-11)
+
+
+def test_rows_that_do_not_exist_count_nothing(device, dtype):
+    """The rest of a tile is not where the numbers of a step would take a row of zeros: to where squares overflow."""
+    far = 1e30 if dtype == "float32" else 1e300
+    points = points_of(device, np.full((5, 2), far, dtype), None, dtype)
+    maps, next_map = np.array([[0.0, far, 1.0]] * 2), np.array([[0.0, 1.0]] * 2)
+    sums = points.step(maps, 0.0, [np.eye(2)], np.full(2, -far), next_map)
+    np.testing.assert_array_equal(sums, [[0.0, 0.0, 5.0, 0.0, 0.0, 5.0]] * 2)
+
+
+def test_wrong_arguments_are_refused(device):
+    """By the compiled class itself, whatever Python checked before."""
+    module, stream = device.module, device.stream
+    x, weights = device.array(np.zeros((4, 2), "f4")), device.array(np.zeros(4, "f4"))
+    points = module.PointsF32(device.tuple(x), device.tuple(weights), device.index, stream)
+    maps, log_scale, (matrix,), shift, next_map, _ = a_step(2)
+    right = (maps, log_scale, matrix, shift, next_map, [2], [1, 0], stream)
+    assert points.step(*right).shape == (2, 6)
+    for place, wrong in (
+        (0, maps[:1]),
+        (0, maps[:, :2]),
+        (2, matrix[:1]),
+        (3, shift[:1]),
+        (4, next_map[:1]),
+        (5, [1, 1]),  # of which the matrix has too many numbers
+        (5, []),
+        (5, [-1, 3]),
+        (5, [0, 2]),
+        (6, [0]),
+        (6, [0, 0]),
+        (6, [0, 2]),
+        (6, [-1, 0]),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            points.step(*right[:place], wrong, *right[place + 1 :])
+    for bad in (
+        device.array(np.zeros(4, "f4")),
+        device.array(np.zeros((4, 0), "f4")),
+        device.array(np.zeros((4, 2), int)),
+    ):
+        with pytest.raises(ValueError, match="x: expected"):
+            module.PointsF32(device.tuple(bad), None, device.index, stream)
+    for bad in (device.array(np.zeros(3, "f4")), device.array(np.zeros(4)), device.array(np.zeros(8, "f4"))[::2]):
+        with pytest.raises(ValueError, match="weights: expected"):
+            module.PointsF32(device.tuple(x), device.tuple(bad), device.index, stream)
+    address, shape, strides, dtype = device.tuple(x)
+    with pytest.raises(ValueError, match="expected numbers at addresses"):
+        module.PointsF32((address + 2, shape, strides, dtype), None, device.index, stream)
+    for bad in (device.array(np.zeros((4, 2))), device.array(np.zeros((3, 2), "f4")), x.T):
+        with pytest.raises(ValueError, match="out: expected"):
+            points.values(device.tuple(bad), stream)
+    for bad in (device.array(np.zeros(4, "f4")), device.array(np.zeros(3))):
+        for write in (points.squares, points.log_jacobian):
+            with pytest.raises(ValueError, match="out: expected"):
+                write(device.tuple(bad), stream)
+    with pytest.raises(module.CudaError, match="device: invalid device ordinal"):
+        module.PointsF32(device.tuple(x), None, 99, stream)
+
+
+def test_rows_beyond_memory_are_refused(device, dtype):
+    kind = {"float32": device.module.PointsF32, "float64": device.module.PointsF64}[dtype]
+    number = device.array(np.zeros(1, "f4"))
+    with pytest.raises(MemoryError):
+        kind((device.tuple(number)[0], (2**61 - 1, 1), (0, 0), "float32"), None, device.index, device.stream)
+
+
+# --- what only the emulation can show ---------------------------------------------------------------------------------
+
+
+def test_all_chunks_of_many_rows_are_added(emu):
+    """More rows than chunks of one tile: float64, two features, 256 rows a tile."""
+    rows = 2048 * 256 + 300
+    x = np.zeros((rows, 1))
+    x[-1], x[256 * 2048 - 1] = 1.0, 2.0
+    points = points_of(emu, x, None, "float64")
+    sums = points.step(np.array([[0.0, 0.0, 1.0]]), 0.5, [np.eye(1)], np.zeros(1), np.array([[0.0, 1.0]]))
+    want = [3.0, 5.0, rows - 2 + 2**0.5 + 5**0.5, 2**0.5 + 2 * 5**0.5, 2**-0.5 + 2 * 5**-0.5, rows - 2 + 0.5 + 0.2]
+    np.testing.assert_allclose(sums[0], want, rtol=1e-12)
+    assert (points.log_jacobian() == 0.5).all()
+
+
+def test_tiles_of_one_chunk_follow_each_other(emu):
+    """Chunks of two tiles, which have 64 rows."""
+    rows, features = 2048 * 64 + 100, 17
+    x, weights = cases.rows(rows, features, "float64"), weights_of(rows, "float64")
+    step = a_step(features)
+    points = points_of(emu, x, weights, "float64")
+    sums = points.step(*step)
+    z, log_jacobian, want = reference(x, weights, *step)
+    cases.assert_close(points.values(), z, magnitude=4.0)
+    assert np.abs(points.log_jacobian() - log_jacobian).max() <= features * cases.tolerance("float64")
+    assert_sums(sums, want, rows, z, "float64")
+
+
+def test_only_what_asks_for_sums_waits(emu):
+    module, step = emu.module, a_step(3)
+    points = points_of(emu, cases.rows(40, 3, "float32"), weights_of(40, "float32"), "float32")
+    points.step(*step)  # takes the memory that it needs
+    module.log()
+    points.step(*step[:4])
+    assert {call for call, _ in module.log()} == {"launch", "cudaEventRecord", "cudaStreamWaitEvent"}
+    points.step(*step)
+    *calls, wait = [call for call, _ in module.log()]
+    assert set(calls) == {"launch", "cudaEventRecord", "cudaStreamWaitEvent", "copy to host"}
+    assert wait == "cudaStreamSynchronize"
+
+
+def test_everything_is_queued_on_the_stream_that_was_given(emu):
+    emu.stream = 64
+    try:
+        emu.module.log()
+        points = points_of(emu, cases.rows(40, 3, "float32"), weights_of(40, "float32"), "float32")
+        points.step(*a_step(3))
+        points.values()
+        points.squares()
+        points.log_jacobian()
+        # Memory that stays is taken in the order of the default stream.
+        assert {stream for call, stream in emu.module.log() if call in ("launch", "copy", "cudaMemsetAsync")} == {64}
+    finally:
+        emu.stream = 0
+
+
+@pytest.mark.parametrize("block", [None, 32])
+def test_memory_that_is_not_there_leaves_the_points_as_they_were(emu, block):
+    x, step = cases.rows(40, 70, "float32"), a_step(70, block=block)
+    for missing in (1, 2, 3, 4):
+        points = points_of(emu, x, None, "float32")
+        emu.module.fail_allocation(missing)
+        with pytest.raises(MemoryError, match="device memory"):
+            points.step(*step)
+        cases.assert_same_bits(points.values(), x)
+        points.step(*step)
+        judge = points_of(emu, x, None, "float32")
+        judge.step(*step)
+        cases.assert_same_bits(points.values(), judge.values())
+        cases.assert_same_bits(points.log_jacobian(), judge.log_jacobian())
+    del points, judge
+    assert emu.module.allocated() == 0

@@ -1,0 +1,672 @@
+"""Programs on a device against the reference: values and gradients of every family, hard inputs, streams and memory."""
+
+import copy
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import cases
+import gradients
+import headrace as hr
+import reference
+import vector_cases
+from cuda_twins import Twin
+from program_cases import SIZES, every_side
+
+every_map = pytest.mark.parametrize("map", reference.MAPS)
+
+
+def masked(dense, activation="relu", **settings):
+    """A masked autoregressive transform of the library, and its reference."""
+    subject = gradients.masked(dense, activation, **settings)
+    return subject.library, subject.judge(subject.arrays)
+
+
+def rows_of(dense, n, dtype="float64"):
+    context = cases.rows(n, dense.context, dtype, "context") if dense.context else None
+    return cases.rows(n, dense.features, dtype), context
+
+
+def on(device, subject):
+    """The same subject of tests, on the device."""
+    return replace(subject, library=Twin(device, subject.library))
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+@every_side
+@pytest.mark.parametrize("name", cases.NETWORKS)
+def test_every_kind_of_network(name, reads, formula, device, dtype):
+    dense = cases.made(**cases.NETWORKS[name]).astype(dtype)
+    library, judge = masked(dense, reads=reads, formula=formula)
+    cases.check_directions(Twin(device, library), judge, *rows_of(dense, 37, dtype), dtype)
+
+
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
+@pytest.mark.parametrize("scale", reference.LOG_SCALES)
+def test_every_activation_and_scale(scale, activation, device, dtype):
+    dense = cases.made(key=(scale, activation), context=2).astype(dtype)
+    library, judge = masked(dense, activation, scale=scale)
+    cases.check_directions(Twin(device, library), judge, *rows_of(dense, 9, dtype), dtype)
+
+
+@every_map
+@every_side
+def test_every_map(map, reads, formula, device, dtype):
+    dense = cases.made(outputs=reference.MAPS[map].parameters, bins=5, gain=0.7).astype(dtype)
+    library, judge = masked(dense, "tanh", map=map, reads=reads, formula=formula)
+    # Knots are places: a spline's errors are enlarged by what its bins stretch (test_spline.py); so are a bent line's.
+    cases.check_directions(Twin(device, library), judge, *rows_of(dense, 37, dtype), dtype, depth=64)
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_every_size_of_batch(n, device, dtype):
+    dense = cases.made(context=2).astype(dtype)
+    library, judge = masked(dense)
+    cases.check_directions(Twin(device, library), judge, *rows_of(dense, n, dtype), dtype)
+
+
+@pytest.mark.parametrize("formula", cases.FORMULAS)
+@pytest.mark.parametrize(("features", "passive", "context"), [(2, (0,), 0), (5, (1, 3, 4), 2), (17, (0,), 1)])
+def test_couplings(features, passive, context, formula, device, dtype):
+    dense = cases.dense_network(len(passive), (20, 15), features - len(passive), context).astype(dtype)
+    subject = gradients.coupling(dense, passive, "relu", formula=formula)
+    given, context = rows_of(dense, 37, dtype)
+    twin = Twin(device, subject.library)
+    cases.check_directions(twin, subject.judge(subject.arrays), given, context, dtype)
+    for value, _ in (twin.forward(given, context), twin.inverse(given, context)):
+        cases.assert_same_bits(value[:, passive], given[:, passive])
+
+
+@pytest.mark.parametrize("variant", vector_cases.VARIANTS)
+@pytest.mark.parametrize("features", [1, 2, 7])
+def test_vector_maps(variant, features, device, dtype):
+    library, judge = vector_cases.pair(variant, features, dtype)
+    vector_cases.check_directions(Twin(device, library), judge, 1.5 * cases.rows(37, features, dtype), dtype)
+
+
+@pytest.mark.parametrize("variant", vector_cases.VARIANTS)
+def test_vector_maps_of_the_context(variant, device, dtype):
+    library, judge = vector_cases.conditioned(variant, 5, 2, dtype)
+    given, context = cases.rows(37, 5, dtype), cases.rows(37, 2, dtype, "context")
+    twin = Twin(device, library)
+    for direction in ("forward", "inverse"):
+        args = getattr(twin, direction), getattr(judge, direction), given, dtype
+        vector_cases.check(*args, context=context, depth=4, condition=4.0)
+
+
+def rotations(features, dtype):
+    """Turns, dense and in blocks, with bent lines of each coordinate between: what an ascent makes."""
+    turns = [hr.Rotation.random(features, seed=0), hr.Rotation.random(features, seed=1, block=4)]
+    bent = [cases.randomise(hr.Elementwise(features, map="dual_ascent", dtype=dtype), 0.5, i) for i in range(2)]
+    chain = [turns[0], bent[0], hr.Permutation(np.arange(features)[::-1]), turns[1], bent[1], turns[0]]
+    return hr.Flow(chain, hr.StandardNormal(features), dtype=dtype)
+
+
+CHAINS = {
+    "of every kind": gradients.mixed_flow,
+    "of vector maps": gradients.vector_flow,
+    "of turns and bent lines": lambda dtype: rotations(11, dtype),
+    "of turns of one block": lambda dtype: rotations(3, dtype),
+}
+
+
+def inputs_of(flow, n, dtype):
+    context = cases.rows(n, flow.context, dtype, "context") if flow.context else None
+    return cases.rows(n, flow.features, dtype), context
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_chains(name, device, dtype):
+    """Against the same chain on the CPU in float64, which tests of its own judge."""
+    flow = CHAINS[name](dtype)
+    wide, twin = flow.astype("float64"), Twin(device, flow)
+    given, context = inputs_of(flow, 41, dtype)
+    wide_context = None if context is None else context.astype(float)
+    for verb in ("to_data", "to_latent"):
+        want = getattr(wide, verb)(given.astype(float), wide_context)
+        cases.assert_matches(getattr(twin, verb)(given, context), want, given, dtype, depth=256)
+    want = wide.log_prob(given.astype(float), wide_context)
+    cases.assert_close(twin.log_prob(given, context), want, magnitude=10.0, depth=256)
+
+
+BASES = {
+    "standard normal": lambda n: hr.StandardNormal(n),
+    "logistic": lambda n: hr.Logistic(n),
+    "normal": lambda n: hr.Normal(n, 0.5, 2.0),
+}
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("features", [1, 5])
+def test_samples_are_the_cpus(base, features, device, dtype):
+    flow = hr.Flow(list(cases.randomise(hr.IAF(features, hidden=(9,), transforms=2)).transforms), BASES[base](features))
+    flow = flow.astype(dtype)
+    twin = Twin(device, flow)
+    want, density = flow.sample_and_log_prob(70, seed=3)
+    got, log_prob = twin.sample(70, seed=3)
+    cases.assert_close(got, want, magnitude=10.0, depth=16)
+    cases.assert_close(log_prob, density, magnitude=10.0, depth=16)
+    cases.assert_same_bits(twin.sample(33, seed=3)[0], got[:33])
+    assert not np.array_equal(twin.sample(70, seed=4)[0], got)
+
+
+def test_one_row_of_context_for_all(device, dtype):
+    dense = cases.made(context=3).astype(dtype)
+    library, _ = masked(dense)
+    twin = Twin(device, library)
+    given, context = cases.rows(40, dense.features, dtype), cases.rows(1, 3, dtype, "context")
+    for direction in (twin.forward, twin.inverse):
+        for got, want in zip(direction(given, context), direction(given, np.repeat(context, 40, 0)), strict=True):
+            cases.assert_same_bits(got, want)
+
+
+def test_any_strides_and_the_other_dtype(device, dtype):
+    library, _ = masked(cases.made().astype(dtype))
+    twin, other = Twin(device, library), np.dtype({"float32": "float64", "float64": "float32"}[dtype])
+    wide = cases.rows(2 * 35, 3 * library.features, dtype)
+    for given in (wide[::2, ::3], wide[34::-1, :7], np.asfortranarray(wide[:35, :7])):
+        held = device.array(wide)  # the view is made on the device
+        view = {1: held[::2, ::3], 2: held[34::-1, :7]}.get(1 if given.strides[1] > wide.itemsize * 2 else 2)
+        if given.flags.f_contiguous:
+            view = device.library.asfortranarray(held[:35, :7])
+        value, log_det = device.empty((35, 7), dtype), device.empty((35,), dtype)
+        twin.program.run(
+            False,
+            device.tuple(view),
+            35,
+            0,
+            None,
+            device.tuple(value),
+            device.tuple(log_det),
+            None,
+            None,
+            device.stream,
+        )
+        cases.assert_same_bits(device.numpy(value), twin.forward(np.ascontiguousarray(given))[0])
+    given = cases.rows(35, library.features, "float32")  # both dtypes hold these numbers
+    for got, want in zip(twin.forward(given.astype(other)), twin.forward(given.astype(dtype)), strict=True):
+        cases.assert_same_bits(got, want)
+
+
+@pytest.mark.parametrize("features", [1, 3, 4, 7])
+def test_rows_at_any_address(features, device, dtype):
+    """Sixteen bytes are moved at a time where addresses allow it."""
+    flow = cases.randomise(hr.MAF(features, hidden=(9,), transforms=1, dtype=dtype))
+    twin, rows = Twin(device, flow), cases.rows(37, features, dtype)
+    want = twin.to_data(rows)
+    for offset in (0, 1, 2):
+        held, out = device.empty((37 * features + offset,), dtype), device.empty((37 * features + offset,), dtype)
+        held[offset:] = device.array(rows).ravel()
+        given, value = (a[offset:].reshape(37, features) for a in (held, out))
+        log_det = device.empty((37,), dtype)
+        tuples = [device.tuple(a) for a in (given, value, log_det)]
+        twin.program.run(False, tuples[0], 37, 0, None, *tuples[1:], None, None, device.stream)
+        cases.assert_same_bits(device.numpy(value), want[0])
+        cases.assert_same_bits(device.numpy(log_det), want[1])
+
+
+def test_parameters_of_one_call(device, dtype):
+    flow = cases.randomise(hr.MAF(4, hidden=(9,), transforms=2, dtype=dtype))
+    other = cases.randomise(copy.copy(flow), 0.4, "other")
+    twin, given = Twin(device, flow), cases.rows(40, 4, dtype)
+    unmasked = other.parameters + (other.parameters == 0)  # what is no weight is not looked at
+    got = twin.run(given, inverse=True, parameters=unmasked)
+    for a, b in zip(got[:2], Twin(device, other).to_latent(given), strict=True):
+        cases.assert_same_bits(a, b)
+
+
+# --- where lines are --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "number", "limit", "in_shared"),
+    [
+        # 64 features, [256, 256]: slots twice, units of two layers, one window.
+        (2 * 64 + 512 + 64, 4, 166_912, True),  # sm_80
+        (2 * 64 + 512 + 64, 8, 166_912, False),
+        (2 * 64 + 512 + 64, 8, 232_448, True),  # sm_90
+        (2 * 784 + 1024 + 64, 4, 232_448, False),  # images
+        (2 * 16, 4, 166_912, True),
+    ],
+)
+def test_lines_are_in_shared_memory_where_they_fit(lines, number, limit, in_shared, emu):
+    scratch = 8 * (8 * 36 + 2 * 32) * number  # kept sums and two sums over each row
+    want = scratch + (lines * 33 * number if in_shared else 0)
+    assert emu.module.place(lines, 8, number, limit) == (in_shared, want)
+    assert want <= limit
+
+
+def test_bits_do_not_depend_on_where_lines_are(emu):
+    """The wide network fits the shared memory of one card and not that of the other."""
+    dense = cases.made(features=30, hidden=(300, 150), gain=0.5, context=2)
+    library, judge = masked(dense, "tanh")
+    given, context = rows_of(dense, 35)
+    found = []
+    for architecture in (80, 90):
+        emu.module.set_architecture(architecture)
+        twin = Twin(emu, library)
+        found.append([*twin.forward(given, context), *twin.inverse(given, context)])
+    for a, b in zip(*found, strict=True):
+        cases.assert_same_bits(a, b)
+    cases.assert_matches(found[0][:2], judge.forward(given, context), given, "float64")
+
+
+# --- hard inputs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["of every kind", "of vector maps", "of turns and bent lines"])
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_poisoned_row_is_nan_and_leaves_all_others_alone(name, poison, device, dtype):
+    flow = CHAINS[name](dtype)
+    twin = Twin(device, flow)
+    given, context = inputs_of(flow, 40, dtype)
+    bad = given.copy()
+    bad[33, 2] = poison
+    others = np.arange(40) != 33
+    for inverse in (False, True):
+        clean, got = (twin.run(x, context, inverse=inverse, log_prob=True) for x in (given, bad))
+        assert np.isnan(got[0][33]).any()
+        assert np.isnan(got[1][33])
+        assert np.isnan(got[2][33])
+        for a, b in zip(got, clean, strict=True):
+            cases.assert_same_bits(a[others], b[others])
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_poisoned_row_has_no_gradient_and_neither_have_the_parameters(name, device, dtype):
+    flow = CHAINS[name](dtype)
+    twin = Twin(device, flow)
+    given, context = inputs_of(flow, 40, dtype)
+    bad = given.copy()
+    bad[5, 0] = np.nan
+    clean, got = (twin.vjp(x, context, inverse=True, of_log_prob=True) for x in (given, bad))
+    others = np.arange(40) != 5
+    cases.assert_same_bits(got[0][others], clean[0][others])
+    assert np.isnan(got[0][5]).all()
+    if flow.parameters.size:
+        assert np.isnan(got[1][clean[1] != 0]).all()
+
+
+def test_hard_rows(device, dtype):
+    dense = cases.made().astype(dtype)
+    library, judge = masked(dense)
+    given = cases.hard_rows(dense.features, dtype)
+    twin = Twin(device, library)
+    for direction in ("forward", "inverse"):
+        want, got = getattr(judge, direction)(given), getattr(twin, direction)(given)
+        kept = np.isfinite(want[0]).all(axis=1) & (np.abs(want[0]) < np.finfo(dtype).max / 1e3).all(axis=1)
+        assert kept.sum() >= 6
+        cases.assert_matches([a[kept] for a in got], [a[kept] for a in want], given[kept], dtype)
+
+
+# --- gradients --------------------------------------------------------------------------------------------------------
+
+
+@every_map
+@every_side
+def test_gradients_of_every_map(map, reads, formula, device):
+    dense = cases.made(features=4, hidden=(7, 6), context=2, outputs=reference.MAPS[map].parameters, bins=4)
+    subject = on(device, gradients.masked(dense, "tanh", map=map, reads=reads, formula=formula))
+    for verb in gradients.TRANSFORM_VERBS:
+        gradients.check(subject, verb, *rows_of(dense, 9))
+
+
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
+@pytest.mark.parametrize("reads", cases.READS)
+def test_gradients_of_every_activation(activation, reads, device):
+    dense = cases.made(features=4, hidden=(7, 6), context=2, key=(activation,))
+    subject = on(device, gradients.masked(dense, activation, reads=reads))
+    for verb in gradients.TRANSFORM_VERBS:
+        gradients.check(subject, verb, *rows_of(dense, 9), step=gradients.step_for(activation))
+
+
+@pytest.mark.parametrize("name", cases.NETWORKS)
+@pytest.mark.parametrize("reads", cases.READS)
+def test_gradients_of_every_kind_of_network(name, reads, device):
+    dense = cases.made(**cases.NETWORKS[name])
+    subject = on(device, gradients.masked(dense, "tanh", reads=reads))
+    for verb in gradients.TRANSFORM_VERBS:
+        gradients.check(subject, verb, *rows_of(dense, 3 if dense.features == 64 else 9))
+
+
+@pytest.mark.parametrize("passive", [(0,), (1, 3, 4)])
+def test_gradients_of_couplings(passive, device):
+    dense = cases.dense_network(len(passive), (9, 8), 6 - len(passive), 2)
+    subject = on(device, gradients.coupling(dense, passive))
+    for verb in gradients.TRANSFORM_VERBS:
+        gradients.check(subject, verb, *rows_of(dense, 9))
+
+
+@pytest.mark.parametrize("variant", vector_cases.VARIANTS)
+@pytest.mark.parametrize("verb", gradients.TRANSFORM_VERBS)
+def test_gradients_of_vector_maps(variant, verb, device):
+    params = vector_cases.raw(vector_cases.VARIANTS[variant][0], 4, "float64")
+    gradients.check(on(device, gradients.vector(variant, params)), verb, cases.rows(9, 4, "float64"))
+    subject = on(device, gradients.conditioned_vector(variant, 4, 2))
+    gradients.check(subject, verb, cases.rows(9, 4, "float64"), cases.rows(9, 2, "float64", "context"))
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("n", [1, 33, 70])
+def test_gradients_of_chains(name, n, device, dtype):
+    """Against the CPU in float64, which differences judge."""
+    flow = CHAINS[name](dtype)
+    wide, twin = flow.astype("float64"), Twin(device, flow)
+    given, context = inputs_of(flow, n, dtype)
+    for verb in gradients.FLOW_VERBS:
+        wrt = gradients.every(context)
+        cotangents = gradients.cotangents(verb, n, flow.features, dtype)
+        wide_context = None if context is None else context.astype(float)
+        wide_cotangents = [c.astype(float) for c in cotangents]
+        want = getattr(wide, verb)(given.astype(float), *wide_cotangents, wide_context, wrt=wrt)
+        got = getattr(twin, verb)(given, *cotangents, context, wrt=wrt)
+        for a, b in zip(got, want, strict=True):
+            gradients.assert_near(a, b, cases.tolerance(dtype, 256))
+
+
+@pytest.mark.parametrize("base", ["logistic", "normal"])
+def test_gradients_of_bases(base, device):
+    dense = cases.made(features=3, hidden=(7,))
+    subject = on(device, gradients.chain([gradients.masked(dense, "tanh")], base))
+    for verb in gradients.FLOW_VERBS:
+        gradients.check(subject, verb, cases.rows(9, 3, "float64"))
+
+
+@pytest.mark.parametrize("map", ["dual_ascent", "rq_spline"])
+def test_gradients_of_maps_of_each_coordinate(map, device, dtype):
+    flow = hr.Flow([cases.randomise(hr.Elementwise(4, map=map, dtype=dtype), 0.5)], hr.Normal(4, 0.5, 2.0))
+    wide, twin, given = flow.astype("float64"), Twin(device, flow), cases.rows(35, 4, dtype)
+    for verb in gradients.FLOW_VERBS:
+        cotangents = gradients.cotangents(verb, 35, 4, dtype)
+        want = getattr(wide, verb)(given.astype(float), *(c.astype(float) for c in cotangents))
+        got = getattr(twin, verb)(given, *cotangents, wrt=("inputs", "parameters"))
+        for a, b in zip(got, want, strict=True):
+            gradients.assert_near(a, b, cases.tolerance(dtype, 256))
+
+
+@pytest.mark.parametrize("raw", [-30.0, 30.0])
+def test_products_of_many_slopes_leave_no_range(raw, device):
+    """One logarithm is taken of a row's slopes, whose product is far beyond float32."""
+    bent = hr.Elementwise(200, map="dual_ascent")
+    bent.set_parameter("stretch", np.full((200, 1), raw, "f4"))
+    flow = hr.Flow([bent], hr.StandardNormal(200))
+    given = cases.rows(33, 200, "float32")
+    want = flow.astype("float64").to_data(given.astype(float))
+    assert np.abs(want[1]).min() > 100
+    cases.assert_matches(Twin(device, flow).to_data(given), want, given, "float32", depth=16)
+
+
+def test_a_bad_row_spoils_all_weights_as_on_the_cpu(device):
+    flow = hr.Flow([cases.randomise(hr.Elementwise(3, map="dual_ascent", dtype="float64"))], hr.Normal(3, 0.5, 2.0))
+    given = cases.rows(9, 3, "float64")
+    given[4, 1] = np.nan
+    by_value, by_log_det = gradients.cotangents("to_latent_vjp", 9, 3)
+    want = flow.to_latent_vjp(given, by_value, by_log_det)[1]
+    got = Twin(device, flow).to_latent_vjp(given, by_value, by_log_det, wrt=("inputs", "parameters"))[1]
+    assert_array_equal(np.isnan(got), np.isnan(want))
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_gradients_asked_for_one_by_one_are_those_of_all(name, device):
+    flow = CHAINS[name]("float64")
+    twin, (given, context) = Twin(device, flow), inputs_of(flow, 35, "float64")
+    wrt = gradients.every(context)
+    cotangents = gradients.cotangents("to_latent_vjp", 35, flow.features)
+    together = dict(zip(wrt, twin.to_latent_vjp(given, *cotangents, context, wrt=wrt), strict=True))
+    for kind in wrt:
+        (alone,) = twin.to_latent_vjp(given, *cotangents, context, wrt=(kind,))
+        cases.assert_same_bits(alone, together[kind])
+
+
+def test_lanes_past_the_last_row_may_overflow(device):
+    """Their inputs are zero, where this network's units overflow; at the rows' own inputs they do not."""
+    masks = [np.array([[True, False]]), np.array([[True]]), np.array([[False], [False], [True], [True]])]
+    weights = [np.array([[-1e30, 0.0]]), np.array([[1e30]]), np.array([[0.0], [0.0], [0.5], [0.1]])]
+    biases = [np.array([1e30]), np.zeros(1), np.zeros(4)]
+    arrays = [[a.astype("f4") for a in kind] for kind in (weights, biases)]
+    twin = Twin(device, hr.MaskedAutoregressive.from_dense(*arrays, masks))
+    given = np.ones((5, 2), "f4")
+    for gradient in twin.inverse_vjp(given, given, np.ones(5, "f4"), wrt=("inputs", "parameters")):
+        assert np.isfinite(gradient).all()
+
+
+def test_no_rows_have_a_gradient_of_zero(device, dtype):
+    flow = gradients.mixed_flow(dtype)
+    given, context = inputs_of(flow, 0, dtype)
+    by_input, by_parameters = Twin(device, flow).vjp(given, context, inverse=True, of_log_prob=True)
+    assert by_input.shape == (0, flow.features)
+    assert_array_equal(by_parameters, np.zeros_like(by_parameters))
+
+
+def test_rows_come_in_groups(device, dtype):
+    """The tape of so many rows is larger than that of a group in the emulation: sums go on from group to group."""
+    flow = cases.randomise(hr.MAF(5, hidden=(40, 40), transforms=2, dtype=dtype), 0.2)
+    given = cases.rows(420, 5, dtype)
+    twin, wide = Twin(device, flow), flow.astype("float64")
+    log_prob, by_input, by_parameters = twin.vjp(
+        given, inverse=True, of_log_prob=True, row_scale=-1 / 420, wrt=("log_prob", "inputs", "parameters")
+    )
+    value, want = wide.nll_and_grad(given.astype(float))
+    assert -log_prob.mean(dtype=float) == pytest.approx(value, rel=cases.tolerance(dtype))
+    gradients.assert_near(by_parameters, want, cases.tolerance(dtype, 64), least=np.abs(want).max())
+    assert by_input.shape == given.shape
+
+
+def test_chosen_rows(device, dtype):
+    flow = cases.randomise(hr.MAF(4, context=2, hidden=(9,), transforms=2, dtype=dtype))
+    twin = Twin(device, flow)
+    given, context = inputs_of(flow, 50, dtype)
+    by_row, index = cases.rng("of rows").standard_normal(50).astype(dtype), np.array([3, 49, 3, 0, 17], np.int64)
+    got = twin.vjp(given, context, inverse=True, by_row=by_row, of_log_prob=True, index=index)
+    want = twin.vjp(given[index], context[index], inverse=True, by_row=by_row[index], of_log_prob=True)
+    for a, b in zip(got, want, strict=True):
+        cases.assert_same_bits(a, b)
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_a_run_that_goes_back_gives_its_values_too(inverse, device, dtype):
+    flow = gradients.mixed_flow(dtype)
+    twin, (given, context) = Twin(device, flow), inputs_of(flow, 70, dtype)
+    value, log_det, _ = twin.vjp(given, context, inverse=inverse, wrt=("value", "log_det", "inputs"))
+    expected = twin.run(given, context, inverse=inverse)
+    tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype]  # units are kept, and rounded as they are, on the way back
+    np.testing.assert_allclose(value, expected[0], rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(log_det, expected[1], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("features", [1, 3, 40])
+def test_wide_values_are_rounded_once_less(features, device):
+    data_end = hr.Standardize([1.7e9] * features, [30.0] * features)
+    flow = hr.Flow([hr.MaskedAutoregressive(features, hidden=(6,)), data_end])
+    twin = Twin(device, flow)
+    wide, _, log_prob = twin.run(None, inverse=False, log_prob=True, rows=50, seed=1, wide=True)
+    assert_array_equal(wide.astype("f4"), twin.run(None, inverse=False, log_prob=True, rows=50, seed=1)[0])
+    assert len(np.unique(wide[:, 0])) > 45
+    np.testing.assert_allclose(twin.log_prob(wide), log_prob, rtol=1e-5, atol=1e-4 * features)
+    with pytest.raises(ValueError, match="value: expected the program's dtype on the latent side"):
+        twin.run(wide, inverse=True, wide=True)
+
+
+def test_weights_go_in_and_out(device, dtype):
+    flow = cases.randomise(hr.MAF(4, hidden=(9,), transforms=2, dtype=dtype))
+    program = Twin(device, flow).program
+    assert program.n_weights == flow.parameters.size
+    assert_array_equal(program.host_weights(), flow.parameters)
+    held, out = (
+        device.array(np.arange(1, program.n_weights + 1, dtype=dtype)),
+        device.empty((program.n_weights,), dtype),
+    )
+    program.set_weights(device.tuple(held), device.stream)
+    program.weights(device.tuple(out), device.stream)
+    flow.parameters = np.arange(1.0, program.n_weights + 1)
+    assert_array_equal(device.numpy(out), flow.parameters)  # what is no weight is zero
+
+
+def test_ready_parameters_follow_the_weights(device):
+    flow = cases.randomise(hr.PlanarFlow(3, transforms=2, dtype="float64"))
+    twin, given = Twin(device, flow), cases.rows(9, 3, "float64")
+    before = twin.to_data(given)[0]
+    other = cases.randomise(copy.copy(flow), 0.7, "other")
+    twin.program.set_host_weights(other.parameters)
+    after = twin.to_data(given)[0]
+    assert not np.array_equal(before, after)
+    cases.assert_close(after, other.to_data(given)[0])
+
+
+# --- streams and memory -----------------------------------------------------------------------------------------------
+
+WAITS = {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy", "cudaFree"}
+
+
+def queued(emu, call):
+    """What a call asked of the CUDA runtime: (name, stream)."""
+    emu.module.log()
+    call()
+    return emu.module.log()
+
+
+def test_nothing_waits_and_everything_is_on_the_stream(emu):
+    flow = gradients.mixed_flow("float32")
+    twin = Twin(emu, flow)
+    given, context = inputs_of(flow, 40, "float32")
+    arrays = [given, context, np.empty_like(given), np.empty(40, "f4"), np.empty(twin.program.n_weights, "f4")]
+    x, c, value, row, weights = map(emu.tuple, arrays)
+    stream = 7 << 8
+    calls = [
+        lambda: twin.program.run(True, x, 40, 0, c, value, None, row, None, stream),
+        lambda: twin.program.run(False, None, 40, 5, c, value, None, row, weights, stream),
+        lambda: twin.program.run_gradient(
+            True, x, None, c, True, None, None, 1.0, row, value, None, weights, None, stream
+        ),
+        lambda: twin.program.weights(weights, stream),
+        lambda: twin.program.set_weights(weights, stream),
+    ]
+    twin.program.host_weights()  # everything before is done
+    for call in calls:
+        names = queued(emu, call)
+        assert not WAITS & {name for name, _ in names}
+        launched = [(name, s) for name, s in names if "Event" not in name and "Attribute" not in name]
+        assert launched
+        assert {s for name, s in launched} == {stream}
+
+
+def test_uses_of_the_weights_wait_for_each_other_on_the_device(emu):
+    """A reader for the last writer, a writer for all uses since: on the caller's stream, never on the host."""
+    program = Twin(emu, cases.randomise(hr.MAF(3, hidden=(5,), transforms=1))).program
+    weights = np.zeros(program.n_weights, "f4")
+    one, other, third = (np.arange(1, 4) << 8).tolist()
+    told = emu.tuple(weights)
+
+    def waits(call):
+        names = queued(emu, call)
+        assert {s for name, s in names if name == "cudaEventRecord"} <= {one, other, third}
+        return [s for name, s in names if name == "cudaStreamWaitEvent"]
+
+    made = len(waits(lambda: program.set_weights(told, one)))  # for what made the program, whose stream is another
+    assert made >= 1
+    assert waits(lambda: program.weights(told, other)) == [other]
+    assert waits(lambda: program.weights(told, third)) == [third]
+    # For both readers too, and for its own stream's last use, also when it takes over that one's event.
+    assert len(waits(lambda: program.set_weights(told, one))) == made + 2 + 2
+
+
+def test_parameters_of_one_call_are_a_use_of_the_program(emu):
+    """Otherwise its memory could be given back while the call's kernels read the steps."""
+    flow = cases.randomise(hr.PlanarFlow(3, transforms=2))
+    twin = Twin(emu, flow)
+    x, log_det = np.zeros((4, 3), "f4"), np.zeros(4, "f4")
+    own, stream = flow.parameters, 7 << 8
+    args = True, emu.tuple(x), 4, 0, None, None, emu.tuple(log_det), None, emu.tuple(own), stream
+    assert ("cudaEventRecord", stream) in queued(emu, lambda: twin.program.run(*args))
+    emu.module.fail_allocation(2)
+    emu.module.log()
+    with pytest.raises(MemoryError):
+        twin.program.run(*args)
+    emu.module.fail_allocation(0)
+    assert ("cudaEventRecord", stream) in emu.module.log()  # what was queued before counts
+
+
+def test_a_program_gives_its_memory_back(emu):
+    before = emu.module.allocated()
+    twin = Twin(emu, gradients.mixed_flow("float64"))
+    assert emu.module.allocated() > before
+    given, context = inputs_of(twin, 40, "float64")
+    held = emu.module.allocated()
+    twin.to_data(given, context)
+    twin.vjp(given, context, inverse=True, of_log_prob=True)
+    assert emu.module.allocated() == held
+    del twin
+    assert emu.module.allocated() == before
+
+
+def test_without_memory_a_call_says_so_and_the_program_stays_usable(emu):
+    """Each allocation of a call fails in its turn."""
+    twin = Twin(emu, gradients.mixed_flow("float64"))
+    given, context = inputs_of(twin, 40, "float64")
+    want = twin.vjp(given, context, inverse=True, of_log_prob=True)
+    held = emu.module.allocated()
+    for nth in itertools.count(1):
+        emu.module.fail_allocation(nth)
+        try:
+            twin.vjp(given, context, inverse=True, of_log_prob=True)
+            break
+        except MemoryError as error:
+            assert "bytes" in str(error)  # noqa: PT017
+        finally:
+            emu.module.fail_allocation(0)
+        assert emu.module.allocated() == held
+        for a, b in zip(twin.vjp(given, context, inverse=True, of_log_prob=True), want, strict=True):
+            cases.assert_same_bits(a, b)
+    assert nth > 3
+
+
+# --- the border -------------------------------------------------------------------------------------------------------
+
+
+def refused(program, **changes):
+    x, value, row = np.zeros((4, 3), "f4"), np.zeros((4, 3), "f4"), np.zeros(4, "f4")
+    tell = lambda a: (a.ctypes.data, a.shape, a.strides, a.dtype.name)  # noqa: E731
+    given = {"input": tell(x), "value": tell(value), "log_det": tell(row), "context": None}
+    given |= {k: tell(v) if isinstance(v, np.ndarray) else v for k, v in changes.items()}
+    rows = given.pop("rows", 4)
+    program.run(inverse=False, rows=rows, seed=0, log_prob=None, parameters=None, stream=0, **given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input": np.zeros((4, 2), "f4")}, "input: expected"),
+        ({"input": np.zeros((5, 3), "f4")}, "input: expected"),
+        ({"input": np.zeros(4, "f4")}, "input: expected"),
+        ({"input": np.zeros((4, 3), "i8")}, "float32 or float64"),
+        ({"value": np.zeros((4, 3), "i8")}, "value: expected"),
+        ({"value": np.zeros((4, 6), "f4")[:, ::2]}, "value: expected"),
+        ({"log_det": np.zeros(5, "f4")}, "log_det: expected"),
+        ({"context": np.zeros((4, 1), "f4")}, "context: expected"),
+        ({"rows": -1}, "rows: expected"),
+        ({"input": (0, (4, 3), (12, 4), "float32")}, "expected an address"),
+        ({"input": (64, (4, -3), (12, 4), "float32")}, "at least 0"),
+        ({"input": (64, (4, 3), (12,), "float32")}, "a stride for each axis"),
+        ({"input": (66, (4, 3), (12, 4), "float32")}, "addresses that their dtype allows"),
+        ({"input": 64}, r"\(address, shape, strides, dtype\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes, message, emu):
+    program = Twin(emu, hr.MAF(3, hidden=(5,), transforms=1)).program
+    with pytest.raises(ValueError, match=message):
+        refused(program, **changes)
+
+
+def test_a_device_that_is_not_there_is_refused(emu):
+    flow = hr.MAF(3, hidden=(5,), transforms=1)
+    steps = [(*s[:2], s[2].made_for(emu.module)) if s[0] == "masked" else s for s in flow._steps()]
+    with pytest.raises(emu.module.CudaError, match="device"):
+        emu.module.ProgramF32(3, 0, "normal", steps, 0, [], [], False, 1)

@@ -1,0 +1,197 @@
+"""Products of networks in TF32: which numbers meet, what is rounded, and what is not.
+
+Small whole numbers lose nothing in TF32 and have sums that no order changes: there tensor cores give the bits that
+exact products give. Other numbers are judged by NumPy in float64, with factors rounded as TF32 rounds them.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import cases
+import gradients
+import headrace as hr
+from cuda_twins import Twin
+from program_cases import SIZES, every_side
+
+BITS = 11  # significant ones of a factor
+ROUNDING = 2.0**-BITS
+
+
+def rounded(x):
+    """To TF32: to the nearest, ties away from zero."""
+    mantissa, exponent = np.frexp(np.asarray(x, float))
+    scaled = mantissa * 2**BITS
+    return np.ldexp(np.trunc(scaled + np.copysign(0.5, scaled)), exponent - BITS)
+
+
+def small(dense):
+    """The same network with weights of -1, 0 and 1, and whole biases."""
+    generator = cases.rng("small", *dense.weights[0].shape)
+    choose = lambda arrays, *numbers: [generator.choice(numbers, a.shape).astype("float32") for a in arrays]  # noqa: E731
+    return replace(dense, weights=choose(dense.weights, -1, 0, 0, 1), biases=choose(dense.biases, -2, -1, 0, 1, 2))
+
+
+def whole(n, features, *key):
+    return cases.rng("whole", n, features, *key).integers(-3, 4, (n, features)).astype("float32")
+
+
+def twins(device, library):
+    """On tensor cores, and exactly."""
+    return Twin(device, library, tf32=True), Twin(device, library)
+
+
+def assert_all_same(got, want):
+    for result, expected in zip(got, want, strict=True):
+        cases.assert_same_bits(result, expected)
+
+
+def grid(device, name, context=0, **settings):
+    """A network that loses nothing in TF32, and coordinates and context that do not either."""
+    chosen = {"context": context} | cases.NETWORKS[name] | {"outputs": ("shift",)}
+    dense = small(cases.made(**chosen))
+    library = gradients.masked(dense, "relu", map="additive", **settings).library
+    context = whole(37, dense.context, "context") if dense.context else None
+    return twins(device, library), whole(37, dense.features), context
+
+
+@every_side
+@pytest.mark.parametrize("name", cases.NETWORKS)
+def test_every_kind_of_network(name, reads, formula, device):
+    (fast, exact), known, context = grid(device, name, reads=reads, formula=formula)
+    # What the network reads is known in one direction, and found again in the other.
+    parallel, sequential = ("forward", "inverse") if reads == "latent" else ("inverse", "forward")
+    built = getattr(fast, parallel)(known, context)
+    assert_all_same(built, getattr(exact, parallel)(known, context))
+    again, _ = getattr(fast, sequential)(built[0], context)
+    assert np.array_equal(again, known)
+
+
+@every_side
+@pytest.mark.parametrize("name", cases.NETWORKS)
+def test_every_networks_gradients(name, reads, formula, device):
+    (fast, exact), known, context = grid(device, name, context=2, reads=reads, formula=formula)
+    verb = "forward_vjp" if reads == "latent" else "inverse_vjp"
+    by_value, by_row = whole(37, fast.features, "value"), whole(37, 1, "row")[:, 0]
+    given = known, by_value, by_row, context
+    wrt = ("inputs", "parameters", "context")
+    assert_all_same(getattr(fast, verb)(*given, wrt=wrt), getattr(exact, verb)(*given, wrt=wrt))
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_every_size_of_batch(n, device):
+    (fast, exact), known, _ = grid(device, "three layers", reads="data", formula="to_data")
+    assert_all_same(fast.inverse(known[:n]), exact.inverse(known[:n]))
+
+
+def test_lines_in_global_memory(device):
+    """Of a network that fits no block's shared memory."""
+    dense = small(cases.made(3, (1300, 700), outputs=("shift",)))
+    fast, exact = twins(device, gradients.masked(dense, "relu", map="additive", reads="data").library)
+    known = whole(33, 3)
+    assert_all_same(fast.inverse(known), exact.inverse(known))
+
+
+def one_product(device):
+    """A network of one layer, whose outputs are shifts, on the device; its weights, and rows to read."""
+    dense = cases.made(19, (), context=4, outputs=("shift",)).astype("float32")
+    library = gradients.masked(dense, map="additive", reads="data", formula="to_data").library
+    weights = np.where(dense.masks[0], dense.weights[0], 0).astype(float)
+    x, context = cases.rows(37, 19, "float32"), cases.rows(37, 4, "float32", "context")
+    return Twin(device, library, tf32=True), weights, dense.biases[0].astype(float), x, context
+
+
+def assert_a_product(got, added, left, right):
+    """``got`` is ``added`` and the product of rounded factors, up to float32's roundings of sums."""
+    magnitude = np.abs(left) @ np.abs(right) + np.abs(added) + 1
+    assert np.all(np.abs(got - (added + rounded(left) @ rounded(right))) <= 8 * np.finfo("float32").eps * magnitude)
+    unrounded = np.abs(got - (added + left.astype(float) @ right)) / magnitude
+    assert np.all(unrounded <= 2.1 * ROUNDING)  # a product has two factors
+    assert np.quantile(unrounded, 0.9) > 0.1 * ROUNDING  # else nothing was rounded, and this test would not tell
+
+
+def test_factors_are_rounded_and_sums_are_not(device):
+    twin, weights, bias, x, context = one_product(device)
+    z, log_det = twin.inverse(x, context)
+    assert_a_product(z, x - bias, np.hstack([x, context]), -weights.T)
+    assert np.all(log_det == 0)
+
+
+def test_on_the_way_back_too_but_not_in_the_sums_over_rows(device):
+    twin, weights, _, x, context = one_product(device)
+    grad, by_row = cases.rows(37, 19, "float32", "grad"), np.zeros(37, "float32")
+    by_x, by_context, by_parameters = twin.inverse_vjp(
+        x, grad, by_row, context, wrt=("inputs", "context", "parameters")
+    )
+    assert_a_product(np.hstack([by_x, by_context]), np.pad(grad, ((0, 0), (0, 4))), grad, -weights)
+    exact = Twin(device, twin.library).inverse_vjp(x, grad, by_row, context, wrt=("parameters",))[0]
+    cases.assert_same_bits(by_parameters, exact)
+
+
+@pytest.mark.parametrize("kind", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF])
+def test_flows_are_as_near_as_factors_of_11_bits_let_them(kind, device):
+    flow = cases.randomise(kind(6, transforms=3, hidden=(24, 20), activation="tanh"), 0.2)  # slopes of ReLU may jump
+    fast, exact = twins(device, flow)
+    x = cases.rows(70, 6, "float32")
+    difference = np.abs(fast.log_prob(x) - exact.log_prob(x))
+    assert 0 < np.median(difference) < difference.max() < 64 * ROUNDING
+    for got, want in zip(fast.sample(70, seed=3), exact.sample(70, seed=3), strict=True):
+        assert 0 < np.abs(got - want).max() < 64 * ROUNDING
+    wrt = "inputs", "parameters", "log_prob"
+    by_row = np.ones(70, "float32")
+    for got, want in zip(fast.log_prob_vjp(x, by_row, wrt=wrt), exact.log_prob_vjp(x, by_row, wrt=wrt), strict=True):
+        # A point may cross a knot, where slopes jump.
+        assert 0 < np.quantile(np.abs(got - want), 0.95) < 8 * ROUNDING * np.abs(want).max()
+
+
+def test_there_and_back(device):
+    """Errors of TF32, not of float32: a number that is found again up to its last bit may be rounded the other way."""
+    flow = cases.randomise(hr.MAF(6, transforms=3, hidden=(24, 20)), 0.2)
+    fast, _ = twins(device, flow)
+    x = cases.rows(300, 6, "float32")
+    z, log_det = fast.to_latent(x)
+    again, back = fast.to_data(z)
+    for got, want in ((again, x), (back, -log_det)):
+        assert np.abs(got - want).max() < 16 * ROUNDING
+        assert np.median(np.abs(got - want)) < 16 * np.finfo("float32").eps
+
+
+@pytest.mark.parametrize("reads", cases.READS)
+def test_hard_rows(reads, device):
+    """Huge, tiny and subnormal numbers: finite where exact products are, and no row changes another."""
+    dense = cases.made(7, gain=0.5).astype("float32")
+    fast, exact = twins(device, gradients.masked(dense, "relu", reads=reads).library)
+    given = cases.hard_rows(7, "float32")
+    for direction in ("forward", "inverse"):
+        got, want = (getattr(twin, direction)(given) for twin in (fast, exact))
+        ordinary = np.abs(given).max(axis=1) < 10
+        for result, expected in zip(got, want, strict=True):
+            assert np.array_equal(np.isfinite(result), np.isfinite(expected))
+            assert np.abs(result - expected)[ordinary].max() < 64 * ROUNDING
+        alone = [getattr(fast, direction)(row[None]) for row in given]
+        for k, result in enumerate(got):
+            cases.assert_same_bits(result, np.concatenate([values[k] for values in alone]))
+
+
+def test_turns_are_exact(device):
+    flow = hr.Flow([hr.Rotation.random(9, seed=1)])
+    fast, exact = twins(device, flow)
+    assert_all_same(fast.to_latent(cases.rows(40, 9, "float32")), exact.to_latent(cases.rows(40, 9, "float32")))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_row_that_is_not_finite_stays_alone(bad, device):
+    flow = cases.randomise(hr.MAF(5, transforms=2, hidden=(20,)), 0.2)
+    fast, _ = twins(device, flow)
+    x = cases.rows(40, 5, "float32")
+    want = fast.log_prob(x)
+    x[11, 2] = bad
+    got = fast.log_prob(x)
+    assert np.isnan(got[11])
+    cases.assert_same_bits(np.delete(got, 11), np.delete(want, 11))
+
+
+def test_float64_is_refused(emu):
+    with pytest.raises(ValueError, match="tf32: expected false in float64"):
+        Twin(emu, hr.MAF(3, hidden=(5,), dtype="float64"), tf32=True)

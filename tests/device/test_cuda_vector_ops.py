@@ -1,0 +1,267 @@
+"""Planar and radial maps on the device: the CPU's cases and tolerances, and what threads may get wrong."""
+
+import numpy as np
+import pytest
+
+import cases
+import gradients
+import headrace as hr
+import reference
+import vector_cases
+from cuda_arrays import unaligned
+from headrace import _core
+from pairs import pairwise
+from vector_cases import batch, run_backward, settings_of
+
+# Tiles that end within a block; with the long ones, one to thirty-two lanes a row, and rows beyond shared memory.
+SHAPES = [(0, 3), (1, 1), (1, 7), (5, 17), (31, 3), (64, 5), (300, 2), (65, 33), (40, 100)]
+LONG = (6, 7000)
+DIRECTIONS = ("forward", "inverse")
+every_variant = pytest.mark.parametrize("variant", vector_cases.VARIANTS)
+every_direction = pytest.mark.parametrize("direction", DIRECTIONS)
+per_row_or_not = pytest.mark.parametrize("per_row", [False, True])
+OF_A_KERNEL = {"variant": vector_cases.VARIANTS, "direction": DIRECTIONS, "per_row": [False, True]}
+every_other_shape = pairwise(shape=[(2, 1), (300, 5), (70, 33), (10, 300), LONG], **OF_A_KERNEL, dtype=cases.DTYPES)
+
+
+def run(device, variant, direction, values, params, *, place=None):
+    """``(value, log_det)`` as headrace.ops gives them. ``place`` puts an array on the device, or is "in place"."""
+    put = place if callable(place) else device.array
+    x, p = put(values), put(params)
+    value = x if place == "in place" else put(np.full_like(values, np.nan))
+    log_det = put(np.full(len(values), np.nan, values.dtype))
+    device.module.vector_map(
+        *(*settings_of(variant), direction == "inverse"),
+        *(device.tuple(array) for array in (x, p, value, log_det)),
+        device=device.index,
+        stream=device.stream,
+    )
+    return device.numpy(value).copy(), device.numpy(log_det).copy()
+
+
+def on_cpu(variant, name, *arrays, **more):
+    map, settings = vector_cases.VARIANTS[variant]
+    return getattr(hr.ops, f"{map}_{name}")(*arrays, **settings, **more)
+
+
+def assert_same(got, want):
+    for result, expected in zip(got, want, strict=True):
+        cases.assert_same_bits(result, expected)
+
+
+def assert_gradients(got, want, *, per_row, allowed):
+    gradients.assert_rows_near(got[0], want[0], allowed)
+    if per_row:
+        gradients.assert_rows_near(got[1], want[1], allowed)
+    else:
+        gradients.assert_near(got[1], want[1], allowed)
+
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+
+@pairwise(shape=SHAPES, **OF_A_KERNEL, dtype=cases.DTYPES)
+def test_values_match_the_reference(device, variant, direction, shape, per_row, dtype):
+    values, params, *_ = batch(variant, *shape, dtype, per_row=per_row)
+    judge = vector_cases.judge(variant, params)
+    vector_cases.check(lambda x: run(device, variant, direction, x, params), getattr(judge, direction), values, dtype)
+
+
+@pairwise(shape=[(9, 300), (5, 1100), LONG], **OF_A_KERNEL, dtype=cases.DTYPES)
+def test_long_rows_match_the_reference(device, variant, direction, shape, per_row, dtype):
+    values, params, *_ = batch(variant, *shape, dtype, per_row=per_row)
+    got = run(device, variant, direction, values, params)
+    want = getattr(vector_cases.judge(variant, params), direction)(values)
+    cases.assert_close(got[0], want[0], magnitude=10.0, depth=2)
+    # A radial map's determinant is a power of one number, rounded once.
+    magnitude = shape[1] if variant == "radial" else 1.0
+    cases.assert_close(got[1], want[1], magnitude=magnitude, depth=1)
+
+
+@every_other_shape
+def test_addresses_do_not_matter(device, variant, direction, shape, per_row, dtype):
+    values, params, *_ = arrays = batch(variant, *shape, dtype, per_row=per_row)
+    want = run(device, variant, direction, values, params)
+    want_back = run_backward(device, variant, direction, arrays)
+    for by in range(1, 4 if dtype == "float32" else 2):
+
+        def place(values, by=by):
+            return unaligned(device, values, by)
+
+        assert_same(run(device, variant, direction, values, params, place=place), want)
+        assert_same(run_backward(device, variant, direction, arrays, place=place), want_back)
+
+
+@every_other_shape
+def test_the_value_may_replace_the_input(device, variant, direction, shape, per_row, dtype):
+    values, params, *_ = batch(variant, *shape, dtype, per_row=per_row)
+    want = run(device, variant, direction, values, params)
+    assert_same(run(device, variant, direction, values, params, place="in place"), want)
+
+
+@every_other_shape
+def test_the_order_of_threads_does_not_matter(emu, variant, direction, shape, per_row, dtype):
+    values, params, *_ = arrays = batch(variant, *shape, dtype, per_row=per_row)
+    first, *others = emu.in_each_order(
+        lambda: (*run(emu, variant, direction, values, params), *run_backward(emu, variant, direction, arrays)),
+        every=True,
+    )
+    for other in others:
+        assert_same(other, first)
+
+
+@every_other_shape
+def test_a_rows_result_does_not_depend_on_its_companions(device, variant, direction, shape, per_row, dtype):
+    values, params, *cotangents = batch(variant, *shape, dtype, per_row=per_row)
+    want = run(device, variant, direction, values, params)
+    want_back = run_backward(device, variant, direction, (values, params, *cotangents))
+    for part in (slice(0, 1), slice(1, 3), slice(1, None)):
+        own = params[part] if per_row else params
+        got = run(device, variant, direction, values[part], own)
+        assert_same(got, [whole[part] for whole in want])
+        back = run_backward(device, variant, direction, (values[part], own, *(array[part] for array in cotangents)))
+        assert_same(back[: 1 + per_row], [whole[part] for whole in want_back[: 1 + per_row]])
+
+
+@pairwise(shape=[(1, 1), (70, 33), (10, 300), LONG], **OF_A_KERNEL, dtype=cases.DTYPES)
+def test_a_poisoned_row_leaves_all_others_alone(device, variant, direction, per_row, shape, dtype):
+    arrays = batch(variant, *shape, dtype, per_row=per_row)
+    row = shape[0] // 2
+    others = np.arange(shape[0]) != row
+
+    def results(kernel):
+        """Numbers of each row: all but the gradient by one set of parameters, which comes last."""
+        return (*kernel[0], *kernel[1]) if per_row else (*kernel[0], kernel[1][0])
+
+    def on_device(arrays):
+        return run(device, variant, direction, *arrays[:2]), run_backward(device, variant, direction, arrays)
+
+    want = on_device(arrays)
+    for where in (0, 1, 2, 3) if per_row else (0, 2, 3):
+        bad = [array.copy() for array in arrays]
+        bad[where][row] = np.nan
+        got = on_device(bad)
+        assert_same([r[others] for r in results(got)], [r[others] for r in results(want)])
+        cpu = on_cpu(variant, direction, *bad[:2]), on_cpu(variant, "backward", *bad, direction=direction)
+        for result, expected in zip((*got[0], *got[1]), (*cpu[0], *cpu[1]), strict=True):
+            np.testing.assert_array_equal(np.isnan(result), np.isnan(expected))
+        assert np.isnan(got[0][0][row]).all() or where > 1
+
+
+# --- gradients ------------------------------------------------------------------------------------------------------
+
+
+@pairwise(shape=[(1, 1), (3, 2), (31, 5), (9, 40), (70, 3)], **OF_A_KERNEL)
+def test_gradients_match_differences(device, variant, direction, shape, per_row):
+    values, params, *cotangents = arrays = batch(variant, *shape, "float64", per_row=per_row)
+    got = run_backward(device, variant, direction, arrays)
+
+    def results(x, p):
+        return getattr(vector_cases.judge(variant, p), direction)(x)
+
+    step = gradients.KINKED_STEP if variant == "planar with leaky ReLU" else gradients.STEP
+    by_value = reference.row_gradient(lambda x: results(x, params), values, cotangents, step)
+    if per_row:
+        by_params = reference.row_gradient(lambda p: results(values, p), params, cotangents, step)
+    else:
+        (by_params,) = reference.gradient(lambda p: results(values, p), [params], cotangents, step)
+    assert_gradients(got, (by_value, by_params), per_row=per_row, allowed=1e-5)
+
+
+@pairwise(shape=[(700, 3), (40, 100), (9, 300), (5, 1100), LONG], **OF_A_KERNEL, dtype=cases.DTYPES)
+def test_gradients_of_many_rows_or_features_are_those_of_the_cpu(device, variant, direction, shape, per_row, dtype):
+    """Beyond what differences can tell; the CPU's were tested by these."""
+    arrays = batch(variant, *shape, dtype, per_row=per_row)
+    got = run_backward(device, variant, direction, arrays)
+    want = on_cpu(variant, "backward", *(array.astype(float) for array in arrays), direction=direction)
+    assert_gradients(got, want, per_row=per_row, allowed=cases.tolerance(dtype, 64))
+
+
+@every_variant
+@every_direction
+def test_shared_parameters_of_no_rows_have_gradients_of_zero(device, variant, direction, dtype):
+    arrays = batch(variant, 0, 3, dtype, per_row=False)
+    by_value, by_params = run_backward(device, variant, direction, arrays)
+    assert by_value.shape == (0, 3)
+    assert not by_params.any()
+
+
+def test_shared_parameters_are_summed_in_float64(device):
+    """Rows whose gradients cancel: float32 sums would keep none of the last one's digits."""
+    features, rows = 2, 1000
+    values = np.zeros((rows, features), "f4")
+    params = vector_cases.raw("planar", features, "f4")
+    grad_value = np.zeros_like(values)
+    grad_value[:-1:2], grad_value[1:-1:2], grad_value[-1] = 1e7, -1e7, 1e-3
+    grad_value[-2] = 0.0
+    arrays = values, params, grad_value, np.zeros(rows, "f4")
+    got = run_backward(device, "planar", "forward", arrays)[1]
+    want = run_backward(
+        device, "planar", "forward", [array[-1:] if array is not params else params for array in arrays]
+    )
+    np.testing.assert_allclose(got, want[1], rtol=1e-4)
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+def arguments_of_backward(per_row=True):
+    values, params, grad_value, grad_log_det = batch("planar", 4, 3, "float32", per_row=per_row)
+    arrays = [values, params, grad_value, grad_log_det, np.empty_like(values), np.empty_like(params)]
+    return ["planar", "tanh", 0.2, False, *arrays]
+
+
+def refused():
+    """What is wrong -> (number of an argument of vector_map_backward, what it is instead)."""
+    values, params, grad_value, grad_log_det = arguments_of_backward()[4:8]
+    return {
+        "an unknown map": (0, "spherical"),
+        "an unknown nonlinearity": (1, "relu"),
+        "a slope of zero": (2, 0.0),
+        "values of one axis": (4, values[0].copy()),
+        "values of no features": (4, values[:, :0].copy()),
+        "params of fewer rows": (5, params[:3].copy()),
+        "params of another map": (5, params[:, :5].copy()),
+        "one set that is too long": (5, np.zeros(8, "f4")),
+        "grad_value of another shape": (6, grad_value[:, :2].copy()),
+        "grad_log_det too short": (7, grad_log_det[:3].copy()),
+        "grad_input of another shape": (8, np.empty((3, 4), "f4")),
+        "grad_params of one set": (9, np.empty(7, "f4")),
+    }
+
+
+@pytest.mark.parametrize("name", refused())
+def test_what_the_cpu_refuses_is_refused_with_its_words(device, name):
+    place, wrong = refused()[name]
+    arguments = arguments_of_backward()
+    arguments[place] = wrong
+    with pytest.raises(ValueError, match=r"\w") as by_cpu:
+        _core.cpu.vector_map_backward(*arguments)
+    arrays = [device.array(argument) if isinstance(argument, np.ndarray) else argument for argument in arguments]
+    told = [argument if i < 4 else device.tuple(argument) for i, argument in enumerate(arrays)]
+    with pytest.raises(ValueError, match=r"\w") as by_device:
+        device.module.vector_map_backward(*told, device.index, device.stream)
+    assert str(by_device.value) == str(by_cpu.value)
+
+
+def test_the_device_of_the_arrays_is_made_current(device):
+    """As it has to be one that there is, a number beyond the last one shows that it is."""
+    x, params, rows = device.array(np.zeros((3, 2))), device.array(np.zeros(5)), device.empty(3, "f8")
+    told = [device.tuple(array) for array in (x, params, x, rows)]
+    with pytest.raises(device.module.CudaError, match="device: invalid device ordinal"):
+        device.module.vector_map("planar", "tanh", 0.2, False, *told, 99, device.stream)
+    told = [device.tuple(array) for array in (x, params, x, rows, x, params)]
+    with pytest.raises(device.module.CudaError, match="device: invalid device ordinal"):
+        device.module.vector_map_backward("planar", "tanh", 0.2, False, *told, 99, device.stream)
+
+
+@pytest.mark.parametrize("place", range(4, 10))
+@per_row_or_not
+def test_arrays_of_another_kind_are_refused(device, place, per_row):
+    arrays = [device.array(argument) for argument in arguments_of_backward(per_row)[4:]]
+    shape, dtype = arrays[place - 4].shape, arrays[place - 4].dtype
+    wrong = [device.empty(shape, np.float64), device.empty(shape, np.int64), device.empty((*shape, 2), dtype)[..., 0]]
+    for bad in wrong:
+        told = [device.tuple(bad if i == place - 4 else array) for i, array in enumerate(arrays)]
+        with pytest.raises(ValueError, match="expected aligned arrays of one dtype in C order"):
+            device.module.vector_map_backward("planar", "tanh", 0.2, False, *told, device.index, device.stream)

@@ -1,0 +1,110 @@
+"""The Python layer over the CUDA sources themselves, emulated: what `test_device_arrays.py` and its neighbours leave to
+the CPU's core is done by the kernels here."""
+
+import numpy as np
+import pytest
+
+import cases
+import fake_cuda
+import headrace as hr
+from array_cases import FEATURES, arrays, call_of, every_call, made_flow
+from device_cases import assert_follows, data, map_all
+from devices import Library, in_place
+from fitting import SHORT
+
+
+@pytest.fixture
+def emulated(emu):
+    """CuPy's arrays on a device whose kernels are emulated."""
+    with in_place(fake_cuda.Machine(inner=lambda machine: emu.module)) as machine:
+        yield Library("cupy", machine)
+
+
+@every_call
+def test_every_call(emulated, kind, name, dtype):
+    call, holder = call_of(kind, name, dtype)
+    given = arrays(dtype, holder.parameters.size)
+    want = call(holder, given)
+    got = call(holder.to("cuda"), {key: emulated.make(array) for key, array in given.items()})
+    for result, expected in zip(got, want, strict=True):
+        cases.assert_close(emulated.open(result), expected, magnitude=np.abs(expected).max(), depth=30)
+
+
+@pytest.mark.parametrize("map", ["affine", "rq_spline", "planar", "radial"])
+def test_functional_kernels(emulated, map, dtype):
+    z, grad, rows = cases.rows(40, 3, dtype), cases.rows(40, 3, dtype, "grad"), np.linspace(-1.0, 1.0, 40).astype(dtype)
+    count = {"affine": (3, 2), "rq_spline": (3, 14), "planar": (7,), "radial": (5,)}[map]
+    params = cases.rng("params").standard_normal((40, *count)).astype(dtype)
+    kind, more = (map, ()) if map in ("planar", "radial") else ("coupling", (map,))
+    for way, given in (("forward", (z, params)), ("inverse", (z, params)), ("backward", (z, params, grad, rows))):
+        call = getattr(hr.ops, f"{kind}_{way}")
+        for got, want in zip(call(*map_all(emulated.make, given), *more), call(*given, *more), strict=True):
+            cases.assert_close(emulated.open(got), want, magnitude=np.abs(want).max(), depth=30)
+
+
+def test_a_sample_is_that_of_the_cpu(emulated, dtype):
+    flow = made_flow(dtype, context=0)
+    cases.assert_close(flow.to("cuda").sample(100, seed=5).get(), flow.sample(100, seed=5), magnitude=4.0, depth=30)
+
+
+def test_a_fit_follows_that_of_the_cpu(emulated):
+    """In float64 roundings stay far below what is asked for."""
+    x, context, weights = data()
+    flow = made_flow("float64")
+    device = flow.to("cuda")
+    want = flow.fit(x, context, weights=weights, **SHORT)
+    got = device.fit(emulated.make(x), emulated.make(context), weights=emulated.make(weights), **SHORT)
+    assert np.allclose(got.train_loss, want.train_loss, rtol=1e-9)
+    assert np.allclose(got.validation_loss, want.validation_loss, rtol=1e-9)
+    assert np.allclose(device.to("cpu").parameters, flow.parameters, atol=1e-8)
+
+
+@pytest.mark.parametrize("map", ["kink", "spline"])
+def test_an_ascent_follows_that_of_the_cpu(emulated, map):
+    """In float64: directions are chosen by sorting, where roundings of float32 show."""
+    x = data(300)[0]
+    x[:, 1] += x[:, 0] ** 2
+    directions = {"kink": "sliced", "spline": None}[map]
+    model = hr.DualAscentFlow(steps=2, refine=False, map=map, directions=directions, dtype="float64")
+    want = model.fit(x, progress=False)
+    log_likelihood = model.history.log_likelihood
+    flow = model.fit(emulated.make(x), progress=False)
+    assert np.allclose(model.history.log_likelihood, log_likelihood, rtol=1e-9)
+    assert np.allclose(flow.to("cpu").log_prob(x), want.log_prob(x), atol=1e-8)
+    assert flow.device == "cuda:0"
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_kinks_follow_those_of_the_cpu(emulated, weighted, dtype):
+    x, _, weights = data(300)
+    x[:, 1] += x[:, 0] ** 2
+    weights = weights**4 if weighted else None
+    other, model = (hr.DualAscentFlow.notes(steps=20, kinks=2, dtype=dtype) for _ in range(2))
+    want = other.fit(x, weights=weights, progress=False)
+    there = weights if weights is None else emulated.make(weights)
+    assert_follows(model, model.fit(emulated.make(x), weights=there, progress=False), other, want, x, dtype)
+
+
+def test_out_of_memory(emulated, emu):
+    flow, x = made_flow("float32", context=0), cases.rows(50, FEATURES, "float32")
+    device, array = flow.to("cuda"), emulated.make(x)
+    emulated.machine.wait(0)
+    emu.module.fail_allocation(1)
+    with pytest.raises(MemoryError):
+        emulated.open(device.log_prob_and_score(array)[0])
+    emu.module.fail_allocation(0)
+    cases.assert_close(emulated.open(device.log_prob(array)), flow.log_prob(x), magnitude=10.0, depth=30)
+
+
+def test_tf32_where_it_was_asked_for(emulated):
+    """Kernels are told: results differ by roundings of factors, also those of a fit."""
+    x, context, weights = data()
+    flow = made_flow("float32")
+    given = [emulated.make(array) for array in (x, context)]
+    fast, exact = flow.to("cuda", matmul="tf32"), flow.to("cuda")
+    got, want = (f.log_prob(*given).get() for f in (fast, exact))
+    assert 0 < np.abs(got - want).max() < 0.05
+    losses = [f.fit(*given, weights=emulated.make(weights), **SHORT).train_loss for f in (fast, exact)]
+    assert np.allclose(*losses, atol=0.05)
+    assert not np.array_equal(*losses)
+    assert fast.matmul == "tf32"

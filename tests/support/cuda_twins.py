@@ -1,0 +1,171 @@
+"""A transform or flow of the library as a program of a device, called with NumPy arrays like the library itself.
+
+What judges the CPU's transforms (cases.check_directions, gradients.check) so judges the device's. Every call runs
+in an order of the emulation's threads that the test's name and the commit choose, or in each of them, and then must
+give the same bits (tests/support/cuda_arrays.py).
+"""
+
+import copy
+
+import numpy as np
+from numpy.testing import assert_array_equal
+
+import cases
+
+
+class Twin:
+    """``library`` on ``device`` (tests/support/cuda_arrays.py)."""
+
+    def __init__(self, device, library, dtype=None, *, tf32=False):
+        self.device, self.library = device, library
+        self.features, self.context = library.features, library.context
+        self.dtype = np.dtype(dtype or library.dtype or "float64")
+        steps, base, first = library._steps(), "", []
+        if (own := library._base_steps()) is not None:
+            base, first = own
+        core = device.module
+        made = [(*s[:2], s[2].made_for(core)) if s[0] == "masked" else s for s in [*first, *steps]]
+        kind = core.ProgramF32 if self.dtype == np.float32 else core.ProgramF64
+        scale = library._context_scale()
+        self.program = kind(self.features, self.context, base, made, len(first), *scale, tf32=tf32, device=0)
+        self.program.set_host_weights(np.ascontiguousarray(library.parameters, self.dtype))
+
+    def __copy__(self):
+        return copy.copy(self.library)
+
+    @property
+    def parameters(self):
+        return self.library.parameters
+
+    # ---- values
+
+    def forward(self, given, context=None):
+        return self.run(given, context, inverse=False)[:2]
+
+    def inverse(self, given, context=None):
+        return self.run(given, context, inverse=True)[:2]
+
+    to_data, to_latent = forward, inverse
+
+    def log_prob(self, given, context=None):
+        return self.run(given, context, inverse=True, log_prob=True)[2]
+
+    def sample(self, rows, seed=0, context=None):
+        """``(sample, log_prob)``."""
+        value, _, log_prob = self.run(None, context, inverse=False, log_prob=True, rows=rows, seed=seed)
+        return value, log_prob
+
+    def run(self, given, context=None, *, inverse, log_prob=False, rows=None, seed=0, parameters=None, wide=False):
+        """``(value, log_det, log_prob)``; the last is None unless asked for. A wide value is float64."""
+        device = self.device
+        rows = len(given) if rows is None else rows
+        tuples = self._inputs(given=given, context=_as_rows(context), parameters=parameters)
+
+        def once():
+            outputs = [
+                device.empty((rows, self.features), np.dtype("float64") if wide else self.dtype),
+                device.empty((rows,), self.dtype),
+                device.empty((rows,), self.dtype) if log_prob else None,
+            ]
+            self.program.run(
+                inverse=inverse,
+                input=tuples["given"],
+                rows=rows,
+                seed=seed,
+                context=tuples["context"],
+                **dict(zip(("value", "log_det", "log_prob"), map(device.tuple, outputs), strict=True)),
+                parameters=tuples["parameters"],
+                stream=device.stream,
+            )
+            return [None if out is None else device.numpy(out) for out in outputs]
+
+        return self._in_each_order(once)
+
+    # ---- gradients
+
+    def forward_vjp(self, given, by_value, by_log_det, context=None, *, wrt):
+        return self.vjp(given, context, inverse=False, by_value=by_value, by_row=by_log_det, wrt=wrt)
+
+    def inverse_vjp(self, given, by_value, by_log_det, context=None, *, wrt):
+        return self.vjp(given, context, inverse=True, by_value=by_value, by_row=by_log_det, wrt=wrt)
+
+    to_data_vjp, to_latent_vjp = forward_vjp, inverse_vjp
+
+    def log_prob_vjp(self, given, by_log_prob, context=None, *, wrt):
+        return self.vjp(given, context, inverse=True, by_row=by_log_prob, of_log_prob=True, wrt=wrt)
+
+    def vjp(
+        self,
+        given,
+        context=None,
+        *,
+        inverse,
+        by_value=None,
+        by_row=None,
+        row_scale=1.0,
+        of_log_prob=False,
+        index=None,
+        wrt=("inputs", "parameters"),
+    ):
+        """Gradients in the order of ``wrt``; "log_prob", "value", "log_det" among it are results of the same run."""
+        device = self.device
+        rows = len(given) if index is None else len(index)
+        shapes = {
+            "inputs": (rows, self.features),
+            "context": (rows, self.context),
+            "parameters": (self.program.n_weights,),
+            "log_prob": (rows,),
+            "value": (rows, self.features),
+            "log_det": (rows,),
+        }
+        names = {"inputs": "grad_input", "context": "grad_context", "parameters": "grad_weights"}
+        tuples = self._inputs(given=given, context=_as_rows(context), by_value=by_value, by_row=by_row, index=index)
+
+        def once():
+            outputs = {kind: device.empty(shapes[kind], self.dtype) for kind in wrt}
+            self.program.run_gradient(
+                inverse=inverse,
+                input=tuples["given"],
+                index=tuples["index"],
+                context=tuples["context"],
+                of_log_prob=of_log_prob,
+                grad_value=tuples["by_value"],
+                grad_row=tuples["by_row"],
+                row_scale=row_scale,
+                **{
+                    names.get(kind, kind): device.tuple(outputs.get(kind))
+                    for kind in ("inputs", "context", "parameters", "log_prob", "value", "log_det")
+                },
+                parameters=None,
+                stream=device.stream,
+            )
+            return [device.numpy(out) for out in outputs.values()]
+
+        found = dict(zip(wrt, self._in_each_order(once), strict=True))
+        if context is not None and "context" in found and np.ndim(context) == 1:
+            found["context"] = found["context"].sum(axis=0)
+        return tuple(found[kind] for kind in wrt)
+
+    # ---- how
+
+    def _inputs(self, **arrays):
+        self._kept = {
+            name: None if array is None else self.device.array(array) for name, array in arrays.items()
+        }  # as long as their tuples
+        return {name: self.device.tuple(array) for name, array in self._kept.items()}
+
+    def _in_each_order(self, once):
+        first, *others = self.device.in_each_order(once)
+        for other in others:
+            for got, want in zip(other, first, strict=True):
+                if want is None:
+                    assert got is None
+                elif want.dtype.kind == "f":
+                    cases.assert_same_bits(got, want)
+                else:
+                    assert_array_equal(got, want)
+        return first
+
+
+def _as_rows(context):
+    return None if context is None else np.atleast_2d(context)

@@ -1,0 +1,69 @@
+"""What tests of the Python layer over a device share."""
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+from array_cases import CONTEXT, FEATURES
+
+
+def data(rows=200):
+    x, context = cases.rows(rows, FEATURES, "float64"), cases.rows(rows, CONTEXT, "float64", "context")
+    return x, context, np.linspace(0.0, 1.0, rows)
+
+
+# A device folds kinks and the next turn into one matrix, which the CPU applies one after the other: each kink that
+# is chosen from what the last ones left adds some roundings. Measured: 2e-6 and 4e-15 in log-likelihoods, 1e-5 and
+# 2e-14 in log densities, 3e-5 in one of 300.
+FOLDED = {"float32": 5e-5, "float64": 1e-12}
+
+
+def assert_follows(model, flow, other, want, x, dtype):
+    """Both fits have chosen the same, up to rounding."""
+    close = {"rtol": FOLDED[dtype], "atol": FOLDED[dtype]}
+    np.testing.assert_allclose(model.history.log_likelihood, other.history.log_likelihood, **close)
+    judged = (one.history.validation_log_likelihood for one in (model, other))
+    np.testing.assert_allclose(*judged, **close)
+    assert (len(flow), model.history.best_step, model.history.stopped) == (
+        len(want),
+        other.history.best_step,
+        other.history.stopped,
+    )
+    assert len(model.history.seconds) == len(model.history.log_likelihood)
+    np.testing.assert_allclose(flow.to("cpu").log_prob(x), want.log_prob(x), **close)
+
+
+def refuse(call, *words, error=TypeError):
+    with pytest.raises(error) as caught:
+        call()
+    for word in words:
+        assert word in str(caught.value), caught.value
+
+
+def map_all(make, given):
+    return [make(array) for array in given]
+
+
+FLOWS = {
+    "maf": lambda: hr.MAF(FEATURES, transforms=2, hidden=(8,)),
+    "iaf": lambda: hr.IAF(FEATURES, transforms=2, hidden=(8,), base=hr.Normal(FEATURES)),
+    "couplings": lambda: hr.RealNVP(FEATURES, transforms=2, hidden=(8,)),
+    "splines": lambda: hr.NSF(FEATURES, transforms=1, hidden=(8,), base=hr.Logistic(FEATURES)),
+    "planar": lambda: hr.PlanarFlow(FEATURES, transforms=3),
+    "radial": lambda: hr.RadialFlow(FEATURES, transforms=3),
+    "masks of others": lambda: hr.Flow([foreign()]),
+    "fixed": lambda: hr.Flow([hr.Rotation.random(FEATURES, 0), hr.Permutation([1, 3, 0, 2]), standardize()]),
+    "an inverse": lambda: hr.Flow([hr.Inverse(hr.MaskedAutoregressive(FEATURES, (8,))), hr.Inverse(standardize())]),
+    "marginal maps": lambda: hr.Flow([hr.Elementwise(FEATURES, map="dual_ascent")]),
+    "no transforms": lambda: hr.Flow([], hr.Normal(FEATURES, 1.0, 2.0)),
+}
+
+
+def foreign():
+    dense = cases.made(features=FEATURES, hidden=(14, 11)).astype("float32")
+    return hr.MaskedAutoregressive.from_dense(*dense.arrays)
+
+
+def standardize():
+    return hr.Standardize([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 0.5, 4.0])

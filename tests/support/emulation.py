@@ -1,0 +1,104 @@
+"""The module ``_emu``: the CUDA sources compiled by the host compiler, for tests without a GPU.
+
+``HEADRACE_EMU`` names a module that was built before (``.ci/run`` does, with sanitizers); otherwise it is built in
+``tests/cuda_emulation/build``, before the workers of ``pytest -n`` start or by the first test that asks. Later runs
+compile only what has changed since.
+"""
+
+import fcntl
+import functools
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "tests" / "cuda_emulation" / "build"
+
+
+class Unavailable(Exception):
+    """Why there is no emulation on this machine."""
+
+
+def tool(name):
+    """The program of this name, that of the running environment first."""
+    found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if not found:
+        raise Unavailable(f"the emulation of CUDA needs {name} to be built")
+    return found
+
+
+def run(*command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+
+
+def build():
+    """Builds it, one process at a time. Raises Unavailable, or RuntimeError with what the compiler said."""
+    cmake, ninja = tool("cmake"), tool("ninja")
+    tool(os.environ.get("CXX", "c++").split()[0])
+    try:
+        import pybind11
+    except ImportError as error:
+        raise Unavailable("the emulation of CUDA needs pybind11 to be built") from error
+    BUILD.mkdir(exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(
+            *(cmake, "-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"),
+            *("-DHEADRACE_EMULATION=ON", "-DHEADRACE_CUDA=OFF", f"-DPython_EXECUTABLE={sys.executable}"),
+            *(
+                f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+                f"-DHEADRACE_WERROR={os.environ.get('HEADRACE_WERROR', 'OFF')}",
+            ),
+        )
+        run(cmake, "--build", str(BUILD), "--target", "_emu", "--parallel", str(os.cpu_count()))
+    return BUILD / "tests" / "cuda_emulation"
+
+
+@functools.cache
+def folder():
+    """Where the module lies, and beside it the program of planted bugs."""
+    given = os.environ.get("HEADRACE_EMU")
+    return Path(given).resolve().parent if given else build()
+
+
+def prepare(say):
+    """Builds it now, unless it was built before and nothing has changed; says so if there is none yet."""
+    if not os.environ.get("HEADRACE_EMU"):
+        if not list(BUILD.glob("tests/cuda_emulation/_emu*")):
+            say("building the emulation of CUDA devices (a minute or two on two cores, once) ...")
+        folder()
+
+
+def built():
+    """Whether the module is there."""
+    return bool(os.environ.get("HEADRACE_EMU") or list(BUILD.glob("tests/cuda_emulation/_emu*")))
+
+
+_failed = []
+
+
+def load():
+    """The module ``_emu``. Raises Unavailable, or RuntimeError for sources that do not compile; found out once."""
+    if _failed:
+        raise _failed[0]
+    try:
+        return _load()
+    except Exception as error:
+        _failed.append(error)
+        raise
+
+
+@functools.cache
+def _load():
+    given = os.environ.get("HEADRACE_EMU")
+    path = given or folder() / f"_emu{sysconfig.get_config_var('EXT_SUFFIX')}"  # other Pythons may have built there too
+    spec = importlib.util.spec_from_file_location("_emu", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

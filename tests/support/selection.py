@@ -1,0 +1,67 @@
+"""Which of the collected tests run: those of a device where there is one, and with ``--thin`` a few cases of each.
+
+``--thin`` is for sanitizers, which judge what is done to memory and not numbers. Of each test function it keeps so many
+cases that each value of each of its parameters comes at least once, and each pair of values of those parameters that
+choose a kernel. Every shape, every hostile input and every message is therefore still there.
+"""
+
+import functools
+import itertools
+from pathlib import Path
+
+OF_A_KERNEL = ("map", "variant", "direction", "dtype", "device")
+
+
+@functools.cache
+def no_device():
+    """Why tests marked ``gpu`` cannot run, or nothing."""
+    try:
+        from headrace import _cuda
+    except ImportError:
+        return "headrace was built without CUDA"
+    return "" if _cuda.device_count() else _cuda.reason()
+
+
+def whole(config):
+    """Whether folders are tested, or a file of those of devices."""
+    named = [Path(str(argument).split("::")[0]) for argument in config.args]
+    return any(path.is_dir() or path.parent.name == "device" for path in named)
+
+
+def deselect(config, items, away):
+    """Takes these out of the items, and tells pytest."""
+    if away:
+        gone = set(map(id, away))
+        items[:] = [item for item in items if id(item) not in gone]
+        config.hook.pytest_deselected(items=away)
+
+
+def superfluous(items):
+    """The cases that ``--thin`` leaves out."""
+    of_a_test = {}
+    for item in items:
+        of_a_test.setdefault(item.nodeid.split("[")[0], []).append(item)
+    away = []
+    for cases in of_a_test.values():
+        kept = thinned([needs(item) for item in cases])
+        away += [case for i, case in enumerate(cases) if i not in kept]
+    return away
+
+
+def needs(item):
+    """What a case is kept for: values of its parameters, and pairs of those that choose a kernel."""
+    if not hasattr(item, "callspec"):
+        return {"itself"}
+    values = {name: repr(value) for name, value in item.callspec.params.items()}
+    kernel = [(name, values[name]) for name in OF_A_KERNEL if name in values]
+    return {*values.items(), *itertools.combinations(kernel, 2)}
+
+
+def thinned(needs_of_cases):
+    """The numbers of cases that together meet all needs: the one that meets most comes first, the earlier of equals."""
+    missing, kept = set().union(*needs_of_cases), set()
+    while missing:
+        best = max(range(len(needs_of_cases)), key=lambda i: (len(needs_of_cases[i] & missing), -i))
+        missing -= needs_of_cases[best]
+        kept.add(best)
+    return kept

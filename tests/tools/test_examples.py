@@ -1,0 +1,291 @@
+"""The examples do what they say: each runs, whole or small, and what it claims is read from what it prints."""
+
+import importlib.util
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cases
+
+pytestmark = pytest.mark.programs
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NUMBER = r"(-?\d+\.\d+)"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run an example as a user does; gives its exit status and what it printed."""
+
+    def go(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        return end.value.code, capsys.readouterr().out
+
+    return go
+
+
+def load(name):
+    """An example as a module, for its functions."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def numbers(pattern, text):
+    """The numbers where `pattern` has a #."""
+    found = re.search(re.escape(pattern).replace(r"\#", NUMBER), text)
+    assert found, f"{pattern!r} is not in:\n{text}"
+    return [float(group) for group in found.groups()]
+
+
+def test_every_example_is_tested():
+    tested = set(re.findall(r'run\(\s*"(\w+)"', Path(__file__).read_text(encoding="utf-8")))
+    assert tested == {path.stem for path in EXAMPLES.glob("*.py")}
+
+
+def test_fit_density(run, tmp_path):
+    """Three epochs are enough to be far better than the Gaussian, and as good as kernels less a twentieth of a nat."""
+    status, out = run("fit_density", "--epochs", 3, "--output", tmp_path / "fit.png")
+    assert status == 0
+    reached = {name: numbers(f"  {name:<15} #", out)[0] for name in ("Gaussian", "kernel density", "MAF", "NSF")}
+    for name in ("MAF", "NSF"):
+        assert reached[name] > reached["Gaussian"] + 0.7
+        assert reached[name] > reached["kernel density"] - 0.05
+    assert (tmp_path / "fit.png").exists() or "picture: skipped" in out
+
+
+def test_score_and_sample(run, tmp_path):
+    status, out = run("score_and_sample", "--stars", 2000, "--dtype", "float64", "--output", tmp_path / "hr.png")
+    assert status == 0
+    reached, expected = numbers("mean log-likelihood # (expected #)", out)
+    assert abs(reached - expected) < 2e-6
+
+
+def test_conditional_density(run):
+    """The share of 5993 stars in an interval has a deviation of 0.65 % for the half, 0.39 % for the nine tenths."""
+    status, out = run("conditional_density", "--epochs", 5)
+    assert status == 0
+    flow, line, binned = numbers("flow #   normal around a line #   normals of 40 bins #", out)
+    assert flow > binned + 0.2
+    assert binned > line
+    for share, tolerance in ((50, 3.0), (90, 2.0)):
+        (inside,) = numbers(f"the central {share}% interval holds #%", out)
+        assert abs(inside - share) < tolerance
+
+
+def test_simulation_based_inference(run):
+    status, out = run("simulation_based_inference")
+    assert status == 0
+    assert numbers("means apart by # standard deviations at most", out)[0] < 0.15
+    least, most = numbers("variances # to # of the exact ones", out)
+    assert 0.7 < least < 1.0 < most < 1.3
+    divergence, error = numbers("KL(exact || flow), mean over measurements: # ± # nats", out)
+    assert -3.0 * error < divergence < 0.03
+    assert max(numbers("ranks of 2000 true parameters in 20 bins: χ² #, #, #", out)) < 43.8
+
+
+def test_a_posterior_that_was_hardly_fitted_is_found_out(run):
+    status, out = run("simulation_based_inference", "--simulations", 2000, "--epochs", 1)
+    assert status == 1
+    assert numbers("KL(exact || flow), mean over measurements: # ± # nats", out)[0] > 0.3
+
+
+def test_the_exact_posterior_is_the_joint_density_over_the_evidence():
+    """log p(θ) + log p(x | θ) - log p(x) by the three Gaussians that the simulator is made of."""
+    example, rng = load("simulation_based_inference"), cases.rng("posterior")
+    theta, x = example.simulate(50, rng)
+
+    def normal(away, covariance):
+        square = np.einsum("ij,jk,ik->i", away, np.linalg.inv(covariance), away)
+        return -0.5 * (square + np.linalg.slogdet(2.0 * np.pi * covariance)[1])
+
+    noise = example.NOISE**2 * np.eye(example.MEASUREMENTS)
+    joint = normal(theta, np.eye(example.PARAMETERS)) + normal(x - theta @ example.DESIGN.T, noise)
+    evidence = normal(x, example.DESIGN @ example.DESIGN.T + noise)
+    np.testing.assert_allclose(example.exact_log_prob(theta, x), joint - evidence, rtol=1e-10)
+
+
+def test_uniform_ranks_pass_and_others_do_not():
+    example, rng = load("simulation_based_inference"), cases.rng("ranks")
+    uniform = rng.integers(0, example.DRAWS + 1, 2000)
+    assert example.chi_squared(uniform) < example.CHI_SQUARED
+    assert example.chi_squared(np.minimum(uniform, example.DRAWS - 10)) > example.CHI_SQUARED
+
+
+def test_anomaly_scores(run):
+    status, out = run("anomaly_scores")
+    assert status == 0
+    flow, gaussian = (numbers(f"{name:8}  AUC #", out)[0] for name in ("flow", "Gaussian"))
+    assert 0.78 < gaussian < 0.82  # the classes and the Mahalanobis distance do not depend on a fit
+    assert flow > gaussian + 0.07
+
+
+def test_dual_ascent(run, tmp_path, monkeypatch):
+    """Few rows and steps: every step gains, and the splines lose less than the kinks."""
+    monkeypatch.setattr("headrace.ascent.dual_ascent.REFINE_STEPS", 1000)
+    status, out = run("dual_ascent", "--rows", 2000, "--steps", 40, "--output", tmp_path / "ascent.png")
+    assert status == 0
+    (before,) = numbers("the notes' algorithm, 0 steps: #", out)
+    assert before == pytest.approx(1.0, abs=0.2)  # of the normal density of the same mean and deviations
+    after = float(re.findall(r"the notes' algorithm, \d+ steps: (\d+\.\d+)", out)[-1])
+    assert after < before - 0.2
+    (lost,) = numbers("trained as a whole: #", out)
+    assert lost < 0.3
+    assert (tmp_path / "ascent.png").exists() or "picture: skipped" in out
+
+
+def test_the_moons_have_the_density_that_they_are_drawn_from():
+    """It integrates to one, and its mean logarithm agrees between rows and quadrature."""
+    example = load("dual_ascent")
+    side = np.linspace(-2.0, 3.0, 300), np.linspace(-1.5, 2.0, 300)
+    grid = np.stack(np.meshgrid(*side), axis=2).reshape(-1, 2)
+    log_prob = example.true_log_prob(grid)
+    cell = (side[0][1] - side[0][0]) * (side[1][1] - side[1][0])
+    assert np.exp(log_prob).sum() * cell == pytest.approx(1.0, abs=1e-3)
+    rows = example.true_log_prob(example.draw_rows(20_000, cases.rng("moons")))
+    assert rows.mean() == pytest.approx((np.exp(log_prob) * log_prob).sum() * cell, abs=4 * rows.std() / 20_000**0.5)
+
+
+def test_the_area_counts_pairs():
+    """Of the six pairs three are in order and one is equal."""
+    area = load("anomaly_scores").area
+    assert area(np.array([1.0, 3.0, 4.0]), np.array([2.0, 4.0])) == pytest.approx(3.5 / 6)
+    assert area(np.zeros(5), np.ones(3)) == 1.0
+
+
+def test_the_events_are_those_of_the_telescope():
+    gammas, hadrons = load("anomaly_scores").load_events()
+    assert gammas.shape == (12332, 10)
+    assert hadrons.shape == (6688, 10)
+    for events in (gammas, hadrons):
+        assert np.isfinite(events).all()
+        assert events[:, 8].min() >= 0.0  # the angle alpha, in degrees
+        assert events[:, 8].max() <= 90.0
+
+
+def test_energies(run, tmp_path):
+    """Two transforms leave most of a ring undone; 32 come near it, and so do networks."""
+    status, out = run("energies", "--steps", 800, "--energies", "U1", "--output", tmp_path / "energies.png")
+    assert status == 0
+    kl = {label: numbers(f"  {label:15} KL  #", out)[0] for label in ("planar, K = 2", "planar, K = 32", "NSF")}
+    assert kl["planar, K = 2"] > 0.5
+    assert -0.01 < kl["planar, K = 32"] < 0.1
+    assert -0.01 < kl["NSF"] < 0.2
+    assert (tmp_path / "energies.png").exists() or "picture: skipped" in out
+
+
+def test_continuous_flow(run, tmp_path):
+    """KL falls along the equation and along directions, and points estimate the same within four standard errors."""
+    pytest.importorskip("scipy")
+    status, out = run("continuous_flow", "--cells", 40, "--directions", 12, "--output", tmp_path / "flow.png")
+    assert status in (0, None)
+    falls = re.findall(r"KL\(rho_t \|\| mu\) (\S+) to (\S+), by points (\S+) ± (\S+)", out)
+    assert len(falls) == 2
+    first, last = re.search(r"a fit to 5000 rows lacks (\S+) to (\S+) after", out).groups()
+    assert 0.0 < float(last) < 0.2 * float(first)
+    for first, last, points, error in np.array(falls, float):
+        assert last < 0.3 * first
+        assert abs(points - last) < 4.0 * error
+    assert (tmp_path / "flow.png").exists() or "picture: skipped" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("conditional_density", ["--epochs", 1]),
+        ("simulation_based_inference", ["--simulations", 500, "--epochs", 1]),
+        ("anomaly_scores", ["--epochs", 1]),
+        ("score_and_sample", ["--stars", 500]),
+        ("dual_ascent", ["--rows", 300, "--steps", 8]),
+        ("two_moons_posterior", ["--simulations", 500, "--epochs", 1]),
+        (
+            "distillation",
+            ["--epochs", 1, "--steps", 3, "--first-steps", 3, "--samples", 32, "--hidden", "8", "--drawn", 500],
+        ),
+    ],
+)
+def test_pictures_are_written(run, tmp_path, monkeypatch, name, arguments):
+    monkeypatch.setattr("headrace.ascent.dual_ascent.REFINE_STEPS", 100)
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "picture.png"
+    run(name, *arguments, "--output", path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_distillation(run):
+    """A tenth of the steps and a small student: every transform comes near its counterpart, the whole within a nat."""
+    small = (
+        "--epochs",
+        20,
+        "--steps",
+        400,
+        "--first-steps",
+        400,
+        "--samples",
+        128,
+        "--hidden",
+        "48,48",
+        "--drawn",
+        5000,
+    )
+    status, out = run("distillation", *small)
+    assert status in (0, 1)  # so few steps may miss 0.3 nats
+    alone = numbers("each transform alone from its counterpart: #, #, #, #, # nats", out)
+    assert max(alone) < 0.7
+    kl, error = numbers("KL(student || teacher): # ± # nats", out)
+    assert 0.0 < kl < 1.5
+    assert error < 0.1
+    teacher, student = (numbers(f"events held out, {name}: #", out)[0] for name in ("teacher", "student"))
+    assert student > teacher - 3.0
+    assert numbers("medians apart by # at most", out)[0] < 0.3
+    assert re.search(r"student, IAF +[\d,]+ +[\d,]+\n", out)
+    assert numbers("KL(teacher || student) #, distilled", out)[0] > 0.0  # by likelihood: not huge
+
+
+def test_two_moons_posterior(run):
+    status, out = run("two_moons_posterior", "--epochs", 20)
+    assert status == 0
+    at_origin, error = numbers("KL(exact || flow) for x = 0: # ± # nats", out)
+    assert -3.0 * error < at_origin < 0.3
+    mean, error, prior = numbers("mean over measurements: # ± # nats, of the prior #", out)
+    assert -3.0 * error < mean < 0.3
+    assert prior > 5.0
+    outside, upper = numbers("# outside of the prior, # in the upper crescent", out)
+    assert outside < 0.02
+    assert abs(upper - 0.5) < 0.1
+
+
+def test_a_posterior_of_the_moons_that_was_hardly_fitted_is_found_out(run):
+    status, out = run("two_moons_posterior", "--simulations", 1000, "--epochs", 1)
+    assert status == 1
+    assert numbers("mean over measurements: #", out)[0] > 1.0
+
+
+def test_the_exact_posterior_of_the_moons_is_one():
+    """It integrates to one for any measurement, half circles that the prior cuts included; log p(x) is the simulator's.
+
+    The edges of the half circle leave a sum over 1500² cells an error of some 5e-3.
+    """
+    example, rng = load("two_moons_posterior"), cases.rng("moons posterior")
+    ticks = (np.arange(1500) + 0.5) / 750 - 1.0
+    theta = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
+    _, measured = example.simulate(3, rng)
+    edges = np.array([[0.3, 0.2], [-1.08, -0.13]])  # some points of the half circle have no θ in the prior
+    for x in (*measured, *edges):
+        assert np.isfinite(example.log_evidence(x[None])).all()
+        total = np.exp(example.exact_log_prob(theta, x[None])).sum() / 750**2
+        assert total == pytest.approx(1.0, abs=1e-2)
+    theta, x = example.exact_sample(4000, rng), np.zeros((1, 2))
+    exact = example.exact_log_prob(theta, x)
+    assert np.isfinite(exact).all()
+    radius_entropy = 0.5 * np.log(2.0 * np.pi * np.e) + np.log(0.01)
+    # Of polar coordinates: that of r, of a, and the mean of log r; and of the two signs.
+    entropy = radius_entropy + np.log(np.pi) + np.log(0.1) - 0.5 * 0.01 + np.log(2.0)
+    assert -exact.mean() == pytest.approx(entropy, abs=5.0 * exact.std() / 4000**0.5)

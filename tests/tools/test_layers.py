@@ -1,0 +1,119 @@
+"""Includes and imports point one way: what each room may know, and no circles (docs/architecture.md)."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
+
+# Each room of the core may include itself and these.
+CPP = {
+    "math": set(),
+    "steps": {"math"},
+    "core": {"math", "steps"},
+    "kernels": {"math", "steps", "core"},
+    "bindings": {"math", "steps", "core"},
+}
+# The kernels are compiled once for every instruction set: of the core they may know plain structs alone.
+KERNELS_OF_CORE = {"views.hpp", "table.hpp", "scratch.hpp"}
+# The device shares what a program is made of and what both devices compile, and never the core that runs on the CPU.
+DEVICE_OF_CORE = {"blocks.hpp", "compiled.hpp", "masks.hpp", "request.hpp", "structure.hpp", "views.hpp"}
+
+
+def includes(folder):
+    """Pairs of files of the project, by their paths below its root."""
+    for path in sorted((ROOT / folder).rglob("*")):
+        if path.suffix not in SOURCES:
+            continue
+        for name in re.findall(r'^#include "([^"]+)"', path.read_text(), re.MULTILINE):
+            target = (path.parent / name).resolve()
+            if target.is_relative_to(ROOT):
+                yield path.relative_to(ROOT), target.relative_to(ROOT)
+
+
+def imports():
+    """Pairs of modules of the package, imports inside functions and for types among them."""
+    package = ROOT / "python" / "headrace"
+    names = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    for module, path in names.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            found = []
+            if isinstance(node, ast.Import):
+                found = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found = [f"{node.module}.{alias.name}" for alias in node.names]
+                found = [name if name in names else node.module for name in found]
+            for name in found:
+                if name in names and name not in ("headrace", module):
+                    yield module, name
+
+
+def circle(pairs):
+    """Some circle of arrows, or None."""
+    arrows = {}
+    for a, b in pairs:
+        arrows.setdefault(a, set()).add(b)
+    done = set()
+
+    def walk(node, path):
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return None
+        for target in sorted(arrows.get(node, ()), key=str):
+            if found := walk(target, [*path, node]):
+                return found
+        done.add(node)
+        return None
+
+    return next((found for node in sorted(arrows, key=str) if (found := walk(node, []))), None)
+
+
+@pytest.mark.parametrize("folder", ["cpp", "cuda"])
+def test_included_files_exist_and_make_no_circle(folder):
+    pairs = list(includes(folder))
+    missing = [f"{a}: {b}" for a, b in pairs if not (ROOT / b).exists() and b.name != "cuda_emulation.hpp"]
+    assert pairs
+    assert not missing
+    assert circle(pairs) is None
+
+
+def test_rooms_of_the_core_include_what_lies_below_them():
+    wrong = []
+    for source, target in includes("cpp"):
+        room, known = source.parts[1], target.parts[1]
+        fits = target.parts[0] == "cpp" and (known == room or known in CPP[room])
+        if room == "kernels" and known == "core":
+            fits = target.name in KERNELS_OF_CORE
+        if not fits:
+            wrong.append(f"{source} includes {target}")
+    assert not wrong
+
+
+def test_the_device_knows_of_the_core_what_both_devices_share():
+    wrong = []
+    for source, target in includes("cuda"):
+        if target.parts[0] != "cpp":
+            continue
+        room = target.parts[1]
+        shared = room in ("math", "steps") or (room == "core" and target.name in DEVICE_OF_CORE)
+        if not shared and not (room == "bindings" and source.parts[1] == "bindings"):
+            wrong.append(f"{source} includes {target}")
+    assert not wrong
+
+
+def test_modules_make_no_circle():
+    pairs = list(imports())
+    assert ("headrace.flow", "headrace.bases") in pairs
+    assert circle(pairs) is None
+
+
+def test_a_circle_is_found():
+    assert circle([("a", "b"), ("b", "c")]) is None
+    assert circle([("a", "b"), ("b", "c"), ("c", "a")]) == ["a", "b", "c", "a"]

@@ -1,0 +1,162 @@
+"""README and the documentation's pages: their commands run, their links lead somewhere, their tables agree."""
+
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+from headrace._cli import cli
+
+pytestmark = pytest.mark.programs
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "bench" / "README.md", ROOT / "examples" / "data" / "README.md"]
+
+
+def blocks(page, language):
+    """The fenced blocks of a language, in order."""
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(code) for _, code in found]
+
+
+def by_name(pages):
+    return [pytest.param(page, id=page.name) for page in pages]
+
+
+# ---- code ----------------------------------------------------------------------------------------------------------
+
+
+def commands():
+    """The `headrace` commands of each page, those in indented blocks too."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"^ *(?:\$ )?(headrace [a-z].*)$", text, flags=re.MULTILINE):
+            yield pytest.param(line, id=f"{page.name}: {line}")
+
+
+@pytest.mark.parametrize("line", list(commands()))
+def test_commands_are_what_the_parser_takes(line):
+    cli._parser().parse_args(shlex.split(line, comments=True)[1:])
+
+
+@pytest.mark.parametrize("page", by_name(page for page in PAGES if blocks(page, "sh")))
+def test_commands_run(page, tmp_path):
+    """Every `headrace` command, in order, on a small my.csv; what installs something is run by `.ci/run`."""
+    table = cases.rng("my.csv").standard_normal((300, 3)) @ np.array(
+        [[1.0, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.3, 2.0]]
+    )
+    np.savetxt(tmp_path / "my.csv", table, delimiter=",", header="a,b,c", comments="")
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] != ["headrace"]:
+                assert not words or "pip" in line or "venv" in line, f"{page.name}: not run: {line}"
+                continue
+            command = [sys.executable, "-m", *words]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("job", ["main job", "tests"])
+def test_the_two_commands_can_be_read_by_machines(job):
+    """`.ci/run` takes them from between these comments: a single line each, from a fresh environment."""
+    text = README.read_text(encoding="utf-8")
+    part = re.search(rf"^<!-- {job} -->\n(.*?)^<!-- end -->", text, flags=re.MULTILINE | re.DOTALL)
+    lines = [line for line in part.group(1).splitlines() if line.startswith("    ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("    python3 -m venv .venv && .venv/bin/pip install ")
+
+
+# ---- links ---------------------------------------------------------------------------------------------------------
+
+
+def without_code(text):
+    return re.sub(r"^( *)(```+|::::*).*?^\1\2$|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page):
+    """What a code host makes of the headings."""
+    headings = re.findall(r"^#+ +(.*)$", without_fences(page.read_text(encoding="utf-8")), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+def without_fences(text):
+    return re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", by_name(TEXTS))
+def test_links_lead_somewhere(page):
+    """Inside the repository to files and headings that exist; outside at least to an address that can be one."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text(encoding="utf-8"))):
+        parts = urlsplit(target)
+        if parts.scheme:
+            assert parts.scheme == "https", target
+            assert re.fullmatch(r"([a-z0-9-]+\.)+[a-z]{2,}", parts.netloc), target
+            continue
+        if "gallery" not in page.parts and parts.path.startswith("gallery/"):
+            continue  # pages that the build makes; Sphinx checks them
+        file = page.parent / parts.path if parts.path else page
+        assert file.exists(), f"{page.name}: {target}"
+        if parts.fragment:
+            assert parts.fragment in anchors(file), f"{page.name}: {target}"
+
+
+def paths_named(text):
+    """Paths of this repository in backticks, ``a/{b,c}.py`` as two; what holds a placeholder names none."""
+    for name in re.findall(r"`([^`\s]+)`", text):
+        if re.match(r"(cpp|cuda|python|tests|bench|docs|examples)/", name) and not re.search(r"[<>*]", name):
+            found = re.fullmatch(r"(.*)\{(.*)\}(.*)", name)
+            yield from (found[1] + one + found[3] for one in found[2].split(",")) if found else [name]
+
+
+def test_paths_named_in_pages_exist():
+    pages = [page for page in TEXTS if page.name != "CHANGELOG.md"] + [ROOT / "bench" / "gpu_model.md"]
+    assert list(paths_named("`cpp/a.{hpp,cpp}` `cuda/<b>.cu` `b/c.py`")) == ["cpp/a.hpp", "cpp/a.cpp"]
+    named = [(page.name, name) for page in pages for name in paths_named(page.read_text(encoding="utf-8"))]
+    assert len(named) > 50
+    assert not [(page, name) for page, name in named if not (ROOT / name).exists()]
+
+
+# ---- what is said twice --------------------------------------------------------------------------------------------
+
+
+def table_rows(page):
+    return [
+        [cell.strip() for cell in line.strip("| ").split(" | ")]
+        for line in page.read_text("utf-8").splitlines()
+        if line.startswith("| ")
+    ]
+
+
+def test_numbers_in_readme_are_those_of_the_benchmarks():
+    known = {tuple(row[:4]) for row in table_rows(ROOT / "docs" / "benchmarks.md")}
+    rows = [row for row in table_rows(README) if re.match(r"\w+ \d+ \dx\[", row[0]) or "zuko" in row[-1]]
+    assert len(rows) > 8
+    for row in rows:
+        assert tuple(row[:4]) in known, row
+
+
+def test_the_picture_is_what_its_script_draws():
+    names = {"__name__": "one_pass", "__file__": "one_pass.py"}
+    script = ROOT / "docs" / "images" / "one_pass.py"
+    exec(compile(script.read_text("utf-8"), script.name, "exec"), names)
+    assert names["draw"]() == script.with_suffix(".svg").read_text("utf-8")
+
+
+def test_every_public_name_has_its_place_in_the_api_page():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    described = set(re.findall(r"^\.\. auto(?:class|function|exception|data):: (\w+)$", text, flags=re.MULTILINE))
+    modules = set(re.findall(r"^\.\. automodule:: headrace\.(\w+)$", text, flags=re.MULTILINE))
+    assert described | modules >= set(hr.__all__)
+    assert all(hasattr(hr, name) for name in described)

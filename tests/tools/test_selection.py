@@ -1,0 +1,68 @@
+"""The tests' own choices: pairs instead of products, and the few cases of ``--thin``."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+import pairs
+import selection
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("sizes", [(5,), (2, 2), (9, 4, 2), (4, 7, 4, 2), (2, 2, 2, 2, 2, 2), (20, 4, 2)], ids=str)
+def test_every_pair_of_values_is_there(sizes):
+    axes = [[f"{axis}{i}" for i in range(size)] for axis, size in enumerate(sizes)]
+    rows = pairs.pairs_of(axes)
+    for a, b in itertools.combinations(range(len(axes)), 2):
+        assert {(row[a], row[b]) for row in rows} == set(itertools.product(axes[a], axes[b]))
+    if len(sizes) > 1:
+        largest = sorted(sizes)[-1] * sorted(sizes)[-2]
+        assert largest <= len(rows) <= max(1.4 * largest, largest + 4)  # a product of the two largest is the least
+    assert rows == pairs.pairs_of(axes)
+
+
+def test_an_axis_may_hold_several_arguments():
+    mark = pairs.pairwise(map__scale=[("affine", "exp"), ("additive", "exp")], dtype=["float32", "float64"]).mark
+    assert mark.args[0] == ["map", "scale", "dtype"]
+    assert set(mark.args[1]) == {(m, "exp", d) for m in ("affine", "additive") for d in ("float32", "float64")}
+
+
+def test_thin_keeps_every_value_and_every_pair_that_chooses_a_kernel(pytester_items):
+    items = pytester_items
+    away = selection.superfluous(items)
+    kept = [item for item in items if item not in away]
+    assert {item.originalname for item in kept} == {item.originalname for item in items}
+    many = [item.callspec.params for item in kept if item.originalname == "test_many"]
+    for name, size in (("shape", 9), ("dtype", 2), ("map", 4), ("bad", 5)):
+        assert len({params[name] for params in many}) == size
+    assert len({(params["map"], params["dtype"]) for params in many}) == 8
+    assert len(many) <= 12  # of 360
+    assert selection.superfluous(kept) == []
+
+
+@pytest.fixture
+def pytester_items(tmp_path, request):
+    """Items of a file with a product of four parameters, one parameter, and none."""
+    (tmp_path / "test_product.py").write_text(
+        "import pytest\n"
+        "@pytest.mark.parametrize('shape', range(9))\n"
+        "@pytest.mark.parametrize('map', 'abcd')\n"
+        "@pytest.mark.parametrize('dtype', ['float32', 'float64'])\n"
+        "@pytest.mark.parametrize('bad', range(5))\n"
+        "def test_many(shape, map, dtype, bad): pass\n"
+        "@pytest.mark.parametrize('bad', range(3))\n"
+        "def test_few(bad): pass\n"
+        "def test_one(): pass\n"
+    )
+    module = pytest.Module.from_parent(request.session, path=tmp_path / "test_product.py")
+    return list(module.collect())
+
+
+def test_what_users_and_developers_install_for_the_tests_is_the_same():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has none")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    groups, extras = project["dependency-groups"], project["project"]["optional-dependencies"]
+    assert {*groups["test"], *groups["build"]} == {*extras["test"], *project["build-system"]["requires"]}
+    assert {*project["project"]["dependencies"]} == {line for line in groups["dev"] if isinstance(line, str)}
