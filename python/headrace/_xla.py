@@ -99,22 +99,24 @@ def structure_of(flow: Flow) -> Structure:
 @lru_cache(maxsize=1)
 def _registered() -> bool:
     """Whether compiled code calls the core directly; tells JAX of it, or the user once that it does not."""
-    handlers = getattr(cpu, "xla_handlers", None)
-    if handlers is None:
+    handlers = dict(getattr(cpu, "xla_handlers", {}))
+    missing = "" if handlers else "headrace was built without the headers of jaxlib"
+    elsewhere = handlers.pop("elsewhere", None)
+    try:
+        for name, handler in handlers.items():
+            jax.ffi.register_ffi_target(f"headrace_{name}", handler, platform="cpu")
+            for platform in ("CUDA", "ROCM"):  # there the same names say what to do
+                jax.ffi.register_ffi_target(f"headrace_{name}", elsewhere, platform=platform)
+    except Exception as error:  # of a jaxlib older than the headers, whatever its class
+        missing = f"this jaxlib refuses the headers that headrace was built with ({error})"
+    if missing:
         warnings.warn(
-            "headrace was built without the headers of jaxlib, so that compiled JAX code cannot call it directly; "
-            "jax.pure_callback serves, which is slower. HEADRACE_JAX=1 pip install --no-binary headrace headrace "
-            "builds it with them.",
+            f"{missing}, so that compiled JAX code cannot call it directly; jax.pure_callback serves, which is slower. "
+            "HEADRACE_JAX=1 pip install --no-binary headrace headrace builds it with those of an old jaxlib.",
             RuntimeWarning,
             stacklevel=2,
         )
-        return False
-    for name, handler in handlers.items():
-        if name != "elsewhere":
-            jax.ffi.register_ffi_target(f"headrace_{name}", handler, platform="cpu")
-            for platform in ("CUDA", "ROCM"):  # there the same names say what to do
-                jax.ffi.register_ffi_target(f"headrace_{name}", handlers["elsewhere"], platform=platform)
-    return True
+    return not missing
 
 
 class Direction:

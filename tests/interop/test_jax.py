@@ -382,12 +382,12 @@ def test_optax_adam_is_ours():
         change, state = optimiser.update(gradient, state)
         return optax.apply_updates(module, change), state, loss
 
-    adam = hr.Adam(flow, clip=None, average=None, weight_decay=0.0)
+    adam = hr.Adam(flow, 1e-2, clip=None, average=None, weight_decay=0.0)
     for _ in range(20):
         module, state, loss = step(module, state)
         nll, gradient = flow.nll_and_grad(np.asarray(x))
         np.testing.assert_allclose(loss, nll, rtol=1e-7)
-        adam.step(gradient, 1e-2)
+        adam.step(gradient)
     np.testing.assert_allclose(module.params, flow.parameters, rtol=1e-6, atol=1e-7)
 
 
@@ -436,3 +436,42 @@ def test_other_bad_arguments():
     jax.config.update("jax_enable_x64", False)
     with pytest.raises(ValueError, match="jax_enable_x64"):
         hj.FlowModule(flow)
+
+
+def test_nuts_samples_a_flow():
+    numpyro = optional("numpyro", reason="numpyro is not installed")
+    flow = hr.MAF(2, transforms=1, hidden=(4,), base=hr.Normal(2, [1.0, -2.0], [0.5, 2.0]), dtype="float64")
+    prior = hj.freeze(flow)  # weights at the start make it nearly its base
+    exact = flow.sample(100_000, seed=0)
+
+    def potential(z):
+        return -prior.log_prob(z)
+
+    kernel = numpyro.infer.NUTS(potential_fn=potential)
+    mcmc = numpyro.infer.MCMC(kernel, num_warmup=300, num_samples=2000, progress_bar=False)
+    mcmc.run(jax.random.key(0), init_params=jnp.zeros(2))
+    draws = np.asarray(mcmc.get_samples())
+    # Some 700 independent draws at least: five standard errors of their mean, and of their standard deviation.
+    assert (np.abs(draws.mean(0) - exact.mean(0)) < 5 * exact.std(0) / np.sqrt(700)).all()
+    np.testing.assert_allclose(draws.std(0), exact.std(0), rtol=5 / np.sqrt(2 * 700))
+
+
+def test_equinox_trains_a_module_inside_of_its_own():
+    eqx = optional("equinox", reason="equinox is not installed")
+    flow = made()
+
+    class Amortised(eqx.Module):
+        embed: eqx.nn.Linear
+        flow: hj.FlowModule
+
+        def __call__(self, x, y):
+            return self.flow.log_prob(x, self.embed(y))
+
+    model = Amortised(eqx.nn.Linear(4, 2, key=jax.random.key(0)), hj.FlowModule(flow))
+    _, x, _ = arrays(flow)
+    y = jnp.ones((5, 4))
+    loss = eqx.filter_jit(eqx.filter_value_and_grad(lambda m: -jax.vmap(m)(x, y).mean()))
+    first, gradient = loss(model)
+    assert np.abs(gradient.embed.weight).max() > 0
+    assert np.abs(gradient.flow.params).max() > 0
+    assert loss(eqx.apply_updates(model, jax.tree.map(lambda g: -1e-2 * g, gradient)))[0] < first
