@@ -1,4 +1,5 @@
 """headrace.jax in compiled JAX code, beside flowjax where it is installed: one thread, float32, least of many calls.
+
     python -m bench.frameworks_jax calls     # one call: log densities, scores, training steps, samples
     python -m bench.frameworks_jax neutra    # Hamiltonian Monte Carlo through a flow (NeuTra)
 
@@ -161,9 +162,7 @@ def neutra(which: str, steps: int) -> None:
     jax.block_until_ready(run(jax.random.key(3), z))
     compiled = time.perf_counter() - begin
     best = least(run, jax.random.key(4), z, seconds=2.0) / steps
-    print(
-        f"{which}: {CHAINS} chains, {LEAPS} leapfrogs: {best:.0f} µs a step; the first run, compilation included, {compiled:.1f} s"
-    )
+    print(f"{which}: {CHAINS} chains, {LEAPS} leapfrogs: {best:.0f} µs a step; first run, compiling: {compiled:.1f} s")
 
 
 def main() -> None:

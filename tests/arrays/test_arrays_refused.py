@@ -176,7 +176,7 @@ def test_tracers(transform):
         "vmap": lambda: jax.vmap(flow.log_prob)(x[None]),
         "jvp": lambda: jax.jvp(flow.log_prob, (x,), (x,)),
     }
-    refuse(calls[transform], "x:", "tracer", "jax.pure_callback", "log_prob_vjp", "to_data_vjp")
+    refuse(calls[transform], "x:", "tracer", "headrace.jax")
 
 
 def test_results_of_64_bits_that_jax_would_narrow():

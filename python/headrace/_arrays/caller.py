@@ -150,7 +150,7 @@ class _Jax(_NumPy):
         if isinstance(value, jax.core.Tracer):
             raise TypeError(
                 f"{name}: expected a JAX array with numbers, got a tracer, as inside of jit, grad and vmap; call "
-                f"headrace through jax.pure_callback; {_VJPS}"
+                "the functions of headrace.jax there"
             )
         if value.is_deleted():
             raise TypeError(f"{name}: expected a JAX array with numbers, got one that was deleted or donated")
