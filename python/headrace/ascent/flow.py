@@ -29,7 +29,7 @@ class AscentHistory:
     """Of the training rows, as they were fitted; first after no step, where data are standardised, then after each."""
     validation_log_likelihood: list[float] = field(default_factory=list)
     """Of the rows held out; empty without any."""
-    coordinates: list[NDArray[np.float64]] = field(default_factory=list)
+    coordinates: list[NDArray[np.float64]] = field(default_factory=list, compare=False)  # arrays have no one answer
     """L of eq. 23 of each coordinate under each step's map, shape (features,), of the training rows: the mean of log φ'
     - λ φ²/2, and ½ log(λ/2π), in the latent side's units; NaN in columns without spread. Of kinks on the CPU; else
     empty."""
