@@ -42,7 +42,7 @@ class Program {
     void weights(T* out) const;
     // Copies in; what is not a weight (padding, masked entries) becomes zero.
     void set_weights(const T* in);
-    // The same as a snapshot that only the caller has.
+    // The same as a snapshot; the last one is kept for the next call.
     Weights weights_of(const T* in) const;
 
     // Calls update(weights) on the weights in place, or on a copy that is then published if somebody holds a snapshot.
@@ -60,8 +60,9 @@ class Program {
     Base base_;
     Structure structure_;
     Chains<T> chains_;
-    mutable std::mutex mutex_;  // guards the pointer; the numbers change only while nobody else holds it
+    mutable std::mutex mutex_;  // guards the pointers; the numbers change only while nobody else holds it
     std::shared_ptr<Published<T>> weights_;
+    mutable Weights given_;  // the last vector that `weights_of` was given
 };
 
 extern template class Program<float>;

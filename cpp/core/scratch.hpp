@@ -19,15 +19,21 @@ struct FreeAligned {
 template <class T>
 using Aligned = std::unique_ptr<T[], FreeAligned<T>>;
 
-// n numbers, aligned to a cache line.
+// n numbers that are not set yet, aligned to a cache line.
 template <class T>
-Aligned<T> aligned_zeros(size_t n) {
+Aligned<T> aligned_memory(size_t n) {
     if (n > (SIZE_MAX - cache_line) / sizeof(T)) throw std::bad_alloc();  // below, the size would wrap around
     const size_t bytes = (n * sizeof(T) / cache_line + 1) * cache_line;
     T* p = static_cast<T*>(std::aligned_alloc(cache_line, bytes));
     if (!p) throw std::bad_alloc();
-    std::fill_n(p, n, T(0));
     return Aligned<T>(p);
+}
+
+template <class T>
+Aligned<T> aligned_zeros(size_t n) {
+    Aligned<T> p = aligned_memory<T>(n);
+    std::fill_n(p.get(), n, T(0));
+    return p;
 }
 
 // Scratch of one thread: allocating it anew would cost page faults in every call.

@@ -236,3 +236,20 @@ def test_on_a_device(library):
     plain = flow.to_data_and_vjp(z, z, ones)
     for got, want in zip((*pair, *gradients), (*plain[0], *plain[1]), strict=True):
         np.testing.assert_allclose(library.open(got), want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_vector_that_changes_in_place_is_read_anew():
+    """What a call keeps of the vector that it was given is not taken for another one."""
+    flow = hr.MAF(3, transforms=2, hidden=(8,), seed=0)
+    other = hr.MAF(3, transforms=2, hidden=(8,), seed=0)
+    x, vector = np.full((20, 3), 0.5, np.float32), flow.parameters
+    last = np.flatnonzero(vector)[-1]
+    for change in (0.0, 0.1, 0.1, -0.2):
+        vector[last] += change
+        other.parameters = vector
+        for _ in range(2):
+            np.testing.assert_array_equal(flow.log_prob(x, parameters=vector), other.log_prob(x))
+    np.testing.assert_array_equal(flow.log_prob(x), hr.MAF(3, transforms=2, hidden=(8,), seed=0).log_prob(x))
+    noisy = vector + np.where(vector == 0, np.float32(1.0), np.float32(0.0))  # in padding and masked entries too
+    other.parameters = noisy
+    np.testing.assert_array_equal(flow.log_prob(x, parameters=noisy), other.log_prob(x))

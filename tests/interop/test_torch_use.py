@@ -127,7 +127,7 @@ def test_groups_outlive_a_change_of_dtype_and_copies_have_their_own():
 def test_the_flows_own_optimiser_trains_a_module():
     module, x = FlowModule(hr.MAF(3, transforms=1, hidden=(16,), seed=0)), rows(300, 3) * 3 + 2
     flow = module.flow
-    optimiser, losses = hr.Adam(flow, learning_rate=2e-2), []
+    optimiser, losses, placed = hr.Adam(flow, learning_rate=2e-2), [], module._entry.at(module.vector)
     for _ in range(40):
         module.zero_grad()
         loss = -module.log_prob(x).mean()
@@ -137,6 +137,7 @@ def test_the_flows_own_optimiser_trains_a_module():
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 1.0
     np.testing.assert_array_equal(module.flow.parameters, flow.parameters)
+    assert module._entry.at(module.vector) is placed  # nothing was compiled anew
 
 
 def test_a_flow_that_was_fitted_comes_back():

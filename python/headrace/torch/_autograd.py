@@ -50,8 +50,12 @@ def _spread(gradients: list[Tensor], wrt: list[bool], inputs: tuple[Tensor | Non
     found = iter(gradients)
     out: list[Tensor | None] = []
     for wanted, tensor in zip(wrt, inputs, strict=True):
-        gradient = next(found) if wanted else None
-        out.append(gradient if gradient is None or tensor is None else gradient.to(tensor.dtype).reshape(tensor.shape))
+        if not wanted or tensor is None:
+            out.append(None)
+            continue
+        gradient = next(found)
+        gradient = gradient if gradient.dtype == tensor.dtype else gradient.to(tensor.dtype)
+        out.append(gradient if gradient.shape == tensor.shape else gradient.reshape(tensor.shape))
     return out
 
 
@@ -74,7 +78,9 @@ class _Vjp(torch.autograd.Function):
         of_log_prob: bool,
         wrt: list[bool],
     ) -> tuple[Tensor, ...]:
-        return tuple(operators.vjp(value, context, parameters, grad_value, grad_row, handle, inverse, of_log_prob, wrt))
+        return tuple(
+            operators.ops.vjp(value, context, parameters, grad_value, grad_row, handle, inverse, of_log_prob, wrt)
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -145,7 +151,7 @@ def _vmapped(
 class _LogProb(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int) -> Tensor:
-        return operators.log_prob(x, context, parameters, handle)
+        return operators.ops.log_prob(x, context, parameters, handle)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -182,16 +188,15 @@ class _LogProbInOneRun(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, context, parameters, *unit = ctx.saved_tensors
         wrt = ctx.wrt
-        by_rows = [u * grad[:, None].to(u.dtype) for u in unit[: len(unit) - wrt[2]]]
-        gradients = by_rows
+        gradients = [u * grad[:, None] for u in unit[: len(unit) - wrt[2]]]
         if wrt[2]:
-            if len(grad) == 0 or grad.stride() == (0,) or bool((grad == grad[0]).all()):
-                gradients = [*by_rows, unit[-1] * (grad[0].to(unit[-1].dtype) if len(grad) else 0)]
+            if len(grad) == 0 or grad.stride() == (0,) or len(grad) == 1 or bool((grad == grad[0]).all()):
+                gradients.append(unit[-1] * (grad[0] if len(grad) else 0))
             else:
                 ctx.entry.one_run = False
-                only = [False, False, True]
-                gradients = by_rows + operators.vjp(
-                    x, context, parameters, None, grad, ctx.entry.handle, True, True, only
+                of_parameters = [False, False, True]
+                gradients += operators.ops.vjp(
+                    x, context, parameters, None, grad, ctx.entry.handle, True, True, of_parameters
                 )
         gradients = _first(gradients, (x, context, parameters, grad))
         return *_spread(gradients, wrt, (x, context, parameters)), None, None
@@ -204,7 +209,7 @@ class _Run(torch.autograd.Function):
     def forward(
         value: Tensor, context: Tensor | None, parameters: Tensor, handle: int, inverse: bool, of_log_prob: bool
     ) -> tuple[Tensor, Tensor]:
-        value, number = operators.run(value, context, parameters, handle, inverse, of_log_prob)
+        value, number = operators.ops.run(value, context, parameters, handle, inverse, of_log_prob)
         return value, number
 
     @staticmethod
@@ -227,19 +232,27 @@ class _Run(torch.autograd.Function):
         return _vmapped(_Run, info, in_dims, *arguments)
 
 
-def _is_plain() -> bool:
-    """Neither traced nor inside of a transform of torch.func."""
-    return not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+_PLAIN = (Tensor, torch.nn.Parameter, type(None))
+
+
+def _is_plain(*tensors: Tensor | None) -> bool:
+    """Nobody traces, transforms or listens, so that the dispatcher can be left out."""
+    return (
+        all(type(tensor) in _PLAIN for tensor in tensors)
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._len_torch_dispatch_stack()
+    )
 
 
 def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any) -> Tensor:
     """Log densities of rows, shape (rows,)."""
-    if _is_plain():
-        wrt = [x.requires_grad, context is not None and context.requires_grad, parameters.requires_grad]
-        if not torch.is_grad_enabled() or not any(wrt):
+    if _is_plain(x, context, parameters):
+        if not torch.is_grad_enabled():
             return operators.log_prob(x, context, parameters, entry.handle)
+        wrt = [x.requires_grad, context is not None and context.requires_grad, parameters.requires_grad]
         one_context = context is not None and context.ndim == 1
-        if (entry.one_run or not wrt[2]) and not (wrt[1] and one_context):
+        if any(wrt) and (entry.one_run or not wrt[2]) and not (wrt[1] and one_context):
             return _LogProbInOneRun.apply(x, context, parameters, entry, wrt)
     return _LogProb.apply(x, context, parameters, entry.handle)
 

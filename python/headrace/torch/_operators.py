@@ -18,7 +18,7 @@ from torch import Tensor
 from headrace import files
 from headrace.flow import Flow
 
-__all__ = ["Compiled", "compiled", "log_prob", "log_prob_and_unit", "run", "vjp"]
+__all__ = ["Compiled", "compiled", "log_prob", "log_prob_and_unit", "ops"]
 
 _NUMPY: dict[Any, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _table: weakref.WeakValueDictionary[int, Compiled] = weakref.WeakValueDictionary()
@@ -78,7 +78,9 @@ def compiled(handle: int) -> Compiled:
 
 
 def _on_host(tensor: Tensor | None) -> Any:
-    return None if tensor is None else tensor.detach().numpy()
+    if tensor is None:
+        return None
+    return (tensor.detach() if tensor.requires_grad else tensor).numpy()
 
 
 def _placed(handle: int, parameters: Tensor) -> tuple[Any, Callable[[Tensor | None], Any]]:
@@ -97,7 +99,8 @@ def _as_rows(context: Tensor | None) -> Tensor | None:
     return context[None] if context is not None and context.ndim == 1 else context
 
 
-def _log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int) -> Tensor:
+def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int) -> Tensor:
+    """Log densities of rows."""
     program, opened = _placed(handle, parameters)
     rows = x.shape[0]
     log_prob = parameters.new_empty(rows)
@@ -106,7 +109,7 @@ def _log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int
     return log_prob
 
 
-def _run(
+def run(
     value: Tensor, context: Tensor | None, parameters: Tensor, handle: int, inverse: bool, of_log_prob: bool
 ) -> tuple[Tensor, Tensor]:
     """Rows in the other space with their log-determinants, or with the log densities of what noise was made to."""
@@ -119,7 +122,7 @@ def _run(
     return out, number
 
 
-def _vjp(
+def vjp(
     value: Tensor,
     context: Tensor | None,
     parameters: Tensor,
@@ -134,7 +137,7 @@ def _vjp(
     return _back(value, context, parameters, grad_value, grad_row, handle, inverse, of_log_prob, wrt, None)
 
 
-def _log_prob_and_unit(
+def log_prob_and_unit(
     x: Tensor, context: Tensor | None, parameters: Tensor, handle: int, wrt: list[bool]
 ) -> list[Tensor]:
     """Log densities, and the gradients of their sum, from one run."""
@@ -175,20 +178,20 @@ def _back(
 
 _library = torch.library.Library("headrace", "DEF")
 _SCHEMAS = {
-    "log_prob": ("(Tensor x, Tensor? context, Tensor parameters, int handle) -> Tensor", _log_prob),
+    "log_prob": ("(Tensor x, Tensor? context, Tensor parameters, int handle) -> Tensor", log_prob),
     "run": (
         "(Tensor value, Tensor? context, Tensor parameters, int handle, bool inverse, bool of_log_prob) "
         "-> (Tensor, Tensor)",
-        _run,
+        run,
     ),
     "vjp": (
         "(Tensor value, Tensor? context, Tensor parameters, Tensor? grad_value, Tensor? grad_row, int handle, "
         "bool inverse, bool of_log_prob, bool[3] wrt) -> Tensor[]",
-        _vjp,
+        vjp,
     ),
     "log_prob_and_unit": (
         "(Tensor x, Tensor? context, Tensor parameters, int handle, bool[3] wrt) -> Tensor[]",
-        _log_prob_and_unit,
+        log_prob_and_unit,
     ),
 }
 for _name, (_schema, _body) in _SCHEMAS.items():
@@ -196,10 +199,7 @@ for _name, (_schema, _body) in _SCHEMAS.items():
     for _key in ("CPU", "CUDA"):
         _library.impl(_name, _body, _key)
 
-log_prob = torch.ops.headrace.log_prob.default
-run = torch.ops.headrace.run.default
-vjp = torch.ops.headrace.vjp.default
-log_prob_and_unit = torch.ops.headrace.log_prob_and_unit.default
+ops = torch.ops.headrace  # the same through PyTorch's dispatcher, which whoever traces must see
 
 
 # ---- what they give, for tensors without numbers ---------------------------------------------------------------------

@@ -37,7 +37,7 @@ class FlowDistribution(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of each row, shape (..., *batch_shape)."""
-        self._module._check("value", value, self._module.features)
+        value = self._module._checked("value", value, self._module.features, self._module.vector)
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         return self._module.log_prob(value.expand(*shape, value.shape[-1]), self._context)
 

@@ -104,44 +104,52 @@ class _Module(nn.Module):
             leaf.data = self.vector.detach()[begin:end]
         return self
 
-    def _opened(self, name: str, value: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, torch.Size]:
+    def _own(self) -> Tensor:
+        """`vector`, by a shorter way where there is one: attributes of modules are looked for in many places."""
+        found = self._parameters.get("vector")
+        return self.vector if found is None else found
+
+    def _opened(
+        self, name: str, value: Tensor, context: Tensor | None, vector: Tensor
+    ) -> tuple[Tensor, Tensor | None, torch.Size]:
         """Rows, their contexts or one for all, and the shape of what has one number for each row."""
-        features, columns = self.features, self.context_features
-        self._check(name, value, features)
-        value = value if value.dtype in _PLAIN else value.to(self.vector.dtype)  # as under autocast
+        flow = self._entry.flow
+        features, columns = flow._features, flow._context
+        value = self._checked(name, value, features, vector)
         if context is None or not columns:
             if (context is None) != (columns == 0):
                 expected = f"{columns} context columns" if columns else "no context"
                 raise ValueError(f"context: expected {expected}, got {check.kind_of(context)}")
             return (value if value.ndim == 2 else value.reshape(-1, features)), None, value.shape[:-1]
-        self._check("context", context, columns)
-        context = context if context.dtype in _PLAIN else context.to(self.vector.dtype)
-        if value.ndim == 2 and value.shape[:-1] == context.shape[:-1]:
-            return value, context, value.shape[:-1]
+        context = self._checked("context", context, columns, vector)
+        lead, own = value.shape[:-1], context.shape[:-1]
+        if lead == own and value.ndim == 2:
+            return value, context, lead
         try:
-            batch = torch.broadcast_shapes(value.shape[:-1], context.shape[:-1])
+            batch = torch.broadcast_shapes(lead, own)
         except RuntimeError:
             raise ValueError(
-                f"context: expected leading dimensions that broadcast with {tuple(value.shape[:-1])} of {name}, got "
-                f"{tuple(context.shape[:-1])}"
+                f"context: expected leading dimensions that broadcast with {tuple(lead)} of {name}, got {tuple(own)}"
             ) from None
-        if context.shape[:-1] != batch and context.shape[:-1].numel() == 1:
+        if own != batch and own.numel() == 1:
             context = context.reshape(columns)
         else:
             context = context.expand(*batch, columns).reshape(-1, columns)
         return value.expand(*batch, features).reshape(-1, features), context, batch
 
-    def _check(self, name: str, value: Any, columns: int) -> None:
+    def _checked(self, name: str, value: Any, columns: int, vector: Tensor) -> Tensor:
+        """A tensor of rows, in float32 or float64."""
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {check.kind_of(value)}")
         if value.ndim == 0 or value.shape[-1] != columns:
             raise ValueError(f"{name}: expected shape (..., {columns}), got {tuple(value.shape)}")
-        if value.device != self.vector.device:
-            raise ValueError(
-                f"{name}: expected a tensor on {self.vector.device}, as the parameters, got {value.device}"
-            )
+        if value.device != vector.device:
+            raise ValueError(f"{name}: expected a tensor on {vector.device}, as the parameters, got {value.device}")
+        if value.dtype in _PLAIN:
+            return value
         if not value.dtype.is_floating_point:
             raise TypeError(f"{name}: expected floating-point numbers, got {value.dtype}; call .float()")
+        return value.to(vector.dtype)  # what autocast has made
 
     def _shape(self, sample_shape: Any, context: Tensor | None) -> tuple[int, ...]:
         """Of draws."""
@@ -151,12 +159,13 @@ class _Module(nn.Module):
             raise TypeError(f"sample_shape: expected a tuple of ints, got {sample_shape!r}") from None
         if context is None:
             return (*shape, self.features)
-        self._check("context", context, self.context_features)
+        self._checked("context", context, self.context_features, self._own())
         return (*shape, *context.shape[:-1], self.features)
 
     def _transformed(self, name: str, value: Tensor, context: Tensor | None, to_data: bool) -> tuple[Tensor, Tensor]:
-        rows, own, batch = self._opened(name, value, context)
-        out, log_det = _autograd.transform(rows, own, self.vector, self._entry, to_data)
+        vector = self._own()
+        rows, own, batch = self._opened(name, value, context, vector)
+        out, log_det = _autograd.transform(rows, own, vector, self._entry, to_data)
         return out.reshape(*batch, out.shape[-1]), log_det.reshape(batch)
 
 
@@ -193,9 +202,11 @@ class FlowModule(_Module):
     def flow(self, flow: Flow) -> None:
         if not isinstance(flow, Flow):
             raise TypeError(f"flow: expected a Flow, got {check.kind_of(flow)}")
-        self._become("flow", flow)
+        own = self._entry.flow
+        if any(getattr(flow, name) is not getattr(own, name) for name in ("_chain", "_base", "_standardize_context")):
+            self._become("flow", flow)  # another structure, or another standardisation after a fit
         with torch.no_grad():
-            self.vector.copy_(torch.from_numpy(self._entry.flow.parameters))
+            self.vector.copy_(torch.as_tensor(flow._vector()))
 
     def forward(self, context: Tensor | None = None) -> FlowDistribution:
         """The distribution of rows given the context, shape (..., context)."""
@@ -208,8 +219,9 @@ class FlowModule(_Module):
             x: Shape (..., features).
             context: Shape (..., context), broadcast against x, or (context,) for all rows.
         """
-        rows, own, batch = self._opened("x", x, context)
-        out = _autograd.log_prob(rows, own, self.vector, self._entry)
+        vector = self._own()
+        rows, own, batch = self._opened("x", x, context, vector)
+        out = _autograd.log_prob(rows, own, vector, self._entry)
         return out if len(batch) == 1 else out.reshape(batch)
 
     def to_latent(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -225,8 +237,9 @@ class FlowModule(_Module):
     ) -> tuple[Tensor, Tensor]:
         """Draws and their log densities from one run, both with gradients; see `rsample`."""
         noise = self._noise(self._shape(sample_shape, context))
-        rows, own, batch = self._opened("noise", noise, context)
-        x, log_prob = _autograd.generate(rows, own, self.vector, self._entry)
+        vector = self._own()
+        rows, own, batch = self._opened("noise", noise, context, vector)
+        x, log_prob = _autograd.generate(rows, own, vector, self._entry)
         return x.reshape(*batch, self.features), log_prob.reshape(batch)
 
     def rsample(self, sample_shape: tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
