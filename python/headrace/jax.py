@@ -96,7 +96,7 @@ def sample(flow: Flow | Structure, params: Any, key: Any, n: int | Sequence[int]
     Args:
         flow, params: As in `log_prob`.
         key: A key of `jax.random`.
-        n: Number of rows, or a shape: then so many draws for each row of the context, shape (*n, ..., features).
+        n: Number of rows, or a shape: then so many draws for each row of the context, shape ``(*n, ..., features)``.
         context: For a number of rows, shape (n, context), or (context,) for all rows.
 
     >>> import jax, headrace as hr, headrace.jax
