@@ -37,9 +37,9 @@ Shape shape_of(const Array<T>& a) {
 }
 
 template <class T>
-void coupling(const std::string& map, const std::string& scale, double slope, double bound, bool inverse,
+void coupling(const std::string& map, const std::string& scale, double slope, double bound, int bins, bool inverse,
               const Array<T>& in, const Array<T>& params, Array<T>& value, Array<T>& log_det) {
-    const Elements e(map, scale, slope, bound, shape_of(in), shape_of(params));
+    const Elements e(map, scale, slope, bound, bins, shape_of(in), shape_of(params));
     e.require_like_values(shape_of(value));
     e.require_like_rows(shape_of(log_det));
     require_aligned(elements_arrays, in, params, value, log_det);
@@ -57,10 +57,10 @@ void coupling(const std::string& map, const std::string& scale, double slope, do
 }
 
 template <class T>
-void coupling_backward(const std::string& map, const std::string& scale, double slope, double bound, bool inverse,
-                       const Array<T>& in, const Array<T>& params, const Array<T>& grad_value,
+void coupling_backward(const std::string& map, const std::string& scale, double slope, double bound, int bins,
+                       bool inverse, const Array<T>& in, const Array<T>& params, const Array<T>& grad_value,
                        const Array<T>& grad_log_det, Array<T>& grad_in, Array<T>& grad_params) {
-    const Elements e(map, scale, slope, bound, shape_of(in), shape_of(params));
+    const Elements e(map, scale, slope, bound, bins, shape_of(in), shape_of(params));
     e.require_like_values(shape_of(grad_value));
     e.require_like_rows(shape_of(grad_log_det));
     e.require_like_values(shape_of(grad_in));
@@ -177,12 +177,12 @@ void vector_map_backward(const std::string& map, const std::string& variant, dou
 template <class T>
 void bind_ops_of(py::module_& m) {
     m.def("coupling", &coupling<T>, py::arg("map"), py::arg("scale"), py::arg("slope"), py::arg("bound"),
-          py::arg("inverse"), py::arg("input").noconvert(), py::arg("params").noconvert(), py::arg("value").noconvert(),
-          py::arg("log_det").noconvert());
+          py::arg("bins"), py::arg("inverse"), py::arg("input").noconvert(), py::arg("params").noconvert(),
+          py::arg("value").noconvert(), py::arg("log_det").noconvert());
     m.def("coupling_backward", &coupling_backward<T>, py::arg("map"), py::arg("scale"), py::arg("slope"),
-          py::arg("bound"), py::arg("inverse"), py::arg("input").noconvert(), py::arg("params").noconvert(),
-          py::arg("grad_value").noconvert(), py::arg("grad_log_det").noconvert(), py::arg("grad_input").noconvert(),
-          py::arg("grad_params").noconvert());
+          py::arg("bound"), py::arg("bins"), py::arg("inverse"), py::arg("input").noconvert(),
+          py::arg("params").noconvert(), py::arg("grad_value").noconvert(), py::arg("grad_log_det").noconvert(),
+          py::arg("grad_input").noconvert(), py::arg("grad_params").noconvert());
     m.def("vector_map", &vector_map<T>, py::arg("map"), py::arg("variant"), py::arg("slope"), py::arg("inverse"),
           py::arg("input").noconvert(), py::arg("params").noconvert(), py::arg("value").noconvert(),
           py::arg("log_det").noconvert());

@@ -1,7 +1,6 @@
 // What calls of hr.ops may be: shapes and settings, checked alike for every device. `require` is that of the includer.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -23,17 +22,14 @@ struct Elements {
     int index, n_params;
     int64_t rows, active;
 
-    Elements(const std::string& map, const std::string& scale, double slope, double bound, const Shape& in,
+    Elements(const std::string& map, const std::string& scale, double slope, double bound, int bins, const Shape& in,
              const Shape& params)
-        : index(find_map(map, scale)) {
+        : index(find_map(map, scale)), n_params(n_params_of(index, bins)), bins_(bins) {
         require(slope > 0 && slope < 1 && bound > 0, "coupling: slope must lie between 0 and 1, bound above 0");
-        require(is_slope_of(map, slope), "slope: expected at least 1e-6 for this map");
+        require(is_slope_of(map, slope), "slope: below the least of this map");
         require(in.size() == 2 && params.size() == 3 && params[0] == in[0] && params[1] == in[1],
                 "coupling: expected values (rows, active) and params (rows, active, n_params)");
-        n_params = int(std::min<int64_t>(params[2], INT32_MAX - 1));
-        bins_ = std::clamp((n_params + 1) / 3, 2, max_bins);  // what a spline would have
-        require(map_list()[size_t(index)].n_params(bins_) == n_params,
-                "coupling: params has the wrong number of parameters");
+        require(params[2] == n_params, "coupling: params has the wrong number of parameters");
         rows = in[0];
         active = in[1];
         slope_ = slope;
@@ -54,7 +50,7 @@ struct Elements {
     }
 
   private:
-    int bins_ = 0;
+    int bins_;
     double slope_ = 0, bound_ = 0;
 };
 

@@ -1,6 +1,8 @@
 // Maps, masked transforms and steps for Python: what programs are made of, on every device.
 #include "structure.hpp"
 
+#include <map>
+
 #include "bindings.hpp"
 #include "initialised.hpp"
 
@@ -15,7 +17,7 @@ MaskedOptions make_options(int features, int context, std::vector<int> reads, st
                            bool reads_data, bool formula_to_data) {
     require(slope > 0 && slope < 1, "slope: expected a number between 0 and 1");
     require(bound > 0 && bound < 1e30, "bound: expected a number above 0");
-    require(is_slope_of(map, slope), "slope: expected at least 1e-6 for this map");
+    require(is_slope_of(map, slope), "slope: below the least of this map");
     MaskedOptions o;
     o.features = features;
     o.context = context;
@@ -128,6 +130,11 @@ void bind_structure(py::module_& m) {
         std::vector<std::pair<std::string, std::string>> rows;
         for (const MapInfo& map : map_list()) rows.emplace_back(map.name, map.scale);
         return rows;
+    });
+    m.def("map_traits", [] {  // name -> (most bins, 0 if it has none; least slope, 0 if every one above 0 will do)
+        std::map<std::string, std::pair<int, double>> traits;
+        for (const MapInfo& map : map_list()) traits[map.name] = {map.max_bins, map.least_slope};
+        return traits;
     });
     m.def("vector_maps", [] {
         std::vector<std::pair<std::string, std::string>> rows;

@@ -90,11 +90,9 @@ std::vector<int> levels_of(const MaskedOptions& o, const BitRows& reach, int n_p
 
 }  // namespace
 
-static_assert(max_bins == RqSpline::max_bins);
-
 const std::vector<MapInfo>& map_list() {
     static const std::vector<MapInfo> maps = {
-#define HR_ROW(index, type, name, scale) {name, scale, &type::n_params},
+#define HR_ROW(index, type, name, scale) {name, scale, &type::n_params, max_bins_of<type>(), least_slope_of<type>()},
         HR_MAPS(HR_ROW)
 #undef HR_ROW
     };
@@ -126,6 +124,21 @@ int find_map(const std::string& name, const std::string& scale) {
     throw std::invalid_argument("map: there is no map '" + name + "' with scale '" + scale + "'");
 }
 
+int n_params_of(int map, int bins) {
+    const MapInfo& m = map_list()[size_t(map)];
+    if (bins < least_bins) throw std::invalid_argument("bins: expected at least " + std::to_string(least_bins));
+    if (m.has_bins() && bins > m.max_bins)
+        throw std::invalid_argument("bins: expected at most " + std::to_string(m.max_bins) + " for this map");
+    return m.n_params(bins);
+}
+
+bool is_slope_of(const std::string& map, double slope) {
+    const auto& maps = map_list();
+    return slope > 0 && slope < 1 &&
+           std::all_of(
+               maps.begin(), maps.end(), [&](const MapInfo& m) { return m.name != map || slope >= m.least_slope; });
+}
+
 int find_vector_map(const std::string& name, const std::string& variant) {
     const auto& maps = vector_map_list();
     const auto found = std::find_if(maps.begin(), maps.end(), [&](const VectorMapInfo& map) {
@@ -137,11 +150,10 @@ int find_vector_map(const std::string& name, const std::string& variant) {
 MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels, std::vector<std::vector<int>> degrees)
     : options_(std::move(options)), levels_(std::move(levels)), degrees_(std::move(degrees)) {
     const MaskedOptions& o = options_;
-    if (o.bins < 2 || o.bins > max_bins) throw std::invalid_argument("bins: expected 2 to 64");
     vector_map_ = find_vector_map(o.map, o.variant);
     if (vector_map_ < 0) {
         map_ = find_map(o.map, o.variant);
-        n_params_ = map_list()[map_].n_params(o.bins);
+        n_params_ = n_params_of(map_, o.bins);
     } else {
         if (!o.reads.empty() || int(o.active.size()) != o.features || o.features > max_vector_features)
             throw std::invalid_argument(
@@ -173,7 +185,7 @@ MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels,
 
 MaskedTransform MaskedTransform::from_masks(MaskedOptions o, const std::vector<std::vector<uint8_t>>& masks,
                                             const std::vector<int>& sizes) {
-    const int n_params = map_list()[find_map(o.map, o.variant)].n_params(o.bins), n_layers = int(masks.size());
+    const int n_params = n_params_of(find_map(o.map, o.variant), o.bins), n_layers = int(masks.size());
     const size_t n_reads = o.reads.size();
     if (n_layers < 1 || sizes.size() != masks.size() + 1 || sizes.front() != int(n_reads) + o.context ||
         sizes.back() != int(o.active.size()) * n_params)

@@ -107,18 +107,17 @@ class MaskedTransform {
 struct MapInfo {
     std::string name, scale;
     int (*n_params)(int bins);
+    int max_bins;        // 0: it has none
+    double least_slope;  // 0: every slope above 0
+
+    bool has_bins() const { return max_bins > 0; }
 };
-constexpr int max_bins = 64;  // of a spline
+constexpr int least_bins = 2;
 const std::vector<MapInfo>& map_list();
 const std::vector<std::string>& activation_list();
 int find_map(const std::string& name, const std::string& scale);
-
-// Below, N / D^2 of a spline may leave float32, and 1 - slope of a dual-ascent map be 1 there.
-constexpr double least_curved_slope = 1e-6;
-
-inline bool is_slope_of(const std::string& map, double slope) {
-    return slope >= least_curved_slope || (map != "rq_spline" && map != "dual_ascent");
-}
+int n_params_of(int map, int bins);                      // maps without bins are told some too, which have no effect
+bool is_slope_of(const std::string& map, double slope);  // also of a vector map
 
 constexpr int max_vector_features = 1 << 24;  // far beyond use, and far from overflow
 

@@ -19,6 +19,26 @@
 namespace headrace {
 namespace {
 
+// What a map says of itself beside its formulas. `max_bins`: how many bins it may have, if it has any; so its number of
+// parameters depends on them. `least_slope`: the smallest slope that it takes, if not every one above 0.
+template <class Map>
+HR_FN constexpr int max_bins_of() {
+    if constexpr (requires { Map::max_bins; }) return Map::max_bins;
+    return 0;
+}
+template <class Map>
+HR_FN constexpr double least_slope_of() {
+    if constexpr (requires { Map::least_slope; }) return Map::least_slope;
+    return 0;
+}
+template <class Map>
+constexpr bool has_bins = max_bins_of<Map>() > 0;
+
+#define HR_CHECK(i, type, name, scale) \
+    static_assert(has_bins<type> == (type::n_params(2) != type::n_params(3)), name ": max_bins if it has bins");
+HR_MAPS(HR_CHECK)
+#undef HR_CHECK
+
 // Calls f.operator()<Map>() for the map with this index.
 #ifdef __CUDACC__
 #pragma nv_exec_check_disable  // f may be for the host alone

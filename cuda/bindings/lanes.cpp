@@ -42,12 +42,12 @@ void map_functions(const std::string& map, const std::string& scale, double slop
                    const py::object& forward_log_det, const py::object& inverse_log_det, uintptr_t stream) {
     const DeviceArray given(in);
     const int index = find_map(map, scale);
-    require(bins >= 2 && bins <= max_bins, "bins: expected from 2 to 64");
+    const int n_params = n_params_of(index, bins);
     by_dtype(given, [&]<class T>(T) {
         const int64_t n = given.count();
         const MapOptions<T> options = {T(slope), T(1 / std::log(1 / slope)), bins, T(bound)};
         launch_map_functions<T>(index, options, given.contiguous<T>(like_numbers),
-                                numbers<T>(params, {n, map_list()[index].n_params(bins)}, "params: wrong shape"),
+                                numbers<T>(params, {n, n_params}, "params: wrong shape"),
                                 numbers<T>(forward, {n}, like_numbers), numbers<T>(inverse, {n}, like_numbers),
                                 numbers<T>(forward_log_det, {n}, like_numbers),
                                 numbers<T>(inverse_log_det, {n}, like_numbers), n, stream_at(stream));

@@ -17,7 +17,7 @@ int rounded_up(int n, int multiple) {
 }
 
 bool map_has_bins(int map) {
-    return map_list()[size_t(map)].n_params(2) != map_list()[size_t(map)].n_params(3);
+    return map_list()[size_t(map)].has_bins();
 }
 
 // Rows of the matrix padded, so that four numbers of them lie at a multiple of 16 bytes.

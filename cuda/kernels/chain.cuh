@@ -15,10 +15,6 @@
 namespace headrace {
 namespace {
 
-// Whether a map's parameters depend on a number of bins.
-template <class Map>
-constexpr bool has_bins = Map::n_params(2) != Map::n_params(3);
-
 // As with_map, of the maps that a kernel was compiled for.
 template <bool splines, class F>
 __device__ void with_network_map(int index, F&& f) {

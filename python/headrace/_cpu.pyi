@@ -16,6 +16,7 @@ def set_num_threads(n: int) -> None: ...
 def limit_thread(n: int) -> int: ...
 def fma_peak(seconds: float) -> float: ...
 def maps() -> list[tuple[str, str]]: ...
+def map_traits() -> dict[str, tuple[int, float]]: ...
 def vector_maps() -> list[tuple[str, str]]: ...
 def activations() -> list[str]: ...
 def coupling(
@@ -23,6 +24,7 @@ def coupling(
     scale: str,
     slope: float,
     bound: float,
+    bins: int,
     inverse: bool,
     input: NDArray[Any],
     params: NDArray[Any],
@@ -34,6 +36,7 @@ def coupling_backward(
     scale: str,
     slope: float,
     bound: float,
+    bins: int,
     inverse: bool,
     input: NDArray[Any],
     params: NDArray[Any],

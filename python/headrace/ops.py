@@ -18,8 +18,8 @@ from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace._arrays.device_caller import caller_of
+from headrace._core.maps import LEAST_BINS, SCALES, VECTOR_MAPS, bins_of, bins_with, slope_of
 from headrace._core.maps import MAPS as _MAPS
-from headrace._core.maps import SCALES, VECTOR_MAPS, bins_of, slope_of
 from headrace.ascent.points import Points
 
 __all__ = [
@@ -50,6 +50,7 @@ def coupling_forward(
     scale: str = "soft_clamp",
     slope: float = 1e-3,
     bound: float = 5.0,
+    bins: int | None = None,
     out: Pair | None = None,
 ) -> Pair:
     """Latent to data: one map for every element.
@@ -60,6 +61,7 @@ def coupling_forward(
             rq_spline K widths, K heights and K - 1 derivatives, all raw, for 2 to 64 bins K.
         map: A name in `MAPS`.
         scale, slope, bound: See `headrace.MaskedAutoregressive`.
+        bins: The number of bins, where the map has bins; by default the one that has n_params parameters.
         out: ``(x, log_det)`` to write into; x may be z itself.
 
     Returns:
@@ -74,7 +76,7 @@ def coupling_forward(
     >>> x[0].tolist(), log_det.tolist()
     ([1.0, 1.0, 1.0], [0.0, 0.0])
     """
-    return _coupling("z", z, params, map, scale, slope, bound, out, inverse=False)
+    return _coupling("z", z, params, map, scale, slope, bound, bins, out, inverse=False)
 
 
 def coupling_inverse(
@@ -85,6 +87,7 @@ def coupling_inverse(
     scale: str = "soft_clamp",
     slope: float = 1e-3,
     bound: float = 5.0,
+    bins: int | None = None,
     out: Pair | None = None,
 ) -> Pair:
     """Data to latent: ``(z, log_det)``; see `coupling_forward`.
@@ -94,7 +97,7 @@ def coupling_inverse(
     >>> z.tolist(), log_det.tolist()
     ([[0.0, 0.0]], [0.0])
     """
-    return _coupling("x", x, params, map, scale, slope, bound, out, inverse=True)
+    return _coupling("x", x, params, map, scale, slope, bound, bins, out, inverse=True)
 
 
 def coupling_backward(
@@ -108,6 +111,7 @@ def coupling_backward(
     scale: str = "soft_clamp",
     slope: float = 1e-3,
     bound: float = 5.0,
+    bins: int | None = None,
     out: Pair | None = None,
 ) -> Pair:
     """Vector-Jacobian product of `coupling_forward` or `coupling_inverse`.
@@ -117,7 +121,7 @@ def coupling_backward(
         params: Shape (rows, active, n_params).
         grad_value: Shape (rows, active): gradient of some number by the value that the direction gives.
         grad_log_det: Shape (rows,): the same by its log-determinant.
-        map, scale, slope, bound: See `coupling_forward`.
+        map, scale, slope, bound, bins: See `coupling_forward`.
         direction: "forward" or "inverse".
         out: ``(grad_input, grad_params)`` to write into, memory of their own.
 
@@ -132,7 +136,7 @@ def coupling_backward(
     """
     check.choice("direction", direction, ("forward", "inverse"))
     caller = caller_of(value)
-    array, params = _elements(caller, "value", value, params, map, scale)
+    array, params, bins = _elements(caller, "value", value, params, map, scale, bins)
     slope, bound = _factors(map, slope, bound)
     grad_value = _arrays.strict("grad_value", grad_value, array.shape, array.dtype, caller)
     grad_log_det = _arrays.strict("grad_log_det", grad_log_det, array.shape[:1], array.dtype, caller)
@@ -143,6 +147,7 @@ def coupling_backward(
         scale,
         slope,
         bound,
+        bins,
         direction == "inverse",
         array,
         params,
@@ -393,14 +398,24 @@ def _given(caller: Caller, array: NDArray[Any], dtype: np.dtype[Any]) -> Array:
 
 
 def _coupling(
-    name: str, value: Any, params: Any, map: Any, scale: Any, slope: Any, bound: Any, out: Any, *, inverse: bool
+    name: str,
+    value: Any,
+    params: Any,
+    map: Any,
+    scale: Any,
+    slope: Any,
+    bound: Any,
+    bins: Any,
+    out: Any,
+    *,
+    inverse: bool,
 ) -> Pair:
     caller = caller_of(value)
-    array, params = _elements(caller, name, value, params, map, scale)
+    array, params, bins = _elements(caller, name, value, params, map, scale, bins)
     slope, bound = _factors(map, slope, bound)
     inputs = (array, params)
     result, log_det = caller.output_pair(out, array.dtype, array.shape, array.shape[:1], inputs, in_place=name)
-    caller.core.coupling(map, scale, slope, bound, inverse, array, params, result, log_det)
+    caller.core.coupling(map, scale, slope, bound, bins, inverse, array, params, result, log_det)
     return caller.give_pair(result, log_det)
 
 
@@ -409,16 +424,22 @@ def _factors(map: str, slope: Any, bound: Any) -> tuple[float, float]:
 
 
 def _elements(
-    caller: Caller, name: str, value: Any, params: Any, map: Any, scale: Any
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Values and the parameters that belong to them."""
+    caller: Caller, name: str, value: Any, params: Any, map: Any, scale: Any, bins: Any
+) -> tuple[NDArray[Any], NDArray[Any], int]:
+    """Values, the parameters that belong to them, and the number of bins."""
     check.choice("map", map, MAPS)
     check.choice("scale", scale, SCALES)
     array = _arrays.strict_input(name, value, 2, caller)
     opened = caller.open("params", params)
-    bins = bins_of(map, opened.shape[-1]) if opened.ndim == 3 else None
-    count = _MAPS[map].n_params(8 if bins is None else bins)  # 8: where an error message needs a number
-    return array, _arrays.exact("params", opened, (*array.shape, count), array.dtype)
+    if bins is None:
+        fitting = bins_with(map, opened.shape[-1]) if opened.ndim == 3 else ()
+        if len(fitting) > 1:
+            raise ValueError(f"bins: expected one of {fitting}, which have as many params, got None")
+        bins = fitting[0] if fitting else LEAST_BINS  # any, where an error message needs one
+    else:
+        bins = bins_of(map, bins)
+    expected = (*array.shape, _MAPS[map].n_params(bins))
+    return array, _arrays.exact("params", opened, expected, array.dtype), bins
 
 
 def _vector(map: str, variant: Any, slope: Any, name: str, value: Any, params: Any, out: Any, *, inverse: bool) -> Pair:

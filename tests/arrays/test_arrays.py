@@ -11,6 +11,7 @@ import pytest
 import cases
 import frameworks
 import headrace as hr
+import reference
 from array_cases import CONTEXT, FEATURES, ROWS, arrays, call_of, every_call, made_flow
 from fitting import SHORT
 
@@ -107,13 +108,12 @@ def test_a_sample_without_arrays_is_numpy(dtype):
     assert all(type(array) is np.ndarray for array in flow.sample_and_log_prob(5))
 
 
-@pytest.mark.parametrize("map", ["affine", "additive", "rq_spline"])
+@pytest.mark.parametrize("map", reference.MAPS)
 def test_functional_kernels(framework, map, dtype):
     if framework.name == "pandas":
         pytest.skip("parameters have three axes")
     z, grad = cases.rows(ROWS, 3, dtype), cases.rows(ROWS, 3, dtype, "grad")
-    count = {"affine": 2, "additive": 1, "rq_spline": 14}[map]
-    params = cases.rng("params").standard_normal((ROWS, 3, count)).astype(dtype)
+    params = cases.rng("params").standard_normal((ROWS, 3, reference.MAPS[map].count(5))).astype(dtype)
     grad_rows = cases.rng("rows").standard_normal(ROWS).astype(dtype)
     calls = [
         (hr.ops.coupling_forward, (z, params)),

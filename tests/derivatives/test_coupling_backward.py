@@ -46,7 +46,7 @@ def test_float32_gradients_match_those_of_float64(direction, map, scale):
     want = hr.ops.coupling_backward(*wide, map, **keywords)
     assert all(gradient.dtype == np.float32 for gradient in got)
     # A spline divides by the widths of its bins and then by their slopes, some of them small.
-    assert_gradients(got, want, allowed=cases.tolerance("float32", 64 if map == "rq_spline" else 8))
+    assert_gradients(got, want, allowed=cases.tolerance("float32", map_cases.depth_of(map, 8)))
 
 
 def test_defaults_are_affine_forward_and_softly_clamped(dtype):

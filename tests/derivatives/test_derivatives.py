@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose
 import cases
 import gradients
 import headrace as hr
+import map_cases
 import reference
 
 SIDES = [(reads, formula) for reads in cases.READS for formula in cases.FORMULAS]
@@ -121,7 +122,7 @@ def test_float32_is_float64_rounded(map, reads, formula, activation):
     for verb in gradients.TRANSFORM_VERBS:
         for n in (1, 9, 97, 400):
             given, context = rows_of(made(map, **SMALL), n, "float32")
-            gradients.check_float32(narrow, wide, verb, given, context, depth=256 if map == "rq_spline" else 64)
+            gradients.check_float32(narrow, wide, verb, given, context, depth=map_cases.depth_of(map, 32))
 
 
 @pytest.mark.parametrize("name", ["sixteen features", "sixty-four features", "hidden wider than a tile", "tangled"])

@@ -23,11 +23,12 @@ every_small_shape = pairwise(
 def run(device, direction, values, params, map="affine", *, scale="soft_clamp", slope=1e-3, bound=5.0, place=None):
     """``(value, log_det)`` as headrace.ops gives them. ``place`` puts an array on the device, or is "in place"."""
     put = place if callable(place) else device.array
+    bins = reference.MAPS[map].bins(params.shape[-1])
     x, p = put(values), put(params)
     value = x if place == "in place" else put(np.full_like(values, np.nan))
     log_det = put(np.full(len(values), np.nan, values.dtype))
     device.module.coupling(
-        *(map, scale, slope, bound, direction == "inverse"),
+        *(map, scale, slope, bound, bins, direction == "inverse"),
         *(device.tuple(array) for array in (x, p, value, log_det)),
         device=device.index,
         stream=device.stream,
@@ -38,10 +39,11 @@ def run(device, direction, values, params, map="affine", *, scale="soft_clamp", 
 def run_backward(device, direction, arrays, map="affine", *, scale="soft_clamp", slope=1e-3, bound=5.0, place=None):
     """``(grad_input, grad_params)``."""
     put = place or device.array
+    bins = reference.MAPS[map].bins(arrays[1].shape[-1])
     results = [put(np.full_like(array, np.nan)) for array in arrays[:2]]
     given = [put(array) for array in arrays]
     device.module.coupling_backward(
-        *(map, scale, slope, bound, direction == "inverse"),
+        *(map, scale, slope, bound, bins, direction == "inverse"),
         *(device.tuple(array) for array in (*given, *results)),
         device=device.index,
         stream=device.stream,
@@ -187,7 +189,7 @@ def test_float32_gradients_match_those_of_float64(device, direction, map, scale)
     got = run_backward(device, direction, narrow, map, scale=scale)
     want = run_backward(device, direction, [array.astype(float) for array in narrow], map, scale=scale)
     # A spline divides by the widths of its bins and then by their slopes, some of them small.
-    map_cases.assert_gradients(got, want, allowed=cases.tolerance("float32", 64 if map == "rq_spline" else 8))
+    map_cases.assert_gradients(got, want, allowed=cases.tolerance("float32", map_cases.depth_of(map, 8)))
 
 
 @every_small_shape
@@ -223,21 +225,22 @@ def refused():
         "a slope of one": (2, 1.0),
         "a slope of NaN": (2, np.nan),
         "a bound of zero": (3, 0.0),
-        "values of one axis": (5, values[0].copy()),
-        "values of fewer rows": (5, values[:3].copy()),
-        "params of two axes": (6, params[:, 0].copy()),
-        "params of another map": (6, params[..., :1].copy()),
-        "grad_value of another shape": (7, grad_value[:, :2].copy()),
-        "grad_log_det too short": (8, grad_log_det[:3].copy()),
-        "grad_input of another shape": (9, np.empty((3, 4), "f4")),
-        "grad_params of another shape": (10, np.empty((4, 3), "f4")),
+        "one bin": (4, 1),
+        "values of one axis": (6, values[0].copy()),
+        "values of fewer rows": (6, values[:3].copy()),
+        "params of two axes": (7, params[:, 0].copy()),
+        "params of another map": (7, params[..., :1].copy()),
+        "grad_value of another shape": (8, grad_value[:, :2].copy()),
+        "grad_log_det too short": (9, grad_log_det[:3].copy()),
+        "grad_input of another shape": (10, np.empty((3, 4), "f4")),
+        "grad_params of another shape": (11, np.empty((4, 3), "f4")),
     }
 
 
 def arguments_of_backward():
     values, params, grad_value, grad_log_det = map_cases.gradient_batch(4, 3, "affine", "float32")
     arrays = [values, params, grad_value, grad_log_det, np.empty_like(values), np.empty_like(params)]
-    return ["affine", "soft_clamp", 1e-3, 5.0, False, *arrays]
+    return ["affine", "soft_clamp", 1e-3, 5.0, 2, False, *arrays]
 
 
 @pytest.mark.parametrize("name", refused())
@@ -248,7 +251,7 @@ def test_what_the_cpu_refuses_is_refused_with_its_words(device, name):
     with pytest.raises(ValueError, match=r"\w") as by_cpu:
         _core.cpu.coupling_backward(*arguments)
     arrays = [device.array(argument) if isinstance(argument, np.ndarray) else argument for argument in arguments]
-    told = [argument if i < 5 else device.tuple(argument) for i, argument in enumerate(arrays)]
+    told = [argument if i < 6 else device.tuple(argument) for i, argument in enumerate(arrays)]
     with pytest.raises(ValueError, match=r"\w") as by_device:
         device.module.coupling_backward(*told, device.index, device.stream)
     assert str(by_device.value) == str(by_cpu.value)
@@ -259,28 +262,28 @@ def test_the_device_of_the_arrays_is_made_current(device):
     x, params = device.array(np.zeros((3, 2))), device.array(np.zeros((3, 2, 2)))
     told = [device.tuple(array) for array in (x, params, x, device.empty(3, "f8"))]
     with pytest.raises(device.module.CudaError, match="device: invalid device ordinal"):
-        device.module.coupling("affine", "soft_clamp", 1e-3, 5.0, False, *told, 99, device.stream)
+        device.module.coupling("affine", "soft_clamp", 1e-3, 5.0, 2, False, *told, 99, device.stream)
     told = [device.tuple(array) for array in (x, params, x, device.empty(3, "f8"), x, params)]
     with pytest.raises(device.module.CudaError, match="device: invalid device ordinal"):
-        device.module.coupling_backward("affine", "soft_clamp", 1e-3, 5.0, False, *told, 99, device.stream)
+        device.module.coupling_backward("affine", "soft_clamp", 1e-3, 5.0, 2, False, *told, 99, device.stream)
 
 
-@pytest.mark.parametrize("place", range(5, 11))
+@pytest.mark.parametrize("place", range(6, 12))
 def test_arrays_of_another_kind_are_refused(device, place):
-    arrays = [device.array(argument) for argument in arguments_of_backward()[5:]]
-    shape, dtype = arrays[place - 5].shape, arrays[place - 5].dtype
+    arrays = [device.array(argument) for argument in arguments_of_backward()[6:]]
+    shape, dtype = arrays[place - 6].shape, arrays[place - 6].dtype
     wrong = {
         "another dtype": device.empty(shape, np.float64),
         "integers": device.empty(shape, np.int64),
         "a step": device.empty((*shape, 2), dtype)[..., 0],
     }
     for bad in wrong.values():
-        told = [device.tuple(bad if i == place - 5 else array) for i, array in enumerate(arrays)]
+        told = [device.tuple(bad if i == place - 6 else array) for i, array in enumerate(arrays)]
         with pytest.raises(ValueError, match="expected aligned arrays of one dtype in C order"):
             device.module.coupling_backward(
-                "affine", "soft_clamp", 1e-3, 5.0, False, *told, device.index, device.stream
+                "affine", "soft_clamp", 1e-3, 5.0, 2, False, *told, device.index, device.stream
             )
-    address, *rest = device.tuple(arrays[place - 5])
-    told = [(address + 1, *rest) if i == place - 5 else device.tuple(array) for i, array in enumerate(arrays)]
+    address, *rest = device.tuple(arrays[place - 6])
+    told = [(address + 1, *rest) if i == place - 6 else device.tuple(array) for i, array in enumerate(arrays)]
     with pytest.raises(ValueError, match="aligned"):
-        device.module.coupling_backward("affine", "soft_clamp", 1e-3, 5.0, False, *told, device.index, device.stream)
+        device.module.coupling_backward("affine", "soft_clamp", 1e-3, 5.0, 2, False, *told, device.index, device.stream)

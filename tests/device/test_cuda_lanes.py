@@ -12,6 +12,7 @@ from numpy.testing import assert_array_equal
 
 import cases
 import headrace as hr
+import map_cases
 import reference
 from headrace import _core
 
@@ -129,7 +130,7 @@ def test_maps_match_the_reference(lanes, dtype, map, scale, bins):
         stream=lanes.stream,
     )
     forward, inverse, forward_log_det, inverse_log_det = (lanes.numpy(out) for out in outs)
-    depth = 24 if map == "rq_spline" else 4
+    depth = map_cases.depth_of(map)
     name = scale or "soft_clamp"
     want = reference.coupling_forward(values, params, map, name, slope, bound=bound)
     cases.assert_matches((forward[:, None], forward_log_det), want, values, dtype, depth=depth)

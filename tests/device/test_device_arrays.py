@@ -10,6 +10,7 @@ import pytest
 import cases
 import fake_frameworks
 import headrace as hr
+import reference
 from array_cases import CONTEXT, FEATURES, FLOW_CALLS, ROWS, TRANSFORM_CALLS, arrays, call_of, every_call, made_flow
 from device_cases import map_all, refuse
 from devices import Library, either_order
@@ -118,11 +119,10 @@ def test_any_strides(library, view, dtype):
     cases.assert_same_bits(library.open(got), want)
 
 
-@pytest.mark.parametrize("map", ["affine", "additive", "rq_spline"])
+@pytest.mark.parametrize("map", reference.MAPS)
 def test_functional_kernels(library, map, dtype):
     z, grad = cases.rows(ROWS, 3, dtype), cases.rows(ROWS, 3, dtype, "grad")
-    count = {"affine": 2, "additive": 1, "rq_spline": 14}[map]
-    params = cases.rng("params").standard_normal((ROWS, 3, count)).astype(dtype)
+    params = cases.rng("params").standard_normal((ROWS, 3, reference.MAPS[map].count(5))).astype(dtype)
     rows = cases.rng("rows").standard_normal(ROWS).astype(dtype)
     for call, given in [
         (hr.ops.coupling_forward, (z, params)),

@@ -7,10 +7,12 @@ import pytest
 import cases
 import fake_cuda
 import headrace as hr
+import reference
 from array_cases import FEATURES, arrays, call_of, every_call, made_flow
 from device_cases import assert_follows, data, map_all
 from devices import Library, in_place
 from fitting import SHORT
+from headrace._core.maps import VECTOR_MAPS
 
 
 @pytest.fixture
@@ -30,12 +32,12 @@ def test_every_call(emulated, kind, name, dtype):
         cases.assert_close(emulated.open(result), expected, magnitude=np.abs(expected).max(), depth=30)
 
 
-@pytest.mark.parametrize("map", ["affine", "rq_spline", "planar", "radial"])
+@pytest.mark.parametrize("map", [*reference.MAPS, *reference.VECTOR_MAPS])
 def test_functional_kernels(emulated, map, dtype):
     z, grad, rows = cases.rows(40, 3, dtype), cases.rows(40, 3, dtype, "grad"), np.linspace(-1.0, 1.0, 40).astype(dtype)
-    count = {"affine": (3, 2), "rq_spline": (3, 14), "planar": (7,), "radial": (5,)}[map]
+    count = (3, reference.MAPS[map].count(5)) if map in reference.MAPS else (VECTOR_MAPS[map].n_params(3),)
     params = cases.rng("params").standard_normal((40, *count)).astype(dtype)
-    kind, more = (map, ()) if map in ("planar", "radial") else ("coupling", (map,))
+    kind, more = (map, ()) if map in reference.VECTOR_MAPS else ("coupling", (map,))
     for way, given in (("forward", (z, params)), ("inverse", (z, params)), ("backward", (z, params, grad, rows))):
         call = getattr(hr.ops, f"{kind}_{way}")
         for got, want in zip(call(*map_all(emulated.make, given), *more), call(*given, *more), strict=True):

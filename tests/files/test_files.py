@@ -81,10 +81,10 @@ def test_foreign_networks_keep_masks_zeros_dead_units_and_the_order_of_their_row
     assert all((a == b).all() for a, b in zip(loaded.to_dense()[2], dense.masks, strict=True))
 
 
-@pytest.mark.parametrize("map", ["additive", "rq_spline"])
+@pytest.mark.parametrize("map", reference.MAPS)
 @pytest.mark.parametrize("layout", ["interleaved", "blocked"])
 def test_every_map_keeps_its_rows(map, layout, tmp_path):
-    outputs = {"additive": ("shift",), "rq_spline": ("derivative", "width", "height")}[map]
+    outputs = reference.MAPS[map].parameters[::-1]
     dense = cases.made(4, (8,), outputs=outputs, layout=layout, bins=5, gain=0.7).astype("float64")
     module = hr.MaskedAutoregressive.from_dense(*dense.arrays, map=map, bins=5, outputs=outputs, layout=layout)
     assert_same(saved_and_loaded(module, tmp_path), module)

@@ -5,6 +5,7 @@ import pytest
 
 import cases
 import headrace as hr
+import reference
 
 FEATURES, CONTEXT, BINS = 3, 2, 5
 
@@ -12,7 +13,7 @@ FEATURES, CONTEXT, BINS = 3, 2, 5
 def network(map="affine", context=0, dtype="float64", coupling=False):
     """Random weights as another library may hold them."""
     rng = cases.rng("verify", map, context, coupling)
-    each = {"affine": 2, "rq_spline": 3 * BINS - 1}[map]
+    each = reference.MAPS[map].count(BINS)
     seen, made = (1, FEATURES - 1) if coupling else (FEATURES, FEATURES)
     if coupling:
         hidden, out = np.ones((8, seen + context)), np.ones((made, 8))

@@ -5,6 +5,7 @@ import pytest
 
 import cases
 import headrace as hr
+import reference
 from headrace._core import cpu
 
 PROGRAMS = {"float32": cpu.ProgramF32, "float64": cpu.ProgramF64}
@@ -31,8 +32,7 @@ def options(features, active, map="rq_spline"):
 @pytest.mark.parametrize(("active", "levels"), [([0, 1, 2], [1, 1, 1]), ([2, 0, 1], [1, 1, 1]), ([0, 1, 2], [3, 1, 2])])
 def test_coordinates_find_their_parameters_in_any_order(map, active, levels, dtype):
     core = cpu.MaskedTransform(options(3, active, map), levels, [])
-    n_params = {"rq_spline": 11, "dual_ascent": 5}[map]
-    raw = cases.rng("order", map).standard_normal((3, n_params)).astype(dtype)  # as in `active`
+    raw = cases.rng("order", map).standard_normal((3, reference.MAPS[map].count(4))).astype(dtype)  # as in `active`
     program = PROGRAMS[dtype](3, 0, "", [("masked", False, core)], 0, [], [])
     bias = raw.reshape(-1)
     program.set_weights(core.pack([np.empty((bias.size, 0), dtype)], [bias]))

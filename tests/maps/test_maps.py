@@ -71,14 +71,9 @@ def test_the_two_directions_undo_each_other(map, scale, dtype):
     values, params = batch(50, 13, map, dtype)
     x, log_det = hr.ops.coupling_forward(values, params, map, scale=scale)
     z, back = hr.ops.coupling_inverse(x, params, map, scale=scale)
-    if map == "rq_spline":
-        stretch, bend = cases.spline_magnitudes(x, params, dtype, inverse=True)
-        stretch, bend = stretch.max(axis=1), bend.sum(axis=1)
-    else:
-        stretch = np.exp(-reference.LOG_SCALES[scale](params[..., -1].astype(float), 1e-3)).max(axis=1) * 10.0
-        bend = 13.0
-    cases.assert_close(z, values, magnitude=stretch)
-    cases.assert_close(back, -log_det, magnitude=bend)
+    stretch, bend = map_cases.magnitudes(x, params, map, scale, inverse=True)
+    cases.assert_close(z, values, magnitude=stretch.max(axis=1), depth=map_cases.depth_of(map))
+    cases.assert_close(back, -log_det, magnitude=bend.sum(axis=1), depth=map_cases.depth_of(map))
 
 
 @every_kernel
@@ -191,6 +186,14 @@ def strict_errors():
         "a bound of NaN": (values, params, {"bound": float("nan")}, ["bound", "nan"]),
         "a bound of infinity": (values, params, {"bound": float("inf")}, ["bound", "inf"]),
         "params with a step": (values, wide_params[:, ::2], {}, ["params", "contiguous"]),
+        "params of other bins": (
+            values,
+            np.zeros((4, 3, 23), "f4"),
+            {"map": "rq_spline", "bins": 5},
+            ["params", r"\(4, 3, 14\)", r"\(4, 3, 23\)"],
+        ),
+        "one bin": (values, params, {"map": "rq_spline", "bins": 1}, ["bins", "1"]),
+        "bins that are no integer": (values, params, {"bins": 2.5}, ["bins", "2.5"]),
         "an unknown map": (values, params, {"map": "spline"}, ["map", "affine", "spline"]),
         "an unknown scale": (values, params, {"scale": "relu"}, ["scale", "soft_clamp", "relu"]),
         "a slope of zero": (values, params, {"slope": 0.0}, ["slope", "0"]),
@@ -217,6 +220,6 @@ def test_what_is_not_strictly_right_is_refused(direction, name):
     values, params, keywords, words = strict_errors()[name]
     with pytest.raises((TypeError, ValueError)) as error:
         kernel(values, params, **keywords)
-    if not any(argument in words for argument in ("params", "map", "scale", "slope", "bound", "out")):
+    if not any(argument in words for argument in ("params", "map", "scale", "slope", "bound", "bins", "out")):
         words = [r"\bz\b" if direction == "forward" else r"\bx\b", *words]
     cases.assert_says(error, *words)

@@ -1,5 +1,7 @@
 """One list of maps in every layer, and one of vector maps: one that is forgotten somewhere fails here."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ import headrace._core
 import reference
 import vector_cases
 from headrace import _stored
-from headrace._core.maps import VECTOR_MAPS
+from headrace._core.maps import MAPS, VECTOR_MAPS, bins_with, has_bins, has_scale
 
 
 def test_core_python_and_reference_list_the_same_maps():
@@ -23,12 +25,54 @@ def test_every_map_builds_a_transform_with_its_number_of_parameters(map):
     assert transform.to_dense()[0][-1].shape == (3 * reference.MAPS[map].count(), 8)
 
 
+@pytest.mark.parametrize("map", reference.MAPS)
 @pytest.mark.parametrize("bins", [2, 3, 8, 64])
-def test_the_number_of_bins_gives_the_number_of_parameters(bins):
-    transform = hr.MaskedAutoregressive(5, (8,), map="rq_spline", bins=bins)
-    assert transform.to_dense()[0][-1].shape == (5 * (3 * bins - 1), 8)
-    transform = hr.Coupling(5, passive=[0, 1], hidden=(8,), map="rq_spline", bins=bins)
-    assert transform.to_dense()[0][-1].shape == (3 * (3 * bins - 1), 8)
+def test_the_number_of_bins_gives_the_number_of_parameters(map, bins):
+    count = reference.MAPS[map].count(bins)
+    transform = hr.MaskedAutoregressive(5, (8,), map=map, bins=bins)
+    assert transform.to_dense()[0][-1].shape == (5 * count, 8)
+    assert (f"bins={bins}" in repr(transform)) == reference.MAPS[map].has_bins
+    transform = hr.Coupling(5, passive=[0, 1], hidden=(8,), map=map, bins=bins)
+    assert transform.to_dense()[0][-1].shape == (3 * count, 8)
+
+
+def test_core_python_and_reference_agree_on_which_maps_have_bins_and_scales():
+    traits = headrace._core.cpu.map_traits()
+    assert sorted(traits) == sorted(reference.MAPS)
+    for name, map in reference.MAPS.items():
+        most, least_slope = traits[name]
+        assert (most > 0) == map.has_bins == has_bins(name) == (map.count(2) != map.count(3))
+        assert (MAPS[name].n_params(2) != MAPS[name].n_params(3)) == map.has_bins
+        assert ("scale" in map.parameters) == has_scale(name)
+        assert 0 <= least_slope < 1e-3
+
+
+@pytest.mark.parametrize("map", reference.MAPS)
+def test_python_and_the_core_refuse_the_same_slopes_and_bins(map):
+    most, least_slope = headrace._core.cpu.map_traits()[map]
+    values, settings = np.zeros((2, 3)), {"slope": least_slope or 1e-12, "bins": most or 8}
+    params = np.zeros((2, 3, reference.MAPS[map].count(settings["bins"])))
+    hr.ops.coupling_forward(values, params, map, **settings)
+    out = np.empty((2, 3)), np.empty(2)
+    for slope, bins in ((0.0, 8), (1.0, 8), (least_slope / 2, 8), (1e-3, 1), *([(1e-3, most + 1)] if most else [])):
+        wrong = np.zeros((2, 3, reference.MAPS[map].count(bins)))
+        with pytest.raises(ValueError, match=r"slope|bins"):
+            hr.ops.coupling_forward(values, wrong, map, slope=slope, bins=bins)
+        with pytest.raises(ValueError, match=r"slope|bins"):
+            headrace._core.cpu.coupling(map, "exp", slope, 5.0, bins, False, values, wrong, *out)
+
+
+def test_bins_that_the_number_of_parameters_leaves_open_are_asked_for(monkeypatch):
+    """A map that has as many parameters with 2j bins as with 2j + 1."""
+    groups = lambda bins: {"width": 2 * (bins // 2) + 1}  # noqa: E731
+    monkeypatch.setitem(MAPS, "rq_spline", dataclasses.replace(MAPS["rq_spline"], groups=groups))
+    bins_with.cache_clear()
+    try:
+        assert bins_with("rq_spline", 5) == (4, 5)
+        with pytest.raises(ValueError, match=r"bins: expected one of \(4, 5\)"):
+            hr.ops.coupling_forward(np.zeros((2, 3)), np.zeros((2, 3, 5)), "rq_spline")
+    finally:
+        bins_with.cache_clear()
 
 
 def test_core_python_and_reference_list_the_same_vector_maps():

@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import cases
 import headrace as hr
+import map_cases
 import reference
 from pairs import pairwise
 
@@ -73,7 +74,7 @@ def test_maps_layouts_and_output_orders_match_the_reference(map, layout, reverse
     outputs = reference.MAPS[map].parameters[:: -1 if reverse else 1]
     dense = network(7, (6, 2), outputs=outputs, layout=layout).astype(dtype)
     library, judge = pair(dense, (6, 2), "tanh", map=map, formula=formula)
-    cases.check_directions(library, judge, cases.rows(60, 7, dtype), None, dtype, depth=32 if map == "rq_spline" else 4)
+    cases.check_directions(library, judge, cases.rows(60, 7, dtype), None, dtype, depth=map_cases.depth_of(map))
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])

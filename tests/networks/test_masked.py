@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import cases
 import headrace as hr
+import map_cases
 import reference
 from pairs import pairwise
 
@@ -72,8 +73,7 @@ def test_layouts_and_output_orders_match_the_reference(layout, outputs, name, re
 def test_every_map_matches_the_reference(map, layout, reads, formula, dtype):
     dense = cases.made(context=1, outputs=reference.MAPS[map].parameters, layout=layout).astype(dtype)
     library, judge = pair(dense, "elu", map=map, reads=reads, formula=formula)
-    depth = 64 if map == "rq_spline" else 4  # each coordinate's rounding reaches the next one's spline
-    cases.check_directions(library, judge, *inputs(dense, 101, dtype), dtype, depth=depth)
+    cases.check_directions(library, judge, *inputs(dense, 101, dtype), dtype, depth=map_cases.depth_of(map))
 
 
 def test_the_additive_map_has_exactly_no_log_det(dtype):

@@ -24,12 +24,19 @@ class Options(NamedTuple):
 class Map(NamedTuple):
     """A map's named parameters, in the order of the last axis of ``params``, and the map itself.
 
-    A name stands for one number; ``numbers`` tells where it stands for several, one or so for each bin.
+    A name stands for one number; ``numbers`` tells where it stands for several, one or so for each bin. ``depth`` is
+    how long its arithmetic is beside that of an affine map: so many times the error is allowed.
     """
 
     parameters: tuple[str, ...]
     apply: Callable  # (value, params, options, inverse) -> (value, log-derivative), all elementwise
     numbers: Callable | None = None
+    depth: int = 1
+
+    @property
+    def has_bins(self):
+        """Whether the number of bins decides how many numbers a coordinate has."""
+        return self.numbers is not None
 
     def sizes(self, bins=8):
         """Numbers of each named parameter of one coordinate."""
@@ -38,6 +45,10 @@ class Map(NamedTuple):
     def count(self, bins=8):
         """Numbers of one coordinate in all: the length of the last axis of ``params``."""
         return sum(self.sizes(bins).values())
+
+    def bins(self, count):
+        """The number of bins with which a coordinate has so many numbers."""
+        return next(bins for bins in range(2, 65) if self.count(bins) == count)
 
 
 def affine(value, params, options, inverse):
@@ -57,7 +68,9 @@ def additive(value, params, options, inverse):
 MAPS = {
     "affine": Map(("shift", "scale"), affine),
     "additive": Map(("shift",), additive),
-    "rq_spline": Map(("width", "height", "derivative"), spline.rq_spline, spline.count),
+    "rq_spline": Map(
+        ("width", "height", "derivative"), spline.rq_spline, spline.count, depth=8
+    ),  # softmax, knots, quotients
     "dual_ascent": Map(bent.NAMES, bent.dual_ascent),
 }
 
@@ -69,8 +82,7 @@ def arrange(out, active, map, outputs=None, layout="interleaved"):
     blocked: name by name, all coordinates' numbers of that name.
     """
     rows, outputs = len(out), outputs or MAPS[map].parameters
-    bins = (out.shape[1] // active + 1) // 3  # of no meaning, and of no effect, where a name stands for one number
-    sizes = MAPS[map].sizes(bins)
+    sizes = MAPS[map].sizes(MAPS[map].bins(out.shape[1] // active))
     widths = [sizes[name] for name in outputs]
     if layout == "interleaved":
         parts = np.split(out.reshape(rows, active, sum(widths)), np.cumsum(widths)[:-1], axis=2)

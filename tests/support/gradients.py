@@ -53,7 +53,11 @@ def layers_of(dense):
 def masked(dense, activation="tanh", **settings):
     settings = {"outputs": dense.outputs, "layout": dense.layout} | settings
     library = hr.MaskedAutoregressive.from_dense(
-        *dense.arrays, activation=activation, context=dense.context, **settings, **bins_of(dense, dense.features)
+        *dense.arrays,
+        activation=activation,
+        context=dense.context,
+        **settings,
+        **bins_of(dense, dense.features, **settings),
     )
     network = network_of(dense, activation)
     return Subject(library, layers_of(dense), lambda a: reference.MaskedAutoregressive(network(a), **settings))
@@ -62,7 +66,7 @@ def masked(dense, activation="tanh", **settings):
 def coupling(dense, passive, activation="tanh", **settings):
     settings = {"outputs": dense.outputs, "layout": dense.layout} | settings
     sizes = {"features": dense.features, "passive": list(passive), "context": dense.context}
-    bins = bins_of(dense, dense.features - len(passive))
+    bins = bins_of(dense, dense.features - len(passive), **settings)
     library = hr.Coupling.from_dense(*dense.arrays, activation=activation, **sizes, **settings, **bins)
     network = network_of(dense, activation)
 
@@ -72,9 +76,9 @@ def coupling(dense, passive, activation="tanh", **settings):
     return Subject(library, layers_of(dense), judge)
 
 
-def bins_of(dense, active):
-    """The keyword that a spline needs."""
-    return {"bins": (len(dense.biases[-1]) // active + 1) // 3} if "width" in dense.outputs else {}
+def bins_of(dense, active, map="affine", **settings):
+    """The keyword that a map with bins needs, and that others take."""
+    return {"bins": reference.MAPS[map].bins(len(dense.biases[-1]) // active)}
 
 
 def vector(variant, params):

@@ -8,12 +8,11 @@ import pytest
 
 import cases
 import reference
+from headrace import _core
 
 JUDGES = {"forward": reference.coupling_forward, "inverse": reference.coupling_inverse}
-MAPS_AND_SCALES = [
-    (map, scale) for map in reference.MAPS for scale in (reference.LOG_SCALES if map == "affine" else ["exp"])
-]
-"""Every map, and every scale of the one map that has a scale."""
+MAPS_AND_SCALES = [(map, scale or "exp") for map, scale in _core.cpu.maps()]
+"""Every map that is compiled, and every scale where it has one."""
 every_map_and_scale = pytest.mark.parametrize(("map", "scale"), MAPS_AND_SCALES)
 
 
@@ -32,15 +31,28 @@ def every_hard_map(test):
 
 def batch(rows, active, map, dtype):
     values = cases.rows(rows, active, dtype, "values")
-    if map == "rq_spline":
+    if reference.MAPS[map].has_bins:
         values *= 3  # some lie outside the interval
     width = reference.MAPS[map].count()
     return values, cases.rng("params", rows, active, map).standard_normal((rows, active, width)).astype(dtype)
 
 
-def depth_of(map):
-    """A spline's softmax, knots, and quotient of quadratics are as long as several layers."""
-    return 24 if map == "rq_spline" else 4
+def depth_of(map, alone=4):
+    """What is allowed of an affine map, times the length of this one."""
+    return alone * reference.MAPS[map].depth
+
+
+def magnitudes(given, params, map, scale, inverse):
+    """What errors of a map are relative to: ``(value, log-derivative)``, one number for each element.
+
+    An error at the scale of 10, where all values lie, comes out multiplied by the steepness there, and by the bend of
+    the log-derivative.
+    """
+    given, params, options = given.astype(float), params.astype(float), reference.Options(scale)
+    step = 1e-6
+    _, log_slope = reference.MAPS[map].apply(given, params, options, inverse)
+    before, after = (reference.MAPS[map].apply(given + s, params, options, inverse)[1] for s in (-step, step))
+    return 10.0 * np.exp(log_slope), 1.0 + 10.0 * np.abs(after - before) / (2.0 * step)
 
 
 def hard_batch(map, dtype, largest_raw):

@@ -15,6 +15,8 @@ namespace headrace {
 namespace {
 
 struct DualAscent {
+    static constexpr double least_slope = 1e-6;  // below, 1 - slope may be 1 in float32
+
     HR_FN static constexpr int n_params(int) { return 5; }  // log a, b, γ, center, epsilon
 
     // At w = z - center: r = sqrt(epsilon² + w²) and q = w / r.

@@ -25,6 +25,7 @@ namespace {
 
 struct RqSpline {
     static constexpr int max_bins = 64;
+    static constexpr double least_slope = 1e-6;  // below, N / D^2 may leave float32
 
     HR_FN static constexpr int n_params(int bins) { return 3 * bins - 1; }  // widths, heights, derivatives
     HR_FN static constexpr int n_room(int bins) { return 2 * bins; }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,9 +13,28 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._core import cpu
 
-__all__ = ["MAPS", "SCALES", "VECTOR_MAPS", "Map", "VectorMap", "bins_of", "slope_of"]
+__all__ = [
+    "LEAST_BINS",
+    "MAPS",
+    "MOST_BINS",
+    "SCALES",
+    "VECTOR_MAPS",
+    "Map",
+    "VectorMap",
+    "bins_of",
+    "bins_with",
+    "has_bins",
+    "has_scale",
+    "slope_of",
+]
 
-SCALES = tuple(scale for name, scale in cpu.maps() if name == "affine")
+_WITH_SCALE = {name for name, scale in cpu.maps() if scale}
+_TRAITS = cpu.map_traits()
+
+SCALES = tuple(dict.fromkeys(scale for _, scale in cpu.maps() if scale))
+
+LEAST_BINS = 2
+MOST_BINS = max(most for most, _ in _TRAITS.values())
 
 
 class Settings(Protocol):
@@ -34,7 +54,6 @@ class Map:
 
     groups: Callable[[int], dict[str, int]]
     identity: Callable[[Settings], tuple[float, ...]]
-    least_slope: float = 0.0  # excluded if it is 0
 
     def n_params(self, bins: int) -> int:
         """Parameters of one coordinate."""
@@ -56,12 +75,10 @@ MAPS: dict[str, Map] = {
     "rq_spline": Map(
         lambda bins: {"width": bins, "height": bins, "derivative": bins - 1},
         lambda s: (0.0,) * s.n_params,
-        least_slope=1e-6,  # below, a derivative may leave float32
     ),
     "dual_ascent": Map(
         lambda bins: {"stretch": 1, "shift": 1, "bend": 1, "center": 1, "width": 1},
         lambda s: (0.0,) * 5,
-        least_slope=1e-6,  # below, |γ| may be 1 in float32
     ),
 }
 
@@ -98,14 +115,31 @@ VECTOR_MAPS: dict[str, VectorMap] = {
 }
 
 
-def bins_of(map: str, n_params: int) -> int | None:
-    """The number of bins with which a map has so many parameters (any, where it has none); None if there is none."""
-    return next((bins for bins in range(2, 65) if MAPS[map].n_params(bins) == n_params), None)
+def has_bins(map: str) -> bool:
+    """Whether a map has bins: then its number of parameters depends on how many."""
+    return _TRAITS[map][0] > 0
+
+
+def has_scale(map: str) -> bool:
+    """Whether a map has a scale, which may be made of a raw number in more than one way."""
+    return map in _WITH_SCALE
+
+
+def bins_of(map: str, value: Any) -> int:
+    """A number of bins, checked for a map; of no effect, but checked, where it has none."""
+    return check.integer("bins", value, least=LEAST_BINS, most=_TRAITS[map][0] or MOST_BINS)
+
+
+@lru_cache(maxsize=256)
+def bins_with(map: str, n_params: int) -> tuple[int, ...]:
+    """Every number of bins with which a map has so many parameters; one of them where it has no bins."""
+    most = _TRAITS[map][0] or LEAST_BINS
+    return tuple(bins for bins in range(LEAST_BINS, most + 1) if MAPS[map].n_params(bins) == n_params)
 
 
 def slope_of(map: str, value: Any) -> float:
     """A slope, checked for a map."""
-    least = MAPS[map].least_slope
+    _, least = _TRAITS[map]
     if least:
         return check.number("slope", value, least=least, below=1.0)
     return check.number("slope", value, above=0.0, below=1.0)

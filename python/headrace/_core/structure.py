@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._core import cpu
-from headrace._core.maps import MAPS, SCALES, slope_of
+from headrace._core.maps import MAPS, SCALES, bins_of, has_bins, has_scale, slope_of
 
 if TYPE_CHECKING:
     from headrace._stored import Stored
@@ -52,7 +52,7 @@ class Settings:
         self.activation = check.choice("activation", activation, ACTIVATIONS)
         self.formula = check.choice("formula", formula, ("to_data", "to_latent"))
         self.reads = check.choice("reads", reads, ("data", "latent"))
-        self.bins = check.integer("bins", bins, least=2, most=64)
+        self.bins = bins_of(self.map, bins)
         self.bound = check.number("bound", bound, above=0.0, below=1e30)
         names = tuple(MAPS[self.map].groups(self.bins))
         given = names if outputs is None else tuple(outputs) if np.iterable(outputs) else (outputs,)
@@ -101,9 +101,9 @@ class Settings:
 
     def __repr__(self) -> str:
         """The keywords that matter."""
-        more = f", scale={self.scale!r}" if self.map == "affine" else ""
-        if self.map == "rq_spline":
-            more = f", bins={self.bins}, bound={self.bound:g}"
+        more = f", scale={self.scale!r}" if has_scale(self.map) else ""
+        if has_bins(self.map):
+            more += f", bins={self.bins}, bound={self.bound:g}"
         return f"map={self.map!r}{more}, activation={self.activation!r}"
 
 

@@ -148,7 +148,8 @@ class _Conditional(_Link):
         return own.reshape(rows, n).astype(np.float64) + by_given[:, :n], packed
 
     def _map(self) -> dict[str, Any]:
-        return {"map": self.settings.map, "scale": self.settings.scale, "slope": self.settings.slope}
+        s = self.settings
+        return {"map": s.map, "scale": s.scale, "slope": s.slope, "bound": s.bound, "bins": s.bins}
 
 
 class ConditionalStep:
