@@ -35,7 +35,7 @@ HostAscent<T>::HostAscent(std::shared_ptr<Points<T>> points, std::shared_ptr<Poi
 template <class T>
 template <class Number>
 PointsStep HostAscent<T>::step_of(const std::vector<double>& matrix, const std::vector<int>& blocks,
-                                                     const std::vector<int>& order) const {
+                                  const std::vector<int>& order) const {
     PointsStep step{};
     for (const Kink& kink : last_) {
         step.bend.push_back(kink.c / kink.a);

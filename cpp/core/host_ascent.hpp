@@ -46,7 +46,7 @@ class HostAscent {
               const std::vector<int64_t>& rows, const std::vector<double>& drawn, bool chooses);
     template <class Number>
     PointsStep step_of(const std::vector<double>& matrix, const std::vector<int>& blocks,
-                                          const std::vector<int>& order) const;
+                       const std::vector<int>& order) const;
     void judge(const Points<T>& points, const typename Points<T>::Sums& sums, double log_scale, Party& party,
                double& mean, double& checked) const;
 

@@ -4,8 +4,8 @@
 #include <mutex>
 #include <vector>
 
-#include "scratch.hpp"
 #include "request.hpp"
+#include "scratch.hpp"
 
 namespace headrace {
 

@@ -150,14 +150,12 @@ def strict_errors():
     wide_values, wide_params = batch(4, 6, "affine", "float32")
     read_only = np.empty((4, 3), "f4")
     read_only.flags.writeable = False
-    swapped = values.astype(values.dtype.newbyteorder("S"))
     return {
         # name: (first argument, params, keywords, words of the message)
         "a list": (values.tolist(), params, {}, ["list"]),
         "integers": (values.astype(int), params, {}, ["int64"]),
         "half precision": (values.astype("f2"), params, {}, ["float16"]),
         "complex": (values.astype("c8"), params, {}, ["complex64"]),
-        "swapped bytes": (swapped, params, {}, []),
         "one axis": (values[0], params, {}, [r"\(3,\)"]),
         "three axes": (values[None], params, {}, [r"\(1, 4, 3\)"]),
         "a step between columns": (wide_values[:, ::2], params, {}, ["contiguous"]),
