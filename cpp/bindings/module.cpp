@@ -90,8 +90,8 @@ PYBIND11_MODULE(_cpu_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
 }
 
 // pybind11 would wait for ever where a sub-interpreter is the first to import it.
-extern "C" PYBIND11_EXPORT PyObject* PyInit__cpu();
-extern "C" PYBIND11_EXPORT PyObject* PyInit__cpu() {
+extern "C" PYBIND11_EXPORT PyObject* PyInit__cpu();   // NOLINT(bugprone-reserved-identifier): Python's name for it
+extern "C" PYBIND11_EXPORT PyObject* PyInit__cpu() {  // NOLINT(bugprone-reserved-identifier)
     if (PyInterpreterState_Get() == PyInterpreterState_Main()) return PyInit__cpu_of_main_interpreter();
     PyErr_SetString(PyExc_ImportError, "headrace can be used in the main interpreter alone, not in a sub-interpreter");
     return nullptr;

@@ -10,6 +10,8 @@
 
 HR_REFUSE_UNINITIALISED(headrace::Points<float>);
 HR_REFUSE_UNINITIALISED(headrace::Points<double>);
+HR_REFUSE_UNINITIALISED(headrace::HostAscent<float>);
+HR_REFUSE_UNINITIALISED(headrace::HostAscent<double>);
 
 namespace headrace {
 namespace {
@@ -24,8 +26,8 @@ std::vector<double> numbers(const Doubles& a, py::ssize_t size, const char* mess
 // Column c of (features, columns).
 std::vector<double> column(const Doubles& a, int features, int columns, int c, const char* message) {
     require(a.ndim() == 2 && a.shape(0) == features && a.shape(1) == columns, message);
-    std::vector<double> out;
-    for (py::ssize_t i = 0; i < a.shape(0); ++i) out.push_back(a.at(i, c));
+    std::vector<double> out(size_t(a.shape(0)));
+    for (py::ssize_t i = 0; i < a.shape(0); ++i) out[size_t(i)] = a.at(i, c);
     return out;
 }
 

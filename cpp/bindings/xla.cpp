@@ -262,7 +262,11 @@ void bind_handles_of(py::module_& m) {
 }  // namespace
 
 void bind_xla(py::module_& m) {
-    const auto handler = [](auto* function) { return py::capsule(reinterpret_cast<void*>(function)); };
+    // A capsule holds a void pointer, of whatever it is.
+    const auto handler = [](auto* function) {
+        void* const address = reinterpret_cast<void*>(function);
+        return py::capsule(address);
+    };
     py::dict handlers;
     handlers["run_float32"] = handler(run_float32);
     handlers["run_float64"] = handler(run_float64);

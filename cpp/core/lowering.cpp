@@ -276,7 +276,8 @@ class Lowering {
         v.tape_states = lines(int64_t(v.transforms - 1) * features_);
         v.tape_gradients = lines(int64_t(v.transforms) * v.n_ready);
         chain_.tiles_only = true;
-        std::vector<Summed> summed;  // gradients by ready parameters lie where those by raw ones will: ready.cpp
+        std::vector<Summed> summed;  // gradients by ready parameters lie where those by raw ones will: steps/ready.hpp
+        summed.reserve(weights.size());
         for (size_t k = 0; k < weights.size(); ++k)
             summed.push_back(
                 {v.tape_gradients + int64_t(k) * v.n_ready, v.n_ready, weights[k], 0, nullptr, nullptr, 0});

@@ -20,9 +20,9 @@ namespace {
 template <class T, class Buffers>
 HR_FN void run_steps(const Chain<T>& chain, const Call<T>& call, Buffers& b) {
     for (int s = 0; s < chain.n_steps; ++s)
-        with_step(chain.steps[s], [&](const auto& step) {
+        with_step(chain.steps[s], [&]<class S>(const S& step) {
             if constexpr (requires { run_step(step, chain, call, b); }) run_step(step, chain, call, b);
-            if constexpr (step.in_place) return;
+            if constexpr (S::in_place) return;
             T* const given = b.given;
             b.given = b.built;
             b.built = given;

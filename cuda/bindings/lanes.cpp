@@ -14,7 +14,7 @@ constexpr const char* like_numbers = "expected contiguous vectors of one length 
 template <class Body>
 void by_dtype(const DeviceArray& array, Body body) {
     require(array.is_float() && array.shape.size() == 1, like_numbers);
-    if (array.is<float>()) {
+    if (array.is<float>()) {  // NOLINT(bugprone-branch-clone): they differ in the type
         body(float());
     } else {
         body(double());

@@ -20,8 +20,8 @@ using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
 // Column c of (features, columns).
 std::vector<double> column(const Doubles& a, int features, int columns, int c, const char* message) {
     require(a.ndim() == 2 && a.shape(0) == features && a.shape(1) == columns, message);
-    std::vector<double> out;
-    for (py::ssize_t i = 0; i < a.shape(0); ++i) out.push_back(a.at(i, c));
+    std::vector<double> out(size_t(a.shape(0)));
+    for (py::ssize_t i = 0; i < a.shape(0); ++i) out[size_t(i)] = a.at(i, c);
     return out;
 }
 

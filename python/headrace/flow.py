@@ -325,8 +325,9 @@ class Flow(Derivatives):
         """Draw n rows, shape (n, features), in the framework of the context; without, NumPy, or CuPy on a device.
 
         Args:
-            n: Number of rows, or a shape: then so many draws **for each row of the context**, shape (*n, *leading
-                dimensions of the context, features), as in torch.distributions. ``()`` is one draw for each.
+            n: Number of rows, or a shape: then so many draws **for each row of the context**. The shape is n,
+                then the leading dimensions of the context, then (features,), as in torch.distributions. ``()`` is one
+                draw for each.
             context: For a number of rows, shape (n, context), or (context,) for all rows.
             seed: 0 to 2^64 - 1; None draws one, and a `numpy.random.Generator` is asked for one. A number depends on
                 seed, row and column alone, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)`` for any

@@ -275,7 +275,9 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cud
                 : kind == cudaMemcpyDeviceToHost ? "copy to host"
                                                  : "copy",
                 stream);
-    if (bytes > 0) std::memcpy(to, from, bytes);
+    if (bytes == 0) return cudaSuccess;
+    if (to == nullptr || from == nullptr) return cudaErrorInvalidValue;
+    std::memcpy(to, from, bytes);
     return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream) {

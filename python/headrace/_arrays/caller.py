@@ -514,11 +514,16 @@ def context_rows(
 
 
 def row_weights(
-    name: str, value: Any, rows: int, caller: Caller | None = None, shape: tuple[int, ...] | None = None
+    name: str,
+    value: Any,
+    rows: int,
+    caller: Caller | None = None,
+    shape: tuple[int, ...] | None = None,
+    any_sum: bool = False,
 ) -> tuple[NDArray[Any] | None, float]:
     """Weights of rows, checked to be finite, not negative and not all zero, and their sum; None: all 1.
 
-    They have this shape, by default one axis. On a device this waits.
+    They have this shape, by default one axis. On a device this waits. With `any_sum` whoever asks scales them.
     """
     if value is None:
         return None, float(rows)
@@ -533,7 +538,9 @@ def row_weights(
             total = float(array.sum(dtype=np.float64))
     if rows and not total > 0:
         raise ValueError(f"{name}: expected at least one number above 0, got none")
-    if rows and not 1e-300 < total < 1e300:  # what is multiplied by them, or divided by their sum, has to be a number
+    if (
+        rows and not any_sum and not 1e-300 < total < 1e300
+    ):  # what is multiplied by them, or divided by their sum, has to be a number
         raise ValueError(f"{name}: expected a sum between 1e-300 and 1e300, got {total:g}")
     return array, total
 

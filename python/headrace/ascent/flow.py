@@ -30,8 +30,8 @@ class AscentHistory:
     validation_log_likelihood: list[float] = field(default_factory=list)
     """Of the rows held out; empty without any."""
     coordinates: list[NDArray[np.float64]] = field(default_factory=list, compare=False)  # arrays have no one answer
-    """L of eq. 23 of each coordinate under each step's map, shape (features,), of the training rows: the mean of log φ'
-    - λ φ²/2, and ½ log(λ/2π), in the latent side's units; NaN in columns without spread. Of kinks on the CPU; else
+    """L of eq. 23 of each coordinate under each step's map, shape (features,), of the training rows, the mean of log φ'
+    − λ φ²/2, and ½ log(λ/2π), in the latent side's units; NaN in columns without spread. Of kinks on the CPU; else
     empty."""
     seconds: list[float] = field(default_factory=list)
     """Since the fit began."""

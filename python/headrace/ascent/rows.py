@@ -64,7 +64,7 @@ class Rows:
         _arrays.context_rows(context, rows, 0, "context", caller)
         with caller.queue():
             _rows.check_finite("x", x)
-        counts = _arrays.row_weights("weights", weights, rows, caller)[0]
+        counts = _arrays.row_weights("weights", weights, rows, caller, any_sum=True)[0]
         data = _rows.Data(x, None, _near_one(counts))
         part, judged = _rows.split(features, 0, data, validation, rng, caller)
         held_out = None

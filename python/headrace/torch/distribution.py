@@ -36,7 +36,7 @@ class FlowDistribution(Distribution):
         return FlowDistribution(self._module, context, shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density of each row, shape (..., *batch_shape)."""
+        """Log density of each row, shape ``(..., *batch_shape)``."""
         value = self._module._checked("value", value, self._module.features, self._module.vector)
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         return self._module.log_prob(value.expand(*shape, value.shape[-1]), self._context)
@@ -48,7 +48,7 @@ class FlowDistribution(Distribution):
         return pair
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws with gradients, shape (*sample_shape, *batch_shape, features)."""
+        """Draws with gradients, shape ``(*sample_shape, *batch_shape, features)``."""
         return self.rsample_and_log_prob(sample_shape)[0]
 
     def sample(self, sample_shape: Any = ()) -> Tensor:

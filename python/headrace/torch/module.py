@@ -245,7 +245,7 @@ class FlowModule(_Module):
     def rsample(self, sample_shape: tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
         """Draws with gradients by parameters and context.
 
-        Their shape is (*sample_shape, *leading dimensions of context, features).
+        Their shape is `sample_shape`, then the leading dimensions of the context, then (features,).
         Random numbers are PyTorch's, so that `torch.manual_seed` sets them.
         """
         return self.rsample_and_log_prob(sample_shape, context)[0]
