@@ -224,7 +224,7 @@ class Scored(Dataset):
             return self.x[i], self.module.log_prob(self.x[i])
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
 def test_loaders_workers_compute():
     module, x = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=0)), rows(40, 3)
     module.log_prob(x)  # threads are there before the fork
