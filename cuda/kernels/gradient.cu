@@ -466,21 +466,29 @@ __global__ void add_shares(SumTasks<T> tasks, const double* sums, int shares, bo
     if (i < n_weights) gradient[i] = not_a_number_if(*bad && is_weight[i], T(total));
 }
 
-// The gradients by raw parameters of vector steps; a block for each step, a thread for each transform.
+// The gradients by raw parameters of a step, from those by ready ones: none, but of a run of vector maps.
+template <class T, class S>
+__device__ void finish_step(const S&, int, const T*, const double*, const int*, T*) {}
+
+template <class T>
+__device__ void finish_step(const VectorStep<T>& step, int features, const T* weights, const double* by_ready,
+                            const int* bad, T* gradient) {
+    for (int i = threadIdx.x; i < ready_parts(step, features); i += blockDim.x) {
+        const double* const given = by_ready + step.ready + int64_t(i) * step.n_ready;
+        T* const out = gradient + step.weights[i];
+        finish_part(
+            step, i, features, weights, [&](int k) { return given[k]; },
+            [&](int k, double value) { out[k] = not_a_number_if(*bad != 0, T(value)); });
+    }
+}
+
+// A block for each step, a thread for each transform.
 template <class T>
 __global__ void finish_ready(DeviceChain<T> d, const T* weights, const double* by_ready, const int* bad, T* gradient) {
     const int features = d.chain.features;
     for (int s = blockIdx.x; s < d.chain.n_steps; s += gridDim.x)
-        with_step(d.steps[s].step, [&]<class S>(const S& step) {
-            if constexpr (needs_finish<S>)
-                for (int i = threadIdx.x; i < ready_parts(step, features); i += blockDim.x) {
-                    const double* const given = by_ready + step.ready + int64_t(i) * step.n_ready;
-                    T* const out = gradient + step.weights[i];
-                    finish_part(
-                        step, i, features, weights, [&](int k) { return given[k]; },
-                        [&](int k, double value) { out[k] = not_a_number_if(*bad != 0, T(value)); });
-                }
-        });
+        with_step(d.steps[s].step,
+                  [&](const auto& step) { finish_step(step, features, weights, by_ready, bad, gradient); });
 }
 
 constexpr int plain_threads = 256, step_blocks = 1024, step_threads = 64;

@@ -1,6 +1,6 @@
 """``fit_to_density``: what it reaches, its gradients, what it keeps and skips, and its estimates."""
 
-import importlib.util
+import importlib
 
 import numpy as np
 import pytest
@@ -204,7 +204,13 @@ def test_a_density_may_change_and_keep_what_it_is_given():
 
 
 def installed(name):
-    return pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        missing = True
+    else:
+        missing = False
+    return pytest.mark.skipif(missing, reason=f"{name} is not installed")
 
 
 def torch_normal(x):

@@ -49,7 +49,7 @@ struct DualAscent {
         const V t = (x - m.b) * exp(-m.log_a) - m.center;
         const V rest = (T(1) - m.gamma) * (m.gamma + T(1)), bent = abs(m.gamma) * m.epsilon;
         const V root = hypotenuse(m.epsilon * sqrt(rest), t);  // of t² + epsilon² (1 - γ²)
-        const auto cancels = m.gamma * t > T(0), over = abs(t) > largest<V>;
+        const auto cancels = m.gamma * t > T(0), over = abs(t) > largest<V>();
         const V near = t * T(0.5), ratio = (bent * T(0.5) + near) / (m.gamma * T(0.5) * root + near);
         const V w = select(over, t, select(cancels, (t - bent) * ratio, (t - m.gamma * root) / rest));
         const V q = select(over, copy_sign(splat<V>(1), t), w / hypotenuse(m.epsilon, w));
@@ -130,7 +130,7 @@ struct DualAscent {
         const T half_gamma = gamma * T(0.5);
         const V near = t * T(0.5), ratio = (near + bent * T(0.5)) / (root * half_gamma + near);
         const V other = select(cancels, ratio, V(ready[7] - V{}));
-        const V w = select(abs(t) > largest<V>, t, numerator * other);
+        const V w = select(abs(t) > largest<V>(), t, numerator * other);
         short_hypotenuse(epsilon, w, q);
         factor = q * (a * gamma) + a;
         return w + ready[3];
@@ -138,8 +138,9 @@ struct DualAscent {
 
   private:
     template <class V>
-    static constexpr Scalar<V> largest =
-        is_single<V> ? Scalar<V>(3.4028234663852886e38) : Scalar<V>(1.7976931348623157e308);
+    HR_FN static constexpr Scalar<V> largest() {
+        return is_single<V> ? Scalar<V>(3.4028234663852886e38) : Scalar<V>(1.7976931348623157e308);
+    }
 
     // (γ r + z) a + b. Halves leave a sum of two numbers near the largest one room, and change no bit of others.
     template <class V, class P>
