@@ -106,8 +106,10 @@ def test_what_the_sanitizer_said(whole):
 def test_every_workload_is_measured_beside_its_floor(whole):
     _, results, text = whole
     rows = results["rows"]
-    assert [row["name"] for row in rows[:-1]] == [gpu_cases.tiny(case.workload).name for case in gpu_cases.CASES]
-    assert rows[-1]["name"] == "ascent 4 1 fit 64"
+    names = [gpu_cases.tiny(case.workload).name for case in gpu_cases.CASES]
+    assert [row["name"] for row in rows[: len(names)]] == names
+    # A step of a fit is a difference of two times, and none where a busy machine makes it less than nothing.
+    assert [row["name"] for row in rows[len(names) :]] in ([], ["ascent 4 1 fit 64"])
     for row in rows:
         cell = row["cells"][OURS]
         assert cell["seconds"] > 0
@@ -119,7 +121,7 @@ def test_every_workload_is_measured_beside_its_floor(whole):
     networks = [row for row in rows if "headrace_tf32" in row["cells"]]
     assert {row["name"].split()[0] for row in networks} == {"maf", "realnvp"}
     assert all(row["ratio"] is None for row in networks)  # it is no peer
-    for row in rows[:-1]:
+    for row in rows[: len(names)]:
         assert 0 < row["device_seconds"] <= row["cells"][OURS]["seconds"]
         assert row["share"] == pytest.approx(row["floor"]["seconds"] / row["device_seconds"])
 
