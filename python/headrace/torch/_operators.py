@@ -132,31 +132,12 @@ def vjp(
     inverse: bool,
     of_log_prob: bool,
     wrt: list[bool],
+    log_prob: Tensor | None = None,
 ) -> list[Tensor]:
-    """Gradients from those by the resulting rows and by their log-determinants, or log densities."""
-    return _back(value, context, parameters, grad_value, grad_row, handle, inverse, of_log_prob, wrt, None)
+    """Gradients from those by the resulting rows and by their log-determinants, or log densities.
 
-
-def log_prob_and_unit(
-    x: Tensor, context: Tensor | None, parameters: Tensor, handle: int, wrt: list[bool]
-) -> list[Tensor]:
-    """Log densities, and the gradients of their sum, from one run."""
-    log_prob = parameters.new_empty(x.shape[0])
-    return [log_prob, *_back(x, context, parameters, None, None, handle, True, True, wrt, log_prob)]
-
-
-def _back(
-    value: Tensor,
-    context: Tensor | None,
-    parameters: Tensor,
-    grad_value: Tensor | None,
-    grad_row: Tensor | None,
-    handle: int,
-    inverse: bool,
-    of_log_prob: bool,
-    wrt: list[bool],
-    log_prob: Tensor | None,
-) -> list[Tensor]:
+    The latter are written to `log_prob`.
+    """
     program, opened = _placed(handle, parameters)
     context, rows = _as_rows(context), value.shape[0]
     context_shape = None if context is None else (rows, context.shape[1])
@@ -172,6 +153,14 @@ def _back(
     if by_context is not None and context is not None and context.shape[0] != rows:  # one for all rows
         found[1] = by_context.sum(0, keepdim=True, dtype=torch.float64).to(by_context.dtype)
     return [gradient for gradient in found if gradient is not None]
+
+
+def log_prob_and_unit(
+    x: Tensor, context: Tensor | None, parameters: Tensor, handle: int, wrt: list[bool]
+) -> list[Tensor]:
+    """Log densities, and the gradients of their sum, from one run."""
+    log_prob = parameters.new_empty(x.shape[0])
+    return [log_prob, *vjp(x, context, parameters, None, None, handle, True, True, wrt, log_prob)]
 
 
 # ---- definitions -----------------------------------------------------------------------------------------------------
