@@ -1,0 +1,25 @@
+"""What ends a fit's stages, and when a flow is better than another beyond chance."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from headrace._fit.cross_validation import clearly_better
+from headrace._fit.history import History
+from headrace._fit.weight_decay import Decays
+
+
+def test_a_stage_that_gained_nothing_is_the_last():
+    plan = SimpleNamespace(weight_decay=None, constant_decay=1.0, schedule="constant", endless=False, patience=4)
+    decays, history = Decays(plan, True), History()
+    decays.tried(-1, 2.0, history)
+    decays.tried(0, 1.0, history)
+    assert decays.next_stage(0)
+    decays.tried(1, 1.5, history)
+    assert not decays.next_stage(1)
+
+
+def test_better_within_the_standard_error_is_not_clearly_better():
+    than, weights = np.ones(2), np.ones(2)
+    assert clearly_better(np.array([0.0, 0.1]), than, weights)
+    assert not clearly_better(np.array([-1.0, 2.9]), than, weights)
