@@ -2,6 +2,8 @@
 #include "structure.hpp"
 
 #include <map>
+#include <type_traits>
+#include <variant>
 
 #include "bindings.hpp"
 #include "initialised.hpp"
@@ -12,25 +14,47 @@ HR_REFUSE_UNINITIALISED(headrace::MaskedTransform);
 namespace headrace {
 namespace {
 
-MaskedOptions make_options(int features, int context, std::vector<int> reads, std::vector<int> active, std::string map,
-                           std::string variant, double slope, int bins, double bound, std::string activation,
-                           bool reads_data, bool formula_to_data) {
-    require(slope > 0 && slope < 1, "slope: expected a number between 0 and 1");
-    require(bound > 0 && bound < 1e30, "bound: expected a number above 0");
-    require(is_slope_of(map, slope), "slope: below the least of this map");
+using OptionField = std::variant<int MaskedOptions::*, double MaskedOptions::*, bool MaskedOptions::*,
+                                 std::string MaskedOptions::*, std::vector<int> MaskedOptions::*>;
+
+// By the names of Python's keywords.
+const std::map<std::string, OptionField>& option_fields() {
+    using O = MaskedOptions;
+    static const std::map<std::string, OptionField> fields{
+        {"features", &O::features},
+        {"context", &O::context},
+        {"reads", &O::reads},
+        {"active", &O::active},
+        {"map", &O::map},
+        {"variant", &O::variant},
+        {"slope", &O::slope},
+        {"bins", &O::bins},
+        {"bound", &O::bound},
+        {"activation", &O::activation},
+        {"reads_data", &O::reads_data},
+        {"formula_to_data", &O::formula_to_data},
+    };
+    return fields;
+}
+
+// What is not given is as in the struct; MaskedTransform refuses what cannot be left out.
+MaskedOptions make_options(const py::kwargs& given) {
     MaskedOptions o;
-    o.features = features;
-    o.context = context;
-    o.reads = std::move(reads);
-    o.active = std::move(active);
-    o.map = std::move(map);
-    o.variant = std::move(variant);
-    o.slope = slope;
-    o.bins = bins;
-    o.bound = bound;
-    o.activation = std::move(activation);
-    o.reads_data = reads_data;
-    o.formula_to_data = formula_to_data;
+    for (const auto& [key, value] : given) {
+        const auto name = py::cast<std::string>(key);
+        const auto found = option_fields().find(name);
+        if (found == option_fields().end()) throw py::type_error(name + ": expected an option of a masked transform");
+        std::visit(
+            [&, given = value](auto field) {
+                py::detail::make_caster<std::decay_t<decltype(o.*field)>> caster;
+                if (!caster.load(given, true)) throw py::type_error(name + ": expected a value of another type");
+                o.*field = py::detail::cast_op<std::decay_t<decltype(o.*field)>>(std::move(caster));
+            },
+            found->second);
+    }
+    require(o.slope > 0 && o.slope < 1, "slope: expected a number between 0 and 1");
+    require(o.bound > 0 && o.bound < 1e30, "bound: expected a number above 0");
+    require(is_slope_of(o.map, o.slope), "slope: below the least of this map");
     return o;
 }
 
@@ -142,10 +166,7 @@ void bind_structure(py::module_& m) {
         return rows;
     });
     m.def("activations", [] { return activation_list(); });
-    py::class_<MaskedOptions>(m, "MaskedOptions", py::module_local())
-        .def(py::init(&make_options), py::kw_only(), py::arg("features"), py::arg("context"), py::arg("reads"),
-             py::arg("active"), py::arg("map"), py::arg("variant"), py::arg("slope"), py::arg("bins"), py::arg("bound"),
-             py::arg("activation"), py::arg("reads_data"), py::arg("formula_to_data"));
+    py::class_<MaskedOptions>(m, "MaskedOptions", py::module_local()).def(py::init(&make_options));
     py::class_<MaskedTransform, std::shared_ptr<MaskedTransform>>(m, "MaskedTransform", py::module_local())
         .def(py::init<MaskedOptions, std::vector<int>, std::vector<std::vector<int>>>(), py::arg("options"),
              py::arg("levels"), py::arg("degrees"))

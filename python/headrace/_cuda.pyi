@@ -14,6 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Alike in both modules, which have classes of their own (cpp/bindings/structure.cpp).
+from headrace._cpu import MaskedOptions as MaskedOptions
+from headrace._cpu import MaskedTransform as MaskedTransform
+
 _Array = tuple[int, tuple[int, ...], tuple[int, ...], str]  # address, shape, strides in bytes, name of the dtype
 
 class CudaError(RuntimeError): ...
@@ -80,31 +84,6 @@ def vector_map_backward(
     device: int,
     stream: int,
 ) -> None: ...
-
-class MaskedOptions:
-    def __init__(
-        self,
-        *,
-        features: int,
-        context: int,
-        reads: Sequence[int],
-        active: Sequence[int],
-        map: str,
-        variant: str,
-        slope: float,
-        bins: int,
-        bound: float,
-        activation: str,
-        reads_data: bool,
-        formula_to_data: bool,
-    ) -> None: ...
-
-class MaskedTransform:
-    def __init__(self, options: MaskedOptions, levels: Sequence[int], degrees: Sequence[Sequence[int]]) -> None: ...
-    @staticmethod
-    def from_masks(options: MaskedOptions, masks: Sequence[NDArray[np.bool_]]) -> MaskedTransform: ...
-    @property
-    def n_weights(self) -> int: ...
 
 class _Program:
     def __init__(

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace._core.structure import MaskedNetwork, Settings, Staircase
+from headrace._core.settings import Settings
+from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._module import Block
 from headrace._stored import Stored, storable
 
@@ -140,7 +141,7 @@ class _NormalBlock:
 
     def __init__(self, features: int) -> None:
         self.features = features
-        settings = Settings(features, 0, "affine", "exp", 1e-3, "relu", "to_data", "latent")
+        settings = Settings(features=features, map="affine", scale="exp", reads="latent")
         self.network = MaskedNetwork(settings.options([], range(features)), Staircase([1] * features, []))
 
     @property

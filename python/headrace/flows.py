@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
+from headrace._core.settings import Affine, Autoregressive, Conditioner, Network, Spline
+from headrace._keywords import documented, takes
 from headrace._stored import storable
 from headrace.bases import Base, StandardNormal
 from headrace.flow import Flow
 from headrace.transforms.masked import Coupling, MaskedAutoregressive, Standardize, Transform
 from headrace.transforms.vector import Planar, Radial
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["IAF", "MAF", "NSF", "PlanarFlow", "RadialFlow", "RealNVP"]
 
@@ -31,23 +36,25 @@ class _Named(Flow):
 
 
 def _autoregressive(
-    features: int, hidden: Sequence[int], transforms: Any, seed: Any, **settings: Any
+    features: int, transforms: Any, seed: Any, sizes: Any, **conditioner: Unpack[Autoregressive]
 ) -> list[Transform]:
     """Transforms whose order of coordinates alternates between ascending and descending."""
     key, n = check.integer("seed", seed), features
     orders = (range(n), range(n - 1, -1, -1))
     return [
-        MaskedAutoregressive(n, hidden, order=orders[i % 2], seed=(key, i), **settings)
+        MaskedAutoregressive(n, order=orders[i % 2], seed=(key, i), **sizes, **conditioner)
         for i in range(check.integer("transforms", transforms, least=1))
     ]
 
 
-def _couplings(features: int, hidden: Sequence[int], transforms: Any, seed: Any, **settings: Any) -> list[Transform]:
+def _couplings(
+    features: int, transforms: Any, seed: Any, sizes: Any, **conditioner: Unpack[Conditioner]
+) -> list[Transform]:
     """Couplings in which even and odd coordinates take turns; one feature is conditioned on the context alone."""
     key = check.integer("seed", seed)
     passive = (range(0, features, 2), range(1, features, 2)) if features > 1 else ((), ())
     return [
-        Coupling(features, passive[i % 2], hidden, seed=(key, i), **settings)
+        Coupling(features, passive[i % 2], seed=(key, i), **sizes, **conditioner)
         for i in range(check.integer("transforms", transforms, least=1))
     ]
 
@@ -57,6 +64,7 @@ class _Affine(_Named):
 
     _reads: str
 
+    @takes(Affine)
     def __init__(
         self,
         features: int,
@@ -64,22 +72,20 @@ class _Affine(_Named):
         transforms: int = 5,
         hidden: Sequence[int] = (64, 64),
         *,
-        activation: str = "relu",
-        map: str = "affine",
-        scale: str = "soft_clamp",
-        slope: float = 1e-3,
         base: Base | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
+        **conditioner: Unpack[Affine],
     ) -> None:
         """See the class."""
         n = check.integer("features", features, least=1)
-        settings = {"map": map, "scale": scale, "slope": slope, "context": context, "activation": activation}
-        chain = _autoregressive(n, hidden, transforms, seed, reads=self._reads, dtype=dtype, **settings)
+        sizes = {"context": context, "hidden": hidden, "dtype": dtype}
+        chain = _autoregressive(n, transforms, seed, sizes, reads=self._reads, **conditioner)
         super().__init__(chain, n, base, dtype)
 
 
 @storable
+@documented
 class MAF(_Affine):
     """Masked autoregressive flow (Papamakarios, Pavlakou, Murray 2017): x_i = μ(x_<i) + σ(x_<i) z_i, eq. 37-38.
 
@@ -90,9 +96,10 @@ class MAF(_Affine):
         context: Number of context columns.
         transforms: Number of transforms.
         hidden: Units of each hidden layer.
-        activation, map, scale, slope, dtype: See `MaskedAutoregressive`.
         base: By default `StandardNormal`.
         seed: Of the fresh weights.
+        dtype: "float32" or "float64".
+        **conditioner: Settings of the transforms, `Affine`.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.MAF(features=4, transforms=2, hidden=(16, 16))
@@ -117,17 +124,20 @@ class IAF(_Affine):
 
 
 @storable
+@documented
 class RealNVP(_Named):
     """Coupling flow (Dinh, Sohl-Dickstein, Bengio 2017), eq. 35-36: even and odd coordinates take turns.
 
     Args:
-        features, context, transforms, hidden, activation, map, scale, slope, base, seed, dtype: See `MAF`.
+        features, context, transforms, hidden, base, seed, dtype: See `MAF`.
+        **conditioner: Settings of the transforms, `Affine`.
 
     >>> import headrace as hr
     >>> hr.RealNVP(features=4, transforms=4, hidden=(16,)).sample(5, seed=0).shape
     (5, 4)
     """
 
+    @takes(Affine)
     def __init__(
         self,
         features: int,
@@ -135,21 +145,19 @@ class RealNVP(_Named):
         transforms: int = 8,
         hidden: Sequence[int] = (64, 64),
         *,
-        activation: str = "relu",
-        map: str = "affine",
-        scale: str = "soft_clamp",
-        slope: float = 1e-3,
         base: Base | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
+        **conditioner: Unpack[Affine],
     ) -> None:
         """See the class."""
         n = check.integer("features", features, least=1)
-        settings = {"map": map, "scale": scale, "slope": slope, "context": context, "activation": activation}
-        super().__init__(_couplings(n, hidden, transforms, seed, dtype=dtype, **settings), n, base, dtype)
+        sizes = {"context": context, "hidden": hidden, "dtype": dtype}
+        super().__init__(_couplings(n, transforms, seed, sizes, **conditioner), n, base, dtype)
 
 
 @storable
+@documented
 class NSF(_Named):
     """Neural spline flow (Durkan, Bekasov, Murray, Papamakarios 2019): the coordinates' maps are splines.
 
@@ -158,11 +166,9 @@ class NSF(_Named):
     act within [-bound, bound] of the standardised data and are the identity outside.
 
     Args:
-        features, context, transforms, hidden, activation, base, seed, dtype: See `MAF`.
+        features, context, transforms, hidden, base, seed, dtype: See `MAF`.
         coupling: Whether even and odd coordinates take turns, instead of each being conditioned on all before it.
-        bins: Bins of each spline, 2 to 64.
-        bound: Where the splines end.
-        slope: The largest ratio of two bins is 1 / slope; derivatives at knots lie between slope and 1 / slope.
+        **conditioner: Settings of the transforms, `Spline`.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.NSF(features=3, transforms=2, hidden=(16,))
@@ -171,6 +177,7 @@ class NSF(_Named):
     True
     """
 
+    @takes(Spline)
     def __init__(
         self,
         features: int,
@@ -179,34 +186,21 @@ class NSF(_Named):
         hidden: Sequence[int] = (64, 64),
         *,
         coupling: bool = False,
-        bins: int = 8,
-        bound: float = 5.0,
-        slope: float = 1e-3,
-        activation: str = "relu",
         base: Base | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
+        **conditioner: Unpack[Spline],
     ) -> None:
         """See the class."""
         n = check.integer("features", features, least=1)
-        chain = (_couplings if coupling else _autoregressive)(
-            n,
-            hidden,
-            transforms,
-            seed,
-            map="rq_spline",
-            formula="to_latent",
-            bins=bins,
-            bound=bound,
-            slope=slope,
-            context=context,
-            activation=activation,
-            dtype=dtype,
-        )
+        sizes = {"context": context, "hidden": hidden, "dtype": dtype}
+        made = _couplings if coupling else _autoregressive
+        chain = made(n, transforms, seed, sizes, map="rq_spline", formula="to_latent", **conditioner)
         super().__init__(chain, n, base, dtype)
 
 
 @storable
+@documented
 class PlanarFlow(_Named):
     """Planar transforms one after another (Rezende, Mohamed 2015), eq. 28-29; see `Planar`.
 
@@ -215,8 +209,9 @@ class PlanarFlow(_Named):
     Args:
         features, context, base, seed, dtype: See `MAF`.
         transforms: Number of transforms.
-        hidden, activation: Of the networks that read the context, one a transform; without context there are none.
+        hidden: Of the networks that read the context, one a transform; without context there are none.
         nonlinearity, negative_slope: See `Planar`.
+        **network: Settings of these networks, `Network`.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.PlanarFlow(features=2, transforms=8)
@@ -225,6 +220,7 @@ class PlanarFlow(_Named):
     True
     """
 
+    @takes(Network)
     def __init__(
         self,
         features: int,
@@ -234,16 +230,17 @@ class PlanarFlow(_Named):
         *,
         nonlinearity: str = "tanh",
         negative_slope: float = 0.2,
-        activation: str = "relu",
         base: Base | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
+        **network: Unpack[Network],
     ) -> None:
         """See the class."""
         n, key = check.integer("features", features, least=1), check.integer("seed", seed)
-        settings = {"nonlinearity": nonlinearity, "negative_slope": negative_slope, "activation": activation}
+        sizes: Any = {"context": context, "hidden": hidden, "dtype": dtype}
+        own: Any = {"nonlinearity": nonlinearity, "negative_slope": negative_slope}
         chain: list[Transform] = [
-            Planar(n, context=context, hidden=hidden, seed=(key, i), dtype=dtype, **settings)  # type: ignore[arg-type]
+            Planar(n, seed=(key, i), **sizes, **own, **network)
             for i in range(check.integer("transforms", transforms, least=1))
         ]
         super().__init__(chain, n, base, dtype)
@@ -258,6 +255,7 @@ class RadialFlow(_Named):
     (5, 2)
     """
 
+    @takes(Network)
     def __init__(
         self,
         features: int,
@@ -265,15 +263,15 @@ class RadialFlow(_Named):
         context: int = 0,
         hidden: Sequence[int] = (64, 64),
         *,
-        activation: str = "relu",
         base: Base | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
+        **network: Unpack[Network],
     ) -> None:
         """See the class."""
         n, key = check.integer("features", features, least=1), check.integer("seed", seed)
         chain: list[Transform] = [
-            Radial(n, context=context, hidden=hidden, activation=activation, seed=(key, i), dtype=dtype)
+            Radial(n, context=context, hidden=hidden, seed=(key, i), dtype=dtype, **network)
             for i in range(check.integer("transforms", transforms, least=1))
         ]
         super().__init__(chain, n, base, dtype)

@@ -38,10 +38,15 @@ MOST_BINS = max(most for most, _ in _TRAITS.values())
 
 
 class Settings(Protocol):
-    """What of a transform's settings its map may depend on; `structure.Settings` is one."""
+    """What of a transform's settings its map may depend on; `settings.Settings` is one."""
 
-    scale: Any
-    slope: Any
+    @property
+    def scale(self) -> str:
+        """How a raw number becomes a scale."""
+
+    @property
+    def slope(self) -> float:
+        """Bounds slopes."""
 
     @property
     def n_params(self) -> int:

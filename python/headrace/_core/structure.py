@@ -4,107 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
 from headrace._core import cpu
-from headrace._core.maps import MAPS, SCALES, bins_of, has_bins, has_scale, slope_of
-
-if TYPE_CHECKING:
-    from headrace._stored import Stored
 
 Arrays = list[NDArray[Any]]
-
-ACTIVATIONS = tuple(cpu.activations())
-
-MOST_COLUMNS = 2**24  # far beyond use, and far from overflow in the core
-
-
-class Settings:
-    """What a masked transform is told beside its network, checked."""
-
-    KEYS = ("map", "scale", "slope", "bins", "bound", "activation", "formula", "reads", "outputs", "layout")
-
-    def __init__(
-        self,
-        features: Any,
-        context: Any,
-        map: Any,
-        scale: Any,
-        slope: Any,
-        activation: Any,
-        formula: Any,
-        reads: Any,
-        bins: Any = 8,
-        bound: Any = 5.0,
-        outputs: Any = None,
-        layout: Any = "interleaved",
-    ) -> None:
-        """Check everything, naming the argument that is wrong."""
-        self.features = check.integer("features", features, least=1, most=MOST_COLUMNS)
-        self.context = check.integer("context", context, most=MOST_COLUMNS)
-        self.map = check.choice("map", map, tuple(MAPS))
-        self.scale = check.choice("scale", scale, SCALES)
-        self.slope = slope_of(self.map, slope)
-        self.activation = check.choice("activation", activation, ACTIVATIONS)
-        self.formula = check.choice("formula", formula, ("to_data", "to_latent"))
-        self.reads = check.choice("reads", reads, ("data", "latent"))
-        self.bins = bins_of(self.map, bins)
-        self.bound = check.number("bound", bound, above=0.0, below=1e30)
-        names = tuple(MAPS[self.map].groups(self.bins))
-        given = names if outputs is None else tuple(outputs) if np.iterable(outputs) else (outputs,)
-        if len(given) != len(names) or set(given) != set(names):
-            raise ValueError(f"outputs: expected an order of {names}, got {outputs!r}")
-        self.outputs = given
-        self.layout = check.choice("layout", layout, ("interleaved", "blocked"))
-
-    def header(self) -> dict[str, Any]:
-        """Everything by name, as JSON holds it."""
-        named = {key: getattr(self, key) for key in ("features", "context", *self.KEYS)}
-        return {**named, "outputs": list(self.outputs)}
-
-    @classmethod
-    def from_file(cls, stored: Stored, **fixed: Any) -> Settings:
-        """The way back; what is fixed is not looked for."""
-        sizes = {"features": stored.size("features", least=1), "context": stored.size("context")}
-        return cls(**sizes, **{key: stored.take(key) for key in cls.KEYS if key not in fixed}, **fixed)
-
-    @property
-    def n_params(self) -> int:
-        """Parameters of the map for one coordinate."""
-        return MAPS[self.map].n_params(self.bins)
-
-    @property
-    def identity(self) -> tuple[float, ...]:
-        """The parameters that make the map the identity."""
-        return MAPS[self.map].identity(self)
-
-    def options(self, reads: Sequence[int], active: Sequence[int]) -> dict[str, Any]:
-        """The same for a core: columns are `reads`, then context; rows are the parameters of `active`."""
-        return {
-            "features": self.features,
-            "context": self.context,
-            "reads": list(reads),
-            "active": list(active),
-            "map": self.map,
-            "variant": self.scale,
-            "slope": self.slope,
-            "bins": self.bins,
-            "bound": self.bound,
-            "activation": self.activation,
-            "reads_data": self.reads == "data",
-            "formula_to_data": self.formula == "to_data",
-        }
-
-    def __repr__(self) -> str:
-        """The keywords that matter."""
-        more = f", scale={self.scale!r}" if has_scale(self.map) else ""
-        if has_bins(self.map):
-            more += f", bins={self.bins}, bound={self.bound:g}"
-        return f"map={self.map!r}{more}, activation={self.activation!r}"
 
 
 @dataclass(frozen=True)

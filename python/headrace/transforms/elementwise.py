@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,13 +10,15 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace._core.maps import MAPS
-from headrace._core.structure import MaskedNetwork, Settings, Staircase
+from headrace._core.settings import Map, Settings
+from headrace._core.structure import MaskedNetwork, Staircase
+from headrace._keywords import documented, takes
 from headrace._module import Block
 from headrace._stored import Stored, storable
 from headrace.transforms.masked import Transform
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 __all__ = ["Elementwise"]
 
@@ -50,15 +51,14 @@ class _Table:
 
 
 @storable
+@documented
 class Elementwise(Transform):
     """A map for each coordinate, with parameters of its own that do not depend on the others: a marginal map.
 
     Args:
         features: Number of coordinates D.
-        map: "rq_spline", "dual_ascent" (a line that bends, eq. 25 of the notes), "affine" or "additive".
-        formula: "to_latent": z is the map of x, or "to_data": x is the map of z.
-        scale, slope, bins, bound: See `MaskedAutoregressive`.
         dtype: "float32" or "float64".
+        **settings: Of the map, `Map`.
 
     The parameters are the map's, raw, by name, shape (D, numbers of that name); fresh ones are the identity.
     "dual_ascent" has "stretch", "shift", "bend", "center" and "width": a x + b + a γ sqrt(ε² + (x - center)²) with log
@@ -72,21 +72,10 @@ class Elementwise(Transform):
     [[1.0, 2.0]]
     """
 
-    def __init__(
-        self,
-        features: int,
-        *,
-        map: str = "rq_spline",
-        formula: str = "to_latent",
-        scale: str = "soft_clamp",
-        slope: float = 1e-3,
-        bins: int = 8,
-        bound: float = 5.0,
-        dtype: DTypeLike = "float32",
-    ) -> None:
+    @takes(Map, map="rq_spline", formula="to_latent")
+    def __init__(self, features: int, *, dtype: DTypeLike = "float32", **settings: Unpack[Map]) -> None:
         """See the class."""
-        settings = Settings(features, 0, map, scale, slope, "relu", formula, "data", bins, bound)
-        self._set(settings, check.float_dtype("dtype", dtype), None)
+        self._set(Settings(features=features, **settings), check.float_dtype("dtype", dtype), None)
 
     def _set(self, settings: Settings, dtype: np.dtype[Any], named: dict[str, NDArray[Any]] | None) -> None:
         n = settings.features
@@ -105,7 +94,7 @@ class Elementwise(Transform):
     def _blocks(self) -> list[tuple[str, Block]]:
         return [("", self._block)]
 
-    _KEYS: Sequence[str] = ("map", "scale", "slope", "bins", "bound", "formula")
+    _KEYS = tuple(Map.__annotations__)
 
     def _header(self) -> dict[str, Any]:
         return {"features": self._features, **{key: getattr(self._settings, key) for key in self._KEYS}}
@@ -125,7 +114,7 @@ class Elementwise(Transform):
         """Of raw parameters, each of shape (features, numbers of that name)."""
         features = len(next(iter(raw.values())))
         self = cls.__new__(cls)
-        settings = Settings(features, 0, map, "soft_clamp", slope, "relu", formula, "data", bins, bound)
+        settings = Settings(features=features, map=map, slope=slope, bins=bins, bound=bound, formula=formula)
         self._set(settings, np.dtype(dtype), {name: values.astype(dtype) for name, values in raw.items()})
         return self
 
@@ -231,7 +220,7 @@ class Elementwise(Transform):
     def _from_file(cls, stored: Stored) -> Self:
         n = stored.size("features", least=1)
         given = {key: stored.take(key) for key in cls._KEYS}
-        settings = Settings(n, 0, activation="relu", reads="data", **given)
+        settings = Settings(features=n, **given)
         groups = MAPS[settings.map].groups(settings.bins)
         named = {name: stored.array(name, (n, size)) for name, size in groups.items()}
         if stored.dtype is None:

@@ -12,14 +12,16 @@ from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace._core.maps import MAPS
-from headrace._core.structure import MaskedNetwork, Settings, Staircase
+from headrace._core.settings import Autoregressive, Conditioner, DenseAutoregressive, DenseConditioner, Settings
+from headrace._core.structure import MaskedNetwork, Staircase
+from headrace._keywords import documented, takes
 from headrace._module import Block
 from headrace._stored import Stored, header_of, storable
 from headrace.transforms.transform import Transform
 from headrace.transforms.verification import verify_inverse
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 __all__ = ["Coupling", "Inverse", "MaskedAutoregressive", "Permutation", "Standardize", "Transform"]
 
@@ -61,6 +63,7 @@ class _Masked(Transform):
 
 
 @storable
+@documented
 class MaskedAutoregressive(_Masked):
     """A masked autoregressive transform: each coordinate is mapped with parameters from those before it.
 
@@ -73,21 +76,11 @@ class MaskedAutoregressive(_Masked):
     Args:
         features: Number of coordinates D.
         hidden: Units of each hidden layer.
-        reads: "data" or "latent".
-        formula: "to_data" or "to_latent".
-        map: "affine", "additive" (scale 1) or "rq_spline" (a monotone rational-quadratic spline; Durkan et al. 2019, in
-            the parametrisation of zuko).
-        scale: How the raw output a becomes a scale: "soft_clamp" (log scale = a / (1 + |a| / log(1 / slope))), "exp"
-            (e^a), "softplus" (softplus(a) + slope) or "sigmoid" (sigmoid(a + 2) + slope).
-        slope: See `scale`; of a spline the largest ratio of two bins is 1 / slope, and derivatives at knots lie between
-            slope and 1 / slope.
-        bins: Bins of a spline, 2 to 64.
-        bound: A spline is the identity outside [-bound, bound].
         context: Number of context columns.
         order: The coordinates from first to last, a permutation of 0, ..., D - 1; ascending by default.
-        activation: "relu", "tanh", "elu", "silu", "gelu" (the exact one) or "softplus".
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
+        **conditioner: Settings of the map and of the network, `Autoregressive`.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.MaskedAutoregressive(3, hidden=(16,), seed=1)
@@ -97,26 +90,20 @@ class MaskedAutoregressive(_Masked):
     ((2, 3), (2,), True)
     """
 
+    @takes(Autoregressive)
     def __init__(
         self,
         features: int,
         hidden: Sequence[int] = (64, 64),
         *,
-        reads: str = "data",
-        formula: str = "to_data",
-        map: str = "affine",
-        scale: str = "soft_clamp",
-        slope: float = 1e-3,
-        bins: int = 8,
-        bound: float = 5.0,
         context: int = 0,
         order: Sequence[int] | None = None,
-        activation: str = "relu",
         seed: int | Sequence[int] = 0,
         dtype: DTypeLike = "float32",
+        **conditioner: Unpack[Autoregressive],
     ) -> None:
         """See the class."""
-        settings = Settings(features, context, map, scale, slope, activation, formula, reads, bins, bound)
+        settings = Settings(features=features, context=context, **conditioner)
         n = settings.features
         sizes = check.integers("hidden", hidden, least=1)
         visit = check.permutation("order", range(n) if order is None else order, n)
@@ -131,24 +118,16 @@ class MaskedAutoregressive(_Masked):
         super().__init__(settings, network, kind, network.initial(_seeds(seed), kind, settings.identity))
 
     @classmethod
+    @takes(DenseAutoregressive)
     def from_dense(
         cls,
         weights: Sequence[NDArray[Any]],
         biases: Sequence[NDArray[Any]],
         masks: Sequence[NDArray[Any]],
         *,
-        activation: str = "relu",
-        map: str = "affine",
-        scale: str = "soft_clamp",
-        slope: float = 1e-3,
-        bins: int = 8,
-        bound: float = 5.0,
-        formula: str = "to_data",
-        reads: str = "data",
-        outputs: Sequence[str] | None = None,
-        layout: str = "interleaved",
         context: int = 0,
         verify: Sequence[Array] | None = None,
+        **conditioner: Unpack[DenseAutoregressive],
     ) -> Self:
         """Take over the weights of any masked autoregressive network, exactly.
 
@@ -160,16 +139,13 @@ class MaskedAutoregressive(_Masked):
                 features, then the context.
             biases: One array a layer, (out,).
             masks: One array a layer, shaped as the weight; non-zero where a weight counts.
-            activation, map, scale, slope, bins, bound, formula, reads, context: See the class.
-            outputs: The order of the parameters of a coordinate, by default ("shift", "scale") or ("width", "height",
-                "derivative"), where each stands for all bins.
-            layout: "interleaved": the last layer's rows are coordinate by coordinate; "blocked": all that belongs to
-                the first name, coordinate by coordinate, then to the second, and so on.
+            context: See the class.
             verify: What the other library computes, to be compared: ``(x, z, log_det)``, or with context ``(x, z,
                 log_det, context)``: some rows of data (rows, features), what they become in the latent space of this
                 one transform, and log \\|det dz/dx\\| (rows,). Libraries differ in more than weights say, above all in
                 splines: ``"rq_spline"`` has zuko's parametrisation; weights of nflows, normflows or flowjax would be
                 taken over without complaint and mean another density.
+            **conditioner: Settings of the map and of the network, `DenseAutoregressive`.
 
         Raises:
             TypeError: weights, biases or `verify` that are not what they have to be.
@@ -182,9 +158,7 @@ class MaskedAutoregressive(_Masked):
         if features < 1:
             columns = dense.weights[0].shape[1]
             raise ValueError(f"weights[0]: expected more columns than context={context}, got {columns}")
-        settings = Settings(
-            features, context, map, scale, slope, activation, formula, reads, bins, bound, outputs, layout
-        )
+        settings = Settings(features=features, context=context, **conditioner)
         self = cls.__new__(cls)
         _from_dense(self, settings, dense, range(features), range(features))
         if verify is not None:
@@ -207,6 +181,7 @@ class MaskedAutoregressive(_Masked):
 
 
 @storable
+@documented
 class Coupling(_Masked):
     """A coupling transform (RealNVP; Dinh, Sohl-Dickstein, Bengio 2017; eq. 35-36 of the notes).
 
@@ -216,7 +191,8 @@ class Coupling(_Masked):
     Args:
         features: Number of coordinates.
         passive: The coordinates that the conditioner reads; none is allowed, and leaves the context alone.
-        hidden, formula, map, scale, slope, bins, bound, context, activation, seed, dtype: See `MaskedAutoregressive`.
+        hidden, context, seed, dtype: See `MaskedAutoregressive`.
+        **conditioner: Settings of the map and of the network, `Conditioner`.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.Coupling(4, passive=[0, 2], hidden=(8,))
@@ -226,25 +202,20 @@ class Coupling(_Masked):
     True
     """
 
+    @takes(Conditioner)
     def __init__(
         self,
         features: int,
         passive: Sequence[int],
         hidden: Sequence[int] = (64, 64),
         *,
-        formula: str = "to_data",
-        map: str = "affine",
-        scale: str = "soft_clamp",
-        slope: float = 1e-3,
-        bins: int = 8,
-        bound: float = 5.0,
         context: int = 0,
-        activation: str = "relu",
         seed: int | Sequence[int] = 0,
         dtype: DTypeLike = "float32",
+        **conditioner: Unpack[Conditioner],
     ) -> None:
         """See the class."""
-        settings = Settings(features, context, map, scale, slope, activation, formula, "data", bins, bound)
+        settings = Settings(features=features, context=context, **conditioner)
         sizes = check.integers("hidden", hidden, least=1)
         reads, active = _sides(passive, settings.features)
         level = 2 if reads else 1
@@ -258,6 +229,7 @@ class Coupling(_Masked):
         super().__init__(settings, network, kind, network.initial(_seeds(seed), kind, settings.identity))
 
     @classmethod
+    @takes(DenseConditioner)
     def from_dense(
         cls,
         weights: Sequence[NDArray[Any]],
@@ -266,17 +238,9 @@ class Coupling(_Masked):
         *,
         features: int,
         passive: Sequence[int],
-        activation: str = "relu",
-        map: str = "affine",
-        scale: str = "soft_clamp",
-        slope: float = 1e-3,
-        bins: int = 8,
-        bound: float = 5.0,
-        formula: str = "to_data",
-        outputs: Sequence[str] | None = None,
-        layout: str = "interleaved",
         context: int = 0,
         verify: Sequence[Array] | None = None,
+        **conditioner: Unpack[DenseConditioner],
     ) -> Self:
         """Take over the weights of a coupling network, exactly; see `MaskedAutoregressive.from_dense`.
 
@@ -287,9 +251,7 @@ class Coupling(_Masked):
         if masks is None:
             masks = [np.ones(np.shape(w), bool) for w in weights]
         dense = _dense(weights, biases, masks)
-        settings = Settings(
-            features, context, map, scale, slope, activation, formula, "data", bins, bound, outputs, layout
-        )
+        settings = Settings(features=features, context=context, **conditioner)
         reads, active = _sides(passive, settings.features)
         columns = len(reads) + settings.context
         if dense.weights[0].shape[1] != columns:

@@ -10,13 +10,15 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace._core.maps import VECTOR_MAPS
-from headrace._core.structure import ACTIVATIONS, MOST_COLUMNS, MaskedNetwork, Staircase
+from headrace._core.settings import Network, NetworkSettings
+from headrace._core.structure import MaskedNetwork, Staircase
+from headrace._keywords import documented, takes
 from headrace._module import Block
 from headrace._stored import Stored, storable
 from headrace.transforms.masked import Transform, _seeds
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 __all__ = ["Planar", "Radial"]
 
@@ -54,29 +56,17 @@ class _Vector(Transform):
         slope: float,
         context: Any,
         hidden: Any,
-        activation: Any,
         seed: Any,
         dtype: DTypeLike,
+        **settings: Unpack[Network],
     ) -> None:
-        n = check.integer("features", features, least=1, most=MOST_COLUMNS)
-        columns = check.integer("context", context, most=MOST_COLUMNS)
+        self._settings = NetworkSettings(features=features, context=context, **settings)
+        n, columns = self._settings.features, self._settings.context
         sizes = check.integers("hidden", hidden, least=1) if columns else ()
-        self._activation = check.choice("activation", activation, ACTIVATIONS)
-        options = {
-            "features": n,
-            "context": columns,
-            "reads": [],
-            "active": list(range(n)),
-            "map": self._map,
-            "variant": variant,
-            "slope": slope,
-            "bins": 8,
-            "bound": 5.0,
-            "activation": self._activation,
-            "reads_data": False,
-            "formula_to_data": True,
-        }
-        network = MaskedNetwork(options, Staircase([1] * n, [[0] * size for size in sizes]))
+        own = {"active": [*range(n)], "map": self._map, "variant": variant, "slope": slope, "reads_data": False}
+        network = MaskedNetwork(
+            {**self._settings.core_options(), **own}, Staircase([1] * n, [[0] * size for size in sizes])
+        )
         kind = check.float_dtype("dtype", dtype)
         super().__init__(n, columns, kind)
         self._network = network
@@ -95,13 +85,12 @@ class _Vector(Transform):
         return self._network.core.hidden
 
     def _header(self) -> dict[str, Any]:
-        keys = {"features": self._features, "context": self._context, "activation": self._activation}
-        return keys | {name: getattr(self, name) for name in self._OWN}
+        return self._settings.header() | {name: getattr(self, name) for name in self._OWN}
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
         features, context = stored.size("features", least=1), stored.size("context")
-        settings = {name: stored.take(name) for name in ("activation", *cls._OWN)}
+        settings = NetworkSettings.stored(stored) | {name: stored.take(name) for name in cls._OWN}
         groups = VECTOR_MAPS[cls._map].groups(features)
         if context:
             weights, biases, _ = stored.layers(context, sum(groups.values()), masked=False)
@@ -123,6 +112,7 @@ class _Vector(Transform):
 
 
 @storable
+@documented
 class Planar(_Vector):
     """Planar transform (Rezende, Mohamed 2015; eq. 28-29 of the notes): x = z + û h(wᵀz + b).
 
@@ -137,9 +127,9 @@ class Planar(_Vector):
         negative_slope: Of leaky_relu below zero, between 0 and 1.
         context: Number of context columns; then w, u, b come from a network that reads them.
         hidden: Units of each hidden layer of that network; without context there is none.
-        activation: Of that network; see `MaskedAutoregressive`.
         seed: Of the fresh parameters.
         dtype: "float32" or "float64".
+        **network: Settings of that network, `Network`.
 
     Without context the parameters are "w" (D,), "u" (D,) and "b" (1,); with context, the network's outputs are the same
     in this order.
@@ -155,6 +145,7 @@ class Planar(_Vector):
     _map = "planar"
     _OWN = ("nonlinearity", "negative_slope")
 
+    @takes(Network)
     def __init__(
         self,
         features: int,
@@ -163,17 +154,18 @@ class Planar(_Vector):
         negative_slope: float = 0.2,
         context: int = 0,
         hidden: Sequence[int] = (64, 64),
-        activation: str = "relu",
         seed: int | Sequence[int] = 0,
         dtype: DTypeLike = "float32",
+        **network: Unpack[Network],
     ) -> None:
         """See the class."""
         self.nonlinearity = check.choice("nonlinearity", nonlinearity, VECTOR_MAPS["planar"].variants)
         self.negative_slope = check.number("negative_slope", negative_slope, above=0.0, below=1.0)
-        super().__init__(features, self.nonlinearity, self.negative_slope, context, hidden, activation, seed, dtype)
+        super().__init__(features, self.nonlinearity, self.negative_slope, context, hidden, seed, dtype, **network)
 
 
 @storable
+@documented
 class Radial(_Vector):
     """Radial transform (Rezende, Mohamed 2015; eq. 30-31 of the notes): x = z + β (z - center) / (α + |z - center|).
 
@@ -181,7 +173,8 @@ class Radial(_Vector):
     parameters has an inverse, in closed form, and alpha = beta is the identity.
 
     Args:
-        features, context, hidden, activation, seed, dtype: See `Planar`.
+        features, context, hidden, seed, dtype: See `Planar`.
+        **network: Settings of the network that reads the context, `Network`.
 
     Without context the parameters are "center" (D,), "alpha" (1,) and "beta" (1,), the last two of any sign; with
     context, the network's outputs are the same in this order.
@@ -196,15 +189,16 @@ class Radial(_Vector):
 
     _map = "radial"
 
+    @takes(Network)
     def __init__(
         self,
         features: int,
         *,
         context: int = 0,
         hidden: Sequence[int] = (64, 64),
-        activation: str = "relu",
         seed: int | Sequence[int] = 0,
         dtype: DTypeLike = "float32",
+        **network: Unpack[Network],
     ) -> None:
         """See the class."""
-        super().__init__(features, "", 0.5, context, hidden, activation, seed, dtype)
+        super().__init__(features, "", 0.5, context, hidden, seed, dtype, **network)

@@ -1,0 +1,273 @@
+"""What a masked transform is told beside its masks: each setting's type, default, check and meaning, in this one place.
+
+A new setting is a key of a `TypedDict`, which static checkers read, and a field of a dataclass, which checks it; where
+the core takes it too, it is a line of the table in cpp/bindings/structure.cpp and of `MaskedOptions` in _cpu.pyi.
+Constructors that take the `TypedDict` have it then, and so have their signatures and help (`headrace._keywords`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from headrace import _arguments as check
+from headrace._core import cpu
+from headrace._core.maps import MAPS, SCALES, bins_of, has_bins, has_scale, slope_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from headrace._stored import Stored
+
+__all__ = [
+    "Affine",
+    "Autoregressive",
+    "Conditioner",
+    "DenseAutoregressive",
+    "DenseConditioner",
+    "Map",
+    "Network",
+    "NetworkSettings",
+    "Settings",
+    "Spline",
+]
+
+ACTIVATIONS = tuple(cpu.activations())
+
+MOST_COLUMNS = 2**24  # far beyond use, and far from overflow in the core
+
+
+# ---- keywords, as constructors take them ----------------------------------------------------------------------------
+
+
+class Network(TypedDict, total=False):
+    """Of every network."""
+
+    activation: str
+
+
+class _Scale(TypedDict, total=False):
+    map: str
+    scale: str
+    slope: float
+
+
+class Map(_Scale, total=False):
+    """Of a map, without a network."""
+
+    bins: int
+    bound: float
+    formula: str
+
+
+class Affine(Network, _Scale, total=False):
+    """Of flows of affine transforms."""
+
+
+class Spline(Network, total=False):
+    """Of flows of splines."""
+
+    slope: float
+    bins: int
+    bound: float
+
+
+class Conditioner(Network, Map, total=False):
+    """Of every transform whose map takes its parameters from a network."""
+
+
+class Autoregressive(Conditioner, total=False):
+    """Of one in which no coordinates pass through."""
+
+    reads: str
+
+
+class _Rows(TypedDict, total=False):
+    outputs: Sequence[str] | None
+    layout: str
+
+
+class DenseConditioner(Conditioner, _Rows, total=False):
+    """Of weights that come from elsewhere."""
+
+
+class DenseAutoregressive(Autoregressive, _Rows, total=False):
+    """Of weights that come from elsewhere."""
+
+
+# ---- the same, checked ----------------------------------------------------------------------------------------------
+
+
+def setting(
+    default: Any, checked: Callable[[Any, Any], Any], meaning: str, *, core: bool = True, optional: bool = False
+) -> Any:
+    """A field: its default, `checked(settings, value)`, and what help says of it.
+
+    Fields before it are checked already. With `core`, `MaskedOptions` of a core take it by this name. With `optional`,
+    a file has it only where it is not the default: for what came later than the format.
+    """
+    return field(default=default, metadata={"checked": checked, "meaning": meaning, "core": core, "optional": optional})
+
+
+def _one_of(name: str, options: Sequence[str]) -> Callable[[Any, Any], str]:
+    return lambda settings, value: check.choice(name, value, options)
+
+
+def _checked_outputs(settings: Any, value: Any) -> tuple[str, ...]:
+    names = tuple(MAPS[settings.map].groups(settings.bins))
+    given = names if value is None else tuple(value) if np.iterable(value) else (value,)
+    if len(given) != len(names) or set(given) != set(names):
+        raise ValueError(f"outputs: expected an order of {names}, got {value!r}")
+    return given
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _Columns:
+    features: int = setting(
+        None,
+        lambda settings, value: check.integer("features", value, least=1, most=MOST_COLUMNS),
+        "Number of coordinates.",
+    )
+    context: int = setting(
+        0,
+        lambda settings, value: check.integer("context", value, most=MOST_COLUMNS),
+        "Number of context columns.",
+    )
+
+    def __post_init__(self) -> None:
+        """Check everything, naming the argument that is wrong."""
+        for one in fields(self):
+            object.__setattr__(self, one.name, one.metadata["checked"](self, getattr(self, one.name)))
+
+    @classmethod
+    def _own(cls) -> list[Field[Any]]:
+        """The settings beside the numbers of columns."""
+        return [one for one in fields(cls) if one.name not in ("features", "context")]
+
+    def header(self) -> dict[str, Any]:
+        """Everything by name, as JSON holds it."""
+        named: dict[str, Any] = {"features": self.features, "context": self.context}
+        for one in self._own():
+            value = getattr(self, one.name)
+            if not one.metadata["optional"] or value != one.default:
+                named[one.name] = list(value) if isinstance(value, tuple) else value
+        return named
+
+    @classmethod
+    def stored(cls, stored: Stored, without: Sequence[str] = ()) -> dict[str, Any]:
+        """What a header says of all of them beside the numbers of columns, and of those `without`."""
+        names = [one.name for one in cls._own() if not one.metadata["optional"] or stored.has(one.name)]
+        return {name: stored.take(name) for name in names if name not in without}
+
+    @classmethod
+    def from_file(cls, stored: Stored, **fixed: Any) -> Self:
+        """The way back from a header; what is fixed is not looked for."""
+        sizes = {"features": stored.size("features", least=1), "context": stored.size("context")}
+        return cls(**sizes, **cls.stored(stored, tuple(fixed)), **fixed)
+
+    def core_options(self) -> dict[str, Any]:
+        """What `MaskedOptions` of a core take by the same names."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["core"]}
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _MapSettings(_Columns):
+    map: str = setting(
+        "affine",
+        _one_of("map", tuple(MAPS)),
+        '"affine", "additive" (scale 1), "rq_spline" (a monotone rational-quadratic spline; Durkan et al. 2019, in the '
+        'parametrisation of zuko) or "dual_ascent" (a line that bends, eq. 25 of the notes).',
+    )
+    scale: str = setting(
+        "soft_clamp",
+        _one_of("scale", SCALES),
+        'How the raw output a becomes a scale: "soft_clamp" (log scale = a / (1 + |a| / log(1 / slope))), "exp" (e^a), '
+        '"softplus" (softplus(a) + slope) or "sigmoid" (sigmoid(a + 2) + slope).',
+        core=False,
+    )
+    slope: float = setting(
+        1e-3,
+        lambda settings, value: slope_of(settings.map, value),
+        "Bounds slopes: of an affine map as `scale` says; of a spline the largest ratio of two bins is 1 / slope, and "
+        "derivatives at knots lie between slope and 1 / slope.",
+    )
+    bins: int = setting(8, lambda settings, value: bins_of(settings.map, value), "Bins of a spline, 2 to 64.")
+    bound: float = setting(
+        5.0,
+        lambda settings, value: check.number("bound", value, above=0.0, below=1e30),
+        "A spline is the identity outside [-bound, bound].",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class NetworkSettings(_Columns):
+    """Those of a network, whatever its outputs are for."""
+
+    activation: str = setting(
+        "relu",
+        _one_of("activation", ACTIVATIONS),
+        'Of hidden units: "relu", "tanh", "elu", "silu", "gelu" (the exact one) or "softplus".',
+    )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Settings(NetworkSettings, _MapSettings):  # in this order of bases a file has the map's settings first
+    """What a masked transform is told beside its masks, checked."""
+
+    formula: str = setting(
+        "to_data",
+        _one_of("formula", ("to_data", "to_latent")),
+        '"to_data" (x is the map of z) or "to_latent" (z is the map of x).',
+        core=False,
+    )
+    reads: str = setting(
+        "data",
+        _one_of("reads", ("data", "latent")),
+        'What the network sees: "data" (x) or "latent" (z).',
+        core=False,
+    )
+    outputs: Any = setting(  # noqa: RUF009  # a tuple once it is checked
+        None,
+        _checked_outputs,
+        'The order of the parameters of a coordinate, by default ("shift", "scale") or ("width", "height", '
+        '"derivative"), where each stands for all bins.',
+        core=False,
+    )
+    layout: str = setting(
+        "interleaved",
+        _one_of("layout", ("interleaved", "blocked")),
+        '"interleaved": the last layer\'s rows are coordinate by coordinate; "blocked": all that belongs to the first '
+        "name, coordinate by coordinate, then to the second, and so on.",
+        core=False,
+    )
+
+    @property
+    def n_params(self) -> int:
+        """Parameters of the map for one coordinate."""
+        return MAPS[self.map].n_params(self.bins)
+
+    @property
+    def identity(self) -> tuple[float, ...]:
+        """The parameters that make the map the identity."""
+        return MAPS[self.map].identity(self)
+
+    def options(self, reads: Sequence[int], active: Sequence[int]) -> dict[str, Any]:
+        """The same for a core: columns are `reads`, then context; rows are the parameters of `active`."""
+        return {
+            **self.core_options(),
+            "reads": list(reads),
+            "active": list(active),
+            "variant": self.scale,
+            "reads_data": self.reads == "data",
+            "formula_to_data": self.formula == "to_data",
+        }
+
+    def __repr__(self) -> str:
+        """The keywords that matter."""
+        more = f", scale={self.scale!r}" if has_scale(self.map) else ""
+        if has_bins(self.map):
+            more += f", bins={self.bins}, bound={self.bound:g}"
+        return f"map={self.map!r}{more}, activation={self.activation!r}"

@@ -1,0 +1,85 @@
+"""Keywords that many constructors share: stated once as a `TypedDict`, shown in each signature and help one by one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, TypeVar, cast
+
+from headrace._core.settings import Settings
+
+__all__ = ["documented", "takes"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+_FIELDS = {one.name: one for one in fields(Settings)}
+_PLACE = re.compile(r"^( +)\*\*\w+:.*$", re.MULTILINE)
+
+
+def takes(settings: type, **defaults: Any) -> Callable[[F], F]:
+    """Give a function that ends in ``**settings: Unpack[...]`` the signature that names each, and refuse all others.
+
+    Args:
+        settings: That `TypedDict`. The keywords' defaults are those of `Settings`.
+        **defaults: Others, where the function has its own.
+    """
+
+    def signed(function: F) -> F:
+        own = inspect.signature(function)
+        named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        first = next(
+            (i for i, p in enumerate(named) if p.kind is p.KEYWORD_ONLY and p.default is not p.empty), len(named)
+        )
+        shared = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=defaults.get(name, _FIELDS[name].default),
+                annotation=getattr(annotation, "__forward_arg__", annotation),
+            )
+            for name, annotation in settings.__annotations__.items()
+        ]
+        signature = own.replace(parameters=[*named[:first], *shared, *named[first:]])
+        expected = [*signature.parameters][1:]  # without self or cls
+
+        @functools.wraps(function)
+        def called(*given: Any, **keywords: Any) -> Any:
+            for name in keywords:
+                if name not in expected:
+                    owner = given[0] if isinstance(given[0], type) else type(given[0])
+                    raise TypeError(
+                        f"{name}: expected a keyword of {owner.__name__} ({', '.join(expected)}), got {name!r}"
+                    )
+            return function(*given, **defaults | keywords)
+
+        called.__signature__ = signature  # type: ignore[attr-defined]
+        called._settings = settings  # type: ignore[attr-defined]
+        called.__doc__ = _explained(function.__doc__, settings)
+        return cast("F", called)
+
+    return signed
+
+
+def documented(cls: type[T]) -> type[T]:
+    """Say in the docstring of a class what the settings of its constructor mean, at the line for ``**settings``."""
+    cls.__doc__ = _explained(cls.__doc__, cls.__init__._settings)  # type: ignore[attr-defined]
+    return cls
+
+
+def _explained(text: str | None, settings: type) -> str | None:
+    """The text with a line for each setting in the place of the one that begins with two stars."""
+    if text is None:  # python -OO
+        return None
+
+    def lines(place: re.Match[str]) -> str:
+        wrapped = textwrap.TextWrapper(120, place[1], place[1] + 4 * " ", break_on_hyphens=False)
+        return "\n".join(
+            wrapped.fill(f"{name}: {_FIELDS[name].metadata['meaning']}") for name in settings.__annotations__
+        )
+
+    return _PLACE.sub(lines, text)
