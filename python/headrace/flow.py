@@ -16,6 +16,7 @@ from headrace._arrays.shapes import drawn
 from headrace._core.device import Device
 from headrace._derivatives import Derivatives
 from headrace._evaluation import Pair
+from headrace._interior import Interior
 from headrace._module import Block
 from headrace._stored import Stored, header_of, storable
 from headrace.bases import Base, StandardNormal
@@ -118,17 +119,10 @@ class Flow(Derivatives):
         mean, std = self._standardize_context
         return mean.tolist(), std.tolist()
 
-    def _rescale(
-        self, links: tuple[Transform, ...] | None, context: Pair | None, parameters: NDArray[Any] | None = None
-    ) -> None:
-        """Standardise data (links for the last one) or context from now on; the parameters stay, or are these."""
-        if parameters is None:
-            parameters = self._vector()
-        if links is not None:
-            self._chain = (*self._chain[:-1], *links)
-        if context is not None:
-            self._standardize_context = context
-        self._program = self._compile(self._dtype, parameters)
+    @property
+    def _interior(self) -> Interior:
+        """What fits see beyond the public face."""
+        return Interior(self)
 
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
         return {f"transforms.{i}.{name}": m for i, t in enumerate(self._chain) for name, m in t._fixed_arrays().items()}

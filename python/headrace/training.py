@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +22,10 @@ from headrace._fit.optimizer import Adam
 from headrace._fit.plan import Plan
 from headrace._fit.rows import Data, Part
 from headrace._fit.run import DeviceRun, HeldOut, Run
-from headrace._fit.trainable import Trainable
 from headrace.transforms.masked import Standardize, Transform
+
+if TYPE_CHECKING:
+    from headrace.flow import Flow
 
 __all__ = ["Adam", "History"]
 
@@ -38,7 +40,7 @@ MANY = 50_000  # rows beyond which no Gaussian is tried
 
 
 def fit(
-    flow: Trainable,
+    flow: Flow,
     x: Any,
     context: Any,
     *,
@@ -50,7 +52,7 @@ def fit(
 ) -> History:
     """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
     rng = np.random.default_rng(check.integer("seed", seed))
-    caller = flow._caller()
+    caller = flow._interior.caller()
     history = History()
     try:
         data = _rows.open_rows("", flow.features, flow.context, caller, x, context, weights)
@@ -66,7 +68,7 @@ class _Fit:
 
     def __init__(
         self,
-        flow: Trainable,
+        flow: Flow,
         data: Data,
         validation: Any,
         rng: np.random.Generator,
@@ -77,10 +79,9 @@ class _Fit:
         self.flow, self.data, self.rng, self.caller, self.history, self.plan = flow, data, rng, caller, history, plan
         self.train, self.given = _rows.split(flow.features, flow.context, data, validation, rng, caller)
         self.checked = Plan.of(flow, self.train.size, **plan)
-        last = flow._chain[-1] if flow._chain else None
-        self.fresh = isinstance(last, Standardize) and last.is_identity
+        self.fresh = flow._interior.is_fresh
         self.by_default = plan["epochs"] is None and self.given is not None
-        self.kind = Run if flow._device is None else DeviceRun
+        self.kind = DeviceRun if flow._interior.on_device else Run
 
     def go(self, progress: bool) -> None:
         """The fit."""
@@ -95,17 +96,17 @@ class _Fit:
             )
         start = None
         if self.by_default and self.fresh and self.train.size <= MANY:
-            start = self.flow._vector()
+            start = self.flow._interior.vector()
         _standardize(self.flow, self.data, self.train)
         held_out = None
         if self.given is not None:
-            held_out = HeldOut(*self.given, self.flow._device is not None)
+            held_out = HeldOut(*self.given, self.flow._interior.on_device)
             self.history.judged_by = "held-out rows"
         self._run(self.flow, self.train, held_out, self.checked, self.history).go(progress)
         if start is not None and held_out is not None and self.history.stopped != "interrupted":
             self._not_worse_than_a_gaussian(held_out, start)
 
-    def _run(self, flow: Trainable, part: Part, held_out: HeldOut | None, plan: Plan, history: History) -> Run:
+    def _run(self, flow: Flow, part: Part, held_out: HeldOut | None, plan: Plan, history: History) -> Run:
         return self.kind(flow, self.data, part, held_out, plan, self.rng, self.caller, history)
 
     def _few(self, progress: bool) -> None:
@@ -114,7 +115,7 @@ class _Fit:
         part = self.train.whole()
         plan = {**self.plan, "weight_decay": None if self.plan["weight_decay"] == "auto" else self.plan["weight_decay"]}
 
-        def made(flow: Trainable, rows: Part) -> Run:
+        def made(flow: Flow, rows: Part) -> Run:
             _standardize(flow, self.data, rows, gaussian=True, say=False)
             return self._run(flow, rows, None, Plan.of(flow, rows.size, **plan), History())
 
@@ -136,25 +137,25 @@ class _Fit:
     def _not_worse_than_a_gaussian(self, held_out: HeldOut, start: Any) -> None:
         """Put the Gaussian of the training rows in place of weights that are not clearly better."""
         flow, history = self.flow, self.history
-        standardize = flow._chain[-1]
-        assert isinstance(standardize, Standardize)
+        standardize = flow._interior.standardize
+        assert standardize is not None
         links = _gaussian.decorrelating(self.data, self.train, standardize.mean, standardize.std)
         other = copy.copy(flow)
-        other._rescale((*links, standardize), None, _gaussian.quietened(other, start))
+        other._interior.rescale((*links, standardize), None, _gaussian.quietened(other, start))
         fitted, simple = -held_out.log_probs(flow), -held_out.log_probs(other)
         weights = held_out.weights()
         if np.isfinite(fitted).all() and clearly_better(fitted, simple, weights):
             return
-        flow._rescale((*links, standardize), None, other._vector())
+        flow._interior.rescale((*links, standardize), None, other._interior.vector())
         history.best_epoch, history.gaussian = -1, True
         history.best_loss = float((simple * weights).sum() / weights.sum())
 
 
-def _standardize(flow: Trainable, data: Data, train: Part, *, gaussian: bool = False, say: bool = True) -> None:
+def _standardize(flow: Flow, data: Data, train: Part, *, gaussian: bool = False, say: bool = True) -> None:
     """Set what a fit standardises, unless an earlier one has; with a Gaussian, correlations too."""
-    last = flow._chain[-1] if flow._chain else None
+    interior = flow._interior
     links: tuple[Transform, ...] | None = None
-    if isinstance(last, Standardize) and last.is_identity:
+    if interior.is_fresh:
         mean, std = _rows.moments("x", data.x, data.weights, train, data.names, say=say)
         if say:
             _rows.warn_of_offsets(data, mean, std, flow.dtype)
@@ -166,4 +167,4 @@ def _standardize(flow: Trainable, data: Data, train: Part, *, gaussian: bool = F
     if data.context is not None and flow.standardize_context is None and not one_row:
         columns = _rows.moments("context", data.context, data.weights, train, say=say)
     if links is not None or columns is not None:
-        flow._rescale(links, columns, _gaussian.quietened(flow, flow._vector()) if gaussian else None)
+        interior.rescale(links, columns, _gaussian.quietened(flow, interior.vector()) if gaussian else None)

@@ -15,7 +15,7 @@ from headrace._fit.run import HeldOut, Run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headrace._fit.trainable import Trainable
+    from headrace.flow import Flow
 
 __all__ = ["Fold", "chosen_epochs", "clearly_better"]
 
@@ -48,7 +48,7 @@ def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weigh
 
 
 def chosen_epochs(
-    flow: Trainable, data: Data, part: Part, made: Callable[[Trainable, Part], Run], most: int
+    flow: Flow, data: Data, part: Part, made: Callable[[Flow, Part], Run], most: int
 ) -> tuple[int, list[float], float]:
     """Epochs that serve rows left out best, their losses epoch by epoch, and that of the weights before the first.
 
@@ -58,7 +58,7 @@ def chosen_epochs(
     runs, judges = [], []
     for fold in range(FOLDS):
         runs.append(made(copy.copy(flow), Fold(part, fold, out=False)))
-        judges.append(HeldOut(data, Fold(part, fold, out=True), flow._device is not None))
+        judges.append(HeldOut(data, Fold(part, fold, out=True), flow._interior.on_device))
     weights = np.concatenate([judge.weights() for judge in judges])
 
     def losses(parameters: Callable[[Run], Any]) -> NDArray[np.float64]:

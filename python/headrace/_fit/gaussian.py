@@ -13,7 +13,7 @@ from headrace.transforms.masked import Standardize, Transform
 from headrace.transforms.rotation import Rotation
 
 if TYPE_CHECKING:
-    from headrace._fit.trainable import Trainable
+    from headrace.flow import Flow
 
 __all__ = ["decorrelating", "quietened"]
 
@@ -70,10 +70,10 @@ def _second_moments(data: Data, part: Part, mean: Floats, std: Floats) -> tuple[
     return np.stack(moments), np.array([share[f].sum() for f in folds])
 
 
-def quietened(flow: Trainable, parameters: NDArray[Any]) -> NDArray[Any]:
+def quietened(flow: Flow, parameters: NDArray[Any]) -> NDArray[Any]:
     """Parameters of a flow, on the host, with the last weights of each network shrunk."""
     vector, start = parameters.copy(), 0
-    for _, block in flow._blocks():
+    for block in flow._interior.blocks():
         part = slice(start, start + block.size)
         named = block.named(vector[part])
         layers = [name for name in named if name.endswith(".weight")]

@@ -14,7 +14,7 @@ from headrace._core import cpu
 from headrace._core import device as _device
 
 if TYPE_CHECKING:
-    from headrace._fit.trainable import Trainable
+    from headrace.flow import Flow
 
 __all__ = ["Adam"]
 
@@ -52,7 +52,7 @@ class Adam:
 
     def __init__(
         self,
-        flow: Trainable,
+        flow: Flow,
         learning_rate: float = 1e-3,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -71,10 +71,10 @@ class Adam:
         self.learning_rate = check.number("learning_rate", learning_rate, above=0.0, below=math.inf)
         decay, limit, mean = regularisation(weight_decay, clip, average)
         epsilon = check.number("epsilon", epsilon, above=0.0, below=1.0)
-        self._flow = flow
-        self._program = flow._program
+        self._flow, self._interior = flow, flow._interior
+        self._program = self._interior.program
         kind: Any = cpu.AdamF32 if flow.dtype == np.float32 else cpu.AdamF64
-        if flow._device is not None:
+        if self._interior.on_device:
             kind = _device.Adam
         self._core = kind(self._program, beta1, beta2, epsilon, decay, limit, mean)
 
@@ -88,13 +88,13 @@ class Adam:
             gradient: Shape (n,), as `Flow.nll_and_grad` gives it.
         """
         program = self._program
-        if self._flow._program is not program:
+        if self._interior.program is not program:
             raise RuntimeError("flow: expected the one the optimiser was made for, but it was standardised since")
-        caller = self._flow._caller()
+        caller = self._interior.caller()
         array = _arrays.shaped("gradient", gradient, (program.n_weights,), caller)
         rate = check.number("learning_rate", self.learning_rate, above=0.0, below=math.inf)
         ready = _arrays.ready(array, self._flow.dtype, caller)
-        if self._flow._device is None:
+        if not self._interior.on_device:
             return self._core.step(ready, rate)  # type: ignore[no-any-return]
         norm = caller.scratch((1,), np.dtype(np.float64))
         caller.queued(self._core).step(ready, rate, norm)
@@ -119,10 +119,9 @@ def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, f
     )
 
 
-def default_rate(flow: Trainable) -> float:
+def default_rate(flow: Flow) -> float:
     """The default learning rate, which depends on the widest hidden layer."""
-    units = max((n for t in flow._chain for n in t._hidden()), default=1)
-    return min(LEARNING_RATE, RATE_BY_UNITS / units)
+    return min(LEARNING_RATE, RATE_BY_UNITS / max(flow._interior.widest, 1))
 
 
 def cosine(done: float) -> float:

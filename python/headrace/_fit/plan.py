@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace import _arguments as check
 from headrace._fit.optimizer import SCHEDULES, default_rate, regularisation
-from headrace._fit.trainable import Trainable
+
+if TYPE_CHECKING:
+    from headrace.flow import Flow
 
 __all__ = ["Plan", "constant_decay"]
 
@@ -40,7 +42,7 @@ class Plan:
     @classmethod
     def of(
         cls,
-        flow: Trainable,
+        flow: Flow,
         rows: int,
         *,
         epochs: Any,

@@ -20,7 +20,7 @@ from headrace._fit.weight_decay import Decays
 if TYPE_CHECKING:
     from headrace._fit.history import History
     from headrace._fit.plan import Plan
-    from headrace._fit.trainable import Trainable
+    from headrace.flow import Flow
 
 __all__ = ["DeviceRun", "HeldOut", "Run"]
 
@@ -33,7 +33,7 @@ class HeldOut:
         self.copied = data.rows(part.all()) if on_device or part.size <= CHUNK else None
         self.weight = data.weight_of(part)
 
-    def loss(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> float:
+    def loss(self, flow: Flow, parameters: NDArray[Any] | None = None) -> float:
         """The mean negative log-likelihood; infinity where it is not finite."""
         total = 0.0
         for data in self._parts():
@@ -42,7 +42,7 @@ class HeldOut:
         loss = total / self.weight
         return loss if math.isfinite(loss) else math.inf
 
-    def log_probs(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> NDArray[np.float64]:
+    def log_probs(self, flow: Flow, parameters: NDArray[Any] | None = None) -> NDArray[np.float64]:
         """Those of all rows, on the host."""
         found = [flow.log_prob(data.x, data.context, parameters=parameters) for data in self._parts()]
         return np.concatenate([_arrays.on_host(part).astype(np.float64) for part in found])
@@ -65,7 +65,7 @@ class Run:
 
     def __init__(
         self,
-        flow: Trainable,
+        flow: Flow,
         data: Data,
         train: Part,
         held_out: HeldOut | None,
@@ -79,7 +79,7 @@ class Run:
         self.decays = Decays(plan, held_out is not None)
         history.weight_decay = self.decays.now
         self._begin_stage()
-        self.program = caller.queued(flow._program)
+        self.program = caller.queued(flow._interior.program)
         self.best, self.start_tried = flow.parameters, False
         self.lowest, self.lowest_epoch = math.inf, -1  # of the loss that the schedule goes by
         self.begin = time.perf_counter()
@@ -88,7 +88,7 @@ class Run:
         self.bounds = [train.size * i // plan.batches for i in range(plan.batches + 1)]
         self.library = _arrays.library(data.x)
         self.mean_weight = data.weight_of(train) / train.size
-        self.gradient = self.library.empty(flow._program.n_weights, flow.dtype)
+        self.gradient = self.library.empty(flow._interior.program.n_weights, flow.dtype)
         self.log_prob = self.library.empty(self._log_probs(), flow.dtype)
 
     def _begin_stage(self) -> None:

@@ -38,9 +38,10 @@ def why_not(teacher: Flow, student: Flow) -> str:
     n = student.features
     reads = np.zeros((n, n))  # who depends on whom in any transform
     for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):
-        if not isinstance(flow._base, (StandardNormal, Normal)):
-            return f"the {name}'s base {flow._base!r} is not normal"
-        for t in flow._chain:
+        interior = flow._interior
+        if not isinstance(interior.base, (StandardNormal, Normal)):
+            return f"the {name}'s base {interior.base!r} is not normal"
+        for t in interior.chain:
             if isinstance(t, Standardize):
                 continue
             if not isinstance(t, MaskedAutoregressive) or t._settings.map not in ("affine", "additive"):
@@ -48,7 +49,8 @@ def why_not(teacher: Flow, student: Flow) -> str:
             if t._settings.reads != side:
                 return f"a transform of the {name} reads {t._settings.reads}, not {side}"
             reads += _dependence(t)
-    if isinstance(student._base, Normal) and student._base.trainable:
+    base = student._interior.base
+    if isinstance(base, Normal) and base.trainable:
         return "the student's base is trained"
     for _ in range(n):  # a coordinate that depends on none of those left comes next in the common order
         free = ~reads.any(axis=1)

@@ -143,7 +143,7 @@ class Plan:
 def noise_of(flow: Flow, rows: int, seed: int) -> NDArray[Any]:
     """What the samples of a flow with this seed are made from: rows of the standard density under its base."""
     out = np.empty((rows, flow.features), flow.dtype)
-    standard = type(flow._program)(flow.features, 0, flow._base.name, [], 0, [], [])
+    standard = flow._interior.noise_program()
     standard.run(False, None, rows, seed, None, out, None, None, None)
     return out
 
@@ -157,7 +157,7 @@ class Paths:
         self.noise = noise_of(flow, 0, 0)
         self.x = np.empty((rows, flow.features), flow.dtype)
         self.log_q = np.empty(rows, flow.dtype)
-        self.gradient = np.empty(flow._program.n_weights, flow.dtype)
+        self.gradient = np.empty(flow._interior.program.n_weights, flow.dtype)
 
     def draw(self, seed: int, context: NDArray[Any] | None) -> None:
         """New noise and samples: those of `Flow.sample_and_log_prob` with this seed."""

@@ -207,7 +207,8 @@ def _one_by_one(
     teacher: Flow, student: Flow, contexts: Contexts, plan: Plan, rng: np.random.Generator, progress: bool
 ) -> list[StepHistory]:
     """Each transform of the student learns the teacher's of its place; no history where they do not correspond."""
-    if type(teacher._base) is not type(student._base) or isinstance(teacher._base, Normal):
+    base, own_base = teacher._interior.base, student._interior.base
+    if type(base) is not type(own_base) or isinstance(base, Normal):
         return []
     cuts, own_cuts = _cuts(teacher), _cuts(student)
     if len(cuts) != len(own_cuts):
@@ -234,8 +235,9 @@ def _one_by_one(
 
 def _cuts(flow: Flow) -> list[tuple[int, int]]:
     """Where to cut a chain into parts with one autoregressive transform each."""
-    ends = [i + 1 for i, t in enumerate(flow._chain) if isinstance(t, MaskedAutoregressive)]
-    ends[-1:] = [len(flow._chain)] if ends else []
+    chain = flow._interior.chain
+    ends = [i + 1 for i, t in enumerate(chain) if isinstance(t, MaskedAutoregressive)]
+    ends[-1:] = [len(chain)] if ends else []
     return list(pairwise([0, *ends]))
 
 
@@ -293,14 +295,10 @@ def _contexts(teacher: Flow, student: Flow, context: Any, rng: np.random.Generat
 
 def _take_over(teacher: Flow, student: Flow) -> None:
     """The scales of data and context, where the student has none of its own."""
-    scale = None
-    if teacher._chain and student._chain:
-        theirs, own = teacher._chain[-1], student._chain[-1]
-        if isinstance(theirs, Standardize) and isinstance(own, Standardize) and own.is_identity:
-            scale = theirs
+    scale = teacher._interior.standardize if student._interior.is_fresh else None
     columns = teacher.standardize_context if student.standardize_context is None else None
     if scale is not None or columns is not None:
-        student._rescale(None if scale is None else (scale,), columns)
+        student._interior.rescale(None if scale is None else (scale,), columns)
 
 
 def _speed(flow: Flow, contexts: Contexts) -> Speed:

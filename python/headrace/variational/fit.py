@@ -241,7 +241,7 @@ def estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng: 
 
 
 def _default_rate(flow: Flow) -> float:
-    return RATE * _optimizer.default_rate(flow) if any(t._hidden() for t in flow._chain) else RATE_WITHOUT_NETWORKS
+    return RATE * _optimizer.default_rate(flow) if flow._interior.widest else RATE_WITHOUT_NETWORKS
 
 
 def require_flow(name: str, flow: Any) -> None:
