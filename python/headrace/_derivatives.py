@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from headrace._arrays import caller as _arrays
-from headrace._arrays.caller import Array, Caller
-from headrace._arrays.shapes import Rows
-from headrace._evaluation import WRT, Cotangents, Evaluated, Gradients, Pair, _kinds
+from headrace._arrays.caller import Array
+from headrace._evaluation import WRT, Cotangents, Evaluated, Gradients, Opened, Pair, kinds_of
 
 __all__ = ["Derivatives"]
 
@@ -30,10 +29,10 @@ class Derivatives(Evaluated):
         >>> flow.log_prob_and_score(np.array([[3.0]]))[1].tolist()  # -x / 4
         [[-0.75]]
         """
-        caller = self._caller()
-        rows = self._rows(caller, "x", x, context)
+        opened = self._opened("x", x, context, parameters)
+        rows = opened[1]
         rows.shape = (*rows.batch, self._features)
-        log_prob, (score,) = self._of_log_prob(caller, rows, Cotangents(of_log_prob=True), ("inputs",), parameters)
+        log_prob, (score,) = self._of_log_prob(opened, Cotangents(of_log_prob=True), ("inputs",))
         return log_prob, score
 
     def log_prob_vjp(
@@ -80,16 +79,15 @@ class Derivatives(Evaluated):
     def _log_prob_vjp(
         self, x: Any, grad_log_prob: Any, context: Any, wrt: Any, parameters: Any, values: bool
     ) -> tuple[Any, Gradients]:
-        caller = self._caller()
-        rows = self._rows(caller, "x", x, context)
-        row = Cotangents.of_rows("grad_log_prob", grad_log_prob, rows, caller)
-        return self._of_log_prob(caller, rows, Cotangents(row=row, of_log_prob=True), wrt, parameters, values)
+        opened = self._opened("x", x, context, parameters)
+        row = Cotangents.of_rows("grad_log_prob", grad_log_prob, opened[1], opened[0])
+        return self._of_log_prob(opened, Cotangents(row=row, of_log_prob=True), wrt, values)
 
     def _of_log_prob(
-        self, caller: Caller, rows: Rows, cotangents: Cotangents, wrt: Any, parameters: Any, values: bool = True
+        self, opened: Opened, cotangents: Cotangents, wrt: Any, values: bool = True
     ) -> tuple[Any, Gradients]:
-        program, dtype = self._program, self._dtype
-        vector, kinds = self._own_parameters(parameters, program, dtype, caller), _kinds("wrt", wrt)
+        caller, rows, program, dtype, vector = opened
+        kinds = kinds_of(wrt)
         log_prob = caller.empty(rows.batch, dtype) if values else None
         gradients = self._backward(
             caller, program, dtype, rows, cotangents, kinds, vector, inverse=True, log_prob=log_prob
@@ -120,9 +118,7 @@ class Derivatives(Evaluated):
         >>> grad_z.shape, grad_parameters.shape == flow.parameters.shape
         ((5, 3), True)
         """
-        pair = ("grad_x", grad_x)
-        gradients: Gradients = self._both_vjp("z", z, pair, grad_log_det, context, wrt, parameters, inverse=False)
-        return gradients
+        return self._both_vjp(False, z, grad_x, grad_log_det, context, wrt, parameters)[1]
 
     def to_latent_vjp(
         self,
@@ -135,9 +131,7 @@ class Derivatives(Evaluated):
         parameters: Array | None = None,
     ) -> Gradients:
         """Vector-Jacobian product of `to_latent`; see `to_data_vjp`."""
-        pair = ("grad_z", grad_z)
-        gradients: Gradients = self._both_vjp("x", x, pair, grad_log_det, context, wrt, parameters, inverse=True)
-        return gradients
+        return self._both_vjp(True, x, grad_z, grad_log_det, context, wrt, parameters)[1]
 
     def to_data_and_vjp(
         self,
@@ -150,9 +144,7 @@ class Derivatives(Evaluated):
         parameters: Array | None = None,
     ) -> tuple[Pair, Gradients]:
         """``(to_data(z), to_data_vjp(z, ...))`` from one run: ``((x, log_det), gradients)``; see both."""
-        pair, given = ("grad_x", grad_x), (context, wrt, parameters)
-        both: tuple[Pair, Gradients] = self._both_vjp("z", z, pair, grad_log_det, *given, inverse=False, values=True)
-        return both
+        return self._both_vjp(False, z, grad_x, grad_log_det, context, wrt, parameters, True)
 
     def to_latent_and_vjp(
         self,
@@ -165,9 +157,7 @@ class Derivatives(Evaluated):
         parameters: Array | None = None,
     ) -> tuple[Pair, Gradients]:
         """``(to_latent(x), to_latent_vjp(x, ...))`` from one run: ``((z, log_det), gradients)``; see both."""
-        pair, given = ("grad_z", grad_z), (context, wrt, parameters)
-        both: tuple[Pair, Gradients] = self._both_vjp("x", x, pair, grad_log_det, *given, inverse=True, values=True)
-        return both
+        return self._both_vjp(True, x, grad_z, grad_log_det, context, wrt, parameters, True)
 
     def nll_and_grad(
         self,
@@ -199,13 +189,11 @@ class Derivatives(Evaluated):
         >>> by_context.shape
         (100, 3)
         """
-        caller = self._caller()
-        rows = self._rows(caller, "x", x, context)
+        caller, rows, program, dtype, vector = self._opened("x", x, context, parameters)
         weights, total = _arrays.row_weights("weights", weights, rows.rows, caller, rows.batch)
         if rows.rows == 0:
             raise ValueError(f"x: expected at least one row, got shape {rows.shape}")
-        program, dtype = self._program, self._dtype
-        vector, kinds = self._own_parameters(parameters, program, dtype, caller), _kinds("wrt", wrt)
+        kinds = kinds_of(wrt)
         log_prob = caller.scratch((rows.rows,), dtype)
         cotangents = Cotangents(row=weights, row_scale=-1.0 / total, of_log_prob=True)
         gradients = self._backward(

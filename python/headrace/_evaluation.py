@@ -20,6 +20,7 @@ __all__ = ["Cotangents", "Evaluated"]
 
 Pair = tuple[Array, Array]
 Gradients = tuple[Array, ...]
+Opened = tuple[Caller, Rows, Program, "np.dtype[Any]", "NDArray[Any] | None"]  # the dtype is that of results
 
 WRT = ("inputs", "parameters")
 
@@ -51,13 +52,13 @@ class Cotangents:
         return _arrays.shaped(name, value, rows.batch, caller).reshape(rows.rows)
 
 
-def _kinds(name: str, wrt: Any) -> tuple[str, ...]:
+def kinds_of(wrt: Any) -> tuple[str, ...]:
     """What gradients are wanted with respect to."""
     options = ("inputs", "parameters", "context")
     given = (wrt,) if isinstance(wrt, str) else tuple(wrt) if np.iterable(wrt) else (wrt,)
-    kinds = tuple(check.choice(name, kind, options) for kind in given)
+    kinds = tuple(check.choice("wrt", kind, options) for kind in given)
     if not kinds or len(set(kinds)) != len(kinds):
-        raise ValueError(f"{name}: expected different names out of {options}, at least one, got {wrt!r}")
+        raise ValueError(f"wrt: expected different names out of {options}, at least one, got {wrt!r}")
     return kinds
 
 
@@ -69,15 +70,17 @@ class Evaluated(Module):
         assert self._dtype is not None
         return self._program, self._dtype
 
-    def _rows(self, caller: Caller, name: str, value: Any, context: Any, raw: bool = False) -> Rows:
-        return opened(caller, name, value, context, self._features, self._context, raw)
+    def _opened(self, name: str, value: Any, context: Any, parameters: Any, raw: bool = False) -> Opened:
+        """What every verb is given, checked: rows, context, and a vector in place of the parameters."""
+        caller = self._caller()
+        rows = opened(caller, name, value, context, self._features, self._context, raw)
+        assert rows.array is not None
+        program, dtype = self._program_and_dtype(rows.array.dtype)
+        vector = None if parameters is None else self._own_parameters(parameters, program, dtype, caller)
+        return caller, rows, program, dtype, vector
 
-    def _own_parameters(
-        self, value: Any, program: Program, dtype: np.dtype[Any], caller: Caller
-    ) -> NDArray[Any] | None:
+    def _own_parameters(self, value: Any, program: Program, dtype: np.dtype[Any], caller: Caller) -> NDArray[Any]:
         """A vector given in place of the parameters, as the core takes it."""
-        if value is None:
-            return None
         array = _arrays.shaped("parameters", value, (program.n_weights,), caller)
         return _arrays.ready(array, dtype, caller)
 
@@ -107,14 +110,11 @@ class Evaluated(Module):
             block = _arrays.native(array[part])
             run(inverse, block, len(block), 0, own, *outputs, vector)
 
-    def _both(self, name: str, given: Any, context: Any, parameters: Any, out: Any, *, inverse: bool) -> Pair:
-        """Value and log-determinant."""
-        caller = self._caller()
-        rows = self._rows(caller, name, given, context, True)
+    def _both(self, inverse: bool, given: Any, context: Any, parameters: Any, out: Any) -> Pair:
+        """Value and log-determinant of a verb that takes x, if it is the inverse, or z."""
+        name = "x" if inverse else "z"
+        caller, rows, program, dtype, vector = self._opened(name, given, context, parameters, True)
         array = rows.array
-        assert array is not None
-        program, dtype = self._program_and_dtype(array.dtype)
-        vector = None if parameters is None else self._own_parameters(parameters, program, dtype, caller)
         shape = rows.shape if rows.shape[:-1] == rows.batch else (*rows.batch, self._features)
         inputs = (array, rows.context, vector)
         value, log_det = caller.output_pair(out, dtype, shape, rows.batch, inputs, in_place=name)
@@ -123,28 +123,23 @@ class Evaluated(Module):
 
     def _both_vjp(
         self,
-        name: str,
+        inverse: bool,
         given: Any,
-        grad_value: tuple[str, Any],
+        grad_value: Any,
         grad_log_det: Any,
         context: Any,
         wrt: Any,
         parameters: Any,
-        *,
-        inverse: bool,
         values: bool = False,
-    ) -> Any:
-        """Gradients from those by value and log-determinant; with `values` these too, from the same run."""
-        caller = self._caller()
-        rows = self._rows(caller, name, given, context)
-        assert rows.array is not None
-        program, dtype = self._program_and_dtype(rows.array.dtype)
-        names = (grad_value[0], "grad_log_det")
-        cotangents = Cotangents.of_pair(names, grad_value[1], grad_log_det, rows, self._features, caller)
-        vector = self._own_parameters(parameters, program, dtype, caller)
-        kinds = _kinds("wrt", wrt)
+    ) -> tuple[Any, Gradients]:
+        """Value and log-determinant, or None without `values`, and gradients from those by both, from one run."""
+        name, of_value = ("x", "grad_z") if inverse else ("z", "grad_x")
+        caller, rows, program, dtype, vector = self._opened(name, given, context, parameters)
+        names = (of_value, "grad_log_det")
+        cotangents = Cotangents.of_pair(names, grad_value, grad_log_det, rows, self._features, caller)
+        kinds = kinds_of(wrt)
         if not values:
-            return self._backward(caller, program, dtype, rows, cotangents, kinds, vector, inverse=inverse)
+            return None, self._backward(caller, program, dtype, rows, cotangents, kinds, vector, inverse=inverse)
         value = caller.empty((*rows.batch, self._features), dtype)
         log_det = caller.empty(rows.batch, dtype)
         gradients = self._backward(

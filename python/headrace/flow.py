@@ -266,11 +266,8 @@ class Flow(Derivatives):
         >>> flow.log_prob(np.zeros((4, 5, 3)), np.zeros((5, 2))).shape, flow.log_prob(np.zeros(3), np.zeros(2)).shape
         ((4, 5), ())
         """
-        caller = self._caller()
-        program = self._program
-        rows = self._rows(caller, "x", x, context, True)
-        vector = None if parameters is None else self._own_parameters(parameters, program, self._dtype, caller)
-        log_prob = caller.output(out, self._dtype, rows.batch, (rows.array, rows.context, vector))
+        caller, rows, program, dtype, vector = self._opened("x", x, context, parameters, True)
+        log_prob = caller.output(out, dtype, rows.batch, (rows.array, rows.context, vector))
         self._run(caller, program, True, rows, None, None, log_prob, vector)
         return caller.give(log_prob)
 
@@ -287,7 +284,7 @@ class Flow(Derivatives):
         Other leading dimensions are those of x, broadcast against the context's, as in `log_prob`. `out` is
         ``(z, log_det)`` to write into and to return, in the flow's dtype; z may be x itself.
         """
-        return self._both("x", x, context, parameters, out, inverse=True)
+        return self._both(True, x, context, parameters, out)
 
     def to_data(
         self,
@@ -302,7 +299,7 @@ class Flow(Derivatives):
         Other leading dimensions are those of z, broadcast against the context's, as in `log_prob`. `out` is
         ``(x, log_det)`` to write into and to return, in the flow's dtype; x may be z itself.
         """
-        return self._both("z", z, context, parameters, out, inverse=False)
+        return self._both(False, z, context, parameters, out)
 
     def sample(
         self,

@@ -62,7 +62,7 @@ class Transform(Evaluated):
         >>> x.tolist(), log_det.round(4).tolist()
         ([[2.0, 4.0]], [1.3863])
         """
-        return self._both("z", z, context, parameters, out, inverse=False)
+        return self._both(False, z, context, parameters, out)
 
     def inverse(
         self,
@@ -73,7 +73,7 @@ class Transform(Evaluated):
         out: Result | None = None,
     ) -> Result:
         """Data to latent: ``(z, log_det)`` with `log_det` = log \\|det dz/dx\\|; see `forward`."""
-        return self._both("x", x, context, parameters, out, inverse=True)
+        return self._both(True, x, context, parameters, out)
 
     def forward_vjp(
         self,
@@ -102,9 +102,7 @@ class Transform(Evaluated):
         >>> t.forward_vjp(np.ones((1, 1)), np.ones((1, 1)), None, wrt=("inputs",))[0].tolist()
         [[3.0]]
         """
-        pair = ("grad_x", grad_x)
-        gradients: Gradients = self._both_vjp("z", z, pair, grad_log_det, context, wrt, parameters, inverse=False)
-        return gradients
+        return self._both_vjp(False, z, grad_x, grad_log_det, context, wrt, parameters)[1]
 
     def inverse_vjp(
         self,
@@ -117,9 +115,7 @@ class Transform(Evaluated):
         parameters: Array | None = None,
     ) -> Gradients:
         """Vector-Jacobian product of `inverse`; see `forward_vjp`."""
-        pair = ("grad_z", grad_z)
-        gradients: Gradients = self._both_vjp("x", x, pair, grad_log_det, context, wrt, parameters, inverse=True)
-        return gradients
+        return self._both_vjp(True, x, grad_z, grad_log_det, context, wrt, parameters)[1]
 
     def forward_and_vjp(
         self,
@@ -132,9 +128,7 @@ class Transform(Evaluated):
         parameters: Array | None = None,
     ) -> tuple[Result, Gradients]:
         """``(forward(z), forward_vjp(z, ...))`` from one run; see both."""
-        pair, given = ("grad_x", grad_x), (context, wrt, parameters)
-        both: tuple[Result, Gradients] = self._both_vjp("z", z, pair, grad_log_det, *given, inverse=False, values=True)
-        return both
+        return self._both_vjp(False, z, grad_x, grad_log_det, context, wrt, parameters, True)
 
     def inverse_and_vjp(
         self,
@@ -147,9 +141,7 @@ class Transform(Evaluated):
         parameters: Array | None = None,
     ) -> tuple[Result, Gradients]:
         """``(inverse(x), inverse_vjp(x, ...))`` from one run; see both."""
-        pair, given = ("grad_z", grad_z), (context, wrt, parameters)
-        both: tuple[Result, Gradients] = self._both_vjp("x", x, pair, grad_log_det, *given, inverse=True, values=True)
-        return both
+        return self._both_vjp(True, x, grad_z, grad_log_det, context, wrt, parameters, True)
 
     def _program_and_dtype(self, dtype: np.dtype[Any]) -> tuple[Program, np.dtype[Any]]:
         if self._dtype is not None:
