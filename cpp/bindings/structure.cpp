@@ -43,7 +43,11 @@ MaskedOptions make_options(const py::kwargs& given) {
     for (const auto& [key, value] : given) {
         const auto name = py::cast<std::string>(key);
         const auto found = option_fields().find(name);
-        if (found == option_fields().end()) throw py::type_error(name + ": expected an option of a masked transform");
+        if (found == option_fields().end()) {
+            std::string names;
+            for (const auto& field : option_fields()) names += " " + field.first;
+            throw py::type_error(name + ": expected one of" + names);
+        }
         std::visit(
             [&, given = value](auto field) {
                 py::detail::make_caster<std::decay_t<decltype(o.*field)>> caster;

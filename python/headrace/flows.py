@@ -112,8 +112,13 @@ class MAF(_Affine):
 
 
 @storable
+@documented
 class IAF(_Affine):
-    """Inverse autoregressive flow (Kingma et al. 2016): x_i = μ(z_<i) + σ(z_<i) z_i, eq. 39-41; arguments as in `MAF`.
+    """Inverse autoregressive flow (Kingma et al. 2016): x_i = μ(z_<i) + σ(z_<i) z_i, eq. 39-41.
+
+    Args:
+        features, context, transforms, hidden, base, seed, dtype: See `MAF`.
+        **conditioner: Settings of the transforms, `Affine`.
 
     >>> import headrace as hr
     >>> hr.IAF(features=4, transforms=2, hidden=(16,)).sample(5, seed=0).shape
@@ -247,8 +252,13 @@ class PlanarFlow(_Named):
 
 
 @storable
+@documented
 class RadialFlow(_Named):
-    """Radial transforms one after another (Rezende, Mohamed 2015), eq. 30-31; see `Radial` and `PlanarFlow`.
+    """Radial transforms one after another (Rezende, Mohamed 2015), eq. 30-31; see `Radial`.
+
+    Args:
+        features, context, transforms, hidden, base, seed, dtype: See `PlanarFlow`.
+        **network: Settings of the networks, `Network`.
 
     >>> import headrace as hr
     >>> hr.RadialFlow(features=2, transforms=8).sample(5, seed=0).shape

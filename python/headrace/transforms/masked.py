@@ -247,6 +247,11 @@ class Coupling(_Masked):
         The first layer's columns are the passive coordinates in the order given, then the context; the last layer's
         rows belong to the other coordinates in ascending order. Two separate networks for shift and scale (eq. 35) are
         one network with block-diagonal masks and ``layout="blocked"``.
+
+        Args:
+            weights, biases, masks, context, verify: See there; without masks every weight counts.
+            features, passive: See the class.
+            **conditioner: Settings of the map and of the network, `DenseConditioner`.
         """
         if masks is None:
             masks = [np.ones(np.shape(w), bool) for w in weights]

@@ -1,0 +1,137 @@
+"""Settings of conditioners: what signatures and help show, what is refused, what a file and the core get of them."""
+
+import ast
+import inspect
+import pathlib
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import headrace as hr
+from headrace._core import cpu
+from headrace._core.settings import NetworkSettings, Settings, setting
+from headrace._stored import Stored
+
+NETWORK = {"activation": "relu"}
+SCALE = {"map": "affine", "scale": "soft_clamp", "slope": 1e-3}
+SPLINE = {"bins": 8, "bound": 5.0}
+CONDITIONER = {**NETWORK, **SCALE, **SPLINE, "formula": "to_data"}
+FRESH = {"seed": 0, "dtype": "float32"}
+FLOW = {"context": 0, "transforms": 5, "hidden": (64, 64), "base": None, **FRESH}
+CHAIN = {**FLOW, "transforms": 32, **NETWORK}
+NEEDED = inspect.Parameter.empty
+
+SIGNATURES = {
+    hr.MAF: {"features": NEEDED, **FLOW, **NETWORK, **SCALE},
+    hr.IAF: {"features": NEEDED, **FLOW, **NETWORK, **SCALE},
+    hr.RealNVP: {"features": NEEDED, **FLOW, "transforms": 8, **NETWORK, **SCALE},
+    hr.NSF: {"features": NEEDED, **FLOW, **NETWORK, **SPLINE, "slope": 1e-3, "coupling": False},
+    hr.PlanarFlow: {"features": NEEDED, **CHAIN, "nonlinearity": "tanh", "negative_slope": 0.2},
+    hr.RadialFlow: {"features": NEEDED, **CHAIN},
+    hr.MaskedAutoregressive: {
+        "features": NEEDED, "hidden": (64, 64), "context": 0, "order": None, **FRESH, **CONDITIONER, "reads": "data",
+    },
+    hr.Coupling: {"features": NEEDED, "passive": NEEDED, "hidden": (64, 64), "context": 0, **FRESH, **CONDITIONER},
+    hr.Elementwise: {
+        "features": NEEDED, **SCALE, **SPLINE, "dtype": "float32", "map": "rq_spline", "formula": "to_latent",
+    },
+    hr.Planar: {
+        "features": NEEDED, "hidden": (64, 64), "context": 0, **FRESH, **NETWORK, "nonlinearity": "tanh",
+        "negative_slope": 0.2,
+    },
+    hr.Radial: {"features": NEEDED, "hidden": (64, 64), "context": 0, **FRESH, **NETWORK},
+    hr.MaskedAutoregressive.from_dense: {
+        "weights": NEEDED, "biases": NEEDED, "masks": NEEDED, "context": 0, "verify": None, **CONDITIONER,
+        "reads": "data", "outputs": None, "layout": "interleaved",
+    },
+    hr.Coupling.from_dense: {
+        "weights": NEEDED, "biases": NEEDED, "masks": None, "features": NEEDED, "passive": NEEDED, "context": 0,
+        "verify": None, **CONDITIONER, "outputs": None, "layout": "interleaved",
+    },
+}  # fmt: skip
+by_call = pytest.mark.parametrize("call", SIGNATURES, ids=lambda call: call.__qualname__)
+
+
+@by_call
+def test_a_signature_shows_each_keyword_and_its_default(call):
+    shown = inspect.signature(call).parameters
+    assert {name: p.default for name, p in shown.items()} == SIGNATURES[call]
+    assert not {p.kind for p in shown.values()} & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
+    assert shown["context" if "context" in shown else "features"].annotation == "int"
+
+
+@by_call
+def test_help_says_once_what_each_setting_means(call):
+    text = inspect.getdoc(call)
+    assert "**conditioner" not in text
+    assert max(map(len, text.splitlines())) <= 120
+    for name in inspect.signature(call).parameters.keys() & {*CONDITIONER, "reads", "outputs", "layout"}:
+        assert text.count(f"\n    {name}: ") == 1, name
+
+
+@by_call
+def test_an_unknown_keyword_is_named_with_those_there_are(call):
+    owner = getattr(call, "__self__", call).__name__
+    names = ", ".join(inspect.signature(call).parameters)
+    with pytest.raises(TypeError) as error:
+        call(3, hiden=(8,))
+    assert str(error.value) == f"hiden: expected a keyword of {owner} ({names}), got 'hiden'"
+
+
+def test_settings_reach_the_transforms_of_a_flow():
+    for flow in (hr.MAF(2, activation="tanh", slope=0.01), hr.RealNVP(2, activation="tanh", slope=0.01)):
+        for t in flow.transforms[:-1]:
+            assert (t._settings.activation, t._settings.slope, t._settings.map) == ("tanh", 0.01, "affine")
+    spline = hr.NSF(2, activation="elu", bins=5, bound=2.0).transforms[0]._settings
+    assert (spline.activation, spline.bins, spline.bound, spline.formula) == ("elu", 5, 2.0, "to_latent")
+    assert hr.PlanarFlow(2, activation="elu").transforms[0]._settings.activation == "elu"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _More(NetworkSettings):
+    """As if a setting had come later than the format of files."""
+
+    width: int = setting(1, lambda settings, value: int(value), "Of something.", optional=True)
+
+
+def test_what_came_later_is_in_a_file_only_where_it_is_not_the_default():
+    old = {"features": 2, "context": 0, "activation": "relu"}
+    assert _More(features=2).header() == old
+    assert _More(features=2, width=3).header() == {**old, "width": 3}
+    for header in (old, {**old, "width": 3}):
+        stored = Stored(header, {}, np.dtype("float32"))
+        assert _More.from_file(stored).header() == header
+        stored.close()
+    assert _More(features=2, width=3).core_options() == {**old, "width": 3}
+
+
+# ---- the core -------------------------------------------------------------------------------------------------------
+
+
+def stated():
+    """The options of a masked transform and their defaults, as the stub states them."""
+    stub = ast.parse((pathlib.Path(hr.__file__).parent / "_cpu.pyi").read_text())
+    kind = next(node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == "MaskedOptions")
+    arguments = kind.body[0].args
+    return {a.arg: ast.literal_eval(d) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)}
+
+
+def test_the_core_takes_the_options_that_its_stub_states():
+    with pytest.raises(TypeError) as error:
+        cpu.MaskedOptions(reeds=[0])
+    head, names = str(error.value).split(" one of ")
+    assert head == "reeds: expected"
+    assert {*names.split()} == {*stated()} == {*Settings(features=1).options([], [0])}
+    cpu.MaskedOptions(**{**stated(), "map": "affine"})
+
+
+@pytest.mark.parametrize("name", sorted(stated()))
+def test_the_core_refuses_an_option_of_another_type(name):
+    with pytest.raises(TypeError, match=f"^{name}: expected"):
+        cpu.MaskedOptions(**{name: object})
+
+
+def test_what_cannot_be_left_out_is_missed():
+    with pytest.raises(ValueError, match="activation: there is none"):
+        cpu.MaskedTransform(cpu.MaskedOptions(map="affine", variant="exp"), [], [])

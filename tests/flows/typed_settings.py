@@ -1,0 +1,25 @@
+"""What mypy has to refuse of settings: each line that it accepts is an error of its own, an unused ``type: ignore``."""
+
+import headrace as hr
+
+
+def accepted() -> None:
+    hr.MAF(2, 1, 5, (8,), activation="tanh", map="additive", scale="exp", slope=0.1, seed=1, dtype="float64")
+    hr.NSF(2, coupling=True, bins=4, bound=2.0, slope=0.1, activation="elu")
+    hr.MaskedAutoregressive(2, (8,), reads="latent", formula="to_latent", bins=4)
+    hr.Coupling(2, [0], (8,), formula="to_latent", bins=4, context=1)
+    hr.Elementwise(2, map="affine", scale="exp")
+    hr.Planar(2, activation="relu", context=1)
+
+
+def refused() -> None:
+    hr.MAF(2, hiden=(8,))  # type: ignore[call-arg]
+    hr.MAF(2, bins=4)  # type: ignore[call-arg]
+    hr.IAF(2, slope="steep")  # type: ignore[arg-type]
+    hr.RealNVP(2, activation=3)  # type: ignore[arg-type]
+    hr.NSF(2, map="affine")  # type: ignore[call-arg]
+    hr.MaskedAutoregressive(2, bin=4)  # type: ignore[call-arg]
+    hr.Coupling(2, [0], reads="data")  # type: ignore[call-arg]
+    hr.Coupling.from_dense([], [], features=2, passive=[0], reads="data")  # type: ignore[call-arg]
+    hr.Elementwise(2, activation="relu")  # type: ignore[call-arg]
+    hr.Planar(2, slope=0.1)  # type: ignore[call-arg]
