@@ -1,9 +1,10 @@
-"""What a fit, an ascent or a distillation sees of a flow beyond its public face: the one place where they meet."""
+"""What a fit, an ascent or a distillation needs of a flow: the one place where they meet."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from headrace.transforms.masked import Standardize, Transform
@@ -13,27 +14,28 @@ if TYPE_CHECKING:
     from headrace._evaluation import Pair
     from headrace._module import Block, Program
     from headrace.bases import Base
-    from headrace.flow import Flow
 
-__all__ = ["Interior"]
+__all__ = ["Interior", "Trainable"]
 
 
 class Interior:
-    """A view of a flow as it is now; `Flow._interior` gives it."""
+    """What is not public of a flow, as it is now; `Flow._interior` gives it."""
 
-    def __init__(self, flow: Flow) -> None:
-        """Of this flow, whose members are read when they are asked for."""
+    def __init__(self, flow: Any) -> None:
+        """`flow`: a `headrace.flow.Flow`, which imports this; its members are read when they are asked for."""
         self._flow = flow
 
     @property
     def chain(self) -> tuple[Transform, ...]:
         """The transforms as the flow got them: their structure counts, not their parameters."""
-        return self._flow._chain
+        chain: tuple[Transform, ...] = self._flow._chain
+        return chain
 
     @property
     def base(self) -> Base:
         """The base as the flow got it, likewise."""
-        return self._flow._base
+        base: Base = self._flow._base
+        return base
 
     @property
     def standardize(self) -> Standardize | None:
@@ -68,11 +70,13 @@ class Interior:
 
     def caller(self) -> Caller:
         """Who takes arrays to where it computes."""
-        return self._flow._caller()
+        caller: Caller = self._flow._caller()
+        return caller
 
     def vector(self) -> NDArray[Any]:
         """The parameters on the host, a copy."""
-        return self._flow._vector()
+        vector: NDArray[Any] = self._flow._vector()
+        return vector
 
     def blocks(self) -> list[Block]:
         """Those of the parameters, in the order of the vector."""
@@ -90,3 +94,32 @@ class Interior:
         if context is not None:
             flow._standardize_context = context
         flow._program = flow._compile(flow.dtype, parameters)
+
+
+class Trainable(Protocol):
+    """A flow, as a fit sees it; `headrace.flow.Flow` is one."""
+
+    parameters: Any
+
+    @property
+    def features(self) -> int:
+        """Number of coordinates."""
+
+    @property
+    def context(self) -> int:
+        """Number of context columns."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of parameters and results."""
+
+    @property
+    def standardize_context(self) -> Any:
+        """Mean and standard deviation of context columns, or None."""
+
+    @property
+    def _interior(self) -> Interior:
+        """The rest."""
+
+    def log_prob(self, x: Any, context: Any = None, *, parameters: Any = None) -> Any:
+        """Log density of each row."""

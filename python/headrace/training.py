@@ -25,7 +25,7 @@ from headrace._fit.run import DeviceRun, HeldOut, Run
 from headrace.transforms.masked import Standardize, Transform
 
 if TYPE_CHECKING:
-    from headrace.flow import Flow
+    from headrace._interior import Trainable
 
 __all__ = ["Adam", "History"]
 
@@ -40,7 +40,7 @@ MANY = 50_000  # rows beyond which no Gaussian is tried
 
 
 def fit(
-    flow: Flow,
+    flow: Trainable,
     x: Any,
     context: Any,
     *,
@@ -68,7 +68,7 @@ class _Fit:
 
     def __init__(
         self,
-        flow: Flow,
+        flow: Trainable,
         data: Data,
         validation: Any,
         rng: np.random.Generator,
@@ -106,7 +106,7 @@ class _Fit:
         if start is not None and held_out is not None and self.history.stopped != "interrupted":
             self._not_worse_than_a_gaussian(held_out, start)
 
-    def _run(self, flow: Flow, part: Part, held_out: HeldOut | None, plan: Plan, history: History) -> Run:
+    def _run(self, flow: Trainable, part: Part, held_out: HeldOut | None, plan: Plan, history: History) -> Run:
         return self.kind(flow, self.data, part, held_out, plan, self.rng, self.caller, history)
 
     def _few(self, progress: bool) -> None:
@@ -115,7 +115,7 @@ class _Fit:
         part = self.train.whole()
         plan = {**self.plan, "weight_decay": None if self.plan["weight_decay"] == "auto" else self.plan["weight_decay"]}
 
-        def made(flow: Flow, rows: Part) -> Run:
+        def made(flow: Trainable, rows: Part) -> Run:
             _standardize(flow, self.data, rows, gaussian=True, say=False)
             return self._run(flow, rows, None, Plan.of(flow, rows.size, **plan), History())
 
@@ -151,7 +151,7 @@ class _Fit:
         history.best_loss = float((simple * weights).sum() / weights.sum())
 
 
-def _standardize(flow: Flow, data: Data, train: Part, *, gaussian: bool = False, say: bool = True) -> None:
+def _standardize(flow: Trainable, data: Data, train: Part, *, gaussian: bool = False, say: bool = True) -> None:
     """Set what a fit standardises, unless an earlier one has; with a Gaussian, correlations too."""
     interior = flow._interior
     links: tuple[Transform, ...] | None = None

@@ -15,7 +15,7 @@ from headrace._fit.run import HeldOut, Run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headrace.flow import Flow
+    from headrace._interior import Trainable
 
 __all__ = ["Fold", "chosen_epochs", "clearly_better"]
 
@@ -48,7 +48,7 @@ def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weigh
 
 
 def chosen_epochs(
-    flow: Flow, data: Data, part: Part, made: Callable[[Flow, Part], Run], most: int
+    flow: Trainable, data: Data, part: Part, made: Callable[[Trainable, Part], Run], most: int
 ) -> tuple[int, list[float], float]:
     """Epochs that serve rows left out best, their losses epoch by epoch, and that of the weights before the first.
 

@@ -13,7 +13,7 @@ from headrace.transforms.masked import Standardize, Transform
 from headrace.transforms.rotation import Rotation
 
 if TYPE_CHECKING:
-    from headrace.flow import Flow
+    from headrace._interior import Trainable
 
 __all__ = ["decorrelating", "quietened"]
 
@@ -70,7 +70,7 @@ def _second_moments(data: Data, part: Part, mean: Floats, std: Floats) -> tuple[
     return np.stack(moments), np.array([share[f].sum() for f in folds])
 
 
-def quietened(flow: Flow, parameters: NDArray[Any]) -> NDArray[Any]:
+def quietened(flow: Trainable, parameters: NDArray[Any]) -> NDArray[Any]:
     """Parameters of a flow, on the host, with the last weights of each network shrunk."""
     vector, start = parameters.copy(), 0
     for block in flow._interior.blocks():

@@ -14,7 +14,7 @@ from headrace._core import cpu
 from headrace._core import device as _device
 
 if TYPE_CHECKING:
-    from headrace.flow import Flow
+    from headrace._interior import Trainable
 
 __all__ = ["Adam"]
 
@@ -52,7 +52,7 @@ class Adam:
 
     def __init__(
         self,
-        flow: Flow,
+        flow: Trainable,
         learning_rate: float = 1e-3,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -119,7 +119,7 @@ def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, f
     )
 
 
-def default_rate(flow: Flow) -> float:
+def default_rate(flow: Trainable) -> float:
     """The default learning rate, which depends on the widest hidden layer."""
     return min(LEARNING_RATE, RATE_BY_UNITS / max(flow._interior.widest, 1))
 

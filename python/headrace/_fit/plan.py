@@ -10,7 +10,7 @@ from headrace import _arguments as check
 from headrace._fit.optimizer import SCHEDULES, default_rate, regularisation
 
 if TYPE_CHECKING:
-    from headrace.flow import Flow
+    from headrace._interior import Trainable
 
 __all__ = ["Plan", "constant_decay"]
 
@@ -42,7 +42,7 @@ class Plan:
     @classmethod
     def of(
         cls,
-        flow: Flow,
+        flow: Trainable,
         rows: int,
         *,
         epochs: Any,

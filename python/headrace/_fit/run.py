@@ -20,7 +20,7 @@ from headrace._fit.weight_decay import Decays
 if TYPE_CHECKING:
     from headrace._fit.history import History
     from headrace._fit.plan import Plan
-    from headrace.flow import Flow
+    from headrace._interior import Trainable
 
 __all__ = ["DeviceRun", "HeldOut", "Run"]
 
@@ -33,7 +33,7 @@ class HeldOut:
         self.copied = data.rows(part.all()) if on_device or part.size <= CHUNK else None
         self.weight = data.weight_of(part)
 
-    def loss(self, flow: Flow, parameters: NDArray[Any] | None = None) -> float:
+    def loss(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> float:
         """The mean negative log-likelihood; infinity where it is not finite."""
         total = 0.0
         for data in self._parts():
@@ -42,7 +42,7 @@ class HeldOut:
         loss = total / self.weight
         return loss if math.isfinite(loss) else math.inf
 
-    def log_probs(self, flow: Flow, parameters: NDArray[Any] | None = None) -> NDArray[np.float64]:
+    def log_probs(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> NDArray[np.float64]:
         """Those of all rows, on the host."""
         found = [flow.log_prob(data.x, data.context, parameters=parameters) for data in self._parts()]
         return np.concatenate([_arrays.on_host(part).astype(np.float64) for part in found])
@@ -65,7 +65,7 @@ class Run:
 
     def __init__(
         self,
-        flow: Flow,
+        flow: Trainable,
         data: Data,
         train: Part,
         held_out: HeldOut | None,
