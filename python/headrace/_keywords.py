@@ -57,6 +57,7 @@ def takes(settings: type, **defaults: Any) -> Callable[[F], F]:
                     )
             return function(*given, **defaults | keywords)
 
+        del called.__wrapped__  # Sphinx would read defaults from the source of what is wrapped, and find too few
         called.__signature__ = signature  # type: ignore[attr-defined]
         called._settings = settings  # type: ignore[attr-defined]
         called.__doc__ = _explained(function.__doc__, settings)
