@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -19,23 +20,17 @@ __all__ = ["Interior", "Trainable"]
 
 
 class Interior:
-    """What is not public of a flow, as it is now; `Flow._interior` gives it."""
+    """What is not public of a flow, as it is when `Flow._interior` is asked for it."""
 
     def __init__(self, flow: Any) -> None:
-        """`flow`: a `headrace.flow.Flow`, which imports this; its members are read when they are asked for."""
+        """`flow`: a `headrace.flow.Flow`, whose module imports this one."""
         self._flow = flow
-
-    @property
-    def chain(self) -> tuple[Transform, ...]:
-        """The transforms as the flow got them: their structure counts, not their parameters."""
-        chain: tuple[Transform, ...] = self._flow._chain
-        return chain
-
-    @property
-    def base(self) -> Base:
-        """The base as the flow got it, likewise."""
-        base: Base = self._flow._base
-        return base
+        self.chain: tuple[Transform, ...] = flow._chain  # as the flow got them: their structure, not their parameters
+        self.base: Base = flow._base  # likewise
+        self.program: Program = flow._program  # another one after `rescale`
+        self.on_device: bool = flow._device is not None
+        self.caller: Callable[[], Caller] = flow._caller  # takes arrays to where the flow computes
+        self.vector: Callable[[], NDArray[Any]] = flow._vector  # the parameters on the host, a copy
 
     @property
     def standardize(self) -> Standardize | None:
@@ -53,30 +48,6 @@ class Interior:
     def widest(self) -> int:
         """Units of the widest hidden layer; 0 without any."""
         return max((n for t in self.chain for n in t._hidden()), default=0)
-
-    @property
-    def program(self) -> Program:
-        """The compiled program, another one after `rescale`."""
-        return self._flow._program
-
-    def noise_program(self) -> Program:
-        """A program on the CPU that draws rows of the standard density under the base."""
-        return type(self.program)(self._flow.features, 0, self.base.name, [], 0, [], [])
-
-    @property
-    def on_device(self) -> bool:
-        """Whether it computes on a CUDA device."""
-        return self._flow._device is not None
-
-    def caller(self) -> Caller:
-        """Who takes arrays to where it computes."""
-        caller: Caller = self._flow._caller()
-        return caller
-
-    def vector(self) -> NDArray[Any]:
-        """The parameters on the host, a copy."""
-        vector: NDArray[Any] = self._flow._vector()
-        return vector
 
     def blocks(self) -> list[Block]:
         """Those of the parameters, in the order of the vector."""

@@ -22,19 +22,6 @@ if TYPE_CHECKING:
 
     from headrace._stored import Stored
 
-__all__ = [
-    "Affine",
-    "Autoregressive",
-    "Conditioner",
-    "DenseAutoregressive",
-    "DenseConditioner",
-    "Map",
-    "Network",
-    "NetworkSettings",
-    "Settings",
-    "Spline",
-]
-
 ACTIVATIONS = tuple(cpu.activations())
 
 MOST_COLUMNS = 2**24  # far beyond use, and far from overflow in the core
@@ -126,26 +113,23 @@ def _checked_outputs(settings: Any, value: Any) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class _Columns:
-    features: int = setting(
-        None,
-        lambda settings, value: check.integer("features", value, least=1, most=MOST_COLUMNS),
-        "Number of coordinates.",
-    )
-    context: int = setting(
-        0,
-        lambda settings, value: check.integer("context", value, most=MOST_COLUMNS),
-        "Number of context columns.",
-    )
+    features: int
+    context: int = 0
 
     def __post_init__(self) -> None:
         """Check everything, naming the argument that is wrong."""
-        for one in fields(self):
-            object.__setattr__(self, one.name, one.metadata["checked"](self, getattr(self, one.name)))
+        for name, least in (("features", 1), ("context", 0)):
+            self._set(name, check.integer(name, getattr(self, name), least=least, most=MOST_COLUMNS))
+        for one in self._own():
+            self._set(one.name, one.metadata["checked"](self, getattr(self, one.name)))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # which a frozen dataclass leaves to those who check
 
     @classmethod
     def _own(cls) -> list[Field[Any]]:
         """The settings beside the numbers of columns."""
-        return [one for one in fields(cls) if one.name not in ("features", "context")]
+        return [one for one in fields(cls) if one.metadata]
 
     def header(self) -> dict[str, Any]:
         """Everything by name, as JSON holds it."""
@@ -170,7 +154,8 @@ class _Columns:
 
     def core_options(self) -> dict[str, Any]:
         """What `MaskedOptions` of a core take by the same names."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["core"]}
+        own = {one.name: getattr(self, one.name) for one in self._own() if one.metadata["core"]}
+        return {"features": self.features, "context": self.context, **own}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

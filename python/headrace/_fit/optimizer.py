@@ -71,10 +71,10 @@ class Adam:
         self.learning_rate = check.number("learning_rate", learning_rate, above=0.0, below=math.inf)
         decay, limit, mean = regularisation(weight_decay, clip, average)
         epsilon = check.number("epsilon", epsilon, above=0.0, below=1.0)
-        self._flow, self._interior = flow, flow._interior
-        self._program = self._interior.program
+        self._flow = flow
+        self._program = flow._interior.program
         kind: Any = cpu.AdamF32 if flow.dtype == np.float32 else cpu.AdamF64
-        if self._interior.on_device:
+        if flow._interior.on_device:
             kind = _device.Adam
         self._core = kind(self._program, beta1, beta2, epsilon, decay, limit, mean)
 
@@ -87,14 +87,14 @@ class Adam:
         Args:
             gradient: Shape (n,), as `Flow.nll_and_grad` gives it.
         """
-        program = self._program
-        if self._interior.program is not program:
+        program, now = self._program, self._flow._interior
+        if now.program is not program:
             raise RuntimeError("flow: expected the one the optimiser was made for, but it was standardised since")
-        caller = self._interior.caller()
+        caller = now.caller()
         array = _arrays.shaped("gradient", gradient, (program.n_weights,), caller)
         rate = check.number("learning_rate", self.learning_rate, above=0.0, below=math.inf)
         ready = _arrays.ready(array, self._flow.dtype, caller)
-        if not self._interior.on_device:
+        if not now.on_device:
             return self._core.step(ready, rate)  # type: ignore[no-any-return]
         norm = caller.scratch((1,), np.dtype(np.float64))
         caller.queued(self._core).step(ready, rate, norm)

@@ -143,7 +143,8 @@ class Plan:
 def noise_of(flow: Flow, rows: int, seed: int) -> NDArray[Any]:
     """What the samples of a flow with this seed are made from: rows of the standard density under its base."""
     out = np.empty((rows, flow.features), flow.dtype)
-    standard = flow._interior.noise_program()
+    interior = flow._interior
+    standard = type(interior.program)(flow.features, 0, interior.base.name, [], 0, [], [])
     standard.run(False, None, rows, seed, None, out, None, None, None)
     return out
 
