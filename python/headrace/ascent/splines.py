@@ -113,7 +113,7 @@ class SplineAscent(Ascent):
             "derivative": packed[:, 2 * self.bins :],
         }
         return Elementwise._of(
-            raw, "rq_spline", dtype=self.settings.dtype, slope=SLOPE, bins=self.bins, bound=BOUND * self.rows.unit
+            raw, map="rq_spline", dtype=self.settings.dtype, slope=SLOPE, bins=self.bins, bound=BOUND * self.rows.unit
         )
 
     def _first_maps(self, curves: list[Any]) -> list[Transform]:

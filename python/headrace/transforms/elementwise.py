@@ -100,22 +100,12 @@ class Elementwise(Transform):
         return {"features": self._features, **{key: getattr(self._settings, key) for key in self._KEYS}}
 
     @classmethod
-    def _of(
-        cls,
-        raw: dict[str, NDArray[Any]],
-        map: str,
-        *,
-        dtype: Any,
-        formula: str = "to_latent",
-        slope: float = 1e-3,
-        bins: int = 8,
-        bound: float = 5.0,
-    ) -> Self:
-        """Of raw parameters, each of shape (features, numbers of that name)."""
-        features = len(next(iter(raw.values())))
+    def _of(cls, raw: dict[str, NDArray[Any]], *, dtype: Any, **settings: Unpack[Map]) -> Self:
+        """Of raw parameters, each of shape (features, numbers of that name); from data to latent by default."""
+        given: Map = {"formula": "to_latent", **settings}
         self = cls.__new__(cls)
-        settings = Settings(features=features, map=map, slope=slope, bins=bins, bound=bound, formula=formula)
-        self._set(settings, np.dtype(dtype), {name: values.astype(dtype) for name, values in raw.items()})
+        own = {name: values.astype(dtype) for name, values in raw.items()}
+        self._set(Settings(features=len(next(iter(raw.values()))), **given), np.dtype(dtype), own)
         return self
 
     @classmethod
@@ -134,7 +124,7 @@ class Elementwise(Transform):
             "width": above + np.log(-np.expm1(-above)) - math.log(math.expm1(1.0 - LEAST_POSITIVE)),
         }
         raw = {name: np.asarray(values, np.float64).reshape(-1, 1) for name, values in raw.items()}
-        return cls._of(raw, "dual_ascent", slope=slope, dtype=dtype, **more)
+        return cls._of(raw, map="dual_ascent", slope=slope, dtype=dtype, **more)
 
     @classmethod
     def from_notes(
