@@ -266,8 +266,8 @@ class Flow(Derivatives):
         >>> flow.log_prob(np.zeros((4, 5, 3)), np.zeros((5, 2))).shape, flow.log_prob(np.zeros(3), np.zeros(2)).shape
         ((4, 5), ())
         """
-        caller, rows, program, dtype, vector = self._opened("x", x, context, parameters, True)
-        log_prob = caller.output(out, dtype, rows.batch, (rows.array, rows.context, vector))
+        caller, rows, program, _, vector = self._opened("x", x, context, parameters, True)
+        log_prob = caller.output(out, self._dtype, rows.batch, (rows.array, rows.context, vector))
         self._run(caller, program, True, rows, None, None, log_prob, vector)
         return caller.give(log_prob)
 
