@@ -49,9 +49,9 @@ MaskedOptions make_options(const py::kwargs& given) {
             throw py::type_error(name + ": expected one of" + names);
         }
         std::visit(
-            [&, given = value](auto field) {
+            [&, object = value](auto field) {
                 py::detail::make_caster<std::decay_t<decltype(o.*field)>> caster;
-                if (!caster.load(given, true)) throw py::type_error(name + ": expected a value of another type");
+                if (!caster.load(object, true)) throw py::type_error(name + ": expected a value of another type");
                 o.*field = py::detail::cast_op<std::decay_t<decltype(o.*field)>>(std::move(caster));
             },
             found->second);
