@@ -44,9 +44,9 @@ MaskedOptions make_options(const py::kwargs& given) {
         const auto name = py::cast<std::string>(key);
         const auto found = option_fields().find(name);
         if (found == option_fields().end()) {
-            std::string names;
-            for (const auto& field : option_fields()) names += " " + field.first;
-            throw py::type_error(name + ": expected one of" + names);
+            std::string message = name + ": expected one of";
+            for (const auto& field : option_fields()) message += " " + field.first;
+            throw py::type_error(message);
         }
         std::visit(
             [&, object = value](auto field) {
