@@ -8,14 +8,16 @@
 #include "bindings.hpp"
 #include "initialised.hpp"
 
+HR_REFUSE_UNINITIALISED(headrace::HiddenOptions);
 HR_REFUSE_UNINITIALISED(headrace::MaskedOptions);
 HR_REFUSE_UNINITIALISED(headrace::MaskedTransform);
 
 namespace headrace {
 namespace {
 
-using OptionField = std::variant<int MaskedOptions::*, double MaskedOptions::*, bool MaskedOptions::*,
-                                 std::string MaskedOptions::*, std::vector<int> MaskedOptions::*>;
+using OptionField =
+    std::variant<int MaskedOptions::*, double MaskedOptions::*, bool MaskedOptions::*, std::string MaskedOptions::*,
+                 std::vector<int> MaskedOptions::*, std::vector<HiddenOptions> MaskedOptions::*>;
 
 // By the names of Python's keywords.
 const std::map<std::string, OptionField>& option_fields() {
@@ -31,6 +33,7 @@ const std::map<std::string, OptionField>& option_fields() {
         {"bins", &O::bins},
         {"bound", &O::bound},
         {"activation", &O::activation},
+        {"hidden", &O::hidden},
         {"reads_data", &O::reads_data},
         {"formula_to_data", &O::formula_to_data},
     };
@@ -105,7 +108,7 @@ py::list unpack(const MaskedTransform& t, const Array<T>& packed) {
 
 py::list masks(const MaskedTransform& t) {
     py::list layers;
-    for (size_t l = 0; l < t.layers().size(); ++l) {
+    for (size_t l = size_t(t.n_context_layers()); l < t.layers().size(); ++l) {
         Array<bool> mask({t.layers()[l].out, t.layers()[l].in});
         t.mask(int(l), reinterpret_cast<uint8_t*>(mask.mutable_data()));
         layers.append(mask);
@@ -170,6 +173,9 @@ void bind_structure(py::module_& m) {
         return rows;
     });
     m.def("activations", [] { return activation_list(); });
+    py::class_<HiddenOptions>(m, "HiddenOptions", py::module_local())
+        .def(py::init<std::string, int, std::string, std::string>(), py::arg("activation"), py::arg("adds"),
+             py::arg("context"), py::arg("context_activation"));
     py::class_<MaskedOptions>(m, "MaskedOptions", py::module_local()).def(py::init(&make_options));
     py::class_<MaskedTransform, std::shared_ptr<MaskedTransform>>(m, "MaskedTransform", py::module_local())
         .def(py::init<MaskedOptions, std::vector<int>, std::vector<std::vector<int>>>(), py::arg("options"),
@@ -183,7 +189,8 @@ void bind_structure(py::module_& m) {
         .def_property_readonly("n_weights", &MaskedTransform::n_weights)
         .def_property_readonly("hidden", [](const MaskedTransform& t) {
             std::vector<int> sizes;
-            for (size_t l = 0; l + 1 < t.layers().size(); ++l) sizes.push_back(t.layers()[l].out);
+            for (size_t l = size_t(t.n_context_layers()); l + 1 < t.layers().size(); ++l)
+                sizes.push_back(t.layers()[l].out);
             return sizes;
         });
 }

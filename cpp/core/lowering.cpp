@@ -328,8 +328,6 @@ class Lowering {
         NetworkStep<T> m{};
         m.reads_built = reads_built(e);
         m.vector_map = t.vector_map();
-        m.activation = t.activation();
-        m.has_activation_sweep = activation_list()[t.activation()] != "relu";
         m.weights = structure_.weights_of(e.index);
         m.fold = structure_.fold_of(e.index);
         m.input_slot = context_ - t.options().context;
@@ -364,7 +362,7 @@ class Lowering {
         std::vector<Summed> summed;
         for (int l = 0; l < m.n_layers; ++l) {
             const Layer& layer = m.layers[l];
-            summed.push_back({m.tape_units + layer.unit, layer.live, m.weights + layer.bias, m.weights, layer.row,
+            summed.push_back({m.tape_units + layer.product, layer.live, m.weights + layer.bias, m.weights, layer.row,
                               layer.visible, layer.panel});
         }
         out_.transforms.resize(out_.steps.size());
@@ -372,27 +370,75 @@ class Lowering {
         add_weighted(step_of(m), std::move(summed));
     }
 
+    // Lines for each layer's products, sums and values; apart only where two of them are needed.
     void add_layers(NetworkStep<T>& m, const MaskedTransform& t) {
+        const auto& shapes = t.layers();
+        std::vector<int> added_by(shapes.size(), -1);
+        for (size_t l = 0; l < shapes.size(); ++l)
+            if (shapes[l].adds >= 0) added_by[size_t(shapes[l].adds)] = int(l);
         std::vector<Layer> layers;
-        int panels = 0;
-        for (size_t l = 0; l < t.layers().size(); ++l) {
-            const auto& shape = t.layers()[l];
-            layers.push_back({shape.row.data(), shape.visible.data(), shape.bias, shape.in, shape.out, m.units,
-                              t.live_units(int(l)), panels});
-            m.units += padded(shape.out);
-            panels += padded(shape.in);
+        int panels = 0, folded = 0;
+        bool keeps_slopes = false;
+        const auto room = [&](int units) { return std::exchange(m.units, m.units + padded(units)); };
+        for (size_t l = 0; l < shapes.size(); ++l) {
+            const auto& shape = shapes[l];
+            const bool hidden = !t.is_output(int(l)), joined = shape.context >= 0 || shape.adds >= 0;
+            Layer layer{};
+            layer.row = shape.row.data();
+            layer.visible = shape.visible.data();
+            layer.bias = shape.bias;
+            layer.in = shape.in;
+            layer.out = shape.out;
+            layer.below = shape.below;
+            layer.activation = shape.activation;
+            layer.product = room(shape.out);
+            layer.sum = shape.gated ? room(shape.out) : layer.product;
+            layer.value = added_by[l] >= 0 && shape.activation != identity_index ? room(shape.out) : layer.sum;
+            layer.relu = shape.activation == relu_index && !joined && layer.value == layer.product;
+            layer.sweep = joined || !(layer.relu || shape.activation == identity_index);
+            layer.context_alone = shape.context_alone;
+            layer.gated = shape.gated;
+            layer.c_layer = shape.context;
+            layer.live = t.live_units(int(l));
+            layer.panel = std::exchange(panels, panels + padded(shape.in));
+            if (shape.below < 0) layer.fold = std::exchange(folded, folded + shape.out);
+            if (shape.context >= 0)
+                layer.c = out_.keep(lines_of(t, int(l), shape.context, layers[size_t(shape.context)].value));
+            if (shape.adds >= 0) layer.adds = out_.keep(lines_of(t, int(l), shape.adds, layers[size_t(shape.adds)].sum));
+            if (hidden) {
+                m.has_slope_sweep = m.has_slope_sweep || (layer.sweep && layer.activation != relu_index);
+                keeps_slopes = keeps_slopes || !has_slope_of_value(layer.activation);
+            }
+            layers.push_back(layer);
         }
+        for (size_t l = 0; l < shapes.size(); ++l)
+            if (added_by[l] >= 0) {
+                const int by = added_by[l];
+                std::vector<int> lines = lines_of(t, int(l), by, layers[size_t(by)].sum);
+                for (int& line : lines)
+                    if (line >= layers[size_t(by)].sum + layers[size_t(by)].live) line = -1;  // a dead unit has no gradient
+                layers[l].added_to = out_.keep(std::move(lines));
+            }
         m.ready = m.units;
         if (m.vector_map >= 0) {
             m.units += padded(n_ready_of(m.vector_map, features_));
             chain_.tiles_only = true;
         }
         m.tape_units = lines(m.units);
-        m.tape_slopes = has_slope_of_value(t.activation()) ? -1 : lines(m.units);
+        m.tape_slopes = keeps_slopes ? lines(m.units) : -1;
         int& most = most_panels_[out_.networks.size() % 2];
         most = std::max(most, panels);
         m.n_layers = int(layers.size());
         m.layers = out_.keep(std::move(layers));
+    }
+
+    // For each unit of a layer, in the order of degrees, the line of the same unit (to the user) of another one, whose
+    // lines start at `first`.
+    static std::vector<int> lines_of(const MaskedTransform& t, int layer, int other, int first) {
+        const std::vector<int> places = t.places(other);
+        std::vector<int> lines;
+        for (int unit : t.layers()[size_t(layer)].order) lines.push_back(first + places[size_t(unit)]);
+        return lines;
     }
 
     // ---- the chain's ends

@@ -88,6 +88,15 @@ std::vector<int> levels_of(const MaskedOptions& o, const BitRows& reach, int n_p
                          " depend on each other in a cycle; expected an order in which each depends on earlier ones");
 }
 
+// Layer l adds the sums of hidden layer `added` to its own: it must lie below, and be as wide. sizes[l + 1]: of layer l.
+void check_added(int added, int l, const std::vector<int>& sizes) {
+    if (added < 0) return;
+    if (added >= l || sizes[size_t(added) + 1] != sizes[size_t(l) + 1])
+        throw std::invalid_argument("layers[" + std::to_string(l) +
+                                    "].adds: expected an earlier hidden layer of the same width, got " +
+                                    std::to_string(added));
+}
+
 }  // namespace
 
 const std::vector<MapInfo>& map_list() {
@@ -147,6 +156,13 @@ int find_vector_map(const std::string& name, const std::string& variant) {
     return found == maps.end() ? -1 : int(found - maps.begin());
 }
 
+int find_activation(const std::string& name) {
+    const auto& activations = activation_list();
+    const auto found = std::find(activations.begin(), activations.end(), name);
+    if (found == activations.end()) throw std::invalid_argument("activation: there is none called " + name);
+    return int(found - activations.begin());
+}
+
 MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels, std::vector<std::vector<int>> degrees)
     : options_(std::move(options)), levels_(std::move(levels)), degrees_(std::move(degrees)) {
     const MaskedOptions& o = options_;
@@ -160,10 +176,7 @@ MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels,
                 "reads, active: a vector map moves all coordinates, and its network reads none");
         n_params_ = vector_map_list()[vector_map_].n_raw(o.features);
     }
-    const auto& activations = activation_list();
-    const auto found = std::find(activations.begin(), activations.end(), o.activation);
-    if (found == activations.end()) throw std::invalid_argument("activation: there is none called " + o.activation);
-    activation_ = int(found - activations.begin());
+    if (o.hidden.empty()) options_.hidden.assign(degrees_.size(), {o.activation, -1, "", ""});
     const auto distinct_coordinates = [&](const std::vector<int>& chosen) {
         std::vector<bool> seen(size_t(std::max(0, o.features)), false);
         for (int c : chosen) {
@@ -180,6 +193,7 @@ MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels,
     bool fits = int(levels_.size()) == o.features && all_within(levels_, 1, o.features);
     for (const auto& degrees : degrees_) fits = fits && all_within(degrees, 0, o.features);
     if (!fits) throw std::invalid_argument("levels, degrees: expected a level from 1 and a degree from 0 to features");
+    check_hidden();
     lay_out();
 }
 
@@ -194,13 +208,19 @@ MaskedTransform MaskedTransform::from_masks(MaskedOptions o, const std::vector<s
     std::vector<BitRows> reach;
     reach.emplace_back(sizes[0], n_reads);
     for (size_t i = 0; i < n_reads; ++i) reach[0].set(i, i);
+    const auto adds = [&](int l) { return l < int(o.hidden.size()) ? o.hidden[l].adds : -1; };
+    if (!o.hidden.empty() && int(o.hidden.size()) != n_layers - 1)
+        throw std::invalid_argument("layers: expected one for each hidden layer");
     for (int l = 0; l < n_layers; ++l) {
         const size_t in = sizes[l], out = sizes[l + 1];
         if (masks[l].size() != in * out) throw std::invalid_argument("masks: sizes do not fit the transform");
+        check_added(adds(l), l, sizes);
         BitRows rows(out, n_reads);
-        for (size_t u = 0; u < out; ++u)
+        for (size_t u = 0; u < out; ++u) {
             for (size_t k = 0; k < in; ++k)
                 if (masks[l][u * in + k]) rows.merge(u, reach[l], k);
+            if (adds(l) >= 0) rows.merge(u, reach[size_t(adds(l)) + 1], u);
+        }
         reach.push_back(std::move(rows));
     }
     const std::vector<int> levels = levels_of(o, reach.back(), n_params);
@@ -208,13 +228,17 @@ MaskedTransform MaskedTransform::from_masks(MaskedOptions o, const std::vector<s
     for (int c : o.active) max_level = std::max(max_level, levels[c]);
     // A dead unit reaches no output. It gets the degree max_level, which no output sees, and is never computed.
     std::vector<std::vector<int>> degrees(n_layers - 1);
-    std::vector<bool> live(sizes.back(), true);
+    std::vector<std::vector<bool>> live;  // of what each layer reads; last the outputs
+    for (int size : sizes) live.emplace_back(size_t(size), false);
+    live.back().assign(live.back().size(), true);
     for (int l = n_layers - 1; l > 0; --l) {
-        std::vector<bool> below(sizes[l], false);
-        for (size_t u = 0; u < live.size(); ++u)
-            if (live[u])
-                for (int k = 0; k < sizes[l]; ++k)
-                    if (masks[l][u * sizes[l] + k]) below[k] = true;
+        std::vector<bool>& below = live[l];
+        for (size_t u = 0; u < live[l + 1].size(); ++u) {
+            if (!live[l + 1][u]) continue;
+            for (int k = 0; k < sizes[l]; ++k)
+                if (masks[l][u * sizes[l] + k]) below[k] = true;
+            if (adds(l) >= 0) live[size_t(adds(l)) + 1][u] = true;
+        }
         auto& degree = degrees[l - 1];
         degree.assign(sizes[l], 0);
         for (int u = 0; u < sizes[l]; ++u) {
@@ -222,18 +246,16 @@ MaskedTransform MaskedTransform::from_masks(MaskedOptions o, const std::vector<s
                 if (reach[l].test(u, i)) degree[u] = std::max(degree[u], levels[o.reads[i]]);
             if (!below[u]) degree[u] = max_level;
         }
-        live = std::move(below);
     }
     MaskedTransform t(std::move(o), levels, std::move(degrees));
     std::vector<bool> pinned(t.n_weights_, false);
     bool any = false;
-    const std::vector<int>* inputs = &t.input_order_;
     for (int l = 0; l < n_layers; ++l) {
-        const LayerShape& layer = t.layers_[l];
+        const LayerShape& layer = t.layers_[size_t(t.n_context_layers_ + l)];
+        const std::vector<int> inputs = t.columns_of(layer);
         for (int u = 0; u < layer.out; ++u)
             for (int k = 0; k < layer.visible[u]; ++k)
-                if (!masks[l][size_t(layer.order[u]) * layer.in + (*inputs)[k]]) pinned[layer.row[u] + k] = any = true;
-        inputs = &layer.order;
+                if (!masks[l][size_t(layer.order[u]) * layer.in + inputs[k]]) pinned[layer.row[u] + k] = any = true;
     }
     if (any) t.pinned_ = std::move(pinned);
     return t;
@@ -254,36 +276,109 @@ void MaskedTransform::lay_out() {
     } else {
         for (int c : o.active) output_level.insert(output_level.end(), n_params_, levels_[c]);
     }
-    const std::vector<int>* below = &input_level_;
     uint64_t offset = 0;
-    for (size_t l = 0; l <= degrees_.size(); ++l) {
-        const bool output = l == degrees_.size();
-        const std::vector<int>& key = output ? output_level : degrees_[l];
-        LayerShape layer;
-        layer.in = int(below->size());
-        layer.out = int(key.size());
-        layer.order = sorted_places(key);
-        for (int u : layer.order) {
-            layer.degree.push_back(key[u]);
-            // A hidden unit sees its own degree, an output only what lies strictly below its level.
-            const int limit = output ? key[u] - 1 : key[u];
-            layer.visible.push_back(int(std::upper_bound(below->begin(), below->end(), limit) - below->begin()));
-        }
-        for (int u = 0; u < layer.out; u += row_block) {
-            const int end = std::min(layer.out, u + row_block), length = padded(layer.visible[end - 1]);
-            for (int i = u; i < end; ++i, offset += length) layer.row.push_back(uint32_t(offset));
-        }
-        layer.bias = uint32_t(offset);
-        offset += padded(layer.out);
-        if (offset > std::numeric_limits<uint32_t>::max() / 2)
-            throw std::invalid_argument("hidden: the network has more than 2^31 weights");
+    const std::vector<int> context_degree(size_t(o.context), 0);
+    std::vector<int> joins;  // for each layer of context alone the hidden layer that it joins
+    for (size_t l = 0; l < degrees_.size(); ++l) {
+        if (o.hidden[l].context.empty()) continue;
+        std::vector<int> degree = degrees_[l];  // a unit that joins a dead one is dead
+        for (int& d : degree) d = d == max_level_ ? max_level_ : 0;
+        LayerShape layer = shape_of(std::move(degree), context_degree, false);
+        layer.activation = find_activation(o.hidden[l].context_activation);
+        layer.context_alone = true;
+        place_weights(layer, offset);
         layers_.push_back(std::move(layer));
-        below = &layers_.back().degree;
+        joins.push_back(int(l));
+    }
+    n_context_layers_ = int(joins.size());
+    for (size_t l = 0; l <= degrees_.size(); ++l) {
+        const bool output = l == degrees_.size(), first = l == 0;
+        LayerShape layer =
+            shape_of(output ? output_level : degrees_[l], first ? input_level_ : layers_.back().degree, output);
+        layer.below = first ? -1 : int(layers_.size()) - 1;
+        layer.activation = output ? identity_index : find_activation(o.hidden[l].activation);
+        if (!output && o.hidden[l].adds >= 0) layer.adds = n_context_layers_ + o.hidden[l].adds;
+        const auto joined = std::find(joins.begin(), joins.end(), int(l));
+        if (joined != joins.end()) layer.context = int(joined - joins.begin());
+        layer.gated = layer.context >= 0 && o.hidden[l].context == "gate";
+        place_weights(layer, offset);
+        layers_.push_back(std::move(layer));
     }
     n_weights_ = uint32_t(offset);
     if (vector_map_ >= 0) active_order_ = o.active;
     for (size_t r = 0; vector_map_ < 0 && r < layers_.back().order.size(); r += n_params_)
         active_order_.push_back(o.active[layers_.back().order[r] / n_params_]);
+}
+
+// A layer of units of these degrees, in the user's order, that reads units of the degrees below.
+MaskedTransform::LayerShape MaskedTransform::shape_of(std::vector<int> degree, const std::vector<int>& below,
+                                                      bool output) const {
+    LayerShape layer;
+    layer.in = int(below.size());
+    layer.out = int(degree.size());
+    layer.order = sorted_places(degree);
+    for (int u : layer.order) {
+        layer.degree.push_back(degree[u]);
+        // A hidden unit sees its own degree, an output only what lies strictly below its level.
+        const int limit = output ? degree[u] - 1 : degree[u];
+        layer.visible.push_back(int(std::upper_bound(below.begin(), below.end(), limit) - below.begin()));
+    }
+    return layer;
+}
+
+void MaskedTransform::place_weights(LayerShape& layer, uint64_t& offset) const {
+    for (int u = 0; u < layer.out; u += row_block) {
+        const int end = std::min(layer.out, u + row_block), length = padded(layer.visible[end - 1]);
+        for (int i = u; i < end; ++i, offset += length) layer.row.push_back(uint32_t(offset));
+    }
+    layer.bias = uint32_t(offset);
+    offset += padded(layer.out);
+    if (offset > std::numeric_limits<uint32_t>::max() / 2)
+        throw std::invalid_argument("hidden: the network has more than 2^31 weights");
+}
+
+// A layer may add what it sees: the sums of units of no higher degree, and each layer's but once.
+void MaskedTransform::check_hidden() const {
+    const auto& hidden = options_.hidden;
+    if (hidden.size() != degrees_.size()) throw std::invalid_argument("layers: expected one for each hidden layer");
+    std::vector<int> sizes{0};
+    for (const auto& degree : degrees_) sizes.push_back(int(degree.size()));
+    std::vector<bool> added(hidden.size(), false);
+    for (size_t l = 0; l < hidden.size(); ++l) {
+        const std::string name = "layers[" + std::to_string(l) + "]";
+        const HiddenOptions& h = hidden[l];
+        if (h.adds < -1) throw std::invalid_argument(name + ".adds: expected a layer, or -1 for none");
+        if (!h.context.empty() && h.context != "add" && h.context != "gate")
+            throw std::invalid_argument(name + ".context: expected 'add', 'gate' or nothing, got '" + h.context + "'");
+        if (!h.context.empty() && options_.context == 0)
+            throw std::invalid_argument(name + ".context: expected none where no context is read, got '" + h.context + "'");
+        check_added(h.adds, int(l), sizes);
+        if (h.adds < 0) continue;
+        if (added[size_t(h.adds)])
+            throw std::invalid_argument(name + ".adds: expected a layer that no other one adds, got " +
+                                        std::to_string(h.adds));
+        added[size_t(h.adds)] = true;
+        for (size_t u = 0; u < degrees_[l].size(); ++u)
+            if (degrees_[size_t(h.adds)][u] > degrees_[l][u])
+                throw std::invalid_argument(name + ".adds: unit " + std::to_string(u) +
+                                            " adds a unit of a higher degree than its own");
+    }
+}
+
+std::vector<int> MaskedTransform::places(int layer) const {
+    const auto& order = layers_[size_t(layer)].order;
+    std::vector<int> places(order.size());
+    for (size_t i = 0; i < order.size(); ++i) places[size_t(order[i])] = int(i);
+    return places;
+}
+
+// Sorted inputs begin with the context, which is all that some layers read.
+std::vector<int> MaskedTransform::columns_of(const LayerShape& layer) const {
+    if (layer.below >= 0) return layers_[size_t(layer.below)].order;
+    std::vector<int> columns(input_order_.begin(), input_order_.begin() + layer.in);
+    if (layer.context_alone)
+        for (int& column : columns) column -= int(options_.reads.size());
+    return columns;
 }
 
 bool MaskedTransform::reads_passive_only() const {
@@ -309,25 +404,24 @@ template <class T>
 void MaskedTransform::pack(const std::vector<DenseLayer<T>>& dense, T* weights) const {
     if (dense.size() != layers_.size()) throw std::invalid_argument("weights: one array a layer is expected");
     std::fill_n(weights, n_weights_, T(0));
-    const std::vector<int>* inputs = &input_order_;
     for (size_t l = 0; l < layers_.size(); ++l) {
         const LayerShape& layer = layers_[l];
+        const std::vector<int> inputs = columns_of(layer);
         if (dense[l].out != layer.out || dense[l].in != layer.in)
             throw std::invalid_argument("weights: layer " + std::to_string(l) + " has the wrong shape");
         for (int u = 0; u < layer.out; ++u) {
             const T* from = dense[l].weight + size_t(layer.order[u]) * layer.in;
             for (int k = 0; k < layer.visible[u]; ++k)
-                if (!is_pinned(layer.row[u] + k)) weights[layer.row[u] + k] = from[(*inputs)[k]];
+                if (!is_pinned(layer.row[u] + k)) weights[layer.row[u] + k] = from[inputs[k]];
             weights[layer.bias + u] = dense[l].bias[layer.order[u]];
         }
-        inputs = &layer.order;
     }
 }
 
 template <class T>
 void MaskedTransform::unpack(const T* weights, int l, T* weight, T* bias) const {
     const LayerShape& layer = layers_.at(l);
-    const std::vector<int>& inputs = l == 0 ? input_order_ : layers_[l - 1].order;
+    const std::vector<int> inputs = columns_of(layer);
     std::fill_n(weight, size_t(layer.out) * layer.in, T(0));
     for (int u = 0; u < layer.out; ++u) {
         T* to = weight + size_t(layer.order[u]) * layer.in;
@@ -338,7 +432,7 @@ void MaskedTransform::unpack(const T* weights, int l, T* weight, T* bias) const 
 
 void MaskedTransform::mask(int l, uint8_t* mask) const {
     const LayerShape& layer = layers_.at(l);
-    const std::vector<int>& inputs = l == 0 ? input_order_ : layers_[l - 1].order;
+    const std::vector<int> inputs = columns_of(layer);
     std::fill_n(mask, size_t(layer.out) * layer.in, uint8_t(0));
     for (int u = 0; u < layer.out; ++u)
         for (int k = 0; k < layer.visible[u]; ++k)

@@ -26,11 +26,20 @@ struct DenseLayer {
     const T* bias;
 };
 
+// What a hidden layer does beside its product.
+struct HiddenOptions {
+    std::string activation;
+    int adds = -1;        // the earlier hidden layer whose sums, before its activation, are added to its own; -1: none
+    std::string context;  // a layer of the context alone is added to the product ("add") or multiplies it ("gate"); or ""
+    std::string context_activation;  // of that layer
+};
+
 struct MaskedOptions {
     int features = 0, context = 0;
     std::vector<int> reads;   // the coordinates that the network reads, in the order of its columns; context follows
     std::vector<int> active;  // the coordinates that it gives parameters for, in the order of its rows
     std::string map, variant, activation;  // variant: of affine, its scale
+    std::vector<HiddenOptions> hidden;     // of each hidden layer; empty: the activation, and nothing else
     double slope = 1e-3, bound = 5;
     int bins = 8;
     bool reads_data = true;       // the conditioner sees x, or z
@@ -42,12 +51,20 @@ class MaskedTransform {
     // levels: of every coordinate. degrees: of every hidden unit, layer by layer, in the user's order.
     MaskedTransform(MaskedOptions options, std::vector<int> levels, std::vector<std::vector<int>> degrees);
 
-    // Levels and degrees from masks, (out, in) row-major, one a layer. Throws std::invalid_argument for a cycle.
+    // Levels and degrees from masks, (out, in) row-major, one a layer of the network: a layer of the context alone has
+    // none. Throws std::invalid_argument for a cycle.
     static MaskedTransform from_masks(MaskedOptions options, const std::vector<std::vector<uint8_t>>& masks,
                                       const std::vector<int>& sizes);
 
+    // Layers that read the context alone come first, then those of the network one after another.
     struct LayerShape {
         int in = 0, out = 0;
+        int below = -1;  // the layer whose units it reads; -1: the inputs
+        int activation = 0;
+        int adds = -1;     // the layer whose sums are added to its own
+        int context = -1;  // the layer of context alone that joins it
+        bool gated = false;
+        bool context_alone = false;
         std::vector<int> order;     // the user's unit at each sorted place
         std::vector<int> degree;    // of each sorted unit; of an output the level of its coordinate
         std::vector<int> visible;   // each sorted unit sees so many of the sorted inputs
@@ -63,7 +80,10 @@ class MaskedTransform {
     int map() const { return map_; }
     // The index of the vector map that all outputs together are the parameters of, or -1.
     int vector_map() const { return vector_map_; }
-    int activation() const { return activation_; }
+    int n_context_layers() const { return n_context_layers_; }
+    bool is_output(int layer) const { return layer + 1 == int(layers_.size()); }
+    // The unit's place in the order of degrees, for each of the user's units of a layer.
+    std::vector<int> places(int layer) const;
     // Outputs for each active coordinate; of a vector map, all outputs.
     int n_params() const { return n_params_; }
     int max_level() const { return max_level_; }
@@ -91,7 +111,12 @@ class MaskedTransform {
     void clear_dead(T* gradient) const;
 
   private:
+    void check_hidden() const;
     void lay_out();
+    LayerShape shape_of(std::vector<int> degree, const std::vector<int>& below, bool output) const;
+    void place_weights(LayerShape& layer, uint64_t& offset) const;
+    // The user's unit, or column, at each sorted place of what a layer reads.
+    std::vector<int> columns_of(const LayerShape& layer) const;
     bool is_pinned(uint32_t place) const { return !pinned_.empty() && pinned_[place]; }
 
     MaskedOptions options_;
@@ -99,7 +124,7 @@ class MaskedTransform {
     std::vector<std::vector<int>> degrees_;
     std::vector<LayerShape> layers_;
     std::vector<bool> pinned_;  // by place in the weight vector: zeros that a mask has inside the staircase
-    int map_ = 0, vector_map_ = -1, activation_ = 0, n_params_ = 0, max_level_ = 0;
+    int map_ = 0, vector_map_ = -1, n_params_ = 0, max_level_ = 0, n_context_layers_ = 0;
     uint32_t n_weights_ = 0;
 };
 
@@ -115,6 +140,7 @@ struct MapInfo {
 constexpr int least_bins = 2;
 const std::vector<MapInfo>& map_list();
 const std::vector<std::string>& activation_list();
+int find_activation(const std::string& name);
 int find_map(const std::string& name, const std::string& scale);
 int n_params_of(int map, int bins);                      // maps without bins are told some too, which have no effect
 bool is_slope_of(const std::string& map, double slope);  // also of a vector map

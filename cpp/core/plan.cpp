@@ -44,7 +44,10 @@ class Planner {
     int last_layer() const { return n_layers_ - 1; }
 
     // Of the inputs of a layer, so many are known before level p: coordinates below p, hidden units of degree < p - 1.
-    int known(int layer, int p) const { return layer == 0 ? t_.inputs_up_to(p - 1) : first(layer - 1, p - 1); }
+    int known(int layer, int p) const {
+        const auto& shape = t_.layers()[size_t(layer)];
+        return shape.below < 0 ? std::min(shape.in, t_.inputs_up_to(p - 1)) : first(shape.below, p - 1);
+    }
 
   private:
     const MaskedTransform& t_;
@@ -73,7 +76,8 @@ BackPlanStorage parallel_back_plan(const MaskedTransform& t) {
     BackPlanStorage plan;
     const int last = int(t.layers().size()) - 1;
     for (int l = last; l >= 0; --l) {
-        const int columns = l == 0 ? t.layers()[0].in : t.live_units(l - 1);
+        const auto& layer = t.layers()[size_t(l)];
+        const int columns = layer.below < 0 ? layer.in : t.live_units(layer.below);
         // Blocks start where a row's padding cannot end inside them.
         for (int begin = 0; begin < columns; begin += row_block)
             add_columns(plan, t, l, begin, std::min(columns, begin + row_block));
@@ -88,10 +92,13 @@ BackPlanStorage sequential_back_plan(const MaskedTransform& t) {
     for (int level = t.max_level(); level >= 1; --level) {
         const int op_begin = int(plan.ops.size());
         for (int l = last; l >= 0; --l) {
-            if (l == 0) {
-                add_columns(plan, t, 0, level == 1 ? 0 : t.inputs_up_to(level - 2), t.inputs_up_to(level - 1));
+            const auto& layer = t.layers()[size_t(l)];
+            if (layer.below < 0) {  // what reads the context alone is done with it
+                add_columns(plan, t, l, level == 1 ? 0 : std::min(layer.in, t.inputs_up_to(level - 2)),
+                            std::min(layer.in, t.inputs_up_to(level - 1)));
             } else {
-                add_columns(plan, t, l, t.first_of_degree(l - 1, level - 1), t.first_of_degree(l - 1, level));
+                add_columns(plan, t, l, t.first_of_degree(layer.below, level - 1),
+                            t.first_of_degree(layer.below, level));
             }
         }
         plan.phases.push_back({t.first_of_degree(last, level) / n_params, t.first_of_degree(last, level + 1) / n_params,

@@ -43,7 +43,8 @@ Structure::Structure(int features, int context, std::vector<StepSpec> steps, Con
         n_weights_ += s.masked->n_weights();
         if (s.masked->options().context > 0) {
             step_fold_.back() = int(n_folded_);
-            n_folded_ += s.masked->layers()[0].out;
+            for (const auto& layer : s.masked->layers())
+                if (layer.below < 0) n_folded_ += size_t(layer.out);
         }
     }
 }

@@ -39,7 +39,7 @@ class Structure {
     int context() const { return context_; }
     const std::vector<StepSpec>& steps() const { return steps_; }
     size_t n_weights() const { return n_weights_; }
-    size_t n_folded() const { return n_folded_; }  // first biases of all steps that read a context
+    size_t n_folded() const { return n_folded_; }  // units of all steps that read a context
 
     // The vector of weights in order: of each layer the matrix, then the biases.
     struct Part {

@@ -12,9 +12,9 @@
 namespace headrace {
 namespace {
 
-// What becomes of a sum: added to the output, or let through an activation: the output holds the activation's value
-// (ReLU), or `gate` its derivative.
-enum class Gate { add, relu, multiply };
+// What becomes of a sum: added to the output, let through as it is, or through an activation: the output holds the
+// activation's value (ReLU), or `gate` its derivative.
+enum class Gate { add, pass, relu, multiply };
 
 template <class T>
 struct DataArgs {
@@ -48,6 +48,7 @@ void data_block(const DataArgs<T>& a, int lane) {
             const int64_t place = m * a.stride + lane + n * width<T>;
             const V old = load(a.output + place);
             V result = old + sum[m][n];
+            if (a.kind == Gate::pass) result = sum[m][n];
             if (a.kind == Gate::relu) result = select(old <= T(0), V{}, sum[m][n]);  // where it is NaN, NaN passes
             if (a.kind == Gate::multiply) result = sum[m][n] * load(a.gate + place);
             store(a.output + place, result);

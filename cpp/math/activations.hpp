@@ -13,7 +13,10 @@
     X(2, Elu, "elu")      \
     X(3, Silu, "silu")    \
     X(4, Gelu, "gelu")    \
-    X(5, Softplus, "softplus")
+    X(5, Softplus, "softplus") \
+    X(6, LeakyRelu, "leaky_relu") \
+    X(7, Sigmoid, "sigmoid") \
+    X(8, Identity, "identity")
 
 namespace headrace {
 namespace {
@@ -96,6 +99,47 @@ struct Softplus {
         return -expm1(-y);
     }
 };
+
+// Below zero it falls a hundredth as fast.
+struct LeakyRelu {
+    template <class V>
+    HR_FN static V value(V x) {
+        return select(x < Scalar<V>(0), x * Scalar<V>(0.01), x);
+    }
+    static constexpr bool slope_of_value = true;
+    template <class V>
+    HR_FN static V slope(V y) {
+        return select(y > Scalar<V>(0), splat<V>(1), splat<V>(0.01));
+    }
+};
+
+struct Sigmoid {
+    template <class V>
+    HR_FN static V value(V x) {
+        return sigmoid(x);
+    }
+    static constexpr bool slope_of_value = true;
+    template <class V>
+    HR_FN static V slope(V y) {
+        return y * (Scalar<V>(1) - y);
+    }
+};
+
+// No activation: a layer that only adds to another, or whose sums go on as they are.
+struct Identity {
+    template <class V>
+    HR_FN static V value(V x) {
+        return x;
+    }
+    static constexpr bool slope_of_value = true;
+    template <class V>
+    HR_FN static V slope(V) {
+        return splat<V>(1);
+    }
+};
+
+// The two that the product kernel applies itself, or that need no work at all.
+constexpr int relu_index = 0, identity_index = 8;
 
 // Calls f.operator()<Activation>() for the activation with this index.
 template <class F>

@@ -41,13 +41,28 @@ struct BackPlan {
     int n_phases;
 };
 
+// A layer makes   product = W input + b,   sum = product + c,  or product * c,   + another layer's sum,   value = activation(sum)
+// where c is the value of a layer that reads the context alone. Lines are scratch units of the transform; those of two
+// of the three are the same where nobody needs both.
 struct Layer {
-    const uint32_t* row;  // offset of each unit's weights from the transform's first weight
-    const int* visible;   // so many inputs are seen by each unit
-    uint32_t bias;        // offset of the biases
-    int in, out, unit;    // inputs, units, and where the units start among the scratch units of the transform
-    int live;             // so many units are seen by anybody
-    int panel;            // where the layer's transposed inputs start among those of the transform
+    const uint32_t* row;      // offset of each unit's weights from the transform's first weight
+    const int* visible;       // so many inputs are seen by each unit
+    uint32_t bias;            // offset of the biases
+    int in, out;              // inputs, units
+    int below;                // the layer whose values it reads; -1: what the network reads
+    int product, sum, value;  // lines at which those of the first unit are
+    int activation;
+    bool relu;                // the product kernel applies the activation
+    bool sweep;               // another pass over the finished products makes the rest
+    bool context_alone;       // it reads the context alone
+    bool gated;               // c multiplies the product
+    const int* adds;          // of each unit: the line of the other layer's sum; null: there is none
+    const int* added_to;      // of each unit: the line of the sum to which its own is added, -1: to none; null: none is
+    const int* c;             // of each unit: its line; null: there is none
+    int c_layer;              // the layer that makes it
+    int live;                 // so many units are seen by anybody
+    int panel;                // where the layer's transposed inputs start among those of the transform
+    int fold;                 // its place among the folded numbers of the transform, if it reads a context
 };
 
 template <class T>
@@ -57,16 +72,15 @@ struct NetworkStep {
     Plan tile_plan, small_plan;
     BackPlan back_plan;
     const Layer* layers;
-    int n_layers, units;  // units: of all layers together
-    int activation;
-    bool has_activation_sweep;
+    int n_layers, units;    // units: lines of all layers together
+    bool has_slope_sweep;  // activations whose derivatives replace or stand beside their values
     CoordinateMap<T> map;  // of the active coordinates, in order of level
     int vector_map;        // the network's outputs are the raw parameters of this vector map, -1: of `map`
     int ready;             // where its ready parameters start among the scratch units
     bool reads_built;      // the sequential direction: the network reads what is being built
     int64_t weights;       // offset in the flow's weight vector
     int input_slot;        // where the network's inputs start: after a context that it does not read
-    int fold;              // place of the folded first bias, or -1 (no context)
+    int fold;              // place of the first folded number, or -1 (no context)
     int n_passive;
     const int *passive_given, *passive_built;  // coordinates that are copied
     int64_t tape_units, tape_slopes;           // lines of the tape; slopes: of the activation, -1 if its value tells

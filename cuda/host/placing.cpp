@@ -166,16 +166,20 @@ class Placing {
         m.passive_built = arena_.put(m.passive_built, size_t(m.n_passive));
         d.values = lines(m.units);
         d.grads = lines(m.units);
-        if (m.n_layers > 1 && !has_slope_of_value(m.activation)) d.slopes = lines(m.units);
         std::vector<Layer> layers(m.layers, m.layers + m.n_layers);
+        if (std::any_of(layers.begin(), layers.end() - 1,
+                        [](const Layer& layer) { return !has_slope_of_value(layer.activation); }))
+            d.slopes = lines(m.units);
         for (int l = 0; l < m.n_layers; ++l) {
             Layer& layer = layers[size_t(l)];
             layer.row = arena_.put(shapes[size_t(l)].row);
             layer.visible = arena_.put(shapes[size_t(l)].visible);
-            const int64_t inputs = l == 0 ? -1 : d.values + layers[size_t(l) - 1].unit;
+            for (const int** lines : {&layer.adds, &layer.added_to, &layer.c})
+                *lines = arena_.put(*lines, size_t(layer.out));
+            const int64_t inputs = layer.below < 0 ? -1 : d.values + layers[size_t(layer.below)].value;
             sum_tasks(d, i, shapes[size_t(l)], layer, inputs);
         }
-        d.outputs = layers.back().unit;
+        d.outputs = layers.back().product;
         place_map(d, m.map);
         if (m.vector_map < 0 && map_has_bins(m.map.index)) d_.has_splines = true;
         d_.units = std::max(d_.units, m.vector_map >= 0 ? m.units : d.outputs + plan.most_window);
@@ -192,7 +196,7 @@ class Placing {
         for (int u = 0; u < layer.live; u += sum_units) {
             const int units = std::min(sum_units, layer.live - u);
             for (int k = 0; k == 0 || k < shape.visible[size_t(u + units - 1)]; k += sum_inputs)
-                tasks_.push_back({d.grads + layer.unit, inputs, m.weights, bias, layer.row, layer.visible, u, units, k,
+                tasks_.push_back({d.grads + layer.product, inputs, m.weights, bias, layer.row, layer.visible, u, units, k,
                                   std::min(sum_inputs, std::max(0, shape.visible[size_t(u + units - 1)] - k))});
             for (int n = u; n < u + units; ++n) {
                 const int64_t row = m.weights + shape.row[size_t(n)];

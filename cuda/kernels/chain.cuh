@@ -34,6 +34,18 @@ struct TileState {
 
 // ---- networks -------------------------------------------------------------------------------------------------------
 
+// From a unit's product to its sum: what the context gives, and what another layer adds.
+template <class T, bool in_shared, bool keeps_units>
+__device__ T joined(const Layer& layer, int u, T product, int lane, const TileState<T, in_shared, keeps_units>& t) {
+    T sum = product;
+    if (layer.c) {
+        const T c = t.units.at(layer.c[u], lane);
+        if (keeps_units && layer.gated) t.units.at(layer.product + u, lane) = product;
+        sum = layer.gated ? product * c : product + c;
+    }
+    return layer.adds ? sum + t.units.at(layer.adds[u], lane) : sum;
+}
+
 // The stages [begin, end) of a network, one after another.
 template <bool tf32, class T, bool in_shared, bool keeps_units>
 __device__ void run_stages(const Team& team, const DeviceStep<T>& d, const T* weights, int begin, int end, int window,
@@ -43,9 +55,9 @@ __device__ void run_stages(const Team& team, const DeviceStep<T>& d, const T* we
         const Stage stage = d.plan.stages[i];
         const Layer& layer = s.layers[stage.layer];
         const bool hidden = stage.layer + 1 < s.n_layers;
-        const Lines<T, in_shared> input = stage.layer == 0 ? (s.reads_built ? t.built : t.given).from(s.input_slot)
-                                                           : t.units.from(s.layers[stage.layer - 1].unit);
-        const Lines<T, in_shared> output = t.units.from(layer.unit - (hidden || keeps_units ? 0 : window));
+        const Lines<T, in_shared> input = layer.below < 0 ? (s.reads_built ? t.built : t.given).from(s.input_slot)
+                                                           : t.units.from(s.layers[layer.below].value);
+        const Lines<T, in_shared> output = t.units.from(layer.value - (hidden || keeps_units ? 0 : window));
         const auto count = [&](int b) { return smaller(sums_at_once, stage.end - stage.begin - b * sums_at_once); };
         const auto first = [&](int b) { return stage.begin + b * sums_at_once; };
         const auto terms = [&](int b) { return Terms{0, layer.visible[first(b) + count(b) - 1]}; };
@@ -59,13 +71,16 @@ __device__ void run_stages(const Team& team, const DeviceStep<T>& d, const T* we
                 if (m >= count(b)) return;
                 const int u = first(b) + m;
                 T value = total + weights[layer.bias + u];
-                if (hidden)
-                    with_activation(s.activation, [&]<class A>() {
+                if (hidden) {
+                    if (layer.c || layer.adds) value = joined(layer, u, value, team.lane, t);
+                    if (layer.sum != layer.value) t.units.at(layer.sum + u, team.lane) = value;
+                    with_activation(layer.activation, [&]<class A>() {
                         const T argument = value;
                         value = A::value(argument);
                         if constexpr (!A::slope_of_value && keeps_units)
-                            t.slopes.at(layer.unit + u, team.lane) = A::slope(argument);
+                            t.slopes.at(layer.value + u, team.lane) = A::slope(argument);
                     });
+                }
                 output.at(u, team.lane) = value;
             });
         team.sync();

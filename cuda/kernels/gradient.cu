@@ -198,21 +198,48 @@ __device__ void backward_map(const Team& team, const Tape<T>& t, int step, const
     });
 }
 
+// From the gradient by a unit's value to those by its sum, to which another layer added it, by its product, and by what
+// the context gave.
+template <class T>
+__device__ void finish_gradient(const Tape<T>& t, const DeviceStep<T>& d, const Layer& layer, int u, T by_value,
+                                int lane) {
+    const TapeLines<T> values = t.lines.from(d.values), grads = t.lines.from(d.grads);
+    const auto slope_of = [&](int activation, int line) {
+        T slope = 1;
+        with_activation(activation, [&]<class A>() {
+            slope = A::slope_of_value ? A::slope(values.at(line, lane)) : t.lines.at(d.slopes + line, lane);
+        });
+        return slope;
+    };
+    const T slope = slope_of(layer.activation, layer.value + u);
+    T g = slope == T(0) ? T(0) : by_value * slope;
+    if (layer.added_to && layer.added_to[u] >= 0) g += grads.at(layer.added_to[u], lane);
+    grads.at(layer.sum + u, lane) = g;
+    if (!layer.c) return;
+    const int line = layer.c[u];
+    const T c_slope = slope_of(d.step.network.layers[layer.c_layer].activation, line);
+    if (layer.gated) {
+        grads.at(layer.product + u, lane) = g * values.at(line, lane);
+        g *= values.at(layer.product + u, lane);
+    }
+    grads.at(line, lane) = g * c_slope;
+}
+
 // The gradients of the inputs of one layer from those of its units, for operations [begin, end) of the plan.
 template <bool tf32, class T>
 __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, const T* weights, const BackOp* ops,
                                int begin, int end, int first_column, int end_column, T* partial) {
     const DeviceStep<T>& d = t.d.steps[step];
     const NetworkStep<T>& s = d.step.network;
-    const int l = ops[begin].layer, lane = team.lane;
-    const Layer& layer = s.layers[l];
-    const TapeLines<T> grads = t.lines.from(d.grads + layer.unit);
-    const int below = l > 0 ? s.layers[l - 1].unit : 0;
+    const int lane = team.lane;
+    const Layer& layer = s.layers[ops[begin].layer];
+    const TapeLines<T> grads = t.lines.from(d.grads + layer.product);
     const TapeLines<T> grad_input = t.gradient(s.reads_built ? step + 1 : step).from(s.input_slot);
-    const auto is_wanted = [&](int column) { return l > 0 || (column >= first_column && column < end_column); };
+    const bool is_first = layer.below < 0;
+    const auto is_wanted = [&](int column) { return !is_first || (column >= first_column && column < end_column); };
     const auto terms = [&](int b) {
         const BackOp& op = ops[begin + b];
-        const bool wanted = l > 0 || (op.column < end_column && op.column + op.columns > first_column);
+        const bool wanted = !is_first || (op.column < end_column && op.column + op.columns > first_column);
         return wanted ? Terms{op.row0, op.row1} : Terms{0, 0};
     };
     for_sums(
@@ -225,16 +252,11 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
             const BackOp& op = ops[begin + b];
             const int column = op.column + m;
             if (m >= op.columns || !is_wanted(column)) return;
-            if (l == 0) {
+            if (is_first) {
                 grad_input.at(column, lane) += total;
-                return;
+            } else {
+                finish_gradient(t, d, s.layers[layer.below], column, total, lane);
             }
-            with_activation(s.activation, [&]<class A>() {
-                const int64_t unit = below + column;
-                const T slope =
-                    A::slope_of_value ? A::slope(t.lines.at(d.values + unit, lane)) : t.lines.at(d.slopes + unit, lane);
-                t.lines.at(d.grads + unit, lane) = slope == T(0) ? T(0) : total * slope;
-            });
         });
 }
 
@@ -263,7 +285,7 @@ __device__ void backward_network(const Team& team, const Tape<T>& t, int step, c
     // Columns of the first layer whose gradient anybody wants: context is first.
     const int context = t.d.chain.context - s.input_slot;
     const bool wants_coordinates = s.reads_built || back.input || !d.first_weights;
-    const int first_column = back.context ? 0 : context, end_column = wants_coordinates ? s.layers[0].in : context;
+    const int first_column = back.context ? 0 : context;
     for (int q = 0; q < s.back_plan.n_phases; ++q) {
         const BackPhase phase = s.back_plan.phases[q];
         backward_map<splines>(team, t, step, phase, grad_log_det);
@@ -271,8 +293,9 @@ __device__ void backward_network(const Team& team, const Tape<T>& t, int step, c
         for (int i = phase.op_begin; i < phase.op_end;) {
             int end = i + 1;
             while (end < phase.op_end && s.back_plan.ops[end].layer == s.back_plan.ops[i].layer) ++end;
+            const int inputs = s.layers[s.back_plan.ops[i].layer].in;
             backward_layer<tf32>(team, t, step, call.weights + s.weights, s.back_plan.ops, i, end, first_column,
-                                 end_column, partial);
+                                 wants_coordinates ? inputs : context, partial);
             team.sync();
             i = end;
         }

@@ -68,6 +68,9 @@ def vector_map_backward(
     grad_params: NDArray[Any],
 ) -> None: ...
 
+class HiddenOptions:
+    def __init__(self, activation: str, adds: int, context: str, context_activation: str) -> None: ...
+
 class MaskedOptions:
     def __init__(
         self,
@@ -82,6 +85,7 @@ class MaskedOptions:
         bins: int = 8,
         bound: float = 5.0,
         activation: str = "",
+        hidden: Sequence[HiddenOptions] = (),
         reads_data: bool = True,
         formula_to_data: bool = True,
     ) -> None: ...

@@ -15,20 +15,20 @@ namespace {
 // ---- activations ----------------------------------------------------------------------------------------------------
 
 template <class T>
-HR_FN void activate(int activation, T* y, int64_t n) {
+HR_FN void activate(int activation, const T* x, T* y, int64_t n) {
     with_activation(activation, [&]<class A>() {
-        for (int64_t i = 0; i < n; i += width<T>) store(y + i, A::value(load(y + i)));
+        for (int64_t i = 0; i < n; i += width<T>) store(y + i, A::value(load(x + i)));
     });
 }
 
 // The same, and the derivatives for the way back.
 template <class T>
-HR_FN void activate_keeping_slope(int activation, T* y, T* slope, int64_t n) {
+HR_FN void activate_keeping_slope(int activation, const T* x, T* y, T* slope, int64_t n) {
     with_activation(activation, [&]<class A>() {
         for (int64_t i = 0; i < n; i += width<T>) {
-            const Pack<T> x = load(y + i), value = A::value(x);
+            const Pack<T> sum = load(x + i), value = A::value(sum);
             store(y + i, value);
-            store(slope + i, A::slope(A::slope_of_value ? value : x));
+            store(slope + i, A::slope(A::slope_of_value ? value : sum));
         }
     });
 }
@@ -51,6 +51,59 @@ HR_FN void tile_vector_map(const NetworkStep<T>& s, const TileBuffers<T>& b, con
     });
 }
 
+// ---- what a layer does to its products ---------------------------------------------------------------------------------
+
+// Units [unit, unit + n) of a layer: from their products to their sums, with what the context gives and what another
+// layer adds. line(i) is where the row's, or rows', number of scratch unit i starts; `height` numbers there.
+template <class T, class Line>
+HR_FN void join(const Layer& layer, int unit, int n, const Line& line, int64_t height) {
+    for (int u = unit; u < unit + n; ++u) {
+        const T* const product = line(layer.product + u);
+        const T* const c = layer.c ? line(layer.c[u]) : nullptr;
+        const T* const other = layer.adds ? line(layer.adds[u]) : nullptr;
+        T* const sum = line(layer.sum + u);
+        for (int64_t i = 0; i < height; i += width<T>) {
+            Pack<T> x = load(product + i);
+            if (c) x = layer.gated ? x * load(c + i) : x + load(c + i);
+            if (other) x += load(other + i);
+            store(sum + i, x);
+        }
+    }
+}
+
+template <class T>
+HR_FN void finish_units(const Layer& layer, int unit, int n, const TileBuffers<T>& b) {
+    const int64_t height = b.height;
+    if (layer.c || layer.adds) join<T>(layer, unit, n, [&](int i) { return b.units + i * height; }, height);
+    if (layer.activation == identity_index) return;
+    const T* const sum = b.units + (layer.sum + unit) * height;
+    const int64_t value = (layer.value + unit) * height;
+    if (b.slopes) {
+        activate_keeping_slope(layer.activation, sum, b.units + value, b.slopes + value, n * height);
+    } else {
+        activate(layer.activation, sum, b.units + value, n * height);
+    }
+}
+
+// The same for a small batch, whose lanes are units; n is at most row_block.
+template <class T>
+HR_FN void finish_units(const Layer& layer, int unit, int n, const SmallBuffers<T>& b) {
+    for (int r = 0; r < b.rows; ++r) {
+        T* const units = b.units + r * b.stride;
+        T lanes[row_block > width<T> ? row_block : width<T>] = {};
+        for (int m = 0; m < n; ++m) {
+            const int u = unit + m;
+            T x = units[layer.product + u];
+            if (layer.c) x = layer.gated ? x * units[layer.c[u]] : x + units[layer.c[u]];
+            if (layer.adds) x += units[layer.adds[u]];
+            lanes[m] = units[layer.sum + u] = x;
+        }
+        if (layer.activation == identity_index) continue;
+        activate(layer.activation, lanes, lanes, int64_t(row_block));
+        for (int m = 0; m < n; ++m) units[layer.value + unit + m] = lanes[m];
+    }
+}
+
 // ---- the interpreter ------------------------------------------------------------------------------------------------
 
 template <class T>
@@ -60,36 +113,29 @@ HR_FN void run_step(const NetworkStep<T>& s, const Chain<T>& chain, const Call<T
     const T* const weights = call.weights + s.weights;
     const T* const input = (s.reads_built ? b.built : b.given) + s.input_slot * height;
     const bool folded = call.context_is_folded && s.fold >= 0;
-    const T* const params = b.units + int64_t(s.layers[s.n_layers - 1].unit) * height;
+    const T* const params = b.units + int64_t(s.layers[s.n_layers - 1].product) * height;
     for (int q = 0; q < s.tile_plan.n_phases; ++q) {
         const Phase& phase = s.tile_plan.phases[q];
         for (int i = phase.op_begin; i < phase.op_end; ++i) {
             const Op& op = s.tile_plan.ops[i];
             const Layer& layer = s.layers[op.layer];
-            const bool hidden = op.layer + 1 < s.n_layers;
+            const bool is_folded = folded && layer.below < 0;
             ProductArgs<T> a;
             a.weights = weights;
             a.row = layer.row + op.row;
             a.k0 = op.k0;
             a.k1 = op.k1;
-            a.input = op.layer == 0 ? input : b.units + int64_t(s.layers[op.layer - 1].unit) * height;
-            a.output = b.units + int64_t(layer.unit + op.row) * height;
+            a.input = layer.below < 0 ? input : b.units + int64_t(s.layers[layer.below].value) * height;
+            a.output = b.units + int64_t(layer.product + op.row) * height;
             a.stride = height;
             a.bias = op.from_bias ? weights + layer.bias + op.row : nullptr;
-            a.relu = hidden && op.finish && !s.has_activation_sweep;
-            if (op.layer == 0 && folded) {  // the context's share is already in the bias
+            a.relu = op.finish && layer.relu;
+            if (is_folded) {  // the context's share is already in the bias; what reads it alone is there altogether
                 if (a.k0 < chain.context) a.k0 = a.k1 < chain.context ? a.k1 : chain.context;
-                if (op.from_bias) a.bias = call.folded + s.fold + op.row;
+                if (op.from_bias) a.bias = call.folded + s.fold + layer.fold + op.row;
             }
             tile_product(a, op.rows, b.vectors);
-            if (hidden && op.finish && s.has_activation_sweep) {
-                const int64_t n = op.rows * height;
-                if (b.slopes) {
-                    activate_keeping_slope(s.activation, a.output, b.slopes + (a.output - b.units), n);
-                } else {
-                    activate(s.activation, a.output, n);
-                }
-            }
+            if (op.finish && layer.sweep && !(is_folded && layer.context_alone)) finish_units(layer, op.row, op.rows, b);
         }
         if (s.vector_map >= 0) {
             tile_vector_map(s, b, params);
@@ -107,46 +153,51 @@ HR_FN void run_step(const NetworkStep<T>& s, const Chain<T>&, const Call<T>& cal
         for (int64_t i = 0; i < s.units; i += width<T>) store(b.units + r * b.stride + i, Pack<T>{});
     const T* const weights = call.weights + s.weights;
     const T* const input = (s.reads_built ? b.built : b.given) + s.input_slot;
-    const T* const params = b.units + s.layers[s.n_layers - 1].unit;
+    const T* const params = b.units + s.layers[s.n_layers - 1].product;
     for (int q = 0; q < s.small_plan.n_phases; ++q) {
         const Phase& phase = s.small_plan.phases[q];
         for (int i = phase.op_begin; i < phase.op_end; ++i) {
             const Op& op = s.small_plan.ops[i];
             const Layer& layer = s.layers[op.layer];
-            const bool hidden = op.layer + 1 < s.n_layers;
             ProductArgs<T> a;
             a.weights = weights;
             a.row = layer.row + op.row;
             a.k0 = op.k0;
             a.k1 = op.k1;
-            a.input = op.layer == 0 ? input : b.units + s.layers[op.layer - 1].unit;
-            a.output = b.units + layer.unit + op.row;
+            a.input = layer.below < 0 ? input : b.units + s.layers[layer.below].value;
+            a.output = b.units + layer.product + op.row;
             a.stride = b.stride;
             a.bias = weights + layer.bias + op.row;
-            a.relu = hidden && !s.has_activation_sweep;
+            a.relu = layer.relu;
             small_product(a, op.rows, b.rows);
-            if (hidden && s.has_activation_sweep)
-                for (int r = 0; r < b.rows; ++r) {  // op.rows is at most row_block
-                    T units[row_block > width<T> ? row_block : width<T>] = {};
-                    T* y = a.output + r * b.stride;
-                    for (int m = 0; m < op.rows; ++m) units[m] = y[m];
-                    activate(s.activation, units, row_block);
-                    for (int m = 0; m < op.rows; ++m) y[m] = units[m];
-                }
+            if (layer.sweep) finish_units(layer, op.row, op.rows, b);
         }
         if (phase.coordinate_begin < phase.coordinate_end)
             settle(s.map, b, params, phase.coordinate_begin, phase.coordinate_end);
     }
 }
 
+// What one context gives every row: of the layer that reads coordinates too its share of the sums, of one that reads
+// nothing else the values.
 template <class T>
 void fold_context(const NetworkStep<T>& s, const T* weights, const T* context, int n, T* folded) noexcept {
-    const Layer& layer = s.layers[0];
-    for (int r = 0; r < layer.out; ++r) {
-        T sum = weights[s.weights + layer.bias + r];
-        const T* w = weights + s.weights + layer.row[r];
-        for (int k = 0; k < n; ++k) sum += w[k] * context[k];
-        folded[s.fold + r] = sum;
+    for (int l = 0; l < s.n_layers; ++l) {
+        const Layer& layer = s.layers[l];
+        if (layer.below >= 0) continue;
+        T* const out = folded + s.fold + layer.fold;
+        for (int r = 0; r < layer.out; ++r) {
+            T sum = weights[s.weights + layer.bias + r];
+            const T* w = weights + s.weights + layer.row[r];
+            for (int k = 0; k < n && k < layer.visible[r]; ++k) sum += w[k] * context[k];
+            out[r] = sum;
+        }
+        for (int r = 0; layer.context_alone && r < layer.out; r += width<T>) {
+            T lanes[width<T>] = {};
+            const int units = layer.out - r < width<T> ? layer.out - r : width<T>;
+            for (int i = 0; i < units; ++i) lanes[i] = out[r + i];
+            activate(layer.activation, lanes, lanes, int64_t(width<T>));
+            for (int i = 0; i < units; ++i) out[r + i] = lanes[i];
+        }
     }
 }
 
@@ -175,8 +226,59 @@ HR_FN void tile_vector_map_vjp(const NetworkStep<T>& s, const Tape<T>& t, int st
     });
 }
 
+HR_FN Gate gate_of(int activation) {
+    return activation == relu_index ? Gate::relu : activation == identity_index ? Gate::pass : Gate::multiply;
+}
+
+// Values of hidden layers become the derivatives of their activations, where the value tells them. What c gave is needed
+// as it is.
+template <class T>
+HR_FN void values_to_slopes(const NetworkStep<T>& s, T* units, int64_t height) {
+    for (int l = 0; l + 1 < s.n_layers; ++l) {
+        const Layer& layer = s.layers[l];
+        if (layer.context_alone || layer.activation == relu_index || layer.activation == identity_index) continue;
+        T* const value = units + layer.value * height;
+        with_activation(layer.activation, [&]<class A>() {
+            if constexpr (A::slope_of_value)
+                for (int64_t i = 0; i < layer.out * height; i += width<T>) store(value + i, A::slope(load(value + i)));
+        });
+    }
+}
+
+// Units [unit, unit + n) of a layer: from the gradients by what their sums are to the layer above, at their values, to
+// those by the sums, to which another layer added them; and by the products, and c.
+template <class T>
+HR_FN void finish_gradients(const NetworkStep<T>& s, const Layer& layer, int unit, int n, const Tape<T>& t, T* units) {
+    const int64_t height = t.height, used = int64_t(t.vectors) * width<T>;
+    const auto line = [&](int i) { return units + i * height; };
+    for (int u = unit; u < unit + n; ++u) {
+        const T* const other = layer.added_to && layer.added_to[u] >= 0 ? line(layer.added_to[u]) : nullptr;
+        if (!other && layer.sum == layer.value && !layer.c) continue;
+        const T* const value = line(layer.value + u);
+        T* const sum = line(layer.sum + u);
+        for (int64_t i = 0; i < used; i += width<T>) {
+            Pack<T> g = load(value + i);
+            if (other) g += load(other + i);
+            store(sum + i, g);
+        }
+        if (!layer.c) continue;
+        const int place = layer.c[u];
+        const Layer& from = s.layers[layer.c_layer];
+        T *const c = line(place), *const product = line(layer.product + u);
+        const T* const slopes = s.tape_slopes >= 0 ? t.at(s.tape_slopes) + place * height : nullptr;
+        with_activation(from.activation, [&]<class A>() {
+            for (int64_t i = 0; i < used; i += width<T>) {
+                const Pack<T> g = load(sum + i), value = load(c + i);
+                const Pack<T> slope = A::slope_of_value ? A::slope(value) : load(slopes + i);
+                store(c + i, (layer.gated ? g * load(product + i) : g) * slope);
+                if (layer.gated) store(product + i, g * value);
+            }
+        });
+    }
+}
+
 // The gradient of the state before a network step from that of the state after it. Afterwards the tape holds, for the
-// weights' gradient, that of every unit and the transposed inputs of every layer.
+// weights' gradient, that of every product and the transposed inputs of every layer.
 template <class T>
 HR_FN void backward_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T>& call, const Back<T>& back, int step,
                          int network) {
@@ -187,22 +289,15 @@ HR_FN void backward_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T
     const int read = s.reads_built ? step + 1 : step;
     const int64_t input = s.input_slot * height;
     const auto transpose_inputs = [&](int l) {
-        const T* lines = l == 0 ? t.state(read) + input : units + s.layers[l - 1].unit * height;
-        to_panels(lines, s.layers[l].in, height, t.vectors, t.panels(network, s.layers[l].panel));
+        const Layer& layer = s.layers[l];
+        const T* lines = layer.below < 0 ? t.state(read) + input : units + s.layers[layer.below].value * height;
+        to_panels(lines, layer.in, height, t.vectors, t.panels(network, layer.panel));
     };
     // Before they are overwritten: at once where slopes replace values or layers take turns, else layer by layer.
-    const bool at_once = s.has_activation_sweep || s.reads_built;
+    const bool at_once = s.has_slope_sweep || s.reads_built;
     for (int l = 0; back.weights && at_once && l < s.n_layers; ++l) transpose_inputs(l);
     int transposed = at_once ? 0 : s.n_layers;
-    const T* gates = nullptr;
-    if (s.has_activation_sweep && s.tape_slopes >= 0) gates = t.at(s.tape_slopes);
-    if (s.has_activation_sweep && s.tape_slopes < 0) {
-        gates = units;
-        with_activation(s.activation, [&]<class A>() {
-            for (int64_t i = 0; i < s.layers[s.n_layers - 1].unit * height; i += width<T>)
-                store(units + i, A::slope(load(units + i)));
-        });
-    }
+    if (s.has_slope_sweep) values_to_slopes(s, units, height);
     // What passes through goes on to the network's inputs: at first where these are what is given, at last where they
     // are what is built.
     const auto carry_passive = [&] {
@@ -210,11 +305,10 @@ HR_FN void backward_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T
         carry_context(t, back, step);
     };
     if (!s.reads_built) carry_passive();
-    // Columns of the first layer whose gradient anybody wants: context is first.
+    // Columns of what the network reads whose gradient anybody wants: context is first.
     const int context = chain.context - s.input_slot;
     const bool wants_coordinates = s.reads_built || back.input || network > 0;
-    const int first_column = back.context ? 0 : context, end_column = wants_coordinates ? s.layers[0].in : context;
-    T* const params = units + int64_t(s.layers[s.n_layers - 1].unit) * height;
+    T* const params = units + int64_t(s.layers[s.n_layers - 1].product) * height;
     for (int q = 0; q < s.back_plan.n_phases; ++q) {
         const BackPhase& phase = s.back_plan.phases[q];
         if (s.vector_map >= 0) {
@@ -231,22 +325,28 @@ HR_FN void backward_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T
             a.weights = call.weights + s.weights;
             a.row = layer.row + op.row0;
             a.n_rows = op.row1 - op.row0;
-            a.grad = units + int64_t(layer.unit + op.row0) * height;
+            a.grad = units + int64_t(layer.product + op.row0) * height;
             a.stride = height;
             a.gate = nullptr;
-            if (op.layer == 0) {
+            if (layer.below < 0) {
+                const int first_column = back.context ? 0 : context;
+                const int end_column = wants_coordinates ? layer.in : context;
                 if (begin < first_column) begin = first_column;
                 if (end > end_column) end = end_column;
                 a.kind = Gate::add;
                 a.output = t.gradient(read) + input + begin * height;
             } else {
-                const int64_t line = int64_t(s.layers[op.layer - 1].unit + begin) * height;
-                a.kind = s.has_activation_sweep ? Gate::multiply : Gate::relu;
-                a.output = units + line;
-                if (s.has_activation_sweep) a.gate = gates + line;
+                const Layer& below = s.layers[layer.below];
+                a.output = units + int64_t(below.value + begin) * height;
+                a.kind = gate_of(below.activation);
+                if (a.kind == Gate::multiply)
+                    a.gate = has_slope_of_value(below.activation)
+                                 ? a.output
+                                 : t.at(s.tape_slopes) + int64_t(below.value + begin) * height;
             }
             a.column = begin;
             if (begin < end) data_product(a, end - begin, t.vectors);
+            if (layer.below >= 0) finish_gradients(s, s.layers[layer.below], begin, end - begin, t, units);
         }
     }
     while (back.weights && transposed > 0) transpose_inputs(--transposed);

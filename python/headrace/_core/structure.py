@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace._core import cpu
 
+if TYPE_CHECKING:
+    from headrace.network import Network
+
 Arrays = list[NDArray[Any]]
+
+BLOCK_GAIN = 1e-1  # of fresh weights that end a residual block, beside sqrt(2) of others (docs/notes/networks.md)
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,9 @@ class Staircase:
 
 
 def _made(core: Any, options: dict[str, Any], structure: Staircase | Sequence[NDArray[np.bool_]]) -> Any:
-    checked = core.MaskedOptions(**options)
+    given = dict(options)
+    network: Network | None = given.pop("network", None)
+    checked = core.MaskedOptions(**given, hidden=[] if network is None else network.core_layers(core))
     if isinstance(structure, Staircase):
         return core.MaskedTransform(checked, structure.levels, structure.degrees)
     return core.MaskedTransform.from_masks(checked, structure)
@@ -40,10 +47,14 @@ class MaskedNetwork:
     ) -> None:
         """Make the structure from levels and degrees, or from masks.
 
-        `options` are what the core's `MaskedOptions` take; `rows[i]` is the core's row for the user's row i, None if
-        they agree.
+        `options` are what the core's `MaskedOptions` take, and ``network``, a `headrace.Network`, or None for layers
+        that are all alike; `rows[i]` is the core's row for the user's row i, None if they agree.
+
+        The core has the layers that read the context alone before the others, and takes no masks for them.
         """
         self.options = options
+        network: Network | None = options.get("network")
+        self.joined = () if network is None else network.joined
         self.staircase = structure if isinstance(structure, Staircase) else None
         self.core: cpu.MaskedTransform = _made(cpu, options, structure)
         self.rows = rows
@@ -80,28 +91,41 @@ class MaskedNetwork:
         layers = self.core.unpack(packed)
         return self._to_user([w for w, _ in layers]), self._to_user([b for _, b in layers])
 
+    def names(self) -> list[str]:
+        """What the layers are called, in the core's order."""
+        layers = len(self.core.hidden) + 1
+        return [*(f"layers.{i}.context" for i in self.joined), *(f"layers.{i}" for i in range(layers))]
+
     def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Dense parameters by name."""
         weights, biases = self.unpack(packed)
         named: dict[str, NDArray[Any]] = {}
-        for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
-            named[f"layers.{i}.weight"] = w
-            named[f"layers.{i}.bias"] = b
+        for name, w, b in zip(self.names(), weights, biases, strict=True):
+            named[f"{name}.weight"] = w
+            named[f"{name}.bias"] = b
         return named
 
     def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
         """The way back from `named`."""
-        n = len(named) // 2
-        return self.pack([named[f"layers.{i}.weight"] for i in range(n)], [named[f"layers.{i}.bias"] for i in range(n)])
+        names = self.names()
+        return self.pack([named[f"{name}.weight"] for name in names], [named[f"{name}.bias"] for name in names])
 
     def initial(self, seed: Sequence[int], dtype: np.dtype[Any], identity: tuple[float, ...]) -> NDArray[Any]:
-        """Fresh weights: He's variance for the inputs that a unit really has, outputs close to the map's identity."""
+        """Fresh weights: He's variance for the inputs that a unit really has, outputs close to the map's identity.
+
+        What is added to another layer's sums is small, so that a block starts close to the identity.
+        """
         rng = np.random.default_rng(list(seed))
-        weights, biases = [], []
+        network: Network | None = self.options.get("network")
         masks = self.masks()
-        for i, mask in enumerate(masks):
+        context = [np.ones((self.core.hidden[i], self.options["context"]), bool) for i in self.joined]
+        gains = [1.0] * len(context) + [np.sqrt(2.0)] * (len(masks) - 1) + [1e-2]
+        for i, layer in enumerate(() if network is None else network):
+            if layer.adds is not None:
+                gains[len(context) + i] = BLOCK_GAIN
+        weights, biases = [], []
+        for gain, mask in zip(gains, [*context, *masks], strict=True):
             fan_in = np.maximum(mask.sum(axis=1, keepdims=True), 1)
-            gain = 1e-2 if i == len(masks) - 1 else np.sqrt(2.0)
             weights.append((rng.standard_normal(mask.shape) * (gain / np.sqrt(fan_in)) * mask).astype(dtype))
             biases.append(np.zeros(mask.shape[0], dtype))
         biases[-1][:] = np.tile(identity, masks[-1].shape[0] // len(identity))
