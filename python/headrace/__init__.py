@@ -11,6 +11,7 @@ from headrace.config import get_num_threads, info, set_num_threads, threads
 from headrace.files import FileFormatError, from_bytes, load, to_bytes
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
+from headrace.network import Layer, Network
 from headrace.training import Adam, History
 from headrace.transforms.elementwise import Elementwise
 from headrace.transforms.masked import Coupling, Inverse, MaskedAutoregressive, Permutation, Standardize, Transform
@@ -44,8 +45,10 @@ __all__ = [
     "FreeEnergy",
     "History",
     "Inverse",
+    "Layer",
     "Logistic",
     "MaskedAutoregressive",
+    "Network",
     "Normal",
     "Permutation",
     "Planar",

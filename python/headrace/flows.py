@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
-from headrace._core.settings import Affine, Autoregressive, Conditioner, Network, Spline
+from headrace._core.settings import Affine, Autoregressive, Conditioner, NetworkKeywords, Spline
 from headrace._keywords import documented, takes
 from headrace._stored import storable
 from headrace.bases import Base, StandardNormal
 from headrace.flow import Flow
+from headrace.network import Network
 from headrace.transforms.masked import Coupling, MaskedAutoregressive, Standardize, Transform
 from headrace.transforms.vector import Planar, Radial
 
@@ -70,7 +71,7 @@ class _Affine(_Named):
         features: int,
         context: int = 0,
         transforms: int = 5,
-        hidden: Sequence[int] = (64, 64),
+        hidden: Sequence[int] | Network = (64, 64),
         *,
         base: Base | None = None,
         seed: int = 0,
@@ -95,7 +96,7 @@ class MAF(_Affine):
         features: Number of coordinates.
         context: Number of context columns.
         transforms: Number of transforms.
-        hidden: Units of each hidden layer.
+        hidden: Units of each hidden layer, or a `headrace.Network`.
         base: By default `StandardNormal`.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
@@ -148,7 +149,7 @@ class RealNVP(_Named):
         features: int,
         context: int = 0,
         transforms: int = 8,
-        hidden: Sequence[int] = (64, 64),
+        hidden: Sequence[int] | Network = (64, 64),
         *,
         base: Base | None = None,
         seed: int = 0,
@@ -188,7 +189,7 @@ class NSF(_Named):
         features: int,
         context: int = 0,
         transforms: int = 5,
-        hidden: Sequence[int] = (64, 64),
+        hidden: Sequence[int] | Network = (64, 64),
         *,
         coupling: bool = False,
         base: Base | None = None,
@@ -216,7 +217,7 @@ class PlanarFlow(_Named):
         transforms: Number of transforms.
         hidden: Of the networks that read the context, one a transform; without context there are none.
         nonlinearity, negative_slope: See `Planar`.
-        **network: Settings of these networks, `Network`.
+        **network: Settings of these networks, `NetworkKeywords`.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.PlanarFlow(features=2, transforms=8)
@@ -225,7 +226,7 @@ class PlanarFlow(_Named):
     True
     """
 
-    @takes(Network)
+    @takes(NetworkKeywords)
     def __init__(
         self,
         features: int,
@@ -238,7 +239,7 @@ class PlanarFlow(_Named):
         base: Base | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
-        **network: Unpack[Network],
+        **network: Unpack[NetworkKeywords],
     ) -> None:
         """See the class."""
         n, key = check.integer("features", features, least=1), check.integer("seed", seed)
@@ -258,14 +259,14 @@ class RadialFlow(_Named):
 
     Args:
         features, context, transforms, hidden, base, seed, dtype: See `PlanarFlow`.
-        **network: Settings of the networks, `Network`.
+        **network: Settings of the networks, `NetworkKeywords`.
 
     >>> import headrace as hr
     >>> hr.RadialFlow(features=2, transforms=8).sample(5, seed=0).shape
     (5, 2)
     """
 
-    @takes(Network)
+    @takes(NetworkKeywords)
     def __init__(
         self,
         features: int,
@@ -276,7 +277,7 @@ class RadialFlow(_Named):
         base: Base | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
-        **network: Unpack[Network],
+        **network: Unpack[NetworkKeywords],
     ) -> None:
         """See the class."""
         n, key = check.integer("features", features, least=1), check.integer("seed", seed)

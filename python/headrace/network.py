@@ -20,7 +20,7 @@ def _activation(name: str, value: Any) -> str:
     return check.choice(name, "identity" if value is None else value, ACTIVATIONS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Layer:
     """A hidden layer: value = activation(sum), sum = (W · value below + b) joined by the context + another layer's sum.
 
@@ -39,6 +39,15 @@ class Layer:
     adds: int | None = None
     context: str | None = None
     context_activation: str | None = None
+
+    def __repr__(self) -> str:
+        """What is not None."""
+        more = "".join(
+            f", {name}={getattr(self, name)!r}"
+            for name in ("adds", "context", "context_activation")
+            if getattr(self, name) is not None
+        )
+        return f"Layer({self.units}, {self.activation!r}{more})"
 
     def __post_init__(self) -> None:
         """Check everything, naming what is wrong."""
@@ -61,7 +70,7 @@ class Layer:
         keep("context_activation", _activation("context_activation", default))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Network:
     """Hidden layers, from the first to the last; a layer of outputs without activation follows, and is not named here.
 
@@ -105,6 +114,10 @@ class Network:
                 )
             added[layer.adds] = i
         object.__setattr__(self, "layers", given)
+
+    def __repr__(self) -> str:
+        """The layers."""
+        return f"Network({list(self.layers)!r})"
 
     def __len__(self) -> int:
         """Number of hidden layers."""
@@ -185,7 +198,9 @@ class Network:
         layers = []
         for i, row in enumerate(rows):
             if not isinstance(row, dict) or not {"units", "activation"} <= row.keys() <= known:
-                raise ValueError(f"network[{i}]: expected units, activation and no keys but {sorted(known)}, got {row!r}")
+                raise ValueError(
+                    f"network[{i}]: expected units, activation and no keys but {sorted(known)}, got {row!r}"
+                )
             layers.append(Layer(**row))
         return cls(layers)
 

@@ -16,7 +16,7 @@ from .flow import Flow
 from .inverse import Inverse
 from .jacobian import jacobian, log_det_by_differences
 from .maps import MAPS, Options, apply_map, coupling_forward, coupling_inverse
-from .network import Network, reads
+from .network import Hidden, Network, reads
 from .permutation import Permutation
 from .planar import Planar
 from .positive import excess, positive
@@ -35,6 +35,7 @@ __all__ = [
     "VECTOR_MAPS",
     "Coupling",
     "Flow",
+    "Hidden",
     "Inverse",
     "Logistic",
     "MaskedAutoregressive",

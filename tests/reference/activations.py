@@ -38,4 +38,23 @@ def softplus(a):
     return np.logaddexp(0.0, a)
 
 
-ACTIVATIONS = {"relu": relu, "tanh": tanh, "elu": elu, "silu": silu, "gelu": gelu, "softplus": softplus}
+def leaky_relu(a):
+    """``a`` above zero, a hundredth of it below."""
+    return np.where(a < 0, 0.01 * a, a)
+
+
+def identity(a):
+    return a
+
+
+ACTIVATIONS = {
+    "relu": relu,
+    "tanh": tanh,
+    "elu": elu,
+    "silu": silu,
+    "gelu": gelu,
+    "softplus": softplus,
+    "leaky_relu": leaky_relu,
+    "sigmoid": sigmoid,
+    "identity": identity,
+}

@@ -8,31 +8,65 @@ from .activations import ACTIVATIONS
 
 
 @dataclass(frozen=True)
+class Hidden:
+    """What a hidden layer does beside its product: see ``Network``."""
+
+    activation: str = "relu"
+    adds: int | None = None
+    context: str | None = None
+    context_activation: str = "identity"
+
+
+@dataclass(frozen=True)
 class Network:
-    """Dense weights ``(out, in)``, biases ``(out,)`` and masks, a list of each; the last layer has no activation."""
+    """Dense weights ``(out, in)``, biases ``(out,)`` and masks, a list of each; the last layer has no activation.
+
+    ``hidden`` says what each hidden layer does, where not all are alike: its product is added to, or multiplied by, the
+    activated product of the context alone (the last ``context`` columns of the inputs; ``joins`` has the weights and
+    biases, in order); then the sum of an earlier layer, before its activation, is added.
+    """
 
     weights: list
     biases: list
     masks: list
     activation: str = "relu"
+    hidden: list | None = None
+    joins: list = ()
+    context: int = 0
 
     def __call__(self, inputs):
-        value = np.asarray(inputs, np.float64)
-        last = len(self.weights) - 1
+        inputs = value = np.asarray(inputs, np.float64)
+        hidden = self.hidden or [Hidden(self.activation)] * (len(self.weights) - 1)
+        context, joins, sums = inputs[:, inputs.shape[1] - self.context :], iter(self.joins), []
         for layer, (weight, bias, mask) in enumerate(zip(self.weights, self.biases, self.masks, strict=True)):
             dense = np.where(mask, np.asarray(weight, np.float64), 0.0)
             value = value @ dense.T + np.asarray(bias, np.float64)
-            if layer < last:
-                value = ACTIVATIONS[self.activation](value)
-        return value
+            if layer == len(hidden):
+                return value
+            this = hidden[layer]
+            if this.context is not None:
+                by, shift = (np.asarray(a, np.float64) for a in next(joins))
+                joined = ACTIVATIONS[this.context_activation](context @ by.T + shift)
+                value = value * joined if this.context == "gate" else value + joined
+            if this.adds is not None:
+                value = value + sums[this.adds]
+            sums.append(value)
+            value = ACTIVATIONS[this.activation](value)
+        raise AssertionError("one layer more than hidden ones")
 
 
-def reads(masks):
-    """Which inputs each output can depend on: ``(outputs, inputs)`` of booleans, by following the masks."""
-    reached = np.asarray(masks[0], bool)
-    for mask in masks[1:]:
-        reached = (np.asarray(mask, int) @ reached.astype(int)) > 0
-    return reached
+def reads(masks, adds=None):
+    """Which inputs each output can depend on: ``(outputs, inputs)`` of booleans, by following the masks.
+
+    ``adds``: for each hidden layer the one whose sums are added to its own, or None.
+    """
+    reached = []
+    for layer, mask in enumerate(masks):
+        seen = (np.asarray(mask, int) @ reached[-1].astype(int)) > 0 if reached else np.asarray(mask, bool)
+        if adds is not None and layer < len(adds) and adds[layer] is not None:
+            seen = seen | reached[adds[layer]]
+        reached.append(seen)
+    return reached[-1]
 
 
 def with_context(values, context):

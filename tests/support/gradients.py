@@ -225,7 +225,7 @@ def random_directions(arrays, n=3):
 
 
 def step_for(activation):
-    return KINKED_STEP if activation == "relu" else STEP
+    return KINKED_STEP if activation in ("relu", "leaky_relu") else STEP
 
 
 def check_float32(narrow, wide, verb, given, context=None, *, depth=64):

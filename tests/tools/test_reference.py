@@ -26,6 +26,9 @@ def test_activations_have_their_known_values():
         "silu": [0.0, -0.238405844044235, 0.0, 0.731058578630005, 1e30],
         "gelu": [0.0, -0.045500263896358, 0.0, 0.841344746068543, 1e30],
         "softplus": [0.0, 0.126928011042972, 0.693147180559945, 1.313261687518223, 1e30],
+        "leaky_relu": [-1e28, -0.02, 0.0, 1.0, 1e30],
+        "sigmoid": [0.0, 0.119202922022118, 0.5, 0.731058578630005, 1.0],
+        "identity": [-1e30, -2.0, 0.0, 1.0, 1e30],
     }
     assert list(known) == list(reference.ACTIVATIONS)
     for name, values in known.items():

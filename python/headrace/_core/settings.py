@@ -30,10 +30,14 @@ MOST_COLUMNS = 2**24  # far beyond use, and far from overflow in the core
 # ---- keywords, as constructors take them ----------------------------------------------------------------------------
 
 
-class Network(TypedDict, total=False):
+class NetworkKeywords(TypedDict, total=False):
     """Of every network."""
 
-    activation: str
+    activation: str | None
+
+
+class _Blocks(TypedDict, total=False):
+    residual: bool
 
 
 class _Scale(TypedDict, total=False):
@@ -50,11 +54,11 @@ class Map(_Scale, total=False):
     formula: str
 
 
-class Affine(Network, _Scale, total=False):
+class Affine(NetworkKeywords, _Blocks, _Scale, total=False):
     """Of flows of affine transforms."""
 
 
-class Spline(Network, total=False):
+class Spline(NetworkKeywords, _Blocks, total=False):
     """Of flows of splines."""
 
     slope: float
@@ -62,7 +66,7 @@ class Spline(Network, total=False):
     bound: float
 
 
-class Conditioner(Network, Map, total=False):
+class Conditioner(NetworkKeywords, _Blocks, Map, total=False):
     """Of every transform whose map takes its parameters from a network."""
 
 
@@ -89,14 +93,21 @@ class DenseAutoregressive(Autoregressive, _Rows, total=False):
 
 
 def setting(
-    default: Any, checked: Callable[[Any, Any], Any], meaning: str, *, core: bool = True, optional: bool = False
+    default: Any,
+    checked: Callable[[Any, Any], Any],
+    meaning: str,
+    *,
+    core: bool = True,
+    optional: bool = False,
+    stored: bool = True,
 ) -> Any:
     """A field: its default, `checked(settings, value)`, and what help says of it.
 
     Fields before it are checked already. With `core`, `MaskedOptions` of a core take it by this name. With `optional`,
-    a file has it only where it is not the default: for what came later than the format.
+    a file has it only where it is not the default: for what came later than the format. Without `stored` none has it.
     """
-    return field(default=default, metadata={"checked": checked, "meaning": meaning, "core": core, "optional": optional})
+    metadata = {"checked": checked, "meaning": meaning, "core": core, "optional": optional, "stored": stored}
+    return field(default=default, metadata=metadata)
 
 
 def _one_of(name: str, options: Sequence[str]) -> Callable[[Any, Any], str]:
@@ -131,10 +142,15 @@ class _Columns:
         """The settings beside the numbers of columns."""
         return [one for one in fields(cls) if one.metadata]
 
+    @classmethod
+    def _stored(cls) -> list[Field[Any]]:
+        """Those that files have."""
+        return [one for one in cls._own() if one.metadata["stored"]]
+
     def header(self) -> dict[str, Any]:
         """Everything by name, as JSON holds it."""
         named: dict[str, Any] = {"features": self.features, "context": self.context}
-        for one in self._own():
+        for one in self._stored():
             value = getattr(self, one.name)
             if not one.metadata["optional"] or value != one.default:
                 named[one.name] = list(value) if isinstance(value, tuple) else value
@@ -143,7 +159,7 @@ class _Columns:
     @classmethod
     def stored(cls, stored: Stored, without: Sequence[str] = ()) -> dict[str, Any]:
         """What a header says of all of them beside the numbers of columns, and of those `without`."""
-        names = [one.name for one in cls._own() if not one.metadata["optional"] or stored.has(one.name)]
+        names = [one.name for one in cls._stored() if not one.metadata["optional"] or stored.has(one.name)]
         return {name: stored.take(name) for name in names if name not in without}
 
     @classmethod
@@ -191,10 +207,11 @@ class _MapSettings(_Columns):
 class NetworkSettings(_Columns):
     """Those of a network, whatever its outputs are for."""
 
-    activation: str = setting(
+    activation: str | None = setting(
         "relu",
-        _one_of("activation", ACTIVATIONS),
-        'Of hidden units: "relu", "tanh", "elu", "silu", "gelu" (the exact one) or "softplus".',
+        lambda settings, value: check.choice("activation", "identity" if value is None else value, ACTIVATIONS),
+        'Of hidden units: "relu", "tanh", "elu", "silu", "gelu" (the exact one), "softplus", "leaky_relu" (0.01 x '
+        'below 0), "sigmoid" or None for none.',
     )
 
 
@@ -227,6 +244,15 @@ class Settings(NetworkSettings, _MapSettings):  # in this order of bases a file 
         '"interleaved": the last layer\'s rows are coordinate by coordinate; "blocked": all that belongs to the first '
         "name, coordinate by coordinate, then to the second, and so on.",
         core=False,
+    )
+
+    residual: bool = setting(
+        False,
+        lambda settings, value: bool(value),
+        "Whether each entry of `hidden` is a residual block of two layers after a first layer "
+        "(`headrace.Network.residual`), instead of one layer.",
+        core=False,
+        stored=False,
     )
 
     @property

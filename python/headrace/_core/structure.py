@@ -54,7 +54,7 @@ class MaskedNetwork:
         """
         self.options = options
         network: Network | None = options.get("network")
-        self.joined = () if network is None else network.joined
+        self.described, self.joined = network, () if network is None else network.joined
         self.staircase = structure if isinstance(structure, Staircase) else None
         self.core: cpu.MaskedTransform = _made(cpu, options, structure)
         self.rows = rows

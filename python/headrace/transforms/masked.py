@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._keywords import documented, takes
 from headrace._module import Block
 from headrace._stored import Stored, header_of, storable
+from headrace.network import Network
 from headrace.transforms.transform import Transform
 from headrace.transforms.verification import verify_inverse
 
@@ -30,11 +32,11 @@ class _Masked(Transform):
     """A transform whose parameters come from a masked network."""
 
     def __init__(
-        self, settings: Settings, network: MaskedNetwork, dtype: np.dtype[Any], parameters: NDArray[Any]
+        self, settings: Settings, masked: MaskedNetwork, dtype: np.dtype[Any], parameters: NDArray[Any]
     ) -> None:
         super().__init__(settings.features, settings.context, dtype)
         self._settings = settings
-        self._network = network
+        self._network = masked
         self._program = self._compile(dtype, parameters)
 
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
@@ -51,15 +53,36 @@ class _Masked(Transform):
 
     def _header(self) -> dict[str, Any]:
         header, staircase = self._settings.header(), self._network.staircase
+        if (network := self._network.described) is not None:
+            header["network"] = network.header()
         if staircase is None:
             _check_derivable(self._network.masks(), self._settings)
             return {**header, "levels": None, "degrees": None}
         return {**header, "levels": list(staircase.levels), "degrees": [list(d) for d in staircase.degrees]}
 
+    @property
+    def network(self) -> Network:
+        """The hidden layers."""
+        return self._network.described or Network.plain(self._network.core.hidden, self._settings.activation)
+
     def to_dense(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]:
-        """``(weights, biases, masks)``, one array a layer, as `from_dense` takes them; masked weights are zero."""
+        """``(weights, biases, masks)``, one array a layer, as `from_dense` takes them; masked weights are zero.
+
+        Where a context joins layers, see `context_to_dense`, and `network` for what the layers are.
+        """
         weights, biases = self._network.unpack(self._vector())
-        return weights, biases, self._network.masks()
+        first = len(self._network.joined)
+        return weights[first:], biases[first:], self._network.masks()
+
+    def context_to_dense(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+        """``(context_weights, context_biases)`` of the layers that a context joins, as `from_dense` takes them."""
+        weights, biases = self._network.unpack(self._vector())
+        first = len(self._network.joined)
+        return weights[:first], biases[:first]
+
+    def _described(self, keywords: str) -> str:
+        network = self._network.described
+        return f"{keywords}, network={network!r}" if network is not None else keywords
 
 
 @storable
@@ -75,7 +98,7 @@ class MaskedAutoregressive(_Masked):
 
     Args:
         features: Number of coordinates D.
-        hidden: Units of each hidden layer.
+        hidden: Units of each hidden layer, or a `headrace.Network`.
         context: Number of context columns.
         order: The coordinates from first to last, a permutation of 0, ..., D - 1; ascending by default.
         seed: Of the fresh weights.
@@ -94,7 +117,7 @@ class MaskedAutoregressive(_Masked):
     def __init__(
         self,
         features: int,
-        hidden: Sequence[int] = (64, 64),
+        hidden: Sequence[int] | Network = (64, 64),
         *,
         context: int = 0,
         order: Sequence[int] | None = None,
@@ -103,17 +126,17 @@ class MaskedAutoregressive(_Masked):
         **conditioner: Unpack[Autoregressive],
     ) -> None:
         """See the class."""
-        settings = Settings(features=features, context=context, **conditioner)
+        described, others = _hidden_layers(hidden, conditioner)
+        settings = Settings(features=features, context=context, **others)
         n = settings.features
-        sizes = check.integers("hidden", hidden, least=1)
         visit = check.permutation("order", range(n) if order is None else order, n)
         levels = [0] * n
         for level, coordinate in enumerate(visit, start=1):
             levels[coordinate] = level
         # Degrees spread evenly over those that an output can see: 1 to D - 1, and 0 where there is context to read.
         first = 0 if settings.context or n == 1 else 1
-        degrees = [[first + i * (n - first) // size for i in range(size)] for size in sizes]
-        network = _network(settings, range(n), range(n), Staircase(levels, degrees))
+        degrees = [[first + i * (n - first) // size for i in range(size)] for size in described.units]
+        network = _network(settings, range(n), range(n), Staircase(levels, degrees), described)
         kind = check.float_dtype("dtype", dtype)
         super().__init__(settings, network, kind, network.initial(_seeds(seed), kind, settings.identity))
 
@@ -125,6 +148,9 @@ class MaskedAutoregressive(_Masked):
         biases: Sequence[NDArray[Any]],
         masks: Sequence[NDArray[Any]],
         *,
+        network: Network | None = None,
+        context_weights: Sequence[NDArray[Any]] = (),
+        context_biases: Sequence[NDArray[Any]] = (),
         context: int = 0,
         verify: Sequence[Array] | None = None,
         **conditioner: Unpack[DenseAutoregressive],
@@ -139,6 +165,9 @@ class MaskedAutoregressive(_Masked):
                 features, then the context.
             biases: One array a layer, (out,).
             masks: One array a layer, shaped as the weight; non-zero where a weight counts.
+            network: What the hidden layers are, where they are not all alike; then their activations are its own.
+            context_weights, context_biases: Of the layers of the network that a context joins, in their order: arrays
+                (units, context) and (units,).
             context: See the class.
             verify: What the other library computes, to be compared: ``(x, z, log_det)``, or with context ``(x, z,
                 log_det, context)``: some rows of data (rows, features), what they become in the latent space of this
@@ -152,13 +181,13 @@ class MaskedAutoregressive(_Masked):
             ValueError: shapes that do not fit; masks with a cycle (two of its coordinates are named); results that
                 differ from those in `verify` by more than rounding (by how much is said).
         """
-        dense = _dense(weights, biases, masks)
+        dense = _dense(weights, biases, masks, network, context_weights, context_biases, conditioner)
         context = check.integer("context", context)
         features = dense.weights[0].shape[1] - context
         if features < 1:
             columns = dense.weights[0].shape[1]
             raise ValueError(f"weights[0]: expected more columns than context={context}, got {columns}")
-        settings = Settings(features=features, context=context, **conditioner)
+        settings = Settings(features=features, context=context, **_told(network, conditioner))
         self = cls.__new__(cls)
         _from_dense(self, settings, dense, range(features), range(features))
         if verify is not None:
@@ -169,7 +198,7 @@ class MaskedAutoregressive(_Masked):
     def _from_file(cls, stored: Stored) -> Self:
         settings = Settings.from_file(stored)
         n = settings.features
-        dense = _Dense(*stored.layers(n + settings.context, n * settings.n_params))
+        dense = _stored_layers(stored, settings, n, n)
         self = cls.__new__(cls)
         _from_dense(self, settings, dense, range(n), range(n), _stored_staircase(stored, settings, dense))
         return self
@@ -177,7 +206,8 @@ class MaskedAutoregressive(_Masked):
     def __repr__(self) -> str:
         """Sizes and conventions."""
         s = self._settings
-        return f"MaskedAutoregressive({self.features}, reads={s.reads!r}, formula={s.formula!r}, {s!r})"
+        more = self._described(f"reads={s.reads!r}, formula={s.formula!r}, {s!r}")
+        return f"MaskedAutoregressive({self.features}, {more})"
 
 
 @storable
@@ -207,7 +237,7 @@ class Coupling(_Masked):
         self,
         features: int,
         passive: Sequence[int],
-        hidden: Sequence[int] = (64, 64),
+        hidden: Sequence[int] | Network = (64, 64),
         *,
         context: int = 0,
         seed: int | Sequence[int] = 0,
@@ -215,15 +245,15 @@ class Coupling(_Masked):
         **conditioner: Unpack[Conditioner],
     ) -> None:
         """See the class."""
-        settings = Settings(features=features, context=context, **conditioner)
-        sizes = check.integers("hidden", hidden, least=1)
+        described, others = _hidden_layers(hidden, conditioner)
+        settings = Settings(features=features, context=context, **others)
         reads, active = _sides(passive, settings.features)
         level = 2 if reads else 1
         levels = [level] * settings.features
         for coordinate in reads:
             levels[coordinate] = 1
-        degrees = [[level - 1] * size for size in sizes]
-        network = _network(settings, reads, active, Staircase(levels, degrees))
+        degrees = [[level - 1] * size for size in described.units]
+        network = _network(settings, reads, active, Staircase(levels, degrees), described)
         kind = check.float_dtype("dtype", dtype)
         self._passive = reads
         super().__init__(settings, network, kind, network.initial(_seeds(seed), kind, settings.identity))
@@ -238,6 +268,9 @@ class Coupling(_Masked):
         *,
         features: int,
         passive: Sequence[int],
+        network: Network | None = None,
+        context_weights: Sequence[NDArray[Any]] = (),
+        context_biases: Sequence[NDArray[Any]] = (),
         context: int = 0,
         verify: Sequence[Array] | None = None,
         **conditioner: Unpack[DenseConditioner],
@@ -249,14 +282,15 @@ class Coupling(_Masked):
         one network with block-diagonal masks and ``layout="blocked"``.
 
         Args:
-            weights, biases, masks, context, verify: See there; without masks every weight counts.
+            weights, biases, masks, network, context_weights, context_biases, context, verify: See there; without masks
+                every weight counts.
             features, passive: See the class.
             **conditioner: Settings of the map and of the network, `DenseConditioner`.
         """
         if masks is None:
             masks = [np.ones(np.shape(w), bool) for w in weights]
-        dense = _dense(weights, biases, masks)
-        settings = Settings(features=features, context=context, **conditioner)
+        dense = _dense(weights, biases, masks, network, context_weights, context_biases, conditioner)
+        settings = Settings(features=features, context=context, **_told(network, conditioner))
         reads, active = _sides(passive, settings.features)
         columns = len(reads) + settings.context
         if dense.weights[0].shape[1] != columns:
@@ -279,8 +313,7 @@ class Coupling(_Masked):
     def _from_file(cls, stored: Stored) -> Self:
         settings = Settings.from_file(stored, reads="data")
         passive = stored.items("passive")
-        rows = max(settings.features - len(passive), 0) * settings.n_params
-        dense = _Dense(*stored.layers(len(passive) + settings.context, rows))
+        dense = _stored_layers(stored, settings, len(passive), max(settings.features - len(passive), 0))
         self = cls.__new__(cls)
         self._passive, active = _sides(passive, settings.features)
         _from_dense(self, settings, dense, self._passive, active, _stored_staircase(stored, settings, dense))
@@ -289,7 +322,8 @@ class Coupling(_Masked):
     def __repr__(self) -> str:
         """Sizes and conventions."""
         s = self._settings
-        return f"Coupling({self.features}, passive={list(self._passive)}, formula={s.formula!r}, {s!r})"
+        more = self._described(f"formula={s.formula!r}, {s!r}")
+        return f"Coupling({self.features}, passive={list(self._passive)}, {more})"
 
 
 class _Fixed(Transform):
@@ -446,14 +480,54 @@ def _sides(passive: Any, features: int) -> tuple[tuple[int, ...], tuple[int, ...
     return reads, active
 
 
+@dataclass
 class _Dense:
-    """Checked layers of `from_dense`."""
+    """Checked layers of `from_dense`; those that read the context alone apart."""
 
-    def __init__(self, weights: list[NDArray[Any]], biases: list[NDArray[Any]], masks: list[NDArray[np.bool_]]) -> None:
-        self.weights, self.biases, self.masks = weights, biases, masks
+    weights: list[NDArray[Any]]
+    biases: list[NDArray[Any]]
+    masks: list[NDArray[np.bool_]]
+    network: Network | None = None
+    context_weights: list[NDArray[Any]] = field(default_factory=list)
+    context_biases: list[NDArray[Any]] = field(default_factory=list)
 
 
-def _dense(weights: Any, biases: Any, masks: Any) -> _Dense:
+def _dense(
+    weights: Any,
+    biases: Any,
+    masks: Any,
+    network: Any,
+    context_weights: Any,
+    context_biases: Any,
+    conditioner: Mapping[str, Any],
+) -> _Dense:
+    dense = _checked_layers(weights, biases, masks)
+    if network is not None:
+        if not isinstance(network, Network):
+            raise TypeError(f"network: expected a Network, got {check.kind_of(network)}")
+        if "activation" in conditioner:
+            raise TypeError(f"activation: expected none beside network, got {conditioner['activation']!r}")
+        if (given := tuple(len(b) for b in dense.biases[:-1])) != network.units:
+            raise ValueError(f"network: expected layers of {given} units, as weights have, got {network.units}")
+    joined = () if network is None else network.joined
+    lists = {"context_weights": [*context_weights], "context_biases": [*context_biases]}
+    for name, arrays in lists.items():
+        if len(arrays) != len(joined):
+            raise ValueError(f"{name}: expected one array for each of {len(joined)} layers, got {len(arrays)}")
+        for i, array in enumerate(arrays):
+            arrays[i] = opened = Caller().open(f"{name}[{i}]", array)
+            units = len(dense.biases[joined[i]])
+            if opened.dtype != dense.weights[0].dtype:
+                raise TypeError(f"{name}[{i}]: expected {dense.weights[0].dtype}, as weights are, got {opened.dtype}")
+            if opened.shape[:1] != (units,) or opened.ndim != (2 if name == "context_weights" else 1):
+                kind = "(units, context)" if name == "context_weights" else "(units,)"
+                raise ValueError(f"{name}[{i}]: expected shape {kind} with {units} units, got {opened.shape}")
+    dense.network = network
+    dense.context_weights, dense.context_biases = lists["context_weights"], lists["context_biases"]
+    return dense
+
+
+def _checked_layers(weights: Any, biases: Any, masks: Any) -> _Dense:
     lists: dict[str, list[Any]] = {}
     for name, value in (("weights", weights), ("biases", biases), ("masks", masks)):
         if isinstance(value, (str, bytes, np.ndarray)) or not hasattr(value, "__iter__"):
@@ -497,9 +571,42 @@ def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
     return None if (flat == np.arange(flat.size)).all() else flat.astype(np.intp)
 
 
-def _network(settings: Settings, reads: Sequence[int], active: Sequence[int], staircase: Staircase) -> MaskedNetwork:
+def _hidden_layers(hidden: Any, conditioner: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
+    """The layers that a constructor is asked for, and the settings that are not about them."""
+    others = dict(conditioner)
+    if isinstance(hidden, Network):
+        for name in ("activation", "residual"):
+            if name in others:
+                raise TypeError(f"{name}: expected none beside a Network, which says what it is, got {others[name]!r}")
+        return hidden, _told(hidden, others)
+    activation = others.get("activation", "relu")
+    make = Network.residual if others.pop("residual", False) else Network.plain
+    return make(hidden, activation), others
+
+
+def _told(network: Network | None, conditioner: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the activation of all layers of a network, if they have the same."""
+    return dict(conditioner) if network is None else {**conditioner, "activation": network.common_activation or "relu"}
+
+
+def _options(
+    settings: Settings, reads: Sequence[int], active: Sequence[int], described: Network | None
+) -> dict[str, Any]:
+    """What the core is told; layers that are all alike are told by their activation, as in files of older versions."""
+    is_plain = described is None or described.common_activation is not None
+    return settings.options(reads, active) | ({} if is_plain else {"network": described})
+
+
+def _network(
+    settings: Settings,
+    reads: Sequence[int],
+    active: Sequence[int],
+    staircase: Staircase,
+    described: Network | None,
+) -> MaskedNetwork:
     """The network whose masks show a unit all that lies at or below its degree."""
-    return MaskedNetwork(settings.options(reads, active), staircase, _output_rows(settings, len(active)))
+    options = _options(settings, reads, active, described)
+    return MaskedNetwork(options, staircase, _output_rows(settings, len(active)))
 
 
 def _from_dense(
@@ -517,8 +624,11 @@ def _from_dense(
             f"weights[{len(dense.weights) - 1}]: expected {expected} rows ({settings.n_params} for each of "
             f"{len(active)} coordinates), got {dense.weights[-1].shape[0]}"
         )
+    for i, w in enumerate(dense.context_weights):
+        if w.shape[1] != settings.context:
+            raise ValueError(f"context_weights[{i}]: expected {settings.context} columns, got {w.shape[1]}")
     if staircase is not None:
-        network = _network(settings, reads, active, staircase)
+        network = _network(settings, reads, active, staircase, dense.network)
         for i, (given, made) in enumerate(zip(dense.masks, network.masks(), strict=True)):
             if not np.array_equal(given, made):
                 raise ValueError(f"masks[{i}]: expected the one that levels and degrees make, got another")
@@ -527,11 +637,27 @@ def _from_dense(
         masks = list(dense.masks)
         if rows is not None:
             masks[-1] = np.ascontiguousarray(masks[-1][np.argsort(rows)])
-        network = MaskedNetwork(settings.options(reads, active), masks, rows)
-    _Masked.__init__(self, settings, network, dense.weights[0].dtype, network.pack(dense.weights, dense.biases))
+        network = MaskedNetwork(_options(settings, reads, active, dense.network), masks, rows)
+    packed = network.pack([*dense.context_weights, *dense.weights], [*dense.context_biases, *dense.biases])
+    _Masked.__init__(self, settings, network, dense.weights[0].dtype, packed)
 
 
 # ---- masked transforms in files -------------------------------------------------------------------------------------
+
+
+def _stored_layers(stored: Stored, settings: Settings, reads: int, active: int) -> _Dense:
+    """The layers that a file has, and what it says of them."""
+    network = Network.from_header(stored.take("network")) if stored.has("network") else None
+    dense = _Dense(*stored.layers(reads + settings.context, active * settings.n_params), network)
+    if network is None:
+        return dense
+    if (given := tuple(len(b) for b in dense.biases[:-1])) != network.units:
+        raise ValueError(f"network: expected layers of {given} units, as the tensors have, got {network.units}")
+    for i in network.joined:
+        units = network.units[i]
+        dense.context_weights.append(stored.array(f"layers.{i}.context.weight", (units, settings.context)))
+        dense.context_biases.append(stored.array(f"layers.{i}.context.bias", (units,)))
+    return dense
 
 
 def _stored_staircase(stored: Stored, settings: Settings, dense: _Dense) -> Staircase | None:

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace._core.maps import VECTOR_MAPS
-from headrace._core.settings import Network, NetworkSettings
+from headrace._core.settings import NetworkKeywords, NetworkSettings
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._keywords import documented, takes
 from headrace._module import Block
@@ -58,7 +58,7 @@ class _Vector(Transform):
         hidden: Any,
         seed: Any,
         dtype: DTypeLike,
-        **settings: Unpack[Network],
+        **settings: Unpack[NetworkKeywords],
     ) -> None:
         self._settings = NetworkSettings(features=features, context=context, **settings)
         n, columns = self._settings.features, self._settings.context
@@ -129,7 +129,7 @@ class Planar(_Vector):
         hidden: Units of each hidden layer of that network; without context there is none.
         seed: Of the fresh parameters.
         dtype: "float32" or "float64".
-        **network: Settings of that network, `Network`.
+        **network: Settings of that network, `NetworkKeywords`.
 
     Without context the parameters are "w" (D,), "u" (D,) and "b" (1,); with context, the network's outputs are the same
     in this order.
@@ -145,7 +145,7 @@ class Planar(_Vector):
     _map = "planar"
     _OWN = ("nonlinearity", "negative_slope")
 
-    @takes(Network)
+    @takes(NetworkKeywords)
     def __init__(
         self,
         features: int,
@@ -156,7 +156,7 @@ class Planar(_Vector):
         hidden: Sequence[int] = (64, 64),
         seed: int | Sequence[int] = 0,
         dtype: DTypeLike = "float32",
-        **network: Unpack[Network],
+        **network: Unpack[NetworkKeywords],
     ) -> None:
         """See the class."""
         self.nonlinearity = check.choice("nonlinearity", nonlinearity, VECTOR_MAPS["planar"].variants)
@@ -174,7 +174,7 @@ class Radial(_Vector):
 
     Args:
         features, context, hidden, seed, dtype: See `Planar`.
-        **network: Settings of the network that reads the context, `Network`.
+        **network: Settings of the network that reads the context, `NetworkKeywords`.
 
     Without context the parameters are "center" (D,), "alpha" (1,) and "beta" (1,), the last two of any sign; with
     context, the network's outputs are the same in this order.
@@ -189,7 +189,7 @@ class Radial(_Vector):
 
     _map = "radial"
 
-    @takes(Network)
+    @takes(NetworkKeywords)
     def __init__(
         self,
         features: int,
@@ -198,7 +198,7 @@ class Radial(_Vector):
         hidden: Sequence[int] = (64, 64),
         seed: int | Sequence[int] = 0,
         dtype: DTypeLike = "float32",
-        **network: Unpack[Network],
+        **network: Unpack[NetworkKeywords],
     ) -> None:
         """See the class."""
         super().__init__(features, "", 0.5, context, hidden, seed, dtype, **network)
