@@ -176,7 +176,10 @@ MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels,
                 "reads, active: a vector map moves all coordinates, and its network reads none");
         n_params_ = vector_map_list()[vector_map_].n_raw(o.features);
     }
-    if (o.hidden.empty()) options_.hidden.assign(degrees_.size(), {o.activation, -1, "", ""});
+    if (o.hidden.empty()) {
+        find_activation(o.activation);  // also where there is no layer that has it
+        options_.hidden.assign(degrees_.size(), {o.activation, -1, "", ""});
+    }
     const auto distinct_coordinates = [&](const std::vector<int>& chosen) {
         std::vector<bool> seen(size_t(std::max(0, o.features)), false);
         for (int c : chosen) {

@@ -14,25 +14,30 @@ from headrace._core.settings import NetworkSettings, Settings, setting
 from headrace._stored import Stored
 
 NETWORK = {"activation": "relu"}
+BLOCKS = {"residual": False}
 SCALE = {"map": "affine", "scale": "soft_clamp", "slope": 1e-3}
 SPLINE = {"bins": 8, "bound": 5.0}
 CONDITIONER = {**NETWORK, **SCALE, **SPLINE, "formula": "to_data"}
 FRESH = {"seed": 0, "dtype": "float32"}
 FLOW = {"context": 0, "transforms": 5, "hidden": (64, 64), "base": None, **FRESH}
 CHAIN = {**FLOW, "transforms": 32, **NETWORK}
+DESCRIBED = {"network": None, "context_weights": (), "context_biases": ()}
 NEEDED = inspect.Parameter.empty
 
 SIGNATURES = {
-    hr.MAF: {"features": NEEDED, **FLOW, **NETWORK, **SCALE},
-    hr.IAF: {"features": NEEDED, **FLOW, **NETWORK, **SCALE},
-    hr.RealNVP: {"features": NEEDED, **FLOW, "transforms": 8, **NETWORK, **SCALE},
-    hr.NSF: {"features": NEEDED, **FLOW, **NETWORK, **SPLINE, "slope": 1e-3, "coupling": False},
+    hr.MAF: {"features": NEEDED, **FLOW, **NETWORK, **BLOCKS, **SCALE},
+    hr.IAF: {"features": NEEDED, **FLOW, **NETWORK, **BLOCKS, **SCALE},
+    hr.RealNVP: {"features": NEEDED, **FLOW, "transforms": 8, **NETWORK, **BLOCKS, **SCALE},
+    hr.NSF: {"features": NEEDED, **FLOW, **NETWORK, **BLOCKS, **SPLINE, "slope": 1e-3, "coupling": False},
     hr.PlanarFlow: {"features": NEEDED, **CHAIN, "nonlinearity": "tanh", "negative_slope": 0.2},
     hr.RadialFlow: {"features": NEEDED, **CHAIN},
     hr.MaskedAutoregressive: {
-        "features": NEEDED, "hidden": (64, 64), "context": 0, "order": None, **FRESH, **CONDITIONER, "reads": "data",
+        "features": NEEDED, "hidden": (64, 64), "context": 0, "order": None, **FRESH, **CONDITIONER, **BLOCKS,
+        "reads": "data",
     },
-    hr.Coupling: {"features": NEEDED, "passive": NEEDED, "hidden": (64, 64), "context": 0, **FRESH, **CONDITIONER},
+    hr.Coupling: {
+        "features": NEEDED, "passive": NEEDED, "hidden": (64, 64), "context": 0, **FRESH, **CONDITIONER, **BLOCKS,
+    },
     hr.Elementwise: {
         "features": NEEDED, **SCALE, **SPLINE, "dtype": "float32", "map": "rq_spline", "formula": "to_latent",
     },
@@ -42,12 +47,12 @@ SIGNATURES = {
     },
     hr.Radial: {"features": NEEDED, "hidden": (64, 64), "context": 0, **FRESH, **NETWORK},
     hr.MaskedAutoregressive.from_dense: {
-        "weights": NEEDED, "biases": NEEDED, "masks": NEEDED, "context": 0, "verify": None, **CONDITIONER,
+        "weights": NEEDED, "biases": NEEDED, "masks": NEEDED, **DESCRIBED, "context": 0, "verify": None, **CONDITIONER,
         "reads": "data", "outputs": None, "layout": "interleaved",
     },
     hr.Coupling.from_dense: {
-        "weights": NEEDED, "biases": NEEDED, "masks": None, "features": NEEDED, "passive": NEEDED, "context": 0,
-        "verify": None, **CONDITIONER, "outputs": None, "layout": "interleaved",
+        "weights": NEEDED, "biases": NEEDED, "masks": None, "features": NEEDED, "passive": NEEDED, **DESCRIBED,
+        "context": 0, "verify": None, **CONDITIONER, "outputs": None, "layout": "interleaved",
     },
 }  # fmt: skip
 by_call = pytest.mark.parametrize("call", SIGNATURES, ids=lambda call: call.__qualname__)
@@ -122,7 +127,7 @@ def test_the_core_takes_the_options_that_its_stub_states():
         cpu.MaskedOptions(reeds=[0])
     head, names = str(error.value).split(" one of ")
     assert head == "reeds: expected"
-    assert {*names.split()} == {*stated()} == {*Settings(features=1).options([], [0])}
+    assert {*names.split()} == {*stated()} == {*Settings(features=1).options([], [0]), "hidden"}
     cpu.MaskedOptions(**{**stated(), "map": "affine"})
 
 

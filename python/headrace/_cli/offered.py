@@ -69,7 +69,8 @@ def settings() -> dict[str, Setting]:
         for name, argument in takers:
             by_default.setdefault(_default(argument.default), []).append(name)
         told = "; ".join(", ".join(names) + value for value, names in by_default.items())
-        result[key] = Setting(str(takers[0][1].annotation).removesuffix(" | None"), told)
+        stated = str(takers[0][1].annotation).removesuffix(" | None").removesuffix(" | Network")
+        result[key] = Setting(stated, told)
     return result
 
 

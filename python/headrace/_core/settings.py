@@ -66,14 +66,20 @@ class Spline(NetworkKeywords, _Blocks, total=False):
     bound: float
 
 
-class Conditioner(NetworkKeywords, _Blocks, Map, total=False):
+class _Masked(NetworkKeywords, Map, total=False):
     """Of every transform whose map takes its parameters from a network."""
 
 
-class Autoregressive(Conditioner, total=False):
-    """Of one in which no coordinates pass through."""
-
+class _Reads(TypedDict, total=False):
     reads: str
+
+
+class Conditioner(_Masked, _Blocks, total=False):
+    """Of one with fresh weights."""
+
+
+class Autoregressive(Conditioner, _Reads, total=False):
+    """Of one in which no coordinates pass through."""
 
 
 class _Rows(TypedDict, total=False):
@@ -81,11 +87,11 @@ class _Rows(TypedDict, total=False):
     layout: str
 
 
-class DenseConditioner(Conditioner, _Rows, total=False):
+class DenseConditioner(_Masked, _Rows, total=False):
     """Of weights that come from elsewhere."""
 
 
-class DenseAutoregressive(Autoregressive, _Rows, total=False):
+class DenseAutoregressive(DenseConditioner, _Reads, total=False):
     """Of weights that come from elsewhere."""
 
 
