@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Arrays = list[NDArray[Any]]
 
-BLOCK_GAIN = 1e-1  # of fresh weights that end a residual block, beside sqrt(2) of others (docs/notes/networks.md)
+BLOCK_GAIN = 0.5  # of fresh weights that end a residual block, beside sqrt(2) of others (docs/notes/networks.md)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class MaskedNetwork:
     def initial(self, seed: Sequence[int], dtype: np.dtype[Any], identity: tuple[float, ...]) -> NDArray[Any]:
         """Fresh weights: He's variance for the inputs that a unit really has, outputs close to the map's identity.
 
-        What is added to another layer's sums is small, so that a block starts close to the identity.
+        What is added to another layer's sums is small, so that sums do not grow from block to block.
         """
         rng = np.random.default_rng(list(seed))
         network: Network | None = self.options.get("network")
