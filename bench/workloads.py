@@ -8,7 +8,7 @@ from itertools import pairwise
 
 VECTORS = ("planar", "radial")
 KERNELS = ("coupling_map", "dual_ascent", "ascent")  # which headrace alone has
-FAMILIES = ("maf", "iaf", "realnvp", "nsf", "nsf_coupling", *VECTORS, *KERNELS)
+FAMILIES = ("maf", "maf_residual", "iaf", "realnvp", "nsf", "nsf_coupling", *VECTORS, *KERNELS)
 VERBS = ("log_prob", "sample", "train", "forward", "inverse", "fit_to_normal", "step", "fit")
 COUPLINGS = ("realnvp", "nsf_coupling")
 SPLINES = ("nsf", "nsf_coupling")
@@ -23,6 +23,7 @@ LEARNING_RATE = 1e-3
 class Workload:
     """One model and one call of it; `aim` is how many times as fast as the best peer it should be.
 
+    ``maf_residual`` is a MAF each of whose hidden sizes is a residual block of two layers, after a first layer.
     ``nsf`` is the autoregressive spline flow, ``nsf_coupling`` the one of couplings. The verb ``train`` is one step of
     an optimiser: mean negative log-likelihood of the rows, its gradient, and the update of the weights. ``planar`` and
     ``radial`` have no hidden layers; ``forward`` and ``inverse`` give rows and log-determinants, ``fit_to_normal`` is
@@ -61,7 +62,7 @@ class Workload:
         """Whether the conditioner reads the side that the call builds."""
         if self.family == "iaf":
             return self.verb != "sample"
-        return self.family in ("maf", "nsf") and self.verb == "sample"
+        return self.family in ("maf", "maf_residual", "nsf") and self.verb == "sample"
 
     @property
     def mirrored(self) -> Workload:
@@ -184,6 +185,8 @@ def map_parameters(family: str) -> int:
 
 def existing_layers(family: str, features: int, hidden: Sequence[int]) -> list[int]:
     """Weights in each layer of one transform's network."""
+    if family == "maf_residual":
+        hidden = [hidden[0], *(width for width in hidden for _ in range(2))]
     layers_of = coupling_layers if family in COUPLINGS else masked_layers
     return layers_of(features, hidden, map_parameters(family))
 
@@ -241,6 +244,7 @@ IAF_64 = Workload("iaf", 64, (256, 256), 5, "log_prob", 10_000, aim=140)
 MAF_784 = Workload("maf", 784, (1024,), 5, "sample", 100, aim=800)
 REALNVP_64 = Workload("realnvp", 64, (256, 256), 8, "log_prob", 10_000, aim=1.25)
 REALNVP_2 = Workload("realnvp", 2, (64, 64), 8, "log_prob", 100_000, aim=2.2)
+RESIDUAL_43 = Workload("maf_residual", 43, (256, 256), 5, "log_prob", 1000, aim=2.2)
 NSF_16 = Workload("nsf", 16, (128, 128), 5, "log_prob", 10_000, aim=4)
 
 WORKLOADS: tuple[Workload, ...] = (
@@ -252,6 +256,9 @@ WORKLOADS: tuple[Workload, ...] = (
     replace(MAF_43, verb="sample", rows=100, aim=80),
     replace(MAF_43, verb="sample", rows=1, aim=40),
     replace(MAF_64, verb="sample", aim=140),
+    RESIDUAL_43,
+    replace(RESIDUAL_43, verb="sample", rows=100, aim=80),
+    replace(RESIDUAL_43, verb="train", aim=2),
     IAF_64,
     MAF_784,
     REALNVP_64,

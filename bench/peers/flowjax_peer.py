@@ -44,6 +44,8 @@ def build(workload: Workload, device: str) -> Model:
 
     if workload.family in VECTORS:
         return _planar(workload)
+    if workload.family == "maf_residual":
+        raise UnsupportedError("no residual networks")
     family = coupling_flow if workload.family in COUPLINGS else masked_autoregressive_flow
     flow = family(
         jax.random.key(0),

@@ -49,7 +49,9 @@ def build(workload: Workload, device: str, matmul: str = "exact") -> Model:
         options.update(coupling=workload.family in COUPLINGS, bins=BINS, bound=BOUND)
         flow = hr.NSF(workload.features, **options)
     else:
-        family = {"maf": hr.MAF, "iaf": hr.IAF, "realnvp": hr.RealNVP}[workload.family]
+        if workload.family == "maf_residual":
+            options["residual"] = True
+        family = {"iaf": hr.IAF, "realnvp": hr.RealNVP}.get(workload.family, hr.MAF)
         flow = family(workload.features, **options)
     count = flow.parameters.size
     flow.parameters = np.float32(0.05) * np.random.default_rng(0).standard_normal(count, dtype=np.float32)

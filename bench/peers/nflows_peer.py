@@ -47,16 +47,17 @@ def build(workload: Workload, device: str) -> Model:
         return transforms.PiecewiseRationalQuadraticCouplingTransform(mask, conditioner, **spline)
 
     def masked() -> transforms.Transform:
+        residual = workload.family == "maf_residual"  # then a first layer comes before the blocks
         sizes = {
             "features": workload.features,
             "hidden_features": equal_width(workload.hidden),
-            "num_blocks": len(workload.hidden) - 1,
-            "use_residual_blocks": False,
+            "num_blocks": len(workload.hidden) - (0 if residual else 1),
+            "use_residual_blocks": residual,
         }
         if workload.family == "nsf":
             return transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform(**sizes, **spline)
         made = transforms.MaskedAffineAutoregressiveTransform(**sizes)
-        return made if workload.family == "maf" else transforms.InverseTransform(made)
+        return transforms.InverseTransform(made) if workload.family == "iaf" else made
 
     chain = []
     for i in range(workload.transforms):

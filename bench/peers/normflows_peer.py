@@ -60,8 +60,8 @@ def _masked(workload: Workload) -> Any:
     sizes = {
         "features": workload.features,
         "hidden_features": equal_width(workload.hidden),
-        "num_blocks": len(workload.hidden) - 1,
-        "use_residual_blocks": False,
+        "num_blocks": len(workload.hidden) - (0 if workload.family == "maf_residual" else 1),
+        "use_residual_blocks": workload.family == "maf_residual",
     }
     if workload.family != "nsf":
         return nf.flows.MaskedAffineAutoregressive(**sizes)

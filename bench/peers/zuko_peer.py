@@ -37,7 +37,7 @@ def build(workload: Workload, device: str, compiled: bool = False) -> Model:
     elif workload.family == "realnvp":
         flow = flows.RealNVP(**options)
     else:
-        flow = flows.MAF(**options)
+        flow = flows.MAF(**options, residual=workload.family == "maf_residual")
         if workload.family == "iaf":
             flow = zuko.lazy.Flow(zuko.lazy.LazyInverse(flow.transform), flow.base)
     flow.to(torch_models.place(device))
