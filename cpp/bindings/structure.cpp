@@ -36,6 +36,7 @@ const std::map<std::string, OptionField>& option_fields() {
         {"hidden", &O::hidden},
         {"reads_data", &O::reads_data},
         {"formula_to_data", &O::formula_to_data},
+        {"unbiased", &O::unbiased},
     };
     return fields;
 }

@@ -198,6 +198,7 @@ MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels,
     if (!fits) throw std::invalid_argument("levels, degrees: expected a level from 1 and a degree from 0 to features");
     check_hidden();
     lay_out();
+    pin_biases();
 }
 
 MaskedTransform MaskedTransform::from_masks(MaskedOptions o, const std::vector<std::vector<uint8_t>>& masks,
@@ -251,8 +252,8 @@ MaskedTransform MaskedTransform::from_masks(MaskedOptions o, const std::vector<s
         }
     }
     MaskedTransform t(std::move(o), levels, std::move(degrees));
-    std::vector<bool> pinned(t.n_weights_, false);
-    bool any = false;
+    bool any = !t.pinned_.empty();
+    std::vector<bool> pinned = any ? t.pinned_ : std::vector<bool>(t.n_weights_, false);
     for (int l = 0; l < n_layers; ++l) {
         const LayerShape& layer = t.layers_[size_t(t.n_context_layers_ + l)];
         const std::vector<int> inputs = t.columns_of(layer);
@@ -384,6 +385,18 @@ std::vector<int> MaskedTransform::columns_of(const LayerShape& layer) const {
     return columns;
 }
 
+void MaskedTransform::pin_biases() {
+    if (options_.unbiased.empty()) return;
+    const LayerShape& layer = layers_.back();
+    std::vector<bool> unbiased(size_t(layer.out), false);
+    for (int row : options_.unbiased) {
+        if (row < 0 || row >= layer.out) throw std::invalid_argument("unbiased: expected rows of the last layer");
+        unbiased[size_t(row)] = true;
+    }
+    pinned_.assign(n_weights_, false);
+    for (int u = 0; u < layer.out; ++u) pinned_[layer.bias + u] = unbiased[size_t(layer.order[u])];
+}
+
 bool MaskedTransform::reads_passive_only() const {
     return std::none_of(options_.reads.begin(), options_.reads.end(), [&](int c) {
         return std::find(options_.active.begin(), options_.active.end(), c) != options_.active.end();
@@ -416,7 +429,7 @@ void MaskedTransform::pack(const std::vector<DenseLayer<T>>& dense, T* weights) 
             const T* from = dense[l].weight + size_t(layer.order[u]) * layer.in;
             for (int k = 0; k < layer.visible[u]; ++k)
                 if (!is_pinned(layer.row[u] + k)) weights[layer.row[u] + k] = from[inputs[k]];
-            weights[layer.bias + u] = dense[l].bias[layer.order[u]];
+            if (!is_pinned(layer.bias + u)) weights[layer.bias + u] = dense[l].bias[layer.order[u]];
         }
     }
 }

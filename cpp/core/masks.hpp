@@ -44,6 +44,7 @@ struct MaskedOptions {
     int bins = 8;
     bool reads_data = true;       // the conditioner sees x, or z
     bool formula_to_data = true;  // the map's forward direction gives x, or z
+    std::vector<int> unbiased;    // rows whose bias is no weight: it is zero and stays zero
 };
 
 class MaskedTransform {
@@ -117,13 +118,14 @@ class MaskedTransform {
     void place_weights(LayerShape& layer, uint64_t& offset) const;
     // The user's unit, or column, at each sorted place of what a layer reads.
     std::vector<int> columns_of(const LayerShape& layer) const;
+    void pin_biases();
     bool is_pinned(uint32_t place) const { return !pinned_.empty() && pinned_[place]; }
 
     MaskedOptions options_;
     std::vector<int> levels_, input_order_, input_level_, active_order_;
     std::vector<std::vector<int>> degrees_;
     std::vector<LayerShape> layers_;
-    std::vector<bool> pinned_;  // by place in the weight vector: zeros that a mask has inside the staircase
+    std::vector<bool> pinned_;  // by place in the weight vector: zeros inside the staircase and among the biases
     int map_ = 0, vector_map_ = -1, n_params_ = 0, max_level_ = 0, n_context_layers_ = 0;
     uint32_t n_weights_ = 0;
 };

@@ -88,6 +88,7 @@ class MaskedOptions:
         hidden: Sequence[HiddenOptions] = (),
         reads_data: bool = True,
         formula_to_data: bool = True,
+        unbiased: Sequence[int] = (),
     ) -> None: ...
 
 class MaskedTransform:
