@@ -13,7 +13,9 @@ from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.network import Layer, Network
 from headrace.training import Adam, History
+from headrace.transforms.act_norm import ActNorm
 from headrace.transforms.elementwise import Elementwise
+from headrace.transforms.linear import Linear
 from headrace.transforms.masked import Coupling, Inverse, MaskedAutoregressive, Permutation, Standardize, Transform
 from headrace.transforms.rotation import Rotation
 from headrace.transforms.vector import Planar, Radial
@@ -30,6 +32,7 @@ __all__ = [
     "IAF",
     "MAF",
     "NSF",
+    "ActNorm",
     "Adam",
     "AscentFlow",
     "AscentHistory",
@@ -46,6 +49,7 @@ __all__ = [
     "History",
     "Inverse",
     "Layer",
+    "Linear",
     "Logistic",
     "MaskedAutoregressive",
     "Network",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -66,6 +66,14 @@ class Interior:
             flow._standardize_context = context
         flow._program = flow._compile(flow.dtype, parameters)
 
+    def start(self, started: Mapping[int, Transform]) -> None:
+        """Put transforms of the same kind and size, with numbers of their own, into some places of the chain."""
+        flow = self._flow
+        vector = self.vector()[: flow._base_size()]
+        parts = [started.get(i, t)._vector() for i, t in enumerate(flow._transforms_on(None))]
+        flow._chain = tuple(started.get(i, t) for i, t in enumerate(flow._chain))
+        flow._fill(flow._program, np.concatenate([vector, *parts]))
+
 
 class Trainable(Protocol):
     """A flow, as a fit sees it; `headrace.flow.Flow` is one."""
@@ -87,6 +95,10 @@ class Trainable(Protocol):
     @property
     def standardize_context(self) -> Any:
         """Mean and standard deviation of context columns, or None."""
+
+    @property
+    def transforms(self) -> tuple[Any, ...]:
+        """Its transforms with the current parameters."""
 
     @property
     def _interior(self) -> Interior:

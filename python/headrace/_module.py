@@ -245,9 +245,12 @@ class Module(Filed):
         >>> hr.Planar(3).n_parameters
         7
         """
-        masks = {f"{name.removesuffix('mask')}weight": mask for name, mask in self._fixed_arrays().items()}
-        named = self.named_parameters()
-        return sum(int(np.count_nonzero(masks[name])) if name in masks else a.size for name, a in named.items())
+        vector, count, start = self._vector(), 0, 0
+        for _, block in self._blocks():
+            named = block.named(vector[start : start + block.size])
+            count += int(np.count_nonzero(block.pack_named({name: np.ones_like(a) for name, a in named.items()})))
+            start += block.size
+        return count
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the parameters by name, in the user's order of units; masked weights are zero.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -421,7 +421,8 @@ class Flow(Derivatives):
         Those that the fit starts with count too, so that a second fit never ends worse than it began.
 
         A `Standardize` at the flow's data end is set from the training part, if it still is the identity, and context
-        columns are standardised likewise; a later fit keeps both. The same seed gives the same bits for any number of
+        columns are standardised likewise; a later fit keeps both. So it does with each `ActNorm`, which the first fit
+        starts from the training part. The same seed gives the same bits for any number of
         threads. Ctrl-C ends the fit and keeps the best weights so far.
 
         Without `epochs`, cross-validation stands in for fewer than 50 rows held out, and a flow that does not end

@@ -16,6 +16,7 @@ from headrace import _arguments as check
 from headrace._arrays.caller import Caller
 from headrace._fit import gaussian as _gaussian
 from headrace._fit import rows as _rows
+from headrace._fit.act_norms import start_act_norms
 from headrace._fit.cross_validation import chosen_epochs, clearly_better
 from headrace._fit.history import History
 from headrace._fit.optimizer import Adam
@@ -168,3 +169,4 @@ def _standardize(flow: Trainable, data: Data, train: Part, *, gaussian: bool = F
         columns = _rows.moments("context", data.context, data.weights, train, say=say)
     if links is not None or columns is not None:
         interior.rescale(links, columns, _gaussian.quietened(flow, interior.vector()) if gaussian else None)
+    start_act_norms(flow, data, train)

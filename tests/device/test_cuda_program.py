@@ -110,6 +110,7 @@ def rotations(features, dtype):
 CHAINS = {
     "of every kind": gradients.mixed_flow,
     "of vector maps": gradients.vector_flow,
+    "of linear links": gradients.linear_flow,
     "of turns and bent lines": lambda dtype: rotations(11, dtype),
     "of turns of one block": lambda dtype: rotations(3, dtype),
 }

@@ -242,6 +242,9 @@ def test_steps_of_an_ascent_are_reached_by_their_number():
         (lambda: hr.Flow([hr.Planar(3), hr.Radial(3), hr.Permutation([2, 1, 0])], hr.Normal(3)), 7 + 5 + 6),
         (lambda: hr.Rotation.random(4, 0), 0),
         (lambda: hr.Elementwise(2, map="affine"), 4),
+        (lambda: hr.Linear(5), 25 + 5),
+        (lambda: hr.Flow([hr.Inverse(hr.Linear(5, "random")), hr.ActNorm(5)]), 30 + 10),
+        (lambda: hr.Linear.from_matrix([[-2.0]]), 2),
     ],
 )
 def test_parameters_are_counted_without_padding(make, count):

@@ -15,6 +15,7 @@ from .derivatives import STEP, along, gradient, row_gradient
 from .flow import Flow
 from .inverse import Inverse
 from .jacobian import jacobian, log_det_by_differences
+from .linear import Linear
 from .maps import MAPS, Options, apply_map, coupling_forward, coupling_inverse
 from .network import Hidden, Network, reads
 from .permutation import Permutation
@@ -37,6 +38,7 @@ __all__ = [
     "Flow",
     "Hidden",
     "Inverse",
+    "Linear",
     "Logistic",
     "MaskedAutoregressive",
     "Network",

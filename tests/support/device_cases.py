@@ -56,6 +56,14 @@ FLOWS = {
     "fixed": lambda: hr.Flow([hr.Rotation.random(FEATURES, 0), hr.Permutation([1, 3, 0, 2]), standardize()]),
     "an inverse": lambda: hr.Flow([hr.Inverse(hr.MaskedAutoregressive(FEATURES, (8,))), hr.Inverse(standardize())]),
     "marginal maps": lambda: hr.Flow([hr.Elementwise(FEATURES, map="dual_ascent")]),
+    "linear links": lambda: hr.Flow(
+        [
+            hr.ActNorm(FEATURES),
+            hr.Linear.from_matrix([[0, 2, 0, 0], [1, 1, 0, 0], [0, 0, -1, 1], [0, 1, 3, 1]], 2.0),
+            hr.Inverse(hr.Linear(FEATURES, "random", seed=1)),
+            hr.Coupling(FEATURES, [0, 2], (8,)),
+        ]
+    ),
     "no transforms": lambda: hr.Flow([], hr.Normal(FEATURES, 1.0, 2.0)),
 }
 

@@ -78,6 +78,20 @@ def elementwise(dtype):
     return cases.randomise(hr.Flow(chain, dtype=dtype), 0.2, "elementwise")
 
 
+def turned(features, dtype):
+    """A linear map of a matrix that changes order and orientation."""
+    matrix = np.eye(features)[::-1] + 0.3 * cases.rng("turned").standard_normal((features, features))
+    matrix[0] *= -np.sign(np.linalg.det(matrix))
+    return hr.Linear.from_matrix(matrix, np.linspace(-1.0, 1.0, features), dtype=dtype)
+
+
+def linear(dtype):
+    """A chain of linear links and norms that a fit has started, and one of each that it has not."""
+    links = [hr.ActNorm(3, dtype=dtype), hr.Linear(3, "random", seed=1, dtype=dtype)]
+    flow = fitted(hr.Flow([*links, hr.Coupling(3, [1], (6,), dtype=dtype), turned(3, dtype), *links[:1]]), "linear")
+    return hr.Flow([*flow.transforms, hr.ActNorm(3, dtype=dtype), hr.Linear(3, dtype=dtype)])
+
+
 def ascended(model, features=2):
     """The flow of a short ascent, all steps of it: no rows are held out that could prefer fewer."""
     x = 1.0 + 2.0 * cases.rows(60, features, "float64", "ascent")
@@ -119,6 +133,8 @@ EXAMPLES = {
     "elementwise-alone": lambda dtype: cases.randomise(
         hr.Elementwise(3, bins=5, bound=4.0, dtype=dtype), 0.3, "spline"
     ),
+    "linear": linear,
+    "linear-alone": lambda dtype: hr.Inverse(cases.randomise(turned(4, dtype), 0.2, "linear")),
     "rotation-alone": lambda dtype: hr.Rotation.random(3, seed=1),
     "rotation-in-blocks": lambda dtype: hr.Inverse(hr.Rotation.random(8, seed=1, block=3)),
     "dual-ascent-in-blocks": lambda dtype: ascended(

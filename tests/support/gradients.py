@@ -100,6 +100,27 @@ def inverse(subject):
     return Subject(hr.Inverse(subject.library), subject.arrays, lambda a: reference.Inverse(subject.judge(a)))
 
 
+def linear(transform):
+    """A linear map by its factors."""
+    fixed = {"order": transform.order, "signs": transform.signs}
+    return _by_name(transform, lambda named: reference.Linear(**named, **fixed))
+
+
+def inverse_linear(transform):
+    """The same with its directions exchanged; its parameters are in another order."""
+    fixed = {"order": transform.order, "signs": transform.signs}
+    return _by_name(hr.Inverse(transform), lambda named: reference.Inverse(reference.Linear(**named, **fixed)))
+
+
+def act_norm(transform):
+    return _by_name(transform, lambda named: reference.Standardize(named["shift"], np.exp(named["log_scale"])))
+
+
+def _by_name(library, judge):
+    named = library.named_parameters()
+    return Subject(library, list(named.values()), lambda a: judge(dict(zip(named, a, strict=True))))
+
+
 def permutation(order):
     return Subject(hr.Permutation(order), [], lambda _: reference.Permutation(order))
 
@@ -280,6 +301,22 @@ def mixed_flow(dtype):
     )
 
 
+def linear_flow(dtype):
+    """Networks with linear links and started norms between them, among them one that changes signs."""
+    n = HOLDER_FEATURES
+    matrix = cases.rng("links").standard_normal((n, n))
+    chain = [
+        _maf(dtype),
+        hr.Inverse(hr.Linear.from_matrix(-matrix if np.linalg.det(matrix) > 0 else matrix, np.ones(n), dtype=dtype)),
+        hr.ActNorm(n, dtype=dtype),
+        hr.Linear(n, "random", seed=1, dtype=dtype),
+        hr.Coupling(n, [3, 0], (9,), context=2, dtype=dtype),
+        hr.Linear(n, dtype=dtype),
+        hr.Standardize(np.arange(5.0), np.arange(1.0, 6.0)),
+    ]
+    return cases.randomise(hr.Flow(chain, hr.Normal(n, 0.5, 2.0)), 0.2)
+
+
 def vector_flow(dtype):
     """Planar and radial transforms in runs, with a network or permuted coordinates between them."""
     planar = [hr.Planar(HOLDER_FEATURES, seed=i, dtype=dtype) for i in range(4)]
@@ -312,10 +349,14 @@ HOLDERS = {
     "planar": lambda dtype: _conditioned(hr.Planar, dtype, activation="tanh"),
     "planar with leaky ReLU": lambda dtype: _conditioned(hr.Planar, dtype, nonlinearity="leaky_relu"),
     "radial": lambda dtype: _conditioned(hr.Radial, dtype),
+    "linear": lambda dtype: linear_flow(dtype).transforms[3],
+    "linear, inverted": lambda dtype: linear_flow(dtype).transforms[1],
+    "act norm": lambda dtype: linear_flow(dtype).transforms[2],
     "flow": mixed_flow,
     "flow of vector maps": vector_flow,
+    "flow of linear links": linear_flow,
 }
-_FLOWS = ("flow", "flow of vector maps")
+_FLOWS = ("flow", "flow of vector maps", "flow of linear links")
 CALLS = [(name, verb) for name in HOLDERS if name not in _FLOWS for verb in TRANSFORM_VERBS]
 CALLS += [(name, verb) for name in _FLOWS for verb in FLOW_VERBS]
 

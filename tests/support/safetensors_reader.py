@@ -63,6 +63,12 @@ def _transform(header, tensors, prefix):
     if kind == "Elementwise":
         names = reference.MAPS[header["map"]].parameters
         return _Elementwise(header, np.concatenate([tensors[prefix + name] for name in names], axis=1))
+    if kind == "Linear":
+        named = {name: tensors[prefix + name] for name in ("upper", "log_diagonal", "lower", "shift")}
+        return reference.Linear(**named, order=header["order"], signs=header["signs"])
+    if kind == "ActNorm":
+        scale = np.exp(tensors[prefix + "log_scale"].astype(np.float64))
+        return reference.Standardize(tensors[prefix + "shift"].astype(np.float64), scale)
     if kind in ("Planar", "Radial"):
         return _vector(header, tensors, prefix)
     layers = sum(name.startswith(f"{prefix}layers.") and name.endswith(".weight") for name in tensors)

@@ -431,20 +431,20 @@ class Inverse(Transform):
         super().__init__(transform.features, transform.context, transform.dtype)
         self._transform = transform
         self._place(transform._device)
-        self._recompile(transform._vector())
+        self._recompile(_turned(transform._vector(), transform._blocks()))
 
     @property
     def transform(self) -> Transform:
         """The transform that is inverted, with a copy of the current parameters."""
         if self._dtype is None and self._transform._device is self._device:
             return self._transform
-        return self._transform._remade(self._vector(), self._dtype, self._device)
+        return self._transform._remade(_turned(self._vector(), self._blocks()), self._dtype, self._device)
 
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
         return self._transform._steps(not inverted)
 
     def _blocks(self) -> list[tuple[str, Block]]:
-        return self._transform._blocks()
+        return self._transform._blocks()[::-1]  # as the steps
 
     def _hidden(self) -> list[int]:
         return self._transform._hidden()
@@ -462,6 +462,12 @@ class Inverse(Transform):
     def __repr__(self) -> str:
         """What is inverted."""
         return f"Inverse({self._transform!r})"
+
+
+def _turned(vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
+    """The numbers of these blocks with the last block first."""
+    ends = np.cumsum([block.size for _, block in blocks])
+    return np.concatenate(np.split(vector, ends)[-2::-1]) if blocks else vector
 
 
 # ---- helpers of the two masked transforms ---------------------------------------------------------------------------

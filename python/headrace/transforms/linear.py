@@ -1,0 +1,289 @@
+"""A trained linear map between networks, by triangular factors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace import _arguments as check
+from headrace._core.structure import MaskedNetwork, Settings, Staircase
+from headrace._module import Block
+from headrace._stored import Stored, storable
+from headrace.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Linear"]
+
+MOST_FEATURES = 2**13  # a factor of more takes half a gigabyte
+
+Matrix = NDArray[np.float64]
+Named = dict[str, NDArray[Any]]
+
+
+class _Triangle:
+    """A unit triangular factor: the weights of a network without hidden layers, whose bias is zero for good."""
+
+    def __init__(self, name: str, features: int, order: Sequence[int], unbiased: Sequence[int]) -> None:
+        """`order`: the coordinates from first to last; each reads those before it."""
+        settings = Settings(features, 0, "additive", "exp", 1e-3, "relu", "to_data", "latent")
+        options = {**settings.options(range(features), range(features)), "unbiased": list(unbiased)}
+        levels = [0] * features
+        for level, coordinate in enumerate(order, start=1):
+            levels[coordinate] = level
+        self.network = MaskedNetwork(options, Staircase(levels, []))
+        self.name, self.features = name, features
+
+    @property
+    def size(self) -> int:
+        return self.network.size
+
+    def named(self, packed: NDArray[Any]) -> Named:
+        return {self.name: self.network.unpack(packed)[0][0]}
+
+    def pack_named(self, named: Named) -> NDArray[Any]:
+        weight = named[self.name]
+        return self.network.pack([weight], [np.zeros(self.features, weight.dtype)])
+
+
+class _Diagonal:
+    """The positive diagonal: the raw scales of a network that reads nothing; its shifts are zero for good."""
+
+    def __init__(self, features: int) -> None:
+        settings = Settings(features, 0, "affine", "exp", 1e-3, "relu", "to_data", "latent")
+        options = {**settings.options([], range(features)), "unbiased": list(range(0, 2 * features, 2))}
+        self.network = MaskedNetwork(options, Staircase([1] * features, []))
+
+    @property
+    def size(self) -> int:
+        return self.network.size
+
+    def named(self, packed: NDArray[Any]) -> Named:
+        return {"log_diagonal": self.network.unpack(packed)[1][0][1::2].copy()}
+
+    def pack_named(self, named: Named) -> NDArray[Any]:
+        logs = named["log_diagonal"]
+        bias = np.stack([np.zeros_like(logs), logs], axis=1).reshape(-1)
+        return self.network.pack([np.empty((bias.size, 0), bias.dtype)], [bias])
+
+
+class _Last(_Triangle):
+    """The factor next to the signed permutation, and the shift behind both: its bias in another order."""
+
+    def __init__(self, features: int, order: Sequence[int], signs: Sequence[int]) -> None:
+        super().__init__("lower", features, range(features), ())
+        self.order, self.signs = np.array(order), np.array(signs)
+
+    def named(self, packed: NDArray[Any]) -> Named:
+        weights, biases = self.network.unpack(packed)
+        return {"lower": weights[0], "shift": biases[0][self.order] * self.signs.astype(packed.dtype)}
+
+    def pack_named(self, named: Named) -> NDArray[Any]:
+        shift = named["shift"]
+        bias = np.empty_like(shift)
+        bias[self.order] = shift * self.signs.astype(shift.dtype)
+        return self.network.pack([named["lower"]], [bias])
+
+
+@storable
+class Linear(Transform):
+    """x = P L D U z + shift: a trained linear map of all coordinates, for between networks.
+
+    L is lower triangular and U upper triangular, both with ones on their diagonals, and D is diagonal and positive, so
+    that every choice of parameters has an inverse (Kingma, Dhariwal 2018). P is fixed: it changes the order of the
+    coordinates, and may change signs, without which some matrices could not be had. A fresh one only reorders. Both
+    directions take the factors one after another, with D² multiply-adds a row, and never an inverse matrix; log_det is
+    the sum of the logarithms of D's diagonal.
+
+    Args:
+        features: Number of coordinates D; at most 8192.
+        order: Of P: x[i] = signs[i] · y[order[i]] + shift[i] with y = L D U z. A permutation of 0, ..., D - 1, or
+            "random", drawn by the seed; by default ascending.
+        seed: Of a random order.
+        dtype: "float32" or "float64".
+
+    The parameters are "upper" (D, D), what U has above its diagonal; "log_diagonal" (D,), the logarithms of D; "lower"
+    (D, D), what L has below its diagonal; and "shift" (D,). All else in the two matrices is zero, whatever is set.
+
+    >>> import numpy as np, headrace as hr
+    >>> t = hr.Linear.from_matrix([[0.0, 2.0], [1.0, 0.5]], dtype="float64")
+    >>> x, log_det = t.forward(np.array([[1.0, 3.0]]))
+    >>> x.round(12).tolist(), round(float(log_det[0]), 4)  # log 2
+    ([[6.0, 2.5]], 0.6931)
+    """
+
+    order: tuple[int, ...]
+    """Of P: x[i] = signs[i] · y[order[i]] + shift[i]."""
+
+    signs: tuple[int, ...]
+    """Of P, 1 or -1; -1 in those of `from_matrix` alone."""
+
+    def __init__(
+        self,
+        features: int,
+        order: Sequence[int] | str | None = None,
+        *,
+        seed: int | Sequence[int] = 0,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        """See the class."""
+        n = check.integer("features", features, least=1, most=MOST_FEATURES)
+        key = check.integers("seed", seed if np.iterable(seed) else (seed,))
+        if isinstance(order, str):
+            check.choice("order", order, ("random",))
+            chosen = tuple(map(int, np.random.default_rng(list(key)).permutation(n)))
+        else:
+            chosen = check.permutation("order", range(n) if order is None else order, n)
+        kind = check.float_dtype("dtype", dtype)
+        square = np.zeros((n, n), kind)
+        zeros = {"upper": square, "log_diagonal": np.zeros(n, kind), "lower": square, "shift": np.zeros(n, kind)}
+        self._take(chosen, (1,) * n, zeros)
+
+    def _take(self, order: tuple[int, ...], signs: tuple[int, ...], named: Named) -> None:
+        n, dtype = len(order), named["shift"].dtype
+        super().__init__(n, 0, dtype)
+        self.order, self.signs = order, signs
+        upper = _Triangle("upper", n, range(n - 1, -1, -1), range(n))
+        self._factors = (upper, _Diagonal(n), _Last(n, order, signs))  # in the order in which they act on z
+        self._program = self._compile(dtype, np.concatenate([factor.pack_named(named) for factor in self._factors]))
+
+    @classmethod
+    def from_matrix(cls, matrix: Any, shift: Any = 0.0, *, dtype: DTypeLike = "float32") -> Self:
+        """The map x = A z + b, by Gaussian elimination with row pivoting.
+
+        Args:
+            matrix: A, shape (D, D), with an inverse.
+            shift: b, shape (D,), or one number for all.
+            dtype: "float32" or "float64".
+
+        Raises:
+            TypeError: no numbers.
+            ValueError: a matrix that is not square or not finite, or whose condition number is beyond what the dtype
+                resolves, or whose factors the dtype does not hold.
+
+        >>> import headrace as hr
+        >>> a, b = hr.Linear.from_matrix([[0.0, -1.0], [1.0, 0.0]], [5.0, 6.0]).to_matrix()
+        >>> a.tolist(), b.tolist()
+        ([[0.0, -1.0], [1.0, 0.0]], [5.0, 6.0])
+        """
+        kind = check.float_dtype("dtype", dtype)
+        given = _regular("matrix", matrix, kind)
+        n = len(given)
+        b = check.vector("shift", shift, n)
+        rows, packed = _eliminated(given)
+        diagonal = np.diagonal(packed).copy()
+        flips = np.where(diagonal < 0, -1, 1)
+        # Of A[rows] = L (S D) U the signs S move through L: L S = S (S L S), and S joins the permutation.
+        order = np.argsort(rows)
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # what overflows is refused below
+            named = {
+                "upper": np.triu(packed / diagonal[:, None], 1).astype(kind),
+                "log_diagonal": np.log(np.abs(diagonal)).astype(kind),
+                "lower": (flips[:, None] * np.tril(packed, -1) * flips).astype(kind),
+                "shift": b.astype(kind),
+            }
+        limits, sizes = np.finfo(kind), np.abs(diagonal)
+        if not np.isfinite(named["shift"]).all():
+            raise ValueError(f"shift: expected numbers that {kind} holds, got some that are larger")
+        if not (np.isfinite(named["upper"]).all() and limits.tiny <= sizes.min() and sizes.max() <= limits.max):
+            raise ValueError(f"matrix: expected one whose factors {kind} holds, got factors that overflow or underflow")
+        self = cls.__new__(cls)
+        self._take(tuple(map(int, order)), tuple(map(int, flips[order])), named)
+        error = float(np.abs(self.to_matrix()[0] - given).max() / np.abs(given).max())
+        if not error <= float(limits.eps) ** 0.5:
+            raise ValueError(
+                "matrix: expected one that elimination with row pivoting takes apart to half of the digits of "
+                f"{kind}, got one that comes back with an error of {error:.3g} of its largest number"
+            )
+        return self
+
+    def to_matrix(self) -> tuple[Matrix, Matrix]:
+        """``(A, b)`` of x = A z + b, shapes (D, D) and (D,), computed from the parameters in float64.
+
+        >>> import headrace as hr
+        >>> a, b = hr.Linear(2, order=[1, 0]).to_matrix()
+        >>> a.tolist(), b.tolist()
+        ([[0.0, 1.0], [1.0, 0.0]], [0.0, 0.0])
+        """
+        named = {name: value.astype(np.float64) for name, value in self.named_parameters().items()}
+        one = np.eye(self._features)
+        product = (named["lower"] + one) @ (np.exp(named["log_diagonal"])[:, None] * (named["upper"] + one))
+        return np.array(self.signs)[:, None] * product[list(self.order)] + 0.0, named["shift"]  # + 0: no -0
+
+    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+        n = self._features
+        steps: list[tuple[Any, ...]] = [("masked", inverted, factor.network) for factor in self._factors]
+        back = [int(i) for i in np.argsort(self.order)]
+        if -1 in self.signs:  # of each coordinate before it changes its place, as blocks of one number
+            steps.append(("rotation", inverted, np.array([self.signs[i] for i in back], np.float64), [1] * n))
+        if self.order != tuple(range(n)):
+            steps.append(("permutation", back if inverted else list(self.order)))
+        return steps[::-1] if inverted else steps
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return [("", factor) for factor in self._factors]
+
+    def _header(self) -> dict[str, Any]:
+        return {"features": self._features, "order": list(self.order), "signs": list(self.signs)}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        n = stored.size("features", least=1)
+        if n > MOST_FEATURES:
+            raise ValueError(f"features: expected at most {MOST_FEATURES}, got {n}")
+        signs = stored.items("signs")
+        check.length("signs", signs, n)
+        order = check.permutation("order", stored.items("order"), n)
+        for i, sign in enumerate(signs):
+            if type(sign) is not int or sign not in (1, -1):
+                raise ValueError(f"signs[{i}]: expected 1 or -1, got {sign!r}")
+        shapes = {"upper": (n, n), "log_diagonal": (n,), "lower": (n, n), "shift": (n,)}
+        self = cls.__new__(cls)
+        self._take(order, tuple(signs), {name: stored.array(name, shape) for name, shape in shapes.items()})
+        return self
+
+    def __repr__(self) -> str:
+        """The size, and the order where it is not the ascending one."""
+        n = self._features
+        order = "" if self.order == tuple(range(n)) else f", order={list(self.order)}"
+        return f"Linear({n}{order})"
+
+
+def _regular(name: str, value: Any, dtype: np.dtype[Any]) -> Matrix:
+    """A float64 copy of a matrix that has an inverse which the dtype resolves."""
+    given = np.asarray(value)
+    if given.dtype.kind not in "fiu":
+        raise TypeError(f"{name}: expected an array of numbers, got {check.kind_of(value)} of {given.dtype}")
+    if given.ndim != 2 or given.shape[0] != given.shape[1] or not 1 <= given.shape[0] <= MOST_FEATURES:
+        raise ValueError(f"{name}: expected shape (n, n) with n from 1 to {MOST_FEATURES}, got {given.shape}")
+    matrix = np.array(given, np.float64)
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+    most = 1.0 / float(np.finfo(dtype).eps)
+    largest = np.abs(matrix).max()
+    condition = float(np.linalg.cond(matrix / largest)) if largest > 0 else np.inf
+    if not condition < most:
+        raise ValueError(
+            f"{name}: expected a matrix with an inverse, of a condition number below {most:.3g} for {dtype}, got "
+            f"{condition:.3g}"
+        )
+    return matrix
+
+
+def _eliminated(matrix: Matrix) -> tuple[NDArray[np.intp], Matrix]:
+    """``(rows, factors)``: matrix[rows] = L V; L's entries lie below the diagonal of `factors`, V's on and above it."""
+    a, n = matrix.copy(), len(matrix)
+    rows = np.arange(n)
+    for k in range(n):
+        pivot = k + int(np.argmax(np.abs(a[k:, k])))
+        if pivot != k:
+            a[[k, pivot]], rows[[k, pivot]] = a[[pivot, k]], rows[[pivot, k]]
+        if a[k, k] == 0.0:
+            raise ValueError("matrix: expected a matrix with an inverse, got a singular one")
+        a[k + 1 :, k] /= a[k, k]
+        a[k + 1 :, k + 1 :] -= np.outer(a[k + 1 :, k], a[k, k + 1 :])
+    return rows, a
