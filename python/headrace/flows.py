@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 from headrace import _arguments as check
 from headrace._core.settings import Affine, Autoregressive, Conditioner, NetworkKeywords, Spline
 from headrace._keywords import documented, takes
+from headrace._links import link_before
 from headrace._stored import storable
 from headrace.bases import Base, StandardNormal
 from headrace.flow import Flow
@@ -37,27 +38,29 @@ class _Named(Flow):
 
 
 def _autoregressive(
-    features: int, transforms: Any, seed: Any, sizes: Any, **conditioner: Unpack[Autoregressive]
+    features: int, transforms: Any, link: Any, seed: Any, sizes: Any, **conditioner: Unpack[Autoregressive]
 ) -> list[Transform]:
-    """Transforms whose order of coordinates alternates between ascending and descending."""
+    """Networks with what links them; where that is "reverse", their order of coordinates alternates."""
     key, n = check.integer("seed", seed), features
     orders = (range(n), range(n - 1, -1, -1))
-    return [
-        MaskedAutoregressive(n, order=orders[i % 2], seed=(key, i), **sizes, **conditioner)
-        for i in range(check.integer("transforms", transforms, least=1))
-    ]
+    chain: list[Transform] = []
+    for i in range(check.integer("transforms", transforms, least=1)):
+        before, descending = link_before(i, link, n, seed=key, dtype=sizes["dtype"])
+        chain += [*before, MaskedAutoregressive(n, order=orders[descending], seed=(key, i), **sizes, **conditioner)]
+    return chain
 
 
 def _couplings(
-    features: int, transforms: Any, seed: Any, sizes: Any, **conditioner: Unpack[Conditioner]
+    features: int, transforms: Any, link: Any, seed: Any, sizes: Any, **conditioner: Unpack[Conditioner]
 ) -> list[Transform]:
     """Couplings in which even and odd coordinates take turns; one feature is conditioned on the context alone."""
     key = check.integer("seed", seed)
     passive = (range(0, features, 2), range(1, features, 2)) if features > 1 else ((), ())
-    return [
-        Coupling(features, passive[i % 2], seed=(key, i), **sizes, **conditioner)
-        for i in range(check.integer("transforms", transforms, least=1))
-    ]
+    chain: list[Transform] = []
+    for i in range(check.integer("transforms", transforms, least=1)):
+        before, _ = link_before(i, link, features, seed=key, dtype=sizes["dtype"])
+        chain += [*before, Coupling(features, passive[i % 2], seed=(key, i), **sizes, **conditioner)]
+    return chain
 
 
 class _Affine(_Named):
@@ -73,6 +76,7 @@ class _Affine(_Named):
         transforms: int = 5,
         hidden: Sequence[int] | Network = (64, 64),
         *,
+        link: str = "reverse",
         base: Base | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
@@ -81,7 +85,7 @@ class _Affine(_Named):
         """See the class."""
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
-        chain = _autoregressive(n, transforms, seed, sizes, reads=self._reads, **conditioner)
+        chain = _autoregressive(n, transforms, link, seed, sizes, reads=self._reads, **conditioner)
         super().__init__(chain, n, base, dtype)
 
 
@@ -90,13 +94,17 @@ class _Affine(_Named):
 class MAF(_Affine):
     """Masked autoregressive flow (Papamakarios, Pavlakou, Murray 2017): x_i = μ(x_<i) + σ(x_<i) z_i, eq. 37-38.
 
-    The order of the coordinates alternates between ascending and descending. Density and sampling each cost one pass.
+    The order of the coordinates alternates between ascending and descending, unless `link` says otherwise. Density and
+    sampling each cost one pass.
 
     Args:
         features: Number of coordinates.
         context: Number of context columns.
         transforms: Number of transforms.
         hidden: Units of each hidden layer, or a `headrace.Network`.
+        link: What lies between two networks: "reverse", nothing, as orders alternate already; "linear", a trained
+            `Linear`, which begins as the identity; "random", a `Permutation` by the seed, in the place of alternating
+            orders; "none", nothing, and no alternating orders.
         base: By default `StandardNormal`.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
@@ -118,7 +126,7 @@ class IAF(_Affine):
     """Inverse autoregressive flow (Kingma et al. 2016): x_i = μ(z_<i) + σ(z_<i) z_i, eq. 39-41.
 
     Args:
-        features, context, transforms, hidden, base, seed, dtype: See `MAF`.
+        features, context, transforms, hidden, link, base, seed, dtype: See `MAF`.
         **conditioner: Settings of the transforms, `Affine`.
 
     >>> import headrace as hr
@@ -136,6 +144,7 @@ class RealNVP(_Named):
 
     Args:
         features, context, transforms, hidden, base, seed, dtype: See `MAF`.
+        link: See `MAF`. Even and odd coordinates take turns with any; "reverse" and "none" are the same.
         **conditioner: Settings of the transforms, `Affine`.
 
     >>> import headrace as hr
@@ -151,6 +160,7 @@ class RealNVP(_Named):
         transforms: int = 8,
         hidden: Sequence[int] | Network = (64, 64),
         *,
+        link: str = "reverse",
         base: Base | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
@@ -159,7 +169,7 @@ class RealNVP(_Named):
         """See the class."""
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
-        super().__init__(_couplings(n, transforms, seed, sizes, **conditioner), n, base, dtype)
+        super().__init__(_couplings(n, transforms, link, seed, sizes, **conditioner), n, base, dtype)
 
 
 @storable
@@ -173,6 +183,7 @@ class NSF(_Named):
 
     Args:
         features, context, transforms, hidden, base, seed, dtype: See `MAF`.
+        link: See `MAF`, and of couplings `RealNVP`.
         coupling: Whether even and odd coordinates take turns, instead of each being conditioned on all before it.
         **conditioner: Settings of the transforms, `Spline`.
 
@@ -192,6 +203,7 @@ class NSF(_Named):
         hidden: Sequence[int] | Network = (64, 64),
         *,
         coupling: bool = False,
+        link: str = "reverse",
         base: Base | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
@@ -201,7 +213,7 @@ class NSF(_Named):
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         made = _couplings if coupling else _autoregressive
-        chain = made(n, transforms, seed, sizes, map="rq_spline", formula="to_latent", **conditioner)
+        chain = made(n, transforms, link, seed, sizes, map="rq_spline", formula="to_latent", **conditioner)
         super().__init__(chain, n, base, dtype)
 
 
