@@ -310,3 +310,11 @@ MASKED_SHAPES: tuple[tuple[int, tuple[int, ...]], ...] = (
 
 # Couplings that bench_coupling.py times: features, hidden sizes.
 COUPLING_SHAPES: tuple[tuple[int, tuple[int, ...]], ...] = ((2, (64, 64)), (64, (256, 256)))
+
+# Flows of couplings that bench_links.py times with each kind of link: features, hidden sizes, transforms.
+LINK_SHAPES: tuple[tuple[int, tuple[int, ...], int], ...] = ((64, (64, 64), 8), (64, (256, 256), 8), (8, (64, 64), 8))
+
+
+def linear_weights(features: int) -> int:
+    """Multiplications of a row with the two triangular factors and the diagonal of a linear link."""
+    return features**2
