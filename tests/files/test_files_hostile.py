@@ -111,7 +111,7 @@ BROKEN = {
     ),
     "a flow for a transform": (
         lambda: with_header(maf(), set_at("transforms", 0, "kind", to="MAF")),
-        [r"transforms\[0\]: kind: expected one of 'Coupling', ", "'MAF'"],
+        [r"transforms\[0\]: kind: expected one of 'ActNorm', 'Coupling', ", "'MAF'"],
     ),
     "a transform for a base": (
         lambda: with_header(maf(), set_at("base", "kind", to="Permutation")),
