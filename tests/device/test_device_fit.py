@@ -53,6 +53,22 @@ def test_other_contexts(machine, context):
     cases.assert_same_bits(device.to("cpu").parameters, flow.parameters)
 
 
+def test_norms_start_as_on_the_cpu(machine):
+    """From the same rows; what reaches the inner one has gone through networks there, which round otherwise."""
+    (x, context, weights), library = data(), Library("cupy", machine)
+    networks = made_flow("float32").transforms
+    norms = [hr.ActNorm(FEATURES), hr.ActNorm(FEATURES)]
+    flow = hr.Flow([norms[0], networks[0], norms[1], *networks[1:]])
+    device = flow.to("cuda")
+    settings = {**SHORT, "epochs": 0}
+    flow.fit(x, context, weights=weights, **settings)
+    device.fit(*map(library.make, (x, context)), weights=library.make(weights), **settings)
+    started = [t for t in device.to("cpu").transforms if isinstance(t, hr.ActNorm)]
+    assert [t.is_started for t in started] == [True, True]
+    assert all(t.parameters.any() for t in started)
+    np.testing.assert_allclose(device.to("cpu").parameters, flow.parameters, rtol=1e-4, atol=1e-5)
+
+
 def waits_of(machine, epochs, batch_size, **settings):
     library, (x, _, weights) = Library("cupy", machine), data(400)
     flow = made_flow("float32", context=0).to("cuda")

@@ -256,6 +256,34 @@ BROKEN = {
         lambda: plain(kind="Rotation", features=2, matrix=[1.0, 0.0, 0.0], dtype=None),
         ["matrix: expected 4 values, got 3"],
     ),
+    "a linear map with a sign of zero": (
+        lambda: with_header(hr.Linear(2), set_at("signs", 1, to=0)),
+        [r"signs\[1\]: expected 1 or -1, got 0"],
+    ),
+    "a linear map with a sign that is no integer": (
+        lambda: with_header(hr.Linear(2), set_at("signs", 0, to=True)),
+        [r"signs\[0\]: expected 1 or -1, got True"],
+    ),
+    "a linear map of too few signs": (
+        lambda: with_header(hr.Linear(2), set_at("signs", to=[1])),
+        ["signs: expected 2 values, got 1"],
+    ),
+    "a linear map of no order": (
+        lambda: with_header(hr.Linear(2), set_at("order", to=[1, 1])),
+        ["order: expected each of 0 to 1 exactly once"],
+    ),
+    "a linear map of other features": (
+        lambda: with_header(hr.Linear(2), set_at("features", to=3)),
+        ["signs: expected 3 values, got 2"],
+    ),
+    "a linear map of more features than one may have": (
+        lambda: with_header(hr.Linear(2), set_at("features", to=8193)),
+        ["features: expected at most 8192, got 8193"],
+    ),
+    "a norm that has started by half": (
+        lambda: with_header(hr.ActNorm(2), set_at("started", to=0.5)),
+        ["started: expected true or false, got 0.5"],
+    ),
     "a rotation of more features than one may have": (
         lambda: safetensors.numpy.save(
             {"blocks": np.ones(8193)},
