@@ -10,6 +10,7 @@ import cases
 import headrace as hr
 import map_cases
 import reference
+from headrace._core.structure import MaskedNetwork, Settings, Staircase
 from pairs import pairwise
 
 SIDES = [(reads, formula) for reads in cases.READS for formula in cases.FORMULAS]
@@ -341,3 +342,32 @@ def test_later_coordinates_change_no_bit_of_earlier_ones(reads, formula, dtype):
             got = direction(moved)[0]
             cases.assert_same_bits(got[:, ~reached[:, column]], want[:, ~reached[:, column]])
             assert (got[:, column] != want[:, column]).all()
+
+
+# --- rows without a bias ----------------------------------------------------------------------------------------------
+
+
+def options_of(features, **more):
+    settings = Settings(features, 0, "affine", "exp", 1e-3, "relu", "to_data", "data")
+    return settings.options(range(features), range(features)) | more
+
+
+@pytest.mark.parametrize("as_masks", [False, True])
+def test_biases_that_are_no_weights_are_zero(as_masks, dtype):
+    """Those of rows 1 and 4, whatever is packed; all else stays, and so do zeros that masks have."""
+    masks = cases.autoregressive_masks([1, 0, 2], (), 0, cases.rng("unbiased"))
+    masks[0][4] &= np.array([True, False, True])
+    structure = masks if as_masks else Staircase([2, 1, 3], [])
+    network = MaskedNetwork(options_of(3, unbiased=[1, 4]), structure)
+    weight, bias = np.ones((6, 3), dtype), np.arange(1, 7).astype(dtype)
+    (packed_weight,), (packed_bias,) = network.unpack(network.pack([weight], [bias]))
+    assert packed_bias.tolist() == [1.0, 0.0, 3.0, 4.0, 0.0, 6.0]
+    assert np.array_equal(packed_weight, network.masks()[0].astype(dtype))
+    if as_masks:
+        assert np.array_equal(network.masks()[0], masks[0])
+
+
+@pytest.mark.parametrize("row", [-1, 6])
+def test_rows_without_a_bias_must_exist(row):
+    with pytest.raises(ValueError, match=r"^unbiased: expected rows of the last layer"):
+        MaskedNetwork(options_of(3, unbiased=[row]), Staircase([1, 2, 3], []))
