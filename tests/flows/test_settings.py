@@ -15,6 +15,7 @@ from headrace._stored import Stored
 
 NETWORK = {"activation": "relu"}
 BLOCKS = {"residual": False}
+LINK = {"link": "reverse"}
 SCALE = {"map": "affine", "scale": "soft_clamp", "slope": 1e-3}
 SPLINE = {"bins": 8, "bound": 5.0}
 CONDITIONER = {**NETWORK, **SCALE, **SPLINE, "formula": "to_data"}
@@ -25,10 +26,10 @@ DESCRIBED = {"network": None, "context_weights": (), "context_biases": ()}
 NEEDED = inspect.Parameter.empty
 
 SIGNATURES = {
-    hr.MAF: {"features": NEEDED, **FLOW, **NETWORK, **BLOCKS, **SCALE},
-    hr.IAF: {"features": NEEDED, **FLOW, **NETWORK, **BLOCKS, **SCALE},
-    hr.RealNVP: {"features": NEEDED, **FLOW, "transforms": 8, **NETWORK, **BLOCKS, **SCALE},
-    hr.NSF: {"features": NEEDED, **FLOW, **NETWORK, **BLOCKS, **SPLINE, "slope": 1e-3, "coupling": False},
+    hr.MAF: {"features": NEEDED, **FLOW, **NETWORK, **BLOCKS, **LINK, **SCALE},
+    hr.IAF: {"features": NEEDED, **FLOW, **NETWORK, **BLOCKS, **LINK, **SCALE},
+    hr.RealNVP: {"features": NEEDED, **FLOW, "transforms": 8, **NETWORK, **BLOCKS, **LINK, **SCALE},
+    hr.NSF: {"features": NEEDED, **FLOW, **NETWORK, **BLOCKS, **LINK, **SPLINE, "slope": 1e-3, "coupling": False},
     hr.PlanarFlow: {"features": NEEDED, **CHAIN, "nonlinearity": "tanh", "negative_slope": 0.2},
     hr.RadialFlow: {"features": NEEDED, **CHAIN},
     hr.MaskedAutoregressive: {
@@ -127,7 +128,7 @@ def test_the_core_takes_the_options_that_its_stub_states():
         cpu.MaskedOptions(reeds=[0])
     head, names = str(error.value).split(" one of ")
     assert head == "reeds: expected"
-    assert {*names.split()} == {*stated()} == {*Settings(features=1).options([], [0]), "hidden"}
+    assert {*names.split()} == {*stated()} == {*Settings(features=1).options([], [0]), "hidden", "unbiased"}
     cpu.MaskedOptions(**{**stated(), "map": "affine"})
 
 

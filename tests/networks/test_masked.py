@@ -10,7 +10,8 @@ import cases
 import headrace as hr
 import map_cases
 import reference
-from headrace._core.structure import MaskedNetwork, Settings, Staircase
+from headrace._core.settings import Settings
+from headrace._core.structure import MaskedNetwork, Staircase
 from pairs import pairwise
 
 SIDES = [(reads, formula) for reads in cases.READS for formula in cases.FORMULAS]
@@ -348,7 +349,7 @@ def test_later_coordinates_change_no_bit_of_earlier_ones(reads, formula, dtype):
 
 
 def options_of(features, **more):
-    settings = Settings(features, 0, "affine", "exp", 1e-3, "relu", "to_data", "data")
+    settings = Settings(features=features, scale="exp")
     return settings.options(range(features), range(features)) | more
 
 

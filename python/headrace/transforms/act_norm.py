@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
-from headrace._core.structure import MaskedNetwork, Settings, Staircase
+from headrace._core.settings import Settings
+from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._module import Block
 from headrace._stored import Stored, storable
 from headrace.transforms.transform import Transform
@@ -25,7 +26,7 @@ class _Lines:
     """Shift and log scale of each coordinate: the biases of a network that reads nothing."""
 
     def __init__(self, features: int) -> None:
-        settings = Settings(features, 0, "affine", "exp", 1e-3, "relu", "to_data", "latent")
+        settings = Settings(features=features, map="affine", scale="exp", reads="latent")
         self.features = features
         self.network = MaskedNetwork(settings.options([], range(features)), Staircase([1] * features, []))
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
-from headrace._core.structure import MaskedNetwork, Settings, Staircase
+from headrace._core.settings import Settings
+from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._module import Block
 from headrace._stored import Stored, storable
 from headrace.transforms.transform import Transform
@@ -30,7 +31,7 @@ class _Triangle:
 
     def __init__(self, name: str, features: int, order: Sequence[int], unbiased: Sequence[int]) -> None:
         """`order`: the coordinates from first to last; each reads those before it."""
-        settings = Settings(features, 0, "additive", "exp", 1e-3, "relu", "to_data", "latent")
+        settings = Settings(features=features, map="additive", scale="exp", reads="latent")
         options = {**settings.options(range(features), range(features)), "unbiased": list(unbiased)}
         levels = [0] * features
         for level, coordinate in enumerate(order, start=1):
@@ -54,7 +55,7 @@ class _Diagonal:
     """The positive diagonal: the raw scales of a network that reads nothing; its shifts are zero for good."""
 
     def __init__(self, features: int) -> None:
-        settings = Settings(features, 0, "affine", "exp", 1e-3, "relu", "to_data", "latent")
+        settings = Settings(features=features, map="affine", scale="exp", reads="latent")
         options = {**settings.options([], range(features)), "unbiased": list(range(0, 2 * features, 2))}
         self.network = MaskedNetwork(options, Staircase([1] * features, []))
 
