@@ -1,20 +1,116 @@
 """One list of maps in every layer, and one of vector maps: one that is forgotten somewhere fails here."""
 
 import dataclasses
+import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import added_map
 import headrace as hr
 import headrace._core
 import reference
 import vector_cases
 from headrace import _stored
 from headrace._core.maps import MAPS, VECTOR_MAPS, bins_with, has_bins, has_scale
+from headrace._core.structure import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_core_python_and_reference_list_the_same_maps():
-    assert sorted({name for name, *_ in headrace._core.cpu.maps()}) == sorted(hr.ops.MAPS) == sorted(reference.MAPS)
+def lists_of(core):
+    """Every list that has each map once: where it is -> the names in it."""
+    return {
+        "cpp/math/maps.hpp": {name for name, _ in core.maps()},
+        "what maps say of themselves": set(core.map_traits()),
+        "python/headrace/_core/maps.py": set(MAPS),
+        "headrace.ops": set(hr.ops.MAPS),
+        "tests/reference/maps.py": set(reference.MAPS),
+    }
+
+
+def assert_same(lists):
+    every = set().union(*lists.values())
+    lacking = {where: sorted(every - names) for where, names in lists.items() if names != every}
+    assert not lacking, f"lists that lack a map: {lacking}"
+
+
+def assert_table_fits(core):
+    """What Python's table, the core and the reference say of each map: bins, and names and numbers of parameters."""
+    for name, map in reference.MAPS.items():
+        most, least_slope = core.map_traits()[name]
+        assert (most > 0) == map.has_bins == has_bins(name) == (map.count(2) != map.count(3))
+        assert 0 <= least_slope < 1e-3
+        for bins in (2, most or 8):
+            assert list(MAPS[name].groups(bins).items()) == list(map.sizes(bins).items())
+            settings = {"map": name, "scale": "exp", "slope": 1e-3, "activation": "relu", "formula": "to_data"}
+            made = Settings(3, 0, **settings, reads="data", bins=bins)
+            assert len(made.identity) == map.count(bins)
+            options = {**made.options([], [0, 1, 2]), "reads": []}
+            core.MaskedTransform.from_masks(
+                core.MaskedOptions(**options), [np.zeros((3 * map.count(bins), 0), bool)]
+            )  # a core that counts otherwise refuses the mask
+
+
+def test_every_list_has_every_map():
+    core = headrace._core.cpu
+    assert_same(lists_of(core))
+    assert_table_fits(core)
+    documented = {page: (ROOT / "docs" / page).read_text() for page in ("conventions.md", "files.md")}
+    for name, page in itertools.product(reference.MAPS, documented):
+        assert f'"{name}"' in documented[page], f"docs/{page} lacks {name}"
+
+
+FORGET = {  # of the map that is added: from which list, and how
+    "cpp/math/maps.hpp": lambda patch, core: core.forget(),
+    "python/headrace/_core/maps.py": lambda patch, core: patch.delitem(MAPS, added_map.NAME),
+    "headrace.ops": lambda patch, core: patch.setattr(hr.ops, "MAPS", hr.ops.MAPS[:-1]),
+    "tests/reference/maps.py": lambda patch, core: patch.delitem(reference.MAPS, added_map.NAME),
+}
+
+
+class Lists:
+    """The lists of a core, which may be without the map that is added."""
+
+    def __init__(self, core):
+        self.core = core
+
+    def forget(self):
+        self.core = headrace._core.cpu
+
+    def __getattr__(self, name):
+        return getattr(self.core, name)
+
+
+@pytest.mark.parametrize("forgotten", [None, *FORGET])
+def test_a_map_that_is_added_is_missed_wherever_it_is_forgotten(forgotten, emu, monkeypatch):
+    with added_map.added(emu) as core:
+        lists = Lists(core)
+        if forgotten is None:
+            assert_same(lists_of(lists))
+            assert_table_fits(lists)
+            return
+        FORGET[forgotten](monkeypatch, lists)
+        with pytest.raises(AssertionError, match=f"{forgotten}.*{added_map.NAME}"):
+            assert_same(lists_of(lists))
+        monkeypatch.undo()
+
+
+WRONG = {  # entries of Python's table that do not fit the core
+    "a parameter too few": {"groups": lambda bins: {"shift": 1, "slope": bins - 1}},
+    "names in another order": {"groups": lambda bins: {"slope": bins, "shift": 1}},
+    "another number for the identity": {"identity": lambda s: (0.0,) * (s.n_params + 1)},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_an_entry_that_does_not_fit_is_noticed(wrong, emu, monkeypatch):
+    with added_map.added(emu) as core:
+        monkeypatch.setitem(MAPS, added_map.NAME, dataclasses.replace(added_map.IN_PYTHON, **WRONG[wrong]))
+        with pytest.raises(AssertionError):
+            assert_table_fits(core)
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize("map", reference.MAPS)
@@ -36,15 +132,9 @@ def test_the_number_of_bins_gives_the_number_of_parameters(map, bins):
     assert transform.to_dense()[0][-1].shape == (3 * count, 8)
 
 
-def test_core_python_and_reference_agree_on_which_maps_have_bins_and_scales():
-    traits = headrace._core.cpu.map_traits()
-    assert sorted(traits) == sorted(reference.MAPS)
+def test_maps_with_a_parameter_named_scale_have_scales():
     for name, map in reference.MAPS.items():
-        most, least_slope = traits[name]
-        assert (most > 0) == map.has_bins == has_bins(name) == (map.count(2) != map.count(3))
-        assert (MAPS[name].n_params(2) != MAPS[name].n_params(3)) == map.has_bins
         assert ("scale" in map.parameters) == has_scale(name)
-        assert 0 <= least_slope < 1e-3
 
 
 @pytest.mark.parametrize("map", reference.MAPS)

@@ -16,7 +16,7 @@ from .flow import Flow
 from .inverse import Inverse
 from .jacobian import jacobian, log_det_by_differences
 from .linear import Linear
-from .maps import MAPS, Options, apply_map, coupling_forward, coupling_inverse
+from .maps import MAPS, Map, Options, apply_map, coupling_forward, coupling_inverse
 from .network import Hidden, Network, reads
 from .permutation import Permutation
 from .planar import Planar
@@ -40,6 +40,7 @@ __all__ = [
     "Inverse",
     "Linear",
     "Logistic",
+    "Map",
     "MaskedAutoregressive",
     "Network",
     "Normal",

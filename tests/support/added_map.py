@@ -1,0 +1,47 @@
+"""A map that the library does not have, ``polyline``: tests/cuda_emulation/polyline.hpp adds it to the list of _emu.
+
+Here is what else a new map needs (CONTRIBUTING.md): its entry in Python's table and its reference.
+"""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+import headrace as hr
+import other_cores
+import reference
+from headrace._core import maps
+
+NAME = "polyline"
+
+
+def polyline(value, params, options, inverse):
+    """Pieces of equal width between -bound and bound, each with a slope; beyond, the outer ones go on."""
+    shift, log_slopes = params[..., :1], reference.LOG_SCALES["soft_clamp"](params[..., 1:], options.slope)
+    bins = log_slopes.shape[-1]
+    width = 2.0 * options.bound / bins
+    knots = np.broadcast_to(-options.bound + width * np.arange(bins), log_slopes.shape)
+    heights = np.exp(log_slopes[..., :-1]) * width
+    corners = np.concatenate([np.zeros_like(shift), np.cumsum(heights, axis=-1)], axis=-1) + shift - options.bound
+    ends = corners if inverse else knots
+    index = (value[..., None] > ends[..., 1:]).sum(axis=-1)[..., None]
+    left, low, log_slope = (np.take_along_axis(a, index, axis=-1)[..., 0] for a in (knots, corners, log_slopes))
+    if inverse:
+        return left + (value - low) * np.exp(-log_slope), -log_slope
+    return low + (value - left) * np.exp(log_slope), log_slope
+
+
+IN_PYTHON = maps.Map(lambda bins: {"shift": 1, "slope": bins}, lambda s: (0.0,) * s.n_params)
+IN_REFERENCE = reference.Map(("shift", "slope"), polyline, lambda bins: {"shift": 1, "slope": bins}, depth=4)
+
+
+@contextmanager
+def added(device):
+    """Inside, the library has the map, and its core is the module of that device."""
+    with pytest.MonkeyPatch.context() as patch, other_cores.in_place(other_cores.Core(device)) as core:
+        patch.setattr(maps, "_TRAITS", core.map_traits())
+        patch.setitem(maps.MAPS, NAME, IN_PYTHON)
+        patch.setattr(hr.ops, "MAPS", tuple(maps.MAPS))
+        patch.setitem(reference.MAPS, NAME, IN_REFERENCE)
+        yield core
