@@ -6,6 +6,7 @@ import signal
 import pytest
 from hypothesis import settings
 
+import cores
 import cuda_arrays
 import emulation
 import frameworks
@@ -87,6 +88,13 @@ def framework(request):
 def device(request):
     """Each device that runs the CUDA sources: its module and its arrays (tests/support/cuda_arrays.py)."""
     return cuda_arrays.load(request.param)
+
+
+@pytest.fixture(params=cores.params)
+def core(request):
+    """Each core under the library's Python layer (tests/support/cores.py)."""
+    with cores.using(request.param) as found:
+        yield found
 
 
 @pytest.fixture

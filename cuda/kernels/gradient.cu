@@ -83,7 +83,8 @@ __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Cal
             state.slopes = t.lines.from(d.slopes < 0 ? d.values : d.slopes);
             run_network<splines, tf32>(team, d, call, state);
             break;
-        default: run_step<splines, tf32>(team, t.d, d, call, state);
+        case StepKind::rotation:
+        case StepKind::move: run_step<splines, tf32>(team, t.d, d, call, state); break;
     }
 }
 
@@ -323,9 +324,12 @@ __device__ void backward_step(const Team& team, const Tape<T>& t, int i, const C
             for (int c = team.warp; c < features; c += team.warps)
                 before.at(context + c, team.lane) = after.at(context + c, team.lane) * T(step.scale.scale[c]);
             break;
-        default:
+        case StepKind::move:
             for (int c = team.warp; c < features; c += team.warps)
                 before.at(step.move.given[c], team.lane) = after.at(step.move.built[c], team.lane);
+            break;
+        case StepKind::network:
+        case StepKind::elementwise: break;  // they returned
     }
     team.sync();
 }

@@ -7,28 +7,36 @@ import cases
 import headrace as hr
 import map_cases
 import reference
+from cores import every_core
 from map_cases import assert_gradients, differences, every_map_and_scale
 from map_cases import gradient_batch as batch
 
 SHAPES = [(0, 3), (1, 1), (1, 7), (5, 17), (9, 8), (97, 5), (200, 9)]
+OF_DEVICES = [(0, 3), (3, 0), (1, 1), (2, 2), (31, 3), (33, 5), (9, 33)]
 every_direction = pytest.mark.parametrize("direction", map_cases.JUDGES)
 every_map = pytest.mark.parametrize("map", reference.MAPS)
 
 
-@every_direction
-@every_map_and_scale
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_gradients_match_differences(direction, map, scale, shape):
+@every_core(
+    shape={"cpu": SHAPES, "device": OF_DEVICES},
+    map__scale=map_cases.MAPS_AND_SCALES,
+    direction=map_cases.JUDGES,
+    product=("cpu",),
+)
+def test_gradients_match_differences(core, direction, map, scale, shape):
     values, params, *cotangents = batch(*shape, map)
     got = hr.ops.coupling_backward(values, params, *cotangents, map, direction=direction, scale=scale, slope=1e-2)
     assert all(gradient.dtype == np.float64 for gradient in got)
     assert_gradients(got, differences(direction, values, params, cotangents, map, scale=scale, slope=1e-2))
 
 
-@every_direction
-@pytest.mark.parametrize("bins", [2, 3, 5, 64])
-@pytest.mark.parametrize("bound", [0.7, 5.0, 40.0])
-def test_gradients_of_a_spline_match_differences_for_every_number_of_bins(direction, bins, bound):
+@every_core(
+    bins={"cpu": [2, 3, 5, 64], "device": [2, 3, 11, 64]},
+    bound=[0.7, 5.0, 40.0],
+    direction=map_cases.JUDGES,
+    product=("cpu",),
+)
+def test_gradients_of_a_spline_match_differences_for_every_number_of_bins(core, direction, bins, bound):
     values, params, *cotangents = batch(40, 2, "rq_spline", bins=bins)
     values *= bound / 4.0
     got = hr.ops.coupling_backward(values, params, *cotangents, "rq_spline", direction=direction, bound=bound)
@@ -38,7 +46,7 @@ def test_gradients_of_a_spline_match_differences_for_every_number_of_bins(direct
 
 @every_direction
 @every_map_and_scale
-def test_float32_gradients_match_those_of_float64(direction, map, scale):
+def test_float32_gradients_match_those_of_float64(core, direction, map, scale):
     narrow = batch(97, 5, map, "float32")
     wide = [array.astype(float) for array in narrow]
     keywords = {"direction": direction, "scale": scale}
@@ -107,11 +115,15 @@ def test_out_receives_the_same_bits(direction, map, shape, dtype):
         cases.assert_same_bits(given, expected)
 
 
-@every_direction
-@every_map
-@pytest.mark.parametrize("where", range(4))
-@pytest.mark.parametrize("shape", [(1, 1), (9, 5), (97, 17)], ids=str)
-def test_a_poisoned_row_leaves_all_others_alone(direction, map, where, shape, dtype):
+@every_core(
+    map=reference.MAPS,
+    where=range(4),
+    shape=[(1, 1), (9, 5), (97, 17)],
+    direction=map_cases.JUDGES,
+    dtype=cases.DTYPES,
+    product=("cpu",),
+)
+def test_a_poisoned_row_leaves_all_others_alone(core, direction, map, where, shape, dtype):
     arrays = batch(*shape, map, dtype)
     want = hr.ops.coupling_backward(*arrays, map, direction=direction)
     row = shape[0] // 2

@@ -7,23 +7,26 @@ import cases
 import headrace as hr
 import map_cases
 import reference
+from cores import every_core
 from map_cases import batch
-from pairs import pairwise
 
 KERNELS = {
     "forward": (hr.ops.coupling_forward, reference.coupling_forward),
     "inverse": (hr.ops.coupling_inverse, reference.coupling_inverse),
 }
 SHAPES = [(0, 3), (1, 1), (1, 7), (2, 16), (5, 17), (9, 8), (33, 33), (97, 5), (300, 64)]  # around vectors and tiles
+# Rows around what a warp, a block and a stretch of rows hold, and rows longer than a stretch.
+OF_DEVICES = [(0, 3), (3, 0), (1, 1), (2, 2), (31, 3), (33, 5), (100, 33), (1000, 2), (3, 300), (2, 2049), (1, 5000)]
+EVERY_SHAPE = {"cpu": SHAPES, "device": OF_DEVICES}
 every_kernel = pytest.mark.parametrize("direction", KERNELS)
 every_map = pytest.mark.parametrize("map", reference.MAPS)
 every_scale = pytest.mark.parametrize("scale", reference.LOG_SCALES)
 
 
-@every_kernel
-@map_cases.every_map_and_scale
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_kernels_match_the_reference(direction, map, scale, shape, dtype):
+@every_core(
+    shape=EVERY_SHAPE, map__scale=map_cases.MAPS_AND_SCALES, direction=KERNELS, dtype=cases.DTYPES, product=("cpu",)
+)
+def test_kernels_match_the_reference(core, direction, map, scale, shape, dtype):
     kernel, judge = KERNELS[direction]
     values, params = batch(*shape, map, dtype)
     got = kernel(values, params, map, scale=scale, slope=1e-2)
@@ -39,16 +42,16 @@ def test_defaults_are_affine_and_softly_clamped(direction, dtype):
 
 @every_kernel
 @map_cases.every_hard_map
-def test_hard_inputs_match_the_reference(direction, map, scale, largest_raw, dtype):
+def test_hard_inputs_match_the_reference(core, direction, map, scale, largest_raw, dtype):
     """Each coordinate at its own scale: nothing overflows, nothing is lost beside a huge neighbour."""
     kernel, judge = KERNELS[direction]
     map_cases.check_hard_inputs(kernel, judge, direction, map, scale, largest_raw, dtype)
 
 
-@every_kernel
-@pytest.mark.parametrize("bins", [2, 3, 8, 64])
-@pytest.mark.parametrize("bound", [5.0, 0.5])
-def test_hard_splines_match_the_reference(direction, bins, bound, dtype):
+@every_core(
+    bins=[2, 3, 8, 11, 64], bound=[5.0, 0.5], direction=KERNELS, dtype=cases.DTYPES, product=("cpu",)
+)  # on a device: distances in shared memory with and without padding, and blocks of fewer threads
+def test_hard_splines_match_the_reference(core, direction, bins, bound, dtype):
     """Each element at its own scale, one coordinate a row so that each log-derivative is seen alone."""
     kernel, judge = KERNELS[direction]
     map_cases.check_hard_splines(kernel, judge, direction, bins, bound, dtype)
@@ -90,10 +93,8 @@ def test_out_receives_the_same_bits(direction, map, shape, dtype):
         cases.assert_same_bits(given, expected)
 
 
-@every_kernel
-@every_map
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_out_may_be_the_input(direction, map, shape, dtype):
+@every_core(shape=EVERY_SHAPE, map=reference.MAPS, direction=KERNELS, dtype=cases.DTYPES, product=("cpu",))
+def test_out_may_be_the_input(core, direction, map, shape, dtype):
     kernel, _ = KERNELS[direction]
     values, params = batch(*shape, map, dtype)
     want, want_log_det = kernel(values, params, map)
@@ -114,15 +115,15 @@ def test_inputs_are_not_changed(direction, dtype):
     cases.assert_same_bits(params, before[1])
 
 
-@pairwise(
+@every_core(
     map=reference.MAPS,
-    shape=[(1, 1), (9, 5), (97, 17)],
+    shape=[(1, 1), (9, 5), (33, 5), (97, 17)],
     poison=[np.nan, np.inf, -np.inf],
     direction=KERNELS,
     where=["value", "params"],
     dtype=cases.DTYPES,
 )
-def test_a_poisoned_row_leaves_all_others_alone(direction, map, where, poison, shape, dtype):
+def test_a_poisoned_row_leaves_all_others_alone(core, direction, map, where, poison, shape, dtype):
     kernel, _ = KERNELS[direction]
     values, params = batch(*shape, map, dtype)
     row, column = shape[0] // 2, shape[1] - 1

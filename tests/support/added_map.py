@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+import cores
 import headrace as hr
-import other_cores
 import reference
 from headrace._core import maps
 
@@ -39,7 +39,7 @@ IN_REFERENCE = reference.Map(("shift", "slope"), polyline, lambda bins: {"shift"
 @contextmanager
 def added(device):
     """Inside, the library has the map, and its core is the module of that device."""
-    with pytest.MonkeyPatch.context() as patch, other_cores.in_place(other_cores.Core(device)) as core:
+    with pytest.MonkeyPatch.context() as patch, cores.in_place(cores.OnDevice(device)) as core:
         patch.setattr(maps, "_TRAITS", core.map_traits())
         patch.setitem(maps.MAPS, NAME, IN_PYTHON)
         patch.setattr(hr.ops, "MAPS", tuple(maps.MAPS))

@@ -9,7 +9,7 @@ import functools
 import itertools
 from pathlib import Path
 
-OF_A_KERNEL = ("map", "variant", "direction", "dtype", "device")
+OF_A_KERNEL = ("map", "variant", "direction", "dtype", "device", "core")
 
 
 @functools.cache

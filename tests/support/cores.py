@@ -1,0 +1,133 @@
+"""The library's Python layer over every core: the CPU's own, and the CUDA sources, emulated or on a card.
+
+Transforms, flows and ``headrace.ops`` are called with NumPy arrays as ever; under the fixture ``core`` what they ask of
+the CPU's core is done by a device's module on copies of the arrays. So one test judges every core::
+
+    @every_core(map=reference.MAPS, shape={"cpu": [(9, 8)], "device": [(33, 5)]})
+    def test_something(core, map, shape): ...
+
+On a device results start as NaNs, so that what was not written shows, and every call runs in an order of the
+emulation's threads that the test's name and the commit choose, or in each of them, and then must give the same bits.
+"""
+
+import itertools
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+import cases
+import cuda_arrays
+from headrace import _module
+from headrace._arrays import caller
+from headrace._core import cpu, structure
+from pairs import pairs_of
+
+NAMES = ("cpu", "emu", "gpu")
+OPS = ("coupling", "coupling_backward", "vector_map", "vector_map_backward")
+
+
+class Cpu:
+    """The library as it is."""
+
+    name, module = "cpu", cpu
+
+    def choose(self, cpu, device):
+        """The first on the CPU, the other on a device."""
+        return cpu
+
+
+class OnDevice:
+    """What ``headrace._cpu`` is, by a device (tests/support/cuda_arrays.py)."""
+
+    def __init__(self, device):
+        self.name, self.device, self.module = device.name, device, device.module
+        self.ProgramF32, self.ProgramF64 = (self._programs(name) for name in ("ProgramF32", "ProgramF64"))
+
+    def choose(self, cpu, device):
+        return device
+
+    def __getattr__(self, name):
+        found = getattr(self.module, name)
+        if name in OPS:
+            return lambda *arguments: self.call(found, *arguments, last=(self.device.index, self.device.stream))
+        return found
+
+    def call(self, function, *arguments, last):
+        """Copies arrays to the device, calls, and copies back what it may have written."""
+        place = lambda array: (array.ctypes.data, array.shape, array.strides)  # noqa: E731
+        given = {place(a): a for a in arguments if isinstance(a, np.ndarray)}  # one that is given twice is one
+
+        def once():
+            held = {key: self.device.array(array) for key, array in given.items()}
+            told = (self.device.tuple(held[place(a)]) if isinstance(a, np.ndarray) else a for a in arguments)
+            function(*told, *last)
+            return {key: self.device.numpy(array) for key, array in held.items()}
+
+        first, *others = self.device.in_each_order(once)
+        for key, array in given.items():
+            for other in others:
+                cases.assert_same_bits(other[key], first[key])
+            if array.flags.writeable:
+                array[...] = first[key]
+
+    def _programs(self, name):
+        core, kind = self, getattr(self.module, name)
+
+        class Program:
+            def __init__(self, *arguments):
+                self.inner = kind(*arguments, tf32=False, device=core.device.index)
+                self.n_weights = self.inner.n_weights
+                self.weights, self.set_weights = self.inner.host_weights, self.inner.set_host_weights
+
+            def __getattr__(self, name):
+                found = getattr(self.inner, name)
+                return lambda *arguments: core.call(found, *arguments, last=(core.device.stream,))
+
+        return Program
+
+
+@contextmanager
+def in_place(core):
+    """Inside, headrace takes this core for the CPU's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_module, "cpu", core)
+        patch.setattr(structure, "cpu", core)
+        patch.setattr(caller.Caller, "core", core)
+        patch.setattr(type(caller.NUMPY), "empty", staticmethod(lambda shape, dtype: np.full(shape, np.nan, dtype)))
+        yield core
+
+
+@contextmanager
+def using(name):
+    """Inside, the core of this name does all work."""
+    if name == "cpu":
+        yield Cpu()
+        return
+    with in_place(OnDevice(cuda_arrays.load(name))) as core:
+        yield core
+
+
+params = [pytest.param(name, marks=[pytest.mark.gpu] if name == "gpu" else []) for name in NAMES]
+
+
+def every_core(*, product=(), **axes):
+    """Runs a test on every core with rows of ``pairs_of``, on those of ``product`` with all of them.
+
+    An axis is a list, or a dict of two: for ``cpu`` and for every ``device``; for several arguments at once it is a
+    list of tuples, and its name has ``__`` between theirs.
+    """
+    names, rows = [name.split("__") for name in axes], []
+    for core in NAMES:
+        own = [list(_of_core(axis, core)) for axis in axes.values()]
+        marks = [pytest.mark.gpu] if core == "gpu" else []
+        for row in itertools.product(*own) if core in product else pairs_of(own):
+            flat = itertools.chain(*(value if len(n) > 1 else [value] for n, value in zip(names, row, strict=True)))
+            rows.append(pytest.param(core, *flat, marks=marks, id="-".join(map(str, (core, *row)))))
+    return pytest.mark.parametrize(("core", *itertools.chain(*names)), rows, indirect=["core"])
+
+
+def _of_core(axis, core):
+    if isinstance(axis, dict) and set(axis) == {"cpu", "device"}:
+        return axis["cpu" if core == "cpu" else "device"]
+    return axis

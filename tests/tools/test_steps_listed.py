@@ -1,0 +1,122 @@
+"""A kind of step is in every place that has one thing for each kind: one that is forgotten somewhere fails here.
+
+Compilers find a kernel that is called and missing. What they do not find is a kind that a device takes for another, a
+way of small batches that is left out (kernels/steps-inl.hpp asks whether there is one), or a kind that no test judges.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import file_cases
+import headrace as hr
+import reference
+from headrace import _core, _stored
+from headrace.transforms.transform import Transform
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# What judges each kind in tests, and the transforms that are made of it.
+JUDGES = {
+    "network": ("tests/reference/network.py", {"MaskedAutoregressive", "Coupling"}),
+    "elementwise": ("tests/reference/maps.py", {"Elementwise"}),
+    "vector": ("tests/support/vector_cases.py", {"Planar", "Radial"}),
+    "rotation": ("tests/vector/test_rotation.py", {"Rotation"}),
+    "scale": ("tests/reference/standardize.py", {"Standardize"}),
+    "move": ("tests/reference/permutation.py", {"Permutation"}),
+}
+COMBINED = {"Inverse"}  # of any of them
+
+
+def kinds_in(text):
+    """Names and structs of the list in cpp/steps/steps.hpp."""
+    lines = text[text.index("#define HR_STEPS(X)") :].split("\n\n")[0]
+    return re.findall(r"X\((\w+), (\w+)\)", lines)
+
+
+def lacking(read):
+    """What is missing, in words. ``read`` gives the text of a file of the project, "" for one that there is not."""
+    kinds = kinds_in(read("cpp/steps/steps.hpp"))
+    found = []
+    for name, struct in kinds:
+        kernels = f"cpp/kernels/steps/{name}-inl.hpp"
+        wanted = {
+            f"cpp/steps/{name}.hpp": [f"struct {struct} "],
+            "cpp/steps/steps.hpp": [f'#include "{name}.hpp"'],
+            kernels: [rf"\b{way}\(const {struct}<T>&" for way in ("run_step", "record_step", "backward_step")],
+            "cpp/kernels/steps-inl.hpp": [f'#include "steps/{name}-inl.hpp"'],
+            "cpp/core/lowering.cpp": [rf"\b{struct}<T>(\{{| \w+\{{)"],
+            "cuda/host/placing.cpp": [rf"void place\(DeviceStep<T>&( \w+)?, {struct}<T>&"],
+            "cuda/kernels/chain.cuh": [f"case StepKind::{name}:"],
+            "cuda/kernels/gradient.cu": [f"case StepKind::{name}:"],
+        }
+        for path, patterns in wanted.items():
+            found += [f"{path}: {name}: {p}" for p in patterns if not re.search(p, read(path))]
+        if name not in JUDGES or not read(JUDGES[name][0]):
+            found.append(f"tests: {name}: nothing judges it")
+    return found + [f"cpp/steps/steps.hpp: {name}: not in the list" for name in JUDGES.keys() - dict(kinds).keys()]
+
+
+def text_of(path):
+    return (ROOT / path).read_text() if (ROOT / path).exists() else ""
+
+
+def test_every_kind_of_step_has_all_that_a_kind_has():
+    assert len(kinds_in(text_of("cpp/steps/steps.hpp"))) == len(JUDGES)
+    assert lacking(text_of) == []
+
+
+@pytest.mark.parametrize("kind", JUDGES)
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("cpp/steps/steps.hpp", "    X({kind}, "),
+        ("cpp/steps/steps.hpp", '#include "{kind}.hpp"'),
+        ("cpp/kernels/steps/{kind}-inl.hpp", "run_step("),
+        ("cpp/kernels/steps/{kind}-inl.hpp", "record_step("),
+        ("cpp/kernels/steps/{kind}-inl.hpp", "backward_step("),
+        ("cpp/kernels/steps-inl.hpp", "steps/{kind}-inl.hpp"),
+        ("cuda/host/placing.cpp", "void place("),
+        ("cuda/kernels/chain.cuh", "case StepKind::{kind}:"),
+        ("cuda/kernels/gradient.cu", "case StepKind::{kind}:"),
+    ],
+)
+def test_a_line_that_is_forgotten_is_missed(kind, path, line):
+    path, line = path.format(kind=kind), line.format(kind=kind)
+
+    def read(other):
+        text = text_of(other)
+        return "\n".join(own for own in text.split("\n") if line not in own) if other == path else text
+
+    assert any(missed.startswith(f"{path}: {kind}: ") for missed in lacking(read))
+
+
+def test_a_kind_that_is_new_is_missed_everywhere():
+    def read(path):
+        text = text_of(path)
+        return text.replace("    X(move, MoveStep)", "    X(move, MoveStep) X(twist, TwistStep)")
+
+    missed = [one for one in lacking(read) if ": twist: " in one]
+    assert len(missed) == len({one.split(": twist: ")[0] for one in missed}) + 2  # of one file three functions
+
+
+def test_every_transform_is_made_of_a_kind_that_is_judged_and_in_an_example():
+    transforms = {name for name, kind in _stored.KINDS.items() if issubclass(kind, Transform)}
+    assert transforms == set().union(COMBINED, *(names for _, names in JUDGES.values()))
+    chained = {type(t).__name__ for make in file_cases.EXAMPLES.values() for t in parts_of(make("float32"))}
+    assert transforms <= chained
+
+
+def parts_of(module):
+    """A transform and what it is around, or those of a flow."""
+    if isinstance(module, hr.Flow):
+        return [part for t in module.transforms for part in parts_of(t)]
+    return [module, *(parts_of(module.transform) if isinstance(module, hr.Inverse) else [])]
+
+
+def test_every_activation_is_in_every_list():
+    """What a conditioner's units do."""
+    assert sorted(_core.cpu.activations()) == sorted(reference.ACTIVATIONS)
+    page = text_of("docs/files.md")
+    assert [name for name in reference.ACTIVATIONS if f"`{name}`" not in page and f'"{name}"' not in page] == []
