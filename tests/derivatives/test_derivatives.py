@@ -5,10 +5,12 @@ import pytest
 from numpy.testing import assert_allclose
 
 import cases
+import cores
 import gradients
 import headrace as hr
 import map_cases
 import reference
+from cores import every_core
 
 SIDES = [(reads, formula) for reads in cases.READS for formula in cases.FORMULAS]
 SIZES = (0, 1, 7, 8, 95, 96, 97, 191, 192, 193, 400)  # around tiles of rows and around what is summed in one go
@@ -48,14 +50,12 @@ def test_each_parameter_by_itself(map, reads, formula, verb):
     gradients.check(subject, verb, *rows_of(dense, 9), number_by_number=True)
 
 
-@every_map
-@every_side
-@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
-def test_every_activation_and_map(map, reads, formula, activation):
+@every_core(map=reference.MAPS, reads__formula=SIDES, activation=reference.ACTIVATIONS, product=("cpu",))
+def test_every_activation_and_map(core, map, reads, formula, activation):
     dense = made(map, key=(activation,), **SMALL)
     subject = gradients.masked(dense, activation, map=map, reads=reads, formula=formula)
     for verb in gradients.TRANSFORM_VERBS:
-        for n in (1, 9):  # two paths through the kernels
+        for n in core.choose((1, 9), (9,)):  # two paths through the CPU's kernels
             gradients.check(subject, verb, *rows_of(dense, n), step=gradients.step_for(activation))
 
 
@@ -69,9 +69,12 @@ def test_every_scale(reads, formula, scale, slope):
         gradients.check(subject, verb, *rows_of(dense, 9))
 
 
-@every_side
-@pytest.mark.parametrize("name", cases.NETWORKS)
-def test_every_kind_of_network(name, reads, formula):
+@every_core(
+    name=cases.NETWORKS,
+    reads__formula={"cpu": SIDES, "device": [("data", "to_data"), ("latent", "to_data")]},
+    product=cores.NAMES,
+)
+def test_every_kind_of_network(core, name, reads, formula):
     activation = "tanh" if name == "sixty-four features" else "relu"  # a thousand kinks would be hit now and then
     dense = made(**cases.NETWORKS[name])
     subject = gradients.masked(dense, activation, reads=reads, formula=formula)
@@ -156,11 +159,14 @@ def test_context_of_one_row_for_all_adds_up_over_the_rows():
 COUPLINGS = [(2, (0,), 0), (5, (1, 3, 4), 2), (7, (4, 1), 3), (9, (0, 1, 2, 3), 0), (3, (), 2)]
 
 
-@pytest.mark.parametrize(("features", "passive", "context"), COUPLINGS)
-@every_map
-@pytest.mark.parametrize("formula", cases.FORMULAS)
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_couplings(features, passive, context, map, formula, activation):
+@every_core(
+    features__passive__context={"cpu": COUPLINGS, "device": [(6, (0,), 2), (6, (1, 3, 4), 2)]},
+    map=reference.MAPS,
+    formula=cases.FORMULAS,
+    activation=["relu", "gelu"],
+    product=("cpu",),
+)
+def test_couplings(core, features, passive, context, map, formula, activation):
     outputs, active = reference.MAPS[map].parameters, features - len(passive)
     dense = cases.dense_network(len(passive), (9, 8), active, context, outputs=outputs, bins=4)
     subject = gradients.coupling(dense, passive, activation, map=map, formula=formula)
@@ -251,9 +257,8 @@ def test_flows_with_standardize_anywhere(place, verb):
         gradients.check(subject, verb, given, context, least=10.0)
 
 
-@pytest.mark.parametrize("base", BASES)
-@every_flow_verb
-def test_flows_on_every_base(base, verb):
+@every_core(base={"cpu": BASES, "device": ["logistic", "normal"]}, verb=gradients.FLOW_VERBS, product=cores.NAMES)
+def test_flows_on_every_base(core, base, verb):
     subject = chain_of("end", base=base)
     given, context = 3.0 * cases.rows(9, 4, "float64"), cases.rows(9, 2, "float64", "context")
     gradients.check(subject, verb, given, context, least=10.0)

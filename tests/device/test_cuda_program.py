@@ -1,8 +1,10 @@
-"""Programs on a device against the reference: values and gradients of every family, hard inputs, streams and memory."""
+"""Programs on a device: chains, hard inputs, weights, streams, memory and the border.
+
+Transforms alone are judged on every core: tests/networks, tests/vector, tests/derivatives.
+"""
 
 import copy
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +13,7 @@ from numpy.testing import assert_array_equal
 import cases
 import gradients
 import headrace as hr
-import reference
-import vector_cases
 from cuda_twins import Twin
-from program_cases import SIZES, every_side
-
-every_map = pytest.mark.parametrize("map", reference.MAPS)
 
 
 def masked(dense, activation="relu", **settings):
@@ -30,73 +27,7 @@ def rows_of(dense, n, dtype="float64"):
     return cases.rows(n, dense.features, dtype), context
 
 
-def on(device, subject):
-    """The same subject of tests, on the device."""
-    return replace(subject, library=Twin(device, subject.library))
-
-
 # --- values -----------------------------------------------------------------------------------------------------------
-
-
-@every_side
-@pytest.mark.parametrize("name", cases.NETWORKS)
-def test_every_kind_of_network(name, reads, formula, device, dtype):
-    dense = cases.made(**cases.NETWORKS[name]).astype(dtype)
-    library, judge = masked(dense, reads=reads, formula=formula)
-    cases.check_directions(Twin(device, library), judge, *rows_of(dense, 37, dtype), dtype)
-
-
-@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
-@pytest.mark.parametrize("scale", reference.LOG_SCALES)
-def test_every_activation_and_scale(scale, activation, device, dtype):
-    dense = cases.made(key=(scale, activation), context=2).astype(dtype)
-    library, judge = masked(dense, activation, scale=scale)
-    cases.check_directions(Twin(device, library), judge, *rows_of(dense, 9, dtype), dtype)
-
-
-@every_map
-@every_side
-def test_every_map(map, reads, formula, device, dtype):
-    dense = cases.made(outputs=reference.MAPS[map].parameters, bins=5, gain=0.7).astype(dtype)
-    library, judge = masked(dense, "tanh", map=map, reads=reads, formula=formula)
-    # Knots are places: a spline's errors are enlarged by what its bins stretch (test_spline.py); so are a bent line's.
-    cases.check_directions(Twin(device, library), judge, *rows_of(dense, 37, dtype), dtype, depth=64)
-
-
-@pytest.mark.parametrize("n", SIZES)
-def test_every_size_of_batch(n, device, dtype):
-    dense = cases.made(context=2).astype(dtype)
-    library, judge = masked(dense)
-    cases.check_directions(Twin(device, library), judge, *rows_of(dense, n, dtype), dtype)
-
-
-@pytest.mark.parametrize("formula", cases.FORMULAS)
-@pytest.mark.parametrize(("features", "passive", "context"), [(2, (0,), 0), (5, (1, 3, 4), 2), (17, (0,), 1)])
-def test_couplings(features, passive, context, formula, device, dtype):
-    dense = cases.dense_network(len(passive), (20, 15), features - len(passive), context).astype(dtype)
-    subject = gradients.coupling(dense, passive, "relu", formula=formula)
-    given, context = rows_of(dense, 37, dtype)
-    twin = Twin(device, subject.library)
-    cases.check_directions(twin, subject.judge(subject.arrays), given, context, dtype)
-    for value, _ in (twin.forward(given, context), twin.inverse(given, context)):
-        cases.assert_same_bits(value[:, passive], given[:, passive])
-
-
-@pytest.mark.parametrize("variant", vector_cases.VARIANTS)
-@pytest.mark.parametrize("features", [1, 2, 7])
-def test_vector_maps(variant, features, device, dtype):
-    library, judge = vector_cases.pair(variant, features, dtype)
-    vector_cases.check_directions(Twin(device, library), judge, 1.5 * cases.rows(37, features, dtype), dtype)
-
-
-@pytest.mark.parametrize("variant", vector_cases.VARIANTS)
-def test_vector_maps_of_the_context(variant, device, dtype):
-    library, judge = vector_cases.conditioned(variant, 5, 2, dtype)
-    given, context = cases.rows(37, 5, dtype), cases.rows(37, 2, dtype, "context")
-    twin = Twin(device, library)
-    for direction in ("forward", "inverse"):
-        args = getattr(twin, direction), getattr(judge, direction), given, dtype
-        vector_cases.check(*args, context=context, depth=4, condition=4.0)
 
 
 def rotations(features, dtype):
@@ -154,16 +85,6 @@ def test_samples_are_the_cpus(base, features, device, dtype):
     cases.assert_close(log_prob, density, magnitude=10.0, depth=16)
     cases.assert_same_bits(twin.sample(33, seed=3)[0], got[:33])
     assert not np.array_equal(twin.sample(70, seed=4)[0], got)
-
-
-def test_one_row_of_context_for_all(device, dtype):
-    dense = cases.made(context=3).astype(dtype)
-    library, _ = masked(dense)
-    twin = Twin(device, library)
-    given, context = cases.rows(40, dense.features, dtype), cases.rows(1, 3, dtype, "context")
-    for direction in (twin.forward, twin.inverse):
-        for got, want in zip(direction(given, context), direction(given, np.repeat(context, 40, 0)), strict=True):
-            cases.assert_same_bits(got, want)
 
 
 def test_any_strides_and_the_other_dtype(device, dtype):
@@ -293,63 +214,7 @@ def test_a_poisoned_row_has_no_gradient_and_neither_have_the_parameters(name, de
         assert np.isnan(got[1][clean[1] != 0]).all()
 
 
-def test_hard_rows(device, dtype):
-    dense = cases.made().astype(dtype)
-    library, judge = masked(dense)
-    given = cases.hard_rows(dense.features, dtype)
-    twin = Twin(device, library)
-    for direction in ("forward", "inverse"):
-        want, got = getattr(judge, direction)(given), getattr(twin, direction)(given)
-        kept = np.isfinite(want[0]).all(axis=1) & (np.abs(want[0]) < np.finfo(dtype).max / 1e3).all(axis=1)
-        assert kept.sum() >= 6
-        cases.assert_matches([a[kept] for a in got], [a[kept] for a in want], given[kept], dtype)
-
-
 # --- gradients --------------------------------------------------------------------------------------------------------
-
-
-@every_map
-@every_side
-def test_gradients_of_every_map(map, reads, formula, device):
-    dense = cases.made(features=4, hidden=(7, 6), context=2, outputs=reference.MAPS[map].parameters, bins=4)
-    subject = on(device, gradients.masked(dense, "tanh", map=map, reads=reads, formula=formula))
-    for verb in gradients.TRANSFORM_VERBS:
-        gradients.check(subject, verb, *rows_of(dense, 9))
-
-
-@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
-@pytest.mark.parametrize("reads", cases.READS)
-def test_gradients_of_every_activation(activation, reads, device):
-    dense = cases.made(features=4, hidden=(7, 6), context=2, key=(activation,))
-    subject = on(device, gradients.masked(dense, activation, reads=reads))
-    for verb in gradients.TRANSFORM_VERBS:
-        gradients.check(subject, verb, *rows_of(dense, 9), step=gradients.step_for(activation))
-
-
-@pytest.mark.parametrize("name", cases.NETWORKS)
-@pytest.mark.parametrize("reads", cases.READS)
-def test_gradients_of_every_kind_of_network(name, reads, device):
-    dense = cases.made(**cases.NETWORKS[name])
-    subject = on(device, gradients.masked(dense, "tanh", reads=reads))
-    for verb in gradients.TRANSFORM_VERBS:
-        gradients.check(subject, verb, *rows_of(dense, 3 if dense.features == 64 else 9))
-
-
-@pytest.mark.parametrize("passive", [(0,), (1, 3, 4)])
-def test_gradients_of_couplings(passive, device):
-    dense = cases.dense_network(len(passive), (9, 8), 6 - len(passive), 2)
-    subject = on(device, gradients.coupling(dense, passive))
-    for verb in gradients.TRANSFORM_VERBS:
-        gradients.check(subject, verb, *rows_of(dense, 9))
-
-
-@pytest.mark.parametrize("variant", vector_cases.VARIANTS)
-@pytest.mark.parametrize("verb", gradients.TRANSFORM_VERBS)
-def test_gradients_of_vector_maps(variant, verb, device):
-    params = vector_cases.raw(vector_cases.VARIANTS[variant][0], 4, "float64")
-    gradients.check(on(device, gradients.vector(variant, params)), verb, cases.rows(9, 4, "float64"))
-    subject = on(device, gradients.conditioned_vector(variant, 4, 2))
-    gradients.check(subject, verb, cases.rows(9, 4, "float64"), cases.rows(9, 2, "float64", "context"))
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -368,14 +233,6 @@ def test_gradients_of_chains(name, n, device, dtype):
         got = getattr(twin, verb)(given, *cotangents, context, wrt=wrt)
         for a, b in zip(got, want, strict=True):
             gradients.assert_near(a, b, cases.tolerance(dtype, 256))
-
-
-@pytest.mark.parametrize("base", ["logistic", "normal"])
-def test_gradients_of_bases(base, device):
-    dense = cases.made(features=3, hidden=(7,))
-    subject = on(device, gradients.chain([gradients.masked(dense, "tanh")], base))
-    for verb in gradients.FLOW_VERBS:
-        gradients.check(subject, verb, cases.rows(9, 3, "float64"))
 
 
 @pytest.mark.parametrize("map", ["dual_ascent", "rq_spline"])

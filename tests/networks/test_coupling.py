@@ -5,9 +5,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import cases
+import cores
 import headrace as hr
 import map_cases
 import reference
+from cores import every_core
 from pairs import pairwise
 
 # (features, passive, context): odd sizes, an order of its own, all edges of a vector.
@@ -22,6 +24,7 @@ SHAPES = [
     (17, tuple(range(1, 17)), 1),
     (64, tuple(range(0, 64, 2)), 0),
 ]
+OF_DEVICES = [(2, (0,), 0), (5, (1, 3, 4), 2), (17, (0,), 1)]
 every_shape = pytest.mark.parametrize(("features", "passive", "context"), SHAPES)
 every_formula = pytest.mark.parametrize("formula", cases.FORMULAS)
 
@@ -56,12 +59,17 @@ def test_both_directions_match_the_reference_at_every_batch_size(formula, scale,
             cases.assert_matches(got, (value[:n], log_det[:n]), given[:n], dtype)
 
 
-@every_shape
-@pytest.mark.parametrize("hidden", [(), (20,), (33, 9, 18)])
-def test_every_shape_matches_the_reference(features, passive, context, hidden, dtype):
+@every_core(
+    features__passive__context={"cpu": SHAPES, "device": OF_DEVICES},
+    hidden={"cpu": [(), (20,), (33, 9, 18)], "device": [(20, 15)]},
+    formula={"cpu": ["to_data"], "device": cases.FORMULAS},
+    dtype=cases.DTYPES,
+    product=cores.NAMES,
+)
+def test_every_shape_matches_the_reference(core, features, passive, context, hidden, formula, dtype):
     dense = network(features, passive, context, hidden).astype(dtype)
-    library, judge = pair(dense, passive)
-    for n in (1, 9, 101):
+    library, judge = pair(dense, passive, formula=formula)
+    for n in core.choose((1, 9, 101), (37,)):
         row_context = cases.rows(n, context, dtype, "context") if context else None
         cases.check_directions(library, judge, cases.rows(n, features, dtype), row_context, dtype, depth=6)
 
@@ -116,13 +124,17 @@ def test_separate_networks_for_shift_and_scale_are_one_block_diagonal_network(fo
     cases.assert_matches(back(given), (down, -log_det), given, dtype)
 
 
-@every_shape
-@every_formula
-def test_passive_coordinates_pass_through_bit_for_bit(features, passive, context, formula, dtype):
+@every_core(
+    features__passive__context={"cpu": SHAPES, "device": OF_DEVICES},
+    formula=cases.FORMULAS,
+    dtype=cases.DTYPES,
+    product=cores.NAMES,
+)
+def test_passive_coordinates_pass_through_bit_for_bit(core, features, passive, context, formula, dtype):
     dense = network(features, passive, context).astype(dtype)
     library, _ = pair(dense, passive, formula=formula)
     passive = list(passive)
-    for n in (3, 101):
+    for n in core.choose((3, 101), (37,)):
         given = cases.rows(n, features, dtype)
         special = np.array([-0.0, 0.0, np.finfo(dtype).smallest_subnormal, -1e-30, 1e20, np.finfo(dtype).tiny], dtype)
         given[:, passive] = np.resize(special, (n, len(passive)))

@@ -12,7 +12,9 @@ import map_cases
 import reference
 from headrace._core.settings import Settings
 from headrace._core.structure import MaskedNetwork, Staircase
+from cores import every_core
 from pairs import pairwise
+from program_cases import SIZES
 
 SIDES = [(reads, formula) for reads in cases.READS for formula in cases.FORMULAS]
 every_side = pytest.mark.parametrize(("reads", "formula"), SIDES)
@@ -36,24 +38,31 @@ def inputs(dense, n, dtype):
 # --- values against the reference -----------------------------------------------------------------------------------
 
 
-@pairwise(activation=reference.ACTIVATIONS, scale=reference.LOG_SCALES, reads__formula=SIDES, dtype=cases.DTYPES)
-def test_both_directions_match_the_reference_at_every_batch_size(reads, formula, scale, activation, dtype):
+@every_core(
+    activation=reference.ACTIVATIONS,
+    scale=reference.LOG_SCALES,
+    reads__formula=SIDES,
+    sizes={"cpu": [cases.BATCH_SIZES], "device": [(n,) for n in SIZES]},
+    dtype=cases.DTYPES,
+)
+def test_both_directions_match_the_reference_at_every_batch_size(core, reads, formula, scale, activation, sizes, dtype):
     dense = cases.made(context=2, key=(scale, activation)).astype(dtype)
     library, judge = pair(dense, activation, reads=reads, formula=formula, scale=scale)
-    given, context = inputs(dense, max(cases.BATCH_SIZES), dtype)
+    given, context = inputs(dense, max(sizes), dtype)
     for direction in ("forward", "inverse"):
         value, log_det = getattr(judge, direction)(given, context)
-        for n in cases.BATCH_SIZES:
+        for n in sizes:
             got = getattr(library, direction)(given[:n], context[:n])
             cases.assert_matches(got, (value[:n], log_det[:n]), given[:n], dtype)
 
 
-@pairwise(name=cases.NETWORKS, reads__formula=SIDES, dtype=cases.DTYPES)
-def test_every_kind_of_network_matches_the_reference(name, reads, formula, dtype):
+@every_core(name=cases.NETWORKS, reads__formula=SIDES, dtype=cases.DTYPES)
+def test_every_kind_of_network_matches_the_reference(core, name, reads, formula, dtype):
     dense = cases.made(**cases.NETWORKS[name]).astype(dtype)
     library, judge = pair(dense, reads=reads, formula=formula)
-    for n in (1, 9, 101):
-        cases.check_directions(library, judge, *inputs(dense, n, dtype), dtype, depth=16 if dense.features == 64 else 4)
+    depth = 16 if dense.features == 64 and core.name == "cpu" else 4
+    for n in core.choose((1, 9, 101), (37,)):
+        cases.check_directions(library, judge, *inputs(dense, n, dtype), dtype, depth=depth)
 
 
 @pairwise(
@@ -69,13 +78,18 @@ def test_layouts_and_output_orders_match_the_reference(layout, outputs, name, re
     cases.check_directions(library, judge, *inputs(dense, 50, dtype), dtype)
 
 
-@pytest.mark.parametrize("map", reference.MAPS)
-@pytest.mark.parametrize("layout", ["interleaved", "blocked"])
-@every_side
-def test_every_map_matches_the_reference(map, layout, reads, formula, dtype):
+@every_core(
+    map=reference.MAPS,
+    layout=["interleaved", "blocked"],
+    reads__formula=SIDES,
+    dtype=cases.DTYPES,
+    product=("cpu",),
+)
+def test_every_map_matches_the_reference(core, map, layout, reads, formula, dtype):
     dense = cases.made(context=1, outputs=reference.MAPS[map].parameters, layout=layout).astype(dtype)
     library, judge = pair(dense, "elu", map=map, reads=reads, formula=formula)
-    cases.check_directions(library, judge, *inputs(dense, 101, dtype), dtype, depth=map_cases.depth_of(map))
+    given, context = inputs(dense, core.choose(101, 37), dtype)
+    cases.check_directions(library, judge, given, context, dtype, depth=map_cases.depth_of(map))
 
 
 def test_the_additive_map_has_exactly_no_log_det(dtype):
@@ -94,7 +108,7 @@ def test_the_slope_is_the_references(scale, slope, dtype):
     cases.check_directions(library, judge, given, None, dtype, depth=8)
 
 
-def test_hard_inputs_match_the_reference(dtype):
+def test_hard_inputs_match_the_reference(core, dtype):
     """Zeros, huge, tiny and subnormal rows, each judged at its own scale."""
     for activation in ("relu", "tanh"):
         for reads, formula in SIDES:
@@ -104,12 +118,15 @@ def test_hard_inputs_match_the_reference(dtype):
             cases.check_directions(library, judge, given, None, dtype, depth=16)
 
 
-def test_context_may_be_one_row_for_all(dtype):
+def test_context_may_be_one_row_for_all(core, dtype):
     dense = cases.made(context=3).astype(dtype)
     library, judge = pair(dense)
     given, context = inputs(dense, 50, dtype)
     for one in (context[0], context[:1]):
         cases.check_directions(library, judge, given, one, dtype)
+        for direction in (library.forward, library.inverse):
+            for got, want in zip(direction(given, one), direction(given, np.tile(context[0], (50, 1))), strict=True):
+                cases.assert_same_bits(got, want)
 
 
 # --- masks ----------------------------------------------------------------------------------------------------------

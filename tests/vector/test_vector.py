@@ -7,9 +7,11 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import cases
+import cores
 import headrace as hr
 import reference
 import vector_cases
+from cores import every_core
 
 every_variant = pytest.mark.parametrize("variant", vector_cases.VARIANTS)
 every_map = pytest.mark.parametrize("map", vector_cases.CLASSES)
@@ -61,12 +63,16 @@ def test_hand_worked_rows():
 # --- one transform --------------------------------------------------------------------------------------------------
 
 
-@every_variant
-@pytest.mark.parametrize("features", range(1, 41))
-def test_both_directions_match_the_reference(variant, features, dtype):
-    for key in range(3):
+@every_core(
+    variant=vector_cases.VARIANTS,
+    features={"cpu": range(1, 41), "device": [1, 2, 7]},
+    dtype=cases.DTYPES,
+    product=cores.NAMES,
+)
+def test_both_directions_match_the_reference(core, variant, features, dtype):
+    for key in core.choose(range(3), range(1)):
         library, judge = vector_cases.pair(variant, features, dtype, key)
-        vector_cases.check_directions(library, judge, rows_of(features, 21, dtype), dtype)
+        vector_cases.check_directions(library, judge, rows_of(features, core.choose(21, 37), dtype), dtype)
 
 
 @every_variant
@@ -77,11 +83,15 @@ def test_every_batch_size_matches_the_reference(variant, features, dtype):
         vector_cases.check_directions(library, judge, rows_of(features, n, dtype), dtype)
 
 
-@every_variant
-@pytest.mark.parametrize(("features", "context"), [(1, 1), (2, 3), (5, 2), (17, 4)])
-def test_networks_of_the_context_match_the_reference(variant, features, context, dtype):
+@every_core(
+    variant=vector_cases.VARIANTS,
+    features__context={"cpu": [(1, 1), (2, 3), (5, 2), (17, 4)], "device": [(5, 2)]},
+    dtype=cases.DTYPES,
+    product=cores.NAMES,
+)
+def test_networks_of_the_context_match_the_reference(core, variant, features, context, dtype):
     library, judge = vector_cases.conditioned(variant, features, context, dtype)
-    for n in cases.BATCH_SIZES:
+    for n in core.choose(cases.BATCH_SIZES, (37,)):
         given, columns = rows_of(features, n, dtype), cases.rows(n, context, dtype, "context")
         vector_cases.check_directions(library, judge, given, dtype, depth=8, context=columns)
     one = columns[0]

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 import cases
+import cores
 import gradients
 import headrace as hr
 import reference
 import vector_cases
+from cores import every_core
 
 every_variant = pytest.mark.parametrize("variant", vector_cases.VARIANTS)
 every_verb = pytest.mark.parametrize("verb", gradients.TRANSFORM_VERBS)
@@ -25,23 +27,29 @@ def subject_of(variant, features, *key, dtype="float64"):
     return gradients.vector(variant, vector_cases.raw(vector_cases.VARIANTS[variant][0], features, dtype, *key))
 
 
-@every_variant
-@every_verb
-@pytest.mark.parametrize("features", [1, 2, 3, 5, 8, 17, 40])
-def test_each_parameter_by_itself(variant, verb, features):
-    for key in range(3):
+@every_core(
+    variant=vector_cases.VARIANTS,
+    verb=gradients.TRANSFORM_VERBS,
+    features={"cpu": [1, 2, 3, 5, 8, 17, 40], "device": [4]},
+    product=cores.NAMES,
+)
+def test_each_parameter_by_itself(core, variant, verb, features):
+    for key in core.choose(range(3), range(1)):
         subject = subject_of(variant, features, "by itself", key)
         given = cases.rows(9, features, "float64", key)
         gradients.check(subject, verb, given, number_by_number=True, step=step_for(variant), least=10.0)
 
 
-@every_variant
-@every_verb
-@pytest.mark.parametrize(("features", "context"), [(1, 1), (2, 3), (5, 2), (17, 4)])
-def test_networks_of_the_context(variant, verb, features, context):
+@every_core(
+    variant=vector_cases.VARIANTS,
+    verb=gradients.TRANSFORM_VERBS,
+    features__context={"cpu": [(1, 1), (2, 3), (5, 2), (17, 4)], "device": [(4, 2)]},
+    product=cores.NAMES,
+)
+def test_networks_of_the_context(core, variant, verb, features, context):
     subject = gradients.conditioned_vector(variant, features, context)
     given, columns = cases.rows(9, features, "float64"), cases.rows(9, context, "float64", "context")
-    small = features < 5
+    small = features < 5 and core.name == "cpu"
     gradients.check(subject, verb, given, columns, step=step_for(variant), number_by_number=small, least=10.0)
     gradients.check(subject, verb, given, columns[0], step=step_for(variant), least=10.0)
 
