@@ -10,9 +10,9 @@ import cases
 import headrace as hr
 import map_cases
 import reference
+from cores import every_core
 from headrace._core.settings import Settings
 from headrace._core.structure import MaskedNetwork, Staircase
-from cores import every_core
 from pairs import pairwise
 from program_cases import SIZES
 

@@ -20,13 +20,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # What judges each kind in tests, and the transforms that are made of it.
 JUDGES = {
     "network": ("tests/reference/network.py", {"MaskedAutoregressive", "Coupling"}),
-    "elementwise": ("tests/reference/maps.py", {"Elementwise"}),
+    "elementwise": ("tests/reference/maps.py", {"Elementwise", "ActNorm"}),
     "vector": ("tests/support/vector_cases.py", {"Planar", "Radial"}),
     "rotation": ("tests/vector/test_rotation.py", {"Rotation"}),
     "scale": ("tests/reference/standardize.py", {"Standardize"}),
     "move": ("tests/reference/permutation.py", {"Permutation"}),
 }
-COMBINED = {"Inverse"}  # of any of them
+COMBINED = {"Inverse", "Linear"}  # of several of them
 
 
 def kinds_in(text):

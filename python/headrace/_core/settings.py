@@ -184,7 +184,7 @@ class _Columns:
 class _MapSettings(_Columns):
     map: str = setting(
         "affine",
-        _one_of("map", tuple(MAPS)),
+        lambda settings, value: check.choice("map", value, tuple(MAPS)),
         '"affine", "additive" (scale 1), "rq_spline" (a monotone rational-quadratic spline; Durkan et al. 2019, in the '
         'parametrisation of zuko) or "dual_ascent" (a line that bends, eq. 25 of the notes).',
     )
