@@ -4,18 +4,12 @@
 // device, Python knows from the array's library.
 #pragma once
 
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <string>
 
-#include "../../cpp/core/views.hpp"
+#include "../../cpp/bindings/arrays.hpp"
 #include "../include/memory.cuh"
 
 namespace headrace {
-
-namespace py = pybind11;
 
 void bind_program(py::module_& m);
 void bind_optimizer(py::module_& m);
@@ -23,10 +17,6 @@ void bind_ops(py::module_& m);
 void bind_points(py::module_& m);
 void bind_lanes(py::module_& m);      // where tests are built
 void bind_emulation(py::module_& m);  // _emu alone
-
-inline void require(bool condition, const char* message) {
-    if (!condition) throw py::value_error(message);
-}
 
 inline cudaStream_t stream_at(uintptr_t address) {
     return reinterpret_cast<cudaStream_t>(address);
@@ -59,7 +49,9 @@ struct DeviceArray {
     }
     template <class T>
     bool is() const {
-        return dtype == (std::is_same_v<T, float> ? "float32" : std::is_same_v<T, double> ? "float64" : "int64");
+        return dtype == (std::is_same_v<std::remove_const_t<T>, float>    ? "float32"
+                         : std::is_same_v<std::remove_const_t<T>, double> ? "float64"
+                                                                          : "int64");
     }
     bool is_float() const { return is<float>() || is<double>(); }
     bool has_shape(std::initializer_list<int64_t> wanted) const {
@@ -83,21 +75,30 @@ struct DeviceArray {
     }
 };
 
-// Contiguous numbers of this shape; null for None.
-template <class T>
-T* output(const py::object& given, std::initializer_list<int64_t> shape, const char* message) {
-    if (given.is_none()) return nullptr;
-    const DeviceArray a(given);
-    require(a.has_shape(shape), message);
-    return a.contiguous<T>(message);
-}
-
 // Contiguous numbers of this shape.
 template <class T>
 T* numbers(const py::handle& given, std::initializer_list<int64_t> shape, const char* message) {
     const DeviceArray a(given);
     require(a.has_shape(shape), message);
     return a.contiguous<T>(message);
+}
+
+// The same; null for None.
+template <class T>
+T* output(const py::object& given, std::initializer_list<int64_t> shape, const char* message) {
+    return given.is_none() ? nullptr : numbers<T>(given, shape, message);
+}
+
+// Floats in any strides.
+inline OpenedArray open_array(const py::handle& given, const char* message) {
+    const DeviceArray a(given);
+    require(a.is_float(), message);
+    a.require_alignment();
+    const size_t axes = a.shape.size();
+    return {{a.data, axes > 0 ? a.strides[0] : 0, axes > 1 ? a.strides[1] : 0, a.is<double>(), nullptr},
+            int64_t(axes),
+            axes > 0 ? a.shape[0] : 0,
+            axes > 1 ? a.shape[1] : 0};
 }
 
 }  // namespace headrace

@@ -2,6 +2,7 @@
 #include "../host/optimizer.hpp"
 
 #include "../../cpp/bindings/initialised.hpp"
+#include "../../cpp/bindings/program_calls.hpp"
 #include "bindings.hpp"
 
 HR_REFUSE_UNINITIALISED(headrace::DeviceAdam<float>);
@@ -11,17 +12,9 @@ namespace headrace {
 namespace {
 
 template <class T>
-void bind_adam_of(py::module_& m, const char* name) {
+void bind_steps(py::class_<DeviceAdam<T>> adam) {
     using A = DeviceAdam<T>;
-    py::class_<A>(m, name, py::module_local())
-        .def(py::init([](const std::shared_ptr<DeviceProgram<T>>& program, double beta1, double beta2, double epsilon,
-                         double weight_decay, double clip, double average) {
-                 require(program != nullptr, "program: expected a program");
-                 return std::make_unique<A>(program, AdamOptions{beta1, beta2, epsilon, weight_decay, clip, average});
-             }),
-             py::arg("program"), py::arg("beta1"), py::arg("beta2"), py::arg("epsilon"), py::arg("weight_decay"),
-             py::arg("clip"), py::arg("average"))
-        .def(
+    adam.def(
             "average",
             [](A& adam, const py::object& out, uintptr_t stream) {
                 require(adam.has_average(), "average: none is kept");
@@ -46,8 +39,8 @@ void bind_adam_of(py::module_& m, const char* name) {
 }  // namespace
 
 void bind_optimizer(py::module_& m) {
-    bind_adam_of<float>(m, "AdamF32");
-    bind_adam_of<double>(m, "AdamF64");
+    bind_steps(bind_adam_of<DeviceAdam<float>, DeviceProgram<float>>(m, "AdamF32", py::module_local()));
+    bind_steps(bind_adam_of<DeviceAdam<double>, DeviceProgram<double>>(m, "AdamF64", py::module_local()));
 }
 
 }  // namespace headrace

@@ -307,19 +307,28 @@ def _through_python(
     value, row, *gradients = (a if a.size else None for a in out)
     own = params if params.size else None
     given = context if structure.context else None
-    log_det, log_prob = (None, row) if base else (row, None)
     if not len(x):
         return tuple(out)
-    if kind == "run":
-        if base and log_prob is None:  # without it the run would start from the base
-            log_prob = np.empty(len(x), structure.dtype)
-        structure.program.run(inverse, x, len(x), 0, given, value, log_det, log_prob, own)
-    else:
+    if kind == "gradient":
         by_value, by_row = (a if a.size else None for a in by)
-        structure.program.run_gradient(
-            inverse, x, None, given, base, by_value, by_row, more["row_scale"], log_prob,
-            gradients[1], gradients[2], gradients[0], own, log_det=log_det,
-        )  # fmt: skip
+        structure.program.gradient(
+            inverse=inverse,
+            of_log_prob=base,
+            input=x,
+            context=given,
+            grad_value=by_value,
+            grad_row=by_row,
+            row_scale=more["row_scale"],
+            **{"log_prob" if base else "log_det": row},
+            **dict(zip(("grad_weights", "grad_input", "grad_context"), gradients, strict=True)),
+            parameters=own,
+        )
+    elif not base:
+        structure.program.transform(inverse, x, value=value, log_det=row, context=given, parameters=own)
+    elif inverse:
+        structure.program.log_prob(x, row, context=given, parameters=own)
+    else:
+        structure.program.from_noise(x, value=value, log_prob=row, context=given, parameters=own)
     return tuple(out)
 
 

@@ -268,7 +268,7 @@ class Flow(Derivatives):
         """
         caller, rows, program, _, vector = self._opened("x", x, context, parameters, True)
         log_prob = caller.output(out, self._dtype, rows.batch, (rows.array, rows.context, vector))
-        self._run(caller, program, True, rows, None, None, log_prob, vector)
+        self._run(caller, caller.queued(program).log_prob, (rows.array,), (log_prob,), rows, vector)
         return caller.give(log_prob)
 
     def to_latent(
@@ -391,9 +391,11 @@ class Flow(Derivatives):
             x, log_prob = caller.output_pair(out, own, rows.shape, rows.batch, inputs, first_dtype=kind)
         else:
             x = caller.output(out, kind, rows.shape, inputs)
-            if noise is not None:  # where log densities are wanted, the run starts from the standard density
-                log_prob = caller.scratch(rows.batch, own)
-        self._run(caller, self._program, False, rows, x, None, log_prob, vector, key)
+        program = caller.queued(self._program)
+        if noise is None:
+            self._run(caller, program.sample, (rows.rows, key), (x, log_prob), rows, vector)
+        else:
+            self._run(caller, program.from_noise, (rows.array,), (x, log_prob), rows, vector)
         return caller.give_pair(x, log_prob) if with_log_prob else caller.give(x)
 
     # ---- training ------------------------------------------------------------------------------------------------

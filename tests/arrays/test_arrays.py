@@ -13,6 +13,7 @@ import frameworks
 import headrace as hr
 import reference
 from array_cases import CONTEXT, FEATURES, ROWS, arrays, call_of, every_call, made_flow
+from fake_core import VERBS
 from fitting import SHORT
 
 
@@ -25,7 +26,7 @@ class Spy:
 
     def __getattr__(self, name):
         value = getattr(self.program, name)
-        if name not in ("run", "run_gradient"):
+        if name not in VERBS:
             return value
 
         def run(*positional, **keywords):

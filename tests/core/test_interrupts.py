@@ -52,8 +52,8 @@ def run(code, timeout=120):
 @pytest.mark.parametrize(
     "call",
     [
-        "lambda: flow._program.run(True, many, len(many), 0, None, None, None, out, None)",
-        "lambda: flow._program.run_gradient(True, many, None, None, True, None, None, 1.0, out, None, None, by, None)",
+        "lambda: flow._program.log_prob(many, out)",
+        "lambda: flow._program.gradient(True, True, many, log_prob=out, grad_weights=by)",
         "ops",
     ],
     ids=["log_prob", "gradient", "ops"],
@@ -121,7 +121,7 @@ def test_a_handler_may_fork_in_the_middle_of_a_call():
     signal.signal(signal.SIGALRM, lambda *_: children.append(os.fork()))
     signal.setitimer(signal.ITIMER_REAL, 0.1)
     try:
-        flow._program.run(True, many, len(many), 0, None, None, None, out, None)
+        flow._program.log_prob(many, out)
     except RuntimeError:  # in the child, whose threads did not come along
         os._exit(0 if (flow.log_prob(rows) == want).all() else 1)
     if children[0] == 0:
@@ -145,8 +145,7 @@ def test_an_index_that_another_thread_changes_is_the_one_that_was_checked():
     thread.start()
     for _ in range(300):
         try:
-            flow._program.run_gradient(
-                True, rows, index, None, True, None, None, 1.0, None, None, None, gradient, None)
+            flow._program.gradient(True, True, rows, index=index, grad_weights=gradient)
         except ValueError:
             pass
     stop.set()

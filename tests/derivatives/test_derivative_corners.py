@@ -46,11 +46,11 @@ def test_a_coordinate_that_is_read_and_passes_through_gets_both_gradients():
 
     def total(rows):
         value, log_det = np.empty_like(rows), np.empty(len(rows))
-        program.run(False, rows, len(rows), 0, None, value, log_det, None, None)
+        program.transform(False, rows, value, log_det)
         return (value * cotangent).sum(axis=1) + log_det * by_row
 
     got = np.empty_like(z)
-    program.run_gradient(False, z, None, None, False, cotangent, by_row, 1.0, None, got, None, None, None)
+    program.gradient(False, False, z, grad_value=cotangent, grad_row=by_row, grad_input=got)
     for column, step in enumerate(1e-6 * np.eye(3)):
         want = (total(z + step) - total(z - step)) / 2e-6
         np.testing.assert_allclose(got[:, column], want, atol=1e-7)
@@ -62,12 +62,12 @@ def test_the_density_of_what_is_built_has_a_gradient_too():
     z, weights = cases.rows(20, 3, "float64", "density"), cases.rng("weights").random(20)
 
     def log_prob(rows, parameters=None):
-        out, value = np.empty(len(rows)), np.empty_like(rows)
-        flow._program.run(False, rows, len(rows), 0, None, value, None, out, parameters)
+        out = np.empty(len(rows))
+        flow._program.from_noise(rows, log_prob=out, parameters=parameters)
         return out
 
     by_z, by_parameters = np.empty_like(z), np.empty_like(flow.parameters)
-    flow._program.run_gradient(False, z, None, None, True, None, weights, 1.0, None, by_z, None, by_parameters, None)
+    flow._program.gradient(False, True, z, grad_row=weights, grad_input=by_z, grad_weights=by_parameters)
     for column, step in enumerate(1e-6 * np.eye(3)):
         want = weights * (log_prob(z + step) - log_prob(z - step)) / 2e-6
         np.testing.assert_allclose(by_z[:, column], want, atol=1e-7)

@@ -90,7 +90,7 @@ def test_the_core_checks_where_values_go():
     x, by = np.ones((N, D), "f4"), np.empty((N, D), "f4")
 
     def run(value=None, log_det=None):
-        program.run_gradient(False, x, None, None, False, None, None, 1.0, None, by, None, None, None, value, log_det)
+        program.gradient(False, False, x, value=value, log_det=log_det, grad_input=by)
 
     run(np.empty((N, D), "f4"), np.empty(N, "f4"))
     for value in (np.empty((N - 1, D), "f4"), np.empty((N, D + 1), "f4"), np.empty(N * D, "f4"), np.empty((N, D), int)):
@@ -100,7 +100,7 @@ def test_the_core_checks_where_values_go():
         with pytest.raises(ValueError, match="log_det: expected"):
             run(None, log_det)
     with pytest.raises(ValueError, match="value: expected the program's dtype on the latent side"):
-        program.run(True, x, N, 0, None, np.empty((N, D)), None, None, None)
+        program.transform(True, x, np.empty((N, D)))
 
 
 def test_losses_with_gradients_of_one_s_choice(flow):

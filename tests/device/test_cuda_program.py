@@ -97,18 +97,8 @@ def test_any_strides_and_the_other_dtype(device, dtype):
         if given.flags.f_contiguous:
             view = device.library.asfortranarray(held[:35, :7])
         value, log_det = device.empty((35, 7), dtype), device.empty((35,), dtype)
-        twin.program.run(
-            False,
-            device.tuple(view),
-            35,
-            0,
-            None,
-            device.tuple(value),
-            device.tuple(log_det),
-            None,
-            None,
-            device.stream,
-        )
+        results = {"value": device.tuple(value), "log_det": device.tuple(log_det)}
+        twin.program.transform(False, device.tuple(view), **results, stream=device.stream)
         cases.assert_same_bits(device.numpy(value), twin.forward(np.ascontiguousarray(given))[0])
     given = cases.rows(35, library.features, "float32")  # both dtypes hold these numbers
     for got, want in zip(twin.forward(given.astype(other)), twin.forward(given.astype(dtype)), strict=True):
@@ -127,7 +117,7 @@ def test_rows_at_any_address(features, device, dtype):
         given, value = (a[offset:].reshape(37, features) for a in (held, out))
         log_det = device.empty((37,), dtype)
         tuples = [device.tuple(a) for a in (given, value, log_det)]
-        twin.program.run(False, tuples[0], 37, 0, None, *tuples[1:], None, None, device.stream)
+        twin.program.transform(False, *tuples, stream=device.stream)
         cases.assert_same_bits(device.numpy(value), want[0])
         cases.assert_same_bits(device.numpy(log_det), want[1])
 
@@ -190,12 +180,10 @@ def test_a_poisoned_row_is_nan_and_leaves_all_others_alone(name, poison, device,
     bad = given.copy()
     bad[33, 2] = poison
     others = np.arange(40) != 33
-    for inverse in (False, True):
-        clean, got = (twin.run(x, context, inverse=inverse, log_prob=True) for x in (given, bad))
-        assert np.isnan(got[0][33]).any()
-        assert np.isnan(got[1][33])
-        assert np.isnan(got[2][33])
+    for verb in (twin.to_data, twin.to_latent, twin.from_noise, lambda *rows: (twin.log_prob(*rows),)):
+        clean, got = (verb(x, context) for x in (given, bad))
         for a, b in zip(got, clean, strict=True):
+            assert np.isnan(a[33]).any()
             cases.assert_same_bits(a[others], b[others])
 
 
@@ -345,8 +333,8 @@ def test_wide_values_are_rounded_once_less(features, device):
     data_end = hr.Standardize([1.7e9] * features, [30.0] * features)
     flow = hr.Flow([hr.MaskedAutoregressive(features, hidden=(6,)), data_end])
     twin = Twin(device, flow)
-    wide, _, log_prob = twin.run(None, inverse=False, log_prob=True, rows=50, seed=1, wide=True)
-    assert_array_equal(wide.astype("f4"), twin.run(None, inverse=False, log_prob=True, rows=50, seed=1)[0])
+    wide, log_prob = twin.sample(50, seed=1, wide=True)
+    assert_array_equal(wide.astype("f4"), twin.sample(50, seed=1)[0])
     assert len(np.unique(wide[:, 0])) > 45
     np.testing.assert_allclose(twin.log_prob(wide), log_prob, rtol=1e-5, atol=1e-4 * features)
     with pytest.raises(ValueError, match="value: expected the program's dtype on the latent side"):
@@ -399,10 +387,10 @@ def test_nothing_waits_and_everything_is_on_the_stream(emu):
     x, c, value, row, weights = map(emu.tuple, arrays)
     stream = 7 << 8
     calls = [
-        lambda: twin.program.run(True, x, 40, 0, c, value, None, row, None, stream),
-        lambda: twin.program.run(False, None, 40, 5, c, value, None, row, weights, stream),
-        lambda: twin.program.run_gradient(
-            True, x, None, c, True, None, None, 1.0, row, value, None, weights, None, stream
+        lambda: twin.program.log_prob(x, row, context=c, stream=stream),
+        lambda: twin.program.sample(40, 5, value, row, context=c, parameters=weights, stream=stream),
+        lambda: twin.program.gradient(
+            True, True, x, context=c, log_prob=row, grad_input=value, grad_weights=weights, stream=stream
         ),
         lambda: twin.program.weights(weights, stream),
         lambda: twin.program.set_weights(weights, stream),
@@ -442,12 +430,12 @@ def test_parameters_of_one_call_are_a_use_of_the_program(emu):
     twin = Twin(emu, flow)
     x, log_det = np.zeros((4, 3), "f4"), np.zeros(4, "f4")
     own, stream = flow.parameters, 7 << 8
-    args = True, emu.tuple(x), 4, 0, None, None, emu.tuple(log_det), None, emu.tuple(own), stream
-    assert ("cudaEventRecord", stream) in queued(emu, lambda: twin.program.run(*args))
+    args = {"log_det": emu.tuple(log_det), "parameters": emu.tuple(own), "stream": stream}
+    assert ("cudaEventRecord", stream) in queued(emu, lambda: twin.program.transform(True, emu.tuple(x), **args))
     emu.module.fail_allocation(2)
     emu.module.log()
     with pytest.raises(MemoryError):
-        twin.program.run(*args)
+        twin.program.transform(True, emu.tuple(x), **args)
     emu.module.fail_allocation(0)
     assert ("cudaEventRecord", stream) in emu.module.log()  # what was queued before counts
 
@@ -487,40 +475,6 @@ def test_without_memory_a_call_says_so_and_the_program_stays_usable(emu):
 
 
 # --- the border -------------------------------------------------------------------------------------------------------
-
-
-def refused(program, **changes):
-    x, value, row = np.zeros((4, 3), "f4"), np.zeros((4, 3), "f4"), np.zeros(4, "f4")
-    tell = lambda a: (a.ctypes.data, a.shape, a.strides, a.dtype.name)  # noqa: E731
-    given = {"input": tell(x), "value": tell(value), "log_det": tell(row), "context": None}
-    given |= {k: tell(v) if isinstance(v, np.ndarray) else v for k, v in changes.items()}
-    rows = given.pop("rows", 4)
-    program.run(inverse=False, rows=rows, seed=0, log_prob=None, parameters=None, stream=0, **given)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"input": np.zeros((4, 2), "f4")}, "input: expected"),
-        ({"input": np.zeros((5, 3), "f4")}, "input: expected"),
-        ({"input": np.zeros(4, "f4")}, "input: expected"),
-        ({"input": np.zeros((4, 3), "i8")}, "float32 or float64"),
-        ({"value": np.zeros((4, 3), "i8")}, "value: expected"),
-        ({"value": np.zeros((4, 6), "f4")[:, ::2]}, "value: expected"),
-        ({"log_det": np.zeros(5, "f4")}, "log_det: expected"),
-        ({"context": np.zeros((4, 1), "f4")}, "context: expected"),
-        ({"rows": -1}, "rows: expected"),
-        ({"input": (0, (4, 3), (12, 4), "float32")}, "expected an address"),
-        ({"input": (64, (4, -3), (12, 4), "float32")}, "at least 0"),
-        ({"input": (64, (4, 3), (12,), "float32")}, "a stride for each axis"),
-        ({"input": (66, (4, 3), (12, 4), "float32")}, "addresses that their dtype allows"),
-        ({"input": 64}, r"\(address, shape, strides, dtype\)"),
-    ],
-)
-def test_what_does_not_fit_is_refused(changes, message, emu):
-    program = Twin(emu, hr.MAF(3, hidden=(5,), transforms=1)).program
-    with pytest.raises(ValueError, match=message):
-        refused(program, **changes)
 
 
 def test_a_device_that_is_not_there_is_refused(emu):

@@ -53,7 +53,7 @@ def test_nothing_is_copied(library, kind, name):
     library.machine.log.clear()
     got = call(holder, given)
     places = {library.address(array) for array in (*given.values(), *got)}
-    seen = [place for word in ("run", "run_gradient") for _, _, told in library.machine.said(word) for place in told]
+    seen = [place for word in ("run", "gradient") for _, _, told in library.machine.said(word) for place in told]
     assert seen
     # Of its own, a call has the log densities that it sums, or the rows' gradients of one context.
     assert len(set(seen) - places) == (name in ("nll_and_grad", "log_prob_vjp, one context", "inverse_vjp"))
@@ -68,7 +68,7 @@ def test_work_is_queued_on_the_callers_stream_and_not_waited_for(library, kind, 
         given = on_device(library, arrays("float32", holder.parameters.size))
         library.machine.log.clear()
         call(holder, given)
-        words = ("run", "run_gradient")
+        words = ("run", "gradient")
         assert {said[1] for word in words for said in library.machine.said(word)} == {library.current()}
         waits = len(library.machine.said("sync"))
         # The mean loss is a number of the host, and so is what is checked of weights.
@@ -539,13 +539,13 @@ def test_results_of_64_bits_that_jax_would_narrow(machine, monkeypatch):
 # --- memory that is not to be had -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("word", ["run", "run_gradient", "allocate"])
+@pytest.mark.parametrize("word", ["run", "gradient", "allocate"])
 def test_out_of_memory_leaves_the_flow_usable(machine, word):
     flow, library, x = made_flow("float32", context=0), Library("cupy", machine), cases.rows(9, 4, "float32")
     device, array = flow.to("cuda"), library.make(x)
     machine.fail[word] = MemoryError("device memory of 9 bytes: out of memory")
     with pytest.raises(MemoryError, match="out of memory"):
-        device.log_prob_and_score(array) if word == "run_gradient" else device.log_prob(array)
+        device.log_prob_and_score(array) if word == "gradient" else device.log_prob(array)
     cases.assert_same_bits(library.open(device.log_prob(array)), flow.log_prob(x))
     cases.assert_same_bits(device.to("cpu").parameters, flow.parameters)
 

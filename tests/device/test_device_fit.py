@@ -155,7 +155,7 @@ def test_a_fit_that_leaves_the_numbers(machine, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-@pytest.mark.parametrize("word", ["step", "run_gradient", "upload", "sync"])
+@pytest.mark.parametrize("word", ["step", "gradient", "upload", "sync"])
 def test_an_error_or_interrupt_leaves_the_best_weights(machine, error, word):
     """Whenever it comes after the first epoch: the flow is what it was then or better, and it goes on to work."""
     library, x = Library("cupy", machine), data()[0]

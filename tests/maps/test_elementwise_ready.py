@@ -38,7 +38,7 @@ def test_coordinates_find_their_parameters_in_any_order(map, active, levels, dty
     program.set_weights(core.pack([np.empty((bias.size, 0), dtype)], [bias]))
     z = cases.rows(40, 3, dtype)
     x, log_det = np.empty_like(z), np.empty(40, dtype)
-    program.run(False, z, 40, 0, None, x, log_det, None, None)
+    program.transform(False, z, x, log_det)
     params = np.broadcast_to(raw[np.argsort(active)], (40, *raw.shape)).copy()
     want, want_log_det = hr.ops.coupling_forward(z, params, map=map)
     cases.assert_close(x, want, magnitude=8.0)

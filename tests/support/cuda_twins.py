@@ -40,46 +40,44 @@ class Twin:
     # ---- values
 
     def forward(self, given, context=None):
-        return self.run(given, context, inverse=False)[:2]
+        return self.run(given, context, inverse=False)
 
     def inverse(self, given, context=None):
-        return self.run(given, context, inverse=True)[:2]
+        return self.run(given, context, inverse=True)
 
     to_data, to_latent = forward, inverse
 
+    def run(self, given, context=None, *, inverse, parameters=None, wide=False):
+        """``(value, log_det)``. A wide value is float64."""
+        arrays = {"input": given, "context": _as_rows(context), "parameters": parameters}
+        return self._values("transform", len(given), ("value", "log_det"), arrays, wide, inverse=inverse)
+
     def log_prob(self, given, context=None):
-        return self.run(given, context, inverse=True, log_prob=True)[2]
+        return self._values("log_prob", len(given), ("out",), {"x": given, "context": _as_rows(context)})[0]
 
-    def sample(self, rows, seed=0, context=None):
-        """``(sample, log_prob)``."""
-        value, _, log_prob = self.run(None, context, inverse=False, log_prob=True, rows=rows, seed=seed)
-        return value, log_prob
+    def from_noise(self, noise, context=None):
+        """``(value, log_prob)``."""
+        arrays = {"noise": noise, "context": _as_rows(context)}
+        return self._values("from_noise", len(noise), ("value", "log_prob"), arrays)
 
-    def run(self, given, context=None, *, inverse, log_prob=False, rows=None, seed=0, parameters=None, wide=False):
-        """``(value, log_det, log_prob)``; the last is None unless asked for. A wide value is float64."""
-        device = self.device
-        rows = len(given) if rows is None else rows
-        tuples = self._inputs(given=given, context=_as_rows(context), parameters=parameters)
+    def sample(self, rows, seed=0, context=None, *, wide=False):
+        """The same, of noise that is drawn."""
+        arrays = {"context": _as_rows(context)}
+        return self._values("sample", rows, ("value", "log_prob"), arrays, wide, rows=rows, seed=seed)
+
+    def _values(self, verb, n, names, arrays, wide=False, /, **settings):
+        """Results of these names from a call of the program."""
+        device, tuples = self.device, self._inputs(**arrays)
 
         def once():
-            outputs = [
-                device.empty((rows, self.features), np.dtype("float64") if wide else self.dtype),
-                device.empty((rows,), self.dtype),
-                device.empty((rows,), self.dtype) if log_prob else None,
-            ]
-            self.program.run(
-                inverse=inverse,
-                input=tuples["given"],
-                rows=rows,
-                seed=seed,
-                context=tuples["context"],
-                **dict(zip(("value", "log_det", "log_prob"), map(device.tuple, outputs), strict=True)),
-                parameters=tuples["parameters"],
-                stream=device.stream,
-            )
-            return [None if out is None else device.numpy(out) for out in outputs]
+            outputs = {name: device.empty((n,), self.dtype) for name in names}
+            if "value" in names:
+                outputs["value"] = device.empty((n, self.features), np.dtype("float64") if wide else self.dtype)
+            told = {name: device.tuple(out) for name, out in outputs.items()}
+            getattr(self.program, verb)(**settings, **tuples, **told, stream=device.stream)
+            return [device.numpy(out) for out in outputs.values()]
 
-        return self._in_each_order(once)
+        return tuple(self._in_each_order(once))
 
     # ---- gradients
 
@@ -119,24 +117,16 @@ class Twin:
             "log_det": (rows,),
         }
         names = {"inputs": "grad_input", "context": "grad_context", "parameters": "grad_weights"}
-        tuples = self._inputs(given=given, context=_as_rows(context), by_value=by_value, by_row=by_row, index=index)
+        tuples = self._inputs(input=given, context=_as_rows(context), grad_value=by_value, grad_row=by_row, index=index)
 
         def once():
             outputs = {kind: device.empty(shapes[kind], self.dtype) for kind in wrt}
-            self.program.run_gradient(
+            self.program.gradient(
                 inverse=inverse,
-                input=tuples["given"],
-                index=tuples["index"],
-                context=tuples["context"],
                 of_log_prob=of_log_prob,
-                grad_value=tuples["by_value"],
-                grad_row=tuples["by_row"],
                 row_scale=row_scale,
-                **{
-                    names.get(kind, kind): device.tuple(outputs.get(kind))
-                    for kind in ("inputs", "context", "parameters", "log_prob", "value", "log_det")
-                },
-                parameters=None,
+                **tuples,
+                **{names.get(kind, kind): device.tuple(out) for kind, out in outputs.items()},
                 stream=device.stream,
             )
             return [device.numpy(out) for out in outputs.values()]

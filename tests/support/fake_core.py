@@ -1,20 +1,23 @@
 """The compiled core on the device that is none (fake_cuda.py): calls are queued, and done by another core at once."""
 
+import functools
 import types
 
 import numpy as np
 
 from headrace import _cpu as cpu
 
+VERBS = ("log_prob", "sample", "from_noise", "transform", "gradient")
+
 
 def make_core(machine):
     """A module like `_cuda`, which queues what the machine's inner one then does at once."""
     core, inner = types.ModuleType("headrace._cuda"), machine.inner(machine)
 
-    def queued(word, function, *arguments):
-        """The last argument is the stream; the inner one has one alone."""
-        machine.say(word, arguments[-1], [a[0] for a in arguments if is_told(a)])
-        machine.queue(arguments[-1]).add(lambda: function(*arguments[:-1], 0))
+    def queued(word, function, *arguments, stream, **named):
+        """The inner one has one stream alone."""
+        machine.say(word, stream, [a[0] for a in (*arguments, *named.values()) if is_told(a)])
+        machine.queue(stream).add(lambda: function(*arguments, **named, stream=0))
 
     def on_current(device):
         """As the inner module has one device."""
@@ -22,9 +25,8 @@ def make_core(machine):
         return 0
 
     def op(name):
-        def call(*arguments):
-            *told, device, stream = arguments
-            queued(name, getattr(inner, name), *told, on_current(device), stream)
+        def call(*arguments, device, stream):
+            queued(name, getattr(inner, name), *arguments, device=on_current(device), stream=stream)
 
         return call
 
@@ -37,28 +39,26 @@ def make_core(machine):
             self.inner, self.streams = self.kind(*arguments), []
             self.n_weights = self.inner.n_weights
 
-        def ordered(self, word, function, *arguments):
+        def ordered(self, word, function, *arguments, stream, **named):
             """Calls on several streams wait for each other, as those of the real one do."""
-            stream = arguments[-1]
             own = machine.queue(stream)
             for other in self.streams:
                 if other is not own:
                     until = len(other.work)
                     own.add(lambda queue=other, until=until: queue.run(until))
             self.streams = [*{*self.streams, own}]
-            queued(word, function, *arguments)
+            queued(word, function, *arguments, **named, stream=stream)
 
-        def run(self, *arguments):
-            self.ordered("run", self.inner.run, *arguments)
-
-        def run_gradient(self, *arguments):
-            self.ordered("run_gradient", self.inner.run_gradient, *arguments)
+        def __getattr__(self, name):
+            """Every verb but `gradient` is a run."""
+            function = getattr(self.inner, name)
+            return functools.partial(self.ordered, "gradient" if name == "gradient" else "run", function)
 
         def weights(self, out, stream):
-            self.ordered("weights", self.inner.weights, out, stream)
+            self.ordered("weights", self.inner.weights, out, stream=stream)
 
         def set_weights(self, weights, stream):
-            self.ordered("set_weights", self.inner.set_weights, weights, stream)
+            self.ordered("set_weights", self.inner.set_weights, weights, stream=stream)
 
         def host_weights(self):
             machine.say("sync", "host_weights")
@@ -75,47 +75,52 @@ def make_core(machine):
             self.program, self.inner = program, self.kind(program.inner, *arguments)
 
         def step(self, gradient, rate, norm, stream):
-            self.program.ordered("step", self.inner.step, gradient, rate, norm, stream)
+            self.program.ordered("step", self.inner.step, gradient, rate, norm, stream=stream)
 
         def average(self, out, stream):
-            self.program.ordered("average", self.inner.average, out, stream)
+            self.program.ordered("average", self.inner.average, out, stream=stream)
 
     class Points:
         def __init__(self, x, weights, device, stream):
-            make = lambda *told: setattr(self, "inner", self.kind(*told))  # noqa: E731
-            queued("points", make, x, weights, on_current(device), stream)
+            make = lambda *told, **named: setattr(self, "inner", self.kind(*told, **named))  # noqa: E731
+            queued("points", make, x, weights, device=on_current(device), stream=stream)
 
-        def step(self, *arguments):
+        def later(self, word, *arguments, stream):
+            """Queues the inner one's function of this name, which is not there before its turn."""
+            queued(word, lambda *told, **named: getattr(self.inner, word)(*told, **named), *arguments, stream=stream)
+
+        def step(self, *arguments, stream):
             sums = []
-            queued("points step", lambda *told: sums.append(self.inner.step(*told)), *arguments)
+            summed = lambda *told, **named: sums.append(self.inner.step(*told, **named))  # noqa: E731
+            queued("points step", summed, *arguments, stream=stream)
             if arguments[4] is None:
                 return None
             machine.say("sync", "sums")
-            machine.wait(arguments[-1])
+            machine.wait(stream)
             return sums[0]
 
         def values(self, out, stream):
-            queued("values", lambda *told: self.inner.values(*told), out, stream)
+            self.later("values", out, stream=stream)
 
         def squares(self, out, stream):
-            queued("squares", lambda *told: self.inner.squares(*told), out, stream)
+            self.later("squares", out, stream=stream)
 
         def log_jacobian(self, out, stream):
-            queued("log_jacobian", lambda *told: self.inner.log_jacobian(*told), out, stream)
+            self.later("log_jacobian", out, stream=stream)
 
     class Ascent:
-        def __init__(self, *arguments):
-            def make(*told):
+        def __init__(self, *arguments, stream):
+            def make(*told, stream):
                 parties = [party and party.inner for party in told[:3]]
-                self.inner = self.kind(*parties, *told[3:])
+                self.inner = self.kind(*parties, *told[3:], stream=stream)
 
-            queued("ascent", make, *arguments)
+            queued("ascent", make, *arguments, stream=stream)
 
-        def kink(self, *arguments):
-            queued("kink", lambda *told: self.inner.kink(*told), *arguments)
+        def kink(self, *arguments, stream):
+            queued("kink", lambda *told, stream: self.inner.kink(*told, stream=stream), *arguments, stream=stream)
 
         def finish(self, stream):
-            queued("finish", lambda *told: self.inner.finish(*told), stream)
+            queued("finish", lambda stream: self.inner.finish(stream=stream), stream=stream)
 
         def kinks(self, stream):
             machine.say("sync", "kinks")
@@ -147,11 +152,14 @@ class OnCpu:
         told = lambda argument: machine.numbers(argument) if is_told(argument) else argument  # noqa: E731
 
         def opened(function):
-            return lambda *arguments: function(*map(told, arguments[:-1]))
+            def call(*arguments, stream, **named):
+                return function(*map(told, arguments), **{name: told(argument) for name, argument in named.items()})
+
+            return call
 
         for name in ("coupling", "coupling_backward", "vector_map", "vector_map_backward"):
             kernel = opened(getattr(cpu, name))
-            setattr(self, name, lambda *given, kernel=kernel: kernel(*given[:-1]))  # less the device
+            setattr(self, name, lambda *given, device, stream, kernel=kernel: kernel(*given, stream=stream))
 
         class MaskedOptions:
             def __init__(self, **options):
@@ -175,8 +183,7 @@ class OnCpu:
                 return types.SimpleNamespace(
                     inner=inner,
                     n_weights=inner.n_weights,
-                    run=opened(inner.run),
-                    run_gradient=opened(inner.run_gradient),
+                    **{verb: opened(getattr(inner, verb)) for verb in VERBS},
                     weights=lambda out, stream: np.copyto(machine.numbers(out), inner.weights()),
                     set_weights=opened(inner.set_weights),
                     host_weights=inner.weights,
@@ -206,7 +213,7 @@ class OnCpu:
                 weights = None if weights is None else weights.copy()
                 one = types.SimpleNamespace(inner=kind(x, weights))
                 one.summed = lambda: kind(x, weights, False)  # as an ascent takes them, before any step
-                one.step = lambda *arguments: one.inner.step(*arguments[:-1])
+                one.step = lambda *arguments, stream: one.inner.step(*arguments)
                 one.values = lambda out, stream: np.copyto(machine.numbers(out), one.inner.values())
                 one.squares = lambda out, stream: np.copyto(machine.numbers(out), one.inner.squares())
                 one.log_jacobian = lambda out, stream: np.copyto(machine.numbers(out), one.inner.log_jacobian())
@@ -215,12 +222,12 @@ class OnCpu:
             return make
 
         def ascents(kind):
-            def make(points, anchors, held_out, total, held_out_total, *arguments):
+            def make(points, anchors, held_out, total, held_out_total, *arguments, stream):
                 for party in filter(None, (points, held_out)):
                     party.inner = party.summed()
-                inner = kind(points.inner, anchors.inner, held_out and held_out.inner, *arguments[:-1])
+                inner = kind(points.inner, anchors.inner, held_out and held_out.inner, *arguments)
                 return types.SimpleNamespace(
-                    kink=lambda *arguments: inner.kink(*arguments[:-1]),
+                    kink=lambda *arguments, stream: inner.kink(*arguments),
                     finish=lambda stream: inner.finish(),
                     kinks=lambda stream: inner.kinks(),
                     log_likelihoods=lambda stream: inner.log_likelihoods()[:, :2],

@@ -204,15 +204,16 @@ class OnStream:
     def __init__(self, device: Device, core: Any, stream: Stream) -> None:
         """The stream is one of the device."""
         self._device, self._core, self._stream = device, core, stream
-        self._last: tuple[int, ...] = (stream.ptr,)  # arguments
+        self._where = {"stream": stream.ptr}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """The function of this name."""
         function, device = getattr(self._core, name), self._device
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
             with device.cupy.cuda.Device(device.index):
-                return function(*map(device.told, arguments), *self._last)
+                told = {name: device.told(argument) for name, argument in named.items()}
+                return function(*map(device.told, arguments), **told, **self._where)
 
         return call
 
@@ -223,7 +224,7 @@ class Kernels(OnStream):
     def __init__(self, device: Device, stream: Stream) -> None:
         """The stream is one of the device."""
         super().__init__(device, _core.cuda, stream)
-        self._last = device.index, stream.ptr
+        self._where["device"] = device.index
 
 
 class Program:

@@ -218,20 +218,16 @@ class Run:
     def _find_gradient(self, index: Index, log_prob: NDArray[Any]) -> None:
         """That of the mean loss over a batch, beside the log densities of its rows."""
         data = self.data
-        self.program.run_gradient(
-            True,  # from data to latent
-            data.x,
-            index,
-            data.context,
-            True,  # of the log density
-            None,
-            data.weights,
-            -1.0 / (self.mean_weight * index.size),
-            log_prob,
-            None,
-            None,
-            self.gradient,
-            None,
+        self.program.gradient(
+            inverse=True,
+            of_log_prob=True,
+            input=data.x,
+            index=index,
+            context=data.context,
+            grad_row=data.weights,
+            row_scale=-1.0 / (self.mean_weight * index.size),
+            log_prob=log_prob,
+            grad_weights=self.gradient,
         )
 
     def _rate(self) -> float:

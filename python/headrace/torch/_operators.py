@@ -104,8 +104,8 @@ def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int)
     program, opened = _placed(handle, parameters)
     rows = x.shape[0]
     log_prob = parameters.new_empty(rows)
-    given = opened(x), rows, 0, opened(_as_rows(context))
-    program.run(True, *given, None, None, opened(log_prob), opened(parameters.contiguous()))
+    own = {"context": opened(_as_rows(context)), "parameters": opened(parameters.contiguous())}
+    program.log_prob(opened(x), opened(log_prob), **own)
     return log_prob
 
 
@@ -116,9 +116,11 @@ def run(
     program, opened = _placed(handle, parameters)
     rows = value.shape[0]
     out, number = parameters.new_empty(value.shape), parameters.new_empty(rows)
-    given = opened(value), rows, 0, opened(_as_rows(context))
-    numbers = (None, opened(number)) if of_log_prob else (opened(number), None)
-    program.run(inverse, *given, opened(out), *numbers, opened(parameters.contiguous()))
+    own = {"context": opened(_as_rows(context)), "parameters": opened(parameters.contiguous())}
+    if of_log_prob:
+        program.from_noise(opened(value), value=opened(out), log_prob=opened(number), **own)
+    else:
+        program.transform(inverse, opened(value), value=opened(out), log_det=opened(number), **own)
     return out, number
 
 
@@ -145,9 +147,16 @@ def vjp(
     found = [
         parameters.new_empty(s) if wanted and s is not None else None for s, wanted in zip(shapes, wrt, strict=True)
     ]
-    program.run_gradient(
-        *(inverse, opened(value), None, opened(context), of_log_prob, opened(grad_value), opened(grad_row), 1.0),
-        *(opened(log_prob), *map(opened, found), opened(parameters.contiguous())),
+    program.gradient(
+        inverse=inverse,
+        of_log_prob=of_log_prob,
+        input=opened(value),
+        context=opened(context),
+        grad_value=opened(grad_value),
+        grad_row=opened(grad_row),
+        log_prob=opened(log_prob),
+        **dict(zip(("grad_input", "grad_context", "grad_weights"), map(opened, found), strict=True)),
+        parameters=opened(parameters.contiguous()),
     )
     by_context = found[1]
     if by_context is not None and context is not None and context.shape[0] != rows:  # one for all rows

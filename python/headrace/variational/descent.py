@@ -145,7 +145,7 @@ def noise_of(flow: Flow, rows: int, seed: int) -> NDArray[Any]:
     out = np.empty((rows, flow.features), flow.dtype)
     interior = flow._interior
     standard = type(interior.program)(flow.features, 0, interior.base.name, [], 0, [], [])
-    standard.run(False, None, rows, seed, None, out, None, None, None)
+    standard.sample(rows, seed, value=out)
     return out
 
 
@@ -163,7 +163,7 @@ class Paths:
     def draw(self, seed: int, context: NDArray[Any] | None) -> None:
         """New noise and samples: those of `Flow.sample_and_log_prob` with this seed."""
         self.noise = noise_of(self.flow, len(self.x), seed)
-        self.flow._program.run(False, self.noise, len(self.x), 0, context, self.x, None, self.log_q, None)
+        self.flow._program.from_noise(self.noise, value=self.x, log_prob=self.log_q, context=context)
 
     def back(
         self,
@@ -177,20 +177,14 @@ class Paths:
         if keep is not None:  # a row that is not finite would spoil the sum
             noise, by_x = noise[keep], by_x[keep]
             context = context[keep] if context is not None and len(context) == len(keep) > 1 else context
-        self.flow._program.run_gradient(
+        self.flow._program.gradient(
             inverse=False,
-            input=noise,
-            index=None,
-            context=context,
             of_log_prob=True,
+            input=noise,
+            context=context,
             grad_value=by_x,
-            grad_row=None,
             row_scale=by_log_q,
-            log_prob=None,
-            grad_input=None,
-            grad_context=None,
             grad_weights=self.gradient,
-            parameters=None,
         )
         return self.gradient
 
@@ -281,7 +275,7 @@ def log_weights(
     """The target's log density less log q for samples of q, which is the flow; NaN for a sample that is not finite."""
     context = contexts(rows)
     x, log_q = np.empty((rows, flow.features), flow.dtype), np.empty(rows, flow.dtype)
-    flow._program.run(False, None, rows, seed_of(rng), context, x, None, log_q, parameters)
+    flow._program.sample(rows, seed_of(rng), value=x, log_prob=log_q, context=context, parameters=parameters)
     good = np.isfinite(log_q) & np.isfinite(x).all(axis=1)
     return evaluate(target, x, context, good)[0] - log_q
 

@@ -1,0 +1,234 @@
+// Calls of a program for Python, on every device. What runs follows from the verb; every check and message is here.
+//
+// `Arrays` says what an array is and how the interpreter is left meanwhile (HostArrays, DeviceArrays). `Queue` is what
+// a device is told beside the arguments: the stream; on the CPU it is empty.
+#pragma once
+
+#include "../core/request.hpp"
+#include "arrays.hpp"
+
+namespace headrace {
+
+// A call: its request, and what that points to.
+template <class Arrays, class T, class... Queue>
+class ProgramCall {
+  public:
+    using P = typename Arrays::template Program<T>;
+    using Object = const py::object&;
+
+    // Data to latent.
+    static void log_prob(P& program, Object x, Object out, Object context, Object parameters, Queue... queue) {
+        ProgramCall call(program, true, true);
+        call.open_input(x, "x: expected (rows, features)");
+        call.open_context(context);
+        call.request_.log_prob = call.template numbers<T>(out, {call.rows()}, "out: expected a contiguous (rows,)");
+        call.run(parameters, queue...);
+    }
+
+    // Latent to data, from noise under the base.
+    static void sample(P& program, int64_t rows, uint64_t seed, Object value, Object log_prob, Object context,
+                       Object parameters, Queue... queue) {
+        ProgramCall call(program, false, true);
+        require(rows >= 0, "rows: expected at least 0");
+        call.request_.rows = rows;
+        call.request_.seed = seed;
+        call.run_from_noise(value, log_prob, context, parameters, queue...);
+    }
+
+    // The same, from noise that is given.
+    static void from_noise(P& program, Object noise, Object value, Object log_prob, Object context, Object parameters,
+                           Queue... queue) {
+        ProgramCall call(program, false, true);
+        call.open_input(noise, "noise: expected (rows, features)");
+        call.run_from_noise(value, log_prob, context, parameters, queue...);
+    }
+
+    // Either direction, from the base or to it.
+    static void transform(P& program, bool inverse, Object input, Object value, Object log_det, Object context,
+                          Object parameters, Queue... queue) {
+        ProgramCall call(program, inverse, false);
+        call.open_input(input, "input: expected (rows, features)");
+        call.open_context(context);
+        call.open_value(value);
+        call.open_log_det(log_det);
+        call.run(parameters, queue...);
+    }
+
+    // One of the above and back. of_log_prob: grad_row is by the log-density, else by the log-determinant; it is times
+    // row_scale, and None is 1 for every row. index: the rows of input, context and grad_row that take part, None for
+    // all. Where these come from the run itself, value, log_det and log_prob receive its results.
+    static void gradient(P& program, bool inverse, bool of_log_prob, Object input, Object index, Object context,
+                         Object grad_value, Object grad_row, double row_scale, Object value, Object log_det,
+                         Object log_prob, Object grad_input, Object grad_context, Object grad_weights,
+                         Object parameters, Queue... queue) {
+        ProgramCall call(program, inverse, of_log_prob);
+        call.open_input(input, "input: expected (rows, features)");
+        call.open_context(context);
+        Cotangent from{};
+        from.of_log_prob = of_log_prob;
+        from.row_scale = row_scale;
+        call.open_cotangents(from, grad_value, grad_row);
+        if (!index.is_none()) {
+            require(grad_value.is_none(), "grad_value: expected none beside an index");
+            call.choose(index, from);
+        }
+        const int64_t rows = call.rows();
+        call.open_value(value);
+        call.open_log_det(log_det);
+        require(log_prob.is_none() || of_log_prob, "log_prob: expected where the gradient is by it");
+        call.open_log_prob(log_prob);
+        GradientRequest<T> gradient{from};
+        gradient.input =
+            wanted<T>(grad_input, {rows, program.features()}, "grad_input: expected a contiguous (rows, features)");
+        require(grad_context.is_none() || program.context() > 0, "grad_context: there is no context");
+        gradient.context =
+            wanted<T>(grad_context, {rows, program.context()}, "grad_context: expected a contiguous (rows, context)");
+        gradient.weights =
+            wanted<T>(grad_weights, {int64_t(program.n_weights())}, "grad_weights: expected a contiguous vector");
+        const auto weights = call.weights(parameters);
+        Arrays::unlocked([&] { program.run_gradient(call.request_, gradient, weights, Arrays::stream(queue)...); });
+    }
+
+  private:
+    ProgramCall(P& program, bool inverse, bool with_base) : program_(program) {
+        require(!with_base || program.base() != Base::none, "log_prob: a transform on its own has no base");
+        request_.inverse = inverse;
+        request_.with_base = with_base;
+    }
+
+    int64_t rows() const { return request_.rows; }
+
+    template <class N>
+    static N* numbers(Object given, std::initializer_list<int64_t> shape, const char* message) {
+        return Arrays::template numbers<N>(given, shape, message);
+    }
+    // The same; null for None.
+    template <class N>
+    static N* wanted(Object given, std::initializer_list<int64_t> shape, const char* message) {
+        return given.is_none() ? nullptr : numbers<N>(given, shape, message);
+    }
+
+    void open_input(Object given, const char* message) {
+        const OpenedArray a = Arrays::open(given);
+        require(a.axes == 2 && a.columns == program_.features(), message);
+        input_ = a.view;
+        request_.input = &input_;
+        request_.rows = a.rows;
+    }
+
+    void open_context(Object given) {
+        require(given.is_none() == (program_.context() == 0), "context: expected if and only if the program reads one");
+        if (given.is_none()) return;
+        const OpenedArray a = Arrays::open(given);
+        require(a.axes == 2 && a.columns == program_.context() && (a.rows == rows() || a.rows == 1),
+                "context: expected (rows, context) or (1, context)");
+        context_ = a.view;
+        request_.one_context_row = a.rows == 1;
+        if (request_.one_context_row) context_.row_stride = 0;
+        request_.context = &context_;
+    }
+
+    // Values go to an array of T, or of float64 where the data end has them without a rounding.
+    void open_value(Object given) {
+        const std::initializer_list<int64_t> shape{rows(), program_.features()};
+        constexpr const char* message = "value: expected a C-contiguous (rows, features)";
+        if constexpr (!std::is_same_v<T, double>) {
+            if (!given.is_none() && Arrays::is_double(given)) {
+                require(!request_.inverse, "value: expected the program's dtype on the latent side");
+                request_.wide_value = numbers<double>(given, shape, message);
+                return;
+            }
+        }
+        request_.value = wanted<T>(given, shape, message);
+    }
+    void open_log_det(Object given) {
+        request_.log_det = wanted<T>(given, {rows()}, "log_det: expected a contiguous (rows,)");
+    }
+    void open_log_prob(Object given) {
+        request_.log_prob = wanted<T>(given, {rows()}, "log_prob: expected a contiguous (rows,)");
+    }
+
+    void open_cotangents(Cotangent& from, Object value, Object row) const {
+        if (!value.is_none()) {
+            const OpenedArray a = Arrays::open(value);
+            require(a.axes == 2 && a.rows == rows() && a.columns == program_.features(),
+                    "grad_value: expected (rows, features)");
+            from.value = a.view;
+        }
+        if (!row.is_none()) {
+            const OpenedArray a = Arrays::open(row);
+            require(a.axes == 1 && a.rows == rows(), "grad_row: expected (rows,)");
+            from.row = a.view;
+        }
+    }
+
+    // These rows alone.
+    void choose(Object given, Cotangent& from) {
+        constexpr const char* message = "index: expected contiguous integers of 64 bits in one dimension";
+        const int64_t n = Arrays::length(given, message);
+        index_ = Arrays::index(numbers<const int64_t>(given, {n}, message), n, rows());
+        input_.rows = index_.data();
+        if (!request_.one_context_row) context_.rows = index_.data();
+        from.row.rows = index_.data();
+        request_.rows = n;
+    }
+
+    // The parameters of a call: those of the program, or a vector given for this call alone.
+    auto weights(Object parameters) const {
+        return Arrays::template weights<T>(
+            program_, wanted<const T>(parameters, {int64_t(program_.n_weights())},
+                                      "parameters: expected a contiguous vector like the weights, in their dtype"));
+    }
+
+    void run_from_noise(Object value, Object log_prob, Object context, Object parameters, Queue... queue) {
+        open_context(context);
+        open_value(value);
+        open_log_prob(log_prob);
+        run(parameters, queue...);
+    }
+
+    void run(Object parameters, Queue... queue) const {
+        const auto own = weights(parameters);
+        Arrays::unlocked([&] { program_.run(request_, own, Arrays::stream(queue)...); });
+    }
+
+    P& program_;
+    Request<T> request_;
+    ArrayView input_, context_;
+    typename Arrays::Index index_;
+};
+
+// The verbs, as methods; `named` is what a device is told at the end.
+template <class Arrays, class T, class... Queue, class Class, class... Named>
+void bind_program_calls(Class& c, const Named&... named) {
+    using Call = ProgramCall<Arrays, T, Queue...>;
+    const py::arg_v context(py::arg("context") = py::none()), parameters(py::arg("parameters") = py::none());
+    const py::arg_v log_prob(py::arg("log_prob") = py::none()), log_det(py::arg("log_det") = py::none());
+    const py::arg_v value(py::arg("value") = py::none());
+    c.def("log_prob", &Call::log_prob, py::arg("x"), py::arg("out"), context, parameters, named...)
+        .def("sample", &Call::sample, py::arg("rows"), py::arg("seed"), value, log_prob, context, parameters, named...)
+        .def("from_noise", &Call::from_noise, py::arg("noise"), value, log_prob, context, parameters, named...)
+        .def("transform", &Call::transform, py::arg("inverse"), py::arg("input"), value, log_det, context, parameters,
+             named...)
+        .def("gradient", &Call::gradient, py::arg("inverse"), py::arg("of_log_prob"), py::arg("input"),
+             py::arg("index") = py::none(), context, py::arg("grad_value") = py::none(),
+             py::arg("grad_row") = py::none(), py::arg("row_scale") = 1.0, value, log_det, log_prob,
+             py::arg("grad_input") = py::none(), py::arg("grad_context") = py::none(),
+             py::arg("grad_weights") = py::none(), parameters, named...)
+        .def_property_readonly("n_weights", &Call::P::n_weights);
+}
+
+// An optimiser of programs P, but for its steps.
+template <class A, class P, class... Extra>
+py::class_<A> bind_adam_of(py::module_& m, const char* name, const Extra&... extra) {
+    return py::class_<A>(m, name, extra...)
+        .def(py::init([](const std::shared_ptr<P>& program, double beta1, double beta2, double epsilon,
+                         double weight_decay, double clip, double average) {
+                 require(program != nullptr, "program: expected a program");
+                 return std::make_unique<A>(program, AdamOptions{beta1, beta2, epsilon, weight_decay, clip, average});
+             }),
+             py::arg("program"), py::arg("beta1"), py::arg("beta2"), py::arg("epsilon"), py::arg("weight_decay"),
+             py::arg("clip"), py::arg("average"));
+}
+
+}  // namespace headrace
