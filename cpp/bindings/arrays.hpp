@@ -48,4 +48,16 @@ struct OpenedArray {
     int64_t axes, rows, columns;
 };
 
+inline OpenedArray open_host_array(const py::handle& given, const char* message) {
+    const bool is_double = py::isinstance<py::array_t<double>>(given);
+    require(is_double || py::isinstance<py::array_t<float>>(given), message);
+    const auto a = py::reinterpret_borrow<py::array>(given);
+    const int64_t axes = a.ndim();
+    return {{static_cast<const char*>(a.data()), axes > 0 ? a.strides(0) : 0, axes > 1 ? a.strides(1) : 0, is_double,
+             nullptr},
+            axes,
+            axes > 0 ? a.shape(0) : 0,
+            axes > 1 ? a.shape(1) : 0};
+}
+
 }  // namespace headrace

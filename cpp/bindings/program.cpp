@@ -22,15 +22,7 @@ struct HostArrays {
     using Index = std::vector<int64_t>;
 
     static OpenedArray open(const py::object& given) {
-        const bool is_double = py::isinstance<py::array_t<double>>(given);
-        require(is_double || py::isinstance<py::array_t<float>>(given), "expected an array of float32 or float64");
-        const auto a = py::reinterpret_borrow<py::array>(given);
-        const int64_t axes = a.ndim();
-        return {{static_cast<const char*>(a.data()), axes > 0 ? a.strides(0) : 0, axes > 1 ? a.strides(1) : 0,
-                 is_double, nullptr},
-                axes,
-                axes > 0 ? a.shape(0) : 0,
-                axes > 1 ? a.shape(1) : 0};
+        return open_host_array(given, "expected an array of float32 or float64");
     }
     template <class T>
     static T* numbers(const py::object& given, std::initializer_list<int64_t> shape, const char* message) {

@@ -36,6 +36,7 @@ class DeviceAscent {
     // To the host, for which these wait: the kinks (count, features), and for each the log-likelihoods before it of the
     // points and of those held out, without what the base's and the data's units add; the second is NaN without any.
     std::vector<Kink> kinks(cudaStream_t stream);
+    static constexpr int likelihoods_each = 2;
     std::vector<double> log_likelihoods(cudaStream_t stream);
 
   private:

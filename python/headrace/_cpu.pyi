@@ -6,6 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._core import core
+
+_Array = NDArray[Any]
+
 __version__: str
 
 def isa() -> str: ...
@@ -19,91 +23,17 @@ def maps() -> list[tuple[str, str]]: ...
 def map_traits() -> dict[str, tuple[int, float]]: ...
 def vector_maps() -> list[tuple[str, str]]: ...
 def activations() -> list[str]: ...
-def coupling(
-    map: str,
-    scale: str,
-    slope: float,
-    bound: float,
-    bins: int,
-    inverse: bool,
-    input: NDArray[Any],
-    params: NDArray[Any],
-    value: NDArray[Any],
-    log_det: NDArray[Any],
-) -> None: ...
-def coupling_backward(
-    map: str,
-    scale: str,
-    slope: float,
-    bound: float,
-    bins: int,
-    inverse: bool,
-    input: NDArray[Any],
-    params: NDArray[Any],
-    grad_value: NDArray[Any],
-    grad_log_det: NDArray[Any],
-    grad_input: NDArray[Any],
-    grad_params: NDArray[Any],
-) -> None: ...
-def vector_map(
-    map: str,
-    variant: str,
-    slope: float,
-    inverse: bool,
-    input: NDArray[Any],
-    params: NDArray[Any],
-    value: NDArray[Any],
-    log_det: NDArray[Any],
-) -> None: ...
-def vector_map_backward(
-    map: str,
-    variant: str,
-    slope: float,
-    inverse: bool,
-    input: NDArray[Any],
-    params: NDArray[Any],
-    grad_value: NDArray[Any],
-    grad_log_det: NDArray[Any],
-    grad_input: NDArray[Any],
-    grad_params: NDArray[Any],
-) -> None: ...
 
-class HiddenOptions:
-    def __init__(self, activation: str, adds: int, context: str, context_activation: str) -> None: ...
+coupling: core.Coupling[_Array]
+coupling_backward: core.CouplingBackward[_Array]
+vector_map: core.VectorMap[_Array]
+vector_map_backward: core.VectorMapBackward[_Array]
 
-class MaskedOptions:
-    def __init__(
-        self,
-        *,
-        features: int = 0,
-        context: int = 0,
-        reads: Sequence[int] = (),
-        active: Sequence[int] = (),
-        map: str = "",
-        variant: str = "",
-        slope: float = 1e-3,
-        bins: int = 8,
-        bound: float = 5.0,
-        activation: str = "",
-        hidden: Sequence[HiddenOptions] = (),
-        reads_data: bool = True,
-        formula_to_data: bool = True,
-        unbiased: Sequence[int] = (),
-    ) -> None: ...
+HiddenOptions = core.HiddenOptions
+MaskedOptions = core.MaskedOptions
+MaskedTransform = core.MaskedTransform
 
-class MaskedTransform:
-    def __init__(self, options: MaskedOptions, levels: Sequence[int], degrees: Sequence[Sequence[int]]) -> None: ...
-    @staticmethod
-    def from_masks(options: MaskedOptions, masks: Sequence[NDArray[np.bool_]]) -> MaskedTransform: ...
-    def pack(self, weights: Sequence[NDArray[Any]], biases: Sequence[NDArray[Any]]) -> NDArray[Any]: ...
-    def unpack(self, packed: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]: ...
-    def masks(self) -> list[NDArray[np.bool_]]: ...
-    @property
-    def n_weights(self) -> int: ...
-    @property
-    def hidden(self) -> list[int]: ...
-
-class _Program:
+class _Program(core.Program[_Array]):
     def __init__(
         self,
         features: int,
@@ -114,82 +44,31 @@ class _Program:
         context_mean: Sequence[float],
         context_std: Sequence[float],
     ) -> None: ...
-    def run(
-        self,
-        inverse: bool,
-        input: NDArray[Any] | None,
-        rows: int,
-        seed: int,
-        context: NDArray[Any] | None,
-        value: NDArray[Any] | None,
-        log_det: NDArray[Any] | None,
-        log_prob: NDArray[Any] | None,
-        parameters: NDArray[Any] | None,
-    ) -> None: ...
-    def run_gradient(
-        self,
-        inverse: bool,
-        input: NDArray[Any],
-        index: NDArray[np.int64] | None,
-        context: NDArray[Any] | None,
-        of_log_prob: bool,
-        grad_value: NDArray[Any] | None,
-        grad_row: NDArray[Any] | None,
-        row_scale: float,
-        log_prob: NDArray[Any] | None,
-        grad_input: NDArray[Any] | None,
-        grad_context: NDArray[Any] | None,
-        grad_weights: NDArray[Any] | None,
-        parameters: NDArray[Any] | None,
-        value: NDArray[Any] | None = None,
-        log_det: NDArray[Any] | None = None,
-    ) -> None: ...
-    @property
-    def n_weights(self) -> int: ...
-    def weights(self) -> NDArray[Any]: ...
-    def set_weights(self, weights: NDArray[Any]) -> None: ...
+    def parts(self) -> list[tuple[int, int, bool]]: ...
+    def weights(self) -> _Array: ...
+    def set_weights(self, weights: _Array) -> None: ...
 
 class ProgramF32(_Program): ...
 class ProgramF64(_Program): ...
 
-class _Adam:
-    def __init__(
-        self,
-        program: _Program,
-        beta1: float,
-        beta2: float,
-        epsilon: float,
-        weight_decay: float,
-        clip: float,
-        average: float,
-    ) -> None: ...
-    def average(self) -> NDArray[Any]: ...
-    def step(self, gradient: NDArray[Any], learning_rate: float) -> float: ...
+class _Adam(core.Adam):
+    def average(self) -> _Array: ...
+    def step(self, gradient: _Array, learning_rate: float) -> float: ...
 
 class AdamF32(_Adam): ...
 class AdamF64(_Adam): ...
 
-class _Points:
-    def __init__(self, x: NDArray[Any], weights: NDArray[Any] | None, keeps_log_jacobian: bool = True) -> None: ...
+class _Points(core.Points):
+    def __init__(self, x: _Array, weights: _Array | None, keeps_log_jacobian: bool = True) -> None: ...
     def checked_rows(self) -> NDArray[np.int64]: ...
-    def step(
-        self,
-        maps: NDArray[np.float64],
-        log_scale: float,
-        matrix: NDArray[np.float64],
-        shift: NDArray[np.float64],
-        next: NDArray[np.float64] | None,
-        blocks: list[int],
-        order: list[int],
-    ) -> NDArray[np.float64] | None: ...
-    def values(self) -> NDArray[Any]: ...
+    def values(self) -> _Array: ...
     def squares(self) -> NDArray[np.float64]: ...
     def log_jacobian(self) -> NDArray[np.float64]: ...
 
 class PointsF32(_Points): ...
 class PointsF64(_Points): ...
 
-class _Ascent:
+class _Ascent(core.Ascent):
     def __init__(
         self,
         points: _Points,
@@ -200,17 +79,6 @@ class _Ascent:
         rule: str,
         most: int,
     ) -> None: ...
-    def kink(
-        self,
-        matrix: NDArray[np.float64],
-        blocks: list[int],
-        order: list[int],
-        rows: list[int],
-        drawn: list[float],
-    ) -> None: ...
-    def finish(self) -> None: ...
-    def kinks(self) -> NDArray[np.float64]: ...
-    def log_likelihoods(self) -> NDArray[np.float64]: ...
     def terms(self) -> NDArray[np.float64]: ...
 
 class AscentF32(_Ascent): ...

@@ -1,5 +1,9 @@
 """What the compiled modules refuse, whatever Python has checked before: the same calls and words on every device."""
 
+import ast
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -228,3 +232,31 @@ def test_vectors_of_the_optimiser_have_the_size_of_the_weights(core):
     for wrong in (f4(n - 1), f4(n, 1), np.zeros(n), strided(f4(n)), unaligned(f4(n))):
         with pytest.raises(ValueError, match="weights: the vector has the wrong size or dtype"):
             set_weights(wrong)
+
+
+STUB = Path(hr.__file__).parent / "_core" / "core.pyi"
+
+
+def stated():
+    """Of each function in the stub that both modules share: the class, or the function of the module, and arguments."""
+    found = {}
+    for kind in (node for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.ClassDef)):
+        for function in (node for node in kind.body if isinstance(node, ast.FunctionDef) and not node.decorator_list):
+            arguments = [a.arg for a in (*function.args.args[1:], *function.args.kwonlyargs)]
+            found[kind.name, function.name] = arguments
+    return found
+
+
+@pytest.mark.parametrize(("kind", "name"), stated())
+def test_the_stub_states_the_arguments_of_both_modules(core, kind, name):
+    module = cpu if core is OnCpu else emulation.load()
+    if name == "__call__":
+        function = getattr(module, re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower())
+    else:
+        function = getattr(getattr(module, kind if hasattr(module, kind) else f"{kind}F32"), name)
+    signature = re.search(rf"{function.__name__}\((.*)\) ->", function.__doc__).group(1)
+    got = re.findall(r"(\w+): ", re.sub(r"\[[^\]]*\]|'[^']*'", "", signature))
+    got = [argument for argument in got if argument != "self"]
+    where = () if core is OnCpu else ("device", "stream")
+    extra = () if core is OnCpu or name == "__init__" else where[-1:] if name != "__call__" else where
+    assert got == [*stated()[kind, name], *extra]

@@ -1,0 +1,210 @@
+"""What the compiled cores have in common, each signature once: `_cpu` on NumPy arrays, `_cuda` on arrays of a device.
+
+``_A`` is an array as the module takes it. A call of `_cuda` has one keyword more, `stream`, the address of a
+cudaStream_t, 0 for the default one, and where nothing else tells it, `device`: ``where``, empty on the CPU.
+
+Only type checkers read this file; no module of this name is there when the package runs.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+_A = TypeVar("_A", contravariant=True)
+
+class Coupling(Protocol[_A]):
+    def __call__(
+        self,
+        map: str,
+        scale: str,
+        slope: float,
+        bound: float,
+        bins: int,
+        inverse: bool,
+        input: _A,
+        params: _A,
+        value: _A,
+        log_det: _A,
+        **where: int,
+    ) -> None: ...
+
+class CouplingBackward(Protocol[_A]):
+    def __call__(
+        self,
+        map: str,
+        scale: str,
+        slope: float,
+        bound: float,
+        bins: int,
+        inverse: bool,
+        input: _A,
+        params: _A,
+        grad_value: _A,
+        grad_log_det: _A,
+        grad_input: _A,
+        grad_params: _A,
+        **where: int,
+    ) -> None: ...
+
+class VectorMap(Protocol[_A]):
+    def __call__(
+        self,
+        map: str,
+        variant: str,
+        slope: float,
+        inverse: bool,
+        input: _A,
+        params: _A,
+        value: _A,
+        log_det: _A,
+        **where: int,
+    ) -> None: ...
+
+class VectorMapBackward(Protocol[_A]):
+    def __call__(
+        self,
+        map: str,
+        variant: str,
+        slope: float,
+        inverse: bool,
+        input: _A,
+        params: _A,
+        grad_value: _A,
+        grad_log_det: _A,
+        grad_input: _A,
+        grad_params: _A,
+        **where: int,
+    ) -> None: ...
+
+class Program(Protocol[_A]):
+    """Calls of a program. Every result is optional, but for that of `log_prob`."""
+
+    def log_prob(
+        self, x: _A, out: _A, context: _A | None = None, parameters: _A | None = None, **where: int
+    ) -> None: ...
+    def sample(
+        self,
+        rows: int,
+        seed: int,
+        value: _A | None = None,
+        log_prob: _A | None = None,
+        context: _A | None = None,
+        parameters: _A | None = None,
+        **where: int,
+    ) -> None: ...
+    def from_noise(
+        self,
+        noise: _A,
+        value: _A | None = None,
+        log_prob: _A | None = None,
+        context: _A | None = None,
+        parameters: _A | None = None,
+        **where: int,
+    ) -> None: ...
+    def transform(
+        self,
+        inverse: bool,
+        input: _A,
+        value: _A | None = None,
+        log_det: _A | None = None,
+        context: _A | None = None,
+        parameters: _A | None = None,
+        **where: int,
+    ) -> None: ...
+    def gradient(
+        self,
+        inverse: bool,
+        of_log_prob: bool,
+        input: _A,
+        index: _A | None = None,
+        context: _A | None = None,
+        grad_value: _A | None = None,
+        grad_row: _A | None = None,
+        row_scale: float = 1.0,
+        value: _A | None = None,
+        log_det: _A | None = None,
+        log_prob: _A | None = None,
+        grad_input: _A | None = None,
+        grad_context: _A | None = None,
+        grad_weights: _A | None = None,
+        parameters: _A | None = None,
+        **where: int,
+    ) -> None: ...
+    @property
+    def n_weights(self) -> int: ...
+
+class Adam:
+    def __init__(
+        self,
+        program: Any,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+        clip: float,
+        average: float,
+    ) -> None: ...
+
+class Points:
+    def step(
+        self,
+        maps: NDArray[np.float64],
+        log_scale: float,
+        matrix: NDArray[np.float64],
+        shift: NDArray[np.float64],
+        next: NDArray[np.float64] | None,
+        blocks: list[int],
+        order: list[int],
+        **where: int,
+    ) -> NDArray[np.float64] | None: ...
+
+class Ascent:
+    def kink(
+        self,
+        matrix: NDArray[np.float64],
+        blocks: list[int],
+        order: list[int],
+        rows: list[int],
+        drawn: list[float],
+        **where: int,
+    ) -> None: ...
+    def finish(self, **where: int) -> None: ...
+    def kinks(self, **where: int) -> NDArray[np.float64]: ...
+    def log_likelihoods(self, **where: int) -> NDArray[np.float64]: ...
+
+class HiddenOptions:
+    def __init__(self, activation: str, adds: int, context: str, context_activation: str) -> None: ...
+
+class MaskedOptions:
+    def __init__(
+        self,
+        *,
+        features: int = 0,
+        context: int = 0,
+        reads: Sequence[int] = (),
+        active: Sequence[int] = (),
+        map: str = "",
+        variant: str = "",
+        slope: float = 1e-3,
+        bins: int = 8,
+        bound: float = 5.0,
+        activation: str = "",
+        hidden: Sequence[HiddenOptions] = (),
+        reads_data: bool = True,
+        formula_to_data: bool = True,
+        unbiased: Sequence[int] = (),
+    ) -> None: ...
+
+class MaskedTransform:
+    def __init__(self, options: MaskedOptions, levels: Sequence[int], degrees: Sequence[Sequence[int]]) -> None: ...
+    @staticmethod
+    def from_masks(options: MaskedOptions, masks: Sequence[NDArray[np.bool_]]) -> MaskedTransform: ...
+    def pack(self, weights: Sequence[NDArray[Any]], biases: Sequence[NDArray[Any]]) -> NDArray[Any]: ...
+    def unpack(self, packed: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]: ...
+    def masks(self) -> list[NDArray[np.bool_]]: ...
+    @property
+    def n_weights(self) -> int: ...
+    @property
+    def hidden(self) -> list[int]: ...
