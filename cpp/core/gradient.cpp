@@ -98,9 +98,8 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     if (gradient.weights && (request.rows == 0 || chain.n_networks == 0 || !request.with_base))
         std::fill_n(gradient.weights, n_weights(), T(0));  // a base's share may not be touched below
     if (request.rows == 0) return;
-    Call<T> call = call_of(request, weights);
-    call.ready = ready_parameters(compiled, weights);
-    Back<T> back{gradient.from, gradient.input, gradient.context, gradient.weights, nullptr, 0};
+    Call<T> call = call_with(compiled, request, weights);
+    Back<T> back = gradient.back();
 
     // Tiles divide sum_rows, and are no larger than gives every thread one.
     const int64_t threads = threads_for(request.rows);

@@ -34,9 +34,12 @@ Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> 
 }
 
 template <class T>
-const T* Program<T>::ready_parameters(const Compiled<T>& compiled, const Weights& weights) const {
-    if (compiled.chain.ready == 0) return nullptr;
-    return weights->ready(compiled.number, [&] { return prepare(compiled.chain, weights->numbers()); });
+Call<T> Program<T>::call_with(const Compiled<T>& compiled, const Request<T>& request, const Weights& weights) const {
+    Call<T> call = call_of(request, base_);
+    call.weights = weights->numbers();
+    if (compiled.chain.ready > 0)
+        call.ready = weights->ready(compiled.number, [&] { return prepare(compiled.chain, weights->numbers()); });
+    return call;
 }
 
 template <class T>
@@ -79,30 +82,12 @@ const Compiled<T>& Program<T>::compiled_for(const Request<T>& request) const {
 }
 
 template <class T>
-Call<T> Program<T>::call_of(const Request<T>& request, const Weights& weights) const {
-    Call<T> call{};
-    call.rows = request.rows;
-    if (request.input) call.input = *request.input;
-    if (request.context) call.context = *request.context;
-    call.seed = request.seed;
-    call.base = base_;
-    call.inverse = request.inverse;
-    call.weights = weights->numbers();
-    call.value = request.value;
-    call.wide_value = request.wide_value;
-    call.log_det = request.log_det;
-    call.log_prob = request.log_prob;
-    return call;
-}
-
-template <class T>
 void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     if (request.rows == 0) return;
     const KernelsOf<T>& kernels = kernels_of<T>(*active_isa().table);
     const Compiled<T>& compiled = compiled_for(request);
     const Chain<T>& chain = compiled.chain;
-    Call<T> call = call_of(request, weights);
-    call.ready = ready_parameters(compiled, weights);
+    Call<T> call = call_with(compiled, request, weights);
 
     if (request.rows < small_batch && !chain.tiles_only) {
         kernels.run_small(chain, call, thread_scratch<T>(small_scratch(chain)));

@@ -50,12 +50,11 @@ class Program {
     void update(const std::function<void(T*)>& update);
 
   private:
-    const T* ready_parameters(const Compiled<T>& compiled, const Weights& weights) const;
     Aligned<T> prepare(const Chain<T>& chain, const T* weights) const;
     void finish(const Chain<T>& chain, const T* weights, T* gradient) const;
     Aligned<T> cleared_copy(const T* in) const;
     const Compiled<T>& compiled_for(const Request<T>& request) const;
-    Call<T> call_of(const Request<T>& request, const Weights& weights) const;
+    Call<T> call_with(const Compiled<T>& compiled, const Request<T>& request, const Weights& weights) const;
 
     Base base_;
     Structure structure_;

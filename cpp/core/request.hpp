@@ -21,12 +21,32 @@ struct Request {
     double* wide_value = nullptr;
 };
 
+// What kernels get of it, but for the weights.
+template <class T>
+Call<T> call_of(const Request<T>& request, Base base) {
+    Call<T> call{};
+    call.rows = request.rows;
+    if (request.input) call.input = *request.input;
+    if (request.context) call.context = *request.context;
+    call.seed = request.seed;
+    call.base = base;
+    call.inverse = request.inverse;
+    call.value = request.value;
+    call.wide_value = request.wide_value;
+    call.log_det = request.log_det;
+    call.log_prob = request.log_prob;
+    return call;
+}
+
 // The gradient of some number that depends on the results of a run: `from` holds that with respect to the results, the
 // pointers receive (or are null) those with respect to inputs and context, row by row, and to the weights.
 template <class T>
 struct GradientRequest {
     Cotangent from{};
     T *input = nullptr, *context = nullptr, *weights = nullptr;
+
+    // What kernels get of it.
+    Back<T> back() const { return {from, input, context, weights, nullptr, 0}; }
 };
 
 // How dual ascent moves points.

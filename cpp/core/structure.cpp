@@ -70,6 +70,12 @@ void Structure::clear_masked(T* vector) const {
         if (steps_[i].kind == StepSpec::Kind::masked) steps_[i].masked->clear_masked(vector + step_weights_[i]);
 }
 
+std::vector<uint8_t> Structure::is_weight() const {
+    std::vector<float> ones(n_weights_, 1.0f);
+    clear_masked(ones.data());
+    return std::vector<uint8_t>(ones.begin(), ones.end());
+}
+
 template <class T>
 void Structure::clear_dead(T* gradient) const {
     for (size_t i = 0; i < steps_.size(); ++i)

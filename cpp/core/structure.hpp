@@ -51,6 +51,8 @@ class Structure {
     // Sets everything in a vector like the weights to zero that is no weight: padding, masked entries.
     template <class T>
     void clear_masked(T* vector) const;
+    // 1 where a number of such a vector is a weight.
+    std::vector<uint8_t> is_weight() const;
     // And in a gradient what nothing flows into.
     template <class T>
     void clear_dead(T* gradient) const;

@@ -7,14 +7,12 @@ namespace headrace {
 namespace {
 
 // Only matrices decay: a bias may have to be large, and so may a base's mean.
-template <class T>
 std::vector<AdamKind> kinds(const Structure& structure) {
-    std::vector<T> ones(structure.n_weights(), T(1));
-    structure.clear_masked(ones.data());
-    std::vector<AdamKind> kind(ones.size(), adam_no_weight);
+    const std::vector<uint8_t> is_weight = structure.is_weight();
+    std::vector<AdamKind> kind(is_weight.size(), adam_no_weight);
     for (const auto& part : structure.parts())
         for (int64_t i = part.begin; i < part.end; ++i)
-            if (ones[size_t(i)] != 0) kind[size_t(i)] = part.is_bias ? adam_bias : adam_decays;
+            if (is_weight[size_t(i)]) kind[size_t(i)] = part.is_bias ? adam_bias : adam_decays;
     return kind;
 }
 
@@ -33,7 +31,7 @@ DeviceAdam<T>::DeviceAdam(std::shared_ptr<DeviceProgram<T>> program, const AdamO
     const OnDevice on(program_->device());
     const size_t n = program_->n_weights();
     const StreamOrder::Writing writing(order_, default_stream);
-    kind_ = DeviceBuffer<AdamKind>(kinds<T>(program_->structure()), default_stream);
+    kind_ = DeviceBuffer<AdamKind>(kinds(program_->structure()), default_stream);
     mean_ = zeros<T>(n);
     square_ = zeros<T>(n);
     parts_ = DeviceBuffer<double>(size_t(adam_parts(int64_t(n))), default_stream);

@@ -9,13 +9,6 @@
 namespace headrace {
 namespace {
 
-template <class T>
-std::vector<uint8_t> weight_mask(const Structure& structure) {
-    std::vector<T> ones(structure.n_weights(), T(1));
-    structure.clear_masked(ones.data());
-    return std::vector<uint8_t>(ones.begin(), ones.end());
-}
-
 void wait_for(cudaStream_t stream) {
     check_cuda(cudaStreamSynchronize(stream), "wait for a stream");
 }
@@ -35,7 +28,7 @@ DeviceProgram<T>::DeviceProgram(int features, int context, Base base, std::vecto
     for (const bool with_base : {false, true})
         for (const bool inverse : {false, true})
             if (with_base || has_base_steps_) place(sides_[with_base][inverse], chains_.of(with_base, inverse));
-    is_weight_ = DeviceBuffer<uint8_t>(weight_mask<T>(structure_), default_stream);
+    is_weight_ = DeviceBuffer<uint8_t>(structure_.is_weight(), default_stream);
     weights_ = DeviceBuffer<T>(std::vector<T>(structure_.n_weights()), default_stream);
     wait_for(default_stream);
 }
@@ -72,22 +65,6 @@ typename DeviceProgram<T>::Side& DeviceProgram<T>::side_for(const Request<T>& re
     return sides_[request.with_base || !has_base_steps_][request.inverse];
 }
 
-template <class T>
-Call<T> DeviceProgram<T>::call_of(const Request<T>& request) const {
-    Call<T> call{};
-    call.rows = request.rows;
-    if (request.input) call.input = *request.input;
-    if (request.context) call.context = *request.context;
-    call.seed = request.seed;
-    call.base = base_;
-    call.inverse = request.inverse;
-    call.value = request.value;
-    call.wide_value = request.wide_value;
-    call.log_det = request.log_det;
-    call.log_prob = request.log_prob;
-    return call;
-}
-
 // body(weights, ready parameters) between the waits that the order of streams asks for.
 template <class T>
 template <class F>
@@ -116,7 +93,7 @@ void DeviceProgram<T>::run(const Request<T>& request, const T* parameters, cudaS
     const OnDevice on(device_);
     Side& side = side_for(request);
     with_weights(side, parameters, stream, [&](const T* weights, const T* ready) {
-        Call<T> call = call_of(request);
+        Call<T> call = call_of(request, base_);
         call.weights = weights;
         call.ready = ready;
         launch_chain(side.chain, call, side.run_place, stream);
@@ -134,11 +111,10 @@ void DeviceProgram<T>::run_gradient(const Request<T>& request, const GradientReq
         return;
     }
     with_weights(side, parameters, stream, [&](const T* weights, const T* ready) {
-        Call<T> call = call_of(request);
+        Call<T> call = call_of(request, base_);
         call.weights = weights;
         call.ready = ready;
-        const Back<T> back{gradient.from, gradient.input, gradient.context, gradient.weights, nullptr, 0};
-        launch_gradient(side.chain, side.sums, call, back, is_weight_.get(), n_weights(), stream);
+        launch_gradient(side.chain, side.sums, call, gradient.back(), is_weight_.get(), n_weights(), stream);
     });
 }
 

@@ -65,7 +65,6 @@ class DeviceProgram {
 
     void place(Side& side, const Compiled<T>& compiled);
     Side& side_for(const Request<T>& request);
-    Call<T> call_of(const Request<T>& request) const;
     template <class F>
     void with_weights(Side& side, const T* parameters, cudaStream_t stream, const F& body);
 

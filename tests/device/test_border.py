@@ -241,6 +241,8 @@ def stated():
     """Of each function in the stub that both modules share: the class, or the function of the module, and arguments."""
     found = {}
     for kind in (node for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.ClassDef)):
+        if kind.name == "MaskedOptions":  # takes any keywords, and is looked at in test_settings.py
+            continue
         for function in (node for node in kind.body if isinstance(node, ast.FunctionDef) and not node.decorator_list):
             arguments = [a.arg for a in (*function.args.args[1:], *function.args.kwonlyargs)]
             found[kind.name, function.name] = arguments

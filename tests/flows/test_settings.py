@@ -117,7 +117,7 @@ def test_what_came_later_is_in_a_file_only_where_it_is_not_the_default():
 
 def stated():
     """The options of a masked transform and their defaults, as the stub states them."""
-    stub = ast.parse((pathlib.Path(hr.__file__).parent / "_cpu.pyi").read_text())
+    stub = ast.parse((pathlib.Path(hr.__file__).parent / "_core" / "core.pyi").read_text())
     kind = next(node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == "MaskedOptions")
     arguments = kind.body[0].args
     return {a.arg: ast.literal_eval(d) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)}
