@@ -158,13 +158,13 @@ class Direction:
         *wanted, ahead = (mark.ndim == 2 for mark in marks)
         present = tuple(not isinstance(c, jax.custom_derivatives.SymbolicZero) for c in cotangents)
         if not any(present):
-            return None, None, None
+            return tuple(map(_no_gradient, given))
         if ahead:
             by: Any = [cotangents[0][:, None] * k for k in compress(known, wanted)]
         else:
             by = self._gradient(tuple(wanted), present)(*given, *compress(cotangents, present))
         left = iter(by)
-        grads: list[Any] = [next(left) if w else None for w in wanted]
+        grads: list[Any] = [next(left) if w else _no_gradient(a) for a, w in zip(given, wanted, strict=True)]
         if wanted[2] and given[2].shape[0] != given[1].shape[0]:
             grads[2] = grads[2].sum(0, keepdims=True)
         return tuple(grads)
@@ -229,6 +229,11 @@ class Direction:
             run = partial(_through_python, structure, kind, self.inverse, self.base, shapes, more)
             found = jax.pure_callback(run, results, *arrays, vmap_method="sequential")
         return tuple(varying(a, axes) for a in found)
+
+
+def _no_gradient(array: Any) -> Any:
+    """Says that there is none for this array: None does too, but up to JAX 0.6 it must always be the same arrays."""
+    return jax.custom_derivatives.SymbolicZero.from_primal_value(array)
 
 
 def axes_of(*arrays: Any) -> frozenset[str]:
