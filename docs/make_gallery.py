@@ -1,5 +1,7 @@
 """Make the gallery: run every example, and write a page for each with its picture, what it printed, and its source.
 
+What needs a framework that is not installed is not run, and its page says so.
+
     python docs/make_gallery.py
 
 Sphinx runs it too. What it makes lies in docs/gallery/ and is not kept in the repository; an example that did not
@@ -13,6 +15,7 @@ import os
 import subprocess
 import sys
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
@@ -38,8 +41,7 @@ under a minute on two cores.
 CARD = """:::{{grid-item-card}} {title}
 :link: {name}
 :link-type: doc
-:img-top: {name}.png
-
+{picture}
 {subtitle}
 :::
 """
@@ -48,18 +50,9 @@ PAGE = """# {title}
 
 {subtitle}
 
-```{{image}} {name}.png
-:alt: {title}
-:class: on-white
-```
+{picture}{text}
 
-{text}
-
-What it prints:
-
-```text
 {printed}
-```
 
 The script, `examples/{name}.py`:
 
@@ -70,6 +63,33 @@ The script, `examples/{name}.py`:
 
 % made from {digest}
 """
+
+PICTURE = """```{{image}} {name}.png
+:alt: {title}
+:class: on-white
+```
+
+"""
+
+PRINTED = """What it prints:
+
+```text
+{printed}
+```"""
+
+FRAMEWORKS = ("torch", "jax", "numpyro")
+
+
+def missing(example: Path) -> str | None:
+    """A framework that an example imports and that is not installed."""
+    imports = [n for n in ast.walk(ast.parse(example.read_text(encoding="utf-8"))) if isinstance(n, ast.Import)]
+    found = {name.name for node in imports for name in node.names}
+    return next((name for name in FRAMEWORKS if name in found and find_spec(name) is None), None)
+
+
+def draws(example: Path) -> bool:
+    """Whether an example makes a picture."""
+    return "--output" in example.read_text(encoding="utf-8")
 
 
 def describe(example: Path) -> dict[str, str]:
@@ -94,12 +114,11 @@ def run(example: Path, picture: Path) -> str:
         sys.executable,
         str(example),
         *(str(word) for pair in SHORTER.get(example.stem, {}).items() for word in pair),
-        "--output",
-        str(picture),
+        *(("--output", str(picture)) if draws(example) else ()),
     ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode or not picture.exists():
+    if done.returncode or picture.exists() != draws(example):
         raise RuntimeError(f"{example.name} failed with status {done.returncode}:\n{done.stdout}\n{done.stderr}")
     return "\n".join(line for line in done.stdout.rstrip().splitlines() if not line.startswith("picture:"))
 
@@ -122,11 +141,17 @@ def make(docs: Path = DOCS) -> None:
     for example in examples:
         name, page = example.stem, folder / f"{example.stem}.md"
         words = {"name": name, **describe(example)}
-        cards.append(CARD.format(**words))
-        digest = sha256(example.read_bytes() + Path(__file__).read_bytes()).hexdigest()
+        absent = missing(example)
+        digest = sha256(example.read_bytes() + Path(__file__).read_bytes() + str(absent).encode()).hexdigest()
         if not page.exists() or digest not in page.read_text(encoding="utf-8"):
-            printed, source = run(example, folder / f"{name}.png"), os.path.relpath(example, folder)
-            page.write_text(PAGE.format(printed=printed, source=source, digest=digest, **words), encoding="utf-8")
+            printed = f"It needs {absent}, which was not there when these pages were built."
+            if absent is None:
+                printed = PRINTED.format(printed=run(example, folder / f"{name}.png"))
+            picture = PICTURE.format(**words) if (folder / f"{name}.png").exists() else ""
+            words |= {"printed": printed, "source": os.path.relpath(example, folder), "digest": digest}
+            page.write_text(PAGE.format(picture=picture, **words), encoding="utf-8")
+        picture = f":img-top: {name}.png\n" if (folder / f"{name}.png").exists() else ""
+        cards.append(CARD.format(picture=picture, **words))
     names = "\n".join(example.stem for example in examples)
     write(folder / "index.md", INDEX.format(cards="\n".join(cards), names=names))
 

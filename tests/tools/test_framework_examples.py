@@ -1,0 +1,146 @@
+"""The examples inside PyTorch and JAX do what they say; they are skipped where their framework is not installed."""
+
+import importlib.util
+import math
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]  # frameworks have warnings of their own
+
+ROOT = Path(__file__).parents[2]
+NUMBER = r"(-?\d+\.\d+)"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run an example as a user does; gives its exit status and what it printed."""
+
+    def go(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+        return end.value.code, capsys.readouterr().out
+
+    return go
+
+
+def load(path):
+    """A script as a module, for its functions."""
+    spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def numbers(pattern, text):
+    """The numbers where `pattern` has a #."""
+    found = re.search(re.escape(pattern).replace(r"\#", NUMBER), text)
+    assert found, f"{pattern!r} is not in:\n{text}"
+    return [float(group) for group in found.groups()]
+
+
+def test_a_vae_gains_by_a_flow(run):
+    """Half of the steps; whatever the posterior, an ELBO is below its decoder's evidence."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    status, out = run("vae_posteriors", "--steps", 600)
+    assert status == 0
+    found = {}
+    for name in ("Gaussian", "IAF"):
+        pattern = f"{name:8} ELBO #, evidence of its decoder #, KL(posterior || exact) # nats"
+        found[name], evidence, kl = numbers(pattern, out)
+        assert kl == pytest.approx(evidence - found[name], abs=2e-3)
+        assert 0.0 < kl < 1.0
+    (truth,) = numbers("the truth: evidence #", out)
+    assert found["Gaussian"] + 0.1 < found["IAF"] < truth
+
+
+def test_an_embedding_is_trained_with_its_flow(run):
+    pytest.importorskip("torch", reason="torch is not installed")
+    status, out = run("embedded_posterior", "--steps", 700)
+    assert status == 0
+    divergence, error = numbers("KL(exact || flow), mean over measurements: # ± # nats", out)
+    assert -3.0 * error < divergence < 0.1
+
+
+def test_a_posterior_that_was_hardly_trained_is_found_out(run):
+    pytest.importorskip("torch", reason="torch is not installed")
+    status, out = run("embedded_posterior", "--steps", 20)
+    assert status == 1
+    assert numbers("KL(exact || flow), mean over measurements: #", out)[0] > 0.3
+
+
+def test_the_exact_posterior_of_a_sample_is_prior_times_likelihood():
+    """Over the evidence, which is a constant of the sample; and it integrates to one."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    example = load(ROOT / "examples" / "embedded_posterior.py")
+    torch.manual_seed(0)
+    _, y, there = (t.double() for t in example.simulate(3))
+    axes = torch.linspace(-6.0, 6.0, 601).double(), torch.linspace(-2.5, 2.5, 501).double()
+    grid = torch.cartesian_prod(*axes)
+    mean, log_deviation = grid.T
+    gamma = torch.distributions.Gamma(torch.tensor(example.SHAPE).double(), torch.tensor(example.RATE).double())
+    # The density of the precision exp(-2 l), and of l: a factor of 2 exp(-2 l).
+    prior = gamma.log_prob(torch.exp(-2.0 * log_deviation)) + math.log(2.0) - 2.0 * log_deviation
+    prior = prior + torch.distributions.Normal(0.0, log_deviation.exp()).log_prob(mean)
+    for row, present in zip(y, there, strict=True):
+        each = torch.distributions.Normal(mean[:, None], log_deviation.exp()[:, None]).log_prob(row)
+        joint = prior + (each * present).sum(1)
+        posterior = example.exact_log_prob(grid, row, present)
+        near = posterior > posterior.max() - 20.0
+        assert float((joint - posterior)[near].std()) < 1e-9
+        assert float(posterior.exp().sum()) * (12.0 / 600) * (5.0 / 500) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_nuts_gains_by_a_transport(run):
+    pytest.importorskip("numpyro", reason="numpyro is not installed")
+    status, out = run("neutra", "--draws", 500, "--fit-steps", 800)
+    assert status == 0
+    (gain,) = numbers("a gradient of the transported chain is worth # of the plain one", out)
+    assert gain > 5.0
+    mean, deviation = (float(v) for v in re.findall(r"v: mean (\S+), deviation (\S+) ", out)[1])
+    assert abs(mean) < 0.8  # five standard errors of some 350 effective draws
+    assert abs(deviation - 3.0) < 0.6
+
+
+def test_the_funnel_is_the_product_of_its_conditionals():
+    pytest.importorskip("numpyro", reason="numpyro is not installed")
+    example, rng = load(ROOT / "examples" / "neutra.py"), np.random.default_rng(0)
+    x = rng.standard_normal((50, example.FEATURES)).astype(np.float32)
+
+    def normal(value, deviation):
+        return -0.5 * (value / deviation) ** 2 - np.log(deviation)
+
+    expected = normal(x[:, 0], 3.0) + normal(x[:, 1:], np.exp(0.5 * x[:, :1])).sum(1)
+    difference = np.asarray(example.log_density(x)) - expected
+    assert difference.std() < 1e-5
+
+
+def test_frameworks_share_memory(run):
+    for name in ("torch", "jax"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    status, out = run("frameworks_without_copies", "--rows", 1000)
+    assert status == 0
+    assert len(set(re.findall(r"0x[0-9a-f]+", out.split("log densities")[0]))) == 1
+
+
+def test_the_gallery_leaves_out_what_needs_a_missing_framework(tmp_path, monkeypatch):
+    gallery = load(ROOT / "docs" / "make_gallery.py")
+    example = tmp_path / "examples" / "absent.py"
+    example.parent.mkdir()
+    (tmp_path / "docs").mkdir()
+    example.write_text('"""A title: and more.\n\nText.\n"""\n\nfrom __future__ import annotations\n\nimport jax\n')
+    monkeypatch.setattr(gallery, "find_spec", lambda name: None)
+    gallery.make(tmp_path / "docs")
+    page = (tmp_path / "docs" / "gallery" / "absent.md").read_text()
+    assert "It needs jax, which was not there" in page
+    assert "img-top" not in (tmp_path / "docs" / "gallery" / "index.md").read_text()
+    example.write_text('"""A title: and more.\n\nText.\n"""\n\nfrom __future__ import annotations\n\nprint("seen")\n')
+    gallery.make(tmp_path / "docs")
+    page = (tmp_path / "docs" / "gallery" / "absent.md").read_text()
+    assert "seen" in page
+    assert "{image}" not in page
