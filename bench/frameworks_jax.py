@@ -92,18 +92,35 @@ def theirs() -> dict[str, tuple[Timed, tuple[Any, ...]]]:
     }
 
 
-def calls(rows: list[int]) -> None:
+def plain(x: Any, c: Any) -> dict[str, Timed]:
+    """The calls of NumPy that do the same, for what a call through JAX costs above them."""
+    flow, x, c = hr.MAF(FEATURES, context=CONTEXT), np.asarray(x), np.asarray(c)
+    weight = np.full(len(x), -1.0 / len(x), np.float32)
+    return {
+        "log_prob, parameters given": lambda: flow.log_prob(x, c),
+        "log_prob": lambda: flow.log_prob(x, c),
+        "score, vmap(value_and_grad)": lambda: flow.log_prob_and_score(x, c),
+        "loss and gradient by parameters": lambda: flow.log_prob_and_vjp(x, weight, c, wrt="parameters"),
+        "to_data": lambda: flow.to_data(x, c),
+    }
+
+
+def calls(rows: list[int], seconds: float = 1.0) -> None:
     """A table of times."""
-    print("| call, µs | rows | headrace.jax | flowjax | ratio |\n| --- | --- | --- | --- | --- |")
+    print("| call, µs | rows | NumPy | headrace.jax | flowjax | ratio |\n| --- | --- | --- | --- | --- | --- |")
     other = theirs()
     for name, (call, first) in ours().items():
         for n in rows:
             rng = np.random.default_rng(0)
             x = jnp.asarray(rng.standard_normal((n, FEATURES)), "float32")
             c = jnp.asarray(rng.standard_normal((n, CONTEXT)), "float32")
-            own = least(jax.jit(call), *first, x, c)
-            peers = least(jax.jit(other[name][0]), *other[name][1], x, c) if other else np.nan
-            print(f"| {name} | {n} | {own:.1f} | {peers:.1f} | {peers / own:.1f} |", flush=True)
+            base = plain(x, c)[name]
+            if name.startswith("log_prob"):
+                np.testing.assert_allclose(jax.jit(call)(*first, x, c), base(), rtol=1e-4, atol=1e-4)
+            numpy = least(base, seconds=seconds)
+            own = least(jax.jit(call), *first, x, c, seconds=seconds)
+            peers = least(jax.jit(other[name][0]), *other[name][1], x, c, seconds=seconds) if other else np.nan
+            print(f"| {name} | {n} | {numpy:.1f} | {own:.1f} | {peers:.1f} | {peers / own:.1f} |", flush=True)
 
 
 def log_density(x: Any) -> Any:

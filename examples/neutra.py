@@ -84,9 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     assert fit.final is not None
     share = fit.final.effective_samples / fit.final.samples
-    print(
-        f"flow fitted in {time.perf_counter() - start:.1f} s; effective samples of the funnel among its own: {share:.0%}"
-    )
+    seconds = time.perf_counter() - start
+    print(f"flow fitted in {seconds:.1f} s; effective samples of the funnel among its own: {share:.0%}")
     transport = hj.freeze(flow)
 
     def transported(z: Any) -> Any:

@@ -129,3 +129,11 @@ def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -
         raise ValueError(f"{name}: expected {kind}, got {array[bad[0]]} at index {bad[0]}")
     array.flags.writeable = False
     return array
+
+
+def framework(name: str, found: str, least: tuple[int, int]) -> None:
+    """Refuse a framework older than what headrace is written for, as what it lacks would be named without a reason."""
+    numbers = found.split("+")[0].split(".")
+    if tuple(int("".join(filter(str.isdigit, part)) or 0) for part in numbers[:2]) < least:
+        wanted = ".".join(map(str, least))
+        raise ImportError(f'{name}: expected version {wanted} or newer, got {found}; pip install "{name}>={wanted}"')

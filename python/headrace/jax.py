@@ -14,8 +14,11 @@ import numpy as np
 from jax import numpy as jnp
 
 from headrace import _arguments as check
-from headrace._xla import Structure, axes_of, structure_of, varying
-from headrace.flow import Flow
+
+check.framework("jax", jax.__version__, (0, 5))
+
+from headrace._xla import Structure, axes_of, structure_of, varying  # noqa: E402
+from headrace.flow import Flow  # noqa: E402
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -12,7 +12,13 @@
 
 from __future__ import annotations
 
-from headrace.torch.distribution import FlowDistribution
-from headrace.torch.module import FlowModule, TransformModule
+import torch
+
+from headrace import _arguments as check
+
+check.framework("torch", torch.__version__, (2, 5))
+
+from headrace.torch.distribution import FlowDistribution  # noqa: E402
+from headrace.torch.module import FlowModule, TransformModule  # noqa: E402
 
 __all__ = ["FlowDistribution", "FlowModule", "TransformModule"]
