@@ -56,11 +56,12 @@ class ProgramCall {
 
     // One of the above and back. of_log_prob: grad_row is by the log-density, else by the log-determinant; it is times
     // row_scale, and None is 1 for every row. index: the rows of input, context and grad_row that take part, None for
-    // all. Where these come from the run itself, value, log_det and log_prob receive its results.
+    // all. Where these come from the run itself, value, log_det and log_prob receive its results. dropout: its seed, if
+    // it acts.
     static void gradient(P& program, bool inverse, bool of_log_prob, Object input, Object index, Object context,
                          Object grad_value, Object grad_row, double row_scale, Object value, Object log_det,
                          Object log_prob, Object grad_input, Object grad_context, Object grad_weights,
-                         Object parameters, Queue... queue) {
+                         Object parameters, Object dropout, Queue... queue) {
         ProgramCall call(program, inverse, of_log_prob);
         call.open_input(input, "input: expected (rows, features)");
         call.open_context(context);
@@ -85,6 +86,10 @@ class ProgramCall {
             wanted<T>(grad_context, {rows, program.context()}, "grad_context: expected a contiguous (rows, context)");
         gradient.weights =
             wanted<T>(grad_weights, {int64_t(program.n_weights())}, "grad_weights: expected a contiguous vector");
+        if (!dropout.is_none()) {
+            call.request_.drops = true;
+            call.request_.seed = py::cast<uint64_t>(dropout);
+        }
         const auto weights = call.weights(parameters);
         Arrays::unlocked([&] { program.run_gradient(call.request_, gradient, weights, Arrays::stream(queue)...); });
     }
@@ -214,7 +219,7 @@ void bind_program_calls(Class& c, const Named&... named) {
              py::arg("index") = py::none(), context, py::arg("grad_value") = py::none(),
              py::arg("grad_row") = py::none(), py::arg("row_scale") = 1.0, value, log_det, log_prob,
              py::arg("grad_input") = py::none(), py::arg("grad_context") = py::none(),
-             py::arg("grad_weights") = py::none(), parameters, named...)
+             py::arg("grad_weights") = py::none(), parameters, py::arg("dropout") = py::none(), named...)
         .def_property_readonly("n_weights", &Call::P::n_weights);
 }
 

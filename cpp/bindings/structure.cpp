@@ -175,8 +175,8 @@ void bind_structure(py::module_& m) {
     });
     m.def("activations", [] { return activation_list(); });
     py::class_<HiddenOptions>(m, "HiddenOptions", py::module_local())
-        .def(py::init<std::string, int, std::string, std::string>(), py::arg("activation"), py::arg("adds"),
-             py::arg("context"), py::arg("context_activation"));
+        .def(py::init<std::string, int, std::string, std::string, double>(), py::arg("activation"), py::arg("adds"),
+             py::arg("context"), py::arg("context_activation"), py::arg("dropout"));
     py::class_<MaskedOptions>(m, "MaskedOptions", py::module_local()).def(py::init(&make_options));
     py::class_<MaskedTransform, std::shared_ptr<MaskedTransform>>(m, "MaskedTransform", py::module_local())
         .def(py::init<MaskedOptions, std::vector<int>, std::vector<std::vector<int>>>(), py::arg("options"),

@@ -330,6 +330,7 @@ class Lowering {
         m.vector_map = t.vector_map();
         m.weights = structure_.weights_of(e.index);
         m.fold = structure_.fold_of(e.index);
+        m.stream = uint32_t(e.index) + 2;  // the first two are those of numbers that are drawn
         m.input_slot = context_ - t.options().context;
         add_layers(m, t);
         if (m.reads_built) {
@@ -378,7 +379,7 @@ class Lowering {
             if (shapes[l].adds >= 0) added_by[size_t(shapes[l].adds)] = int(l);
         std::vector<Layer> layers;
         int panels = 0, folded = 0;
-        bool keeps_slopes = false;
+        bool has_slopes = false;
         const auto room = [&](int units) { return std::exchange(m.units, m.units + padded(units)); };
         for (size_t l = 0; l < shapes.size(); ++l) {
             const auto& shape = shapes[l];
@@ -393,9 +394,11 @@ class Lowering {
             layer.activation = shape.activation;
             layer.product = room(shape.out);
             layer.sum = shape.gated ? room(shape.out) : layer.product;
-            layer.value = added_by[l] >= 0 && shape.activation != identity_index ? room(shape.out) : layer.sum;
-            layer.relu = shape.activation == relu_index && !joined && layer.value == layer.product;
-            layer.sweep = joined || !(layer.relu || shape.activation == identity_index);
+            const bool is_changed = shape.activation != identity_index || shape.dropout > 0;
+            layer.value = added_by[l] >= 0 && is_changed ? room(shape.out) : layer.sum;
+            layer.dropout = shape.dropout;
+            layer.relu = shape.activation == relu_index && !joined && layer.value == layer.product && !shape.dropout;
+            layer.sweep = joined || shape.dropout > 0 || !(layer.relu || shape.activation == identity_index);
             layer.context_alone = shape.context_alone;
             layer.gated = shape.gated;
             layer.c_layer = shape.context;
@@ -404,10 +407,11 @@ class Lowering {
             if (shape.below < 0) layer.fold = std::exchange(folded, folded + shape.out);
             if (shape.context >= 0)
                 layer.c = out_.keep(lines_of(t, int(l), shape.context, layers[size_t(shape.context)].value));
-            if (shape.adds >= 0) layer.adds = out_.keep(lines_of(t, int(l), shape.adds, layers[size_t(shape.adds)].sum));
+            if (shape.adds >= 0)
+                layer.adds = out_.keep(lines_of(t, int(l), shape.adds, layers[size_t(shape.adds)].sum));
             if (hidden) {
                 m.has_slope_sweep = m.has_slope_sweep || (layer.sweep && layer.activation != relu_index);
-                keeps_slopes = keeps_slopes || !has_slope_of_value(layer.activation);
+                has_slopes = has_slopes || keeps_slopes(layer);
             }
             layers.push_back(layer);
         }
@@ -416,7 +420,8 @@ class Lowering {
                 const int by = added_by[l];
                 std::vector<int> lines = lines_of(t, int(l), by, layers[size_t(by)].sum);
                 for (int& line : lines)
-                    if (line >= layers[size_t(by)].sum + layers[size_t(by)].live) line = -1;  // a dead unit has no gradient
+                    if (line >= layers[size_t(by)].sum + layers[size_t(by)].live)
+                        line = -1;  // a dead unit has no gradient
                 layers[l].added_to = out_.keep(std::move(lines));
             }
         m.ready = m.units;
@@ -425,7 +430,7 @@ class Lowering {
             chain_.tiles_only = true;
         }
         m.tape_units = lines(m.units);
-        m.tape_slopes = keeps_slopes ? lines(m.units) : -1;
+        m.tape_slopes = has_slopes ? lines(m.units) : -1;
         int& most = most_panels_[out_.networks.size() % 2];
         most = std::max(most, panels);
         m.n_layers = int(layers.size());

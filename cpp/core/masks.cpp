@@ -88,7 +88,8 @@ std::vector<int> levels_of(const MaskedOptions& o, const BitRows& reach, int n_p
                          " depend on each other in a cycle; expected an order in which each depends on earlier ones");
 }
 
-// Layer l adds the sums of hidden layer `added` to its own: it must lie below, and be as wide. sizes[l + 1]: of layer l.
+// Layer l adds the sums of hidden layer `added` to its own: it must lie below, and be as wide. sizes[l + 1]: of layer
+// l.
 void check_added(int added, int l, const std::vector<int>& sizes) {
     if (added < 0) return;
     if (added >= l || sizes[size_t(added) + 1] != sizes[size_t(l) + 1])
@@ -178,7 +179,7 @@ MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels,
     }
     if (o.hidden.empty()) {
         find_activation(o.activation);  // also where there is no layer that has it
-        options_.hidden.assign(degrees_.size(), {o.activation, -1, "", ""});
+        options_.hidden.assign(degrees_.size(), {o.activation, -1, "", "", 0});
     }
     const auto distinct_coordinates = [&](const std::vector<int>& chosen) {
         std::vector<bool> seen(size_t(std::max(0, o.features)), false);
@@ -301,6 +302,7 @@ void MaskedTransform::lay_out() {
             shape_of(output ? output_level : degrees_[l], first ? input_level_ : layers_.back().degree, output);
         layer.below = first ? -1 : int(layers_.size()) - 1;
         layer.activation = output ? identity_index : find_activation(o.hidden[l].activation);
+        layer.dropout = output ? 0 : o.hidden[l].dropout;
         if (!output && o.hidden[l].adds >= 0) layer.adds = n_context_layers_ + o.hidden[l].adds;
         const auto joined = std::find(joins.begin(), joins.end(), int(l));
         if (joined != joins.end()) layer.context = int(joined - joins.begin());
@@ -355,7 +357,10 @@ void MaskedTransform::check_hidden() const {
         if (!h.context.empty() && h.context != "add" && h.context != "gate")
             throw std::invalid_argument(name + ".context: expected 'add', 'gate' or nothing, got '" + h.context + "'");
         if (!h.context.empty() && options_.context == 0)
-            throw std::invalid_argument(name + ".context: expected none where no context is read, got '" + h.context + "'");
+            throw std::invalid_argument(name + ".context: expected none where no context is read, got '" + h.context +
+                                        "'");
+        if (!(h.dropout >= 0 && h.dropout < 1))
+            throw std::invalid_argument(name + ".dropout: expected a number of at least 0 and below 1");
         check_added(h.adds, int(l), sizes);
         if (h.adds < 0) continue;
         if (added[size_t(h.adds)])

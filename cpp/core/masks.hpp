@@ -29,9 +29,11 @@ struct DenseLayer {
 // What a hidden layer does beside its product.
 struct HiddenOptions {
     std::string activation;
-    int adds = -1;        // the earlier hidden layer whose sums, before its activation, are added to its own; -1: none
-    std::string context;  // a layer of the context alone is added to the product ("add") or multiplies it ("gate"); or ""
+    int adds = -1;  // the earlier hidden layer whose sums, before its activation, are added to its own; -1: none
+    std::string
+        context;  // a layer of the context alone is added to the product ("add") or multiplies it ("gate"); or ""
     std::string context_activation;  // of that layer
+    double dropout = 0;              // the share of its values that are left out while it is trained
 };
 
 struct MaskedOptions {
@@ -66,6 +68,7 @@ class MaskedTransform {
         int context = -1;  // the layer of context alone that joins it
         bool gated = false;
         bool context_alone = false;
+        double dropout = 0;
         std::vector<int> order;     // the user's unit at each sorted place
         std::vector<int> degree;    // of each sorted unit; of an output the level of its coordinate
         std::vector<int> visible;   // each sorted unit sees so many of the sorted inputs

@@ -17,6 +17,7 @@ struct Request {
     const ArrayView* context = nullptr;
     bool one_context_row = false;  // the same for all rows (its row stride is then 0)
     uint64_t seed = 0;
+    bool drops = false;  // dropout acts, by the seed, in a run whose gradient is wanted
     T *value = nullptr, *log_det = nullptr, *log_prob = nullptr;
     double* wide_value = nullptr;
 };
@@ -29,6 +30,7 @@ Call<T> call_of(const Request<T>& request, Base base) {
     if (request.input) call.input = *request.input;
     if (request.context) call.context = *request.context;
     call.seed = request.seed;
+    call.drops = request.drops;
     call.base = base;
     call.inverse = request.inverse;
     call.value = request.value;

@@ -74,13 +74,19 @@ struct Call {
     bool context_is_folded;  // one context row for all: it already is in the folded biases
     const T* folded;         // folded first biases of all steps
     const T* ready;          // ready parameters of all vector and elementwise steps
-    uint64_t seed;
+    uint64_t seed;           // of numbers that are drawn, or of dropout
+    bool drops;
     Base base;
     bool inverse;  // data -> latent: the base density belongs to the end of the chain
     const T* weights;
     T *value, *log_det, *log_prob;
     double* wide_value;  // in the place of value: as the data end makes it, without a rounding to T
 };
+
+// What a row is called by random numbers: its place in the array that is given.
+HR_FN int64_t row_number(const ArrayView& input, int64_t row) {
+    return input.rows ? input.rows[row] : row;
+}
 
 // What the way back is asked for.
 template <class T>

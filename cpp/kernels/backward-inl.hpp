@@ -47,7 +47,7 @@ template <class T>
 bool record_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back, int64_t row, int rows,
                  T* lines) noexcept {
     constexpr int W = width<T>;
-    const Tape<T> t{chain, lines, back.height, (rows + W - 1) / W};
+    const Tape<T> t{chain, lines, back.height, (rows + W - 1) / W, row};
     load_tile(chain, call, row, rows, t.buffers(0));
     T base[sum_rows];
     if (!call.inverse) tile_base_density(chain, call, t.buffers(0), t.state(0), base);

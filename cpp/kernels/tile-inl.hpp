@@ -14,7 +14,9 @@ struct TileBuffers {
     T* sum;                    // [height]: log-determinants
     int vectors;               // in use, from the first
     int64_t height;
-    T* slopes = nullptr;  // [unit][height]: derivatives of activations, where they are kept
+    T* slopes = nullptr;             // [unit][height]: derivatives of activations, where they are kept
+    const Call<T>* drops = nullptr;  // whose seed and rows dropout goes by, if it acts
+    int64_t row = 0;                 // of the call, the first one of the tile
 };
 
 template <class T>

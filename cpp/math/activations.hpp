@@ -7,15 +7,15 @@
 #include "lane.hpp"
 
 // X(index, type, name in Python)
-#define HR_ACTIVATIONS(X) \
-    X(0, Relu, "relu")    \
-    X(1, Tanh, "tanh")    \
-    X(2, Elu, "elu")      \
-    X(3, Silu, "silu")    \
-    X(4, Gelu, "gelu")    \
-    X(5, Softplus, "softplus") \
+#define HR_ACTIVATIONS(X)         \
+    X(0, Relu, "relu")            \
+    X(1, Tanh, "tanh")            \
+    X(2, Elu, "elu")              \
+    X(3, Silu, "silu")            \
+    X(4, Gelu, "gelu")            \
+    X(5, Softplus, "softplus")    \
     X(6, LeakyRelu, "leaky_relu") \
-    X(7, Sigmoid, "sigmoid") \
+    X(7, Sigmoid, "sigmoid")      \
     X(8, Identity, "identity")
 
 namespace headrace {

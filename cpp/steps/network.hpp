@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "../math/activations.hpp"
 #include "coordinate_map.hpp"
 
 namespace headrace {
@@ -41,9 +42,9 @@ struct BackPlan {
     int n_phases;
 };
 
-// A layer makes   product = W input + b,   sum = product + c,  or product * c,   + another layer's sum,   value = activation(sum)
-// where c is the value of a layer that reads the context alone. Lines are scratch units of the transform; those of two
-// of the three are the same where nobody needs both.
+// A layer makes   product = W input + b,   sum = product + c,  or product * c,   + another layer's sum,   value =
+// activation(sum) where c is the value of a layer that reads the context alone. Lines are scratch units of the
+// transform; those of two of the three are the same where nobody needs both.
 struct Layer {
     const uint32_t* row;      // offset of each unit's weights from the transform's first weight
     const int* visible;       // so many inputs are seen by each unit
@@ -52,18 +53,24 @@ struct Layer {
     int below;                // the layer whose values it reads; -1: what the network reads
     int product, sum, value;  // lines at which those of the first unit are
     int activation;
-    bool relu;                // the product kernel applies the activation
-    bool sweep;               // another pass over the finished products makes the rest
-    bool context_alone;       // it reads the context alone
-    bool gated;               // c multiplies the product
-    const int* adds;          // of each unit: the line of the other layer's sum; null: there is none
-    const int* added_to;      // of each unit: the line of the sum to which its own is added, -1: to none; null: none is
-    const int* c;             // of each unit: its line; null: there is none
-    int c_layer;              // the layer that makes it
-    int live;                 // so many units are seen by anybody
-    int panel;                // where the layer's transposed inputs start among those of the transform
-    int fold;                 // its place among the folded numbers of the transform, if it reads a context
+    bool relu;            // the product kernel applies the activation
+    bool sweep;           // another pass over the finished products makes the rest
+    bool context_alone;   // it reads the context alone
+    bool gated;           // c multiplies the product
+    const int* adds;      // of each unit: the line of the other layer's sum; null: there is none
+    const int* added_to;  // of each unit: the line of the sum to which its own is added, -1: to none; null: none is
+    const int* c;         // of each unit: its line; null: there is none
+    int c_layer;          // the layer that makes it
+    double dropout;       // the share of values that are left out in training; others are divided by what is kept
+    int live;             // so many units are seen by anybody
+    int panel;            // where the layer's transposed inputs start among those of the transform
+    int fold;             // its place among the folded numbers of the transform, if it reads a context
 };
+
+// Whether derivatives of a layer's activation have lines of their own on the tape.
+HR_FN bool keeps_slopes(const Layer& layer) {
+    return layer.dropout > 0 || !has_slope_of_value(layer.activation);
+}
 
 template <class T>
 struct NetworkStep {
@@ -72,7 +79,7 @@ struct NetworkStep {
     Plan tile_plan, small_plan;
     BackPlan back_plan;
     const Layer* layers;
-    int n_layers, units;    // units: lines of all layers together
+    int n_layers, units;   // units: lines of all layers together
     bool has_slope_sweep;  // activations whose derivatives replace or stand beside their values
     CoordinateMap<T> map;  // of the active coordinates, in order of level
     int vector_map;        // the network's outputs are the raw parameters of this vector map, -1: of `map`
@@ -80,6 +87,7 @@ struct NetworkStep {
     bool reads_built;      // the sequential direction: the network reads what is being built
     int64_t weights;       // offset in the flow's weight vector
     int input_slot;        // where the network's inputs start: after a context that it does not read
+    uint32_t stream;       // of the random numbers of dropout: another one for each network of a flow
     int fold;              // place of the first folded number, or -1 (no context)
     int n_passive;
     const int *passive_given, *passive_built;  // coordinates that are copied

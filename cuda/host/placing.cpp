@@ -167,9 +167,7 @@ class Placing {
         d.values = lines(m.units);
         d.grads = lines(m.units);
         std::vector<Layer> layers(m.layers, m.layers + m.n_layers);
-        if (std::any_of(layers.begin(), layers.end() - 1,
-                        [](const Layer& layer) { return !has_slope_of_value(layer.activation); }))
-            d.slopes = lines(m.units);
+        if (std::any_of(layers.begin(), layers.end() - 1, keeps_slopes)) d.slopes = lines(m.units);
         for (int l = 0; l < m.n_layers; ++l) {
             Layer& layer = layers[size_t(l)];
             layer.row = arena_.put(shapes[size_t(l)].row);
@@ -196,8 +194,8 @@ class Placing {
         for (int u = 0; u < layer.live; u += sum_units) {
             const int units = std::min(sum_units, layer.live - u);
             for (int k = 0; k == 0 || k < shape.visible[size_t(u + units - 1)]; k += sum_inputs)
-                tasks_.push_back({d.grads + layer.product, inputs, m.weights, bias, layer.row, layer.visible, u, units, k,
-                                  std::min(sum_inputs, std::max(0, shape.visible[size_t(u + units - 1)] - k))});
+                tasks_.push_back({d.grads + layer.product, inputs, m.weights, bias, layer.row, layer.visible, u, units,
+                                  k, std::min(sum_inputs, std::max(0, shape.visible[size_t(u + units - 1)] - k))});
             for (int n = u; n < u + units; ++n) {
                 const int64_t row = m.weights + shape.row[size_t(n)];
                 summed_.push_back({row, row + shape.visible[size_t(n)]});

@@ -30,6 +30,7 @@ struct TileState {
     T* partial;
     T log_det;                   // this warp's share of the lane's row
     Lines<T, in_shared> slopes;  // only where units are kept and their values do not tell
+    int64_t row = 0;             // of the call, the first one of the tile
 };
 
 // ---- networks -------------------------------------------------------------------------------------------------------
@@ -46,17 +47,27 @@ __device__ T joined(const Layer& layer, int u, T product, int lane, const TileSt
     return layer.adds ? sum + t.units.at(layer.adds[u], lane) : sum;
 }
 
+// 0 for a value that is left out, else what makes up for those.
+template <class T>
+__device__ T dropped(const NetworkStep<T>& s, const Layer& layer, int line, const Call<T>& call, int64_t row) {
+    const uint64_t number = row < call.rows ? uint64_t(row_number(call.input, row)) : 0;
+    const auto words = philox(call.seed, uint32_t(number), uint32_t(number >> 32), uint32_t(line / 4), s.stream);
+    const uint32_t word = words.w[line % 4];
+    return uniform<T>(word, word) <= T(layer.dropout) ? T(0) : T(1 / (1 - layer.dropout));
+}
+
 // The stages [begin, end) of a network, one after another.
 template <bool tf32, class T, bool in_shared, bool keeps_units>
-__device__ void run_stages(const Team& team, const DeviceStep<T>& d, const T* weights, int begin, int end, int window,
-                           const TileState<T, in_shared, keeps_units>& t) {
+__device__ void run_stages(const Team& team, const DeviceStep<T>& d, const Call<T>& call, int begin, int end,
+                           int window, const TileState<T, in_shared, keeps_units>& t) {
     const NetworkStep<T>& s = d.step.network;
+    const T* const weights = call.weights + s.weights;
     for (int i = begin; i < end; ++i) {
         const Stage stage = d.plan.stages[i];
         const Layer& layer = s.layers[stage.layer];
         const bool hidden = stage.layer + 1 < s.n_layers;
         const Lines<T, in_shared> input = layer.below < 0 ? (s.reads_built ? t.built : t.given).from(s.input_slot)
-                                                           : t.units.from(s.layers[layer.below].value);
+                                                          : t.units.from(s.layers[layer.below].value);
         const Lines<T, in_shared> output = t.units.from(layer.value - (hidden || keeps_units ? 0 : window));
         const auto count = [&](int b) { return smaller(sums_at_once, stage.end - stage.begin - b * sums_at_once); };
         const auto first = [&](int b) { return stage.begin + b * sums_at_once; };
@@ -77,9 +88,14 @@ __device__ void run_stages(const Team& team, const DeviceStep<T>& d, const T* we
                     with_activation(layer.activation, [&]<class A>() {
                         const T argument = value;
                         value = A::value(argument);
-                        if constexpr (!A::slope_of_value && keeps_units)
-                            t.slopes.at(layer.value + u, team.lane) = A::slope(argument);
+                        if (keeps_units && keeps_slopes(layer))
+                            t.slopes.at(layer.value + u, team.lane) = A::slope(A::slope_of_value ? value : argument);
                     });
+                    if (keeps_units && call.drops && layer.dropout > 0) {
+                        const T factor = dropped(s, layer, layer.value + u, call, t.row + team.lane);
+                        value *= factor;
+                        t.slopes.at(layer.value + u, team.lane) *= factor;
+                    }
                 }
                 output.at(u, team.lane) = value;
             });
@@ -180,8 +196,7 @@ __device__ void run_network(const Team& team, const DeviceStep<T>& d, const Call
     }
     for (int q = 0; q < d.plan.n_phases; ++q) {
         const StagePhase phase = d.plan.phases[q];
-        if (is_network)
-            run_stages<tf32>(team, d, call.weights + s.weights, phase.stage_begin, phase.stage_end, phase.window, t);
+        if (is_network) run_stages<tf32>(team, d, call, phase.stage_begin, phase.stage_end, phase.window, t);
         const Lines<T, in_shared> params = t.units.from(d.outputs - (keeps_units ? 0 : phase.window));
         if (is_network && s.vector_map >= 0) {
             run_network_vector_map(team, s, params, t.units.from(s.ready), t);

@@ -205,20 +205,19 @@ template <class T>
 __device__ void finish_gradient(const Tape<T>& t, const DeviceStep<T>& d, const Layer& layer, int u, T by_value,
                                 int lane) {
     const TapeLines<T> values = t.lines.from(d.values), grads = t.lines.from(d.grads);
-    const auto slope_of = [&](int activation, int line) {
+    const auto slope_of = [&](const Layer& of, int line) {
+        if (keeps_slopes(of)) return t.lines.at(d.slopes + line, lane);
         T slope = 1;
-        with_activation(activation, [&]<class A>() {
-            slope = A::slope_of_value ? A::slope(values.at(line, lane)) : t.lines.at(d.slopes + line, lane);
-        });
+        with_activation(of.activation, [&]<class A>() { slope = A::slope(values.at(line, lane)); });
         return slope;
     };
-    const T slope = slope_of(layer.activation, layer.value + u);
+    const T slope = slope_of(layer, layer.value + u);
     T g = slope == T(0) ? T(0) : by_value * slope;
     if (layer.added_to && layer.added_to[u] >= 0) g += grads.at(layer.added_to[u], lane);
     grads.at(layer.sum + u, lane) = g;
     if (!layer.c) return;
     const int line = layer.c[u];
-    const T c_slope = slope_of(d.step.network.layers[layer.c_layer].activation, line);
+    const T c_slope = slope_of(d.step.network.layers[layer.c_layer], line);
     if (layer.gated) {
         grads.at(layer.product + u, lane) = g * values.at(line, lane);
         g *= values.at(layer.product + u, lane);
@@ -374,6 +373,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         const int rows = int(smaller(int64_t(warp_rows), call.rows - row));
         const Tape<T> t{d, {tapes + (own_tapes ? tile : int64_t(blockIdx.x)) * d.tape.lines * warp_rows}};
         state.given = state.built = t.state(0);
+        state.row = row;
         load_tile(team, d, call, row, rows, state);
         T base = 0;
         if (!call.inverse) base = base_density(team, d, call.base, t.state(0));

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._evaluation import WRT, Cotangents, Evaluated, Gradients, Opened, Pair, kinds_of
@@ -167,6 +168,7 @@ class Derivatives(Evaluated):
         *,
         wrt: Sequence[str] = ("parameters",),
         parameters: Array | None = None,
+        dropout: int | None = None,
     ) -> tuple[Any, ...]:
         """The mean negative log-likelihood in nats, and its gradient, shape (n,), as in `parameters`.
 
@@ -178,6 +180,8 @@ class Derivatives(Evaluated):
             weights: Shape (rows,), or that of the log densities: weights of the rows in the mean, not negative; all 1
                 by default.
             wrt: What gradients to give after the mean, in this order; see `log_prob_vjp`.
+            dropout: The seed of what layers with `dropout` leave out, 0 to 2^64 - 1, another one for each step; what is
+                left out depends on it, the row and the unit alone. None: they leave out nothing.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.MAF(2, context=3)
@@ -197,6 +201,15 @@ class Derivatives(Evaluated):
         log_prob = caller.scratch((rows.rows,), dtype)
         cotangents = Cotangents(row=weights, row_scale=-1.0 / total, of_log_prob=True)
         gradients = self._backward(
-            caller, program, dtype, rows, cotangents, kinds, vector, inverse=True, log_prob=log_prob
+            caller,
+            program,
+            dtype,
+            rows,
+            cotangents,
+            kinds,
+            vector,
+            inverse=True,
+            log_prob=log_prob,
+            dropout=None if dropout is None else check.integer("dropout", dropout, most=2**64 - 1),
         )
         return -caller.weighted_sum(log_prob, weights) / total, *gradients

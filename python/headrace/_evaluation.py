@@ -160,6 +160,7 @@ class Evaluated(Module):
         value: NDArray[Any] | None = None,
         log_det: NDArray[Any] | None = None,
         log_prob: NDArray[Any] | None = None,
+        dropout: int | None = None,
     ) -> Gradients:
         """Run the program and back; gradients for the caller, in the order of `kinds`."""
         if "context" in kinds and rows.context is None:
@@ -181,7 +182,8 @@ class Evaluated(Module):
         by = (cotangents.value, cotangents.row, cotangents.row_scale)
         results = (flat(value, n, self._features), flat(log_det, n), flat(log_prob, n))
         # By place, in the core's order: keywords would take 1 us more, a tenth of a call with one row.
-        caller.queued(program).gradient(inverse, cotangents.of_log_prob, *given, *by, *results, *core.values(), vector)
+        queued, asked = caller.queued(program), (vector, dropout)
+        queued.gradient(inverse, cotangents.of_log_prob, *given, *by, *results, *core.values(), *asked)
         for kind in kinds:
             if kind not in made:
                 with caller.queue():

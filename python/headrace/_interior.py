@@ -49,6 +49,12 @@ class Interior:
         """Units of the widest hidden layer; 0 without any."""
         return max((n for t in self.chain for n in t._hidden()), default=0)
 
+    @property
+    def drops(self) -> bool:
+        """Whether some layer has dropout."""
+        networks = (network for t in self.chain for network in t._networks())
+        return any(layer.dropout for network in networks for layer in network)
+
     def blocks(self) -> list[Block]:
         """Those of the parameters, in the order of the vector."""
         return [block for _, block in self._flow._blocks()]

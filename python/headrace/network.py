@@ -32,6 +32,8 @@ class Layer:
         context: A product of the context alone, with weights and biases of its own, joins this layer's own product
             before anything is added: "add" adds ``context_activation`` of it, "gate" multiplies by that. None for none.
         context_activation: By default none where it is added, and "sigmoid" where it gates.
+        dropout: The share of its values that `Flow.fit` leaves out at random in each step, for each row, dividing the
+            others by what is kept (Srivastava and others 2014); nothing else does.
     """
 
     units: int
@@ -39,6 +41,7 @@ class Layer:
     adds: int | None = None
     context: str | None = None
     context_activation: str | None = None
+    dropout: float = 0.0
 
     def __repr__(self) -> str:
         """What is not None."""
@@ -47,6 +50,7 @@ class Layer:
             for name in ("adds", "context", "context_activation")
             if getattr(self, name) is not None
         )
+        more += f", dropout={self.dropout:g}" if self.dropout else ""
         return f"Layer({self.units}, {self.activation!r}{more})"
 
     def __post_init__(self) -> None:
@@ -57,6 +61,7 @@ class Layer:
 
         keep("units", check.integer("units", self.units, least=1))
         keep("activation", _activation("activation", self.activation))
+        keep("dropout", check.number("dropout", self.dropout, least=0.0, below=1.0))
         if self.adds is not None:
             keep("adds", check.integer("adds", self.adds))
         if self.context is None:
@@ -128,14 +133,15 @@ class Network:
         return iter(self.layers)
 
     @classmethod
-    def plain(cls, hidden: Sequence[int], activation: str | None = "relu") -> Network:
+    def plain(cls, hidden: Sequence[int], activation: str | None = "relu", dropout: float = 0.0) -> Network:
         """One layer after another.
 
         Args:
             hidden: Units of each.
-            activation: Of all.
+            activation, dropout: Of all.
         """
-        return cls([Layer(units, activation) for units in check.integers("hidden", hidden, least=1)])
+        sizes = check.integers("hidden", hidden, least=1)
+        return cls([Layer(units, activation, dropout=dropout) for units in sizes])
 
     @classmethod
     def residual(
@@ -146,6 +152,7 @@ class Network:
         pre_activation: bool = True,
         context: str | None = None,
         context_activation: str | None = None,
+        dropout: float = 0.0,
     ) -> Network:
         """A layer, then a residual block for each entry of ``hidden``; where the width changes another layer between.
 
@@ -155,6 +162,7 @@ class Network:
             pre_activation: Blocks are h + W2 σ(W1 σ(h)) (He, Zhang, Ren, Sun 2016), as nflows has them; else
                 h + W2 σ(W1 h), with no activation outside of blocks, as zuko has them.
             context, context_activation: How the context joins the second product of each block, see `Layer`.
+            dropout: Of the first layer of each block, as nflows has it.
         """
         layers: list[Layer] = []
         outside = activation if pre_activation else None
@@ -163,7 +171,7 @@ class Network:
             if not layers or layers[-1].units != units:
                 layers.append(Layer(units, outside))
             end = Layer(units, outside, len(layers) - 1, context, context_activation)
-            layers += [Layer(units, activation), end]
+            layers += [Layer(units, activation, dropout=dropout), end]
         if layers:  # what leaves the last block goes to the outputs as it is
             layers[-1] = Layer(layers[-1].units, None, layers[-1].adds, context, context_activation)
         return cls(layers)
@@ -186,8 +194,11 @@ class Network:
         return tuple(i for i, layer in enumerate(self.layers) if layer.context is not None)
 
     def header(self) -> list[dict[str, Any]]:
-        """As JSON holds it: what is None is left out."""
-        return [{key: value for key, value in asdict(layer).items() if value is not None} for layer in self.layers]
+        """As JSON holds it: what is None, and no dropout, is left out."""
+        return [
+            {key: value for key, value in asdict(layer).items() if value is not None and (key, value) != ("dropout", 0)}
+            for layer in self.layers
+        ]
 
     @classmethod
     def from_header(cls, rows: Any) -> Network:
@@ -212,6 +223,7 @@ class Network:
                 -1 if layer.adds is None else layer.adds,
                 layer.context or "",
                 layer.context_activation or "",
+                layer.dropout,
             )
             for layer in self.layers
         ]

@@ -1,5 +1,6 @@
 """Networks described layer by layer: values, gradients, files and errors, against the reference and on every device."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -127,6 +128,84 @@ def test_float32_gradients_are_those_of_float64(name, reads, verb):
     gradients.check_float32(narrow, narrow.astype("float64"), verb, *rows, depth=128)
 
 
+# --- dropout ----------------------------------------------------------------------------------------------------------
+
+
+def factors(network, n, seed, stream=2):
+    """What each float64 value is multiplied by, layer by layer: by the definition, from the words of Philox.
+
+    Lines of values are counted as the core lays them out: products of 16 at a time, and values beside them where the
+    sum stays as another layer adds it.
+    """
+    added = {layer.adds for layer in network if layer.adds is not None}
+    line, result = 0, []
+    for i, layer in enumerate(network):
+        first, line = line, line + -(-layer.units // 16) * 16
+        if i in added and (layer.activation != "identity" or layer.dropout):
+            first, line = line, line + -(-layer.units // 16) * 16
+        words = reference.philox(seed, np.arange(n), first, layer.units, stream)
+        uniform = (words + words * 2.0**-32 + 2.0**-33) * 2.0**-32
+        result.append(np.where(uniform <= layer.dropout, 0.0, 1.0 / (1.0 - layer.dropout)) if layer.dropout else 1.0)
+    return result
+
+
+@pytest.mark.parametrize("reads", cases.READS)
+def test_dropout_leaves_out_what_the_seed_says(reads):
+    """Degrees grow with the unit here, so that a unit's place is the user's."""
+    network = Network([Layer(20, "silu", dropout=0.3), Layer(20, "relu", dropout=0.5), Layer(20, None, 0, dropout=0.1)])
+    t = cases.randomise(hr.MaskedAutoregressive(5, network, reads=reads, dtype="float64"), 0.3)
+    flow, x = hr.Flow([t]), cases.rows(100, 5, "float64")
+    loss, gradient = flow.nll_and_grad(x, dropout=7)
+    judged = reference.Network(*t.to_dense(), hidden=network_cases.hidden_of(network), factors=factors(network, 100, 7))
+    judge = reference.Flow([reference.MaskedAutoregressive(judged, reads=reads)], reference.StandardNormal())
+    np.testing.assert_allclose(loss, -judge.log_prob(x).mean(), rtol=1e-9)
+    assert abs(loss - flow.nll_and_grad(x)[0]) > 1e-3
+    assert abs(loss - flow.nll_and_grad(x, dropout=8)[0]) > 1e-4
+    # The gradient is that of the same loss: along a direction, by differences.
+    vector, direction = flow.parameters, cases.rng("dropout").standard_normal(gradient.size)
+    h = 1e-6
+    up, down = (flow.nll_and_grad(x, parameters=vector + s * h * direction, dropout=7)[0] for s in (1, -1))
+    np.testing.assert_allclose(gradient @ direction, (up - down) / (2 * h), rtol=1e-5, atol=1e-7)
+
+
+def test_dropout_is_the_same_for_any_threads_and_on_a_device(device, dtype):
+    flow = cases.randomise(hr.MAF(4, hidden=(16, 16), residual=True, dropout=0.25, transforms=2, dtype=dtype), 0.3)
+    x = cases.rows(300, 4, dtype)
+    with hr.threads(1):
+        loss, gradient = flow.nll_and_grad(x, dropout=3)
+    with hr.threads(2):
+        again = flow.nll_and_grad(x, dropout=3)
+    assert loss == again[0]
+    assert_array_equal(again[1], gradient)
+    twin = Twin(device, flow)
+    log_prob, on_device = twin.vjp(
+        x, inverse=True, of_log_prob=True, row_scale=-1 / 300, wrt=("log_prob", "parameters"), dropout=3
+    )
+    np.testing.assert_allclose(-log_prob.mean(), loss, rtol=1e-5 if dtype == "float32" else 1e-12)
+    scale = np.abs(gradient).max()
+    assert np.abs(on_device - gradient).max() <= (1e-4 if dtype == "float32" else 1e-10) * scale
+
+
+def test_dropout_acts_in_a_fit_alone():
+    x = cases.rows(500, 3, "float32")
+    losses = {}
+    for dropout in (0.0, 0.4, 0.99):
+        flow = hr.MAF(3, hidden=(16,), transforms=2, dropout=dropout)
+        again = copy.copy(flow)
+        history = flow.fit(x, epochs=3, progress=False)
+        assert again.fit(x, epochs=3, progress=False).train_loss == history.train_loss
+        assert_array_equal(flow.log_prob(x), flow.log_prob(x))
+        assert np.isfinite(flow.parameters).all()
+        losses[dropout] = history.train_loss
+    assert losses[0.0] != losses[0.4] != losses[0.99]
+
+
+def test_files_keep_dropout():
+    flow = hr.NSF(3, hidden=(8, 8), residual=True, dropout=0.25)
+    assert [layer.dropout for layer in hr.from_bytes(hr.to_bytes(flow))[0].network] == [0, 0.25, 0, 0.25, 0]
+    assert "dropout=0.25" in repr(flow)
+
+
 # --- on a device ------------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +311,8 @@ def test_named_parameters_of_layers_that_a_context_joins():
         (lambda: Layer(3, "cosine"), "activation: expected"),
         (lambda: Layer(3, adds=-1), "adds: expected"),
         (lambda: Layer(3, context="multiply"), "context: expected"),
+        (lambda: Layer(3, dropout=1.0), "dropout: expected a number from 0 and below 1"),
+        (lambda: hr.MAF(3, dropout=-0.1), "dropout: expected a number from 0 and below 1"),
         (lambda: Layer(3, context_activation="tanh"), "context_activation: expected None where no context joins"),
         (
             lambda: Network([Layer(3), Layer(4, adds=0)]),

@@ -22,6 +22,7 @@ from .permutation import Permutation
 from .planar import Planar
 from .positive import excess, positive
 from .radial import Radial
+from .random import philox, philox_block
 from .rq_spline import spline_bin, spline_knots
 from .scales import LOG_SCALES
 from .standardize import Standardize
@@ -58,6 +59,8 @@ __all__ = [
     "gradient",
     "jacobian",
     "log_det_by_differences",
+    "philox",
+    "philox_block",
     "positive",
     "reads",
     "row_gradient",

@@ -23,7 +23,8 @@ class Network:
 
     ``hidden`` says what each hidden layer does, where not all are alike: its product is added to, or multiplied by, the
     activated product of the context alone (the last ``context`` columns of the inputs; ``joins`` has the weights and
-    biases, in order); then the sum of an earlier layer, before its activation, is added.
+    biases, in order); then the sum of an earlier layer, before its activation, is added. ``factors`` multiply the
+    values of each hidden layer, as dropout does.
     """
 
     weights: list
@@ -33,6 +34,7 @@ class Network:
     hidden: list | None = None
     joins: list = ()
     context: int = 0
+    factors: list | None = None
 
     def __call__(self, inputs):
         inputs = value = np.asarray(inputs, np.float64)
@@ -51,7 +53,7 @@ class Network:
             if this.adds is not None:
                 value = value + sums[this.adds]
             sums.append(value)
-            value = ACTIVATIONS[this.activation](value)
+            value = ACTIVATIONS[this.activation](value) * (1.0 if self.factors is None else self.factors[layer])
         raise AssertionError("one layer more than hidden ones")
 
 

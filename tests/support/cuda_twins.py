@@ -103,6 +103,7 @@ class Twin:
         row_scale=1.0,
         of_log_prob=False,
         index=None,
+        dropout=None,
         wrt=("inputs", "parameters"),
     ):
         """Gradients in the order of ``wrt``; "log_prob", "value", "log_det" among it are results of the same run."""
@@ -125,6 +126,7 @@ class Twin:
                 inverse=inverse,
                 of_log_prob=of_log_prob,
                 row_scale=row_scale,
+                dropout=dropout,
                 **tuples,
                 **{names.get(kind, kind): device.tuple(out) for kind, out in outputs.items()},
                 stream=device.stream,

@@ -16,6 +16,11 @@ NETWORKS = {
     "no activation at all": hr.Network.plain((8, 9), None).layers,
     "an activation for each layer": (Layer(8, "gelu"), Layer(9, "relu"), Layer(7, "leaky_relu"), Layer(8, None)),
     "a sum that is added far above": (Layer(10, "elu"), Layer(6, "tanh"), Layer(8, "relu"), Layer(10, "softplus", 0)),
+    "values that are left out in training": (
+        Layer(9, "silu", dropout=0.3),
+        Layer(9, "relu", dropout=0.5),
+        Layer(9, None, 0, dropout=0.1),
+    ),
     "sums one across the other": (Layer(9, "silu"), Layer(9, "gelu"), Layer(9, "relu", 0), Layer(9, "tanh", 1)),
     "contexts that are added": (
         Layer(9, "relu", context="add", context_activation="tanh"),

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../../math/activations.hpp"
+#include "../../math/random.hpp"
 #include "../coordinates-inl.hpp"
 #include "../gradient_product-inl.hpp"
 #include "../product-inl.hpp"
@@ -51,7 +52,8 @@ HR_FN void tile_vector_map(const NetworkStep<T>& s, const TileBuffers<T>& b, con
     });
 }
 
-// ---- what a layer does to its products ---------------------------------------------------------------------------------
+// ---- what a layer does to its products
+// ---------------------------------------------------------------------------------
 
 // Units [unit, unit + n) of a layer: from their products to their sums, with what the context gives and what another
 // layer adds. line(i) is where the row's, or rows', number of scratch unit i starts; `height` numbers there.
@@ -71,11 +73,42 @@ HR_FN void join(const Layer& layer, int unit, int n, const Line& line, int64_t h
     }
 }
 
+// A number for each unit and row: 0 for values that are left out, else what makes up for those.
 template <class T>
-HR_FN void finish_units(const Layer& layer, int unit, int n, const TileBuffers<T>& b) {
+HR_FN void drop_units(const NetworkStep<T>& s, const Layer& layer, int unit, int n, const TileBuffers<T>& b) {
+    using V = Pack<T>;
+    const T share = T(layer.dropout), kept = T(1 / (1 - layer.dropout));
+    const int begin = layer.value + unit, end = begin + n;
+    for (int64_t i = 0; i < int64_t(b.vectors) * width<T>; i += width<T>) {
+        uint32_t numbers[2][width<T>];
+        for (int k = 0; k < width<T>; ++k) {  // past the last row there is none
+            const int64_t row = b.row + i + k;
+            const uint64_t number = row < b.drops->rows ? uint64_t(row_number(b.drops->input, row)) : 0;
+            numbers[0][k] = uint32_t(number);
+            numbers[1][k] = uint32_t(number >> 32);
+        }
+        typename Lane<V>::U32 low, high;
+        __builtin_memcpy(&low, numbers[0], sizeof low);
+        __builtin_memcpy(&high, numbers[1], sizeof high);
+        for (int block = begin / 4; 4 * block < end; ++block) {
+            const auto words = philox(b.drops->seed, low, high, uint32_t(block), s.stream);
+            for (int k = 0; k < 4; ++k) {
+                const int64_t line = 4 * block + k;
+                if (line < begin || line >= end) continue;
+                const V factor = select(uniform<V>(words.w[k], words.w[k]) <= share, V{}, splat<V>(double(kept)));
+                T *const value = b.units + line * b.height + i, *const slope = b.slopes + line * b.height + i;
+                store(value, load(value) * factor);
+                store(slope, load(slope) * factor);
+            }
+        }
+    }
+}
+
+template <class T>
+HR_FN void finish_units(const NetworkStep<T>& s, const Layer& layer, int unit, int n, const TileBuffers<T>& b) {
     const int64_t height = b.height;
     if (layer.c || layer.adds) join<T>(layer, unit, n, [&](int i) { return b.units + i * height; }, height);
-    if (layer.activation == identity_index) return;
+    if (layer.activation == identity_index && layer.dropout == 0) return;
     const T* const sum = b.units + (layer.sum + unit) * height;
     const int64_t value = (layer.value + unit) * height;
     if (b.slopes) {
@@ -83,6 +116,7 @@ HR_FN void finish_units(const Layer& layer, int unit, int n, const TileBuffers<T
     } else {
         activate(layer.activation, sum, b.units + value, n * height);
     }
+    if (b.drops && layer.dropout > 0) drop_units(s, layer, unit, n, b);
 }
 
 // The same for a small batch, whose lanes are units; n is at most row_block.
@@ -98,7 +132,7 @@ HR_FN void finish_units(const Layer& layer, int unit, int n, const SmallBuffers<
             if (layer.adds) x += units[layer.adds[u]];
             lanes[m] = units[layer.sum + u] = x;
         }
-        if (layer.activation == identity_index) continue;
+        if (layer.value == layer.sum && layer.activation == identity_index) continue;
         activate(layer.activation, lanes, lanes, int64_t(row_block));
         for (int m = 0; m < n; ++m) units[layer.value + unit + m] = lanes[m];
     }
@@ -135,7 +169,8 @@ HR_FN void run_step(const NetworkStep<T>& s, const Chain<T>& chain, const Call<T
                 if (op.from_bias) a.bias = call.folded + s.fold + layer.fold + op.row;
             }
             tile_product(a, op.rows, b.vectors);
-            if (op.finish && layer.sweep && !(is_folded && layer.context_alone)) finish_units(layer, op.row, op.rows, b);
+            if (op.finish && layer.sweep && !(is_folded && layer.context_alone))
+                finish_units(s, layer, op.row, op.rows, b);
         }
         if (s.vector_map >= 0) {
             tile_vector_map(s, b, params);
@@ -208,6 +243,8 @@ HR_FN void record_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T>&
     TileBuffers<T> b = t.buffers(step);
     b.units = t.at(s.tape_units);
     if (s.tape_slopes >= 0) b.slopes = t.at(s.tape_slopes);
+    if (call.drops) b.drops = &call;
+    b.row = t.row;
     run_step(s, t.chain, call, b);
 }
 
@@ -226,21 +263,24 @@ HR_FN void tile_vector_map_vjp(const NetworkStep<T>& s, const Tape<T>& t, int st
     });
 }
 
-HR_FN Gate gate_of(int activation) {
-    return activation == relu_index ? Gate::relu : activation == identity_index ? Gate::pass : Gate::multiply;
+HR_FN Gate gate_of(const Layer& layer) {
+    if (keeps_slopes(layer)) return Gate::multiply;
+    if (layer.activation == relu_index) return Gate::relu;
+    return layer.activation == identity_index ? Gate::pass : Gate::multiply;
 }
 
-// Values of hidden layers become the derivatives of their activations, where the value tells them. What c gave is needed
-// as it is.
+// Values of hidden layers become the derivatives of their activations, where the value tells them. What c gave is
+// needed as it is.
 template <class T>
 HR_FN void values_to_slopes(const NetworkStep<T>& s, T* units, int64_t height) {
     for (int l = 0; l + 1 < s.n_layers; ++l) {
         const Layer& layer = s.layers[l];
-        if (layer.context_alone || layer.activation == relu_index || layer.activation == identity_index) continue;
+        if (layer.context_alone || keeps_slopes(layer) || layer.activation == relu_index ||
+            layer.activation == identity_index)
+            continue;
         T* const value = units + layer.value * height;
         with_activation(layer.activation, [&]<class A>() {
-            if constexpr (A::slope_of_value)
-                for (int64_t i = 0; i < layer.out * height; i += width<T>) store(value + i, A::slope(load(value + i)));
+            for (int64_t i = 0; i < layer.out * height; i += width<T>) store(value + i, A::slope(load(value + i)));
         });
     }
 }
@@ -338,11 +378,10 @@ HR_FN void backward_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T
             } else {
                 const Layer& below = s.layers[layer.below];
                 a.output = units + int64_t(below.value + begin) * height;
-                a.kind = gate_of(below.activation);
+                a.kind = gate_of(below);
                 if (a.kind == Gate::multiply)
-                    a.gate = has_slope_of_value(below.activation)
-                                 ? a.output
-                                 : t.at(s.tape_slopes) + int64_t(below.value + begin) * height;
+                    a.gate =
+                        keeps_slopes(below) ? t.at(s.tape_slopes) + int64_t(below.value + begin) * height : a.output;
             }
             a.column = begin;
             if (begin < end) data_product(a, end - begin, t.vectors);

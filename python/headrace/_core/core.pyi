@@ -130,6 +130,7 @@ class Program(Protocol[_A]):
         grad_context: _A | None = None,
         grad_weights: _A | None = None,
         parameters: _A | None = None,
+        dropout: int | None = None,
         **where: int,
     ) -> None: ...
     @property
@@ -175,7 +176,7 @@ class Ascent:
     def log_likelihoods(self, **where: int) -> NDArray[np.float64]: ...
 
 class HiddenOptions:
-    def __init__(self, activation: str, adds: int, context: str, context_activation: str) -> None: ...
+    def __init__(self, activation: str, adds: int, context: str, context_activation: str, dropout: float) -> None: ...
 
 class MaskedOptions:
     def __init__(

@@ -38,6 +38,7 @@ class NetworkKeywords(TypedDict, total=False):
 
 class _Blocks(TypedDict, total=False):
     residual: bool
+    dropout: float
 
 
 class _Scale(TypedDict, total=False):
@@ -257,6 +258,15 @@ class Settings(NetworkSettings, _MapSettings):  # in this order of bases a file 
         lambda settings, value: bool(value),
         "Whether each entry of `hidden` is a residual block of two layers after a first layer "
         "(`headrace.Network.residual`), instead of one layer.",
+        core=False,
+        stored=False,
+    )
+
+    dropout: float = setting(
+        0.0,
+        lambda settings, value: check.number("dropout", value, least=0.0, below=1.0),
+        "The share of hidden values, with `residual` of those between the two layers of a block, that `Flow.fit` "
+        "leaves out at random in each step (`headrace.Layer`).",
         core=False,
         stored=False,
     )

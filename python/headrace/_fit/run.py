@@ -80,6 +80,7 @@ class Run:
         history.weight_decay = self.decays.now
         self._begin_stage()
         self.program = caller.queued(flow._interior.program)
+        self.drops = flow._interior.drops
         self.best, self.start_tried = flow.parameters, False
         self.lowest, self.lowest_epoch = math.inf, -1  # of the loss that the schedule goes by
         self.begin = time.perf_counter()
@@ -228,6 +229,7 @@ class Run:
             row_scale=-1.0 / (self.mean_weight * index.size),
             log_prob=log_prob,
             grad_weights=self.gradient,
+            dropout=int(self.rng.integers(2**63)) if self.drops else None,
         )
 
     def _rate(self) -> float:

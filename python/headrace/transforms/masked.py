@@ -48,6 +48,9 @@ class _Masked(Transform):
     def _hidden(self) -> list[int]:
         return self._network.core.hidden
 
+    def _networks(self) -> tuple[Network, ...]:
+        return (self.network,)
+
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
         return {f"layers.{i}.mask": mask for i, mask in enumerate(self._network.masks())}
 
@@ -449,6 +452,9 @@ class Inverse(Transform):
     def _hidden(self) -> list[int]:
         return self._transform._hidden()
 
+    def _networks(self) -> tuple[Network, ...]:
+        return self._transform._networks()
+
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
         return self._transform._fixed_arrays()
 
@@ -581,13 +587,12 @@ def _hidden_layers(hidden: Any, conditioner: Mapping[str, Any]) -> tuple[Network
     """The layers that a constructor is asked for, and the settings that are not about them."""
     others = dict(conditioner)
     if isinstance(hidden, Network):
-        for name in ("activation", "residual"):
+        for name in ("activation", "residual", "dropout"):
             if name in others:
                 raise TypeError(f"{name}: expected none beside a Network, which says what it is, got {others[name]!r}")
         return hidden, _told(hidden, others)
-    activation = others.get("activation", "relu")
     make = Network.residual if others.pop("residual", False) else Network.plain
-    return make(hidden, activation), others
+    return make(hidden, others.get("activation", "relu"), dropout=others.pop("dropout", 0.0)), others
 
 
 def _told(network: Network | None, conditioner: Mapping[str, Any]) -> dict[str, Any]:

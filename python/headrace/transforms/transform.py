@@ -16,6 +16,7 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._evaluation import WRT, Evaluated, Gradients
 from headrace._module import Program
+from headrace.network import Network
 
 __all__ = ["Transform"]
 
@@ -161,6 +162,10 @@ class Transform(Evaluated):
         else:
             self._programs = {}
             self._program = self._program_for(np.dtype(np.float32))
+
+    def _networks(self) -> tuple[Network, ...]:
+        """Hidden layers that are described one by one."""
+        return ()
 
     def _hidden(self) -> list[int]:
         """Units of the hidden layers of its network, if it has one."""
