@@ -56,6 +56,7 @@ def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
 
 
 def setup(app: Sphinx) -> None:
-    """Run the examples before the pages are read, where that is due."""
-    app.connect("builder-inited", lambda app: make_gallery.make(Path(app.srcdir)))
+    """Run the examples before the pages are read, where that is due; with ``-t no_examples`` they are not run."""
+    run = None if app.tags.has("no_examples") else make_gallery.run
+    app.connect("builder-inited", lambda app: make_gallery.make(Path(app.srcdir), run))
     app.connect("autodoc-process-docstring", docstring)

@@ -5,7 +5,7 @@ What needs a framework that is not installed is not run, and its page says so.
     python docs/make_gallery.py
 
 Sphinx runs it too. What it makes lies in docs/gallery/ and is not kept in the repository; an example that did not
-change since is not run again.
+change since is not run again. ``sphinx-build -t no_examples`` makes the pages alone, for who looks at the text.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import ast
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -123,14 +124,17 @@ def run(example: Path, picture: Path) -> str:
     return "\n".join(line for line in done.stdout.rstrip().splitlines() if not line.startswith("picture:"))
 
 
+LEFT_OUT = "(The examples were not run when this page was made.)"
+
+
 def write(path: Path, text: str) -> None:
     """Write a file unless it has that text already, so that Sphinx does not read it again."""
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 
 
-def make(docs: Path = DOCS) -> None:
-    """Bring docs/gallery/ up to date with examples/."""
+def make(docs: Path = DOCS, run: Callable[[Path, Path], str] | None = run) -> None:
+    """Bring docs/gallery/ up to date with examples/; `run` None leaves out what they print and draw."""
     examples = sorted((docs.parent / "examples").glob("*.py"))
     folder = docs / "gallery"
     folder.mkdir(exist_ok=True)
@@ -146,10 +150,10 @@ def make(docs: Path = DOCS) -> None:
         if not page.exists() or digest not in page.read_text(encoding="utf-8"):
             printed = f"It needs {absent}, which was not there when these pages were built."
             if absent is None:
-                printed = PRINTED.format(printed=run(example, folder / f"{name}.png"))
+                printed = LEFT_OUT if run is None else PRINTED.format(printed=run(example, folder / f"{name}.png"))
             picture = PICTURE.format(**words) if (folder / f"{name}.png").exists() else ""
-            words |= {"printed": printed, "source": os.path.relpath(example, folder), "digest": digest}
-            page.write_text(PAGE.format(picture=picture, **words), encoding="utf-8")
+            words |= {"source": os.path.relpath(example, folder), "digest": "" if run is None else digest}
+            page.write_text(PAGE.format(picture=picture, printed=printed, **words), encoding="utf-8")
         picture = f":img-top: {name}.png\n" if (folder / f"{name}.png").exists() else ""
         cards.append(CARD.format(picture=picture, **words))
     names = "\n".join(example.stem for example in examples)
