@@ -23,3 +23,11 @@ def test_better_within_the_standard_error_is_not_clearly_better():
     than, weights = np.ones(2), np.ones(2)
     assert clearly_better(np.array([0.0, 0.1]), than, weights)
     assert not clearly_better(np.array([-1.0, 2.9]), than, weights)
+
+
+def test_the_standard_error_is_that_of_the_mean():
+    """Of 100 rows it is a tenth of the deviation of one."""
+    than, weights, losses = np.zeros(100), np.ones(100), np.tile([-1.3, 0.7], 50)  # a mean gain of 0.3, deviation 1
+    assert clearly_better(losses, than, weights)
+    weights[1] = 60.0  # (50 * 1.3 - 109 * 0.7) / 159 is below 0
+    assert not clearly_better(losses, than, weights)

@@ -333,10 +333,19 @@ def test_a_second_fit_never_ends_worse_on_the_same_held_out_rows():
 
 
 def test_a_plateau_without_held_out_rows_goes_by_the_training_loss():
+    """The rate is halved after each third of the patience in which no epoch was the best so far."""
     history = small("float64").fit(
-        gaussian(100), validation=None, schedule="plateau", patience=3, epochs=80, learning_rate=0.05, **QUIET
+        gaussian(100), validation=None, schedule="plateau", patience=9, epochs=60, learning_rate=0.05, **QUIET
     )
-    assert history.learning_rate[-1] < history.learning_rate[0]
+    rate, lowest, waited, want = 0.05, np.inf, 0, []
+    for loss in history.train_loss:
+        want.append(rate)
+        waited = 0 if loss < lowest else waited + 1
+        lowest = min(loss, lowest)
+        if waited and waited % 3 == 0:
+            rate /= 2
+    assert want[-1] < want[0]
+    assert_allclose(history.learning_rate, want, rtol=1e-12)
 
 
 def test_held_out_rows_that_are_never_finite_are_reported():
