@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -32,6 +33,22 @@ def pytest_addoption(parser):
     parser.addoption(
         "--thin", action="store_true", help="of each test a few cases: for sanitizers (tests/support/selection.py)"
     )
+    parser.addoption(
+        "--write-skipped", metavar="FILE", help="name there the tests that a package which is not installed skipped"
+    )
+
+
+def pytest_runtest_logreport(report):
+    selection.note_skipped(report)
+
+
+def pytest_collectreport(report):
+    selection.note_skipped(report)
+
+
+def pytest_sessionfinish(session):
+    if not hasattr(session.config, "workerinput") and (path := session.config.option.write_skipped):
+        Path(path).write_text("".join(f"{name}\n" for name in selection.skipped), encoding="utf-8")
 
 
 def pytest_sessionstart(session):

@@ -112,15 +112,15 @@ EXTREMES = [0.0, 1e-30, 1.0, 40.0, 1e4, 1e30]
 @every_direction
 @pytest.mark.parametrize("slope", [1e-2, 1e-3, 1e-5])
 def test_extreme_parameters_and_values_give_no_nan_and_stay_monotone(bins, direction, slope, dtype):
-    generator = cases.rng("extremes", bins)
-    signs = generator.choice([-1.0, 1.0], (40, 3 * bins - 1))
-    raw = (signs * generator.choice(EXTREMES, (40, 3 * bins - 1))).astype(dtype)
+    generator, rows = cases.rng("extremes", bins), 10 if bins > 32 else 40
+    signs = generator.choice([-1.0, 1.0], (rows, 3 * bins - 1))
+    raw = (signs * generator.choice(EXTREMES, (rows, 3 * bins - 1))).astype(dtype)
     raw[0], raw[1] = 1e30, -1e30
     raw[2, 0], raw[3, 0] = 1e30, -1e30
     inside = np.linspace(-5.0, 5.0, 1001)
     hard = np.array([0.0, 1e-30, 4.999999, 5.0, 5.000001, 7.0, 1e4, 1e30])
     values = np.sort(np.unique(np.concatenate([inside, hard, -hard]).astype(dtype)))
-    values = values + np.zeros((40, 1), dtype)
+    values = values + np.zeros((rows, 1), dtype)
     value, log_derivative = through(direction, values, raw, slope=slope)
     assert np.isfinite(value).all()
     assert np.isfinite(log_derivative).all()

@@ -1,5 +1,8 @@
 """Which of the collected tests run: those of a device where there is one, and with ``--thin`` a few cases of each.
 
+``--write-skipped FILE`` names in a file what a package that is not installed skipped; ``pytest @FILE`` runs it alone,
+where the packages are.
+
 ``--thin`` is for sanitizers, which judge what is done to memory and not numbers. Of each test function it keeps so many
 cases that each value of each of its parameters comes at least once, and each pair of values of those parameters that
 choose a kernel. Every shape, every hostile input and every message is therefore still there.
@@ -10,6 +13,17 @@ import itertools
 from pathlib import Path
 
 OF_A_KERNEL = ("map", "variant", "direction", "dtype", "device", "core")
+
+
+NOT_INSTALLED = ("is not installed", "could not import")  # what tests, and pytest.importorskip, give as a reason
+
+skipped = {}  # names of tests and files, in order
+
+
+def note_skipped(report):
+    """Keeps its name if a package is missing."""
+    if report.skipped and isinstance(report.longrepr, tuple) and any(r in report.longrepr[2] for r in NOT_INSTALLED):
+        skipped[report.nodeid] = None
 
 
 @functools.cache
