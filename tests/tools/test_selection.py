@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -58,6 +59,19 @@ def pytester_items(tmp_path, request):
     )
     module = pytest.Module.from_parent(request.session, path=tmp_path / "test_product.py")
     return list(module.collect())
+
+
+def test_what_a_missing_package_skipped_is_noted(monkeypatch):
+    monkeypatch.setattr(selection, "skipped", {})
+    reasons = [
+        "Skipped: torch is not installed",
+        "Skipped: could not import 'jax': no module",
+        "Skipped: no CUDA device",
+    ]
+    for name, reason in zip("abc", reasons, strict=True):
+        selection.note_skipped(SimpleNamespace(skipped=True, nodeid=name, longrepr=("file.py", 1, reason)))
+    selection.note_skipped(SimpleNamespace(skipped=False, nodeid="d", longrepr=None))
+    assert list(selection.skipped) == ["a", "b"]
 
 
 def test_what_users_and_developers_install_for_the_tests_is_the_same():
