@@ -12,6 +12,7 @@ import cases
 import headrace as hr
 import reference
 from fitting import COVARIANCE, FEATURES, MEAN, QUIET, SHORT, gaussian, gaussian_log_prob, loss_of, moments, small
+from headrace._fit.run import Run
 
 # --- what it reaches ------------------------------------------------------------------------------------------------
 
@@ -229,6 +230,22 @@ def test_held_out_rows_choose_the_weight_decay():
         chosen[name] = history, constant_history
     assert chosen["ring"][0].weight_decay < 0.5 <= chosen["noise"][0].weight_decay
     assert chosen["ring"][0].best_loss < chosen["ring"][1].best_loss - 0.1
+
+
+def test_a_stage_begins_with_the_best_weights_so_far(monkeypatch):
+    began = []
+    begin_stage = Run._begin_stage
+
+    def recorded(run):
+        if run.decays.stage:
+            began.append((run.flow.parameters, run.best))
+        begin_stage(run)
+
+    monkeypatch.setattr(Run, "_begin_stage", recorded)
+    small(transforms=2).fit(gaussian(300), epochs=60, patience=6, batch_size=32, learning_rate=1e-2, **QUIET)
+    assert began
+    for weights, best in began:
+        cases.assert_same_bits(weights, best)
 
 
 def test_the_choice_of_a_decay_has_the_same_bits_for_any_number_of_threads(set_threads):
