@@ -172,3 +172,14 @@ def test_a_spline_has_the_knots_of_its_curve():
     np.testing.assert_allclose(values[1:-1], want.y, atol=1e-9)
     np.testing.assert_allclose(slopes[1:-1], want.slope, rtol=1e-9)
     assert not spline_parameters(None, 10, 5.0, 1e-3).any()
+
+
+@pytest.mark.parametrize("rows", [100, 10_000])
+def test_the_kernel_is_as_wide_as_the_rows_are_few(rows):
+    """Two heaps at -1 and 1, of deviation 1: the distribution is the mean of two normal ones of 1.06 rows^-0.2."""
+    width, normal = 1.06 * rows**-0.2, NormalDist()
+    curve = normal_score(np.repeat([-1.0, 1.0], rows // 2), Shares.of(None, rows), 1.0)
+    for x in (-0.75, -0.5, 0.25):
+        share = 0.5 * normal.cdf((x + 1.0) / width) + 0.5 * normal.cdf((x - 1.0) / width)
+        want = np.sqrt(1.0 + width * width) * normal.inv_cdf(share)
+        assert_allclose(np.interp(x, curve.x, curve.y), want, atol=2e-3)

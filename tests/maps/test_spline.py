@@ -110,6 +110,16 @@ EXTREMES = [0.0, 1e-30, 1.0, 40.0, 1e4, 1e30]
 
 @every_bins
 @every_direction
+def test_any_parameter_that_is_no_number_shows_also_where_the_spline_is_the_identity(bins, direction, dtype):
+    raw = np.zeros((3 * bins - 1, 3 * bins - 1), dtype)
+    np.fill_diagonal(raw, np.nan)
+    values = np.array([[-7.0, 0.3, 7.0]], dtype) + np.zeros((len(raw), 1), dtype)
+    for result in through(direction, values, raw):
+        assert np.isnan(result).all()
+
+
+@every_bins
+@every_direction
 @pytest.mark.parametrize("slope", [1e-2, 1e-3, 1e-5])
 def test_extreme_parameters_and_values_give_no_nan_and_stay_monotone(bins, direction, slope, dtype):
     generator, rows = cases.rng("extremes", bins), 10 if bins > 32 else 40
