@@ -177,3 +177,12 @@ def test_columns_differ_for_any_number_of_features(features):
     assert x.shape == (64, features)
     assert np.unique(x).size == x.size
     assert np.unique(np.abs(x)).size == x.size
+
+
+def test_the_first_numbers_are_those_of_the_published_generator():
+    """Philox-4x32-10 with counter and key 0, as Random123 publishes it, through Box and Muller's formula."""
+    words = np.array([0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8], np.uint64)
+    uniform = (words >> np.uint64(1)) * 2.0**-31 + 2.0**-33
+    radius, angle = np.sqrt(-2.0 * np.log(uniform[::2])), 2.0 * np.pi * uniform[1::2]
+    want = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(1, 4)
+    np.testing.assert_allclose(hr.Flow([], hr.StandardNormal(4)).sample(1, seed=0), want, rtol=1e-6, atol=1e-6)

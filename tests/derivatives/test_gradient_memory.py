@@ -1,4 +1,4 @@
-"""Gradients fill their memory, and count the standardisation of the context."""
+"""Gradients fill their memory, count the standardisation of the context, and know the slope of every base."""
 
 import numpy as np
 import pytest
@@ -34,3 +34,12 @@ def test_the_gradient_by_a_standardised_context_is_that_by_the_context_given():
         moved[column] = step[column]
         want = (flow.log_prob(x, context + moved) - flow.log_prob(x, context - moved)) / (2.0 * step[column])
         np.testing.assert_allclose(got[:, column], want, rtol=1e-6, atol=1e-7)
+
+
+def test_the_slope_of_the_logistic_base_is_known(dtype):
+    """Of -z - 2 log(1 + e^-z) by z it is -tanh(z / 2)."""
+    x = np.linspace(-8.0, 8.0, 33).astype(dtype)[:, None]
+    flow = hr.Flow([hr.Elementwise(1, map="affine")], hr.Logistic(1)).astype(dtype)
+    flow.parameters = np.zeros_like(flow.parameters)
+    (got,) = flow.log_prob_vjp(x, np.ones(len(x), dtype), wrt=("inputs",))
+    np.testing.assert_allclose(got, -np.tanh(0.5 * x.astype(float)), rtol=1e-5, atol=1e-6)
