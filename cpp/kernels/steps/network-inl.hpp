@@ -223,7 +223,7 @@ void fold_context(const NetworkStep<T>& s, const T* weights, const T* context, i
         for (int r = 0; r < layer.out; ++r) {
             T sum = weights[s.weights + layer.bias + r];
             const T* w = weights + s.weights + layer.row[r];
-            for (int k = 0; k < n && k < layer.visible[r]; ++k) sum += w[k] * context[k];
+            for (int k = 0; k < n; ++k) sum += w[k] * context[k];  // every unit sees all of it
             out[r] = sum;
         }
         for (int r = 0; layer.context_alone && r < layer.out; r += width<T>) {
