@@ -15,9 +15,12 @@ from headrace.network import Layer, Network
 from headrace.training import Adam, History
 from headrace.transforms.act_norm import ActNorm
 from headrace.transforms.elementwise import Elementwise
+from headrace.transforms.fixed import Permutation, Standardize
+from headrace.transforms.inverse import Inverse
 from headrace.transforms.linear import Linear
-from headrace.transforms.masked import Coupling, Inverse, MaskedAutoregressive, Permutation, Standardize, Transform
+from headrace.transforms.masked import Coupling, MaskedAutoregressive
 from headrace.transforms.rotation import Rotation
+from headrace.transforms.transform import Transform
 from headrace.transforms.vector import Planar, Radial
 from headrace.variational.descent import StepHistory
 from headrace.variational.distill import Distillation, Speed, distill

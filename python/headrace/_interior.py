@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.transforms.masked import Standardize, Transform
+from headrace.transforms.fixed import Standardize
+from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from headrace._arrays.caller import Caller

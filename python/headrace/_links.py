@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
+from headrace.transforms.fixed import Permutation
 from headrace.transforms.linear import Linear
-from headrace.transforms.masked import Permutation
 from headrace.transforms.transform import Transform
 
 __all__ = ["LINKS", "link_before"]

@@ -20,7 +20,7 @@ from headrace._interior import Interior
 from headrace._module import Block
 from headrace._stored import Stored, header_of, storable
 from headrace.bases import Base, StandardNormal
-from headrace.transforms.masked import Transform
+from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -16,7 +16,9 @@ from headrace._stored import storable
 from headrace.bases import Base, StandardNormal
 from headrace.flow import Flow
 from headrace.network import Network
-from headrace.transforms.masked import Coupling, MaskedAutoregressive, Standardize, Transform
+from headrace.transforms.fixed import Standardize
+from headrace.transforms.masked import Coupling, MaskedAutoregressive
+from headrace.transforms.transform import Transform
 from headrace.transforms.vector import Planar, Radial
 
 if TYPE_CHECKING:

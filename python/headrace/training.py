@@ -23,7 +23,8 @@ from headrace._fit.optimizer import Adam
 from headrace._fit.plan import Plan
 from headrace._fit.rows import Data, Part
 from headrace._fit.run import DeviceRun, HeldOut, Run
-from headrace.transforms.masked import Standardize, Transform
+from headrace.transforms.fixed import Standardize
+from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from headrace._interior import Trainable

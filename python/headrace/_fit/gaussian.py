@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._fit.rows import CHUNK, Data, Part
-from headrace.transforms.masked import Standardize, Transform
+from headrace.transforms.fixed import Standardize
 from headrace.transforms.rotation import Rotation
+from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from headrace._interior import Trainable

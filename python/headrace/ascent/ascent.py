@@ -19,8 +19,9 @@ from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.rows import Rows, jittered
 from headrace.bases import Base, Normal, StandardNormal
 from headrace.transforms.elementwise import Elementwise
-from headrace.transforms.masked import Standardize, Transform
+from headrace.transforms.fixed import Standardize
 from headrace.transforms.rotation import Rotation
+from headrace.transforms.transform import Transform
 
 __all__ = ["Ascent", "Judged", "kink_map"]
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace.transforms.masked import Permutation, Transform
+from headrace.transforms.fixed import Permutation
 from headrace.transforms.rotation import Rotation, _haar
+from headrace.transforms.transform import Transform
 
 __all__ = ["Turn", "random_rotation", "random_turn", "sliced_rotation", "sliced_turn"]
 

@@ -23,8 +23,9 @@ from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.kinks import KinkAscent
 from headrace.ascent.rows import Rows, jittered
 from headrace.ascent.splines import SplineAscent
-from headrace.transforms.masked import MaskedAutoregressive, Transform
+from headrace.transforms.masked import MaskedAutoregressive
 from headrace.transforms.rotation import Rotation
+from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self

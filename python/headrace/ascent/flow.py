@@ -13,7 +13,8 @@ from headrace import training
 from headrace._stored import Stored, storable
 from headrace.bases import Base
 from headrace.flow import Flow
-from headrace.transforms.masked import Standardize, Transform
+from headrace.transforms.fixed import Standardize
+from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headrace.ascent import directions as _directions
 from headrace.ascent.ascent import Ascent, Floats, Judged, kink_map
 from headrace.ascent.points import Chosen, Points
-from headrace.transforms.masked import Transform
+from headrace.transforms.transform import Transform
 
 __all__ = ["KinkAscent"]
 

@@ -13,7 +13,7 @@ from headrace.ascent import directions as _directions
 from headrace.ascent import marginals as _marginals
 from headrace.ascent.ascent import SLOPE, Ascent, Floats, Judged, kink_map
 from headrace.transforms.elementwise import Elementwise
-from headrace.transforms.masked import Transform
+from headrace.transforms.transform import Transform
 
 __all__ = ["SplineAscent"]
 

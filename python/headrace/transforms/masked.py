@@ -1,31 +1,30 @@
-"""Invertible transforms. **forward is latent → data** (x from z), inverse is data → latent, for every one of them."""
+"""Transforms whose parameters come from a masked network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
-from headrace._arrays import caller as _arrays
-from headrace._arrays.caller import Array, Caller
+from headrace._arrays.caller import Array
 from headrace._core.maps import MAPS
 from headrace._core.settings import Autoregressive, Conditioner, DenseAutoregressive, DenseConditioner, Settings
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._keywords import documented, takes
 from headrace._module import Block
-from headrace._stored import Stored, header_of, storable
+from headrace._stored import Stored, storable
 from headrace.network import Network
+from headrace.transforms.dense import Dense, check_derivable, checked_dense, stored_dense, stored_staircase
 from headrace.transforms.transform import Transform
 from headrace.transforms.verification import verify_inverse
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-__all__ = ["Coupling", "Inverse", "MaskedAutoregressive", "Permutation", "Standardize", "Transform"]
+__all__ = ["Coupling", "MaskedAutoregressive"]
 
 
 class _Masked(Transform):
@@ -59,7 +58,7 @@ class _Masked(Transform):
         if (network := self._network.described) is not None:
             header["network"] = network.header()
         if staircase is None:
-            _check_derivable(self._network.masks(), self._settings)
+            check_derivable(self._network.masks(), self._settings)
             return {**header, "levels": None, "degrees": None}
         return {**header, "levels": list(staircase.levels), "degrees": [list(d) for d in staircase.degrees]}
 
@@ -184,7 +183,7 @@ class MaskedAutoregressive(_Masked):
             ValueError: shapes that do not fit; masks with a cycle (two of its coordinates are named); results that
                 differ from those in `verify` by more than rounding (by how much is said).
         """
-        dense = _dense(weights, biases, masks, network, context_weights, context_biases, conditioner)
+        dense = checked_dense(weights, biases, masks, network, context_weights, context_biases, conditioner)
         context = check.integer("context", context)
         features = dense.weights[0].shape[1] - context
         if features < 1:
@@ -201,9 +200,9 @@ class MaskedAutoregressive(_Masked):
     def _from_file(cls, stored: Stored) -> Self:
         settings = Settings.from_file(stored)
         n = settings.features
-        dense = _stored_layers(stored, settings, n, n)
+        dense = stored_dense(stored, settings, n, n)
         self = cls.__new__(cls)
-        _from_dense(self, settings, dense, range(n), range(n), _stored_staircase(stored, settings, dense))
+        _from_dense(self, settings, dense, range(n), range(n), stored_staircase(stored, settings, dense))
         return self
 
     def __repr__(self) -> str:
@@ -292,7 +291,7 @@ class Coupling(_Masked):
         """
         if masks is None:
             masks = [np.ones(np.shape(w), bool) for w in weights]
-        dense = _dense(weights, biases, masks, network, context_weights, context_biases, conditioner)
+        dense = checked_dense(weights, biases, masks, network, context_weights, context_biases, conditioner)
         settings = Settings(features=features, context=context, **_told(network, conditioner))
         reads, active = _sides(passive, settings.features)
         columns = len(reads) + settings.context
@@ -316,10 +315,10 @@ class Coupling(_Masked):
     def _from_file(cls, stored: Stored) -> Self:
         settings = Settings.from_file(stored, reads="data")
         passive = stored.items("passive")
-        dense = _stored_layers(stored, settings, len(passive), max(settings.features - len(passive), 0))
+        dense = stored_dense(stored, settings, len(passive), max(settings.features - len(passive), 0))
         self = cls.__new__(cls)
         self._passive, active = _sides(passive, settings.features)
-        _from_dense(self, settings, dense, self._passive, active, _stored_staircase(stored, settings, dense))
+        _from_dense(self, settings, dense, self._passive, active, stored_staircase(stored, settings, dense))
         return self
 
     def __repr__(self) -> str:
@@ -327,153 +326,6 @@ class Coupling(_Masked):
         s = self._settings
         more = self._described(f"formula={s.formula!r}, {s!r}")
         return f"Coupling({self.features}, passive={list(self._passive)}, {more})"
-
-
-class _Fixed(Transform):
-    """A transform without parameters: it keeps the dtype of its input, one program for each."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__(features, 0, None)
-        self._program = self._program_for(np.dtype(np.float32))
-
-    def _blocks(self) -> list[tuple[str, Block]]:
-        return []
-
-
-@storable
-class Permutation(_Fixed):
-    """Reorders coordinates: forward gives ``x[:, i] = z[:, order[i]]``; log_det is 0.
-
-    Inside a flow it costs nothing: it only renames the lines of a tile.
-
-    >>> import numpy as np, headrace as hr
-    >>> hr.Permutation([2, 0, 1]).forward(np.array([[10.0, 11.0, 12.0]]))[0].tolist()
-    [[12.0, 10.0, 11.0]]
-    """
-
-    def __init__(self, order: Sequence[int]) -> None:
-        """`order`: a permutation of 0, ..., features - 1."""
-        self.order = check.permutation("order", order)
-        super().__init__(len(self.order))
-
-    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        return [("permutation", [int(i) for i in np.argsort(self.order)] if inverted else list(self.order))]
-
-    def _header(self) -> dict[str, Any]:
-        return {"features": self._features, "order": list(self.order)}
-
-    @classmethod
-    def _from_file(cls, stored: Stored) -> Self:
-        features, order = stored.size("features", least=1), stored.items("order")
-        check.length("order", order, features)
-        return cls(order)
-
-    def __repr__(self) -> str:
-        """The order."""
-        return f"Permutation({list(self.order)})"
-
-
-@storable
-class Standardize(_Fixed):
-    """x = mean + std · z for each coordinate, so that inverse gives data mean 0 and standard deviation 1.
-
-    At the data end of a flow the subtraction is done in float64 whatever the flow's dtype, so that data far from zero
-    lose nothing. Its numbers are not trainable parameters.
-
-    Args:
-        mean, std: Shape (features,); std positive.
-
-    >>> import numpy as np, headrace as hr
-    >>> hr.Standardize([1.0, 2.0], [1.0, 4.0]).inverse(np.array([[1.0, 6.0]]))[0].tolist()
-    [[0.0, 1.0]]
-    """
-
-    def __init__(self, mean: Any, std: Any) -> None:
-        """See the class."""
-        self.mean = check.vector("mean", mean, None)
-        self.std = check.vector("std", std, self.mean.size, positive=True)
-        super().__init__(self.mean.size)
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether it changes nothing: as long as that is so, `Flow.fit` sets one at the end of a flow."""
-        return not self.mean.any() and bool((self.std == 1).all())
-
-    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        if self.is_identity:
-            return []
-        return [("standardize", inverted, self.mean.tolist(), self.std.tolist())]
-
-    def _header(self) -> dict[str, Any]:
-        return {"features": self._features, "mean": self.mean.tolist(), "std": self.std.tolist()}
-
-    @classmethod
-    def _from_file(cls, stored: Stored) -> Self:
-        features, mean, std = stored.size("features", least=1), stored.items("mean"), stored.items("std")
-        check.length("mean", mean, features)
-        return cls(mean, std)
-
-    def __repr__(self) -> str:
-        """The numbers."""
-        return f"Standardize(mean={self.mean.tolist()}, std={self.std.tolist()})"
-
-
-@storable
-class Inverse(Transform):
-    """A transform with its two directions exchanged; the parameters are copied.
-
-    >>> import numpy as np, headrace as hr
-    >>> hr.Inverse(hr.Standardize([1.0], [2.0])).forward(np.array([[5.0]]))[0].tolist()
-    [[2.0]]
-    """
-
-    def __init__(self, transform: Transform) -> None:
-        """`transform`: any transform."""
-        if not isinstance(transform, Transform):
-            raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
-        super().__init__(transform.features, transform.context, transform.dtype)
-        self._transform = transform
-        self._place(transform._device)
-        self._recompile(_turned(transform._vector(), transform._blocks()))
-
-    @property
-    def transform(self) -> Transform:
-        """The transform that is inverted, with a copy of the current parameters."""
-        if self._dtype is None and self._transform._device is self._device:
-            return self._transform
-        return self._transform._remade(_turned(self._vector(), self._blocks()), self._dtype, self._device)
-
-    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        return self._transform._steps(not inverted)
-
-    def _blocks(self) -> list[tuple[str, Block]]:
-        return self._transform._blocks()[::-1]  # as the steps
-
-    def _hidden(self) -> list[int]:
-        return self._transform._hidden()
-
-    def _networks(self) -> tuple[Network, ...]:
-        return self._transform._networks()
-
-    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
-        return self._transform._fixed_arrays()
-
-    def _header(self) -> dict[str, Any]:
-        return {"transform": header_of(self._transform)}
-
-    @classmethod
-    def _from_file(cls, stored: Stored) -> Self:
-        return cls(stored.child("transform", Transform))
-
-    def __repr__(self) -> str:
-        """What is inverted."""
-        return f"Inverse({self._transform!r})"
-
-
-def _turned(vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
-    """The numbers of these blocks with the last block first."""
-    ends = np.cumsum([block.size for _, block in blocks])
-    return np.concatenate(np.split(vector, ends)[-2::-1]) if blocks else vector
 
 
 # ---- helpers of the two masked transforms ---------------------------------------------------------------------------
@@ -490,82 +342,6 @@ def _sides(passive: Any, features: int) -> tuple[tuple[int, ...], tuple[int, ...
     if not active:
         raise ValueError(f"passive: expected to leave at least one of {features} coordinates, got all of them")
     return reads, active
-
-
-@dataclass
-class _Dense:
-    """Checked layers of `from_dense`; those that read the context alone apart."""
-
-    weights: list[NDArray[Any]]
-    biases: list[NDArray[Any]]
-    masks: list[NDArray[np.bool_]]
-    network: Network | None = None
-    context_weights: list[NDArray[Any]] = field(default_factory=list)
-    context_biases: list[NDArray[Any]] = field(default_factory=list)
-
-
-def _dense(
-    weights: Any,
-    biases: Any,
-    masks: Any,
-    network: Any,
-    context_weights: Any,
-    context_biases: Any,
-    conditioner: Mapping[str, Any],
-) -> _Dense:
-    dense = _checked_layers(weights, biases, masks)
-    if network is not None:
-        if not isinstance(network, Network):
-            raise TypeError(f"network: expected a Network, got {check.kind_of(network)}")
-        if "activation" in conditioner:
-            raise TypeError(f"activation: expected none beside network, got {conditioner['activation']!r}")
-        if (given := tuple(len(b) for b in dense.biases[:-1])) != network.units:
-            raise ValueError(f"network: expected layers of {given} units, as weights have, got {network.units}")
-    joined = () if network is None else network.joined
-    lists = {"context_weights": [*context_weights], "context_biases": [*context_biases]}
-    for name, arrays in lists.items():
-        if len(arrays) != len(joined):
-            raise ValueError(f"{name}: expected one array for each of {len(joined)} layers, got {len(arrays)}")
-        for i, array in enumerate(arrays):
-            arrays[i] = opened = Caller().open(f"{name}[{i}]", array)
-            units = len(dense.biases[joined[i]])
-            if opened.dtype != dense.weights[0].dtype:
-                raise TypeError(f"{name}[{i}]: expected {dense.weights[0].dtype}, as weights are, got {opened.dtype}")
-            if opened.shape[:1] != (units,) or opened.ndim != (2 if name == "context_weights" else 1):
-                kind = "(units, context)" if name == "context_weights" else "(units,)"
-                raise ValueError(f"{name}[{i}]: expected shape {kind} with {units} units, got {opened.shape}")
-    dense.network = network
-    dense.context_weights, dense.context_biases = lists["context_weights"], lists["context_biases"]
-    return dense
-
-
-def _checked_layers(weights: Any, biases: Any, masks: Any) -> _Dense:
-    lists: dict[str, list[Any]] = {}
-    for name, value in (("weights", weights), ("biases", biases), ("masks", masks)):
-        if isinstance(value, (str, bytes, np.ndarray)) or not hasattr(value, "__iter__"):
-            raise TypeError(f"{name}: expected a list with one array a layer, got {type(value).__name__}")
-        lists[name] = [
-            Caller().open(f"{name}[{i}]", a) if name != "masks" and _arrays.is_array(a) else np.asarray(a)
-            for i, a in enumerate(value)
-        ]
-    counts = {name: len(arrays) for name, arrays in lists.items()}
-    if len(set(counts.values())) != 1 or not lists["weights"]:
-        raise ValueError(f"weights, biases, masks: expected equally many layers, at least one, got {counts}")
-    dtype = lists["weights"][0].dtype
-    below = None
-    for i, (w, b, m) in enumerate(zip(lists["weights"], lists["biases"], lists["masks"], strict=True)):
-        if w.dtype != dtype or b.dtype != dtype or dtype not in (np.float32, np.float64):
-            raise TypeError(
-                f"weights[{i}], biases[{i}]: expected one dtype for all, float32 or float64, got {w.dtype}, {b.dtype}"
-            )
-        if w.ndim != 2 or (below is not None and w.shape[1] != below):
-            raise ValueError(f"weights[{i}]: expected shape (out, {'in' if below is None else below}), got {w.shape}")
-        if b.shape != w.shape[:1]:
-            raise ValueError(f"biases[{i}]: expected shape {w.shape[:1]}, got {b.shape}")
-        if m.shape != w.shape:
-            raise ValueError(f"masks[{i}]: expected shape {w.shape}, got {m.shape}")
-        below = w.shape[0]
-    return _Dense(lists["weights"], lists["biases"], [np.ascontiguousarray(m != 0) for m in lists["masks"]])
 
 
 def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
@@ -623,7 +399,7 @@ def _network(
 def _from_dense(
     self: _Masked,
     settings: Settings,
-    dense: _Dense,
+    dense: Dense,
     reads: Sequence[int],
     active: Sequence[int],
     staircase: Staircase | None = None,
@@ -651,50 +427,3 @@ def _from_dense(
         network = MaskedNetwork(_options(settings, reads, active, dense.network), masks, rows)
     packed = network.pack([*dense.context_weights, *dense.weights], [*dense.context_biases, *dense.biases])
     _Masked.__init__(self, settings, network, dense.weights[0].dtype, packed)
-
-
-# ---- masked transforms in files -------------------------------------------------------------------------------------
-
-
-def _stored_layers(stored: Stored, settings: Settings, reads: int, active: int) -> _Dense:
-    """The layers that a file has, and what it says of them."""
-    network = Network.from_header(stored.take("network")) if stored.has("network") else None
-    dense = _Dense(*stored.layers(reads + settings.context, active * settings.n_params), network)
-    if network is None:
-        return dense
-    if (given := tuple(len(b) for b in dense.biases[:-1])) != network.units:
-        raise ValueError(f"network: expected layers of {given} units, as the tensors have, got {network.units}")
-    for i in network.joined:
-        units = network.units[i]
-        dense.context_weights.append(stored.array(f"layers.{i}.context.weight", (units, settings.context)))
-        dense.context_biases.append(stored.array(f"layers.{i}.context.bias", (units,)))
-    return dense
-
-
-def _stored_staircase(stored: Stored, settings: Settings, dense: _Dense) -> Staircase | None:
-    """Levels and degrees as a file gives them; None where they follow from the masks."""
-    levels, degrees = stored.take("levels"), stored.take("degrees")
-    if levels is None and degrees is None:
-        _check_derivable(dense.masks, settings)
-        return None
-    levels = check.integers("levels", levels, least=1, most=settings.features)
-    check.length("levels", levels, settings.features)
-    if not isinstance(degrees, list):
-        raise TypeError(f"degrees: expected a list with one list a hidden layer, got {type(degrees).__name__}")
-    check.length("degrees", degrees, len(dense.biases) - 1)
-    units = [check.integers(f"degrees[{i}]", d, most=settings.features) for i, d in enumerate(degrees)]
-    for i, (layer, bias) in enumerate(zip(units, dense.biases[:-1], strict=True)):
-        check.length(f"degrees[{i}]", layer, bias.size)
-    return Staircase(levels, units)
-
-
-def _check_derivable(masks: Sequence[NDArray[np.bool_]], settings: Settings) -> None:
-    """Refuse masks whose structure takes far more memory to derive than they themselves take.
-
-    The core notes for each unit what it reads, a bit a coordinate, and for each coordinate all that it depends on.
-    """
-    reads, active = masks[0].shape[1] - settings.context, masks[-1].shape[0] // settings.n_params
-    needed = sum(len(mask) for mask in masks) * reads // 8 + 8 * reads * active
-    most = max(2**30, 256 * sum(mask.size for mask in masks))
-    if needed > most:
-        raise ValueError(f"masks: expected what takes at most {most} bytes to derive a structure from, got {needed}")

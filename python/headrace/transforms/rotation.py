@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._stored import Stored, storable
-from headrace.transforms.masked import _Fixed
+from headrace.transforms.fixed import Fixed
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -23,7 +23,7 @@ Matrix = NDArray[np.float64]
 
 
 @storable
-class Rotation(_Fixed):
+class Rotation(Fixed):
     """x = Q z with an orthogonal matrix Q (a reflection counts too); log_det is 0.
 
     The matrix is no trainable parameter. It is kept in float64.

@@ -15,7 +15,8 @@ from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._keywords import documented, takes
 from headrace._module import Block
 from headrace._stored import Stored, storable
-from headrace.transforms.masked import Transform, _seeds
+from headrace.transforms.masked import _seeds
+from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

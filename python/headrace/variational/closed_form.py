@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from headrace import ops
 from headrace.bases import Normal, StandardNormal
 from headrace.flow import Flow
-from headrace.transforms.masked import Coupling, MaskedAutoregressive, Standardize
+from headrace.transforms.fixed import Standardize
+from headrace.transforms.masked import Coupling, MaskedAutoregressive
 from headrace.variational.descent import Contexts, Plan, Rng, Step, noise_of, seed_of
 
 __all__ = ["ConditionalStep", "draw_of", "why_not"]

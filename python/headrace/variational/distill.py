@@ -20,7 +20,8 @@ from headrace._arrays import caller as _arrays
 from headrace._fit import optimizer as _optimizer
 from headrace.bases import Normal
 from headrace.flow import Flow
-from headrace.transforms.masked import MaskedAutoregressive, Standardize
+from headrace.transforms.fixed import Standardize
+from headrace.transforms.masked import MaskedAutoregressive
 from headrace.variational import descent as _descent
 from headrace.variational.closed_form import ConditionalStep, Draw, draw_of, why_not
 from headrace.variational.descent import (

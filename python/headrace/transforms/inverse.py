@@ -1,0 +1,78 @@
+"""A transform the other way around."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._module import Block
+from headrace._stored import Stored, header_of, storable
+from headrace.network import Network
+from headrace.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Inverse"]
+
+
+@storable
+class Inverse(Transform):
+    """A transform with its two directions exchanged; the parameters are copied.
+
+    >>> import numpy as np, headrace as hr
+    >>> hr.Inverse(hr.Standardize([1.0], [2.0])).forward(np.array([[5.0]]))[0].tolist()
+    [[2.0]]
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        """`transform`: any transform."""
+        if not isinstance(transform, Transform):
+            raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
+        super().__init__(transform.features, transform.context, transform.dtype)
+        self._transform = transform
+        self._place(transform._device)
+        self._recompile(_turned(transform._vector(), transform._blocks()))
+
+    @property
+    def transform(self) -> Transform:
+        """The transform that is inverted, with a copy of the current parameters."""
+        if self._dtype is None and self._transform._device is self._device:
+            return self._transform
+        return self._transform._remade(_turned(self._vector(), self._blocks()), self._dtype, self._device)
+
+    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+        return self._transform._steps(not inverted)
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return self._transform._blocks()[::-1]  # as the steps
+
+    def _hidden(self) -> list[int]:
+        return self._transform._hidden()
+
+    def _networks(self) -> tuple[Network, ...]:
+        return self._transform._networks()
+
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        return self._transform._fixed_arrays()
+
+    def _header(self) -> dict[str, Any]:
+        return {"transform": header_of(self._transform)}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        return cls(stored.child("transform", Transform))
+
+    def __repr__(self) -> str:
+        """What is inverted."""
+        return f"Inverse({self._transform!r})"
+
+
+def _turned(vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
+    """The numbers of these blocks with the last block first."""
+    ends = np.cumsum([block.size for _, block in blocks])
+    return np.concatenate(np.split(vector, ends)[-2::-1]) if blocks else vector
