@@ -48,8 +48,7 @@ struct Shape {
 // The rows of a tile, by features: fewer features, more rows.
 template <class T>
 int tile_rows_of(int features) {
-    const int packs = features <= 10 ? 128 : features <= 16 ? 64 : 32;
-    return packs * Rows<T>::count;
+    return (features <= 10 ? 128 : features <= 16 ? 64 : 32) * Rows<T>::count;
 }
 
 template <class T, class Body>
