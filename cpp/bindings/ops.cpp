@@ -38,8 +38,9 @@ Shape shape_of(const Array<T>& a) {
 
 template <class T>
 void coupling(const std::string& map, const std::string& scale, double slope, double bound, int bins, bool inverse,
-              const Array<T>& in, const Array<T>& params, Array<T>& value, Array<T>& log_det) {
-    const Elements e(map, scale, slope, bound, bins, shape_of(in), shape_of(params));
+              const Array<T>& in, const Array<T>& params, Array<T>& value, Array<T>& log_det, std::optional<double> low,
+              double min_bin) {
+    const Elements e(map, scale, slope, bound, bins, low, min_bin, shape_of(in), shape_of(params));
     e.require_like_values(shape_of(value));
     e.require_like_rows(shape_of(log_det));
     require_aligned(elements_arrays, in, params, value, log_det);
@@ -59,8 +60,9 @@ void coupling(const std::string& map, const std::string& scale, double slope, do
 template <class T>
 void coupling_backward(const std::string& map, const std::string& scale, double slope, double bound, int bins,
                        bool inverse, const Array<T>& in, const Array<T>& params, const Array<T>& grad_value,
-                       const Array<T>& grad_log_det, Array<T>& grad_in, Array<T>& grad_params) {
-    const Elements e(map, scale, slope, bound, bins, shape_of(in), shape_of(params));
+                       const Array<T>& grad_log_det, Array<T>& grad_in, Array<T>& grad_params,
+                       std::optional<double> low, double min_bin) {
+    const Elements e(map, scale, slope, bound, bins, low, min_bin, shape_of(in), shape_of(params));
     e.require_like_values(shape_of(grad_value));
     e.require_like_rows(shape_of(grad_log_det));
     e.require_like_values(shape_of(grad_in));
@@ -178,11 +180,13 @@ template <class T>
 void bind_ops_of(py::module_& m) {
     m.def("coupling", &coupling<T>, py::arg("map"), py::arg("scale"), py::arg("slope"), py::arg("bound"),
           py::arg("bins"), py::arg("inverse"), py::arg("input").noconvert(), py::arg("params").noconvert(),
-          py::arg("value").noconvert(), py::arg("log_det").noconvert());
+          py::arg("value").noconvert(), py::arg("log_det").noconvert(), py::arg("low") = py::none(),
+          py::arg("min_bin") = 1e-3);
     m.def("coupling_backward", &coupling_backward<T>, py::arg("map"), py::arg("scale"), py::arg("slope"),
           py::arg("bound"), py::arg("bins"), py::arg("inverse"), py::arg("input").noconvert(),
           py::arg("params").noconvert(), py::arg("grad_value").noconvert(), py::arg("grad_log_det").noconvert(),
-          py::arg("grad_input").noconvert(), py::arg("grad_params").noconvert());
+          py::arg("grad_input").noconvert(), py::arg("grad_params").noconvert(), py::arg("low") = py::none(),
+          py::arg("min_bin") = 1e-3);
     m.def("vector_map", &vector_map<T>, py::arg("map"), py::arg("variant"), py::arg("slope"), py::arg("inverse"),
           py::arg("input").noconvert(), py::arg("params").noconvert(), py::arg("value").noconvert(),
           py::arg("log_det").noconvert());

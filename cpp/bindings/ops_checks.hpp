@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,10 +23,12 @@ struct Elements {
     int index, n_params;
     int64_t rows, active;
 
-    Elements(const std::string& map, const std::string& scale, double slope, double bound, int bins, const Shape& in,
-             const Shape& params)
+    Elements(const std::string& map, const std::string& scale, double slope, double bound, int bins,
+             std::optional<double> low, double min_bin, const Shape& in, const Shape& params)
         : index(find_map(map, scale)), n_params(n_params_of(index, bins)), bins_(bins) {
-        require(slope > 0 && slope < 1 && bound > 0, "coupling: slope must lie between 0 and 1, bound above 0");
+        require(slope > 0 && slope < 1, "coupling: slope must lie between 0 and 1");
+        require(is_interval_of(map, low.value_or(-bound), bound), "bound, low: this map has no such interval");
+        require(is_min_bin_of(map, min_bin, bins), "min_bin: too small for this map, or too large for so many bins");
         require(is_slope_of(map, slope), "slope: below the least of this map");
         require(in.size() == 2 && params.size() == 3 && params[0] == in[0] && params[1] == in[1],
                 "coupling: expected values (rows, active) and params (rows, active, n_params)");
@@ -34,11 +37,13 @@ struct Elements {
         active = in[1];
         slope_ = slope;
         bound_ = bound;
+        low_ = low.value_or(-bound);
+        min_bin_ = min_bin;
     }
 
     template <class T>
     MapOptions<T> options() const {
-        return {T(slope_), T(1 / std::log(1 / slope_)), bins_, T(bound_)};
+        return {T(slope_), T(1 / std::log(1 / slope_)), bins_, T(bound_), T(low_), T(min_bin_)};
     }
 
     void require_like_values(const Shape& a) const {
@@ -51,7 +56,7 @@ struct Elements {
 
   private:
     int bins_;
-    double slope_ = 0, bound_ = 0;
+    double slope_ = 0, bound_ = 0, low_ = 0, min_bin_ = 0;
 };
 
 // Values (rows, features) of a vector map; params (n_raw,) for all rows, or (rows, n_raw).

@@ -32,6 +32,8 @@ const std::map<std::string, OptionField>& option_fields() {
         {"slope", &O::slope},
         {"bins", &O::bins},
         {"bound", &O::bound},
+        {"low", &O::low},
+        {"min_bin", &O::min_bin},
         {"activation", &O::activation},
         {"hidden", &O::hidden},
         {"reads_data", &O::reads_data},
@@ -61,8 +63,10 @@ MaskedOptions make_options(const py::kwargs& given) {
             found->second);
     }
     require(o.slope > 0 && o.slope < 1, "slope: expected a number between 0 and 1");
-    require(o.bound > 0 && o.bound < 1e30, "bound: expected a number above 0");
     require(is_slope_of(o.map, o.slope), "slope: below the least of this map");
+    if (!given.contains("low")) o.low = -o.bound;
+    require(is_interval_of(o.map, o.low, o.bound), "low: this map has no such interval");
+    require(is_min_bin_of(o.map, o.min_bin, o.bins), "min_bin: too small for this map, or too large for so many bins");
     return o;
 }
 
@@ -167,6 +171,11 @@ void bind_structure(py::module_& m) {
         std::map<std::string, std::pair<int, double>> traits;
         for (const MapInfo& map : map_list()) traits[map.name] = {map.max_bins, map.least_slope};
         return traits;
+    });
+    m.def("map_least_bins", [] {  // name -> the smallest `min_bin`, 0 if it has none
+        std::map<std::string, double> least;
+        for (const MapInfo& map : map_list()) least[map.name] = map.least_bin;
+        return least;
     });
     m.def("vector_maps", [] {
         std::vector<std::pair<std::string, std::string>> rows;

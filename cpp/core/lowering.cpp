@@ -35,7 +35,7 @@ bool is_transparent(const MaskedTransform& t) {  // to slots: its coordinates ma
 
 template <class T>
 MapOptions<T> map_options(const MaskedOptions& o) {
-    return {T(o.slope), T(1 / std::log(1 / o.slope)), o.bins, T(o.bound)};
+    return {T(o.slope), T(1 / std::log(1 / o.slope)), o.bins, T(o.bound), T(o.low), T(o.min_bin)};
 }
 
 bool same_vector_map(const MaskedTransform& a, const MaskedTransform& b) {

@@ -102,7 +102,8 @@ void check_added(int added, int l, const std::vector<int>& sizes) {
 
 const std::vector<MapInfo>& map_list() {
     static const std::vector<MapInfo> maps = {
-#define HR_ROW(index, type, name, scale) {name, scale, &type::n_params, max_bins_of<type>(), least_slope_of<type>()},
+#define HR_ROW(index, type, name, scale) \
+    {name, scale, &type::n_params, max_bins_of<type>(), least_slope_of<type>(), least_bin_of<type>()},
         HR_MAPS(HR_ROW)
 #undef HR_ROW
     };
@@ -147,6 +148,21 @@ bool is_slope_of(const std::string& map, double slope) {
     return slope > 0 && slope < 1 &&
            std::all_of(
                maps.begin(), maps.end(), [&](const MapInfo& m) { return m.name != map || slope >= m.least_slope; });
+}
+
+bool is_interval_of(const std::string& map, double low, double high) {
+    const auto& maps = map_list();
+    return -1e30 < low && low < high && high < 1e30 &&
+           std::all_of(
+               maps.begin(), maps.end(),
+               [&](const MapInfo& m) { return m.name != map || low == -high || m.least_bin > 0; });
+}
+
+bool is_min_bin_of(const std::string& map, double min_bin, int bins) {
+    const auto& maps = map_list();
+    return std::all_of(maps.begin(), maps.end(), [&](const MapInfo& m) {
+        return m.name != map || m.least_bin == 0 || (min_bin >= m.least_bin && min_bin * bins < 1);
+    });
 }
 
 int find_vector_map(const std::string& name, const std::string& variant) {

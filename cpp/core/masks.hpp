@@ -42,7 +42,7 @@ struct MaskedOptions {
     std::vector<int> active;  // the coordinates that it gives parameters for, in the order of its rows
     std::string map, variant, activation;  // variant: of affine, its scale
     std::vector<HiddenOptions> hidden;     // of each hidden layer; empty: the activation, and nothing else
-    double slope = 1e-3, bound = 5;
+    double slope = 1e-3, bound = 5, low = -5, min_bin = 1e-3;
     int bins = 8;
     bool reads_data = true;       // the conditioner sees x, or z
     bool formula_to_data = true;  // the map's forward direction gives x, or z
@@ -139,6 +139,7 @@ struct MapInfo {
     int (*n_params)(int bins);
     int max_bins;        // 0: it has none
     double least_slope;  // 0: every slope above 0
+    double least_bin;    // 0: its bins have no least share of the interval, which is symmetric then
 
     bool has_bins() const { return max_bins > 0; }
 };
@@ -149,6 +150,9 @@ int find_activation(const std::string& name);
 int find_map(const std::string& name, const std::string& scale);
 int n_params_of(int map, int bins);                      // maps without bins are told some too, which have no effect
 bool is_slope_of(const std::string& map, double slope);  // also of a vector map
+// Whether a map may have this interval, and so many bins of at least that share of it; also of a vector map.
+bool is_interval_of(const std::string& map, double low, double high);
+bool is_min_bin_of(const std::string& map, double min_bin, int bins);
 
 constexpr int max_vector_features = 1 << 24;  // far beyond use, and far from overflow
 

@@ -22,6 +22,10 @@
     X(4, Additive, "additive", "")                    \
     X(5, RqSpline, "rq_spline", "")                   \
     X(6, DualAscent, "dual_ascent", "")               \
+    X(7, NflowsSpline, "rq_spline_nflows", "")        \
+    X(8, FreeSpline, "rq_spline_free", "")            \
+    X(9, FlowjaxSpline, "rq_spline_flowjax", "")      \
+    X(10, CircularSpline, "rq_spline_circular", "")   \
     HR_MORE_MAPS(X)
 
 namespace headrace {
@@ -37,6 +41,13 @@ HR_FN constexpr int max_bins_of() {
 template <class Map>
 HR_FN constexpr double least_slope_of() {
     if constexpr (requires { Map::least_slope; }) return Map::least_slope;
+    return 0;
+}
+// `least_bin`: the smallest least share of a bin that it takes, 0 if its bins have no least share; those that do may
+// have any interval.
+template <class Map>
+HR_FN constexpr double least_bin_of() {
+    if constexpr (requires { Map::least_bin; }) return Map::least_bin;
     return 0;
 }
 template <class Map>

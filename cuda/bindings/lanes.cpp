@@ -1,5 +1,6 @@
 // What the lanes compute on the device, for tests: kernels/lanes.hpp.
 #include <cmath>
+#include <optional>
 
 #include "../../cpp/core/masks.hpp"
 #include "../kernels/lanes.hpp"
@@ -39,13 +40,15 @@ void lane_functions(const py::object& x, const py::object& y, const py::object& 
 // in: (n,). params: (n, n_params). The results: (n,).
 void map_functions(const std::string& map, const std::string& scale, double slope, double bound, int bins,
                    const py::object& in, const py::object& params, const py::object& forward, const py::object& inverse,
-                   const py::object& forward_log_det, const py::object& inverse_log_det, uintptr_t stream) {
+                   const py::object& forward_log_det, const py::object& inverse_log_det, uintptr_t stream,
+                   std::optional<double> low, double min_bin) {
     const DeviceArray given(in);
     const int index = find_map(map, scale);
     const int n_params = n_params_of(index, bins);
     by_dtype(given, [&]<class T>(T) {
         const int64_t n = given.count();
-        const MapOptions<T> options = {T(slope), T(1 / std::log(1 / slope)), bins, T(bound)};
+        const MapOptions<T> options = {T(slope), T(1 / std::log(1 / slope)), bins,
+                                       T(bound), T(low.value_or(-bound)),    T(min_bin)};
         launch_map_functions<T>(index, options, given.contiguous<T>(like_numbers),
                                 numbers<T>(params, {n, n_params}, "params: wrong shape"),
                                 numbers<T>(forward, {n}, like_numbers), numbers<T>(inverse, {n}, like_numbers),
@@ -85,7 +88,8 @@ void bind_lanes(py::module_& m) {
     m.def("lane_functions", &lane_functions, py::arg("x"), py::arg("y"), py::arg("out"), py::arg("stream"));
     m.def("map_functions", &map_functions, py::arg("map"), py::arg("scale"), py::arg("slope"), py::arg("bound"),
           py::arg("bins"), py::arg("input"), py::arg("params"), py::arg("forward"), py::arg("inverse"),
-          py::arg("forward_log_det"), py::arg("inverse_log_det"), py::arg("stream"));
+          py::arg("forward_log_det"), py::arg("inverse_log_det"), py::arg("stream"), py::arg("low") = py::none(),
+          py::arg("min_bin") = 1e-3);
     m.def("activation_functions", &activation_functions, py::arg("activation"), py::arg("input"), py::arg("out"),
           py::arg("slope"), py::arg("stream"));
     m.def("random_columns", &random_columns, py::arg("logistic"), py::arg("seed"), py::arg("first"), py::arg("block"),

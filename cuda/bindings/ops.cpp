@@ -22,9 +22,9 @@ void with_dtype(const DeviceArray& first, const char* message, const F& f) {
 
 void coupling_on(const std::string& map, const std::string& scale, double slope, double bound, int bins, bool inverse,
                  const py::tuple& in_, const py::tuple& params_, const py::tuple& value_, const py::tuple& log_det_,
-                 int device, uintptr_t stream) {
+                 int device, uintptr_t stream, std::optional<double> low, double min_bin) {
     const DeviceArray in(in_), params(params_), value(value_), log_det(log_det_);
-    const Elements e(map, scale, slope, bound, bins, in.shape, params.shape);
+    const Elements e(map, scale, slope, bound, bins, low, min_bin, in.shape, params.shape);
     e.require_like_values(value.shape);
     e.require_like_rows(log_det.shape);
     with_dtype(in, elements_arrays, [&]<class T>() {
@@ -40,10 +40,10 @@ void coupling_on(const std::string& map, const std::string& scale, double slope,
 void coupling_backward_on(const std::string& map, const std::string& scale, double slope, double bound, int bins,
                           bool inverse, const py::tuple& in_, const py::tuple& params_, const py::tuple& grad_value_,
                           const py::tuple& grad_log_det_, const py::tuple& grad_in_, const py::tuple& grad_params_,
-                          int device, uintptr_t stream) {
+                          int device, uintptr_t stream, std::optional<double> low, double min_bin) {
     const DeviceArray in(in_), params(params_), grad_value(grad_value_), grad_log_det(grad_log_det_), grad_in(grad_in_),
         grad_params(grad_params_);
-    const Elements e(map, scale, slope, bound, bins, in.shape, params.shape);
+    const Elements e(map, scale, slope, bound, bins, low, min_bin, in.shape, params.shape);
     e.require_like_values(grad_value.shape);
     e.require_like_rows(grad_log_det.shape);
     e.require_like_values(grad_in.shape);
@@ -107,11 +107,12 @@ void vector_map_backward_on(const std::string& map, const std::string& variant, 
 void bind_ops(py::module_& m) {
     m.def("coupling", &coupling_on, py::arg("map"), py::arg("scale"), py::arg("slope"), py::arg("bound"),
           py::arg("bins"), py::arg("inverse"), py::arg("input"), py::arg("params"), py::arg("value"),
-          py::arg("log_det"), py::arg("device"), py::arg("stream"));
+          py::arg("log_det"), py::arg("device"), py::arg("stream"), py::arg("low") = py::none(),
+          py::arg("min_bin") = 1e-3);
     m.def("coupling_backward", &coupling_backward_on, py::arg("map"), py::arg("scale"), py::arg("slope"),
           py::arg("bound"), py::arg("bins"), py::arg("inverse"), py::arg("input"), py::arg("params"),
           py::arg("grad_value"), py::arg("grad_log_det"), py::arg("grad_input"), py::arg("grad_params"),
-          py::arg("device"), py::arg("stream"));
+          py::arg("device"), py::arg("stream"), py::arg("low") = py::none(), py::arg("min_bin") = 1e-3);
     m.def("vector_map", &vector_map_on, py::arg("map"), py::arg("variant"), py::arg("slope"), py::arg("inverse"),
           py::arg("input"), py::arg("params"), py::arg("value"), py::arg("log_det"), py::arg("device"),
           py::arg("stream"));

@@ -8,7 +8,9 @@ struct MapOptions {
     T slope;          // the smallest scale: of softplus and sigmoid additively, of soft_clamp multiplicatively
     T inverse_clamp;  // 1 / log(1 / slope)
     int bins;         // of a spline
-    T bound;          // a spline is the identity outside [-bound, bound]
+    T bound;          // a spline's interval is [-bound, bound], or [low, bound]
+    T low;
+    T min_bin;  // the least share of a spline's interval that a bin takes, where it has one
 };
 
 }  // namespace headrace

@@ -1,9 +1,6 @@
-// rq_spline: a monotone rational-quadratic spline between -bound and bound, the identity outside (Durkan, Bekasov,
-// Murray, Papamakarios 2019, "Neural spline flows", eq. 4-8).
-//
-// Of K bins it takes K raw widths, K raw heights and K - 1 raw derivatives at the inner knots; the outer knots have
-// derivative 1. Widths and heights are shares of 2 bound: softmax of a / (1 + 2 |a| / log(1 / slope)), so that the
-// shares of two bins differ by a factor of at most 1 / slope. Derivatives are exp(a / (1 + |a| / log(1 / slope))).
+// A monotone rational-quadratic spline within an interval (Durkan, Bekasov, Murray, Papamakarios 2019, "Neural spline
+// flows", eq. 4-8), of K bins with raw widths, raw heights and raw derivatives at knots. What raw parameters mean, and
+// what is done outside of the interval, is said by Kind (spline_knots.hpp); all the rest is the same.
 //
 // Within a bin all is written in the bin's own units: t and eta run from 0 to 1, derivatives are divided by the bin's
 // slope s. Then, with r = 1 - t,
@@ -19,46 +16,54 @@
 
 #include "../lane.hpp"
 #include "options.hpp"
+#include "spline_knots.hpp"
 
 namespace headrace {
 namespace {
 
-struct RqSpline {
+template <class Kind>
+struct Spline {
     static constexpr int max_bins = 64;
     static constexpr double least_slope = 1e-6;  // below, N / D^2 may leave float32
+    static constexpr double least_bin = Kind::least_bin;
 
-    HR_FN static constexpr int n_params(int bins) { return 3 * bins - 1; }  // widths, heights, derivatives
+    HR_FN static constexpr int n_params(int bins) { return 2 * bins + Kind::n_derivatives(bins); }
     HR_FN static constexpr int n_room(int bins) { return 2 * bins; }
     static constexpr bool vjp_reads_built = false;  // so nobody need run the spline for it
 
     template <class V, class P>
     HR_FN static V forward(V x, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
+        const auto entered = Kind::enter(x, o);
         Knots<V, P> knots(p, o);
         Bin<V> bin;
         Point<V> at;
-        locate_x(x, p, o, knots, bin, at);
-        return finish(x, knots, knots.across(bin.left_height, bin.height, knots.height_sum, at.eta(bin), o), bin, at,
-                      Scalar<V>(1), o, log_det);
+        locate_x(entered.value, p, o, knots, bin, at);
+        const V inside = knots.across(bin.left_height, bin.height, knots.height_sum, at.eta(bin), o);
+        return finish<false>(entered, knots, inside, bin, at, o, log_det);
     }
 
     template <class V, class P>
     HR_FN static V inverse(V y, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
+        const auto entered = Kind::enter(y, o);
         Knots<V, P> knots(p, o);
         Bin<V> bin;
         Point<V> at;
-        locate_y(y, p, o, knots, bin, at);
-        return finish(y, knots, knots.across(bin.left_width, bin.width, knots.width_sum, at.t, o), bin, at,
-                      Scalar<V>(-1), o, log_det);
+        locate_y(entered.value, p, o, knots, bin, at);
+        const V inside = knots.across(bin.left_width, bin.width, knots.width_sum, at.t, o);
+        return finish<true>(entered, knots, inside, bin, at, o, log_det);
     }
 
     template <class V, class P, class G>
     HR_FN static V forward_vjp(V x, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_y, V grad_log_det,
                                const G& grad) {
+        const auto entered = Kind::enter(x, o);
         Knots<V, P> knots(p, o);
         Bin<V> bin;
         Point<V> at;
-        locate_x(x, p, o, knots, bin, at);
-        return backward(x, knots, bin, at, p, o, grad_y, grad_log_det, grad);
+        locate_x(entered.value, p, o, knots, bin, at);
+        V rise{};
+        if constexpr (Kind::tails == Tails::linear) rise = entered.beyond * derivative(knots, bin, at);
+        return backward(entered, rise, knots, bin, at, p, o, grad_y, grad_log_det, grad);
     }
 
     // With y = f(x; p) and L = log f' at x: of the inverse, dx = (dy - f_p dp) / f' and its log-derivative is -L, so
@@ -67,17 +72,18 @@ struct RqSpline {
     HR_FN static V inverse_vjp(V y, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_x, V grad_log_det,
                                const G& grad) {
         using T = Scalar<V>;
+        const auto entered = Kind::enter(y, o);
         Knots<V, P> knots(p, o);
         Bin<V> bin;
         Point<V> at;
-        locate_y(y, p, o, knots, bin, at);
+        locate_y(entered.value, p, o, knots, bin, at);
         const V n = at.n(bin), d = at.d(bin);
-        const V log_slope_x =
-            (at.n_t(bin) / n - T(2) * at.d_t(bin) / d) * knots.width_sum / (bin.width * T(2) * o.bound);
-        const V slope = knots.slope(bin) * n / (d * d);
-        V grad_y = (grad_x - grad_log_det * log_slope_x) / slope;
-        grad_y = select(abs(y) > o.bound, grad_x, grad_y);
-        backward(y, knots, bin, at, p, o, -grad_y, -grad_log_det, grad);
+        V log_slope_x = (at.n_t(bin) / n - T(2) * at.d_t(bin) / d) * knots.width_sum / (bin.width * Kind::range(o));
+        if constexpr (Kind::tails == Tails::linear)
+            log_slope_x = select(Kind::outside(entered.value, o), splat<V>(0), log_slope_x);
+        V grad_y = (grad_x - grad_log_det * log_slope_x) / derivative(knots, bin, at);
+        if constexpr (Kind::tails == Tails::identity) grad_y = select(Kind::outside(entered.value, o), grad_x, grad_y);
+        backward(entered, entered.beyond, knots, bin, at, p, o, -grad_y, -grad_log_det, grad);
         return grad_y;
     }
 
@@ -91,25 +97,25 @@ struct RqSpline {
 
     template <class V, class P, class Put>
     HR_FN static void prepare(const P& p, const MapOptions<Scalar<V>>& o, const Put& put) {
-        using T = Scalar<V>;
         Knots<V, P> knots(p, o);
         V left_width = splat<V>(0), left_height = left_width;
-        const auto derivative = [&](int k) {
-            return k > 0 && k < o.bins ? exp(soft_clamp(V(p(2 * o.bins + k - 1)), o.inverse_clamp)) : splat<V>(1);
+        const auto at_knot = [&](int k) {
+            const int place = Kind::place(k, o.bins);
+            return place >= 0 ? Kind::derivative(V(p(2 * o.bins + place)), o) : splat<V>(1);
         };
         for (int k = 0; k < o.bins; ++k) {
-            const V width = knots.shares.get(k), height = knots.shares.get(o.bins + k);
+            const V width = knots.width(k, o), height = knots.height(k, o);
             const V slope = height * knots.width_sum / (width * knots.height_sum);
-            const V x = left_width / knots.width_sum * (T(2) * o.bound) - o.bound;
-            const V y = left_height / knots.height_sum * (T(2) * o.bound) - o.bound;
+            const V x = Kind::spread(left_width / knots.width_sum, o);
+            const V y = Kind::spread(left_height / knots.height_sum, o);
             put(k, x);
             put(o.bins + k, y);
             const V numbers[bin_numbers] = {x,
-                                            width / knots.width_sum * (T(2) * o.bound),
+                                            width / knots.width_sum * Kind::range(o),
                                             y,
-                                            height / knots.height_sum * (T(2) * o.bound),
-                                            derivative(k) / slope,
-                                            derivative(k + 1) / slope};
+                                            height / knots.height_sum * Kind::range(o),
+                                            at_knot(k) / slope,
+                                            at_knot(k + 1) / slope};
             for (int i = 0; i < bin_numbers; ++i) put(2 * o.bins + k * bin_numbers + i, numbers[i]);
             left_width += width;
             left_height += height;
@@ -118,17 +124,21 @@ struct RqSpline {
     }
     template <class V>
     HR_FN static V ready_forward(V x, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o, V& factor) {
-        const Bin<V> bin = ready_bin(x, ready, ready, o);
+        const auto entered = Kind::enter(x, o);
+        const Bin<V> bin = ready_bin(entered.value, ready, ready, o);
         Point<V> at;
-        at.set_t(x - bin.left_width, bin);
-        return ready_finish(x, bin.height * at.eta(bin) + bin.left_height, bin, at, ready, o, factor);
+        at.set_t(entered.value - bin.left_width, bin);
+        at.snap(entered.value, o);
+        return ready_finish<false>(entered, bin.height * at.eta(bin) + bin.left_height, bin, at, ready, o, factor);
     }
     template <class V>
     HR_FN static V ready_inverse(V y, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o, V& factor) {
-        const Bin<V> bin = ready_bin(y, ready + o.bins, ready, o);
+        const auto entered = Kind::enter(y, o);
+        const Bin<V> bin = ready_bin(entered.value, ready + o.bins, ready, o);
         Point<V> at;
-        at.solve(y - bin.left_height, bin);
-        return ready_finish(y, bin.width * at.t + bin.left_width, bin, at, ready, o, factor);
+        at.solve(entered.value - bin.left_height, bin);
+        at.snap(entered.value, o);
+        return ready_finish<true>(entered, bin.width * at.t + bin.left_width, bin, at, ready, o, factor);
     }
 
   private:
@@ -161,19 +171,27 @@ struct RqSpline {
         V poison;  // NaN if any parameter is, else 0: also where the identity would hide it
 
         HR_FN Knots(const P& p, const MapOptions<Scalar<V>>& o) : shares(p) {
-            using T = Scalar<V>;
             width_sum = height_sum = poison = splat<V>(0);
+            const V top_width = Kind::template top<V>(p, 0, o.bins),
+                    top_height = Kind::template top<V>(p, o.bins, o.bins);
             for (int k = 0; k < o.bins; ++k) {
-                const V width = exp_moderate(soft_clamp(p(k), T(2) * o.inverse_clamp));
-                const V height = exp_moderate(soft_clamp(p(o.bins + k), T(2) * o.inverse_clamp));
+                const V raw_width = p(k), raw_height = p(o.bins + k);
+                const V width = Kind::part(raw_width, top_width, o), height = Kind::part(raw_height, top_height, o);
+                if constexpr (!Kind::parts_show_all) poison += (raw_width - raw_width) + (raw_height - raw_height);
                 shares.put(k, width);
                 shares.put(o.bins + k, height);
                 width_sum += width;
                 height_sum += height;
             }
-            for (int k = 2 * o.bins; k < n_params(o.bins); ++k) poison += soft_clamp(p(k), o.inverse_clamp);
+            for (int k = 2 * o.bins; k < n_params(o.bins); ++k) poison += Kind::poison(V(p(k)), o);
             poison += width_sum + height_sum;
             poison -= poison;
+        }
+
+        // Of the bins, in the same unit as their sums.
+        HR_FN V width(int k, const MapOptions<Scalar<V>>& o) const { return Kind::size(shares.get(k), width_sum, o); }
+        HR_FN V height(int k, const MapOptions<Scalar<V>>& o) const {
+            return Kind::size(shares.get(o.bins + k), height_sum, o);
         }
 
         // Goes through the bins and keeps the last one whose left end is not beyond the input: no gathers. The input is
@@ -182,28 +200,37 @@ struct RqSpline {
         template <bool of_heights>
         HR_FN Bin<V> find(V input, const P& p, const MapOptions<Scalar<V>>& o, V& target) {
             using T = Scalar<V>;
-            target = (min(max(input, -o.bound), o.bound) + o.bound) * (T(0.5) / o.bound) *
-                     (of_heights ? height_sum : width_sum);
+            target = Kind::share_below(input, o) * (of_heights ? height_sum : width_sum);
             const V zero = splat<V>(0), one = splat<V>(1);
+            const auto raw_at = [&](int k) {
+                const int place = Kind::place(k, o.bins);
+                return place >= 0 ? p(2 * o.bins + place) : zero;
+            };
             V end = zero, width_end = zero, height_end = zero;
             Bin<V> bin{zero, zero, one, zero, one, zero, zero};  // NaN stays here
             for (int k = 0; k < o.bins; ++k) {
                 const auto beyond = target >= end;
-                const V width = shares.get(k), height = shares.get(o.bins + k);
+                const V width = this->width(k, o), height = this->height(k, o);
                 bin.index = select(beyond, splat<V>(k), bin.index);
                 bin.left_width = select(beyond, width_end, bin.left_width);
                 bin.width = select(beyond, width, bin.width);
                 bin.left_height = select(beyond, height_end, bin.left_height);
                 bin.height = select(beyond, height, bin.height);
-                bin.d0 = select(beyond, k > 0 ? p(2 * o.bins + k - 1) : zero, bin.d0);
-                bin.d1 = select(beyond, k + 1 < o.bins ? p(2 * o.bins + k) : zero, bin.d1);
+                bin.d0 = select(beyond, raw_at(k), bin.d0);
+                bin.d1 = select(beyond, raw_at(k + 1), bin.d1);
                 end += of_heights ? height : width;
                 width_end += width;
                 height_end += height;
             }
             const V inverse_slope = T(1) / slope(bin);
-            bin.d0 = exp(soft_clamp(bin.d0, o.inverse_clamp)) * inverse_slope;
-            bin.d1 = exp(soft_clamp(bin.d1, o.inverse_clamp)) * inverse_slope;
+            bin.d0 = Kind::derivative(bin.d0, o);
+            bin.d1 = Kind::derivative(bin.d1, o);
+            if constexpr (Kind::sets_ends) {
+                bin.d0 = select(bin.index == T(0), one, bin.d0);
+                bin.d1 = select(bin.index == T(o.bins - 1), one, bin.d1);
+            }
+            bin.d0 *= inverse_slope;
+            bin.d1 *= inverse_slope;
             return bin;
         }
 
@@ -211,7 +238,7 @@ struct RqSpline {
 
         // A place within a bin, from 0 to 1, to the interval of the spline.
         HR_FN V across(V left, V share, V sum, V place, const MapOptions<Scalar<V>>& o) const {
-            return (left + share * place) / sum * (Scalar<V>(2) * o.bound) - o.bound;
+            return Kind::spread((left + share * place) / sum, o);
         }
     };
 
@@ -227,7 +254,9 @@ struct RqSpline {
             using T = Scalar<V>;
             const V eta = min(max(from_left / bin.height, T(0)), T(1)), rest = T(1) - eta;
             const V q = bin.d0 * rest - bin.d1 * eta;
-            const V root = abs(q) + sqrt(q * q + T(4) * eta * rest);
+            V root = sqrt(q * q + T(4) * eta * rest);
+            if constexpr (!Kind::is_moderate) root = select(abs(q) > T(1e15), abs(q), root);  // q * q may overflow
+            root = abs(q) + root;
             const auto low = q >= T(0);
             const V near = T(2) * select(low, eta, rest), denominator = near + root;
             const V a = near / denominator, b = root / denominator;
@@ -237,6 +266,14 @@ struct RqSpline {
             t += bad;
             r += bad;
         }
+        // A straight tail has the derivative at the very end, which may be far from that a rounding error away.
+        HR_FN void snap(V input, const MapOptions<Scalar<V>>& o) {
+            if constexpr (Kind::tails == Tails::linear) {
+                const V zero = splat<V>(0), one = splat<V>(1);
+                t = select(input >= o.bound, one, select(input <= o.low, zero, t));
+                r = select(input >= o.bound, zero, select(input <= o.low, one, r));
+            }
+        }
         HR_FN V n(const Bin<V>& bin) const { return bin.d0 * r * r + Scalar<V>(2) * t * r + bin.d1 * t * t; }
         HR_FN V n_t(const Bin<V>& bin) const { return Scalar<V>(2) * (bin.d1 * t - bin.d0 * r + r - t); }
         HR_FN V d(const Bin<V>& bin) const { return t * t + r * r + (bin.d0 + bin.d1) * t * r; }
@@ -244,14 +281,19 @@ struct RqSpline {
         HR_FN V eta(const Bin<V>& bin) const { return t * (t + bin.d0 * r) / d(bin); }
     };
 
+    // slope N / D^2; where derivatives are not bounded, D^2 may overflow.
     template <class V>
-    HR_FN static V soft_clamp(V a, Scalar<V> inverse_limit) {
-        return a / (abs(a) * inverse_limit + Scalar<V>(1));
+    HR_FN static V derivative_of(V slope, const Bin<V>& bin, const Point<V>& at) {
+        const V d = at.d(bin);
+        if constexpr (Kind::is_moderate) {
+            return slope * at.n(bin) / (d * d);
+        } else {
+            return at.n(bin) / d / d * slope;
+        }
     }
-    template <class V>
-    HR_FN static V soft_clamp_slope(V a, Scalar<V> inverse_limit) {
-        const V f = Scalar<V>(1) / (abs(a) * inverse_limit + Scalar<V>(1));
-        return f * f;
+    template <class V, class P>
+    HR_FN static V derivative(const Knots<V, P>& knots, const Bin<V>& bin, const Point<V>& at) {
+        return derivative_of(knots.slope(bin), bin, at);
     }
 
     template <class V>
@@ -263,14 +305,27 @@ struct RqSpline {
         gather_row(ready + 2 * o.bins, index, bin_numbers, n);
         return {V{}, n[0], n[1], n[2], n[3], n[4], n[5]};
     }
-    template <class V>
-    HR_FN static V ready_finish(V input, V inside, const Bin<V>& bin, const Point<V>& at, const Scalar<V>* ready,
-                                const MapOptions<Scalar<V>>& o, V& factor) {
-        const V d = at.d(bin);
-        const auto outside = abs(input) > o.bound;
+    template <bool inverse, class V, class E>
+    HR_FN static V ready_finish(const E& entered, V inside, const Bin<V>& bin, const Point<V>& at,
+                                const Scalar<V>* ready, const MapOptions<Scalar<V>>& o, V& factor) {
         const Scalar<V> poison = ready[n_ready(o.bins) - 1];
-        factor = select(outside, splat<V>(1), bin.height / bin.width * at.n(bin) / (d * d)) + poison;
-        return select(outside, input, inside) + poison;
+        const V slope = derivative_of(bin.height / bin.width, bin, at);
+        factor = slope + poison;
+        if constexpr (Kind::tails == Tails::identity)
+            factor = select(Kind::outside(entered.value, o), splat<V>(1), slope) + poison;
+        return leave<inverse>(entered, inside, slope, o) + poison;
+    }
+
+    // From a value within the interval to that of the input.
+    template <bool inverse, class V, class E>
+    HR_FN static V leave(const E& entered, V inside, V slope, const MapOptions<Scalar<V>>& o) {
+        if constexpr (Kind::tails == Tails::identity) {
+            return select(Kind::outside(entered.value, o), entered.value, inside);
+        } else if constexpr (Kind::tails == Tails::linear) {
+            return inside + (inverse ? entered.beyond / slope : entered.beyond * slope);
+        } else {
+            return inside + entered.beyond;
+        }
     }
 
     // Where an input lies: among the knots of its side, and within its bin.
@@ -280,6 +335,7 @@ struct RqSpline {
         V target;
         bin = knots.template find<false>(x, p, o, target);
         at.set_t(target - bin.left_width, bin);
+        at.snap(x, o);
     }
     template <class V, class P>
     HR_FN static void locate_y(V y, const P& p, const MapOptions<Scalar<V>>& o, Knots<V, P>& knots, Bin<V>& bin,
@@ -287,60 +343,87 @@ struct RqSpline {
         V target;
         bin = knots.template find<true>(y, p, o, target);
         at.solve(target - bin.left_height, bin);
+        at.snap(y, o);
     }
 
-    template <class V, class P>
-    HR_FN static V finish(V input, const Knots<V, P>& knots, V inside, const Bin<V>& bin, const Point<V>& at,
-                          Scalar<V> sign, const MapOptions<Scalar<V>>& o, V& log_det) {
-        const V d = at.d(bin);
-        const auto outside = abs(input) > o.bound;  // false for NaN, which goes the way of the numbers
-        log_det = select(outside, splat<V>(0), log(knots.slope(bin) * at.n(bin) / (d * d)) * sign) + knots.poison;
-        return select(outside, input, inside) + knots.poison;
+    template <bool inverse, class V, class P, class E>
+    HR_FN static V finish(const E& entered, const Knots<V, P>& knots, V inside, const Bin<V>& bin, const Point<V>& at,
+                          const MapOptions<Scalar<V>>& o, V& log_det) {
+        const V slope = derivative(knots, bin, at);
+        log_det = log(slope) * Scalar<V>(inverse ? -1 : 1);
+        if constexpr (Kind::tails == Tails::identity)
+            log_det = select(Kind::outside(entered.value, o), splat<V>(0), log_det);
+        log_det += knots.poison;
+        return leave<inverse>(entered, inside, slope, o) + knots.poison;
     }
 
-    // Gradients of the direction from x to y at a point of a bin; `input` says whether it lies outside.
-    template <class V, class P, class G>
-    HR_FN static V backward(V input, const Knots<V, P>& knots, const Bin<V>& bin, const Point<V>& at, const P& p,
-                            const MapOptions<Scalar<V>>& o, V grad_y, V grad_log_det, const G& grad) {
+    // Gradients of the direction from x to y at a point of a bin. `rise`: how far y lies outside, on a linear tail.
+    template <class V, class P, class E, class G>
+    HR_FN static V backward(const E& entered, V rise, const Knots<V, P>& knots, const Bin<V>& bin, const Point<V>& at,
+                            const P& p, const MapOptions<Scalar<V>>& o, V grad_y, V grad_log_det, const G& grad) {
         using T = Scalar<V>;
         const V zero = splat<V>(0);
-        const auto outside = abs(input) > o.bound;
         const V outer = grad_y;
-        grad_y = select(outside, zero, grad_y);
-        grad_log_det = select(outside, zero, grad_log_det);
-        const T range = T(2) * o.bound;
+        if constexpr (Kind::tails == Tails::identity) {
+            grad_y = select(Kind::outside(entered.value, o), zero, grad_y);
+            grad_log_det = select(Kind::outside(entered.value, o), zero, grad_log_det);
+        } else if constexpr (Kind::tails == Tails::linear) {
+            grad_log_det += grad_y * rise;
+        }
+        const T range = Kind::range(o);
         const V width = bin.width / knots.width_sum, height = bin.height / knots.height_sum;  // shares
         const V n = at.n(bin), d = at.d(bin), tr = at.t * at.r, eta = at.eta(bin);
         const V grad_eta = grad_y * height * range;
         const V grad_n = grad_log_det / n, grad_p = grad_eta / d;  // eta = p / d
         const V grad_d = -(T(2) * grad_log_det + grad_eta * eta) / d;
-        const V grad_t = grad_p * (T(2) * at.t + bin.d0 * (at.r - at.t)) + grad_n * at.n_t(bin) + grad_d * at.d_t(bin);
+        V grad_t = grad_p * (T(2) * at.t + bin.d0 * (at.r - at.t)) + grad_n * at.n_t(bin) + grad_d * at.d_t(bin);
+        if constexpr (Kind::tails == Tails::linear)
+            grad_t = select(Kind::outside(entered.value, o), zero, grad_t);             // t is 0 or 1
         const V from_d0 = (grad_p * tr + grad_n * at.r * at.r + grad_d * tr) * bin.d0;  // by the logarithm of d0
         const V from_d1 = (grad_n * at.t * at.t + grad_d * tr) * bin.d1;
         const V grad_log_slope = grad_log_det - from_d0 - from_d1;
         // By the share to the left of the bin, and by that of the bin itself.
         const V by_left_width = -grad_t / width, by_width = (-grad_t * at.t - grad_log_slope) / width;
         const V by_left_height = grad_y * range, by_height = by_left_height * eta + grad_log_slope / height;
-        const V mean_width = (by_left_width * bin.left_width + by_width * bin.width) / knots.width_sum;
-        const V mean_height = (by_left_height * bin.left_height + by_height * bin.height) / knots.height_sum;
-        for (int k = 0; k < o.bins; ++k) {  // through the softmax, then the clamp
+        const auto mean = [&](V by_left, V left, V by_bin, V size, V sum) {
+            return (by_left * Kind::parts_of(left, bin.index, sum, o) +
+                    by_bin * Kind::parts_of(size, splat<V>(1), sum, o)) /
+                   sum;
+        };
+        const V mean_width = mean(by_left_width, bin.left_width, by_width, bin.width, knots.width_sum);
+        const V mean_height = mean(by_left_height, bin.left_height, by_height, bin.height, knots.height_sum);
+        for (int k = 0; k < o.bins; ++k) {  // through the softmax, and what comes before or after it
             const auto left = bin.index > T(k);
             const auto here = bin.index == T(k);
             const V w = select(left, by_left_width, select(here, by_width, zero)) - mean_width;
             const V h = select(left, by_left_height, select(here, by_height, zero)) - mean_height;
             const V raw_width = p(k), raw_height = p(o.bins + k);
-            grad(k, w * knots.shares.get(k) / knots.width_sum * soft_clamp_slope(raw_width, T(2) * o.inverse_clamp));
-            grad(o.bins + k, h * knots.shares.get(o.bins + k) / knots.height_sum *
-                                 soft_clamp_slope(raw_height, T(2) * o.inverse_clamp));
+            grad(k, w * knots.shares.get(k) / knots.width_sum * Kind::part_slope(raw_width, o));
+            grad(o.bins + k, h * knots.shares.get(o.bins + k) / knots.height_sum * Kind::part_slope(raw_height, o));
         }
-        for (int k = 1; k < o.bins; ++k) {
-            const int place = 2 * o.bins + k - 1;
-            const V from = select(bin.index == T(k), from_d0, zero) + select(bin.index == T(k - 1), from_d1, zero);
-            grad(place, from * soft_clamp_slope(p(place), o.inverse_clamp));
+        const auto from_knot = [&](int k) {
+            return select(bin.index == T(k), from_d0, zero) + select(bin.index == T(k - 1), from_d1, zero);
+        };
+        for (int j = 0; j < Kind::n_derivatives(o.bins); ++j) {
+            const int place = 2 * o.bins + j, k = Kind::knot(j);
+            V from = from_knot(k);
+            if constexpr (Kind::is_circular)
+                if (k == 0) from += from_knot(o.bins);
+            grad(place, from * Kind::log_derivative_slope(V(p(place)), o));
         }
-        return select(outside, outer, grad_t / (width * range));
+        const V inner = grad_t / (width * range);
+        if constexpr (Kind::tails == Tails::identity) return select(Kind::outside(entered.value, o), outer, inner);
+        if constexpr (Kind::tails == Tails::linear)
+            return select(Kind::outside(entered.value, o), outer * derivative(knots, bin, at), inner);
+        return inner;
     }
 };
+
+using RqSpline = Spline<SoftClampedKnots>;
+using NflowsSpline = Spline<AdditiveKnots<Ends::one, Tails::identity>>;
+using FreeSpline = Spline<AdditiveKnots<Ends::free, Tails::linear>>;
+using FlowjaxSpline = Spline<AdditiveKnots<Ends::free, Tails::identity>>;
+using CircularSpline = Spline<AdditiveKnots<Ends::shared, Tails::periodic>>;
 
 }  // namespace
 }  // namespace headrace

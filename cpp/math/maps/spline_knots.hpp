@@ -1,0 +1,216 @@
+// How raw parameters become the knots of a spline (rq_spline.hpp), and what a spline does outside of its interval.
+//
+// A kind of spline says so by static functions. `part`: the positive number of a bin of which a softmax is made, `size`
+// the bin's own size from it, both in units in which all sizes of a side sum to what all parts sum to. `place`: which
+// raw derivative belongs to a knot, -1 for none, whose derivative is 1; `knot` is the way back. `enter`: from an input
+// to a value of which the spline is evaluated, within the interval at most, and what is to be added afterwards.
+#pragma once
+
+#include "../lane.hpp"
+#include "options.hpp"
+
+namespace headrace {
+namespace {
+
+// Outside of the interval: the identity; a straight line, with the derivative at the end; the spline again, moved by
+// whole periods.
+enum class Tails { identity, linear, periodic };
+
+// `beyond`: of a linear tail how far the input is outside, of a periodic one the whole periods that were taken off.
+template <class V>
+struct Entered {
+    V value, beyond;
+};
+
+// In [-bound, bound], the identity outside. Widths and heights are softmax of a / (1 + 2 |a| / log(1 / slope)), so that
+// two bins differ by a factor of at most 1 / slope; derivatives at the K - 1 inner knots are
+// exp(a / (1 + |a| / log(1 / slope))).
+struct SoftClampedKnots {
+    static constexpr Tails tails = Tails::identity;
+    static constexpr double least_bin = 0;        // it has no least size of bins
+    static constexpr bool sets_ends = false;      // the raw derivative 0 stands for 1
+    static constexpr bool is_moderate = true;     // derivatives are between slope and 1 / slope
+    static constexpr bool parts_show_all = true;  // infinite raw numbers make a part NaN
+    static constexpr bool is_circular = false;
+
+    HR_FN static constexpr int n_derivatives(int bins) { return bins - 1; }
+    HR_FN static constexpr int place(int knot, int bins) { return knot < bins ? knot - 1 : -1; }
+    HR_FN static constexpr int knot(int place) { return place + 1; }
+
+    template <class V>
+    HR_FN static Entered<V> enter(V input, const MapOptions<Scalar<V>>&) {
+        return {input, V{}};
+    }
+    template <class V>
+    HR_FN static auto outside(V value, const MapOptions<Scalar<V>>& o) {
+        return abs(value) > o.bound;  // false for NaN, which goes the way of the numbers
+    }
+    template <class T>
+    HR_FN static T range(const MapOptions<T>& o) {
+        return T(2) * o.bound;
+    }
+    template <class V>
+    HR_FN static V share_below(V value, const MapOptions<Scalar<V>>& o) {
+        return (min(max(value, -o.bound), o.bound) + o.bound) * (Scalar<V>(0.5) / o.bound);
+    }
+    template <class V>
+    HR_FN static V spread(V share, const MapOptions<Scalar<V>>& o) {
+        return share * (Scalar<V>(2) * o.bound) - o.bound;
+    }
+
+    template <class V, class P>
+    HR_FN static V top(const P&, int, int) {
+        return V{};
+    }
+    template <class V>
+    HR_FN static V part(V raw, V, const MapOptions<Scalar<V>>& o) {
+        return exp_moderate(soft_clamp(raw, Scalar<V>(2) * o.inverse_clamp));
+    }
+    template <class V>
+    HR_FN static V part_slope(V raw, const MapOptions<Scalar<V>>& o) {
+        return soft_clamp_slope(raw, Scalar<V>(2) * o.inverse_clamp);
+    }
+    template <class V>
+    HR_FN static V size(V part, V, const MapOptions<Scalar<V>>&) {
+        return part;
+    }
+    template <class V>
+    HR_FN static V parts_of(V sizes, V, V, const MapOptions<Scalar<V>>&) {
+        return sizes;
+    }
+
+    template <class V>
+    HR_FN static V derivative(V raw, const MapOptions<Scalar<V>>& o) {
+        return exp(soft_clamp(raw, o.inverse_clamp));
+    }
+    template <class V>
+    HR_FN static V log_derivative_slope(V raw, const MapOptions<Scalar<V>>& o) {
+        return soft_clamp_slope(raw, o.inverse_clamp);
+    }
+    template <class V>
+    HR_FN static V poison(V raw, const MapOptions<Scalar<V>>& o) {
+        return soft_clamp(raw, o.inverse_clamp);
+    }
+
+  private:
+    template <class V>
+    HR_FN static V soft_clamp(V a, Scalar<V> inverse_limit) {
+        return a / (abs(a) * inverse_limit + Scalar<V>(1));
+    }
+    template <class V>
+    HR_FN static V soft_clamp_slope(V a, Scalar<V> inverse_limit) {
+        const V f = Scalar<V>(1) / (abs(a) * inverse_limit + Scalar<V>(1));
+        return f * f;
+    }
+};
+
+// In [low, bound]. A width or height is min_bin + (1 - min_bin K) softmax of the raw ones, as a share of the interval;
+// derivatives are slope + log(1 + e^a). A raw number at one end is the other's too on a circle.
+enum class Ends { one, free, shared };
+
+template <Ends ends, Tails tails_>
+struct AdditiveKnots {
+    static constexpr Tails tails = tails_;
+    static constexpr double least_bin = 1e-6;
+    static constexpr bool sets_ends = ends == Ends::one;
+    static constexpr bool is_moderate = false;
+    static constexpr bool parts_show_all = false;
+    static constexpr bool is_circular = ends == Ends::shared;
+
+    HR_FN static constexpr int n_derivatives(int bins) {
+        return ends == Ends::one ? bins - 1 : ends == Ends::free ? bins + 1 : bins;
+    }
+    HR_FN static constexpr int place(int knot, int bins) {
+        if (ends == Ends::one) return knot < bins ? knot - 1 : -1;
+        return ends == Ends::shared && knot == bins ? 0 : knot;
+    }
+    HR_FN static constexpr int knot(int place) { return ends == Ends::one ? place + 1 : place; }
+
+    template <class V>
+    HR_FN static Entered<V> enter(V input, const MapOptions<Scalar<V>>& o) {
+        using T = Scalar<V>;
+        if constexpr (tails == Tails::identity) {
+            return {input, V{}};
+        } else if constexpr (tails == Tails::linear) {
+            return {input, input - clamp(input, o)};
+        } else {
+            // Whole periods from the middle. What is so far away that nothing is left of its place within a period
+            // moves as a whole.
+            const T middle = o.low + (o.bound - o.low) * T(0.5);
+            const V periods = (input - middle) * (T(1) / range(o)), round = splat<V>(Format<T>::round);
+            const V whole = select(abs(periods) < T(0.25) * Format<T>::round, (periods + round) - round, periods);
+            const V beyond = whole * range(o);
+            return {input - beyond, beyond};
+        }
+    }
+    template <class V>
+    HR_FN static auto outside(V value, const MapOptions<Scalar<V>>& o) {
+        return (value < o.low) | (value > o.bound);
+    }
+    template <class T>
+    HR_FN static T range(const MapOptions<T>& o) {
+        return o.bound - o.low;
+    }
+    template <class V>
+    HR_FN static V share_below(V value, const MapOptions<Scalar<V>>& o) {
+        return (clamp(value, o) - o.low) * (Scalar<V>(1) / range(o));
+    }
+    template <class V>
+    HR_FN static V spread(V share, const MapOptions<Scalar<V>>& o) {
+        return share * range(o) + o.low;
+    }
+
+    template <class V, class P>
+    HR_FN static V top(const P& p, int first, int n) {
+        V top = p(first);
+        for (int k = 1; k < n; ++k) {
+            const V raw = p(first + k);
+            top = select(raw > top, raw, top);
+        }
+        return top;
+    }
+    template <class V>
+    HR_FN static V part(V raw, V top, const MapOptions<Scalar<V>>&) {
+        return exp(raw - top);
+    }
+    template <class V>
+    HR_FN static V part_slope(V, const MapOptions<Scalar<V>>& o) {
+        return splat<V>(double(left_over(o)));
+    }
+    template <class V>
+    HR_FN static V size(V part, V sum, const MapOptions<Scalar<V>>& o) {
+        return part * left_over(o) + sum * o.min_bin;
+    }
+    // The way back, of the sizes of `n` bins together.
+    template <class V>
+    HR_FN static V parts_of(V sizes, V n, V sum, const MapOptions<Scalar<V>>& o) {
+        return (sizes - n * sum * o.min_bin) * (Scalar<V>(1) / left_over(o));
+    }
+
+    template <class V>
+    HR_FN static V derivative(V raw, const MapOptions<Scalar<V>>& o) {
+        return softplus(raw) + o.slope;
+    }
+    template <class V>
+    HR_FN static V log_derivative_slope(V raw, const MapOptions<Scalar<V>>& o) {
+        return sigmoid(raw) / (softplus(raw) + o.slope);
+    }
+    template <class V>
+    HR_FN static V poison(V raw, const MapOptions<Scalar<V>>&) {
+        return raw - raw;
+    }
+
+  private:
+    template <class V>
+    HR_FN static V clamp(V value, const MapOptions<Scalar<V>>& o) {
+        return min(max(value, o.low), o.bound);
+    }
+    // What least sizes leave of the interval for the softmax.
+    template <class T>
+    HR_FN static T left_over(const MapOptions<T>& o) {
+        return T(1) - T(o.bins) * o.min_bin;
+    }
+};
+
+}  // namespace
+}  // namespace headrace
