@@ -18,7 +18,7 @@ from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace._arrays.device_caller import caller_of
-from headrace._core.maps import LEAST_BINS, SCALES, VECTOR_MAPS, bins_of, bins_with, slope_of
+from headrace._core.maps import LEAST_BINS, SCALES, VECTOR_MAPS, bins_of, bins_with, interval_of, min_bin_of, slope_of
 from headrace._core.maps import MAPS as _MAPS
 from headrace.ascent.points import Points
 
@@ -49,8 +49,9 @@ def coupling_forward(
     *,
     scale: str = "soft_clamp",
     slope: float = 1e-3,
-    bound: float = 5.0,
+    bound: float | tuple[float, float] = 5.0,
     bins: int | None = None,
+    min_bin: float = 1e-3,
     out: Pair | None = None,
 ) -> Pair:
     """Latent to data: one map for every element.
@@ -58,9 +59,10 @@ def coupling_forward(
     Args:
         z: Shape (rows, active).
         params: Shape (rows, active, n_params), as networks emit them: affine has (shift, raw scale), additive (shift,),
-            rq_spline K widths, K heights and K - 1 derivatives, all raw, for 2 to 64 bins K.
+            rq_spline K widths, K heights and K - 1 derivatives, all raw, for 2 to 64 bins K; rq_spline_nflows has as
+            many, rq_spline_circular K derivatives, rq_spline_free and rq_spline_flowjax K + 1.
         map: A name in `MAPS`.
-        scale, slope, bound: See `headrace.MaskedAutoregressive`.
+        scale, slope, bound, min_bin: See `headrace.MaskedAutoregressive`.
         bins: The number of bins, where the map has bins; by default the one that has n_params parameters.
         out: ``(x, log_det)`` to write into; x may be z itself.
 
@@ -76,7 +78,7 @@ def coupling_forward(
     >>> x[0].tolist(), log_det.tolist()
     ([1.0, 1.0, 1.0], [0.0, 0.0])
     """
-    return _coupling("z", z, params, map, scale, slope, bound, bins, out, inverse=False)
+    return _coupling("z", z, params, map, scale, slope, bound, bins, min_bin, out, inverse=False)
 
 
 def coupling_inverse(
@@ -86,8 +88,9 @@ def coupling_inverse(
     *,
     scale: str = "soft_clamp",
     slope: float = 1e-3,
-    bound: float = 5.0,
+    bound: float | tuple[float, float] = 5.0,
     bins: int | None = None,
+    min_bin: float = 1e-3,
     out: Pair | None = None,
 ) -> Pair:
     """Data to latent: ``(z, log_det)``; see `coupling_forward`.
@@ -97,7 +100,7 @@ def coupling_inverse(
     >>> z.tolist(), log_det.tolist()
     ([[0.0, 0.0]], [0.0])
     """
-    return _coupling("x", x, params, map, scale, slope, bound, bins, out, inverse=True)
+    return _coupling("x", x, params, map, scale, slope, bound, bins, min_bin, out, inverse=True)
 
 
 def coupling_backward(
@@ -110,8 +113,9 @@ def coupling_backward(
     direction: str = "forward",
     scale: str = "soft_clamp",
     slope: float = 1e-3,
-    bound: float = 5.0,
+    bound: float | tuple[float, float] = 5.0,
     bins: int | None = None,
+    min_bin: float = 1e-3,
     out: Pair | None = None,
 ) -> Pair:
     """Vector-Jacobian product of `coupling_forward` or `coupling_inverse`.
@@ -121,7 +125,7 @@ def coupling_backward(
         params: Shape (rows, active, n_params).
         grad_value: Shape (rows, active): gradient of some number by the value that the direction gives.
         grad_log_det: Shape (rows,): the same by its log-determinant.
-        map, scale, slope, bound, bins: See `coupling_forward`.
+        map, scale, slope, bound, bins, min_bin: See `coupling_forward`.
         direction: "forward" or "inverse".
         out: ``(grad_input, grad_params)`` to write into, memory of their own.
 
@@ -137,7 +141,7 @@ def coupling_backward(
     check.choice("direction", direction, ("forward", "inverse"))
     caller = caller_of(value)
     array, params, bins = _elements(caller, "value", value, params, map, scale, bins)
-    slope, bound = _factors(map, slope, bound)
+    slope, bound, interval = _factors(map, slope, bound, min_bin, bins)
     grad_value = _arrays.strict("grad_value", grad_value, array.shape, array.dtype, caller)
     grad_log_det = _arrays.strict("grad_log_det", grad_log_det, array.shape[:1], array.dtype, caller)
     inputs = (array, params, grad_value, grad_log_det)
@@ -155,6 +159,7 @@ def coupling_backward(
         grad_log_det,
         by_input,
         by_params,
+        **interval,
     )
     return caller.give_pair(by_input, by_params)
 
@@ -406,21 +411,24 @@ def _coupling(
     slope: Any,
     bound: Any,
     bins: Any,
+    min_bin: Any,
     out: Any,
     *,
     inverse: bool,
 ) -> Pair:
     caller = caller_of(value)
     array, params, bins = _elements(caller, name, value, params, map, scale, bins)
-    slope, bound = _factors(map, slope, bound)
+    slope, bound, interval = _factors(map, slope, bound, min_bin, bins)
     inputs = (array, params)
     result, log_det = caller.output_pair(out, array.dtype, array.shape, array.shape[:1], inputs, in_place=name)
-    caller.core.coupling(map, scale, slope, bound, bins, inverse, array, params, result, log_det)
+    caller.core.coupling(map, scale, slope, bound, bins, inverse, array, params, result, log_det, **interval)
     return caller.give_pair(result, log_det)
 
 
-def _factors(map: str, slope: Any, bound: Any) -> tuple[float, float]:
-    return slope_of(map, slope), check.number("bound", bound, above=0.0, below=1e30)
+def _factors(map: str, slope: Any, bound: Any, min_bin: Any, bins: int) -> tuple[float, float, dict[str, float]]:
+    """The slope, the upper end of the interval, and by name what only some maps use."""
+    low, high = interval_of(map, bound)
+    return slope_of(map, slope), high, {"low": low, "min_bin": min_bin_of(map, min_bin, bins)}
 
 
 def _elements(

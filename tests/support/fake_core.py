@@ -25,8 +25,8 @@ def make_core(machine):
         return 0
 
     def op(name):
-        def call(*arguments, device, stream):
-            queued(name, getattr(inner, name), *arguments, device=on_current(device), stream=stream)
+        def call(*arguments, device, stream, **named):
+            queued(name, getattr(inner, name), *arguments, device=on_current(device), stream=stream, **named)
 
         return call
 

@@ -27,6 +27,8 @@ class Coupling(Protocol[_A]):
         params: _A,
         value: _A,
         log_det: _A,
+        low: float | None = None,
+        min_bin: float = 1e-3,
         **where: int,
     ) -> None: ...
 
@@ -45,6 +47,8 @@ class CouplingBackward(Protocol[_A]):
         grad_log_det: _A,
         grad_input: _A,
         grad_params: _A,
+        low: float | None = None,
+        min_bin: float = 1e-3,
         **where: int,
     ) -> None: ...
 
@@ -191,6 +195,8 @@ class MaskedOptions:
         slope: float = 1e-3,
         bins: int = 8,
         bound: float = 5.0,
+        low: float | None = None,
+        min_bin: float = 1e-3,
         activation: str = "",
         hidden: Sequence[HiddenOptions] = (),
         reads_data: bool = True,

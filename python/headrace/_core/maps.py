@@ -16,6 +16,7 @@ from headrace._core import cpu
 __all__ = [
     "LEAST_BINS",
     "MAPS",
+    "MIN_BIN",
     "MOST_BINS",
     "SCALES",
     "VECTOR_MAPS",
@@ -23,17 +24,24 @@ __all__ = [
     "VectorMap",
     "bins_of",
     "bins_with",
+    "bound_of",
     "has_bins",
+    "has_min_bin",
     "has_scale",
+    "interval_of",
+    "min_bin_of",
     "slope_of",
 ]
 
 _WITH_SCALE = {name for name, scale in cpu.maps() if scale}
 _TRAITS = cpu.map_traits()
+_LEAST_BINS = cpu.map_least_bins()
 
 SCALES = tuple(dict.fromkeys(scale for _, scale in cpu.maps() if scale))
 
 LEAST_BINS = 2
+FARTHEST = 1e30  # of the ends of an interval
+MIN_BIN = 1e-3
 MOST_BINS = max(most for most, _ in _TRAITS.values())
 
 
@@ -47,6 +55,10 @@ class Settings(Protocol):
     @property
     def slope(self) -> float:
         """Bounds slopes."""
+
+    @property
+    def bins(self) -> int:
+        """Of a spline."""
 
     @property
     def n_params(self) -> int:
@@ -74,6 +86,16 @@ def _raw_scale_of_one(settings: Settings) -> float:
     }[settings.scale]
 
 
+def _additive_spline(n_derivatives: Callable[[int], int]) -> Map:
+    """A spline whose derivatives are slope + log(1 + e^a)."""
+
+    def identity(s: Settings) -> tuple[float, ...]:
+        one = float(np.log(np.expm1(1 - s.slope)))
+        return (*(0.0,) * (2 * s.bins), *(one,) * n_derivatives(s.bins))
+
+    return Map(lambda bins: {"width": bins, "height": bins, "derivative": n_derivatives(bins)}, identity)
+
+
 MAPS: dict[str, Map] = {
     "affine": Map(lambda bins: {"shift": 1, "scale": 1}, lambda s: (0.0, _raw_scale_of_one(s))),
     "additive": Map(lambda bins: {"shift": 1}, lambda s: (0.0,)),
@@ -81,6 +103,10 @@ MAPS: dict[str, Map] = {
         lambda bins: {"width": bins, "height": bins, "derivative": bins - 1},
         lambda s: (0.0,) * s.n_params,
     ),
+    "rq_spline_nflows": _additive_spline(lambda bins: bins - 1),
+    "rq_spline_free": _additive_spline(lambda bins: bins + 1),
+    "rq_spline_flowjax": _additive_spline(lambda bins: bins + 1),
+    "rq_spline_circular": _additive_spline(lambda bins: bins),
     "dual_ascent": Map(
         lambda bins: {"stretch": 1, "shift": 1, "bend": 1, "center": 1, "width": 1},
         lambda s: (0.0,) * 5,
@@ -148,3 +174,35 @@ def slope_of(map: str, value: Any) -> float:
     if least:
         return check.number("slope", value, least=least, below=1.0)
     return check.number("slope", value, above=0.0, below=1.0)
+
+
+def has_min_bin(map: str) -> bool:
+    """Whether the bins of a map have a least size; then its interval may also be any."""
+    return _LEAST_BINS[map] > 0
+
+
+def min_bin_of(map: str, value: Any, bins: int) -> float:
+    """A least share of a bin, checked for a map and so many bins; of no effect, but a number, where it has none."""
+    if has_min_bin(map):
+        return check.number("min_bin", value, least=_LEAST_BINS[map], below=1.0 / bins)
+    return check.number("min_bin", value, above=0.0, below=1.0)
+
+
+def interval_of(map: str, bound: Any) -> tuple[float, float]:
+    """The interval that a bound stands for, checked for a map: [-bound, bound], or both ends."""
+    if not isinstance(bound, (tuple, list)):
+        high = check.number("bound", bound, above=0.0, below=FARTHEST)
+        return -high, high
+    if len(bound) != 2:
+        raise ValueError(f"bound: expected a number or two, got {bound!r}")
+    low = check.number("bound[0]", bound[0], above=-FARTHEST, below=FARTHEST)
+    high = check.number("bound[1]", bound[1], above=low, below=FARTHEST)
+    if low != -high and not has_min_bin(map):
+        raise ValueError(f"bound: expected one number for map {map!r}, whose interval is symmetric, got {bound!r}")
+    return low, high
+
+
+def bound_of(map: str, value: Any) -> float | tuple[float, float]:
+    """A bound, checked for a map: one number where the interval is symmetric."""
+    low, high = interval_of(map, value)
+    return high if low == -high else (low, high)

@@ -15,7 +15,19 @@ import numpy as np
 
 from headrace import _arguments as check
 from headrace._core import cpu
-from headrace._core.maps import MAPS, SCALES, bins_of, has_bins, has_scale, slope_of
+from headrace._core.maps import (
+    MAPS,
+    MIN_BIN,
+    SCALES,
+    bins_of,
+    bound_of,
+    has_bins,
+    has_min_bin,
+    has_scale,
+    interval_of,
+    min_bin_of,
+    slope_of,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -51,7 +63,8 @@ class Map(_Scale, total=False):
     """Of a map, without a network."""
 
     bins: int
-    bound: float
+    bound: float | tuple[float, float]
+    min_bin: float
     formula: str
 
 
@@ -186,8 +199,11 @@ class _MapSettings(_Columns):
     map: str = setting(
         "affine",
         lambda settings, value: check.choice("map", value, tuple(MAPS)),
-        '"affine", "additive" (scale 1), "rq_spline" (a monotone rational-quadratic spline; Durkan et al. 2019, in the '
-        'parametrisation of zuko) or "dual_ascent" (a line that bends, eq. 25 of the notes).',
+        '"affine", "additive" (scale 1), "dual_ascent" (a line that bends, eq. 25 of the notes) or a monotone '
+        'rational-quadratic spline (Durkan et al. 2019): "rq_spline", in the parametrisation of zuko, or one with least '
+        'sizes of bins, as other libraries have it: "rq_spline_nflows" (derivative 1 at the ends of its interval, the '
+        'identity outside), "rq_spline_free" (continued by straight lines), "rq_spline_flowjax" (derivatives at the '
+        'ends, the identity outside) or "rq_spline_circular" (on a period).',
     )
     scale: str = setting(
         "soft_clamp",
@@ -200,13 +216,20 @@ class _MapSettings(_Columns):
         1e-3,
         lambda settings, value: slope_of(settings.map, value),
         "Bounds slopes: of an affine map as `scale` says; of a spline the largest ratio of two bins is 1 / slope, and "
-        "derivatives at knots lie between slope and 1 / slope.",
+        "derivatives at knots lie between slope and 1 / slope; of splines with `min_bin` it is the least derivative.",
     )
     bins: int = setting(8, lambda settings, value: bins_of(settings.map, value), "Bins of a spline, 2 to 64.")
-    bound: float = setting(
+    bound: float | tuple[float, float] = setting(
         5.0,
-        lambda settings, value: check.number("bound", value, above=0.0, below=1e30),
-        "A spline is the identity outside [-bound, bound].",
+        lambda settings, value: bound_of(settings.map, value),
+        "A spline's interval is [-bound, bound]; those with `min_bin` also take both ends, ``(low, high)``.",
+        core=False,
+    )
+    min_bin: float = setting(
+        MIN_BIN,
+        lambda settings, value: min_bin_of(settings.map, value, settings.bins),
+        'The least width and height of a bin, as a share of the interval, below 1 / bins; "rq_spline" has none.',
+        optional=True,
     )
 
 
@@ -283,11 +306,14 @@ class Settings(NetworkSettings, _MapSettings):  # in this order of bases a file 
 
     def options(self, reads: Sequence[int], active: Sequence[int]) -> dict[str, Any]:
         """The same for a core: columns are `reads`, then context; rows are the parameters of `active`."""
+        low, high = interval_of(self.map, self.bound)
         return {
             **self.core_options(),
             "reads": list(reads),
             "active": list(active),
             "variant": self.scale,
+            "low": low,
+            "bound": high,
             "reads_data": self.reads == "data",
             "formula_to_data": self.formula == "to_data",
         }
@@ -296,5 +322,8 @@ class Settings(NetworkSettings, _MapSettings):  # in this order of bases a file 
         """The keywords that matter."""
         more = f", scale={self.scale!r}" if has_scale(self.map) else ""
         if has_bins(self.map):
-            more += f", bins={self.bins}, bound={self.bound:g}"
+            low, high = interval_of(self.map, self.bound)
+            more += f", bins={self.bins}, bound=" + (f"{high:g}" if low == -high else f"({low:g}, {high:g})")
+        if has_min_bin(self.map):
+            more += f", min_bin={self.min_bin:g}"
         return f"map={self.map!r}{more}, activation={self.activation!r}"

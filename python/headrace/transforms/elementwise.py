@@ -97,7 +97,8 @@ class Elementwise(Transform):
     _KEYS = tuple(Map.__annotations__)
 
     def _header(self) -> dict[str, Any]:
-        return {"features": self._features, **{key: getattr(self._settings, key) for key in self._KEYS}}
+        header = self._settings.header()
+        return {"features": self._features, **{key: header[key] for key in self._KEYS if key in header}}
 
     @classmethod
     def _of(cls, raw: dict[str, NDArray[Any]], *, dtype: Any, **settings: Unpack[Map]) -> Self:
@@ -209,7 +210,7 @@ class Elementwise(Transform):
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
         n = stored.size("features", least=1)
-        given = {key: stored.take(key) for key in cls._KEYS}
+        given = {key: stored.take(key) for key in cls._KEYS if key != "min_bin" or stored.has(key)}
         settings = Settings(features=n, **given)
         groups = MAPS[settings.map].groups(settings.bins)
         named = {name: stored.array(name, (n, size)) for name, size in groups.items()}

@@ -174,8 +174,8 @@ class MaskedAutoregressive(_Masked):
             verify: What the other library computes, to be compared: ``(x, z, log_det)``, or with context ``(x, z,
                 log_det, context)``: some rows of data (rows, features), what they become in the latent space of this
                 one transform, and log \\|det dz/dx\\| (rows,). Libraries differ in more than weights say, above all in
-                splines: ``"rq_spline"`` has zuko's parametrisation; weights of nflows, normflows or flowjax would be
-                taken over without complaint and mean another density.
+                splines: ``"rq_spline"`` has zuko's parametrisation; weights of nflows or normflows would be taken over
+                without complaint and mean another density: they want ``"rq_spline_nflows"``.
             **conditioner: Settings of the map and of the network, `DenseAutoregressive`.
 
         Raises:

@@ -152,7 +152,14 @@ class _Conditional(_Link):
 
     def _map(self) -> dict[str, Any]:
         s = self.settings
-        return {"map": s.map, "scale": s.scale, "slope": s.slope, "bound": s.bound, "bins": s.bins}
+        return {
+            "map": s.map,
+            "scale": s.scale,
+            "slope": s.slope,
+            "bound": s.bound,
+            "bins": s.bins,
+            "min_bin": s.min_bin,
+        }
 
 
 class ConditionalStep:
