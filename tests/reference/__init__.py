@@ -8,6 +8,7 @@ the log-determinant of the direction called.
 """
 
 from .activations import ACTIVATIONS
+from .additive_spline import additive_knots
 from .autoregressive import MaskedAutoregressive
 from .bases import Logistic, Normal, StandardNormal
 from .coupling import Coupling
@@ -23,7 +24,7 @@ from .planar import Planar
 from .positive import excess, positive
 from .radial import Radial
 from .random import philox, philox_block
-from .rq_spline import spline_bin, spline_knots
+from .rq_spline import find_bin, spline_bin, spline_knots
 from .scales import LOG_SCALES
 from .standardize import Standardize
 
@@ -51,11 +52,13 @@ __all__ = [
     "Radial",
     "StandardNormal",
     "Standardize",
+    "additive_knots",
     "along",
     "apply_map",
     "coupling_forward",
     "coupling_inverse",
     "excess",
+    "find_bin",
     "gradient",
     "jacobian",
     "log_det_by_differences",

@@ -22,7 +22,8 @@ class MaskedAutoregressive:
     slope: float = 1e-3
     formula: str = "to_data"
     reads: str = "data"
-    bound: float = 5.0
+    bound: float | tuple[float, float] = 5.0
+    min_bin: float = 1e-3
     outputs: tuple[str, ...] | None = None  # by default the map's own order
     layout: str = "interleaved"
 
@@ -50,4 +51,6 @@ class MaskedAutoregressive:
         return built, log_det
 
     def _apply(self, given, params, inverse):
-        return apply_map(given, params, self.map, self.scale, self.slope, inverse, bound=self.bound)
+        return apply_map(
+            given, params, self.map, self.scale, self.slope, inverse, bound=self.bound, min_bin=self.min_bin
+        )

@@ -20,7 +20,8 @@ class Coupling:
     scale: str = "soft_clamp"
     slope: float = 1e-3
     formula: str = "to_data"
-    bound: float = 5.0
+    bound: float | tuple[float, float] = 5.0
+    min_bin: float = 1e-3
     outputs: tuple[str, ...] | None = None  # by default the map's own order
     layout: str = "interleaved"
 
@@ -37,6 +38,6 @@ class Coupling:
         params = arrange(out, len(active), self.map, self.outputs, self.layout)
         value = given.copy()
         value[:, active], log_det = apply_map(
-            given[:, active], params, self.map, self.scale, self.slope, inverse, bound=self.bound
+            given[:, active], params, self.map, self.scale, self.slope, inverse, bound=self.bound, min_bin=self.min_bin
         )
         return value, log_det

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import additive_spline as additive_splines
 from . import dual_ascent as bent
 from . import rq_spline as spline
 from .scales import LOG_SCALES
@@ -15,7 +16,8 @@ class Options(NamedTuple):
 
     scale: str = "soft_clamp"
     slope: float = 1e-3
-    bound: float = 5.0
+    bound: float | tuple[float, float] = 5.0
+    min_bin: float = 1e-3
 
     def log_scale(self, raw):
         return LOG_SCALES[self.scale](raw, self.slope)
@@ -65,12 +67,22 @@ def additive(value, params, options, inverse):
     return (value - shift if inverse else value + shift), np.zeros_like(value)
 
 
+def spline_of(ends, tails, derivatives):
+    """A spline with least sizes of bins, and so many derivatives more than bins."""
+    apply, numbers = additive_splines.additive_spline(ends, tails), additive_splines.counts(derivatives)
+    return Map(("width", "height", "derivative"), apply, numbers, depth=8)
+
+
 MAPS = {
     "affine": Map(("shift", "scale"), affine),
     "additive": Map(("shift",), additive),
     "rq_spline": Map(
         ("width", "height", "derivative"), spline.rq_spline, spline.count, depth=8
     ),  # softmax, knots, quotients
+    "rq_spline_nflows": spline_of("one", "identity", -1),
+    "rq_spline_free": spline_of("free", "linear", 1),
+    "rq_spline_flowjax": spline_of("free", "identity", 1),
+    "rq_spline_circular": spline_of("shared", "periodic", 0),
     "dual_ascent": Map(bent.NAMES, bent.dual_ascent),
 }
 
@@ -92,18 +104,18 @@ def arrange(out, active, map, outputs=None, layout="interleaved"):
     return np.concatenate([named[name] for name in MAPS[map].parameters], axis=2)
 
 
-def apply_map(value, params, map="affine", scale="soft_clamp", slope=1e-3, inverse=False, *, bound=5.0):
+def apply_map(value, params, map="affine", scale="soft_clamp", slope=1e-3, inverse=False, *, bound=5.0, min_bin=1e-3):
     """Apply a map to each coordinate of each row; returns ``(rows, n)`` and the summed log-derivatives ``(rows,)``."""
     value, params = np.asarray(value, np.float64), np.asarray(params, np.float64)
-    value, log_derivative = MAPS[map].apply(value, params, Options(scale, slope, bound), inverse)
+    value, log_derivative = MAPS[map].apply(value, params, Options(scale, slope, bound, min_bin), inverse)
     return value, log_derivative.sum(axis=1)
 
 
-def coupling_forward(z, params, map="affine", scale="soft_clamp", slope=1e-3, *, bound=5.0):
+def coupling_forward(z, params, map="affine", scale="soft_clamp", slope=1e-3, *, bound=5.0, min_bin=1e-3):
     """Latent to data, given each coordinate's parameters ``(rows, active, n_params)`` (eq. 35)."""
-    return apply_map(z, params, map, scale, slope, bound=bound)
+    return apply_map(z, params, map, scale, slope, bound=bound, min_bin=min_bin)
 
 
-def coupling_inverse(x, params, map="affine", scale="soft_clamp", slope=1e-3, *, bound=5.0):
+def coupling_inverse(x, params, map="affine", scale="soft_clamp", slope=1e-3, *, bound=5.0, min_bin=1e-3):
     """Data to latent (eq. 36, with the brackets it needs: ``(x - shift) / scale``)."""
-    return apply_map(x, params, map, scale, slope, inverse=True, bound=bound)
+    return apply_map(x, params, map, scale, slope, inverse=True, bound=bound, min_bin=min_bin)

@@ -45,7 +45,11 @@ def _edges(raw, limit, bound):
 
 def spline_bin(value, params, slope=1e-3, bound=5.0, inverse=False):
     """The bin of each value, and whether the value is inside the spline's interval at all."""
-    x, y, derivatives = spline_knots(params, slope, bound)
+    return find_bin(value, *spline_knots(params, slope, bound), inverse), (value >= -bound) & (value <= bound)
+
+
+def find_bin(value, x, y, derivatives, inverse=False):
+    """The bin of each value among the knots of its side; the first or the last one of those outside."""
     bins = x.shape[-1] - 1
     below = np.asarray(value)[..., None] >= (y if inverse else x)
     index = np.clip(below.sum(axis=-1) - 1, 0, bins - 1)[..., None]
@@ -53,14 +57,19 @@ def spline_bin(value, params, slope=1e-3, bound=5.0, inverse=False):
     def at(array, step=0):
         return np.take_along_axis(array, index + step, axis=-1)[..., 0]
 
-    found = Bin(at(x), at(y), at(x, 1) - at(x), at(y, 1) - at(y), at(derivatives), at(derivatives, 1))
-    return found, (value >= -bound) & (value <= bound)
+    return Bin(at(x), at(y), at(x, 1) - at(x), at(y, 1) - at(y), at(derivatives), at(derivatives, 1))
 
 
 def rq_spline(value, params, options, inverse):
+    """Within the interval the spline, the identity outside."""
+    found, inside = spline_bin(value, params, options.slope, options.bound, inverse)
+    result, log_derivative = evaluate(found, np.where(inside, value, found.y if inverse else found.x), inverse)
+    return np.where(inside, result, value), np.where(inside, log_derivative, 0.0)
+
+
+def evaluate(found, given, inverse):
     """Equations 4 and 5 of the paper; the inverse solves equation 6 from the nearer end of the bin."""
-    (x, y, width, height, d0, d1), inside = spline_bin(value, params, options.slope, options.bound, inverse)
-    given = np.where(inside, value, y if inverse else x)
+    x, y, width, height, d0, d1 = found
     steep = height / width
     if inverse:
         top = given - y > 0.5 * height  # seen from there, the derivatives at the two knots change places
@@ -74,8 +83,7 @@ def rq_spline(value, params, options, inverse):
     if not inverse:
         result = y + height * (steep * share**2 + d0 * share * rest) / below
     derivative = steep**2 * (d1 * share**2 + 2.0 * steep * share * rest + d0 * rest**2) / below**2
-    log_derivative = -np.log(derivative) if inverse else np.log(derivative)
-    return np.where(inside, result, value), np.where(inside, log_derivative, 0.0)
+    return result, -np.log(derivative) if inverse else np.log(derivative)
 
 
 def _solve(up, height, steep, d0, d1):

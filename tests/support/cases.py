@@ -69,19 +69,23 @@ def assert_matches(got, want, given, dtype, *, depth=4):
     assert_close(log_det, want[1], magnitude=np.sqrt(given.shape[1]), depth=depth)
 
 
-def spline_magnitudes(given, params, dtype, *, slope=1e-3, bound=5.0, inverse=False):
+def spline_magnitudes(given, params, dtype, *, slope=1e-3, bound=5.0, inverse=False, knots=None):
     """What errors of a spline are relative to: ``(value, log-derivative)``, one number for each element.
 
     Places of knots and of values are rounded at the scale of the bound. Such an error comes out multiplied by the
     steepness there, and by the bend in the log-derivative. With s the mean slope of a bin, its derivative stays below
     the largest of d0, d1 and 2 s, above the smallest of d0, d1 and 4 s^2 / (2 s + d0 + d1), and its logarithm changes
     by at most some (d0 + d1) / s + s / min(d0, d1) within the bin. Rounding may choose a neighbouring bin as well.
+    ``knots``: those of another spline than "rq_spline".
     """
+    x, y, derivatives = reference.spline_knots(params, slope, bound) if knots is None else knots
+    low, high = x[..., 0], x[..., -1]
+    bound = np.maximum(np.abs(low), np.abs(high))
     given, params = np.asarray(given, np.float64), np.asarray(params, np.float64)
     value, log_derivative = np.abs(given), np.ones_like(given)
     for shift in (-1.0, 0.0, 1.0):
-        moved = np.clip(given + shift * bound * tolerance(dtype), -bound, bound)
-        (_, _, width, height, d0, d1), _ = reference.spline_bin(moved, params, slope, bound, inverse)
+        moved = np.clip(given + shift * bound * tolerance(dtype), low, high)
+        _, _, width, height, d0, d1 = reference.find_bin(moved, x, y, derivatives, inverse)
         steep = height / width
         top = np.maximum(np.maximum(d0, d1), 2.0 * steep)
         low = np.minimum(np.minimum(d0, d1), 4.0 * steep**2 / (2.0 * steep + d0 + d1))

@@ -92,6 +92,17 @@ def linear(dtype):
     return hr.Flow([*flow.transforms, hr.ActNorm(3, dtype=dtype), hr.Linear(3, dtype=dtype)])
 
 
+def splines(dtype):
+    """Every spline whose bins have a least size, and intervals of every kind."""
+    chain = [
+        hr.MaskedAutoregressive(3, (5,), map="rq_spline_nflows", bins=4, bound=3.0, dtype=dtype),
+        hr.Coupling(3, [1], (5,), map="rq_spline_free", bins=3, bound=(-6.0, 5.0), min_bin=0.01, dtype=dtype),
+        hr.Elementwise(3, map="rq_spline_circular", bins=5, bound=(-np.pi, np.pi), dtype=dtype),
+        hr.Elementwise(3, map="rq_spline_flowjax", bins=4, bound=(-4.0, 4.5), min_bin=2e-4, slope=0.01, dtype=dtype),
+    ]
+    return cases.randomise(hr.Flow(chain, dtype=dtype), 0.2, "splines")
+
+
 def ascended(model, features=2):
     """The flow of a short ascent, all steps of it: no rows are held out that could prefer fewer."""
     x = 1.0 + 2.0 * cases.rows(60, features, "float64", "ascent")
@@ -135,6 +146,7 @@ EXAMPLES = {
     ),
     "linear": linear,
     "linear-alone": lambda dtype: hr.Inverse(cases.randomise(turned(4, dtype), 0.2, "linear")),
+    "splines": splines,
     "rotation-alone": lambda dtype: hr.Rotation.random(3, seed=1),
     "rotation-in-blocks": lambda dtype: hr.Inverse(hr.Rotation.random(8, seed=1, block=3)),
     "dual-ascent-in-blocks": lambda dtype: ascended(

@@ -76,6 +76,8 @@ def _transform(header, tensors, prefix):
     network = reference.Network(*lists, header["activation"])
     settings = {key: header[key] for key in ("map", "scale", "slope", "formula", "bound", "layout")}
     settings["outputs"] = tuple(header["outputs"])
+    if "min_bin" in header:
+        settings["min_bin"] = header["min_bin"]
     context = header["context"]
     if kind == "Coupling":
         transform = reference.Coupling(network, header["features"], header["passive"], **settings)
@@ -129,6 +131,8 @@ class _Elementwise:
     def __init__(self, header, table):
         self.table, self.to_data = table, header["formula"] == "to_data"
         self.settings = {key: header[key] for key in ("map", "scale", "slope", "bound")}
+        if "min_bin" in header:
+            self.settings["min_bin"] = header["min_bin"]
 
     def _apply(self, value, inverse):
         params = np.broadcast_to(self.table, (len(value), *self.table.shape))
