@@ -195,11 +195,10 @@ def test_an_autoregressive_transform_of_nflows():
         formula="to_latent",
         verify=(x.numpy(), z.numpy(), log_det.numpy()),
     )
-    with torch.no_grad():
-        x_of_z, log_det_back = theirs.inverse(z)
+    # nflows' own inverse, a coordinate after another, loses more than half of its digits here.
     got = ours.forward(z.numpy())
-    assert_allclose(got[0], x_of_z.numpy(), atol=1e-7)
-    assert_allclose(got[1], log_det_back.numpy(), atol=1e-7)
+    assert_allclose(got[0], x.numpy(), atol=1e-6)
+    assert_allclose(got[1], -log_det.numpy(), atol=1e-6)
 
 
 def test_a_coupling_of_nflows_whose_network_has_its_sizes_divided():
