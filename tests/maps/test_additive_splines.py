@@ -259,7 +259,7 @@ def test_the_settings_are_shown_and_kept():
         cases.assert_same_bits(got, want)
     header = t._header()
     assert (header["bound"], header["min_bin"]) == ([0.0, 1.0], 0.01)
-    # Files of maps that were there before have no other keys than before.
+    # Files without another least bin have no other keys than files of earlier versions.
     header = hr.MaskedAutoregressive(2, (4,), map="rq_spline")._header()
     assert "min_bin" not in header
     assert header["bound"] == 5.0
