@@ -201,8 +201,9 @@ class _MapSettings(_Columns):
         lambda settings, value: check.choice("map", value, tuple(MAPS)),
         '"affine", "additive" (scale 1), "dual_ascent" (a line that bends, eq. 25 of the notes) or a monotone '
         'rational-quadratic spline (Durkan et al. 2019): "rq_spline", in the parametrisation of zuko, or one with '
-        'least sizes of bins, as other libraries have it: "rq_spline_nflows" (derivative 1 at the ends of its interval, the '
-        'identity outside), "rq_spline_free" (continued by straight lines), "rq_spline_flowjax" (derivatives at the '
+        'least sizes of bins, as other libraries have it: "rq_spline_nflows" (derivative 1 at the ends of its '
+        'interval, the identity outside), "rq_spline_free" (continued by straight lines), "rq_spline_flowjax" '
+        "(derivatives at the "
         'ends, the identity outside) or "rq_spline_circular" (on a period).',
     )
     scale: str = setting(
