@@ -43,7 +43,7 @@ struct Elements {
 
     template <class T>
     MapOptions<T> options() const {
-        return {T(slope_), T(1 / std::log(1 / slope_)), bins_, T(bound_), T(low_), T(min_bin_)};
+        return map_options<T>(index, slope_, bins_, low_, bound_, min_bin_);
     }
 
     void require_like_values(const Shape& a) const {

@@ -15,9 +15,9 @@ HR_REFUSE_UNINITIALISED(headrace::MaskedTransform);
 namespace headrace {
 namespace {
 
-using OptionField =
-    std::variant<int MaskedOptions::*, double MaskedOptions::*, bool MaskedOptions::*, std::string MaskedOptions::*,
-                 std::vector<int> MaskedOptions::*, std::vector<HiddenOptions> MaskedOptions::*>;
+using OptionField = std::variant<int MaskedOptions::*, double MaskedOptions::*, std::optional<double> MaskedOptions::*,
+                                 bool MaskedOptions::*, std::string MaskedOptions::*, std::vector<int> MaskedOptions::*,
+                                 std::vector<HiddenOptions> MaskedOptions::*>;
 
 // By the names of Python's keywords.
 const std::map<std::string, OptionField>& option_fields() {
@@ -64,8 +64,7 @@ MaskedOptions make_options(const py::kwargs& given) {
     }
     require(o.slope > 0 && o.slope < 1, "slope: expected a number between 0 and 1");
     require(is_slope_of(o.map, o.slope), "slope: below the least of this map");
-    if (!given.contains("low")) o.low = -o.bound;
-    require(is_interval_of(o.map, o.low, o.bound), "low: this map has no such interval");
+    require(is_interval_of(o.map, o.low.value_or(-o.bound), o.bound), "bound, low: this map has no such interval");
     require(is_min_bin_of(o.map, o.min_bin, o.bins), "min_bin: too small for this map, or too large for so many bins");
     return o;
 }

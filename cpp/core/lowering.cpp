@@ -34,8 +34,9 @@ bool is_transparent(const MaskedTransform& t) {  // to slots: its coordinates ma
 }
 
 template <class T>
-MapOptions<T> map_options(const MaskedOptions& o) {
-    return {T(o.slope), T(1 / std::log(1 / o.slope)), o.bins, T(o.bound), T(o.low), T(o.min_bin)};
+MapOptions<T> map_options_of(const MaskedTransform& t) {
+    const MaskedOptions& o = t.options();
+    return map_options<T>(t.map(), o.slope, o.bins, o.low.value_or(-o.bound), o.bound, o.min_bin);
 }
 
 bool same_vector_map(const MaskedTransform& a, const MaskedTransform& b) {
@@ -269,7 +270,7 @@ class Lowering {
         VectorStep<T> v{};
         v.map = t.vector_map();
         v.inverse = e.to_data != t.options().formula_to_data;
-        v.options = map_options<T>(t.options());
+        v.options = map_options_of<T>(t);
         v.transforms = int(weights.size());
         v.n_ready = n_ready_of(v.map, features_);
         v.ready = ready(int64_t(v.transforms) * v.n_ready);
@@ -297,7 +298,7 @@ class Lowering {
         const int n = int(active_given.size());
         return {t.map(),
                 t.n_params(),
-                map_options<T>(t.options()),
+                map_options_of<T>(t),
                 e.to_data != t.options().formula_to_data,
                 n,
                 out_.keep(std::move(active_given)),

@@ -103,7 +103,14 @@ void check_added(int added, int l, const std::vector<int>& sizes) {
 const std::vector<MapInfo>& map_list() {
     static const std::vector<MapInfo> maps = {
 #define HR_ROW(index, type, name, scale) \
-    {name, scale, &type::n_params, max_bins_of<type>(), least_slope_of<type>(), least_bin_of<type>()},
+    {name,                               \
+     scale,                              \
+     &type::n_params,                    \
+     max_bins_of<type>(),                \
+     least_slope_of<type>(),             \
+     least_bin_of<type>(),               \
+     ends_of<type>(),                    \
+     tails_of<type>()},
         HR_MAPS(HR_ROW)
 #undef HR_ROW
     };

@@ -5,7 +5,9 @@
 // is a prefix of the layer below it, and every weight matrix is a staircase.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -42,7 +44,8 @@ struct MaskedOptions {
     std::vector<int> active;  // the coordinates that it gives parameters for, in the order of its rows
     std::string map, variant, activation;  // variant: of affine, its scale
     std::vector<HiddenOptions> hidden;     // of each hidden layer; empty: the activation, and nothing else
-    double slope = 1e-3, bound = 5, low = -5, min_bin = 1e-3;
+    double slope = 1e-3, bound = 5, min_bin = 1e-3;
+    std::optional<double> low;  // empty: -bound
     int bins = 8;
     bool reads_data = true;       // the conditioner sees x, or z
     bool formula_to_data = true;  // the map's forward direction gives x, or z
@@ -140,6 +143,8 @@ struct MapInfo {
     int max_bins;        // 0: it has none
     double least_slope;  // 0: every slope above 0
     double least_bin;    // 0: its bins have no least share of the interval, which is symmetric then
+    Ends ends;           // of a spline
+    Tails tails;
 
     bool has_bins() const { return max_bins > 0; }
 };
@@ -148,6 +153,12 @@ const std::vector<MapInfo>& map_list();
 const std::vector<std::string>& activation_list();
 int find_activation(const std::string& name);
 int find_map(const std::string& name, const std::string& scale);
+// In the dtype of a transform, what a map is told; of a vector map, any index.
+template <class T>
+MapOptions<T> map_options(int map, double slope, int bins, double low, double bound, double min_bin) {
+    const MapInfo& m = map_list()[size_t(map)];
+    return {T(slope), T(1 / std::log(1 / slope)), bins, T(bound), T(low), T(min_bin), m.ends, m.tails};
+}
 int n_params_of(int map, int bins);                      // maps without bins are told some too, which have no effect
 bool is_slope_of(const std::string& map, double slope);  // also of a vector map
 // Whether a map may have this interval, and so many bins of at least that share of it; also of a vector map.

@@ -42,7 +42,7 @@ HR_FN void split_params(const T* params, int n_params, int n, int run, T* lines)
 template <class Map, bool inverse, class T>
 void coupling_elements(const MapOptions<T>& options, const T* in, const T* params, T* value, int n, T* log_det) {
     constexpr int W = width<T>;
-    const int n_params = Map::n_params(options.bins), run = coupling_run<T>(n_params);
+    const int n_params = n_params_with<Map>(options), run = coupling_run<T>(n_params);
     alignas(64) T lines[coupling_numbers];
     split_params(params, n_params, n, run, lines);
     for (int i = 0; i < n; i += W) {
@@ -69,7 +69,7 @@ template <class T>
 void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, const T* params, T* value, T* log_det,
               int64_t rows, int64_t active) noexcept {
     with_map(map, [&]<class Map>() {
-        const int n_params = Map::n_params(options.bins), run = coupling_run<T>(n_params);
+        const int n_params = n_params_with<Map>(options), run = coupling_run<T>(n_params);
         alignas(64) T derivative[most_run];
         const auto elements = [&](int64_t first, int n) {
             const T* p = params + first * n_params;
@@ -108,7 +108,7 @@ template <class Map, bool inverse, class T>
 void coupling_backward_elements(const MapOptions<T>& options, const T* in, const T* params, const T* grad_value,
                                 const T* grad_log_det, T* grad_in, T* grad_params, int n) {
     constexpr int W = width<T>;
-    const int n_params = Map::n_params(options.bins), run = coupling_run<T>(n_params);
+    const int n_params = n_params_with<Map>(options), run = coupling_run<T>(n_params);
     alignas(64) T lines[coupling_numbers];
     split_params(params, n_params, n, run, lines);
     for (int i = 0; i < n; i += W) {
@@ -131,7 +131,7 @@ void coupling_backward(int map, bool inverse, const MapOptions<T>& options, cons
                        const T* grad_value, const T* grad_log_det, T* grad_in, T* grad_params, int64_t rows,
                        int64_t active) noexcept {
     with_map(map, [&]<class Map>() {
-        const int n_params = Map::n_params(options.bins), run = coupling_run<T>(n_params);
+        const int n_params = n_params_with<Map>(options), run = coupling_run<T>(n_params);
         alignas(64) T by_log_det[most_run];
         for (int64_t first = 0; first < rows * active; first += run) {
             const int n = int(rows * active - first < run ? rows * active - first : run);

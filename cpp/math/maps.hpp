@@ -1,5 +1,8 @@
 // THE list of maps. Kernels, bindings, tests and benchmarks loop over it; a new map is its header and a line here.
+// Maps with the same type `Kernel` share what kernels are compiled for; options tell them apart.
 #pragma once
+
+#include <type_traits>
 
 #include "maps/additive.hpp"
 #include "maps/affine.hpp"
@@ -50,6 +53,17 @@ HR_FN constexpr double least_bin_of() {
     if constexpr (requires { Map::least_bin; }) return Map::least_bin;
     return 0;
 }
+// `ends` and `tails` of a spline by name.
+template <class Map>
+constexpr Ends ends_of() {
+    if constexpr (requires { Map::ends; }) return Map::ends;
+    return Ends::one;
+}
+template <class Map>
+constexpr Tails tails_of() {
+    if constexpr (requires { Map::tails; }) return Map::tails;
+    return Tails::identity;
+}
 template <class Map>
 constexpr bool has_bins = max_bins_of<Map>() > 0;
 
@@ -58,18 +72,66 @@ constexpr bool has_bins = max_bins_of<Map>() > 0;
 HR_MAPS(HR_CHECK)
 #undef HR_CHECK
 
-// Calls f.operator()<Map>() for the map with this index.
+// ---- as kernels see them --------------------------------------------------------------------------------------------
+
+// What is compiled for a map: the type itself, or `Kernel`, which several share.
+template <class Map>
+struct KernelFor {
+    using type = Map;
+};
+template <class Map>
+    requires requires { typename Map::Kernel; }
+struct KernelFor<Map> {
+    using type = typename Map::Kernel;
+};
+template <class Map>
+using KernelOf = typename KernelFor<Map>::type;
+
+// The first index of the list that has this kernel.
+template <class Kernel>
+HR_FN constexpr int first_with() {
+    int first = -1;
+#define HR_FIRST(i, type, name, scale) \
+    if (first < 0 && std::is_same_v<Kernel, KernelOf<type>>) first = i;
+    HR_MAPS(HR_FIRST)
+#undef HR_FIRST
+    return first;
+}
+template <class Map>
+constexpr int first_index = first_with<KernelOf<Map>>();
+
+// Calls f.operator()<Kernel>() for the map with this index; the code of f is there once for each kernel.
 #ifdef __CUDACC__
 #pragma nv_exec_check_disable  // f may be for the host alone
 #endif
 template <class F>
 HR_FN void with_map(int index, F&& f) {
+    int kernel = -1;
     switch (index) {
 #define HR_CASE(i, type, name, scale) \
-    case i: f.template operator()<type>(); break;
+    case i: kernel = first_index<type>; break;
         HR_MAPS(HR_CASE)
 #undef HR_CASE
         default: break;
+    }
+    switch (kernel) {
+#define HR_CASE(i, type, name, scale)                                                  \
+    case i:                                                                            \
+        if constexpr (first_index<type> == i) f.template operator()<KernelOf<type>>(); \
+        break;
+        HR_MAPS(HR_CASE)
+#undef HR_CASE
+        default: break;
+    }
+}
+
+// Parameters of one coordinate.
+template <class Kernel, class T>
+HR_FN constexpr int n_params_with(const MapOptions<T>& o) {
+    if constexpr (requires { Kernel::n_params(o); }) {
+        return Kernel::n_params(o);
+    } else {
+        return Kernel::n_params(o.bins);
     }
 }
 

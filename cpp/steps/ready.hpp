@@ -31,8 +31,8 @@ HR_FN int ready_parts(const ElementwiseStep<T>&, int features) {
 template <class T>
 HR_FN void prepare_part(const ElementwiseStep<T>& s, int slot, int, const T* weights, T* ready) {
     const MapOptions<T>& o = s.map.options;
-    const MapOptions<double> options{double(o.slope), double(o.inverse_clamp), o.bins,
-                                     double(o.bound), double(o.low),           double(o.min_bin)};
+    const MapOptions<double> options{double(o.slope), double(o.inverse_clamp), o.bins, double(o.bound),
+                                     double(o.low),   double(o.min_bin),       o.ends, o.tails};
     const T* const raw = weights + s.weights + s.coordinate[slot] * s.map.n_params;
     T* const out = ready + s.ready + int64_t(slot) * s.n_ready;
     with_map(s.map.index, [&]<class Map>() {

@@ -1,5 +1,4 @@
 // What the lanes compute on the device, for tests: kernels/lanes.hpp.
-#include <cmath>
 #include <optional>
 
 #include "../../cpp/core/masks.hpp"
@@ -47,8 +46,7 @@ void map_functions(const std::string& map, const std::string& scale, double slop
     const int n_params = n_params_of(index, bins);
     by_dtype(given, [&]<class T>(T) {
         const int64_t n = given.count();
-        const MapOptions<T> options = {T(slope), T(1 / std::log(1 / slope)), bins,
-                                       T(bound), T(low.value_or(-bound)),    T(min_bin)};
+        const auto options = map_options<T>(index, slope, bins, low.value_or(-bound), bound, min_bin);
         launch_map_functions<T>(index, options, given.contiguous<T>(like_numbers),
                                 numbers<T>(params, {n, n_params}, "params: wrong shape"),
                                 numbers<T>(forward, {n}, like_numbers), numbers<T>(inverse, {n}, like_numbers),

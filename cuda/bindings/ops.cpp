@@ -22,7 +22,7 @@ void with_dtype(const DeviceArray& first, const char* message, const F& f) {
 
 void coupling_on(const std::string& map, const std::string& scale, double slope, double bound, int bins, bool inverse,
                  const py::tuple& in_, const py::tuple& params_, const py::tuple& value_, const py::tuple& log_det_,
-                 int device, uintptr_t stream, std::optional<double> low, double min_bin) {
+                 std::optional<double> low, double min_bin, int device, uintptr_t stream) {
     const DeviceArray in(in_), params(params_), value(value_), log_det(log_det_);
     const Elements e(map, scale, slope, bound, bins, low, min_bin, in.shape, params.shape);
     e.require_like_values(value.shape);
@@ -40,7 +40,7 @@ void coupling_on(const std::string& map, const std::string& scale, double slope,
 void coupling_backward_on(const std::string& map, const std::string& scale, double slope, double bound, int bins,
                           bool inverse, const py::tuple& in_, const py::tuple& params_, const py::tuple& grad_value_,
                           const py::tuple& grad_log_det_, const py::tuple& grad_in_, const py::tuple& grad_params_,
-                          int device, uintptr_t stream, std::optional<double> low, double min_bin) {
+                          std::optional<double> low, double min_bin, int device, uintptr_t stream) {
     const DeviceArray in(in_), params(params_), grad_value(grad_value_), grad_log_det(grad_log_det_), grad_in(grad_in_),
         grad_params(grad_params_);
     const Elements e(map, scale, slope, bound, bins, low, min_bin, in.shape, params.shape);
@@ -107,12 +107,12 @@ void vector_map_backward_on(const std::string& map, const std::string& variant, 
 void bind_ops(py::module_& m) {
     m.def("coupling", &coupling_on, py::arg("map"), py::arg("scale"), py::arg("slope"), py::arg("bound"),
           py::arg("bins"), py::arg("inverse"), py::arg("input"), py::arg("params"), py::arg("value"),
-          py::arg("log_det"), py::arg("device"), py::arg("stream"), py::arg("low") = py::none(),
-          py::arg("min_bin") = 1e-3);
+          py::arg("log_det"), py::arg("low") = py::none(), py::arg("min_bin") = 1e-3, py::arg("device"),
+          py::arg("stream"));
     m.def("coupling_backward", &coupling_backward_on, py::arg("map"), py::arg("scale"), py::arg("slope"),
           py::arg("bound"), py::arg("bins"), py::arg("inverse"), py::arg("input"), py::arg("params"),
           py::arg("grad_value"), py::arg("grad_log_det"), py::arg("grad_input"), py::arg("grad_params"),
-          py::arg("device"), py::arg("stream"), py::arg("low") = py::none(), py::arg("min_bin") = 1e-3);
+          py::arg("low") = py::none(), py::arg("min_bin") = 1e-3, py::arg("device"), py::arg("stream"));
     m.def("vector_map", &vector_map_on, py::arg("map"), py::arg("variant"), py::arg("slope"), py::arg("inverse"),
           py::arg("input"), py::arg("params"), py::arg("value"), py::arg("log_det"), py::arg("device"),
           py::arg("stream"));

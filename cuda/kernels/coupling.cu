@@ -20,7 +20,15 @@ namespace headrace {
 namespace {
 
 template <class Map>
-constexpr bool is_direct = Map::n_params(2) <= 2;
+constexpr bool few_params() {
+    if constexpr (has_bins<Map>) {
+        return false;
+    } else {
+        return Map::n_params(2) <= 2;
+    }
+}
+template <class Map>
+constexpr bool is_direct = few_params<Map>();
 
 // Numbers of scratch that the way back of a map wants for each element beside its parameters.
 template <class Map>
@@ -103,7 +111,7 @@ __device__ __forceinline__ void run_direct(const MapOptions<T>& options, const T
 template <class Map, bool inverse, class T>
 __device__ __forceinline__ void run_staged(const MapOptions<T>& options, const Stretches& s, const T* in,
                                            const T* params, T* value, int n, T* log, T* tile) {
-    const int n_params = Map::n_params(options.bins), threads = int(blockDim.x), thread = int(threadIdx.x);
+    const int n_params = n_params_with<Map>(options), threads = int(blockDim.x), thread = int(threadIdx.x);
     for (int first = 0; first < n; first += threads) {
         const int count = n - first < threads ? n - first : threads;
         rows_to_tile(params + int64_t(first) * n_params, count * n_params, s.places, tile);
@@ -129,7 +137,7 @@ __global__ void __launch_bounds__(is_direct<Map> ? direct_threads : staged_threa
     // Runs n elements from `first`; gives where their log-derivatives are, aligned as the values are.
     const auto run = [&](int64_t first, int n) {
         T* const log = shared + (W - numbers_to_16(in + first)) % W;
-        const T* const p = params + first * Map::n_params(options.bins);
+        const T* const p = params + first * n_params_with<Map>(options);
         if constexpr (is_direct<Map>) {
             run_direct<Map, inverse>(options, in + first, p, value + first, n, log);
         } else {
@@ -227,7 +235,7 @@ __global__ void __launch_bounds__(staged_threads, staged_blocks<T>)
                              int room_stride, const T* in, const T* params, const T* grad_value, const T* grad_log_det,
                              T* grad_in, T* grad_params) {
     HR_DYNAMIC_SHARED(T, tile);
-    const int n_params = Map::n_params(options.bins), threads = int(blockDim.x), thread = int(threadIdx.x);
+    const int n_params = n_params_with<Map>(options), threads = int(blockDim.x), thread = int(threadIdx.x);
     T* const own = tile + thread * stride;
     T* const room = tile + threads * stride + thread * room_stride;
     for (int64_t first = int64_t(blockIdx.x) * threads; first < elements; first += int64_t(gridDim.x) * threads) {
@@ -277,7 +285,7 @@ void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, 
     if (rows == 0) return;
     with_map_and_direction(map, inverse, [&]<class Map, bool backwards>() {
         constexpr int64_t W = numbers_of_16<T>;
-        const int n_params = Map::n_params(options.bins);
+        const int n_params = n_params_with<Map>(options);
         const int64_t most = std::max<int64_t>(1, coupling_stretch / std::max<int64_t>(1, active));
         Stretches s{rows, active, 0, 0, 1, {}, odd(n_params)};
         s.places = TilePlaces(std::max(2, n_params), std::max(2, s.stride));
@@ -312,7 +320,7 @@ void coupling_backward(int map, bool inverse, const MapOptions<T>& options, cons
             HR_LAUNCH(kernel, grid_for((elements + piece - 1) / piece), direct_threads, 0, stream, options, elements,
                       active, in, params, grad_value, grad_log_det, grad_in, grad_params);
         } else {
-            const int n_params = Map::n_params(options.bins), stride = odd(n_params);
+            const int n_params = n_params_with<Map>(options), stride = odd(n_params);
             const int room = room_of<Map>(options.bins), room_stride = room > 0 ? odd(room) : 0;
             const int64_t bytes = (stride + room_stride) * int64_t(sizeof(T));
             const int threads = staged_threads_for(bytes, 0);

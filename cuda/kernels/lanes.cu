@@ -51,7 +51,7 @@ __global__ void map_functions(int map, MapOptions<T> options, const T* in, const
     const int64_t i = element_of_thread();
     if (i >= n) return;
     with_map(map, [&]<class Map>() {
-        const auto param = [&](int k) { return params[i * Map::n_params(options.bins) + k]; };
+        const auto param = [&](int k) { return params[i * n_params_with<Map>(options) + k]; };
         forward[i] = Map::forward(in[i], param, options, forward_log_det[i]);
         inverse[i] = Map::inverse(in[i], param, options, inverse_log_det[i]);
     });

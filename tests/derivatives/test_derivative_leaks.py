@@ -55,7 +55,7 @@ def test_masked_weights_and_dead_units_have_no_gradient(change, tangled, reads, 
 def test_nothing_leaks_through_masks(reads, formula, map, dtype):
     """The cotangent of one coordinate reaches what that coordinate depends on; the rest may be anything."""
     outputs = reference.MAPS[map].parameters
-    dense = cases.made(features=6, hidden=(20, 20), outputs=outputs, bins=3).astype(dtype)
+    dense = cases.made(features=6, hidden=(20, 20), outputs=outputs, bins=3, map=map).astype(dtype)
     library = hr.MaskedAutoregressive.from_dense(*dense.arrays, reads=reads, formula=formula, map=map, bins=3)
     depends = reference.reads(dense.masks).reshape(6, -1, 6).any(axis=1)
     reached = np.linalg.matrix_power(np.eye(6) + depends, 6) > 0  # row i: what i depends on, itself included

@@ -24,7 +24,7 @@ every_flow_verb = pytest.mark.parametrize("verb", gradients.FLOW_VERBS)
 
 
 def made(map="affine", dtype="float64", **keywords):
-    return cases.made(outputs=reference.MAPS[map].parameters, bins=4, **keywords).astype(dtype)
+    return cases.made(outputs=reference.MAPS[map].parameters, bins=4, map=map, **keywords).astype(dtype)
 
 
 def rows_of(dense, n, dtype="float64"):
@@ -168,7 +168,7 @@ COUPLINGS = [(2, (0,), 0), (5, (1, 3, 4), 2), (7, (4, 1), 3), (9, (0, 1, 2, 3), 
 )
 def test_couplings(core, features, passive, context, map, formula, activation):
     outputs, active = reference.MAPS[map].parameters, features - len(passive)
-    dense = cases.dense_network(len(passive), (9, 8), active, context, outputs=outputs, bins=4)
+    dense = cases.dense_network(len(passive), (9, 8), active, context, outputs=outputs, bins=4, map=map)
     subject = gradients.coupling(dense, passive, activation, map=map, formula=formula)
     for verb in gradients.TRANSFORM_VERBS:
         step = gradients.step_for(activation)

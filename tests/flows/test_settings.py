@@ -18,7 +18,8 @@ BLOCKS = {"residual": False, "dropout": 0.0}
 LINK = {"link": "reverse"}
 SCALE = {"map": "affine", "scale": "soft_clamp", "slope": 1e-3}
 SPLINE = {"bins": 8, "bound": 5.0}
-CONDITIONER = {**NETWORK, **SCALE, **SPLINE, "formula": "to_data"}
+ANY_MAP = {**SCALE, **SPLINE, "min_bin": 1e-3}
+CONDITIONER = {**NETWORK, **ANY_MAP, "formula": "to_data"}
 FRESH = {"seed": 0, "dtype": "float32"}
 FLOW = {"context": 0, "transforms": 5, "hidden": (64, 64), "base": None, **FRESH}
 CHAIN = {**FLOW, "transforms": 32, **NETWORK}
@@ -40,7 +41,7 @@ SIGNATURES = {
         "features": NEEDED, "passive": NEEDED, "hidden": (64, 64), "context": 0, **FRESH, **CONDITIONER, **BLOCKS,
     },
     hr.Elementwise: {
-        "features": NEEDED, **SCALE, **SPLINE, "dtype": "float32", "map": "rq_spline", "formula": "to_latent",
+        "features": NEEDED, **ANY_MAP, "dtype": "float32", "map": "rq_spline", "formula": "to_latent",
     },
     hr.Planar: {
         "features": NEEDED, "hidden": (64, 64), "context": 0, **FRESH, **NETWORK, "nonlinearity": "tanh",

@@ -81,7 +81,7 @@ def test_hard_splines_match_the_reference(map, direction, bound, bins, min_bin, 
         for result, expected, magnitude in zip(got, want, magnitudes, strict=True):
             periods = 1.0 + np.abs(wide - middle) / size if MAPS[map][1] == "periodic" else 1.0
             cases.assert_close(
-                result.ravel(), expected.ravel(), magnitude=(magnitude * periods).ravel(), depth=32 * max(1, bins // 8)
+                result.ravel(), expected.ravel(), magnitude=(magnitude * periods).ravel(), depth=16 * max(1, bins // 8)
             )
 
 

@@ -80,7 +80,7 @@ def test_every_shape_matches_the_reference(core, features, passive, context, hid
 @every_formula
 def test_maps_layouts_and_output_orders_match_the_reference(map, layout, reverse, formula, dtype):
     outputs = reference.MAPS[map].parameters[:: -1 if reverse else 1]
-    dense = network(7, (6, 2), outputs=outputs, layout=layout).astype(dtype)
+    dense = network(7, (6, 2), outputs=outputs, layout=layout, map=map).astype(dtype)
     library, judge = pair(dense, (6, 2), "tanh", map=map, formula=formula)
     cases.check_directions(library, judge, cases.rows(60, 7, dtype), None, dtype, depth=map_cases.depth_of(map))
 
@@ -243,7 +243,7 @@ def test_fresh_couplings_are_near_the_identity():
 @pytest.mark.parametrize("map", reference.MAPS)
 @every_formula
 def test_log_det_is_that_of_the_full_jacobian(map, formula):
-    dense = network(6, (5, 1), 2, outputs=reference.MAPS[map].parameters)
+    dense = network(6, (5, 1), 2, outputs=reference.MAPS[map].parameters, map=map)
     library, _ = pair(dense, (5, 1), "tanh", map=map, formula=formula)
     given, context = cases.rows(3, 6, "float64"), cases.rows(1, 2, "float64", "context")
     for direction in (library.forward, library.inverse):

@@ -86,7 +86,7 @@ def test_layouts_and_output_orders_match_the_reference(layout, outputs, name, re
     product=("cpu",),
 )
 def test_every_map_matches_the_reference(core, map, layout, reads, formula, dtype):
-    dense = cases.made(context=1, outputs=reference.MAPS[map].parameters, layout=layout).astype(dtype)
+    dense = cases.made(context=1, outputs=reference.MAPS[map].parameters, layout=layout, map=map).astype(dtype)
     library, judge = pair(dense, "elu", map=map, reads=reads, formula=formula)
     given, context = inputs(dense, core.choose(101, 37), dtype)
     cases.check_directions(library, judge, given, context, dtype, depth=map_cases.depth_of(map))

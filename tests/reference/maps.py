@@ -70,7 +70,8 @@ def additive(value, params, options, inverse):
 def spline_of(ends, tails, derivatives):
     """A spline with least sizes of bins, and so many derivatives more than bins."""
     apply, numbers = additive_splines.additive_spline(ends, tails), additive_splines.counts(derivatives)
-    return Map(("width", "height", "derivative"), apply, numbers, depth=8)
+    # Bins may be a thousandth of the interval, at whose scale their ends are rounded.
+    return Map(("width", "height", "derivative"), apply, numbers, depth=16)
 
 
 MAPS = {

@@ -79,12 +79,12 @@ def spline_magnitudes(given, params, dtype, *, slope=1e-3, bound=5.0, inverse=Fa
     ``knots``: those of another spline than "rq_spline".
     """
     x, y, derivatives = reference.spline_knots(params, slope, bound) if knots is None else knots
-    low, high = x[..., 0], x[..., -1]
-    bound = np.maximum(np.abs(low), np.abs(high))
+    left, right = x[..., 0], x[..., -1]
+    bound = np.maximum(np.abs(left), np.abs(right))
     given, params = np.asarray(given, np.float64), np.asarray(params, np.float64)
     value, log_derivative = np.abs(given), np.ones_like(given)
     for shift in (-1.0, 0.0, 1.0):
-        moved = np.clip(given + shift * bound * tolerance(dtype), low, high)
+        moved = np.clip(given + shift * bound * tolerance(dtype), left, right)
         _, _, width, height, d0, d1 = reference.find_bin(moved, x, y, derivatives, inverse)
         steep = height / width
         top = np.maximum(np.maximum(d0, d1), 2.0 * steep)
@@ -187,11 +187,11 @@ def fill(masks, generator, *, gain=1.0, features=0, context=0, outputs=("shift",
     return Dense(weights, biases, list(masks), features, context, outputs, layout)
 
 
-def sizes_of(outputs, bins=8):
-    """How many numbers each of these names of outputs stands for, in the smallest map that has all of them."""
-    having = [map for map in reference.MAPS.values() if set(map.parameters) >= set(outputs)]
-    map = min(having, key=lambda map: len(map.parameters))
-    return [map.sizes(bins)[name] for name in outputs]
+def sizes_of(outputs, bins=8, map=None):
+    """How many numbers each of these names of outputs stands for: in a map, or the smallest that has all of them."""
+    having = [name for name, map in reference.MAPS.items() if set(map.parameters) >= set(outputs)]
+    map = map or min(having, key=lambda name: len(reference.MAPS[name].parameters))
+    return [reference.MAPS[map].sizes(bins)[name] for name in outputs]
 
 
 def per_parameter(mask, sizes, layout):
@@ -267,6 +267,7 @@ def made(
     outputs=("shift", "scale"),
     layout="interleaved",
     bins=8,
+    map=None,
     change=None,
     tangled=False,
     gain=1.4,
@@ -274,7 +275,7 @@ def made(
 ):
     """A random masked network in a random order of coordinates, with random degrees."""
     generator = rng("made", features, hidden, context, per_level, outputs, layout, tangled, *key)
-    sizes = sizes_of(outputs, bins)
+    sizes = sizes_of(outputs, bins, map)
     if tangled:
         masks = tangled_masks(features, hidden, context, generator, sizes, layout)
     else:
@@ -294,13 +295,14 @@ def dense_network(
     outputs=("shift", "scale"),
     layout="interleaved",
     bins=8,
+    map=None,
     change=None,
     gain=1.4,
     key=(),
 ):
     """A random unmasked network for a coupling: ``inputs`` passive coordinates and the context in."""
     generator = rng("dense", inputs, hidden, active, context, outputs, layout, *key)
-    widths = [inputs + context, *hidden, active * sum(sizes_of(outputs, bins))]
+    widths = [inputs + context, *hidden, active * sum(sizes_of(outputs, bins, map))]
     masks = [np.ones((out, into), bool) for into, out in itertools.pairwise(widths)]
     if change is not None:
         masks = change(masks, generator)

@@ -50,10 +50,11 @@ class OnDevice:
     def __getattr__(self, name):
         found = getattr(self.module, name)
         if name in OPS:
-            return lambda *arguments: self.call(found, *arguments, last=(self.device.index, self.device.stream))
+            where = {"device": self.device.index, "stream": self.device.stream}
+            return lambda *arguments, **named: self.call(found, *arguments, **named, **where)
         return found
 
-    def call(self, function, *arguments, last):
+    def call(self, function, *arguments, **named):
         """Copies arrays to the device, calls, and copies back what it may have written."""
         place = lambda array: (array.ctypes.data, array.shape, array.strides)  # noqa: E731
         given = {place(a): a for a in arguments if isinstance(a, np.ndarray)}  # one that is given twice is one
@@ -61,7 +62,7 @@ class OnDevice:
         def once():
             held = {key: self.device.array(array) for key, array in given.items()}
             told = (self.device.tuple(held[place(a)]) if isinstance(a, np.ndarray) else a for a in arguments)
-            function(*told, *last)
+            function(*told, **named)
             return {key: self.device.numpy(array) for key, array in held.items()}
 
         first, *others = self.device.in_each_order(once)
@@ -82,7 +83,7 @@ class OnDevice:
 
             def __getattr__(self, name):
                 found = getattr(self.inner, name)
-                return lambda *arguments: core.call(found, *arguments, last=(core.device.stream,))
+                return lambda *arguments, **named: core.call(found, *arguments, **named, stream=core.device.stream)
 
         return Program
 

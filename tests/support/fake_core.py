@@ -159,7 +159,7 @@ class OnCpu:
 
         for name in ("coupling", "coupling_backward", "vector_map", "vector_map_backward"):
             kernel = opened(getattr(cpu, name))
-            setattr(self, name, lambda *given, device, stream, kernel=kernel: kernel(*given, stream=stream))
+            setattr(self, name, lambda *given, device, kernel=kernel, **named: kernel(*given, **named))
 
         class MaskedOptions:
             def __init__(self, **options):

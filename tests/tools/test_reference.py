@@ -173,7 +173,7 @@ def test_differences_of_known_functions():
 @pytest.mark.parametrize("formula", cases.FORMULAS)
 def test_coupling_undoes_itself_and_log_det_is_the_jacobian(map, formula):
     outputs = reference.MAPS[map].parameters
-    dense = cases.dense_network(3, (11, 9), 4, outputs=outputs)
+    dense = cases.dense_network(3, (11, 9), 4, outputs=outputs, map=map)
     transform = reference.Coupling(dense.network("tanh"), 7, [5, 0, 2], map=map, formula=formula, outputs=outputs)
     z = cases.rows(5, 7, "float64")
 

@@ -3,6 +3,12 @@
 
 namespace headrace {
 
+// Derivatives at the ends of a spline's interval: 1; each with a raw number; one for both, as on a circle.
+enum class Ends { one, free, shared };
+// Outside of the interval: the identity; a straight line, with the derivative at the end; the spline again, moved by
+// whole periods.
+enum class Tails { identity, linear, periodic };
+
 template <class T>
 struct MapOptions {
     T slope;          // the smallest scale: of softplus and sigmoid additively, of soft_clamp multiplicatively
@@ -11,6 +17,8 @@ struct MapOptions {
     T bound;          // a spline's interval is [-bound, bound], or [low, bound]
     T low;
     T min_bin;  // the least share of a spline's interval that a bin takes, where it has one
+    Ends ends;  // these two are said by the spline's name
+    Tails tails;
 };
 
 }  // namespace headrace

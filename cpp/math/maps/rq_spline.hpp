@@ -25,9 +25,11 @@ template <class Kind>
 struct Spline {
     static constexpr int max_bins = 64;
     static constexpr double least_slope = 1e-6;  // below, N / D^2 may leave float32
-    static constexpr double least_bin = Kind::least_bin;
 
-    HR_FN static constexpr int n_params(int bins) { return 2 * bins + Kind::n_derivatives(bins); }
+    template <class T>
+    HR_FN static constexpr int n_params(const MapOptions<T>& o) {
+        return 2 * o.bins + Kind::n_derivatives(o.bins, o.ends);
+    }
     HR_FN static constexpr int n_room(int bins) { return 2 * bins; }
     static constexpr bool vjp_reads_built = false;  // so nobody need run the spline for it
 
@@ -62,7 +64,7 @@ struct Spline {
         Point<V> at;
         locate_x(entered.value, p, o, knots, bin, at);
         V rise{};
-        if constexpr (Kind::tails == Tails::linear) rise = entered.beyond * derivative(knots, bin, at);
+        if (Kind::tails(o) == Tails::linear) rise = entered.beyond * derivative(knots, bin, at);
         return backward(entered, rise, knots, bin, at, p, o, grad_y, grad_log_det, grad);
     }
 
@@ -79,10 +81,10 @@ struct Spline {
         locate_y(entered.value, p, o, knots, bin, at);
         const V n = at.n(bin), d = at.d(bin);
         V log_slope_x = (at.n_t(bin) / n - T(2) * at.d_t(bin) / d) * knots.width_sum / (bin.width * Kind::range(o));
-        if constexpr (Kind::tails == Tails::linear)
+        if (Kind::tails(o) == Tails::linear)
             log_slope_x = select(Kind::outside(entered.value, o), splat<V>(0), log_slope_x);
         V grad_y = (grad_x - grad_log_det * log_slope_x) / derivative(knots, bin, at);
-        if constexpr (Kind::tails == Tails::identity) grad_y = select(Kind::outside(entered.value, o), grad_x, grad_y);
+        if (Kind::tails(o) == Tails::identity) grad_y = select(Kind::outside(entered.value, o), grad_x, grad_y);
         backward(entered, entered.beyond, knots, bin, at, p, o, -grad_y, -grad_log_det, grad);
         return grad_y;
     }
@@ -100,7 +102,7 @@ struct Spline {
         Knots<V, P> knots(p, o);
         V left_width = splat<V>(0), left_height = left_width;
         const auto at_knot = [&](int k) {
-            const int place = Kind::place(k, o.bins);
+            const int place = Kind::place(k, o);
             return place >= 0 ? Kind::derivative(V(p(2 * o.bins + place)), o) : splat<V>(1);
         };
         for (int k = 0; k < o.bins; ++k) {
@@ -183,7 +185,7 @@ struct Spline {
                 width_sum += width;
                 height_sum += height;
             }
-            for (int k = 2 * o.bins; k < n_params(o.bins); ++k) poison += Kind::poison(V(p(k)), o);
+            for (int k = 2 * o.bins; k < n_params(o); ++k) poison += Kind::poison(V(p(k)), o);
             poison += width_sum + height_sum;
             poison -= poison;
         }
@@ -203,7 +205,7 @@ struct Spline {
             target = Kind::share_below(input, o) * (of_heights ? height_sum : width_sum);
             const V zero = splat<V>(0), one = splat<V>(1);
             const auto raw_at = [&](int k) {
-                const int place = Kind::place(k, o.bins);
+                const int place = Kind::place(k, o);
                 return place >= 0 ? p(2 * o.bins + place) : zero;
             };
             V end = zero, width_end = zero, height_end = zero;
@@ -225,7 +227,7 @@ struct Spline {
             const V inverse_slope = T(1) / slope(bin);
             bin.d0 = Kind::derivative(bin.d0, o);
             bin.d1 = Kind::derivative(bin.d1, o);
-            if constexpr (Kind::sets_ends) {
+            if (Kind::sets_ends(o)) {
                 bin.d0 = select(bin.index == T(0), one, bin.d0);
                 bin.d1 = select(bin.index == T(o.bins - 1), one, bin.d1);
             }
@@ -268,7 +270,7 @@ struct Spline {
         }
         // A straight tail has the derivative at the very end, which may be far from that a rounding error away.
         HR_FN void snap(V input, const MapOptions<Scalar<V>>& o) {
-            if constexpr (Kind::tails == Tails::linear) {
+            if (Kind::tails(o) == Tails::linear) {
                 const V zero = splat<V>(0), one = splat<V>(1);
                 t = select(input >= o.bound, one, select(input <= o.low, zero, t));
                 r = select(input >= o.bound, zero, select(input <= o.low, one, r));
@@ -311,7 +313,7 @@ struct Spline {
         const Scalar<V> poison = ready[n_ready(o.bins) - 1];
         const V slope = derivative_of(bin.height / bin.width, bin, at);
         factor = slope + poison;
-        if constexpr (Kind::tails == Tails::identity)
+        if (Kind::tails(o) == Tails::identity)
             factor = select(Kind::outside(entered.value, o), splat<V>(1), slope) + poison;
         return leave<inverse>(entered, inside, slope, o) + poison;
     }
@@ -319,9 +321,9 @@ struct Spline {
     // From a value within the interval to that of the input.
     template <bool inverse, class V, class E>
     HR_FN static V leave(const E& entered, V inside, V slope, const MapOptions<Scalar<V>>& o) {
-        if constexpr (Kind::tails == Tails::identity) {
+        if (Kind::tails(o) == Tails::identity) {
             return select(Kind::outside(entered.value, o), entered.value, inside);
-        } else if constexpr (Kind::tails == Tails::linear) {
+        } else if (Kind::tails(o) == Tails::linear) {
             return inside + (inverse ? entered.beyond / slope : entered.beyond * slope);
         } else {
             return inside + entered.beyond;
@@ -351,8 +353,7 @@ struct Spline {
                           const MapOptions<Scalar<V>>& o, V& log_det) {
         const V slope = derivative(knots, bin, at);
         log_det = log(slope) * Scalar<V>(inverse ? -1 : 1);
-        if constexpr (Kind::tails == Tails::identity)
-            log_det = select(Kind::outside(entered.value, o), splat<V>(0), log_det);
+        if (Kind::tails(o) == Tails::identity) log_det = select(Kind::outside(entered.value, o), splat<V>(0), log_det);
         log_det += knots.poison;
         return leave<inverse>(entered, inside, slope, o) + knots.poison;
     }
@@ -364,10 +365,10 @@ struct Spline {
         using T = Scalar<V>;
         const V zero = splat<V>(0);
         const V outer = grad_y;
-        if constexpr (Kind::tails == Tails::identity) {
+        if (Kind::tails(o) == Tails::identity) {
             grad_y = select(Kind::outside(entered.value, o), zero, grad_y);
             grad_log_det = select(Kind::outside(entered.value, o), zero, grad_log_det);
-        } else if constexpr (Kind::tails == Tails::linear) {
+        } else if (Kind::tails(o) == Tails::linear) {
             grad_log_det += grad_y * rise;
         }
         const T range = Kind::range(o);
@@ -377,7 +378,7 @@ struct Spline {
         const V grad_n = grad_log_det / n, grad_p = grad_eta / d;  // eta = p / d
         const V grad_d = -(T(2) * grad_log_det + grad_eta * eta) / d;
         V grad_t = grad_p * (T(2) * at.t + bin.d0 * (at.r - at.t)) + grad_n * at.n_t(bin) + grad_d * at.d_t(bin);
-        if constexpr (Kind::tails == Tails::linear)
+        if (Kind::tails(o) == Tails::linear)
             grad_t = select(Kind::outside(entered.value, o), zero, grad_t);             // t is 0 or 1
         const V from_d0 = (grad_p * tr + grad_n * at.r * at.r + grad_d * tr) * bin.d0;  // by the logarithm of d0
         const V from_d1 = (grad_n * at.t * at.t + grad_d * tr) * bin.d1;
@@ -404,26 +405,40 @@ struct Spline {
         const auto from_knot = [&](int k) {
             return select(bin.index == T(k), from_d0, zero) + select(bin.index == T(k - 1), from_d1, zero);
         };
-        for (int j = 0; j < Kind::n_derivatives(o.bins); ++j) {
-            const int place = 2 * o.bins + j, k = Kind::knot(j);
+        const int n_derivatives = Kind::n_derivatives(o.bins, o.ends);
+        for (int j = 0; j < n_derivatives; ++j) {
+            const int place = 2 * o.bins + j, k = Kind::knot(j, o);
             V from = from_knot(k);
-            if constexpr (Kind::is_circular)
-                if (k == 0) from += from_knot(o.bins);
+            if (Kind::is_circular(o) && k == 0) from += from_knot(o.bins);
             grad(place, from * Kind::log_derivative_slope(V(p(place)), o));
         }
         const V inner = grad_t / (width * range);
-        if constexpr (Kind::tails == Tails::identity) return select(Kind::outside(entered.value, o), outer, inner);
-        if constexpr (Kind::tails == Tails::linear)
+        if (Kind::tails(o) == Tails::identity) return select(Kind::outside(entered.value, o), outer, inner);
+        if (Kind::tails(o) == Tails::linear)
             return select(Kind::outside(entered.value, o), outer * derivative(knots, bin, at), inner);
         return inner;
     }
 };
 
-using RqSpline = Spline<SoftClampedKnots>;
-using NflowsSpline = Spline<AdditiveKnots<Ends::one, Tails::identity>>;
-using FreeSpline = Spline<AdditiveKnots<Ends::free, Tails::linear>>;
-using FlowjaxSpline = Spline<AdditiveKnots<Ends::free, Tails::identity>>;
-using CircularSpline = Spline<AdditiveKnots<Ends::shared, Tails::periodic>>;
+// A spline as the list of maps names it. Those with knots of one kind share a kernel, which their ends and tails are
+// told as options.
+template <class Kind, Ends ends_, Tails tails_>
+struct NamedSpline {
+    using Kernel = Spline<Kind>;
+    static constexpr Ends ends = ends_;
+    static constexpr Tails tails = tails_;
+    static constexpr int max_bins = Kernel::max_bins;
+    static constexpr double least_slope = Kernel::least_slope;
+    static constexpr double least_bin = Kind::least_bin;
+
+    HR_FN static constexpr int n_params(int bins) { return 2 * bins + Kind::n_derivatives(bins, ends); }
+};
+
+using RqSpline = NamedSpline<SoftClampedKnots, Ends::one, Tails::identity>;
+using NflowsSpline = NamedSpline<AdditiveKnots, Ends::one, Tails::identity>;
+using FreeSpline = NamedSpline<AdditiveKnots, Ends::free, Tails::linear>;
+using FlowjaxSpline = NamedSpline<AdditiveKnots, Ends::free, Tails::identity>;
+using CircularSpline = NamedSpline<AdditiveKnots, Ends::shared, Tails::periodic>;
 
 }  // namespace
 }  // namespace headrace

@@ -12,10 +12,6 @@
 namespace headrace {
 namespace {
 
-// Outside of the interval: the identity; a straight line, with the derivative at the end; the spline again, moved by
-// whole periods.
-enum class Tails { identity, linear, periodic };
-
 // `beyond`: of a linear tail how far the input is outside, of a periodic one the whole periods that were taken off.
 template <class V>
 struct Entered {
@@ -26,16 +22,32 @@ struct Entered {
 // two bins differ by a factor of at most 1 / slope; derivatives at the K - 1 inner knots are
 // exp(a / (1 + |a| / log(1 / slope))).
 struct SoftClampedKnots {
-    static constexpr Tails tails = Tails::identity;
     static constexpr double least_bin = 0;        // it has no least size of bins
-    static constexpr bool sets_ends = false;      // the raw derivative 0 stands for 1
     static constexpr bool is_moderate = true;     // derivatives are between slope and 1 / slope
     static constexpr bool parts_show_all = true;  // infinite raw numbers make a part NaN
-    static constexpr bool is_circular = false;
 
-    HR_FN static constexpr int n_derivatives(int bins) { return bins - 1; }
-    HR_FN static constexpr int place(int knot, int bins) { return knot < bins ? knot - 1 : -1; }
-    HR_FN static constexpr int knot(int place) { return place + 1; }
+    template <class T>
+    HR_FN static constexpr Tails tails(const MapOptions<T>&) {
+        return Tails::identity;
+    }
+    template <class T>
+    HR_FN static constexpr bool sets_ends(const MapOptions<T>&) {
+        return false;  // the raw derivative 0 stands for 1
+    }
+    template <class T>
+    HR_FN static constexpr bool is_circular(const MapOptions<T>&) {
+        return false;
+    }
+
+    HR_FN static constexpr int n_derivatives(int bins, Ends) { return bins - 1; }
+    template <class T>
+    HR_FN static constexpr int place(int knot, const MapOptions<T>& o) {
+        return knot < o.bins ? knot - 1 : -1;
+    }
+    template <class T>
+    HR_FN static constexpr int knot(int place, const MapOptions<T>&) {
+        return place + 1;
+    }
 
     template <class V>
     HR_FN static Entered<V> enter(V input, const MapOptions<Scalar<V>>&) {
@@ -105,43 +117,51 @@ struct SoftClampedKnots {
 };
 
 // In [low, bound]. A width or height is min_bin + (1 - min_bin K) softmax of the raw ones, as a share of the interval;
-// derivatives are slope + log(1 + e^a). A raw number at one end is the other's too on a circle.
-enum class Ends { one, free, shared };
-
-template <Ends ends, Tails tails_>
+// derivatives are slope + log(1 + e^a). A raw number at one end is the other's too on a circle. Ends and tails are
+// options, the same for all rows: each name with a kernel of its own would make all kernels half as large again.
 struct AdditiveKnots {
-    static constexpr Tails tails = tails_;
     static constexpr double least_bin = 1e-6;
-    static constexpr bool sets_ends = ends == Ends::one;
     static constexpr bool is_moderate = false;
     static constexpr bool parts_show_all = false;
-    static constexpr bool is_circular = ends == Ends::shared;
 
-    HR_FN static constexpr int n_derivatives(int bins) {
+    template <class T>
+    HR_FN static constexpr Tails tails(const MapOptions<T>& o) {
+        return o.tails;
+    }
+    template <class T>
+    HR_FN static constexpr bool sets_ends(const MapOptions<T>& o) {
+        return o.ends == Ends::one;
+    }
+    template <class T>
+    HR_FN static constexpr bool is_circular(const MapOptions<T>& o) {
+        return o.ends == Ends::shared;
+    }
+
+    HR_FN static constexpr int n_derivatives(int bins, Ends ends) {
         return ends == Ends::one ? bins - 1 : ends == Ends::free ? bins + 1 : bins;
     }
-    HR_FN static constexpr int place(int knot, int bins) {
-        if (ends == Ends::one) return knot < bins ? knot - 1 : -1;
-        return ends == Ends::shared && knot == bins ? 0 : knot;
+    template <class T>
+    HR_FN static constexpr int place(int knot, const MapOptions<T>& o) {
+        if (o.ends == Ends::one) return knot < o.bins ? knot - 1 : -1;
+        return o.ends == Ends::shared && knot == o.bins ? 0 : knot;
     }
-    HR_FN static constexpr int knot(int place) { return ends == Ends::one ? place + 1 : place; }
+    template <class T>
+    HR_FN static constexpr int knot(int place, const MapOptions<T>& o) {
+        return o.ends == Ends::one ? place + 1 : place;
+    }
 
     template <class V>
     HR_FN static Entered<V> enter(V input, const MapOptions<Scalar<V>>& o) {
         using T = Scalar<V>;
-        if constexpr (tails == Tails::identity) {
-            return {input, V{}};
-        } else if constexpr (tails == Tails::linear) {
-            return {input, input - clamp(input, o)};
-        } else {
-            // Whole periods from the middle. What is so far away that nothing is left of its place within a period
-            // moves as a whole.
-            const T middle = o.low + (o.bound - o.low) * T(0.5);
-            const V periods = (input - middle) * (T(1) / range(o)), round = splat<V>(Format<T>::round);
-            const V whole = select(abs(periods) < T(0.25) * Format<T>::round, (periods + round) - round, periods);
-            const V beyond = whole * range(o);
-            return {input - beyond, beyond};
-        }
+        if (o.tails == Tails::identity) return {input, V{}};
+        if (o.tails == Tails::linear) return {input, input - clamp(input, o)};
+        // Whole periods from the middle. What is so far away that nothing is left of its place within a period moves as
+        // a whole.
+        const T middle = o.low + (o.bound - o.low) * T(0.5);
+        const V periods = (input - middle) * (T(1) / range(o)), round = splat<V>(Format<T>::round);
+        const V whole = select(abs(periods) < T(0.25) * Format<T>::round, (periods + round) - round, periods);
+        const V beyond = whole * range(o);
+        return {input - beyond, beyond};
     }
     template <class V>
     HR_FN static auto outside(V value, const MapOptions<Scalar<V>>& o) {

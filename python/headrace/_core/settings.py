@@ -1,7 +1,7 @@
 """What a masked transform is told beside its masks: each setting's type, default, check and meaning, in this one place.
 
 A new setting is a key of a `TypedDict`, which static checkers read, and a field of a dataclass, which checks it; where
-the core takes it too, it is a line of the table in cpp/bindings/structure.cpp and of `MaskedOptions` in _cpu.pyi.
+the core takes it too, it is a line of the table in cpp/bindings/structure.cpp and of `MaskedOptions` in core.pyi.
 Constructors that take the `TypedDict` have it then, and so have their signatures and help (`headrace._keywords`).
 """
 
