@@ -17,7 +17,7 @@ using Doubles = Array<double>;
 
 constexpr const char* expects_weights = "weights: expected contiguous (rows,) of the dtype";
 
-inline const OpenedArray& points_of(const OpenedArray& x) {
+inline OpenedArray points_of(OpenedArray x) {
     require(x.axes == 2 && x.columns >= 1 && x.columns <= 8192, "x: expected (rows, features)");
     return x;
 }

@@ -256,9 +256,8 @@ MaskedTransform MaskedTransform::from_masks(MaskedOptions o, const std::vector<s
     for (int c : o.active) max_level = std::max(max_level, levels[c]);
     // A dead unit reaches no output. It gets the degree max_level, which no output sees, and is never computed.
     std::vector<std::vector<int>> degrees(n_layers - 1);
-    std::vector<std::vector<bool>> live;  // of what each layer reads; last the outputs
-    for (int size : sizes) live.emplace_back(size_t(size), false);
-    live.back().assign(live.back().size(), true);
+    std::vector<std::vector<bool>> live(sizes.size());  // of what each layer reads; last the outputs
+    for (size_t i = 0; i < sizes.size(); ++i) live[i].assign(size_t(sizes[i]), i + 1 == sizes.size());
     for (int l = n_layers - 1; l > 0; --l) {
         std::vector<bool>& below = live[l];
         for (size_t u = 0; u < live[l + 1].size(); ++u) {
@@ -279,7 +278,7 @@ MaskedTransform MaskedTransform::from_masks(MaskedOptions o, const std::vector<s
     bool any = !t.pinned_.empty();
     std::vector<bool> pinned = any ? t.pinned_ : std::vector<bool>(t.n_weights_, false);
     for (int l = 0; l < n_layers; ++l) {
-        const LayerShape& layer = t.layers_[size_t(t.n_context_layers_ + l)];
+        const LayerShape& layer = t.layers_[size_t(t.n_context_layers_) + size_t(l)];
         const std::vector<int> inputs = t.columns_of(layer);
         for (int u = 0; u < layer.out; ++u)
             for (int k = 0; k < layer.visible[u]; ++k)
