@@ -59,7 +59,8 @@ SELECTION = " or ".join(
         "test_gradients_of_couplings",
         "test_chosen_rows",
         "test_shared_parameters_are_summed_in_float64",
-        "(test_float32_gradients_match_those_of_float64 and forward)",
+        "(test_gradients_of_long_rows_are_those_of_the_cpu and forward)",
+        "(test_addresses_do_not_matter and forward and affine and float32)",
     )
 )
 INSTALL = 'HEADRACE_CUDA=ON pip install ".[cuda13,test]"   (".[cuda12,test]" for a driver of CUDA 12)'
