@@ -64,8 +64,10 @@ py::object step_points(int features, const Doubles& maps, double log_scale, cons
     require(shift.size() == features, "shift: expected (features,)");
     s.shift.assign(shift.data(), shift.data() + features);
     if (next.is_none()) {
-        const py::gil_scoped_release nogil;
-        take(s, false);
+        {
+            const py::gil_scoped_release nogil;
+            take(s, false);
+        }
         return py::none();
     }
     const auto a = py::cast<Doubles>(next);

@@ -159,7 +159,7 @@ def test_what_the_cpu_refuses_is_refused_with_its_words(device, name):
     arrays = [device.array(argument) if isinstance(argument, np.ndarray) else argument for argument in arguments]
     told = [argument if i < 6 else device.tuple(argument) for i, argument in enumerate(arrays)]
     with pytest.raises(ValueError, match=r"\w") as by_device:
-        device.module.coupling_backward(*told, device.index, device.stream)
+        device.module.coupling_backward(*told, device=device.index, stream=device.stream)
     assert str(by_device.value) == str(by_cpu.value)
 
 
@@ -168,10 +168,12 @@ def test_the_device_of_the_arrays_is_made_current(device):
     x, params = device.array(np.zeros((3, 2))), device.array(np.zeros((3, 2, 2)))
     told = [device.tuple(array) for array in (x, params, x, device.empty(3, "f8"))]
     with pytest.raises(device.module.CudaError, match="device: invalid device ordinal"):
-        device.module.coupling("affine", "soft_clamp", 1e-3, 5.0, 2, False, *told, 99, device.stream)
+        device.module.coupling("affine", "soft_clamp", 1e-3, 5.0, 2, False, *told, device=99, stream=device.stream)
     told = [device.tuple(array) for array in (x, params, x, device.empty(3, "f8"), x, params)]
     with pytest.raises(device.module.CudaError, match="device: invalid device ordinal"):
-        device.module.coupling_backward("affine", "soft_clamp", 1e-3, 5.0, 2, False, *told, 99, device.stream)
+        device.module.coupling_backward(
+            "affine", "soft_clamp", 1e-3, 5.0, 2, False, *told, device=99, stream=device.stream
+        )
 
 
 @pytest.mark.parametrize("place", range(6, 12))
@@ -187,9 +189,11 @@ def test_arrays_of_another_kind_are_refused(device, place):
         told = [device.tuple(bad if i == place - 6 else array) for i, array in enumerate(arrays)]
         with pytest.raises(ValueError, match="expected aligned arrays of one dtype in C order"):
             device.module.coupling_backward(
-                "affine", "soft_clamp", 1e-3, 5.0, 2, False, *told, device.index, device.stream
+                "affine", "soft_clamp", 1e-3, 5.0, 2, False, *told, device=device.index, stream=device.stream
             )
     address, *rest = device.tuple(arrays[place - 6])
     told = [(address + 1, *rest) if i == place - 6 else device.tuple(array) for i, array in enumerate(arrays)]
     with pytest.raises(ValueError, match="aligned"):
-        device.module.coupling_backward("affine", "soft_clamp", 1e-3, 5.0, 2, False, *told, device.index, device.stream)
+        device.module.coupling_backward(
+            "affine", "soft_clamp", 1e-3, 5.0, 2, False, *told, device=device.index, stream=device.stream
+        )
