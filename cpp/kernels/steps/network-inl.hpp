@@ -52,8 +52,7 @@ HR_FN void tile_vector_map(const NetworkStep<T>& s, const TileBuffers<T>& b, con
     });
 }
 
-// ---- what a layer does to its products
-// ---------------------------------------------------------------------------------
+// ---- what a layer does to its products ------------------------------------------------------------------------------
 
 // Units [unit, unit + n) of a layer: from their products to their sums, with what the context gives and what another
 // layer adds. line(i) is where the row's, or rows', number of scratch unit i starts; `height` numbers there.
