@@ -153,6 +153,37 @@ def test_a_flow_that_was_fitted_comes_back():
         module.flow = flow.parameters
 
 
+def test_a_backward_pass_through_a_flow_that_was_replaced_is_refused():
+    """Another structure of the same sizes: the order of the coordinates turned round."""
+    module, x = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=0)), rows(5, 3)
+    chain = module.flow.transforms
+    other = hr.Flow([hr.Permutation([2, 1, 0]), *chain])
+    loss = module.log_prob(x).sum()
+    module.flow = other
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    np.testing.assert_array_equal(module.log_prob(x).detach(), other.log_prob(x.numpy()))
+    module.log_prob(x).sum().backward()
+    *_, expected = other.log_prob_vjp(x.numpy(), np.ones(5, np.float32))
+    np.testing.assert_allclose(module.vector.grad, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.programs
+def test_a_pickle_without_headrace_names_what_is_missing(tmp_path):
+    torch.save(FlowModule(hr.MAF(3, transforms=1, hidden=(8,))), tmp_path / "module.pt")
+    code = """
+import sys, torch
+sys.modules["headrace"] = None  # as where it is not installed
+torch.load(sys.argv[1], weights_only=False)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "module.pt")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode
+    assert "ModuleNotFoundError" in done.stderr
+    assert "headrace" in done.stderr.splitlines()[-1]
+
+
 def test_no_rows_and_one_row_have_gradients():
     module = FlowModule(hr.MAF(3, context=2, transforms=1, hidden=(8,), seed=0))
     for n in (0, 1):
