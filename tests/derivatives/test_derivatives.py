@@ -11,6 +11,7 @@ import headrace as hr
 import map_cases
 import reference
 from cores import every_core
+from pairs import pairwise
 
 SIDES = [(reads, formula) for reads in cases.READS for formula in cases.FORMULAS]
 SIZES = (0, 1, 7, 8, 95, 96, 97, 191, 192, 193, 400)  # around tiles of rows and around what is summed in one go
@@ -41,9 +42,7 @@ def both_precisions(build):
 # --- masked autoregressive transforms -------------------------------------------------------------------------------
 
 
-@every_map
-@every_side
-@every_verb
+@pairwise(map=reference.MAPS, reads__formula=SIDES, verb=gradients.TRANSFORM_VERBS)
 def test_each_parameter_by_itself(map, reads, formula, verb):
     dense = made(map, **SMALL)
     subject = gradients.masked(dense, "tanh", map=map, reads=reads, formula=formula)

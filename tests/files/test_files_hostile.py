@@ -197,7 +197,7 @@ BROKEN = {
     "passive out of range": (lambda: with_header(coupling(), set_at("passive", to=[3])), ["passive"]),
     "passive that is no list": (lambda: with_header(coupling(), set_at("passive", to=0)), ["passive: expected a list"]),
     "everything passive": (lambda: with_header(coupling(), set_at("passive", to=[0, 1, 2])), ["expected shape"]),
-    "an order that is none": (lambda: plain(kind="Permutation", features=2, order=[0, 0], dtype=None), ["order"]),
+    "an order that repeats": (lambda: plain(kind="Permutation", features=2, order=[0, 0], dtype=None), ["order"]),
     "an order of another length": (
         lambda: plain(kind="Permutation", features=3, order=[0, 1], dtype=None),
         ["order: expected 3 values, got 2"],

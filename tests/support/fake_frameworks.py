@@ -1,4 +1,4 @@
-"""CuPy, PyTorch, JAX and others on the device that is none (fake_cuda.py): what headrace uses of each."""
+"""CuPy, PyTorch, JAX and others on the fake device (fake_cuda.py): what headrace uses of each."""
 
 import contextlib
 import math

@@ -70,9 +70,8 @@ def test_hand_worked_rows():
     product=cores.NAMES,
 )
 def test_both_directions_match_the_reference(core, variant, features, dtype):
-    for key in core.choose(range(3), range(1)):
-        library, judge = vector_cases.pair(variant, features, dtype, key)
-        vector_cases.check_directions(library, judge, rows_of(features, core.choose(21, 37), dtype), dtype)
+    library, judge = vector_cases.pair(variant, features, dtype, 0)
+    vector_cases.check_directions(library, judge, rows_of(features, core.choose(21, 37), dtype), dtype)
 
 
 @every_variant

@@ -228,7 +228,7 @@ class Ascent(abc.ABC):
         return [Rotation(matrix.T)]
 
     def _lines(self, *lines: Any) -> list[Floats]:
-        """Numbers of bent lines a x + b + a γ sqrt(ε² + (x - center)²), for all columns."""
+        """Numbers of lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²), for all columns."""
         identity = (1.0, 0.0, 0.0, 0.0, 1.0)
         return [self._of_all(values, rest) for values, rest in zip(lines, identity, strict=True)]
 
@@ -246,5 +246,5 @@ def _some(index: Any, x: Any, weights: Any) -> tuple[Any, Any]:
 
 
 def kink_map(lines: list[Floats], dtype: Any) -> Elementwise:
-    """The bent lines a x + b + a γ sqrt(ε² + (x - center)²) as a transform: of a, b, γ, center and ε."""
+    """Lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²) as a transform: of a, b, γ, center and ε."""
     return Elementwise._of_lines(*lines, slope=SLOPE, dtype=dtype)

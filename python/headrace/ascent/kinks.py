@@ -1,4 +1,4 @@
-"""The notes' ascent: after each turn a bent line for every coordinate (eq. 25), chosen by the core from one pass."""
+"""The notes' ascent: after each rotation a kinked line for every coordinate (eq. 25); the core chooses in one pass."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ __all__ = ["Curve", "Shares", "kink_parameters", "normal_score", "spline_paramet
 Floats = NDArray[np.float64]
 
 CELLS = 1024  # of a kernel density's grid
-KNOTS = 40  # of a curve, where a bent line is fitted to it
+KNOTS = 40  # of a curve, where a kinked line is fitted to it
 TAIL = 10.0  # rows beyond the last knot on either side
 
 # Masses are sums of integers: no order of theirs, which a device chooses, makes another number.
@@ -167,7 +167,7 @@ def _masses(x: Floats, counts: Any, total: int, first: float, step: float, cells
 
 
 def kink_parameters(curve: Curve) -> tuple[float, float, float, float, float]:
-    """``(a, b, γ, center, ε)`` of a bent line through both ends of a curve, and near it between them."""
+    """``(a, b, γ, center, ε)`` of a kinked line through both ends of a curve, and near it between them."""
     points = curve.knots(KNOTS)
     x, y = points.x, points.y
     inner = (x > x[0]) & (x < x[-1])

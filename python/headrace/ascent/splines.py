@@ -18,7 +18,7 @@ from headrace.transforms.transform import Transform
 __all__ = ["SplineAscent"]
 
 BOUND = 5.0  # standard deviations from which a spline is the identity
-LEAST_WIDTH = 2e-3  # of a bent line
+LEAST_WIDTH = 2e-3  # of a kinked line
 
 
 class SplineAscent(Ascent):
@@ -117,7 +117,7 @@ class SplineAscent(Ascent):
         )
 
     def _first_maps(self, curves: list[Any]) -> list[Transform]:
-        """Full marginal maps: a bent line with the curve's straight ends, then a spline for the rest."""
+        """Full marginal maps: a kinked line with the curve's straight ends, then a spline for the rest."""
         kinks: list[tuple[float, ...]] = []
         rest: list[_marginals.Curve | None] = []
         for curve in curves:

@@ -113,7 +113,7 @@ class Elementwise(Transform):
     def _of_lines(
         cls, a: Any, b: Any, gamma: Any, center: Any, epsilon: Any, *, slope: float, dtype: Any, **more: Any
     ) -> Self:
-        """The bent lines a x + b + a γ sqrt(ε² + (x - center)²)."""
+        """Lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²)."""
         limit = math.log(1.0 / slope)
         log_a, share = np.log(a), gamma / (1.0 - slope)
         above = epsilon - LEAST_POSITIVE
