@@ -28,6 +28,7 @@ def repeating():
     }
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:x. ")
 @pytest.mark.parametrize("data", repeating())
 @pytest.mark.parametrize("name", ["notes", "splines"])

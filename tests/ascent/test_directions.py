@@ -79,6 +79,7 @@ def rotations_of(flow):
     return [t for t in flow.transforms if isinstance(t, hr.Rotation)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("map", ["kink", "spline"])
 def test_rotations_in_blocks_raise_the_likelihood_of_many_features(map):
     """Of the rows in every kink's step, and of rows that took no part."""

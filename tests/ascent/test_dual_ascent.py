@@ -96,6 +96,7 @@ def test_a_thousand_steps_there_and_back(dtype, most, features):
     np.testing.assert_allclose(log_det_back, -log_det, atol=1e3 * most)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("features", [1, 2, 5])
 def test_a_thousand_steps_there_and_back_in_far_tails(features):
     """Log-normal rows, and one at 19 deviations: their tail is squeezed, and stretched again on the way back.

@@ -20,6 +20,7 @@ BIMODAL = mixture(normal(-1.0, variance=0.5), normal(1.0, variance=0.5))
 # --- exact solutions ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("box", "mu", "exact"),
     [((-6.0, 6.0), ones, barenblatt), ((0.0, 12.0), lambda x: x[:, 0], weighted_barenblatt)],

@@ -92,6 +92,7 @@ def test_ctrl_c_does_not_apply_half_a_gradient():
     assert after <= before + 0.1  # the best on rows held out, of which these are many
 
 
+@pytest.mark.long
 def test_a_handler_may_compute_in_the_middle_of_a_call():
     """The gradient's tapes are the thread's own, which the handler's gradient must not use."""
     code = """
@@ -112,6 +113,7 @@ def test_a_handler_may_compute_in_the_middle_of_a_call():
     run(code)
 
 
+@pytest.mark.long
 def test_a_handler_may_fork_in_the_middle_of_a_call():
     code = """
     hr.set_num_threads(2)

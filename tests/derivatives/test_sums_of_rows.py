@@ -39,6 +39,7 @@ def test_equal_rows_add_up(n, set_threads):
     np.testing.assert_allclose(shifts(flow, results[0]), -n * rows[0].astype(float), rtol=UNIT)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", [2**16 + 37])
 def test_equal_rows_add_up_on_a_device(n, device):
     flow, rows = flow_of("float32"), equal_rows(n)

@@ -52,6 +52,7 @@ class Ascent:
         return self.ascent.kinks(stream), self.ascent.log_likelihoods(stream), self.points.values()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("features", "size", "each", "weighted", "rule", "precision"),
     [

@@ -175,6 +175,7 @@ def test_rows_beyond_memory_are_refused(device, dtype):
 # --- what only the emulation can show ---------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_all_chunks_of_many_rows_are_added(emu):
     """More rows than chunks of one tile: float64, two features, 256 rows a tile."""
     rows = 2048 * 256 + 300
@@ -187,6 +188,7 @@ def test_all_chunks_of_many_rows_are_added(emu):
     assert (points.log_jacobian() == 0.5).all()
 
 
+@pytest.mark.long
 def test_tiles_of_one_chunk_follow_each_other(emu):
     """Chunks of two tiles, which have 64 rows."""
     rows, features = 2048 * 64 + 100, 17

@@ -85,6 +85,7 @@ def test_every_size_of_batch(n, device):
     assert_all_same(fast.inverse(known[:n]), exact.inverse(known[:n]))
 
 
+@pytest.mark.long
 def test_lines_in_global_memory(device):
     """Of a network that fits no block's shared memory."""
     dense = small(cases.made(3, (1300, 700), outputs=("shift",)))
@@ -129,6 +130,7 @@ def test_on_the_way_back_too_but_not_in_the_sums_over_rows(device):
     cases.assert_same_bits(by_parameters, exact)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF])
 def test_flows_are_as_near_as_factors_of_11_bits_let_them(kind, device):
     flow = cases.randomise(kind(6, transforms=3, hidden=(24, 20), activation="tanh"), 0.2)  # slopes of ReLU may jump

@@ -76,6 +76,7 @@ def test_an_ascent_follows_that_of_the_cpu(emulated, map):
     assert flow.device == "cuda:0"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("weighted", [False, True])
 def test_kinks_follow_those_of_the_cpu(emulated, weighted, dtype):
     x, _, weights = data(300)

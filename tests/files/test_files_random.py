@@ -93,6 +93,7 @@ def places(value, path=()):
         yield from places(item, (*path, key))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SMALL)
 def test_headers_with_anything_anywhere_load_or_are_refused(name):
     """Places of the header take nasty values, or are dropped."""

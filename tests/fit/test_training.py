@@ -207,6 +207,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_message_and_finite_weights(valid
 # --- the weight decay -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_held_out_rows_choose_the_weight_decay():
     """Two tables of as many rows: noise wants much decay, a thin ring little."""
     generator = cases.rng("thin ring")

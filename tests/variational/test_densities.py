@@ -55,6 +55,7 @@ def test_gradients_agree_with_differences(build):
         assert_allclose(gradient[:, column], difference, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("build", ENERGIES)
 def test_the_integrals_are_those_of_adaptive_quadrature(build):
     """Panels between integers, as the energies bend where z1 is -4 or 4; beyond 9 there is less than e^-50."""

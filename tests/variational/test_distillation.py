@@ -172,6 +172,7 @@ def test_one_order_is_enough_whatever_it_is():
 # --- what it reaches ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_stack_of_one_order_is_distilled_in_closed_form(dtype):
     teacher = teacher_of(dtype=dtype)
     student = hr.IAF(FEATURES, transforms=1, hidden=(32, 32), dtype=dtype)
@@ -185,6 +186,7 @@ def test_a_stack_of_one_order_is_distilled_in_closed_form(dtype):
     assert abs(direct - report.kl) < 4.0 * report.kl_error * np.sqrt(1.0 + 65_536 / 50_000)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("build", [hr.IAF, hr.RealNVP])
 def test_a_maf_of_alternating_orders_is_distilled_along_paths(build):
     """A fresh student is some nats away."""
@@ -250,6 +252,7 @@ def test_a_student_of_a_cooler_teacher_is_narrower():
 # --- context --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("estimator", ["pathwise", "closed_form"])
 def test_context_is_drawn_from_rows_or_one_row_for_all(estimator):
     teacher = teacher_of(context=2)

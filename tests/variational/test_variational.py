@@ -43,6 +43,7 @@ BUILDERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BUILDERS)
 def test_every_kind_of_flow_learns_a_bent_density(name):
     """A Gaussian fitted to U2 has a KL of 0.7."""
@@ -63,6 +64,7 @@ def test_a_trainable_base_alone_finds_mean_and_deviations(estimator):
     assert_allclose(flow.base.scale, [2.0, 0.5], rtol=0.03)
 
 
+@pytest.mark.long
 def test_kl_on_u1_by_importance_sampling_agrees_with_quadrature():
     """The trapezoidal rule on 601 x 601 points of [-6, 6]² against 65,536 samples."""
     density = hr.densities.U1()
@@ -106,6 +108,7 @@ def gradients(flow, density, landing, beta=1.0, repeats=40, samples=2000):
     return np.array([step(0, beta).gradient.copy() for _ in range(repeats)])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("build", ["MAF", "IAF", "NSF"])
 @pytest.mark.parametrize("landing", [True, False], ids=["landing", "plain"])
 def test_gradients_are_unbiased(build, landing):
@@ -308,6 +311,7 @@ def test_an_error_of_the_density_comes_out_and_weights_are_finite():
     assert (flow.parameters != before).any()
 
 
+@pytest.mark.long
 def test_a_fit_never_ends_worse_than_it_began():
     flow = BUILDERS["RealNVP"](dtype="float64")
     hr.fit_to_density(flow, hr.densities.U1(), steps=600, **QUIET)
