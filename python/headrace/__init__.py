@@ -8,6 +8,7 @@ from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.config import get_num_threads, info, set_num_threads, threads
+from headrace.ensemble import Ensemble
 from headrace.files import FileFormatError, from_bytes, load, to_bytes
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
@@ -46,6 +47,7 @@ __all__ = [
     "Distillation",
     "DualAscentFlow",
     "Elementwise",
+    "Ensemble",
     "FileFormatError",
     "Flow",
     "FreeEnergy",

@@ -19,6 +19,7 @@ except ImportError as error:
 from headrace import _arguments as check
 from headrace import _columns
 from headrace.bases import Base, Logistic, Normal, StandardNormal
+from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 
@@ -50,6 +51,8 @@ def _signature() -> inspect.Signature:
         self: Any,
         flow: str = "maf",
         *,
+        ensemble: int | None = None,
+        bootstrap: bool = False,
         contamination: float = 0.1,
         dtype: str | None = None,
         random_state: Any = None,
@@ -86,6 +89,9 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             as the data; None for the flow's own default.
         validation, epochs, batch_size, learning_rate, schedule, weight_decay, clip, average, patience: See `Flow.fit`,
             whose defaults these are; `Flow.fit`'s other keywords are taken in the same way.
+        ensemble: How many flows to fit, each from a seed of its own; their mixture is the density (see `Ensemble`).
+            None: one flow by itself.
+        bootstrap: Whether each of them gets rows drawn with replacement, see `Ensemble.fit`.
         contamination: The share of the training rows that `predict` calls outliers, above 0 and at most 0.5.
         dtype: "float32" (faster), "float64" or None.
         random_state: Of fresh weights, of the rows held out and of the order of rows: an int, a
@@ -93,8 +99,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         progress: Whether `fit` shows a bar on the standard error.
 
     Attributes:
-        flow_: The fitted `Flow`.
-        history_: The `History` of the fit.
+        flow_: The fitted `Flow`, or `Ensemble`.
+        history_: The `History` of the fit, or a list of one for each member.
         offset_: The log density below which a row is an outlier.
         n_context_: Number of context columns.
         n_features_in_, feature_names_in_: As scikit-learn defines them.
@@ -151,15 +157,19 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             if len(conditions) != len(X):
                 raise ValueError(f"context: expected {len(X)} rows, as many as X has, got {len(conditions)}")
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        flow = self._fresh(X, 0 if conditions is None else conditions.shape[1], seed)
-        self.history_ = flow.fit(
-            X,
-            conditions,
-            weights=weights,
-            seed=seed,
-            progress=self.progress,
-            **{name: getattr(self, name) for name in _FITTED_WITH},
-        )
+        columns = 0 if conditions is None else conditions.shape[1]
+        how = {name: getattr(self, name) for name in _FITTED_WITH}
+        if self.ensemble is None:
+            if self.bootstrap:
+                raise ValueError("bootstrap: expected False without an ensemble, got True")
+            flow: Any = self._fresh(X, columns, seed)
+        else:
+            members = check.integer("ensemble", self.ensemble, least=1)
+            flow = Ensemble([self._fresh(X, columns, seed + i) for i in range(members)])
+            how["bootstrap"] = bool(self.bootstrap)
+        self.history_ = flow.fit(X, conditions, weights=weights, seed=seed, progress=self.progress, **how)
+        if self.ensemble is not None:
+            flow = flow[: len(self.history_)]  # those that Ctrl-C let begin
         self.flow_, self.n_context_ = flow, flow.context
         self.offset_ = _quantile(self._log_prob(X, conditions), weights, share)
         return self
@@ -175,6 +185,18 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         return self._log_prob(X, self._context(context, len(X)))
+
+    def spread_samples(self, X: Any, context: Any = None) -> NDArray[Any]:
+        """How far the members of an ensemble differ in `score_samples`, shape (rows,), see `Ensemble.spread`.
+
+        Args:
+            X, context: As in `score_samples`.
+        """
+        check_is_fitted(self)
+        if not isinstance(self.flow_, Ensemble):
+            raise ValueError("ensemble: expected a number of flows for a spread, got None")
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return self._by_row(self.flow_.spread, X, self._context(context, len(X)))
 
     def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
         """The mean log density of rows in nats."""
@@ -240,6 +262,9 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return given
 
     def _log_prob(self, X: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
+        return self._by_row(self.flow_.log_prob, X, context)
+
+    def _by_row(self, verb: Any, X: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
         """With as many rows as the core needs to give each the bits that it has among others."""
         rows = len(X)
         missing = max(_LEAST_ROWS - rows, 0)
@@ -248,7 +273,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             if context is not None and context.ndim == 2:
                 context = np.concatenate([context, np.repeat(context[:1], missing, axis=0)])
         # float64 is what scikit-learn asks of scores; it holds those of a float32 flow exactly.
-        return np.asarray(self.flow_.log_prob(X, context)[:rows], np.float64)
+        return np.asarray(verb(X, context)[:rows], np.float64)
 
 
 def _two_dimensional(context: Any, dtype: Any) -> NDArray[Any]:

@@ -31,6 +31,16 @@ from hostile_files import (
     zeros,
 )
 
+PLAIN = {
+    "kind": "Flow", "features": 1, "context": 0, "standardize_context": None, "transforms": [],
+    "base": {"kind": "StandardNormal", "features": 1},
+}  # fmt: skip
+
+
+def ensemble():
+    return EXAMPLES["ensemble"]("float32")
+
+
 BROKEN = {
     "nothing": (lambda: b"", ["truncated, or no safetensors file", "at least 8 bytes, got 0"]),
     "seven bytes": (lambda: GOOD[:7], ["truncated, or no safetensors file", "got 7"]),
@@ -318,6 +328,38 @@ BROKEN = {
     "a base that is trainable or not": (
         lambda: with_header(EXAMPLES["normal"]("float32"), set_at("base", "trainable", to=1)),
         ["base: trainable: expected true or false, got 1"],
+    ),
+    "an ensemble of transforms": (
+        lambda: with_header(ensemble(), set_at("members", 0, "kind", to="Permutation")),
+        [r"members\[0\]: kind: expected one of 'AscentFlow', ", "'Permutation'"],
+    ),
+    "an ensemble of ensembles": (
+        lambda: with_header(ensemble(), set_at("members", 1, "kind", to="Ensemble")),
+        [r"members\[1\]: kind: expected one of .*got 'Ensemble'"],
+    ),
+    "an ensemble of none": (
+        lambda: with_header(ensemble(), set_at("members", to=[])),
+        ["flows: expected at least one, got none"],
+    ),
+    "an ensemble of a weight too many": (
+        lambda: with_header(ensemble(), set_at("weights", to=[1.0] * 4)),
+        ["weights: expected 3 values, got 4"],
+    ),
+    "an ensemble of weights below 0": (
+        lambda: with_header(ensemble(), set_at("weights", 0, to=-1.0)),
+        ["weights: expected numbers of at least 0"],
+    ),
+    "an ensemble of other features": (
+        lambda: with_header(ensemble(), set_at("features", to=3)),
+        ["features, context: expected 2 and 1, as members have, got 3 and 1"],
+    ),
+    "an ensemble whose members differ": (
+        lambda: with_header(ensemble(), lambda h: h["members"].append(PLAIN) or h["weights"].append(1.0)),
+        ["flows: expected one features, got 2, 1"],
+    ),
+    "an ensemble without a member's numbers": (
+        lambda: with_tensors(ensemble(), lambda t: t.pop("members.1.base.loc")),
+        [r"members\[1\]: base: expected a tensor 'members.1.base.loc', got none"],
     ),
     "a cycle": (cyclic, ["masks: coordinates [01] and [01] depend on each other in a cycle"]),
     "no tensors": (lambda: network_file(2, []), ["expected a tensor 'layers.0.weight'"]),

@@ -21,7 +21,7 @@ from hostile_files import (
     unsealed,
 )
 
-SMALL = ("maf-context", "everything", "rotation-in-blocks", "coupling-alone", "normal", "nsf-coupling")
+SMALL = ("maf-context", "everything", "rotation-in-blocks", "coupling-alone", "normal", "nsf-coupling", "ensemble")
 
 
 def try_to_load(data):
@@ -32,7 +32,7 @@ def try_to_load(data):
         return False
     x = np.ones((9, module.features))
     context = np.ones((9, module.context)) if module.context else None
-    if isinstance(module, hr.Flow):
+    if isinstance(module, (hr.Flow, hr.Ensemble)):
         module.log_prob(x, context)
         module.sample(9, context, seed=0)
     else:

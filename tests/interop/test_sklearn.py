@@ -422,3 +422,55 @@ def test_errors_name_the_argument():
         FlowDensity(**SHORT).fit(x, sample_weight=-np.ones(400))
     with pytest.raises(ValueError, match=r"^base: expected 2 features, as the flow has, got 3"):
         FlowDensity(**SHORT, base=hr.Normal(3)).fit(x)
+
+
+# ---- ensembles -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_an_ensemble_is_that_of_python(bootstrap):
+    x = table()
+    density = FlowDensity(**SHORT, ensemble=3, bootstrap=bootstrap).fit(x)
+    seed = int(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
+    want = hr.Ensemble([hr.MAF(2, transforms=2, hidden=(8,), seed=seed + i, dtype="float64") for i in range(3)])
+    want.fit(x, epochs=3, seed=seed, bootstrap=bootstrap, progress=False)
+    assert_array_equal(density.score_samples(x), want.log_prob(x))
+    assert_array_equal(density.spread_samples(x), want.spread(x))
+    assert_array_equal(density.sample(20, random_state=1), pickle.loads(pickle.dumps(density)).sample(20, 1))
+    assert [history.stopped for history in density.history_] == ["epochs"] * 3
+    alone = np.array([density.score_samples(row[None])[0] for row in x[:5]])
+    assert_array_equal(alone, density.score_samples(x)[:5])
+    assert (density.predict(x) == -1).mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_an_ensemble_with_context():
+    x = table()
+    density = FlowDensity(**SHORT, ensemble=2).fit(x[:, :1], context=x[:, 1:])
+    assert density.spread_samples(x[:, :1], x[:, 1:]).shape == (200,)
+    assert density.sample(4, context=[[0.0]]).shape == (4, 1)
+
+
+def test_members_that_were_not_begun_are_left_out(monkeypatch):
+    fit = hr.MAF.fit
+
+    def interrupted(self, *given, **more):
+        history = fit(self, *given, **more)
+        history.stopped = "interrupted"
+        return history
+
+    monkeypatch.setattr(hr.MAF, "fit", interrupted)
+    with pytest.warns(RuntimeWarning, match="2 of 3 members not begun"):
+        density = FlowDensity(**SHORT, ensemble=3).fit(table())
+    assert len(density.flow_) == 1
+
+
+def test_what_an_ensemble_refuses():
+    x = table()
+    for settings, message in (
+        ({"ensemble": 0}, "^ensemble: expected an integer of at least 1, got 0"),
+        ({"bootstrap": True}, "^bootstrap: expected False without an ensemble, got True"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            FlowDensity(**SHORT, **settings).fit(x)
+    with pytest.raises(ValueError, match=r"^ensemble: expected a number of flows for a spread, got None"):
+        FlowDensity(**SHORT).fit(x).spread_samples(x)

@@ -18,6 +18,7 @@ from .inverse import Inverse
 from .jacobian import jacobian, log_det_by_differences
 from .linear import Linear
 from .maps import MAPS, Map, Options, apply_map, coupling_forward, coupling_inverse
+from .mixture import Mixture
 from .network import Hidden, Network, reads
 from .permutation import Permutation
 from .planar import Planar
@@ -44,6 +45,7 @@ __all__ = [
     "Logistic",
     "Map",
     "MaskedAutoregressive",
+    "Mixture",
     "Network",
     "Normal",
     "Options",

@@ -173,7 +173,7 @@ def make_cupy(machine):
 
         def __setitem__(self, key, value):
             machine.queue(machine.current_stream().ptr).run()
-            self.on_cpu[key] = host(value)
+            self.on_cpu[host(key)] = host(value)
 
         def __float__(self):
             return float(self.get())

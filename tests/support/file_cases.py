@@ -117,6 +117,16 @@ def on_normal(dtype, trainable):
     return flow if not trainable else cases.randomise(flow, 0.2, "normal")
 
 
+def ensemble(dtype):
+    """Members of different classes, one of which has a base with arrays, and one no weight."""
+    flows = [
+        fitted(hr.MAF(2, 1, transforms=1, hidden=(5,), dtype=dtype), "member"),
+        fitted(hr.RealNVP(2, 1, transforms=2, hidden=(4,), base=hr.Normal(2), dtype=dtype), "another member"),
+        hr.Flow([hr.Coupling(2, [0], (3,), context=1, dtype=dtype)], hr.Logistic(2)),
+    ]
+    return hr.Ensemble(flows, [1 / 3, 2.0, 0.0])
+
+
 # name -> what makes it from a dtype; a new kind adds its line here and its files to tests/files.
 EXAMPLES = {
     "maf": lambda dtype: fitted(hr.MAF(3, transforms=2, hidden=(7, 8), dtype=dtype), "maf"),
@@ -153,6 +163,7 @@ EXAMPLES = {
         hr.DualAscentFlow.notes(steps=2, rotations="blocks", dtype=dtype), 35
     ),
     "dual-ascent": lambda dtype: ascended(hr.DualAscentFlow.notes(2.5, 3, kinks=2, dtype=dtype)),
+    "ensemble": ensemble,
     "inverse-alone": lambda dtype: hr.Inverse(separate_networks(dtype)),
 }
 
@@ -163,14 +174,18 @@ def inputs_of(module):
     kind = np.dtype(module.dtype or np.float64)
     context = generator.standard_normal((ROWS, module.context)).astype(kind) if module.context else None
     x = generator.standard_normal((ROWS, module.features)).astype(kind)
-    if isinstance(module, hr.Flow):
-        x = module.to_data(x, context)[0]  # likely rows, however the data were standardised
+    flow = module[0] if isinstance(module, hr.Ensemble) else module
+    if isinstance(flow, hr.Flow):
+        x = flow.to_data(x, context)[0]  # likely rows, however the data were standardised
     return x, context
 
 
 def results_of(module, x, context):
     """What a module makes of rows: each as an array of float64 by name."""
-    if isinstance(module, hr.Flow):
+    if isinstance(module, hr.Ensemble):
+        z = module[0].to_latent(x, context)[0]
+        results = {"log_prob": module.log_prob(x, context), "spread": module.spread(x, context), "z": z}
+    elif isinstance(module, hr.Flow):
         z, log_det = module.to_latent(x, context)
         results = {"log_prob": module.log_prob(x, context), "z": z, "log_det": log_det}
     else:

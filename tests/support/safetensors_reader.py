@@ -32,21 +32,26 @@ def read(path):
     if header["format"] == 2:
         everything = b"".join([metadata["headrace"].encode(), *(tensors[name].tobytes() for name in sorted(tensors))])
         assert f"{zlib.crc32(everything):08x}" == metadata["headrace_crc32"]
-    if "transforms" not in header:
-        return _transform(header, tensors, "")
-    chain = [_transform(part, tensors, f"transforms.{i}.") for i, part in enumerate(header["transforms"])]
-    flow = reference.Flow(chain, _base(header["base"], tensors))
+    if "members" in header:
+        members = [_flow(part, tensors, f"members.{i}.") for i, part in enumerate(header["members"])]
+        return reference.Mixture(members, header["weights"])
+    return _flow(header, tensors, "") if "transforms" in header else _transform(header, tensors, "")
+
+
+def _flow(header, tensors, prefix):
+    chain = [_transform(part, tensors, f"{prefix}transforms.{i}.") for i, part in enumerate(header["transforms"])]
+    flow = reference.Flow(chain, _base(header["base"], tensors, prefix))
     scale = header["standardize_context"]
     return flow if scale is None else InStandardUnits(flow, scale["mean"], scale["std"])
 
 
-def _base(header, tensors):
+def _base(header, tensors, prefix):
     if header["kind"] != "Normal":
         return {"StandardNormal": reference.StandardNormal, "Logistic": reference.Logistic}[header["kind"]]()
     if not header["trainable"]:
         return reference.Normal(np.array(header["loc"]), np.array(header["scale"]))
     return reference.Normal(
-        tensors["base.loc"].astype(np.float64), np.exp(tensors["base.log_scale"].astype(np.float64))
+        tensors[f"{prefix}base.loc"].astype(np.float64), np.exp(tensors[f"{prefix}base.log_scale"].astype(np.float64))
     )
 
 

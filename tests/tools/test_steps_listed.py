@@ -110,6 +110,8 @@ def test_every_transform_is_made_of_a_kind_that_is_judged_and_in_an_example():
 
 def parts_of(module):
     """A transform and what it is around, or those of a flow."""
+    if isinstance(module, hr.Ensemble):
+        return [part for flow in module for part in parts_of(flow)]
     if isinstance(module, hr.Flow):
         return [part for t in module.transforms for part in parts_of(t)]
     return [module, *(parts_of(module.transform) if isinstance(module, hr.Inverse) else [])]

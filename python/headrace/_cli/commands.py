@@ -41,6 +41,8 @@ __all__ = [
 OK, INTERRUPTED = 0, 130
 STANDARD = "-"  # as a path: the standard input or output
 
+Density = hr.Flow | hr.Ensemble
+
 # ---- what a command says ---------------------------------------------------------------------------------------------
 
 
@@ -93,7 +95,7 @@ class _Names:
         return len({*self.features, *self.context}) == len(self.features) + len(self.context)
 
     @classmethod
-    def of_notes(cls, notes: dict[str, str], flow: hr.Flow) -> _Names | None:
+    def of_notes(cls, notes: dict[str, str], flow: Density) -> _Names | None:
         """None where there are none, or none that fit."""
         try:
             note = json.loads(notes.get("columns", "null"))
@@ -213,6 +215,8 @@ def fit(arguments: argparse.Namespace) -> int:
     for name in options:
         if name not in kind.takes:
             _usage(arguments, f"argument --{name.replace('_', '-')}: --flow {arguments.flow} does not take it")
+    if arguments.ensemble is not None and kind.model is not None:
+        _usage(arguments, f"argument --ensemble: --flow {arguments.flow} does not take it")
     _check_output(arguments, arguments.data)
     source = _open(arguments)
     columns = _columns(source, arguments, weights=arguments.weights)
@@ -276,7 +280,7 @@ def fit(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _likelihoods(flow: hr.Flow, train: _Rows, held_out: _Rows | None) -> tuple[_Rows, float, float]:
+def _likelihoods(flow: Density, train: _Rows, held_out: _Rows | None) -> tuple[_Rows, float, float]:
     """The rows that judge, and the mean log-likelihoods that the flow and a Gaussian reach there."""
     judged = train if held_out is None else held_out
     reached = judged.mean(flow.log_prob(judged.x, judged.context))
@@ -296,11 +300,15 @@ def _likelihoods(flow: hr.Flow, train: _Rows, held_out: _Rows | None) -> tuple[_
 
 def _train(
     kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], train: _Rows, held_out: _Rows | None
-) -> tuple[hr.Flow, dict[str, Any]]:
-    """A flow fitted by `Flow.fit`, and what the report says of it."""
+) -> tuple[Density, dict[str, Any]]:
+    """A flow fitted by `Flow.fit`, or several of them, and what the report says of it."""
     own = {name: value for name, value in options.items() if name not in FIT}
-    flow = kind.make(train.x.shape[1], seed=arguments.seed, dtype=arguments.dtype, **own)
-    history = flow.fit(
+    members = [
+        kind.make(train.x.shape[1], seed=arguments.seed + i, dtype=arguments.dtype, **own)
+        for i in range(arguments.ensemble or 1)
+    ]
+    flow: Density = members[0] if arguments.ensemble is None else hr.Ensemble(members)
+    found = flow.fit(
         train.x,
         train.context,
         weights=train.weights,
@@ -309,9 +317,15 @@ def _train(
         progress=not arguments.quiet,
         **{name: options[name] for name in FIT if name in options},
     )
-    if history.stopped == "non-finite" and history.best_epoch < 0:
+    histories = found if isinstance(found, list) else [found]
+    if any(history.stopped == "non-finite" and history.best_epoch < 0 for history in histories):
         raise RuntimeError("the fit went wrong in its first epoch and nothing was saved; try a smaller --learning-rate")
-    return flow, _outcome(history)
+    if isinstance(flow, hr.Flow):
+        return flow, _outcome(histories[0])
+    each = [_outcome(history) for history in histories]
+    total: dict[str, Any] = {key: sum(one[key] for one in each) for key in ("epochs", "seconds")}
+    total |= {"best_epoch": [one["best_epoch"] for one in each], "stopped": each[-1]["stopped"]}
+    return flow[: len(each)], {"members": len(each), **total}
 
 
 def _ascend(
@@ -350,6 +364,8 @@ def _work(outcome: dict[str, Any]) -> str:
     if "steps" in outcome:
         steps = f"{_counted(outcome['steps'], 'step')}, the best was {outcome['best_step']}"
         return f"{steps}, and {_counted(outcome['epochs'], 'epoch')} in {time_taken}"
+    if "members" in outcome:
+        return f"{_counted(outcome['members'], 'member')}, {_counted(outcome['epochs'], 'epoch')} in {time_taken}"
     told = "none better than fresh weights" if best < 0 else f"the best was {best}"
     return f"{_counted(outcome['epochs'], 'epoch')} in {time_taken}, {told}"
 
@@ -386,14 +402,14 @@ class _Rows:
 # ---- score and sample ------------------------------------------------------------------------------------------------
 
 
-def _load(path: str) -> tuple[hr.Flow, dict[str, str]]:
-    """A flow and the notes in its file."""
+def _load(path: str) -> tuple[Density, dict[str, str]]:
+    """A flow, or an ensemble of flows, and the notes in its file."""
     if path == STANDARD:
         data = sys.stdin.buffer.read()
         flow, notes = hr.from_bytes(data), files.notes_of_bytes(data)
     else:
         flow, notes = hr.load(path), files.read_notes(path)
-    if not isinstance(flow, hr.Flow):
+    if not isinstance(flow, Density):
         raise TypeError(f"{path}: expected a flow, got a {type(flow).__name__}")
     return flow, notes
 
@@ -431,7 +447,11 @@ def score(arguments: argparse.Namespace) -> int:
                 f"choose them with {option}"
             )
     x, context, _ = _read(source, columns)
-    log_prob = flow.log_prob(x, context if flow.context else None)
+    given = (x, context if flow.context else None)
+    log_prob = flow.log_prob(*given)
+    # Of an ensemble, how far its members differ is a second column.
+    scores = {"log_prob": log_prob} | ({"spread": flow.spread(*given)} if isinstance(flow, hr.Ensemble) else {})
+    table = np.stack([*scores.values()], axis=1) if len(scores) > 1 else log_prob
 
     finite = log_prob[np.isfinite(log_prob)].astype(np.float64)
     n = finite.size
@@ -451,13 +471,13 @@ def score(arguments: argparse.Namespace) -> int:
     if report["not_finite"]:
         summary += f"; left out, as their log density is not finite: {report['not_finite']:,}"
     if arguments.output:
-        tables.write_table(arguments.output, log_prob, ["log_prob"])
+        tables.write_table(arguments.output, table, [*scores])
         _say(arguments, report, [summary])
     elif arguments.json:
         _say(arguments, report, [])
     else:
         _note(arguments, summary)
-        tables.write_table(None, log_prob)
+        tables.write_table(None, table)
     return OK
 
 

@@ -1,0 +1,396 @@
+"""Several flows as one density: their weighted mixture, and how far they differ."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace import _arguments as check
+from headrace import files
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Array
+from headrace._arrays.shapes import Rows, drawn, opened
+from headrace._fit.rows import warn
+from headrace._stored import Filed, Stored, header_of, storable
+from headrace.bases import Logistic, Normal, StandardNormal
+from headrace.flow import Flow
+from headrace.training import History
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Ensemble"]
+
+Floats = NDArray[np.float64]
+
+_LEAST_ROWS = 8  # fewer take another path through the core, which may differ in the last digits
+_STREAM = 0x656E73656D626C65  # beside a seed: the numbers that choose members are no others that it gives
+
+# What draws the noise that a flow with such a base takes; rows of other bases are drawn by each member itself.
+_NOISE: dict[type, Any] = {StandardNormal: StandardNormal, Normal: StandardNormal, Logistic: Logistic}
+
+
+@storable
+class Ensemble(Filed):
+    """A density that is the weighted mean of several flows' densities: a deep ensemble (Lakshminarayanan et al. 2017).
+
+    Flows that were fitted from other seeds agree where rows were many, and differ where they were few or none;
+    `spread` says by how much. The mixture's mean log-likelihood is at least the mean of its members'.
+
+    Args:
+        flows: At least one, all with the same features, context, dtype and device; of any classes. They are copied.
+        weights: One number of at least 0 for each, not all 0; equal by default. They are divided by their sum.
+
+    >>> import numpy as np, headrace as hr
+    >>> ensemble = hr.Ensemble([hr.MAF(2, transforms=2, hidden=(16,), seed=s) for s in range(3)])
+    >>> x = np.random.default_rng(0).normal([1.0, -2.0], [1.0, 3.0], (500, 2))
+    >>> histories = ensemble.fit(x, epochs=5, progress=False)
+    >>> ensemble.log_prob(x).shape, ensemble.sample(10, seed=0).shape, len(histories)
+    ((500,), (10, 2), 3)
+    >>> far = np.array([[1.0, -2.0], [30.0, 60.0]])
+    >>> bool(np.diff(ensemble.spread(far)) > 0)  # members disagree where there were no rows
+    True
+    """
+
+    def __init__(self, flows: Sequence[Flow], weights: Any = None) -> None:
+        """See the class."""
+        if isinstance(flows, (Flow, str, bytes)) or not np.iterable(flows):
+            raise TypeError(f"flows: expected a sequence of flows, got {check.kind_of(flows)}")
+        given = tuple(flows)
+        for i, flow in enumerate(given):
+            if not isinstance(flow, Flow):
+                raise TypeError(f"flows[{i}]: expected a flow, got {check.kind_of(flow)}")
+        self._set(tuple(copy.copy(flow) for flow in given), weights)
+
+    def _set(self, flows: tuple[Flow, ...], weights: Any) -> None:
+        if not flows:
+            raise ValueError("flows: expected at least one, got none")
+        for name in ("features", "context", "dtype", "device", "matmul"):
+            found = list(dict.fromkeys(getattr(flow, name) for flow in flows))
+            if len(found) > 1:
+                raise ValueError(f"flows: expected one {name}, got {', '.join(map(str, found))}")
+        share = check.vector("weights", np.ones(len(flows)) if weights is None else weights, None)
+        check.length("weights", share, len(flows))  # type: ignore[arg-type]
+        if not ((share >= 0).all() and share.any()):
+            raise ValueError(f"weights: expected numbers of at least 0, not all 0, got {share.tolist()}")
+        self._flows, self._given = flows, share
+
+    def _with(self, flows: tuple[Flow, ...]) -> Self:
+        other = object.__new__(type(self))
+        other._flows, other._given = flows, self._given
+        return other
+
+    # ---- structure -----------------------------------------------------------------------------------------------
+
+    @property
+    def flows(self) -> tuple[Flow, ...]:
+        """The members themselves: what changes them changes the ensemble."""
+        return self._flows
+
+    @property
+    def weights(self) -> Floats:
+        """Of the members, shape (members,); their sum is 1."""
+        scaled = self._given / self._given.max()
+        return np.asarray(scaled / scaled.sum())
+
+    @property
+    def features(self) -> int:
+        """Number of coordinates."""
+        return self._flows[0].features
+
+    @property
+    def context(self) -> int:
+        """Number of context columns, 0 for none."""
+        return self._flows[0].context
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of parameters and results."""
+        return self._flows[0].dtype
+
+    @property
+    def device(self) -> str:
+        """Where it computes: "cpu" or a CUDA device, as "cuda:0"."""
+        return self._flows[0].device
+
+    @property
+    def matmul(self) -> str:
+        """See `Flow.matmul`."""
+        return self._flows[0].matmul
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers are trained, in all members."""
+        return sum(flow.n_parameters for flow in self._flows)
+
+    def named_parameters(self) -> dict[str, NDArray[Any]]:
+        """Dense copies of the members' parameters by name, "members.0.transforms.0.layers.0.weight" for one."""
+        return self._named(lambda flow: flow.named_parameters())
+
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        return self._named(lambda flow: flow._fixed_arrays())
+
+    def _named(self, of: Any) -> dict[str, NDArray[Any]]:
+        return {f"members.{i}.{name}": array for i, flow in enumerate(self._flows) for name, array in of(flow).items()}
+
+    def __len__(self) -> int:
+        """Number of members."""
+        return len(self._flows)
+
+    def __iter__(self) -> Iterator[Flow]:
+        """The members."""
+        return iter(self._flows)
+
+    @overload
+    def __getitem__(self, index: slice) -> Ensemble: ...
+    @overload
+    def __getitem__(self, index: int) -> Flow: ...
+    def __getitem__(self, index: slice | int) -> Flow | Ensemble:
+        """``ensemble[i]``: a member; ``ensemble[:k]``: an ensemble of copies of some members, with their weights."""
+        if isinstance(index, slice):
+            return Ensemble(self._flows[index], self._given[index])
+        return self._flows[check.index("index", index, len(self))]
+
+    def __repr__(self) -> str:
+        """Sizes, and the members' classes."""
+        kinds = ", ".join(dict.fromkeys(type(flow).__name__ for flow in self._flows))
+        equal = "" if (self._given == self._given[0]).all() else f", weights={self.weights.round(4).tolist()}"
+        return f"Ensemble({len(self)} of {kinds}, features={self.features}, context={self.context}{equal})"
+
+    # ---- copies and files ----------------------------------------------------------------------------------------
+
+    def to(self, device: str, matmul: str = "exact") -> Self:
+        """A copy on another device; see `Flow.to`."""
+        return self._with(tuple(flow.to(device, matmul) for flow in self._flows))
+
+    def astype(self, dtype: DTypeLike) -> Self:
+        """A copy with parameters and results of another dtype, 'float32' or 'float64'."""
+        return self._with(tuple(flow.astype(dtype) for flow in self._flows))
+
+    def __copy__(self) -> Self:
+        """A copy with parameters of its own."""
+        return self._with(tuple(copy.copy(flow) for flow in self._flows))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same as a copy: nothing else can change."""
+        return self.__copy__()
+
+    def __reduce__(self) -> Any:
+        """Through the bytes of a file, as flows."""
+        return files.unpickled, (files.to_bytes(self), self.device, self.matmul)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all members to one safetensors file, which `headrace.load` reads; see `Flow.save`."""
+        files.save(self, path)
+
+    def _header(self) -> dict[str, Any]:
+        """See `headrace._stored`."""
+        members = [header_of(flow) for flow in self._flows]
+        return {
+            "features": self.features,
+            "context": self.context,
+            "weights": self._given.tolist(),
+            "members": members,
+        }
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        """See `headrace._stored`."""
+        sizes = stored.size("features", least=1), stored.size("context")
+        weights, flows = stored.items("weights"), stored.children("members", Flow)
+        self = object.__new__(cls)
+        self._set(tuple(flows), weights)
+        if (self.features, self.context) != sizes:
+            raise ValueError(
+                f"features, context: expected {self.features} and {self.context}, as members have, got {sizes[0]} and "
+                f"{sizes[1]}"
+            )
+        return self
+
+    # ---- evaluation ----------------------------------------------------------------------------------------------
+
+    def log_prob(self, x: Array, context: Array | None = None, *, out: Array | None = None) -> Array:
+        """Log density of each row under the mixture, in nats: log Σ weight · density.
+
+        Args:
+            x, context, out: As in `Flow.log_prob`.
+
+        Returns:
+            As `Flow.log_prob`, in the members' dtype; -inf where each member's is, and NaN where one's is.
+        """
+        caller, rows, log_probs = self._log_probs(x, context)
+        value = caller.output(out, self.dtype, rows.batch, (rows.array, rows.context))
+        with caller.queue():
+            value[...] = _mixed(log_probs, self.weights).reshape(rows.batch)
+        return caller.give(value)
+
+    def spread(self, x: Array, context: Array | None = None) -> Array:
+        """How far members differ: the standard deviation of their log densities, by their weights, in nats.
+
+        To be read beside `log_prob`: where it is above some nats, rows were too few to say how likely that place is.
+
+        Args:
+            x, context: As in `Flow.log_prob`.
+
+        Returns:
+            Shape (rows,), or the leading dimensions, in the members' dtype: 0 where all are the same, -inf too;
+            infinity where some members' densities are 0 and others' are not; NaN where one's is.
+        """
+        caller, rows, log_probs = self._log_probs(x, context)
+        value = caller.empty(rows.batch, self.dtype)
+        with caller.queue():
+            value[...] = _spread(log_probs, self.weights).reshape(rows.batch)
+        return caller.give(value)
+
+    def _log_probs(self, x: Any, context: Any) -> tuple[Any, Rows, list[Any]]:
+        """What each member says of each row, in float64, where this computes."""
+        caller = self._flows[0]._caller()
+        rows = opened(caller, "x", x, context, self.features, self.context, True)
+        with caller.queue():
+            each = [flow.log_prob(rows.array, rows.context).astype(np.float64) for flow in self._flows]
+        return caller, rows, each
+
+    def sample(
+        self,
+        n: int | Sequence[int],
+        context: Array | None = None,
+        seed: int | np.random.Generator | None = None,
+        *,
+        dtype: DTypeLike | None = None,
+        like: Any = None,
+    ) -> Array:
+        """Draw n rows, each from a member that is drawn for it.
+
+        A row depends on the seed and its number alone, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)``,
+        and is the member's own row of that seed and number.
+
+        Args:
+            n, context, seed, dtype, like: As in `Flow.sample`.
+        """
+        caller, own = self._flows[0]._caller(), self.dtype
+        if like is not None:
+            caller.answer_like(like)
+        key, kind = check.seed(seed), own if dtype is None else check.float_dtype("dtype", dtype)
+        rows = drawn(caller, n, context, self.features, self.context)
+        if kind != own and kind != np.float64:
+            raise ValueError(f"dtype: expected 'float64', as the flows' own, got {dtype!r}; call .astype of them")
+        value = caller.output(None, kind, rows.shape, (rows.context,))
+        chosen = self._chosen(rows.rows, key)
+        with caller.queue():
+            table, noise = value.reshape(rows.rows, self.features), dict[type, Any]()
+            for i, flow in enumerate(self._flows):
+                places = np.flatnonzero(chosen == i)
+                if places.size:
+                    padded = places if places.size >= _LEAST_ROWS else np.resize(places, _LEAST_ROWS)
+                    index = _arrays.library(table).asarray(padded)
+                    part = self._rows_of(flow, index, rows, key, kind, noise)
+                    table[index[: places.size]] = part[: places.size]
+        return caller.give(value)
+
+    def _chosen(self, rows: int, key: int) -> NDArray[np.intp]:
+        """The member of each row; the first numbers are the same however many there are."""
+        edges = np.cumsum(self.weights)
+        drawn = np.random.default_rng([key, _STREAM]).random(rows)
+        last = int(np.flatnonzero(self._given)[-1])  # sums round, and no member of weight 0 is drawn
+        return np.minimum(np.searchsorted(edges, drawn, side="right"), last)
+
+    def _rows_of(self, flow: Flow, index: Any, rows: Rows, key: int, kind: Any, noise: dict[type, Any]) -> Any:
+        """Some rows of a member's sample, by their numbers; noise is kept for the next one."""
+        context: Any = rows.context
+        if is_one := context is not None and len(context) == 1:
+            context = context[0]
+        standard = _NOISE.get(type(flow.base))
+        if standard is None:
+            return flow.sample(rows.rows, context, seed=key, dtype=kind)[index]
+        if standard not in noise:
+            source = Flow([], standard(self.features), dtype=self.dtype)
+            noise[standard] = source._on(flow._device).sample(rows.rows, seed=key)
+        own = context if context is None or is_one else context[index]
+        return flow.sample(len(index), own, noise=noise[standard][index], dtype=kind)
+
+    # ---- training ------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: Array,
+        context: Array | None = None,
+        *,
+        weights: Array | None = None,
+        bootstrap: bool = False,
+        seed: int = 0,
+        **settings: Any,
+    ) -> list[History]:
+        """Fit the members one after another, in place: member i as ``flow.fit(x, seed=seed + i, ...)`` would.
+
+        Seeds choose the order of rows and which are held out; the start is the members' own, so that they should be
+        made with different seeds.
+
+        Args:
+            x, context, weights: As in `Flow.fit`.
+            bootstrap: Whether each member gets as many rows as there are, drawn with replacement (Efron 1979): a row
+                that is drawn twice has twice its weight. Members then differ by what other rows would have said.
+            seed: Of the first member.
+            **settings: All other arguments of `Flow.fit`.
+
+        Returns:
+            What happened in each fit. Ctrl-C ends the fit of a member as it does that of a flow; those after it are
+            not begun, and the list is shorter.
+
+        Raises:
+            TypeError, ValueError: As `Flow.fit`.
+        """
+        key, histories = check.integer("seed", seed), list[History]()
+        for i, flow in enumerate(self._flows):
+            own = self._resampled(x, weights, key, i) if bootstrap else weights
+            histories.append(flow.fit(x, context, weights=own, seed=key + i, **settings))
+            if histories[-1].stopped == "interrupted":
+                break
+        if (left := len(self) - len(histories)) > 0:
+            warn(
+                f"fit: {histories[-1].stopped} with {left} of {len(self)} members not begun; "
+                f"ensemble[:{len(histories)}] is without them"
+            )
+        return histories
+
+    def _resampled(self, x: Any, weights: Any, key: int, member: int) -> Any:
+        """Weights of rows that are drawn with replacement from those of a weight above 0."""
+        caller = self._flows[0]._caller()
+        n = _arrays.matrix("x", x, self.features, caller).shape[0]
+        given = _arrays.row_weights("weights", weights, n, caller)[0]
+        with caller.queue():
+            kept = np.arange(n) if given is None else np.flatnonzero(_arrays.on_host(given) > 0)
+            rng = np.random.default_rng([key, _STREAM, member])
+            counts = np.bincount(kept[rng.integers(kept.size, size=kept.size)], minlength=n) if n else np.empty(0)
+            own = caller.empty((n,), np.dtype(np.float32) if given is None else given.dtype)
+            own[...] = _arrays.library(own).asarray(counts, dtype=own.dtype)
+            if given is not None:
+                own *= given
+        return caller.give(own)
+
+
+# ---- what is made of the members' log densities ----------------------------------------------------------------------
+
+
+def _mixed(log_probs: list[Any], weights: Floats) -> Any:
+    """log Σ w e^l, without overflow, and exact where all are -inf or one member has all the weight."""
+    terms = [log_prob + np.log(weight) for log_prob, weight in zip(log_probs, weights, strict=True) if weight > 0]
+    with np.errstate(invalid="ignore"):  # of rows that are NaN
+        return functools.reduce(np.logaddexp, terms)
+
+
+def _spread(log_probs: list[Any], weights: Floats) -> Any:
+    """The standard deviation by weights; members that are the same differ by nothing, infinities too."""
+    counted = [log_prob for log_prob, weight in zip(log_probs, weights, strict=True) if weight > 0]
+    share = _arrays.library(counted[0]).asarray(weights[weights > 0])[:, None]
+    with np.errstate(invalid="ignore"):
+        away = np.stack([np.where(one == counted[0], 0.0, one - counted[0]) for one in counted])
+        most = np.abs(away).max(axis=0)  # NaN where one member's is
+        unit = np.where(most > 0, most, 1.0)  # so that no square leaves the numbers
+        square = np.square((away - (share * away).sum(axis=0)) / unit)
+        return np.where(np.isinf(most), np.inf, unit * np.sqrt((share * square).sum(axis=0)))

@@ -1,0 +1,69 @@
+"""Ensembles on the command line: several flows in one file, which the other commands read."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import headrace as hr
+from cli_cases import NAMES, SHORT, table, write_csv
+from headrace._fit import run as _fit_run
+
+pytestmark = pytest.mark.programs
+
+
+def test_a_fit_of_several_is_that_of_python(folder, result):
+    x = table()
+    write_csv("t.csv", x, NAMES)
+    report = result("fit", "t.csv", "-o", "e.safetensors", "--seed", 5, "--validation", 0.25, "--ensemble", 3, *SHORT)
+    order = np.random.default_rng(5).permutation(200)
+    train, held_out = x[np.sort(order[50:])], x[np.sort(order[:50])]
+    want = hr.Ensemble([hr.MAF(3, transforms=2, hidden=(8,), seed=5 + i) for i in range(3)])
+    histories = want.fit(train, validation=(held_out,), epochs=3, seed=5, progress=False)
+    loaded = hr.load("e.safetensors")
+    assert hr.to_bytes(loaded) == hr.to_bytes(want)
+    assert (report["members"], report["epochs"], report["stopped"]) == (3, 9, "epochs")
+    assert report["best_epoch"] == [history.best_epoch for history in histories]
+    assert report["log_likelihood"] == pytest.approx(want.log_prob(held_out).mean(dtype="f8"), rel=1e-12)
+
+
+def test_scores_and_samples(folder, run, result):
+    x = table()
+    write_csv("t.csv", x, NAMES)
+    code, out, _ = run("fit", "t.csv", "-o", "e.safetensors", "--ensemble", 2, *SHORT)
+    assert code == 0
+    assert "2 members, 6 epochs in" in out
+    ensemble = hr.load("e.safetensors")
+    report = result("score", "e.safetensors", "t.csv", "-o", "s.csv")
+    scores = np.loadtxt("s.csv", delimiter=",", skiprows=1, dtype="f4")
+    assert (folder / "s.csv").read_text().startswith("log_prob,spread\n")
+    assert_array_equal(scores, np.stack([ensemble.log_prob(x), ensemble.spread(x)], axis=1))
+    assert report["log_likelihood"] == pytest.approx(ensemble.log_prob(x).mean(dtype="f8"), rel=1e-6)
+    code, out, _ = run("score", "e.safetensors", "t.csv", "--quiet")
+    assert_array_equal(np.loadtxt(out.splitlines(), delimiter=",", dtype="f4"), scores)
+    result("sample", "e.safetensors", "-n", 20, "--seed", 3, "-o", "r.npy")
+    assert_array_equal(np.load("r.npy"), ensemble.sample(20, seed=3, dtype="float64"))
+
+
+def test_ctrl_c_saves_the_members_that_were_begun(folder, run, monkeypatch):
+    passed = _fit_run.Run.one_pass
+    passes = []
+
+    def one_pass(self):
+        passes.append(1)
+        if len(passes) > 4:  # in the second member
+            raise KeyboardInterrupt
+        return passed(self)
+
+    monkeypatch.setattr(_fit_run.Run, "one_pass", one_pass)
+    np.save("t.npy", table())
+    code, _, err = run("fit", "t.npy", "-o", "e.safetensors", "--ensemble", 3, *SHORT)
+    assert code == 130
+    assert "warning: fit: interrupted with 1 of 3 members not begun" in err
+    assert len(hr.load("e.safetensors")) == 2
+
+
+def test_a_dual_ascent_is_one_flow(folder, run):
+    np.save("t.npy", table())
+    code, _, err = run("fit", "t.npy", "-o", "e.safetensors", "--flow", "dual-ascent", "--ensemble", 2)
+    assert code == 2
+    assert "argument --ensemble: --flow dual-ascent does not take it" in err
