@@ -16,6 +16,7 @@ from headrace import files
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._arrays.shapes import Rows, drawn, opened
+from headrace._fit.clock import Clock
 from headrace._fit.rows import warn
 from headrace._stored import Filed, Stored, header_of, storable
 from headrace.bases import Logistic, Normal, StandardNormal
@@ -323,6 +324,7 @@ class Ensemble(Filed):
         *,
         weights: Array | None = None,
         bootstrap: bool = False,
+        time_budget: float | None = None,
         seed: int = 0,
         **settings: Any,
     ) -> list[History]:
@@ -335,19 +337,22 @@ class Ensemble(Filed):
             x, context, weights: As in `Flow.fit`.
             bootstrap: Whether each member gets as many rows as there are, drawn with replacement (Efron 1979): a row
                 that is drawn twice has twice its weight. Members then differ by what other rows would have said.
+            time_budget: Seconds for all members, who get equal parts; what one leaves goes to those after it.
             seed: Of the first member.
             **settings: All other arguments of `Flow.fit`.
 
         Returns:
             What happened in each fit. Ctrl-C ends the fit of a member as it does that of a flow; those after it are
-            not begun, and the list is shorter.
+            not begun, with a warning, and the list is shorter.
 
         Raises:
             TypeError, ValueError: As `Flow.fit`.
         """
-        key, histories = check.integer("seed", seed), list[History]()
+        key, clock, histories = check.integer("seed", seed), Clock(time_budget), list[History]()
         for i, flow in enumerate(self._flows):
             own = self._resampled(x, weights, key, i) if bootstrap else weights
+            if clock.is_limited:
+                settings["time_budget"] = max(clock.left() / (len(self) - i), 1e-9)
             histories.append(flow.fit(x, context, weights=own, seed=key + i, **settings))
             if histories[-1].stopped == "interrupted":
                 break

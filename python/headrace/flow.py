@@ -415,6 +415,7 @@ class Flow(Derivatives):
         clip: float | None = training.CLIP,
         average: float | None = training.AVERAGE,
         patience: int | None = training.PATIENCE,
+        time_budget: float | None = None,
         seed: int = 0,
         progress: bool = True,
     ) -> training.History:
@@ -450,6 +451,9 @@ class Flow(Derivatives):
                 the weights themselves.
             patience: Epochs without a new best on held-out rows after which the fit ends (half as many where it goes on
                 with less weight decay instead); None for no end.
+            time_budget: Seconds that all of this may take: the fit ends before a step that would exceed them, keeps the
+                best weights as ever, and says "time_budget". "cosine" comes to its end with the time. How many steps
+                that makes depends on the machine, so that such a fit is not the same twice.
             seed: Of the choice of held-out rows and of the order of rows.
             progress: Whether to show a bar on the standard error.
 
@@ -481,6 +485,7 @@ class Flow(Derivatives):
             clip=clip,
             average=average,
             patience=patience,
+            time_budget=time_budget,
             seed=seed,
             progress=bool(progress),
         )

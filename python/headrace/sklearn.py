@@ -87,8 +87,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             flow does not take.
         base: "standard_normal", "normal" (location and scale are trained), "logistic", or a `Base` of as many features
             as the data; None for the flow's own default.
-        validation, epochs, batch_size, learning_rate, schedule, weight_decay, clip, average, patience: See `Flow.fit`,
-            whose defaults these are; `Flow.fit`'s other keywords are taken in the same way.
+        validation, epochs, batch_size, learning_rate, schedule, weight_decay, clip, average, patience, time_budget:
+            See `Flow.fit`, whose defaults these are; `Flow.fit`'s other keywords are taken in the same way.
         ensemble: How many flows to fit, each from a seed of its own; their mixture is the density (see `Ensemble`).
             None: one flow by itself.
         bootstrap: Whether each of them gets rows drawn with replacement, see `Ensemble.fit`.

@@ -17,6 +17,7 @@ from headrace._arrays.caller import Caller
 from headrace._fit import gaussian as _gaussian
 from headrace._fit import rows as _rows
 from headrace._fit.act_norms import start_act_norms
+from headrace._fit.clock import Clock
 from headrace._fit.cross_validation import chosen_epochs, clearly_better
 from headrace._fit.history import History
 from headrace._fit.optimizer import Adam
@@ -39,6 +40,7 @@ PATIENCE = 50
 FEW = 50  # rows held out that are too few to judge by
 LEAST = 10  # rows for cross-validation
 MANY = 50_000  # rows beyond which no Gaussian is tried
+CHOOSING = 0.75  # of a time budget, at most, to cross-validation: five fits to four fifths of the rows for one to all
 
 
 def fit(
@@ -50,16 +52,18 @@ def fit(
     validation: Any,
     seed: Any,
     progress: bool,
+    time_budget: Any = None,
     **plan: Any,
 ) -> History:
     """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
+    clock = Clock(time_budget)
     rng = np.random.default_rng(check.integer("seed", seed))
     caller = flow._interior.caller()
     history = History()
     try:
         data = _rows.open_rows("", flow.features, flow.context, caller, x, context, weights)
         with caller.queue():
-            _Fit(flow, data, validation, rng, caller, history, plan).go(progress)
+            _Fit(flow, data, validation, rng, caller, history, plan, clock).go(progress)
     except KeyboardInterrupt:  # before the first step
         history.stopped = "interrupted"
     return history
@@ -77,7 +81,9 @@ class _Fit:
         caller: Caller,
         history: History,
         plan: dict[str, Any],
+        clock: Clock,
     ) -> None:
+        self.clock = clock
         self.flow, self.data, self.rng, self.caller, self.history, self.plan = flow, data, rng, caller, history, plan
         self.train, self.given = _rows.split(flow.features, flow.context, data, validation, rng, caller)
         self.checked = Plan.of(flow, self.train.size, **plan)
@@ -96,59 +102,71 @@ class _Fit:
                 f"fit: {self.given[1].size} held-out rows are too few to judge by; give more by `validation`, or "
                 "say by `epochs` how long to train"
             )
-        start = None
-        if self.by_default and self.fresh and self.train.size <= MANY:
-            start = self.flow._interior.vector()
         _standardize(self.flow, self.data, self.train)
+        start, links = None, ()
+        if self.by_default and self.fresh and self.train.size <= MANY:
+            start, standardize = self.flow._interior.vector(), self.flow._interior.standardize
+            assert standardize is not None
+            links = (*_gaussian.decorrelating(self.data, self.train, standardize.mean, standardize.std), standardize)
         held_out = None
         if self.given is not None:
             held_out = HeldOut(*self.given, self.flow._interior.on_device)
             self.history.judged_by = "held-out rows"
-        self._run(self.flow, self.train, held_out, self.checked, self.history).go(progress)
-        if start is not None and held_out is not None and self.history.stopped != "interrupted":
-            self._not_worse_than_a_gaussian(held_out, start)
+        after = 0 if start is None else 2
+        self._run(self.flow, self.train, held_out, self.checked, self.history, self.clock, after).go(progress)
+        if start is not None and held_out is not None and self.history.stopped != "interrupted" and self.clock.left():
+            self._not_worse_than_a_gaussian(held_out, start, links)
 
-    def _run(self, flow: Trainable, part: Part, held_out: HeldOut | None, plan: Plan, history: History) -> Run:
-        return self.kind(flow, self.data, part, held_out, plan, self.rng, self.caller, history)
+    def _run(
+        self,
+        flow: Trainable,
+        part: Part,
+        held_out: HeldOut | None,
+        plan: Plan,
+        history: History,
+        clock: Clock,
+        judged_after: int = 0,
+    ) -> Run:
+        return self.kind(flow, self.data, part, held_out, plan, self.rng, self.caller, history, clock, judged_after)
 
     def _few(self, progress: bool) -> None:
         """Cross-validation says how many epochs serve; then all rows are trained on."""
         self.history.judged_by = "cross-validation"
         part = self.train.whole()
+        choosing = self.clock.share(CHOOSING)
         plan = {**self.plan, "weight_decay": None if self.plan["weight_decay"] == "auto" else self.plan["weight_decay"]}
 
         def made(flow: Trainable, rows: Part) -> Run:
             _standardize(flow, self.data, rows, gaussian=True, say=False)
-            return self._run(flow, rows, None, Plan.of(flow, rows.size, **plan), History())
+            return self._run(flow, rows, None, Plan.of(flow, rows.size, **plan), History(), choosing)
 
         history = self.history
         epochs, loss = 0, math.inf
         losses: list[float] = []
         if part.size >= LEAST:
-            epochs, losses, loss = chosen_epochs(self.flow, self.data, part, made, self.checked.epochs)
+            epochs, losses, loss = chosen_epochs(self.flow, self.data, part, made, self.checked.epochs, choosing)
         _standardize(self.flow, self.data, part, gaussian=True)
+        if choosing.ran_out:
+            history.stopped = "time_budget"
         if not epochs:
             history.best_loss, history.gaussian = loss, True
             return
         checked = Plan.of(self.flow, part.size, **{**plan, "epochs": epochs})
-        self._run(self.flow, part, None, checked, history).go(progress)
+        self._run(self.flow, part, None, checked, history, self.clock).go(progress)
         history.validation_loss = losses
         if history.best_epoch + 1 == epochs:
             history.best_loss = losses[-1]
 
-    def _not_worse_than_a_gaussian(self, held_out: HeldOut, start: Any) -> None:
+    def _not_worse_than_a_gaussian(self, held_out: HeldOut, start: Any, links: tuple[Transform, ...]) -> None:
         """Put the Gaussian of the training rows in place of weights that are not clearly better."""
         flow, history = self.flow, self.history
-        standardize = flow._interior.standardize
-        assert standardize is not None
-        links = _gaussian.decorrelating(self.data, self.train, standardize.mean, standardize.std)
         other = copy.copy(flow)
-        other._interior.rescale((*links, standardize), None, _gaussian.quietened(other, start))
+        other._interior.rescale(links, None, _gaussian.quietened(other, start))
         fitted, simple = -held_out.log_probs(flow), -held_out.log_probs(other)
         weights = held_out.weights()
         if np.isfinite(fitted).all() and clearly_better(fitted, simple, weights):
             return
-        flow._interior.rescale((*links, standardize), None, other._interior.vector())
+        flow._interior.rescale(links, None, other._interior.vector())
         history.best_epoch, history.gaussian = -1, True
         history.best_loss = float((simple * weights).sum() / weights.sum())
 

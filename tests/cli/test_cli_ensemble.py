@@ -67,3 +67,15 @@ def test_a_dual_ascent_is_one_flow(folder, run):
     code, _, err = run("fit", "t.npy", "-o", "e.safetensors", "--flow", "dual-ascent", "--ensemble", 2)
     assert code == 2
     assert "argument --ensemble: --flow dual-ascent does not take it" in err
+
+
+def test_a_time_budget_ends_a_fit(folder, run, result):
+    np.save("t.npy", table())
+    report = result("fit", "t.npy", "-o", "f.safetensors", "--time-budget", 1e-9, *SHORT)
+    assert (report["stopped"], report["epochs"]) == ("time_budget", 0)
+    assert np.isfinite(hr.load("f.safetensors").log_prob(table())).all()
+    report = result("fit", "t.npy", "-o", "f.safetensors", "--time-budget", 1000, *SHORT)
+    assert (report["stopped"], report["epochs"]) == ("epochs", 3)
+    code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--time-budget", 0)
+    assert code == 2
+    assert "argument --time-budget: expected a number above 0, got '0'" in err

@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--learning-rate", type=_rate, metavar="RATE")
     sub.add_argument("--validation", type=_share, default=0.1, metavar="SHARE", help="of rows to hold out (0.1)")
     sub.add_argument("--patience", type=_integer(1), metavar="N", help="epochs or steps without a new best, then stop")
+    sub.add_argument("--time-budget", type=_rate, metavar="SECONDS", help="that the fit may take, at most")
     sub.add_argument("--ensemble", type=_integer(1), metavar="N", help="fit so many flows, and save their mixture")
     sub.add_argument("--seed", type=_integer(0), default=0, metavar="N", help="of weights, rows held out, order (0)")
     _add_settings(sub)

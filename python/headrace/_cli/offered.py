@@ -11,7 +11,7 @@ import headrace as hr
 
 __all__ = ["FIT", "FLOWS", "Kind", "Setting", "settings"]
 
-FIT = ("epochs", "batch_size", "learning_rate", "patience")
+FIT = ("epochs", "batch_size", "learning_rate", "patience", "time_budget")
 _OTHERWISE = {"features", "context", "base", "seed", "dtype"}  # arguments that come from the table, or other options
 
 

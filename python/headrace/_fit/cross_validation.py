@@ -15,6 +15,7 @@ from headrace._fit.run import HeldOut, Run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from headrace._fit.clock import Clock
     from headrace._interior import Trainable
 
 __all__ = ["Fold", "chosen_epochs", "clearly_better"]
@@ -48,12 +49,12 @@ def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weigh
 
 
 def chosen_epochs(
-    flow: Trainable, data: Data, part: Part, made: Callable[[Trainable, Part], Run], most: int
+    flow: Trainable, data: Data, part: Part, made: Callable[[Trainable, Part], Run], most: int, clock: Clock
 ) -> tuple[int, list[float], float]:
     """Epochs that serve rows left out best, their losses epoch by epoch, and that of the weights before the first.
 
     Fits to all rows but a fold go side by side, an epoch at a time. No epochs where none is clearly better than the
-    weights that a fit begins with. `made` prepares a flow for rows and gives its run.
+    weights that a fit begins with. `made` prepares a flow for rows and gives its run, which goes by the same clock.
     """
     runs, judges = [], []
     for fold in range(FOLDS):
@@ -73,7 +74,7 @@ def chosen_epochs(
     epochs = 0
     for epoch in range(most):
         passed = [run.one_pass() for run in runs]
-        if not all(map(math.isfinite, passed)):
+        if clock.ran_out or not all(map(math.isfinite, passed)):
             break
         now = losses(Run.current)
         history.append(mean(now))

@@ -22,11 +22,11 @@ class History:
     """Since the fit began."""
     best_epoch: int = -1
     """Whose weights were kept, counted from 0; -1: none was better than the weights that the fit began with. One that
-    was interrupted counts, though it is in no list."""
+    was interrupted, by Ctrl-C or the time budget, counts, though it is in no list."""
     best_loss: float = math.inf
     """The validation loss of these weights, or the epoch's training loss without validation."""
     stopped: str = "epochs"
-    """Why it ended: "epochs" (all done), "patience", "interrupted" or "non-finite"."""
+    """Why it ended: "epochs" (all done), "patience", "time_budget", "interrupted" or "non-finite"."""
     weight_decay: float = math.nan
     """Of the weights that were kept."""
     weight_decays: dict[float, float] = field(default_factory=dict)

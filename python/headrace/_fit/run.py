@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
+from headrace._fit import clock as _clock
+from headrace._fit.clock import Clock
 from headrace._fit.optimizer import Adam, cosine
 from headrace._fit.rows import CHUNK, Data, Index, Part, warn
 from headrace._fit.weight_decay import Decays
@@ -73,8 +74,14 @@ class Run:
         rng: np.random.Generator,
         caller: Caller,
         history: History,
+        clock: Clock,
+        judged_after: int = 0,
     ) -> None:
+        """`judged_after`: how often held-out rows are judged once it is over, for which it leaves time."""
         self.flow, self.data, self.train, self.held_out = flow, data, train, held_out
+        self.clock, self.judged_after, self.paced = clock, judged_after, False
+        self.tick = self.step_seconds = 0.0
+        self.judge_seconds: float | None = None
         self.plan, self.rng, self.history, self.caller = plan, rng, history, caller
         self.decays = Decays(plan, held_out is not None)
         history.weight_decay = self.decays.now
@@ -83,8 +90,8 @@ class Run:
         self.drops = flow._interior.drops
         self.best, self.start_tried = flow.parameters, False
         self.lowest, self.lowest_epoch = math.inf, -1  # of the loss that the schedule goes by
-        self.begin = time.perf_counter()
-        self.step = 0
+        self.begin = _clock.now()
+        self.step = self.judged_step = 0
         self.rate_factor = 1.0  # of the plateau schedule
         self.bounds = [train.size * i // plan.batches for i in range(plan.batches + 1)]
         self.library = _arrays.library(data.x)
@@ -107,12 +114,17 @@ class Run:
         from tqdm import tqdm
 
         history, bar = self.history, tqdm(total=self.plan.epochs, desc="fit", unit="epoch", disable=not progress)
-        message = ""
+        message, self.paced = "", True
         try:
-            if self.held_out is None or self.held_out.copied is not None:
+            if self.clock.has(0.0) and (self.held_out is None or self.held_out.copied is not None):
                 self._try_start()  # many rows take long: there it waits for the first epoch's end
             for epoch in range(self.plan.epochs):
                 loss = self.one_pass()
+                if self.clock.ran_out:
+                    history.stopped = "time_budget"
+                    if self.step > self.judged_step:
+                        self._keep_if_best(epoch)
+                    break
                 if not math.isfinite(loss):
                     history.stopped = "non-finite"
                     message = f"the loss became {loss} in epoch {epoch} at learning rate {self.adam.learning_rate:.3g}"
@@ -155,11 +167,14 @@ class Run:
             self._judge(-1, self.best)
 
     def _judge(self, epoch: int, weights: NDArray[Any]) -> float:
+        self.judged_step = self.step
         if self.held_out is None:
             self.best = weights
             self.history.best_epoch = epoch
             return math.nan
+        begin = _clock.now()
         loss = self.held_out.loss(self.flow, weights)
+        self.judge_seconds = max(_clock.now() - begin, self.judge_seconds or 0.0)
         self.decays.tried(epoch, loss, self.history)
         if loss < self.history.best_loss:
             self.best = weights
@@ -176,7 +191,7 @@ class Run:
             history.validation_loss.append(judged)
         history.train_loss.append(loss)
         history.learning_rate.append(self.adam.learning_rate)
-        history.seconds.append(time.perf_counter() - self.begin)
+        history.seconds.append(_clock.now() - self.begin)
         if judged < self.lowest:
             self.lowest, self.lowest_epoch = judged, epoch
         waited = epoch - self.lowest_epoch
@@ -201,11 +216,34 @@ class Run:
             yield rows[: end - begin]
             ready = [rows[end - begin :]]
 
+    def _has_time(self, steps: int = 1) -> bool:
+        """Whether so many steps more, and what has to follow them, fit into the time budget."""
+        if not self.clock.is_limited:
+            return True
+        last, self.tick = self.tick, _clock.now()
+        if last:  # a slow step is remembered, but not for ever
+            self.step_seconds = max((self.tick - last) / steps, 0.95 * self.step_seconds)
+        return self.clock.has(1.5 * steps * self.step_seconds + self._kept_seconds())
+
+    def _kept_seconds(self) -> float:
+        """For judging the last weights, and what comes after the run."""
+        if self.held_out is None:
+            return 0.0
+        once = self.judge_seconds
+        if once is None:  # a step costs more a row
+            once = self.step_seconds * self.held_out.part.size * self.plan.batches / self.train.size
+        return once * (1 + (not self.start_tried) + self.judged_after)
+
     def one_pass(self) -> float:
-        """One pass over the training rows in a new order; the mean loss, as the weights were at each batch."""
+        """One pass over the training rows in a new order; the mean loss, as the weights were at each batch.
+
+        It is cut short where the clock runs out.
+        """
         weights = self.data.weights
-        total = 0.0
+        total, self.tick = 0.0, 0.0
         for index in self.batches():
+            if not self._has_time():
+                return math.nan
             log_prob = self.log_prob[: index.size]
             self._find_gradient(index, log_prob)
             batch_loss = _arrays.weighted_sum(log_prob, None if weights is None else weights[index])
@@ -235,12 +273,20 @@ class Run:
     def _rate(self) -> float:
         rate = self.plan.learning_rate * self.rate_factor
         if self.plan.schedule == "cosine":
-            rate *= cosine(self.step / (self.plan.epochs * self.plan.batches))
+            done = self.step / (self.plan.epochs * self.plan.batches)
+            if self.paced:
+                done = max(done, self.clock.passed(self.begin, self._kept_seconds()))
+            rate *= cosine(done)
         return rate
 
 
 class DeviceRun(Run):
-    """The same on a CUDA device. Nothing waits inside of a pass: what happened in it is read at its end."""
+    """The same on a CUDA device. Nothing waits inside of a pass: what happened in it is read at its end.
+
+    With a time budget it waits now and then, as nobody else knows how long steps take.
+    """
+
+    STEPS = 16  # between two waits
 
     def _log_probs(self) -> int:
         """Those of all rows."""
@@ -251,7 +297,13 @@ class DeviceRun(Run):
         weights, empty = self.data.weights, self.library.empty
         order = self.library.asarray(np.concatenate(list(self.train.shuffled(self.rng))))
         norms, adam = empty(self.plan.batches, np.float64), self.caller.queued(self.adam._core)
+        self.tick, waits = 0.0, self.STEPS if self.clock.is_limited else self.plan.batches
         for i, (begin, end) in enumerate(pairwise(self.bounds)):
+            if i % waits == 0:
+                if i and self.clock.is_limited:
+                    float(norms[i - 1])  # waits
+                if not self._has_time(waits):
+                    return math.nan
             self._find_gradient(order[begin:end], self.log_prob[begin:end])
             self.adam.learning_rate = self._rate()
             adam.step(self.gradient, self.adam.learning_rate, norms[i : i + 1])
