@@ -7,6 +7,7 @@ from headrace._core import CudaUnavailable
 from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.bases import Base, Logistic, Normal, StandardNormal
+from headrace.conditional import Conditional
 from headrace.config import get_num_threads, info, set_num_threads, threads
 from headrace.ensemble import Ensemble
 from headrace.files import FileFormatError, from_bytes, load, to_bytes
@@ -41,6 +42,7 @@ __all__ = [
     "AscentFlow",
     "AscentHistory",
     "Base",
+    "Conditional",
     "Coupling",
     "CudaUnavailable",
     "DensityFit",

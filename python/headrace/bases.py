@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +43,10 @@ class Base(abc.ABC):
     def _with_parameters(self, packed: NDArray[Any]) -> Base:
         """The base with these numbers for its parameters."""
         return self
+
+    def _part(self, kept: Sequence[int]) -> Base:
+        """The density of some coordinates, in this order."""
+        return type(self)(len(kept))
 
     def _header(self) -> dict[str, Any]:
         """See `headrace._stored`."""
@@ -118,6 +123,10 @@ class Normal(Base):
             return self
         named = self._block.named(packed)
         return Normal(self.features, named["loc"], np.exp(named["log_scale"].astype(np.float64)))
+
+    def _part(self, kept: Sequence[int]) -> Normal:
+        chosen = list(kept)
+        return Normal(len(chosen), self.loc[chosen], self.scale[chosen], trainable=self.trainable)
 
     def _header(self) -> dict[str, Any]:
         header = {**super()._header(), "trainable": self.trainable}

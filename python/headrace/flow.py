@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -19,7 +20,9 @@ from headrace._evaluation import Pair
 from headrace._interior import Interior
 from headrace._module import Block
 from headrace._stored import Stored, header_of, storable
-from headrace.bases import Base, StandardNormal
+from headrace.bases import Base, Logistic, StandardNormal
+from headrace.conditional import Conditional
+from headrace.transforms.restriction import chain_of
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -398,6 +401,73 @@ class Flow(Derivatives):
             self._run(caller, program.from_noise, (rows.array,), (x, log_prob), rows, vector)
         return caller.give_pair(x, log_prob) if with_log_prob else caller.give(x)
 
+    # ---- some columns alone, and given others -----------------------------------------------------------------------
+
+    def marginal(self, columns: int | Sequence[int]) -> Flow:
+        """The density of some columns alone, as a flow: exact where they depend on no others in the chain.
+
+        Args:
+            columns: How many of the first ones, or which, in the order that they shall have. In a flow of one order,
+                as ``MAF(..., link="none")``, the first k depend on no later ones, for any k.
+
+        Raises:
+            ValueError: they depend on others; the message says in which transform.
+
+        >>> import numpy as np, headrace as hr
+        >>> hr.MAF(4, link="none").marginal(2).log_prob(np.zeros((3, 2))).shape
+        (3,)
+        """
+        return self._marginal(_columns(columns, self._features))[0]
+
+    def _marginal(self, columns: tuple[int, ...]) -> tuple[Flow, tuple[int, ...]]:
+        """And the latent coordinates that belong to these columns."""
+        chain, latent = chain_of(self._transforms_on(None), columns)
+        return self._made_of(chain, self.base._part(latent)), latent
+
+    def _made_of(self, chain: Sequence[Transform], base: Base) -> Flow:
+        """A flow of these, with this one's dtype, device and scale of the context."""
+        scale = self._standardize_context if any(t.context for t in chain) else None
+        flow = Flow(chain, base, dtype=self._dtype, standardize_context=scale)
+        return flow if self._device is None else flow._on(self._device)
+
+    def given(self, x: Array, context: Array | None = None, *, columns: Sequence[int] | None = None) -> Conditional:
+        """The density of the other columns where some are known, exactly: to draw from, and to evaluate.
+
+        Nothing is searched for and nothing approximated: log p(other | known) = log p(all) - log p(known), and a draw
+        costs one pass.
+
+        Args:
+            x: What is known, shape (rows, k), or (k,) for one row, or any leading dimensions.
+            context: As in `log_prob`.
+            columns: Which columns x has; the first k by default. They have to depend on no others, see `marginal`.
+
+        Returns:
+            A `Conditional`, whose `columns` are the others, ascending. It keeps the flow as it is now.
+
+        Raises:
+            TypeError, ValueError: As in `log_prob` and `marginal`.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.MAF(4, link="none")
+        >>> rest = flow.given(np.zeros(2))
+        >>> rest.sample(100, seed=0).shape, rest.log_prob(np.ones((5, 2))).shape
+        ((100, 2), (5,))
+        >>> flow.given(np.zeros((7, 2))).sample(seed=0).shape  # one draw for each row
+        (7, 2)
+        """
+        if columns is None:
+            shape = self._caller().open("x", x).shape
+            columns = range(shape[-1] if shape else 0)
+        known = _columns(columns, self._features)
+        if len(known) == self._features:
+            raise ValueError(f"x: expected fewer than {self._features} columns, got {len(known)}")
+        marginal, latent = self._marginal(known)
+        base = self.base
+        standard = isinstance(base, (StandardNormal, Logistic))
+        whole = copy.copy(self)
+        chain = whole if standard else self._made_of(self._transforms_on(None), StandardNormal(self._features))
+        return Conditional(whole, chain, self._made_of([], base), marginal, latent, known, x, context)
+
     # ---- training ------------------------------------------------------------------------------------------------
 
     def fit(
@@ -489,6 +559,16 @@ class Flow(Derivatives):
             seed=seed,
             progress=bool(progress),
         )
+
+
+def _columns(columns: Any, features: int) -> tuple[int, ...]:
+    """Different columns, at least one; a number is so many of the first."""
+    if not np.iterable(columns):
+        return tuple(range(check.integer("columns", columns, least=1, most=features)))
+    chosen = check.coordinates("columns", columns, features)
+    if not chosen:
+        raise ValueError("columns: expected at least one, got none")
+    return chosen
 
 
 def _context_scale(name: str, value: Any, columns: int) -> Pair:

@@ -103,7 +103,8 @@ class _Fit:
                 "say by `epochs` how long to train"
             )
         _standardize(self.flow, self.data, self.train)
-        start, links = None, ()
+        start: Any = None
+        links: tuple[Transform, ...] = ()
         if self.by_default and self.fresh and self.train.size <= MANY:
             start, standardize = self.flow._interior.vector(), self.flow._interior.standardize
             assert standardize is not None

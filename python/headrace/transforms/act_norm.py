@@ -102,6 +102,11 @@ class ActNorm(Transform):
     def _blocks(self) -> list[tuple[str, Block]]:
         return [("", self._block)]
 
+    def _part(self, kept: tuple[int, ...]) -> Transform:
+        part = object.__new__(type(self))
+        part._take(self._started, {name: array[list(kept)] for name, array in self.named_parameters().items()})
+        return part
+
     def _header(self) -> dict[str, Any]:
         return {"features": self._features, "started": self._started}
 

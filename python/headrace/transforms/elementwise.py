@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,6 +94,13 @@ class Elementwise(Transform):
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return [("", self._block)]
+
+    def _part(self, kept: tuple[int, ...]) -> Transform:
+        part = object.__new__(type(self))
+        named = {name: array[list(kept)] for name, array in self.named_parameters().items()}
+        assert self._dtype is not None
+        part._set(replace(self._settings, features=len(kept)), self._dtype, named)
+        return part
 
     _KEYS = tuple(Map.__annotations__)
 

@@ -49,6 +49,10 @@ class Permutation(Fixed):
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
         return [("permutation", [int(i) for i in np.argsort(self.order)] if inverted else list(self.order))]
 
+    def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
+        order = [int(i) for i in np.argsort(self.order)] if inverted else self.order
+        return None, tuple(order[i] for i in kept)
+
     def _header(self) -> dict[str, Any]:
         return {"features": self._features, "order": list(self.order)}
 
@@ -93,6 +97,9 @@ class Standardize(Fixed):
         if self.is_identity:
             return []
         return [("standardize", inverted, self.mean.tolist(), self.std.tolist())]
+
+    def _part(self, kept: tuple[int, ...]) -> Transform:
+        return Standardize(self.mean[list(kept)], self.std[list(kept)])
 
     def _header(self) -> dict[str, Any]:
         return {"features": self._features, "mean": self.mean.tolist(), "std": self.std.tolist()}

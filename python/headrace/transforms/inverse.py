@@ -60,6 +60,10 @@ class Inverse(Transform):
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
         return self._transform._fixed_arrays()
 
+    def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
+        part, others = self.transform._restricted(kept, not inverted)
+        return None if part is None else Inverse(part), others
+
     def _header(self) -> dict[str, Any]:
         return {"transform": header_of(self._transform)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from headrace._module import Block
 from headrace._stored import Stored, storable
 from headrace.network import Network
 from headrace.transforms.dense import Dense, check_derivable, checked_dense, stored_dense, stored_staircase
+from headrace.transforms.restriction import Mixed, Part, Reads, cut
 from headrace.transforms.transform import Transform
 from headrace.transforms.verification import verify_inverse
 
@@ -61,6 +63,20 @@ class _Masked(Transform):
             check_derivable(self._network.masks(), self._settings)
             return {**header, "levels": None, "degrees": None}
         return {**header, "levels": list(staircase.levels), "degrees": [list(d) for d in staircase.degrees]}
+
+    def _cut(
+        self, inputs: Sequence[int], outputs: Sequence[int], part: Part
+    ) -> tuple[Settings, Dense, Staircase | None]:
+        """What is left of settings, layers and structure; inputs and outputs are the coordinates of all of them."""
+        groups = MAPS[self._settings.map].groups(self._settings.bins)
+        sizes = [groups[name] for name in self._settings.outputs]
+        dense = Dense(*self.to_dense(), self._network.described, *self.context_to_dense())
+        try:
+            found = cut(dense, self._network.staircase, part, self._context, sizes, self._settings.layout)
+        except Reads as error:
+            output, column = error.args
+            raise Mixed(f"makes coordinate {outputs[output]} from coordinate {inputs[column]}") from None
+        return replace(self._settings, features=len(part.coordinates)), *found
 
     @property
     def network(self) -> Network:
@@ -205,6 +221,13 @@ class MaskedAutoregressive(_Masked):
         _from_dense(self, settings, dense, range(n), range(n), stored_staircase(stored, settings, dense))
         return self
 
+    def _part(self, kept: tuple[int, ...]) -> Transform:
+        every, places = range(self._features), range(len(kept))
+        settings, dense, staircase = self._cut(every, every, Part(kept, kept, kept))
+        part = object.__new__(type(self))
+        _from_dense(part, settings, dense, places, places, _fitting(settings, dense, places, places, staircase))
+        return part
+
     def __repr__(self) -> str:
         """Sizes and conventions."""
         s = self._settings
@@ -321,6 +344,20 @@ class Coupling(_Masked):
         _from_dense(self, settings, dense, self._passive, active, stored_staircase(stored, settings, dense))
         return self
 
+    def _part(self, kept: tuple[int, ...]) -> Transform | None:
+        places, all_active = {c: i for i, c in enumerate(kept)}, _sides(self._passive, self._features)[1]
+        passive = tuple(places[c] for c in self._passive if c in places)
+        active = tuple(i for i, c in enumerate(kept) if c not in self._passive)
+        if not active:
+            return None  # what is passive passes through
+        inputs = [i for i, c in enumerate(self._passive) if c in places]
+        outputs = [all_active.index(kept[i]) for i in active]
+        settings, dense, staircase = self._cut(self._passive, all_active, Part(kept, inputs, outputs))
+        part = object.__new__(type(self))
+        part._passive = passive
+        _from_dense(part, settings, dense, passive, active, _fitting(settings, dense, passive, active, staircase))
+        return part
+
     def __repr__(self) -> str:
         """Sizes and conventions."""
         s = self._settings
@@ -394,6 +431,16 @@ def _network(
     """The network whose masks show a unit all that lies at or below its degree."""
     options = _options(settings, reads, active, described)
     return MaskedNetwork(options, staircase, _output_rows(settings, len(active)))
+
+
+def _fitting(
+    settings: Settings, dense: Dense, reads: Sequence[int], active: Sequence[int], staircase: Staircase | None
+) -> Staircase | None:
+    """The staircase, if it makes these masks; None, so that the masks say it, where it does not."""
+    if staircase is None:
+        return None
+    made = _network(settings, reads, active, staircase, dense.network).masks()
+    return staircase if all(map(np.array_equal, made, dense.masks)) else None
 
 
 def _from_dense(

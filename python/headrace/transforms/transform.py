@@ -17,6 +17,7 @@ from headrace._arrays.caller import Array
 from headrace._evaluation import WRT, Evaluated, Gradients
 from headrace._module import Program
 from headrace.network import Network
+from headrace.transforms.restriction import Mixed
 
 __all__ = ["Transform"]
 
@@ -162,6 +163,27 @@ class Transform(Evaluated):
         else:
             self._programs = {}
             self._program = self._program_for(np.dtype(np.float32))
+
+    def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
+        """The transform of some coordinates alone, where these depend on no others; see `restriction`.
+
+        Args:
+            kept: Coordinates of x in the order that they shall have; with `inverted`, of z.
+            inverted: Whether it is those of z that are given.
+
+        Returns:
+            That transform, or None where it is the identity, and the coordinates of z, or of x, that belong to `kept`.
+
+        Raises:
+            Mixed: they depend on others.
+        """
+        if kept == tuple(range(self._features)):
+            return self, kept
+        return self._part(kept), kept
+
+    def _part(self, kept: tuple[int, ...]) -> Transform | None:
+        """The same, where coordinates keep their places."""
+        raise Mixed("makes each coordinate from all others")
 
     def _networks(self) -> tuple[Network, ...]:
         """Hidden layers that are described one by one."""
