@@ -234,7 +234,8 @@ class Ensemble(Filed):
     def spread(self, x: Array, context: Array | None = None) -> Array:
         """How far members differ: the standard deviation of their log densities, by their weights, in nats.
 
-        To be read beside `log_prob`: where it is above some nats, rows were too few to say how likely that place is.
+        To be read beside `log_prob`: where it is far above that of rows like those fitted, these say little of how
+        likely the place is.
 
         Args:
             x, context: As in `Flow.log_prob`.
