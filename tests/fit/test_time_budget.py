@@ -192,9 +192,18 @@ def test_what_one_member_leaves_goes_to_the_others(monkeypatch):
 
 
 def test_a_device_waits_now_and_then(machine, monkeypatch):
-    """It cannot stop between any two steps, but stays in time."""
-    time = Time(monkeypatch)
+    """Steps are queued, and their time passes where somebody waits for them; it stays in time all the same."""
+    time, queued = Time(monkeypatch, step=0.0), []
     cupy = Library("cupy", machine)
+    find, read = _run.Run._find_gradient, cupy.machine.cupy.ndarray.get
+
+    def waited(array):
+        time.seconds += len(queued)
+        queued.clear()
+        return read(array)
+
+    monkeypatch.setattr(_run.Run, "_find_gradient", lambda *given: queued.append(1) or find(*given))
+    monkeypatch.setattr(cupy.machine.cupy.ndarray, "get", waited)
     x, context, weights = data(1000)
     flow = hr.MAF(x.shape[1], context.shape[1], 1, (8,)).to("cuda")
     given = (cupy.make(x), cupy.make(context))

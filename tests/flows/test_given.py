@@ -245,6 +245,22 @@ def test_part_of_layers_that_add_and_are_gated(name):
         check_part(found.library, judge, kept, dense.context)
 
 
+def test_what_a_unit_sees_only_by_what_it_adds():
+    """Its own product reads nothing: coordinate 1 needs coordinate 0 by the sum alone."""
+    one_by_one = np.eye(3, dtype=bool)
+    earlier = np.repeat(np.tri(3, k=-1, dtype=bool), 2, axis=0)
+    masks = [one_by_one, np.zeros((3, 3), bool), earlier]
+    dense = cases.fill(masks, cases.rng("adds"), features=3).astype("float64")
+    network = hr.Network([hr.Layer(3, "tanh"), hr.Layer(3, "tanh", adds=0)])
+    transform = hr.MaskedAutoregressive.from_dense(*dense.arrays, network=network)
+    with pytest.raises(ValueError, match=r"^makes coordinate 1 from coordinate 0$"):
+        transform._restricted((1,))
+    x = cases.rows(9, 3, "float64")
+    for kept in ((0,), (0, 1), (1, 0)):
+        part, _ = transform._restricted(kept)
+        np.testing.assert_allclose(part.inverse(x[:, kept])[0], transform.inverse(x)[0][:, kept], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("map", MAPS)
 @pytest.mark.parametrize("layout", ["interleaved", "blocked"])
 def test_parts_keep_each_map_s_rows(map, layout):
@@ -376,10 +392,12 @@ def test_a_conditional_keeps_the_flow_as_it_was():
     flow = one_order("MAF")
     x, _ = rows_of(flow)
     known = x[:, :2].copy()
-    given, want = flow.given(known), flow.given(x[:, :2]).sample(seed=1)
+    given, other = flow.given(known), flow.given(x[:, :2])
+    want = other.sample(seed=1), other.log_prob(x[:, 2:])
     flow.parameters = 0.0 * flow.parameters
     known[...] = 0.0
-    cases.assert_same_bits(given.sample(seed=1), want)
+    cases.assert_same_bits(given.sample(seed=1), want[0])
+    cases.assert_same_bits(given.log_prob(x[:, 2:]), want[1])
 
 
 def test_a_marginal_is_a_flow_of_its_own(tmp_path):

@@ -113,7 +113,7 @@ def cut(
     found = Dense(
         [layer(i, w) for i, w in enumerate(dense.weights)],
         [np.ascontiguousarray(b[keep[i + 1]]) for i, b in enumerate(dense.biases)],
-        [layer(i, m & ~sees[i][:, None]) for i, m in enumerate(masks)],
+        [layer(i, m) for i, m in enumerate(masks)],
     )
     if network is not None:
         found.network = Network([replace(one, units=keep[i + 1].size) for i, one in enumerate(network)])
