@@ -45,8 +45,8 @@ class Base(abc.ABC):
         return self
 
     def _part(self, kept: Sequence[int]) -> Base:
-        """The density of some coordinates, in this order."""
-        return type(self)(len(kept))
+        """The density of some coordinates, in this order, where it is independent of the others'."""
+        raise ValueError(f"columns: expected a flow on a base that can be parted, got one on {type(self).__name__}")
 
     def _header(self) -> dict[str, Any]:
         """See `headrace._stored`."""
@@ -68,12 +68,18 @@ class StandardNormal(Base):
 
     name = "normal"
 
+    def _part(self, kept: Sequence[int]) -> StandardNormal:
+        return StandardNormal(len(kept))
+
 
 @storable
 class Logistic(Base):
     """Independent standard logistic coordinates, density e^-z / (1 + e^-z)^2: tails heavier than a normal's."""
 
     name = "logistic"
+
+    def _part(self, kept: Sequence[int]) -> Logistic:
+        return Logistic(len(kept))
 
 
 @storable

@@ -463,7 +463,7 @@ class Flow(Derivatives):
             raise ValueError(f"x: expected fewer than {self._features} columns, got {len(known)}")
         marginal, latent = self._marginal(known)
         base = self.base
-        standard = isinstance(base, (StandardNormal, Logistic))
+        standard = type(base) in (StandardNormal, Logistic)  # whose noise is the latent row itself
         whole = copy.copy(self)
         chain = whole if standard else self._made_of(self._transforms_on(None), StandardNormal(self._features))
         return Conditional(whole, chain, self._made_of([], base), marginal, latent, known, x, context)

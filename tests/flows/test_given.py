@@ -432,6 +432,12 @@ def log_prob_of(shape):
     return one_order("MAF").given(X).log_prob(np.zeros(shape))
 
 
+class OwnBase(hr.Base):
+    """Of which nobody knows whether its coordinates are independent."""
+
+    name = "normal"
+
+
 X = np.zeros((5, 2))
 ORDER = r" In a flow of one order, as hr\.MAF\(\d, link='none'\) or hr\.NSF"
 REFUSED = {
@@ -446,6 +452,7 @@ REFUSED = {
     "few rows": (lambda: rotated().given(X), r"Rotation, makes each .* others; a fit of few rows puts it"),
     "an order that is not the columns'": (
         lambda: hr.Flow([hr.MaskedAutoregressive(3, (8,), order=[2, 1, 0])]).given(X), "makes coordinate 0 from coord"),
+    "a base of one's own": (lambda: hr.Flow([], OwnBase(3)).given(X), r"^columns: .*got one on OwnBase"),
     "all columns": (lambda: one_order("MAF").given(np.zeros((5, 4))), r"^x: expected fewer than 4 columns, got 4"),
     "more columns": (lambda: one_order("MAF").given(np.zeros((5, 6))), r"^columns\[4\]: expected .* from 0 to 3"),
     "no columns": (lambda: one_order("MAF").given(np.zeros((5, 0))), r"^columns: expected at least one, got none"),
