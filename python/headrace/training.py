@@ -114,8 +114,10 @@ class _Fit:
             held_out = HeldOut(*self.given, self.flow._interior.on_device)
             self.history.judged_by = "held-out rows"
         after = 0 if start is None else 2
-        self._run(self.flow, self.train, held_out, self.checked, self.history, self.clock, after).go(progress)
-        if start is not None and held_out is not None and self.history.stopped != "interrupted" and self.clock.left():
+        run = self._run(self.flow, self.train, held_out, self.checked, self.history, self.clock, after)
+        run.go(progress)
+        judged = held_out is not None and self.history.stopped != "interrupted" and run.has_time_to_judge()
+        if start is not None and held_out is not None and judged:
             self._not_worse_than_a_gaussian(held_out, start, links)
 
     def _run(

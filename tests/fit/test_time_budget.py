@@ -116,7 +116,7 @@ def test_it_does_the_steps_of_a_fit_without_a_budget(monkeypatch):
 def test_without_held_out_rows_the_last_weights_are_kept(monkeypatch):
     time = Time(monkeypatch)
     flow, history = fitted(25.0, validation=None, epochs=100, batch_size=100)
-    assert (history.stopped, history.best_epoch, time.steps) == ("time_budget", 2, 24)
+    assert (history.stopped, history.best_epoch, time.steps) == ("time_budget", 2, 23)
     assert (flow.parameters != small().parameters).any()
 
 
@@ -164,7 +164,8 @@ def test_a_budget_that_is_too_small_leaves_a_flow_in_the_data_s_units(budget, ro
     time = Time(monkeypatch, judge=0.3)
     flow, history = fitted(budget, rows=rows)
     assert history.stopped == "time_budget"
-    assert time.steps <= 1
+    assert time.steps == 0
+    assert time.spent <= (0.3 if rows == 1000 else 5 * 0.3)  # one judgement, of each fold where rows are few
     assert flow.log_prob(gaussian(rows)).mean() > -8.0
 
 
@@ -177,7 +178,7 @@ def test_an_ensemble_shares_its_time(monkeypatch):
         flow.fit = lambda *given, fit=fit, **more: (fit(*given, **more), ends.append(time.spent))[0]
     histories = ensemble.fit(gaussian(1000), epochs=100, batch_size=90, time_budget=150.0, **QUIET)
     assert [history.stopped for history in histories] == ["time_budget"] * 3
-    assert all(abs(end - 50.0 * (i + 1)) < 4.0 for i, end in enumerate(ends))
+    assert all(abs(end - 50.0 * (i + 1)) < 8.0 for i, end in enumerate(ends))
     assert ends[-1] < 150.0
 
 
@@ -188,7 +189,7 @@ def test_what_one_member_leaves_goes_to_the_others(monkeypatch):
     ensemble[0].fit = lambda *given, **more: fit(*given, **{**more, "epochs": 1})
     first, second = ensemble.fit(gaussian(1000), epochs=100, batch_size=90, time_budget=100.0, **QUIET)
     assert (first.stopped, second.stopped) == ("epochs", "time_budget")
-    assert 96.0 < time.spent < 100.0
+    assert 92.0 < time.spent < 100.0
 
 
 def test_a_device_waits_now_and_then(machine, monkeypatch):

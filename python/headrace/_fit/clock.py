@@ -10,6 +10,8 @@ from headrace import _arguments as check
 
 __all__ = ["Clock"]
 
+UNTIMED = 0.02  # of a budget, left for what nobody times
+
 
 def now() -> float:
     """Seconds since some moment."""
@@ -24,7 +26,7 @@ class Clock:
         self.begin = now()
         self.end = math.inf
         if budget is not None:
-            self.end = self.begin + check.number("time_budget", budget, above=0.0, below=math.inf)
+            self.end = self.begin + (1 - UNTIMED) * check.number("time_budget", budget, above=0.0, below=math.inf)
         self.ran_out = False
         """Whether something was not begun because of it."""
 

@@ -225,6 +225,12 @@ class Run:
             self.step_seconds = max((self.tick - last) / steps, 0.95 * self.step_seconds)
         return self.clock.has(1.5 * steps * self.step_seconds + self._kept_seconds())
 
+    def has_time_to_judge(self) -> bool:
+        """Whether what comes after the run still fits in."""
+        if not self.clock.is_limited:
+            return True
+        return self.judge_seconds is not None and self.clock.left() >= self.judged_after * self.judge_seconds
+
     def _kept_seconds(self) -> float:
         """For judging the last weights, and what comes after the run."""
         if self.held_out is None:
