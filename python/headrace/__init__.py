@@ -8,7 +8,7 @@ from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.conditional import Conditional
-from headrace.config import get_num_threads, info, set_num_threads, threads
+from headrace.config import get_num_threads, include, info, set_num_threads, threads
 from headrace.ensemble import Ensemble
 from headrace.files import FileFormatError, from_bytes, load, to_bytes
 from headrace.flow import Flow
@@ -79,6 +79,7 @@ __all__ = [
     "free_energy",
     "from_bytes",
     "get_num_threads",
+    "include",
     "info",
     "load",
     "ops",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from headrace import _arguments as check
@@ -12,7 +13,7 @@ from headrace._core import cpu
 from headrace._core import device as _device
 from headrace._core.threads import MOST
 
-__all__ = ["get_num_threads", "info", "set_num_threads", "threads"]
+__all__ = ["get_num_threads", "include", "info", "set_num_threads", "threads"]
 
 
 def set_num_threads(n: int) -> None:
@@ -58,6 +59,16 @@ def threads(n: int) -> Iterator[None]:
         yield
     finally:
         cpu.limit_thread(before)
+
+
+def include() -> str:
+    """The folder of ``headrace.hpp``: what a C++ compiler takes after ``-I`` to read headrace's files without Python.
+
+    >>> import os, headrace as hr
+    >>> os.listdir(hr.include())
+    ['headrace.hpp']
+    """
+    return str(Path(__file__).parent / "include")
 
 
 def info() -> dict[str, Any]:

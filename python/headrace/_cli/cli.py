@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0; 1 an error, told in one line; 2 a wrong command line; 130 Ctrl-C; 141 output closed.",
     )
     parser.add_argument("--version", action="version", version=f"headrace {hr.__version__}")
+    parser.add_argument(
+        "--include", action="version", version=hr.include(), help="print the folder of headrace.hpp and exit"
+    )
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], help: str, epilog: str = "") -> Any:

@@ -1,0 +1,329 @@
+// What users see: a flow or a single transform, read from a file.
+#pragma once
+
+#include "bases.hpp"
+#include "masked.hpp"
+#include "simple.hpp"
+#include "vector.hpp"
+
+namespace headrace {
+namespace detail {
+
+template <class T>
+TransformPtr<T> read_transform(Stored& stored) {
+    const int kind = stored.choice("kind", {"MaskedAutoregressive", "Coupling", "Elementwise", "Linear", "ActNorm",
+                                            "Planar", "Radial", "Rotation", "Permutation", "Standardize", "Inverse"});
+    TransformPtr<T> result;
+    switch (kind) {
+        case 0: result = std::make_unique<MaskedTransform<T>>(stored, false); break;
+        case 1: result = std::make_unique<MaskedTransform<T>>(stored, true); break;
+        case 2: result = std::make_unique<Elementwise<T>>(stored); break;
+        case 3: result = std::make_unique<Linear<T>>(stored); break;
+        case 4: result = std::make_unique<ActNorm<T>>(stored); break;
+        case 5: result = std::make_unique<VectorTransform<T, PlanarMap<T>>>(stored); break;
+        case 6: result = std::make_unique<VectorTransform<T, RadialMap<T>>>(stored); break;
+        case 7: result = std::make_unique<Rotation<T>>(stored); break;
+        case 8: result = std::make_unique<Permutation<T>>(stored); break;
+        case 9: result = std::make_unique<Standardize<T>>(stored); break;
+        default: {
+            Stored inner = stored.part(stored.take("transform"), "transform");
+            result = std::make_unique<Inverse<T>>(read_transform<T>(inner));
+        }
+    }
+    stored.close();
+    return result;
+}
+
+inline const std::set<std::string>& kinds_of_flows() {
+    static const std::set<std::string> kinds{"Flow", "MAF",        "IAF",        "RealNVP",
+                                             "NSF",  "PlanarFlow", "RadialFlow", "AscentFlow"};
+    return kinds;
+}
+
+}  // namespace detail
+
+// A density, log p(x) = log base(z) + log |det dz/dx|, or one transform between z and x. It computes in T, float or
+// double, whatever the file's dtype is. Files that are no good throw FileFormatError, wrong arguments
+// std::invalid_argument. Nothing changes after it is made: any number of threads may use it at once.
+//
+// Rows are features() numbers one after another, in float or double (In), and so are results (Out). `context` holds
+// context() numbers a row, `context_rows` rows: as many as there are rows, or 1 for all; it is null where context() is
+// 0. A row that is not finite, or that overflows on its way, becomes NaN, and no other row changes.
+template <class T>
+class Flow {
+  public:
+    static Flow load(const std::string& path) {
+        try {
+            return Flow(detail::container_of_file(path));
+        } catch (const FileFormatError& error) {
+            throw FileFormatError(path + ": " + error.what());
+        }
+    }
+    // The contents of a file, which are copied.
+    static Flow from_bytes(const void* data, std::size_t size) { return Flow(detail::container_of_bytes(data, size)); }
+
+    int features() const { return features_; }
+    int context() const { return context_; }
+    // Whether it is a flow, not a transform alone: then it has log_prob and sample.
+    bool has_density() const { return base_ != nullptr; }
+
+    // Log densities, in nats.
+    template <class In, class Out>
+    void log_prob(const In* x, std::size_t rows, Out* out, const In* context = nullptr,
+                  std::size_t context_rows = 0) const {
+        check_density();
+        const Context<In> given = checked(context, context_rows, rows);
+        Work work;
+        for (std::size_t r = 0; r < rows; ++r) {
+            load_row(work, x + r * columns());
+            run(work, false, given, r);
+            const double value = base_->log_prob(work.row.data()) + work.log_det;
+            out[r] = detail::narrowed<Out>(work.is_bad ? nan() : value);
+        }
+    }
+
+    // Data to latent; log |det dz/dx| of each row goes to `log_det`, which may be null.
+    template <class In, class Out>
+    void to_latent(const In* x, std::size_t rows, Out* z, Out* log_det, const In* context = nullptr,
+                   std::size_t context_rows = 0) const {
+        transform(false, x, rows, z, log_det, context, context_rows);
+    }
+
+    // Latent to data; log |det dx/dz| of each row goes to `log_det`, which may be null.
+    template <class In, class Out>
+    void to_data(const In* z, std::size_t rows, Out* x, Out* log_det, const In* context = nullptr,
+                 std::size_t context_rows = 0) const {
+        transform(true, z, rows, x, log_det, context, context_rows);
+    }
+
+    // Rows first_row to first_row + rows - 1 of the endless sample of a seed, and their log densities, which may be
+    // null. The numbers are those of headrace's `sample` with this seed, to rounding.
+    template <class Out, class In = double>
+    void sample(std::size_t rows, std::uint64_t seed, Out* x, Out* log_prob = nullptr, const In* context = nullptr,
+                std::size_t context_rows = 0, std::uint64_t first_row = 0) const {
+        check_density();
+        const Context<In> given = checked(context, context_rows, rows);
+        Work work;
+        std::vector<T> z(columns());
+        for (std::size_t r = 0; r < rows; ++r) {
+            base_->draw(seed, first_row + r, z.data());
+            load_row(work, z.data());
+            const double density = base_->log_prob(work.row.data());
+            run(work, true, given, r);
+            store_row(work, x + r * columns());
+            if (log_prob) log_prob[r] = detail::narrowed<Out>(work.is_bad ? nan() : density - work.log_det);
+        }
+    }
+
+    // The same with vectors, in double.
+    std::vector<double> log_prob(const std::vector<double>& x, const std::vector<double>& context = {}) const {
+        std::vector<double> out(rows_of(x));
+        log_prob(x.data(), out.size(), out.data(), context.data(), context_rows_of(context));
+        return out;
+    }
+    std::vector<double> to_latent(const std::vector<double>& x, const std::vector<double>& context = {}) const {
+        std::vector<double> z(x.size());
+        to_latent(x.data(), rows_of(x), z.data(), static_cast<double*>(nullptr), context.data(),
+                  context_rows_of(context));
+        return z;
+    }
+    std::vector<double> to_data(const std::vector<double>& z, const std::vector<double>& context = {}) const {
+        std::vector<double> x(z.size());
+        to_data(z.data(), rows_of(z), x.data(), static_cast<double*>(nullptr), context.data(),
+                context_rows_of(context));
+        return x;
+    }
+    std::vector<double> sample(std::size_t rows, std::uint64_t seed, const std::vector<double>& context = {}) const {
+        std::vector<double> x(rows * columns());
+        sample(rows, seed, x.data(), static_cast<double*>(nullptr), context.data(), context_rows_of(context));
+        return x;
+    }
+
+  private:
+    // Of one call, for one row at a time.
+    struct Work {
+        std::vector<double> row;
+        std::vector<T> state, context;
+        detail::Scratch<T> scratch;
+        double log_det = 0.0;
+        bool is_bad = false;
+    };
+    template <class In>
+    struct Context {
+        const In* data;
+        std::size_t stride;
+    };
+
+    explicit Flow(detail::Container file) {
+        using detail::Value;
+        detail::Stored stored(file.header(), file, "", "");
+        for (const char* key : {"format", "version"}) stored.take(key);
+        const Value& dtype = stored.take("dtype");
+        if (!dtype.is(Value::Kind::null)) stored.choice(dtype, "dtype", {"float32", "float64"});
+        if (!stored.has("kind")) stored.fail("expected the key 'kind'");
+        const Value& kind = file.header().entries().at("kind");
+        const bool is_flow = kind.is(Value::Kind::text) && detail::kinds_of_flows().count(kind.text()) > 0;
+        if (is_flow) {
+            read_flow(stored);
+        } else {
+            chain_.push_back(detail::read_transform<T>(stored));
+            features_ = chain_[0]->features();
+            context_ = chain_[0]->context();
+        }
+        for (const auto& [name, tensor] : file.tensors())
+            if (!tensor.is_taken) stored.fail("expected no tensor " + detail::shown(name));
+        if (dtype.is(Value::Kind::null) != (!is_flow && chain_[0]->is_fixed()))
+            stored.fail("dtype: expected null for a transform without parameters, and for nothing else");
+        order_exact();
+    }
+
+    void read_flow(detail::Stored& stored) {
+        const bool is_ascent = stored.take("kind").text() == "AscentFlow";
+        features_ = stored.size("features", 1);
+        context_ = stored.size("context");
+        detail::Stored base = stored.part(stored.take("base"), "base", "base.");
+        base_ = std::make_unique<detail::Base<T>>(base);
+        if (base_->features() != features_) stored.fail("features: expected as many as the base has");
+        int context = 0;
+        std::size_t i = 0;
+        bool ends_in_standardize = false;
+        for (const detail::Value& header : stored.items("transforms")) {
+            const std::string number = std::to_string(i++);
+            detail::Stored own = stored.part(header, "transforms[" + number + "]", "transforms." + number + ".");
+            chain_.push_back(detail::read_transform<T>(own));
+            if (chain_.back()->features() != features_) own.fail("expected as many features as the base has");
+            if (const int c = chain_.back()->context()) {
+                if (context && c != context) own.fail("context: expected one number of columns in all transforms");
+                context = c;
+            }
+            ends_in_standardize = dynamic_cast<const detail::Standardize<T>*>(chain_.back().get()) != nullptr;
+        }
+        if (context != context_) stored.fail("context: expected as many columns as the transforms have");
+        read_context_scale(stored);
+        if (is_ascent) {
+            std::int64_t sum = 1;
+            for (const int n : stored.integers("steps", 0, 1 << 24)) sum += n;
+            if (sum != static_cast<std::int64_t>(chain_.size()) || !ends_in_standardize)
+                stored.fail("steps: expected numbers that add up to those of the transforms, and a Standardize after");
+        }
+        stored.close();
+    }
+
+    void read_context_scale(detail::Stored& stored) {
+        const detail::Value& value = stored.take("standardize_context");
+        if (value.is(detail::Value::Kind::null)) return;
+        if (!context_) stored.fail("standardize_context: expected null where there is no context");
+        detail::Stored scale = stored.part(value, "standardize_context");
+        context_mean_ = scale.numbers("mean", static_cast<std::size_t>(context_));
+        context_std_ = scale.numbers("std", static_cast<std::size_t>(context_), true);
+        scale.close();
+    }
+
+    // At both ends of the chain there may be transforms that are done in float64.
+    void order_exact() {
+        while (latent_end_ < chain_.size() && chain_[latent_end_]->is_exact()) ++latent_end_;
+        data_end_ = chain_.size();
+        while (data_end_ > latent_end_ && chain_[data_end_ - 1]->is_exact()) --data_end_;
+    }
+
+    static double nan() { return std::numeric_limits<double>::quiet_NaN(); }
+    std::size_t columns() const { return static_cast<std::size_t>(features_); }
+
+    void check_density() const {
+        if (!base_) throw std::invalid_argument("expected a flow for a density or a sample, got a transform alone");
+    }
+    std::size_t rows_of(const std::vector<double>& values) const {
+        if (values.size() % columns())
+            throw std::invalid_argument("expected rows of " + std::to_string(features_) + " numbers, got " +
+                                        std::to_string(values.size()) + " numbers in all");
+        return values.size() / columns();
+    }
+    std::size_t context_rows_of(const std::vector<double>& context) const {
+        const std::size_t c = static_cast<std::size_t>(context_);
+        if (c ? context.size() % c : context.size())
+            throw std::invalid_argument("context: expected rows of " + std::to_string(context_) + " numbers, got " +
+                                        std::to_string(context.size()) + " numbers in all");
+        return c ? context.size() / c : 0;
+    }
+    template <class In>
+    Context<In> checked(const In* context, std::size_t context_rows, std::size_t rows) const {
+        const std::size_t c = static_cast<std::size_t>(context_);
+        if (!c && context_rows) throw std::invalid_argument("context: expected none");
+        if (c && context_rows != 1 && context_rows != rows)
+            throw std::invalid_argument("context: expected 1 row or " + std::to_string(rows) + ", got " +
+                                        std::to_string(context_rows));
+        return {context, context_rows == 1 ? 0 : c};
+    }
+
+    template <class In>
+    void load_row(Work& work, const In* row) const {
+        work.row.resize(columns());
+        for (std::size_t c = 0; c < columns(); ++c) work.row[c] = static_cast<double>(row[c]);
+    }
+    template <class Out>
+    void store_row(const Work& work, Out* out) const {
+        for (std::size_t c = 0; c < columns(); ++c) out[c] = detail::narrowed<Out>(work.is_bad ? nan() : work.row[c]);
+    }
+
+    template <class In, class Out>
+    void transform(bool to_data, const In* given, std::size_t rows, Out* out, Out* log_det, const In* context,
+                   std::size_t context_rows) const {
+        const Context<In> its = checked(context, context_rows, rows);
+        Work work;
+        for (std::size_t r = 0; r < rows; ++r) {
+            load_row(work, given + r * columns());
+            run(work, to_data, its, r);
+            store_row(work, out + r * columns());
+            if (log_det) log_det[r] = detail::narrowed<Out>(work.is_bad ? nan() : work.log_det);
+        }
+    }
+
+    // work.row through the chain.
+    template <class In>
+    void run(Work& work, bool to_data, const Context<In>& context, std::size_t r) const {
+        work.log_det = 0.0;
+        work.is_bad = false;
+        const std::size_t n = chain_.size();
+        if (to_data) {
+            for (std::size_t i = 0; i < latent_end_; ++i) chain_[i]->run_exact(true, work.row, work.log_det);
+        } else {
+            for (std::size_t i = n; i-- > data_end_;) chain_[i]->run_exact(false, work.row, work.log_det);
+        }
+        work.context.resize(static_cast<std::size_t>(context_));
+        for (std::size_t c = 0; c < work.context.size(); ++c) {
+            double value = static_cast<double>(context.data[r * context.stride + c]);
+            if (!context_mean_.empty()) value = (value - context_mean_[c]) / context_std_[c];
+            work.context[c] = detail::narrowed<T>(value);
+            if (!std::isfinite(work.context[c])) work.is_bad = true;
+        }
+        work.state.resize(columns());
+        for (std::size_t c = 0; c < columns(); ++c) work.state[c] = detail::narrowed<T>(work.row[c]);
+        check_finite(work);
+        if (work.is_bad) return;
+        for (std::size_t i = latent_end_; i < data_end_; ++i) {
+            const std::size_t index = to_data ? i : latent_end_ + (data_end_ - 1 - i);
+            chain_[index]->run(to_data, work.state.data(), work.context.data(), work.scratch, work.log_det);
+        }
+        check_finite(work);
+        if (work.is_bad) return;
+        for (std::size_t c = 0; c < columns(); ++c) work.row[c] = static_cast<double>(work.state[c]);
+        if (to_data) {
+            for (std::size_t i = data_end_; i < n; ++i) chain_[i]->run_exact(true, work.row, work.log_det);
+        } else {
+            for (std::size_t i = latent_end_; i-- > 0;) chain_[i]->run_exact(false, work.row, work.log_det);
+        }
+    }
+    static void check_finite(Work& work) {
+        for (const T x : work.state)
+            if (!std::isfinite(x)) work.is_bad = true;
+        if (!std::isfinite(work.log_det)) work.is_bad = true;
+    }
+
+    int features_ = 0, context_ = 0;
+    std::unique_ptr<detail::Base<T>> base_;
+    std::vector<detail::TransformPtr<T>> chain_;  // from latent to data
+    std::size_t latent_end_ = 0, data_end_ = 0;   // chain_[i] in between are done in T
+    std::vector<double> context_mean_, context_std_;
+};
+
+}  // namespace headrace

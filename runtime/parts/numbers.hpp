@@ -1,0 +1,67 @@
+// Elementary functions that neither overflow on the way nor lose digits, and activations of hidden units.
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace headrace {
+namespace detail {
+
+template <class T>
+T softplus(T x) {
+    return x > T(0) ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
+}
+template <class T>
+T sigmoid(T x) {
+    const T e = std::exp(-std::abs(x));
+    return (x < T(0) ? e : T(1)) / (T(1) + e);
+}
+
+// A positive number from a raw one: value = 0.001 + log(1 + e^(x + c)), which is 1 at 0.
+template <class T>
+struct Positive {
+    T value, excess;  // excess: value - 1, without cancellation where x is small
+};
+constexpr double positive_shift = 0.539742417236952;  // c = log(e^0.999 - 1)
+constexpr double positive_slope = 0.631752495386337;  // at 0: 1 - e^-0.999
+template <class T>
+Positive<T> positive(T x) {
+    if (std::abs(x) < T(0.5)) {  // log((1 + e^(x + c)) / (1 + e^c))
+        const T near = std::log1p(std::expm1(x) * T(positive_slope));
+        return {near + T(1), near};
+    }
+    const T far = softplus(x + T(positive_shift));
+    return {far + T(1e-3), far + T(1e-3 - 1.0)};
+}
+
+enum class Activation { relu, tanh, elu, silu, gelu, softplus, leaky_relu, sigmoid, identity };
+
+inline const std::vector<std::string>& activation_names() {
+    static const std::vector<std::string> names{"relu",     "tanh",       "elu",     "silu",    "gelu",
+                                                "softplus", "leaky_relu", "sigmoid", "identity"};
+    return names;
+}
+
+// NaN stays NaN in all of them.
+template <class T>
+T activated(Activation activation, T x) {
+    // Where x meets a factor that is 0 long before x is so large: infinity times 0 would be NaN.
+    const T limited = x < T(-1e30) ? T(-1e30) : x;
+    switch (activation) {
+        case Activation::relu: return x < T(0) ? T(0) : x;
+        case Activation::tanh: return std::tanh(x);
+        case Activation::elu: return x < T(0) ? std::expm1(x) : x;
+        case Activation::silu: return limited * sigmoid(x);
+        case Activation::gelu: return limited * (T(0.5) * std::erfc(x * T(-0.70710678118654752440)));
+        case Activation::softplus: return softplus(x);
+        case Activation::leaky_relu: return x < T(0) ? x * T(0.01) : x;
+        case Activation::sigmoid: return sigmoid(x);
+        case Activation::identity: break;
+    }
+    return x;
+}
+
+}  // namespace detail
+}  // namespace headrace

@@ -1,0 +1,103 @@
+// In which order a masked network is computed while the coordinates that it reads are being built: a unit's degree is
+// the highest level of the coordinates that it sees, a coordinate's level is above the degrees of its parameters.
+#pragma once
+
+#include "network.hpp"
+
+namespace headrace {
+namespace detail {
+
+class Plan {
+  public:
+    struct Step {
+        int degree;         // a coordinate comes after the units of the degree below its level
+        int layer;          // -1: a coordinate
+        std::size_t index;  // of the unit in its layer, or of the coordinate
+    };
+
+    // `place`: the row of the last layer of each parameter, coordinate by coordinate.
+    template <class T>
+    Plan(const Stored& stored, const Network<T>& network, const std::vector<std::size_t>& place, int n_params) {
+        const std::vector<Layer<T>>& layers = network.layers();
+        const std::size_t n = place.size() / static_cast<std::size_t>(n_params);
+        std::vector<std::size_t> coordinate(place.size());
+        for (std::size_t i = 0; i < place.size(); ++i) coordinate[place[i]] = i / static_cast<std::size_t>(n_params);
+        std::vector<Graph> graphs;
+        for (std::size_t l = 0; l < layers.size(); ++l) graphs.emplace_back(layers[l], l ? layers[l - 1].units() : n);
+        std::vector<std::vector<std::size_t>> added_by(layers.size());  // units of the layer that adds this one's
+        std::vector<int> adds_to(layers.size(), -1);
+        for (std::size_t l = 0; l < layers.size(); ++l) {
+            if (layers[l].adds < 0) continue;
+            adds_to[static_cast<std::size_t>(layers[l].adds)] = static_cast<int>(l);
+            for (std::size_t& count : graphs[l].open) ++count;
+        }
+        std::vector<std::size_t> open(n, static_cast<std::size_t>(n_params));
+        std::vector<int> level(n, 1);
+
+        std::vector<Step> ready;  // whose degree is known, and whose followers have not been told
+        const auto settle = [&](std::size_t l, std::size_t u, int degree) {
+            Graph& graph = graphs[l];
+            graph.degree[u] = std::max(graph.degree[u], degree);
+            if (--graph.open[u] == 0) ready.push_back({graph.degree[u], static_cast<int>(l), u});
+        };
+        for (std::size_t l = 0; l < layers.size(); ++l)
+            for (std::size_t u = 0; u < layers[l].units(); ++u)
+                if (graphs[l].open[u] == 0) ready.push_back({0, static_cast<int>(l), u});
+        std::size_t settled = 0;
+        while (!ready.empty()) {
+            const Step step = ready.back();
+            ready.pop_back();
+            steps_.push_back(step);
+            const std::size_t l = step.layer < 0 ? 0 : static_cast<std::size_t>(step.layer) + 1;
+            if (step.layer >= 0 && l == layers.size()) {  // a parameter of a coordinate
+                const std::size_t c = coordinate[step.index];
+                level[c] = std::max(level[c], step.degree + 1);
+                if (--open[c] == 0) ready.push_back({level[c], -1, c});
+                continue;
+            }
+            if (step.layer < 0) ++settled;
+            for (std::size_t i = graphs[l].first[step.index]; i < graphs[l].first[step.index + 1]; ++i)
+                settle(l, graphs[l].row[i], step.degree);
+            if (step.layer >= 0 && adds_to[l - 1] >= 0)
+                settle(static_cast<std::size_t>(adds_to[l - 1]), step.index, step.degree);
+        }
+        if (settled < n) stored.fail("masks: expected no coordinate that depends on itself");
+        // Level by level: coordinates of a level, then layer by layer the units that see these at most.
+        std::sort(steps_.begin(), steps_.end(), [](const Step& a, const Step& b) {
+            if (a.degree != b.degree) return a.degree < b.degree;
+            return a.layer != b.layer ? a.layer < b.layer : a.index < b.index;
+        });
+    }
+
+    const std::vector<Step>& steps() const { return steps_; }
+
+  private:
+    // For each column of a layer the rows that see it, and for each row how many columns are not known yet.
+    struct Graph {
+        std::vector<std::size_t> first, open;
+        std::vector<std::uint32_t> row;
+        std::vector<int> degree;
+
+        template <class T>
+        Graph(const Layer<T>& layer, std::size_t columns) : first(columns + 1, 0), open(layer.units(), 0) {
+            degree.assign(layer.units(), 0);
+            for (const std::uint32_t c : layer.column)
+                if (c < columns) ++first[c + 1];  // not of the context
+            for (std::size_t c = 0; c < columns; ++c) first[c + 1] += first[c];
+            row.resize(first[columns]);
+            std::vector<std::size_t> next(first.begin(), first.end() - 1);
+            for (std::size_t u = 0; u < layer.units(); ++u)
+                for (std::size_t i = layer.first[u]; i < layer.first[u + 1]; ++i) {
+                    const std::uint32_t c = layer.column[i];
+                    if (c >= columns) continue;
+                    row[next[c]++] = static_cast<std::uint32_t>(u);
+                    ++open[u];
+                }
+        }
+    };
+
+    std::vector<Step> steps_;
+};
+
+}  // namespace detail
+}  // namespace headrace

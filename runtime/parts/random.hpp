@@ -1,0 +1,70 @@
+// Random numbers: Philox-4x32-10 (Salmon, Moraes, Dror, Shaw 2011), keyed by a seed, counted by (row, block of four
+// columns). A number is a function of (seed, row, column), the same as headrace's own. float64 uses the leading 32 bits
+// of float32 and 32 more of a second stream: both see the same sample, the one with more digits.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+
+namespace headrace {
+namespace detail {
+
+using Words = std::array<std::uint32_t, 4>;
+
+inline Words philox(std::uint64_t seed, std::uint64_t row, std::uint32_t block, std::uint32_t stream) {
+    Words c{static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(row >> 32), block, stream};
+    std::uint32_t k0 = static_cast<std::uint32_t>(seed), k1 = static_cast<std::uint32_t>(seed >> 32);
+    for (int round = 0; round < 10; ++round) {
+        const std::uint64_t a = std::uint64_t(c[0]) * 0xD2511F53u, b = std::uint64_t(c[2]) * 0xCD9E8D57u;
+        c = {static_cast<std::uint32_t>(b >> 32) ^ c[1] ^ k0, static_cast<std::uint32_t>(b),
+             static_cast<std::uint32_t>(a >> 32) ^ c[3] ^ k1, static_cast<std::uint32_t>(a)};
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return c;
+}
+
+// In (0, 1], never 0: of 32 bits for float, 64 for double.
+template <class T>
+T uniform(std::uint32_t high, std::uint32_t low) {
+    if (sizeof(T) == 4) return static_cast<T>(high >> 1) * T(4.656612873077393e-10) + T(1.1641532182693481e-10);
+    return static_cast<T>(high) * T(2.3283064365386963e-10) +
+           (static_cast<T>(low) * T(5.421010862427522e-20) + T(2.710505431213761e-20));
+}
+
+// Cosine and sine of so many turns, reduced to an eighth before anything is rounded.
+template <class T>
+void cos_sin_of_turns(T turns, T& cosine, T& sine) {
+    const T quarters = std::nearbyint(turns * T(4));
+    const T angle = (turns - quarters * T(0.25)) * T(6.283185307179586477), c = std::cos(angle), s = std::sin(angle);
+    switch (static_cast<int>(quarters) & 3) {
+        case 0: cosine = c, sine = s; break;
+        case 1: cosine = -s, sine = c; break;
+        case 2: cosine = -c, sine = -s; break;
+        default: cosine = s, sine = -c;
+    }
+}
+
+// Columns 4 block to 4 block + 3 of a row of standard normal or standard logistic numbers.
+template <class T>
+std::array<T, 4> drawn(bool logistic, std::uint64_t seed, std::uint64_t row, std::uint32_t block) {
+    const Words high = philox(seed, row, block, 0), low = sizeof(T) == 4 ? high : philox(seed, row, block, 1);
+    std::array<T, 4> out{};
+    for (std::size_t i = 0; i < 4; ++i) {
+        if (logistic) {  // log(u / (1 - u)): the leading bit is the sign, the rest give min(u, 1 - u)
+            const T tail = uniform<T>(high[i] << 1 | low[i] >> 31, low[i] << 1) * T(0.5);
+            out[i] = (std::log1p(-tail) - std::log(tail)) * (high[i] >> 31 ? T(1) : T(-1));
+        } else if (i % 2 == 0) {  // Box-Muller: two words give two numbers
+            const T radius = std::sqrt(std::log(uniform<T>(high[i], low[i])) * T(-2));
+            T cosine, sine;
+            cos_sin_of_turns(uniform<T>(high[i + 1], low[i + 1]), cosine, sine);
+            out[i] = radius * cosine;
+            out[i + 1] = radius * sine;
+        }
+    }
+    return out;
+}
+
+}  // namespace detail
+}  // namespace headrace

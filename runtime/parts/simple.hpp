@@ -1,0 +1,275 @@
+// Transforms without a network: permutations, scales, products with a matrix, maps of each coordinate for itself.
+#pragma once
+
+#include "maps.hpp"
+#include "transform.hpp"
+
+namespace headrace {
+namespace detail {
+
+template <class T>
+class Permutation : public Transform<T> {
+  public:
+    explicit Permutation(Stored& stored) {
+        this->features_ = stored.size("features", 1);
+        order_ = stored.permutation("order", this->features_);
+        this->is_fixed_ = true;
+    }
+    void run(bool to_data, T* row, const T*, Scratch<T>& s, double&) const override {
+        s.row.assign(row, row + order_.size());
+        reorder(to_data, s.row.data(), row);
+    }
+    bool is_exact() const override { return true; }
+    void run_exact(bool to_data, std::vector<double>& row, double&) const override {
+        const std::vector<double> given = row;
+        reorder(to_data, given.data(), row.data());
+    }
+
+  private:
+    template <class U>
+    void reorder(bool to_data, const U* from, U* to) const {
+        for (std::size_t i = 0; i < order_.size(); ++i) {
+            if (to_data) {
+                to[i] = from[order_[i]];
+            } else {
+                to[order_[i]] = from[i];
+            }
+        }
+    }
+    std::vector<int> order_;
+};
+
+// Whatever T is, it subtracts in float64.
+template <class T>
+class Standardize : public Transform<T> {
+  public:
+    explicit Standardize(Stored& stored) {
+        this->features_ = stored.size("features", 1);
+        const std::size_t n = static_cast<std::size_t>(this->features_);
+        mean_ = stored.numbers("mean", n);
+        std_ = stored.numbers("std", n, true);
+        for (const double scale : std_) log_det_ += std::log(scale);
+        this->is_fixed_ = true;
+    }
+    void run(bool to_data, T* row, const T*, Scratch<T>&, double& log_det) const override {
+        for (std::size_t c = 0; c < mean_.size(); ++c)
+            row[c] = narrowed<T>(scaled(to_data, static_cast<double>(row[c]), c));
+        log_det += to_data ? log_det_ : -log_det_;
+    }
+    bool is_exact() const override { return true; }
+    void run_exact(bool to_data, std::vector<double>& row, double& log_det) const override {
+        for (std::size_t c = 0; c < mean_.size(); ++c) row[c] = scaled(to_data, row[c], c);
+        log_det += to_data ? log_det_ : -log_det_;
+    }
+
+  private:
+    double scaled(bool to_data, double value, std::size_t c) const {
+        return to_data ? mean_[c] + std_[c] * value : (value - mean_[c]) / std_[c];
+    }
+    std::vector<double> mean_, std_;
+    double log_det_ = 0.0;
+};
+
+// x = Q z, where Q is orthogonal and block diagonal.
+template <class T>
+class Rotation : public Transform<T> {
+  public:
+    explicit Rotation(Stored& stored) {
+        constexpr std::int64_t most = 8192;
+        this->features_ = stored.size("features", 1);
+        const int n = this->features_;
+        if (stored.has("matrix")) {  // files of 0.3.0 had it in their header
+            if (n > most) stored.fail("features: expected at most " + std::to_string(most));
+            sizes_ = {n};
+            for (const double x : stored.numbers("matrix", static_cast<std::size_t>(n) * static_cast<std::size_t>(n)))
+                numbers_.push_back(narrowed<T>(x));
+        } else {
+            sizes_ = stored.integers("blocks", 1, most);
+            std::int64_t sum = 0, count = 0;
+            for (const int size : sizes_) {
+                sum += size;
+                count += std::int64_t(size) * size;
+            }
+            if (sum != n || n > most) stored.fail("blocks: expected sizes that add up to features, at most 8192");
+            numbers_ = stored.template array_of_doubles<T>("blocks", {static_cast<std::uint64_t>(count)});
+        }
+        check_orthogonal(stored);
+        this->is_fixed_ = true;
+    }
+    void run(bool to_data, T* row, const T*, Scratch<T>& s, double&) const override {
+        s.row.assign(row, row + this->features_);
+        multiply(to_data, s.row.data(), row);
+    }
+
+  private:
+    // By Q, or by its transpose.
+    void multiply(bool to_data, const T* from, T* to) const {
+        const T* block = numbers_.data();
+        for (const int size : sizes_) {
+            const std::size_t n = static_cast<std::size_t>(size);
+            std::fill(to, to + n, T(0));
+            for (std::size_t i = 0; i < n; ++i)
+                for (std::size_t j = 0; j < n; ++j) {
+                    if (to_data) {
+                        to[i] += block[i * n + j] * from[j];
+                    } else {
+                        to[j] += block[i * n + j] * from[i];
+                    }
+                }
+            from += n;
+            to += n;
+            block += n * n;
+        }
+    }
+
+    // Some vectors of numbers 1 and -1 come back, each coordinate to what a matrix of 1e-6 may do to a sum of n of
+    // them.
+    void check_orthogonal(const Stored& stored) const {
+        const std::size_t n = static_cast<std::size_t>(this->features_);
+        std::vector<T> given(n), turned(n), back(n);
+        std::uint32_t state = 1;
+        const double most = 1e-5 * (1.0 + std::sqrt(static_cast<double>(n)));
+        for (int round = 0; round < 4; ++round) {
+            for (T& x : given) {
+                state = state * 1664525u + 1013904223u;
+                x = state >> 31 ? T(1) : T(-1);
+            }
+            multiply(true, given.data(), turned.data());
+            multiply(false, turned.data(), back.data());
+            for (std::size_t c = 0; c < n; ++c)
+                if (!(std::abs(static_cast<double>(back[c] - given[c])) <= most))
+                    stored.fail("blocks: expected orthogonal matrices");
+        }
+    }
+
+    std::vector<int> sizes_;
+    std::vector<T> numbers_;
+};
+
+// x[i] = signs[i] y[order[i]] + shift[i] with y = L E U z.
+template <class T>
+class Linear : public Transform<T> {
+  public:
+    explicit Linear(Stored& stored) {
+        this->features_ = stored.size("features", 1, 8192);
+        const std::uint64_t n = static_cast<std::uint64_t>(this->features_);
+        order_ = stored.permutation("order", this->features_);
+        signs_ = stored.integers("signs", -1, 1);
+        if (signs_.size() != n) stored.fail("signs: expected " + std::to_string(n) + " values");
+        for (const int sign : signs_)
+            if (sign == 0) stored.fail("signs: expected 1 or -1");
+        upper_ = stored.template array<T>("upper", {n, n});
+        lower_ = stored.template array<T>("lower", {n, n});
+        log_diagonal_ = stored.template array<T>("log_diagonal", {n});
+        shift_ = stored.template array<T>("shift", {n});
+        for (const T x : log_diagonal_) log_det_ += static_cast<double>(x);
+    }
+    void run(bool to_data, T* row, const T*, Scratch<T>& s, double& log_det) const override {
+        const std::size_t n = order_.size();
+        s.row.resize(n);
+        T* const y = s.row.data();
+        log_det += to_data ? log_det_ : -log_det_;
+        if (to_data) {
+            std::copy(row, row + n, y);
+            for (std::size_t i = 0; i < n; ++i) {  // each reads those after it
+                for (std::size_t j = i + 1; j < n; ++j) y[i] += upper_[i * n + j] * y[j];
+                y[i] *= std::exp(log_diagonal_[i]);
+            }
+            for (std::size_t i = n; i-- > 0;)  // each reads those before it
+                for (std::size_t j = 0; j < i; ++j) y[i] += lower_[i * n + j] * y[j];
+            for (std::size_t i = 0; i < n; ++i) row[i] = T(signs_[i]) * y[order_[i]] + shift_[i];
+            return;
+        }
+        for (std::size_t i = 0; i < n; ++i) y[order_[i]] = T(signs_[i]) * (row[i] - shift_[i]);
+        for (std::size_t i = 0; i < n; ++i)
+            for (std::size_t j = 0; j < i; ++j) y[i] -= lower_[i * n + j] * y[j];
+        for (std::size_t i = n; i-- > 0;) {
+            y[i] *= std::exp(-log_diagonal_[i]);
+            for (std::size_t j = i + 1; j < n; ++j) y[i] -= upper_[i * n + j] * y[j];
+        }
+        std::copy(y, y + n, row);
+    }
+
+  private:
+    std::vector<int> order_, signs_;
+    std::vector<T> upper_, lower_, log_diagonal_, shift_;
+    double log_det_ = 0.0;
+};
+
+template <class T>
+class ActNorm : public Transform<T> {
+  public:
+    explicit ActNorm(Stored& stored) {
+        this->features_ = stored.size("features", 1);
+        const std::uint64_t n = static_cast<std::uint64_t>(this->features_);
+        stored.truth("started");  // which matters to a fit alone
+        shift_ = stored.template array<T>("shift", {n});
+        log_scale_ = stored.template array<T>("log_scale", {n});
+    }
+    void run(bool to_data, T* row, const T*, Scratch<T>&, double& log_det) const override {
+        for (std::size_t c = 0; c < shift_.size(); ++c) {
+            row[c] = to_data ? std::exp(log_scale_[c]) * row[c] + shift_[c]
+                             : (row[c] - shift_[c]) * std::exp(-log_scale_[c]);
+            log_det += static_cast<double>(to_data ? log_scale_[c] : -log_scale_[c]);
+        }
+    }
+
+  private:
+    std::vector<T> shift_, log_scale_;
+};
+
+template <class T>
+class Elementwise : public Transform<T> {
+  public:
+    explicit Elementwise(Stored& stored) {
+        this->features_ = stored.size("features", 1);
+        map_ = std::make_unique<MapSettings>(stored);
+        formula_to_data_ = stored.choice("formula", {"to_data", "to_latent"}) == 0;
+        const std::size_t n = static_cast<std::size_t>(this->features_);
+        const std::size_t n_params = static_cast<std::size_t>(map_->n_params());
+        std::size_t start = 0;
+        for (const auto& [name, group] : map_->groups()) {
+            const std::size_t size = static_cast<std::size_t>(group);
+            const std::vector<T> part = stored.template array<T>(name, {n, size});
+            params_.resize(n * n_params);  // which the first tensor has confirmed, but for a factor
+            for (std::size_t c = 0; c < n; ++c)
+                for (std::size_t k = 0; k < size; ++k) params_[c * n_params + start + k] = part[c * size + k];
+            start += size;
+        }
+    }
+    void run(bool to_data, T* row, const T*, Scratch<T>&, double& log_det) const override {
+        const std::size_t n = static_cast<std::size_t>(this->features_), n_params = params_.size() / n;
+        for (std::size_t c = 0; c < n; ++c)
+            row[c] =
+                map_->template apply<T>(params_.data() + c * n_params, to_data != formula_to_data_, row[c], log_det);
+    }
+
+  private:
+    std::unique_ptr<MapSettings> map_;
+    std::vector<T> params_;
+    bool formula_to_data_ = true;
+};
+
+// Another transform with its directions exchanged.
+template <class T>
+class Inverse : public Transform<T> {
+  public:
+    explicit Inverse(TransformPtr<T> inner) : inner_(std::move(inner)) {
+        this->features_ = inner_->features();
+        this->context_ = inner_->context();
+        this->is_fixed_ = inner_->is_fixed();
+    }
+    void run(bool to_data, T* row, const T* context, Scratch<T>& s, double& log_det) const override {
+        inner_->run(!to_data, row, context, s, log_det);
+    }
+    bool is_exact() const override { return inner_->is_exact(); }
+    void run_exact(bool to_data, std::vector<double>& row, double& log_det) const override {
+        inner_->run_exact(!to_data, row, log_det);
+    }
+
+  private:
+    TransformPtr<T> inner_;
+};
+
+}  // namespace detail
+}  // namespace headrace

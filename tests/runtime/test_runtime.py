@@ -1,0 +1,275 @@
+"""headrace.hpp: what Python computes, computed from the same files in C++ without Python."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cases
+import file_cases
+import headrace as hr
+import network_cases
+import reference
+import runtime_library
+from runtime_library import ROOT, Refused
+
+pytestmark = pytest.mark.programs
+
+KEPT = sorted((ROOT / "tests" / "files").glob("*/*.safetensors"))
+every_example = pytest.mark.parametrize("name", file_cases.EXAMPLES)
+
+
+def magnitude_of(*arrays):
+    """What sums of rows were made of, as in the tests of files."""
+    return max([1.0, *(np.square(a).max(initial=0.0) for a in arrays)])
+
+
+def assert_alike(runtime, module, source, dtype):
+    """Every verb, in the flow's own precision."""
+    loaded = runtime.load(source, dtype)
+    x, context = file_cases.inputs_of(module)
+    is_flow = isinstance(module, hr.Flow)
+    to_latent, to_data = (module.to_latent, module.to_data) if is_flow else (module.inverse, module.forward)
+    z, log_det = to_latent(x, context)
+    back, log_det_back = to_data(z, context)
+    size = magnitude_of(z)
+    pairs = [((z, log_det), loaded.to_latent(x, context)), ((back, log_det_back), loaded.to_data(z, context))]
+    for want, got in pairs:
+        for w, g in zip(want, got, strict=True):
+            cases.assert_close(g.astype(dtype), w, magnitude=max(size, np.abs(w).max()), depth=12)
+    if is_flow:
+        cases.assert_close(
+            loaded.log_prob(x, context).astype(dtype), module.log_prob(x, context), magnitude=size, depth=12
+        )
+        n = len(x)
+        drawn, density = module.sample_and_log_prob(n, context, seed=7)
+        rows, log_prob = loaded.sample(n, module.features, 7, context)
+        cases.assert_close(rows.astype(dtype), drawn, magnitude=max(size, np.abs(drawn).max()), depth=12)
+        cases.assert_close(log_prob.astype(dtype), density, magnitude=magnitude_of(density), depth=12)
+
+
+# ---- the header itself ----------------------------------------------------------------------------------------------
+
+
+def test_the_header_is_joined_of_its_parts():
+    sys.path.insert(0, str(ROOT / "runtime"))
+    try:
+        import join
+    finally:
+        sys.path.pop(0)
+    assert join.HEADER.read_text() == join.joined(), "run python runtime/join.py"
+    assert Path(hr.include()) / "headrace.hpp" == join.HEADER
+
+
+def test_the_command_line_prints_its_folder(capsys):
+    from headrace._cli.cli import main
+
+    assert main(["--include"]) == 0
+    assert capsys.readouterr().out.strip() == hr.include()
+
+
+# ---- every file -----------------------------------------------------------------------------------------------------
+
+
+@every_example
+def test_every_kind_gives_what_python_gives(runtime, name, dtype):
+    module = file_cases.EXAMPLES[name](dtype)
+    assert_alike(runtime, module, hr.to_bytes(module), module.dtype or "float64")
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_files_of_every_version_give_what_they_gave(runtime, path):
+    expected = json.loads(path.with_suffix(".json").read_text())
+    dtype = np.dtype(path.stem.split("-")[-1])
+    loaded = runtime.load(path, dtype)
+    x = np.array(expected["x"])
+    context = None if expected["context"] is None else np.array(expected["context"])
+    got = dict(zip(("z", "log_det"), loaded.to_latent(x, context), strict=True))
+    if "log_prob" in expected:
+        got["log_prob"] = loaded.log_prob(x, context)
+    else:
+        got |= dict(zip(("forward", "forward_log_det"), loaded.to_data(x, context), strict=True))
+    assert set(got) | {"x", "context"} == set(expected)
+    for key, array in got.items():
+        cases.assert_close(
+            array.astype(dtype), np.array(expected[key]), magnitude=magnitude_of(np.array(expected["z"])), depth=12
+        )
+
+
+@every_example
+def test_single_files_in_double_have_more_digits(runtime, name):
+    """A float32 file computed in double agrees with the float64 flow of the same numbers."""
+    module = file_cases.EXAMPLES[name]("float32")
+    if module.dtype is None:
+        return
+    wide = runtime.load(hr.to_bytes(module), "float64")
+    x, context = file_cases.inputs_of(module)
+    judge = module.astype("float64")
+    want = judge.to_latent(x, context) if isinstance(judge, hr.Flow) else judge.inverse(x, context)
+    for w, g in zip(want, wide.to_latent(x, context), strict=True):
+        cases.assert_close(g, w, magnitude=max(magnitude_of(want[0]), np.abs(w).max()), depth=12)
+
+
+@pytest.mark.parametrize("name", network_cases.NETWORKS)
+@pytest.mark.parametrize("reads", cases.READS)
+def test_networks_of_every_make(runtime, name, reads, dtype):
+    context = 2 if name in network_cases.NEEDS_CONTEXT else 0
+    dense, network, joins = network_cases.made(
+        name, context=context, change=lambda masks, g: cases.kill_units(cases.pin_zeros(masks, g), g), dtype=dtype
+    )
+    module = network_cases.subject(dense, network, joins, reads=reads).library
+    assert_alike(runtime, module, hr.to_bytes(module), dtype)
+
+
+@pytest.mark.parametrize("map", reference.MAPS)
+@pytest.mark.parametrize("layout", ["interleaved", "blocked"])
+@pytest.mark.parametrize("formula", cases.FORMULAS)
+def test_every_map_and_order_of_rows(runtime, map, layout, formula, dtype):
+    outputs = reference.MAPS[map].parameters[::-1]
+    dense = cases.made(4, (8,), outputs=outputs, layout=layout, bins=5, map=map, gain=0.7).astype(dtype)
+    module = hr.MaskedAutoregressive.from_dense(
+        *dense.arrays, map=map, bins=5, outputs=outputs, layout=layout, formula=formula, bound=2.0
+    )
+    assert_alike(runtime, module, hr.to_bytes(module), dtype)
+
+
+@pytest.mark.parametrize("scale", ["soft_clamp", "exp", "softplus", "sigmoid"])
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
+def test_every_scale_and_activation(runtime, scale, activation):
+    module = cases.randomise(
+        hr.Coupling(4, [2], (7, 6), context=1, scale=scale, slope=0.01, activation=activation, dtype="float64")
+    )
+    assert_alike(runtime, module, hr.to_bytes(module), "float64")
+
+
+# ---- hard inputs ----------------------------------------------------------------------------------------------------
+
+
+@every_example
+def test_rows_that_are_not_finite_or_overflow_spoil_only_themselves(runtime, name, dtype):
+    module = file_cases.EXAMPLES[name](dtype)
+    rows, context = file_cases.inputs_of(module)
+    loaded = runtime.load(hr.to_bytes(module), rows.dtype)
+    is_flow = isinstance(module, hr.Flow)
+    latent = loaded.to_latent(rows, context)[0]
+    for verb, own, given in (("to_latent", "inverse", rows), ("to_data", "forward", latent)):
+        given = given.astype(rows.dtype)
+        given[1, 0], given[3, -1], given[5, 0], given[7] = np.nan, np.inf, np.finfo(rows.dtype).max, 1e3
+        want = getattr(module, verb if is_flow else own)(given, context)
+        got = getattr(loaded, verb)(given, context)
+        good = [r for r in range(len(rows)) if r not in (1, 3, 5, 7)]
+        for w, g in zip(want, got, strict=True):
+            assert np.isnan(g[[1, 3]]).all()
+            cases.assert_close(
+                g[good].astype(rows.dtype),
+                w[good],
+                magnitude=max(magnitude_of(latent), np.abs(w[good]).max()),
+                depth=12,
+            )
+            assert np.isfinite(g[7]).all() == np.isfinite(w[7]).all()
+            if np.isfinite(w[7]).all():
+                cases.assert_close(g[[7]].astype(rows.dtype), w[[7]], magnitude=max(1e6, np.abs(w[7]).max()), depth=12)
+    if context is not None:
+        context = context.copy()
+        context[2, 0] = np.nan
+        value, log_det = loaded.to_latent(rows, context)
+        assert np.isnan(value[2]).all()
+        assert np.isnan(log_det[2])
+
+
+def test_far_rows_have_a_log_prob_of_minus_infinity(runtime):
+    flow = hr.Flow([hr.Permutation([1, 0])], dtype="float32")
+    loaded = runtime.load(hr.to_bytes(flow), "float32")
+    x = np.array([[1e30, 0.0], [0.0, 1.0]])
+    assert loaded.log_prob(x)[0] < np.finfo("float32").min
+    wide = runtime.load(hr.to_bytes(flow.astype("float64")), "float64")
+    assert wide.log_prob(np.array([[1e200, 0.0]]))[0] == -np.inf
+
+
+def test_one_context_serves_all_rows_and_no_rows_are_fine(runtime):
+    flow = file_cases.EXAMPLES["maf-context"]("float64")
+    loaded = runtime.load(hr.to_bytes(flow), "float64")
+    x, context = file_cases.inputs_of(flow)
+    cases.assert_close(loaded.log_prob(x, context[0]), flow.log_prob(x, context[0]), depth=12)
+    assert loaded.log_prob(x[:0], context[:0]).shape == (0,)
+    assert loaded.log_prob(x[:0], context[:1]).shape == (0,)
+
+
+def test_wrong_arguments_are_refused(runtime):
+    flow = file_cases.EXAMPLES["maf-context"]("float64")
+    loaded = runtime.load(hr.to_bytes(flow), "float64")
+    x, context = file_cases.inputs_of(flow)
+    for bad in (None, context[:3]):
+        with pytest.raises(Refused, match=r"^other: context: expected 1 row or 20"):
+            loaded.log_prob(x, bad)
+    alone = runtime.load(hr.to_bytes(hr.Permutation([1, 0])), "float64")
+    with pytest.raises(Refused, match="expected a flow for a density or a sample, got a transform alone"):
+        alone.log_prob(np.ones((1, 2)))
+    with pytest.raises(Refused, match="context: expected none"):
+        alone.to_data(np.ones((1, 2)), np.ones((1, 1)))
+
+
+# ---- samples --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("base", [hr.StandardNormal(5), hr.Logistic(5)], ids=["normal", "logistic"])
+def test_a_sample_is_a_function_of_seed_row_and_column(runtime, base, dtype):
+    flow = hr.Flow([], base, dtype=dtype)
+    loaded = runtime.load(hr.to_bytes(flow), dtype)
+    seed = 2**63 + 12345
+    want = flow.sample(40, seed=seed)
+    cases.assert_close(loaded.sample(40, 5, seed)[0].astype(dtype), want)
+    later = loaded.sample(3, 5, seed, first_row=37)[0]
+    np.testing.assert_array_equal(later, loaded.sample(40, 5, seed)[0][37:])
+    far = loaded.sample(2, 5, 0, first_row=2**32 - 1)[0]
+    assert (far[0] != far[1]).all()  # the upper half of a row's number counts
+    assert (far[1] != loaded.sample(1, 5, 0)[0][0]).all()
+
+
+# ---- the program ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    if runtime_library.compiler() is None:
+        pytest.skip("no C++ compiler")
+    return runtime_library.compile_to(
+        tmp_path_factory.mktemp("program") / "headrace_score", ROOT / "runtime/example.cpp"
+    )
+
+
+def run(program, *arguments):
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_the_program_scores_a_table(program, tmp_path, names):
+    flow = file_cases.EXAMPLES["realnvp"]("float64")
+    x, context = file_cases.inputs_of(flow)
+    flow.save(tmp_path / "density")
+    table = np.hstack([x, context])
+    header = ",".join("abcd") if names else ""
+    np.savetxt(tmp_path / "rows.csv", table, delimiter=",", header=header, comments="", fmt="%.17g")
+    done = run(program, tmp_path / "density", tmp_path / "rows.csv")
+    assert done.returncode == 0, done.stderr
+    got = np.array(done.stdout.split(), np.float64)
+    cases.assert_close(got, flow.log_prob(x, context), depth=12)
+
+
+def test_the_program_says_what_is_wrong(program, tmp_path):
+    flow = file_cases.EXAMPLES["maf"]("float64")
+    flow.save(tmp_path / "density")
+    (tmp_path / "rows.csv").write_text("1,2,3\n1,2\n")
+    done = run(program, tmp_path / "density", tmp_path / "rows.csv")
+    assert done.returncode == 1
+    assert "rows.csv, line 2: expected 3 numbers with commas between them" in done.stderr
+    (tmp_path / "broken").write_bytes(b"no file of headrace")
+    done = run(program, tmp_path / "broken", tmp_path / "rows.csv")
+    assert done.returncode == 1
+    assert "broken: " in done.stderr
+    for missing in (tmp_path / "nothing", tmp_path):
+        assert run(program, missing, tmp_path / "rows.csv").returncode == 1
+    assert run(program).returncode == 2

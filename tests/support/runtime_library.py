@@ -1,0 +1,99 @@
+"""headrace.hpp, compiled behind plain functions (tests/runtime/library.cpp), called from Python."""
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+import headrace as hr
+
+ROOT = Path(__file__).resolve().parents[2]
+FLAGS = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
+VERBS = {"log_prob": 0, "to_latent": 1, "to_data": 2, "sample": 3}
+
+_POINTER = ctypes.c_void_p
+
+
+class Refused(ValueError):
+    """What the header threw: its message begins with "format: " where the file is to blame."""
+
+
+def compiler():
+    """A C++ compiler, or None."""
+    return shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+
+
+def compile_to(output, source, *more):
+    """One source with the header, as a user compiles it."""
+    command = [compiler(), *FLAGS, f"-I{hr.include()}", *more, str(source), "-o", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+class Library:
+    """The compiled functions."""
+
+    def __init__(self, path):
+        self._functions = ctypes.CDLL(str(path))
+        self._functions.open_flow.restype = _POINTER
+        self._functions.run_flow.restype = ctypes.c_bool
+
+    def load(self, source, dtype):
+        """From a path, or from bytes."""
+        message = ctypes.create_string_buffer(4096)
+        path, data = (None, source) if isinstance(source, bytes) else (str(source).encode(), b"")
+        wide = ctypes.c_bool(np.dtype(dtype) == np.float64)
+        size, room = ctypes.c_size_t(len(data)), ctypes.c_size_t(len(message))
+        flow = self._functions.open_flow(wide, path, data, size, message, room)
+        if not flow:
+            raise Refused(message.value.decode("utf-8", "replace"))
+        return Loaded(self._functions, flow)
+
+
+class Loaded:
+    """A flow or transform in C++; results are float64."""
+
+    def __init__(self, functions, flow):
+        self._functions, self._flow = functions, _POINTER(flow)
+
+    def __del__(self):
+        self._functions.close_flow(self._flow)
+
+    def log_prob(self, x, context=None):
+        return self._run("log_prob", x, context)[1]
+
+    def to_latent(self, x, context=None):
+        return self._run("to_latent", x, context)
+
+    def to_data(self, z, context=None):
+        return self._run("to_data", z, context)
+
+    def sample(self, n, features, seed, context=None, first_row=0):
+        """Rows and their log densities."""
+        return self._run("sample", np.empty((n, features)), context, seed, first_row)
+
+    def _run(self, verb, given, context, seed=0, first_row=0):
+        given = np.ascontiguousarray(given, np.float64)
+        context = np.empty((0, 0)) if context is None else np.ascontiguousarray(np.atleast_2d(context), np.float64)
+        value, per_row = np.full(given.shape, 77.0), np.full(len(given), 77.0)
+        message = ctypes.create_string_buffer(4096)
+        done = self._functions.run_flow(
+            self._flow,
+            VERBS[verb],
+            given.ctypes.data_as(_POINTER),
+            ctypes.c_size_t(len(given)),
+            context.ctypes.data_as(_POINTER),
+            ctypes.c_size_t(len(context)),
+            ctypes.c_uint64(seed),
+            ctypes.c_uint64(first_row),
+            value.ctypes.data_as(_POINTER),
+            per_row.ctypes.data_as(_POINTER),
+            message,
+            ctypes.c_size_t(len(message)),
+        )
+        if not done:
+            raise Refused(message.value.decode())
+        return value, per_row
