@@ -1,6 +1,7 @@
 """headrace.hpp, compiled behind plain functions (tests/runtime/library.cpp), called from Python."""
 
 import ctypes
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 import headrace as hr
 
 ROOT = Path(__file__).resolve().parents[2]
+# HEADRACE_RUNTIME_FLAGS: more of them, as sanitizers, whose libraries LD_PRELOAD must name then.
 FLAGS = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
+FLAGS += os.environ.get("HEADRACE_RUNTIME_FLAGS", "").split()
 VERBS = {"log_prob": 0, "to_latent": 1, "to_data": 2, "sample": 3}
 
 _POINTER = ctypes.c_void_p

@@ -1921,7 +1921,7 @@ class Rotation : public Transform<T> {
         const std::size_t n = static_cast<std::size_t>(this->features_);
         std::vector<T> given(n), turned(n), back(n);
         std::uint32_t state = 1;
-        const double most = 1e-5 * (1.0 + std::sqrt(static_cast<double>(n)));
+        const double most = 1e-6 * (1.0 + std::sqrt(static_cast<double>(n)));
         for (int round = 0; round < 4; ++round) {
             for (T& x : given) {
                 state = state * 1664525u + 1013904223u;
