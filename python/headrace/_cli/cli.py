@@ -1,4 +1,4 @@
-"""The command line: ``headrace info | fit | score | sample | bench | demo``.
+"""The command line: ``headrace info | fit | score | sample | export | bench | demo``.
 
 Results go to the standard output, progress, notes and errors to the standard error. With ``--json`` the standard output
 is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, told in one line; 2 for a
@@ -136,6 +136,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=_integer(0, bits=64), metavar="N", help="by default another one each time")
     sub.add_argument("--context-row", type=_number, nargs="+", metavar="X", help="the context of all rows")
     _add_output(sub)
+
+    sub = command("export", commands.export, "write a flow as a graph of ONNX, for other runtimes")
+    sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote; - for the standard input")
+    sub.add_argument("-o", "--output", type=_file([".onnx"]), required=True, metavar="GRAPH", help="as flow.onnx")
+    sub.add_argument("--verb", choices=commands.VERBS, default="log_prob", help="what the graph computes (log_prob)")
 
     sub = command("bench", commands.bench, "time a dozen workloads, beside what this machine can do at most")
     sub.add_argument("--quick", action="store_true", help="a few seconds instead of twenty")

@@ -1,0 +1,201 @@
+"""A graph of ONNX that grows by arithmetic on its values: ``a * b + 1`` adds two nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+__all__ = ["Graph", "Value", "concatenate", "highest", "lowest", "where"]
+
+OPSET = 17
+IR_VERSION = 8  # that of ONNX 1.12, whose operators these are: runtimes since 2022 read it
+
+Number = float | int | np.float32 | Sequence[int] | NDArray[Any]
+
+
+class Graph:
+    """Nodes, constants, inputs and outputs; all numbers are float32 but where a value says otherwise."""
+
+    def __init__(self) -> None:
+        """An empty one."""
+        self._nodes: list[Any] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._initializers: list[Any] = []
+        self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
+
+    def input(self, name: str, columns: int) -> Value:
+        """Rows of float32, any number of them."""
+        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", columns]))
+        return Value(self, name)
+
+    def output(self, name: str, value: Value, columns: int | None) -> None:
+        """Rows of float32, or one number a row."""
+        shape: list[Any] = ["rows"] if columns is None else ["rows", columns]
+        self._nodes.append(helper.make_node("Identity", [value.name], [name]))
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def constant(self, number: Number, dtype: Any = np.float32) -> Value:
+        """The same array is kept once. What float32 does not hold becomes its largest number."""
+        array = np.asarray(number)
+        if np.dtype(dtype).kind == "f":
+            limits = np.finfo(dtype)
+            array = np.clip(array.astype(np.float64), limits.min, limits.max)
+        array = np.asarray(array, dtype, order="C")
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = f"c{len(self._constants)}"
+            self._constants[key] = name
+            self._initializers.append(numpy_helper.from_array(array, name))
+        return Value(self, self._constants[key])
+
+    def node(self, operator: str, *inputs: Value, outputs: int = 1, **attributes: Any) -> list[Value]:
+        """An operator's results."""
+        names = [f"v{len(self._nodes)}_{i}" if outputs > 1 else f"v{len(self._nodes)}" for i in range(outputs)]
+        self._nodes.append(helper.make_node(operator, [value.name for value in inputs], names, **attributes))
+        return [Value(self, name) for name in names]
+
+    def model(self, producer: str, version: str, notes: dict[str, str]) -> onnx.ModelProto:
+        """The whole, checked."""
+        graph = helper.make_graph(self._nodes, "flow", self._inputs, self._outputs, self._initializers)
+        model = helper.make_model(
+            graph,
+            producer_name=producer,
+            producer_version=version,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+        )
+        helper.set_model_props(model, notes)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+def _binary(operator: str) -> Callable[[Value, Value | Number], Value]:
+    return lambda value, other: value.apply(operator, other)
+
+
+def _reversed(operator: str) -> Callable[[Value, Number], Value]:
+    return lambda value, other: value._like(other).apply(operator, value)
+
+
+def _unary(operator: str) -> Callable[[Value], Value]:
+    return lambda value: value.apply(operator)
+
+
+class Value:
+    """What a node gives; arithmetic with numbers and arrays makes constants of these."""
+
+    __array_ufunc__ = None  # an array on the left leaves the operation to the value
+
+    def __init__(self, graph: Graph, name: str) -> None:
+        """See the class."""
+        self.graph, self.name = graph, name
+
+    def apply(self, operator: str, *others: Any, **attributes: Any) -> Value:
+        """An operator of one result on this value and others."""
+        return self.graph.node(operator, self, *(self._like(other) for other in others), **attributes)[0]
+
+    def _like(self, other: Value | Number) -> Value:
+        return other if isinstance(other, Value) else self.graph.constant(other)
+
+    __add__, __radd__ = _binary("Add"), _reversed("Add")
+    __sub__, __rsub__ = _binary("Sub"), _reversed("Sub")
+    __mul__, __rmul__ = _binary("Mul"), _reversed("Mul")
+    __truediv__, __rtruediv__ = _binary("Div"), _reversed("Div")
+    __lt__, __le__ = _binary("Less"), _binary("LessOrEqual")
+    __gt__, __ge__ = _binary("Greater"), _binary("GreaterOrEqual")
+    __and__, __or__ = _binary("And"), _binary("Or")
+    __neg__, __abs__ = _unary("Neg"), _unary("Abs")
+
+    def exp(self) -> Value:
+        """e to it."""
+        return self.apply("Exp")
+
+    def log(self) -> Value:
+        """The natural logarithm."""
+        return self.apply("Log")
+
+    def sqrt(self) -> Value:
+        """The square root."""
+        return self.apply("Sqrt")
+
+    def softplus(self) -> Value:
+        """log(1 + e^x) by two branches, of which none overflows: not every runtime's operator has them."""
+        return highest(self, 0.0) + (1.0 + (-abs(self)).exp()).log()
+
+    def sigmoid(self) -> Value:
+        """1 / (1 + e^-x)."""
+        return self.apply("Sigmoid")
+
+    def clip(self, low: Number, high: Number) -> Value:
+        """Between two numbers; NaN stays NaN."""
+        return where(self < low, self._like(low), where(self > high, self._like(high), self))
+
+    def cast(self, dtype: int) -> Value:
+        """Numbers of another type."""
+        return self.apply("Cast", to=dtype)
+
+    def sum(self, *, keep: bool = False) -> Value:
+        """Over the last axis."""
+        return self.graph.node("ReduceSum", self, self.graph.constant([-1], np.int64), keepdims=int(keep))[0]
+
+    def max(self) -> Value:
+        """The largest of the last axis, which stays."""
+        return self.apply("ReduceMax", axes=[-1], keepdims=1)
+
+    def columns(self, which: Sequence[int]) -> Value:
+        """Some of the columns, in this order."""
+        return self.graph.node("Gather", self, self.graph.constant(list(which), np.int64), axis=1)[0]
+
+    def split(self, sizes: Sequence[int]) -> list[Value]:
+        """Columns in parts."""
+        if len(sizes) == 1:
+            return [self]
+        return self.graph.node("Split", self, self.graph.constant(list(sizes), np.int64), outputs=len(sizes), axis=1)
+
+    def reshape(self, *shape: int) -> Value:
+        """Of each row; the number of rows stays."""
+        return self.graph.node("Reshape", self, self.graph.constant([0, *shape], np.int64))[0]
+
+    def new_axis(self) -> Value:
+        """One more, the last."""
+        return self.graph.node("Unsqueeze", self, self.graph.constant([-1], np.int64))[0]
+
+    def sums_below(self) -> Value:
+        """Along the last axis the sum of all before each."""
+        return self.graph.node("CumSum", self, self.graph.constant(-1, np.int64), exclusive=1)[0]
+
+    def dense(self, weight: NDArray[Any], bias: NDArray[Any]) -> Value:
+        """The product with a matrix (out, in), and a bias."""
+        if weight.shape[1] == 0:
+            return self.graph.constant(bias[None, :])
+        return self.apply("Gemm", weight, bias, transB=1)
+
+
+def where(condition: Value, yes: Value | Number, no: Value | Number) -> Value:
+    """`yes` where the condition holds, `no` elsewhere."""
+    graph = condition.graph
+    chosen = [value if isinstance(value, Value) else graph.constant(value) for value in (yes, no)]
+    return graph.node("Where", condition, *chosen)[0]
+
+
+def highest(a: Value, b: Value | Number) -> Value:
+    """The larger one; NaN where `a` is."""
+    return where(a < b, b, a)
+
+
+def lowest(a: Value, b: Value | Number) -> Value:
+    """The smaller one; NaN where `a` is."""
+    return where(a > b, b, a)
+
+
+def concatenate(values: Sequence[Value], axis: int = 1) -> Value:
+    """Side by side."""
+    if len(values) == 1:
+        return values[0]
+    return values[0].graph.node("Concat", *values, axis=axis)[0]

@@ -1,0 +1,275 @@
+"""Graphs of ONNX: what onnxruntime computes from them is what the core computes."""
+
+import json
+
+import numpy as np
+import pytest
+
+import cases
+import file_cases
+import headrace as hr
+import network_cases
+import reference
+from headrace._cli.cli import main
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+pytestmark = pytest.mark.programs
+
+VERBS = ("log_prob", "to_latent", "to_data")
+SEQUENTIAL = {
+    "maf": ("to_data",),
+    "maf-context": ("to_data",),
+    "iaf": ("log_prob", "to_latent"),
+    "nsf": ("to_data",),
+    "everything": VERBS,
+    "splines": ("to_data",),
+}
+# The verbs are a flow's; each transform that an example has alone is in a chain of another one too.
+FLOWS = {name: make for name, make in file_cases.EXAMPLES.items() if isinstance(make("float32"), hr.Flow)}
+
+
+class Session:
+    """A verb of a flow as onnxruntime runs it, with and without its optimisations."""
+
+    def __init__(self, flow, verb, path, optimised=True):
+        flow.to_onnx(path, verb)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if not optimised:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._first = "z" if verb == "to_data" else "x"
+
+    def __call__(self, given, context=None):
+        """One array, or value and log-determinant."""
+        inputs = {self._first: np.asarray(given, np.float32)}
+        if context is not None:
+            inputs["context"] = np.asarray(context, np.float32)
+        results = self._session.run(None, inputs)
+        return results if len(results) > 1 else results[0]
+
+
+def errors(flow, verb, got, want, given, context):
+    """Of each row and result, over the largest magnitude in it, and in what sums of a row are made of."""
+    pairs = [(got, want)] if verb == "log_prob" else zip(got, want, strict=True)
+    with np.errstate(all="ignore"):
+        latent = given if verb == "to_data" else flow.to_latent(given, context)[0]
+        size = 1.0 + np.square(np.asarray(latent, np.float64)).max(axis=1, initial=0.0)
+    found = []
+    for g, w in pairs:
+        assert g.dtype == np.float32
+        assert g.shape == w.shape
+        g, w = (np.asarray(a, np.float64).reshape(len(a), int(np.prod(a.shape[1:]))) for a in (g, w))
+        least = np.maximum(size, np.abs(w).max(axis=1, initial=0.0))
+        with np.errstate(all="ignore"):  # of rows that are not finite
+            found.append(np.abs(g - w).max(axis=1, initial=0.0) / least)
+    return np.array(found)
+
+
+def assert_alike(flow, verb, path, given, context=None, *, tolerance=1e-5, optimised=True):
+    got = Session(flow, verb, path, optimised)(given, context)
+    worst = errors(flow, verb, got, getattr(flow, verb)(given, context), given, context).max(initial=0.0)
+    assert worst <= tolerance, f"{verb}: {worst:.3g}"
+
+
+def given_for(flow, verb):
+    x, context = file_cases.inputs_of(flow)
+    if verb == "to_data":
+        return cases.rows(len(x), flow.features, "float32", "latent"), context
+    return x.astype(np.float32), context
+
+
+# ---- every kind -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimised", [True, False])
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("name", FLOWS)
+def test_every_flow_that_is_parallel(name, verb, optimised, tmp_path):
+    flow = FLOWS[name]("float32")
+    given, context = given_for(flow, verb)
+    if verb in SEQUENTIAL.get(name, ()):
+        message = rf"^verb: expected a parallel direction, got '{verb}', for which transforms\[\d\] .*hr\.distill"
+        with pytest.raises(ValueError, match=message):
+            flow.to_onnx(tmp_path / "flow.onnx", verb)
+        assert not (tmp_path / "flow.onnx").exists()
+        return
+    assert_alike(flow, verb, tmp_path / "flow.onnx", given, context, optimised=optimised)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_flow_of_float64_is_rounded(name, tmp_path):
+    flow = FLOWS[name]("float64")
+    verb = next((verb for verb in VERBS if verb not in SEQUENTIAL.get(name, ())), None)
+    if verb is not None:
+        given, context = given_for(flow, verb)
+        assert_alike(flow, verb, tmp_path / "flow.onnx", given, context)
+
+
+@pytest.mark.parametrize("name", network_cases.NETWORKS)
+@pytest.mark.parametrize("reads", cases.READS)
+def test_networks_of_every_make(name, reads, tmp_path):
+    context = 2 if name in network_cases.NEEDS_CONTEXT else 0
+    dense, network, joins = network_cases.made(
+        name, context=context, change=lambda masks, g: cases.kill_units(cases.pin_zeros(masks, g), g), dtype="float32"
+    )
+    flow = hr.Flow([network_cases.subject(dense, network, joins, reads=reads).library])
+    verb = "to_latent" if reads == "data" else "to_data"
+    x, context = network_cases.rows_of(dense, 20, "float32")
+    assert_alike(flow, verb, tmp_path / "flow.onnx", x, context)
+
+
+@pytest.mark.parametrize("map", reference.MAPS)
+@pytest.mark.parametrize("layout", ["interleaved", "blocked"])
+@pytest.mark.parametrize("formula", cases.FORMULAS)
+def test_every_map_and_order_of_rows(map, layout, formula, tmp_path):
+    outputs = reference.MAPS[map].parameters[::-1]
+    dense = cases.made(4, (8,), outputs=outputs, layout=layout, bins=5, map=map, gain=0.7).astype("float32")
+    flow = hr.Flow(
+        [
+            hr.MaskedAutoregressive.from_dense(
+                *dense.arrays, map=map, bins=5, outputs=outputs, layout=layout, formula=formula, bound=2.0
+            )
+        ]
+    )
+    x = 2.0 * cases.rows(200, 4, "float32", map)
+    assert_alike(flow, "to_latent", tmp_path / "flow.onnx", x)
+
+
+@pytest.mark.parametrize("scale", ["soft_clamp", "exp", "softplus", "sigmoid"])
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
+def test_every_scale_and_activation(scale, activation, tmp_path):
+    t = cases.randomise(hr.Coupling(4, [2], (7, 6), context=1, scale=scale, slope=0.01, activation=activation))
+    flow = hr.Flow([t, hr.Coupling(4, [], (5,), context=1), hr.Elementwise(4, map="affine")])
+    x, context = cases.rows(50, 4, "float32"), cases.rows(50, 1, "float32", "context")
+    for verb in VERBS:
+        assert_alike(flow, verb, tmp_path / "flow.onnx", x, context)
+
+
+def test_networks_without_inputs_and_one_feature(tmp_path):
+    """What depends on no coordinate is parallel in both directions, whatever a transform reads."""
+    alone = hr.Coupling(3, [], (4,))
+    no_hidden = hr.MaskedAutoregressive(1, (5,), context=2)
+    for t in (alone, no_hidden):
+        flow = hr.Flow([cases.randomise(t, 0.5)])
+        x = cases.rows(9, flow.features, "float32")
+        context = cases.rows(9, 2, "float32", "context") if flow.context else None
+        for verb in VERBS:
+            assert_alike(flow, verb, tmp_path / "flow.onnx", x, context)
+
+
+# ---- rows -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 1000])
+@pytest.mark.parametrize("name", ["maf-context", "nsf-coupling", "planar-context", "splines", "normal-fixed"])
+def test_any_number_of_rows(name, rows, tmp_path):
+    flow = FLOWS[name]("float32")
+    x = flow.sample(rows, cases.rows(rows, flow.context, "float32") if flow.context else None, seed=0)
+    context = cases.rows(rows, flow.context, "float32") if flow.context else None
+    assert_alike(flow, "log_prob", tmp_path / "flow.onnx", x, context)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("name", FLOWS)
+def test_hard_rows_are_what_they_are_in_the_core(name, verb, tmp_path):
+    """NaN, infinite, zero, tiny, far and overflowing rows: finite where the core's are, and NaN where they are."""
+    if verb in SEQUENTIAL.get(name, ()):
+        return
+    flow = FLOWS[name]("float32")
+    given, context = given_for(flow, verb)
+    given[1, 0], given[3, -1], given[5, 0] = np.nan, np.inf, np.finfo("float32").max
+    given[7], given[8], given[9], given[10] = 1e3, 0.0, -1e6, 1e-30
+    given[11], given[12] = 1e20, -1e20
+    if context is not None:
+        context[2, 0] = np.nan
+    got = Session(flow, verb, tmp_path / "flow.onnx")(given, context)
+    with np.errstate(all="ignore"):
+        want = getattr(flow, verb)(given, context)
+    for g, w in [(got, want)] if verb == "log_prob" else zip(got, want, strict=True):
+        np.testing.assert_array_equal(np.isfinite(g), np.isfinite(w))
+        np.testing.assert_array_equal(np.isneginf(g), np.isneginf(w))
+    found = errors(flow, verb, got, want, given, context)
+    good = np.isfinite(found).all(axis=0)
+    assert good.sum() >= len(given) - 8
+    assert found[:, good].max() <= 1e-5
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "leaky_relu"])
+@pytest.mark.parametrize("context", [0, 1])
+def test_hard_planar_transforms(nonlinearity, context, tmp_path):
+    """Inverses of steep and of nearly singular ones, of w = 0, and of tiny and huge w."""
+    for scale in (0.0, 1e-20, 0.1, 3.0, 30.0):
+        for along in (-8.0, -1.0, 0.0, 1e-4, 50.0):
+            t = hr.Planar(3, nonlinearity=nonlinearity, context=context, hidden=())
+            w, u = scale * np.array([1.0, -0.5, 0.25], "f"), np.array([0.3, -0.1, 0.2], "f")
+            u = u + (np.float32(along / 1.3125 / scale) * w / np.float32(scale) if scale > 1e-3 else 0 * u)
+            if context:
+                t.set_parameter("layers.0.weight", np.zeros((7, 1), "f"))
+                t.set_parameter("layers.0.bias", np.concatenate([w, u, [0.1]]).astype("f"))
+            else:
+                for name, value in (("w", w), ("u", u), ("b", np.array([0.1], "f"))):
+                    t.set_parameter(name, value)
+            flow = hr.Flow([t])
+            x = 3.0 * cases.rows(50, 3, "float32", "planar")
+            given = np.zeros((50, 1), "f") if context else None
+            judge = flow.astype("float64")
+            for verb in ("to_latent", "to_data"):
+                # Where the core is far from float64 itself, the problem is ill-conditioned: as far may the graph be.
+                want = getattr(judge, verb)(x, given)
+                own = errors(judge, verb, [a.astype("f") for a in getattr(flow, verb)(x, given)], want, x, given)
+                got = errors(judge, verb, Session(flow, verb, tmp_path / "flow.onnx")(x, given), want, x, given)
+                assert got.max() <= max(1e-5, 4.0 * own.max()), (scale, along, verb)
+
+
+def test_data_far_from_zero_lose_nothing_more(tmp_path):
+    """The mean is subtracted in float64: what float32 held of a row is all there."""
+    flow = hr.Flow([hr.Standardize([123456.7], [0.25])])
+    x = (123456.7 + 0.25 * np.linspace(-2, 2, 50)).astype("float32")[:, None]
+    got = Session(flow, "to_latent", tmp_path / "flow.onnx")(x)[0]
+    np.testing.assert_allclose(got, (x.astype(np.float64) - 123456.7) / 0.25, rtol=1e-6, atol=1e-6)
+
+
+# ---- the ways in ----------------------------------------------------------------------------------------------------
+
+
+def test_the_graph_says_what_it_is(tmp_path):
+    flow = FLOWS["maf-context"]("float32")
+    flow.to_onnx(tmp_path / "flow.onnx")
+    model = onnx.load(tmp_path / "flow.onnx")
+    assert [one.version for one in model.opset_import] == [17]
+    assert model.producer_name == "headrace"
+    assert {p.key: p.value for p in model.metadata_props} == {"headrace_verb": "log_prob", "headrace_kind": "MAF"}
+    names = [[one.name for one in part] for part in (model.graph.input, model.graph.output)]
+    assert names == [["x", "context"], ["log_prob"]]
+    flow.to_onnx(str(tmp_path / "again.onnx"))
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "flow.onnx").read_bytes()
+
+
+def test_wrong_arguments(tmp_path):
+    flow = FLOWS["realnvp"]("float32")
+    with pytest.raises(ValueError, match="verb: expected one of 'log_prob', 'to_latent', 'to_data', got 'sample'"):
+        flow.to_onnx(tmp_path / "flow.onnx", "sample")
+    with pytest.raises(TypeError, match=r"path: expected a str or an os\.PathLike"):
+        flow.to_onnx(3)
+    with pytest.raises(FileNotFoundError):
+        flow.to_onnx(tmp_path / "no folder" / "flow.onnx")
+
+
+def test_the_command_line(tmp_path, capsys):
+    flow = FLOWS["realnvp"]("float32")
+    flow.save(tmp_path / "flow.safetensors")
+    source, output = str(tmp_path / "flow.safetensors"), tmp_path / "flow.onnx"
+    assert main(["export", source, "-o", str(output), "--verb", "to_latent", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == {"file": str(output), "verb": "to_latent", "features": 3, "context": 1,
+                      "bytes": output.stat().st_size}  # fmt: skip
+    flow.to_onnx(tmp_path / "own.onnx", "to_latent")
+    assert output.read_bytes() == (tmp_path / "own.onnx").read_bytes()
+    hr.MAF(2).save(tmp_path / "maf.safetensors")
+    assert main(["export", str(tmp_path / "maf.safetensors"), "-o", str(output), "--verb", "to_data"]) == 1
+    assert "expected a parallel direction, got 'to_data'" in capsys.readouterr().err
+    assert main(["export", source, "-o", str(tmp_path / "flow.txt")]) == 2
