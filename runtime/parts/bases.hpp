@@ -16,7 +16,8 @@ class Base {
         features_ = stored.size("features", 1);
         const std::size_t n = static_cast<std::size_t>(features_);
         if (kind == 2) {
-            if (stored.truth("trainable")) {
+            is_trained_ = stored.truth("trainable");
+            if (is_trained_) {
                 for (const T x : stored.template array<T>("loc", {n})) loc_.push_back(static_cast<double>(x));
                 for (const T x : stored.template array<T>("log_scale", {n}))
                     log_scale_.push_back(static_cast<double>(x));
@@ -37,6 +38,8 @@ class Base {
             if (!loc_.empty()) {
                 x = (x - loc_[c]) * std::exp(-log_scale_[c]);
                 sum -= log_scale_[c];
+                // A trained base is a step as others: what overflows there is NaN.
+                if (is_trained_ && !std::isfinite(narrowed<T>(x))) return std::numeric_limits<double>::quiet_NaN();
             }
             if (is_logistic_) {
                 sum += -std::abs(x) - 2.0 * std::log1p(std::exp(-std::abs(x)));
@@ -59,7 +62,7 @@ class Base {
     }
 
   private:
-    bool is_logistic_ = false;
+    bool is_logistic_ = false, is_trained_ = false;
     int features_ = 0;
     std::vector<double> loc_, log_scale_;
 };

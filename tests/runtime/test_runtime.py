@@ -172,6 +172,13 @@ def test_rows_that_are_not_finite_or_overflow_spoil_only_themselves(runtime, nam
             assert np.isfinite(g[7]).all() == np.isfinite(w[7]).all()
             if np.isfinite(w[7]).all():
                 cases.assert_close(g[[7]].astype(rows.dtype), w[[7]], magnitude=max(1e6, np.abs(w[7]).max()), depth=12)
+    if is_flow:
+        rows = rows.copy()
+        rows[1, 0], rows[3, -1], rows[5, 0], rows[7] = np.nan, np.inf, np.finfo(rows.dtype).max, 1e3
+        with np.errstate(all="ignore"):
+            want, got = module.log_prob(rows, context), loaded.log_prob(rows, context).astype(rows.dtype)
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+        np.testing.assert_array_equal(np.isneginf(got), np.isneginf(want))
     if context is not None:
         context = context.copy()
         context[2, 0] = np.nan

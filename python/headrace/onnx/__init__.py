@@ -56,19 +56,30 @@ def graph_of(flow: Any, verb: str) -> Any:
             context = standard.value
     arrays = {**flow.named_parameters(), **flow._fixed_arrays()}
     chain = Chain(graph, given, context, arrays, verb)
-    numbered = list(enumerate(header["transforms"]))
-    for i, part in numbered if to_data else reversed(numbered):
+    numbered = list(enumerate(header["transforms"]))[:: 1 if to_data else -1]
+    last = max((k for k, (_, part) in enumerate(numbered) if not _is_fixed(part)), default=-1) + 1
+    for i, part in numbered[:last]:
         chain.run(part, f"transforms.{i}.", to_data, f"transforms[{i}]")
-    log_det = sum(chain.logs, start=(chain.value * 0.0).sum()) + chain.log_det
-    # A row that overflowed is NaN altogether.
-    bad = bad + (chain.value - chain.value).sum(keep=True) + (log_det - log_det).new_axis()
-    log_det = log_det + bad.sum()
+    # A row that overflowed is NaN altogether, but for what only its way out of the standardised units makes infinite.
+    inner = sum(chain.logs, start=(chain.value * 0.0).sum())
+    bad = bad + (chain.value - chain.value).sum(keep=True) + (inner - inner).new_axis()
+    for i, part in numbered[last:]:
+        chain.run(part, f"transforms.{i}.", to_data, f"transforms[{i}]")
+    log_det = inner + bad.sum() + chain.log_det
     if verb == "log_prob":
         graph.output("log_prob", _base_log_prob(header["base"], chain) + log_det, None)
     else:
         graph.output("x" if to_data else "z", chain.value + bad, features)
         graph.output("log_det", log_det, None)
     return graph.model("headrace", cpu.__version__, {"headrace_verb": verb, "headrace_kind": header["kind"]})
+
+
+def _is_fixed(header: Any) -> bool:
+    """Whether it is one of those that the core leaves to storing a row."""
+    return _is_fixed(header["transform"]) if header["kind"] == "Inverse" else header["kind"] in _FIXED
+
+
+_FIXED = ("Standardize", "Permutation")
 
 
 def _base_log_prob(base: Any, chain: Chain) -> Value:
@@ -78,6 +89,7 @@ def _base_log_prob(base: Any, chain: Chain) -> Value:
     if kind == "Normal":
         if base["trainable"]:
             chain.affine(chain.arrays["base.loc"], chain.arrays["base.log_scale"], False)
+            chain.value = chain.value + (chain.value - chain.value)  # a step as others: what overflows is NaN
         else:
             chain.affine(np.array(base["loc"]), np.log(base["scale"]), False)
     elif kind not in ("StandardNormal", "Logistic"):
