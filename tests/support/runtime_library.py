@@ -12,7 +12,7 @@ import headrace as hr
 
 ROOT = Path(__file__).resolve().parents[2]
 # HEADRACE_RUNTIME_FLAGS: more of them, as sanitizers, whose libraries LD_PRELOAD must name then.
-FLAGS = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
+FLAGS = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
 FLAGS += os.environ.get("HEADRACE_RUNTIME_FLAGS", "").split()
 VERBS = {"log_prob": 0, "to_latent": 1, "to_data": 2, "sample": 3}
 

@@ -1876,7 +1876,7 @@ class Rotation : public Transform<T> {
         const int n = this->features_;
         if (stored.has("matrix")) {  // files of 0.3.0 had it in their header
             if (n > most) stored.fail("features: expected at most " + std::to_string(most));
-            sizes_ = {n};
+            sizes_.push_back(n);
             for (const double x : stored.numbers("matrix", static_cast<std::size_t>(n) * static_cast<std::size_t>(n)))
                 numbers_.push_back(narrowed<T>(x));
         } else {
