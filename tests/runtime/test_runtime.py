@@ -187,6 +187,65 @@ def test_rows_that_are_not_finite_or_overflow_spoil_only_themselves(runtime, nam
         assert np.isnan(log_det[2])
 
 
+@pytest.mark.parametrize("context", [0, 1])
+@pytest.mark.parametrize("scale", [0.0, 1e-20, 1e-3, 3.0, 1e4])
+def test_hard_planar_transforms(runtime, scale, context, dtype):
+    """Most of u cancels where w·u is far below -1; what is left of it along w must still be that of the formula."""
+    w, u = scale * np.array([1.0, -0.5, 0.25]), np.array([0.3, -0.1, 0.2])
+    x = 3.0 * cases.rows(50, 3, dtype, "planar")
+    given = np.zeros((50, 1), dtype) if context else None
+    for along in (-1e5, -8.0, -1.0, 0.0, 1e-4, 50.0):
+        moved = u + (along / 1.3125 / scale / scale * w if scale >= 1e-3 else 0.0)
+        t = hr.Planar(3, context=context, hidden=(), dtype=dtype)
+        if context:
+            t.set_parameter("layers.0.weight", np.zeros((7, 1), dtype))
+            t.set_parameter("layers.0.bias", np.concatenate([w, moved, [0.1]]).astype(dtype))
+        else:
+            for name, value in (("w", w), ("u", moved), ("b", np.array([0.1]))):
+                t.set_parameter(name, value.astype(dtype))
+        loaded, judge = runtime.load(hr.to_bytes(t), dtype), t.astype("float64")
+        for verb, own in (("to_latent", "inverse"), ("to_data", "forward")):
+            for got, core, want in zip(
+                getattr(loaded, verb)(x, given), getattr(t, own)(x, given), getattr(judge, own)(x, given), strict=True
+            ):
+                error = np.abs(core - want).max()  # which an ill-conditioned problem has in the core too
+                least = cases.tolerance(dtype) * max(1.0, np.abs(want).max())
+                assert np.abs(got - want).max() <= max(8.0 * error, least), (along, verb)
+
+
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_units_whose_sums_overflow_do_what_they_do_in_the_core(runtime, activation, sign):
+    """An infinity that an activation takes back to a number leaves the row one."""
+    t = hr.Coupling(2, [0], (4,), activation=activation)
+    t.set_parameter("layers.0.weight", np.full((4, 1), 10.0 * sign, "f"))
+    t.set_parameter("layers.1.weight", np.full((2, 4), 0.1, "f"))
+    flow = hr.Flow([t])
+    x = np.array([[1e38, 0.5], [1.0, 0.5]] * 4, "f")
+    with np.errstate(all="ignore"):
+        want = flow.to_latent(x)
+    got = runtime.load(hr.to_bytes(flow), "float32").to_latent(x)
+    for w, g in zip(want, got, strict=True):
+        np.testing.assert_array_equal(np.isfinite(g), np.isfinite(w))
+        finite = np.isfinite(w).reshape(len(w), -1).all(axis=1)
+        np.testing.assert_allclose(g[finite], w[finite], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("map", [name for name in reference.MAPS if name.startswith("rq_spline")])
+def test_parameters_that_overflow_spoil_a_row_outside_of_the_interval_too(runtime, map):
+    t = hr.Coupling(2, [0], (4,), map=map, activation=None)
+    t.set_parameter("layers.0.weight", np.full((4, 1), 10.0, "f"))
+    t.set_parameter("layers.1.weight", np.ones((t.named_parameters()["layers.1.bias"].size, 4), "f"))
+    flow = hr.Flow([t])
+    x = np.array([[1e38, 9.0], [0.1, 9.0], [0.1, 0.5]] * 3, "f")
+    with np.errstate(all="ignore"):
+        want = flow.to_latent(x)
+    got = runtime.load(hr.to_bytes(flow), "float32").to_latent(x)
+    assert np.isnan(want[1][0])
+    for w, g in zip(want, got, strict=True):
+        np.testing.assert_array_equal(np.isnan(g), np.isnan(w))
+
+
 def test_far_rows_have_a_log_prob_of_minus_infinity(runtime):
     flow = hr.Flow([hr.Permutation([1, 0])], dtype="float32")
     loaded = runtime.load(hr.to_bytes(flow), "float32")
