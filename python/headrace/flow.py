@@ -402,28 +402,25 @@ class Flow(Derivatives):
             self._run(caller, program.from_noise, (rows.array,), (x, log_prob), rows, vector)
         return caller.give_pair(x, log_prob) if with_log_prob else caller.give(x)
 
-    # ---- other runtimes ------------------------------------------------------------------------------------------
-
     def to_onnx(self, path: str | os.PathLike[str], verb: str = "log_prob") -> None:
         """Write a verb as a graph of ONNX (opset 17), which runtimes of many languages and devices compute.
 
         Inputs are float32: "x" (rows, features), or "z" of "to_data", and "context" (rows, context) where the flow
-        takes one; rows may be any number. Outputs are "log_prob" (rows,), or "z" or "x" (rows, features) and "log_det"
-        (rows,). A row that is not finite, or overflows, is NaN and changes no other row. A flow of float64 is rounded.
+        takes one. Outputs are "log_prob", or "z" or "x" and "log_det", in the shapes of the verb.
 
         Args:
-            path: Of the file, as flow.onnx; it is replaced once the new one is whole.
+            path: Of the file, as flow.onnx.
             verb: "log_prob", "to_latent" or "to_data".
 
         Raises:
             ImportError: onnx is not installed: ``pip install "headrace[onnx]"``.
-            TypeError: the path is none, or a part is of a class that files do not know.
-            ValueError: another verb; or one that builds coordinates one after another, as "to_data" of a `MAF` and
-                "log_prob" of an `IAF` do: a graph holds parallel directions alone.
+            TypeError: the path is none.
+            ValueError: another verb; or one that builds coordinates one after another, as "to_data" of a `MAF`.
         """
         from headrace import onnx
 
         onnx.write(self, path, verb)
+
     # ---- some columns alone, and given others -----------------------------------------------------------------------
 
     def marginal(self, columns: int | Sequence[int]) -> Flow:

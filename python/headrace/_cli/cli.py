@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import headrace as hr
-from headrace._cli import commands, offered, tables
+from headrace._cli import commands, export, offered, tables
 from headrace._output import printable
 
 __all__ = ["main"]
@@ -137,10 +137,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--context-row", type=_number, nargs="+", metavar="X", help="the context of all rows")
     _add_output(sub)
 
-    sub = command("export", commands.export, "write a flow as a graph of ONNX, for other runtimes")
+    sub = command("export", export.export, "write a flow as a graph of ONNX, for other runtimes")
     sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote; - for the standard input")
     sub.add_argument("-o", "--output", type=_file([".onnx"]), required=True, metavar="GRAPH", help="as flow.onnx")
-    sub.add_argument("--verb", choices=commands.VERBS, default="log_prob", help="what the graph computes (log_prob)")
+    sub.add_argument("--verb", choices=export.VERBS, default="log_prob", help="what the graph computes (log_prob)")
 
     sub = command("bench", commands.bench, "time a dozen workloads, beside what this machine can do at most")
     sub.add_argument("--quick", action="store_true", help="a few seconds instead of twenty")

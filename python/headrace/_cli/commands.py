@@ -30,10 +30,8 @@ __all__ = [
     "INTERRUPTED",
     "OK",
     "STANDARD",
-    "VERBS",
     "bench",
     "demo",
-    "export",
     "fit",
     "info",
     "sample",
@@ -503,27 +501,6 @@ def sample(arguments: argparse.Namespace) -> int:
         _say(arguments, report, [f"{_counted(arguments.rows, 'row')}, seed {seed}, saved to {arguments.output}"])
     elif arguments.seed is None:
         _note(arguments, f"seed {seed}")
-    return OK
-
-
-# ---- export ----------------------------------------------------------------------------------------------------------
-
-VERBS = ("log_prob", "to_latent", "to_data")  # of `Flow.to_onnx`
-
-
-def export(arguments: argparse.Namespace) -> int:
-    """Write a flow as a graph of ONNX."""
-    _check_output(arguments, arguments.flow)
-    flow, _ = _load(arguments.flow)
-    flow.to_onnx(arguments.output, arguments.verb)
-    report = {
-        "file": arguments.output,
-        "verb": arguments.verb,
-        "features": flow.features,
-        "context": flow.context,
-        "bytes": os.path.getsize(arguments.output),
-    }
-    _say(arguments, report, [f"{arguments.verb} of {flow.features} features saved to {arguments.output}"])
     return OK
 
 

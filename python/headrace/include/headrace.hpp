@@ -2332,12 +2332,18 @@ class Flow {
     int features() const { return features_; }
     int context() const { return context_; }
     // Whether it is a flow, not a transform alone: then it has log_prob and sample.
-    bool has_density() const { return base_ != nullptr; }
+    bool has_density() const { return base_ != nullptr || is_ensemble(); }
+    // Whether it is several flows as one density: then it has log_prob alone.
+    bool is_ensemble() const { return !members_.empty(); }
 
     // Log densities, in nats.
     template <class In, class Out>
     void log_prob(const In* x, std::size_t rows, Out* out, const In* context = nullptr,
                   std::size_t context_rows = 0) const {
+        if (is_ensemble()) {
+            mixed_log_prob(x, rows, out, context, context_rows);
+            return;
+        }
         check_density();
         const Context<In> given = checked(context, context_rows, rows);
         Work work;
@@ -2430,8 +2436,11 @@ class Flow {
         if (!stored.has("kind")) stored.fail("expected the key 'kind'");
         const Value& kind = file.header().entries().at("kind");
         const bool is_flow = kind.is(Value::Kind::text) && detail::kinds_of_flows().count(kind.text()) > 0;
+        const bool is_mixture = kind.is(Value::Kind::text) && kind.text() == "Ensemble";
         if (is_flow) {
             read_flow(stored);
+        } else if (is_mixture) {
+            read_members(stored);
         } else {
             chain_.push_back(detail::read_transform<T>(stored));
             features_ = chain_[0]->features();
@@ -2439,9 +2448,61 @@ class Flow {
         }
         for (const auto& [name, tensor] : file.tensors())
             if (!tensor.is_taken) stored.fail("expected no tensor " + detail::shown(name));
-        if (dtype.is(Value::Kind::null) != (!is_flow && chain_[0]->is_fixed()))
+        if (dtype.is(Value::Kind::null) != (!is_flow && !is_mixture && chain_[0]->is_fixed()))
             stored.fail("dtype: expected null for a transform without parameters, and for nothing else");
         order_exact();
+    }
+
+    Flow() = default;  // a member to be
+
+    void read_members(detail::Stored& stored) {
+        stored.take("kind");
+        features_ = stored.size("features", 1);
+        context_ = stored.size("context");
+        const std::vector<detail::Value>& headers = stored.items("members");
+        if (headers.empty()) stored.fail("members: expected at least one");
+        const std::vector<double> weights = stored.numbers("weights", headers.size());
+        const double largest = *std::max_element(weights.begin(), weights.end());
+        double sum = 0.0;
+        for (const double w : weights) {
+            if (!(w >= 0.0 && largest > 0.0)) stored.fail("weights: expected numbers of at least 0, not all 0");
+            sum += w / largest;
+        }
+        for (std::size_t i = 0; i < headers.size(); ++i) {
+            const std::string number = std::to_string(i);
+            detail::Stored own = stored.part(headers[i], "members[" + number + "]", "members." + number + ".");
+            const std::set<std::string>& known = detail::kinds_of_flows();
+            if (!own.has("kind")) own.fail("expected the key 'kind'");
+            const detail::Value& kind = headers[i].entries().at("kind");
+            if (!kind.is(detail::Value::Kind::text) || !known.count(kind.text())) own.fail("kind: expected a flow");
+            Flow member;
+            member.read_flow(own);
+            member.order_exact();
+            if (member.features_ != features_ || member.context_ != context_)
+                own.fail("expected as many features and context columns as the ensemble has");
+            members_.push_back(std::move(member));
+            log_weights_.push_back(std::log(weights[i] / largest / sum));
+        }
+        stored.close();
+    }
+
+    // log of the weighted sum of the members' densities.
+    template <class In, class Out>
+    void mixed_log_prob(const In* x, std::size_t rows, Out* out, const In* context, std::size_t context_rows) const {
+        std::vector<double> terms(members_.size() * rows);
+        for (std::size_t i = 0; i < members_.size(); ++i)
+            members_[i].log_prob(x, rows, terms.data() + i * rows, context, context_rows);
+        for (std::size_t r = 0; r < rows; ++r) {
+            double top = -std::numeric_limits<double>::infinity(), sum = 0.0;
+            for (std::size_t i = 0; i < members_.size(); ++i) {
+                const double term = terms[i * rows + r] + log_weights_[i];
+                if (!(term <= top)) top = term;
+                if (std::isnan(term)) break;
+            }
+            for (std::size_t i = 0; i < members_.size() && std::isfinite(top); ++i)
+                sum += std::exp(terms[i * rows + r] + log_weights_[i] - top);
+            out[r] = detail::narrowed<Out>(std::isfinite(top) ? top + std::log(sum) : top);
+        }
     }
 
     void read_flow(detail::Stored& stored) {
@@ -2497,6 +2558,7 @@ class Flow {
     std::size_t columns() const { return static_cast<std::size_t>(features_); }
 
     void check_density() const {
+        if (is_ensemble()) throw std::invalid_argument("expected a flow, got an ensemble, which has log_prob alone");
         if (!base_) throw std::invalid_argument("expected a flow for a density or a sample, got a transform alone");
     }
     std::size_t rows_of(const std::vector<double>& values) const {
@@ -2535,6 +2597,7 @@ class Flow {
     template <class In, class Out>
     void transform(bool to_data, const In* given, std::size_t rows, Out* out, Out* log_det, const In* context,
                    std::size_t context_rows) const {
+        if (is_ensemble()) check_density();
         const Context<In> its = checked(context, context_rows, rows);
         Work work;
         for (std::size_t r = 0; r < rows; ++r) {
@@ -2591,6 +2654,8 @@ class Flow {
     std::vector<detail::TransformPtr<T>> chain_;  // from latent to data
     std::size_t latent_end_ = 0, data_end_ = 0;   // chain_[i] in between are done in T
     std::vector<double> context_mean_, context_std_;
+    std::vector<Flow> members_;
+    std::vector<double> log_weights_;
 };
 
 }  // namespace headrace

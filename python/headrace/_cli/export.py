@@ -1,0 +1,33 @@
+"""``headrace export``: a verb of a flow as a graph of ONNX."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+import headrace as hr
+from headrace._cli.commands import OK, _check_output, _load, _say
+
+__all__ = ["VERBS", "export"]
+
+VERBS = ("log_prob", "to_latent", "to_data")  # of `Flow.to_onnx`
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write a flow as a graph of ONNX."""
+    _check_output(arguments, arguments.flow)
+    flow, _ = _load(arguments.flow)
+    if not isinstance(flow, hr.Flow):
+        raise TypeError(
+            f"{arguments.flow}: expected a flow, got an {type(flow).__name__}; export its members one by one"
+        )
+    flow.to_onnx(arguments.output, arguments.verb)
+    report = {
+        "file": arguments.output,
+        "verb": arguments.verb,
+        "features": flow.features,
+        "context": flow.context,
+        "bytes": os.path.getsize(arguments.output),
+    }
+    _say(arguments, report, [f"{arguments.verb} of {flow.features} features saved to {arguments.output}"])
+    return OK
