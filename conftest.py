@@ -2,7 +2,13 @@
 
 from importlib.util import find_spec
 
-OPTIONAL = {"sklearn": ["sklearn.py"], "torch": ["torch"], "jax": ["jax.py", "_xla.py"], "onnx": ["onnx"]}
+OPTIONAL = {
+    "sklearn": ["sklearn.py"],
+    "torch": ["torch"],
+    "jax": ["jax.py", "_xla.py"],
+    "onnx": ["onnx"],
+    "sbi": ["integrations/sbi.py"],
+}
 collect_ignore = [
     f"python/headrace/{name}" for needed, names in OPTIONAL.items() if not find_spec(needed) for name in names
 ]

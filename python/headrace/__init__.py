@@ -30,6 +30,8 @@ from headrace.variational.fit import DensityFit, FreeEnergy, fit_to_density, fre
 
 if TYPE_CHECKING:
     from headrace import continuum as continuum
+    from headrace import convert as convert
+    from headrace._accelerate import accelerate as accelerate
 
 __version__: str = _core.cpu.__version__
 
@@ -90,9 +92,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`continuum` and `jax` on first use: they alone need SciPy and JAX."""
-    if name in ("continuum", "jax"):
+    """`continuum`, `convert`, `jax` and `accelerate` on first use: few need them, or SciPy and JAX."""
+    if name in ("continuum", "convert", "jax"):
         import importlib
 
         return importlib.import_module(f"headrace.{name}")
+    if name == "accelerate":
+        from headrace._accelerate import accelerate
+
+        return accelerate
     raise AttributeError(f"module 'headrace' has no attribute {name!r}")

@@ -1,0 +1,56 @@
+"""The one-word form: a model of another library computes with headrace's core and keeps its face."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from headrace import _arguments as check
+from headrace.convert import from_glasflow, from_nflows, from_normflows, from_zuko
+
+__all__ = ["accelerate"]
+
+
+def accelerate(model: Any, *, verify: bool = True) -> Any:
+    """The same model, computed by headrace: densities, samples and gradients from one network pass in both directions.
+
+    What comes back has the methods of what was given, so that code around it runs unchanged: a flow of zuko is called
+    with a context and gives a distribution; flows of nflows, glasflow and normflows have `sample`, `log_prob` and their
+    other verbs; a density estimator of sbi is one again, and a posterior of sbi samples, evaluates, finds its mode and
+    takes many observations as before. Embedding nets stay PyTorch's. The model itself is not changed. What was
+    converted may be trained on: its parameters are one vector (`headrace.torch.FlowModule`), its batch norms are fixed.
+
+    Args:
+        model: A flow of zuko, nflows, normflows or glasflow; an estimator or a posterior of sbi.
+        verify: Whether to compare log densities of some rows with the model's, see `headrace.convert`.
+
+    Raises:
+        TypeError: something else.
+        NotImplementedError, ValueError: see `headrace.convert`.
+    """
+    packages = {kind.__module__.split(".")[0] for kind in type(model).__mro__}
+    if "sbi" in packages:
+        from headrace.integrations import sbi
+
+        return sbi.accelerate(model, verify=verify)
+    if not packages & {"zuko", "nflows", "glasflow", "normflows"}:
+        raise TypeError(
+            f"model: expected a model of zuko, nflows, normflows, glasflow or sbi, got {check.kind_of(model)}; "
+            "headrace.convert takes those of flowjax"
+        )
+    from headrace.torch import faces
+
+    if "zuko" in packages:
+        return _same_mode(faces.ZukoFace(from_zuko(model, verify=verify)), model)
+    if "normflows" in packages:
+        return _same_mode(faces.NormflowsFace(from_normflows(model, verify=verify)), model)
+    if hasattr(model, "_embedding_net"):
+        flow = from_nflows(model, embedding="outside", verify=verify)
+        return _same_mode(faces.NflowsFace(flow, copy.deepcopy(model._embedding_net)), model)
+    return _same_mode(faces.GlasflowFace(from_glasflow(model, verify=verify)), model)
+
+
+def _same_mode(face: Any, model: Any) -> Any:
+    """On the model's device, and training or not as it is."""
+    device = next((p.device for p in model.parameters()), None)
+    return face.to(device).train(model.training)

@@ -1,0 +1,20 @@
+"""Trained models of other libraries as flows of headrace: the same density, sampled in one pass.
+
+    from headrace import convert
+
+    flow = convert.from_sbi(posterior)  # a headrace.Flow
+    samples = flow.sample(10_000, context=observation)
+
+Each function takes a model apart by the classes of its parts, and reads from their attributes what they compute with;
+nothing is guessed, and what is not known is refused by name. Then log densities of some rows are compared with the
+model's own. No library is imported before a model of it comes.
+"""
+
+from headrace.convert._flowjax import from_flowjax
+from headrace.convert._glasflow import from_glasflow
+from headrace.convert._nflows import from_nflows
+from headrace.convert._normflows import from_normflows
+from headrace.convert._sbi import from_sbi
+from headrace.convert._zuko import from_zuko
+
+__all__ = ["from_flowjax", "from_glasflow", "from_nflows", "from_normflows", "from_sbi", "from_zuko"]

@@ -1,0 +1,50 @@
+"""Networks that a model has before its flow, for the context: inside of the conversion, or left outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from headrace import _arguments as check
+from headrace.convert._parts import Numbers, Place, class_of, numbers
+
+__all__ = ["Outside"]
+
+_NOTHING = (("builtins", "NoneType"), ("torch", "Identity"))
+
+
+class Outside:
+    """What becomes of an embedding net.
+
+    A net that shifts and scales columns, as sbi's z-scoring does, is part of a flow (`Flow.standardize_context`); any
+    other one is not, and whoever wants the flow alone has to say so.
+    """
+
+    def __init__(self, net: Any, embedding: str, place: Place) -> None:
+        check.choice("embedding", embedding, ("inside", "outside"))
+        self.scale: tuple[Numbers, Numbers] | None = None
+        self.stays = embedding == "outside"
+        if self.stays:
+            return
+        for i, part in enumerate(net if class_of(net) == ("torch", "Sequential") else [net]):
+            if class_of(part) in _NOTHING:
+                continue
+            if class_of(part) == ("sbi", "Standardize") and self.scale is None and i == 0:
+                self.scale = numbers(part._mean), numbers(part._std)
+                continue
+            package, kind = class_of(part)
+            raise ValueError(
+                f"{place.path}: expected an embedding net that shifts and scales, got one with {package}'s {kind}, "
+                'which stays outside of a flow: say embedding="outside", and give the flow what this net makes of '
+                "a context"
+            )
+
+    def standardize(self, contexts: Sequence[int]) -> tuple[Numbers, Numbers] | None:
+        """For a flow whose transforms have these numbers of context columns."""
+        columns = max(contexts, default=0)
+        if self.scale is None or not columns:
+            return None
+        mean, std = (np.broadcast_to(one, (columns,)).copy() for one in self.scale)
+        return mean, std

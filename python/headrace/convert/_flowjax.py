@@ -1,0 +1,248 @@
+"""Flows of flowjax. Their bijections go from latent to data, unless they are inverted, as its ready-made flows are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from headrace import _arguments as check
+from headrace.bases import Base
+from headrace.convert._parts import Layers, Numbers, Place, activation_of, class_of, dtype_of, numbers
+from headrace.convert._scales import scale_of
+from headrace.convert._simple import affine, linear, normal, permutation
+from headrace.convert._verify import verify as compare
+from headrace.flow import Flow
+from headrace.transforms.transform import Transform
+
+__all__ = ["from_flowjax"]
+
+Converter = Callable[[Any, Place, int], list[Transform]]
+
+
+def from_flowjax(model: Any, *, verify: bool = True) -> Flow:
+    """A trained flow of flowjax (18 or newer) as a `headrace.Flow` with the same density, in the same dtype.
+
+    `masked_autoregressive_flow` and `coupling_flow` with affine or rational-quadratic spline transformers, a condition
+    or none, inverted or not; affine and triangular maps, permutations, `Chain`, `Scan` and `Invert`.
+
+    Args:
+        model: A `flowjax.distributions.Transformed`.
+        verify: Whether to compare log densities of some rows with the model's.
+
+    Raises:
+        TypeError: no such flow, or parameters of several dtypes.
+        NotImplementedError: a part that headrace does not have; its class and its place are named.
+        ValueError: log densities that differ by more than rounding.
+    """
+    place = Place("model", "to_data")
+    if class_of(model)[0] != "flowjax" or not (hasattr(model, "base_dist") and hasattr(model, "bijection")):
+        raise TypeError(f"model: expected a flow of flowjax, got {check.kind_of(model)}")
+    import jax
+    import jax.numpy as jnp
+
+    leaves = [leaf for leaf in jax.tree_util.tree_leaves(model) if isinstance(leaf, jax.Array)]
+    dtype = dtype_of(place, leaves)
+    with jax.enable_x64(True):
+        wide = jax.tree_util.tree_map(
+            lambda a: jnp.asarray(a, "float64") if isinstance(a, jax.Array) and a.dtype == "float32" else a, model
+        )
+        base = _base(wide.base_dist, place.at("base_dist"))
+        flow = Flow(_chain(wide.bijection, place.at("bijection"), base.features), base)
+        if verify:
+            compare(flow, lambda x, context: numbers(wide.log_prob(jnp.asarray(x), _opened(context))))
+    return flow if dtype == "float64" else flow.astype(dtype)
+
+
+def _opened(context: Numbers | None) -> Any:
+    import jax.numpy as jnp
+
+    return None if context is None else jnp.asarray(context)
+
+
+def _call(function: Any, x: Numbers) -> Any:
+    """A function of JAX, in float64; of one that has a copy for each unit, the first copy."""
+    import equinox
+    import jax
+    import jax.numpy as jnp
+
+    if isinstance(function, equinox.Module):
+        arrays, rest = equinox.partition(function, equinox.is_array)
+        first = jax.tree_util.tree_map(lambda a: a[0], arrays)
+        same = jax.tree_util.tree_map(lambda a, b: bool((a == b).all()), arrays, first)
+        if not all(jax.tree_util.tree_leaves(same)):
+            raise ValueError("one activation for all units")
+        function = equinox.combine(first, rest)
+    return function(jnp.asarray(x))
+
+
+def _base(base: Any, place: Place) -> Base:
+    import paramax
+
+    package, kind = class_of(base)
+    if (package, kind) == ("flowjax", "StandardNormal") and len(base.shape) == 1:
+        n = int(base.shape[0])
+        return normal(np.zeros(n), np.ones(n), is_trained=False)
+    if (package, kind) == ("flowjax", "Normal") and len(base.shape) == 1:
+        own = paramax.unwrap(base.bijection)
+        frozen = class_of(base.bijection)[1] == "NonTrainable" or any(
+            class_of(part)[1] == "NonTrainable" for part in (base.bijection.loc, base.bijection.scale)
+        )
+        return normal(numbers(own.loc), numbers(own.scale), is_trained=not frozen)
+    raise place.unknown(base, "a Normal or StandardNormal of one dimension")
+
+
+def _chain(t: Any, place: Place, features: int) -> list[Transform]:
+    """From latent to data."""
+    package, kind = class_of(t)
+    if (package, kind) == ("paramax", "NonTrainable"):
+        return _chain(t.tree, place.at("tree"), features)
+    if package != "flowjax" or kind not in CONVERTERS:
+        raise place.unknown(t, f"one of {', '.join(sorted(CONVERTERS))}")
+    return CONVERTERS[kind](t, place, features)
+
+
+def _ordered(parts: list[list[Transform]], place: Place) -> list[Transform]:
+    return [one for part in (parts if place.way == "to_data" else parts[::-1]) for one in part]
+
+
+def _all(t: Any, place: Place, features: int) -> list[Transform]:
+    return _ordered([_chain(one, place.at("bijections").at(i), features) for i, one in enumerate(t.bijections)], place)
+
+
+def _scan(t: Any, place: Place, features: int) -> list[Transform]:
+    """Layers whose arrays lie one behind the other along a first axis."""
+    import equinox
+    import jax
+
+    arrays, rest = equinox.partition(t.bijection, equinox.is_array)
+    count = len(jax.tree_util.tree_leaves(arrays)[0])
+    layers = [equinox.combine(jax.tree_util.tree_map(lambda a, i=i: a[i], arrays), rest) for i in range(count)]
+    return _ordered([_chain(one, place.at("bijection").at(i), features) for i, one in enumerate(layers)], place)
+
+
+def _invert(t: Any, place: Place, features: int) -> list[Transform]:
+    return _chain(t.bijection, place.at("bijection").turned(), features)
+
+
+def _affine(t: Any, place: Place, features: int) -> list[Transform]:
+    import paramax
+
+    own = paramax.unwrap(t)
+    scale = numbers(getattr(own, "scale", np.ones(features)))
+    shift = numbers(getattr(own, "loc", np.zeros(features)))
+    scale, shift = (np.broadcast_to(a, (features,)).copy() for a in (scale, shift))
+    return [affine(place, scale, shift, is_trained=True)]
+
+
+def _triangular(t: Any, place: Place, features: int) -> list[Transform]:
+    import paramax
+
+    own = paramax.unwrap(t)
+    return [linear(place, numbers(own.triangular), numbers(own.loc))]
+
+
+def _permute(t: Any, place: Place, features: int) -> list[Transform]:
+    return [permutation(place, t.permutation[0])]
+
+
+def _flip(t: Any, place: Place, features: int) -> list[Transform]:
+    return [permutation(place, np.arange(features)[::-1])]
+
+
+def _network(mlp: Any, place: Place, inputs: int) -> Layers:
+    """Weights that are masked by `jnp.where`, or not masked."""
+    import jax.numpy as jnp
+    import paramax
+
+    if class_of(mlp) != ("equinox", "MLP"):
+        raise place.unknown(mlp, "equinox's MLP")
+    if activation_of(place.at("final_activation"), mlp.final_activation, _call) != "identity":
+        raise place.differs("final_activation", "none", mlp.final_activation)
+    activation = activation_of(place.at("activation"), mlp.activation, _call) if len(mlp.layers) > 1 else "identity"
+    layers = Layers(int(mlp.in_size) - inputs)
+    for i, layer in enumerate(mlp.layers):
+        own, mask = place.at("layers").at(i), None
+        if class_of(layer.weight) == ("paramax", "Parameterize"):
+            if layer.weight.fn is not jnp.where or len(layer.weight.args) != 3:
+                raise own.differs("weight", "jnp.where of a mask, or an array", layer.weight)
+            mask = layer.weight.args[0]
+        bias = None if layer.bias is None else numbers(paramax.unwrap(layer.bias))
+        weight = numbers(paramax.unwrap(layer.weight))
+        if i < len(mlp.layers) - 1:
+            layers.hidden(weight, bias, mask, activation=activation)
+        else:
+            layers.outputs(weight, bias, mask)
+    return layers
+
+
+def _transformer(constructor: Any, place: Place, count: int) -> tuple[dict[str, Any], Numbers]:
+    """The map that raw parameters make, and what is added to them before."""
+    import jax.numpy as jnp
+
+    made = constructor(jnp.zeros(count))
+    package, kind = class_of(made)
+    if (package, kind) == ("flowjax", "Affine"):
+        scale = made.scale
+        if class_of(scale) != ("paramax", "Parameterize") or len(scale.args) != 1 or scale.kwargs:
+            raise place.differs("scale", "a function of one array", scale)
+        settings, most = scale_of(place.at("scale").at("fn"), scale.fn, _call)
+        if most is not None:
+            raise place.differs("scale", "a function that is not cut off", scale.fn)
+        return {"map": "affine", **settings}, np.array([float(made.loc), float(scale.args[0])])
+    if (package, kind) == ("flowjax", "RationalQuadraticSpline"):
+        low, high = (float(end) for end in made.interval)
+        if made.x_pos.min_width != made.y_pos.min_width:
+            raise place.differs("y_pos", "the least width of x_pos", made.y_pos.min_width)
+        settings, most = scale_of(place.at("derivatives").at("fn"), made.derivatives.fn, _call)
+        if settings["scale"] != "softplus" or most is not None:
+            raise place.differs("derivatives", "softplus(a) + c", made.derivatives.fn)
+        spline = {
+            "map": "rq_spline_flowjax",
+            "bins": int(made.knots) + 1,
+            "bound": (low, high),
+            "min_bin": float(made.x_pos.min_width) / (high - low),
+            "slope": settings["slope"],
+        }
+        parts = (made.x_pos.arr, made.y_pos.arr, made.derivatives.args[0])
+        return spline, np.concatenate([numbers(part) for part in parts])
+    raise place.unknown(made, "flowjax's Affine or RationalQuadraticSpline")
+
+
+def _told(layers: Layers, constructor: Any, place: Place, active: int) -> dict[str, Any]:
+    """Settings of the map; what flowjax adds to the outputs goes into their biases."""
+    count = len(layers.biases[-1]) // active
+    settings, start = _transformer(constructor, place.at("transformer_constructor"), count)
+    if len(start) != count:
+        raise place.differs("transformer_constructor", f"{len(start)} parameters", count)
+    layers.biases[-1] = layers.biases[-1] + np.tile(start, active)
+    return settings
+
+
+def _masked(t: Any, place: Place, features: int) -> list[Transform]:
+    layers = _network(t.masked_autoregressive_mlp, place.at("masked_autoregressive_mlp"), features)
+    return [layers.autoregressive(place, **_told(layers, t.transformer_constructor, place, features))]
+
+
+def _coupling(t: Any, place: Place, features: int) -> list[Transform]:
+    passive = range(t.untransformed_dim)
+    layers = _network(t.conditioner, place.at("conditioner"), len(passive))
+    settings = _told(layers, t.transformer_constructor, place, features - len(passive))
+    return [layers.coupling(place, features, passive, **settings)]
+
+
+CONVERTERS: dict[str, Converter] = {
+    "Chain": _all,
+    "Scan": _scan,
+    "Invert": _invert,
+    "Identity": lambda t, place, features: [],
+    "Affine": _affine,
+    "Loc": _affine,
+    "Scale": _affine,
+    "TriangularAffine": _triangular,
+    "Permute": _permute,
+    "Flip": _flip,
+    "MaskedAutoregressive": _masked,
+    "Coupling": _coupling,
+}

@@ -1,0 +1,263 @@
+"""Flows of nflows, and of its copy in glasflow. Their calls go from data to latent."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from headrace.bases import Base
+from headrace.convert._embedding import Outside
+from headrace.convert._parts import Layers, Place, class_of, dtype_of, numbers
+from headrace.convert._residual import masked_network, plain_network, residual_network
+from headrace.convert._scales import ceiling, scale_of
+from headrace.convert._simple import affine, linear, normal, permutation, table
+from headrace.convert._torch import finished, opened, tensors_of
+from headrace.flow import Flow
+from headrace.transforms.transform import Transform
+
+__all__ = ["coupling_transform", "flow_of", "from_nflows", "spline"]
+
+Converter = Callable[[Any, Place, int], list[Transform]]
+
+
+def from_nflows(model: Any, *, embedding: str = "inside", verify: bool = True) -> Flow:
+    """A trained flow of nflows as a `headrace.Flow` with the same density, in the same dtype.
+
+    Affine and rational-quadratic autoregressive and coupling transforms with MADE, ResidualNet or MLP; permutations,
+    LU, QR, SVD and naive linear maps, batch and activation normalisation as they are in evaluation; inverses of all of
+    these.
+
+    Args:
+        model: A `nflows.flows.Flow`.
+        embedding: "inside": the context is what the model takes, so that its embedding net may do no more than shift
+            and scale; "outside": the context is what the embedding net gives, which stays with you.
+        verify: Whether to compare log densities of some rows with the model's.
+
+    Raises:
+        TypeError: no such flow, or parameters of several dtypes.
+        NotImplementedError: a part that headrace does not have; its class and its place are named.
+        ValueError: an embedding net inside; log densities that differ by more than rounding.
+    """
+    place = Place("model", "to_latent")
+    copied = opened("model", model)
+    if not (hasattr(copied, "_transform") and hasattr(copied, "_distribution")):
+        raise TypeError(f"model: expected a flow of nflows, got {type(model).__name__}")
+    outside = Outside(getattr(copied, "_embedding_net", None), embedding, place.at("_embedding_net"))
+    dtype = dtype_of(place, tensors_of(model))
+
+    def log_prob(x: Any, context: Any) -> Any:
+        if embedding == "inside":
+            return copied.log_prob(x, context)
+        noise, log_det = copied._transform(x, context)
+        return copied._distribution.log_prob(noise, context) + log_det
+
+    return finished(place, dtype, lambda: flow_of(copied, place, outside), log_prob if verify else None)
+
+
+def flow_of(model: Any, place: Place, outside: Outside) -> Flow:
+    """In float64, not compared."""
+    base = _base(model._distribution, place.at("_distribution"))
+    chain = _chain(model._transform, place.at("_transform"), base.features)
+    return Flow(chain, base, standardize_context=outside.standardize([t.context for t in chain]))
+
+
+def _base(base: Any, place: Place) -> Base:
+    kind = class_of(base)[1]
+    if kind == "StandardNormal" and len(base._shape) == 1:
+        n = int(base._shape[0])
+        return normal(np.zeros(n), np.ones(n), is_trained=False)
+    if kind == "DiagonalNormal":
+        return normal(numbers(base.mean_).ravel(), np.exp(numbers(base.log_std_).ravel()), is_trained=True)
+    raise place.unknown(base, "StandardNormal or DiagonalNormal of one dimension")
+
+
+def _chain(t: Any, place: Place, features: int) -> list[Transform]:
+    """From latent to data."""
+    package, kind = class_of(t)
+    if package not in ("nflows", "glasflow") or kind not in CONVERTERS:
+        raise place.unknown(t, f"one of {', '.join(sorted(CONVERTERS))}")
+    return CONVERTERS[kind](t, place, features)
+
+
+def _composite(t: Any, place: Place, features: int) -> list[Transform]:
+    parts = [_chain(part, place.at("_transforms").at(i), features) for i, part in enumerate(t._transforms)]
+    return [one for part in (parts[::-1] if place.way == "to_latent" else parts) for one in part]
+
+
+def _inverse(t: Any, place: Place, features: int) -> list[Transform]:
+    return _chain(t._transform, place.at("_transform").turned(), features)
+
+
+def _permuted(t: Any, place: Place, features: int) -> list[Transform]:
+    if t._dim != 1:
+        raise place.differs("_dim", "1", t._dim)
+    return [permutation(place, t._permutation)]
+
+
+def _pointwise(t: Any, place: Place, features: int) -> list[Transform]:
+    scale, shift = (np.broadcast_to(numbers(a), (features,)).copy() for a in (t._scale, t._shift))
+    return [affine(place, scale, shift, is_trained=False)]
+
+
+def _batch_norm(t: Any, place: Place, features: int) -> list[Transform]:
+    factor = numbers(t.weight) / np.sqrt(numbers(t.running_var) + t.eps)
+    return [affine(place, factor, numbers(t.bias) - factor * numbers(t.running_mean), is_trained=True)]
+
+
+def _act_norm(t: Any, place: Place, features: int) -> list[Transform]:
+    return [affine(place, np.exp(numbers(t.log_scale)), numbers(t.shift), is_trained=True)]
+
+
+def _matrix(t: Any, place: Place, features: int) -> list[Transform]:
+    """Of unit vectors, by its own formula without a shift, which makes no error beyond that formula's."""
+    import torch
+
+    own = copy.deepcopy(t)
+    own.use_cache(False)
+    with torch.no_grad():
+        own.bias.zero_()
+        matrix = numbers(own.forward_no_cache(torch.eye(features, dtype=torch.float64))[0]).T
+    return [linear(place, matrix, numbers(t.bias))]
+
+
+def _orthogonal(t: Any, place: Place, features: int) -> list[Transform]:
+    import torch
+
+    with torch.no_grad():
+        matrix = numbers(t(torch.eye(features, dtype=torch.float64))[0]).T
+    return [linear(place, matrix, np.zeros(features))]
+
+
+def _masked_affine(t: Any, place: Place, features: int) -> list[Transform]:
+    layers = masked_network(t.autoregressive_net, place.at("autoregressive_net"), context_activation=True)
+    settings: dict[str, Any] = {"scale": "softplus", "slope": float(t._epsilon)}
+    if hasattr(t, "scale_activation"):  # of glasflow
+        settings, most = scale_of(place.at("scale_activation"), t.scale_activation)
+        if most is not None:
+            ceiling(layers, most, np.arange(2 * features) % 2 == 0, settings["slope"])
+    return [layers.autoregressive(place, map="affine", outputs=("scale", "shift"), **settings)]
+
+
+def _masked_spline(t: Any, place: Place, features: int) -> list[Transform]:
+    layers = masked_network(t.autoregressive_net, place.at("autoregressive_net"), context_activation=True)
+    settings = spline(t, place)
+    _divide(layers, t.autoregressive_net, settings)
+    return [layers.autoregressive(place, **settings)]
+
+
+def spline(t: Any, place: Place) -> dict[str, Any]:
+    """Settings of a spline, from its transform's attributes."""
+    if t.tails != "linear":
+        raise place.differs("tails", "'linear'", t.tails)
+    if t.min_bin_width != t.min_bin_height:
+        raise place.differs("min_bin_height", f"{t.min_bin_width}, as min_bin_width", t.min_bin_height)
+    if np.size(numbers(t.tail_bound)) != 1:
+        raise place.differs("tail_bound", "one number", t.tail_bound)
+    settings = {"bound": float(numbers(t.tail_bound).item()), "min_bin": float(t.min_bin_width)}
+    bins = getattr(t, "num_bins", None)
+    if bins is None:  # of a table
+        bins = t.unnormalized_widths.shape[-1]
+    return {"map": "rq_spline_nflows", "bins": int(bins), "slope": float(t.min_derivative), **settings}
+
+
+def _divide(layers: Layers, net: Any, settings: dict[str, Any]) -> None:
+    """Raw widths and heights are divided by the root of a number that a network may have, or not."""
+    units = getattr(net, "hidden_features", None)
+    if units is not None:
+        n = 3 * settings["bins"] - 1
+        is_size = np.arange(len(layers.biases[-1])) % n < 2 * settings["bins"]
+        layers.scale_outputs(np.where(is_size, float(units) ** -0.5, 1.0))
+
+
+def coupling_network(net: Any, place: Place, passive: int) -> Layers:
+    """The network of a coupling."""
+    kind = class_of(net)[1]
+    if kind == "ResidualNet":
+        return residual_network(net, place)
+    if class_of(net) == ("sbi", "ContextSplineMap"):
+        return plain_network(net.spline_predictor, place.at("spline_predictor"), passive)
+    if kind == "MLP" and hasattr(net, "_input_layer") and not net._activate_output:
+        activation = getattr(net, "_activation", None) or net._activation_fn
+        inner = [net._input_layer, *net._hidden_layers]
+        modules = [m for layer in inner for m in (layer, activation)]
+        return plain_network([*modules, net._output_layer], place, passive)
+    if class_of(net) == ("torch", "Sequential"):
+        return plain_network(net, place, passive)
+    raise place.unknown(net, "a ResidualNet, or an MLP without an activation at its end")
+
+
+def sides(t: Any, place: Place) -> tuple[list[int], list[int]]:
+    """Coordinates that pass, and those that change."""
+    passive, active = ([int(i) for i in numbers(a)] for a in (t.identity_features, t.transform_features))
+    if not active:
+        raise place.differs("transform_features", "at least one", active)
+    return passive, active
+
+
+def _kept(t: Any, place: Place, features: int, passive: list[int]) -> list[Transform]:
+    """A spline of the coordinates that the coupling's network has read before, if there is one."""
+    own = t.unconditional_transform
+    if own is None or not passive:
+        return []
+    place = place.at("unconditional_transform")
+    if class_of(own)[1] != "PiecewiseRationalQuadraticCDF":
+        raise place.unknown(own, "PiecewiseRationalQuadraticCDF")
+    names = ("unnormalized_widths", "unnormalized_heights", "unnormalized_derivatives")
+    raw = np.concatenate([numbers(getattr(own, name)).reshape(len(passive), -1) for name in names], axis=1)
+    return [table(place, features, passive, raw, **spline(own, place))]
+
+
+def coupling_transform(t: Any, place: Place, features: int, **settings: Any) -> list[Transform]:
+    passive, active = sides(t, place)
+    layers = coupling_network(t.transform_net, place.at("transform_net"), len(passive))
+    if settings["map"] == "rq_spline_nflows":
+        _divide(layers, t.transform_net, settings)
+    elif settings["map"] == "affine" and (most := settings.pop("most")) is not None:
+        ceiling(layers, most, np.arange(2 * len(active)) >= len(active), settings["slope"])
+    own = [layers.coupling(place, features, passive, **settings)]
+    kept = _kept(t, place, features, passive)
+    return kept + own if place.way == "to_latent" else own + kept
+
+
+def _affine_coupling(t: Any, place: Place, features: int) -> list[Transform]:
+    settings: dict[str, Any] = {"scale": "sigmoid", "slope": 1e-3}
+    most = None
+    if hasattr(t, "scale_activation"):  # of glasflow, and of nflows after 0.14
+        settings, most = scale_of(place.at("scale_activation"), t.scale_activation)
+    return coupling_transform(t, place, features, map="affine", layout="blocked", most=most, **settings)
+
+
+def _additive_coupling(t: Any, place: Place, features: int) -> list[Transform]:
+    return coupling_transform(t, place, features, map="additive")
+
+
+def _spline_coupling(t: Any, place: Place, features: int) -> list[Transform]:
+    return coupling_transform(t, place, features, **spline(t, place))
+
+
+CONVERTERS: dict[str, Converter] = {
+    "CompositeTransform": _composite,
+    "InverseTransform": _inverse,
+    "IdentityTransform": lambda t, place, features: [],
+    "Permutation": _permuted,
+    "RandomPermutation": _permuted,
+    "ReversePermutation": _permuted,
+    "PointwiseAffineTransform": _pointwise,
+    "AffineTransform": _pointwise,
+    "AffineScalarTransform": _pointwise,
+    "BatchNorm": _batch_norm,
+    "ActNorm": _act_norm,
+    "LULinear": _matrix,
+    "QRLinear": _matrix,
+    "SVDLinear": _matrix,
+    "NaiveLinear": _matrix,
+    "HouseholderSequence": _orthogonal,
+    "MaskedAffineAutoregressiveTransform": _masked_affine,
+    "MaskedPiecewiseRationalQuadraticAutoregressiveTransform": _masked_spline,
+    "AffineCouplingTransform": _affine_coupling,
+    "AdditiveCouplingTransform": _additive_coupling,
+    "PiecewiseRationalQuadraticCouplingTransform": _spline_coupling,
+}

@@ -1,0 +1,254 @@
+"""Flows of normflows. Its calls go from latent to data; some of its wrappers turn what they wrap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from headrace.bases import Base
+from headrace.convert._nflows import coupling_transform, spline
+from headrace.convert._parts import Layers, Numbers, Place, class_of, dtype_of, numbers
+from headrace.convert._residual import masked_network, plain_network
+from headrace.convert._scales import LEAST_SLOPE
+from headrace.convert._simple import affine, linear, normal, permutation
+from headrace.convert._torch import finished, opened, tensors_of
+from headrace.flow import Flow
+from headrace.transforms.transform import Transform
+
+__all__ = ["flow_of", "from_normflows"]
+
+Converter = Callable[[Any, Place, int], list[Transform]]
+
+
+def from_normflows(model: Any, *, verify: bool = True) -> Flow:
+    """A trained flow of normflows as a `headrace.Flow` with the same density, in the same dtype.
+
+    Affine and rational-quadratic autoregressive and coupling flows, masked affine flows (RealNVP, NICE), permutations,
+    LU and other linear maps, activation normalisation; `Reverse` of all of these. A `MaskedAffineAutoregressive` is an
+    IAF there: it reads the latent side.
+
+    Args:
+        model: A `normflows.NormalizingFlow` or `ConditionalNormalizingFlow`.
+        verify: Whether to compare log densities of some rows with the model's.
+
+    Raises:
+        TypeError: no such flow, or parameters of several dtypes.
+        NotImplementedError: a part that headrace does not have; its class and its place are named.
+        ValueError: activation normalisation that has seen no rows; log densities that differ by more than rounding.
+    """
+    place = Place("model", "to_data")
+    copied = opened("model", model)
+    if not (hasattr(copied, "flows") and hasattr(copied, "q0")):
+        raise TypeError(f"model: expected a flow of normflows, got {type(model).__name__}")
+    dtype = dtype_of(place, tensors_of(model))
+
+    def log_prob(x: Any, context: Any) -> Any:
+        return copied.log_prob(x) if context is None else copied.log_prob(x, context)
+
+    return finished(place, dtype, lambda: flow_of(copied, place), log_prob if verify else None)
+
+
+def flow_of(model: Any, place: Place) -> Flow:
+    """In float64, not compared."""
+    base = _base(model.q0, place.at("q0"))
+    parts = [_chain(part, place.at("flows").at(i), base.features) for i, part in enumerate(model.flows)]
+    return Flow([one for part in parts for one in part], base)
+
+
+def _base(base: Any, place: Place) -> Base:
+    if class_of(base) != ("normflows", "DiagGaussian") or len(base.shape) != 1:
+        raise place.unknown(base, "a DiagGaussian of one dimension")
+    if base.temperature is not None:
+        raise place.differs("temperature", "None", base.temperature)
+    is_trained = any(p.requires_grad for p in base.parameters())
+    return normal(numbers(base.loc).ravel(), np.exp(numbers(base.log_scale).ravel()), is_trained=is_trained)
+
+
+def _chain(t: Any, place: Place, features: int) -> list[Transform]:
+    """From latent to data."""
+    package, kind = class_of(t)
+    if package != "normflows" or kind not in CONVERTERS:
+        raise place.unknown(t, f"one of {', '.join(sorted(CONVERTERS))}")
+    return CONVERTERS[kind](t, place, features)
+
+
+def _ordered(parts: list[list[Transform]], place: Place) -> list[Transform]:
+    """Parts in the order of calls, from latent to data."""
+    return [one for part in (parts if place.way == "to_data" else parts[::-1]) for one in part]
+
+
+def _composite(t: Any, place: Place, features: int) -> list[Transform]:
+    return _ordered([_chain(part, place.at("_flows").at(i), features) for i, part in enumerate(t._flows)], place)
+
+
+def _reverse(t: Any, place: Place, features: int) -> list[Transform]:
+    return _chain(t.flow, place.at("flow").turned(), features)
+
+
+def _permute(t: Any, place: Place, features: int) -> list[Transform]:
+    if t.mode == "shuffle":
+        return [permutation(place, t.perm)]
+    half = features // 2
+    return [permutation(place, np.r_[half:features, :half])]
+
+
+def _constant(t: Any, place: Place, features: int) -> list[Transform]:
+    if hasattr(t, "data_dep_init_done") and not bool(t.data_dep_init_done):
+        raise ValueError(f"{place.path}: expected one that has been started by its first rows, got a fresh one")
+    is_trained = any(p.requires_grad for p in t.parameters())
+    return [affine(place, np.exp(numbers(t.s).ravel()), numbers(t.t).ravel(), is_trained=is_trained)]
+
+
+def _invertible(t: Any, place: Place, features: int) -> list[Transform]:
+    """Its inverse multiplies rows by W from the right."""
+    matrix = numbers(t._assemble_W() if t.use_lu else t.W).T
+    return [linear(place.turned(), matrix, np.zeros(features))]
+
+
+def _lu(t: Any, place: Place, features: int) -> list[Transform]:
+    """From data to latent: a permutation, then L U."""
+    place = place.turned()
+    parts: list[list[Transform]] = [
+        [permutation(place, t.permutation._permutation)],
+        [linear(place, numbers(t.linear.weight()), numbers(t.linear.bias))],
+    ]
+    return _ordered(parts, place)
+
+
+def _masked_affine(t: Any, place: Place, features: int) -> list[Transform]:
+    layers = masked_network(t.autoregressive_net, place.at("autoregressive_net"), context_activation=False)
+    settings = {"map": "affine", "scale": "sigmoid", "slope": 1e-3}
+    return [layers.autoregressive(place, outputs=("scale", "shift"), **settings)]
+
+
+def _masked_spline(t: Any, place: Place, features: int) -> list[Transform]:
+    place = place.at("mprqat").turned()
+    net = t.mprqat.autoregressive_net
+    layers = masked_network(net, place.at("autoregressive_net"), context_activation=False)
+    return [layers.autoregressive(place, **spline(t.mprqat, place))]
+
+
+def _coupled_spline(t: Any, place: Place, features: int) -> list[Transform]:
+    place = place.at("prqct").turned()
+    return coupling_transform(t.prqct, place, features, **spline(t.prqct, place))
+
+
+def _mlp(net: Any, place: Place, inputs: int) -> Layers:
+    if class_of(net) == ("normflows", "MLP"):
+        return plain_network(net.net, place.at("net"), inputs)
+    if class_of(net) == ("torch", "Sequential"):
+        return plain_network(net, place, inputs)
+    raise place.unknown(net, "an MLP without a function of its outputs")
+
+
+def _block(t: Any, place: Place, features: int) -> list[Transform]:
+    """A split in two, an affine coupling of the two, and the merge."""
+    split, inner, _ = t.flows
+    place = place.at("flows").at(1)
+    halves = np.array_split(np.arange(features), [(features + 1) // 2])
+    if split.mode not in ("channel", "channel_inv"):
+        raise place.differs("split_mode", "'channel' or 'channel_inv'", split.mode)
+    passive = halves[0] if split.mode == "channel" else halves[1]
+    layers = _mlp(inner.param_map, place.at("param_map"), len(passive))
+    if not inner.scale:
+        return [layers.coupling(place, features, passive, map="additive")]
+    if inner.scale_map == "exp":
+        return [layers.coupling(place, features, passive, map="affine", scale="exp")]
+    scale: dict[str, Any] = {"map": "affine", "scale": "sigmoid", "slope": LEAST_SLOPE}
+    if inner.scale_map == "sigmoid_inv":
+        return [layers.coupling(place, features, passive, **scale)]
+    if inner.scale_map != "sigmoid":
+        raise place.differs("scale_map", "'exp', 'sigmoid' or 'sigmoid_inv'", inner.scale_map)
+    # y = x / σ + t: a coupling the other way around that has no shift, and one that has nothing else
+    moves = _mlp(inner.param_map, place.at("param_map"), len(passive))
+    is_shift = np.arange(2 * (features - len(passive))) % 2 == 0
+    layers.scale_outputs(np.where(is_shift, 0.0, 1.0))
+    weight, bias, mask = moves.weights.pop(), moves.biases.pop(), moves.masks.pop()
+    moves.outputs(weight[is_shift], bias[is_shift], mask[is_shift])
+    parts = [
+        [layers.coupling(place.turned(), features, passive, **scale)],
+        [moves.coupling(place, features, passive, map="additive")],
+    ]
+    return _ordered(parts, place)
+
+
+def _masked_flow(t: Any, place: Place, features: int) -> list[Transform]:
+    """b z + (1 - b) (z exp(s(b z)) + t(b z)): two networks, which are one with blocks."""
+    kept = numbers(t.b).ravel()
+    if not np.isin(kept, (0.0, 1.0)).all():
+        raise place.differs("b", "a mask of 0 and 1", kept.tolist())
+    passive, active = np.flatnonzero(kept == 1), np.flatnonzero(kept == 0)
+    if not len(active):
+        return []
+    nets = {name: _full_network(getattr(t, name), place.at(name), features) for name in ("t", "s")}
+    given = {name: net for name, net in nets.items() if net is not None}
+    if not given:
+        return []
+    for net in given.values():
+        net.weights[0], net.masks[0] = net.weights[0][:, passive], net.masks[0][:, passive]
+        net.weights[-1], net.biases[-1] = net.weights[-1][active], net.biases[-1][active]
+        net.masks[-1] = net.masks[-1][active]
+    if list(given) == ["t"]:
+        return [given["t"].coupling(place, features, passive, map="additive")]
+    layers = _beside(given, place, len(active))
+    return [layers.coupling(place, features, passive, map="affine", scale="exp", layout="blocked")]
+
+
+def _full_network(net: Any, place: Place, features: int) -> Layers | None:
+    """Of all coordinates; None for the function that gives zeros."""
+    if class_of(net)[0] == "builtins" and getattr(net, "__name__", "") == "zeros_like":
+        return None
+    return _mlp(net, place, features)
+
+
+def _beside(nets: dict[str, Layers], place: Place, active: int) -> Layers:
+    """The layers of shifts and scales as one network; rows of zeros for shifts that are not there."""
+    both = [nets[name] for name in ("t", "s") if name in nets]
+    if len({tuple(layer.activation for layer in net.layers) for net in both}) != 1:
+        raise place.differs("s", "a network of as many layers and the same activations as t", nets)
+    layers = Layers()
+    for i, same in enumerate(both[0].layers):
+        weight, bias, mask = _diagonal(
+            [net.weights[i] for net in both], [net.biases[i] for net in both], is_first=i == 0
+        )
+        layers.hidden(weight, bias, mask, activation=str(same.activation))
+    is_first = not layers.layers
+    weight, bias, mask = _diagonal([net.weights[-1] for net in both], [net.biases[-1] for net in both], is_first)
+    if len(both) == 1:
+        weight, mask = (np.vstack([np.zeros_like(a), a]) for a in (weight, mask))
+        bias = np.concatenate([np.zeros(active), bias])
+    layers.outputs(weight, bias, mask)
+    return layers
+
+
+def _diagonal(weights: list[Numbers], biases: list[Numbers], is_first: bool) -> tuple[Numbers, Numbers, Numbers]:
+    """Layers of several networks as one: the first ones read the same inputs."""
+    if is_first:
+        weight = np.vstack(weights)
+        return weight, np.concatenate(biases), np.ones_like(weight)
+    shape = np.sum([w.shape for w in weights], axis=0)
+    weight, mask = np.zeros(shape), np.zeros(shape)
+    row = column = 0
+    for own in weights:
+        at = slice(row, row + own.shape[0]), slice(column, column + own.shape[1])
+        weight[at], mask[at] = own, 1.0
+        row, column = at[0].stop, at[1].stop
+    return weight, np.concatenate(biases), mask
+
+
+CONVERTERS: dict[str, Converter] = {
+    "Composite": _composite,
+    "Reverse": _reverse,
+    "Permute": _permute,
+    "AffineConstFlow": _constant,
+    "ActNorm": _constant,
+    "InvertibleAffine": _invertible,
+    "LULinearPermute": _lu,
+    "MaskedAffineAutoregressive": _masked_affine,
+    "AutoregressiveRationalQuadraticSpline": _masked_spline,
+    "CoupledRationalQuadraticSpline": _coupled_spline,
+    "AffineCouplingBlock": _block,
+    "MaskedAffineFlow": _masked_flow,
+}

@@ -1,0 +1,238 @@
+"""What all libraries' models are taken apart into: numbers, activations, layers of a network, and places in a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.network import Layer, Network
+from headrace.transforms.masked import Coupling, MaskedAutoregressive
+from headrace.transforms.transform import Transform
+
+__all__ = [
+    "ACTIVATIONS",
+    "GRID",
+    "Join",
+    "Layers",
+    "Numbers",
+    "Place",
+    "activation_of",
+    "call_in_torch",
+    "class_of",
+    "dtype_of",
+    "numbers",
+    "values_of",
+]
+
+Numbers = NDArray[np.float64]
+
+
+def class_of(thing: Any) -> tuple[str, str]:
+    """The package and the name of an object's class: no package is imported to look at its objects."""
+    kind = type(thing)
+    named: tuple[str, str] = getattr(thing, "_stands_for", (kind.__module__.split(".")[0], kind.__qualname__))
+    return named
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something is in a model, and which way a call of it goes there.
+
+    `way` is "to_latent" where its call goes from data to latent, as in zuko and nflows, and "to_data" where it goes
+    from latent to data, as in normflows and flowjax; an inverse turns it.
+    """
+
+    path: str
+    way: str
+
+    def at(self, name: str | int) -> Place:
+        """Of a part."""
+        return Place(f"{self.path}[{name}]" if isinstance(name, int) else f"{self.path}.{name}", self.way)
+
+    def turned(self) -> Place:
+        """The same, called the other way."""
+        return Place(self.path, "to_data" if self.way == "to_latent" else "to_latent")
+
+    @property
+    def reads(self) -> str:
+        """The side that a network sees whose transform is called."""
+        return "data" if self.way == "to_latent" else "latent"
+
+    def unknown(self, thing: Any, expected: str) -> NotImplementedError:
+        """The error for what is not recognised."""
+        package, name = class_of(thing)
+        return NotImplementedError(f"{self.path}: expected {expected}, got {package}'s {name}")
+
+    def differs(self, name: str, expected: str, given: Any) -> NotImplementedError:
+        """The error for an option that headrace does not have."""
+        return NotImplementedError(f"{self.path}.{name}: expected {expected}, got {given!r}")
+
+
+def numbers(tensor: Any) -> Numbers:
+    """A tensor of PyTorch, or an array, in float64: that holds every smaller float exactly."""
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach().cpu().double().numpy()
+    return np.array(tensor, np.float64)
+
+
+def dtype_of(place: Place, tensors: Sequence[Any]) -> str:
+    """The one dtype of a model's floats."""
+    names = {str(t.dtype).removeprefix("torch.") for t in tensors}
+    found = sorted(name for name in names if "float" in name)
+    if len(found) != 1 or found[0] not in ("float32", "float64"):
+        raise TypeError(f"{place.path}: expected parameters of one dtype, float32 or float64, got {found}")
+    return found[0]
+
+
+# ---- functions of a number, by what they compute ---------------------------------------------------------------------
+
+GRID = np.concatenate([np.linspace(-6.0, 6.0, 49), [-30.0, -15.0, -1e-3, 1e-3, 15.0, 30.0]])
+
+_ERF = np.vectorize(math.erf, otypes=[float])
+
+
+def _sigmoid(x: Numbers) -> Numbers:
+    return np.exp(-np.logaddexp(0.0, -x))
+
+
+ACTIVATIONS: dict[str, Callable[[Numbers], Numbers]] = {
+    "identity": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0.0),
+    "tanh": np.tanh,
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0.0))),
+    "silu": lambda x: x * _sigmoid(x),
+    "gelu": lambda x: 0.5 * x * (1.0 + _ERF(x / math.sqrt(2.0))),
+    "softplus": lambda x: np.logaddexp(0.0, x),
+    "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "sigmoid": _sigmoid,
+}
+
+
+def values_of(place: Place, function: Any, call: Callable[[Any, Numbers], Any]) -> Numbers:
+    try:
+        found = numbers(call(function, GRID))
+    except Exception as error:
+        raise NotImplementedError(f"{place.path}: expected a function of one number, got {function!r}") from error
+    if found.shape != GRID.shape:
+        raise NotImplementedError(f"{place.path}: expected a function of one number, got {function!r}")
+    return found
+
+
+def call_in_torch(function: Any, x: Numbers) -> Any:
+    """A function or a module of PyTorch, in float64."""
+    import torch
+
+    with torch.no_grad():
+        return function(torch.from_numpy(x.copy()))
+
+
+def activation_of(place: Place, function: Any, call: Callable[[Any, Numbers], Any] = call_in_torch) -> str:
+    """The name of an activation, by its values: modules, functions and lambdas are all the same here."""
+    if isinstance(function, str):
+        if function not in ACTIVATIONS:
+            raise ValueError(f"activation: expected one of {tuple(ACTIVATIONS)}, got {function!r}")
+        return function
+    found = values_of(place, function, call)
+    for name, own in ACTIVATIONS.items():
+        if np.allclose(found, own(GRID), rtol=1e-6, atol=1e-6):
+            return name
+    raise NotImplementedError(f"{place.path}: expected one of {tuple(ACTIVATIONS)}, got {function!r}, which is none")
+
+
+# ---- networks --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Join:
+    """A product of the context that joins a layer: see `headrace.Layer`."""
+
+    how: str
+    weight: Numbers
+    bias: Numbers
+    activation: str | None = None
+
+    def scaled(self, factor: Numbers) -> Join:
+        """Where it is added as it is, times numbers of the units."""
+        return Join(self.how, factor[:, None] * self.weight, factor * self.bias, self.activation)
+
+
+class Layers:
+    """Layers of a network as they are found, from the first to the last, whose columns are inputs, then context."""
+
+    def __init__(self, context: int = 0) -> None:
+        self.context = context
+        self.weights: list[Numbers] = []
+        self.biases: list[Numbers] = []
+        self.masks: list[NDArray[np.bool_]] = []
+        self.layers: list[Layer] = []
+        self.joins: list[Join] = []
+
+    def _add(self, weight: Numbers, bias: Numbers | None, mask: Any) -> None:
+        counts = np.ones(weight.shape, bool) if mask is None else numbers(mask) != 0
+        self.weights.append(np.where(counts, weight, 0.0))
+        self.biases.append(np.zeros(len(weight)) if bias is None else bias)
+        self.masks.append(counts)
+
+    def hidden(
+        self,
+        weight: Numbers,
+        bias: Numbers | None,
+        mask: Any = None,
+        *,
+        activation: str = "identity",
+        adds: int | None = None,
+        join: Join | None = None,
+    ) -> int:
+        """One more hidden layer; its number."""
+        self._add(weight, bias, mask)
+        more = (None, None) if join is None else (join.how, join.activation)
+        self.layers.append(Layer(len(weight), activation, adds, *more))
+        if join is not None:
+            self.joins.append(join)
+        return len(self.layers) - 1
+
+    def activate(self, activation: str) -> None:
+        """The activation of the hidden layer that was added last."""
+        last = self.layers[-1]
+        self.layers[-1] = Layer(last.units, activation, last.adds, last.context, last.context_activation)
+
+    def outputs(self, weight: Numbers, bias: Numbers | None, mask: Any = None) -> None:
+        """The last layer."""
+        self._add(weight, bias, mask)
+
+    def scale_outputs(self, factors: Numbers, shifts: Numbers | None = None) -> None:
+        """Multiply the outputs, then add to them."""
+        self.weights[-1] = factors[:, None] * self.weights[-1]
+        self.biases[-1] = factors * self.biases[-1] + (0.0 if shifts is None else shifts)
+
+    def widen(self) -> None:
+        """Columns for a context that the first layer does not read, as joins alone do."""
+        if self.context:
+            more = np.zeros((len(self.weights[0]), self.context))
+            self.weights[0] = np.hstack([self.weights[0], more])
+            self.masks[0] = np.hstack([self.masks[0], more != 0])
+
+    def _dense(self) -> dict[str, Any]:
+        return {
+            "weights": self.weights,
+            "biases": self.biases,
+            "masks": self.masks,
+            "network": Network(self.layers),
+            "context_weights": [join.weight for join in self.joins],
+            "context_biases": [join.bias for join in self.joins],
+            "context": self.context,
+        }
+
+    def autoregressive(self, place: Place, **settings: Any) -> Transform:
+        """The masked transform that these layers are the network of, called as its place says."""
+        return MaskedAutoregressive.from_dense(**self._dense(), reads=place.reads, formula=place.way, **settings)
+
+    def coupling(self, place: Place, features: int, passive: Any, **settings: Any) -> Transform:
+        """The coupling that these layers are the network of, called as its place says."""
+        sides: dict[str, Any] = {"features": features, "passive": [int(i) for i in passive]}
+        return Coupling.from_dense(**self._dense(), **sides, formula=place.way, **settings)

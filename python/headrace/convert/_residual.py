@@ -1,0 +1,208 @@
+"""Networks of the family that began with nflows: masked or not, of plain layers or of blocks with skips.
+
+normflows and glasflow have copies of them, which differ in where and how the context comes in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headrace.convert._parts import Join, Layers, Numbers, Place, activation_of, class_of, numbers
+
+__all__ = ["masked_network", "plain_network", "residual_network"]
+
+# What commutes with positive factors: relu(k v) = k relu(v).
+_HOMOGENEOUS = ("relu", "leaky_relu", "identity")
+
+
+@dataclass
+class _Linear:
+    """A linear layer, and the context that joins it."""
+
+    weight: Numbers
+    bias: Numbers
+    mask: Any = None
+    join: Join | None = None
+
+    def rescaled(self, factor: Numbers, shift: Numbers) -> _Linear:
+        """Followed by a batch norm."""
+        join = None if self.join is None else self.join.scaled(factor)
+        return _Linear(factor[:, None] * self.weight, factor * self.bias + shift, self.mask, join)
+
+    def reading(self, factor: Numbers, shift: Numbers) -> _Linear:
+        """Behind a batch norm."""
+        counts = self.weight if self.mask is None else self.weight * (numbers(self.mask) != 0)
+        return _Linear(self.weight * factor, self.bias + counts @ shift, self.mask, self.join)
+
+
+@dataclass
+class _Block:
+    """h + second(σ(norm1(first(σ(norm0(h))))))."""
+
+    first: _Linear
+    second: _Linear
+    activation: str
+    norms: tuple[tuple[Numbers, Numbers], ...]  # none or two, each a factor and a shift
+
+
+def _linear(module: Any, place: Place, join: Join | None = None) -> _Linear:
+    if class_of(module)[1] not in ("Linear", "MaskedLinear"):
+        raise place.unknown(module, "a linear layer")
+    weight = numbers(module.weight)
+    bias = np.zeros(len(weight)) if module.bias is None else numbers(module.bias)
+    return _Linear(weight, bias, getattr(module, "mask", None), join)
+
+
+def _joined(how: str, module: Any, place: Place, activation: str | None = None) -> Join:
+    own = _linear(module, place)
+    return Join(how, own.weight, own.bias, activation)
+
+
+def _norm(module: Any, place: Place) -> tuple[Numbers, Numbers]:
+    """A batch norm in evaluation: a factor and a shift of each unit."""
+    if class_of(module) != ("torch", "BatchNorm1d"):
+        raise place.unknown(module, "torch's BatchNorm1d")
+    if module.running_mean is None:
+        raise place.differs("track_running_stats", "True", False)
+    factor = 1.0 / np.sqrt(numbers(module.running_var) + module.eps)
+    shift = -numbers(module.running_mean) * factor
+    if module.weight is not None:
+        weight = numbers(module.weight)
+        factor, shift = factor * weight, shift * weight + numbers(module.bias)
+    return factor, shift
+
+
+def _blocks_of(net: Any, place: Place, gate: bool) -> list[_Block]:
+    blocks = []
+    for i, block in enumerate(net.blocks):
+        own = place.at("blocks").at(i)
+        if class_of(block)[1] not in ("MaskedResidualBlock", "ResidualBlock"):
+            raise own.unknown(block, "blocks of one kind")
+        joins: list[Join | None] = [None, None]
+        if hasattr(block, "context_layer"):
+            joins[gate] = _joined("gate" if gate else "add", block.context_layer, own.at("context_layer"))
+        parts = [_linear(layer, own.at("linear_layers").at(j), joins[j]) for j, layer in enumerate(block.linear_layers)]
+        norms = [
+            _norm(m, own.at("batch_norm_layers").at(j)) for j, m in enumerate(getattr(block, "batch_norm_layers", ()))
+        ]
+        activation = activation_of(own.at("activation"), block.activation)
+        blocks.append(_Block(parts[0], parts[1], activation, tuple(norms)))
+    return blocks
+
+
+def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _Linear) -> None:
+    """A linear layer, blocks, and a linear layer."""
+    for block in blocks:
+        if block.norms:
+            block.first = block.first.rescaled(*block.norms[1])
+    gated = any(block.second.join is not None for block in blocks)
+    folds = all(
+        not block.norms or (block.activation in _HOMOGENEOUS and (block.norms[0][0] > 0).all()) for block in blocks
+    )
+    if folds and not gated:
+        last = _folded(first, blocks, last)
+    activations = [*("identity" if block.norms else block.activation for block in blocks), "identity"]
+    skip = layers.hidden(first.weight, first.bias, first.mask, activation=activations[0], join=first.join)
+    for block, activation in zip(blocks, activations[1:], strict=True):
+        if block.norms:  # the sum goes on as it is, beside its normalised values
+            factor, shift = block.norms[0]
+            layers.hidden(np.diag(factor), shift, np.eye(len(factor)), activation=block.activation)
+        one, two = block.first, block.second
+        layers.hidden(one.weight, one.bias, one.mask, activation=block.activation, join=one.join)
+        skip = layers.hidden(two.weight, two.bias, two.mask, activation=activation, adds=skip, join=two.join)
+    layers.outputs(last.weight, last.bias, last.mask)
+
+
+def _folded(first: _Linear, blocks: list[_Block], last: _Linear) -> _Linear:
+    """Batch norms at the entries of blocks go away: σ(k h + c) = k σ(h + c / k), and what is carried is h + c / k.
+
+    Shifts move into the biases of what is added, factors into the weights behind.
+    """
+    carried = np.zeros(len(first.bias))
+
+    def move(linear: _Linear, shift: Numbers) -> None:
+        nonlocal carried
+        linear.bias, carried = linear.bias + shift - carried, shift
+
+    before = first
+    for block in blocks:
+        if block.norms:
+            factor, shift = block.norms[0]
+            move(before, shift / factor)
+            block.first.weight, block.norms = block.first.weight * factor, ()
+        else:
+            move(before, np.zeros_like(carried))
+        before = block.second
+    return last.reading(np.ones_like(carried), -carried)
+
+
+def masked_network(net: Any, place: Place, context_activation: bool) -> Layers:
+    """A MADE: of nflows, whose context goes through the activation (`context_activation`), or of normflows."""
+    if class_of(net)[1] != "MADE":
+        raise place.unknown(net, "a MADE")
+    if class_of(getattr(net, "preprocessing", None)) not in (("builtins", "NoneType"), ("torch", "Identity")):
+        raise place.at("preprocessing").unknown(net.preprocessing, "no preprocessing")
+    has_context = hasattr(net, "context_layer")
+    layers = Layers(int(net.context_layer.weight.shape[1]) if has_context else 0)
+    first = _linear(net.initial_layer, place.at("initial_layer"))
+    last = _linear(net.final_layer, place.at("final_layer"))
+    if has_context:
+        named = activation_of(place.at("activation"), net.activation) if context_activation else "identity"
+        first.join = _joined("add", net.context_layer, place.at("context_layer"), named)
+    kinds = {class_of(block)[1] for block in net.blocks}
+    if kinds == {"MaskedFeedforwardBlock"}:
+        _plain_blocks(layers, net, place, first, context_activation)
+        layers.outputs(last.weight, last.bias, last.mask)
+    elif kinds <= {"MaskedResidualBlock"} and getattr(net, "use_residual_blocks", True):
+        _pre_activated(layers, first, _blocks_of(net, place, gate=not context_activation), last)
+    else:
+        raise place.at("blocks").unknown(net.blocks, "residual blocks, or feed-forward ones")
+    layers.widen()
+    return layers
+
+
+def _plain_blocks(layers: Layers, net: Any, place: Place, first: _Linear, is_activated: bool) -> None:
+    """Feed-forward blocks; of nflows the first layer has the activation too."""
+    activation = activation_of(place.at("activation"), net.activation) if is_activated else "identity"
+    layers.hidden(first.weight, first.bias, first.mask, activation=activation, join=first.join)
+    for i, block in enumerate(net.blocks):
+        own = place.at("blocks").at(i)
+        linear = _linear(block.linear, own.at("linear"))
+        if block.batch_norm is not None:
+            linear = linear.reading(*_norm(block.batch_norm, own.at("batch_norm")))
+        named = activation_of(own.at("activation"), block.activation)
+        layers.hidden(linear.weight, linear.bias, linear.mask, activation=named)
+
+
+def residual_network(net: Any, place: Place) -> Layers:
+    """A ResidualNet: inputs and context side by side, and gates by the context."""
+    if class_of(getattr(net, "preprocessing", None)) != ("builtins", "NoneType"):
+        raise place.at("preprocessing").unknown(net.preprocessing, "no preprocessing")
+    layers = Layers(int(net.context_features or 0))
+    first = _linear(net.initial_layer, place.at("initial_layer"))
+    last = _linear(net.final_layer, place.at("final_layer"))
+    _pre_activated(layers, first, _blocks_of(net, place, gate=True), last)
+    return layers
+
+
+def plain_network(modules: Any, place: Place, inputs: int, what: str = "a linear layer") -> Layers:
+    """Linear layers, each followed by an activation but the last one; dropout does nothing in evaluation."""
+    found = [(i, m) for i, m in enumerate(modules) if class_of(m) not in (("torch", "Dropout"), ("torch", "Identity"))]
+    if not found or class_of(found[-1][1])[1] != "Linear":
+        i, module = found[-1] if found else (0, None)
+        raise place.at(i).unknown(module, f"{what} at the end")
+    layers = Layers(int(found[0][1].weight.shape[1]) - inputs)
+    for i, module in found[:-1]:
+        if class_of(module)[1] == "Linear":
+            own = _linear(module, place.at(i))
+            layers.hidden(own.weight, own.bias)
+        elif not layers.layers or layers.layers[-1].activation != "identity":
+            raise place.at(i).unknown(module, f"{what} before each activation")
+        else:
+            layers.activate(activation_of(place.at(i), module))
+    own = _linear(found[-1][1], place.at(found[-1][0]))
+    layers.outputs(own.weight, own.bias)
+    return layers

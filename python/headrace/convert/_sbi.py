@@ -1,0 +1,88 @@
+"""Density estimators of sbi, which are flows of nflows or zuko with an embedding net."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from headrace.convert import _nflows, _zuko
+from headrace.convert._embedding import Outside
+from headrace.convert._parts import Place, class_of, dtype_of
+from headrace.convert._torch import finished, opened, tensors_of
+from headrace.flow import Flow
+
+__all__ = ["estimator_of", "from_sbi"]
+
+
+def estimator_of(model: Any) -> Any:
+    """The density estimator of a posterior; the model itself where it is one."""
+    return getattr(model, "posterior_estimator", model)
+
+
+def from_sbi(model: Any, *, embedding: str = "inside", verify: bool = True) -> Flow:
+    """A trained estimator of sbi as a `headrace.Flow` with the same density, in the same dtype.
+
+    `maf`, `maf_rqs`, `nsf`, `zuko_maf`, `zuko_nsf`, `zuko_nice` and the unconditional zuko ones, with z-scoring of
+    parameters and data. Of a posterior it is the density that its network has: what sbi does beside this (no mass
+    outside of the prior, and the density corrected for it) needs the prior; see `headrace.accelerate`.
+
+    Args:
+        model: A density estimator with "nflows" or "zuko" behind it, or a `DirectPosterior`.
+        embedding: "inside": the context is the data as sbi takes them, so that the embedding net may do no more than
+            z-scoring; "outside": it is what the embedding net gives, which stays with you: `model.embedding_net`.
+        verify: Whether to compare log densities of some rows with the model's.
+
+    Raises:
+        TypeError: no such estimator, or parameters of several dtypes.
+        NotImplementedError: a part that headrace does not have; its class and its place are named.
+        ValueError: an embedding net inside; log densities that differ by more than rounding.
+    """
+    place = Place("model" if estimator_of(model) is model else "model.posterior_estimator", "to_latent")
+    model = estimator_of(model)
+    kind = class_of(model)[1]
+    if kind not in ("NFlowsFlow", "ZukoFlow", "ZukoUnconditionalFlow"):
+        raise TypeError(
+            f"{place.path}: expected sbi's NFlowsFlow, ZukoFlow or ZukoUnconditionalFlow, got {type(model).__name__}"
+        )
+    copied = opened("model", model)
+    net = getattr(copied, "embedding_net", None)
+    outside = Outside(net, embedding, place.at("embedding_net"))
+    dtype = dtype_of(place, tensors_of(model.net))
+    if len(model.input_shape) != 1:
+        raise place.differs("input_shape", "one dimension", tuple(model.input_shape))
+    if embedding == "inside" and net is not None and len(model.condition_shape) != 1:
+        raise place.differs("condition_shape", "one dimension", tuple(model.condition_shape))
+    if kind == "NFlowsFlow":
+        return finished(
+            place,
+            dtype,
+            lambda: _nflows.flow_of(copied.net, place.at("net"), outside),
+            _nflows_density(copied, outside) if verify else None,
+        )
+
+    def make() -> Flow:
+        flow = _zuko.flow_of(copied.net, place.at("net"))
+        scale = outside.standardize([flow.context])
+        return flow if scale is None else Flow(flow.transforms, flow.base, standardize_context=scale)
+
+    return finished(place, dtype, make, _zuko_density(copied, outside) if verify else None)
+
+
+def _nflows_density(model: Any, outside: Outside) -> Callable[[Any, Any], Any]:
+    def log_prob(x: Any, context: Any) -> Any:
+        if not outside.stays:
+            return model.net.log_prob(x, context)
+        noise, log_det = model.net._transform(x, context)
+        return model.net._distribution.log_prob(noise, context) + log_det
+
+    return log_prob
+
+
+def _zuko_density(model: Any, outside: Outside) -> Callable[[Any, Any], Any]:
+    def log_prob(x: Any, context: Any) -> Any:
+        net = getattr(model, "embedding_net", None)
+        if context is not None and not outside.stays and net is not None:
+            context = net(context)
+        return model.net(context).log_prob(x)
+
+    return log_prob

@@ -1,0 +1,61 @@
+"""Transforms without a network, from what other libraries say of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from headrace.bases import Base, Normal, StandardNormal
+from headrace.convert._parts import Layers, Numbers, Place, numbers
+from headrace.transforms.act_norm import ActNorm
+from headrace.transforms.fixed import Permutation, Standardize
+from headrace.transforms.inverse import Inverse
+from headrace.transforms.linear import Linear
+from headrace.transforms.transform import Transform
+
+__all__ = ["affine", "linear", "normal", "permutation", "table"]
+
+
+def permutation(place: Place, order: Any) -> Transform:
+    """A call gives ``y[i] = x[order[i]]``."""
+    indices = [int(i) for i in numbers(order)]
+    return Permutation(indices if place.way == "to_data" else np.argsort(indices).tolist())
+
+
+def affine(place: Place, scale: Numbers, shift: Numbers, *, is_trained: bool) -> Transform:
+    """A call gives ``y = scale * x + shift``; what is not trained stays out of the parameters."""
+    if not (np.isfinite(scale) & (scale != 0) & np.isfinite(shift)).all():
+        raise ValueError(f"{place.path}: expected finite scales other than 0 and finite shifts, got others")
+    if (scale < 0).any():
+        return linear(place, np.diag(scale), shift)
+    if not is_trained:
+        return Standardize(shift, scale) if place.way == "to_data" else Standardize(-shift / scale, 1.0 / scale)
+    own = ActNorm(len(scale), dtype="float64")._started_at(shift, scale)
+    return own if place.way == "to_data" else Inverse(own)
+
+
+def linear(place: Place, matrix: Numbers, shift: Numbers) -> Transform:
+    """A call gives ``y = matrix @ x + shift``."""
+    try:
+        own = Linear.from_matrix(matrix, shift, dtype="float64")
+    except ValueError as error:
+        raise ValueError(f"{place.path}: {error}") from None
+    return own if place.way == "to_data" else Inverse(own)
+
+
+def table(place: Place, features: int, active: Any, raw: Numbers, **settings: Any) -> Transform:
+    """A map of some coordinates with parameters ``raw`` (active, numbers of each); the others pass bit for bit."""
+    chosen = [int(i) for i in active]
+    passive = [i for i in range(features) if i not in chosen]
+    layers = Layers()
+    nothing = np.zeros((raw.size, len(passive)))
+    layers.outputs(nothing, raw.reshape(-1), nothing)
+    return layers.coupling(place, features, passive, **settings)
+
+
+def normal(loc: Numbers, scale: Numbers, *, is_trained: bool) -> Base:
+    """The base of this mean and standard deviation."""
+    if not is_trained and not loc.any() and (scale == 1).all():
+        return StandardNormal(loc.size)
+    return Normal(loc.size, loc, scale, trainable=is_trained)

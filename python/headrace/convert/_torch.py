@@ -1,0 +1,55 @@
+"""Modules of PyTorch as sources: their densities in float64, without changing anything about them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from headrace import _arguments as check
+from headrace.convert._parts import Numbers, Place
+from headrace.convert._verify import verify
+from headrace.flow import Flow
+
+__all__ = ["finished", "opened", "tensors_of"]
+
+
+def opened(name: str, model: Any) -> Any:
+    """A copy of a module on the CPU in evaluation mode and in float64, which holds its numbers exactly."""
+    import torch
+
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"{name}: expected a module of PyTorch, got {check.kind_of(model)}")
+    try:
+        model = copy.deepcopy(model)
+    except Exception as error:
+        raise TypeError(f"{name}: expected a module that can be copied, got {error}") from error
+    return model.cpu().double().eval()
+
+
+def tensors_of(model: Any) -> list[Any]:
+    """Parameters; of a model that has none, what its files have."""
+    return [*model.parameters()] or [t for t in model.state_dict().values() if t.is_floating_point()]
+
+
+def finished(
+    place: Place,
+    dtype: str,
+    make: Callable[[], Flow],
+    log_prob: Callable[[Any, Any], Any] | None,
+) -> Flow:
+    """The flow in the source's dtype, made in float64 and compared there with the source's density."""
+    import torch
+
+    flow = make()
+    if log_prob is not None:
+        source = log_prob
+
+        def density(x: Numbers, context: Numbers | None) -> Numbers:
+            given = None if context is None else torch.from_numpy(context)
+            with torch.no_grad():
+                found: Numbers = source(torch.from_numpy(x), given).numpy()
+            return found
+
+        verify(flow, density)
+    return flow if dtype == "float64" else flow.astype(dtype)

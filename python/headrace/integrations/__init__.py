@@ -1,0 +1,1 @@
+"""headrace inside of other packages, each by name: ``from headrace.integrations import sbi``."""

@@ -1,0 +1,139 @@
+"""Accelerated models in the place of the originals, through the originals' own methods."""
+
+import copy
+import io
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import headrace as hr
+from convert_cases import Draw, glasflow_flow, library, nflows_maf, normflows_made, shaken, zuko_flow
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, which are old
+
+
+@pytest.fixture
+def torch():
+    return library("torch")
+
+
+def near(ours, theirs):
+    assert ours.shape == theirs.shape
+    assert_allclose(ours.detach(), theirs.detach(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("context", [False, True])
+def test_zuko(torch, context):
+    library("zuko")
+    d = Draw(5, context)
+    model = shaken(zuko_flow(d), 5).double()
+    fast = hr.accelerate(model)
+    c = torch.randn(4, d.columns, dtype=torch.float64) if context else None
+    x = torch.randn(7, 4, d.features, dtype=torch.float64)
+    ours, theirs = fast(c), model(c)
+    assert (ours.batch_shape, ours.event_shape) == (theirs.batch_shape, theirs.event_shape)
+    near(ours.log_prob(x), theirs.log_prob(x))
+    for a, b in zip(ours.transform.call_and_ladj(x), theirs.transform.call_and_ladj(x), strict=True):
+        near(a, b)
+    z = ours.transform(x)
+    near(ours.transform.inv(z), x)
+    near(ours.base.log_prob(z[0]), theirs.base.log_prob(z[0]))
+    assert ours.sample((6, 2)).shape == theirs.sample((6, 2)).shape
+    drawn, log_prob = ours.rsample_and_log_prob((6,))
+    near(theirs.log_prob(drawn), log_prob)
+
+
+@pytest.mark.parametrize("context", [False, True])
+def test_nflows(torch, context):
+    library("nflows")
+    d = Draw(6, context)
+    model = nflows_maf(d, True)
+    if context:
+        model._embedding_net = torch.nn.Linear(3, d.columns)
+    model = shaken(model, 6).double()
+    fast = hr.accelerate(model)
+    c = torch.randn(5, 3, dtype=torch.float64) if context else None
+    x = torch.randn(5, d.features, dtype=torch.float64)
+    near(fast.log_prob(x, c), model.log_prob(x, c))
+    near(fast.transform_to_noise(x, c), model.transform_to_noise(x, c))
+    assert fast.sample(4, c).shape == model.sample(4, c).shape
+    drawn, log_prob = fast.sample_and_log_prob(4, c)
+    assert drawn.shape == model.sample_and_log_prob(4, c)[0].shape
+    rows = None if c is None else c.repeat_interleave(4, dim=0)
+    near(log_prob.reshape(-1), model.log_prob(drawn.reshape(-1, d.features), rows))
+
+
+@pytest.mark.parametrize("context", [False, True])
+def test_normflows(torch, context):
+    library("normflows")
+    d = Draw(7, context)
+    model = shaken(normflows_made(d, False), 7).double()
+    fast = hr.accelerate(model)
+    given = (torch.randn(5, d.columns, dtype=torch.float64),) if context else ()
+    x = torch.randn(5, d.features, dtype=torch.float64)
+    near(fast.log_prob(x, *given), model.log_prob(x, *given))
+    near(fast.inverse(x, *given), model.inverse(x, *given))
+    near(fast.forward(x, *given), model.forward(x, *given))
+    near(fast.forward_kld(x, *given), model.forward_kld(x, *given))
+    near(fast.forward_and_log_det(*fast.inverse_and_log_det(x, *given)[:1], *given)[0], x)
+    drawn, log_prob = fast.sample(5, *given)
+    near(log_prob, model.log_prob(drawn, *given))
+
+
+@pytest.mark.parametrize("context", [False, True])
+def test_glasflow(torch, context):
+    library("glasflow")
+    d = Draw(8, context)
+    model = shaken(glasflow_flow(d, "RealNVP"), 8).double()
+    fast = hr.accelerate(model)
+    c = torch.randn(5, d.columns, dtype=torch.float64) if context else None
+    x = torch.randn(5, d.features, dtype=torch.float64)
+    near(fast.log_prob(x, conditional=c), model.log_prob(x, conditional=c))
+    for verb in ("forward", "forward_and_log_prob"):
+        for a, b in zip(getattr(fast, verb)(x, conditional=c), getattr(model, verb)(x, conditional=c), strict=True):
+            near(a, b)
+    z, _ = fast(x, conditional=c)
+    near(fast.inverse(z, conditional=c)[0], x)
+    near(fast.base_distribution_log_prob(z), model.base_distribution_log_prob(z))
+    drawn, log_prob = fast.sample_and_log_prob(5, conditional=c)
+    near(log_prob, model.log_prob(drawn, conditional=c))
+    assert fast.sample(5, conditional=c).shape == model.sample(5, conditional=c).shape
+
+
+def test_gradients_reach_contexts_and_copies_are_independent(torch):
+    library("zuko")
+    d = Draw(9, True)
+    model = shaken(zuko_flow(d), 9).double()
+    fast = hr.accelerate(model)
+    x = torch.randn(5, d.features, dtype=torch.float64)
+    grads = []
+    for one in (model, fast):
+        c = torch.linspace(-1, 1, 5 * d.columns, dtype=torch.float64).reshape(5, -1).requires_grad_()
+        one(c).log_prob(x).sum().backward()
+        grads.append(c.grad)
+    near(*grads)
+    before = fast(c).log_prob(x)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    near(fast(c).log_prob(x), before)
+    for again in (copy.deepcopy(fast), reloaded(torch, fast)):
+        near(again(c).log_prob(x), before)
+
+
+def reloaded(torch, module):
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def test_random_numbers_are_those_of_pytorch(torch):
+    library("zuko")
+    fast = hr.accelerate(shaken(zuko_flow(Draw(10, False)), 10))
+    torch.manual_seed(1)
+    first = fast().sample((5,))
+    torch.manual_seed(1)
+    assert torch.equal(fast().sample((5,)), first)
+    assert not np.array_equal(fast().sample((5,)), first)

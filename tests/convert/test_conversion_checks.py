@@ -1,0 +1,139 @@
+"""What converters refuse and find, and that they leave models as they are."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import headrace as hr
+from convert_cases import Draw, library, shaken, zuko_flow
+from headrace import convert
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, which are old
+
+
+@pytest.mark.programs
+def test_no_library_is_imported_before_a_model_comes():
+    code = (
+        "import sys, headrace as hr; hr.convert.from_zuko; hr.accelerate; "
+        "found = {'torch', 'jax', 'zuko', 'nflows', 'normflows', 'flowjax', 'glasflow', 'sbi'} & set(sys.modules); "
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def zuko():
+    return library("zuko")
+
+
+@pytest.fixture
+def torch(zuko):
+    return library("torch")
+
+
+def test_a_hook_that_changes_what_a_part_computes_is_found(torch):
+    flow = zuko_flow(Draw(0, False))
+    flow.transform.transforms[0].hyper.register_forward_hook(lambda module, inputs, output: 1.01 * output)
+    with pytest.raises(
+        ValueError, match=r"^verify: expected the log densities of the source to 1e-07, but they differ"
+    ):
+        convert.from_zuko(flow)
+    assert isinstance(convert.from_zuko(flow, verify=False), hr.Flow)
+
+
+def test_a_subclass_that_computes_something_else_is_found_or_refused(torch, zuko):
+    class Other(zuko.flows.MAF):
+        def forward(self, c=None):
+            return super().forward(None if c is None else 2.0 * c)
+
+    shifted = Other(3, 2, transforms=1, hidden_features=(8,))
+    with pytest.raises(ValueError, match=r"^verify: .* differ by up to"):
+        convert.from_zuko(shifted)
+
+    class Layer(zuko.flows.MaskedAutoregressiveTransform):
+        pass
+
+    flow = zuko.lazy.Flow([Layer(3, hidden_features=(8,))], zuko.flows.MAF(3).base)
+    with pytest.raises(NotImplementedError, match=r"^model\.transform\.transforms\[0\]: expected .*, got .*Layer"):
+        convert.from_zuko(flow)
+
+
+@pytest.mark.parametrize("slope", [1e-2, 1e-4])
+def test_a_slope_that_the_model_was_told_is_told_to_headrace(torch, zuko, slope):
+    import functools
+
+    univariate = functools.partial(zuko.transforms.MonotonicAffineTransform, slope=slope)
+    flow = shaken(zuko.flows.MAF(3, transforms=2, hidden_features=(8,), univariate=univariate), 0, 0.4).double()
+    x = torch.randn(20, 3, dtype=torch.float64)
+    with torch.no_grad():
+        np.testing.assert_allclose(convert.from_zuko(flow).log_prob(x), flow().log_prob(x), rtol=1e-12)
+
+
+def test_a_model_stays_as_it_is(torch):
+    transforms, flows = library("nflows.transforms"), library("nflows.flows")
+    made = transforms.CompositeTransform([transforms.MaskedAffineAutoregressiveTransform(2, 8, use_batch_norm=True)])
+    flow = shaken(flows.Flow(made, library("nflows.distributions").StandardNormal([2])), 0)
+    flow.train()
+    flow._transform._transforms[0].eval()
+    before = {name: value.clone() for name, value in flow.state_dict().items()}
+    modes = [module.training for module in flow.modules()]
+    convert.from_nflows(flow)
+    assert [module.training for module in flow.modules()] == modes
+    for name, value in flow.state_dict().items():
+        assert torch.equal(value, before[name]), name
+        assert value.dtype == before[name].dtype
+
+
+def test_dtypes_and_things_that_are_no_models(torch, zuko):
+    mixed = zuko.flows.MAF(2, transforms=2, hidden_features=(8,))
+    mixed.transform.transforms[0].double()
+    with pytest.raises(TypeError, match=r"^model: expected parameters of one dtype, float32 or float64, got \["):
+        convert.from_zuko(mixed)
+    for function in (convert.from_zuko, convert.from_nflows, convert.from_normflows, convert.from_glasflow):
+        with pytest.raises(TypeError, match=r"^model: expected a module of PyTorch, got dict"):
+            function({})
+        with pytest.raises(TypeError, match=r"^model: expected a flow of \w+, got Linear"):
+            function(torch.nn.Linear(2, 2))
+    with pytest.raises(TypeError, match=r"^model: expected a flow of flowjax, got int"):
+        convert.from_flowjax(3)
+    with pytest.raises(TypeError, match=r"^model: expected sbi's NFlowsFlow, .* got Linear"):
+        convert.from_sbi(torch.nn.Linear(2, 2))
+    with pytest.raises(TypeError, match=r"^model: expected a model of zuko, .*, got Linear"):
+        hr.accelerate(torch.nn.Linear(2, 2))
+
+
+def test_a_network_before_the_flow_stays_outside_and_has_to_be_named(torch):
+    transforms, flows = library("nflows.transforms"), library("nflows.flows")
+    distributions = library("nflows.distributions")
+    made = transforms.MaskedAffineAutoregressiveTransform(3, 8, context_features=2)
+    net = torch.nn.Linear(5, 2)
+    model = shaken(flows.Flow(made, distributions.StandardNormal([3]), embedding_net=net), 0)
+    with pytest.raises(
+        ValueError, match=r'^model\._embedding_net: .* torch\'s Linear, which stays .* embedding="outside"'
+    ):
+        convert.from_nflows(model)
+    with pytest.raises(ValueError, match=r"^embedding: expected one of"):
+        convert.from_nflows(model, embedding="beside")
+    flow = convert.from_nflows(model, embedding="outside")
+    x, context = torch.randn(9, 3), torch.randn(9, 5)
+    with torch.no_grad():
+        want, embedded = model.log_prob(x, context), net(context)
+    np.testing.assert_allclose(flow.log_prob(x, embedded), want, rtol=1e-5, atol=1e-5)
+
+
+def test_normalisation_that_has_seen_no_rows_is_refused(torch):
+    nf = library("normflows")
+    model = nf.NormalizingFlow(nf.distributions.DiagGaussian(2), [nf.flows.ActNorm((2,))])
+    with pytest.raises(ValueError, match=r"^model\.flows\[0\]: expected one that has been started by its first rows"):
+        convert.from_normflows(model)
+
+
+def test_a_converted_flow_is_a_flow(torch, tmp_path):
+    flow = convert.from_zuko(shaken(zuko_flow(Draw(3, True), "NSF"), 3))
+    flow.save(tmp_path / "flow.safetensors")
+    x, log_prob = flow.sample_and_log_prob(50, context=np.zeros(flow.context, "float32"), seed=0)
+    again, context = hr.load(tmp_path / "flow.safetensors"), np.zeros(flow.context, "float32")
+    np.testing.assert_array_equal(again.log_prob(x, context), flow.log_prob(x, context))
+    np.testing.assert_allclose(again.log_prob(x, context), log_prob, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,203 @@
+"""Hidden models of other libraries, of random sizes, options, bounds and orders, against what they become.
+
+The source is the judge, in float64 and float32. From data to latent its own numbers are compared; from latent to data
+its latent numbers of rows have to give these rows back, as its own inverse loses digits that headrace's does not.
+"""
+
+import copy
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from convert_cases import CASES, NO_CONTEXT, Draw, library, shaken
+from headrace import convert
+
+pytestmark = [
+    pytest.mark.programs,
+    pytest.mark.filterwarnings("ignore"),  # of the libraries, which are old
+]
+
+ROWS = 60
+TORCH = ("zuko", "nflows", "normflows", "glasflow", "sbi")
+CONVERTERS = {name: getattr(convert, f"from_{name}") for name in CASES}
+
+# Rounding of the source's formulas in its dtype; splines divide by the sizes of bins, and lose some digits more.
+LIMITS = {"float64": 1e-12, "float32": 1e-5}
+SPLINE_LIMITS = {"float64": 1e-11, "float32": 2e-4}
+SBI_LIMIT = 1e-8  # the constant of its normal density is float32, whatever the model is
+
+ALL = [(name, kind) for name, (known, _) in CASES.items() for kind in known]
+REFUSED = [(name, kind) for name, (_, refused) in CASES.items() for kind in refused]
+
+
+def context_of(d, name, seed=1):
+    n = max(d.columns, 1) if name == "sbi" else d.columns
+    return np.random.default_rng(seed).standard_normal((ROWS, n)) if n else None
+
+
+def density(name, model, dtype):
+    """``(x, context)`` to ``(z, log_det, log_prob)``, each None where the library does not give it."""
+    if name == "flowjax":
+        import jax.numpy as jnp
+
+        def of_flowjax(x, context):
+            given = None if context is None else jnp.asarray(context, dtype)
+            return None, None, np.asarray(model.log_prob(jnp.asarray(x, dtype), given))
+
+        return of_flowjax
+    torch = library("torch")
+
+    def of_torch(x, context):
+        x = torch.from_numpy(x.astype(dtype))
+        context = None if context is None else torch.from_numpy(context.astype(dtype))
+        with torch.no_grad():
+            z, log_det, log_prob = TORCH_CALLS[name](model, x, context)
+        return [None if one is None else one.numpy() for one in (z, log_det, log_prob)]
+
+    return of_torch
+
+
+def of_zuko(model, x, context):
+    found = model(context)
+    return *found.transform.call_and_ladj(x), found.log_prob(x)
+
+
+def of_nflows(model, x, context):
+    return *model._transform(x, context), model.log_prob(x, context)
+
+
+def of_normflows(model, x, context):
+    given = () if context is None else (context,)
+    return model.inverse(x, *given), None, model.log_prob(x, *given)  # it sums log-determinants in float32
+
+
+def of_sbi(model, x, context):
+    return None, None, model.log_prob(x[None], context)[0]
+
+
+TORCH_CALLS = {
+    "zuko": of_zuko, "nflows": of_nflows, "glasflow": of_nflows, "normflows": of_normflows, "sbi": of_sbi,
+}  # fmt: skip
+
+
+def made(name, kind, d):
+    model = CASES[name][0][kind](d)
+    return shaken(model, d.seed) if name in TORCH else model
+
+
+def compared(name, kind, seed, context, dtype):
+    if context and kind in NO_CONTEXT:
+        pytest.skip("that library has no context there")
+    d = Draw(seed, context)
+    model = made(name, kind, d)
+    if name in TORCH and dtype == "float64":
+        model = model.double()
+    flow = CONVERTERS[name](model)
+    assert flow.dtype == dtype
+    assert flow.features == d.features
+    given = context_of(d, name)
+    x = np.asarray(flow.sample(ROWS, given, seed=3, dtype=dtype)).astype(dtype)
+    x[::3] *= 1.5
+    z, log_det, log_prob = density(name, model, dtype)(x, given)
+    exact = (z, log_det, log_prob)
+    if name in TORCH and dtype == "float32":  # what its rounding does to it is no fault of ours
+        exact = density(name, copy.deepcopy(model).double(), "float64")(x, rounded(given))
+    limit = SBI_LIMIT if name == "sbi" and dtype == "float64" else (SPLINE_LIMITS if is_spline(kind) else LIMITS)[dtype]
+    close(flow.log_prob(x, given), log_prob, exact[2], limit)
+    if z is None:
+        return
+    ours = flow.to_latent(x, given)
+    close(ours[0], z, exact[0], limit)
+    if log_det is not None:
+        close(ours[1], log_det, exact[1], limit)
+    back = flow.to_data(z, given)
+    errors = np.abs(back[0] - x) / (1.0 + np.abs(x))  # a latent row's rounding is that of far more in a steep place
+    assert np.median(errors) <= 30 * limit
+    if dtype == "float64":
+        assert errors.max() <= 1e4 * limit
+        assert_allclose(back[1], -ours[1], atol=1e4 * limit, rtol=1e3 * limit)
+
+
+def is_spline(kind):
+    return re.search(r"NSF|Spline|rqs|nsf|Quadratic", kind) is not None
+
+
+def rounded(context):
+    return None if context is None else context.astype("float32").astype("float64")
+
+
+def close(ours, theirs, exact, limit):
+    """No further away than rounding, or what the source's own is at most, five times."""
+    size = 1.0 + np.abs(exact)
+    own, other = (np.abs(a - exact) / size for a in (ours, theirs))
+    assert own.max() <= 30 * limit + 5 * other.max(), f"{own.max():.3g}, and the source {other.max():.3g}"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("context", [False, True], ids=["alone", "context"])
+@pytest.mark.parametrize(("name", "kind"), [case for case in ALL if case[0] in ("zuko", "nflows", "normflows")])
+def test_hidden_models_of_pytorch(name, kind, context, dtype):
+    library(name)
+    for seed in range(3):
+        compared(name, kind, seed + 10 * context, context, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("name", "kind"), [case for case in ALL if case[0] in ("glasflow", "sbi")])
+def test_hidden_models_of_their_users(name, kind, dtype):
+    library(name)
+    for seed in range(2):
+        compared(name, kind, seed, name == "sbi" or seed == 1, dtype)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def jax_dtype(request):
+    """JAX with numbers of 64 bits or not, for one test alone."""
+    jax = library("jax")
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", request.param == "float64")
+    yield request.param
+    jax.config.update("jax_enable_x64", before)
+
+
+@pytest.mark.parametrize("context", [False, True], ids=["alone", "context"])
+@pytest.mark.parametrize("kind", CASES["flowjax"][0])
+def test_hidden_models_of_flowjax(kind, context, jax_dtype):
+    library("flowjax")
+    compared("flowjax", kind, 4 + context, context, jax_dtype)
+
+
+@pytest.mark.parametrize(("name", "kind"), REFUSED)
+def test_what_is_not_known_is_refused_with_its_class_and_place(name, kind):
+    library(name)
+    if name == "nflows" and "MADE" in kind:
+        library("nflows.nn.nde")
+    model = CASES[name][1][kind](Draw(2, False))
+    with pytest.raises((NotImplementedError, TypeError), match=r"^(model[\w.\[\]]*): expected .*, got "):
+        CONVERTERS[name](model)
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "convert.md"
+
+
+def rows_of_the_page():
+    """The page's tables: for each library what converts and what does not."""
+    found, name = {}, None
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if title := re.fullmatch(r"### (\w+)", line):
+            name = title[1]
+            found[name] = ([], [])
+        elif name and (row := re.fullmatch(r"\| (.+?) \| (yes|no)\b.*\|", line)):
+            found[name][row[2] == "no"].append(row[1])
+        elif line.startswith("## "):
+            name = None
+    return found
+
+
+def test_the_page_says_what_is_tested():
+    assert rows_of_the_page() == {name: (list(known), list(refused)) for name, (known, refused) in CASES.items()}

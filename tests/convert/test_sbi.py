@@ -1,0 +1,173 @@
+"""headrace inside of sbi: trained by its trainers, and in the place of its trained estimators."""
+
+import contextlib
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import headrace as hr
+from convert_cases import library
+
+pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("ignore")]
+
+inference = library("sbi.inference")
+torch = library("torch")
+
+from sbi.neural_nets import posterior_nn as sbi_posterior_nn  # noqa: E402
+from sbi.utils import BoxUniform  # noqa: E402
+
+from headrace.integrations import sbi as ours  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope="module")
+def elsewhere(tmp_path_factory):
+    """Its trainers leave logs in the folder that they run in."""
+    with contextlib.chdir(tmp_path_factory.mktemp("sbi")) if hasattr(contextlib, "chdir") else contextlib.nullcontext():
+        yield
+
+
+PRIOR = BoxUniform(-2 * torch.ones(2), 2 * torch.ones(2))
+
+
+def simulated(n=500, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    theta = 4 * torch.rand(n, 2, generator=generator) - 2
+    return theta, theta + 0.3 * torch.randn(n, 2, generator=generator)
+
+
+def trained(trainer, epochs=2):
+    theta, x = simulated()
+    trainer.append_simulations(theta, x).train(max_num_epochs=epochs, training_batch_size=100)
+    return trainer
+
+
+@pytest.fixture(scope="module", params=["maf", "zuko_nsf"])
+def posterior(request):
+    torch.manual_seed(0)
+    trainer = inference.NPE(PRIOR, density_estimator=request.param, show_progress_bars=False)
+    made = trained(trainer, epochs=30).build_posterior()
+    made.set_default_x(torch.tensor([[0.3, -0.4]]))
+    return made
+
+
+def test_a_posterior_keeps_its_methods(posterior):
+    fast = hr.accelerate(posterior)
+    assert type(fast) is type(posterior)
+    assert fast.posterior_estimator is not posterior.posterior_estimator
+    assert isinstance(fast.posterior_estimator, ours.FlowEstimator)
+    theta = fast.sample((300,), show_progress_bars=False)
+    assert theta.shape == (300, 2)
+    assert (theta.abs() <= 2).all()
+    args = {"norm_posterior": False}
+    assert_allclose(fast.log_prob(theta, **args), posterior.log_prob(theta, **args), rtol=1e-4, atol=1e-4)
+    torch.manual_seed(1)
+    corrected = fast.log_prob(theta)
+    torch.manual_seed(1)
+    assert_allclose(corrected, posterior.log_prob(theta), atol=0.05)  # the correction is estimated by draws
+    many = torch.tensor([[0.3, -0.4], [1.0, 0.0], [-1.0, 1.5]])
+    drawn = fast.sample_batched((50,), x=many, show_progress_bars=False)
+    assert drawn.shape == (50, 3, 2)
+    assert_allclose(
+        fast.log_prob_batched(drawn, x=many, **args), posterior.log_prob_batched(drawn, x=many, **args),
+        rtol=1e-4, atol=1e-4,
+    )  # fmt: skip
+    torch.manual_seed(2)
+    mode = fast.map(num_iter=60, num_to_optimize=10, num_init_samples=100, show_progress_bars=False)
+    best = fast.log_prob(theta, **args).max()
+    assert fast.log_prob(mode, **args) >= best - 0.05
+
+
+def test_draws_have_the_distribution_of_the_originals(posterior):
+    torch.manual_seed(3)
+    fast = hr.accelerate(posterior)
+    a = fast.sample((4000,), show_progress_bars=False).numpy()
+    b = posterior.sample((4000,), show_progress_bars=False).numpy()
+    error = np.sqrt(2 / 4000) * b.std(axis=0)
+    assert (np.abs(a.mean(axis=0) - b.mean(axis=0)) < 5 * error).all()
+    assert_allclose(np.cov(a.T), np.cov(b.T), atol=6 * error.max() * b.std())
+
+
+def test_a_posterior_can_be_pickled_and_copied(posterior):
+    fast = hr.accelerate(posterior)
+    theta = torch.zeros(3, 2)
+    want = fast.log_prob(theta, norm_posterior=False)
+    for again in (pickle.loads(pickle.dumps(fast)), copy.deepcopy(fast)):
+        assert torch.equal(again.log_prob(theta, norm_posterior=False), want)
+
+
+def test_a_likelihood_inside_of_a_sampler():
+    torch.manual_seed(4)
+    trainer = trained(inference.NLE(PRIOR, density_estimator="maf", show_progress_bars=False))
+    posterior = trainer.build_posterior(sample_with="mcmc", mcmc_method="slice_np_vectorized")
+    posterior.set_default_x(torch.tensor([[0.3, -0.4], [0.2, -0.3]]))  # two observations of the same parameters
+    fast = hr.accelerate(posterior)
+    theta = simulated(20, seed=5)[0]
+    assert_allclose(fast.log_prob(theta), posterior.log_prob(theta), rtol=1e-4, atol=1e-4)
+    drawn = fast.sample((20,), num_chains=5, warmup_steps=5, thin=1, show_progress_bars=False)
+    assert drawn.shape == (20, 2)
+
+
+def test_an_estimator_alone_with_its_embedding_net():
+    torch.manual_seed(5)
+    theta, x = simulated()
+    net = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.ReLU())
+    model = sbi_posterior_nn("nsf", embedding_net=net)(theta, x).eval()
+    fast = hr.accelerate(model)
+    inputs = torch.randn(7, 4, 2)
+    for condition in (x[:4], x[:1], torch.randn(7, 4, 2)):
+        got, want = fast.log_prob(inputs, condition), model.log_prob(inputs, condition)
+        assert got.shape == want.shape == (7, 4)
+        assert_allclose(got.detach(), want.detach(), rtol=1e-4, atol=1e-4)
+    assert_allclose(fast.loss(theta[:9], x[:9]).detach(), model.loss(theta[:9], x[:9]).detach(), rtol=1e-4, atol=1e-4)
+    assert fast.sample((3, 2), x[:4]).shape == model.sample((3, 2), x[:4]).shape
+    drawn, log_prob = fast.sample_and_log_prob((3,), x[:4])
+    assert_allclose(model.log_prob(drawn, x[:4]).detach(), log_prob.detach(), rtol=1e-3, atol=1e-3)
+    noise = fast.inverse_transform(inputs, x[:4])
+    assert noise.shape == inputs.shape
+
+
+@pytest.mark.parametrize("kind", list(ours.KINDS))
+def test_sbi_trains_a_flow_and_its_embedding_net(kind):
+    torch.manual_seed(6)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh())
+    builder = ours.posterior_nn(kind, embedding_net=net, transforms=2, hidden=(16,))
+    trainer = inference.NPE(PRIOR, density_estimator=builder, show_progress_bars=False)
+    theta, x = simulated()
+    fresh = builder(theta, x)
+    estimator = trainer.append_simulations(theta, x).train(max_num_epochs=25, learning_rate=5e-3)
+    before, after = (one.eval().loss(theta, x).mean() for one in (fresh, estimator))
+    assert after < before - 0.5
+    moved = [
+        not torch.equal(a, b) for a, b in zip(net.parameters(), estimator.embedding_net[1].parameters(), strict=True)
+    ]
+    assert all(moved)
+    posterior = trainer.build_posterior()
+    assert posterior.sample((10,), x=x[:1], show_progress_bars=False).shape == (10, 2)
+
+
+def test_sbi_trains_a_likelihood():
+    torch.manual_seed(7)
+    trainer = inference.NLE(PRIOR, density_estimator=ours.likelihood_nn("maf", transforms=1), show_progress_bars=False)
+    estimator = trained(trainer, epochs=3)._neural_net
+    assert estimator.input_shape == estimator.condition_shape == (2,)
+    posterior = trainer.build_posterior(sample_with="mcmc")
+    posterior.set_default_x(torch.zeros(1, 2))
+    assert posterior.log_prob(torch.zeros(3, 2)).shape == (3,)
+
+
+def test_parameters_and_data_are_standardised():
+    theta, x = simulated()
+    theta, x = 100 * theta + 1000, 50 * x
+    estimator = ours.posterior_nn("maf", transforms=1)(theta, x)
+    z = estimator.inverse_transform(theta, x)
+    assert_allclose(z.detach().mean(dim=0), np.zeros(2), atol=0.1)
+    assert_allclose(z.detach().std(dim=0), np.ones(2), atol=0.1)
+    plain = ours.posterior_nn("maf", transforms=1, z_score=False)(theta, x)
+    assert plain.inverse_transform(theta, x).abs().max() > 100
+    with pytest.raises(ValueError, match=r"^model: expected one of"):
+        ours.posterior_nn("made")
+    with pytest.raises(TypeError, match=r"^model: expected a density estimator or a posterior of sbi, got int"):
+        ours.accelerate(3)
