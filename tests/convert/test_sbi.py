@@ -1,7 +1,7 @@
 """headrace inside of sbi: trained by its trainers, and in the place of its trained estimators."""
 
-import contextlib
 import copy
+import os
 import pickle
 
 import numpy as np
@@ -25,8 +25,10 @@ from headrace.integrations import sbi as ours  # noqa: E402
 @pytest.fixture(autouse=True, scope="module")
 def elsewhere(tmp_path_factory):
     """Its trainers leave logs in the folder that they run in."""
-    with contextlib.chdir(tmp_path_factory.mktemp("sbi")) if hasattr(contextlib, "chdir") else contextlib.nullcontext():
-        yield
+    before = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("sbi"))
+    yield
+    os.chdir(before)
 
 
 PRIOR = BoxUniform(-2 * torch.ones(2), 2 * torch.ones(2))
