@@ -45,7 +45,8 @@ def density(name, model, dtype):
 
         def of_flowjax(x, context):
             given = None if context is None else jnp.asarray(context, dtype)
-            return None, None, np.asarray(model.log_prob(jnp.asarray(x, dtype), given))
+            log_prob = library("equinox").filter_jit(lambda model, x, c: model.log_prob(x, c))
+            return None, None, np.asarray(log_prob(model, jnp.asarray(x, dtype), given))
 
         return of_flowjax
     torch = library("torch")

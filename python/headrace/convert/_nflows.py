@@ -10,10 +10,12 @@ import numpy as np
 
 from headrace.bases import Base
 from headrace.convert._embedding import Outside
+from headrace.convert._nflows_files import stand_of
 from headrace.convert._parts import Layers, Place, class_of, dtype_of, numbers
 from headrace.convert._residual import masked_network, plain_network, residual_network
 from headrace.convert._scales import ceiling, scale_of
 from headrace.convert._simple import affine, linear, normal, permutation, table
+from headrace.convert._stands import finished_file, is_file, without_files
 from headrace.convert._torch import finished, opened, tensors_of
 from headrace.flow import Flow
 from headrace.transforms.transform import Transform
@@ -23,7 +25,7 @@ __all__ = ["coupling_transform", "flow_of", "from_nflows", "spline"]
 Converter = Callable[[Any, Place, int], list[Transform]]
 
 
-def from_nflows(model: Any, *, embedding: str = "inside", verify: bool = True) -> Flow:
+def from_nflows(model: Any, *, embedding: str = "inside", verify: Any = True, **not_recorded: Any) -> Flow:
     """A trained flow of nflows as a `headrace.Flow` with the same density, in the same dtype.
 
     Affine and rational-quadratic autoregressive and coupling transforms with MADE, ResidualNet or MLP; permutations,
@@ -31,10 +33,13 @@ def from_nflows(model: Any, *, embedding: str = "inside", verify: bool = True) -
     these.
 
     Args:
-        model: A `nflows.flows.Flow`.
+        model: A `nflows.flows.Flow`, or its `state_dict`.
         embedding: "inside": the context is what the model takes, so that its embedding net may do no more than shift
             and scale; "outside": the context is what the embedding net gives, which stays with you.
-        verify: Whether to compare log densities of some rows with the model's.
+        verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: for it, ``(x,
+            log_prob)`` or ``(x, log_prob, context)``, which nflows has computed, or False.
+        **not_recorded: Of a `state_dict` alone, what it does not record and the model needs: `activation`, `bound`
+            (tail_bound), `min_bin`, `slope` (min_derivative), `scale_activation`, `eps` (LULinear), `batch_norm_eps`.
 
     Raises:
         TypeError: no such flow, or parameters of several dtypes.
@@ -42,6 +47,11 @@ def from_nflows(model: Any, *, embedding: str = "inside", verify: bool = True) -
         ValueError: an embedding net inside; log densities that differ by more than rounding.
     """
     place = Place("model", "to_latent")
+    if is_file(model):
+        stand = stand_of(model, not_recorded, place)
+        outside = Outside(stand._embedding_net, embedding, place.at("_embedding_net"))
+        return finished_file(place, model, verify, lambda: flow_of(stand, place, outside))
+    without_files(not_recorded)
     copied = opened("model", model)
     if not (hasattr(copied, "_transform") and hasattr(copied, "_distribution")):
         raise TypeError(f"model: expected a flow of nflows, got {type(model).__name__}")
@@ -113,6 +123,8 @@ def _act_norm(t: Any, place: Place, features: int) -> list[Transform]:
 
 def _matrix(t: Any, place: Place, features: int) -> list[Transform]:
     """Of unit vectors, by its own formula without a shift, which makes no error beyond that formula's."""
+    if hasattr(t, "matrix"):  # of a file
+        return [linear(place, t.matrix, numbers(t.bias))]
     import torch
 
     own = copy.deepcopy(t)

@@ -9,7 +9,7 @@ import numpy as np
 from headrace.convert._parts import Numbers
 from headrace.flow import Flow
 
-__all__ = ["verify"]
+__all__ = ["compare", "verify"]
 
 ROWS = 128
 
@@ -56,21 +56,32 @@ def verify(
     """
     x, context = rows_of(flow)
     want = np.asarray(source(x, context), np.float64)
-    got = np.asarray(flow.log_prob(x, context), np.float64)
     changes = np.zeros(ROWS)
     for signs in np.random.default_rng(21).choice([-1.0, 1.0], (4, *x.shape)):
         changes = np.maximum(changes, np.abs(np.asarray(source(x * (1.0 + NUDGE * signs), context), np.float64) - want))
-    known = np.isfinite(want) & np.isfinite(got) & np.isfinite(changes)
-    if known.sum() < ROWS // 2:
+    compare(flow, x, want, context, LIMIT + TIMES * changes / np.maximum(1.0, np.abs(want)))
+
+
+def compare(flow: Flow, x: Numbers, want: Numbers, context: Numbers | None, limits: Numbers) -> None:
+    """Compare log densities with known ones; limits are relative to numbers above 1.
+
+    Raises:
+        ValueError: some differ by more, or most are not finite on one side or both.
+    """
+    if want.shape != x.shape[:1]:
+        raise ValueError(f"verify: expected {len(x)} log densities, one for each row, got shape {want.shape}")
+    got = np.asarray(flow.log_prob(x, context), np.float64)
+    known = np.isfinite(want) & np.isfinite(got) & np.isfinite(limits)
+    if known.sum() < max(1, len(x) // 2):
         raise ValueError(
-            f"verify: expected finite log densities of most of {ROWS} rows, got {int(np.isfinite(want).sum())} from "
+            f"verify: expected finite log densities of most of {len(x)} rows, got {int(np.isfinite(want).sum())} from "
             f"the source and {int(np.isfinite(got).sum())} from the converted flow"
         )
     difference = np.abs(got - want)[known]
-    allowed = LIMIT * np.maximum(1.0, np.abs(want[known])) + TIMES * changes[known]
+    allowed = (limits * np.maximum(1.0, np.abs(want)))[known]
     if not (difference <= allowed).all():
         raise ValueError(
-            f"verify: expected the log densities of the source to {LIMIT:g}, but they differ by up to "
-            f"{difference[difference > allowed].max():.3g} nats on {ROWS} rows: the source does not compute what its "
-            "parts say, as a subclass or a hook may do, or this is a fault of headrace"
+            f"verify: expected the log densities of the source to {limits[known].min():g}, but they differ by up to "
+            f"{difference[difference > allowed].max():.3g} nats on {len(x)} rows: the source does not compute what its "
+            "parts say, as a subclass, a hook or another version may do, or this is a fault of headrace"
         )

@@ -11,7 +11,9 @@ import numpy as np
 from headrace.bases import Base
 from headrace.convert._parts import Layers, Place, activation_of, class_of, dtype_of, numbers
 from headrace.convert._simple import affine, linear, normal, permutation, table
+from headrace.convert._stands import finished_file, is_file, without_files
 from headrace.convert._torch import finished, opened, tensors_of
+from headrace.convert._zuko_files import stand_of
 from headrace.flow import Flow
 from headrace.transforms.transform import Transform
 
@@ -20,7 +22,14 @@ __all__ = ["flow_of", "from_zuko"]
 MAPS = {"MonotonicAffineTransform": "affine", "AdditiveTransform": "additive", "MonotonicRQSTransform": "rq_spline"}
 
 
-def from_zuko(model: Any, *, verify: bool = True) -> Flow:
+def from_zuko(
+    model: Any,
+    *,
+    verify: Any = True,
+    activation: Any = None,
+    slope: float | None = None,
+    bound: float | None = None,
+) -> Flow:
     """A trained flow of zuko (1.0 or newer) as a `headrace.Flow` with the same density, in the same dtype.
 
     MAF, NSF (autoregressive, and coupling by ``passes=2``), NICE and RealNVP with any activation that headrace has, any
@@ -29,8 +38,11 @@ def from_zuko(model: Any, *, verify: bool = True) -> Flow:
     were trained with zuko 1.1 to 1.4 had a slope of 1e-4, which later versions do not know.
 
     Args:
-        model: A `zuko.flows.Flow`.
-        verify: Whether to compare log densities of some rows with the model's.
+        model: A `zuko.flows.Flow`, or the `state_dict` of a MAF, NSF, NICE or RealNVP.
+        verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: for it, ``(x,
+            log_prob)`` or ``(x, log_prob, context)``, which zuko has computed, or False.
+        activation, slope, bound: Of a `state_dict` alone, which does not record them: there they have to be said where
+            they matter. An activation by its name in headrace, or as a module or function.
 
     Raises:
         TypeError: no such flow, or parameters of several dtypes.
@@ -38,6 +50,11 @@ def from_zuko(model: Any, *, verify: bool = True) -> Flow:
         ValueError: log densities that differ by more than rounding.
     """
     place = Place("model", "to_latent")
+    given = {"activation": activation, "slope": slope, "bound": bound}
+    if is_file(model):
+        stand = stand_of(model, given, place)
+        return finished_file(place, model, verify, lambda: flow_of(stand, place))
+    without_files(given)
     copied = opened("model", model)
     if not (hasattr(copied, "transform") and hasattr(copied, "base")):
         raise TypeError(f"model: expected a flow of zuko, got {type(model).__name__}")
@@ -121,6 +138,9 @@ def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transf
 
 def _map(t: Any, place: Place) -> dict[str, Any]:
     """The map that a transform's `univariate` makes, and what it is told: by keywords, or by its own defaults."""
+    if hasattr(t, "settings"):  # of a file
+        settings: dict[str, Any] = t.settings
+        return settings
     function: Any = t.univariate
     given: dict[str, Any] = {}
     while isinstance(function, functools.partial):
@@ -134,7 +154,7 @@ def _map(t: Any, place: Place) -> dict[str, Any]:
     told = {key: p.default for key, p in inspect.signature(function).parameters.items()} | given
     if extra := set(given) - {"slope", "bound"}:
         raise place.differs("univariate", "slope and bound alone", sorted(extra))
-    settings: dict[str, Any] = {"map": MAPS[name]}
+    settings = {"map": MAPS[name]}
     if MAPS[name] != "additive":
         settings["slope"] = float(told["slope"])
     if MAPS[name] == "rq_spline":

@@ -1,0 +1,201 @@
+"""A `state_dict` of nflows as objects that its converter takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from headrace.convert._parts import Numbers, Place, numbers
+from headrace.convert._stands import Stand, Told, linear, listed, tree_of
+
+__all__ = ["NOT_RECORDED", "stand_of"]
+
+NOT_RECORDED = {
+    "activation": "nflows has ReLU by default, and sbi's MAF tanh: activation='relu'",
+    "bound": "nflows calls it tail_bound: 1.0, in sbi 3.0",
+    "min_bin": "nflows has 1e-3 for min_bin_width and min_bin_height",
+    "slope": "nflows has 1e-3 for min_derivative",
+    "scale_activation": "affine couplings of nflows 0.14 have lambda a: torch.sigmoid(a + 2) + 1e-3",
+    "eps": "nflows has 1e-3 for LULinear",
+    "batch_norm_eps": "nflows has 1e-5 for its BatchNorm between transforms",
+}
+
+BLOCK_EPS = 1e-3  # of the batch norms in blocks, which is no option there
+MAF_EPS = 1e-3  # nor is the least scale of an autoregressive transform
+
+
+def stand_of(state: Mapping[str, Any], given: Mapping[str, Any], place: Place) -> Stand:
+    """The flow."""
+    told, tree = Told(given, NOT_RECORDED), tree_of(state)
+    if "_transform" not in tree or not set(tree) <= {"_transform", "_distribution", "_embedding_net"}:
+        raise TypeError(f"model: expected a state_dict of a flow of nflows, got one with {sorted(tree)}")
+    own = place.at("_transform")
+    features = _features(tree["_transform"])
+    if not features:
+        raise NotImplementedError("model._transform: expected parts that tell the number of features, got none")
+    base = tree.get("_distribution", {})
+    if set(base) == {"mean_", "log_std_"}:
+        distribution = Stand("nflows", "DiagonalNormal", **base)
+    elif set(base) <= {"_log_z"}:
+        distribution = Stand("nflows", "StandardNormal", _shape=(features,))
+    else:
+        raise NotImplementedError(f"model._distribution: expected a normal density, got one with {sorted(base)}")
+    net = Stand("a state_dict", "embedding net") if tree.get("_embedding_net") else None
+    transform = _transform(tree["_transform"], told, own)
+    return Stand("nflows", "Flow", _transform=transform, _distribution=distribution, _embedding_net=net)
+
+
+def _features(node: Mapping[str, Any]) -> int:
+    """Of the first part that tells it."""
+    if "autoregressive_net" in node:
+        return int(node["autoregressive_net"]["initial_layer"]["weight"].shape[1])
+    if "transform_net" in node:
+        return len(node["identity_features"]) + len(node["transform_features"])
+    for name in ("_permutation", "bias", "running_mean", "log_scale"):
+        if name in node:
+            return len(node[name])
+    return next((n for part in node.values() if isinstance(part, dict) and (n := _features(part))), 0)
+
+
+def _transform(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+    for needed, make in _KINDS:
+        if needed <= set(node):
+            return make(node, told, place)
+    raise NotImplementedError(f"{place.path}: expected a transform that is known, got one with {sorted(node)}")
+
+
+def _composite(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+    own = place.at("_transforms")
+    parts = [_transform(part, told, own.at(i)) for i, part in enumerate(listed(node["_transforms"], own))]
+    return Stand("nflows", "CompositeTransform", _transforms=parts)
+
+
+def _inverse(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+    return Stand("nflows", "InverseTransform", _transform=_transform(node["_transform"], told, place.at("_transform")))
+
+
+def _spline(count: int, told: Told, place: Place) -> dict[str, Any]:
+    """Attributes of a transform with so many outputs a feature, if it is a spline."""
+    bins, rest = divmod(count + 1, 3)
+    if rest or bins < 2:
+        raise NotImplementedError(
+            f"{place.path}: expected 3 K - 1 outputs a feature, as linear tails have, got {count}"
+        )
+    least = float(told.take("min_bin"))
+    told_bins = {"num_bins": bins, "min_bin_width": least, "min_bin_height": least}
+    return {
+        **told_bins,
+        "tails": "linear",
+        "tail_bound": float(told.take("bound")),
+        "min_derivative": float(told.take("slope")),
+    }
+
+
+def _masked(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+    net = node["autoregressive_net"]
+    features = int(net["initial_layer"]["weight"].shape[1])
+    count, rest = divmod(int(net["final_layer"]["weight"].shape[0]), features)
+    if rest:
+        raise NotImplementedError(
+            f"{place.path}: expected as many outputs for each feature, got {count} and {rest} more"
+        )
+    made = _network("MADE", net, told, place.at("autoregressive_net"))
+    if count == 2:
+        return Stand("nflows", "MaskedAffineAutoregressiveTransform", autoregressive_net=made, _epsilon=MAF_EPS)
+    name = "MaskedPiecewiseRationalQuadraticAutoregressiveTransform"
+    return Stand("nflows", name, autoregressive_net=made, **_spline(count, told, place))
+
+
+def _coupling(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+    net, sides = node["transform_net"], {name: node[name] for name in ("identity_features", "transform_features")}
+    if "initial_layer" not in net:
+        raise NotImplementedError(f"{place.path}.transform_net: expected a ResidualNet, got one with {sorted(net)}")
+    count, rest = divmod(int(net["final_layer"]["weight"].shape[0]), len(node["transform_features"]))
+    if rest:
+        raise NotImplementedError(
+            f"{place.path}: expected as many outputs for each feature, got {count} and {rest} more"
+        )
+    inputs, units = int(net["initial_layer"]["weight"].shape[1]), int(net["initial_layer"]["weight"].shape[0])
+    context = inputs - len(node["identity_features"])
+    sizes = {"context_features": context or None, "hidden_features": units}
+    made = _network("ResidualNet", net, told, place.at("transform_net"), **sizes)
+    own: dict[str, Any] = {"transform_net": made, "unconditional_transform": None, **sides}
+    if count == 1:
+        return Stand("nflows", "AdditiveCouplingTransform", **own)
+    if count == 2:
+        return Stand("nflows", "AffineCouplingTransform", scale_activation=told.take("scale_activation"), **own)
+    own |= _spline(count, told, place)
+    if (kept := node.get("unconditional_transform")) is not None:
+        same = {
+            name: own[name] for name in ("min_bin_width", "min_bin_height", "min_derivative", "tails", "tail_bound")
+        }
+        own["unconditional_transform"] = Stand("nflows", "PiecewiseRationalQuadraticCDF", **kept, **same)
+    return Stand("nflows", "PiecewiseRationalQuadraticCouplingTransform", **own)
+
+
+def _network(name: str, node: Mapping[str, Any], told: Told, place: Place, **sizes: int | None) -> Stand:
+    """A MADE or a ResidualNet."""
+    activation = told.take("activation")
+    blocks = [_block(part, activation, place) for part in listed(node.get("blocks", {}), place.at("blocks"))]
+    ends = {end: linear("nflows", node[end]) for end in ("initial_layer", "final_layer")}
+    context = {"context_layer": linear("torch", node["context_layer"])} if "context_layer" in node else {}
+    return Stand("nflows", name, blocks=blocks, activation=activation, **ends, **context, **sizes)
+
+
+def _block(node: Mapping[str, Any], activation: Any, place: Place) -> Stand:
+    if "linear" in node:
+        norm = _block_norm(node["batch_norm"]) if "batch_norm" in node else None
+        own = {"linear": linear("nflows", node["linear"]), "batch_norm": norm}
+        return Stand("nflows", "MaskedFeedforwardBlock", activation=activation, **own)
+    layers = [linear("nflows", node["linear_layers"][str(i)]) for i in range(2)]
+    more: dict[str, Any] = {}
+    if "batch_norm_layers" in node:
+        more["batch_norm_layers"] = [_block_norm(node["batch_norm_layers"][str(i)]) for i in range(2)]
+    if "context_layer" in node:
+        more["context_layer"] = linear("torch", node["context_layer"])
+    masked = "mask" in node["linear_layers"]["0"]
+    name = "MaskedResidualBlock" if masked else "ResidualBlock"
+    return Stand("nflows", name, linear_layers=layers, activation=activation, **more)
+
+
+def _block_norm(node: Mapping[str, Any]) -> Stand:
+    weight, bias = node.get("weight"), node.get("bias")
+    own = {"running_mean": node["running_mean"], "running_var": node["running_var"]}
+    return Stand("torch", "BatchNorm1d", weight=weight, bias=bias, eps=BLOCK_EPS, **own)
+
+
+def _softplus(a: Any) -> Numbers:
+    return np.asarray(np.logaddexp(0.0, numbers(a)))
+
+
+def _batch_norm(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+    eps = float(told.take("batch_norm_eps"))
+    own = {name: node[name] for name in ("running_mean", "running_var", "bias")}
+    return Stand("nflows", "BatchNorm", weight=_softplus(node["unconstrained_weight"]) + eps, eps=eps, **own)
+
+
+def _lu(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+    n = len(node["bias"])
+    lower, upper = np.eye(n), np.diag(_softplus(node["unconstrained_upper_diag"]) + float(told.take("eps")))
+    lower[np.tril_indices(n, -1)] = numbers(node["lower_entries"])
+    upper[np.triu_indices(n, 1)] = numbers(node["upper_entries"])
+    return Stand("nflows", "LULinear", matrix=lower @ upper, bias=node["bias"])
+
+
+def _same(name: str, **more: Any) -> Callable[[Mapping[str, Any], Told, Place], Stand]:
+    return lambda node, told, place: Stand("nflows", name, **node, **more)
+
+
+_KINDS: list[tuple[set[str], Callable[[Mapping[str, Any], Told, Place], Stand]]] = [
+    ({"_transforms"}, _composite),
+    ({"_transform"}, _inverse),
+    ({"autoregressive_net"}, _masked),
+    ({"transform_net"}, _coupling),
+    ({"_permutation"}, _same("Permutation", _dim=1)),
+    ({"_shift", "_scale"}, _same("PointwiseAffineTransform")),
+    ({"lower_entries", "upper_entries"}, _lu),
+    ({"running_mean", "unconstrained_weight"}, _batch_norm),
+    ({"initialized", "log_scale", "shift"}, _same("ActNorm")),
+]

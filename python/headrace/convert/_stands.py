@@ -1,0 +1,125 @@
+"""Models of which only a `state_dict` is there: objects that stand for their parts, with what the file does not record.
+
+A file has weights, masks and orders, and nothing of activations, slopes, bounds and the like: whoever has the file says
+these, and nothing is assumed in their place. Nor has it a density to compare with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace import _arguments as check
+from headrace.convert._parts import Numbers, Place, dtype_of, numbers
+from headrace.convert._verify import compare
+from headrace.flow import Flow
+
+__all__ = ["Stand", "Told", "finished_file", "is_file", "tree_of", "without_files"]
+
+
+def is_file(model: Any) -> bool:
+    """Whether a model is a `state_dict`."""
+    return isinstance(model, Mapping)
+
+
+class Stand:
+    """An object with these attributes that stands for one of a class."""
+
+    def __init__(self, package: str, name: str, parts: Any = (), **attributes: Any) -> None:
+        self._stands_for = package, name
+        self._parts = list(parts)
+        self.__dict__.update(attributes)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __iter__(self) -> Any:
+        """Of containers."""
+        return iter(self._parts)
+
+    def __call__(self) -> Any:
+        """Of what makes a distribution or a transform."""
+        return self._parts[0]
+
+    def parameters(self) -> list[Any]:
+        """None: a file does not say what was trained."""
+        return []
+
+
+class Told:
+    """What the caller says beside the file; what is asked for and not said is an error that asks for it."""
+
+    def __init__(self, given: Mapping[str, Any], known: Mapping[str, str]) -> None:
+        """`known`: for each name what the library has by default."""
+        self._given, self._known = {name: value for name, value in given.items() if value is not None}, known
+        if extra := set(self._given) - set(known):
+            raise TypeError(f"{sorted(extra)[0]}: expected only {', '.join(known)} beside a state_dict")
+
+    def take(self, name: str) -> Any:
+        """What was said."""
+        if name not in self._given:
+            raise ValueError(f"{name}: a state_dict does not record it, so that it has to be said; {self._known[name]}")
+        return self._given[name]
+
+
+def without_files(given: Mapping[str, Any]) -> None:
+    """Refuse what a live model says itself."""
+    if names := sorted(name for name, value in given.items() if value is not None):
+        raise TypeError(f"{names[0]}: expected none beside a model, which says so itself; it is for a state_dict")
+
+
+def tree_of(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries, by the names between dots."""
+    tree: dict[str, Any] = {}
+    for key, value in state.items():
+        if not isinstance(key, str) or not hasattr(value, "shape"):
+            raise TypeError(f"model: expected a state_dict of tensors by name, got {key!r}: {check.kind_of(value)}")
+        *path, last = key.split(".")
+        node = tree
+        for name in path:
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                raise TypeError(f"model: expected names that make a tree, got {key!r} below a tensor")
+        node[last] = value
+    return tree
+
+
+def listed(node: Mapping[str, Any], place: Place) -> list[Any]:
+    """The parts of a list of modules, each of which has tensors."""
+    missing = sorted(set(map(str, range(len(node)))) - set(node))
+    if missing:
+        raise NotImplementedError(
+            f"{place.path}[{missing[0]}]: expected a part with tensors, got one without, of which a state_dict does "
+            "not say what it is"
+        )
+    return [node[str(i)] for i in range(len(node))]
+
+
+def linear(package: str, node: Mapping[str, Any]) -> Stand:
+    """A linear layer, masked or not."""
+    name = "MaskedLinear" if "mask" in node else "Linear"
+    masked = {"mask": node["mask"]} if "mask" in node else {}
+    return Stand(package, name, weight=node["weight"], bias=node.get("bias"), **masked)
+
+
+def finished_file(place: Place, state: Mapping[str, Any], verify: Any, make: Callable[[], Flow]) -> Flow:
+    """The flow in the file's dtype, compared with what is known of it."""
+    if verify is True:
+        raise ValueError(
+            "verify: a state_dict has no density to compare with: give (x, log_prob), or (x, log_prob, context), some "
+            "rows and what the library has made of them, or False"
+        )
+    flow = make()
+    if verify is not False:
+        if not isinstance(verify, (tuple, list)) or len(verify) != 2 + bool(flow.context):
+            wanted = "(x, log_prob, context)" if flow.context else "(x, log_prob)"
+            raise TypeError(f"verify: expected {wanted}, True or False, got {check.kind_of(verify)}")
+        x, log_prob, *context = map(numbers, verify)
+        rows: Numbers | None = context[0] if context else None
+        is_single = any("float32" in str(getattr(one, "dtype", "")) for one in verify)
+        compare(flow, x, log_prob, rows, np.full(len(x), 1e-3 if is_single else 1e-7))
+    dtype = dtype_of(place, list(state.values()))
+    return flow if dtype == "float64" else flow.astype(dtype)
