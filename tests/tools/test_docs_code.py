@@ -19,16 +19,8 @@ ROOT = Path(__file__).parents[2]
 OURS = (ROOT, ROOT / "tests", ROOT / "tests" / "support")  # where a reader has nothing
 PAGES = [page for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))] if "gallery" not in page.parts]
 
-OPTIONAL = {
-    "torch",
-    "jax",
-    "pandas",
-    "sklearn",
-    "scipy",
-    "zuko",
-    "nflows",
-    "sbi",
-}  # a page that imports one of these is only read without it
+# A page that imports one of these is only read without it.
+OPTIONAL = {"torch", "jax", "pandas", "sklearn", "scipy", "zuko", "nflows", "sbi"}
 
 
 def blocks(page):
