@@ -92,8 +92,8 @@ def test_dtypes_and_things_that_are_no_models(torch, zuko):
     with pytest.raises(TypeError, match=r"^model: expected parameters of one dtype, float32 or float64, got \["):
         convert.from_zuko(mixed)
     for function in (convert.from_zuko, convert.from_nflows, convert.from_normflows, convert.from_glasflow):
-        with pytest.raises(TypeError, match=r"^model: expected a module of PyTorch, got dict"):
-            function({})
+        with pytest.raises(TypeError, match=r"^model: expected a module of PyTorch, got list"):
+            function([])
         with pytest.raises(TypeError, match=r"^model: expected a flow of \w+, got Linear"):
             function(torch.nn.Linear(2, 2))
     with pytest.raises(TypeError, match=r"^model: expected a flow of flowjax, got int"):
