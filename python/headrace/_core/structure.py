@@ -110,10 +110,14 @@ class MaskedNetwork:
         names = self.names()
         return self.pack([named[f"{name}.weight"] for name in names], [named[f"{name}.bias"] for name in names])
 
-    def initial(self, seed: Sequence[int], dtype: np.dtype[Any], identity: tuple[float, ...]) -> NDArray[Any]:
+    def initial(
+        self, seed: Sequence[int], dtype: np.dtype[Any], identity: tuple[float, ...], *, biases_of: float = 1.0
+    ) -> NDArray[Any]:
         """Fresh weights: He's variance for the inputs that a unit really has, outputs close to the map's identity.
 
-        What is added to another layer's sums is small, so that sums do not grow from block to block.
+        Hidden units have uniform biases, within `biases_of` over the root of their inputs, so that not all of them bend
+        at the mean of the rows (docs/notes/training.md). What is added to another layer's sums is small, so that sums
+        do not grow from block to block.
         """
         rng = np.random.default_rng(list(seed))
         network: Network | None = self.options.get("network")
@@ -128,5 +132,7 @@ class MaskedNetwork:
             fan_in = np.maximum(mask.sum(axis=1, keepdims=True), 1)
             weights.append((rng.standard_normal(mask.shape) * (gain / np.sqrt(fan_in)) * mask).astype(dtype))
             biases.append(np.zeros(mask.shape[0], dtype))
+        for bias, mask in zip(biases[len(context) : -1], masks, strict=False):  # drawn last: weights are those of 0.4.0
+            bias[:] = biases_of * rng.uniform(-1.0, 1.0, bias.size) / np.sqrt(np.maximum(mask.sum(axis=1), 1))
         biases[-1][:] = np.tile(identity, masks[-1].shape[0] // len(identity))
         return self.pack(weights, biases)

@@ -74,7 +74,8 @@ class _Vector(Transform):
         self._block: Block = network if columns else _SharedBlock(network, VECTOR_MAPS[self._map].groups(n))
         key = _seeds(seed)
         fresh = VECTOR_MAPS[self._map].fresh(n, np.random.default_rng(list(key)))
-        self._program = self._compile(kind, network.initial(key, kind, tuple(fresh)))
+        begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # long chains of these stay near the identity
+        self._program = self._compile(kind, begin)
 
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
         return [("masked", inverted, self._network)]
