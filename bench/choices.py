@@ -11,6 +11,7 @@ memory: a mapped file of float32; MiB beyond it and seconds before the first ste
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
 import tempfile
@@ -67,11 +68,15 @@ SIMULATORS: dict[str, tuple[Callable[[int, np.random.Generator], Rows], int, str
 }
 
 
-def decay(seeds: int) -> None:
+def decay(seeds: int, what: str, decays: str) -> None:
     """See the module."""
     for name, (simulator, rows, family, used) in SIMULATORS.items():
+        if not re.search(what, name):
+            continue
         cells = []
         for label, factor in (("auto", None), ("constant", 1.0), ("a tenth", 0.1)):
+            if not re.search(decays, label):
+                continue
             values, spent, chosen = [], 0.0, []
             for seed in range(seeds):
                 rng = np.random.default_rng(1000 + seed)
@@ -152,11 +157,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("decay", "few", "memory"))
     parser.add_argument("--seeds", type=int, help="fits of each (default: 3 for decay, 5 for few)")
+    parser.add_argument("--tables", default="", metavar="REGEX", help="of `decay`: only those whose name matches")
+    parser.add_argument("--decays", default="", metavar="REGEX", help="of `decay`: auto, constant or a tenth")
     parser.add_argument("--rows", type=int, default=60_000_000, help="of the file of `memory` (default: 60 million)")
     options = parser.parse_args()
     print(f"headrace {hr.__version__}, {hr.get_num_threads()} threads")
     if options.what == "decay":
-        decay(options.seeds or 3)
+        decay(options.seeds or 3, options.tables, options.decays)
     elif options.what == "few":
         few(options.seeds or 5)
     else:

@@ -83,7 +83,8 @@ def fit_headrace(job: Job) -> dict:
         flow = family(train.shape[1], seed=job.seed)
     else:
         train, validation, test = _narrow(parts)
-        flow = family(train.shape[1], transforms=job.transforms, hidden=job.hidden, seed=job.seed)
+        network = hr.Network.plain(job.hidden)  # zuko's: ReLU after each
+        flow = family(train.shape[1], transforms=job.transforms, hidden=network, seed=job.seed)
         options |= {**asdict(job.training), "validation": validation, "schedule": "constant"}
         options |= {"weight_decay": 0.0, "clip": None, "average": None}
     # As if the user had pressed Ctrl-C, whatever `fit` makes of it.

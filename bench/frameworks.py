@@ -29,7 +29,7 @@ WRT = ("context", "parameters")
 
 def made_flow() -> hr.Flow:
     """A flow with random weights."""
-    flow = hr.MAF(FEATURES, context=CONTEXT, transforms=TRANSFORMS, hidden=HIDDEN, seed=0)
+    flow = hr.MAF(FEATURES, context=CONTEXT, transforms=TRANSFORMS, hidden=HIDDEN, last_activation="relu", seed=0)
     vector = flow.parameters
     noise = np.random.default_rng(0).standard_normal(vector.size, np.float32)
     flow.parameters = vector + 0.02 * noise

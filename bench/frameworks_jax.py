@@ -54,7 +54,7 @@ def least(call: Timed, *arguments: Any, seconds: float = 1.0) -> float:
 
 def ours() -> dict[str, tuple[Timed, tuple[Any, ...]]]:
     """Calls by name, with what stands before rows and context."""
-    flow = hr.MAF(FEATURES, context=CONTEXT)
+    flow = hr.MAF(FEATURES, context=CONTEXT, last_activation="relu")
     module, frozen = hj.FlowModule(flow), hj.freeze(flow)
     step = jax.value_and_grad(lambda m, x, c: -m.log_prob(x, c).mean())
     return {
@@ -94,7 +94,7 @@ def theirs() -> dict[str, tuple[Timed, tuple[Any, ...]]]:
 
 def plain(x: Any, c: Any) -> dict[str, Timed]:
     """The calls of NumPy that do the same, for what a call through JAX costs above them."""
-    flow, x, c = hr.MAF(FEATURES, context=CONTEXT), np.asarray(x), np.asarray(c)
+    flow, x, c = hr.MAF(FEATURES, context=CONTEXT, last_activation="relu"), np.asarray(x), np.asarray(c)
     weight = np.full(len(x), -1.0 / len(x), np.float32)
     return {
         "log_prob, parameters given": lambda: flow.log_prob(x, c),
@@ -165,7 +165,7 @@ def sampler(transport: Timed, steps: int, size: float = 0.1) -> Timed:
 
 def neutra(which: str, steps: int) -> None:
     """Time of a step of all chains."""
-    flow = peer(None) if which == "flowjax" else hj.freeze(hr.MAF(FEATURES))
+    flow = peer(None) if which == "flowjax" else hj.freeze(hr.MAF(FEATURES, last_activation="relu"))
     if flow is None:
         print("flowjax is not installed")
         return

@@ -89,7 +89,7 @@ def torch_flow(library: str, family: str, sizes: Sizes, context: int) -> Any:
 
     if library == "headrace":
         flow = {"maf": hr.MAF, "iaf": hr.IAF}[family](
-            sizes.features, context=context, transforms=5, hidden=sizes.hidden, seed=0
+            sizes.features, context=context, transforms=5, hidden=sizes.hidden, last_activation="relu", seed=0
         )
         return FlowModule(flow)
     import zuko
@@ -156,7 +156,8 @@ def jax_step(library: str, sizes: Sizes) -> Step:
     first, second, third = jax.random.split(jax.random.key(0), 3)
     encoder = (eqx.nn.Linear(ENCODED, 64, key=first), eqx.nn.Linear(64, CONTEXT, key=second))
     if library == "headrace":
-        flow: Any = hj.FlowModule(hr.MAF(sizes.features, context=CONTEXT, transforms=5, hidden=sizes.hidden, seed=0))
+        options = {"transforms": 5, "hidden": sizes.hidden, "last_activation": "relu", "seed": 0}
+        flow: Any = hj.FlowModule(hr.MAF(sizes.features, context=CONTEXT, **options))
     else:
         from flowjax.distributions import Normal
         from flowjax.flows import masked_autoregressive_flow

@@ -49,8 +49,9 @@ def build(workload: Workload, device: str, matmul: str = "exact") -> Model:
         options.update(coupling=workload.family in COUPLINGS, bins=BINS, bound=BOUND)
         flow = hr.NSF(workload.features, **options)
     else:
+        options["last_activation"] = "relu"  # as the others have it
         if workload.family == "maf_residual":
-            options["residual"] = True
+            options.update(residual=True, last_activation="identity")
         family = {"iaf": hr.IAF, "realnvp": hr.RealNVP}.get(workload.family, hr.MAF)
         flow = family(workload.features, **options)
     count = flow.parameters.size

@@ -65,6 +65,15 @@ def _couplings(
     return chain
 
 
+BOUNDED = "tanh"  # activation of the last hidden layer of affine flows (docs/notes/training.md)
+
+
+def _bounded(hidden: Any, conditioner: Affine) -> Affine:
+    """Settings with a bounded last layer, unless they say what it is: no row is so far out that a network runs away."""
+    told = isinstance(hidden, Network) or conditioner.get("last_activation") is not None
+    return conditioner if told else {**conditioner, "last_activation": BOUNDED}
+
+
 class _Affine(_Named):
     """What MAF and IAF share: all but the side that is read."""
 
@@ -87,7 +96,8 @@ class _Affine(_Named):
         """See the class."""
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
-        chain = _autoregressive(n, transforms, link, seed, sizes, reads=self._reads, **conditioner)
+        told = _bounded(hidden, conditioner)
+        chain = _autoregressive(n, transforms, link, seed, sizes, reads=self._reads, **told)
         super().__init__(chain, n, base, dtype)
 
 
@@ -171,7 +181,8 @@ class RealNVP(_Named):
         """See the class."""
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
-        super().__init__(_couplings(n, transforms, link, seed, sizes, **conditioner), n, base, dtype)
+        chain = _couplings(n, transforms, link, seed, sizes, **_bounded(hidden, conditioner))
+        super().__init__(chain, n, base, dtype)
 
 
 @storable

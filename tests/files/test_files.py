@@ -286,7 +286,7 @@ def test_the_documentation_shows_a_true_header_and_computes_the_density():
     x, context = file_cases.inputs_of(flow)
     y = (x - [10.0, -3.0]) / [2.0, 0.5]
     layers = [[tensors[f"transforms.0.layers.{i}.{what}"] for i in range(2)] for what in ("weight", "bias", "mask")]
-    out = reference.Network(*layers)(np.hstack([y, (context - 0.25) / 1.5])).reshape(-1, 2, 2)
+    out = reference.Network(*layers, "tanh")(np.hstack([y, (context - 0.25) / 1.5])).reshape(-1, 2, 2)
     shift, log_s = out[..., 0], out[..., 1] / (1 + np.abs(out[..., 1]) / np.log(1000))
     z = (y - shift) / np.exp(log_s)
     log_prob = (-(z**2) / 2 - np.log(2 * np.pi) / 2 - log_s).sum(axis=1) - np.log(2 * 0.5)

@@ -36,12 +36,12 @@ def mirror(flow, name, activation="relu"):
     transforms = []
     for transform in flow.transforms:
         if isinstance(transform, hr.MaskedAutoregressive):
-            transforms.append(cases.mirror_masked(transform, activation, reads=READS[name]))
+            transforms.append(cases.mirror_masked(transform, activation, "tanh", reads=READS[name]))
         elif isinstance(transform, (hr.Planar, hr.Radial)):
             transforms.append(vector_cases.mirror(transform, activation))
         elif isinstance(transform, hr.Coupling):
             passive = passive_columns(transform, context)
-            transforms.append(cases.mirror_coupling(transform, passive, activation))
+            transforms.append(cases.mirror_coupling(transform, passive, activation, "tanh"))
         else:
             assert isinstance(transform, hr.Standardize)  # the identity until a fit sets it
     return reference.Flow(transforms, reference.StandardNormal())
@@ -347,6 +347,40 @@ def test_fresh_flows_are_near_the_identity(name, dtype):
     assert np.abs(z - x).max() < 0.5
     assert np.abs(log_det).max() < 0.5
     assert np.abs(flow.log_prob(x, context) - reference.StandardNormal().log_prob(x.astype(float))).max() < 2.0
+
+
+@pytest.mark.parametrize("kind", [hr.MAF, hr.IAF, hr.RealNVP])
+def test_no_row_is_so_far_out_that_a_network_runs_away(kind):
+    """Columns depend on each other. A row 15 deviations out has -800 to -5e4 by seed; with ReLU -5e7 to -1e28."""
+    rng = cases.rng("far out")
+    x = rng.standard_normal((2000, 4))
+    x[:, 1] += x[:, 0] ** 2
+    x[:, 2] *= np.exp(0.7 * x[:, 0])
+    x[:, 3] += 0.3 * x[:, 1] * x[:, 2]
+    flow = kind(4, transforms=5, hidden=(64, 64), seed=1)
+    flow.fit(x, epochs=20, progress=False)
+    far = np.array([[-15.0, 15.0, -15.0, 15.0]]) * x.std(axis=0)
+    assert -1e6 < flow.log_prob(far)[0] < -100.0
+    assert flow.log_prob(x).mean() > -5.9  # a Gaussian has -7
+
+
+def test_a_last_activation_is_that_of_the_last_layer_alone():
+    assert [layer.activation for layer in hr.MAF(3, hidden=(8, 9, 7), activation="elu")[0].network] == [
+        "elu",
+        "elu",
+        "tanh",
+    ]
+    flow = hr.RealNVP(3, hidden=(8, 9), last_activation="silu")
+    assert [layer.activation for layer in flow[0].network] == ["relu", "silu"]
+    blocks = hr.IAF(3, hidden=(8,), residual=True)[0].network
+    assert [(layer.activation, layer.adds) for layer in blocks] == [("relu", None), ("relu", None), ("tanh", 0)]
+    assert [layer.activation for layer in hr.NSF(3)[0].network] == ["relu", "relu"]
+    assert hr.MAF(3, hidden=(8,))[0].network == hr.Network.plain((8,), "tanh")
+    assert hr.MAF(3, hidden=())[0].network == hr.Network([])
+    described = hr.Network([hr.Layer(8), hr.Layer(8)])
+    assert hr.MAF(3, hidden=described)[0].network == described  # which says what it is
+    with pytest.raises(TypeError, match="last_activation: expected none beside a Network"):
+        hr.MAF(3, hidden=described, last_activation="tanh")
 
 
 @every_named

@@ -14,7 +14,7 @@ from headrace._core.settings import NetworkSettings, Settings, setting
 from headrace._stored import Stored
 
 NETWORK = {"activation": "relu"}
-BLOCKS = {"residual": False, "dropout": 0.0}
+BLOCKS = {"last_activation": None, "residual": False, "dropout": 0.0}
 LINK = {"link": "reverse"}
 SCALE = {"map": "affine", "scale": "soft_clamp", "slope": 1e-3}
 SPLINE = {"bins": 8, "bound": 5.0}

@@ -270,7 +270,8 @@ def test_files_keep_every_layer(name, tmp_path, dtype):
 
 def test_a_plain_network_is_told_by_its_activation():
     """Its file is one of older versions, and the same whichever way it was said."""
-    said, described = hr.MAF(3, hidden=(8, 9), activation="elu"), hr.MAF(3, hidden=Network.plain((8, 9), "elu"))
+    said = hr.MAF(3, hidden=(8, 9), activation="elu", last_activation="elu")
+    described = hr.MAF(3, hidden=Network.plain((8, 9), "elu"))
     assert hr.to_bytes(said) == hr.to_bytes(described)
     assert b'"network"' not in hr.to_bytes(said)
     assert said[0].network == Network.plain((8, 9), "elu")

@@ -338,13 +338,22 @@ NETWORKS = {
 # --- transforms of the library, seen by the reference ---------------------------------------------------------------
 
 
-def mirror_masked(transform, activation="relu", **settings):
+def mirror_network(transform, activation, last=None):
+    """The reference of a network; ``last`` is the activation of its last hidden layer, if it has one of its own."""
+    weights, biases, masks = transform.to_dense()
+    hidden = [reference.Hidden(activation) for _ in weights[:-1]]
+    if hidden and last is not None:
+        hidden[-1] = reference.Hidden(last)
+    return reference.Network(weights, biases, masks, hidden=hidden)
+
+
+def mirror_masked(transform, activation="relu", last=None, **settings):
     """The reference of a library transform that the ordinary constructor made, from its dense weights."""
-    return reference.MaskedAutoregressive(reference.Network(*transform.to_dense(), activation), **settings)
+    return reference.MaskedAutoregressive(mirror_network(transform, activation, last), **settings)
 
 
-def mirror_coupling(transform, passive, activation="relu", **settings):
-    network = reference.Network(*transform.to_dense(), activation)
+def mirror_coupling(transform, passive, activation="relu", last=None, **settings):
+    network = mirror_network(transform, activation, last)
     return reference.Coupling(network, transform.features, passive, **settings)
 
 

@@ -136,6 +136,7 @@ def make_core(machine):
         for suffix in ("F32", "F64"):
             name = base.__name__ + suffix
             setattr(core, name, type(name, (base,), {"kind": staticmethod(getattr(inner, name))}))
+    core.HiddenOptions = inner.HiddenOptions
     core.MaskedOptions, core.MaskedTransform = inner.MaskedOptions, inner.MaskedTransform
     core.reason = lambda: "" if machine.devices else "no device is plugged in"
     core.device_count = lambda: machine.devices
@@ -235,6 +236,7 @@ class OnCpu:
 
             return make
 
+        self.HiddenOptions = cpu.HiddenOptions
         self.MaskedOptions, self.MaskedTransform = MaskedOptions, MaskedTransform
         for suffix in ("F32", "F64"):
             setattr(self, f"Program{suffix}", programs(getattr(cpu, f"Program{suffix}")))

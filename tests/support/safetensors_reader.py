@@ -78,7 +78,8 @@ def _transform(header, tensors, prefix):
         return _vector(header, tensors, prefix)
     layers = sum(name.startswith(f"{prefix}layers.") and name.endswith(".weight") for name in tensors)
     lists = [[tensors[f"{prefix}layers.{i}.{what}"] for i in range(layers)] for what in ("weight", "bias", "mask")]
-    network = reference.Network(*lists, header["activation"])
+    hidden = [reference.Hidden(part["activation"], part.get("adds")) for part in header.get("network", [])]
+    network = reference.Network(*lists, header["activation"], hidden or None)  # of those that no context joins
     settings = {key: header[key] for key in ("map", "scale", "slope", "formula", "bound", "layout")}
     settings["outputs"] = tuple(header["outputs"])
     if "min_bin" in header:

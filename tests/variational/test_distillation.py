@@ -77,6 +77,20 @@ def test_the_closed_form_agrees_with_monte_carlo_and_has_less_noise(formulas, co
     assert exact.excess.std() < 0.7 * sampled.excess.std()
 
 
+def test_the_closed_form_knows_what_each_hidden_layer_is():
+    """Bounded ends, residual blocks and gates by the context; as above."""
+    ends = hr.Network([hr.Layer(9), hr.Layer(9, "tanh")])
+    gated = hr.Network.residual((9,), "silu", context="gate")
+    made = [hr.MaskedAutoregressive(FEATURES, ends, context=2, dtype="float64")]
+    made += [hr.MaskedAutoregressive(FEATURES, gated, context=2, reads="latent", dtype="float64")]
+    teacher, student = (hr.Flow([cases.randomise(t, 0.3, "layers", str(i)), SCALE]) for i, t in enumerate(made))
+    row = np.array([[0.3, -0.5]])
+    exact, sampled = closed(teacher, student, 40_000, context=row), pathwise(teacher, student, 40_000, context=row)
+    difference = exact.excess - sampled.excess
+    assert abs(difference.mean()) < 4.0 * difference.std() / np.sqrt(difference.size)
+    assert exact.excess.mean() > 0.1
+
+
 def test_the_closed_form_takes_normal_bases_and_scales_of_context():
     teacher = hr.Flow(teacher_of(context=2).transforms, hr.Normal(FEATURES, 0.2, 1.3, trainable=False))
     student = student_of(context=2, base=hr.Normal(FEATURES, [0.1, 0.0, -0.4], 0.8, trainable=False))

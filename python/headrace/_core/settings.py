@@ -49,6 +49,7 @@ class NetworkKeywords(TypedDict, total=False):
 
 
 class _Blocks(TypedDict, total=False):
+    last_activation: str | None
     residual: bool
     dropout: float
 
@@ -275,6 +276,16 @@ class Settings(NetworkSettings, _MapSettings):  # in this order of bases a file 
         '"interleaved": the last layer\'s rows are coordinate by coordinate; "blocked": all that belongs to the first '
         "name, coordinate by coordinate, then to the second, and so on.",
         core=False,
+    )
+
+    last_activation: str | None = setting(
+        None,
+        lambda settings, value: value if value is None else check.choice("last_activation", value, ACTIVATIONS),
+        'Of the last hidden layer, with `residual` of the last block: one of the same names, "identity" for none. By '
+        'default "tanh" in the flows of affine maps, MAF, IAF and RealNVP, as that bounds what a network says of a '
+        "row far from all others, and as of the others elsewhere.",
+        core=False,
+        stored=False,
     )
 
     residual: bool = setting(

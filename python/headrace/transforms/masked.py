@@ -12,7 +12,14 @@ from numpy.typing import DTypeLike, NDArray
 from headrace import _arguments as check
 from headrace._arrays.caller import Array
 from headrace._core.maps import MAPS
-from headrace._core.settings import Autoregressive, Conditioner, DenseAutoregressive, DenseConditioner, Settings
+from headrace._core.settings import (
+    ACTIVATIONS,
+    Autoregressive,
+    Conditioner,
+    DenseAutoregressive,
+    DenseConditioner,
+    Settings,
+)
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._keywords import documented, takes
 from headrace._module import Block
@@ -400,12 +407,18 @@ def _hidden_layers(hidden: Any, conditioner: Mapping[str, Any]) -> tuple[Network
     """The layers that a constructor is asked for, and the settings that are not about them."""
     others = dict(conditioner)
     if isinstance(hidden, Network):
-        for name in ("activation", "residual", "dropout"):
+        for name in ("activation", "last_activation", "residual", "dropout"):
             if name in others:
                 raise TypeError(f"{name}: expected none beside a Network, which says what it is, got {others[name]!r}")
         return hidden, _told(hidden, others)
     make = Network.residual if others.pop("residual", False) else Network.plain
-    return make(hidden, others.get("activation", "relu"), dropout=others.pop("dropout", 0.0)), others
+    network = make(hidden, others.get("activation", "relu"), dropout=others.pop("dropout", 0.0))
+    last = others.pop("last_activation", None)
+    if last is not None and len(network):
+        *below, end = network
+        network = Network([*below, replace(end, activation=check.choice("last_activation", last, ACTIVATIONS))])
+        others["activation"] = network.common_activation or others.get("activation", "relu")
+    return network, others
 
 
 def _told(network: Network | None, conditioner: Mapping[str, Any]) -> dict[str, Any]:

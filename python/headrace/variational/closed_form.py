@@ -104,14 +104,17 @@ class _Conditional(_Link):
         self.dtype = dtype
         self.settings, self.trained = s, forward
         self.direction = "forward" if forward == (s.formula == "to_data") else "inverse"
-        layers = self.core.unpack(t.astype(dtype).parameters)
+        layers, network = self.core.unpack(t.astype(dtype).parameters), t.network
+        joined, own = layers[: len(network.joined)], layers[len(network.joined) :]
         self.network = Coupling.from_dense(
-            [w for w, _ in layers],
-            [b for _, b in layers],
+            [w for w, _ in own],
+            [b for _, b in own],
             self.core.masks(),
             features=n + n * s.n_params,
             passive=range(n),
-            activation=s.activation,
+            network=network,
+            context_weights=[w for w, _ in joined],
+            context_biases=[b for _, b in joined],
             map="additive",
             context=s.context,
         )
