@@ -529,7 +529,8 @@ class Flow(Derivatives):
             weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
             validation: The share of rows to hold out, or rows of your own: ``x_val`` or ``(x_val, context_val,
                 weights_val)``; None for none, and then the last weights (their running mean) are kept.
-            epochs: Passes over the training rows, at most; by default as many as make 20,000 steps, 10 to 300.
+            epochs: Passes over the training rows, at most; by default as many as make 20,000 steps, 10 to 300, and
+                twice as many where held-out rows choose the weight decay.
             batch_size: Rows of a step; by default a 64th of the rows, 32 to 512.
             learning_rate: At the start; by default 5e-3, or 1.28 over the units of the widest hidden layer if less.
             schedule: "constant", "cosine" (down to nothing over all epochs) or "plateau" (halved whenever a third of

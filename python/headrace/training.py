@@ -86,7 +86,7 @@ class _Fit:
         self.clock = clock
         self.flow, self.data, self.rng, self.caller, self.history, self.plan = flow, data, rng, caller, history, plan
         self.train, self.given = _rows.split(flow.features, flow.context, data, validation, rng, caller)
-        self.checked = Plan.of(flow, self.train.size, **plan)
+        self.checked = Plan.of(flow, self.train.size, judged=self.given is not None, **plan)
         self.fresh = flow._interior.is_fresh
         self.by_default = plan["epochs"] is None and self.given is not None
         self.kind = DeviceRun if flow._interior.on_device else Run
@@ -141,20 +141,21 @@ class _Fit:
 
         def made(flow: Trainable, rows: Part) -> Run:
             _standardize(flow, self.data, rows, gaussian=True, say=False)
-            return self._run(flow, rows, None, Plan.of(flow, rows.size, **plan), History(), choosing)
+            return self._run(flow, rows, None, Plan.of(flow, rows.size, judged=False, **plan), History(), choosing)
 
         history = self.history
         epochs, loss = 0, math.inf
         losses: list[float] = []
         if part.size >= LEAST:
-            epochs, losses, loss = chosen_epochs(self.flow, self.data, part, made, self.checked.epochs, choosing)
+            most = Plan.of(self.flow, part.size, judged=False, **plan).epochs
+            epochs, losses, loss = chosen_epochs(self.flow, self.data, part, made, most, choosing)
         _standardize(self.flow, self.data, part, gaussian=True)
         if choosing.ran_out:
             history.stopped = "time_budget"
         if not epochs:
             history.best_loss, history.gaussian = loss, True
             return
-        checked = Plan.of(self.flow, part.size, **{**plan, "epochs": epochs})
+        checked = Plan.of(self.flow, part.size, judged=False, **{**plan, "epochs": epochs})
         self._run(self.flow, part, None, checked, history, self.clock).go(progress)
         history.validation_loss = losses
         if history.best_epoch + 1 == epochs:

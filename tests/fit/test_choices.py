@@ -4,19 +4,35 @@ from types import SimpleNamespace
 
 import numpy as np
 
+import headrace as hr
 from headrace._fit.cross_validation import clearly_better
 from headrace._fit.history import History
+from headrace._fit.plan import Plan
 from headrace._fit.weight_decay import Decays
 
 
 def test_a_stage_that_gained_nothing_is_the_last():
-    plan = SimpleNamespace(weight_decay=None, constant_decay=1.0, schedule="constant", endless=False, patience=4)
+    plan = SimpleNamespace(weight_decay=None, constant_decay=1.0, staged=True, patience=4)
     decays, history = Decays(plan, True), History()
     decays.tried(-1, 2.0, history)
     decays.tried(0, 1.0, history)
     assert decays.next_stage(0)
     decays.tried(1, 1.5, history)
     assert not decays.next_stage(1)
+
+
+def test_decays_that_follow_one_another_have_twice_the_epochs():
+    """Where nothing can choose, or there is no choice, a fit has as many as before."""
+
+    def epochs(rows=5000, judged=True, **told):
+        plan = {"epochs": None, "batch_size": None, "learning_rate": None, "schedule": "constant", "clip": 5.0}
+        plan |= {"weight_decay": "auto", "average": 0.999, "patience": 50}
+        return Plan.of(hr.MAF(2), rows, judged=judged, **plan | told).epochs
+
+    assert epochs() == 2 * epochs(judged=False) == 2 * epochs(weight_decay=None) == 2 * epochs(weight_decay=0.1) == 600
+    assert epochs(schedule="cosine") == epochs(patience=None) == 300
+    assert epochs(rows=60_000) == epochs(rows=60_000, judged=False)  # so many hardly need a decay
+    assert epochs(epochs=7) == 7
 
 
 def test_better_within_the_standard_error_is_not_clearly_better():

@@ -16,7 +16,9 @@ __all__ = ["Plan", "constant_decay"]
 
 BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # so many batches an epoch, of so many rows
 STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20_000, 10, 300
+STAGED = 2  # times as many epochs where decays follow one another, as they share them
 DECAY_BY_ROWS, MOST_DECAY = 1e3, 1.0  # the former over the rows, at most the latter
+LEAST_DECAY = 0.02  # of less nothing depends, and it is not chosen
 
 
 def constant_decay(rows: int) -> float:
@@ -37,7 +39,7 @@ class Plan:
     clip: float | None
     average: float | None
     patience: int
-    endless: bool  # patience: None
+    staged: bool  # whether held-out rows choose among decays that follow one another
 
     @classmethod
     def of(
@@ -45,6 +47,7 @@ class Plan:
         flow: Trainable,
         rows: int,
         *,
+        judged: bool,
         epochs: Any,
         batch_size: Any,
         learning_rate: Any,
@@ -54,14 +57,11 @@ class Plan:
         average: Any,
         patience: Any,
     ) -> Plan:
-        """Those of `Flow.fit`, checked."""
+        """Those of `Flow.fit`, checked. `judged`: whether rows are held out."""
         size = min(max(rows // BATCHES, LEAST_BATCH), MOST_BATCH)
         if batch_size is not None:
             size = check.integer("batch_size", batch_size, least=1)
         batches = -(-rows // min(size, rows))
-        passes = min(max(-(-STEPS // batches), LEAST_EPOCHS), MOST_EPOCHS)
-        if epochs is not None:
-            passes = check.integer("epochs", epochs)
         rate = default_rate(flow) if learning_rate is None else learning_rate
         unchosen = constant_decay(rows)
         if isinstance(weight_decay, str):
@@ -70,15 +70,22 @@ class Plan:
         else:
             decay = unchosen if weight_decay is None else float(regularisation(weight_decay, clip, average)[0])
         regularisation(0.0, clip, average)
+        check.choice("schedule", schedule, SCHEDULES)
+        passes = min(max(-(-STEPS // batches), LEAST_EPOCHS), MOST_EPOCHS)
+        chosen = judged and decay is None and unchosen > LEAST_DECAY
+        staged = chosen and schedule == "constant" and patience is not None
+        passes *= STAGED if staged else 1
+        if epochs is not None:
+            passes = check.integer("epochs", epochs)
         return cls(
             passes,
             batches,
             check.number("learning_rate", rate, above=0.0, below=math.inf),
-            check.choice("schedule", schedule, SCHEDULES),
+            schedule,
             decay,
             unchosen,
             clip,
             average,
             check.integer("patience", patience, least=1) if patience is not None else passes + 1,
-            patience is None,
+            staged,
         )

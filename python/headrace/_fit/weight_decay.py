@@ -16,15 +16,13 @@ from headrace._fit.plan import Plan
 __all__ = ["Decays"]
 
 FACTOR, STAGES = 5.0, 4  # each stage has a decay smaller by the factor
-LEAST = 0.02  # of less nothing depends, and it is not chosen
 
 
 class Decays:
     """The decays of a fit, one after another; just one where it is given or nothing can choose."""
 
     def __init__(self, plan: Plan, judged: bool) -> None:
-        chosen = plan.weight_decay is None and plan.constant_decay > LEAST
-        staged = chosen and judged and plan.schedule == "constant" and not plan.endless
+        staged = judged and plan.staged
         first = plan.constant_decay if plan.weight_decay is None else plan.weight_decay
         self.candidates = [first / FACTOR**i for i in range(STAGES if staged else 1)]
         self.wait = max(1, plan.patience // 2) if staged else plan.patience
