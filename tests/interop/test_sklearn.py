@@ -149,7 +149,9 @@ def test_in_a_grid_search():
     """The search finds that no epochs are too few for data that are no Gaussian, and refits what it found."""
     x = table(rows=300)
     x[:, 1] = x[:, 0] ** 2 + 0.1 * x[:, 1]
-    search = GridSearchCV(FlowDensity(**{**SHORT, "validation": 0.0}), {"epochs": [0, 30]}, cv=3).fit(x)
+    search = GridSearchCV(
+        FlowDensity(**{**SHORT, "hidden": (16, 16), "validation": 0.0}), {"epochs": [0, 30]}, cv=3
+    ).fit(x)
     assert search.best_params_ == {"epochs": 30}
     assert search.best_score_ == search.cv_results_["mean_test_score"].max()
     assert search.score(x) == search.best_estimator_.score(x)
