@@ -120,6 +120,17 @@ py::list masks(const MaskedTransform& t) {
     return layers;
 }
 
+Support support_of(const std::string& name) {
+    static const std::map<std::string, Support> supports{{"any", Support::any},
+                                                         {"lower", Support::lower},
+                                                         {"upper", Support::upper},
+                                                         {"interval", Support::interval},
+                                                         {"circle", Support::circle}};
+    const auto found = supports.find(name);
+    require(found != supports.end(), "steps: an unknown kind of support");
+    return found->second;
+}
+
 }  // namespace
 
 Base base_of(const std::string& name) {
@@ -148,6 +159,12 @@ std::vector<StepSpec> steps_of(const py::list& list) {
             const auto matrix = py::cast<py::array_t<double, py::array::c_style | py::array::forcecast>>(row[2]);
             s.matrix.assign(matrix.data(), matrix.data() + matrix.size());
             s.blocks = py::cast<std::vector<int>>(row[3]);
+        } else if (kind == "support") {
+            s.kind = StepSpec::Kind::support;
+            s.inverted = py::cast<bool>(row[1]);
+            for (const auto& name : py::cast<std::vector<std::string>>(row[2])) s.supports.push_back(support_of(name));
+            s.low = py::cast<std::vector<double>>(row[3]);
+            s.high = py::cast<std::vector<double>>(row[4]);
         } else {
             require(kind == "standardize", "steps: an unknown kind of step");
             s.kind = StepSpec::Kind::standardize;

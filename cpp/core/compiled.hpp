@@ -18,6 +18,7 @@ struct Compiled {
     std::vector<int> networks;
     std::vector<int> load_slot, store_slot;
     std::vector<double> load_shift, load_scale, store_shift, store_scale;
+    std::vector<SupportColumn> load_support, store_support;
     // Owners of what the steps point to; a list never moves its elements.
     std::vector<std::unique_ptr<PlanStorage>> plans;
     std::vector<std::unique_ptr<BackPlanStorage>> back_plans;

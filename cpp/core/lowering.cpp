@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "../math/activations.hpp"
@@ -61,6 +62,38 @@ std::vector<int> network_slots(const MaskedTransform& t) {
     return slots;
 }
 
+// The smallest number above a bound as this dtype has it; a circle has the bound too, if no number below stands for it.
+template <class T>
+double least_above(double low, bool itself) {
+    const T nearest = T(low);
+    if (itself && double(nearest) >= low) return double(nearest);
+    return double(std::nextafter(nearest, std::numeric_limits<T>::infinity()));
+}
+
+template <class T>
+std::pair<double, double> outermost(Support kind, double low, double high) {
+    const bool has_low = kind != Support::any && kind != Support::upper;
+    const bool has_high = kind != Support::any && kind != Support::lower;
+    const double most = double(std::numeric_limits<T>::max());
+    const double first = has_low ? least_above<T>(low, kind == Support::circle) : -most;
+    const double last = has_high ? -least_above<T>(-high, false) : most;
+    if (first <= last) return {first, last};
+    const double middle = double(T(low / 2 + high / 2));  // no number of this dtype lies inside
+    return {middle, middle};
+}
+
+template <class T>
+std::vector<SupportColumn> support_columns(const StepSpec& spec) {
+    std::vector<SupportColumn> columns;
+    for (size_t c = 0; c < spec.supports.size(); ++c) {
+        const Support kind = spec.supports[c];
+        const auto [least, most] = outermost<T>(kind, spec.low[c], spec.high[c]);
+        const auto [wide_least, wide_most] = outermost<double>(kind, spec.low[c], spec.high[c]);
+        columns.push_back({kind, spec.low[c], spec.high[c], least, most, wide_least, wide_most});
+    }
+    return columns;
+}
+
 #define HR_STEP_OF(name, type)            \
     template <class T>                    \
     Step<T> step_of(const type<T>& own) { \
@@ -104,6 +137,7 @@ class Lowering {
                 case StepSpec::Kind::permutation: permute(where_, e); break;
                 case StepSpec::Kind::rotation: add_rotation(i); break;
                 case StepSpec::Kind::standardize: add_scale(i); break;
+                case StepSpec::Kind::support: add_support(i); break;
                 case StepSpec::Kind::masked:
                     if (is_shared_vector(*e.spec->masked)) {
                         i = add_vectors(i);
@@ -198,7 +232,7 @@ class Lowering {
             for (double& s : scale) s = 1 / s;
         // Loading and storing know columns, not slots, so that only permutations may lie between them and the step.
         // On the latent side a sample starts and a base density ends: there it is a step like any other.
-        const bool at_data_end = inverse_ ? out_.steps.empty() && out_.load_shift.empty() : i + 1 == order_.size();
+        const bool at_data_end = inverse_ ? out_.steps.empty() && out_.load_shift.empty() : ends_with_support(i + 1);
         if (at_data_end && !e.to_data && inverse_) {
             out_.load_shift.resize(features_);
             out_.load_scale.resize(features_);
@@ -218,6 +252,31 @@ class Lowering {
             }
             out_.steps.push_back(
                 step_of(ScaleStep<T>{out_.keep(std::move(slot_scale)), out_.keep(std::move(slot_shift)), !e.to_data}));
+        }
+    }
+
+    // Whether nothing comes from step `i` on, or what takes coordinates to their support.
+    bool ends_with_support(size_t i) const {
+        return i == order_.size() ||
+               (i + 1 == order_.size() && order_[i].spec->kind == StepSpec::Kind::support && order_[i].to_data);
+    }
+
+    // At the data end it is part of loading and storing, outside of a scale there.
+    void add_support(size_t i) {
+        const Executed& e = order_[i];
+        const std::vector<SupportColumn> columns = support_columns<T>(*e.spec);
+        if (inverse_ && !e.to_data && out_.steps.empty() && out_.load_shift.empty() && out_.load_support.empty()) {
+            out_.load_support.resize(size_t(features_));
+            for (int c = 0; c < features_; ++c) {
+                const auto column = std::find(out_.load_slot.begin(), out_.load_slot.end(), where_[c]);
+                out_.load_support[size_t(column - out_.load_slot.begin())] = columns[size_t(c)];
+            }
+        } else if (!inverse_ && e.to_data && i + 1 == order_.size()) {
+            out_.store_support = columns;
+        } else {
+            std::vector<SupportColumn> by_slot(columns);
+            for (int c = 0; c < features_; ++c) by_slot[size_t(where_[c] - context_)] = columns[size_t(c)];
+            out_.steps.push_back(step_of(SupportStep<T>{out_.keep(std::move(by_slot)), e.to_data}));
         }
     }
 
@@ -452,13 +511,15 @@ class Lowering {
     void finish() {
         out_.transforms.resize(out_.steps.size());
         out_.store_slot = std::move(where_);
-        const auto data_or_null = [](const std::vector<double>& v) { return v.empty() ? nullptr : v.data(); };
+        const auto data_or_null = [](const auto& v) { return v.empty() ? nullptr : v.data(); };
         chain_.load_slot = out_.load_slot.data();
         chain_.store_slot = out_.store_slot.data();
         chain_.load_shift = data_or_null(out_.load_shift);
         chain_.load_scale = data_or_null(out_.load_scale);
         chain_.store_shift = data_or_null(out_.store_shift);
         chain_.store_scale = data_or_null(out_.store_scale);
+        chain_.load_support = data_or_null(out_.load_support);
+        chain_.store_support = data_or_null(out_.store_support);
         chain_.context_shift = data_or_null(structure_.context_shift());
         chain_.context_scale = data_or_null(structure_.context_scale());
         chain_.steps = out_.steps.data();

@@ -34,6 +34,9 @@ Structure::Structure(int features, int context, std::vector<StepSpec> steps, Con
             }
             case StepSpec::Kind::rotation: fits = blocks_fit(s.blocks, n, s.matrix.size()); break;
             case StepSpec::Kind::standardize: fits = s.mean.size() == n && s.std.size() == n; break;
+            case StepSpec::Kind::support:
+                fits = s.supports.size() == n && s.low.size() == n && s.high.size() == n;
+                break;
         }
         if (!fits)
             throw std::invalid_argument("transforms: a transform does not fit the program's features or context");

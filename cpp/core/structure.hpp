@@ -11,13 +11,15 @@
 namespace headrace {
 
 struct StepSpec {
-    enum class Kind { masked, permutation, rotation, standardize } kind;
+    enum class Kind { masked, permutation, rotation, standardize, support } kind;
     bool inverted = false;  // Inverse(t)
     std::shared_ptr<const MaskedTransform> masked;
     std::vector<int> order;         // permutation: forward gives x[i] = z[order[i]]
     std::vector<double> matrix;     // rotation: forward gives x = matrix z; orthogonal and block diagonal: its blocks
     std::vector<int> blocks;        // of these sizes, row by row, one after another
     std::vector<double> mean, std;  // standardize: forward gives x = z std + mean
+    std::vector<Support> supports;  // support: of each column,
+    std::vector<double> low, high;  // and its bounds
 };
 
 // How context columns are standardised before the networks read them: (context - mean) / std; empty: not at all.

@@ -40,9 +40,11 @@ struct Chain {
     bool tiles_only;  // some step knows no path of its own for small batches
     const Step<T>* steps;
     int n_steps;
-    const int *load_slot, *store_slot;            // of each column
-    const double *load_shift, *load_scale;        // (value - shift) * scale on the way in, or null
-    const double *store_shift, *store_scale;      // value * scale + shift on the way out, or null
+    const int *load_slot, *store_slot;        // of each column
+    const double *load_shift, *load_scale;    // (value - shift) * scale on the way in, or null
+    const double *store_shift, *store_scale;  // value * scale + shift on the way out, or null
+    // Of each column, before the shift on the way in, after it on the way out; or null.
+    const SupportColumn *load_support, *store_support;
     const double *context_shift, *context_scale;  // (context - shift) * scale on the way in, or null
     double log_det;                               // the constant part
     const int* networks;                          // the steps that have weights

@@ -32,6 +32,15 @@ HR_FN void start_gradients(const Tape<T>& t, const Call<T>& call, const Cotangen
                 if (chain.store_scale) g *= chain.store_scale[c];
                 gradient[chain.store_slot[c] * t.height + r] = T(g);
             }
+    if (chain.store_support)
+        for (int r = 0; r < rows; ++r)
+            for (int c = 0; c < chain.features; ++c) {
+                const int64_t place = chain.store_slot[c] * t.height + r;
+                const Supported made =
+                    to_support(chain.store_support[c], stored(chain, c, t.state(chain.n_steps)[place]));
+                const double scale = chain.store_scale ? chain.store_scale[c] : 1.0;
+                gradient[place] = T(double(gradient[place]) * made.slope + double(by_log_det[r]) * made.bend * scale);
+            }
     if (from.of_log_prob && call.inverse) {
         const T* z = t.state(chain.n_steps);
         for (int64_t s = chain.context; s < t.slots(); ++s)
@@ -55,6 +64,7 @@ bool record_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back
         for (int64_t i = 0; i < chain.context * t.height; i += W) store(t.state(s + 1) + i, load(t.state(s) + i));
         with_step(chain.steps[s], [&](const auto& step) { record_step(step, t, call, s); });
     }
+    add_store_support(chain, t.state(chain.n_steps), t.height, int64_t(1), rows, t.log_det());
     mark_overflows(chain, t.buffers(0), t.state(chain.n_steps));
     if (call.inverse) tile_base_density(chain, call, t.buffers(0), t.state(chain.n_steps), base);
     store_value(chain, call, t.state(chain.n_steps), t.height, int64_t(1), row, rows);
@@ -81,8 +91,13 @@ HR_FN void finish_input(const Tape<T>& t, const Call<T>& call, const Back<T>& ba
     for (int r = 0; r < rows; ++r) {
         const T bad = poison(t.log_det()[r]);
         for (int c = 0; back.input && c < chain.features; ++c) {
-            const double g = gradient[chain.load_slot[c] * t.height + r];
-            back.input[(row + r) * chain.features + c] = T(chain.load_scale ? g * chain.load_scale[c] : g) + bad;
+            double g = gradient[chain.load_slot[c] * t.height + r];
+            if (chain.load_scale) g *= chain.load_scale[c];
+            if (chain.load_support) {
+                const Supported made = from_support(chain.load_support[c], element(call.input, row + r, c));
+                g = g * made.slope + double(t.grad_log_det()[r]) * made.bend;
+            }
+            back.input[(row + r) * chain.features + c] = T(g) + bad;
         }
         for (int c = 0; back.context && c < chain.context; ++c) {
             const double g = gradient[c * t.height + r];

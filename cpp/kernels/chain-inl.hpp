@@ -15,6 +15,12 @@ HR_FN const char* row_of(const ArrayView& a, int64_t row) {
     return a.data + (a.rows ? a.rows[row] : row) * a.row_stride;
 }
 
+// A number on its way out, before its support.
+template <class T>
+HR_FN double stored(const Chain<T>& chain, int column, T value) {
+    return chain.store_scale ? double(value) * chain.store_scale[column] + chain.store_shift[column] : double(value);
+}
+
 template <class In>
 HR_FN double number_at(const char* p) {
     In value;
@@ -62,10 +68,57 @@ void load_array(const ArrayView& a, int columns, const int* slots, const double*
     }
 }
 
+// The same where columns have a support, row by row; what that adds to the log-determinants goes to sum.
+template <class T>
+void load_supported(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, T* out, int64_t slot_stride,
+                    int64_t row_stride, T* sum) {
+    for (int r = 0; r < rows; ++r) {
+        double log_det = 0;
+        for (int c = 0; c < chain.features; ++c) {
+            const Supported made =
+                from_row(chain.load_support[c], element(call.input, row + r, c), call.input.is_double);
+            log_det += made.log_det;
+            double value = made.value;
+            if (chain.load_shift) value = (value - chain.load_shift[c]) * chain.load_scale[c];
+            out[chain.load_slot[c] * slot_stride + r * row_stride] = T(value);
+        }
+        sum[r] += T(log_det);
+    }
+}
+
+// What taking columns to their support will add to the log-determinants; NaN where a number overflows.
+template <class T>
+void add_store_support(const Chain<T>& chain, const T* in, int64_t slot_stride, int64_t row_stride, int rows, T* sum) {
+    if (!chain.store_support) return;
+    for (int r = 0; r < rows; ++r) {
+        double log_det = 0;
+        for (int c = 0; c < chain.features; ++c) {
+            const Supported made = to_support(chain.store_support[c],
+                                              stored(chain, c, in[chain.store_slot[c] * slot_stride + r * row_stride]));
+            log_det += made.log_det + double(poison(T(made.value)));
+        }
+        sum[r] += T(log_det);
+    }
+}
+
+// Whether a row that is finite has no density, as a number of it lies on a bound or beyond.
+template <class T>
+bool is_row_outside(const Chain<T>& chain, const Call<T>& call, int64_t row) {
+    bool found = false;
+    for (int c = 0; c < chain.features; ++c) {
+        const double x = element(call.input, row, c);
+        if (!(x - x == 0)) return false;
+        found = found || is_outside(chain.load_support[c], x, call.input.is_double);
+    }
+    for (int c = 0; c < chain.context; ++c)
+        if (const double x = element(call.context, row, c); !(x - x == 0)) return false;
+    return found;
+}
+
 template <class T, class Out>
 void store_columns(const Chain<T>& chain, const T* in, int64_t slot_stride, int64_t row_stride, int rows, Out* out) {
     if constexpr (std::is_same_v<T, Out>) {
-        if (row_stride == 1 && chain.features >= least_transposed) {
+        if (row_stride == 1 && chain.features >= least_transposed && !chain.store_support) {
             lines_to_rows(in, slot_stride, chain.features, chain.store_slot, chain.store_shift, chain.store_scale, rows,
                           out);
             return;
@@ -76,9 +129,15 @@ void store_columns(const Chain<T>& chain, const T* in, int64_t slot_stride, int6
         const int c1 = chain.features < c0 + block ? chain.features : c0 + block;
         for (int r = 0; r < rows; ++r)
             for (int c = c0; c < c1; ++c) {
-                Out value = Out(in[chain.store_slot[c] * slot_stride + r * row_stride]);
-                if (chain.store_scale) value = Out(double(value) * chain.store_scale[c] + chain.store_shift[c]);
-                out[int64_t(r) * chain.features + c] = value;
+                const T value = in[chain.store_slot[c] * slot_stride + r * row_stride];
+                Out& place = out[int64_t(r) * chain.features + c];
+                if (chain.store_support) {
+                    const SupportColumn& support = chain.store_support[c];
+                    const double x = to_support(support, stored(chain, c, value)).value;
+                    place = inside<Out>(support, x, sizeof(Out) > sizeof(T));
+                } else {
+                    place = chain.store_scale ? Out(stored(chain, c, value)) : Out(value);
+                }
             }
     }
 }
@@ -113,6 +172,9 @@ HR_FN void store_sums(const Chain<T>& chain, const Call<T>& call, int64_t row, i
         if (call.log_prob)
             call.log_prob[row + r] =
                 T(double(base[r]) + base_constant(call.base, chain.features) + (call.inverse ? total : -total));
+        if (call.log_prob && call.inverse && chain.load_support && total != total &&
+            is_row_outside(chain, call, row + r))
+            call.log_prob[row + r] = -infinity<T>();
     }
 }
 
@@ -141,8 +203,12 @@ HR_FN void load_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, in
     };
     if (call.input.data) {
         clear_last_vector(chain.context, slots);
-        load_array(call.input, chain.features, chain.load_slot, chain.load_shift, chain.load_scale, row, rows, b.given,
-                   height, int64_t(1));
+        if (chain.load_support) {
+            load_supported(chain, call, row, rows, b.given, height, int64_t(1), b.sum);
+        } else {
+            load_array(call.input, chain.features, chain.load_slot, chain.load_shift, chain.load_scale, row, rows,
+                       b.given, height, int64_t(1));
+        }
         mark_bad(chain.context, slots);
     } else {
         for (int c = 0; c < chain.features; c += 4)
@@ -206,6 +272,7 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
     T base[max_tile_vectors * width<T>];
     if (call.log_prob && !call.inverse) tile_base_density(chain, call, b, b.given, base);
     run_steps(chain, call, b);
+    add_store_support(chain, b.given, height, int64_t(1), rows, b.sum);
     mark_overflows(chain, b, b.given);
     if (call.log_prob && call.inverse) tile_base_density(chain, call, b, b.given, base);
     store_value(chain, call, b.given, height, int64_t(1), row, rows);
@@ -229,8 +296,12 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
         for (int64_t i = 0; i < 2 * padded; i += W) store(b.given + r * b.stride + i, Pack<T>{});
 
     if (call.input.data) {
-        load_array(call.input, chain.features, chain.load_slot, chain.load_shift, chain.load_scale, int64_t(0), rows,
-                   b.given, int64_t(1), b.stride);
+        if (chain.load_support) {
+            load_supported(chain, call, int64_t(0), rows, b.given, int64_t(1), b.stride, sum);
+        } else {
+            load_array(call.input, chain.features, chain.load_slot, chain.load_shift, chain.load_scale, int64_t(0),
+                       rows, b.given, int64_t(1), b.stride);
+        }
         for (int r = 0; r < rows; ++r)
             for (int s = chain.context; s < slots; ++s) {
                 T& x = b.given[r * b.stride + s];
@@ -276,6 +347,7 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
     };
     if (call.log_prob && !call.inverse) base_density(b.given);
     run_steps(chain, call, b);
+    add_store_support(chain, b.given, int64_t(1), b.stride, rows, sum);
     for (int r = 0; r < rows; ++r) {  // as mark_overflows
         T* const z = b.given + r * b.stride;
         T bad = poison(sum[r]);

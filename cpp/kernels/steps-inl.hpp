@@ -10,6 +10,7 @@
 #include "steps/network-inl.hpp"
 #include "steps/rotation-inl.hpp"
 #include "steps/scale-inl.hpp"
+#include "steps/support-inl.hpp"
 #include "steps/vector-inl.hpp"
 
 namespace headrace {

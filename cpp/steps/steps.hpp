@@ -10,6 +10,7 @@
 #include "rotation.hpp"
 #include "scale.hpp"
 #include "summed.hpp"
+#include "support.hpp"
 #include "vector.hpp"
 
 // X(name, struct)
@@ -19,6 +20,7 @@
     X(vector, VectorStep)           \
     X(rotation, RotationStep)       \
     X(scale, ScaleStep)             \
+    X(support, SupportStep)         \
     X(move, MoveStep)
 
 namespace headrace {

@@ -62,6 +62,7 @@ class Placing {
         c.store_slot = arena_.put(c.store_slot, features);
         for (const double** p : {&c.load_shift, &c.load_scale, &c.store_shift, &c.store_scale})
             *p = arena_.put(*p, features);
+        for (const SupportColumn** p : {&c.load_support, &c.store_support}) *p = arena_.put(*p, features);
         for (const double** p : {&c.context_shift, &c.context_scale}) *p = arena_.put(*p, context);
         d_.tape.states = lines((c.n_steps + 1) * int64_t(d_.slots()));
         d_.tape.gradients = lines(2 * int64_t(d_.slots()));
@@ -112,6 +113,10 @@ class Placing {
     void place(DeviceStep<T>&, ScaleStep<T>& s, size_t) {
         s.scale = arena_.put(s.scale, size_t(d_.chain.features));
         s.shift = arena_.put(s.shift, size_t(d_.chain.features));
+    }
+
+    void place(DeviceStep<T>&, SupportStep<T>& s, size_t) {
+        s.column = arena_.put(s.column, size_t(d_.chain.features));
     }
 
     void place(DeviceStep<T>&, MoveStep<T>& s, size_t) {

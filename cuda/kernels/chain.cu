@@ -38,6 +38,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
                 t.given = t.built;
                 t.built = given;
             }
+        add_store_support(team, d.chain, t.given, t.log_det);
         mark_overflows(team, d, sums, t.given, t.log_det);
         if (call.log_prob && call.inverse) base = base_density(team, d, call.base, t.given);
         sums.put(team, t.log_det);

@@ -11,6 +11,7 @@
 
 #include "../host/device_chain.hpp"
 #include "product.cuh"
+#include "support.cuh"
 
 namespace headrace {
 namespace {
@@ -311,7 +312,9 @@ __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<
     if (rows < warp_rows)  // lanes past the last row are finite
         for (int s = team.warp; s < d.slots(); s += team.warps) t.given.at(s, team.lane) = 0;
     team.sync();
-    if (call.input.data) {
+    if (call.input.data && chain.load_support) {
+        load_supported(team, chain, call, row, rows, t.given, t.log_det);
+    } else if (call.input.data) {
         load_columns(team, call.input, chain.features, chain.load_slot, chain.load_shift, chain.load_scale, row, rows,
                      t.given);
     } else {
@@ -358,6 +361,9 @@ __device__ bool run_step(const Team& team, const DeviceChain<T>& d, const Device
                 value = scaled(step.step.scale, c, value);
             }
             break;
+        case StepKind::support:
+            t.log_det += run_support(team, step.step.support, t.given, t.given, context, features);
+            break;
         case StepKind::elementwise:
             run_elementwise(team, step.step.elementwise, call.ready, context, features, t);
             break;
@@ -393,6 +399,8 @@ __device__ void store_sums(const Team& team, const DeviceChain<T>& d, const Call
     if (call.log_prob) {
         call.log_prob[row + team.lane] =
             T(double(base) + base_constant(call.base, d.chain.features) + (call.inverse ? total : -total));
+        if (call.inverse && d.chain.load_support && total != total && is_row_outside(d.chain, call, row + team.lane))
+            call.log_prob[row + team.lane] = -infinity<T>();
     }
 }
 
@@ -403,7 +411,11 @@ __device__ void store_tile(const Team& team, const Chain<T>& chain, const Lines<
     Out* const out = values + row * chain.features;
     const auto value_at = [&](int r, int c) {
         const T value = lines.at(chain.store_slot[c], r);
-        return chain.store_scale ? Out(double(value) * chain.store_scale[c] + chain.store_shift[c]) : Out(value);
+        if (chain.store_support) {
+            const SupportColumn& support = chain.store_support[c];
+            return inside<Out>(support, to_support(support, stored(chain, c, value)).value, sizeof(Out) > sizeof(T));
+        }
+        return chain.store_scale ? Out(stored(chain, c, value)) : Out(value);
     };
     if (reinterpret_cast<uintptr_t>(values) % 16 != 0) {
         for_tile(team, rows, chain.features, true,

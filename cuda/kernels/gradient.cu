@@ -73,6 +73,10 @@ __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Cal
                     scaled(d.step.scale, c, state.given.at(context + c, team.lane));
             team.sync();
             break;
+        case StepKind::support:
+            state.log_det += run_support(team, d.step.support, state.given, state.built, context, t.d.chain.features);
+            team.sync();
+            break;
         case StepKind::vector:
             state.log_det += record_vectors(team, t, i, call.ready);
             team.sync();
@@ -113,6 +117,7 @@ __device__ void start_gradients(const Team& team, const Tape<T>& t, const Call<T
             gradient.at(chain.store_slot[c], r) = T(g);
         });
     team.sync();
+    back_from_store_support(team, chain, z, gradient, grad_log_det);
     if (from.of_log_prob && call.inverse)
         for (int s = chain.context + team.warp; s < t.d.slots(); s += team.warps)
             gradient.at(s, team.lane) += base_slope(call.base, z.at(s, team.lane)) * grad_log_det;
@@ -323,6 +328,9 @@ __device__ void backward_step(const Team& team, const Tape<T>& t, int i, const C
             for (int c = team.warp; c < features; c += team.warps)
                 before.at(context + c, team.lane) = after.at(context + c, team.lane) * T(step.scale.scale[c]);
             break;
+        case StepKind::support:
+            back_support(team, step.support, t.state(i), after, before, context, features, grad_log_det);
+            break;
         case StepKind::move:
             for (int c = team.warp; c < features; c += team.warps)
                 before.at(step.move.given[c], team.lane) = after.at(step.move.built[c], team.lane);
@@ -343,7 +351,9 @@ __device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& 
         for (int s = chain.context + team.warp; s < t.d.slots(); s += team.warps)
             gradient.at(s, team.lane) -= base_slope(call.base, z.at(s, team.lane)) * grad_log_det;
     team.sync();
-    if (back.input)
+    if (back.input && chain.load_support) {
+        back_to_supported_input(team, chain, call, gradient, row, rows, grad_log_det, bad_rows, back.input);
+    } else if (back.input)
         for_tile(team, rows, chain.features, true, [&](int r, int c) {
             const double g = gradient.at(chain.load_slot[c], r);
             back.input[(row + r) * chain.features + c] =
@@ -378,6 +388,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         T base = 0;
         if (!call.inverse) base = base_density(team, d, call.base, t.state(0));
         for (int i = 0; i < d.chain.n_steps; ++i) record_step<splines, tf32>(team, t, i, call, state);
+        add_store_support(team, d.chain, t.state(d.chain.n_steps), state.log_det);
         mark_overflows(team, d, sums, t.state(d.chain.n_steps), state.log_det);
         if (call.inverse) base = base_density(team, d, call.base, t.state(d.chain.n_steps));
         sums.put(team, state.log_det);

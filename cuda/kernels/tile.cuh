@@ -52,6 +52,10 @@ __device__ inline double number_at(const ArrayView& a, const char* p) {
     return a.is_double ? *reinterpret_cast<const double*>(p) : double(*reinterpret_cast<const float*>(p));
 }
 
+__device__ inline double element(const ArrayView& a, int64_t row, int column) {
+    return number_at(a, row_of(a, row) + column * a.column_stride);
+}
+
 // Whether neighbours in memory are neighbours in a row.
 __device__ inline bool is_by_rows(const ArrayView& a) {
     const auto size = [](int64_t stride) { return stride < 0 ? -stride : stride; };

@@ -22,6 +22,7 @@ from headrace.transforms.inverse import Inverse
 from headrace.transforms.linear import Linear
 from headrace.transforms.masked import Coupling, MaskedAutoregressive
 from headrace.transforms.rotation import Rotation
+from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
 from headrace.transforms.vector import Planar, Radial
 from headrace.variational.descent import StepHistory
@@ -74,6 +75,7 @@ __all__ = [
     "StandardNormal",
     "Standardize",
     "StepHistory",
+    "Support",
     "Transform",
     "densities",
     "distill",

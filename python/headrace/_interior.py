@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.transforms.fixed import Standardize
+from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -35,9 +36,23 @@ class Interior:
 
     @property
     def standardize(self) -> Standardize | None:
-        """The `Standardize` at the data end; None if there is none."""
-        last = self.chain[-1] if self.chain else None
+        """The `Standardize` at the data end, or before the `Support` there; None if there is none."""
+        last = self.chain[self._end - 1] if self._end else None
         return last if isinstance(last, Standardize) else None
+
+    @property
+    def support(self) -> Support | None:
+        """The `Support` at the data end, where the flow computes; None if there is none."""
+        if self._end == len(self.chain):
+            return None
+        last: Support = self._flow.transforms[-1]
+        return last
+
+    @property
+    def _end(self) -> int:
+        """So many transforms come before the `Support`, or the rows."""
+        n = len(self.chain)
+        return n - 1 if n and isinstance(self.chain[-1], Support) else n
 
     @property
     def is_fresh(self) -> bool:
@@ -63,12 +78,12 @@ class Interior:
     def rescale(
         self, links: tuple[Transform, ...] | None, context: Pair | None, parameters: NDArray[Any] | None = None
     ) -> None:
-        """Standardise data (links for the last one) or context from now on; the parameters stay, or are these."""
+        """Standardise data (links for `standardize`) or context from now on; the parameters stay, or are these."""
         flow = self._flow
         if parameters is None:
             parameters = self.vector()
         if links is not None:
-            flow._chain = (*flow._chain[:-1], *links)
+            flow._chain = (*self.chain[: self._end - 1], *links, *self.chain[self._end :])
         if context is not None:
             flow._standardize_context = context
         flow._program = flow._compile(flow.dtype, parameters)

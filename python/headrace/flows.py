@@ -1,4 +1,7 @@
-"""Ready-made flows. Each has a `Standardize` at its data end, the identity until it is fitted."""
+"""Ready-made flows. Each has a `Standardize` at its data end, the identity until it is fitted.
+
+After it comes a `Support`, where there are bounds.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from headrace.flow import Flow
 from headrace.network import Network
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.masked import Coupling, MaskedAutoregressive
+from headrace.transforms.support import Bounds, support_or_none
 from headrace.transforms.transform import Transform
 from headrace.transforms.vector import Planar, Radial
 
@@ -28,15 +32,24 @@ __all__ = ["IAF", "MAF", "NSF", "PlanarFlow", "RadialFlow", "RealNVP"]
 
 
 class _Named(Flow):
-    """A flow of equal transforms and a `Standardize`."""
+    """A flow of equal transforms, a `Standardize` and perhaps a `Support`."""
 
-    def __init__(self, transforms: list[Transform], features: int, base: Base | None, dtype: DTypeLike) -> None:
-        standardize = Standardize(np.zeros(features), np.ones(features))
+    def __init__(
+        self,
+        transforms: list[Transform],
+        features: int,
+        base: Base | None,
+        bounds: Bounds | None,
+        dtype: DTypeLike,
+    ) -> None:
+        ends: list[Transform] = [Standardize(np.zeros(features), np.ones(features))]
+        if (support := support_or_none(bounds, features)) is not None:
+            ends.append(support)
         if base is None:
             base = StandardNormal(features)
         elif isinstance(base, Base) and base.features != features:  # Flow refuses what is no base
             raise ValueError(f"base: expected {features} features, as the flow has, got {base.features}")
-        super().__init__([*transforms, standardize], base, dtype=dtype)
+        super().__init__([*transforms, *ends], base, dtype=dtype)
 
 
 def _autoregressive(
@@ -89,6 +102,7 @@ class _Affine(_Named):
         *,
         link: str = "reverse",
         base: Base | None = None,
+        bounds: Bounds | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
         **conditioner: Unpack[Affine],
@@ -98,7 +112,7 @@ class _Affine(_Named):
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         told = _bounded(hidden, conditioner)
         chain = _autoregressive(n, transforms, link, seed, sizes, reads=self._reads, **told)
-        super().__init__(chain, n, base, dtype)
+        super().__init__(chain, n, base, bounds, dtype)
 
 
 @storable
@@ -118,6 +132,9 @@ class MAF(_Affine):
             `Linear`, which begins as the identity; "random", a `Permutation` by the seed, in the place of alternating
             orders; "none", nothing, and no alternating orders.
         base: By default `StandardNormal`.
+        bounds: For each column ``(low, high)``, with None for an end without a bound, or None; None for no bounds at
+            all. See `Support`: no sample lies outside, a row on a bound or beyond has a `log_prob` of -inf, and `fit`
+            refuses such rows.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
         **conditioner: Settings of the transforms, `Affine`.
@@ -138,7 +155,7 @@ class IAF(_Affine):
     """Inverse autoregressive flow (Kingma et al. 2016): x_i = μ(z_<i) + σ(z_<i) z_i, eq. 39-41.
 
     Args:
-        features, context, transforms, hidden, link, base, seed, dtype: See `MAF`.
+        features, context, transforms, hidden, link, base, bounds, seed, dtype: See `MAF`.
         **conditioner: Settings of the transforms, `Affine`.
 
     >>> import headrace as hr
@@ -155,7 +172,7 @@ class RealNVP(_Named):
     """Coupling flow (Dinh, Sohl-Dickstein, Bengio 2017), eq. 35-36: even and odd coordinates take turns.
 
     Args:
-        features, context, transforms, hidden, base, seed, dtype: See `MAF`.
+        features, context, transforms, hidden, base, bounds, seed, dtype: See `MAF`.
         link: See `MAF`. Even and odd coordinates take turns with any; "reverse" and "none" are the same.
         **conditioner: Settings of the transforms, `Affine`.
 
@@ -174,6 +191,7 @@ class RealNVP(_Named):
         *,
         link: str = "reverse",
         base: Base | None = None,
+        bounds: Bounds | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
         **conditioner: Unpack[Affine],
@@ -182,7 +200,7 @@ class RealNVP(_Named):
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         chain = _couplings(n, transforms, link, seed, sizes, **_bounded(hidden, conditioner))
-        super().__init__(chain, n, base, dtype)
+        super().__init__(chain, n, base, bounds, dtype)
 
 
 @storable
@@ -195,7 +213,7 @@ class NSF(_Named):
     act within [-bound, bound] of the standardised data and are the identity outside.
 
     Args:
-        features, context, transforms, hidden, base, seed, dtype: See `MAF`.
+        features, context, transforms, hidden, base, bounds, seed, dtype: See `MAF`.
         link: See `MAF`, and of couplings `RealNVP`.
         coupling: Whether even and odd coordinates take turns, instead of each being conditioned on all before it.
         **conditioner: Settings of the transforms, `Spline`.
@@ -218,6 +236,7 @@ class NSF(_Named):
         coupling: bool = False,
         link: str = "reverse",
         base: Base | None = None,
+        bounds: Bounds | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
         **conditioner: Unpack[Spline],
@@ -227,7 +246,7 @@ class NSF(_Named):
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         made = _couplings if coupling else _autoregressive
         chain = made(n, transforms, link, seed, sizes, map="rq_spline", formula="to_latent", **conditioner)
-        super().__init__(chain, n, base, dtype)
+        super().__init__(chain, n, base, bounds, dtype)
 
 
 @storable
@@ -238,7 +257,7 @@ class PlanarFlow(_Named):
     Both directions are exact, so that it can be fitted to rows as well as to a density.
 
     Args:
-        features, context, base, seed, dtype: See `MAF`.
+        features, context, base, bounds, seed, dtype: See `MAF`.
         transforms: Number of transforms.
         hidden: Of the networks that read the context, one a transform; without context there are none.
         nonlinearity, negative_slope: See `Planar`.
@@ -262,6 +281,7 @@ class PlanarFlow(_Named):
         nonlinearity: str = "tanh",
         negative_slope: float = 0.2,
         base: Base | None = None,
+        bounds: Bounds | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
         **network: Unpack[NetworkKeywords],
@@ -274,7 +294,7 @@ class PlanarFlow(_Named):
             Planar(n, seed=(key, i), **sizes, **own, **network)
             for i in range(check.integer("transforms", transforms, least=1))
         ]
-        super().__init__(chain, n, base, dtype)
+        super().__init__(chain, n, base, bounds, dtype)
 
 
 @storable
@@ -283,7 +303,7 @@ class RadialFlow(_Named):
     """Radial transforms one after another (Rezende, Mohamed 2015), eq. 30-31; see `Radial`.
 
     Args:
-        features, context, transforms, hidden, base, seed, dtype: See `PlanarFlow`.
+        features, context, transforms, hidden, base, bounds, seed, dtype: See `PlanarFlow`.
         **network: Settings of the networks, `NetworkKeywords`.
 
     >>> import headrace as hr
@@ -300,6 +320,7 @@ class RadialFlow(_Named):
         hidden: Sequence[int] = (64, 64),
         *,
         base: Base | None = None,
+        bounds: Bounds | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
         **network: Unpack[NetworkKeywords],
@@ -310,4 +331,4 @@ class RadialFlow(_Named):
             Radial(n, context=context, hidden=hidden, seed=(key, i), dtype=dtype, **network)
             for i in range(check.integer("transforms", transforms, least=1))
         ]
-        super().__init__(chain, n, base, dtype)
+        super().__init__(chain, n, base, bounds, dtype)

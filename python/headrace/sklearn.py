@@ -87,6 +87,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             flow does not take.
         base: "standard_normal", "normal" (location and scale are trained), "logistic", or a `Base` of as many features
             as the data; None for the flow's own default.
+        bounds: For each column ``(low, high)``, with None for an end without a bound, or None; see `MAF`. Rows on a
+            bound or beyond are refused by `fit`, and have a log density of -inf.
         validation, epochs, batch_size, learning_rate, schedule, weight_decay, clip, average, patience, time_budget:
             See `Flow.fit`, whose defaults these are; `Flow.fit`'s other keywords are taken in the same way.
         ensemble: How many flows to fit, each from a seed of its own; their mixture is the density (see `Ensemble`).

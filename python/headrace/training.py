@@ -61,7 +61,7 @@ def fit(
     caller = flow._interior.caller()
     history = History()
     try:
-        data = _rows.open_rows("", flow.features, flow.context, caller, x, context, weights)
+        data = _rows.open_rows("", flow.features, flow.context, caller, x, context, weights, flow._interior.support)
         with caller.queue():
             _Fit(flow, data, validation, rng, caller, history, plan, clock).go(progress)
     except KeyboardInterrupt:  # before the first step
@@ -180,7 +180,7 @@ def _standardize(flow: Trainable, data: Data, train: Part, *, gaussian: bool = F
     interior = flow._interior
     links: tuple[Transform, ...] | None = None
     if interior.is_fresh:
-        mean, std = _rows.moments("x", data.x, data.weights, train, data.names, say=say)
+        mean, std = _rows.moments("x", data.x, data.weights, train, data.names, say=say, support=data.support)
         if say:
             _rows.warn_of_offsets(data, mean, std, flow.dtype)
         links = (Standardize(mean, std),)

@@ -28,6 +28,7 @@ from .random import philox, philox_block
 from .rq_spline import find_bin, spline_bin, spline_knots
 from .scales import LOG_SCALES
 from .standardize import Standardize
+from .support import Support
 
 VECTOR_MAPS = {"planar": Planar, "radial": Radial}
 
@@ -54,6 +55,7 @@ __all__ = [
     "Radial",
     "StandardNormal",
     "Standardize",
+    "Support",
     "additive_knots",
     "along",
     "apply_map",

@@ -92,6 +92,16 @@ def linear(dtype):
     return hr.Flow([*flow.transforms, hr.ActNorm(3, dtype=dtype), hr.Linear(3, dtype=dtype)])
 
 
+def supported(dtype):
+    """A fitted flow of columns with bounds of every kind, and a support elsewhere."""
+    x = np.exp(0.5 * cases.rows(200, 4, "float64", "fit", "support"))
+    x[:, 2] = x[:, 2] / (1.0 + x[:, 2])
+    flow = hr.MAF(4, transforms=1, hidden=(7,), bounds=[(0, None), (None, 1e3), (0.0, 1.0), None], dtype=dtype)
+    flow.fit(x, epochs=1, progress=False)
+    inner = hr.Inverse(hr.Support([(-40.0, None), None, (-50.0, 60.0), None]))
+    return hr.Flow([cases.randomise(flow, 0.2, "support")[:1][0], inner, *flow.transforms[1:]], flow.base)
+
+
 def splines(dtype):
     """Every spline whose bins have a least size, and intervals of every kind."""
     chain = [
@@ -157,6 +167,8 @@ EXAMPLES = {
     "linear": linear,
     "linear-alone": lambda dtype: hr.Inverse(cases.randomise(turned(4, dtype), 0.2, "linear")),
     "splines": splines,
+    "support": supported,
+    "support-alone": lambda dtype: hr.Support([(-10.0, None), (None, 9.5), (-20.0, 1 / 3 + 20.0), None]),
     "rotation-alone": lambda dtype: hr.Rotation.random(3, seed=1),
     "rotation-in-blocks": lambda dtype: hr.Inverse(hr.Rotation.random(8, seed=1, block=3)),
     "dual-ascent-in-blocks": lambda dtype: ascended(

@@ -130,6 +130,10 @@ def standardize(mean, std):
     return Subject(hr.Standardize(mean, std), [], lambda _: reference.Standardize(mean, std))
 
 
+def support(bounds):
+    return Subject(hr.Support(bounds), [], lambda _: reference.Support(bounds))
+
+
 def chain(subjects, base="standard normal", dtype="float64"):
     """A flow of these transforms; ``base`` "normal" is trainable, "fixed normal" is not."""
     features = subjects[0].features

@@ -61,6 +61,8 @@ def _transform(header, tensors, prefix):
         return reference.Inverse(_transform(header["transform"], tensors, prefix))
     if kind == "Permutation":
         return reference.Permutation(header["order"])
+    if kind == "Support":
+        return reference.Support(header["bounds"])
     if kind == "Standardize":
         return reference.Standardize(np.array(header["mean"]), np.array(header["std"]))
     if kind == "Rotation":

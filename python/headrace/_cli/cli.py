@@ -109,6 +109,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--flow", choices=tuple(offered.FLOWS), default="maf", help="the kind of flow (maf)")
     sub.add_argument("--weights", metavar="COLUMN", help="column with weights of the rows")
+    sub.add_argument(
+        "--bounds",
+        metavar="COLUMN=LOW:HIGH,...",
+        help="numbers between which features lie: age=0:,share=0:1 for age above 0, and share in between",
+    )
     sub.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     sub.add_argument("--epochs", type=_integer(0), metavar="N", help="passes over the rows, at most")
     sub.add_argument("--batch-size", type=_integer(1), metavar="N", help="rows of a step")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import headrace as hr
 from headrace import _columns as about_columns
 from headrace import files
-from headrace._cli import tables
+from headrace._cli import bounds, tables
 from headrace._cli.baselines import gaussian_log_prob
 from headrace._cli.offered import FIT, FLOWS, Kind, settings
 from headrace._output import check_writable, printable, refuse_inputs
@@ -230,6 +230,10 @@ def fit(arguments: argparse.Namespace) -> int:
     if arguments.columns is None and (message := about_columns.about_index(x, names)):
         warnings.warn(f"{source.path}: {message}{tables.OTHERS}", RuntimeWarning, stacklevel=2)
     _check_rows(source, columns[0], x, "a finite number", -math.inf)
+    if arguments.bounds is not None:
+        support = bounds.read(source, arguments.bounds, columns[0])
+        bounds.check_rows(source, columns[0], x, support)
+        options["bounds"] = support.bounds
     _check_rows(source, columns[1], context, "a finite number", -math.inf)
     _check_rows(source, columns[2], weight, "a finite weight of at least 0", 0.0)
     if columns[2] and not weight.any():

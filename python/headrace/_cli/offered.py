@@ -12,7 +12,8 @@ import headrace as hr
 __all__ = ["FIT", "FLOWS", "Kind", "Setting", "settings"]
 
 FIT = ("epochs", "batch_size", "learning_rate", "patience", "time_budget")
-_OTHERWISE = {"features", "context", "base", "seed", "dtype"}  # arguments that come from the table, or other options
+# Arguments that come from the table, or from other options.
+_OTHERWISE = {"features", "context", "base", "bounds", "seed", "dtype"}
 
 
 @dataclass(frozen=True)

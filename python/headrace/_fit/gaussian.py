@@ -63,7 +63,7 @@ def _second_moments(data: Data, part: Part, mean: Floats, std: Floats) -> tuple[
     asarray = _arrays.library(data.x).asarray
     places = np.arange(min(part.size, CHUNK), dtype=np.int64) * part.size // min(part.size, CHUNK)
     rows = asarray(part.at(places))
-    z = (_arrays.on_host(data.x[rows]).astype(np.float64) - mean) / std
+    z = (_arrays.on_host(data.unbounded(rows)) - mean) / std
     share = np.ones(len(z)) if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
     folds = [slice(fold, None, FOLDS) for fold in range(FOLDS)]
     # Not a matrix product, whose order of summation would depend on the threads of the BLAS.

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
+from headrace.transforms.support import Support
 
 __all__ = ["Data", "Part", "moments", "open_rows", "split", "warn"]
 
@@ -38,6 +39,12 @@ class Data:
     context: NDArray[Any] | None
     weights: NDArray[Any] | None
     names: tuple[str, ...] = ()
+    support: Support | None = None
+
+    def unbounded(self, index: Any) -> NDArray[np.float64]:
+        """Some rows of x, off their support: what a flow standardises."""
+        chosen: NDArray[np.float64] = self.x[index].astype(np.float64)
+        return chosen if self.support is None else self.support.inverse(chosen)[0]
 
     def rows(self, index: Index) -> Data:
         """A copy of some."""
@@ -45,7 +52,8 @@ class Data:
         context = self.context
         if context is not None and context.shape[0] == self.x.shape[0]:
             context = context[index]
-        return Data(self.x[index], context, None if self.weights is None else self.weights[index], self.names)
+        weights = None if self.weights is None else self.weights[index]
+        return Data(self.x[index], context, weights, self.names, self.support)
 
     def weight_of(self, part: Part) -> float:
         """The sum of the weights of a part."""
@@ -125,8 +133,17 @@ def _hash(number: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return number ^ (number >> np.uint64(31))
 
 
-def open_rows(prefix: str, features: int, contexts: int, caller: Caller, x: Any, context: Any, weights: Any) -> Data:
-    """Check rows: shapes, and that all numbers are finite."""
+def open_rows(
+    prefix: str,
+    features: int,
+    contexts: int,
+    caller: Caller,
+    x: Any,
+    context: Any,
+    weights: Any,
+    support: Support | None = None,
+) -> Data:
+    """Check rows: shapes, that all numbers are finite, and inside their bounds."""
     array = _arrays.matrix(f"{prefix}x", x, features, caller)
     rows = array.shape[0]
     if rows == 0:
@@ -136,10 +153,17 @@ def open_rows(prefix: str, features: int, contexts: int, caller: Caller, x: Any,
         check_finite(f"{prefix}x", array)
         if columns is not None:
             check_finite(f"{prefix}context", columns)
+    names = names_of(x, features)
+    if support is not None:
+        with caller.queue():
+            check_inside(f"{prefix}x", array, support, names)
+    return Data(array, columns, _arrays.row_weights(f"{prefix}weights", weights, rows, caller)[0], names, support)
+
+
+def names_of(x: Any, features: int) -> tuple[str, ...]:
+    """What messages call the columns of a table or an array."""
     names = tuple(f"column {name!r}" for name in getattr(x, "columns", ()))
-    if len(names) != features:
-        names = tuple(f"column {i}" for i in range(features))
-    return Data(array, columns, _arrays.row_weights(f"{prefix}weights", weights, rows, caller)[0], names)
+    return names if len(names) == features else tuple(f"column {i}" for i in range(features))
 
 
 def check_finite(name: str, array: NDArray[Any]) -> None:
@@ -155,6 +179,29 @@ def check_finite(name: str, array: NDArray[Any]) -> None:
         raise ValueError(
             f"{name}: expected finite numbers, got NaN or infinity in {count} of {array.shape[0]} rows, first in "
             f"row {first}"
+        )
+
+
+def check_inside(name: str, array: NDArray[Any], support: Support, names: tuple[str, ...] = ()) -> None:
+    """Refuse rows on a bound or beyond, with their number and the first."""
+    count, message = 0, ""
+    low, high = (_arrays.library(array).asarray(end.astype(array.dtype)) for end in support._ends())
+    for start in range(0, array.shape[0], CHUNK):
+        part = array[start : start + CHUNK]
+        outside = (part <= low) | (part >= high)
+        if not outside.any():
+            continue
+        bad = _arrays.on_host(outside)
+        rows = np.flatnonzero(bad.any(axis=1))
+        if not count:
+            row, column = int(rows[0]), int(bad[rows[0]].argmax())
+            label = names[column] if names else f"column {column}"
+            message = f"row {start + row}, {label}: {float(part[row, column]):g}, bounds {support.bounds[column]}"
+        count += rows.size
+    if count:
+        raise ValueError(
+            f"{name}: expected numbers between their bounds, got some on a bound or beyond in {count} of "
+            f"{array.shape[0]} rows, first in {message}"
         )
 
 
@@ -183,7 +230,8 @@ def split(
     if not 1 <= len(parts) <= 3 or not _arrays.is_array(parts[0]):
         kinds = ", ".join(check.kind_of(part) for part in parts)
         raise TypeError(f"validation: expected a share, x, or a tuple (x, context, weights), got {kinds}")
-    given = open_rows("validation ", features, contexts, caller, *parts, *(None,) * (3 - len(parts)))
+    context, weights = (*parts[1:], *(None,) * (3 - len(parts)))
+    given = open_rows("validation ", features, contexts, caller, parts[0], context, weights, data.support)
     return Part(rows, kept=kept), (given, Part(given.x.shape[0]))
 
 
@@ -194,11 +242,12 @@ def moments(
     part: Part,
     names: tuple[str, ...] = (),
     say: bool = True,
+    support: Support | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weighted mean and standard deviation of each column in float64; 1 for a constant column.
 
     Of more than `MOMENT_ROWS` rows, so many stand for all. Deviations are taken from the middle of a column in units of
-    its range, so that no square leaves the numbers.
+    its range, so that no square leaves the numbers. With a support they are of rows off it.
     """
     library = _arrays.library(array)
 
@@ -206,7 +255,8 @@ def moments(
         for rows in part.spread():
             chosen = library.asarray(rows)
             share = library.ones(chosen.size) if weights is None else weights[chosen].astype(np.float64)
-            yield array[chosen].astype(np.float64), share[:, None]
+            values = array[chosen].astype(np.float64)
+            yield values if support is None else support.inverse(values)[0], share[:, None]
 
     found = [(values.min(axis=0), values.max(axis=0), share.sum()) for values, share in parts()]
     low, high = np.stack([part[0] for part in found]).min(axis=0), np.stack([part[1] for part in found]).max(axis=0)
@@ -238,6 +288,8 @@ def warn_of_offsets(data: Data, mean: NDArray[np.float64], std: NDArray[np.float
     with np.errstate(over="ignore"):
         step = np.spacing(np.minimum(np.abs(mean) + std, np.finfo(np.float32).max).astype(np.float32))
         coarse = (step > std / DIGITS) | (np.abs(mean) + std > np.finfo(np.float32).max)
+    if data.support is not None:  # there the mean is one of other numbers, which nothing rounds before they are shifted
+        coarse &= np.array([pair is None for pair in data.support.bounds])
     if not coarse.any():
         return
     first = int(np.flatnonzero(coarse)[0])

@@ -18,13 +18,15 @@ from headrace import training
 from headrace._arrays.caller import Array
 from headrace._arrays.device_caller import caller_of
 from headrace._fit import plan
+from headrace._fit import rows as _rows
 from headrace.ascent.ascent import Ascent
 from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.kinks import KinkAscent
-from headrace.ascent.rows import Rows, jittered
+from headrace.ascent.rows import Rows, jittered, off_support
 from headrace.ascent.splines import SplineAscent
 from headrace.transforms.masked import MaskedAutoregressive
 from headrace.transforms.rotation import Rotation
+from headrace.transforms.support import Bounds, Support, support_or_none
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ class DualAscentFlow:
             default splines are; with fewer than 5000 training rows a longer ascent of finer splines competes on the
             rows held out, and without any it is taken alone.
         patience: Steps without a new best on held-out rows after which the ascent ends; None for no end.
+        bounds: Of the columns, as in `MAF`: the ascent takes the rows off their support first.
         seed: Of all that is drawn.
         dtype: "float32" or "float64".
 
@@ -119,6 +122,7 @@ class DualAscentFlow:
         jitter: float = JITTER,
         refine: bool | None = None,
         patience: int | None = PATIENCE,
+        bounds: Bounds | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
     ) -> None:
@@ -138,6 +142,7 @@ class DualAscentFlow:
         self.copies = None if copies is None else check.integer("copies", copies)
         self.jitter = check.number("jitter", jitter, least=0.0, below=math.inf)
         self.patience = None if patience is None else check.integer("patience", patience, least=1)
+        self.bounds = None if bounds is None else Support(bounds).bounds
         self.seed = check.integer("seed", seed)
         self.dtype = check.float_dtype("dtype", dtype)
         self.history = AscentHistory()
@@ -176,7 +181,8 @@ class DualAscentFlow:
 
         Raises:
             TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
-            ValueError: a wrong shape, a context, or rows with a NaN or an infinity (their number and the first one).
+            ValueError: a wrong shape, a context, or rows with a NaN or an infinity, or on a bound or beyond (their
+                number and the first one).
         """
         return self._fit(x, context, weights, validation, bool(progress))
 
@@ -185,8 +191,14 @@ class DualAscentFlow:
         array = caller.open("x", x)
         rng = np.random.default_rng(self.seed)
         with caller.queue():
+            support = None
+            if array.ndim == 2 and (support := support_or_none(self.bounds, array.shape[1])) is not None:
+                names = _rows.names_of(x, array.shape[1])
+                array, validation = off_support(support, array, validation, caller, names)
             rows = Rows.of(caller, array, context, weights, validation, rng, self.precision, self.seed, self.dtype)
             flow = self._chosen(rows, rng, progress)
+            if support is not None:
+                flow = flow._supported(support)
             if caller.device is not None:
                 flow = flow.to(repr(caller.device))
         return flow

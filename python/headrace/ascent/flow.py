@@ -14,6 +14,7 @@ from headrace._stored import Stored, storable
 from headrace.bases import Base
 from headrace.flow import Flow
 from headrace.transforms.fixed import Standardize
+from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class AscentFlow(Flow):
         steps: For each step its transforms, in latent → data order; the first step is next to the data.
         standardize: What comes before the first step.
         base: By default `StandardNormal`.
+        support: What comes before that, where columns have bounds.
         dtype: "float32" or "float64".
     """
 
@@ -75,12 +77,13 @@ class AscentFlow(Flow):
         standardize: Standardize,
         base: Base | None = None,
         *,
+        support: Support | None = None,
         dtype: DTypeLike = "float32",
     ) -> None:
         """See the class."""
         self._lengths = tuple(len(step) for step in steps)
         chain = [t for step in reversed(steps) for t in step]
-        super().__init__([*chain, standardize], base, dtype=dtype)
+        super().__init__([*chain, standardize, *(() if support is None else (support,))], base, dtype=dtype)
 
     def __len__(self) -> int:
         """Number of steps."""
@@ -100,18 +103,30 @@ class AscentFlow(Flow):
         if index.start not in (None, 0) or index.step not in (None, 1):
             raise TypeError(f"index: expected a slice flow[:t], or an int for one step, got {index!r}")
         t = len(range(len(self))[index])
-        flow = AscentFlow(self._by_step()[:t], self._standardize(), self.base, dtype=self._dtype)
+        flow = AscentFlow(
+            self._by_step()[:t], self._standardize(), self.base, support=self._support(), dtype=self._dtype
+        )
         return flow if self._device is None else flow._on(self._device)
 
     def _standardize(self) -> Standardize:
         """What comes before the first step, on the CPU."""
-        last = self._chain[-1]
-        assert isinstance(last, Standardize)
-        return last if last._device is None else last.to("cpu")
+        found = self._interior.standardize
+        assert found is not None
+        return found if found._device is None else found.to("cpu")
+
+    def _support(self) -> Support | None:
+        """What comes before that, on the CPU, if there is anything."""
+        found = self._interior.support
+        return found if found is None or found._device is None else found.to("cpu")
+
+    def _supported(self, support: Support) -> AscentFlow:
+        """The same flow of rows that have a support."""
+        flow = AscentFlow(self._by_step(), self._standardize(), self.base, support=support, dtype=self._dtype)
+        return flow if self._device is None else flow._on(self._device)
 
     def _by_step(self) -> list[list[Transform]]:
         """The transforms of each step, from the data's side, on the CPU."""
-        chain, end, steps = list(self._transforms_on(None)), len(self._chain) - 1, []
+        chain, end, steps = list(self._transforms_on(None)), sum(self._lengths), []
         for length in self._lengths:
             steps.append(chain[end - length : end])
             end -= length
@@ -124,10 +139,12 @@ class AscentFlow(Flow):
     def _from_file(cls, stored: Stored) -> Self:
         lengths = check.integers("steps", stored.items("steps"))
         self = super()._from_file(stored)
-        if sum(lengths) + 1 != len(self._chain) or not isinstance(self._chain[-1], Standardize):
+        interior = self._interior
+        rest = len(self._chain) - (1 if interior.support is None else 2)
+        if sum(lengths) != rest or interior.standardize is None:
             raise ValueError(
-                f"steps: expected numbers of transforms that add up to {len(self._chain) - 1}, and a Standardize "
-                f"after them, got {sum(lengths)}"
+                f"steps: expected numbers of transforms that add up to {rest}, and a Standardize after them, got "
+                f"{sum(lengths)}"
             )
         self._lengths = lengths
         return self

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import rows as _rows
+from headrace.transforms.support import Support
 
-__all__ = ["Rows", "jittered"]
+__all__ = ["Rows", "jittered", "off_support"]
 
 Floats = NDArray[np.float64]
 
@@ -149,6 +150,26 @@ class Rows:
         z -= asarray(self.mean)
         z /= asarray(self.std)
         return z
+
+
+def off_support(
+    support: Support, x: NDArray[Any], validation: Any, caller: Caller, names: tuple[str, ...]
+) -> tuple[NDArray[Any], Any]:
+    """Rows to fit and rows to hold out as unbounded numbers, float64; others go through, as what comes next refuses."""
+
+    def taken(name: str, array: NDArray[Any]) -> NDArray[Any]:
+        if array.ndim != 2 or array.shape[1] != support.features or not np.isfinite(array).all():
+            return array
+        _rows.check_inside(name, array, support, names)
+        on_device = support if caller.device is None else support.to(repr(caller.device))
+        unbounded: NDArray[Any] = on_device.inverse(array.astype(np.float64))[0]
+        return unbounded
+
+    if validation is not None and not isinstance(validation, (int, float, np.number)):
+        parts = validation if isinstance(validation, tuple) else (validation,)
+        if parts and _arrays.is_array(parts[0]):
+            validation = (taken("validation x", caller.open("validation x", parts[0])), *parts[1:])
+    return taken("x", x), validation
 
 
 def _near_one(weights: NDArray[Any] | None) -> NDArray[Any] | None:

@@ -1,0 +1,104 @@
+// From unbounded numbers to those of a column's support and back, always in float64: near a bound only the distance to
+// it counts, and a number of the data has more digits of that than a narrower copy of it.
+#pragma once
+
+#include "lane.hpp"
+
+namespace headrace {
+
+// What numbers a column may have; THE list, by the names that Python gives (bindings/structure.cpp).
+enum class Support : int { any, lower, upper, interval, circle };
+
+struct SupportColumn {
+    Support kind;
+    double low, high;
+    double least, most;            // the outermost numbers of the program's dtype inside
+    double wide_least, wide_most;  // and of float64
+};
+
+// A number on the other side, and how it got there: log |its derivative|, that derivative, the slope of its logarithm.
+struct Supported {
+    double value, log_det, slope, bend;
+};
+
+namespace {
+
+HR_FN double circle_turns(double t) {  // into [0, 1); what is too large for digits behind the point is whole
+    if (!(t < 0x1p62 && t > -0x1p62)) return t - t;
+    t -= double(int64_t(t));
+    if (t < 0) t += 1;
+    return t < 1 ? t : 0.0;
+}
+
+// Unbounded -> bounded. Each map rises: lower + e^y, upper - e^-y, lower + width / (1 + e^-y).
+HR_FN Supported to_support(const SupportColumn& c, double y) {
+    const double e = exp(-abs(y)), width = c.high - c.low;
+    switch (c.kind) {
+        case Support::any: return {y, 0, 1, 0};
+        case Support::lower: {
+            const double d = exp(y);
+            return {c.low + d, y, d, 1};
+        }
+        case Support::upper: {
+            const double d = exp(-y);
+            return {c.high - d, -y, d, -1};
+        }
+        case Support::interval: {
+            const double near = width * (e / (1 + e)), share = 1 / (1 + e);  // the distance to the nearer bound
+            const double x = y < 0 ? c.low + near : c.high - near;
+            return {x, log(width) - abs(y) - 2 * log1p(e), near * share, (e - 1) * share * (y < 0 ? -1.0 : 1.0)};
+        }
+        case Support::circle: break;
+    }
+    return {c.low + width * circle_turns(0.5 * (y + 1)), log(0.5 * width), 0.5 * width, y - y};
+}
+
+// Bounded -> unbounded: NaN beyond a bound, an infinity on it.
+HR_FN Supported from_support(const SupportColumn& c, double x) {
+    const double below = x - c.low, above = c.high - x, width = c.high - c.low;
+    switch (c.kind) {
+        case Support::any: return {x, 0, 1, 0};
+        case Support::lower: {
+            const double y = log(below);
+            return {y, -y, 1 / below, -1 / below};
+        }
+        case Support::upper: {
+            const double y = -log(above);
+            return {y, y, 1 / above, 1 / above};
+        }
+        case Support::interval: {
+            const double l = log(below), h = log(above);
+            return {l - h, log(width) - l - h, 1 / below + 1 / above, 1 / above - 1 / below};
+        }
+        case Support::circle: break;
+    }
+    return {2 * circle_turns(below / width) - 1, log(2 / width), 2 / width, x - x};
+}
+
+// Whether a number is finite and has no density, as it lies on a bound or beyond; a bound is what it is in the rows'
+// own dtype.
+HR_FN bool is_outside(const SupportColumn& c, double x, bool is_double) {
+    if (!(x - x == 0)) return false;
+    const double low = is_double ? c.low : double(float(c.low)), high = is_double ? c.high : double(float(c.high));
+    const bool has_low = c.kind == Support::lower || c.kind == Support::interval;
+    const bool has_high = c.kind == Support::upper || c.kind == Support::interval;
+    return (has_low && !(x > low)) || (has_high && !(x < high));
+}
+
+// A number of a row: NaN if it is outside.
+HR_FN Supported from_row(const SupportColumn& c, double x, bool is_double) {
+    Supported made = from_support(c, x);
+    if (is_outside(c, x, is_double)) made.value = made.log_det = not_a_number<double>();
+    return made;
+}
+
+// What is handed out: a number that rounds to a bound or beyond becomes the nearest one inside.
+template <class Out>
+HR_FN Out inside(const SupportColumn& c, double x, bool is_wide) {
+    const double least = is_wide ? c.wide_least : c.least, most = is_wide ? c.wide_most : c.most;
+    const double value = double(Out(x));
+    return value < least ? Out(least) : value > most ? Out(most) : Out(value);  // NaN stays
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,24 @@
+// Coordinates to their support, or back, in float64; at the data end of a chain it is part of loading and storing.
+#pragma once
+
+#include "../math/support.hpp"
+
+namespace headrace {
+
+template <class T>
+struct SupportStep {
+    static constexpr bool in_place = true;
+
+    const SupportColumn* column;  // by slot
+    bool to_data;
+};
+
+namespace {
+
+template <class T>
+HR_FN Supported supported(const SupportStep<T>& step, int slot, double value) {
+    return step.to_data ? to_support(step.column[slot], value) : from_support(step.column[slot], value);
+}
+
+}  // namespace
+}  // namespace headrace

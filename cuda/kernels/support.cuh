@@ -1,0 +1,107 @@
+// Columns' supports at the data end of a chain: lanes are rows, warps share columns. See cpp/kernels/chain-inl.hpp.
+#pragma once
+
+#include "tile.cuh"
+
+namespace headrace {
+namespace {
+
+// A number on its way out, before its support.
+template <class T>
+__device__ double stored(const Chain<T>& chain, int column, T value) {
+    return chain.store_scale ? double(value) * chain.store_scale[column] + chain.store_shift[column] : double(value);
+}
+
+// Rows of the input to lines, and their share of the log-determinant.
+template <class T, bool in_shared>
+__device__ void load_supported(const Team& team, const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
+                               const Lines<T, in_shared>& out, T& log_det) {
+    if (team.lane >= rows) return;
+    for (int c = team.warp; c < chain.features; c += team.warps) {
+        const Supported made =
+            from_row(chain.load_support[c], element(call.input, row + team.lane, c), call.input.is_double);
+        log_det += T(made.log_det);
+        out.at(chain.load_slot[c], team.lane) =
+            T(chain.load_shift ? (made.value - chain.load_shift[c]) * chain.load_scale[c] : made.value);
+    }
+}
+
+// What taking columns to their support will add to each warp's share of the log-determinant.
+template <class T, bool in_shared>
+__device__ void add_store_support(const Team& team, const Chain<T>& chain, const Lines<T, in_shared>& z, T& log_det) {
+    if (!chain.store_support) return;
+    for (int c = team.warp; c < chain.features; c += team.warps) {
+        const Supported made =
+            to_support(chain.store_support[c], stored(chain, c, z.at(chain.store_slot[c], team.lane)));
+        log_det += T(made.log_det) + poison(T(made.value));
+    }
+}
+
+// Whether a row that is finite has no density, as a number of it lies on a bound or beyond.
+template <class T>
+__device__ bool is_row_outside(const Chain<T>& chain, const Call<T>& call, int64_t row) {
+    bool found = false;
+    for (int c = 0; c < chain.features; ++c) {
+        const double x = element(call.input, row, c);
+        if (!(x - x == 0)) return false;
+        found = found || is_outside(chain.load_support[c], x, call.input.is_double);
+    }
+    for (int c = 0; c < chain.context; ++c)
+        if (const double x = element(call.context, row, c); !(x - x == 0)) return false;
+    return found;
+}
+
+// From gradients by what is stored to those before the support, which already have the scale in them.
+template <class T, class State>
+__device__ void back_from_store_support(const Team& team, const Chain<T>& chain, const State& z, const State& gradient,
+                                        T grad_log_det) {
+    if (!chain.store_support) return;
+    for (int c = team.warp; c < chain.features; c += team.warps) {
+        T& g = gradient.at(chain.store_slot[c], team.lane);
+        const Supported made =
+            to_support(chain.store_support[c], stored(chain, c, z.at(chain.store_slot[c], team.lane)));
+        const double scale = chain.store_scale ? chain.store_scale[c] : 1.0;
+        g = T(double(g) * made.slope + double(grad_log_det) * made.bend * scale);
+    }
+    team.sync();
+}
+
+// From gradients by what was loaded to those by the input.
+template <class T, class State>
+__device__ void back_to_supported_input(const Team& team, const Chain<T>& chain, const Call<T>& call,
+                                        const State& gradient, int64_t row, int rows, T grad_log_det, const T* bad_rows,
+                                        T* out) {
+    if (team.lane >= rows) return;
+    for (int c = team.warp; c < chain.features; c += team.warps) {
+        double g = gradient.at(chain.load_slot[c], team.lane);
+        if (chain.load_scale) g *= chain.load_scale[c];
+        const Supported made = from_support(chain.load_support[c], element(call.input, row + team.lane, c));
+        out[(row + team.lane) * chain.features + c] =
+            T(g * made.slope + double(grad_log_det) * made.bend) + bad_rows[team.lane];
+    }
+}
+
+// A step of a chain that is not at its data end.
+template <class T, bool in_shared>
+__device__ T run_support(const Team& team, const SupportStep<T>& s, const Lines<T, in_shared>& given,
+                         const Lines<T, in_shared>& built, int context, int features) {
+    T log_det = 0;
+    for (int c = team.warp; c < features; c += team.warps) {
+        const Supported made = supported(s, c, double(given.at(context + c, team.lane)));
+        built.at(context + c, team.lane) = T(made.value);
+        log_det += T(made.log_det);
+    }
+    return log_det;
+}
+
+template <class T, class State>
+__device__ void back_support(const Team& team, const SupportStep<T>& s, const State& given, const State& after,
+                             const State& before, int context, int features, T grad_log_det) {
+    for (int c = context + team.warp; c < context + features; c += team.warps) {
+        const Supported made = supported(s, c - context, double(given.at(c, team.lane)));
+        before.at(c, team.lane) = T(double(after.at(c, team.lane)) * made.slope + double(grad_log_det) * made.bend);
+    }
+}
+
+}  // namespace
+}  // namespace headrace

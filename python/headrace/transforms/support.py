@@ -1,0 +1,147 @@
+"""From unbounded numbers to the numbers that a column may have: the transform at the data end of a flow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._stored import Stored, storable
+from headrace.transforms.fixed import Fixed
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Bounds", "Support", "support_or_none"]
+
+Bounds = Sequence["tuple[float | None, float | None] | None"]
+
+
+@storable
+class Support(Fixed):
+    """Takes unbounded numbers to the support of each column: forward is onto it, inverse is off it.
+
+    Args:
+        bounds: For each column ``(low, high)``, with None for an end without a bound, or None for no bounds.
+
+    | bounds | x of an unbounded number y | y of x |
+    | --- | --- | --- |
+    | ``(low, None)`` | low + e^y | log(x - low) |
+    | ``(None, high)`` | high - e^-y | -log(high - x) |
+    | ``(low, high)`` | low + (high - low) / (1 + e^-y) | log((x - low) / (high - x)) |
+
+    All of them rise. An interval has the logistic function: its inverse and its derivatives are elementary functions,
+    so that they are exact near both ends, which is not so of a normal distribution function. The transform has no
+    parameters. At the data end of a flow it is computed in float64 whatever the flow's dtype, from the rows as they are
+    given, so that float64 rows close to a bound keep their distance to it.
+
+    **No row that comes out lies on a bound or beyond**, in the dtype of the rows: a number that rounds to one becomes
+    the nearest number inside, and its log_det is that of the number before. (Where no number of the dtype lies inside,
+    it is the one nearest to the middle.) A row that goes in on a bound or beyond has no latent: NaN, and where the
+    transform is a flow's last one a `log_prob` of -inf. One that overflows is NaN, as everywhere.
+
+    Raises:
+        TypeError: `bounds` is no sequence of pairs and None.
+        ValueError: it is empty, an end is infinite or NaN (write None), or low is not below high.
+
+    >>> import numpy as np, headrace as hr
+    >>> t = hr.Support([(0.0, None), (0.0, 1.0), None])
+    >>> x, log_det = t.forward(np.zeros((1, 3)))
+    >>> x.tolist(), log_det.round(4).tolist()  # log(1) + log(1/4) + 0
+    ([[1.0, 0.5, 0.0]], [-1.3863])
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        """See the class."""
+        self.bounds = _checked("bounds", bounds)
+        kinds, low, high = [], [], []
+        for pair in self.bounds:
+            start, end = pair or (None, None)
+            kinds.append(_KINDS[start is not None, end is not None])
+            low.append(0.0 if start is None else start)
+            high.append(0.0 if end is None else end)
+        self._kinds, self._low, self._high = kinds, low, high
+        super().__init__(len(kinds))
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether no column has bounds."""
+        return all(kind == "any" for kind in self._kinds)
+
+    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+        return [] if self.is_identity else [("support", inverted, self._kinds, self._low, self._high)]
+
+    def _ends(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Both ends of each column, infinite where there is none."""
+        ends = [pair or (None, None) for pair in self.bounds]
+        low = np.array([-math.inf if low is None else low for low, _ in ends])
+        high = np.array([math.inf if high is None else high for _, high in ends])
+        return low, high
+
+    def _header(self) -> dict[str, Any]:
+        return {"features": self._features, "bounds": [None if pair is None else list(pair) for pair in self.bounds]}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        features, bounds = stored.size("features", least=1), stored.items("bounds")
+        check.length("bounds", bounds, features)
+        return cls(bounds)
+
+    def __repr__(self) -> str:
+        """The bounds."""
+        return f"Support({list(self.bounds)})"
+
+
+_KINDS = {(False, False): "any", (True, False): "lower", (False, True): "upper", (True, True): "interval"}
+
+Pair = tuple["float | None", "float | None"]
+
+
+def _checked(name: str, bounds: Any) -> tuple[Pair | None, ...]:
+    """The pairs as floats; (None, None) says the same as None."""
+    if not isinstance(bounds, (Sequence, np.ndarray)) or isinstance(bounds, (str, bytes)):
+        raise TypeError(f"{name}: expected a sequence of (low, high) or None, got {check.kind_of(bounds)}")
+    if len(bounds) == 0:
+        raise ValueError(f"{name}: expected one for each column, got none")
+    pairs: list[Pair | None] = []
+    for i, pair in enumerate(bounds):
+        if pair is None:
+            pairs.append(None)
+            continue
+        if not isinstance(pair, (Sequence, np.ndarray)) or isinstance(pair, (str, bytes)):
+            raise TypeError(f"{name}[{i}]: expected (low, high) or None, got {check.kind_of(pair)}")
+        if len(pair) != 2:
+            raise ValueError(f"{name}[{i}]: expected (low, high), two numbers or None, got {pair!r}")
+        low, high = (None if end is None else _end(f"{name}[{i}][{j}]", end) for j, end in enumerate(pair))
+        if low is not None and high is not None and not low < high:
+            raise ValueError(f"{name}[{i}]: expected low below high, got ({low}, {high})")
+        if low is not None and high is not None and not math.isfinite(high - low):
+            raise ValueError(f"{name}[{i}]: expected an interval whose width is a number, got ({low}, {high})")
+        pairs.append(None if low is None and high is None else (low, high))
+    return tuple(pairs)
+
+
+def _end(name: str, value: Any) -> float:
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        end = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a number or None, got {check.kind_of(value)} {value!r}") from None
+    if not math.isfinite(end):
+        raise ValueError(f"{name}: expected a finite number, or None for no bound, got {end}")
+    return end
+
+
+def support_or_none(bounds: Bounds | None, features: int) -> Support | None:
+    """The transform for a flow's `bounds`; None where there are none."""
+    if bounds is None:
+        return None
+    support = Support(bounds)
+    if support.features != features:
+        raise ValueError(f"bounds: expected {features} of them, one for each column, got {support.features}")
+    return None if support.is_identity else support

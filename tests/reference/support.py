@@ -1,0 +1,46 @@
+"""From unbounded numbers to those that a column may have: e^y from a bound, or the logistic function between two."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Support:
+    """``bounds``: for each column (low, high), with None for no bound, or None."""
+
+    bounds: Sequence
+
+    def forward(self, z, context=None):
+        z = np.asarray(z, np.float64)
+        x, log_det = z.copy(), np.zeros(len(z))
+        for c, (low, high) in enumerate(pair or (None, None) for pair in self.bounds):
+            y = z[:, c]
+            if low is not None and high is not None:
+                x[:, c] = low + (high - low) / (1.0 + np.exp(-y))
+                log_det += np.log(high - low) - np.logaddexp(0.0, y) - np.logaddexp(0.0, -y)
+            elif low is not None:
+                x[:, c] = low + np.exp(y)
+                log_det += y
+            elif high is not None:
+                x[:, c] = high - np.exp(-y)
+                log_det -= y
+        return x, log_det
+
+    def inverse(self, x, context=None):
+        x = np.asarray(x, np.float64)
+        z, log_det = x.copy(), np.zeros(len(x))
+        for c, (low, high) in enumerate(pair or (None, None) for pair in self.bounds):
+            below = None if low is None else x[:, c] - low
+            above = None if high is None else high - x[:, c]
+            if below is not None and above is not None:
+                z[:, c] = np.log(below / above)
+                log_det += np.log(1.0 / below + 1.0 / above)
+            elif below is not None:
+                z[:, c] = np.log(below)
+                log_det -= np.log(below)
+            elif above is not None:
+                z[:, c] = -np.log(above)
+                log_det -= np.log(above)
+        return z, log_det
