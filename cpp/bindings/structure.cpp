@@ -131,12 +131,23 @@ Support support_of(const std::string& name) {
     return found->second;
 }
 
+ColumnDensity density_of(const std::string& name) {
+    static const std::map<std::string, ColumnDensity> densities{{"normal", ColumnDensity::normal},
+                                                                {"logistic", ColumnDensity::logistic},
+                                                                {"uniform", ColumnDensity::uniform},
+                                                                {"student", ColumnDensity::student}};
+    const auto found = densities.find(name);
+    require(found != densities.end(), "steps: an unknown density of a column");
+    return found->second;
+}
+
 }  // namespace
 
 Base base_of(const std::string& name) {
     if (name == "normal") return Base::normal;
     if (name == "logistic") return Base::logistic;
-    require(name.empty(), "base: expected normal, logistic or nothing");
+    if (name == "density") return Base::density;
+    require(name.empty(), "base: expected normal, logistic, density or nothing");
     return Base::none;
 }
 
@@ -165,6 +176,13 @@ std::vector<StepSpec> steps_of(const py::list& list) {
             for (const auto& name : py::cast<std::vector<std::string>>(row[2])) s.supports.push_back(support_of(name));
             s.low = py::cast<std::vector<double>>(row[3]);
             s.high = py::cast<std::vector<double>>(row[4]);
+        } else if (kind == "density") {
+            s.kind = StepSpec::Kind::density;
+            s.inverted = py::cast<bool>(row[1]);
+            for (const auto& name : py::cast<std::vector<std::string>>(row[2])) s.columns.push_back(density_of(name));
+            s.components = py::cast<int>(row[3]);
+            s.n_raw = py::cast<int>(row[4]);
+            s.fixed = py::cast<std::vector<double>>(row[5]);
         } else {
             require(kind == "standardize", "steps: an unknown kind of step");
             s.kind = StepSpec::Kind::standardize;

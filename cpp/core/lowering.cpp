@@ -138,6 +138,7 @@ class Lowering {
                 case StepSpec::Kind::rotation: add_rotation(i); break;
                 case StepSpec::Kind::standardize: add_scale(i); break;
                 case StepSpec::Kind::support: add_support(i); break;
+                case StepSpec::Kind::density: add_density(i); break;
                 case StepSpec::Kind::masked:
                     if (is_shared_vector(*e.spec->masked)) {
                         i = add_vectors(i);
@@ -277,6 +278,36 @@ class Lowering {
             std::vector<SupportColumn> by_slot(columns);
             for (int c = 0; c < features_; ++c) by_slot[size_t(where_[c] - context_)] = columns[size_t(c)];
             out_.steps.push_back(step_of(SupportStep<T>{out_.keep(std::move(by_slot)), e.to_data}));
+        }
+    }
+
+    // The base: a step that leaves coordinates alone.
+    void add_density(size_t i) {
+        const StepSpec& spec = *order_[i].spec;
+        DensityStep<T> s{};
+        s.components = spec.components;
+        s.n_raw = spec.n_raw;
+        std::vector<int> coordinate(static_cast<size_t>(features_)), raw(static_cast<size_t>(features_), -1);
+        std::vector<ColumnDensity> column(spec.columns.size());
+        for (int c = 0, next = 0; c < features_; ++c) {
+            const size_t slot = size_t(where_[c] - context_);
+            coordinate[slot] = c;
+            if (spec.components > 0) continue;
+            column[slot] = spec.columns[size_t(c)];
+            if (column[slot] == ColumnDensity::student) raw[slot] = next++;
+        }
+        s.coordinate = out_.keep(std::move(coordinate));
+        s.column = out_.keep(std::move(column));
+        s.raw = out_.keep(std::move(raw));
+        s.fixed = spec.fixed.data();
+        s.weights = spec.trains() ? structure_.weights_of(order_[i].index) : -1;
+        s.ready = ready(n_density_ready(s, features_));
+        s.tape_grads = spec.trains() ? lines(s.n_raw) : -1;
+        chain_.density = out_.keep(std::vector<DensityStep<T>>{s});
+        if (spec.trains()) {
+            add_weighted(step_of(s), {{s.tape_grads, s.n_raw, s.weights, 0, nullptr, nullptr, 0}});
+        } else {
+            out_.steps.push_back(step_of(s));
         }
     }
 

@@ -1,5 +1,6 @@
 #include "structure.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 #include <utility>
 
@@ -7,6 +8,18 @@
 #include "lowering.hpp"
 
 namespace headrace {
+
+namespace {
+
+bool density_fits(const StepSpec& s, size_t features) {
+    int n = 0;
+    for (const ColumnDensity column : s.columns) n += column == ColumnDensity::student;
+    if (s.components > 0) n = int(size_t(s.components) * (1 + 2 * features));
+    const bool has_all = s.components > 0 ? s.columns.empty() : s.columns.size() == features;
+    return has_all && s.components >= 0 && s.n_raw == n && (s.fixed.empty() || int(s.fixed.size()) == n);
+}
+
+}  // namespace
 
 Structure::Structure(int features, int context, std::vector<StepSpec> steps, ContextScale context_scale)
     : features_(features), context_(context), steps_(std::move(steps)), context_shift_(std::move(context_scale.mean)) {
@@ -37,11 +50,13 @@ Structure::Structure(int features, int context, std::vector<StepSpec> steps, Con
             case StepSpec::Kind::support:
                 fits = s.supports.size() == n && s.low.size() == n && s.high.size() == n;
                 break;
+            case StepSpec::Kind::density: fits = density_fits(s, n) && step_weights_.empty(); break;
         }
         if (!fits)
             throw std::invalid_argument("transforms: a transform does not fit the program's features or context");
         step_weights_.push_back(int64_t(n_weights_));
         step_fold_.push_back(-1);
+        if (s.trains()) n_weights_ += size_t(padded(s.n_raw));
         if (s.kind != StepSpec::Kind::masked) continue;
         n_weights_ += s.masked->n_weights();
         if (s.masked->options().context > 0) {
@@ -55,6 +70,7 @@ Structure::Structure(int features, int context, std::vector<StepSpec> steps, Con
 std::vector<Structure::Part> Structure::parts() const {
     std::vector<Part> parts;
     for (size_t i = 0; i < steps_.size(); ++i) {
+        if (steps_[i].trains()) parts.push_back({step_weights_[i], step_weights_[i] + padded(steps_[i].n_raw), true});
         if (steps_[i].kind != StepSpec::Kind::masked) continue;
         int64_t begin = step_weights_[i];
         for (const auto& layer : steps_[i].masked->layers()) {
@@ -69,8 +85,12 @@ std::vector<Structure::Part> Structure::parts() const {
 
 template <class T>
 void Structure::clear_masked(T* vector) const {
-    for (size_t i = 0; i < steps_.size(); ++i)
+    for (size_t i = 0; i < steps_.size(); ++i) {
         if (steps_[i].kind == StepSpec::Kind::masked) steps_[i].masked->clear_masked(vector + step_weights_[i]);
+        if (steps_[i].trains())
+            std::fill(vector + step_weights_[i] + steps_[i].n_raw, vector + step_weights_[i] + padded(steps_[i].n_raw),
+                      T(0));
+    }
 }
 
 std::vector<uint8_t> Structure::is_weight() const {

@@ -11,7 +11,7 @@
 namespace headrace {
 
 struct StepSpec {
-    enum class Kind { masked, permutation, rotation, standardize, support } kind;
+    enum class Kind { masked, permutation, rotation, standardize, support, density } kind;
     bool inverted = false;  // Inverse(t)
     std::shared_ptr<const MaskedTransform> masked;
     std::vector<int> order;         // permutation: forward gives x[i] = z[order[i]]
@@ -20,6 +20,11 @@ struct StepSpec {
     std::vector<double> mean, std;  // standardize: forward gives x = z std + mean
     std::vector<Support> supports;  // support: of each column,
     std::vector<double> low, high;  // and its bounds
+    std::vector<ColumnDensity> columns;  // density, the base's alone: of each column, or
+    int components = 0;                  // of a mixture for the whole row
+    int n_raw = 0;                       // parameters,
+    std::vector<double> fixed;           // which are these; empty: they are weights
+    bool trains() const { return kind == Kind::density && n_raw > 0 && fixed.empty(); }
 };
 
 // How context columns are standardised before the networks read them: (context - mean) / std; empty: not at all.

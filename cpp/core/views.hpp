@@ -45,6 +45,7 @@ struct Chain {
     const double *store_shift, *store_scale;  // value * scale + shift on the way out, or null
     // Of each column, before the shift on the way in, after it on the way out; or null.
     const SupportColumn *load_support, *store_support;
+    const DensityStep<T>* density;                // the base, where it is a step; or null
     const double *context_shift, *context_scale;  // (context - shift) * scale on the way in, or null
     double log_det;                               // the constant part
     const int* networks;                          // the steps that have weights

@@ -10,6 +10,21 @@ namespace {
 
 // ---- forth ----------------------------------------------------------------------------------------------------------
 
+// To gradients by coordinates z that of the base's log-density, where it is a step. What it is multiplied by has the
+// sign of the log-determinant.
+template <class T>
+HR_FN void add_density_slopes(const Tape<T>& t, const Call<T>& call, const T* z, T* gradient, T sign) {
+    const Chain<T>& chain = t.chain;
+    if (!chain.density) return;
+    for (int64_t i = 0; i < int64_t(t.vectors) * width<T>; i += width<T>) {
+        const Pack<T> by_log_prob = load(t.grad_log_det() + i) * sign;
+        const auto place = [&](int s) { return (chain.context + s) * t.height + i; };
+        density_slopes<Pack<T>>(
+            *chain.density, call.ready, chain.features, [&](int s) { return load(z + place(s)); },
+            [&](int s, Pack<T> slope) { store(gradient + place(s), load(gradient + place(s)) + slope * by_log_prob); });
+    }
+}
+
 // The gradients that the way back starts with: of the last state, and of the log-determinant.
 template <class T>
 HR_FN void start_gradients(const Tape<T>& t, const Call<T>& call, const Cotangent& from, int64_t row, int rows) {
@@ -43,6 +58,7 @@ HR_FN void start_gradients(const Tape<T>& t, const Call<T>& call, const Cotangen
             }
     if (from.of_log_prob && call.inverse) {
         const T* z = t.state(chain.n_steps);
+        add_density_slopes(t, call, z, gradient, T(1));
         for (int64_t s = chain.context; s < t.slots(); ++s)
             for (int64_t i = 0; i < used; i += W) {
                 T* g = gradient + s * t.height + i;
@@ -81,6 +97,7 @@ template <class T>
 HR_FN void finish_input(const Tape<T>& t, const Call<T>& call, const Back<T>& back, int64_t row, int rows) {
     const Chain<T>& chain = t.chain;
     T* const gradient = t.gradient(0);
+    if (back.from.of_log_prob && !call.inverse) add_density_slopes(t, call, t.state(0), gradient, T(-1));
     if (back.from.of_log_prob && !call.inverse)
         for (int64_t s = chain.context; s < t.slots(); ++s)
             for (int64_t i = 0; i < int64_t(t.vectors) * width<T>; i += width<T>) {

@@ -5,6 +5,7 @@
 
 #include "../math/base_density.hpp"
 #include "../math/random.hpp"
+#include "../steps/density_draw.hpp"
 #include "steps-inl.hpp"
 #include "transpose-inl.hpp"
 
@@ -152,12 +153,19 @@ void store_value(const Chain<T>& chain, const Call<T>& call, const T* in, int64_
 
 // Random columns [4 block, 4 block + 4) of width<T> rows from `row`.
 template <class T>
-HR_FN Columns<Pack<T>> draw(const Call<T>& call, int64_t row, int block) {
+HR_FN Columns<Pack<T>> draw(const Chain<T>& chain, const Call<T>& call, int64_t row, int block) {
     using U = typename Lane<Pack<T>>::U32;
     U low, high;
     for (int i = 0; i < width<T>; ++i) {
         low[i] = uint32_t(row + i);
         high[i] = uint32_t(uint64_t(row + i) >> 32);
+    }
+    if (chain.density) {
+        const int first = 4 * block, count = chain.features - first < 4 ? chain.features - first : 4;
+        int slot_of[4] = {};
+        for (int i = 0; i < count; ++i) slot_of[i] = chain.load_slot[first + i] - chain.context;
+        return density_columns<Pack<T>>(*chain.density, call.ready, chain.features, slot_of, count, call.seed, low,
+                                        high, uint32_t(block));
     }
     return base_columns<Pack<T>>(call.base == Base::logistic, call.seed, low, high, uint32_t(block));
 }
@@ -213,7 +221,7 @@ HR_FN void load_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, in
     } else {
         for (int c = 0; c < chain.features; c += 4)
             for (int64_t i = 0; i < used; i += W) {
-                const Columns<V> z = draw(call, row + i, c / 4);
+                const Columns<V> z = draw(chain, call, row + i, c / 4);
                 for (int k = 0; k < 4 && c + k < chain.features; ++k)
                     store(b.given + chain.load_slot[c + k] * height + i, z.column[k]);
             }
@@ -231,7 +239,10 @@ template <class T>
 HR_FN void tile_base_density(const Chain<T>& chain, const Call<T>& call, const TileBuffers<T>& b, const T* z, T* out) {
     for (int64_t i = 0; i < b.vectors * int64_t(width<T>); i += width<T>) {
         Pack<T> sum{};
-        for (int64_t s = chain.context; s < chain.context + chain.features; ++s)
+        if (chain.density)
+            sum = log_density<Pack<T>>(*chain.density, call.ready, chain.features,
+                                       [&](int s) { return load(z + (chain.context + s) * b.height + i); });
+        for (int64_t s = chain.context; s < chain.context + chain.features && !chain.density; ++s)
             sum += base_log_density(call.base, load(z + s * b.height + i));
         store(out + i, sum);
     }
@@ -312,7 +323,7 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
     } else {
         for (int c = 0; c < chain.features; c += 4)
             for (int r0 = 0; r0 < rows; r0 += W) {
-                const auto z = draw(call, r0, c / 4);
+                const auto z = draw(chain, call, r0, c / 4);
                 for (int k = 0; k < 4 && c + k < chain.features; ++k)
                     for (int r = r0; r < rows && r < r0 + W; ++r)
                         b.given[r * b.stride + chain.load_slot[c + k]] = z.column[k][r - r0];
@@ -333,6 +344,11 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
 
     const auto base_density = [&](const T* z) {
         for (int r = 0; r < rows; ++r) {
+            if (chain.density) {
+                const T* const first = z + r * b.stride + chain.context;
+                base[r] = log_density<T>(*chain.density, call.ready, chain.features, [&](int s) { return first[s]; });
+                continue;
+            }
             Pack<T> total{};
             for (int s = chain.context; s < slots; s += W) {  // the padding is zero, and has its own density
                 Pack<T> v{};

@@ -5,6 +5,7 @@
 // `number` counts all steps, `n` those that have weights.
 #pragma once
 
+#include "steps/density-inl.hpp"
 #include "steps/elementwise-inl.hpp"
 #include "steps/move-inl.hpp"
 #include "steps/network-inl.hpp"

@@ -5,7 +5,8 @@
 
 namespace headrace {
 
-enum class Base : int { none, normal, logistic };
+// density: that of a step of its own (steps/density.hpp), which comes beside what is here.
+enum class Base : int { none, normal, logistic, density };
 
 namespace {
 
@@ -21,12 +22,14 @@ template <class V>
 HR_FN V base_log_density(Base base, V z) {
     using T = Scalar<V>;
     if (base == Base::normal) return z * z * T(-0.5);
+    if (base == Base::density) return V{};
     const V a = abs(z);  // standard logistic: -|z| - 2 log(1 + e^-|z|)
     return -a - log1p(exp(-a)) * T(2);
 }
 
 template <class V>
 HR_FN V base_slope(Base base, V z) {
+    if (base == Base::density) return V{};
     return base == Base::normal ? -z : -tanh(z * Scalar<V>(0.5));
 }
 

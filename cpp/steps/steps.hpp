@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../math/lane.hpp"
+#include "density.hpp"
 #include "elementwise.hpp"
 #include "move.hpp"
 #include "network.hpp"
@@ -21,6 +22,7 @@
     X(rotation, RotationStep)       \
     X(scale, ScaleStep)             \
     X(support, SupportStep)         \
+    X(density, DensityStep)         \
     X(move, MoveStep)
 
 namespace headrace {

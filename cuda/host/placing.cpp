@@ -67,6 +67,9 @@ class Placing {
         d_.tape.states = lines((c.n_steps + 1) * int64_t(d_.slots()));
         d_.tape.gradients = lines(2 * int64_t(d_.slots()));
         for (size_t i = 0; i < compiled_.steps.size(); ++i) steps_.push_back(step(i));
+        c.density = nullptr;
+        for (const DeviceStep<T>& d : steps_)
+            if (d.step.kind == StepKind::density) c.density = arena_.put(&d.step.density, 1);
         d_.tape.lines = lines_;
         d_.steps = arena_.put(steps_);
         c.steps = nullptr;
@@ -113,6 +116,18 @@ class Placing {
     void place(DeviceStep<T>&, ScaleStep<T>& s, size_t) {
         s.scale = arena_.put(s.scale, size_t(d_.chain.features));
         s.shift = arena_.put(s.shift, size_t(d_.chain.features));
+    }
+
+    void place(DeviceStep<T>& d, DensityStep<T>& s, size_t) {
+        const size_t features = size_t(d_.chain.features);
+        s.coordinate = arena_.put(s.coordinate, features);
+        s.raw = arena_.put(s.raw, features);
+        s.column = arena_.put(s.column, s.components > 0 ? 0 : features);
+        s.fixed = arena_.put(s.fixed, s.weights < 0 ? size_t(s.n_raw) : 0);
+        if (s.weights < 0) return;
+        s.tape_grads = d.grads = lines(s.n_raw);
+        bare_sums(d.grads, s.weights, s.n_raw);
+        summed_.push_back({s.weights, s.weights + s.n_raw});
     }
 
     void place(DeviceStep<T>&, SupportStep<T>& s, size_t) {

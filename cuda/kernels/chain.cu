@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
         t.built = other;
         load_tile(team, d, call, row, rows, t);
         T base = 0;
-        if (call.log_prob && !call.inverse) base = base_density(team, d, call.base, t.given);
+        if (call.log_prob && !call.inverse) base = base_density(team, d, call, t.given);
         for (int s = 0; s < d.chain.n_steps; ++s)
             if (!run_step<splines, tf32>(team, d, d.steps[s], call, t)) {
                 const Lines<T, in_shared> given = t.given;
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
             }
         add_store_support(team, d.chain, t.given, t.log_det);
         mark_overflows(team, d, sums, t.given, t.log_det);
-        if (call.log_prob && call.inverse) base = base_density(team, d, call.base, t.given);
+        if (call.log_prob && call.inverse) base = base_density(team, d, call, t.given);
         sums.put(team, t.log_det);
         bases.put(team, base);
         team.sync();

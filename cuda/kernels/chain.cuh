@@ -8,6 +8,7 @@
 #include "../../cpp/math/maps.hpp"
 #include "../../cpp/math/random.hpp"
 #include "../../cpp/math/vector_maps.hpp"
+#include "../../cpp/steps/density_draw.hpp"
 
 #include "../host/device_chain.hpp"
 #include "product.cuh"
@@ -296,11 +297,29 @@ __device__ void rotate(const Team& team, const RotationStep<T>& s, const T* matr
 
 // This warp's share of the base's log-density of its lane's row.
 template <class T, bool in_shared>
-__device__ T base_density(const Team& team, const DeviceChain<T>& d, Base base, const Lines<T, in_shared>& z) {
+__device__ T base_density(const Team& team, const DeviceChain<T>& d, const Call<T>& call,
+                          const Lines<T, in_shared>& z) {
+    const Base base = call.base;
+    if (d.chain.density) {
+        if (team.warp != 0) return 0;
+        return log_density<T>(*d.chain.density, call.ready, d.chain.features,
+                              [&](int s) { return z.at(d.chain.context + s, team.lane); });
+    }
     T sum = 0;
     for (int s = d.chain.context + team.warp; s < d.slots(); s += team.warps)
         sum += base_log_density(base, z.at(s, team.lane));
     return sum;
+}
+
+// Columns [first, first + 4) of a row.
+template <class T>
+__device__ Columns<T> drawn_columns(const Chain<T>& chain, const Call<T>& call, uint64_t row, int first) {
+    const uint32_t low = uint32_t(row), high = uint32_t(row >> 32), block = uint32_t(first / 4);
+    if (!chain.density) return base_columns<T>(call.base == Base::logistic, call.seed, low, high, block);
+    const int count = smaller(4, chain.features - first);
+    int slot_of[4] = {};
+    for (int i = 0; i < count; ++i) slot_of[i] = chain.load_slot[first + i] - chain.context;
+    return density_columns<T>(*chain.density, call.ready, chain.features, slot_of, count, call.seed, low, high, block);
 }
 
 // Coordinates, or numbers drawn, and context to t.given; a row that is not finite becomes NaN, its log-determinant too.
@@ -320,8 +339,7 @@ __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<
     } else {
         const uint64_t drawn = uint64_t(row) + uint64_t(team.lane);
         for (int c = 4 * team.warp; c < chain.features; c += 4 * team.warps) {
-            const Columns<T> z = base_columns<T>(call.base == Base::logistic, call.seed, uint32_t(drawn),
-                                                 uint32_t(drawn >> 32), uint32_t(c / 4));
+            const Columns<T> z = drawn_columns(chain, call, drawn, c);
             for (int k = 0; k < 4 && c + k < chain.features; ++k)
                 t.given.at(chain.load_slot[c + k], team.lane) = z.column[k];
         }
@@ -361,6 +379,7 @@ __device__ bool run_step(const Team& team, const DeviceChain<T>& d, const Device
                 value = scaled(step.step.scale, c, value);
             }
             break;
+        case StepKind::density: return true;
         case StepKind::support:
             t.log_det += run_support(team, step.step.support, t.given, t.given, context, features);
             break;

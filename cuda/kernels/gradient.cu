@@ -9,6 +9,7 @@
 #include "../../cpp/steps/ready.hpp"
 #include "../include/threads.cuh"
 #include "chain.cuh"
+#include "density.cuh"
 
 namespace headrace {
 namespace {
@@ -33,11 +34,6 @@ struct Tape {
 };
 
 // ---- there ----------------------------------------------------------------------------------------------------------
-
-template <class T>
-__device__ void copy_context(const Team& team, int context, const TapeLines<T>& from, const TapeLines<T>& to) {
-    for (int c = team.warp; c < context; c += team.warps) to.at(c, team.lane) = from.at(c, team.lane);
-}
 
 template <class T>
 __device__ T record_vectors(const Team& team, const Tape<T>& t, int step, const T* all_ready) {
@@ -71,6 +67,10 @@ __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Cal
             for (int c = team.warp; c < t.d.chain.features; c += team.warps)
                 state.built.at(context + c, team.lane) =
                     scaled(d.step.scale, c, state.given.at(context + c, team.lane));
+            team.sync();
+            break;
+        case StepKind::density:
+            copy_context(team, t.d.chain.features, state.given.from(context), state.built.from(context));
             team.sync();
             break;
         case StepKind::support:
@@ -118,9 +118,7 @@ __device__ void start_gradients(const Team& team, const Tape<T>& t, const Call<T
         });
     team.sync();
     back_from_store_support(team, chain, z, gradient, grad_log_det);
-    if (from.of_log_prob && call.inverse)
-        for (int s = chain.context + team.warp; s < t.d.slots(); s += team.warps)
-            gradient.at(s, team.lane) += base_slope(call.base, z.at(s, team.lane)) * grad_log_det;
+    if (from.of_log_prob && call.inverse) add_base_slopes(team, chain, call, z, gradient, grad_log_det);
     team.sync();
 }
 
@@ -328,6 +326,10 @@ __device__ void backward_step(const Team& team, const Tape<T>& t, int i, const C
             for (int c = team.warp; c < features; c += team.warps)
                 before.at(context + c, team.lane) = after.at(context + c, team.lane) * T(step.scale.scale[c]);
             break;
+        case StepKind::density:
+            copy_context(team, features, after.from(context), before.from(context));
+            back_density(team, t, i, call, back, grad_log_det);
+            break;
         case StepKind::support:
             back_support(team, step.support, t.state(i), after, before, context, features, grad_log_det);
             break;
@@ -348,8 +350,7 @@ __device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& 
     const Chain<T>& chain = t.d.chain;
     const TapeLines<T> gradient = t.gradient(0), z = t.state(0);
     if (back.from.of_log_prob && !call.inverse)  // grad_log_det has the sign of the log-determinant
-        for (int s = chain.context + team.warp; s < t.d.slots(); s += team.warps)
-            gradient.at(s, team.lane) -= base_slope(call.base, z.at(s, team.lane)) * grad_log_det;
+        add_base_slopes(team, chain, call, z, gradient, -grad_log_det);
     team.sync();
     if (back.input && chain.load_support) {
         back_to_supported_input(team, chain, call, gradient, row, rows, grad_log_det, bad_rows, back.input);
@@ -386,11 +387,11 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         state.row = row;
         load_tile(team, d, call, row, rows, state);
         T base = 0;
-        if (!call.inverse) base = base_density(team, d, call.base, t.state(0));
+        if (!call.inverse) base = base_density(team, d, call, t.state(0));
         for (int i = 0; i < d.chain.n_steps; ++i) record_step<splines, tf32>(team, t, i, call, state);
         add_store_support(team, d.chain, t.state(d.chain.n_steps), state.log_det);
         mark_overflows(team, d, sums, t.state(d.chain.n_steps), state.log_det);
-        if (call.inverse) base = base_density(team, d, call.base, t.state(d.chain.n_steps));
+        if (call.inverse) base = base_density(team, d, call, t.state(d.chain.n_steps));
         sums.put(team, state.log_det);
         bases.put(team, base);
         team.sync();

@@ -39,6 +39,13 @@ struct Lines {
     __device__ Lines from(int64_t line) const { return {p + line * line_size<in_shared>}; }
 };
 
+// The first lines, as those of the context are.
+template <class T, bool in_shared>
+__device__ void copy_context(const Team& team, int context, const Lines<T, in_shared>& from,
+                             const Lines<T, in_shared>& to) {
+    for (int c = team.warp; c < context; c += team.warps) to.at(c, team.lane) = from.at(c, team.lane);
+}
+
 template <class I>
 __device__ I smaller(I a, I b) {
     return a < b ? a : b;

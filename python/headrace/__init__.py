@@ -14,6 +14,7 @@ from headrace.files import FileFormatError, from_bytes, load, to_bytes
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.network import Layer, Network
+from headrace.tails import Independent, NormalMixture, StudentT, Uniform
 from headrace.training import Adam, History
 from headrace.transforms.act_norm import ActNorm
 from headrace.transforms.elementwise import Elementwise
@@ -57,6 +58,7 @@ __all__ = [
     "Flow",
     "FreeEnergy",
     "History",
+    "Independent",
     "Inverse",
     "Layer",
     "Linear",
@@ -64,6 +66,7 @@ __all__ = [
     "MaskedAutoregressive",
     "Network",
     "Normal",
+    "NormalMixture",
     "Permutation",
     "Planar",
     "PlanarFlow",
@@ -75,8 +78,10 @@ __all__ = [
     "StandardNormal",
     "Standardize",
     "StepHistory",
+    "StudentT",
     "Support",
     "Transform",
+    "Uniform",
     "densities",
     "distill",
     "fit_to_density",

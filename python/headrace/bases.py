@@ -25,6 +25,7 @@ class Base(abc.ABC):
     """A density of independent coordinates that can be evaluated and sampled."""
 
     name: str  # the core's name of the standard density under it
+    moves_noise = True  # whether samples are functions of noise and of the base's parameters, whatever these are
 
     def __init__(self, features: int) -> None:
         """`features`: number of coordinates."""
@@ -33,6 +34,10 @@ class Base(abc.ABC):
     def _steps(self) -> list[tuple[Any, ...]]:
         """Steps between the standard density and this one."""
         return []
+
+    def _standard(self) -> tuple[str, list[tuple[Any, ...]]]:
+        """The core's name of the density that noise is drawn from, and what else it needs to know of it."""
+        return self.name, []
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return []

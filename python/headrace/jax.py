@@ -276,7 +276,10 @@ def _drawn(flow: Any, params: Any, key: Any, n: Any, context: Any) -> _Rows:
                 f"context: expected shape ({batch[0]}, {own.context}), or ({own.context},) for all rows, got {shape}; "
                 f"for {batch[0]} draws for each row of the context call with n=({batch[0]},)"
             )
-    draw = {"normal": jax.random.normal, "logistic": jax.random.logistic}[own.base]
+    draws = {"normal": jax.random.normal, "logistic": jax.random.logistic}
+    if own.base not in draws:
+        raise TypeError(f"base: expected StandardNormal, Normal or Logistic, got {own.flow.base!r}")
+    draw = draws[own.base]
     try:
         noise = draw(key, (*batch, own.features), own.dtype)
     except TypeError as error:

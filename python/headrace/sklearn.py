@@ -22,11 +22,12 @@ from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
+from headrace.tails import StudentT
 
 __all__ = ["FlowDensity"]
 
 FLOWS = {"maf": MAF, "iaf": IAF, "realnvp": RealNVP, "nsf": NSF, "planar": PlanarFlow, "radial": RadialFlow}
-BASES = {"standard_normal": StandardNormal, "normal": Normal, "logistic": Logistic}
+BASES = {"standard_normal": StandardNormal, "normal": Normal, "logistic": Logistic, "student_t": StudentT}
 
 _LEAST_ROWS = 8  # fewer take another path through the core, which may differ in the last digits
 
@@ -85,8 +86,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         transforms, hidden, activation, map, scale, slope, coupling, bins, bound, nonlinearity, negative_slope: What the
             flow is made with; see `MAF`, `NSF` and `PlanarFlow`. None is the flow's own default. `fit` refuses what the
             flow does not take.
-        base: "standard_normal", "normal" (location and scale are trained), "logistic", or a `Base` of as many features
-            as the data; None for the flow's own default.
+        base: "standard_normal", "normal" (location and scale are trained), "logistic", "student_t" (degrees of freedom
+            are trained), or a `Base` of as many features as the data; None for the flow's own default.
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None; see `MAF`. Rows on a
             bound or beyond are refused by `fit`, and have a log density of -inf.
         validation, epochs, batch_size, learning_rate, schedule, weight_decay, clip, average, patience, time_budget:

@@ -10,7 +10,7 @@ the log-determinant of the direction called.
 from .activations import ACTIVATIONS
 from .additive_spline import additive_knots
 from .autoregressive import MaskedAutoregressive
-from .bases import Logistic, Normal, StandardNormal
+from .bases import Independent, Logistic, Normal, NormalMixture, StandardNormal, StudentT, Uniform
 from .coupling import Coupling
 from .derivatives import STEP, along, gradient, row_gradient
 from .flow import Flow
@@ -41,6 +41,7 @@ __all__ = [
     "Coupling",
     "Flow",
     "Hidden",
+    "Independent",
     "Inverse",
     "Linear",
     "Logistic",
@@ -49,13 +50,16 @@ __all__ = [
     "Mixture",
     "Network",
     "Normal",
+    "NormalMixture",
     "Options",
     "Permutation",
     "Planar",
     "Radial",
     "StandardNormal",
     "Standardize",
+    "StudentT",
     "Support",
+    "Uniform",
     "additive_knots",
     "along",
     "apply_map",

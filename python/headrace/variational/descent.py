@@ -144,7 +144,8 @@ def noise_of(flow: Flow, rows: int, seed: int) -> NDArray[Any]:
     """What the samples of a flow with this seed are made from: rows of the standard density under its base."""
     out = np.empty((rows, flow.features), flow.dtype)
     interior = flow._interior
-    standard = type(interior.program)(flow.features, 0, interior.base.name, [], 0, [], [])
+    name, steps = interior.base._standard()
+    standard = type(interior.program)(flow.features, 0, name, steps, len(steps), [], [])
     standard.sample(rows, seed, value=out)
     return out
 
@@ -155,6 +156,12 @@ class Paths:
     def __init__(self, flow: Flow, rows: int) -> None:
         """Memory for so many rows."""
         self.flow = flow
+        base = flow._interior.base
+        if not base.moves_noise:
+            raise ValueError(
+                f"flow: expected a base whose samples are functions of its parameters, got {base!r}, whose parameters "
+                "say how numbers are drawn; make it with trainable=False"
+            )
         self.noise = noise_of(flow, 0, 0)
         self.x = np.empty((rows, flow.features), flow.dtype)
         self.log_q = np.empty(rows, flow.dtype)

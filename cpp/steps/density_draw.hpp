@@ -1,0 +1,81 @@
+// Numbers drawn from a base density with parameters, four columns of a row at a time: a function of (seed, row,
+// column), as all that are drawn. Normal numbers are made of the words that they always are; others have streams of
+// their own, so that no word serves two columns.
+#pragma once
+
+#include "../math/random.hpp"
+#include "density.hpp"
+
+namespace headrace {
+namespace {
+
+constexpr uint32_t density_stream = 0xFFFFFFFFu, second_density_stream = 0xFFFFFFFDu;
+
+// Words of a stream, and of the one before it, for the bits that float64 adds.
+template <class V>
+struct DensityWords {
+    Words<typename Lane<V>::U32> high, low;
+
+    HR_FN DensityWords(uint64_t seed, typename Lane<V>::U32 row_low, typename Lane<V>::U32 row_high, uint32_t block,
+                       uint32_t stream) {
+        high = low = philox(seed, row_low, row_high, block, stream);
+        if constexpr (!is_single<V>) low = philox(seed, row_low, row_high, block, stream - 1);
+    }
+    HR_FN V number(int i) const { return uniform<V>(high.w[i], low.w[i]); }
+};
+
+// Student's t as Box-Muller has the normal (Bailey 1994): √(ν (u^(-2/ν) - 1)) cos 2 π v.
+template <class V>
+HR_FN V student_number(V u, V v, const Scalar<V>* ready) {
+    using T = Scalar<V>;
+    const V e = log(u) * (T(-2) * ready[1] * ready[1]);  // u^(-2/ν) is e^e
+    return exp(e * T(0.5)) * sqrt(-expm1(-e)) * sincos_turns(v).cos / ready[1];
+}
+
+// slot_of[i]: the slot of column 4 block + i.
+template <class V, class T>
+HR_FN Columns<V> density_columns(const DensityStep<T>& s, const T* all_ready, int features, const int* slot_of,
+                                 int count, uint64_t seed, typename Lane<V>::U32 row_low,
+                                 typename Lane<V>::U32 row_high, uint32_t block) {
+    const T* const ready = all_ready + s.ready;
+    const auto high = philox(seed, row_low, row_high, block, 0u);
+    auto low = high;
+    if constexpr (!is_single<V>) low = philox(seed, row_low, row_high, block, 1u);
+    Columns<V> out = normal_columns<V>(high, low);
+    const uint32_t other = s.components > 0 ? 0 : block;  // a mixture's component is the whole row's
+    const DensityWords<V> words(seed, row_low, row_high, other, density_stream);
+    if (s.components > 0) {
+        const V u = words.number(0);
+        V before{};  // the weights of the components before; the last one that they stay below is the row's
+        Columns<V> made = out;
+        for (int k = 0; k < s.components; ++k) {
+            const T weight = ready[2 * k + 1];
+            if (!(weight > T(0))) continue;
+            const T* const numbers = ready + 2 * s.components + 2 * int64_t(k) * features;
+            for (int i = 0; i < count; ++i) {
+                const T* const own = numbers + 2 * slot_of[i];
+                const V x = out.column[i] / own[1] + own[0];
+                made.column[i] = select(u > before, x, made.column[i]);
+            }
+            before = before + weight;
+        }
+        return made;
+    }
+    const DensityWords<V> more(seed, row_low, row_high, block, second_density_stream);
+    const Columns<V> logistic = logistic_columns<V>(words.high, words.low);
+    for (int i = 0; i < count; ++i) {
+        const V u = words.number(i);
+        switch (s.column[slot_of[i]]) {
+            case ColumnDensity::normal: break;
+            case ColumnDensity::logistic: out.column[i] = logistic.column[i]; break;
+            case ColumnDensity::uniform: out.column[i] = u * T(2) - T(1); break;
+            case ColumnDensity::student:
+                out.column[i] = student_number(u, more.number(i), ready + slot_of[i] * column_ready);
+                break;
+        }
+    }
+    return out;
+}
+
+}  // namespace
+}  // namespace headrace
