@@ -330,7 +330,7 @@ class Flow(Derivatives):
             parameters: As in `log_prob`.
             noise: Numbers to take instead of drawing any, in the shape of the result: rows of independent **standard
                 normal** numbers under the bases `StandardNormal` and `Normal`, whose mean and standard deviation are
-                then applied to them, of standard logistic ones under `Logistic`.
+                then applied to them, of standard logistic ones under `Logistic`, and of the base's own under others.
             dtype: "float64", or the flow's own, which is the default. What a float32 flow finds in float32 is taken to
                 the data's units in float64: data far from zero, as time stamps, need that.
             like: An array, or the name of a framework ("numpy", "torch", "jax"; "cupy" on a device), to answer in.
@@ -553,7 +553,8 @@ class Flow(Derivatives):
 
         Raises:
             TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
-            ValueError: a wrong shape, or rows with a NaN or an infinity (their number and the first one).
+            ValueError: a wrong shape, or rows with a NaN or an infinity, or on a bound or beyond (their number and the
+                first one).
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.MAF(2, transforms=2, hidden=(16,))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
+from headrace._circles import base_of_circles, circle_couplings, refuse_periodic
 from headrace._core.settings import Affine, Autoregressive, Conditioner, NetworkKeywords, Spline
 from headrace._keywords import documented, takes
 from headrace._links import link_before
@@ -21,7 +22,7 @@ from headrace.flow import Flow
 from headrace.network import Network
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.masked import Coupling, MaskedAutoregressive
-from headrace.transforms.support import Bounds, support_or_none
+from headrace.transforms.support import Bounds, Periods, support_or_none
 from headrace.transforms.transform import Transform
 from headrace.transforms.vector import Planar, Radial
 
@@ -40,16 +41,24 @@ class _Named(Flow):
         features: int,
         base: Base | None,
         bounds: Bounds | None,
+        periodic: Periods | None,
         dtype: DTypeLike,
     ) -> None:
         ends: list[Transform] = [Standardize(np.zeros(features), np.ones(features))]
-        if (support := support_or_none(bounds, features)) is not None:
+        if (support := support_or_none(bounds, features, periodic)) is not None:
             ends.append(support)
         if base is None:
             base = StandardNormal(features)
         elif isinstance(base, Base) and base.features != features:  # Flow refuses what is no base
             raise ValueError(f"base: expected {features} features, as the flow has, got {base.features}")
         super().__init__([*transforms, *ends], base, dtype=dtype)
+
+
+def _circles(periodic: Periods | None, features: int) -> list[int]:
+    """Which columns are periodic."""
+    if periodic is None or (support := support_or_none(None, features, periodic)) is None:
+        return []
+    return [c for c, period in enumerate(support.periodic) if period is not None]
 
 
 def _autoregressive(
@@ -103,16 +112,18 @@ class _Affine(_Named):
         link: str = "reverse",
         base: Base | None = None,
         bounds: Bounds | None = None,
+        periodic: Periods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
         **conditioner: Unpack[Affine],
     ) -> None:
         """See the class."""
+        refuse_periodic(type(self).__name__, periodic)
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         told = _bounded(hidden, conditioner)
         chain = _autoregressive(n, transforms, link, seed, sizes, reads=self._reads, **told)
-        super().__init__(chain, n, base, bounds, dtype)
+        super().__init__(chain, n, base, bounds, None, dtype)
 
 
 @storable
@@ -135,6 +146,8 @@ class MAF(_Affine):
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None; None for no bounds at
             all. See `Support`: no sample lies outside, a row on a bound or beyond has a `log_prob` of -inf, and `fit`
             refuses such rows.
+        periodic: For each column ``(low, high)``, one period of it, or None: columns around which the density is
+            continuous. `NSF` alone takes it, and says how.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
         **conditioner: Settings of the transforms, `Affine`.
@@ -155,7 +168,7 @@ class IAF(_Affine):
     """Inverse autoregressive flow (Kingma et al. 2016): x_i = μ(z_<i) + σ(z_<i) z_i, eq. 39-41.
 
     Args:
-        features, context, transforms, hidden, link, base, bounds, seed, dtype: See `MAF`.
+        features, context, transforms, hidden, link, base, bounds, periodic, seed, dtype: See `MAF`.
         **conditioner: Settings of the transforms, `Affine`.
 
     >>> import headrace as hr
@@ -172,7 +185,7 @@ class RealNVP(_Named):
     """Coupling flow (Dinh, Sohl-Dickstein, Bengio 2017), eq. 35-36: even and odd coordinates take turns.
 
     Args:
-        features, context, transforms, hidden, base, bounds, seed, dtype: See `MAF`.
+        features, context, transforms, hidden, base, bounds, periodic, seed, dtype: See `MAF`.
         link: See `MAF`. Even and odd coordinates take turns with any; "reverse" and "none" are the same.
         **conditioner: Settings of the transforms, `Affine`.
 
@@ -192,15 +205,17 @@ class RealNVP(_Named):
         link: str = "reverse",
         base: Base | None = None,
         bounds: Bounds | None = None,
+        periodic: Periods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
         **conditioner: Unpack[Affine],
     ) -> None:
         """See the class."""
+        refuse_periodic("RealNVP", periodic)
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         chain = _couplings(n, transforms, link, seed, sizes, **_bounded(hidden, conditioner))
-        super().__init__(chain, n, base, bounds, dtype)
+        super().__init__(chain, n, base, bounds, None, dtype)
 
 
 @storable
@@ -213,9 +228,13 @@ class NSF(_Named):
     act within [-bound, bound] of the standardised data and are the identity outside.
 
     Args:
-        features, context, transforms, hidden, base, bounds, seed, dtype: See `MAF`.
+        features, context, transforms, hidden, base, bounds, periodic, seed, dtype: See `MAF`.
         link: See `MAF`, and of couplings `RealNVP`.
         coupling: Whether even and odd coordinates take turns, instead of each being conditioned on all before it.
+        periodic: See `MAF`; with ``coupling=True`` alone. Periodic columns have a shift and a circular spline in each
+            transform, conditioned on the other columns and on the context; their base is uniform. No network reads
+            them: **given the other columns and the context, they are independent of each other**. Angles that the
+            others shall depend on belong into the context, as cos and sin.
         **conditioner: Settings of the transforms, `Spline`.
 
     >>> import numpy as np, headrace as hr
@@ -237,6 +256,7 @@ class NSF(_Named):
         link: str = "reverse",
         base: Base | None = None,
         bounds: Bounds | None = None,
+        periodic: Periods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
         **conditioner: Unpack[Spline],
@@ -244,9 +264,20 @@ class NSF(_Named):
         """See the class."""
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
-        made = _couplings if coupling else _autoregressive
-        chain = made(n, transforms, link, seed, sizes, map="rq_spline", formula="to_latent", **conditioner)
-        super().__init__(chain, n, base, bounds, dtype)
+        circles = _circles(periodic, n)
+        if circles:
+            if not coupling or link not in ("reverse", "none"):
+                raise ValueError(
+                    "periodic: expected coupling=True and link='reverse' or 'none' with periodic columns, got "
+                    f"coupling={coupling} and link={link!r}"
+                )
+            key, count = check.integer("seed", seed), check.integer("transforms", transforms, least=1)
+            chain = circle_couplings(n, circles, count, key, sizes, conditioner)
+            base = base_of_circles(base, n, circles)
+        else:
+            made = _couplings if coupling else _autoregressive
+            chain = made(n, transforms, link, seed, sizes, map="rq_spline", formula="to_latent", **conditioner)
+        super().__init__(chain, n, base, bounds, periodic, dtype)
 
 
 @storable
@@ -257,7 +288,7 @@ class PlanarFlow(_Named):
     Both directions are exact, so that it can be fitted to rows as well as to a density.
 
     Args:
-        features, context, base, bounds, seed, dtype: See `MAF`.
+        features, context, base, bounds, periodic, seed, dtype: See `MAF`.
         transforms: Number of transforms.
         hidden: Of the networks that read the context, one a transform; without context there are none.
         nonlinearity, negative_slope: See `Planar`.
@@ -282,11 +313,13 @@ class PlanarFlow(_Named):
         negative_slope: float = 0.2,
         base: Base | None = None,
         bounds: Bounds | None = None,
+        periodic: Periods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
         **network: Unpack[NetworkKeywords],
     ) -> None:
         """See the class."""
+        refuse_periodic(type(self).__name__, periodic)
         n, key = check.integer("features", features, least=1), check.integer("seed", seed)
         sizes: Any = {"context": context, "hidden": hidden, "dtype": dtype}
         own: Any = {"nonlinearity": nonlinearity, "negative_slope": negative_slope}
@@ -294,7 +327,7 @@ class PlanarFlow(_Named):
             Planar(n, seed=(key, i), **sizes, **own, **network)
             for i in range(check.integer("transforms", transforms, least=1))
         ]
-        super().__init__(chain, n, base, bounds, dtype)
+        super().__init__(chain, n, base, bounds, None, dtype)
 
 
 @storable
@@ -303,7 +336,7 @@ class RadialFlow(_Named):
     """Radial transforms one after another (Rezende, Mohamed 2015), eq. 30-31; see `Radial`.
 
     Args:
-        features, context, transforms, hidden, base, bounds, seed, dtype: See `PlanarFlow`.
+        features, context, transforms, hidden, base, bounds, periodic, seed, dtype: See `PlanarFlow`.
         **network: Settings of the networks, `NetworkKeywords`.
 
     >>> import headrace as hr
@@ -321,14 +354,16 @@ class RadialFlow(_Named):
         *,
         base: Base | None = None,
         bounds: Bounds | None = None,
+        periodic: Periods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
         **network: Unpack[NetworkKeywords],
     ) -> None:
         """See the class."""
+        refuse_periodic(type(self).__name__, periodic)
         n, key = check.integer("features", features, least=1), check.integer("seed", seed)
         chain: list[Transform] = [
             Radial(n, context=context, hidden=hidden, seed=(key, i), dtype=dtype, **network)
             for i in range(check.integer("transforms", transforms, least=1))
         ]
-        super().__init__(chain, n, base, bounds, dtype)
+        super().__init__(chain, n, base, bounds, None, dtype)

@@ -180,7 +180,9 @@ def _standardize(flow: Trainable, data: Data, train: Part, *, gaussian: bool = F
     interior = flow._interior
     links: tuple[Transform, ...] | None = None
     if interior.is_fresh:
+        circles = [] if data.support is None else [c for c, period in enumerate(data.support.periodic) if period]
         mean, std = _rows.moments("x", data.x, data.weights, train, data.names, say=say, support=data.support)
+        mean[circles], std[circles] = 0.0, 1.0  # they lie in [-1, 1) already, and have no middle
         if say:
             _rows.warn_of_offsets(data, mean, std, flow.dtype)
         links = (Standardize(mean, std),)

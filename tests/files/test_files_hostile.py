@@ -125,7 +125,7 @@ BROKEN = {
     ),
     "a transform for a base": (
         lambda: with_header(maf(), set_at("base", "kind", to="Permutation")),
-        ["base: kind: expected one of 'Logistic', 'Normal', 'StandardNormal'"],
+        ["base: kind: expected one of 'Independent', 'Logistic', 'Normal', "],
     ),
     "a kind of a list": (lambda: with_header(maf(), set_at("kind", to=["MAF"])), ["kind: expected one of"]),
     "an unknown nonlinearity": (

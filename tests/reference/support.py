@@ -8,9 +8,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Support:
-    """``bounds``: for each column (low, high), with None for no bound, or None."""
+    """``bounds``: for each column (low, high), with None for no bound, or None; ``periodic``: one period, or None."""
 
     bounds: Sequence
+    periodic: Sequence | None = None
 
     def forward(self, z, context=None):
         z = np.asarray(z, np.float64)
@@ -26,6 +27,9 @@ class Support:
             elif high is not None:
                 x[:, c] = high - np.exp(-y)
                 log_det -= y
+        for c, (low, high) in self._periods():
+            x[:, c] = low + (high - low) * np.mod((z[:, c] + 1.0) / 2.0, 1.0)
+            log_det += np.log((high - low) / 2.0)
         return x, log_det
 
     def inverse(self, x, context=None):
@@ -43,4 +47,10 @@ class Support:
             elif above is not None:
                 z[:, c] = -np.log(above)
                 log_det -= np.log(above)
+        for c, (low, high) in self._periods():
+            z[:, c] = 2.0 * np.mod((x[:, c] - low) / (high - low), 1.0) - 1.0
+            log_det += np.log(2.0 / (high - low))
         return z, log_det
+
+    def _periods(self):
+        return [(c, period) for c, period in enumerate(self.periodic or ()) if period is not None]

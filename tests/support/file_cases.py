@@ -137,6 +137,12 @@ def ensemble(dtype):
     return hr.Ensemble(flows, [1 / 3, 2.0, 0.0])
 
 
+def on(base, dtype):
+    """A flow on a base of three features, its parameters moved where it has some."""
+    flow = hr.Flow([hr.Coupling(3, [0], (6,), dtype=dtype)], base, dtype=dtype)
+    return cases.randomise(flow, 0.2, "on a base")
+
+
 # name -> what makes it from a dtype; a new kind adds its line here and its files to tests/files.
 EXAMPLES = {
     "maf": lambda dtype: fitted(hr.MAF(3, transforms=2, hidden=(7, 8), dtype=dtype), "maf"),
@@ -168,6 +174,27 @@ EXAMPLES = {
     "linear-alone": lambda dtype: hr.Inverse(cases.randomise(turned(4, dtype), 0.2, "linear")),
     "splines": splines,
     "support": supported,
+    "student-t": lambda dtype: on(hr.StudentT(3, [1.0, 2.5, 40.0]), dtype),
+    "student-t-fixed": lambda dtype: on(hr.StudentT(3, [0.7, 2.5, 1e6], trainable=False), dtype),
+    "periodic": lambda dtype: cases.randomise(
+        hr.NSF(
+            3,
+            transforms=1,
+            hidden=(6,),
+            bins=4,
+            coupling=True,
+            bounds=[None, None, (-20.0, None)],
+            periodic=[(-np.pi, np.pi), None, None],
+            dtype=dtype,
+        ),
+        0.2,
+        "periodic",
+    ),
+    "uniform": lambda dtype: hr.Flow([hr.Elementwise(2, bins=4, bound=1.0, dtype=dtype)], hr.Uniform(2), dtype=dtype),
+    "mixture": lambda dtype: on(hr.NormalMixture(3, 2, scale=0.5, seed=1), dtype),
+    "mixture-fixed": lambda dtype: on(
+        hr.NormalMixture(3, 2, loc=np.arange(6.0).reshape(2, 3), weights=[1 / 3, 0.5], trainable=False), dtype
+    ),
     "support-alone": lambda dtype: hr.Support([(-10.0, None), (None, 9.5), (-20.0, 1 / 3 + 20.0), None]),
     "rotation-alone": lambda dtype: hr.Rotation.random(3, seed=1),
     "rotation-in-blocks": lambda dtype: hr.Inverse(hr.Rotation.random(8, seed=1, block=3)),
@@ -188,6 +215,7 @@ def inputs_of(module):
     x = generator.standard_normal((ROWS, module.features)).astype(kind)
     flow = module[0] if isinstance(module, hr.Ensemble) else module
     if isinstance(flow, hr.Flow):
+        x = np.tanh(x) if isinstance(flow.base, hr.Uniform) else x
         x = flow.to_data(x, context)[0]  # likely rows, however the data were standardised
     return x, context
 

@@ -46,6 +46,20 @@ def _flow(header, tensors, prefix):
 
 
 def _base(header, tensors, prefix):
+    start = f"{prefix}base."
+    wide = {name.removeprefix(start): a.astype(np.float64) for name, a in tensors.items() if name.startswith(start)}
+    if header["kind"] == "StudentT":
+        df = np.exp(wide["log_df"]) if header["trainable"] else np.array(header["df"])
+        return reference.StudentT(df)
+    if header["kind"] == "NormalMixture":
+        if header["trainable"]:
+            return reference.NormalMixture(wide["logits"], wide["loc"], np.exp(wide["log_scale"]))
+        loc, scale = np.array(header["loc"]), np.array(header["scale"])
+        return reference.NormalMixture(np.log(header["weights"]), loc, scale)
+    if header["kind"] == "Independent":
+        return reference.Independent(header["densities"])
+    if header["kind"] == "Uniform":
+        return reference.Uniform()
     if header["kind"] != "Normal":
         return {"StandardNormal": reference.StandardNormal, "Logistic": reference.Logistic}[header["kind"]]()
     if not header["trainable"]:
@@ -62,7 +76,7 @@ def _transform(header, tensors, prefix):
     if kind == "Permutation":
         return reference.Permutation(header["order"])
     if kind == "Support":
-        return reference.Support(header["bounds"])
+        return reference.Support(header["bounds"], header.get("periodic"))
     if kind == "Standardize":
         return reference.Standardize(np.array(header["mean"]), np.array(header["std"]))
     if kind == "Rotation":

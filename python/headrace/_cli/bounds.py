@@ -25,7 +25,9 @@ def read(source: tables.Source, text: str, columns: Sequence[int]) -> Support:
         low, colon, high = ends.partition(":")
         if not (equals and colon and (low.strip() or high.strip())):
             raise ValueError(f"--bounds: expected COLUMN=LOW:HIGH, with one end or both, got {entry!r}")
-        for column in source.select("--bounds", name.strip()):
+        name = name.strip()
+        is_name = source.names is not None and name in source.names  # it may have commas, too
+        for column in [source.find("--bounds", name)] if is_name else source.select("--bounds", name):
             if column not in columns:
                 raise ValueError(f"--bounds: expected columns of features, got {source.label(column)}")
             place = columns.index(column)
@@ -39,7 +41,7 @@ def _entries(text: str) -> list[str]:
     """Between commas, of which names may have some too: an entry ends after its ends."""
     entries: list[str] = []
     for part in text.split(","):
-        if entries and "=" not in entries[-1]:
+        if entries and ":" not in entries[-1].rpartition("=")[2]:
             entries[-1] += "," + part
         else:
             entries.append(part)

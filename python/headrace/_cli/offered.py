@@ -13,7 +13,7 @@ __all__ = ["FIT", "FLOWS", "Kind", "Setting", "settings"]
 
 FIT = ("epochs", "batch_size", "learning_rate", "patience", "time_budget")
 # Arguments that come from the table, or from other options.
-_OTHERWISE = {"features", "context", "base", "bounds", "seed", "dtype"}
+_OTHERWISE = {"features", "context", "base", "bounds", "periodic", "seed", "dtype"}
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ def decorrelating(data: Data, part: Part, mean: Floats, std: Floats) -> tuple[Tr
     n = std.size
     if not 2 <= n <= MOST_FEATURES or part.size < 2 * FOLDS:
         return ()
+    if data.support is not None and any(data.support.periodic):  # a circle has no correlations with a line
+        return ()
     moments, weight = _second_moments(data, part, mean, std)
     gains = np.zeros(len(SHARES))
     for fold in range(FOLDS):

@@ -230,8 +230,8 @@ def split(
     if not 1 <= len(parts) <= 3 or not _arrays.is_array(parts[0]):
         kinds = ", ".join(check.kind_of(part) for part in parts)
         raise TypeError(f"validation: expected a share, x, or a tuple (x, context, weights), got {kinds}")
-    context, weights = (*parts[1:], *(None,) * (3 - len(parts)))
-    given = open_rows("validation ", features, contexts, caller, parts[0], context, weights, data.support)
+    own: list[Any] = [*parts, *[None] * (3 - len(parts))]
+    given = open_rows("validation ", features, contexts, caller, own[0], own[1], own[2], data.support)
     return Part(rows, kept=kept), (given, Part(given.x.shape[0]))
 
 
@@ -289,7 +289,7 @@ def warn_of_offsets(data: Data, mean: NDArray[np.float64], std: NDArray[np.float
         step = np.spacing(np.minimum(np.abs(mean) + std, np.finfo(np.float32).max).astype(np.float32))
         coarse = (step > std / DIGITS) | (np.abs(mean) + std > np.finfo(np.float32).max)
     if data.support is not None:  # there the mean is one of other numbers, which nothing rounds before they are shifted
-        coarse &= np.array([pair is None for pair in data.support.bounds])
+        coarse &= np.array([kind == "any" for kind in data.support._kinds])
     if not coarse.any():
         return
     first = int(np.flatnonzero(coarse)[0])

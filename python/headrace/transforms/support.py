@@ -16,9 +16,10 @@ from headrace.transforms.fixed import Fixed
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Bounds", "Support", "support_or_none"]
+__all__ = ["Bounds", "Periods", "Support", "support_or_none"]
 
 Bounds = Sequence["tuple[float | None, float | None] | None"]
+Periods = Sequence["tuple[float, float] | None"]
 
 
 @storable
@@ -27,12 +28,14 @@ class Support(Fixed):
 
     Args:
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None for no bounds.
+        periodic: For each column ``(low, high)``, one period of it, or None; None for no such column. A periodic column
+            has no bounds.
 
-    | bounds | x of an unbounded number y | y of x |
-    | --- | --- | --- |
-    | ``(low, None)`` | low + e^y | log(x - low) |
-    | ``(None, high)`` | high - e^-y | -log(high - x) |
-    | ``(low, high)`` | low + (high - low) / (1 + e^-y) | log((x - low) / (high - x)) |
+    An unbounded number y becomes x = low + e^y for ``(low, None)``, high - e^-y for ``(None, high)``, and
+    low + (high - low) / (1 + e^-y) for ``(low, high)``.
+
+    A periodic column is wrapped into [low, high), and this is taken to [-1, 1): inverse gives the same for x and for x
+    plus any number of periods, up to rounding, and forward wraps numbers outside of [-1, 1) likewise.
 
     All of them rise. An interval has the logistic function: its inverse and its derivatives are elementary functions,
     so that they are exact near both ends, which is not so of a normal distribution function. The transform has no
@@ -45,8 +48,8 @@ class Support(Fixed):
     transform is a flow's last one a `log_prob` of -inf. One that overflows is NaN, as everywhere.
 
     Raises:
-        TypeError: `bounds` is no sequence of pairs and None.
-        ValueError: it is empty, an end is infinite or NaN (write None), or low is not below high.
+        TypeError: `bounds` or `periodic` is no sequence of pairs and None.
+        ValueError: it is empty, an end is infinite or NaN (write None), low is not below high, or a column has both.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.Support([(0.0, None), (0.0, 1.0), None])
@@ -55,13 +58,16 @@ class Support(Fixed):
     ([[1.0, 0.5, 0.0]], [-1.3863])
     """
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds | None, periodic: Periods | None = None) -> None:
         """See the class."""
+        if bounds is None and periodic is not None:
+            bounds = [None] * len(periodic)
         self.bounds = _checked("bounds", bounds)
+        self.periodic = _checked_periods(periodic, self.bounds)
         kinds, low, high = [], [], []
-        for pair in self.bounds:
-            start, end = pair or (None, None)
-            kinds.append(_KINDS[start is not None, end is not None])
+        for pair, period in zip(self.bounds, self.periodic, strict=True):
+            start, end = period or pair or (None, None)
+            kinds.append("circle" if period else _KINDS[start is not None, end is not None])
             low.append(0.0 if start is None else start)
             high.append(0.0 if end is None else end)
         self._kinds, self._low, self._high = kinds, low, high
@@ -69,7 +75,7 @@ class Support(Fixed):
 
     @property
     def is_identity(self) -> bool:
-        """Whether no column has bounds."""
+        """Whether no column has bounds or a period."""
         return all(kind == "any" for kind in self._kinds)
 
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
@@ -83,17 +89,21 @@ class Support(Fixed):
         return low, high
 
     def _header(self) -> dict[str, Any]:
-        return {"features": self._features, "bounds": [None if pair is None else list(pair) for pair in self.bounds]}
+        header = {"features": self._features, "bounds": [None if pair is None else list(pair) for pair in self.bounds]}
+        if any(self.periodic):
+            header["periodic"] = [None if pair is None else list(pair) for pair in self.periodic]
+        return header
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
         features, bounds = stored.size("features", least=1), stored.items("bounds")
         check.length("bounds", bounds, features)
-        return cls(bounds)
+        return cls(bounds, stored.items("periodic") if stored.has("periodic") else None)
 
     def __repr__(self) -> str:
         """The bounds."""
-        return f"Support({list(self.bounds)})"
+        more = f", periodic={list(self.periodic)}" if any(self.periodic) else ""
+        return f"Support({list(self.bounds)}{more})"
 
 
 _KINDS = {(False, False): "any", (True, False): "lower", (False, True): "upper", (True, True): "interval"}
@@ -125,6 +135,23 @@ def _checked(name: str, bounds: Any) -> tuple[Pair | None, ...]:
     return tuple(pairs)
 
 
+def _checked_periods(periodic: Any, bounds: tuple[Pair | None, ...]) -> tuple[tuple[float, float] | None, ...]:
+    """Periods as floats, one for each column."""
+    if periodic is None:
+        return (None,) * len(bounds)
+    pairs = _checked("periodic", periodic)
+    check.length("periodic", pairs, len(bounds))
+    periods: list[tuple[float, float] | None] = []
+    for i, (pair, own) in enumerate(zip(pairs, bounds, strict=True)):
+        low, high = pair or (None, None)
+        if pair is not None and (low is None or high is None):
+            raise ValueError(f"periodic[{i}]: expected both ends of a period, got {pair}")
+        if pair is not None and own is not None:
+            raise ValueError(f"periodic[{i}]: expected None, as the column has bounds {own}, got {pair}")
+        periods.append(None if low is None or high is None else (low, high))
+    return tuple(periods)
+
+
 def _end(name: str, value: Any) -> float:
     try:
         if isinstance(value, (bool, np.bool_)):
@@ -137,11 +164,12 @@ def _end(name: str, value: Any) -> float:
     return end
 
 
-def support_or_none(bounds: Bounds | None, features: int) -> Support | None:
-    """The transform for a flow's `bounds`; None where there are none."""
-    if bounds is None:
+def support_or_none(bounds: Bounds | None, features: int, periodic: Periods | None = None) -> Support | None:
+    """The transform for a flow's `bounds` and periods; None where there are none."""
+    if bounds is None and periodic is None:
         return None
-    support = Support(bounds)
-    if support.features != features:
-        raise ValueError(f"bounds: expected {features} of them, one for each column, got {support.features}")
+    for name, given in (("bounds", bounds), ("periodic", periodic)):
+        if isinstance(given, Sequence) and len(given) not in (0, features):
+            raise ValueError(f"{name}: expected {features} of them, one for each column, got {len(given)}")
+    support = Support(bounds, periodic)
     return None if support.is_identity else support

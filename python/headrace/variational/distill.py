@@ -296,7 +296,8 @@ def _contexts(teacher: Flow, student: Flow, context: Any, rng: np.random.Generat
 
 def _take_over(teacher: Flow, student: Flow) -> None:
     """The scales of data and context, where the student has none of its own."""
-    supports = [support and support.bounds for support in (teacher._interior.support, student._interior.support)]
+    ends = (teacher._interior.support, student._interior.support)
+    supports = [end and (end.bounds, end.periodic) for end in ends]
     is_same = supports[0] == supports[1]  # what is standardised is off the support
     scale = teacher._interior.standardize if student._interior.is_fresh and is_same else None
     columns = teacher.standardize_context if student.standardize_context is None else None

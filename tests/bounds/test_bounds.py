@@ -1,0 +1,212 @@
+"""`bounds=` of all that makes flows: what a fit standardises and refuses, what is sampled, and what it is worth."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import cases
+import headrace as hr
+import reference
+
+NAMED = {
+    "MAF": hr.MAF,
+    "IAF": hr.IAF,
+    "RealNVP": hr.RealNVP,
+    "NSF": hr.NSF,
+    "planar": hr.PlanarFlow,
+    "radial": hr.RadialFlow,
+}
+BOUNDS = [(10.0, None), (0.0, 1.0), None, (None, -2.0)]
+LOW, HIGH = np.array([10.0, 0.0, -np.inf, -np.inf]), np.array([np.inf, 1.0, np.inf, -2.0])
+every_named = pytest.mark.parametrize("name", NAMED)
+
+
+def rows(n=400, dtype="float64", *key):
+    """Dependent columns on the support, not in the middle of their unbounded numbers."""
+    y = cases.rows(n, 4, "float64", "bounded", *key)
+    y[:, 1] += np.sin(2.0 * y[:, 0])
+    return reference.Support(BOUNDS).forward(0.7 * y + [3.0, -1.0, 5.0, 0.5])[0].astype(dtype)
+
+
+def fitted(name="MAF", dtype="float32", **more):
+    flow = NAMED[name](4, transforms=2, bounds=BOUNDS, dtype=dtype, **more)
+    flow.fit(rows(), epochs=3, progress=False)
+    return flow
+
+
+def inside(x):
+    return bool(((x > LOW) & (x < HIGH)).all())
+
+
+@every_named
+def test_named_flows_fit_sample_and_are_saved(name, dtype, tmp_path):
+    flow = fitted(name, dtype)
+    x, log_prob = flow.sample_and_log_prob(2000, seed=0)
+    assert inside(x)
+    cases.assert_close(flow.log_prob(x), log_prob, magnitude=20.0, depth=256)
+    *_, standardize, support = flow.transforms
+    assert isinstance(standardize, hr.Standardize)
+    assert support.bounds == tuple(BOUNDS)
+    flow.save(tmp_path / "flow")
+    cases.assert_same_bits(hr.load(tmp_path / "flow").log_prob(x), flow.log_prob(x))
+
+
+def test_a_fit_standardises_what_is_off_the_support():
+    flow, x = fitted(), rows()
+    standardize = flow.transforms[-2]
+    y = reference.Support(BOUNDS).inverse(x)[0]
+    assert_allclose(standardize.mean, y.mean(axis=0), atol=0.2)  # of the training part
+    flow = hr.MAF(4, transforms=1, bounds=BOUNDS)
+    flow.fit(x, validation=None, epochs=0, progress=False)
+    assert_allclose(flow.transforms[-2].mean, y.mean(axis=0), rtol=1e-12)
+    assert_allclose(flow.transforms[-2].std, y.std(axis=0), rtol=1e-12)
+    mean = flow.transforms[-2].mean
+    flow.fit(x + np.array([5.0, 0.0, 5.0, -5.0]), epochs=1, progress=False)  # a later fit keeps it
+    assert_array_equal(flow.transforms[-2].mean, mean)
+
+
+def test_densities_integrate_to_one():
+    """Over the support of each column, by trapezes of the unbounded number."""
+    x = reference.Support([(0.0, 1.0)]).forward(0.8 + cases.rows(300, 1, "float64"))[0]
+    flow = hr.NSF(1, transforms=1, hidden=(8,), bounds=[(0.0, 1.0)], dtype="float64")
+    flow.fit(x, epochs=5, progress=False)
+    y = np.linspace(-25.0, 25.0, 20_001)[:, None]
+    grid, log_det = reference.Support([(0.0, 1.0)]).forward(y)
+    mass = np.exp(flow.log_prob(grid) + log_det)
+    assert mass.sum() * (y[1, 0] - y[0, 0]) == pytest.approx(1.0, abs=1e-6)
+    assert_array_equal(flow.log_prob(np.array([[0.0], [1.0], [-1.0]])), -np.inf)
+
+
+def test_bounds_are_worth_it():
+    """A gamma density of shape 1 has most of its mass beside its bound, where a free flow has density below it."""
+    x = cases.rng("gamma").gamma(1.0, 2.0, (3000, 1))
+    test = cases.rng("gamma", "test").gamma(1.0, 2.0, (3000, 1))
+    scores = {}
+    for name, bounds in (("bounded", [(0.0, None)]), ("free", None)):
+        flow = hr.NSF(1, transforms=1, hidden=(16,), bounds=bounds)
+        flow.fit(x, epochs=15, progress=False)
+        scores[name] = flow.log_prob(test).mean()
+    true = (-test / 2.0 - np.log(2.0)).mean()
+    assert scores["bounded"] > true - 0.04
+    assert scores["bounded"] > scores["free"] + 0.04
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_fit_refuses_rows_on_a_bound_or_beyond(dtype):
+    x = rows(200, dtype)
+    x[[7, 90, 150], [1, 0, 3]] = [1.0, 9.0, -2.0]
+    flow = hr.MAF(4, transforms=1, hidden=(4,), bounds=BOUNDS)
+    before = flow.parameters
+    words = (
+        r"x: expected numbers between their bounds.* in 3 of 200 rows, first in row 7, column 1: 1, bounds \(0.0, 1.0\)"
+    )
+    with pytest.raises(ValueError, match="^" + words):
+        flow.fit(x, progress=False)
+    with pytest.raises(ValueError, match="^validation " + words):
+        flow.fit(rows(), validation=x, progress=False)
+    cases.assert_same_bits(flow.parameters, before)
+    assert flow.transforms[-2].is_identity
+    x[7, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinity in 1 of 200 rows"):
+        flow.fit(x, progress=False)
+
+
+def test_columns_are_named():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"age": [1.0, 2.0, 0.0], "share": [0.5, 0.1, 0.2]})
+    flow = hr.MAF(2, transforms=1, hidden=(4,), bounds=[(0.0, None), (0.0, 1.0)])
+    with pytest.raises(ValueError, match=r"in 1 of 3 rows, first in row 2, column 'age': 0"):
+        flow.fit(table, progress=False)
+
+
+def test_float32_rows_that_are_the_bound_in_float32_are_on_it():
+    flow = hr.MAF(1, transforms=1, hidden=(4,), bounds=[(0.1, None)])
+    x = np.array([[0.2], [0.1]], np.float32)  # float32 has no 0.1; its nearest number is above it
+    assert flow.log_prob(x)[1] == -np.inf
+    with pytest.raises(ValueError, match="in 1 of 2 rows, first in row 1"):
+        flow.fit(x, progress=False)
+    assert np.isfinite(flow.log_prob(x.astype(np.float64))).all()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "kind", "words"),
+    [
+        ([None], ValueError, ["bounds: ", "expected 2", "got 1"]),
+        ([None] * 3, ValueError, ["bounds: ", "expected 2", "got 3"]),
+        ([(0, 0), None], ValueError, [r"bounds\[0\]: ", "low below high"]),
+        ([(0, np.inf), None], ValueError, [r"bounds\[0\]\[1\]: ", "None for no bound"]),
+        (3, TypeError, ["bounds: ", "sequence", "int"]),
+    ],
+    ids=str,
+)
+@every_named
+def test_wrong_bounds_are_refused(name, bounds, kind, words):
+    with pytest.raises(kind) as error:
+        NAMED[name](2, bounds=bounds)
+    cases.assert_says(error, *words)
+
+
+def test_no_bounds_add_nothing():
+    flow = hr.MAF(2, transforms=1, hidden=(4,), bounds=[None, (None, None)])
+    assert isinstance(flow.transforms[-1], hr.Standardize)
+
+
+def test_few_rows_are_fitted_with_the_gaussian_of_unbounded_numbers():
+    flow = hr.MAF(4, transforms=1, hidden=(4,), bounds=BOUNDS)
+    history = flow.fit(rows(60), progress=False)
+    assert history.judged_by == "cross-validation"
+    assert isinstance(flow.transforms[-1], hr.Support)
+    assert inside(flow.sample(500, seed=0))
+    assert np.isfinite(flow.log_prob(rows(50, "float64", "more"))).all()
+
+
+@pytest.mark.parametrize("map", ["spline", "kink"])
+def test_dual_ascent(map, tmp_path):
+    x = rows()
+    more = {"refine": False} if map == "spline" else {}
+    model = hr.DualAscentFlow(map=map, steps=8, bounds=BOUNDS, **more)
+    flow = model.fit(x, validation=rows(100, "float64", "held out"), progress=False)
+    samples, log_prob = flow.sample_and_log_prob(1000, seed=0)
+    assert inside(samples)
+    cases.assert_close(flow.log_prob(samples), log_prob, magnitude=50.0, depth=256)
+    same = hr.DualAscentFlow(map=map, steps=8, **more).fit(
+        reference.Support(BOUNDS).inverse(x)[0],
+        validation=reference.Support(BOUNDS).inverse(rows(100, "float64", "held out"))[0],
+        progress=False,
+    )
+    y, log_det = reference.Support(BOUNDS).inverse(x)
+    assert_allclose(flow.log_prob(x), same.log_prob(y) + log_det, rtol=1e-3, atol=1e-2)
+    assert len(flow[:1]) == 1
+    assert isinstance(flow[:1].transforms[-1], hr.Support)
+    flow.save(tmp_path / "flow")
+    cases.assert_same_bits(hr.load(tmp_path / "flow").log_prob(x), flow.log_prob(x))
+    assert len(hr.load(tmp_path / "flow")) == len(flow)
+    x[3, 1] = 0.0
+    with pytest.raises(ValueError, match=r"^x: expected numbers between .* in 1 of 400 rows, first in row 3, column 1"):
+        model.fit(x, progress=False)
+    with pytest.raises(ValueError, match=r"^bounds: expected 3 of them"):
+        model.fit(x[:, :3], progress=False)
+
+
+def test_distillation_keeps_the_scales_of_the_same_bounds_alone():
+    teacher = fitted()
+    same = hr.IAF(4, transforms=1, hidden=(8,), bounds=BOUNDS)
+    hr.distill(teacher, same, steps=2, samples=64, progress=False)
+    assert_array_equal(same.transforms[-2].mean, teacher.transforms[-2].mean)
+    other = hr.IAF(4, transforms=1, hidden=(8,), bounds=[(11.0, None), *BOUNDS[1:]])
+    hr.distill(teacher, other, steps=2, samples=64, progress=False)
+    assert other.transforms[-2].is_identity
+
+
+def test_the_estimator_takes_bounds():
+    pytest.importorskip("sklearn")
+    from headrace.sklearn import FlowDensity
+
+    x = rows(dtype="float32")
+    density = FlowDensity(transforms=1, hidden=(8,), bounds=BOUNDS, epochs=2, random_state=0).fit(x)
+    assert inside(density.sample(200, random_state=0))
+    outside = np.array([[9.0, 0.5, 0.0, -3.0]], np.float32)
+    assert density.score_samples(outside) == -np.inf
+    assert density.predict(outside).tolist() == [-1]
+    with pytest.raises(ValueError, match="in 1 of 401 rows"):
+        density.fit(np.concatenate([x, outside]))

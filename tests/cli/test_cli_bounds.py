@@ -1,0 +1,67 @@
+"""The option ``--bounds`` of ``headrace fit``."""
+
+import numpy as np
+import pytest
+
+import headrace as hr
+from cli_cases import SHORT, check_error, saved, table, write
+
+pytestmark = pytest.mark.programs
+
+
+def bounded(names="age,share", first=()):
+    """A table of a positive column, a share, and what comes first."""
+    rng = np.random.default_rng(0)
+    x = np.column_stack([*first, rng.gamma(2.0, 3.0, 300), rng.beta(2.0, 5.0, 300)])
+    return write("t.csv", f"{names}\n" + "\n".join(",".join(map(repr, row)) for row in x.tolist()))
+
+
+@pytest.mark.parametrize("flow", ["maf", "nsf", "dual-ascent"])
+@pytest.mark.parametrize("bounds", ["age=0:,share=0:1", "1=0:1, 0=0:"])
+def test_bounds_by_name_and_by_number(flow, bounds, run, folder):
+    bounded()
+    short = ("--steps", 3, "--quiet") if flow == "dual-ascent" else SHORT
+    code, _, err = run("fit", "t.csv", "-o", "flow", "--flow", flow, "--bounds", bounds, *short)
+    assert code == 0, err
+    x = hr.load("flow").sample(500, seed=0)
+    assert (x > 0).all()
+    assert (x[:, 1] < 1).all()
+
+
+def test_columns_are_those_of_the_table(run, folder):
+    bounded("id,age,share", [np.arange(300.0)])
+    code, _, err = run("fit", "t.csv", "-o", "flow", "--columns", "share,age", "--bounds", "2=0:1,age=0:", *SHORT)
+    assert code == 0, err
+    assert hr.load("flow").transforms[-1].bounds == ((0.0, 1.0), (0.0, None))
+
+
+def test_names_may_hold_commas_and_equal_signs(run, folder):
+    write("t.csv", '"a=b,c",d\n' + "\n".join(f"{x},{y}" for x, y in np.random.default_rng(0).random((100, 2))))
+    code, _, err = run("fit", "t.csv", "-o", "flow", "--bounds", "d=:2,a=b,c=0:1", *SHORT)
+    assert code == 0, err
+    assert hr.load("flow").transforms[-1].bounds == ((0.0, 1.0), (None, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ("age", ["--bounds", "COLUMN=LOW:HIGH", "'age'"]),
+        ("age=1", ["--bounds", "COLUMN=LOW:HIGH"]),
+        ("age=:", ["--bounds", "one end or both"]),
+        ("age=1:0", ["--bounds", "LOW below HIGH", "'age=1:0'"]),
+        ("age=0:inf", ["--bounds", "finite"]),
+        ("age=a:", ["--bounds", "finite numbers"]),
+        ("height=0:", ["--bounds", "'height'"]),
+        ("age=0:,0=0:", ["--bounds", "column 'age' twice"]),
+        ("age=5:", ["t.csv: row ", "column 'age'", "between its bounds 5:", "rows like this: "]),
+    ],
+)
+def test_what_is_refused(bounds, words, run, folder):
+    bounded()
+    check_error(*run("fit", "t.csv", "-o", "flow", "--bounds", bounds, *SHORT), words)
+
+
+def test_bounds_are_of_features(run, folder):
+    saved("t.npy", table())
+    more = ("--context", 2, "--bounds", "2=0:")
+    check_error(*run("fit", "t.npy", "-o", "flow", *more, *SHORT), ["--bounds", "columns of features", "column 2"])
