@@ -51,6 +51,21 @@ def test_every_example_is_tested():
     assert tested == {path.stem for path in EXAMPLES.glob("*.py")}
 
 
+def test_bounded_and_periodic(run):
+    """A flow that knows the ends of its columns is better and never beyond them; so is a base with the data's tails."""
+    status, out = run("bounded_and_periodic", "--epochs", 8, "--rows", 1500)
+    assert status == 0, out
+    free, beyond = re.search(r"any numbers +(-?[\d.]+) +([\d.]+) %", out).groups()
+    known, none = re.search(r"a circle, a share, a speed +(-?[\d.]+) +([\d.]+) %", out).groups()
+    assert float(known) > float(free) + 0.05
+    assert float(none) == 0.0 < float(beyond)
+    west, again, east = map(float, re.search(r"just east: (\S+) (\S+) (\S+)", out).groups())
+    assert west == pytest.approx(again, abs=2e-3)
+    assert west == pytest.approx(east, abs=2e-2)
+    normal, student = (float(re.search(rf"{name} +(-?[\d.]+)", out)[1]) for name in ("StandardNormal", "StudentT"))
+    assert student > normal + 0.05
+
+
 def test_fit_density(run, tmp_path):
     """Three epochs are enough to be far better than the Gaussian, and as good as kernels less a twentieth of a nat."""
     status, out = run("fit_density", "--epochs", 3, "--output", tmp_path / "fit.png")
