@@ -24,6 +24,8 @@ JUDGES = {
     "vector": ("tests/support/vector_cases.py", {"Planar", "Radial"}),
     "rotation": ("tests/vector/test_rotation.py", {"Rotation"}),
     "scale": ("tests/reference/standardize.py", {"Standardize"}),
+    "support": ("tests/reference/support.py", {"Support"}),
+    "density": ("tests/reference/bases.py", set()),  # of bases
     "move": ("tests/reference/permutation.py", {"Permutation"}),
 }
 COMBINED = {"Inverse", "Linear"}  # of several of them

@@ -6,6 +6,9 @@
 namespace headrace {
 namespace {
 
+template <class T, class Buffers>
+HR_FN void run_step(const DensityStep<T>&, const Chain<T>&, const Call<T>&, const Buffers&) {}
+
 template <class T>
 HR_FN void record_step(const DensityStep<T>&, const Tape<T>& t, const Call<T>&, int step) {
     const int64_t begin = t.chain.context * t.height, end = t.slots() * t.height;
