@@ -100,6 +100,9 @@ class Uniform(_Stepped):
         super().__init__(features)
         self._columns, self._start = ["uniform"] * self.features, {}
 
+    def _part(self, kept: Sequence[int]) -> Uniform:
+        return Uniform(len(kept))
+
 
 COLUMNS = ("normal", "logistic", "uniform")
 
@@ -123,6 +126,9 @@ class Independent(_Stepped):
         super().__init__(len(densities))
         self.densities = tuple(check.choice(f"densities[{i}]", name, COLUMNS) for i, name in enumerate(densities))
         self._columns, self._start = list(self.densities), {}
+
+    def _part(self, kept: Sequence[int]) -> Independent:
+        return Independent([self.densities[c] for c in kept])
 
     def _header(self) -> dict[str, Any]:
         return {**super()._header(), "densities": list(self.densities)}
@@ -163,6 +169,9 @@ class StudentT(_Stepped):
         self.df = check.vector("df", df, self.features, positive=True)
         self.trainable = bool(trainable)
         self._columns, self._start = ["student"] * self.features, {"log_df": np.log(self.df)}
+
+    def _part(self, kept: Sequence[int]) -> StudentT:
+        return StudentT(len(kept), self.df[list(kept)], trainable=self.trainable)
 
     def _with_parameters(self, packed: NDArray[Any]) -> StudentT:
         return StudentT(self.features, np.exp(self._trained(packed)["log_df"])) if self.trainable else self

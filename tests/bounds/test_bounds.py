@@ -198,6 +198,18 @@ def test_distillation_keeps_the_scales_of_the_same_bounds_alone():
     assert other.transforms[-2].is_identity
 
 
+@pytest.mark.parametrize("base", [hr.StudentT(4), hr.Independent(["normal", "logistic"] * 2)], ids=repr)
+def test_some_columns_keep_their_bounds(base):
+    """Against the sum over the others: p(first two) = p(all) / p(others given the first two)."""
+    flow = hr.MAF(4, transforms=1, hidden=(8,), link="none", bounds=BOUNDS, base=base, dtype="float64")
+    flow.fit(rows(), epochs=2, progress=False)
+    part = flow.marginal([0, 1])
+    assert part.transforms[-1].bounds == tuple(BOUNDS[:2])
+    x = rows(50, "float64", "part")
+    rest = flow.given(x[:, :2])
+    assert_allclose(part.log_prob(x[:, :2]) + rest.log_prob(x[:, 2:]), flow.log_prob(x), rtol=1e-9)
+
+
 def test_the_estimator_takes_bounds():
     pytest.importorskip("sklearn")
     from headrace.sklearn import FlowDensity

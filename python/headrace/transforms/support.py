@@ -81,6 +81,9 @@ class Support(Fixed):
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
         return [] if self.is_identity else [("support", inverted, self._kinds, self._low, self._high)]
 
+    def _part(self, kept: tuple[int, ...]) -> Support:
+        return Support([self.bounds[c] for c in kept], [self.periodic[c] for c in kept])
+
     def _ends(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Both ends of each column, infinite where there is none."""
         ends = [pair or (None, None) for pair in self.bounds]
