@@ -313,15 +313,7 @@ def test_a_file_of_every_version_loads_and_gives_what_it_gave(path):
 
 
 def test_kept_files_are_small_and_complete():
-    new = {
-        "ensemble",
-        "linear",
-        "linear-alone",
-        "splines",
-        "support",
-        "support-alone",
-    }  # of kinds in NEW, and of maps as new
-    new = {"periodic", "splines", "uniform"}  # of kinds in NEW, and of maps as new
+    new = {"ensemble", "periodic", "splines", "uniform"}  # of kinds in NEW, and of maps as new
     new |= {name for name in EXAMPLES if name.startswith(("linear", "mixture", "student-t", "support"))}
     kept = EXAMPLES.keys() - new
     assert {path.stem for path in OLD} >= {f"{name}-{dtype}" for name in kept for dtype in ("float32", "float64")}
