@@ -383,7 +383,6 @@ def test_bases_of_flows_have_the_current_parameters(name):
         (lambda: hr.NormalMixture(2, 2, scale=0.0), ValueError, ["scale: ", "positive"]),
         (lambda: hr.NormalMixture(2, 2, loc="a"), TypeError, ["loc: ", "str"]),
     ],
-    ids=str,
 )
 def test_wrong_arguments_are_refused(make, kind, words):
     with pytest.raises(kind) as error:

@@ -191,7 +191,6 @@ def test_all_columns_may_be_periodic():
         (lambda: hr.Independent("normal"), TypeError, ["densities: "]),
         (lambda: hr.Independent(["cauchy"]), ValueError, [r"densities\[0\]: ", "'cauchy'"]),
     ],
-    ids=str,
 )
 def test_what_is_refused(make, kind, words):
     with pytest.raises(kind) as error:
