@@ -129,7 +129,7 @@ class Conditional:
             dtype: As in `Flow.sample`.
 
         Returns:
-            Shape (*n, *shape, features), in the framework of what is known.
+            Shape ``(*n, *shape, features)``, in the framework of what is known.
         """
         caller, key = self._flow._caller(), check.seed(seed)
         if self._like is not None:
