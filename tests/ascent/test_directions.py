@@ -35,6 +35,14 @@ def test_directions_find_what_is_not_normal():
     assert np.mean(found) > random + 0.1
 
 
+def test_sliced_directions_of_mirrored_rows_are_the_same():
+    """Normal quantiles lie in the middle of each row's share, as many below 0 as above it: few rows tell."""
+    g = cases.rng("mirrored")
+    z = standardised(g.standard_exponential((20, 3)))
+    one, other = (_directions.sliced_rotation(rows, np.random.default_rng(0)) for rows in (z, -z))
+    np.testing.assert_allclose(other, one, atol=1e-8)  # the table of quantiles is rounded
+
+
 def test_sliced_blocks_find_what_is_not_normal():
     """Of 64 coordinates 32 are skewed together: turned blocks are further from normal than random ones."""
     g = cases.rng("sliced blocks")

@@ -31,6 +31,21 @@ def test_rows_held_out_and_rows_left_are_all_rows_once(rows, held):
     assert (np.diff(out) > 0).all()
 
 
+@pytest.mark.parametrize(
+    ("rows", "share", "held"), [(1, 0.1, 0), (2, 0.1, 1), (4, 0.5, 2), (4, 0.99, 3), (4, 0, 0), (30, 0.1, 3)]
+)
+def test_a_share_holds_out_at_least_a_row_and_leaves_one(rows, share, held):
+    """A share that rounds to no row holds out one, where there are two or more; a share of 0 holds out none."""
+    data = Data(np.zeros((rows, 1)), None, None)
+    left, out = _rows.split(1, 0, data, share, np.random.default_rng(0), Caller())
+    assert left.size == rows - held
+    assert (out is None) == (held == 0)
+    if out is not None:
+        assert out[0] is data
+        assert_array_equal(np.sort(np.concatenate([left.all(), out[1].all()])), np.arange(rows))
+        assert out[1].size == held
+
+
 def test_every_row_is_held_out_as_often():
     """Of 20 rows 4 are held out: each in a fifth of 4000 splits, within five standard deviations."""
     times = np.zeros(20)
