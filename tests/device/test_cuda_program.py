@@ -38,12 +38,20 @@ def rotations(features, dtype):
     return hr.Flow(chain, hr.StandardNormal(features), dtype=dtype)
 
 
+def splines_between_networks(dtype):
+    """A step without a context, through which the context's gradient passes."""
+    networks = [hr.MaskedAutoregressive(4, context=2, hidden=(9,), dtype=dtype, seed=seed) for seed in (0, 1)]
+    splines = hr.Elementwise(4, map="rq_spline", dtype=dtype)
+    return hr.Flow([cases.randomise(t) for t in (networks[0], splines, networks[1])], hr.StandardNormal(4))
+
+
 CHAINS = {
     "of every kind": gradients.mixed_flow,
     "of vector maps": gradients.vector_flow,
     "of linear links": gradients.linear_flow,
     "of turns and bent lines": lambda dtype: rotations(11, dtype),
     "of turns of one block": lambda dtype: rotations(3, dtype),
+    "of splines between networks": splines_between_networks,
 }
 
 
@@ -194,12 +202,16 @@ def test_a_poisoned_row_has_no_gradient_and_neither_have_the_parameters(name, de
     given, context = inputs_of(flow, 40, dtype)
     bad = given.copy()
     bad[5, 0] = np.nan
-    clean, got = (twin.vjp(x, context, inverse=True, of_log_prob=True) for x in (given, bad))
+    wrt = gradients.every(context)
+    clean, got = (
+        dict(zip(wrt, twin.vjp(x, context, inverse=True, of_log_prob=True, wrt=wrt), strict=True)) for x in (given, bad)
+    )
     others = np.arange(40) != 5
-    cases.assert_same_bits(got[0][others], clean[0][others])
-    assert np.isnan(got[0][5]).all()
+    for kind in set(wrt) - {"parameters"}:
+        cases.assert_same_bits(got[kind][others], clean[kind][others])
+        assert np.isnan(got[kind][5]).all()
     if flow.parameters.size:
-        assert np.isnan(got[1][clean[1] != 0]).all()
+        assert np.isnan(got["parameters"][clean["parameters"] != 0]).all()
 
 
 # --- gradients --------------------------------------------------------------------------------------------------------

@@ -87,6 +87,25 @@ def test_a_poisoned_context_row_is_nan_and_leaves_all_others_alone(name, poison,
             assert np.isnan(value[row]).any()
 
 
+@pytest.mark.parametrize("verb", ["forward", "inverse"])
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_poisoned_context_that_no_output_sees_is_nan_too(core, verb, poison, dtype):
+    """Of units that no output sees none is computed: the row's context itself is looked at."""
+    masks = [np.ones((4, 3), bool), np.zeros((4, 4), bool)]
+    weights = [mask.astype(dtype) for mask in masks]
+    transform = hr.MaskedAutoregressive.from_dense(
+        weights, [np.zeros(4, dtype), np.full(4, 0.1, dtype)], masks, context=1
+    )
+    given, context = cases.rows(9, 2, dtype), np.ones((9, 1), dtype)
+    clean = getattr(transform, verb)(given, context)
+    context[4] = poison
+    for got, want in zip(getattr(transform, verb)(given, context), clean, strict=True):
+        assert np.isnan(got[4]).all()
+        cases.assert_same_bits(np.delete(got, 4, axis=0), np.delete(want, 4, axis=0))
+    for got in getattr(transform, verb)(given, context[4]):
+        assert np.isnan(got).all()
+
+
 @every_flow
 @every_poison
 @pytest.mark.parametrize("column", [0, FEATURES - 1])

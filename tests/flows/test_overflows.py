@@ -60,6 +60,23 @@ def test_a_row_that_overflows_on_a_device(n, row, dtype, device):
         check(call, dtype, n, row, slice(4, 5))
 
 
+def test_an_overflow_at_the_end_of_a_chain_spoils_its_log_determinant_too(core, dtype):
+    """No network reads that coordinate any more, and all slopes are finite."""
+    check(flow_of(dtype).transforms[1].inverse, dtype, 20, 7, slice(4, 5))
+
+
+def test_parameters_have_no_gradient_where_a_density_leaves_the_numbers(core, dtype):
+    """The row's coordinates and log-determinant are finite, their squares are not."""
+    shift = hr.MaskedAutoregressive(3, hidden=(), map="additive", dtype=dtype)
+    flow = hr.Flow([cases.randomise(shift)], hr.StandardNormal(3))
+    x = cases.rows(20, 3, dtype)
+    x[7] = {"float32": 1e25, "float64": 1e200}[dtype]
+    loss, gradient = flow.nll_and_grad(x)
+    assert not np.isfinite(loss)
+    assert np.isfinite(flow.to_latent(x)[0]).all()
+    assert np.isnan(gradient[flow.parameters != 0]).all()
+
+
 def check_gradients(vjp, dtype, n, row):
     """The row's own gradient is NaN, and so is that of the weights, which is a sum over rows."""
     clean, given = batch(dtype, n, row)

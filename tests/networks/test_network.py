@@ -186,6 +186,23 @@ def test_dropout_is_the_same_for_any_threads_and_on_a_device(device, dtype):
     assert np.abs(on_device - gradient).max() <= (1e-4 if dtype == "float32" else 1e-10) * scale
 
 
+def test_a_row_drops_the_same_in_any_batch(core, dtype):
+    """What is left out goes by a row's number in the table, not by its place among the rows that are chosen."""
+    flow = cases.randomise(hr.MAF(4, hidden=(16, 16), residual=True, dropout=0.25, transforms=2, dtype=dtype), 0.3)
+    x = cases.rows(50, 4, dtype)
+
+    def log_prob(index):
+        out = np.empty(len(x) if index is None else len(index), dtype)
+        unused = (None,) * 3  # a context, and cotangents
+        flow._program.gradient(True, True, x, index, *unused, 1.0, None, None, out, None, None, None, None, 5)
+        return out
+
+    index, whole = np.array([41, 3, 17, 3]), log_prob(None)
+    np.testing.assert_allclose(log_prob(index), whole[index], rtol=1e-5 if dtype == "float32" else 1e-12)
+    assert len(np.unique(whole[index])) == 3
+    assert np.abs(whole - flow.log_prob(x)).max() > 1e-3  # something is left out
+
+
 def test_dropout_acts_in_a_fit_alone():
     x = cases.rows(500, 3, "float32")
     losses = {}
