@@ -13,8 +13,6 @@
 
 namespace headrace {
 
-constexpr int max_threads = 4096;
-
 // How many threads a call of this thread may use, itself among them: the process's number (at first that of the cores),
 // unless this thread has a limit of its own.
 int num_threads();
