@@ -7,6 +7,7 @@ import pytest
 
 import cases
 import headrace as hr
+import reference
 
 NAMED = {"MAF": hr.MAF, "IAF": hr.IAF, "RealNVP": hr.RealNVP, "planar": hr.PlanarFlow, "radial": hr.RadialFlow}
 BASES = {"normal": hr.StandardNormal, "logistic": hr.Logistic}
@@ -85,6 +86,29 @@ def test_samples_are_the_same_for_any_number_of_threads(threads, set_threads):
     want = flow.sample(1000, seed=6)
     set_threads(threads)
     cases.assert_same_bits(flow.sample(1000, seed=6), want)
+
+
+@every_base
+def test_samples_are_the_words_of_philox(base):
+    """By the definition, to all digits of float64: 32 leading bits of one stream and 32 more of the next."""
+    seed, rows, columns = 2**40 + 7, 50, 8
+    high, low = (reference.philox(seed, np.arange(rows), 0, columns, stream) for stream in (0, 1))
+    if base == "logistic":
+        bits = (high << np.uint64(32)) | low
+        tail = 0.5 * uniform((bits << np.uint64(1)) >> np.uint64(32), (low << np.uint64(1)) & np.uint64(2**32 - 1))
+        want = np.where(bits >> np.uint64(63), 1.0, -1.0) * (np.log1p(-tail) - np.log(tail))
+    else:
+        u = uniform(high, low)
+        radius, angle = np.sqrt(-2.0 * np.log(u[:, ::2])), 2.0 * np.pi * u[:, 1::2]
+        want = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2).reshape(rows, columns)
+    np.testing.assert_allclose(
+        base_alone(base, columns, "float64").sample(rows, seed=seed), want, rtol=1e-13, atol=1e-13
+    )
+
+
+def uniform(high, low):
+    """A number in (0, 1] from 64 bits."""
+    return high * 2.0**-32 + (low * 2.0**-64 + 2.0**-65)
 
 
 def distribution(base, values):

@@ -11,8 +11,11 @@ FEATURES = 3
 MEAN, STD = np.array([3.0, -1.0, 0.5]), np.array([2.0, 0.25, 1.5])
 
 
-def chain(place, inverted, dtype):
-    """A chain of two networks with a (perhaps inverted) Standardize at `place`, and its reference."""
+def chain(place, inverted, dtype, order=None):
+    """A chain of two networks with a (perhaps inverted) Standardize at `place`, and its reference.
+
+    `order`: of a permutation at the data end.
+    """
     networks = [cases.made(features=FEATURES, key=(k,)).astype(dtype) for k in ("a", "b")]
     library = [hr.MaskedAutoregressive.from_dense(*n.arrays, activation="tanh") for n in networks]
     judge = [reference.MaskedAutoregressive(n.network("tanh")) for n in networks]
@@ -20,6 +23,9 @@ def chain(place, inverted, dtype):
     judge.insert(
         place, reference.Inverse(reference.Standardize(MEAN, STD)) if inverted else reference.Standardize(MEAN, STD)
     )
+    if order is not None:
+        library.append(hr.Permutation(order))
+        judge.append(reference.Permutation(order))
     return hr.Flow(library), reference.Flow(judge, reference.StandardNormal())
 
 
@@ -41,6 +47,16 @@ def test_a_sample_is_the_base_sample_pushed_through(place, inverted, dtype):
         x, log_prob = flow.sample_and_log_prob(n, seed=3)
         cases.assert_close(x, judge.to_data(z)[0], magnitude=100.0, depth=64)
         cases.assert_close(log_prob, judge.log_prob(x), magnitude=100.0, depth=64)
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_columns_may_change_places_at_the_data_end(inverted, dtype):
+    """Loading and storing standardise, and each column by its own numbers."""
+    flow, judge = chain(2, inverted, dtype, order=[2, 0, 1])
+    x, log_prob = flow.sample_and_log_prob(41, seed=3)
+    cases.assert_close(x, judge.to_data(flow[:0].sample(41, seed=3))[0], magnitude=100.0, depth=64)
+    cases.assert_close(log_prob, judge.log_prob(x), magnitude=100.0, depth=64)
+    cases.assert_close(flow.log_prob(x), judge.log_prob(x), magnitude=100.0, depth=64)
 
 
 def far_from_zero():
