@@ -130,6 +130,15 @@ def test_rows_at_any_address(features, device, dtype):
         cases.assert_same_bits(device.numpy(log_det), want[1])
 
 
+def test_windows_of_the_last_layer(device, dtype):
+    """So many parameters that they come in parts: each begins where rows of the matrix have one length."""
+    flow = hr.Flow([cases.randomise(hr.MaskedAutoregressive(6, (120,), map="rq_spline", bins=8, dtype=dtype), 0.3)])
+    wide, twin, given = flow.astype("float64"), Twin(device, flow), cases.rows(35, 6, dtype)
+    for verb in ("to_data", "to_latent"):
+        want = getattr(wide, verb)(given.astype(float))
+        cases.assert_matches(getattr(twin, verb)(given), want, given, dtype, depth=256)
+
+
 def test_parameters_of_one_call(device, dtype):
     flow = cases.randomise(hr.MAF(4, hidden=(9,), transforms=2, dtype=dtype))
     other = cases.randomise(copy.copy(flow), 0.4, "other")

@@ -73,6 +73,32 @@ def test_the_core_refuses_a_structure_that_it_could_not_run(reads, active, level
         cpu.MaskedTransform(options, levels, degrees)
 
 
+@pytest.mark.parametrize(
+    ("adds", "degrees", "message"),
+    [
+        ([-1, 0], [[0, 1], [0, 0]], r"layers\[1\].adds: unit 1 adds a unit of a higher degree than its own"),
+        ([-1, 0], [[0, 1], [0]], r"layers\[1\].adds: expected an earlier hidden layer of the same width, got 0"),
+        ([0, -1], [[0, 1], [0, 1]], r"layers\[0\].adds: expected an earlier hidden layer of the same width, got 0"),
+        ([-2, -1], [[0, 1], [0, 1]], r"layers\[0\].adds: expected a layer, or -1 for none"),
+        ([-1, 0, 0], [[0, 1]] * 3, r"layers\[2\].adds: expected a layer that no other one adds, got 0"),
+        ([-1], [[0, 1]] * 2, "layers: expected one for each hidden layer"),
+    ],
+)
+def test_the_core_refuses_layers_that_add_what_they_may_not_see(adds, degrees, message):
+    """A file may say any degrees; with these a coordinate would depend on itself."""
+
+    def made(adds, degrees):
+        hidden = [cpu.HiddenOptions("relu", added, "", "", 0.0) for added in adds]
+        both = {"reads": [0, 1], "active": [0, 1]}
+        return cpu.MaskedTransform(
+            cpu.MaskedOptions(features=2, map="affine", variant="exp", hidden=hidden, **both), [1, 2], degrees
+        )
+
+    made([-1, 0], [[0, 1], [0, 1]])
+    with pytest.raises(ValueError, match=message):
+        made(adds, degrees)
+
+
 def test_masked_arrays_are_refused_and_other_subclasses_are_read_as_they_are():
     flow = hr.MAF(2)
     x = cases.rows(9, 2, "float64")
