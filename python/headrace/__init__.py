@@ -9,6 +9,7 @@ from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.conditional import Conditional
 from headrace.config import get_num_threads, include, info, set_num_threads, threads
+from headrace.diagnosis import Diagnosis, diagnose
 from headrace.ensemble import Ensemble
 from headrace.files import FileFormatError, from_bytes, load, to_bytes
 from headrace.flow import Flow
@@ -50,6 +51,7 @@ __all__ = [
     "Coupling",
     "CudaUnavailable",
     "DensityFit",
+    "Diagnosis",
     "Distillation",
     "DualAscentFlow",
     "Elementwise",
@@ -83,6 +85,7 @@ __all__ = [
     "Transform",
     "Uniform",
     "densities",
+    "diagnose",
     "distill",
     "fit_to_density",
     "free_energy",

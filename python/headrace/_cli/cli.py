@@ -1,4 +1,4 @@
-"""The command line: ``headrace info | fit | score | sample | export | bench | demo``.
+"""The command line: ``headrace info | fit | score | diagnose | sample | export | bench | demo``.
 
 Results go to the standard output, progress, notes and errors to the standard error. With ``--json`` the standard output
 is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, told in one line; 2 for a
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import headrace as hr
-from headrace._cli import commands, export, offered, tables
+from headrace._cli import commands, diagnose, export, offered, tables
 from headrace._output import printable
 
 __all__ = ["main"]
@@ -134,6 +134,27 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote; - for the standard input")
     _add_data(sub)
     _add_output(sub)
+
+    sub = command(
+        "diagnose",
+        diagnose.diagnose,
+        "look at a flow with rows that it was not fitted to, and say what speaks against it",
+        "Ctrl-C ends with the tests done so far; the exit code is 130 then.",
+    )
+    sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote; - for the standard input")
+    _add_data(sub)
+    sub.add_argument("--weights", metavar="COLUMN", help="column with weights of the rows")
+    sub.add_argument(
+        "--training", type=_file(tables.READ), metavar="TABLE", help="the rows that were fitted: were they memorised?"
+    )
+    sub.add_argument(
+        "-o",
+        "--output",
+        type=_file(diagnose.WRITTEN),
+        metavar="REPORT",
+        help="a page, or a picture: " + ", ".join(diagnose.WRITTEN),
+    )
+    sub.add_argument("--seed", type=_integer(0), default=0, metavar="N", help="of what is drawn (0)")
 
     sub = command("sample", commands.sample, "draw rows from a flow")
     sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote; - for the standard input")

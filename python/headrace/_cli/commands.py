@@ -21,10 +21,10 @@ import headrace as hr
 from headrace import _columns as about_columns
 from headrace import files
 from headrace._cli import bounds, tables
-from headrace._cli.baselines import gaussian_log_prob
 from headrace._cli.offered import FIT, FLOWS, Kind, settings
 from headrace._output import check_writable, printable, refuse_inputs
 from headrace._stored import MOST_FEATURES
+from headrace.diagnosis.baselines import gaussian_log_prob
 
 __all__ = [
     "INTERRUPTED",
@@ -108,9 +108,9 @@ class _Names:
         return names
 
 
-def _open(arguments: argparse.Namespace) -> tables.Source:
+def _open(arguments: argparse.Namespace, path: str | None = None) -> tables.Source:
     return tables.open_table(
-        arguments.data, array=arguments.array, delimiter=arguments.delimiter, header=arguments.header
+        path or arguments.data, array=arguments.array, delimiter=arguments.delimiter, header=arguments.header
     )
 
 
@@ -435,14 +435,12 @@ def _is_standard_output(path: str) -> bool:
         return False
 
 
-def score(arguments: argparse.Namespace) -> int:
-    """Write the log density of each row."""
-    _check_output(arguments, arguments.flow, arguments.data)
-    if arguments.flow == arguments.data == STANDARD:
-        _usage(arguments, "arguments FLOW, DATA: the standard input can be one of them, got both")
-    flow, notes = _load(arguments.flow)
-    source = _open(arguments)
-    columns = _columns(source, arguments, names=_Names.of_notes(notes, flow))
+def _rows_for(
+    flow: Density, notes: dict[str, str], arguments: argparse.Namespace, *, data: str | None = None, weights: Any = None
+) -> tuple[tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None], list[str] | None]:
+    """Rows of a table as a flow takes them, x, context and weights; and what its features are called there."""
+    source = _open(arguments, data)
+    columns = _columns(source, arguments, weights=weights, names=_Names.of_notes(notes, flow))
     for kind, wanted, chosen in (("features", flow.features, columns[0]), ("context", flow.context, columns[1])):
         if len(chosen) != wanted:
             option = "--columns" if kind == "features" else "--context"
@@ -450,8 +448,18 @@ def score(arguments: argparse.Namespace) -> int:
                 f"{source.path}: expected {wanted} columns of {kind}, as {arguments.flow} has, got {len(chosen)}; "
                 f"choose them with {option}"
             )
-    x, context, _ = _read(source, columns)
-    given = (x, context if flow.context else None)
+    x, context, weight = _read(source, columns)
+    names = None if source.names is None else [source.names[i] for i in columns[0]]
+    return (x, context if flow.context else None, weight[:, 0] if columns[2] else None), names
+
+
+def score(arguments: argparse.Namespace) -> int:
+    """Write the log density of each row."""
+    _check_output(arguments, arguments.flow, arguments.data)
+    if arguments.flow == arguments.data == STANDARD:
+        _usage(arguments, "arguments FLOW, DATA: the standard input can be one of them, got both")
+    flow, notes = _load(arguments.flow)
+    given = _rows_for(flow, notes, arguments)[0][:2]
     log_prob = flow.log_prob(*given)
     # Of an ensemble, how far its members differ is a second column.
     scores = {"log_prob": log_prob} | ({"spread": flow.spread(*given)} if isinstance(flow, hr.Ensemble) else {})

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._cli.baselines import choose_bandwidth, gaussian_log_prob, kernel_log_prob
 from headrace._output import replacing
+from headrace.diagnosis.baselines import choose_bandwidth, gaussian_log_prob, kernel_log_prob
 from headrace.flow import Flow
 from headrace.flows import MAF, NSF
 

@@ -5,8 +5,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import cases
-from headrace._cli import baselines as _baselines
-from headrace._cli.baselines import choose_bandwidth, gaussian_log_prob, kernel_log_prob
+from headrace.diagnosis import baselines as _baselines
+from headrace.diagnosis.baselines import choose_bandwidth, gaussian_log_prob, kernel_log_prob
 
 
 def correlated(rows, name, features=3):

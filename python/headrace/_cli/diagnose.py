@@ -1,0 +1,42 @@
+"""`headrace diagnose`: look at a density with a table of rows that it was not fitted to."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from headrace._cli.commands import INTERRUPTED, OK, _check_output, _load, _rows_for, _say
+from headrace._output import replacing
+from headrace.diagnosis import diagnose as look
+from headrace.diagnosis.picture import NO_MATPLOTLIB, can_draw
+
+__all__ = ["WRITTEN", "diagnose"]
+
+WRITTEN = (".html", ".png", ".pdf", ".svg")
+
+
+def diagnose(arguments: argparse.Namespace) -> int:
+    """Print what speaks against a density, and write a page or a picture of it."""
+    output, training_table = arguments.output, arguments.training
+    if output is not None:
+        inputs = [arguments.flow, arguments.data, *([training_table] if training_table else [])]
+        _check_output(arguments, *inputs)
+        if Path(output).suffix.lower() != ".html" and not can_draw():
+            raise ImportError(f"--output: {NO_MATPLOTLIB}")
+    flow, notes = _load(arguments.flow)
+    (x, context, weights), names = _rows_for(flow, notes, arguments, weights=arguments.weights)
+    training = None
+    if training_table is not None:
+        # The column of weights, if the table has it, is none of the features there either.
+        fitted, given, _ = _rows_for(flow, notes, arguments, data=training_table, weights=arguments.weights)[0]
+        training = fitted if given is None else (fitted, given)
+    found = look(flow, x, context, weights=weights, training=training, names=names, seed=arguments.seed)
+    if output is not None:
+        if Path(output).suffix.lower() == ".html":
+            with replacing(output) as stream:
+                stream.write(found.to_html().encode())
+        else:
+            found.plot(output)
+    lines = [*found.lines(), *([] if output is None else ["", f"saved to {output}"])]
+    _say(arguments, {**found.summary(), "file": output}, lines)
+    return INTERRUPTED if found.interrupted else OK

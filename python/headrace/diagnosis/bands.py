@@ -1,0 +1,46 @@
+"""Bands in which curves and histograms of uniform numbers lie as a whole, with 95 % probability, by simulation.
+
+As T. Säilynoja, P.-C. Bürkner, A. Vehtari, *Graphical test for discrete uniformity and its applications*, Statistics
+and Computing 32, 2022: every point has the same part in it, and how wide the band is follows from simulated curves.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["curve", "curve_band", "histogram_band"]
+
+Floats = NDArray[np.float64]
+
+POINTS = 100
+_SIMULATED = 2000
+_KEY = 0x62616E64  # of the simulation, which is the same each time
+
+
+def curve(uniform: Floats) -> Floats:
+    """The share of numbers up to 0, 1/100, ..., 1, shape (101,)."""
+    counts = np.histogram(uniform, bins=POINTS, range=(0.0, 1.0))[0]
+    return np.concatenate([[0.0], np.cumsum(counts) / len(uniform)])
+
+
+@functools.lru_cache(maxsize=64)
+def curve_band(rows: int, curves: int = 1, level: float = 0.95) -> Floats:
+    """Half the width of the band around 0, 1/100, ..., 1 that so many independent curves lie in as a whole."""
+    at = np.arange(1, POINTS) / POINTS
+    unit = np.sqrt(at * (1.0 - at) / rows)
+    drawn = np.random.default_rng(_KEY).multinomial(rows, np.full(POINTS, 1.0 / POINTS), _SIMULATED)
+    away = np.abs(np.cumsum(drawn, axis=1)[:, :-1] / rows - at) / unit
+    width = np.quantile(away.max(axis=1), level ** (1.0 / curves))
+    return np.concatenate([[0.0], width * unit, [0.0]])
+
+
+@functools.lru_cache(maxsize=64)
+def histogram_band(rows: int, bins: int, level: float = 0.95) -> tuple[int, int]:
+    """The least and the most that any of so many equal bins holds."""
+    drawn = np.random.default_rng(_KEY).multinomial(rows, np.full(bins, 1.0 / bins), _SIMULATED)
+    most = np.abs(drawn - rows / bins).max(axis=1)
+    width = np.quantile(most, level, method="higher")
+    return max(int(np.ceil(rows / bins - width)), 0), int(np.floor(rows / bins + width))

@@ -1,0 +1,95 @@
+"""Whether a classifier can tell rows from rows drawn.
+
+It learns from one half of the pairs of a row and a draw, and is then shown the others: which of the two is the row?
+Under the right density that is right as often as a coin, exactly, whatever the classifier. (Over several folds it would
+not be so, as classifiers of different folds err in the same direction.)
+
+Source: D. Lopez-Paz, M. Oquab, *Revisiting classifier two-sample tests*, ICLR 2017.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.diagnosis import distributions as of
+from headrace.diagnosis.findings import Finding
+from headrace.diagnosis.rows import Looked, stream
+
+__all__ = ["LEAST_ROWS", "two_samples"]
+
+Floats = NDArray[np.float64]
+
+LEAST_ROWS, MOST_ROWS = 40, 10_000
+_MOST_TERMS, _MOST_BENT = 600, 10  # of the logistic model: terms, and features of which squares are multiplied
+_RIDGE, _STEPS = 1.0, 12
+
+
+def two_samples(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float]:
+    """The test, and the share of pairs in which the classifier knew the row."""
+    rng = stream(seed, 6)
+    index = rng.permutation(rows.some(MOST_ROWS, rng))
+    context = rows.context_of(index)
+    drawn = flow.sample(len(index), context, seed=rng, dtype="float64")
+    real, made = _table(rows.x[index], context), _table(drawn, context)
+    half = len(index) // 2
+    learnt = np.concatenate([real[:half], made[:half]])
+    truth = np.repeat([1.0, 0.0], half)
+    scale = learnt.mean(axis=0), np.maximum(learnt.std(axis=0), of.TINY)
+    shown = np.concatenate([real[half:], made[half:]])
+    odds = _logistic((learnt - scale[0]) / scale[1], truth, (shown - scale[0]) / scale[1])
+    if find_spec("sklearn") is not None:
+        odds = odds + _boosted(learnt, truth, shown, int(rng.integers(2**31)))
+    of_row, of_draw = np.split(odds, 2)
+    shown_pairs = len(index) - half
+    tied = of_row == of_draw
+    right = int((of_row > of_draw).sum() + (rng.random(int(tied.sum())) < 0.5).sum())
+    share = right / shown_pairs
+    sentence = f"shown a row and a draw, a classifier knows the row in {share:.1%} of {shown_pairs:,} pairs"
+    return Finding("classifier", of.binomial_tail(right, shown_pairs), 1, sentence), share
+
+
+def _table(x: NDArray[Any], context: NDArray[Any] | None) -> Floats:
+    table = x if context is None else np.concatenate([x, context], axis=1)
+    return np.asarray(table, np.float64)
+
+
+def _boosted(learnt: Floats, truth: Floats, shown: Floats, seed: int) -> Floats:
+    """Log odds of gradient boosted trees."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    model = HistGradientBoostingClassifier(max_iter=50, max_leaf_nodes=15, early_stopping=False, random_state=seed)
+    odds: Floats = model.fit(learnt, truth).decision_function(shown)
+    return odds
+
+
+def _logistic(learnt: Floats, truth: Floats, shown: Floats) -> Floats:
+    """Log odds of a logistic model on columns, squares and products, by Newton's method with a small ridge."""
+    table, asked = _terms(learnt), _terms(shown)
+    slopes = np.zeros(table.shape[1])
+    ridge = np.full(slopes.size, _RIDGE)
+    for _ in range(_STEPS):
+        chance = 1.0 / (1.0 + np.exp(-np.clip(table @ slopes, -30.0, 30.0)))
+        curved = (table.T * np.maximum(chance * (1.0 - chance), 1e-6)) @ table + np.diag(ridge)
+        step = np.linalg.solve(curved, table.T @ (truth - chance) - ridge * slopes)
+        slopes = slopes + step * min(1.0, 2.0 / max(float(np.abs(step).max()), of.TINY))
+        if np.abs(step).max() < 1e-6:
+            break
+    return np.asarray(asked @ slopes)
+
+
+def _terms(x: Floats) -> Floats:
+    """Columns, squares and products, and products with squares; where that were too many terms, no products."""
+    near = np.clip(x, -6.0, 6.0)  # a far row would decide alone
+    features = near.shape[1]
+    parts = [np.ones((len(near), 1)), near, np.square(near)]
+    if features * (features - 1) // 2 + 2 * features < _MOST_TERMS:
+        first, second = np.triu_indices(features, 1)
+        parts.append(near[:, first] * near[:, second])
+    if features <= _MOST_BENT:
+        first, second = np.nonzero(~np.eye(features, dtype=bool))
+        parts.append(np.square(near[:, first]) * near[:, second])
+    return np.concatenate(parts, axis=1)

@@ -1,0 +1,70 @@
+"""What a look at a density found: one test, and several of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["LEVEL", "Finding", "holm", "least_of", "number", "p_text"]
+
+LEVEL = 0.05  # of all tests together
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One test of a density.
+
+    `p_value` is the probability of something at least as odd, were the density the right one.
+    """
+
+    name: str
+    """Short, as "latent coordinates"."""
+    p_value: float
+    looked: int
+    """How many numbers it looked at; `p_value` takes that into account."""
+    sentence: str
+    """What is oddest there, with the size of it, in words."""
+    adjusted: float = 1.0
+    """The p-value among all tests, by Holm's method: at most 0.05 where the test speaks against the density."""
+
+    @property
+    def misses(self) -> bool:
+        """Whether it speaks against the density at the 5 % level, among all tests."""
+        return self.adjusted <= LEVEL
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values: those at most a level are rejected, and one right hypothesis is with no greater probability.
+
+    Source: S. Holm, Scandinavian Journal of Statistics 6, 1979.
+
+    >>> holm([0.01, 0.5, 0.02])
+    [0.03, 0.5, 0.04]
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, most = [1.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        most = max(most, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = most
+    return adjusted
+
+
+def least_of(least: float, looked: int) -> float:
+    """The p-value of the smallest of several, whatever they have to do with each other (Bonferroni)."""
+    return min(1.0, least * looked)
+
+
+def p_text(p_value: float) -> str:
+    """As a sentence has it.
+
+    >>> p_text(0.0321), p_text(3.2e-7), p_text(0.0)
+    ('p = 0.032', 'p = 3e-07', 'p < 1e-99')
+    """
+    if p_value < 1e-99:
+        return "p < 1e-99"
+    return f"p = {p_value:.2g}" if p_value >= 1e-3 else f"p = {p_value:.0e}"
+
+
+def number(value: float) -> str:
+    """Three digits, with a true minus sign left out for the sake of terminals."""
+    return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.3e}"

@@ -1,0 +1,174 @@
+"""Tests of latent rows: under the right density they are independent rows of the base, and nothing else.
+
+Each number of a base becomes a standard normal one, its *score*, by the base's own distribution. Nothing is estimated
+from the rows, so that all p-values are those of completely known distributions. Scores of a conditional flow are the
+probability integral transforms of each coordinate given those before it and the context.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.bases import Base, Logistic, Normal, StandardNormal
+from headrace.diagnosis import distributions as of
+from headrace.diagnosis.findings import Finding, least_of, number
+from headrace.diagnosis.rows import stream
+from headrace.flow import Flow
+
+__all__ = ["coordinates", "correlations", "dependence_on_context", "directions", "farthest", "radii", "scores"]
+
+Floats = NDArray[np.float64]
+
+DIRECTIONS = 32
+_DRAWS, _MOST_DRAWN = 200_000, 20_000_000  # rows and numbers of a base whose distribution is only known by them
+
+
+def scores(base: Base, z: NDArray[Any], seed: int) -> Floats:
+    """Standard normal numbers in the place of latent ones, shape (rows, features), in float64."""
+    value = z.astype(np.float64)
+    if type(base) is StandardNormal:
+        return value
+    if type(base) is Normal:
+        return np.asarray((value - base.loc) / base.scale)
+    if type(base) is Logistic:
+        with np.errstate(over="ignore"):
+            lower, upper = 1.0 / (1.0 + np.exp(-value)), 1.0 / (1.0 + np.exp(value))
+    else:
+        lower, upper = _drawn(base, value, seed)
+    return np.asarray(
+        np.where(value < np.inf, np.where(lower < upper, of.normal_quantile(lower), -of.normal_quantile(upper)), np.nan)
+    )
+
+
+def _drawn(base: Base, value: Floats, seed: int) -> tuple[Floats, Floats]:
+    """Places among many draws of the base, coordinate by coordinate."""
+    features = value.shape[1]
+    rows = max(min(max(_DRAWS, 20 * len(value)), _MOST_DRAWN // features), 1000)
+    draws = np.sort(np.asarray(Flow([], base, dtype="float64").sample(rows, seed=stream(seed, 3))), axis=0)
+    place = np.stack([np.searchsorted(draws[:, i], value[:, i]) for i in range(features)], axis=1)
+    lower = (place + 0.5) / (rows + 1.0)
+    return lower, 1.0 - lower
+
+
+def coordinates(score: Floats, labels: list[str]) -> Finding:
+    """Whether each is standard normal: by mean, by spread, and by Anderson and Darling's test."""
+    rows = len(score)
+    lower, upper = of.normal_tail(-score), of.normal_tail(score)
+    p = np.stack(
+        [
+            2.0 * of.normal_tail(np.abs(score.sum(axis=0)) / math.sqrt(rows)),
+            of.spread_tails(np.square(score).sum(axis=0), rows),
+            of.anderson_darling_tail(of.anderson_darling(lower, upper), rows),
+        ]
+    )
+    worst = int(p.min(axis=0).argmin())
+    sentence = f"{labels[worst]} has {_moments(score[:, worst])}"
+    return Finding("latent coordinates", least_of(float(p.min()), p.size), p.size, sentence)
+
+
+def _moments(values: Floats) -> str:
+    """What a distribution is like, beside what is expected."""
+    mean, spread = float(values.mean()), float(np.sqrt(np.square(values).mean() - values.mean() ** 2))
+    told = f"mean {mean:.3f} and standard deviation {spread:.3f} where 0 and 1 are expected"
+    n = len(values)
+    if n < 3:
+        return f"{' and '.join(map(number, values))} where standard normal numbers are expected"
+    if n > 20 and abs(mean) < 3 / math.sqrt(n) and abs(spread - 1) < 3 / math.sqrt(2 * n):
+        inside, far = float((np.abs(values) < 0.6745).mean()), float((np.abs(values) > 1.96).mean())
+        told += f"; {inside:.1%} lie in the middle half, and {far:.1%} outside of the middle 95 %"
+    return told
+
+
+def directions(score: Floats, seed: int) -> Finding:
+    """The same along random directions, which see what no coordinate shows."""
+    turns = stream(seed, 4).standard_normal((score.shape[1], DIRECTIONS))
+    along = score @ (turns / np.sqrt(np.square(turns).sum(axis=0)))
+    p = of.anderson_darling_tail(of.anderson_darling(of.normal_tail(-along), of.normal_tail(along)), len(score))
+    worst = int(p.argmin())
+    sentence = f"along one of {DIRECTIONS} random directions the latent rows have {_moments(along[:, worst])}"
+    return Finding("random directions", least_of(float(p[worst]), p.size), p.size, sentence)
+
+
+def radii(score: Floats) -> Finding:
+    """Whether the squared distances from the middle are chi-square distributed."""
+    square, features = np.square(score).sum(axis=1), score.shape[1]
+    upper = of.chi_square_tail(square, features)[:, None]
+    p = of.anderson_darling_tail(of.anderson_darling(1.0 - upper, upper), len(score))
+    mean, median = float(square.mean()), float(np.median(upper))
+    sentence = (
+        f"the mean squared distance from the middle is {number(mean)} where {features} is expected, and {median:.1%} "
+        "of the base lies farther out than the median row"
+    )
+    return Finding("distance from the middle", float(p[0]), 1, sentence)
+
+
+def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Finding:
+    """Whether the largest of all numbers is too large, or none is large enough."""
+    row, column = np.unravel_index(int(np.abs(score).argmax()), score.shape)
+    value = float(score[row, column])
+    beyond = float(2.0 * of.normal_tail(abs(value)))
+    above = -math.expm1(score.size * math.log1p(-min(beyond, 1.0 - 1e-16)))  # that one of them is farther out
+    p = min(1.0, 2.0 * min(above, 1.0 - above))
+    sentence = f"the farthest of {score.size:,} latent numbers is {number(value)}, {labels[column]} of row {index[row]}"
+    return Finding("farthest number", p, 1, sentence)
+
+
+def correlations(score: Floats, labels: list[str]) -> tuple[Finding, Floats]:
+    """Whether coordinates depend on each other: signs and sizes of one against those of another.
+
+    Sizes are made standard normal themselves, so that each pair of columns has a correlation whose distribution is
+    exactly known. Second, the correlations of signs, shape (features, features).
+    """
+    rows, features = score.shape
+    size = _sizes(score)
+    signed, sized = (part / np.sqrt(np.maximum(np.square(part).sum(axis=0), of.TINY)) for part in (score, size))
+    upper = np.triu_indices(features, 1)
+    off = np.nonzero(~np.eye(features, dtype=bool))
+    plain = signed.T @ signed
+    found = [
+        ("{} and {} have correlation", upper, plain),
+        ("the sizes of {} and {} have correlation", upper, sized.T @ sized),
+        ("{} and the size of {} have correlation", off, signed.T @ sized),
+    ]
+    least, told, looked = 2.0, "", 0
+    for text, pairs, matrix in found:
+        values = matrix[pairs]
+        p = of.correlation_tails(values, rows)
+        worst, looked = int(p.argmin()), looked + p.size
+        if p[worst] < least:
+            least = float(p[worst])
+            told = f"{text.format(labels[pairs[0][worst]], labels[pairs[1][worst]])} {values[worst]:.3f}"
+    return Finding("independence", least_of(least, looked), looked, told), plain
+
+
+def dependence_on_context(score: Floats, context: NDArray[Any], labels: list[str]) -> Finding:
+    """Whether latent numbers depend on the context: both, and sizes, against ranks of each of its columns."""
+    rows = len(score)
+    size = _sizes(score)
+    least, told, looked = 2.0, "no column of context has two numbers", 0
+    for c, column in enumerate(context.T):
+        _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
+        middle = np.cumsum(counts) - 0.5 * counts
+        rank = of.normal_quantile(middle / rows)[place]
+        for what, values in (("", rank), ("the size of ", np.square(rank))):
+            centred = values - values.mean()
+            length = math.sqrt(float(centred @ centred))
+            if not length > 1e-9 * math.sqrt(rows):
+                continue
+            for kind, part in (("", score), ("the size of ", size)):
+                cosine = centred @ part / (length * np.sqrt(np.maximum(np.square(part).sum(axis=0), of.TINY)))
+                p = of.correlation_tails(cosine, rows)
+                worst, looked = int(p.argmin()), looked + p.size
+                if p[worst] < least:
+                    least = float(p[worst])
+                    told = f"{kind}{labels[worst]} and {what}context column {c} have correlation {cosine[worst]:.3f}"
+    return Finding("dependence on the context", least_of(least, looked) if looked else 1.0, max(looked, 1), told)
+
+
+def _sizes(score: Floats) -> Floats:
+    """Standard normal numbers that grow with the sizes of standard normal ones."""
+    return np.asarray(-of.normal_quantile(2.0 * of.normal_tail(np.abs(score))))

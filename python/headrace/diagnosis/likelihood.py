@@ -1,0 +1,102 @@
+"""How likely a density makes rows held out, beside simple densities that never saw the row which they judge."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.diagnosis.baselines import choose_bandwidth, gaussian_log_prob, kernel_log_prob
+from headrace.diagnosis.rows import Looked, stream
+
+__all__ = ["Likelihood", "compare"]
+
+Floats = NDArray[np.float64]
+
+MOST_FEATURES = 4  # for kernels: with more, no bandwidth is good
+MOST_POINTS, MOST_JUDGED = 10_000, 2000  # of kernels, and rows
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """A mean log-likelihood of rows held out, in nats a row."""
+
+    name: str
+    mean: float
+    error: float
+    """Its standard error; NaN for one row."""
+    rows: int
+    gain: float = 0.0
+    """How much higher the flow's is on the same rows."""
+    gain_error: float = 0.0
+    """The standard error of that, which is the smaller one where both find the same rows unlikely."""
+
+
+def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood], str]:
+    """The flow's, a Gaussian's, and kernels' where features are few; and what the simple ones were fitted to.
+
+    That are the training rows where they are given. Without, both halves of x in turn: each row is judged by the
+    Gaussian of the half that it is not in. With context, the Gaussian's mean is linear in it.
+    """
+    found = [Likelihood("flow", *_mean(log_prob, rows.weights), len(log_prob))]
+    half = stream(seed, 1).permutation(len(rows.x)) % 2 == 0
+    alone = rows.training is None
+    parts = [(half, ~half), (~half, half)] if alone else [(np.ones(len(rows.x), bool),) * 2]
+    gaussian = np.full(len(rows.x), math.nan)
+    try:
+        for learnt, judged in parts:
+            gaussian[judged] = _gaussian(rows, learnt, judged)
+    except np.linalg.LinAlgError:  # rows in a plane, or too few
+        gaussian = np.full(0, math.nan)
+    if gaussian.size and np.isfinite(gaussian).all():
+        found.append(_beside("Gaussian", gaussian, log_prob, np.arange(len(rows.x)), rows))
+    if rows.x.shape[1] <= MOST_FEATURES and rows.context is None and rows.weights is None:
+        judged = np.flatnonzero(parts[0][1])[:MOST_JUDGED]
+        points = rows.x[parts[0][0]] if rows.training is None else rows.training
+        if len(points) > MOST_POINTS:
+            points = points[stream(seed, 2).choice(len(points), MOST_POINTS, replace=False)]
+        try:
+            kernels = (
+                kernel_log_prob(points, rows.x[judged], choose_bandwidth(points, seed)) if len(points) > 9 else None
+            )
+        except np.linalg.LinAlgError:
+            kernels = None
+        if kernels is not None:
+            found.append(_beside("kernel density", kernels, log_prob, judged, rows))
+    told = "one half of these rows and judged on the other" if alone else "the training rows"
+    return found, told
+
+
+def _gaussian(rows: Looked, learnt: NDArray[np.bool_], judged: NDArray[np.bool_]) -> Floats:
+    if rows.training is not None:
+        context = None
+        if rows.context is not None and rows.training_context is not None:
+            context = rows.training_context, rows.context
+        return gaussian_log_prob(rows.training, rows.x, context=context)
+    if learnt.sum() <= rows.x.shape[1] + 1 + (0 if rows.context is None else rows.context.shape[1]):
+        raise np.linalg.LinAlgError("too few rows")
+    weights = None if rows.weights is None else rows.weights[learnt]
+    context = None if rows.context is None else (rows.context[learnt], rows.context[judged])
+    if weights is not None and not weights.any():
+        raise np.linalg.LinAlgError("no weight")
+    return gaussian_log_prob(rows.x[learnt], rows.x[judged], weights=weights, context=context)
+
+
+def _beside(name: str, values: Floats, log_prob: Floats, index: NDArray[Any], rows: Looked) -> Likelihood:
+    weights = None if rows.weights is None else rows.weights[index]
+    with np.errstate(invalid="ignore"):
+        gain = _mean(log_prob[index] - values, weights)
+    return Likelihood(name, *_mean(values, weights), len(index), *gain)
+
+
+def _mean(values: Floats, weights: Floats | None) -> tuple[float, float]:
+    """A mean and its standard error, weighted."""
+    share = np.full(len(values), 1.0 / len(values)) if weights is None else weights / weights.sum()
+    mean = float(np.sum(share * values, where=share > 0))
+    if not math.isfinite(mean) or np.count_nonzero(share) < 2:
+        return mean, math.nan
+    freedom = 1.0 - float(share @ share)
+    return mean, math.sqrt(float(np.square(share) @ np.square(values - mean)) / freedom)

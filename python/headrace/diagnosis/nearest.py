@@ -1,0 +1,79 @@
+"""Whether draws lie nearer to training rows than rows held out do, as those of a density that memorises do."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.diagnosis import distributions as of
+from headrace.diagnosis.findings import Finding
+from headrace.diagnosis.rows import Looked, stream
+
+__all__ = ["copies", "nearer"]
+
+Floats = NDArray[np.float64]
+
+MOST_ROWS, MOST_POINTS = 5000, 50_000
+_TILE = 1 << 22  # distances at a time
+
+
+def nearer(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float]:
+    """The test, and the share of pairs of a draw and a row in which the draw is nearer to a training row.
+
+    Both are new to the training rows under the right density, so that each is the nearer one as often as a coin has
+    heads, exactly. Distances are in standard deviations of the training rows, context included.
+    """
+    assert rows.training is not None
+    rng = stream(seed, 7)
+    index = rows.some(MOST_ROWS, rng)
+    context = rows.context_of(index)
+    drawn = flow.sample(len(index), context, seed=rng, dtype="float64")
+    points = _joined(rows.training, rows.training_context)
+    if len(points) > MOST_POINTS:
+        points = points[rng.choice(len(points), MOST_POINTS, replace=False)]
+    spread = points.std(axis=0)
+    scale = np.where(spread > 0, spread, 1.0)
+    centre = points.mean(axis=0)
+    both = np.concatenate([_joined(drawn, context), _joined(rows.x[index], context)])
+    of_draw, of_row = np.split(_distances((points - centre) / scale, (both - centre) / scale), 2)
+    tied = of_draw == of_row
+    near = int((of_draw < of_row).sum() + (rng.random(int(tied.sum())) < 0.5).sum())
+    share = near / len(index)
+    sentence = f"a draw is nearer to a training row than a row held out is in {share:.1%} of {len(index):,} pairs"
+    return Finding("memorised rows", of.binomial_tail(near, len(index)), 1, sentence), share
+
+
+def copies(rows: Looked) -> int:
+    """How many of x are training rows, number for number."""
+    if rows.training is None:
+        return 0
+    kind = np.result_type(rows.x, rows.training)
+    seen = {row.tobytes() for row in np.ascontiguousarray(_both(rows.training, rows.training_context).astype(kind))}
+    return sum(row.tobytes() in seen for row in np.ascontiguousarray(_both(rows.x, rows.context).astype(kind)))
+
+
+def _both(x: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
+    return x if context is None else np.concatenate([x, context], axis=1)
+
+
+def _joined(x: NDArray[Any], context: NDArray[Any] | None) -> Floats:
+    return np.asarray(_both(x, context), np.float64)
+
+
+def _distances(points: Floats, rows: Floats) -> Floats:
+    """To the nearest point: by SciPy's tree where it is installed and of use, or else of all."""
+    if points.shape[1] <= 16 and find_spec("scipy") is not None:
+        from scipy.spatial import cKDTree
+
+        return np.asarray(cKDTree(points).query(rows)[0])
+    squares = np.square(points).sum(axis=1)
+    found = np.empty(len(rows))
+    step = max(_TILE // len(points), 1)
+    for begin in range(0, len(rows), step):
+        part = rows[begin : begin + step]
+        nearest = (squares - 2.0 * (part @ points.T)).argmin(axis=1)  # then without what cancels
+        found[begin : begin + step] = np.sqrt(np.square(part - points[nearest]).sum(axis=1))
+    return found

@@ -1,0 +1,116 @@
+"""A diagnosis as one page that needs nothing from elsewhere, and that a phone can show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from headrace._output import printable
+from headrace.diagnosis.findings import number, p_text
+from headrace.diagnosis.picture import NO_MATPLOTLIB, can_draw, vector_panels
+
+if TYPE_CHECKING:
+    from headrace.diagnosis.result import Diagnosis
+
+__all__ = ["page"]
+
+STYLE = """
+:root { color-scheme: light; --ink: #222; --soft: #666; --line: #ddd; --bad: #b34700; --good: #00598c; }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: #fff; margin: 0 auto; max-width: 68rem;
+  padding: 1rem; overflow-wrap: break-word; }
+h1 { font-size: 1.35rem; margin: .2rem 0; } h2 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
+p { margin: .4rem 0; } .soft { color: var(--soft); }
+.verdict { border-left: .35rem solid var(--good); padding: .5rem .8rem; background: #f4f8fb; font-weight: 600; }
+.verdict.misses { border-color: var(--bad); background: #fdf5ef; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1rem; }
+.pictures svg { width: 100%; height: auto; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-top: 1px solid var(--line); }
+th { font-weight: 600; } td.n { white-space: nowrap; font-variant-numeric: tabular-nums; } .bad { color: var(--bad); }
+"""
+
+
+def page(diagnosis: Diagnosis) -> str:
+    """HTML."""
+    given = f", {diagnosis.context} of context" if diagnosis.context else ""
+    title = f"{diagnosis.kind}, {diagnosis.features} features{given}, {diagnosis.rows:,} rows held out"
+    kind = "verdict misses" if diagnosis.misses else "verdict"
+    parts = [
+        f"<h1>{_text(title)}</h1>",
+        f'<p class="{kind}">{_text(diagnosis.verdict)}</p>',
+        *(f"<p>{_text(note)}</p>" for note in diagnosis.notes()),
+        f'<div class="pictures">{"".join(_panels(diagnosis))}</div>'
+        if can_draw()
+        else f"<p>{_text(NO_MATPLOTLIB)}</p>",
+        "<h2>Mean log-likelihood, nats a row</h2>",
+        _table(
+            ("density", "of rows held out", "the flow has more by", "rows"),
+            [
+                (
+                    one.name,
+                    f"{one.mean:.4f} ± {one.error:.4f}",
+                    "" if one.name == "flow" else f"{one.gain:.4f} ± {one.gain_error:.4f}",
+                    f"{one.rows:,}",
+                )
+                for one in diagnosis.likelihoods
+            ],
+        ),
+    ]
+    if len(diagnosis.likelihoods) > 1:
+        parts.append(f'<p class="soft">The simple densities were fitted to {_text(diagnosis.fitted_to)}.</p>')
+    tests = sorted(diagnosis.tests, key=lambda one: one.p_value)
+    marked = [i for i, one in enumerate(tests) if one.misses]
+    parts += [
+        "<h2>Tests</h2>",
+        _table(
+            ("test", "p-value", "by Holm's method", "what is oddest"),
+            [(one.name, p_text(one.p_value)[4:], p_text(one.adjusted)[4:], one.sentence) for one in tests],
+            marked,
+        ),
+        '<p class="soft">A p-value is the probability of something at least as odd, were the density right. Those by '
+        "Holm's method take all tests into account: at most 5 % of right densities have one of 0.05 or less.</p>",
+        "<h2>Rows that fit worst</h2>",
+        _table(
+            ("row", "log density", "what is farthest", "at"),
+            [
+                (str(one.row), number(one.log_prob), one.label or "", "" if one.label is None else number(one.value))
+                for one in diagnosis.worst
+            ],
+        ),
+    ]
+    body = "\n".join(parts)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_text(title)}</title>\n<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _text(text: str) -> str:
+    return escape(printable(text))
+
+
+def _panels(diagnosis: Diagnosis) -> list[str]:
+    """SVG elements whose names do not meet on one page."""
+    found = []
+    for i, svg in enumerate(vector_panels(diagnosis)):
+        own = re.sub(r'\bid="', f'id="p{i}-', svg)
+        own = re.sub(r'href="#', f'href="#p{i}-', own)
+        found.append(re.sub(r"url\(#", f"url(#p{i}-", own))
+    return found
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[int] = ()) -> str:
+    """A table; numbers are not broken, and marked rows stand out."""
+    lines = ["".join(f"<th>{_text(cell)}</th>" for cell in head)]
+    for i, row in enumerate(rows):
+        plain = [len(cell) < 24 for cell in row]
+        cells = "".join(
+            f'<td class="{"n" if short else ""}{" bad" if i in marked and j == 0 else ""}">{_text(cell)}</td>'
+            for j, (cell, short) in enumerate(zip(row, plain, strict=True))
+        )
+        lines.append(cells)
+    return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'

@@ -1,0 +1,193 @@
+"""Pictures of a diagnosis, by matplotlib: four panels, in colours that the colour-blind tell apart."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._output import replacing
+from headrace.diagnosis import bands
+from headrace.diagnosis.distributions import normal_tail
+from headrace.diagnosis.findings import LEVEL
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from headrace.diagnosis.result import Diagnosis
+
+__all__ = ["NO_MATPLOTLIB", "can_draw", "draw", "vector_panels"]
+
+NO_MATPLOTLIB = 'pictures need matplotlib: pip install "headrace[plot]"'
+
+# The colours of M. Okabe and K. Ito.
+INK, BLUE, ORANGE, GREY = "#222222", "#0072B2", "#D55E00", "#999999"
+NAMED = (ORANGE, "#009E73", "#CC79A7")
+BAND = "#D9E8F3"
+STYLE: Any = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "headrace",
+}
+MOST_CURVES = 60  # of coordinates
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    from importlib.util import find_spec
+
+    return find_spec("matplotlib") is not None
+
+
+def draw(diagnosis: Diagnosis, path: str) -> None:
+    """All panels in one file."""
+    if not can_draw():
+        raise ImportError(NO_MATPLOTLIB)
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 8), layout="constrained")
+        for panel, axis in zip(_PANELS, figure.subplots(2, 2).flat, strict=True):
+            panel(axis, diagnosis)
+        figure.suptitle(_wrapped(diagnosis.verdict, 100), x=0.01, ha="left", fontweight="bold", fontsize=11)
+        with replacing(path) as stream:
+            figure.savefig(stream, format=Path(path).suffix[1:].lower() or "png", dpi=130)
+
+
+def vector_panels(diagnosis: Diagnosis) -> list[str]:
+    """Each panel as an SVG element of a page."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    found = []
+    with mpl.rc_context(STYLE):
+        for i, panel in enumerate(_PANELS):
+            figure = Figure(figsize=(5.2, 3.8), layout="constrained")
+            panel(figure.subplots(), diagnosis)
+            stream = io.StringIO()
+            with mpl.rc_context({"svg.hashsalt": f"headrace{i}"}):
+                figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+            text = stream.getvalue()
+            found.append(text[text.index("<svg") :])
+    return found
+
+
+def _wrapped(text: str, width: int) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def _empty(axis: Axes, title: str, why: str) -> None:
+    axis.set(title=title, xticks=[], yticks=[])
+    axis.text(0.5, 0.5, why, ha="center", va="center", color=GREY, transform=axis.transAxes)
+
+
+def _band(axis: Axes, width: NDArray[Any], label: str) -> NDArray[Any]:
+    at = np.linspace(0.0, 1.0, bands.POINTS + 1)
+    axis.fill_between(at, -width, width, color=BAND, linewidth=0, label=label)
+    axis.axhline(0.0, color=GREY, linewidth=0.8)
+    return at
+
+
+def _ranks(axis: Axes, diagnosis: Diagnosis) -> None:
+    """How far the distribution of each latent coordinate is from the base's."""
+    title = "Latent coordinates: observed minus expected share"
+    if diagnosis.scores is None or not len(diagnosis.scores):
+        _empty(axis, title, "a mixture has no latent rows" if diagnosis.kind == "Ensemble" else "no latent rows")
+        return
+    uniform = normal_tail(-diagnosis.scores)
+    rows, features = uniform.shape
+    at = _band(axis, bands.curve_band(rows, features), "where all curves lie, 95 %")
+    away = np.stack([bands.curve(column) for column in uniform.T]) - at
+    order = np.argsort(-np.abs(away).max(axis=1))
+    for i in order[len(NAMED) : MOST_CURVES][::-1]:
+        axis.plot(at, away[i], color=GREY, linewidth=0.7, alpha=0.7)
+    styles = ("-", "--", "-.")
+    for i, colour, style in list(zip(order, NAMED, styles, strict=False))[::-1]:
+        axis.plot(at, away[i], color=colour, linewidth=1.6, linestyle=style, label=f"coordinate {i}")
+    axis.set(title=title, xlabel="probability integral transform", ylabel="share", xlim=(0, 1))
+    _legend(axis)
+
+
+def _coverage(axis: Axes, diagnosis: Diagnosis) -> None:
+    """What regions of highest density hold."""
+    title = "Coverage of regions of highest density"
+    if diagnosis.regions is None or not len(diagnosis.regions):
+        _empty(axis, title, "not tested")
+        return
+    width = bands.curve_band(len(diagnosis.regions))
+    at = _band(axis, width, "where the curve lies, 95 %")
+    axis.plot(at, bands.curve(diagnosis.regions) - at, color=BLUE, linewidth=1.8, label="rows held out")
+    axis.set(title=title, xlabel="share that a region claims", ylabel="observed minus claimed share", xlim=(0, 1))
+    _legend(axis)
+
+
+def _legend(axis: Axes) -> None:
+    """Below the curves, where nothing is covered."""
+    low, high = axis.get_ylim()
+    most = max(abs(low), abs(high))
+    axis.set_ylim(-1.45 * most, most)
+    axis.legend(frameon=False, fontsize=8, ncols=2, loc="lower center")
+
+
+def _log_densities(axis: Axes, diagnosis: Diagnosis) -> None:
+    """Of rows held out, beside those of rows drawn."""
+    title = "Log densities of rows and of draws"
+    held = diagnosis.log_prob[np.isfinite(diagnosis.log_prob)]
+    drawn = None if diagnosis.drawn is None else diagnosis.drawn[np.isfinite(diagnosis.drawn)]
+    if drawn is None or not drawn.size or not held.size:
+        _empty(axis, title, "not drawn")
+        return
+    both = np.concatenate([held, drawn])
+    low = min(np.quantile(held, 0.002), np.quantile(drawn, 0.002))
+    edges: Any = np.linspace(low, both.max(), 41) if both.max() > low else [low - 0.5, low + 0.5]
+    share = 100.0 / held.size
+    axis.hist(np.maximum(drawn, low), edges, weights=np.full(drawn.size, 100.0 / drawn.size), color=BAND, label="draws")
+    axis.hist(
+        np.maximum(held, low),
+        edges,
+        weights=np.full(held.size, share),
+        histtype="step",
+        color=BLUE,
+        linewidth=1.6,
+        label="rows held out",
+    )
+    axis.set(title=title, xlabel="log density, nats (the first bin holds all below)", ylabel="% of rows")
+    axis.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def _p_values(axis: Axes, diagnosis: Diagnosis) -> None:
+    """All tests, with the line that each has to stay right of."""
+    title = "Tests, each with all others in view"
+    if not diagnosis.tests:
+        _empty(axis, title, "nothing was tested")
+        return
+    tests = sorted(diagnosis.tests, key=lambda one: one.p_value, reverse=True)
+    least = 1e-6
+    for i, one in enumerate(tests):
+        value, colour = max(one.adjusted, least), ORANGE if one.misses else BLUE
+        axis.plot([value, 1.0], [i, i], color=colour, linewidth=1.2, alpha=0.6)
+        marker = "<" if one.adjusted < least else "X" if one.misses else "o"
+        axis.plot(value, i, marker, color=colour, markersize=8, clip_on=False)
+    axis.axvline(LEVEL, color=INK, linewidth=0.9, linestyle=":")
+    axis.text(LEVEL, len(tests) - 0.35, "5 %", ha="center", va="bottom", fontsize=8, color=INK)
+    axis.set_xscale("log")
+    axis.set(title=title, xlim=(least / 1.6, 1.5), ylim=(-0.6, len(tests) - 0.4))
+    axis.set_xlabel("p-value by Holm's method: left of 5 % it misses")
+    axis.set_yticks(range(len(tests)), [one.name for one in tests])
+    axis.tick_params(axis="y", length=0)
+    axis.minorticks_off()
+
+
+_PANELS: tuple[Callable[[Axes, Diagnosis], None], ...] = (_p_values, _ranks, _log_densities, _coverage)

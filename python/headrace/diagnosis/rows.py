@@ -1,0 +1,89 @@
+"""Rows that a density is looked at with: checked, and made to follow the density that weights speak of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._arrays.caller import Caller
+from headrace._fit.rows import open_rows
+
+__all__ = ["Looked", "opened", "stream"]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Rows held out, with what goes with them, as arrays of NumPy."""
+
+    x: NDArray[Any]
+    context: NDArray[Any] | None
+    weights: NDArray[np.float64] | None
+    index: NDArray[np.int64]
+    """The rows that follow the density that is meant: all of them, or with weights a draw of them."""
+    training: NDArray[Any] | None
+    training_context: NDArray[Any] | None
+    names: tuple[str, ...]
+
+    def some(self, most: int, key: np.random.Generator) -> NDArray[np.int64]:
+        """At most so many of `index`, drawn."""
+        if self.index.size <= most:
+            return self.index
+        return np.sort(key.choice(self.index, most, replace=False))
+
+    def context_of(self, index: NDArray[np.int64]) -> NDArray[Any] | None:
+        """The context of some rows."""
+        return None if self.context is None else self.context[index]
+
+
+def stream(seed: int, purpose: int) -> np.random.Generator:
+    """Random numbers of one purpose, so that one test does not depend on whether another ran."""
+    return np.random.default_rng([seed, 0x64696167, purpose])
+
+
+def opened(
+    features: int,
+    contexts: int,
+    x: Any,
+    context: Any,
+    weights: Any,
+    training: Any,
+    names: Sequence[str] | None,
+    seed: int,
+) -> Looked:
+    """All arguments, checked.
+
+    Rows with weights are kept with a probability of weight / largest weight. What is left are independent rows of the
+    weighted density, for which every p-value is right.
+    """
+    rows = open_rows("", features, contexts, Caller(), x, context, weights)
+    index = np.arange(len(rows.x), dtype=np.int64)
+    share = None
+    if rows.weights is not None:
+        share = rows.weights.astype(np.float64)
+        index = np.flatnonzero(stream(seed, 0).random(len(share)) * share.max() < share).astype(np.int64)
+    parts = training if isinstance(training, tuple) else (training,)
+    if len(parts) > 2:
+        raise TypeError(f"training: expected x, or a tuple (x, context), got {len(parts)} arrays")
+    given = None
+    if training is not None:
+        given = open_rows("training ", features, contexts, Caller(), parts[0], *(*parts[1:], None, None)[:2])
+    labels = tuple(name.removeprefix("column ").strip("'") for name in rows.names)
+    if names is not None:
+        if isinstance(names, str) or not np.iterable(names) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"names: expected a sequence of {features} texts, got {check.kind_of(names)}")
+        check.length("names", names, features)
+        labels = tuple(names)
+    return Looked(
+        rows.x,
+        rows.context,
+        share,
+        index,
+        None if given is None else given.x,
+        None if given is None else given.context,
+        labels,
+    )

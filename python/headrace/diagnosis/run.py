@@ -1,0 +1,217 @@
+"""Looking at a fitted density from all sides, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._arrays.caller import Array
+from headrace.diagnosis import latent
+from headrace.diagnosis.classifier import LEAST_ROWS, two_samples
+from headrace.diagnosis.coverage import coverage
+from headrace.diagnosis.findings import Finding, holm
+from headrace.diagnosis.likelihood import compare
+from headrace.diagnosis.nearest import copies, nearer
+from headrace.diagnosis.result import Diagnosis, Worst
+from headrace.diagnosis.rows import Looked, opened, stream
+from headrace.ensemble import Ensemble
+from headrace.flow import Flow
+
+__all__ = ["diagnose"]
+
+Floats = NDArray[np.float64]
+
+WORST = 10  # rows
+DRAWN = 5000  # log densities of draws that a picture shows
+
+
+def diagnose(
+    flow: Flow | Ensemble,
+    x: Array,
+    context: Array | None = None,
+    *,
+    weights: Array | None = None,
+    training: Any = None,
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Diagnosis:
+    """Look at a fitted density with rows that it has not seen.
+
+    Rows of x become latent rows, which are independent ones of the base if the density is right; draws are compared
+    with x by their log densities, by a classifier and, with training rows, by distances. Each test has the p-value of a
+    distribution that is completely known, and all are judged together by Holm's method at 5 %. With very many rows
+    every fit misses by something: read the sizes beside the p-values.
+
+    Args:
+        flow: On any device; it is looked at on the CPU. An `Ensemble` has no latent rows, and is not looked at by them.
+        x: Rows held out, shape (rows, features): rows that the fit, its choice of an epoch included, has not seen.
+        context: Shape (rows, context), as in `Flow.log_prob`.
+        weights: Shape (rows,). Rows are kept with a probability of weight / largest weight for all tests, which then
+            hold as without weights; the mean log-likelihood is the weighted one of all rows.
+        training: The rows that were fitted, or ``(x, context)``: for comparisons, and to see if they were memorised.
+        names: Of the columns of x, for what is printed.
+        seed: Of all that is drawn.
+
+    Returns:
+        A `Diagnosis`; print it. Ctrl-C ends with the tests done so far, once there is a likelihood.
+
+    Raises:
+        TypeError, ValueError: As in `Flow.log_prob`; or rows that are not finite, with their number.
+
+    >>> import numpy as np, headrace as hr
+    >>> x = np.random.default_rng(0).normal(0.0, [1.0, 1.2], (3000, 2))
+    >>> flow = hr.Flow([hr.Standardize([0.0, 0.0], [1.0, 1.0])], dtype="float64")
+    >>> diagnosis = hr.diagnose(flow, x)
+    >>> diagnosis.p_value < 1e-6, diagnosis.tests[0].sentence
+    (True, 'latent coordinate 1 has mean 0.005 and standard deviation 1.203 where 0 and 1 are expected')
+    """
+    if not isinstance(flow, (Flow, Ensemble)):
+        raise TypeError(f"flow: expected a flow or an ensemble, got {check.kind_of(flow)}")
+    key = check.integer("seed", seed, most=2**63 - 1)
+    own: Any = flow if flow.device == "cpu" else flow.to("cpu")
+    rows = opened(flow.features, flow.context, x, context, weights, training, names, key)
+    log_prob = np.asarray(own.log_prob(rows.x, rows.context), np.float64)
+    likelihoods, fitted_to = compare(log_prob, rows, key)
+    look = _Look(own, rows, log_prob, key)
+    findings: list[Finding] = []
+    interrupted = False
+    try:
+        findings.extend(look.tests())
+    except KeyboardInterrupt:
+        interrupted = True
+        findings = look.done
+    adjusted = holm([one.p_value for one in findings])
+    return Diagnosis(
+        kind=type(flow).__name__,
+        rows=len(rows.x),
+        looked_at=rows.index.size,
+        features=flow.features,
+        context=flow.context,
+        likelihoods=tuple(likelihoods),
+        fitted_to=fitted_to,
+        tests=tuple(replace(one, adjusted=p) for one, p in zip(findings, adjusted, strict=True)),
+        worst=look.worst(),
+        copies=copies(rows),
+        interrupted=interrupted,
+        log_prob=log_prob,
+        scores=look.score,
+        regions=look.regions,
+        drawn=look.drawn,
+        names=rows.names,
+    )
+
+
+@dataclass
+class _Look:
+    """What is found, test by test."""
+
+    flow: Any
+    rows: Looked
+    log_prob: Floats
+    seed: int
+    done: list[Finding] = field(default_factory=list)
+    regions: Floats | None = None
+    score: Floats | None = None  # of the rows of `rows.index`
+    all_scores: Floats | None = None
+    drawn: Floats | None = None
+    labels: list[str] = field(default_factory=list)
+
+    def tests(self) -> list[Finding]:
+        for finding in self._each():
+            self.done.append(finding)
+        return self.done
+
+    def _each(self) -> Iterator[Finding]:
+        index = self.rows.index
+        if isinstance(self.flow, Flow):
+            yield from self._latent()
+        else:
+            empty = index[~np.isfinite(self.log_prob[index])]
+            if empty.size:
+                yield _nowhere(empty, index)
+        if not index.size:
+            return
+        finding, self.regions = coverage(self.flow, self.rows, self.log_prob, self.seed)
+        yield finding
+        self._draw()
+        if index.size >= LEAST_ROWS:
+            yield two_samples(self.flow, self.rows, self.seed)[0]
+        if self.rows.training is not None:
+            yield nearer(self.flow, self.rows, self.seed)[0]
+
+    def _latent(self) -> Iterator[Finding]:
+        z = np.asarray(self.flow.to_latent(self.rows.x, self.rows.context)[0])
+        every = latent.scores(self.flow.base, z, self.seed)
+        good = np.isfinite(every).all(axis=1) & np.isfinite(self.log_prob)
+        self.all_scores = every
+        self.labels = _labels(every[good], self.rows.x[good], self.rows.names)
+        index = self.rows.index
+        if not good[index].all():
+            yield _nowhere(index[~good[index]], index)
+        index = index[good[index]]
+        self.score = score = every[index]
+        if not index.size:
+            return
+        features = score.shape[1]
+        yield latent.coordinates(score, self.labels)
+        if features > 1:
+            yield latent.directions(score, self.seed)
+            yield latent.radii(score)
+        yield latent.farthest(score, self.labels, index)
+        if features > 1 and index.size > 2:
+            yield latent.correlations(score, self.labels)[0]
+        if self.rows.context is not None and index.size > 2:
+            yield latent.dependence_on_context(score, self.rows.context[index], self.labels)
+
+    def _draw(self) -> None:
+        """Log densities of draws, for the picture."""
+        rng = stream(self.seed, 8)
+        index = self.rows.some(DRAWN, rng)
+        context = self.rows.context_of(index)
+        x = self.flow.sample(index.size, context, seed=rng, dtype="float64")
+        self.drawn = np.asarray(self.flow.log_prob(x, context), np.float64)
+
+    def worst(self) -> tuple[Worst, ...]:
+        """The rows that fit worst, and what is farthest in each."""
+        order = np.argsort(np.where(np.isnan(self.log_prob), -np.inf, self.log_prob), kind="stable")[:WORST]
+        found = []
+        for row in order.tolist():
+            coordinate, value = None, float("nan")
+            if self.all_scores is not None and np.isfinite(self.all_scores[row]).all():
+                coordinate = int(np.abs(self.all_scores[row]).argmax())
+                value = float(self.all_scores[row, coordinate])
+            label = None if coordinate is None else self.labels[coordinate]
+            found.append(Worst(row, float(self.log_prob[row]), coordinate, value, label))
+        return tuple(found)
+
+
+def _nowhere(bad: NDArray[np.int64], index: NDArray[np.int64]) -> Finding:
+    sentence = (
+        f"{bad.size:,} of {index.size:,} rows have density 0, or none that can be computed; the first is row {bad[0]}"
+    )
+    return Finding("rows without a density", 0.0, 1, sentence)
+
+
+def _labels(score: Floats, x: NDArray[Any], names: tuple[str, ...]) -> list[str]:
+    """What latent coordinates are called: by number, and by the column that goes most with each where one does."""
+    numbers = [f"latent coordinate {i}" for i in range(score.shape[1])]
+    if len(score) < 10 or score.shape[1] == 1:
+        return numbers
+    ranked, columns = (_normed(np.argsort(np.argsort(part, axis=0), axis=0)) for part in (score, x))
+    going = np.abs(ranked.T @ columns)
+    plain = list(names) == [str(i) for i in range(len(names))]
+    for i, row in enumerate(going):
+        column = int(row.argmax())
+        if row[column] > 0.5 and not (plain and column == i):
+            numbers[i] += f" (mostly column {names[column]})"
+    return numbers
+
+
+def _normed(ranks: NDArray[Any]) -> Floats:
+    centred = ranks - ranks.mean(axis=0)
+    return np.asarray(centred / np.maximum(np.sqrt(np.square(centred).sum(axis=0)), 1e-300))

@@ -1,0 +1,211 @@
+"""What a p-value is: of right densities, 5 % have one of 0.05 or less, whatever is looked at."""
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+from headrace.diagnosis import bands, classifier, coverage, latent, nearest
+from headrace.diagnosis.findings import holm
+from headrace.diagnosis.rows import Looked, opened
+
+stats = pytest.importorskip("scipy.stats")
+
+SEEDS = 400
+LABELS = [str(i) for i in range(4)]
+
+
+def calibrated(p_values, exact=True):
+    """Shares within limits that a right test leaves once in 1000 times; not above them where it is careful."""
+    p_values = np.asarray(p_values)
+    for level in (0.05, 0.2, 0.5):
+        low, high = stats.binom.ppf([0.0005, 0.9995], p_values.size, level)
+        found = (p_values <= level).sum()
+        assert found <= high, f"{found} of {p_values.size} at {level}"
+        assert not exact or found >= low, f"{found} of {p_values.size} at {level}"
+
+
+def looked(x, context=None, training=None, training_context=None):
+    names = tuple(map(str, range(x.shape[1])))
+    return Looked(x, context, None, np.arange(len(x)), training, training_context, names)
+
+
+def right_flow(mean, std, dtype="float64"):
+    return hr.Flow([hr.Standardize(mean, std)], dtype=dtype)
+
+
+LATENT = {
+    # Of 12 p-values three of one coordinate depend on each other; directions cross: Bonferroni is careful there.
+    "coordinates": (lambda score, i: latent.coordinates(score, LABELS), False),
+    "directions": (latent.directions, False),
+    "radii": (lambda score, i: latent.radii(score), True),
+    "farthest": (lambda score, i: latent.farthest(score, LABELS, np.arange(len(score))), True),
+    "correlations": (lambda score, i: latent.correlations(score, LABELS)[0], False),
+    "context": (
+        lambda score, i: latent.dependence_on_context(
+            score, cases.rng("context", i).gamma(1.0, size=(len(score), 2)), LABELS
+        ),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("rows", [9, 120])
+@pytest.mark.parametrize("name", LATENT)
+def test_latent_tests(name, rows):
+    test, exact = LATENT[name]
+    rng = cases.rng("right rows", name, rows)
+    p = [test(rng.standard_normal((rows, 4)), i).p_value for i in range(SEEDS)]
+    calibrated(p, exact)
+    assert np.mean(np.asarray(p) <= 0.5) > 0.1  # careful, and not blind
+
+
+@pytest.mark.parametrize("base", [hr.Logistic, hr.StandardNormal, hr.Normal])
+def test_scores_of_bases_are_standard_normal(base):
+    made = base(2, [1.0, -2.0], [0.5, 3.0]) if base is hr.Normal else base(2)
+    z = hr.Flow([], made, dtype="float64").sample(4000, seed=3)
+    score = latent.scores(made, z, 0)
+    assert latent.coordinates(score, LABELS).p_value > 0.001
+    assert latent.correlations(score, LABELS)[0].p_value > 0.001
+
+
+def test_scores_of_a_base_that_is_known_by_draws_alone():
+    """They are those by its distribution function, up to the error of 200,000 draws."""
+
+    class Other(hr.Logistic):
+        """A base of another class."""
+
+    z = hr.Flow([], hr.Logistic(2), dtype="float64").sample(500, seed=3)
+    z[0], z[1] = 300.0, -300.0
+    near, exact = latent.scores(Other(2), z, 0), latent.scores(hr.Logistic(2), z, 0)
+    assert np.isfinite(near).all()
+    middle = np.abs(exact) < 2.0
+    assert np.abs(near - exact)[middle].max() < 0.03
+    assert (near[0] > 4.0).all()
+    assert (near[1] < -4.0).all()
+
+
+def test_far_logistic_numbers_keep_their_place():
+    """P(Z > 40) is e^-40 to 1e-17, far below the distance of 1 to the next number."""
+    score = latent.scores(hr.Logistic(1), np.array([[40.0], [-40.0]]), 0)
+    far = stats.norm.isf(np.exp(-40.0))
+    np.testing.assert_allclose(score[:, 0], [far, -far], rtol=1e-10)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_coverage(conditional):
+    flow = hr.RealNVP(2, context=1, transforms=1, hidden=(4,), dtype="float64") if conditional else None
+    p = []
+    for i in range(SEEDS):
+        rng = cases.rng("coverage", conditional, i)
+        context = rng.standard_normal((40, 1)) if conditional else None
+        own = flow if conditional else right_flow([1.0, -1.0], [2.0, 0.5])
+        x = own.sample(40, context, seed=rng)
+        p.append(coverage.coverage(own, looked(x, context), own.log_prob(x, context), i)[0].p_value)
+    calibrated(p)
+
+
+def test_coverage_where_log_densities_are_equal():
+    """Half of the draws tie with a row where a density is flat: their order is drawn."""
+
+    class Flat:
+        """Two values of a density."""
+
+        def sample(self, shape, seed, dtype):
+            return seed.random((*shape, 1))
+
+        def log_prob(self, x, context=None):
+            return np.floor(2.0 * np.asarray(x)[..., 0])
+
+    p = []
+    for i in range(SEEDS):
+        x = cases.rng("flat", i).random((40, 1))
+        p.append(coverage.coverage(Flat(), looked(x), Flat().log_prob(x), i)[0].p_value)
+    calibrated(p)
+
+
+def test_the_classifier_without_scikit_learn(monkeypatch):
+    """Shares of 30 pairs are discrete, so that p-values are at most as often small as they say."""
+    monkeypatch.setattr(classifier, "find_spec", lambda name: None)
+    flow, p = right_flow([1.0, -1.0], [2.0, 0.5]), []
+    for i in range(SEEDS):
+        p.append(classifier.two_samples(flow, looked(flow.sample(60, seed=i)), i)[0].p_value)
+    calibrated(p, exact=False)
+    assert np.mean(np.asarray(p) <= 0.6) > 0.4
+
+
+@pytest.mark.long
+def test_the_classifier_with_scikit_learn():
+    pytest.importorskip("sklearn")
+    flow, p = right_flow([1.0, -1.0], [2.0, 0.5]), []
+    for i in range(150):
+        p.append(classifier.two_samples(flow, looked(flow.sample(80, seed=i)), i)[0].p_value)
+    calibrated(p, exact=False)
+
+
+@pytest.mark.parametrize("tree", [False, True])
+def test_memorised_rows(tree, monkeypatch):
+    if not tree:
+        monkeypatch.setattr(nearest, "find_spec", lambda name: None)
+    flow, p = right_flow([1.0, -1.0], [2.0, 0.5]), []
+    for i in range(SEEDS):
+        x = flow.sample(150, seed=i)
+        p.append(nearest.nearer(flow, looked(x[:60], training=x[60:]), i)[0].p_value)
+    calibrated(p, exact=False)
+    assert np.mean(np.asarray(p) <= 0.6) > 0.4
+
+
+def test_all_tests_together(monkeypatch):
+    """Of right densities at most 5 % are spoken against; weights and their draws of rows included."""
+    monkeypatch.setattr(classifier, "find_spec", lambda name: None)
+    flow, p = right_flow([1.0, -1.0], [2.0, 0.5]), []
+    for i in range(250):
+        x = flow.sample(220, seed=i)
+        weights = cases.rng("weights", i).random(120) if i % 2 else None
+        p.append(hr.diagnose(flow, x[:120], weights=weights, training=x[120:], seed=i).p_value)
+    calibrated(p, exact=False)
+
+
+def test_weights_make_the_density_that_they_speak_of():
+    """Rows of N(0, 1) with weights of N(1, 1) over it are rows of N(1, 1); without the weights they are not."""
+    wrong, p = 0, []
+    for i in range(100):
+        x = cases.rng("weighted", i).standard_normal((1500, 1))
+        weights = np.exp(x[:, 0])
+        rows = opened(1, 0, x, None, weights, None, None, i)
+        p.append(latent.coordinates(x[rows.index] - 1.0, LABELS).p_value)
+        wrong += latent.coordinates(x - 1.0, LABELS).p_value < 1e-6
+        assert 20 < rows.index.size < 400
+    calibrated(p, exact=False)
+    assert wrong == 100
+
+
+def test_bands_hold_the_whole_curve():
+    at = np.linspace(0.0, 1.0, 101)
+    rng = cases.rng("curves")
+    for rows, curves in ((30, 1), (500, 1), (500, 5)):
+        inside = sum(
+            all(
+                (np.abs(bands.curve(rng.random(rows)) - at) <= bands.curve_band(rows, curves)).all()
+                for _ in range(curves)
+            )
+            for _ in range(SEEDS)
+        )
+        low, high = stats.binom.ppf([0.0005, 0.9995], SEEDS, 0.95)
+        assert low <= inside <= (high if rows > 100 else SEEDS)  # few rows take few values
+
+
+def test_bands_hold_the_whole_histogram():
+    rng = cases.rng("histograms")
+    low, high = bands.histogram_band(400, 20)
+    counts = rng.multinomial(400, np.full(20, 0.05), SEEDS)
+    inside = ((counts >= low) & (counts <= high)).all(axis=1).sum()
+    assert inside >= stats.binom.ppf(0.0005, SEEDS, 0.95)
+    narrower = ((counts > low) & (counts < high)).all(axis=1).sum()
+    assert narrower < stats.binom.ppf(0.9995, SEEDS, 0.95)
+
+
+def test_holm():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
+    assert holm([1.0, 0.9]) == [1.0, 1.0]

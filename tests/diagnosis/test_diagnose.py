@@ -1,0 +1,281 @@
+"""What `hr.diagnose` takes and refuses, and what a `Diagnosis` says, draws and writes."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import cases
+import headrace as hr
+from headrace.diagnosis import picture, run
+from headrace.diagnosis.baselines import gaussian_log_prob
+
+
+def flow_of(features=3, context=0):
+    return hr.RealNVP(features, context=context, transforms=2, hidden=(4,), dtype="float64", seed=1)
+
+
+def rows_of(flow, rows, seed=0):
+    context = cases.rng("context", seed).standard_normal((rows, flow.context)) if flow.context else None
+    return flow.sample(rows, context, seed=seed), context
+
+
+# --- what is taken --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 12, 39, 40, 45])
+@pytest.mark.parametrize("context", [0, 2])
+@pytest.mark.parametrize("features", [1, 3])
+def test_few_rows(rows, context, features):
+    flow = hr.MAF(features, context=context, transforms=2, hidden=(4,), dtype="float64", seed=1)
+    x, given = rows_of(flow, rows, seed=rows)
+    diagnosis = hr.diagnose(flow, x, given, training=x if given is None else (x, given))
+    assert all(0.0 <= one.p_value <= one.adjusted <= 1.0 for one in diagnosis.tests)
+    assert diagnosis.copies == rows
+    assert len(diagnosis.worst) == min(rows, 10)
+    assert "With so few rows" in str(diagnosis)
+    names = [one.name for one in diagnosis.tests]
+    assert ("classifier" in names) == (rows >= 40)
+    assert ("independence" in names) == (rows > 2 and features > 1)
+    assert ("dependence on the context" in names) == (rows > 2 and context > 0)
+
+
+def test_the_seed_decides():
+    flow = flow_of()
+    x, _ = rows_of(flow, 100)
+    first, again, other = (hr.diagnose(flow, x, seed=seed) for seed in (1, 1, 2))
+    assert first.summary() == again.summary()
+    assert_array_equal(first.regions, again.regions)
+    assert (first.regions != other.regions).any()
+
+
+def test_float32_and_other_arrays():
+    flow = flow_of().astype("float32")
+    x, _ = rows_of(flow, 300)
+    diagnosis = hr.diagnose(flow, x)
+    assert not diagnosis.misses
+    assert hr.diagnose(flow, np.asfortranarray(x.astype("f8"))).p_value == pytest.approx(diagnosis.p_value, rel=1e-3)
+
+
+def test_numbers_far_from_zero_keep_their_digits():
+    """Draws of a float32 flow are compared as float64: rounded to steps of 0.06, trees would know them."""
+    x = 1e6 + cases.rng("far").standard_normal((3000, 2))
+    flow = hr.Flow([hr.Standardize([1e6, 1e6], [1.0, 1.0])])
+    assert not hr.diagnose(flow, x).misses
+
+
+def test_an_ensemble_has_no_latent_rows():
+    flows = [hr.Flow([hr.Standardize([m, 0.0], [1.0, 1.0])], dtype="float64") for m in (-2.0, 2.0)]
+    ensemble = hr.Ensemble(flows)
+    x = ensemble.sample(2000, seed=1)
+    diagnosis = hr.diagnose(ensemble, x)
+    assert not diagnosis.misses
+    assert [one.name for one in diagnosis.tests] == ["coverage", "classifier"]
+    assert diagnosis.scores is None
+    assert diagnosis.worst[0].label is None
+    with pytest.raises(ValueError, match=r"^coordinate: expected a diagnosis with latent rows, got one without$"):
+        diagnosis.rank_histogram(0)
+    assert {one.name for one in hr.diagnose(flows[0], x).misses} >= {"coverage", "classifier", "latent coordinates"}
+
+
+def test_weights_are_used():
+    """A weight of 0 leaves a row out of the mean, and of the tests."""
+    flow = flow_of()
+    x, _ = rows_of(flow, 400)
+    x[::2] += 50.0
+    weights = np.tile([0.0, 1.0], 200)
+    diagnosis = hr.diagnose(flow, x, weights=weights)
+    assert not diagnosis.misses
+    assert (diagnosis.rows, diagnosis.looked_at) == (400, 200)
+    plain = hr.diagnose(flow, x[1::2])
+    for one, other in zip(diagnosis.likelihoods[:1], plain.likelihoods[:1], strict=True):
+        assert one.mean == pytest.approx(other.mean, rel=1e-12)
+        assert one.error == pytest.approx(other.error, rel=1e-12)
+    assert "The tests took 200 of 400 rows, kept by their weights." in str(diagnosis)
+    few = hr.diagnose(flow, x[1::2], weights=np.arange(200.0))
+    assert 70 < few.looked_at < 130
+
+
+def test_rows_with_density_zero():
+    """A row that overflows in the flow has none, and no density that is right has such rows."""
+    flow = hr.Flow([hr.Standardize([0.0, 0.0], [1e-300, 1.0])], dtype="float64")
+    x = np.array([[1e-300, 0.1], [1e30, 0.2], [1e-301, -0.3]])
+    diagnosis = hr.diagnose(flow, x)
+    assert diagnosis.p_value == 0.0
+    assert "1 of 3 rows have density 0, or none that can be computed; the first is row 1" in diagnosis.verdict
+    assert diagnosis.worst[0].row == 1
+    assert diagnosis.scores.shape == (2, 2)
+    str(diagnosis)
+    alone = hr.diagnose(flow, x[1:2])
+    assert alone.p_value == 0.0
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+def test_rows_that_are_not_finite_are_refused_by_number():
+    flow, x = flow_of(), np.zeros((5, 3))
+    x[[1, 3], 0] = np.nan, np.inf
+    with pytest.raises(
+        ValueError, match=r"^x: expected finite numbers, got NaN or infinity in 2 of 5 rows, first in row 1"
+    ):
+        hr.diagnose(flow, x)
+    with pytest.raises(ValueError, match=r"^training x: expected finite numbers, got NaN or infinity in 2 of 5 rows"):
+        hr.diagnose(flow, np.zeros((5, 3)), training=x)
+    with pytest.raises(ValueError, match=r"^context: expected finite numbers, got NaN or infinity in 1 of 5 rows"):
+        hr.diagnose(flow_of(3, 1), np.zeros((5, 3)), np.array([0.0, 0.0, np.nan, 0.0, 0.0]))
+
+
+def test_wrong_arguments():
+    flow, x = flow_of(), np.zeros((5, 3))
+    for wrong, error, told in (
+        ({"flow": 3}, TypeError, "^flow: expected a flow or an ensemble, got int"),
+        ({"x": np.zeros((0, 3))}, ValueError, "^x: expected at least one row"),
+        ({"x": np.zeros((5, 2))}, ValueError, "^x: expected shape"),
+        ({"context": np.zeros((5, 1))}, ValueError, "^context: expected"),
+        ({"weights": -np.ones(5)}, ValueError, "^weights: "),
+        ({"weights": np.zeros(5)}, ValueError, "^weights: "),
+        ({"training": (x, None, None)}, TypeError, r"^training: expected x, or a tuple \(x, context\), got 3 arrays"),
+        ({"training": np.zeros((5, 2))}, ValueError, "^training x: expected shape"),
+        ({"names": ["a"]}, ValueError, "^names: expected 3 values, got 1"),
+        ({"names": "abc"}, TypeError, "^names: expected a sequence of 3 texts, got str"),
+        ({"seed": -1}, ValueError, "^seed: expected an integer"),
+    ):
+        with pytest.raises(error, match=told):
+            hr.diagnose(**{"flow": flow, "x": x, **wrong})
+
+
+# --- likelihoods ----------------------------------------------------------------------------------------------------
+
+
+def test_simple_densities_never_saw_the_rows_that_they_judge():
+    flow = flow_of()
+    (x, _), (training, _) = rows_of(flow, 300), rows_of(flow, 500, seed=1)
+    own, gaussian, kernels = hr.diagnose(flow, x, training=training).likelihoods
+    log_prob = flow.log_prob(x)
+    assert own.mean == pytest.approx(log_prob.mean(), rel=1e-12)
+    assert own.error == pytest.approx(log_prob.std(ddof=1) / np.sqrt(300), rel=1e-12)
+    want = gaussian_log_prob(training, x)
+    assert gaussian.mean == pytest.approx(want.mean(), rel=1e-12)
+    assert gaussian.gain == pytest.approx((log_prob - want).mean(), rel=1e-9)
+    assert gaussian.gain_error == pytest.approx((log_prob - want).std(ddof=1) / np.sqrt(300), rel=1e-9)
+    assert kernels.rows == 300
+    halves = hr.diagnose(flow, x)
+    assert "one half of these rows" in halves.fitted_to
+    assert halves.likelihoods[1].mean < gaussian_log_prob(x, x).mean()  # of its own rows it would be better
+    x[0] = 40.0  # a row that a Gaussian of all rows would have made likely
+    assert hr.diagnose(flow, x).likelihoods[1].mean < gaussian_log_prob(x, x).mean() - 0.5
+
+
+def test_rows_in_a_plane_have_no_gaussian():
+    x = cases.rng("plane").standard_normal((50, 1)) * np.ones(3)
+    assert [one.name for one in hr.diagnose(flow_of(), x).likelihoods] == ["flow"]
+
+
+# --- what it says ---------------------------------------------------------------------------------------------------
+
+
+def test_a_screen(monkeypatch):
+    flow = hr.Flow([hr.Standardize([0.0, 0.0], [1.0, 1.0])], dtype="float64")
+    x = cases.rng("screen").standard_normal((1000, 2)) * [1.0, 1.3]
+    lines = str(hr.diagnose(flow, x, names=["mass", "age"])).splitlines()
+    assert max(map(len, lines)) <= 110
+    assert len(lines) < 40
+    text = " ".join(" ".join(lines).split())
+    assert "The density misses (p = " in text
+    assert "latent coordinate 1 (mostly column age) has mean" in text
+    assert "what speaks against it (p-values of each test alone) latent coordinates p = " in text
+    assert re.search(r"what does not .*independence \(p = ", text)
+    assert "rows that fit worst row " in text
+
+
+def test_columns_that_latent_coordinates_belong_to():
+    """A permutation: latent coordinate 0 is column 1."""
+    flow = hr.Flow([hr.Permutation([1, 0])], dtype="float64")
+    x = cases.rng("permuted").standard_normal((500, 2)) * [1.5, 1.0]
+    assert "latent coordinate 1 (mostly column 0) has" in hr.diagnose(flow, x).verdict
+
+
+def test_ranks_in_bins():
+    flow = flow_of()
+    x, _ = rows_of(flow, 500)
+    diagnosis = hr.diagnose(flow, x)
+    counts, (low, high) = diagnosis.rank_histogram(1)
+    assert counts.sum() == 500
+    assert low <= counts.min() <= counts.max() <= high
+    counts, (low, high) = hr.diagnose(flow, 2.0 * x).rank_histogram(1)
+    assert counts[0] > high
+
+
+def test_ctrl_c_keeps_what_is_done(monkeypatch):
+    flow = flow_of()
+    x, _ = rows_of(flow, 100)
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    whole = hr.diagnose(flow, x)
+    monkeypatch.setattr(run, "coverage", stop)
+    diagnosis = hr.diagnose(flow, x)
+    assert diagnosis.interrupted
+    assert [one.name for one in diagnosis.tests] == [one.name for one in whole.tests[:-2]]
+    assert "Interrupted: these are the tests done so far." in str(diagnosis)
+    assert diagnosis.to_html()
+    monkeypatch.setattr(run, "compare", stop)
+    with pytest.raises(KeyboardInterrupt):
+        hr.diagnose(flow, x)
+
+
+# --- pictures and pages ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["right", "wrong", "ensemble", "one row", "many features"])
+def test_pictures_and_pages(kind, tmp_path):
+    pytest.importorskip("matplotlib")
+    flow = flow_of(12 if kind == "many features" else 3)
+    x, _ = rows_of(flow, 1 if kind == "one row" else 200)
+    if kind == "wrong":
+        x[0] = 1e3
+    diagnosis = hr.diagnose(
+        hr.Ensemble([flow]) if kind == "ensemble" else flow, x, names=[f"<b>{i}" for i in range(x.shape[1])]
+    )
+    diagnosis.plot(tmp_path / "d.png")
+    assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
+    text = diagnosis.to_html()
+    assert text.count("<svg") == text.count("</svg>") == 4
+    assert "<b>" not in text
+    assert "<script" not in text
+    assert not re.search(r"""(src|href)=["'](?!#)""", text)
+    assert "@import" not in text
+    root = ElementTree.fromstring(re.sub(r"<(meta [^>]*)>", r"<\1/>", text.removeprefix("<!DOCTYPE html>")))
+    names = [element.get("id") for element in root.iter() if element.get("id")]
+    assert len(set(names)) == len(names)
+    used = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text)
+    assert {a or b for a, b in used} <= set(names)
+    assert {svg.get("viewBox") is not None for svg in root.iter("{http://www.w3.org/2000/svg}svg")} == {True}
+
+
+def test_without_matplotlib(monkeypatch, tmp_path):
+    for module in ("picture", "page"):
+        monkeypatch.setattr(f"headrace.diagnosis.{module}.can_draw", lambda: False)
+    flow = flow_of()
+    diagnosis = hr.diagnose(flow, rows_of(flow, 50)[0])
+    with pytest.raises(ImportError, match=r'^pictures need matplotlib: pip install "headrace\[plot\]"$'):
+        diagnosis.plot(tmp_path / "d.png")
+    assert "<svg" not in diagnosis.to_html()
+    assert picture.NO_MATPLOTLIB.split(":")[0] in diagnosis.to_html()
+
+
+def test_log_densities_and_worst_rows():
+    flow = flow_of()
+    x, _ = rows_of(flow, 60)
+    diagnosis = hr.diagnose(flow, x)
+    log_prob = flow.log_prob(x)
+    assert_allclose(diagnosis.log_prob, log_prob)
+    assert [one.row for one in diagnosis.worst] == np.argsort(log_prob)[:10].tolist()
+    z = flow.to_latent(x)[0]
+    for one in diagnosis.worst:
+        assert one.coordinate == np.abs(z[one.row]).argmax()
+        assert one.value == z[one.row, one.coordinate]

@@ -1,0 +1,175 @@
+"""Planted faults of known size are found, by the test that is for them, and are named."""
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+
+ROWS = 5000
+
+
+def standard(features, **options):
+    return hr.Flow([hr.Standardize(np.zeros(features), np.ones(features))], dtype="float64", **options)
+
+
+def normal_rows(*name, rows=ROWS, features=4):
+    return cases.rng("power", *name).standard_normal((rows, features))
+
+
+def by_name(diagnosis, name):
+    return next(one for one in diagnosis.tests if one.name == name)
+
+
+def test_a_right_density_passes():
+    diagnosis = hr.diagnose(standard(4), normal_rows("right"), training=normal_rows("right", "training"))
+    assert diagnosis.misses == ()
+    assert diagnosis.p_value > 0.05
+    assert diagnosis.verdict.startswith("Nothing speaks against it at the 5 % level")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_scale_that_is_10_percent_off(seed):
+    """The deviation of 5000 rows has a standard error of 1 %: ten of them away."""
+    x = normal_rows("scale", seed) * [1.0, 1.0, 1.1, 1.0]
+    diagnosis = hr.diagnose(standard(4), x, seed=seed)
+    assert by_name(diagnosis, "latent coordinates").p_value < 1e-12
+    assert "latent coordinate 2 has mean" in diagnosis.verdict
+    assert "standard deviation 1.1" in diagnosis.verdict or "standard deviation 1.09" in diagnosis.verdict
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_missed_correlation_of_a_tenth(seed):
+    """A correlation of 5000 rows has a standard error of 0.014: seven of them away, less chance."""
+    x = normal_rows("correlation", seed)
+    x[:, 3] = 0.1 * x[:, 1] + np.sqrt(0.99) * x[:, 3]
+    found = by_name(hr.diagnose(standard(4), x, seed=seed), "independence")
+    assert found.misses
+    assert found.p_value < 1e-4
+    assert "latent coordinate 1 and latent coordinate 3 have correlation 0." in found.sentence
+
+
+def test_a_shift_of_a_tenth():
+    x = normal_rows("shift") + np.array([0.0, 0.1, 0.0, 0.0])
+    found = by_name(hr.diagnose(standard(4), x), "latent coordinates")
+    assert found.misses
+    assert "latent coordinate 1 has mean 0." in found.sentence
+
+
+def test_a_shape_that_mean_and_spread_do_not_show():
+    """A uniform coordinate of mean 0 and deviation 1."""
+    x = normal_rows("shape")
+    x[:, 0] = cases.rng("uniform").uniform(-np.sqrt(3.0), np.sqrt(3.0), ROWS)
+    found = by_name(hr.diagnose(standard(4), x), "latent coordinates")
+    assert found.p_value < 1e-12
+    assert "lie in the middle half" in found.sentence
+
+
+def test_dependence_of_sizes_and_of_a_bend():
+    x = normal_rows("sizes")
+    scale = np.exp(0.3 * (np.abs(x[:, 0]) - 0.8))
+    x[:, 1] *= scale / np.sqrt(np.square(scale).mean())
+    found = by_name(hr.diagnose(standard(4), x), "independence")
+    assert found.p_value < 1e-6
+    assert "the sizes of latent coordinate 0 and latent coordinate 1" in found.sentence
+    x = normal_rows("bend")
+    x[:, 2] = 0.2 * (np.square(x[:, 0]) - 1.0) / np.sqrt(2.0) + np.sqrt(0.96) * x[:, 2]
+    found = by_name(hr.diagnose(standard(4), x), "independence")
+    assert found.p_value < 1e-6
+    assert "latent coordinate 2 and the size of latent coordinate 0" in found.sentence
+
+
+def test_heavy_tails_are_far_rows():
+    x = normal_rows("tails")
+    x[77, 3] = 7.0
+    diagnosis = hr.diagnose(standard(4), x)
+    assert by_name(diagnosis, "farthest number").p_value < 1e-6
+    assert "latent coordinate 3 of row 77" in by_name(diagnosis, "farthest number").sentence
+    assert (diagnosis.worst[0].row, diagnosis.worst[0].coordinate, diagnosis.worst[0].value) == (77, 3, 7.0)
+
+
+def test_a_mixture_along_no_coordinate():
+    """Two clusters along the diagonal of four columns, whose marginals are near to normal."""
+    x = normal_rows("clusters")
+    side = np.where(cases.rng("sides").random(ROWS) < 0.5, 1.0, -1.0)
+    along = np.full(4, 0.5)
+    x += np.outer(0.9 * side + (np.sqrt(1 - 0.81) - 1.0) * (x @ along), along)
+    diagnosis = hr.diagnose(standard(4), x)
+    assert by_name(diagnosis, "random directions").misses
+    assert by_name(diagnosis, "distance from the middle").misses
+
+
+def test_context_that_the_density_does_not_use():
+    rng = cases.rng("ignored")
+    context = rng.gamma(1.0, size=(ROWS, 2))
+    x = rng.standard_normal((ROWS, 3))
+    x[:, 1] = 0.1 * (context[:, 1] - 1.0) + np.sqrt(0.99) * x[:, 1]
+    flow = hr.RealNVP(3, context=2, transforms=1, hidden=(4,), dtype="float64")
+    flow.parameters = np.zeros(flow.parameters.size)
+    diagnosis = hr.diagnose(flow, x, context)
+    found = by_name(diagnosis, "dependence on the context")
+    assert found.p_value < 1e-5
+    assert "context column 1" in found.sentence
+    right = hr.diagnose(flow, normal_rows("used", features=3), context)
+    assert right.misses == ()
+
+
+def test_coverage_of_a_density_that_is_too_narrow():
+    """Deviations 10 % too small: regions that claim 90 % hold 86 %."""
+    x = normal_rows("narrow") * 1.1
+    diagnosis = hr.diagnose(standard(4), x)
+    found = by_name(diagnosis, "coverage")
+    assert found.p_value < 1e-6
+    held = (diagnosis.regions <= 0.9).mean()
+    chi = np.square(normal_rows("narrow") * 1.1).sum(axis=1) <= 7.779  # 90 % of chi-square with 4 degrees
+    assert held == pytest.approx(chi.mean(), abs=0.03)
+    assert f"50 % and 90 % of the rows hold {(diagnosis.regions <= 0.5).mean():.1%} and {held:.1%}" in found.sentence
+
+
+@pytest.mark.parametrize("trees", [False, True])
+def test_a_classifier_knows_rows_of_another_density(trees, monkeypatch):
+    if trees:
+        pytest.importorskip("sklearn")
+    else:
+        monkeypatch.setattr("headrace.diagnosis.classifier.find_spec", lambda name: None)
+    x = normal_rows("bent", features=2)
+    x[:, 1] = 0.6 * (np.square(x[:, 0]) - 1.0) + 0.5 * x[:, 1]
+    flow = hr.Flow([hr.Standardize(x.mean(axis=0), x.std(axis=0))], dtype="float64")
+    found = by_name(hr.diagnose(flow, x), "classifier")
+    assert found.p_value < 1e-12
+    assert "knows the row in" in found.sentence
+
+
+@pytest.mark.parametrize("tree", [False, True])
+def test_memorised_rows(tree, monkeypatch):
+    """A density that is a narrow kernel at each of 100 training rows, beside one that is right."""
+    if not tree:
+        monkeypatch.setattr("headrace.diagnosis.nearest.find_spec", lambda name: None)
+    training, x = normal_rows("memory", rows=100, features=2), normal_rows("new", rows=300, features=2)
+    kernels = hr.Ensemble([hr.Flow([hr.Standardize(row, [0.01, 0.01])], dtype="float64") for row in training])
+    diagnosis = hr.diagnose(kernels, x, training=training)
+    found = by_name(diagnosis, "memorised rows")
+    assert found.p_value < 1e-30
+    assert "in 9" in found.sentence or "in 100.0%" in found.sentence
+    assert diagnosis.copies == 0
+    assert not by_name(hr.diagnose(standard(2), x, training=training), "memorised rows").misses
+
+
+def test_training_rows_among_those_held_out_are_counted():
+    training = normal_rows("leak", rows=200, features=2)
+    x = np.concatenate([normal_rows("fresh", rows=100, features=2), training[:30]])
+    diagnosis = hr.diagnose(standard(2), x, training=training)
+    assert diagnosis.copies == 30
+    assert "30 rows of x can be found in the training rows" in str(diagnosis)
+
+
+def test_a_fit_to_few_rows_is_found_out_and_one_to_many_is_not():
+    """A real flow: after a short fit its latent rows are wrong; the true density of the same rows passes."""
+    rng = cases.rng("real fit")
+    mixing = np.array([[1.0, 0.0], [0.8, 0.6]])
+    rows = rng.standard_normal((4000, 2)) @ mixing.T
+    flow = hr.RealNVP(2, transforms=2, hidden=(8,), dtype="float64")
+    flow.fit(rows[:40], epochs=1, progress=False)
+    assert hr.diagnose(flow, rows[2000:]).misses
+    truth = hr.Flow([hr.Linear.from_matrix(mixing)], dtype="float64")
+    assert not hr.diagnose(truth, rows[2000:]).misses
