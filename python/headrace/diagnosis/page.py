@@ -12,7 +12,7 @@ from headrace.diagnosis.findings import number, p_text
 from headrace.diagnosis.picture import NO_MATPLOTLIB, can_draw, vector_panels
 
 if TYPE_CHECKING:
-    from headrace.diagnosis.result import Diagnosis
+    from headrace.diagnosis.record import Record
 
 __all__ = ["page"]
 
@@ -33,7 +33,7 @@ th { font-weight: 600; } td.n { white-space: nowrap; font-variant-numeric: tabul
 """
 
 
-def page(diagnosis: Diagnosis) -> str:
+def page(diagnosis: Record) -> str:
     """HTML."""
     given = f", {diagnosis.context} of context" if diagnosis.context else ""
     title = f"{diagnosis.kind}, {diagnosis.features} features{given}, {diagnosis.rows:,} rows held out"
@@ -93,7 +93,7 @@ def _text(text: str) -> str:
     return escape(printable(text))
 
 
-def _panels(diagnosis: Diagnosis) -> list[str]:
+def _panels(diagnosis: Record) -> list[str]:
     """SVG elements whose names do not meet on one page."""
     found = []
     for i, svg in enumerate(vector_panels(diagnosis)):

@@ -18,7 +18,7 @@ from headrace.diagnosis.findings import LEVEL
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from headrace.diagnosis.result import Diagnosis
+    from headrace.diagnosis.record import Record
 
 __all__ = ["NO_MATPLOTLIB", "can_draw", "draw", "vector_panels"]
 
@@ -48,7 +48,7 @@ def can_draw() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def draw(diagnosis: Diagnosis, path: str) -> None:
+def draw(diagnosis: Record, path: str) -> None:
     """All panels in one file."""
     if not can_draw():
         raise ImportError(NO_MATPLOTLIB)
@@ -64,7 +64,7 @@ def draw(diagnosis: Diagnosis, path: str) -> None:
             figure.savefig(stream, format=Path(path).suffix[1:].lower() or "png", dpi=130)
 
 
-def vector_panels(diagnosis: Diagnosis) -> list[str]:
+def vector_panels(diagnosis: Record) -> list[str]:
     """Each panel as an SVG element of a page."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -100,7 +100,7 @@ def _band(axis: Axes, width: NDArray[Any], label: str) -> NDArray[Any]:
     return at
 
 
-def _ranks(axis: Axes, diagnosis: Diagnosis) -> None:
+def _ranks(axis: Axes, diagnosis: Record) -> None:
     """How far the distribution of each latent coordinate is from the base's."""
     title = "Latent coordinates: observed minus expected share"
     if diagnosis.scores is None or not len(diagnosis.scores):
@@ -120,7 +120,7 @@ def _ranks(axis: Axes, diagnosis: Diagnosis) -> None:
     _legend(axis)
 
 
-def _coverage(axis: Axes, diagnosis: Diagnosis) -> None:
+def _coverage(axis: Axes, diagnosis: Record) -> None:
     """What regions of highest density hold."""
     title = "Coverage of regions of highest density"
     if diagnosis.regions is None or not len(diagnosis.regions):
@@ -141,7 +141,7 @@ def _legend(axis: Axes) -> None:
     axis.legend(frameon=False, fontsize=8, ncols=2, loc="lower center")
 
 
-def _log_densities(axis: Axes, diagnosis: Diagnosis) -> None:
+def _log_densities(axis: Axes, diagnosis: Record) -> None:
     """Of rows held out, beside those of rows drawn."""
     title = "Log densities of rows and of draws"
     held = diagnosis.log_prob[np.isfinite(diagnosis.log_prob)]
@@ -167,7 +167,7 @@ def _log_densities(axis: Axes, diagnosis: Diagnosis) -> None:
     axis.legend(frameon=False, fontsize=8, loc="upper left")
 
 
-def _p_values(axis: Axes, diagnosis: Diagnosis) -> None:
+def _p_values(axis: Axes, diagnosis: Record) -> None:
     """All tests, with the line that each has to stay right of."""
     title = "Tests, each with all others in view"
     if not diagnosis.tests:
@@ -190,4 +190,4 @@ def _p_values(axis: Axes, diagnosis: Diagnosis) -> None:
     axis.minorticks_off()
 
 
-_PANELS: tuple[Callable[[Axes, Diagnosis], None], ...] = (_p_values, _ranks, _log_densities, _coverage)
+_PANELS: tuple[Callable[[Axes, Record], None], ...] = (_p_values, _ranks, _log_densities, _coverage)

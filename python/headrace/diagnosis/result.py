@@ -1,192 +1,27 @@
-"""What a look at a density gives: numbers, one screen of plain English, a picture, a page."""
+"""A diagnosis as its users have it: what is known, with a picture and a page of it."""
 
 from __future__ import annotations
 
 import os
-import textwrap
-from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from headrace.diagnosis.page import page
+from headrace.diagnosis.picture import draw
+from headrace.diagnosis.record import Record
 
-from headrace.diagnosis import bands
-from headrace.diagnosis.distributions import normal_tail
-from headrace.diagnosis.findings import LEVEL, Finding, number, p_text
-from headrace.diagnosis.likelihood import Likelihood
-
-__all__ = ["Diagnosis", "Worst"]
-
-Floats = NDArray[np.float64]
-
-WIDTH = 110  # of lines
+__all__ = ["Diagnosis"]
 
 
-@dataclass(frozen=True)
-class Worst:
-    """A row that fits badly."""
-
-    row: int
-    log_prob: float
-    coordinate: int | None
-    """The latent coordinate that is farthest out; None of an ensemble, or where the row has no latent one."""
-    value: float
-    """Where it is, in standard deviations."""
-    label: str | None = None
-
-
-@dataclass(frozen=True, repr=False)
-class Diagnosis:
+class Diagnosis(Record):
     """What `headrace.diagnose` found; print it.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.Flow([hr.Standardize([0.0, 0.0], [1.0, 1.0])])
     >>> diagnosis = hr.diagnose(flow, np.random.default_rng(1).standard_normal((500, 2)))
     >>> print(diagnosis.verdict)
-    Nothing speaks against it at the 5 % level after looking at 43 numbers.
+    Nothing speaks against it at the 5 % level after looking at 46 numbers.
     >>> diagnosis.misses
     ()
     """
-
-    kind: str
-    """The flow's class."""
-    rows: int
-    looked_at: int
-    """How many of the rows the tests took: all, or with weights those that were kept."""
-    features: int
-    context: int
-    likelihoods: tuple[Likelihood, ...]
-    """The flow's, then a Gaussian's and kernels' where there are such."""
-    fitted_to: str
-    """What the simple densities were fitted to."""
-    tests: tuple[Finding, ...]
-    worst: tuple[Worst, ...]
-    """Ten rows, the worst first."""
-    copies: int
-    """How many rows of x are training rows."""
-    interrupted: bool
-    """Whether Ctrl-C left tests out."""
-    log_prob: Floats
-    """Of all rows, shape (rows,)."""
-    scores: Floats | None = field(default=None, compare=False)
-    """Latent rows as standard normal numbers, shape (looked_at, features); None of an ensemble."""
-    regions: Floats | None = field(default=None, compare=False)
-    """For each of at most 2000 rows the smallest region of highest density that it lies in, as a share."""
-    drawn: Floats | None = field(default=None, compare=False)
-    """Log densities of draws."""
-    names: tuple[str, ...] = ()
-
-    @property
-    def p_value(self) -> float:
-        """Of all tests together (Holm's, that is Bonferroni's, of the smallest); 1 without tests."""
-        return min((one.adjusted for one in self.tests), default=1.0)
-
-    @property
-    def misses(self) -> tuple[Finding, ...]:
-        """The tests that speak against the density at the 5 % level, the clearest first."""
-        return tuple(sorted((one for one in self.tests if one.misses), key=lambda one: one.p_value))
-
-    @property
-    def verdict(self) -> str:
-        """One sentence."""
-        looked = sum(one.looked for one in self.tests)
-        numbers = "one number" if looked == 1 else f"{looked:,} numbers"
-        if not self.tests:
-            return "Nothing was tested."
-        if self.misses:
-            first = self.misses[0]
-            return f"The density misses ({p_text(self.p_value)} after looking at {numbers}): {first.sentence}."
-        return f"Nothing speaks against it at the {100 * LEVEL:g} % level after looking at {numbers}."
-
-    def rank_histogram(self, coordinate: int, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
-        """How many probability integral transforms of a latent coordinate lie in each of equal bins, and the band.
-
-        Under the right density all bins lie in the band, ends included, with a probability of at least 95 %.
-
-        Raises:
-            ValueError: there are no latent rows, as of an ensemble.
-        """
-        if self.scores is None or not len(self.scores):
-            raise ValueError("coordinate: expected a diagnosis with latent rows, got one without")
-        uniform = normal_tail(-self.scores[:, coordinate])
-        counts = np.histogram(uniform, bins=bins, range=(0.0, 1.0))[0].astype(np.int64)
-        return counts, bands.histogram_band(len(self.scores), bins)
-
-    def summary(self) -> dict[str, Any]:
-        """All of it but the rows, as plain numbers and texts for JSON."""
-        return {
-            "kind": self.kind,
-            "rows": self.rows,
-            "looked_at": self.looked_at,
-            "p_value": self.p_value,
-            "verdict": self.verdict,
-            "likelihoods": [dict(vars(one)) for one in self.likelihoods],
-            "fitted_to": self.fitted_to,
-            "tests": [{**vars(one), "misses": one.misses} for one in self.tests],
-            "worst": [dict(vars(one)) for one in self.worst],
-            "copies": self.copies,
-            "interrupted": self.interrupted,
-        }
-
-    def __repr__(self) -> str:
-        """The verdict."""
-        return f"Diagnosis({self.kind}, rows={self.rows}: {self.verdict})"
-
-    def __str__(self) -> str:
-        """One screen."""
-        return "\n".join(self.lines())
-
-    def lines(self) -> list[str]:
-        """The lines of what `print` shows."""
-        given = f" given {_counted(self.context, 'number')} of context" if self.context else ""
-        lines = [
-            f"{self.kind} of {_counted(self.features, 'feature')}{given}, looked at with {_counted(self.rows, 'row')}",
-            "",
-            *(line for text in (self.verdict, *self.notes()) for line in textwrap.wrap(text, WIDTH)),
-            "",
-            "mean log-likelihood, nats a row",
-            *(f"  {self._likelihood(one)}" for one in self.likelihoods),
-            *([f"  the simple densities were fitted to {self.fitted_to}"] if len(self.likelihoods) > 1 else []),
-        ]
-        if self.misses:
-            lines += ["", "what speaks against it (p-values of each test alone)"]
-            for one in self.misses:
-                head = f"  {one.name:<26}{p_text(one.p_value):<12}"
-                lines += textwrap.wrap(one.sentence, WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
-        if rest := [f"{one.name} ({p_text(one.p_value)})" for one in self.tests if not one.misses]:
-            lines += ["", "what does not"]
-            lines += textwrap.wrap(", ".join(rest), WIDTH, initial_indent="  ", subsequent_indent="  ")
-        return [*lines, "", "rows that fit worst", *(f"  {self._worst(one)}" for one in self.worst[:3])]
-
-    def notes(self) -> list[str]:
-        """What to know beside the verdict."""
-        found = []
-        if self.interrupted:
-            found.append("Interrupted: these are the tests done so far.")
-        if self.looked_at < self.rows:
-            found.append(f"The tests took {self.looked_at:,} of {self.rows:,} rows, kept by their weights.")
-        if self.copies:
-            found.append(
-                f"{_counted(self.copies, 'row')} of x can be found in the training rows, and held out are others."
-            )
-        if 0 < self.looked_at < 100:
-            found.append("With so few rows only coarse faults are found.")
-        if self.rows >= 100_000 and self.misses:
-            found.append("With so many rows the smallest faults are found: see how large they are.")
-        return found
-
-    @staticmethod
-    def _likelihood(one: Likelihood) -> str:
-        text = f"{one.name:<16}{one.mean:10.4f} ± {one.error:.4f}"
-        if one.name == "flow":
-            return text
-        more = "more" if not one.gain < 0 else "less"
-        return f"{text}   the flow has {abs(one.gain):.4f} ± {one.gain_error:.4f} {more} on {one.rows:,} rows"
-
-    @staticmethod
-    def _worst(one: Worst) -> str:
-        text = f"row {one.row}: log density {number(one.log_prob)}"
-        return text if one.label is None else f"{text}; {one.label} at {number(one.value)} standard deviations"
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw all of it to a file that matplotlib can write, as diagnosis.png.
@@ -195,16 +30,8 @@ class Diagnosis:
             ImportError: matplotlib is not installed.
             OSError, ValueError: the file cannot be written.
         """
-        from headrace.diagnosis.picture import draw
-
         draw(self, os.fspath(path))
 
     def to_html(self) -> str:
         """One page that needs nothing from elsewhere; with pictures where matplotlib is installed."""
-        from headrace.diagnosis.page import page
-
         return page(self)
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"

@@ -17,7 +17,8 @@ from headrace.diagnosis.coverage import coverage
 from headrace.diagnosis.findings import Finding, holm
 from headrace.diagnosis.likelihood import compare
 from headrace.diagnosis.nearest import copies, nearer
-from headrace.diagnosis.result import Diagnosis, Worst
+from headrace.diagnosis.record import Worst
+from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.rows import Looked, opened, stream
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
@@ -68,7 +69,7 @@ def diagnose(
     >>> flow = hr.Flow([hr.Standardize([0.0, 0.0], [1.0, 1.0])], dtype="float64")
     >>> diagnosis = hr.diagnose(flow, x)
     >>> diagnosis.p_value < 1e-6, diagnosis.tests[0].sentence
-    (True, 'latent coordinate 1 has mean 0.005 and standard deviation 1.203 where 0 and 1 are expected')
+    (True, 'latent coordinate 1 has mean 0.006 and standard deviation 1.187 where 0 and 1 are expected')
     """
     if not isinstance(flow, (Flow, Ensemble)):
         raise TypeError(f"flow: expected a flow or an ensemble, got {check.kind_of(flow)}")
