@@ -9,7 +9,6 @@ from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.conditional import Conditional
 from headrace.config import get_num_threads, include, info, set_num_threads, threads
-from headrace.diagnosis import Diagnosis, diagnose
 from headrace.ensemble import Ensemble
 from headrace.files import FileFormatError, from_bytes, load, to_bytes
 from headrace.flow import Flow
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from headrace import continuum as continuum
     from headrace import convert as convert
     from headrace._accelerate import accelerate as accelerate
+    from headrace.diagnosis import Diagnosis, diagnose
 
 __version__: str = _core.cpu.__version__
 
@@ -102,13 +102,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`continuum`, `convert`, `jax` and `accelerate` on first use: few need them, or SciPy and JAX."""
-    if name in ("continuum", "convert", "jax"):
-        import importlib
+    """On first use what needs SciPy or JAX, and what few programs use."""
+    import importlib
 
+    if name in ("continuum", "convert", "diagnosis", "jax"):
         return importlib.import_module(f"headrace.{name}")
-    if name == "accelerate":
-        from headrace._accelerate import accelerate
-
-        return accelerate
+    if name in _LATER:
+        return getattr(importlib.import_module(f"headrace.{_LATER[name]}"), name)
     raise AttributeError(f"module 'headrace' has no attribute {name!r}")
+
+
+_LATER = {"accelerate": "_accelerate", "Diagnosis": "diagnosis", "diagnose": "diagnosis"}

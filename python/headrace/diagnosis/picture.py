@@ -169,7 +169,7 @@ def _log_densities(axis: Axes, diagnosis: Record) -> None:
 
 def _p_values(axis: Axes, diagnosis: Record) -> None:
     """All tests, with the line that each has to stay right of."""
-    title = "Tests, each with all others in view"
+    title = "Tests, by Holm's method together"
     if not diagnosis.tests:
         _empty(axis, title, "nothing was tested")
         return
@@ -181,10 +181,10 @@ def _p_values(axis: Axes, diagnosis: Record) -> None:
         marker = "<" if one.adjusted < least else "X" if one.misses else "o"
         axis.plot(value, i, marker, color=colour, markersize=8, clip_on=False)
     axis.axvline(LEVEL, color=INK, linewidth=0.9, linestyle=":")
-    axis.text(LEVEL, len(tests) - 0.35, "5 %", ha="center", va="bottom", fontsize=8, color=INK)
+    axis.text(0.85 * LEVEL, -0.5, "5 %", ha="right", va="bottom", fontsize=8, color=INK)
     axis.set_xscale("log")
     axis.set(title=title, xlim=(least / 1.6, 1.5), ylim=(-0.6, len(tests) - 0.4))
-    axis.set_xlabel("p-value by Holm's method: left of 5 % it misses")
+    axis.set_xlabel("p-value; left of 5 % the density misses")
     axis.set_yticks(range(len(tests)), [one.name for one in tests])
     axis.tick_params(axis="y", length=0)
     axis.minorticks_off()
