@@ -95,14 +95,17 @@ def test_far_logistic_numbers_keep_their_place():
 @pytest.mark.parametrize("conditional", [False, True])
 def test_coverage(conditional):
     flow = hr.RealNVP(2, context=1, transforms=1, hidden=(4,), dtype="float64") if conditional else None
-    p = []
+    p, regions = [], []
     for i in range(SEEDS):
         rng = cases.rng("coverage", conditional, i)
         context = rng.standard_normal((40, 1)) if conditional else None
         own = flow if conditional else right_flow([1.0, -1.0], [2.0, 0.5])
         x = own.sample(40, context, seed=rng)
-        p.append(coverage.coverage(own, looked(x, context), own.log_prob(x, context), i)[0].p_value)
+        finding, region = coverage.coverage(own, looked(x, context), own.log_prob(x, context), i)
+        p.append(finding.p_value)
+        regions.append(region)
     calibrated(p)
+    assert stats.kstest(np.concatenate(regions), "uniform").pvalue > 1e-3  # of 16,000: a hundredth would show
 
 
 def test_coverage_where_log_densities_are_equal():
@@ -209,3 +212,11 @@ def test_holm():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
     assert holm([1.0, 0.9]) == [1.0, 1.0]
+
+
+def test_one_number_by_hand():
+    """At 1.96 the mean has p = 0.05, the square twice 0.05, A² 0.05 as well; the least of three counts three times."""
+    z = stats.norm.isf(0.025)
+    assert latent.coordinates(np.array([[z]]), LABELS).p_value == pytest.approx(0.15, rel=1e-9)
+    assert latent.farthest(np.array([[z, 0.0]]), LABELS, np.arange(1)).p_value == pytest.approx(2 * (1 - 0.95**2))
+    assert latent.radii(np.array([[z, 0.0]])).p_value == pytest.approx(1 - abs(1 - 2 * np.exp(-(z**2) / 2)))

@@ -112,6 +112,8 @@ def test_context_that_the_density_does_not_use():
     assert "context column 1" in found.sentence
     right = hr.diagnose(flow, normal_rows("used", features=3), context)
     assert right.misses == ()
+    shifted = hr.diagnose(flow, normal_rows("used", features=3) + 1.0, context)  # another fault, which the context is
+    assert not by_name(shifted, "dependence on the context").misses  # none of
 
 
 def test_coverage_of_a_density_that_is_too_narrow():
