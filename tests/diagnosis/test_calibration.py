@@ -8,6 +8,7 @@ import headrace as hr
 from headrace.diagnosis import bands, classifier, coverage, latent, nearest
 from headrace.diagnosis.findings import holm
 from headrace.diagnosis.rows import Looked, opened
+from headrace.diagnosis.scores import scores
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -60,13 +61,47 @@ def test_latent_tests(name, rows):
     assert np.mean(np.asarray(p) <= 0.5) > 0.1  # careful, and not blind
 
 
-@pytest.mark.parametrize("base", [hr.Logistic, hr.StandardNormal, hr.Normal])
-def test_scores_of_bases_are_standard_normal(base):
-    made = base(2, [1.0, -2.0], [0.5, 3.0]) if base is hr.Normal else base(2)
-    z = hr.Flow([], made, dtype="float64").sample(4000, seed=3)
-    score = latent.scores(made, z, 0)
-    assert latent.coordinates(score, LABELS).p_value > 0.001
-    assert latent.correlations(score, LABELS)[0].p_value > 0.001
+BASES = {
+    "normal": lambda: hr.StandardNormal(2),
+    "of its own scale": lambda: hr.Normal(2, [1.0, -2.0], [0.5, 3.0]),
+    "logistic": lambda: hr.Logistic(2),
+    "uniform": lambda: hr.Uniform(2),
+    "independent": lambda: hr.Independent(["uniform", "logistic", "normal"]),
+    "student": lambda: hr.StudentT(2, [1.5, 6.0]),
+    "mixture": lambda: hr.NormalMixture(
+        3, 3, loc=[[-2, 0, 1], [2, 2, -1], [0, 0, 0]], scale=[[1, 0.5, 1], [0.3, 1, 1], [2, 2, 0.1]], weights=[1, 2, 3]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("scipy", [False, True])
+def test_scores_of_bases_are_standard_normal(name, scipy, monkeypatch):
+    """Of rows drawn from them: each coordinate, and independence, which a mixture itself has not."""
+    if not scipy:
+        monkeypatch.setattr("headrace.diagnosis.scores.find_spec", lambda name: None)
+    base = BASES[name]()
+    labels = list(map(str, range(base.features)))
+    score = scores(base, hr.Flow([], base, dtype="float64").sample(4000, seed=5), 0)
+    for found in (
+        latent.coordinates(score, labels),
+        latent.correlations(score, labels)[0],
+        latent.radii(score),
+        latent.farthest(score, labels, np.arange(4000)),
+    ):
+        assert found.p_value > 0.003, found
+    off = scores(base, 1.1 * hr.Flow([], base, dtype="float64").sample(4000, seed=5), 0)
+    assert latent.coordinates(off, labels).p_value < 1e-3
+    whole = hr.Flow([], base, dtype="float64")
+    assert not hr.diagnose(whole, whole.sample(500, seed=1)).misses
+
+
+def test_scores_of_a_trained_base_are_those_of_its_parameters():
+    flow = hr.Flow([], hr.StudentT(2, 3.0), dtype="float64")
+    flow.set_parameter("base.log_df", np.log([40.0, 1.0]))
+    x = flow.sample(3000, seed=1)
+    assert not hr.diagnose(flow, x).misses
+    assert hr.diagnose(hr.Flow([], hr.StudentT(2, 3.0), dtype="float64"), x).misses
 
 
 def test_scores_of_a_base_that_is_known_by_draws_alone():
@@ -77,7 +112,7 @@ def test_scores_of_a_base_that_is_known_by_draws_alone():
 
     z = hr.Flow([], hr.Logistic(2), dtype="float64").sample(500, seed=3)
     z[0], z[1] = 300.0, -300.0
-    near, exact = latent.scores(Other(2), z, 0), latent.scores(hr.Logistic(2), z, 0)
+    near, exact = scores(Other(2), z, 0), scores(hr.Logistic(2), z, 0)
     assert np.isfinite(near).all()
     middle = np.abs(exact) < 2.0
     assert np.abs(near - exact)[middle].max() < 0.03
@@ -87,7 +122,7 @@ def test_scores_of_a_base_that_is_known_by_draws_alone():
 
 def test_far_logistic_numbers_keep_their_place():
     """P(Z > 40) is e^-40 to 1e-17, far below the distance of 1 to the next number."""
-    score = latent.scores(hr.Logistic(1), np.array([[40.0], [-40.0]]), 0)
+    score = scores(hr.Logistic(1), np.array([[40.0], [-40.0]]), 0)
     far = stats.norm.isf(np.exp(-40.0))
     np.testing.assert_allclose(score[:, 0], [far, -far], rtol=1e-10)
 

@@ -1,8 +1,7 @@
 """Tests of latent rows: under the right density they are independent rows of the base, and nothing else.
 
-Each number of a base becomes a standard normal one, its *score*, by the base's own distribution. Nothing is estimated
-from the rows, so that all p-values are those of completely known distributions. Scores of a conditional flow are the
-probability integral transforms of each coordinate given those before it and the context.
+They are looked at as scores (`scores.py`), standard normal numbers in their place. Nothing is estimated from the rows,
+so that all p-values are those of completely known distributions.
 """
 
 from __future__ import annotations
@@ -13,45 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis.findings import Finding, least_of, number
 from headrace.diagnosis.rows import stream
-from headrace.flow import Flow
 
-__all__ = ["coordinates", "correlations", "dependence_on_context", "directions", "farthest", "radii", "scores"]
+__all__ = ["coordinates", "correlations", "dependence_on_context", "directions", "farthest", "radii"]
 
 Floats = NDArray[np.float64]
 
 DIRECTIONS = 32
-_DRAWS, _MOST_DRAWN = 200_000, 20_000_000  # rows and numbers of a base whose distribution is only known by them
-
-
-def scores(base: Base, z: NDArray[Any], seed: int) -> Floats:
-    """Standard normal numbers in the place of latent ones, shape (rows, features), in float64."""
-    value = z.astype(np.float64)
-    if type(base) is StandardNormal:
-        return value
-    if type(base) is Normal:
-        return np.asarray((value - base.loc) / base.scale)
-    if type(base) is Logistic:
-        with np.errstate(over="ignore"):
-            lower, upper = 1.0 / (1.0 + np.exp(-value)), 1.0 / (1.0 + np.exp(value))
-    else:
-        lower, upper = _drawn(base, value, seed)
-    return np.asarray(
-        np.where(value < np.inf, np.where(lower < upper, of.normal_quantile(lower), -of.normal_quantile(upper)), np.nan)
-    )
-
-
-def _drawn(base: Base, value: Floats, seed: int) -> tuple[Floats, Floats]:
-    """Places among many draws of the base, coordinate by coordinate."""
-    features = value.shape[1]
-    rows = max(min(max(_DRAWS, 20 * len(value)), _MOST_DRAWN // features), 1000)
-    draws = np.sort(np.asarray(Flow([], base, dtype="float64").sample(rows, seed=stream(seed, 3))), axis=0)
-    place = np.stack([np.searchsorted(draws[:, i], value[:, i]) for i in range(features)], axis=1)
-    lower = (place + 0.5) / (rows + 1.0)
-    return lower, 1.0 - lower
 
 
 def coordinates(score: Floats, labels: list[str]) -> Finding:

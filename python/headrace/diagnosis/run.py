@@ -20,6 +20,7 @@ from headrace.diagnosis.nearest import copies, nearer
 from headrace.diagnosis.record import Worst
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.rows import Looked, opened, stream
+from headrace.diagnosis.scores import scores
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 
@@ -147,7 +148,7 @@ class _Look:
 
     def _latent(self) -> Iterator[Finding]:
         z = np.asarray(self.flow.to_latent(self.rows.x, self.rows.context)[0])
-        every = latent.scores(self.flow.base, z, self.seed)
+        every = scores(self.flow.base, z, self.seed)
         good = np.isfinite(every).all(axis=1) & np.isfinite(self.log_prob)
         self.all_scores = every
         self.labels = _labels(every[good], self.rows.x[good], self.rows.names)
