@@ -249,6 +249,15 @@ def test_holm():
     assert holm([1.0, 0.9]) == [1.0, 1.0]
 
 
+def test_between_which_numbers_the_farthest_is_expected():
+    """Of 200 numbers, in 95 % of draws."""
+    farthest = np.abs(cases.rng("farthest").standard_normal((20_000, 200))).max(axis=1)
+    low, high = np.quantile(farthest, [0.025, 0.975])
+    sentence = latent.farthest(np.tile([0.0, 3.0], (100, 1)), LABELS, np.arange(100)).sentence
+    told = sentence.split("where ")[1].split(" are expected")[0].split(" to ")
+    assert [float(number) for number in told] == pytest.approx([low, high], abs=0.05)
+
+
 def test_one_number_by_hand():
     """At 1.96 the mean has p = 0.05, the square twice 0.05, A² 0.05 as well; the least of three counts three times."""
     z = stats.norm.isf(0.025)

@@ -157,6 +157,16 @@ def test_missing_columns(run):
     assert max(abs(share - 90.0) for share in shares) < 4.0
 
 
+def test_diagnosis(run, tmp_path):
+    """A fit of two epochs is found out; one of 60 passes, or nearly."""
+    status, out = run("diagnosis", "--output", tmp_path / "look.png")
+    assert status == 0
+    assert (tmp_path / "look.png").exists()
+    short, long = (int(found) for found in re.findall(r"epochs: (\d+) of 9 tests speak against it", out))
+    assert short >= 2 > long
+    assert "coverage" in out[: out.index("what does not")]
+
+
 def test_ensemble_spread(run):
     status, out = run("ensemble_spread", "--rows", 300, "--members", 3, "--epochs", 20)
     assert status == 0

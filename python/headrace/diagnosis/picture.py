@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headrace._output import replacing
 from headrace.diagnosis import bands
 from headrace.diagnosis.distributions import normal_tail
-from headrace.diagnosis.findings import LEVEL
+from headrace.diagnosis.findings import LEVEL, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +59,9 @@ def draw(diagnosis: Record, path: str) -> None:
         figure = Figure(figsize=(11, 8), layout="constrained")
         for panel, axis in zip(_PANELS, figure.subplots(2, 2).flat, strict=True):
             panel(axis, diagnosis)
-        figure.suptitle(_wrapped(diagnosis.verdict, 100), x=0.01, ha="left", fontweight="bold", fontsize=11)
+        figure.suptitle(
+            "\n".join(wrapped(diagnosis.verdict, width=100)), x=0.01, ha="left", fontweight="bold", fontsize=11
+        )
         with replacing(path) as stream:
             figure.savefig(stream, format=Path(path).suffix[1:].lower() or "png", dpi=130)
 
@@ -80,12 +82,6 @@ def vector_panels(diagnosis: Record) -> list[str]:
             text = stream.getvalue()
             found.append(text[text.index("<svg") :])
     return found
-
-
-def _wrapped(text: str, width: int) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, width))
 
 
 def _empty(axis: Axes, title: str, why: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,14 +10,12 @@ from numpy.typing import NDArray
 
 from headrace.diagnosis import bands
 from headrace.diagnosis.distributions import normal_tail
-from headrace.diagnosis.findings import LEVEL, Finding, number, p_text
+from headrace.diagnosis.findings import LEVEL, Finding, number, p_text, wrapped
 from headrace.diagnosis.likelihood import Likelihood
 
 __all__ = ["Record", "Worst"]
 
 Floats = NDArray[np.float64]
-
-WIDTH = 110  # of lines
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ class Record:
         lines = [
             f"{self.kind} of {_counted(self.features, 'feature')}{given}, looked at with {_counted(self.rows, 'row')}",
             "",
-            *(line for text in (self.verdict, *self.notes()) for line in textwrap.wrap(text, WIDTH)),
+            *(line for text in (self.verdict, *self.notes()) for line in wrapped(text)),
             "",
             "mean log-likelihood, nats a row",
             *(f"  {self._likelihood(one)}" for one in self.likelihoods),
@@ -142,10 +139,10 @@ class Record:
             lines += ["", "what speaks against it (p-values of each test alone)"]
             for one in self.misses:
                 head = f"  {one.name:<26}{p_text(one.p_value):<12}"
-                lines += textwrap.wrap(one.sentence, WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
+                lines += wrapped(one.sentence, head, " " * len(head))
         if rest := [f"{one.name} ({p_text(one.p_value)})" for one in self.tests if not one.misses]:
             lines += ["", "what does not"]
-            lines += textwrap.wrap(", ".join(rest), WIDTH, initial_indent="  ", subsequent_indent="  ")
+            lines += wrapped(", ".join(rest), "  ", "  ")
         return [*lines, "", "rows that fit worst", *(f"  {self._worst(one)}" for one in self.worst[:3])]
 
     def notes(self) -> list[str]:
