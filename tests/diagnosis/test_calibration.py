@@ -90,6 +90,9 @@ def test_scores_of_bases_are_standard_normal(name, scipy, monkeypatch):
         latent.farthest(score, labels, np.arange(4000)),
     ):
         assert found.p_value > 0.003, found
+    z = hr.Flow([], base, dtype="float64").sample(200, seed=6)
+    first = scores(base, z, 0)[np.argsort(z[:, 0]), 0]
+    assert (np.diff(first) >= 0).all()  # not from the other end
     off = scores(base, 1.1 * hr.Flow([], base, dtype="float64").sample(4000, seed=5), 0)
     assert latent.coordinates(off, labels).p_value < 1e-3
     whole = hr.Flow([], base, dtype="float64")
