@@ -4,6 +4,10 @@
 // a device is told beside the arguments: the stream; on the CPU it is empty.
 #pragma once
 
+#include <pybind11/stl.h>
+
+#include <optional>
+
 #include "../core/request.hpp"
 #include "arrays.hpp"
 
@@ -25,13 +29,18 @@ class ProgramCall {
         call.run(parameters, queue...);
     }
 
-    // Latent to data, from noise under the base.
-    static void sample(P& program, int64_t rows, uint64_t seed, Object value, Object log_prob, Object context,
-                       Object parameters, Queue... queue) {
+    // Latent to data, from noise under the base: rows [first_row, first_row + rows) of the endless sample of the seed.
+    // With no first row it is row 0, and few rows may go a faster way, which rounds otherwise.
+    static void sample(P& program, int64_t rows, uint64_t seed, std::optional<int64_t> first_row, Object value,
+                       Object log_prob, Object context, Object parameters, Queue... queue) {
         ProgramCall call(program, false, true);
         require(rows >= 0, "rows: expected at least 0");
+        require(first_row.value_or(0) >= 0 && first_row.value_or(0) <= INT64_MAX - rows,
+                "first_row: expected at least 0, and at most 2^63 - 1 with the rows");
         call.request_.rows = rows;
         call.request_.seed = seed;
+        call.request_.first_row = first_row.value_or(0);
+        call.request_.tiles_only = first_row.has_value();
         call.run_from_noise(value, log_prob, context, parameters, queue...);
     }
 
@@ -211,7 +220,8 @@ void bind_program_calls(Class& c, const Named&... named) {
     const py::arg_v log_prob(py::arg("log_prob") = py::none()), log_det(py::arg("log_det") = py::none());
     const py::arg_v value(py::arg("value") = py::none());
     c.def("log_prob", &Call::log_prob, py::arg("x"), py::arg("out"), context, parameters, named...)
-        .def("sample", &Call::sample, py::arg("rows"), py::arg("seed"), value, log_prob, context, parameters, named...)
+        .def("sample", &Call::sample, py::arg("rows"), py::arg("seed"), py::arg("first_row") = py::none(), value,
+             log_prob, context, parameters, named...)
         .def("from_noise", &Call::from_noise, py::arg("noise"), value, log_prob, context, parameters, named...)
         .def("transform", &Call::transform, py::arg("inverse"), py::arg("input"), value, log_det, context, parameters,
              named...)

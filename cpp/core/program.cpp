@@ -89,7 +89,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     const Chain<T>& chain = compiled.chain;
     Call<T> call = call_with(compiled, request, weights);
 
-    if (request.rows < small_batch && !chain.tiles_only) {
+    if (request.rows < small_batch && !chain.tiles_only && !request.tiles_only) {
         kernels.run_small(chain, call, thread_scratch<T>(small_scratch(chain)));
         return;
     }

@@ -17,7 +17,9 @@ struct Request {
     const ArrayView* context = nullptr;
     bool one_context_row = false;  // the same for all rows (its row stride is then 0)
     uint64_t seed = 0;
-    bool drops = false;  // dropout acts, by the seed, in a run whose gradient is wanted
+    int64_t first_row = 0;    // of what is drawn: the number of the first row in the endless sample of the seed
+    bool tiles_only = false;  // even if there are few rows, which then have the bits that they have among many
+    bool drops = false;       // dropout acts, by the seed, in a run whose gradient is wanted
     T *value = nullptr, *log_det = nullptr, *log_prob = nullptr;
     double* wide_value = nullptr;
 };
@@ -30,6 +32,7 @@ Call<T> call_of(const Request<T>& request, Base base) {
     if (request.input) call.input = *request.input;
     if (request.context) call.context = *request.context;
     call.seed = request.seed;
+    call.first_row = request.first_row;
     call.drops = request.drops;
     call.base = base;
     call.inverse = request.inverse;

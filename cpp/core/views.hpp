@@ -78,6 +78,7 @@ struct Call {
     const T* folded;         // folded first biases of all steps
     const T* ready;          // ready parameters of all vector and elementwise steps
     uint64_t seed;           // of numbers that are drawn, or of dropout
+    int64_t first_row;       // number of the first row that is drawn
     bool drops;
     Base base;
     bool inverse;  // data -> latent: the base density belongs to the end of the chain

@@ -157,8 +157,9 @@ HR_FN Columns<Pack<T>> draw(const Chain<T>& chain, const Call<T>& call, int64_t 
     using U = typename Lane<Pack<T>>::U32;
     U low, high;
     for (int i = 0; i < width<T>; ++i) {
-        low[i] = uint32_t(row + i);
-        high[i] = uint32_t(uint64_t(row + i) >> 32);
+        const uint64_t number = uint64_t(call.first_row) + uint64_t(row) + uint64_t(i);
+        low[i] = uint32_t(number);
+        high[i] = uint32_t(number >> 32);
     }
     if (chain.density) {
         const int first = 4 * block, count = chain.features - first < 4 ? chain.features - first : 4;

@@ -337,7 +337,7 @@ __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<
         load_columns(team, call.input, chain.features, chain.load_slot, chain.load_shift, chain.load_scale, row, rows,
                      t.given);
     } else {
-        const uint64_t drawn = uint64_t(row) + uint64_t(team.lane);
+        const uint64_t drawn = uint64_t(call.first_row) + uint64_t(row) + uint64_t(team.lane);
         for (int c = 4 * team.warp; c < chain.features; c += 4 * team.warps) {
             const Columns<T> z = drawn_columns(chain, call, drawn, c);
             for (int k = 0; k < 4 && c + k < chain.features; ++k)

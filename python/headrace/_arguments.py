@@ -25,6 +25,11 @@ def seed(value: Any) -> int:
     return integer("seed", value, most=2**64 - 1, expected="an integer, a numpy.random.Generator or None")
 
 
+def first_row(value: Any, rows: int) -> int | None:
+    """The number of the first of so many rows of an endless sample; None where nobody asked for one."""
+    return None if value is None else integer("first_row", value, most=2**63 - 1 - rows)
+
+
 def index(name: str, value: Any, length: int) -> int:
     """An int that counts elements, from the end if it is negative; an IndexError beyond both ends, as lists have it."""
     found = integer(name, value, least=-(2**63))

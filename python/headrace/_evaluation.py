@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
-from headrace._arrays.shapes import Rows, flat, opened, summed
+from headrace._arrays.shapes import Rows, drawn, flat, opened, summed
 from headrace._module import Module, Program
 
 __all__ = ["Cotangents", "Evaluated"]
@@ -119,6 +119,51 @@ class Evaluated(Module):
         value, log_det = caller.output_pair(out, dtype, shape, rows.batch, inputs, in_place=name)
         self._run(caller, caller.queued(program).transform, (inverse, array), (value, log_det), rows, vector)
         return caller.give_pair(value, log_det)
+
+    def _sample(
+        self,
+        n: Any,
+        context: Any,
+        seed: Any,
+        first_row: Any,
+        parameters: Any,
+        noise: Any,
+        dtype: Any,
+        like: Any,
+        out: Any,
+        with_log_prob: bool,
+    ) -> Any:
+        """Rows drawn by a program with a base, and their log densities; see `Flow.sample`."""
+        caller, width = self._caller(), self._features
+        assert self._dtype is not None
+        own = self._dtype
+        if like is not None:
+            caller.answer_like(like)
+        key = check.seed(seed)
+        rows = drawn(caller, n, context, width, self._context)
+        first = check.first_row(first_row, rows.rows)
+        if noise is not None:
+            if first is not None:
+                raise ValueError(f"first_row: expected None beside noise, which is of these rows already, got {first}")
+            given = _arrays.shaped("noise", noise, rows.shape, caller)
+            with caller.queue():
+                rows.array = given.reshape(rows.rows, width)
+        kind = own if dtype is None else check.float_dtype("dtype", dtype)
+        if kind != own and kind != np.float64:
+            raise ValueError(f"dtype: expected 'float64', as the flow's own, got {dtype!r}; call .astype of the flow")
+        vector = None if parameters is None else self._own_parameters(parameters, self._program, own, caller)
+        inputs = (rows.array, rows.context, vector)
+        log_prob: Any = None
+        if with_log_prob:
+            x, log_prob = caller.output_pair(out, own, rows.shape, rows.batch, inputs, first_dtype=kind)
+        else:
+            x = caller.output(out, kind, rows.shape, inputs)
+        program = caller.queued(self._program)
+        if noise is None:
+            self._run(caller, program.sample, (rows.rows, key, first), (x, log_prob), rows, vector)
+        else:
+            self._run(caller, program.from_noise, (rows.array,), (x, log_prob), rows, vector)
+        return caller.give_pair(x, log_prob) if with_log_prob else caller.give(x)
 
     def _both_vjp(
         self,

@@ -264,6 +264,7 @@ class Ensemble(Filed):
         context: Array | None = None,
         seed: int | np.random.Generator | None = None,
         *,
+        first_row: int | None = None,
         dtype: DTypeLike | None = None,
         like: Any = None,
     ) -> Array:
@@ -273,7 +274,7 @@ class Ensemble(Filed):
         and is the member's own row of that seed and number.
 
         Args:
-            n, context, seed, dtype, like: As in `Flow.sample`.
+            n, context, seed, first_row, dtype, like: As in `Flow.sample`.
         """
         caller, own = self._flows[0]._caller(), self.dtype
         if like is not None:
@@ -283,7 +284,8 @@ class Ensemble(Filed):
         if kind != own and kind != np.float64:
             raise ValueError(f"dtype: expected 'float64', as the flows' own, got {dtype!r}; call .astype of them")
         value = caller.output(None, kind, rows.shape, (rows.context,))
-        chosen = self._chosen(rows.rows, key)
+        first = check.first_row(first_row, rows.rows)
+        chosen = self._chosen(rows.rows, key, first or 0)
         with caller.queue():
             table, noise = value.reshape(rows.rows, self.features), dict[type, Any]()
             for i, flow in enumerate(self._flows):
@@ -291,28 +293,35 @@ class Ensemble(Filed):
                 if places.size:
                     padded = places if places.size >= _LEAST_ROWS else np.resize(places, _LEAST_ROWS)
                     index = _arrays.library(table).asarray(padded)
-                    part = self._rows_of(flow, index, rows, key, kind, noise)
+                    part = self._rows_of(flow, index, rows, (key, first), kind, noise)
                     table[index[: places.size]] = part[: places.size]
         return caller.give(value)
 
-    def _chosen(self, rows: int, key: int) -> NDArray[np.intp]:
+    def _chosen(self, rows: int, key: int, first: int) -> NDArray[np.intp]:
         """The member of each row; the first numbers are the same however many there are."""
         edges = np.cumsum(self.weights)
-        drawn = np.random.default_rng([key, _STREAM]).random(rows)
+        numbers = np.random.PCG64([key, _STREAM])  # one step of it a row
+        drawn = np.random.Generator(numbers.advance(first)).random(rows)
         last = int(np.flatnonzero(self._given)[-1])  # sums round, and no member of weight 0 is drawn
         return np.minimum(np.searchsorted(edges, drawn, side="right"), last)
 
-    def _rows_of(self, flow: Flow, index: Any, rows: Rows, key: int, kind: Any, noise: dict[type, Any]) -> Any:
-        """Some rows of a member's sample, by their numbers; noise is kept for the next one."""
+    def _rows_of(
+        self, flow: Flow, index: Any, rows: Rows, which: tuple[int, int | None], kind: Any, noise: dict[type, Any]
+    ) -> Any:
+        """Some rows of a member's sample, by their places in it; noise is kept for the next one.
+
+        `which`: the seed and the number of the first row.
+        """
+        key, first = which
         context: Any = rows.context
         if is_one := context is not None and len(context) == 1:
             context = context[0]
         standard = _NOISE.get(type(flow.base))
         if standard is None:
-            return flow.sample(rows.rows, context, seed=key, dtype=kind)[index]
+            return flow.sample(rows.rows, context, seed=key, first_row=first, dtype=kind)[index]
         if standard not in noise:
             source = Flow([], standard(self.features), dtype=self.dtype)
-            noise[standard] = source._on(flow._device).sample(rows.rows, seed=key)
+            noise[standard] = source._on(flow._device).sample(rows.rows, seed=key, first_row=first)
         own = context if context is None or is_one else context[index]
         return flow.sample(len(index), own, noise=noise[standard][index], dtype=kind)
 

@@ -12,9 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace import training
-from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
-from headrace._arrays.shapes import drawn
 from headrace._core.device import Device
 from headrace._derivatives import Derivatives
 from headrace._evaluation import Pair
@@ -311,6 +309,7 @@ class Flow(Derivatives):
         context: Array | None = None,
         seed: int | np.random.Generator | None = None,
         *,
+        first_row: int | None = None,
         parameters: Array | None = None,
         noise: Array | None = None,
         dtype: DTypeLike | None = None,
@@ -327,6 +326,10 @@ class Flow(Derivatives):
             seed: 0 to 2^64 - 1; None draws one, and a `numpy.random.Generator` is asked for one. A number depends on
                 seed, row and column alone, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)`` for any
                 number of threads (for k < 8, where rows take another path, up to rounding).
+            first_row: Number k of the first row, from 0 to 2^63 - 1 - n, in the one endless sample of the seed:
+                ``sample(n, seed=s, first_row=k)`` has the bits of ``sample(m, seed=s)[k : k + n]`` for any m of 8 and
+                more, and costs n rows (docs/scale.md). The context is that of these n rows. Of a shape, rows are
+                counted in the order of the result.
             parameters: As in `log_prob`.
             noise: Numbers to take instead of drawing any, in the shape of the result: rows of independent **standard
                 normal** numbers under the bases `StandardNormal` and `Normal`, whose mean and standard deviation are
@@ -340,10 +343,13 @@ class Flow(Derivatives):
         >>> flow = hr.MAF(3, context=2, seed=0)
         >>> bool((flow.sample(100, np.ones(2), seed=1)[:10] == flow.sample(10, np.ones(2), seed=1)).all())
         True
+        >>> part = flow.sample(40, np.ones(2), seed=1, first_row=60)
+        >>> bool((part == flow.sample(100, np.ones(2), seed=1)[60:]).all())
+        True
         >>> flow.sample((100,), np.ones((5, 2))).shape  # 100 draws for each of 5 contexts
         (100, 5, 3)
         """
-        return self._sample(n, context, seed, parameters, noise, dtype, like, out, False)
+        return self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, False)
 
     def sample_and_log_prob(
         self,
@@ -351,6 +357,7 @@ class Flow(Derivatives):
         context: Array | None = None,
         seed: int | np.random.Generator | None = None,
         *,
+        first_row: int | None = None,
         parameters: Array | None = None,
         noise: Array | None = None,
         dtype: DTypeLike | None = None,
@@ -361,46 +368,8 @@ class Flow(Derivatives):
 
         The log densities are in the flow's dtype, whatever the rows are in.
         """
-        pair: Pair = self._sample(n, context, seed, parameters, noise, dtype, like, out, True)
+        pair: Pair = self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, True)
         return pair
-
-    def _sample(
-        self,
-        n: Any,
-        context: Any,
-        seed: Any,
-        parameters: Any,
-        noise: Any,
-        dtype: Any,
-        like: Any,
-        out: Any,
-        with_log_prob: bool,
-    ) -> Any:
-        caller, own, width = self._caller(), self._dtype, self._features
-        if like is not None:
-            caller.answer_like(like)
-        key = check.seed(seed)
-        rows = drawn(caller, n, context, width, self._context)
-        if noise is not None:
-            given = _arrays.shaped("noise", noise, rows.shape, caller)
-            with caller.queue():
-                rows.array = given.reshape(rows.rows, width)
-        kind = own if dtype is None else check.float_dtype("dtype", dtype)
-        if kind != own and kind != np.float64:
-            raise ValueError(f"dtype: expected 'float64', as the flow's own, got {dtype!r}; call .astype of the flow")
-        vector = None if parameters is None else self._own_parameters(parameters, self._program, own, caller)
-        inputs = (rows.array, rows.context, vector)
-        log_prob: Any = None
-        if with_log_prob:
-            x, log_prob = caller.output_pair(out, own, rows.shape, rows.batch, inputs, first_dtype=kind)
-        else:
-            x = caller.output(out, kind, rows.shape, inputs)
-        program = caller.queued(self._program)
-        if noise is None:
-            self._run(caller, program.sample, (rows.rows, key), (x, log_prob), rows, vector)
-        else:
-            self._run(caller, program.from_noise, (rows.array,), (x, log_prob), rows, vector)
-        return caller.give_pair(x, log_prob) if with_log_prob else caller.give(x)
 
     def to_onnx(self, path: str | os.PathLike[str], verb: str = "log_prob") -> None:
         """Write a verb as a graph of ONNX (opset 17), which runtimes of many languages and devices compute.

@@ -389,6 +389,10 @@ def test_sample(folder, run, result):
     assert report == {"file": "s.npy", "rows": 20, "features": 3, "seed": 3}
     assert_array_equal(np.load("s.npy"), flow.sample(20, seed=3))
     assert run("sample", "flow.safetensors", "-n", 0)[:2] == (0, "")
+    result("sample", "flow.safetensors", "-n", 7, "--seed", 3, "--first-row", 13, "-o", "s.npy")
+    assert_array_equal(np.load("s.npy"), flow.sample(20, seed=3)[13:])
+    assert run("sample", "flow.safetensors", "-n", 7, "--first-row", 13)[0] == 2
+    assert run("sample", "flow.safetensors", "-n", 7, "--seed", 3, "--first-row", -1)[0] == 2
 
 
 def test_samples_have_the_digits_of_the_table(folder, run, result):

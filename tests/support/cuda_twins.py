@@ -60,10 +60,11 @@ class Twin:
         arrays = {"noise": noise, "context": _as_rows(context)}
         return self._values("from_noise", len(noise), ("value", "log_prob"), arrays)
 
-    def sample(self, rows, seed=0, context=None, *, wide=False):
+    def sample(self, rows, seed=0, context=None, *, wide=False, first_row=0):
         """The same, of noise that is drawn."""
         arrays = {"context": _as_rows(context)}
-        return self._values("sample", rows, ("value", "log_prob"), arrays, wide, rows=rows, seed=seed)
+        drawn = {"rows": rows, "seed": seed, "first_row": first_row}
+        return self._values("sample", rows, ("value", "log_prob"), arrays, wide, **drawn)
 
     def _values(self, verb, n, names, arrays, wide=False, /, **settings):
         """Results of these names from a call of the program."""

@@ -160,6 +160,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote; - for the standard input")
     sub.add_argument("-n", "--rows", type=_integer(0), required=True, metavar="N", help="how many")
     sub.add_argument("--seed", type=_integer(0, bits=64), metavar="N", help="by default another one each time")
+    sub.add_argument(
+        "--first-row",
+        type=_integer(0),
+        metavar="K",
+        help="number of the first row in the endless sample of the seed, to draw it in parts",
+    )
     sub.add_argument("--context-row", type=_number, nargs="+", metavar="X", help="the context of all rows")
     _add_output(sub)
 

@@ -496,6 +496,8 @@ def score(arguments: argparse.Namespace) -> int:
 def sample(arguments: argparse.Namespace) -> int:
     """Draw rows."""
     _check_output(arguments, arguments.flow)
+    if arguments.first_row is not None and arguments.seed is None:
+        _usage(arguments, "argument --first-row: give --seed as well, or these rows belong to no other part")
     if arguments.json and not arguments.output:
         _usage(arguments, "argument --json: give --output as well, as the rows are not part of the JSON object")
     flow, notes = _load(arguments.flow)
@@ -505,7 +507,8 @@ def sample(arguments: argparse.Namespace) -> int:
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
     # A column far from zero, as a time, needs the digits that its table had.
     dtype = "float64" if notes.get("dtype") == "float64" else None
-    x = flow.sample(arguments.rows, np.array(given) if given else None, seed=seed, dtype=dtype)
+    conditions = np.array(given) if given else None
+    x = flow.sample(arguments.rows, conditions, seed=seed, first_row=arguments.first_row, dtype=dtype)
     names = _Names.of_notes(notes, flow)
     tables.write_table(arguments.output, x, None if names is None else names.features)
     if arguments.output:

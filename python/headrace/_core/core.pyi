@@ -92,6 +92,7 @@ class Program(Protocol[_A]):
         self,
         rows: int,
         seed: int,
+        first_row: int | None = None,
         value: _A | None = None,
         log_prob: _A | None = None,
         context: _A | None = None,
