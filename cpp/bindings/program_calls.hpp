@@ -233,6 +233,37 @@ void bind_program_calls(Class& c, const Named&... named) {
         .def_property_readonly("n_weights", &Call::P::n_weights);
 }
 
+// What it keeps, as (mean, square, average or None, clock), and back. Vectors of the host.
+template <class A>
+py::tuple adam_memory(A& adam) {
+    using T = typename A::Number;
+    const AdamMemory<T> memory = adam.memory();
+    const auto array = [](const auto& from) {
+        return Array<std::decay_t<decltype(from[0])>>(py::ssize_t(from.size()), from.data());
+    };
+    const AdamClock& clock = memory.clock;
+    const std::vector<double> counted{clock.mean_power, clock.square_power, clock.steps};
+    const py::object average = memory.average.empty() ? py::object(py::none()) : py::object(array(memory.average));
+    return py::make_tuple(array(memory.mean), array(memory.square), average, array(counted));
+}
+
+template <class A>
+void set_adam_memory(A& adam, const py::object& mean, const py::object& square, const py::object& average,
+                     const py::object& clock) {
+    using T = typename A::Number;
+    const auto vector = [&](const py::object& given) {
+        const int64_t n = int64_t(adam.program().n_weights());
+        const T* const from = host_numbers<const T>(given, {n}, "memory: a vector has the wrong size or dtype");
+        return std::vector<T>(from, from + n);
+    };
+    require(average.is_none() == !adam.has_average(), "memory: expected an average if and only if one is kept");
+    const double* const counted = host_numbers<const double>(clock, {3}, "memory: expected a clock of three numbers");
+    adam.set_memory({vector(mean),
+                     vector(square),
+                     average.is_none() ? std::vector<T>() : vector(average),
+                     {counted[0], counted[1], counted[2]}});
+}
+
 // An optimiser of programs P, but for its steps.
 template <class A, class P, class... Extra>
 py::class_<A> bind_adam_of(py::module_& m, const char* name, const Extra&... extra) {
@@ -243,7 +274,10 @@ py::class_<A> bind_adam_of(py::module_& m, const char* name, const Extra&... ext
                  return std::make_unique<A>(program, AdamOptions{beta1, beta2, epsilon, weight_decay, clip, average});
              }),
              py::arg("program"), py::arg("beta1"), py::arg("beta2"), py::arg("epsilon"), py::arg("weight_decay"),
-             py::arg("clip"), py::arg("average"));
+             py::arg("clip"), py::arg("average"))
+        .def("memory", &adam_memory<A>)
+        .def("set_memory", &set_adam_memory<A>, py::arg("mean"), py::arg("square"), py::arg("average"),
+             py::arg("clock"));
 }
 
 }  // namespace headrace

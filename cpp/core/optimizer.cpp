@@ -54,6 +54,22 @@ double Adam<T>::step(const T* gradient, double learning_rate) {
     return norm;
 }
 
+template <class T>
+AdamMemory<T> Adam<T>::memory() const {
+    const auto copy = [&](const Aligned<T>& from) {
+        return from ? std::vector<T>(from.get(), from.get() + program_->n_weights()) : std::vector<T>();
+    };
+    return {copy(mean_), copy(square_), copy(average_), clock_};
+}
+
+template <class T>
+void Adam<T>::set_memory(const AdamMemory<T>& memory) {
+    std::copy(memory.mean.begin(), memory.mean.end(), mean_.get());
+    std::copy(memory.square.begin(), memory.square.end(), square_.get());
+    if (average_) std::copy(memory.average.begin(), memory.average.end(), average_.get());
+    clock_ = memory.clock;
+}
+
 template class Adam<float>;
 template class Adam<double>;
 

@@ -6,12 +6,14 @@
 
 #include "../math/adam.hpp"
 #include "program.hpp"
+#include "request.hpp"
 
 namespace headrace {
 
 template <class T>
 class Adam {
   public:
+    using Number = T;
     Adam(std::shared_ptr<Program<T>> program, const AdamOptions& options);
 
     // Updates the weights and returns the gradient's norm before clipping; where that is not finite, nothing changes.
@@ -20,6 +22,10 @@ class Adam {
     // The running mean of the weights; null if none is kept. Its decay grows to the one asked for, so that the weights
     // at the start are soon forgotten.
     const T* average() const { return average_.get(); }
+    bool has_average() const { return average_ != nullptr; }
+
+    AdamMemory<T> memory() const;
+    void set_memory(const AdamMemory<T>& memory);  // its vectors are as long as those it has
 
     const Program<T>& program() const { return *program_; }
 

@@ -54,6 +54,13 @@ struct GradientRequest {
     Back<T> back() const { return {from, input, context, weights, nullptr, 0}; }
 };
 
+// What Adam keeps from step to step, on the host: with it and the weights, a fit goes on as if it had never stopped.
+template <class T>
+struct AdamMemory {
+    std::vector<T> mean, square, average;  // average: empty if none is kept
+    AdamClock clock;
+};
+
 // How dual ascent moves points.
 struct PointsStep {
     std::vector<double> bend, center, square;      // of each coordinate's map z + bend sqrt(square + (z - center)²)

@@ -71,6 +71,50 @@ void DeviceAdam<T>::average(T* out, cudaStream_t stream) {
                "running mean of the weights");
 }
 
+template <class T>
+AdamMemory<T> DeviceAdam<T>::memory() {
+    const OnDevice on(program_->device());
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const StreamOrder::Reading reading(order_, default_stream);
+    AdamMemory<T> memory;
+    const auto copy = [](const DeviceBuffer<T>& from, std::vector<T>& to) {
+        to.resize(from.size());
+        if (to.empty()) return;
+        check_cuda(
+            cudaMemcpyAsync(to.data(), from.get(), to.size() * sizeof(T), cudaMemcpyDeviceToHost, default_stream),
+            "copy of the state of Adam");
+    };
+    copy(mean_, memory.mean);
+    copy(square_, memory.square);
+    copy(average_, memory.average);
+    AdamState<T> state{};
+    check_cuda(cudaMemcpyAsync(&state, state_.get(), sizeof state, cudaMemcpyDeviceToHost, default_stream),
+               "copy of the clock of Adam");
+    wait_for(default_stream);
+    memory.clock = state.clock;
+    return memory;
+}
+
+template <class T>
+void DeviceAdam<T>::set_memory(const AdamMemory<T>& memory) {
+    const OnDevice on(program_->device());
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const StreamOrder::Writing writing(order_, default_stream);
+    const auto copy = [](const std::vector<T>& from, DeviceBuffer<T>& to) {
+        if (from.empty()) return;
+        check_cuda(
+            cudaMemcpyAsync(to.get(), from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice, default_stream),
+            "state of Adam");
+    };
+    copy(memory.mean, mean_);
+    copy(memory.square, square_);
+    copy(memory.average, average_);
+    const AdamState<T> state{memory.clock, {}, false};
+    check_cuda(cudaMemcpyAsync(state_.get(), &state, sizeof state, cudaMemcpyHostToDevice, default_stream),
+               "clock of Adam");
+    wait_for(default_stream);
+}
+
 template class DeviceAdam<float>;
 template class DeviceAdam<double>;
 

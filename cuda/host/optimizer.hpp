@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "../../cpp/core/request.hpp"
 #include "../kernels/adam.hpp"
 #include "program.hpp"
 
@@ -11,6 +12,8 @@ namespace headrace {
 template <class T>
 class DeviceAdam {
   public:
+    using Number = T;
+
     DeviceAdam(std::shared_ptr<DeviceProgram<T>> program, const AdamOptions& options);
     ~DeviceAdam();
 
@@ -21,6 +24,10 @@ class DeviceAdam {
     // Copies the running mean of the weights, as in cpp/core/optimizer.hpp.
     bool has_average() const { return average_.size() > 0; }
     void average(T* out, cudaStream_t stream);
+
+    // As in cpp/core/optimizer.hpp; they wait for all that is queued.
+    AdamMemory<T> memory();
+    void set_memory(const AdamMemory<T>& memory);
 
     const DeviceProgram<T>& program() const { return *program_; }
 

@@ -7,13 +7,6 @@
 #include "placing.hpp"
 
 namespace headrace {
-namespace {
-
-void wait_for(cudaStream_t stream) {
-    check_cuda(cudaStreamSynchronize(stream), "wait for a stream");
-}
-
-}  // namespace
 
 template <class T>
 DeviceProgram<T>::DeviceProgram(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps,

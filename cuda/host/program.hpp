@@ -18,6 +18,10 @@
 
 namespace headrace {
 
+inline void wait_for(cudaStream_t stream) {
+    check_cuda(cudaStreamSynchronize(stream), "wait for a stream");
+}
+
 template <class T>
 class DeviceProgram {
   public:

@@ -349,7 +349,7 @@ class Ensemble(Filed):
                 that is drawn twice has twice its weight. Members then differ by what other rows would have said.
             time_budget: Seconds for all members, who get equal parts; what one leaves goes to those after it.
             seed: Of the first member.
-            **settings: All other arguments of `Flow.fit`.
+            **settings: All other arguments of `Flow.fit`, but `checkpoint`, which ensembles do not have yet.
 
         Returns:
             What happened in each fit. Ctrl-C ends the fit of a member as it does that of a flow; those after it are
@@ -358,6 +358,8 @@ class Ensemble(Filed):
         Raises:
             TypeError, ValueError: As `Flow.fit`.
         """
+        if settings.get("checkpoint") is not None:
+            raise ValueError("checkpoint: expected None in a fit of an ensemble, whose state is not kept")
         key, clock, histories = check.integer("seed", seed), Clock(time_budget), list[History]()
         for i, flow in enumerate(self._flows):
             own = self._resampled(x, weights, key, i) if bootstrap else weights

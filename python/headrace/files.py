@@ -174,6 +174,51 @@ def _path(path: Any) -> str:
     return name
 
 
+# ---- states of what is under way -------------------------------------------------------------------------------------
+
+
+def checksums(module: Filed) -> tuple[str, str]:
+    """Of what a module is made of, and of its numbers."""
+    arrays = {**module.named_parameters(), **module._fixed_arrays()}
+    text = json.dumps(header_of(module), allow_nan=False, separators=(",", ":"))
+    return _checksum(text, {}), _checksum("", {name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+
+def save_state(path: str, key: str, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """A safetensors file with a JSON object under a key of its metadata; it appears whole or not at all."""
+    text = json.dumps(state, allow_nan=False, separators=(",", ":"))
+    parts, _ = _container({key: text, _CHECKSUM: _checksum(text, arrays)}, arrays, key)
+    with replacing(path) as stream:
+        for part in parts:
+            stream.write(part)
+
+
+def load_state(path: str, key: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The way back from `save_state`.
+
+    Raises:
+        FileFormatError: the file is damaged, or has no such key.
+    """
+    check_regular(path)
+    with open(path, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        try:
+            raw, entries = _container_header(stream, size)
+            metadata = entries.pop("__metadata__", {})
+            if not isinstance(metadata, dict) or not isinstance(metadata.get(key), str):
+                raise ValueError(f"expected the key '{key}' in its __metadata__")
+            state = _parse(metadata[key], f"__metadata__.{key}", _most_objects(size))
+            if not isinstance(state, dict):
+                raise ValueError(f"__metadata__.{key}: expected a JSON object, got {type(state).__name__}")
+            _check_tensors(entries, size - len(raw))
+            arrays = _arrays(stream, entries, size - len(raw))
+            if (found := _checksum(metadata[key], arrays)) != metadata.get(_CHECKSUM):
+                raise ValueError(f"damaged: expected the checksum {found} of what it holds")
+        except (TypeError, ValueError) as error:
+            raise FileFormatError(f"{path}: {printable(str(error)[:1000])}") from error
+    return state, arrays
+
+
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
@@ -190,8 +235,20 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
         name: np.ascontiguousarray(array)
         for name, array in {**module.named_parameters(), **module._fixed_arrays()}.items()
     }
+    parts, size = _container({**(notes or {}), _KEY: text, _CHECKSUM: _checksum(text, arrays)}, arrays, kind)
+    depth, objects, _ = _brackets(text)
+    if depth > _MOST_DEPTH:
+        raise ValueError(f"{kind}: expected transforms nested less deeply")
+    if objects > (most := _most_objects(size)):
+        raise ValueError(
+            f"{kind}: expected at most {most} transforms and other parts in a file of its size, got {objects}"
+        )
+    return parts
+
+
+def _container(metadata: Mapping[str, str], arrays: Mapping[str, NDArray[Any]], kind: str) -> tuple[list[Any], int]:
+    """The bytes of a safetensors file in pieces, and their number."""
     names = {dtype: name for name, dtype in _DTYPES.items()}
-    metadata = {**(notes or {}), _KEY: text, _CHECKSUM: _checksum(text, arrays)}
     entries: dict[str, Any] = {"__metadata__": metadata}
     ordered = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # so that all are aligned
     end = 0
@@ -206,14 +263,8 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     first += b" " * (-len(first) % 8)
     if len(first) > _MOST_HEADER:
         raise ValueError(f"{kind}: expected a header of at most {_MOST_HEADER} bytes, got {len(first)}")
-    depth, objects, _ = _brackets(text)
-    if depth > _MOST_DEPTH:
-        raise ValueError(f"{kind}: expected transforms nested less deeply")
-    if objects > (most := _most_objects(8 + len(first) + end)):
-        raise ValueError(
-            f"{kind}: expected at most {most} transforms and other parts in a file of its size, got {objects}"
-        )
-    return [len(first).to_bytes(8, "little") + first, *(arrays[name].reshape(-1).view(np.uint8) for name in ordered)]
+    pieces = [len(first).to_bytes(8, "little") + first, *(arrays[name].reshape(-1).view(np.uint8) for name in ordered)]
+    return pieces, 8 + len(first) + end
 
 
 def _checksum(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:

@@ -477,6 +477,8 @@ class Flow(Derivatives):
         time_budget: float | None = None,
         seed: int = 0,
         progress: bool = True,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: float | str = training.CHECKPOINT_EVERY,
     ) -> training.History:
         """Maximise the likelihood of rows, and keep the weights that are best on rows held out.
 
@@ -516,6 +518,11 @@ class Flow(Derivatives):
                 that makes depends on the machine, so that such a fit is not the same twice.
             seed: Of the choice of held-out rows and of the order of rows.
             progress: Whether to show a bar on the standard error.
+            checkpoint: A file for the state of the fit. Where it is there already, the same call with a flow made in
+                the same way goes on from it, to the same bits as if nothing had stopped it; that of another fit is
+                refused. It is removed when the fit ends, but for Ctrl-C (docs/training.md).
+            checkpoint_every: Seconds between two writes of it, or "epoch", or as "10 epochs". After Ctrl-C it is
+                written too.
 
         Returns:
             Losses and times of the epochs, the best one, the weight decay chosen, and why the fit ended.
@@ -523,7 +530,8 @@ class Flow(Derivatives):
         Raises:
             TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
             ValueError: a wrong shape, or rows with a NaN or an infinity, or on a bound or beyond (their number and the
-                first one).
+                first one), or a checkpoint of another fit.
+            OSError: a checkpoint that cannot be written.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.MAF(2, transforms=2, hidden=(16,))
@@ -549,6 +557,8 @@ class Flow(Derivatives):
             time_budget=time_budget,
             seed=seed,
             progress=bool(progress),
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
         )
 
 

@@ -17,8 +17,10 @@ from headrace._arrays.caller import Caller
 from headrace._fit import gaussian as _gaussian
 from headrace._fit import rows as _rows
 from headrace._fit.act_norms import start_act_norms
+from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.cross_validation import chosen_epochs, clearly_better
+from headrace._fit.fingerprint import fingerprint
 from headrace._fit.history import History
 from headrace._fit.optimizer import Adam
 from headrace._fit.plan import Plan
@@ -36,6 +38,7 @@ __all__ = ["Adam", "History"]
 CLIP = 5.0
 AVERAGE = 0.999
 PATIENCE = 50
+CHECKPOINT_EVERY = 60.0  # seconds
 
 FEW = 50  # rows held out that are too few to judge by
 LEAST = 10  # rows for cross-validation
@@ -53,17 +56,25 @@ def fit(
     seed: Any,
     progress: bool,
     time_budget: Any = None,
+    checkpoint: Any,
+    checkpoint_every: Any,
     **plan: Any,
 ) -> History:
     """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
     clock = Clock(time_budget)
     rng = np.random.default_rng(check.integer("seed", seed))
+    kept = Checkpoint(checkpoint, checkpoint_every)
     caller = flow._interior.caller()
     history = History()
     try:
         data = _rows.open_rows("", flow.features, flow.context, caller, x, context, weights, flow._interior.support)
         with caller.queue():
-            _Fit(flow, data, validation, rng, caller, history, plan, clock).go(progress)
+            one = _Fit(flow, data, validation, rng, caller, history, plan, clock, kept)
+            if kept.path is not None:
+                kept.open(fingerprint(flow, data, one.given, one.checked, int(seed), plan))
+            one.go(progress)
+            if history.stopped not in ("interrupted", "time_budget"):
+                kept.remove()
     except KeyboardInterrupt:  # before the first step
         history.stopped = "interrupted"
     return history
@@ -82,8 +93,9 @@ class _Fit:
         history: History,
         plan: dict[str, Any],
         clock: Clock,
+        kept: Checkpoint,
     ) -> None:
-        self.clock = clock
+        self.clock, self.kept = clock, kept
         self.flow, self.data, self.rng, self.caller, self.history, self.plan = flow, data, rng, caller, history, plan
         self.train, self.given = _rows.split(flow.features, flow.context, data, validation, rng, caller)
         self.checked = Plan.of(flow, self.train.size, judged=self.given is not None, **plan)
@@ -114,7 +126,7 @@ class _Fit:
             held_out = HeldOut(*self.given, self.flow._interior.on_device)
             self.history.judged_by = "held-out rows"
         after = 0 if start is None else 2
-        run = self._run(self.flow, self.train, held_out, self.checked, self.history, self.clock, after)
+        run = self._run(self.flow, self.train, held_out, self.checked, self.history, self.clock, after, self.kept)
         run.go(progress)
         judged = held_out is not None and self.history.stopped != "interrupted" and run.has_time_to_judge()
         if start is not None and held_out is not None and judged:
@@ -129,8 +141,10 @@ class _Fit:
         history: History,
         clock: Clock,
         judged_after: int = 0,
+        kept: Checkpoint | None = None,
     ) -> Run:
-        return self.kind(flow, self.data, part, held_out, plan, self.rng, self.caller, history, clock, judged_after)
+        others = (self.rng, self.caller, history, clock, judged_after, kept)
+        return self.kind(flow, self.data, part, held_out, plan, *others)
 
     def _few(self, progress: bool) -> None:
         """Cross-validation says how many epochs serve; then all rows are trained on."""

@@ -38,6 +38,36 @@ def test_ctrl_c_in_a_fit_saves_the_best_weights(folder, run, monkeypatch):
     assert hr.load("f.safetensors").features == 3
 
 
+def test_a_fit_goes_on_from_its_checkpoint(folder, run, monkeypatch):
+    np.save("t.npy", table(600))
+    fit = ("fit", "t.npy", "--epochs", 6, "--transforms", 1, "--hidden", "8", "--quiet", "--checkpoint", "fit.state")
+    assert run(*fit, "-o", "want.safetensors")[0] == 0
+    passes, whole = [], _fit_run.Run.one_pass
+
+    def interrupted(self):
+        passes.append(1)
+        if len(passes) == 4:
+            raise KeyboardInterrupt
+        return whole(self)
+
+    monkeypatch.setattr(_fit_run.Run, "one_pass", interrupted)
+    assert run(*fit, "-o", "f.safetensors")[0] == 130
+    assert os.path.exists("fit.state")
+    code, _, err = run(*fit, "-o", "f.safetensors", "--seed", 1)
+    assert code == 1
+    assert "seed: 0 there, 1 here" in err
+    assert run(*fit, "-o", "f.safetensors", "--checkpoint-every", "2 epochs")[0] == 0
+    assert len(passes) == 4 + 3
+    assert not os.path.exists("fit.state")
+    with open("want.safetensors", "rb") as want, open("f.safetensors", "rb") as got:
+        assert want.read() == got.read()
+    assert run(*fit, "-o", "f.safetensors", "--checkpoint-every", "0 epochs")[0] == 2
+    assert run("fit", "t.npy", "--flow", "dual-ascent", "-o", "f.safetensors", "--checkpoint", "fit.state")[0] == 2
+    code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--checkpoint", "t.npy")
+    assert code == 1
+    assert "--checkpoint: expected another file than t.npy" in err
+
+
 def test_ctrl_c_elsewhere(folder, run, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt

@@ -187,6 +187,36 @@ def test_wrong_arguments_are_refused(device):
         device.module.AdamF32(None, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0)
 
 
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_what_it_keeps_goes_to_another(device, average, dtype):
+    """On the device and to the CPU's optimiser, which keeps the same numbers."""
+    flow = flow_of(dtype)
+    first, later = random_gradients(flow, 3), random_gradients(flow, 2)
+    settings = {"learning_rate": 0.01, "clip": 1.0, "weight_decay": 0.1, "average": average}
+    one, other = (Adam(device, flow, **settings) for _ in range(2))
+    judge = hr.Adam(flow, **{**settings, "average": average or None})
+    for gradient in first:
+        one.step(gradient)
+    memory = one.adam.memory()
+    assert (memory[2] is None) == (average == 0.0)
+    assert np.allclose(memory[3], [0.9**3, 0.999**3, 3.0], rtol=1e-15)
+    other.program.set_host_weights(one.parameters)
+    other.adam.set_memory(*memory)
+    judge._core.set_memory(*memory)
+    for ours, kept in zip(judge._core.memory(), memory, strict=True):
+        assert (ours is None) == (kept is None)
+        assert ours is None or (ours == kept).all()
+    for gradient in later:
+        assert one.step(gradient) == other.step(gradient)
+    cases.assert_same_bits(one.parameters, other.parameters)
+    if average:
+        cases.assert_same_bits(one.averaged, other.averaged)
+    with pytest.raises(ValueError, match="memory: a vector has the wrong size or dtype"):
+        other.adam.set_memory(memory[0][1:], *memory[1:])
+    with pytest.raises(ValueError, match="memory: expected an average"):
+        other.adam.set_memory(*memory[:2], memory[0] if average == 0.0 else None, memory[3])
+
+
 # --- what only the emulation can show ---------------------------------------------------------------------------------
 
 

@@ -365,3 +365,36 @@ def test_an_ascent_by_arrays_of_the_cpu_stays_there(machine):
     flow = hr.DualAscentFlow.notes(steps=2).fit(data()[0], progress=False)
     assert flow.device == "cpu"
     assert not machine.log
+
+
+def test_a_fit_goes_on_from_its_checkpoint(machine, dtype, tmp_path, monkeypatch):
+    """After Ctrl-C inside an epoch it goes on from the epoch's begin, which is held until then."""
+    (x, context, weights), library = data(), Library("cupy", machine)
+    arrays, path = [library.make(array) for array in (x, context, weights)], tmp_path / "fit.state"
+    settings = {**SHORT, "epochs": 5, "validation": 0.2, "schedule": "plateau", "patience": 3}
+
+    def fit(**more):
+        device = made_flow(dtype).to("cuda")
+        return device, device.fit(*arrays[:2], weights=arrays[2], **settings, **more)
+
+    want, history = fit()
+    passes, whole = [], _fit_run.DeviceRun._find_gradient
+
+    def interrupted(self, index, log_prob):
+        passes.append(self.step)
+        if len(passes) == 3 * self.plan.batches + 2:
+            raise KeyboardInterrupt
+        return whole(self, index, log_prob)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_fit_run.DeviceRun, "_find_gradient", interrupted)
+        assert fit(checkpoint=path)[1].stopped == "interrupted"
+    assert path.exists()
+    counted = []
+    monkeypatch.setattr(_fit_run.DeviceRun, "_find_gradient", lambda *a: counted.append(1) or whole(*a))
+    got, again = fit(checkpoint=path)
+    assert len(counted) == 2 * (len(passes) - 2) // 3
+    cases.assert_same_bits(got.to("cpu").parameters, want.to("cpu").parameters)
+    for name in ("train_loss", "validation_loss", "learning_rate", "best_epoch", "best_loss", "stopped"):
+        assert getattr(again, name) == getattr(history, name), name
+    assert not path.exists()

@@ -22,6 +22,7 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
+from headrace._fit import run  # noqa: E402
 from headrace.sklearn import FLOWS, FlowDensity  # noqa: E402
 
 pytestmark = pytest.mark.programs
@@ -476,3 +477,22 @@ def test_what_an_ensemble_refuses():
             FlowDensity(**SHORT, **settings).fit(x)
     with pytest.raises(ValueError, match=r"^ensemble: expected a number of flows for a spread, got None"):
         FlowDensity(**SHORT).fit(x).spread_samples(x)
+
+
+def test_a_checkpoint_reaches_the_fit(tmp_path, monkeypatch):
+    """Ctrl-C in its second epoch, and then it goes on."""
+    passes, whole = [], run.Run.one_pass
+
+    def interrupted(self):
+        passes.append(1)
+        if len(passes) == 2:
+            raise KeyboardInterrupt
+        return whole(self)
+
+    want = FlowDensity(**SHORT).fit(table())
+    monkeypatch.setattr(run.Run, "one_pass", interrupted)
+    density = FlowDensity(**SHORT, checkpoint=tmp_path / "fit.state", checkpoint_every="epoch")
+    assert density.fit(table()).history_.stopped == "interrupted"
+    assert_array_equal(clone(density).fit(table()).flow_.parameters, want.flow_.parameters)
+    assert len(passes) == 2 + 2
+    assert not (tmp_path / "fit.state").exists()

@@ -80,6 +80,16 @@ def make_core(machine):
         def average(self, out, stream):
             self.program.ordered("average", self.inner.average, out, stream=stream)
 
+        def memory(self):
+            machine.say("sync", "memory")
+            machine.wait_for(self.program.streams)
+            return self.inner.memory()
+
+        def set_memory(self, *memory):
+            machine.say("sync", "set_memory")
+            machine.wait_for(self.program.streams)
+            self.inner.set_memory(*memory)
+
     class Points:
         def __init__(self, x, weights, device, stream):
             make = lambda *told, **named: setattr(self, "inner", self.kind(*told, **named))  # noqa: E731
@@ -203,7 +213,10 @@ class OnCpu:
                         machine.numbers(norm)[0] = found
 
                 return types.SimpleNamespace(
-                    step=step, average=lambda out, stream: np.copyto(machine.numbers(out), inner.average())
+                    step=step,
+                    average=lambda out, stream: np.copyto(machine.numbers(out), inner.average()),
+                    memory=inner.memory,
+                    set_memory=inner.set_memory,
                 )
 
             return make

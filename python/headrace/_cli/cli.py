@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -59,6 +60,20 @@ _delimiter = _argument(
 )
 
 
+_EPOCHS = re.compile("([1-9][0-9]{0,8} )?epochs?")
+
+
+def _seconds_or_epochs(text: str) -> float | str:
+    return text if "epoch" in text else float(text)
+
+
+_interval = _argument(
+    _seconds_or_epochs,
+    lambda every: _EPOCHS.fullmatch(every) is not None if isinstance(every, str) else 0 <= every < math.inf,
+    "seconds, epoch, or as '10 epochs'",
+)
+
+
 def _file(suffixes: Sequence[str]) -> Callable[[str], Any]:
     """A path; "-" only where it is among the suffixes."""
     return _argument(
@@ -97,7 +112,8 @@ def _parser() -> argparse.ArgumentParser:
         "fit",
         commands.fit,
         "fit a flow to the rows of a table and save it",
-        "Ctrl-C ends a fit and saves the best weights so far; the exit code is 130 then.",
+        "Ctrl-C ends a fit and saves the best weights so far; the exit code is 130 then. With --checkpoint the same "
+        "command goes on from there.",
     )
     _add_data(sub)
     sub.add_argument(
@@ -123,6 +139,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--time-budget", type=_rate, metavar="SECONDS", help="that the fit may take, at most")
     sub.add_argument("--ensemble", type=_integer(1), metavar="N", help="fit so many flows, and save their mixture")
     sub.add_argument("--seed", type=_integer(0), default=0, metavar="N", help="of weights, rows held out, order (0)")
+    sub.add_argument(
+        "--checkpoint", metavar="FILE", help="for the state of the fit, from which the same command goes on"
+    )
+    sub.add_argument(
+        "--checkpoint-every", type=_interval, metavar="TIME", help="seconds, epoch, or as '10 epochs' (60)"
+    )
     _add_settings(sub)
 
     sub = command(

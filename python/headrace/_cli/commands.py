@@ -218,6 +218,10 @@ def fit(arguments: argparse.Namespace) -> int:
     if arguments.ensemble is not None and kind.model is not None:
         _usage(arguments, f"argument --ensemble: --flow {arguments.flow} does not take it")
     _check_output(arguments, arguments.data)
+    if arguments.checkpoint is not None:
+        others = [path for path in (arguments.data, arguments.output) if path != STANDARD]
+        refuse_inputs("--checkpoint", arguments.checkpoint, others)
+        check_writable("--checkpoint", arguments.checkpoint)
     source = _open(arguments)
     columns = _columns(source, arguments, weights=arguments.weights)
     for part, what in zip(columns, ("features", "context"), strict=False):

@@ -11,7 +11,7 @@ import headrace as hr
 
 __all__ = ["FIT", "FLOWS", "Kind", "Setting", "settings"]
 
-FIT = ("epochs", "batch_size", "learning_rate", "patience", "time_budget")
+FIT = ("epochs", "batch_size", "learning_rate", "patience", "time_budget", "checkpoint", "checkpoint_every")
 # Arguments that come from the table, or from other options.
 _OTHERWISE = {"features", "context", "base", "bounds", "periodic", "seed", "dtype"}
 

@@ -152,6 +152,10 @@ class Adam:
         clip: float,
         average: float,
     ) -> None: ...
+    def memory(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, NDArray[Any]]: ...
+    def set_memory(
+        self, mean: NDArray[Any], square: NDArray[Any], average: NDArray[Any] | None, clock: NDArray[Any]
+    ) -> None: ...
 
 class Points:
     def step(

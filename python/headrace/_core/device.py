@@ -277,6 +277,14 @@ class Adam:
         program = self.program
         return program.device.copied(self.core.average, (program.n_weights,), program.dtype)
 
+    def memory(self) -> Any:
+        """As on the CPU, with arrays of the host; waits for all that is queued."""
+        return self.core.memory()
+
+    def set_memory(self, *memory: Any) -> None:
+        """The way back."""
+        self.core.set_memory(*memory)
+
 
 class Points:
     """Points of a dual ascent on a device, on the stream that is CuPy's current one when they are made."""

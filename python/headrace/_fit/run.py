@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import clock as _clock
+from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.optimizer import Adam, cosine
 from headrace._fit.rows import CHUNK, Data, Index, Part, warn
@@ -76,8 +77,13 @@ class Run:
         history: History,
         clock: Clock,
         judged_after: int = 0,
+        kept: Checkpoint | None = None,
     ) -> None:
-        """`judged_after`: how often held-out rows are judged once it is over, for which it leaves time."""
+        """`judged_after`: how often held-out rows are judged once it is over, for which it leaves time.
+
+        `kept`: where its state is kept, and from where it goes on.
+        """
+        self.kept = Checkpoint(None, 0.0) if kept is None else kept
         self.flow, self.data, self.train, self.held_out = flow, data, train, held_out
         self.clock, self.judged_after, self.paced = clock, judged_after, False
         self.tick = self.step_seconds = 0.0
@@ -116,21 +122,26 @@ class Run:
         history, bar = self.history, tqdm(total=self.plan.epochs, desc="fit", unit="epoch", disable=not progress)
         message, self.paced = "", True
         try:
+            first = self.kept.resume(self)
+            bar.update(first)
             if self.clock.has(0.0) and (self.held_out is None or self.held_out.copied is not None):
                 self._try_start()  # many rows take long: there it waits for the first epoch's end
-            for epoch in range(self.plan.epochs):
+            for epoch in range(first, self.plan.epochs):
                 loss = self.one_pass()
                 if self.clock.ran_out:
+                    self.kept.interrupted(self)
                     history.stopped = "time_budget"
                     if self.step > self.judged_step:
                         self._keep_if_best(epoch)
                     break
+                self.kept.pass_ends()
                 if not math.isfinite(loss):
                     history.stopped = "non-finite"
                     message = f"the loss became {loss} in epoch {epoch} at learning rate {self.adam.learning_rate:.3g}"
                     break
                 if not self._finish_epoch(epoch, loss):
                     break
+                self.kept.epoch_ends(self)
                 losses = {"train": f"{loss:.3f}"}
                 if history.validation_loss:
                     losses["held out"] = f"{history.validation_loss[-1]:.3f}"
@@ -140,6 +151,7 @@ class Run:
                 if history.validation_loss and not math.isfinite(history.best_loss):
                     message = "the held-out loss was never finite"
         except KeyboardInterrupt:
+            self.kept.interrupted(self)
             history.stopped = "interrupted"
             if self.step:
                 self._keep_if_best(len(history.train_loss))  # an epoch may be long
@@ -246,18 +258,24 @@ class Run:
         It is cut short where the clock runs out.
         """
         weights = self.data.weights
-        total, self.tick = 0.0, 0.0
-        for index in self.batches():
+        self.tick = 0.0
+        done, total = self.kept.pass_begins(self)
+        for i, index in enumerate(self.batches()):
+            if i < done:  # before this fit was stopped
+                self._draw_dropout()
+                continue
             if not self._has_time():
                 return math.nan
             log_prob = self.log_prob[: index.size]
             self._find_gradient(index, log_prob)
             batch_loss = _arrays.weighted_sum(log_prob, None if weights is None else weights[index])
             self.adam.learning_rate = self._rate()
+            self.kept.step_begins(i, total, total - batch_loss)
             if not math.isfinite(batch_loss) or not math.isfinite(self.adam.step(self.gradient)):
                 return math.nan
             self.step += 1
             total -= batch_loss
+            self.kept.step_ends(self)
         return total / (self.mean_weight * self.train.size)
 
     def _find_gradient(self, index: Index, log_prob: NDArray[Any]) -> None:
@@ -273,8 +291,12 @@ class Run:
             row_scale=-1.0 / (self.mean_weight * index.size),
             log_prob=log_prob,
             grad_weights=self.gradient,
-            dropout=int(self.rng.integers(2**63)) if self.drops else None,
+            dropout=self._draw_dropout(),
         )
+
+    def _draw_dropout(self) -> int | None:
+        """The seed of a step's."""
+        return int(self.rng.integers(2**63)) if self.drops else None
 
     def _rate(self) -> float:
         rate = self.plan.learning_rate * self.rate_factor

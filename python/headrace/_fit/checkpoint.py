@@ -1,0 +1,275 @@
+"""The state of a fit in a file, from which the same call goes on bit for bit.
+
+A state is that between two steps: an epoch's first random state and how many of its batches are done say which rows
+come next. So a fit that goes on draws the epoch's order anew, leaves out the batches that are done, and computes the
+rest as it would have.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace import files
+from headrace._arrays import caller as _arrays
+from headrace._output import check_writable
+
+if TYPE_CHECKING:
+    from headrace._fit.history import History
+    from headrace._interior import Trainable
+
+__all__ = ["Checkpoint"]
+
+FORMAT = 1
+_KEY = "headrace_checkpoint"
+_OF_RUN = ("rate_factor", "lowest", "lowest_epoch", "start_tried")
+_OF_DECAYS = ("stage", "best_epoch", "before", "lowest")
+
+
+@dataclass
+class _Pass:
+    """An epoch under way, from its first batch on. All is told by the optimiser's clock: Ctrl-C comes at any moment."""
+
+    random: Any  # the generator's state before it
+    epoch: int
+    step: int  # of the fit, at its first batch
+    clock: int  # of the optimiser, there
+    under_way: tuple[int, float, float]  # a batch, and the sum of losses before and after it
+
+
+class Run(Protocol):
+    """A fit while it runs, as its state has it; `headrace._fit.run.Run` is one."""
+
+    flow: Trainable
+    history: History
+    rng: np.random.Generator
+    adam: Any
+    decays: Any
+    library: Any
+    best: Any
+    step: int
+    begin: float
+
+    def _begin_stage(self) -> None:
+        """A fresh optimiser with the present weight decay."""
+
+
+class Checkpoint:
+    """Where a fit keeps its state; without a path nowhere."""
+
+    def __init__(self, path: Any, every: Any) -> None:
+        """Both as `Flow.fit` takes them."""
+        given = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+        if path is not None and not isinstance(given, str):
+            raise TypeError(f"checkpoint: expected a str or an os.PathLike of one, got {check.kind_of(path)}")
+        self.path = given
+        self.seconds, self.epochs = _interval(every)
+        self.fingerprint: dict[str, str] = {}
+        self._found: tuple[dict[str, Any], dict[str, NDArray[Any]]] | None = None
+        self._held: tuple[dict[str, Any], dict[str, NDArray[Any]]] | None = None
+        self._pass: _Pass | None = None
+        self._skip, self._partial = 0, 0.0
+        self._written = (0, 0)  # epoch and batches of what is in the file
+        self._last = time.monotonic()
+
+    def open(self, fingerprint: dict[str, str]) -> None:
+        """Read what is there, and refuse what belongs to another fit; nothing has changed yet."""
+        if self.path is None:
+            return
+        check_writable("checkpoint", self.path)
+        self.fingerprint = fingerprint
+        if not os.path.exists(self.path):
+            return
+        try:
+            state, arrays = files.load_state(self.path, _KEY)
+            if state.get("format") != FORMAT:
+                raise files.FileFormatError(f"{self.path}: format {state.get('format')!r}, expected {FORMAT}")
+        except files.FileFormatError as error:
+            raise files.FileFormatError(f"checkpoint: expected the state of a fit, or no file yet: {error}") from error
+        there = state["fit"]
+        differing = [name for name in {**there, **fingerprint} if there.get(name) != fingerprint.get(name)]
+        if differing:
+            told = "; ".join(f"{name}: {there.get(name)} there, {fingerprint.get(name)} here" for name in differing)
+            raise ValueError(
+                f"checkpoint: expected the fit whose state is in {self.path}, got another one ({told}); repeat that "
+                "call with a flow made as then, or remove the file"
+            )
+        self._found = state, arrays
+
+    def remove(self) -> None:
+        """The fit is over."""
+        if self.path is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(self.path)
+
+    # ---- what a run tells ------------------------------------------------------------------------------------------
+
+    def resume(self, run: Run) -> int:
+        """Put the run where the file left it; the epoch to go on with."""
+        if self._found is None:
+            return 0
+        state, arrays = self._found
+        _restore(run, state, arrays)
+        self._skip, self._partial = state["batches"], float.fromhex(state["partial"])
+        self._written = state["epoch"], state["batches"]
+        self._found = None
+        return int(state["epoch"])
+
+    def pass_begins(self, run: Run) -> tuple[int, float]:
+        """How many batches of the epoch are done already, and the sum of their losses."""
+        if self.path is None:
+            return 0, 0.0
+        skip, partial, self._skip, self._partial = self._skip, self._partial, 0, 0.0
+        clock = int(run.adam._core.memory()[3][2])
+        epoch = len(run.history.train_loss)
+        random = run.rng.bit_generator.state
+        self._pass = _Pass(random, epoch, run.step - skip, clock - skip, (skip, partial, partial))
+        return skip, partial
+
+    def step_begins(self, batch: int, before: float, after: float) -> None:
+        """The optimiser is about to take the step of a batch."""
+        if self._pass is not None:
+            self._pass.under_way = batch, before, after
+
+    def step_ends(self, run: Run) -> None:
+        """Between two steps the state can be kept."""
+        if self._pass is not None and time.monotonic() - self._last >= self.seconds:
+            self._write(*self._of_pass(run, self._pass))
+
+    def pass_ends(self) -> None:
+        """What changes now is of no pass."""
+        self._pass = None
+
+    def epoch_ends(self, run: Run) -> None:
+        """Keep the state here if it is time, or else hold it for an interruption."""
+        if self.path is None:
+            return
+        epoch = len(run.history.train_loss)
+        self._held = _state(run, run.rng.bit_generator.state, epoch, run.step, 0, 0.0, run.adam._core.memory())
+        if epoch - self._written[0] >= self.epochs or time.monotonic() - self._last >= self.seconds:
+            self._write(*self._held)
+
+    def interrupted(self, run: Run) -> None:
+        """Keep the state as it is now, or the last one that is whole."""
+        if self.path is None:
+            return
+        if self._pass is not None and not run.flow._interior.on_device:
+            self._held = self._of_pass(run, self._pass)
+        if self._held is not None and _place(self._held[0]) > self._written:
+            self._write(*self._held)
+
+    def _of_pass(self, run: Run, now: _Pass) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        memory = run.adam._core.memory()
+        done = int(memory[3][2]) - now.clock
+        batch, before, after = now.under_way
+        partial = before if done == batch else after
+        return _state(run, now.random, now.epoch, now.step + done, done, partial, memory)
+
+    def _write(self, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+        assert self.path is not None
+        files.save_state(self.path, _KEY, {"format": FORMAT, "fit": self.fingerprint, **state}, arrays)
+        self._written, self._last, self._held = _place(state), time.monotonic(), None
+
+
+def _place(state: dict[str, Any]) -> tuple[int, int]:
+    return state["epoch"], state["batches"]
+
+
+def _interval(every: Any) -> tuple[float, float]:
+    """Seconds and epochs between two writes, infinity for what does not matter."""
+    if isinstance(every, str):
+        found = re.fullmatch(r"(?:(\d{1,9}) )?epochs?", every)
+        if not found or found[1] == "0":
+            raise ValueError(f"checkpoint_every: expected seconds, 'epoch' or as '10 epochs', got {every!r}")
+        return math.inf, int(found[1] or 1)
+    return check.number("checkpoint_every", every, least=0.0, below=math.inf), math.inf
+
+
+# ---- a run as numbers ------------------------------------------------------------------------------------------------
+
+
+def _state(
+    run: Run, random: Any, epoch: int, step: int, batches: int, partial: float, memory: Any
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    mean, square, average, clock = memory
+    arrays = {"weights": run.flow._interior.vector(), "best": _arrays.on_host(run.best).copy()}
+    arrays |= {"adam.mean": mean, "adam.square": square, "adam.clock": clock}
+    if average is not None:
+        arrays["adam.average"] = average
+    history: dict[str, Any] = {}
+    for field in fields(run.history):
+        value = getattr(run.history, field.name)
+        if isinstance(value, (list, dict)):
+            listed = list(value.items()) if isinstance(value, dict) else value
+            arrays[f"history.{field.name}"] = np.array(listed, np.float64)
+        else:
+            history[field.name] = _told(value)
+    state = {
+        "epoch": epoch,
+        "batches": batches,
+        "partial": float(partial).hex(),
+        "step": step,
+        "seconds": (time.perf_counter() - run.begin).hex(),
+        "random": _told(random),
+        "run": {name: _told(getattr(run, name)) for name in _OF_RUN},
+        "decays": {name: _told(getattr(run.decays, name)) for name in _OF_DECAYS},
+        "history": history,
+    }
+    return state, arrays
+
+
+def _restore(run: Run, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+    for name in _OF_RUN:
+        setattr(run, name, _read(state["run"][name]))
+    for name in _OF_DECAYS:
+        setattr(run.decays, name, _read(state["decays"][name]))
+    for field in fields(run.history):
+        value = getattr(run.history, field.name)
+        if isinstance(value, list):
+            setattr(run.history, field.name, arrays[f"history.{field.name}"].tolist())
+        elif isinstance(value, dict):
+            setattr(run.history, field.name, dict(arrays[f"history.{field.name}"].reshape(-1, 2).tolist()))
+        else:
+            setattr(run.history, field.name, _read(state["history"][field.name]))
+    run.step = state["step"]
+    run.begin = time.perf_counter() - float.fromhex(state["seconds"])
+    run.rng.bit_generator.state = _read(state["random"])
+    run.flow.parameters = run.library.asarray(arrays["weights"])
+    run.best = run.library.asarray(arrays["best"])
+    run._begin_stage()
+    run.adam._core.set_memory(
+        arrays["adam.mean"], arrays["adam.square"], arrays.get("adam.average"), arrays["adam.clock"]
+    )
+
+
+def _told(value: Any) -> Any:
+    """As JSON: floats to the last bit, integers of any length."""
+    if isinstance(value, dict):
+        return {name: _told(inner) for name, inner in value.items()}
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return {"integer": str(int(value))}
+    if isinstance(value, (float, np.floating)):
+        return {"float": float(value).hex()}
+    return str(value)
+
+
+def _read(told: Any) -> Any:
+    """The way back."""
+    if isinstance(told, dict):
+        if told.keys() == {"integer"}:
+            return int(told["integer"])
+        if told.keys() == {"float"}:
+            return float.fromhex(told["float"])
+        return {name: _read(inner) for name, inner in told.items()}
+    return told

@@ -1,0 +1,54 @@
+"""What tells one fit from another: its settings, its flow, its rows."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace import files
+from headrace._arrays import caller as _arrays
+from headrace._fit.rows import CHUNK, Data, Part
+
+if TYPE_CHECKING:
+    from headrace._fit.plan import Plan
+    from headrace._interior import Trainable
+
+__all__ = ["fingerprint"]
+
+
+def fingerprint(
+    flow: Trainable, data: Data, given: tuple[Data, Part] | None, checked: Plan, seed: int, plan: dict[str, Any]
+) -> dict[str, str]:
+    """What has to be the same for a fit to go on, each with its name; rows by a checksum of all their numbers."""
+    module: Any = flow
+    structure, numbers = files.checksums(module)
+    told = {name: _text(value) for name, value in plan.items()}
+    told |= {f"{name} as chosen": _text(value) for name, value in asdict(checked).items() if told.get(name) == "None"}
+    told |= {"seed": str(seed), "batches of an epoch": str(checked.batches)}
+    told |= {"device": "a CUDA device" if flow._interior.on_device else "the CPU", "matmul": module.matmul}
+    told |= {"structure of the flow": structure, "parameters at the start": numbers, **_of_rows("", data)}
+    if given is not None:
+        told["rows held out"] = str(given[1].size)
+        if given[0] is not data:
+            told |= _of_rows("validation ", given[0])
+    return told
+
+
+def _text(value: Any) -> str:
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def _of_rows(prefix: str, data: Data) -> dict[str, str]:
+    parts = {"x": data.x, "context": data.context, "weights": data.weights}
+    return {prefix + name: "none" if array is None else _of_array(array) for name, array in parts.items()}
+
+
+def _of_array(array: Any) -> str:
+    sum_of = 0
+    for begin in range(0, array.shape[0], CHUNK):
+        block = np.ascontiguousarray(_arrays.on_host(array[begin : begin + CHUNK]))
+        sum_of = zlib.crc32(block.reshape(-1).view(np.uint8).data, sum_of)
+    return f"{np.dtype(array.dtype)} {tuple(array.shape)}, checksum {sum_of:08x}"
