@@ -1,4 +1,7 @@
-"""Tables that the command line reads: every format gives the same numbers."""
+"""Tables that the command line reads: every format gives the same numbers, as a whole and in blocks."""
+
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 import cases
 import headrace as hr
-from cli_cases import NAMES, SHORT, table, write_csv, write_parquet
+from cli_cases import NAMES, SHORT, small_flow, table, write_csv, write_parquet
 from headrace._cli import tables as _tables
 
 pytestmark = pytest.mark.programs
@@ -84,3 +87,124 @@ def test_digits_give_back_the_same_number(folder):
         for name in ("t.csv", "t.npy", "t.parquet"):
             _tables.write_table(name, x, NAMES)
             assert_array_equal(_tables.open_table(name).read([0, 1, 2]).astype(dtype), x)
+
+
+# --- tables in blocks -------------------------------------------------------------------------------------------------
+
+
+def written(folder, name, x):
+    """The table in a file of this kind."""
+    if name.endswith(".npy"):
+        np.save(name, x)
+    elif name.endswith(".csv"):
+        write_csv(name, x)
+    else:
+        _tables.write_table(name, x)
+    return _tables.open_table(name)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 8, 9, 15, 16, 100, 107])
+@pytest.mark.parametrize("name", ["t.npy", "t.csv", "t.parquet"])
+def test_blocks_are_the_table(folder, monkeypatch, name, rows):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    if (rows, name) == (0, "t.csv"):
+        pytest.skip("text without a line is no table")
+    monkeypatch.setattr(_tables, "_BLOCK", 10)
+    monkeypatch.setattr(_tables, "_CHUNK", 10)
+    x = table(max(rows, 1))[:rows]
+    source = written(folder, name, x)
+    for columns in ([0, 1, 2], [2, 0], []):
+        blocks = list(source.blocks(columns))
+        assert all(len(block) >= 8 for block in blocks) or len(blocks) == 1
+        assert len(blocks) >= rows // 20
+        assert_array_equal(np.concatenate(blocks), x[:, columns])
+        assert_array_equal(source.read(columns), x[:, columns])
+
+
+@pytest.mark.parametrize("made", [np.asfortranarray, lambda x: x[:, 0], lambda x: x.astype(">f4"), np.int16])
+def test_blocks_of_any_array(folder, monkeypatch, made):
+    monkeypatch.setattr(_tables, "_BLOCK", 10)
+    x = made(table(50))
+    np.save("t.npy", x)
+    source = _tables.open_table("t.npy")
+    assert_array_equal(np.concatenate(list(source.blocks(range(source.n_columns)))), x.reshape(50, -1))
+
+
+def test_a_null_in_a_later_block_is_told_by_its_row(folder, monkeypatch):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    monkeypatch.setattr(_tables, "_BLOCK", 10)
+    column = [1.0] * 40
+    column[33] = None
+    pyarrow.parquet.write_table(arrow.table({"a": column}), "t.parquet")
+    with pytest.raises(ValueError, match="row 33, column 'a': expected a number, got null"):
+        list(_tables.open_table("t.parquet").blocks([0]))
+
+
+def test_a_file_that_got_shorter_is_told(folder):
+    np.save("t.npy", table(100))
+    source = _tables.open_table("t.npy")
+    np.save("t.npy", table(50))
+    with pytest.raises(ValueError, match="expected 100 rows, as it began with"):
+        list(source.blocks([0]))
+
+
+@pytest.mark.parametrize("name", ["s.npy", "s.csv", "s.parquet"])
+def test_scores_of_a_table_in_blocks_have_the_same_bits(folder, result, monkeypatch, name):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    flow, x = small_flow(), table(204)
+    x[77] = np.nan
+    np.save("t.npy", x)
+    monkeypatch.setattr(_tables, "_BLOCK", 20)
+    report = result("score", "flow.safetensors", "t.npy", "-o", name)
+    want = flow.log_prob(x)
+    assert_array_equal(_tables.open_table(name).read([0])[:, 0].astype(want.dtype), want)
+    if name == "s.npy":
+        assert np.load(name).shape == (204,)
+        assert np.load(name).dtype == np.float32
+    finite = np.delete(want, 77).astype(float)
+    assert (report["rows"], report["not_finite"]) == (204, 1)
+    assert report["log_likelihood"] == pytest.approx(finite.mean(), rel=1e-12)
+    assert report["standard_error"] == pytest.approx(finite.std(ddof=1) / np.sqrt(203), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["s.npy", "s.csv", "s.parquet"])
+def test_scores_by_an_ensemble_in_blocks_have_two_columns(folder, result, monkeypatch, name):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    ensemble, x = hr.Ensemble([hr.MAF(3, transforms=1, hidden=(8,), seed=seed) for seed in range(2)]), table(204)
+    ensemble.save("e.safetensors")
+    np.save("t.npy", x)
+    monkeypatch.setattr(_tables, "_BLOCK", 20)
+    result("score", "e.safetensors", "t.npy", "-o", name)
+    want = np.stack([ensemble.log_prob(x), ensemble.spread(x)], axis=1)
+    assert_array_equal(_tables.open_table(name).read([0, 1]).astype(want.dtype), want)
+
+
+MEASURED = """
+import resource, sys
+from headrace._cli import cli
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+code = cli.main(["score", "flow.safetensors", sys.argv[1], "-o", "s.npy", "--quiet"])
+print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.programs
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in KiB")
+@pytest.mark.parametrize("kind", ["npy", "parquet"])
+def test_scores_take_memory_that_does_not_grow_with_the_rows(folder, kind):
+    """1.5 million rows of 8 float64 columns are 92 MiB, and 4 MiB a block."""
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    hr.MAF(8, transforms=1, hidden=(8,)).save("flow.safetensors")
+    rows = np.random.default_rng(0).standard_normal((1_500_000, 8))
+    written(folder, f"t.{kind}", rows)
+    told = subprocess.run([sys.executable, "-c", MEASURED, f"t.{kind}"], check=True, capture_output=True, text=True)
+    code, grown = told.stdout.splitlines()[-1].split()
+    assert int(code) == 0
+    assert int(grown) < (45 if kind == "npy" else 90) * 1024  # the latter has pyarrow itself, and what it keeps
+    assert np.load("s.npy", mmap_mode="r").shape == (1_500_000,)

@@ -10,7 +10,7 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
@@ -22,6 +22,7 @@ from headrace import _columns as about_columns
 from headrace import files
 from headrace._cli import bounds, tables
 from headrace._cli.offered import FIT, FLOWS, Kind, settings
+from headrace._cli.scores import Scores
 from headrace._output import check_writable, printable, refuse_inputs
 from headrace._stored import MOST_FEATURES
 from headrace.diagnosis.baselines import gaussian_log_prob
@@ -439,10 +440,10 @@ def _is_standard_output(path: str) -> bool:
         return False
 
 
-def _rows_for(
+def _columns_for(
     flow: Density, notes: dict[str, str], arguments: argparse.Namespace, *, data: str | None = None, weights: Any = None
-) -> tuple[tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None], list[str] | None]:
-    """Rows of a table as a flow takes them, x, context and weights; and what its features are called there."""
+) -> tuple[Any, Any]:
+    """A table that is open, and which of its columns a flow takes: features, context and weights."""
     source = _open(arguments, data)
     columns = _columns(source, arguments, weights=weights, names=_Names.of_notes(notes, flow))
     for kind, wanted, chosen in (("features", flow.features, columns[0]), ("context", flow.context, columns[1])):
@@ -452,6 +453,14 @@ def _rows_for(
                 f"{source.path}: expected {wanted} columns of {kind}, as {arguments.flow} has, got {len(chosen)}; "
                 f"choose them with {option}"
             )
+    return source, columns
+
+
+def _rows_for(
+    flow: Density, notes: dict[str, str], arguments: argparse.Namespace, *, data: str | None = None, weights: Any = None
+) -> tuple[tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None], list[str] | None]:
+    """Rows of a table as a flow takes them, x, context and weights; and what its features are called there."""
+    source, columns = _columns_for(flow, notes, arguments, data=data, weights=weights)
     x, context, weight = _read(source, columns)
     names = None if source.names is None else [source.names[i] for i in columns[0]]
     return (x, context if flow.context else None, weight[:, 0] if columns[2] else None), names
@@ -463,37 +472,38 @@ def score(arguments: argparse.Namespace) -> int:
     if arguments.flow == arguments.data == STANDARD:
         _usage(arguments, "arguments FLOW, DATA: the standard input can be one of them, got both")
     flow, notes = _load(arguments.flow)
-    given = _rows_for(flow, notes, arguments)[0][:2]
-    log_prob = flow.log_prob(*given)
-    # Of an ensemble, how far its members differ is a second column.
-    scores = {"log_prob": log_prob} | ({"spread": flow.spread(*given)} if isinstance(flow, hr.Ensemble) else {})
-    table = np.stack([*scores.values()], axis=1) if len(scores) > 1 else log_prob
+    source, columns = _columns_for(flow, notes, arguments)
+    scores = Scores()
+    spreads = isinstance(flow, hr.Ensemble)  # how far its members differ is a second column
 
-    finite = log_prob[np.isfinite(log_prob)].astype(np.float64)
-    n = finite.size
-    report = {
-        "rows": log_prob.size,
-        "not_finite": log_prob.size - n,
-        "log_likelihood": finite.mean() if n else math.nan,
-        "standard_error": finite.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan,
-        "least": finite.min() if n else math.nan,
-        "most": finite.max() if n else math.nan,
-        "file": arguments.output,
-    }
+    def densities() -> Iterator[NDArray[Any]]:
+        """Of some rows at a time, so that a table may be larger than the memory."""
+        for block in source.blocks([*columns[0], *columns[1]]):
+            x, context = np.split(block, [flow.features], axis=1)
+            given = (x, context if flow.context else None)
+            log_prob = flow.log_prob(*given)
+            scores.add(log_prob)
+            yield np.stack([log_prob, flow.spread(*given)], axis=1) if isinstance(flow, hr.Ensemble) else log_prob
+
+    parts: Iterable[NDArray[Any]] = densities()
+    if arguments.output:
+        tables.write_parts(arguments.output, ["log_prob", *["spread"] * spreads], parts)
+    else:
+        parts = list(parts)
+    report = {**scores.report(), "file": arguments.output}
     summary = (
-        f"{_counted(log_prob.size, 'row')}: mean log density {report['log_likelihood']:.4f} ± "
+        f"{_counted(scores.rows, 'row')}: mean log density {report['log_likelihood']:.4f} ± "
         f"{report['standard_error']:.4f} nats, from {report['least']:.4f} to {report['most']:.4f}"
     )
     if report["not_finite"]:
         summary += f"; left out, as their log density is not finite: {report['not_finite']:,}"
     if arguments.output:
-        tables.write_table(arguments.output, table, [*scores])
         _say(arguments, report, [summary])
     elif arguments.json:
         _say(arguments, report, [])
     else:
         _note(arguments, summary)
-        tables.write_table(None, table)
+        tables.write_table(None, np.concatenate(list(parts)))
     return OK
 
 

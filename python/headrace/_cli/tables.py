@@ -5,12 +5,13 @@ from __future__ import annotations
 import abc
 import csv
 import io
+import os
 import sys
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from headrace import _columns
 from headrace._output import replacing, spreadsheet_cell
 
-__all__ = ["READ", "WRITTEN", "Source", "open_table", "write_table"]
+__all__ = ["READ", "WRITTEN", "Source", "open_table", "write_parts", "write_table"]
 
 TEXT = (".csv", ".tsv", ".txt")
 READ = (".npy", ".npz", *TEXT, ".parquet")
@@ -33,6 +34,8 @@ OTHERS = "; --columns chooses other columns"
 NO_PYARROW = 'reading and writing .parquet needs pyarrow: pip install "headrace[tables]"'
 
 _CHUNK = 1 << 14  # rows of text turned into numbers at a time
+_BLOCK = 1 << 16  # rows of a block, about
+_LEAST = 8  # fewer rows take another path through the core, which may differ in the last digits
 
 
 class Source(abc.ABC):
@@ -45,6 +48,19 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def read(self, columns: Sequence[int]) -> NDArray[Any]:
         """These columns, shape (rows, len(columns)), float32 or float64."""
+
+    def blocks(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        """The same, some rows at a time, none of them so few that they get other bits than among all; at least one."""
+        held = None
+        for part in self._parts(columns):
+            if held is not None and len(part) >= _LEAST:
+                yield held
+                held = None
+            held = part if held is None else np.concatenate([held, part])
+        yield self.read(columns)[:0] if held is None else held
+
+    def _parts(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        yield self.read(columns)
 
     def label(self, column: int) -> str:
         """How a message calls a column."""
@@ -135,7 +151,10 @@ class _Array(Source):
         self.path, self.names = path, None
         try:
             with open(path, "rb") as file:
-                content = np.load(file, allow_pickle=False)
+                content: Any = _opened(file) if name is None and path.lower().endswith(".npy") else None
+                if content is None:
+                    file.seek(0)
+                    content = np.load(file, allow_pickle=False)
                 if isinstance(content, np.lib.npyio.NpzFile):
                     content = content[self._choose(content.files, name)]
         except (EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
@@ -144,7 +163,7 @@ class _Array(Source):
             raise ValueError(
                 f"{path}: expected a NumPy file of numbers, got one that is broken, foreign or has Python objects"
             ) from None
-        if content.ndim == 1:
+        if content.ndim == 1 and isinstance(content, np.ndarray):
             content = content[:, None]
         if content.ndim != 2 or content.dtype.kind not in "fiub":
             raise ValueError(
@@ -163,10 +182,51 @@ class _Array(Source):
         return name
 
     def read(self, columns: Sequence[int]) -> NDArray[Any]:
+        return self._chosen(self.content[:], columns)
+
+    def _parts(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        for begin in range(0, self.content.shape[0], _BLOCK):
+            yield self._chosen(self.content[begin : begin + _BLOCK], columns)
+
+    def _chosen(self, rows: NDArray[Any], columns: Sequence[int]) -> NDArray[Any]:
         every = list(columns) == list(range(self.n_columns))
-        chosen = self.content if every else self.content[:, list(columns)]
+        chosen = rows if every else rows[:, list(columns)]
         dtype = np.float32 if chosen.dtype in (np.float16, np.float32) else np.float64
         return np.ascontiguousarray(chosen, dtype)
+
+
+class _Rows:
+    """The rows of an .npy file in C order, read from it when they are asked for."""
+
+    def __init__(self, file: IO[bytes], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+        self.path, self.shape, self.dtype, self.begin = file.name, shape, dtype, file.tell()
+        self.ndim, self.row_bytes = 2, shape[1] * dtype.itemsize
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        begin, end, _ = rows.indices(self.shape[0])
+        with open(self.path, "rb") as file:
+            file.seek(self.begin + begin * self.row_bytes)
+            data = file.read((end - begin) * self.row_bytes)
+        if len(data) < (end - begin) * self.row_bytes:
+            raise ValueError(
+                f"{self.path}: expected {self.shape[0]} rows, as it began with, got a file that is shorter"
+            )
+        return np.frombuffer(data, self.dtype).reshape(end - begin, self.shape[1])
+
+
+def _opened(file: IO[bytes]) -> _Rows | None:
+    """A table of which any part can be read alone; None for one that is read as a whole, or refused there."""
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        return None
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if fortran or len(shape) not in (1, 2) or dtype.kind not in "fiub" or 0 in shape:
+        return None
+    rows, columns = shape[0], shape[1] if len(shape) == 2 else 1
+    if os.fstat(file.fileno()).st_size - file.tell() < rows * columns * dtype.itemsize:
+        return None
+    return _Rows(file, (rows, columns), dtype)
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------
@@ -231,10 +291,12 @@ class _Text(Source):
                 yield reader.line_num, fields
 
     def read(self, columns: Sequence[int]) -> NDArray[Any]:
-        lines, chosen = self._lines(), list(columns)
+        return np.concatenate([np.empty((0, len(columns))), *self._parts(columns)])
+
+    def _parts(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        lines, chosen, is_first = self._lines(), list(columns), True
         if self.has_names:
             next(lines)
-        parts = [np.empty((0, len(chosen)))]
         while chunk := list(islice(lines, _CHUNK)):
             for number, fields in chunk:
                 if len(fields) != self.n_columns:
@@ -243,19 +305,20 @@ class _Text(Source):
                         f"{len(fields)}"
                     )
             try:
-                parts.append(np.array([[fields[i] for i in chosen] for _, fields in chunk], np.float64))
+                numbers = np.array([[fields[i] for i in chosen] for _, fields in chunk], np.float64)
             except ValueError:
                 for number, fields in chunk:
                     for i in chosen:
                         if not _is_number(fields[i]):
                             # In the first row it is likely a column of text, and not a slip.
-                            advice = OTHERS if len(parts) == 1 and number == chunk[0][0] else ""
+                            advice = OTHERS if is_first and number == chunk[0][0] else ""
                             raise ValueError(
                                 f"{self.path}: line {number}, {self.label(i)}: expected a number, got {fields[i]!r}"
                                 + advice
                             ) from None
                 raise
-        return np.concatenate(parts)
+            yield numbers.reshape(len(chunk), len(chosen))
+            is_first = False
 
 
 # ---- Parquet ---------------------------------------------------------------------------------------------------------
@@ -281,6 +344,17 @@ class _Parquet(Source):
         self.names, self.n_columns = tuple(self.labels), len(self.labels)
 
     def read(self, columns: Sequence[int]) -> NDArray[Any]:
+        self._check(columns)
+        return self._numbers(self.file.read(columns=[self.labels[i] for i in columns]), columns, 0)
+
+    def _parts(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        self._check(columns)
+        begin = 0
+        for batch in self.file.iter_batches(_BLOCK, columns=[self.labels[i] for i in columns]):
+            yield self._numbers(self.arrow.Table.from_batches([batch]), columns, begin)
+            begin += batch.num_rows
+
+    def _check(self, columns: Sequence[int]) -> None:
         types = self.arrow.types
         for i in columns:
             kind = self.file.schema_arrow.field(i).type
@@ -288,14 +362,15 @@ class _Parquet(Source):
                 raise ValueError(f"{self.path}: {self.label(i)}: expected numbers, got {kind}{OTHERS}")
             if (count := self.labels.count(self.labels[i])) > 1:
                 raise ValueError(f"{self.path}: expected one {self.label(i)}, got {count}{OTHERS}")
-        table = self.file.read(columns=[self.labels[i] for i in columns])
+
+    def _numbers(self, table: Any, columns: Sequence[int], begin: int) -> NDArray[Any]:
         kinds = {table.schema.field(self.labels[i]).type for i in columns}
         dtype = np.float32 if kinds <= {self.arrow.float32(), self.arrow.float16()} else np.float64
         out = np.empty((table.num_rows, len(columns)), dtype)
         for position, i in enumerate(columns):
             column = table.column(self.labels[i])
             if column.null_count:
-                row = column.is_null().to_numpy().argmax()
+                row = begin + column.is_null().to_numpy().argmax()
                 raise ValueError(f"{self.path}: row {row}, {self.label(i)}: expected a number, got null")
             out[:, position] = column.to_numpy()
         return out
@@ -324,6 +399,51 @@ def write_table(path: str | None, values: NDArray[Any], names: Sequence[str] | N
             text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
             _write_text(text, values, names)
             text.detach()
+
+
+def write_parts(path: str, names: Sequence[str], parts: Iterable[NDArray[Any]]) -> None:
+    """Write a table, (rows, columns) or (rows,), part by part in the memory of one; otherwise as `write_table`.
+
+    There is at least one part, and all are of one dtype.
+    """
+    suffix = Path(path).suffix.lower()
+    with replacing(path) as stream:
+        if suffix == ".npy":
+            _write_npy(stream, parts)
+        elif suffix == ".parquet":
+            _write_parquet(path, stream, names, parts)
+        else:
+            text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+            for i, part in enumerate(parts):
+                _write_text(text, part, None if i else names)
+            text.detach()
+
+
+def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
+    """NumPy leaves room in the header for the number of rows, which is known last."""
+
+    def write_header(like: NDArray[Any], rows: int) -> int:
+        described = {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False}
+        stream.seek(0)
+        np.lib.format.write_array_header_1_0(stream, {**described, "shape": (rows, *like.shape[1:])})
+        return stream.tell()
+
+    begin, rows = 0, 0
+    for part in parts:
+        if begin == 0:
+            begin = write_header(part, 0)
+        stream.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+        rows += len(part)
+    if write_header(part, rows) != begin:
+        raise AssertionError("expected a header of one length")
+
+
+def _write_parquet(path: str, stream: IO[bytes], names: Sequence[str], parts: Iterable[NDArray[Any]]) -> None:
+    tables = (_arrow_table(path, part, names) for part in parts)
+    first = next(tables)
+    with _pyarrow().parquet.ParquetWriter(stream, first.schema) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
 
 
 def _arrow_table(path: str, values: NDArray[Any], names: Sequence[str] | None) -> Any:
