@@ -29,7 +29,7 @@ FITS = {
     "plateau": {"epochs": 8, "patience": 3, "schedule": "plateau", "learning_rate": 0.1, "weights": WEIGHTS},
     "cosine": {"epochs": 5, "schedule": "cosine", "validation": None},
     "no average": {"epochs": 5, "average": None, "clip": None, "validation": (X[:60],)},
-    "a Gaussian after it": {"patience": 2, "weight_decay": 1.0, "learning_rate": 1e-3},
+    "a Gaussian after it": {"patience": 1, "weight_decay": 1.0, "learning_rate": 1e-2, "batch_size": 180},
 }
 CONDITIONAL = {"epochs": 5, "context": CONTEXT}
 
@@ -91,7 +91,7 @@ def test_a_fit_goes_on_from_any_step(name, every, dtype, tmp_path, monkeypatch):
     kill, path = Kill(monkeypatch, Killed()), tmp_path / "fit.state"
     want = fit(name, dtype)
     rng, total = cases.rng("kill", name, str(every), dtype), kill.steps
-    kills, least = 0, 50 if every == 0.0 else 100
+    kills, least = 0, min(50 if every == 0.0 else 100, total // 2)
     while True:
         kill.after(int(rng.integers(least, least + total)), bool(rng.integers(2)))
         try:
