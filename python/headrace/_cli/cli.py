@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import headrace as hr
-from headrace._cli import commands, diagnose, export, offered, tables
+from headrace._cli import commands, diagnose, export, offered, tables, use
 from headrace._output import printable
 
 __all__ = ["main"]
@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command(
         "score",
-        commands.score,
+        use.score,
         "write the log density of each row of a table, in nats",
         "With --json the densities are written only with --output.",
     )
@@ -178,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--seed", type=_integer(0), default=0, metavar="N", help="of what is drawn (0)")
 
-    sub = command("sample", commands.sample, "draw rows from a flow")
+    sub = command("sample", use.sample, "draw rows from a flow")
     sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote; - for the standard input")
     sub.add_argument("-n", "--rows", type=_integer(0), required=True, metavar="N", help="how many")
     sub.add_argument("--seed", type=_integer(0, bits=64), metavar="N", help="by default another one each time")
@@ -271,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     try:
         arguments = _parser().parse_args(argv)
-        if arguments.run in (commands.score, commands.sample) and arguments.output == commands.STANDARD:
+        if arguments.run in (use.score, use.sample) and arguments.output == commands.STANDARD:
             arguments.output = None
         if arguments.threads:
             hr.set_num_threads(arguments.threads)
