@@ -409,7 +409,7 @@ def test_nothing_waits_and_everything_is_on_the_stream(emu):
     stream = 7 << 8
     calls = [
         lambda: twin.program.log_prob(x, row, context=c, stream=stream),
-        lambda: twin.program.sample(40, 5, value, row, context=c, parameters=weights, stream=stream),
+        lambda: twin.program.sample(40, 5, value=value, log_prob=row, context=c, parameters=weights, stream=stream),
         lambda: twin.program.gradient(
             True, True, x, context=c, log_prob=row, grad_input=value, grad_weights=weights, stream=stream
         ),
