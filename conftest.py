@@ -8,6 +8,9 @@ OPTIONAL = {
     "jax": ["jax.py", "_xla.py"],
     "onnx": ["onnx"],
     "sbi": ["integrations/sbi.py"],
+    "pocomc": ["integrations/pocomc.py"],
+    "nessai": ["integrations/nessai.py"],
+    "numpyro": ["integrations/numpyro.py"],
 }
 collect_ignore = [
     f"python/headrace/{name}" for needed, names in OPTIONAL.items() if not find_spec(needed) for name in names

@@ -20,7 +20,7 @@ OURS = (ROOT, ROOT / "tests", ROOT / "tests" / "support")  # where a reader has 
 PAGES = [page for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))] if "gallery" not in page.parts]
 
 # A page that imports one of these is only read without it.
-OPTIONAL = {"torch", "jax", "pandas", "sklearn", "scipy", "zuko", "nflows", "sbi"}
+OPTIONAL = {"torch", "jax", "pandas", "sklearn", "scipy", "zuko", "nflows", "sbi", "pocomc", "nessai", "numpyro"}
 
 
 def blocks(page):
