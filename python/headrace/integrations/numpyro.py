@@ -1,0 +1,102 @@
+"""Flows as distributions of numpyro.
+
+from headrace.integrations.numpyro import FlowDistribution
+
+prior = FlowDistribution(headrace.jax.freeze(flow))  # once, outside of the model
+x = numpyro.sample("x", prior)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+try:
+    import jax
+    from numpyro.distributions import Distribution, constraints
+except ImportError as error:
+    raise ImportError('headrace.integrations.numpyro needs numpyro: pip install "headrace[numpyro]"') from error
+
+from jax import numpy as jnp
+
+from headrace import _arguments as check
+from headrace.flow import Flow
+from headrace.jax import FlowModule
+
+__all__ = ["FlowDistribution"]
+
+
+class FlowDistribution(Distribution):
+    """The density of a flow, given one context or many, on vectors of all reals.
+
+    It is a pytree whose leaves are the module's parameters, if it is not frozen, and the context. So it can be made
+    outside of a model or inside, be an argument of compiled functions, and be trained.
+
+    Args:
+        module: A `headrace.jax.FlowModule`; one from `headrace.jax.freeze` if the flow is done, as no gradient by its
+            parameters is ever made then. A `headrace.Flow` is taken as its `FlowModule`.
+        context: Shape (..., context) if the flow reads one: its leading dimensions are the `batch_shape`.
+        validate_args: See numpyro.
+
+    Raises:
+        TypeError, ValueError: no flow, or a context that does not fit; the message names the argument.
+
+    >>> import jax, headrace as hr
+    >>> density = FlowDistribution(hr.MAF(3, context=2, seed=0), jax.numpy.zeros((5, 2)))
+    >>> density.batch_shape, density.event_shape, density.sample(jax.random.key(0), (4,)).shape
+    ((5,), (3,), (4, 5, 3))
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012  # as the base class has it
+    support = constraints.real_vector
+    reparametrized_params = ["context"]  # noqa: RUF012
+    pytree_data_fields = ("module", "context")
+
+    def __init__(self, module: FlowModule | Flow, context: Any = None, *, validate_args: bool | None = None) -> None:
+        """See the class."""
+        if isinstance(module, Flow):
+            module = FlowModule(module)
+        elif not isinstance(module, FlowModule):
+            raise TypeError(f"module: expected a headrace.jax.FlowModule or a Flow, got {check.kind_of(module)}")
+        columns = module.structure.context
+        if (context is None) != (columns == 0):
+            expected = f"{columns} context columns" if columns else "no context, as the flow takes none"
+            raise ValueError(f"context: expected {expected}, got {check.kind_of(context)}")
+        if context is not None:
+            context = jnp.asarray(context, module.structure.dtype)
+            if not context.shape or context.shape[-1] != columns:
+                raise ValueError(f"context: expected shape (..., {columns}), got {context.shape}")
+        self.module, self.context = module, context
+        batch = () if context is None else context.shape[:-1]
+        super().__init__(batch, (module.structure.features,), validate_args=validate_args)
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        """Draws by a key, shape (*sample_shape, *batch_shape, features), differentiable by parameters and context."""
+        return self.module.sample(key, tuple(sample_shape), self.context)
+
+    def sample_with_intermediates(self, key: Any, sample_shape: tuple[int, ...] = ()) -> tuple[jax.Array, list[Any]]:
+        """``(draws, [])``: nothing else is kept."""
+        return self.sample(key, sample_shape), []
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+        """Log density of each row, in nats.
+
+        Args:
+            value: Shape (..., features), broadcast against the context.
+            intermediates: Takes no part.
+        """
+        value = jnp.asarray(value)
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            value = value.astype(self.module.structure.dtype)
+        if self._validate_args:
+            self._validate_sample(value)
+        return self.module.log_prob(value, self.context)
+
+    @property
+    def mean(self) -> Any:
+        """Refused: no formula gives it."""
+        raise NotImplementedError("mean: a flow has no formula for its mean; average draws of sample(key, (n,))")
+
+    @property
+    def variance(self) -> Any:
+        """Refused: no formula gives it."""
+        raise NotImplementedError("variance: a flow has no formula for its variance; take that of sample(key, (n,))")

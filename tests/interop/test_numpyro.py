@@ -1,0 +1,148 @@
+"""Flows as numpyro's distributions: densities, draws, maps, and models that NUTS samples."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import headrace as hr
+from convert_cases import library
+
+pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("ignore")]
+
+jax = library("jax")
+numpyro = library("numpyro")
+
+import jax.numpy as jnp  # noqa: E402
+from numpyro import distributions as dist  # noqa: E402
+
+import headrace.jax as hj  # noqa: E402
+from headrace.integrations.numpyro import FlowDistribution  # noqa: E402
+
+KEY = jax.random.key(0)
+
+
+def made(context=2, seed=0, **settings):
+    flow = hr.MAF(3, context=context, transforms=2, hidden=(8,), seed=seed, **settings)
+    flow.parameters = flow.parameters + 0.3 * np.random.default_rng(seed).standard_normal(flow.parameters.size).astype(
+        flow.dtype
+    )
+    return flow
+
+
+def rows(*shape, seed=1):
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_densities_are_those_of_the_flow(frozen):
+    flow = made()
+    context, x = rows(5, 2), rows(4, 5, 3)
+    density = FlowDistribution(hj.freeze(flow) if frozen else flow, context)
+    assert (density.batch_shape, density.event_shape, density.event_dim) == ((5,), (3,), 1)
+    want = flow.log_prob(x, context)
+    assert_allclose(density.log_prob(x), want, rtol=1e-5, atol=1e-5)
+    assert_allclose(jax.jit(lambda x: density.log_prob(x))(x), want, rtol=1e-5, atol=1e-5)
+    assert_allclose(density.log_prob(x[0, 0]), flow.log_prob(x[0, 0], context), rtol=1e-5, atol=1e-5)
+    plain = FlowDistribution(made(0))
+    assert plain.batch_shape == ()
+    assert_allclose(plain.log_prob(x), made(0).log_prob(x), rtol=1e-5, atol=1e-5)
+    assert plain.log_prob(jnp.zeros(3, int)).shape == ()
+
+
+def test_draws_have_the_flows_distribution():
+    flow = made()
+    density = FlowDistribution(hj.freeze(flow), rows(2, 2))
+    x = np.asarray(density.sample(KEY, (20_000,)))
+    assert x.shape == (20_000, 2, 3)
+    assert (density.sample(KEY).shape, density.sample_with_intermediates(KEY, (2, 3))[0].shape) == (
+        (2, 3),
+        (2, 3, 2, 3),
+    )
+    exact = flow.sample((20_000,), rows(2, 2), seed=1)
+    error = np.sqrt(2 / 20_000) * exact.std(axis=0)
+    assert (np.abs(x.mean(axis=0) - exact.mean(axis=0)) < 5 * error).all()
+    assert_allclose(x.std(axis=0), exact.std(axis=0), rtol=0.1)  # tails are heavier than a Gaussian's
+    assert (density.sample(KEY, (3,)) == density.sample(KEY, (3,))).all()
+    assert (density.sample(KEY, (3,)) != density.sample(jax.random.key(1), (3,))).any()
+
+
+def test_a_distribution_is_a_pytree():
+    module = hj.FlowModule(made())
+    density = FlowDistribution(module, rows(5, 2))
+    leaves, tree = jax.tree.flatten(density)
+    assert sorted(leaf.shape for leaf in leaves) == sorted([(5, 2), module.params.shape])
+    again = jax.tree.unflatten(tree, leaves)
+    x = rows(5, 3)
+    assert isinstance(again, FlowDistribution)
+    assert (again.batch_shape, again.event_shape) == ((5,), (3,))
+    assert (again.log_prob(x) == density.log_prob(x)).all()
+    assert (jax.jit(lambda d, x: d.log_prob(x))(density, x) == jax.jit(density.log_prob)(x)).all()
+    assert len(jax.tree.leaves(FlowDistribution(hj.freeze(made()), rows(5, 2)))) == 1
+    gradient = jax.grad(lambda d: d.log_prob(x).sum())(density)
+    by_flow = made().log_prob_vjp(x, np.ones(5, "float32"), rows(5, 2), wrt=("context", "parameters"))
+    assert_allclose(gradient.context, by_flow[0], rtol=1e-3, atol=1e-4)
+    assert_allclose(gradient.module.params, by_flow[1], rtol=1e-3, atol=1e-4)
+
+
+def test_maps_over_contexts_and_over_rows():
+    module, context, x = hj.freeze(made()), rows(5, 2), rows(5, 3)
+    want = made().log_prob(x, context)
+    one = jax.vmap(lambda c, x: FlowDistribution(module, c).log_prob(x))
+    assert_allclose(one(context, x), want, rtol=1e-5, atol=1e-5)
+    over = jax.vmap(lambda d, x: d.log_prob(x))
+    assert_allclose(over(FlowDistribution(module, context), x), want, rtol=1e-5, atol=1e-5)
+    wide = FlowDistribution(module, context[0]).expand([4]).to_event(1)
+    assert (wide.batch_shape, wide.event_shape) == ((), (4, 3))
+    assert_allclose(wide.log_prob(x[:4]), made().log_prob(x[:4], context[0]).sum(), rtol=1e-5)
+    masked = FlowDistribution(module, context).mask(jnp.array([True, False, True, True, True]))
+    assert_allclose(masked.log_prob(x), want * [1, 0, 1, 1, 1], rtol=1e-5, atol=1e-5)
+
+
+def test_nuts_samples_a_posterior_with_a_flow_as_prior():
+    # A prior that is a Gaussian in fact, x = A z + m, so that the posterior is known for a datum y = x + N(0, 1).
+    m, a, y = np.array([1.0, -2.0]), np.array([[0.5, 0.0], [1.5, 1.0]]), np.array([2.0, 1.0])
+    flow = hr.Flow([hr.Linear.from_matrix(a, m)])
+    prior = FlowDistribution(hj.freeze(flow))
+
+    def model(y):
+        x = numpyro.sample("x", prior)
+        numpyro.sample("y", dist.Normal(x, 1.0).to_event(1), obs=y)
+
+    mcmc = numpyro.infer.MCMC(numpyro.infer.NUTS(model), num_warmup=200, num_samples=1000, progress_bar=False)
+    mcmc.run(KEY, jnp.asarray(y))
+    draws = np.asarray(mcmc.get_samples()["x"])
+    covariance = np.linalg.inv(np.linalg.inv(a @ a.T) + np.eye(2))
+    mean = covariance @ (y + np.linalg.solve(a @ a.T, m))
+    std = np.sqrt(np.diag(covariance))
+    # Some 350 independent draws at least, as in test_jax.py: five standard errors.
+    assert (np.abs(draws.mean(axis=0) - mean) < 5 * std / np.sqrt(350)).all()
+    assert_allclose(draws.std(axis=0), std, rtol=5 / np.sqrt(2 * 350))
+
+
+def test_a_model_that_was_traced_draws_in_a_plate():
+    density = FlowDistribution(hj.freeze(made()), rows(5, 2))
+
+    def model():
+        with numpyro.plate("five", 5):
+            return numpyro.sample("x", density)
+
+    drawn = numpyro.infer.Predictive(model, num_samples=7)(KEY)["x"]
+    assert drawn.shape == (7, 5, 3)
+    trace = numpyro.handlers.trace(numpyro.handlers.seed(model, KEY)).get_trace()
+    assert trace["x"]["value"].shape == (5, 3)
+
+
+def test_what_is_wrong_is_named():
+    with pytest.raises(TypeError, match=r"^module: expected a headrace.jax.FlowModule or a Flow, got int"):
+        FlowDistribution(3)
+    with pytest.raises(ValueError, match=r"^context: expected 2 context columns, got NoneType"):
+        FlowDistribution(made())
+    with pytest.raises(ValueError, match=r"^context: expected no context, as the flow takes none"):
+        FlowDistribution(made(0), rows(2))
+    with pytest.raises(ValueError, match=r"^context: expected shape \(\.\.\., 2\), got \(5, 3\)"):
+        FlowDistribution(made(), rows(5, 3))
+    with pytest.raises(ValueError, match=r"^x: expected shape \(\.\.\., 3\)"):
+        FlowDistribution(made(0)).log_prob(rows(4, 2))
+    for name in ("mean", "variance"):
+        with pytest.raises(NotImplementedError, match=f"^{name}: a flow has no formula"):
+            getattr(FlowDistribution(made(0)), name)
