@@ -1,0 +1,251 @@
+"""Flows for nessai's nested sampling, in the place of its own.
+
+    from headrace.integrations.nessai import FlowProposal
+    from nessai.flowsampler import FlowSampler
+
+    sampler = FlowSampler(model, flow_proposal_class=FlowProposal)  # all else as nessai has it
+
+Flows are described by `flow_config` and trained by headrace as `training_config` says; checkpoints, weight files and
+resumed runs are nessai's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+try:
+    import torch
+    from nessai.flowmodel.base import FlowModel as NessaiFlowModel
+    from nessai.flows.base import BaseFlow
+    from nessai.plot import plot_loss
+    from nessai.proposal import FlowProposal as NessaiFlowProposal
+except ImportError as error:
+    raise ImportError('headrace.integrations.nessai needs nessai: pip install "headrace[nessai]"') from error
+
+from torch import Tensor
+
+from headrace import _arguments as check
+from headrace.flow import Flow
+from headrace.flows import MAF, NSF, RealNVP
+from headrace.torch import FlowModule
+
+__all__ = ["FlowModel", "FlowProposal", "NessaiFlow"]
+
+KINDS: dict[str, Callable[..., Flow]] = {"realnvp": RealNVP, "maf": MAF, "nsf": NSF, "spline": NSF}
+_DECAY = 0.01  # of AdamW of PyTorch, where `optimiser_kwargs` says nothing
+
+
+class NessaiFlow(FlowModule, BaseFlow):
+    """A flow with the methods that nessai calls, as ``flow_config={"flow": NessaiFlow, ...}`` makes it.
+
+    nessai's own loop can train it too, as in its importance nested sampler.
+
+    Args:
+        n_inputs: Features.
+        n_neurons: Units of each hidden layer.
+        n_blocks: Transforms.
+        n_layers: Hidden layers of a transform's network.
+        kind: "realnvp", "maf" or "nsf".
+        context_features: Context columns, 0 or None for none.
+        activation: A name, or a function of `torch.nn.functional`, as nessai makes of it.
+        distribution: None: the base is the standard normal.
+        **settings: Of `headrace.RealNVP`, `headrace.MAF` or `headrace.NSF`.
+
+    Raises:
+        TypeError, ValueError: by the name of the argument.
+    """
+
+    def __init__(
+        self,
+        n_inputs: int,
+        n_neurons: int,
+        n_blocks: int,
+        n_layers: int,
+        *,
+        kind: str = "realnvp",
+        context_features: int | None = None,
+        activation: Any = "relu",
+        distribution: None = None,
+        **settings: Any,
+    ) -> None:
+        """See the class."""
+        make = KINDS[check.choice("kind", kind, tuple(KINDS))]
+        if distribution is not None:
+            raise ValueError(f"distribution: expected None, for the standard normal, got {distribution!r}")
+
+        def fresh() -> Flow:
+            return make(
+                n_inputs,
+                context=context_features or 0,
+                transforms=n_blocks,
+                hidden=(n_neurons,) * n_layers,
+                activation=getattr(activation, "__name__", activation),
+                **{"seed": int(torch.randint(2**62, ())), **settings},
+            )
+
+        super().__init__(fresh())
+        self._fresh = fresh
+
+    def reset_parameters(self) -> None:
+        """Begin anew, with other weights."""
+        device, dtype = self.vector.device, str(self.vector.dtype).removeprefix("torch.")
+        self.flow = self._fresh().astype(dtype)
+        self.to(device)
+
+    def forward(  # type: ignore[override]  # here and below nessai's signatures
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Data to latent, and the log-determinant."""
+        return self.to_latent(x, context)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Latent to data, and the log-determinant."""
+        return self.to_data(z, context)
+
+    def sample(self, n: int, context: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Draws, shape (n, features); a context of n rows has one for each."""
+        return self.sample_and_log_prob(n, context)[0]
+
+    def sample_and_log_prob(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Draws and their log densities."""
+        z = self.sample_latent_distribution(n)
+        x, log_det = self.inverse(z, context)
+        return x, self.base_distribution_log_prob(z) - log_det
+
+    def sample_latent_distribution(self, n: int, context: Tensor | None = None) -> Tensor:
+        """Rows of the base, by PyTorch's generator."""
+        return self._noise((int(n), self.features))
+
+    def base_distribution_log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log densities of latent rows."""
+        return -0.5 * (z * z + np.log(2 * np.pi)).sum(dim=-1)
+
+    def forward_and_log_prob(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Latent rows, and the log densities of the data."""
+        z, log_det = self.forward(x, context)
+        return z, self.base_distribution_log_prob(z) + log_det
+
+    def freeze_transform(self) -> None:
+        """Train nothing."""
+        self.requires_grad_(False)
+
+    def unfreeze_transform(self) -> None:
+        """Train again."""
+        self.requires_grad_(True)
+
+
+class FlowModel(NessaiFlowModel):
+    """nessai's `FlowModel` whose flow is one of headrace, trained by `headrace.Flow.fit`.
+
+    Of `flow_config`, `ftype` is "realnvp", "maf", "nsf" or "spline"; `n_neurons`, if it is not given, is twice the
+    number of inputs, as in nessai, but at least 32; what else is there is a setting of `headrace.RealNVP` and the
+    others. Of `training_config`, `lr`, `batch_size`, `val_size`, `max_epochs`, `patience`, `clip_grad_norm`,
+    `annealing` (by a cosine) and the `weight_decay` of `optimiser_kwargs` mean what they mean in nessai, and ``"fit"``
+    holds arguments of `headrace.Flow.fit` that win over them. Noise, other optimisers than "adamw" and other devices
+    than the CPU are refused.
+    """
+
+    def setup_from_input_dict(self, flow_config: Any, training_config: Any) -> None:
+        """Take the configuration; see the class.
+
+        Raises:
+            ValueError: what has no counterpart, by name.
+        """
+        own = dict(flow_config or {})
+        kind = own.pop("ftype", None) or own.get("kind", "realnvp")
+        own["kind"] = check.choice("ftype", str(kind).lower(), tuple(KINDS))
+        own["flow"] = own.get("flow") or NessaiFlow
+        if own.get("n_neurons") is None and own.get("n_inputs"):
+            own["n_neurons"] = max(2 * own["n_inputs"], 32)
+        super().setup_from_input_dict(own, training_config)
+        words = self.training_config
+        for name, expected in (("noise_type", None), ("noise_scale", None), ("optimiser", "adamw")):
+            if words[name] != expected:
+                raise ValueError(
+                    f"{name}: expected {expected!r}, as flows of headrace are trained, got {words[name]!r}"
+                )
+        for name in ("device_tag", "inference_device_tag"):
+            if str(words.get(name) or "cpu") != "cpu":
+                raise ValueError(f"{name}: expected 'cpu', got {words[name]!r}")
+        unknown = sorted(set(self.optimiser_kwargs) - {"weight_decay"})
+        if unknown:
+            raise ValueError(f"optimiser_kwargs: expected weight_decay alone, got {unknown[0]!r}")
+
+    def train(
+        self,
+        samples: Any,
+        weights: Any = None,
+        conditional: Any = None,
+        max_epochs: int | None = None,
+        patience: int | None = None,
+        output: str | None = None,
+        val_size: float | None = None,
+        plot: bool = True,
+    ) -> dict[str, list[float]]:
+        """Train from the present parameters on, write the weights, and a plot of losses.
+
+        Args:
+            samples: Shape (rows, n_inputs).
+            weights: Shape (rows,).
+            conditional: Shape (rows, context_features).
+            max_epochs, patience, val_size: Instead of those of `training_config`.
+            output: The folder of the weights and the plot.
+            plot: Whether to make it.
+
+        Returns:
+            Losses of the epochs, "loss" and "val_loss", which is NaN without rows held out.
+        """
+        if not self.initialised:
+            self.initialise()
+        output = self.output if output is None else output
+        os.makedirs(output, exist_ok=True)
+        words = {**self.training_config}
+        for name, value in (("max_epochs", max_epochs), ("patience", patience), ("val_size", val_size)):
+            words[name] = words[name] if value is None else value
+        arguments, train, held = self._arguments(words, len(samples))
+
+        def part(chosen: Any) -> list[Any]:
+            """Rows, contexts and weights; what is double is kept, and read as such."""
+            return [None if a is None else np.asarray(a, float)[chosen] for a in (samples, conditional, weights)]
+
+        x, context, w = part(train)
+        flow = self.model.flow
+        arguments["validation"] = tuple(part(held)) if len(held) else None
+        history = flow.fit(x, context, weights=w, **{**arguments, **words.get("fit", {})})
+        self.model.flow = flow
+        self.model.eval()
+        self.finalise()
+        self.save_weights(os.path.join(output, "model.pt"))
+        losses = {"loss": list(history.train_loss), "val_loss": list(history.validation_loss)}
+        losses["val_loss"] = losses["val_loss"] or [np.nan] * len(losses["loss"])
+        if plot:
+            plot_loss(len(losses["loss"]), losses, filename=os.path.join(output, "loss.png"))
+        return losses
+
+    def _arguments(self, words: dict[str, Any], n: int) -> tuple[dict[str, Any], Any, Any]:
+        """What `headrace.Flow.fit` is told, and which rows are trained with and held out, as nessai chooses them."""
+        order = self.rng.permutation(n)
+        cut = int((1 - (words["val_size"] or 0)) * n)
+        batch = words["batch_size"]
+        arguments = {
+            "epochs": words["max_epochs"],
+            "batch_size": cut if batch in (None, "all") else min(batch, cut),
+            "patience": words["patience"] + 1,  # nessai ends a fit after more epochs than so many
+            "learning_rate": words["lr"],
+            "weight_decay": self.optimiser_kwargs.get("weight_decay", _DECAY),
+            "schedule": "cosine" if words["annealing"] else "constant",
+            "clip": words["clip_grad_norm"] or None,
+            "seed": int(self.rng.integers(2**62)),
+            "progress": False,
+        }
+        return arguments, order[:cut], order[cut:]
+
+
+class FlowProposal(NessaiFlowProposal):
+    """nessai's `FlowProposal` with a `FlowModel` of headrace, for ``FlowSampler(model, flow_proposal_class=...)``."""
+
+    _FlowModelClass = FlowModel
