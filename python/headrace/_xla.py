@@ -44,7 +44,6 @@ class Structure:
         """Copy a flow and make its program known to compiled code."""
         self.flow = copy.copy(flow)
         self.features, self.context, self.dtype = flow.features, flow.context, np.dtype(flow.dtype)
-        self.base: str = flow._base.name
         self.program = self.flow._program
         self.size: int = self.program.n_weights
         self.compiled = _registered()

@@ -18,7 +18,9 @@ from headrace import _arguments as check
 check.framework("jax", jax.__version__, (0, 5))
 
 from headrace._xla import Structure, axes_of, structure_of, varying  # noqa: E402
+from headrace.bases import Base, Logistic  # noqa: E402
 from headrace.flow import Flow  # noqa: E402
+from headrace.tails import Independent, NormalMixture, StudentT, Uniform  # noqa: E402
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -93,14 +95,17 @@ def to_data(flow: Flow | Structure, params: Any, z: Any, context: Any = None) ->
 def sample(flow: Flow | Structure, params: Any, key: Any, n: int | Sequence[int], context: Any = None) -> jax.Array:
     """Draw n rows, shape (n, features), differentiable by parameters and context.
 
-    The noise is JAX's: `jax.random.normal` or `jax.random.logistic` by the key. So the numbers are not those of
-    `Flow.sample`.
+    The noise is JAX's, as `jax.random.normal` by the key. So the numbers are not those of `Flow.sample`.
 
     Args:
         flow, params: As in `log_prob`.
         key: A key of `jax.random`.
         n: Number of rows, or a shape: then so many draws for each row of the context, shape ``(*n, ..., features)``.
         context: For a number of rows, shape (n, context), or (context,) for all rows.
+
+    Raises:
+        ValueError: the base is a `StudentT` or a `NormalMixture` whose parameters are trained: they say how numbers are
+            drawn, so that draws have no derivatives by them.
 
     >>> import jax, headrace as hr, headrace.jax
     >>> flow = hr.MAF(3, context=2, seed=0)
@@ -276,15 +281,44 @@ def _drawn(flow: Any, params: Any, key: Any, n: Any, context: Any) -> _Rows:
                 f"context: expected shape ({batch[0]}, {own.context}), or ({own.context},) for all rows, got {shape}; "
                 f"for {batch[0]} draws for each row of the context call with n=({batch[0]},)"
             )
-    draws = {"normal": jax.random.normal, "logistic": jax.random.logistic}
-    if own.base not in draws:
-        raise TypeError(f"base: expected StandardNormal, Normal or Logistic, got {own.flow.base!r}")
-    draw = draws[own.base]
+    base = own.flow._base
+    if not base.moves_noise:
+        raise ValueError(
+            f"base: expected one whose draws are functions of its parameters, got {base!r}, whose trained parameters "
+            "say how numbers are drawn: draw by Flow.sample, or make it with trainable=False"
+        )
     try:
-        noise = draw(key, (*batch, own.features), own.dtype)
+        noise = _noise(base, key, (*batch, own.features), own.dtype)
     except TypeError as error:
         raise TypeError(f"key: expected a key of jax.random, got {check.kind_of(key)}: {error}") from None
     return _Rows(own, params, "noise", noise, context)
+
+
+def _noise(base: Base, key: Any, shape: Shape, dtype: Any) -> Any:
+    """Rows of the standard density under a base that has no trained parameters of its own, or moves numbers by them."""
+    if isinstance(base, Independent):
+        names = tuple(dict.fromkeys(base.densities))
+        places = [[c for c, own in enumerate(base.densities) if own == name] for name in names]
+        keys = jax.random.split(key, len(names))
+        parts = [_DRAWS[n](k, (*shape[:-1], len(p)), dtype) for n, k, p in zip(names, keys, places, strict=True)]
+        return jnp.concatenate(parts, axis=-1)[..., np.argsort(np.concatenate(places))]
+    if isinstance(base, StudentT):
+        return jax.random.t(key, jnp.asarray(base.df, dtype), shape, dtype)
+    if isinstance(base, NormalMixture):
+        which, normal = jax.random.split(key)
+        with np.errstate(divide="ignore"):
+            chosen = jax.random.categorical(which, jnp.asarray(np.log(base.weights), dtype), shape=shape[:-1])
+        loc, scale = jnp.asarray(base.loc, dtype), jnp.asarray(base.scale, dtype)
+        return loc[chosen] + scale[chosen] * jax.random.normal(normal, shape, dtype)
+    names_of = {Logistic: "logistic", Uniform: "uniform"}
+    return _DRAWS[names_of.get(type(base), "normal")](key, shape, dtype)
+
+
+def _uniform(key: Any, shape: Shape, dtype: Any) -> Any:
+    return jax.random.uniform(key, shape, dtype, -1.0, 1.0)
+
+
+_DRAWS = {"normal": jax.random.normal, "logistic": jax.random.logistic, "uniform": _uniform}
 
 
 def _structure(flow: Any) -> Structure:

@@ -129,6 +129,54 @@ def test_shapes_are_broadcast(x, context, shape):
         np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-10)
 
 
+FIXED = {
+    "uniform": lambda: hr.Uniform(3),
+    "independent": lambda: hr.Independent(["logistic", "normal", "uniform"]),
+    "student": lambda: hr.StudentT(3, [1.5, 4.0, 1e6], trainable=False),
+    "mixture": lambda: hr.NormalMixture(
+        3, 2, loc=[[-4.0, 0.0, 1.0], [4.0, 3.0, 1.0]], scale=[[0.5, 1.0, 2.0]] * 2, weights=[0.2, 0.8], trainable=False
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", FIXED)
+def test_samples_of_other_bases_follow_the_flow(name, dtype):
+    """Each column's distribution against the flow's own draws; the limit at a chance of one in a million."""
+    rows, limit = 20_000, np.sqrt(-0.5 * np.log(0.5e-6) * 2 / 20_000)
+    map = {} if name in ("student", "mixture") else {"map": "rq_spline", "bound": 1.0}
+    for chain in ([], [hr.MaskedAutoregressive(3, (8,), seed=1, **map)]):
+        flow = hr.Flow(chain, FIXED[name](), dtype=dtype)
+        noise = np.random.default_rng(3).standard_normal(flow.parameters.size)
+        flow.parameters = (0.3 * noise).astype(dtype)
+        draw = jax.jit(lambda p, key, flow=flow: hj.sample_and_log_prob(flow, p, key, rows))
+        x, log_q = draw(flow.parameters, jax.random.key(1))
+        assert x.dtype == dtype
+        kept = np.abs(x).max(axis=1) < 50
+        again = hj.log_prob(flow, flow.parameters, x)
+        np.testing.assert_allclose(log_q[kept], again[kept], rtol=1e-3, atol=5e-3)  # float32, there and back
+        ours, theirs = np.sort(x, axis=0), np.sort(flow.sample(rows, seed=1), axis=0)
+        for c in range(3):
+            both = np.concatenate([ours[:, c], theirs[:, c]])
+            shares = [np.searchsorted(own[:, c], both, side="right") / rows for own in (ours, theirs)]
+            assert np.abs(np.subtract(*shares)).max() < limit
+        ranks = np.asarray(x).argsort(axis=0).argsort(axis=0) / rows - 0.5
+        between = (ranks.T @ ranks / rows)[np.triu_indices(3, 1)]
+        if not chain and name == "mixture":
+            assert between[0] > 0.01  # a row is of one component
+        elif not chain:
+            assert np.abs(between).max() < 5.0 / np.sqrt(rows) / 12.0
+    if dtype == "float64":
+        check_grads(lambda p: hj.sample_and_log_prob(flow, p, jax.random.key(2), 4), (flow.parameters,), **DIFFERENCES)
+
+
+@pytest.mark.parametrize("base", [hr.StudentT(3), hr.NormalMixture(3, 2)], ids=repr)
+def test_trained_parameters_of_drawing_are_refused(base):
+    flow = hr.Flow([], base, dtype="float64")
+    with pytest.raises(ValueError, match=r"^base: expected one whose draws .*Flow.sample.*trainable=False"):
+        hj.sample(flow, flow.parameters, jax.random.key(0), 3)
+
+
 def test_samples_of_a_shape():
     flow = made()
     draws = hj.sample(flow, flow.parameters, jax.random.key(0), (10, 2), jnp.ones((5, 2)))

@@ -105,6 +105,78 @@ def test_reparametrised_draws_follow_the_flow(base):
     assert (module.vector.grad != 0).any()
 
 
+KINDS = ["normal", "uniform", "logistic"]
+FIXED = {
+    "uniform": lambda: hr.Uniform(3),
+    "independent": lambda: hr.Independent(KINDS),
+    "student": lambda: hr.StudentT(3, [1.5, 4.0, 1e6], trainable=False),
+    "mixture": lambda: hr.NormalMixture(
+        3, 2, loc=[[-4.0, 0.0, 1.0], [4.0, 3.0, 1.0]], scale=[[0.5, 1.0, 2.0]] * 2, weights=[0.2, 0.8], trainable=False
+    ),
+}
+
+
+def largest_gap(a, b):
+    """Kolmogorov and Smirnov, column by column."""
+    both = np.sort(np.concatenate([a, b]), axis=0)
+    shares = [
+        [np.searchsorted(np.sort(x[:, c]), both[:, c], side="right") / len(x) for c in range(x.shape[1])]
+        for x in (a, b)
+    ]
+    return np.abs(np.subtract(*shares)).max(axis=1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", FIXED)
+def test_draws_of_other_bases_follow_the_flow(name, dtype):
+    """Each column's distribution against the flow's own draws; the limit at a chance of one in a million."""
+    base = FIXED[name]()
+    rows, limit = 20_000, np.sqrt(-0.5 * np.log(0.5e-6) * 2 / 20_000)
+    plain = hr.Flow([], base, dtype=dtype)
+    torch.manual_seed(0)
+    x = FlowModule(plain).sample((rows,)).numpy()
+    assert x.dtype == dtype
+    assert (largest_gap(x, plain.sample(rows, seed=1)) < limit).all()
+    ranks = x.argsort(axis=0).argsort(axis=0) / rows - 0.5
+    between = (ranks.T @ ranks / rows)[np.triu_indices(3, 1)]
+    if name == "mixture":
+        assert between[0] > 0.01  # a row is of one component
+    else:
+        assert np.abs(between).max() < 5.0 / np.sqrt(rows) / 12.0
+    map = {} if name in ("student", "mixture") else {"map": "rq_spline", "bound": 1.0}
+    chain = [hr.MaskedAutoregressive(3, (8,), context=1, seed=1, **map)]
+    flow = changed(hr.Flow(chain, base, dtype=dtype), 2)
+    module = FlowModule(flow)
+    context = torch.ones(1, dtype=module.vector.dtype)
+    x, log_prob = module.rsample_and_log_prob((rows,), context)
+    kept = x.abs().amax(dim=1) < 50
+    again = module.log_prob(x, context)
+    torch.testing.assert_close(log_prob[kept], again[kept], rtol=1e-3, atol=5e-3)  # float32, there and back
+    theirs = flow.sample(rows, context.numpy(), seed=1)
+    assert (largest_gap(x.detach().numpy(), theirs) < limit).all()
+    torch.tanh(x).sum().backward()
+    assert torch.isfinite(module.vector.grad).all()
+    assert (module.vector.grad != 0).any()
+
+
+@pytest.mark.parametrize("base", [hr.StudentT(3, [1.5, 4.0, 9.0]), hr.NormalMixture(3, 2, seed=4)], ids=repr)
+def test_trained_parameters_of_drawing_are_followed_without_gradients_alone(base):
+    flow = changed(hr.Flow([], base, dtype="float64"), 5)
+    module = FlowModule(hr.Flow([], base, dtype="float64"))
+    module.flow = flow
+    for draw in (module.rsample, module().rsample):
+        with pytest.raises(ValueError, match=r"^base: expected one whose draws .*trainable=False") as error:
+            draw((3,))
+        assert type(base).__name__ in str(error.value)
+    torch.manual_seed(0)
+    rows = 20_000
+    x = module.sample((rows,))
+    assert not x.requires_grad
+    limit = np.sqrt(-0.5 * np.log(0.5e-6) * 2 / rows)
+    assert (largest_gap(x.numpy(), flow.sample(rows, seed=1)) < limit).all()
+    assert module().sample((2, 4)).shape == (2, 4, 3)
+
+
 # ---- derivatives -----------------------------------------------------------------------------------------------------
 
 

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from headrace import _arguments as check
 from headrace import files
-from headrace.bases import Logistic, Normal, StandardNormal
 from headrace.flow import Flow
-from headrace.torch import _autograd
+from headrace.torch import _autograd, _noise
 from headrace.torch._operators import Compiled
 from headrace.torch.distribution import BoundTransform, FlowDistribution
 from headrace.transforms.transform import Transform
@@ -247,6 +246,10 @@ class FlowModule(_Module):
 
         Their shape is `sample_shape`, then the leading dimensions of the context, then (features,).
         Random numbers are PyTorch's, so that `torch.manual_seed` sets them.
+
+        Raises:
+            ValueError: the base is a `StudentT` or a `NormalMixture` whose parameters are trained: they say how
+                numbers are drawn, so that draws have no derivatives by them. `sample` draws from it.
         """
         return self.rsample_and_log_prob(sample_shape, context)[0]
 
@@ -258,12 +261,15 @@ class FlowModule(_Module):
     def _noise(self, shape: tuple[int, ...]) -> Tensor:
         """Rows of the standard density under the base."""
         base = self._entry.flow._base
-        if isinstance(base, Logistic):
-            uniform = torch.rand(shape, dtype=torch.float64, device=self.vector.device)
-            return torch.logit(uniform, eps=2.0**-54).to(self.vector.dtype)  # it is below 1, and may be 0
-        if isinstance(base, (StandardNormal, Normal)):
-            return torch.randn(shape, dtype=self.vector.dtype, device=self.vector.device)
-        raise TypeError(f"base: expected StandardNormal, Normal or Logistic, got {base!r}")
+        if not base.moves_noise and not torch.is_grad_enabled():
+            base = self.flow.base  # with the parameters of now
+        elif not base.moves_noise:
+            raise ValueError(
+                f"base: expected one whose draws are functions of its parameters, got {base!r}, whose trained "
+                "parameters say how numbers are drawn: draw by sample, or under torch.no_grad, or make it with "
+                "trainable=False"
+            )
+        return _noise.draw(base, shape, self.vector.dtype, self.vector.device)
 
     def extra_repr(self) -> str:
         """The flow."""

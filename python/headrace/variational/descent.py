@@ -159,8 +159,9 @@ class Paths:
         base = flow._interior.base
         if not base.moves_noise:
             raise ValueError(
-                f"flow: expected a base whose samples are functions of its parameters, got {base!r}, whose parameters "
-                "say how numbers are drawn; make it with trainable=False"
+                f"flow: expected a base whose samples are functions of its parameters, got {base!r}, whose trained "
+                "parameters say how numbers are drawn, so that samples have no derivatives by them; make it with "
+                f"hr.{type(base).__name__}(..., trainable=False), or train it on rows by flow.fit"
             )
         self.noise = noise_of(flow, 0, 0)
         self.x = np.empty((rows, flow.features), flow.dtype)
