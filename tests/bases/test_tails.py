@@ -327,6 +327,26 @@ def test_columns_are_uncorrelated(name):
             assert np.abs((values[lag:] * values[:-lag]).mean(axis=0)).max() < 5.0 / math.sqrt(ROWS) / 12.0
 
 
+def test_columns_keep_their_own_density_behind_a_permutation(core, dtype):
+    """What is drawn for a column is by its own degrees, wherever the chain keeps it."""
+    order = [3, 0, 4, 1, 2]
+    for base in (hr.StudentT(D, DF), hr.Independent(KINDS)):
+        permuted = hr.Flow([hr.Permutation(order)], base, dtype=dtype)
+        for n in (3, 40):
+            want = hr.Permutation(order).forward(hr.Flow([], base, dtype=dtype).sample(n, seed=6))[0]
+            cases.assert_same_bits(permuted.sample(n, seed=6), want)
+
+
+def test_a_row_is_of_one_component(core, dtype):
+    """All of its columns, in whichever block of random numbers they are."""
+    loc = np.array([[-50.0], [50.0]]) * np.ones((2, 9))
+    flow = hr.Flow([], hr.NormalMixture(9, 2, loc=loc), dtype=dtype)
+    for n in (7, 300):
+        right = flow.sample(n, seed=2) > 0
+        assert (right == right[:, :1]).all()
+        assert 0 < right[:, 0].sum() < n
+
+
 # --- training and objects -------------------------------------------------------------------------------------------
 
 

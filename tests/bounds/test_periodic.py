@@ -53,6 +53,15 @@ def test_columns_are_wrapped_to_a_circle(dtype, core):
         assert_allclose(log_det, np.log(24.0 / 2.0), rtol=1e-6)
 
 
+def test_just_below_a_period_is_its_end(core, dtype):
+    """There a number plus one is one, which is the start of the next period; float32 then rounds others to it, too."""
+    t = hr.Support(None, [(0.0, 1.0)])
+    x = np.array([[-1e-30], [-1e-12], [np.finfo(dtype).tiny], [0.0], [-0.0], [-7.0], [1e30], [-1e30], [1e19]], dtype)
+    for given in (x, x[:3]):
+        z = t.inverse(given)[0]
+        assert ((z >= -1.0) & ((z < 1.0) if dtype == "float64" else (z <= 1.0))).all()
+
+
 @pytest.mark.parametrize("period", [(-np.pi, np.pi), (0.1, 0.3), (0.0, 1.0)])
 def test_what_comes_out_lies_in_one_period(period, dtype):
     t = hr.Support(None, [period])

@@ -176,7 +176,20 @@ def test_rows_outside_have_no_density(core, dtype):
         assert np.isfinite(score[4:]).all()
 
 
-def test_what_overflows_is_nan_and_spoils_no_other_row(dtype):
+def test_a_bound_is_what_it_is_in_the_dtype_of_the_rows(core, dtype):
+    """float32 has no 0.1: its nearest number is above it, and that is on the bound for float32 rows alone."""
+    flow = hr.Flow([hr.Support([(0.1, None), (None, -0.1)])], dtype=dtype)
+    for n in (3, 40):
+        x = np.tile(np.array([[0.5, -0.5]], np.float32), (n, 1))
+        x[1, 0], x[2, 1] = 0.1, -0.1
+        assert_array_equal(flow.log_prob(x)[[1, 2]], -np.inf)
+        assert np.isnan(flow.to_latent(x)[0][[1, 2]]).all()
+        wide = x.astype(np.float64)
+        assert np.isfinite(flow.log_prob(wide)).all()
+        assert np.isfinite(flow.to_latent(wide)[0]).all()
+
+
+def test_what_overflows_is_nan_and_spoils_no_other_row(core, dtype):
     t = hr.Support([(0.0, None), (None, 0.0), (0.0, 1.0)])
     z = np.zeros((20, 3), dtype)
     z[3, 0], z[4, 1], z[5, 2] = 800.0, -800.0, 800.0
@@ -221,6 +234,17 @@ def test_gradients_on_a_device(name, verb, device):
     given = z if verb == "to_data_vjp" else made.library.to_data(z, context)[0]
     on_device = gradients.Subject(Twin(device, made.library), made.arrays, made.judge)
     gradients.check(on_device, verb, given, context, least=10.0)
+
+
+@every_flow
+def test_a_recorded_run_has_the_same_values(name, core, dtype):
+    flow = FLOWS[name]("normal").library.astype(dtype)
+    for n in (5, 40):
+        context = cases.rows(n, 2, dtype, "context")
+        x = flow.to_data(cases.rows(n, 5, dtype), context)[0]
+        want = flow.log_prob(x, context)
+        cases.assert_close(flow.log_prob_and_score(x, context)[0], want, depth=64, magnitude=10.0)
+        assert flow.nll_and_grad(x, context)[0] == pytest.approx(-want.mean(dtype=np.float64), rel=1e-5)
 
 
 # --- an object like all others --------------------------------------------------------------------------------------
