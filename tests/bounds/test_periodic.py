@@ -192,6 +192,9 @@ def test_all_columns_may_be_periodic():
         (lambda: hr.NSF(1, periodic=[(0, 1)]), ValueError, ["periodic: ", "coupling=True", "coupling=False"]),
         (lambda: fresh(link="linear"), ValueError, ["periodic: ", "link='linear'"]),
         (lambda: fresh(periodic=[(0, 1)]), ValueError, ["periodic: ", "expected 4"]),
+        (lambda: fresh(periodic=5), TypeError, ["periodic: ", "sequence", "int"]),
+        (lambda: hr.Support(None, 5), TypeError, ["periodic: ", "sequence", "int"]),
+        (lambda: hr.Support(None, [(0, 1), "ab"]), TypeError, [r"periodic\[1\]: ", "str"]),
         (lambda: fresh(periodic=[(0, None), None, None, None]), ValueError, [r"periodic\[0\]: ", "both ends"]),
         (lambda: fresh(periodic=[(1, 0), None, None, None]), ValueError, [r"periodic\[0\]: ", "low below high"]),
         (lambda: fresh(periodic=[None, (0, 1), None, None]), ValueError, [r"periodic\[1\]: ", "has bounds"]),
@@ -213,3 +216,19 @@ def test_no_network_reads_an_angle():
     other = x.copy()
     other[:, [0, 2]] = rows(30, "float64", "others")[:, [0, 2]]
     assert_array_equal(flow.to_latent(x)[0][:, [1, 3]], flow.to_latent(other)[0][:, [1, 3]])
+
+
+def test_the_estimator_takes_periods():
+    pytest.importorskip("sklearn")
+    from headrace.sklearn import FlowDensity
+
+    x = rows(dtype="float32")
+    settings = {"transforms": 1, "hidden": (8,), "epochs": 1, "random_state": 0, "bounds": BOUNDS, "periodic": PERIODS}
+    density = FlowDensity("nsf", coupling=True, **settings).fit(x)
+    assert density.flow_.transforms[-1].periodic == tuple(PERIODS)
+    drawn = density.sample(200, random_state=0)
+    assert ((drawn[:, [0, 2]] >= LOW[[0, 2]].astype("f4")) & (drawn[:, [0, 2]] < HIGH[[0, 2]].astype("f4"))).all()
+    there = (x + np.float32([0.0, 0.0, 24.0, 0.0])).astype("float32")
+    assert_allclose(density.score_samples(there), density.score_samples(x), atol=1e-2)  # float32 rows, other digits
+    with pytest.raises(ValueError, match=r"^periodic: expected None"):
+        FlowDensity("maf", **settings).fit(x)

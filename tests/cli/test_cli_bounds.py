@@ -1,4 +1,4 @@
-"""The option ``--bounds`` of ``headrace fit``."""
+"""The options ``--bounds`` and ``--periodic`` of ``headrace fit``."""
 
 import numpy as np
 import pytest
@@ -65,3 +65,41 @@ def test_bounds_are_of_features(run, folder):
     saved("t.npy", table())
     more = ("--context", 2, "--bounds", "2=0:")
     check_error(*run("fit", "t.npy", "-o", "flow", *more, *SHORT), ["--bounds", "columns of features", "column 2"])
+
+
+@pytest.mark.parametrize("more", [(), ("--bounds", "age=0:"), ("--bounds", "age=0:", "--ensemble", 2)])
+def test_periodic_columns(more, run, folder):
+    bounded("age,hour")
+    short = ("--flow", "nsf", "--coupling", *SHORT)
+    code, _, err = run("fit", "t.csv", "-o", "flow", "--periodic", "hour=-0.5:0.5", *more, *short)
+    assert code == 0, err
+    found = hr.load("flow")
+    flow = found if isinstance(found, hr.Flow) else found[0]
+    assert flow.transforms[-1].periodic == (None, (-0.5, 0.5))
+    assert flow.transforms[-1].bounds == ((0.0, None) if more else None, None)
+    x = found.sample(500, seed=0)
+    assert ((x[:, 1] >= -0.5) & (x[:, 1] < 0.5)).all()
+    assert (x[:, 0] > 0).all() or not more
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--periodic", "share=0:"), ["--periodic", "both ends", "column 'share'"]),
+        (("--periodic", "share"), ["--periodic", "COLUMN=LOW:HIGH", "both ends"]),
+        (("--periodic", "share=1:0"), ["--periodic", "LOW below HIGH"]),
+        (("--periodic", "share=0:1", "--bounds", "share=0:1"), ["--periodic", "without --bounds", "column 'share'"]),
+        (("--periodic", "height=0:1"), ["--periodic", "'height'"]),
+    ],
+)
+def test_what_is_refused_of_periods(options, words, run, folder):
+    bounded()
+    check_error(*run("fit", "t.csv", "-o", "flow", "--flow", "nsf", "--coupling", *options, *SHORT), words)
+
+
+@pytest.mark.parametrize("flow", [("--flow", "maf"), ("--flow", "nsf"), ("--flow", "dual-ascent")])
+def test_other_flows_take_no_periods(flow, run, folder):
+    bounded()
+    code, _, err = run("fit", "t.csv", "-o", "flow", *flow, "--periodic", "share=0:1")
+    assert code == 2
+    assert "--periodic: --flow nsf --coupling alone takes it" in err

@@ -1,4 +1,4 @@
-"""The option ``--bounds``: which numbers columns of a table may have."""
+"""The options ``--bounds`` and ``--periodic``: which numbers columns of a table may have."""
 
 from __future__ import annotations
 
@@ -13,28 +13,47 @@ from headrace.transforms.support import Support
 
 __all__ = ["check_rows", "read"]
 
+Pairs = list["tuple[float | None, float | None] | None"]
 
-def read(source: tables.Source, text: str, columns: Sequence[int]) -> Support:
+
+def read(source: tables.Source, columns: Sequence[int], bounds: str | None, periodic: str | None) -> Support:
+    """What both options say of the features."""
+    pairs, periods = (
+        [None] * len(columns) if text is None else _pairs(option, source, text, columns)
+        for option, text in (("--bounds", bounds), ("--periodic", periodic))
+    )
+    for column, pair, period in zip(columns, pairs, periods, strict=True):
+        if period is not None and None in period:
+            raise ValueError(f"--periodic: expected both ends of a period, got one for {source.label(column)}")
+        if period is not None and pair is not None:
+            raise ValueError(f"--periodic: expected columns without --bounds, got {source.label(column)}")
+    return Support(pairs, periods)  # type: ignore[arg-type]  # their ends are there
+
+
+def _pairs(option: str, source: tables.Source, text: str, columns: Sequence[int]) -> Pairs:
     """What a list like ``age=0:,share=0:1,3=:5`` means for the features: a column, its lower end and its upper end.
 
     A column is a name or a number of the table's, and an end that is left out is none.
     """
-    bounds: list[Any] = [None] * len(columns)
+    found: Pairs = [None] * len(columns)
     for entry in _entries(text):
         name, equals, ends = entry.rpartition("=")
         low, colon, high = ends.partition(":")
         if not (equals and colon and (low.strip() or high.strip())):
-            raise ValueError(f"--bounds: expected COLUMN=LOW:HIGH, with one end or both, got {entry!r}")
+            raise ValueError(f"{option}: expected COLUMN=LOW:HIGH, with {_ENDS[option]}, got {entry!r}")
         name = name.strip()
         is_name = source.names is not None and name in source.names  # it may have commas, too
-        for column in [source.find("--bounds", name)] if is_name else source.select("--bounds", name):
+        for column in [source.find(option, name)] if is_name else source.select(option, name):
             if column not in columns:
-                raise ValueError(f"--bounds: expected columns of features, got {source.label(column)}")
+                raise ValueError(f"{option}: expected columns of features, got {source.label(column)}")
             place = columns.index(column)
-            if bounds[place] is not None:
-                raise ValueError(f"--bounds: expected different columns, got {source.label(column)} twice")
-            bounds[place] = _pair(entry, low.strip(), high.strip())
-    return Support(bounds)
+            if found[place] is not None:
+                raise ValueError(f"{option}: expected different columns, got {source.label(column)} twice")
+            found[place] = _pair(option, entry, low.strip(), high.strip())
+    return found
+
+
+_ENDS = {"--bounds": "one end or both", "--periodic": "both ends"}
 
 
 def _entries(text: str) -> list[str]:
@@ -48,18 +67,19 @@ def _entries(text: str) -> list[str]:
     return [entry.strip() for entry in entries]
 
 
-def _pair(entry: str, low: str, high: str) -> tuple[float | None, float | None]:
+def _pair(option: str, entry: str, low: str, high: str) -> tuple[float | None, float | None]:
     try:
         pair = (float(low) if low else None, float(high) if high else None)
         Support([pair])
     except ValueError:
-        raise ValueError(f"--bounds: expected finite numbers for LOW and HIGH, LOW below HIGH, got {entry!r}") from None
+        raise ValueError(f"{option}: expected finite numbers for LOW and HIGH, LOW below HIGH, got {entry!r}") from None
     return pair
 
 
 def check_rows(source: tables.Source, columns: Sequence[int], values: NDArray[Any], support: Support) -> None:
     """Refuse rows on a bound or beyond, by row and column."""
-    low, high = (end.astype(values.dtype) for end in support._ends())
+    with np.errstate(over="ignore"):  # a bound beyond the dtype is infinite there
+        low, high = (end.astype(values.dtype) for end in support._ends())
     bad = (values <= low) | (values >= high)
     rows = np.flatnonzero(bad.any(axis=1))
     if rows.size:

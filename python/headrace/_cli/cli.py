@@ -130,6 +130,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="COLUMN=LOW:HIGH,...",
         help="numbers between which features lie: age=0:,share=0:1 for age above 0, and share in between",
     )
+    sub.add_argument(
+        "--periodic",
+        metavar="COLUMN=LOW:HIGH,...",
+        help="features that go around, with one period of each: hour=0:24 (nsf with --coupling alone)",
+    )
     sub.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     sub.add_argument("--epochs", type=_integer(0), metavar="N", help="passes over the rows, at most")
     sub.add_argument("--batch-size", type=_integer(1), metavar="N", help="rows of a step")

@@ -215,6 +215,8 @@ def fit(arguments: argparse.Namespace) -> int:
             _usage(arguments, f"argument --{name.replace('_', '-')}: --flow {arguments.flow} does not take it")
     if arguments.ensemble is not None and kind.model is not None:
         _usage(arguments, f"argument --ensemble: --flow {arguments.flow} does not take it")
+    if arguments.periodic is not None and not (arguments.flow == "nsf" and arguments.coupling):
+        _usage(arguments, "argument --periodic: --flow nsf --coupling alone takes it")
     _check_output(arguments, arguments.data)
     if arguments.checkpoint is not None:
         others = [path for path in (arguments.data, arguments.output) if path != STANDARD]
@@ -232,10 +234,12 @@ def fit(arguments: argparse.Namespace) -> int:
     if arguments.columns is None and (message := about_columns.about_index(x, names)):
         warnings.warn(f"{source.path}: {message}{tables.OTHERS}", RuntimeWarning, stacklevel=2)
     _check_rows(source, columns[0], x, "a finite number", -math.inf)
-    if arguments.bounds is not None:
-        support = bounds.read(source, arguments.bounds, columns[0])
+    if arguments.bounds is not None or arguments.periodic is not None:
+        support = bounds.read(source, columns[0], arguments.bounds, arguments.periodic)
         bounds.check_rows(source, columns[0], x, support)
         options["bounds"] = support.bounds
+        if any(support.periodic):
+            options["periodic"] = support.periodic
     _check_rows(source, columns[1], context, "a finite number", -math.inf)
     _check_rows(source, columns[2], weight, "a finite weight of at least 0", 0.0)
     if columns[2] and not weight.any():
