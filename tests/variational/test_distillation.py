@@ -226,6 +226,14 @@ def test_transforms_learn_one_by_one_where_they_correspond():
         assert report.transform_kl == []
 
 
+def test_flows_of_couplings_alone_have_no_transforms_to_learn_one_by_one():
+    teacher, student = (hr.RealNVP(2, transforms=2, hidden=(8,), seed=seed) for seed in (1, 2))
+    teacher.parameters = teacher.parameters + np.float32(0.1)
+    _, report = hr.distill(teacher, student, steps=200, samples=128, progress=False)
+    assert report.transform_kl == []
+    assert report.kl < 0.01
+
+
 def test_the_teacher_is_left_as_it_is_and_its_scales_are_taken_over():
     teacher, student = teacher_of(), hr.IAF(FEATURES, transforms=1, hidden=(8,))
     kept = teacher.parameters

@@ -22,6 +22,7 @@ from headrace.bases import Normal
 from headrace.flow import Flow
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.masked import MaskedAutoregressive
+from headrace.transforms.support import Support
 from headrace.variational import descent as _descent
 from headrace.variational.closed_form import ConditionalStep, Draw, draw_of, why_not
 from headrace.variational.descent import (
@@ -138,7 +139,8 @@ def distill(
         ``(student, report)``.
 
     Raises:
-        TypeError, ValueError: an argument is not as expected; with "closed_form", what stands in its way.
+        TypeError, ValueError: an argument is not as expected; the student has samples beyond the teacher's bounds; with
+            "closed_form", what stands in its way.
 
     >>> import headrace as hr
     >>> teacher, student = hr.MAF(3, transforms=1, hidden=(8,), seed=1), hr.IAF(3, transforms=1, hidden=(8,))
@@ -172,6 +174,7 @@ def distill(
     reason = why_not(warm, student)
     if kind == "closed_form" and reason:
         raise ValueError(f"estimator: 'closed_form' is not available, as {reason}; use 'pathwise'")
+    _check_bounds(teacher, student)
     _take_over(teacher, student)
 
     target, draw = target_of_flow(warm), draw_of(student, contexts, rng)
@@ -212,7 +215,7 @@ def _one_by_one(
     if type(base) is not type(own_base) or isinstance(base, Normal):
         return []
     cuts, own_cuts = _cuts(teacher), _cuts(student)
-    if len(cuts) != len(own_cuts):
+    if len(cuts) != len(own_cuts) or not cuts:
         return []
     pairs = [(_part(teacher, *a), _part(student, *b)) for a, b in zip(cuts, own_cuts, strict=True)]
     if any(why_not(*pair) for pair in pairs):
@@ -292,6 +295,32 @@ def _contexts(teacher: Flow, student: Flow, context: Any, rng: np.random.Generat
     if np.ndim(context) == 1:
         return lambda n: columns
     return lambda n: columns[rng.integers(len(columns), size=n)]
+
+
+def _check_bounds(teacher: Flow, student: Flow) -> None:
+    """Refuse a student with samples where the teacher has no density, as their divergence is infinite."""
+    outer = teacher._interior.support
+    if outer is None:
+        return
+    inner = student._interior.support or Support([None] * teacher.features)
+    (least, most), (low, high) = _reach(outer), _reach(inner)
+    beyond = np.flatnonzero((low < least) | (high > most))
+    if beyond.size:
+        c = int(beyond[0])
+        want, got = (support.periodic[c] or support.bounds[c] for support in (outer, inner))
+        raise ValueError(
+            f"student: expected column {c} between the teacher's bounds {want}, beyond which the divergence "
+            f"is infinite, got {got or 'none'}; make it with the teacher's bounds"
+        )
+
+
+def _reach(support: Support) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Between which numbers samples lie."""
+    low, high = support._ends()
+    for c, period in enumerate(support.periodic):
+        if period is not None:
+            low[c], high[c] = period
+    return low, high
 
 
 def _take_over(teacher: Flow, student: Flow) -> None:
