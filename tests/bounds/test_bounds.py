@@ -1,5 +1,8 @@
 """`bounds=` of all that makes flows: what a fit standardises and refuses, what is sampled, and what it is worth."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -128,9 +131,98 @@ def test_float32_rows_that_are_the_bound_in_float32_are_on_it():
     assert np.isfinite(flow.log_prob(x.astype(np.float64))).all()
 
 
+@pytest.mark.filterwarnings("ignore:x. column 0 is constant")  # so far from a bound
+def test_bounds_that_float32_has_no_number_for():
+    """A bound beyond its range is none for rows of the other side, and refuses those of its own."""
+    x = cases.rng("wide").uniform(0.1, 0.9, (100, 1)).astype(np.float32)
+    for bounds in ((-1e300, None), (None, 1e300), (1e-60, 1.0)):
+        flow = hr.MAF(1, transforms=1, hidden=(4,), bounds=[bounds])
+        flow.fit(x, epochs=1, progress=False)
+        assert np.isfinite(flow.log_prob(x)).all()
+    flow = hr.MAF(1, transforms=1, hidden=(4,), bounds=[(1e39, None)])
+    with pytest.raises(ValueError, match="in 100 of 100 rows"):
+        flow.fit(x, progress=False)
+    assert_array_equal(flow.log_prob(x), -np.inf)
+
+
+def test_a_fit_warns_of_bounds_between_which_float32_has_few_numbers():
+    x = 1e9 + cases.rng("narrow").uniform(0.1, 0.9, (100, 2))
+    narrow = {"transforms": 1, "hidden": (4,), "bounds": [None, (1e9, 1e9 + 1.0)]}
+    with pytest.warns(RuntimeWarning) as told:
+        hr.MAF(2, **narrow).fit(x, epochs=1, progress=False)
+    (message,) = (str(w.message) for w in told if "ends" in str(w.message))
+    assert "ends of column 1 (column 1: (1000000000.0, 1000000001.0)); draw by sample(dtype='float64')" in message
+    with pytest.warns(RuntimeWarning, match=r"few numbers .*subtract a constant from rows and bounds"):
+        hr.MAF(1, transforms=1, hidden=(4,), bounds=[(1e9, 1e9 + 6e4)]).fit(
+            (1e9 + 6e4 * (x[:, 1:] - 1e9)).astype(np.float32), epochs=1, progress=False
+        )
+
+
+@pytest.mark.filterwarnings("error")
+def test_bounds_with_room_give_no_warning():
+    x = cases.rng("room").uniform(0.1, 0.9, (100, 2))
+    hr.MAF(2, transforms=1, hidden=(4,), bounds=[(0.0, 1.0), (-1e6, 1e6)]).fit(x, epochs=1, progress=False)
+    far = np.column_stack([x[:, 0], 1e9 + x[:, 1]])
+    bounds = [(0.0, 1.0), (1e9, 1e9 + 1.0)]
+    hr.MAF(2, transforms=1, hidden=(4,), bounds=bounds, dtype="float64").fit(far, epochs=1, progress=False)
+
+
+def test_a_constant_column_is_shifted_off_its_support():
+    x = rows(100)
+    x[:, 1] = 0.1
+    flow = hr.MAF(4, transforms=1, hidden=(4,), bounds=BOUNDS)
+    with pytest.warns(RuntimeWarning, match="column 1 is constant in the training part"):
+        flow.fit(x, epochs=1, progress=False)
+    assert_allclose(flow.transforms[-2].mean[1], np.log(0.1 / 0.9), rtol=1e-12)
+    assert flow.transforms[-2].std[1] == 1.0
+    assert inside(flow.sample(200, seed=0))
+
+
+def test_a_row_on_a_bound_is_refused_whatever_its_weight():
+    """As a row that is not finite is."""
+    x, weights = rows(100), np.ones(100)
+    x[7, 1], weights[7] = 1.0, 0.0
+    with pytest.raises(ValueError, match="in 1 of 100 rows, first in row 7, column 1"):
+        hr.MAF(4, transforms=1, hidden=(4,), bounds=BOUNDS).fit(x, weights=weights, progress=False)
+    model = hr.DualAscentFlow(steps=2, bounds=BOUNDS)
+    with pytest.raises(ValueError, match="in 1 of 100 rows, first in row 7, column 1"):
+        model.fit(x, weights=weights, progress=False)
+
+
+def test_members_and_conditionals_keep_bounds(tmp_path):
+    flow = hr.MAF(4, transforms=1, hidden=(8,), link="none", bounds=BOUNDS, seed=1)
+    both = hr.Ensemble([flow, hr.MAF(4, transforms=1, hidden=(8,), bounds=BOUNDS, seed=2)])
+    both.fit(rows(200), epochs=1, progress=False)
+    assert inside(both.sample(500, seed=0))
+    x = rows(4, "float32", "bad")
+    x[1, 0], x[2, 1], x[3, 2] = 9.0, 1.0, np.nan
+    got = both.log_prob(x)
+    assert np.isfinite(got[0])
+    assert_array_equal(got[1:3], -np.inf)
+    assert np.isnan(got[3])
+    rest = flow.given(x[:, :1])  # the second row has no density, and nothing is known given it
+    y = rest.log_prob(x[:, 1:])
+    assert np.isfinite(y[0])
+    assert np.isnan(y[[1, 3]]).all()
+    assert y[2] == -np.inf
+    drawn = rest.sample(50, seed=0)
+    assert np.isnan(drawn[:, 1]).all()
+    assert ((drawn[:, [0, 2, 3]] > LOW[1:]) & (drawn[:, [0, 2, 3]] < HIGH[1:])).all()
+
+
+def test_copies_keep_bounds():
+    flow, x = fitted(), rows(20)
+    same = [pickle.loads(pickle.dumps(flow)), copy.copy(flow), copy.deepcopy(flow), flow.to("cpu")]
+    for other in (*same, hr.Flow(flow.transforms, flow.base)):
+        cases.assert_same_bits(other.log_prob(x), flow.log_prob(x))
+        assert other.transforms[-1].bounds == tuple(BOUNDS)
+    cases.assert_close(flow.log_prob(x), flow.astype("float64").log_prob(x), magnitude=20.0, depth=256)
+
+
 @pytest.mark.parametrize(
     ("bounds", "kind", "words"),
     [
+        (np.array([[0.0, 1.0]] * 3), ValueError, ["bounds: ", "expected 2", "got 3"]),
         ([None], ValueError, ["bounds: ", "expected 2", "got 1"]),
         ([None] * 3, ValueError, ["bounds: ", "expected 2", "got 3"]),
         ([(0, 0), None], ValueError, [r"bounds\[0\]: ", "low below high"]),
@@ -196,6 +288,29 @@ def test_distillation_keeps_the_scales_of_the_same_bounds_alone():
     other = hr.IAF(4, transforms=1, hidden=(8,), bounds=[(11.0, None), *BOUNDS[1:]])
     hr.distill(teacher, other, steps=2, samples=64, progress=False)
     assert other.transforms[-2].is_identity
+
+
+@pytest.mark.parametrize(
+    ("bounds", "got"),
+    [(None, "none"), ([(9.0, None), *BOUNDS[1:]], r"\(9.0, None\)"), ([(None, 11.0), *BOUNDS[1:]], r"\(None, 11.0\)")],
+)
+def test_distillation_refuses_samples_beyond_the_teacher_s_bounds(bounds, got):
+    student = hr.IAF(4, transforms=1, hidden=(8,), bounds=bounds)
+    words = rf"^student: expected column 0 between the teacher's bounds \(10.0, None\), .* got {got}; make it"
+    with pytest.raises(ValueError, match=words):
+        hr.distill(fitted(), student, steps=2, samples=64, progress=False)
+    free = hr.MAF(4, transforms=1, hidden=(8,))
+    hr.distill(free, hr.IAF(4, transforms=1, hidden=(8,), bounds=BOUNDS), steps=2, samples=64, progress=False)
+
+
+def test_distillation_of_an_angle_needs_one_period():
+    more = {"transforms": 1, "hidden": (6,), "coupling": True}
+    teacher = hr.NSF(2, **more, periodic=[(0.0, 24.0), None])
+    same = hr.NSF(2, **more, periodic=[(0.0, 24.0), None], seed=1)
+    _, report = hr.distill(teacher, same, steps=5, samples=64, progress=False)
+    assert np.isfinite(report.kl)
+    with pytest.raises(ValueError, match=r"^student: expected column 0 between .* \(0.0, 24.0\), .* got none"):
+        hr.distill(teacher, hr.NSF(2, **more), steps=2, samples=64, progress=False)
 
 
 @pytest.mark.parametrize("base", [hr.StudentT(4), hr.Independent(["normal", "logistic"] * 2)], ids=repr)

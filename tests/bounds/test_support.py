@@ -277,6 +277,8 @@ def test_no_bounds_are_the_identity(dtype):
         ([(0.0, 1.0, 2.0)], ValueError, [r"bounds\[0\]: ", "two numbers"]),
         ([0.0, 1.0], TypeError, [r"bounds\[0\]: ", r"\(low, high\) or None", "float"]),
         ([("a", None)], TypeError, [r"bounds\[0\]\[0\]: ", "number or None", "'a'"]),
+        ([("0", None)], TypeError, [r"bounds\[0\]\[0\]: ", "number or None", "str '0'"]),
+        ([(None, 10**400)], ValueError, [r"bounds\[0\]\[1\]: ", "finite", "inf"]),
         ([(True, None)], TypeError, [r"bounds\[0\]\[0\]: ", "bool"]),
         ([], ValueError, ["bounds: ", "one for each column"]),
         (None, TypeError, ["bounds: ", "sequence", "NoneType"]),

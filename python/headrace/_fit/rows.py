@@ -185,7 +185,8 @@ def check_finite(name: str, array: NDArray[Any]) -> None:
 def check_inside(name: str, array: NDArray[Any], support: Support, names: tuple[str, ...] = ()) -> None:
     """Refuse rows on a bound or beyond, with their number and the first."""
     count, message = 0, ""
-    low, high = (_arrays.library(array).asarray(end.astype(array.dtype)) for end in support._ends())
+    with np.errstate(over="ignore"):  # a bound beyond the dtype is infinite there
+        low, high = (_arrays.library(array).asarray(end.astype(array.dtype)) for end in support._ends())
     for start in range(0, array.shape[0], CHUNK):
         part = array[start : start + CHUNK]
         outside = (part <= low) | (part >= high)
@@ -285,6 +286,8 @@ def warn_of_offsets(data: Data, mean: NDArray[np.float64], std: NDArray[np.float
     given = np.dtype(data.x.dtype) == np.float32
     if not given and dtype != np.float32:
         return
+    if data.support is not None:
+        warn_of_narrow_bounds(data, data.support, given)
     with np.errstate(over="ignore"):
         step = np.spacing(np.minimum(np.abs(mean) + std, np.finfo(np.float32).max).astype(np.float32))
         coarse = (step > std / DIGITS) | (np.abs(mean) + std > np.finfo(np.float32).max)
@@ -302,6 +305,23 @@ def warn_of_offsets(data: Data, mean: NDArray[np.float64], std: NDArray[np.float
         f"x: float32 has fewer than four digits of a standard deviation in {_listing(data.names, coarse)} "
         f"({data.names[first]}: mean {mean[first]:.6g}, standard deviation {std[first]:.3g}, steps of "
         f"{step[first]:.3g}); {advice}"
+    )
+
+
+def warn_of_narrow_bounds(data: Data, support: Support, given: bool) -> None:
+    """Say between which bounds float32 has hardly any numbers."""
+    coarse = support._coarse(np.dtype(np.float32))
+    if not coarse.any():
+        return
+    first = int(np.flatnonzero(coarse)[0])
+    advice = (
+        "subtract a constant from rows and bounds before the rows become float32"
+        if given
+        else "draw by sample(dtype='float64') or from a flow of dtype='float64'"
+    )
+    warn(
+        f"x: float32 has few numbers between the ends of {_listing(data.names, coarse)} ({data.names[first]}: "
+        f"{support.periodic[first] or support.bounds[first]}); {advice}"
     )
 
 

@@ -61,7 +61,7 @@ class Support(Fixed):
     def __init__(self, bounds: Bounds | None, periodic: Periods | None = None) -> None:
         """See the class."""
         if bounds is None and periodic is not None:
-            bounds = [None] * len(periodic)
+            bounds = [None] * len(_checked("periodic", periodic))
         self.bounds = _checked("bounds", bounds)
         self.periodic = _checked_periods(periodic, self.bounds)
         kinds, low, high = [], [], []
@@ -91,6 +91,15 @@ class Support(Fixed):
         high = np.array([math.inf if high is None else high for _, high in ends])
         return low, high
 
+    def _coarse(self, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
+        """Columns with fewer than `NUMBERS` numbers of a dtype between both ends."""
+        both = np.array([kind in ("interval", "circle") for kind in self._kinds])
+        low, high = np.where(both, self._low, 0.0), np.where(both, self._high, 1.0)
+        with np.errstate(over="ignore"):  # beyond the dtype a step is NaN
+            step = np.spacing(np.maximum(np.abs(low), np.abs(high)).astype(dtype)).astype(np.float64)
+        coarse: NDArray[np.bool_] = both & ~(high - low >= NUMBERS * step) & np.isfinite(step)
+        return coarse
+
     def _header(self) -> dict[str, Any]:
         header = {"features": self._features, "bounds": [None if pair is None else list(pair) for pair in self.bounds]}
         if any(self.periodic):
@@ -108,6 +117,8 @@ class Support(Fixed):
         more = f", periodic={list(self.periodic)}" if any(self.periodic) else ""
         return f"Support({list(self.bounds)}{more})"
 
+
+NUMBERS = 1000  # of a dtype that an interval has room for
 
 _KINDS = {(False, False): "any", (True, False): "lower", (False, True): "upper", (True, True): "interval"}
 
@@ -157,9 +168,11 @@ def _checked_periods(periodic: Any, bounds: tuple[Pair | None, ...]) -> tuple[tu
 
 def _end(name: str, value: Any) -> float:
     try:
-        if isinstance(value, (bool, np.bool_)):
+        if isinstance(value, (bool, np.bool_, str, bytes)):
             raise TypeError
         end = float(value)
+    except OverflowError:
+        end = math.inf
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number or None, got {check.kind_of(value)} {value!r}") from None
     if not math.isfinite(end):
@@ -172,7 +185,7 @@ def support_or_none(bounds: Bounds | None, features: int, periodic: Periods | No
     if bounds is None and periodic is None:
         return None
     for name, given in (("bounds", bounds), ("periodic", periodic)):
-        if isinstance(given, Sequence) and len(given) not in (0, features):
+        if isinstance(given, (Sequence, np.ndarray)) and len(given) not in (0, features):
             raise ValueError(f"{name}: expected {features} of them, one for each column, got {len(given)}")
     support = Support(bounds, periodic)
     return None if support.is_identity else support
