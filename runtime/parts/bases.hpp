@@ -1,5 +1,7 @@
-// Base densities: independent coordinates, a standard density under each of them.
+// Base densities whose coordinates are standard numbers, shifted and scaled; and what every base does.
 #pragma once
+
+#include <memory>
 
 #include "random.hpp"
 #include "stored.hpp"
@@ -7,15 +9,42 @@
 namespace headrace {
 namespace detail {
 
+constexpr double half_log_two_pi = 0.91893853320467274178, log_two = 0.69314718055994530942;
+
 template <class T>
 class Base {
   public:
-    explicit Base(Stored& stored) {
-        const int kind = stored.choice("kind", {"StandardNormal", "Logistic", "Normal"});
-        is_logistic_ = kind == 1;
-        features_ = stored.size("features", 1);
-        const std::size_t n = static_cast<std::size_t>(features_);
-        if (kind == 2) {
+    explicit Base(Stored& stored) : features_(stored.size("features", 1)) {}
+    virtual ~Base() = default;
+
+    int features() const { return features_; }
+
+    virtual double log_prob(const double* z) const = 0;
+
+    // A row of the endless sample of a seed.
+    virtual void draw(std::uint64_t seed, std::uint64_t row, T* z) const = 0;
+
+  protected:
+    std::size_t columns() const { return static_cast<std::size_t>(features_); }
+
+  private:
+    int features_;
+};
+
+inline double logistic_log_density(double x) {
+    return -std::abs(x) - 2.0 * std::log1p(std::exp(-std::abs(x)));
+}
+inline double normal_log_density(double x) {
+    return -0.5 * x * x - half_log_two_pi;
+}
+
+// StandardNormal, Logistic and Normal.
+template <class T>
+class StandardBase : public Base<T> {
+  public:
+    StandardBase(Stored& stored, bool is_logistic, bool has_scale) : Base<T>(stored), is_logistic_(is_logistic) {
+        const std::size_t n = this->columns();
+        if (has_scale) {
             is_trained_ = stored.truth("trainable");
             if (is_trained_) {
                 for (const T x : stored.template array<T>("loc", {n})) loc_.push_back(static_cast<double>(x));
@@ -26,14 +55,11 @@ class Base {
                 for (const double x : stored.numbers("scale", n, true)) log_scale_.push_back(std::log(x));
             }
         }
-        stored.close();
     }
 
-    int features() const { return features_; }
-
-    double log_prob(const double* z) const {
+    double log_prob(const double* z) const override {
         double sum = 0.0;
-        for (std::size_t c = 0; c < static_cast<std::size_t>(features_); ++c) {
+        for (std::size_t c = 0; c < this->columns(); ++c) {
             double x = z[c];
             if (!loc_.empty()) {
                 x = (x - loc_[c]) * std::exp(-log_scale_[c]);
@@ -41,21 +67,16 @@ class Base {
                 // A trained base is a step as others: what overflows there is NaN.
                 if (is_trained_ && !std::isfinite(narrowed<T>(x))) return std::numeric_limits<double>::quiet_NaN();
             }
-            if (is_logistic_) {
-                sum += -std::abs(x) - 2.0 * std::log1p(std::exp(-std::abs(x)));
-            } else {
-                sum += -0.5 * x * x - 0.91893853320467274178;
-            }
+            sum += is_logistic_ ? logistic_log_density(x) : normal_log_density(x);
         }
         return sum;
     }
 
-    // A row of the base: standard numbers, shifted and scaled.
-    void draw(std::uint64_t seed, std::uint64_t row, T* z) const {
-        for (std::size_t c = 0; c < static_cast<std::size_t>(features_); c += 4) {
-            const auto columns = drawn<T>(is_logistic_, seed, row, static_cast<std::uint32_t>(c / 4));
-            for (std::size_t k = 0; k < 4 && c + k < static_cast<std::size_t>(features_); ++k) {
-                T& x = z[c + k] = columns[k];
+    void draw(std::uint64_t seed, std::uint64_t row, T* z) const override {
+        for (std::size_t c = 0; c < this->columns(); c += 4) {
+            const Drawn<T> numbers = drawn<T>(seed, row, static_cast<std::uint32_t>(c / 4));
+            for (std::size_t k = 0; k < 4 && c + k < this->columns(); ++k) {
+                T& x = z[c + k] = is_logistic_ ? numbers.logistic(k) : numbers.normal(k);
                 if (!loc_.empty()) x = narrowed<T>(loc_[c + k] + std::exp(log_scale_[c + k]) * static_cast<double>(x));
             }
         }
@@ -63,7 +84,6 @@ class Base {
 
   private:
     bool is_logistic_ = false, is_trained_ = false;
-    int features_ = 0;
     std::vector<double> loc_, log_scale_;
 };
 

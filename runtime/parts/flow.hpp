@@ -1,9 +1,11 @@
 // What users see: a flow or a single transform, read from a file.
 #pragma once
 
-#include "bases.hpp"
+#include "generator.hpp"
 #include "masked.hpp"
 #include "simple.hpp"
+#include "support.hpp"
+#include "tails.hpp"
 #include "vector.hpp"
 
 namespace headrace {
@@ -11,8 +13,9 @@ namespace detail {
 
 template <class T>
 TransformPtr<T> read_transform(Stored& stored) {
-    const int kind = stored.choice("kind", {"MaskedAutoregressive", "Coupling", "Elementwise", "Linear", "ActNorm",
-                                            "Planar", "Radial", "Rotation", "Permutation", "Standardize", "Inverse"});
+    const int kind =
+        stored.choice("kind", {"MaskedAutoregressive", "Coupling", "Elementwise", "Linear", "ActNorm", "Planar",
+                               "Radial", "Rotation", "Permutation", "Standardize", "Support", "Inverse"});
     TransformPtr<T> result;
     switch (kind) {
         case 0: result = std::make_unique<MaskedTransform<T>>(stored, false); break;
@@ -25,6 +28,7 @@ TransformPtr<T> read_transform(Stored& stored) {
         case 7: result = std::make_unique<Rotation<T>>(stored); break;
         case 8: result = std::make_unique<Permutation<T>>(stored); break;
         case 9: result = std::make_unique<Standardize<T>>(stored); break;
+        case 10: result = std::make_unique<Support<T>>(stored); break;
         default: {
             Stored inner = stored.part(stored.take("transform"), "transform");
             result = std::make_unique<Inverse<T>>(read_transform<T>(inner));
@@ -40,6 +44,17 @@ inline const std::set<std::string>& kinds_of_flows() {
     return kinds;
 }
 
+// What lies under pairs of inversions; null where one more is left.
+template <class T>
+const Transform<T>* upright(const Transform<T>* one) {
+    bool is_flipped = false;
+    while (const Inverse<T>* const inverse = dynamic_cast<const Inverse<T>*>(one)) {
+        one = inverse->inner();
+        is_flipped = !is_flipped;
+    }
+    return is_flipped ? nullptr : one;
+}
+
 }  // namespace detail
 
 // A density, log p(x) = log base(z) + log |det dz/dx|, or one transform between z and x. It computes in T, float or
@@ -48,7 +63,8 @@ inline const std::set<std::string>& kinds_of_flows() {
 //
 // Rows are features() numbers one after another, in float or double (In), and so are results (Out). `context` holds
 // context() numbers a row, `context_rows` rows: as many as there are rows, or 1 for all; it is null where context() is
-// 0. A row that is not finite, or that overflows on its way, becomes NaN, and no other row changes.
+// 0. A row that is not finite, or that overflows on its way, becomes NaN, and no other row changes. A finite row on a
+// bound of a column or beyond has a log density of -infinity, and its latent is NaN.
 template <class T>
 class Flow {
   public:
@@ -66,7 +82,7 @@ class Flow {
     int context() const { return context_; }
     // Whether it is a flow, not a transform alone: then it has log_prob and sample.
     bool has_density() const { return base_ != nullptr || is_ensemble(); }
-    // Whether it is several flows as one density: then it has log_prob alone.
+    // Whether it is several flows as one density: then it has log_prob and sample, and no latent space.
     bool is_ensemble() const { return !members_.empty(); }
 
     // Log densities, in nats.
@@ -82,9 +98,12 @@ class Flow {
         Work work;
         for (std::size_t r = 0; r < rows; ++r) {
             load_row(work, x + r * columns());
-            run(work, false, given, r);
-            const double value = base_->log_prob(work.row.data()) + work.log_det;
-            out[r] = detail::narrowed<Out>(work.is_bad ? nan() : value);
+            run<In>(work, false, given, r);
+            const double infinite = -std::numeric_limits<double>::infinity();
+            const double value = work.is_outside ? infinite
+                                 : work.is_bad   ? nan()
+                                                 : base_->log_prob(work.row.data()) + work.log_det;
+            out[r] = detail::narrowed<Out>(value);
         }
     }
 
@@ -109,15 +128,16 @@ class Flow {
                 std::size_t context_rows = 0, std::uint64_t first_row = 0) const {
         check_density();
         const Context<In> given = checked(context, context_rows, rows);
+        if (is_ensemble()) {
+            mixed_sample(rows, seed, x, log_prob, given, first_row);
+            return;
+        }
         Work work;
         std::vector<T> z(columns());
         for (std::size_t r = 0; r < rows; ++r) {
-            base_->draw(seed, first_row + r, z.data());
-            load_row(work, z.data());
-            const double density = base_->log_prob(work.row.data());
-            run(work, true, given, r);
+            const double density = draw(work, z, seed, first_row + r, given, r);
             store_row(work, x + r * columns());
-            if (log_prob) log_prob[r] = detail::narrowed<Out>(work.is_bad ? nan() : density - work.log_det);
+            if (log_prob) log_prob[r] = detail::narrowed<Out>(density);
         }
     }
 
@@ -152,7 +172,7 @@ class Flow {
         std::vector<T> state, context;
         detail::Scratch<T> scratch;
         double log_det = 0.0;
-        bool is_bad = false;
+        bool is_bad = false, is_outside = false, is_at_data = false;
     };
     template <class In>
     struct Context {
@@ -214,7 +234,9 @@ class Flow {
             if (member.features_ != features_ || member.context_ != context_)
                 own.fail("expected as many features and context columns as the ensemble has");
             members_.push_back(std::move(member));
-            log_weights_.push_back(std::log(weights[i] / largest / sum));
+            const double weight = weights[i] / largest / sum;
+            log_weights_.push_back(std::log(weight));
+            edges_.push_back(weight + (i ? edges_.back() : 0.0));
         }
         stored.close();
     }
@@ -238,16 +260,39 @@ class Flow {
         }
     }
 
+    // Each row is the member's own of this seed and number, from a member that is drawn for it.
+    template <class Out, class In>
+    void mixed_sample(std::size_t rows, std::uint64_t seed, Out* x, Out* log_prob, const Context<In>& context,
+                      std::uint64_t first_row) const {
+        detail::Generator generator({seed, 0x656E73656D626C65u});
+        generator.skip(first_row);
+        std::size_t last = 0;  // sums round, and no member of weight 0 is drawn
+        for (std::size_t i = 0; i < members_.size(); ++i)
+            if (std::isfinite(log_weights_[i])) last = i;
+        Work work;
+        std::vector<T> z(columns());
+        for (std::size_t r = 0; r < rows; ++r) {
+            const auto edge = std::upper_bound(edges_.begin(), edges_.end(), generator.uniform());
+            const std::size_t chosen = std::min(static_cast<std::size_t>(edge - edges_.begin()), last);
+            members_[chosen].draw(work, z, seed, first_row + r, context, r);
+            Out* const row = x + r * columns();
+            members_[chosen].store_row(work, row);
+            if (log_prob) {
+                const In* const own = context_ ? context.data + r * context.stride : nullptr;
+                mixed_log_prob(row, 1, log_prob + r, own, context_ ? 1 : 0);
+            }
+        }
+    }
+
     void read_flow(detail::Stored& stored) {
         const bool is_ascent = stored.take("kind").text() == "AscentFlow";
         features_ = stored.size("features", 1);
         context_ = stored.size("context");
         detail::Stored base = stored.part(stored.take("base"), "base", "base.");
-        base_ = std::make_unique<detail::Base<T>>(base);
+        base_ = detail::read_base<T>(base);
         if (base_->features() != features_) stored.fail("features: expected as many as the base has");
         int context = 0;
         std::size_t i = 0;
-        bool ends_in_standardize = false;
         for (const detail::Value& header : stored.items("transforms")) {
             const std::string number = std::to_string(i++);
             detail::Stored own = stored.part(header, "transforms[" + number + "]", "transforms." + number + ".");
@@ -257,17 +302,22 @@ class Flow {
                 if (context && c != context) own.fail("context: expected one number of columns in all transforms");
                 context = c;
             }
-            ends_in_standardize = dynamic_cast<const detail::Standardize<T>*>(chain_.back().get()) != nullptr;
         }
         if (context != context_) stored.fail("context: expected as many columns as the transforms have");
         read_context_scale(stored);
-        if (is_ascent) {
-            std::int64_t sum = 1;
-            for (const int n : stored.integers("steps", 0, 1 << 24)) sum += n;
-            if (sum != static_cast<std::int64_t>(chain_.size()) || !ends_in_standardize)
-                stored.fail("steps: expected numbers that add up to those of the transforms, and a Standardize after");
-        }
+        if (is_ascent) read_steps(stored);
         stored.close();
+    }
+
+    // They end before a Standardize, which may be followed by a Support.
+    void read_steps(detail::Stored& stored) const {
+        std::int64_t end = static_cast<std::int64_t>(chain_.size());
+        for (const int n : stored.integers("steps", 0, 1 << 24)) end -= n;
+        const auto at = [&](std::size_t i) { return i < chain_.size() ? chain_[i].get() : nullptr; };
+        const std::size_t n = chain_.size(), has_support = dynamic_cast<const detail::Support<T>*>(at(n - 1)) ? 1 : 0;
+        const bool has_scale = dynamic_cast<const detail::Standardize<T>*>(at(n - 1 - has_support)) != nullptr;
+        if (end != static_cast<std::int64_t>(1 + has_support) || !has_scale)
+            stored.fail("steps: expected numbers that add up to those of the transforms, and a Standardize after");
     }
 
     void read_context_scale(detail::Stored& stored) {
@@ -285,14 +335,32 @@ class Flow {
         while (latent_end_ < chain_.size() && chain_[latent_end_]->is_exact()) ++latent_end_;
         data_end_ = chain_.size();
         while (data_end_ > latent_end_ && chain_[data_end_ - 1]->is_exact()) --data_end_;
+        support_ = support_at_end(true);
+        last_ = support_at_end(false);
+    }
+
+    // The Support that rows come to first; but for what does nothing, and for permutations if these are to be passed.
+    const detail::Support<T>* support_at_end(bool passes_permutations) const {
+        for (std::size_t i = chain_.size(); i-- > 0;) {
+            const detail::Transform<T>* inner = chain_[i].get();
+            while (const auto* const inverse = dynamic_cast<const detail::Inverse<T>*>(inner)) inner = inverse->inner();
+            if (const auto* const support = dynamic_cast<const detail::Support<T>*>(inner)) {
+                if (!support->is_identity()) return detail::upright(chain_[i].get()) ? support : nullptr;
+            } else if (const auto* const scale = dynamic_cast<const detail::Standardize<T>*>(inner)) {
+                if (!scale->is_identity()) return nullptr;
+            } else if (!passes_permutations || !dynamic_cast<const detail::Permutation<T>*>(inner)) {
+                return nullptr;
+            }
+        }
+        return nullptr;
     }
 
     static double nan() { return std::numeric_limits<double>::quiet_NaN(); }
     std::size_t columns() const { return static_cast<std::size_t>(features_); }
 
     void check_density() const {
-        if (is_ensemble()) throw std::invalid_argument("expected a flow, got an ensemble, which has log_prob alone");
-        if (!base_) throw std::invalid_argument("expected a flow for a density or a sample, got a transform alone");
+        if (!has_density())
+            throw std::invalid_argument("expected a flow for a density or a sample, got a transform alone");
     }
     std::size_t rows_of(const std::vector<double>& values) const {
         if (values.size() % columns())
@@ -324,37 +392,59 @@ class Flow {
     }
     template <class Out>
     void store_row(const Work& work, Out* out) const {
-        for (std::size_t c = 0; c < columns(); ++c) out[c] = detail::narrowed<Out>(work.is_bad ? nan() : work.row[c]);
+        for (std::size_t c = 0; c < columns(); ++c) {
+            const double value = work.is_bad ? nan() : work.row[c];
+            out[c] = work.is_at_data && last_ ? last_->template inside<Out>(value, c) : detail::narrowed<Out>(value);
+        }
     }
 
     template <class In, class Out>
     void transform(bool to_data, const In* given, std::size_t rows, Out* out, Out* log_det, const In* context,
                    std::size_t context_rows) const {
-        if (is_ensemble()) check_density();
+        if (is_ensemble()) throw std::invalid_argument("expected a flow, got an ensemble, which has no latent space");
         const Context<In> its = checked(context, context_rows, rows);
         Work work;
         for (std::size_t r = 0; r < rows; ++r) {
             load_row(work, given + r * columns());
-            run(work, to_data, its, r);
+            run<In>(work, to_data, its, r);
             store_row(work, out + r * columns());
             if (log_det) log_det[r] = detail::narrowed<Out>(work.is_bad ? nan() : work.log_det);
         }
     }
 
-    // work.row through the chain.
+    // A row of the sample into work.row; gives its log density.
     template <class In>
-    void run(Work& work, bool to_data, const Context<In>& context, std::size_t r) const {
+    double draw(Work& work, std::vector<T>& z, std::uint64_t seed, std::uint64_t row, const Context<In>& context,
+                std::size_t r) const {
+        base_->draw(seed, row, z.data());
+        load_row(work, z.data());
+        const double density = base_->log_prob(work.row.data());
+        run<T>(work, true, context, r);
+        return work.is_bad ? nan() : density - work.log_det;
+    }
+
+    // work.row, numbers of In once, through the chain.
+    template <class In, class C>
+    void run(Work& work, bool to_data, const Context<C>& context, std::size_t r) const {
         work.log_det = 0.0;
-        work.is_bad = false;
+        work.is_bad = work.is_outside = false;
+        work.is_at_data = to_data;
         const std::size_t n = chain_.size();
         if (to_data) {
             for (std::size_t i = 0; i < latent_end_; ++i) chain_[i]->run_exact(true, work.row, work.log_det);
         } else {
-            for (std::size_t i = n; i-- > data_end_;) chain_[i]->run_exact(false, work.row, work.log_det);
+            bool is_finite = true;
+            for (const double x : work.row) is_finite = is_finite && std::isfinite(x);
+            for (std::size_t i = n; i-- > data_end_;) {
+                if (support_ && detail::upright(chain_[i].get()) == support_)
+                    work.is_outside = support_->template marks_outside<In>(work.row) && is_finite;
+                chain_[i]->run_exact(false, work.row, work.log_det);
+            }
         }
         work.context.resize(static_cast<std::size_t>(context_));
         for (std::size_t c = 0; c < work.context.size(); ++c) {
             double value = static_cast<double>(context.data[r * context.stride + c]);
+            if (!std::isfinite(value)) work.is_outside = false;
             if (!context_mean_.empty()) value = (value - context_mean_[c]) / context_std_[c];
             work.context[c] = detail::narrowed<T>(value);
             if (!std::isfinite(work.context[c])) work.is_bad = true;
@@ -375,6 +465,7 @@ class Flow {
         } else {
             for (std::size_t i = latent_end_; i-- > 0;) chain_[i]->run_exact(false, work.row, work.log_det);
         }
+        if (!std::isfinite(work.log_det)) work.is_bad = true;
     }
     static void check_finite(Work& work) {
         for (const T x : work.state)
@@ -387,8 +478,10 @@ class Flow {
     std::vector<detail::TransformPtr<T>> chain_;  // from latent to data
     std::size_t latent_end_ = 0, data_end_ = 0;   // chain_[i] in between are done in T
     std::vector<double> context_mean_, context_std_;
+    const detail::Support<T>* support_ = nullptr;  // at the data's side: rows beyond it have no density,
+    const detail::Support<T>* last_ = nullptr;     // and none that comes out lies there
     std::vector<Flow> members_;
-    std::vector<double> log_weights_;
+    std::vector<double> log_weights_, edges_;  // edges_: sums of weights
 };
 
 }  // namespace headrace

@@ -46,24 +46,41 @@ void cos_sin_of_turns(T turns, T& cosine, T& sine) {
     }
 }
 
-// Columns 4 block to 4 block + 3 of a row of standard normal or standard logistic numbers.
+// The words of a block, and those of the stream for the bits that float64 adds.
 template <class T>
-std::array<T, 4> drawn(bool logistic, std::uint64_t seed, std::uint64_t row, std::uint32_t block) {
-    const Words high = philox(seed, row, block, 0), low = sizeof(T) == 4 ? high : philox(seed, row, block, 1);
-    std::array<T, 4> out{};
-    for (std::size_t i = 0; i < 4; ++i) {
-        if (logistic) {  // log(u / (1 - u)): the leading bit is the sign, the rest give min(u, 1 - u)
-            const T tail = uniform<T>(high[i] << 1 | low[i] >> 31, low[i] << 1) * T(0.5);
-            out[i] = (std::log1p(-tail) - std::log(tail)) * (high[i] >> 31 ? T(1) : T(-1));
-        } else if (i % 2 == 0) {  // Box-Muller: two words give two numbers
-            const T radius = std::sqrt(std::log(uniform<T>(high[i], low[i])) * T(-2));
-            T cosine, sine;
-            cos_sin_of_turns(uniform<T>(high[i + 1], low[i + 1]), cosine, sine);
-            out[i] = radius * cosine;
-            out[i + 1] = radius * sine;
-        }
+struct Drawn {
+    Words high, low;
+
+    Drawn(std::uint64_t seed, std::uint64_t row, std::uint32_t block, std::uint32_t stream, std::uint32_t more)
+        : high(philox(seed, row, block, stream)), low(sizeof(T) == 4 ? high : philox(seed, row, block, more)) {}
+
+    T number(std::size_t i) const { return uniform<T>(high[i], low[i]); }
+    // log(u / (1 - u)): the leading bit is the sign, the rest give min(u, 1 - u).
+    T logistic(std::size_t i) const {
+        const T tail = uniform<T>(high[i] << 1 | low[i] >> 31, low[i] << 1) * T(0.5);
+        return (std::log1p(-tail) - std::log(tail)) * (high[i] >> 31 ? T(1) : T(-1));
     }
-    return out;
+    // Box-Muller: two words give two numbers.
+    T normal(std::size_t i) const {
+        const std::size_t first = i & ~std::size_t(1);
+        const T radius = std::sqrt(std::log(number(first)) * T(-2));
+        T cosine, sine;
+        cos_sin_of_turns(number(first + 1), cosine, sine);
+        return radius * (i == first ? cosine : sine);
+    }
+};
+
+// Columns 4 block to 4 block + 3 of a row, for standard normal and standard logistic bases.
+template <class T>
+Drawn<T> drawn(std::uint64_t seed, std::uint64_t row, std::uint32_t block) {
+    return {seed, row, block, 0, 1};
+}
+
+// What other densities draw from beside these: streams of their own, so that no word serves two columns.
+template <class T>
+Drawn<T> drawn_beside(std::uint64_t seed, std::uint64_t row, std::uint32_t block, bool second = false) {
+    const std::uint32_t stream = second ? 0xFFFFFFFDu : 0xFFFFFFFFu;
+    return {seed, row, block, stream, stream - 1};
 }
 
 }  // namespace detail

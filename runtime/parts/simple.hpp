@@ -49,8 +49,10 @@ class Standardize : public Transform<T> {
         mean_ = stored.numbers("mean", n);
         std_ = stored.numbers("std", n, true);
         for (const double scale : std_) log_det_ += std::log(scale);
+        for (std::size_t c = 0; c < n; ++c) is_identity_ = is_identity_ && mean_[c] == 0.0 && std_[c] == 1.0;
         this->is_fixed_ = true;
     }
+    bool is_identity() const { return is_identity_; }
     void run(bool to_data, T* row, const T*, Scratch<T>&, double& log_det) const override {
         for (std::size_t c = 0; c < mean_.size(); ++c)
             row[c] = narrowed<T>(scaled(to_data, static_cast<double>(row[c]), c));
@@ -68,6 +70,7 @@ class Standardize : public Transform<T> {
     }
     std::vector<double> mean_, std_;
     double log_det_ = 0.0;
+    bool is_identity_ = true;
 };
 
 // x = Q z, where Q is orthogonal and block diagonal.
@@ -262,6 +265,7 @@ class Inverse : public Transform<T> {
     void run(bool to_data, T* row, const T* context, Scratch<T>& s, double& log_det) const override {
         inner_->run(!to_data, row, context, s, log_det);
     }
+    const Transform<T>* inner() const { return inner_.get(); }
     bool is_exact() const override { return inner_->is_exact(); }
     void run_exact(bool to_data, std::vector<double>& row, double& log_det) const override {
         inner_->run_exact(!to_data, row, log_det);

@@ -88,7 +88,10 @@ class Stored {
              (value.is(Value::Kind::text) ? shown(value.text()) : std::string(value.name())));
     }
     std::vector<double> numbers(const std::string& key, std::size_t length, bool positive = false) {
-        const std::vector<Value>& list = items(key);
+        return numbers(items(key), key, length, positive);
+    }
+    std::vector<double> numbers(const std::vector<Value>& list, const std::string& key, std::size_t length,
+                                bool positive) const {
         if (list.size() != length)
             fail(key + ": expected " + std::to_string(length) + " values, got " + std::to_string(list.size()));
         std::vector<double> result;
@@ -119,6 +122,19 @@ class Stored {
             seen[static_cast<std::size_t>(i)] = true;
         }
         return order;
+    }
+
+    // `rows` lists of `columns` numbers each, one after another.
+    std::vector<double> table(const std::string& key, std::size_t rows, std::size_t columns, bool positive = false) {
+        const std::vector<Value>& lists = items(key);
+        if (lists.size() != rows) fail(key + ": expected " + std::to_string(rows) + " lists");
+        std::vector<double> result;
+        for (const Value& list : lists) {
+            if (!list.is(Value::Kind::list)) fail(key + ": expected numbers in lists, got " + list.name());
+            const std::vector<double> row = numbers(list.items(), key, columns, positive);
+            result.insert(result.end(), row.begin(), row.end());
+        }
+        return result;
     }
 
     // An object of its own inside of this one; its tensors have one prefix more.

@@ -14,15 +14,32 @@ void tell(char* message, std::size_t room, const std::string& text) {
     message[n] = '\0';
 }
 
-template <class T>
-void run(const headrace::Flow<T>& flow, int verb, const double* given, std::size_t rows, const double* context,
-         std::size_t context_rows, std::uint64_t seed, std::uint64_t first_row, double* value, double* per_row) {
+template <class T, class Number>
+void run(const headrace::Flow<T>& flow, int verb, const Number* given, std::size_t rows, const Number* context,
+         std::size_t context_rows, std::uint64_t seed, std::uint64_t first_row, Number* value, Number* per_row) {
     switch (verb) {
         case 0: flow.log_prob(given, rows, per_row, context, context_rows); break;
         case 1: flow.to_latent(given, rows, value, per_row, context, context_rows); break;
         case 2: flow.to_data(given, rows, value, per_row, context, context_rows); break;
         default: flow.sample(rows, seed, value, per_row, context, context_rows, first_row);
     }
+}
+
+void run_narrow(const headrace::Flow<float>& flow, int verb, const double* given, std::size_t rows,
+                const double* context, std::size_t context_rows, std::uint64_t seed, std::uint64_t first_row,
+                double* value, double* per_row) {
+    const std::size_t n = rows * static_cast<std::size_t>(flow.features());
+    const std::size_t m = context_rows * static_cast<std::size_t>(flow.context());
+    const auto narrowed = [](const double* from, std::size_t size) {
+        std::vector<float> result;
+        for (std::size_t i = 0; i < size; ++i) result.push_back(static_cast<float>(from[i]));
+        return result;
+    };
+    const std::vector<float> x = narrowed(given, n), c = narrowed(context, m);
+    std::vector<float> out(n), sums(rows);
+    run(flow, verb, x.data(), rows, c.data(), context_rows, seed, first_row, out.data(), sums.data());
+    std::copy(out.begin(), out.end(), value);
+    std::copy(sums.begin(), sums.end(), per_row);
 }
 
 template <class F>
@@ -64,12 +81,15 @@ void close_flow(void* flow) {
     delete static_cast<Either*>(flow);
 }
 
-bool run_flow(const void* flow, int verb, const double* given, std::size_t rows, const double* context,
+// `narrow`: rows, context and results are float on the way, in a flow of float.
+bool run_flow(const void* flow, int verb, bool narrow, const double* given, std::size_t rows, const double* context,
               std::size_t context_rows, std::uint64_t seed, std::uint64_t first_row, double* value, double* per_row,
               char* message, std::size_t room) {
     const Either& either = *static_cast<const Either*>(flow);
     return guarded(message, room, [&] {
-        if (either.wide) {
+        if (narrow && either.single) {
+            run_narrow(*either.single, verb, given, rows, context, context_rows, seed, first_row, value, per_row);
+        } else if (either.wide) {
             run(*either.wide, verb, given, rows, context, context_rows, seed, first_row, value, per_row);
         } else {
             run(*either.single, verb, given, rows, context, context_rows, seed, first_row, value, per_row);

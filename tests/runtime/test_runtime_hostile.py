@@ -19,6 +19,7 @@ FILES = ROOT / "tests" / "files"
 HOSTILE, RANDOM = (runpy.run_path(str(FILES / f"test_files_{name}.py")) for name in ("hostile", "random"))
 BROKEN, ENTRIES, NASTY, places = HOSTILE["BROKEN"], HOSTILE["ENTRIES"], RANDOM["NASTY"], RANDOM["places"]
 NAMES = (*RANDOM["SMALL"], "splines", "linear", "planar-context", "radial-context", "dual-ascent", "normal-fixed")
+NAMES += ("support-alone", "support", "periodic", "student-t", "student-t-fixed", "mixture", "mixture-fixed")
 
 # Python takes these for numbers, or for a default, which no header of headrace has.
 STRICTER = ("expected numbers", "activation: expected one of", "outputs: expected a list, got null")

@@ -57,7 +57,7 @@ class Library:
 
 
 class Loaded:
-    """A flow or transform in C++; results are float64."""
+    """A flow or transform in C++; results are float64. One of float takes rows of float32 as float, and answers so."""
 
     def __init__(self, functions, flow):
         self._functions, self._flow = functions, _POINTER(flow)
@@ -74,11 +74,12 @@ class Loaded:
     def to_data(self, z, context=None):
         return self._run("to_data", z, context)
 
-    def sample(self, n, features, seed, context=None, first_row=0):
+    def sample(self, n, features, seed, context=None, first_row=0, dtype="float64"):
         """Rows and their log densities."""
-        return self._run("sample", np.empty((n, features)), context, seed, first_row)
+        return self._run("sample", np.empty((n, features), dtype), context, seed, first_row)
 
     def _run(self, verb, given, context, seed=0, first_row=0):
+        narrow = ctypes.c_bool(np.asarray(given).dtype == np.float32)
         given = np.ascontiguousarray(given, np.float64)
         context = np.empty((0, 0)) if context is None else np.ascontiguousarray(np.atleast_2d(context), np.float64)
         value, per_row = np.full(given.shape, 77.0), np.full(len(given), 77.0)
@@ -86,6 +87,7 @@ class Loaded:
         done = self._functions.run_flow(
             self._flow,
             VERBS[verb],
+            narrow,
             given.ctypes.data_as(_POINTER),
             ctypes.c_size_t(len(given)),
             context.ctypes.data_as(_POINTER),

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <cstring>
 #include <fstream>
+#include <initializer_list>
 #include <limits>
 #include <map>
 #include <memory>
@@ -71,24 +72,41 @@ void cos_sin_of_turns(T turns, T& cosine, T& sine) {
     }
 }
 
-// Columns 4 block to 4 block + 3 of a row of standard normal or standard logistic numbers.
+// The words of a block, and those of the stream for the bits that float64 adds.
 template <class T>
-std::array<T, 4> drawn(bool logistic, std::uint64_t seed, std::uint64_t row, std::uint32_t block) {
-    const Words high = philox(seed, row, block, 0), low = sizeof(T) == 4 ? high : philox(seed, row, block, 1);
-    std::array<T, 4> out{};
-    for (std::size_t i = 0; i < 4; ++i) {
-        if (logistic) {  // log(u / (1 - u)): the leading bit is the sign, the rest give min(u, 1 - u)
-            const T tail = uniform<T>(high[i] << 1 | low[i] >> 31, low[i] << 1) * T(0.5);
-            out[i] = (std::log1p(-tail) - std::log(tail)) * (high[i] >> 31 ? T(1) : T(-1));
-        } else if (i % 2 == 0) {  // Box-Muller: two words give two numbers
-            const T radius = std::sqrt(std::log(uniform<T>(high[i], low[i])) * T(-2));
-            T cosine, sine;
-            cos_sin_of_turns(uniform<T>(high[i + 1], low[i + 1]), cosine, sine);
-            out[i] = radius * cosine;
-            out[i + 1] = radius * sine;
-        }
+struct Drawn {
+    Words high, low;
+
+    Drawn(std::uint64_t seed, std::uint64_t row, std::uint32_t block, std::uint32_t stream, std::uint32_t more)
+        : high(philox(seed, row, block, stream)), low(sizeof(T) == 4 ? high : philox(seed, row, block, more)) {}
+
+    T number(std::size_t i) const { return uniform<T>(high[i], low[i]); }
+    // log(u / (1 - u)): the leading bit is the sign, the rest give min(u, 1 - u).
+    T logistic(std::size_t i) const {
+        const T tail = uniform<T>(high[i] << 1 | low[i] >> 31, low[i] << 1) * T(0.5);
+        return (std::log1p(-tail) - std::log(tail)) * (high[i] >> 31 ? T(1) : T(-1));
     }
-    return out;
+    // Box-Muller: two words give two numbers.
+    T normal(std::size_t i) const {
+        const std::size_t first = i & ~std::size_t(1);
+        const T radius = std::sqrt(std::log(number(first)) * T(-2));
+        T cosine, sine;
+        cos_sin_of_turns(number(first + 1), cosine, sine);
+        return radius * (i == first ? cosine : sine);
+    }
+};
+
+// Columns 4 block to 4 block + 3 of a row, for standard normal and standard logistic bases.
+template <class T>
+Drawn<T> drawn(std::uint64_t seed, std::uint64_t row, std::uint32_t block) {
+    return {seed, row, block, 0, 1};
+}
+
+// What other densities draw from beside these: streams of their own, so that no word serves two columns.
+template <class T>
+Drawn<T> drawn_beside(std::uint64_t seed, std::uint64_t row, std::uint32_t block, bool second = false) {
+    const std::uint32_t stream = second ? 0xFFFFFFFDu : 0xFFFFFFFFu;
+    return {seed, row, block, stream, stream - 1};
 }
 
 }  // namespace detail
@@ -763,7 +781,10 @@ class Stored {
              (value.is(Value::Kind::text) ? shown(value.text()) : std::string(value.name())));
     }
     std::vector<double> numbers(const std::string& key, std::size_t length, bool positive = false) {
-        const std::vector<Value>& list = items(key);
+        return numbers(items(key), key, length, positive);
+    }
+    std::vector<double> numbers(const std::vector<Value>& list, const std::string& key, std::size_t length,
+                                bool positive) const {
         if (list.size() != length)
             fail(key + ": expected " + std::to_string(length) + " values, got " + std::to_string(list.size()));
         std::vector<double> result;
@@ -794,6 +815,19 @@ class Stored {
             seen[static_cast<std::size_t>(i)] = true;
         }
         return order;
+    }
+
+    // `rows` lists of `columns` numbers each, one after another.
+    std::vector<double> table(const std::string& key, std::size_t rows, std::size_t columns, bool positive = false) {
+        const std::vector<Value>& lists = items(key);
+        if (lists.size() != rows) fail(key + ": expected " + std::to_string(rows) + " lists");
+        std::vector<double> result;
+        for (const Value& list : lists) {
+            if (!list.is(Value::Kind::list)) fail(key + ": expected numbers in lists, got " + list.name());
+            const std::vector<double> row = numbers(list.items(), key, columns, positive);
+            result.insert(result.end(), row.begin(), row.end());
+        }
+        return result;
     }
 
     // An object of its own inside of this one; its tensors have one prefix more.
@@ -875,20 +909,47 @@ class Stored {
 
 // ---- bases.hpp ----
 
-// Base densities: independent coordinates, a standard density under each of them.
+// Base densities whose coordinates are standard numbers, shifted and scaled; and what every base does.
 
 namespace headrace {
 namespace detail {
 
+constexpr double half_log_two_pi = 0.91893853320467274178, log_two = 0.69314718055994530942;
+
 template <class T>
 class Base {
   public:
-    explicit Base(Stored& stored) {
-        const int kind = stored.choice("kind", {"StandardNormal", "Logistic", "Normal"});
-        is_logistic_ = kind == 1;
-        features_ = stored.size("features", 1);
-        const std::size_t n = static_cast<std::size_t>(features_);
-        if (kind == 2) {
+    explicit Base(Stored& stored) : features_(stored.size("features", 1)) {}
+    virtual ~Base() = default;
+
+    int features() const { return features_; }
+
+    virtual double log_prob(const double* z) const = 0;
+
+    // A row of the endless sample of a seed.
+    virtual void draw(std::uint64_t seed, std::uint64_t row, T* z) const = 0;
+
+  protected:
+    std::size_t columns() const { return static_cast<std::size_t>(features_); }
+
+  private:
+    int features_;
+};
+
+inline double logistic_log_density(double x) {
+    return -std::abs(x) - 2.0 * std::log1p(std::exp(-std::abs(x)));
+}
+inline double normal_log_density(double x) {
+    return -0.5 * x * x - half_log_two_pi;
+}
+
+// StandardNormal, Logistic and Normal.
+template <class T>
+class StandardBase : public Base<T> {
+  public:
+    StandardBase(Stored& stored, bool is_logistic, bool has_scale) : Base<T>(stored), is_logistic_(is_logistic) {
+        const std::size_t n = this->columns();
+        if (has_scale) {
             is_trained_ = stored.truth("trainable");
             if (is_trained_) {
                 for (const T x : stored.template array<T>("loc", {n})) loc_.push_back(static_cast<double>(x));
@@ -899,14 +960,11 @@ class Base {
                 for (const double x : stored.numbers("scale", n, true)) log_scale_.push_back(std::log(x));
             }
         }
-        stored.close();
     }
 
-    int features() const { return features_; }
-
-    double log_prob(const double* z) const {
+    double log_prob(const double* z) const override {
         double sum = 0.0;
-        for (std::size_t c = 0; c < static_cast<std::size_t>(features_); ++c) {
+        for (std::size_t c = 0; c < this->columns(); ++c) {
             double x = z[c];
             if (!loc_.empty()) {
                 x = (x - loc_[c]) * std::exp(-log_scale_[c]);
@@ -914,21 +972,16 @@ class Base {
                 // A trained base is a step as others: what overflows there is NaN.
                 if (is_trained_ && !std::isfinite(narrowed<T>(x))) return std::numeric_limits<double>::quiet_NaN();
             }
-            if (is_logistic_) {
-                sum += -std::abs(x) - 2.0 * std::log1p(std::exp(-std::abs(x)));
-            } else {
-                sum += -0.5 * x * x - 0.91893853320467274178;
-            }
+            sum += is_logistic_ ? logistic_log_density(x) : normal_log_density(x);
         }
         return sum;
     }
 
-    // A row of the base: standard numbers, shifted and scaled.
-    void draw(std::uint64_t seed, std::uint64_t row, T* z) const {
-        for (std::size_t c = 0; c < static_cast<std::size_t>(features_); c += 4) {
-            const auto columns = drawn<T>(is_logistic_, seed, row, static_cast<std::uint32_t>(c / 4));
-            for (std::size_t k = 0; k < 4 && c + k < static_cast<std::size_t>(features_); ++k) {
-                T& x = z[c + k] = columns[k];
+    void draw(std::uint64_t seed, std::uint64_t row, T* z) const override {
+        for (std::size_t c = 0; c < this->columns(); c += 4) {
+            const Drawn<T> numbers = drawn<T>(seed, row, static_cast<std::uint32_t>(c / 4));
+            for (std::size_t k = 0; k < 4 && c + k < this->columns(); ++k) {
+                T& x = z[c + k] = is_logistic_ ? numbers.logistic(k) : numbers.normal(k);
                 if (!loc_.empty()) x = narrowed<T>(loc_[c + k] + std::exp(log_scale_[c + k]) * static_cast<double>(x));
             }
         }
@@ -936,8 +989,105 @@ class Base {
 
   private:
     bool is_logistic_ = false, is_trained_ = false;
-    int features_ = 0;
     std::vector<double> loc_, log_scale_;
+};
+
+}  // namespace detail
+}  // namespace headrace
+
+// ---- generator.hpp ----
+
+// NumPy's default generator, which chooses the members of an ensemble: PCG64 (O'Neill 2014), a linear congruential
+// generator of 128 bits whose output is permuted (XSL-RR), from a seed that a SeedSequence spreads.
+
+namespace headrace {
+namespace detail {
+
+// Modulo 2^128, from two halves.
+struct Wide {
+    std::uint64_t high = 0, low = 0;
+
+    friend Wide operator+(Wide a, Wide b) {
+        const std::uint64_t low = a.low + b.low;
+        return {a.high + b.high + (low < a.low ? 1 : 0), low};
+    }
+    friend Wide operator*(Wide a, Wide b) {
+        constexpr std::uint64_t half = 0xFFFFFFFFu;
+        const std::uint64_t a0 = a.low & half, a1 = a.low >> 32, b0 = b.low & half, b1 = b.low >> 32;
+        const std::uint64_t middle = a1 * b0 + (a0 * b0 >> 32), other = a0 * b1 + (middle & half);
+        const std::uint64_t high = a1 * b1 + (middle >> 32) + (other >> 32);
+        return {high + a.high * b.low + a.low * b.high, a.low * b.low};
+    }
+};
+
+class Generator {
+  public:
+    // As numpy.random.default_rng of a list of these.
+    explicit Generator(std::initializer_list<std::uint64_t> seeds) {
+        const std::array<std::uint64_t, 4> words = spread(seeds);
+        increment_ = Wide{words[2] << 1 | words[3] >> 63, words[3] << 1 | 1};
+        state_ = (increment_ + Wide{words[0], words[1]}) * multiplier() + increment_;
+    }
+
+    // Leaves so many numbers out.
+    void skip(std::uint64_t count) {
+        Wide factor{0, 1}, sum{0, 0}, step = multiplier(), plus = increment_;
+        for (; count; count >>= 1) {
+            if (count & 1) {
+                factor = factor * step;
+                sum = sum * step + plus;
+            }
+            plus = (step + Wide{0, 1}) * plus;
+            step = step * step;
+        }
+        state_ = factor * state_ + sum;
+    }
+
+    // In [0, 1), of 53 bits.
+    double uniform() {
+        state_ = state_ * multiplier() + increment_;
+        const std::uint64_t mixed = state_.high ^ state_.low;
+        const unsigned turn = static_cast<unsigned>(state_.high >> 58);
+        const std::uint64_t word = mixed >> turn | mixed << ((64 - turn) & 63);
+        return static_cast<double>(word >> 11) * 1.1102230246251565e-16;
+    }
+
+  private:
+    static Wide multiplier() { return {0x2360ED051FC65DA4u, 0x4385DF649FCCF645u}; }
+
+    // A SeedSequence's pool of four words of 32 bits, and the eight that it gives.
+    static std::array<std::uint64_t, 4> spread(std::initializer_list<std::uint64_t> seeds) {
+        std::vector<std::uint32_t> entropy;
+        for (const std::uint64_t seed : seeds) {
+            entropy.push_back(static_cast<std::uint32_t>(seed));
+            if (seed >> 32) entropy.push_back(static_cast<std::uint32_t>(seed >> 32));
+        }
+        std::uint32_t constant = 0x43B0D7E5u;
+        const auto hashed = [&](std::uint32_t value, std::uint32_t factor) {
+            value ^= constant;
+            constant *= factor;
+            value *= constant;
+            return value ^ value >> 16;
+        };
+        const auto mixed = [](std::uint32_t x, std::uint32_t y) {
+            const std::uint32_t value = 0xCA01F9DDu * x - 0x4973F715u * y;
+            return value ^ value >> 16;
+        };
+        std::array<std::uint32_t, 4> pool{};
+        for (std::size_t i = 0; i < 4; ++i) pool[i] = hashed(i < entropy.size() ? entropy[i] : 0, 0x931E8875u);
+        for (std::size_t from = 0; from < 4; ++from)
+            for (std::size_t to = 0; to < 4; ++to)
+                if (from != to) pool[to] = mixed(pool[to], hashed(pool[from], 0x931E8875u));
+        for (std::size_t from = 4; from < entropy.size(); ++from)
+            for (std::uint32_t& word : pool) word = mixed(word, hashed(entropy[from], 0x931E8875u));
+        std::array<std::uint64_t, 4> out{};
+        constant = 0x8B51F9DDu;
+        for (std::size_t i = 0; i < 8; ++i)
+            out[i / 2] |= std::uint64_t(hashed(pool[i % 4], 0x58F38DEDu)) << 32 * (i % 2);
+        return out;
+    }
+
+    Wide state_, increment_;
 };
 
 }  // namespace detail
@@ -1845,8 +1995,10 @@ class Standardize : public Transform<T> {
         mean_ = stored.numbers("mean", n);
         std_ = stored.numbers("std", n, true);
         for (const double scale : std_) log_det_ += std::log(scale);
+        for (std::size_t c = 0; c < n; ++c) is_identity_ = is_identity_ && mean_[c] == 0.0 && std_[c] == 1.0;
         this->is_fixed_ = true;
     }
+    bool is_identity() const { return is_identity_; }
     void run(bool to_data, T* row, const T*, Scratch<T>&, double& log_det) const override {
         for (std::size_t c = 0; c < mean_.size(); ++c)
             row[c] = narrowed<T>(scaled(to_data, static_cast<double>(row[c]), c));
@@ -1864,6 +2016,7 @@ class Standardize : public Transform<T> {
     }
     std::vector<double> mean_, std_;
     double log_det_ = 0.0;
+    bool is_identity_ = true;
 };
 
 // x = Q z, where Q is orthogonal and block diagonal.
@@ -2058,6 +2211,7 @@ class Inverse : public Transform<T> {
     void run(bool to_data, T* row, const T* context, Scratch<T>& s, double& log_det) const override {
         inner_->run(!to_data, row, context, s, log_det);
     }
+    const Transform<T>* inner() const { return inner_.get(); }
     bool is_exact() const override { return inner_->is_exact(); }
     void run_exact(bool to_data, std::vector<double>& row, double& log_det) const override {
         inner_->run_exact(!to_data, row, log_det);
@@ -2066,6 +2220,402 @@ class Inverse : public Transform<T> {
   private:
     TransformPtr<T> inner_;
 };
+
+}  // namespace detail
+}  // namespace headrace
+
+// ---- support.hpp ----
+
+// From unbounded numbers to those that a column may have, always in float64: near a bound only the distance counts.
+
+namespace headrace {
+namespace detail {
+
+enum class SupportKind { any, lower, upper, interval, circle };
+
+// Into [0, 1); what is too large for digits behind the point is whole. NaN where it is not finite.
+inline double circle_turns(double t) {
+    if (!(std::abs(t) < 4611686018427387904.0)) return t - t;
+    t -= std::trunc(t);
+    if (t < 0.0) t += 1.0;
+    return t < 1.0 ? t : 0.0;
+}
+
+class SupportColumn {
+  public:
+    SupportColumn() = default;
+    SupportColumn(SupportKind kind, double low, double high) : kind_(kind), low_(low), high_(high) {}
+
+    bool is_identity() const { return kind_ == SupportKind::any; }
+
+    // lower + e^y, upper - e^-y, lower + width / (1 + e^-y), or y around the circle.
+    double to_data(double y, double& log_det) const {
+        const double width = high_ - low_, e = std::exp(-std::abs(y));
+        switch (kind_) {
+            case SupportKind::any: break;
+            case SupportKind::lower: log_det += y; return low_ + std::exp(y);
+            case SupportKind::upper: log_det -= y; return high_ - std::exp(-y);
+            case SupportKind::interval: {
+                const double near = width * (e / (1.0 + e));  // the distance to the nearer bound
+                log_det += std::log(width) - std::abs(y) - 2.0 * std::log1p(e);
+                return y < 0.0 ? low_ + near : high_ - near;
+            }
+            case SupportKind::circle:
+                log_det += std::log(0.5 * width);
+                return low_ + width * circle_turns(0.5 * (y + 1.0));
+        }
+        return y;
+    }
+    // NaN beyond a bound, an infinity on it.
+    double to_latent(double x, double& log_det) const {
+        const double below = x - low_, above = high_ - x, width = high_ - low_;
+        switch (kind_) {
+            case SupportKind::any: break;
+            case SupportKind::lower: log_det -= std::log(below); return std::log(below);
+            case SupportKind::upper: log_det -= std::log(above); return -std::log(above);
+            case SupportKind::interval:
+                log_det += std::log(width) - std::log(below) - std::log(above);
+                return std::log(below) - std::log(above);
+            case SupportKind::circle: log_det += std::log(2.0 / width); return 2.0 * circle_turns(below / width) - 1.0;
+        }
+        return x;
+    }
+
+    // Whether a number lies on a bound or beyond, where a bound is what it is among the numbers of In.
+    template <class In>
+    bool is_outside(double x) const {
+        const bool has_low = kind_ == SupportKind::lower || kind_ == SupportKind::interval;
+        const bool has_high = kind_ == SupportKind::upper || kind_ == SupportKind::interval;
+        return (has_low && x <= static_cast<double>(narrowed<In>(low_))) ||
+               (has_high && x >= static_cast<double>(narrowed<In>(high_)));
+    }
+
+    // What is handed out: a number that rounds to a bound or beyond becomes the nearest one inside. A circle has its
+    // lower end too. Where no number of Out lies inside, it is the one nearest to the middle.
+    template <class Out>
+    Out inside(double x) const {
+        const Out value = narrowed<Out>(x);
+        const bool is_circle = kind_ == SupportKind::circle;
+        constexpr Out most = std::numeric_limits<Out>::max();
+        Out least = -most, last = most;
+        if (kind_ == SupportKind::lower || kind_ == SupportKind::interval || is_circle)
+            least = above<Out>(low_, is_circle);
+        if (kind_ == SupportKind::upper || kind_ == SupportKind::interval || is_circle)
+            last = -above<Out>(-high_, false);
+        if (!(least <= last)) least = last = narrowed<Out>(low_ / 2.0 + high_ / 2.0);
+        return value < least ? least : value > last ? last : value;  // NaN stays
+    }
+
+  private:
+    template <class Out>
+    static Out above(double low, bool itself) {
+        const Out nearest = narrowed<Out>(low);
+        if (itself && static_cast<double>(nearest) >= low) return nearest;
+        return std::nextafter(nearest, std::numeric_limits<Out>::infinity());
+    }
+
+    SupportKind kind_ = SupportKind::any;
+    double low_ = 0.0, high_ = 0.0;
+};
+
+template <class T>
+class Support : public Transform<T> {
+  public:
+    explicit Support(Stored& stored) {
+        this->features_ = stored.size("features", 1);
+        this->is_fixed_ = true;
+        const std::size_t n = static_cast<std::size_t>(this->features_);
+        const std::vector<Value>& bounds = stored.items("bounds");
+        if (bounds.size() != n) stored.fail("bounds: expected one for each of the features");
+        for (const Value& pair : bounds) columns_.push_back(column(stored, pair, "bounds"));
+        if (!stored.has("periodic")) return;
+        const std::vector<Value>& periods = stored.items("periodic");
+        if (periods.size() != n) stored.fail("periodic: expected one for each of the features");
+        for (std::size_t c = 0; c < n; ++c) {
+            const SupportColumn period = column(stored, periods[c], "periodic");
+            if (period.is_identity()) continue;
+            if (!columns_[c].is_identity()) stored.fail("periodic: expected null for a column that has bounds");
+            columns_[c] = period;
+        }
+    }
+
+    void run(bool to_data, T* row, const T*, Scratch<T>&, double& log_det) const override {
+        for (std::size_t c = 0; c < columns_.size(); ++c)
+            row[c] = narrowed<T>(moved(to_data, c, static_cast<double>(row[c]), log_det));
+    }
+    bool is_exact() const override { return true; }
+    void run_exact(bool to_data, std::vector<double>& row, double& log_det) const override {
+        for (std::size_t c = 0; c < columns_.size(); ++c) row[c] = moved(to_data, c, row[c], log_det);
+    }
+
+    bool is_identity() const {
+        return std::all_of(columns_.begin(), columns_.end(), [](const SupportColumn& c) { return c.is_identity(); });
+    }
+
+    // Whether a row of In's numbers has one on a bound or beyond; such numbers become NaN.
+    template <class In>
+    bool marks_outside(std::vector<double>& row) const {
+        bool found = false;
+        for (std::size_t c = 0; c < columns_.size(); ++c) {
+            if (!columns_[c].template is_outside<In>(row[c])) continue;
+            row[c] = std::numeric_limits<double>::quiet_NaN();
+            found = true;
+        }
+        return found;
+    }
+
+    template <class Out>
+    Out inside(double x, std::size_t c) const {
+        return columns_[c].template inside<Out>(x);
+    }
+
+  private:
+    static SupportColumn column(const Stored& stored, const Value& pair, const std::string& key) {
+        if (pair.is(Value::Kind::null)) return {};
+        if (!pair.is(Value::Kind::list) || pair.items().size() != 2)
+            stored.fail(key + ": expected null or [low, high]");
+        const Value &low = pair.items()[0], &high = pair.items()[1];
+        for (const Value* end : {&low, &high})
+            if (!end->is(Value::Kind::null) && !end->is_number()) stored.fail(key + ": expected numbers or null");
+        const bool has_low = low.is_number(), has_high = high.is_number();
+        const double from = has_low ? low.number() : 0.0, to = has_high ? high.number() : 0.0;
+        if (has_low && has_high && !(from < to && std::isfinite(to - from)))
+            stored.fail(key + ": expected low below high, and a width that is a number");
+        if (!has_low && !has_high) return {};
+        if (key == "periodic" && !(has_low && has_high)) stored.fail(key + ": expected both ends of a period");
+        if (key == "periodic") return {SupportKind::circle, from, to};
+        if (has_low && has_high) return {SupportKind::interval, from, to};
+        if (has_low) return {SupportKind::lower, from, 0.0};
+        return {SupportKind::upper, 0.0, to};
+    }
+
+    double moved(bool to_data, std::size_t c, double value, double& log_det) const {
+        if (!to_data) return columns_[c].to_latent(value, log_det);
+        const double result = columns_[c].to_data(value, log_det);
+        const T narrow = narrowed<T>(result);
+        log_det += static_cast<double>(narrow - narrow);  // what overflows T spoils the row
+        return result;
+    }
+
+    std::vector<SupportColumn> columns_;
+};
+
+}  // namespace detail
+}  // namespace headrace
+
+// ---- tails.hpp ----
+
+// Base densities whose columns are of kinds of their own, or of Student's t; and mixtures of normal densities.
+
+namespace headrace {
+namespace detail {
+
+// log Gamma((df + 1) / 2) - log Gamma(df / 2) - log(df pi) / 2. With x = df / 2 it is r(x) - log(2 pi) / 2, where r has
+// an asymptotic series in 1 / x; smaller x are shifted by Gamma(x + 1) = x Gamma(x), so that nothing cancels.
+inline double student_constant(double df) {
+    const double x = 0.5 * df;
+    double shifted = x, product = 1.0;
+    while (shifted < 16.0) {
+        product *= shifted / (shifted + 0.5);
+        shifted += 1.0;
+    }
+    const double t = 1.0 / shifted, square = t * t;
+    double series = 0.0;
+    for (const double a :
+         {-5461.0 / 425984, 691.0 / 180224, -31.0 / 18432, 17.0 / 14336, -1.0 / 640, 1.0 / 192, -1.0 / 8})
+        series = series * square + a;
+    return series * t + std::log(product) + 0.5 * std::log(shifted / x) - half_log_two_pi;
+}
+
+// log(1 + a^2) without overflow.
+inline double log_of_one_and_square(double a) {
+    return a > 1e100 ? 2.0 * std::log(a) : std::log1p(a * a);
+}
+
+enum class ColumnKind { normal, logistic, uniform, student };
+
+// Uniform, Independent and StudentT: independent columns, none of which is shifted or scaled.
+template <class T>
+class ColumnsBase : public Base<T> {
+  public:
+    ColumnsBase(Stored& stored, ColumnKind kind) : Base<T>(stored), kinds_(this->columns(), kind) {
+        if (kind == ColumnKind::student) read_student(stored);
+    }
+    // Of columns that the file names.
+    explicit ColumnsBase(Stored& stored) : Base<T>(stored) {
+        const std::vector<Value>& names = stored.items("densities");
+        if (names.size() != this->columns()) stored.fail("densities: expected one for each of the features");
+        for (const Value& name : names)
+            kinds_.push_back(
+                static_cast<ColumnKind>(stored.choice(name, "densities", {"normal", "logistic", "uniform"})));
+    }
+
+    double log_prob(const double* z) const override {
+        double sum = 0.0;
+        for (std::size_t c = 0; c < this->columns(); ++c) {
+            switch (kinds_[c]) {
+                case ColumnKind::normal: sum += normal_log_density(z[c]); break;
+                case ColumnKind::logistic: sum += logistic_log_density(z[c]); break;
+                case ColumnKind::uniform:  // an edge is what it is in T
+                    sum += std::abs(narrowed<T>(z[c])) > T(1) ? -std::numeric_limits<double>::infinity()
+                                                              : z[c] * 0.0 - log_two;
+                    break;
+                case ColumnKind::student: {  // what overflows T is infinitely unlikely
+                    const T a = narrowed<T>(std::abs(z[c]) * inverse_root_[c]);
+                    sum += constant_[c] - log_of_one_and_square(static_cast<double>(a)) * 0.5 * (df_[c] + 1.0);
+                }
+            }
+        }
+        return sum;
+    }
+
+    void draw(std::uint64_t seed, std::uint64_t row, T* z) const override {
+        for (std::size_t c = 0; c < this->columns(); c += 4) {
+            const std::uint32_t block = static_cast<std::uint32_t>(c / 4);
+            const Drawn<T> first = drawn<T>(seed, row, block), own = drawn_beside<T>(seed, row, block),
+                           more = drawn_beside<T>(seed, row, block, true);
+            for (std::size_t k = 0; k < 4 && c + k < this->columns(); ++k) {
+                switch (kinds_[c + k]) {
+                    case ColumnKind::normal: z[c + k] = first.normal(k); break;
+                    case ColumnKind::logistic: z[c + k] = own.logistic(k); break;
+                    case ColumnKind::uniform: z[c + k] = own.number(k) * T(2) - T(1); break;
+                    case ColumnKind::student: z[c + k] = student(own.number(k), more.number(k), c + k);
+                }
+            }
+        }
+    }
+
+  private:
+    void read_student(Stored& stored) {
+        if (stored.truth("trainable")) {
+            for (const T x : stored.template array<T>("log_df", {static_cast<std::uint64_t>(this->columns())}))
+                df_.push_back(std::exp(static_cast<double>(x)));
+        } else {
+            df_ = stored.numbers("df", this->columns(), true);
+        }
+        for (const double df : df_) {
+            constant_.push_back(student_constant(df));
+            inverse_root_.push_back(1.0 / std::sqrt(df));
+        }
+    }
+
+    // As Box-Muller has the normal (Bailey 1994): sqrt(df (u^(-2 / df) - 1)) cos 2 pi v.
+    T student(T u, T v, std::size_t c) const {
+        const T root = narrowed<T>(inverse_root_[c]), e = std::log(u) * (T(-2) * root * root);
+        T cosine, sine;
+        cos_sin_of_turns(v, cosine, sine);
+        return std::exp(e * T(0.5)) * std::sqrt(-std::expm1(-e)) * cosine / root;
+    }
+
+    std::vector<ColumnKind> kinds_;
+    std::vector<double> df_, constant_, inverse_root_;  // of Student's t
+};
+
+// NormalMixture: a row is of one component, whose coordinates are independent.
+template <class T>
+class MixtureBase : public Base<T> {
+  public:
+    explicit MixtureBase(Stored& stored) : Base<T>(stored) {
+        const std::size_t d = this->columns();
+        const std::size_t k =
+            static_cast<std::size_t>(stored.integer(stored.take("components"), "components", 1, 4096));
+        std::vector<double> logits, log_scale;
+        if (stored.truth("trainable")) {
+            const std::uint64_t rows = k, columns = d;
+            for (const T x : stored.template array<T>("logits", {rows})) logits.push_back(static_cast<double>(x));
+            for (const T x : stored.template array<T>("loc", {rows, columns})) loc_.push_back(static_cast<double>(x));
+            for (const T x : stored.template array<T>("log_scale", {rows, columns}))
+                log_scale.push_back(static_cast<double>(x));
+        } else {
+            double sum = 0.0;
+            for (const double w : stored.numbers("weights", k)) {
+                if (!(w >= 0.0)) stored.fail("weights: expected numbers of at least 0");
+                logits.push_back(std::log(w));
+                sum += w;
+            }
+            if (!(sum > 0.0 && std::isfinite(sum))) stored.fail("weights: expected a positive, finite sum");
+            loc_ = stored.table("loc", k, d);
+            for (const double x : stored.table("scale", k, d, true)) log_scale.push_back(std::log(x));
+        }
+        prepare(logits, log_scale);
+    }
+
+    double log_prob(const double* z) const override {
+        const std::size_t d = this->columns();
+        double top = -std::numeric_limits<double>::infinity(), sum = 0.0;
+        for (std::size_t k = 0; k < weight_.size(); ++k) {
+            if (!(weight_[k] > T(0))) continue;
+            double squares = 0.0;
+            for (std::size_t c = 0; c < d; ++c) {
+                const double u = (z[c] - loc_[k * d + c]) * inverse_scale_[k * d + c];
+                squares += u * u;
+            }
+            const double term = constant_[k] - 0.5 * squares;
+            if (term > top) {
+                sum = sum * std::exp(top - term) + 1.0;
+                top = term;
+            } else if (std::isfinite(top)) {  // else this one is as unlikely as all before
+                sum += std::exp(term - top);
+            }
+        }
+        return std::isfinite(top) ? top + std::log(sum) : top;
+    }
+
+    void draw(std::uint64_t seed, std::uint64_t row, T* z) const override {
+        const std::size_t d = this->columns();
+        const T u = drawn_beside<T>(seed, row, 0).number(0);
+        std::size_t own = 0;  // the last one that the weights before it stay below u
+        T before = T(0);
+        for (std::size_t k = 0; k < weight_.size(); ++k) {
+            if (!(weight_[k] > T(0))) continue;
+            if (u > before) own = k;
+            before += weight_[k];
+        }
+        for (std::size_t c = 0; c < d; c += 4) {
+            const Drawn<T> numbers = drawn<T>(seed, row, static_cast<std::uint32_t>(c / 4));
+            for (std::size_t i = 0; i < 4 && c + i < d; ++i) {
+                const std::size_t at = own * d + c + i;
+                z[c + i] = narrowed<T>(static_cast<double>(numbers.normal(i)) / inverse_scale_[at] + loc_[at]);
+            }
+        }
+    }
+
+  private:
+    void prepare(const std::vector<double>& logits, const std::vector<double>& log_scale) {
+        const std::size_t d = this->columns();
+        const double most = *std::max_element(logits.begin(), logits.end());
+        double sum = 0.0;
+        for (const double logit : logits) sum += std::exp(logit - most);
+        for (std::size_t k = 0; k < logits.size(); ++k) {
+            const double log_weight = logits[k] - most - std::log(sum);
+            double constant = log_weight - half_log_two_pi * static_cast<double>(d);
+            for (std::size_t c = 0; c < d; ++c) constant -= log_scale[k * d + c];
+            constant_.push_back(constant);
+            weight_.push_back(narrowed<T>(std::exp(log_weight)));
+        }
+        for (const double x : log_scale) inverse_scale_.push_back(std::exp(-x));
+    }
+
+    std::vector<T> weight_;
+    std::vector<double> constant_, loc_, inverse_scale_;
+};
+
+template <class T>
+std::unique_ptr<Base<T>> read_base(Stored& stored) {
+    std::unique_ptr<Base<T>> result;
+    switch (stored.choice(
+        "kind", {"StandardNormal", "Logistic", "Normal", "Uniform", "Independent", "StudentT", "NormalMixture"})) {
+        case 0: result = std::make_unique<StandardBase<T>>(stored, false, false); break;
+        case 1: result = std::make_unique<StandardBase<T>>(stored, true, false); break;
+        case 2: result = std::make_unique<StandardBase<T>>(stored, false, true); break;
+        case 3: result = std::make_unique<ColumnsBase<T>>(stored, ColumnKind::uniform); break;
+        case 4: result = std::make_unique<ColumnsBase<T>>(stored); break;
+        case 5: result = std::make_unique<ColumnsBase<T>>(stored, ColumnKind::student); break;
+        default: result = std::make_unique<MixtureBase<T>>(stored);
+    }
+    stored.close();
+    return result;
+}
 
 }  // namespace detail
 }  // namespace headrace
@@ -2278,8 +2828,9 @@ namespace detail {
 
 template <class T>
 TransformPtr<T> read_transform(Stored& stored) {
-    const int kind = stored.choice("kind", {"MaskedAutoregressive", "Coupling", "Elementwise", "Linear", "ActNorm",
-                                            "Planar", "Radial", "Rotation", "Permutation", "Standardize", "Inverse"});
+    const int kind =
+        stored.choice("kind", {"MaskedAutoregressive", "Coupling", "Elementwise", "Linear", "ActNorm", "Planar",
+                               "Radial", "Rotation", "Permutation", "Standardize", "Support", "Inverse"});
     TransformPtr<T> result;
     switch (kind) {
         case 0: result = std::make_unique<MaskedTransform<T>>(stored, false); break;
@@ -2292,6 +2843,7 @@ TransformPtr<T> read_transform(Stored& stored) {
         case 7: result = std::make_unique<Rotation<T>>(stored); break;
         case 8: result = std::make_unique<Permutation<T>>(stored); break;
         case 9: result = std::make_unique<Standardize<T>>(stored); break;
+        case 10: result = std::make_unique<Support<T>>(stored); break;
         default: {
             Stored inner = stored.part(stored.take("transform"), "transform");
             result = std::make_unique<Inverse<T>>(read_transform<T>(inner));
@@ -2307,6 +2859,17 @@ inline const std::set<std::string>& kinds_of_flows() {
     return kinds;
 }
 
+// What lies under pairs of inversions; null where one more is left.
+template <class T>
+const Transform<T>* upright(const Transform<T>* one) {
+    bool is_flipped = false;
+    while (const Inverse<T>* const inverse = dynamic_cast<const Inverse<T>*>(one)) {
+        one = inverse->inner();
+        is_flipped = !is_flipped;
+    }
+    return is_flipped ? nullptr : one;
+}
+
 }  // namespace detail
 
 // A density, log p(x) = log base(z) + log |det dz/dx|, or one transform between z and x. It computes in T, float or
@@ -2315,7 +2878,8 @@ inline const std::set<std::string>& kinds_of_flows() {
 //
 // Rows are features() numbers one after another, in float or double (In), and so are results (Out). `context` holds
 // context() numbers a row, `context_rows` rows: as many as there are rows, or 1 for all; it is null where context() is
-// 0. A row that is not finite, or that overflows on its way, becomes NaN, and no other row changes.
+// 0. A row that is not finite, or that overflows on its way, becomes NaN, and no other row changes. A finite row on a
+// bound of a column or beyond has a log density of -infinity, and its latent is NaN.
 template <class T>
 class Flow {
   public:
@@ -2333,7 +2897,7 @@ class Flow {
     int context() const { return context_; }
     // Whether it is a flow, not a transform alone: then it has log_prob and sample.
     bool has_density() const { return base_ != nullptr || is_ensemble(); }
-    // Whether it is several flows as one density: then it has log_prob alone.
+    // Whether it is several flows as one density: then it has log_prob and sample, and no latent space.
     bool is_ensemble() const { return !members_.empty(); }
 
     // Log densities, in nats.
@@ -2349,9 +2913,12 @@ class Flow {
         Work work;
         for (std::size_t r = 0; r < rows; ++r) {
             load_row(work, x + r * columns());
-            run(work, false, given, r);
-            const double value = base_->log_prob(work.row.data()) + work.log_det;
-            out[r] = detail::narrowed<Out>(work.is_bad ? nan() : value);
+            run<In>(work, false, given, r);
+            const double infinite = -std::numeric_limits<double>::infinity();
+            const double value = work.is_outside ? infinite
+                                 : work.is_bad   ? nan()
+                                                 : base_->log_prob(work.row.data()) + work.log_det;
+            out[r] = detail::narrowed<Out>(value);
         }
     }
 
@@ -2376,15 +2943,16 @@ class Flow {
                 std::size_t context_rows = 0, std::uint64_t first_row = 0) const {
         check_density();
         const Context<In> given = checked(context, context_rows, rows);
+        if (is_ensemble()) {
+            mixed_sample(rows, seed, x, log_prob, given, first_row);
+            return;
+        }
         Work work;
         std::vector<T> z(columns());
         for (std::size_t r = 0; r < rows; ++r) {
-            base_->draw(seed, first_row + r, z.data());
-            load_row(work, z.data());
-            const double density = base_->log_prob(work.row.data());
-            run(work, true, given, r);
+            const double density = draw(work, z, seed, first_row + r, given, r);
             store_row(work, x + r * columns());
-            if (log_prob) log_prob[r] = detail::narrowed<Out>(work.is_bad ? nan() : density - work.log_det);
+            if (log_prob) log_prob[r] = detail::narrowed<Out>(density);
         }
     }
 
@@ -2419,7 +2987,7 @@ class Flow {
         std::vector<T> state, context;
         detail::Scratch<T> scratch;
         double log_det = 0.0;
-        bool is_bad = false;
+        bool is_bad = false, is_outside = false, is_at_data = false;
     };
     template <class In>
     struct Context {
@@ -2481,7 +3049,9 @@ class Flow {
             if (member.features_ != features_ || member.context_ != context_)
                 own.fail("expected as many features and context columns as the ensemble has");
             members_.push_back(std::move(member));
-            log_weights_.push_back(std::log(weights[i] / largest / sum));
+            const double weight = weights[i] / largest / sum;
+            log_weights_.push_back(std::log(weight));
+            edges_.push_back(weight + (i ? edges_.back() : 0.0));
         }
         stored.close();
     }
@@ -2505,16 +3075,39 @@ class Flow {
         }
     }
 
+    // Each row is the member's own of this seed and number, from a member that is drawn for it.
+    template <class Out, class In>
+    void mixed_sample(std::size_t rows, std::uint64_t seed, Out* x, Out* log_prob, const Context<In>& context,
+                      std::uint64_t first_row) const {
+        detail::Generator generator({seed, 0x656E73656D626C65u});
+        generator.skip(first_row);
+        std::size_t last = 0;  // sums round, and no member of weight 0 is drawn
+        for (std::size_t i = 0; i < members_.size(); ++i)
+            if (std::isfinite(log_weights_[i])) last = i;
+        Work work;
+        std::vector<T> z(columns());
+        for (std::size_t r = 0; r < rows; ++r) {
+            const auto edge = std::upper_bound(edges_.begin(), edges_.end(), generator.uniform());
+            const std::size_t chosen = std::min(static_cast<std::size_t>(edge - edges_.begin()), last);
+            members_[chosen].draw(work, z, seed, first_row + r, context, r);
+            Out* const row = x + r * columns();
+            members_[chosen].store_row(work, row);
+            if (log_prob) {
+                const In* const own = context_ ? context.data + r * context.stride : nullptr;
+                mixed_log_prob(row, 1, log_prob + r, own, context_ ? 1 : 0);
+            }
+        }
+    }
+
     void read_flow(detail::Stored& stored) {
         const bool is_ascent = stored.take("kind").text() == "AscentFlow";
         features_ = stored.size("features", 1);
         context_ = stored.size("context");
         detail::Stored base = stored.part(stored.take("base"), "base", "base.");
-        base_ = std::make_unique<detail::Base<T>>(base);
+        base_ = detail::read_base<T>(base);
         if (base_->features() != features_) stored.fail("features: expected as many as the base has");
         int context = 0;
         std::size_t i = 0;
-        bool ends_in_standardize = false;
         for (const detail::Value& header : stored.items("transforms")) {
             const std::string number = std::to_string(i++);
             detail::Stored own = stored.part(header, "transforms[" + number + "]", "transforms." + number + ".");
@@ -2524,17 +3117,22 @@ class Flow {
                 if (context && c != context) own.fail("context: expected one number of columns in all transforms");
                 context = c;
             }
-            ends_in_standardize = dynamic_cast<const detail::Standardize<T>*>(chain_.back().get()) != nullptr;
         }
         if (context != context_) stored.fail("context: expected as many columns as the transforms have");
         read_context_scale(stored);
-        if (is_ascent) {
-            std::int64_t sum = 1;
-            for (const int n : stored.integers("steps", 0, 1 << 24)) sum += n;
-            if (sum != static_cast<std::int64_t>(chain_.size()) || !ends_in_standardize)
-                stored.fail("steps: expected numbers that add up to those of the transforms, and a Standardize after");
-        }
+        if (is_ascent) read_steps(stored);
         stored.close();
+    }
+
+    // They end before a Standardize, which may be followed by a Support.
+    void read_steps(detail::Stored& stored) const {
+        std::int64_t end = static_cast<std::int64_t>(chain_.size());
+        for (const int n : stored.integers("steps", 0, 1 << 24)) end -= n;
+        const auto at = [&](std::size_t i) { return i < chain_.size() ? chain_[i].get() : nullptr; };
+        const std::size_t n = chain_.size(), has_support = dynamic_cast<const detail::Support<T>*>(at(n - 1)) ? 1 : 0;
+        const bool has_scale = dynamic_cast<const detail::Standardize<T>*>(at(n - 1 - has_support)) != nullptr;
+        if (end != static_cast<std::int64_t>(1 + has_support) || !has_scale)
+            stored.fail("steps: expected numbers that add up to those of the transforms, and a Standardize after");
     }
 
     void read_context_scale(detail::Stored& stored) {
@@ -2552,14 +3150,32 @@ class Flow {
         while (latent_end_ < chain_.size() && chain_[latent_end_]->is_exact()) ++latent_end_;
         data_end_ = chain_.size();
         while (data_end_ > latent_end_ && chain_[data_end_ - 1]->is_exact()) --data_end_;
+        support_ = support_at_end(true);
+        last_ = support_at_end(false);
+    }
+
+    // The Support that rows come to first; but for what does nothing, and for permutations if these are to be passed.
+    const detail::Support<T>* support_at_end(bool passes_permutations) const {
+        for (std::size_t i = chain_.size(); i-- > 0;) {
+            const detail::Transform<T>* inner = chain_[i].get();
+            while (const auto* const inverse = dynamic_cast<const detail::Inverse<T>*>(inner)) inner = inverse->inner();
+            if (const auto* const support = dynamic_cast<const detail::Support<T>*>(inner)) {
+                if (!support->is_identity()) return detail::upright(chain_[i].get()) ? support : nullptr;
+            } else if (const auto* const scale = dynamic_cast<const detail::Standardize<T>*>(inner)) {
+                if (!scale->is_identity()) return nullptr;
+            } else if (!passes_permutations || !dynamic_cast<const detail::Permutation<T>*>(inner)) {
+                return nullptr;
+            }
+        }
+        return nullptr;
     }
 
     static double nan() { return std::numeric_limits<double>::quiet_NaN(); }
     std::size_t columns() const { return static_cast<std::size_t>(features_); }
 
     void check_density() const {
-        if (is_ensemble()) throw std::invalid_argument("expected a flow, got an ensemble, which has log_prob alone");
-        if (!base_) throw std::invalid_argument("expected a flow for a density or a sample, got a transform alone");
+        if (!has_density())
+            throw std::invalid_argument("expected a flow for a density or a sample, got a transform alone");
     }
     std::size_t rows_of(const std::vector<double>& values) const {
         if (values.size() % columns())
@@ -2591,37 +3207,59 @@ class Flow {
     }
     template <class Out>
     void store_row(const Work& work, Out* out) const {
-        for (std::size_t c = 0; c < columns(); ++c) out[c] = detail::narrowed<Out>(work.is_bad ? nan() : work.row[c]);
+        for (std::size_t c = 0; c < columns(); ++c) {
+            const double value = work.is_bad ? nan() : work.row[c];
+            out[c] = work.is_at_data && last_ ? last_->template inside<Out>(value, c) : detail::narrowed<Out>(value);
+        }
     }
 
     template <class In, class Out>
     void transform(bool to_data, const In* given, std::size_t rows, Out* out, Out* log_det, const In* context,
                    std::size_t context_rows) const {
-        if (is_ensemble()) check_density();
+        if (is_ensemble()) throw std::invalid_argument("expected a flow, got an ensemble, which has no latent space");
         const Context<In> its = checked(context, context_rows, rows);
         Work work;
         for (std::size_t r = 0; r < rows; ++r) {
             load_row(work, given + r * columns());
-            run(work, to_data, its, r);
+            run<In>(work, to_data, its, r);
             store_row(work, out + r * columns());
             if (log_det) log_det[r] = detail::narrowed<Out>(work.is_bad ? nan() : work.log_det);
         }
     }
 
-    // work.row through the chain.
+    // A row of the sample into work.row; gives its log density.
     template <class In>
-    void run(Work& work, bool to_data, const Context<In>& context, std::size_t r) const {
+    double draw(Work& work, std::vector<T>& z, std::uint64_t seed, std::uint64_t row, const Context<In>& context,
+                std::size_t r) const {
+        base_->draw(seed, row, z.data());
+        load_row(work, z.data());
+        const double density = base_->log_prob(work.row.data());
+        run<T>(work, true, context, r);
+        return work.is_bad ? nan() : density - work.log_det;
+    }
+
+    // work.row, numbers of In once, through the chain.
+    template <class In, class C>
+    void run(Work& work, bool to_data, const Context<C>& context, std::size_t r) const {
         work.log_det = 0.0;
-        work.is_bad = false;
+        work.is_bad = work.is_outside = false;
+        work.is_at_data = to_data;
         const std::size_t n = chain_.size();
         if (to_data) {
             for (std::size_t i = 0; i < latent_end_; ++i) chain_[i]->run_exact(true, work.row, work.log_det);
         } else {
-            for (std::size_t i = n; i-- > data_end_;) chain_[i]->run_exact(false, work.row, work.log_det);
+            bool is_finite = true;
+            for (const double x : work.row) is_finite = is_finite && std::isfinite(x);
+            for (std::size_t i = n; i-- > data_end_;) {
+                if (support_ && detail::upright(chain_[i].get()) == support_)
+                    work.is_outside = support_->template marks_outside<In>(work.row) && is_finite;
+                chain_[i]->run_exact(false, work.row, work.log_det);
+            }
         }
         work.context.resize(static_cast<std::size_t>(context_));
         for (std::size_t c = 0; c < work.context.size(); ++c) {
             double value = static_cast<double>(context.data[r * context.stride + c]);
+            if (!std::isfinite(value)) work.is_outside = false;
             if (!context_mean_.empty()) value = (value - context_mean_[c]) / context_std_[c];
             work.context[c] = detail::narrowed<T>(value);
             if (!std::isfinite(work.context[c])) work.is_bad = true;
@@ -2642,6 +3280,7 @@ class Flow {
         } else {
             for (std::size_t i = latent_end_; i-- > 0;) chain_[i]->run_exact(false, work.row, work.log_det);
         }
+        if (!std::isfinite(work.log_det)) work.is_bad = true;
     }
     static void check_finite(Work& work) {
         for (const T x : work.state)
@@ -2654,8 +3293,10 @@ class Flow {
     std::vector<detail::TransformPtr<T>> chain_;  // from latent to data
     std::size_t latent_end_ = 0, data_end_ = 0;   // chain_[i] in between are done in T
     std::vector<double> context_mean_, context_std_;
+    const detail::Support<T>* support_ = nullptr;  // at the data's side: rows beyond it have no density,
+    const detail::Support<T>* last_ = nullptr;     // and none that comes out lies there
     std::vector<Flow> members_;
-    std::vector<double> log_weights_;
+    std::vector<double> log_weights_, edges_;  // edges_: sums of weights
 };
 
 }  // namespace headrace

@@ -1,0 +1,179 @@
+// From unbounded numbers to those that a column may have, always in float64: near a bound only the distance counts.
+#pragma once
+
+#include "transform.hpp"
+
+namespace headrace {
+namespace detail {
+
+enum class SupportKind { any, lower, upper, interval, circle };
+
+// Into [0, 1); what is too large for digits behind the point is whole. NaN where it is not finite.
+inline double circle_turns(double t) {
+    if (!(std::abs(t) < 4611686018427387904.0)) return t - t;
+    t -= std::trunc(t);
+    if (t < 0.0) t += 1.0;
+    return t < 1.0 ? t : 0.0;
+}
+
+class SupportColumn {
+  public:
+    SupportColumn() = default;
+    SupportColumn(SupportKind kind, double low, double high) : kind_(kind), low_(low), high_(high) {}
+
+    bool is_identity() const { return kind_ == SupportKind::any; }
+
+    // lower + e^y, upper - e^-y, lower + width / (1 + e^-y), or y around the circle.
+    double to_data(double y, double& log_det) const {
+        const double width = high_ - low_, e = std::exp(-std::abs(y));
+        switch (kind_) {
+            case SupportKind::any: break;
+            case SupportKind::lower: log_det += y; return low_ + std::exp(y);
+            case SupportKind::upper: log_det -= y; return high_ - std::exp(-y);
+            case SupportKind::interval: {
+                const double near = width * (e / (1.0 + e));  // the distance to the nearer bound
+                log_det += std::log(width) - std::abs(y) - 2.0 * std::log1p(e);
+                return y < 0.0 ? low_ + near : high_ - near;
+            }
+            case SupportKind::circle:
+                log_det += std::log(0.5 * width);
+                return low_ + width * circle_turns(0.5 * (y + 1.0));
+        }
+        return y;
+    }
+    // NaN beyond a bound, an infinity on it.
+    double to_latent(double x, double& log_det) const {
+        const double below = x - low_, above = high_ - x, width = high_ - low_;
+        switch (kind_) {
+            case SupportKind::any: break;
+            case SupportKind::lower: log_det -= std::log(below); return std::log(below);
+            case SupportKind::upper: log_det -= std::log(above); return -std::log(above);
+            case SupportKind::interval:
+                log_det += std::log(width) - std::log(below) - std::log(above);
+                return std::log(below) - std::log(above);
+            case SupportKind::circle: log_det += std::log(2.0 / width); return 2.0 * circle_turns(below / width) - 1.0;
+        }
+        return x;
+    }
+
+    // Whether a number lies on a bound or beyond, where a bound is what it is among the numbers of In.
+    template <class In>
+    bool is_outside(double x) const {
+        const bool has_low = kind_ == SupportKind::lower || kind_ == SupportKind::interval;
+        const bool has_high = kind_ == SupportKind::upper || kind_ == SupportKind::interval;
+        return (has_low && x <= static_cast<double>(narrowed<In>(low_))) ||
+               (has_high && x >= static_cast<double>(narrowed<In>(high_)));
+    }
+
+    // What is handed out: a number that rounds to a bound or beyond becomes the nearest one inside. A circle has its
+    // lower end too. Where no number of Out lies inside, it is the one nearest to the middle.
+    template <class Out>
+    Out inside(double x) const {
+        const Out value = narrowed<Out>(x);
+        const bool is_circle = kind_ == SupportKind::circle;
+        constexpr Out most = std::numeric_limits<Out>::max();
+        Out least = -most, last = most;
+        if (kind_ == SupportKind::lower || kind_ == SupportKind::interval || is_circle)
+            least = above<Out>(low_, is_circle);
+        if (kind_ == SupportKind::upper || kind_ == SupportKind::interval || is_circle)
+            last = -above<Out>(-high_, false);
+        if (!(least <= last)) least = last = narrowed<Out>(low_ / 2.0 + high_ / 2.0);
+        return value < least ? least : value > last ? last : value;  // NaN stays
+    }
+
+  private:
+    template <class Out>
+    static Out above(double low, bool itself) {
+        const Out nearest = narrowed<Out>(low);
+        if (itself && static_cast<double>(nearest) >= low) return nearest;
+        return std::nextafter(nearest, std::numeric_limits<Out>::infinity());
+    }
+
+    SupportKind kind_ = SupportKind::any;
+    double low_ = 0.0, high_ = 0.0;
+};
+
+template <class T>
+class Support : public Transform<T> {
+  public:
+    explicit Support(Stored& stored) {
+        this->features_ = stored.size("features", 1);
+        this->is_fixed_ = true;
+        const std::size_t n = static_cast<std::size_t>(this->features_);
+        const std::vector<Value>& bounds = stored.items("bounds");
+        if (bounds.size() != n) stored.fail("bounds: expected one for each of the features");
+        for (const Value& pair : bounds) columns_.push_back(column(stored, pair, "bounds"));
+        if (!stored.has("periodic")) return;
+        const std::vector<Value>& periods = stored.items("periodic");
+        if (periods.size() != n) stored.fail("periodic: expected one for each of the features");
+        for (std::size_t c = 0; c < n; ++c) {
+            const SupportColumn period = column(stored, periods[c], "periodic");
+            if (period.is_identity()) continue;
+            if (!columns_[c].is_identity()) stored.fail("periodic: expected null for a column that has bounds");
+            columns_[c] = period;
+        }
+    }
+
+    void run(bool to_data, T* row, const T*, Scratch<T>&, double& log_det) const override {
+        for (std::size_t c = 0; c < columns_.size(); ++c)
+            row[c] = narrowed<T>(moved(to_data, c, static_cast<double>(row[c]), log_det));
+    }
+    bool is_exact() const override { return true; }
+    void run_exact(bool to_data, std::vector<double>& row, double& log_det) const override {
+        for (std::size_t c = 0; c < columns_.size(); ++c) row[c] = moved(to_data, c, row[c], log_det);
+    }
+
+    bool is_identity() const {
+        return std::all_of(columns_.begin(), columns_.end(), [](const SupportColumn& c) { return c.is_identity(); });
+    }
+
+    // Whether a row of In's numbers has one on a bound or beyond; such numbers become NaN.
+    template <class In>
+    bool marks_outside(std::vector<double>& row) const {
+        bool found = false;
+        for (std::size_t c = 0; c < columns_.size(); ++c) {
+            if (!columns_[c].template is_outside<In>(row[c])) continue;
+            row[c] = std::numeric_limits<double>::quiet_NaN();
+            found = true;
+        }
+        return found;
+    }
+
+    template <class Out>
+    Out inside(double x, std::size_t c) const {
+        return columns_[c].template inside<Out>(x);
+    }
+
+  private:
+    static SupportColumn column(const Stored& stored, const Value& pair, const std::string& key) {
+        if (pair.is(Value::Kind::null)) return {};
+        if (!pair.is(Value::Kind::list) || pair.items().size() != 2)
+            stored.fail(key + ": expected null or [low, high]");
+        const Value &low = pair.items()[0], &high = pair.items()[1];
+        for (const Value* end : {&low, &high})
+            if (!end->is(Value::Kind::null) && !end->is_number()) stored.fail(key + ": expected numbers or null");
+        const bool has_low = low.is_number(), has_high = high.is_number();
+        const double from = has_low ? low.number() : 0.0, to = has_high ? high.number() : 0.0;
+        if (has_low && has_high && !(from < to && std::isfinite(to - from)))
+            stored.fail(key + ": expected low below high, and a width that is a number");
+        if (!has_low && !has_high) return {};
+        if (key == "periodic" && !(has_low && has_high)) stored.fail(key + ": expected both ends of a period");
+        if (key == "periodic") return {SupportKind::circle, from, to};
+        if (has_low && has_high) return {SupportKind::interval, from, to};
+        if (has_low) return {SupportKind::lower, from, 0.0};
+        return {SupportKind::upper, 0.0, to};
+    }
+
+    double moved(bool to_data, std::size_t c, double value, double& log_det) const {
+        if (!to_data) return columns_[c].to_latent(value, log_det);
+        const double result = columns_[c].to_data(value, log_det);
+        const T narrow = narrowed<T>(result);
+        log_det += static_cast<double>(narrow - narrow);  // what overflows T spoils the row
+        return result;
+    }
+
+    std::vector<SupportColumn> columns_;
+};
+
+}  // namespace detail
+}  // namespace headrace
