@@ -11,13 +11,10 @@ import headrace as hr
 import network_cases
 import reference
 from headrace._cli.cli import main
-
-onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+from onnx_cases import VERBS, Session, assert_alike, errors, onnx
 
 pytestmark = pytest.mark.programs
 
-VERBS = ("log_prob", "to_latent", "to_data")
 SEQUENTIAL = {
     "maf": ("to_data",),
     "maf-context": ("to_data",),
@@ -25,54 +22,10 @@ SEQUENTIAL = {
     "nsf": ("to_data",),
     "everything": VERBS,
     "splines": ("to_data",),
+    "support": ("to_data",),
 }
 # The verbs are a flow's; each transform that an example has alone is in a chain of another one too.
 FLOWS = {name: make for name, make in file_cases.EXAMPLES.items() if isinstance(make("float32"), hr.Flow)}
-
-
-class Session:
-    """A verb of a flow as onnxruntime runs it, with and without its optimisations."""
-
-    def __init__(self, flow, verb, path, optimised=True):
-        flow.to_onnx(path, verb)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        if not optimised:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self._first = "z" if verb == "to_data" else "x"
-
-    def __call__(self, given, context=None):
-        """One array, or value and log-determinant."""
-        inputs = {self._first: np.asarray(given, np.float32)}
-        if context is not None:
-            inputs["context"] = np.asarray(context, np.float32)
-        results = self._session.run(None, inputs)
-        return results if len(results) > 1 else results[0]
-
-
-def errors(flow, verb, got, want, given, context):
-    """Of each row and result, over the largest magnitude in it, and in what sums of a row are made of."""
-    pairs = [(got, want)] if verb == "log_prob" else zip(got, want, strict=True)
-    with np.errstate(all="ignore"):
-        latent = given if verb == "to_data" else flow.to_latent(given, context)[0]
-        size = 1.0 + np.square(np.asarray(latent, np.float64)).max(axis=1, initial=0.0)
-    found = []
-    for g, w in pairs:
-        assert g.dtype == np.float32
-        assert g.shape == w.shape
-        g, w = (np.asarray(a, np.float64).reshape(len(a), int(np.prod(a.shape[1:]))) for a in (g, w))
-        least = np.maximum(size, np.abs(w).max(axis=1, initial=0.0))
-        with np.errstate(all="ignore"):  # of rows that are not finite
-            found.append(np.abs(g - w).max(axis=1, initial=0.0) / least)
-    return np.array(found)
-
-
-def assert_alike(flow, verb, path, given, context=None, *, tolerance=1e-5, optimised=True):
-    got = Session(flow, verb, path, optimised)(given, context)
-    worst = errors(flow, verb, got, getattr(flow, verb)(given, context), given, context).max(initial=0.0)
-    assert worst <= tolerance, f"{verb}: {worst:.3g}"
 
 
 def given_for(flow, verb):

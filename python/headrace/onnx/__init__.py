@@ -6,8 +6,8 @@ holds the parallel direction of the verb alone. It is made from what the flow's 
 
 from __future__ import annotations
 
-import math
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,8 +21,10 @@ from headrace._stored import header_of
 if find_spec("onnx") is None:
     raise ImportError('onnx: expected it to be installed, as pip install "headrace[onnx]" does')
 
-from headrace.onnx.chain import Chain
-from headrace.onnx.graph import Graph, Value
+from headrace.onnx.bases import base_log_prob
+from headrace.onnx.chain import Chain, Header
+from headrace.onnx.graph import Graph, Value, where
+from headrace.onnx.support import has_ends, inside, is_outside
 
 __all__ = ["VERBS", "graph_of", "write"]
 
@@ -54,6 +56,10 @@ def graph_of(flow: Any, verb: str) -> Any:
             standard = Chain(graph, context, None, {}, verb)
             standard.standardize(scale["mean"], scale["std"], False)
             context = standard.value
+    is_finite = bad.sum() >= 0.0  # NaN is not
+    outside = None if to_data else _rows_outside(header["transforms"], given)
+    if outside is not None:
+        bad = bad + where(outside, float("nan"), 0.0).new_axis()
     arrays = {**flow.named_parameters(), **flow._fixed_arrays()}
     chain = Chain(graph, given, context, arrays, verb)
     numbered = list(enumerate(header["transforms"]))[:: 1 if to_data else -1]
@@ -67,11 +73,48 @@ def graph_of(flow: Any, verb: str) -> Any:
         chain.run(part, f"transforms.{i}.", to_data, f"transforms[{i}]")
     log_det = inner + bad.sum() + chain.log_det
     if verb == "log_prob":
-        graph.output("log_prob", _base_log_prob(header["base"], chain) + log_det, None)
+        log_prob = base_log_prob(header["base"], chain) + log_det
+        if outside is not None:
+            log_prob = where(outside & is_finite, float("-inf"), log_prob)
+        graph.output("log_prob", log_prob, None)
     else:
-        graph.output("x" if to_data else "z", chain.value + bad, features)
+        value = chain.value
+        if to_data and (support := _support_at_end(header["transforms"], passes_permutations=False)) is not None:
+            value = inside(support[0], value)
+        graph.output("x" if to_data else "z", value + bad, features)
         graph.output("log_det", log_det, None)
     return graph.model("headrace", cpu.__version__, {"headrace_verb": verb, "headrace_kind": header["kind"]})
+
+
+def _rows_outside(transforms: Sequence[Header], given: Value) -> Value | None:
+    """Which rows have a number on a bound or beyond; None where there are no bounds at the data's side."""
+    found = _support_at_end(transforms, passes_permutations=True)
+    if found is None:
+        return None
+    support, columns = found
+    return is_outside(support, given.columns(columns))
+
+
+def _support_at_end(transforms: Sequence[Header], *, passes_permutations: bool) -> tuple[Header, list[int]] | None:
+    """The `Support` that rows come to first, and which of their columns its own are.
+
+    But for what does nothing, and for permutations if these are to be passed.
+    """
+    columns: list[int] | None = None
+    for part in reversed(transforms):
+        is_flipped, inner = False, part
+        while inner["kind"] == "Inverse":
+            is_flipped, inner = not is_flipped, inner["transform"]
+        columns = list(range(inner["features"])) if columns is None else columns
+        if inner["kind"] == "Support":
+            if has_ends(inner):
+                return None if is_flipped else (inner, columns)
+        elif inner["kind"] == "Permutation" and passes_permutations:
+            order = inner["order"] if is_flipped else np.argsort(inner["order"]).tolist()
+            columns = [columns[k] for k in order]
+        elif inner["kind"] != "Standardize" or any(inner["mean"]) or any(s != 1.0 for s in inner["std"]):
+            return None
+    return None
 
 
 def _is_fixed(header: Any) -> bool:
@@ -80,25 +123,3 @@ def _is_fixed(header: Any) -> bool:
 
 
 _FIXED = ("Standardize", "Permutation")
-
-
-def _base_log_prob(base: Any, chain: Chain) -> Value:
-    n = base["features"]
-    kind = base["kind"]
-    before = chain.log_det
-    if kind == "Normal":
-        if base["trainable"]:
-            chain.affine(chain.arrays["base.loc"], chain.arrays["base.log_scale"], False)
-            chain.value = chain.value + (chain.value - chain.value)  # a step as others: what overflows is NaN
-        else:
-            chain.affine(np.array(base["loc"]), np.log(base["scale"]), False)
-    elif kind not in ("StandardNormal", "Logistic"):
-        raise ValueError(f"base: expected a base that ONNX export knows, got a {kind}")
-    z: Value = chain.value
-    if kind == "Logistic":
-        size = abs(z)
-        tails: Value = -size - 2.0 * (1.0 + (-size).exp()).log()
-        return tails.sum()
-    squares: Value = z * z * -0.5
-    total: Value = squares.sum() + (chain.log_det - before - 0.5 * n * math.log(2.0 * math.pi))
-    return total

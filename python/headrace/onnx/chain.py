@@ -13,9 +13,10 @@ from headrace._core.maps import MAPS, VECTOR_MAPS
 from headrace.onnx.conditioner import Arrays, network, reads_coordinates
 from headrace.onnx.graph import Graph, Value, concatenate
 from headrace.onnx.maps import apply_map
+from headrace.onnx.support import from_support, to_support
 from headrace.onnx.vectors import planar, radial
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "Header"]
 
 Header = Mapping[str, Any]
 Rows = list[int]
@@ -29,6 +30,7 @@ class Chain:
         self.graph, self.value, self.context, self.arrays, self.verb = graph, value, context, arrays, verb
         self.logs: list[Value] = []  # one number a row each
         self.log_det = 0.0  # what is the same for all rows
+        self._exact: tuple[Value, Value] | None = None  # a value that was narrowed last, and what it was before
 
     def run(self, header: Header, prefix: str, to_data: bool, place: str) -> None:
         """One transform, in one direction."""
@@ -49,12 +51,29 @@ class Chain:
         order = header["order"]
         self.value = self.value.columns(order if to_data else np.argsort(order).tolist())
 
+    def _wide(self) -> Value:
+        """The coordinates in float64, as they were before the last step narrowed them if that had them so."""
+        if self._exact is not None and self._exact[0] is self.value:
+            return self._exact[1]
+        return self.value.cast(TensorProto.DOUBLE)
+
+    def _narrow(self, wide: Value) -> None:
+        self.value = wide.cast(TensorProto.FLOAT)
+        self._exact = self.value, wide
+
     def standardize(self, mean: Any, std: Any, to_data: bool) -> None:
         """In float64, so that data far from zero lose nothing but what their own float32 had lost."""
         mean, std = (self.graph.constant(np.asarray(a, np.float64), np.float64) for a in (mean, std))
-        wide = self.value.cast(TensorProto.DOUBLE)
+        wide = self._wide()
         wide = wide.apply("Mul", std).apply("Add", mean) if to_data else wide.apply("Sub", mean).apply("Div", std)
-        self.value = wide.cast(TensorProto.FLOAT)
+        self._narrow(wide)
+
+    def _support(self, header: Header, prefix: str, to_data: bool) -> None:
+        wide, logs = (to_support if to_data else from_support)(header, self._wide())
+        self._narrow(wide)
+        if logs is not None:
+            self.logs.append(logs.sum().cast(TensorProto.FLOAT))
+            self.logs.append((self.value - self.value).sum())  # what overflows spoils the row
 
     def _standardize(self, header: Header, prefix: str, to_data: bool) -> None:
         mean, std = np.array(header["mean"]), np.array(header["std"])
@@ -159,6 +178,7 @@ class Chain:
 _STEPS: dict[str, Callable[[Chain, Header, str, bool], None]] = {
     "Permutation": Chain._permutation,
     "Standardize": Chain._standardize,
+    "Support": Chain._support,
     "ActNorm": Chain._act_norm,
     "Rotation": Chain._rotation,
     "Linear": Chain._linear,

@@ -41,11 +41,12 @@ class Graph:
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def constant(self, number: Number, dtype: Any = np.float32) -> Value:
-        """The same array is kept once. What float32 does not hold becomes its largest number."""
+        """The same array is kept once. A number that float32 does not hold becomes its largest one."""
         array = np.asarray(number)
         if np.dtype(dtype).kind == "f":
             limits = np.finfo(dtype)
-            array = np.clip(array.astype(np.float64), limits.min, limits.max)
+            array = np.asarray(array, np.float64)
+            array = np.where(np.isinf(array), array, np.clip(array, limits.min, limits.max))
         array = np.asarray(array, dtype, order="C")
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
