@@ -92,9 +92,10 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             bound or beyond are refused by `fit`, and have a log density of -inf.
         periodic: For each column ``(low, high)``, one period of it, or None; for ``flow="nsf"`` with ``coupling=True``,
             see `NSF`.
-        validation, epochs, batch_size, learning_rate, schedule, weight_decay, clip, average, patience, time_budget,
-            checkpoint, checkpoint_every: See `Flow.fit`, whose defaults these are; its other keywords are taken in the
-            same way. With a checkpoint `random_state` has to be an int, and no ensemble can be fitted.
+        validation, epochs, batch_size, learning_rate, schedule, weight_decay, clip, average, patience, time_budget:
+            See `Flow.fit`, whose defaults these are; its other keywords are taken in the same way.
+        checkpoint, checkpoint_every: See `Flow.fit`; `random_state` has to be an int then, and no ensemble can be
+            fitted.
         ensemble: How many flows to fit, each from a seed of its own; their mixture is the density (see `Ensemble`).
             None: one flow by itself.
         bootstrap: Whether each of them gets rows drawn with replacement, see `Ensemble.fit`.
