@@ -260,5 +260,5 @@ def test_the_stub_states_the_arguments_of_both_modules(core, kind, name):
     got = re.findall(r"(\w+): ", re.sub(r"\[[^\]]*\]|'[^']*'", "", signature))
     got = [argument for argument in got if argument != "self"]
     extra = () if name == "__init__" else ("device", "stream") if name == "__call__" else ("stream",)
-    is_of_host = core is OnCpu or kind in ("HiddenOptions", "MaskedOptions", "MaskedTransform")
+    is_of_host = core is OnCpu or kind in ("HiddenOptions", "MaskedOptions", "MaskedTransform") or "memory" in name
     assert got == [*stated()[kind, name], *(() if is_of_host else extra)]

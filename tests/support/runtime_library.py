@@ -76,7 +76,7 @@ class Loaded:
 
     def sample(self, n, features, seed, context=None, first_row=0, dtype="float64"):
         """Rows and their log densities."""
-        return self._run("sample", np.empty((n, features), dtype), context, seed, first_row)
+        return self._run("sample", np.zeros((n, features), dtype), context, seed, first_row)
 
     def _run(self, verb, given, context, seed=0, first_row=0):
         narrow = ctypes.c_bool(np.asarray(given).dtype == np.float32)

@@ -86,6 +86,14 @@ def _file(suffixes: Sequence[str]) -> Callable[[str], Any]:
 _READERS: dict[str, Any] = {"int": _integer(1), "float": _number, "str": str, "Sequence[int]": _sizes}
 
 
+class _Include(argparse.Action):
+    """Print the folder of the header, on one line however long it is, and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(hr.include())
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="headrace",
@@ -93,9 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0; 1 an error, told in one line; 2 a wrong command line; 130 Ctrl-C; 141 output closed.",
     )
     parser.add_argument("--version", action="version", version=f"headrace {hr.__version__}")
-    parser.add_argument(
-        "--include", action="version", version=hr.include(), help="print the folder of headrace.hpp and exit"
-    )
+    parser.add_argument("--include", action=_Include, nargs=0, help="print the folder of headrace.hpp and exit")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], help: str, epilog: str = "") -> Any:

@@ -2,6 +2,7 @@
 
 ``_A`` is an array as the module takes it. A call of `_cuda` has one keyword more, `stream`, the address of a
 cudaStream_t, 0 for the default one, and where nothing else tells it, `device`: ``where``, empty on the CPU.
+Adam's `memory`, which is on the host, has no stream: it waits.
 
 Only type checkers read this file; no module of this name is there when the package runs.
 """
