@@ -65,7 +65,8 @@ HR_FN V log_of_one_and_square(V a) {
     using T = Scalar<V>;
     const V square = a * a;
     const V small = log1p(min(square, T(1)));
-    const V large = select(a > T(1e4), log(a) * T(2), log(square + T(1)));
+    constexpr T far = sizeof(T) == 4 ? T(1e4) : T(1e8);  // where 1 is less than half an ulp of the square
+    const V large = select(a > far, log(a) * T(2), log(square + T(1)));
     return select(square < T(1), small, large);
 }
 

@@ -126,6 +126,15 @@ def test_the_constant_of_student_is_exact(df):
     assert_allclose(got, want, rtol=1e-12 if df < 1e5 else 1e-15)
 
 
+@pytest.mark.parametrize("df", [1.0, 1e12])
+def test_far_rows_keep_every_digit(df):
+    """log(1 + a²) of a = z/√ν becomes 2 log a where the 1 is less than rounding, and not before: a² is 1e8 and more."""
+    z = np.logspace(3.9, 9, 200)[:, None] * math.sqrt(df)
+    want = -0.5 * (df + 1.0) * np.log1p(np.square(z[:, 0] / math.sqrt(df)))
+    log_prob = hr.Flow([], hr.StudentT(1, df, trainable=False), dtype="float64").log_prob(z)
+    assert_allclose(log_prob - log_prob[0], want - want[0], rtol=1e-14, atol=1e-14 * np.abs(want).max())
+
+
 def test_far_tails_have_a_density(dtype):
     """Where z² is no number of the dtype."""
     z = np.array([[1e30 if dtype == "float32" else 1e200]] * 9, dtype)
