@@ -1,10 +1,10 @@
-"""Joins runtime/parts into the one header that users take: ``python runtime/join.py``; a test tells when it is old."""
+"""Joins runtime/parts into the one header that users take, as builds do: ``python runtime/join.py headrace.hpp``."""
 
 import re
+import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-HEADER = HERE.parent / "python" / "headrace" / "include" / "headrace.hpp"
 
 TOP = """\
 // headrace.hpp: densities and samples from the files of headrace, in C++17 and without any other library.
@@ -42,4 +42,6 @@ def joined() -> str:
 
 
 if __name__ == "__main__":
-    HEADER.write_text(joined(), encoding="utf-8")
+    header = Path(sys.argv[1])
+    header.parent.mkdir(parents=True, exist_ok=True)
+    header.write_text(joined(), encoding="utf-8")
