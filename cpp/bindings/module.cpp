@@ -79,6 +79,12 @@ PYBIND11_MODULE(_cpu_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
     m.def("process_threads", &process_threads);
     m.def("set_num_threads", &set_num_threads, py::arg("n"));
     m.def("limit_thread", &limit_thread, py::arg("n"));
+    m.def(
+        "borrow_team",
+        [](uintptr_t run, uintptr_t size) {
+            borrow_team(reinterpret_cast<RunTeam>(run), reinterpret_cast<TeamSize>(size));
+        },
+        py::arg("run"), py::arg("size"));
     m.def("fma_peak", &fma_peak, py::arg("seconds"), py::call_guard<py::gil_scoped_release>());
     bind_structure(m);
     bind_program(m);

@@ -2,6 +2,8 @@
 // built where XLA's headers are (jaxlib brings them); they are headers of a C interface, and nothing of JAX is linked.
 #include <xla/ffi/api/ffi.h>
 
+#include <algorithm>
+#include <atomic>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -22,16 +24,24 @@ namespace ffi = xla::ffi;
 // What compiled code knows of a program is a number. A program that is gone is then an error, where an address would
 // dangle. Numbers start at a random one, so that code that another process compiled finds no program here.
 template <class T>
+struct Entry {
+    std::shared_ptr<const Program<T>> program;
+    std::atomic<bool> has_even_rows{true};  // the loss takes all rows alike, as far as has been seen
+};
+
+template <class T>
 class Handles {
   public:
     int64_t open(std::shared_ptr<const Program<T>> program) {
+        auto entry = std::make_shared<Entry<T>>();
+        entry->program = std::move(program);
         const std::unique_lock lock(mutex_);
         const int64_t handle = next_++;
-        programs_.emplace(handle, std::move(program));
+        programs_.emplace(handle, std::move(entry));
         return handle;
     }
     bool close(int64_t handle) {
-        std::shared_ptr<const Program<T>> last;  // destroyed without the lock
+        std::shared_ptr<Entry<T>> last;  // destroyed without the lock
         const std::unique_lock lock(mutex_);
         const auto found = programs_.find(handle);
         if (found == programs_.end()) return false;
@@ -39,7 +49,7 @@ class Handles {
         programs_.erase(found);
         return true;
     }
-    std::shared_ptr<const Program<T>> find(int64_t handle) const {
+    std::shared_ptr<Entry<T>> find(int64_t handle) const {
         const std::shared_lock lock(mutex_);
         const auto found = programs_.find(handle);
         return found == programs_.end() ? nullptr : found->second;
@@ -59,7 +69,7 @@ class Handles {
         return int64_t((uint64_t(random()) << 31 ^ random()) >> 2);
     }
     mutable std::shared_mutex mutex_;
-    std::unordered_map<int64_t, std::shared_ptr<const Program<T>>> programs_;
+    std::unordered_map<int64_t, std::shared_ptr<Entry<T>>> programs_;
     int64_t next_ = first();
 };
 
@@ -96,17 +106,19 @@ ffi::Error refused(const char* message) {
 // been made by anybody.
 template <class T>
 struct Opened {
-    std::shared_ptr<const Program<T>> program;
+    std::shared_ptr<Entry<T>> entry;
+    const Program<T>* program = nullptr;
     typename Program<T>::Weights weights;
     ArrayView input{}, context{};
     Request<T> request;
 
     ffi::Error open(int64_t handle, bool inverse, bool base, const In<T>& parameters, const In<T>& x, const In<T>& c) {
-        program = Handles<T>::all().find(handle);
-        if (!program)
+        entry = Handles<T>::all().find(handle);
+        if (!entry)
             return refused(
                 "the flow that this was compiled for is gone; keep its FlowModule, or the flow, for as long as what "
                 "was compiled with it");
+        program = entry->program.get();
         const auto dimensions = x.dimensions();
         if (dimensions.size() != 2 || dimensions[1] != program->features())
             return refused("x: expected (rows, features)");
@@ -206,6 +218,76 @@ ffi::Error run_gradient(int64_t handle, bool inverse, bool base, double row_scal
     });
 }
 
+// Each row's number, and the gradients of their sum, from one run: those of a loss that takes all rows alike, but for a
+// factor. By parameters only as long as no other loss was seen; `has_parameters` says whether.
+template <class T>
+ffi::Error run_unit(int64_t handle, bool inverse, bool base, In<T> parameters, In<T> x, In<T> context, Out<T> row,
+                    Out<T> has_parameters, Out<T> to_parameters, Out<T> to_x, Out<T> to_context) {
+    return guarded([&]() -> ffi::Error {
+        Opened<T> opened;
+        if (auto e = opened.open(handle, inverse, base, parameters, x, context); e.failure()) return e;
+        Request<T>& request = opened.request;
+        const Program<T>& program = *opened.program;
+        const auto rows = size_t(request.rows);
+        if (row->element_count() != rows || has_parameters->element_count() != 1 ||
+            to_parameters->element_count() != program.n_weights() ||
+            (to_x->element_count() && to_x->element_count() != rows * size_t(program.features())) ||
+            (to_context->element_count() && to_context->element_count() != rows * size_t(program.context())))
+            return refused("gradients: expected the shapes of what they belong to, the context's for each row");
+        (base ? request.log_prob : request.log_det) = row->typed_data();
+        const bool even = opened.entry->has_even_rows.load(std::memory_order_relaxed);
+        *has_parameters->typed_data() = even ? T(1) : T(0);
+        GradientRequest<T> gradient;
+        gradient.from.of_log_prob = base;
+        gradient.from.row_scale = 1;
+        gradient.weights = even ? to_parameters->typed_data() : nullptr;
+        gradient.input = wanted<T>(to_x);
+        gradient.context = wanted<T>(to_context);
+        if (!even) std::fill_n(to_parameters->typed_data(), to_parameters->element_count(), T(0));
+        if (gradient.weights || gradient.input || gradient.context)
+            program.run_gradient(request, gradient, opened.weights);
+        else
+            program.run(request, opened.weights);
+        return ffi::Error::Success();
+    });
+}
+
+// The parameters' gradient for factors of rows: `unit` times the factor where all have the same, else a run of its own.
+// Bits do not depend on whether `unit` is there.
+template <class T>
+ffi::Error run_scaled(int64_t handle, bool inverse, bool base, In<T> parameters, In<T> x, In<T> context, In<T> by_row,
+                      In<T> has_unit, In<T> unit, Out<T> to_parameters) {
+    return guarded([&]() -> ffi::Error {
+        Opened<T> opened;
+        if (auto e = opened.open(handle, inverse, base, parameters, x, context); e.failure()) return e;
+        const Program<T>& program = *opened.program;
+        const auto rows = size_t(opened.request.rows);
+        const size_t size = program.n_weights();
+        if (by_row.element_count() != rows || has_unit.element_count() != 1 || unit.element_count() != size ||
+            to_parameters->element_count() != size)
+            return refused("gradients: expected the shapes of what they belong to");
+        T* const out = to_parameters->typed_data();
+        const T* const factors = by_row.typed_data();
+        const bool even = std::all_of(factors, factors + rows, [&](T f) { return f == factors[0]; });
+        GradientRequest<T> gradient;
+        gradient.from.of_log_prob = base;
+        gradient.from.row_scale = 1;
+        gradient.weights = out;
+        if (!even) {
+            opened.entry->has_even_rows.store(false, std::memory_order_relaxed);
+            gradient.from.row = rows_of<T>(by_row, 0);
+        }
+        const bool has = even && *has_unit.typed_data() != T(0);
+        if (!has) program.run_gradient(opened.request, gradient, opened.weights);
+        if (even) {
+            const T* const from = has ? unit.typed_data() : out;
+            const T factor = rows ? factors[0] : T(0);
+            std::transform(from, from + size, out, [&](T g) { return factor * g; });
+        }
+        return ffi::Error::Success();
+    });
+}
+
 ffi::Error no_device(ffi::RemainingArgs, ffi::RemainingRets) {
     return ffi::Error(
         ffi::ErrorCode::kUnimplemented,
@@ -246,10 +328,47 @@ auto bound_gradient() {
         .template Ret<R>();
 }
 
+template <class T>
+auto bound_unit() {
+    using R = ffi::Buffer<xla_type<T>>;
+    return ffi::Ffi::Bind()
+        .Attr<int64_t>("handle")
+        .Attr<bool>("inverse")
+        .Attr<bool>("base")
+        .template Arg<In<T>>()
+        .template Arg<In<T>>()
+        .template Arg<In<T>>()
+        .template Ret<R>()
+        .template Ret<R>()
+        .template Ret<R>()
+        .template Ret<R>()
+        .template Ret<R>();
+}
+
+template <class T>
+auto bound_scaled() {
+    using R = ffi::Buffer<xla_type<T>>;
+    return ffi::Ffi::Bind()
+        .Attr<int64_t>("handle")
+        .Attr<bool>("inverse")
+        .Attr<bool>("base")
+        .template Arg<In<T>>()
+        .template Arg<In<T>>()
+        .template Arg<In<T>>()
+        .template Arg<In<T>>()
+        .template Arg<In<T>>()
+        .template Arg<In<T>>()
+        .template Ret<R>();
+}
+
 XLA_FFI_DEFINE_HANDLER(run_float32, run<float>, bound_run<float>());
 XLA_FFI_DEFINE_HANDLER(run_float64, run<double>, bound_run<double>());
 XLA_FFI_DEFINE_HANDLER(gradient_float32, run_gradient<float>, bound_gradient<float>());
 XLA_FFI_DEFINE_HANDLER(gradient_float64, run_gradient<double>, bound_gradient<double>());
+XLA_FFI_DEFINE_HANDLER(unit_float32, run_unit<float>, bound_unit<float>());
+XLA_FFI_DEFINE_HANDLER(unit_float64, run_unit<double>, bound_unit<double>());
+XLA_FFI_DEFINE_HANDLER(scaled_float32, run_scaled<float>, bound_scaled<float>());
+XLA_FFI_DEFINE_HANDLER(scaled_float64, run_scaled<double>, bound_scaled<double>());
 XLA_FFI_DEFINE_HANDLER(elsewhere, no_device, ffi::Ffi::Bind().RemainingArgs().RemainingRets());
 
 template <class T>
@@ -272,6 +391,10 @@ void bind_xla(py::module_& m) {
     handlers["run_float64"] = handler(run_float64);
     handlers["gradient_float32"] = handler(gradient_float32);
     handlers["gradient_float64"] = handler(gradient_float64);
+    handlers["unit_float32"] = handler(unit_float32);
+    handlers["unit_float64"] = handler(unit_float64);
+    handlers["scaled_float32"] = handler(scaled_float32);
+    handlers["scaled_float64"] = handler(scaled_float64);
     handlers["elsewhere"] = handler(elsewhere);
     m.attr("xla_handlers") = handlers;
     bind_handles_of<float>(m);

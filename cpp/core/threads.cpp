@@ -70,6 +70,34 @@ class Rest {
     int late_ = 0, calls_ = fewest_calls;
 };
 
+using Body = void (*)(void*, int64_t);
+
+// How long the last call of a body took, by task: the guess for the next one. Only who holds the workers looks.
+class Pace {
+  public:
+    // Unknown ones are taken for long.
+    bool is_long(Body body, int64_t count) const {
+        const Entry& entry = entries_[place_of(body)];
+        return entry.body != body || entry.nanoseconds_of_task * double(count) >= least_nanoseconds;
+    }
+    void learn(Body body, int64_t count, Clock::duration took) {
+        const auto nanoseconds = std::chrono::duration_cast<std::chrono::nanoseconds>(took).count();
+        entries_[place_of(body)] = {body, double(nanoseconds) / double(count)};
+    }
+
+  private:
+    struct Entry {
+        Body body = nullptr;
+        double nanoseconds_of_task = 0;
+    };
+    // Some ten times what it takes to wake a team that sleeps, all of which is waited for.
+    static constexpr double least_nanoseconds = 500e3;
+
+    static constexpr size_t places = 16;
+    static size_t place_of(Body body) { return (reinterpret_cast<uintptr_t>(body) >> 4) % places; }
+    Entry entries_[places];
+};
+
 // A worker sleeps on a word of its own, so that a call wakes as many workers as it has use for and no more.
 struct alignas(64) Worker {
     static constexpr uint32_t dismissed = 1;
@@ -84,8 +112,6 @@ struct alignas(64) Worker {
         word.notify_one();
     }
 };
-
-using Body = void (*)(void*, int64_t);
 
 class Pool {
   public:
@@ -127,7 +153,14 @@ class Pool {
         inside_ = false;
         rest_.forget();
         ++forks_;
+        run_team_.store(nullptr);
         busy_.store(false);
+    }
+
+    void borrow_team(RunTeam run, TeamSize size) {
+        run_team_.store(nullptr);
+        team_size_.store(size);
+        run_team_.store(size ? run : nullptr);
     }
 
   private:
@@ -150,6 +183,37 @@ class Pool {
         done_.store(0, std::memory_order_relaxed);
         open_.store((++calls_ << 32) | uint64_t(count), std::memory_order_release);
 
+        const auto start = Clock::now();
+        const RunTeam run_team = run_team_.load();
+        if (run_team && rest_.is_over(start) && team_size_.load()() == threads() && pace_.is_long(body, count)) {
+            Lead lead{this, count, std::this_thread::get_id()};
+            run_team(
+                [](void* data) {
+                    Lead& one = *static_cast<Lead*>(data);
+                    if (std::this_thread::get_id() == one.caller)
+                        one.stopped = one.pool->lead(one.count, false);
+                    else
+                        one.pool->help();
+                },
+                &lead, unsigned(threads()), 0);
+            if (!lead.stopped) pace_.learn(body, count, Clock::now() - start);
+            return lead.stopped;
+        }
+        const bool stopped = lead(count, true);
+        if (!stopped) pace_.learn(body, count, Clock::now() - start);
+        return stopped;
+    }
+
+    // What a team is told.
+    struct Lead {
+        Pool* pool;
+        int64_t count;
+        std::thread::id caller;
+        bool stopped = false;
+    };
+
+    // The caller's part in its call, and the wait for what others have begun. Whether it was told to stop.
+    bool lead(int64_t count, bool may_offer) {
         Cancellable* const cancellable = Cancellable::of_this_thread();
         const uint64_t forks = forks_;
         const auto start = Clock::now();
@@ -157,7 +221,7 @@ class Pool {
         int64_t others = count;  // whose tasks these are that this thread has not done
         bool stopped = false, offered = false;
         for (auto now = start;;) {
-            if (!offered && rest_.is_over(now)) {
+            if (may_offer && !offered && rest_.is_over(now)) {
                 offer(int(std::min<int64_t>(threads(), others)) - 1);
                 offered = true;
             }
@@ -166,14 +230,14 @@ class Pool {
             inside_ = false;
             if (!ran) break;
             --others;
-            if (offered && !cancellable) continue;
+            if ((offered || !may_offer) && !cancellable) continue;
             now = Clock::now();
             if (!cancellable || !cancellable->should_stop(now)) {
                 if (forks != forks_) throw std::runtime_error("forked in a signal's handler, in the middle of a call");
                 continue;
             }
             stopped = true;
-            if (forks != forks_) return true;  // those who did the others do not exist here
+            if (forks != forks_) throw Cancelled();  // those who did the others do not exist here
             others -= withdraw();
             break;
         }
@@ -181,6 +245,16 @@ class Pool {
         const auto end = Clock::now();
         if (offered) rest_.learn(end, end - start, slept_ - slept_before, others > 0);
         return stopped;
+    }
+
+    // The part of any other thread: tasks, as long as there are some.
+    void help() {
+        inside_ = true;
+        while (run_one()) {
+            done_.fetch_add(1, std::memory_order_release);
+            done_.notify_one();
+        }
+        inside_ = false;
     }
 
     // Takes the next task of whatever call is open, and runs it. What it reads belongs to the call that it then takes
@@ -224,12 +298,7 @@ class Pool {
                 pause();
             self->word.wait(seen, std::memory_order_acquire);
             seen = self->word.load(std::memory_order_acquire);
-            inside_ = true;
-            while (run_one()) {
-                done_.fetch_add(1, std::memory_order_release);
-                done_.notify_one();
-            }
-            inside_ = false;
+            help();
         }
     }
 
@@ -261,6 +330,9 @@ class Pool {
     std::atomic<int64_t> end_{0};
     uint64_t calls_ = 0, forks_ = 0;
     Rest rest_;
+    Pace pace_;
+    std::atomic<RunTeam> run_team_{nullptr};
+    std::atomic<TeamSize> team_size_{nullptr};
     std::vector<std::shared_ptr<Worker>> workers_;
 };
 
@@ -336,6 +408,9 @@ void set_num_threads(int n) {
 }
 int limit_thread(int n) {
     return pool().limit_thread(n);
+}
+void borrow_team(RunTeam run, TeamSize size) {
+    pool().borrow_team(run, size);
 }
 int threads_for(int64_t rows) {
     return pool().threads_for(rows);

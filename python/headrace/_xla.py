@@ -27,6 +27,8 @@ __all__ = ["Direction", "Structure", "structure_of"]
 Arrays = tuple[Any, ...]
 _lock = threading.Lock()
 
+_MOST_KEPT = 32  # numbers of a derivative by parameters, for each number of the rows: activations are no fewer
+
 _ONCE = (
     "only first derivatives in reverse mode are there: the compiled core of headrace has no derivatives of gradients"
 )
@@ -130,7 +132,7 @@ class Direction:
         self._structure = structure
         self.inverse, self.base, self.value, self.row = inverse, base, value, row
         self._run = _differentiable_no_more(_by_rows(self._forward, parameters=False))
-        self._gradients: dict[tuple[bool, ...], Callable[..., Arrays]] = {}
+        self._gradients: dict[tuple[Any, ...], Callable[..., Arrays]] = {}
         function = jax.custom_vjp(self._run)
         function.defvjp(self._fwd, self._bwd, symbolic_zeros=True)
         self.call = jax.jit(function, inline=True)
@@ -142,24 +144,36 @@ class Direction:
 
     def _fwd(self, params: Any, x: Any, context: Any) -> tuple[Arrays, Arrays]:
         given, wanted = (params.value, x.value, context.value), (params.perturbed, x.perturbed, context.perturbed)
-        ahead = not self.value and not wanted[0]
-        if ahead:  # of a number for each row, by rows alone: the value and the derivative come from one run
-            row, *by = self._gradient(wanted, ones=True)(*given)
+        none = jnp.zeros((0,), given[1].dtype)
+        # Of a number for each row, the value and the derivatives of the sum come from one run. The parameters' derivative
+        # must then be kept, by each iteration of a scan: only where it is small beside the rows.
+        by_sum = wanted[0] and given[0].size <= _MOST_KEPT * given[1].size
+        ahead = not self.value and (by_sum or not wanted[0])
+        known: Arrays = (none, none, none, none)
+        if ahead and by_sum:
+            row, *found = self._unit(wanted)(*given)
             results: Arrays = (row,)
+            left = iter(found)
+            known = (next(left), *(next(left) if w else none for w in wanted))
+        elif ahead:
+            row, *found = self._gradient(wanted, ones=True)(*given)
+            results = (row,)
+            left = iter(found)
+            known = (none, *(next(left) if w else none for w in wanted))
         else:
-            results, by = self._run(*given), []
-        none, left = jnp.zeros((0,), given[1].dtype), iter(by)
-        known = tuple(next(left) if w and ahead else none for w in wanted)
+            results = self._run(*given)
         return results, (given, known, tuple(jnp.zeros((0,) * (1 + told), none.dtype) for told in (*wanted, ahead)))
 
     def _bwd(self, residuals: Any, cotangents: Any) -> Arrays:
-        given, known, marks = residuals
+        given, (has_unit, unit, *known), marks = residuals
         *wanted, ahead = (mark.ndim == 2 for mark in marks)
         present = tuple(not isinstance(c, jax.custom_derivatives.SymbolicZero) for c in cotangents)
         if not any(present):
             return tuple(map(_no_gradient, given))
         if ahead:
-            by: Any = [cotangents[0][:, None] * k for k in compress(known, wanted)]
+            by: Any = [cotangents[0][:, None] * k for k in compress(known, wanted[1:])]
+            if wanted[0]:
+                by = [*self._scaled()(*given, cotangents[0], has_unit, unit), *by]
         else:
             by = self._gradient(tuple(wanted), present)(*given, *compress(cotangents, present))
         left = iter(by)
@@ -168,10 +182,21 @@ class Direction:
             grads[2] = grads[2].sum(0, keepdims=True)
         return tuple(grads)
 
+    def _unit(self, wanted: tuple[bool, ...]) -> Callable[..., Arrays]:
+        return self._made(("unit", *wanted), partial(self._backward_of_sum, wanted))
+
+    def _scaled(self) -> Callable[..., Arrays]:
+        return self._made(("scaled",), self._backward_of_factors)
+
+    def _made(self, key: tuple[Any, ...], function: Callable[..., Arrays]) -> Callable[..., Arrays]:
+        if key not in self._gradients:
+            self._gradients[key] = _differentiable_no_more(_by_rows(function, parameters=True))
+        return self._gradients[key]
+
     def _gradient(
         self, wanted: tuple[bool, ...], present: tuple[bool, ...] = (), ones: bool = False
     ) -> Callable[..., Arrays]:
-        key = (*wanted, *present, ones)
+        key = ("gradient", *wanted, *present, ones)
         if key not in self._gradients:
             run = _by_rows(partial(self._backward, wanted, present, ones), parameters=wanted[0])
             self._gradients[key] = _differentiable_no_more(run)
@@ -213,6 +238,17 @@ class Direction:
         scale = 1.0 if ones or by_row is not none else 0.0
         results = self._call("gradient", shapes, (params, x, context, by_value, by_row), {"row_scale": scale})
         return tuple(compress(results[1:], (ones, *wanted)))
+
+    def _backward_of_sum(self, wanted: tuple[bool, ...], params: Any, x: Any, context: Any) -> Arrays:
+        """Each row's number, and the gradients of their sum: whether there is one by parameters, it, and by rows."""
+        parameters, *of_rows = self._gradient_shapes(params, x, context)
+        shapes = [(x.shape[0],), (1,), parameters, *(s if w else (0,) for s, w in zip(of_rows, wanted[1:], strict=True))]
+        results = self._call("unit", shapes, (params, x, context), {})
+        return tuple(compress(results, (True, True, *wanted)))
+
+    def _backward_of_factors(self, params: Any, x: Any, context: Any, *by: Any) -> Arrays:
+        """The parameters' gradient for a factor of each row."""
+        return self._call("scaled", [params.shape], (params, x, context, *by), {})
 
     def _call(self, kind: str, shapes: Any, arrays: Arrays, more: dict[str, float]) -> Arrays:
         structure, dtype = self._structure, self._structure.dtype
@@ -308,31 +344,39 @@ def _through_python(
     """What the calls of compiled code do, on NumPy arrays."""
     params, x, context, *by = (np.require(np.asarray(a), requirements=("C", "A")) for a in arrays)
     out = [np.zeros(s, structure.dtype) for s in shapes]
-    value, row, *gradients = (a if a.size else None for a in out)
-    own = params if params.size else None
-    given = context if structure.context else None
+    program, own, given = structure.program, params if params.size else None, context if structure.context else None
     if not len(x):
         return tuple(out)
-    if kind == "gradient":
-        by_value, by_row = (a if a.size else None for a in by)
-        structure.program.gradient(
-            inverse=inverse,
-            of_log_prob=base,
-            input=x,
-            context=given,
-            grad_value=by_value,
-            grad_row=by_row,
-            row_scale=more["row_scale"],
+
+    def gradient(row: Any, gradients: Any, by_value: Any = None, by_row: Any = None, row_scale: float = 1.0) -> None:
+        weights, rows, contexts = (a if a is not None and a.size else None for a in gradients)
+        program.gradient(
+            inverse=inverse, of_log_prob=base, input=x, context=given, grad_value=by_value, grad_row=by_row,
+            row_scale=row_scale, grad_weights=weights, grad_input=rows, grad_context=contexts, parameters=own,
             **{"log_prob" if base else "log_det": row},
-            **dict(zip(("grad_weights", "grad_input", "grad_context"), gradients, strict=True)),
-            parameters=own,
-        )
-    elif not base:
-        structure.program.transform(inverse, x, value=value, log_det=row, context=given, parameters=own)
-    elif inverse:
-        structure.program.log_prob(x, row, context=given, parameters=own)
+        )  # fmt: skip
+
+    if kind == "gradient":
+        _, row, *gradients = out
+        gradient(row if row.size else None, gradients, *(a if a.size else None for a in by), more["row_scale"])
+    elif kind == "unit":
+        row, has_unit, *gradients = out
+        has_unit[:] = 1
+        gradient(row, gradients)
+    elif kind == "scaled":
+        factors, has_unit, unit = by
+        if (factors == factors[0]).all():
+            np.multiply(unit, factors[0], out=out[0])
+        else:
+            gradient(None, (out[0], None, None), by_row=factors)
     else:
-        structure.program.from_noise(x, value=value, log_prob=row, context=given, parameters=own)
+        value, row = (a if a.size else None for a in out)
+        if not base:
+            program.transform(inverse, x, value=value, log_det=row, context=given, parameters=own)
+        elif inverse:
+            program.log_prob(x, row, context=given, parameters=own)
+        else:
+            program.from_noise(x, value=value, log_prob=row, context=given, parameters=own)
     return tuple(out)
 
 

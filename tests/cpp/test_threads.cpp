@@ -184,6 +184,65 @@ void test_a_limit_of_one_thread() {
     CHECK(limit_thread(0) == 1 && num_threads() == 3, "no limit");
 }
 
+// As OpenMP's: the caller is one of the team, and all of it are waited for.
+std::atomic<int> teams{0}, size_of_team{1};
+void run_team(void (*fn)(void*), void* data, unsigned threads, unsigned) {
+    ++teams;
+    std::vector<std::thread> others;
+    for (unsigned i = 1; i < threads; ++i) others.emplace_back(fn, data);
+    fn(data);
+    for (std::thread& other : others) other.join();
+}
+
+// Which threads ran the tasks of a call whose tasks take so long, and whether it ran each once.
+struct Ran {
+    int tasks = 0, elsewhere = 0;
+};
+Ran ran_by(int64_t n, std::chrono::microseconds time) {
+    const auto here = std::this_thread::get_id();
+    std::atomic<int> tasks{0}, elsewhere{0};
+    parallel_for(n, [&](int64_t) {
+        ++tasks;
+        if (std::this_thread::get_id() != here) ++elsewhere;
+        if (time.count()) std::this_thread::sleep_for(time);
+    });
+    return {tasks, elsewhere};
+}
+
+void test_long_calls_run_on_a_borrowed_team() {
+    using std::chrono::microseconds;
+    set_num_threads(3);
+    size_of_team = 3;
+    borrow_team(run_team, [] { return size_of_team.load(); });
+    teams = 0;
+    for (int round = 0; round < 5; ++round) {
+        const Ran ran = ran_by(30, microseconds(1000));
+        CHECK(ran.tasks == 30 && ran.elsewhere > 0, "%d tasks, %d by the team", ran.tasks, ran.elsewhere);
+    }
+    CHECK(teams == 5, "%d of 5 long calls on the team", teams.load());
+
+    for (int round = 0; round < 20; ++round) ran_by(30, microseconds(0));  // takes the last one's pace for its own
+    CHECK(teams < 15, "%d of 25 calls on the team, 20 of them short", teams.load());
+
+    teams = 0, size_of_team = 2;
+    CHECK(ran_by(30, microseconds(1000)).tasks == 30 && teams == 0, "a team of another size is left alone");
+    size_of_team = 3;
+
+    bool cancelled = false;
+    int asked = 0;
+    try {
+        const Cancellable cancellable([](void* count) { return ++*static_cast<int*>(count) == 2; }, &asked);
+        for (int round = 0; round < 2; ++round) ran_by(100000, microseconds(1000));
+    } catch (const Cancelled&) {
+        cancelled = true;
+    }
+    CHECK(cancelled && teams > 0, "a call on a team is cancelled, %d teams", teams.load());
+
+    borrow_team(nullptr, nullptr);
+    teams = 0;
+    CHECK(ran_by(30, microseconds(1000)).tasks == 30 && teams == 0, "given back");
+}
+
 // ---- programs -----------------------------------------------------------------------------------------------------
 
 constexpr int features = 5, hidden = 16;
@@ -415,6 +474,18 @@ void test_a_forked_child_computes() {
     }
 }
 
+// Of a borrowed team nobody is there; a child that asked for it would wait for ever.
+void test_a_forked_child_has_no_team() {
+    set_num_threads(3);
+    size_of_team = 3;
+    borrow_team(run_team, [] { return size_of_team.load(); });
+    teams = 0;
+    const char* problem = in_a_child([] { return visits_once(1000) && teams == 0; });
+    CHECK(problem == nullptr, "a forked child %s", problem ? problem : "");
+    CHECK(visits_once(1000), "the parent goes on");
+    borrow_team(nullptr, nullptr);
+}
+
 // The fork falls into other threads' calls, which took their weights before.
 [[maybe_unused]] void test_a_fork_during_other_threads_calls() {
     set_num_threads(3);
@@ -469,6 +540,7 @@ int main(int argc, char** argv) {
         test_tasks_in_order();
         test_cancelled_calls();
         test_a_limit_of_one_thread();
+        test_long_calls_run_on_a_borrowed_team();
         test_same_bits_for_any_number_of_threads<float>();
         test_same_bits_for_any_number_of_threads<double>();
         test_gradients_have_the_same_bits<float>();
@@ -480,6 +552,7 @@ int main(int argc, char** argv) {
     }
     if (part != "threads") {
         test_a_forked_child_computes();
+        test_a_forked_child_has_no_team();
 #ifdef __SANITIZE_ADDRESS__
         std::printf(
             "skipped: fork during other threads' calls, as AddressSanitizer's allocator may then stay locked\n");

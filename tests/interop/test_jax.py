@@ -17,6 +17,7 @@ from jax import numpy as jnp  # noqa: E402
 from jax.test_util import check_grads  # noqa: E402
 
 import headrace.jax as hj  # noqa: E402
+from headrace import _xla  # noqa: E402
 
 COMPILED = hasattr(_cpu, "xla_handlers")
 
@@ -225,6 +226,38 @@ def test_each_choice_of_arguments_has_its_gradients(chosen, one_context):
     got = jax.grad(lambda *a: (weights * hj.log_prob(flow, *a)).sum(), argnums=(0, 1, 2))(p, x, c)
     for g, w in zip(got, by, strict=True):
         np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("most_kept", [0, 10**9])
+def test_log_densities_and_gradients_come_from_one_run_where_memory_allows(monkeypatch, most_kept):
+    monkeypatch.setattr(_xla, "_MOST_KEPT", most_kept)
+    flow = made()
+    p, x, c = arrays(flow)
+    every = jax.jit(jax.grad(lambda w, *a: (w * hj.log_prob(flow, *a)).sum(), argnums=(1, 2, 3)))
+    uneven, even = jnp.arange(1.0, 6.0), jnp.full(5, 0.3)
+    kept = jax.eval_shape(lambda p: jax.vjp(lambda p: hj.log_prob(flow, p, x, c), p), p)[1]
+    assert (sum(leaf.size for leaf in jax.tree.leaves(kept)) >= 2 * p.size) == (most_kept > 0)
+
+    first = every(even, p, x, c)
+    for weights, got in ((even, first), (uneven, every(uneven, p, x, c)), (even, every(even, p, x, c))):
+        want = flow.log_prob_vjp(*numpy(x, weights, c), wrt=("parameters", "inputs", "context"))
+        for g, w in zip(got, want, strict=True):
+            np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-10)
+    # What a loss of other factors has left behind changes no bit.
+    for g, w in zip(every(even, p, x, c), first, strict=True):
+        np.testing.assert_array_equal(g, w)
+    for value in (0.0, np.nan, np.inf):
+        weights = even.at[2].set(value)
+        want = flow.log_prob_vjp(*numpy(x, weights, c), wrt=("parameters",))
+        got = jax.grad(lambda p, w=weights: (w * hj.log_prob(flow, p, x, c)).sum())(p)
+        np.testing.assert_allclose(got, want[0] if isinstance(want, tuple) else want, rtol=1e-10, atol=1e-10)
+    none = jax.grad(lambda p: hj.log_prob(flow, p, x[:0], c[:0]).sum())(p)
+    np.testing.assert_array_equal(none, np.zeros_like(p))
+    each = jax.vmap(lambda w, x, c: jax.grad(lambda p: (w * hj.log_prob(flow, p, x, c)).sum())(p))
+    stacks = jnp.stack([uneven, even]), jnp.stack([x, 2 * x]), jnp.stack([c, c])
+    for g, *one in zip(each(*stacks), *stacks, strict=True):
+        weights, rows, contexts = one
+        np.testing.assert_allclose(g, every(weights, p, rows, contexts)[0], rtol=1e-10, atol=1e-10)
 
 
 def test_one_compiled_function_is_differentiated_in_several_ways():
