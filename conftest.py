@@ -1,7 +1,15 @@
-"""What pytest must not import: modules whose optional requirement is not installed."""
+"""What pytest must not import, and how threads of other libraries wait: before any of these is loaded."""
 
+import os
 from importlib.util import find_spec
 
+# Processes of pytest-xdist share the cores. There OpenMP's threads, which wait in a busy loop, keep those from running
+# that they wait for: a fit of scikit-learn that takes half a second took a minute.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# Modules whose optional requirement is not installed.
 OPTIONAL = {
     "sklearn": ["sklearn.py"],
     "torch": ["torch"],

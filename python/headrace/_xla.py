@@ -145,8 +145,8 @@ class Direction:
     def _fwd(self, params: Any, x: Any, context: Any) -> tuple[Arrays, Arrays]:
         given, wanted = (params.value, x.value, context.value), (params.perturbed, x.perturbed, context.perturbed)
         none = jnp.zeros((0,), given[1].dtype)
-        # Of a number for each row, the value and the derivatives of the sum come from one run. The parameters' derivative
-        # must then be kept, by each iteration of a scan: only where it is small beside the rows.
+        # Of a number for each row, the value and the derivatives of the sum come from one run. That by parameters must
+        # then be kept, by each iteration of a scan: only where it is small beside the rows.
         by_sum = wanted[0] and given[0].size <= _MOST_KEPT * given[1].size
         ahead = not self.value and (by_sum or not wanted[0])
         known: Arrays = (none, none, none, none)
@@ -242,8 +242,8 @@ class Direction:
     def _backward_of_sum(self, wanted: tuple[bool, ...], params: Any, x: Any, context: Any) -> Arrays:
         """Each row's number, and the gradients of their sum: whether there is one by parameters, it, and by rows."""
         parameters, *of_rows = self._gradient_shapes(params, x, context)
-        shapes = [(x.shape[0],), (1,), parameters, *(s if w else (0,) for s, w in zip(of_rows, wanted[1:], strict=True))]
-        results = self._call("unit", shapes, (params, x, context), {})
+        by_rows = (s if w else (0,) for s, w in zip(of_rows, wanted[1:], strict=True))
+        results = self._call("unit", [(x.shape[0],), (1,), parameters, *by_rows], (params, x, context), {})
         return tuple(compress(results, (True, True, *wanted)))
 
     def _backward_of_factors(self, params: Any, x: Any, context: Any, *by: Any) -> Arrays:
@@ -358,7 +358,8 @@ def _through_python(
 
     if kind == "gradient":
         _, row, *gradients = out
-        gradient(row if row.size else None, gradients, *(a if a.size else None for a in by), more["row_scale"])
+        by_value, by_row = (a if a.size else None for a in by)
+        gradient(row if row.size else None, gradients, by_value, by_row, more["row_scale"])
     elif kind == "unit":
         row, has_unit, *gradients = out
         has_unit[:] = 1
@@ -370,13 +371,13 @@ def _through_python(
         else:
             gradient(None, (out[0], None, None), by_row=factors)
     else:
-        value, row = (a if a.size else None for a in out)
+        value, number = (a if a.size else None for a in out)
         if not base:
-            program.transform(inverse, x, value=value, log_det=row, context=given, parameters=own)
+            program.transform(inverse, x, value=value, log_det=number, context=given, parameters=own)
         elif inverse:
-            program.log_prob(x, row, context=given, parameters=own)
+            program.log_prob(x, number, context=given, parameters=own)
         else:
-            program.from_noise(x, value=value, log_prob=row, context=given, parameters=own)
+            program.from_noise(x, value=value, log_prob=number, context=given, parameters=own)
     return tuple(out)
 
 

@@ -60,9 +60,12 @@ def _table(x: NDArray[Any], context: NDArray[Any] | None) -> Floats:
 def _boosted(learnt: Floats, truth: Floats, shown: Floats, seed: int) -> Floats:
     """Log odds of gradient boosted trees."""
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # which scikit-learn needs
 
     model = HistGradientBoostingClassifier(max_iter=50, max_leaf_nodes=15, early_stopping=False, random_state=seed)
-    odds: Floats = model.fit(learnt, truth).decision_function(shown)
+    # Some thousand rows gain nothing by threads, which wait for each other for minutes where others have the cores.
+    with threadpool_limits(1, user_api="openmp"):
+        odds: Floats = model.fit(learnt, truth).decision_function(shown)
     return odds
 
 
