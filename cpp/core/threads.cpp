@@ -160,6 +160,7 @@ class Pool {
     void borrow_team(RunTeam run, TeamSize size) {
         run_team_.store(nullptr);
         team_size_.store(size);
+        borrower_.store(std::this_thread::get_id());
         run_team_.store(size ? run : nullptr);
     }
 
@@ -185,8 +186,10 @@ class Pool {
 
         const auto start = Clock::now();
         const RunTeam run_team = run_team_.load();
-        if (run_team && rest_.is_over(start) && team_size_.load()() == threads() && pace_.is_long(body, count)) {
-            Lead lead{this, count, std::this_thread::get_id()};
+        const auto here = std::this_thread::get_id();
+        if (run_team && here == borrower_.load() && rest_.is_over(start) && team_size_.load()() == threads() &&
+            pace_.is_long(body, count)) {
+            Lead lead{this, count, here};
             run_team(
                 [](void* data) {
                     Lead& one = *static_cast<Lead*>(data);
@@ -333,6 +336,7 @@ class Pool {
     Pace pace_;
     std::atomic<RunTeam> run_team_{nullptr};
     std::atomic<TeamSize> team_size_{nullptr};
+    std::atomic<std::thread::id> borrower_{};
     std::vector<std::shared_ptr<Worker>> workers_;
 };
 

@@ -20,10 +20,11 @@ int process_threads();
 void set_num_threads(int n);  // the process's, at least 1; workers beyond it end
 int limit_thread(int n);      // for calls of this thread alone, 0: none; returns the one before
 
-// Another library's threads, by the two functions that every OpenMP library has: one runs fn(data) on a team and returns
-// when all of it have, one tells the size of a team. Such threads watch for more work for milliseconds after they were
-// used, and take that time from workers: in long calls, where both have as many threads, they are the workers. None of
-// them exist in a forked child. Null functions: none from now on.
+// Another library's threads, by the two functions that every OpenMP library has: one runs fn(data) on a team and
+// returns when all of it have, one tells the size of a team. Such threads watch for more work for milliseconds after
+// they were used, and take that time from workers: in long calls, where both have as many threads, they are the
+// workers. Each caller has a team of its own, so that only calls of the thread that borrows get one. None exists in a
+// forked child. Null functions: none from now on.
 using RunTeam = void (*)(void (*fn)(void*), void* data, unsigned threads, unsigned flags);  // GOMP_parallel
 using TeamSize = int (*)();                                                                 // omp_get_max_threads
 void borrow_team(RunTeam run, TeamSize size);
