@@ -214,6 +214,9 @@ void test_long_calls_run_on_a_borrowed_team() {
     set_num_threads(3);
     size_of_team = 3;
     borrow_team(run_team, [] { return size_of_team.load(); });
+    // Where workers came too late, the pool leaves them alone for a tenth of a second, and teams too.
+    const auto let_them_rest = [] { std::this_thread::sleep_for(std::chrono::milliseconds(150)); };
+    let_them_rest();
     teams = 0;
     for (int round = 0; round < 5; ++round) {
         const Ran ran = ran_by(30, microseconds(1000));
@@ -222,6 +225,7 @@ void test_long_calls_run_on_a_borrowed_team() {
     CHECK(teams == 5, "%d of 5 long calls on the team", teams.load());
 
     // Short calls: as soon as one of them was quick, the next one needs no team. On a busy machine that may take some.
+    let_them_rest();
     int calls = 0, before = -1;
     while (calls < 5000 && teams != before) {
         before = teams;
@@ -236,6 +240,7 @@ void test_long_calls_run_on_a_borrowed_team() {
     std::thread([] { ran_by(30, microseconds(1000)); }).join();
     CHECK(teams == 0, "another thread would get a team of its own");
 
+    let_them_rest();
     bool cancelled = false;
     int asked = 0;
     try {
