@@ -66,6 +66,37 @@ def test_bounded_and_periodic(run):
     assert student > normal + 0.05
 
 
+def test_separate_modes(run):
+    """A base with the modes has no bridges between them, where a normal one has."""
+    status, out = run("separate_modes", "--rows", 1500, "--epochs", 30)
+    assert status == 0, out
+    truth, normal, modes = (
+        tuple(map(float, re.search(rf"{name} +(-?[\d.]+) +([\d.]+) %", out).groups()))
+        for name in ("truth", "a normal base", "a base with three modes")
+    )
+    assert truth[0] > modes[0] > normal[0] + 0.1
+    assert modes[1] < 0.2 * normal[1]
+    example, rng = load("separate_modes"), cases.rng("modes")
+    side = np.linspace(-9.0, 9.0, 901)
+    grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    assert np.exp(example.true_log_prob(grid)).sum() * (side[1] - side[0]) ** 2 == pytest.approx(1.0, abs=1e-3)
+    assert example.share_between(example.draw_rows(20_000, rng)) < 1e-3
+
+
+def test_few_rows(run):
+    """A flow trained for long learns few rows by heart; one that `fit` stops does not, and still learns from many."""
+    status, out = run("few_rows", "--tables", 1, "--rows", 40, 500)
+    assert status == 0, out
+    lost = re.findall(r"(the Gaussian|a flow, 200 epochs|a flow, as fit chooses) +(\S+) +(\S+)\n", out)
+    assert len(lost) == 6
+    assert float(lost[1][1]) > 2.0 * float(lost[2][1])  # thirty rows learnt by heart
+    example, rng = load("few_rows"), cases.rng("few rows")
+    x, log_prob = example.bent(4, rng)
+    z, z_log_prob = example.normal(4, cases.rng("few rows"))
+    np.testing.assert_array_equal(log_prob, z_log_prob)  # volumes are kept
+    np.testing.assert_allclose(x[:, 1], z[:, 1] + z[:, 0] ** 2)
+
+
 def test_fit_density(run, tmp_path):
     """Three epochs are enough to be far better than the Gaussian, and as good as kernels less a twentieth of a nat."""
     status, out = run("fit_density", "--epochs", 3, "--output", tmp_path / "fit.png")
