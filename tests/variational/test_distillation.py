@@ -50,13 +50,13 @@ def plan_of(student, samples, skip=0.0):
 
 
 def closed(teacher, student, samples, beta=1.0, context=None, seed=1):
-    draw = draw_of(student, lambda _: context, np.random.default_rng(seed))
+    draw = draw_of(student, lambda *_: context, np.random.default_rng(seed))
     return ConditionalStep(teacher, student, draw, plan_of(student, samples))(0, beta)
 
 
 def pathwise(teacher, student, samples, beta=1.0, context=None, seed=1):
     rng, target = np.random.default_rng(seed), target_of_flow(teacher)
-    step = PathStep(student, target, lambda _: context, plan_of(student, samples), rng, landing=False)
+    step = PathStep(student, target, lambda *_: context, plan_of(student, samples), rng, landing=False)
     return step(0, beta)
 
 
@@ -129,7 +129,7 @@ def test_the_closed_form_in_float32():
     teacher, student = teacher_of(), student_of()
     exact = closed(teacher, student, 500)
     single = student.astype("float32")
-    noise = draw_of(single, lambda _: None, np.random.default_rng(1))(500)[0]
+    noise = draw_of(single, lambda *_: None, np.random.default_rng(1))(500)[0]
     step = ConditionalStep(teacher.astype("float32"), single, lambda _: (noise, None), plan_of(single, 500))
     wide = ConditionalStep(teacher, student, lambda _: (noise, None), plan_of(student, 500))
     found, want = step(0, 1.0), wide(0, 1.0)
@@ -387,7 +387,7 @@ def test_a_flow_is_not_its_own_teacher():
 def test_context_has_to_be_there_and_finite():
     teacher, student = teacher_of(context=2), student_of(context=2)
     for context, words in (
-        (None, [r"context: expected shape", "None"]),
+        (None, [r"context: expected one row, shape", "None"]),
         (np.zeros((5, 3)), ["context", r"\(5, 3\)"]),
         (np.zeros((0, 2)), ["context", "at least one row"]),
         (np.full((5, 2), np.nan), ["context", "finite"]),

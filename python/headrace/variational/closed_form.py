@@ -230,7 +230,7 @@ def draw_of(flow: Flow, contexts: Contexts, rng: Rng) -> Draw:
     """Noise of a flow, in float64, and context to go with it."""
 
     def draw(rows: int) -> tuple[Array, NDArray[Any] | None]:
-        return noise_of(flow, rows, seed_of(rng)).astype(np.float64), contexts(rows)
+        return noise_of(flow, rows, seed_of(rng)).astype(np.float64), contexts(rows, rng)
 
     return draw
 

@@ -30,7 +30,7 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 Rng = np.random.Generator
 Target = Callable[[NDArray[Any], "NDArray[Any] | None"], Pair]  # rows, context -> log densities, gradients by the rows
 Judge = Callable[[NDArray[Any]], tuple[float, float]]  # weights -> free energy, standard error
-Contexts = Callable[[int], "NDArray[Any] | None"]  # so many rows of context, or (1, context) for all, or None
+Contexts = Callable[[int, Rng], "NDArray[Any] | None"]  # so many rows of context, or (1, context) for all, or None
 
 SCHEDULES = ("cosine", "constant")
 
@@ -51,7 +51,7 @@ class StepHistory:
     free_energy: list[float] = field(default_factory=list)
     """The mean of log q - log p over the step's samples, in nats, whatever the annealing: -log Z of p, plus KL."""
     standard_error: list[float] = field(default_factory=list)
-    """Of the free energy."""
+    """Of the free energy, as if samples were independent, also those that share a context."""
     beta: list[float] = field(default_factory=list)
     """The power of the density that the step went by."""
     learning_rate: list[float] = field(default_factory=list)
@@ -223,7 +223,7 @@ class PathStep:
     def __call__(self, number: int, beta: float) -> Step:
         """One gradient."""
         paths, flow = self.paths, self.flow
-        context = self.contexts(len(paths.x))
+        context = self.contexts(len(paths.x), self.rng)
         paths.draw(seed_of(self.rng), context)
         good = np.isfinite(paths.log_q) & np.isfinite(paths.x).all(axis=1)
         if len(good) - np.count_nonzero(good) > self.most_skipped:
@@ -234,7 +234,7 @@ class PathStep:
         if skipped > self.most_skipped:
             raise ValueError(
                 f"log_density: expected NaN or infinity in at most {self.most_skipped} of {len(fine)} samples (skip), "
-                f"got {skipped} in step {number}, {_first(paths.x, value, slope, good & ~fine)}"
+                f"got {skipped} in step {number}, {_first(paths.x, context, value, slope, good & ~fine)}"
             )
         by_x = slope * (-beta)
         if self.landing:
@@ -260,11 +260,14 @@ def evaluate(target: Target, x: NDArray[Any], context: NDArray[Any] | None, good
     return all_values, all_slopes
 
 
-def _first(x: NDArray[Any], value: NDArray[Any], slope: NDArray[Any], bad: NDArray[np.bool_]) -> str:
+def _first(
+    x: NDArray[Any], context: NDArray[Any] | None, value: NDArray[Any], slope: NDArray[Any], bad: NDArray[np.bool_]
+) -> str:
     if not bad.any():
         return "all of them samples that were themselves not finite"
     row = int(np.flatnonzero(bad)[0])
-    return f"first at x = {x[row].tolist()}: log density {value[row]}, gradient {slope[row].tolist()}"
+    own = f", context = {context[row].tolist()}" if context is not None and len(context) == len(x) else ""
+    return f"first at x = {x[row].tolist()}{own}: log density {value[row]}, gradient {slope[row].tolist()}"
 
 
 def seed_of(rng: Rng) -> int:
@@ -281,7 +284,7 @@ def log_weights(
     parameters: NDArray[Any] | None = None,
 ) -> NDArray[np.float64]:
     """The target's log density less log q for samples of q, which is the flow; NaN for a sample that is not finite."""
-    context = contexts(rows)
+    context = contexts(rows, rng)
     x, log_q = np.empty((rows, flow.features), flow.dtype), np.empty(rows, flow.dtype)
     flow._program.sample(rows, seed_of(rng), value=x, log_prob=log_q, context=context, parameters=parameters)
     good = np.isfinite(log_q) & np.isfinite(x).all(axis=1)

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace._arrays import caller as _arrays
 from headrace._fit import optimizer as _optimizer
 from headrace.bases import Normal
 from headrace.flow import Flow
@@ -25,9 +24,9 @@ from headrace.transforms.masked import MaskedAutoregressive
 from headrace.transforms.support import Support
 from headrace.variational import descent as _descent
 from headrace.variational.closed_form import ConditionalStep, Draw, draw_of, why_not
+from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import (
     JUDGE_BY,
-    Contexts,
     Descent,
     PathStep,
     Plan,
@@ -121,7 +120,8 @@ def distill(
     Args:
         teacher: A flow; it is not changed.
         student: A flow of as many features and context columns; its weights are changed in place.
-        context: Shape (rows, context): each step draws rows of it at random. Or (context,): the row for all.
+        context: Shape (rows, context): each step draws rows of it at random. Or (context,): the row for all. Or a
+            function that draws them; see `fit_to_density`.
         estimator: "pathwise": the gradient of log student - log teacher along the student's samples, with the
             student's parameters held fixed in its own density. "closed_form": the KL of each coordinate's conditional
             densities, which are normal in both, in closed form: less noise. It takes affine or additive autoregressive
@@ -169,7 +169,7 @@ def distill(
     )
     n = check.integer("evaluated", evaluated)
     rng = np.random.default_rng(check.integer("seed", seed, most=2**64 - 1))
-    contexts = _contexts(teacher, student, context, rng)
+    contexts = _contexts(teacher, student, context)
     warm = tempered(teacher, check.number("temperature", temperature, above=0.0, below=np.inf))
     reason = why_not(warm, student)
     if kind == "closed_form" and reason:
@@ -255,7 +255,7 @@ def _draw_before(flow: Flow, contexts: Contexts, rng: np.random.Generator) -> Dr
     """Samples of the transforms before."""
 
     def draw(rows: int) -> tuple[NDArray[np.float64], NDArray[Any] | None]:
-        context = contexts(rows)
+        context = contexts(rows, rng)
         return flow.sample(rows, context if flow.context else None, seed_of(rng)).astype(np.float64), context
 
     return draw
@@ -280,21 +280,13 @@ def target_of_flow(flow: Flow) -> Target:
     return target
 
 
-def _contexts(teacher: Flow, student: Flow, context: Any, rng: np.random.Generator) -> Contexts:
+def _contexts(teacher: Flow, student: Flow, context: Any) -> Contexts:
     """Rows of context for samples: none, the one for all, or a draw of those given."""
     if teacher.context != student.context:
         raise ValueError(
             f"student: expected {teacher.context} context columns, as the teacher has, got {student.context}"
         )
-    rows = len(context) if np.ndim(context) == 2 else 1
-    columns = _arrays.context_rows(context, rows, teacher.context)
-    if columns is None:
-        return lambda n: None
-    if not len(columns) or not np.isfinite(columns).all():
-        raise ValueError(f"context: expected at least one row, all finite, got shape {np.shape(context)}")
-    if np.ndim(context) == 1:
-        return lambda n: columns
-    return lambda n: columns[rng.integers(len(columns), size=n)]
+    return contexts_of(teacher, context)
 
 
 def _check_bounds(teacher: Flow, student: Flow) -> None:
@@ -335,7 +327,7 @@ def _take_over(teacher: Flow, student: Flow) -> None:
 
 
 def _speed(flow: Flow, contexts: Contexts) -> Speed:
-    context = contexts(TIMED_ROWS)
+    context = contexts(TIMED_ROWS, np.random.default_rng(0))
     x = flow.sample(TIMED_ROWS, context, seed=0)
 
     def rate(call: Callable[[], Any]) -> float:

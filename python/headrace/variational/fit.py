@@ -6,18 +6,18 @@ docs/variational.md has the objectives, the estimators and where the defaults co
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace._arrays import caller as _arrays
 from headrace._fit import optimizer as _optimizer
 from headrace.variational import descent as _descent
+from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import (
-    Contexts,
     Descent,
     PathStep,
     Plan,
@@ -44,11 +44,16 @@ STEPS, SAMPLES = 4000, 256
 RATE = 0.4  # of the default of `Flow.fit`
 RATE_WITHOUT_NETWORKS = 1e-2  # where a transform has a few numbers of its own
 EVALUATED = 8 * CHUNK
+CONTEXTS, LEAST_DRAWS = 256, 256  # of an estimate: most contexts, and for each so many samples if there are enough
 
 
 @dataclass(frozen=True)
 class FreeEnergy:
-    """Estimates from independent samples of a flow q, for a density p = e^log_density / Z; all in nats."""
+    """Estimates from independent samples of a flow q, for a density p = e^log_density / Z; all in nats.
+
+    With a table of contexts, or a function that draws them, they are means over contexts: of 256, or all of a smaller
+    table, each with as many samples. log Z and KL are then those of each context for itself.
+    """
 
     free_energy: float
     """The mean of log q - log_density: KL(q ‖ p) - log Z."""
@@ -98,12 +103,13 @@ class DensityFit:
 def fit_to_density(
     flow: Flow,
     log_density: Any,
-    context: NDArray[Any] | None = None,
+    context: NDArray[Any] | Callable[[int, np.random.Generator], NDArray[Any]] | None = None,
     *,
     gradient: str = "returned",
     estimator: str = "sticking_the_landing",
     steps: int = STEPS,
     samples: int = SAMPLES,
+    per_context: int = 1,
     learning_rate: float | None = None,
     schedule: str = "cosine",
     annealing: tuple[float, float] | None = None,
@@ -125,8 +131,14 @@ def fit_to_density(
     Args:
         flow: Its weights are changed in place. A `Standardize` in it stays as it is.
         log_density: A function of rows, shape (samples, features), in the flow's dtype: the log density of each row, up
-            to one constant for all. What it gets and gives depends on `gradient`.
-        context: Shape (context,): the row that the flow is conditioned on, if it takes context.
+            to one constant for all. What it gets and gives depends on `gradient`. Where contexts vary it takes them
+            too, ``log_density(x, context)``, shape (samples, context), in the flow's dtype; the constant may differ
+            from context to context.
+        context: What the flow is conditioned on, if it takes context. Shape (context,): one row, for which alone it is
+            fitted. Shape (rows, context): each step draws rows of it at random, so that one flow is fitted to the
+            density of each of them (amortised inference). A function of ``(rows, generator)``, the second a
+            `numpy.random.Generator`: it gives fresh rows, shape (rows, context). By a table or a function the flow
+            standardises its context, unless it does so already.
         gradient: "returned": a function of NumPy arrays that gives ``(log densities, their gradients by the rows)``,
             shapes (samples,) and (samples, features), float32 or float64. "torch": a function of a CPU tensor that
             gives a tensor (samples,). "jax": a function of a JAX array that gives an array (samples,) and can be
@@ -136,6 +148,8 @@ def fit_to_density(
             Both are unbiased.
         steps: Steps of Adam.
         samples: Of each step.
+        per_context: So many of a step's samples, one after another, share a row of context: a divisor of `samples`.
+            More than 1 pays where `log_density` has work to do for each different context.
         learning_rate: At the start; by default 2e-3, or 0.51 over the units of the widest hidden layer if less; 1e-2
             for flows without networks.
         schedule: "cosine" (down to nothing over all steps) or "constant".
@@ -175,17 +189,19 @@ def fit_to_density(
     target, contexts = _open(flow, log_density, gradient, context)
     n = check.integer("evaluated", evaluated)
     rng = np.random.default_rng(check.integer("seed", seed, most=2**64 - 1))
-    step = PathStep(flow, target, contexts, plan, rng, landing=landing)
+    repeated = contexts.repeated(_per_context(per_context, contexts, plan.samples))
+    contexts.standardize(flow, rng)
+    step = PathStep(flow, target, repeated, plan, rng, landing=landing)
     judge = judge_of(flow, target, contexts, plan, seed_of(rng))
     history = Descent("fit_to_density", flow, plan, step, judge).go(bool(progress))
-    final = None if history.stopped == "interrupted" or n == 0 else estimate(flow, target, contexts, n, rng)
+    final = None if history.stopped == "interrupted" or n == 0 else _estimate(flow, target, contexts, n, rng)
     return DensityFit(history, final)
 
 
 def free_energy(
     flow: Flow,
     log_density: Any,
-    context: NDArray[Any] | None = None,
+    context: NDArray[Any] | Callable[[int, np.random.Generator], NDArray[Any]] | None = None,
     *,
     gradient: str = "returned",
     samples: int = EVALUATED,
@@ -207,13 +223,43 @@ def free_energy(
     require_flow("flow", flow)
     target, contexts = _open(flow, log_density, gradient, context)
     n = check.integer("samples", samples, least=1)
-    return estimate(flow, target, contexts, n, np.random.default_rng(check.integer("seed", seed, most=2**64 - 1)))
+    return _estimate(flow, target, contexts, n, np.random.default_rng(check.integer("seed", seed, most=2**64 - 1)))
 
 
 def estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng: np.random.Generator) -> FreeEnergy:
     """The same with everything checked."""
     chunks = (min(CHUNK, samples - start) for start in range(0, samples, CHUNK))
     log_w = np.concatenate([log_weights(flow, target, contexts, rows, rng) for rows in chunks])
+    return _of_weights(log_w)
+
+
+def _estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng: np.random.Generator) -> FreeEnergy:
+    """By context, where they vary: as many samples for each, and means over contexts."""
+    if not contexts.vary:
+        return estimate(flow, target, contexts, samples, rng)
+    rows = contexts.some(min(CONTEXTS, max(samples // LEAST_DRAWS, 1)), rng)
+    draws = -(-samples // len(rows))
+    each = [estimate(flow, target, Contexts(one=row[None, :]), draws, rng) for row in rows]
+    energy, energy_error, log_z, log_z_error, kl, kl_error, *counts = np.array([astuple(one) for one in each]).T
+    is_all = contexts.table is not None and len(rows) == len(contexts.table)
+
+    def error(values: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
+        """Of the mean over those contexts alone, or over all that they stand for."""
+        return math.sqrt(np.square(errors).sum()) / len(rows) if is_all else mean_and_error(values)[1]
+
+    return FreeEnergy(
+        float(energy.mean()),
+        error(energy, energy_error),
+        float(log_z.mean()),
+        error(log_z, log_z_error),
+        float(kl.mean()),
+        error(kl, kl_error),
+        *(whole(sum(count)) for whole, count in zip((float, int, int), counts, strict=True)),
+    )
+
+
+def _of_weights(log_w: NDArray[np.float64]) -> FreeEnergy:
+    samples = log_w.size
     log_w = log_w[log_w < np.inf]  # drops NaN too
     skipped = samples - log_w.size
     nan = math.nan
@@ -253,10 +299,14 @@ def require_flow(name: str, flow: Any) -> None:
 
 def _open(flow: Flow, log_density: Any, gradient: Any, context: Any) -> tuple[Target, Contexts]:
     """The density, and the context that it is fitted for."""
-    target = target_of(log_density, gradient, flow.dtype)
-    if context is not None and np.ndim(context) != 1:
-        raise ValueError(f"context: expected one row, shape ({flow.context},), got shape {np.shape(context)}")
-    row = _arrays.context_rows(context, 1, flow.context)
-    if row is not None and not np.isfinite(row).all():
-        raise ValueError(f"context: expected finite numbers, got {row[0].tolist()}")
-    return lambda x, _: target(x), lambda rows: row
+    contexts = contexts_of(flow, context)
+    return target_of(log_density, gradient, flow.dtype, contexts), contexts
+
+
+def _per_context(given: Any, contexts: Contexts, samples: int) -> int:
+    repeats = check.integer("per_context", given, least=1)
+    if repeats > 1 and not contexts.vary:
+        raise ValueError(f"per_context: expected 1, as all samples have one context or none, got {repeats}")
+    if samples % repeats:
+        raise ValueError(f"per_context: expected a divisor of samples ({samples}), got {repeats}")
+    return repeats

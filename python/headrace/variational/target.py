@@ -1,7 +1,11 @@
-"""Densities that a user brings: a callable on NumPy arrays, or a function of PyTorch or JAX, and its gradient."""
+"""Densities that a user brings: a callable on NumPy arrays, or a function of PyTorch or JAX, and its gradient.
+
+Where samples have contexts of their own, the function takes these as its second argument.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,50 +14,91 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
+from headrace.variational.contexts import Contexts
 
 __all__ = ["GRADIENTS", "Target", "target_of"]
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
-Target = Callable[[NDArray[Any]], Pair]  # rows -> log densities and their gradients by the rows
+Of = Callable[..., Pair]  # rows, and their contexts if the density takes them
+Target = Callable[[NDArray[Any], "NDArray[Any] | None"], Pair]  # rows, context -> log densities, gradients by the rows
 
 GRADIENTS = ("returned", "torch", "jax")
 
 
-def target_of(log_density: Any, gradient: Any, dtype: np.dtype[Any]) -> Target:
-    """`log_density` as a function of rows of this dtype that gives checked values and gradients."""
+def target_of(log_density: Any, gradient: Any, dtype: np.dtype[Any], contexts: Contexts) -> Target:
+    """`log_density` as a function of rows of this dtype and their context that gives checked values and gradients."""
     kind = check.choice("gradient", gradient, GRADIENTS)
     if not callable(log_density):
         raise TypeError(f"log_density: expected a function of rows, got {check.kind_of(log_density)}")
-    if kind == "torch":
-        return _of_torch(log_density)
-    return _of_jax(log_density, dtype) if kind == "jax" else _of_numpy(log_density)
+    takes_context = _takes_context(log_density, contexts)
+    made = {"returned": _of_numpy, "torch": _of_torch}.get(kind)
+    of = made(log_density) if made else _of_jax(log_density, dtype)
+
+    def target(x: NDArray[Any], context: NDArray[Any] | None) -> Pair:
+        x = x.copy()  # which may be changed in place, or kept
+        if not takes_context:
+            return of(x)
+        assert context is not None
+        own = np.empty((len(x), context.shape[1]), dtype)
+        own[:] = context
+        return of(x, own)
+
+    return target
 
 
-def _of_numpy(log_density: Any) -> Target:
-    def target(x: NDArray[Any]) -> Pair:
-        given = log_density(x.copy())  # which may be changed in place, or kept
+def _takes_context(log_density: Any, contexts: Contexts) -> bool:
+    """Whether contexts are handed to it: always where they vary; one for all only to a function that wants it."""
+    alone, both = _takes(log_density, 1), _takes(log_density, 2)
+    if contexts.vary and both:
+        return True
+    if contexts.vary:
+        wanted, reason = "a function of rows and of their contexts", "as each sample has a context of its own"
+    elif alone or (both and contexts.one is not None):
+        return not alone
+    elif contexts.one is not None:
+        wanted, reason = "a function of rows", "or of rows and of their contexts"
+    else:
+        wanted, reason = "a function of rows alone", "as the flow reads no context"
+    raise TypeError(f"log_density: expected {wanted}, {reason}, got one of {inspect.signature(log_density)}")
+
+
+def _takes(function: Any, arguments: int) -> bool:
+    """Whether a function can be called with so many; True where it does not say."""
+    try:
+        inspect.signature(function).bind(*range(arguments))
+    except TypeError:
+        return False
+    except ValueError:  # some built-in functions have no signature
+        return True
+    return True
+
+
+def _of_numpy(log_density: Any) -> Of:
+    def of(x: NDArray[Any], *context: NDArray[Any]) -> Pair:
+        rows, columns = x.shape  # before the function may change x
+        given = log_density(x, *context)
         if not isinstance(given, tuple) or len(given) != 2:
             size = f" of {len(given)}" if isinstance(given, tuple) else ""
             raise TypeError(
                 "log_density: expected a tuple (log densities, their gradients) of arrays, got "
                 f"{check.kind_of(given)}{size}; with gradient='torch' or 'jax' a function may give the former alone"
             )
-        value = _arrays.shaped("log_density's first result", given[0], x.shape[:1])
-        return value, _arrays.shaped("log_density's second result", given[1], x.shape)
+        value = _arrays.shaped("log_density's first result", given[0], (rows,))
+        return value, _arrays.shaped("log_density's second result", given[1], (rows, columns))
 
-    return target
+    return of
 
 
-def _of_torch(log_density: Any) -> Target:
+def _of_torch(log_density: Any) -> Of:
     try:
         import torch
     except ImportError as error:
         raise ImportError("gradient='torch': needs PyTorch; pip install 'headrace[torch]'") from error
 
-    def target(x: NDArray[Any]) -> Pair:
-        rows = torch.from_numpy(x.copy()).requires_grad_()
+    def of(x: NDArray[Any], *context: NDArray[Any]) -> Pair:
+        rows = torch.from_numpy(x).requires_grad_()
         with torch.enable_grad():
-            value = log_density(rows)
+            value = log_density(rows, *map(torch.from_numpy, context))
             if not isinstance(value, torch.Tensor):
                 raise TypeError(f"log_density: expected it to give a torch.Tensor, got {check.kind_of(value)}")
             if tuple(value.shape) != x.shape[:1]:
@@ -63,10 +108,10 @@ def _of_torch(log_density: Any) -> Target:
             (slope,) = torch.autograd.grad(value.sum(), rows)
         return value.detach().cpu().numpy(), slope.numpy()
 
-    return target
+    return of
 
 
-def _of_jax(log_density: Any, dtype: np.dtype[Any]) -> Target:
+def _of_jax(log_density: Any, dtype: np.dtype[Any]) -> Of:
     try:
         import jax
     except ImportError as error:
@@ -77,16 +122,16 @@ def _of_jax(log_density: Any, dtype: np.dtype[Any]) -> Target:
             'jax.config.update("jax_enable_x64", True), or flow.astype("float32")'
         )
 
-    def total(x: Any) -> tuple[Any, Any]:
-        value = log_density(x)
+    def total(x: Any, *context: Any) -> tuple[Any, Any]:
+        value = log_density(x, *context)
         if np.shape(value) != x.shape[:1]:
             raise ValueError(f"log_density: expected it to give shape {x.shape[:1]}, got {np.shape(value)}")
         return value.sum(), value
 
     both = jax.jit(jax.value_and_grad(total, has_aux=True))
 
-    def target(x: NDArray[Any]) -> Pair:
-        (_, value), slope = both(x)
+    def of(x: NDArray[Any], *context: NDArray[Any]) -> Pair:
+        (_, value), slope = both(x, *context)
         return np.asarray(value), np.asarray(slope)
 
-    return target
+    return of

@@ -1,0 +1,106 @@
+"""Rows of context for the samples of a fit: none, one for all, or drawn from a table or by the user's function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._arrays import caller as _arrays
+from headrace._fit.rows import Part, moments
+
+if TYPE_CHECKING:
+    from headrace.flow import Flow
+
+__all__ = ["Contexts", "contexts_of"]
+
+Rng = np.random.Generator
+
+SCALED = 8192  # rows of a function of contexts that say how they are standardised
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """What samples are drawn with. At most one of the three is there; without any the flow reads no context."""
+
+    one: NDArray[Any] | None = None  # (1, context), for all samples
+    table: NDArray[Any] | None = None  # (rows, context), drawn from with replacement
+    draw: Callable[[int, Rng], Any] | None = None  # rows, generator -> (rows, context), not yet checked
+    columns: int = 0
+    repeats: int = 1  # samples in a row that share one
+
+    @property
+    def vary(self) -> bool:
+        """Whether samples have contexts of their own."""
+        return self.table is not None or self.draw is not None
+
+    def __call__(self, rows: int, rng: Rng) -> NDArray[Any] | None:
+        """Contexts of so many samples, (rows, context), or (1, context) for all, or None."""
+        if not self.vary:
+            return self.one
+        fresh = self._rows(-(-rows // self.repeats), rng)
+        return fresh if self.repeats == 1 else fresh.repeat(self.repeats, axis=0)[:rows]
+
+    def repeated(self, repeats: int) -> Contexts:
+        """The same, with so many samples one after another for each row."""
+        return replace(self, repeats=repeats)
+
+    def some(self, most: int, rng: Rng) -> NDArray[Any]:
+        """The whole table, or `most` rows if it has more, each once, or as many of the function's."""
+        if self.table is None:
+            return self._rows(most, rng)
+        if len(self.table) <= most:
+            return self.table
+        return self.table[rng.choice(len(self.table), most, replace=False)]
+
+    def standardize(self, flow: Flow, rng: Rng) -> None:
+        """Let a flow standardise its context by these, unless it standardises it already."""
+        if self.vary and flow.standardize_context is None:
+            rows = self._rows(SCALED, rng) if self.table is None else self.table
+            flow._interior.rescale(None, moments("context", rows, None, Part(len(rows))))
+
+    def _rows(self, rows: int, rng: Rng) -> NDArray[Any]:
+        if self.table is not None:
+            return self.table[rng.integers(len(self.table), size=rows)]
+        assert self.draw is not None
+        found = _arrays.shaped("context's result", self.draw(rows, rng), (rows, self.columns))
+        _require_finite("context's result", found)
+        return found
+
+
+def contexts_of(flow: Flow, context: Any) -> Contexts:
+    """What a user gave as `context`, checked."""
+    columns = flow.context
+    if columns == 0:
+        if context is not None:
+            raise ValueError(f"context: expected None, as the flow reads no context, got {check.kind_of(context)}")
+        return Contexts()
+    expected = (
+        f"context: expected one row, shape ({columns},), a table, shape (rows, {columns}), or a function of "
+        "(rows, generator) that draws one, as the flow reads context"
+    )
+    if context is None:
+        raise ValueError(f"{expected}, got None")
+    if callable(context):
+        return Contexts(draw=context, columns=columns)
+    array = _arrays.Caller().open("context", context)
+    if array.ndim not in (1, 2) or array.shape[-1] != columns:
+        raise ValueError(f"{expected}, got shape {array.shape}")
+    if not len(array):
+        raise ValueError(f"context: expected at least one row, got shape {array.shape}")
+    _require_finite("context", array)
+    if array.ndim == 1:
+        return Contexts(one=array[None, :], columns=columns)
+    return Contexts(table=array, columns=columns)
+
+
+def _require_finite(name: str, rows: NDArray[Any]) -> None:
+    table = np.atleast_2d(rows)
+    bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
+    if bad.size:
+        place = f" in row {bad[0]}" if rows.ndim == 2 else ""
+        raise ValueError(f"{name}: expected finite numbers, got {table[bad[0]].tolist()}{place}")
