@@ -102,20 +102,6 @@ void add_store_support(const Chain<T>& chain, const T* in, int64_t slot_stride, 
     }
 }
 
-// Whether a row that is finite has no density, as a number of it lies on a bound or beyond.
-template <class T>
-bool is_row_outside(const Chain<T>& chain, const Call<T>& call, int64_t row) {
-    bool found = false;
-    for (int c = 0; c < chain.features; ++c) {
-        const double x = element(call.input, row, c);
-        if (!(x - x == 0)) return false;
-        found = found || is_outside(chain.load_support[c], x, call.input.is_double);
-    }
-    for (int c = 0; c < chain.context; ++c)
-        if (const double x = element(call.context, row, c); !(x - x == 0)) return false;
-    return found;
-}
-
 template <class T, class Out>
 void store_columns(const Chain<T>& chain, const T* in, int64_t slot_stride, int64_t row_stride, int rows, Out* out) {
     if constexpr (std::is_same_v<T, Out>) {
@@ -182,7 +168,10 @@ HR_FN void store_sums(const Chain<T>& chain, const Call<T>& call, int64_t row, i
             call.log_prob[row + r] =
                 T(double(base[r]) + base_constant(call.base, chain.features) + (call.inverse ? total : -total));
         if (call.log_prob && call.inverse && chain.load_support && total != total &&
-            is_row_outside(chain, call, row + r))
+            is_row_outside(
+                chain.load_support, chain.features, chain.context, call.input.is_double,
+                [&](int c) { return element(call.input, row + r, c); },
+                [&](int c) { return element(call.context, row + r, c); }))
             call.log_prob[row + r] = -infinity<T>();
     }
 }

@@ -85,6 +85,21 @@ HR_FN bool is_outside(const SupportColumn& c, double x, bool is_double) {
     return (has_low && !(x > low)) || (has_high && !(x < high));
 }
 
+// Whether a row that is finite, its context too, has no density, as a number of it lies on a bound or beyond.
+template <class Column, class Context>
+HR_FN bool is_row_outside(const SupportColumn* support, int features, int context, bool is_double, const Column& column,
+                          const Context& context_column) {
+    bool found = false;
+    for (int c = 0; c < features; ++c) {
+        const double x = column(c);
+        if (!(x - x == 0)) return false;
+        found = found || is_outside(support[c], x, is_double);
+    }
+    for (int c = 0; c < context; ++c)
+        if (const double x = context_column(c); !(x - x == 0)) return false;
+    return found;
+}
+
 // A number of a row: NaN if it is outside.
 HR_FN Supported from_row(const SupportColumn& c, double x, bool is_double) {
     Supported made = from_support(c, x);

@@ -418,7 +418,11 @@ __device__ void store_sums(const Team& team, const DeviceChain<T>& d, const Call
     if (call.log_prob) {
         call.log_prob[row + team.lane] =
             T(double(base) + base_constant(call.base, d.chain.features) + (call.inverse ? total : -total));
-        if (call.inverse && d.chain.load_support && total != total && is_row_outside(d.chain, call, row + team.lane))
+        if (call.inverse && d.chain.load_support && total != total &&
+            is_row_outside(
+                d.chain.load_support, d.chain.features, d.chain.context, call.input.is_double,
+                [&](int c) { return element(call.input, row + team.lane, c); },
+                [&](int c) { return element(call.context, row + team.lane, c); }))
             call.log_prob[row + team.lane] = -infinity<T>();
     }
 }

@@ -37,20 +37,6 @@ __device__ void add_store_support(const Team& team, const Chain<T>& chain, const
     }
 }
 
-// Whether a row that is finite has no density, as a number of it lies on a bound or beyond.
-template <class T>
-__device__ bool is_row_outside(const Chain<T>& chain, const Call<T>& call, int64_t row) {
-    bool found = false;
-    for (int c = 0; c < chain.features; ++c) {
-        const double x = element(call.input, row, c);
-        if (!(x - x == 0)) return false;
-        found = found || is_outside(chain.load_support[c], x, call.input.is_double);
-    }
-    for (int c = 0; c < chain.context; ++c)
-        if (const double x = element(call.context, row, c); !(x - x == 0)) return false;
-    return found;
-}
-
 // From gradients by what is stored to those before the support, which already have the scale in them.
 template <class T, class State>
 __device__ void back_from_store_support(const Team& team, const Chain<T>& chain, const State& z, const State& gradient,
