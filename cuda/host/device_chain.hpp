@@ -35,7 +35,6 @@ struct DeviceChain {
     Chain<T> chain;  // its steps are null: they are here
     const DeviceStep<T>* steps;
     int units;          // scratch lines of the largest step, of the last layer one window
-    bool has_splines;   // some network's map has bins, whose kernels need far more registers
     bool has_networks;  // or steps that are like networks on the way back
     bool has_vectors;   // runs of vector maps
     bool in_place;      // no step needs its result beside what it is given

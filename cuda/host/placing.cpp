@@ -16,10 +16,6 @@ int rounded_up(int n, int multiple) {
     return (n + multiple - 1) / multiple * multiple;
 }
 
-bool map_has_bins(int map) {
-    return map_list()[size_t(map)].has_bins();
-}
-
 // Rows of the matrix padded, so that four numbers of them lie at a multiple of 16 bytes.
 template <class T>
 RotationStep<T> place_rotation(Arena& arena, const RotationStep<T>& s) {
@@ -142,7 +138,6 @@ class Placing {
     void place(DeviceStep<T>& d, ElementwiseStep<T>& s, size_t) {
         s.coordinate = arena_.put(s.coordinate, size_t(d_.chain.features));
         place_map(d, s.map);
-        if (map_has_bins(s.map.index)) d_.has_splines = true;
         const int n = s.map.n * s.map.n_params;
         d.values = lines(n);
         d.grads = lines(n);
@@ -199,7 +194,6 @@ class Placing {
         }
         d.outputs = layers.back().product;
         place_map(d, m.map);
-        if (m.vector_map < 0 && map_has_bins(m.map.index)) d_.has_splines = true;
         d_.units = std::max(d_.units, m.vector_map >= 0 ? m.units : d.outputs + plan.most_window);
         m.layers = arena_.put(layers);
     }

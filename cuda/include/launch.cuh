@@ -16,6 +16,7 @@ constexpr int least_resident_warps = 8;  // of a multiprocessor, for lines to be
 constexpr int sums_at_once = 8;          // of a warp: units for each load of an input
 constexpr int sum_line = warp_rows + 4;  // of a kept sum: 16 bytes more, so that fragments do not meet in a bank
 constexpr int least_terms = 16;          // of a sum that is worth a warp of its own
+constexpr int rows_ahead = 4;            // of a matrix whose loads are under way together on the way back
 constexpr int window_units = 64;         // units of the last layer that a tile holds at a time: one round of all warps
 
 // The weights' gradient (kernels/gradient.cu). Not measured on a card.

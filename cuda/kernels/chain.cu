@@ -4,16 +4,17 @@
 namespace headrace {
 namespace {
 
-// What registers are for: two tiles where their lines are in shared memory; of float64's wide numbers there is room for
-// one, and what waits for the L2 cache shall not wait for spilled registers, too.
-template <class T, bool in_shared>
-constexpr int tiles_of_multiprocessor = in_shared && sizeof(T) == 4 ? 2 : 1;
+// What registers are for: two tiles where their lines are in shared memory; what waits for the L2 cache shall not wait
+// for spilled registers, too.
+template <bool in_shared>
+constexpr int tiles_of_multiprocessor = in_shared ? 2 : 1;
 
 // Tiles of rows, block after block. Lines are in shared memory, after the scratch, or in the block's part of the
 // workspace.
-template <class T, bool in_shared, bool splines, bool tf32>
-__global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiprocessor<T, in_shared>)
-    run_chain(DeviceChain<T> d, Call<T> call, int64_t tiles, T* workspace) {
+template <class T, bool in_shared, bool tf32>
+__global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiprocessor<in_shared>)
+    run_chain(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call, int64_t tiles,
+              T* workspace) {
     HR_DYNAMIC_SHARED(T, scratch);
     const Team team = Team::of_block();
     const WarpSums<T> sums{scratch + team.warps * sums_at_once * sum_line}, bases{sums.p + team.warps * warp_rows};
@@ -33,7 +34,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
         T base = 0;
         if (call.log_prob && !call.inverse) base = base_density(team, d, call, t.given);
         for (int s = 0; s < d.chain.n_steps; ++s)
-            if (!run_step<splines, tf32>(team, d, d.steps[s], call, t)) {
+            if (!run_step<tf32>(team, d, d.steps[s], call, t)) {
                 const Lines<T, in_shared> given = t.given;
                 t.given = t.built;
                 t.built = given;
@@ -56,12 +57,12 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
 template <class T>
 void launch_chain(const DeviceChain<T>& d, const Call<T>& call, const Place& place, cudaStream_t stream) {
     const int64_t tiles = (call.rows + warp_rows - 1) / warp_rows;
-    auto* kernel = place.in_shared ? d.has_splines ? run_chain<T, true, true, false> : run_chain<T, true, false, false>
-                   : d.has_splines ? run_chain<T, false, true, false>
-                                   : run_chain<T, false, false, false>;
-    if constexpr (std::is_same_v<T, float>)  // one kernel for all maps, as each adds to the size of the module
-        if (d.tf32 && d.has_networks)
-            kernel = place.in_shared ? run_chain<T, true, true, true> : run_chain<T, false, true, true>;
+    // One kernel for all maps: those with splines take no more registers, and each adds to the size of the module.
+    auto* kernel = run_chain<T, false, false>;
+    if constexpr (has_shared_tiles<T>) {
+        if (place.in_shared) kernel = run_chain<T, true, false>;
+        if (d.tf32 && d.has_networks) kernel = place.in_shared ? run_chain<T, true, true> : run_chain<T, false, true>;
+    }
     const int blocks = resident_blocks(kernel, place, tiles);
     DeviceBuffer<T> workspace(place.in_shared ? 0 : size_t(blocks) * size_t(d.run_lines()) * warp_rows, stream);
     HR_LAUNCH(kernel, blocks, place.warps * warp_rows, place.shared_bytes, stream, d, call, tiles, workspace.get());

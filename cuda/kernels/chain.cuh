@@ -17,14 +17,6 @@
 namespace headrace {
 namespace {
 
-// As with_map, of the maps that a kernel was compiled for.
-template <bool splines, class F>
-__device__ void with_network_map(int index, F&& f) {
-    with_map(index, [&]<class Map>() {
-        if constexpr (splines || !has_bins<Map>) f.template operator()<Map>();
-    });
-}
-
 // What a team works with at one step. On the way that is recorded everything stays: states, values of all units.
 template <class T, bool in_shared, bool keeps_units>
 struct TileState {
@@ -105,26 +97,23 @@ __device__ void run_stages(const Team& team, const DeviceStep<T>& d, const Call<
     }
 }
 
-// The parameters of a map on the lines of a tile. Where nobody needs them afterwards a map may work in their place, as
-// registers cannot be indexed.
-template <class T, bool in_shared, bool kept>
+// The parameters of a map on the lines of a tile, and room for as many numbers, as registers cannot be indexed: in
+// their own place where nobody needs them afterwards, else in that of their gradients.
+template <class T, bool in_shared>
 struct MapParams {
-    Lines<T, in_shared> lines;
+    Lines<T, in_shared> lines, rooms;
     int lane;
     __device__ T operator()(int k) const { return lines.at(k, lane); }
-    __device__ T& room(int k) const
-        requires(!kept)
-    {
-        return lines.at(k, lane);
-    }
+    __device__ T& room(int k) const { return rooms.at(k, lane); }
 };
 
 template <class Map, class T, bool in_shared, bool keeps_units>
 __device__ void run_map(const Team& team, const CoordinateMap<T>& s, const StagePhase& phase,
-                        const Lines<T, in_shared>& params, TileState<T, in_shared, keeps_units>& t) {
+                        const Lines<T, in_shared>& params, const Lines<T, in_shared>& rooms,
+                        TileState<T, in_shared, keeps_units>& t) {
     for (int c = phase.coordinate_begin + team.warp; c < phase.coordinate_end; c += team.warps) {
         const T value = t.given.at(s.given[c], team.lane);
-        const MapParams<T, in_shared, keeps_units> param{params.from(c * s.n_params), team.lane};
+        const MapParams<T, in_shared> param{params.from(c * s.n_params), rooms.from(c * s.n_params), team.lane};
         T log_det;
         T& built = t.built.at(s.built[c], team.lane);
         if (s.inverse) {
@@ -183,7 +172,7 @@ __device__ void run_network_vector_map(const Team& team, const NetworkStep<T>& s
 
 // A network and its map. Where units are kept this also is an elementwise map, on raw parameters that every row then
 // has of its own: one body for both, as each inlines all maps.
-template <bool splines, bool tf32, class T, bool in_shared, bool keeps_units>
+template <bool tf32, class T, bool in_shared, bool keeps_units>
 __device__ void run_network(const Team& team, const DeviceStep<T>& d, const Call<T>& call,
                             TileState<T, in_shared, keeps_units>& t) {
     const NetworkStep<T>& s = d.step.network;
@@ -203,7 +192,8 @@ __device__ void run_network(const Team& team, const DeviceStep<T>& d, const Call
         if (is_network && s.vector_map >= 0) {
             run_network_vector_map(team, s, params, t.units.from(s.ready), t);
         } else {
-            with_network_map<splines>(d.map.index, [&]<class Map>() { run_map<Map>(team, d.map, phase, params, t); });
+            const Lines<T, in_shared> rooms = keeps_units ? t.units.from(d.grads - d.values + d.outputs) : params;
+            with_map(d.map.index, [&]<class Map>() { run_map<Map>(team, d.map, phase, params, rooms, t); });
         }
         team.sync();
     }
@@ -359,12 +349,12 @@ __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<
 }
 
 // One step from t.given to t.built. True if it worked in place, and t.given is the result.
-template <bool splines, bool tf32, class T, bool in_shared, bool keeps_units>
+template <bool tf32, class T, bool in_shared, bool keeps_units>
 __device__ bool run_step(const Team& team, const DeviceChain<T>& d, const DeviceStep<T>& step, const Call<T>& call,
                          TileState<T, in_shared, keeps_units>& t) {
     const int context = d.chain.context, features = d.chain.features;
     switch (step.step.kind) {
-        case StepKind::network: run_network<splines, tf32>(team, step, call, t); return false;
+        case StepKind::network: run_network<tf32>(team, step, call, t); return false;
         case StepKind::rotation:
             rotate(team, step.step.rotation, step.step.rotation.matrix, context, t.partial, t.given, t.built);
             return false;

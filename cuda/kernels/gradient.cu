@@ -53,7 +53,7 @@ __device__ T record_vectors(const Team& team, const Tape<T>& t, int step, const 
 }
 
 // One step from its state on the tape to the next; what is summed goes to state.log_det.
-template <bool splines, bool tf32, class T>
+template <bool tf32, class T>
 __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Call<T>& call,
                             TileState<T, false, true>& state) {
     const DeviceStep<T>& d = t.d.steps[i];
@@ -85,10 +85,10 @@ __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Cal
         case StepKind::elementwise:
             state.units = t.lines.from(d.values);
             state.slopes = t.lines.from(d.slopes < 0 ? d.values : d.slopes);
-            run_network<splines, tf32>(team, d, call, state);
+            run_network<tf32>(team, d, call, state);
             break;
         case StepKind::rotation:
-        case StepKind::move: run_step<splines, tf32>(team, t.d, d, call, state); break;
+        case StepKind::move: run_step<tf32>(team, t.d, d, call, state); break;
     }
 }
 
@@ -163,7 +163,7 @@ __device__ void backward_vectors(const Team& team, const Tape<T>& t, int step, c
 }
 
 // Parameters of the map to their gradients, and the gradients of what is given.
-template <bool splines, class T>
+template <class T>
 __device__ void backward_map(const Team& team, const Tape<T>& t, int step, const BackPhase& phase, T grad_log_det) {
     const DeviceStep<T>& d = t.d.steps[step];
     const NetworkStep<T>& s = d.step.network;
@@ -188,10 +188,10 @@ __device__ void backward_map(const Team& team, const Tape<T>& t, int step, const
         });
         return;
     }
-    with_network_map<splines>(map.index, [&]<class Map>() {
+    with_map(map.index, [&]<class Map>() {
         for (int c = phase.coordinate_begin + team.warp; c < phase.coordinate_end; c += team.warps) {
             const int first = c * map.n_params;
-            const auto param = [&](int k) { return params.at(first + k, lane); };
+            const MapParams<T, false> param{params.from(first), grads.from(first), lane};
             const auto grad = [&](int k, T g) { grads.at(first + k, lane) = g; };
             const T z = given.at(map.given[c], lane), x = built.at(map.built[c], lane);
             const T g = grad_built.at(map.built[c], lane);
@@ -263,7 +263,7 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
         });
 }
 
-template <bool splines, bool tf32, class T>
+template <bool tf32, class T>
 __device__ void backward_network(const Team& team, const Tape<T>& t, int step, const Call<T>& call, const Back<T>& back,
                                  T grad_log_det, T* partial) {
     const DeviceStep<T>& d = t.d.steps[step];
@@ -280,7 +280,7 @@ __device__ void backward_network(const Team& team, const Tape<T>& t, int step, c
     if (d.step.kind == StepKind::elementwise) {
         copy_context(team, t.d.chain.context, grad_built, grad_given);
         team.sync();
-        backward_map<splines>(team, t, step, {0, d.map.n, 0, 0}, grad_log_det);
+        backward_map(team, t, step, {0, d.map.n, 0, 0}, grad_log_det);
         team.sync();
         return;
     }
@@ -291,7 +291,7 @@ __device__ void backward_network(const Team& team, const Tape<T>& t, int step, c
     const int first_column = back.context ? 0 : context;
     for (int q = 0; q < s.back_plan.n_phases; ++q) {
         const BackPhase phase = s.back_plan.phases[q];
-        backward_map<splines>(team, t, step, phase, grad_log_det);
+        backward_map(team, t, step, phase, grad_log_det);
         team.sync();
         for (int i = phase.op_begin; i < phase.op_end;) {
             int end = i + 1;
@@ -306,13 +306,13 @@ __device__ void backward_network(const Team& team, const Tape<T>& t, int step, c
     if (s.reads_built) carry_passive();
 }
 
-template <bool splines, bool tf32, class T>
+template <bool tf32, class T>
 __device__ void backward_step(const Team& team, const Tape<T>& t, int i, const Call<T>& call, const Back<T>& back,
                               T grad_log_det, T* partial) {
     const Step<T>& step = t.d.steps[i].step;
     const int context = t.d.chain.context, features = t.d.chain.features;
     if (step.kind == StepKind::network || step.kind == StepKind::elementwise) {
-        backward_network<splines, tf32>(team, t, i, call, back, grad_log_det, partial);
+        backward_network<tf32>(team, t, i, call, back, grad_log_det, partial);
         return;
     }
     const TapeLines<T> before = t.gradient(i), after = t.gradient(i + 1);
@@ -370,9 +370,10 @@ __device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& 
 
 // Tiles of rows from `first` on there and back. A tile's tape is its own where the sums over rows need it, else the
 // block's. `bad` becomes 1 if a row is not finite.
-template <class T, bool splines, bool tf32>
+template <class T, bool tf32>
 __global__ void __launch_bounds__(network_warps* warp_rows, 1)
-    there_and_back(DeviceChain<T> d, Call<T> call, Back<T> back, int64_t first, int64_t tiles, bool own_tapes, T* tapes,
+    there_and_back(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call,
+                   const __grid_constant__ Back<T> back, int64_t first, int64_t tiles, bool own_tapes, T* tapes,
                    int* bad) {
     HR_DYNAMIC_SHARED(T, scratch);
     const Team team = Team::of_block();
@@ -388,7 +389,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         load_tile(team, d, call, row, rows, state);
         T base = 0;
         if (!call.inverse) base = base_density(team, d, call, t.state(0));
-        for (int i = 0; i < d.chain.n_steps; ++i) record_step<splines, tf32>(team, t, i, call, state);
+        for (int i = 0; i < d.chain.n_steps; ++i) record_step<tf32>(team, t, i, call, state);
         add_store_support(team, d.chain, t.state(d.chain.n_steps), state.log_det);
         mark_overflows(team, d, sums, t.state(d.chain.n_steps), state.log_det);
         if (call.inverse) base = base_density(team, d, call, t.state(d.chain.n_steps));
@@ -407,7 +408,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         const T grad_log_det = grad_log_det_of_row(team, call, back.from, row, rows);
         start_gradients(team, t, call, back.from, row, rows, grad_log_det);
         for (int i = d.chain.n_steps - 1; i >= 0; --i)
-            backward_step<splines, tf32>(team, t, i, call, back, grad_log_det, scratch);
+            backward_step<tf32>(team, t, i, call, back, grad_log_det, scratch);
         finish_input(team, t, call, back, row, rows, grad_log_det, bases.p);
         team.sync();
     }
@@ -418,8 +419,8 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
 // Block (task, share of the rows): sums[share][place] over the tapes of tiles [share tiles_of_share, ...).
 template <class T>
 __global__ void __launch_bounds__(sum_threads)
-    sum_products(SumTasks<T> tasks, const T* tapes, int64_t tape_lines, int64_t tiles, int64_t tiles_of_share,
-                 int64_t rows, double* sums) {
+    sum_products(const __grid_constant__ SumTasks<T> tasks, const T* tapes, int64_t tape_lines, int64_t tiles,
+                 int64_t tiles_of_share, int64_t rows, double* sums) {
     constexpr int columns = 8, of_thread_units = sum_units / (sum_threads / columns),
                   of_thread_inputs = sum_inputs / columns, line = sum_units + 1;
     static_assert(sum_units == sum_inputs);
@@ -494,8 +495,8 @@ __device__ T not_a_number_if(bool condition, T value) {
 // The shares' sums, in their order, to the sums of all groups, and these to the gradient. What no task sums is zero;
 // where a row is not finite every weight's is NaN.
 template <class T>
-__global__ void add_shares(SumTasks<T> tasks, const double* sums, int shares, bool is_first, const int* bad,
-                           const uint8_t* is_weight, T* gradient, double* totals, int64_t n_weights) {
+__global__ void add_shares(const __grid_constant__ SumTasks<T> tasks, const double* sums, int shares, bool is_first,
+                           const int* bad, const uint8_t* is_weight, T* gradient, double* totals, int64_t n_weights) {
     const int64_t i = element_of_thread();
     if (i >= tasks.n_sums) return;
     double total = is_first ? 0.0 : totals[i];
@@ -523,7 +524,8 @@ __device__ void finish_step(const VectorStep<T>& step, int features, const T* we
 
 // A block for each step, a thread for each transform.
 template <class T>
-__global__ void finish_ready(DeviceChain<T> d, const T* weights, const double* by_ready, const int* bad, T* gradient) {
+__global__ void finish_ready(const __grid_constant__ DeviceChain<T> d, const T* weights, const double* by_ready,
+                             const int* bad, T* gradient) {
     const int features = d.chain.features;
     for (int s = blockIdx.x; s < d.chain.n_steps; s += gridDim.x)
         with_step(d.steps[s].step,
@@ -544,9 +546,9 @@ void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Cal
     const int64_t tiles = (call.rows + warp_rows - 1) / warp_rows, tape = d.tape.lines * warp_rows;
     const int warps = d.has_networks ? network_warps : 1;
     const Place place{false, warps, int64_t(scratch_numbers(warps)) * int64_t(sizeof(T))};
-    auto* kernel = d.has_splines ? there_and_back<T, true, false> : there_and_back<T, false, false>;
-    if constexpr (std::is_same_v<T, float>)  // as in chain.cu
-        if (d.tf32 && d.has_networks) kernel = there_and_back<T, true, true>;
+    auto* kernel = there_and_back<T, false>;
+    if constexpr (std::is_same_v<T, float>)
+        if (d.tf32 && d.has_networks) kernel = there_and_back<T, true>;
     DeviceBuffer<int> bad(1, stream);
     check_cuda(cudaMemsetAsync(bad.get(), 0, sizeof(int), stream), "gradient");
     const bool wants_sums = back.weights && sums.count > 0;

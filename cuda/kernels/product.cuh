@@ -73,28 +73,36 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
 template <int M, class T, bool in_shared>
 __device__ void add_row_products(const T* weights, const uint32_t* row, int n, const Lines<T, in_shared>& input,
                                  int lane, Terms terms, T (&total)[sums_at_once]) {
-    uint32_t start[M];
-#pragma unroll
-    for (int m = 0; m < M; ++m) start[m] = row[smaller(m, n - 1)];
+    // By pointers that advance, as 64-bit addresses made anew would be half of the loop's instructions.
+    const T* w[M];
     int k = terms.begin;
-    const auto one = [&] {
-        const T x = input.at(k, lane);
 #pragma unroll
-        for (int m = 0; m < M; ++m) total[m] += weights[start[m] + k] * x;
+    for (int m = 0; m < M; ++m) w[m] = weights + row[smaller(m, n - 1)] + k;
+    const T* x_at = &input.at(k, lane);
+    const auto one = [&] {
+        const T x = *x_at;
+        x_at += line_size<in_shared>;
+#pragma unroll
+        for (int m = 0; m < M; ++m) total[m] += *w[m]++ * x;
         ++k;
     };
+#pragma unroll 1  // at most three terms: a copy of the code for each is not worth its place in the cache
     while (k < terms.end && k % 4 != 0) one();
+#pragma unroll 2
     for (; k + 4 <= terms.end; k += 4) {
         T x[4];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) x[i] = input.at(k + i, lane);
+        for (int i = 0; i < 4; ++i) x[i] = x_at[i * line_size<in_shared>];
+        x_at += 4 * line_size<in_shared>;
 #pragma unroll
         for (int m = 0; m < M; ++m) {
-            const Four<T> w = load_four(weights + start[m] + k);
+            const Four<T> four = load_four(w[m]);
+            w[m] += 4;
 #pragma unroll
-            for (int i = 0; i < 4; ++i) total[m] += w.x[i] * x[i];
+            for (int i = 0; i < 4; ++i) total[m] += four.x[i] * x[i];
         }
     }
+#pragma unroll 1
     while (k < terms.end) one();
 }
 
@@ -116,20 +124,32 @@ __device__ void sum_row_products(const T* weights, const uint32_t* row, int n, c
 template <int M, class T, bool in_shared>
 __device__ void add_column_products(const T* weights, const uint32_t* row, int column, int n,
                                     const Lines<T, in_shared>& grad, int lane, Terms terms, T (&total)[sums_at_once]) {
-    for (int r = terms.begin; r < terms.end; ++r) {
-        const T* w = weights + row[r] + column;
-        const T g = grad.at(r, lane);
-        if (M == sums_at_once && column % sums_at_once == 0) {  // rows are padded to more than that
+    int r = terms.begin;
+    if constexpr (M == sums_at_once) {
+        const bool whole = column % sums_at_once == 0;  // rows are padded to more than that
+        for (; whole && r + rows_ahead <= terms.end; r += rows_ahead) {
+            // All loads before any product: those of a row wait for its offset, and rows do not wait for each other.
+            Four<T> w[rows_ahead][M / 4];
+            T g[rows_ahead];
 #pragma unroll
-            for (int m = 0; m < M; m += 4) {
-                const Four<T> four = load_four(w + m);
+            for (int a = 0; a < rows_ahead; ++a) {
+                const T* const at = weights + row[r + a] + column;
+                g[a] = grad.at(r + a, lane);
 #pragma unroll
-                for (int i = 0; i < 4; ++i) total[m + i] += four.x[i] * g;
+                for (int m = 0; m < M / 4; ++m) w[a][m] = load_four(at + 4 * m);
             }
-        } else {
 #pragma unroll
-            for (int m = 0; m < M; ++m) total[m] += w[smaller(m, n - 1)] * g;
+            for (int a = 0; a < rows_ahead; ++a)
+#pragma unroll
+                for (int m = 0; m < M; ++m) total[m] += w[a][m / 4].x[m % 4] * g[a];
         }
+    }
+#pragma unroll 1
+    for (; r < terms.end; ++r) {
+        const T* const w = weights + row[r] + column;
+        const T g = grad.at(r, lane);
+#pragma unroll
+        for (int m = 0; m < M; ++m) total[m] += w[smaller(m, n - 1)] * g;
     }
 }
 

@@ -19,6 +19,10 @@ struct Place {
     int64_t shared_bytes;  // of a block, in all
 };
 
+// Numbers whose tiles may be in shared memory: float64 is for checking, and its kernels are as large as float32's.
+template <class T>
+constexpr bool has_shared_tiles = sizeof(T) == 4;
+
 // In shared memory where that leaves enough warps on a multiprocessor to hide one another's loads, else in global
 // memory, which the L2 cache holds.
 inline Place place_of(int64_t lines, int warps, int64_t number_bytes, int64_t shared_bytes) {
@@ -37,7 +41,7 @@ Place run_place(const DeviceChain<T>& d, int64_t shared_bytes) {
         const int shared_by = (d.chain.features + coordinates_of_warp - 1) / coordinates_of_warp;
         warps = d.has_vectors ? 1 : shared_by < network_warps ? shared_by : network_warps;
     }
-    return place_of(d.run_lines(), warps, sizeof(T), shared_bytes);
+    return place_of(d.run_lines(), warps, sizeof(T), has_shared_tiles<T> ? shared_bytes : 0);
 }
 
 inline DeviceLimits device_limits() {

@@ -9,7 +9,7 @@ namespace headrace {
 namespace {
 
 template <class T>
-__global__ void prepare_ready(DeviceChain<T> d, const T* weights, T* ready) {
+__global__ void prepare_ready(const __grid_constant__ DeviceChain<T> d, const T* weights, T* ready) {
     const int features = d.chain.features;
     for (int s = blockIdx.x; s < d.chain.n_steps; s += gridDim.x)
         with_step(d.steps[s].step, [&](const auto& step) {

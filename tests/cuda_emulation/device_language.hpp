@@ -11,6 +11,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define threadIdx (emu::block().current->index)
 #define blockIdx (emu::block().index)
 #define blockDim (emu::block().threads)
