@@ -1,6 +1,7 @@
 """Fixtures and settings for all tests."""
 
 import contextlib
+import os
 import signal
 from pathlib import Path
 
@@ -16,6 +17,9 @@ import selection
 from cases import DTYPES
 from cli_cases import folder, result, run
 from devices import library, machine
+
+# JAX would take three quarters of a card's memory in each of pytest's processes, and leave the others without.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 collect_ignore = ["interop/jax_devices.py"]  # a program of test_jax_parallel.py, which runs when it is imported
 
@@ -123,6 +127,9 @@ def emu():
     found.module.fail_allocation(0)
     found.module.set_architecture(90)
     found.module.set_devices(1)
+    found.module.set_driver(13000)
+    found.module.set_captured(0)
+    found.module.set_busy(False)
 
 
 @pytest.fixture(params=cuda_arrays.ORDERS)

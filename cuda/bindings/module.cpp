@@ -4,16 +4,6 @@
 namespace headrace {
 namespace {
 
-// Zero without a driver or without a device; then `reason` has the runtime's words for it.
-int device_count(std::string& reason) {
-    int n = 0;
-    const cudaError_t error = cudaGetDeviceCount(&n);
-    if (error == cudaSuccess && n > 0) return n;
-    cudaGetLastError();  // not the next call's fault
-    reason = error == cudaSuccess ? "no CUDA device" : cudaGetErrorString(error);
-    return 0;
-}
-
 std::string device_name(int device) {
     cudaDeviceProp properties;
     check_cuda(cudaGetDeviceProperties(&properties, device), "device");
@@ -31,6 +21,31 @@ int runtime_version() {
     int version = 0;
     check_cuda(cudaRuntimeGetVersion(&version), "runtime version");
     return version;
+}
+
+std::string version_text(int version) {
+    return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+// What the runtime means by a driver that is "insufficient": there is none, or it is older than the toolkit.
+std::string without_driver() {
+    const int driver = driver_version();
+    if (driver == 0) return "there is no NVIDIA driver";
+    const std::string built = version_text(runtime_version()), known = version_text(driver);
+    return "headrace was built with CUDA " + built + ", and the driver knows CUDA up to " + known +
+           ": update the driver, or build headrace with a toolkit of CUDA " + std::to_string(driver / 1000);
+}
+
+// Zero without a driver or without a device; then `reason` says which.
+int device_count(std::string& reason) {
+    int n = 0;
+    const cudaError_t error = cudaGetDeviceCount(&n);
+    if (error == cudaSuccess && n > 0) return n;
+    cudaGetLastError();  // not the next call's fault
+    reason = error == cudaSuccess                   ? "no CUDA device"
+             : error == cudaErrorInsufficientDriver ? without_driver()
+                                                    : cudaGetErrorString(error);
+    return 0;
 }
 
 }  // namespace
@@ -63,6 +78,14 @@ PYBIND11_MODULE(HEADRACE_MODULE, m, pybind11::mod_gil_not_used()) {
     m.def("device_name", &device_name, py::arg("device"));
     m.def("driver_version", &driver_version);
     m.def("runtime_version", &runtime_version);
+    m.def(
+        "give_back",
+        [](int device) {
+            const py::gil_scoped_release nogil;
+            const OnDevice on(device);
+            trim_pool();
+        },
+        py::arg("device"));
     m.def("architectures", [] { return std::string(HEADRACE_CUDA_ARCHITECTURES); });
 #ifdef HR_EMULATE
     bind_emulation(m);

@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "../../cpp/core/blocks.hpp"
-#include "../kernels/upload.hpp"
 #include "arena.hpp"
+#include "upload.hpp"
 
 namespace headrace {
 

@@ -3,8 +3,8 @@
 #include <stdexcept>
 
 #include "../../cpp/core/blocks.hpp"
-#include "../kernels/upload.hpp"
 #include "arena.hpp"
+#include "upload.hpp"
 
 namespace headrace {
 namespace {

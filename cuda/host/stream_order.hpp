@@ -15,6 +15,23 @@
 
 namespace headrace {
 
+// A call that is recorded in a CUDA graph would be ordered once, while it is recorded, and never where the graph runs:
+// the events of uses outside of it cannot be waited for in it.
+inline void refuse_capture(cudaStream_t stream) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    const cudaError_t error = cudaStreamIsCapturing(stream, &status);
+    const bool by_another = error == cudaErrorStreamCaptureImplicit;  // of the default stream
+    if (by_another) {
+        cudaGetLastError();
+    } else {
+        check_cuda(error, "stream");
+    }
+    if (by_another || status != cudaStreamCaptureStatusNone)
+        throw CudaError(
+            "stream: expected one that no CUDA graph is captured from, got one that is being captured; "
+            "call headrace before or after the capture");
+}
+
 class StreamOrder {
   public:
     StreamOrder() = default;
@@ -27,6 +44,7 @@ class StreamOrder {
     class Reading {
       public:
         Reading(StreamOrder& order, cudaStream_t stream) : order_(order), stream_(stream) {
+            refuse_capture(stream);
             order.wait_for_writer(stream);
         }
         Reading(const Reading&) = delete;
@@ -41,6 +59,7 @@ class StreamOrder {
     class Writing {
       public:
         Writing(StreamOrder& order, cudaStream_t stream) : order_(order), stream_(stream) {
+            refuse_capture(stream);
             order.wait_for_all(stream);
         }
         Writing(const Writing&) = delete;

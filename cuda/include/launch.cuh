@@ -2,6 +2,7 @@
 // chosen by.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace headrace {
@@ -43,9 +44,12 @@ constexpr int ascent_sum_threads = 256;  // that add up the partial sums of one 
 constexpr int adam_threads = 256;
 constexpr int adam_stretch = 8192;  // numbers whose squares are one partial sum
 
-// Small arrays from the host (kernels/upload.hpp) travel as arguments of kernels up to so many bytes: at some 3 µs for
-// 3840 of them. Not measured on a card.
-constexpr int upload_threads = 256, most_upload = 65536;
+// Pinned memory in which small arrays from the host are on their way (host/upload.hpp), before a call waits for them.
+#ifdef HR_EMULATE
+constexpr size_t most_staged_bytes = size_t(1) << 20;  // so that tests see a call that waits
+#else
+constexpr size_t most_staged_bytes = size_t(256) << 20;
+#endif
 
 // Couplings and vector maps on row-major arrays (kernels/coupling.cu, vector_rows.cu). Not measured on a card.
 // Blocks of a grid, which go on with more work when they are done: far more than are resident (132 multiprocessors of

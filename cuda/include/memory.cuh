@@ -84,6 +84,15 @@ inline cudaMemPool_t pool_of(int device) {
     return pools.emplace(device, pool).first->second;
 }
 
+// Gives back what the pool of the current device keeps and nobody uses. Waits for the device, as memory may be on its
+// way back.
+inline void trim_pool() {
+    int device = 0;
+    check_cuda(cudaGetDevice(&device), "current device");
+    check_cuda(cudaDeviceSynchronize(), "wait for the device");
+    check_cuda(cudaMemPoolTrimTo(pool_of(device), 0), "pool of device memory");
+}
+
 template <class T>
 class DeviceBuffer {
   public:

@@ -391,9 +391,9 @@ struct Squares {
     int64_t rows, n;
     int features, across, tile_rows;
 
-    Squares(const AscentLayout& l)
+    Squares(const AscentLayout& l, int64_t covered)  // rows, also such that do not exist
         : rows(l.rows),
-          n((l.rows + warp - 1) / warp * ((l.features + warp - 1) / warp)),
+          n((covered + warp - 1) / warp * ((l.features + warp - 1) / warp)),
           features(l.features),
           across((l.features + warp - 1) / warp),
           tile_rows(l.tile_rows) {}
@@ -551,7 +551,7 @@ void ascent_sums(const double* partial, int64_t chunks, int count, double* sums,
 template <class T>
 void ascent_load(const AscentLayout& layout, const ArrayView& from, T* z, cudaStream_t stream) {
     if (layout.rows == 0) return;
-    const Squares<T> squares(layout);
+    const Squares<T> squares(layout, layout.tiles() * layout.tile_rows);  // steps read whole tiles
     const bool by_rows = std::abs(from.column_stride) <= std::abs(from.row_stride);
     const auto load = [&]<class From>() {
         auto* const kernel = load_rows<T, From>;
@@ -569,7 +569,7 @@ void ascent_load(const AscentLayout& layout, const ArrayView& from, T* z, cudaSt
 template <class T>
 void ascent_store(const AscentLayout& layout, const T* z, T* out, cudaStream_t stream) {
     if (layout.rows == 0) return;
-    const Squares<T> squares(layout);
+    const Squares<T> squares(layout, layout.rows);
     auto* const kernel = store_rows<T>;
     HR_LAUNCH(kernel, dim3(grid_of(squares.n)), dim3(square_threads), warp * pitch * sizeof(T), stream, squares,
               const_cast<T*>(z), out);

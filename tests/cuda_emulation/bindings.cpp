@@ -21,11 +21,12 @@ void bind_emulation(py::module_& m) {
         "(call, stream) since the last log, the newest 65,536.");
     m.def(
         "fail_allocation",
-        [](int n) {
+        [](int n, int times) {
             const emu::Lock lock(emu::runtime().mutex);
             emu::runtime().allocations_until_failure = n;
+            emu::runtime().failures = times;
         },
-        py::arg("n"), "The n-th next allocation finds no memory; 0: none.");
+        py::arg("n"), py::arg("times") = 1, "The n-th next allocation, and so many in all, find no memory; 0: none.");
     m.def(
         "allocated",
         [] {
@@ -45,6 +46,39 @@ void bind_emulation(py::module_& m) {
             emu::runtime().device = 0;
         },
         py::arg("n"), "How many devices there are; the first one is current.");
+    m.def(
+        "set_driver", [](int version) { emu::runtime().driver = version; }, py::arg("version"),
+        "The newest CUDA that the driver knows, 13000 for 13.0; 0: there is no driver.");
+    m.def(
+        "set_captured", [](uintptr_t stream) { emu::runtime().captured = stream; }, py::arg("stream"),
+        "The stream that a graph is captured from; 0: none.");
+    m.def(
+        "set_busy", [](bool is_busy) { emu::runtime().is_busy = is_busy; }, py::arg("is_busy"),
+        "Whether copies are done only once somebody waits for them, by what events say.");
+    m.def(
+        "pinned",
+        [] {
+            const emu::Lock lock(emu::runtime().mutex);
+            std::vector<size_t> bytes;
+            for (const auto& [p, n] : emu::runtime().pinned) bytes.push_back(n);
+            return bytes;
+        },
+        "Bytes of each piece of pinned memory.");
+    m.def("trims", [] { return emu::runtime().trims; }, "How often the pool was told to give back what it keeps.");
+    m.def(
+        "untouched",
+        [] {
+            const emu::Lock lock(emu::runtime().mutex);
+            size_t bytes = 0;
+            for (const auto& [p, n] : emu::runtime().memory)
+                for (size_t i = 0; i + 4 <= n; i += 4) {
+                    uint32_t word = 0;
+                    std::memcpy(&word, static_cast<const char*>(p) + i, 4);
+                    if (word == UINT32_MAX) bytes += 4;
+                }
+            return bytes;
+        },
+        "Bytes of device memory that are as they were when it was taken.");
 #ifdef __SANITIZE_ADDRESS__
     m.attr("sanitized") = true;
 #else

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -20,9 +21,12 @@ enum cudaError_t {
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
     cudaErrorInvalidConfiguration = 9,
+    cudaErrorInsufficientDriver = 35,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
     cudaErrorInvalidResourceHandle = 400,
+    cudaErrorNotReady = 600,
+    cudaErrorStreamCaptureImplicit = 906,
 };
 enum cudaMemcpyKind {
     cudaMemcpyHostToHost,
@@ -61,10 +65,14 @@ struct Runtime {
     std::map<void*, size_t> memory;
     std::deque<std::pair<void*, size_t>> freed;  // the oldest first; empty under AddressSanitizer, which keeps its own
     size_t freed_bytes = 0;
+    std::map<void*, size_t> pinned;            // memory of the host
     std::map<const void*, int> shared_limits;  // by kernel
     std::deque<Call> log;
     cudaError_t last_error = cudaSuccess;
-    int devices = 1, device = 0, architecture = 90, allocations_until_failure = 0;
+    int devices = 1, device = 0, architecture = 90, driver = 13000, allocations_until_failure = 0, failures = 1;
+    bool is_busy = false;    // no copy is done before somebody waits for it
+    uintptr_t captured = 0;  // the stream that a graph is captured from; 0: none
+    size_t trims = 0;        // how often the pool gave back what it keeps
 };
 
 inline Runtime& runtime() {
@@ -156,6 +164,9 @@ inline const char* cudaGetErrorString(cudaError_t error) {
         case cudaErrorInvalidValue: return "invalid argument";
         case cudaErrorMemoryAllocation: return "out of memory";
         case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+        case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
+        case cudaErrorNotReady: return "device not ready";
+        case cudaErrorStreamCaptureImplicit: return "operation would make the legacy stream depend on a capturing one";
         case cudaErrorNoDevice: return "no CUDA-capable device is detected";
         case cudaErrorInvalidDevice: return "invalid device ordinal";
         case cudaErrorInvalidResourceHandle: return "invalid resource handle";
@@ -167,6 +178,7 @@ inline const char* cudaGetErrorString(cudaError_t error) {
 
 inline cudaError_t cudaGetDeviceCount(int* n) {
     *n = emu::runtime().devices;
+    if (emu::runtime().driver < 13000) return emu::result(cudaErrorInsufficientDriver);
     return emu::result(*n > 0 ? cudaSuccess : cudaErrorNoDevice);
 }
 inline cudaError_t cudaGetDevice(int* device) {
@@ -197,7 +209,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
     return cudaSuccess;
 }
 inline cudaError_t cudaDriverGetVersion(int* version) {
-    *version = 13000;
+    *version = emu::runtime().driver;
     return cudaSuccess;
 }
 inline cudaError_t cudaRuntimeGetVersion(int* version) {
@@ -231,8 +243,10 @@ cudaError_t cudaMallocAsync(T** p, size_t bytes, cudaStream_t stream) {
     emu::Runtime& r = emu::runtime();
     const emu::Lock lock(r.mutex);
     emu::record("cudaMallocAsync", stream);
-    if (r.allocations_until_failure > 0 && --r.allocations_until_failure == 0)
+    if (r.allocations_until_failure > 0 && --r.allocations_until_failure == 0) {
+        r.allocations_until_failure = --r.failures > 0 ? 1 : 0;
         return emu::result(cudaErrorMemoryAllocation);
+    }
     void* const got = emu::allocate(bytes, 256);
     if (!got) return emu::result(cudaErrorMemoryAllocation);
     r.memory[got] = bytes;
@@ -255,6 +269,11 @@ inline cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps
 inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, int, void*) {
     return cudaSuccess;
 }
+inline cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) {
+    const emu::Lock lock(emu::runtime().mutex);
+    ++emu::runtime().trims;
+    return cudaSuccess;
+}
 template <class T>
 cudaError_t cudaMallocFromPoolAsync(T** p, size_t bytes, cudaMemPool_t, cudaStream_t stream) {
     return cudaMallocAsync(p, bytes, stream);
@@ -271,10 +290,15 @@ inline cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
 }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     const emu::Lock lock(emu::runtime().mutex);
-    emu::record(kind == cudaMemcpyHostToDevice   ? "copy to device"
-                : kind == cudaMemcpyDeviceToHost ? "copy to host"
-                                                 : "copy",
-                stream);
+    const char* name = kind == cudaMemcpyDeviceToHost ? "copy to host" : "copy";
+    if (kind == cudaMemcpyHostToDevice) {  // from memory that is not pinned a device may make the host wait
+        const auto after = emu::runtime().pinned.upper_bound(const_cast<void*>(from));
+        const auto* const piece = after == emu::runtime().pinned.begin() ? nullptr : &*std::prev(after);
+        const bool is_pinned =
+            piece && static_cast<const char*>(from) + bytes <= static_cast<const char*>(piece->first) + piece->second;
+        name = is_pinned ? "copy to device" : "pageable copy to device";
+    }
+    emu::record(name, stream);
     if (bytes == 0) return cudaSuccess;
     if (to == nullptr || from == nullptr) return cudaErrorInvalidValue;
     std::memcpy(to, from, bytes);
@@ -287,6 +311,21 @@ inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_
     return cudaSuccess;
 }
 
+inline cudaError_t cudaMallocHost(void** p, size_t bytes) {
+    const emu::Lock lock(emu::runtime().mutex);
+    void* const got = emu::allocate(bytes, 256);
+    if (!got) return emu::result(cudaErrorMemoryAllocation);
+    emu::runtime().pinned[got] = bytes;
+    *p = got;
+    return cudaSuccess;
+}
+inline cudaError_t cudaFreeHost(void* p) {
+    const emu::Lock lock(emu::runtime().mutex);
+    if (emu::runtime().pinned.erase(p) == 0) return emu::result(cudaErrorInvalidValue);
+    std::free(p);
+    return cudaSuccess;
+}
+
 // ---- streams and events ------------------------------------------------------------------------------------------
 
 constexpr uintptr_t emu_per_thread = 2;
@@ -294,6 +333,20 @@ constexpr uintptr_t emu_per_thread = 2;
 inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     const emu::Lock lock(emu::runtime().mutex);
     emu::record("cudaStreamSynchronize", stream);
+    return cudaSuccess;
+}
+inline cudaError_t cudaDeviceSynchronize() {
+    const emu::Lock lock(emu::runtime().mutex);
+    emu::record("cudaDeviceSynchronize", nullptr);
+    return cudaSuccess;
+}
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
+inline cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+    const emu::Lock lock(emu::runtime().mutex);
+    const uintptr_t captured = emu::runtime().captured;
+    if (captured != 0 && stream == nullptr) return emu::result(cudaErrorStreamCaptureImplicit);
+    *status = captured != 0 && captured == reinterpret_cast<uintptr_t>(stream) ? cudaStreamCaptureStatusActive
+                                                                               : cudaStreamCaptureStatusNone;
     return cudaSuccess;
 }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
@@ -309,6 +362,10 @@ inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t, unsigne
     const emu::Lock lock(emu::runtime().mutex);
     emu::record("cudaStreamWaitEvent", stream);
     return cudaSuccess;
+}
+inline cudaError_t cudaEventQuery(cudaEvent_t) {
+    const emu::Lock lock(emu::runtime().mutex);
+    return emu::runtime().is_busy ? emu::result(cudaErrorNotReady) : cudaSuccess;
 }
 inline cudaError_t cudaEventSynchronize(cudaEvent_t) {
     const emu::Lock lock(emu::runtime().mutex);

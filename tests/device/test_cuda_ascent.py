@@ -190,12 +190,16 @@ def test_points_of_two_devices_are_refused(emu):
 # --- what only the emulation can show ---------------------------------------------------------------------------------
 
 
-def test_no_step_waits(emu):
-    x, plan = far_from_normal(300, 3, "float32"), plan_of(3, 3, 1, 3, 50)
+@pytest.mark.parametrize("features", [3, 100])
+def test_no_step_waits(emu, features):
+    """Whatever there is to upload: with 100 features the numbers of a turn are 80 KB."""
+    x, plan = far_from_normal(300, features, "float32"), plan_of(features, 3, 1, features, 50)
     ascent = Ascent(emu, x, None, x[:40], x[:50].astype(float), 3)
     ascent.kink(*plan[0])  # takes the memory that it needs
     emu.module.log()
     for kink in plan[1:]:
         ascent.kink(*kink)
     ascent.ascent.finish(emu.stream)
-    assert {call for call, _ in emu.module.log()} == {"launch", "cudaEventRecord", "cudaStreamWaitEvent"}
+    assert {call for call, _ in emu.module.log()} == {
+        *("launch", "copy to device", "cudaEventRecord", "cudaStreamWaitEvent")
+    }

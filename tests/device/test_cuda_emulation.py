@@ -172,11 +172,42 @@ def test_calls_are_logged_in_their_order(emu):
     assert emu.module.log() == []
 
 
+def test_a_driver_older_than_the_toolkit_is_told_in_both_numbers(emu):
+    """The runtime's own words would leave a user with a card to believe that there is none."""
+    module = emu.module
+    assert (module.device_count(), module.reason()) == (1, "")
+    module.set_driver(12040)
+    assert module.device_count() == 0
+    assert "built with CUDA 13.0, and the driver knows CUDA up to 12.4" in module.reason()
+    assert "a toolkit of CUDA 12" in module.reason()
+    module.set_driver(0)
+    assert module.reason() == "there is no NVIDIA driver"
+    module.set_driver(13010)
+    module.set_devices(0)
+    assert module.reason() == "no CUDA-capable device is detected"
+
+
+def test_what_the_pool_keeps_can_be_given_back(emu):
+    before = emu.module.trims()
+    emu.module.log()
+    emu.module.give_back(0)
+    assert emu.module.trims() == before + 1
+    assert emu.module.log() == [("cudaDeviceSynchronize", 0)]  # what is on its way back is there by then
+    with pytest.raises(emu.module.CudaError, match="device: invalid device ordinal"):
+        emu.module.give_back(9)
+
+
 def test_an_allocation_fails_on_request(emu):
     emu.module.fail_allocation(2)
     emu.module.planted("none")
     with pytest.raises(MemoryError, match="device memory of 256 bytes: out of memory"):
         emu.module.planted("none")
+    emu.module.planted("none")
+    emu.module.fail_allocation(2, times=2)
+    emu.module.planted("none")
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            emu.module.planted("none")
     emu.module.planted("none")
     assert emu.module.allocated() == 0
 

@@ -202,16 +202,58 @@ def test_tiles_of_one_chunk_follow_each_other(emu):
     assert_sums(sums, want, rows, z, "float64")
 
 
+QUEUED = {"launch", "copy to device", "cudaEventRecord", "cudaStreamWaitEvent"}  # of these none waits
+
+
+def test_every_number_of_the_points_is_written_before_a_step_reads_it(emu):
+    """Also those of rows that do not exist: a step reads whole tiles, and what it makes of these is thrown away."""
+    for features in (3, 10, 70):
+        for rows in (1, 40, 600):
+            before = emu.module.untouched()
+            points = points_of(emu, cases.rows(rows, features, "float32"), weights_of(rows, "float32"), "float32")
+            assert emu.module.untouched() == before
+            del points
+
+
+def test_pinned_memory_is_not_used_again_before_it_was_copied(emu):
+    step = a_step(30)
+    points = points_of(emu, cases.rows(40, 30, "float32"), None, "float32")
+    points.step(*step[:4])
+    for busy, pieces in ((True, 3), (False, 0)):
+        emu.module.set_busy(busy)
+        before = len(emu.module.pinned())
+        for _ in range(3):
+            points.step(*step[:4])
+        assert len(emu.module.pinned()) == before + pieces
+
+
+def test_only_more_than_is_staged_waits(emu):
+    """The emulation has a mebibyte of pinned memory, and 16 steps of 64 KiB fill it."""
+    step = a_step(100)
+    points = points_of(emu, cases.rows(40, 100, "float32"), None, "float32")
+    points.step(*step[:4])
+    emu.module.set_busy(True)
+    waited = []
+    for _ in range(40):
+        emu.module.log()
+        points.step(*step[:4])
+        calls = {call for call, _ in emu.module.log()}
+        waited.append("cudaEventSynchronize" in calls)
+        assert calls - {"cudaEventSynchronize"} == QUEUED
+        assert sum(emu.module.pinned()) <= 1 << 20
+    assert 1 <= sum(waited) <= 8
+
+
 def test_only_what_asks_for_sums_waits(emu):
     module, step = emu.module, a_step(3)
     points = points_of(emu, cases.rows(40, 3, "float32"), weights_of(40, "float32"), "float32")
     points.step(*step)  # takes the memory that it needs
     module.log()
     points.step(*step[:4])
-    assert {call for call, _ in module.log()} == {"launch", "cudaEventRecord", "cudaStreamWaitEvent"}
+    assert {call for call, _ in module.log()} == QUEUED
     points.step(*step)
     *calls, wait = [call for call, _ in module.log()]
-    assert set(calls) == {"launch", "cudaEventRecord", "cudaStreamWaitEvent", "copy to host"}
+    assert set(calls) == {*QUEUED, "copy to host"}
     assert wait == "cudaStreamSynchronize"
 
 

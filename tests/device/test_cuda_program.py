@@ -461,6 +461,35 @@ def test_parameters_of_one_call_are_a_use_of_the_program(emu):
     assert ("cudaEventRecord", stream) in emu.module.log()  # what was queued before counts
 
 
+def test_a_stream_that_a_graph_is_captured_from_is_refused(emu):
+    """Before anything is queued there: a capture records no work of a call that failed."""
+    flow = gradients.mixed_flow("float32")
+    twin, (captured, other) = Twin(emu, flow), ((7 << 8), (9 << 8))
+    given, context = inputs_of(flow, 40, "float32")
+    arrays = [given, context, np.empty(40, "f4"), np.empty(twin.program.n_weights, "f4")]
+    x, c, row, weights = map(emu.tuple, arrays)
+    calls = [
+        lambda stream: twin.program.log_prob(x, row, context=c, stream=stream),
+        lambda stream: twin.program.log_prob(x, row, context=c, parameters=weights, stream=stream),
+        lambda stream: twin.program.gradient(
+            True, True, x, context=c, log_prob=row, grad_weights=weights, stream=stream
+        ),
+        lambda stream: twin.program.weights(weights, stream),
+        lambda stream: twin.program.set_weights(weights, stream),
+    ]
+    twin.program.weights(weights, other)
+    for call in calls:
+        emu.module.set_captured(captured)
+        for stream in (captured, 0):  # what the default stream queues would belong to the capture too
+            emu.module.log()
+            with pytest.raises(emu.module.CudaError, match="one that no CUDA graph is captured from"):
+                call(stream)
+            assert not [name for name, _ in emu.module.log() if name != "cudaEventRecord"]
+        call(other)
+        emu.module.set_captured(0)
+        call(captured)
+
+
 def test_a_program_gives_its_memory_back(emu):
     before = emu.module.allocated()
     twin = Twin(emu, gradients.mixed_flow("float64"))

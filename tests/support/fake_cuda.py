@@ -32,14 +32,18 @@ class Machine:
         self.inner, self.others_first, self.devices = inner or OnCpu, others_first, devices
         self.log, self.queues, self.blocks = [], {}, []
         self.device, self.current = 0, [[] for _ in range(devices)]
-        self.fail = {}  # word -> exception, raised once where it would be logged
+        self.fail = {}  # word -> exception, raised once where it would be logged; or a list, for as many times
         self.next_stream = 0x100
         self.cupy, self.core = make_cupy(self), make_core(self)
 
     def say(self, *words):
         self.log.append(words)
         if words[0] in self.fail:
-            raise self.fail.pop(words[0])
+            error = self.fail.pop(words[0])
+            if isinstance(error, list):
+                error, *rest = error
+                self.fail.update({words[0]: rest} if rest else {})
+            raise error
 
     def said(self, word):
         return [words for words in self.log if words[0] == word]

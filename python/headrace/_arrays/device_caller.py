@@ -19,7 +19,7 @@ from headrace import _arguments as check
 from headrace import _core
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
-from headrace._core.device import Device, Kernels, OnStream, Stream, device_at
+from headrace._core.device import CACHES, Device, Kernels, OnStream, Stream, device_at
 
 __all__ = ["DeviceCaller", "caller_of", "check_on_host"]
 
@@ -188,6 +188,14 @@ class _Jax(_CuPy):
             return sys.modules["jax"].numpy.from_dlpack(own)
 
 
+def _empty_cache_of_torch() -> None:
+    if torch := sys.modules.get("torch"):
+        torch.cuda.empty_cache()
+
+
+CACHES.append(_empty_cache_of_torch)
+
+
 class DeviceCaller(Caller):
     """Who gave the arrays of one call, all on one device; see `Caller`."""
 
@@ -259,7 +267,7 @@ class DeviceCaller(Caller):
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Memory for a result."""
         framework = self._begin(self._cupy)
-        array, own = framework.empty(shape, dtype, self.stream)
+        array, own = self.device.retried(lambda: framework.empty(shape, dtype, self.stream))
         self._made[id(array)] = array, own
         return array
 
@@ -286,7 +294,7 @@ class DeviceCaller(Caller):
     def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Memory for what is not given back."""
         with self.queue():
-            return self.device.cupy.empty(shape, dtype)
+            return self.device.retried(lambda: self.device.cupy.empty(shape, dtype))
 
     def weighted_sum(self, values: Any, weights: Any) -> float:
         """See `_arrays.weighted_sum`."""

@@ -32,6 +32,11 @@ Stream = Any  # of CuPy
 
 MATMULS = ("exact", "tf32")
 
+CACHES: list[Callable[[], None]] = []
+"""Functions that let go of device memory which other libraries keep for later; the room that knows them adds its own."""
+
+ONCE = ("kink", "finish")  # what may not be begun again where it ended halfway
+
 _PER_THREAD = 2  # the address that CUDA knows each thread's own default stream by
 
 
@@ -175,6 +180,22 @@ class Device:
 
     # ---- memory
 
+    def retried(self, work: Callable[[], Any]) -> Any:
+        """What `work` gives; where memory ran out it is begun once more, after `give_back`."""
+        try:
+            return work()
+        except MemoryError:
+            self.give_back()
+        return work()
+
+    def give_back(self) -> None:
+        """Let go of the memory that libraries of this process keep on the device for later. Waits for the device."""
+        with self.cupy.cuda.Device(self.index):
+            self.cupy.get_default_memory_pool().free_all_blocks()
+            for empty in CACHES:
+                empty()
+        _core.cuda.give_back(self.index)
+
     def view(
         self, address: int, shape: Sequence[int], dtype: np.dtype[Any], strides: Sequence[int], owner: Any
     ) -> CuPyArray:
@@ -187,7 +208,7 @@ class Device:
         """What a method of `_cuda` writes to an array of this shape, on CuPy's current stream."""
         stream = self.current_stream()
         with self.on(stream):
-            out = self.cupy.empty(shape, dtype)
+            out = self.retried(lambda: self.cupy.empty(shape, dtype))
             copy(self.told(out), stream.ptr)
         return out
 
@@ -207,13 +228,18 @@ class OnStream:
         self._where = {"stream": stream.ptr}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """The function of this name."""
+        """The function of this name; where memory runs out it is called twice, but for those of `ONCE`."""
         function, device = getattr(self._core, name), self._device
 
         def call(*arguments: Any, **named: Any) -> Any:
             with device.cupy.cuda.Device(device.index):
-                told = {name: device.told(argument) for name, argument in named.items()}
-                return function(*map(device.told, arguments), **told, **self._where)
+                told = [device.told(argument) for argument in arguments]
+                told_by_name = {name: device.told(argument) for name, argument in named.items()}
+
+                def work() -> Any:
+                    return function(*told, **told_by_name, **self._where)
+
+                return work() if name in ONCE else device.retried(work)
 
         return call
 
@@ -238,7 +264,8 @@ class Program:
         """`arguments` are those of `_cpu`'s programs."""
         kind = _core.cuda.ProgramF32 if dtype == np.float32 else _core.cuda.ProgramF64
         self.device, self.dtype = device, dtype
-        self.core = kind(*arguments, device.matmul == "tf32" and dtype == np.float32, device.index)
+        tf32 = device.matmul == "tf32" and dtype == np.float32
+        self.core = device.retried(lambda: kind(*arguments, tf32, device.index))
 
     @property
     def n_weights(self) -> int:
@@ -270,7 +297,7 @@ class Adam:
     def __init__(self, program: Program, *arguments: float) -> None:
         """`arguments` are those of `_cpu`'s optimisers."""
         kind = _core.cuda.AdamF32 if program.dtype == np.float32 else _core.cuda.AdamF64
-        self.program, self.core = program, kind(program.core, *arguments)
+        self.program, self.core = program, program.device.retried(lambda: kind(program.core, *arguments))
 
     def average(self) -> CuPyArray:
         """A copy on the device, on CuPy's current stream."""

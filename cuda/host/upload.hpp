@@ -7,8 +7,8 @@
 
 namespace headrace {
 
-// Copies in the stream's order; the host's memory may change as soon as the call returns. Up to most_upload bytes the
-// numbers travel as arguments of kernels, so that nothing waits; beyond, the runtime may wait for the stream.
+// Copies in the stream's order; the host's memory may change as soon as the call returns. The numbers travel through
+// pinned memory that stays. Nothing waits as long as no more than most_staged_bytes are under way to the device.
 void upload_bytes(void* to, const void* from, size_t bytes, cudaStream_t stream);
 
 template <class T>
