@@ -174,7 +174,6 @@ class Placing {
         const MaskedTransform& t = *compiled_.transforms[i];
         const auto& shapes = t.layers();
         StagePlanStorage plan = m.reads_built ? sequential_stages(t) : parallel_stages(t);
-        d.plan = {arena_.put(plan.stages), arena_.put(plan.phases), int(plan.phases.size())};
         m.back_plan = place_back_plan(arena_, m.back_plan);
         m.tile_plan = m.small_plan = {};
         m.passive_given = arena_.put(m.passive_given, size_t(m.n_passive));
@@ -192,10 +191,27 @@ class Placing {
             const int64_t inputs = layer.below < 0 ? -1 : d.values + layers[size_t(layer.below)].value;
             sum_tasks(d, i, shapes[size_t(l)], layer, inputs);
         }
+        d.plan = {arena_.put(stages(plan, shapes, layers)), arena_.put(plan.phases), int(plan.phases.size())};
         d.outputs = layers.back().product;
         place_map(d, m.map);
         d_.units = std::max(d_.units, m.vector_map >= 0 ? m.units : d.outputs + plan.most_window);
         m.layers = arena_.put(layers);
+    }
+
+    static std::vector<Stage> stages(const StagePlanStorage& plan,
+                                     const std::vector<MaskedTransform::LayerShape>& shapes,
+                                     const std::vector<Layer>& layers) {
+        std::vector<Stage> made;
+        for (const UnitRange& r : plan.stages) {
+            const Layer& layer = layers[size_t(r.layer)];
+            const int input = layer.below < 0 ? -1 : layers[size_t(layer.below)].value;
+            made.push_back({layer.row, layer.visible, r.begin, r.end, r.layer,
+                            shapes[size_t(r.layer)].visible[size_t(r.end - 1)], input, layer.value, layer.bias,
+                            uint8_t(layer.activation), r.layer + 1 < int(layers.size()), layer.c || layer.adds,
+                            layer.sum != layer.value});
+        }
+        made.push_back({});  // which is asked for ahead of the last one, and never used
+        return made;
     }
 
     void sum_tasks(const DeviceStep<T>& d, size_t i, const MaskedTransform::LayerShape& shape, const Layer& layer,

@@ -58,28 +58,30 @@ __device__ void run_stages(const Team& team, const DeviceStep<T>& d, const Call<
     const T* const weights = call.weights + s.weights;
     for (int i = begin; i < end; ++i) {
         const Stage stage = d.plan.stages[i];
-        const Layer& layer = s.layers[stage.layer];
-        const bool hidden = stage.layer + 1 < s.n_layers;
-        const Lines<T, in_shared> input = layer.below < 0 ? (s.reads_built ? t.built : t.given).from(s.input_slot)
-                                                          : t.units.from(s.layers[layer.below].value);
-        const Lines<T, in_shared> output = t.units.from(layer.value - (hidden || keeps_units ? 0 : window));
+        prefetch(d.plan.stages + i + 1);
+        const Layer& layer = s.layers[stage.layer];  // read where the stage does not say all
+        const Lines<T, in_shared> input =
+            stage.input < 0 ? (s.reads_built ? t.built : t.given).from(s.input_slot) : t.units.from(stage.input);
+        const Lines<T, in_shared> output = t.units.from(stage.value - (stage.is_hidden || keeps_units ? 0 : window));
+        const int blocks = (stage.end - stage.begin + sums_at_once - 1) / sums_at_once;
         const auto count = [&](int b) { return smaller(sums_at_once, stage.end - stage.begin - b * sums_at_once); };
         const auto first = [&](int b) { return stage.begin + b * sums_at_once; };
-        const auto terms = [&](int b) { return Terms{0, layer.visible[first(b) + count(b) - 1]}; };
+        const auto terms = [&](int b) {
+            return Terms{0, b + 1 == blocks ? stage.terms : stage.visible[first(b) + sums_at_once - 1]};
+        };
         for_sums(
-            team, t.partial, (stage.end - stage.begin + sums_at_once - 1) / sums_at_once, layer.visible[stage.end - 1],
-            terms,
+            team, t.partial, blocks, stage.terms, terms,
             [&](int b, Terms part, const PartialSums<T>& partial) {
-                sum_unit_products<tf32>(weights, layer.row + first(b), count(b), input, part, partial);
+                sum_unit_products<tf32>(weights, stage.row + first(b), count(b), input, part, partial);
             },
             [&](int b, int m, T total) {
                 if (m >= count(b)) return;
                 const int u = first(b) + m;
-                T value = total + weights[layer.bias + u];
-                if (hidden) {
-                    if (layer.c || layer.adds) value = joined(layer, u, value, team.lane, t);
-                    if (layer.sum != layer.value) t.units.at(layer.sum + u, team.lane) = value;
-                    with_activation(layer.activation, [&]<class A>() {
+                T value = total + weights[stage.bias + u];
+                if (stage.is_hidden) {
+                    if (stage.is_joined) value = joined(layer, u, value, team.lane, t);
+                    if (stage.keeps_sum) t.units.at(layer.sum + u, team.lane) = value;
+                    with_activation(stage.activation, [&]<class A>() {
                         const T argument = value;
                         value = A::value(argument);
                         if (keeps_units && keeps_slopes(layer))

@@ -112,6 +112,16 @@ __device__ Four<T> load_four(const T* p) {
     return *reinterpret_cast<const Four<T>*>(p);
 }
 
+// Asks for what lies at p, in global memory, so that a later load finds it near.
+template <class T>
+__device__ void prefetch(const T* p) {
+#ifdef HR_EMULATE
+    (void)p;
+#else
+    asm volatile("prefetch.global.L1 [%0];" ::"l"(__cvta_generic_to_global(p)));
+#endif
+}
+
 // The numbers of a tile of adjacent rows, four at a time: four(first, body) for those from `first` on, which is to call
 // body(i, row, column) for i = 0, ..., 3, and one(number, row, column) for the rest.
 template <class F, class G>
