@@ -207,47 +207,55 @@ __device__ __forceinline__ void tile_to_array(const T* shared, const TileArray& 
     tile_to_rows(shared + tile.start, rows * length, tile.places, array + row * length);
 }
 
-// Values, and each row's parameters: raw, then ready. `room`: ready parameters for each warp of the grid, where rows
-// have their own and they do not fit into shared memory.
-template <class Map, bool inverse, bool shared_set, bool in_shared, class T>
+// Values, and each row's parameters: raw, then ready.
+template <class Map, bool inverse, bool shared_set, class T>
 __global__ void __launch_bounds__(vector_threads)
-    vector_rows_forth(VectorRows<T> a, RowTiles<shared_set ? 1 : 2> tiles, T* room) {
+    vector_rows_forth(VectorRows<T> a, RowTiles<shared_set ? 1 : 2> tiles) {
     HR_DYNAMIC_SHARED(T, shared);
     const RowLanes lanes{int(threadIdx.x) % tiles.lanes, tiles.lanes};
     const int own = int(threadIdx.x) / tiles.lanes, features = a.features;
     for (int64_t tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
         const int64_t row = tile * tiles.rows_of_tile, left = tiles.rows - row;
         const int n = int(left < tiles.rows_of_tile ? left : tiles.rows_of_tile);
-        if constexpr (in_shared) {
-            array_to_tile(a.value, features, row, n, tiles.array[0], shared);
-            if constexpr (!shared_set) array_to_tile(a.params, a.n_raw, row, n, tiles.array[1], shared);
-            __syncthreads();
-            // Groups beyond the last row take part with what lies there: shuffles are for whole warps.
-            T* const z = tile_row(shared, tiles.array[0], own);
-            const T* ready = a.ready;
-            if constexpr (!shared_set) {
-                T* const p = tile_row(shared, tiles.array[1], own);
-                prepare_row<Map, T>(RowParams<T, T>{lanes, p}, features, p);
-                ready = p;
-            }
-            const T log_det = run_row<Map, inverse>(z, RowParams<T, T>{lanes, ready}, features, a.options, z);
-            if (own < n && lanes.first == 0) a.log_det[row + own] = log_det;
-            __syncthreads();
-            tile_to_array(shared, tiles.array[0], features, row, n, a.result);
-            __syncthreads();
-        } else if (own < n) {  // a warp a row
-            const T* ready = a.ready;
-            if constexpr (!shared_set) {
-                T* const p = room + (int64_t(blockIdx.x) * tiles.rows_of_tile + own) * a.n_ready;
-                prepare_row<Map, T>(RowParams<T, T>{lanes, a.params + (row + own) * a.n_raw}, features, p);
-                ready = p;
-            }
-            const int64_t first = (row + own) * features;
-            const T log_det = run_row<Map, inverse>(a.value + first, RowParams<T, T>{lanes, ready}, features, a.options,
-                                                    a.result + first);
-            if (lanes.first == 0) a.log_det[row + own] = log_det;
-            __syncwarp();  // the room is the next row's
+        array_to_tile(a.value, features, row, n, tiles.array[0], shared);
+        if constexpr (!shared_set) array_to_tile(a.params, a.n_raw, row, n, tiles.array[1], shared);
+        __syncthreads();
+        // Groups beyond the last row take part with what lies there: shuffles are for whole warps.
+        T* const z = tile_row(shared, tiles.array[0], own);
+        const T* ready = a.ready;
+        if constexpr (!shared_set) {
+            T* const p = tile_row(shared, tiles.array[1], own);
+            prepare_row<Map, T>(RowParams<T, T>{lanes, p}, features, p);
+            ready = p;
         }
+        const T log_det = run_row<Map, inverse>(z, RowParams<T, T>{lanes, ready}, features, a.options, z);
+        if (own < n && lanes.first == 0) a.log_det[row + own] = log_det;
+        __syncthreads();
+        tile_to_array(shared, tiles.array[0], features, row, n, a.result);
+        __syncthreads();
+    }
+}
+
+// Rows that do not fit into shared memory: a warp a row. Few have such, so that one kernel serves both directions, one
+// set of parameters (a.ready) and rows' own, whose ready ones are in `room` for each warp of the grid.
+template <class Map, class T>
+__global__ void __launch_bounds__(vector_threads) long_rows_forth(VectorRows<T> a, int64_t rows, T* room) {
+    constexpr int rows_of_block = vector_threads / 32;
+    const RowLanes lanes{int(threadIdx.x) % 32, 32};
+    const int64_t warp = int64_t(blockIdx.x) * rows_of_block + int(threadIdx.x) / 32;
+    for (int64_t row = warp; row < rows; row += int64_t(gridDim.x) * rows_of_block) {
+        RowParams<T, T> ready{lanes, a.ready};
+        if (!a.ready) {
+            T* const p = room + warp * a.n_ready;
+            prepare_row<Map, T>(RowParams<T, T>{lanes, a.params + row * a.n_raw}, a.features, p);
+            ready.p = p;
+        }
+        const T* const given = a.value + row * a.features;
+        T* const built = a.result + row * a.features;
+        const T log_det = a.inverse ? run_row<Map, true>(given, ready, a.features, a.options, built)
+                                    : run_row<Map, false>(given, ready, a.features, a.options, built);
+        if (lanes.first == 0) a.log_det[row] = log_det;
+        __syncwarp();  // the room is the next row's
     }
 }
 
@@ -288,62 +296,80 @@ int parts_of_sums(int n_ready) {
 }
 
 // Values and gradients, and: of one set of parameters the gradients of each row by the ready ones, of rows' own the raw
-// ones and the ready ones. In global memory these are in `room`, for each warp of the grid.
-template <class Map, bool inverse, bool shared_set, bool in_shared, class T>
-__global__ void __launch_bounds__(vector_threads, row_blocks<T, in_shared>)
-    vector_rows_back(VectorRows<T> a, VectorRowsBack<T> back, RowTiles<shared_set ? 3 : 4> tiles, T* room,
-                     double* sums) {
+// ones and the ready ones.
+template <class Map, bool inverse, bool shared_set, class T>
+__global__ void __launch_bounds__(vector_threads, row_blocks<T, true>)
+    vector_rows_back(VectorRows<T> a, VectorRowsBack<T> back, RowTiles<shared_set ? 3 : 4> tiles, double* sums) {
     HR_DYNAMIC_SHARED(T, shared);
     const RowLanes lanes{int(threadIdx.x) % tiles.lanes, tiles.lanes};
     const int own = int(threadIdx.x) / tiles.lanes, features = a.features;
-    const TileArray ready_array = in_shared ? tiles.array[2] : TileArray{0, a.n_ready, {}};
-    T* const ready_rows =
-        in_shared ? shared + ready_array.start : room + int64_t(blockIdx.x) * tiles.rows_of_tile * a.n_ready;
-    T* const of_ready = ready_rows + int64_t(own) * ready_array.stride;
+    T* const ready_rows = shared + tiles.array[2].start;
+    T* const of_ready = tile_row(shared, tiles.array[2], own);
     for (int64_t tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
         const int64_t row = tile * tiles.rows_of_tile, left = tiles.rows - row;
         const int n = int(left < tiles.rows_of_tile ? left : tiles.rows_of_tile);
         const T grad_log_det = own < n ? back.grad_log_det[row + own] : T(0);
-        // given and gradient, the place for the result, raw parameters and the place for their gradient.
-        const auto run = [&](const T* given, const T* grad_built, T* grad_given, const T* raw, T* grad_raw) {
-            if constexpr (shared_set) {
-                run_row_vjp<Map, inverse>(given, RowParams<T, T>{lanes, a.ready}, features, a.options, grad_built,
-                                          grad_log_det, grad_given, of_ready);
-            } else {
-                const RowParams<T, T> raw_params{lanes, raw}, ready{lanes, of_ready};
-                prepare_row<Map, T>(raw_params, features, of_ready);
-                run_row_vjp<Map, inverse>(given, ready, features, a.options, grad_built, grad_log_det, grad_given,
-                                          of_ready);
-                prepare_row_vjp<Map, T>(raw_params, ready, features, grad_raw);
-            }
-        };
-        if constexpr (in_shared) {
-            array_to_tile(a.value, features, row, n, tiles.array[0], shared);
-            array_to_tile(back.grad_value, features, row, n, tiles.array[1], shared);
-            T* raw = nullptr;
-            if constexpr (!shared_set) {
-                array_to_tile(a.params, a.n_raw, row, n, tiles.array[3], shared);
-                raw = tile_row(shared, tiles.array[3], own);
-            }
-            __syncthreads();
-            T* const gradient = tile_row(shared, tiles.array[1], own);
-            run(tile_row(shared, tiles.array[0], own), gradient, gradient, raw, raw);
-            __syncthreads();
-            tile_to_array(shared, tiles.array[1], features, row, n, back.grad_input);
-            if constexpr (!shared_set) tile_to_array(shared, tiles.array[3], a.n_raw, row, n, back.grad_params);
+        array_to_tile(a.value, features, row, n, tiles.array[0], shared);
+        array_to_tile(back.grad_value, features, row, n, tiles.array[1], shared);
+        if constexpr (!shared_set) array_to_tile(a.params, a.n_raw, row, n, tiles.array[3], shared);
+        __syncthreads();
+        const T* const given = tile_row(shared, tiles.array[0], own);
+        T* const gradient = tile_row(shared, tiles.array[1], own);
+        if constexpr (shared_set) {
+            run_row_vjp<Map, inverse>(given, RowParams<T, T>{lanes, a.ready}, features, a.options, gradient,
+                                      grad_log_det, gradient, of_ready);
         } else {
-            if (own < n) {  // a warp a row
-                const int64_t first = (row + own) * features, first_raw = shared_set ? 0 : (row + own) * a.n_raw;
-                run(a.value + first, back.grad_value + first, back.grad_input + first, a.params + first_raw,
-                    back.grad_params + first_raw);
-            }
-            if constexpr (shared_set) __syncthreads();
+            T* const raw = tile_row(shared, tiles.array[3], own);
+            const RowParams<T, T> raw_params{lanes, raw}, ready{lanes, of_ready};
+            prepare_row<Map, T>(raw_params, features, of_ready);
+            run_row_vjp<Map, inverse>(given, ready, features, a.options, gradient, grad_log_det, gradient, of_ready);
+            prepare_row_vjp<Map, T>(raw_params, ready, features, raw);
         }
+        __syncthreads();
+        tile_to_array(shared, tiles.array[1], features, row, n, back.grad_input);
+        if constexpr (!shared_set) tile_to_array(shared, tiles.array[3], a.n_raw, row, n, back.grad_params);
         if constexpr (shared_set)
-            BlockSums(sums, a.n_ready).add(ready_rows, ready_array.stride, n, tile == int64_t(blockIdx.x));
-        if constexpr (in_shared || shared_set) __syncthreads();
+            BlockSums(sums, a.n_ready).add(ready_rows, tiles.array[2].stride, n, tile == int64_t(blockIdx.x));
+        __syncthreads();
     }
     if constexpr (shared_set) BlockSums(sums, a.n_ready).finish();
+}
+
+// As long_rows_forth; in `room` are the ready parameters and then the gradients by them. `sums`: null for rows' own.
+template <class Map, class T>
+__global__ void __launch_bounds__(vector_threads, row_blocks<T, false>)
+    long_rows_back(VectorRows<T> a, VectorRowsBack<T> back, int64_t rows, T* room, double* sums) {
+    constexpr int rows_of_block = vector_threads / 32;
+    const RowLanes lanes{int(threadIdx.x) % 32, 32};
+    const int own = int(threadIdx.x) / 32, features = a.features;
+    T* const ready_rows = room + int64_t(blockIdx.x) * rows_of_block * a.n_ready;
+    T* const of_ready = ready_rows + int64_t(own) * a.n_ready;
+    const int64_t tiles = (rows + rows_of_block - 1) / rows_of_block;
+    for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const int64_t begin = tile * rows_of_block, row = begin + own;
+        if (row < rows) {
+            const RowParams<T, T> raw{lanes, a.params + (a.ready ? 0 : row * a.n_raw)};
+            const RowParams<T, T> ready{lanes, a.ready ? a.ready : of_ready};
+            if (!a.ready) prepare_row<Map, T>(raw, features, of_ready);
+            const T *const given = a.value + row * features, *const grad_built = back.grad_value + row * features;
+            T* const grad_given = back.grad_input + row * features;
+            const T grad_log_det = back.grad_log_det[row];
+            if (a.inverse) {
+                run_row_vjp<Map, true>(given, ready, features, a.options, grad_built, grad_log_det, grad_given,
+                                       of_ready);
+            } else {
+                run_row_vjp<Map, false>(given, ready, features, a.options, grad_built, grad_log_det, grad_given,
+                                        of_ready);
+            }
+            if (!a.ready) prepare_row_vjp<Map, T>(raw, ready, features, back.grad_params + row * a.n_raw);
+        }
+        if (!sums) continue;
+        __syncthreads();
+        const int n = int(rows - begin < rows_of_block ? rows - begin : rows_of_block);
+        BlockSums(sums, a.n_ready).add(ready_rows, a.n_ready, n, tile == int64_t(blockIdx.x));
+        __syncthreads();
+    }
+    if (sums) BlockSums(sums, a.n_ready).finish();
 }
 
 // One set of parameters for all rows, by one warp, in float64.
@@ -403,7 +429,8 @@ DeviceBuffer<T> ready_set(const VectorRows<T>& a, cudaStream_t stream) {
 
 template <class Map, bool inverse, bool shared_set, class T>
 void run_forth(VectorRows<T> a, int64_t rows, cudaStream_t stream) {
-    DeviceBuffer<T> ready, room;
+    DeviceBuffer<T> ready;
+    a.ready = nullptr;
     if constexpr (shared_set) {
         ready = ready_set<Map>(a, stream);
         a.ready = ready.get();
@@ -411,16 +438,19 @@ void run_forth(VectorRows<T> a, int64_t rows, cudaStream_t stream) {
     std::array<int, shared_set ? 1 : 2> lengths{a.features};
     if constexpr (!shared_set) lengths[1] = a.n_ready;
     RowTiles<shared_set ? 1 : 2> tiles(rows, lengths, int(sizeof(T)));
-    if constexpr (!shared_set)  // raw parameters come in, ready ones replace them
-        if (tiles.in_shared) tiles.array[1].places = TilePlaces(a.n_raw, tiles.array[1].stride);
-    auto* const kernel = tiles.in_shared ? vector_rows_forth<Map, inverse, shared_set, true, T>
-                                         : vector_rows_forth<Map, inverse, shared_set, false, T>;
-    int64_t blocks = std::min(tiles.count, most_blocks);
-    if (!shared_set && !tiles.in_shared) {
-        blocks = std::min(blocks, row_sum_blocks);  // each has a room
-        room = DeviceBuffer<T>(size_t(blocks) * size_t(tiles.rows_of_tile) * size_t(a.n_ready), stream);
+    if (!tiles.in_shared) {
+        const int64_t blocks = std::min(tiles.count, shared_set ? most_blocks : row_sum_blocks);  // each has a room
+        const DeviceBuffer<T> room(shared_set ? 0 : size_t(blocks) * size_t(tiles.rows_of_tile) * size_t(a.n_ready),
+                                   stream);
+        auto* const kernel = long_rows_forth<Map, T>;
+        HR_LAUNCH(kernel, unsigned(blocks), vector_threads, 0, stream, a, rows, room.get());
+        return check_launch("vector_map");
     }
-    HR_LAUNCH(kernel, unsigned(blocks), vector_threads, size_t(tiles.bytes), stream, a, tiles, room.get());
+    if constexpr (!shared_set)  // raw parameters come in, ready ones replace them
+        tiles.array[1].places = TilePlaces(a.n_raw, tiles.array[1].stride);
+    auto* const kernel = vector_rows_forth<Map, inverse, shared_set, T>;
+    HR_LAUNCH(kernel, unsigned(std::min(tiles.count, most_blocks)), vector_threads, size_t(tiles.bytes), stream, a,
+              tiles);
     check_launch("vector_map");
 }
 
@@ -428,6 +458,7 @@ template <class Map, bool inverse, bool shared_set, class T>
 void run_back(VectorRows<T> a, const VectorRowsBack<T>& back, int64_t rows, cudaStream_t stream) {
     DeviceBuffer<T> ready, room;
     DeviceBuffer<double> sums, total;
+    a.ready = nullptr;
     if constexpr (shared_set) {
         ready = ready_set<Map>(a, stream);
         a.ready = ready.get();
@@ -446,11 +477,13 @@ void run_back(VectorRows<T> a, const VectorRowsBack<T>& back, int64_t rows, cuda
     }
     if (!tiles.in_shared)
         room = DeviceBuffer<T>(size_t(blocks) * size_t(tiles.rows_of_tile) * size_t(a.n_ready), stream);
-    if (blocks > 0) {
-        auto* const kernel = tiles.in_shared ? vector_rows_back<Map, inverse, shared_set, true, T>
-                                             : vector_rows_back<Map, inverse, shared_set, false, T>;
-        HR_LAUNCH(kernel, unsigned(blocks), vector_threads, size_t(tiles.bytes), stream, a, back, tiles, room.get(),
-                  sums.get());
+    if (blocks > 0 && tiles.in_shared) {
+        auto* const kernel = vector_rows_back<Map, inverse, shared_set, T>;
+        HR_LAUNCH(kernel, unsigned(blocks), vector_threads, size_t(tiles.bytes), stream, a, back, tiles, sums.get());
+        check_launch("vector_map_backward");
+    } else if (blocks > 0) {
+        auto* const kernel = long_rows_back<Map, T>;
+        HR_LAUNCH(kernel, unsigned(blocks), vector_threads, 0, stream, a, back, rows, room.get(), sums.get());
         check_launch("vector_map_backward");
     }
     if constexpr (shared_set) {
