@@ -36,6 +36,7 @@ struct DeviceChain {
     const DeviceStep<T>* steps;
     int units;          // scratch lines of the largest step, of the last layer one window
     bool has_networks;  // or steps that are like networks on the way back
+    bool has_products;  // networks or rotations
     bool has_vectors;   // runs of vector maps
     bool in_place;      // no step needs its result beside what it is given
     bool tf32;          // products of networks are the tensor cores', in float32 alone

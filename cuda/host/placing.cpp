@@ -107,7 +107,10 @@ class Placing {
         return d;
     }
 
-    void place(DeviceStep<T>&, RotationStep<T>& s, size_t) { s = place_rotation(arena_, s); }
+    void place(DeviceStep<T>&, RotationStep<T>& s, size_t) {
+        s = place_rotation(arena_, s);
+        d_.has_products = true;
+    }
 
     void place(DeviceStep<T>&, ScaleStep<T>& s, size_t) {
         s.scale = arena_.put(s.scale, size_t(d_.chain.features));
@@ -193,6 +196,7 @@ class Placing {
         }
         d.plan = {arena_.put(stages(plan, shapes, layers)), arena_.put(plan.phases), int(plan.phases.size())};
         d.outputs = layers.back().product;
+        d_.has_products = true;
         place_map(d, m.map);
         d_.units = std::max(d_.units, m.vector_map >= 0 ? m.units : d.outputs + plan.most_window);
         m.layers = arena_.put(layers);

@@ -4,15 +4,18 @@
 namespace headrace {
 namespace {
 
-// What registers are for: two tiles where their lines are in shared memory; what waits for the L2 cache shall not wait
-// for spilled registers, too.
-template <bool in_shared>
-constexpr int tiles_of_multiprocessor = in_shared ? 2 : 1;
+// What registers are for: two tiles of eight warps where their lines are in shared memory, and four (or as many warps
+// in smaller blocks) where there are no products, which need the most; what waits for the L2 cache shall not wait for
+// spilled registers, too.
+template <bool in_shared, bool products>
+constexpr int tiles_of_multiprocessor = !in_shared ? 1
+                                        : products ? 2
+                                                   : 4;
 
 // Tiles of rows, block after block. Lines are in shared memory, after the scratch, or in the block's part of the
 // workspace.
-template <class T, bool in_shared, bool tf32>
-__global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiprocessor<in_shared>)
+template <class T, bool in_shared, bool products>
+__global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiprocessor<in_shared, products>)
     run_chain(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call, int64_t tiles,
               T* workspace) {
     HR_DYNAMIC_SHARED(T, scratch);
@@ -34,7 +37,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
         T base = 0;
         if (call.log_prob && !call.inverse) base = base_density(team, d, call, t.given);
         for (int s = 0; s < d.chain.n_steps; ++s)
-            if (!run_step<tf32>(team, d, d.steps[s], call, t)) {
+            if (!run_step<products>(team, d, d.steps[s], call, t)) {
                 const Lines<T, in_shared> given = t.given;
                 t.given = t.built;
                 t.built = given;
@@ -57,12 +60,11 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
 template <class T>
 void launch_chain(const DeviceChain<T>& d, const Call<T>& call, const Place& place, cudaStream_t stream) {
     const int64_t tiles = (call.rows + warp_rows - 1) / warp_rows;
-    // One kernel for all maps: those with splines take no more registers, and each adds to the size of the module.
-    auto* kernel = run_chain<T, false, false>;
-    if constexpr (has_shared_tiles<T>) {
-        if (place.in_shared) kernel = run_chain<T, true, false>;
-        if (d.tf32 && d.has_networks) kernel = place.in_shared ? run_chain<T, true, true> : run_chain<T, false, true>;
-    }
+    // One kernel for all maps and kinds of products: splines take no more registers, and each adds to the module's
+    // size.
+    auto* kernel = run_chain<T, false, true>;
+    if constexpr (has_shared_tiles<T>)
+        if (place.in_shared) kernel = d.has_products ? run_chain<T, true, true> : run_chain<T, true, false>;
     const int blocks = resident_blocks(kernel, place, tiles);
     DeviceBuffer<T> workspace(place.in_shared ? 0 : size_t(blocks) * size_t(d.run_lines()) * warp_rows, stream);
     HR_LAUNCH(kernel, blocks, place.warps * warp_rows, place.shared_bytes, stream, d, call, tiles, workspace.get());

@@ -51,8 +51,8 @@ __device__ T dropped(const NetworkStep<T>& s, const Layer& layer, int line, cons
 }
 
 // The stages [begin, end) of a network, one after another.
-template <bool tf32, class T, bool in_shared, bool keeps_units>
-__device__ void run_stages(const Team& team, const DeviceStep<T>& d, const Call<T>& call, int begin, int end,
+template <class T, bool in_shared, bool keeps_units>
+__device__ void run_stages(const Team& team, bool tf32, const DeviceStep<T>& d, const Call<T>& call, int begin, int end,
                            int window, const TileState<T, in_shared, keeps_units>& t) {
     const NetworkStep<T>& s = d.step.network;
     const T* const weights = call.weights + s.weights;
@@ -72,7 +72,7 @@ __device__ void run_stages(const Team& team, const DeviceStep<T>& d, const Call<
         for_sums(
             team, t.partial, blocks, stage.terms, terms,
             [&](int b, Terms part, const PartialSums<T>& partial) {
-                sum_unit_products<tf32>(weights, stage.row + first(b), count(b), input, part, partial);
+                sum_unit_products(tf32, weights, stage.row + first(b), count(b), input, part, partial);
             },
             [&](int b, int m, T total) {
                 if (m >= count(b)) return;
@@ -174,8 +174,8 @@ __device__ void run_network_vector_map(const Team& team, const NetworkStep<T>& s
 
 // A network and its map. Where units are kept this also is an elementwise map, on raw parameters that every row then
 // has of its own: one body for both, as each inlines all maps.
-template <bool tf32, class T, bool in_shared, bool keeps_units>
-__device__ void run_network(const Team& team, const DeviceStep<T>& d, const Call<T>& call,
+template <class T, bool in_shared, bool keeps_units>
+__device__ void run_network(const Team& team, bool tf32, const DeviceStep<T>& d, const Call<T>& call,
                             TileState<T, in_shared, keeps_units>& t) {
     const NetworkStep<T>& s = d.step.network;
     const bool is_network = !keeps_units || d.step.kind == StepKind::network;
@@ -189,7 +189,7 @@ __device__ void run_network(const Team& team, const DeviceStep<T>& d, const Call
     }
     for (int q = 0; q < d.plan.n_phases; ++q) {
         const StagePhase phase = d.plan.phases[q];
-        if (is_network) run_stages<tf32>(team, d, call, phase.stage_begin, phase.stage_end, phase.window, t);
+        if (is_network) run_stages(team, tf32, d, call, phase.stage_begin, phase.stage_end, phase.window, t);
         const Lines<T, in_shared> params = t.units.from(d.outputs - (keeps_units ? 0 : phase.window));
         if (is_network && s.vector_map >= 0) {
             run_network_vector_map(team, s, params, t.units.from(s.ready), t);
@@ -350,15 +350,19 @@ __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<
     team.sync();
 }
 
-// One step from t.given to t.built. True if it worked in place, and t.given is the result.
-template <bool tf32, class T, bool in_shared, bool keeps_units>
+// One step from t.given to t.built. True if it worked in place, and t.given is the result. Without `products` there are
+// neither networks nor rotations.
+template <bool products, class T, bool in_shared, bool keeps_units>
 __device__ bool run_step(const Team& team, const DeviceChain<T>& d, const DeviceStep<T>& step, const Call<T>& call,
                          TileState<T, in_shared, keeps_units>& t) {
     const int context = d.chain.context, features = d.chain.features;
     switch (step.step.kind) {
-        case StepKind::network: run_network<tf32>(team, step, call, t); return false;
+        case StepKind::network:
+            if constexpr (products) run_network(team, d.tf32, step, call, t);
+            return false;
         case StepKind::rotation:
-            rotate(team, step.step.rotation, step.step.rotation.matrix, context, t.partial, t.given, t.built);
+            if constexpr (products)
+                rotate(team, step.step.rotation, step.step.rotation.matrix, context, t.partial, t.given, t.built);
             return false;
         case StepKind::move:
             for (int c = team.warp; c < features; c += team.warps)

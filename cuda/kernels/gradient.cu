@@ -53,7 +53,7 @@ __device__ T record_vectors(const Team& team, const Tape<T>& t, int step, const 
 }
 
 // One step from its state on the tape to the next; what is summed goes to state.log_det.
-template <bool tf32, class T>
+template <class T>
 __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Call<T>& call,
                             TileState<T, false, true>& state) {
     const DeviceStep<T>& d = t.d.steps[i];
@@ -85,10 +85,10 @@ __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Cal
         case StepKind::elementwise:
             state.units = t.lines.from(d.values);
             state.slopes = t.lines.from(d.slopes < 0 ? d.values : d.slopes);
-            run_network<tf32>(team, d, call, state);
+            run_network(team, t.d.tf32, d, call, state);
             break;
         case StepKind::rotation:
-        case StepKind::move: run_step<tf32>(team, t.d, d, call, state); break;
+        case StepKind::move: run_step<true>(team, t.d, d, call, state); break;
     }
 }
 
@@ -229,7 +229,7 @@ __device__ void finish_gradient(const Tape<T>& t, const DeviceStep<T>& d, const 
 }
 
 // The gradients of the inputs of one layer from those of its units, for operations [begin, end) of the plan.
-template <bool tf32, class T>
+template <class T>
 __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, const T* weights, const BackOp* ops,
                                int begin, int end, int first_column, int end_column, T* partial) {
     const DeviceStep<T>& d = t.d.steps[step];
@@ -249,7 +249,7 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
         team, partial, end - begin, layer.out, terms,
         [&](int b, Terms part, const PartialSums<T>& sums) {
             const BackOp& op = ops[begin + b];
-            sum_input_products<tf32>(weights, layer.row, op.column, op.columns, grads, part, sums);
+            sum_input_products(t.d.tf32, weights, layer.row, op.column, op.columns, grads, part, sums);
         },
         [&](int b, int m, T total) {
             const BackOp& op = ops[begin + b];
@@ -263,7 +263,7 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
         });
 }
 
-template <bool tf32, class T>
+template <class T>
 __device__ void backward_network(const Team& team, const Tape<T>& t, int step, const Call<T>& call, const Back<T>& back,
                                  T grad_log_det, T* partial) {
     const DeviceStep<T>& d = t.d.steps[step];
@@ -297,8 +297,8 @@ __device__ void backward_network(const Team& team, const Tape<T>& t, int step, c
             int end = i + 1;
             while (end < phase.op_end && s.back_plan.ops[end].layer == s.back_plan.ops[i].layer) ++end;
             const int inputs = s.layers[s.back_plan.ops[i].layer].in;
-            backward_layer<tf32>(team, t, step, call.weights + s.weights, s.back_plan.ops, i, end, first_column,
-                                 wants_coordinates ? inputs : context, partial);
+            backward_layer(team, t, step, call.weights + s.weights, s.back_plan.ops, i, end, first_column,
+                           wants_coordinates ? inputs : context, partial);
             team.sync();
             i = end;
         }
@@ -306,13 +306,13 @@ __device__ void backward_network(const Team& team, const Tape<T>& t, int step, c
     if (s.reads_built) carry_passive();
 }
 
-template <bool tf32, class T>
+template <class T>
 __device__ void backward_step(const Team& team, const Tape<T>& t, int i, const Call<T>& call, const Back<T>& back,
                               T grad_log_det, T* partial) {
     const Step<T>& step = t.d.steps[i].step;
     const int context = t.d.chain.context, features = t.d.chain.features;
     if (step.kind == StepKind::network || step.kind == StepKind::elementwise) {
-        backward_network<tf32>(team, t, i, call, back, grad_log_det, partial);
+        backward_network(team, t, i, call, back, grad_log_det, partial);
         return;
     }
     const TapeLines<T> before = t.gradient(i), after = t.gradient(i + 1);
@@ -370,7 +370,7 @@ __device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& 
 
 // Tiles of rows from `first` on there and back. A tile's tape is its own where the sums over rows need it, else the
 // block's. `bad` becomes 1 if a row is not finite.
-template <class T, bool tf32>
+template <class T>
 __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     there_and_back(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call,
                    const __grid_constant__ Back<T> back, int64_t first, int64_t tiles, bool own_tapes, T* tapes,
@@ -389,7 +389,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         load_tile(team, d, call, row, rows, state);
         T base = 0;
         if (!call.inverse) base = base_density(team, d, call, t.state(0));
-        for (int i = 0; i < d.chain.n_steps; ++i) record_step<tf32>(team, t, i, call, state);
+        for (int i = 0; i < d.chain.n_steps; ++i) record_step(team, t, i, call, state);
         add_store_support(team, d.chain, t.state(d.chain.n_steps), state.log_det);
         mark_overflows(team, d, sums, t.state(d.chain.n_steps), state.log_det);
         if (call.inverse) base = base_density(team, d, call, t.state(d.chain.n_steps));
@@ -407,8 +407,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
 
         const T grad_log_det = grad_log_det_of_row(team, call, back.from, row, rows);
         start_gradients(team, t, call, back.from, row, rows, grad_log_det);
-        for (int i = d.chain.n_steps - 1; i >= 0; --i)
-            backward_step<tf32>(team, t, i, call, back, grad_log_det, scratch);
+        for (int i = d.chain.n_steps - 1; i >= 0; --i) backward_step(team, t, i, call, back, grad_log_det, scratch);
         finish_input(team, t, call, back, row, rows, grad_log_det, bases.p);
         team.sync();
     }
@@ -546,9 +545,7 @@ void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Cal
     const int64_t tiles = (call.rows + warp_rows - 1) / warp_rows, tape = d.tape.lines * warp_rows;
     const int warps = d.has_networks ? network_warps : 1;
     const Place place{false, warps, int64_t(scratch_numbers(warps)) * int64_t(sizeof(T))};
-    auto* kernel = there_and_back<T, false>;
-    if constexpr (std::is_same_v<T, float>)
-        if (d.tf32 && d.has_networks) kernel = there_and_back<T, true>;
+    auto* const kernel = there_and_back<T>;
     DeviceBuffer<int> bad(1, stream);
     check_cuda(cudaMemsetAsync(bad.get(), 0, sizeof(int), stream), "gradient");
     const bool wants_sums = back.weights && sums.count > 0;

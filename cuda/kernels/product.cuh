@@ -6,6 +6,8 @@
 // number in each lane, so that eight terms are 8 loads of inputs and 2 of weights for 64 multiply-adds.
 #pragma once
 
+#include <type_traits>
+
 #include "../include/tensor_cores.cuh"
 #include "tile.cuh"
 
@@ -219,27 +221,32 @@ __device__ void sum_on_tensor_cores(const Lines<float, in_shared>& input, const 
 
 // ---- either way -----------------------------------------------------------------------------------------------------
 
-// Products of a network, on tensor cores if `tf32`.
-template <bool tf32, class T, bool in_shared>
-__device__ void sum_unit_products(const T* weights, const uint32_t* row, int n, const Lines<T, in_shared>& input,
-                                  Terms terms, const PartialSums<T>& partial) {
-    if constexpr (tf32) {
-        const T* const own = weights + row[smaller(partial.lane / 4, n - 1)];
-        sum_on_tensor_cores(input, [&](int k) { return own[k]; }, terms, partial);
-    } else {
-        sum_row_products(weights, row, n, input, terms, partial);
+// Products of a network, on tensor cores if `tf32`, which all threads of a launch agree about: one kernel has both, as
+// everything else of it is the same.
+template <class T, bool in_shared>
+__device__ void sum_unit_products(bool tf32, const T* weights, const uint32_t* row, int n,
+                                  const Lines<T, in_shared>& input, Terms terms, const PartialSums<T>& partial) {
+    if constexpr (std::is_same_v<T, float>) {
+        if (tf32) {
+            const T* const own = weights + row[smaller(partial.lane / 4, n - 1)];
+            sum_on_tensor_cores(input, [&](int k) { return own[k]; }, terms, partial);
+            return;
+        }
     }
+    sum_row_products(weights, row, n, input, terms, partial);
 }
 
-template <bool tf32, class T, bool in_shared>
-__device__ void sum_input_products(const T* weights, const uint32_t* row, int column, int n,
+template <class T, bool in_shared>
+__device__ void sum_input_products(bool tf32, const T* weights, const uint32_t* row, int column, int n,
                                    const Lines<T, in_shared>& grad, Terms terms, const PartialSums<T>& partial) {
-    if constexpr (tf32) {
-        const T* const own = weights + column + smaller(partial.lane / 4, n - 1);
-        sum_on_tensor_cores(grad, [&](int r) { return own[row[r]]; }, terms, partial);
-    } else {
-        sum_column_products(weights, row, column, n, grad, terms, partial);
+    if constexpr (std::is_same_v<T, float>) {
+        if (tf32) {
+            const T* const own = weights + column + smaller(partial.lane / 4, n - 1);
+            sum_on_tensor_cores(grad, [&](int r) { return own[row[r]]; }, terms, partial);
+            return;
+        }
     }
+    sum_column_products(weights, row, column, n, grad, terms, partial);
 }
 
 }  // namespace
