@@ -1,9 +1,12 @@
-"""Everything that a CUDA card is needed for, in one command and ten minutes: ``python -m bench.gpu``.
+"""Everything that a CUDA card is needed for, in at most three commands of ten minutes: ``python -m bench.gpu``.
 
-Build (``--build``), what the card is, the GPU tests, compute-sanitizer on some of them, the card's own rates, and every
-workload beside them and beside other libraries on the same card. Each step has a time limit, and the report in
-bench/results/ is written anew after each, so that what fails or hangs loses nothing but itself. Exit status: 0 if all
-steps ended well, 1 without a device, 2 if a step failed.
+The command goes through its steps in this order: build (``--build``), what the card is, its own rates, every workload
+beside them and beside other libraries on the same card, the GPU tests, compute-sanitizer on some of them, and what
+Nsight Compute counts. It ends before ten minutes are over. **Given again, it goes on where the last one ended**,
+however that was, and with three of them all is done. The report is written anew after each step and each workload, so
+that what fails, hangs or is cut off loses nothing but itself; a step that was cut off twice is left out.
+
+Exit status: 0 if everything was run and well, 1 without a device, 2 if a step failed, 3 if some are still to be run.
 
 ``--dry-run`` goes the same way on the CPU with tiny sizes, for trying the command itself; its numbers mean nothing.
 """
@@ -11,183 +14,43 @@ steps ended well, 1 without a device, 2 if a step failed.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib.util
 import json
 import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
-import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import report
+from bench import gpu_steps, report
 from bench.gpu_cases import CASES, FITS, LIBRARIES, Case, tiny
 from bench.gpu_report import cell_text, failures, fit_row, markdown, row_of, stem, step_line
-from bench.peers.client import ON_DEVICE, ROOT, Worker, WorkerError, machine_facts
+from bench.gpu_steps import LIMITS, PROFILED, TOOLS
+from bench.peers.client import Worker, WorkerError, machine_facts
 from bench.peers.run import OURS, OWN, Plan, measure
 
-STEPS = ("tests", "sanitizer", "floors", "workloads")
-TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+STEPS = ("floors", "workloads", "tests", "sanitizer", "profile")
+CALLS = 3  # that all of it takes
 
-# Seconds. The first holds for all steps but the build; the others end one step, or one request to a worker.
-BUDGET = 570.0
-LIMITS = {"build": 3600.0, "card": 60.0, "tests": 150.0, "sanitizer": 40.0, "floors": 60.0, "hello": 90.0}
-REQUEST = 60.0  # of a worker; the time left is the other limit
+BUDGET = 570.0  # seconds of one command
+HELLO = 90.0  # of a worker that starts
+REQUESTS = {"zuko_compiled": 200.0}  # seconds of a request to a worker, which for this one may be to compile
+REQUEST = 60.0  # for all others; the time left is the other limit
 LEAST = 5.0  # what must be left for a workload to be begun
 MOST_FAILURES = 3  # of a library, before it is given up
+MOST_TRIES = 2  # of a step or a workload during which the command was cut off
 PLAN = Plan(rounds=4, block=0.1, budget=4.0, foresee=True)
 DRY_PLAN = Plan(rounds=2, block=0.005, budget=4.0, foresee=True)
 
-# What compute-sanitizer looks at: every family of kernels and the way back, some eighty small tests.
-SELECTION = " or ".join(
-    (
-        "(float32 and (test_chains or test_every_size_of_batch or test_samples_are_the_cpus))",
-        "(float32 and (test_steps_follow_each_other or test_the_same_bits_in_any_order_of_threads))",
-        "(float32 and test_the_value_may_replace_the_input and (affine-forward or (radial and True)))",
-        "(float32 and test_an_ascent_is_that_of_the_cpu)",
-        "(tensor_cores and (test_every_size_of_batch or (test_flows_are and MAF) or test_lines_in_global_memory))",
-        "test_gradients_of_couplings",
-        "test_chosen_rows",
-        "test_shared_parameters_are_summed_in_float64",
-        "(test_gradients_of_long_rows_are_those_of_the_cpu and forward)",
-        "(test_addresses_do_not_matter and forward and affine and float32)",
-    )
-)
 INSTALL = 'HEADRACE_CUDA=ON pip install ".[cuda13,test]"   (".[cuda12,test]" for a driver of CUDA 12)'
-
-
-# ---- commands with a limit -------------------------------------------------------------------------------------------
-
-
-def run_command(command: Sequence[str], limit: float, env: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Run a command and all it starts for at most so many seconds; ``code`` is None where that ended it."""
-    begin = time.perf_counter()
-    with tempfile.TemporaryFile(mode="w+", errors="replace") as output:
-        try:
-            process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env={**os.environ, **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return {"code": 127, "seconds": 0.0, "output": str(error)}
-        code: int | None = None
-        try:
-            code = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        output.seek(0)
-        text = output.read()
-    return {"code": code, "seconds": time.perf_counter() - begin, "output": text}
-
-
-def tail(text: str, lines: int = 12) -> list[str]:
-    """The last lines, of those that say something."""
-    return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
-
-
-def ended(done: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """What the report keeps of a command: "done", "failed", or "late" where its time ran out."""
-    status = {None: "late", 0: "done"}.get(done["code"], "failed")
-    kept = {} if status == "done" else {"tail": tail(done["output"])}
-    return {"status": status, "code": done["code"], "seconds": done["seconds"], **kept, **more}
-
-
-def json_of(done: Mapping[str, Any]) -> dict[str, Any]:
-    """The object on the last line of what a command printed."""
-    try:
-        return json.loads(tail(done["output"], 1)[0])
-    except (IndexError, ValueError):
-        return {}
-
-
-def build_step(limit: float) -> dict[str, Any]:
-    """Install this tree with its CUDA module."""
-    command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "."]
-    return ended(run_command(command, limit, {"HEADRACE_CUDA": "ON"}))
-
-
-def card_step(device: str, limit: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How the step ended, and `gpu_card.facts`."""
-    done = run_command([sys.executable, "-m", "bench.gpu_card", "facts", device], limit)
-    found = json_of(done) if done["code"] == 0 else {}
-    if not found:
-        said = ": ".join(["took too long" if done["code"] is None else "failed", *tail(done["output"], 1)])
-        found = {"reason": f"asking for the card {said}"}
-    return ended(done), found
-
-
-def pytest_command(files: Sequence[str], *more: str) -> list[str]:
-    """pytest on the GPU tests in these files."""
-    return [sys.executable, "-m", "pytest", *files, "-m", "gpu", "-v", "--tb=short", "-p", "no:cacheprovider", *more]
-
-
-def tests_step(device: str, threads: int, limit: float) -> dict[str, Any]:
-    """The GPU tests and pytest's last line; in a dry run, where all are skipped, a part of them."""
-    if importlib.util.find_spec("pytest") is None:
-        return {"status": "absent", "reason": "pytest is not installed"}
-    files = ["tests"] if device == "cuda" else ["tests/device/test_cuda_adam.py"]
-    several = ["-n", str(min(8, threads))] if device == "cuda" and importlib.util.find_spec("xdist") else []
-    done = run_command(pytest_command(files, *several), limit)
-    return ended(done, summary=summary_line(done["output"]))
-
-
-def summary_line(text: str) -> str:
-    """pytest's last line with numbers; where it did not come to one, what it has said of single tests."""
-    outcome = re.compile(r"\d+ (passed|failed|skipped|errors?|deselected)\b.* in ")
-    lines = [line for line in text.splitlines() if outcome.search(line)]
-    if lines:
-        return lines[-1].strip("= ")
-    words = re.findall(r"\b(PASSED|FAILED|ERROR|SKIPPED)\b", text)
-    return "so far " + ", ".join(f"{words.count(word)} {word.lower()}" for word in dict.fromkeys(words) or ["PASSED"])
-
-
-def sanitizer_program() -> str | None:
-    """compute-sanitizer on the PATH or where CUDA is."""
-    folders = [f"{os.environ[name]}/bin" for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ]
-    folders.append("/usr/local/cuda/bin")
-    return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=os.pathsep.join(folders))
-
-
-def sanitizer_step(tool: str, limit: float) -> dict[str, Any]:
-    """One tool on a selection of the tests; `verdict` is its own last line."""
-    program = sanitizer_program()
-    if program is None:
-        return {"status": "absent", "reason": "compute-sanitizer is neither on the PATH nor where CUDA is"}
-    command = [program, "--tool", tool, "--error-exitcode", "9"]
-    kernels = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/device/test_cuda_*.py"))]
-    done = run_command([*command, *pytest_command(kernels, "-k", SELECTION)], limit)
-    verdicts = [line.strip("= ") for line in done["output"].splitlines() if "SUMMARY" in line and line.startswith("=")]
-    return ended(done, verdict=verdicts[-1] if verdicts else None, summary=summary_line(done["output"]))
-
-
-def floors_step(device: str, limit: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How the step ended, and the card's rates; ``products_tf32`` is for information."""
-    command = [sys.executable, "-m", "bench.gpu_card", "floors", device]
-    full = {name: value for name, value in ON_DEVICE.items() if name == "NVIDIA_TF32_OVERRIDE"}
-    done = run_command(command, limit, full)
-    floors = json_of(done) if done["code"] == 0 else {}
-    rounded = run_command(command, max(LEAST, limit - done["seconds"]), {"CUPY_TF32": "1"})
-    floors["products_tf32"] = json_of(rounded).get("products") if rounded["code"] == 0 else None
-    return ended(done), floors
 
 
 # ---- workers ---------------------------------------------------------------------------------------------------------
@@ -208,9 +71,9 @@ class Crew:
         for library in libraries:
             if self.failures.get(library, 0) >= MOST_FAILURES:
                 missing[library] = f"given up after {MOST_FAILURES} failures"
-            elif library in self.workers or self._start(library, min(LIMITS["hello"], left)):
+            elif library in self.workers or self._start(library, min(HELLO, left)):
                 found[library] = self.workers[library]
-                found[library].limit = min(REQUEST, left)
+                found[library].limit = min(REQUESTS.get(library, REQUEST), left)
             else:
                 missing[library] = self.facts[library]["reason"]
         return found, missing
@@ -218,9 +81,9 @@ class Crew:
     def _start(self, library: str, limit: float) -> bool:
         if not self.facts.get(library, {"present": True})["present"]:
             return False
-        ours = library in OWN
-        path = {name: os.environ[name] for name in ("PYTHONPATH",) if ours and name in os.environ}
-        python = sys.executable if ours else self.peer_python
+        python = sys.executable if library in OWN else self.peer_python
+        own = python == sys.executable  # what was put on its path is for it alone
+        path = {name: os.environ[name] for name in ("PYTHONPATH",) if own and name in os.environ}
         worker = Worker(library, self.threads, python, path, self.device, limit)
         try:
             self.facts[library] = worker.ask("hello")
@@ -257,26 +120,37 @@ class Run:
         self.device = "dry" if options.dry_run else "cuda"
         self.results: dict[str, Any] = {
             "date": time.strftime("%Y-%m-%d %H:%M"),
+            "calls": [],  # seconds of each command
             "dry": options.dry_run,
             "machine": machine_facts(options.threads),
             "card": {},
             "steps": {},
+            "begun": {},  # workload -> how often
             "floors": {},
+            "counters": {},
             "plan": {**vars(DRY_PLAN if options.dry_run else PLAN), "limits": LIMITS, "seconds": options.budget},
             "libraries": {},
             "rows": [],
             "not_run": [],
         }
-        self.output: Path | None = options.output
+        self.output: Path | None = None
+        if options.output is not None:
+            self.go_on_at(options.output)
 
     @property
     def left(self) -> float:
         """Seconds."""
         return self.options.budget - (time.perf_counter() - self.begin)
 
-    def limit(self, step: str) -> float:
-        """Seconds that a step may take."""
-        return max(1.0, min(LIMITS[step], self.left))
+    def go_on_at(self, output: Path) -> None:
+        """Write the report there from now on, and take over what is in it."""
+        self.output = output
+        path = Path(f"{output}.json")
+        if path.exists() and not self.options.anew:
+            earlier = json.loads(path.read_text())
+            steps = {**earlier["steps"], **self.results["steps"]}
+            self.results = {**self.results, **earlier, "steps": steps}
+        self.results["calls"].append(0.0)
 
     def note(self, name: str, step: dict[str, Any]) -> None:
         """Keep how a step ended, and say it."""
@@ -285,72 +159,150 @@ class Run:
         self.write()
 
     def write(self) -> None:
-        """The report as it is now."""
-        if self.output is not None:
-            report.write(self.output, self.results, markdown(self.results))
+        """The report as it is now, and its copy."""
+        if self.output is None:
+            return
+        self.results["calls"][-1] = time.perf_counter() - self.begin
+        text = markdown(self.results)
+        report.write(self.output, self.results, text)
+        if self.options.copy is not None:
+            report.write(self.options.copy / self.output.name, self.results, text)
 
     def go(self) -> int:
-        """All steps; the exit status."""
+        """All steps that are not done yet, as far as the time goes; the exit status."""
         if self.options.build:
-            self.note("build", self.build())
-            self.begin = time.perf_counter()  # compiling is not part of the ten minutes
-        step, card = card_step(self.device, self.limit("card"))
-        self.results["card"] = card
+            self.step("build", "build", self.build)
+        step, card = gpu_steps.card_step(self.device, LIMITS["card"])
         if "reason" in card:
             print(no_device(card, self.options), file=sys.stderr)
             return 1
         if self.output is None:
-            self.output = stem(card["card"], self.results["date"])
+            self.go_on_at(stem(card["card"], self.results["date"]))
+        if said := self.another(card):
+            print(f"{self.output}.json is of {said}: --anew, or another --output", file=sys.stderr)
+            return 2
+        self.results["card"] = card
         self.note("card", step)
-        if "tests" in self.options.steps:
-            self.note("tests", tests_step(self.device, self.options.threads, self.limit("tests")))
-        for tool in TOOLS if "sanitizer" in self.options.steps else ():
-            self.note(f"compute-sanitizer {tool}", sanitizer_step(tool, self.limit("sanitizer")))
-        if "floors" in self.options.steps:
-            step, self.results["floors"] = floors_step(self.device, self.limit("floors"))
-            self.note("floors", step)
-        if "workloads" in self.options.steps:
-            self.workloads()
+        for name, kind, work in self.works():
+            self.step(name, kind, work)
+        self.write()
         print(markdown(self.results))
         print(f"{self.output}.md", file=sys.stderr)
-        return 2 if any(step["status"] in ("failed", "late") for step in self.results["steps"].values()) else 0
+        open_steps = [name for name, *_ in self.works() if self.is_open(name)]
+        if open_steps:
+            told = f"command {len(self.results['calls'])}, of {CALLS} that it may take"
+            print(f"Still to be run: {', '.join(open_steps)} (this was {told}). Give it again.", file=sys.stderr)
+            return 3
+        bad = ("failed", "late", "cut off")
+        return 2 if any(step["status"] in bad for step in self.results["steps"].values()) else 0
 
-    def build(self) -> dict[str, Any]:
+    def another(self, card: Mapping[str, Any]) -> str:
+        """What the report so far is of, if not of this card and version."""
+        before = self.results["card"]
+        differ = [key for key in ("card", "headrace") if before and before.get(key) != card.get(key)]
+        return ", ".join(str(before.get(key)) for key in differ)
+
+    def works(self) -> list[tuple[str, str, Callable[[float], dict[str, Any]]]]:
+        """Name, kind and function of every step that was chosen, in order."""
+        threads = self.options.threads
+        of_step = {
+            "floors": [("floors", "floors", self.floors)],
+            "workloads": [("workloads", "workloads", lambda _limit: self.workloads())],
+            "tests": [("tests", "tests", lambda limit: gpu_steps.tests_step(self.device, threads, limit))],
+            "sanitizer": [
+                (
+                    f"compute-sanitizer {tool}",
+                    "sanitizer",
+                    lambda limit, tool=tool: gpu_steps.sanitizer_step(tool, limit),
+                )
+                for tool in TOOLS
+            ],
+            "profile": [
+                (f"ncu {verb}", "profile", lambda limit, verb=verb: self.profile(verb, limit)) for verb in PROFILED
+            ],
+        }
+        return [work for step in STEPS if step in self.options.steps for work in of_step[step]]
+
+    def is_open(self, name: str) -> bool:
+        """Whether a step has not ended, in this command or before."""
+        return self.results["steps"].get(name, {}).get("status") in (None, "begun")
+
+    def step(self, name: str, kind: str, work: Callable[[float], dict[str, Any]]) -> None:
+        """Run a step that has not ended, if there is time for it. Workloads count for themselves how often."""
+        if not self.is_open(name):
+            return
+        tries = self.results["steps"].get(name, {}).get("tries", 0)
+        if tries >= MOST_TRIES and kind != "workloads":
+            self.note(name, {"status": "cut off", "reason": f"the command ended during it {tries} times"})
+            return
+        if self.left < gpu_steps.LEAST.get(kind, LEAST):
+            return
+        self.results["steps"][name] = begun = {"status": "begun", "tries": tries + 1}
+        self.write()
+        granted = min(LIMITS.get(kind, self.left), self.left)
+        step = work(granted)
+        if step["status"] == "late" and granted < LIMITS.get(kind, 0.0):  # it was not its own limit that ended it
+            step = {**begun, "tail": step.get("tail", [])}
+        self.note(name, step)
+
+    def build(self, limit: float) -> dict[str, Any]:
         """The build, but in a dry run."""
         if self.options.dry_run:
             return {"status": "absent", "reason": "a dry run builds nothing"}
-        return build_step(LIMITS["build"])
+        return gpu_steps.build_step(limit, self.options.arch)
 
-    def workloads(self) -> None:
-        """All workloads, as far as the time goes."""
+    def floors(self, limit: float) -> dict[str, Any]:
+        """The card's rates."""
+        step, self.results["floors"] = gpu_steps.floors_step(self.device, limit)
+        return step
+
+    def profile(self, verb: str, limit: float) -> dict[str, Any]:
+        """What a profiler counts; there is nothing to count in a dry run."""
+        if self.options.dry_run and shutil.which("ncu") is None:
+            return {"status": "absent", "reason": "a dry run has no kernels"}
+        step = gpu_steps.profile_step(verb, limit)
+        if counters := step.pop("counters", {}):
+            self.results["counters"][verb] = counters
+        return step
+
+    def workloads(self) -> dict[str, Any]:
+        """All workloads that were not measured yet, as far as the time goes."""
         begin, results, dry = time.perf_counter(), self.results, self.options.dry_run
         crew = Crew(self.device, self.options.threads, self.options.peer_python)
+        results["not_run"] = []
         try:
-            for case in self.cases():
-                if self.left < LEAST:
-                    results["not_run"].append(case.workload.name)
+            for case in self.options.cases:
+                key = case.workload.name
+                if results["begun"].get(key, 0) >= MOST_TRIES or any(row.get("case") == key for row in results["rows"]):
                     continue
+                if self.left < LEAST:
+                    results["not_run"].append(key)
+                    continue
+                results["begun"][key] = results["begun"].get(key, 0) + 1
+                self.write()
+                run = replace(case, workload=tiny(case.workload)) if dry else case
                 try:
-                    self.measure(case, crew, DRY_PLAN if dry else PLAN)
+                    self.measure(run, key, crew, DRY_PLAN if dry else PLAN)
                 except Exception as error:  # of whatever kind: the others are to be measured
                     traceback.print_exc()
-                    self.note(case.workload.name, {"status": "failed", "reason": f"{type(error).__name__}: {error}"})
+                    results["begun"][key] = MOST_TRIES
+                    self.note(run.workload.name, {"status": "failed", "reason": f"{type(error).__name__}: {error}"})
         finally:
             crew.close()
+        took = {"seconds": time.perf_counter() - begin}
+        if results["not_run"]:
+            return {"status": "begun", "tries": 0, **took}
         fits = [tiny(fit) for fit in FITS] if dry else FITS
         step = fit_row(results["rows"], fits, results["floors"])
         if step is not None:
             results["rows"].append({**step, "failed": [], **({"met": None} if dry else {})})
         ours = [row for row in results["rows"] if {*OWN} & {*row["failed"]} or OURS not in row["cells"]]
-        status = "failed" if ours else "late" if results["not_run"] else "done"
-        self.note("workloads", {"status": status, "seconds": time.perf_counter() - begin})
+        measured = {row.get("case") for row in results["rows"]}
+        lost = [case.workload.name for case in self.options.cases if case.workload.name not in measured]
+        reason = {"reason": f"no time of {', '.join(lost)}"} if lost else {}
+        return {"status": "failed" if ours or lost else "done", **took, **reason}
 
-    def cases(self) -> list[Case]:
-        """What was chosen."""
-        cases = [replace(case, workload=tiny(case.workload)) if self.options.dry_run else case for case in CASES]
-        return [case for case in cases if re.search(self.options.workloads, case.workload.name)]
-
-    def measure(self, case: Case, crew: Crew, plan: Plan) -> None:
+    def measure(self, case: Case, key: str, crew: Crew, plan: Plan) -> None:
         """One row."""
         chosen = [library for library in case.libraries if library in self.options.libraries]
         workers, missing = crew.present(chosen, self.left)
@@ -358,10 +310,10 @@ class Run:
         for library in result["failed"]:
             crew.drop(library)
         result["missing"] |= missing
-        row = {**row_of(case, result, self.results["floors"]), "failed": result["failed"]}
+        row = {**row_of(case, result, self.results["floors"]), "failed": result["failed"], "case": key}
         if self.options.dry_run:
             row["met"] = None
-        self.results["libraries"] = crew.facts
+        self.results["libraries"] |= crew.facts
         self.results["rows"].append(row)
         cells = ", ".join(f"{library} {cell_text(cell)}" for library, cell in row["cells"].items())
         reasons = (f"  {library}: {reason}" for library, reason in failures(row))
@@ -378,26 +330,30 @@ def no_device(card: Mapping[str, Any], options: argparse.Namespace) -> str:
     lines += [
         f"Install it on a machine with a card:  {INSTALL}",
         "or let this command do it:            python -m bench.gpu --build",
-        f"There it would run, in {options.budget / 60:.0f} minutes at most: {chosen}; and these workloads:",
-        *(f"  {case.workload.name}" for case in CASES if re.search(options.workloads, case.workload.name)),
+        f"There it would run, in {CALLS} commands of {options.budget / 60:.0f} minutes at most: {chosen}; and these "
+        "workloads:",
+        *(f"  {case.workload.name}" for case in options.cases),
         "--dry-run tries the command itself on the CPU.",
     ]
     return "\n".join(lines)
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """The command line; ``cases`` are the workloads that it chooses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     add = parser.add_argument
     add("--build", action="store_true", help="first: HEADRACE_CUDA=ON pip install --no-build-isolation .")
+    add("--arch", metavar="LIST", help="CUDAARCHS of the build, as 90-real (default: the card that is there)")
     add("--steps", default=",".join(STEPS), help="a choice (default: %(default)s)")
     add("--workloads", default="", metavar="REGEX", help="only workloads whose name matches")
     add("--libraries", default=",".join(LIBRARIES), help="a choice (default: %(default)s)")
     add("--peer-python", default=sys.executable, metavar="PATH", help="interpreter that has the other libraries")
     add("--threads", type=int, default=max(1, cores // 2), help="of each process on the host (default: half the cores)")
-    add("--budget", type=float, default=BUDGET, help="seconds for everything but the build (default: %(default)g)")
+    add("--budget", type=float, default=BUDGET, help="seconds of this command (default: %(default)g)")
     add("--output", type=Path, default=None, metavar="STEM", help="STEM.json, STEM.md (default: bench/results)")
+    add("--copy", type=Path, default=None, metavar="FOLDER", help="the report there too, whenever it is written")
+    add("--anew", action="store_true", help="do not go on with the report that is there")
     add("--dry-run", action="store_true", help="the same way on the CPU with tiny sizes")
     options = parser.parse_args(argv)
     for name, known in (("steps", STEPS), ("libraries", LIBRARIES)):
@@ -405,6 +361,10 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if unknown := set(chosen) - set(known):
             parser.error(f"--{name}: expected some of {', '.join(known)}, got {', '.join(sorted(unknown))}")
         setattr(options, name, chosen)
+    options.cases = [case for case in CASES if re.search(options.workloads, case.workload.name)]
+    if not options.cases:
+        names = ", ".join(case.workload.name for case in CASES)
+        parser.error(f"--workloads: expected a part of {names}; got {options.workloads!r}")
     if options.dry_run and options.output is None:
         parser.error("--dry-run needs an --output: its numbers have no place among results")
     return options
@@ -412,6 +372,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the command line asks for."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with this
     return Run(arguments(argv)).go()
 
 

@@ -117,7 +117,8 @@ def step_line(name: str, step: Mapping[str, Any]) -> str:
     """One step as an item of a list."""
     said = [step[key] for key in ("reason", "verdict", "summary") if step.get(key)]
     took = f" in {step['seconds']:.0f} s" if "seconds" in step else ""
-    word = {"late": "ended by its limit", "absent": "not run"}.get(step["status"], step["status"])
+    words = {"late": "ended by its limit", "absent": "not run", "begun": "begun, and to be run again"}
+    word = words.get(step["status"], step["status"])
     return f"- {name}: {word}{took}" + "".join(f"; {text}" for text in said)
 
 
@@ -186,6 +187,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     title = "Dry run on the CPU: these numbers mean nothing" if results["dry"] else card.get("card", "No card")
     lines = [f"# {title}", "", report.machine_line(results["machine"], results["date"]), "", *card_lines(card)]
     lines += ["", "## Steps", "", *(step_line(name, step) for name, step in results["steps"].items())]
+    if results.get("calls"):
+        lines.append(f"- commands so far: {', '.join(f'{seconds:.0f} s' for seconds in results['calls'])}")
     if floors:
         lines += [
             "",
@@ -212,8 +215,18 @@ def markdown(results: Mapping[str, Any]) -> str:
         lines += ["", LEGEND]
         lines += [f"- {row['name']}: {name}: {reason}" for row in results["rows"] for name, reason in failures(row)]
     if results["not_run"]:
-        lines += ["", "Not run, since the time was used up: " + ", ".join(results["not_run"]) + "."]
+        lines += ["", "Not run yet, since the time was used up: " + ", ".join(results["not_run"]) + "."]
+    if results.get("counters"):
+        lines += ["", "## What Nsight Compute counted", "", *counter_lines(results["counters"])]
     return "\n".join([*lines, ""])
+
+
+def counter_lines(counters: Mapping[str, Mapping[str, Mapping[str, str]]]) -> list[str]:
+    """A table: a line for each call and kernel of MAF 64."""
+    found = [(verb, kernel, told) for verb, kernels in counters.items() for kernel, told in kernels.items()]
+    metrics = list(dict.fromkeys(metric for *_, told in found for metric in told))
+    rows = [[verb, f"`{kernel}`", *(told.get(metric, "-") for metric in metrics)] for verb, kernel, told in found]
+    return report.table(["call", "kernel", *metrics], rows)
 
 
 LEGEND = (

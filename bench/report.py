@@ -21,8 +21,14 @@ def stem(kind: str, threads: int) -> Path:
 def write(path: Path, report: dict, text: str) -> None:
     """Write the raw numbers to ``<path>.json`` and the text to ``<path>.md``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Path(f"{path}.json").write_text(json.dumps(_without_folders(report), indent=1) + "\n")
-    Path(f"{path}.md").write_text(text)
+    _replace(Path(f"{path}.json"), json.dumps(_without_folders(report), indent=1) + "\n")
+    _replace(Path(f"{path}.md"), text)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write the file whole: whoever is ended meanwhile leaves the one that was there."""
+    path.with_name(f"{path.name}.new").write_text(text)
+    path.with_name(f"{path.name}.new").replace(path)
 
 
 def _without_folders(value: Any) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from bench import gpu, gpu_card, gpu_cases, gpu_report
+from bench import gpu, gpu_card, gpu_cases, gpu_profile, gpu_report, gpu_steps
 from bench.gpu_cases import OURS, Case
 from bench.peers import headrace_peer
 from bench.peers.adapter import UnsupportedError
@@ -39,8 +39,9 @@ def _surroundings():
         patch.setenv("PYTHONPATH", str(Path(hr.__file__).parents[1]))
         patch.setattr(gpu, "BUDGET", 1e4)
         patch.setattr(gpu, "REQUEST", 1e3)
-        for step in ("card", "tests", "floors", "hello"):
-            patch.setitem(gpu.LIMITS, step, 1e3)
+        patch.setattr(gpu, "HELLO", 1e3)
+        for step in ("card", "tests", "floors"):
+            patch.setitem(gpu_steps.LIMITS, step, 1e3)
         yield
 
 
@@ -59,9 +60,17 @@ def dry(folder: Path, *more: str) -> tuple[int, dict, str]:
 # ---- the whole way ---------------------------------------------------------------------------------------------------
 
 
+COUNTED = """==PROF== Connected to process 7
+"ID","Process ID","Kernel Name","Metric Name","Metric Unit","Metric Value"
+"0","7","void headrace::run_chain<float, true, false>(headrace::DeviceChain<float>, long)","cycles","cycle","1,234"
+"0","7","void headrace::run_chain<float, true, false>(headrace::DeviceChain<float>, long)","issue","%","37.6"
+==PROF== Disconnected"""
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """All steps; a compute-sanitizer of which one tool is content, one finds an error, one hangs and one dies."""
+    """All steps; a compute-sanitizer of which one tool is content, one finds an error, one hangs and one dies; and a
+    profiler that counts."""
     folder = tmp_path_factory.mktemp("whole")
     say = 'echo "========= ERROR SUMMARY: $1 errors"'
     text = f"""case "$2" in
@@ -71,9 +80,10 @@ def whole(tmp_path_factory):
         *) exit 1;;
     esac"""
     program(folder / "compute-sanitizer", text)
+    program(folder / "ncu", f"cat <<'END'\n{COUNTED}\nEND")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-        patch.setitem(gpu.LIMITS, "sanitizer", 3.0)
+        patch.setitem(gpu_steps.LIMITS, "sanitizer", 3.0)
         return dry(folder, "--build", "--libraries", ",".join(gpu_cases.OWN))
 
 
@@ -81,9 +91,9 @@ def test_a_dry_run_comes_to_its_end(whole):
     status, results, text = whole
     assert status == 2  # of the sanitizer
     assert list(results["steps"]) == [
-        *("build", "card", "tests"),
-        *(f"compute-sanitizer {tool}" for tool in gpu.TOOLS),
-        *("floors", "workloads"),
+        *("build", "card", "floors", "workloads", "tests"),
+        *(f"compute-sanitizer {tool}" for tool in gpu_steps.TOOLS),
+        *(f"ncu {verb}" for verb in gpu_steps.PROFILED),
     ]
     assert results["steps"]["build"]["status"] == "absent"
     assert all(results["steps"][name]["status"] == "done" for name in ("card", "tests", "floors", "workloads"))
@@ -101,6 +111,21 @@ def test_what_the_sanitizer_said(whole):
     assert (init["status"], init["verdict"]) == ("failed", "ERROR SUMMARY: 3 errors")
     assert (sync["status"], sync["code"]) == ("failed", 1)
     assert "- compute-sanitizer racecheck: ended by its limit in 3 s" in text
+
+
+def test_what_the_profiler_counted(whole):
+    _, results, text = whole
+    counted = {"run_chain<float, true, false>": {"cycles": "1,234 cycle", "issue": "37.6 %"}}
+    assert results["counters"] == dict.fromkeys(gpu_steps.PROFILED, counted)
+    assert "| sample | `run_chain<float, true, false>` | 1,234 cycle | 37.6 % |" in text
+    assert gpu_steps.counters_of("no table") == {}
+
+
+def test_what_is_profiled_runs():
+    for verb in gpu_steps.PROFILED:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gpu_profile, "MAF", gpu_cases.tiny(gpu_cases.MAF))
+            gpu_profile.run(verb, "dry")
 
 
 def test_every_workload_is_measured_beside_its_floor(whole):
@@ -202,7 +227,7 @@ def test_absent_libraries_are_listed_with_the_reason(tmp_path):
 
 
 def test_a_library_that_hangs_costs_its_limit_alone(tmp_path, monkeypatch):
-    monkeypatch.setitem(gpu.LIMITS, "hello", 8.0)
+    monkeypatch.setattr(gpu, "HELLO", 8.0)
     python = program(tmp_path / "python", "exec sleep 600")
     more = ("--steps", "workloads", "--workloads", "planar", "--libraries", f"{OURS},flowjax")
     begin = time.perf_counter()
@@ -273,7 +298,7 @@ def test_half_a_reply_is_none(tmp_path):
 
 def test_a_command_ends_with_all_that_it_started(tmp_path):
     text = f"trap '' TERM\nsleep 600 & echo $! > {tmp_path}/child\necho before\nwait"
-    done = gpu.run_command([str(program(tmp_path / "stubborn", text))], 3.0)
+    done = gpu_steps.run_command([str(program(tmp_path / "stubborn", text))], 3.0)
     assert done["code"] is None
     assert done["output"] == "before\n"
     assert done["seconds"] < 30
@@ -292,22 +317,24 @@ def _alive(process: int) -> bool:
 
 
 def test_a_program_that_cannot_be_run_has_failed(tmp_path):
-    done = gpu.run_command([str(tmp_path / "nothing")], 1.0)
-    assert gpu.ended(done)["status"] == "failed"
+    done = gpu_steps.run_command([str(tmp_path / "nothing")], 1.0)
+    assert gpu_steps.ended(done)["status"] == "failed"
     assert "No such file" in done["output"]
 
 
 def test_the_sanitizer_sees_every_family_of_kernels():
     files = [str(path) for path in ROOT.glob("tests/device/test_cuda_*.py")]
-    done = gpu.run_command(gpu.pytest_command(files, "-k", gpu.SELECTION, "--collect-only", "-qq"), 300.0)
+    done = gpu_steps.run_command(
+        gpu_steps.pytest_command(files, "-k", gpu_steps.SELECTION, "--collect-only", "-qq"), 300.0
+    )
     found = re.findall(r"test_cuda_(\w+)\.py::", done["output"])
     assert set(found) == {"adam", "ascent", "coupling", "points", "program", "tensor_cores", "vector_ops"}
     assert 40 < len(found) < 100
 
 
 def test_a_missing_sanitizer_is_said(monkeypatch):
-    monkeypatch.setattr(gpu.shutil, "which", lambda *_, **__: None)
-    step = gpu.sanitizer_step("memcheck", 1.0)
+    monkeypatch.setattr(gpu_steps.shutil, "which", lambda *_, **__: None)
+    step = gpu_steps.sanitizer_step("memcheck", 1.0)
     assert step["status"] == "absent"
     assert gpu_report.step_line("memcheck", step).startswith(
         "- memcheck: not run; compute-sanitizer is neither on the PATH"
@@ -335,20 +362,33 @@ def test_time_that_is_used_up_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "LEAST", 1e9)
     more = ("--steps", "workloads", "--workloads", "planar", "--libraries", OURS)
     status, results, text = dry(tmp_path, *more)
-    assert status == 2
+    assert status == 3
     assert results["rows"] == []
-    assert "Not run, since the time was used up: planar 4 2 forward 64" in text
+    assert "workloads" not in results["steps"]  # it is not begun
+    monkeypatch.setattr(gpu, "LEAST", 5.0)
+    right = gpu.measure
+
+    def slow(*arguments: object) -> dict:
+        monkeypatch.setattr(gpu, "LEAST", 1e9)
+        return right(*arguments)
+
+    monkeypatch.setattr(gpu, "measure", slow)
+    status, results, text = dry(tmp_path, *more)
+    assert (status, len(results["rows"])) == (3, 1)
+    assert results["steps"]["workloads"]["status"] == "begun"
+    assert "Not run yet, since the time was used up: planar" in text
 
 
 def test_the_report_is_written_after_each_step(tmp_path, monkeypatch):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(gpu, "floors_step", interrupted)
+    monkeypatch.setattr(gpu_steps, "floors_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         dry(tmp_path, "--steps", "floors,workloads")
     results = json.loads((tmp_path / "report.json").read_text())
     assert results["steps"]["card"]["status"] == "done"
+    assert results["steps"]["floors"]["status"] == "begun"
 
 
 @pytest.mark.skipif(not cuda_unavailable(), reason="there is a device")
@@ -359,7 +399,8 @@ def test_without_a_device_the_command_says_why_and_what_it_would_do(capsys):
     for part in (
         "pip install",
         "--build",
-        "tests, sanitizer, floors, workloads",
+        "floors, workloads, tests, sanitizer, profile",
+        "in 3 commands of",
         *(c.workload.name for c in gpu_cases.CASES),
     ):
         assert part in text
@@ -378,6 +419,7 @@ def test_wrong_arguments_are_refused(capsys):
         (["--steps", "tests,nothing"], "--steps: expected some of tests, sanitizer"),
         (["--libraries", "numpy"], "--libraries: expected some of headrace"),
         (["--dry-run"], "--dry-run needs an --output"),
+        (["--dry-run", "--output", "x", "--workloads", "maf 65"], "--workloads: expected a part of maf 64"),
     ):
         with pytest.raises(SystemExit):
             gpu.main(argv)
@@ -524,4 +566,4 @@ def test_rates_without_a_library_for_products(monkeypatch):
     ],
 )
 def test_pytests_summary(text, line):
-    assert gpu.summary_line(text) == line
+    assert gpu_steps.summary_line(text) == line

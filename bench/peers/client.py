@@ -53,7 +53,8 @@ def environment(threads: int, extra: Mapping[str, str] | None = None, device: st
     else:
         env["JAX_PLATFORMS"] = "cpu"
         env["CUDA_VISIBLE_DEVICES"] = ""
-    env["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no pool of compiler processes beside the measurements
+    # No pool of compiler processes beside measurements on the host; on a device the first call would take minutes.
+    env["TORCHINDUCTOR_COMPILE_THREADS"] = count if device == "cuda" else "1"
     return {**env, **MALLOC, **(extra or {})}
 
 
