@@ -2,10 +2,12 @@
 
     python -m bench.gpu_registers              compiles cuda/ for sm_80 and sm_90 and writes bench/results/
     python -m bench.gpu_registers --check      writes nothing
+    python -m bench.gpu_registers --only "chain|gradient"     these files alone; writes nothing
 
 Lists every kernel that spills registers to memory, and fails where a hot one stores and loads more than `MOST_SPILLED`
-bytes of them. A stack alone is no spill: a thread's own arrays that are indexed at run time lie there (`stack`), which
-the report shows.
+bytes of them, or has a stack of more than `MOST_STACK`: a thread's own arrays that are indexed at run time lie there,
+and parameters of the kernel whose address is taken. A device keeps such memory for all threads that it can hold, beside
+every pool.
 """
 
 import argparse
@@ -29,10 +31,11 @@ HOT = (
     *("run_chain", "there_and_back", "sum_products"),
     *("step_rows", "map_rows"),
     *("coupling_rows", "coupling_backward_direct", "coupling_backward_staged"),
-    *("vector_rows_forth", "vector_rows_back"),
+    *("vector_rows_forth", "vector_rows_back", "long_rows_forth", "long_rows_back"),
     *("sum_squares", "move_weights"),
 )
 MOST_SPILLED = 16
+MOST_STACK = 256
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,12 @@ def spills(kernels, names):
     return lines, too_much
 
 
+def stacks(kernels, names):
+    """A line for each hot kernel whose threads have too large a stack."""
+    found = sorted((k.file, names[k.name], k.architecture, k.stack) for k in kernels if k.stack > MOST_STACK)
+    return [f"{file} {name} sm_{a}: a stack of {stack} bytes" for file, name, a, stack in found if is_hot(name)]
+
+
 def table(kernels, names):
     """The report's lines: one a kernel, its numbers for each architecture."""
     kinds = {}
@@ -144,8 +153,7 @@ def table(kernels, names):
             lines += ["", file]
             last = file
         cells = []
-        for architecture in ARCHITECTURES:
-            k = found[architecture]
+        for k in (found[architecture] for architecture in ARCHITECTURES):
             cells.append(
                 f"{k.registers:16d} {threads_by_registers(k.registers):7d} {k.spilled:7d} {k.stack:5d} {k.shared:6d}"
             )
@@ -157,11 +165,14 @@ def main():
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write no file")
+    parser.add_argument("--only", metavar="REGEX", help="files whose name matches; write no file")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="compilers at a time (default: all cores)")
     arguments = parser.parse_args()
     if not shutil.which("nvcc"):
         sys.exit("gpu_registers: NO nvcc ON THIS MACHINE, NOTHING WAS COMPILED")
-    jobs = [(path, architecture) for path in sources() for architecture in ARCHITECTURES]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    chosen = [path for path in sources() if re.search(arguments.only or "", path.name)]
+    jobs = [(path, architecture) for path in chosen for architecture in ARCHITECTURES]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
         reports = pool.map(lambda job: compile_report(*job), jobs)
         kernels = [
             k for job, text in zip(jobs, reports, strict=True) for k in parse(text, str(job[0].relative_to(ROOT)))
@@ -169,9 +180,11 @@ def main():
     names = readable(sorted({kernel.name for kernel in kernels}))
     version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
     release = re.search(r"release [^\n]*", version)[0]
-    if absent := set(HOT) - {name.split("<")[0] for name in names.values()}:
+    absent = set(HOT) - {name.split("<")[0] for name in names.values()}
+    if absent and not arguments.only:
         sys.exit(f"gpu_registers: no kernel is named {', '.join(sorted(absent))}: bring HOT in line with the sources")
     spilling, too_much = spills(kernels, names)
+    large = stacks(kernels, names)
     lines = [
         f"Registers of every kernel, nvcc {release}, -O3. `threads`: of a multiprocessor, as registers alone allow.",
         f"{len(kernels)} kernels for sm_80 and sm_90; {len(spilling)} spill, {len(too_much)} hot ones too much.",
@@ -179,7 +192,7 @@ def main():
         "",
         *table(kernels, names),
     ]
-    if arguments.check:
+    if arguments.check or arguments.only:
         print("\n".join(lines))
     else:
         RESULT.write_text("\n".join(lines) + "\n")
@@ -187,6 +200,9 @@ def main():
     if too_much:
         listed = "\n".join(f"  {line}" for line in too_much)
         sys.exit(f"these kernels spill more than {MOST_SPILLED} bytes:\n{listed}")
+    if large:
+        listed = "\n".join(f"  {line}" for line in large)
+        sys.exit(f"these kernels have a stack of more than {MOST_STACK} bytes:\n{listed}")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,29 @@ def test_every_spill_is_listed_and_much_of_a_hot_kernel_is_too_much():
     assert too_much == lines[1:2]
 
 
+def test_a_large_stack_of_a_hot_kernel_is_told():
+    names = {"a": "there_and_back<float, false>", "b": "prepare_ready<float>", "c": "run_chain<float>"}
+    stack = {"a": gpu_registers.MOST_STACK + 1, "b": 5000, "c": gpu_registers.MOST_STACK}
+    kernels = [replace(CHAIN, name=name, stack=bytes_) for name, bytes_ in stack.items()]
+    assert gpu_registers.stacks(kernels, names) == [
+        f"chain.cu there_and_back<float, false> sm_90: a stack of {gpu_registers.MOST_STACK + 1} bytes"
+    ]
+
+
+def test_what_kernels_of_chains_are_told_is_read_in_place():
+    """Where a kernel takes the address of a parameter that is not so, every thread gets a copy of it on its stack."""
+    told = re.compile(r"(?<!\w)(const __grid_constant__ )?(?:DeviceChain|Call|Back|SumTasks)<T> \w+(?=[,)])")
+    seen = 0
+    for name in ("chain.cu", "gradient.cu", "weights.cu"):
+        text = (ROOT / "cuda" / "kernels" / name).read_text()
+        for kernel in re.findall(r"__global__ void[^{]*?\w+\(((?:DeviceChain|SumTasks|const __grid)[^{]*)\) \{", text):
+            found = [match[1] for match in told.finditer(kernel)]
+            assert found
+            assert all(found), kernel
+            seen += len(found)
+    assert seen == 9
+
+
 def test_hot_kernels_are_in_the_sources():
     bounds = r"__launch_bounds__\((?:[^()]|\([^()]*\))*\)\s*"
     found = {
