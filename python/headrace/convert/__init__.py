@@ -7,7 +7,7 @@
 
 Each function takes a model apart by the classes of its parts, and reads from their attributes what they compute with;
 nothing is guessed, and what is not known is refused by name. Then log densities of some rows are compared with the
-model's own. No library is imported before a model of it comes.
+model's own. No library is imported before a model of it comes. `to_torch` and `to_zuko` are the way back.
 """
 
 from headrace.convert._flowjax import from_flowjax
@@ -15,6 +15,17 @@ from headrace.convert._glasflow import from_glasflow
 from headrace.convert._nflows import from_nflows
 from headrace.convert._normflows import from_normflows
 from headrace.convert._sbi import from_sbi
+from headrace.convert._to_torch import to_torch
+from headrace.convert._to_zuko import to_zuko
 from headrace.convert._zuko import from_zuko
 
-__all__ = ["from_flowjax", "from_glasflow", "from_nflows", "from_normflows", "from_sbi", "from_zuko"]
+__all__ = [
+    "from_flowjax",
+    "from_glasflow",
+    "from_nflows",
+    "from_normflows",
+    "from_sbi",
+    "from_zuko",
+    "to_torch",
+    "to_zuko",
+]

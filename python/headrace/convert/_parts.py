@@ -230,9 +230,10 @@ class Layers:
 
     def autoregressive(self, place: Place, **settings: Any) -> Transform:
         """The masked transform that these layers are the network of, called as its place says."""
-        return MaskedAutoregressive.from_dense(**self._dense(), reads=place.reads, formula=place.way, **settings)
+        told = {"formula": place.way, **settings}  # a map of zuko's may be the inverse of one
+        return MaskedAutoregressive.from_dense(**self._dense(), reads=place.reads, **told)
 
     def coupling(self, place: Place, features: int, passive: Any, **settings: Any) -> Transform:
         """The coupling that these layers are the network of, called as its place says."""
         sides: dict[str, Any] = {"features": features, "passive": [int(i) for i in passive]}
-        return Coupling.from_dense(**self._dense(), **sides, formula=place.way, **settings)
+        return Coupling.from_dense(**self._dense(), **sides, **{"formula": place.way, **settings})

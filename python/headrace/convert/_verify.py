@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from headrace.convert._parts import Numbers
 from headrace.flow import Flow
 
-__all__ = ["compare", "verify"]
+__all__ = ["compare", "verify", "verify_made"]
 
 ROWS = 128
 
@@ -56,10 +57,55 @@ def verify(
     """
     x, context = rows_of(flow)
     want = np.asarray(source(x, context), np.float64)
+    compare(flow, x, want, context, _limits(source, x, context, want))
+
+
+def _limits(source: Callable[[Numbers, Numbers | None], Numbers], x: Numbers, context: Any, want: Numbers) -> Numbers:
+    """What rounding may do, where numbers are finite."""
     changes = np.zeros(ROWS)
-    for signs in np.random.default_rng(21).choice([-1.0, 1.0], (4, *x.shape)):
-        changes = np.maximum(changes, np.abs(np.asarray(source(x * (1.0 + NUDGE * signs), context), np.float64) - want))
-    compare(flow, x, want, context, LIMIT + TIMES * changes / np.maximum(1.0, np.abs(want)))
+    with np.errstate(invalid="ignore"):
+        for signs in np.random.default_rng(21).choice([-1.0, 1.0], (4, *x.shape)):
+            moved = np.asarray(source(x * (1.0 + NUDGE * signs), context), np.float64)
+            changes = np.maximum(changes, np.abs(moved - want))
+        limits: Numbers = LIMIT + TIMES * changes / np.maximum(1.0, np.abs(want))
+    return limits
+
+
+def verify_made(
+    flow: Flow,
+    log_prob: Callable[[Numbers, Numbers | None], Numbers],
+    to_data: Callable[[Numbers, Numbers | None], Numbers] | None = None,
+) -> None:
+    """Compare what was made of a flow with the flow, in float64.
+
+    Args:
+        flow: In any dtype.
+        log_prob: ``(x, context)`` to log densities of what was made.
+        to_data: ``(z, context)`` to its rows of data, if that is compared too.
+
+    Raises:
+        ValueError: some differ by more, or most are not finite on one side or both.
+    """
+    flow = flow.astype("float64")
+    x, context = rows_of(flow)
+    want = np.asarray(flow.log_prob(x, context))
+    difference = "what was made does not compute what the flow does: this is a fault of headrace"
+    got = np.asarray(log_prob(x, context))
+    _compare(got, want, _limits(flow.log_prob, x, context, want), difference)
+    if not np.array_equal(np.isneginf(got), np.isneginf(want)):
+        raise ValueError(
+            f"verify: expected a density of 0 for the rows for which the flow's is, got others: {difference}"
+        )
+    if to_data is not None:
+        z = np.asarray(flow.to_latent(x, context)[0])
+        ours, theirs = np.asarray(flow.to_data(z, context)[0]), to_data(z, context)
+        known = np.isfinite(ours).all(axis=1)
+        errors = (np.abs(theirs - ours) / (1.0 + np.abs(ours)))[known]
+        if not np.median(errors) <= LIMIT:  # a few lose digits in steep places, on both sides
+            raise ValueError(
+                f"verify: expected the flow's rows of data to {LIMIT:g}, but they differ by up to {errors.max():.3g}: "
+                f"{difference}"
+            )
 
 
 def compare(flow: Flow, x: Numbers, want: Numbers, context: Numbers | None, limits: Numbers) -> None:
@@ -71,17 +117,24 @@ def compare(flow: Flow, x: Numbers, want: Numbers, context: Numbers | None, limi
     if want.shape != x.shape[:1]:
         raise ValueError(f"verify: expected {len(x)} log densities, one for each row, got shape {want.shape}")
     got = np.asarray(flow.log_prob(x, context), np.float64)
+    difference = (
+        "the source does not compute what its parts say, as a subclass, a hook or another version may do, or this is a "
+        "fault of headrace"
+    )
+    _compare(got, want, limits, difference)
+
+
+def _compare(got: Numbers, want: Numbers, limits: Numbers, why: str) -> None:
     known = np.isfinite(want) & np.isfinite(got) & np.isfinite(limits)
-    if known.sum() < max(1, len(x) // 2):
+    if known.sum() < max(1, len(want) // 2):
         raise ValueError(
-            f"verify: expected finite log densities of most of {len(x)} rows, got {int(np.isfinite(want).sum())} from "
-            f"the source and {int(np.isfinite(got).sum())} from the converted flow"
+            f"verify: expected finite log densities of most of {len(want)} rows, got {int(np.isfinite(want).sum())} "
+            f"from the source and {int(np.isfinite(got).sum())} from what it was converted to"
         )
-    difference = np.abs(got - want)[known]
+    difference = np.abs(got[known] - want[known])
     allowed = (limits * np.maximum(1.0, np.abs(want)))[known]
     if not (difference <= allowed).all():
         raise ValueError(
             f"verify: expected the log densities of the source to {limits[known].min():g}, but they differ by up to "
-            f"{difference[difference > allowed].max():.3g} nats on {len(x)} rows: the source does not compute what its "
-            "parts say, as a subclass, a hook or another version may do, or this is a fault of headrace"
+            f"{difference[difference > allowed].max():.3g} nats on {len(want)} rows: {why}"
         )

@@ -12,6 +12,7 @@ from headrace.bases import Base
 from headrace.convert._parts import Layers, Place, activation_of, class_of, dtype_of, numbers
 from headrace.convert._simple import affine, linear, normal, permutation, table
 from headrace.convert._stands import finished_file, is_file, without_files
+from headrace.convert._to_zuko import Inverted
 from headrace.convert._torch import finished, opened, tensors_of
 from headrace.convert._zuko_files import stand_of
 from headrace.flow import Flow
@@ -139,10 +140,12 @@ def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transf
 def _map(t: Any, place: Place) -> dict[str, Any]:
     """The map that a transform's `univariate` makes, and what it is told: by keywords, or by its own defaults."""
     if hasattr(t, "settings"):  # of a file
-        settings: dict[str, Any] = t.settings
-        return settings
+        of_file: dict[str, Any] = t.settings
+        return of_file
     function: Any = t.univariate
     given: dict[str, Any] = {}
+    if is_inverted := isinstance(function, Inverted):
+        function = function.univariate
     while isinstance(function, functools.partial):
         if function.args:
             raise place.differs("univariate", "keywords alone", function)
@@ -154,7 +157,7 @@ def _map(t: Any, place: Place) -> dict[str, Any]:
     told = {key: p.default for key, p in inspect.signature(function).parameters.items()} | given
     if extra := set(given) - {"slope", "bound"}:
         raise place.differs("univariate", "slope and bound alone", sorted(extra))
-    settings = {"map": MAPS[name]}
+    settings: dict[str, Any] = {"map": MAPS[name]} | ({"formula": place.turned().way} if is_inverted else {})
     if MAPS[name] != "additive":
         settings["slope"] = float(told["slope"])
     if MAPS[name] == "rq_spline":

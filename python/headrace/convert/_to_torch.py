@@ -1,0 +1,72 @@
+"""Flows of headrace as modules of plain PyTorch."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace import _arguments as check
+from headrace._stored import header_of
+from headrace.convert._parts import Numbers
+from headrace.convert._verify import verify_made
+from headrace.flow import Flow
+
+if TYPE_CHECKING:
+    from headrace.convert.plain import PlainFlow
+
+__all__ = ["opened_flow", "to_torch"]
+
+
+def to_torch(flow: Flow, *, verify: bool = True) -> PlainFlow:
+    """A flow as a module of PyTorch's own operators, with the same density and the same parameters.
+
+    The module has `log_prob` (which its call is), `to_latent`, `to_data` and `sample`, on any device that PyTorch has,
+    with its autograd, `torch.compile` and `torch.export`. It is made by ``headrace.convert.plain``, a folder that
+    imports PyTorch alone: where headrace is not, a copy of it opens the files of `Flow.save`. Every transform, map and
+    base is taken. What it costs is what PyTorch makes of it: a direction that builds one coordinate after another runs
+    the network once for each.
+
+    Args:
+        flow: Any but an `Ensemble`.
+        verify: Whether to compare log densities and samples of some rows with the flow's.
+
+    Returns:
+        A `headrace.convert.plain.PlainFlow` in the flow's dtype, on the CPU.
+
+    Raises:
+        TypeError: no flow, or one of a class of your own.
+        ValueError: densities or rows that differ by more than rounding.
+    """
+    import torch
+
+    from headrace.convert.plain import PlainFlow
+
+    flow, header, arrays = opened_flow(flow)
+    module = PlainFlow(
+        {**header, "dtype": str(flow.dtype)}, {name: torch.from_numpy(array) for name, array in arrays.items()}
+    )
+    if verify:
+        wide = copy.deepcopy(module).double()
+
+        def call(method: Any) -> Any:
+            def called(rows: Numbers, context: Numbers | None) -> Numbers:
+                given = None if context is None else torch.from_numpy(context)
+                with torch.no_grad():
+                    found = method(torch.from_numpy(rows), given)
+                return np.asarray((found if isinstance(found, torch.Tensor) else found[0]).numpy())
+
+            return called
+
+        verify_made(flow, call(wide.log_prob), call(wide.to_data))
+    return module
+
+
+def opened_flow(flow: Any, dtype: str | None = None) -> tuple[Flow, dict[str, Any], dict[str, Any]]:
+    """The flow on the CPU and perhaps in another dtype, its file's header, and copies of its file's arrays by name."""
+    if not isinstance(flow, Flow):
+        raise TypeError(f"flow: expected a headrace.Flow, got {check.kind_of(flow)}")
+    flow = flow.to("cpu") if dtype is None else flow.to("cpu").astype(dtype)
+    arrays = {**flow.named_parameters(), **flow._fixed_arrays()}
+    return flow, header_of(flow), {name: np.array(array) for name, array in arrays.items()}

@@ -1,0 +1,372 @@
+"""Flows of headrace as flows of zuko, where zuko has the same."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._core.maps import MAPS
+from headrace._stored import header_of
+from headrace.convert._parts import Numbers
+from headrace.convert._to_torch import opened_flow
+from headrace.convert._verify import verify_made
+from headrace.flow import Flow
+from headrace.transforms.linear import Linear
+
+__all__ = ["Inverted", "to_zuko"]
+
+Header = Mapping[str, Any]
+Arrays = Mapping[str, NDArray[Any]]
+
+ACTIVATIONS = {
+    "relu": "ReLU", "tanh": "Tanh", "elu": "ELU", "silu": "SiLU", "gelu": "GELU", "leaky_relu": "LeakyReLU",
+    "sigmoid": "Sigmoid", "identity": "Identity",
+}  # fmt: skip
+
+
+def to_zuko(flow: Flow, *, verify: bool = True) -> Any:
+    """A flow as a `zuko.lazy.Flow` with the same density, in the same dtype.
+
+    MAF, IAF, NSF, RealNVP and chains of their transforms with the maps "affine" (with the scale "soft_clamp"),
+    "additive" and "rq_spline", networks of plain layers and residual blocks as zuko has them; `Elementwise`,
+    `Permutation`, `Standardize`, `ActNorm`, `Linear`, `Rotation` and inverses; normal and uniform bases. A standardised
+    context becomes part of the first layers, and means and standard deviations of the data tensors in the flow's dtype:
+    of float32 rows far from zero some digits go. A pickle of the model needs zuko and PyTorch alone, but that of a
+    `MAF` or an `IAF`, whose formula is the inverse of zuko's: there it needs headrace, too.
+
+    Args:
+        flow: Any but an `Ensemble`.
+        verify: Whether to compare log densities of some rows with the flow's.
+
+    Raises:
+        TypeError: no flow, or one of a class of your own.
+        NotImplementedError: what zuko does not have, by its place; `to_torch` has all.
+        ValueError: densities that differ by more than rounding.
+    """
+    import torch
+    from zuko.lazy import Flow as ZukoFlow
+
+    wide, header, arrays = opened_flow(flow, "float64")
+    scale = header["standardize_context"]
+    maker = _Maker(int(header["context"]), scale and (np.array(scale["mean"]), np.array(scale["std"])))
+    parts: list[Any] = []
+    for i, part in reversed(list(enumerate(header["transforms"]))):
+        parts += maker.chain(part, _below(arrays, f"transforms.{i}."), f"transforms[{i}]", False)
+    model = ZukoFlow(parts, _base(header["base"], _below(arrays, "base."))).double()
+    if verify:
+
+        def log_prob(x: Numbers, context: Numbers | None) -> Numbers:
+            with torch.no_grad():
+                density = model(None if context is None else torch.from_numpy(context))
+                return np.asarray(density.log_prob(torch.from_numpy(x)).numpy())
+
+        verify_made(wide, log_prob)
+    return model.to(getattr(torch, str(flow.dtype)))
+
+
+def _below(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): one for name, one in arrays.items() if name.startswith(prefix)}
+
+
+def _lacks(place: str, expected: str, given: str) -> NotImplementedError:
+    return NotImplementedError(f"{place}: expected {expected}, as zuko has, got {given}; headrace's to_torch has it")
+
+
+def _tensor(array: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(np.array(array))
+
+
+def _base(header: Header, arrays: Arrays) -> Any:
+    import torch
+    from zuko.distributions import BoxUniform, DiagNormal
+    from zuko.lazy import UnconditionalDistribution
+
+    kind, n = header["kind"], header["features"]
+    if kind == "Uniform":
+        return UnconditionalDistribution(BoxUniform, -torch.ones(n), torch.ones(n), buffer=True)
+    if kind not in ("StandardNormal", "Normal"):
+        raise _lacks("base", "StandardNormal, Normal or Uniform", kind)
+    loc, scale = np.zeros(n), np.ones(n)
+    is_trained = bool(header.get("trainable", False))
+    if is_trained:
+        loc, scale = arrays["loc"], np.exp(arrays["log_scale"])
+    elif kind == "Normal":
+        loc, scale = np.array(header["loc"]), np.array(header["scale"])
+    return UnconditionalDistribution(DiagNormal, _tensor(loc), _tensor(scale), buffer=not is_trained)
+
+
+class _Maker:
+    """Lazy transforms of zuko, in the order of calls from data to latent."""
+
+    def __init__(self, context: int, scale: tuple[Numbers, Numbers] | None) -> None:
+        self.context, self.scale = context, scale
+
+    def chain(self, header: Header, arrays: Arrays, place: str, flipped: bool) -> list[Any]:
+        """Of one transform."""
+        kind = header["kind"]
+        if kind == "Inverse":
+            return self.chain(header["transform"], arrays, place, not flipped)
+        if kind == "Rotation":
+            linear = Linear.from_matrix(_rotation(header, arrays), np.zeros(header["features"]), dtype="float64")
+            return self.chain(header_of(linear), linear.named_parameters(), place, flipped)
+        makers = {
+            "Permutation": self._permutation, "Standardize": self._standardize, "ActNorm": self._act_norm,
+            "Linear": self._linear, "Elementwise": self._elementwise, "Coupling": self._coupling,
+            "MaskedAutoregressive": self._masked,
+        }  # fmt: skip
+        if kind not in makers:
+            raise _lacks(place, ", ".join(makers), kind)
+        parts: list[Any] = makers[kind](header, arrays, place)
+        return [part.inv for part in reversed(parts)] if flipped else parts
+
+    # ---- without a network ---------------------------------------------------------------------------------------
+
+    def _fixed(self, name: str, *tensors: Any, trained: bool = False, **options: Any) -> Any:
+        from zuko import transforms
+        from zuko.lazy import UnconditionalTransform
+
+        return UnconditionalTransform(getattr(transforms, name), *map(_tensor, tensors), buffer=not trained, **options)
+
+    def _affine(self, shift: Any, scale: Any, trained: bool) -> list[Any]:
+        """x = shift + scale z."""
+        return [self._fixed("AffineTransform", shift, scale, trained=trained, event_dim=1).inv]
+
+    def _permutation(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
+        return [self._fixed("PermutationTransform", np.argsort(header["order"]))]
+
+    def _standardize(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
+        mean, std = np.array(header["mean"]), np.array(header["std"])
+        return [] if not mean.any() and (std == 1.0).all() else self._affine(mean, std, False)
+
+    def _act_norm(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
+        return self._affine(arrays["shift"], np.exp(arrays["log_scale"]), True)
+
+    def _linear(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
+        """x = signs · y[order] + shift, y = L E U z; L E is one triangle of zuko's, U the other."""
+        one, order = np.eye(header["features"]), list(header["order"])
+        lower = (np.tril(arrays["lower"], -1) + one) * np.exp(arrays["log_diagonal"].astype(np.float64))
+        both = lower + np.triu(arrays["upper"], 1)
+        ends = self._affine(arrays["shift"], np.array(header["signs"], np.float64), False)
+        return [*ends, self._fixed("PermutationTransform", np.argsort(order)),
+                self._fixed("LULinearTransform", both, trained=True).inv]  # fmt: skip
+
+    # ---- with parameters of coordinates ----------------------------------------------------------------------------
+
+    def _elementwise(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
+        univariate, shapes = _univariate(header, place)
+        groups = MAPS[header["map"]].groups(header["bins"])
+        raw = np.concatenate([arrays[name] for name in groups], axis=1)
+        own = self._of_context(header["features"], univariate, shapes, raw.reshape(-1), None)
+        return [own if header["formula"] == "to_latent" else own.inv]
+
+    def _of_context(self, n: int, univariate: Any, shapes: Any, constants: Any, hyper: Any) -> Any:
+        """Maps whose parameters are constants, or given by a network that reads the context alone."""
+        import torch
+        from zuko.flows import ElementWiseTransform
+
+        own = ElementWiseTransform(n, self.context, univariate, shapes, hidden_features=())
+        if hyper is not None:
+            own.hyper = hyper
+        elif self.context:  # zuko's are all given the context of a flow that has one
+            weight = np.zeros((len(constants), self.context), constants.dtype)
+            own.hyper = torch.nn.Sequential(_layer(weight, constants, None))
+        else:
+            sizes = [int(np.prod(shape)) for shape in shapes]
+            parts = np.split(constants.reshape(n, -1), np.cumsum(sizes)[:-1], axis=1)
+            tensors = [_tensor(part.reshape(n, *shape)) for part, shape in zip(parts, shapes, strict=True)]
+            own.phi = torch.nn.ParameterList(tensors)
+        return own
+
+    def _coupling(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
+        from zuko.flows.coupling import GeneralCouplingTransform
+
+        univariate, shapes = _univariate(header, place)
+        n, passive = header["features"], list(header["passive"])
+        order = np.argsort(passive)
+        own: Any
+        if passive:
+            mask = np.isin(np.arange(n), passive)
+            own = GeneralCouplingTransform(n, self.context, _tensor(mask), univariate, shapes, hidden_features=())
+            own.hyper = self._hyper(header, arrays, place, order, n - len(passive), False)
+        else:
+            own = self._without_coordinates(header, arrays, place, univariate, shapes)
+        return [own if header["formula"] == "to_latent" else own.inv]
+
+    def _without_coordinates(self, header: Header, arrays: Arrays, place: str, univariate: Any, shapes: Any) -> Any:
+        """Where the network reads the context, or nothing."""
+        import torch
+
+        n = header["features"]
+        drop = 0 if header["kind"] == "Coupling" else n
+        net = self._hyper(header, arrays, place, np.arange(0), n, False, drop)
+        if header["context"]:
+            return self._of_context(n, univariate, shapes, None, net)
+        with torch.no_grad():
+            constants = net(_tensor(np.zeros((1, max(self.context, 1)))))
+        return self._of_context(n, univariate, shapes, constants.numpy()[0], None)
+
+    def _masked(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
+        from zuko.flows.autoregressive import MaskedAutoregressiveTransform
+
+        n = header["features"]
+        call = "to_latent" if header["reads"] == "data" else "to_data"  # of what reads its own input
+        univariate, shapes = _univariate(header, place, inverted=header["formula"] != call)
+        own: Any
+        if n == 1:
+            own = self._without_coordinates(header, arrays, place, univariate, shapes)
+        else:
+            hyper = self._hyper(header, arrays, place, np.arange(n), n, True)
+            adjacency = _reached(hyper)[:, :n].reshape(n, -1, n).any(axis=1) | np.eye(n, dtype=bool)
+            own = MaskedAutoregressiveTransform(
+                n, self.context, adjacency=_tensor(adjacency), univariate=univariate, shapes=shapes, hidden_features=()
+            )
+            own.hyper = hyper
+        return [own if call == "to_latent" else own.inv]
+
+    # ---- networks ----------------------------------------------------------------------------------------------------
+
+    def _hyper(
+        self, header: Header, arrays: Arrays, place: str, order: Any, active: int, masked: bool, drop: int = 0
+    ) -> Any:
+        """The layers in zuko's order of columns and rows; `drop` first columns that nothing sees are left out."""
+        import torch
+        from zuko.nn import Residual
+
+        layers = self._layers(header, arrays, order, active, drop)
+        hidden = header.get("network") or [{"activation": header["activation"]}] * (len(layers) - 1)
+        if any(one.get("context") for one in hidden):
+            raise _lacks(f"{place}.network", "a context that the first layer alone reads", "one that joins layers")
+        made = [_layer(weight, bias, mask if masked else None) for weight, bias, mask in layers]
+        modules: list[Any] = []
+        i = 0
+        while i < len(hidden):
+            if hidden[i].get("adds") is not None:
+                raise _lacks(f"{place}.network[{i}]", "residual blocks x + W2 σ(W1 x)", "other sums")
+            modules += [made[i], *_activation(hidden[i])]
+            i += 1
+            while i + 1 < len(hidden) and hidden[i + 1].get("adds") == i - 1 and hidden[i].get("adds") is None:
+                outside = {hidden[i - 1]["activation"], hidden[i + 1]["activation"]}
+                if outside != {"identity"}:
+                    raise _lacks(f"{place}.network[{i}]", "residual blocks x + W2 σ(W1 x)", "an activation outside")
+                modules.append(Residual(made[i], *_activation(hidden[i]), made[i + 1]))
+                i += 2
+        return torch.nn.Sequential(*modules, made[-1])
+
+    def _layers(self, header: Header, arrays: Arrays, order: Any, active: int, drop: int) -> list[Any]:
+        """``(weight, bias, mask)``."""
+        found: list[Any] = []
+        while f"layers.{len(found)}.weight" in arrays:
+            name = f"layers.{len(found)}"
+            found.append(tuple(arrays[f"{name}.{what}"] for what in ("weight", "bias", "mask")))
+        weight, bias, mask = found[0]
+        columns = np.r_[drop + np.asarray(order, int), np.arange(drop + len(order), weight.shape[1])]
+        weight, mask = weight[:, columns], mask[:, columns]
+        context = weight.shape[1] - len(order)
+        if not context and (self.context or not len(order)):  # zuko's networks are all given it, and never nothing
+            more = np.zeros((len(weight), max(self.context, 1)), weight.dtype)
+            weight, mask = np.hstack([weight, more]), np.hstack([mask, more != 0])
+        elif context and self.scale is not None:
+            mean, std = self.scale
+            wide = np.where(mask, weight, 0).astype(np.float64)
+            wide[:, len(order) :] /= std
+            bias = (bias - wide[:, len(order) :] @ mean).astype(bias.dtype)
+            weight = wide.astype(weight.dtype)
+        found[0] = weight, bias, mask
+        rows = _rows(header, active)
+        found[-1] = tuple(one[rows] for one in found[-1])
+        return found
+
+
+def _rotation(header: Header, arrays: Arrays) -> Numbers:
+    n, start, at = header["features"], 0, 0
+    matrix = np.zeros((n, n))
+    for size in header["blocks"]:
+        matrix[at : at + size, at : at + size] = arrays["blocks"][start : start + size * size].reshape(size, size)
+        start, at = start + size * size, at + size
+    return matrix
+
+
+def _rows(header: Header, active: int) -> NDArray[np.intp]:
+    """Coordinate by coordinate, all its numbers in the map's order: where these are among the rows."""
+    groups, at, parts = MAPS[header["map"]].groups(header["bins"]), 0, {}
+    total = sum(groups.values())
+    for name in header["outputs"]:
+        size = groups[name]
+        if header["layout"] == "interleaved":
+            parts[name] = np.arange(active)[:, None] * total + at + np.arange(size)
+            at += size
+        else:
+            parts[name] = at + np.arange(active * size).reshape(active, size)
+            at += active * size
+    return np.concatenate([parts[name] for name in groups], axis=1).reshape(-1)
+
+
+def _layer(weight: Any, bias: Any, mask: Any) -> Any:
+    import torch
+    from zuko.nn import Linear, MaskedLinear
+
+    made = Linear(weight.shape[1], weight.shape[0]) if mask is None else MaskedLinear(_tensor(mask != 0))
+    made.weight, made.bias = torch.nn.Parameter(_tensor(weight)), torch.nn.Parameter(_tensor(bias))
+    return made
+
+
+def _activation(layer: Header) -> list[Any]:
+    import torch
+
+    name = layer["activation"]
+    if name == "softplus":  # PyTorch's own goes straight beyond 20, where 2e-9 are missing
+        return [torch.nn.Softplus(threshold=40.0)]
+    return [] if name == "identity" else [getattr(torch.nn, ACTIVATIONS[name])()]
+
+
+def _reached(hyper: Any) -> NDArray[np.bool_]:
+    """Which columns each output depends on, by the masks."""
+    from zuko.nn import MaskedLinear, Residual
+
+    seen: Any = None
+    for module in hyper:
+        if isinstance(module, Residual):
+            inner = [m.mask.numpy() for m in module if isinstance(m, MaskedLinear)]
+            seen = seen | (inner[1] @ (inner[0] @ seen > 0) > 0)
+        elif isinstance(module, MaskedLinear):
+            mask = module.mask.numpy()
+            seen = mask if seen is None else mask @ seen > 0
+    found: NDArray[np.bool_] = seen
+    return found
+
+
+def _univariate(header: Header, place: str, inverted: bool = False) -> tuple[Any, Sequence[Any]]:
+    """The constructor of zuko's transform of a number, and the shapes of what it takes."""
+    from zuko import transforms
+
+    name, bins = header["map"], header["bins"]
+    if name == "affine" and header["scale"] == "soft_clamp":
+        found: Any = functools.partial(transforms.MonotonicAffineTransform, slope=float(header["slope"]))
+        shapes: Any = ((), ())
+    elif name == "additive":
+        found, shapes = transforms.AdditiveTransform, ((),)
+    elif name == "rq_spline":
+        told = {"bound": float(header["bound"]), "slope": float(header["slope"])}
+        found, shapes = functools.partial(transforms.MonotonicRQSTransform, **told), ((bins,), (bins,), (bins - 1,))
+    else:
+        given = f"{name} with the scale {header['scale']}" if name == "affine" else name
+        raise _lacks(f"{place}.map", "affine with the scale soft_clamp, additive or rq_spline", given)
+    return (Inverted(found) if inverted else found), shapes
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """A constructor of the inverse of zuko's transforms of a number, which zuko itself has no name for."""
+
+    univariate: Any
+
+    def __call__(self, *raw: Any) -> Any:
+        """The transform of these numbers, the other way."""
+        return self.univariate(*raw).inv
