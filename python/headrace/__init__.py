@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from headrace import _core, densities, ops
+from headrace import _core, densities, ops, rows
 from headrace._core import CudaUnavailable
 from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.ascent.flow import AscentFlow, AscentHistory
@@ -95,6 +95,7 @@ __all__ = [
     "info",
     "load",
     "ops",
+    "rows",
     "set_num_threads",
     "threads",
     "to_bytes",

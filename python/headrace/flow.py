@@ -495,11 +495,14 @@ class Flow(Derivatives):
 
         Args:
             x: Shape (rows, features), float32 or float64, any strides; no more than 65,536 rows are copied at a
-                time (and a pandas frame that pandas keeps in several pieces). It may be a mapped file.
+                time (and a pandas frame that pandas keeps in several pieces). It may be a mapped file. Or a stream of
+                rows that do not fit in memory, with context and weights of its own: what `headrace.rows` makes, a
+                data set of pyarrow, an array or frame of Dask (docs/scale.md).
             context: Shape (rows, context), or (context,) for all rows.
             weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
             validation: The share of rows to hold out, or rows of your own: ``x_val`` or ``(x_val, context_val,
-                weights_val)``; None for none, and then the last weights (their running mean) are kept.
+                weights_val)``; None for none, and then the last weights (their running mean) are kept. Of a stream at
+                most as many rows are held out as its buffer holds.
             epochs: Passes over the training rows, at most; by default as many as make 20,000 steps, 10 to 300, and
                 twice as many where held-out rows choose the weight decay.
             batch_size: Rows of a step; by default a 64th of the rows, 32 to 512.

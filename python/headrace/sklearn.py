@@ -18,6 +18,8 @@ except ImportError as error:
 
 from headrace import _arguments as check
 from headrace import _columns
+from headrace._streams.given import stream_of
+from headrace._streams.stream import Stream
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
@@ -137,7 +139,9 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         """Fit a fresh flow to rows.
 
         Args:
-            X: Shape (rows, features). A column that counts the rows, as a saved index does, gives a warning.
+            X: Shape (rows, features), or a stream with context and weights of its own (`headrace.rows`), of which as
+                many rows as its buffer holds say what an outlier is. A column that counts the rows, as a saved index
+                does, gives a warning.
             y: Ignored.
             sample_weight: Shape (rows,): weights of the rows in the likelihood, not negative. A weight of 2 says the
                 same as a row given twice, but not to the same bits, as batches are then others.
@@ -148,13 +152,13 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             ValueError: rows, weights or context with a NaN or an infinity or of another shape, a weight below 0, or a
                 parameter that the flow does not take.
         """
+        if (stream := stream_of(X, context, sample_weight)) is not None:
+            return self._fit_stream(stream)
         X = validate_data(self, X, dtype=[np.float64, np.float32])
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=X.dtype)
         if weights is not None and (weights < 0.0).any():
             raise ValueError(f"sample_weight: expected numbers of at least 0, got {weights.min()}")
-        share = check.number("contamination", self.contamination, above=0.0, below=np.inf)
-        if share > 0.5:
-            raise ValueError(f"contamination: expected a number of at most 0.5, got {self.contamination!r}")
+        share = self._outliers()
         names = getattr(self, "feature_names_in_", None)
         if message := _columns.about_index(X, None if names is None else names.tolist()):
             warnings.warn(f"X: {message}; drop it if it is an index", RuntimeWarning, stacklevel=2)
@@ -163,23 +167,43 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             conditions = _two_dimensional(context, X.dtype)
             if len(conditions) != len(X):
                 raise ValueError(f"context: expected {len(X)} rows, as many as X has, got {len(conditions)}")
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         columns = 0 if conditions is None else conditions.shape[1]
+        self._fit_flow(X, columns, X, conditions, weights)
+        self.offset_ = _quantile(self._log_prob(X, conditions), weights, share)
+        return self
+
+    def _outliers(self) -> float:
+        """The share of the rows that are called so, checked."""
+        share = check.number("contamination", self.contamination, above=0.0, below=np.inf)
+        if share > 0.5:
+            raise ValueError(f"contamination: expected a number of at most 0.5, got {self.contamination!r}")
+        return share
+
+    def _fit_stream(self, stream: Stream) -> FlowDensity:
+        """`fit` of rows that do not fit in memory."""
+        share = self._outliers()
+        some = stream.some()
+        self.n_features_in_ = some.x.shape[1]
+        self._fit_flow(some.x, 0 if some.context is None else some.context.shape[1], stream, None, None)
+        self.offset_ = _quantile(self._log_prob(some.x, some.context), some.weights, share)
+        return self
+
+    def _fit_flow(self, like: NDArray[Any], columns: int, x: Any, context: Any, weights: Any) -> None:
+        """Fit a fresh flow, or several, for rows as those of `like`."""
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         how = {name: getattr(self, name) for name in _FITTED_WITH}
         if self.ensemble is None:
             if self.bootstrap:
                 raise ValueError("bootstrap: expected False without an ensemble, got True")
-            flow: Any = self._fresh(X, columns, seed)
+            flow: Any = self._fresh(like, columns, seed)
         else:
             members = check.integer("ensemble", self.ensemble, least=1)
-            flow = Ensemble([self._fresh(X, columns, seed + i) for i in range(members)])
+            flow = Ensemble([self._fresh(like, columns, seed + i) for i in range(members)])
             how["bootstrap"] = bool(self.bootstrap)
-        self.history_ = flow.fit(X, conditions, weights=weights, seed=seed, progress=self.progress, **how)
+        self.history_ = flow.fit(x, context, weights=weights, seed=seed, progress=self.progress, **how)
         if self.ensemble is not None:
             flow = flow[: len(self.history_)]  # those that Ctrl-C let begin
         self.flow_, self.n_context_ = flow, flow.context
-        self.offset_ = _quantile(self._log_prob(X, conditions), weights, share)
-        return self
 
     def score_samples(self, X: Any, context: Any = None) -> NDArray[Any]:
         """The log density of each row in nats, shape (rows,), float64: the same for a row alone and among others.

@@ -26,6 +26,9 @@ from headrace._fit.optimizer import Adam
 from headrace._fit.plan import Plan
 from headrace._fit.rows import Data, Part
 from headrace._fit.run import DeviceRun, HeldOut, Run
+from headrace._fit.stream_run import StreamRun
+from headrace._fit.streams import StreamData
+from headrace._streams.given import arrays_of, stream_of
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.transform import Transform
 
@@ -67,7 +70,8 @@ def fit(
     caller = flow._interior.caller()
     history = History()
     try:
-        data = _rows.open_rows("", flow.features, flow.context, caller, x, context, weights, flow._interior.support)
+        validation = arrays_of(validation)
+        data = _opened(flow, caller, x, context, weights, plan, kept.path is not None, progress)
         with caller.queue():
             one = _Fit(flow, data, validation, rng, caller, history, plan, clock, kept)
             if kept.path is not None:
@@ -78,6 +82,32 @@ def fit(
     except KeyboardInterrupt:  # before the first step
         history.stopped = "interrupted"
     return history
+
+
+def _opened(
+    flow: Trainable,
+    caller: Caller,
+    x: Any,
+    context: Any,
+    weights: Any,
+    plan: dict[str, Any],
+    told: bool,
+    progress: bool,
+) -> Data:
+    """Rows that are checked, or those of a stream that does not fit in its buffer, which is read later."""
+    stream = stream_of(x, context, weights)
+    if stream is not None:
+        if flow._interior.on_device:
+            raise TypeError("x: expected an array on the device of the flow, got a stream; call .to('cpu') of the flow")
+        whole = stream.whole()
+        if whole is None:
+            Plan.of(flow, stream.buffer, judged=True, **plan)  # before the rows are read
+            return StreamData(stream, flow.features, flow.context, flow._interior.support, told, progress)
+        x, context, weights = whole.x, whole.context, whole.weights
+    data = _rows.open_rows("", flow.features, flow.context, caller, x, context, weights, flow._interior.support)
+    if stream is not None and len(stream.names) == flow.features:
+        data.names = stream.names
+    return data
 
 
 class _Fit:
@@ -98,10 +128,14 @@ class _Fit:
         self.clock, self.kept = clock, kept
         self.flow, self.data, self.rng, self.caller, self.history, self.plan = flow, data, rng, caller, history, plan
         self.train, self.given = _rows.split(flow.features, flow.context, data, validation, rng, caller)
+        if isinstance(data, StreamData):
+            self.given = data.survey(self.train, self.given)
         self.checked = Plan.of(flow, self.train.size, judged=self.given is not None, **plan)
         self.fresh = flow._interior.is_fresh
         self.by_default = plan["epochs"] is None and self.given is not None
-        self.kind = DeviceRun if flow._interior.on_device else Run
+        self.kind: type[Run] = DeviceRun if flow._interior.on_device else Run
+        if isinstance(data, StreamData):
+            self.kind = StreamRun
 
     def go(self, progress: bool) -> None:
         """The fit."""
@@ -195,7 +229,7 @@ def _standardize(flow: Trainable, data: Data, train: Part, *, gaussian: bool = F
     links: tuple[Transform, ...] | None = None
     if interior.is_fresh:
         circles = [] if data.support is None else [c for c, period in enumerate(data.support.periodic) if period]
-        mean, std = _rows.moments("x", data.x, data.weights, train, data.names, say=say, support=data.support)
+        mean, std = data.moments_of(train, False, say)
         mean[circles], std[circles] = 0.0, 1.0  # they lie in [-1, 1) already, and have no middle
         if say:
             _rows.warn_of_offsets(data, mean, std, flow.dtype)
@@ -205,7 +239,7 @@ def _standardize(flow: Trainable, data: Data, train: Part, *, gaussian: bool = F
     columns = None
     one_row = data.context is not None and data.context.shape[0] == 1 != data.x.shape[0]  # says nothing of a spread
     if data.context is not None and flow.standardize_context is None and not one_row:
-        columns = _rows.moments("context", data.context, data.weights, train, say=say)
+        columns = data.moments_of(train, True, say)
     if links is not None or columns is not None:
         interior.rescale(links, columns, _gaussian.quietened(flow, interior.vector()) if gaussian else None)
     start_act_norms(flow, data, train)

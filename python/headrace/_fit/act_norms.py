@@ -25,6 +25,7 @@ def start_act_norms(flow: Trainable, data: Data, train: Part) -> None:
     waiting = [i for i, t in enumerate(transforms) if isinstance(t, ActNorm) and t._waits()]
     if not waiting:
         return
+    data, train = data.standing_for(train)
     size = min(train.size, CHUNK)
     rows = data.rows(train.at(np.arange(size, dtype=np.int64) * train.size // size))
     x, context = rows.x, _standardized(flow, rows.context)

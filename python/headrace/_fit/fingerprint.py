@@ -11,6 +11,7 @@ import numpy as np
 from headrace import files
 from headrace._arrays import caller as _arrays
 from headrace._fit.rows import CHUNK, Data, Part
+from headrace._fit.streams import StreamData
 
 if TYPE_CHECKING:
     from headrace._fit.plan import Plan
@@ -42,6 +43,8 @@ def _text(value: Any) -> str:
 
 
 def _of_rows(prefix: str, data: Data) -> dict[str, str]:
+    if isinstance(data, StreamData):
+        return {**data.fingerprint, "buffer": str(data.buffer)}
     parts = {"x": data.x, "context": data.context, "weights": data.weights}
     return {prefix + name: "none" if array is None else _of_array(array) for name, array in parts.items()}
 

@@ -37,6 +37,7 @@ def decorrelating(data: Data, part: Part, mean: Floats, std: Floats) -> tuple[Tr
         return ()
     if data.support is not None and any(data.support.periodic):  # a circle has no correlations with a line
         return ()
+    data, part = data.standing_for(part)
     moments, weight = _second_moments(data, part, mean, std)
     gains = np.zeros(len(SHARES))
     for fold in range(FOLDS):

@@ -41,6 +41,32 @@ class Data:
     names: tuple[str, ...] = ()
     support: Support | None = None
 
+    def most_held(self) -> int | None:
+        """How many rows a share may hold out, if there is a limit."""
+        return None
+
+    def taking_part(self) -> tuple[int, Any]:
+        """How many rows take part, and which, ascending; None for all."""
+        rows = int(self.x.shape[0])
+        if self.weights is None:
+            return rows, None
+        positive = _arrays.on_host(self.weights > 0)
+        if positive.all():
+            return rows, None
+        kept = np.flatnonzero(positive).astype(np.uint32 if rows < 1 << 32 else np.int64)
+        return kept.size, kept
+
+    def standing_for(self, part: Part) -> tuple[Data, Part]:
+        """Rows in memory, and a part of them, that are a part of these, or stand for it where a few are enough."""
+        return self, part
+
+    def moments_of(self, part: Part, of_context: bool, say: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Those of x, off its support, or of the context; see `moments`."""
+        if of_context:
+            assert self.context is not None
+            return moments("context", self.context, self.weights, part, say=say)
+        return moments("x", self.x, self.weights, part, self.names, say=say, support=self.support)
+
     def unbounded(self, index: Any) -> NDArray[np.float64]:
         """Some rows of x, off their support: what a flow standardises."""
         chosen: NDArray[np.float64] = self.x[index].astype(np.float64)
@@ -176,46 +202,56 @@ def check_finite(name: str, array: NDArray[Any]) -> None:
             first = start + int(bad[0]) if count == 0 else first
             count += bad.size
     if count:
-        raise ValueError(
-            f"{name}: expected finite numbers, got NaN or infinity in {count} of {array.shape[0]} rows, first in "
-            f"row {first}"
-        )
+        raise ValueError(not_finite(name, count, first, array.shape[0]))
+
+
+def not_finite(name: str, count: int, first: int, rows: int) -> str:
+    """The message about so many rows that have NaN or infinity."""
+    return f"{name}: expected finite numbers, got NaN or infinity in {count} of {rows} rows, first in row {first}"
 
 
 def check_inside(name: str, array: NDArray[Any], support: Support, names: tuple[str, ...] = ()) -> None:
     """Refuse rows on a bound or beyond, with their number and the first."""
-    count, message = 0, ""
-    with np.errstate(over="ignore"):  # a bound beyond the dtype is infinite there
-        low, high = (_arrays.library(array).asarray(end.astype(array.dtype)) for end in support._ends())
+    count, first = 0, (0, 0, 0.0)
     for start in range(0, array.shape[0], CHUNK):
         part = array[start : start + CHUNK]
-        outside = (part <= low) | (part >= high)
-        if not outside.any():
+        mask = outside(part, support)
+        if not mask.any():
             continue
-        bad = _arrays.on_host(outside)
+        bad = _arrays.on_host(mask)
         rows = np.flatnonzero(bad.any(axis=1))
         if not count:
             row, column = int(rows[0]), int(bad[rows[0]].argmax())
-            label = names[column] if names else f"column {column}"
-            message = f"row {start + row}, {label}: {float(part[row, column]):g}, bounds {support.bounds[column]}"
+            first = start + row, column, float(part[row, column])
         count += rows.size
     if count:
-        raise ValueError(
-            f"{name}: expected numbers between their bounds, got some on a bound or beyond in {count} of "
-            f"{array.shape[0]} rows, first in {message}"
-        )
+        raise ValueError(not_inside(name, count, array.shape[0], *first, support, names))
+
+
+def outside(array: NDArray[Any], support: Support) -> NDArray[np.bool_]:
+    """Which numbers are on a bound or beyond."""
+    with np.errstate(over="ignore"):  # a bound beyond the dtype is infinite there
+        low, high = (_arrays.library(array).asarray(end.astype(array.dtype)) for end in support._ends())
+    mask: NDArray[np.bool_] = (array <= low) | (array >= high)
+    return mask
+
+
+def not_inside(
+    name: str, count: int, rows: int, row: int, column: int, value: float, support: Support, names: tuple[str, ...]
+) -> str:
+    """The message about so many rows on a bound or beyond, with the first number that is."""
+    label = names[column] if names else f"column {column}"
+    return (
+        f"{name}: expected numbers between their bounds, got some on a bound or beyond in {count} of {rows} rows, "
+        f"first in row {row}, {label}: {value:g}, bounds {support.bounds[column]}"
+    )
 
 
 def split(
     features: int, contexts: int, data: Data, validation: Any, rng: np.random.Generator, caller: Caller
 ) -> tuple[Part, tuple[Data, Part] | None]:
     """Rows to train on, and rows held out, of the same table or another."""
-    rows, kept = data.x.shape[0], None
-    if data.weights is not None:
-        positive = _arrays.on_host(data.weights > 0)
-        if not positive.all():
-            kept = np.flatnonzero(positive).astype(np.uint32 if rows < 1 << 32 else np.int64)
-            rows = kept.size
+    rows, kept = data.taking_part()
     if validation is None:
         return Part(rows, kept=kept), None
     if isinstance(validation, (int, float, np.number)) and not isinstance(validation, bool):
@@ -223,6 +259,8 @@ def split(
         held = min(round(share * rows), rows - 1)
         if share > 0 and rows > 1:
             held = max(held, 1)
+        if (most := data.most_held()) is not None:
+            held = min(held, most)
         if held <= 0:
             return Part(rows, kept=kept), None
         key = int(rng.integers(1 << 63))
@@ -272,13 +310,24 @@ def moments(
         / total
     )
     mean, std, half = map(_arrays.on_host, (middle + unit * mean, unit * np.sqrt(square), half))
+    return settled(name, mean, std, half, names, say)
+
+
+def settled(
+    name: str,
+    mean: NDArray[np.float64],
+    std: NDArray[np.float64],
+    half: NDArray[np.float64],
+    names: tuple[str, ...],
+    say: bool,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and deviation with 1 for constant columns, which are told; `half`: of the columns' ranges."""
     constant = (half == 0) | ~(std > np.finfo(np.float64).tiny)
     if say and constant.any():
         labels = names or tuple(f"column {i}" for i in range(std.size))
         verb, they = ("are", "they are") if constant.sum() > 1 else ("is", "it is")
         warn(f"{name}: {_listing(labels, constant)} {verb} constant in the training part; {they} shifted, not scaled")
-    std[constant] = 1.0
-    return mean, std
+    return mean.copy(), np.where(constant, 1.0, std)
 
 
 def warn_of_offsets(data: Data, mean: NDArray[np.float64], std: NDArray[np.float64], dtype: np.dtype[Any]) -> None:

@@ -257,7 +257,6 @@ class Run:
 
         It is cut short where the clock runs out.
         """
-        weights = self.data.weights
         self.tick = 0.0
         done, total = self.kept.pass_begins(self)
         for i, index in enumerate(self.batches()):
@@ -268,6 +267,7 @@ class Run:
                 return math.nan
             log_prob = self.log_prob[: index.size]
             self._find_gradient(index, log_prob)
+            weights = self.data.weights
             batch_loss = _arrays.weighted_sum(log_prob, None if weights is None else weights[index])
             self.adam.learning_rate = self._rate()
             self.kept.step_begins(i, total, total - batch_loss)

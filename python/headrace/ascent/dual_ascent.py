@@ -19,6 +19,7 @@ from headrace._arrays.caller import Array
 from headrace._arrays.device_caller import caller_of
 from headrace._fit import plan
 from headrace._fit import rows as _rows
+from headrace._streams.given import arrays_of, stream_of
 from headrace.ascent.ascent import Ascent
 from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.kinks import KinkAscent
@@ -172,7 +173,9 @@ class DualAscentFlow:
         That is a prefix of the ascent, or the weights of the joint training.
 
         Args:
-            x: Shape (rows, features), float32 or float64, any strides.
+            x: Shape (rows, features), float32 or float64, any strides. Or a stream (`headrace.rows`): an ascent carries
+                its rows along in memory, so that of more rows than its buffer holds as many stand for all, drawn
+                evenly, with a warning.
             context: None: an ascent takes none.
             weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
             validation: The share of rows to hold out, or rows of your own: ``x_val`` or ``(x_val, None,
@@ -187,6 +190,15 @@ class DualAscentFlow:
         return self._fit(x, context, weights, validation, bool(progress))
 
     def _fit(self, x: Any, context: Any, weights: Any, validation: Any, progress: bool) -> AscentFlow:
+        if (stream := stream_of(x, context, weights)) is not None:
+            some = stream.some(self.seed)
+            if stream.rows is not None and stream.rows > len(some):
+                _rows.warn(
+                    f"x: {len(some):,} of {stream.rows:,} rows, drawn evenly, stand for all, as an ascent holds its "
+                    "rows in memory; a larger buffer of the stream takes more"
+                )
+            x, context, weights = some.x, some.context, some.weights
+        validation = arrays_of(validation)
         caller = caller_of(x)
         array = caller.open("x", x)
         rng = np.random.default_rng(self.seed)

@@ -1,0 +1,32 @@
+"""A fit of a stream while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from headrace._fit.rows import Index
+from headrace._fit.run import Run
+from headrace._fit.streams import StreamData, bar
+
+__all__ = ["StreamRun"]
+
+
+class StreamRun(Run):
+    """One fit of a stream: the data of a step are those of its batch alone."""
+
+    def go(self, progress: bool) -> None:
+        """See `Run.go`; there is a bar for the rows of an epoch too, which may take long."""
+        self.rows, self.progress = self.data, progress
+        super().go(progress)
+
+    def batches(self) -> Iterator[Index]:
+        """See `Run.batches`; the rows are all of the batch's own."""
+        assert isinstance(self.rows, StreamData)
+        rng = np.random.default_rng(int(self.rng.integers(1 << 63)))
+        with bar(self.progress, "epoch", self.train.size) as shown:
+            for data in self.rows.batches(rng, self.bounds):
+                self.data = data
+                yield np.arange(len(data.x), dtype=np.int64)
+                shown.update(len(data.x))

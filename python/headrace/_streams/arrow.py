@@ -1,0 +1,128 @@
+"""Streams of Arrow's data sets: files of Parquet by row groups, and files of other kinds one after another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from glob import glob, has_magic
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._fit.rows import CHUNK
+from headrace._streams.stream import Stream
+
+__all__ = ["Dataset", "files_of"]
+
+NO_PYARROW = 'parquet: needs pyarrow: pip install "headrace[parquet]"'
+
+
+def files_of(paths: Any) -> list[str]:
+    """Files that a path, a pattern, a folder or a sequence of these stands for, in alphabetical order each."""
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    if not isinstance(given, Sequence) or not all(isinstance(path, (str, os.PathLike)) for path in given):
+        raise TypeError(f"paths: expected a path, a pattern, a folder or a list of these, got {check.kind_of(paths)}")
+    found: list[str] = []
+    for path in map(os.fspath, given):
+        if os.path.isdir(path):
+            here = sorted(glob(os.path.join(path, "**", "*.parquet"), recursive=True))
+        elif has_magic(path) and not os.path.exists(path):
+            here = sorted(glob(path, recursive=True))
+        else:
+            here = [path]
+        if not here:
+            raise FileNotFoundError(f"paths: expected some .parquet files, got none by {path}")
+        found += here
+    if not found:
+        raise ValueError("paths: expected at least one, got none")
+    return found
+
+
+class Dataset(Stream):
+    """The rows of a data set: a part is a row group where there are some, or a file."""
+
+    def __init__(self, source: Any, columns: Any, context: Any, weights: Any, buffer: Any) -> None:
+        """`source`: a `pyarrow.dataset.Dataset`, or files of Parquet as `files_of` gives them."""
+        try:
+            import pyarrow as arrow
+            import pyarrow.dataset
+        except ImportError:
+            raise ImportError(NO_PYARROW) from None
+        self._arrow = arrow
+        try:
+            if isinstance(source, list):
+                source = arrow.dataset.dataset(source, format="parquet")
+            self._schema = source.schema
+            self._choose(columns, context, weights)
+            self._parts = [group for fragment in source.get_fragments() for group in self._groups(fragment)]
+        except arrow.ArrowInvalid as error:
+            raise ValueError(f"paths: expected files of Parquet: {str(error).splitlines()[0]}") from None
+        super().__init__(buffer, [rows for _, rows in self._parts])
+        self._names = tuple(f"column {name!r}" for name in self._wanted[0])
+
+    def _choose(self, columns: Any, context: Any, weights: Any) -> None:
+        """Which columns are what; by default all are features that are nothing else."""
+        there = self._schema.names
+        conditions = _names("context", context)
+        if weights is not None and not isinstance(weights, str):
+            raise TypeError(f"weights: expected the name of a column, got {check.kind_of(weights)}")
+        counts = [] if weights is None else [weights]
+        features = _names("columns", columns) or [name for name in there if name not in (*conditions, *counts)]
+        every = [*features, *conditions, *counts]
+        for name in every:
+            if there.count(name) != 1:
+                raise ValueError(
+                    f"columns, context, weights: expected names of columns, got {name!r}, which is there "
+                    f"{there.count(name)} times; there are {', '.join(map(repr, there))}"
+                )
+            if every.count(name) > 1:
+                raise ValueError(f"columns, context, weights: expected different columns, got {name!r} twice")
+            kind, types = self._schema.field(name).type, self._arrow.types
+            if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
+                raise ValueError(
+                    f"columns: expected numbers, got {kind} in column {name!r}; choose others by `columns`"
+                )
+        self._wanted = features, conditions, counts
+
+    def _groups(self, fragment: Any) -> Iterator[tuple[Any, int | None]]:
+        """The row groups of a file, and how many rows each has."""
+        if not hasattr(fragment, "split_by_row_group"):
+            yield fragment, None
+            return
+        there = fragment.physical_schema.names
+        partition = str(fragment.partition_expression)
+        for name in (name for of in self._wanted for name in of):
+            if name not in there and name not in partition:
+                raise ValueError(f"{fragment.path}: expected column {name!r}, as other files have, got none")
+        for group in fragment.split_by_row_group():
+            yield group, sum(one.num_rows for one in group.row_groups)
+
+    def _read(self, part: int) -> Iterator[Any]:
+        fragment = self._parts[part][0]
+        every = [name for of in self._wanted for name in of]
+        batches = fragment.to_batches(
+            self._schema, columns=every, batch_size=CHUNK, batch_readahead=0, fragment_readahead=0, use_threads=False
+        )
+        for batch in batches:
+            x, context, weights = (self._numbers(batch, names) for names in self._wanted)
+            yield x, context if self._wanted[1] else None, weights[:, 0] if self._wanted[2] else None
+
+    def _numbers(self, batch: Any, names: Sequence[str]) -> NDArray[Any]:
+        """Columns as one array, float32 where all are no wider; what is missing becomes NaN."""
+        narrow = {self._arrow.float32(), self._arrow.float16()}
+        kinds = {self._schema.field(name).type for name in names}
+        out = np.empty((batch.num_rows, len(names)), np.float32 if kinds <= narrow else np.float64)
+        for i, name in enumerate(names):
+            out[:, i] = batch.column(name).to_numpy(zero_copy_only=False)
+        return out
+
+
+def _names(argument: str, value: Any) -> list[str]:
+    if value is None:
+        return []
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
+        raise TypeError(f"{argument}: expected names of columns, got {check.kind_of(value)}")
+    return list(given)

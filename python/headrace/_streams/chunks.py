@@ -1,0 +1,111 @@
+"""Streams of Dask's arrays and frames: a part is a chunk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from headrace import _arguments as check
+from headrace._arrays.frames import class_of
+from headrace._streams.stream import Stream
+
+__all__ = ["is_of_dask", "of_dask"]
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, class_of("dask.array", "Array"))
+
+
+def _is_frame(value: Any) -> bool:
+    return isinstance(value, class_of("dask.dataframe", "DataFrame"))
+
+
+def is_of_dask(value: Any) -> bool:
+    """Whether it is an array or a frame of Dask; nothing is where Dask was not imported."""
+    return _is_array(value) or _is_frame(value)
+
+
+def of_dask(x: Any, context: Any, weights: Any, columns: Any, buffer: Any) -> Stream:
+    """See `headrace.rows.dask`."""
+    if _is_frame(x):
+        return Partitions(x, columns, context, weights, buffer)
+    if not _is_array(x):
+        raise TypeError(f"x: expected an array or a frame of Dask, got {check.kind_of(x)}")
+    if columns is not None:
+        raise ValueError("columns: expected None, as x is an array, got names")
+    return Chunks(x, context, weights, buffer)
+
+
+class Chunks(Stream):
+    """An array of Dask, chunk by chunk, with context and weights that are arrays of Dask or NumPy."""
+
+    def __init__(self, x: Any, context: Any, weights: Any, buffer: Any) -> None:
+        """See `headrace.rows.dask`."""
+        if x.ndim != 2:
+            raise ValueError(f"x: expected shape (rows, features), got {x.shape}")
+        x = x.rechunk({1: -1}) if x.numblocks[1] > 1 else x
+        rows = x.chunks[0]
+        known = not any(math.isnan(n) for n in rows)
+        self._ends = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64) if known else None
+        self._all = [x, self._aligned("context", context, x), self._aligned("weights", weights, x)]
+        super().__init__(buffer, [int(n) if known else None for n in rows])
+
+    def _aligned(self, name: str, value: Any, x: Any) -> Any:
+        """In the chunks of x."""
+        if value is None or (self._ends is not None and isinstance(value, np.ndarray)):
+            if value is not None and self._ends is not None and len(value) != self._ends[-1]:
+                raise ValueError(f"{name}: expected {self._ends[-1]} rows, as x has, got shape {value.shape}")
+            return value
+        if not _is_array(value):
+            raise TypeError(f"{name}: expected an array of Dask, as x is, got {check.kind_of(value)}")
+        if value.ndim == 2 and value.numblocks[1] > 1:
+            value = value.rechunk({1: -1})
+        if self._ends is None:
+            if value.numblocks[0] != x.numblocks[0]:
+                raise ValueError(f"{name}: expected {x.numblocks[0]} chunks, as x has, got {value.numblocks[0]}")
+            return value
+        if value.shape[0] != self._ends[-1]:
+            raise ValueError(f"{name}: expected {self._ends[-1]} rows, as x has, got shape {value.shape}")
+        return value if value.chunks[0] == x.chunks[0] else value.rechunk({0: x.chunks[0]})
+
+    def _read(self, part: int) -> Iterator[Any]:
+        yield tuple(None if array is None else self._chunk(array, part) for array in self._all)
+
+    def _chunk(self, array: Any, part: int) -> Any:
+        if isinstance(array, np.ndarray):
+            assert self._ends is not None
+            return array[self._ends[part] : self._ends[part + 1]]
+        return np.asarray(array.blocks[part].compute())
+
+
+class Partitions(Stream):
+    """A frame of Dask, partition by partition."""
+
+    def __init__(self, frame: Any, columns: Any, context: Any, weights: Any, buffer: Any) -> None:
+        """See `headrace.rows.dask`."""
+        there = list(frame.columns)
+        conditions = [] if context is None else [context] if isinstance(context, str) else list(context)
+        counts = [] if weights is None else [weights]
+        features = there if columns is None else [columns] if isinstance(columns, str) else list(columns)
+        features = [name for name in features if columns is not None or name not in (*conditions, *counts)]
+        for name in (*features, *conditions, *counts):
+            if there.count(name) != 1:
+                raise ValueError(
+                    f"columns, context, weights: expected names of columns, got {name!r}; there are "
+                    f"{', '.join(map(repr, there))}"
+                )
+        self._frame, self._wanted = frame[[*features, *conditions, *counts]], (features, conditions, counts)
+        super().__init__(buffer, [None] * frame.npartitions)
+        self._names = tuple(f"column {name!r}" for name in features)
+
+    def _read(self, part: int) -> Iterator[Any]:
+        frame = self._frame.partitions[part].compute()
+        features, conditions, counts = self._wanted
+        yield (
+            frame[features],
+            frame[conditions] if conditions else None,
+            frame[counts[0]] if counts else None,
+        )

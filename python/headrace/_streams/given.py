@@ -1,0 +1,42 @@
+"""What a caller may give in the place of rows: a stream, or what is read as one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace import _arguments as check
+from headrace._arrays.frames import class_of
+from headrace._streams.arrow import Dataset
+from headrace._streams.chunks import is_of_dask, of_dask
+from headrace._streams.stream import BUFFER, Stream
+
+__all__ = ["arrays_of", "stream_of"]
+
+
+def stream_of(x: Any, context: Any = None, weights: Any = None) -> Stream | None:
+    """The stream that x is, or that it is read as; None for arrays and frames in memory."""
+    if is_of_dask(x):
+        return of_dask(x, context, weights, None, BUFFER)
+    if isinstance(x, class_of("pyarrow.dataset", "Dataset")):
+        return Dataset(x, None, context, weights, BUFFER)
+    if not isinstance(x, Stream):
+        return None
+    for name, value in (("context", context), ("weights", weights)):
+        if value is not None:
+            raise ValueError(f"{name}: expected None, as a stream of rows has its own, got {check.kind_of(value)}")
+    return x
+
+
+def arrays_of(validation: Any) -> Any:
+    """Rows to judge by, of a stream as arrays, which have to fit in its buffer; all else is as it was given."""
+    parts = validation if isinstance(validation, tuple) else (validation,)
+    stream = stream_of(*parts) if 1 <= len(parts) <= 3 else None
+    if stream is None:
+        return validation
+    whole = stream.whole()
+    if whole is None:
+        raise ValueError(
+            f"validation: expected at most {stream.buffer} rows, which are held in memory, got more; give fewer, or a "
+            "stream with a larger buffer"
+        )
+    return whole.x, whole.context, whole.weights

@@ -1,0 +1,261 @@
+"""What a stream of rows is: parts that are read in any order, again and again, some rows at a time."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._arrays.caller import Caller
+from headrace._fit.rows import CHUNK, Part, names_of
+
+__all__ = ["BUFFER", "Block", "Stream"]
+
+BUFFER = 1_000_000  # rows that are held in memory, by default
+
+Index = NDArray[np.int64] | NDArray[np.bool_] | slice
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of a stream, as NumPy arrays."""
+
+    x: NDArray[Any]
+    """Shape (rows, features), float32 or float64."""
+    context: NDArray[Any] | None = None
+    """Shape (rows, context), or None."""
+    weights: NDArray[Any] | None = None
+    """Shape (rows,), or None."""
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return len(self.x)
+
+    def take(self, index: Index) -> Block:
+        """Some of them: views where the index is a slice."""
+        return Block(*(None if array is None else array[index] for array in self._arrays()))  # type: ignore[arg-type]
+
+    def put(self, index: Index, other: Block) -> None:
+        """Overwrite some of them."""
+        for mine, its in zip(self._arrays(), other._arrays(), strict=True):
+            if mine is not None:
+                mine[index] = its
+
+    def room(self, rows: int) -> Block:
+        """Memory for so many rows like these."""
+        arrays = (None if a is None else np.empty((rows, *a.shape[1:]), a.dtype) for a in self._arrays())
+        return Block(*arrays)  # type: ignore[arg-type]
+
+    @staticmethod
+    def joined(blocks: Sequence[Block]) -> Block:
+        """All rows of some blocks, at least one."""
+        if len(blocks) == 1:
+            return blocks[0]
+        columns = zip(*(block._arrays() for block in blocks), strict=True)
+        return Block(*(None if of[0] is None else np.concatenate(of) for of in columns))  # type: ignore[arg-type]
+
+    def _arrays(self) -> tuple[NDArray[Any] | None, ...]:
+        return self.x, self.context, self.weights
+
+    def _kind(self) -> tuple[Any, ...]:
+        """What all blocks of a stream have in common."""
+        return tuple(None if a is None else (a.dtype.name, a.shape[1:]) for a in self._arrays())
+
+
+class Stream(abc.ABC):
+    """Rows that do not fit in memory, read some at a time and as often as a fit needs them.
+
+    `headrace.rows.parquet`, `memmap`, `dask` and `blocks` make them. Iterating gives `Block`s in the order of the rows,
+    with ``x``, ``context`` and ``weights``, of at most 65,536 rows each.
+    """
+
+    def __init__(self, buffer: Any, sizes: Sequence[int | None]) -> None:
+        """`buffer`: rows held in memory at most. `sizes`: of the parts, in rows; None where they are not known yet."""
+        self.buffer = check.integer("buffer", buffer, least=1)
+        """How many rows are shuffled together, and how many are held out at most."""
+        self._sizes = list(sizes)
+        self._kind: tuple[Any, ...] | None = None  # of the first block that was read
+        self._names: tuple[str, ...] = ()
+        self._what = "x"  # in messages
+
+    @abc.abstractmethod
+    def _read(self, part: int) -> Iterator[Any]:
+        """The rows of a part: x, or a tuple (x, context, weights), some at a time, of any framework on the CPU."""
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows there are; None where nobody has counted them yet."""
+        known = [size for size in self._sizes if size is not None]
+        return sum(known) if len(known) == len(self._sizes) else None
+
+    def __iter__(self) -> Iterator[Block]:
+        """All rows in their order."""
+        for part in range(len(self._sizes)):
+            yield from self.read(part)
+
+    def __repr__(self) -> str:
+        """Sizes."""
+        rows = "rows not counted yet" if self.rows is None else f"{self.rows:,} rows"
+        return f"{type(self).__name__}({rows}, buffer={self.buffer:,})"
+
+    def read(self, part: int) -> Iterator[Block]:
+        """The rows of a part, checked to be as many each time, of one dtype and so many columns."""
+        rows, size = 0, self._sizes[part]
+        for item in self._read(part):
+            block = self._opened(item, part, rows)
+            rows += len(block)
+            if size is not None and rows > size:
+                break
+            for begin in range(0, len(block), CHUNK):
+                yield block.take(slice(begin, begin + CHUNK))
+        if size is None:
+            self._sizes[part] = rows
+        elif rows != size:
+            where = f" in part {part}" if len(self._sizes) > 1 else ""
+            got = f"more than {size}" if rows > size else str(rows)
+            raise ValueError(
+                f"x: expected {size} rows{where}, as were counted before, got {got}; a stream has to give the same "
+                "rows each time that it is read"
+            )
+
+    def count(self) -> int:
+        """How many rows there are; those that nobody has counted are read."""
+        for part, size in enumerate(self._sizes):
+            if size is None:
+                for _ in self.read(part):
+                    pass
+        assert self.rows is not None
+        return self.rows
+
+    def whole(self) -> Block | None:
+        """All rows, if they fit in the buffer; None if not."""
+        if self.rows is not None and self.rows > self.buffer:
+            return None
+        blocks, rows = [], 0
+        for block in self:
+            blocks.append(block.take(np.arange(len(block))))  # a copy: a source may write over what it gave
+            rows += len(block)
+            if rows > self.buffer:
+                return None
+        if not blocks:
+            raise ValueError(f"{self._what}: expected at least one row, got none")
+        return Block.joined(blocks)
+
+    def some(self, seed: int = 0, most: int | None = None) -> Block:
+        """All rows if there are at most as many as this, or so many of them, drawn evenly from the whole stream.
+
+        Args:
+            seed: Of the choice.
+            most: How many; by default as many as the buffer holds.
+        """
+        most = self.buffer if most is None else check.integer("most", most, least=1)
+        if most >= self.buffer and (found := self.whole()) is not None:
+            return found
+        return self._gathered(self._drawn(min(most, self.count()), seed))
+
+    def split(self, share: float, seed: int = 0) -> tuple[Stream, Block | None]:
+        """A stream without some rows, and these: a share of all, at most as many as the buffer holds.
+
+        They are drawn evenly from the whole stream: of neighbours as many as the share says, one.
+
+        Args:
+            share: From 0 and below 1; None are held out where it is 0.
+            seed: Of the choice.
+        """
+        rows = self.count()
+        share = check.number("share", share, least=0.0, below=1.0)
+        held = min(max(round(share * rows), 1), rows - 1, self.buffer) if share > 0 else 0
+        if held <= 0:
+            return self, None
+        chosen = self._drawn(held, seed)
+        return _Without(self, chosen), self._gathered(chosen)
+
+    def _drawn(self, rows: int, seed: int) -> NDArray[np.int64]:
+        """So many row numbers, ascending."""
+        key = int(np.random.default_rng(check.integer("seed", seed)).integers(1 << 63))
+        return Part(self.count(), rows, key, out=True).all()
+
+    def _gathered(self, chosen: NDArray[np.int64]) -> Block:
+        """Some rows, by ascending numbers."""
+        self.count()
+        blocks, begin = [], 0
+        for part, size in enumerate(self._sizes):
+            assert size is not None
+            first, last = np.searchsorted(chosen, [begin, begin + size])
+            if first < last:
+                at = begin
+                for block in self.read(part):
+                    inside = slice(*np.searchsorted(chosen, [at, at + len(block)]))
+                    blocks.append(block.take(chosen[inside] - at))
+                    at += len(block)
+            begin += size
+        return Block.joined(blocks)
+
+    def _opened(self, item: Any, part: int, row: int) -> Block:
+        """What a source gave, as arrays of NumPy."""
+        given = item if isinstance(item, tuple) else (item,)
+        if not 1 <= len(given) <= 3:
+            raise TypeError(f"x: expected x or (x, context, weights) in each block, got a tuple of {len(given)}")
+        own: list[Any] = [*given, *[None] * (3 - len(given))]
+        x, context, weights = own
+        where = f" in the block from row {row} on" + (f" of part {part}" if len(self._sizes) > 1 else "")
+        array, columns, counts = [
+            None if value is None else Caller().open(f"{name}{where}", value)
+            for name, value in (("x", x), ("context", context), ("weights", weights))
+        ]
+        if array is None or array.ndim != 2:
+            got = "None" if array is None else str(array.shape)
+            raise ValueError(f"x{where}: expected shape (rows, features), got {got}")
+        if columns is not None and columns.ndim == 1:
+            columns = columns[:, None]
+        for name, other, axes in (("context", columns, 2), ("weights", counts, 1)):
+            if other is not None and (other.ndim != axes or len(other) != len(array)):
+                raise ValueError(f"{name}{where}: expected {len(array)} rows, as x has, got shape {other.shape}")
+        block = Block(array, columns, counts)
+        if self._kind is None:
+            self._kind = block._kind()
+            self._names = self._names or names_of(x, array.shape[1])
+        elif block._kind() != self._kind:
+            for name, first, now in zip(("x", "context", "weights"), self._kind, block._kind(), strict=True):
+                if first != now:
+                    raise ValueError(f"{name}{where}: expected {_told(first)}, as in the first block, got {_told(now)}")
+        return block
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What messages call the columns of x; empty before the first block was read."""
+        return self._names
+
+
+def _told(kind: Any) -> str:
+    """One array of a block in words."""
+    if kind is None:
+        return "none"
+    dtype, columns = kind
+    return f"{dtype} of shape (rows{''.join(f', {n}' for n in columns) or ','})"
+
+
+class _Without(Stream):
+    """A stream but for some of its rows."""
+
+    def __init__(self, source: Stream, left_out: NDArray[np.int64]) -> None:
+        self._source, self._left_out = source, left_out
+        self._begins = np.concatenate([[0], np.cumsum([size or 0 for size in source._sizes])])
+        held = np.diff(np.searchsorted(left_out, self._begins))
+        super().__init__(source.buffer, [int(n) for n in np.diff(self._begins) - held])
+        self._names = source.names
+
+    def _read(self, part: int) -> Iterator[Any]:
+        at = int(self._begins[part])
+        for block in self._source.read(part):
+            inside = slice(*np.searchsorted(self._left_out, [at, at + len(block)]))
+            kept = np.ones(len(block), bool)
+            kept[self._left_out[inside] - at] = False
+            at += len(block)
+            chosen = block.take(kept)
+            yield chosen.x, chosen.context, chosen.weights
