@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import headrace as hr
-from headrace._cli import commands, diagnose, export, offered, tables, use
+from headrace._cli import commands, diagnose, export, fitting, offered, parts, tables, use
 from headrace._output import printable
 
 __all__ = ["main"]
@@ -83,6 +83,11 @@ def _file(suffixes: Sequence[str]) -> Callable[[str], Any]:
     )
 
 
+def _or_folder(read: Callable[[str], Any], is_one: Callable[[str], bool] = os.path.isdir) -> Callable[[str], Any]:
+    """What `read` takes, or a folder."""
+    return lambda text: text if is_one(text) else read(text)
+
+
 _READERS: dict[str, Any] = {"int": _integer(1), "float": _number, "str": str, "Sequence[int]": _sizes}
 
 
@@ -116,12 +121,12 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command(
         "fit",
-        commands.fit,
+        fitting.fit,
         "fit a flow to the rows of a table and save it",
         "Ctrl-C ends a fit and saves the best weights so far; the exit code is 130 then. With --checkpoint the same "
-        "command goes on from there.",
+        "command goes on from there. Tables of more rows than the buffer are read anew in each epoch.",
     )
-    _add_data(sub)
+    _add_data(sub, several=True)
     sub.add_argument(
         "-o",
         "--output",
@@ -131,6 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--flow", choices=tuple(offered.FLOWS), default="maf", help="the kind of flow (maf)")
     sub.add_argument("--weights", metavar="COLUMN", help="column with weights of the rows")
+    sub.add_argument(
+        "--buffer", type=_integer(1), metavar="ROWS", help="that are held in memory, at most (as 256 MiB hold)"
+    )
     sub.add_argument(
         "--bounds",
         metavar="COLUMN=LOW:HIGH,...",
@@ -162,11 +170,14 @@ def _parser() -> argparse.ArgumentParser:
         "score",
         use.score,
         "write the log density of each row of a table, in nats",
-        "With --json the densities are written only with --output.",
+        "With --json the densities are written only with --output. With a folder as --output, as scores/, each table "
+        "has a file of its own, and the same command goes on where it was stopped.",
     )
     sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote; - for the standard input")
-    _add_data(sub)
-    _add_output(sub)
+    _add_data(sub, several=True)
+    _add_output(sub, folder=True)
+    formats = tuple(suffix[1:] for suffix in tables.WRITTEN)
+    sub.add_argument("--format", choices=formats, help="of the files in a folder; by default that of each table")
 
     sub = command(
         "diagnose",
@@ -235,13 +246,14 @@ def _add_settings(sub: argparse.ArgumentParser) -> None:
             )
 
 
-def _add_data(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "data",
-        metavar="DATA",
-        type=_file((*tables.READ, "-")),
-        help="a table: " + ", ".join(tables.READ) + ", - text from the standard input",
-    )
+def _add_data(sub: argparse.ArgumentParser, several: bool = False) -> None:
+    read, kinds = _file((*tables.READ, "-")), ", ".join(tables.READ)
+    if several:
+        what = f"tables with the same columns: {kinds}, folders of these, - text from the standard input"
+        sub.add_argument("data", metavar="DATA", nargs="+", type=_or_folder(read), help=what)
+    else:
+        what = f"a table: {kinds}, - text from the standard input"
+        sub.add_argument("data", metavar="DATA", type=read, help=what)
     group = sub.add_argument_group("the table", "COLUMNS are names, numbers from 0 or ranges: mass,radius or 0,3:6")
     group.add_argument("--columns", metavar="COLUMNS", help="the features; by default all that are nothing else")
     group.add_argument("--context", metavar="COLUMNS", help="what the density is conditioned on")
@@ -250,13 +262,14 @@ def _add_data(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--header", choices=tables.HEADERS, default="auto", help="whether text begins with names")
 
 
-def _add_output(sub: argparse.ArgumentParser) -> None:
+def _add_output(sub: argparse.ArgumentParser, folder: bool = False) -> None:
+    read, kinds = _file((*tables.WRITTEN, "-")), ", ".join(tables.WRITTEN)
     sub.add_argument(
         "-o",
         "--output",
-        type=_file((*tables.WRITTEN, "-")),
+        type=_or_folder(read, parts.is_folder) if folder else read,
         metavar="OUT",
-        help=f"{', '.join(tables.WRITTEN)}; - or nothing: .csv to the standard output",
+        help=f"{kinds}{', a folder/' if folder else ''}; - or nothing: .csv to the standard output",
     )
 
 

@@ -60,7 +60,20 @@ class Source(abc.ABC):
         yield self.read(columns)[:0] if held is None else held
 
     def _parts(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
-        yield self.read(columns)
+        for number in range(len(self.pieces())):
+            yield from self.piece(number, columns)
+
+    def pieces(self) -> list[int | None]:
+        """Rows of each piece of the table that can be read alone; None where nobody has counted them."""
+        return [None]
+
+    @abc.abstractmethod
+    def piece(self, number: int, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        """The rows of one piece, some at a time."""
+
+    @abc.abstractmethod
+    def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:
+        """float32 or float64, in which these columns are read."""
 
     def label(self, column: int) -> str:
         """How a message calls a column."""
@@ -184,15 +197,19 @@ class _Array(Source):
     def read(self, columns: Sequence[int]) -> NDArray[Any]:
         return self._chosen(self.content[:], columns)
 
-    def _parts(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
-        for begin in range(0, self.content.shape[0], _BLOCK):
-            yield self._chosen(self.content[begin : begin + _BLOCK], columns)
+    def pieces(self) -> list[int | None]:
+        rows = self.content.shape[0]
+        return [min(_BLOCK, rows - begin) for begin in range(0, rows, _BLOCK)]
+
+    def piece(self, number: int, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        yield self._chosen(self.content[number * _BLOCK : (number + 1) * _BLOCK], columns)
+
+    def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:
+        return np.dtype(np.float32 if self.content.dtype in (np.float16, np.float32) else np.float64)
 
     def _chosen(self, rows: NDArray[Any], columns: Sequence[int]) -> NDArray[Any]:
         every = list(columns) == list(range(self.n_columns))
-        chosen = rows if every else rows[:, list(columns)]
-        dtype = np.float32 if chosen.dtype in (np.float16, np.float32) else np.float64
-        return np.ascontiguousarray(chosen, dtype)
+        return np.ascontiguousarray(rows if every else rows[:, list(columns)], self.dtype(columns))
 
 
 class _Rows:
@@ -293,7 +310,10 @@ class _Text(Source):
     def read(self, columns: Sequence[int]) -> NDArray[Any]:
         return np.concatenate([np.empty((0, len(columns))), *self._parts(columns)])
 
-    def _parts(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+    def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:
+        return np.dtype(np.float64)
+
+    def piece(self, number: int, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
         lines, chosen, is_first = self._lines(), list(columns), True
         if self.has_names:
             next(lines)
@@ -342,17 +362,26 @@ class _Parquet(Source):
             raise ValueError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
         self.labels: list[str] = self.file.schema_arrow.names
         self.names, self.n_columns = tuple(self.labels), len(self.labels)
+        groups = range(self.file.num_row_groups)
+        self.sizes: list[int] = [self.file.metadata.row_group(i).num_rows for i in groups]
 
     def read(self, columns: Sequence[int]) -> NDArray[Any]:
         self._check(columns)
         return self._numbers(self.file.read(columns=[self.labels[i] for i in columns]), columns, 0)
 
-    def _parts(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+    def pieces(self) -> list[int | None]:
+        return list(self.sizes)
+
+    def piece(self, number: int, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
         self._check(columns)
-        begin = 0
-        for batch in self.file.iter_batches(_BLOCK, columns=[self.labels[i] for i in columns]):
+        begin = sum(self.sizes[:number])
+        for batch in self.file.iter_batches(_BLOCK, [number], [self.labels[i] for i in columns]):
             yield self._numbers(self.arrow.Table.from_batches([batch]), columns, begin)
             begin += batch.num_rows
+
+    def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:
+        kinds = {self.file.schema_arrow.field(i).type for i in columns}
+        return np.dtype(np.float32 if kinds <= {self.arrow.float32(), self.arrow.float16()} else np.float64)
 
     def _check(self, columns: Sequence[int]) -> None:
         types = self.arrow.types
@@ -364,9 +393,7 @@ class _Parquet(Source):
                 raise ValueError(f"{self.path}: expected one {self.label(i)}, got {count}{OTHERS}")
 
     def _numbers(self, table: Any, columns: Sequence[int], begin: int) -> NDArray[Any]:
-        kinds = {table.schema.field(self.labels[i]).type for i in columns}
-        dtype = np.float32 if kinds <= {self.arrow.float32(), self.arrow.float16()} else np.float64
-        out = np.empty((table.num_rows, len(columns)), dtype)
+        out = np.empty((table.num_rows, len(columns)), self.dtype(columns))
         for position, i in enumerate(columns):
             column = table.column(self.labels[i])
             if column.null_count:

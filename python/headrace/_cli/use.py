@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 import headrace as hr
-from headrace._cli import tables
+from headrace._cli import several, tables
 from headrace._cli.commands import (
     OK,
     STANDARD,
+    Density,
     _check_output,
     _columns_for,
     _counted,
@@ -24,38 +28,79 @@ from headrace._cli.commands import (
     _say,
     _usage,
 )
+from headrace._cli.parts import Folder, is_folder
 from headrace._cli.scores import Scores
 
 __all__ = ["sample", "score"]
 
 
 def score(arguments: argparse.Namespace) -> int:
-    """Write the log density of each row."""
-    _check_output(arguments, arguments.flow, arguments.data)
-    if arguments.flow == arguments.data == STANDARD:
+    """Write the log density of each row, to one place or to a folder with a file for each table."""
+    files = several.found(arguments.data)
+    if arguments.flow == STANDARD and STANDARD in files:
         _usage(arguments, "arguments FLOW, DATA: the standard input can be one of them, got both")
+    if is_folder(arguments.output):
+        return _score_to_folder(arguments, files)
+    if arguments.format is not None:
+        _usage(arguments, "argument --format: give a folder as --output, as the name of a file says its format")
+    _check_output(arguments, arguments.flow, *files)
     flow, notes = _load(arguments.flow)
     source, columns = _columns_for(flow, notes, arguments)
     scores = Scores()
-    spreads = isinstance(flow, hr.Ensemble)  # how far its members differ is a second column
-
-    def densities() -> Iterator[NDArray[Any]]:
-        """Of some rows at a time, so that a table may be larger than the memory."""
-        for block in source.blocks([*columns[0], *columns[1]]):
-            x, context = np.split(block, [flow.features], axis=1)
-            given = (x, context if flow.context else None)
-            log_prob = flow.log_prob(*given)
-            scores.add(log_prob)
-            yield np.stack([log_prob, flow.spread(*given)], axis=1) if isinstance(flow, hr.Ensemble) else log_prob
-
-    parts: Iterable[NDArray[Any]] = densities()
+    parts: Iterable[NDArray[Any]] = _densities(flow, source, columns, scores)
     if arguments.output:
-        tables.write_parts(arguments.output, ["log_prob", *["spread"] * spreads], parts)
+        tables.write_parts(arguments.output, _columns_of(flow), parts)
     else:
         parts = list(parts)
-    report = {**scores.report(), "file": arguments.output}
+    _say_scores(arguments, scores, {}, "")
+    if not arguments.output and not arguments.json:
+        tables.write_table(None, np.concatenate(list(parts)))
+    return OK
+
+
+def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int:
+    """A file of scores for each table; those that are there already, of the same flow, are left as they are."""
+    if STANDARD in files:
+        _usage(arguments, "argument --output: give a file, as a table from the standard input has no name")
+    folder = Folder(arguments.output, files, arguments.format and f".{arguments.format}")
+    flow, notes = _load(arguments.flow)
+    digest = hashlib.blake2b(hr.to_bytes(flow), digest_size=16).hexdigest()
+    folder.open({"flow": digest, "--columns": str(arguments.columns), "--context": str(arguments.context)})
+    left, scores = folder.left(), Scores()
+    done = len(files) - len(left)
+    if done:
+        _note(arguments, f"{_counted(done, 'table')} of {len(files):,} had scores already")
+    for file in tqdm(files, "score", unit="table", disable=arguments.quiet or len(left) < 2):
+        if file not in left:
+            for log_prob in folder.written(file, flow.dtype):
+                scores.add(log_prob)
+            continue
+        source, columns = _columns_for(flow, notes, arguments, data=file)
+        folder.write(file, _columns_of(flow), partial(_densities, flow, source, columns, scores))
+    told = {"tables": len(files), "tables_done_before": done}
+    _say_scores(arguments, scores, told, f" in {_counted(len(files), 'table')}")
+    return OK
+
+
+def _columns_of(flow: Density) -> list[str]:
+    """Names of the columns of scores: how far the members of an ensemble differ is a second one."""
+    return ["log_prob", *["spread"] * isinstance(flow, hr.Ensemble)]
+
+
+def _densities(flow: Density, source: tables.Source, columns: Any, scores: Scores) -> Iterator[NDArray[Any]]:
+    """Of some rows at a time, so that a table may be larger than the memory."""
+    for block in source.blocks([*columns[0], *columns[1]]):
+        x, context = np.split(block, [flow.features], axis=1)
+        given = (x, context if flow.context else None)
+        log_prob = flow.log_prob(*given)
+        scores.add(log_prob)
+        yield np.stack([log_prob, flow.spread(*given)], axis=1) if isinstance(flow, hr.Ensemble) else log_prob
+
+
+def _say_scores(arguments: argparse.Namespace, scores: Scores, told: dict[str, Any], where: str) -> None:
+    report = {**scores.report(), **told, "file": arguments.output}
     summary = (
-        f"{_counted(scores.rows, 'row')}: mean log density {report['log_likelihood']:.4f} ± "
+        f"{_counted(scores.rows, 'row')}{where}: mean log density {report['log_likelihood']:.4f} ± "
         f"{report['standard_error']:.4f} nats, from {report['least']:.4f} to {report['most']:.4f}"
     )
     if report["not_finite"]:
@@ -66,8 +111,6 @@ def score(arguments: argparse.Namespace) -> int:
         _say(arguments, report, [])
     else:
         _note(arguments, summary)
-        tables.write_table(None, np.concatenate(list(parts)))
-    return OK
 
 
 def sample(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,162 @@
+"""Fits of tables that are longer than the buffer: read anew in each epoch, and never whole."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import headrace as hr
+from cli_cases import NAMES, SHORT, check_error, table, write_csv, write_parquet
+from headrace._cli import several as _several
+from headrace._cli import tables as _tables
+
+pytestmark = pytest.mark.programs
+
+
+def written(kind, x, names=NAMES):
+    path = f"t.{kind}"
+    if kind == "npy":
+        np.save(path, x)
+    elif kind == "csv":
+        write_csv(path, x, names)
+    else:
+        write_parquet(path, x, names)
+    return path
+
+
+@pytest.fixture
+def whole(monkeypatch):
+    """How many rows were read together, at most."""
+    sizes, opened = [], _several.TableStream._opened
+
+    def noted(self, *given):
+        block = opened(self, *given)
+        sizes.append(len(block))
+        return block
+
+    monkeypatch.setattr(_several.TableStream, "_opened", noted)
+    monkeypatch.setattr(_tables, "_BLOCK", 64)
+    monkeypatch.setattr(_tables, "_CHUNK", 64)
+    return sizes
+
+
+@pytest.mark.parametrize("kind", ["npy", "csv", "parquet"])
+def test_a_long_table_is_fitted_as_a_stream(folder, result, whole, kind):
+    """As good as one that is held, on the same number of rows held out."""
+    x = table(3000)
+    path = written(kind, x)
+    settings = ("--epochs", 8, "--transforms", 2, "--hidden", "16", "--quiet")
+    short = result("fit", path, "-o", "short.safetensors", *settings)
+    whole.clear()
+    long = result("fit", path, "-o", "long.safetensors", "--buffer", 500, *settings)
+    assert max(whole) <= 64
+    for key in ("training_rows", "held_out_rows", "features", "epochs", "stopped"):
+        assert long[key] == short[key], key
+    assert long["log_likelihood"] == pytest.approx(short["log_likelihood"], abs=0.15)
+    assert long["gaussian_log_likelihood"] == pytest.approx(short["gaussian_log_likelihood"], abs=0.15)
+    flow = hr.load("long.safetensors")
+    assert flow.log_prob(x).mean() == pytest.approx(hr.load("short.safetensors").log_prob(x).mean(), abs=0.1)
+    again = result("fit", path, "-o", "again.safetensors", "--buffer", 500, *settings)
+    assert again["log_likelihood"] == long["log_likelihood"]
+    assert_array_equal(hr.load("again.safetensors").parameters, flow.parameters)
+
+
+def test_context_weights_bounds_and_members(folder, result):
+    x = np.abs(table(1500))
+    x = np.concatenate([x, np.where(np.arange(1500) % 5 == 0, 0.0, 1.0)[:, None]], axis=1)
+    write_csv("t.csv", x, [*NAMES, "w"])
+    options = ("--context", "age", "--weights", "w", "--bounds", "mass=0:", "--buffer", 300, "--ensemble", 2)
+    report = result("fit", "t.csv", "-o", "f.safetensors", *options, *SHORT)
+    assert report["context"] == 1
+    assert report["members"] == 2
+    ensemble = hr.load("f.safetensors")
+    assert (ensemble.sample(50, np.ones(1), seed=0)[:, 0] > 0).all()
+    assert_allclose(ensemble[0].standardize_context[0], x[x[:, 3] > 0, 2].mean(), rtol=0.05)
+    scored = result("score", "f.safetensors", "t.csv", "-o", "s.npy")
+    assert scored["rows"] == 1500
+
+
+def test_an_ascent_takes_some_rows(folder, run):
+    written("npy", table(1500))
+    code, out, err = run(
+        "fit", "t.npy", "--flow", "dual-ascent", "--steps", 2, "--no-refine", "--buffer", 400, "-o", "f", "--json"
+    )
+    assert code == 0, err
+    assert "400 of 1,400 rows" in err or "400 of 1,350 rows" in err or "400 of 1,100 rows" in err
+    assert json.loads(out)["steps"] == 2
+
+
+def test_a_long_fit_goes_on_from_its_checkpoint(folder, run, result, monkeypatch):
+    from headrace._fit import stream_run as _stream_run
+
+    written("npy", table(1500))
+    fit = (
+        "fit",
+        "t.npy",
+        "--buffer",
+        300,
+        "--epochs",
+        4,
+        "--transforms",
+        1,
+        "--hidden",
+        8,
+        "--checkpoint",
+        "fit.state",
+    )
+    result(*fit, "-o", "want.safetensors", "--quiet")
+    passes, batches = [], _stream_run.StreamRun.batches
+
+    def interrupted(self):
+        passes.append(1)
+        for i, index in enumerate(batches(self)):
+            if len(passes) == 3 and i == 5:
+                raise KeyboardInterrupt
+            yield index
+
+    monkeypatch.setattr(_stream_run.StreamRun, "batches", interrupted)
+    assert run(*fit, "-o", "f.safetensors", "--quiet")[0] == 130
+    assert os.path.exists("fit.state")
+    result(*fit, "-o", "f.safetensors", "--quiet")
+    assert len(passes) == 3 + 2
+    with open("want.safetensors", "rb") as want, open("f.safetensors", "rb") as got:
+        assert want.read() == got.read()
+
+
+@pytest.mark.parametrize("kind", ["npy", "csv", "parquet"])
+def test_what_is_wrong_in_a_long_table_is_told_by_its_row(folder, run, kind):
+    x = table(1000)
+    x[777, 1] = np.nan
+    path = written(kind, x)
+    fit = ("fit", path, "-o", "f.safetensors", "--buffer", 300, "--quiet")
+    check_error(*run(*fit), [f"{path}: x: expected finite numbers", "in 1 of 1000 rows, first in row 777"])
+    x[777, 1] = 0.0
+    x[333, 2] = -5.0
+    written(kind, x)
+    check_error(*run(*fit, "--bounds", "2=0:"), ["in 1 of 1000 rows, first in row 333, column"])
+    check_error(*run(*fit, "--weights", "2"), ["weights: expected finite numbers of at least 0, got -5.0 at index 333"])
+    assert not os.path.exists("f.safetensors")
+
+
+def test_columns_that_say_nothing_are_told(folder, run):
+    x = table(1000)
+    x[:, 0] = np.arange(1000)
+    x[:, 2] = 7.0
+    written("npy", x)
+    code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--buffer", 300, *SHORT)
+    assert code == 0
+    assert "looks like the numbers of the rows" in err
+    assert "column 2 has one number in all rows" in err
+
+
+def test_a_table_from_the_standard_input_may_be_long(folder, result, monkeypatch):
+    import io
+    import sys
+
+    write_csv("t.csv", table(1000), NAMES)
+    with open("t.csv", "rb") as file:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(file.read())))
+    report = result("fit", "-", "-o", "f.safetensors", "--buffer", 300, *SHORT)
+    assert report["training_rows"] + report["held_out_rows"] == 1000

@@ -1,0 +1,107 @@
+"""What fits and scores of streams take of memory: an amount that does not grow with the rows."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+import headrace as hr
+from cli_cases import ENVIRONMENT
+
+pytestmark = [
+    pytest.mark.programs,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc"),
+]
+
+COLUMNS = 20
+LARGE = pytest.mark.skipif("HEADRACE_LARGE_FILES" not in os.environ, reason="takes minutes: set HEADRACE_LARGE_FILES=1")
+
+PROGRAM = """
+    import re, sys
+    import numpy as np
+    import headrace as hr
+
+    def most():  # MiB
+        return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+
+    def forget():
+        open("/proc/self/clear_refs", "w").write("5")
+
+    rows, columns = int(sys.argv[1]), 20
+
+    def made():
+        rng = np.random.default_rng(0)
+        block = rng.standard_normal((50_000, columns), np.float32)
+        for begin in range(0, rows, len(block)):
+            block[:, 0] += 1e-3
+            yield block[: rows - begin]
+
+    flow = hr.MAF(columns, transforms=1, hidden=(8,))
+    few = hr.rows.blocks([next(made())[:2000]], buffer=1000)
+    hr.MAF(columns, transforms=1, hidden=(8,)).fit(few, epochs=1, progress=False)
+    forget()
+    before = most()
+    {call}
+    print(most() - before)
+"""
+
+
+def grown(call, *arguments):
+    """MiB that a call takes at most, in a process of its own."""
+    program = textwrap.dedent(PROGRAM).replace("{call}", call)
+    told = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**ENVIRONMENT, "HEADRACE_NUM_THREADS": "1"},
+    )
+    return float(told.stdout.split()[-1])
+
+
+FIT = "flow.fit(hr.rows.blocks(made, buffer=50_000), epochs=1, batch_size=4096, progress=False)"
+
+
+def test_a_fit_of_blocks_takes_the_memory_of_its_buffer():
+    """A million rows are 76 MiB, and 3.8 the buffer: held twice, with the rows that stand for all, and work arrays."""
+    assert grown(FIT, 1_000_000) < 60.0
+
+
+@LARGE
+def test_a_fit_of_gigabytes_takes_the_same():
+    """Thirty million rows are 2.2 GiB."""
+    assert grown(FIT, 30_000_000) < 60.0
+
+
+MAPPED = "flow.fit(hr.rows.memmap(sys.argv[2], buffer=50_000), epochs=1, batch_size=65536, progress=False)"
+
+
+@LARGE
+def test_a_fit_of_a_sparse_file_of_gigabytes(tmp_path):
+    rows = 30_000_000
+    sparse(tmp_path / "x.npy", rows)
+    assert grown(MAPPED, rows, tmp_path / "x.npy") < 60.0
+
+
+SCORE = 'from headrace._cli import cli; assert cli.main(["score", *sys.argv[2:5], "--quiet"]) == 0'
+
+
+def sparse(path, rows):
+    """Zeros that take no room on the disk."""
+    with open(path, "wb") as file:
+        described = {"descr": "<f4", "fortran_order": False, "shape": (rows, COLUMNS)}
+        np.lib.format.write_array_header_1_0(file, described)
+        file.truncate(file.tell() + rows * COLUMNS * 4)
+
+
+@pytest.mark.parametrize("rows", [1_500_000, pytest.param(40_000_000, marks=LARGE, id="gigabytes")])
+def test_scores_in_a_folder_take_memory_that_does_not_grow(tmp_path, rows):
+    """114 MiB, and 3 GiB at length; scores are written as they come."""
+    hr.MAF(COLUMNS, transforms=1, hidden=(8,)).save(tmp_path / "flow")
+    sparse(tmp_path / "x.npy", rows)
+    os.mkdir(tmp_path / "scores")
+    assert grown(SCORE, rows, tmp_path / "flow", tmp_path / "x.npy", f"--output={tmp_path}/scores") < 60.0
+    assert np.load(tmp_path / "scores" / "x.npy", mmap_mode="r").shape == (rows,)
