@@ -93,7 +93,10 @@ def measure(case: str, folder: Path, rows: int, hidden: int, threads: int) -> di
 
     hr.set_num_threads(threads)
     what, kind = case.split(" ")
-    given = _array(folder) if kind == "array" else None
+    if kind == "parquet":  # importing it takes time and memory that are not the rows'
+        import pyarrow.dataset
+        import pyarrow.parquet  # noqa: F401
+    given = _array(folder) if case == "fit array" else None
     _flow(8).fit(np.random.default_rng(0).standard_normal((2000, COLUMNS), np.float32), epochs=1, progress=False)
     forget_peak()
     before, begin = resident()[0], time.perf_counter()

@@ -16,10 +16,17 @@ from headrace._fit import stream_run as _stream_run
 from headrace._fit import streams as _streams
 from headrace._fit.moments import Moments
 from headrace._fit.rows import Data
+from headrace._streams import sources as _sources
 from headrace._streams.stream import Block
 
 SOURCES = pytest.mark.parametrize("source", streams.SOURCES.values(), ids=streams.SOURCES)
 KINDS = [(0, False), (2, True)]
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Of mapped arrays, so that there are several."""
+    monkeypatch.setattr(_sources, "PART", 128)
 
 
 def history_of(flow, *given, **settings):
