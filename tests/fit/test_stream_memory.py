@@ -42,6 +42,7 @@ PROGRAM = """
     flow = hr.MAF(columns, transforms=1, hidden=(8,))
     few = hr.rows.blocks([next(made())[:2000]], buffer=1000)
     hr.MAF(columns, transforms=1, hidden=(8,)).fit(few, epochs=1, progress=False)
+    {first}
     forget()
     before = most()
     {call}
@@ -49,9 +50,9 @@ PROGRAM = """
 """
 
 
-def grown(call, *arguments):
-    """MiB that a call takes at most, in a process of its own."""
-    program = textwrap.dedent(PROGRAM).replace("{call}", call)
+def grown(call, *arguments, first="pass"):
+    """MiB that a call takes at most, in a process of its own, beyond what there is after `first`."""
+    program = textwrap.dedent(PROGRAM).replace("{call}", call).replace("{first}", first)
     told = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
         check=True,
@@ -84,6 +85,28 @@ def test_a_fit_of_a_sparse_file_of_gigabytes(tmp_path):
     rows = 30_000_000
     sparse(tmp_path / "x.npy", rows)
     assert grown(MAPPED, rows, tmp_path / "x.npy") < 60.0
+
+
+PARQUET = (
+    'assert cli.main(["fit", sys.argv[2], "-o", sys.argv[3], "--buffer", "50000", "--epochs", "1", "--quiet", '
+    '"--transforms", "1", "--hidden", "8", "--batch-size", "4096"]) == 0'
+)
+
+
+def test_a_fit_of_parquet_on_the_command_line(tmp_path):
+    """Two million rows are 153 MiB, in row groups of 1.9: Arrow holds some of these, and memory that it may need."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    (tmp_path / "table").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        columns = {f"c{j}": rng.standard_normal(250_000, np.float32) for j in range(COLUMNS)}
+        parquet.write_table(pyarrow.table(columns), tmp_path / "table" / f"{i}.parquet", row_group_size=25_000)
+    first = "import pyarrow.parquet, pyarrow.dataset; from headrace._cli import cli"
+    assert grown(PARQUET, 50_000, tmp_path / "table", tmp_path / "flow.safetensors", first=first) < 115.0
+    stream = "flow.fit(hr.rows.parquet(sys.argv[2], buffer=50_000), epochs=1, batch_size=4096, progress=False)"
+    assert grown(stream, 50_000, tmp_path / "table", first=first) < 115.0
 
 
 SCORE = 'from headrace._cli import cli; assert cli.main(["score", *sys.argv[2:5], "--quiet"]) == 0'
