@@ -53,6 +53,13 @@ def test_other_contexts(machine, context):
     cases.assert_same_bits(device.to("cpu").parameters, flow.parameters)
 
 
+def test_a_stream_is_read_on_the_cpu(machine):
+    with pytest.raises(
+        TypeError, match=r"x: expected an array on the device of the flow, got a stream; call .to\('cpu'\)"
+    ):
+        made_flow("float32", context=0).to("cuda").fit(hr.rows.blocks([data()[0]]), **SHORT)
+
+
 def test_norms_start_as_on_the_cpu(machine):
     """From the same rows; what reaches the inner one has gone through networks there, which round otherwise."""
     (x, context, weights), library = data(), Library("cupy", machine)
