@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._output import replacing
+from headrace._pictures import NO_MATPLOTLIB, can_draw
 from headrace.diagnosis.baselines import choose_bandwidth, gaussian_log_prob, kernel_log_prob
 from headrace.flow import Flow
 from headrace.flows import MAF, NSF
@@ -25,10 +25,9 @@ from headrace.flows import MAF, NSF
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Result", "can_draw", "compare", "draw", "load_stars"]
+__all__ = ["NO_MATPLOTLIB", "Result", "can_draw", "compare", "draw", "load_stars"]
 
 EPOCHS = 50
-NO_MATPLOTLIB = 'pictures need matplotlib: pip install "headrace[plot]"'
 COLOUR, MAGNITUDE = (
     (-0.4, 2.0),
     (12.5, -4.0),
@@ -131,11 +130,6 @@ def _pyplot() -> Any:
     from matplotlib import pyplot
 
     return pyplot
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    return find_spec("matplotlib") is not None
 
 
 def _scatter(axis: Axes, points: NDArray[Any], title: str) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from headrace._cli.commands import INTERRUPTED, OK, _check_output, _load, _rows_for, _say
 from headrace._output import replacing
+from headrace._pictures import NO_MATPLOTLIB, can_draw
 from headrace.diagnosis import diagnose as look
-from headrace.diagnosis.picture import NO_MATPLOTLIB, can_draw
 
 __all__ = ["WRITTEN", "diagnose"]
 

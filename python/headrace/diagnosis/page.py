@@ -8,8 +8,9 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from headrace._output import printable
+from headrace._pictures import NO_MATPLOTLIB, can_draw
 from headrace.diagnosis.findings import number, p_text
-from headrace.diagnosis.picture import NO_MATPLOTLIB, can_draw, vector_panels
+from headrace.diagnosis.picture import vector_panels
 
 if TYPE_CHECKING:
     from headrace.diagnosis.record import Record

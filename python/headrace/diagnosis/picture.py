@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._output import replacing
+from headrace._pictures import BAND, BLUE, GREY, INK, NAMED, NO_MATPLOTLIB, ORANGE, STYLE, can_draw
 from headrace.diagnosis import bands
 from headrace.diagnosis.distributions import normal_tail
 from headrace.diagnosis.findings import LEVEL, wrapped
@@ -20,32 +21,9 @@ if TYPE_CHECKING:
 
     from headrace.diagnosis.record import Record
 
-__all__ = ["NO_MATPLOTLIB", "can_draw", "draw", "vector_panels"]
+__all__ = ["draw", "vector_panels"]
 
-NO_MATPLOTLIB = 'pictures need matplotlib: pip install "headrace[plot]"'
-
-# The colours of M. Okabe and K. Ito.
-INK, BLUE, ORANGE, GREY = "#222222", "#0072B2", "#D55E00", "#999999"
-NAMED = (ORANGE, "#009E73", "#CC79A7")
-BAND = "#D9E8F3"
-STYLE: Any = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#666666",
-    "svg.fonttype": "path",
-    "svg.hashsalt": "headrace",
-}
 MOST_CURVES = 60  # of coordinates
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    from importlib.util import find_spec
-
-    return find_spec("matplotlib") is not None
 
 
 def draw(diagnosis: Record, path: str) -> None:

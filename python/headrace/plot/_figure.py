@@ -1,0 +1,61 @@
+"""The figure that all pictures are drawn into. This module alone imports matplotlib when it is imported itself."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from headrace._pictures import STYLE
+
+__all__ = ["Axes", "Figure", "Picture", "few_ticks", "grid", "styled", "unit_interval"]
+
+
+class Picture(Figure):
+    """A figure that notebooks show although ``pyplot`` knows nothing of it."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        self.savefig(stream, format="png", dpi=100)
+        return stream.getvalue()
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """In the project's style, whatever the user's is."""
+    with style.context(["default", STYLE]):
+        yield
+
+
+def grid(panels: int, width: float = 3.6, height: float = 2.9, most: int = 4) -> tuple[Picture, list[Axes]]:
+    """A figure of so many panels in rows of at most `most`, and the panels."""
+    columns = min(panels, most)
+    rows = -(-panels // columns)
+    figure = Picture(figsize=(max(width * columns, 4.0), height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for spare in axes[panels:]:
+        spare.set_axis_off()
+    return figure, axes[:panels]
+
+
+def few_ticks(axis: Axes, x: int | None = 4, y: int | None = 4, *, prune: str | None = None) -> None:
+    """At most so many numbers at each axis; None leaves one as it is. `prune` leaves those at the ends out."""
+    for count, one in ((x, axis.xaxis), (y, axis.yaxis)):
+        if count is not None:
+            one.set_major_locator(MaxNLocator(count, min_n_ticks=2, prune=prune))
+
+
+def unit_interval(low: Any, high: Any) -> tuple[float, float]:
+    """Limits of an axis that are different, and finite."""
+    low, high = float(low), float(high)
+    if not high > low:
+        room = max(abs(low) * 1e-3, 0.5) if np.isfinite(low) else 0.5
+        return low - room, high + room
+    return low, high

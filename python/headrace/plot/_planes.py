@@ -1,0 +1,85 @@
+"""What is drawn, as numbers: ranges of columns, histograms, smoothed ones, and the levels that hold a share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["edges_of", "histogram", "levels_of", "plane", "range_of", "smoothed"]
+
+Floats = NDArray[np.float64]
+
+BEYOND = 0.4  # of where 99 % of the numbers are, that is seen at either end
+MOST_WHOLE = 40  # different whole numbers that have a bin each
+
+
+def range_of(*parts: NDArray[Any] | None) -> tuple[float, float]:
+    """Where an axis begins and ends so that all numbers are seen but those that are very far out."""
+    given = [part for part in parts if part is not None and part.size]
+    if not given:
+        return -1.0, 1.0
+    ends = []
+    for part in given:
+        low, high = (float(end) for end in np.quantile(part, [0.005, 0.995]))
+        room = high - low
+        ends.append((max(float(part.min()), low - BEYOND * room), min(float(part.max()), high + BEYOND * room)))
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    if not high > low:
+        room = max(abs(low) * 1e-3, 0.5)
+        return low - room, low + room
+    return low - 0.04 * (high - low), high + 0.04 * (high - low)
+
+
+def edges_of(ends: tuple[float, float], bins: int, *parts: NDArray[Any] | None) -> Floats:
+    """Edges of equal bins; between whole numbers where there are but few of them and nothing else in the first part."""
+    first = next((part for part in parts if part is not None and part.size), None)
+    if first is not None and (np.trunc(first) == first).all():
+        low, high = np.floor(max(ends[0], float(first.min()))), np.ceil(min(ends[1], float(first.max())))
+        if 1 <= high - low < MOST_WHOLE:
+            return np.arange(low - 0.5, high + 1.0)
+    return np.linspace(*ends, bins + 1)
+
+
+def histogram(values: NDArray[Any], edges: Floats, weights: NDArray[Any] | None = None) -> Floats:
+    """A density: the share of all values, those beyond the edges too, in each bin over its width."""
+    counts = np.histogram(values, edges, weights=weights)[0].astype(np.float64)
+    total = float(len(values)) if weights is None else float(weights.sum())
+    return np.asarray(counts / (total * np.diff(edges)))
+
+
+def smoothed(table: Floats, deviation: float) -> Floats:
+    """Blurred by a normal kernel of so many bins along each axis; nothing leaves at the edges, where it is mirrored."""
+    reach = max(int(np.ceil(4 * deviation)), 1)
+    kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / deviation))
+    kernel /= kernel.sum()
+    for axis in range(table.ndim):
+        padded = np.pad(table, [(reach, reach) if i == axis else (0, 0) for i in range(table.ndim)], mode="symmetric")
+        table = np.apply_along_axis(np.convolve, axis, padded, kernel, mode="valid")
+    return table
+
+
+def plane(a: NDArray[Any], b: NDArray[Any], edges: tuple[Floats, Floats], deviation: float = 1.3) -> Floats:
+    """A smoothed density of two columns, shape (bins of b, bins of a), as contours want it."""
+    counts = np.histogram2d(b, a, bins=(edges[1], edges[0]))[0]
+    area = np.outer(np.diff(edges[1]), np.diff(edges[0]))
+    return np.asarray(smoothed(counts, deviation) / (len(a) * area))
+
+
+def levels_of(density: Floats, shares: Sequence[float], cells: Floats | float = 1.0) -> list[float]:
+    """The densities above which these shares of what is there lie, ascending and all different.
+
+    Args:
+        density: Of any shape; what is not finite counts as 0.
+        shares: Between 0 and 1.
+        cells: The size of each cell.
+    """
+    value = np.where(np.isfinite(density), density, 0.0)
+    order = np.argsort(-value, axis=None)
+    mass = np.cumsum((value * cells).ravel()[order])
+    if not mass.size or not mass[-1] > 0:
+        return []
+    found = [float(value.ravel()[order[np.searchsorted(mass, share * mass[-1])]]) for share in shares]
+    return sorted({level for level in found if 0 < level < value.max()})

@@ -1,0 +1,210 @@
+"""What a picture is drawn of: a density by whatever name users have it, rows, and what their columns are called."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace import files
+from headrace._arrays.caller import Caller
+from headrace._arrays.frames import is_frame
+from headrace._fit.rows import open_rows
+from headrace._output import printable
+from headrace._pictures import NO_MATPLOTLIB, can_draw
+from headrace.ensemble import Ensemble
+from headrace.flow import Flow
+
+__all__ = ["Drawn", "Table", "columns_of", "density_of", "label", "names_of", "require", "row_of", "rows_of"]
+
+Rows = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A density, on the CPU."""
+
+    flow: Any
+    """A flow or an ensemble."""
+    names: tuple[str, ...] | None
+    """Of its columns, where they are known."""
+    context_names: tuple[str, ...] | None = None
+    table: Any = None
+    """What a `FlowDensity` made of its columns; None where nothing was."""
+    all_names: tuple[str, ...] | None = None
+    """Of these."""
+
+    @property
+    def columns(self) -> int:
+        """Number of columns of rows, constant ones too."""
+        return self.features if self.table is None else len(self.table.columns)
+
+    def rows(self, x: Any, contexts: int = 0, context: Any = None) -> Table:
+        """Rows, checked, and their columns that the density has."""
+        found = rows_of(x, self.columns, contexts, context)
+        return found if self.table is None else Table(found.x[:, self.table.kept], found.context, found.weights)
+
+    @property
+    def features(self) -> int:
+        """Number of columns."""
+        return int(self.flow.features)
+
+    def sample(self, n: int, context: Rows | None, seed: int) -> Rows:
+        """Draws in the data's units, in float64; those that are not finite are left out."""
+        x: Rows = np.asarray(self.flow.sample(n, context, seed=seed, dtype="float64"))
+        return x[np.isfinite(x).all(axis=1)]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows, all finite, with their context and weights."""
+
+    x: Rows
+    context: Rows | None = None
+    weights: NDArray[np.float64] | None = None
+
+    def some(self, most: int, seed: int) -> Rows:
+        """At most so many rows, drawn by their weights."""
+        if len(self.x) <= most and self.weights is None:
+            return self.x
+        share = None if self.weights is None else self.weights / self.weights.sum()
+        rng = np.random.default_rng(seed)
+        return self.x[rng.choice(len(self.x), min(most, len(self.x)), replace=share is not None, p=share)]
+
+
+def require() -> None:
+    """Refuse to go on without matplotlib.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    if not can_draw():
+        raise ImportError(NO_MATPLOTLIB)
+
+
+def density_of(flow: Any) -> Drawn:
+    """A flow, an ensemble, a fitted `FlowDensity`, or the path of a file that holds one of the former.
+
+    Raises:
+        TypeError: none of these.
+    """
+    names = context_names = table = told = None
+    if isinstance(flow, (str, os.PathLike)):
+        names, context_names = _names_in(files.read_notes(flow))
+        flow = files.load(flow)
+    elif hasattr(flow, "flow_"):  # a FlowDensity, without scikit-learn in between
+        found = getattr(flow, "feature_names_in_", None)
+        told = None if found is None else tuple(map(str, found))
+        table = getattr(flow, "table_", None)
+        table = None if table is None or table.is_plain else table
+        names = told if table is None or told is None else tuple(told[i] for i in table.kept)
+        flow = flow.flow_
+    if not isinstance(flow, (Flow, Ensemble)):
+        raise TypeError(
+            f"flow: expected a flow, an ensemble, a fitted FlowDensity or a path, got {check.kind_of(flow)}"
+        )
+    own = flow if flow.device == "cpu" else flow.to("cpu")
+    fits = names is not None and len(names) == own.features
+    return Drawn(own, names if fits else None, context_names, table, told)
+
+
+def _names_in(notes: dict[str, str]) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """Names of features and context that a file keeps; None for what is none."""
+    try:
+        note = json.loads(notes.get("columns", "null"))
+        parts = [tuple(note[key]) for key in ("features", "context")]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None, None
+    if not all(isinstance(name, str) for part in parts for name in part):
+        return None, None
+    return parts[0], parts[1] or None
+
+
+def rows_of(x: Any, features: int | None, contexts: int = 0, context: Any = None, weights: Any = None) -> Table:
+    """Rows, checked as a fit checks them.
+
+    Raises:
+        TypeError, ValueError: as `Flow.fit` does.
+    """
+    x = _floats(x)
+    if features is None:
+        shape = np.shape(x)
+        features = int(shape[1]) if len(shape) == 2 else 1
+    found = open_rows("", features, contexts, Caller(), x, context, weights)
+    share = None if found.weights is None else found.weights.astype(np.float64)
+    return Table(found.x, found.context, share)
+
+
+def _floats(x: Any) -> Any:
+    """Whole numbers and truth values as floats: a picture has no use for the difference."""
+    whole = isinstance(x, np.ndarray) and x.dtype.kind in "iub"
+    return np.asarray(x, np.float64) if whole or is_frame(x) or isinstance(x, (list, tuple)) else x
+
+
+def row_of(context: Any, contexts: int) -> Rows | None:
+    """One row of context, shape (contexts,), or None where there is none."""
+    if (context is None) != (contexts == 0):
+        wanted = f"one row of {contexts} numbers" if contexts else "None, as the density takes no context"
+        raise ValueError(f"context: expected {wanted}, got {'None' if context is None else 'an array'}")
+    if context is None:
+        return None
+    row = np.asarray(context, np.float64)
+    row = row[None] if row.ndim == 0 else row[0] if row.ndim == 2 and len(row) == 1 else row
+    if row.shape != (contexts,) or not np.isfinite(row).all():
+        raise ValueError(f"context: expected one row of {contexts} finite numbers, got shape {np.shape(context)}")
+    return row
+
+
+def names_of(features: int, given: Sequence[str] | None, x: Any, known: tuple[str, ...] | None) -> tuple[str, ...]:
+    """What columns are called: as it was said, as the frame x says, as the density knows, or by their numbers."""
+    if given is not None:
+        if isinstance(given, str) or not np.iterable(given) or not all(isinstance(name, str) for name in given):
+            raise TypeError(f"names: expected a sequence of {features} texts, got {check.kind_of(given)}")
+        check.length("names", list(given), features)
+        return tuple(given)
+    told = getattr(x, "columns", None)
+    if told is not None and len(told) == features and all(isinstance(name, str) for name in told):
+        return tuple(told)
+    return known if known is not None else tuple(f"column {i}" for i in range(features))
+
+
+def columns_of(columns: Any, names: tuple[str, ...], argument: str = "columns") -> list[int]:
+    """Columns by their numbers or names; None for all."""
+    if columns is None:
+        return list(range(len(names)))
+    if isinstance(columns, (str, int, np.integer)):
+        columns = [columns]
+    if not np.iterable(columns):
+        raise TypeError(f"{argument}: expected numbers or names of columns, got {check.kind_of(columns)}")
+    found = [_column(column, names, argument) for column in columns]
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"{argument}: expected different columns, at least one, got {list(columns)!r}")
+    return found
+
+
+def _column(column: Any, names: tuple[str, ...], argument: str) -> int:
+    if isinstance(column, str):
+        if names.count(column) != 1:
+            raise ValueError(f"{argument}: expected one of {', '.join(map(repr, names))}, got {column!r}")
+        return names.index(column)
+    return check.index(argument, column, len(names))
+
+
+def label(name: str, width: int = 22, lines: int = 2) -> str:
+    """A name as an axis has it: in lines of about so many characters, cut where it takes more of them.
+
+    >>> label("the mean absolute magnitude in the Hipparcos band, corrected", 20)
+    'the mean absolute\\nmagnitude in the …'
+    """
+    text = " ".join(printable(name).split())
+    parts = textwrap.wrap(text, width, break_long_words=True) or [""]
+    if len(parts) > lines:
+        parts = [*parts[: lines - 1], parts[lines - 1][: width - 2] + " …"]
+    return "\n".join(parts).replace("$", r"\$")  # a dollar would begin mathematics

@@ -1,0 +1,136 @@
+"""A density while one column of its context changes: a frame for each value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace.plot import _planes as planes
+from headrace.plot._source import columns_of, density_of, label, names_of, require
+from headrace.plot.density import Panel, draw_curve, draw_plane, panel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["conditional"]
+
+FRAMES, MOST_FRAMES = 6, 24
+
+
+def conditional(
+    flow: Any,
+    context: Any,
+    column: int | str = 0,
+    values: int | Sequence[float] = FRAMES,
+    *,
+    columns: Any = None,
+    names: Sequence[str] | None = None,
+    context_names: Sequence[str] | None = None,
+    draws: int = 20_000,
+    seed: int = 0,
+) -> Figure:
+    """Draw how a density changes with its context: a frame for each value of one column, with the same axes in all.
+
+    Args:
+        flow: A flow, an ensemble, a fitted `FlowDensity`, or the path of a file, with context.
+        context: Rows of it, shape (rows, context): the other columns are held at their medians, and values go from
+            the 5 % to the 95 % quantile. Or one row, shape (context,), with `values` of your own.
+        column: Which column of the context changes, by number or name.
+        values: How many frames, or the values.
+        columns: One or two columns of the density, by number or name; by default the first two.
+        names, context_names: Of the columns of the density and of its context; by default those that a `FlowDensity`
+            or a file knows.
+        draws: For each frame, where a marginal has to be drawn, and to find where the axes end.
+        seed: Of the draws.
+
+    Returns:
+        A matplotlib ``Figure``, with a frame for each value.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        TypeError, ValueError: an argument is not as expected; the density takes no context.
+
+    >>> import numpy as np, headrace as hr
+    >>> figure = hr.plot.conditional(hr.MAF(1, context=2), np.zeros(2), values=[-1.0, 1.0], draws=500)
+    >>> [axis.get_title("left") for axis in figure.axes]
+    ['context 0 = -1', 'context 0 = 1']
+    """
+    require()
+    source = density_of(flow)
+    contexts = source.flow.context
+    if not contexts:
+        raise ValueError("flow: expected a density with context, got one without")
+    n = check.integer("draws", draws, least=1)
+    key = check.integer("seed", seed, most=2**63 - 1)
+    name = names_of(source.features, names, None, source.names)
+    chosen = tuple(columns_of(range(min(2, source.features)) if columns is None else columns, name))
+    if len(chosen) > 2:
+        raise ValueError(f"columns: expected one column or two, got {len(chosen)}")
+    known = source.context_names or tuple(f"context {i}" for i in range(contexts))
+    told = names_of(contexts, context_names, context, known if len(known) == contexts else None)
+    swept = columns_of([column], told, "column")[0]
+    row, sweep = _sweep(context, contexts, swept, values)
+    rows = np.tile(row, (len(sweep), 1))
+    rows[:, swept] = sweep
+    drawn = [source.sample(n, one, key) for one in rows]
+    if not all(len(one) for one in drawn):
+        raise ValueError("flow: expected a density with finite draws, got none for some values of the context")
+    ends = [planes.range_of(*(one[:, i] for one in drawn)) for i in chosen]
+    found = [panel(source, chosen, one, own, ends=ends) for one, own in zip(drawn, rows, strict=True)]
+    titles = [f"{label(told[swept], 20, 1)} = {value:.3g}" for value in sweep]
+    return _draw(found, name, titles)
+
+
+def _sweep(context: Any, contexts: int, swept: int, values: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The row that is held, and the values of the column that changes."""
+    table = np.asarray(context, np.float64)
+    table = table[None] if table.ndim < 2 else table
+    if table.ndim != 2 or table.shape[1] != contexts or not len(table) or not np.isfinite(table).all():
+        raise ValueError(
+            f"context: expected finite rows of {contexts} numbers, (rows, {contexts}) or ({contexts},), got shape "
+            f"{np.shape(context)}"
+        )
+    if np.iterable(values):
+        sweep = np.asarray(values, np.float64)
+        if sweep.ndim != 1 or not 0 < sweep.size <= MOST_FRAMES or not np.isfinite(sweep).all():
+            raise ValueError(f"values: expected 1 to {MOST_FRAMES} finite numbers, got shape {sweep.shape}")
+    else:
+        frames = check.integer("values", values, least=1, most=MOST_FRAMES)
+        low, high = np.quantile(table[:, swept], [0.05, 0.95])
+        if not high > low and frames > 1:
+            raise ValueError(
+                "values: expected a sequence of numbers, as the context given has one value in this column alone, got "
+                f"{frames}"
+            )
+        sweep = np.linspace(low, high, frames)
+    return np.median(table, axis=0), sweep
+
+
+def _draw(panels: list[Panel], names: tuple[str, ...], titles: list[str]) -> Figure:
+    from headrace.plot import _figure
+
+    highest = max(float(one.value.max()) for one in panels)
+    with _figure.styled():
+        most = 3 if len(panels) in (3, 6, 9) else 4
+        figure, axes = _figure.grid(len(panels), 2.9, 2.5, most=most)
+        columns = min(len(panels), most)
+        shown = None
+        for i, (axis, one, title) in enumerate(zip(axes, panels, titles, strict=True)):
+            if len(one.columns) == 1:
+                draw_curve(axis, one, names, top=1.06 * highest if highest > 0 else None)
+            else:
+                shown = draw_plane(axis, one, names, top=float(np.log10(highest)) if highest > 0 else None)
+            axis.set_title(title, fontsize=10)
+            if i % columns:
+                axis.set_ylabel("")
+                axis.tick_params(labelleft=False)
+            if i + columns < len(panels):
+                axis.set_xlabel("")
+                axis.tick_params(labelbottom=False)
+        if shown is not None:
+            figure.colorbar(shown, ax=axes, label="log$_{10}$ density", extend="min", pad=0.02)
+    return figure

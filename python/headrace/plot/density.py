@@ -1,0 +1,256 @@
+"""Densities of one and two columns: marginals, and slices where all other columns are held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._pictures import BAND, BLUE, GREY, ORANGE
+from headrace.flow import Flow
+from headrace.plot import _planes as planes
+from headrace.plot._source import Drawn, Table, columns_of, density_of, label, names_of, require, row_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Panel", "density", "draw_curve", "draw_plane", "panel"]
+
+Floats = NDArray[np.float64]
+
+LINE, PLANE = 400, 120  # places along an axis
+MOST_PANELS = 24
+DECADES = 4.0  # of a density that colours show
+SHARES = (0.5, 0.9)
+POINTS = 500  # rows in a plane
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A density of one or two columns on a grid."""
+
+    columns: tuple[int, ...]
+    edges: tuple[Floats, ...]
+    """Of the cells, for each column."""
+    value: Floats
+    """The density in the middle of each cell, shape (cells,), or (cells of the second column, those of the first)."""
+    kind: str
+    """"exact", "drawn" or "slice"."""
+    floor: float = 0.0
+    """Of one that was drawn: the density of one draw in a cell, below which there is nothing to see."""
+
+    @property
+    def middles(self) -> tuple[Floats, ...]:
+        """Of the cells."""
+        return tuple(0.5 * (edge[1:] + edge[:-1]) for edge in self.edges)
+
+
+def density(
+    flow: Any,
+    x: Any = None,
+    context: Any = None,
+    *,
+    columns: Any = None,
+    at: Any = None,
+    names: Sequence[str] | None = None,
+    draws: int = 50_000,
+    seed: int = 0,
+) -> Figure:
+    """Draw densities of single columns and of pairs: marginals, or slices through a row.
+
+    A marginal is exact where it is known: of all columns, and of those that depend on no others (`Flow.marginal`).
+    Elsewhere it is that of draws, smoothed; the title says so.
+
+    Args:
+        flow: A flow, an ensemble, a fitted `FlowDensity`, or the path of a file.
+        x: Rows to show beside marginals, shape (rows, features), or None.
+        context: For a conditional density: one row, shape (context,).
+        columns: A list of panels, each a column or a pair of them, by number or name: ``[0, "mass", ("mass", "age")]``.
+            By default each column, and with two columns the pair.
+        at: A row, shape (features,): the other columns are held at its numbers, and what is drawn is the density given
+            these. None for marginals.
+        names: As in `corner`.
+        draws: How many, where a marginal has to be drawn, and to find where the axes end.
+        seed: Of the draws.
+
+    Returns:
+        A matplotlib ``Figure``.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        TypeError, ValueError: an argument is not as expected.
+
+    >>> import numpy as np, headrace as hr
+    >>> figure = hr.plot.density(hr.MAF(2), draws=1000)
+    >>> [axis.get_title("left") for axis in figure.axes[:3]]
+    ['of 1,000 draws', 'of 1,000 draws', 'exact']
+    """
+    require()
+    source = density_of(flow)
+    row = row_of(context, source.flow.context)
+    n = check.integer("draws", draws, least=1)
+    key = check.integer("seed", seed, most=2**63 - 1)
+    name = names_of(source.features, names, x, source.names)
+    wanted = _panels(columns, name)
+    table = None if x is None else source.rows(x)
+    drawn = source.sample(n, row, key)
+    held = None if at is None else _held(at, source.features)
+    if not len(drawn):
+        raise ValueError("flow: expected a density with finite draws, got none in its sample")
+    found = [panel(source, chosen, drawn, row, at=held, table=table) for chosen in wanted]
+    return _draw(found, name, None if held is not None else table, len(drawn), key)
+
+
+def _panels(columns: Any, names: tuple[str, ...]) -> list[tuple[int, ...]]:
+    if columns is None:
+        wanted: list[tuple[int, ...]] = [(i,) for i in range(len(names))]
+        wanted += [(0, 1)] if len(names) == 2 else []
+        if len(wanted) > MOST_PANELS:
+            raise ValueError(f"columns: expected at most {MOST_PANELS}, got {len(wanted)}; choose some by columns=")
+        return wanted
+    if isinstance(columns, (str, int, np.integer)):
+        columns = [columns]
+    wanted = [tuple(columns_of(one if isinstance(one, (tuple, list)) else [one], names)) for one in columns]
+    if not 0 < len(wanted) <= MOST_PANELS or any(len(one) > 2 for one in wanted):
+        raise ValueError(f"columns: expected 1 to {MOST_PANELS} columns or pairs of them, got {columns!r}")
+    return wanted
+
+
+def _held(at: Any, features: int) -> Floats:
+    row = np.asarray(at, np.float64)
+    if row.shape != (features,) or not np.isfinite(row).all():
+        raise ValueError(f"at: expected one row of {features} finite numbers, got shape {row.shape}")
+    return row
+
+
+def panel(
+    source: Drawn,
+    columns: tuple[int, ...],
+    drawn: NDArray[Any],
+    context: NDArray[Any] | None,
+    *,
+    at: Floats | None = None,
+    table: Table | None = None,
+    ends: Sequence[tuple[float, float]] | None = None,
+) -> Panel:
+    """The density of these columns, on a grid where the draws are, or between `ends`."""
+    if ends is None:
+        others = [None if table is None else table.x[:, i] for i in columns]
+        ends = [planes.range_of(drawn[:, i], other) for i, other in zip(columns, others, strict=True)]
+    cells = LINE if len(columns) == 1 else PLANE
+    edges = tuple(np.linspace(*end, cells + 1) for end in ends)
+    middles = [0.5 * (edge[1:] + edge[:-1]) for edge in edges]
+    grid = np.stack(np.meshgrid(*middles), axis=-1).reshape(-1, len(columns))
+    shape = tuple(len(middle) for middle in reversed(middles))
+    if at is not None:
+        rows = np.tile(at, (len(grid), 1))
+        rows[:, columns] = grid
+        return Panel(columns, edges, _conditional(source.flow.log_prob(rows, context), shape, edges), "slice")
+    if (exact := _marginal(source.flow, columns)) is not None:
+        own = context if exact.context else None
+        order = np.argsort(columns) if len(columns) == source.features else np.arange(len(columns))
+        value = np.exp(np.asarray(exact.log_prob(np.ascontiguousarray(grid[:, order]), own), np.float64))
+        return Panel(columns, edges, np.where(np.isfinite(value), value, 0.0).reshape(shape), "exact")
+    coarse, value = _drawn(drawn[:, columns], edges)
+    one = 1.0 / (len(drawn) * np.prod([edge[1] - edge[0] for edge in coarse]))
+    return Panel(columns, coarse, value, "drawn", float(one))
+
+
+def _marginal(flow: Any, columns: tuple[int, ...]) -> Any:
+    """A flow of these columns alone; None where it is not known."""
+    if len(columns) == flow.features:
+        return flow
+    try:
+        return flow.marginal(columns) if isinstance(flow, Flow) else None
+    except ValueError:  # they depend on others
+        return None
+
+
+def _conditional(log_prob: NDArray[Any], shape: tuple[int, ...], edges: tuple[Floats, ...]) -> Floats:
+    """A slice of a joint density over what it holds there."""
+    joint = np.asarray(log_prob, np.float64).reshape(shape)
+    joint = np.where(np.isnan(joint), -np.inf, joint)
+    if not joint.max() > -np.inf:
+        return np.zeros(shape)
+    value = np.exp(joint - joint.max())
+    cells = np.diff(edges[0]) if len(edges) == 1 else np.outer(np.diff(edges[1]), np.diff(edges[0]))
+    return np.asarray(value / (value * cells).sum())
+
+
+def _drawn(drawn: NDArray[Any], edges: tuple[Floats, ...]) -> tuple[tuple[Floats, ...], Floats]:
+    """Of draws, smoothed by about what so many of them can tell apart; in cells of that size."""
+    columns = drawn.shape[1]
+    cells = int(np.clip(len(drawn) ** (1 / 3) * 3, 20, 120 if columns == 1 else 64))
+    coarse = tuple(np.linspace(edge[0], edge[-1], cells + 1) for edge in edges)
+    if columns == 1:
+        return coarse, planes.smoothed(planes.histogram(drawn[:, 0], coarse[0]), 1.3)
+    return coarse, planes.plane(drawn[:, 0], drawn[:, 1], (coarse[0], coarse[1]))
+
+
+def _draw(panels: list[Panel], names: tuple[str, ...], table: Table | None, drawn: int, seed: int) -> Figure:
+    from headrace.plot import _figure
+
+    titles = {"exact": "exact", "drawn": f"of {drawn:,} draws", "slice": "given the others"}
+    with _figure.styled():
+        figure, axes = _figure.grid(len(panels), most=4 if len(panels) > 4 else len(panels))
+        for axis, one in zip(axes, panels, strict=True):
+            if len(one.columns) == 1:
+                draw_curve(axis, one, names, None if table is None else table)
+            else:
+                shown = draw_plane(axis, one, names)
+                if table is not None:
+                    points = table.some(POINTS, seed)[:, one.columns]
+                    axis.scatter(
+                        points[:, 0], points[:, 1], s=3, color="white", alpha=0.6, linewidths=0, rasterized=True
+                    )
+                figure.colorbar(shown, ax=axis, label="log$_{10}$ density", extend="min", pad=0.02)
+            axis.set_title(titles[one.kind], fontsize=9, color=GREY)
+    return figure
+
+
+def draw_curve(
+    axis: Any, one: Panel, names: tuple[str, ...], table: Table | None = None, top: float | None = None
+) -> None:
+    """A density of one column, and rows as a histogram behind it."""
+    from headrace.plot._figure import few_ticks
+
+    ends = float(one.edges[0][0]), float(one.edges[0][-1])
+    if table is not None:
+        rows = table.x[:, one.columns[0]]
+        if len(rows) > 1:
+            edges = planes.edges_of(ends, int(np.clip(np.sqrt(len(rows)), 8, 40)), rows)
+            axis.stairs(planes.histogram(rows, edges, table.weights), edges, fill=True, color=BAND)
+        else:
+            axis.vlines(rows, 0.0, 0.12, color=BLUE, linewidth=1.4, transform=axis.get_xaxis_transform())
+    axis.plot(one.middles[0], one.value, color=ORANGE, linewidth=1.6)
+    axis.set(xlim=ends, ylim=(0.0, top), xlabel=label(names[one.columns[0]]), ylabel="density")
+    few_ticks(axis, 4, 3)
+
+
+def draw_plane(axis: Any, one: Panel, names: tuple[str, ...], top: float | None = None) -> Any:
+    """A density of two columns in colours, and contours that hold half and nine tenths of it."""
+    from headrace.plot._figure import few_ticks
+
+    with np.errstate(divide="ignore"):
+        logs = np.log10(one.value)
+    finite = logs[np.isfinite(logs)]
+    high = float(finite.max()) if top is None and finite.size else 0.0 if top is None else top
+    shown = axis.pcolormesh(
+        *one.edges,
+        np.maximum(np.where(np.isfinite(logs), logs, -np.inf), high - 10 * DECADES),
+        cmap="viridis",
+        vmin=min(max(high - DECADES, float(np.log10(one.floor))), high - 1.0) if one.floor else high - DECADES,
+        vmax=high,
+        rasterized=True,
+    )
+    if levels := planes.levels_of(one.value, SHARES):
+        axis.contour(*one.middles, one.value, levels=levels, colors="white", linewidths=0.9)
+    a, b = one.columns
+    axis.set(xlabel=label(names[a]), ylabel=label(names[b]))
+    axis.set(xlim=(one.edges[0][0], one.edges[0][-1]), ylim=(one.edges[1][0], one.edges[1][-1]))
+    few_ticks(axis, 4, 4)
+    return shown

@@ -1,0 +1,131 @@
+"""What happened in a fit: losses, epoch by epoch or step by step, and what was kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace import _arguments as check
+from headrace._pictures import BLUE, GREY, ORANGE
+from headrace.ascent.flow import AscentHistory
+from headrace.plot._source import require
+from headrace.training import History
+from headrace.variational.descent import StepHistory
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["history"]
+
+MOST = 24  # panels
+FIRST = 0.1  # of a fit, which may be off the top of the picture
+
+
+def history(fit: Any) -> Figure:
+    """Draw the losses of a fit, what was kept, and why it ended.
+
+    Args:
+        fit: A `History`, a list of them (of an ensemble), a fitted `FlowDensity`, an `AscentHistory`, a
+            `DualAscentFlow` after its fit, a `StepHistory`, a `DensityFit` or a `Distillation`.
+
+    Returns:
+        A matplotlib ``Figure``, with a panel for each fit.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        TypeError, ValueError: none of these.
+
+    >>> import numpy as np, headrace as hr
+    >>> fit = hr.MAF(2).fit(np.random.default_rng(0).standard_normal((200, 2)), epochs=3, progress=False)
+    >>> axis = hr.plot.history(fit).axes[0]
+    >>> [len(line.get_xdata()) for line in axis.lines[:2]]
+    [3, 3]
+    """
+    require()
+    fits = _opened(fit)
+    from headrace.plot import _figure
+
+    with _figure.styled():
+        figure, axes = _figure.grid(len(fits), 4.4, 3.2, most=3)
+        for i, (axis, one) in enumerate(zip(axes, fits, strict=True)):
+            _DRAWN[type(one)](axis, one)
+            if len(fits) > 1:
+                axis.set_title(f"{i}: " + axis.get_title("left"))
+    return figure
+
+
+def _opened(fit: Any) -> list[Any]:
+    """The histories that something has."""
+    found = fit
+    for name in ("history_", "history"):
+        if not isinstance(found, tuple(_DRAWN)) and hasattr(found, name):
+            found = getattr(found, name)
+    many = list(found) if isinstance(found, (list, tuple)) else [found]
+    if isinstance(found, AscentHistory) and found.refinement is not None:
+        many.append(found.refinement)
+    if not all(type(one) in _DRAWN for one in many):
+        raise TypeError(f"fit: expected a History, or what has one, got {check.kind_of(fit)}")
+    if not 0 < len(many) <= MOST:
+        raise ValueError(f"fit: expected 1 to {MOST} histories, got {len(many)}")
+    return many
+
+
+def _epochs(axis: Any, one: History) -> None:
+    train, held = np.array(one.train_loss), np.array(one.validation_loss)
+    axis.plot(np.arange(len(train)), train, _mark(train), color=GREY, linewidth=1.2, label="training rows, running")
+    axis.plot(np.arange(len(held)), held, _mark(held), color=BLUE, linewidth=1.6, label=one.judged_by)
+    if 0 <= one.best_epoch < len(held):
+        axis.plot(one.best_epoch, held[one.best_epoch], "o", color=ORANGE, label=f"kept: epoch {one.best_epoch}")
+    elif np.isfinite(one.best_loss):
+        told = "a Gaussian" if one.gaussian else "what it began with" if one.best_epoch < 0 else "the last weights"
+        axis.axhline(one.best_loss, color=ORANGE, linewidth=1.0, linestyle="--", label=f"kept: {told}")
+    _finish(axis, "epoch", "loss, nats a row", one.stopped, [train, held])
+
+
+def _steps(axis: Any, one: StepHistory) -> None:
+    energy = np.array(one.free_energy)
+    axis.plot(
+        np.arange(len(energy)), energy, _mark(energy), color=BLUE, linewidth=1.0, label="free energy of the steps"
+    )
+    if np.isfinite(one.lowest_free_energy):
+        axis.axhline(
+            one.lowest_free_energy, color=ORANGE, linewidth=1.0, linestyle="--", label="lowest of those judged"
+        )
+        axis.axvline(one.kept_step, color=ORANGE, linewidth=1.0, linestyle=":", label=f"kept: step {one.kept_step}")
+    _finish(axis, "step", "free energy, nats", one.stopped, [energy])
+
+
+def _ascent(axis: Any, one: AscentHistory) -> None:
+    train, held = np.array(one.log_likelihood), np.array(one.validation_log_likelihood)
+    axis.plot(np.arange(len(train)), -train, _mark(train), color=GREY, linewidth=1.2, label="training rows")
+    axis.plot(np.arange(len(held)), -held, _mark(held), color=BLUE, linewidth=1.6, label="held-out rows")
+    if 0 <= one.best_step < len(held):
+        axis.plot(one.best_step, -held[one.best_step], "o", color=ORANGE, label=f"kept: step {one.best_step}")
+    _finish(axis, "step of the ascent", "loss, nats a row", one.stopped, [-train, -held])
+
+
+def _mark(values: Any) -> str:
+    return "o-" if len(values) == 1 else "-"
+
+
+def _finish(axis: Any, across: str, up: str, stopped: str, curves: Sequence[Any]) -> None:
+    """Names, and limits that the first losses, which may be huge, do not stretch."""
+    from headrace.plot._figure import few_ticks, unit_interval
+
+    values = np.concatenate([curve[int(FIRST * len(curve)) :] for curve in curves])
+    values = values[np.isfinite(values)]
+    axis.set(xlabel=across, ylabel=up, title=f"stopped: {stopped}")
+    few_ticks(axis, 5, 5)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if values.size:
+        low, high = unit_interval(values.min(), values.max())
+        axis.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+    else:
+        axis.text(0.5, 0.5, "nothing was done", ha="center", va="center", color=GREY, transform=axis.transAxes)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize=8, loc="upper right")
+
+
+_DRAWN: dict[type, Any] = {History: _epochs, StepHistory: _steps, AscentHistory: _ascent}

@@ -1,0 +1,130 @@
+"""Rows in latent space, where they should be normal and independent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._pictures import BAND, BLUE, ORANGE
+from headrace.diagnosis import bands
+from headrace.diagnosis.distributions import normal_tail
+from headrace.diagnosis.scores import scores
+from headrace.flow import Flow
+from headrace.plot import _planes as planes
+from headrace.plot._source import columns_of, density_of, require
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["latent"]
+
+SHOWN = 5  # coordinates, the farthest from normal ones
+MOST_SHOWN = 12
+SHARES = (0.5, 0.9, 0.99)
+POINTS = 3000
+
+
+def latent(flow: Any, x: Any, context: Any = None, *, columns: Any = None, seed: int = 0) -> Figure:
+    """Draw rows in latent space, two coordinates at a time, beside the standard normal density that they should have.
+
+    Circles hold 50, 90 and 99 % of a normal density. Latent numbers of another base are shown as the normal ones of the
+    same probability.
+
+    Args:
+        flow: A flow, a fitted `FlowDensity`, or the path of a file; an ensemble has no latent rows.
+        x: Shape (rows, features), best rows that the fit has not seen.
+        context: As in `Flow.log_prob`.
+        columns: Which latent coordinates, by number; by default the five farthest from normal, in their order.
+        seed: Of the choice of points.
+
+    Returns:
+        A matplotlib ``Figure``.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        TypeError, ValueError: an argument is not as expected; an ensemble; no row with a latent one.
+
+    >>> import numpy as np, headrace as hr
+    >>> figure = hr.plot.latent(hr.MAF(2), np.random.default_rng(0).standard_normal((100, 2)))
+    >>> [axis.get_xlabel() for axis in figure.axes]
+    ['', 'latent 0', 'latent 1']
+    """
+    require()
+    source = density_of(flow)
+    if not isinstance(source.flow, Flow):
+        raise TypeError("flow: expected a flow, got an ensemble, which has no latent rows; take one of its members")
+    key = check.integer("seed", seed, most=2**63 - 1)
+    table = source.rows(x, source.flow.context, context)
+    z = np.asarray(source.flow.to_latent(table.x, table.context)[0])
+    score = scores(source.flow.base, z, key)
+    score = score[np.isfinite(score).all(axis=1)]
+    if not len(score):
+        raise ValueError("x: expected rows with latent ones, got none whose latent numbers are finite")
+    names = tuple(f"latent {i}" for i in range(source.features))
+    chosen = _farthest(score) if columns is None else columns_of(columns, names)
+    if len(chosen) > MOST_SHOWN:
+        raise ValueError(f"columns: expected at most {MOST_SHOWN}, got {len(chosen)}")
+    some = score if len(score) <= POINTS else np.random.default_rng(key).permutation(score)[:POINTS]
+    return _draw(score[:, chosen], some[:, chosen], [names[i] for i in chosen])
+
+
+def _farthest(score: NDArray[np.float64]) -> list[int]:
+    """The coordinates whose distribution differs most from the normal one, ascending."""
+    uniform = normal_tail(-score)
+    at = np.linspace(0.0, 1.0, bands.POINTS + 1)
+    away = [float(np.abs(bands.curve(column) - at).max()) for column in uniform.T]
+    return sorted(np.argsort(away, kind="stable")[::-1][:SHOWN].tolist())
+
+
+def _draw(score: NDArray[Any], shown: NDArray[Any], names: list[str]) -> Figure:
+    from headrace.plot import _figure
+
+    n = len(names)
+    reach = max(4.2, min(float(np.abs(shown).max()) * 1.05, 8.0))
+    line = np.linspace(-reach, reach, 300)
+    turn = np.linspace(0.0, 2.0 * np.pi, 200)
+    with _figure.styled():
+        side = 3.2 if n == 1 else 2.0
+        figure = _figure.Picture(figsize=(side * n + 0.8, side * n + 0.9), layout="constrained")
+        places = figure.add_gridspec(n, n)
+        for i in range(n):
+            for j in range(i + 1):
+                axis = figure.add_subplot(places[i, j])
+                axis.set_xlim(-reach, reach)
+                if i == j:
+                    edges = np.linspace(-reach, reach, int(np.clip(np.sqrt(len(score)), 8, 40)) + 1)
+                    clipped = np.clip(score[:, i], -reach, reach)
+                    axis.stairs(planes.histogram(clipped, edges), edges, fill=True, color=BAND, edgecolor=BLUE)
+                    axis.plot(line, np.exp(-0.5 * line**2) / np.sqrt(2.0 * np.pi), color=ORANGE, linewidth=1.4)
+                    axis.set_yticks([])
+                    axis.spines["left"].set_visible(False)
+                else:
+                    points = np.clip(shown[:, [j, i]], -reach, reach)
+                    size = 3.0 if len(points) > 300 else 10.0
+                    axis.scatter(
+                        points[:, 0], points[:, 1], s=size, color=BLUE, alpha=0.4, linewidths=0, rasterized=True
+                    )
+                    for share in SHARES:
+                        radius = np.sqrt(-2.0 * np.log1p(-share))
+                        axis.plot(radius * np.cos(turn), radius * np.sin(turn), color=ORANGE, linewidth=1.0)
+                    axis.set(ylim=(-reach, reach), aspect="equal")
+                _figure.few_ticks(axis, 4, None if i == j else 4)
+                axis.set_xlabel(names[j] if i == n - 1 else "")
+                axis.set_ylabel(names[i] if j == 0 and i else "")
+                axis.tick_params(labelbottom=i == n - 1, labelleft=j == 0 and i > 0)
+        _legend(figure)
+    return figure
+
+
+def _legend(figure: Any) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles = [
+        Patch(facecolor=BAND, edgecolor=BLUE, label="rows"),
+        Line2D([], [], color=ORANGE, label="standard normal"),
+    ]
+    figure.legend(handles=handles, loc="outside upper right", frameon=False, ncols=2)
