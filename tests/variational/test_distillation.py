@@ -1,5 +1,7 @@
 """``distill``: what it reaches, its closed form, temperature, context, its report, and what it refuses."""
 
+import importlib
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -224,6 +226,27 @@ def test_transforms_learn_one_by_one_where_they_correspond():
     for other, settings in ((hr.IAF(FEATURES, transforms=2), {}), (hr.RealNVP(FEATURES), {}), (student, {"steps": 0})):
         _, report = hr.distill(teacher, other, **(SHORT | settings))
         assert report.transform_kl == []
+
+
+def test_the_default_steps_depend_on_what_can_be_done(monkeypatch):
+    """Small numbers in the places of the defaults, which tell them apart."""
+    module = importlib.import_module("headrace.variational.distill")
+    for name, value in (("STEPS", 11), ("STEPS_AT_ONCE", 12), ("STEPS_CLOSED", 13), ("FIRST_STEPS", 3)):
+        monkeypatch.setattr(module, name, value)
+    teacher, settings = hr.MAF(FEATURES, transforms=2, hidden=(8,)), QUIET | {"samples": 16, "evaluated": 0}
+
+    def build(transforms=2):
+        return hr.IAF(FEATURES, transforms=transforms, hidden=(8,))
+
+    for other, student, more, steps, alone in (
+        (teacher, build(), {}, 11, 2),
+        (teacher, build(), {"first_steps": 0}, 12, 0),
+        (teacher, build(3), {}, 12, 0),
+        (teacher_of(), student_of(), {}, 13, 0),
+        (teacher_of(), student_of(), {"estimator": "pathwise"}, 11, 2),
+    ):
+        _, report = hr.distill(other, student, **settings, **more)
+        assert (len(report.history), len(report.transform_kl)) == (steps, alone)
 
 
 def test_flows_of_couplings_alone_have_no_transforms_to_learn_one_by_one():

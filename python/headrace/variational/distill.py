@@ -36,12 +36,15 @@ from headrace.variational.descent import (
     mean_and_error,
     seed_of,
 )
-from headrace.variational.fit import EVALUATED, SAMPLES, STEPS, FreeEnergy, estimate, require_flow
+from headrace.variational.fit import EVALUATED, FreeEnergy, estimate, require_flow
 
 __all__ = ["Distillation", "Speed", "distill"]
 
 ESTIMATORS = ("auto", "pathwise", "closed_form")
 
+# Many steps of few samples: at equal time they come nearer than fewer steps of more (docs/variational.md).
+SAMPLES, FIRST_STEPS = 128, 2000
+STEPS, STEPS_AT_ONCE, STEPS_CLOSED = 16_000, 10_000, 5000  # after transforms alone; without these; in closed form
 RATE, FIRST_RATE = 0.3, 3.0  # of the default of `Flow.fit`; of this where transforms learn alone
 TIMED_ROWS, TIMED_CALLS = 8192, 5
 
@@ -95,7 +98,7 @@ def distill(
     *,
     estimator: str = "auto",
     temperature: float = 1.0,
-    steps: int = STEPS,
+    steps: int | None = None,
     samples: int = SAMPLES,
     first_steps: int | None = None,
     learning_rate: float | None = None,
@@ -129,8 +132,10 @@ def distill(
             and normal bases. "auto": the latter where that is so, else the former.
         temperature: The student learns the teacher whose base's deviations from its mean are so many times as large:
             below 1, samples nearer to the mode.
-        steps, samples: Of the whole student; see `fit_to_density`.
-        first_steps: Of each transform alone, by default half as many; 0 for none.
+        steps: Of the whole student, by default 16,000 after steps of each transform alone, else 10,000; 5000 in closed
+            form.
+        samples: Of each step.
+        first_steps: Of each transform alone, by default 2000, or half of `steps` if less; 0 for none.
         learning_rate: At the start, three times as much for transforms alone; by default 1.5e-3, or 0.38 over the units
             of the widest hidden layer if less.
         schedule, annealing, weight_decay, clip, average, skip, evaluated, seed, progress: See `fit_to_density`.
@@ -155,9 +160,17 @@ def distill(
     if student.features != teacher.features:
         raise ValueError(f"student: expected {teacher.features} features, as the teacher has, got {student.features}")
     kind = check.choice("estimator", estimator, ESTIMATORS)
+    n = check.integer("evaluated", evaluated)
+    rng = np.random.default_rng(check.integer("seed", seed, most=2**64 - 1))
+    contexts = _contexts(teacher, student, context)
+    warm = tempered(teacher, check.number("temperature", temperature, above=0.0, below=np.inf))
+    reason = why_not(warm, student)
+    if kind == "closed_form" and reason:
+        raise ValueError(f"estimator: 'closed_form' is not available, as {reason}; use 'pathwise'")
+    closed = kind != "pathwise" and not reason
     plan = Plan.of(
         student,
-        steps=steps,
+        steps=_steps(warm, student, closed, first_steps) if steps is None else steps,
         samples=samples,
         learning_rate=RATE * _optimizer.default_rate(student) if learning_rate is None else learning_rate,
         schedule=schedule,
@@ -167,18 +180,11 @@ def distill(
         average=average,
         skip=skip,
     )
-    n = check.integer("evaluated", evaluated)
-    rng = np.random.default_rng(check.integer("seed", seed, most=2**64 - 1))
-    contexts = _contexts(teacher, student, context)
-    warm = tempered(teacher, check.number("temperature", temperature, above=0.0, below=np.inf))
-    reason = why_not(warm, student)
-    if kind == "closed_form" and reason:
-        raise ValueError(f"estimator: 'closed_form' is not available, as {reason}; use 'pathwise'")
     _check_bounds(teacher, student)
+    count = check.integer("first_steps", min(plan.steps // 2, FIRST_STEPS) if first_steps is None else first_steps)
     _take_over(teacher, student)
 
     target, draw = target_of_flow(warm), draw_of(student, contexts, rng)
-    closed = kind != "pathwise" and not reason
     step = (
         ConditionalStep(warm, student, draw, plan)
         if closed
@@ -186,7 +192,6 @@ def distill(
     )
     judge = judge_of(student, target, contexts, plan, seed_of(rng))
     begin = time.perf_counter()
-    count = check.integer("first_steps", plan.steps // 2 if first_steps is None else first_steps)
     first = replace(plan, steps=count, learning_rate=FIRST_RATE * plan.learning_rate)
     alone = [] if closed or not first.steps else _one_by_one(warm, student, contexts, first, rng, bool(progress))
     if alone and alone[-1].stopped == "interrupted":
@@ -211,17 +216,8 @@ def _one_by_one(
     teacher: Flow, student: Flow, contexts: Contexts, plan: Plan, rng: np.random.Generator, progress: bool
 ) -> list[StepHistory]:
     """Each transform of the student learns the teacher's of its place; no history where they do not correspond."""
-    base, own_base = teacher._interior.base, student._interior.base
-    if type(base) is not type(own_base) or isinstance(base, Normal):
-        return []
-    cuts, own_cuts = _cuts(teacher), _cuts(student)
-    if len(cuts) != len(own_cuts) or not cuts:
-        return []
-    pairs = [(_part(teacher, *a), _part(student, *b)) for a, b in zip(cuts, own_cuts, strict=True)]
-    if any(why_not(*pair) for pair in pairs):
-        return []
-    histories: list[StepHistory] = []
-    for k, ((theirs, own), (start, _)) in enumerate(zip(pairs, cuts, strict=True)):
+    pairs, histories = _pairs(teacher, student), list[StepHistory]()
+    for k, ((theirs, own), (start, _)) in enumerate(zip(pairs, _cuts(teacher)[: len(pairs)], strict=True)):
         draw = draw_of(student, contexts, rng) if k == 0 else _draw_before(teacher[:start], contexts, rng)
         step = ConditionalStep(theirs, own, draw, plan)
         z, context = draw(JUDGE_BY * plan.samples)
@@ -233,8 +229,28 @@ def _one_by_one(
         histories.append(Descent(name, own, plan, step, judge).go(progress))
         if histories[-1].stopped == "interrupted":
             break
-    student.parameters = np.concatenate([own.parameters for _, own in pairs])
+    if pairs:
+        student.parameters = np.concatenate([own.parameters for _, own in pairs])
     return histories
+
+
+def _pairs(teacher: Flow, student: Flow) -> list[tuple[Flow, Flow]]:
+    """Each transform of the teacher and the student's in its place; none unless all of them can be compared alone."""
+    base, own_base = teacher._interior.base, student._interior.base
+    if type(base) is not type(own_base) or isinstance(base, Normal):
+        return []
+    cuts, own_cuts = _cuts(teacher), _cuts(student)
+    if len(cuts) != len(own_cuts) or not cuts:
+        return []
+    pairs = [(_part(teacher, *a), _part(student, *b)) for a, b in zip(cuts, own_cuts, strict=True)]
+    return [] if any(why_not(*pair) for pair in pairs) else pairs
+
+
+def _steps(teacher: Flow, student: Flow, closed: bool, first_steps: int | None) -> int:
+    """By default, so that no kind of distillation takes much longer than another."""
+    if closed:
+        return STEPS_CLOSED
+    return STEPS if first_steps != 0 and _pairs(teacher, student) else STEPS_AT_ONCE
 
 
 def _cuts(flow: Flow) -> list[tuple[int, int]]:
