@@ -90,13 +90,36 @@ class Banana:
         return -0.5 * square - np.log(2.0 * np.pi * 0.6)
 
 
-KNOWN: dict[str, Known | Banana] = {
+class Mixture:
+    """Four normal densities in several dimensions, each with correlations of its own, two apart or so."""
+
+    def __init__(self, features: int) -> None:
+        rng = np.random.default_rng([features, 7])
+        self.means = 1.5 * rng.standard_normal((4, features))
+        self.factors = rng.standard_normal((4, features, features)) / np.sqrt(features) + 0.3 * np.eye(features)
+
+    def sample(self, n: int, rng: np.random.Generator) -> Rows:
+        which, noise = rng.integers(4, size=n), rng.standard_normal((n, self.means.shape[1]))
+        return self.means[which] + np.einsum("nij,nj->ni", self.factors[which], noise)
+
+    def log_prob(self, x: Rows) -> Rows:
+        parts = []
+        for mean, factor in zip(self.means, self.factors, strict=True):
+            white = np.linalg.solve(factor, (x - mean).T)
+            constant = 0.5 * len(mean) * np.log(2.0 * np.pi) + np.linalg.slogdet(factor)[1] + np.log(4.0)
+            parts.append(-0.5 * np.square(white).sum(axis=0) - constant)
+        total: Rows = np.logaddexp.reduce(parts, axis=0)
+        return total
+
+
+KNOWN: dict[str, Known | Banana | Mixture] = {
     "two moons, noise 0.1": Known(moons, 0.1, 1200),
     "ring of eight, width 0.25": Known(ring, 0.25, 8),
     "banana": Banana(),
     "spiral, noise 0.15": Known(spiral, 0.15, 2000),
 }
 AIMS = dict(zip(KNOWN, (0.04, 0.03, 0.02, 0.05), strict=True)) | {"stars": -1.94, "magic": -4.7}
+KNOWN |= {f"mixture of {features} columns": Mixture(features) for features in (4, 6, 8)}
 
 
 @dataclass(frozen=True)
