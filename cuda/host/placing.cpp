@@ -1,6 +1,8 @@
 #include "placing.hpp"
 
 #include <algorithm>
+#include <cstdint>
+#include <stdexcept>
 #include <utility>
 
 #include "../../cpp/core/masks.hpp"
@@ -205,14 +207,32 @@ class Placing {
     static std::vector<Stage> stages(const StagePlanStorage& plan,
                                      const std::vector<MaskedTransform::LayerShape>& shapes,
                                      const std::vector<Layer>& layers) {
+        if (layers.size() > UINT16_MAX) throw std::invalid_argument("hidden: expected fewer than 65,536 layers");
+        const auto is_rounded = [&](int l) {  // what is a factor of units or a summand keeps its digits
+            if (l < 0 || l + 1 == int(layers.size())) return false;
+            const Layer& layer = layers[size_t(l)];
+            return !layer.context_alone && !(layer.added_to && layer.sum == layer.value);
+        };
         std::vector<Stage> made;
         for (const UnitRange& r : plan.stages) {
             const Layer& layer = layers[size_t(r.layer)];
-            const int input = layer.below < 0 ? -1 : layers[size_t(layer.below)].value;
-            made.push_back({layer.row, layer.visible, r.begin, r.end, r.layer,
-                            shapes[size_t(r.layer)].visible[size_t(r.end - 1)], input, layer.value, layer.bias,
-                            uint8_t(layer.activation), r.layer + 1 < int(layers.size()), layer.c || layer.adds,
-                            layer.sum != layer.value});
+            Stage s{};
+            s.row = layer.row;
+            s.visible = layer.visible;
+            s.begin = r.begin;
+            s.end = r.end;
+            s.terms = shapes[size_t(r.layer)].visible[size_t(r.end - 1)];
+            s.input = layer.below < 0 ? -1 : layers[size_t(layer.below)].value;
+            s.value = layer.value;
+            s.bias = layer.bias;
+            s.layer = uint16_t(r.layer);
+            s.activation = uint8_t(layer.activation);
+            s.is_hidden = r.layer + 1 < int(layers.size());
+            s.is_joined = layer.c || layer.adds;
+            s.keeps_sum = layer.sum != layer.value;
+            s.is_rounded = is_rounded(r.layer);
+            s.reads_rounded = is_rounded(layer.below);
+            made.push_back(s);
         }
         made.push_back({});  // which is asked for ahead of the last one, and never used
         return made;

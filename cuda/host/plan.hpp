@@ -21,13 +21,16 @@ struct UnitRange {
 struct alignas(16) Stage {
     const uint32_t* row;  // as in Layer
     const int* visible;
-    int begin, end, layer;
+    int begin, end;
     int terms;  // inputs that the last unit sees, which are the most
     int input;  // line of the first of them among the units; -1: what the network reads
     int value;  // line of the layer's first unit
     uint32_t bias;
+    uint16_t layer;
     uint8_t activation;
     bool is_hidden, is_joined, keeps_sum;  // is_joined: something is added to products or multiplies them
+    // Values that nothing but products reads are stored as these round them in TF32; and so is what this stage reads.
+    bool is_rounded, reads_rounded;
 };
 static_assert(sizeof(Stage) == 48);
 

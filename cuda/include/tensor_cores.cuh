@@ -18,12 +18,17 @@
 namespace headrace {
 namespace {
 
+__device__ inline uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof(bits));
+    return bits;
+}
+
 #ifdef HR_EMULATE
 
 // To the nearest, ties away from zero.
 inline uint32_t to_tf32(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof(bits));
+    const uint32_t bits = bits_of(x);
     constexpr uint32_t magnitude = 0x7fffffff, infinity = 0x7f800000, dropped = 0x1fff;
     return (bits & magnitude) >= infinity ? bits : (bits + (dropped + 1) / 2) & ~dropped;
 }
@@ -64,6 +69,13 @@ __device__ __forceinline__ void add_product(const uint32_t (&a)[4], const uint32
 }
 
 #endif
+
+// As a number: its own factor in a product.
+__device__ inline float rounded_to_tf32(float x) {
+    const uint32_t bits = to_tf32(x);
+    memcpy(&x, &bits, sizeof(x));
+    return x;
+}
 
 }  // namespace
 }  // namespace headrace

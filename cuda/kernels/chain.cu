@@ -4,20 +4,17 @@
 namespace headrace {
 namespace {
 
-// What registers are for: two tiles of eight warps where their lines are in shared memory, and four (or as many warps
+// What registers are for: two tiles of eight warps where their lines are in shared memory, and three (or as many warps
 // in smaller blocks) where there are no products, which need the most; what waits for the L2 cache shall not wait for
 // spilled registers, too.
 template <bool in_shared, bool products>
-constexpr int tiles_of_multiprocessor = !in_shared ? 1
-                                        : products ? 2
-                                                   : 4;
+constexpr int tiles_of_multiprocessor = in_shared ? (products ? 2 : 3) : 1;
 
 // Tiles of rows, block after block. Lines are in shared memory, after the scratch, or in the block's part of the
 // workspace.
 template <class T, bool in_shared, bool products>
 __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiprocessor<in_shared, products>)
-    run_chain(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call, int64_t tiles,
-              T* workspace) {
+    run_chain(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call, int tiles, T* workspace) {
     HR_DYNAMIC_SHARED(T, scratch);
     const Team team = Team::of_block();
     const WarpSums<T> sums{scratch + team.warps * sums_at_once * sum_line}, bases{sums.p + team.warps * warp_rows};
@@ -28,8 +25,8 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
                                               : workspace + blockIdx.x * d.run_lines() * warp_rows};
     const Lines<T, in_shared> other = d.in_place ? lines : lines.from(d.slots());
     t.units = other.from(d.slots());
-    for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const int64_t row = tile * warp_rows;
+    for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {  // of 32 bits, as registers are short
+        const int64_t row = int64_t(tile) * warp_rows;
         const int rows = int(smaller(int64_t(warp_rows), call.rows - row));
         t.given = lines;
         t.built = other;
@@ -60,6 +57,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
 template <class T>
 void launch_chain(const DeviceChain<T>& d, const Call<T>& call, const Place& place, cudaStream_t stream) {
     const int64_t tiles = (call.rows + warp_rows - 1) / warp_rows;
+    if (tiles > INT32_MAX / 2) throw CudaOutOfMemory("rows: more than a call can have on a device");
     // One kernel for all maps and kinds of products: splines take no more registers, and each adds to the module's
     // size.
     auto* kernel = run_chain<T, false, true>;
@@ -67,7 +65,8 @@ void launch_chain(const DeviceChain<T>& d, const Call<T>& call, const Place& pla
         if (place.in_shared) kernel = d.has_products ? run_chain<T, true, true> : run_chain<T, true, false>;
     const int blocks = resident_blocks(kernel, place, tiles);
     DeviceBuffer<T> workspace(place.in_shared ? 0 : size_t(blocks) * size_t(d.run_lines()) * warp_rows, stream);
-    HR_LAUNCH(kernel, blocks, place.warps * warp_rows, place.shared_bytes, stream, d, call, tiles, workspace.get());
+    HR_LAUNCH(kernel, blocks, place.warps * warp_rows, place.shared_bytes, stream, d, call, int(tiles),
+              workspace.get());
     check_launch("run_chain");
 }
 

@@ -63,6 +63,8 @@ __device__ void run_stages(const Team& team, bool tf32, const DeviceStep<T>& d, 
         const Lines<T, in_shared> input =
             stage.input < 0 ? (s.reads_built ? t.built : t.given).from(s.input_slot) : t.units.from(stage.input);
         const Lines<T, in_shared> output = t.units.from(stage.value - (stage.is_hidden || keeps_units ? 0 : window));
+        // What is on the tape has other readers.
+        const Products products{tf32, !keeps_units && stage.reads_rounded};
         const int blocks = (stage.end - stage.begin + sums_at_once - 1) / sums_at_once;
         const auto count = [&](int b) { return smaller(sums_at_once, stage.end - stage.begin - b * sums_at_once); };
         const auto first = [&](int b) { return stage.begin + b * sums_at_once; };
@@ -72,7 +74,7 @@ __device__ void run_stages(const Team& team, bool tf32, const DeviceStep<T>& d, 
         for_sums(
             team, t.partial, blocks, stage.terms, terms,
             [&](int b, Terms part, const PartialSums<T>& partial) {
-                sum_unit_products(tf32, weights, stage.row + first(b), count(b), input, part, partial);
+                sum_unit_products(products, weights, stage.row + first(b), count(b), input, part, partial);
             },
             [&](int b, int m, T total) {
                 if (m >= count(b)) return;
@@ -87,6 +89,8 @@ __device__ void run_stages(const Team& team, bool tf32, const DeviceStep<T>& d, 
                         if (keeps_units && keeps_slopes(layer))
                             t.slopes.at(layer.value + u, team.lane) = A::slope(A::slope_of_value ? value : argument);
                     });
+                    if constexpr (std::is_same_v<T, float> && !keeps_units)
+                        if (tf32 && stage.is_rounded) value = rounded_to_tf32(value);
                     if (keeps_units && call.drops && layer.dropout > 0) {
                         const T factor = dropped(s, layer, layer.value + u, call, t.row + team.lane);
                         value *= factor;
@@ -285,6 +289,14 @@ __device__ void rotate(const Team& team, const RotationStep<T>& s, const T* matr
     }
 }
 
+template <class T, bool in_shared, bool keeps_units>
+__device__ void run_move(const Team& team, const MoveStep<T>& s, int features,
+                         const TileState<T, in_shared, keeps_units>& t) {
+    for (int c = team.warp; c < features; c += team.warps)
+        t.built.at(s.built[c], team.lane) = t.given.at(s.given[c], team.lane);
+    team.sync();
+}
+
 // ---- in and out -----------------------------------------------------------------------------------------------------
 
 // This warp's share of the base's log-density of its lane's row.
@@ -364,11 +376,7 @@ __device__ bool run_step(const Team& team, const DeviceChain<T>& d, const Device
             if constexpr (products)
                 rotate(team, step.step.rotation, step.step.rotation.matrix, context, t.partial, t.given, t.built);
             return false;
-        case StepKind::move:
-            for (int c = team.warp; c < features; c += team.warps)
-                t.built.at(step.step.move.built[c], team.lane) = t.given.at(step.step.move.given[c], team.lane);
-            team.sync();
-            return false;
+        case StepKind::move: run_move(team, step.step.move, features, t); return false;
         case StepKind::scale:
             for (int c = team.warp; c < features; c += team.warps) {
                 T& value = t.given.at(context + c, team.lane);

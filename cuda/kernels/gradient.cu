@@ -88,7 +88,9 @@ __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Cal
             run_network(team, t.d.tf32, d, call, state);
             break;
         case StepKind::rotation:
-        case StepKind::move: run_step<true>(team, t.d, d, call, state); break;
+            rotate(team, d.step.rotation, d.step.rotation.matrix, context, state.partial, state.given, state.built);
+            break;
+        case StepKind::move: run_move(team, d.step.move, t.d.chain.features, state); break;
     }
 }
 

@@ -36,37 +36,40 @@ struct PartialSums {
 // block's sums over them; finish(b, i, total) gets the total of its sum i, on the lanes of one warp. `longest`: terms
 // of the longest block. What is summed in which order depends on the sizes and the team alone. The caller waits for the
 // team before and after.
+//
+// A block is one warp's, or that of several with a share of the terms each. Both go through the same code: sum and
+// finish are called at one place, as each holds all kinds of products or all activations.
 template <class T, class TermsOf, class Sum, class Finish>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
                          const Finish& finish) {
-    if (blocks == 0) return;
     const PartialSums<T> own{partial + team.warp * sums_at_once * sum_line, team.lane};
-    const auto part = [&](int warp, int i) -> T& { return partial[(warp * sums_at_once + i) * sum_line + team.lane]; };
-    const int shares = smaller(team.warps / blocks, longest / least_terms);
-    if (shares <= 1) {
-        for (int first = 0; first < blocks; first += team.warps) {
-            // Later blocks are longer: every other round goes the other way.
-            const int b = first + (first / team.warps % 2 ? team.warps - 1 - team.warp : team.warp);
-            if (b >= blocks) continue;
-            sum(b, terms(b), own);
-#pragma unroll 1  // what finishes a sum is compiled once
-            for (int i = 0; i < sums_at_once; ++i) finish(b, i, part(team.warp, i));
-        }
-        return;
-    }
-    if (const int b = team.warp / shares; b < blocks) {
-        const Terms all = terms(b);
-        const int share = ((all.end - all.begin + shares - 1) / shares + 7) / 8 * 8;
-        const int begin = smaller(all.end, all.begin + team.warp % shares * share);
-        sum(b, Terms{begin, smaller(all.end, begin + share)}, own);
-    }
-    team.sync();
+    const auto part = [&](int warp, int i) { return partial[(warp * sums_at_once + i) * sum_line + team.lane]; };
+    const int shares = blocks == 0 ? 1 : larger(1, smaller(team.warps / blocks, longest / least_terms));
 #pragma unroll 1
-    for (int n = team.warp; n < blocks * sums_at_once; n += team.warps) {
-        const int b = n / sums_at_once, i = n % sums_at_once;
-        T total = 0;
-        for (int w = b * shares; w < (b + 1) * shares; ++w) total += part(w, i);
-        finish(b, i, total);
+    for (int first = 0; first < blocks; first += team.warps) {  // one round where there are shares
+        // Later blocks are longer: every other round goes the other way.
+        const int b =
+            shares > 1 ? team.warp / shares : first + (first / team.warps % 2 ? team.warps - 1 - team.warp : team.warp);
+        if (b < blocks) {
+            const Terms all = terms(b);
+            int share = all.end - all.begin, begin = all.begin;
+            if (shares > 1) {
+                share = ((share + shares - 1) / shares + 7) / 8 * 8;
+                begin = smaller(all.end, begin + team.warp % shares * share);
+            }
+            sum(b, Terms{begin, smaller(all.end, begin + share)}, own);
+        }
+        if (shares > 1) team.sync();
+        // Of a warp's own block all sums, of shared ones one in so many.
+        const int end = shares > 1 ? blocks * sums_at_once : b < blocks ? sums_at_once : 0;
+#pragma unroll 1
+        for (int n = shares > 1 ? team.warp : 0; n < end; n += shares > 1 ? team.warps : 1) {
+            const int block = shares > 1 ? n / sums_at_once : b, i = n % sums_at_once;
+            const int begin = shares > 1 ? block * shares : team.warp;
+            T total = part(begin, i);
+            for (int w = begin + 1; w < begin + shares; ++w) total += part(w, i);
+            finish(block, i, total);
+        }
     }
 }
 
@@ -183,9 +186,9 @@ __device__ Four<float> load_rows(const Lines<float, in_shared>& lines, int line,
     return {p[0], p[1], p[2], p[3]};
 }
 
-// Eight terms from k on. Those from `end` on are zero, and not read; `whole`: there are none. weight(k): of this lane's
-// sum.
-template <bool whole, bool in_shared, class Weight>
+// Eight terms from k on. Those from `end` on are zero, and not read; `whole`: there are none. `rounded`: the input is
+// in TF32 as it was stored. weight(k): of this lane's sum.
+template <bool whole, bool rounded, bool in_shared, class Weight>
 __device__ void add_eight_terms(const Lines<float, in_shared>& input, const Weight& weight, int lane, int k, int end,
                                 float (&total)[2][4]) {
     uint32_t a[2][4], b[2];
@@ -196,21 +199,21 @@ __device__ void add_eight_terms(const Lines<float, in_shared>& input, const Weig
         const Four<float> x = load_rows(input, read, lane / 4 * 4);
         b[h] = is_term ? to_tf32(weight(read)) : 0;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) a[i / 2][2 * h + i % 2] = is_term ? to_tf32(x.x[i]) : 0;
+        for (int i = 0; i < 4; ++i) a[i / 2][2 * h + i % 2] = is_term ? rounded ? bits_of(x.x[i]) : to_tf32(x.x[i]) : 0;
     }
     add_product(a[0], b, total[0]);
     add_product(a[1], b, total[1]);
 }
 
-template <bool in_shared, class Weight>
+template <bool rounded, bool in_shared, class Weight>
 __device__ void sum_on_tensor_cores(const Lines<float, in_shared>& input, const Weight& weight, Terms terms,
                                     const PartialSums<float>& partial) {
     float total[2][4] = {};
     int k = terms.begin;
     __syncwarp();  // lanes come from what finished the sums before, and may be reading them
 #pragma unroll 2
-    for (; k + 8 <= terms.end; k += 8) add_eight_terms<true>(input, weight, partial.lane, k, terms.end, total);
-    if (k < terms.end) add_eight_terms<false>(input, weight, partial.lane, k, terms.end, total);
+    for (; k + 8 <= terms.end; k += 8) add_eight_terms<true, rounded>(input, weight, partial.lane, k, terms.end, total);
+    if (k < terms.end) add_eight_terms<false, rounded>(input, weight, partial.lane, k, terms.end, total);
     const int g = partial.lane / 4, t = partial.lane % 4;
 #pragma unroll
     for (int j = 0; j < 2; ++j)
@@ -221,16 +224,21 @@ __device__ void sum_on_tensor_cores(const Lines<float, in_shared>& input, const 
 
 // ---- either way -----------------------------------------------------------------------------------------------------
 
-// Products of a network, on tensor cores if `tf32`, which all threads of a launch agree about: one kernel has both, as
-// everything else of it is the same.
+// Whether products are on tensor cores, and whether what they read is rounded already; all threads of a launch agree.
+struct Products {
+    bool tf32, rounded;
+};
+
+// Products of a network. One kernel has all kinds, as everything else of it is the same.
 template <class T, bool in_shared>
-__device__ void sum_unit_products(bool tf32, const T* weights, const uint32_t* row, int n,
+__device__ void sum_unit_products(const Products& kind, const T* weights, const uint32_t* row, int n,
                                   const Lines<T, in_shared>& input, Terms terms, const PartialSums<T>& partial) {
     if constexpr (std::is_same_v<T, float>) {
-        if (tf32) {
+        if (kind.tf32) {
             const T* const own = weights + row[smaller(partial.lane / 4, n - 1)];
-            sum_on_tensor_cores(input, [&](int k) { return own[k]; }, terms, partial);
-            return;
+            const auto weight = [&](int k) { return own[k]; };
+            if (kind.rounded) return sum_on_tensor_cores<true>(input, weight, terms, partial);
+            return sum_on_tensor_cores<false>(input, weight, terms, partial);
         }
     }
     sum_row_products(weights, row, n, input, terms, partial);
@@ -242,7 +250,7 @@ __device__ void sum_input_products(bool tf32, const T* weights, const uint32_t* 
     if constexpr (std::is_same_v<T, float>) {
         if (tf32) {
             const T* const own = weights + column + smaller(partial.lane / 4, n - 1);
-            sum_on_tensor_cores(grad, [&](int r) { return own[row[r]]; }, terms, partial);
+            sum_on_tensor_cores<false>(grad, [&](int r) { return own[row[r]]; }, terms, partial);
             return;
         }
     }

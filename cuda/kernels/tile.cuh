@@ -51,6 +51,11 @@ __device__ I smaller(I a, I b) {
     return a < b ? a : b;
 }
 
+template <class I>
+__device__ I larger(I a, I b) {
+    return a < b ? b : a;
+}
+
 __device__ inline const char* row_of(const ArrayView& a, int64_t row) {
     return a.data + (a.rows ? a.rows[row] : row) * a.row_stride;
 }

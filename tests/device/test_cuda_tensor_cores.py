@@ -12,6 +12,7 @@ import pytest
 import cases
 import gradients
 import headrace as hr
+import network_cases
 from cuda_twins import Twin
 from program_cases import SIZES, every_side
 
@@ -145,6 +146,20 @@ def test_flows_are_as_near_as_factors_of_11_bits_let_them(kind, device):
     for got, want in zip(fast.log_prob_vjp(x, by_row, wrt=wrt), exact.log_prob_vjp(x, by_row, wrt=wrt), strict=True):
         # A point may cross a knot, where slopes jump.
         assert 0 < np.quantile(np.abs(got - want), 0.95) < 8 * ROUNDING * np.abs(want).max()
+
+
+@pytest.mark.parametrize("name", network_cases.NETWORKS)
+def test_units_are_rounded_alike_where_they_are_stored_and_where_they_are_read(name, device):
+    """A run stores them rounded, one that is recorded rounds what it reads; sums and gates keep their digits."""
+    flow = cases.randomise(hr.MAF(5, context=2, transforms=1, hidden=hr.Network(network_cases.NETWORKS[name])), 0.4)
+    fast, exact = twins(device, flow)
+    x, context = cases.rows(50, 5, "float32"), cases.rows(50, 2, "float32", "context")
+    got = fast.log_prob(x, context)
+    (recorded,) = fast.log_prob_vjp(x, np.ones(50, "float32"), context, wrt=("log_prob",))
+    want = exact.log_prob(x, context)
+    assert np.median(np.abs(got - want)) > 64 * np.finfo("float32").eps  # else this test would not tell
+    # A unit whose last bit differs may be rounded the other way, as kernels differ in their multiply-adds.
+    assert np.quantile(np.abs(got - recorded), 0.8) <= 16 * np.finfo("float32").eps * np.abs(want).max()
 
 
 def test_there_and_back(device):
