@@ -1,5 +1,6 @@
 """The emulation of a CUDA device shows what it promises to show: kernels with bugs planted on purpose."""
 
+import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -185,6 +186,11 @@ def test_a_driver_older_than_the_toolkit_is_told_in_both_numbers(emu):
     module.set_driver(13010)
     module.set_devices(0)
     assert module.reason() == "no CUDA-capable device is detected"
+
+
+def test_jax_leaves_the_memory_of_a_card_to_other_processes():
+    """Of pytest -n, each of which it would take three quarters for."""
+    assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 
 def test_what_the_pool_keeps_can_be_given_back(emu):

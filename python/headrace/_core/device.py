@@ -33,7 +33,7 @@ Stream = Any  # of CuPy
 MATMULS = ("exact", "tf32")
 
 CACHES: list[Callable[[], None]] = []
-"""Functions that let go of device memory which other libraries keep for later; the room that knows them adds its own."""
+"""Functions that let go of device memory which other libraries keep for later; the room that knows them adds them."""
 
 ONCE = ("kink", "finish")  # what may not be begun again where it ended halfway
 
