@@ -22,7 +22,7 @@ CODE = """\t\tFunction : _ZN8headrace5forthIfEEvPKfi
         /*0080*/               @P2 BRA 0x0 ;                                 /* 0x00 */
         /*0090*/                   BRA 0x90 ;                                /* 0x00 */
 """
-LOOP = Loop("a loop", r"^forth<float>", "FFMA", 2, 1, 0.4)
+LOOP = Loop("a loop", r"^forth<float>", "FFMA", 2, ("LDG.128", 1), 0.4)
 
 
 def test_instructions_of_innermost_loops_are_counted():
@@ -41,7 +41,7 @@ def test_a_share_that_drops_is_told():
     found = gpu_loops.find(LOOP, code)
     assert gpu_loops.is_good(LOOP, found)
     assert gpu_loops.line(LOOP, found) == "a loop: 5 instructions, 2 FFMA (40.0%); 1 LDG.128, 1 LDS"
-    for more in ({"share": 0.41}, {"count": 3}, {"wide": 2}, {"kernel": "^back"}):
+    for more in ({"share": 0.41}, {"count": 3}, {"loads": ("LDS", 2)}, {"kernel": "^back"}):
         loop = Loop(**{**vars(LOOP), **more})
         found = gpu_loops.find(loop, code)
         assert not gpu_loops.is_good(loop, found)
