@@ -249,3 +249,10 @@ def test_a_module_that_computes_something_else_is_found(verb, monkeypatch):
     expected = "log densities of the source" if verb == "log_prob" else "flow's rows of data"
     with pytest.raises(ValueError, match=rf"^verify: expected the {expected} to 1e-07, but they differ by up to 0\.0"):
         convert.to_torch(flow_of("maf", "float32"))
+
+
+def test_softplus_does_not_go_straight():
+    from headrace.convert.plain.parts import softplus
+
+    x = torch.tensor([-30.0, 0.0, 19.0, 21.0, 25.0, 39.0, 41.0, 1e3], dtype=torch.float64)
+    assert_allclose(softplus(x), np.logaddexp(0.0, x.numpy()), rtol=1e-15)

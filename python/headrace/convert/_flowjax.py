@@ -9,9 +9,11 @@ import numpy as np
 
 from headrace import _arguments as check
 from headrace.bases import Base
+from headrace.convert._flowjax_files import is_arrays, leaves_of, model_of
 from headrace.convert._parts import Layers, Numbers, Place, activation_of, class_of, dtype_of, numbers
 from headrace.convert._scales import scale_of
 from headrace.convert._simple import affine, linear, normal, permutation
+from headrace.convert._stands import finished_file, without_files
 from headrace.convert._verify import verify as compare
 from headrace.flow import Flow
 from headrace.transforms.transform import Transform
@@ -21,15 +23,20 @@ __all__ = ["from_flowjax"]
 Converter = Callable[[Any, Place, int], list[Transform]]
 
 
-def from_flowjax(model: Any, *, verify: bool = True) -> Flow:
+def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow:
     """A trained flow of flowjax (18 or newer) as a `headrace.Flow` with the same density, in the same dtype.
 
     `masked_autoregressive_flow` and `coupling_flow` with affine or rational-quadratic spline transformers, a condition
     or none, inverted or not; affine and triangular maps, permutations, `Chain`, `Scan` and `Invert`.
 
     Args:
-        model: A `flowjax.distributions.Transformed`.
-        verify: Whether to compare log densities of some rows with the model's.
+        model: A `flowjax.distributions.Transformed`; or the arrays of a `masked_autoregressive_flow` or a
+            `coupling_flow` without the model: the path of a file of `equinox.tree_serialise_leaves`, or a list of them
+            in the order of its leaves.
+        verify: Whether to compare log densities of some rows with the model's. Arrays have none: for them, ``(x,
+            log_prob)`` or ``(x, log_prob, context)``, which flowjax has computed, or False.
+        **not_recorded: Of arrays alone, what the model was made with: `activation`, `transformer` ("affine", or the
+            bijection, made in the arrays' dtype) and `invert`.
 
     Raises:
         TypeError: no such flow, or parameters of several dtypes.
@@ -37,6 +44,12 @@ def from_flowjax(model: Any, *, verify: bool = True) -> Flow:
         ValueError: log densities that differ by more than rounding.
     """
     place = Place("model", "to_data")
+    if is_arrays(model):
+        leaves = leaves_of(model)
+        made = model_of(leaves, not_recorded, place)
+        state = {str(i): leaf for i, leaf in enumerate(leaves)}
+        return finished_file(place, state, verify, lambda: from_flowjax(made, verify=False).astype("float64"))
+    without_files(not_recorded)
     if class_of(model)[0] != "flowjax" or not (hasattr(model, "base_dist") and hasattr(model, "bijection")):
         raise TypeError(f"model: expected a flow of flowjax, got {check.kind_of(model)}")
     import equinox

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from headrace import _arguments as check
+from headrace.convert import _nflows_files
 from headrace.convert._embedding import Outside
 from headrace.convert._nflows import flow_of
 from headrace.convert._parts import Place, dtype_of
+from headrace.convert._stands import finished_file, is_file, without_files
 from headrace.convert._torch import finished, opened, tensors_of
 from headrace.flow import Flow
 
 __all__ = ["from_glasflow"]
 
 
-def from_glasflow(model: Any, *, verify: bool = True) -> Flow:
+# What nflows does not record either, and in both kinds of transforms by an affine map how the scale is made.
+NOT_RECORDED = {
+    **_nflows_files.NOT_RECORDED,
+    "activation": "glasflow has ReLU by default: activation='relu'",
+    "scale_activation": "glasflow has 'nflows_general' for RealNVP, and 'softplus' for its masked affine flow; give a "
+    "function otherwise",
+    "maf_scale": "",  # asked for under the name above
+}
+SCALES = ("softplus", "nflows", "nflows_general", "wide")
+
+
+def from_glasflow(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow:
     """A trained flow of glasflow as a `headrace.Flow` with the same density, in the same dtype.
 
     RealNVP, CouplingNSF and the masked autoregressive flows, with what `from_nflows` takes; also its scales cut off at
     3 ("nflows_general", the default of RealNVP). Its "log" scales, uniform and resampled latent densities are not.
 
     Args:
-        model: A `glasflow.flows.Flow`.
-        verify: Whether to compare log densities of some rows with the model's.
+        model: A `glasflow.flows.Flow`, or its `state_dict`.
+        verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: for it, ``(x,
+            log_prob)`` or ``(x, log_prob, context)``, which glasflow has computed, or False.
+        **not_recorded: Of a `state_dict` alone, what it does not record and the model needs: `activation`, `bound`
+            (tail_bound), `min_bin`, `slope` (min_derivative), `eps` (LULinear, SVDLinear), `batch_norm_eps`, and
+            `scale_activation`: a function, or "nflows_general", "wide", "nflows", or "softplus" for None.
 
     Raises:
         TypeError: no such flow, or parameters of several dtypes.
@@ -29,9 +48,28 @@ def from_glasflow(model: Any, *, verify: bool = True) -> Flow:
         ValueError: log densities that differ by more than rounding.
     """
     place = Place("model", "to_latent")
+    nothing = Outside(None, "inside", place)
+    if is_file(model):
+        if isinstance(named := not_recorded.get("scale_activation"), str):
+            not_recorded["scale_activation"] = _scale(check.choice("scale_activation", named, SCALES))
+        stand = _nflows_files.stand_of(model, not_recorded, place, NOT_RECORDED)
+        return finished_file(place, model, verify, lambda: flow_of(stand, place, nothing))
+    without_files(not_recorded)
     copied = opened("model", model)
     if not (hasattr(copied, "_transform") and hasattr(copied, "_distribution")):
         raise TypeError(f"model: expected a flow of glasflow, got {type(model).__name__}")
-    nothing = Outside(None, "inside", place)
     log_prob = copied.log_prob if verify else None
     return finished(place, dtype_of(place, tensors_of(model)), lambda: flow_of(copied, place, nothing), log_prob)
+
+
+def _scale(name: str) -> Callable[[Any], Any]:
+    """What glasflow has under a name."""
+    import torch
+    from torch.nn import functional
+
+    made: dict[str, Callable[[Any], Any]] = {
+        "softplus": lambda a: functional.softplus(a) + 1e-3,
+        "nflows": lambda a: torch.sigmoid(a + 2.0) + 1e-3,
+        "nflows_general": lambda a: (functional.softplus(a) + 1e-3).clamp(0.0, 3.0),
+    }
+    return made["nflows_general" if name == "wide" else name]

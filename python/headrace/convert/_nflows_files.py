@@ -1,4 +1,4 @@
-"""A `state_dict` of nflows as objects that its converter takes."""
+"""A `state_dict` of nflows, or of its copy in glasflow, as objects that its converter takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from headrace.convert._parts import Numbers, Place, numbers
 from headrace.convert._stands import Stand, Told, linear, listed, tree_of
 
-__all__ = ["NOT_RECORDED", "stand_of"]
+__all__ = ["NOT_RECORDED", "coupling", "lu_matrix", "made", "spline", "stand_of"]
 
 NOT_RECORDED = {
     "activation": "nflows has ReLU by default, and sbi's MAF tanh: activation='relu'",
@@ -18,7 +18,7 @@ NOT_RECORDED = {
     "min_bin": "nflows has 1e-3 for min_bin_width and min_bin_height",
     "slope": "nflows has 1e-3 for min_derivative",
     "scale_activation": "affine couplings of nflows 0.14 have lambda a: torch.sigmoid(a + 2) + 1e-3",
-    "eps": "nflows has 1e-3 for LULinear",
+    "eps": "nflows has 1e-3 for LULinear and SVDLinear",
     "batch_norm_eps": "nflows has 1e-5 for its BatchNorm between transforms",
 }
 
@@ -26,11 +26,13 @@ BLOCK_EPS = 1e-3  # of the batch norms in blocks, which is no option there
 MAF_EPS = 1e-3  # nor is the least scale of an autoregressive transform
 
 
-def stand_of(state: Mapping[str, Any], given: Mapping[str, Any], place: Place) -> Stand:
-    """The flow."""
-    told, tree = Told(given, NOT_RECORDED), tree_of(state)
+def stand_of(
+    state: Mapping[str, Any], given: Mapping[str, Any], place: Place, known: Mapping[str, str] = NOT_RECORDED
+) -> Stand:
+    """The flow; `known`: what the library does not record, and has by default."""
+    told, tree = Told(given, known), tree_of(state)
     if "_transform" not in tree or not set(tree) <= {"_transform", "_distribution", "_embedding_net"}:
-        raise TypeError(f"model: expected a state_dict of a flow of nflows, got one with {sorted(tree)}")
+        raise TypeError(f"model: expected a state_dict of a flow of nflows or glasflow, got one with {sorted(tree)}")
     own = place.at("_transform")
     features = _features(tree["_transform"])
     if not features:
@@ -53,6 +55,8 @@ def _features(node: Mapping[str, Any]) -> int:
         return int(node["autoregressive_net"]["initial_layer"]["weight"].shape[1])
     if "transform_net" in node:
         return len(node["identity_features"]) + len(node["transform_features"])
+    if "q_vectors" in node:
+        return int(node["q_vectors"].shape[1])
     for name in ("_permutation", "bias", "running_mean", "log_scale"):
         if name in node:
             return len(node[name])
@@ -76,7 +80,7 @@ def _inverse(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
     return Stand("nflows", "InverseTransform", _transform=_transform(node["_transform"], told, place.at("_transform")))
 
 
-def _spline(count: int, told: Told, place: Place) -> dict[str, Any]:
+def spline(count: int, told: Told, place: Place) -> dict[str, Any]:
     """Attributes of a transform with so many outputs a feature, if it is a spline."""
     bins, rest = divmod(count + 1, 3)
     if rest or bins < 2:
@@ -93,22 +97,28 @@ def _spline(count: int, told: Told, place: Place) -> dict[str, Any]:
     }
 
 
-def _masked(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
-    net = node["autoregressive_net"]
-    features = int(net["initial_layer"]["weight"].shape[1])
-    count, rest = divmod(int(net["final_layer"]["weight"].shape[0]), features)
+def made(node: Mapping[str, Any], told: Told, place: Place) -> tuple[Stand, int]:
+    """A MADE, and how many outputs it has for each feature."""
+    features = int(node["initial_layer"]["weight"].shape[1])
+    count, rest = divmod(int(node["final_layer"]["weight"].shape[0]), features)
     if rest:
         raise NotImplementedError(
             f"{place.path}: expected as many outputs for each feature, got {count} and {rest} more"
         )
-    made = _network("MADE", net, told, place.at("autoregressive_net"))
+    return _network("MADE", node, told, place), count
+
+
+def _masked(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+    net, count = made(node["autoregressive_net"], told, place.at("autoregressive_net"))
     if count == 2:
-        return Stand("nflows", "MaskedAffineAutoregressiveTransform", autoregressive_net=made, _epsilon=MAF_EPS)
+        own = {"scale_activation": told.take("scale_activation")} if told.asks("maf_scale") else {}
+        return Stand("nflows", "MaskedAffineAutoregressiveTransform", autoregressive_net=net, _epsilon=MAF_EPS, **own)
     name = "MaskedPiecewiseRationalQuadraticAutoregressiveTransform"
-    return Stand("nflows", name, autoregressive_net=made, **_spline(count, told, place))
+    return Stand("nflows", name, autoregressive_net=net, **spline(count, told, place))
 
 
-def _coupling(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+def coupling(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+    """A coupling with a ResidualNet."""
     net, sides = node["transform_net"], {name: node[name] for name in ("identity_features", "transform_features")}
     if "initial_layer" not in net:
         raise NotImplementedError(f"{place.path}.transform_net: expected a ResidualNet, got one with {sorted(net)}")
@@ -120,13 +130,13 @@ def _coupling(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
     inputs, units = int(net["initial_layer"]["weight"].shape[1]), int(net["initial_layer"]["weight"].shape[0])
     context = inputs - len(node["identity_features"])
     sizes = {"context_features": context or None, "hidden_features": units}
-    made = _network("ResidualNet", net, told, place.at("transform_net"), **sizes)
-    own: dict[str, Any] = {"transform_net": made, "unconditional_transform": None, **sides}
+    residual = _network("ResidualNet", net, told, place.at("transform_net"), **sizes)
+    own: dict[str, Any] = {"transform_net": residual, "unconditional_transform": None, **sides}
     if count == 1:
         return Stand("nflows", "AdditiveCouplingTransform", **own)
     if count == 2:
         return Stand("nflows", "AffineCouplingTransform", scale_activation=told.take("scale_activation"), **own)
-    own |= _spline(count, told, place)
+    own |= spline(count, told, place)
     if (kept := node.get("unconditional_transform")) is not None:
         same = {
             name: own[name] for name in ("min_bin_width", "min_bin_height", "min_derivative", "tails", "tail_bound")
@@ -176,12 +186,48 @@ def _batch_norm(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
     return Stand("nflows", "BatchNorm", weight=_softplus(node["unconstrained_weight"]) + eps, eps=eps, **own)
 
 
-def _lu(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+def lu_matrix(node: Mapping[str, Any], eps: float) -> Numbers:
+    """Of an LULinear."""
     n = len(node["bias"])
-    lower, upper = np.eye(n), np.diag(_softplus(node["unconstrained_upper_diag"]) + float(told.take("eps")))
+    lower, upper = np.eye(n), np.diag(_softplus(node["unconstrained_upper_diag"]) + eps)
     lower[np.tril_indices(n, -1)] = numbers(node["lower_entries"])
     upper[np.triu_indices(n, 1)] = numbers(node["upper_entries"])
-    return Stand("nflows", "LULinear", matrix=lower @ upper, bias=node["bias"])
+    product: Numbers = lower @ upper
+    return product
+
+
+def _lu(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+    return Stand("nflows", "LULinear", matrix=lu_matrix(node, float(told.take("eps"))), bias=node["bias"])
+
+
+def _reflections(node: Mapping[str, Any]) -> Numbers:
+    """The matrix of a sequence of Householder's."""
+    vectors = numbers(node["q_vectors"])
+    rows = np.eye(vectors.shape[1])
+    for q in vectors:
+        rows = rows - np.outer(rows @ q, 2.0 / (q @ q) * q)
+    return np.ascontiguousarray(rows.T)  # a row is the image of a unit vector
+
+
+def _householder(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+    matrix = _reflections(node)
+    return Stand("nflows", "NaiveLinear", matrix=matrix, bias=np.zeros(len(matrix)))
+
+
+def _svd(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+    diagonal = _softplus(node["unconstrained_diagonal"]) + float(told.take("eps"))
+    matrix = _reflections(node["orthogonal_1"]) @ (diagonal[:, None] * _reflections(node["orthogonal_2"]))
+    return Stand("nflows", "SVDLinear", matrix=matrix, bias=node["bias"])
+
+
+def _qr(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+    upper = np.diag(np.exp(numbers(node["log_upper_diag"])))
+    upper[np.triu_indices(len(upper), 1)] = numbers(node["upper_entries"])
+    return Stand("nflows", "QRLinear", matrix=_reflections(node["orthogonal"]) @ upper, bias=node["bias"])
+
+
+def _naive(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+    return Stand("nflows", "NaiveLinear", matrix=numbers(node["_weight"]), bias=node["bias"])
 
 
 def _same(name: str, **more: Any) -> Callable[[Mapping[str, Any], Told, Place], Stand]:
@@ -192,10 +238,14 @@ _KINDS: list[tuple[set[str], Callable[[Mapping[str, Any], Told, Place], Stand]]]
     ({"_transforms"}, _composite),
     ({"_transform"}, _inverse),
     ({"autoregressive_net"}, _masked),
-    ({"transform_net"}, _coupling),
+    ({"transform_net"}, coupling),
     ({"_permutation"}, _same("Permutation", _dim=1)),
     ({"_shift", "_scale"}, _same("PointwiseAffineTransform")),
     ({"lower_entries", "upper_entries"}, _lu),
+    ({"unconstrained_diagonal"}, _svd),
+    ({"log_upper_diag"}, _qr),
+    ({"_weight", "bias"}, _naive),
+    ({"q_vectors"}, _householder),
     ({"running_mean", "unconstrained_weight"}, _batch_norm),
     ({"initialized", "log_scale", "shift"}, _same("ActNorm")),
 ]

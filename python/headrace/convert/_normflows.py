@@ -9,10 +9,12 @@ import numpy as np
 
 from headrace.bases import Base
 from headrace.convert._nflows import coupling_transform, spline
+from headrace.convert._normflows_files import stand_of
 from headrace.convert._parts import Layers, Numbers, Place, class_of, dtype_of, numbers
 from headrace.convert._residual import masked_network, plain_network
 from headrace.convert._scales import LEAST_SLOPE
 from headrace.convert._simple import affine, linear, normal, permutation
+from headrace.convert._stands import finished_file, is_file, without_files
 from headrace.convert._torch import finished, opened, tensors_of
 from headrace.flow import Flow
 from headrace.transforms.transform import Transform
@@ -22,7 +24,7 @@ __all__ = ["flow_of", "from_normflows"]
 Converter = Callable[[Any, Place, int], list[Transform]]
 
 
-def from_normflows(model: Any, *, verify: bool = True) -> Flow:
+def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow:
     """A trained flow of normflows as a `headrace.Flow` with the same density, in the same dtype.
 
     Affine and rational-quadratic autoregressive and coupling flows, masked affine flows (RealNVP, NICE), permutations,
@@ -30,8 +32,12 @@ def from_normflows(model: Any, *, verify: bool = True) -> Flow:
     IAF there: it reads the latent side.
 
     Args:
-        model: A `normflows.NormalizingFlow` or `ConditionalNormalizingFlow`.
-        verify: Whether to compare log densities of some rows with the model's.
+        model: A `normflows.NormalizingFlow` or `ConditionalNormalizingFlow`, or its `state_dict`.
+        verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: for it, ``(x,
+            log_prob)`` or ``(x, log_prob, context)``, which normflows has computed, or False.
+        **not_recorded: Of a `state_dict` alone, what it does not record and the model needs: `activation`, `bound`
+            (tail_bound), `scale_map` and `split_mode` of `AffineCouplingBlock`. A flow without tensors at the very end
+            (`Permute` by "swap") and a function of an MLP's outputs leave no trace in it: rows to compare find them.
 
     Raises:
         TypeError: no such flow, or parameters of several dtypes.
@@ -39,6 +45,10 @@ def from_normflows(model: Any, *, verify: bool = True) -> Flow:
         ValueError: activation normalisation that has seen no rows; log densities that differ by more than rounding.
     """
     place = Place("model", "to_data")
+    if is_file(model):
+        stand = stand_of(model, not_recorded, place)
+        return finished_file(place, model, verify, lambda: flow_of(stand, place))
+    without_files(not_recorded)
     copied = opened("model", model)
     if not (hasattr(copied, "flows") and hasattr(copied, "q0")):
         raise TypeError(f"model: expected a flow of normflows, got {type(model).__name__}")

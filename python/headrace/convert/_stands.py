@@ -56,7 +56,12 @@ class Told:
         """`known`: for each name what the library has by default."""
         self._given, self._known = {name: value for name, value in given.items() if value is not None}, known
         if extra := set(self._given) - set(known):
-            raise TypeError(f"{sorted(extra)[0]}: expected only {', '.join(known)} beside a state_dict")
+            names = ", ".join(name for name, hint in known.items() if hint)
+            raise TypeError(f"{sorted(extra)[0]}: expected only {names} beside a state_dict")
+
+    def asks(self, name: str) -> bool:
+        """Whether the library has this, said or not."""
+        return name in self._known
 
     def take(self, name: str) -> Any:
         """What was said."""

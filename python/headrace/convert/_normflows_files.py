@@ -1,0 +1,159 @@
+"""A `state_dict` of normflows as objects that its converter takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from headrace.convert._nflows_files import coupling, lu_matrix, made, spline
+from headrace.convert._parts import Place, numbers
+from headrace.convert._stands import Stand, Told, linear, listed, tree_of
+
+__all__ = ["NOT_RECORDED", "stand_of"]
+
+NOT_RECORDED = {
+    "activation": "normflows has ReLU by default, and MLP a LeakyReLU of slope 0, which is one: activation='relu'",
+    "bound": "normflows calls it tail_bound: 3.0",
+    "scale_map": "normflows has scale_map='exp' for AffineCouplingBlock",
+    "split_mode": "normflows has split_mode='channel' for AffineCouplingBlock",
+}
+
+# What normflows' own layers leave no choice of.
+_FIXED = {"min_bin": 1e-3, "slope": 1e-3, "eps": 1e-3}
+
+Node = Mapping[str, Any]
+
+
+def stand_of(state: Mapping[str, Any], given: Mapping[str, Any], place: Place) -> Stand:
+    """The flow."""
+    Told(given, NOT_RECORDED)  # refuses others
+    told = Told({**given, **_FIXED}, {**NOT_RECORDED, **dict.fromkeys(_FIXED, "")})
+    tree = tree_of({key: value for key, value in state.items() if not key.startswith("p.")})  # of a target
+    if set(tree) != {"q0", "flows"}:
+        raise TypeError(f"model: expected a state_dict of a flow of normflows, got one with {sorted(tree)}")
+    if set(tree["q0"]) != {"loc", "log_scale"}:
+        raise NotImplementedError(f"model.q0: expected loc and log_scale of a normal density, got {sorted(tree['q0'])}")
+    shape = tuple(tree["q0"]["loc"].shape[1:])
+    base = Stand("normflows", "DiagGaussian", shape=shape, temperature=None, **tree["q0"])
+    own = place.at("flows")
+    features = int(np.prod(shape))
+    parts = [_flow(node, told, own.at(i), features) for i, node in enumerate(listed(tree["flows"], own))]
+    return Stand("normflows", "NormalizingFlow", q0=base, flows=parts)
+
+
+def _flow(node: Node, told: Told, place: Place, features: int) -> Stand:
+    for needed, others, make in _KINDS:
+        if needed <= set(node) <= needed | others:
+            return make(node, told, place, features)
+    raise NotImplementedError(f"{place.path}: expected a flow that is known, got one with {sorted(node)}")
+
+
+def _same(name: str, **more: Any) -> Callable[[Node, Told, Place, int], Stand]:
+    return lambda node, told, place, features: Stand("normflows", name, **node, **more)
+
+
+def _composite(node: Node, told: Told, place: Place, features: int) -> Stand:
+    own = place.at("_flows")
+    parts = [_flow(part, told, own.at(i), features) for i, part in enumerate(listed(node["_flows"], own))]
+    return Stand("normflows", "Composite", _flows=parts)
+
+
+def _reverse(node: Node, told: Told, place: Place, features: int) -> Stand:
+    return Stand("normflows", "Reverse", flow=_flow(node["flow"], told, place.at("flow"), features))
+
+
+def _invertible(node: Node, told: Told, place: Place, features: int) -> Stand:
+    if "W" in node:
+        return Stand("normflows", "InvertibleAffine", use_lu=False, W=node["W"])
+    lower = np.tril(numbers(node["L"]), -1) + np.eye(features)
+    upper = np.triu(numbers(node["U"]), 1) + np.diag(numbers(node["sign_S"]) * np.exp(numbers(node["log_S"])))
+    return Stand("normflows", "InvertibleAffine", use_lu=False, W=numbers(node["P"]) @ lower @ upper)
+
+
+def _lu(node: Node, told: Told, place: Place, features: int) -> Stand:
+    matrix = lu_matrix(node["linear"], told.take("eps"))
+    own = Stand("normflows", "_LULinear", weight=lambda: matrix, bias=node["linear"]["bias"])
+    return Stand("normflows", "LULinearPermute", permutation=Stand("normflows", "_", **node["permutation"]), linear=own)
+
+
+def _masked_affine(node: Node, told: Told, place: Place, features: int) -> Stand:
+    net, count = made(node["autoregressive_net"], told, place.at("autoregressive_net"))
+    if count != 2:
+        raise NotImplementedError(f"{place.path}: expected 2 outputs for each feature, got {count}")
+    return Stand("normflows", "MaskedAffineAutoregressive", autoregressive_net=net)
+
+
+def _masked_spline(node: Node, told: Told, place: Place, features: int) -> Stand:
+    place = place.at("mprqat")
+    net, count = made(node["mprqat"]["autoregressive_net"], told, place.at("autoregressive_net"))
+    own = Stand("normflows", "_", autoregressive_net=net, **spline(count, told, place))
+    return Stand("normflows", "AutoregressiveRationalQuadraticSpline", mprqat=own)
+
+
+def _coupled_spline(node: Node, told: Told, place: Place, features: int) -> Stand:
+    own = coupling(node["prqct"], told, place.at("prqct"))
+    return Stand("normflows", "CoupledRationalQuadraticSpline", prqct=own)
+
+
+def _net(node: Node, told: Told, place: Place) -> Stand:
+    """An MLP, or a sequence of linear layers; what has no tensors behind one is its activation."""
+    inner, place = (node["net"], place.at("net")) if "net" in node else (node, place)
+    if not all(name.isdigit() and isinstance(part, dict) and "weight" in part for name, part in inner.items()):
+        raise NotImplementedError(f"{place.path}: expected linear layers alone, got {sorted(inner)}")
+    modules: list[Any] = []
+    for i in range(max(map(int, inner)) + 1):
+        if str(i) in inner:
+            modules.append(linear("torch", inner[str(i)]))
+        elif isinstance(modules[-1], Stand):
+            modules.append(told.take("activation"))  # behind it there may be dropout, which does nothing
+    sequence = Stand("torch", "Sequential", modules)
+    return Stand("normflows", "MLP", net=sequence) if "net" in node else sequence
+
+
+def _size(net: Stand, end: int) -> int:
+    modules = list(net.net if hasattr(net, "net") else net)
+    return int(modules[end].weight.shape[0 if end else 1])
+
+
+def _block(node: Node, told: Told, place: Place, features: int) -> Stand:
+    place = place.at("flows").at(1).at("param_map")
+    net = _net(node["flows"]["1"]["param_map"], told, place)
+    inputs, outputs = _size(net, 0), _size(net, -1)
+    modes = {(features + 1) // 2: "channel", features // 2: "channel_inv"}
+    if inputs not in modes or outputs not in (features - inputs, 2 * (features - inputs)):
+        raise NotImplementedError(
+            f"{place.path}: expected inputs of one half of {features} features and outputs for the other one, got "
+            f"{inputs} and {outputs}"
+        )
+    mode = told.take("split_mode") if features % 2 == 0 else modes[inputs]
+    has_scale = outputs == 2 * (features - inputs)
+    scale_map = told.take("scale_map") if has_scale else "exp"
+    inner = Stand("normflows", "AffineCoupling", param_map=net, scale=has_scale, scale_map=scale_map)
+    split = Stand("normflows", "Split", mode=mode)
+    return Stand("normflows", "AffineCouplingBlock", flows=[split, inner, split])
+
+
+def _masked_flow(node: Node, told: Told, place: Place, features: int) -> Stand:
+    nothing = Stand("builtins", "builtin_function_or_method", __name__="zeros_like")
+    nets = {name: _net(node[name], told, place.at(name)) if name in node else nothing for name in ("s", "t")}
+    return Stand("normflows", "MaskedAffineFlow", b=node["b"], **nets)
+
+
+# Names that a flow has, and those that it may have: other flows have some of the same.
+_KINDS: list[tuple[set[str], set[str], Callable[[Node, Told, Place, int], Stand]]] = [
+    ({"_flows"}, set(), _composite),
+    ({"flow"}, set(), _reverse),
+    ({"mprqat"}, set(), _masked_spline),
+    ({"prqct"}, set(), _coupled_spline),
+    ({"autoregressive_net"}, set(), _masked_affine),
+    ({"permutation", "linear"}, set(), _lu),
+    ({"perm", "inv_perm"}, set(), _same("Permute", mode="shuffle")),
+    ({"W"}, set(), _invertible),
+    ({"P", "L", "U", "sign_S", "log_S", "eye"}, set(), _invertible),
+    ({"s", "t", "data_dep_init_done"}, set(), _same("ActNorm")),
+    ({"s", "t"}, set(), _same("AffineConstFlow")),
+    ({"b"}, {"s", "t"}, _masked_flow),
+    ({"flows"}, set(), _block),
+]
