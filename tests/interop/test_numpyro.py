@@ -16,7 +16,7 @@ import jax.numpy as jnp  # noqa: E402
 from numpyro import distributions as dist  # noqa: E402
 
 import headrace.jax as hj  # noqa: E402
-from headrace.integrations.numpyro import FlowDistribution  # noqa: E402
+from headrace.integrations.numpyro import FlowDistribution, FlowTransform  # noqa: E402
 
 KEY = jax.random.key(0)
 
@@ -117,6 +117,58 @@ def test_nuts_samples_a_posterior_with_a_flow_as_prior():
     # Some 170 independent draws at least, as in test_jax.py: five standard errors.
     assert (np.abs(draws.mean(axis=0) - mean) < 5 * std / np.sqrt(170)).all()
     assert_allclose(draws.std(axis=0), std, rtol=5 / np.sqrt(2 * 170))
+
+
+def test_a_transform_is_the_way_to_data():
+    flow, context, z = made(), rows(5, 2), rows(4, 5, 3)
+    transform = FlowTransform(flow, context)
+    assert (transform.domain.event_dim, transform.codomain.event_dim) == (1, 1)
+    want, log_det = flow.to_data(z, context)
+    x, kept = transform.call_with_intermediates(z)
+    for got, expected in ((transform(z), want), (x, want), (kept, log_det), (transform.inv(x), z)):
+        assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+    for intermediates in (None, kept):
+        assert_allclose(transform.log_abs_det_jacobian(z, x, intermediates), log_det, rtol=1e-5, atol=1e-5)
+    assert_allclose(transform.inv.log_abs_det_jacobian(x, z), -log_det, rtol=1e-4, atol=1e-4)
+    normal = dist.Normal(0.0, 1.0).expand([5, 3]).to_event(1)
+    density = dist.TransformedDistribution(normal, transform)
+    assert_allclose(density.log_prob(x), flow.log_prob(np.asarray(x), context), rtol=1e-4, atol=1e-4)
+    drawn, intermediates = density.sample_with_intermediates(KEY, (2,))
+    assert drawn.shape == (2, 5, 3)
+    assert_allclose(density.log_prob(drawn, intermediates), density.log_prob(drawn), rtol=1e-4, atol=1e-4)
+    leaves, tree = jax.tree.flatten(transform)
+    again = jax.tree.unflatten(tree, leaves)
+    assert (again(z) == transform(z)).all()
+    assert again == transform != FlowTransform(flow, context)
+    assert bool(FlowTransform(transform.module, context).eq(transform))
+    assert not bool(FlowTransform(transform.module, 2 * context).eq(transform))
+    gradient = jax.grad(lambda t: t(z).sum())(transform)
+    by = flow.to_data_vjp(z.reshape(-1, 3), np.ones((20, 3), "f4"), None, np.tile(context, (4, 1)), wrt=("parameters",))
+    by = by[0] if isinstance(by, tuple) else by
+    assert_allclose(gradient.module.params, by, rtol=1e-3, atol=1e-3)
+    for wrong, error in (((flow,), ValueError), ((3, context), TypeError), ((flow, context[:, :1]), ValueError)):
+        with pytest.raises(error, match=r"context: expected|module: expected"):
+            FlowTransform(*wrong)
+
+
+def test_nuts_moves_in_the_latent_space_of_a_transport():
+    # The flow is the exact way from a standard normal density to the prior, which is long and narrow, as its map says.
+    m, a = np.array([1.0, -2.0]), np.array([[0.02, 0.0], [1.5, 1.0]])
+    flow = hr.Flow([hr.Linear.from_matrix(a, m)])
+    prior = dist.TransformedDistribution(dist.Normal(0, 1).expand([2]).to_event(1), FlowTransform(hj.freeze(flow)))
+
+    def model():
+        numpyro.sample("x", prior)
+
+    moved = numpyro.handlers.reparam(model, config={"x": numpyro.infer.reparam.TransformReparam()})
+    mcmc = numpyro.infer.MCMC(numpyro.infer.NUTS(moved), num_warmup=150, num_samples=500, progress_bar=False)
+    mcmc.run(KEY)
+    found = mcmc.get_samples()
+    assert set(found) == {"x", "x_base"}
+    assert_allclose(found["x"], flow.to_data(np.asarray(found["x_base"]))[0], rtol=1e-4, atol=1e-4)
+    std = np.sqrt(np.diag(a @ a.T))
+    assert (np.abs(np.asarray(found["x"]).mean(axis=0) - m) < 5 * std / np.sqrt(170)).all()
+    assert_allclose(np.asarray(found["x"]).std(axis=0), std, rtol=5 / np.sqrt(2 * 170))
 
 
 def test_a_model_that_was_traced_draws_in_a_plate():

@@ -4,6 +4,8 @@ from headrace.integrations.numpyro import FlowDistribution
 
 prior = FlowDistribution(headrace.jax.freeze(flow))  # once, outside of the model
 x = numpyro.sample("x", prior)
+
+and `FlowTransform` is a bijector.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 try:
     import jax
     from numpyro.distributions import Distribution, constraints
+    from numpyro.distributions.transforms import Transform
 except ImportError as error:
     raise ImportError('headrace.integrations.numpyro needs numpyro: pip install "headrace[numpyro]"') from error
 
@@ -22,7 +25,24 @@ from headrace import _arguments as check
 from headrace.flow import Flow
 from headrace.jax import FlowModule
 
-__all__ = ["FlowDistribution"]
+__all__ = ["FlowDistribution", "FlowTransform"]
+
+
+def _module_and_context(module: FlowModule | Flow, context: Any) -> tuple[FlowModule, jax.Array | None]:
+    """Both checked, and the context as an array of the flow's dtype."""
+    if isinstance(module, Flow):
+        module = FlowModule(module)
+    elif not isinstance(module, FlowModule):
+        raise TypeError(f"module: expected a headrace.jax.FlowModule or a Flow, got {check.kind_of(module)}")
+    columns = module.structure.context
+    if (context is None) != (columns == 0):
+        expected = f"{columns} context columns" if columns else "no context, as the flow takes none"
+        raise ValueError(f"context: expected {expected}, got {check.kind_of(context)}")
+    if context is not None:
+        context = jnp.asarray(context, module.structure.dtype)
+        if not context.shape or context.shape[-1] != columns:
+            raise ValueError(f"context: expected shape (..., {columns}), got {context.shape}")
+    return module, context
 
 
 class FlowDistribution(Distribution):
@@ -53,18 +73,7 @@ class FlowDistribution(Distribution):
 
     def __init__(self, module: FlowModule | Flow, context: Any = None, *, validate_args: bool | None = None) -> None:
         """See the class."""
-        if isinstance(module, Flow):
-            module = FlowModule(module)
-        elif not isinstance(module, FlowModule):
-            raise TypeError(f"module: expected a headrace.jax.FlowModule or a Flow, got {check.kind_of(module)}")
-        columns = module.structure.context
-        if (context is None) != (columns == 0):
-            expected = f"{columns} context columns" if columns else "no context, as the flow takes none"
-            raise ValueError(f"context: expected {expected}, got {check.kind_of(context)}")
-        if context is not None:
-            context = jnp.asarray(context, module.structure.dtype)
-            if not context.shape or context.shape[-1] != columns:
-                raise ValueError(f"context: expected shape (..., {columns}), got {context.shape}")
+        module, context = _module_and_context(module, context)
         self.module, self.context = module, context
         batch = () if context is None else context.shape[:-1]
         super().__init__(batch, (module.structure.features,), validate_args=validate_args)
@@ -100,3 +109,64 @@ class FlowDistribution(Distribution):
     def variance(self) -> Any:
         """Refused: no formula gives it."""
         raise NotImplementedError("variance: a flow has no formula for its variance; take that of sample(key, (n,))")
+
+
+class FlowTransform(Transform):
+    """The way of a flow from latent to data, as a bijector of numpyro; the flow's base takes no part.
+
+    In a `TransformedDistribution` it is a density of its own. With `numpyro.infer.reparam.TransformReparam` a sampler
+    moves in the latent space, where a flow that was fitted to the target has made it simple (neural transport).
+
+    Args:
+        module: As of `FlowDistribution`; freeze it if it is done.
+        context: Shape (..., context) if the flow reads one, broadcast against the rows.
+
+    Raises:
+        TypeError, ValueError: as `FlowDistribution`.
+
+    >>> import jax, headrace as hr
+    >>> from numpyro import distributions as dist
+    >>> normal = dist.Normal(0.0, 1.0).expand([3]).to_event(1)
+    >>> density = dist.TransformedDistribution(normal, FlowTransform(hr.MAF(3, seed=0)))
+    >>> density.log_prob(density.sample(jax.random.key(0), (4,))).shape
+    (4,)
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+
+    def __init__(self, module: FlowModule | Flow, context: Any = None) -> None:
+        """See the class."""
+        self.module, self.context = _module_and_context(module, context)
+
+    def __call__(self, x: Any) -> jax.Array:
+        """Latent rows, shape (..., features), to data."""
+        return self.module.to_data(x, self.context)[0]
+
+    def _inverse(self, y: Any) -> jax.Array:
+        return self.module.to_latent(y, self.context)[0]
+
+    def call_with_intermediates(self, x: Any) -> tuple[jax.Array, jax.Array]:
+        """Data, and the log-determinants that came with it."""
+        return self.module.to_data(x, self.context)
+
+    def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> jax.Array:
+        """Log-determinants of the way to data, from latent rows `x`; shape (...)."""
+        return self.module.to_data(x, self.context)[1] if intermediates is None else intermediates
+
+    def tree_flatten(self) -> Any:
+        """Parameters and context are leaves."""
+        return (self.module, self.context), (("module", "context"), {})
+
+    def eq(self, other: object, static: bool = False) -> Any:
+        """Whether another one is the same; their numbers are compared only where that may be traced."""
+        if not isinstance(other, FlowTransform):
+            return False
+        leaves, tree = jax.tree.flatten(self)
+        others, other_tree = jax.tree.flatten(other)
+        if tree != other_tree:
+            return False
+        if static:
+            return all(one is two for one, two in zip(leaves, others, strict=True))
+        same = [jnp.array_equal(one, two) for one, two in zip(leaves, others, strict=True)]
+        return jnp.all(jnp.array(same)) if same else True
