@@ -80,7 +80,7 @@ def parquet(
     missing becomes NaN, which a fit refuses.
 
     Args:
-        paths: A file, a pattern as "dir/*.parquet", a folder, or a list of these.
+        paths: A file, a pattern as ``dir/*.parquet``, a folder, or a list of these.
         columns: Names of the features; by default all columns that are nothing else.
         context: Names of what the density is conditioned on.
         weights: Name of the weights of the rows.
