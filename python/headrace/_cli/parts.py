@@ -23,7 +23,7 @@ __all__ = ["Folder", "is_folder"]
 
 RECORD = "headrace-score.json"
 FORMAT = 1
-EDGE, SAMPLES, SAMPLE = 1 << 20, 64, 1 << 12  # bytes of a table that are compared: both ends, and so many between
+EDGE, SAMPLES, SAMPLE = 1 << 16, 64, 1 << 12  # bytes of a table that are compared: both ends, and so many between
 
 
 def is_folder(path: str | None) -> bool:

@@ -468,7 +468,8 @@ def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
 def _write_parquet(path: str, stream: IO[bytes], names: Sequence[str], parts: Iterable[NDArray[Any]]) -> None:
     tables = (_arrow_table(path, part, names) for part in parts)
     first = next(tables)
-    with _pyarrow().parquet.ParquetWriter(stream, first.schema) as writer:
+    # Numbers that hardly repeat are not looked up in a dictionary, which takes longer than to compress them.
+    with _pyarrow().parquet.ParquetWriter(stream, first.schema, use_dictionary=False) as writer:
         for table in chain([first], tables):
             writer.write_table(table)
 
