@@ -10,6 +10,8 @@ import cases
 import headrace as hr
 import stream_cases as streams
 from fitting import QUIET, moments, small
+from headrace import training
+from headrace._fit import plan as _plan
 from headrace._fit import rows as _rows
 from headrace._fit import run as _run
 from headrace._fit import stream_run as _stream_run
@@ -298,13 +300,13 @@ def test_act_norms_start_from_rows_of_the_stream():
 
 def test_the_gaussian_start_of_a_stream_is_that_of_an_array(monkeypatch):
     """From the same rows, at most 65,536, to rounding: a flow that does not become better is the same Gaussian."""
-    from headrace import training
-
     monkeypatch.setattr(training, "clearly_better", lambda *_: False)
+    monkeypatch.setattr(_plan, "STEPS", 10)
+    monkeypatch.setattr(_plan, "LEAST_EPOCHS", 1)
     x = streams.rows(3000)[0]
     flow, other = small("float64"), small("float64")
-    flow.fit(x, learning_rate=1e-6, time_budget=1.0, **QUIET)
-    history = other.fit(hr.rows.blocks([x], buffer=700), learning_rate=1e-6, time_budget=1.0, **QUIET)
+    flow.fit(x, **QUIET)
+    history = other.fit(hr.rows.blocks([x], buffer=700), **QUIET)
     assert history.gaussian
     assert len(flow.transforms) == len(other.transforms) == 5
     assert_allclose(other.log_prob(x), flow.log_prob(x), rtol=1e-6)
