@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("ignore")]
 inference = library("sbi.inference")
 torch = library("torch")
 
+from sbi.diagnostics import run_sbc as inference_run_sbc  # noqa: E402
 from sbi.neural_nets import posterior_nn as sbi_posterior_nn  # noqa: E402
 from sbi.utils import BoxUniform  # noqa: E402
 
@@ -173,3 +174,65 @@ def test_parameters_and_data_are_standardised():
         ours.posterior_nn("made")
     with pytest.raises(TypeError, match=r"^model: expected a density estimator or a posterior of sbi, got int"):
         ours.accelerate(3)
+
+
+def test_calibration_of_many_observations_in_batches(posterior, monkeypatch):
+    fast = hr.accelerate(posterior)
+    theta, x = simulated(400, seed=8)
+    x[3, 0] = np.nan
+    torch.manual_seed(8)
+    ranks, drawn = ours.run_sbc(theta, x, posterior, 100, rows=3000)  # by 30 observations
+    assert (ranks.shape, drawn.shape) == ((399, 2), (399, 2))
+    assert (drawn.abs() <= 2).all()
+    assert ranks.max() <= 100
+    theirs, _ = inference_run_sbc(theta, x, fast, num_posterior_samples=100, show_progress_bar=False)
+    # The same draws in distribution: each rank has an error of at most 5, and they share what they have from theta.
+    assert (ranks - theirs).abs().mean() < 8
+    for reduced in ("marginals", "log_prob"):
+        first = ours.run_sbc(theta, x, fast, 50, reduced)[0]
+        assert first.shape == (399, 2 if reduced == "marginals" else 1)
+    # Draws that are put in the wrong place, or ranked against another's density, are no longer so.
+    wrong = ours.run_sbc(theta.flip(0), x.flip(0).roll(1, 0), fast, 100)[0]
+    assert (wrong - theirs.flip(0)).abs().mean() > 15
+
+
+def test_each_rank_is_counted_by_hand(posterior, monkeypatch):
+    """Of a posterior that is known: what is drawn, redrawn where it leaks, and counted."""
+    fast = hr.accelerate(posterior)
+    theta, x = simulated(6, seed=9)
+    calls = []
+
+    def sample(sample_shape, condition):
+        torch.manual_seed(len(calls))
+        calls.append((sample_shape[0], len(condition)))
+        return condition[None] + 1.5 * torch.randn(*sample_shape, len(condition), 2)
+
+    monkeypatch.setattr(fast.posterior_estimator, "sample", sample)
+    ranks, first = ours.run_sbc(theta, x, fast, 40)
+    assert calls[0] == (40, 6)
+    assert len(calls) > 1
+    kept = ours._inside(fast.posterior_estimator, None, 40, x, torch.arange(6))
+    calls.clear()
+    drawn = ours._inside(fast.posterior_estimator, PRIOR, 40, x, torch.arange(6))
+    inside = (drawn.abs() <= 2).all()
+    assert inside
+    assert kept.shape == drawn.shape
+    assert np.array_equal(ranks, (drawn < theta).sum(dim=0))
+    assert torch.equal(first, drawn[0])
+    coverage = ours.run_sbc(theta, x, fast, 40, "log_prob")[0]
+    assert coverage.shape == (6, 1)
+    monkeypatch.setattr(fast.posterior_estimator, "sample", lambda s, condition: 9 + torch.zeros(*s, len(condition), 2))
+    with pytest.raises(
+        RuntimeError, match=r"^posterior: expected draws inside of the prior, got none of \d+ for obs.* 0"
+    ):
+        ours.run_sbc(theta, x, fast, 40)
+
+
+def test_calibration_refuses_what_it_is_not_for(posterior):
+    theta, x = simulated(5)
+    with pytest.raises(ValueError, match=r"^xs: expected 4 observations, as thetas has, got 5"):
+        ours.run_sbc(theta[:4], x, posterior)
+    with pytest.raises(ValueError, match=r"^reduce_fns: expected one of"):
+        ours.run_sbc(theta, x, posterior, reduce_fns="mean")
+    with pytest.raises(TypeError, match=r"^posterior: expected a DirectPosterior of sbi, got int"):
+        ours.run_sbc(theta, x, 3)

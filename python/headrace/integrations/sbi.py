@@ -5,6 +5,7 @@
     trainer = NPE(prior=prior, density_estimator=posterior_nn("nsf"))
 
 trains in sbi's own loop, embedding net included, and ``headrace.accelerate(posterior)`` takes over what is trained.
+`run_sbc` calibrates over thousands of observations in batches.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 from sbi.neural_nets.estimators.base import ConditionalDensityEstimator
-from sbi.utils.sbiutils import standardizing_net
+from sbi.utils.sbiutils import standardizing_net, within_support
 from torch import Tensor, nn
 
 from headrace import _arguments as check
@@ -25,7 +26,7 @@ from headrace.flows import MAF, NSF, RealNVP
 from headrace.torch import FlowModule
 from headrace.transforms.fixed import Standardize
 
-__all__ = ["FlowEstimator", "accelerate", "likelihood_nn", "posterior_nn"]
+__all__ = ["FlowEstimator", "accelerate", "likelihood_nn", "posterior_nn", "run_sbc"]
 
 KINDS: dict[str, Callable[..., Flow]] = {"maf": MAF, "nsf": NSF, "realnvp": RealNVP}
 
@@ -186,3 +187,92 @@ def _estimator(model: Any, verify: bool) -> FlowEstimator:
     device = next((p.device for p in model.parameters()), None)
     made.to(device).train(model.training)
     return made
+
+
+# ---- calibration -----------------------------------------------------------------------------------------------------
+
+MOST_TRIES = 10_000  # draws for one inside of the prior, before it is said that nearly none are
+
+
+def run_sbc(
+    thetas: Tensor,
+    xs: Tensor,
+    posterior: Any,
+    num_posterior_samples: int = 1000,
+    reduce_fns: str = "marginals",
+    *,
+    rows: int = 200_000,
+) -> tuple[Tensor, Tensor]:
+    """Simulation-based calibration, or expected coverage, of many observations: what `sbi.diagnostics.run_sbc` gives.
+
+    Draws of many observations are made by one call, and each outside of the prior is drawn again for its own
+    observation, so that one that leaks holds up no other. Ranks need no normalised density. sbi's `check_sbc`,
+    `sbc_rank_plot` and the others take the results.
+
+    Args:
+        thetas: Shape (observations, parameters), from the prior.
+        xs: Shape (observations, *condition_shape), simulated with them. Those with a NaN or an infinity are left out.
+        posterior: A `DirectPosterior`; one that is not accelerated yet is, by `accelerate`.
+        num_posterior_samples: Draws of each observation.
+        reduce_fns: "marginals" for the ranks of each parameter, (Talts and others 2018), or "log_prob" for those of the
+            density, which is expected coverage (Hermans and others 2022).
+        rows: Draws of one call at most: what is in memory.
+
+    Returns:
+        ``(ranks, dap_samples)``: how many draws lie below, shape (observations, parameters) or (observations, 1), and
+        one draw of each observation, shape (observations, parameters).
+
+    Raises:
+        TypeError: another posterior.
+        ValueError: shapes or names that do not fit.
+        RuntimeError: nearly no draws for an observation lie inside of the prior.
+    """
+    check.choice("reduce_fns", reduce_fns, ("marginals", "log_prob"))
+    draws = check.integer("num_posterior_samples", num_posterior_samples, least=1)
+    if not hasattr(posterior, "posterior_estimator"):
+        raise TypeError(f"posterior: expected a DirectPosterior of sbi, got {check.kind_of(posterior)}")
+    if len(thetas) != len(xs):
+        raise ValueError(f"xs: expected {len(thetas)} observations, as thetas has, got {len(xs)}")
+    if not isinstance(posterior.posterior_estimator, FlowEstimator):
+        posterior = accelerate(posterior)
+    estimator, prior = posterior.posterior_estimator, posterior.prior
+    usable = xs.isfinite().reshape(len(xs), -1).all(dim=1)
+    thetas, xs = thetas[usable], xs[usable]
+    ranks, first = [], []
+    with torch.no_grad():
+        for at in torch.arange(len(xs)).split(max(1, check.integer("rows", rows, least=1) // draws)):
+            theta, x = thetas[at], xs[at]
+            drawn = _inside(estimator, prior, draws, x, at)
+            if reduce_fns == "log_prob":
+                values, own = estimator.log_prob(drawn, x), estimator.log_prob(theta[None], x)
+                ranks.append((values < own).sum(dim=0)[:, None])
+            else:
+                ranks.append((drawn < theta).sum(dim=0))
+            first.append(drawn[0])
+    return torch.cat(ranks).to(torch.get_default_dtype()), torch.cat(first)
+
+
+def _inside(estimator: Any, prior: Any, draws: int, x: Tensor, numbers: Tensor) -> Tensor:
+    """Draws inside of the prior, shape (draws, observations, parameters)."""
+    found: Tensor = estimator.sample((draws,), condition=x)
+    if prior is None:
+        return found
+    n = found.shape[-1]
+    outside = ~within_support(prior, found.reshape(-1, n)).reshape(draws, len(x))
+    tries = 1
+    while outside.any():
+        where = outside.nonzero()
+        if tries >= MOST_TRIES:
+            raise RuntimeError(
+                f"posterior: expected draws inside of the prior, got none of {tries} for observation "
+                f"{int(numbers[where[0, 1]])}: its density lies outside"
+            )
+        more = min(max(1, outside.numel() // len(where)), 1000)
+        fresh = estimator.sample((more,), condition=x[where[:, 1]])
+        fits = within_support(prior, fresh.reshape(-1, n)).reshape(more, len(where))
+        done = fits.any(dim=0)
+        chosen = fresh[fits.int().argmax(dim=0), torch.arange(len(where))]  # the first that fits
+        found[where[done, 0], where[done, 1]] = chosen[done]
+        outside[where[done, 0], where[done, 1]] = False
+        tries += more
+    return found
