@@ -1,0 +1,175 @@
+"""Flows for aspire, in the place of its own.
+
+    from aspire import Aspire
+
+    sampler = Aspire(..., flow_backend="headrace", flow_class="NSF")
+
+Where headrace is installed, aspire finds it by that name (the entry points "aspire.flows").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+try:
+    from array_api_compat import numpy as namespace
+    from aspire.flows.base import Flow as AspireFlow
+    from aspire.history import FlowHistory
+    from aspire.transforms import BaseTransform
+except ImportError as error:
+    raise ImportError('headrace.integrations.aspire needs aspire: pip install "headrace[aspire]"') from error
+
+from headrace import _arguments as check
+from headrace.files import from_bytes, to_bytes
+from headrace.flow import Flow
+from headrace.flows import IAF, MAF, NSF, RealNVP
+
+__all__ = ["HeadraceFlow"]
+
+KINDS: dict[str, Callable[..., Flow]] = {"MAF": MAF, "IAF": IAF, "NSF": NSF, "RealNVP": RealNVP}
+
+Pair = tuple[Any, Any]
+
+
+class HeadraceFlow(AspireFlow):
+    """A flow with the methods that aspire calls; rows are NumPy's, and results of the namespace `xp` if one is given.
+
+    Args:
+        dims: Features.
+        flow_class: "MAF", "IAF", "NSF" or "RealNVP", or what makes a `headrace.Flow` of a number of features.
+        data_transform: aspire's transform of the data, which is fitted with the flow.
+        seed: Of the weights, the fits and the draws.
+        device: "cpu" or a device of `headrace.Flow.to`; None for the CPU.
+        dtype: "float32" or "float64", of the flow; None for float32.
+        **settings: Of the class: `transforms`, `hidden`, `residual`, ...
+
+    Raises:
+        TypeError, ValueError: by the name of the argument.
+    """
+
+    xp = namespace
+
+    def __init__(
+        self,
+        dims: int,
+        flow_class: str | Callable[..., Flow] = "MAF",
+        data_transform: Any = None,
+        seed: int = 1234,
+        device: Any = None,
+        dtype: Any = None,
+        **settings: Any,
+    ) -> None:
+        """See the class."""
+        super().__init__(dims, device=device, data_transform=data_transform)
+        make = (
+            KINDS[check.choice("flow_class", flow_class, tuple(KINDS))] if isinstance(flow_class, str) else flow_class
+        )
+        kind = "float32" if dtype is None else check.float_dtype("dtype", str(dtype).removeprefix("torch.")).name
+        self._generator = np.random.default_rng(check.integer("seed", seed))
+        self._device = str(device or "cpu")
+        named = {"seed": self._seed(), "dtype": kind} if isinstance(flow_class, str) else {}
+        self.flow: Flow = make(dims, **named, **settings).to(self._device)
+
+    def _seed(self) -> int:
+        return int(self._generator.integers(2**62))
+
+    def _rows(self, x: Any) -> NDArray[Any]:
+        """As NumPy's floats, in float64 if they are: near a bound the transform of the data needs every digit."""
+        rows = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
+        return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
+
+    def fit(
+        self,
+        x: Any,
+        n_epochs: int = 100,
+        lr: float = 1e-3,
+        batch_size: int = 500,
+        validation_fraction: float = 0.2,
+        clip_grad: float | None = None,
+        lr_annealing: bool = False,
+        **fit: Any,
+    ) -> FlowHistory:
+        """Fit the transform of the data, and train the flow by `headrace.Flow.fit`.
+
+        All epochs are run, and the best on the rows held out is kept, as aspire does it.
+
+        Args:
+            x: Shape (rows, dims).
+            n_epochs, lr, batch_size, validation_fraction, clip_grad: See aspire.
+            lr_annealing: Whether the learning rate falls by a cosine.
+            **fit: Of `headrace.Flow.fit`, which win: ``weight_decay="auto"``, ``patience=20``.
+
+        Returns:
+            The losses of the epochs.
+        """
+        rows = np.asarray(self.fit_data_transform(self._rows(x)))
+        arguments: dict[str, Any] = {
+            "epochs": n_epochs,
+            "learning_rate": lr,
+            "batch_size": batch_size,
+            "validation": validation_fraction,
+            "patience": n_epochs,
+            "schedule": "cosine" if lr_annealing else "constant",
+            "clip": clip_grad,
+            "seed": self._seed(),
+            "progress": False,
+        }
+        history = self.flow.fit(rows, **{**arguments, **fit})
+        return FlowHistory(
+            training_loss=[float(one) for one in history.train_loss],
+            validation_loss=[float(one) for one in history.validation_loss],
+        )
+
+    def log_prob(self, x: Any, xp: Any = namespace) -> Any:
+        """Log densities, shape (rows,)."""
+        inner, log_det = self.rescale(self._rows(x))
+        return xp.asarray(self.flow.log_prob(np.asarray(inner)) + np.asarray(log_det))
+
+    def sample_and_log_prob(self, n_samples: int, xp: Any = namespace) -> Pair:
+        """Draws, shape (n_samples, dims), and their log densities."""
+        inner, log_prob = self.flow.sample_and_log_prob(n_samples, seed=self._seed(), dtype="float64")
+        x, log_det = self.inverse_rescale(np.asarray(inner))
+        return xp.asarray(np.asarray(x)), xp.asarray(np.asarray(log_prob) - np.asarray(log_det))
+
+    def sample(self, n_samples: int, xp: Any = namespace) -> Any:
+        """Draws, shape (n_samples, dims)."""
+        return self.sample_and_log_prob(n_samples, xp=xp)[0]
+
+    def forward(self, x: Any, xp: Any = namespace) -> Pair:
+        """Data to latent, and the log-determinant."""
+        inner, before = self.rescale(self._rows(x))
+        z, log_det = self.flow.to_latent(np.asarray(inner))
+        return xp.asarray(z), xp.asarray(log_det + np.asarray(before))
+
+    def inverse(self, z: Any, xp: Any = namespace) -> Pair:
+        """Latent to data, and the log-determinant."""
+        inner, log_det = self.flow.to_data(self._rows(z))
+        x, after = self.inverse_rescale(np.asarray(inner, np.float64))
+        return xp.asarray(np.asarray(x)), xp.asarray(log_det + np.asarray(after))
+
+    def save(self, h5_file: Any, path: str = "flow") -> None:
+        """Write the flow's file and the transform of the data into a group of an HDF5 file."""
+        group = h5_file.create_group(path)
+        group.create_dataset("file", data=np.frombuffer(to_bytes(self.flow), np.uint8))
+        group.attrs["dims"], group.attrs["device"] = self.dims, self._device
+        group.attrs["seed"] = self._seed()
+        self.data_transform.save(group, "data_transform")
+
+    @classmethod
+    def load(cls, h5_file: Any, path: str = "flow") -> HeadraceFlow:
+        """Read what `save` wrote."""
+        group = h5_file[path]
+        flow = from_bytes(group["file"][()].tobytes())
+        transform = BaseTransform.load(group, "data_transform", strict=False)
+        device = str(group.attrs["device"])
+        return cls(
+            int(group.attrs["dims"]),
+            lambda dims: flow,
+            data_transform=transform,
+            seed=int(group.attrs["seed"]),
+            device=device,
+        )

@@ -1,0 +1,116 @@
+"""Flows for flowMC's global proposals, in the place of its own.
+
+    from flowMC.resource_strategy_bundle.RQSpline_MALA import RQSpline_MALA_Bundle
+    from headrace.integrations.flowmc import use
+
+    bundle = use(RQSpline_MALA_Bundle(...), headrace.NSF(features, coupling=True))
+
+flowMC trains the flow in its own loop, with its optimiser.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+try:
+    from flowMC.resource.kernel.NF_proposal import NFProposal
+    from flowMC.resource.model.nf_model.base import NFModel
+    from flowMC.resource.optimizer import Optimizer
+except ImportError as error:
+    raise ImportError('headrace.integrations.flowmc needs flowMC: pip install "headrace[flowmc]"') from error
+
+import jax
+from jax import numpy as jnp
+
+from headrace import _arguments as check
+from headrace.flow import Flow
+from headrace.jax import FlowModule
+
+__all__ = ["FlowModel", "use"]
+
+
+class FlowModel(NFModel):
+    """A flow as a model of flowMC: a pytree of the flow's parameters and of means and covariances of the data.
+
+    It works on data that are standardised by these, as flowMC's flows do; `train` sets them.
+
+    Args:
+        flow: Without a context.
+
+    Raises:
+        TypeError, ValueError: no flow, or one of a context.
+    """
+
+    module: FlowModule
+
+    def __init__(self, flow: Flow) -> None:
+        """See the class."""
+        if not isinstance(flow, Flow):
+            raise TypeError(f"flow: expected a headrace.Flow, got {check.kind_of(flow)}")
+        if flow.context:
+            raise ValueError(f"flow: expected one without context, got {flow.context} columns")
+        self.module = FlowModule(flow)
+        self._n_features = flow.features
+        self._data_mean = jnp.zeros(flow.features)
+        self._data_cov = jnp.eye(flow.features)
+
+    @property
+    def _scale(self) -> jax.Array:
+        return jnp.sqrt(jnp.diag(self.data_cov))
+
+    def log_prob(self, x: jax.Array) -> jax.Array:
+        """Log density of a row, or of rows."""
+        return self.module.log_prob((x - self.data_mean) / self._scale) - jnp.log(self._scale).sum()
+
+    def sample(self, rng_key: Any, n_samples: int) -> jax.Array:
+        """Draws, shape (n_samples, n_dim)."""
+        return self.data_mean + self._scale * self.module.sample(rng_key, n_samples)
+
+    def forward(self, x: jax.Array, key: Any = None) -> tuple[jax.Array, jax.Array]:
+        """Standardised data to latent, and the log-determinant."""
+        return self.module.to_latent(x)
+
+    def inverse(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Latent to standardised data, and the log-determinant."""
+        return self.module.to_data(x)
+
+    def print_parameters(self) -> None:
+        """Print what the model is."""
+        print(self.to_flow())
+
+    def to_flow(self) -> Flow:
+        """A `headrace.Flow` of the same density, with means and standard deviations of the data at its end."""
+        import numpy as np
+
+        from headrace.transforms.fixed import Standardize
+
+        flow = self.module.to_flow()
+        ends = Standardize(np.asarray(self.data_mean, float), np.asarray(self._scale, float))
+        return Flow([*flow.transforms, ends], flow.base, dtype=flow.dtype)
+
+
+def use(bundle: Any, flow: Flow, learning_rate: float = 1e-3) -> Any:
+    """A bundle of flowMC with another flow, and an optimiser for it.
+
+    Args:
+        bundle: One of `flowMC.resource_strategy_bundle` with a flow, before the first run; it is changed.
+        flow: See `FlowModel`.
+        learning_rate: Of Adam.
+
+    Returns:
+        The bundle.
+
+    Raises:
+        TypeError: no bundle with a flow.
+    """
+    resources = getattr(bundle, "resources", {})
+    if not isinstance(resources.get("global_sampler"), NFProposal):
+        raise TypeError(f"bundle: expected a bundle of flowMC with a flow, got {check.kind_of(bundle)}")
+    model = FlowModel(flow)
+    if model.n_features != resources["model"].n_features:
+        raise ValueError(f"flow: expected {resources['model'].n_features} features, got {model.n_features}")
+    batch = resources["global_sampler"].n_batch_size
+    resources["model"] = model
+    resources["global_sampler"] = NFProposal(model, n_NFproposal_batch_size=batch)
+    resources["optimizer"] = Optimizer(model=model, learning_rate=learning_rate)
+    return bundle

@@ -1,0 +1,97 @@
+"""Flows inside of flowMC: as its models, trained by it, and what its global proposals make of them."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import headrace as hr
+from convert_cases import library
+
+pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("ignore")]
+
+library("flowMC")
+jax = library("jax")
+
+import equinox  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import optax  # noqa: E402
+
+from headrace.integrations.flowmc import FlowModel, use  # noqa: E402
+
+
+def made(features=3, **settings):
+    return hr.NSF(features, transforms=2, hidden=(16,), coupling=True, bins=4, **settings)
+
+
+def rows(n=512, features=3, seed=0):
+    x = np.random.default_rng(seed).standard_normal((n, features)) * np.arange(1, features + 1)
+    x[:, 1] += 0.5 * x[:, 0] ** 2
+    return (x + 20.0).astype("float32")
+
+
+def test_it_is_a_density_on_standardised_data_and_its_own_loop_trains_it():
+    model = FlowModel(made())
+    x = jnp.asarray(rows())
+    optimiser = optax.adam(5e-3)
+    state = optimiser.init(equinox.filter(model, equinox.is_inexact_array))
+    _, trained, state, losses = model.train(jax.random.key(0), x, optimiser, state, 8, 64, verbose=False)
+    assert_allclose(trained.data_mean, x.mean(axis=0), rtol=1e-4)
+    assert_allclose(trained.data_cov, jnp.cov(x.T), rtol=1e-4)
+    standard = equinox.tree_at(lambda m: (m._data_mean, m._data_cov), model, (trained._data_mean, trained._data_cov))
+    assert trained.log_prob(x).mean() > standard.log_prob(x).mean() + 0.1
+    assert_allclose(losses[-1], -trained.log_prob(x).mean(), atol=0.5)
+    flow = trained.to_flow()
+    assert_allclose(flow.log_prob(np.asarray(x)), trained.log_prob(x), rtol=1e-4, atol=1e-4)
+    one = trained.log_prob(x[0])
+    assert one.shape == ()
+    assert_allclose(jax.vmap(trained.log_prob)(x[:5]), trained.log_prob(x)[:5], rtol=1e-5, atol=1e-5)
+    drawn = trained.sample(jax.random.key(1), 4000)
+    assert_allclose(drawn.mean(axis=0), x.mean(axis=0), atol=0.5)
+    z, log_det = trained.forward(x[:5])
+    back, other = trained.inverse(z)
+    assert_allclose(back, x[:5], rtol=1e-3, atol=1e-3)
+    assert_allclose(log_det, -other, rtol=1e-3, atol=1e-3)
+    # The compiled functions of an older model do not serve a newer one: parameters are leaves.
+    compiled = equinox.filter_jit(lambda m, x: m.log_prob(x))
+    assert not np.allclose(compiled(standard, x[:5]), compiled(trained, x[:5]))
+
+
+def acceptance(bundle, folder):
+    from flowMC.Sampler import Sampler
+
+    sampler = Sampler(
+        n_dim=4, n_chains=20, rng_key=jax.random.key(1), resource_strategy_bundles=bundle, outdir=str(folder)
+    )
+    start = 2.0 * jax.random.normal(jax.random.key(2), (20, 4))
+    sampler.sample(start, {})
+    accepted = sampler.resources["global_accs_production"].data
+    positions = sampler.resources["positions_production"].data.reshape(-1, 4)
+    accepted = accepted[jnp.isfinite(accepted)]
+    return float(accepted.mean()), np.asarray(positions[jnp.isfinite(positions).all(axis=1)])
+
+
+@pytest.mark.long
+def test_global_proposals_are_accepted(tmp_path):
+    from flowMC.resource_strategy_bundle.RQSpline_MALA import RQSpline_MALA_Bundle
+
+    def target(x, data):  # a banana and two normal numbers
+        return -0.5 * (x[0] ** 2 + (2.0 * (x[1] - 0.5 * x[0] ** 2)) ** 2 + x[2] ** 2 + (x[3] - 3.0) ** 2)
+
+    sizes = {"n_local_steps": 20, "n_global_steps": 20, "n_training_loops": 5, "n_production_loops": 2, "n_epochs": 10}
+    sizes |= {"rq_spline_n_layers": 2, "rq_spline_hidden_units": [16, 16], "batch_size": 500, "n_max_examples": 2000}
+    own = RQSpline_MALA_Bundle(
+        rng_key=jax.random.key(0), n_chains=20, n_dims=4, logpdf=target, mala_step_size=0.3, **sizes
+    )
+    flow = hr.NSF(4, transforms=4, hidden=(16, 16), coupling=True, bins=8, bound=10.0)
+    accepted, x = acceptance(use(own, flow, learning_rate=1e-2), tmp_path)
+    assert accepted > 0.3  # 0.59 was seen
+    assert_allclose(x.mean(axis=0), [0.0, 0.5, 0.0, 3.0], atol=0.35)
+
+
+def test_wrong_arguments():
+    with pytest.raises(TypeError, match=r"^flow: expected a headrace\.Flow, got int"):
+        FlowModel(3)
+    with pytest.raises(ValueError, match=r"^flow: expected one without context, got 2 columns"):
+        FlowModel(hr.MAF(2, context=2))
+    with pytest.raises(TypeError, match=r"^bundle: expected a bundle of flowMC with a flow, got int"):
+        use(3, made())
