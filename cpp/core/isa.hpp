@@ -11,6 +11,7 @@ namespace headrace {
 struct InstructionSet {
     const char* name;
     const Table* table;
+    const Bf16Kernels* bf16;
     bool supported;
 };
 

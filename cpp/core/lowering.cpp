@@ -423,13 +423,16 @@ class Lowering {
         m.fold = structure_.fold_of(e.index);
         m.stream = uint32_t(e.index) + 2;  // the first two are those of numbers that are drawn
         m.input_slot = context_ - t.options().context;
+        m.bf16 = structure_.is_bf16(e.index);
+        m.rounded = structure_.pairs_of(e.index);
         add_layers(m, t);
         if (m.reads_built) {
-            m.tile_plan = out_.keep(sequential_plan(t, choose_panel(t)));
-            m.small_plan = out_.keep(sequential_plan(t, 1));
+            m.tile_plan = keep_plan(m, t, sequential_plan(t, choose_panel(t)));
+            m.small_plan = keep_plan(m, t, m.bf16 ? few_rows_plan(t, true) : sequential_plan(t, 1));
             m.back_plan = out_.keep(sequential_back_plan(t));
         } else {
-            m.tile_plan = m.small_plan = out_.keep(parallel_plan(t));
+            m.tile_plan = m.small_plan = keep_plan(m, t, parallel_plan(t));
+            if (m.bf16) m.small_plan = keep_plan(m, t, few_rows_plan(t, false));
             m.back_plan = out_.keep(parallel_back_plan(t));
         }
         std::vector<int> built = wanted_slots(i + 1);
@@ -451,6 +454,7 @@ class Lowering {
         m.passive_built = out_.keep(std::move(passive_built));
         where_ = std::move(built);
         chain_.units = std::max(chain_.units, m.units);
+        chain_.sums = std::max(chain_.sums, m.sums);
         std::vector<Summed> summed;
         for (int l = 0; l < m.n_layers; ++l) {
             const Layer& layer = m.layers[l];
@@ -460,6 +464,11 @@ class Lowering {
         out_.transforms.resize(out_.steps.size());
         out_.transforms.push_back(&t);
         add_weighted(step_of(m), std::move(summed));
+    }
+
+    Plan keep_plan(const NetworkStep<T>& m, const MaskedTransform& t, PlanStorage plan) {
+        if (m.bf16) plan_rounding(plan, t);
+        return out_.keep(std::move(plan));
     }
 
     // Lines for each layer's products, sums and values; apart only where two of them are needed.
@@ -472,6 +481,7 @@ class Lowering {
         int panels = 0, folded = 0;
         bool has_slopes = false;
         const auto room = [&](int units) { return std::exchange(m.units, m.units + padded(units)); };
+        if (m.bf16) m.input_pairs = room((int(t.input_order().size()) + 1) / 2);
         for (size_t l = 0; l < shapes.size(); ++l) {
             const auto& shape = shapes[l];
             const bool hidden = !t.is_output(int(l)), joined = shape.context >= 0 || shape.adds >= 0;
@@ -488,6 +498,11 @@ class Lowering {
             const bool is_changed = shape.activation != identity_index || shape.dropout > 0;
             layer.value = added_by[l] >= 0 && is_changed ? room(shape.out) : layer.sum;
             layer.dropout = shape.dropout;
+            layer.block = shape.block.data();
+            if (m.bf16) {
+                layer.pairs = hidden && !shape.context_alone ? room((shape.out + 1) / 2) : -1;
+                layer.sums = std::exchange(m.sums, m.sums + padded(shape.out));
+            }
             layer.relu = shape.activation == relu_index && !joined && layer.value == layer.product && !shape.dropout;
             layer.sweep = joined || shape.dropout > 0 || !(layer.relu || shape.activation == identity_index);
             layer.context_alone = shape.context_alone;

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "../math/activations.hpp"
+#include "../math/bf16.hpp"
 #include "../math/maps.hpp"
 #include "../math/vector_maps.hpp"
 #include "views.hpp"
@@ -354,7 +355,7 @@ MaskedTransform::LayerShape MaskedTransform::shape_of(std::vector<int> degree, c
     return layer;
 }
 
-void MaskedTransform::place_weights(LayerShape& layer, uint64_t& offset) const {
+void MaskedTransform::place_weights(LayerShape& layer, uint64_t& offset) {
     for (int u = 0; u < layer.out; u += row_block) {
         const int end = std::min(layer.out, u + row_block), length = padded(layer.visible[end - 1]);
         for (int i = u; i < end; ++i, offset += length) layer.row.push_back(uint32_t(offset));
@@ -363,6 +364,24 @@ void MaskedTransform::place_weights(LayerShape& layer, uint64_t& offset) const {
     offset += padded(layer.out);
     if (offset > std::numeric_limits<uint32_t>::max() / 2)
         throw std::invalid_argument("hidden: the network has more than 2^31 weights");
+    for (int u = 0; u < layer.out; u += bf16_units) {
+        layer.block.push_back(n_pairs_);
+        n_pairs_ += uint32_t((layer.visible[std::min(layer.out, u + bf16_units) - 1] + 1) / 2 * bf16_units);
+    }
+    layer.block.push_back(n_pairs_);
+}
+
+void MaskedTransform::round(const float* weights, uint32_t* pairs) const {
+    std::fill_n(pairs, n_pairs_, 0u);
+    for (const LayerShape& layer : layers_)
+        for (int u = 0; u < layer.out; ++u) {
+            uint32_t* const to = pairs + layer.block[u / bf16_units] + u % bf16_units;
+            const float* const from = weights + layer.row[u];
+            for (int k = 0; k < layer.visible[u]; ++k) {
+                const uint32_t bits = bf16_rounded(from[k], least_bf16_weight);
+                to[k / 2 * bf16_units] |= k % 2 ? bits : bits >> 16;
+            }
+        }
 }
 
 // A layer may add what it sees: the sums of units of no higher degree, and each layer's but once.

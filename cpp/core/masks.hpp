@@ -77,6 +77,7 @@ class MaskedTransform {
         std::vector<int> visible;   // each sorted unit sees so many of the sorted inputs
         std::vector<uint32_t> row;  // offset of each unit's weights
         uint32_t bias = 0;
+        std::vector<uint32_t> block;  // offsets of blocks of rounded pairs (bf16.hpp), and their end
     };
 
     const MaskedOptions& options() const { return options_; }
@@ -95,6 +96,7 @@ class MaskedTransform {
     int n_params() const { return n_params_; }
     int max_level() const { return max_level_; }
     uint32_t n_weights() const { return n_weights_; }
+    uint32_t n_pairs() const { return n_pairs_; }  // of rounded weights
     // True if what the network reads is never transformed: then both directions are parallel.
     bool reads_passive_only() const;
     // The first sorted unit of hidden layer l (or output) whose degree is at least d.
@@ -117,11 +119,14 @@ class MaskedTransform {
     template <class T>
     void clear_dead(T* gradient) const;
 
+    // The weights rounded to bf16, in pairs (bf16.hpp).
+    void round(const float* weights, uint32_t* pairs) const;
+
   private:
     void check_hidden() const;
     void lay_out();
     LayerShape shape_of(std::vector<int> degree, const std::vector<int>& below, bool output) const;
-    void place_weights(LayerShape& layer, uint64_t& offset) const;
+    void place_weights(LayerShape& layer, uint64_t& offset);
     // The user's unit, or column, at each sorted place of what a layer reads.
     std::vector<int> columns_of(const LayerShape& layer) const;
     void pin_biases();
@@ -133,7 +138,7 @@ class MaskedTransform {
     std::vector<LayerShape> layers_;
     std::vector<bool> pinned_;  // by place in the weight vector: zeros inside the staircase and among the biases
     int map_ = 0, vector_map_ = -1, n_params_ = 0, max_level_ = 0, n_context_layers_ = 0;
-    uint32_t n_weights_ = 0;
+    uint32_t n_weights_ = 0, n_pairs_ = 0;
 };
 
 // The maps and activations compiled in, in the order of their indices.

@@ -29,6 +29,11 @@ class Planner {
         }
     }
 
+    // Units [begin, end) in one op.
+    void whole(int layer, int begin, int end, int k0, int k1) {
+        plan_.ops.push_back({layer, begin, end - begin, k0, k1, true, true});
+    }
+
     // What was planned since the last phase settles coordinates up to `level`.
     void settle(int level) {
         const int n_params = t_.n_params();
@@ -136,6 +141,33 @@ PlanStorage sequential_plan(const MaskedTransform& t, int panel) {
         }
     }
     return plan.finish();
+}
+
+PlanStorage few_rows_plan(const MaskedTransform& t, bool sequential) {
+    Planner plan(t);
+    const int last = plan.last_layer();
+    std::vector<int> added(size_t(last) + 1, 0);
+    for (int level = sequential ? 1 : t.max_level(); level <= t.max_level(); ++level) {
+        for (int l = 0; l <= last; ++l) {
+            const int degree = l == last ? level : level - 1;
+            const int begin = sequential ? plan.first(l, degree) : 0;
+            const int end = sequential ? plan.first(l, degree + 1) : t.live_units(l);
+            if (begin >= end) continue;
+            const int seen = t.layers()[size_t(l)].visible[size_t(end) - 1];
+            plan.whole(l, begin, end, added[size_t(l)], seen);
+            added[size_t(l)] = seen / 2 * 2;  // a pair is added when both of it are known
+        }
+        plan.settle(level);
+    }
+    return plan.finish();
+}
+
+void plan_rounding(PlanStorage& plan, const MaskedTransform& t) {
+    int rounded = 0;
+    for (Op& op : plan.ops) {
+        op.fresh = rounded;
+        if (t.layers()[size_t(op.layer)].below < 0) rounded = std::max(rounded, op.k1);
+    }
 }
 
 int choose_panel(const MaskedTransform& t) {

@@ -28,6 +28,13 @@ PlanStorage parallel_plan(const MaskedTransform& t);
 // level.
 PlanStorage sequential_plan(const MaskedTransform& t, int panel);
 
+// For few rows in bf16, whose sums take what is known for all units at once (bf16.hpp): a layer, or what a level brings
+// of it, is one op, and k0 says which inputs earlier ops of the layer added.
+PlanStorage few_rows_plan(const MaskedTransform& t, bool sequential);
+
+// Says of each op in bf16 what of the network's inputs is to be rounded before it.
+void plan_rounding(PlanStorage& plan, const MaskedTransform& t);
+
 // The way back of the parallel direction: all coordinates, then layer by layer.
 BackPlanStorage parallel_back_plan(const MaskedTransform& t);
 

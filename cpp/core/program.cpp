@@ -6,6 +6,7 @@
 #include <cstring>
 #include <new>
 #include <stdexcept>
+#include <type_traits>
 #include <utility>
 
 #include "../steps/ready.hpp"
@@ -24,13 +25,14 @@ constexpr int64_t tile_cache_bytes = 768 * 1024;
 
 template <class T>
 Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps,
-                    ContextScale context_scale)
+                    ContextScale context_scale, bool bf16)
     : base_(base),
-      structure_(features, context, std::move(steps), std::move(context_scale)),
+      structure_(features, context, std::move(steps), std::move(context_scale), bf16),
       chains_(structure_, base_steps),
       // Biases are read a whole vector at a time.
       weights_(std::make_shared<Published<T>>(aligned_zeros<T>(structure_.n_weights() + row_padding))) {
     active_isa();  // refuse a bad HEADRACE_ISA here, not in a call
+    if (bf16 && sizeof(T) != sizeof(float)) throw std::invalid_argument("bf16: expected a program of float32");
 }
 
 template <class T>
@@ -39,6 +41,15 @@ Call<T> Program<T>::call_with(const Compiled<T>& compiled, const Request<T>& req
     call.weights = weights->numbers();
     if (compiled.chain.ready > 0)
         call.ready = weights->ready(compiled.number, [&] { return prepare(compiled.chain, weights->numbers()); });
+    if constexpr (std::is_same_v<T, float>)
+        if (structure_.n_pairs() > 0) {
+            call.bf16 = active_isa().bf16;
+            call.rounded = weights->rounded([&] {
+                Aligned<uint32_t> pairs = aligned_memory<uint32_t>(structure_.n_pairs());
+                structure_.round(weights->numbers(), pairs.get());
+                return pairs;
+            });
+        }
     return call;
 }
 
@@ -95,7 +106,8 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     }
 
     Aligned<T> folded;
-    if (structure_.n_folded() > 0 && request.one_context_row) {
+    // In bf16 a unit's sum takes its pairs in one order, so that nothing is folded.
+    if (structure_.n_folded() > 0 && request.one_context_row && structure_.n_pairs() == 0) {
         std::vector<T> row(context());
         bool finite = true;
         for (int c = 0; c < context(); ++c) {

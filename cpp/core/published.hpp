@@ -30,9 +30,20 @@ class Published {
         return found;
     }
 
+    // The same of the numbers rounded to bf16, in pairs.
+    template <class Make>
+    const uint32_t* rounded(Make&& make) const {
+        uint32_t* found = rounded_.load(std::memory_order_acquire);
+        if (found) return found;
+        Aligned<uint32_t> made = make();
+        if (rounded_.compare_exchange_strong(found, made.get(), std::memory_order_acq_rel)) return made.release();
+        return found;
+    }
+
     // Before the numbers change in place; nobody else may hold them.
     void forget() {
         for (std::atomic<T*>& slot : ready_) Aligned<T>(slot.exchange(nullptr));
+        Aligned<uint32_t>(rounded_.exchange(nullptr));
     }
 
     static constexpr int chains = 4;  // two directions, with the base and without
@@ -40,6 +51,7 @@ class Published {
   private:
     Aligned<T> numbers_;
     mutable std::atomic<T*> ready_[chains] = {};
+    mutable std::atomic<uint32_t*> rounded_ = nullptr;
 };
 
 }  // namespace headrace

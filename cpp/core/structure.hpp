@@ -38,7 +38,8 @@ struct Compiled;
 class Structure {
   public:
     // Throws std::invalid_argument where a step does not fit.
-    Structure(int features, int context, std::vector<StepSpec> steps, ContextScale context_scale);
+    // bf16: products of networks are of numbers rounded to it; those of layers without hidden ones stay as they are.
+    Structure(int features, int context, std::vector<StepSpec> steps, ContextScale context_scale, bool bf16 = false);
     Structure(const Structure&) = delete;  // what is compiled points to it
     Structure& operator=(const Structure&) = delete;
 
@@ -47,6 +48,12 @@ class Structure {
     const std::vector<StepSpec>& steps() const { return steps_; }
     size_t n_weights() const { return n_weights_; }
     size_t n_folded() const { return n_folded_; }  // units of all steps that read a context
+
+    bool is_bf16(size_t i) const { return bf16_ && steps_[i].masked && steps_[i].masked->layers().size() > 1; }
+    // The rounded weights of all its networks, and where those of step i start.
+    size_t n_pairs() const { return n_pairs_; }
+    int64_t pairs_of(size_t i) const { return step_pairs_[i]; }
+    void round(const float* weights, uint32_t* pairs) const;
 
     // The vector of weights in order: of each layer the matrix, then the biases.
     struct Part {
@@ -73,10 +80,12 @@ class Structure {
 
   private:
     int features_, context_;
+    bool bf16_;
     std::vector<StepSpec> steps_;
     std::vector<double> context_shift_, context_scale_;
-    size_t n_weights_ = 0, n_folded_ = 0;
+    size_t n_weights_ = 0, n_folded_ = 0, n_pairs_ = 0;
     std::vector<int64_t> step_weights_;  // where each step's weights start
+    std::vector<int64_t> step_pairs_;    // and its rounded ones
     std::vector<int> step_fold_;         // and its folded first biases
 };
 

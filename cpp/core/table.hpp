@@ -81,7 +81,7 @@ int64_t vector_rows_scratch(const VectorRows<T>& a) {
 template <class T>
 int64_t small_scratch(const Chain<T>& chain) {
     const auto padded = [](int64_t n) { return (n + row_padding - 1) / row_padding * row_padding; };
-    return small_batch * (2 * padded(chain.context + chain.features) + chain.units);
+    return small_batch * (2 * padded(chain.context + chain.features) + chain.units + chain.sums);
 }
 
 }  // namespace headrace

@@ -12,6 +12,7 @@
 #include "../math/base_density.hpp"
 #include "../math/maps/options.hpp"
 #include "../steps/steps.hpp"
+#include "bf16.hpp"
 
 namespace headrace {
 
@@ -38,6 +39,7 @@ struct Chain {
     int units;        // scratch units of the largest step
     int64_t ready;    // numbers in the ready parameters of all vector steps
     bool tiles_only;  // some step knows no path of its own for small batches
+    int sums;         // of units in bf16, of the step that has most
     const Step<T>* steps;
     int n_steps;
     const int *load_slot, *store_slot;        // of each column
@@ -83,6 +85,8 @@ struct Call {
     Base base;
     bool inverse;  // data -> latent: the base density belongs to the end of the chain
     const T* weights;
+    const Bf16Kernels* bf16;  // where products are in it, and the weights rounded
+    const uint32_t* rounded;
     T *value, *log_det, *log_prob;
     double* wide_value;  // in the place of value: as the data end makes it, without a rounding to T
 };

@@ -287,10 +287,11 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
     const int64_t padded = (slots + row_padding - 1) / row_padding * row_padding;
     T sum[small_batch] = {}, base[small_batch] = {};
     SmallBuffers<T> b;
-    b.stride = 2 * padded + chain.units;
+    b.stride = 2 * padded + chain.units + chain.sums;
     b.given = scratch;
     b.built = b.given + padded;
     b.units = b.built + padded;
+    b.sums = b.units + chain.units;
     b.sum = sum;
     b.rows = rows;
     for (int r = 0; r < rows; ++r)

@@ -22,6 +22,7 @@ struct TileBuffers {
 template <class T>
 struct SmallBuffers {
     T *given, *built, *units;  // [row][stride]
+    T* sums;                   // [row][stride]: of units in bf16
     T* sum;                    // [row]
     int rows;
     int64_t stride;

@@ -13,6 +13,7 @@ struct Op {
     int layer, row, rows, k0, k1;
     bool from_bias;  // otherwise add to what an earlier op left
     bool finish;     // the last op for these units: apply the activation
+    int fresh = 0;   // in bf16: of what the network reads, numbers before this one were rounded by earlier ops
 };
 
 // Ops, then the coordinates (a range of the transform's active ones) whose parameters they settle.
@@ -65,6 +66,10 @@ struct Layer {
     int live;             // so many units are seen by anybody
     int panel;            // where the layer's transposed inputs start among those of the transform
     int fold;             // its place among the folded numbers of the transform, if it reads a context
+    // In bf16 (core/bf16.hpp):
+    const uint32_t* block;  // where the pairs of its blocks of units start
+    int pairs;              // the line where pairs of its values start; -1: no layer reads them
+    int sums;               // where the sums of its units start among those of the transform, for few rows
 };
 
 // Whether derivatives of a layer's activation have lines of their own on the tape.
@@ -92,6 +97,9 @@ struct NetworkStep {
     int n_passive;
     const int *passive_given, *passive_built;  // coordinates that are copied
     int64_t tape_units, tape_slopes;           // lines of the tape; slopes: of the activation, -1 if its value tells
+    bool bf16;                                 // products are of numbers rounded to bf16
+    int64_t rounded;                           // offset in the flow's rounded weights
+    int input_pairs, sums;                     // the line where pairs of the inputs start; sums of all layers together
 };
 
 }  // namespace headrace

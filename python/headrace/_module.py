@@ -66,6 +66,7 @@ class Module(Filed):
 
     _program: Program
     _device: Device | None = None  # where it computes; None: on the CPU
+    _products: str = "exact"  # how products of networks are computed on the CPU
     _caller: Callable[[], Caller] = Caller
 
     def __init__(self, features: int, context: int, dtype: np.dtype[Any] | None) -> None:
@@ -120,6 +121,8 @@ class Module(Filed):
         arguments = (self._features, self._context, base, made, base_steps, *self._context_scale())
         if self._device is not None:
             program: Program = _device.Program(self._device, dtype, *arguments)
+        elif self._products == "bf16":
+            program = cpu.ProgramF32(*arguments, bf16=True)
         else:
             program = (cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64)(*arguments)
         if parameters is not None:
@@ -138,22 +141,30 @@ class Module(Filed):
         vector: NDArray[Any] = self._program.weights() if self._device is None else self._program.host_weights()
         return vector
 
-    def _place(self, device: Device | None) -> None:
-        """Compute there from now on; programs are to be compiled anew."""
-        if device is not None and device.matmul != "exact" and self._dtype == np.float64:
+    def _place(self, device: Device | None, products: str = "exact") -> None:
+        """Compute there from now on; programs are to be compiled anew. `products` are those of the CPU."""
+        matmul, name = (products, "'cpu'") if device is None else (device.matmul, repr(device))
+        if matmul != "exact" and self._dtype == np.float64:
             raise ValueError(
-                f"dtype, matmul: expected float32 or 'exact', got float64 and {device.matmul!r}; call "
-                f".astype('float32'), or .to({device!r})"
+                f"dtype, matmul: expected float32 or 'exact', got float64 and {matmul!r}; call "
+                f".astype('float32'), or .to({name})"
             )
         self._device = device
+        self._products = products if device is None else "exact"
         self._caller = Caller if device is None else partial(DeviceCaller, device)
 
-    def _remade(self, parameters: NDArray[Any], dtype: np.dtype[Any] | None, device: Device | None) -> Self:
+    def _remade(
+        self,
+        parameters: NDArray[Any],
+        dtype: np.dtype[Any] | None,
+        device: Device | None,
+        products: str = "exact",
+    ) -> Self:
         """The same with these parameters, which come from the host."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._dtype = dtype
-        other._place(device)
+        other._place(device, products)
         other._recompile(parameters)
         return other
 
@@ -162,7 +173,7 @@ class Module(Filed):
         self._program = self._compile(self._dtype, parameters)
 
     def _with_parameters(self, parameters: NDArray[Any], dtype: np.dtype[Any]) -> Self:
-        return self._remade(parameters, dtype, self._device)
+        return self._remade(parameters, dtype, self._device, self._products)
 
     def __copy__(self) -> Self:
         """A copy with parameters of its own."""
@@ -198,8 +209,8 @@ class Module(Filed):
 
     @property
     def matmul(self) -> str:
-        """How products of networks are computed: "exact", which is in `dtype`, or "tf32"; see `to`."""
-        return "exact" if self._device is None else self._device.matmul
+        """How products of networks are computed: "exact", which is in `dtype`, "bf16" or "tf32"; see `to`."""
+        return self._products if self._device is None else self._device.matmul
 
     def to(self, device: str, matmul: str = "exact") -> Self:
         """A copy on another device.
@@ -208,18 +219,26 @@ class Module(Filed):
 
         Args:
             device: "cpu", "cuda:0", or "cuda", CuPy's current device.
-            matmul: How products of networks are computed. "exact": in `dtype`. "tf32": on the tensor cores of a CUDA
-                device, with what a network reads, its units, their gradients and its weights rounded to 11 significant
-                bits, for float32 alone.
+            matmul: How products of networks are computed. "exact": in `dtype`. "bf16": on the CPU, with what a network
+                reads, its units and its weights rounded to 8 significant bits, and sums in float32 (docs/bf16.md). It
+                belongs to the density and is kept in files. "tf32": on the tensor cores of a CUDA device, with what a
+                network reads, its units, their gradients and its weights rounded to 11 significant bits. Both are for
+                float32 alone.
 
         Raises:
             CudaUnavailable: there is no such device, or CuPy is not installed; the message says why.
-            ValueError: "tf32" on the CPU or for float64.
+            ValueError: "tf32" on the CPU, "bf16" on a device, or either for float64.
         """
-        return self._on(_device.device_named(device, matmul))
+        place = _device.device_named(device, matmul)
+        return self._on(place, matmul if place is None else "exact")
 
-    def _on(self, device: Device | None) -> Self:
-        return self._remade(self._vector(), self._dtype, device)
+    def _on(self, device: Device | None, products: str = "exact") -> Self:
+        return self._remade(self._vector(), self._dtype, device, products)
+
+    def _placed_here(self, other: Any) -> Any:
+        """Something that computes on the CPU and exactly, or as this does."""
+        is_here = self._device is None and self._products == "exact"
+        return other if is_here else other._on(self._device, self._products)
 
     @property
     def parameters(self) -> Array:

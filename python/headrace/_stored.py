@@ -59,6 +59,11 @@ class Filed(abc.ABC):
     def dtype(self) -> np.dtype[Any] | None:
         """Of parameters; None without any."""
 
+    @property
+    @abc.abstractmethod
+    def matmul(self) -> str:
+        """How products of networks are computed."""
+
     @abc.abstractmethod
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the parameters by name."""

@@ -74,16 +74,18 @@ def include() -> str:
 def info() -> dict[str, Any]:
     """Version, instruction set in use (`HEADRACE_ISA` forces one), those usable here, threads, and CUDA or why not.
 
-    "cuda" names the devices and what the CUDA module was built for, or says why there is none to compute on.
+    "bf16" says whether the instruction set multiplies in bf16 itself ("native") or with float32 ("emulated"), to the
+    same bits. "cuda" names the devices and what the CUDA module was built for, or says why there is none to compute on.
 
     >>> import headrace as hr
     >>> sorted(hr.info())
-    ['cuda', 'isa', 'isas', 'threads', 'version']
+    ['bf16', 'cuda', 'isa', 'isas', 'threads', 'version']
     """
     return {
         "version": cpu.__version__,
         "isa": cpu.isa(),
         "isas": tuple(cpu.isas()),
+        "bf16": "native" if cpu.isa().endswith("_bf16") else "emulated",
         "threads": cpu.num_threads(),
         "cuda": _cuda(),
     }

@@ -230,6 +230,8 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     kind = type(module).__name__
     dtype = None if module.dtype is None else module.dtype.name
     header = {"format": FORMAT, "version": cpu.__version__, "dtype": dtype, **header_of(module)}
+    if module.matmul == "bf16":  # it belongs to the density; what is a matter of a device is in no file
+        header["matmul"] = "bf16"
     text = json.dumps(header, allow_nan=False, separators=(",", ":"))
     arrays = {
         name: np.ascontiguousarray(array)
@@ -337,13 +339,14 @@ def _assemble(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
     dtype = header.pop("dtype")
     if dtype is not None:
         dtype = np.dtype(check.choice("dtype", dtype, ("float32", "float64")))
+    matmul = check.choice("matmul", header.pop("matmul"), ("bf16",)) if "matmul" in header else "exact"
     module = Stored(header, arrays, dtype).build(Filed)
     if arrays:
         raise ValueError(f"expected no tensor {min(arrays)!r}")
     if (module.dtype is None) != (dtype is None):
         expected = "null" if module.dtype is None else "'float32' or 'float64'"
         raise ValueError(f"dtype: expected {expected} for a {type(module).__name__}, got {dtype}")
-    return module
+    return module if matmul == "exact" else module.to("cpu", matmul)
 
 
 def _container_header(stream: BinaryIO, size: int) -> tuple[bytes, dict[str, Any]]:

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from headrace import _arguments as check
 from headrace import training
 from headrace._arrays.caller import Array
-from headrace._core.device import Device
+from headrace._core.device import Device, matmul_on_cpu
 from headrace._derivatives import Derivatives
 from headrace._evaluation import Pair
 from headrace._interior import Interior
@@ -43,6 +43,8 @@ class Flow(Derivatives):
         dtype: "float32" or "float64"; by default that of the transforms.
         standardize_context: ``(mean, std)``, shape (context,) each: the networks read (context - mean) / std. `fit`
             sets it.
+        matmul: How products of networks are computed on the CPU, "exact" or "bf16"; see `to`. By default as those of
+            the transforms.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.Flow([hr.Permutation([1, 0]), hr.Standardize([5.0, 0.0], [1.0, 2.0])], dtype="float64")
@@ -59,6 +61,7 @@ class Flow(Derivatives):
         *,
         dtype: DTypeLike | None = None,
         standardize_context: tuple[Any, Any] | None = None,
+        matmul: str | None = None,
     ) -> None:
         """See the class."""
         if not np.iterable(transforms):
@@ -91,7 +94,12 @@ class Flow(Derivatives):
             if len(given) > 1:
                 raise ValueError(f"transforms: expected one {name}, got {given}; use .to")
         super().__init__(base.features, contexts[0] if contexts else 0, kind)
-        self._place(chain[0]._device if chain else None)
+        device, products = (chain[0]._device, chain[0]._products) if chain else (None, "exact")
+        if matmul is not None:
+            products = matmul_on_cpu(matmul)
+            if device is not None:
+                raise ValueError(f"matmul: expected none beside transforms on {device!r}, got {matmul!r}; use .to")
+        self._place(device, products)
         self._chain = chain
         self._base = base
         self._standardize_context: Pair | None = None
@@ -184,16 +192,16 @@ class Flow(Derivatives):
 
         Where `standardize_context` is set, each expects the context standardised.
         """
-        return self._transforms_on(self._device)
+        return self._transforms_on(self._device, self._products)
 
-    def _transforms_on(self, device: Device | None) -> tuple[Transform, ...]:
+    def _transforms_on(self, device: Device | None, products: str = "exact") -> tuple[Transform, ...]:
         vector, start = self._vector(), self._base_size()
         chain: list[Transform] = []
         for t in self._chain:
             size = sum(block.size for _, block in t._blocks())
-            same = not size and t._device is device
+            same = not size and t._device is device and t._products == products
             part, dtype = vector[start : start + size], self._dtype if size else t.dtype
-            chain.append(t if same else t._remade(part, dtype, device))
+            chain.append(t if same else t._remade(part, dtype, device, products))
             start += size
         return tuple(chain)
 
@@ -227,12 +235,14 @@ class Flow(Derivatives):
         vector, size = flow._vector(), self._base_size()
         vector[:size] = self._vector()[:size]
         flow._fill(flow._program, vector)
-        return flow if self._device is None else flow._on(self._device)
+        placed: Flow = self._placed_here(flow)
+        return placed
 
     def __repr__(self) -> str:
         """Sizes, base and transforms."""
         inner = "".join(f"\n  {t!r}," for t in self._chain)
-        return f"{type(self).__name__}(features={self.features}, base={self._base!r}, transforms=[{inner}\n])"
+        products = f", matmul={self._products!r}" if self._products != "exact" else ""
+        return f"{type(self).__name__}(features={self.features}, base={self._base!r}, transforms=[{inner}\n]{products})"
 
     # ---- evaluation ----------------------------------------------------------------------------------------------
 
@@ -416,8 +426,8 @@ class Flow(Derivatives):
     def _made_of(self, chain: Sequence[Transform], base: Base) -> Flow:
         """A flow of these, with this one's dtype, device and scale of the context."""
         scale = self._standardize_context if any(t.context for t in chain) else None
-        flow = Flow(chain, base, dtype=self._dtype, standardize_context=scale)
-        return flow if self._device is None else flow._on(self._device)
+        placed: Flow = self._placed_here(Flow(chain, base, dtype=self._dtype, standardize_context=scale))
+        return placed
 
     def given(self, x: Array, context: Array | None = None, *, columns: Sequence[int] | None = None) -> Conditional:
         """The density of the other columns where some are known, exactly: to draw from, and to evaluate.

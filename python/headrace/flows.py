@@ -43,6 +43,7 @@ class _Named(Flow):
         bounds: Bounds | None,
         periodic: Periods | None,
         dtype: DTypeLike,
+        matmul: str,
     ) -> None:
         ends: list[Transform] = [Standardize(np.zeros(features), np.ones(features))]
         if (support := support_or_none(bounds, features, periodic)) is not None:
@@ -51,7 +52,7 @@ class _Named(Flow):
             base = StandardNormal(features)
         elif isinstance(base, Base) and base.features != features:  # Flow refuses what is no base
             raise ValueError(f"base: expected {features} features, as the flow has, got {base.features}")
-        super().__init__([*transforms, *ends], base, dtype=dtype)
+        super().__init__([*transforms, *ends], base, dtype=dtype, matmul=matmul)
 
 
 def _circles(periodic: Periods | None, features: int) -> list[int]:
@@ -115,6 +116,7 @@ class _Affine(_Named):
         periodic: Periods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
+        matmul: str = "exact",
         **conditioner: Unpack[Affine],
     ) -> None:
         """See the class."""
@@ -123,7 +125,7 @@ class _Affine(_Named):
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         told = _bounded(hidden, conditioner)
         chain = _autoregressive(n, transforms, link, seed, sizes, reads=self._reads, **told)
-        super().__init__(chain, n, base, bounds, None, dtype)
+        super().__init__(chain, n, base, bounds, None, dtype, matmul)
 
 
 @storable
@@ -150,6 +152,7 @@ class MAF(_Affine):
             continuous. `NSF` alone takes it, and says how.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
+        matmul: How products of networks are computed: "exact", or for float32 "bf16" (docs/bf16.md).
         **conditioner: Settings of the transforms, `Affine`.
 
     >>> import numpy as np, headrace as hr
@@ -168,7 +171,7 @@ class IAF(_Affine):
     """Inverse autoregressive flow (Kingma et al. 2016): x_i = μ(z_<i) + σ(z_<i) z_i, eq. 39-41.
 
     Args:
-        features, context, transforms, hidden, link, base, bounds, periodic, seed, dtype: See `MAF`.
+        features, context, transforms, hidden, link, base, bounds, periodic, seed, dtype, matmul: See `MAF`.
         **conditioner: Settings of the transforms, `Affine`.
 
     >>> import headrace as hr
@@ -185,7 +188,7 @@ class RealNVP(_Named):
     """Coupling flow (Dinh, Sohl-Dickstein, Bengio 2017), eq. 35-36: even and odd coordinates take turns.
 
     Args:
-        features, context, transforms, hidden, base, bounds, periodic, seed, dtype: See `MAF`.
+        features, context, transforms, hidden, base, bounds, periodic, seed, dtype, matmul: See `MAF`.
         link: See `MAF`. Even and odd coordinates take turns with any; "reverse" and "none" are the same.
         **conditioner: Settings of the transforms, `Affine`.
 
@@ -208,6 +211,7 @@ class RealNVP(_Named):
         periodic: Periods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
+        matmul: str = "exact",
         **conditioner: Unpack[Affine],
     ) -> None:
         """See the class."""
@@ -215,7 +219,7 @@ class RealNVP(_Named):
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         chain = _couplings(n, transforms, link, seed, sizes, **_bounded(hidden, conditioner))
-        super().__init__(chain, n, base, bounds, None, dtype)
+        super().__init__(chain, n, base, bounds, None, dtype, matmul)
 
 
 @storable
@@ -228,7 +232,7 @@ class NSF(_Named):
     act within [-bound, bound] of the standardised data and are the identity outside.
 
     Args:
-        features, context, transforms, hidden, base, bounds, periodic, seed, dtype: See `MAF`.
+        features, context, transforms, hidden, base, bounds, periodic, seed, dtype, matmul: See `MAF`.
         link: See `MAF`, and of couplings `RealNVP`.
         coupling: Whether even and odd coordinates take turns, instead of each being conditioned on all before it.
         periodic: See `MAF`; with ``coupling=True`` alone. Periodic columns have a shift and a circular spline in each
@@ -259,6 +263,7 @@ class NSF(_Named):
         periodic: Periods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
+        matmul: str = "exact",
         **conditioner: Unpack[Spline],
     ) -> None:
         """See the class."""
@@ -277,7 +282,7 @@ class NSF(_Named):
         else:
             made = _couplings if coupling else _autoregressive
             chain = made(n, transforms, link, seed, sizes, map="rq_spline", formula="to_latent", **conditioner)
-        super().__init__(chain, n, base, bounds, periodic, dtype)
+        super().__init__(chain, n, base, bounds, periodic, dtype, matmul)
 
 
 @storable
@@ -288,7 +293,7 @@ class PlanarFlow(_Named):
     Both directions are exact, so that it can be fitted to rows as well as to a density.
 
     Args:
-        features, context, base, bounds, periodic, seed, dtype: See `MAF`.
+        features, context, base, bounds, periodic, seed, dtype, matmul: See `MAF`.
         transforms: Number of transforms.
         hidden: Of the networks that read the context, one a transform; without context there are none.
         nonlinearity, negative_slope: See `Planar`.
@@ -316,6 +321,7 @@ class PlanarFlow(_Named):
         periodic: Periods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
+        matmul: str = "exact",
         **network: Unpack[NetworkKeywords],
     ) -> None:
         """See the class."""
@@ -327,7 +333,7 @@ class PlanarFlow(_Named):
             Planar(n, seed=(key, i), **sizes, **own, **network)
             for i in range(check.integer("transforms", transforms, least=1))
         ]
-        super().__init__(chain, n, base, bounds, None, dtype)
+        super().__init__(chain, n, base, bounds, None, dtype, matmul)
 
 
 @storable
@@ -336,7 +342,7 @@ class RadialFlow(_Named):
     """Radial transforms one after another (Rezende, Mohamed 2015), eq. 30-31; see `Radial`.
 
     Args:
-        features, context, transforms, hidden, base, bounds, periodic, seed, dtype: See `PlanarFlow`.
+        features, context, transforms, hidden, base, bounds, periodic, seed, dtype, matmul: See `PlanarFlow`.
         **network: Settings of the networks, `NetworkKeywords`.
 
     >>> import headrace as hr
@@ -357,6 +363,7 @@ class RadialFlow(_Named):
         periodic: Periods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
+        matmul: str = "exact",
         **network: Unpack[NetworkKeywords],
     ) -> None:
         """See the class."""
@@ -366,4 +373,4 @@ class RadialFlow(_Named):
             Radial(n, context=context, hidden=hidden, seed=(key, i), dtype=dtype, **network)
             for i in range(check.integer("transforms", transforms, least=1))
         ]
-        super().__init__(chain, n, base, bounds, None, dtype)
+        super().__init__(chain, n, base, bounds, None, dtype, matmul)

@@ -186,6 +186,11 @@ class Flow {
         for (const char* key : {"format", "version"}) stored.take(key);
         const Value& dtype = stored.take("dtype");
         if (!dtype.is(Value::Kind::null)) stored.choice(dtype, "dtype", {"float32", "float64"});
+        if (stored.has("matmul")) {
+            stored.choice("matmul", {"bf16"});
+            if (dtype.is(Value::Kind::text) && dtype.text() != "float32")
+                stored.fail("dtype, matmul: expected float32 where products are in bf16");
+        }
         if (!stored.has("kind")) stored.fail("expected the key 'kind'");
         const Value& kind = file.header().entries().at("kind");
         const bool is_flow = kind.is(Value::Kind::text) && detail::kinds_of_flows().count(kind.text()) > 0;

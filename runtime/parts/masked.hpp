@@ -36,11 +36,12 @@ class MaskedTransform : public Transform<T> {
 
     void run(bool to_data, T* row, const T* context, Scratch<T>& s, double& log_det) const override {
         s.inputs.resize(static_cast<std::size_t>(network_->columns()));
-        std::copy(context, context + this->context_, s.inputs.begin() + static_cast<std::ptrdiff_t>(reads_.size()));
+        std::transform(context, context + this->context_, s.inputs.begin() + static_cast<std::ptrdiff_t>(reads_.size()),
+                       [&](T c) { return network_->read(c); });
         s.params.resize(static_cast<std::size_t>(map_->n_params()));
         const bool inverse = to_data != formula_to_data_;
         if (is_coupling_ || reads_data_ != to_data) {  // the network reads what is given
-            for (std::size_t i = 0; i < reads_.size(); ++i) s.inputs[i] = row[reads_[i]];
+            for (std::size_t i = 0; i < reads_.size(); ++i) s.inputs[i] = network_->read(row[reads_[i]]);
             network_->run(s);
             for (std::size_t k = 0; k < active_.size(); ++k) map_coordinate(k, inverse, row, s, log_det);
             return;
@@ -53,7 +54,7 @@ class MaskedTransform : public Transform<T> {
                 network_->run_unit(s, static_cast<std::size_t>(step.layer), step.index);
             } else {
                 map_coordinate(step.index, inverse, row, s, log_det);
-                s.inputs[step.index] = row[step.index];
+                s.inputs[step.index] = network_->read(row[step.index]);
             }
         }
     }

@@ -63,6 +63,12 @@ class Network {
                         std::to_string(width) + ")");
         layers_.back().activation = Activation::identity;
         if (is_described) describe(stored, hidden);
+        is_rounded_ = stored.is_rounded() && layers_.size() > 1;
+        if (!is_rounded_) return;
+        for (Layer<T>& layer : layers_) {
+            for (T& w : layer.weight) w = to_bf16(w, least_bf16_weight);
+            for (T& w : layer.join.weight) w = to_bf16(w, least_bf16_weight);
+        }
     }
 
     int columns() const { return columns_; }
@@ -70,6 +76,9 @@ class Network {
     std::vector<Layer<T>>& layers() { return layers_; }
     const std::vector<Layer<T>>& layers() const { return layers_; }
     const std::vector<T>& outputs(const Scratch<T>& s) const { return s.sums[layers_.size() - 1]; }
+
+    // A number as the network reads it.
+    T read(T x) const { return is_rounded_ ? to_bf16(x) : x; }
 
     // Room for a row. What is not computed yet is 0.
     void open(Scratch<T>& s) const {
@@ -83,7 +92,7 @@ class Network {
         }
     }
 
-    // s.inputs holds coordinates, then context.
+    // s.inputs holds coordinates, then context, as they are read.
     void run(Scratch<T>& s) const {
         open(s);
         for (std::size_t l = 0; l < layers_.size(); ++l)
@@ -104,7 +113,7 @@ class Network {
         }
         if (layer.adds >= 0) total += s.sums[static_cast<std::size_t>(layer.adds)][u];
         s.sums[l][u] = total;
-        s.values[l][u] = activated(layer.activation, total);
+        s.values[l][u] = read(activated(layer.activation, total));
     }
 
   private:
@@ -190,6 +199,7 @@ class Network {
     }
 
     int columns_, context_;
+    bool is_rounded_ = false;
     std::vector<Layer<T>> layers_;
 };
 

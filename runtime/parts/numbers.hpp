@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <vector>
@@ -34,6 +36,21 @@ Positive<T> positive(T x) {
     }
     const T far = softplus(x + T(positive_shift));
     return {far + T(1e-3), far + T(1e-3 - 1.0)};
+}
+
+// To the nearest number of 8 significant bits, halves to even; what is smaller than `least` is 0.
+constexpr float least_bf16_value = 0x1p-63f, least_bf16_weight = 0x1p-47f;
+template <class T>
+T to_bf16(T x, float least = least_bf16_value) {
+    const float near = static_cast<float>(x);
+    if (near != near) return x;
+    if (!(std::abs(near) >= least)) return T(0);
+    std::uint32_t bits;
+    std::memcpy(&bits, &near, sizeof bits);
+    bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+    float rounded;
+    std::memcpy(&rounded, &bits, sizeof rounded);
+    return T(rounded);
 }
 
 enum class Activation { relu, tanh, elu, silu, gelu, softplus, leaky_relu, sigmoid, identity };

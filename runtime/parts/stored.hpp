@@ -168,6 +168,9 @@ class Stored {
         return std::vector<bool>(p, p + t.size);
     }
 
+    // Whether products of networks are of numbers rounded to bf16.
+    bool is_rounded() const { return file_->header().entries().count("matmul") > 0; }
+
   private:
     Dtype own_dtype() const {
         const Value& value = file_->header().entries().at("dtype");

@@ -181,6 +181,7 @@ class VectorTransform : public Transform<T> {
         const T* ready = ready_.data();
         if (network_) {
             s.inputs.assign(context, context + this->context_);
+            for (T& c : s.inputs) c = network_->read(c);
             network_->run(s);
             s.params.resize(ready_.size());
             Map::prepare(network_->outputs(s).data(), this->features_, s.params.data());

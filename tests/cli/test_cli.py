@@ -123,6 +123,20 @@ def test_every_flow(folder, result, name):
     assert result("sample", "f.safetensors", "-n", 2, "-o", "s.npy", *(["--context-row", 2.0] * bool(flow.context)))
 
 
+def test_products_in_bf16(folder, run, result):
+    """They are kept in the file, and scored with."""
+    np.save("t.npy", table())
+    result("fit", "t.npy", "-o", "f.safetensors", "--flow", "maf", "--matmul", "bf16", *SHORT)
+    flow = hr.load("f.safetensors")
+    assert flow.matmul == "bf16"
+    report = result("score", "f.safetensors", "t.npy", "-o", "s.npy")
+    assert report["rows"] == 200
+    cases.assert_same_bits(np.load("s.npy").ravel(), flow.log_prob(table()))
+    code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--matmul", "fp8", *SHORT)
+    assert code != 0
+    assert "matmul: expected 'exact' or 'bf16' on the CPU, got 'fp8'" in err
+
+
 def test_a_dual_ascent(folder, run, result):
     """Its report counts steps beside epochs; its options are not those of networks."""
     np.save("t.npy", table())

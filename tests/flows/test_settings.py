@@ -21,7 +21,10 @@ SPLINE = {"bins": 8, "bound": 5.0}
 ANY_MAP = {**SCALE, **SPLINE, "min_bin": 1e-3}
 CONDITIONER = {**NETWORK, **ANY_MAP, "formula": "to_data"}
 FRESH = {"seed": 0, "dtype": "float32"}
-FLOW = {"context": 0, "transforms": 5, "hidden": (64, 64), "base": None, "bounds": None, "periodic": None, **FRESH}
+FLOW = {
+    "context": 0, "transforms": 5, "hidden": (64, 64), "base": None, "bounds": None, "periodic": None, **FRESH,
+    "matmul": "exact",
+}  # fmt: skip
 CHAIN = {**FLOW, "transforms": 32, **NETWORK}
 DESCRIBED = {"network": None, "context_weights": (), "context_biases": ()}
 NEEDED = inspect.Parameter.empty

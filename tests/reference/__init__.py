@@ -11,6 +11,7 @@ from .activations import ACTIVATIONS
 from .additive_spline import additive_knots
 from .autoregressive import MaskedAutoregressive
 from .bases import Independent, Logistic, Normal, NormalMixture, StandardNormal, StudentT, Uniform
+from .bf16 import RoundedNetwork, rounded, rounded_product, sorted_units
 from .coupling import Coupling
 from .derivatives import STEP, along, gradient, row_gradient
 from .flow import Flow
@@ -55,6 +56,7 @@ __all__ = [
     "Permutation",
     "Planar",
     "Radial",
+    "RoundedNetwork",
     "StandardNormal",
     "Standardize",
     "StudentT",
@@ -74,7 +76,10 @@ __all__ = [
     "philox_block",
     "positive",
     "reads",
+    "rounded",
+    "rounded_product",
     "row_gradient",
+    "sorted_units",
     "spline_bin",
     "spline_knots",
 ]

@@ -274,6 +274,34 @@ def test_wrong_arguments_are_refused(runtime):
         alone.to_data(np.ones((1, 2)), np.ones((1, 1)))
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: hr.MAF(5, 2, transforms=1, hidden=(33, 20), matmul="bf16"),
+        lambda: hr.MAF(5, 2, transforms=3, hidden=(33, 20), matmul="bf16"),
+        lambda: hr.NSF(4, 1, transforms=2, hidden=(16,), residual=True, matmul="bf16"),
+        lambda: hr.RealNVP(4, 1, transforms=2, hidden=(16, 16), link="linear", matmul="bf16"),
+        lambda: hr.PlanarFlow(3, 2, context=2, hidden=(8,), matmul="bf16"),
+    ],
+    ids=["one", "maf", "nsf", "realnvp", "planar"],
+)
+def test_products_in_bf16(runtime, make):
+    """To rounding, but for a few rows of which a sum lay in the middle between two numbers of 8 bits."""
+    flow = cases.randomise(make(), 0.2)
+    loaded = runtime.load(hr.to_bytes(flow), "float32")
+    x, context = cases.rows(400, flow.features, "float32"), cases.rows(400, flow.context, "float32", "context")
+    exact = flow.to("cpu")
+    for found, want, other in (
+        (loaded.log_prob(x, context), flow.log_prob(x, context), exact.log_prob(x, context)),
+        (loaded.to_data(x, context)[0][:, 0], flow.to_data(x, context)[0][:, 0], exact.to_data(x, context)[0][:, 0]),
+    ):
+        error, change = np.abs(found - want), np.abs(other - want)
+        assert np.median(error) < 1e-5
+        assert (error < 1e-4).mean() > 0.85
+        assert error.max() < 0.1
+        assert np.median(error) <= 0.3 * np.median(change)
+
+
 # ---- samples --------------------------------------------------------------------------------------------------------
 
 

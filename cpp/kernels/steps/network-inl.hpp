@@ -9,6 +9,7 @@
 #include "../product-inl.hpp"
 #include "../transpose-inl.hpp"
 #include "../vector-inl.hpp"
+#include "bf16-inl.hpp"
 
 namespace headrace {
 namespace {
@@ -153,6 +154,13 @@ HR_FN void run_step(const NetworkStep<T>& s, const Chain<T>& chain, const Call<T
             const Op& op = s.tile_plan.ops[i];
             const Layer& layer = s.layers[op.layer];
             const bool is_folded = folded && layer.below < 0;
+            if constexpr (sizeof(T) == sizeof(float))
+                if (s.bf16) {
+                    bf16_op(s, call, op, input, b);
+                    if (op.finish && layer.sweep) finish_units(s, layer, op.row, op.rows, b);
+                    if (op.finish) bf16_values(call, layer, op, b);
+                    continue;
+                }
             ProductArgs<T> a;
             a.weights = weights;
             a.row = layer.row + op.row;
@@ -185,6 +193,8 @@ HR_FN void run_step(const NetworkStep<T>& s, const Chain<T>&, const Call<T>& cal
     // Units are read a whole vector at a time, before the last ones are computed, under weights that are zero.
     for (int r = 0; r < b.rows; ++r)
         for (int64_t i = 0; i < s.units; i += width<T>) store(b.units + r * b.stride + i, Pack<T>{});
+    for (int r = 0; r < b.rows; ++r)
+        for (int64_t i = 0; i < s.sums; i += width<T>) store(b.sums + r * b.stride + i, Pack<T>{});
     const T* const weights = call.weights + s.weights;
     const T* const input = (s.reads_built ? b.built : b.given) + s.input_slot;
     const T* const params = b.units + s.layers[s.n_layers - 1].product;
@@ -193,6 +203,14 @@ HR_FN void run_step(const NetworkStep<T>& s, const Chain<T>&, const Call<T>& cal
         for (int i = phase.op_begin; i < phase.op_end; ++i) {
             const Op& op = s.small_plan.ops[i];
             const Layer& layer = s.layers[op.layer];
+            if constexpr (sizeof(T) == sizeof(float))
+                if (s.bf16) {
+                    bf16_op(s, call, op, input, b);
+                    for (int m = 0; layer.sweep && m < op.rows; m += row_block)
+                        finish_units(layer, op.row + m, op.rows - m < row_block ? op.rows - m : row_block, b);
+                    bf16_values(call, layer, op, b);
+                    continue;
+                }
             ProductArgs<T> a;
             a.weights = weights;
             a.row = layer.row + op.row;

@@ -163,6 +163,7 @@ def info(arguments: argparse.Namespace) -> int:
     lines = [
         f"headrace         {facts['version']}",
         f"instruction set  {facts['isa']} (this machine has {', '.join(facts['isas'])})",
+        f"bf16 products    {facts['bf16']}",
         f"threads          {facts['threads']}",
         f"CUDA             {facts['cuda']}",
         f"Python, NumPy    {facts['python']}, {facts['numpy']}",

@@ -25,12 +25,24 @@ from headrace import _arguments as check
 from headrace import _core
 from headrace._core import CudaUnavailable
 
-__all__ = ["Adam", "Ascent", "Device", "Kernels", "OnStream", "Points", "Program", "device_at", "device_named", "names"]
+__all__ = [
+    "Adam",
+    "Ascent",
+    "Device",
+    "Kernels",
+    "OnStream",
+    "Points",
+    "Program",
+    "device_at",
+    "device_named",
+    "matmul_on_cpu",
+    "names",
+]
 
 CuPyArray = Any
 Stream = Any  # of CuPy
 
-MATMULS = ("exact", "tf32")
+MATMULS = {"cpu": ("exact", "bf16"), "cuda": ("exact", "tf32")}
 
 CACHES: list[Callable[[], None]] = []
 """Functions that let go of device memory which other libraries keep for later; the room that knows them adds them."""
@@ -48,24 +60,34 @@ def cuda() -> Any:
 def device_named(name: Any, matmul: Any = "exact") -> Device | None:
     """The device that a name like "cuda:1" means; None for "cpu". "cuda" is CuPy's current one.
 
-    `matmul` is what `Device` says.
+    `matmul` is what `Device` says, or on the CPU `Module.to`.
 
     Raises:
         CudaUnavailable: there is no device, or no CuPy; the message says why.
     """
     kind, colon, digits = name.partition(":") if isinstance(name, str) else ("", "", "")
-    products = check.choice("matmul", matmul, MATMULS)
     if kind == "cpu" and not colon:
-        if products != "exact":
-            raise ValueError(f"matmul: expected 'exact' on the CPU, got {products!r}")
+        matmul_on_cpu(matmul)
         return None
     if kind != "cuda" or (colon and not (digits.isascii() and digits.isdigit())):
         raise ValueError(f"device: expected 'cpu', 'cuda' or a name like 'cuda:0', got {name!r}")
+    products = check.choice("matmul", matmul, MATMULS["cuda"])
     cupy, count = _cupy(), _core.cuda.device_count()
     index = int(digits) if colon else int(cupy.cuda.runtime.getDevice())
     if index >= count:
         raise CudaUnavailable(f"device: expected one below 'cuda:{count}', as there are {count} in all, got {name!r}")
     return device_at(index) if products == "exact" else device_at(index).in_tf32
+
+
+def matmul_on_cpu(matmul: Any) -> str:
+    """How products of networks are computed on the CPU, as a user gave it.
+
+    Raises:
+        ValueError: there is no such way.
+    """
+    if matmul in MATMULS["cpu"]:
+        return str(matmul)
+    raise ValueError(f"matmul: expected 'exact' or 'bf16' on the CPU, got {matmul!r}")
 
 
 @cache

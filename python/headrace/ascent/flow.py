@@ -106,23 +106,25 @@ class AscentFlow(Flow):
         flow = AscentFlow(
             self._by_step()[:t], self._standardize(), self.base, support=self._support(), dtype=self._dtype
         )
-        return flow if self._device is None else flow._on(self._device)
+        placed: AscentFlow = self._placed_here(flow)
+        return placed
 
     def _standardize(self) -> Standardize:
         """What comes before the first step, on the CPU."""
         found = self._interior.standardize
         assert found is not None
-        return found if found._device is None else found.to("cpu")
+        return found.to("cpu")
 
     def _support(self) -> Support | None:
         """What comes before that, on the CPU, if there is anything."""
         found = self._interior.support
-        return found if found is None or found._device is None else found.to("cpu")
+        return found and found.to("cpu")
 
     def _supported(self, support: Support) -> AscentFlow:
         """The same flow of rows that have a support."""
         flow = AscentFlow(self._by_step(), self._standardize(), self.base, support=support, dtype=self._dtype)
-        return flow if self._device is None else flow._on(self._device)
+        placed: AscentFlow = self._placed_here(flow)
+        return placed
 
     def _by_step(self) -> list[list[Transform]]:
         """The transforms of each step, from the data's side, on the CPU."""

@@ -44,6 +44,10 @@ def write(flow: Any, path: str | os.PathLike[str], verb: str) -> None:
 def graph_of(flow: Any, verb: str) -> Any:
     """The checked ``onnx.ModelProto`` of a verb; see `headrace.Flow.to_onnx`."""
     check.choice("verb", verb, VERBS)
+    if flow.matmul == "bf16":
+        raise ValueError(
+            "matmul: expected 'exact' for a graph, whose products are in float32, got 'bf16'; call .to('cpu')"
+        )
     header = header_of(flow)
     features, columns, to_data = header["features"], header["context"], verb == "to_data"
     graph = Graph()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from headrace import files
+from headrace._core.device import MATMULS
 from headrace.flow import Flow
 
 __all__ = ["Compiled", "compiled", "log_prob", "log_prob_and_unit", "ops"]
@@ -37,7 +38,7 @@ class Compiled:
 
     def replace(self, flow: Flow) -> None:
         """Stand for another flow of the same sizes from now on."""
-        self.flow = flow.__copy__() if flow.device == "cpu" else flow.to("cpu")
+        self.flow = flow.to("cpu")
         self._placed: dict[tuple[torch.dtype, torch.device], Flow] = {}
 
     def at(self, parameters: Tensor) -> Flow:
@@ -47,7 +48,8 @@ class Compiled:
         if found is None:
             if parameters.dtype not in _NUMPY:
                 raise TypeError(f"parameters: expected float32 or float64, got {parameters.dtype}; call .float()")
-            matmul = self.matmul if parameters.is_cuda and parameters.dtype == torch.float32 else "exact"
+            known = MATMULS["cuda" if parameters.is_cuda else "cpu"]
+            matmul = self.matmul if self.matmul in known and parameters.dtype == torch.float32 else "exact"
             found = self.flow.astype(_NUMPY[parameters.dtype]).to(str(parameters.device), matmul)
             self._placed[place] = found
         return found

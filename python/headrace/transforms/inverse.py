@@ -35,15 +35,17 @@ class Inverse(Transform):
             raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
         super().__init__(transform.features, transform.context, transform.dtype)
         self._transform = transform
-        self._place(transform._device)
+        self._place(transform._device, transform._products)
         self._recompile(_turned(transform._vector(), transform._blocks()))
 
     @property
     def transform(self) -> Transform:
         """The transform that is inverted, with a copy of the current parameters."""
-        if self._dtype is None and self._transform._device is self._device:
-            return self._transform
-        return self._transform._remade(_turned(self._vector(), self._blocks()), self._dtype, self._device)
+        own = self._transform
+        if self._dtype is None and (own._device, own._products) == (self._device, self._products):
+            return own
+        vector = _turned(self._vector(), self._blocks())
+        return own._remade(vector, self._dtype, self._device, self._products)
 
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
         return self._transform._steps(not inverted)

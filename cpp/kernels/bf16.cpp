@@ -1,0 +1,235 @@
+// Compiled once for every instruction set, and once more for those with an instruction for bf16 pairs: HR_BF16_DOT says
+// that it may be used. The table is the only symbol with external linkage.
+#include "../core/bf16.hpp"
+
+#include "../math/bf16.hpp"
+#include "../math/pack.hpp"
+#include "product-inl.hpp"
+
+#ifdef HR_BF16_DOT
+#include <immintrin.h>
+#endif
+
+namespace headrace {
+namespace {
+
+using V = PackF;
+using Pairs = PackU32;
+constexpr int W = width<float>;
+
+// ---- a pair of products ---------------------------------------------------------------------------------------------
+
+HR_FN Pairs load_pairs(const uint32_t* p) {
+    Pairs v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+}
+
+HR_FN Pairs splat_pair(const uint32_t* p) {
+    return *p - Pairs{};
+}
+
+#ifdef HR_BF16_DOT
+
+constexpr int dot_units = 8, dot_vectors = 3;  // as of the other products: 8 x 3 sums, 3 inputs and a broadcast
+
+struct Factor {
+    Pairs pair;
+    Factor() = default;
+    HR_FN explicit Factor(Pairs given) : pair(given) {}
+};
+
+HR_FN V dot(V sum, Factor a, Factor b) {
+    return V(_mm512_dpbf16_ps(__m512(sum), (__m512bh)a.pair, (__m512bh)b.pair));
+}
+
+// A number is kept if it is at least 2^-63: if one of the two highest bits of its exponent is set.
+HR_FN Pairs pair_of(V even, V odd) {
+    static_assert(least_bf16_value == 0x20000000);
+    const __m512i high = _mm512_set1_epi32(0x60000000);
+    const __mmask32 kept = _mm512_kunpackw(_mm512_test_epi32_mask(_mm512_castps_si512(__m512(odd)), high),
+                                           _mm512_test_epi32_mask(_mm512_castps_si512(__m512(even)), high));
+    const __m512i apart = (__m512i)_mm512_maskz_cvtne2ps_pbh(kept, __m512(odd), __m512(even));
+    typedef uint16_t Order __attribute__((vector_size(64)));
+    constexpr Order order = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                             8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    return Pairs(_mm512_permutexvar_epi16((__m512i)order, apart));
+}
+
+#else
+
+// Both members of a pair take registers.
+constexpr int dot_units = HR_VECTOR_BYTES == 64 ? 8 : 4, dot_vectors = 2;
+
+struct Factor {
+    V even, odd;
+    Factor() = default;
+    HR_FN explicit Factor(Pairs given) : even(bit_cast<V>(given << 16)), odd(bit_cast<V>(given & 0xffff0000u)) {}
+};
+
+HR_FN V dot(V sum, Factor a, Factor b) {
+    sum += a.odd * b.odd;
+    sum += a.even * b.even;
+    return sum;
+}
+
+HR_FN Pairs pair_of(V even, V odd) {
+    return bf16_rounded(even) >> 16 | bf16_rounded(odd);
+}
+
+#endif
+
+HR_FN const uint32_t* weights_of(const uint32_t* weights, const uint32_t* block, int unit) {
+    return weights + block[unit / bf16_units] + unit % bf16_units;
+}
+
+// ---- tiles ----------------------------------------------------------------------------------------------------------
+
+void round_lines(const float* lines, int64_t stride, int first, int end, int vectors, uint32_t* pairs) noexcept {
+    for (int64_t j = first; 2 * j < end; ++j) {
+        const float *even = lines + 2 * j * stride, *odd = even + stride;
+        uint32_t* const out = pairs + j * stride;
+        const bool has_odd = 2 * j + 1 < end;
+        for (int64_t i = 0; i < int64_t(vectors) * W; i += W) {
+            const Pairs pair = pair_of(load(even + i), has_odd ? load(odd + i) : V{});
+            __builtin_memcpy(out + i, &pair, sizeof pair);
+        }
+    }
+}
+
+template <int M, int N>
+void pair_block(const Bf16Product& a, const uint32_t* const* weights, float* y, const float* bias, int column) {
+    V sum[M][N];
+    for (int m = 0; m < M; ++m)
+        for (int n = 0; n < N; ++n) sum[m][n] = a.from_zero ? V{} : load(y + m * a.stride + n * W);
+    const uint32_t* x = a.input + a.pair0 * a.stride + column;
+    const int64_t stride = a.stride;
+    for (int64_t j = a.pair0, end = a.pair1; j < end; ++j, x += stride) {
+        Factor input[N];
+        for (int n = 0; n < N; ++n) input[n] = Factor(load_pairs(x + n * W));
+        for (int m = 0; m < M; ++m) {
+            const Factor weight(splat_pair(weights[m] + j * bf16_units));
+            for (int n = 0; n < N; ++n) sum[m][n] = dot(sum[m][n], weight, input[n]);
+        }
+    }
+    for (int m = 0; m < M; ++m)
+        for (int n = 0; n < N; ++n) {
+            if (bias) sum[m][n] += bias[m];
+            if (a.relu) sum[m][n] = max(sum[m][n], 0.0f);
+            store(y + m * a.stride + n * W, sum[m][n]);
+        }
+}
+
+void pair_product(const Bf16Product& a, int vectors) noexcept {
+    const uint32_t* weights[dot_units];
+    for (int done = 0; done < a.units;) {
+        const int units = part(a.units - done, dot_units);
+        for (int m = 0; m < units; ++m) weights[m] = weights_of(a.weights, a.block, a.unit + done + m);
+        float* const y = a.output + done * a.stride;
+        const float* const bias = a.bias ? a.bias + done : nullptr;
+        for (int v = 0; v < vectors;) {
+            const int n = part(vectors - v, dot_vectors);
+            with_sizes<dot_units, dot_vectors>(
+                units, n, [&]<int M, int N>() { pair_block<M, N>(a, weights, y + v * W, bias, v * W); });
+            v += n;
+        }
+        done += units;
+    }
+}
+
+// ---- few rows: lanes are units --------------------------------------------------------------------------------------
+
+void round_row(const float* numbers, int first, int end, uint32_t* pairs) noexcept {
+    int k = 2 * first;
+    for (; k + W <= end; k += W) {
+        const Pairs rounded = bf16_rounded(load(numbers + k)) >> 16;
+        typedef uint16_t Halves __attribute__((vector_size(HR_VECTOR_BYTES / 2)));
+        const Halves halves = __builtin_convertvector(rounded, Halves);
+        __builtin_memcpy(pairs + k / 2, &halves, sizeof halves);
+    }
+    for (; k < end; k += 2) {
+        const uint32_t even = bf16_rounded(numbers[k]) >> 16, odd = k + 1 < end ? bf16_rounded(numbers[k + 1]) : 0;
+        pairs[k / 2] = even | odd;
+    }
+}
+
+constexpr int block_vectors_of = bf16_units / W;  // vectors of a block
+constexpr int most_blocks = 8 / block_vectors_of > 0 ? 8 / block_vectors_of : 1;
+constexpr int most_rows = HR_VECTOR_BYTES == 64 ? 3 : 1;
+
+HR_FN int pairs_of(const uint32_t* block, int i) {
+    return int(block[i + 1] - block[i]) / bf16_units;
+}
+
+// Blocks are no shorter than those before: each rise adds pairs to all from First on.
+template <int First, int B, int R>
+HR_FN void rise(const Bf16Sums& a, const uint32_t* const* weights, const uint32_t* x, int begin,
+                V (&sum)[R][B][block_vectors_of], int first) {
+    const int length = pairs_of(a.block, first + First), end = length < a.pair1 ? length : a.pair1;
+    for (int64_t j = begin; j < end; ++j)
+        for (int b = First; b < B; ++b)
+            for (int q = 0; q < block_vectors_of; ++q) {
+                const Factor weight(load_pairs(weights[b] + j * bf16_units + q * W));
+                for (int r = 0; r < R; ++r)
+                    sum[r][b][q] = dot(sum[r][b][q], weight, Factor(splat_pair(x + r * a.stride + j)));
+            }
+    if constexpr (First + 1 < B) rise<First + 1, B, R>(a, weights, x, end > begin ? end : begin, sum, first);
+}
+
+template <int B, int R>
+void add_blocks(const Bf16Sums& a, int first, int row) {
+    V sum[R][B][block_vectors_of];
+    const uint32_t* weights[B];
+    float* const sums = a.sums + row * a.stride + first * bf16_units;
+    for (int b = 0; b < B; ++b) weights[b] = a.weights + a.block[first + b];
+    for (int r = 0; r < R; ++r)
+        for (int b = 0; b < B; ++b)
+            for (int q = 0; q < block_vectors_of; ++q)
+                sum[r][b][q] = load(sums + r * a.stride + b * bf16_units + q * W);
+    rise<0, B, R>(a, weights, a.input + row * a.stride, a.pair0, sum, first);
+    for (int r = 0; r < R; ++r)
+        for (int b = 0; b < B; ++b)
+            for (int q = 0; q < block_vectors_of; ++q)
+                store(sums + r * a.stride + b * bf16_units + q * W, sum[r][b][q]);
+}
+
+void add_pairs(const Bf16Sums& a) noexcept {
+    if (a.pair0 >= a.pair1) return;
+    for (int first = a.first; first < a.end;) {
+        const int blocks = part(a.end - first, most_blocks);
+        for (int row = 0; row < a.rows;) {
+            const int rows = part(a.rows - row, most_rows);
+            with_sizes<most_blocks, most_rows>(blocks, rows, [&]<int B, int R>() { add_blocks<B, R>(a, first, row); });
+            row += rows;
+        }
+        first += blocks;
+    }
+}
+
+void finish_units(const Bf16Ends& a) noexcept {
+    for (int begin = a.unit / W * W; begin < a.end; begin += W) {
+        const int low = a.unit > begin ? a.unit - begin : 0, high = a.end - begin < W ? a.end - begin : W;
+        const int b = begin / bf16_units;
+        const bool has_pair = a.pair >= 0 && a.pair < pairs_of(a.block, b);
+        for (int r = 0; r < a.rows; ++r) {
+            V sum = load(a.sums + r * a.stride + begin);
+            if (has_pair)
+                sum = dot(sum, Factor(load_pairs(weights_of(a.weights, a.block, begin) + int64_t(a.pair) * bf16_units)),
+                          Factor(splat_pair(a.input + r * a.stride + a.pair)));
+            sum += load(a.bias + begin);
+            if (a.relu) sum = max(sum, 0.0f);
+            float lanes[W];
+            store(lanes, sum);
+            __builtin_memcpy(a.output + r * a.stride + begin + low, lanes + low, (high - low) * sizeof(float));
+        }
+    }
+}
+
+}  // namespace
+
+#define HR_JOIN_(a, b) a##b
+#define HR_JOIN(a, b) HR_JOIN_(a, b)
+extern const Bf16Kernels HR_JOIN(bf16_, HR_ISA);
+const Bf16Kernels HR_JOIN(bf16_, HR_ISA) = {round_lines, pair_product, round_row, add_pairs, finish_units};
+
+}  // namespace headrace

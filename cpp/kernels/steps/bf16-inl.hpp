@@ -1,0 +1,98 @@
+// A network's ops where products are of numbers rounded to bf16: what the network reads is rounded before the op that
+// needs it first, and what a unit gives after the op that makes it. The products are those of the table for this
+// processor (core/bf16.hpp).
+#pragma once
+
+#include "../tile-inl.hpp"
+
+namespace headrace {
+namespace {
+
+// Pairs lie in lines of units, with which they share their size.
+HR_FN uint32_t* pairs_at(float* units, int64_t place) {
+    return reinterpret_cast<uint32_t*>(units) + place;
+}
+
+// Where the pairs that a layer reads start.
+HR_FN int pairs_below(const NetworkStep<float>& s, const Layer& layer) {
+    return layer.below < 0 ? s.input_pairs : s.layers[layer.below].pairs;
+}
+
+HR_FN bool needs_rounding(const Layer& layer, const Op& op) {
+    return layer.below < 0 && op.fresh < op.k1;
+}
+
+// ---- tiles ----------------------------------------------------------------------------------------------------------
+
+HR_FN void bf16_op(const NetworkStep<float>& s, const Call<float>& call, const Op& op, const float* input,
+                   const TileBuffers<float>& b) {
+    const Layer& layer = s.layers[op.layer];
+    uint32_t* const pairs = pairs_at(b.units, pairs_below(s, layer) * b.height);
+    if (needs_rounding(layer, op)) call.bf16->round_lines(input, b.height, op.fresh / 2, op.k1, b.vectors, pairs);
+    Bf16Product a;
+    a.weights = call.rounded + s.rounded;
+    a.block = layer.block;
+    a.unit = op.row;
+    a.units = op.rows;
+    a.pair0 = op.k0 / 2;  // a pair of which one is not known is left to the op that finishes
+    a.pair1 = op.finish ? (op.k1 + 1) / 2 : op.k1 / 2;
+    a.input = pairs;
+    a.output = b.units + int64_t(layer.product + op.row) * b.height;
+    a.stride = b.height;
+    a.bias = op.finish ? call.weights + s.weights + layer.bias + op.row : nullptr;
+    a.from_zero = op.from_bias;
+    a.relu = op.finish && layer.relu;
+    call.bf16->product(a, b.vectors);
+}
+
+// The values of an op's units, for the layer above. One without a second to its pair yet has zero beside it.
+HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op, const TileBuffers<float>& b) {
+    if (layer.pairs >= 0)
+        call.bf16->round_lines(b.units + layer.value * b.height, b.height, op.row / 2, op.row + op.rows, b.vectors,
+                               pairs_at(b.units, layer.pairs * b.height));
+}
+
+// ---- few rows -------------------------------------------------------------------------------------------------------
+
+HR_FN void bf16_op(const NetworkStep<float>& s, const Call<float>& call, const Op& op, const float* input,
+                   const SmallBuffers<float>& b) {
+    const Layer& layer = s.layers[op.layer];
+    uint32_t* const pairs = pairs_at(b.units, pairs_below(s, layer));
+    for (int r = 0; r < b.rows && needs_rounding(layer, op); ++r)
+        call.bf16->round_row(input + r * b.stride, op.fresh / 2, op.k1, pairs + r * b.stride);
+    Bf16Sums a;
+    a.weights = call.rounded + s.rounded;
+    a.block = layer.block;
+    a.first = op.row / bf16_units;
+    a.end = (layer.live + bf16_units - 1) / bf16_units;
+    a.pair0 = op.k0 / 2;
+    a.pair1 = op.k1 / 2;
+    a.input = pairs;
+    a.sums = b.sums + layer.sums;
+    a.stride = b.stride;
+    a.rows = b.rows;
+    call.bf16->add(a);
+    Bf16Ends ends;
+    ends.weights = a.weights;
+    ends.block = a.block;
+    ends.unit = op.row;
+    ends.end = op.row + op.rows;
+    ends.pair = op.k1 % 2 ? op.k1 / 2 : -1;
+    ends.input = pairs;
+    ends.sums = a.sums;
+    ends.bias = call.weights + s.weights + layer.bias;
+    ends.output = b.units + layer.product;
+    ends.stride = b.stride;
+    ends.rows = b.rows;
+    ends.relu = layer.relu;
+    call.bf16->finish(ends);
+}
+
+HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op, const SmallBuffers<float>& b) {
+    for (int r = 0; r < b.rows && layer.pairs >= 0; ++r)
+        call.bf16->round_row(b.units + r * b.stride + layer.value, op.row / 2, op.row + op.rows,
+                             pairs_at(b.units, r * b.stride + layer.pairs));
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,31 @@
+// bf16: a float32 without its lower 16 bits. What becomes of a number here has the same bits on every processor.
+//
+// A product of two such numbers is exact in float32. Sums of them are taken in pairs, the odd member first, each by a
+// multiply-add with one rounding, as AVX512_BF16 does it. That instruction takes denormal numbers for zero, in and out;
+// here values below 2^-63 and weights below 2^-47 are zero, so that each product is a multiple of 2^-124 and with them
+// each sum: no denormal number ever comes up, and an ordinary multiply-add has the same bits.
+#pragma once
+
+#include "lane.hpp"
+
+namespace headrace {
+namespace {
+
+constexpr int32_t least_bf16_value = (127 - 63) << 23, least_bf16_weight = (127 - 47) << 23;  // their bits in float32
+constexpr int32_t bf16_nan = 0x7fc00000, float_infinity = 0x7f800000;
+
+// The bits of a lane of float32 rounded to bf16, to nearest even; the lower half is zero. `least`: the bits of the
+// smallest number that is not taken for zero.
+template <class V>
+HR_FN typename Lane<V>::U32 bf16_rounded(V x, int32_t least = least_bf16_value) {
+    static_assert(is_single<V>);
+    using U = typename Lane<V>::U32;
+    const U bits = bit_cast<U>(x);
+    const Int<V> size = bit_cast<Int<V>>(x) & INT32_MAX;
+    const U nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+    const U kept = select(size >= least, nearest, U{});
+    return select(size > float_infinity, U{} + uint32_t(bf16_nan), kept);
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,241 @@
+"""Products in bf16: the reference's bits, in both directions, in any batch and with any instruction set."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+import reference
+
+SIZES = (1, 2, 3, 7, 8, 9, 47, 49, 97, 200)  # few rows, tiles, and their edges
+
+COUPLINGS = {  # passive, hidden, active, context
+    "odd everywhere": (3, (17, 13), 2, 1),
+    "one pair": (2, (2,), 1, 0),
+    "one input": (1, (5,), 3, 0),
+    "wide": (20, (70, 101), 12, 5),
+    "wider than a register block of units": (5, (300,), 20, 0),
+    "context alone": (0, (9, 8), 3, 3),
+}
+
+NETWORKS = {  # keywords of cases.made: an additive map, and a context by which rows differ
+    "odd degrees": {"features": 7, "hidden": (17, 24, 13), "context": 2},
+    "one unit a level": {"features": 12, "hidden": (12, 11), "context": 1},
+    "three coordinates a level": {"features": 8, "per_level": 3, "context": 3},
+    "zeros inside the staircase": {"features": 9, "change": cases.pin_zeros, "context": 2},
+    "dead units": {"change": cases.kill_units, "context": 1},
+    "many levels": {"features": 64, "hidden": (96, 80), "gain": 1.0, "context": 2},
+    "wide levels": {"features": 3, "hidden": (130, 90), "context": 4},
+    "one feature": {"features": 1, "hidden": (6, 5), "context": 2},
+    "panels": {"features": 40, "hidden": (50,), "context": 1},
+}
+
+
+def coupling_case(name):
+    inputs, hidden, active, context = COUPLINGS[name]
+    dense = cases.dense_network(inputs, hidden, active, context, outputs=("shift",), key=(name,)).astype("float32")
+    passive = list(range(inputs))
+    made = hr.Coupling.from_dense(
+        *dense.arrays[:2], passive=passive, features=inputs + active, context=context, map="additive"
+    )
+    judge = reference.RoundedNetwork(*dense.arrays, reference.sorted_units(dense.masks, inputs, 1, passive))
+    return made.to("cpu", "bf16"), judge, inputs, active, context
+
+
+def network_case(name, **settings):
+    dense = cases.made(outputs=settings.pop("outputs", ("shift",)), key=(name,), **NETWORKS[name]).astype("float32")
+    made = hr.MaskedAutoregressive.from_dense(*dense.arrays, context=dense.context, **{"map": "additive", **settings})
+    orders = reference.sorted_units(dense.masks, dense.features, len(dense.outputs))
+    return made.to("cpu", "bf16"), reference.RoundedNetwork(*dense.arrays, orders), dense
+
+
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_a_coupling_has_the_bits_of_the_reference(name):
+    transform, judge, inputs, active, context = coupling_case(name)
+    z = cases.rows(max(SIZES), inputs + active, "float32", name)
+    z[:, inputs:] = 0  # so that an additive map gives what the network gave
+    c = cases.rows(max(SIZES), context, "float32", name, "context") if context else None
+    want = judge(np.hstack([z[:, :inputs], *([c] if context else [])]))
+    for n in SIZES:
+        x, _ = transform.forward(z[:n], None if c is None else c[:n])
+        cases.assert_same_bits(x[:, inputs:] + np.float32(0), want[:n] + np.float32(0))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_sequential_direction_has_the_bits_of_the_reference(name):
+    """Of each unit, whatever order brings its inputs: levels end inside pairs."""
+    transform, judge, dense = network_case(name)
+    rows = 30
+    z, context = np.zeros((rows, dense.features), "float32"), cases.rows(rows, dense.context, "float32", name)
+    want = np.zeros_like(z)
+    for _ in range(dense.features):
+        want = judge(np.hstack([want, context]))
+    for n in (1, 2, 5, 7, 8, 30):
+        cases.assert_same_bits(transform.forward(z[:n], context[:n])[0] + np.float32(0), want[:n] + np.float32(0))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_both_directions_take_the_same_bits_of_the_network(name):
+    transform, _, dense = network_case(name)
+    z, context = np.zeros((97, dense.features), "float32"), cases.rows(97, dense.context, "float32", name)
+    for n in (1, 7, 97):
+        x, _ = transform.forward(z[:n], context[:n])  # shift + 0
+        for m in (1, n):
+            assert not transform.inverse(x[:m], context[:m])[0].any()  # shift - shift
+    affine, _, dense = network_case(name, map="affine", outputs=("shift", "scale"))
+    for n in (1, 7, 97):
+        x, log_det = affine.forward(z[:n], context[:n])
+        back, other = affine.inverse(x, context[:n])
+        assert not back.any()
+        cases.assert_same_bits(log_det, -other)
+
+
+@pytest.mark.parametrize("reads", cases.READS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_row_has_the_same_bits_in_any_batch(name, reads):
+    """Where the map rounds nothing that depends on the way: an additive one."""
+    transform, _, dense = network_case(name, reads=reads)
+    z, context = cases.rows(200, dense.features, "float32", name), cases.rows(200, dense.context, "float32", name)
+    for way in (transform.forward, transform.inverse):
+        want, log_det = way(z, context)
+        assert not log_det.any()
+        for n in SIZES:
+            cases.assert_same_bits(way(z[:n], context[:n])[0], want[:n])
+        for n in (1, 7, 8, 100):  # one context for all
+            cases.assert_same_bits(way(z[:n], context[0])[0], way(z[:n], np.repeat(context[:1], n, axis=0))[0])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_few_rows_are_those_of_many_to_rounding(name):
+    """Of maps, which may make one number be rounded otherwise in a few rows."""
+    transform, _, dense = network_case(name, map="affine", outputs=("shift", "scale"))
+    z, context = cases.rows(200, dense.features, "float32", name), cases.rows(200, dense.context, "float32", name)
+    for way in (transform.forward, transform.inverse):
+        want, log_det = way(z, context)
+        for n in (1, 4, 7):
+            got = [way(z[i : i + n], context[i : i + n]) for i in range(0, 140, n)]
+            value, other = (np.concatenate(parts)[:140] for parts in zip(*got, strict=True))
+            error = np.abs(value - want[:140]).max(axis=1) / (1 + np.abs(want[:140]).max(axis=1))
+            near = error < 1e-5
+            assert near.mean() > 0.9
+            cases.assert_close(other[near], log_det[:140][near], magnitude=4.0)
+
+
+@pytest.mark.parametrize("scale", ["soft_clamp", "exp"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_values_and_log_determinants_are_those_of_the_map(name, scale):
+    """At the network's outputs as the reference has them: with these fixed, the Jacobian is that of the map."""
+    transform, judge, dense = network_case(name, map="affine", outputs=("shift", "scale"), scale=scale)
+    x, context = cases.rows(50, dense.features, "float32", name), cases.rows(50, dense.context, "float32", name)
+    whole = reference.MaskedAutoregressive(judge, scale=scale)
+    cases.assert_matches(transform.inverse(x, context), whole.inverse(x, context), x, "float32")
+    z, _ = transform.inverse(x, context)
+    back, log_det = transform.forward(z, context)
+    near = np.abs(back - x).max(axis=1) <= 1e-4 * (1 + np.abs(x).max(axis=1))  # else a number was rounded otherwise
+    assert near.mean() > 0.9
+    want = whole.inverse(back, context)
+    cases.assert_close(log_det, -want[1], magnitude=np.sqrt(dense.features))
+
+
+def test_rounding():
+    """Halves go to even, tiny numbers to zero, huge ones to infinity, and what is not a number stays so."""
+    x = cases.rng("rounding").integers(0, 2**32, 4096, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    edges = np.array(
+        [1, 1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 3.4e38, 2.0**-63, 2.0**-64, 1e-40, 0.0, -0.0], np.float32
+    )
+    x = np.concatenate([edges, x[np.isfinite(x)]])[:, None]
+    ones = [np.ones((1, 1)), np.ones((1, 1))]
+    transform = hr.Coupling.from_dense(
+        ones, [np.zeros(1)] * 2, passive=[0], features=2, map="additive", activation="relu"
+    )
+    transform = transform.astype("float32").to("cpu", "bf16")
+    for n in (7, len(x)):
+        z = np.hstack([np.maximum(x, 0), np.zeros_like(x)])[:n]
+        got, want = transform.forward(z)[0][:, 1], reference.rounded(np.maximum(x[:n, 0], 0))
+        is_finite = np.isfinite(want)
+        assert (got[is_finite] == want[is_finite]).all()
+        assert np.isnan(got[~is_finite]).all()  # such rows overflowed
+
+
+WORKER = """
+import sys
+import numpy as np
+import headrace as hr
+
+given = np.load(sys.argv[1])
+transform, flow = hr.load(sys.argv[2]), hr.load(sys.argv[3])
+results = {}
+for n in (1, 5, 96, 200):
+    results[f"transform {n}"] = transform.forward(given["z"][:n])[0]
+    results[f"log_prob {n}"] = flow.log_prob(given["x"][:n])
+    results[f"to_data {n}"] = flow.to_data(given["x"][:n])[0]
+np.savez(sys.argv[4], **results)
+print(hr.info()["isa"], hr.info()["bf16"])
+"""
+
+
+def test_every_instruction_set_has_the_same_bits(tmp_path):
+    """Of networks; and of whole flows, where only the products differ: a set with products of its own, and without."""
+    transform = cases.randomise(hr.Coupling(32, range(20), (70, 101), map="additive").to("cpu", "bf16"))
+    flow = cases.randomise(hr.MAF(9, transforms=3, hidden=(37, 20), matmul="bf16"))
+    z = cases.rows(200, 32, "float32")
+    z[:, 20:] = 0  # so that maps round nothing
+    np.savez(tmp_path / "given.npz", z=z, x=cases.rows(200, 9, "float32"))
+    transform.save(tmp_path / "transform")
+    flow.save(tmp_path / "flow")
+    found = {}
+    for isa in hr.info()["isas"]:
+        paths = [tmp_path / name for name in ("given.npz", "transform", "flow", f"{isa}.npz")]
+        done = subprocess.run(
+            [sys.executable, "-c", WORKER, *map(str, paths)],
+            env={**os.environ, "HEADRACE_ISA": isa},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == [isa, "native" if isa.endswith("_bf16") else "emulated"]
+        with np.load(paths[-1]) as results:
+            found[isa] = dict(results)
+    first = next(iter(found.values()))
+    for isa, results in found.items():
+        for n in (1, 5, 96, 200):
+            cases.assert_same_bits(results[f"transform {n}"], first[f"transform {n}"])
+        if isa.endswith("_bf16"):
+            for name, array in found[isa.removesuffix("_bf16")].items():
+                cases.assert_same_bits(results[name], array)
+
+
+@pytest.mark.parametrize("name", ["odd degrees", "many levels"])
+def test_hard_rows_spoil_only_themselves(name):
+    transform, _, dense = network_case(name, map="affine", outputs=("shift", "scale"))
+    x, context = cases.rows(100, dense.features, "float32"), cases.rows(100, dense.context, "float32")
+    for way in (transform.forward, transform.inverse):
+        bad = x.copy()
+        bad[3, 0], bad[50, -1], bad[71, 0], bad[98] = np.nan, np.inf, -np.inf, 1e38
+        for n in (5, 100):
+            want, log_det = way(x[:n], context[:n])
+            got, other = way(bad[:n], context[:n])
+            good = [i for i in range(n) if i not in (3, 50, 71, 98)]
+            cases.assert_same_bits(got[good], want[good])
+            cases.assert_same_bits(other[good], log_det[good])
+            for i in (3, 50, 71):
+                assert i >= n or (np.isnan(got[i]).all() and np.isnan(other[i]))
+        hard = cases.hard_rows(dense.features, "float32")
+        value, own = way(hard, context[: len(hard)])
+        assert (np.isfinite(value).all(axis=1) == np.isfinite(own)).all()
+
+
+def test_threads_change_no_bit():
+    flow = cases.randomise(hr.RealNVP(11, transforms=3, hidden=(40, 24), matmul="bf16"))
+    x = cases.rows(3001, 11, "float32")
+    with hr.threads(1):
+        want = flow.log_prob(x)
+    for n in (2, 5):
+        with hr.threads(n):
+            cases.assert_same_bits(flow.log_prob(x), want)

@@ -1,0 +1,81 @@
+"""Networks whose numbers are rounded to bf16, with sums in float32: to the bit, as docs/bf16.md states it.
+
+A row's sums are taken over its inputs in the order of their levels, two by two, of each two the second one first. A
+multiply-add rounds once; before it, float64 holds the exact product of two bf16 numbers, and rounding a sum with it
+to float64 first does not change its rounding to float32.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .network import reads
+
+LEAST_VALUE, LEAST_WEIGHT = 2.0**-63, 2.0**-47  # what is smaller counts as zero
+
+
+def rounded(x, least=LEAST_VALUE):
+    """float32 to the nearest numbers of 8 significant bits, halves to even, in float32."""
+    x = np.asarray(x, np.float32)
+    mantissa, exponent = np.frexp(x.astype(np.float64))
+    with np.errstate(over="ignore"):
+        nearest = np.ldexp(np.rint(mantissa * 256.0), exponent - 8).astype(np.float32)  # rint: halves to even
+    return np.where(np.abs(x) < least, np.float32(0.0), nearest)
+
+
+def rounded_product(inputs, weights):
+    """Sums over the inputs ``(rows, in)`` of weights ``(out, in)``, as ``(rows, out)`` in float32."""
+    x, w = rounded(inputs).astype(np.float64), rounded(weights, LEAST_WEIGHT).astype(np.float64)
+    total = np.zeros((len(x), len(w)), np.float32)
+    for k in range(0, x.shape[1], 2):
+        for member in (k + 1, k):
+            if member < x.shape[1]:
+                total = (total + x[:, member, None] * w[None, :, member]).astype(np.float32)
+    return total
+
+
+def sorted_units(masks, features, per_output, passive=None):
+    """The order in which each layer's inputs are summed: by level, equal ones as they come, what nobody reads last.
+
+    ``passive``: the coordinates that a network of a coupling reads; else output i belongs to coordinate i.
+    """
+    inputs = masks[0].shape[1]
+    levels = np.zeros(inputs, int)  # of a context: 0
+    if passive is None:
+        seen = reads(masks)[:, :features].reshape(features, per_output, features).any(axis=1)
+        levels[:features] = 1
+        for _ in range(features):
+            for i in range(features):
+                levels[i] = max(levels[i], 1 + max((levels[j] for j in range(features) if seen[i, j]), default=0))
+        most = levels.max()
+    else:
+        levels[: len(passive)] = 1
+        most = 2
+    orders, degree = [np.argsort(levels, kind="stable")], levels
+    alive = [np.ones(len(masks[-1]), bool)]
+    for mask in masks[:0:-1]:
+        alive.insert(0, mask[alive[0]].any(axis=0))
+    for mask, live in zip(masks[:-1], alive[:-1], strict=True):
+        degree = np.array([max((degree[k] for k in np.flatnonzero(row)), default=0) for row in mask])
+        degree[~live] = most
+        orders.append(np.argsort(degree, kind="stable"))
+    return orders
+
+
+@dataclass(frozen=True)
+class RoundedNetwork:
+    """As `Network`, of ReLU, in float32; ``orders`` are those of `sorted_units`."""
+
+    weights: list
+    biases: list
+    masks: list
+    orders: list
+
+    def __call__(self, inputs):
+        value = np.asarray(inputs, np.float32)
+        for layer, order in enumerate(self.orders):
+            dense = np.where(self.masks[layer], np.asarray(self.weights[layer], np.float32), np.float32(0.0))
+            value = rounded_product(value[:, order], dense[:, order]) + np.asarray(self.biases[layer], np.float32)
+            if layer + 1 < len(self.orders):
+                value = np.maximum(value, np.float32(0.0))
+        return value
