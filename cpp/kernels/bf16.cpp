@@ -218,6 +218,10 @@ void finish_units(const Bf16Ends& a) noexcept {
                           Factor(splat_pair(a.input + r * a.stride + a.pair)));
             sum += load(a.bias + begin);
             if (a.relu) sum = max(sum, 0.0f);
+            if (high - low == W) {
+                store(a.output + r * a.stride + begin, sum);
+                continue;
+            }
             float lanes[W];
             store(lanes, sum);
             __builtin_memcpy(a.output + r * a.stride + begin + low, lanes + low, (high - low) * sizeof(float));

@@ -54,29 +54,50 @@ HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op
 
 // ---- few rows -------------------------------------------------------------------------------------------------------
 
+// The blocks of units that an op is about. Units before its own are done, and what they come out as again is the same;
+// those after it are not, and what they come out as now is overwritten. So whole blocks are written, unless something
+// is added to the units, in the same place.
+struct Bf16Blocks {
+    int first, end;
+    bool whole;
+    HR_FN Bf16Blocks(const Layer& layer, const Op& op)
+        : first(op.row / bf16_units), end((op.row + op.rows - 1) / bf16_units + 1), whole(!layer.c && !layer.adds) {}
+    HR_FN int unit(const Op& op) const { return whole ? first * bf16_units : op.row; }
+    HR_FN int end_unit(const Op& op) const { return whole ? end * bf16_units : op.row + op.rows; }
+};
+
+// What an op's inputs give to blocks of units.
+HR_FN Bf16Sums bf16_sums(const NetworkStep<float>& s, const Call<float>& call, const Op& op,
+                         const SmallBuffers<float>& b, int first, int end) {
+    const Layer& layer = s.layers[op.layer];
+    Bf16Sums a;
+    a.weights = call.rounded + s.rounded;
+    a.block = layer.block;
+    a.first = first;
+    a.end = end;
+    a.pair0 = op.k0 / 2;
+    a.pair1 = op.k1 / 2;
+    a.input = pairs_at(b.units, pairs_below(s, layer));
+    a.sums = b.sums + layer.sums;
+    a.stride = b.stride;
+    a.rows = b.rows;
+    return a;
+}
+
 HR_FN void bf16_op(const NetworkStep<float>& s, const Call<float>& call, const Op& op, const float* input,
                    const SmallBuffers<float>& b) {
     const Layer& layer = s.layers[op.layer];
     uint32_t* const pairs = pairs_at(b.units, pairs_below(s, layer));
     for (int r = 0; r < b.rows && needs_rounding(layer, op); ++r)
         call.bf16->round_row(input + r * b.stride, op.fresh / 2, op.k1, pairs + r * b.stride);
-    Bf16Sums a;
-    a.weights = call.rounded + s.rounded;
-    a.block = layer.block;
-    a.first = op.row / bf16_units;
-    a.end = (layer.live + bf16_units - 1) / bf16_units;
-    a.pair0 = op.k0 / 2;
-    a.pair1 = op.k1 / 2;
-    a.input = pairs;
-    a.sums = b.sums + layer.sums;
-    a.stride = b.stride;
-    a.rows = b.rows;
+    const Bf16Blocks own(layer, op);
+    const Bf16Sums a = bf16_sums(s, call, op, b, own.first, own.end);
     call.bf16->add(a);
     Bf16Ends ends;
     ends.weights = a.weights;
     ends.block = a.block;
-    ends.unit = op.row;
-    ends.end = op.row + op.rows;
+    ends.unit = own.unit(op);
+    ends.end = own.end_unit(op);
     ends.pair = op.k1 % 2 ? op.k1 / 2 : -1;
     ends.input = pairs;
     ends.sums = a.sums;
@@ -88,10 +109,16 @@ HR_FN void bf16_op(const NetworkStep<float>& s, const Call<float>& call, const O
     call.bf16->finish(ends);
 }
 
-HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op, const SmallBuffers<float>& b) {
+// After the op's own units, which others wait for: the values for the layer above, and the sums of later units.
+HR_FN void bf16_values(const NetworkStep<float>& s, const Call<float>& call, const Op& op,
+                       const SmallBuffers<float>& b) {
+    const Layer& layer = s.layers[op.layer];
+    const Bf16Blocks own(layer, op);
     for (int r = 0; r < b.rows && layer.pairs >= 0; ++r)
-        call.bf16->round_row(b.units + r * b.stride + layer.value, op.row / 2, op.row + op.rows,
+        call.bf16->round_row(b.units + r * b.stride + layer.value, own.unit(op) / 2, own.end_unit(op),
                              pairs_at(b.units, r * b.stride + layer.pairs));
+    const int blocks = (layer.live + bf16_units - 1) / bf16_units;
+    if (own.end < blocks) call.bf16->add(bf16_sums(s, call, op, b, own.end, blocks));
 }
 
 }  // namespace
