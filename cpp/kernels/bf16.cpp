@@ -193,8 +193,32 @@ void add_blocks(const Bf16Sums& a, int first, int row) {
                 store(sums + r * a.stride + b * bf16_units + q * W, sum[r][b][q]);
 }
 
+// N pairs to all blocks, which have them all.
+template <int N>
+void add_few_pairs(const Bf16Sums& a) {
+    for (int r = 0; r < a.rows; ++r) {
+        Factor x[N];
+        for (int j = 0; j < N; ++j) x[j] = Factor(splat_pair(a.input + r * a.stride + a.pair0 + j));
+        float* const sums = a.sums + r * a.stride;
+        for (int b = a.first; b < a.end; ++b) {
+            const uint32_t* const weights = a.weights + a.block[b] + int64_t(a.pair0) * bf16_units;
+            for (int q = 0; q < block_vectors_of; ++q) {
+                float* const place = sums + b * bf16_units + q * W;
+                V sum = load(place);
+                for (int j = 0; j < N; ++j) sum = dot(sum, Factor(load_pairs(weights + j * bf16_units + q * W)), x[j]);
+                store(place, sum);
+            }
+        }
+    }
+}
+
+constexpr int most_few_pairs = 4;
+
 void add_pairs(const Bf16Sums& a) noexcept {
-    if (a.pair0 >= a.pair1) return;
+    const int n = a.pair1 - a.pair0;
+    if (n <= 0) return;
+    if (n <= most_few_pairs && pairs_of(a.block, a.first) >= a.pair1)  // what a level of few units brings
+        return with_sizes<most_few_pairs, 1>(n, 1, [&]<int N, int>() { add_few_pairs<N>(a); });
     for (int first = a.first; first < a.end;) {
         const int blocks = part(a.end - first, most_blocks);
         for (int row = 0; row < a.rows;) {
