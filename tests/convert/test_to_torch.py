@@ -231,6 +231,8 @@ def test_what_it_does_not_take():
     class Own(hr.Flow):
         pass
 
+    with pytest.raises(ValueError, match=r"^matmul: expected 'exact', as PyTorch's products are, got 'bf16'"):
+        convert.to_torch(hr.MAF(3, matmul="bf16"))
     with pytest.raises(TypeError, match=r"^Own: expected one of the classes that files know"):
         convert.to_torch(Own([hr.Permutation([1, 0])]))
 

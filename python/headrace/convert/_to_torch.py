@@ -37,7 +37,7 @@ def to_torch(flow: Flow, *, verify: bool = True) -> PlainFlow:
 
     Raises:
         TypeError: no flow, or one of a class of your own.
-        ValueError: densities or rows that differ by more than rounding.
+        ValueError: densities or rows that differ by more than rounding, or products in bf16.
     """
     import torch
 
@@ -67,6 +67,8 @@ def opened_flow(flow: Any, dtype: str | None = None) -> tuple[Flow, dict[str, An
     """The flow on the CPU and perhaps in another dtype, its file's header, and copies of its file's arrays by name."""
     if not isinstance(flow, Flow):
         raise TypeError(f"flow: expected a headrace.Flow, got {check.kind_of(flow)}")
+    if flow.matmul == "bf16":
+        raise ValueError("matmul: expected 'exact', as PyTorch's products are, got 'bf16'; call flow.to('cpu')")
     flow = flow.to("cpu") if dtype is None else flow.to("cpu").astype(dtype)
     arrays = {**flow.named_parameters(), **flow._fixed_arrays()}
     return flow, header_of(flow), {name: np.array(array) for name, array in arrays.items()}

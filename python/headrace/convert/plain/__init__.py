@@ -54,6 +54,8 @@ class PlainFlow(nn.Module):
         super().__init__()
         if "transforms" not in header:
             raise ValueError(f"header: expected that of a flow, got one of {header.get('kind')}")
+        if "matmul" in header:
+            raise ValueError(f"matmul: expected a flow whose products are exact, got {header['matmul']!r}")
         self.features, self.context_features = int(header["features"]), int(header["context"])
         self.standardize_context = header["standardize_context"]
         dtype = {"float32": torch.float32, "float64": torch.float64}[header["dtype"]]
