@@ -154,6 +154,36 @@ def test_hidden_models_of_their_users(name, kind, dtype):
         compared(name, kind, seed, name == "sbi" or seed == 1, dtype)
 
 
+@pytest.mark.parametrize("context", [False, True], ids=["alone", "context"])
+@pytest.mark.parametrize(("name", "kind"), [case for case in ALL if case[0] in ("zuko", "nflows")])
+def test_log_densities_to_rounding(name, kind, context):
+    """Of numbers above 1 to 1e-12 and 1e-5, with no room for anything; where the source loses more, to what it loses.
+
+    That is three times what its own float32 differs from its float64 by, and in float64 what a row's last bits change.
+    """
+    library(name)
+    if context and kind in NO_CONTEXT:
+        pytest.skip("that library has no context there")
+    d = Draw(10 * context + context, context)
+    model = made(name, kind, d)
+    wide = copy.deepcopy(model).double()
+    flow = CONVERTERS[name](model)
+    given = context_of(d, name)
+    given = given if given is None else given.astype("float32")
+    x = np.asarray(flow.sample(ROWS, given, seed=3)).astype("float32")
+    x[::3] *= 1.5
+    exact_rows, exact_context = x.astype("float64"), None if given is None else given.astype("float64")
+    exact = density(name, wide, "float64")(exact_rows, exact_context)[2]
+    size = 1.0 + np.abs(exact)
+    lost = np.abs(density(name, model, "float32")(x, given)[2] - exact) / size
+    assert (np.abs(flow.log_prob(x, given) - exact) / size <= LIMITS["float32"] + 3.0 * lost.max()).all()
+    signs = np.random.default_rng(4).choice([-1.0, 1.0], x.shape)
+    moved = density(name, wide, "float64")(exact_rows * (1.0 + 2.0**-52 * signs), exact_context)[2]
+    lost = np.abs(moved - exact) / size
+    found = np.abs(CONVERTERS[name](wide).log_prob(exact_rows, exact_context) - exact) / size
+    assert (found <= LIMITS["float64"] + 3.0 * lost.max()).all(), found.max()
+
+
 @pytest.fixture(params=["float32", "float64"])
 def jax_dtype(request):
     """JAX with numbers of 64 bits or not, for one test alone."""
