@@ -233,6 +233,13 @@ def test_the_default_steps_depend_on_what_can_be_done(monkeypatch):
     module = importlib.import_module("headrace.variational.distill")
     for name, value in (("STEPS", 11), ("STEPS_AT_ONCE", 12), ("STEPS_CLOSED", 13), ("FIRST_STEPS", 3)):
         monkeypatch.setattr(module, name, value)
+    one_by_one, first = module._one_by_one, []
+
+    def noted(*arguments):
+        first.append(arguments[3].steps)
+        return one_by_one(*arguments)
+
+    monkeypatch.setattr(module, "_one_by_one", noted)
     teacher, settings = hr.MAF(FEATURES, transforms=2, hidden=(8,)), QUIET | {"samples": 16, "evaluated": 0}
 
     def build(transforms=2):
@@ -247,6 +254,8 @@ def test_the_default_steps_depend_on_what_can_be_done(monkeypatch):
     ):
         _, report = hr.distill(other, student, **settings, **more)
         assert (len(report.history), len(report.transform_kl)) == (steps, alone)
+    hr.distill(teacher, build(), steps=4, **settings)
+    assert first == [3, 3, 3, 2]  # none of no first steps, nor in closed form
 
 
 def test_flows_of_couplings_alone_have_no_transforms_to_learn_one_by_one():
