@@ -416,7 +416,7 @@ def test_workers_without_a_device_say_so():
 
 def test_wrong_arguments_are_refused(capsys):
     for argv, words in (
-        (["--steps", "tests,nothing"], "--steps: expected some of tests, sanitizer"),
+        (["--steps", "tests,nothing"], "--steps: expected some of floors, workloads"),
         (["--libraries", "numpy"], "--libraries: expected some of headrace"),
         (["--dry-run"], "--dry-run needs an --output"),
         (["--dry-run", "--output", "x", "--workloads", "maf 65"], "--workloads: expected a part of maf 64"),
