@@ -27,6 +27,8 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from headrace.distributed.groups import Group
+
 __all__ = ["Flow"]
 
 
@@ -489,6 +491,7 @@ class Flow(Derivatives):
         progress: bool = True,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: float | str = training.CHECKPOINT_EVERY,
+        group: Group | None = None,
     ) -> training.History:
         """Maximise the likelihood of rows, and keep the weights that are best on rows held out.
 
@@ -536,6 +539,9 @@ class Flow(Derivatives):
                 refused. It is removed when the fit ends, but for Ctrl-C (docs/training.md).
             checkpoint_every: Seconds between two writes of it, or "epoch", or as "10 epochs". After Ctrl-C it is
                 written too.
+            group: Who fits together (`headrace.distributed`). Then x, context, weights and rows of your own to judge by
+                are dicts of the shards that this rank holds, ``{number: array}``; all ranks end with the same flow,
+                which has the same bits for any number of them (docs/scale.md). None: this process alone.
 
         Returns:
             Losses and times of the epochs, the best one, the weight decay chosen, and why the fit ended.
@@ -543,8 +549,10 @@ class Flow(Derivatives):
         Raises:
             TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
             ValueError: a wrong shape, or rows with a NaN or an infinity, or on a bound or beyond (their number and the
-                first one), or a checkpoint of another fit.
+                first one), or a checkpoint of another fit; with a group, also what another rank found, shards that no
+                rank or several hold, and ranks that were told different things.
             OSError: a checkpoint that cannot be written.
+            headrace.distributed.GroupError: a rank did not answer in time.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.MAF(2, transforms=2, hidden=(16,))
@@ -572,6 +580,7 @@ class Flow(Derivatives):
             progress=bool(progress),
             checkpoint=checkpoint,
             checkpoint_every=checkpoint_every,
+            group=group,
         )
 
 

@@ -61,9 +61,16 @@ def fit(
     time_budget: Any = None,
     checkpoint: Any,
     checkpoint_every: Any,
+    group: Any = None,
     **plan: Any,
 ) -> History:
     """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
+    if group is not None:
+        from headrace.distributed.fit import fit as fit_together
+
+        said = {"weights": weights, "validation": validation, "seed": seed, "progress": progress}
+        kept_in = {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every, "time_budget": time_budget}
+        return fit_together(flow, x, context, group=group, few=FEW, many=MANY, **said, **kept_in, **plan)
     clock = Clock(time_budget)
     rng = np.random.default_rng(check.integer("seed", seed))
     kept = Checkpoint(checkpoint, checkpoint_every)

@@ -62,6 +62,12 @@ class Run(Protocol):
     def _begin_stage(self) -> None:
         """A fresh optimiser with the present weight decay."""
 
+    def also_kept(self, clock: int) -> dict[str, Any]:
+        """What else is to be kept where the optimiser has taken so many steps."""
+
+    def restored(self, kept: dict[str, Any], clock: int) -> None:
+        """The way back."""
+
 
 class Checkpoint:
     """Where a fit keeps its state; without a path nowhere."""
@@ -220,7 +226,7 @@ def _state(
         "step": step,
         "seconds": (time.perf_counter() - run.begin).hex(),
         "random": _told(random),
-        "run": {name: _told(getattr(run, name)) for name in _OF_RUN},
+        "run": {name: _told(getattr(run, name)) for name in _OF_RUN} | _told(run.also_kept(int(clock[2]))),
         "decays": {name: _told(getattr(run.decays, name)) for name in _OF_DECAYS},
         "history": history,
     }
@@ -249,6 +255,7 @@ def _restore(run: Run, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
     run.adam._core.set_memory(
         arrays["adam.mean"], arrays["adam.square"], arrays.get("adam.average"), arrays["adam.clock"]
     )
+    run.restored(_read(state["run"]), int(arrays["adam.clock"][2]))
 
 
 def _told(value: Any) -> Any:

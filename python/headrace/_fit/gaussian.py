@@ -11,12 +11,13 @@ from headrace._arrays import caller as _arrays
 from headrace._fit.rows import CHUNK, Data, Part
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.rotation import Rotation
+from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from headrace._interior import Trainable
 
-__all__ = ["decorrelating", "quietened"]
+__all__ = ["decorrelating", "has_correlations", "links_of", "quietened"]
 
 Floats = NDArray[np.float64]
 
@@ -32,13 +33,21 @@ def decorrelating(data: Data, part: Part, mean: Floats, std: Floats) -> tuple[Tr
     They are the symmetric root of the covariance, which moves the coordinates least. The covariance is mixed with the
     identity by a share that is chosen by cross-validation. None where that is all of it.
     """
-    n = std.size
-    if not 2 <= n <= MOST_FEATURES or part.size < 2 * FOLDS:
-        return ()
-    if data.support is not None and any(data.support.periodic):  # a circle has no correlations with a line
+    if not has_correlations(std.size, part.size, data.support):
         return ()
     data, part = data.standing_for(part)
-    moments, weight = _second_moments(data, part, mean, std)
+    return links_of(*_second_moments(data, part, mean, std))
+
+
+def has_correlations(features: int, rows: int, support: Support | None) -> bool:
+    """Whether they are looked for: a circle has none with a line."""
+    circles = support is not None and any(support.periodic)
+    return 2 <= features <= MOST_FEATURES and rows >= 2 * FOLDS and not circles
+
+
+def links_of(moments: Floats, weight: Floats) -> tuple[Transform, ...]:
+    """See `decorrelating`; of second moments of standardised rows, a matrix for each fold, and the folds' weights."""
+    n = moments.shape[1]
     gains = np.zeros(len(SHARES))
     for fold in range(FOLDS):
         rest = weight.sum() - weight[fold]

@@ -12,7 +12,7 @@ from headrace._fit.optimizer import SCHEDULES, default_rate, regularisation
 if TYPE_CHECKING:
     from headrace._interior import Trainable
 
-__all__ = ["Plan", "constant_decay"]
+__all__ = ["Plan", "constant_decay", "rows_of_a_batch"]
 
 BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # so many batches an epoch, of so many rows
 STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20_000, 10, 300
@@ -24,6 +24,14 @@ LEAST_DECAY = 0.02  # of less nothing depends, and it is not chosen
 def constant_decay(rows: int) -> float:
     """The decay where nothing chooses one."""
     return min(MOST_DECAY, DECAY_BY_ROWS / rows)
+
+
+def rows_of_a_batch(rows: int, batch_size: Any) -> int:
+    """At most all of them; `batch_size` as in `Flow.fit`."""
+    size = min(max(rows // BATCHES, LEAST_BATCH), MOST_BATCH)
+    if batch_size is not None:
+        size = check.integer("batch_size", batch_size, least=1)
+    return min(size, rows)
 
 
 @dataclass(frozen=True)
@@ -58,10 +66,7 @@ class Plan:
         patience: Any,
     ) -> Plan:
         """Those of `Flow.fit`, checked. `judged`: whether rows are held out."""
-        size = min(max(rows // BATCHES, LEAST_BATCH), MOST_BATCH)
-        if batch_size is not None:
-            size = check.integer("batch_size", batch_size, least=1)
-        batches = -(-rows // min(size, rows))
+        batches = -(-rows // rows_of_a_batch(rows, batch_size))
         rate = default_rate(flow) if learning_rate is None else learning_rate
         unchosen = constant_decay(rows)
         if isinstance(weight_decay, str):

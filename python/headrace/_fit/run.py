@@ -99,11 +99,23 @@ class Run:
         self.begin = _clock.now()
         self.step = self.judged_step = 0
         self.rate_factor = 1.0  # of the plateau schedule
-        self.bounds = [train.size * i // plan.batches for i in range(plan.batches + 1)]
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What all steps share."""
+        data, train, batches = self.data, self.train, self.plan.batches
+        self.bounds = [train.size * i // batches for i in range(batches + 1)]
         self.library = _arrays.library(data.x)
         self.mean_weight = data.weight_of(train) / train.size
-        self.gradient = self.library.empty(flow._interior.program.n_weights, flow.dtype)
-        self.log_prob = self.library.empty(self._log_probs(), flow.dtype)
+        self.gradient = self.library.empty(self.program.n_weights, self.flow.dtype)
+        self.log_prob = self.library.empty(self._log_probs(), self.flow.dtype)
+
+    def also_kept(self, clock: int) -> dict[str, Any]:
+        """What else says how the fit goes on when the optimiser has taken so many steps, to be kept with its state."""
+        return {}
+
+    def restored(self, kept: dict[str, Any], clock: int) -> None:
+        """The way back."""
 
     def _begin_stage(self) -> None:
         plan = self.plan

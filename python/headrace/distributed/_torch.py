@@ -1,0 +1,114 @@
+"""Groups of PyTorch's: gloo, whose numbers are on the CPU."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace.distributed.groups import Group, GroupError
+
+__all__ = ["from_torch"]
+
+GRACE = 5.0  # seconds beyond the timeout in which ranks say that they live
+
+
+def from_torch(process_group: Any = None, *, timeout: float = 60.0) -> Group:
+    """The ranks of a process group of PyTorch; by default of the whole job, as torchrun starts it.
+
+    Call it on all ranks of the group at the same time, after ``torch.distributed.init_process_group``. Sums go through
+    gloo groups of their own over the same ranks, whatever backend the given one has.
+
+    Args:
+        process_group: As ``torch.distributed.new_group`` makes it; None for all ranks.
+        timeout: Seconds that a rank may let the others wait. After twice as many and 5 seconds at the latest they raise
+            `GroupError`, which names the ranks that do not answer.
+
+    Raises:
+        RuntimeError: torch.distributed has no process group yet.
+    """
+    from torch import distributed
+
+    seconds = check.number("timeout", timeout, above=0.0, below=math.inf)
+    if not distributed.is_initialized():
+        raise RuntimeError(
+            "process_group: expected torch.distributed to have one; call init_process_group('gloo') first"
+        )
+    members: list[int] = distributed.get_process_group_ranks(process_group or distributed.group.WORLD)
+    if distributed.get_rank() not in members:
+        raise ValueError(f"process_group: expected one that rank {distributed.get_rank()} is in, got ranks {members}")
+    return _Torch(distributed, members, seconds)
+
+
+class _Torch:
+    def __init__(self, distributed: Any, members: list[int], timeout: float) -> None:
+        self._distributed, self._timeout, self._ranks = distributed, timeout, members
+        self.size = len(self._ranks)
+        self.rank = self._ranks.index(distributed.get_rank())
+        local = {"use_local_synchronization": True}  # so that the other ranks of the job need not call it
+        made = [
+            distributed.new_group(self._ranks, timedelta(seconds=t), "gloo", **local)
+            for t in (timeout, timeout + GRACE)
+        ]
+        self._group, self._watch = made  # the second is whole when the first is broken
+
+    def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Group`."""
+        return self._reduced(part, "SUM")
+
+    def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
+        """See `Group`."""
+        return self._reduced(part, "MAX")
+
+    def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
+        """See `Group`."""
+        source = self._ranks[root]
+        return self._done(part, lambda tensor: self._distributed.broadcast(tensor, source, group=self._group))
+
+    def _reduced(self, part: NDArray[Any], kind: str) -> NDArray[Any]:
+        operation = getattr(self._distributed.ReduceOp, kind)
+        return self._done(part, lambda tensor: self._distributed.all_reduce(tensor, operation, group=self._group))
+
+    def _done(self, part: NDArray[Any], call: Callable[[Any], Any]) -> NDArray[Any]:
+        import torch
+
+        array = np.require(part, requirements=("C", "W", "A"))
+        if not array.size:
+            return array
+        try:
+            call(torch.from_numpy(array))
+        except RuntimeError as error:  # DistBackendError and others are such
+            raise GroupError(f"group: {self._who()}; PyTorch says: {error}") from error
+        return array
+
+    def _who(self) -> str:
+        """Who does not answer: every rank sends all others a number when something failed, and waits for theirs."""
+        import torch
+
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        silent, awaited, kept = set(others), {}, []  # tensors are kept until all is over
+        end = time.monotonic() + self._timeout + GRACE
+        for rank in others:
+            tensors = torch.zeros(1), torch.zeros(1)
+            with suppress(RuntimeError):  # the connection is broken
+                kept.append((tensors, self._distributed.isend(tensors[0], self._ranks[rank], group=self._watch)))
+                awaited[rank] = self._distributed.irecv(tensors[1], self._ranks[rank], group=self._watch)
+        for rank, work in awaited.items():
+            with suppress(RuntimeError):  # broken, or too late
+                work.wait(timedelta(seconds=max(end - time.monotonic(), 0.1)))
+                silent.discard(rank)
+        if not silent:
+            return f"a connection broke, or some rank let the others wait for {self._timeout:g} s, but all answer now"
+        listed = ", ".join(map(str, sorted(silent)))
+        return f"expected all {self.size} ranks to answer within {self._timeout:g} s, got nothing from rank {listed}"
+
+    def __repr__(self) -> str:
+        """Its size."""
+        return f"from_torch(): rank {self.rank} of {self.size}"

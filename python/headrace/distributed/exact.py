@@ -1,0 +1,138 @@
+"""Sums of floating-point numbers that no order changes: as integers.
+
+Few numbers are summed as they are: each is an integer times 2^-1074, written in 32-bit digits of which an int64 takes
+2^30 without a carry. Gradients have one scale for all entries instead, so that an entry is one int64.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.distributed.groups import Group
+
+__all__ = ["DIGITS", "FixedSum", "digits_of", "exact_sum", "value_of"]
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_LOWEST = -1074  # the exponent of the last bit of a float64
+_WORDS = (1024 - _LOWEST) // 32 + 3  # the number's own, and where its last digits may reach
+_NAN, _INF, _MINUS_INF = _WORDS, _WORDS + 1, _WORDS + 2  # how many of these there were
+DIGITS = _WORDS + 3
+
+
+def digits_of(values: Any) -> Integers:
+    """Shape (columns, DIGITS): the sums over the rows of values, shape (rows, columns)."""
+    values = np.asarray(values, np.float64)
+    _rows, columns = values.shape
+    found = np.zeros((columns, DIGITS), np.int64)
+    finite = np.isfinite(values)
+    if not finite.all():
+        found[:, _NAN] = np.isnan(values).sum(axis=0)
+        found[:, _INF], found[:, _MINUS_INF] = (values == np.inf).sum(axis=0), (values == -np.inf).sum(axis=0)
+        values = np.where(finite, values, 0.0)
+    exponent = np.maximum(np.frexp(values)[1] - 53, _LOWEST)
+    whole = np.ldexp(values, -exponent)
+    sign, size = np.sign(whole).astype(np.int64), np.abs(whole).astype(np.int64)
+    word, shift = np.divmod((exponent - _LOWEST).astype(np.int64), 32)
+    low, high = (size & 0xFFFFFFFF) << shift, (size >> 32) << shift
+    first = np.arange(columns) * DIGITS + word
+    flat = found.reshape(-1)
+    for away, part in enumerate((low & 0xFFFFFFFF, (low >> 32) + (high & 0xFFFFFFFF), high >> 32)):
+        np.add.at(flat, (first + away).ravel(), (sign * part).ravel())
+    return found
+
+
+def value_of(digits: Integers) -> float:
+    """The float64 next to a sum, of its digits, shape (DIGITS,)."""
+    if digits[_NAN] or (digits[_INF] and digits[_MINUS_INF]):
+        return math.nan
+    if digits[_INF] or digits[_MINUS_INF]:
+        return math.inf if digits[_INF] else -math.inf
+    used = np.flatnonzero(digits[:_WORDS])
+    total = sum(int(digits[i]) << (32 * int(i)) for i in used)
+    try:
+        return total / (1 << -_LOWEST)  # of integers: rounded once
+    except OverflowError:
+        return math.inf if total > 0 else -math.inf
+
+
+def exact_sum(group: Group, values: Any) -> Floats:
+    """The sums over the rows of all ranks, shape (columns,), each rounded once; values have shape (rows, columns)."""
+    return np.array([value_of(digits) for digits in group.sum(digits_of(values))])
+
+
+class FixedSum:
+    """A sum of gradients as int64, and beside it one of losses, and how many gradients were too large.
+
+    A gradient times 2^exponent is rounded to integers below 2^51 by a constant that leaves no room for a fraction. The
+    exponent leaves room for gradients 2^7 times those of the step before, and so 2^-44 of the largest entry is kept.
+    """
+
+    _LIMIT = 2.0**51
+    _ROUNDING = 1.5 * 2.0**52
+    _OFFSET = int(np.float64(_ROUNDING).view(np.int64))
+    _KEPT = 44
+    _BLOCK = 1 << 15  # entries at a time, in the cache
+
+    def __init__(self, size: int) -> None:
+        """Of gradients with so many entries."""
+        self.size = size
+        self.parts: Integers = np.zeros(size + DIGITS + 1, np.int64)
+        self._scaled = np.empty(min(size, self._BLOCK))
+
+    @classmethod
+    def exponent_for(cls, largest: float) -> int:
+        """That for gradients whose largest entry was this."""
+        return min(max(cls._KEPT - math.frexp(largest)[1], -1000), 1000)
+
+    def clear(self) -> None:
+        """Nothing yet."""
+        self.parts[:] = 0
+
+    def add(self, gradient: NDArray[Any], exponent: int) -> None:
+        """Add a gradient; if it is too large, or not finite, that is counted."""
+        scale, fits = math.ldexp(1.0, exponent), True
+        for begin in range(0, self.size, self._BLOCK):
+            part = gradient[begin : begin + self._BLOCK]
+            scaled = self._scaled[: part.size]
+            with np.errstate(over="ignore", invalid="ignore"):
+                np.multiply(part, scale, out=scaled, dtype=np.float64)
+                fits &= bool(scaled.min() > -self._LIMIT and scaled.max() < self._LIMIT)  # not so for NaN
+                scaled += self._ROUNDING
+            whole = scaled.view(np.int64)
+            whole -= self._OFFSET
+            self.parts[begin : begin + part.size] += whole
+        self.parts[-1] += not fits
+
+    def add_loss(self, loss: float) -> None:
+        """Add one."""
+        self.parts[self.size : -1] += digits_of([[loss]])[0]
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether some gradient was."""
+        return bool(self.parts[-1])
+
+    @property
+    def loss(self) -> float:
+        """The sum of the losses."""
+        return value_of(self.parts[self.size : -1])
+
+    def largest(self) -> int:
+        """The largest entry of the sum, without its sign."""
+        entries = self.parts[: self.size]
+        return max(int(entries.max(initial=0)), -int(entries.min(initial=0)))
+
+    def read(self, gradient: NDArray[Any], exponent: int) -> None:
+        """The sum, rounded to the gradient's dtype."""
+        scale = math.ldexp(1.0, -exponent)
+        for begin in range(0, self.size, self._BLOCK):
+            part = self.parts[begin : min(begin + self._BLOCK, self.size)]
+            scaled = self._scaled[: part.size]
+            np.multiply(part, scale, out=scaled, dtype=np.float64)
+            gradient[begin : begin + part.size] = scaled

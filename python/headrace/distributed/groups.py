@@ -1,0 +1,80 @@
+"""Who sums together: the one thing that a distributed fit needs of MPI, PyTorch or whatever carries numbers."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Group", "GroupError", "local"]
+
+
+class GroupError(RuntimeError):
+    """Some rank did not answer: it ended, stands still, or did something else than the others."""
+
+
+@runtime_checkable
+class Group(Protocol):
+    """Ranks 0 to size - 1, which call the same verbs in the same order.
+
+    Sums are of 64-bit integers, so that no order of theirs makes another number. Anything with these attributes serves;
+    `local`, `from_torch` and `from_mpi` make some.
+    """
+
+    @property
+    def rank(self) -> int:
+        """Which of the ranks this process is."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The sum over all ranks, on all of them. `part` is C-contiguous, and may be overwritten.
+
+        Raises:
+            GroupError: a rank did not answer in time.
+        """
+
+    def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
+        """The largest number over all ranks, entry by entry, on all of them; int64 or float64, without NaN."""
+
+    def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
+        """What one rank has, on all of them: the others give an array of the same shape and dtype."""
+
+
+class _Local:
+    """A group of one."""
+
+    rank, size = 0, 1
+
+    def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Group`."""
+        return part
+
+    def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
+        """See `Group`."""
+        return part
+
+    def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
+        """See `Group`."""
+        return part
+
+    def __repr__(self) -> str:
+        """Its size."""
+        return "local()"
+
+
+def local() -> Group:
+    """A group of this process alone: its fits have the bits of those on any number of ranks.
+
+    >>> import numpy as np, headrace as hr
+    >>> x = np.random.default_rng(0).normal(3.0, 2.0, (2000, 2))
+    >>> group, flow, other = hr.distributed.local(), hr.MAF(2), hr.MAF(2)
+    >>> history = flow.fit(x, epochs=2, group=group, progress=False)
+    >>> history = other.fit({0: x}, epochs=2, group=group, progress=False)
+    >>> bool((flow.parameters == other.parameters).all())
+    True
+    """
+    return _Local()

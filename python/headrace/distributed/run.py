@@ -1,0 +1,278 @@
+"""A fit on several ranks while it runs: what a step sums, in what order rows come, and how held-out rows are judged.
+
+Every rank does the whole fit, but for the gradients of chunks and the densities of rows that others hold. What it gets
+from them are integers (`headrace.distributed.exact`), so that all ranks, however many, do the same to the last bit.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays import caller as _arrays
+from headrace._fit.checkpoint import Checkpoint
+from headrace._fit.plan import Plan, rows_of_a_batch
+from headrace._fit.run import HeldOut, Run
+from headrace.distributed.exact import FixedSum, exact_sum
+from headrace.distributed.groups import Group
+from headrace.distributed.shards import Table
+from headrace.distributed.together import broadcast_bytes, together
+
+if TYPE_CHECKING:
+    from headrace._interior import Trainable
+
+__all__ = ["Chunks", "SharedCheckpoint", "SharedHeldOut", "SharedRun"]
+
+CHUNK_ROWS = 512  # at most: what the core sums at once
+_STATE = "state"  # among arrays, none of which is called so
+_ORDER, _BATCHES, _DROPOUT = 0x0DE2, 0xBA7C, 0xD209  # tell draws from others of the same seed
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Neighbours in the order of a shard."""
+
+    number: int  # among all chunks
+    shard: int
+    begin: int
+    end: int
+
+
+class Chunks:
+    """The training rows in chunks, each of one shard, and the order of an epoch: the same on any ranks."""
+
+    def __init__(self, table: Table, batch_rows: int) -> None:
+        """`batch_rows`: of a step, about."""
+        self.table, self.most = table, CHUNK_ROWS
+        most = min(CHUNK_ROWS, batch_rows)
+        self.all: list[Chunk] = []
+        for shard, rows in enumerate(table.trained.tolist()):
+            count = -(-rows // most)
+            self.all += [
+                Chunk(len(self.all) + i, shard, rows * i // count, rows * (i + 1) // count) for i in range(count)
+            ]
+        count = len(self.all)
+        self.of_a_batch = max(1, round(batch_rows * count / table.size))
+        self.batches = -(-count // self.of_a_batch)
+
+    def epoch(self, epoch: int) -> Iterator[list[Chunk]]:
+        """Batches: a chunk of each of as many stretches of the table as it has chunks, so that ranks share the work."""
+        count, strata = len(self.all), min(self.of_a_batch, len(self.all))
+        columns = []
+        for j in range(strata):
+            begin, end = count * j // strata, count * (j + 1) // strata
+            rng = np.random.default_rng([self.table.seed, _BATCHES, epoch, j])
+            columns.append((begin + rng.permutation(end - begin)).tolist())
+        longest = max(map(len, columns))
+        order = [column[i] for i in range(longest) for column in columns if i < len(column)]
+        for begin, end in pairwise(count * b // self.batches for b in range(self.batches + 1)):
+            yield [self.all[number] for number in order[begin:end]]
+
+    def order_of(self, shard: int, epoch: int) -> NDArray[np.uint32]:
+        """Places in the training part of a shard, in the order of an epoch."""
+        rng = np.random.default_rng([self.table.seed, _ORDER, epoch, shard])
+        return rng.permutation(int(self.table.trained[shard])).astype(np.uint32)
+
+
+class SharedHeldOut(HeldOut):
+    """Rows to judge by, on all ranks."""
+
+    def __init__(self, judge: Table) -> None:
+        """`judge`: the table that has them."""
+        self.judge = judge
+        self.rows = list(judge.judging())
+        self.copied = None
+        self.weight = judge.weight(held_out=True)
+
+    def loss(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> float:
+        """See `HeldOut`."""
+        sums = [[0.0]]
+        for data in self.rows:
+            log_prob = flow.log_prob(data.x, data.context, parameters=parameters)
+            sums.append([-_arrays.weighted_sum(log_prob, data.weights)])
+        loss = float(exact_sum(self.judge.group, sums)[0]) / self.weight
+        return loss if math.isfinite(loss) else math.inf
+
+
+class SharedRun(Run):
+    """One fit on several ranks while it runs."""
+
+    data: Any  # a Table, as is train
+    train: Any
+    chunks: Chunks
+
+    def _prepare(self) -> None:
+        table: Table = self.data
+        self.library = np
+        self.mean_weight = table.weight() / table.size
+        self.sum = FixedSum(self.program.n_weights)
+        self.gradient = np.empty(self.program.n_weights, self.flow.dtype)
+        self.log_prob = np.empty(CHUNK_ROWS, self.flow.dtype)
+        self.mine = {shard.number: shard for shard in table.shards}
+
+    def _begin_stage(self) -> None:
+        super()._begin_stage()
+        self.taken = 0  # steps of this optimiser
+        self.exponents: dict[int, int] = {}  # of the next step and, while it is taken, the one after it
+
+    def also_kept(self, clock: int) -> dict[str, Any]:
+        """See `Run`."""
+        return {"exponent": self.exponents[clock]} if clock in self.exponents else {}
+
+    def restored(self, kept: dict[str, Any], clock: int) -> None:
+        """See `Run`."""
+        self.taken = clock
+        self.exponents = {clock: int(kept["exponent"])} if "exponent" in kept else {}
+
+    def _kept_seconds(self) -> float:
+        return 0.0  # there is no budget
+
+    def _keep_if_best(self, epoch: int) -> float:
+        if self.history.stopped == "interrupted" and self.held_out is not None:
+            return math.nan  # the other ranks may be anywhere
+        return super()._keep_if_best(epoch)
+
+    def one_pass(self) -> float:
+        """See `Run`."""
+        epoch = len(self.history.train_loss)
+        self.orders: dict[int, NDArray[np.uint32]] = {}
+        done, total = self.kept.pass_begins(self)
+        for i, batch in enumerate(self.chunks.epoch(epoch)):
+            if i < done:  # before this fit was stopped
+                continue
+            exponent = self._find_gradient_of(batch, epoch)
+            loss = math.nan if exponent is None else self.sum.loss
+            self.adam.learning_rate = self._rate()
+            self.kept.step_begins(i, total, total + loss)
+            if exponent is None or not math.isfinite(loss):
+                return math.nan
+            self.exponents[self.taken + 1] = exponent
+            if not math.isfinite(self.adam.step(self.gradient)):
+                return math.nan
+            self.exponents.pop(self.taken, None)
+            self.taken += 1
+            self.step += 1
+            total += loss
+            self.kept.step_ends(self)
+        return float(total / (self.mean_weight * self.train.size))
+
+    def _find_gradient_of(self, batch: list[Chunk], epoch: int) -> int | None:
+        """That of the mean loss over a batch; the exponent for the next step, or None where one is not finite."""
+        group: Group = self.data.group
+        exponent = self.exponents.get(self.taken)
+        if exponent is not None:
+            self._sum_chunks(batch, epoch, exponent)
+        if exponent is None or self.sum.is_too_large:
+            largest = float(group.maximum(np.array([self._largest(batch, epoch)]))[0])
+            if not math.isfinite(largest):
+                return None
+            exponent = FixedSum.exponent_for(largest)
+            self._sum_chunks(batch, epoch, exponent)
+        self.sum.read(self.gradient, exponent)
+        largest_entry = self.sum.largest()
+        return FixedSum.exponent_for(math.ldexp(largest_entry, -exponent)) if largest_entry else exponent
+
+    def _sum_chunks(self, batch: list[Chunk], epoch: int, exponent: int) -> None:
+        """Over all ranks."""
+        self.sum.clear()
+        for gradient, loss in self._gradients(batch, epoch):
+            self.sum.add(gradient, exponent)
+            self.sum.add_loss(loss)
+        self.sum.parts = self.data.group.sum(self.sum.parts)
+
+    def _largest(self, batch: list[Chunk], epoch: int) -> float:
+        """The largest entry of this rank's gradients; infinity where one is not finite."""
+        found = [float(np.abs(gradient).max(initial=0.0)) for gradient, _ in self._gradients(batch, epoch)]
+        return max((one if math.isfinite(one) else math.inf for one in found), default=0.0)
+
+    def _gradients(self, batch: list[Chunk], epoch: int) -> Iterator[tuple[NDArray[Any], float]]:
+        """Those of this rank's chunks, in one array, and the losses."""
+        rows = sum(chunk.end - chunk.begin for chunk in batch)
+        for chunk in batch:
+            if (shard := self.mine.get(chunk.shard)) is None:
+                continue
+            order = self.orders.get(chunk.shard)
+            if order is None:
+                order = self.orders[chunk.shard] = self.chunks.order_of(chunk.shard, epoch)
+            index, data = shard.train.at(order[chunk.begin : chunk.end].astype(np.int64)), shard.data
+            log_prob = self.log_prob[: index.size]
+            self.program.gradient(
+                inverse=True,
+                of_log_prob=True,
+                input=data.x,
+                index=index,
+                context=data.context,
+                grad_row=data.weights,
+                row_scale=-1.0 / (self.mean_weight * rows),
+                log_prob=log_prob,
+                grad_weights=self.gradient,
+                dropout=self._dropout_of(chunk, epoch),
+            )
+            yield self.gradient, -_arrays.weighted_sum(log_prob, None if data.weights is None else data.weights[index])
+
+    def _dropout_of(self, chunk: Chunk, epoch: int) -> int | None:
+        """The seed of a chunk's."""
+        if not self.drops:
+            return None
+        return int(np.random.default_rng([self.data.seed, _DROPOUT, epoch, chunk.number]).integers(2**63))
+
+
+class SharedCheckpoint(Checkpoint):
+    """One file for all ranks, which rank 0 reads and writes."""
+
+    group: Group
+
+    def open(self, fingerprint: dict[str, str]) -> None:
+        """See `Checkpoint`."""
+        if self.path is None:
+            return
+        with together(self.group):
+            if self.group.rank == 0:
+                super().open(fingerprint)
+        data = b""
+        if self.group.rank == 0 and self._found is not None:
+            stream = io.BytesIO()
+            state, arrays = self._found
+            told: dict[str, Any] = {_STATE: np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays}
+            np.savez(stream, **told)
+            data = stream.getvalue()
+        if (data := broadcast_bytes(self.group, data)) and self.group.rank:
+            arrays = dict(np.load(io.BytesIO(data)))  # no pickles
+            self._found = json.loads(arrays.pop(_STATE).tobytes()), arrays
+
+    def _writes(self) -> bool:
+        return self.group.rank == 0
+
+    def remove(self) -> None:
+        """See `Checkpoint`."""
+        if self._writes():
+            super().remove()
+
+    def step_ends(self, run: Any) -> None:
+        """See `Checkpoint`."""
+        if self._writes():
+            super().step_ends(run)
+
+    def epoch_ends(self, run: Any) -> None:
+        """See `Checkpoint`."""
+        if self._writes():
+            super().epoch_ends(run)
+
+    def interrupted(self, run: Any) -> None:
+        """See `Checkpoint`."""
+        if self._writes():
+            super().interrupted(run)
+
+
+def planned(table: Table, plan: Plan, batch_size: Any) -> tuple[Plan, Chunks]:
+    """The plan with as many batches as the chunks make, and these."""
+    chunks = Chunks(table, rows_of_a_batch(table.size, batch_size))
+    return replace(plan, batches=chunks.batches), chunks

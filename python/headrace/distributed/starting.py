@@ -1,0 +1,176 @@
+"""From where a distributed fit starts: what it standardises, its ActNorms, and the Gaussian that it has to beat."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._fit import gaussian as _gaussian
+from headrace._fit import rows as _rows
+from headrace._fit.rows import CHUNK, Data
+from headrace.distributed.exact import exact_sum
+from headrace.distributed.groups import Group
+from headrace.distributed.shards import Table
+from headrace.transforms.act_norm import ActNorm
+from headrace.transforms.fixed import Standardize
+from headrace.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from headrace._fit.history import History
+    from headrace._interior import Trainable
+
+__all__ = ["decorrelating", "not_worse_than", "shared_moments", "standardize"]
+
+Floats = NDArray[np.float64]
+Weighted = Callable[[], Iterator[tuple[Floats, Floats]]]
+"""Rows of this rank, some at a time, and their weights; it can be asked for twice."""
+
+
+def shared_moments(group: Group, columns: int, parts: Weighted) -> tuple[Floats, Floats, Floats]:
+    """Weighted mean and standard deviation of each column over all ranks, and half its range.
+
+    As `headrace._fit.rows.moments` does it, but for that all rows count; a column without spread has 0.
+    """
+    low, high, total = np.full(columns, np.inf), np.full(columns, -np.inf), [[0.0]]
+    for values, share in parts():
+        low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
+        total.append([float(share.sum())])
+    low, high = -group.maximum(-low), group.maximum(high)
+    weight = float(exact_sum(group, total)[0])
+    middle, half = low / 2 + high / 2, high / 2 - low / 2
+    unit = np.where(half > 0, half, 1.0)
+
+    def mean_of(what: Callable[[Floats], Floats]) -> Floats:
+        sums = [(what((values - middle) / unit) * share[:, None]).sum(axis=0) for values, share in parts()]
+        return exact_sum(group, [np.zeros(columns), *sums]) / weight
+
+    mean = mean_of(lambda z: z)
+    square = mean_of(lambda z: np.square(z - mean))
+    return middle + unit * mean, unit * np.sqrt(square), half
+
+
+def weights_of(data: Data) -> Floats:
+    """1 each where there are none."""
+    return np.ones(len(data.x)) if data.weights is None else data.weights.astype(np.float64)
+
+
+def moments_of(
+    name: str, table: Table, of: Callable[[Data], Floats], labels: tuple[str, ...], say: bool
+) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of training rows; 1 for a constant column."""
+    columns = len(labels)
+
+    def parts() -> Iterator[tuple[Floats, Floats]]:
+        for data in table.training():
+            yield of(data), weights_of(data)
+
+    return _rows.settled(name, *shared_moments(table.group, columns, parts), labels, say)
+
+
+def standardize(flow: Trainable, table: Table, say: bool) -> None:
+    """Set what a fit standardises, unless an earlier one has."""
+    interior, links, columns = flow._interior, None, None
+    support = interior.support
+    first = next((shard.data for shard in table.shards), None)
+    names = tuple(f"column {i}" for i in range(flow.features)) if first is None else first.names
+    if interior.is_fresh:
+
+        def unbounded(data: Data) -> Floats:
+            values = data.x.astype(np.float64)
+            return values if support is None else support.inverse(values)[0]
+
+        mean, std = moments_of("x", table, unbounded, names, say)
+        circles = [] if support is None else [c for c, period in enumerate(support.periodic) if period]
+        mean[circles], std[circles] = 0.0, 1.0
+        here = any(shard.data.x.dtype == np.float32 for shard in table.shards)
+        single = bool(table.group.maximum(np.array([here], np.int64))[0])
+        if say:
+            nothing = np.empty((0, flow.features), np.float32 if single else np.float64)
+            _rows.warn_of_offsets(Data(nothing, None, None, names, support), mean, std, flow.dtype)
+        links = (Standardize(mean, std),)
+    if flow.context and flow.standardize_context is None:
+        labels = tuple(f"column {i}" for i in range(flow.context))
+        columns = moments_of("context", table, lambda data: np.asarray(data.context, np.float64), labels, say)
+    if links is not None or columns is not None:
+        interior.rescale(links, columns)
+    _start_act_norms(flow, table)
+
+
+def _start_act_norms(flow: Trainable, table: Table) -> None:
+    """As `headrace._fit.act_norms.start_act_norms`: the same, of rows on all ranks."""
+    if not any(isinstance(t, ActNorm) and not t.is_started for t in flow._interior.chain):
+        return
+    transforms = flow.transforms
+    waiting = [i for i, t in enumerate(transforms) if isinstance(t, ActNorm) and t._waits()]
+    if not waiting:
+        return
+    rows = list(table.training(CHUNK))
+    at: list[Any] = [data.x for data in rows]
+    context: list[Any] = [data.context for data in rows]
+    if flow.standardize_context is not None:
+        mean, std = flow.standardize_context
+        context = [None if c is None else (c - mean) / std for c in context]
+
+    def parts() -> Iterator[tuple[Floats, Floats]]:
+        for x, data in zip(at, rows, strict=True):
+            if len(x):
+                yield x.astype(np.float64), weights_of(data)
+
+    started: dict[int, ActNorm] = {}
+    for i in range(len(transforms) - 1, waiting[0] - 1, -1):
+        t = transforms[i]
+        if i in waiting:
+            found = shared_moments(table.group, flow.features, parts)
+            mean, std = _rows.settled("x", *found, (), say=False)
+            known = np.isfinite(mean) & np.isfinite(std)  # a flow may overflow before it is fitted
+            t = started[i] = t._started_at(np.where(known, mean, 0.0), np.where(known, std, 1.0))
+        at = [t.inverse(x, c if t.context else None)[0] for x, c in zip(at, context, strict=True)]
+    flow._interior.start(started)
+
+
+def decorrelating(flow: Trainable, table: Table) -> tuple[Transform, ...]:
+    """As `headrace._fit.gaussian.decorrelating`; a row's fold goes by its place in its shard."""
+    support, standard = flow._interior.support, flow._interior.standardize
+    assert standard is not None
+    n, folds = flow.features, _gaussian.FOLDS
+    if not _gaussian.has_correlations(n, table.size, support):
+        return ()
+    sums = [np.zeros(folds * (n * n + 1))]
+    for data in table.training(CHUNK):
+        z = (data.unbounded(slice(None)) - standard.mean) / standard.std
+        share = weights_of(data)
+        parts = [slice(fold, None, folds) for fold in range(folds)]
+        moments = np.stack([np.einsum("ni,nj->ij", z[f] * share[f, None], z[f]) for f in parts])
+        sums.append(np.concatenate([moments.ravel(), [share[f].sum() for f in parts]]))
+    found = exact_sum(table.group, sums)
+    return _gaussian.links_of(found[:-folds].reshape(folds, n, n), found[-folds:])
+
+
+def not_worse_than(
+    flow: Trainable, judge: Table, history: History, start: NDArray[Any], links: tuple[Transform, ...]
+) -> None:
+    """Put the Gaussian of the training rows in place of weights that are not clearly better (Breiman's rule)."""
+    other = copy.copy(flow)
+    other._interior.rescale(links, None, _gaussian.quietened(other, start))
+    found = []
+    for data in judge.judging():
+        fitted, simple = (-one.log_prob(data.x, data.context).astype(np.float64) for one in (flow, other))
+        found.append((fitted, simple, weights_of(data)))
+    group = judge.group
+
+    def total(of: Callable[[Floats, Floats, Floats], Any]) -> float:
+        return float(exact_sum(group, [[0.0], *([float(of(*part))] for part in found)])[0])
+
+    weight = total(lambda fitted, simple, w: w.sum())
+    mean = total(lambda fitted, simple, w: (w / weight * (simple - fitted)).sum())
+    square = total(lambda fitted, simple, w: np.square(w / weight * (simple - fitted - mean)).sum())
+    if math.isfinite(mean) and mean > math.sqrt(square):
+        return
+    flow._interior.rescale(links, None, other._interior.vector())
+    history.best_epoch, history.gaussian = -1, True
+    history.best_loss = total(lambda fitted, simple, w: (w * simple).sum()) / weight

@@ -1,0 +1,72 @@
+"""What ranks tell each other beside sums: that one of them found an error, and whether all were told the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+
+from headrace.distributed.groups import Group
+from headrace.files import FileFormatError
+
+__all__ = ["agree", "broadcast_bytes", "gathered", "same_everywhere", "together"]
+
+_KINDS = {kind.__name__: kind for kind in (TypeError, ValueError, OSError, FileFormatError, KeyError, MemoryError)}
+
+
+def broadcast_bytes(group: Group, data: bytes, root: int = 0) -> bytes:
+    """What one rank has; the others' is not looked at."""
+    if group.size == 1:
+        return data
+    length = int(group.broadcast(np.array([len(data)], np.int64), root)[0])
+    part = np.zeros(length, np.uint8)
+    if group.rank == root:
+        part[:] = np.frombuffer(data, np.uint8)
+    return group.broadcast(part, root).tobytes() if length else b""
+
+
+def agree(group: Group, error: Exception | None) -> None:
+    """Raise everywhere what some rank found; nothing where none did."""
+    found = np.zeros(group.size, np.int64)
+    found[group.rank] = error is not None
+    found = group.sum(found)
+    if not found.any():
+        return
+    first = int(np.flatnonzero(found)[0])
+    told = json.dumps([type(error).__name__, str(error)]) if error is not None else ""
+    kind, message = json.loads(broadcast_bytes(group, told.encode(), first))
+    if error is not None:
+        raise error
+    raise _KINDS.get(kind, RuntimeError)(f"rank {first}: {message}")
+
+
+@contextmanager
+def together(group: Group) -> Iterator[None]:
+    """Inside, this rank is alone, and must not ask the others; an error of one rank is one of all."""
+    try:
+        yield
+    except Exception as error:
+        agree(group, error)
+        raise
+    agree(group, None)
+
+
+def same_everywhere(group: Group, told: Mapping[str, str]) -> None:
+    """Refuse ranks that were told something else than rank 0."""
+    first: dict[str, str] = json.loads(broadcast_bytes(group, json.dumps(dict(told)).encode()))
+    with together(group):
+        differing = [name for name in {**first, **told} if first.get(name) != told.get(name)]
+        if differing:
+            listed = "; ".join(
+                f"{name}: {first.get(name)} there, {told.get(name)} on rank {group.rank}" for name in differing
+            )
+            raise ValueError(f"group: expected the same call on all ranks as on rank 0, got another one ({listed})")
+
+
+def gathered(group: Group, mine: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """An array of `count` rows of float64, of which each rank has some, `mine`, at places `rows`: by their bits."""
+    bits = np.zeros((count, mine.shape[1]), np.int64)
+    bits[rows] = np.ascontiguousarray(mine, np.float64).view(np.int64)
+    return group.sum(bits).view(np.float64)

@@ -1,0 +1,257 @@
+"""Fits with a group have the same bits for any number of ranks and any shards of theirs, and are good fits."""
+
+import threading
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import headrace as hr
+import ranks
+from fitting import COVARIANCE, MEAN, gaussian, gaussian_log_prob, loss_of, moments
+from headrace._fit import run as _fit_run
+from headrace.distributed import exact
+from headrace.distributed import run as _run
+from headrace.distributed.groups import local
+from headrace.distributed.run import Chunks
+from headrace.distributed.shards import opened
+from pairs import pairwise
+from ranks import ASSIGNMENTS, CHUNK, FITS, ROWS, SIZES, cut, digest, fitted, on_ranks
+
+ALL = range(len(SIZES))
+_want = {}
+
+
+@pytest.fixture(autouse=True)
+def chunks():
+    with ranks.small_chunks():
+        yield
+
+
+def want(name, dtype):
+    if (name, dtype) not in _want:
+        _want[name, dtype] = digest(fitted(name, dtype, local(), ALL))
+    return _want[name, dtype]
+
+
+def together(assignment, work):
+    """What each rank gives; an error of one is raised."""
+    found = on_ranks(len(assignment), lambda group: work(group, assignment[group.rank]))
+    for one in found:
+        if isinstance(one, BaseException) and not isinstance(one, threading.BrokenBarrierError):
+            raise one
+    return found
+
+
+@pairwise(name=list(FITS), assignment=[name for name in ASSIGNMENTS if name != "one"], dtype=["float32", "float64"])
+def test_bits_do_not_depend_on_ranks(name, assignment, dtype):
+    found = together(ASSIGNMENTS[assignment], lambda group, mine: digest(fitted(name, dtype, group, mine)))
+    assert found == [want(name, dtype)] * len(found)
+
+
+def test_shards_are_what_bits_depend_on():
+    flow, other = (hr.MAF(3, hidden=(8,)) for _ in range(2))
+    flow.fit(ranks.rows(), group=local(), epochs=1, **ranks.BATCH)  # one shard
+    other.fit(cut(ranks.rows(), ALL), group=local(), epochs=1, **ranks.BATCH)
+    assert (flow.parameters != other.parameters).any()
+    assert abs(loss_of(flow, ranks.rows()) - loss_of(other, ranks.rows())) < 0.1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_whole_batches_take_the_steps_of_a_plain_fit(dtype):
+    """All rows in one batch leave no choice of rows: what is left is rounding, of sums and of what is standardised."""
+    told = {"epochs": 4, "batch_size": ROWS, "validation": None, "average": None, "progress": False}
+    x, w, c = ranks.rows(), ranks.weights(), ranks.context()
+    plain, shared = (hr.MAF(3, 2, 2, (12,), dtype=dtype) for _ in range(2))
+    history = plain.fit(x, c, weights=w, **told)
+    other = shared.fit(cut(x, ALL), cut(c, ALL), weights=cut(w, ALL), group=local(), **told)
+    assert len(history.train_loss) == 4
+    assert_allclose(other.train_loss, history.train_loss, rtol={"float32": 1e-5, "float64": 1e-12}[dtype])
+    # Adam divides by the size of a gradient, so that a gradient near 0 makes rounding large in float32.
+    assert_allclose(shared.parameters, plain.parameters, rtol=0, atol={"float32": 2e-3, "float64": 1e-9}[dtype])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rows_are_standardised_by_all_ranks(weighted):
+    x, w = 1e6 + ranks.rows(), ranks.weights() if weighted else None
+    given = {} if w is None else {"weights": w}
+
+    def work(group, mine):
+        flow = hr.MAF(3, hidden=(8,))
+        told = {name: cut(one, mine) for name, one in given.items()}
+        flow.fit(cut(x, mine), group=group, epochs=0, validation=None, progress=False, **told)
+        last = flow.transforms[-1]
+        return np.stack([last.mean, last.std])
+
+    for found in together(ASSIGNMENTS["two"], work):
+        assert_allclose(found, moments(x, w), rtol=1e-12)
+
+
+def test_a_fit_finds_the_density():
+    flow = hr.MAF(3, hidden=(16,))
+    rows = gaussian(4000, "shared")
+    parts = dict(enumerate(np.array_split(rows, 5)))
+    history = flow.fit(parts, group=local(), epochs=15, batch_size=4 * CHUNK, progress=False)
+    new = gaussian(2000, "new")
+    assert loss_of(flow, new) < -gaussian_log_prob(new, MEAN, COVARIANCE).mean() + 0.05
+    assert history.judged_by == "held-out rows"
+    assert history.best_loss == min(history.validation_loss)
+
+
+def test_rows_held_out_are_the_share_asked_for_and_no_training_rows():
+    table = opened(local(), 3, 0, hr.MAF(3)._caller(), cut(ranks.rows(), ALL), seed=4)
+    from headrace.distributed.shards import split
+
+    judge = split(table, 0.25, 3, 0, hr.MAF(3)._caller(), None)
+    assert judge.held == round(0.25 * ROWS) == ROWS - table.size
+    seen = []
+    for shard in table.shards:
+        held = [] if shard.held_out is None else shard.first + shard.held_out.all()
+        seen += [*held, *(shard.first + shard.train.all())]
+    assert sorted(seen) == list(range(ROWS))
+
+
+@pytest.mark.parametrize("batch_rows", [1, CHUNK - 1, CHUNK, 5 * CHUNK, 10 * ROWS])
+def test_an_epoch_takes_every_row_once(batch_rows):
+    table = opened(local(), 3, 0, hr.MAF(3)._caller(), cut(ranks.rows(), ALL))
+    of = Chunks(table, min(batch_rows, ROWS))
+    for epoch in (0, 1):
+        batches = list(of.epoch(epoch))
+        assert len(batches) == of.batches
+        rows = []
+        for chunk in (chunk for batch in batches for chunk in batch):
+            assert 0 < chunk.end - chunk.begin <= CHUNK
+            order = of.order_of(chunk.shard, epoch)
+            rows += [ranks.FIRST[chunk.shard] + int(i) for i in order[chunk.begin : chunk.end]]
+        assert sorted(rows) == list(range(ROWS))
+        sizes = [sum(chunk.end - chunk.begin for chunk in batch) for batch in batches]
+        assert max(sizes) <= 2 * min(batch_rows, ROWS)
+    first, second = ([chunk.number for batch in of.epoch(epoch) for chunk in batch] for epoch in (0, 1))
+    assert first != second or of.batches == 1
+
+
+def test_ranks_with_neighbouring_shards_share_every_batch():
+    """Where a batch has a chunk for each rank and the shards are of one size."""
+    x = np.zeros((8 * 160, 3))
+    table = opened(local(), 3, 0, hr.MAF(3)._caller(), {i: x[160 * i : 160 * i + 160] for i in range(8)})
+    of = Chunks(table, 2 * CHUNK)
+    assert of.of_a_batch == 2
+    for batch in of.epoch(0):
+        assert sorted(chunk.shard // 4 for chunk in batch) == [0, 1]
+
+
+# ---- the exponent ----------------------------------------------------------------------------------------------------
+
+
+def test_gradients_that_grow_too_fast_are_summed_once_more(monkeypatch):
+    """Exponents leave room for a factor of 2^7; here they are 9 too large for most steps."""
+    right = fitted("MAF", "float64", local(), ALL)[0].parameters
+    redone, largest, whole = [], _run.SharedRun._largest, _run.SharedRun._find_gradient_of
+    monkeypatch.setattr(_run.SharedRun, "_largest", lambda *told: redone.append(1) or largest(*told))
+    monkeypatch.setattr(_run.SharedRun, "_find_gradient_of", lambda *told: whole(*told) + 9)
+    flow, history = fitted("MAF", "float64", local(), ALL)
+    assert len(redone) > 10
+    found = together(ASSIGNMENTS["two"], lambda group, mine: digest(fitted("MAF", "float64", group, mine)))
+    assert found == [digest((flow, history))] * 2
+    assert_allclose(flow.parameters, right, rtol=0, atol=1e-7)
+
+
+def test_the_exponent_is_known_beforehand(monkeypatch):
+    redone, whole = [], _run.SharedRun._largest
+    monkeypatch.setattr(_run.SharedRun, "_largest", lambda *told: redone.append(1) or whole(*told))
+    fitted("MAF", "float32", local(), ALL)
+    assert len(redone) == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_loss_that_is_not_finite_ends_the_fit_on_all_ranks():
+    def work(group, mine):
+        flow = hr.MAF(3, hidden=(8,), dtype="float32")
+        history = flow.fit(
+            cut(ranks.rows(), mine), group=group, epochs=20, learning_rate=1e30, clip=None, **ranks.BATCH
+        )
+        return history.stopped, digest((flow, history))
+
+    found = together(ASSIGNMENTS["three"], work)
+    assert found[0][0] == "non-finite"
+    assert found[0] == found[1] == found[2]
+
+
+# ---- bytes -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_sends_eight_bytes_a_weight():
+    sent = {}
+
+    def work(group, mine):
+        flow = hr.MAF(3, hidden=(8,))
+        flow.fit(cut(ranks.rows(), mine), group=group, epochs=1, validation=None, **ranks.BATCH)
+        sent[group.rank] = group.sent
+        return flow.parameters.size
+
+    size = together(ASSIGNMENTS["two"], work)[0]
+    step = 8 * (size + exact.DIGITS + 1)
+    batches = -(-sum(-(-rows // CHUNK) for rows in SIZES) // 3)
+    assert sent[0].count(step) == batches
+    assert sent[0] == sent[1]
+
+
+# ---- its state in a file ---------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """As if the process had ended."""
+
+
+@pairwise(name=["MAF", "staged decay", "dropout"], assignment=["one", "an empty one"], dtype=["float32", "float64"])
+def test_a_fit_goes_on_from_any_step_on_other_ranks(name, assignment, dtype, tmp_path, monkeypatch):
+    path, whole, steps = tmp_path / "fit.state", _fit_run.Adam.step, []
+
+    def step(adam, gradient):
+        if len(steps) == 17:
+            raise Killed
+        steps.append(1)
+        return whole(adam, gradient)
+
+    monkeypatch.setattr(_fit_run.Adam, "step", step)
+    with pytest.raises(Killed):
+        fitted(name, dtype, local(), ALL, checkpoint=path, checkpoint_every=0.0)
+    monkeypatch.setattr(_fit_run.Adam, "step", whole)
+    assert path.exists()
+    kept = {"checkpoint": path, "checkpoint_every": 0.0}
+    found = together(ASSIGNMENTS[assignment], lambda group, mine: digest(fitted(name, dtype, group, mine, **kept)))
+    assert found == [want(name, dtype)] * len(found)
+    assert not path.exists()
+
+
+def test_the_state_of_another_fit_is_refused_on_all_ranks(tmp_path, monkeypatch):
+    path, whole = tmp_path / "fit.state", _fit_run.Adam.step
+    monkeypatch.setattr(
+        _fit_run.Adam, "step", lambda *told: (_ for _ in ()).throw(Killed()) if path.exists() else whole(*told)
+    )
+    with pytest.raises(Killed):
+        fitted("MAF", "float32", local(), ALL, checkpoint=path, checkpoint_every=0.0)
+    monkeypatch.setattr(_fit_run.Adam, "step", whole)
+    found = on_ranks(
+        2, lambda group: fitted("MAF", "float32", group, ASSIGNMENTS["two"][group.rank], checkpoint=path, seed=1)
+    )
+    assert all(isinstance(one, ValueError) and "seed: 0 there, 1 here" in str(one) for one in found), found
+
+
+def test_each_chunk_has_dropout_of_its_own():
+    seeds = []
+    run = _run.SharedRun.__new__(_run.SharedRun)
+    run.drops, run.data = True, opened(local(), 3, 0, hr.MAF(3)._caller(), cut(ranks.rows(), ALL))
+    for chunk in Chunks(run.data, CHUNK).all:
+        seeds += [run._dropout_of(chunk, epoch) for epoch in (0, 1)]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_shards_cover_a_table():
+    x = np.arange(23.0).reshape(-1, 1)
+    found = [hr.distributed.shards(x, ranks.Rank(rank, 3, None, None), rows=4) for rank in range(3)]
+    assert sorted(n for part in found for n in part) == list(range(6))
+    assert_array_equal(np.concatenate([part for of in found for part in of.values()]), x)
+    assert np.shares_memory(found[0][0], x)
+    assert hr.distributed.shards(x[:0], local()) == {}

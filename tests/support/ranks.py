@@ -1,0 +1,190 @@
+"""Ranks as threads of one process, and the fits that tests of `headrace.distributed` compare on them."""
+
+import hashlib
+import threading
+from contextlib import ExitStack
+from unittest import mock
+
+import numpy as np
+
+import cases
+import headrace as hr
+from fitting import gaussian
+from headrace.ascent import dual_ascent as _dual_ascent
+from headrace.distributed import run as _run
+
+SIZES = (200, 37, 0, 400, 1, 262)  # rows of shards
+ROWS = sum(SIZES)
+FIRST = np.cumsum(SIZES) - SIZES
+
+# Which rank has which shards.
+ASSIGNMENTS = {
+    "one": [[0, 1, 2, 3, 4, 5]],
+    "two": [[0, 1, 2], [3, 4, 5]],
+    "an empty one": [[], [5, 3, 0, 1, 4, 2]],
+    "three": [[3], [0, 4, 2], [5, 1]],
+}
+CHUNK = 32  # rows, in the place of 512
+
+
+class Rank:
+    """A group of threads: numbers are laid beside each other, and all meet before and after."""
+
+    def __init__(self, rank, size, slots, barrier):
+        self.rank, self.size, self.slots, self.barrier = rank, size, slots, barrier
+        self.sent = []  # what was summed, in bytes
+
+    def _all(self, part):
+        self.slots[self.rank] = np.array(part)
+        self.barrier.wait(20)
+        found = list(self.slots)
+        self.barrier.wait(20)
+        assert len({(one.shape, one.dtype) for one in found}) == 1
+        return found
+
+    def sum(self, part):
+        assert part.dtype == np.int64
+        assert part.flags.c_contiguous
+        self.sent.append(part.nbytes)
+        found = self._all(part)
+        order = np.random.default_rng(len(self.sent)).permutation(self.size)  # the same on all ranks
+        total = np.zeros_like(part)
+        for i in order:
+            total += found[i]
+        part[...] = -1  # whoever reads it again reads nonsense
+        return total
+
+    def maximum(self, part):
+        return np.max(self._all(part), axis=0)
+
+    def broadcast(self, part, root=0):
+        return self._all(part)[root]
+
+
+def on_ranks(size, work):
+    """What ``work(group)`` gives or raises on each of so many ranks."""
+    slots, barrier, found = [None] * size, threading.Barrier(size), [None] * size
+
+    def one(rank):
+        try:
+            found[rank] = work(Rank(rank, size, slots, barrier))
+        except BaseException as error:  # handed to who asked
+            found[rank] = error
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def cut(array, numbers):
+    """Some shards of a table."""
+    return {i: array[FIRST[i] : FIRST[i] + SIZES[i]] for i in numbers}
+
+
+def small_chunks():
+    """Inside, chunks have few rows, so that a batch has several, and joint trainings of ascents take few steps."""
+    stack = ExitStack()
+    stack.enter_context(mock.patch.object(_dual_ascent, "REFINE_STEPS", 40))
+    stack.enter_context(mock.patch.object(_run, "CHUNK_ROWS", CHUNK))
+    return stack
+
+
+# ---- fits ------------------------------------------------------------------------------------------------------------
+
+BATCH = {"batch_size": 3 * CHUNK, "progress": False}
+
+
+def rows(*key):
+    return gaussian(ROWS, *key)
+
+
+def weights():
+    found = cases.rng("shared weights").uniform(0.0, 1.5, ROWS)
+    return np.where(found < 0.2, 0.0, found)
+
+
+def context():
+    return cases.rng("shared context").normal(2.0, 3.0, (ROWS, 2))
+
+
+def _flow_with_links(dtype):
+    return hr.MAF(3, 2, 2, (12,), dropout=0.2, link="linear", dtype=dtype, seed=3)
+
+
+def _flow_with_act_norm(dtype):
+    maf = hr.MAF(3, transforms=2, hidden=(12,), dtype=dtype)
+    return hr.Flow([*maf.transforms[:-1], hr.ActNorm(3, dtype=dtype), maf.transforms[-1]])
+
+
+# The flow, what a fit is told, and whether it has weights, context, rows of its own to judge by.
+FITS = {
+    "MAF": (lambda t: hr.MAF(3, 2, 2, (12,), dtype=t), {"epochs": 3}, "weights context"),
+    "NSF": (lambda t: hr.NSF(3, transforms=2, hidden=(12,), dtype=t), {"epochs": 3, "schedule": "cosine"}, "judge"),
+    "RealNVP": (
+        lambda t: hr.RealNVP(3, transforms=2, hidden=(12,), dtype=t),
+        {"epochs": 3, "validation": None},
+        "weights",
+    ),
+    "IAF": (
+        lambda t: hr.IAF(3, transforms=2, hidden=(12,), dtype=t),
+        {"epochs": 2, "weight_decay": 0.1},
+        "judge weights",
+    ),
+    "planar": (lambda t: hr.PlanarFlow(3, 4, dtype=t), {"epochs": 2, "average": None, "clip": None}, ""),
+    "dropout": (_flow_with_links, {"epochs": 3}, "context"),
+    "ActNorm": (
+        _flow_with_act_norm,
+        {"epochs": 8, "patience": 2, "schedule": "plateau", "learning_rate": 0.1},
+        "weights",
+    ),
+    "bounds": (lambda t: hr.MAF(3, hidden=(8,), bounds=[(-50, 50), None, (-30, None)], dtype=t), {"epochs": 2}, ""),
+    "staged decay": (
+        lambda t: hr.MAF(3, hidden=(8,), dtype=t),
+        {"epochs": 14, "patience": 4, "learning_rate": 2e-2},
+        "",
+    ),
+    "a Gaussian": (lambda t: hr.MAF(3, hidden=(8,), dtype=t), {"patience": 1, "weight_decay": 1.0}, "weights"),
+}
+
+
+def fitted(name, dtype, group, numbers, **more):
+    """The flow and the history of a fit on one rank, which has these shards."""
+    make, told, parts = FITS[name]
+    flow = make(dtype)
+    given = {"context": context, "weights": weights}
+    given = {key: cut(of(), numbers) for key, of in given.items() if key in parts}
+    if "judge" in parts:
+        other = {key: one for key, one in given.items() if key == "weights"}
+        given["validation"] = (cut(rows("judge"), numbers), given.get("context"), other.get("weights"))
+    history = flow.fit(cut(rows(), numbers), group=group, **{**BATCH, **told, **given, **more})
+    return flow, history
+
+
+ASCENTS = {
+    "notes": lambda t: hr.DualAscentFlow.notes(steps=12, dtype=t),
+    "sliced": lambda t: hr.DualAscentFlow.notes(steps=6, kinks=2, directions="sliced", rule="gradient", dtype=t),
+    "splines": lambda t: hr.DualAscentFlow(steps=5, refine=False, dtype=t),
+    "refined": lambda t: hr.DualAscentFlow(steps=3, refine=True, copies=2, dtype=t),
+    "bounds": lambda t: hr.DualAscentFlow.notes(steps=4, bounds=[(-50, 50), None, (-30, None)], dtype=t),
+}
+
+
+def ascended(name, dtype, group, numbers, weighted=True):
+    """The flow and the history of an ascent on one rank, which has these shards."""
+    x = rows()
+    x[:, 1] = np.round(x[:, 1], 1)  # values repeat
+    model = ASCENTS[name](dtype)
+    told = {"weights": cut(weights(), numbers)} if weighted else {}
+    flow = model.fit(cut(x, numbers), progress=False, group=group, **told)
+    return flow, model.history
+
+
+def digest(found):
+    """Of all that a fit decides: parameters, what is standardised, the history but for its times."""
+    flow, history = found
+    told = [repr(history.__dict__[name]) for name in sorted(history.__dict__) if name not in ("seconds", "refinement")]
+    parts = [flow.parameters.tobytes(), hr.to_bytes(flow), *(one.encode() for one in told)]
+    return [hashlib.sha256(part).hexdigest()[:16] for part in parts]
