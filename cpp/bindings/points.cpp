@@ -29,6 +29,22 @@ py::object step(Points<T>& points, const Doubles& maps, double log_scale, const 
                        take);
 }
 
+// The same, and all sums, whether a step follows or not: of all rows and of the checked ones.
+template <class T>
+Doubles step_and_sum(Points<T>& points, const Doubles& maps, double log_scale, const Doubles& matrix,
+                     const Doubles& shift, const py::object& next, std::vector<int> blocks, std::vector<int> order) {
+    typename Points<T>::Sums sums;
+    const auto take = [&](const PointsStep& s, bool) {
+        sums = points.step(s);
+        return std::vector<double>(size_t(points.features()) * ascent_sum_count);
+    };
+    step_points(points.features(), maps, log_scale, matrix, shift, next, std::move(blocks), std::move(order), take);
+    Doubles out({py::ssize_t(2), py::ssize_t(sums.all.size())});
+    std::copy(sums.all.begin(), sums.all.end(), out.mutable_data(0));
+    std::copy(sums.checked.begin(), sums.checked.end(), out.mutable_data(1));
+    return out;
+}
+
 // A number for each row.
 template <class T>
 Doubles of_rows(const Points<T>& points, void (Points<T>::*verb)(double*) const) {
@@ -61,6 +77,10 @@ void bind_points_of(py::module_& m, const char* name) {
              })
         .def("step", &step<T>, py::arg("maps"), py::arg("log_scale"), py::arg("matrix"), py::arg("shift"),
              py::arg("next"), py::arg("blocks"), py::arg("order"))
+        .def("step_and_sum", &step_and_sum<T>, py::arg("maps"), py::arg("log_scale"), py::arg("matrix"),
+             py::arg("shift"), py::arg("next"), py::arg("blocks"), py::arg("order"),
+             "(2, 7 features): of all rows and of the checked ones, six sums of each coordinate, then those of the "
+             "logarithms of its map.")
         .def("values",
              [](const Points<T>& p) {
                  Array<T> out({py::ssize_t(p.count()), py::ssize_t(p.features())});

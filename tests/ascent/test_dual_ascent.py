@@ -334,7 +334,7 @@ def test_an_interruption_within_an_epoch_of_the_joint_training(validation, monke
     "where",
     [
         "headrace.ascent.dual_ascent._with_shears",
-        "headrace.ascent.dual_ascent.jittered",
+        "headrace.ascent.rows.jittered",
         "headrace.training._standardize",
     ],
 )

@@ -6,7 +6,7 @@ import abc
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -62,9 +62,7 @@ class Ascent(abc.ABC):
 
     def __init__(self, settings: Settings, rows: Rows, rng: np.random.Generator, n_steps: int, copies: int) -> None:
         """See the class."""
-        self.settings, self.rows, self.rng, self.n_steps = settings, rows, rng, n_steps
-        self.history = AscentHistory()
-        self.features, self.n = len(rows.mean), len(rows.active)
+        self._set_up(settings, rows, rng, n_steps)
         z, weights = rows.z, rows.weights
         if self.n < self.features:
             z = z[:, _arrays.library(z).asarray(rows.active)]
@@ -72,23 +70,29 @@ class Ascent(abc.ABC):
         if copies:
             z, weights = jittered(z, weights, copies, settings.jitter * rows.unit, rng)
         self.copies = copies
-        self.directions = settings.directions or self.default_directions
-        many = self.directions == "random" and self.n >= FEW_FEATURES
-        blocks = (settings.rotations or ("blocks" if many else "dense")) == "blocks"
-        self.sizes = [min(BLOCK, self.n - start) for start in range(0, self.n, BLOCK)] if blocks else [self.n]
-        self.z, self.weights = z, weights
+        self.z, self.weights, self.count = z, weights, len(z)
         self.total = float(len(z)) if weights is None else float(weights.sum())
         self.shares = _marginals.Shares.of(weights, len(z))
         self.effective_rows = self.shares.rows * count / len(z)  # copies make no more
         self.library = _arrays.library(z)
-        self.constant = 0.5 * self.features * math.log(settings.precision / (2.0 * math.pi)) - np.log(rows.std).sum()
-        self.flat = [0.0, 0.0]  # what columns without spread add to the means, of rows to fit and of those held out
         self.held_out: Floats | None = None
         if rows.held_out is not None:
             held_out = rows.standardised(rows.held_out.x)
             self.flat[1] = self._flat(held_out, rows.held_out.weights)
             self.held_out = held_out[:, self.library.asarray(rows.active)] if self.n < self.features else held_out
         self.flat[0] = self._flat(rows.z, rows.weights)
+
+    def _set_up(self, settings: Settings, rows: Any, rng: np.random.Generator, n_steps: int) -> None:
+        """What depends on no row."""
+        self.settings, self.rows, self.rng, self.n_steps = settings, rows, rng, n_steps
+        self.history = AscentHistory()
+        self.features, self.n = len(rows.mean), len(rows.active)
+        self.directions = settings.directions or self.default_directions
+        many = self.directions == "random" and self.n >= FEW_FEATURES
+        blocks = (settings.rotations or ("blocks" if many else "dense")) == "blocks"
+        self.sizes = [min(BLOCK, self.n - start) for start in range(0, self.n, BLOCK)] if blocks else [self.n]
+        self.constant = 0.5 * self.features * math.log(settings.precision / (2.0 * math.pi)) - np.log(rows.std).sum()
+        self.flat = [0.0, 0.0]  # what columns without spread add to the means, of rows to fit and of those held out
 
     def _flat(self, z: Floats, weights: Any) -> float:
         if self.n == self.features:
@@ -168,19 +172,12 @@ class Ascent(abc.ABC):
         checks, own, others = self.checks()
         if best >= len(checks):
             return flow
-        device = self.rows.device
-        parties = []
-        if not self.copies:
-            x, weights = self.rows.given(), self.rows.weights
-            parties.append((0, *_some(own, x, weights)))
-        if self.rows.held_out is not None:
-            parties.append((1, *_some(others, self.rows.held_out.x, self.rows.held_out.weights)))
+        device, parties = self.rows.device, self._means(own, others)
 
         def agrees(count: int) -> bool:
             part = flow[:count] if device is None else flow[:count].to(repr(device))
-            for i, x, weights in parties:
-                total = float(len(x)) if weights is None else float(weights.sum())
-                mean, want = _arrays.weighted_sum(part.log_prob(x), weights) / total, checks[count][i]
+            for i, mean_of in parties:
+                mean, want = mean_of(part), checks[count][i]
                 assert want is not None
                 if not abs(mean - want) <= AGREES[self.settings.dtype.name] * max(1.0, abs(want)):
                     return False
@@ -201,6 +198,20 @@ class Ascent(abc.ABC):
             stacklevel=6,
         )
         return flow[: history.best_step]
+
+    def _means(self, own: Any, others: Any) -> list[tuple[int, Callable[[AscentFlow], float]]]:
+        """What gives the mean log-likelihood of these rows under a flow: 0 for training rows, 1 for those held out."""
+
+        def mean_of(x: Any, weights: Any) -> Callable[[AscentFlow], float]:
+            total = float(len(x)) if weights is None else float(weights.sum())
+            return lambda flow: _arrays.weighted_sum(flow.log_prob(x), weights) / total
+
+        parties = []
+        if not self.copies:
+            parties.append((0, mean_of(*_some(own, self.rows.given(), self.rows.weights))))
+        if self.rows.held_out is not None:
+            parties.append((1, mean_of(*_some(others, self.rows.held_out.x, self.rows.held_out.weights))))
+        return parties
 
     # ---- what steps are made of
 

@@ -15,7 +15,7 @@ from headrace.transforms.fixed import Permutation
 from headrace.transforms.rotation import Rotation, _haar
 from headrace.transforms.transform import Transform
 
-__all__ = ["Turn", "random_rotation", "random_turn", "sliced_rotation", "sliced_turn"]
+__all__ = ["Turn", "random_rotation", "random_turn", "sliced_rotation", "sliced_turn", "sliced_turn_of"]
 
 ROWS = 4000  # that directions are chosen by
 STEPS = 10
@@ -67,9 +67,22 @@ def sliced_turn(
         unit: Factor that gives z mean 0 and variance 1, about.
         moved: Where some rows of z are, if not where z says.
     """
+    return sliced_turn_of(
+        len(z), lambda rows: _arrays.on_host(z[_arrays.library(z).asarray(rows)]), sizes, rng, unit, moved
+    )
+
+
+def sliced_turn_of(
+    count: int,
+    pick: Callable[[NDArray[np.int64]], NDArray[Any]],
+    sizes: list[int],
+    rng: np.random.Generator,
+    unit: float,
+    moved: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None,
+) -> Turn:
+    """The same of so many points, of which `pick` gives some by their numbers."""
     order = _order(sizes, rng)
-    rows = rng.choice(len(z), min(ROWS, len(z)), replace=False, shuffle=False)
-    some = _arrays.on_host(z[_arrays.library(z).asarray(rows)]).astype(np.float64)
+    some = pick(rng.choice(count, min(ROWS, count), replace=False, shuffle=False)).astype(np.float64)
     some = unit * (some if moved is None else moved(some))
     some = some if order is None else some[:, order]
     parts = np.split(some, np.cumsum(sizes)[:-1], axis=1)

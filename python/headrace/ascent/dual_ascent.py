@@ -8,6 +8,7 @@ notes leave open, and what they were measured to be worth.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from headrace._streams.given import arrays_of, stream_of
 from headrace.ascent.ascent import Ascent
 from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.kinks import KinkAscent
-from headrace.ascent.rows import Rows, jittered, off_support
+from headrace.ascent.rows import Rows, off_support
 from headrace.ascent.splines import SplineAscent
 from headrace.transforms.masked import MaskedAutoregressive
 from headrace.transforms.rotation import Rotation
@@ -32,6 +33,8 @@ from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from headrace.distributed.groups import Group
 
 __all__ = ["DualAscentFlow"]
 
@@ -167,6 +170,7 @@ class DualAscentFlow:
         weights: Array | None = None,
         validation: Any = 0.1,
         progress: bool = True,
+        group: Group | None = None,
     ) -> AscentFlow:
         """Fit rows; a new flow each time, on the device of the rows. Ctrl-C ends the fit and keeps the best so far.
 
@@ -181,13 +185,28 @@ class DualAscentFlow:
             validation: The share of rows to hold out, or rows of your own: ``x_val`` or ``(x_val, None,
                 weights_val)``; None for none, and then all steps are kept.
             progress: Whether to show a bar on the standard error.
+            group: Who fits together, as in `Flow.fit`: x and the others are then dicts of the shards that this rank
+                holds, ``{number: array}``, and all ranks get the same flow.
 
         Raises:
             TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
             ValueError: a wrong shape, a context, or rows with a NaN or an infinity, or on a bound or beyond (their
                 number and the first one).
+            headrace.distributed.GroupError: a rank of the group did not answer in time.
         """
+        if group is not None:
+            return self._fit_together(x, context, weights, validation, bool(progress), group)
         return self._fit(x, context, weights, validation, bool(progress))
+
+    def _fit_together(
+        self, x: Any, context: Any, weights: Any, validation: Any, progress: bool, group: Group
+    ) -> AscentFlow:
+        from headrace.distributed.ascent import shared_rows
+
+        rows, support = shared_rows(self, group, x, context, weights, validation)
+        rng = np.random.default_rng(self.seed)
+        flow = self._chosen(rows, rng, progress and group.rank == 0)
+        return flow if support is None else flow._supported(support)
 
     def _fit(self, x: Any, context: Any, weights: Any, validation: Any, progress: bool) -> AscentFlow:
         if (stream := stream_of(x, context, weights)) is not None:
@@ -217,7 +236,7 @@ class DualAscentFlow:
 
     def _chosen(self, rows: Rows, rng: np.random.Generator, progress: bool) -> AscentFlow:
         """The best of what there is to try."""
-        few = rows.train.size < FEW_ROWS
+        few = rows.count < FEW_ROWS
         refine = not few or rows.held_out is not None if self.refine is None else self.refine
         flow, self.history = self._ascended(rows, rng, refine, progress)
         if not refine or self.history.stopped in ("interrupted", "constant"):
@@ -245,7 +264,12 @@ class DualAscentFlow:
         steps = (_layers(n) if refine else alone) if self.steps is None else self.steps
         bins = (REFINED_BINS if refine else BINS) if self.bins is None else self.bins
         arguments = (self, rows, rng, steps, 0 if refine else self.copies or 0)
-        ascent: Ascent = KinkAscent(*arguments) if self.map == "kink" else SplineAscent(*arguments, bins=bins)
+        kinks, splines = KinkAscent, SplineAscent
+        if rows.group is not None:
+            from headrace.distributed.ascent import SharedKinkAscent, SharedSplineAscent
+
+            kinks, splines = SharedKinkAscent, SharedSplineAscent
+        ascent: Ascent = kinks(*arguments) if self.map == "kink" else splines(*arguments, bins=bins)
         return ascent.go(progress), ascent.history
 
     def _refined(
@@ -257,22 +281,17 @@ class DualAscentFlow:
         refined = AscentFlow(steps, flow._standardize(), flow.base, dtype=self.dtype)
         if rows.device is not None:
             refined = refined.to(repr(rows.device))
-        x, weights = rows.given(), rows.weights
-        copies = 0 if self.copies is None else self.copies
+        copies, count = 0 if self.copies is None else self.copies, rows.count
         if self.copies is None and n <= 3:
-            copies = min(COPIES, MOST_COPIED // len(x))
-        if copies:
-            x, weights = jittered(x, weights, copies, self.jitter * rows.std * rows.unit, rng)
-        x = rows.with_noise_for_flat_columns(x)
-        held_out = None
-        if rows.held_out is not None:
-            held_out = (rows.held_out.x, None, rows.held_out.weights)
-        batch = min(max(rows.train.size // plan.BATCHES, plan.LEAST_BATCH), MOST_BATCH)
-        refinement = refined.fit(
+            copies = min(COPIES, MOST_COPIED // count)
+        x, weights, held_out = rows.to_refine(copies, self.jitter, rng)
+        batch = min(max(rows.count // plan.BATCHES, plan.LEAST_BATCH), MOST_BATCH)
+        refinement = _fit_quietly(
+            refined,
             x,
             weights=weights,
             validation=held_out,
-            epochs=min(max(1, round(REFINE_STEPS * batch / len(x))), plan.MOST_EPOCHS),
+            epochs=min(max(1, round(REFINE_STEPS * batch / (count * max(copies, 1)))), plan.MOST_EPOCHS),
             batch_size=batch,
             learning_rate=REFINE_RATE,
             schedule="cosine",
@@ -280,6 +299,7 @@ class DualAscentFlow:
             patience=None,
             seed=self.seed,
             progress=progress,
+            group=rows.group,
         )
         if refinement.stopped == "interrupted" and not refinement.train_loss and math.isinf(refinement.best_loss):
             raise KeyboardInterrupt  # before the first step
@@ -291,6 +311,15 @@ class DualAscentFlow:
         return (
             f"DualAscentFlow(precision={self.precision:g}, map={self.map!r}, steps={self.steps}, refine={self.refine})"
         )
+
+
+def _fit_quietly(flow: AscentFlow, x: Any, **settings: Any) -> training.History:
+    """Fit; nobody can give a larger batch here, where ranks of a group are told to."""
+    if settings["group"] is None:
+        return flow.fit(x, **settings)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fit: a batch is")
+        return flow.fit(x, **settings)
 
 
 def _with_shears(step: list[Transform], features: int, dtype: np.dtype[Any]) -> list[Transform]:

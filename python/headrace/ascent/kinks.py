@@ -39,22 +39,7 @@ class KinkAscent(Ascent):
     def taken(self) -> Iterator[Judged]:
         """See `Ascent`."""
         s, device = self.settings, self.rows.device
-        points = Points(self.z, self.weights, s.dtype, keeps_log_jacobian=False)
-        anchors = Points(self._anchors(), None, np.float64)
-        held_out = None
-        if self.held_out is not None:
-            assert self.rows.held_out is not None
-            held_out = Points(self.held_out, self.rows.held_out.weights, s.dtype, keeps_log_jacobian=False)
-        self.points, self.others = points, held_out
-        self.chosen = chosen = Chosen(
-            points,
-            anchors,
-            held_out,
-            precision=s.precision,
-            neighbours=s.neighbours / (2.0 * self.effective_rows),
-            rule=s.rule,
-            most=self.n_steps * s.kinks,
-        )
+        self.chosen = chosen = self._begin()
         none = _directions.Turn.none([1] * self.n if device is not None else _eights(self.n))
         ahead, read = copy.deepcopy(self.rng), 0
         states = [ahead.bit_generator.state]
@@ -72,6 +57,26 @@ class KinkAscent(Ascent):
                     self.rng.bit_generator.state = states[read]
                     yield self._judged((found[0], found[1]))
                     read += 1
+
+    def _begin(self) -> Chosen:
+        """All points where they start."""
+        s = self.settings
+        points = Points(self.z, self.weights, s.dtype, keeps_log_jacobian=False)
+        anchors = Points(self._anchors(), None, np.float64)
+        held_out = None
+        if self.held_out is not None:
+            assert self.rows.held_out is not None
+            held_out = Points(self.held_out, self.rows.held_out.weights, s.dtype, keeps_log_jacobian=False)
+        self.points, self.others = points, held_out
+        return Chosen(
+            points,
+            anchors,
+            held_out,
+            precision=s.precision,
+            neighbours=s.neighbours / (2.0 * self.effective_rows),
+            rule=s.rule,
+            most=self.n_steps * s.kinks,
+        )
 
     def transforms(self, count: int) -> list[list[Transform]]:
         """See `Ascent`."""
@@ -120,7 +125,11 @@ class KinkAscent(Ascent):
             through: Floats = a * z + b + c * np.sqrt(square + np.square(z - center))
             return through
 
-        return self._turn(self.points.values(), rng, moved)
+        return self._turn(self._places(), rng, moved)
+
+    def _places(self) -> Any:
+        """Where the points are."""
+        return self.points.values()
 
     def _anchors(self) -> Floats:
         """Some of the points as they are at the start, where they are."""
@@ -132,7 +141,7 @@ class KinkAscent(Ascent):
 
         Where it is a number the row is -1.
         """
-        rows = rng.integers(min(ANCHORS, len(self.z)), size=(self.n,))
+        rows = rng.integers(min(ANCHORS, self.count), size=(self.n,))
         drawn = rng.standard_normal((self.n,)) * self.rows.unit
         return np.where(rng.random(self.n) < 0.5, rows, -1), drawn
 

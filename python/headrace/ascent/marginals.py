@@ -7,6 +7,7 @@ rest, some thousand numbers, is done on the host.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -16,7 +17,17 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 
-__all__ = ["Curve", "Shares", "kink_parameters", "normal_score", "spline_parameters"]
+__all__ = [
+    "Curve",
+    "Shares",
+    "before",
+    "curve_of",
+    "kink_parameters",
+    "masses",
+    "normal_score",
+    "quantiles_for",
+    "spline_parameters",
+]
 
 Floats = NDArray[np.float64]
 
@@ -88,11 +99,35 @@ def normal_score(x: Floats, shares: Shares, bandwidth: float) -> Curve | None:
     else:
         order = np.argsort(x)
         x, counts = x[order], counts[order]
-    tail = min(TAIL / shares.rows, 0.1)
-    low, quarter, other, high, variance = _summary(x, counts, shares.total, [tail, 0.25, 0.75, 1.0 - tail])
+    return curve_of(
+        _summary(x, counts, shares.total, quantiles_for(shares.rows)),
+        lambda first, step, cells: _masses(x, counts, shares.total, first, step, cells),
+        shares.rows,
+        bandwidth,
+    )
+
+
+def quantiles_for(rows: float) -> list[float]:
+    """The shares of rows below the quantiles that a curve starts from."""
+    tail = min(TAIL / rows, 0.1)
+    return [tail, 0.25, 0.75, 1.0 - tail]
+
+
+def curve_of(
+    summary: list[float], masses_on: Callable[[float, float, int], tuple[float, Floats]], rows: float, bandwidth: float
+) -> Curve | None:
+    """See `normal_score`.
+
+    Args:
+        summary: The quantiles at `quantiles_for` rows, and the variance.
+        masses_on: Of a grid's first point, its step and how many there are: what `masses` gives.
+        rows: That weights leave.
+        bandwidth: Of the kernel.
+    """
+    low, quarter, other, high, variance = summary
     std = float(np.sqrt(variance))
     spread = min(std, (other - quarter) / 1.349) if other > quarter else std
-    h = bandwidth * 1.06 * spread * shares.rows**-0.2
+    h = bandwidth * 1.06 * spread * rows**-0.2
     if not (high > low and h > 1e-12 * max(abs(low), abs(high))):
         return None
 
@@ -101,7 +136,7 @@ def normal_score(x: Floats, shares: Shares, bandwidth: float) -> Curve | None:
     cells = int(min(max(CELLS, 4.0 * (last - first) / h), 2**16))  # a quarter of a kernel or finer
     grid = np.linspace(first, last, cells)
     step = grid[1] - grid[0]
-    below, mass = _masses(x, counts, shares.total, first, step, cells)
+    below, mass = masses_on(first, step, cells)
     reach = int(np.ceil(4.0 * h / step))
     kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) * step / h))
     size = 1 << int(np.ceil(np.log2(cells + kernel.size)))  # the smoothing is a product of Fourier transforms
@@ -142,23 +177,35 @@ def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[fl
 
 
 def _masses(x: Floats, counts: Any, total: int, first: float, step: float, cells: int) -> tuple[float, Floats]:
-    """The share of ascending numbers below a grid, and what falls to each point of it.
+    """See `masses`; of ascending numbers."""
+    rows, parts = before(x, counts, first, step, cells)
+    return masses(rows, parts, total)
 
-    A row between two points falls to both, to the nearer one more, so that their mean is where it is.
-    """
+
+def before(x: Floats, counts: Any, first: float, step: float, cells: int) -> NDArray[np.int64]:
+    """Of ascending numbers, those before each point of a grid, and the sum of their places in their cells."""
     library = _arrays.library(x)
     place = np.clip((x - first) / step, -1.0, float(cells))
     place = np.rint(place * 2.0**_PLACE_BITS).astype(np.int64)
     part = place & (2**_PLACE_BITS - 1)
     at = np.searchsorted(place, library.arange(cells) << _PLACE_BITS)  # the first row of each cell
 
-    def before(sums: Any) -> Any:
+    def up_to(sums: Any) -> Any:
         """Of the sums up to and with each row, those up to each cell."""
         return np.where(at > 0, sums[np.maximum(at, 1) - 1], 0)
 
-    rows = at if counts is None else before(np.cumsum(counts))
-    parts = before(np.cumsum(part if counts is None else counts * part))
-    rows, parts = _arrays.on_host(np.stack([rows, parts]))
+    rows = at if counts is None else up_to(np.cumsum(counts))
+    parts = up_to(np.cumsum(part if counts is None else counts * part))
+    found: NDArray[np.int64] = _arrays.on_host(np.stack([rows, parts]))
+    return found
+
+
+def masses(rows: NDArray[np.int64], parts: NDArray[np.int64], total: int) -> tuple[float, Floats]:
+    """The share of numbers below a grid, and what falls to each point of it, of what `before` counts.
+
+    A row between two points falls to both, to the nearer one more, so that their mean is where it is.
+    """
+    cells = rows.size
     upper = np.diff(parts) * 2.0**-_PLACE_BITS
     mass = np.zeros(cells)
     mass[:-1] = np.diff(rows) - upper

@@ -6,7 +6,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import rows as _rows
 from headrace.transforms.support import Support
+
+if TYPE_CHECKING:
+    from headrace.distributed.groups import Group
 
 __all__ = ["Rows", "jittered", "off_support"]
 
@@ -42,6 +45,7 @@ class Rows:
     device: Any  # as of a `Caller`
     seed: int
     dtype: np.dtype[Any]
+    group: Group | None = None  # who has the other rows; see `headrace.distributed.ascent`
 
     @classmethod
     def of(
@@ -106,6 +110,11 @@ class Rows:
         return _arrays.library(self.data.x).asarray(self.train)
 
     @property
+    def count(self) -> int:
+        """Training rows."""
+        return int(self.train.size)
+
+    @property
     def active(self) -> NDArray[np.int64]:
         """Columns with a spread: the others are shifted, and no more."""
         return self._standard[1]
@@ -142,6 +151,15 @@ class Rows:
             noise = self.mean[flat] + self.std[flat] * self.unit * rng.standard_normal((len(x), flat.size))
             x[:, library.asarray(flat)] = library.asarray(noise.astype(x.dtype))
         return x
+
+    def to_refine(self, copies: int, jitter: float, rng: np.random.Generator) -> tuple[Any, Any, Any]:
+        """What a joint training takes: rows, so many copies of them with noise, weights, and rows to judge by."""
+        x, weights = self.given(), self.weights
+        if copies:
+            x, weights = jittered(x, weights, copies, jitter * self.std * self.unit, rng)
+        x = self.with_noise_for_flat_columns(x)
+        held_out = None if self.held_out is None else (self.held_out.x, None, self.held_out.weights)
+        return x, weights, held_out
 
     def standardised(self, x: NDArray[Any]) -> Floats:
         """As the flow's last transform does it, in float64."""

@@ -35,27 +35,15 @@ class SplineAscent(Ascent):
     def taken(self) -> Iterator[Judged]:
         """See `Ascent`."""
         s = self.settings
-        zeros = self.library.zeros
-        self.parts = [(self._of_columns(self.z), zeros(len(self.z)), self.weights)]
-        if self.held_out is not None:
-            assert self.rows.held_out is not None
-            z = self._of_columns(self.held_out)
-            self.parts.append((z, zeros(len(z)), self.rows.held_out.weights))
+        self._begin()
         bandwidth = s.bandwidth or (2.0 if self.n >= 5 else 1.0)
         yield self._judge()
         for step in range(self.n_steps):
-            z = self._of_spread(self.parts[0][0])
-            turn = self._turn(z, self.rng) if step else _directions.Turn.none(self.sizes)
+            turn = self._next_turn() if step else _directions.Turn.none(self.sizes)
             turns = self._turn_transforms(turn)
             if step:
                 self._move(turns)
-            z = self._of_spread(self.parts[0][0])
-            curves = [
-                _marginals.normal_score(
-                    z[:, k].astype(np.float64) / self.rows.unit, self.shares, bandwidth if step else 1.0
-                )
-                for k in range(self.n)
-            ]
+            curves = self._curves(bandwidth if step else 1.0)
             if step:
                 maps: list[Transform] = [self._spline([curve and curve.shrunk(s.rate) for curve in curves])]
             else:
@@ -71,6 +59,24 @@ class SplineAscent(Ascent):
     def checks(self) -> tuple[list[Judged], Any, Any]:
         """See `Ascent`."""
         return self.judged, None, None
+
+    def _begin(self) -> None:
+        """All rows where they start."""
+        zeros = self.library.zeros
+        self.parts = [(self._of_columns(self.z), zeros(len(self.z)), self.weights)]
+        if self.held_out is not None:
+            assert self.rows.held_out is not None
+            z = self._of_columns(self.held_out)
+            self.parts.append((z, zeros(len(z)), self.rows.held_out.weights))
+
+    def _next_turn(self) -> _directions.Turn:
+        return self._turn(self._of_spread(self.parts[0][0]), self.rng)
+
+    def _curves(self, bandwidth: float) -> list[_marginals.Curve | None]:
+        """What takes each marginal to N(0, 1)."""
+        z, unit = self._of_spread(self.parts[0][0]), self.rows.unit
+        columns = (z[:, k].astype(np.float64) / unit for k in range(self.n))
+        return [_marginals.normal_score(column, self.shares, bandwidth) for column in columns]
 
     def _of_columns(self, z: Floats) -> NDArray[Any]:
         """All columns, in the flow's dtype: those without spread are 0."""

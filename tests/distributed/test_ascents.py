@@ -1,0 +1,193 @@
+"""Ascents with a group have the same bits on any ranks, and climb as those of one process do."""
+
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import cases
+import headrace as hr
+import ranks
+from headrace.ascent import directions
+from headrace.ascent import marginals as _marginals
+from headrace.ascent.points import Chosen, Points
+from headrace.distributed import ascent as _ascent
+from headrace.distributed.groups import local
+from pairs import pairwise
+from ranks import ASCENTS, ASSIGNMENTS, SIZES, ascended, cut, digest, on_ranks
+
+ALL = range(len(SIZES))
+_want = {}
+pytestmark = pytest.mark.filterwarnings("ignore:x. values repeat", "ignore:.*ranks have something to do")
+
+
+@pytest.fixture
+def chunks():
+    with ranks.small_chunks():
+        yield
+
+
+def want(name, dtype, weighted):
+    if (key := (name, dtype, weighted)) not in _want:
+        _want[key] = digest(ascended(name, dtype, local(), ALL, weighted))
+    return _want[key]
+
+
+def together(assignment, work):
+    found = on_ranks(len(assignment), lambda group: work(group, assignment[group.rank]))
+    for one in found:
+        if isinstance(one, BaseException) and not isinstance(one, threading.BrokenBarrierError):
+            raise one
+    return found
+
+
+@pytest.mark.usefixtures("chunks")
+@pairwise(
+    name=list(ASCENTS),
+    assignment=[name for name in ASSIGNMENTS if name != "one"],
+    dtype=["float32", "float64"],
+    weighted=[False, True],
+)
+def test_bits_do_not_depend_on_ranks(name, assignment, dtype, weighted):
+    work = lambda group, mine: digest(ascended(name, dtype, group, mine, weighted))  # noqa: E731
+    found = together(ASSIGNMENTS[assignment], work)
+    assert found == [want(name, dtype, weighted)] * len(found)
+
+
+def crescent(n, *key):
+    x = cases.rng("crescent", n, *key).standard_normal((n, 3))
+    x[:, 1] += x[:, 0] ** 2
+    return x
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rule", ["newton", "gradient"])
+def test_kinks_climb_as_in_one_process(rule, dtype):
+    x = crescent(6000)
+    parts = dict(enumerate(np.array_split(x, 4)))
+    shared = hr.DualAscentFlow.notes(steps=60, rule=rule, dtype=dtype)
+    flow = shared.fit(parts, progress=False, group=local())
+    plain = hr.DualAscentFlow.notes(steps=60, rule=rule, dtype=dtype).fit(x, progress=False)
+    new = crescent(4000, "new")
+    gained = [float((one.log_prob(new) - one[:0].log_prob(new)).mean()) for one in (flow, plain)]
+    assert gained[1] > 0.2
+    assert abs(gained[0] - gained[1]) < 0.05
+    climbed = np.diff(shared.history.log_likelihood)
+    if rule == "newton":
+        assert (climbed > -1e-6).all()
+    assert (flow[: len(flow)].log_prob(x[:100]) == flow.log_prob(x[:100])).all()
+
+
+@pairwise(rule=["newton", "gradient"], weighted=[False, True], precision=[0.5, 1.0], dtype=["float32", "float64"])
+def test_kinks_are_those_that_the_core_chooses(rule, weighted, precision, dtype):
+    """The same points in one shard, the same turns, centers and anchors: the kinks differ by rounding."""
+    rng = cases.rng("chosen", rule, weighted)
+    x, other, anchors = (rng.standard_normal((n, 3)) / np.sqrt(precision) for n in (700, 90, 40))
+    x[:, 1] += 0.3 * x[:, 0] ** 2
+    weights = rng.uniform(0.5, 1.0, 700).astype("float32").astype("float64") if weighted else None
+    neighbours, kind = 60.0, np.dtype(dtype)
+    points, held_out = (Points(z, w, kind, keeps_log_jacobian=False) for z, w in ((x, weights), (other, None)))
+    told = {"precision": precision, "neighbours": neighbours / (2.0 * 700), "rule": rule, "most": 20}
+    core = Chosen(points, Points(anchors, None, np.float64), held_out, **told)
+    settings = SimpleNamespace(precision=precision, neighbours=neighbours, rule=rule, dtype=kind)
+    shard = SimpleNamespace(number=0, held_out=True)
+    table = SimpleNamespace(shards=[shard])
+    ascent = SimpleNamespace(
+        settings=settings,
+        group=local(),
+        n=3,
+        effective_rows=700.0,
+        fit_parts=[(x, weights)],
+        judge_parts=[(other, None)],
+        rows=SimpleNamespace(table=table, judge=table),
+    )
+    shared = _ascent.SharedChosen(ascent, anchors)
+    for step in range(6):
+        turn = directions.random_turn([3] if step % 2 else [2, 1], rng)
+        rows = np.where(rng.random(3) < 0.5, rng.integers(40, size=3), -1).tolist()
+        drawn = (3.0 * rng.standard_normal(3) / np.sqrt(precision)).tolist()
+        for one in (core, shared):
+            one.kink(turn.blocks, turn.places(), rows, drawn)
+    for one in (core, shared):
+        one.finish()
+    error = {"float32": 1e-4, "float64": 1e-11}[dtype]
+    assert_allclose(shared.kinks(), core.kinks(), rtol=error, atol=error)
+    assert_allclose(shared.log_likelihoods(), core.log_likelihoods(), rtol=error)
+    assert_array_equal(shared.checked[0], points.checked_rows())
+
+
+def test_splines_climb_as_in_one_process():
+    x, new = crescent(6000), crescent(4000, "new")
+    parts = dict(enumerate(np.array_split(x, 4)))
+    told = {"steps": 8, "refine": False}
+    flow = hr.DualAscentFlow(**told).fit(parts, progress=False, group=local())
+    plain = hr.DualAscentFlow(**told).fit(x, progress=False)
+    gained = [float((one.log_prob(new) - one[:0].log_prob(new)).mean()) for one in (flow, plain)]
+    assert gained[1] > 0.2
+    assert abs(gained[0] - gained[1]) < 0.03
+
+
+@pytest.mark.long
+def test_the_default_is_as_good_as_in_one_process():
+    x, new = crescent(6000), crescent(4000, "new")
+    parts = dict(enumerate(np.array_split(x, 4)))
+    flow = hr.DualAscentFlow().fit(parts, progress=False, group=local())
+    plain = hr.DualAscentFlow().fit(x, progress=False)
+    assert abs(float((flow.log_prob(new) - plain.log_prob(new)).mean())) < 0.03
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_summaries_are_those_of_all_rows(weighted):
+    rng = cases.rng("summaries", weighted)
+    columns = [
+        np.round(rng.standard_normal(997), 2),
+        rng.standard_cauchy(997),
+        np.where(rng.random(997) < 0.5, 0.0, -0.0),
+    ]
+    weights = rng.uniform(0.0, 2.0, 997) if weighted else None
+    shares = _marginals.Shares.of(weights, 997)
+    cuts = np.array_split(np.arange(997), [5, 5, 600])
+    counts = [None if weights is None else shares.of_rows[i] for i in cuts]
+    found = _ascent.shared_summaries(local(), [[x[i] for i in cuts] for x in columns], counts, shares)
+    for x, one in zip(columns, found, strict=True):
+        order = np.argsort(x, kind="stable")
+        known = None if weights is None else shares.of_rows[order]
+        true = _marginals._summary(x[order], known, shares.total, _marginals.quantiles_for(shares.rows))
+        assert_array_equal(one[:4], true[:4])
+        assert_allclose(one[4], true[4], rtol=1e-12)
+
+
+def test_weights_count_as_those_of_one_process():
+    weights = ranks.weights()
+    true = _marginals.Shares.of(weights, len(weights))
+
+    def work(group, mine):
+        parts = list(cut(weights, mine).values())
+        shares, counts = _ascent._shares(group, parts, len(weights))
+        return shares, dict(zip(mine, counts, strict=True))
+
+    for assignment in ASSIGNMENTS.values():
+        found = together(assignment, work)
+        for shares, counts in found:
+            assert (shares.total, shares.rows) == (true.total, pytest.approx(true.rows, rel=1e-12))
+            for number, of in counts.items():
+                begin = ranks.FIRST[number]
+                assert_array_equal(of, true.of_rows[begin : begin + SIZES[number]])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_columns_without_spread_take_no_part():
+    x = crescent(3000)
+    x[:, 2] = 7.0
+
+    def work(group, mine):
+        told = {i: part for i, part in enumerate(np.array_split(x, 4)) if i in mine}
+        flow = hr.DualAscentFlow.notes(steps=20).fit(told, progress=False, group=group)
+        return flow.log_prob(x[:50])
+
+    one, other = together([[0, 3], [2, 1]], work)
+    assert_array_equal(one, other)
+    assert np.isfinite(one).all()
+    assert_array_equal(one, work(local(), [0, 1, 2, 3]))
