@@ -1,0 +1,157 @@
+"""What a group costs and gains: ``python -m bench.distributed [overhead ranks ascent bytes]``; all by default.
+
+Ranks are processes of gloo on this machine (PyTorch), one thread each. Times are medians over steps, of runs that take
+turns; a quiet machine with as many cores as ranks and threads is meant.
+
+- overhead: MAF 43, 512 rows a step: ``fit(x)`` and ``fit(x, group=local())``, and the same with 1024.
+- ranks: MAF 43 of 5 x [512, 512], 1024 rows a step: one process of two threads, and two ranks of one.
+- ascent: `DualAscentFlow.notes` on 10,000,000 x 10 rows: the same two, and a plain fit of two threads.
+- bytes: what a rank hands to ``sum`` in a step, beside 8 bytes a weight and 72 more integers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import headrace as hr
+from headrace.distributed.exact import DIGITS
+
+FEATURES, ROWS = 43, 1 << 17
+ASCENT_ROWS, ASCENT_FEATURES, STEPS = 10_000_000, 10, 30
+
+
+class Counted:
+    """A group that counts the bytes of its sums."""
+
+    def __init__(self, group: Any) -> None:
+        self.group, self.rank, self.size, self.sent = group, group.rank, group.size, []
+
+    def sum(self, part: Any) -> Any:
+        self.sent.append(part.nbytes)
+        return self.group.sum(part)
+
+    def maximum(self, part: Any) -> Any:
+        return self.group.maximum(part)
+
+    def broadcast(self, part: Any, root: int = 0) -> Any:
+        return self.group.broadcast(part, root)
+
+
+def table(rows: int, features: int) -> Any:
+    return np.random.default_rng(0).standard_normal((rows, features), dtype=np.float32)
+
+
+def step_ms(hidden: tuple[int, ...], batch: int, group: Any, epochs: int = 3) -> float:
+    """Milliseconds of a step: the median over epochs, without the first, which also warms up."""
+    flow = hr.MAF(FEATURES, transforms=5, hidden=hidden)
+    x: Any = table(ROWS, FEATURES)
+    if group is not None:
+        x = hr.distributed.shards(x, group, rows=ROWS // 8)
+    history = flow.fit(
+        x, group=group, epochs=epochs + 1, batch_size=batch, validation=None, average=None, progress=False
+    )
+    return 1e3 * statistics.median(np.diff(history.seconds)) / (ROWS / batch)
+
+
+def ascent_ms(group: Any) -> float:
+    """Milliseconds of a step of an ascent by kinks."""
+    x: Any = table(ASCENT_ROWS, ASCENT_FEATURES)
+    if group is not None:
+        x = hr.distributed.shards(x, group)
+    model = hr.DualAscentFlow.notes(steps=STEPS, patience=None)
+    model.fit(x, group=group, validation=None, progress=False)
+    return 1e3 * statistics.median(np.diff(model.history.seconds)[2:])
+
+
+WORK = {
+    "ranks": lambda group: step_ms((512, 512), 1024, group),
+    "ascent": ascent_ms,
+}
+
+
+def worker(kind: str, rank: int, size: int, threads: int, directory: str) -> None:
+    """One rank; prints what it measured."""
+    hr.set_num_threads(threads)
+    group: Any = None
+    if size:
+        import torch.distributed as distributed
+
+        distributed.init_process_group("gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=size)
+        group = hr.distributed.from_torch()
+    print(WORK[kind](group), flush=True)
+
+
+def measured(kind: str, size: int, threads: int) -> float:
+    """Of so many ranks, 0 for no group; the slowest says."""
+    with tempfile.TemporaryDirectory() as directory:
+        command = [sys.executable, "-m", "bench.distributed", "--worker", kind, str(size), str(threads), directory]
+        started = [
+            subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+            for rank in range(max(size, 1))
+        ]
+        found = [process.communicate()[0] for process in started]
+    return max(float(text.split()[-1]) for text in found)
+
+
+def overhead(repeats: int) -> None:
+    for hidden in ((128, 128), (512, 512)):
+        for batch in (512, 1024):
+            plain, shared = [], []
+            for _ in range(repeats):
+                plain.append(step_ms(hidden, batch, None))
+                shared.append(step_ms(hidden, batch, hr.distributed.local()))
+            times = [statistics.median(found) for found in (plain, shared)]
+            print(
+                f"MAF {FEATURES} 5 x {list(hidden)}, {batch} rows a step, {hr.get_num_threads()} threads: plain "
+                f"{times[0]:.2f} ms, group=local() {times[1]:.2f} ms, {times[1] / times[0]:.3f} of it",
+                flush=True,
+            )
+
+
+def ranks(kind: str, repeats: int) -> None:
+    found: dict[str, list[float]] = {"no group, 2 threads": [], "1 rank, 2 threads": [], "2 ranks, 1 thread": []}
+    for _ in range(repeats):
+        for name, (size, threads) in zip(found, ((0, 2), (1, 2), (2, 1)), strict=True):
+            found[name].append(measured(kind, size, threads))
+    listed = "; ".join(f"{name} {statistics.median(times):.2f} ms" for name, times in found.items())
+    one, two = (statistics.median(found[name]) for name in list(found)[1:])
+    print(f"{kind}: {listed}; two ranks have {one / two:.3f} of the speed of two threads", flush=True)
+
+
+def bytes_a_step() -> None:
+    group = Counted(hr.distributed.local())
+    flow = hr.MAF(FEATURES, transforms=5, hidden=(512, 512))
+    flow.fit(table(4096, FEATURES), group=group, epochs=1, batch_size=1024, validation=None, progress=False)
+    want = 8 * (flow._interior.program.n_weights + DIGITS + 1)
+    print(f"bytes a step: {max(group.sent)}, by the formula {want}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", default=["overhead", "ranks", "ascent", "bytes"])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--worker", nargs=5, metavar=("KIND", "SIZE", "THREADS", "DIRECTORY", "RANK"))
+    told = parser.parse_args()
+    if told.worker:
+        kind, size, threads, directory, rank = told.worker
+        worker(kind, int(rank), int(size), int(threads), directory)
+        return
+    for what in told.what:
+        if what == "overhead":
+            overhead(told.repeats)
+        elif what == "bytes":
+            bytes_a_step()
+        else:
+            ranks(what, told.repeats)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""A program for test_processes: one rank, of gloo or MPI, that does what it is told and writes what came out.
+
+python rank.py DIRECTORY KIND RANK SIZE WORK
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "support")]
+
+import headrace as hr
+import ranks
+from headrace._fit import run as _fit_run
+from headrace.distributed import GroupError
+
+TIMEOUT, GRACE, STEP = 2.0, 1.0, 37
+WORK = [("MAF", "float32"), ("MAF", "float64"), ("NSF", "float32"), ("dropout", "float64"), ("ActNorm", "float32")]
+ASCENTS = [("notes", "float32"), ("notes", "float64"), ("refined", "float32")]
+
+
+def group_of(kind, directory, rank, size, timeout):
+    """One over gloo, whose ranks meet in a file, or over MPI."""
+    if kind == "local":
+        return hr.distributed.local()
+    if kind == "mpi":
+        from mpi4py import MPI
+
+        from headrace.distributed import _mpi
+
+        _mpi.GRACE = GRACE
+        return hr.distributed.from_mpi(MPI.COMM_WORLD, timeout=timeout)
+    import torch.distributed as distributed
+
+    from headrace.distributed import _torch
+
+    _torch.GRACE = GRACE
+    distributed.init_process_group("gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=size)
+    return hr.distributed.from_torch(timeout=timeout)
+
+
+def bits(group, assignments):
+    """Digests of fits for each way to hold shards that is one of so many ranks."""
+    found = {}
+    with ranks.small_chunks():
+        for assignment, shards in assignments.items():
+            mine = shards[group.rank]
+            for name, dtype in WORK:
+                found[f"{assignment} {name} {dtype}"] = ranks.digest(ranks.fitted(name, dtype, group, mine))
+            for name, dtype in ASCENTS:
+                found[f"{assignment} {name} {dtype}"] = ranks.digest(ranks.ascended(name, dtype, group, mine))
+    return found
+
+
+def ends_early(group, how):
+    """A long fit, in which rank 1 ends, or stands still, at a step; what the others say, and after how long."""
+    whole, steps = _fit_run.Adam.step, []
+
+    def step(adam, gradient):
+        steps.append(time.monotonic())
+        if len(steps) == STEP and group.rank == 1:
+            if how == "ends":
+                os._exit(1)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return whole(adam, gradient)
+
+    _fit_run.Adam.step = step
+    mine = [[0, 3], [1, 4], [5, 2]][group.rank] if group.size == 3 else [[0, 3, 5], [1, 4, 2]][group.rank]
+    try:
+        with ranks.small_chunks():
+            ranks.fitted("MAF", "float32", group, mine, epochs=100_000, patience=None)
+    except GroupError as error:
+        return {"error": str(error), "steps": len(steps), "seconds": time.monotonic() - steps[-1]}
+    return {"error": None}
+
+
+def nan_row(group):
+    """What a rank says of a row with a NaN that rank 1 has."""
+    x = ranks.rows()
+    x[ranks.FIRST[5] + 3, 1] = float("nan")
+    mine = ranks.ASSIGNMENTS["two" if group.size == 2 else "three"][group.rank]
+    try:
+        hr.MAF(3).fit(ranks.cut(x, mine), group=group, epochs=1, **ranks.BATCH)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def main():
+    """See above."""
+    directory, kind, rank, size, work = sys.argv[1:]
+    group = group_of(kind, directory, int(rank), int(size), TIMEOUT if work in ("ends", "stops") else 60.0)
+    if work in ("ends", "stops"):
+        found = ends_early(group, work)
+    else:
+        right = {name: shards for name, shards in ranks.ASSIGNMENTS.items() if len(shards) == group.size}
+        found = {"bits": bits(group, right), "nan": nan_row(group), "repr": repr(group)}
+    Path(directory, f"rank{group.rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    if kind == "gloo" and work == "fit":
+        import torch.distributed
+
+        torch.distributed.destroy_process_group()  # or its threads may meet the end of the interpreter
+    if kind == "mpi" and work == "stops":
+        os._exit(0)  # MPI would wait for those that stand still
+
+
+if __name__ == "__main__":
+    main()
