@@ -70,7 +70,8 @@ def test_fit_is_the_fit_of_python(folder, result):
     assert report["file"] == "f.safetensors"
 
 
-def test_fit_prints_both_likelihoods_and_shows_progress_on_the_standard_error(folder, run):
+def test_fit_prints_both_likelihoods_and_shows_progress_on_the_standard_error(folder, run, monkeypatch):
+    monkeypatch.setattr("headrace._progress.watched", lambda: True)
     write_csv("t.csv", table())
     code, out, err = run("fit", "t.csv", "-o", "f.safetensors", *SHORT[:-1])
     assert code == 0

@@ -208,7 +208,8 @@ def test_given_arrays_are_not_changed():
 # --- what it says ---------------------------------------------------------------------------------------------------
 
 
-def test_progress_is_a_bar_on_stderr_or_nothing(capsys):
+def test_progress_is_a_bar_on_stderr_or_nothing(capsys, monkeypatch):
+    monkeypatch.setattr("headrace._progress.watched", lambda: True)
     pytest.importorskip("tqdm")
     settings = SHORT | {"progress": False}
     small().fit(gaussian(100), **settings)

@@ -474,7 +474,8 @@ def test_a_flow_with_context_is_fitted_for_one_row():
     assert hr.free_energy(flow, normal(), row, samples=100).samples == 100
 
 
-def test_progress_is_a_bar_on_stderr_or_nothing(capsys):
+def test_progress_is_a_bar_on_stderr_or_nothing(capsys, monkeypatch):
+    monkeypatch.setattr("headrace._progress.watched", lambda: True)
     hr.fit_to_density(BUILDERS["IAF"](), normal(), **SHORT)
     assert capsys.readouterr() == ("", "")
     hr.fit_to_density(BUILDERS["IAF"](), normal(), **(SHORT | {"progress": True}))

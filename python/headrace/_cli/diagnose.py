@@ -30,7 +30,8 @@ def diagnose(arguments: argparse.Namespace) -> int:
         # The column of weights, if the table has it, is none of the features there either.
         fitted, given, _ = _rows_for(flow, notes, arguments, data=training_table, weights=arguments.weights)[0]
         training = fitted if given is None else (fitted, given)
-    found = look(flow, x, context, weights=weights, training=training, names=names, seed=arguments.seed)
+    own = {"seed": arguments.seed, "progress": not arguments.quiet}
+    found = look(flow, x, context, weights=weights, training=training, names=names, **own)
     if output is not None:
         if Path(output).suffix.lower() == ".html":
             with replacing(output) as stream:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _progress
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import clock as _clock
@@ -129,9 +130,7 @@ class Run:
 
     def go(self, progress: bool) -> None:
         """All epochs, then the best weights, whatever happens."""
-        from tqdm import tqdm
-
-        history, bar = self.history, tqdm(total=self.plan.epochs, desc="fit", unit="epoch", disable=not progress)
+        history, bar = self.history, _progress.bar(self.plan.epochs, "fit", "epoch", progress)
         message, self.paced = "", True
         try:
             first = self.kept.resume(self)

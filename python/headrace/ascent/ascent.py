@@ -12,7 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _progress
 from headrace._arrays import caller as _arrays
+from headrace._fit.clock import Clock
 from headrace.ascent import directions as _directions
 from headrace.ascent import marginals as _marginals
 from headrace.ascent.flow import AscentFlow, AscentHistory
@@ -33,6 +35,7 @@ Judged = tuple[float, float | None]
 BLOCK = 32  # rows of a block of a rotation, where it has blocks
 FEW_FEATURES = 128  # below, random rotations are dense
 SLOPE = 1e-3  # of the maps of an ascent
+SLOWER = 1.5  # a step may take than the one before it
 AGREES = {"float32": 1e-2, "float64": 1e-5}  # nats between a history and its flow, from 1 nat on of as many
 
 
@@ -124,12 +127,11 @@ class Ascent(abc.ABC):
 
     # ---- the run
 
-    def go(self, progress: bool) -> AscentFlow:
-        """All steps, or as many as patience allows; then the best prefix, whatever happens."""
-        from tqdm import tqdm
-
+    def go(self, progress: bool, clock: Clock) -> AscentFlow:
+        """All steps, or as many as patience and the clock allow; then the best prefix, whatever happens."""
         s, history, begin = self.settings, self.history, time.perf_counter()
-        bar = tqdm(total=self.n_steps, desc="ascent", unit="step", disable=not progress)
+        bar = _progress.bar(self.n_steps, "ascent", "step", progress)
+        last = begin
         try:
             for log_likelihood, held_out in self.taken() if self.n else iter([self._judged((0.0, 0.0))]):
                 history.log_likelihood.append(log_likelihood)
@@ -147,6 +149,11 @@ class Ascent(abc.ABC):
                 if s.patience is not None and step - history.best_step >= s.patience:
                     history.stopped = "patience"
                     break
+                now = time.perf_counter()
+                if not clock.has(SLOWER * (now - last)):
+                    history.stopped = "time_budget"
+                    break
+                last = now
             else:
                 history.stopped = "steps" if self.n else "constant"
         except KeyboardInterrupt:

@@ -20,6 +20,7 @@ from headrace._arrays.caller import Array
 from headrace._arrays.device_caller import caller_of
 from headrace._fit import plan
 from headrace._fit import rows as _rows
+from headrace._fit.clock import Clock
 from headrace._streams.given import arrays_of, stream_of
 from headrace.ascent.ascent import Ascent
 from headrace.ascent.flow import AscentFlow, AscentHistory
@@ -44,6 +45,10 @@ BINS = 40  # of its splines
 RATE = 0.3  # how far towards the full marginal map a step goes, after the first
 NEIGHBOURS = 800.0
 PATIENCE = 60
+
+# Of a time budget.
+ASCENDING = 0.2  # for the ascent before a joint training
+REFINING = 0.6  # of the rest, for the joint training where another ascent competes
 
 # Of one that is trained as a whole afterwards.
 FEW_ROWS = 5000  # below, an ascent alone competes
@@ -169,6 +174,7 @@ class DualAscentFlow:
         *,
         weights: Array | None = None,
         validation: Any = 0.1,
+        time_budget: float | None = None,
         progress: bool = True,
         group: Group | None = None,
     ) -> AscentFlow:
@@ -184,6 +190,9 @@ class DualAscentFlow:
             weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
             validation: The share of rows to hold out, or rows of your own: ``x_val`` or ``(x_val, None,
                 weights_val)``; None for none, and then all steps are kept.
+            time_budget: Seconds that all of this may take, about: an ascent ends before a step that would exceed its
+                share (a fifth where the steps are trained as a whole afterwards), and the joint training in its time.
+                Such a fit is not the same twice.
             progress: Whether to show a bar on the standard error.
             group: Who fits together, as in `Flow.fit`: x and the others are then dicts of the shards that this rank
                 holds, ``{number: array}``, and all ranks get the same flow.
@@ -194,21 +203,24 @@ class DualAscentFlow:
                 number and the first one).
             headrace.distributed.GroupError: a rank of the group did not answer in time.
         """
+        clock = Clock(time_budget)
         if group is not None:
-            return self._fit_together(x, context, weights, validation, bool(progress), group)
-        return self._fit(x, context, weights, validation, bool(progress))
+            if clock.is_limited:
+                raise ValueError(f"time_budget: expected None with a group, as clocks of ranks differ, got {time_budget}")
+            return self._fit_together(x, context, weights, validation, clock, bool(progress), group)
+        return self._fit(x, context, weights, validation, clock, bool(progress))
 
     def _fit_together(
-        self, x: Any, context: Any, weights: Any, validation: Any, progress: bool, group: Group
+        self, x: Any, context: Any, weights: Any, validation: Any, clock: Clock, progress: bool, group: Group
     ) -> AscentFlow:
         from headrace.distributed.ascent import shared_rows
 
         rows, support = shared_rows(self, group, x, context, weights, validation)
         rng = np.random.default_rng(self.seed)
-        flow = self._chosen(rows, rng, progress and group.rank == 0)
+        flow = self._chosen(rows, rng, clock, progress and group.rank == 0)
         return flow if support is None else flow._supported(support)
 
-    def _fit(self, x: Any, context: Any, weights: Any, validation: Any, progress: bool) -> AscentFlow:
+    def _fit(self, x: Any, context: Any, weights: Any, validation: Any, clock: Clock, progress: bool) -> AscentFlow:
         if (stream := stream_of(x, context, weights)) is not None:
             some = stream.some(self.seed)
             if stream.rows is not None and stream.rows > len(some):
@@ -227,26 +239,28 @@ class DualAscentFlow:
                 names = _rows.names_of(x, array.shape[1])
                 array, validation = off_support(support, array, validation, caller, names)
             rows = Rows.of(caller, array, context, weights, validation, rng, self.precision, self.seed, self.dtype)
-            flow = self._chosen(rows, rng, progress)
+            flow = self._chosen(rows, rng, clock, progress)
             if support is not None:
                 flow = flow._supported(support)
             if caller.device is not None:
                 flow = flow.to(repr(caller.device))
         return flow
 
-    def _chosen(self, rows: Rows, rng: np.random.Generator, progress: bool) -> AscentFlow:
+    def _chosen(self, rows: Rows, rng: np.random.Generator, clock: Clock, progress: bool) -> AscentFlow:
         """The best of what there is to try."""
         few = rows.count < FEW_ROWS
         refine = not few or rows.held_out is not None if self.refine is None else self.refine
-        flow, self.history = self._ascended(rows, rng, refine, progress)
-        if not refine or self.history.stopped in ("interrupted", "constant"):
+        first = clock.share(ASCENDING) if refine else clock
+        flow, self.history = self._ascended(rows, rng, refine, first, progress)
+        if not refine or self.history.stopped in ("interrupted", "constant") or not clock.has(0.0):
             return flow
+        rivals = self.refine is None and few
         try:
-            flow, refinement = self._refined(flow, rows, rng, progress)
+            flow, refinement = self._refined(flow, rows, rng, clock.share(REFINING) if rivals else clock, progress)
             if refinement.stopped == "interrupted":
                 raise KeyboardInterrupt
-            if self.refine is None and few:
-                rival, history = self._ascended(rows, rng, False, progress)
+            if rivals and clock.has(0.0):
+                rival, history = self._ascended(rows, rng, False, clock, progress)
                 judged = history.validation_log_likelihood  # empty where it was interrupted at once
                 if judged and judged[history.best_step] > -refinement.best_loss:
                     flow, self.history = rival, history
@@ -257,7 +271,7 @@ class DualAscentFlow:
         return flow
 
     def _ascended(
-        self, rows: Rows, rng: np.random.Generator, refine: bool, progress: bool
+        self, rows: Rows, rng: np.random.Generator, refine: bool, clock: Clock, progress: bool
     ) -> tuple[AscentFlow, AscentHistory]:
         """The best prefix of an ascent, and what happened."""
         alone, n = STEPS[self.map], len(rows.mean)
@@ -270,10 +284,10 @@ class DualAscentFlow:
 
             kinks, splines = SharedKinkAscent, SharedSplineAscent
         ascent: Ascent = kinks(*arguments) if self.map == "kink" else splines(*arguments, bins=bins)
-        return ascent.go(progress), ascent.history
+        return ascent.go(progress, clock), ascent.history
 
     def _refined(
-        self, flow: AscentFlow, rows: Rows, rng: np.random.Generator, progress: bool
+        self, flow: AscentFlow, rows: Rows, rng: np.random.Generator, clock: Clock, progress: bool
     ) -> tuple[AscentFlow, training.History]:
         """Train all steps together; linear maps that start as the identity stand in for turns of the rotations."""
         n = flow.features
@@ -297,6 +311,7 @@ class DualAscentFlow:
             schedule="cosine",
             average=None,
             patience=None,
+            time_budget=max(clock.left(), 1e-9) if clock.is_limited else None,
             seed=self.seed,
             progress=progress,
             group=rows.group,

@@ -40,8 +40,8 @@ class AscentHistory:
     best_step: int = 0
     """After which the flow was cut: the best on rows held out, or the last without any."""
     stopped: str = "steps"
-    """Why the ascent ended: "steps" (all done), "patience", "constant" (no column has a spread) or "interrupted", the
-    latter also after the ascent."""
+    """Why the ascent ended: "steps" (all done), "patience", "time_budget", "constant" (no column has a spread) or
+    "interrupted", the latter also after the ascent."""
     refinement: training.History | None = None
     """Of the joint training after the ascent, where there was one."""
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._arrays.caller import Array
+from headrace._progress import bar
 from headrace.diagnosis import latent
 from headrace.diagnosis.classifier import LEAST_ROWS, two_samples
 from headrace.diagnosis.coverage import coverage
@@ -41,6 +42,7 @@ def diagnose(
     training: Any = None,
     names: Sequence[str] | None = None,
     seed: int = 0,
+    progress: bool = True,
 ) -> Diagnosis:
     """Look at a fitted density with rows that it has not seen.
 
@@ -58,6 +60,7 @@ def diagnose(
         training: The rows that were fitted, or ``(x, context)``: for comparisons, and to see if they were memorised.
         names: Of the columns of x, for what is printed.
         seed: Of all that is drawn.
+        progress: Whether to show a bar on the standard error, of the tests that are done.
 
     Returns:
         A `Diagnosis`; print it. Ctrl-C ends with the tests done so far, once there is a likelihood.
@@ -83,7 +86,8 @@ def diagnose(
     findings: list[Finding] = []
     interrupted = False
     try:
-        findings.extend(look.tests())
+        with bar(look.expected(), "diagnose", "test", bool(progress)) as shown:
+            findings.extend(look.tests(shown))
     except KeyboardInterrupt:
         interrupted = True
         findings = look.done
@@ -123,10 +127,21 @@ class _Look:
     drawn: Floats | None = None
     labels: list[str] = field(default_factory=list)
 
-    def tests(self) -> list[Finding]:
+    def tests(self, shown: Any) -> list[Finding]:
         for finding in self._each():
             self.done.append(finding)
+            shown.set_postfix_str(finding.name, refresh=False)
+            shown.update(min(1, shown.total - shown.n))
         return self.done
+
+    def expected(self) -> int:
+        """How many tests there will be, where no row has a density of 0."""
+        count = 1 + (self.rows.index.size >= LEAST_ROWS) + (self.rows.training is not None)
+        if isinstance(self.flow, Flow):
+            many = self.flow.features > 1
+            some = self.rows.index.size > 2
+            count += 2 + 2 * many + (many and some) + (some and self.rows.context is not None)
+        return int(count)
 
     def _each(self) -> Iterator[Finding]:
         index = self.rows.index

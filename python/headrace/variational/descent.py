@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace import _progress
 from headrace._fit import optimizer as _optimizer
 from headrace._fit.optimizer import Adam
 
@@ -311,10 +312,8 @@ class Descent:
 
     def go(self, progress: bool) -> StepHistory:
         """All steps, then the weights to keep, whatever happens."""
-        from tqdm import tqdm
-
         history, plan = self.history, self.plan
-        bar = tqdm(total=plan.steps, desc=self.name, unit="step", disable=not progress)
+        bar = _progress.bar(plan.steps, self.name, "step", progress)
         begin = time.perf_counter()
         message = ""
         try:

@@ -36,7 +36,7 @@ from headrace.variational.descent import (
     mean_and_error,
     seed_of,
 )
-from headrace.variational.fit import EVALUATED, FreeEnergy, estimate, require_flow
+from headrace.variational.fit import EVALUATED, FreeEnergy, estimate, estimate_or_none, require_flow
 
 __all__ = ["Distillation", "Speed", "distill"]
 
@@ -198,7 +198,9 @@ def distill(
         history = StepHistory(stopped="interrupted")
     else:
         history = Descent("distill", student, plan, step, judge).go(bool(progress))
-    found = None if history.stopped == "interrupted" or n == 0 else estimate(student, target, contexts, n, rng)
+    found = None
+    if history.stopped != "interrupted" and n:
+        found = estimate_or_none(estimate, student, target, contexts, n, rng, history)
     return student, Distillation(
         np.nan if found is None else found.free_energy,
         np.nan if found is None else found.standard_error,

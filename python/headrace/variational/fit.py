@@ -194,7 +194,9 @@ def fit_to_density(
     step = PathStep(flow, target, repeated, plan, rng, landing=landing)
     judge = judge_of(flow, target, contexts, plan, seed_of(rng))
     history = Descent("fit_to_density", flow, plan, step, judge).go(bool(progress))
-    final = None if history.stopped == "interrupted" or n == 0 else _estimate(flow, target, contexts, n, rng)
+    final = None
+    if history.stopped != "interrupted" and n:
+        final = estimate_or_none(_estimate, flow, target, contexts, n, rng, history)
     return DensityFit(history, final)
 
 
@@ -224,6 +226,23 @@ def free_energy(
     target, contexts = _open(flow, log_density, gradient, context)
     n = check.integer("samples", samples, least=1)
     return _estimate(flow, target, contexts, n, np.random.default_rng(check.integer("seed", seed, most=2**64 - 1)))
+
+
+def estimate_or_none(
+    how: Callable[..., FreeEnergy],
+    flow: Flow,
+    target: Target,
+    contexts: Contexts,
+    samples: int,
+    rng: np.random.Generator,
+    history: StepHistory,
+) -> FreeEnergy | None:
+    """The estimate after a fit; Ctrl-C leaves it out, and the fit is whole."""
+    try:
+        return how(flow, target, contexts, samples, rng)
+    except KeyboardInterrupt:
+        history.stopped = "interrupted"
+        return None
 
 
 def estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng: np.random.Generator) -> FreeEnergy:

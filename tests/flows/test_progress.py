@@ -1,0 +1,96 @@
+"""The bars of long calls: on a terminal and in a notebook alone, and Ctrl-C keeps what is done."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import headrace as hr
+from headrace import _progress
+
+X = np.random.default_rng(0).standard_normal((300, 2))
+
+
+class Stream:
+    """A standard error that is, or is not, a terminal."""
+
+    encoding = "utf-8"
+
+    def __init__(self, tty):
+        self.tty, self.text = tty, ""
+
+    def isatty(self):
+        return self.tty
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+    def fileno(self):
+        raise OSError
+
+
+CALLS = {
+    "fit": (lambda p: hr.MAF(2, hidden=(8,)).fit(X, epochs=2, progress=p), ["fit", "2/2", "epoch"]),
+    "ascent": (lambda p: hr.DualAscentFlow(steps=2, refine=False).fit(X, progress=p), ["ascent", "2/2", "step"]),
+    "density": (
+        lambda p: hr.fit_to_density(hr.IAF(2), hr.densities.U1(), steps=3, samples=16, evaluated=0, progress=p),
+        ["fit_to_density", "3/3", "step"],
+    ),
+    "distill": (
+        lambda p: hr.distill(hr.MAF(2), hr.IAF(2), steps=3, samples=16, first_steps=0, evaluated=0, progress=p),
+        ["distill", "3/3", "step"],
+    ),
+    "diagnose": (lambda p: hr.diagnose(hr.MAF(2), X, progress=p), ["diagnose", "7/7", "test"]),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_bar_on_a_terminal_and_nothing_elsewhere(name, monkeypatch, capsys):
+    call, said = CALLS[name]
+    for tty, progress in ((False, True), (True, False)):
+        stream = Stream(tty)
+        monkeypatch.setattr(sys, "stderr", stream)
+        call(progress)
+        assert stream.text == ""
+    stream = Stream(True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    call(True)
+    for text in said:
+        assert text in stream.text
+    assert capsys.readouterr().out == ""
+
+
+def test_a_notebook_is_watched(monkeypatch):
+    stream = type("OutStream", (Stream,), {"__module__": "ipykernel.iostream"})(False)
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert _progress.watched()
+    monkeypatch.setattr(sys, "stderr", None)
+    assert not _progress.watched()
+
+
+def test_ctrl_c_in_the_last_estimate_keeps_the_fit(monkeypatch):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("headrace.variational.fit.estimate", interrupted)
+    monkeypatch.setattr("headrace.variational.distill.estimate", interrupted)
+    flow = hr.IAF(2)
+    fit = hr.fit_to_density(flow, hr.densities.U1(), steps=5, samples=16, progress=False)
+    assert (fit.history.stopped, fit.final, len(fit.history)) == ("interrupted", None, 5)
+    student, report = hr.distill(hr.MAF(2), hr.IAF(2), steps=3, samples=16, progress=False)
+    assert report.history.stopped == "interrupted"
+    assert report.estimates is None
+    assert student.features == 2
+
+
+def test_ctrl_c_in_a_diagnosis_keeps_the_tests_that_are_done(monkeypatch):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("headrace.diagnosis.run.coverage", interrupted)
+    found = hr.diagnose(hr.MAF(2), X)
+    assert found.interrupted
+    assert len(found.tests) == 5
