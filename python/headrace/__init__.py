@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from headrace import distributed as distributed
     from headrace import plot as plot
     from headrace._accelerate import accelerate as accelerate
+    from headrace.choosing import Choice, auto
     from headrace.diagnosis import Diagnosis, diagnose
 
 __version__: str = _core.cpu.__version__
@@ -49,6 +50,7 @@ __all__ = [
     "AscentFlow",
     "AscentHistory",
     "Base",
+    "Choice",
     "Conditional",
     "Coupling",
     "CudaUnavailable",
@@ -86,6 +88,7 @@ __all__ = [
     "Support",
     "Transform",
     "Uniform",
+    "auto",
     "densities",
     "diagnose",
     "distill",
@@ -117,6 +120,8 @@ def __getattr__(name: str) -> Any:
 
 _LATER = {
     "accelerate": "_accelerate",
+    "Choice": "choosing",
     "Diagnosis": "diagnosis",
+    "auto": "choosing",
     "diagnose": "diagnosis",
 }

@@ -44,6 +44,7 @@ CALLS = {
         ["distill", "3/3", "step"],
     ),
     "diagnose": (lambda p: hr.diagnose(hr.MAF(2), X, progress=p), ["diagnose", "7/7", "test"]),
+    "auto": (lambda p: hr.auto(X, seconds=0.3, families=("maf",), progress=p), ["auto", "best so far"]),
 }
 
 

@@ -403,3 +403,14 @@ def test_the_exact_posterior_of_the_moons_is_one():
     # Of polar coordinates: that of r, of a, and the mean of log r; and of the two signs.
     entropy = radius_entropy + np.log(np.pi) + np.log(0.1) - 0.5 * 0.01 + np.log(2.0)
     assert -exact.mean() == pytest.approx(entropy, abs=5.0 * exact.std() / 4000**0.5)
+
+
+def test_choosing(run, tmp_path):
+    """Something is better than a Gaussian, the table has all that was tried, and the picture is written."""
+    pytest.importorskip("matplotlib")
+    status, out = run("choosing", "--rows", 1500, "--seconds", 3, "--output", tmp_path / "p.png")
+    assert status == 0, out
+    for name in ("MAF", "NSF", "RealNVP", "dual ascent", "Gaussian", "kernel density"):
+        assert name in out
+    assert "150 rows that no fit and no choice has seen" in out
+    assert (tmp_path / "p.png").stat().st_size > 10_000

@@ -135,6 +135,11 @@ def _parser() -> argparse.ArgumentParser:
         help="the file to write, as flow.safetensors; - for the standard output",
     )
     sub.add_argument("--flow", choices=tuple(offered.FLOWS), default="maf", help="the kind of flow (maf)")
+    sub.add_argument(
+        "--auto",
+        action="store_true",
+        help="try flows of several kinds and sizes for --time-budget (60) seconds, and save the best",
+    )
     sub.add_argument("--weights", metavar="COLUMN", help="column with weights of the rows")
     sub.add_argument(
         "--buffer", type=_integer(1), metavar="ROWS", help="that are held in memory, at most (as 256 MiB hold)"

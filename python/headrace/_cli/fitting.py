@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import headrace as hr
 from headrace import _columns as about_columns
 from headrace import files
-from headrace._cli import bounds, several, tables
+from headrace._cli import bounds, choose, several, tables
 from headrace._cli.commands import (
     INTERRUPTED,
     OK,
@@ -60,6 +60,8 @@ def fit(arguments: argparse.Namespace) -> int:
     for part, what in zip(columns, ("features", "context"), strict=False):
         if len(part) > MOST_FEATURES:
             raise ValueError(f"{source.path}: expected at most {MOST_FEATURES} columns of {what}, got {len(part)}")
+    if arguments.auto:
+        arguments.validation = 0.0  # rows are held out there
     given = _given(arguments, source, columns, options)
     if columns[1]:
         options["context"] = len(columns[1])
@@ -67,19 +69,31 @@ def fit(arguments: argparse.Namespace) -> int:
         _usage(arguments, f"argument --context: --flow {arguments.flow} does not take it")
     for part, rows in zip(columns, (given.some.x, given.some.context), strict=False):
         _warn_of_constants(source, part, rows)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".* constant in the training part", category=RuntimeWarning)
-        flow, outcome = (_ascend if kind.model else _train)(kind, arguments, options, given)
     notes = {"dtype": given.some.x.dtype.name}
     if source.names is not None:
         chosen = _Names(*([source.names[i] for i in part] for part in columns[:2]))
         notes["columns"] = json.dumps(asdict(chosen))
-    if arguments.output == STANDARD:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* constant in the training part", category=RuntimeWarning)
+        if arguments.auto:
+            labels = [source.label(i).removeprefix("column ").strip("'") for i in columns[0]]
+            some = (given.some.x, given.some.context, given.some.weights)
+            flow, report, lines = choose.choose(arguments, some, options.get("bounds"), labels)
+            _save(arguments.output, flow, notes)
+            _say(arguments, report, [*lines, "", f"saved to {arguments.output}"])
+            return INTERRUPTED if report["interrupted"] else OK
+        flow, outcome = (_ascend if kind.model else _train)(kind, arguments, options, given)
+    _save(arguments.output, flow, notes)
+    return _report(arguments, flow, given, outcome)
+
+
+def _save(output: str, flow: Density, notes: dict[str, str]) -> None:
+    """Write a flow and the notes to a file, or to the standard output."""
+    if output == STANDARD:
         sys.stdout.buffer.write(hr.to_bytes(flow, notes))
         sys.stdout.buffer.flush()
     else:
-        files.save(flow, arguments.output, notes)
-    return _report(arguments, flow, given, outcome)
+        files.save(flow, output, notes)
 
 
 def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
@@ -87,10 +101,14 @@ def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
     every = (*settings(), *FIT)
     options = {name: getattr(arguments, name) for name in every if getattr(arguments, name) is not None}
     for name in options:
+        if arguments.auto and name != "time_budget":
+            _usage(arguments, f"argument --{name.replace('_', '-')}: --auto chooses it")
         if name not in kind.takes:
             _usage(arguments, f"argument --{name.replace('_', '-')}: --flow {arguments.flow} does not take it")
     if arguments.ensemble is not None and kind.model is not None:
         _usage(arguments, f"argument --ensemble: --flow {arguments.flow} does not take it")
+    if arguments.auto and (arguments.ensemble is not None or arguments.periodic is not None):
+        _usage(arguments, "argument --auto: it takes neither --ensemble nor --periodic")
     if arguments.periodic is not None and not (arguments.flow == "nsf" and arguments.coupling):
         _usage(arguments, "argument --periodic: --flow nsf --coupling alone takes it")
     return options

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headrace.diagnosis.baselines import choose_bandwidth, gaussian_log_prob, kernel_log_prob
 from headrace.diagnosis.rows import Looked, stream
 
-__all__ = ["Likelihood", "compare"]
+__all__ = ["Likelihood", "compare", "weighted_mean"]
 
 Floats = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood]
     That are the training rows where they are given. Without, both halves of x in turn: each row is judged by the
     Gaussian of the half that it is not in. With context, the Gaussian's mean is linear in it.
     """
-    found = [Likelihood("flow", *_mean(log_prob, rows.weights), len(log_prob))]
+    found = [Likelihood("flow", *weighted_mean(log_prob, rows.weights), len(log_prob))]
     half = stream(seed, 1).permutation(len(rows.x)) % 2 == 0
     alone = rows.training is None
     parts = [(half, ~half), (~half, half)] if alone else [(np.ones(len(rows.x), bool),) * 2]
@@ -88,11 +88,11 @@ def _gaussian(rows: Looked, learnt: NDArray[np.bool_], judged: NDArray[np.bool_]
 def _beside(name: str, values: Floats, log_prob: Floats, index: NDArray[Any], rows: Looked) -> Likelihood:
     weights = None if rows.weights is None else rows.weights[index]
     with np.errstate(invalid="ignore"):
-        gain = _mean(log_prob[index] - values, weights)
-    return Likelihood(name, *_mean(values, weights), len(index), *gain)
+        gain = weighted_mean(log_prob[index] - values, weights)
+    return Likelihood(name, *weighted_mean(values, weights), len(index), *gain)
 
 
-def _mean(values: Floats, weights: Floats | None) -> tuple[float, float]:
+def weighted_mean(values: Floats, weights: Floats | None) -> tuple[float, float]:
     """A mean and its standard error, weighted."""
     share = np.full(len(values), 1.0 / len(values)) if weights is None else weights / weights.sum()
     mean = float(np.sum(share * values, where=share > 0))

@@ -1,0 +1,148 @@
+"""What there is to try, small and large, and one trial of it that goes on where it stopped."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.ascent.dual_ascent import DualAscentFlow
+from headrace.choosing.rows import Sample
+from headrace.diagnosis.likelihood import weighted_mean
+from headrace.flow import Flow
+from headrace.flows import MAF, NSF, RealNVP
+from headrace.transforms.support import Bounds
+
+__all__ = ["FAMILIES", "Candidate", "Setting", "Trial", "candidates", "chosen_by"]
+
+FAMILIES = ("maf", "nsf", "realnvp", "dual-ascent")
+MOST_ASCENT = 64  # features of a dual ascent
+
+# Transforms and hidden layers, small and large.
+_SIZES: dict[str, tuple[Any, list[tuple[int, tuple[int, ...]]]]] = {
+    "maf": (MAF, [(3, (32, 32)), (8, (128, 128))]),
+    "nsf": (NSF, [(3, (32, 32)), (5, (128, 128))]),
+    "realnvp": (RealNVP, [(4, (32, 32)), (8, (128, 128))]),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all candidates have in common."""
+
+    features: int
+    context: int
+    bounds: Bounds | None
+    dtype: Any
+    seed: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A kind of density and its size."""
+
+    name: str
+    """As "NSF 5x[128,128]"."""
+    make: Callable[[], Any]
+    is_ascent: bool = False
+
+
+def candidates(families: tuple[str, ...], setting: Setting, *, few: bool) -> list[Candidate]:
+    """All of them; without the large ones for few rows, and without those that are no more than a Gaussian."""
+    found = []
+    alone = setting.features == 1 and not setting.context  # there an affine flow is one affine map
+    for family in families:
+        if family == "dual-ascent":
+            if not setting.context and setting.features <= MOST_ASCENT:
+                found.append(Candidate("dual ascent", _ascent(setting), True))
+            continue
+        kind, sizes = _SIZES[family]
+        if alone and kind is not NSF:
+            continue
+        for transforms, hidden in sizes[:1] if few else sizes:
+            name = f"{kind.__name__} {transforms}x[{','.join(map(str, hidden))}]"
+            found.append(Candidate(name, _network(kind, transforms, hidden, setting)))
+    return found
+
+
+def _network(kind: Any, transforms: int, hidden: tuple[int, ...], setting: Setting) -> Callable[[], Any]:
+    return lambda: kind(
+        setting.features,
+        context=setting.context,
+        transforms=transforms,
+        hidden=hidden,
+        bounds=setting.bounds,
+        seed=setting.seed,
+        dtype=setting.dtype,
+    )
+
+
+def _ascent(setting: Setting) -> Callable[[], Any]:
+    return lambda: DualAscentFlow(bounds=setting.bounds, seed=setting.seed, dtype=setting.dtype)
+
+
+def chosen_by(flow: Any, rows: Sample) -> float:
+    """The mean log-likelihood of rows; -inf where it is NaN."""
+    mean = weighted_mean(rows.log_prob(flow), rows.weights)[0]
+    return mean if mean == mean else -float("inf")
+
+
+@dataclass
+class Trial:
+    """A candidate under way."""
+
+    candidate: Candidate
+    seed: int
+    flow: Flow | None = None
+    """As it is now; None before the first fit."""
+    chosen_by: float = -float("inf")
+    """The mean log-likelihood of the rows to choose by."""
+    seconds: float = 0.0
+    stopped: str = "not begun"
+    """Why the last fit ended."""
+    rounds: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more time would change nothing."""
+        return self.stopped not in ("not begun", "time_budget")
+
+    def go(self, fitted: Sample, choosing: Sample | None, seconds: float, folder: str | None = None) -> None:
+        """Fit for some seconds, from where it stopped if `folder` keeps its state.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; what was reached is kept.
+        """
+        from time import perf_counter
+
+        begin = perf_counter()
+        held = None if choosing is None else (choosing.x, choosing.context, choosing.weights)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # the rows were spoken of once
+            flow, self.stopped = self._fit(fitted, held, seconds, folder)
+        self.rounds += 1
+        self.seconds += perf_counter() - begin
+        if choosing is None:
+            self.flow = flow
+        else:
+            reached = chosen_by(flow, choosing)
+            if self.flow is None or not self.candidate.is_ascent or reached > self.chosen_by:
+                self.flow, self.chosen_by = flow, reached
+        if self.stopped == "interrupted":
+            raise KeyboardInterrupt
+
+    def _fit(self, fitted: Sample, held: Any, seconds: float, folder: str | None) -> tuple[Flow, str]:
+        made = self.candidate.make()
+        own: dict[str, Any] = {"weights": fitted.weights, "time_budget": seconds, "progress": False}
+        if held is not None:
+            own["validation"] = held
+        if self.candidate.is_ascent:
+            flow = made.fit(fitted.x, **own)
+            refinement = made.history.refinement
+            over = "time_budget" in (made.history.stopped, None if refinement is None else refinement.stopped)
+            return flow, "time_budget" if over else made.history.stopped
+        if folder is not None:
+            own |= {"checkpoint": os.path.join(folder, f"{self.candidate.name}.state"), "checkpoint_every": 1e9}
+        return made, made.fit(fitted.x, fitted.context, seed=self.seed, **own).stopped

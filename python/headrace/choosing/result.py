@@ -1,0 +1,151 @@
+"""What was tried, what is best, and what is as good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.diagnosis.findings import wrapped
+from headrace.diagnosis.likelihood import weighted_mean
+from headrace.diagnosis.result import Diagnosis
+from headrace.flow import Flow
+
+__all__ = ["Choice", "Tried", "told_of"]
+
+Floats = NDArray[np.float64]
+
+SIMPLE = ("Gaussian", "linear Gaussian", "kernel density")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A density that was tried, on rows that it has not seen."""
+
+    name: str
+    log_likelihood: float
+    """Mean, in nats a row; NaN where it was not begun."""
+    error: float
+    """Its standard error."""
+    behind: float
+    """How much less that is than the best one's."""
+    behind_error: float
+    """The standard error of the difference, on the same rows."""
+    seconds: float
+    state: str
+    """What became of it, in words."""
+    flow: Flow | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, repr=False)
+class Choice:
+    """What `headrace.auto` found; print it.
+
+    >>> import numpy as np, headrace as hr
+    >>> x = np.random.default_rng(0).standard_normal((600, 2))
+    >>> choice = hr.auto(x, seconds=0.5, families=("maf",), progress=False)
+    >>> "Gaussian" in (choice.name, *choice.as_good)
+    True
+    """
+
+    flow: Flow
+    """The best density."""
+    name: str
+    """What it is."""
+    table: tuple[Tried, ...]
+    """All that was tried, the best first."""
+    as_good: tuple[str, ...]
+    """Simpler densities that are as good as the best within the standard error of the difference."""
+    diagnosis: Diagnosis | None
+    """Of the best one, with rows that it has not seen; None after Ctrl-C, or of so few rows that none are left."""
+    judged_by: str
+    """Which rows the table is of."""
+    interrupted: bool
+    """Whether Ctrl-C ended it."""
+    seconds: float
+
+    def __repr__(self) -> str:
+        """The best one."""
+        return f"Choice({self.name}: {self.table[0].log_likelihood:.4f} nats a row, {len(self.table)} tried)"
+
+    def __str__(self) -> str:
+        """One screen."""
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """The lines of what `print` shows."""
+        width = max(len(one.name) for one in self.table) + 2
+        lines = [f"{'mean log-likelihood, nats a row':<{width + 22}}{'behind the best':<20}{'time':>8}"]
+        for one in self.table:
+            if np.isnan(one.log_likelihood):
+                lines.append(f"  {one.name:<{width}}{one.state}")
+                continue
+            mean = f"{one.log_likelihood:10.4f} ± {one.error:.4f}"
+            behind = "" if one is self.table[0] else f"{one.behind:.4f} ± {one.behind_error:.4f}"
+            lines.append(f"  {one.name:<{width}}{mean:<20}{behind:<20}{one.seconds:7.1f} s  {one.state}".rstrip())
+        lines += ["", *wrapped(f"Judged by {self.judged_by}."), *wrapped(told_of(self.name, self.as_good))]
+        if self.interrupted:
+            lines += wrapped("Interrupted: this is the best so far.")
+        if self.diagnosis is not None:
+            lines += ["", *wrapped(f"A look at the best: {self.diagnosis.verdict}"), "(result.diagnosis has all of it)"]
+        return lines
+
+    def summary(self) -> dict[str, Any]:
+        """All of it but rows and flows, as plain numbers and texts for JSON."""
+        table = [{key: value for key, value in vars(one).items() if key != "flow"} for one in self.table]
+        return {
+            "name": self.name,
+            "table": table,
+            "as_good": list(self.as_good),
+            "judged_by": self.judged_by,
+            "interrupted": self.interrupted,
+            "seconds": self.seconds,
+            "diagnosis": None if self.diagnosis is None else self.diagnosis.summary(),
+        }
+
+
+def told_of(name: str, as_good: tuple[str, ...]) -> str:
+    """Whether something simple is as good, in words."""
+    if name in SIMPLE:
+        return f"The {name} is the best: nothing that was trained is better."
+    if not as_good:
+        return f"{name} is the best, by more than the standard error better than the simple densities."
+    verb = "is" if len(as_good) == 1 else "are"
+    names = " and ".join(f"a {one}" for one in as_good)
+    return f"{name} is the best, but {names} {verb} as good within the standard error: take the simpler one."
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A density with its log densities of the rows to judge by; without any where it was not begun."""
+
+    name: str
+    flow: Flow | None
+    log_prob: Floats | None
+    seconds: float
+    state: str
+    chosen_by: float
+    """What it was chosen by, as a mean log-likelihood."""
+
+
+def compared(found: list[Judged], best: Judged, weights: Floats | None) -> tuple[tuple[Tried, ...], tuple[str, ...]]:
+    """The table, the best first, and which simple densities are as good."""
+    tried, as_good = [], []
+    for one in found:
+        if one.log_prob is None or best.log_prob is None:
+            tried.append(Tried(one.name, np.nan, np.nan, np.nan, np.nan, one.seconds, one.state, one.flow))
+            continue
+        mean, error = weighted_mean(one.log_prob, weights)
+        with np.errstate(invalid="ignore"):
+            behind = np.where(one.log_prob == best.log_prob, 0.0, best.log_prob - one.log_prob)
+        away, spread = weighted_mean(behind, weights)
+        tried.append(Tried(one.name, mean, error, away, spread, one.seconds, one.state, one.flow))
+        # With one row there is no error, and nothing is told apart.
+        if one is not best and one.name in SIMPLE and (away <= spread or (len(behind) == 1 and np.isfinite(away))):
+            as_good.append(one.name)
+    first = [one for one in tried if one.name == best.name]
+    rest = [one for one in tried if one.name != best.name]
+    rest.sort(key=lambda one: (np.isnan(one.log_likelihood), -one.log_likelihood))
+    return (*first, *rest), tuple(as_good)

@@ -1,0 +1,305 @@
+"""Trying many densities within a time: by successive halving where rows are many, by cross-validation where few."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from headrace import _arguments as check
+from headrace._arrays.caller import Array
+from headrace._fit.clock import Clock
+from headrace._progress import bar
+from headrace.choosing import simple
+from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by
+from headrace.choosing.result import Choice, Floats, Judged, compared
+from headrace.choosing.rows import Sample, folds, opened, parted
+from headrace.diagnosis.likelihood import weighted_mean
+from headrace.diagnosis.result import Diagnosis
+from headrace.diagnosis.run import diagnose
+from headrace.flow import Flow
+from headrace.transforms.support import Bounds, Support, support_or_none
+
+__all__ = ["auto"]
+
+FEW = 500  # rows, below which all of them judge, by cross-validation
+LEAST = 4  # rows
+FOLDS = 5
+LOOKED_AT, MOST_KNOWN = 5000, 10_000  # rows of a diagnosis, and of those to fit that it compares with
+
+
+def auto(
+    x: Array,
+    seconds: float = 60.0,
+    *,
+    context: Array | None = None,
+    weights: Array | None = None,
+    families: Sequence[str] = FAMILIES,
+    bounds: Bounds | None = None,
+    names: Sequence[str] | None = None,
+    dtype: DTypeLike = "float32",
+    seed: int = 0,
+    progress: bool = True,
+) -> Choice:
+    """Try flows of several kinds and sizes within a time, and give the best, with a table of all and a look at it.
+
+    From 500 rows on a tenth of the rows, at most 5000, chooses and another one judges. Fits go side by side by
+    successive halving: all get a little time, the better half goes on from where it stopped with more, until one is
+    left (Jamieson, Talwalkar 2016). Of fewer rows, five-fold cross-validation chooses and judges, and the best is
+    fitted to all rows at the end. A Gaussian and a kernel density stand beside them, and may be the best.
+
+    How far fits come depends on the machine, so that the result is not the same twice.
+
+    Args:
+        x: Shape (rows, features), float32 or float64; at least 4 rows.
+        seconds: For the fits; the look at the best takes some more.
+        context: Shape (rows, context), or (rows,) for one column: what the density is conditioned on. Then there is no
+            kernel density and no dual ascent, and the mean of the Gaussian is linear in it.
+        weights: Shape (rows,): weights of the rows, not negative.
+        families: Of "maf", "nsf", "realnvp" and "dual-ascent", which to try.
+        bounds: For each column ``(low, high)`` or None, as in `MAF`.
+        names: Of the columns, for the diagnosis.
+        dtype: Of the flows, "float32" or "float64".
+        seed: Of the rows held out, of fresh weights and of the order of rows.
+        progress: Whether to show a bar on the standard error.
+
+    Returns:
+        A `Choice`; print it. Ctrl-C ends it with the best so far.
+
+    Raises:
+        TypeError, ValueError: as `Flow.fit`; fewer than 4 rows; nothing to try.
+
+    >>> import numpy as np, headrace as hr
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((1000, 2))
+    >>> x[:, 1] += np.square(x[:, 0])
+    >>> choice = hr.auto(x, seconds=2, families=("nsf",), progress=False)
+    >>> choice.name[:3], choice.flow.sample(3, seed=0).shape, len(choice.table)
+    ('NSF', (3, 2), 4)
+    """
+    clock = Clock(check.number("seconds", seconds, above=0.0, below=np.inf))
+    key = check.integer("seed", seed, most=2**31 - 1)
+    shape = np.shape(x)
+    features = int(shape[1]) if len(shape) == 2 else 1
+    support = support_or_none(bounds, features)
+    sample = opened(x, context, weights, support, features)
+    if len(sample) < LEAST:
+        raise ValueError(f"x: expected at least {LEAST} rows of a weight above 0, got {len(sample)}")
+    chosen = tuple(dict.fromkeys(check.choice("families", one, FAMILIES) for one in _listed(families)))
+    setting = Setting(features, sample.contexts, bounds, check.float_dtype("dtype", dtype), key)
+    few = len(sample) < FEW
+    trials = [Trial(one, key) for one in candidates(chosen, setting, few=few)]
+    kind = _FewRows if few else _ManyRows
+    return kind(sample, trials, setting, support, clock, bool(progress)).go(names)
+
+
+def _listed(families: Any) -> list[Any]:
+    if isinstance(families, str) or not np.iterable(families):
+        raise TypeError(f"families: expected a sequence of {', '.join(FAMILIES)}, got {check.kind_of(families)}")
+    return list(families)
+
+
+@dataclass
+class _Search:
+    """What both ways share."""
+
+    sample: Sample
+    trials: list[Trial]
+    setting: Setting
+    support: Support | None
+    clock: Clock
+    progress: bool
+    interrupted: bool = False
+    begin: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def shown(self) -> Iterator[Any]:
+        """A bar of the seconds that are over; Ctrl-C inside ends the block alone."""
+        total = round(self.clock.left(), 1)
+        with bar(total, "auto", "s", self.progress, bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix}") as shown:
+            try:
+                yield shown
+            except KeyboardInterrupt:
+                self.interrupted = True
+
+    def tell(self, shown: Any, trial: Trial, best: float) -> None:
+        """Where it is."""
+        shown.n = min(time.perf_counter() - self.begin, shown.total)
+        shown.set_postfix_str(f"{trial.candidate.name}, best so far {best:.3f}" if np.isfinite(best) else "")
+
+    def simple(self, sample: Sample, *, say: bool) -> dict[str, Flow]:
+        """The densities that need no choice, fitted to some rows."""
+        s = self.setting
+        if s.context:
+            flow = simple.linear_gaussian(s.features, s.context, self.support, s.dtype)
+            flow.fit(sample.x, sample.context, weights=sample.weights, epochs=30, seed=s.seed, progress=False)
+            return {"linear Gaussian": flow}
+        found = {"Gaussian": simple.gaussian(sample, self.support, s.dtype, say=say)}
+        if (kernels := simple.kernels(sample, self.support, s.dtype, s.seed)) is not None:
+            found["kernel density"] = kernels
+        return found
+
+    def timed_simple(self, sample: Sample, *, say: bool) -> dict[str, tuple[Flow, float]]:
+        """And how long they took together, for each."""
+        begin = time.perf_counter()
+        found = self.simple(sample, say=say)
+        took = (time.perf_counter() - begin) / len(found)
+        return {name: (flow, took) for name, flow in found.items()}
+
+    def look(self, flow: Any, rows: Sample, names: Any, training: Any = None) -> Diagnosis | None:
+        """A diagnosis; none after Ctrl-C, which may also come while it goes on."""
+        if self.interrupted:
+            return None
+        own: dict[str, Any] = {"seed": self.setting.seed, "progress": self.progress}
+        try:
+            return diagnose(flow, rows.x, rows.context, weights=rows.weights, training=training, names=names, **own)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            return None
+
+    def choice(self, found: list[Judged], weights: Floats | None, judged_by: str, flow: Any, diagnosis: Any) -> Choice:
+        """The result; `flow` is in the place of that of the best."""
+        best = _best(found)
+        table, as_good = compared(found, best, weights)
+        own = best.flow if flow is None else flow
+        assert own is not None
+        seconds = time.perf_counter() - self.begin
+        return Choice(own, best.name, table, as_good, diagnosis, judged_by, self.interrupted, seconds)
+
+
+def _best(found: list[Judged]) -> Judged:
+    """What the rows to choose by say; the simple ones stand first, and stay where nothing is better."""
+    return max((one for one in found if one.log_prob is not None), key=lambda one: one.chosen_by)
+
+
+class _ManyRows(_Search):
+    """Successive halving."""
+
+    def go(self, names: Sequence[str] | None) -> Choice:
+        fitted, choosing, judging = parted(self.sample, self.setting.seed)
+        basics = self.timed_simple(fitted, say=True)
+        with self.shown() as shown, tempfile.TemporaryDirectory() as folder:
+            self._halve(fitted, choosing, folder, shown)
+        found = [
+            Judged(
+                name,
+                flow,
+                judging.log_prob(flow),
+                took,
+                "",
+                chosen_by(flow, choosing),
+            )
+            for name, (flow, took) in basics.items()
+        ]
+        last = max((one.rounds for one in self.trials), default=0)
+        for one in self.trials:
+            log_prob = None if one.flow is None else judging.log_prob(one.flow)
+            # One that was dropped has had less time than others: it does not win for the noise of its rows.
+            reached = one.chosen_by if one.rounds == last or one.is_over else -np.inf
+            found.append(Judged(one.candidate.name, one.flow, log_prob, one.seconds, _state(one, last), reached))
+        judged_by = f"{len(judging):,} rows that no fit and no choice has seen"
+        best = _best(found)
+        some = judging.take(np.arange(min(len(judging), LOOKED_AT)))
+        known = fitted.take(np.arange(min(len(fitted), MOST_KNOWN)))
+        training = known.x if known.context is None else (known.x, known.context)
+        diagnosis = self.look(best.flow, some, names, None if best.name == "kernel density" else training)
+        return self.choice(found, judging.weights, judged_by, None, diagnosis)
+
+    def _halve(self, fitted: Sample, choosing: Sample, folder: str, shown: Any) -> None:
+        """All get a little time, the better half more, until one is left."""
+        alive = list(self.trials)
+        rounds = max(len(alive) - 1, 0).bit_length() + 1
+        for i in range(rounds):
+            if not alive:
+                return
+            share = self.clock.left() / (rounds - i)
+            end = time.perf_counter() + share
+            waiting = [one for one in alive if not one.is_over]
+            for j, trial in enumerate(waiting):
+                own = (end - time.perf_counter()) / (len(waiting) - j)
+                if own <= 0:
+                    continue
+                trial.go(fitted, choosing, own, folder)
+                self.tell(shown, trial, max(one.chosen_by for one in self.trials))
+            alive.sort(key=lambda one: -one.chosen_by)
+            alive = alive[: max(len(alive) // 2 + len(alive) % 2, 1)]
+            if all(one.is_over for one in alive):
+                return
+
+
+def _state(one: Trial, last: int) -> str:
+    if not one.rounds:
+        return "not begun"
+    told = {"patience": "it ended", "epochs": "it ended", "steps": "it ended", "constant": "it ended"}
+    if one.stopped == "time_budget":
+        return f"dropped after round {one.rounds}" if one.rounds < last else "to the end of the time"
+    return told.get(one.stopped, one.stopped)
+
+
+class _FewRows(_Search):
+    """Cross-validation, and at the end a fit to all rows."""
+
+    def go(self, names: Sequence[str] | None) -> Choice:
+        parts = folds(len(self.sample), min(FOLDS, len(self.sample)), self.setting.seed)
+        rest = [np.setdiff1d(np.arange(len(self.sample)), out) for out in parts]
+        found, kept = self._simple_pooled(parts, rest)
+        weights = self.sample.weights
+        with self.shown() as shown:
+            for i, trial in enumerate(self.trials):
+                share = self.clock.left() / (len(self.trials) - i + 1)  # one more for the fit to all rows
+                pooled = np.full(len(self.sample), np.nan)
+                own = time.perf_counter() + share
+                for k, out in enumerate(parts):
+                    seconds = max((own - time.perf_counter()) / (len(parts) - k), 1e-3)
+                    trial.go(self.sample.take(rest[k]), None, seconds)
+                    assert trial.flow is not None
+                    pooled[out] = self.sample.take(out).log_prob(trial.flow)
+                    kept.setdefault(trial.candidate.name, trial.flow)
+                trial.chosen_by = weighted_mean(np.where(np.isnan(pooled), -np.inf, pooled), weights)[0]
+                found.append(Judged(trial.candidate.name, trial.flow, pooled, trial.seconds, "", trial.chosen_by))
+                self.tell(shown, trial, max(one.chosen_by for one in found))
+        done = {one.name for one in found}
+        for trial in self.trials:
+            if trial.candidate.name not in done:
+                state = "not begun" if trial.flow is None else "interrupted"
+                found.append(Judged(trial.candidate.name, None, None, trial.seconds, state, -np.inf))
+        best = _best(found)
+        flow = self._to_all(best)
+        diagnosis = self.look(kept[best.name], self.sample.take(parts[0]), names)
+        judged_by = f"all {len(self.sample):,} rows, each by a fit to four fifths of the others, as rows are few"
+        return self.choice(found, weights, judged_by, flow, diagnosis)
+
+    def _simple_pooled(self, parts: Any, rest: Any) -> tuple[list[Judged], dict[str, Flow]]:
+        """Log densities of rows left out, and the fit without the first fold, of the simple densities."""
+        whole = self.timed_simple(self.sample, say=True)
+        pooled = {name: np.full(len(self.sample), np.nan) for name in whole}
+        kept: dict[str, Flow] = {}
+        for out, others in zip(parts, rest, strict=True):
+            for name, flow in self.simple(self.sample.take(others), say=False).items():
+                if name in pooled:
+                    pooled[name][out] = self.sample.take(out).log_prob(flow)
+                    kept.setdefault(name, flow)
+        found = []
+        for name, (flow, took) in whole.items():
+            if not np.isnan(pooled[name]).any():
+                mean = weighted_mean(pooled[name], self.sample.weights)[0]
+                found.append(Judged(name, flow, pooled[name], took * (len(parts) + 1), "", mean))
+        return found, kept
+
+    def _to_all(self, best: Judged) -> Flow | None:
+        """The best, fitted to all rows; a simple density already is."""
+        trial = next((one for one in self.trials if one.candidate.name == best.name), None)
+        if trial is None or self.interrupted:
+            return best.flow
+        last = Trial(trial.candidate, self.setting.seed)
+        try:
+            last.go(self.sample, None, max(self.clock.left(), trial.seconds / FOLDS))
+        except KeyboardInterrupt:
+            self.interrupted = True
+        return best.flow if last.flow is None else last.flow

@@ -1,0 +1,94 @@
+"""Densities without training, as flows: the Gaussian of rows, and normal kernels at rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._fit import rows as _rows
+from headrace._fit.gaussian import decorrelating
+from headrace._fit.rows import Data, Part
+from headrace.choosing.rows import Sample
+from headrace.flow import Flow
+from headrace.tails import NormalMixture
+from headrace.transforms.elementwise import Elementwise
+from headrace.transforms.fixed import Standardize
+from headrace.transforms.linear import Linear
+from headrace.transforms.masked import MaskedAutoregressive
+from headrace.transforms.support import Support
+from headrace.transforms.transform import Transform
+
+__all__ = ["MOST_POINTS", "gaussian", "kernels", "leave_one_out", "linear_gaussian"]
+
+Floats = NDArray[np.float64]
+
+MOST_POINTS = 2000  # kernels
+MOST_LEFT_OUT = 500  # of them that choose the bandwidth
+BANDWIDTHS = np.geomspace(0.03, 2.0, 25)  # in units of the rows' own spread
+
+
+def gaussian(sample: Sample, support: Support | None, dtype: Any, *, say: bool = False) -> Flow:
+    """The Gaussian of the rows, off their support; correlations are shrunk where rows are few."""
+    data = Data(sample.x, None, sample.weights, (), support)
+    whole = Part(len(sample))
+    mean, std = _rows.moments("x", sample.x, sample.weights, whole, say=say, support=support)
+    ends: list[Transform] = [] if support is None else [support]
+    return Flow([*decorrelating(data, whole, mean, std), Standardize(mean, std), *ends], dtype=dtype)
+
+
+def linear_gaussian(features: int, context: int, support: Support | None, dtype: Any) -> Flow:
+    """A normal density whose mean is linear in the context, to be fitted."""
+    ends: list[Transform] = [] if support is None else [support]
+    chain: list[Transform] = [
+        Elementwise(features, map="affine", dtype=dtype),
+        MaskedAutoregressive(features, (), map="additive", context=context, dtype=dtype),
+        Standardize(np.zeros(features), np.ones(features)),
+    ]
+    return Flow([*chain, *ends], dtype=dtype)
+
+
+def kernels(sample: Sample, support: Support | None, dtype: Any, seed: int) -> Flow | None:
+    """Normal kernels with the covariance of the rows, at most 2000 of them; None where the rows lie in a plane."""
+    x = sample.x if support is None else support.inverse(sample.x.astype(np.float64))[0]
+    points, share = np.asarray(x, np.float64), sample.weights
+    if len(points) > MOST_POINTS:
+        chosen = np.random.default_rng([seed, 0x6B6465]).choice(len(points), MOST_POINTS, replace=False)
+        points, share = points[chosen], None if share is None else share[chosen]
+    weights = np.full(len(points), 1.0 / len(points)) if share is None else share / share.sum()
+    centre = weights @ points
+    spread = np.sqrt(weights @ np.square(points - centre))
+    if not (spread > 0).all() or len(points) < 3:
+        return None
+    scaled = (points - centre) / spread
+    covariance = (weights[:, None] * scaled).T @ scaled
+    try:
+        factor = np.linalg.cholesky(covariance)
+        white = np.linalg.solve(factor, scaled.T).T
+        linear = Linear.from_matrix(spread[:, None] * factor, centre, dtype=dtype)
+    except (np.linalg.LinAlgError, ValueError):  # a plane, or so nearly one that the dtype does not tell
+        return None
+    bandwidth = leave_one_out(white, weights)
+    base = NormalMixture(points.shape[1], len(points), loc=white, scale=bandwidth, weights=weights, trainable=False)
+    return Flow([linear, *([] if support is None else [support])], base, dtype=dtype)
+
+
+def leave_one_out(points: Floats, weights: Floats) -> float:
+    """The bandwidth under which each point is likeliest by the kernels at all others (Habbema and others, 1974)."""
+    n, features = points.shape
+    judged = np.unique(np.arange(min(n, MOST_LEFT_OUT)) * n // min(n, MOST_LEFT_OUT))
+    square = np.square(points).sum(axis=1)
+    distance = np.maximum(square[judged, None] + square[None] - 2.0 * points[judged] @ points.T, 0.0)
+    with np.errstate(divide="ignore"):
+        log_weights = np.log(weights)[None] - np.log1p(-weights[judged])[:, None]
+    log_weights = np.repeat(log_weights, 1, axis=0)
+    log_weights[np.arange(len(judged)), judged] = -np.inf  # itself
+    best, found = -np.inf, float(BANDWIDTHS[-1])
+    for bandwidth in BANDWIDTHS:
+        terms = log_weights - 0.5 * distance / bandwidth**2
+        most = terms.max(axis=1, keepdims=True)
+        log_prob = most[:, 0] + np.log(np.exp(terms - most).sum(axis=1)) - features * np.log(bandwidth)
+        if (mean := float(weights[judged] @ log_prob)) > best:
+            best, found = mean, float(bandwidth)
+    return found

@@ -1,0 +1,283 @@
+"""`hr.auto`: what is tried, what is kept, and that it says so where something simple is as good."""
+
+import copy
+import signal
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import scipy.stats
+
+import headrace as hr
+from headrace.choosing import candidates as tried
+from headrace.choosing import run, simple
+from headrace.choosing.result import Judged, compared, told_of
+from headrace.choosing.rows import Sample, folds, parted
+
+QUICK = {"seconds": 1.0, "progress": False}
+
+
+def banana(n, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, 2))
+    x[:, 1] = 0.3 * x[:, 1] + np.square(x[:, 0])
+    return x
+
+
+def test_a_flow_beats_the_gaussian_where_rows_are_bent():
+    choice = hr.auto(banana(3000), seconds=4.0, families=("maf", "nsf"), progress=False)
+    assert [one.name for one in choice.table if one.name.startswith("MAF") or one.name.startswith("NSF")]
+    named = {one.name: one for one in choice.table}
+    assert set(named) == {"MAF 3x[32,32]", "MAF 8x[128,128]", "NSF 3x[32,32]", "NSF 5x[128,128]", *SIMPLE}
+    assert choice.table[0].name == choice.name
+    assert choice.table[0].behind == 0.0
+    assert named["Gaussian"].behind > 0.5
+    assert "Gaussian" not in choice.as_good
+    # The truth: log φ(a) + log φ((b - a²) / 0.3) - log 0.3, of expectation -log 2π - 1 - log 0.3.
+    assert choice.table[0].log_likelihood == pytest.approx(-np.log(2 * np.pi) - 1 - np.log(0.3), abs=0.35)
+    assert choice.flow.sample(5, seed=0).shape == (5, 2)
+    assert choice.diagnosis is not None
+    assert not choice.diagnosis.copies
+    text = str(choice)
+    assert all(one.name in text for one in choice.table)
+    assert "300 rows that no fit and no choice has seen" in text
+    summary = choice.summary()
+    assert summary["name"] == choice.name
+    assert len(summary["table"]) == len(choice.table)
+
+
+SIMPLE = ("Gaussian", "kernel density")
+
+
+def test_it_says_that_a_gaussian_is_as_good():
+    x = np.random.default_rng(0).standard_normal((1000, 3)) @ np.random.default_rng(1).standard_normal((3, 3))
+    choice = hr.auto(x, families=("maf",), **QUICK)
+    assert "Gaussian" in (choice.name, *choice.as_good)
+    assert "Gaussian" in told_of(choice.name, choice.as_good)
+    held = np.random.default_rng(2).standard_normal((4000, 3)) @ np.random.default_rng(1).standard_normal((3, 3))
+    truth = scipy.stats.multivariate_normal(np.zeros(3), np.cov(held.T)).logpdf(held).mean()
+    gaussian = next(one.flow for one in choice.table if one.name == "Gaussian")
+    assert gaussian.log_prob(held).mean() == pytest.approx(truth, abs=0.03)
+
+
+def test_held_out_rows_are_seen_by_nothing(monkeypatch):
+    x = banana(800).astype(np.float64)
+    fitted, choosing, judging = parted(Sample(x), 0)
+    parts = [set(map(bytes, part.x)) for part in (fitted, choosing, judging)]
+    assert [len(part) for part in parts] == [640, 80, 80]
+    assert not parts[0] & parts[1]
+    assert not parts[0] & parts[2]
+    assert not parts[1] & parts[2]
+    seen = []
+    fit = hr.MAF.fit
+
+    def watched(self, rows, context=None, **given):
+        seen.extend([rows, given["validation"][0]])
+        return fit(self, rows, context, **given)
+
+    monkeypatch.setattr(hr.Flow, "fit", watched)
+    hr.auto(x, families=("maf",), **QUICK)
+    assert seen
+    assert all(not set(map(bytes, rows)) & parts[2] for rows in seen)
+
+
+def test_the_time_is_kept():
+    choice = hr.auto(banana(1000), seconds=2.0, families=("maf", "nsf", "realnvp"), progress=False)
+    begun = [one for one in choice.table if one.flow is not None]
+    assert sum(one.seconds for one in begun) < 6.0  # steps are timed as they come, and machines are loaded
+    states = {one.state.split(" after")[0] for one in choice.table}
+    assert states <= {"", "dropped", "not begun", "it ended", "to the end of the time"}
+
+
+def test_the_better_half_goes_on(monkeypatch):
+    """Trials that only count how often and how long they are asked to go on."""
+    asked = []
+
+    class Counted(tried.Trial):
+        def go(self, fitted, choosing, seconds, folder=None):
+            place = int(self.candidate.name)
+            asked.append((place, seconds))
+            self.rounds += 1
+            self.stopped, self.chosen_by, self.flow = "time_budget", float(place), hr.MAF(2)
+
+    trials = [Counted(tried.Candidate(str(i), lambda: None), 0) for i in range(7)]
+    clock = run.Clock(10.0)
+    search = run._ManyRows(Sample(banana(10)), trials, tried.Setting(2, 0, None, "float32", 0), None, clock, False)
+    with search.shown() as shown:
+        search._halve(Sample(banana(10)), Sample(banana(10)), "", shown)
+    places = [place for place, _ in asked]
+    assert places == [0, 1, 2, 3, 4, 5, 6, 6, 5, 4, 3, 6, 5, 6]
+    assert asked[0][1] == pytest.approx(10 * 0.98 / 4 / 7, rel=0.05)
+    assert asked[-1][1] > 2 * asked[0][1]
+
+
+def test_a_fit_goes_on_where_it_stopped(tmp_path):
+    fitted, choosing, _ = parted(Sample(banana(2000)), 0)
+    setting = tried.Setting(2, 0, None, "float32", 0)
+    trial = tried.Trial(tried.candidates(("nsf",), setting, few=False)[0], 0)
+    trial.go(fitted, choosing, 0.4, str(tmp_path))
+    if trial.is_over:
+        pytest.skip("the machine is so fast that the fit is over")
+    first, reached = copy.copy(trial.flow), trial.chosen_by
+    trial.go(fitted, choosing, 1.0, str(tmp_path))
+    assert trial.rounds == 2
+    assert trial.chosen_by >= reached - 1e-3
+    assert (trial.flow.parameters != first.parameters).any()
+
+
+@pytest.mark.parametrize("rows", [4, 10, 60])
+@pytest.mark.parametrize("features", [1, 2])
+def test_few_rows(rows, features):
+    x = banana(rows)[:, :features]
+    choice = hr.auto(x, **QUICK)
+    assert choice.flow.features == features
+    assert "each by a fit to four fifths" in choice.judged_by
+    assert choice.flow.sample(3, seed=0).shape == (3, features)
+    assert np.isfinite(choice.table[0].log_likelihood)
+    if rows == 4:  # nothing can be told apart from four rows
+        assert choice.name in SIMPLE or choice.as_good
+
+
+def test_one_column_of_many_rows_has_no_affine_flows():
+    x = np.random.default_rng(0).gamma(2.0, size=(600, 1))
+    choice = hr.auto(x, bounds=[(0.0, None)], **QUICK)
+    assert {one.name for one in choice.table} == {*SIMPLE, "NSF 3x[32,32]", "NSF 5x[128,128]", "dual ascent"}
+    for one in choice.table:
+        if one.flow is not None:
+            assert one.flow.log_prob(np.array([[-1.0]], np.float32)) == -np.inf
+            assert one.flow.sample(100, seed=0).min() > 0
+
+
+def test_context_and_weights():
+    rng = np.random.default_rng(0)
+    context = rng.uniform(-1, 1, 900)
+    x = np.stack([2 * context, -context], axis=1) + 0.3 * rng.standard_normal((900, 2))
+    choice = hr.auto(x, context=context, families=("maf", "dual-ascent"), **QUICK)
+    assert {one.name for one in choice.table} == {"linear Gaussian", "MAF 3x[32,32]", "MAF 8x[128,128]"}
+    truth = -np.log(2 * np.pi) - 1 - 2 * np.log(0.3)
+    linear = next(one for one in choice.table if one.name == "linear Gaussian")
+    assert linear.log_likelihood == pytest.approx(truth, abs=0.2)
+    assert "linear Gaussian" in (choice.name, *choice.as_good)
+    both = np.concatenate([banana(600), banana(600) + 50.0])
+    weights = np.repeat([1.0, 0.0], 600)
+    weighted = hr.auto(both, weights=weights, families=("maf",), **QUICK)
+    assert all(one.flow.sample(500, seed=1).max() < 40 for one in weighted.table if one.flow is not None)
+
+
+def test_ctrl_c_keeps_the_best_so_far(monkeypatch):
+    """A real signal in the third fit: the fit ends by it, and so does all."""
+    count, fit = [0], tried.Trial._fit
+
+    def signalled(self, fitted, held, seconds, folder):
+        count[0] += 1
+        if count[0] == 3:
+            timer = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
+            timer.start()
+            seconds = 60.0
+        return fit(self, fitted, held, min(seconds, 0.3) if count[0] < 3 else seconds, folder)
+
+    monkeypatch.setattr(tried.Trial, "_fit", signalled)
+    choice = hr.auto(banana(4000), seconds=60.0, progress=False)
+    assert count[0] == 3
+    assert choice.interrupted
+    assert choice.diagnosis is None
+    assert np.isfinite(choice.flow.log_prob(banana(10))).all()
+    assert "Interrupted: this is the best so far." in str(choice)
+    assert choice.table[0].name == choice.name
+    assert [one.state for one in choice.table].count("not begun") == 4
+
+
+def test_ctrl_c_in_the_last_look_keeps_the_choice(monkeypatch):
+    def interrupted(*given, **others):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "diagnose", interrupted)
+    choice = hr.auto(banana(600), seconds=0.5, families=("maf",), progress=False)
+    assert choice.interrupted
+    assert choice.diagnosis is None
+
+
+def test_ctrl_c_in_a_cross_validation(monkeypatch):
+    count = [0]
+    go = tried.Trial.go
+
+    def stopped(self, *given):
+        count[0] += 1
+        if count[0] > 6:
+            raise KeyboardInterrupt
+        go(self, *given)
+
+    monkeypatch.setattr(tried.Trial, "go", stopped)
+    choice = hr.auto(banana(40), **QUICK)
+    assert choice.interrupted
+    assert {one.state for one in choice.table} >= {"not begun"}
+    assert choice.flow.features == 2
+
+
+def test_the_bandwidth_is_that_of_leaving_one_out():
+    rng = np.random.default_rng(0)
+    points, weights = rng.standard_normal((60, 2)), rng.uniform(0.5, 1.5, 60)
+    weights /= weights.sum()
+
+    def left_out(bandwidth):
+        total = 0.0
+        for i in range(60):
+            others = np.delete(np.arange(60), i)
+            kernel = scipy.stats.multivariate_normal(np.zeros(2), bandwidth**2 * np.eye(2))
+            density = (weights[others] / weights[others].sum()) @ kernel.pdf(points[i] - points[others])
+            total += weights[i] * np.log(density)
+        return total
+
+    best = max(simple.BANDWIDTHS, key=left_out)
+    assert simple.leave_one_out(points, weights) == best
+
+
+def test_kernels_are_a_flow():
+    x = banana(400)
+    flow = simple.kernels(Sample(x), None, "float64", 0)
+    bandwidth = float(flow.base.scale[0, 0])
+    covariance = np.cov(x.T, bias=True) * bandwidth**2
+    rows = banana(20, seed=5)
+    expected = np.log([scipy.stats.multivariate_normal(row, covariance).pdf(x).mean() for row in rows])
+    assert np.allclose(flow.log_prob(rows), expected, atol=1e-9)
+    assert simple.kernels(Sample(np.repeat(x[:, :1], 2, axis=1)), None, "float64", 0) is None
+    assert simple.kernels(Sample(x[:2]), None, "float64", 0) is None
+
+
+def test_what_is_as_good():
+    best = Judged("NSF", None, np.array([0.0, 1.0, 2.0, 3.0]), 0.0, "", 0.0)
+    near = Judged("Gaussian", None, best.log_prob - [0.1, -0.1, 0.2, -0.1], 0.0, "", 0.0)
+    far = Judged("kernel density", None, best.log_prob - [0.5, 0.4, 0.6, 0.5], 0.0, "", 0.0)
+    table, as_good = compared([near, far, best], best, None)
+    assert [one.name for one in table] == ["NSF", "Gaussian", "kernel density"]
+    assert as_good == ("Gaussian",)
+    assert table[2].behind == pytest.approx(0.5)
+    assert table[2].behind_error == pytest.approx(np.std([0.5, 0.4, 0.6, 0.5], ddof=1) / 2)
+    assert told_of("NSF", as_good).endswith("a Gaussian is as good within the standard error: take the simpler one.")
+    assert "by more than the standard error" in told_of("NSF", ())
+    assert [sorted(np.concatenate(folds(n, 5, 0)).tolist()) == list(range(n)) for n in (5, 13)] == [True, True]
+
+
+def test_what_is_refused():
+    for wrong, error in (
+        ({"x": np.zeros((3, 2))}, "at least 4 rows"),
+        ({"families": ("glow",)}, "families: expected one of"),
+        ({"seconds": 0}, "seconds: expected a number above 0"),
+        ({"context": np.zeros(7)}, "context"),
+        ({"x": np.full((9, 2), np.nan)}, "x: expected finite numbers"),
+        ({"bounds": [(0, None)]}, "bounds: expected 2"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            hr.auto(**{"x": banana(100), **QUICK, **wrong})
+    with pytest.raises(TypeError, match="families: expected a sequence"):
+        hr.auto(banana(100), families="maf")
+
+
+def test_constant_columns_are_spoken_of_once():
+    x = np.column_stack([banana(600), np.zeros(600)])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        choice = hr.auto(x, families=("maf",), **QUICK)
+    assert len([one for one in caught if "constant" in str(one.message)]) == 1
+    assert choice.flow.features == 3
