@@ -18,6 +18,8 @@ except ImportError as error:
 
 from headrace import _arguments as check
 from headrace import _columns
+from headrace import _table as _tables
+from headrace._arrays.frames import class_of
 from headrace._streams.given import stream_of
 from headrace._streams.stream import Stream
 from headrace.bases import Base, Logistic, Normal, StandardNormal
@@ -31,6 +33,7 @@ __all__ = ["FlowDensity"]
 FLOWS = {"maf": MAF, "iaf": IAF, "realnvp": RealNVP, "nsf": NSF, "planar": PlanarFlow, "radial": RadialFlow}
 BASES = {"standard_normal": StandardNormal, "normal": Normal, "logistic": Logistic, "student_t": StudentT}
 
+_NOISE = 0x6E6F697365  # beside a seed: the noise of whole numbers is no other number that it gives
 _LEAST_ROWS = 8  # fewer take another path through the core, which may differ in the last digits
 
 # What the data, or other parameters of the estimator, say; all else is taken over from the flows and from `Flow.fit`.
@@ -57,6 +60,9 @@ def _signature() -> inspect.Signature:
         ensemble: int | None = None,
         bootstrap: bool = False,
         contamination: float = 0.1,
+        discrete: Any = "auto",
+        jitter: Any = None,
+        missing: str = "refuse",
         dtype: str | None = None,
         random_state: Any = None,
         progress: bool = False,
@@ -101,6 +107,14 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         ensemble: How many flows to fit, each from a seed of its own; their mixture is the density (see `Ensemble`).
             None: one flow by itself.
         bootstrap: Whether each of them gets rows drawn with replacement, see `Ensemble.fit`.
+        discrete: Which columns are whole numbers or truth values: they are spread by noise over the gap to the next
+            ones before a fit, draws are rounded, and their part of a log density is a log probability
+            (docs/tables.md). "auto": the columns of frames that have such dtypes, and arrays of integers; None for
+            none; or a list of columns, by number or name.
+        jitter: Uniform noise for columns of other numbers whose values repeat: None; "auto", as wide as the smallest
+            gap between two values of such columns; a width for all of them; or a dict of widths by number or name.
+        missing: "refuse" rows with NaN, with the counts of each column; or "drop" them in `fit`, and give NaN for them
+            elsewhere.
         contamination: The share of the training rows that `predict` calls outliers, above 0 and at most 0.5.
         dtype: "float32" (faster), "float64" or None.
         random_state: Of fresh weights, of the rows held out and of the order of rows: an int, a
@@ -112,6 +126,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         history_: The `History` of the fit, or a list of one for each member.
         offset_: The log density below which a row is an outlier.
         n_context_: Number of context columns.
+        table_: What became of each column; `flow_` has those that are not constant.
         n_features_in_, feature_names_in_: As scikit-learn defines them.
 
     >>> import numpy as np
@@ -140,8 +155,9 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
         Args:
             X: Shape (rows, features), or a stream with context and weights of its own (`headrace.rows`), of which as
-                many rows as its buffer holds say what an outlier is. A column that counts the rows, as a saved index
-                does, gives a warning.
+                many rows as its buffer holds say what an outlier is, and whose columns are taken as they are. A column
+                that counts the rows, as a saved index does, gives a warning. A column with one value in all rows is
+                kept aside, and put back by `sample`.
             y: Ignored.
             sample_weight: Shape (rows,): weights of the rows in the likelihood, not negative. A weight of 2 says the
                 same as a row given twice, but not to the same bits, as batches are then others.
@@ -152,9 +168,11 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             ValueError: rows, weights or context with a NaN or an infinity or of another shape, a weight below 0, or a
                 parameter that the flow does not take.
         """
+        check.choice("missing", self.missing, ("refuse", "drop"))
         if (stream := stream_of(X, context, sample_weight)) is not None:
             return self._fit_stream(stream)
-        X = validate_data(self, X, dtype=[np.float64, np.float32])
+        told, self._frame = _tables.kinds_of(X), _library_of(X)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=X.dtype)
         if weights is not None and (weights < 0.0).any():
             raise ValueError(f"sample_weight: expected numbers of at least 0, got {weights.min()}")
@@ -167,9 +185,13 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             conditions = _two_dimensional(context, X.dtype)
             if len(conditions) != len(X):
                 raise ValueError(f"context: expected {len(X)} rows, as many as X has, got {len(conditions)}")
+        X, weights, conditions = self._present(X, weights, conditions)
+        counts: Any = slice(None) if weights is None or not weights.any() else weights > 0.0  # rows that take part
+        self._learn_table(X[counts], told)
         columns = 0 if conditions is None else conditions.shape[1]
-        self._fit_flow(X, columns, X, conditions, weights)
-        self.offset_ = _quantile(self._log_prob(X, conditions), weights, share)
+        self._fit_flow(X[:, self.table_.kept], columns, X, conditions, weights)
+        conditions, weights = (None if part is None else part[counts] for part in (conditions, weights))
+        self.offset_ = _quantile(self._log_prob(X[counts], conditions), weights, share)
         return self
 
     def _outliers(self) -> float:
@@ -184,6 +206,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         share = self._outliers()
         some = stream.some()
         self.n_features_in_ = some.x.shape[1]
+        self._frame, self.table_ = None, _tables.Table((_tables.Column(),) * some.x.shape[1])
         self._fit_flow(some.x, 0 if some.context is None else some.context.shape[1], stream, None, None)
         self.offset_ = _quantile(self._log_prob(some.x, some.context), some.weights, share)
         return self
@@ -191,6 +214,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def _fit_flow(self, like: NDArray[Any], columns: int, x: Any, context: Any, weights: Any) -> None:
         """Fit a fresh flow, or several, for rows as those of `like`."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        if isinstance(x, np.ndarray):
+            x = self.table_.spread(x, np.random.default_rng([seed, _NOISE]))
         how = {name: getattr(self, name) for name in _FITTED_WITH}
         if self.ensemble is None:
             if self.bootstrap:
@@ -208,13 +233,16 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def score_samples(self, X: Any, context: Any = None) -> NDArray[Any]:
         """The log density of each row in nats, shape (rows,), float64: the same for a row alone and among others.
 
+        Of whole numbers it is a log probability (`discrete`). A row with another number in a column that had one value
+        alone has -inf, with a warning; one with missing numbers has NaN where ``missing="drop"``.
+
         Args:
             X: Shape (rows, features).
             context: Shape (rows, columns), or one row for all, (columns,) or (1, columns); (rows,) where there is one
                 column.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = self._opened(X)
         return self._log_prob(X, self._context(context, len(X)))
 
     def spread_samples(self, X: Any, context: Any = None) -> NDArray[Any]:
@@ -226,7 +254,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         check_is_fitted(self)
         if not isinstance(self.flow_, Ensemble):
             raise ValueError("ensemble: expected a number of flows for a spread, got None")
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = self._opened(X)[:, self.table_.kept]
         return self._by_row(self.flow_.spread, X, self._context(context, len(X)))
 
     def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
@@ -246,22 +274,97 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         """`fit`, and `predict` of the same rows."""
         return self.fit(X, y, sample_weight, context=context).predict(X, context=context)
 
-    def sample(self, n_samples: int = 1, random_state: Any = None, *, context: Any = None) -> NDArray[Any]:
-        """Draw rows, shape (n_samples, features).
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, *, context: Any = None, as_frame: bool = False
+    ) -> Any:
+        """Draw rows, shape (n_samples, features): as an array, or as a frame with names and dtypes.
 
         Args:
             n_samples: How many.
             random_state: An int, a `numpy.random.RandomState` or None.
             context: As `score_samples` takes it, for n_samples rows.
+            as_frame: Whether to give a frame of polars, where `fit` was given one, or else of pandas, with the columns'
+                names and whole numbers as integers and truth values.
+
+        Raises:
+            ImportError: pandas is not installed, for a frame.
         """
         check_is_fitted(self)
         seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
         n = check.integer("n", n_samples)
-        drawn: NDArray[Any] = self.flow_.sample(n, self._context(context, n), seed=seed)
-        return drawn
+        drawn = self.table_.back(self.flow_.sample(n, self._context(context, n), seed=seed))
+        return self._framed(drawn) if as_frame else drawn
+
+    def _framed(self, rows: NDArray[Any]) -> Any:
+        import importlib
+
+        names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(rows.shape[1])])
+        dtypes: dict[str, Any] = {"integer": np.int64, "boolean": np.bool_, "float": rows.dtype}
+        columns = {
+            str(name): rows[:, i].astype(dtypes[one.kind])
+            for i, (name, one) in enumerate(zip(names, self.table_.columns, strict=True))
+        }
+        return importlib.import_module(self._frame or "pandas").DataFrame(columns)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Estimators that were pickled before there were tables have plain ones."""
+        old = {name: p.default for name, p in self._signature.parameters.items() if p.default is not p.empty}
+        super().__setstate__({**old, "_frame": None, **state})
+        if "flow_" in state and "table_" not in state:
+            self.table_ = _tables.Table((_tables.Column(),) * self.n_features_in_)
+
+    # ---- tables as they come ---------------------------------------------------------------------------------------
+
+    def _present(self, X: NDArray[Any], *others: NDArray[Any] | None) -> tuple[Any, ...]:
+        """Rows without missing numbers, and what belongs to them."""
+        names = getattr(self, "feature_names_in_", None)
+        labels = [_columns.label(i, None if names is None else names.tolist()) for i in range(X.shape[1])]
+        good = _tables.without_missing(X, labels, self.missing, "X")
+        if good.all():
+            return X, *others
+        return X[good], *(None if part is None else part[good] for part in others)
+
+    def _learn_table(self, X: NDArray[Any], told: list[str] | None) -> None:
+        """What each column is, by rows that count, and which noise it gets."""
+        names = getattr(self, "feature_names_in_", None)
+        called = None if names is None else names.tolist()
+        kinds = ["float"] * X.shape[1]
+        if isinstance(self.discrete, str) and self.discrete != "auto":
+            raise ValueError(f"discrete: expected 'auto', None or a list of columns, got {self.discrete!r}")
+        if self.discrete is not None and not isinstance(self.discrete, str):
+            for i in _columns_of("discrete", self.discrete, X.shape[1], called):
+                kinds[i] = told[i] if told is not None and told[i] != "float" else "integer"
+        elif self.discrete == "auto" and told is not None:
+            kinds = told
+        plain = _tables.Table.learn(X, kinds, [None] * X.shape[1])
+        widths: list[float | None] = [None] * X.shape[1]
+        if isinstance(self.jitter, dict):
+            for i, width in zip(
+                _columns_of("jitter", self.jitter, X.shape[1], called), self.jitter.values(), strict=True
+            ):
+                if kinds[i] != "float":
+                    raise ValueError(
+                        f"jitter: expected columns that are not whole numbers, got {_columns.label(i, called)}"
+                    )
+                widths[i] = check.number("jitter", width, above=0.0, below=np.inf)
+        elif self.jitter is not None:
+            fixed = None if self.jitter == "auto" else check.number("jitter", self.jitter, above=0.0, below=np.inf)
+            for i in _tables.repeating(X, plain):
+                widths[i] = _tables.smallest_gap(X[:, i]) if fixed is None else fixed
+        self.table_ = _tables.Table.learn(X, kinds, widths)
+        if message := _tables.about_repeats(X, self.table_, called):
+            warnings.warn(f"X: {message}", RuntimeWarning, stacklevel=3)
+
+    def _opened(self, X: Any) -> NDArray[Any]:
+        """Rows to be judged."""
+        finite: Any = "allow-nan" if self.missing == "drop" else True
+        rows: NDArray[Any] = validate_data(
+            self, X, dtype=[np.float64, np.float32], reset=False, ensure_all_finite=finite
+        )
+        return rows
 
     def _fresh(self, X: NDArray[Any], context: int, seed: int) -> Flow:
-        """A flow that knows nothing yet."""
+        """A flow that knows nothing yet, of the columns that are left."""
         name = check.choice("flow", self.flow, tuple(FLOWS))
         takes = _MADE_WITH[name]
         every = dict.fromkeys(parameter for each in _MADE_WITH.values() for parameter in each)
@@ -269,6 +372,11 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         for key in settings:
             if key not in takes:
                 raise ValueError(f"{key}: expected None, as flow={name!r} does not take it, got {settings[key]!r}")
+        for key in ("bounds", "periodic"):
+            if key in settings and (own := self.table_.bounds(settings[key], key)) is not None:
+                settings[key] = own
+            else:
+                settings.pop(key, None)
         if "base" in settings and not isinstance(settings["base"], Base):
             settings["base"] = BASES[check.choice("base", settings["base"], tuple(BASES))](X.shape[1])
         dtype = X.dtype if self.dtype is None else self.dtype
@@ -293,7 +401,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return given
 
     def _log_prob(self, X: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
-        return self._by_row(self.flow_.log_prob, X, context)
+        return self.table_.log_prob(lambda x, c: self._by_row(self.flow_.log_prob, x, c), X, context, name="X")
 
     def _by_row(self, verb: Any, X: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
         """With as many rows as the core needs to give each the bits that it has among others."""
@@ -305,6 +413,26 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
                 context = np.concatenate([context, np.repeat(context[:1], missing, axis=0)])
         # float64 is what scikit-learn asks of scores; it holds those of a float32 flow exactly.
         return np.asarray(verb(X, context)[:rows], np.float64)
+
+
+def _library_of(X: Any) -> str | None:
+    """The library of a frame."""
+    return next((name for name in ("pandas", "polars") if isinstance(X, class_of(name, "DataFrame"))), None)
+
+
+def _columns_of(name: str, columns: Any, features: int, names: list[str] | None) -> list[int]:
+    """Columns by number or name."""
+    if not np.iterable(columns):
+        raise TypeError(f"{name}: expected columns by number or name, got {check.kind_of(columns)}")
+    found = []
+    for column in columns:
+        if isinstance(column, str):
+            if names is None or column not in names:
+                raise ValueError(f"{name}: expected a column of X, got {column!r}")
+            found.append(names.index(column))
+        else:
+            found.append(check.index(name, column, features) % features)
+    return found
 
 
 def _two_dimensional(context: Any, dtype: Any) -> NDArray[Any]:

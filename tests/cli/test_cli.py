@@ -255,17 +255,19 @@ def test_constant_columns_are_named(folder, run):
     x[:, 1] = 3.0
     write_csv("t.csv", x, NAMES)
     _, _, err = run("fit", "t.csv", "-o", "f.safetensors", *SHORT)
-    said = "have one number in all rows to fit, so that {} spread is unknown; --columns leaves columns out\n"
-    assert err == "headrace: warning: t.csv: column 'log_radius' " + said.replace("have", "has").format("its")
+    said = (
+        "in all rows (3), and {} kept aside: samples have it again, and rows with another number have a density of 0\n"
+    )
+    assert err == "headrace: warning: t.csv: column 'log_radius' has one number " + said.format("is")
     x[:, 2] = 0.1
     write_csv("t.csv", x, NAMES)
     _, _, err = run("fit", "t.csv", "-o", "f.safetensors", *SHORT)
-    assert err == "headrace: warning: t.csv: column 'log_radius' and 1 more " + said.format("their")
+    assert err == "headrace: warning: t.csv: column 'log_radius' and 1 more have one number " + said.format("are")
 
 
 def test_rows_in_a_plane_have_no_gaussian(folder, run):
     x = table()
-    np.save("t.npy", np.column_stack([x[:, :2], np.zeros(len(x))]))
+    np.save("t.npy", np.column_stack([x[:, :2], 2.0 * x[:, 1]]))
     code, out, _ = run("fit", "t.npy", "-o", "f.safetensors", *SHORT)
     assert code == 0
     assert "Gaussian nan" in out

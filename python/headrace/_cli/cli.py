@@ -154,6 +154,23 @@ def _parser() -> argparse.ArgumentParser:
         metavar="COLUMN=LOW:HIGH,...",
         help="features that go around, with one period of each: hour=0:24 (nsf with --coupling alone)",
     )
+    sub.add_argument(
+        "--discrete",
+        metavar="COLUMNS",
+        help="features of whole numbers: spread before the fit, and rounded in samples; by default those of such a "
+        "type in .parquet and .npy; none for none",
+    )
+    sub.add_argument(
+        "--spread",
+        metavar="COLUMN=WIDTH,...",
+        help="noise for features whose values repeat; auto: as wide as the smallest gap between them",
+    )
+    sub.add_argument(
+        "--missing",
+        choices=("refuse", "drop"),
+        default="refuse",
+        help="what to do with rows that miss a number (refuse)",
+    )
     sub.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     sub.add_argument("--epochs", type=_integer(0), metavar="N", help="passes over the rows, at most")
     sub.add_argument("--batch-size", type=_integer(1), metavar="N", help="rows of a step")

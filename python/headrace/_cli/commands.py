@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace import files
-from headrace._cli import several, tables
+from headrace._cli import several, shape, tables
 from headrace._output import check_writable, printable, refuse_inputs
 
 __all__ = [
@@ -98,7 +98,10 @@ class _Names:
             names = cls(note["features"], note["context"])
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
-        for part, size in ((names.features, flow.features), (names.context, flow.context)):
+        width = flow.features
+        if (table := shape.kept_in(notes, width)) is not None and (every := shape.names_in(notes, table)) is not None:
+            names, width = cls(every, names.context), len(every)  # constant columns too
+        for part, size in ((names.features, width), (names.context, flow.context)):
             if not isinstance(part, list) or len(part) != size or not all(isinstance(name, str) for name in part):
                 return None
         return names
@@ -211,7 +214,9 @@ def _columns_for(
     """A table that is open, and which of its columns a flow takes: features, context and weights."""
     source = _open(arguments, data)
     columns = _columns(source, arguments, weights=weights, names=_Names.of_notes(notes, flow))
-    for kind, wanted, chosen in (("features", flow.features, columns[0]), ("context", flow.context, columns[1])):
+    table = shape.kept_in(notes, flow.features)
+    width = flow.features if table is None else len(table.columns)
+    for kind, wanted, chosen in (("features", width, columns[0]), ("context", flow.context, columns[1])):
         if len(chosen) != wanted:
             option = "--columns" if kind == "features" else "--context"
             raise ValueError(
@@ -228,6 +233,9 @@ def _rows_for(
     source, columns = _columns_for(flow, notes, arguments, data=data, weights=weights)
     x, context, weight = _read(source, columns)
     names = None if source.names is None else [source.names[i] for i in columns[0]]
+    if (table := shape.kept_in(notes, flow.features)) is not None:
+        names = None if names is None else [names[i] for i in table.kept]
+        x = table.spread(x, np.random.default_rng([getattr(arguments, "seed", 0), shape.NOISE]))
     return (x, context if flow.context else None, weight[:, 0] if columns[2] else None), names
 
 

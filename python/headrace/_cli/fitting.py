@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import headrace as hr
 from headrace import _columns as about_columns
 from headrace import files
-from headrace._cli import bounds, choose, several, tables
+from headrace._cli import bounds, choose, several, shape, tables
 from headrace._cli.commands import (
     INTERRUPTED,
     OK,
@@ -37,6 +37,7 @@ from headrace._fit.streams import check_stream
 from headrace._output import check_writable, refuse_inputs
 from headrace._stored import MOST_FEATURES
 from headrace._streams.stream import Block
+from headrace._table import Table
 from headrace.diagnosis.baselines import gaussian_log_prob
 from headrace.transforms.support import Support
 
@@ -67,16 +68,20 @@ def fit(arguments: argparse.Namespace) -> int:
         options["context"] = len(columns[1])
     if columns[1] and "context" not in kind.takes:
         _usage(arguments, f"argument --context: --flow {arguments.flow} does not take it")
-    for part, rows in zip(columns, (given.some.x, given.some.context), strict=False):
+    kept = columns[0] if given.table is None else [columns[0][i] for i in given.table.kept]
+    for part, rows in zip((kept, columns[1]), (given.some.x, given.some.context), strict=False):
         _warn_of_constants(source, part, rows)
     notes = {"dtype": given.some.x.dtype.name}
     if source.names is not None:
-        chosen = _Names(*([source.names[i] for i in part] for part in columns[:2]))
+        chosen = _Names(*([source.names[i] for i in part] for part in (kept, columns[1])))
         notes["columns"] = json.dumps(asdict(chosen))
+    if given.table is not None and not given.table.is_plain:
+        names = None if source.names is None else [source.names[i] for i in columns[0]]
+        notes["table"] = shape.note(given.table, names)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* constant in the training part", category=RuntimeWarning)
         if arguments.auto:
-            labels = [source.label(i).removeprefix("column ").strip("'") for i in columns[0]]
+            labels = [source.label(i).removeprefix("column ").strip("'") for i in kept]
             some = (given.some.x, given.some.context, given.some.weights)
             flow, report, lines = choose.choose(arguments, some, options.get("bounds"), labels)
             _save(arguments.output, flow, notes)
@@ -155,6 +160,8 @@ class _Given:
     """Rows to fit that are in memory: all, or some that stand for them."""
     rows: int
     """How many there are to fit."""
+    table: Table | None = None
+    """What was done to its columns; nothing to those of a long one."""
 
 
 def _given(
@@ -168,9 +175,19 @@ def _given(
         if any(support.periodic):
             options["periodic"] = support.periodic
     stream = several.TableStream(source, columns, arguments.buffer)
+    source.missing = True
     whole = stream.whole()
     if whole is None:
+        source.missing = False
+        if arguments.missing == "drop" or arguments.spread is not None or arguments.discrete not in (None, "none"):
+            raise ValueError(
+                f"{source.path}: expected a table that is held in memory with --discrete, --spread or --missing drop, "
+                "got a longer one; a larger --buffer holds more"
+            )
         return _streamed(arguments, source, columns, stream, support)
+    whole = shape.present(source, columns, whole, arguments)
+    if not len(whole):
+        raise ValueError(f"{source.path}: expected at least one row, got none")
     _warn_of_index(arguments, source, columns[0], whole.x)
     _check_rows(source, columns[0], whole.x, "a finite number", -math.inf)
     if support is not None:
@@ -181,8 +198,14 @@ def _given(
         _check_rows(source, columns[2], whole.weights[:, None], "a finite weight of at least 0", 0.0)
         if not whole.weights.any():
             raise ValueError(f"{source.path}: {source.label(columns[2][0])}: expected a weight above 0, got none")
-    train, held_out = _Rows.of(whole).split(arguments.validation, arguments.seed)
-    return _Given(train, held_out, train, len(train.x))
+    rows = _Rows.of(whole)
+    table = shape.learn(source, columns[0], rows.x, arguments)
+    x = table.spread(rows.x, np.random.default_rng([arguments.seed, shape.NOISE]))
+    for option in ("bounds", "periodic"):
+        if option in options and (own := table.bounds(options.pop(option), option)) is not None:
+            options[option] = own
+    train, held_out = _Rows(x, rows.context, rows.weights).split(arguments.validation, arguments.seed)
+    return _Given(train, held_out, train, len(train.x), table)
 
 
 def _streamed(

@@ -64,7 +64,7 @@ class _Several(Source):
             source = tables.open_table(path, **how)
             if i == 0:
                 self.names, self.n_columns = source.names, source.n_columns
-                self._wide = np.zeros(source.n_columns, bool)
+                self._wide, self._kinds = np.zeros(source.n_columns, bool), source.kinds
             order = self._order(source)
             self._orders.append(order)
             self._wide |= [source.dtype([column]) == np.float64 for column in order]
@@ -90,6 +90,11 @@ class _Several(Source):
             )
         return [source.names.index(name) for name in self.names]
 
+    @property
+    def kinds(self) -> list[str] | None:
+        """Those of the first table."""
+        return self._kinds
+
     def read(self, columns: Sequence[int]) -> NDArray[Any]:
         return np.concatenate([np.empty((0, len(columns)), self.dtype(columns)), *self._parts(columns)])
 
@@ -102,6 +107,7 @@ class _Several(Source):
         if self._open is None or self._open[0] != file:
             self._open = file, tables.open_table(self.paths[file], **self.how)
         source = self._open[1]
+        source.missing = self.missing
         for block in source.piece(inside, [order[column] for column in columns]):
             yield block.astype(dtype, copy=False)
 

@@ -31,6 +31,8 @@ WRITTEN = (".npy", ".csv", ".parquet")
 DELIMITERS = ("\t", ";", ",", "|")  # in this order; white space if there is none of them
 HEADERS = ("auto", "yes", "no")
 OTHERS = "; --columns chooses other columns"
+MISSING = ("", "na", "n/a", "null", "none")  # texts for what is not there, beside "nan"
+KINDS = {"i": "integer", "u": "integer", "b": "boolean"}  # of dtypes
 NO_PYARROW = 'reading and writing .parquet needs pyarrow: pip install "headrace[tables]"'
 
 _CHUNK = 1 << 14  # rows of text turned into numbers at a time
@@ -44,6 +46,13 @@ class Source(abc.ABC):
     path: str
     names: tuple[str, ...] | None  # None where the file has none
     n_columns: int
+    missing = False
+    """Whether what is missing becomes NaN; else it is refused."""
+
+    @property
+    def kinds(self) -> list[str] | None:
+        """Of the columns, "float", "integer" or "boolean"; None where the file does not tell."""
+        return None
 
     @abc.abstractmethod
     def read(self, columns: Sequence[int]) -> NDArray[Any]:
@@ -185,6 +194,11 @@ class _Array(Source):
             )
         self.content, self.n_columns = content, content.shape[1]
 
+    @property
+    def kinds(self) -> list[str]:
+        """See `Source`."""
+        return [KINDS.get(self.content.dtype.kind, "float")] * self.n_columns
+
     def _choose(self, names: list[str], name: str | None) -> str:
         if name is None and len(names) == 1:
             return names[0]
@@ -324,12 +338,13 @@ class _Text(Source):
                         f"{self.path}: line {number}: expected {self.n_columns} columns, as in the first line, got "
                         f"{len(fields)}"
                     )
+            rows = [[fields[i] for i in chosen] for _, fields in chunk]
             try:
-                numbers = np.array([[fields[i] for i in chosen] for _, fields in chunk], np.float64)
+                numbers = np.array(self._filled(rows), np.float64)
             except ValueError:
                 for number, fields in chunk:
                     for i in chosen:
-                        if not _is_number(fields[i]):
+                        if not (_is_number(fields[i]) or (self.missing and _is_missing(fields[i]))):
                             # In the first row it is likely a column of text, and not a slip.
                             advice = OTHERS if is_first and number == chunk[0][0] else ""
                             raise ValueError(
@@ -339,6 +354,16 @@ class _Text(Source):
                 raise
             yield numbers.reshape(len(chunk), len(chosen))
             is_first = False
+
+    def _filled(self, rows: list[list[str]]) -> list[list[str]]:
+        """With "nan" where nothing is, if that is allowed."""
+        if not self.missing:
+            return rows
+        return [["nan" if _is_missing(field) else field for field in fields] for fields in rows]
+
+
+def _is_missing(field: str) -> bool:
+    return field.strip().lower() in MISSING
 
 
 # ---- Parquet ---------------------------------------------------------------------------------------------------------
@@ -383,6 +408,15 @@ class _Parquet(Source):
         kinds = {self.file.schema_arrow.field(i).type for i in columns}
         return np.dtype(np.float32 if kinds <= {self.arrow.float32(), self.arrow.float16()} else np.float64)
 
+    @property
+    def kinds(self) -> list[str]:
+        """See `Source`."""
+        types = self.arrow.types
+        every = [field.type for field in self.file.schema_arrow]
+        return [
+            "integer" if types.is_integer(kind) else "boolean" if types.is_boolean(kind) else "float" for kind in every
+        ]
+
     def _check(self, columns: Sequence[int]) -> None:
         types = self.arrow.types
         for i in columns:
@@ -396,7 +430,9 @@ class _Parquet(Source):
         out = np.empty((table.num_rows, len(columns)), self.dtype(columns))
         for position, i in enumerate(columns):
             column = table.column(self.labels[i])
-            if column.null_count:
+            if column.null_count and self.missing:
+                column = column.cast(self.arrow.float64())
+            elif column.null_count:
                 row = begin + column.is_null().to_numpy().argmax()
                 raise ValueError(f"{self.path}: row {row}, {self.label(i)}: expected a number, got null")
             out[:, position] = column.to_numpy()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import headrace as hr
-from headrace._cli import several, tables
+from headrace._cli import several, shape, tables
 from headrace._cli.commands import (
     OK,
     STANDARD,
@@ -47,7 +47,7 @@ def score(arguments: argparse.Namespace) -> int:
     flow, notes = _load(arguments.flow)
     source, columns = _columns_for(flow, notes, arguments)
     scores = Scores()
-    parts: Iterable[NDArray[Any]] = _densities(flow, source, columns, scores)
+    parts: Iterable[NDArray[Any]] = _densities(flow, notes, source, columns, scores)
     if arguments.output:
         tables.write_parts(arguments.output, _columns_of(flow), parts)
     else:
@@ -76,7 +76,7 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
                 scores.add(log_prob)
             continue
         source, columns = _columns_for(flow, notes, arguments, data=file)
-        folder.write(file, _columns_of(flow), partial(_densities, flow, source, columns, scores))
+        folder.write(file, _columns_of(flow), partial(_densities, flow, notes, source, columns, scores))
     told = {"tables": len(files), "tables_done_before": done}
     _say_scores(arguments, scores, told, f" in {_counted(len(files), 'table')}")
     return OK
@@ -87,12 +87,20 @@ def _columns_of(flow: Density) -> list[str]:
     return ["log_prob", *["spread"] * isinstance(flow, hr.Ensemble)]
 
 
-def _densities(flow: Density, source: tables.Source, columns: Any, scores: Scores) -> Iterator[NDArray[Any]]:
+def _densities(
+    flow: Density, notes: dict[str, str], source: tables.Source, columns: Any, scores: Scores
+) -> Iterator[NDArray[Any]]:
     """Of some rows at a time, so that a table may be larger than the memory."""
+    table = shape.kept_in(notes, flow.features)
+    width = flow.features if table is None else len(table.columns)
     for block in source.blocks([*columns[0], *columns[1]]):
-        x, context = np.split(block, [flow.features], axis=1)
+        x, context = np.split(block, [width], axis=1)
         given = (x, context if flow.context else None)
-        log_prob = flow.log_prob(*given)
+        if table is None:
+            log_prob = flow.log_prob(*given)
+        else:
+            log_prob = table.log_prob(flow.log_prob, *given, name=source.path).astype(flow.dtype)
+            given = (np.ascontiguousarray(x[:, table.kept]), given[1])
         scores.add(log_prob)
         yield np.stack([log_prob, flow.spread(*given)], axis=1) if isinstance(flow, hr.Ensemble) else log_prob
 
@@ -130,6 +138,8 @@ def sample(arguments: argparse.Namespace) -> int:
     conditions = np.array(given) if given else None
     x = flow.sample(arguments.rows, conditions, seed=seed, first_row=arguments.first_row, dtype=dtype)
     names = _Names.of_notes(notes, flow)
+    if (table := shape.kept_in(notes, flow.features)) is not None:
+        x = table.back(x)
     tables.write_table(arguments.output, x, None if names is None else names.features)
     if arguments.output:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}

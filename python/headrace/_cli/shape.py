@@ -1,0 +1,119 @@
+"""What ``--discrete``, ``--spread`` and ``--missing`` say of a table, and the note in a file that keeps it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _table
+from headrace._cli import tables
+from headrace._streams.stream import Block
+from headrace._table import Table
+
+__all__ = ["NOISE", "kept_in", "learn", "names_in", "note", "present"]
+
+NOISE = 0x6E6F697365  # beside a seed: the noise of whole numbers is no other number that it gives
+
+
+def present(
+    source: tables.Source, columns: Sequence[Sequence[int]], rows: Block, arguments: argparse.Namespace
+) -> Block:
+    """The rows without those that miss a number, where that was asked for; else they are refused."""
+    labels = [source.label(column) for part in columns for column in part]
+    weights = None if rows.weights is None else rows.weights[:, None]
+    parts = [part for part in (rows.x, rows.context, weights) if part is not None]
+    try:
+        good = _table.without_missing(np.concatenate(parts, axis=1), labels, arguments.missing, source.path)
+    except ValueError as error:
+        raise ValueError(str(error).replace("missing='drop'", "--missing drop")) from None
+    if good.all():
+        return rows
+    if not arguments.quiet:
+        told = f"{int((~good).sum()):,} of {len(good):,} rows miss a number and are left out"
+        print(f"{source.path}: {told}", file=sys.stderr)
+    return rows.take(good)
+
+
+def learn(source: tables.Source, columns: Sequence[int], x: NDArray[Any], arguments: argparse.Namespace) -> Table:
+    """What each column of features is, with a warning of constant ones and of those whose values repeat."""
+    kinds = [(source.kinds or ["float"] * source.n_columns)[i] for i in columns]
+    if arguments.discrete == "none":
+        kinds = ["float"] * len(columns)
+    elif arguments.discrete is not None:
+        named = [_place(source, columns, "--discrete", i) for i in source.select("--discrete", arguments.discrete)]
+        kinds = ["integer" if i in named and kind == "float" else kind for i, kind in enumerate(kinds)]
+    widths: list[float | None] = [None] * len(columns)
+    if arguments.spread == "auto":
+        for i in _table.repeating(x, Table.learn(x, kinds, widths)):
+            widths[i] = _table.smallest_gap(x[:, i])
+    elif arguments.spread is not None:
+        for entry in arguments.spread.split(","):
+            name, equals, width = entry.rpartition("=")
+            if not equals or not tables._is_number(width) or not 0.0 < float(width) < np.inf:
+                raise ValueError(f"--spread: expected auto, or COLUMN=WIDTH with a width above 0, got {entry!r}")
+            for column in source.select("--spread", name.strip()):
+                place = _place(source, columns, "--spread", column)
+                if kinds[place] != "float":
+                    raise ValueError(f"--spread: {source.label(column)} has whole numbers, which are spread anyway")
+                widths[place] = float(width)
+    found = Table.learn(x, kinds, widths)
+    _warn(source, columns, x, found)
+    return found
+
+
+def _place(source: tables.Source, columns: Sequence[int], option: str, column: int) -> int:
+    if column not in columns:
+        raise ValueError(f"{option}: expected columns of features, got {source.label(column)}")
+    return list(columns).index(column)
+
+
+def _warn(source: tables.Source, columns: Sequence[int], x: NDArray[Any], found: Table) -> None:
+    constant = [i for i, one in enumerate(found.columns) if one.constant is not None]
+    if constant:
+        first = found.columns[constant[0]].constant
+        more = f" and {len(constant) - 1} more" if len(constant) > 1 else ""
+        have, are = ("have", "are") if more else ("has", "is")
+        warnings.warn(
+            f"{source.path}: {source.label(columns[constant[0]])}{more} {have} one number in all rows ({first:g}), and "
+            f"{are} kept aside: samples have it again, and rows with another number have a density of 0",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    names = None if source.names is None else [source.names[i] for i in columns]
+    if message := _table.about_repeats(x, found, names):
+        told = message.replace("by jitter", "by --spread").replace("by discrete", "by --discrete")
+        warnings.warn(f"{source.path}: {told}", RuntimeWarning, stacklevel=3)
+
+
+# ---- the note in a file ----------------------------------------------------------------------------------------------
+
+
+def note(found: Table, names: Sequence[str] | None) -> str:
+    """For `notes["table"]`: what became of the columns, and all their names, or null."""
+    return json.dumps({"names": None if names is None else list(names), "columns": found.header()})
+
+
+def kept_in(notes: dict[str, str], features: int) -> Table | None:
+    """The way back; None where there is none, or none that fits a flow of so many features."""
+    try:
+        found = Table.of_header(json.loads(notes.get("table", "null"))["columns"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return found if len(found.kept) == features else None
+
+
+def names_in(notes: dict[str, str], found: Table) -> list[str] | None:
+    """What the columns of the table were called."""
+    try:
+        names = json.loads(notes["table"])["names"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    good = isinstance(names, list) and len(names) == len(found.columns) and all(isinstance(one, str) for one in names)
+    return names if good else None

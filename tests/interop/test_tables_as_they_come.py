@@ -1,0 +1,240 @@
+"""Frames with whole numbers, truth values, missing and constant columns, into `FlowDensity` and back out of it."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from headrace import _table
+from headrace._table import Column, Table
+
+pytest.importorskip("sklearn")
+pandas = pytest.importorskip("pandas")
+
+from headrace.sklearn import FlowDensity  # noqa: E402
+
+SHORT = {"transforms": 2, "hidden": (16,), "epochs": 15, "random_state": 0}
+RATE = 3.0
+
+
+def frame(rows=1500, seed=0):
+    rng = np.random.default_rng(seed)
+    count = rng.poisson(RATE, rows)
+    return pandas.DataFrame(
+        {
+            "count": count,
+            "yes": rng.random(rows) < 0.3,
+            "size": rng.standard_normal(rows) + 0.3 * count,
+            "unit": np.full(rows, 2.5),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return FlowDensity(**SHORT).fit(frame())
+
+
+def test_kinds_are_seen(fitted):
+    assert [one.kind for one in fitted.table_.columns] == ["integer", "boolean", "float", "float"]
+    assert [one.width for one in fitted.table_.columns] == [1.0, 1.0, 0.0, 0.0]
+    assert fitted.table_.columns[3].constant == 2.5
+    assert fitted.flow_.features == 3
+
+
+def test_samples_are_rows_of_the_table(fitted):
+    drawn = fitted.sample(2000, random_state=1)
+    assert (drawn[:, :2] == np.round(drawn[:, :2])).all()
+    assert set(np.unique(drawn[:, 1])) == {0.0, 1.0}
+    assert (drawn[:, 3] == 2.5).all()
+    assert abs(drawn[:, 0].mean() - RATE) < 0.3
+    as_frame = fitted.sample(10, random_state=1, as_frame=True)
+    assert isinstance(as_frame, pandas.DataFrame)
+    assert as_frame.dtypes.astype(str).to_dict() == {
+        "count": "int64", "yes": "bool", "size": "float64", "unit": "float64"
+    }  # fmt: skip
+    assert (as_frame.to_numpy(float) == fitted.sample(10, random_state=1)).all()
+
+
+def test_probabilities_of_whole_numbers():
+    """Of one column of counts: the scores are log probabilities, and their exponentials sum to one."""
+    count = frame(4000)[["count", "unit"]]
+    density = FlowDensity("nsf", transforms=2, hidden=(16,), epochs=40, random_state=0).fit(count)
+    values = pandas.DataFrame({"count": np.arange(-5, 40), "unit": 2.5})
+    share = np.exp(density.score_samples(values))
+    assert share.sum() == pytest.approx(1.0, abs=0.01)  # cells are averaged at 16 places
+    expected = scipy.stats.poisson.pmf(np.arange(-5, 40), RATE)
+    assert np.abs(share - expected).max() < 0.03
+    frequent = np.bincount(count["count"], minlength=8)[:8] / len(count)
+    assert np.abs(share[5:13] - frequent).max() < 0.03
+
+
+def test_a_row_alone_has_the_probability_that_it_has_among_others(fitted):
+    x = frame(30, seed=3)
+    assert (fitted.score_samples(x)[:1] == fitted.score_samples(x[:1])).all()
+
+
+def test_another_constant_is_impossible(fitted):
+    x = frame(5, seed=2)
+    x.loc[3, "unit"] = 2.0
+    with pytest.warns(RuntimeWarning, match=r"X: 1 of 5 rows differ from 2.5, .* column 3"):
+        scores = fitted.score_samples(x)
+    assert (scores == -np.inf).tolist() == [False, False, False, True, False]
+
+
+def test_missing_values_are_counted_by_column():
+    x = frame(100)
+    x["count"] = x["count"].astype("Int64")
+    x.loc[[1, 2, 3], "count"] = pandas.NA
+    x.loc[3, "size"] = np.nan
+    with pytest.raises(ValueError, match=r"NaN in 3 of 100 rows \(column 'count' 3, column 'size' 1\); missing='drop'"):
+        FlowDensity(**SHORT).fit(x)
+    density = FlowDensity(missing="drop", **SHORT)
+    density.fit(x, sample_weight=np.ones(100), context=np.arange(100.0))
+    other = FlowDensity(**SHORT).fit(
+        frame(100).drop([1, 2, 3]), sample_weight=np.ones(97), context=np.delete(np.arange(100.0), [1, 2, 3])
+    )
+    assert (density.flow_.parameters == other.flow_.parameters).all()
+    scores = density.score_samples(x, np.arange(100.0))
+    assert np.flatnonzero(np.isnan(scores)).tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match="NaN in 3 of 3 rows"):
+        FlowDensity(missing="drop", **SHORT).fit(x.loc[[1, 2, 3]])
+
+
+def test_repeated_values_give_a_warning_and_jitter_spreads_them():
+    rng = np.random.default_rng(0)
+    rounded = rng.standard_normal((400, 2))
+    rounded[:, 0] = rounded[:, 0].round(1)
+    with pytest.warns(RuntimeWarning, match=r"values repeat in column 0 \(\d+ different ones in 400 rows"):
+        FlowDensity(**SHORT).fit(rounded)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        density = FlowDensity(jitter="auto", **SHORT).fit(rounded)
+        assert density.table_.columns[0].width == pytest.approx(0.1)
+        assert density.table_.columns[1].width == 0.0
+        wide = FlowDensity(jitter={0: 0.5}, **SHORT).fit(rounded)
+        assert [one.width for one in wide.table_.columns] == [0.5, 0.0]
+    assert len(np.unique(density.sample(200, random_state=0)[:, 0])) == 200  # floats are not rounded
+
+
+def test_the_noise_is_uniform_in_the_cell():
+    table = Table((Column("integer", 10.0, 5.0), Column("float", 0.0)))
+    x = np.column_stack([np.full(20_000, 15.0), np.zeros(20_000)])
+    spread = table.spread(x, np.random.default_rng(0))
+    assert scipy.stats.kstest(spread[:, 0], "uniform", (10.0, 10.0)).pvalue > 1e-4
+    assert (spread[:, 1] == 0).all()
+    assert (table.back(spread) == x).all()
+
+
+def test_the_probability_of_a_cell_is_its_integral():
+    table = Table(
+        (Column("integer", 2.0, 0.0), Column("integer", 1.0, 0.0), Column("float"), Column("float", constant=1.0))
+    )
+    x = np.array([[4.0, 1.0, 0.3, 1.0], [0.0, -2.0, 1.0, 1.0]])
+    normal = scipy.stats.norm
+
+    def log_prob(rows, context):
+        return normal.logpdf(rows / [2.0, 2.0, 1.0]).sum(axis=1) - 2 * np.log(2.0)  # deviations 2, 2 and 1
+
+    cells = [normal.cdf((x[:, i] + h) / 2) - normal.cdf((x[:, i] - h) / 2) for i, h in ((0, 1.0), (1, 0.5))]
+    expected = np.log(cells[0]) + np.log(cells[1]) + normal.logpdf(x[:, 2])
+    assert np.allclose(table.log_prob(log_prob, x, None), expected, atol=0.02)
+    for columns in (2, 3, 7):
+        places = _table._places(columns)
+        assert (np.sort(places, axis=0) == np.sort(places[:, :1], axis=0)).all()  # each part of each column once
+        assert np.allclose(places.sum(axis=0), 0.0)
+    one = Table((Column("integer", 1.0, 0.0),))
+    exact = np.log(normal.cdf(1.5) - normal.cdf(0.5))
+    assert one.log_prob(lambda r, c: normal.logpdf(r[:, 0]), np.array([[1.0]]), None) == pytest.approx(exact, abs=1e-3)
+
+
+def test_discrete_by_name_and_by_dtype():
+    x = frame(200)
+    none = FlowDensity(discrete=None, **SHORT)
+    with pytest.warns(RuntimeWarning, match="values repeat in column 'count'"):
+        none.fit(x[["count", "size"]])
+    assert none.table_.is_plain
+    tens = np.column_stack([10.0 * np.arange(100) % 70, np.random.default_rng(0).standard_normal(100)])
+    density = FlowDensity(discrete=[0], **SHORT).fit(tens)
+    assert density.table_.columns[0] == Column("integer", 10.0, 0.0)
+    assert FlowDensity(**SHORT).fit(np.random.default_rng(0).poisson(3, (100, 2))).table_.columns[1].kind == "integer"
+    for wrong, error in (
+        ({"discrete": "some"}, "discrete: expected 'auto', None or a list"),
+        ({"discrete": ["a"]}, "discrete: expected a column of X"),
+        ({"jitter": -1.0}, "jitter: expected a number above 0"),
+        ({"jitter": {"count": 1.0}}, "whole numbers, got column 'count'"),
+        ({"missing": "fill"}, "missing: expected one of"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            FlowDensity(**wrong, **SHORT).fit(x)
+
+
+def test_bounds_of_whole_numbers_are_those_of_their_cells():
+    x = frame(300)[["count", "unit", "size"]]
+    density = FlowDensity(bounds=[(0, None), None, None], **SHORT).fit(x)
+    assert density.sample(3000, random_state=0)[:, 0].min() >= 0
+    assert density.flow_.transforms[-1].bounds == ((-0.5, None), None)
+
+
+def test_polars_frames():
+    polars = pytest.importorskip("polars")
+    x = polars.DataFrame({"a": [1, 2, 3] * 30, "b": np.random.default_rng(0).standard_normal(90)})
+    density = FlowDensity(**SHORT).fit(x)
+    assert density.table_.columns[0].kind == "integer"
+    drawn = density.sample(3, random_state=0, as_frame=True)
+    assert isinstance(drawn, polars.DataFrame)
+    assert drawn.columns == ["a", "b"]
+
+
+def test_all_columns_constant_are_fitted_as_they_are():
+    with pytest.warns(RuntimeWarning, match="constant"):
+        density = FlowDensity(**SHORT).fit(np.ones((20, 2)))
+    assert density.flow_.features == 2
+
+
+def test_rows_of_weight_zero_say_nothing_of_a_column():
+    x = np.column_stack([np.r_[np.zeros(50), np.full(50, 2.0)], np.random.default_rng(0).standard_normal(100)])
+    density = FlowDensity(**SHORT).fit(x, sample_weight=np.r_[np.zeros(50), np.ones(50)])
+    assert density.table_.columns[0].constant == 2.0
+
+
+def test_an_ensemble_of_a_table():
+    density = FlowDensity(ensemble=2, **SHORT).fit(frame(200))
+    assert density.spread_samples(frame(5)).shape == (5,)
+    assert density.sample(5, random_state=0).shape == (5, 4)
+
+
+def test_pickles_keep_the_table_and_old_ones_load(fitted):
+    again = pickle.loads(pickle.dumps(fitted))
+    assert again.table_ == fitted.table_
+    assert (again.score_samples(frame(20)) == fitted.score_samples(frame(20))).all()
+    old = FlowDensity(**SHORT).fit(np.random.default_rng(0).standard_normal((50, 2)))
+    state = old.__getstate__()
+    for name in ("table_", "_frame", "discrete", "jitter", "missing"):
+        state.pop(name)
+    loaded = object.__new__(FlowDensity)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded.__setstate__(state)
+    assert loaded.sample(3, random_state=0).shape == (3, 2)
+    assert loaded.get_params()["missing"] == "refuse"
+
+
+def test_a_table_is_kept_as_json():
+    table = Table((Column("integer", 2.0, 1.0), Column("float", constant=3.0), Column("boolean", 1.0)))
+    assert Table.of_header(table.header()) == table
+    for wrong in ([], "x", [{"kind": "odd"}], [{**table.header()[1]}], [{**table.header()[0], "width": -1.0}]):
+        with pytest.raises((ValueError, TypeError, KeyError)):
+            Table.of_header(wrong)
+
+
+def test_repeats_of_continuous_numbers_are_not_spoken_of():
+    x = np.random.default_rng(0).standard_normal((1000, 2))
+    plain = Table((Column(), Column()))
+    assert _table.about_repeats(x, plain, None) is None
+    spiked = x.copy()
+    spiked[:60, 1] = 0.0
+    assert "column 1" in _table.about_repeats(spiked, plain, None)
+    assert _table.about_repeats(spiked[:40], plain, None) is None
