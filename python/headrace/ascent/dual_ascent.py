@@ -206,7 +206,7 @@ class DualAscentFlow:
         clock = Clock(time_budget)
         if group is not None:
             if clock.is_limited:
-                raise ValueError(f"time_budget: expected None with a group, as clocks of ranks differ, got {time_budget}")
+                raise ValueError("time_budget: expected None with a group, whose bits do not depend on time")
             return self._fit_together(x, context, weights, validation, clock, bool(progress), group)
         return self._fit(x, context, weights, validation, clock, bool(progress))
 
