@@ -98,13 +98,20 @@ def main():
     else:
         right = {name: shards for name, shards in ranks.ASSIGNMENTS.items() if len(shards) == group.size}
         found = {"bits": bits(group, right), "nan": nan_row(group), "repr": repr(group)}
-    Path(directory, f"rank{group.rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    written = Path(directory, f"rank{group.rank}.part")
+    written.write_text(json.dumps(found), encoding="utf-8")
+    written.rename(written.with_suffix(".json"))  # whole at once
     if kind == "gloo" and work == "fit":
         import torch.distributed
 
         torch.distributed.destroy_process_group()  # or its threads may meet the end of the interpreter
     if kind == "mpi" and work == "stops":
-        os._exit(0)  # MPI would wait for those that stand still
+        # MPI would wait for those that stand still; and its launcher ends all ranks as soon as one has gone.
+        until = time.monotonic() + 60.0
+        others = [Path(directory, f"rank{other}.json") for other in range(group.size) if other != 1]
+        while time.monotonic() < until and not all(path.exists() for path in others):
+            time.sleep(0.05)
+        os._exit(0)
 
 
 if __name__ == "__main__":
