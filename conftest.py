@@ -12,13 +12,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # Modules whose optional requirement is not installed.
 OPTIONAL = {
     "sklearn": ["sklearn.py"],
-    "torch": ["torch"],
+    "torch": ["torch", "convert/plain"],
     "jax": ["jax.py", "_xla.py"],
     "onnx": ["onnx"],
     "sbi": ["integrations/sbi.py"],
     "pocomc": ["integrations/pocomc.py"],
     "nessai": ["integrations/nessai.py"],
     "numpyro": ["integrations/numpyro.py"],
+    "aspire": ["integrations/aspire.py"],
+    "pymc": ["integrations/pymc.py"],
+    "flowMC": ["integrations/flowmc.py"],
 }
 collect_ignore = [
     f"python/headrace/{name}" for needed, names in OPTIONAL.items() if not find_spec(needed) for name in names

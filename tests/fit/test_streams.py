@@ -416,7 +416,8 @@ def test_ctrl_c_while_the_rows_are_read():
     assert_array_equal(flow.parameters, kept)
 
 
-def test_the_bar_knows_the_total(capsys):
+def test_the_bar_knows_the_total(capsys, monkeypatch):
+    monkeypatch.setattr("headrace._progress.watched", lambda: True)
     x = streams.rows(3000)[0]
     small().fit(hr.rows.memmap(x, buffer=500), epochs=2)
     shown = capsys.readouterr().err

@@ -108,7 +108,7 @@ class Run:
         self.bounds = [train.size * i // batches for i in range(batches + 1)]
         self.library = _arrays.library(data.x)
         self.mean_weight = data.weight_of(train) / train.size
-        self.gradient = self.library.empty(self.program.n_weights, self.flow.dtype)
+        self.gradient = self.library.empty(self.flow._interior.program.n_weights, self.flow.dtype)
         self.log_prob = self.library.empty(self._log_probs(), self.flow.dtype)
 
     def also_kept(self, clock: int) -> dict[str, Any]:
