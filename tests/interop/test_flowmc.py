@@ -15,8 +15,18 @@ jax = library("jax")
 import equinox  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import optax  # noqa: E402
+from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
 from headrace.integrations.flowmc import FlowModel, use  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def jax_keeps_nothing_on_disk():
+    """flowMC has JAX keep what it compiles in the working folder, for all that the process compiles from then on."""
+    before = jax.config.jax_compilation_cache_dir
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
 
 
 def made(features=3, **settings):
