@@ -158,6 +158,19 @@ struct Opened {
     }
 };
 
+// Whether arrays for gradients are empty, or of the shapes of what these belong to; the context's for each row.
+template <class T>
+bool are_gradients(const Opened<T>& opened, Out<T>& to_parameters, Out<T>& to_x, Out<T>& to_context) {
+    const auto rows = size_t(opened.request.rows);
+    const auto is = [](Out<T>& out, size_t size) { return out->element_count() == 0 || out->element_count() == size; };
+    return is(to_parameters, opened.program->n_weights()) && is(to_x, rows * size_t(opened.program->features())) &&
+           is(to_context, rows * size_t(opened.program->context()));
+}
+
+ffi::Error refused_gradients() {
+    return refused("gradients: expected the shapes of what they belong to, the context's for each row");
+}
+
 // XLA is compiled without exceptions: none may reach it.
 template <class Body>
 ffi::Error guarded(Body&& body) {
@@ -209,10 +222,7 @@ ffi::Error run_gradient(int64_t handle, bool inverse, bool base, double row_scal
         gradient.weights = wanted<T>(to_parameters);
         gradient.input = wanted<T>(to_x);
         gradient.context = wanted<T>(to_context);
-        if ((gradient.weights && to_parameters->element_count() != program.n_weights()) ||
-            (gradient.input && to_x->element_count() != rows * size_t(program.features())) ||
-            (gradient.context && to_context->element_count() != rows * size_t(program.context())))
-            return refused("gradients: expected the shapes of what they belong to, the context's for each row");
+        if (!are_gradients(opened, to_parameters, to_x, to_context)) return refused_gradients();
         program.run_gradient(opened.request, gradient, opened.weights);
         return ffi::Error::Success();
     });
@@ -231,9 +241,8 @@ ffi::Error run_unit(int64_t handle, bool inverse, bool base, In<T> parameters, I
         const auto rows = size_t(request.rows);
         if (row->element_count() != rows || has_parameters->element_count() != 1 ||
             to_parameters->element_count() != program.n_weights() ||
-            (to_x->element_count() && to_x->element_count() != rows * size_t(program.features())) ||
-            (to_context->element_count() && to_context->element_count() != rows * size_t(program.context())))
-            return refused("gradients: expected the shapes of what they belong to, the context's for each row");
+            !are_gradients(opened, to_parameters, to_x, to_context))
+            return refused_gradients();
         (base ? request.log_prob : request.log_det) = row->typed_data();
         const bool even = opened.entry->has_even_rows.load(std::memory_order_relaxed);
         *has_parameters->typed_data() = even ? T(1) : T(0);
@@ -244,10 +253,12 @@ ffi::Error run_unit(int64_t handle, bool inverse, bool base, In<T> parameters, I
         gradient.input = wanted<T>(to_x);
         gradient.context = wanted<T>(to_context);
         if (!even) std::fill_n(to_parameters->typed_data(), to_parameters->element_count(), T(0));
-        if (gradient.weights || gradient.input || gradient.context)
+        if (gradient.weights || gradient.input || gradient.context) {
             program.run_gradient(request, gradient, opened.weights);
-        else
+        } else {
+            request.tiles_only = true;  // few rows have the bits that the other way gives them
             program.run(request, opened.weights);
+        }
         return ffi::Error::Success();
     });
 }
@@ -265,7 +276,7 @@ ffi::Error run_scaled(int64_t handle, bool inverse, bool base, In<T> parameters,
         const size_t size = program.n_weights();
         if (by_row.element_count() != rows || has_unit.element_count() != 1 || unit.element_count() != size ||
             to_parameters->element_count() != size)
-            return refused("gradients: expected the shapes of what they belong to");
+            return refused_gradients();
         T* const out = to_parameters->typed_data();
         const T* const factors = by_row.typed_data();
         const bool even = std::all_of(factors, factors + rows, [&](T f) { return f == factors[0]; });
@@ -294,71 +305,35 @@ ffi::Error no_device(ffi::RemainingArgs, ffi::RemainingRets) {
         "headrace.jax computes on the CPU; compile for it, as by jax.default_device(jax.devices('cpu')[0])");
 }
 
+// What a call says, by name, and then so many arrays in and, at least one, out. A binding cannot be moved, only made.
+auto told() {
+    return ffi::Ffi::Bind().Attr<int64_t>("handle").Attr<bool>("inverse").Attr<bool>("base");
+}
+template <class T, int ins, int outs, class Binding>
+auto with_arrays(Binding&& binding) {
+    using Result = ffi::Buffer<xla_type<T>>;
+    if constexpr (ins > 0)
+        return with_arrays<T, ins - 1, outs>(std::forward<Binding>(binding).template Arg<In<T>>());
+    else if constexpr (outs > 1)
+        return with_arrays<T, 0, outs - 1>(std::forward<Binding>(binding).template Ret<Result>());
+    else
+        return std::forward<Binding>(binding).template Ret<Result>();
+}
 template <class T>
 auto bound_run() {
-    using R = ffi::Buffer<xla_type<T>>;
-    return ffi::Ffi::Bind()
-        .Attr<int64_t>("handle")
-        .Attr<bool>("inverse")
-        .Attr<bool>("base")
-        .template Arg<In<T>>()
-        .template Arg<In<T>>()
-        .template Arg<In<T>>()
-        .template Ret<R>()
-        .template Ret<R>();
+    return with_arrays<T, 3, 2>(told());
 }
-
 template <class T>
 auto bound_gradient() {
-    using R = ffi::Buffer<xla_type<T>>;
-    return ffi::Ffi::Bind()
-        .Attr<int64_t>("handle")
-        .Attr<bool>("inverse")
-        .Attr<bool>("base")
-        .Attr<double>("row_scale")
-        .template Arg<In<T>>()
-        .template Arg<In<T>>()
-        .template Arg<In<T>>()
-        .template Arg<In<T>>()
-        .template Arg<In<T>>()
-        .template Ret<R>()
-        .template Ret<R>()
-        .template Ret<R>()
-        .template Ret<R>()
-        .template Ret<R>();
+    return with_arrays<T, 5, 5>(told().template Attr<double>("row_scale"));
 }
-
 template <class T>
 auto bound_unit() {
-    using R = ffi::Buffer<xla_type<T>>;
-    return ffi::Ffi::Bind()
-        .Attr<int64_t>("handle")
-        .Attr<bool>("inverse")
-        .Attr<bool>("base")
-        .template Arg<In<T>>()
-        .template Arg<In<T>>()
-        .template Arg<In<T>>()
-        .template Ret<R>()
-        .template Ret<R>()
-        .template Ret<R>()
-        .template Ret<R>()
-        .template Ret<R>();
+    return with_arrays<T, 3, 5>(told());
 }
-
 template <class T>
 auto bound_scaled() {
-    using R = ffi::Buffer<xla_type<T>>;
-    return ffi::Ffi::Bind()
-        .Attr<int64_t>("handle")
-        .Attr<bool>("inverse")
-        .Attr<bool>("base")
-        .template Arg<In<T>>()
-        .template Arg<In<T>>()
-        .template Arg<In<T>>()
-        .template Arg<In<T>>()
-        .template Arg<In<T>>()
-        .template Arg<In<T>>()
-        .template Ret<R>();
+    return with_arrays<T, 6, 1>(told());
 }
 
 XLA_FFI_DEFINE_HANDLER(run_float32, run<float>, bound_run<float>());

@@ -246,6 +246,16 @@ def test_log_densities_and_gradients_come_from_one_run_where_memory_allows(monke
     # What a loss of other factors has left behind changes no bit.
     for g, w in zip(every(even, p, x, c), first, strict=True):
         np.testing.assert_array_equal(g, w)
+    other = made()  # of which no loss is known yet
+    for given in ((x, c), (x, c[:1]), (jnp.tile(x, (20, 1)), c[:1])):
+        rows, contexts = given
+        same = jnp.full(len(rows), 0.3)
+        known, new = (
+            jax.value_and_grad(lambda p, f=f, r=rows, c=contexts, w=same: (w * hj.log_prob(f, p, r, c)).sum())(p)
+            for f in (flow, other)
+        )
+        for g, w in zip(known, new, strict=True):
+            np.testing.assert_array_equal(g, w)
     for value in (0.0, np.nan, np.inf):
         weights = even.at[2].set(value)
         want = flow.log_prob_vjp(*numpy(x, weights, c), wrt=("parameters",))
