@@ -146,6 +146,24 @@ def test_coverage(conditional):
     assert stats.kstest(np.concatenate(regions), "uniform").pvalue > 1e-3  # of 16,000: a hundredth would show
 
 
+def test_trees_take_one_thread(monkeypatch):
+    """Threads of OpenMP wait for each other in a busy loop, for minutes where other processes have the cores."""
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    pools = pytest.importorskip("threadpoolctl")
+    seen, fit = [], ensemble.HistGradientBoostingClassifier.fit
+
+    def watched(model, *arguments):
+        seen.extend(pool["num_threads"] for pool in pools.threadpool_info() if pool["user_api"] == "openmp")
+        return fit(model, *arguments)
+
+    monkeypatch.setattr(ensemble.HistGradientBoostingClassifier, "fit", watched)
+    x = cases.rng("trees").standard_normal((200, 2))
+    with pools.threadpool_limits(3, user_api="openmp"):
+        hr.diagnose(hr.Flow([], hr.StandardNormal(2), dtype="float64"), x)
+    assert seen
+    assert set(seen) == {1}
+
+
 def test_coverage_where_log_densities_are_equal():
     """Half of the draws tie with a row where a density is flat: their order is drawn."""
 
