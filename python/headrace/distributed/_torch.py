@@ -89,21 +89,25 @@ class _Torch:
         return array
 
     def _who(self) -> str:
-        """Who does not answer: every rank sends all others a number when something failed, and waits for theirs."""
+        """Who does not answer: every rank sends all others a number when something failed, and waits for theirs.
+
+        Nobody leaves before those who answered have its own number: until then gloo only knows that it is to be sent.
+        """
         import torch
 
-        others = [rank for rank in range(self.size) if rank != self.rank]
-        silent, awaited, kept = set(others), {}, []  # tensors are kept until all is over
+        silent, sent, awaited, kept = {rank for rank in range(self.size) if rank != self.rank}, {}, {}, []
         end = time.monotonic() + self._timeout + GRACE
-        for rank in others:
+        for rank in sorted(silent):
             tensors = torch.zeros(1), torch.zeros(1)
+            kept.append(tensors)
             with suppress(RuntimeError):  # the connection is broken
-                kept.append((tensors, self._distributed.isend(tensors[0], self._ranks[rank], group=self._watch)))
+                sent[rank] = self._distributed.isend(tensors[0], self._ranks[rank], group=self._watch)
                 awaited[rank] = self._distributed.irecv(tensors[1], self._ranks[rank], group=self._watch)
-        for rank, work in awaited.items():
+        for rank, received in awaited.items():
             with suppress(RuntimeError):  # broken, or too late
-                work.wait(timedelta(seconds=max(end - time.monotonic(), 0.1)))
+                received.wait(timedelta(seconds=max(end - time.monotonic(), 0.1)))
                 silent.discard(rank)
+                sent[rank].wait(timedelta(seconds=max(end - time.monotonic(), 0.1)))
         if not silent:
             return f"a connection broke, or some rank let the others wait for {self._timeout:g} s, but all answer now"
         listed = ", ".join(map(str, sorted(silent)))
