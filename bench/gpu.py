@@ -329,7 +329,7 @@ def no_device(card: Mapping[str, Any], options: argparse.Namespace) -> str:
         lines.append(f"headrace {card['headrace']}, {card['installed']}; CUDA {card['info']}")
     lines += [
         f"Install it on a machine with a card:  {INSTALL}",
-        "or let this command do it:            python -m bench.gpu --build",
+        "or let this command do it:            python -m bench.gpu --build --output STEM",
         f"There it would run, in {CALLS} commands of {options.budget / 60:.0f} minutes at most: {chosen}; and these "
         "workloads:",
         *(f"  {case.workload.name}" for case in options.cases),
@@ -361,6 +361,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if unknown := set(chosen) - set(known):
             parser.error(f"--{name}: expected some of {', '.join(known)}, got {', '.join(sorted(unknown))}")
         setattr(options, name, chosen)
+    if options.build and options.output is None:
+        parser.error("--build needs an --output: the next command goes on there, and builds nothing again")
     options.cases = [case for case in CASES if re.search(options.workloads, case.workload.name)]
     if not options.cases:
         names = ", ".join(case.workload.name for case in CASES)

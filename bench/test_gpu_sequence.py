@@ -245,3 +245,10 @@ def test_the_build_is_for_this_card_and_by_all_cores(monkeypatch):
     gpu_steps.build_step(1.0, "90-real")
     assert all("--threads 0 --split-compile 0" in env["CUDAFLAGS"] and env["HEADRACE_CUDA"] == "ON" for env in told)
     assert [env.get("CUDAARCHS") for env in told] == [None, "90-real"]
+
+
+def test_a_build_needs_a_place_to_go_on_at(capsys):
+    with pytest.raises(SystemExit):
+        gpu.arguments(["--build"])
+    assert "--build needs an --output" in capsys.readouterr().err
+    assert gpu.arguments(["--build", "--output", "x"]).build

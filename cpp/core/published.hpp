@@ -18,26 +18,16 @@ class Published {
     T* numbers() { return numbers_.get(); }
     const T* numbers() const { return numbers_.get(); }
 
-    // What make() makes of the numbers for one of a program's chains, by whoever needs it first. Without a lock, which
-    // a forked child might inherit from a thread that it does not have.
+    // What make() makes of the numbers for one of a program's chains, by whoever needs it first.
     template <class Make>
     const T* ready(int chain, Make&& make) const {
-        std::atomic<T*>& slot = ready_[chain];
-        T* found = slot.load(std::memory_order_acquire);
-        if (found) return found;
-        Aligned<T> made = make();
-        if (slot.compare_exchange_strong(found, made.get(), std::memory_order_acq_rel)) return made.release();
-        return found;
+        return made_once(ready_[chain], make);
     }
 
     // The same of the numbers rounded to bf16, in pairs.
     template <class Make>
     const uint32_t* rounded(Make&& make) const {
-        uint32_t* found = rounded_.load(std::memory_order_acquire);
-        if (found) return found;
-        Aligned<uint32_t> made = make();
-        if (rounded_.compare_exchange_strong(found, made.get(), std::memory_order_acq_rel)) return made.release();
-        return found;
+        return made_once(rounded_, make);
     }
 
     // Before the numbers change in place; nobody else may hold them.
@@ -49,6 +39,16 @@ class Published {
     static constexpr int chains = 4;  // two directions, with the base and without
 
   private:
+    // Without a lock, which a forked child might inherit from a thread that it does not have.
+    template <class N, class Make>
+    static const N* made_once(std::atomic<N*>& slot, Make&& make) {
+        N* found = slot.load(std::memory_order_acquire);
+        if (found) return found;
+        Aligned<N> made = make();
+        if (slot.compare_exchange_strong(found, made.get(), std::memory_order_acq_rel)) return made.release();
+        return found;
+    }
+
     Aligned<T> numbers_;
     mutable std::atomic<T*> ready_[chains] = {};
     mutable std::atomic<uint32_t*> rounded_ = nullptr;

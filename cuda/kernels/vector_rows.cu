@@ -477,6 +477,7 @@ void run_back(VectorRows<T> a, const VectorRowsBack<T>& back, int64_t rows, cuda
     }
     if (!tiles.in_shared)
         room = DeviceBuffer<T>(size_t(blocks) * size_t(tiles.rows_of_tile) * size_t(a.n_ready), stream);
+    if constexpr (shared_set) total = DeviceBuffer<double>(size_t(a.n_ready), stream);
     if (blocks > 0 && tiles.in_shared) {
         auto* const kernel = vector_rows_back<Map, inverse, shared_set, T>;
         HR_LAUNCH(kernel, unsigned(blocks), vector_threads, size_t(tiles.bytes), stream, a, back, tiles, sums.get());
@@ -487,7 +488,6 @@ void run_back(VectorRows<T> a, const VectorRowsBack<T>& back, int64_t rows, cuda
         check_launch("vector_map_backward");
     }
     if constexpr (shared_set) {
-        total = DeviceBuffer<double>(size_t(a.n_ready), stream);
         const int64_t warps_of_numbers = (int64_t(a.n_ready) + 31) / 32;
         HR_LAUNCH(sum_blocks_of_rows, unsigned(std::min(warps_of_numbers, most_blocks)), row_sum_threads,
                   row_sum_threads * sizeof(double), stream, sums.get(), sums_of_block, int(blocks), a.n_ready,

@@ -136,6 +136,8 @@ def test_a_fit_sees_the_rounded_density():
     again = hr.MAF(3, transforms=2, hidden=(16,), matmul="bf16")
     assert again.fit(x, epochs=5, progress=False).validation_loss == history.validation_loss
     cases.assert_same_bits(again.parameters, flow.parameters)
+    exact = hr.MAF(3, transforms=2, hidden=(16,)).fit(x, epochs=5, progress=False)
+    assert exact.validation_loss != history.validation_loss
 
 
 def test_weights_that_change_are_rounded_anew():

@@ -317,3 +317,32 @@ print(time.perf_counter() - start)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
     assert float(done.stdout) < 1.0  # 0.01 s; the compiler would take 5
+
+
+# ---- products in bf16 ------------------------------------------------------------------------------------------------
+
+
+def test_products_in_bf16_are_part_of_the_density():
+    exact = hr.MAF(3, transforms=2, hidden=(16,), seed=1)
+    exact.parameters = exact.parameters + 0.3 * np.random.default_rng(0).standard_normal(exact.parameters.size).astype(
+        "f4"
+    )
+    rounded = exact.to("cpu", "bf16")
+    x = rows(50, 3)
+    want = {flow.matmul: torch.as_tensor(flow.log_prob(x.numpy())) for flow in (exact, rounded)}
+    assert not torch.equal(want["bf16"], want["exact"])
+    module = FlowModule(rounded)
+    for one in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert one.flow.matmul == "bf16"
+        with torch.no_grad():
+            assert torch.equal(one.log_prob(x), want["bf16"])
+    for start, other in ((exact, rounded), (rounded, exact)):
+        assigned, loaded = FlowModule(start), FlowModule(start)
+        assigned.flow = other
+        loaded.load_state_dict(FlowModule(other).state_dict())
+        for one in (assigned, loaded):
+            assert one.flow.matmul == other.matmul
+            with torch.no_grad():
+                assert torch.equal(one.log_prob(x), want[other.matmul])
+    with pytest.raises(ValueError, match="matmul: expected parameters in float32 on the CPU for products in bf16"):
+        module.double().log_prob(x.double())

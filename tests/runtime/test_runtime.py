@@ -285,10 +285,11 @@ def test_wrong_arguments_are_refused(runtime):
     ],
     ids=["one", "maf", "nsf", "realnvp", "planar"],
 )
-def test_products_in_bf16(runtime, make):
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_products_in_bf16(runtime, make, precision):
     """To rounding, but for a few rows of which a sum lay in the middle between two numbers of 8 bits."""
     flow = cases.randomise(make(), 0.2)
-    loaded = runtime.load(hr.to_bytes(flow), "float32")
+    loaded = runtime.load(hr.to_bytes(flow), precision)
     x, context = cases.rows(400, flow.features, "float32"), cases.rows(400, flow.context, "float32", "context")
     exact = flow.to("cpu")
     for found, want, other in (

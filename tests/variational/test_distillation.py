@@ -163,6 +163,8 @@ UNSUITABLE = {
     "a student that reads data": (hr.MAF(3, transforms=1), hr.MAF(3, transforms=1, seed=1), "student reads data"),
     "a teacher that reads latent": (hr.IAF(3, transforms=1), hr.IAF(3, transforms=1, seed=1), "teacher reads latent"),
     "a logistic base": (hr.MAF(3, transforms=1, base=hr.Logistic(3)), hr.IAF(3, transforms=1), "teacher's base"),
+    "a teacher in bf16": (hr.MAF(3, transforms=1, matmul="bf16"), hr.IAF(3, transforms=1), "teacher's products are in"),
+    "a student in bf16": (hr.MAF(3, transforms=1), hr.IAF(3, transforms=1, matmul="bf16"), "student's products are in"),
     "a trained base": (hr.MAF(3, transforms=1), hr.IAF(3, transforms=1, base=hr.Normal(3)), "base is trained"),
 }
 

@@ -306,7 +306,7 @@ class Program:
 
     def set_host_weights(self, weights: NDArray[Any]) -> None:
         """Copy in from the host; waits for all that is queued with the weights."""
-        self.core.set_host_weights(weights)
+        self.device.retried(lambda: self.core.set_host_weights(weights))
 
 
 class Adam:

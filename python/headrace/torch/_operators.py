@@ -38,7 +38,9 @@ class Compiled:
 
     def replace(self, flow: Flow) -> None:
         """Stand for another flow of the same sizes from now on."""
-        self.flow = flow.to("cpu")
+        if "bf16" in (flow.matmul, self.matmul):  # which is part of the density, as "tf32" on a device is not
+            self.matmul = flow.matmul
+        self.flow = flow.to("cpu", "bf16" if flow.matmul == "bf16" else "exact")
         self._placed: dict[tuple[torch.dtype, torch.device], Flow] = {}
 
     def at(self, parameters: Tensor) -> Flow:
@@ -48,6 +50,12 @@ class Compiled:
         if found is None:
             if parameters.dtype not in _NUMPY:
                 raise TypeError(f"parameters: expected float32 or float64, got {parameters.dtype}; call .float()")
+            if self.matmul == "bf16" and (parameters.is_cuda or parameters.dtype != torch.float32):
+                got = f"{parameters.dtype} on {parameters.device}"
+                raise ValueError(
+                    f"matmul: expected parameters in float32 on the CPU for products in bf16, got {got}; make the module "
+                    "of flow.to('cpu')"
+                )
             known = MATMULS["cuda" if parameters.is_cuda else "cpu"]
             matmul = self.matmul if self.matmul in known and parameters.dtype == torch.float32 else "exact"
             found = self.flow.astype(_NUMPY[parameters.dtype]).to(str(parameters.device), matmul)

@@ -202,7 +202,8 @@ class FlowModule(_Module):
         if not isinstance(flow, Flow):
             raise TypeError(f"flow: expected a Flow, got {check.kind_of(flow)}")
         own = self._entry.flow
-        if any(getattr(flow, name) is not getattr(own, name) for name in ("_chain", "_base", "_standardize_context")):
+        fixed = ("_chain", "_base", "_standardize_context")
+        if "bf16" in {flow.matmul, own.matmul} or any(getattr(flow, name) is not getattr(own, name) for name in fixed):
             self._become("flow", flow)  # another structure, or another standardisation after a fit
         with torch.no_grad():
             self.vector.copy_(torch.as_tensor(flow._vector()))

@@ -40,6 +40,8 @@ def why_not(teacher: Flow, student: Flow) -> str:
     reads = np.zeros((n, n))  # who depends on whom in any transform
     for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):
         interior = flow._interior
+        if flow.matmul == "bf16":
+            return f"the {name}'s products are in bf16"  # and networks are made anew here
         if not isinstance(interior.base, (StandardNormal, Normal)):
             return f"the {name}'s base {interior.base!r} is not normal"
         for t in interior.chain:
