@@ -53,8 +53,8 @@ class Compiled:
             if self.matmul == "bf16" and (parameters.is_cuda or parameters.dtype != torch.float32):
                 got = f"{parameters.dtype} on {parameters.device}"
                 raise ValueError(
-                    f"matmul: expected parameters in float32 on the CPU for products in bf16, got {got}; make the module "
-                    "of flow.to('cpu')"
+                    f"matmul: expected parameters in float32 on the CPU for products in bf16, got {got}; "
+                    "make the module of flow.to('cpu')"
                 )
             known = MATMULS["cuda" if parameters.is_cuda else "cpu"]
             matmul = self.matmul if self.matmul in known and parameters.dtype == torch.float32 else "exact"
