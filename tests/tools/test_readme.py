@@ -38,10 +38,12 @@ def by_name(pages):
 
 
 def commands():
-    """The `headrace` commands of each page, those in indented blocks too."""
+    """The `headrace` commands of each page, in fenced and in indented blocks: prose may begin with the name, too."""
     for page in PAGES:
-        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-        for line in re.findall(r"^ *(?:\$ )?(headrace [a-z].*)$", text, flags=re.MULTILINE):
+        fenced = "\n".join(code for language in ("sh", "console", "text") for code in blocks(page, language))
+        indented = "\n".join(re.findall(r"^ {4,}.*$", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
+        text = f"{fenced}\n{indented}".replace("\\\n", " ")
+        for line in dict.fromkeys(re.findall(r"^ *(?:\$ )?(headrace [a-z].*)$", text, flags=re.MULTILINE)):
             yield pytest.param(line, id=f"{page.name}: {line}")
 
 
