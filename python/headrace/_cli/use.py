@@ -71,6 +71,7 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
     for option, by_default in (("array", None), ("delimiter", None), ("header", "auto")):
         if (value := getattr(arguments, option)) != by_default:
             told[f"--{option}"] = str(value)
+    _columns_for(flow, notes, arguments, data=files[0])  # options that fit no table leave no folder behind
     folder.open(told)
     left, scores = folder.left(), Scores()
     done = len(files) - len(left)
