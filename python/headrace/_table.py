@@ -209,8 +209,6 @@ class Table:
                 good &= ~np.isnan(part.reshape(len(x), -1)).any(axis=1)
         if not good.all():
             x, others = x[good], tuple(None if part is None else part[good] for part in others)
-            text = f"{told}: {int((~good).sum()):,} of {len(good):,} rows miss a number and are left out, as in the fit"
-            warnings.warn(text, RuntimeWarning, stacklevel=3)
         self._others(x, told, "they are looked at by the other columns", names)
         return self.spread(x, purpose), *others
 

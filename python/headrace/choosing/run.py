@@ -201,9 +201,7 @@ class _ManyRows(_Search):
         ]
         for one in self.trials:
             log_prob = None if one.flow is None else judging.log_prob(one.flow)
-            # One that was dropped has had less time than others: it does not win for the noise of its rows.
-            reached = -np.inf if one.dropped and not one.is_over else one.chosen_by
-            found.append(Judged(one.candidate.name, one.flow, log_prob, one.seconds, _state(one), reached))
+            found.append(Judged(one.candidate.name, one.flow, log_prob, one.seconds, _state(one), _reached(one)))
         judged_by = f"{len(judging):,} rows that no fit and no choice has seen"
         best = _best(found)
         some = judging.take(np.arange(min(len(judging), LOOKED_AT)))
@@ -235,6 +233,11 @@ class _ManyRows(_Search):
             alive = alive[:half]
             if all(one.is_over for one in alive):
                 return
+
+
+def _reached(one: Trial) -> float:
+    """What it was chosen by: one that was dropped has had less time, and does not win for the noise of its rows."""
+    return -np.inf if one.dropped and not one.is_over else one.chosen_by
 
 
 def _state(one: Trial) -> str:
