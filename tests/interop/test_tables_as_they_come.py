@@ -126,6 +126,9 @@ def test_the_noise_is_uniform_in_the_cell():
     assert scipy.stats.kstest(spread[:, 0], "uniform", (10.0, 10.0)).pvalue > 1e-4
     assert (spread[:, 1] == 0).all()
     assert (table.back(spread) == x).all()
+    for other in (Table(table.columns, seed=1).spread(x), table.spread(x, _table.LOOK)):
+        assert np.mean(other[:, 0] == spread[:, 0]) < 0.01
+    assert (table.spread(x) == spread).all()
 
 
 def test_the_probability_of_a_cell_is_its_integral():
