@@ -1,6 +1,7 @@
 """`hr.auto`: what is tried, what is kept, and that it says so where something simple is as good."""
 
 import copy
+import os
 import signal
 import threading
 import warnings
@@ -118,10 +119,11 @@ def test_the_better_half_goes_on(monkeypatch):
 
 
 def test_a_fit_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    """The second fit has the losses of the first one, epoch by epoch, and more."""
-    histories, fit = [], hr.Flow.fit
+    """The second fit begins with the state of the first one, whose losses it has, and more."""
+    histories, begun, fit = [], [], hr.Flow.fit
 
     def watched(self, *given, **others):
+        begun.append(os.path.exists(others["checkpoint"]))
         histories.append(fit(self, *given, **others))
         return histories[-1]
 
@@ -135,6 +137,7 @@ def test_a_fit_goes_on_where_it_stopped(tmp_path, monkeypatch):
     first, reached = copy.copy(trial.flow), trial.chosen_by
     trial.go(fitted, choosing, 1.0, str(tmp_path))
     assert trial.rounds == 2
+    assert begun == [False, True]
     losses = [history.train_loss for history in histories]
     assert len(losses[0]) > 1
     assert len(losses[1]) > len(losses[0])
