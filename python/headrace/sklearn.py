@@ -275,8 +275,9 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         check_is_fitted(self)
         if not isinstance(self.flow_, Ensemble):
             raise ValueError("ensemble: expected a number of flows for a spread, got None")
-        X = self.table_.without_constants(self._opened(X))
-        return self._by_row(self.flow_.spread, X, self._context(context, len(X)))
+        X = self._opened(X)
+        found = self._by_row(self.flow_.spread, self.table_.without_constants(X), self._context(context, len(X)))
+        return np.where(np.isnan(X).any(axis=1), np.nan, found)
 
     def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
         """The mean log density of rows in nats, of those without missing numbers where ``missing="drop"``."""

@@ -204,8 +204,11 @@ def test_rows_of_weight_zero_say_nothing_of_a_column():
 
 
 def test_an_ensemble_of_a_table():
-    density = FlowDensity(ensemble=2, **SHORT).fit(frame(200))
+    density = FlowDensity(ensemble=2, missing="drop", **SHORT).fit(frame(200))
     assert density.spread_samples(frame(5)).shape == (5,)
+    some = frame(5).astype(float)
+    some.loc[2, "unit"] = np.nan
+    assert np.flatnonzero(np.isnan(density.spread_samples(some))).tolist() == [2]
     assert density.sample(5, random_state=0).shape == (5, 4)
 
 
