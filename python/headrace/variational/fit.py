@@ -263,7 +263,8 @@ def _estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng:
     rows = contexts.some(min(CONTEXTS, max(math.isqrt(samples), 1)), rng)
     draws = -(-samples // len(rows))
     each = [estimate(flow, target, Contexts(one=row[None, :]), draws, rng) for row in rows]
-    energy, energy_error, log_z, log_z_error, kl, kl_error, *counts, _ = np.array([astuple(one) for one in each]).T
+    table = np.array([astuple(one)[:-1] for one in each]).T
+    energy, energy_error, log_z, log_z_error, kl, kl_error, effective, counted, skipped = table
     is_all = contexts.table is not None and len(rows) == len(contexts.table)
 
     def error(values: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
@@ -277,7 +278,9 @@ def _estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng:
         error(log_z, log_z_error),
         float(kl.mean()),
         error(kl, kl_error),
-        *(whole(sum(count)) for whole, count in zip((float, int, int), counts, strict=True)),
+        float(effective.sum()),
+        int(counted.sum()),
+        int(skipped.sum()),
         len(rows),
     )
 
