@@ -114,6 +114,23 @@ def test_modules_make_no_circle():
     assert circle(pairs) is None
 
 
+def compiled_in(path):
+    """Names by which a module imports a compiled one."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{alias.name}" for alias in node.names] + [f"{node.module}"]
+    return [name for name in found if {"_cpu", "_cuda"} & set(name.split("."))]
+
+
+def test_the_core_s_room_alone_imports_the_compiled_modules():
+    package = ROOT / "python" / "headrace"
+    found = {str(path.relative_to(package)) for path in package.rglob("*.py") if compiled_in(path)}
+    assert found == {"_core/__init__.py", "_core/threads.py"}
+
+
 def test_a_circle_is_found():
     assert circle([("a", "b"), ("b", "c")]) is None
     assert circle([("a", "b"), ("b", "c"), ("c", "a")]) == ["a", "b", "c", "a"]
