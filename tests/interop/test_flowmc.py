@@ -57,6 +57,9 @@ def test_it_is_a_density_on_standardised_data_and_its_own_loop_trains_it():
     assert_allclose(jax.vmap(trained.log_prob)(x[:5]), trained.log_prob(x)[:5], rtol=1e-5, atol=1e-5)
     drawn = trained.sample(jax.random.key(1), 4000)
     assert_allclose(drawn.mean(axis=0), x.mean(axis=0), atol=0.5)
+    assert_allclose(drawn.std(axis=0), x.std(axis=0), rtol=0.2)  # whose are 1, 2.1 and 3
+    own = model.module.sample(jax.random.key(2), 10)
+    assert_allclose(standard.sample(jax.random.key(2), 10), x.mean(axis=0) + x.std(axis=0, ddof=1) * own, rtol=1e-4)
     z, log_det = trained.forward(x[:5])
     back, other = trained.inverse(z)
     assert_allclose(back, x[:5], rtol=1e-3, atol=1e-3)
