@@ -106,7 +106,7 @@ def dask(
         buffer: Rows that are shuffled together.
 
     Raises:
-        TypeError: nothing of Dask's.
-        ValueError: other shapes, or a column that is not there.
+        TypeError: nothing of Dask's, or of a frame something else than names.
+        ValueError: other shapes, or a column that is not there, or not once.
     """
     return of_dask(x, context, weights, columns, buffer)
