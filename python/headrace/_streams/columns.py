@@ -25,7 +25,7 @@ def chosen_columns(
         TypeError: what is no name.
         ValueError: names that are not there, or there more than once, and such that are given twice.
     """
-    kinds = (str, *{type(name) for name in there})
+    kinds: tuple[type, ...] = (str, *(type(name) for name in there))
     if weights is not None and not isinstance(weights, kinds):
         raise TypeError(f"weights: expected the name of a column, got {check.kind_of(weights)}")
     conditions, counts = _names("context", context, kinds), [] if weights is None else [weights]
