@@ -6,7 +6,6 @@ all where a few are enough.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -16,7 +15,17 @@ from numpy.typing import NDArray
 
 from headrace import _progress
 from headrace._fit.moments import Moments
-from headrace._fit.rows import CHUNK, Data, Part, not_finite, not_inside, outside, settled
+from headrace._fit.rows import (
+    CHUNK,
+    Data,
+    Part,
+    bad_rows,
+    checksum,
+    not_finite,
+    not_inside,
+    outside,
+    settled,
+)
 from headrace._streams.stream import Block, Stream
 from headrace.transforms.support import Support
 
@@ -244,10 +253,10 @@ class _Checks:
         for name, array in (("x", block.x), ("context", block.context)):
             if array is None:
                 continue
-            rows = np.flatnonzero(~np.isfinite(array).all(axis=1))
-            if rows.size:
-                self.bad[name] = self.bad[name] or [0, self.rows + int(rows[0])]
-                self.bad[name][0] += rows.size
+            count, first = bad_rows(array)
+            if count:
+                self.bad[name] = self.bad[name] or [0, self.rows + first]
+                self.bad[name][0] += count
         if self.support is not None:
             mask = outside(block.x, self.support)
             rows = np.flatnonzero(mask.any(axis=1))
@@ -258,9 +267,8 @@ class _Checks:
         if self.does_tell:
             for name, array in (("x", block.x), ("context", block.context), ("weights", block.weights)):
                 self.kinds[name] = None if array is None else (array.dtype, array.shape[1:])
-                if array is not None and array.size:
-                    view = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-                    self.sums[name] = zlib.crc32(view.data, self.sums.get(name, 0))
+                if array is not None:
+                    self.sums[name] = checksum(array, self.sums.get(name, 0))
         self.rows += len(block)
 
     def add_weights(self, weights: Any) -> None:
