@@ -1,6 +1,5 @@
 """Ascents with a group have the same bits on any ranks, and climb as those of one process do."""
 
-import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +15,7 @@ from headrace.ascent.points import Chosen, Points
 from headrace.distributed import ascent as _ascent
 from headrace.distributed.groups import local
 from pairs import pairwise
-from ranks import ASCENTS, ASSIGNMENTS, SIZES, ascended, cut, digest, on_ranks
+from ranks import ASCENTS, ASSIGNMENTS, SIZES, ascended, cut, digest, together
 
 ALL = range(len(SIZES))
 _want = {}
@@ -33,14 +32,6 @@ def want(name, dtype, weighted):
     if (key := (name, dtype, weighted)) not in _want:
         _want[key] = digest(ascended(name, dtype, local(), ALL, weighted))
     return _want[key]
-
-
-def together(assignment, work):
-    found = on_ranks(len(assignment), lambda group: work(group, assignment[group.rank]))
-    for one in found:
-        if isinstance(one, BaseException) and not isinstance(one, threading.BrokenBarrierError):
-            raise one
-    return found
 
 
 @pytest.mark.usefixtures("chunks")

@@ -115,9 +115,8 @@ class Table:
         sums = np.zeros((self.sizes.size, 3), np.int64)
         for shard in self.shards:
             for i, array in enumerate((shard.data.x, shard.data.context, shard.data.weights)):
-                sums[shard.number, i] = (
-                    -1 if array is None else _rows.checksum(array, zlib.crc32(array.dtype.str.encode()))
-                )
+                kind = -1 if array is None else zlib.crc32(str(array.dtype).encode())
+                sums[shard.number, i] = kind if array is None else _rows.checksum(array, kind)
         return f"{zlib.crc32(self.group.sum(sums).tobytes()):08x} over {self.rows} rows in {self.sizes.size} shards"
 
 
