@@ -141,13 +141,23 @@ def test_summaries_are_those_of_all_rows(weighted):
     shares = _marginals.Shares.of(weights, 997)
     cuts = np.array_split(np.arange(997), [5, 5, 600])
     counts = [None if weights is None else shares.of_rows[i] for i in cuts]
-    found = _ascent.shared_summaries(local(), [[x[i] for i in cuts] for x in columns], counts, shares)
+    parts = [[x[i] for i in cuts] for x in columns]
+    ascending = [_ascent._ascending(of, counts) for of in parts]
+    found = _ascent.shared_summaries(local(), parts, ascending, counts, shares)
     for x, one in zip(columns, found, strict=True):
         order = np.argsort(x, kind="stable")
         known = None if weights is None else shares.of_rows[order]
         true = _marginals._summary(x[order], known, shares.total, _marginals.quantiles_for(shares.rows))
         assert_array_equal(one[:4], true[:4])
         assert_allclose(one[4], true[4], rtol=1e-12)
+
+
+def test_a_step_of_splines_sorts_each_column_once(monkeypatch):
+    sorts, whole = [], _ascent._ascending
+    monkeypatch.setattr(_ascent, "_ascending", lambda *told: sorts.append(1) or whole(*told))
+    model = hr.DualAscentFlow(steps=4, refine=False, patience=None)
+    model.fit(cut(ranks.rows(), ALL), progress=False, group=local())
+    assert len(sorts) == 4 * 3
 
 
 def test_weights_count_as_those_of_one_process():
