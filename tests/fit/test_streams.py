@@ -426,6 +426,29 @@ def test_the_bar_knows_the_total(capsys, monkeypatch):
     assert "2/2" in shown
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("known", [False, True], ids=["of unknown length", "of known length"])
+def test_rows_are_read_as_often_as_the_guide_says(known, weighted, monkeypatch):
+    """Once to check, before that once to count; besides a look at a block, and whether all rows fit in the buffer."""
+    reads, whole = [], _sources.Mapped._read
+    x, _, w = streams.rows(1000, weighted=weighted)
+    stream = hr.rows.memmap(x, None, w, buffer=100)
+    parts = len(stream._sizes)
+    assert parts > 3
+    if not known:
+        stream._sizes = [None] * parts
+
+    def read(mapped, part):
+        for block in whole(mapped, part):
+            reads.append(part)
+            yield block
+
+    monkeypatch.setattr(_sources.Mapped, "_read", read)
+    small().fit(stream, epochs=2, **QUIET)
+    looks = 1 if known else 2
+    assert len(reads) == looks + parts * ((2 if weighted or not known else 1) + 2)
+
+
 def test_no_bar_is_shown_where_nobody_looks(capsys):
     small().fit(hr.rows.memmap(streams.rows(300)[0], buffer=50), epochs=1)  # progress is on, stderr is no terminal
     _streams.check_stream(hr.rows.memmap(streams.rows(300)[0]), None, True)
