@@ -172,8 +172,7 @@ class SharedRun(Run):
             exponent = FixedSum.exponent_for(largest)
             self._sum_chunks(batch, epoch, exponent)
         self.sum.read(self.gradient, exponent)
-        largest_entry = self.sum.largest()
-        return FixedSum.exponent_for(math.ldexp(largest_entry, -exponent)) if largest_entry else exponent
+        return self.sum.exponent_after(self.gradient, exponent)
 
     def _sum_chunks(self, batch: list[Chunk], epoch: int, exponent: int) -> None:
         """Over all ranks."""
@@ -181,7 +180,7 @@ class SharedRun(Run):
         for gradient, loss in self._gradients(batch, epoch):
             self.sum.add(gradient, exponent)
             self.sum.add_loss(loss)
-        self.sum.parts = self.data.group.sum(self.sum.parts)
+        self.sum.over(self.data.group)
 
     def _largest(self, batch: list[Chunk], epoch: int) -> float:
         """The largest entry of this rank's gradients; infinity where one is not finite."""
