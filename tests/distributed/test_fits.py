@@ -1,7 +1,5 @@
 """Fits with a group have the same bits for any number of ranks and any shards of theirs, and are good fits."""
 
-import threading
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -16,7 +14,7 @@ from headrace.distributed.groups import local
 from headrace.distributed.run import Chunks
 from headrace.distributed.shards import opened
 from pairs import pairwise
-from ranks import ASSIGNMENTS, CHUNK, FITS, ROWS, SIZES, cut, digest, fitted, on_ranks
+from ranks import ASSIGNMENTS, CHUNK, FITS, ROWS, SIZES, cut, digest, fitted, on_ranks, together
 
 ALL = range(len(SIZES))
 _want = {}
@@ -32,15 +30,6 @@ def want(name, dtype):
     if (name, dtype) not in _want:
         _want[name, dtype] = digest(fitted(name, dtype, local(), ALL))
     return _want[name, dtype]
-
-
-def together(assignment, work):
-    """What each rank gives; an error of one is raised."""
-    found = on_ranks(len(assignment), lambda group: work(group, assignment[group.rank]))
-    for one in found:
-        if isinstance(one, BaseException) and not isinstance(one, threading.BrokenBarrierError):
-            raise one
-    return found
 
 
 @pairwise(name=list(FITS), assignment=[name for name in ASSIGNMENTS if name != "one"], dtype=["float32", "float64"])

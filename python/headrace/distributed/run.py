@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,12 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.plan import Plan, rows_of_a_batch
+from headrace._fit.rows import Data
 from headrace._fit.run import HeldOut, Run
 from headrace.distributed.exact import FixedSum, exact_sum
 from headrace.distributed.groups import Group
 from headrace.distributed.shards import Table
 from headrace.distributed.together import broadcast_bytes, together
-
-if TYPE_CHECKING:
-    from headrace._interior import Trainable
 
 __all__ = ["Chunks", "SharedCheckpoint", "SharedHeldOut", "SharedRun"]
 
@@ -92,14 +90,11 @@ class SharedHeldOut(HeldOut):
         self.copied = None
         self.weight = judge.weight(held_out=True)
 
-    def loss(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> float:
-        """See `HeldOut`."""
-        sums = [[0.0]]
-        for data in self.rows:
-            log_prob = flow.log_prob(data.x, data.context, parameters=parameters)
-            sums.append([-_arrays.weighted_sum(log_prob, data.weights)])
-        loss = float(exact_sum(self.judge.group, sums)[0]) / self.weight
-        return loss if math.isfinite(loss) else math.inf
+    def _parts(self) -> Iterator[Data]:
+        return iter(self.rows)
+
+    def _sum(self, of_parts: list[float]) -> float:
+        return float(exact_sum(self.judge.group, [[0.0], *([one] for one in of_parts)])[0])
 
 
 class SharedRun(Run):
@@ -177,8 +172,7 @@ class SharedRun(Run):
             exponent = FixedSum.exponent_for(largest)
             self._sum_chunks(batch, epoch, exponent)
         self.sum.read(self.gradient, exponent)
-        largest_entry = self.sum.largest()
-        return FixedSum.exponent_for(math.ldexp(largest_entry, -exponent)) if largest_entry else exponent
+        return self.sum.exponent_after(self.gradient, exponent)
 
     def _sum_chunks(self, batch: list[Chunk], epoch: int, exponent: int) -> None:
         """Over all ranks."""
@@ -186,7 +180,7 @@ class SharedRun(Run):
         for gradient, loss in self._gradients(batch, epoch):
             self.sum.add(gradient, exponent)
             self.sum.add_loss(loss)
-        self.sum.parts = self.data.group.sum(self.sum.parts)
+        self.sum.over(self.data.group)
 
     def _largest(self, batch: list[Chunk], epoch: int) -> float:
         """The largest entry of this rank's gradients; infinity where one is not finite."""
@@ -204,18 +198,7 @@ class SharedRun(Run):
                 order = self.orders[chunk.shard] = self.chunks.order_of(chunk.shard, epoch)
             index, data = shard.train.at(order[chunk.begin : chunk.end].astype(np.int64)), shard.data
             log_prob = self.log_prob[: index.size]
-            self.program.gradient(
-                inverse=True,
-                of_log_prob=True,
-                input=data.x,
-                index=index,
-                context=data.context,
-                grad_row=data.weights,
-                row_scale=-1.0 / (self.mean_weight * rows),
-                log_prob=log_prob,
-                grad_weights=self.gradient,
-                dropout=self._dropout_of(chunk, epoch),
-            )
+            self._find_gradient_in(data, index, rows, log_prob, self._dropout_of(chunk, epoch))
             yield self.gradient, -_arrays.weighted_sum(log_prob, None if data.weights is None else data.weights[index])
 
     def _dropout_of(self, chunk: Chunk, epoch: int) -> int | None:
