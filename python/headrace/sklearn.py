@@ -246,6 +246,27 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         others = [None if part is None else np.asarray(part) for part in parts[1:]]
         return self.table_.to_look_at(X, *others, names=self._called(), told="validation")
 
+    def _to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]:
+        """What `headrace.diagnose` is given, as the flow has it."""
+        called = self._called() if names is None else names
+        own = None if called is None or len(called) != self.n_features_in_ else [called[i] for i in self.table_.kept]
+        given = self._looked_at(x, context, weights, "x", _tables.LOOK)
+        known = None
+        if training is not None:
+            parts = training if isinstance(training, tuple) else (training,)
+            known = self._looked_at(parts[0], parts[1] if len(parts) > 1 else None, None, "training", _tables.FIT)[:2]
+        return *given, known, names if own is None else own
+
+    def _looked_at(self, x: Any, context: Any, weights: Any, told: str, purpose: int) -> tuple[Any, ...]:
+        X = self._opened(x)
+        conditions, share = self._context(context, len(X)), None if weights is None else np.asarray(weights)
+        if conditions is not None and conditions.ndim == 1:
+            conditions = np.broadcast_to(conditions, (len(X), conditions.size))
+        found: tuple[Any, ...] = self.table_.to_look_at(
+            X, conditions, share, names=self._called(), told=told, purpose=purpose
+        )
+        return found
+
     def _called(self) -> list[str] | None:
         """The names of the columns."""
         names = getattr(self, "feature_names_in_", None)

@@ -349,3 +349,31 @@ def test_whole_numbers_go_around():
     assert narrow.table_.columns[0].width == 1.0  # cells of 5 would not fit into a day
     with pytest.raises(ValueError, match="X: column 0: expected a period as long as a whole number"):
         FlowDensity(periodic=[(0.0, 6.5), None], **periodic, **SHORT).fit(x)
+
+
+def test_a_diagnosis_takes_the_estimator(monkeypatch):
+    """Rows are as the flow has them: the very rows of the fit, others with noise of their own."""
+    import headrace as hr
+    from headrace.diagnosis import run
+
+    seen, opened = [], run.opened
+    monkeypatch.setattr(run, "opened", lambda *given: seen.append(given) or opened(*given))
+    x, others = frame(300), frame(200, seed=4)
+    density = FlowDensity(missing="drop", **SHORT).fit(x)
+    others = others.astype(float)
+    others.loc[9, "size"] = np.nan
+    found = hr.diagnose(density, others, weights=np.arange(200.0), training=x, progress=False)
+    _, _, rows, context, weights, (training, _), names, _ = seen[0]
+    assert (training == density.table_.spread(x.to_numpy(float))).all()
+    assert (rows.shape, context, names) == ((199, 3), None, ["count", "yes", "size"])
+    assert (weights == np.delete(np.arange(200.0), 9)).all()
+    assert (np.round(rows[:, 0]) == others["count"].drop(9)).all()
+    assert (found.rows, found.features, found.copies) == (199, 3, 0)
+    again = hr.diagnose(density, x, training=x, names=["a", "b", "c", "d"], progress=False)
+    assert again.copies == 0  # the noise of rows to look at is another one
+    assert seen[1][6] == ["a", "b", "c"]
+    conditional = FlowDensity(**SHORT).fit(x, context=np.arange(300.0))
+    hr.diagnose(conditional, x, [3.0], training=(x, np.arange(300.0)), progress=False)
+    assert seen[2][3].shape == (300, 1)
+    with pytest.raises(ValueError, match="context: expected 1 columns, as fit was given"):
+        hr.diagnose(conditional, x, progress=False)
