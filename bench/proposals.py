@@ -57,9 +57,8 @@ def main() -> int:
                 loss = -flow.log_prob(new)
                 log_ratio = log_density(proposed) - log_q - (log_density(new) + loss)
                 found.append((done.train_loss[-1], loss.mean(), np.exp(np.minimum(log_ratio, 0)).mean()))
-            print(
-                f"| {activation} | {shrink:g} | {' | '.join(f'{v:.2f}' for v in np.mean(found, axis=0))} |", flush=True
-            )
+            means = " | ".join(f"{value:.2f}" for value in np.mean(found, axis=0))
+            print(f"| {activation} | {shrink:g} | {means} |", flush=True)
     return 0
 
 
