@@ -241,8 +241,8 @@ def flowmc_runs(quick: bool, seed: int) -> Runs:
                 logpdf=lambda x, data: problem.log_likelihood(x), **loops, **sizes, **steps,
             )  # fmt: skip
             if ours:
-                flow = hr.NSF(n, transforms=4, hidden=(32, 32), coupling=True, bins=8, bound=10.0, seed=seed)
-                use(bundle, flow)
+                sizes_of = {"transforms": 4, "hidden": (32, 32), "bins": 8, "bound": 10.0, "activation": "tanh"}
+                use(bundle, hr.NSF(n, coupling=True, seed=seed, **sizes_of), shrink=0.1)
             with tempfile.TemporaryDirectory() as folder:
                 one = Sampler(
                     n_dim=n, n_chains=chains, rng_key=jax.random.key(seed + 1), resource_strategy_bundles=bundle,

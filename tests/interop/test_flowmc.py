@@ -96,6 +96,31 @@ def test_proposals_have_the_densities_that_they_come_with():
     assert kernel(jax.random.key(2), x[0])[2].all()
 
 
+def bundle_of(features=4):
+    from flowMC.resource_strategy_bundle.RQSpline_MALA import RQSpline_MALA_Bundle
+
+    return RQSpline_MALA_Bundle(
+        rng_key=jax.random.key(0), n_chains=2, n_dims=features, logpdf=lambda x, data: 0.0, n_local_steps=1,
+        n_global_steps=1, n_training_loops=1, n_production_loops=1, n_epochs=1, rq_spline_hidden_units=[4],
+        rq_spline_n_layers=1,
+    )  # fmt: skip
+
+
+def test_a_flow_begins_with_small_weights_where_that_is_asked_for():
+    flow = made(4)
+    before = flow.parameters
+    whole, small = use(bundle_of(), flow), use(bundle_of(), flow, shrink=0.1)
+    assert_allclose(whole.resources["model"].module.params, before)
+    for model in (small.resources["model"], small.resources["global_sampler"].model):
+        assert_allclose(model.module.params, 0.1 * before, rtol=1e-6)
+    assert_allclose(flow.parameters, before)  # which stays as it was
+    for shrink in (0.0, -1.0, float("inf")):
+        with pytest.raises(ValueError, match=r"^shrink: expected a number above 0"):
+            use(bundle_of(), flow, shrink=shrink)
+    with pytest.raises(ValueError, match=r"^flow: expected 4 features, got 3"):
+        use(bundle_of(), made(3))
+
+
 def acceptance(bundle, folder):
     from flowMC.Sampler import Sampler
 
