@@ -1,6 +1,6 @@
 // Runs of programs as calls of XLA's foreign function interface, on every device: compiled JAX code calls the core
-// without Python. Only read where XLA's headers are (jaxlib brings them); they are headers of a C interface, and nothing
-// of JAX is linked. Every check and message is here.
+// without Python. Only read where XLA's headers are (jaxlib brings them); they are headers of a C interface, and
+// nothing of JAX is linked. Every check and message is here.
 //
 // `Core` says what a handle stands for and where it computes (HostCore, DeviceCore); `Where` is what a device is told
 // beside the arguments: the stream. On the CPU it is empty.
@@ -303,8 +303,7 @@ class XlaCalls {
             const auto rows = size_t(request.rows);
             if (value->element_count() && value->element_count() != rows * size_t(program->features()))
                 return refused("value: expected (rows, features)");
-            if (row->element_count() && row->element_count() != rows)
-                return refused("expected a number for each row");
+            if (row->element_count() && row->element_count() != rows) return refused("expected a number for each row");
             request.value = wanted<T>(value);
             (request.with_base ? request.log_prob : request.log_det) = wanted<T>(row);
             return ffi::Error::Success();
@@ -326,8 +325,8 @@ class XlaCalls {
     }
 };
 
-// What a call says, by name, after where it is made; and then so many arrays in and, at least one, out. A binding cannot
-// be moved, only made.
+// What a call says, by name, after where it is made; and then so many arrays in and, at least one, out. A binding
+// cannot be moved, only made.
 template <class Core>
 auto told() {
     return Core::bind().template Attr<int64_t>("handle").template Attr<bool>("inverse").template Attr<bool>("base");

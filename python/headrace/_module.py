@@ -123,7 +123,7 @@ class Module(Filed):
             self._fill(program, np.require(parameters, dtype, ("C", "A")))
         return program
 
-    def _made_for(self, core: Any) -> tuple[Any, ...]:
+    def _made_for(self, core: Any) -> tuple[int, int, str, list[Any], int, list[float], list[float]]:
         """What a program of this compiled module is made of."""
         steps, base, base_steps = self._steps(), "", 0
         if (own := self._base_steps()) is not None:

@@ -1,9 +1,10 @@
-"""headrace.jax on a device: its handlers in XLA's CPU client over the emulated kernels, and on a card where there is one.
+"""headrace.jax on a device: its handlers in XLA's CPU client over the emulated kernels, and on a card if there is one.
 
 What a flow gives on the CPU is given there, to rounding. The emulation's memory is the host's, so that XLA's CPU client
 runs the handlers for CUDA as its own; the stream that it does not have comes from the test.
 """
 
+import functools
 import gc
 
 import numpy as np
@@ -36,13 +37,11 @@ def wide():
     jax.config.update("jax_enable_x64", before)
 
 
+@functools.cache
 def registered(module):
-    """The emulated module's handlers are registered once a process."""
+    """Once a process: XLA keeps them."""
     for name, handler in module.xla_handlers.items():
-        try:
-            jax.ffi.register_ffi_target(f"headrace_emulated_{name}", handler, platform="cpu")
-        except Exception as error:  # of XLA, whatever its class
-            assert "already registered" in str(error).lower() or "duplicate" in str(error).lower(), error
+        jax.ffi.register_ffi_target(f"headrace_emulated_{name}", handler, platform="cpu")
 
 
 @pytest.fixture
@@ -51,6 +50,7 @@ def emu(monkeypatch):
     module = cuda_arrays.load("emu").module
     if not hasattr(module, "xla_handlers"):
         pytest.skip("the emulation was built without the headers of jaxlib")
+    assert _xla._registered()  # the CPU's own, by their own names
     registered(module)
     monkeypatch.setattr(_xla, "_on_devices", lambda: module)
     monkeypatch.setattr(_xla.Structure, "target", "headrace_emulated")
@@ -267,7 +267,7 @@ def test_work_is_on_the_stream_that_is_told_and_nobody_waits(emu):
     for call in calls:
         jax.block_until_ready(call(p, x))
         log = emu.log()
-        assert any("there_and_back" in name or "chain" in name or "launch" in name for name, _ in log) or log
+        assert "launch" in {name for name, _ in log}
         assert {stream for _, stream in log} == {STREAM}
         assert not set(WAITS) & {name for name, _ in log}, log
         assert not any("pageable" in name for name, _ in log)
@@ -284,6 +284,7 @@ def test_memory_is_given_back(emu):
 
 
 def test_structures_that_nobody_has_leave_the_device(emu):
+    jax.clear_caches()
     gc.collect()
     counts, before = (_cpu.xla_count(), emu.xla_count()), emu.allocated()
     modules = [hj.freeze(made(context=0)) for _ in range(2)]
@@ -373,7 +374,8 @@ def raw(handle, arrays, shapes, kind="run", dtype="float64", **more):
 def test_shapes_are_checked_whoever_calls(emu):
     flow = made()
     p, x, c = map(jnp.asarray, arrays(flow))
-    handle, none = hj.structure(flow).handle, jnp.zeros((0,))
+    structure = hj.structure(flow)
+    handle, none = structure.handle, jnp.zeros((0,))
     good = raw(handle, (p, x, c), [(0,), (5,)])[1]
     all_close(good, flow.log_prob(np.asarray(x), np.asarray(c)), "float64")
     wrong = [
@@ -390,7 +392,7 @@ def test_shapes_are_checked_whoever_calls(emu):
     with pytest.raises(Exception, match="gradients: expected the shapes"):
         raw(handle, (p, x, c, none, none), gradients, "gradient", row_scale=np.float64(1.0))
     with pytest.raises(Exception, match="cotangent: expected a number"):
-        raw(handle, (p, x, c, none, x[0]), [(0,)] * 5, "gradient", row_scale=np.float64(1.0))
+        raw(handle, (p, x, c, none, x[0]), [(0,), (5,), (0,), (0,), (0,)], "gradient", row_scale=np.float64(1.0))
     with pytest.raises(Exception, match="gradients: expected the shapes"):
         raw(handle, (p, x, c), [(5,), (1,), (3,), (0,), (0,)], "unit")
     with pytest.raises(Exception, match=r"Wrong|wrong|buffer|expected"):  # of XLA's decoding: another dtype
@@ -406,8 +408,8 @@ def test_a_handle_is_opened_once_and_weights_are_checked(emu):
     with pytest.raises(ValueError, match="weights: expected a contiguous vector in the flow's dtype"):
         emu.xla_open(True, 5, *parts, flow.parameters.astype("float32"), False)
     assert emu.xla_open(True, 5, *parts, flow.parameters[:3], False) is None
+    p, x, _ = arrays(flow)
     with pytest.raises(Exception, match="headrace: weights: the vector has the wrong size"):
-        p, x, _ = map(jnp.asarray, (*arrays(flow)[:2], 0))
         raw(5, (p, x, jnp.zeros((0,))), [(0,), (5,)])
     assert emu.xla_close(True, 5)
     assert not emu.xla_close(True, 5)
