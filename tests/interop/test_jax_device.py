@@ -6,6 +6,7 @@ runs the handlers for CUDA as its own; the stream that it does not have comes fr
 
 import functools
 import gc
+import types
 
 import numpy as np
 import pytest
@@ -297,6 +298,57 @@ def test_structures_that_nobody_has_leave_the_device(emu):
     gc.collect()
     assert (_cpu.xla_count(), emu.xla_count()) == counts
     assert emu.allocated() == before
+
+
+def test_one_function_is_lowered_alike_for_every_platform():
+    """What is called by the same name and number is on each platform what was registered there."""
+    flow = made()
+    p, x, c = map(jnp.asarray, arrays(flow, rows=40))
+    traced = jax.jit(jax.grad(lambda p, x: hj.log_prob(flow, p, x, c).sum(), (0, 1))).trace(p, x)
+    number = f"handle = {hj.structure(flow).handle} : i64"
+    for platform in ("cpu", "cuda"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert "@headrace_unit_float64" in text
+        assert "@headrace_scaled_float64" in text
+        assert text.count(number) == 2
+        assert "callback" not in text
+
+
+@pytest.mark.parametrize("usable", [False, True])
+def test_devices_have_handlers_of_their_own_where_headrace_can_use_them(monkeypatch, usable):
+    told, core = {}, types.SimpleNamespace(xla_handlers={name: f"cuda {name}" for name in _cpu.xla_handlers})
+
+    def register(name, handler, platform):
+        told[name, platform] = handler
+
+    monkeypatch.setattr(_xla, "_on_devices", lambda: core if usable else None)
+    monkeypatch.setattr(jax.ffi, "register_ffi_target", register)
+    assert _xla._registered.__wrapped__()
+    elsewhere = _cpu.xla_handlers["elsewhere"]
+    for name in ("run_float32", "gradient_float64", "unit_float32", "scaled_float64"):
+        assert told[f"headrace_{name}", "cpu"] is _cpu.xla_handlers[name]
+        assert told[f"headrace_{name}", "CUDA"] == (f"cuda {name}" if usable else elsewhere)
+        assert told[f"headrace_{name}", "ROCM"] is elsewhere
+
+
+def test_where_no_device_can_be_used_a_call_there_says_what_to_do():
+    jax.ffi.register_ffi_target("headrace_test_elsewhere", _cpu.xla_handlers["elsewhere"], platform="cpu")
+    call = jax.ffi.ffi_call("headrace_test_elsewhere", jax.ShapeDtypeStruct((2,), "float32"))
+    with pytest.raises(Exception, match=r"UNIMPLEMENTED.*`headrace info` says why.*jax.devices\('cpu'\)"):
+        jax.block_until_ready(call(np.ones(2, "float32")))
+
+
+def test_the_module_for_devices_is_used_where_it_can_be(monkeypatch):
+    on_devices = _xla._on_devices.__wrapped__
+    core = types.SimpleNamespace(xla_handlers={}, reason=lambda: "")
+    monkeypatch.setattr(_core, "cuda", core)
+    assert on_devices() is core
+    core.reason = lambda: "no CUDA device"
+    assert on_devices() is None
+    monkeypatch.setattr(_core, "cuda", types.SimpleNamespace(reason=lambda: ""))  # built without jaxlib's headers
+    assert on_devices() is None
+    monkeypatch.setattr(_core, "cuda", None)
+    assert on_devices() is None
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
