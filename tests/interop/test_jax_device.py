@@ -254,7 +254,7 @@ def test_training_steps_are_those_of_the_cpu(place):
 def test_work_is_on_the_stream_that_is_told_and_nobody_waits(emu):
     """But for the first call of a flow, which takes it to the device."""
     flow = made()
-    p, x, c = map(jnp.asarray, arrays(flow))
+    p, x, c = map(jnp.asarray, arrays(flow, rows=40))  # so many that a derivative by parameters may be kept
     calls = [
         jax.jit(lambda p, x: hj.log_prob(flow, p, x, c)),
         jax.jit(lambda p, x: hj.to_data(flow, p, x, c)),
