@@ -66,8 +66,8 @@ class Assumed:
     cores: int = 8
     efficiency: float = 0.75  # of the cores, in gradients and densities: of one thread times as many
     python: float = 0.1  # ms of a step in Python beside what is measured
-    list_us: float = 1.9  # microseconds of Python for each chunk of the table, when the fit begins
-    order_us: float = 0.7  # the same for the order of an epoch
+    list_us: float = 0.1  # microseconds of Python for each chunk of the table, when the fit begins
+    order_us: float = 0.43  # the same for the order of an epoch
     # The network.
     gigabits: float = 25.0  # a second, of a worker, in each direction
     network_efficiency: float = 0.7  # of these, that gloo or MPI have

@@ -124,10 +124,10 @@ class FixedSum:
                 scaled[:] = part
                 scaled *= scale
                 scaled += self._ROUNDING
-                if self._is_empty:
-                    whole -= self._OFFSET
-                else:
-                    whole += scaled.view(np.int64) - self._OFFSET
+                digits = scaled.view(np.int64)
+                digits -= self._OFFSET
+                if not self._is_empty:
+                    whole += digits
         self._is_empty = False
 
     def add_loss(self, loss: float) -> None:

@@ -10,9 +10,9 @@ import io
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,7 @@ _STATE = "state"  # among arrays, none of which is called so
 _ORDER, _BATCHES, _DROPOUT = 0x0DE2, 0xBA7C, 0xD209  # tell draws from others of the same seed
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Neighbours in the order of a shard."""
 
     number: int  # among all chunks
@@ -50,29 +49,32 @@ class Chunks:
     def __init__(self, table: Table, batch_rows: int) -> None:
         """`batch_rows`: of a step, about."""
         self.table, self.most = table, CHUNK_ROWS
-        most = min(CHUNK_ROWS, batch_rows)
-        self.all: list[Chunk] = []
-        for shard, rows in enumerate(table.trained.tolist()):
-            count = -(-rows // most)
-            self.all += [
-                Chunk(len(self.all) + i, shard, rows * i // count, rows * (i + 1) // count) for i in range(count)
-            ]
-        count = len(self.all)
+        rows, most = table.trained, min(CHUNK_ROWS, batch_rows)
+        counts = -(-rows // most)
+        self.count = count = int(counts.sum())
+        self._shard = np.repeat(np.arange(rows.size, dtype=np.int32), counts)
+        place = np.arange(count) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows, counts = rows[self._shard], counts[self._shard]
+        self._begin, self._end = rows * place // counts, rows * (place + 1) // counts
         self.of_a_batch = max(1, round(batch_rows * count / table.size))
         self.batches = -(-count // self.of_a_batch)
 
+    def some(self, numbers: NDArray[np.int64]) -> list[Chunk]:
+        """Those with these numbers, from 0 to `count` - 1."""
+        found = (numbers, self._shard[numbers], self._begin[numbers], self._end[numbers])
+        return [Chunk(*of) for of in zip(*(one.tolist() for one in found), strict=True)]
+
     def epoch(self, epoch: int) -> Iterator[list[Chunk]]:
         """Batches: a chunk of each of as many stretches of the table as it has chunks, so that ranks share the work."""
-        count, strata = len(self.all), min(self.of_a_batch, len(self.all))
-        columns = []
+        count, strata = self.count, min(self.of_a_batch, self.count)
+        drawn = np.full((-(-count // strata), strata), -1)  # of each stretch a column, of which some have one less
         for j in range(strata):
             begin, end = count * j // strata, count * (j + 1) // strata
             rng = np.random.default_rng([self.table.seed, _BATCHES, epoch, j])
-            columns.append((begin + rng.permutation(end - begin)).tolist())
-        longest = max(map(len, columns))
-        order = [column[i] for i in range(longest) for column in columns if i < len(column)]
+            drawn[: end - begin, j] = begin + rng.permutation(end - begin)
+        order = drawn[drawn >= 0]
         for begin, end in pairwise(count * b // self.batches for b in range(self.batches + 1)):
-            yield [self.all[number] for number in order[begin:end]]
+            yield self.some(order[begin:end])
 
     def order_of(self, shard: int, epoch: int) -> NDArray[np.uint32]:
         """Places in the training part of a shard, in the order of an epoch."""
