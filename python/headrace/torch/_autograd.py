@@ -245,20 +245,20 @@ class _PlainRun(torch.autograd.Function):
         inverse: bool,
         of_log_prob: bool,
     ) -> tuple[Tensor, Tensor]:
-        ctx.entry, ctx.told = entry, (entry.handle, inverse, of_log_prob)
+        ctx.entry, ctx.inverse, ctx.of_log_prob = entry, inverse, of_log_prob
         ctx.save_for_backward(value, context, parameters)
-        return operators.run(value, context, parameters, *ctx.told)
+        return operators.run(value, context, parameters, entry.handle, inverse, of_log_prob)
 
     @staticmethod
     def backward(ctx: Any, grad_value: Tensor, grad_number: Tensor) -> Any:
-        given, wrt = ctx.saved_tensors, _wanted(ctx)
+        value, context, parameters = ctx.saved_tensors
+        wrt, told = _wanted(ctx), (ctx.entry.handle, ctx.inverse, ctx.of_log_prob)
+        given = value, context, parameters, grad_value, grad_number
         if _is_plain(grad_value, grad_number):
-            made = _first(
-                operators.vjp(*given, grad_value, grad_number, *ctx.told, wrt), (*given, grad_value, grad_number)
-            )
-        else:  # as for gradients that are batched
-            made = list(_Vjp.apply(*given, grad_value, grad_number, *ctx.told, wrt))
-        return *_spread(made, wrt, given), None, None, None
+            made = _first(operators.vjp(*given, told[0], told[1], told[2], wrt), given)
+        else:  # as for gradients that are mapped
+            made = list(_Vjp.apply(*given, *told, wrt))
+        return *_spread(made, wrt, (value, context, parameters)), None, None, None
 
 
 _PLAIN = (Tensor, torch.nn.Parameter, type(None))
