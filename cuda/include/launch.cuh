@@ -15,6 +15,7 @@ constexpr int network_warps = 8;
 constexpr int coordinates_of_warp = 16;  // where there is no network
 constexpr int least_resident_warps = 8;  // of a multiprocessor, for lines to be in shared memory
 constexpr int sums_at_once = 8;          // of a warp: units for each load of an input
+constexpr int most_blocks_at_once = 2;   // of so many sums, on tensor cores: four would not fit into 128 registers
 constexpr int sum_line = warp_rows + 4;  // of a kept sum: 16 bytes more, so that fragments do not meet in a bank
 constexpr int least_terms = 16;          // of a sum that is worth a warp of its own
 constexpr int rows_ahead = 4;            // of a matrix whose loads are under way together on the way back

@@ -3,11 +3,12 @@
 //
 // A load of an input serves sums_at_once multiply-adds, one of four weights as many rows as a warp has and four terms:
 // 8 + 4 loads for 32 multiply-adds of a warp, at one load and four multiply-adds a cycle. Tensor cores want another
-// number in each lane, so that eight terms are 8 loads of inputs and 2 of weights for 64 multiply-adds.
+// number in each lane: sixteen terms of 16 sums are 16 loads of inputs and 2 of weights for 256 multiply-adds.
 #pragma once
 
 #include <type_traits>
 
+#include "../host/device_chain.hpp"
 #include "../include/tensor_cores.cuh"
 #include "tile.cuh"
 
@@ -32,43 +33,60 @@ struct PartialSums {
     }
 };
 
-// `blocks` blocks of sums, each of up to sums_at_once. terms(b): those of block b; sum(b, terms, partial) keeps the
-// block's sums over them; finish(b, i, total) gets the total of its sum i, on the lanes of one warp. `longest`: terms
-// of the longest block. What is summed in which order depends on the sizes and the team alone. The caller waits for the
-// team before and after.
+// How a warp takes blocks of sums: so many at once, and shares of terms in multiples of so many.
+struct Rounds {
+    int at_once = 1, terms = 8;
+};
+
+struct NothingMore {
+    template <class T>
+    __device__ void operator()(const PartialSums<T>&) const {}
+};
+
+// `blocks` blocks of sums, each of up to sums_at_once. terms(b): those of block b, of which later ones have no fewer;
+// sum(b, terms, partial) makes the sums of as many blocks as a warp takes at once, over the terms of the last of them,
+// and keeps those of block b; more(partial) then keeps those of the next one; finish(b, i, total) gets the total of sum
+// i of block b, on the lanes of one warp. `longest`: terms of the longest block. What is summed in which order depends
+// on the sizes and the team alone. The caller waits for the team before and after.
 //
 // A block is one warp's, or that of several with a share of the terms each. Both go through the same code: sum and
 // finish are called at one place, as each holds all kinds of products or all activations.
-template <class T, class TermsOf, class Sum, class Finish>
+template <class T, class TermsOf, class Sum, class Finish, class More = NothingMore>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
-                         const Finish& finish) {
+                         const Finish& finish, const Rounds& rounds = {}, const More& more = {}) {
     const PartialSums<T> own{partial + team.warp * sums_at_once * sum_line, team.lane};
     const auto part = [&](int warp, int i) { return partial[(warp * sums_at_once + i) * sum_line + team.lane]; };
     const int shares = blocks == 0 ? 1 : larger(1, smaller(team.warps / blocks, longest / least_terms));
+    const int of_round = team.warps * rounds.at_once;
+    bool turned = false;  // later blocks are longer: every other round goes the other way
 #pragma unroll 1
-    for (int first = 0; first < blocks; first += team.warps) {  // one round where there are shares
-        // Later blocks are longer: every other round goes the other way.
-        const int b =
-            shares > 1 ? team.warp / shares : first + (first / team.warps % 2 ? team.warps - 1 - team.warp : team.warp);
+    for (int first = 0; first < blocks; first += of_round, turned = !turned) {  // one round where there are shares
+        const int turn = turned ? team.warps - 1 - team.warp : team.warp;
+        const int b = shares > 1 ? team.warp / shares : first + turn * rounds.at_once;
         if (b < blocks) {
-            const Terms all = terms(b);
+            const Terms all = terms(smaller(b + rounds.at_once, blocks) - 1);
             int share = all.end - all.begin, begin = all.begin;
             if (shares > 1) {
-                share = ((share + shares - 1) / shares + 7) / 8 * 8;
+                share = ((share + shares - 1) / shares + rounds.terms - 1) / rounds.terms * rounds.terms;
                 begin = smaller(all.end, begin + team.warp % shares * share);
             }
             sum(b, Terms{begin, smaller(all.end, begin + share)}, own);
         }
         if (shares > 1) team.sync();
-        // Of a warp's own block all sums, of shared ones one in so many.
-        const int end = shares > 1 ? blocks * sums_at_once : b < blocks ? sums_at_once : 0;
+        // Of a warp's own blocks all sums, of shared ones one in so many.
+        const int end = shares > 1 ? blocks : smaller(b + rounds.at_once, blocks);
+        int i = shares > 1 ? team.warp % sums_at_once : 0;
 #pragma unroll 1
-        for (int n = shares > 1 ? team.warp : 0; n < end; n += shares > 1 ? team.warps : 1) {
-            const int block = shares > 1 ? n / sums_at_once : b, i = n % sums_at_once;
-            const int begin = shares > 1 ? block * shares : team.warp;
-            T total = part(begin, i);
-            for (int w = begin + 1; w < begin + shares; ++w) total += part(w, i);
+        for (int block = shares > 1 ? team.warp / sums_at_once : b; block < end;) {
+            const int from = shares > 1 ? block * shares : team.warp;
+            T total = part(from, i);
+            for (int w = from + 1; w < from + shares; ++w) total += part(w, i);
             finish(block, i, total);
+            i += shares > 1 ? team.warps : 1;
+            if (i < sums_at_once) continue;
+            block += i / sums_at_once;
+            i %= sums_at_once;
+            if (shares == 1 && block < end) more(own);
         }
     }
 }
@@ -174,84 +192,251 @@ __device__ void sum_column_products(const T* weights, const uint32_t* row, int c
 
 // ---- on tensor cores ------------------------------------------------------------------------------------------------
 //
-// Rows of the tile are rows of the left matrix, sums are columns of the right one. Two products of 16 rows make the
-// tile, and lane 4 g + t has rows 4 g + i, i < 4, so that what a warp loads from shared memory lies in 32 banks.
+// Rows of the tile are rows of the left matrix, sums are columns of the right one; two products of 16 rows make the
+// tile. The order of terms is free: lane 4 g + t takes four that follow each other, 4 t, ..., of sixteen, so that one
+// load of 16 bytes brings those of a sum's weights, from rows as they are. A float32 is split into its two factors when
+// it was loaded: kept apart they would be 8 bytes a weight, and weights wait for the L2 cache.
+//
+// Sums of eight terms are added in float32, to the nearest, as tensor cores round toward zero: over the terms of a
+// long sum that would be far more than float32's own error. Of the three products the two small ones come first.
 // PTX wants all lanes of a warp at a product together: nothing here branches by lane.
 
-// Four rows of a line. In shared memory lines are of 33 numbers, which no address of 16 bytes keeps up with.
+// Which row of the tile is row q of four of the lanes 4 g, ...: what a warp loads lies in 32 banks of shared memory, as
+// four lines are four numbers longer than four times the banks, or is 16 bytes a lane of global memory.
 template <bool in_shared>
-__device__ Four<float> load_rows(const Lines<float, in_shared>& lines, int line, int row) {
-    const float* const p = &lines.at(line, row);
-    if constexpr (!in_shared) return load_four(p);
-    return {p[0], p[1], p[2], p[3]};
+__device__ int row_of_lanes(int g, int q) {
+    return in_shared ? g % 4 + 16 * (g / 4) + 4 * q : 4 * g + q;
 }
 
-// Eight terms from k on. Those from `end` on are zero, and not read; `whole`: there are none. `rounded`: the input is
-// in TF32 as it was stored. weight(k): of this lane's sum.
-template <bool whole, bool rounded, bool in_shared, class Weight>
-__device__ void add_eight_terms(const Lines<float, in_shared>& input, const Weight& weight, int lane, int k, int end,
-                                float (&total)[2][4]) {
-    uint32_t a[2][4], b[2];
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        const int term = k + 4 * h + lane % 4, read = whole ? term : smaller(term, end - 1);
-        const bool is_term = whole || term < end;
-        const Four<float> x = load_rows(input, read, lane / 4 * 4);
-        b[h] = is_term ? to_tf32(weight(read)) : 0;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) a[i / 2][2 * h + i % 2] = is_term ? rounded ? bits_of(x.x[i]) : to_tf32(x.x[i]) : 0;
+// Four rows of a line.
+template <bool in_shared>
+__device__ Four<float> load_rows(const Lines<float, in_shared>& lines, int line, int g) {
+    if constexpr (in_shared) {
+        const float* const p = &lines.at(line, row_of_lanes<true>(g, 0));
+        return {p[0], p[4], p[8], p[12]};
+    } else {
+        return load_four(&lines.at(line, row_of_lanes<false>(g, 0)));
     }
-    add_product(a[0], b, total[0]);
-    add_product(a[1], b, total[1]);
 }
 
-template <bool rounded, bool in_shared, class Weight>
-__device__ void sum_on_tensor_cores(const Lines<float, in_shared>& input, const Weight& weight, Terms terms,
-                                    const PartialSums<float>& partial) {
-    float total[2][4] = {};
-    int k = terms.begin;
-    __syncwarp();  // lanes come from what finished the sums before, and may be reading them
-#pragma unroll 2
-    for (; k + 8 <= terms.end; k += 8) add_eight_terms<true, rounded>(input, weight, partial.lane, k, terms.end, total);
-    if (k < terms.end) add_eight_terms<false, rounded>(input, weight, partial.lane, k, terms.end, total);
-    const int g = partial.lane / 4, t = partial.lane % 4;
+// Sums of some blocks, in fragments: [block][half of the tile].
+struct FragmentSums {
+    float of[most_blocks_at_once][2][4];
+
+    // Those of the first block, for the lanes of rows. The warp's lanes may still read what was kept before.
+    template <bool in_shared>
+    __device__ void keep(const PartialSums<float>& partial) const {
+        const int g = partial.lane / 4, t = partial.lane % 4;
+        __syncwarp();
 #pragma unroll
-    for (int j = 0; j < 2; ++j)
-        *reinterpret_cast<Four<float>*>(partial.p + (2 * t + j) * sum_line + 4 * g) = {total[0][j], total[0][2 + j],
-                                                                                       total[1][j], total[1][2 + j]};
-    __syncwarp();
+        for (int j = 0; j < 2; ++j) {
+            float* const line = partial.p + (2 * t + j) * sum_line;
+            const Four<float> four{of[0][0][j], of[0][0][2 + j], of[0][1][j], of[0][1][2 + j]};
+            if constexpr (in_shared) {
+#pragma unroll
+                for (int q = 0; q < 4; ++q) line[row_of_lanes<true>(g, q)] = four.x[q];
+            } else {
+                *reinterpret_cast<Four<float>*>(line + 4 * g) = four;
+            }
+        }
+        __syncwarp();
+    }
+    // Those of the next one. They move, as registers cannot be indexed.
+    template <bool in_shared>
+    __device__ void keep_next(const PartialSums<float>& partial) {
+#pragma unroll
+        for (int j = 0; j + 1 < most_blocks_at_once; ++j)
+#pragma unroll
+            for (int m = 0; m < 2; ++m)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) of[j][m][i] = of[j + 1][m][i];
+        keep<in_shared>(partial);
+    }
+};
+
+// Eight terms of N blocks: x[h][q] is the lane's term of half h in row q, w[j][h] its weight of block j.
+template <int N>
+__device__ __forceinline__ void add_eight_terms(bool split_factors, const float (&x)[2][4], const float (&w)[N][2],
+                                                FragmentSums& sums) {
+    constexpr int together = N < 2 ? N : 2;  // blocks, whose products do not wait for each other
+    uint32_t a[2][4], a_rest[2][4];
+#pragma unroll
+    for (int h = 0; h < 2; ++h)
+#pragma unroll
+        for (int q = 0; q < 4; ++q) {
+            const SplitNumber s = split_factors ? split(x[h][q]) : SplitNumber{to_tf32(x[h][q]), 0};
+            a[q / 2][2 * h + q % 2] = s.nearest;
+            a_rest[q / 2][2 * h + q % 2] = s.rest;
+        }
+#pragma unroll
+    for (int first = 0; first < N; first += together) {
+        uint32_t b[together][2];
+        float c[together][2][4];
+        if (split_factors) {
+            uint32_t b_rest[together][2];
+#pragma unroll
+            for (int j = 0; j < together; ++j)
+#pragma unroll
+                for (int h = 0; h < 2; ++h) {
+                    const SplitNumber s = split(w[first + j][h]);
+                    b[j][h] = s.nearest;
+                    b_rest[j][h] = s.rest;
+                }
+#pragma unroll
+            for (int j = 0; j < together; ++j)
+#pragma unroll
+                for (int m = 0; m < 2; ++m) add_product(a_rest[m], b[j], c[j][m], true);
+#pragma unroll
+            for (int j = 0; j < together; ++j)
+#pragma unroll
+                for (int m = 0; m < 2; ++m) add_product(a[m], b_rest[j], c[j][m]);
+#pragma unroll
+            for (int j = 0; j < together; ++j)
+#pragma unroll
+                for (int m = 0; m < 2; ++m) add_product(a[m], b[j], c[j][m]);
+        } else {
+#pragma unroll
+            for (int j = 0; j < together; ++j)
+#pragma unroll
+                for (int h = 0; h < 2; ++h) b[j][h] = to_tf32(w[first + j][h]);
+#pragma unroll
+            for (int j = 0; j < together; ++j)
+#pragma unroll
+                for (int m = 0; m < 2; ++m) add_product(a[m], b[j], c[j][m], true);
+        }
+#pragma unroll
+        for (int j = 0; j < together; ++j)
+#pragma unroll
+            for (int m = 0; m < 2; ++m)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sums.of[first + j][m][i] += c[j][m][i];
+    }
+}
+
+// The lane's four terms of sixteen from k on, in its rows. Those from `end` on are zero, and not read.
+template <bool in_shared>
+__device__ __forceinline__ void load_terms(const Lines<float, in_shared>& input, int lane, int k, int end,
+                                           float (&x)[4][4]) {
+    const int g = lane / 4, first = k + lane % 4 * 4;
+    const auto load = [&](const auto& is_term) {
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+            const Four<float> rows = load_rows(input, is_term(first + c) ? first + c : end - 1, g);
+#pragma unroll
+            for (int q = 0; q < 4; ++q) x[c][q] = is_term(first + c) ? rows.x[q] : 0.0f;
+        }
+    };
+    if (k + 16 <= end) {  // nothing is chosen then
+        load([](int) { return true; });
+    } else {
+        load([&](int term) { return term < end; });
+    }
+}
+
+// Sums of N blocks over terms of a tile's lines. weights(k, four): four[j] becomes the lane's weights of block j for
+// its four of the sixteen terms from k on, where those that are none meet zeros.
+template <int N, bool in_shared, class WeightsOf>
+__device__ void sum_in_fragments(bool split_factors, const Lines<float, in_shared>& input, int lane, Terms terms,
+                                 const WeightsOf& weights, FragmentSums& sums) {
+#pragma unroll
+    for (int j = 0; j < N; ++j)
+#pragma unroll
+        for (int m = 0; m < 2; ++m)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sums.of[j][m][i] = 0;
+#pragma unroll 1
+    for (int k = terms.begin; k < terms.end; k += 16) {
+        Four<float> four[N];
+        weights(k, four);
+        float x[4][4];
+        load_terms(input, lane, k, terms.end, x);
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            float own_x[2][4], own_w[N][2];
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+#pragma unroll
+                for (int q = 0; q < 4; ++q) own_x[i][q] = x[2 * h + i][q];
+#pragma unroll
+                for (int j = 0; j < N; ++j) own_w[j][i] = four[j].x[2 * h + i];
+            }
+            add_eight_terms<N>(split_factors, own_x, own_w, sums);
+        }
+    }
+}
+
+// Rows of a matrix, as add_row_products: sums of N blocks, `n` in all, over ends[j] terms in block j, as its rows may
+// be no longer. The first term is a multiple of 16.
+template <int N, bool in_shared>
+__device__ void sum_rows_in_fragments(bool split_factors, const float* weights, const uint32_t* row, int n,
+                                      const Lines<float, in_shared>& input, int lane, Terms terms,
+                                      const int (&ends)[most_blocks_at_once], FragmentSums& sums) {
+    const float* w[N];
+#pragma unroll
+    for (int j = 0; j < N; ++j) w[j] = weights + row[smaller(8 * j + lane / 4, n - 1)] + lane % 4 * 4;
+    const auto load = [&](int k, Four<float>(&four)[N]) {
+#pragma unroll
+        for (int j = 0; j < N; ++j) four[j] = N == 1 || k < ends[j] ? load_four(w[j] + k) : Four<float>{};
+    };
+    sum_in_fragments<N>(split_factors, input, lane, terms, load, sums);
 }
 
 // ---- either way -----------------------------------------------------------------------------------------------------
 
-// Whether products are on tensor cores, and whether what they read is rounded already; all threads of a launch agree.
-struct Products {
-    bool tf32, rounded;
-};
+// Of `blocks` blocks, how many a warp takes at once on tensor cores: what it loads and splits of the input serves all
+// of them. Not so many that others have nothing to do.
+__device__ inline Rounds rounds_on_tensor_cores(int blocks) {
+    int best = 1, least = 1 << 30;
+#pragma unroll
+    for (int n = 1; n <= most_blocks_at_once; n *= 2) {
+        const int of_round = n * network_warps, cost = (blocks + of_round - 1) / of_round * (n + 1);
+        if (cost < least) best = n;
+        least = smaller(least, cost);
+    }
+    return {best, 16};
+}
 
-// Products of a network. One kernel has all kinds, as everything else of it is the same.
+template <class T>
+__device__ Rounds rounds_of(Products kind, int blocks) {
+    return std::is_same_v<T, float> && kind != Products::exact ? rounds_on_tensor_cores(blocks) : Rounds{};
+}
+
+// Products of a network: sums of as many blocks as `rounds` says, n in all, of which the first one's are kept. One
+// kernel has all kinds, as everything else of it is the same.
 template <class T, bool in_shared>
-__device__ void sum_unit_products(const Products& kind, const T* weights, const uint32_t* row, int n,
-                                  const Lines<T, in_shared>& input, Terms terms, const PartialSums<T>& partial) {
+__device__ void sum_unit_products(Products kind, const Rounds& rounds, const T* weights, const uint32_t* row, int n,
+                                  const Lines<T, in_shared>& input, Terms terms, const int (&ends)[most_blocks_at_once],
+                                  const PartialSums<T>& partial, FragmentSums& sums) {
     if constexpr (std::is_same_v<T, float>) {
-        if (kind.tf32) {
-            const T* const own = weights + row[smaller(partial.lane / 4, n - 1)];
-            const auto weight = [&](int k) { return own[k]; };
-            if (kind.rounded) return sum_on_tensor_cores<true>(input, weight, terms, partial);
-            return sum_on_tensor_cores<false>(input, weight, terms, partial);
+        if (kind != Products::exact) {
+            const bool split_factors = kind == Products::three_tf32;
+            const int lane = partial.lane;
+            static_assert(most_blocks_at_once == 2);
+            if (rounds.at_once == 2) {
+                sum_rows_in_fragments<2>(split_factors, weights, row, n, input, lane, terms, ends, sums);
+            } else {
+                sum_rows_in_fragments<1>(split_factors, weights, row, n, input, lane, terms, ends, sums);
+            }
+            return sums.keep<in_shared>(partial);
         }
     }
     sum_row_products(weights, row, n, input, terms, partial);
 }
 
 template <class T, bool in_shared>
-__device__ void sum_input_products(bool tf32, const T* weights, const uint32_t* row, int column, int n,
+__device__ void sum_input_products(Products kind, const T* weights, const uint32_t* row, int column, int n,
                                    const Lines<T, in_shared>& grad, Terms terms, const PartialSums<T>& partial) {
     if constexpr (std::is_same_v<T, float>) {
-        if (tf32) {
-            const T* const own = weights + column + smaller(partial.lane / 4, n - 1);
-            sum_on_tensor_cores<false>(grad, [&](int r) { return own[row[r]]; }, terms, partial);
-            return;
+        if (kind != Products::exact) {
+            const float* const own = weights + column + smaller(partial.lane / 4, n - 1);
+            const auto load = [&](int k, Four<float>(&four)[1]) {
+#pragma unroll
+                for (int c = 0; c < 4; ++c)
+                    four[0].x[c] = own[row[smaller(k + partial.lane % 4 * 4 + c, terms.end - 1)]];
+            };
+            FragmentSums sums;
+            sum_in_fragments<1>(kind == Products::three_tf32, grad, partial.lane, terms, load, sums);
+            return sums.keep<in_shared>(partial);
         }
     }
     sum_column_products(weights, row, column, n, grad, terms, partial);
