@@ -56,7 +56,6 @@ __device__ void run_stages(const Team& team, Products products, const DeviceStep
                            int end, int window, const TileState<T, in_shared, keeps_units>& t) {
     const NetworkStep<T>& s = d.step.network;
     const T* const weights = call.weights + s.weights;
-    FragmentSums sums;
     for (int i = begin; i < end; ++i) {
         const Stage stage = d.plan.stages[i];
         prefetch(d.plan.stages + i + 1);
@@ -79,7 +78,8 @@ __device__ void run_stages(const Team& team, Products products, const DeviceStep
                 for (int j = 0; j < most_blocks_at_once; ++j)
                     ends[j] = rounds.at_once > 1 ? terms(smaller(b + j, blocks - 1)).end : part.end;
                 const int n = smaller(rounds.at_once * sums_at_once, stage.end - first(b));
-                sum_unit_products(products, rounds, weights, stage.row + first(b), n, input, part, ends, partial, sums);
+                sum_unit_products(products, rounds, weights, stage.row + first(b), n, input, part, ends, partial,
+                                  output.from(first(b) + sums_at_once));
             },
             [&](int b, int m, T total) {
                 if (m >= count(b)) return;
@@ -102,9 +102,8 @@ __device__ void run_stages(const Team& team, Products products, const DeviceStep
                 }
                 output.at(u, team.lane) = value;
             },
-            rounds,
-            [&](const PartialSums<T>& partial) {
-                if constexpr (std::is_same_v<T, float>) sums.keep_next<in_shared>(partial);
+            rounds, [&](int b, int m) {  // a unit's sum is where its value will be
+                return output.at(smaller(first(b) + m, stage.end - 1), team.lane);
             });
         team.sync();
     }

@@ -38,22 +38,21 @@ struct Rounds {
     int at_once = 1, terms = 8;
 };
 
-struct NothingMore {
-    template <class T>
-    __device__ void operator()(const PartialSums<T>&) const {}
+struct NothingAside {
+    __device__ int operator()(int, int) const { return 0; }
 };
 
 // `blocks` blocks of sums, each of up to sums_at_once. terms(b): those of block b, of which later ones have no fewer;
 // sum(b, terms, partial) makes the sums of as many blocks as a warp takes at once, over the terms of the last of them,
-// and keeps those of block b; more(partial) then keeps those of the next one; finish(b, i, total) gets the total of sum
-// i of block b, on the lanes of one warp. `longest`: terms of the longest block. What is summed in which order depends
-// on the sizes and the team alone. The caller waits for the team before and after.
+// keeps those of block b, and puts those of the others where aside(block, i) finds sum i; finish(b, i, total) gets the
+// total of sum i of block b, on the lanes of one warp. `longest`: terms of the longest block. What is summed in which
+// order depends on the sizes and the team alone. The caller waits for the team before and after.
 //
 // A block is one warp's, or that of several with a share of the terms each. Both go through the same code: sum and
 // finish are called at one place, as each holds all kinds of products or all activations.
-template <class T, class TermsOf, class Sum, class Finish, class More = NothingMore>
+template <class T, class TermsOf, class Sum, class Finish, class Aside = NothingAside>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
-                         const Finish& finish, const Rounds& rounds = {}, const More& more = {}) {
+                         const Finish& finish, const Rounds& rounds = {}, const Aside& aside = {}) {
     const PartialSums<T> own{partial + team.warp * sums_at_once * sum_line, team.lane};
     const auto part = [&](int warp, int i) { return partial[(warp * sums_at_once + i) * sum_line + team.lane]; };
     const int shares = blocks == 0 ? 1 : larger(1, smaller(team.warps / blocks, longest / least_terms));
@@ -74,19 +73,15 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
         }
         if (shares > 1) team.sync();
         // Of a warp's own blocks all sums, of shared ones one in so many.
-        const int end = shares > 1 ? blocks : smaller(b + rounds.at_once, blocks);
-        int i = shares > 1 ? team.warp % sums_at_once : 0;
+        const int own_blocks = smaller(rounds.at_once, larger(0, blocks - b));
+        const int end = sums_at_once * (shares > 1 ? blocks : own_blocks);
 #pragma unroll 1
-        for (int block = shares > 1 ? team.warp / sums_at_once : b; block < end;) {
-            const int from = shares > 1 ? block * shares : team.warp;
-            T total = part(from, i);
-            for (int w = from + 1; w < from + shares; ++w) total += part(w, i);
+        for (int n = shares > 1 ? team.warp : 0; n < end; n += shares > 1 ? team.warps : 1) {
+            const int block = (shares > 1 ? 0 : b) + n / sums_at_once, i = n % sums_at_once;
+            const int begin = shares > 1 ? block * shares : team.warp;
+            T total = shares == 1 && n >= sums_at_once ? T(aside(block, i)) : part(begin, i);
+            for (int w = begin + 1; w < begin + shares; ++w) total += part(w, i);
             finish(block, i, total);
-            i += shares > 1 ? team.warps : 1;
-            if (i < sums_at_once) continue;
-            block += i / sums_at_once;
-            i %= sums_at_once;
-            if (shares == 1 && block < end) more(own);
         }
     }
 }
@@ -223,34 +218,29 @@ __device__ Four<float> load_rows(const Lines<float, in_shared>& lines, int line,
 struct FragmentSums {
     float of[most_blocks_at_once][2][4];
 
-    // Those of the first block, for the lanes of rows. The warp's lanes may still read what was kept before.
+    // Sum 2 t + j of block b, in the lane's four rows of a line.
     template <bool in_shared>
-    __device__ void keep(const PartialSums<float>& partial) const {
+    __device__ void put(int b, int j, int g, float* line) const {
+        const Four<float> four{of[b][0][j], of[b][0][2 + j], of[b][1][j], of[b][1][2 + j]};
+        if constexpr (in_shared) {
+#pragma unroll
+            for (int q = 0; q < 4; ++q) line[row_of_lanes<true>(g, q)] = four.x[q];
+        } else {
+            *reinterpret_cast<Four<float>*>(line + 4 * g) = four;
+        }
+    }
+    // Those of the first block, for the lanes of rows, and those of the next one to the first n lines of `aside`, which
+    // are in registers no longer when sums are finished. The warp's lanes may still read what was kept before.
+    template <bool in_shared>
+    __device__ void keep(const PartialSums<float>& partial, int n, const Lines<float, in_shared>& aside) const {
         const int g = partial.lane / 4, t = partial.lane % 4;
         __syncwarp();
 #pragma unroll
-        for (int j = 0; j < 2; ++j) {
-            float* const line = partial.p + (2 * t + j) * sum_line;
-            const Four<float> four{of[0][0][j], of[0][0][2 + j], of[0][1][j], of[0][1][2 + j]};
-            if constexpr (in_shared) {
+        for (int j = 0; j < 2; ++j) put<in_shared>(0, j, g, partial.p + (2 * t + j) * sum_line);
 #pragma unroll
-                for (int q = 0; q < 4; ++q) line[row_of_lanes<true>(g, q)] = four.x[q];
-            } else {
-                *reinterpret_cast<Four<float>*>(line + 4 * g) = four;
-            }
-        }
+        for (int j = 0; j < 2; ++j)
+            if (2 * t + j < n) put<in_shared>(1, j, g, &aside.at(2 * t + j, 0));
         __syncwarp();
-    }
-    // Those of the next one. They move, as registers cannot be indexed.
-    template <bool in_shared>
-    __device__ void keep_next(const PartialSums<float>& partial) {
-#pragma unroll
-        for (int j = 0; j + 1 < most_blocks_at_once; ++j)
-#pragma unroll
-            for (int m = 0; m < 2; ++m)
-#pragma unroll
-                for (int i = 0; i < 4; ++i) of[j][m][i] = of[j + 1][m][i];
-        keep<in_shared>(partial);
     }
 };
 
@@ -271,9 +261,9 @@ __device__ __forceinline__ void add_eight_terms(bool split_factors, const float 
 #pragma unroll
     for (int first = 0; first < N; first += together) {
         uint32_t b[together][2];
-        float c[together][2][4];
         if (split_factors) {
             uint32_t b_rest[together][2];
+            float c[together][2][4];
 #pragma unroll
             for (int j = 0; j < together; ++j)
 #pragma unroll
@@ -294,7 +284,13 @@ __device__ __forceinline__ void add_eight_terms(bool split_factors, const float 
             for (int j = 0; j < together; ++j)
 #pragma unroll
                 for (int m = 0; m < 2; ++m) add_product(a[m], b[j], c[j][m]);
-        } else {
+#pragma unroll
+            for (int j = 0; j < together; ++j)
+#pragma unroll
+                for (int m = 0; m < 2; ++m)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) sums.of[first + j][m][i] += c[j][m][i];
+        } else {  // rounding toward zero is nothing beside that of factors
 #pragma unroll
             for (int j = 0; j < together; ++j)
 #pragma unroll
@@ -302,14 +298,8 @@ __device__ __forceinline__ void add_eight_terms(bool split_factors, const float 
 #pragma unroll
             for (int j = 0; j < together; ++j)
 #pragma unroll
-                for (int m = 0; m < 2; ++m) add_product(a[m], b[j], c[j][m], true);
+                for (int m = 0; m < 2; ++m) add_product(a[m], b[j], sums.of[first + j][m]);
         }
-#pragma unroll
-        for (int j = 0; j < together; ++j)
-#pragma unroll
-            for (int m = 0; m < 2; ++m)
-#pragma unroll
-                for (int i = 0; i < 4; ++i) sums.of[first + j][m][i] += c[j][m][i];
     }
 }
 
@@ -401,23 +391,24 @@ __device__ Rounds rounds_of(Products kind, int blocks) {
     return std::is_same_v<T, float> && kind != Products::exact ? rounds_on_tensor_cores(blocks) : Rounds{};
 }
 
-// Products of a network: sums of as many blocks as `rounds` says, n in all, of which the first one's are kept. One
-// kernel has all kinds, as everything else of it is the same.
+// Products of a network: sums of as many blocks as `rounds` says, n in all, of which those of the first block are kept,
+// and those of a second one go to the lines `aside`. One kernel has all kinds, as everything else of it is the same.
 template <class T, bool in_shared>
 __device__ void sum_unit_products(Products kind, const Rounds& rounds, const T* weights, const uint32_t* row, int n,
                                   const Lines<T, in_shared>& input, Terms terms, const int (&ends)[most_blocks_at_once],
-                                  const PartialSums<T>& partial, FragmentSums& sums) {
+                                  const PartialSums<T>& partial, const Lines<T, in_shared>& aside) {
     if constexpr (std::is_same_v<T, float>) {
         if (kind != Products::exact) {
             const bool split_factors = kind == Products::three_tf32;
             const int lane = partial.lane;
+            FragmentSums sums;
             static_assert(most_blocks_at_once == 2);
             if (rounds.at_once == 2) {
                 sum_rows_in_fragments<2>(split_factors, weights, row, n, input, lane, terms, ends, sums);
-            } else {
-                sum_rows_in_fragments<1>(split_factors, weights, row, n, input, lane, terms, ends, sums);
+                return sums.keep(partial, n - sums_at_once, aside);
             }
-            return sums.keep<in_shared>(partial);
+            sum_rows_in_fragments<1>(split_factors, weights, row, n, input, lane, terms, ends, sums);
+            return sums.keep(partial, 0, aside);
         }
     }
     sum_row_products(weights, row, n, input, terms, partial);
@@ -436,7 +427,7 @@ __device__ void sum_input_products(Products kind, const T* weights, const uint32
             };
             FragmentSums sums;
             sum_in_fragments<1>(kind == Products::three_tf32, grad, partial.lane, terms, load, sums);
-            return sums.keep<in_shared>(partial);
+            return sums.keep(partial, 0, grad);
         }
     }
     sum_column_products(weights, row, column, n, grad, terms, partial);
