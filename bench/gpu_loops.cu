@@ -1,5 +1,6 @@
 // The loops of cuda/kernels/product.cuh in kernels of their own, which nvcc compiles in seconds: what
 // bench/gpu_loops.py counts. Threads, registers and places of lines are those of run_chain and there_and_back.
+#include "../cuda/host/device_chain.hpp"
 #include "../cuda/kernels/product.cuh"
 
 namespace headrace {
@@ -9,24 +10,27 @@ struct Sums {
 };
 
 // A layer from the lines below it to its own.
-template <class T, bool in_shared, bool tf32>
+template <class T, bool in_shared, Products kind>
 __global__ void __launch_bounds__(network_warps* warp_rows, in_shared ? 2 : 1)
     forth(const T* weights, const uint32_t* row, const Sums* sums, int blocks, int lines, T* workspace) {
     HR_DYNAMIC_SHARED(T, scratch);
     const Team team = Team::of_block();
     const Lines<T, in_shared> given{in_shared ? scratch + 4096 : workspace}, built = given.from(lines);
+    const int at_once = blocks_at_once<T>(kind, blocks);
     for_sums(
         team, scratch, blocks, lines, [&](int b) { return Terms{0, sums[b].terms}; },
         [&](int b, Terms part, const PartialSums<T>& partial) {
-            sum_unit_products({tf32, tf32}, weights, row + sums[b].first, sums[b].count, given, part, partial);
+            sum_unit_products(kind, at_once, weights, row + sums[b].first, sums[b].count, given, part, sums[b].terms,
+                              partial, built.from(sums[b].first + sums_at_once));
         },
         [&](int b, int m, T total) {
             if (m < sums[b].count) built.at(sums[b].first + m, team.lane) = total;
-        });
+        },
+        at_once, [&](int b, int m) { return built.at(sums[b].first + m, team.lane); });
 }
 
 // Gradients of a layer's units to those of its inputs.
-template <class T, bool tf32>
+template <class T, Products kind>
 __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     back(const T* weights, const uint32_t* row, const Sums* sums, int blocks, int lines, T* workspace) {
     HR_DYNAMIC_SHARED(T, scratch);
@@ -35,7 +39,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     for_sums(
         team, scratch, blocks, lines, [&](int b) { return Terms{0, sums[b].terms}; },
         [&](int b, Terms part, const PartialSums<T>& partial) {
-            sum_input_products(tf32, weights, row, sums[b].first, sums[b].count, given, part, partial);
+            sum_input_products(kind, weights, row, sums[b].first, sums[b].count, given, part, partial);
         },
         [&](int b, int m, T total) {
             if (m < sums[b].count) built.at(sums[b].first + m, team.lane) = total;
@@ -43,10 +47,19 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
 }
 
 // What nobody names is not compiled.
-template __global__ void forth<float, true, false>(const float*, const uint32_t*, const Sums*, int, int, float*);
-template __global__ void forth<float, false, false>(const float*, const uint32_t*, const Sums*, int, int, float*);
-template __global__ void forth<float, true, true>(const float*, const uint32_t*, const Sums*, int, int, float*);
-template __global__ void back<float, false>(const float*, const uint32_t*, const Sums*, int, int, float*);
-template __global__ void back<float, true>(const float*, const uint32_t*, const Sums*, int, int, float*);
+#define HR_FORTH(in_shared, kind)                                                                                     \
+    template __global__ void forth<float, in_shared, Products::kind>(const float*, const uint32_t*, const Sums*, int, \
+                                                                     int, float*);
+#define HR_BACK(kind) \
+    template __global__ void back<float, Products::kind>(const float*, const uint32_t*, const Sums*, int, int, float*);
+HR_FORTH(true, exact)
+HR_FORTH(false, exact)
+HR_FORTH(true, tf32)
+HR_FORTH(true, three_tf32)
+HR_BACK(exact)
+HR_BACK(tf32)
+HR_BACK(three_tf32)
+#undef HR_FORTH
+#undef HR_BACK
 
 }  // namespace headrace

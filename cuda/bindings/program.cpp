@@ -43,6 +43,13 @@ struct DeviceArrays {
     static cudaStream_t stream(uintptr_t address) { return stream_at(address); }
 };
 
+Products products_of(const std::string& matmul) {
+    if (matmul == "tf32") return Products::tf32;
+    if (matmul == "3xtf32") return Products::three_tf32;
+    require(matmul == "exact", ("matmul: expected 'exact', 'tf32' or '3xtf32', got '" + matmul + "'").c_str());
+    return Products::exact;
+}
+
 template <class T>
 void bind_program_of(py::module_& m, const char* name) {
     using P = DeviceProgram<T>;
@@ -50,14 +57,17 @@ void bind_program_of(py::module_& m, const char* name) {
     bind_program_calls<DeviceArrays, T, uintptr_t>(program, py::arg("stream"));
     program
         .def(py::init([](int features, int context, const std::string& base, const py::list& steps, size_t base_steps,
-                         std::vector<double> context_mean, std::vector<double> context_std, bool tf32, int device) {
-                 require(!tf32 || std::is_same_v<T, float>, "tf32: expected false in float64, got true");
+                         std::vector<double> context_mean, std::vector<double> context_std, const std::string& matmul,
+                         int device) {
+                 const Products products = products_of(matmul);
+                 require(products == Products::exact || std::is_same_v<T, float>,
+                         ("matmul: expected 'exact' in float64, got '" + matmul + "'").c_str());
                  return std::make_shared<P>(features, context, base_of(base), steps_of(steps), base_steps,
-                                            ContextScale{std::move(context_mean), std::move(context_std)}, tf32,
+                                            ContextScale{std::move(context_mean), std::move(context_std)}, products,
                                             device);
              }),
              py::arg("features"), py::arg("context"), py::arg("base"), py::arg("steps"), py::arg("base_steps"),
-             py::arg("context_mean"), py::arg("context_std"), py::arg("tf32"), py::arg("device"))
+             py::arg("context_mean"), py::arg("context_std"), py::arg("matmul"), py::arg("device"))
         .def_property_readonly("device", &P::device)
         .def(
             "weights",

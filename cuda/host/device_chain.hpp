@@ -9,6 +9,10 @@
 
 namespace headrace {
 
+// How products of networks are computed: in the numbers' own type, or in float32 on the tensor cores, whose factors
+// have 11 significant bits: with factors rounded to them, or as three products of factors split in two.
+enum class Products { exact, tf32, three_tf32 };
+
 // A step, and what the device adds to it. All pointers are the device's.
 template <class T>
 struct DeviceStep {
@@ -39,7 +43,7 @@ struct DeviceChain {
     bool has_products;  // networks or rotations
     bool has_vectors;   // runs of vector maps
     bool in_place;      // no step needs its result beside what it is given
-    bool tf32;          // products of networks are the tensor cores', in float32 alone
+    Products products;  // of networks
     DeviceTape tape;
 
     HR_FN int slots() const { return chain.context + chain.features; }

@@ -208,11 +208,6 @@ class Placing {
                                      const std::vector<MaskedTransform::LayerShape>& shapes,
                                      const std::vector<Layer>& layers) {
         if (layers.size() > UINT16_MAX) throw std::invalid_argument("hidden: expected fewer than 65,536 layers");
-        const auto is_rounded = [&](int l) {  // what is a factor of units or a summand keeps its digits
-            if (l < 0 || l + 1 == int(layers.size())) return false;
-            const Layer& layer = layers[size_t(l)];
-            return !layer.context_alone && !(layer.added_to && layer.sum == layer.value);
-        };
         std::vector<Stage> made;
         for (const UnitRange& r : plan.stages) {
             const Layer& layer = layers[size_t(r.layer)];
@@ -230,8 +225,6 @@ class Placing {
             s.is_hidden = r.layer + 1 < int(layers.size());
             s.is_joined = layer.c || layer.adds;
             s.keeps_sum = layer.sum != layer.value;
-            s.is_rounded = is_rounded(r.layer);
-            s.reads_rounded = is_rounded(layer.below);
             made.push_back(s);
         }
         made.push_back({});  // which is asked for ahead of the last one, and never used

@@ -29,8 +29,6 @@ struct alignas(16) Stage {
     uint16_t layer;
     uint8_t activation;
     bool is_hidden, is_joined, keeps_sum;  // is_joined: something is added to products or multiplies them
-    // Values that nothing but products reads are stored as these round them in TF32; and so is what this stage reads.
-    bool is_rounded, reads_rounded;
 };
 static_assert(sizeof(Stage) == 48);
 

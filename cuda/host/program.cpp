@@ -10,9 +10,9 @@ namespace headrace {
 
 template <class T>
 DeviceProgram<T>::DeviceProgram(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps,
-                                ContextScale context_scale, bool tf32, int device)
+                                ContextScale context_scale, Products products, int device)
     : device_(device),
-      tf32_(tf32),
+      products_(products),
       base_(base),
       structure_(features, context, std::move(steps), std::move(context_scale)),
       chains_(structure_, base_steps),
@@ -43,7 +43,7 @@ void DeviceProgram<T>::place(Side& side, const Compiled<T>& compiled) {
     Arena arena(side.memory.get());
     const Placed<T> placed = place_chain(arena, structure_, compiled);
     side.chain = placed.chain;
-    side.chain.tf32 = tf32_;
+    side.chain.products = products_;
     side.sums = placed.sums;
     check_cuda(cudaMemcpyAsync(side.memory.get(), arena.bytes().data(), arena.bytes().size(), cudaMemcpyHostToDevice,
                                default_stream),

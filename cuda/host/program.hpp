@@ -25,10 +25,10 @@ inline void wait_for(cudaStream_t stream) {
 template <class T>
 class DeviceProgram {
   public:
-    // Waits: what the kernels read is copied to the device. tf32: products of networks, but for the sums over rows that
-    // are the weights' gradient, are the tensor cores'; in float32 alone.
+    // Waits: what the kernels read is copied to the device. `products`: of networks, but for the sums over rows that
+    // are the weights' gradient; exact in float64.
     DeviceProgram(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps,
-                  ContextScale context_scale, bool tf32, int device);
+                  ContextScale context_scale, Products products, int device);
     ~DeviceProgram();
 
     int features() const { return structure_.features(); }
@@ -73,7 +73,7 @@ class DeviceProgram {
     void with_weights(Side& side, const T* parameters, cudaStream_t stream, const F& body);
 
     int device_;
-    bool tf32_;
+    Products products_;
     Base base_;
     Structure structure_;
     Chains<T> chains_;

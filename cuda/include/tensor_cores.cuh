@@ -1,5 +1,5 @@
-// Products of small matrices by the tensor cores, in TF32: factors of 11 significant bits with float32's range, sums in
-// float32, rounded as the hardware does. Compute capability 8.0 has them.
+// Products of small matrices by the tensor cores. Their factors are TF32, numbers of 11 significant bits with float32's
+// range; sums are float32, rounded toward zero. Compute capability 8.0 has them.
 //
 // A warp holds its matrices in fragments. With g = lane / 4 and t = lane % 4 a lane has, for half h of the terms,
 //
@@ -10,6 +10,7 @@
 // as PTX's mma.m16n8k8 wants them ("Matrix Fragments for mma.m16n8k8", .tf32).
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -24,32 +25,64 @@ __device__ inline uint32_t bits_of(float x) {
     return bits;
 }
 
+__device__ inline float number_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof(x));
+    return x;
+}
+
+constexpr uint32_t tf32_dropped = 0x1fff;  // bits that a factor in TF32 does not have
+
 #ifdef HR_EMULATE
 
 // To the nearest, ties away from zero.
 inline uint32_t to_tf32(float x) {
     const uint32_t bits = bits_of(x);
-    constexpr uint32_t magnitude = 0x7fffffff, infinity = 0x7f800000, dropped = 0x1fff;
-    return (bits & magnitude) >= infinity ? bits : (bits + (dropped + 1) / 2) & ~dropped;
+    constexpr uint32_t magnitude = 0x7fffffff, infinity = 0x7f800000;
+    return (bits & magnitude) >= infinity ? bits : (bits + (tf32_dropped + 1) / 2) & ~tf32_dropped;
 }
 
-// c += a b, term by term.
-inline void add_product(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&c)[4]) {
-    const auto number = [](uint32_t bits) {
-        float x;
-        std::memcpy(&x, &bits, sizeof(x));
-        return x;
+// The sum of n numbers as tensor cores are known to make it: each is cut off two bits below the last one that float32
+// would have for the largest of them, their sum is exact, and is rounded toward zero.
+inline float sum_of_tensor_core(const double* terms, int n) {
+    double largest = 0, plain = 0;
+    for (int i = 0; i < n; ++i) {
+        largest = std::fmax(largest, std::fabs(terms[i]));
+        plain += terms[i];
+    }
+    if (largest == 0 || !std::isfinite(plain)) return float(plain);
+    const int last = std::ilogb(largest) - 25;
+    int64_t sum = 0;
+    for (int i = 0; i < n; ++i) sum += int64_t(std::scalbn(terms[i], -last));
+    const double exact = std::scalbn(double(sum), last);
+    const float nearest = float(exact);
+    return std::fabs(double(nearest)) > std::fabs(exact) && std::isfinite(nearest) ? std::nextafter(nearest, 0.0f)
+                                                                                   : nearest;
+}
+
+// c = a b or c += a b, four terms after four. What no factor in TF32 has is not read, as on the device.
+inline void add_product(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&c)[4], bool is_first = false) {
+    struct Factors {
+        float a[4], b[2];
     };
+    static Factors warps[32][32];  // threads of a block are fibers of one thread
+    Factors* const lanes = warps[threadIdx.x / 32];
     const int lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
-    for (int h = 0; h < 2; ++h)
-        for (int s = 0; s < 4; ++s) {
-            float right[2];
-            for (int j = 0; j < 2; ++j) right[j] = number(__shfl_sync(~0u, b[h], (2 * t + j) * 4 + s));
-            for (int i = 0; i < 2; ++i) {
-                const float left = number(__shfl_sync(~0u, a[2 * h + i], g * 4 + s));
-                for (int j = 0; j < 2; ++j) c[2 * i + j] += left * right[j];
+    for (int i = 0; i < 4; ++i) lanes[lane].a[i] = number_of(a[i] & ~tf32_dropped);
+    for (int i = 0; i < 2; ++i) lanes[lane].b[i] = number_of(b[i] & ~tf32_dropped);
+    __syncwarp();
+    for (int i = 0; i < 2; ++i)
+        for (int j = 0; j < 2; ++j) {
+            float& sum = c[2 * i + j];
+            if (is_first) sum = 0;
+            for (int h = 0; h < 2; ++h) {
+                double terms[5] = {double(sum)};
+                for (int s = 0; s < 4; ++s)
+                    terms[s + 1] = double(lanes[4 * g + s].a[2 * h + i]) * double(lanes[4 * (2 * t + j) + s].b[h]);
+                sum = sum_of_tensor_core(terms, 5);
             }
         }
+    __syncwarp();
 }
 
 #else
@@ -60,21 +93,30 @@ __device__ __forceinline__ uint32_t to_tf32(float x) {
     return bits;
 }
 
-__device__ __forceinline__ void add_product(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&c)[4]) {
+// c = a b or c += a b.
+__device__ __forceinline__ void add_product(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&c)[4],
+                                            bool is_first = false) {
+    const float before[4] = {is_first ? 0.0f : c[0], is_first ? 0.0f : c[1], is_first ? 0.0f : c[2],
+                             is_first ? 0.0f : c[3]};
     asm volatile(  // stays where it is: all lanes of a warp are to be there
         "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+        "{%10, %11, %12, %13};"
+        : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(before[0]), "f"(before[1]),
+          "f"(before[2]), "f"(before[3]));
 }
 
 #endif
 
-// As a number: its own factor in a product.
-__device__ inline float rounded_to_tf32(float x) {
-    const uint32_t bits = to_tf32(x);
-    memcpy(&x, &bits, sizeof(x));
-    return x;
+// A number as the sum of two factors: the nearest in TF32, and what that leaves, of which a product reads as much as
+// TF32 has; together 23 bits or more. What is not finite has a rest that is not a number.
+struct SplitNumber {
+    uint32_t nearest, rest;
+};
+
+__device__ inline SplitNumber split(float x) {
+    const uint32_t nearest = (bits_of(x) + (tf32_dropped + 1) / 2) & ~tf32_dropped;
+    return {nearest, bits_of(x - number_of(nearest))};
 }
 
 }  // namespace

@@ -52,8 +52,8 @@ __device__ T dropped(const NetworkStep<T>& s, const Layer& layer, int line, cons
 
 // The stages [begin, end) of a network, one after another.
 template <class T, bool in_shared, bool keeps_units>
-__device__ void run_stages(const Team& team, bool tf32, const DeviceStep<T>& d, const Call<T>& call, int begin, int end,
-                           int window, const TileState<T, in_shared, keeps_units>& t) {
+__device__ void run_stages(const Team& team, Products products, const DeviceStep<T>& d, const Call<T>& call, int begin,
+                           int end, int window, const TileState<T, in_shared, keeps_units>& t) {
     const NetworkStep<T>& s = d.step.network;
     const T* const weights = call.weights + s.weights;
     for (int i = begin; i < end; ++i) {
@@ -63,18 +63,19 @@ __device__ void run_stages(const Team& team, bool tf32, const DeviceStep<T>& d, 
         const Lines<T, in_shared> input =
             stage.input < 0 ? (s.reads_built ? t.built : t.given).from(s.input_slot) : t.units.from(stage.input);
         const Lines<T, in_shared> output = t.units.from(stage.value - (stage.is_hidden || keeps_units ? 0 : window));
-        // What is on the tape has other readers.
-        const Products products{tf32, !keeps_units && stage.reads_rounded};
         const int blocks = (stage.end - stage.begin + sums_at_once - 1) / sums_at_once;
         const auto count = [&](int b) { return smaller(sums_at_once, stage.end - stage.begin - b * sums_at_once); };
         const auto first = [&](int b) { return stage.begin + b * sums_at_once; };
         const auto terms = [&](int b) {
             return Terms{0, b + 1 == blocks ? stage.terms : stage.visible[first(b) + sums_at_once - 1]};
         };
+        const int at_once = blocks_at_once<T>(products, blocks);
         for_sums(
             team, t.partial, blocks, stage.terms, terms,
             [&](int b, Terms part, const PartialSums<T>& partial) {
-                sum_unit_products(products, weights, stage.row + first(b), count(b), input, part, partial);
+                const int n = smaller(at_once * sums_at_once, stage.end - first(b));
+                sum_unit_products(products, at_once, weights, stage.row + first(b), n, input, part,
+                                  at_once > 1 ? terms(b).end : part.end, partial, output.from(first(b) + sums_at_once));
             },
             [&](int b, int m, T total) {
                 if (m >= count(b)) return;
@@ -89,8 +90,6 @@ __device__ void run_stages(const Team& team, bool tf32, const DeviceStep<T>& d, 
                         if (keeps_units && keeps_slopes(layer))
                             t.slopes.at(layer.value + u, team.lane) = A::slope(A::slope_of_value ? value : argument);
                     });
-                    if constexpr (std::is_same_v<T, float> && !keeps_units)
-                        if (tf32 && stage.is_rounded) value = rounded_to_tf32(value);
                     if (keeps_units && call.drops && layer.dropout > 0) {
                         const T factor = dropped(s, layer, layer.value + u, call, t.row + team.lane);
                         value *= factor;
@@ -98,6 +97,9 @@ __device__ void run_stages(const Team& team, bool tf32, const DeviceStep<T>& d, 
                     }
                 }
                 output.at(u, team.lane) = value;
+            },
+            at_once, [&](int b, int m) {  // a unit's sum is where its value will be
+                return output.at(smaller(first(b) + m, stage.end - 1), team.lane);
             });
         team.sync();
     }
@@ -179,7 +181,7 @@ __device__ void run_network_vector_map(const Team& team, const NetworkStep<T>& s
 // A network and its map. Where units are kept this also is an elementwise map, on raw parameters that every row then
 // has of its own: one body for both, as each inlines all maps.
 template <class T, bool in_shared, bool keeps_units>
-__device__ void run_network(const Team& team, bool tf32, const DeviceStep<T>& d, const Call<T>& call,
+__device__ void run_network(const Team& team, Products products, const DeviceStep<T>& d, const Call<T>& call,
                             TileState<T, in_shared, keeps_units>& t) {
     const NetworkStep<T>& s = d.step.network;
     const bool is_network = !keeps_units || d.step.kind == StepKind::network;
@@ -193,7 +195,7 @@ __device__ void run_network(const Team& team, bool tf32, const DeviceStep<T>& d,
     }
     for (int q = 0; q < d.plan.n_phases; ++q) {
         const StagePhase phase = d.plan.phases[q];
-        if (is_network) run_stages(team, tf32, d, call, phase.stage_begin, phase.stage_end, phase.window, t);
+        if (is_network) run_stages(team, products, d, call, phase.stage_begin, phase.stage_end, phase.window, t);
         const Lines<T, in_shared> params = t.units.from(d.outputs - (keeps_units ? 0 : phase.window));
         if (is_network && s.vector_map >= 0) {
             run_network_vector_map(team, s, params, t.units.from(s.ready), t);
@@ -370,7 +372,7 @@ __device__ bool run_step(const Team& team, const DeviceChain<T>& d, const Device
     const int context = d.chain.context, features = d.chain.features;
     switch (step.step.kind) {
         case StepKind::network:
-            if constexpr (products) run_network(team, d.tf32, step, call, t);
+            if constexpr (products) run_network(team, d.products, step, call, t);
             return false;
         case StepKind::rotation:
             if constexpr (products)

@@ -53,16 +53,15 @@ int tile_rows_of(int features) {
 
 template <class T, class Body>
 void with_shape(int features, int width, const Body& body) {
-    if (features <= 2) return body.template operator()<Shape<T, 1, 2>>();
-    if (features <= 8) return body.template operator()<Shape<T, 2, 4>>();
-    if (features <= 10) return body.template operator()<Shape<T, 2, 5>>();
-    if (features <= 16) return body.template operator()<Shape<T, 4, 4>>();
-    switch (width) {
-        case 32: return body.template operator()<Shape<T, 8, 4>>();
-        case 48: return body.template operator()<Shape<T, 8, 6>>();
-        case 56: return body.template operator()<Shape<T, 8, 7>>();
-        default: return body.template operator()<Shape<T, 8, 8>>();
+    if constexpr (sizeof(T) == 4) {  // float64 is for checking: fewer kernels, which compute some lines in vain
+        if (features <= 2) return body.template operator()<Shape<T, 1, 2>>();
+        if (features <= 8) return body.template operator()<Shape<T, 2, 4>>();
+        if (features > 16 && width == 32) return body.template operator()<Shape<T, 8, 4>>();
+        if (features > 16 && width == 48) return body.template operator()<Shape<T, 8, 6>>();
+        if (features > 16 && width == 56) return body.template operator()<Shape<T, 8, 7>>();
     }
+    if (features > 16) return body.template operator()<Shape<T, 8, 8>>();
+    features <= 10 ? body.template operator()<Shape<T, 2, 5>>() : body.template operator()<Shape<T, 4, 4>>();
 }
 
 template <class T>

@@ -85,7 +85,7 @@ __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Cal
         case StepKind::elementwise:
             state.units = t.lines.from(d.values);
             state.slopes = t.lines.from(d.slopes < 0 ? d.values : d.slopes);
-            run_network(team, t.d.tf32, d, call, state);
+            run_network(team, t.d.products, d, call, state);
             break;
         case StepKind::rotation:
             rotate(team, d.step.rotation, d.step.rotation.matrix, context, state.partial, state.given, state.built);
@@ -251,7 +251,7 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
         team, partial, end - begin, layer.out, terms,
         [&](int b, Terms part, const PartialSums<T>& sums) {
             const BackOp& op = ops[begin + b];
-            sum_input_products(t.d.tf32, weights, layer.row, op.column, op.columns, grads, part, sums);
+            sum_input_products(t.d.products, weights, layer.row, op.column, op.columns, grads, part, sums);
         },
         [&](int b, int m, T total) {
             const BackOp& op = ops[begin + b];

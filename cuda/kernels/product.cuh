@@ -3,11 +3,12 @@
 //
 // A load of an input serves sums_at_once multiply-adds, one of four weights as many rows as a warp has and four terms:
 // 8 + 4 loads for 32 multiply-adds of a warp, at one load and four multiply-adds a cycle. Tensor cores want another
-// number in each lane, so that eight terms are 8 loads of inputs and 2 of weights for 64 multiply-adds.
+// number in each lane: eight terms of 16 sums are 8 loads of inputs and 2 of weights for 128 multiply-adds of a warp.
 #pragma once
 
 #include <type_traits>
 
+#include "../host/device_chain.hpp"
 #include "../include/tensor_cores.cuh"
 #include "tile.cuh"
 
@@ -32,26 +33,32 @@ struct PartialSums {
     }
 };
 
-// `blocks` blocks of sums, each of up to sums_at_once. terms(b): those of block b; sum(b, terms, partial) keeps the
-// block's sums over them; finish(b, i, total) gets the total of its sum i, on the lanes of one warp. `longest`: terms
-// of the longest block. What is summed in which order depends on the sizes and the team alone. The caller waits for the
-// team before and after.
+struct NothingAside {
+    __device__ int operator()(int, int) const { return 0; }
+};
+
+// `blocks` blocks of sums, each of up to sums_at_once. terms(b): those of block b, of which later ones have no fewer;
+// sum(b, terms, partial) makes the sums of `at_once` blocks, over the terms of the last of them, keeps those of block
+// b, and puts those of the others where aside(block, i) finds sum i; finish(b, i, total) gets the total of sum i of
+// block b, on the lanes of one warp. `longest`: terms of the longest block. What is summed in which order depends on
+// the sizes and the team alone. The caller waits for the team before and after.
 //
 // A block is one warp's, or that of several with a share of the terms each. Both go through the same code: sum and
 // finish are called at one place, as each holds all kinds of products or all activations.
-template <class T, class TermsOf, class Sum, class Finish>
+template <class T, class TermsOf, class Sum, class Finish, class Aside = NothingAside>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
-                         const Finish& finish) {
+                         const Finish& finish, int at_once = 1, const Aside& aside = {}) {
     const PartialSums<T> own{partial + team.warp * sums_at_once * sum_line, team.lane};
     const auto part = [&](int warp, int i) { return partial[(warp * sums_at_once + i) * sum_line + team.lane]; };
     const int shares = blocks == 0 ? 1 : larger(1, smaller(team.warps / blocks, longest / least_terms));
+    const int of_round = team.warps * at_once;
+    bool turned = false;  // later blocks are longer: every other round goes the other way
 #pragma unroll 1
-    for (int first = 0; first < blocks; first += team.warps) {  // one round where there are shares
-        // Later blocks are longer: every other round goes the other way.
-        const int b =
-            shares > 1 ? team.warp / shares : first + (first / team.warps % 2 ? team.warps - 1 - team.warp : team.warp);
+    for (int first = 0; first < blocks; first += of_round, turned = !turned) {  // one round where there are shares
+        const int turn = turned ? team.warps - 1 - team.warp : team.warp;
+        const int b = shares > 1 ? team.warp / shares : first + turn * at_once;
         if (b < blocks) {
-            const Terms all = terms(b);
+            const Terms all = terms(smaller(b + at_once, blocks) - 1);
             int share = all.end - all.begin, begin = all.begin;
             if (shares > 1) {
                 share = ((share + shares - 1) / shares + 7) / 8 * 8;
@@ -60,13 +67,14 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
             sum(b, Terms{begin, smaller(all.end, begin + share)}, own);
         }
         if (shares > 1) team.sync();
-        // Of a warp's own block all sums, of shared ones one in so many.
-        const int end = shares > 1 ? blocks * sums_at_once : b < blocks ? sums_at_once : 0;
+        // Of a warp's own blocks all sums, of shared ones one in so many.
+        const int own_blocks = smaller(at_once, larger(0, blocks - b));
+        const int end = sums_at_once * (shares > 1 ? blocks : own_blocks);
 #pragma unroll 1
         for (int n = shares > 1 ? team.warp : 0; n < end; n += shares > 1 ? team.warps : 1) {
-            const int block = shares > 1 ? n / sums_at_once : b, i = n % sums_at_once;
+            const int block = (shares > 1 ? 0 : b) + n / sums_at_once, i = n % sums_at_once;
             const int begin = shares > 1 ? block * shares : team.warp;
-            T total = part(begin, i);
+            T total = shares == 1 && n >= sums_at_once ? T(aside(block, i)) : part(begin, i);
             for (int w = begin + 1; w < begin + shares; ++w) total += part(w, i);
             finish(block, i, total);
         }
@@ -174,84 +182,223 @@ __device__ void sum_column_products(const T* weights, const uint32_t* row, int c
 
 // ---- on tensor cores ------------------------------------------------------------------------------------------------
 //
-// Rows of the tile are rows of the left matrix, sums are columns of the right one. Two products of 16 rows make the
-// tile, and lane 4 g + t has rows 4 g + i, i < 4, so that what a warp loads from shared memory lies in 32 banks.
+// Rows of the tile are rows of the left matrix, sums are columns of the right one; two products of 16 rows make the
+// tile. The order of terms is free: lane 4 g + t takes two that follow each other, 2 t and 2 t + 1, of eight, so that
+// one load brings those of a sum's weights, from rows as they are. A float32 is split into its two factors when
+// it was loaded: kept apart they would be 8 bytes a weight, and weights wait for the L2 cache.
+//
+// Sums of eight terms are added in float32, to the nearest, as tensor cores round toward zero: over the terms of a
+// long sum that would be far more than float32's own error. Of the three products the two small ones come first.
 // PTX wants all lanes of a warp at a product together: nothing here branches by lane.
 
-// Four rows of a line. In shared memory lines are of 33 numbers, which no address of 16 bytes keeps up with.
+// Which row of the tile is row q of four of the lanes 4 g, ...: what a warp loads lies in 32 banks of shared memory, as
+// two lines are two numbers longer than two times the banks, or is 16 bytes a lane of global memory.
 template <bool in_shared>
-__device__ Four<float> load_rows(const Lines<float, in_shared>& lines, int line, int row) {
-    const float* const p = &lines.at(line, row);
-    if constexpr (!in_shared) return load_four(p);
-    return {p[0], p[1], p[2], p[3]};
+__device__ int row_of_lanes(int g, int q) {
+    return in_shared ? g % 2 + 8 * (g / 2) + 2 * q : 4 * g + q;
 }
 
-// Eight terms from k on. Those from `end` on are zero, and not read; `whole`: there are none. `rounded`: the input is
-// in TF32 as it was stored. weight(k): of this lane's sum.
-template <bool whole, bool rounded, bool in_shared, class Weight>
-__device__ void add_eight_terms(const Lines<float, in_shared>& input, const Weight& weight, int lane, int k, int end,
-                                float (&total)[2][4]) {
-    uint32_t a[2][4], b[2];
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        const int term = k + 4 * h + lane % 4, read = whole ? term : smaller(term, end - 1);
-        const bool is_term = whole || term < end;
-        const Four<float> x = load_rows(input, read, lane / 4 * 4);
-        b[h] = is_term ? to_tf32(weight(read)) : 0;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) a[i / 2][2 * h + i % 2] = is_term ? rounded ? bits_of(x.x[i]) : to_tf32(x.x[i]) : 0;
+// Four rows of a line.
+template <bool in_shared>
+__device__ Four<float> load_rows(const Lines<float, in_shared>& lines, int line, int g) {
+    if constexpr (in_shared) {
+        const float* const p = &lines.at(line, row_of_lanes<true>(g, 0));
+        return {p[0], p[2], p[4], p[6]};
+    } else {
+        return load_four(&lines.at(line, row_of_lanes<false>(g, 0)));
     }
-    add_product(a[0], b, total[0]);
-    add_product(a[1], b, total[1]);
 }
 
-template <bool rounded, bool in_shared, class Weight>
-__device__ void sum_on_tensor_cores(const Lines<float, in_shared>& input, const Weight& weight, Terms terms,
-                                    const PartialSums<float>& partial) {
-    float total[2][4] = {};
-    int k = terms.begin;
-    __syncwarp();  // lanes come from what finished the sums before, and may be reading them
-#pragma unroll 2
-    for (; k + 8 <= terms.end; k += 8) add_eight_terms<true, rounded>(input, weight, partial.lane, k, terms.end, total);
-    if (k < terms.end) add_eight_terms<false, rounded>(input, weight, partial.lane, k, terms.end, total);
-    const int g = partial.lane / 4, t = partial.lane % 4;
+// Sums of some blocks, in fragments: [block][half of the tile].
+struct FragmentSums {
+    float of[most_blocks_at_once][2][4];
+
+    // Sum 2 t + j of block b, in the lane's four rows of a line.
+    template <bool in_shared>
+    __device__ void put(int b, int j, int g, float* line) const {
 #pragma unroll
-    for (int j = 0; j < 2; ++j)
-        *reinterpret_cast<Four<float>*>(partial.p + (2 * t + j) * sum_line + 4 * g) = {total[0][j], total[0][2 + j],
-                                                                                       total[1][j], total[1][2 + j]};
-    __syncwarp();
+        for (int q = 0; q < 4; ++q) line[row_of_lanes<in_shared>(g, q)] = of[b][q / 2][2 * (q % 2) + j];
+    }
+    // Those of the first block, for the lanes of rows, and those of the next one to the first n lines of `aside`, which
+    // are in registers no longer when sums are finished. The warp's lanes may still read what was kept before.
+    template <bool in_shared>
+    __device__ void keep(const PartialSums<float>& partial, int n, const Lines<float, in_shared>& aside) const {
+        const int g = partial.lane / 4, t = partial.lane % 4;
+        __syncwarp();
+#pragma unroll
+        for (int j = 0; j < 2; ++j) put<in_shared>(0, j, g, partial.p + (2 * t + j) * sum_line);
+#pragma unroll
+        for (int j = 0; j < 2; ++j)
+            if (2 * t + j < n) put<in_shared>(1, j, g, &aside.at(2 * t + j, 0));
+        __syncwarp();
+    }
+};
+
+// Two numbers at an address that is a multiple of their size.
+struct alignas(8) Pair {
+    float x[2];
+};
+
+__device__ inline Pair load_pair(const float* p) {
+    return *reinterpret_cast<const Pair*>(p);
+}
+
+// Eight terms of N blocks: x[h][q] is the lane's term of half h in row q, w[j].x[h] its weight of block j.
+template <int N>
+__device__ __forceinline__ void add_eight_terms(bool split_factors, const float (&x)[2][4], const Pair (&w)[N],
+                                                FragmentSums& sums) {
+    constexpr int together = N < 2 ? N : 2;  // blocks, whose products do not wait for each other
+    uint32_t a[2][4], a_rest[2][4];
+#pragma unroll
+    for (int h = 0; h < 2; ++h)
+#pragma unroll
+        for (int q = 0; q < 4; ++q) {
+            const SplitNumber s = split_factors ? split(x[h][q]) : SplitNumber{to_tf32(x[h][q]), 0};
+            a[q / 2][2 * h + q % 2] = s.nearest;
+            a_rest[q / 2][2 * h + q % 2] = s.rest;
+        }
+#pragma unroll
+    for (int first = 0; first < N; first += together) {
+        uint32_t b[together][2];
+        if (split_factors) {
+            uint32_t b_rest[together][2];
+            float c[together][2][4];
+#pragma unroll
+            for (int j = 0; j < together; ++j)
+#pragma unroll
+                for (int h = 0; h < 2; ++h) {
+                    const SplitNumber s = split(w[first + j].x[h]);
+                    b[j][h] = s.nearest;
+                    b_rest[j][h] = s.rest;
+                }
+#pragma unroll
+            for (int j = 0; j < together; ++j)
+#pragma unroll
+                for (int m = 0; m < 2; ++m) add_product(a_rest[m], b[j], c[j][m], true);
+#pragma unroll
+            for (int j = 0; j < together; ++j)
+#pragma unroll
+                for (int m = 0; m < 2; ++m) add_product(a[m], b_rest[j], c[j][m]);
+#pragma unroll
+            for (int j = 0; j < together; ++j)
+#pragma unroll
+                for (int m = 0; m < 2; ++m) add_product(a[m], b[j], c[j][m]);
+#pragma unroll
+            for (int j = 0; j < together; ++j)
+#pragma unroll
+                for (int m = 0; m < 2; ++m)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) sums.of[first + j][m][i] += c[j][m][i];
+        } else {  // rounding toward zero is nothing beside that of factors
+#pragma unroll
+            for (int j = 0; j < together; ++j)
+#pragma unroll
+                for (int h = 0; h < 2; ++h) b[j][h] = to_tf32(w[first + j].x[h]);
+#pragma unroll
+            for (int j = 0; j < together; ++j)
+#pragma unroll
+                for (int m = 0; m < 2; ++m) add_product(a[m], b[j], sums.of[first + j][m]);
+        }
+    }
+}
+
+// The lane's two terms of eight from k on, in its rows. Those from `end` on are zero, and not read.
+template <bool in_shared>
+__device__ __forceinline__ void load_terms(const Lines<float, in_shared>& input, int lane, int k, int end,
+                                           float (&x)[2][4]) {
+    const int g = lane / 4, first = k + lane % 4 * 2;
+    const auto load = [&](const auto& is_term) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const Four<float> rows = load_rows(input, is_term(first + h) ? first + h : end - 1, g);
+#pragma unroll
+            for (int q = 0; q < 4; ++q) x[h][q] = is_term(first + h) ? rows.x[q] : 0.0f;
+        }
+    };
+    if (k + 8 <= end) {  // nothing is chosen then
+        load([](int) { return true; });
+    } else {
+        load([&](int term) { return term < end; });
+    }
+}
+
+// Sums of N blocks over terms of a tile's lines. weight(k, j): the lane's weights of block j for its two of the eight
+// terms from k on, where those that are none meet zeros.
+template <int N, bool in_shared, class WeightOf>
+__device__ void sum_in_fragments(bool split_factors, const Lines<float, in_shared>& input, int lane, Terms terms,
+                                 const WeightOf& weight, FragmentSums& sums) {
+#pragma unroll
+    for (int j = 0; j < N; ++j)
+#pragma unroll
+        for (int m = 0; m < 2; ++m)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sums.of[j][m][i] = 0;
+#pragma unroll 1
+    for (int k = terms.begin; k < terms.end; k += 8) {
+        Pair w[N];
+#pragma unroll
+        for (int j = 0; j < N; ++j) w[j] = weight(k, j);
+        float x[2][4];
+        load_terms(input, lane, k, terms.end, x);
+        add_eight_terms<N>(split_factors, x, w, sums);
+    }
 }
 
 // ---- either way -----------------------------------------------------------------------------------------------------
 
-// Whether products are on tensor cores, and whether what they read is rounded already; all threads of a launch agree.
-struct Products {
-    bool tf32, rounded;
-};
+// Of `blocks` blocks, how many a warp takes at once: on tensor cores two, as what it loads and splits of the input
+// serves both, unless warps would have nothing to do. A round of two takes as long as one and a half of one.
+template <class T>
+__device__ int blocks_at_once(Products kind, int blocks) {
+    if (!std::is_same_v<T, float> || kind == Products::exact) return 1;
+    const int by_one = (blocks + network_warps - 1) / network_warps, by_two = (by_one + 1) / 2;
+    return 3 * by_two <= 2 * by_one ? 2 : 1;
+}
 
-// Products of a network. One kernel has all kinds, as everything else of it is the same.
+// Products of a network: sums of `at_once` blocks, n in all, of which those of the first block are kept, and those of a
+// second one go to the lines `aside`. The first has first_end terms, as its rows may be no longer. One kernel has all
+// kinds, as everything else of it is the same.
 template <class T, bool in_shared>
-__device__ void sum_unit_products(const Products& kind, const T* weights, const uint32_t* row, int n,
-                                  const Lines<T, in_shared>& input, Terms terms, const PartialSums<T>& partial) {
+__device__ void sum_unit_products(Products kind, int at_once, const T* weights, const uint32_t* row, int n,
+                                  const Lines<T, in_shared>& input, Terms terms, int first_end,
+                                  const PartialSums<T>& partial, const Lines<T, in_shared>& aside) {
     if constexpr (std::is_same_v<T, float>) {
-        if (kind.tf32) {
-            const T* const own = weights + row[smaller(partial.lane / 4, n - 1)];
-            const auto weight = [&](int k) { return own[k]; };
-            if (kind.rounded) return sum_on_tensor_cores<true>(input, weight, terms, partial);
-            return sum_on_tensor_cores<false>(input, weight, terms, partial);
+        if (kind != Products::exact) {
+            static_assert(most_blocks_at_once == 2);
+            const bool split_factors = kind == Products::three_tf32;
+            const int lane = partial.lane, unit = lane / 4, column = lane % 4 * 2;
+            const float* const first = weights + row[smaller(unit, n - 1)] + column;
+            FragmentSums sums;
+            if (at_once == 2) {
+                const float* const second = weights + row[smaller(unit + sums_at_once, n - 1)] + column;
+                const auto weight = [&](int k, int j) {
+                    if (j == 1) return load_pair(second + k);
+                    return k < first_end ? load_pair(first + k) : Pair{};
+                };
+                sum_in_fragments<2>(split_factors, input, lane, terms, weight, sums);
+            } else {
+                const auto weight = [&](int k, int) { return load_pair(first + k); };
+                sum_in_fragments<1>(split_factors, input, lane, terms, weight, sums);
+            }
+            return sums.keep(partial, n - sums_at_once, aside);
         }
     }
     sum_row_products(weights, row, n, input, terms, partial);
 }
 
 template <class T, bool in_shared>
-__device__ void sum_input_products(bool tf32, const T* weights, const uint32_t* row, int column, int n,
+__device__ void sum_input_products(Products kind, const T* weights, const uint32_t* row, int column, int n,
                                    const Lines<T, in_shared>& grad, Terms terms, const PartialSums<T>& partial) {
     if constexpr (std::is_same_v<T, float>) {
-        if (tf32) {
-            const T* const own = weights + column + smaller(partial.lane / 4, n - 1);
-            sum_on_tensor_cores<false>(grad, [&](int r) { return own[row[r]]; }, terms, partial);
-            return;
+        if (kind != Products::exact) {
+            const float* const own = weights + column + smaller(partial.lane / 4, n - 1);
+            const auto weight = [&](int k, int) {
+                const int r = k + partial.lane % 4 * 2, last = terms.end - 1;
+                return Pair{own[row[smaller(r, last)]], own[row[smaller(r + 1, last)]]};
+            };
+            FragmentSums sums;
+            sum_in_fragments<1>(kind == Products::three_tf32, grad, partial.lane, terms, weight, sums);
+            return sums.keep(partial, 0, grad);
         }
     }
     sum_column_products(weights, row, column, n, grad, terms, partial);

@@ -3,7 +3,8 @@
 //
 // A block takes tiles of rows. They come to shared memory 16 bytes at a time, each row goes to a group of lanes of one
 // warp, a single one where features are few, and results go back as they came. Rows too long for that are read where
-// they are, by a warp each. What a group sums it sums in an order that depends on the number of features alone.
+// they are, by a warp each, and so are those in float64, which is for checking. What a group sums it sums in an order
+// that depends on the number of features alone.
 //
 // One set of parameters is made ready in float64 by a kernel before, and its gradient comes from sums over rows in
 // float64: each block keeps its own, the tiles of a block in their order, and two more kernels sum the blocks and go
@@ -155,6 +156,10 @@ struct TileArray {
     TilePlaces places;
 };
 
+// Numbers whose rows may be in shared memory.
+template <class T>
+constexpr bool has_row_tiles = sizeof(T) == 4;
+
 // How a call is cut; known to the host.
 template <int arrays>
 struct RowTiles {
@@ -164,14 +169,14 @@ struct RowTiles {
     int bytes;  // of shared memory
     TileArray array[arrays];
 
-    // `lengths`: numbers of a row in each array.
+    // `lengths`: numbers of a row in each array. Only those of four bytes are in shared memory (has_row_tiles).
     RowTiles(int64_t all, const std::array<int, arrays>& lengths, int number_bytes) : rows(all) {
         for (lanes = 1;; lanes *= 2) {
             rows_of_tile = vector_threads / lanes;
             int64_t numbers = 0;
             for (int n : lengths) numbers += padded(n) * rows_of_tile;
             const int64_t needed = numbers * number_bytes;
-            in_shared = needed <= (lanes < 32 ? small_tile_bytes : large_tile_bytes);
+            in_shared = number_bytes == 4 && needed <= (lanes < 32 ? small_tile_bytes : large_tile_bytes);
             bytes = in_shared ? int(needed) : 0;
             if (in_shared || lanes == 32) break;
         }
@@ -446,12 +451,14 @@ void run_forth(VectorRows<T> a, int64_t rows, cudaStream_t stream) {
         HR_LAUNCH(kernel, unsigned(blocks), vector_threads, 0, stream, a, rows, room.get());
         return check_launch("vector_map");
     }
-    if constexpr (!shared_set)  // raw parameters come in, ready ones replace them
-        tiles.array[1].places = TilePlaces(a.n_raw, tiles.array[1].stride);
-    auto* const kernel = vector_rows_forth<Map, inverse, shared_set, T>;
-    HR_LAUNCH(kernel, unsigned(std::min(tiles.count, most_blocks)), vector_threads, size_t(tiles.bytes), stream, a,
-              tiles);
-    check_launch("vector_map");
+    if constexpr (has_row_tiles<T>) {
+        if constexpr (!shared_set)  // raw parameters come in, ready ones replace them
+            tiles.array[1].places = TilePlaces(a.n_raw, tiles.array[1].stride);
+        auto* const kernel = vector_rows_forth<Map, inverse, shared_set, T>;
+        HR_LAUNCH(kernel, unsigned(std::min(tiles.count, most_blocks)), vector_threads, size_t(tiles.bytes), stream, a,
+                  tiles);
+        check_launch("vector_map");
+    }
 }
 
 template <class Map, bool inverse, bool shared_set, class T>
@@ -479,9 +486,12 @@ void run_back(VectorRows<T> a, const VectorRowsBack<T>& back, int64_t rows, cuda
         room = DeviceBuffer<T>(size_t(blocks) * size_t(tiles.rows_of_tile) * size_t(a.n_ready), stream);
     if constexpr (shared_set) total = DeviceBuffer<double>(size_t(a.n_ready), stream);
     if (blocks > 0 && tiles.in_shared) {
-        auto* const kernel = vector_rows_back<Map, inverse, shared_set, T>;
-        HR_LAUNCH(kernel, unsigned(blocks), vector_threads, size_t(tiles.bytes), stream, a, back, tiles, sums.get());
-        check_launch("vector_map_backward");
+        if constexpr (has_row_tiles<T>) {
+            auto* const kernel = vector_rows_back<Map, inverse, shared_set, T>;
+            HR_LAUNCH(kernel, unsigned(blocks), vector_threads, size_t(tiles.bytes), stream, a, back, tiles,
+                      sums.get());
+            check_launch("vector_map_backward");
+        }
     } else if (blocks > 0) {
         auto* const kernel = long_rows_back<Map, T>;
         HR_LAUNCH(kernel, unsigned(blocks), vector_threads, 0, stream, a, back, rows, room.get(), sums.get());

@@ -212,7 +212,7 @@ class Module(Filed):
 
     @property
     def matmul(self) -> str:
-        """How products of networks are computed: "exact", which is in `dtype`, "bf16" or "tf32"; see `to`."""
+        """How products of networks are computed: "exact", which is in `dtype`, "bf16", "tf32", "3xtf32"; see `to`."""
         return self._products if self._device is None else self._device.matmul
 
     def to(self, device: str, matmul: str = "exact") -> Self:
@@ -230,7 +230,7 @@ class Module(Filed):
 
         Raises:
             CudaUnavailable: there is no such device, or CuPy is not installed; the message says why.
-            ValueError: "tf32" on the CPU, "bf16" on a device, or either for float64.
+            ValueError: "tf32" or "3xtf32" on the CPU, "bf16" on a device, or any of them for float64.
         """
         place = _device.device_named(device, matmul)
         return self._on(place, matmul if place is None else "exact")

@@ -1,7 +1,8 @@
-"""Products of networks in TF32: which numbers meet, what is rounded, and what is not.
+"""Products of networks on tensor cores: which numbers meet, what is rounded, and what is not.
 
 Small whole numbers lose nothing in TF32 and have sums that no order changes: there tensor cores give the bits that
-exact products give. Other numbers are judged by NumPy in float64, with factors rounded as TF32 rounds them.
+exact products give. Other numbers are judged by NumPy in float64, in TF32 with factors rounded as it rounds them; three
+products of split factors ("3xtf32") are as near as float32's own.
 """
 
 from dataclasses import replace
@@ -18,6 +19,8 @@ from program_cases import SIZES, every_side
 
 BITS = 11  # significant ones of a factor
 ROUNDING = 2.0**-BITS
+
+every_kind = pytest.mark.parametrize("matmul", ["tf32", "3xtf32"])
 
 
 def rounded(x):
@@ -38,9 +41,9 @@ def whole(n, features, *key):
     return cases.rng("whole", n, features, *key).integers(-3, 4, (n, features)).astype("float32")
 
 
-def twins(device, library):
+def twins(device, library, matmul="tf32"):
     """On tensor cores, and exactly."""
-    return Twin(device, library, tf32=True), Twin(device, library)
+    return Twin(device, library, matmul=matmul), Twin(device, library)
 
 
 def assert_all_same(got, want):
@@ -48,19 +51,24 @@ def assert_all_same(got, want):
         cases.assert_same_bits(result, expected)
 
 
-def grid(device, name, context=0, **settings):
+# Eight blocks of sums a warp, and blocks for which it takes one, two or four at once, the last ones not whole.
+WIDE = {"features": 5, "hidden": (300, 140, 101)}
+
+
+def grid(device, name, matmul, context=0, **settings):
     """A network that loses nothing in TF32, and coordinates and context that do not either."""
-    chosen = {"context": context} | cases.NETWORKS[name] | {"outputs": ("shift",)}
+    chosen = {"context": context} | (cases.NETWORKS | {"wide": WIDE})[name] | {"outputs": ("shift",)}
     dense = small(cases.made(**chosen))
     library = gradients.masked(dense, "relu", map="additive", **settings).library
     context = whole(37, dense.context, "context") if dense.context else None
-    return twins(device, library), whole(37, dense.features), context
+    return twins(device, library, matmul), whole(37, dense.features), context
 
 
 @every_side
-@pytest.mark.parametrize("name", cases.NETWORKS)
-def test_every_kind_of_network(name, reads, formula, device):
-    (fast, exact), known, context = grid(device, name, reads=reads, formula=formula)
+@every_kind
+@pytest.mark.parametrize("name", [*cases.NETWORKS, "wide"])
+def test_every_kind_of_network(name, matmul, reads, formula, device):
+    (fast, exact), known, context = grid(device, name, matmul, reads=reads, formula=formula)
     # What the network reads is known in one direction, and found again in the other.
     parallel, sequential = ("forward", "inverse") if reads == "latent" else ("inverse", "forward")
     built = getattr(fast, parallel)(known, context)
@@ -70,9 +78,10 @@ def test_every_kind_of_network(name, reads, formula, device):
 
 
 @every_side
-@pytest.mark.parametrize("name", cases.NETWORKS)
-def test_every_networks_gradients(name, reads, formula, device):
-    (fast, exact), known, context = grid(device, name, context=2, reads=reads, formula=formula)
+@every_kind
+@pytest.mark.parametrize("name", [*cases.NETWORKS, "wide"])
+def test_every_networks_gradients(name, matmul, reads, formula, device):
+    (fast, exact), known, context = grid(device, name, matmul, context=2, reads=reads, formula=formula)
     verb = "forward_vjp" if reads == "latent" else "inverse_vjp"
     by_value, by_row = whole(37, fast.features, "value"), whole(37, 1, "row")[:, 0]
     given = known, by_value, by_row, context
@@ -80,17 +89,19 @@ def test_every_networks_gradients(name, reads, formula, device):
     assert_all_same(getattr(fast, verb)(*given, wrt=wrt), getattr(exact, verb)(*given, wrt=wrt))
 
 
+@every_kind
 @pytest.mark.parametrize("n", SIZES)
-def test_every_size_of_batch(n, device):
-    (fast, exact), known, _ = grid(device, "three layers", reads="data", formula="to_data")
+def test_every_size_of_batch(n, matmul, device):
+    (fast, exact), known, _ = grid(device, "three layers", matmul, reads="data", formula="to_data")
     assert_all_same(fast.inverse(known[:n]), exact.inverse(known[:n]))
 
 
 @pytest.mark.long
-def test_lines_in_global_memory(device):
+@every_kind
+def test_lines_in_global_memory(matmul, device):
     """Of a network that fits no block's shared memory."""
     dense = small(cases.made(3, (1300, 700), outputs=("shift",)))
-    fast, exact = twins(device, gradients.masked(dense, "relu", map="additive", reads="data").library)
+    fast, exact = twins(device, gradients.masked(dense, "relu", map="additive", reads="data").library, matmul)
     known = whole(33, 3)
     assert_all_same(fast.inverse(known), exact.inverse(known))
 
@@ -101,7 +112,7 @@ def one_product(device):
     library = gradients.masked(dense, map="additive", reads="data", formula="to_data").library
     weights = np.where(dense.masks[0], dense.weights[0], 0).astype(float)
     x, context = cases.rows(37, 19, "float32"), cases.rows(37, 4, "float32", "context")
-    return Twin(device, library, tf32=True), weights, dense.biases[0].astype(float), x, context
+    return Twin(device, library, matmul="tf32"), weights, dense.biases[0].astype(float), x, context
 
 
 def assert_a_product(got, added, left, right):
@@ -129,6 +140,33 @@ def test_on_the_way_back_too_but_not_in_the_sums_over_rows(device):
     assert_a_product(np.hstack([by_x, by_context]), np.pad(grad, ((0, 0), (0, 4))), grad, -weights)
     exact = Twin(device, twin.library).inverse_vjp(x, grad, by_row, context, wrt=("parameters",))[0]
     cases.assert_same_bits(by_parameters, exact)
+
+
+def errors(twin, x, weights):
+    """Of the product that a layer of a coupling makes, in units of the sum of its terms' magnitudes."""
+    given = np.hstack([x, np.zeros((len(x), len(weights)), "float32")])
+    got = -twin.inverse(given)[0][:, x.shape[1] :]
+    left, right = x.astype(float), weights.T.astype(float)
+    return np.abs(got - left @ right) / (np.abs(left) @ np.abs(right))
+
+
+@pytest.mark.parametrize("signs", ["both", "one"])
+@pytest.mark.parametrize("terms", [16, 100, 512])
+def test_three_products_are_as_near_as_float32s_own(terms, signs, device):
+    """Short sums, in which the rounding of a term counts for most, may be up to twice as wrong, and are not in TF32."""
+    generator = cases.rng("split", terms, signs)
+    draw = lambda *shape: generator.standard_normal(shape).astype("float32")  # noqa: E731
+    weights, x = draw(24, terms), draw(64, terms)
+    if signs == "one":
+        weights, x = np.abs(weights), np.abs(x)
+    library = hr.Coupling.from_dense(
+        [weights], [np.zeros(24, "float32")], features=terms + 24, passive=range(terms), map="additive"
+    )
+    exact, split, rounded_ = (errors(Twin(device, library, matmul=m), x, weights) for m in ("exact", "3xtf32", "tf32"))
+    allowed = 2 if terms < 100 else 1
+    assert np.sqrt(np.mean(split**2)) <= allowed * np.sqrt(np.mean(exact**2))
+    assert split.max() <= max(allowed * exact.max(), 2 * np.finfo("float32").eps)
+    assert np.median(rounded_) > 50 * np.median(split)  # else this test would not tell
 
 
 @pytest.mark.long
@@ -174,11 +212,12 @@ def test_there_and_back(device):
         assert np.median(np.abs(got - want)) < 16 * np.finfo("float32").eps
 
 
+@every_kind
 @pytest.mark.parametrize("reads", cases.READS)
-def test_hard_rows(reads, device):
+def test_hard_rows(reads, matmul, device):
     """Huge, tiny and subnormal numbers: finite where exact products are, and no row changes another."""
     dense = cases.made(7, gain=0.5).astype("float32")
-    fast, exact = twins(device, gradients.masked(dense, "relu", reads=reads).library)
+    fast, exact = twins(device, gradients.masked(dense, "relu", reads=reads).library, matmul)
     given = cases.hard_rows(7, "float32")
     for direction in ("forward", "inverse"):
         got, want = (getattr(twin, direction)(given) for twin in (fast, exact))
@@ -197,10 +236,11 @@ def test_turns_are_exact(device):
     assert_all_same(fast.to_latent(cases.rows(40, 9, "float32")), exact.to_latent(cases.rows(40, 9, "float32")))
 
 
+@every_kind
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_row_that_is_not_finite_stays_alone(bad, device):
+def test_a_row_that_is_not_finite_stays_alone(bad, matmul, device):
     flow = cases.randomise(hr.MAF(5, transforms=2, hidden=(20,)), 0.2)
-    fast, _ = twins(device, flow)
+    fast, _ = twins(device, flow, matmul)
     x = cases.rows(40, 5, "float32")
     want = fast.log_prob(x)
     x[11, 2] = bad
@@ -209,6 +249,13 @@ def test_a_row_that_is_not_finite_stays_alone(bad, device):
     cases.assert_same_bits(np.delete(got, 11), np.delete(want, 11))
 
 
-def test_float64_is_refused(emu):
-    with pytest.raises(ValueError, match="tf32: expected false in float64"):
-        Twin(emu, hr.MAF(3, hidden=(5,), dtype="float64"), tf32=True)
+@pytest.mark.parametrize(
+    ("dtype", "matmul", "message"),
+    [
+        ("float64", "3xtf32", "expected 'exact' in float64, got '3xtf32'"),
+        ("float32", "fp8", "expected 'exact', 'tf32' or '3xtf32', got 'fp8'"),
+    ],
+)
+def test_what_is_refused(dtype, matmul, message, emu):
+    with pytest.raises(ValueError, match=f"matmul: {message}"):
+        Twin(emu, hr.MAF(3, hidden=(5,), dtype=dtype), matmul=matmul)

@@ -99,6 +99,17 @@ def test_out_of_memory(emulated, emu):
     cases.assert_close(emulated.open(device.log_prob(array)), flow.log_prob(x), magnitude=10.0, depth=30)
 
 
+def test_three_products_in_tf32_where_they_were_asked_for(emulated):
+    """Kernels are told: results differ, by no more than roundings of float32."""
+    x, context, _ = data()
+    flow = made_flow("float32")
+    given = [emulated.make(array) for array in (x, context)]
+    split, exact = flow.to("cuda", matmul="3xtf32"), flow.to("cuda")
+    got, want = (f.log_prob(*given).get() for f in (split, exact))
+    assert 0 < np.abs(got - want).max() < 1e-4
+    assert split.matmul == "3xtf32"
+
+
 def test_tf32_where_it_was_asked_for(emulated):
     """Kernels are told: results differ by roundings of factors, also those of a fit."""
     x, context, weights = data()

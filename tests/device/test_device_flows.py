@@ -247,19 +247,20 @@ def test_streams_of_other_libraries_are_of_the_device(machine):
     assert machine.device == 0
 
 
+@pytest.mark.parametrize("matmul", ["tf32", "3xtf32"])
 @pytest.mark.parametrize("name", FLOWS)
-def test_how_networks_are_computed_stays_with_a_flow(cupy, name):
+def test_how_networks_are_computed_stays_with_a_flow(cupy, name, matmul):
     flow = FLOWS[name]()
-    fast = flow.to("cuda:1", matmul="tf32")
-    assert (flow.matmul, fast.matmul, fast.device) == ("exact", "tf32", "cuda:1")
+    fast = flow.to("cuda:1", matmul=matmul)
+    assert (flow.matmul, fast.matmul, fast.device) == ("exact", matmul, "cuda:1")
     made = [*fast.transforms, copy.copy(fast), copy.deepcopy(fast), fast.astype("float32"), fast[:0]]
     if flow.transforms:
         inverse = hr.Inverse(fast.transforms[0])
         made += [hr.Flow(fast.transforms, flow.base), inverse, inverse.transform]
-    assert all((part.matmul, part.device) == ("tf32", "cuda:1") for part in made)
+    assert all((part.matmul, part.device) == (matmul, "cuda:1") for part in made)
     told = cupy.machine.said("program")
     assert told  # and the programs in it
-    assert all(words == ("program", 1, "tf32") for words in told)
+    assert all(words == ("program", 1, matmul) for words in told)
     assert fast.to("cuda:1").matmul == fast.to("cpu").matmul == "exact"
     assert cupy.machine.said("program")[-1] == ("program", 1)
 
@@ -275,6 +276,7 @@ def test_a_device_is_one_however_networks_are_computed_there(cupy):
     assert _device.device_named("cuda:0") is device
     fast = _device.device_named("cuda:0", "tf32")
     assert fast is hr.MAF(3).to("cuda", matmul="tf32")._device
+    assert fast is not _device.device_named("cuda:0", "3xtf32")
     fast.keep(fast.current_stream(), ["what a call held"])
     cupy.machine.finish()
     device.let_go()
@@ -291,7 +293,7 @@ def test_tf32_is_refused_where_it_is_not(cupy):
     flow = hr.MAF(3, hidden=(5,))
     with pytest.raises(ValueError, match="matmul: expected 'exact' or 'bf16' on the CPU, got 'tf32'"):
         flow.to("cpu", matmul="tf32")
-    with pytest.raises(ValueError, match=r"matmul: expected .*'exact'.*'tf32'.*, got 'bf16'"):
+    with pytest.raises(ValueError, match=r"matmul: expected .*'exact'.*'tf32'.*'3xtf32'.*, got 'bf16'"):
         flow.to("cuda", matmul="bf16")
     message = (
         r"dtype, matmul: expected float32 or 'exact', got float64 and 'tf32'; call .astype\('float32'\), or .to\(cuda:0"

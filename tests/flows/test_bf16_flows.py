@@ -237,7 +237,7 @@ def _with_header(data, change):
 
 def test_it_is_refused_where_it_is_not(tmp_path):
     flow = hr.MAF(3, hidden=(8,))
-    for wrong in ("tf32", "bf16x3", "bf16x6", "fp8", None):
+    for wrong in ("tf32", "3xtf32", "bf16x3", "bf16x6", "fp8", None):
         with pytest.raises(ValueError, match="matmul: expected 'exact' or 'bf16' on the CPU, got"):
             flow.to("cpu", matmul=wrong)
     with pytest.raises(ValueError, match="matmul: expected 'exact' or 'bf16' on the CPU, got 'tf32'"):

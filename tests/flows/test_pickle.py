@@ -201,8 +201,10 @@ def test_the_device_comes_back_too(machine):
     again = pickle.loads(pickle.dumps(flow))
     assert again.device == flow.device == "cuda:0"
     assert hr.to_bytes(again) == hr.to_bytes(flow)
-    tf32 = pickle.loads(pickle.dumps(flow.to("cuda:0", matmul="tf32")))
-    assert tf32.matmul == "tf32"
+    for matmul in ("tf32", "3xtf32"):
+        again = pickle.loads(pickle.dumps(flow.to("cuda:0", matmul=matmul)))
+        assert again.matmul == matmul
+        assert hr.to_bytes(again) == hr.to_bytes(flow)  # how a device computes is no part of a flow
 
 
 def test_where_there_is_no_device_it_is_the_cpu_with_a_warning():

@@ -77,7 +77,7 @@ class OnDevice:
 
         class Program:
             def __init__(self, *arguments):
-                self.inner = kind(*arguments, tf32=False, device=core.device.index)
+                self.inner = kind(*arguments, matmul="exact", device=core.device.index)
                 self.n_weights = self.inner.n_weights
                 self.weights, self.set_weights = self.inner.host_weights, self.inner.set_host_weights
 

@@ -16,7 +16,7 @@ import cases
 class Twin:
     """``library`` on ``device`` (tests/support/cuda_arrays.py)."""
 
-    def __init__(self, device, library, dtype=None, *, tf32=False):
+    def __init__(self, device, library, dtype=None, *, matmul="exact"):
         self.device, self.library = device, library
         self.features, self.context = library.features, library.context
         self.dtype = np.dtype(dtype or library.dtype or "float64")
@@ -27,7 +27,7 @@ class Twin:
         made = [(*s[:2], s[2].made_for(core)) if s[0] == "masked" else s for s in [*first, *steps]]
         kind = core.ProgramF32 if self.dtype == np.float32 else core.ProgramF64
         scale = library._context_scale()
-        self.program = kind(self.features, self.context, base, made, len(first), *scale, tf32=tf32, device=0)
+        self.program = kind(self.features, self.context, base, made, len(first), *scale, matmul=matmul, device=0)
         self.program.set_host_weights(np.ascontiguousarray(library.parameters, self.dtype))
 
     def __copy__(self):

@@ -35,7 +35,7 @@ def make_core(machine):
 
     class Program:
         def __init__(self, *arguments):
-            machine.say("program", arguments[-1], *(["tf32"] if arguments[-2] else []))
+            machine.say("program", arguments[-1], *([arguments[-2]] if arguments[-2] != "exact" else []))
             self.inner, self.streams = self.kind(*arguments), []
             self.n_weights = self.inner.n_weights
 
@@ -188,8 +188,8 @@ class OnCpu:
                 return self
 
         def programs(kind):
-            def make(features, context, base, steps, base_steps, mean, std, tf32, device):
-                assert not (tf32 and kind is cpu.ProgramF64)
+            def make(features, context, base, steps, base_steps, mean, std, matmul, device):
+                assert matmul == "exact" or kind is not cpu.ProgramF64
                 own = [(*step[:2], step[2].inner) if step[0] == "masked" else step for step in steps]
                 inner = kind(features, context, base, own, base_steps, mean, std)
                 return types.SimpleNamespace(

@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ __all__ = [
 CuPyArray = Any
 Stream = Any  # of CuPy
 
-MATMULS = {"cpu": ("exact", "bf16"), "cuda": ("exact", "tf32")}
+MATMULS = {"cpu": ("exact", "bf16"), "cuda": ("exact", "tf32", "3xtf32")}
 
 CACHES: list[Callable[[], None]] = []
 """Functions that let go of device memory which other libraries keep for later; the room that knows them adds them."""
@@ -76,7 +76,7 @@ def device_named(name: Any, matmul: Any = "exact") -> Device | None:
     index = int(digits) if colon else int(cupy.cuda.runtime.getDevice())
     if index >= count:
         raise CudaUnavailable(f"device: expected one below 'cuda:{count}', as there are {count} in all, got {name!r}")
-    return device_at(index) if products == "exact" else device_at(index).in_tf32
+    return device_at(index).computing(products)
 
 
 def matmul_on_cpu(matmul: Any) -> str:
@@ -121,11 +121,12 @@ class _Handle:
 
 
 class Device:
-    """One CUDA device, and how networks' products are computed there: "exact" or on its tensor cores in "tf32"."""
+    """One CUDA device, and how networks' products are computed there: "exact", or "tf32", "3xtf32" by tensor cores."""
 
     def __init__(self, index: int, cupy: Any) -> None:
         """See `device_at`."""
         self.index, self.cupy, self.matmul = index, cupy, "exact"
+        self._others: dict[str, Device] = {"exact": self}
         self._kept: deque[tuple[Any, Any]] = deque()
         self._lock = threading.Lock()
 
@@ -133,12 +134,13 @@ class Device:
         """Its name, as `device_named` takes it."""
         return f"cuda:{self.index}"
 
-    @cached_property
-    def in_tf32(self) -> Device:
-        """The same, one object too; what `keep` holds belongs to both."""
-        other = copy.copy(self)
-        other.matmul = "tf32"
-        return other
+    def computing(self, matmul: str) -> Device:
+        """The same with products of this kind, one object for each; what `keep` holds belongs to all."""
+        with self._lock:
+            if matmul not in self._others:
+                self._others[matmul] = other = copy.copy(self)
+                other.matmul = matmul
+            return self._others[matmul]
 
     # ---- streams
 
@@ -286,8 +288,8 @@ class Program:
         """`arguments` are those of `_cpu`'s programs."""
         kind = _core.cuda.ProgramF32 if dtype == np.float32 else _core.cuda.ProgramF64
         self.device, self.dtype = device, dtype
-        tf32 = device.matmul == "tf32" and dtype == np.float32
-        self.core = device.retried(lambda: kind(*arguments, tf32, device.index))
+        matmul = device.matmul if dtype == np.float32 else "exact"
+        self.core = device.retried(lambda: kind(*arguments, matmul, device.index))
 
     @property
     def n_weights(self) -> int:
