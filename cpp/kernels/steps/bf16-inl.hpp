@@ -3,15 +3,11 @@
 // processor (core/bf16.hpp).
 #pragma once
 
-#include "../tile-inl.hpp"
+#include "../gradient_product-inl.hpp"
+#include "../tape-inl.hpp"
 
 namespace headrace {
 namespace {
-
-// Pairs lie in lines of units, with which they share their size.
-HR_FN uint32_t* pairs_at(float* units, int64_t place) {
-    return reinterpret_cast<uint32_t*>(units) + place;
-}
 
 // Where the pairs that a layer reads start.
 HR_FN int pairs_below(const NetworkStep<float>& s, const Layer& layer) {
@@ -27,7 +23,7 @@ HR_FN bool needs_rounding(const Layer& layer, const Op& op) {
 HR_FN void bf16_op(const NetworkStep<float>& s, const Call<float>& call, const Op& op, const float* input,
                    const TileBuffers<float>& b) {
     const Layer& layer = s.layers[op.layer];
-    uint32_t* const pairs = pairs_at(b.units, pairs_below(s, layer) * b.height);
+    uint32_t* const pairs = b.pairs + pairs_below(s, layer) * b.height;
     if (needs_rounding(layer, op)) call.bf16->round_lines(input, b.height, op.fresh / 2, op.k1, b.vectors, pairs);
     Bf16Product a;
     a.weights = call.rounded + s.rounded;
@@ -49,7 +45,7 @@ HR_FN void bf16_op(const NetworkStep<float>& s, const Call<float>& call, const O
 HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op, const TileBuffers<float>& b) {
     if (layer.pairs >= 0)
         call.bf16->round_lines(b.units + layer.value * b.height, b.height, op.row / 2, op.row + op.rows, b.vectors,
-                               pairs_at(b.units, layer.pairs * b.height));
+                               b.pairs + layer.pairs * b.height);
 }
 
 // ---- few rows -------------------------------------------------------------------------------------------------------
@@ -77,7 +73,7 @@ HR_FN Bf16Sums bf16_sums(const NetworkStep<float>& s, const Call<float>& call, c
     a.end = end;
     a.pair0 = op.k0 / 2;
     a.pair1 = op.k1 / 2;
-    a.input = pairs_at(b.units, pairs_below(s, layer));
+    a.input = b.pairs + pairs_below(s, layer);
     a.sums = b.sums + layer.sums;
     a.stride = b.stride;
     a.rows = b.rows;
@@ -87,7 +83,7 @@ HR_FN Bf16Sums bf16_sums(const NetworkStep<float>& s, const Call<float>& call, c
 HR_FN void bf16_op(const NetworkStep<float>& s, const Call<float>& call, const Op& op, const float* input,
                    const SmallBuffers<float>& b) {
     const Layer& layer = s.layers[op.layer];
-    uint32_t* const pairs = pairs_at(b.units, pairs_below(s, layer));
+    uint32_t* const pairs = b.pairs + pairs_below(s, layer);
     for (int r = 0; r < b.rows && needs_rounding(layer, op); ++r)
         call.bf16->round_row(input + r * b.stride, op.fresh / 2, op.k1, pairs + r * b.stride);
     const Bf16Blocks own(layer, op);
@@ -116,9 +112,47 @@ HR_FN void bf16_values(const NetworkStep<float>& s, const Call<float>& call, con
     const Bf16Blocks own(layer, op);
     for (int r = 0; r < b.rows && layer.pairs >= 0; ++r)
         call.bf16->round_row(b.units + r * b.stride + layer.value, own.unit(op) / 2, own.end_unit(op),
-                             pairs_at(b.units, r * b.stride + layer.pairs));
+                             b.pairs + r * b.stride + layer.pairs);
     const int blocks = (layer.live + bf16_units - 1) / bf16_units;
     if (own.end < blocks) call.bf16->add(bf16_sums(s, call, op, b, own.end, blocks));
+}
+
+// ---- back -----------------------------------------------------------------------------------------------------------
+
+// Gradients by the products of a layer that an op needs, and no earlier op did.
+HR_FN void round_gradients(const Tape<float>& t, const Call<float>& call, const Layer& layer, const BackOp& op,
+                           const float* units) {
+    if (op.row0 < op.fresh)
+        call.bf16->round_gradients(units + layer.product * t.height, t.height, op.row0, op.fresh, op.fresh < layer.live,
+                                   t.vectors, as_pairs(t.at(t.chain.tape.pairs + layer.grad_pairs)));
+}
+
+// As data_product of the op.
+HR_FN void bf16_columns(const NetworkStep<float>& s, const Tape<float>& t, const Call<float>& call, const Layer& layer,
+                        const BackOp& op, const DataArgs<float>& args, int columns) {
+    Bf16Columns a;
+    a.weights = call.rounded_back + s.rounded_back;
+    a.back = layer.back;
+    a.column = args.column;
+    a.columns = columns;
+    a.pair0 = op.row0 / 2;
+    a.pair1 = (op.row1 + 1) / 2;
+    a.grad = as_pairs(t.at(t.chain.tape.pairs + layer.grad_pairs));
+    a.output = args.output;
+    a.gate = args.gate;
+    a.stride = t.height;
+    a.kind = args.kind;
+    call.bf16->columns(a, t.vectors);
+}
+
+// After all ops: gradients by the products in pairs of rows, for those of the weights.
+HR_FN void gradients_of_rows(const NetworkStep<float>& s, const Tape<float>& t, const Call<float>& call,
+                             const float* units, int network) {
+    for (int l = 0; l < s.n_layers; ++l) {
+        const Layer& layer = s.layers[l];
+        call.bf16->row_pairs(units + layer.product * t.height, layer.live, t.height, t.rows,
+                             as_pairs(t.panels(network, layer.grad_rows)));
+    }
 }
 
 }  // namespace
