@@ -214,6 +214,7 @@ class SharedRun(Run):
                 row_scale=-1.0 / (self.mean_weight * rows),
                 log_prob=log_prob,
                 grad_weights=self.gradient,
+                parameters=self.parameters_of_step(),
                 dropout=self._dropout_of(chunk, epoch),
             )
             yield self.gradient, -_arrays.weighted_sum(log_prob, None if data.weights is None else data.weights[index])
