@@ -55,18 +55,18 @@ struct Bf16Sums {
     int rows;
 };
 
-// Units [unit, end), which are done but for one pair of which the second input is not known, or not there, and the
-// bias.
+// Units [unit, end): first what pairs [pair0, pair1) add to the sums of their blocks; then one pair of which the second
+// input is not known, or not there, the bias, the activation, and the values in pairs for the layer above. Of whole
+// blocks unless the units are said to be alone.
 struct Bf16Ends {
-    const uint32_t *weights, *block;
+    Bf16Sums add;
     int unit, end;
-    int pair;  // -1: none is left
-    const uint32_t* input;
-    const float *sums, *bias;  // of the layer's units; whole blocks can be read
-    float* output;             // of the layer's units
-    int64_t stride;
-    int rows;
-    bool relu;
+    bool alone;
+    int pair;                // -1: none is left
+    const float* bias;       // of the layer's units; whole blocks can be read, here and below
+    float *product, *value;  // of the layer's units; the same where nobody needs both
+    int activation;          // identity_index: none here
+    uint32_t* pairs;         // of the layer's values; null: no layer reads them
 };
 
 // The gradient of inputs [column, column + columns) of a layer from that of pairs of units [pair0, pair1).
@@ -101,7 +101,7 @@ struct Bf16Kernels {
     // The same of few rows, whose numbers lie side by side.
     void (*round_row)(const float* numbers, int first, int end, uint32_t* pairs) noexcept;
     void (*add)(const Bf16Sums&) noexcept;
-    void (*finish)(const Bf16Ends&) noexcept;
+    void (*finish)(const Bf16Ends&) noexcept;  // with what is to be added before
     // A layer's weights as the ways forth and back read them.
     void (*round_weights)(const Bf16Layer&, uint32_t* pairs) noexcept;
     void (*round_columns)(const Bf16Layer&, uint32_t* pairs) noexcept;

@@ -2,6 +2,7 @@
 // that it may be used. The table is the only symbol with external linkage.
 #include "../core/bf16.hpp"
 
+#include "../math/activations.hpp"
 #include "../math/bf16.hpp"
 #include "../math/pack.hpp"
 #include "gradient_product-inl.hpp"
@@ -174,13 +175,16 @@ void pair_product(const Bf16Product& a, int vectors) noexcept {
 
 // ---- few rows: lanes are units --------------------------------------------------------------------------------------
 
+HR_FN void store_halves(uint32_t* pairs, Pairs bits) {
+    typedef uint16_t Halves __attribute__((vector_size(HR_VECTOR_BYTES / 2)));
+    const Halves halves = __builtin_convertvector(bits >> 16, Halves);
+    __builtin_memcpy(pairs, &halves, sizeof halves);
+}
+
 void round_row(const float* numbers, int first, int end, uint32_t* pairs) noexcept {
     int k = 2 * first;
     for (; k + W <= end; k += W) {
-        const Pairs rounded = bf16_rounded(load(numbers + k)) >> 16;
-        typedef uint16_t Halves __attribute__((vector_size(HR_VECTOR_BYTES / 2)));
-        const Halves halves = __builtin_convertvector(rounded, Halves);
-        __builtin_memcpy(pairs + k / 2, &halves, sizeof halves);
+        store_halves(pairs + k / 2, bf16_rounded(load(numbers + k)));
     }
     for (; k < end; k += 2) {
         const uint32_t even = bf16_rounded(numbers[k]) >> 16, odd = k + 1 < end ? bf16_rounded(numbers[k + 1]) : 0;
@@ -239,6 +243,7 @@ void add_few_pairs(const Bf16Sums& a) {
             const uint32_t* const weights = a.weights + a.block[b] + int64_t(a.pair0) * bf16_units;
             for (int q = 0; q < block_vectors_of; ++q) {
                 float* const place = sums + b * bf16_units + q * W;
+                for (int j = 0; j < N; ++j) __builtin_prefetch(weights + (N + j) * bf16_units + q * W);  // the next few
                 V sum = load(place);
                 for (int j = 0; j < N; ++j) sum = dot(sum, Factor(load_pairs(weights + j * bf16_units + q * W)), x[j]);
                 store(place, sum);
@@ -265,27 +270,57 @@ void add_pairs(const Bf16Sums& a) noexcept {
     }
 }
 
-void finish_units(const Bf16Ends& a) noexcept {
-    for (int begin = a.unit / W * W; begin < a.end; begin += W) {
-        const int low = a.unit > begin ? a.unit - begin : 0, high = a.end - begin < W ? a.end - begin : W;
-        const int b = begin / bf16_units;
-        const bool has_pair = a.pair >= 0 && a.pair < pairs_of(a.block, b);
-        for (int r = 0; r < a.rows; ++r) {
-            V sum = load(a.sums + r * a.stride + begin);
-            if (has_pair)
-                sum = dot(sum, Factor(load_pairs(weights_of(a.weights, a.block, begin) + int64_t(a.pair) * bf16_units)),
-                          Factor(splat_pair(a.input + r * a.stride + a.pair)));
-            sum += load(a.bias + begin);
-            if (a.relu) sum = max(sum, 0.0f);
-            if (high - low == W) {
-                store(a.output + r * a.stride + begin, sum);
-                continue;
-            }
-            float lanes[W];
-            store(lanes, sum);
-            __builtin_memcpy(a.output + r * a.stride + begin + low, lanes + low, (high - low) * sizeof(float));
+// What pairs from pair0 on add to the sums of some units of a row, a vector of them, and what is done to a copy then.
+HR_FN V finished(const Bf16Ends& a, int pair0, int64_t row, int unit) {
+    const uint32_t *const weights = weights_of(a.add.weights, a.add.block, unit), *const x = a.add.input + row;
+    const int length = pairs_of(a.add.block, unit / bf16_units);
+    float* const place = a.add.sums + row + unit;
+    V sum = load(place);
+    if (pair0 < a.add.pair1) {
+        for (int64_t j = pair0, end = length < a.add.pair1 ? length : a.add.pair1; j < end; ++j)
+            sum = dot(sum, Factor(load_pairs(weights + j * bf16_units)), Factor(splat_pair(x + j)));
+        store(place, sum);
+    }
+    if (a.pair >= 0 && a.pair < length)
+        sum = dot(sum, Factor(load_pairs(weights + int64_t(a.pair) * bf16_units)), Factor(splat_pair(x + a.pair)));
+    return sum + load(a.bias + unit);
+}
+
+template <class A>
+void finish_blocks(const Bf16Ends& a, int pair0) {
+    for (int r = 0; r < a.add.rows; ++r) {
+        const int64_t row = r * a.add.stride;
+        for (int u = a.add.first * bf16_units; u < a.add.end * bf16_units; u += W) {
+            const V sum = finished(a, pair0, row, u), value = A::value(sum);
+            if (a.product != a.value) store(a.product + row + u, sum);
+            store(a.value + row + u, value);
+            if (a.pairs) store_halves(a.pairs + row + u / 2, bf16_rounded(value));
         }
     }
+}
+
+// To some of a vector's units something is added yet, in the same place.
+void finish_alone(const Bf16Ends& a, int pair0) {
+    for (int r = 0; r < a.add.rows; ++r) {
+        const int64_t row = r * a.add.stride;
+        for (int u = a.add.first * bf16_units; u < a.add.end * bf16_units; u += W) {
+            float lanes[W];
+            store(lanes, finished(a, pair0, row, u));
+            const int low = a.unit > u ? a.unit - u : 0, high = a.end - u < W ? a.end - u : W;
+            if (low < high) __builtin_memcpy(a.product + row + u + low, lanes + low, (high - low) * sizeof(float));
+        }
+    }
+}
+
+// What it is told is not copied: it was just written in small parts, for which a load of a vector would wait.
+void finish_units(const Bf16Ends& a) noexcept {
+    int pair0 = a.add.pair0;
+    if (a.add.pair1 - pair0 > most_few_pairs) {
+        add_pairs(a.add);
+        pair0 = a.add.pair1;
+    }
+    if (a.alone) return finish_alone(a, pair0);
+    with_activation(a.activation, [&]<class A>() { finish_blocks<A>(a, pair0); });
 }
 
 // ---- back -----------------------------------------------------------------------------------------------------------

@@ -58,15 +58,12 @@ struct Bf16Blocks {
     bool whole;
     HR_FN Bf16Blocks(const Layer& layer, const Op& op)
         : first(op.row / bf16_units), end((op.row + op.rows - 1) / bf16_units + 1), whole(!layer.c && !layer.adds) {}
-    HR_FN int unit(const Op& op) const { return whole ? first * bf16_units : op.row; }
-    HR_FN int end_unit(const Op& op) const { return whole ? end * bf16_units : op.row + op.rows; }
 };
 
 // What an op's inputs give to blocks of units.
-HR_FN Bf16Sums bf16_sums(const NetworkStep<float>& s, const Call<float>& call, const Op& op,
-                         const SmallBuffers<float>& b, int first, int end) {
+HR_FN void tell_sums(Bf16Sums& a, const NetworkStep<float>& s, const Call<float>& call, const Op& op,
+                     const SmallBuffers<float>& b, int first, int end) {
     const Layer& layer = s.layers[op.layer];
-    Bf16Sums a;
     a.weights = call.rounded + s.rounded;
     a.block = layer.block;
     a.first = first;
@@ -77,44 +74,49 @@ HR_FN Bf16Sums bf16_sums(const NetworkStep<float>& s, const Call<float>& call, c
     a.sums = b.sums + layer.sums;
     a.stride = b.stride;
     a.rows = b.rows;
-    return a;
 }
 
-HR_FN void bf16_op(const NetworkStep<float>& s, const Call<float>& call, const Op& op, const float* input,
+// Whether its units are done with; else something is added to them yet.
+HR_FN bool bf16_op(const NetworkStep<float>& s, const Call<float>& call, const Op& op, const float* input,
                    const SmallBuffers<float>& b) {
     const Layer& layer = s.layers[op.layer];
     uint32_t* const pairs = b.pairs + pairs_below(s, layer);
     for (int r = 0; r < b.rows && needs_rounding(layer, op); ++r)
         call.bf16->round_row(input + r * b.stride, op.fresh / 2, op.k1, pairs + r * b.stride);
     const Bf16Blocks own(layer, op);
-    const Bf16Sums a = bf16_sums(s, call, op, b, own.first, own.end);
-    call.bf16->add(a);
-    Bf16Ends ends;
-    ends.weights = a.weights;
-    ends.block = a.block;
-    ends.unit = own.unit(op);
-    ends.end = own.end_unit(op);
-    ends.pair = op.k1 % 2 ? op.k1 / 2 : -1;
-    ends.input = pairs;
-    ends.sums = a.sums;
-    ends.bias = call.weights + s.weights + layer.bias;
-    ends.output = b.units + layer.product;
-    ends.stride = b.stride;
-    ends.rows = b.rows;
-    ends.relu = layer.relu;
-    call.bf16->finish(ends);
+    Bf16Ends a;
+    tell_sums(a.add, s, call, op, b, own.first, own.end);
+    a.unit = op.row;
+    a.end = op.row + op.rows;
+    a.alone = !own.whole;
+    a.pair = op.k1 % 2 ? op.k1 / 2 : -1;
+    a.bias = call.weights + s.weights + layer.bias;
+    a.product = b.units + layer.product;
+    a.value = own.whole ? b.units + layer.value : a.product;
+    a.activation = layer.activation;
+    a.pairs = layer.pairs >= 0 ? b.pairs + layer.pairs : nullptr;
+    call.bf16->finish(a);
+    return own.whole;
 }
 
-// After the op's own units, which others wait for: the values for the layer above, and the sums of later units.
+// The values for the layer above, where they were not done at once.
 HR_FN void bf16_values(const NetworkStep<float>& s, const Call<float>& call, const Op& op,
                        const SmallBuffers<float>& b) {
     const Layer& layer = s.layers[op.layer];
-    const Bf16Blocks own(layer, op);
     for (int r = 0; r < b.rows && layer.pairs >= 0; ++r)
-        call.bf16->round_row(b.units + r * b.stride + layer.value, own.unit(op) / 2, own.end_unit(op),
+        call.bf16->round_row(b.units + r * b.stride + layer.value, op.row / 2, op.row + op.rows,
                              b.pairs + r * b.stride + layer.pairs);
-    const int blocks = (layer.live + bf16_units - 1) / bf16_units;
-    if (own.end < blocks) call.bf16->add(bf16_sums(s, call, op, b, own.end, blocks));
+}
+
+// After the op's own units, which others wait for: what its inputs give to the sums of later units.
+HR_FN void bf16_later(const NetworkStep<float>& s, const Call<float>& call, const Op& op,
+                      const SmallBuffers<float>& b) {
+    const Layer& layer = s.layers[op.layer];
+    const int end = Bf16Blocks(layer, op).end, blocks = (layer.live + bf16_units - 1) / bf16_units;
+    if (end >= blocks || op.k0 / 2 >= op.k1 / 2) return;
+    Bf16Sums a;
+    tell_sums(a, s, call, op, b, end, blocks);
+    call.bf16->add(a);
 }
 
 // ---- back -----------------------------------------------------------------------------------------------------------

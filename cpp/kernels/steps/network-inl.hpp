@@ -138,20 +138,6 @@ HR_FN void finish_units(const Layer& layer, int unit, int n, const SmallBuffers<
     }
 }
 
-HR_FN void bf16_sweep(const Layer& layer, const Op& op, const SmallBuffers<float>& b) {
-    const Bf16Blocks own(layer, op);
-    if (!own.whole) {
-        for (int m = 0; m < op.rows; m += row_block)
-            finish_units(layer, op.row + m, op.rows - m < row_block ? op.rows - m : row_block, b);
-        return;
-    }
-    const int unit = own.unit(op);
-    for (int r = 0; r < b.rows; ++r) {
-        float* const units = b.units + r * b.stride + unit;
-        activate(layer.activation, units + layer.sum, units + layer.value, int64_t(own.end_unit(op) - unit));
-    }
-}
-
 // ---- the interpreter ------------------------------------------------------------------------------------------------
 
 template <class T>
@@ -221,9 +207,12 @@ HR_FN void run_step(const NetworkStep<T>& s, const Chain<T>&, const Call<T>& cal
             const Layer& layer = s.layers[op.layer];
             if constexpr (sizeof(T) == sizeof(float))
                 if (s.bf16) {
-                    bf16_op(s, call, op, input, b);
-                    if (layer.sweep) bf16_sweep(layer, op, b);
-                    bf16_values(s, call, op, b);
+                    if (!bf16_op(s, call, op, input, b)) {
+                        for (int m = 0; m < op.rows; m += row_block)
+                            finish_units(layer, op.row + m, op.rows - m < row_block ? op.rows - m : row_block, b);
+                        bf16_values(s, call, op, b);
+                    }
+                    bf16_later(s, call, op, b);
                     continue;
                 }
             ProductArgs<T> a;
