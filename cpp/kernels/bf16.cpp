@@ -78,6 +78,12 @@ HR_FN Pairs pair_of(V even, V odd) {
     return Pairs(_mm512_permutexvar_epi16((__m512i)order, apart));
 }
 
+// Numbers side by side, two to a pair.
+HR_FN void store_rounded(uint32_t* pairs, V x) {
+    const __m256bh halves = _mm512_maskz_cvtneps_pbh(kept_values(x), __m512(x));
+    __builtin_memcpy(pairs, &halves, sizeof halves);
+}
+
 #else
 
 // Both members of a pair take registers.
@@ -106,6 +112,13 @@ HR_FN Pairs adjacent_pairs(V low, V high) {
     uint16_t halves[2 * W];
     for (int i = 0; i < 2 * W; ++i) halves[i] = uint16_t(bits[i / W][i % W]);
     return load_pairs(halves);
+}
+
+// Numbers side by side, two to a pair.
+HR_FN void store_rounded(uint32_t* pairs, V x) {
+    typedef uint16_t Halves __attribute__((vector_size(HR_VECTOR_BYTES / 2)));
+    const Halves halves = __builtin_convertvector(bf16_rounded(x) >> 16, Halves);
+    __builtin_memcpy(pairs, &halves, sizeof halves);
 }
 
 #endif
@@ -175,16 +188,10 @@ void pair_product(const Bf16Product& a, int vectors) noexcept {
 
 // ---- few rows: lanes are units --------------------------------------------------------------------------------------
 
-HR_FN void store_halves(uint32_t* pairs, Pairs bits) {
-    typedef uint16_t Halves __attribute__((vector_size(HR_VECTOR_BYTES / 2)));
-    const Halves halves = __builtin_convertvector(bits >> 16, Halves);
-    __builtin_memcpy(pairs, &halves, sizeof halves);
-}
-
 void round_row(const float* numbers, int first, int end, uint32_t* pairs) noexcept {
     int k = 2 * first;
     for (; k + W <= end; k += W) {
-        store_halves(pairs + k / 2, bf16_rounded(load(numbers + k)));
+        store_rounded(pairs + k / 2, load(numbers + k));
     }
     for (; k < end; k += 2) {
         const uint32_t even = bf16_rounded(numbers[k]) >> 16, odd = k + 1 < end ? bf16_rounded(numbers[k + 1]) : 0;
@@ -243,7 +250,6 @@ void add_few_pairs(const Bf16Sums& a) {
             const uint32_t* const weights = a.weights + a.block[b] + int64_t(a.pair0) * bf16_units;
             for (int q = 0; q < block_vectors_of; ++q) {
                 float* const place = sums + b * bf16_units + q * W;
-                for (int j = 0; j < N; ++j) __builtin_prefetch(weights + (N + j) * bf16_units + q * W);  // the next few
                 V sum = load(place);
                 for (int j = 0; j < N; ++j) sum = dot(sum, Factor(load_pairs(weights + j * bf16_units + q * W)), x[j]);
                 store(place, sum);
@@ -294,7 +300,7 @@ void finish_blocks(const Bf16Ends& a, int pair0) {
             const V sum = finished(a, pair0, row, u), value = A::value(sum);
             if (a.product != a.value) store(a.product + row + u, sum);
             store(a.value + row + u, value);
-            if (a.pairs) store_halves(a.pairs + row + u / 2, bf16_rounded(value));
+            if (a.pairs) store_rounded(a.pairs + row + u / 2, value);
         }
     }
 }
