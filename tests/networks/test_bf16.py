@@ -71,6 +71,22 @@ def test_a_row_has_the_same_bits_in_any_batch(name, reads):
             cases.assert_same_bits(way(z[:n], context[0])[0], way(z[:n], np.repeat(context[:1], n, axis=0))[0])
 
 
+@pytest.mark.parametrize("activation", ["tanh", "silu", "softplus", "leaky_relu", "sigmoid"])
+def test_other_activations_have_the_same_bits_in_any_batch(activation):
+    """Few rows take another way, which rounds the values at once; levels end inside vectors of units."""
+    for made in (
+        hr.MaskedAutoregressive(11, (45, 37), map="additive", activation=activation),
+        hr.MaskedAutoregressive(5, (16, 16), map="additive", activation=activation, residual=True),
+        hr.Coupling(6, [0, 1], (33, 20), map="additive", activation=activation),
+    ):
+        transform = cases.randomise(made.to("cpu", "bf16"))
+        z = cases.rows(200, transform.features, "float32", activation)
+        for way in (transform.forward, transform.inverse):
+            want, _ = way(z)
+            for n in SIZES:
+                cases.assert_same_bits(way(z[:n])[0], want[:n])
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_few_rows_are_those_of_many_to_rounding(name):
     """Of maps, which may make one number be rounded otherwise in a few rows."""
