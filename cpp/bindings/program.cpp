@@ -46,7 +46,8 @@ struct HostArrays {
     }
     // The weights of another program that is made of the same transforms, as they are now; null: it is none.
     template <class T>
-    static typename headrace::Program<T>::Weights held_by(const headrace::Program<T>& program, const py::object& given) {
+    static typename headrace::Program<T>::Weights held_by(const headrace::Program<T>& program,
+                                                          const py::object& given) {
         if (!py::isinstance<headrace::Program<T>>(given)) return nullptr;
         const auto& other = py::cast<const headrace::Program<T>&>(given);
         require(other.n_weights() == program.n_weights(), "parameters: expected a program with as many weights");
