@@ -1,7 +1,9 @@
-"""Products in bf16 beside float32: ``python -m bench.bf16 --speed`` or ``--quality``.
+"""Products in bf16 beside float32: ``python -m bench.bf16 --speed``, ``--train`` or ``--quality``.
 
 Speed: in one process, a block of calls of each in turn, the order reversed every second round; the ratio float32 over
 bf16 of the medians, and the smallest and largest ratio of a round. Set HEADRACE_ISA to compare the emulation.
+
+Train: the same of steps of a fit, the gradient of a batch and Adam.
 
 Quality: mean log densities of rows held out, in nats, of MAGIC, red and white wine (with noise) and the stars of
 ``headrace demo``: a float32 fit, the same parameters in bf16, and a fit in bf16, for some seeds.
@@ -41,6 +43,7 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--train", action="store_true")
     parser.add_argument("--quality", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=12)
@@ -50,16 +53,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=datasets.FOLDER)
     parser.add_argument("--only", default="", help="only models or data whose name has this in it")
     options = parser.parse_args()
-    if not (options.speed or options.quality):
-        parser.error("expected --speed or --quality")
+    if not (options.speed or options.train or options.quality):
+        parser.error("expected --speed, --train or --quality")
     return options
 
 
 # ---- speed -----------------------------------------------------------------------------------------------------------
 
 
-def cases() -> Iterator[tuple[str, Call, Call]]:
-    """A name, a call in float32 and the same in bf16."""
+def models() -> Iterator[tuple[str, hr.Flow, hr.Flow, NDArray[Any]]]:
+    """A name, a flow in float32 and the same in bf16, and rows."""
     rng = np.random.default_rng(0)
     for name, make in MODELS.items():
         exact = make()
@@ -69,12 +72,31 @@ def cases() -> Iterator[tuple[str, Call, Call]]:
         change = np.abs(exact.log_prob(x) - fast.log_prob(x))
         if not 0 < np.median(change) < 0.5:
             raise AssertionError(f"{name}: bf16 changes log densities by {np.median(change)}")
+        yield name, exact, fast, x
+
+
+def cases() -> Iterator[tuple[str, Call, Call]]:
+    """A name, a call in float32 and the same in bf16."""
+    for name, exact, fast, x in models():
         for rows in (ROWS, 1):
             part = x[:rows]
             yield f"{name} log_prob {rows}", partial(exact.log_prob, part), partial(fast.log_prob, part)
             yield f"{name} sample {rows}", partial(exact.sample, rows, seed=1), partial(fast.sample, rows, seed=1)
         part = x[:1000]
         yield f"{name} nll_and_grad 1000", partial(exact.nll_and_grad, part), partial(fast.nll_and_grad, part)
+
+
+def step_of(flow: hr.Flow, x: NDArray[Any]) -> Call:
+    """A step of a fit; the rate is so small that rounds stay alike."""
+    adam = hr.Adam(flow, learning_rate=1e-7)
+    return lambda: adam.step(flow.nll_and_grad(x)[1])
+
+
+def steps() -> Iterator[tuple[str, Call, Call]]:
+    """A name, a step in float32 and the same in bf16."""
+    for name, exact, fast, x in models():
+        for rows in (1000, 128):
+            yield f"{name} step of {rows}", step_of(exact, x[:rows]), step_of(fast, x[:rows])
 
 
 def block(call: Call, seconds: float) -> float:
@@ -87,10 +109,10 @@ def block(call: Call, seconds: float) -> float:
     return statistics.median(times)
 
 
-def speed(options: argparse.Namespace) -> None:
+def speed(options: argparse.Namespace, cases: Iterator[tuple[str, Call, Call]]) -> None:
     """Print one line a case."""
     print(f"headrace {hr.__version__}, set {hr.info()['isa']}, bf16 {hr.info()['bf16']}, {options.threads} threads")
-    for name, *calls in cases():
+    for name, *calls in cases:
         if options.only not in name:
             continue
         rounds: list[list[float]] = [[], []]
@@ -143,7 +165,9 @@ def main() -> None:
     options = arguments()
     hr.set_num_threads(options.threads)
     if options.speed:
-        speed(options)
+        speed(options, cases())
+    if options.train:
+        speed(options, steps())
     if options.quality:
         quality(options)
 

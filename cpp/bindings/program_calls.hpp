@@ -187,8 +187,11 @@ class ProgramCall {
         request_.rows = n;
     }
 
-    // The parameters of a call: those of the program, or a vector given for this call alone.
+    // The parameters of a call: those of the program, or a vector given for this call alone, or on the CPU a program
+    // that holds them.
     auto weights(Object parameters) const {
+        if constexpr (requires { Arrays::template held_by<T>(program_, parameters); })
+            if (auto held = Arrays::template held_by<T>(program_, parameters)) return held;
         return Arrays::template weights<T>(
             program_, wanted<const T>(parameters, {int64_t(program_.n_weights())},
                                       "parameters: expected a contiguous vector like the weights, in their dtype"));

@@ -5,13 +5,30 @@
 // a unit as weights. Weights lie in blocks of bf16_units units, [pair][unit], each block as long as its last unit sees:
 // tiles broadcast them one by one, few rows read a whole block's at once. In both each unit's sum starts at zero, takes
 // its pairs in ascending order and its bias last, so that no bit of a row depends on the way that it took.
+//
+// On the way back both products are of rounded numbers, too, and both sum pairs from zero in ascending order. The
+// gradient of an input is summed over units, in pairs of these; weights lie once more for it, in blocks of bf16_units
+// inputs, [pair of units][input], from the first pair that sees the block. That of a weight is summed over rows, in
+// pairs of these; numbers beyond the last row are zero.
 #pragma once
 
 #include <cstdint>
 
+#include "../steps/network.hpp"
+
 namespace headrace {
 
 constexpr int bf16_units = 16;
+
+// A layer whose weights are to be rounded.
+struct Bf16Layer {
+    const float* weights;  // the transform's first weight
+    const uint32_t* row;   // offset of each unit's
+    const int* visible;    // so many inputs are seen by each unit
+    int in, out;
+    const uint32_t* block;  // where the pairs of each block of units start, and their end
+    const int64_t* back;    // where those of each block of inputs would start, did its first pair of units see it
+};
 
 // Units [unit, unit + units) of a layer, for the rows of a tile.
 struct Bf16Product {
@@ -38,18 +55,43 @@ struct Bf16Sums {
     int rows;
 };
 
-// Units [unit, end), which are done but for one pair of which the second input is not known, or not there, and the
-// bias.
+// Units [unit, end): first what pairs [pair0, pair1) add to the sums of their blocks; then one pair of which the second
+// input is not known, or not there, the bias, the activation, and the values in pairs for the layer above. Of whole
+// blocks unless the units are said to be alone.
 struct Bf16Ends {
-    const uint32_t *weights, *block;
+    Bf16Sums add;
     int unit, end;
-    int pair;  // -1: none is left
-    const uint32_t* input;
-    const float *sums, *bias;  // of the layer's units; whole blocks can be read
-    float* output;             // of the layer's units
+    bool alone;
+    int pair;                // -1: none is left
+    const float* bias;       // of the layer's units; whole blocks can be read, here and below
+    float *product, *value;  // of the layer's units; the same where nobody needs both
+    int activation;          // identity_index: none here
+    uint32_t* pairs;         // of the layer's values; null: no layer reads them
+};
+
+// The gradient of inputs [column, column + columns) of a layer from that of pairs of units [pair0, pair1).
+struct Bf16Columns {
+    const uint32_t* weights;  // the transform's first pair
+    const int64_t* back;
+    int column, columns;
+    int pair0, pair1;
+    const uint32_t* grad;  // [pair][stride]
+    float* output;         // [input][stride], from `column`
+    const float* gate;
     int64_t stride;
-    int rows;
-    bool relu;
+    Gate kind;
+};
+
+// The gradient of weights of some units, summed over rows of a group of tapes.
+struct Bf16Weights {
+    const uint32_t* grad;    // [unit][height / 2] of the first tile's tape
+    const uint32_t* panels;  // [input / width][height / 2][width] of the first tile's tape
+    int64_t size;            // from tape to tape
+    int height, rows;
+    float* output;        // the transform's first weight's gradient
+    const uint32_t* row;  // offsets of the units' weights
+    int input;
+    bool add;  // to what is there
 };
 
 struct Bf16Kernels {
@@ -59,7 +101,20 @@ struct Bf16Kernels {
     // The same of few rows, whose numbers lie side by side.
     void (*round_row)(const float* numbers, int first, int end, uint32_t* pairs) noexcept;
     void (*add)(const Bf16Sums&) noexcept;
-    void (*finish)(const Bf16Ends&) noexcept;
+    void (*finish)(const Bf16Ends&) noexcept;  // with what is to be added before
+    // A layer's weights as the ways forth and back read them.
+    void (*round_weights)(const Bf16Layer&, uint32_t* pairs) noexcept;
+    void (*round_columns)(const Bf16Layer&, uint32_t* pairs) noexcept;
+    // Lines [first, end) of gradients to pairs. The second one of the last pair is `next` where there is one, else
+    // zero; if `first` is odd, the one before it is not known, and zero.
+    void (*round_gradients)(const float* lines, int64_t stride, int first, int end, bool has_next, int vectors,
+                            uint32_t* pairs) noexcept;
+    void (*columns)(const Bf16Columns&, int vectors) noexcept;
+    // Lines of a tile to pairs of rows: [line][height / 2], and [line / width][height / 2][width].
+    void (*row_pairs)(const float* lines, int n, int64_t height, int rows, uint32_t* pairs) noexcept;
+    void (*panels)(const float* lines, int n, int64_t height, int rows, uint32_t* panels) noexcept;
+    // Up to row_block units by any number of vectors of inputs.
+    void (*weights)(const Bf16Weights&, int units, int vectors) noexcept;
 };
 
 }  // namespace headrace

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 #include "compiled.hpp"
@@ -100,6 +101,11 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     if (request.rows == 0) return;
     Call<T> call = call_with(compiled, request, weights);
     Back<T> back = gradient.back();
+    if constexpr (std::is_same_v<T, float>)
+        if (call.bf16) {
+            back.bf16 = call.bf16;
+            call.rounded_back = weights->rounded(true, [&] { return rounded(weights->numbers(), true); });
+        }
 
     // Tiles divide sum_rows, and are no larger than gives every thread one.
     const int64_t threads = threads_for(request.rows);

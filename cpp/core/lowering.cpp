@@ -393,15 +393,16 @@ class Lowering {
         m.input_slot = context_ - t.options().context;
         m.bf16 = structure_.is_bf16(e.index);
         m.rounded = structure_.pairs_of(e.index);
+        m.rounded_back = structure_.back_pairs_of(e.index);
         add_layers(m, t);
         if (m.reads_built) {
             m.tile_plan = keep_plan(m, t, sequential_plan(t, choose_panel(t)));
             m.small_plan = keep_plan(m, t, m.bf16 ? few_rows_plan(t, true) : sequential_plan(t, 1));
-            m.back_plan = out_.keep(sequential_back_plan(t));
+            m.back_plan = keep_plan(m, t, sequential_back_plan(t));
         } else {
             m.tile_plan = m.small_plan = keep_plan(m, t, parallel_plan(t));
             if (m.bf16) m.small_plan = keep_plan(m, t, few_rows_plan(t, false));
-            m.back_plan = out_.keep(parallel_back_plan(t));
+            m.back_plan = keep_plan(m, t, parallel_back_plan(t));
         }
         std::vector<int> built = wanted_slots(i + 1);
         if (m.reads_built) {
@@ -422,19 +423,21 @@ class Lowering {
         m.passive_built = out_.keep(std::move(passive_built));
         where_ = std::move(built);
         chain_.units = std::max(chain_.units, m.units);
+        chain_.pairs = std::max(chain_.pairs, m.pairs);
         chain_.sums = std::max(chain_.sums, m.sums);
         std::vector<Summed> summed;
         for (int l = 0; l < m.n_layers; ++l) {
             const Layer& layer = m.layers[l];
             summed.push_back({m.tape_units + layer.product, layer.live, m.weights + layer.bias, m.weights, layer.row,
-                              layer.visible, layer.panel});
+                              layer.visible, layer.panel, m.bf16 ? layer.grad_rows : -1});
         }
         out_.transforms.resize(out_.steps.size());
         out_.transforms.push_back(&t);
         add_weighted(step_of(m), std::move(summed));
     }
 
-    Plan keep_plan(const NetworkStep<T>& m, const MaskedTransform& t, PlanStorage plan) {
+    template <class P>
+    auto keep_plan(const NetworkStep<T>& m, const MaskedTransform& t, P plan) {
         if (m.bf16) plan_rounding(plan, t);
         return out_.keep(std::move(plan));
     }
@@ -449,7 +452,9 @@ class Lowering {
         int panels = 0, folded = 0;
         bool has_slopes = false;
         const auto room = [&](int units) { return std::exchange(m.units, m.units + padded(units)); };
-        if (m.bf16) m.input_pairs = room((int(t.input_order().size()) + 1) / 2);
+        int grad_pairs = 0;
+        const auto pair_room = [&](int& next, int n) { return std::exchange(next, next + padded((n + 1) / 2)); };
+        if (m.bf16) m.input_pairs = pair_room(m.pairs, int(t.input_order().size()));
         for (size_t l = 0; l < shapes.size(); ++l) {
             const auto& shape = shapes[l];
             const bool hidden = !t.is_output(int(l)), joined = shape.context >= 0 || shape.adds >= 0;
@@ -468,7 +473,9 @@ class Lowering {
             layer.dropout = shape.dropout;
             layer.block = shape.block.data();
             if (m.bf16) {
-                layer.pairs = hidden && !shape.context_alone ? room((shape.out + 1) / 2) : -1;
+                layer.back = shape.back.data();
+                layer.pairs = hidden && !shape.context_alone ? pair_room(m.pairs, shape.out) : -1;
+                layer.grad_pairs = pair_room(grad_pairs, shape.out);
                 layer.sums = std::exchange(m.sums, m.sums + padded(shape.out));
             }
             layer.relu = shape.activation == relu_index && !joined && layer.value == layer.product && !shape.dropout;
@@ -477,7 +484,8 @@ class Lowering {
             layer.gated = shape.gated;
             layer.c_layer = shape.context;
             layer.live = t.live_units(int(l));
-            layer.panel = std::exchange(panels, panels + padded(shape.in));
+            layer.panel = std::exchange(panels, panels + padded(shape.in) / (m.bf16 ? 2 : 1));
+            if (m.bf16) layer.grad_rows = std::exchange(panels, panels + (shape.out + 1) / 2);
             if (shape.below < 0) layer.fold = std::exchange(folded, folded + shape.out);
             if (shape.context >= 0)
                 layer.c = out_.keep(lines_of(t, int(l), shape.context, layers[size_t(shape.context)].value));
@@ -498,6 +506,7 @@ class Lowering {
                         line = -1;  // a dead unit has no gradient
                 layers[l].added_to = out_.keep(std::move(lines));
             }
+        m.pairs = std::max(m.pairs, grad_pairs);  // those of values are not needed any more on the way back
         m.ready = m.units;
         if (m.vector_map >= 0) {
             m.units += padded(n_ready_of(m.vector_map, features_));
@@ -545,6 +554,7 @@ class Lowering {
         // A network's inputs are transposed with the lines up to padding.
         tape_.gradients = lines(2 * slots + row_padding);
         for (int i : {0, 1}) tape_.panels[i] = lines(most_panels_[i]);
+        tape_.pairs = lines(chain_.pairs);
         tape_.sums = lines(2);
         chain_.tape = tape_;
     }

@@ -6,7 +6,6 @@
 #include <stdexcept>
 
 #include "../math/activations.hpp"
-#include "../math/bf16.hpp"
 #include "../math/maps.hpp"
 #include "../math/vector_maps.hpp"
 #include "views.hpp"
@@ -369,19 +368,12 @@ void MaskedTransform::place_weights(LayerShape& layer, uint64_t& offset) {
         n_pairs_ += uint32_t((layer.visible[std::min(layer.out, u + bf16_units) - 1] + 1) / 2 * bf16_units);
     }
     layer.block.push_back(n_pairs_);
-}
-
-void MaskedTransform::round(const float* weights, uint32_t* pairs) const {
-    std::fill_n(pairs, n_pairs_, 0u);
-    for (const LayerShape& layer : layers_)
-        for (int u = 0; u < layer.out; ++u) {
-            uint32_t* const to = pairs + layer.block[u / bf16_units] + u % bf16_units;
-            const float* const from = weights + layer.row[u];
-            for (int k = 0; k < layer.visible[u]; ++k) {
-                const uint32_t bits = bf16_rounded(from[k], least_bf16_weight);
-                to[k / 2 * bf16_units] |= k % 2 ? bits : bits >> 16;
-            }
-        }
+    for (int k = 0; k < layer.in; k += bf16_units) {
+        const auto first = std::upper_bound(layer.visible.begin(), layer.visible.end(), k) - layer.visible.begin();
+        const uint32_t pairs = uint32_t((layer.out + 1) / 2 - int(first / 2));
+        layer.back.push_back(int64_t(n_back_pairs_) - int64_t(first / 2) * bf16_units);
+        n_back_pairs_ += pairs * bf16_units;
+    }
 }
 
 // A layer may add what it sees: the sums of units of no higher degree, and each layer's but once.

@@ -170,6 +170,16 @@ void plan_rounding(PlanStorage& plan, const MaskedTransform& t) {
     }
 }
 
+void plan_rounding(BackPlanStorage& plan, const MaskedTransform& t) {
+    std::vector<int> fresh;
+    for (size_t l = 0; l < t.layers().size(); ++l) fresh.push_back(t.live_units(int(l)));
+    for (BackOp& op : plan.ops) {
+        int& next = fresh[size_t(op.layer)];
+        op.fresh = next;
+        next = std::min(next, op.row0);
+    }
+}
+
 int choose_panel(const MaskedTransform& t) {
     // Seen on Zen 4, sampling 100 rows: 784 features with [1024] take 24 ms without panels and 17 ms with 8 to 48 units
     // of panel, alike; 43 and 64 features with 4 to 12 units a level show no difference beyond the noise.

@@ -42,6 +42,9 @@ BackPlanStorage parallel_back_plan(const MaskedTransform& t);
 // its gradient is whole once theirs went through the network. Level by level in reverse, each weight once.
 BackPlanStorage sequential_back_plan(const MaskedTransform& t);
 
+// Says of each op in bf16 which gradients of units are to be rounded before it.
+void plan_rounding(BackPlanStorage& plan, const MaskedTransform& t);
+
 // The panel that fills the register blocks of the product kernel.
 int choose_panel(const MaskedTransform& t);
 

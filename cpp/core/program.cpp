@@ -44,13 +44,33 @@ Call<T> Program<T>::call_with(const Compiled<T>& compiled, const Request<T>& req
     if constexpr (std::is_same_v<T, float>)
         if (structure_.n_pairs() > 0) {
             call.bf16 = active_isa().bf16;
-            call.rounded = weights->rounded([&] {
-                Aligned<uint32_t> pairs = aligned_memory<uint32_t>(structure_.n_pairs());
-                structure_.round(weights->numbers(), pairs.get());
-                return pairs;
-            });
+            call.rounded = weights->rounded(false, [&] { return rounded(weights->numbers(), false); });
         }
     return call;
+}
+
+template <class T>
+Aligned<uint32_t> Program<T>::rounded(const float* weights, bool back) const {
+    Aligned<uint32_t> pairs = aligned_memory<uint32_t>(back ? structure_.n_back_pairs() : structure_.n_pairs());
+    struct Part {
+        Bf16Layer layer;
+        uint32_t* pairs;
+    };
+    std::vector<Part> parts;
+    for (size_t i = 0; i < structure_.steps().size(); ++i) {
+        if (!structure_.is_bf16(i)) continue;
+        uint32_t* const out = pairs.get() + (back ? structure_.back_pairs_of(i) : structure_.pairs_of(i));
+        for (const auto& layer : structure_.steps()[i].masked->layers())
+            parts.push_back({{weights + structure_.weights_of(i), layer.row.data(), layer.visible.data(), layer.in,
+                              layer.out, layer.block.data(), layer.back.data()},
+                             out});
+    }
+    const Bf16Kernels& kernels = *active_isa().bf16;
+    parallel_for(int64_t(parts.size()), [&](int64_t i) {
+        const Part& part = parts[size_t(i)];
+        (back ? kernels.round_columns : kernels.round_weights)(part.layer, part.pairs);
+    });
+    return pairs;
 }
 
 template <class T>

@@ -52,6 +52,7 @@ class Program {
 
   private:
     Aligned<T> prepare(const Chain<T>& chain, const T* weights) const;
+    Aligned<uint32_t> rounded(const float* weights, bool back) const;
     void finish(const Chain<T>& chain, const T* weights, T* gradient) const;
     Aligned<T> cleared_copy(const T* in) const;
     const Compiled<T>& compiled_for(const Request<T>& request) const;

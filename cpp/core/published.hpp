@@ -24,16 +24,16 @@ class Published {
         return made_once(ready_[chain], make);
     }
 
-    // The same of the numbers rounded to bf16, in pairs.
+    // The same of the numbers rounded to bf16, in pairs, for the way forth or back.
     template <class Make>
-    const uint32_t* rounded(Make&& make) const {
-        return made_once(rounded_, make);
+    const uint32_t* rounded(bool back, Make&& make) const {
+        return made_once(rounded_[back], make);
     }
 
     // Before the numbers change in place; nobody else may hold them.
     void forget() {
         for (std::atomic<T*>& slot : ready_) Aligned<T>(slot.exchange(nullptr));
-        Aligned<uint32_t>(rounded_.exchange(nullptr));
+        for (std::atomic<uint32_t*>& slot : rounded_) Aligned<uint32_t>(slot.exchange(nullptr));
     }
 
     static constexpr int chains = 4;  // two directions, with the base and without
@@ -51,7 +51,7 @@ class Published {
 
     Aligned<T> numbers_;
     mutable std::atomic<T*> ready_[chains] = {};
-    mutable std::atomic<uint32_t*> rounded_ = nullptr;
+    mutable std::atomic<uint32_t*> rounded_[2] = {};
 };
 
 }  // namespace headrace

@@ -51,7 +51,7 @@ struct GradientRequest {
     T *input = nullptr, *context = nullptr, *weights = nullptr;
 
     // What kernels get of it.
-    Back<T> back() const { return {from, input, context, weights, nullptr, 0}; }
+    Back<T> back() const { return {from, input, context, weights, nullptr, 0, nullptr}; }
 };
 
 // What Adam keeps from step to step, on the host: with it and the weights, a fit goes on as if it had never stopped.

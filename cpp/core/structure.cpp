@@ -60,22 +60,21 @@ Structure::Structure(int features, int context, std::vector<StepSpec> steps, Con
             throw std::invalid_argument("transforms: a transform does not fit the program's features or context");
         step_weights_.push_back(int64_t(n_weights_));
         step_pairs_.push_back(int64_t(n_pairs_));
+        step_back_pairs_.push_back(int64_t(n_back_pairs_));
         step_fold_.push_back(-1);
         if (s.trains()) n_weights_ += size_t(padded(s.n_raw));
         if (s.kind != StepSpec::Kind::masked) continue;
         n_weights_ += s.masked->n_weights();
-        if (is_bf16(step_pairs_.size() - 1)) n_pairs_ += s.masked->n_pairs();
+        if (is_bf16(step_pairs_.size() - 1)) {
+            n_pairs_ += s.masked->n_pairs();
+            n_back_pairs_ += s.masked->n_back_pairs();
+        }
         if (s.masked->options().context > 0) {
             step_fold_.back() = int(n_folded_);
             for (const auto& layer : s.masked->layers())
                 if (layer.below < 0) n_folded_ += size_t(layer.out);
         }
     }
-}
-
-void Structure::round(const float* weights, uint32_t* pairs) const {
-    for (size_t i = 0; i < steps_.size(); ++i)
-        if (is_bf16(i)) steps_[i].masked->round(weights + step_weights_[i], pairs + step_pairs_[i]);
 }
 
 std::vector<Structure::Part> Structure::parts() const {

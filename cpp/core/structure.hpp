@@ -50,10 +50,11 @@ class Structure {
     size_t n_folded() const { return n_folded_; }  // units of all steps that read a context
 
     bool is_bf16(size_t i) const { return bf16_ && steps_[i].masked && steps_[i].masked->layers().size() > 1; }
-    // The rounded weights of all its networks, and where those of step i start.
+    // The rounded weights of all its networks, and where those of step i start; and those for the way back.
     size_t n_pairs() const { return n_pairs_; }
+    size_t n_back_pairs() const { return n_back_pairs_; }
     int64_t pairs_of(size_t i) const { return step_pairs_[i]; }
-    void round(const float* weights, uint32_t* pairs) const;
+    int64_t back_pairs_of(size_t i) const { return step_back_pairs_[i]; }
 
     // The vector of weights in order: of each layer the matrix, then the biases.
     struct Part {
@@ -83,10 +84,10 @@ class Structure {
     bool bf16_;
     std::vector<StepSpec> steps_;
     std::vector<double> context_shift_, context_scale_;
-    size_t n_weights_ = 0, n_folded_ = 0, n_pairs_ = 0;
-    std::vector<int64_t> step_weights_;  // where each step's weights start
-    std::vector<int64_t> step_pairs_;    // and its rounded ones
-    std::vector<int> step_fold_;         // and its folded first biases
+    size_t n_weights_ = 0, n_folded_ = 0, n_pairs_ = 0, n_back_pairs_ = 0;
+    std::vector<int64_t> step_weights_;                  // where each step's weights start
+    std::vector<int64_t> step_pairs_, step_back_pairs_;  // and its rounded ones
+    std::vector<int> step_fold_;                         // and its folded first biases
 };
 
 // Both directions of a structure, with the base's steps, the first ones, and without.

@@ -65,7 +65,7 @@ const KernelsOf<T>& kernels_of(const Table& table) {
 // Scratch numbers that a tile or a small batch needs.
 template <class T>
 int64_t tile_scratch(const Chain<T>& chain, int64_t height) {
-    return (2 * int64_t(chain.context + chain.features) + chain.units + 1) * height;
+    return (2 * int64_t(chain.context + chain.features) + chain.units + chain.pairs + 1) * height;
 }
 
 template <class T>
@@ -81,7 +81,7 @@ int64_t vector_rows_scratch(const VectorRows<T>& a) {
 template <class T>
 int64_t small_scratch(const Chain<T>& chain) {
     const auto padded = [](int64_t n) { return (n + row_padding - 1) / row_padding * row_padding; };
-    return small_batch * (2 * padded(chain.context + chain.features) + chain.units + chain.sums);
+    return small_batch * (2 * padded(chain.context + chain.features) + chain.units + chain.pairs + chain.sums);
 }
 
 }  // namespace headrace

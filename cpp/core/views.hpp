@@ -27,7 +27,8 @@ constexpr int fold_rows = 8192;  // whose sums are float32; those of more rows a
 struct TapeShape {
     int64_t states;     // coordinates and context before each step and after the last: slots lines each
     int64_t gradients;  // of the state at hand, and of the one before: slots lines each
-    int64_t panels[2];  // transposed inputs of a network's layers, of odd and even networks
+    int64_t panels[2];  // transposed inputs of a network's layers, of odd and even networks; in bf16 gradients, too
+    int64_t pairs;      // in bf16, of the network at hand
     int64_t sums;       // one line each: log-determinant, its gradient
     int64_t lines;      // in all
 };
@@ -39,7 +40,7 @@ struct Chain {
     int units;        // scratch units of the largest step
     int64_t ready;    // numbers in the ready parameters of all vector steps
     bool tiles_only;  // some step knows no path of its own for small batches
-    int sums;         // of units in bf16, of the step that has most
+    int pairs, sums;  // in bf16: lines of pairs, and sums of units for few rows; of the step that has most
     const Step<T>* steps;
     int n_steps;
     const int *load_slot, *store_slot;        // of each column
@@ -86,7 +87,7 @@ struct Call {
     bool inverse;  // data -> latent: the base density belongs to the end of the chain
     const T* weights;
     const Bf16Kernels* bf16;  // where products are in it, and the weights rounded
-    const uint32_t* rounded;
+    const uint32_t *rounded, *rounded_back;
     T *value, *log_det, *log_prob;
     double* wide_value;  // in the place of value: as the data end makes it, without a rounding to T
 };
@@ -104,6 +105,7 @@ struct Back {
     T* weights;          // gradient, or null
     double* finished;    // the sums of all fold_rows rows before; null: there are no more than those
     int height;          // rows of a tile
+    const Bf16Kernels* bf16;
 };
 
 // A task of the weights' gradient: units [unit0, unit1) of what a step has to sum, by inputs [input0, input1), over the

@@ -72,7 +72,7 @@ template <class T>
 bool record_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back, int64_t row, int rows,
                  T* lines) noexcept {
     constexpr int W = width<T>;
-    const Tape<T> t{chain, lines, back.height, (rows + W - 1) / W, row};
+    const Tape<T> t{chain, lines, back.height, (rows + W - 1) / W, rows, row};
     load_tile(chain, call, row, rows, t.buffers(0));
     T base[sum_rows];
     if (!call.inverse) tile_base_density(chain, call, t.buffers(0), t.state(0), base);
@@ -129,7 +129,7 @@ template <class T>
 void backward_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back, int64_t row, int rows, int network,
                    T* lines) noexcept {
     constexpr int W = width<T>;
-    const Tape<T> t{chain, lines, back.height, (rows + W - 1) / W};
+    const Tape<T> t{chain, lines, back.height, (rows + W - 1) / W, rows};
     const int end = network + 1 < chain.n_networks ? chain.networks[network + 1] : chain.n_steps;
     const int begin = network > 0 ? chain.networks[network] : 0;
     for (int s = end - 1; s >= begin; --s)
@@ -143,6 +143,22 @@ void backward_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& ba
 template <class T>
 void finish_sums(const T* sums, double* finished, int64_t place, int64_t n) {
     for (int64_t i = place; i < place + n; ++i) finished[i] += double(sums[i]);
+}
+
+// As weight_product of units from u on, of rounded numbers.
+HR_FN void bf16_weights(const Summed& s, const Back<float>& back, const WeightArgs<float>& args, const float* panels,
+                        int u, int units, int vectors) {
+    Bf16Weights a;
+    a.grad = as_pairs(panels + s.grad_rows * int64_t(args.height)) + u * int64_t(args.height) / 2;
+    a.panels = as_pairs(panels + s.panel * int64_t(args.height)) + args.input * int64_t(args.height) / 2;
+    a.size = args.size;
+    a.height = args.height;
+    a.rows = args.rows;
+    a.output = args.output;
+    a.row = args.row;
+    a.input = args.input;
+    a.add = args.add;
+    back.bf16->weights(a, units, vectors);
 }
 
 template <class T>
@@ -171,11 +187,16 @@ void sum_weights(const Chain<T>& chain, const Back<T>& back, const WeightTask& t
                 if (task.input0 == 0) finish_sums(back.weights, back.finished, s.bias + u + m, 1);
             }
             if (task.input0 < end) {
-                a.panels = tape + (chain.tape.panels[task.network & 1] + s.panel + task.input0) * height;
                 a.output = back.weights + s.weights;
                 a.row = s.row + u;
                 a.input = task.input0;
-                weight_product(a, units, (end - task.input0) / W);
+                const T* const panels = tape + chain.tape.panels[task.network & 1] * height;
+                if constexpr (sizeof(T) == sizeof(float))
+                    if (s.grad_rows >= 0) bf16_weights(s, back, a, panels, u, units, (end - task.input0) / W);
+                if (s.grad_rows < 0) {
+                    a.panels = panels + (s.panel + task.input0) * height;
+                    weight_product(a, units, (end - task.input0) / W);
+                }
             }
             for (int m = 0; task.input0 == 0 && m < units; ++m) {
                 Pack<T> sum{};

@@ -265,7 +265,8 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
     b.given = scratch;
     b.built = b.given + slots * height;
     b.units = b.built + slots * height;
-    b.sum = b.units + chain.units * height;
+    b.pairs = as_pairs(b.units + chain.units * height);
+    b.sum = b.units + (chain.units + chain.pairs) * height;
     load_tile(chain, call, row, rows, b);
     if (!call.context_is_folded)
         for (int64_t i = 0; i < chain.context * height; i += width<T>) store(b.built + i, load(b.given + i));
@@ -287,11 +288,12 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
     const int64_t padded = (slots + row_padding - 1) / row_padding * row_padding;
     T sum[small_batch] = {}, base[small_batch] = {};
     SmallBuffers<T> b;
-    b.stride = 2 * padded + chain.units + chain.sums;
+    b.stride = 2 * padded + chain.units + chain.pairs + chain.sums;
     b.given = scratch;
     b.built = b.given + padded;
     b.units = b.built + padded;
-    b.sums = b.units + chain.units;
+    b.pairs = as_pairs(b.units + chain.units);
+    b.sums = b.units + chain.units + chain.pairs;
     b.sum = sum;
     b.rows = rows;
     for (int r = 0; r < rows; ++r)

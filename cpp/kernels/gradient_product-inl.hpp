@@ -12,10 +12,6 @@
 namespace headrace {
 namespace {
 
-// What becomes of a sum: added to the output, let through as it is, or through an activation: the output holds the
-// activation's value (ReLU), or `gate` its derivative.
-enum class Gate { add, pass, relu, multiply };
-
 template <class T>
 struct DataArgs {
     const T* weights;     // the transform's first weight
@@ -27,6 +23,17 @@ struct DataArgs {
     int64_t stride;
     Gate kind;
 };
+
+// `gate`: the derivative of the activation, where Gate says so.
+template <class T>
+HR_FN void store_gated(Gate kind, Pack<T> sum, T* output, const T* gate) {
+    const Pack<T> old = load(output);
+    Pack<T> result = old + sum;
+    if (kind == Gate::pass) result = sum;
+    if (kind == Gate::relu) result = select(old <= T(0), Pack<T>{}, sum);  // where it is NaN, NaN passes
+    if (kind == Gate::multiply) result = sum * load(gate);
+    store(output, result);
+}
 
 template <int M, int N, class T>
 void data_block(const DataArgs<T>& a, int lane) {
@@ -46,12 +53,7 @@ void data_block(const DataArgs<T>& a, int lane) {
     for (int m = 0; m < M; ++m)
         for (int n = 0; n < N; ++n) {
             const int64_t place = m * a.stride + lane + n * width<T>;
-            const V old = load(a.output + place);
-            V result = old + sum[m][n];
-            if (a.kind == Gate::pass) result = sum[m][n];
-            if (a.kind == Gate::relu) result = select(old <= T(0), V{}, sum[m][n]);  // where it is NaN, NaN passes
-            if (a.kind == Gate::multiply) result = sum[m][n] * load(a.gate + place);
-            store(a.output + place, result);
+            store_gated(a.kind, sum[m][n], a.output + place, a.gate + place);
         }
 }
 

@@ -11,7 +11,7 @@ struct Tape {
     const Chain<T>& chain;
     T* lines;
     int64_t height;
-    int vectors;
+    int vectors, rows;
     int64_t row = 0;  // of the call, the first one of the tile
 
     HR_FN T* at(int64_t line) const { return lines + line * height; }
@@ -26,6 +26,7 @@ struct Tape {
         b.given = state(step);
         b.built = state(step + 1);
         b.units = nullptr;
+        b.pairs = as_pairs(at(chain.tape.pairs));
         b.sum = log_det();
         b.vectors = vectors;
         b.height = height;

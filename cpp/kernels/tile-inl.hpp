@@ -8,10 +8,22 @@
 namespace headrace {
 namespace {
 
+// Pairs of numbers in bf16 take the place of one in float32.
+template <class T>
+HR_FN uint32_t* as_pairs(T* numbers) {
+    return reinterpret_cast<uint32_t*>(numbers);
+}
+
+template <class T>
+HR_FN const uint32_t* as_pairs(const T* numbers) {
+    return reinterpret_cast<const uint32_t*>(numbers);
+}
+
 template <class T>
 struct TileBuffers {
     T *given, *built, *units;  // [slot][height], [unit][height]
     T* sum;                    // [height]: log-determinants
+    uint32_t* pairs;           // [pair][height]: of numbers in bf16
     int vectors;               // in use, from the first
     int64_t height;
     T* slopes = nullptr;             // [unit][height]: derivatives of activations, where they are kept
@@ -22,6 +34,7 @@ struct TileBuffers {
 template <class T>
 struct SmallBuffers {
     T *given, *built, *units;  // [row][stride]
+    uint32_t* pairs;           // [row][stride]: of numbers in bf16
     T* sums;                   // [row][stride]: of units in bf16
     T* sum;                    // [row]
     int rows;

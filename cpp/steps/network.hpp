@@ -30,7 +30,12 @@ struct Plan {
 // Backwards: the gradient of inputs [column, column + columns) of a layer from that of its units [row0, row1).
 struct BackOp {
     int layer, column, columns, row0, row1;
+    int fresh = 0;  // in bf16: gradients of units from this one on were rounded for earlier ops
 };
+
+// What becomes of a sum of the way back: added to the output, let through as it is, or through an activation: the
+// output holds the activation's value (ReLU), or its derivative is given.
+enum class Gate { add, pass, relu, multiply };
 
 // The map's gradients at some coordinates, then the ops that can be done after them.
 struct BackPhase {
@@ -68,7 +73,10 @@ struct Layer {
     int fold;             // its place among the folded numbers of the transform, if it reads a context
     // In bf16 (core/bf16.hpp):
     const uint32_t* block;  // where the pairs of its blocks of units start
-    int pairs;              // the line where pairs of its values start; -1: no layer reads them
+    const int64_t* back;    // and those of its blocks of inputs
+    int pairs;              // where pairs of its values start among the lines of pairs; -1: no layer reads them
+    int grad_pairs;         // likewise those of gradients by its products, on the way back
+    int grad_rows;          // and where these gradients start among the panels, pairs of rows side by side
     int sums;               // where the sums of its units start among those of the transform, for few rows
 };
 
@@ -98,8 +106,9 @@ struct NetworkStep {
     const int *passive_given, *passive_built;  // coordinates that are copied
     int64_t tape_units, tape_slopes;           // lines of the tape; slopes: of the activation, -1 if its value tells
     bool bf16;                                 // products are of numbers rounded to bf16
-    int64_t rounded;                           // offset in the flow's rounded weights
-    int input_pairs, sums;                     // the line where pairs of the inputs start; sums of all layers together
+    int64_t rounded, rounded_back;             // offsets in the flow's rounded weights, of either order
+    int input_pairs;                           // where pairs of the inputs start among the lines of pairs
+    int pairs, sums;                           // lines of pairs; sums of all layers together
 };
 
 }  // namespace headrace

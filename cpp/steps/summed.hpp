@@ -16,6 +16,7 @@ struct Summed {
     const uint32_t* row;  // offset of each unit's weights
     const int* visible;   // so many inputs are seen by each unit; null: none by any
     int panel;            // where the transposed inputs start among those of the step
+    int grad_rows = -1;   // in bf16: likewise the gradients (core/bf16.hpp); -1: the lines are summed as they are
 };
 
 namespace {

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _arguments as check
+from headrace._core.device import MATMULS, matmul_on_cpu
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
@@ -70,6 +72,27 @@ class Interior:
         """Whether some layer has dropout."""
         networks = (network for t in self.chain for network in t._networks())
         return any(layer.dropout for network in networks for layer in network)
+
+    def products(self, matmul: Any) -> str:
+        """How products of networks are computed in the steps of a fit: as told, checked; by default as elsewhere."""
+        flow = self._flow
+        if matmul is None:
+            own: str = flow.matmul
+            return own
+        told = check.choice("matmul", matmul, MATMULS["cuda"]) if self.on_device else matmul_on_cpu(matmul)
+        if told != "exact" and flow.dtype == np.float64:
+            raise ValueError(
+                f"dtype, matmul: expected float32 or 'exact', got float64 and {told!r}; call .astype('float32')"
+            )
+        return told
+
+    def stepping(self, matmul: str) -> tuple[Program, Callable[[], Any]]:
+        """The program that gives the gradients of steps, and what it is told the parameters by at each of them."""
+        program = self.program
+        if matmul == self._flow.matmul:
+            return program, lambda: None
+        twin: Program = self._flow.to(self._flow.device, matmul)._program
+        return twin, program.weights if self.on_device else lambda: program
 
     def blocks(self) -> list[Block]:
         """Those of the parameters, in the order of the vector."""

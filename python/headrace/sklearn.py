@@ -49,7 +49,8 @@ def _parameters(function: Any) -> dict[str, inspect.Parameter]:
 
 
 _MADE_WITH = {name: _parameters(make) for name, make in FLOWS.items()}
-_FITTED_WITH = _parameters(Flow.fit)
+# What flows and fits both take, as `matmul`, the flow is told: a fit does then as it does.
+_FITTED_WITH = {name: p for name, p in _parameters(Flow.fit).items() if not any(name in m for m in _MADE_WITH.values())}
 
 
 def _signature() -> inspect.Signature:

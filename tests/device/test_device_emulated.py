@@ -122,3 +122,7 @@ def test_tf32_where_it_was_asked_for(emulated):
     assert np.allclose(*losses, atol=0.05)
     assert not np.array_equal(*losses)
     assert fast.matmul == "tf32"
+    mixed = flow.to("cuda")  # in steps alone
+    history = mixed.fit(*given, weights=emulated.make(weights), matmul="tf32", **SHORT)
+    assert history.train_loss == losses[0]
+    assert mixed.matmul == "exact"

@@ -10,47 +10,9 @@ import pytest
 import cases
 import headrace as hr
 import reference
+from bf16_cases import COUPLINGS, NETWORKS, coupling_case, network_case
 
 SIZES = (1, 2, 3, 7, 8, 9, 47, 49, 97, 200)  # few rows, tiles, and their edges
-
-COUPLINGS = {  # passive, hidden, active, context
-    "odd everywhere": (3, (17, 13), 2, 1),
-    "one pair": (2, (2,), 1, 0),
-    "one input": (1, (5,), 3, 0),
-    "wide": (20, (70, 101), 12, 5),
-    "wider than a register block of units": (5, (300,), 20, 0),
-    "context alone": (0, (9, 8), 3, 3),
-}
-
-NETWORKS = {  # keywords of cases.made: an additive map, and a context by which rows differ
-    "odd degrees": {"features": 7, "hidden": (17, 24, 13), "context": 2},
-    "one unit a level": {"features": 12, "hidden": (12, 11), "context": 1},
-    "three coordinates a level": {"features": 8, "per_level": 3, "context": 3},
-    "zeros inside the staircase": {"features": 9, "change": cases.pin_zeros, "context": 2},
-    "dead units": {"change": cases.kill_units, "context": 1},
-    "many levels": {"features": 64, "hidden": (96, 80), "gain": 1.0, "context": 2},
-    "wide levels": {"features": 3, "hidden": (130, 90), "context": 4},
-    "one feature": {"features": 1, "hidden": (6, 5), "context": 2},
-    "panels": {"features": 40, "hidden": (50,), "context": 1},
-}
-
-
-def coupling_case(name):
-    inputs, hidden, active, context = COUPLINGS[name]
-    dense = cases.dense_network(inputs, hidden, active, context, outputs=("shift",), key=(name,)).astype("float32")
-    passive = list(range(inputs))
-    made = hr.Coupling.from_dense(
-        *dense.arrays[:2], passive=passive, features=inputs + active, context=context, map="additive"
-    )
-    judge = reference.RoundedNetwork(*dense.arrays, reference.sorted_units(dense.masks, inputs, 1, passive))
-    return made.to("cpu", "bf16"), judge, inputs, active, context
-
-
-def network_case(name, **settings):
-    dense = cases.made(outputs=settings.pop("outputs", ("shift",)), key=(name,), **NETWORKS[name]).astype("float32")
-    made = hr.MaskedAutoregressive.from_dense(*dense.arrays, context=dense.context, **{"map": "additive", **settings})
-    orders = reference.sorted_units(dense.masks, dense.features, len(dense.outputs))
-    return made.to("cpu", "bf16"), reference.RoundedNetwork(*dense.arrays, orders), dense
 
 
 @pytest.mark.parametrize("name", COUPLINGS)
@@ -107,6 +69,22 @@ def test_a_row_has_the_same_bits_in_any_batch(name, reads):
             cases.assert_same_bits(way(z[:n], context[:n])[0], want[:n])
         for n in (1, 7, 8, 100):  # one context for all
             cases.assert_same_bits(way(z[:n], context[0])[0], way(z[:n], np.repeat(context[:1], n, axis=0))[0])
+
+
+@pytest.mark.parametrize("activation", ["tanh", "silu", "softplus", "leaky_relu", "sigmoid"])
+def test_other_activations_have_the_same_bits_in_any_batch(activation):
+    """Few rows take another way, which rounds the values at once; levels end inside vectors of units."""
+    for made in (
+        hr.MaskedAutoregressive(11, (45, 37), map="additive", activation=activation),
+        hr.MaskedAutoregressive(5, (16, 16), map="additive", activation=activation, residual=True),
+        hr.Coupling(6, [0, 1], (33, 20), map="additive", activation=activation),
+    ):
+        transform = cases.randomise(made.to("cpu", "bf16"))
+        z = cases.rows(200, transform.features, "float32", activation)
+        for way in (transform.forward, transform.inverse):
+            want, _ = way(z)
+            for n in SIZES:
+                cases.assert_same_bits(way(z[:n])[0], want[:n])
 
 
 @pytest.mark.parametrize("name", NETWORKS)

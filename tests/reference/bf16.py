@@ -34,6 +34,11 @@ def rounded_product(inputs, weights):
     return total
 
 
+def rounded_sums(inputs, weights):
+    """The same sums of the same products, in float64."""
+    return rounded(inputs).astype(np.float64) @ rounded(weights, LEAST_WEIGHT).astype(np.float64).T
+
+
 def sorted_units(masks, features, per_output, passive=None):
     """The order in which each layer's inputs are summed: by level, equal ones as they come, what nobody reads last.
 
@@ -51,6 +56,7 @@ def sorted_units(masks, features, per_output, passive=None):
     else:
         levels[: len(passive)] = 1
         most = 2
+    by_level = np.full(len(masks[-1]), most) if passive is not None else np.repeat(levels[:features], per_output)
     orders, degree = [np.argsort(levels, kind="stable")], levels
     alive = [np.ones(len(masks[-1]), bool)]
     for mask in masks[:0:-1]:
@@ -59,7 +65,7 @@ def sorted_units(masks, features, per_output, passive=None):
         degree = np.array([max((degree[k] for k in np.flatnonzero(row)), default=0) for row in mask])
         degree[~live] = most
         orders.append(np.argsort(degree, kind="stable"))
-    return orders
+    return [*orders, np.argsort(by_level, kind="stable")]
 
 
 @dataclass(frozen=True)
@@ -72,10 +78,41 @@ class RoundedNetwork:
     orders: list
 
     def __call__(self, inputs):
-        value = np.asarray(inputs, np.float32)
-        for layer, order in enumerate(self.orders):
-            dense = np.where(self.masks[layer], np.asarray(self.weights[layer], np.float32), np.float32(0.0))
-            value = rounded_product(value[:, order], dense[:, order]) + np.asarray(self.biases[layer], np.float32)
-            if layer + 1 < len(self.orders):
-                value = np.maximum(value, np.float32(0.0))
-        return value
+        return self.values(inputs)[-1]
+
+    def dense(self, layer):
+        return np.where(self.masks[layer], np.asarray(self.weights[layer], np.float32), np.float32(0.0))
+
+    def values(self, inputs):
+        """What each layer reads, and what the last one gives."""
+        values = [np.asarray(inputs, np.float32)]
+        for layer in range(len(self.weights)):
+            order = self.orders[layer]
+            sums = rounded_product(values[-1][:, order], self.dense(layer)[:, order])
+            sums = sums + np.asarray(self.biases[layer], np.float32)
+            values.append(np.maximum(sums, np.float32(0.0)) if layer + 1 < len(self.weights) else sums)
+        return values
+
+    def back(self, inputs, by_outputs, product=rounded_product):
+        """The gradients by the products of each layer, and by the inputs, straight through all roundings.
+
+        ``product``: `rounded_product` for the very bits, or `rounded_sums`.
+        """
+        values, found = self.values(inputs), [by_outputs]
+        for layer in reversed(range(len(self.weights))):
+            order = self.orders[layer + 1]
+            by_value = product(found[0][:, order], self.dense(layer)[order].T)
+            found.insert(0, by_value if layer == 0 else np.where(values[layer] > 0, by_value, 0))
+        return found[1:], found[0]
+
+    def by_weights(self, inputs, by_products, product=rounded_product, block=128):
+        """The gradients by weights and biases, from those by the products; in blocks of rows, then over these."""
+        weights, biases = [], []
+        for layer, (value, gradient) in enumerate(zip(self.values(inputs)[:-1], by_products, strict=True)):
+            total = 0.0
+            for begin in range(0, len(value), block):
+                rows = slice(begin, begin + block)
+                total = total + product(gradient[rows].T, value[rows].T)
+            weights.append(np.where(self.masks[layer], total, 0))
+            biases.append(gradient.sum(axis=0, dtype=np.float64))
+        return weights, biases

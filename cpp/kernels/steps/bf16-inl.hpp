@@ -3,15 +3,11 @@
 // processor (core/bf16.hpp).
 #pragma once
 
-#include "../tile-inl.hpp"
+#include "../gradient_product-inl.hpp"
+#include "../tape-inl.hpp"
 
 namespace headrace {
 namespace {
-
-// Pairs lie in lines of units, with which they share their size.
-HR_FN uint32_t* pairs_at(float* units, int64_t place) {
-    return reinterpret_cast<uint32_t*>(units) + place;
-}
 
 // Where the pairs that a layer reads start.
 HR_FN int pairs_below(const NetworkStep<float>& s, const Layer& layer) {
@@ -27,7 +23,7 @@ HR_FN bool needs_rounding(const Layer& layer, const Op& op) {
 HR_FN void bf16_op(const NetworkStep<float>& s, const Call<float>& call, const Op& op, const float* input,
                    const TileBuffers<float>& b) {
     const Layer& layer = s.layers[op.layer];
-    uint32_t* const pairs = pairs_at(b.units, pairs_below(s, layer) * b.height);
+    uint32_t* const pairs = b.pairs + pairs_below(s, layer) * b.height;
     if (needs_rounding(layer, op)) call.bf16->round_lines(input, b.height, op.fresh / 2, op.k1, b.vectors, pairs);
     Bf16Product a;
     a.weights = call.rounded + s.rounded;
@@ -49,7 +45,7 @@ HR_FN void bf16_op(const NetworkStep<float>& s, const Call<float>& call, const O
 HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op, const TileBuffers<float>& b) {
     if (layer.pairs >= 0)
         call.bf16->round_lines(b.units + layer.value * b.height, b.height, op.row / 2, op.row + op.rows, b.vectors,
-                               pairs_at(b.units, layer.pairs * b.height));
+                               b.pairs + layer.pairs * b.height);
 }
 
 // ---- few rows -------------------------------------------------------------------------------------------------------
@@ -62,63 +58,103 @@ struct Bf16Blocks {
     bool whole;
     HR_FN Bf16Blocks(const Layer& layer, const Op& op)
         : first(op.row / bf16_units), end((op.row + op.rows - 1) / bf16_units + 1), whole(!layer.c && !layer.adds) {}
-    HR_FN int unit(const Op& op) const { return whole ? first * bf16_units : op.row; }
-    HR_FN int end_unit(const Op& op) const { return whole ? end * bf16_units : op.row + op.rows; }
 };
 
 // What an op's inputs give to blocks of units.
-HR_FN Bf16Sums bf16_sums(const NetworkStep<float>& s, const Call<float>& call, const Op& op,
-                         const SmallBuffers<float>& b, int first, int end) {
+HR_FN void tell_sums(Bf16Sums& a, const NetworkStep<float>& s, const Call<float>& call, const Op& op,
+                     const SmallBuffers<float>& b, int first, int end) {
     const Layer& layer = s.layers[op.layer];
-    Bf16Sums a;
     a.weights = call.rounded + s.rounded;
     a.block = layer.block;
     a.first = first;
     a.end = end;
     a.pair0 = op.k0 / 2;
     a.pair1 = op.k1 / 2;
-    a.input = pairs_at(b.units, pairs_below(s, layer));
+    a.input = b.pairs + pairs_below(s, layer);
     a.sums = b.sums + layer.sums;
     a.stride = b.stride;
     a.rows = b.rows;
-    return a;
 }
 
-HR_FN void bf16_op(const NetworkStep<float>& s, const Call<float>& call, const Op& op, const float* input,
+// Whether its units are done with; else something is added to them yet.
+HR_FN bool bf16_op(const NetworkStep<float>& s, const Call<float>& call, const Op& op, const float* input,
                    const SmallBuffers<float>& b) {
     const Layer& layer = s.layers[op.layer];
-    uint32_t* const pairs = pairs_at(b.units, pairs_below(s, layer));
+    uint32_t* const pairs = b.pairs + pairs_below(s, layer);
     for (int r = 0; r < b.rows && needs_rounding(layer, op); ++r)
         call.bf16->round_row(input + r * b.stride, op.fresh / 2, op.k1, pairs + r * b.stride);
     const Bf16Blocks own(layer, op);
-    const Bf16Sums a = bf16_sums(s, call, op, b, own.first, own.end);
-    call.bf16->add(a);
-    Bf16Ends ends;
-    ends.weights = a.weights;
-    ends.block = a.block;
-    ends.unit = own.unit(op);
-    ends.end = own.end_unit(op);
-    ends.pair = op.k1 % 2 ? op.k1 / 2 : -1;
-    ends.input = pairs;
-    ends.sums = a.sums;
-    ends.bias = call.weights + s.weights + layer.bias;
-    ends.output = b.units + layer.product;
-    ends.stride = b.stride;
-    ends.rows = b.rows;
-    ends.relu = layer.relu;
-    call.bf16->finish(ends);
+    Bf16Ends a;
+    tell_sums(a.add, s, call, op, b, own.first, own.end);
+    a.unit = op.row;
+    a.end = op.row + op.rows;
+    a.alone = !own.whole;
+    a.pair = op.k1 % 2 ? op.k1 / 2 : -1;
+    a.bias = call.weights + s.weights + layer.bias;
+    a.product = b.units + layer.product;
+    a.value = own.whole ? b.units + layer.value : a.product;
+    a.activation = layer.activation;
+    a.pairs = layer.pairs >= 0 ? b.pairs + layer.pairs : nullptr;
+    call.bf16->finish(a);
+    return own.whole;
 }
 
-// After the op's own units, which others wait for: the values for the layer above, and the sums of later units.
+// The values for the layer above, where they were not done at once.
 HR_FN void bf16_values(const NetworkStep<float>& s, const Call<float>& call, const Op& op,
                        const SmallBuffers<float>& b) {
     const Layer& layer = s.layers[op.layer];
-    const Bf16Blocks own(layer, op);
     for (int r = 0; r < b.rows && layer.pairs >= 0; ++r)
-        call.bf16->round_row(b.units + r * b.stride + layer.value, own.unit(op) / 2, own.end_unit(op),
-                             pairs_at(b.units, r * b.stride + layer.pairs));
-    const int blocks = (layer.live + bf16_units - 1) / bf16_units;
-    if (own.end < blocks) call.bf16->add(bf16_sums(s, call, op, b, own.end, blocks));
+        call.bf16->round_row(b.units + r * b.stride + layer.value, op.row / 2, op.row + op.rows,
+                             b.pairs + r * b.stride + layer.pairs);
+}
+
+// After the op's own units, which others wait for: what its inputs give to the sums of later units.
+HR_FN void bf16_later(const NetworkStep<float>& s, const Call<float>& call, const Op& op,
+                      const SmallBuffers<float>& b) {
+    const Layer& layer = s.layers[op.layer];
+    const int end = Bf16Blocks(layer, op).end, blocks = (layer.live + bf16_units - 1) / bf16_units;
+    if (end >= blocks || op.k0 / 2 >= op.k1 / 2) return;
+    Bf16Sums a;
+    tell_sums(a, s, call, op, b, end, blocks);
+    call.bf16->add(a);
+}
+
+// ---- back -----------------------------------------------------------------------------------------------------------
+
+// Gradients by the products of a layer that an op needs, and no earlier op did.
+HR_FN void round_gradients(const Tape<float>& t, const Call<float>& call, const Layer& layer, const BackOp& op,
+                           const float* units) {
+    if (op.row0 < op.fresh)
+        call.bf16->round_gradients(units + layer.product * t.height, t.height, op.row0, op.fresh, op.fresh < layer.live,
+                                   t.vectors, as_pairs(t.at(t.chain.tape.pairs + layer.grad_pairs)));
+}
+
+// As data_product of the op.
+HR_FN void bf16_columns(const NetworkStep<float>& s, const Tape<float>& t, const Call<float>& call, const Layer& layer,
+                        const BackOp& op, const DataArgs<float>& args, int columns) {
+    Bf16Columns a;
+    a.weights = call.rounded_back + s.rounded_back;
+    a.back = layer.back;
+    a.column = args.column;
+    a.columns = columns;
+    a.pair0 = op.row0 / 2;
+    a.pair1 = (op.row1 + 1) / 2;
+    a.grad = as_pairs(t.at(t.chain.tape.pairs + layer.grad_pairs));
+    a.output = args.output;
+    a.gate = args.gate;
+    a.stride = t.height;
+    a.kind = args.kind;
+    call.bf16->columns(a, t.vectors);
+}
+
+// After all ops: gradients by the products in pairs of rows, for those of the weights.
+HR_FN void gradients_of_rows(const NetworkStep<float>& s, const Tape<float>& t, const Call<float>& call,
+                             const float* units, int network) {
+    for (int l = 0; l < s.n_layers; ++l) {
+        const Layer& layer = s.layers[l];
+        call.bf16->row_pairs(units + layer.product * t.height, layer.live, t.height, t.rows,
+                             as_pairs(t.panels(network, layer.grad_rows)));
+    }
 }
 
 }  // namespace

@@ -138,20 +138,6 @@ HR_FN void finish_units(const Layer& layer, int unit, int n, const SmallBuffers<
     }
 }
 
-HR_FN void bf16_sweep(const Layer& layer, const Op& op, const SmallBuffers<float>& b) {
-    const Bf16Blocks own(layer, op);
-    if (!own.whole) {
-        for (int m = 0; m < op.rows; m += row_block)
-            finish_units(layer, op.row + m, op.rows - m < row_block ? op.rows - m : row_block, b);
-        return;
-    }
-    const int unit = own.unit(op);
-    for (int r = 0; r < b.rows; ++r) {
-        float* const units = b.units + r * b.stride + unit;
-        activate(layer.activation, units + layer.sum, units + layer.value, int64_t(own.end_unit(op) - unit));
-    }
-}
-
 // ---- the interpreter ------------------------------------------------------------------------------------------------
 
 template <class T>
@@ -209,6 +195,8 @@ HR_FN void run_step(const NetworkStep<T>& s, const Chain<T>&, const Call<T>& cal
         for (int64_t i = 0; i < s.units; i += width<T>) store(b.units + r * b.stride + i, Pack<T>{});
     for (int r = 0; r < b.rows; ++r)
         for (int64_t i = 0; i < s.sums; i += width<T>) store(b.sums + r * b.stride + i, Pack<T>{});
+    for (int r = 0; r < b.rows; ++r)
+        for (int64_t i = 0; i < s.pairs; ++i) b.pairs[r * b.stride + i] = 0;
     const T* const weights = call.weights + s.weights;
     const T* const input = (s.reads_built ? b.built : b.given) + s.input_slot;
     const T* const params = b.units + s.layers[s.n_layers - 1].product;
@@ -219,9 +207,12 @@ HR_FN void run_step(const NetworkStep<T>& s, const Chain<T>&, const Call<T>& cal
             const Layer& layer = s.layers[op.layer];
             if constexpr (sizeof(T) == sizeof(float))
                 if (s.bf16) {
-                    bf16_op(s, call, op, input, b);
-                    if (layer.sweep) bf16_sweep(layer, op, b);
-                    bf16_values(s, call, op, b);
+                    if (!bf16_op(s, call, op, input, b)) {
+                        for (int m = 0; m < op.rows; m += row_block)
+                            finish_units(layer, op.row + m, op.rows - m < row_block ? op.rows - m : row_block, b);
+                        bf16_values(s, call, op, b);
+                    }
+                    bf16_later(s, call, op, b);
                     continue;
                 }
             ProductArgs<T> a;
@@ -347,12 +338,57 @@ HR_FN void finish_gradients(const NetworkStep<T>& s, const Layer& layer, int uni
     }
 }
 
+// Which columns of what a network reads have a gradient that anybody wants, context first; and where it goes.
+template <class T>
+struct ReadGradient {
+    int first, end;
+    T* lines;
+    HR_FN int end_of(int columns) const { return columns < end ? columns : end; }
+};
+
+// The gradient of an op's inputs from that of its units.
+template <class T>
+HR_FN void back_op(const NetworkStep<T>& s, const Tape<T>& t, const Call<T>& call, const BackOp& op, T* units,
+                   const ReadGradient<T>& read) {
+    const int64_t height = t.height;
+    const Layer& layer = s.layers[op.layer];
+    int begin = op.column, end = op.column + op.columns;
+    DataArgs<T> a;
+    a.weights = call.weights + s.weights;
+    a.row = layer.row + op.row0;
+    a.n_rows = op.row1 - op.row0;
+    a.grad = units + int64_t(layer.product + op.row0) * height;
+    a.stride = height;
+    a.gate = nullptr;
+    if (layer.below < 0) {
+        if (begin < read.first) begin = read.first;
+        if (end > read.end_of(layer.in)) end = read.end_of(layer.in);
+        a.kind = Gate::add;
+        a.output = read.lines + begin * height;
+    } else {
+        const Layer& below = s.layers[layer.below];
+        a.output = units + int64_t(below.value + begin) * height;
+        a.kind = gate_of(below);
+        if (a.kind == Gate::multiply)
+            a.gate = keeps_slopes(below) ? t.at(s.tape_slopes) + int64_t(below.value + begin) * height : a.output;
+    }
+    a.column = begin;
+    bool is_done = false;
+    if constexpr (sizeof(T) == sizeof(float))
+        if (s.bf16) {
+            if (layer.below >= 0 || read.first < read.end_of(layer.in)) round_gradients(t, call, layer, op, units);
+            if (begin < end) bf16_columns(s, t, call, layer, op, a, end - begin);
+            is_done = true;
+        }
+    if (begin < end && !is_done) data_product(a, end - begin, t.vectors);
+    if (layer.below >= 0) finish_gradients(s, s.layers[layer.below], begin, end - begin, t, units);
+}
+
 // The gradient of the state before a network step from that of the state after it. Afterwards the tape holds, for the
 // weights' gradient, that of every product and the transposed inputs of every layer.
 template <class T>
 HR_FN void backward_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T>& call, const Back<T>& back, int step,
                          int network) {
-    const Chain<T>& chain = t.chain;
     const int64_t height = t.height;
     T* const units = t.at(s.tape_units);
     // What the network read, and where its gradient goes.
@@ -361,7 +397,10 @@ HR_FN void backward_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T
     const auto transpose_inputs = [&](int l) {
         const Layer& layer = s.layers[l];
         const T* lines = layer.below < 0 ? t.state(read) + input : units + s.layers[layer.below].value * height;
-        to_panels(lines, layer.in, height, t.vectors, t.panels(network, layer.panel));
+        T* const panels = t.panels(network, layer.panel);
+        if constexpr (sizeof(T) == sizeof(float))
+            if (s.bf16) return call.bf16->panels(lines, layer.in, height, t.rows, as_pairs(panels));
+        to_panels(lines, layer.in, height, t.vectors, panels);
     };
     // Before they are overwritten: at once where slopes replace values or layers take turns, else layer by layer.
     const bool at_once = s.has_slope_sweep || s.reads_built;
@@ -375,9 +414,10 @@ HR_FN void backward_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T
         carry_context(t, back, step);
     };
     if (!s.reads_built) carry_passive();
-    // Columns of what the network reads whose gradient anybody wants: context is first.
-    const int context = chain.context - s.input_slot;
-    const bool wants_coordinates = s.reads_built || back.input || network > 0;
+    const int context = t.chain.context - s.input_slot;
+    const ReadGradient<T> wanted{back.context ? 0 : context,
+                                 s.reads_built || back.input || network > 0 ? INT32_MAX : context,
+                                 t.gradient(read) + input};
     T* const params = units + int64_t(s.layers[s.n_layers - 1].product) * height;
     for (int q = 0; q < s.back_plan.n_phases; ++q) {
         const BackPhase& phase = s.back_plan.phases[q];
@@ -389,36 +429,12 @@ HR_FN void backward_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T
         for (int i = phase.op_begin; i < phase.op_end; ++i) {
             const BackOp& op = s.back_plan.ops[i];
             while (back.weights && transposed > op.layer) transpose_inputs(--transposed);
-            const Layer& layer = s.layers[op.layer];
-            int begin = op.column, end = op.column + op.columns;
-            DataArgs<T> a;
-            a.weights = call.weights + s.weights;
-            a.row = layer.row + op.row0;
-            a.n_rows = op.row1 - op.row0;
-            a.grad = units + int64_t(layer.product + op.row0) * height;
-            a.stride = height;
-            a.gate = nullptr;
-            if (layer.below < 0) {
-                const int first_column = back.context ? 0 : context;
-                const int end_column = wants_coordinates ? layer.in : context;
-                if (begin < first_column) begin = first_column;
-                if (end > end_column) end = end_column;
-                a.kind = Gate::add;
-                a.output = t.gradient(read) + input + begin * height;
-            } else {
-                const Layer& below = s.layers[layer.below];
-                a.output = units + int64_t(below.value + begin) * height;
-                a.kind = gate_of(below);
-                if (a.kind == Gate::multiply)
-                    a.gate =
-                        keeps_slopes(below) ? t.at(s.tape_slopes) + int64_t(below.value + begin) * height : a.output;
-            }
-            a.column = begin;
-            if (begin < end) data_product(a, end - begin, t.vectors);
-            if (layer.below >= 0) finish_gradients(s, s.layers[layer.below], begin, end - begin, t, units);
+            back_op(s, t, call, op, units, wanted);
         }
     }
     while (back.weights && transposed > 0) transpose_inputs(--transposed);
+    if constexpr (sizeof(T) == sizeof(float))
+        if (s.bf16 && back.weights) gradients_of_rows(s, t, call, units, network);
     if (s.reads_built) carry_passive();
 }
 

@@ -52,6 +52,7 @@ class Plan:
     average: float | None
     patience: int
     staged: bool  # whether held-out rows choose among decays that follow one another
+    matmul: str  # how steps compute products of networks
 
     @classmethod
     def of(
@@ -68,6 +69,7 @@ class Plan:
         clip: Any,
         average: Any,
         patience: Any,
+        matmul: Any = None,
     ) -> Plan:
         """Those of `Flow.fit`, checked. `judged`: whether rows are held out."""
         batches = -(-rows // rows_of_a_batch(rows, batch_size))
@@ -97,4 +99,5 @@ class Plan:
             average,
             check.integer("patience", patience, least=1) if patience is not None else passes + 1,
             staged,
+            flow._interior.products(matmul),
         )

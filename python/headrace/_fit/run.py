@@ -100,7 +100,8 @@ class Run:
         self.decays = Decays(plan, held_out is not None)
         history.weight_decay = self.decays.now
         self._begin_stage()
-        self.program = caller.queued(flow._interior.program)
+        program, self.parameters_of_step = flow._interior.stepping(plan.matmul)
+        self.program = caller.queued(program)
         self.drops = flow._interior.drops
         self.best, self.start_tried = flow.parameters, False
         self.lowest, self.lowest_epoch = math.inf, -1  # of the loss that the schedule goes by
@@ -314,6 +315,7 @@ class Run:
             row_scale=-1.0 / (self.mean_weight * rows),
             log_prob=log_prob,
             grad_weights=self.gradient,
+            parameters=self.parameters_of_step(),
             dropout=dropout,
         )
 

@@ -1,0 +1,212 @@
+"""Derivatives of networks in bf16: those of the rounded network, straight through its roundings, to the bit.
+
+Maps are additive, so that they round nothing but what the reference rounds, too.
+"""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+import reference
+from bf16_cases import COUPLINGS, NETWORKS, coupling_case, network_case
+
+ROWS = (1, 3, 31, 64, 65, 130, 300)  # pairs of rows without a second one, tiles, sums of 128 rows, and their edges
+ALL = ("inputs", "parameters")
+
+
+def dense_of(transform, gradient):
+    """A gradient by the parameters as dense weights and biases; masked ones are zero."""
+    holder = transform.to("cpu")
+    holder.parameters = gradient
+    return holder.to_dense()[:2]
+
+
+def assert_gradients(transform, gradient, want_weights, want_biases):
+    weights, biases = dense_of(transform, gradient)
+    for got, want in zip(weights, want_weights, strict=True):
+        cases.assert_same_bits(got + np.float32(0), want.astype(np.float32) + np.float32(0))
+    for got, want in zip(biases, want_biases, strict=True):
+        assert np.abs(got - want).max(initial=0) <= 1e-5 * max(1.0, np.abs(want).max(initial=0))
+
+
+def live(masks, by_products):
+    """Gradients of units that no output sees are zero, whatever their weights."""
+    alive = np.ones(len(masks[-1]), bool)
+    found = []
+    for mask, gradient in zip(reversed(masks), reversed(by_products), strict=True):
+        found.insert(0, np.where(alive, gradient, 0))
+        alive = mask[alive].any(axis=0)
+    return found
+
+
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_a_coupling_has_the_gradients_of_the_reference(name):
+    transform, judge, inputs, active, context = coupling_case(name)
+    for n in ROWS:
+        z = cases.rows(n, inputs + active, "float32", name, n)
+        c = cases.rows(n, context, "float32", name, "context") if context else None
+        grad_x = cases.rows(n, inputs + active, "float32", name, "grad")
+        wrt = (*ALL, "context") if context else ALL
+        by_z, gradient, *by_context = transform.forward_vjp(z, grad_x, None, c, wrt=wrt)
+        read = np.hstack([z[:, :inputs], *([c] if context else [])])
+        by_products, by_inputs = judge.back(read, grad_x[:, inputs:])
+        want = grad_x.copy()
+        want[:, :inputs] += by_inputs[:, :inputs]
+        cases.assert_same_bits(by_z + np.float32(0), want + np.float32(0))
+        if context:
+            cases.assert_same_bits(by_context[0] + np.float32(0), by_inputs[:, inputs:] + np.float32(0))
+        assert_gradients(transform, gradient, *judge.by_weights(read, by_products))
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_both_directions_have_the_gradients_of_the_reference(name, sequential):
+    """Level by level, too, where units of a level end inside a pair."""
+    transform, judge, dense = network_case(name)
+    features = dense.features
+    for n in ROWS if features < 20 else ROWS[1::3]:
+        given = cases.rows(n, features, "float32", name, n)
+        context = cases.rows(n, dense.context, "float32", name, "context")
+        grad = cases.rows(n, features, "float32", name, "grad")
+        wrt = (*ALL, "context")
+        if sequential:
+            x, _ = transform.forward(given, context)
+            by_given, gradient, by_context = transform.forward_vjp(given, grad, None, context, wrt=wrt)
+            read = np.hstack([x, context])
+            by_built = grad
+            for _ in range(features):
+                by_products, by_read = judge.back(read, by_built)
+                by_built = grad + by_read[:, :features]
+            want = by_built
+        else:
+            by_given, gradient, by_context = transform.inverse_vjp(given, grad, None, context, wrt=wrt)
+            read = np.hstack([given, context])
+            by_products, by_read = judge.back(read, -grad)
+            want = grad + by_read[:, :features]
+        cases.assert_same_bits(by_given + np.float32(0), want + np.float32(0))
+        cases.assert_same_bits(by_context + np.float32(0), by_read[:, features:] + np.float32(0))
+        assert_gradients(transform, gradient, *judge.by_weights(read, live(dense.masks, by_products)))
+
+
+@pytest.mark.parametrize("name", ["odd degrees", "wide levels", "panels"])
+def test_gradients_are_near_sums_in_float64(name):
+    """Of the same rounded numbers; where a gradient lies at the middle of two, either is right."""
+    transform, judge, dense = network_case(name)
+    n = 9000  # of more than 8192 rows the sums are added in float64
+    x, context = (cases.rows(n, size, "float32", name, size) for size in (dense.features, dense.context))
+    grad = cases.rows(n, dense.features, "float32", name, "grad")
+    by_x, gradient = transform.inverse_vjp(x, grad, None, context, wrt=ALL)
+    read = np.hstack([x, context])
+    by_products, by_read = judge.back(read, -grad.astype(np.float64), reference.rounded_sums)
+    errors = [by_x - grad - by_read[:, : dense.features]]
+    scales = [by_read]
+    found = [array for arrays in dense_of(transform, gradient) for array in arrays]
+    wanted = [array for arrays in judge.by_weights(read, by_products, reference.rounded_sums) for array in arrays]
+    for got, want in zip(found, wanted, strict=True):
+        errors.append(got - want)
+        scales.append(want)
+    for error, scale in zip(errors, scales, strict=True):
+        size = np.sqrt(np.mean(np.square(scale)))
+        assert np.quantile(np.abs(error), 0.9) <= 3e-5 * size
+        assert np.abs(error).max() <= 2e-2 * size
+
+
+# ---- rows, threads, instruction sets ---------------------------------------------------------------------------------
+
+FLOWS = {
+    "maf": lambda **s: hr.MAF(9, 2, transforms=3, hidden=(37, 20), **s),
+    "realnvp": lambda **s: hr.RealNVP(6, 1, transforms=3, hidden=(24, 24), **s),
+    "residual": lambda **s: hr.NSF(5, 2, transforms=2, hidden=(16, 16), residual=True, **s),
+    "gated": lambda **s: hr.MAF(4, 3, transforms=2, hidden=hr.Network.residual((11, 11), "silu", context="gate"), **s),
+    "dropout": lambda **s: hr.MAF(4, transforms=2, hidden=(16, 12), dropout=0.3, **s),
+    "planar": lambda **s: hr.PlanarFlow(3, 2, context=2, hidden=(8,), **s),
+}
+
+
+def made(name):
+    flow = cases.randomise(FLOWS[name](matmul="bf16"), 0.2, name)
+    x = cases.rows(700, flow.features, "float32", name)
+    return flow, x, cases.rows(700, flow.context, "float32", name, "context") if flow.context else None
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_threads_change_no_bit(name):
+    flow, x, context = made(name)
+    for n in (1, 40, 130, 700):
+        rows, given = x[:n], None if context is None else context[:n]
+        with hr.threads(1):
+            want = *flow.nll_and_grad(rows, given), *flow.log_prob_and_score(rows, given)
+        for threads in (2, 3, 7):
+            with hr.threads(threads):
+                got = *flow.nll_and_grad(rows, given), *flow.log_prob_and_score(rows, given)
+            for a, b in zip(got, want, strict=True):
+                cases.assert_same_bits(np.asarray(a), np.asarray(b))
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_row_that_is_not_finite_spoils_only_itself(name):
+    flow, x, context = made(name)
+    want, score = flow.log_prob_and_score(x, context)
+    bad = x.copy()
+    bad[5, 0], bad[80, -1], bad[333, 0] = np.nan, np.inf, 1e38
+    got, other = flow.log_prob_and_score(bad, context)
+    good = np.setdiff1d(np.arange(len(x)), (5, 80, 333))
+    cases.assert_same_bits(got[good], want[good])
+    cases.assert_same_bits(other[good], score[good])
+    assert np.isnan(other[[5, 80]]).all()
+    nll, gradient = flow.nll_and_grad(bad, context)
+    assert np.isnan(nll)
+    assert np.isnan(gradient).any()
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_gradients_are_near_those_of_the_unrounded_network(name):
+    flow, x, context = made(name)
+    for n, most in ((1, 0.2), (2, 0.2), (700, 0.05)):
+        rows, given = x[:n], None if context is None else context[:n]
+        _, gradient = flow.nll_and_grad(rows, given)
+        _, exact = flow.to("cpu").nll_and_grad(rows, given)
+        assert np.linalg.norm(gradient - exact) < most * np.linalg.norm(exact)
+        assert not np.array_equal(gradient, exact)
+
+
+WORKER = """
+import sys
+import numpy as np
+import headrace as hr
+
+flow = hr.load(sys.argv[1])
+given = np.load(sys.argv[2])
+results = {}
+for n in (1, 7, 65, 300):
+    x, context = given["x"][:n], given["context"][:n] if flow.context else None
+    results[f"nll {n}"], results[f"gradient {n}"] = flow.nll_and_grad(x, context)
+    results[f"score {n}"] = flow.log_prob_and_score(x, context)[1]
+    results[f"to_data {n}"], results[f"weights {n}"] = flow.to_data_vjp(x, x, None, context)[:2]
+np.savez(sys.argv[3], **results)
+"""
+
+
+@pytest.mark.parametrize("name", ["maf", "realnvp", "residual", "gated", "planar"])
+def test_the_emulation_has_the_bits_of_the_instruction(name, tmp_path):
+    sets = hr.info()["isas"]
+    if not any(isa.endswith("_bf16") for isa in sets):
+        pytest.skip("this processor has no instruction for bf16")
+    flow, x, context = made(name)
+    flow.save(tmp_path / "flow")
+    np.savez(tmp_path / "given.npz", x=x, **({} if context is None else {"context": context}))
+    found = []
+    native = next(isa for isa in sets if isa.endswith("_bf16"))
+    for isa in (native, native.removesuffix("_bf16")):
+        paths = [tmp_path / "flow", tmp_path / "given.npz", tmp_path / f"{isa}.npz"]
+        environment = {**os.environ, "HEADRACE_ISA": isa}
+        subprocess.run([sys.executable, "-c", WORKER, *map(str, paths)], env=environment, timeout=120, check=True)
+        with np.load(paths[-1]) as results:
+            found.append(dict(results))
+    for key, array in found[0].items():
+        cases.assert_same_bits(found[1][key], array)

@@ -1,0 +1,44 @@
+"""Transforms whose products are in bf16, beside the references of their networks."""
+
+import cases
+import headrace as hr
+import reference
+
+COUPLINGS = {  # passive, hidden, active, context
+    "odd everywhere": (3, (17, 13), 2, 1),
+    "one pair": (2, (2,), 1, 0),
+    "one input": (1, (5,), 3, 0),
+    "wide": (20, (70, 101), 12, 5),
+    "wider than a register block of units": (5, (300,), 20, 0),
+    "context alone": (0, (9, 8), 3, 3),
+}
+
+NETWORKS = {  # keywords of cases.made: an additive map, and a context by which rows differ
+    "odd degrees": {"features": 7, "hidden": (17, 24, 13), "context": 2},
+    "one unit a level": {"features": 12, "hidden": (12, 11), "context": 1},
+    "three coordinates a level": {"features": 8, "per_level": 3, "context": 3},
+    "zeros inside the staircase": {"features": 9, "change": cases.pin_zeros, "context": 2},
+    "dead units": {"change": cases.kill_units, "context": 1},
+    "many levels": {"features": 64, "hidden": (96, 80), "gain": 1.0, "context": 2},
+    "wide levels": {"features": 3, "hidden": (130, 90), "context": 4},
+    "one feature": {"features": 1, "hidden": (6, 5), "context": 2},
+    "panels": {"features": 40, "hidden": (50,), "context": 1},
+}
+
+
+def coupling_case(name):
+    inputs, hidden, active, context = COUPLINGS[name]
+    dense = cases.dense_network(inputs, hidden, active, context, outputs=("shift",), key=(name,)).astype("float32")
+    passive = list(range(inputs))
+    made = hr.Coupling.from_dense(
+        *dense.arrays[:2], passive=passive, features=inputs + active, context=context, map="additive"
+    )
+    judge = reference.RoundedNetwork(*dense.arrays, reference.sorted_units(dense.masks, inputs, 1, passive))
+    return made.to("cpu", "bf16"), judge, inputs, active, context
+
+
+def network_case(name, **settings):
+    dense = cases.made(outputs=settings.pop("outputs", ("shift",)), key=(name,), **NETWORKS[name]).astype("float32")
+    made = hr.MaskedAutoregressive.from_dense(*dense.arrays, context=dense.context, **{"map": "additive", **settings})
+    orders = reference.sorted_units(dense.masks, dense.features, len(dense.outputs))
+    return made.to("cpu", "bf16"), reference.RoundedNetwork(*dense.arrays, orders), dense
