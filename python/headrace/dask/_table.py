@@ -1,0 +1,172 @@
+"""Collections of Dask as shards: blocks of so many neighbouring rows, wherever these lie.
+
+Partitions may have any sizes, some of them none, and a frame does not even know them. A shard has the rows that its
+number says, so that a fit's bits depend on the rows alone and neither on partitions nor on workers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headrace import _arguments as check
+from headrace._arrays.caller import Caller
+from headrace._arrays.frames import class_of
+
+__all__ = ["is_array", "is_frame", "is_series", "names_of", "shards_of", "whole_rows"]
+
+Pieces = list[tuple[Any, Any, int, int]]  # partition, names of columns or None, first row, end
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is an array of Dask."""
+    return isinstance(value, class_of("dask.array", "Array"))
+
+
+def is_frame(value: Any) -> bool:
+    """Whether it is a frame of Dask."""
+    return isinstance(value, class_of("dask.dataframe", "DataFrame"))
+
+
+def is_series(value: Any) -> bool:
+    """Whether it is a column of a frame of Dask."""
+    return isinstance(value, class_of("dask.dataframe", "Series"))
+
+
+def whole_rows(array: Any) -> Any:
+    """The array with no row in two chunks."""
+    return array.rechunk({1: -1}) if array.ndim == 2 and array.numblocks[1] > 1 else array
+
+
+def names_of(frame: Any, columns: Any, context: Any, weights: Any) -> tuple[list[Any], Any, Any]:
+    """Names of the features; and of context and weights, where they are columns of the frame and nothing else."""
+    there = list(frame.columns)
+    named = lambda value: isinstance(value, str) or (isinstance(value, (list, tuple)) and len(value) > 0)
+    conditions = ([context] if isinstance(context, str) else list(context)) if named(context) else None
+    count = weights if isinstance(weights, str) else None
+    taken = [*(conditions or []), *([] if count is None else [count])]
+    features = [name for name in there if name not in taken] if columns is None else list(columns)
+    for name in (*features, *taken):
+        if there.count(name) != 1:
+            raise ValueError(
+                f"columns, context, weights: expected names of columns, got {name!r}; there are "
+                f"{', '.join(map(repr, there))}"
+            )
+    return features, conditions, count
+
+
+@dataclass
+class _Parts:
+    """Partitions on the cluster."""
+
+    futures: list[Any]
+    sizes: list[int]
+
+    @property
+    def rows(self) -> int:
+        return sum(self.sizes)
+
+    def pieces(self, names: Any, begin: int, end: int) -> Pieces:
+        """Where some rows are."""
+        found, first = [], 0
+        for future, size in zip(self.futures, self.sizes, strict=True):
+            low, high = max(begin, first), min(end, first + size)
+            if low < high:
+                found.append((future, names, low - first, high - first))
+            first += size
+        return found
+
+
+def shards_of(
+    client: Any, prefix: str, x: Any, context: Any, weights: Any, columns: Sequence[Any] | None, rows: int
+) -> list[Any]:
+    """Futures of (x, context, weights), each of so many rows; the last has the rest.
+
+    Context and weights are names of columns of a frame x, or collections, or arrays of NumPy.
+    """
+    own: list[tuple[_Parts, Any] | None]
+    if is_frame(x):
+        features, conditions, count = names_of(x, columns, context, weights)
+        parts = _parts(client, x)
+        own = [(parts, features)]
+        for name, value, names in (("context", context, conditions), ("weights", weights, count)):
+            own.append((parts, names) if names is not None else _given(client, f"{prefix}{name}", value, rows))
+    elif is_array(x):
+        if columns is not None:
+            raise ValueError(f"columns: expected None, as {prefix}x is an array, got names")
+        if x.ndim != 2:
+            raise ValueError(f"{prefix}x: expected shape (rows, features), got {x.shape}")
+        own = [
+            _given(client, f"{prefix}{n}", v, rows) for n, v in (("x", x), ("context", context), ("weights", weights))
+        ]
+    else:
+        raise TypeError(f"{prefix}x: expected an array or a frame of Dask, got {check.kind_of(x)}")
+    whole = [None if one is None else one[0].rows for one in own]
+    for name, count in zip(("context", "weights"), whole[1:], strict=True):
+        if count is not None and count != whole[0]:
+            raise ValueError(f"{prefix}{name}: expected {whole[0]} rows, as x has, got {count}")
+    total = whole[0] or 0
+    if not total:
+        raise ValueError(f"{prefix}x: expected at least one row, got none")
+    cuts = range(0, total, rows)
+    return [
+        client.submit(
+            _cut,
+            prefix,
+            *(None if one is None else one[0].pieces(one[1], begin, min(begin + rows, total)) for one in own),
+            pure=False,
+        )
+        for begin in cuts
+    ]
+
+
+def _given(client: Any, name: str, value: Any, rows: int) -> tuple[_Parts, Any] | None:
+    """A collection of its own, or none."""
+    if value is None:
+        return None
+    if isinstance(value, np.ndarray):
+        from dask import array
+
+        value = array.from_array(value, chunks=(rows, *value.shape[1:]))
+    if not (is_array(value) or is_frame(value) or is_series(value)):
+        raise TypeError(f"{name}: expected an array or a frame of Dask, got {check.kind_of(value)}")
+    return _parts(client, value), None
+
+
+def _parts(client: Any, collection: Any) -> _Parts:
+    """Compute the partitions, where they are not there already, and count their rows."""
+    from distributed import wait
+
+    sizes = None
+    if is_array(collection):
+        collection = whole_rows(collection)
+        if not any(math.isnan(n) for n in collection.chunks[0]):
+            sizes = [int(n) for n in collection.chunks[0]]
+        delayed = list(collection.to_delayed().ravel())
+    else:
+        delayed = list(collection.to_delayed())
+    futures = client.compute(delayed)
+    if sizes is None:
+        wait(futures)
+        sizes = client.gather(client.map(len, futures, pure=False))
+    return _Parts(futures, sizes)
+
+
+def _cut(prefix: str, *pieces: Pieces | None) -> tuple[Any, ...]:
+    """One shard: x, context, weights; a view of a partition where it is in one alone."""
+    named = zip(("x", "context", "weights"), pieces, strict=True)
+    return tuple(None if of is None else _joined(f"{prefix}{name}", of) for name, of in named)
+
+
+def _joined(name: str, pieces: Pieces) -> Any:
+    arrays = [Caller().open(name, _rows(part, names, begin, end)) for part, names, begin, end in pieces]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _rows(part: Any, names: Any, begin: int, end: int) -> Any:
+    some = part.iloc[begin:end] if hasattr(part, "iloc") else part[begin:end]
+    return some if names is None else some[names]
