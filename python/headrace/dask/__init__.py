@@ -87,9 +87,10 @@ def fit(
     if checkpoint is not None:
         options["checkpoint"] = os.path.abspath(os.fspath(checkpoint))
     launch = _launch_of(client, collective, timeout, restarts, checkpoint is None)
-    shards, judge, validation = _shards(launch.client, x, context, weights, columns, validation, rows)
-    told = {"flow": flow, "options": {**options, "validation": validation}}
-    fitted, history = _launch.launched(launch, _rank.fit, told, shards, judge)
+    with launch.client.as_current():
+        shards, judge, validation = _shards(launch.client, x, context, weights, columns, validation, rows)
+        told = {"flow": flow, "options": {**options, "validation": validation}}
+        fitted, history = _launch.launched(launch, _rank.fit, told, shards, judge)
     flow._interior.become(fitted)
     found: History = history
     return found
@@ -123,9 +124,10 @@ def fit_ascent(
     if not isinstance(model, DualAscentFlow):
         raise TypeError(f"model: expected a headrace.DualAscentFlow, got {check.kind_of(model)}")
     launch = _launch_of(client, collective, timeout, restarts, False)
-    shards, judge, validation = _shards(launch.client, x, None, weights, columns, validation, rows)
-    told = {"model": model, "options": {"validation": validation}}
-    flow, model.history = _launch.launched(launch, _rank.ascend, told, shards, judge)
+    with launch.client.as_current():
+        shards, judge, validation = _shards(launch.client, x, None, weights, columns, validation, rows)
+        told = {"model": model, "options": {"validation": validation}}
+        flow, model.history = _launch.launched(launch, _rank.ascend, told, shards, judge)
     found: AscentFlow = flow
     return found
 

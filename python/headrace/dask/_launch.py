@@ -110,7 +110,8 @@ def _holders(client: Any, shards: list[Any], among: Iterable[str] = ()) -> dict[
         if shard.status != "finished":
             shard.result()  # raises what went wrong
     who = client.who_has(shards)
-    allowed, found = set(among), {address: [] for address in among}
+    allowed = set(among)
+    found: dict[str, list[int]] = {address: [] for address in among}
     for number, shard in enumerate(shards):
         places = [address for address in who.get(shard.key, ()) if not allowed or address in allowed]
         if not places and not allowed:
@@ -162,8 +163,9 @@ def _done(futures: list[Any], seconds: float) -> set[Any]:
 
 def _give_up(launch: Launch, job: _rank.Job, futures: list[Any], gone: set[str]) -> None:
     """End what goes on, and raise what went wrong."""
-    from distributed import CancelledError
     from distributed.scheduler import KilledWorker
+
+    from distributed import CancelledError
 
     lost = ", ".join(sorted(gone))
     _end(launch.client, job, f"a worker was lost: {lost}" if gone else "a rank has failed", gone)

@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace import _arguments as check
 from headrace._arrays.caller import Caller
-from headrace.dask._table import is_array, is_frame, is_series, names_of, whole_rows
+from headrace.dask._table import is_array, is_frame, names_of, whole_rows
 
 __all__ = ["log_prob", "sample"]
 

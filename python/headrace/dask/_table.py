@@ -7,8 +7,9 @@ number says, so that a fit's bits depend on the rows alone and neither on partit
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,9 @@ def whole_rows(array: Any) -> Any:
 def names_of(frame: Any, columns: Any, context: Any, weights: Any) -> tuple[list[Any], Any, Any]:
     """Names of the features; and of context and weights, where they are columns of the frame and nothing else."""
     there = list(frame.columns)
-    named = lambda value: isinstance(value, str) or (isinstance(value, (list, tuple)) and len(value) > 0)
-    conditions = ([context] if isinstance(context, str) else list(context)) if named(context) else None
+    conditions = [context] if isinstance(context, str) else context if isinstance(context, (list, tuple)) else None
     count = weights if isinstance(weights, str) else None
+    conditions = list(conditions) if conditions else None
     taken = [*(conditions or []), *([] if count is None else [count])]
     features = [name for name in there if name not in taken] if columns is None else list(columns)
     for name in (*features, *taken):
@@ -59,25 +60,25 @@ def names_of(frame: Any, columns: Any, context: Any, weights: Any) -> tuple[list
     return features, conditions, count
 
 
-@dataclass
 class _Parts:
     """Partitions on the cluster."""
 
-    futures: list[Any]
-    sizes: list[int]
+    def __init__(self, futures: list[Any], sizes: list[int]) -> None:
+        self.futures = futures
+        self.ends = [0, *accumulate(sizes)]
 
     @property
     def rows(self) -> int:
-        return sum(self.sizes)
+        return self.ends[-1]
 
     def pieces(self, names: Any, begin: int, end: int) -> Pieces:
         """Where some rows are."""
-        found, first = [], 0
-        for future, size in zip(self.futures, self.sizes, strict=True):
-            low, high = max(begin, first), min(end, first + size)
-            if low < high:
-                found.append((future, names, low - first, high - first))
-            first += size
+        found, i = [], bisect_right(self.ends, begin) - 1
+        while i < len(self.futures) and self.ends[i] < end:
+            first, last = max(begin, self.ends[i]), min(end, self.ends[i + 1])
+            if first < last:
+                found.append((self.futures[i], names, first - self.ends[i], last - self.ends[i]))
+            i += 1
         return found
 
 

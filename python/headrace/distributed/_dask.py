@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def from_dask(workers: Sequence[str], name: str, *, timeout: float = 60.0, start
     if not isinstance(name, str):
         raise TypeError(f"name: expected a str, got {check.kind_of(name)}")
     seconds = check.number("timeout", timeout, above=0.0, below=math.inf)
-    return DaskGroup(worker, addresses, name, seconds, check.number("start", start, above=0.0))
+    return DaskGroup(worker, addresses, name, seconds, check.number("start", start, above=0.0, below=math.inf))
 
 
 def stop_if_unwanted(worker: Any, key: Any) -> None:
@@ -213,7 +214,7 @@ class DaskGroup:
     def _scattered(self, flat: NDArray[Any], operation: Callable[..., Any]) -> NDArray[Any]:
         """Each sums a part of the numbers, and gives it to all others."""
         ends = [flat.size * i // self.size for i in range(self.size + 1)]
-        of = [flat[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
+        of = [flat[begin:end] for begin, end in pairwise(ends)]
         others = [i for i in range(self.size) if i != self.rank]
         found = {self.rank: of[self.rank]}
         found |= self._exchanged({i: of[i] for i in others}, others, 0, of[self.rank])
