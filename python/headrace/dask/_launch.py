@@ -95,7 +95,8 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
     try:
         return _watched(launch, job, futures)
     except BaseException as error:
-        _end(client, job, f"the launcher has ended it: {error!r}", set())
+        if not isinstance(error, Exception):  # all else came after the ranks had ended
+            _end(client, job, f"the launcher was stopped by {type(error).__name__}")
         with suppress(Exception):
             client.cancel(futures, force=True)
         raise
@@ -168,7 +169,7 @@ def _give_up(launch: Launch, job: _rank.Job, futures: list[Any], gone: set[str])
     from distributed import CancelledError
 
     lost = ", ".join(sorted(gone))
-    _end(launch.client, job, f"a worker was lost: {lost}" if gone else "a rank has failed", gone)
+    _end(launch.client, job, f"a worker was lost: {lost}" if gone else "a rank has failed")
     here = [future for future, address in zip(futures, job.workers, strict=True) if address not in gone]
     left, tries = list(here), int((2 * launch.timeout + 15) / _LOOK)
     while left and tries:
@@ -182,8 +183,8 @@ def _give_up(launch: Launch, job: _rank.Job, futures: list[Any], gone: set[str])
     raise _Lost(told)
 
 
-def _end(client: Any, job: _rank.Job, why: str, gone: set[str]) -> None:
+def _end(client: Any, job: _rank.Job, why: str) -> None:
     """Wake whoever waits for another rank."""
     with suppress(Exception):  # the cluster may be gone
-        there = [address for address in job.workers if address not in gone]
-        client.run(_rank.end, job.name, why, workers=there, on_error="ignore")
+        there = set(client.nthreads()) & set(job.workers)  # others would be waited for
+        client.run(_rank.end, job.name, why, workers=sorted(there), on_error="ignore")

@@ -7,7 +7,7 @@ import pickle
 import socket
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -129,10 +129,10 @@ def ascend(
     return flow, model.history
 
 
-def _columns(shards: dict[int, Any]) -> list[Any]:
+def _columns(shards: dict[int, Any]) -> tuple[Any, ...]:
     """x, context and weights: shard number → array each; None where there are none."""
     found: list[Any] = [{number: shard[i] for number, shard in shards.items()} for i in range(3)]
-    return [None if i and all(one is None for one in of.values()) else of for i, of in enumerate(found)]
+    return tuple(None if i and all(one is None for one in of.values()) else of for i, of in enumerate(found))
 
 
 class _Wanted:
@@ -167,58 +167,85 @@ def _group_of(base: DaskGroup, job: Job) -> Iterator[Group]:
     if job.collective == "dask" or base.size == 1:
         yield base
         return
-    taken = _ONE_GLOO.acquire(blocking=False)
+    gloo = _Gloo(base, job)
     try:
-        group, problem = _gloo(base, job) if taken else (None, "another fit on this worker uses gloo")
-        wrong = np.array([group is None], np.int64)
-        if base.maximum(wrong)[0]:
-            if job.collective == "gloo":
-                raise RuntimeError(f"collective: expected gloo to start on all workers; {problem or 'one did not'}")
-            group = None
-        yield base if group is None else group
+        gloo.start()
+        if gloo.problem and job.collective == "gloo":
+            raise RuntimeError(f"collective: expected gloo to start on all workers, but {gloo.problem}")
+        yield base if gloo.group is None else gloo.group
     finally:
-        if taken:
-            _end_gloo()
-            _ONE_GLOO.release()
+        gloo.end()
 
 
-def _gloo(base: DaskGroup, job: Job) -> tuple[Group | None, str]:
-    """This rank's, or why there is none; the ranks meet at a port that rank 0 finds free."""
-    from distributed.comm import get_address_host
+class _Gloo:
+    """Ranks of gloo, which meet at a port that rank 0 finds free."""
 
-    wait, store, found, problem = timedelta(seconds=job.timeout), None, None, ""
-    port = np.zeros(1, np.int64)
-    host = get_address_host(job.workers[0])
-    try:
+    def __init__(self, base: DaskGroup, job: Job) -> None:
+        self.group: Any = None
+        self.problem = ""
+        self._base, self._workers, self._timeout = base, job.workers, job.timeout
+        self._alone = self._begun = False
+        self._store: Any = None
+
+    def start(self) -> None:
+        """Start it on all ranks or on none; `problem` says why on none."""
+        port = np.zeros(1, np.int64)
+        self._on_all(lambda: self._open(port))
+        if self.problem:
+            return
+        port = self._base.broadcast(port)
+        self._on_all(lambda: self._meet(int(port[0])))
+        if self.problem:
+            self.group = None
+
+    def _on_all(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (ImportError, RuntimeError) as error:
+            self.problem = str(error)
+        if self._base.maximum(np.array([bool(self.problem)], np.int64))[0]:
+            self.problem = self.problem or "it did not on another worker"
+
+    def _open(self, port: NDArray[np.int64]) -> None:
+        from distributed.comm import get_address_host
+
+        self._alone = _ONE_GLOO.acquire(blocking=False)
+        if not self._alone:
+            raise RuntimeError("another fit on this worker uses it")
         import torch.distributed as distributed
 
         if distributed.is_initialized():
-            raise RuntimeError("torch.distributed has a process group already")
-        if base.rank == 0:
-            store = distributed.TCPStore(host, 0, base.size, True, wait, wait_for_workers=False)
-            port[0] = store.port
-    except (ImportError, RuntimeError) as error:
-        problem = str(error)
-    able = np.array([bool(problem)], np.int64)
-    if base.maximum(able)[0]:
-        return None, problem
-    port = base.broadcast(port)
-    try:
-        if store is None:
-            store = distributed.TCPStore(host, int(port[0]), base.size, False, wait)
-        with _interface(get_address_host(job.workers[base.rank])):
-            distributed.init_process_group("gloo", store=store, rank=base.rank, world_size=base.size, timeout=wait)
-            found = from_torch(timeout=job.timeout)
-    except RuntimeError as error:
-        problem = str(error)
-    return found, problem
+            raise RuntimeError("torch.distributed has a process group there already")
+        self._host, self._wait = get_address_host(self._workers[0]), timedelta(seconds=self._timeout)
+        if self._base.rank == 0:
+            size = self._base.size
+            self._store = distributed.TCPStore(self._host, 0, size, True, self._wait, wait_for_workers=False)
+            port[0] = self._store.port
 
+    def _meet(self, port: int) -> None:
+        import torch.distributed as distributed
+        from distributed.comm import get_address_host
 
-def _end_gloo() -> None:
-    import torch.distributed as distributed
+        rank, size = self._base.rank, self._base.size
+        if self._store is None:
+            self._store = distributed.TCPStore(self._host, port, size, False, self._wait)
+        self._begun = True
+        with _interface(get_address_host(self._workers[rank])):
+            distributed.init_process_group("gloo", store=self._store, rank=rank, world_size=size, timeout=self._wait)
+            self.group = from_torch(timeout=self._timeout)
 
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+    def end(self) -> None:
+        """Leave no connection and no port, even where a traceback still holds the group."""
+        if self.group is not None:
+            self.group.close()
+        self.group = self._store = None
+        if self._begun:
+            import torch.distributed as distributed
+
+            if distributed.is_initialized():
+                distributed.destroy_process_group()
+        if self._alone:
+            _ONE_GLOO.release()
 
 
 @contextmanager

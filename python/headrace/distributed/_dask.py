@@ -177,10 +177,9 @@ class DaskGroup:
                 call = self._worker.rpc(self._workers[other]).headrace_end(group=self._name, why=why)
                 await asyncio.wait_for(call, GRACE)
 
-        told = [self._started(tell(other)) for other in range(self.size) if other != self.rank]
-        for one in told:
-            with suppress(Exception):
-                one.result(2 * GRACE)
+        for other in range(self.size):
+            if other != self.rank:
+                self._started(tell(other))  # nobody waits for it
 
     # ---- sums --------------------------------------------------------------------------------------------------------
 
@@ -245,9 +244,10 @@ class DaskGroup:
             for one in sent.values():
                 self._wait(one.done, sent)
             self._look_at(sent)
-        except GroupError:
+        except GroupError as error:
             for one in sent.values():
                 one.cancel()
+            self.leave(f"rank {self.rank} has ended: {str(error).removeprefix('group: ')}")
             raise
         for source, array in found.items():
             if like is not None and (array.dtype, array.shape) != (like.dtype, like.shape):
