@@ -6,9 +6,10 @@ import os
 import pickle
 import socket
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.util import find_spec
@@ -78,6 +79,7 @@ def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: d
     office, key = Office.of(worker), worker.get_current_task()
     if office.id != job.offices[number]:
         raise GroupError(f"group: rank {number}'s worker was started anew")
+    base = None
     secede()  # a fit that waits for others keeps nobody from running what they wait for
     try:
         base = DaskGroup(worker, job.workers, job.name, job.timeout, start=float("inf"))
@@ -87,11 +89,17 @@ def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: d
             kept = OwnFile(str(_state_of(worker, job.state))) if job.state else None
             return _without_warnings(number, lambda: work(group, kept, shards, judge, **told))
     except BaseException as error:
-        why = f"rank {number} has ended: {error}"
-        Office.of(worker).end_here(job.name, why)
-        with suppress(UnboundLocalError):
-            base.leave(why)
+        if base is not None:
+            base.leave(f"rank {number} has ended: {error}")
+        _let_go(error)
         raise
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Empty the frames of a traceback: Dask keeps the error, and they keep rows, connections and ports."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _without_warnings(number: int, work: Any) -> Any:
