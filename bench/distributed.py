@@ -7,6 +7,8 @@ turns; a quiet machine with as many cores as ranks and threads is meant.
 - ranks: MAF 43 of 5 x [512, 512], 1024 rows a step: one process of two threads, and two ranks of one.
 - ascent: `DualAscentFlow.notes` on 10,000,000 x 10 rows: the same two, and a plain fit of two threads.
 - bytes: what a rank hands to ``sum`` in a step, beside 8 bytes a weight and 72 more integers.
+- dask, with ``--dask`` alone: two workers of a `LocalCluster`, one thread each, that sum by gloo and by Dask's own
+  connections: a sum of so many integers, and a step of MAF 43 beside that of one worker.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import headrace as hr
 from headrace.distributed.exact import DIGITS
 
 FEATURES, ROWS = 43, 1 << 17
+DASK_ROWS = 1 << 15
 ASCENT_ROWS, ASCENT_FEATURES, STEPS = 10_000_000, 10, 30
 
 
@@ -63,7 +66,8 @@ def step_ms(hidden: tuple[int, ...], batch: int, group: Any, epochs: int = 3) ->
 
 def ascent_ms(group: Any) -> float:
     """Milliseconds of a step of an ascent by kinks."""
-    x: Any = table(ASCENT_ROWS, ASCENT_FEATURES)
+    x: Any = table(DASK_ROWS = 1 << 15
+ASCENT_ROWS, ASCENT_FEATURES)
     if group is not None:
         x = hr.distributed.shards(x, group)
     model = hr.DualAscentFlow.notes(steps=STEPS, patience=None)
@@ -134,12 +138,72 @@ def bytes_a_step() -> None:
     print(f"bytes a step: {max(group.sent)}, by the formula {want}", flush=True)
 
 
+def with_dask(repeats: int) -> None:
+    """What each collective costs, and from which network and batch on two workers are faster than one."""
+    import dask.array as da
+    from distributed import Client, LocalCluster
+
+    x = table(DASK_ROWS, FEATURES)
+    told: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
+    with LocalCluster(n_workers=2, **told) as cluster, Client(cluster) as client:
+        for size in (1, 1000, 30_000, 1_000_000):
+            for collective in ("gloo", "dask"):
+                print(f"a sum of {size} integers, {collective}: {sum_ms(client, collective, size):.2f} ms", flush=True)
+        for hidden in ((32,), (128, 128), (512, 512)):
+            for batch in (1024, 8192):
+                found: dict[str, list[float]] = {"one worker": [], "gloo": [], "dask": []}
+                for _ in range(repeats):
+                    for name, times in found.items():
+                        rows = DASK_ROWS if name == "one worker" else DASK_ROWS // 8
+                        flow = hr.MAF(FEATURES, transforms=5, hidden=hidden)
+                        history = hr.dask.fit(
+                            flow,
+                            da.from_array(x, chunks=(rows, FEATURES)),
+                            client=client,
+                            rows=rows,
+                            collective="dask" if name == "one worker" else name,
+                            epochs=4,
+                            batch_size=batch,
+                            validation=None,
+                            average=None,
+                        )
+                        times.append(1e3 * statistics.median(np.diff(history.seconds)) / (DASK_ROWS / batch))
+                one, *both = (statistics.median(times) for times in found.values())
+                listed = ", ".join(f"{name} {t:.2f} ms ({one / t:.2f})" for name, t in zip(("gloo", "dask"), both, strict=True))
+                print(f"MAF {FEATURES} 5 x {list(hidden)}, {batch} rows a step: one worker {one:.2f} ms; two: {listed}", flush=True)
+
+
+def sum_ms(client: Any, collective: str, size: int, times: int = 50) -> float:
+    """Milliseconds of a sum over two workers."""
+    from headrace.dask import _launch
+
+    def work(group: Any, kept: Any, shards: Any, judge: Any) -> float:
+        import time
+
+        part, taken = np.ones(size, np.int64), []
+        for _ in range(times):
+            begin = time.perf_counter()
+            group.sum(part.copy())
+            taken.append(time.perf_counter() - begin)
+        return 1e3 * statistics.median(taken)
+
+    workers = sorted(client.nthreads())
+    shards = [client.submit(int, workers=[one], pure=False) for one in workers]
+    launch = _launch.Launch(client, collective, 60.0, 0, False)
+    found: float = _launch.launched(launch, work, {}, shards, None)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=["overhead", "ranks", "ascent", "bytes"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--worker", nargs=5, metavar=("KIND", "SIZE", "THREADS", "DIRECTORY", "RANK"))
+    parser.add_argument("--dask", action="store_true", help="only what two workers of Dask take")
     told = parser.parse_args()
+    if told.dask:
+        with_dask(told.repeats)
+        return
     if told.worker:
         kind, size, threads, directory, rank = told.worker
         worker(kind, int(rank), int(size), int(threads), directory)
