@@ -66,8 +66,7 @@ def step_ms(hidden: tuple[int, ...], batch: int, group: Any, epochs: int = 3) ->
 
 def ascent_ms(group: Any) -> float:
     """Milliseconds of a step of an ascent by kinks."""
-    x: Any = table(DASK_ROWS = 1 << 15
-ASCENT_ROWS, ASCENT_FEATURES)
+    x: Any = table(ASCENT_ROWS, ASCENT_FEATURES)
     if group is not None:
         x = hr.distributed.shards(x, group)
     model = hr.DualAscentFlow.notes(steps=STEPS, patience=None)
@@ -141,6 +140,7 @@ def bytes_a_step() -> None:
 def with_dask(repeats: int) -> None:
     """What each collective costs, and from which network and batch on two workers are faster than one."""
     import dask.array as da
+
     from distributed import Client, LocalCluster
 
     x = table(DASK_ROWS, FEATURES)
@@ -155,22 +155,21 @@ def with_dask(repeats: int) -> None:
                 for _ in range(repeats):
                     for name, times in found.items():
                         rows = DASK_ROWS if name == "one worker" else DASK_ROWS // 8
-                        flow = hr.MAF(FEATURES, transforms=5, hidden=hidden)
-                        history = hr.dask.fit(
-                            flow,
-                            da.from_array(x, chunks=(rows, FEATURES)),
-                            client=client,
-                            rows=rows,
-                            collective="dask" if name == "one worker" else name,
-                            epochs=4,
-                            batch_size=batch,
-                            validation=None,
-                            average=None,
-                        )
-                        times.append(1e3 * statistics.median(np.diff(history.seconds)) / (DASK_ROWS / batch))
-                one, *both = (statistics.median(times) for times in found.values())
-                listed = ", ".join(f"{name} {t:.2f} ms ({one / t:.2f})" for name, t in zip(("gloo", "dask"), both, strict=True))
-                print(f"MAF {FEATURES} 5 x {list(hidden)}, {batch} rows a step: one worker {one:.2f} ms; two: {listed}", flush=True)
+                        lazy = da.from_array(x, chunks=(rows, FEATURES))
+                        times.append(dask_step_ms(client, lazy, rows, hidden, batch, name))
+                medians = {name: statistics.median(times) for name, times in found.items()}
+                one = medians["one worker"]
+                listed = "; ".join(f"{name} {time:.2f} ms, {one / time:.2f} times" for name, time in medians.items())
+                print(f"MAF {FEATURES} 5 x {list(hidden)}, {batch} rows a step: {listed}", flush=True)
+
+
+def dask_step_ms(client: Any, x: Any, rows: int, hidden: tuple[int, ...], batch: int, name: str) -> float:
+    """Milliseconds of a step: the median over epochs, without the first."""
+    flow = hr.MAF(FEATURES, transforms=5, hidden=hidden)
+    told: dict[str, Any] = {"epochs": 4, "batch_size": batch, "validation": None, "average": None}
+    collective = "dask" if name == "one worker" else name
+    history = hr.dask.fit(flow, x, client=client, rows=rows, collective=collective, **told)
+    return 1e3 * statistics.median(np.diff(history.seconds)) / (DASK_ROWS / batch)
 
 
 def sum_ms(client: Any, collective: str, size: int, times: int = 50) -> float:

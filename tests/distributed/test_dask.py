@@ -34,8 +34,7 @@ def started(n_workers, processes=True):
         n_workers=n_workers,
         threads_per_worker=1,
         processes=processes,
-        dashboard_address=None,
-        worker_dashboard_address=None,
+        dashboard_address=":0",
         silence_logs=50,
     )
 
@@ -122,9 +121,15 @@ def test_a_fit_has_the_bits_of_one_process(name, dtype, collective, client):
     both(client, name, dtype, collective)
 
 
+@pytest.mark.filterwarnings("ignore:fit. a batch is")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_threads_of_one_process_are_ranks_too(dtype, local_cluster):
     both(local_cluster, "MAF", dtype, "auto")
+
+
+def test_warnings_of_a_worker_come_to_the_caller(local_cluster):
+    with pytest.warns(RuntimeWarning, match="no more of the"):
+        hr.dask.fit(hr.MAF(3, hidden=(8,)), lazy(rows()), client=local_cluster, rows=SHARD, epochs=1, batch_size=512)
 
 
 def test_an_ascent_has_the_bits_of_one_process(client):
@@ -134,6 +139,7 @@ def test_an_ascent_has_the_bits_of_one_process(client):
     same(found, flow, other.history, model.history)
 
 
+@pytest.mark.filterwarnings("ignore:fit. a batch is")
 def test_frames_and_rows_of_ones_own_to_judge_by(local_cluster):
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
     import dask.dataframe as dd
@@ -361,7 +367,6 @@ def test_a_worker_that_ends_does_not_change_the_bits(where, collective, client, 
     try:
         both(client, "MAF", "float32", collective, epochs=6, checkpoint_every=0.0, timeout=10.0, **path)
     finally:
-        client.wait_for_workers(2)
         taken = restore(client)
     assert workers[1] not in taken, "nothing ended"
     steps = 6 * 2  # of two batches, in all
@@ -369,18 +374,6 @@ def test_a_worker_that_ends_does_not_change_the_bits(where, collective, client, 
     assert not (tmp_path / "fit.state").exists()
     left = client.run(lambda dask_worker: [p for p in os.listdir(dask_worker.local_directory) if "headrace" in p])
     assert not any(left.values())
-
-
-def test_a_worker_that_is_lost_too_often(client):
-    client.wait_for_workers(2)
-    workers = sorted(client.scheduler_info()["workers"])
-    counts_steps(client, ends=workers[0])
-    try:
-        with pytest.raises(GroupError, match=f"a worker was lost: {workers[0]}"):
-            both(client, "NSF", "float32", "dask", epochs=6, restarts=0, timeout=10.0)
-    finally:
-        client.wait_for_workers(2)
-        restore(client)
 
 
 # ---- scores and samples ----------------------------------------------------------------------------------------------
@@ -445,3 +438,17 @@ def test_what_is_refused(local_cluster):
     for error, match, call in refused:
         with pytest.raises(error, match=match):
             call()
+
+
+# ---- the last one, as it leaves one worker ---------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_lost_too_often(client):
+    client.wait_for_workers(2)
+    workers = sorted(client.scheduler_info()["workers"])
+    counts_steps(client, ends=workers[0])
+    try:
+        with pytest.raises(GroupError, match=f"a worker was lost: {workers[0]}"):
+            both(client, "NSF", "float32", "dask", epochs=6, restarts=0, timeout=10.0)
+    finally:
+        restore(client)

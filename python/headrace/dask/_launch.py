@@ -46,14 +46,21 @@ def launched(launch: Launch, work: Any, told: dict[str, Any], shards: list[Any],
                 if attempt == launch.restarts:
                     raise GroupError(f"{lost} ({attempt} restarts)") from lost
             else:
+                if attempt:
+                    _forget(launch, state)
                 for message in said:
                     _rows.warn(message)
                 return found
     except BaseException:
-        if state:
-            with suppress(Exception):
-                launch.client.run(_rank.forget, state, on_error="ignore")
+        _forget(launch, state)
         raise
+
+
+def _forget(launch: Launch, state: str) -> None:
+    """Remove what is left of states; a fit that ends on all workers where it began has done so."""
+    if state:
+        with suppress(Exception):
+            launch.client.run(_rank.forget, state, on_error="ignore")
 
 
 def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judge: list[Any] | None) -> Any:
