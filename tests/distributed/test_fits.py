@@ -228,6 +228,7 @@ def test_a_fit_goes_on_from_any_step_on_other_ranks(name, assignment, dtype, tmp
 
 @pytest.mark.parametrize("who", [0, 1, "both"])
 def test_ranks_with_files_of_their_own_go_on_from_the_newest(who, tmp_path, monkeypatch):
+    right = want("MAF", "float32")
     whole, steps, stop = _fit_run.Adam.step, [], {"after": math.inf}
 
     def step(adam, gradient):
@@ -248,7 +249,7 @@ def test_ranks_with_files_of_their_own_go_on_from_the_newest(who, tmp_path, monk
     found = together(
         ASSIGNMENTS["two"], lambda group, mine: digest(fitted("MAF", "float32", group, mine, **kept(group.rank)))
     )
-    assert found == [want("MAF", "float32")] * 2
+    assert found == [right] * 2
     taken = len(steps) - before
     steps.clear()
     fitted("MAF", "float32", local(), ALL)
