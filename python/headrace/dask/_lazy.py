@@ -66,8 +66,12 @@ def _of_frame(flow: Any, frame: Any, context: Any, columns: Any) -> Any:
     if shared is not None and not isinstance(shared, np.ndarray):
         raise TypeError(f"context: expected names of columns, got {check.kind_of(context)}")
     names = [*features, *(conditions or [])]
-    meta = ("log_prob", flow.dtype)
-    return frame[names].map_partitions(_scores_of_frame, _held(flow), features, conditions, shared, meta=meta)
+    from dask import dataframe, delayed
+
+    held, score = _held(flow), delayed(_scores_of_frame, pure=True)
+    # Not by map_partitions: in older versions of Dask it takes no flow that is held once.
+    parts = [score(part, held, features, conditions, shared) for part in frame[names].to_delayed()]
+    return dataframe.from_delayed(parts, meta=("log_prob", flow.dtype), divisions=frame.divisions)
 
 
 def sample(flow: Any, n: int, seed: int = 0, context: Any = None, *, chunks: int = CHUNK, dtype: Any = None) -> Any:
