@@ -132,6 +132,19 @@ def test_warnings_of_a_worker_come_to_the_caller(local_cluster):
         hr.dask.fit(hr.MAF(3, hidden=(8,)), lazy(rows()), client=local_cluster, rows=SHARD, epochs=1, batch_size=512)
 
 
+def test_without_gloo_the_workers_sum_by_themselves(client):
+    pytest.importorskip("torch", reason="torch is not installed")
+    client.run(lambda: os.environ.update(GLOO_SOCKET_IFNAME="nosuch0"))
+    try:
+        with pytest.warns(RuntimeWarning, match="collective: gloo did not start"):
+            both(client, "NSF", "float32", "auto", epochs=1)
+        with pytest.raises(RuntimeError, match="expected gloo to start on all workers"):
+            both(client, "NSF", "float32", "gloo", epochs=1)
+    finally:
+        client.run(lambda: os.environ.pop("GLOO_SOCKET_IFNAME"))
+    both(client, "NSF", "float32", "gloo", epochs=1)
+
+
 def test_an_ascent_has_the_bits_of_one_process(client):
     model, other = (hr.DualAscentFlow.notes(steps=8, seed=3) for _ in range(2))
     flow = model.fit(cut(rows()), weights=cut(weights()), group=local(), progress=False)

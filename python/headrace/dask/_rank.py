@@ -28,6 +28,8 @@ from headrace.distributed.together import broadcast_bytes
 
 __all__ = ["Facts", "Job", "ascend", "end", "facts", "fit", "forget", "rank"]
 
+_START = 600.0  # seconds in which all have loaded PyTorch: the launcher sees who is lost meanwhile
+_MEETING = 30.0  # seconds in which ranks of gloo find each other
 _ONE_GLOO = threading.Lock()  # a process has one process group of PyTorch by default
 
 
@@ -83,11 +85,11 @@ def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: d
     secede()  # a fit that waits for others keeps nobody from running what they wait for
     try:
         base = DaskGroup(worker, job.workers, job.name, job.timeout, start=float("inf"))
-        with threads(worker.state.nthreads), _group_of(base, job) as inner:
+        with threads(worker.state.nthreads), _group_of(base, job) as (inner, said):
             group = _Wanted(inner, worker, key)
             work, told = pickle.loads(broadcast_bytes(group, payload))
             kept = OwnFile(str(_state_of(worker, job.state))) if job.state else None
-            return _without_warnings(number, lambda: work(group, kept, shards, judge, **told))
+            return _without_warnings(number, said, lambda: work(group, kept, shards, judge, **told))
     except BaseException as error:
         if base is not None:
             base.leave(f"rank {number} has ended: {error}")
@@ -102,7 +104,7 @@ def _let_go(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _without_warnings(number: int, work: Any) -> Any:
+def _without_warnings(number: int, said: list[str], work: Any) -> Any:
     """What rank 0 found, and its warnings, which the launcher gives."""
     if number:
         work()
@@ -110,7 +112,7 @@ def _without_warnings(number: int, work: Any) -> Any:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = work()
-    return found, [str(one.message) for one in caught if issubclass(one.category, RuntimeWarning)]
+    return found, [*said, *(str(one.message) for one in caught if issubclass(one.category, RuntimeWarning))]
 
 
 def fit(
@@ -170,17 +172,21 @@ class _Wanted:
 
 
 @contextmanager
-def _group_of(base: DaskGroup, job: Job) -> Iterator[Group]:
-    """Ranks of gloo where all can have it, and else those of Dask."""
+def _group_of(base: DaskGroup, job: Job) -> Iterator[tuple[Group, list[str]]]:
+    """Ranks of gloo where all can have it, and else those of Dask; and what to warn of."""
     if job.collective == "dask" or base.size == 1:
-        yield base
+        yield base, []
         return
     gloo = _Gloo(base, job)
     try:
-        gloo.start()
+        with base.patiently(_START):
+            gloo.start()
         if gloo.problem and job.collective == "gloo":
             raise RuntimeError(f"collective: expected gloo to start on all workers, but {gloo.problem}")
-        yield base if gloo.group is None else gloo.group
+        slower = (
+            f"collective: gloo did not start ({gloo.problem}); sums go through Dask's connections, which take longer"
+        )
+        yield (base, [slower]) if gloo.group is None else (gloo.group, [])
     finally:
         gloo.end()
 
@@ -203,8 +209,6 @@ class _Gloo:
             return
         port = self._base.broadcast(port)
         self._on_all(lambda: self._meet(int(port[0])))
-        if self.problem:
-            self.group = None
 
     def _on_all(self, work: Callable[[], None]) -> None:
         try:
@@ -224,7 +228,7 @@ class _Gloo:
 
         if distributed.is_initialized():
             raise RuntimeError("torch.distributed has a process group there already")
-        self._host, self._wait = get_address_host(self._workers[0]), timedelta(seconds=self._timeout)
+        self._host, self._wait = get_address_host(self._workers[0]), timedelta(seconds=_MEETING)
         if self._base.rank == 0:
             size = self._base.size
             self._store = distributed.TCPStore(self._host, 0, size, True, self._wait, wait_for_workers=False)

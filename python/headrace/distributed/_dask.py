@@ -7,9 +7,9 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import Any
 
@@ -167,6 +167,15 @@ class DaskGroup:
                 to.append((self.rank + distance) % self.size)
         self._exchanged(dict.fromkeys(to, part.reshape(-1)), [], 0, part)
         return part
+
+    @contextmanager
+    def patiently(self, seconds: float) -> Iterator[None]:
+        """Inside, ranks may let the others wait for so long."""
+        before, self._timeout = self._timeout, seconds
+        try:
+            yield
+        finally:
+            self._timeout = before
 
     def leave(self, why: str) -> None:
         """Let those who still wait know that this rank does nothing any more."""
