@@ -121,10 +121,26 @@ def test_a_fit_has_the_bits_of_one_process(name, dtype, collective, client):
     both(client, name, dtype, collective)
 
 
-@pytest.mark.filterwarnings("ignore:fit. a batch is")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_threads_of_one_process_are_ranks_too(dtype, local_cluster):
     both(local_cluster, "MAF", dtype, "auto")
+
+
+@pytest.mark.parametrize("where", ["one worker", "all"])
+def test_every_worker_has_its_share(where, local_cluster):
+    from headrace.dask import _launch, _table
+
+    workers = sorted(local_cluster.nthreads())
+    with local_cluster.as_current():
+        x = local_cluster.persist(lazy(rows()), workers=workers[2:3] if where == "one worker" else None)
+        distributed.wait(x)
+        shards = _table.shards_of(local_cluster, "", x, context(), None, None, 300)
+        held = _launch._holders(local_cluster, shards)
+    assert sorted(map(len, held.values())) == [2] * 5
+    found = local_cluster.gather(shards)
+    np.testing.assert_array_equal(np.concatenate([x for x, _, _ in found]), rows())
+    np.testing.assert_array_equal(np.concatenate([c for _, c, _ in found]), context())
+    assert all(w is None for _, _, w in found)
 
 
 def test_warnings_of_a_worker_come_to_the_caller(local_cluster):
@@ -152,7 +168,6 @@ def test_an_ascent_has_the_bits_of_one_process(client):
     same(found, flow, other.history, model.history)
 
 
-@pytest.mark.filterwarnings("ignore:fit. a batch is")
 def test_frames_and_rows_of_ones_own_to_judge_by(local_cluster):
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
     import dask.dataframe as dd

@@ -113,16 +113,43 @@ def shards_of(
     total = whole[0] or 0
     if not total:
         raise ValueError(f"{prefix}x: expected at least one row, got none")
-    cuts = range(0, total, rows)
+    cuts = [(begin, min(begin + rows, total)) for begin in range(0, total, rows)]
+    pieces = [tuple(None if one is None else one[0].pieces(one[1], *cut) for one in own) for cut in cuts]
+    places = _places(client, [of[0] or [] for of in pieces])
     return [
-        client.submit(
-            _cut,
-            prefix,
-            *(None if one is None else one[0].pieces(one[1], begin, min(begin + rows, total)) for one in own),
-            pure=False,
-        )
-        for begin in cuts
+        client.submit(_cut, prefix, *of, pure=False, workers=[place], allow_other_workers=True)
+        for of, place in zip(pieces, places, strict=True)
     ]
+
+
+def _places(client: Any, shards: list[Pieces]) -> list[str]:
+    """A worker for each shard: where most of its rows are, but for what is too much for one worker.
+
+    Dask computes a small table on one worker alone. Rows that are moved are moved once, and read in every epoch.
+    """
+    from distributed import wait
+
+    parts = list({id(piece[0]): piece[0] for of in shards for piece in of}.values())
+    wait(parts)
+    who, threads = client.who_has(parts), client.nthreads()
+    total = sum(threads.values())
+    room = {address: -(-len(shards) * n // total) for address, n in threads.items()}
+    places = [""] * len(shards)
+    for i, of in enumerate(shards):
+        rows: dict[str, int] = {}
+        for part, _, begin, end in of:
+            for address in who.get(part.key, ()):
+                rows[address] = rows.get(address, 0) + end - begin
+        for address in sorted(rows, key=lambda one: -rows[one]):
+            if room.get(address, 0) > 0:
+                places[i] = address
+                room[address] -= 1
+                break
+    for i, place in enumerate(places):
+        if not place:
+            places[i] = max(room, key=lambda one: room[one])
+            room[places[i]] -= 1
+    return places
 
 
 def _given(client: Any, name: str, value: Any, rows: int) -> tuple[_Parts, Any] | None:
