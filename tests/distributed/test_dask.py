@@ -134,9 +134,9 @@ def test_every_worker_has_its_share(where, local_cluster):
     with local_cluster.as_current():
         x = local_cluster.persist(lazy(rows()), workers=workers[2:3] if where == "one worker" else None)
         distributed.wait(x)
-        shards = _table.shards_of(local_cluster, "", x, context(), None, None, 300)
+        shards = _table.shards_of(local_cluster, "", x, context(), None, None, 250)
         held = _launch._holders(local_cluster, shards)
-    assert sorted(map(len, held.values())) == [2] * 5
+    assert sorted(map(len, held.values())) == [2, 2, 2, 3, 3]
     found = local_cluster.gather(shards)
     np.testing.assert_array_equal(np.concatenate([x for x, _, _ in found]), rows())
     np.testing.assert_array_equal(np.concatenate([c for _, c, _ in found]), context())
@@ -159,6 +159,21 @@ def test_without_gloo_the_workers_sum_by_themselves(client):
     finally:
         client.run(lambda: os.environ.pop("GLOO_SOCKET_IFNAME"))
     both(client, "NSF", "float32", "gloo", epochs=1)
+
+
+def test_what_sums_by_default():
+    from headrace.dask._launch import _collective
+    from headrace.dask._rank import Facts
+
+    one, two, bare = Facts("a", ("host", 1), True), Facts("b", ("host", 2), True), Facts("c", ("host", 3), False)
+    tcp, tls = ["tcp://1.2.3.4:1", "tcp://1.2.3.4:2"], ["tls://1.2.3.4:1", "tls://1.2.3.4:2"]
+    assert _collective("auto", [one, two], tcp) == "gloo if it works"
+    assert _collective("auto", [one, bare], tcp) == "dask"
+    assert _collective("auto", [one, one], tcp) == "dask"
+    assert _collective("auto", [one, two], tls) == "dask"
+    assert _collective("gloo", [one, two], tls) == "gloo"
+    with pytest.raises(ValueError, match="PyTorch is not installed on all of them"):
+        _collective("gloo", [one, bare], tcp)
 
 
 def test_an_ascent_has_the_bits_of_one_process(client):

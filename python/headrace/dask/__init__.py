@@ -66,8 +66,8 @@ def fit(
         validation: The share of rows to hold out, or rows of your own: a collection as x, or a tuple (x, context,
             weights) of such; None for none.
         rows: Of a shard. The bits depend on it.
-        collective: What sums: "gloo" (PyTorch on all workers), "dask" (Dask's own connections, a few milliseconds for a
-            step), or "auto": gloo where it is there and starts.
+        collective: What sums: "gloo" (PyTorch on all workers), "dask" (Dask's own connections, which take longer), or
+            "auto": gloo where it is there and starts.
         timeout: Seconds that a worker may let the others wait.
         restarts: How many times workers may be lost.
         **options: All others of `Flow.fit` but `group` and `time_budget`; `progress` is ignored.

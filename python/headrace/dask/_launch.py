@@ -79,7 +79,7 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
         uuid.uuid4().hex,
         workers,
         [one.office for one in facts],
-        _collective(launch.collective, facts),
+        _collective(launch.collective, facts, workers),
         launch.timeout,
         state,
     )
@@ -129,7 +129,7 @@ def _holders(client: Any, shards: list[Any], among: Iterable[str] = ()) -> dict[
     return found
 
 
-def _collective(wanted: str, facts: list[Any]) -> str:
+def _collective(wanted: str, facts: list[Any], workers: list[str]) -> str:
     if wanted == "dask":
         return wanted
     problem = ""
@@ -139,7 +139,10 @@ def _collective(wanted: str, facts: list[Any]) -> str:
         problem = "some of them are threads of one process"
     if problem and wanted == "gloo":
         raise ValueError(f"collective: expected workers that can use gloo, but {problem}; give collective='dask'")
-    return "dask" if problem else wanted if wanted == "gloo" else "gloo if it works"
+    if wanted == "gloo":
+        return wanted
+    encrypted = any(address.startswith("tls:") for address in workers)  # what gloo sends is not
+    return "dask" if problem or encrypted else "gloo if it works"
 
 
 def _watched(launch: Launch, job: _rank.Job, futures: list[Any]) -> Any:

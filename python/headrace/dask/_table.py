@@ -133,23 +133,28 @@ def _places(client: Any, shards: list[Pieces]) -> list[str]:
     wait(parts)
     who, threads = client.who_has(parts), client.nthreads()
     total = sum(threads.values())
-    room = {address: -(-len(shards) * n // total) for address, n in threads.items()}
-    places = [""] * len(shards)
-    for i, of in enumerate(shards):
+    room = {address: len(shards) * n // total for address, n in threads.items()}
+    left, more = len(shards) - sum(room.values()), set(room)  # who may have one more
+
+    def takes(address: str) -> bool:
+        nonlocal left
+        if room.get(address, 0) > 0:
+            room[address] -= 1
+            return True
+        if not left or address not in more:
+            return False
+        left -= 1
+        more.discard(address)
+        return True
+
+    places = []
+    for of in shards:
         rows: dict[str, int] = {}
         for part, _, begin, end in of:
             for address in who.get(part.key, ()):
                 rows[address] = rows.get(address, 0) + end - begin
-        for address in sorted(rows, key=lambda one: -rows[one]):
-            if room.get(address, 0) > 0:
-                places[i] = address
-                room[address] -= 1
-                break
-    for i, place in enumerate(places):
-        if not place:
-            places[i] = max(room, key=lambda one: room[one])
-            room[places[i]] -= 1
-    return places
+        places.append(next(filter(takes, sorted(rows, key=lambda one: -rows[one])), ""))
+    return [place or next(filter(takes, sorted(room, key=lambda one: -room[one]))) for place in places]
 
 
 def _given(client: Any, name: str, value: Any, rows: int) -> tuple[_Parts, Any] | None:

@@ -35,8 +35,8 @@ Arrays = dict[int, NDArray[Any]]
 def from_dask(workers: Sequence[str], name: str, *, timeout: float = 60.0, start: float = 300.0) -> Group:
     """Some workers of a cluster of Dask; call it in a task on each of them, and all at the same time.
 
-    Numbers go from worker to worker as Dask's own data do, with its encryption, and through no port but its own; a
-    message takes about a millisecond. `headrace.dask` makes such groups.
+    Numbers go from worker to worker as Dask's own data do, with its encryption, and through no port but its own; that
+    takes longer than gloo or MPI. `headrace.dask` makes such groups.
 
     Args:
         workers: Their addresses, in the order of the ranks, the same on all of them.
