@@ -1,4 +1,4 @@
-"""What a group costs and gains: ``python -m bench.distributed [overhead ranks ascent bytes]``; all by default.
+"""What a group costs and gains: ``python -m bench.distributed [overhead ranks ascent bytes parts]``; all by default.
 
 Ranks are processes of gloo on this machine (PyTorch), one thread each. Times are medians over steps, of runs that take
 turns; a quiet machine with as many cores as ranks and threads is meant.
@@ -7,6 +7,9 @@ turns; a quiet machine with as many cores as ranks and threads is meant.
 - ranks: MAF 43 of 5 x [512, 512], 1024 rows a step: one process of two threads, and two ranks of one.
 - ascent: `DualAscentFlow.notes` on 10,000,000 x 10 rows: the same two, and a plain fit of two threads.
 - bytes: what a rank hands to ``sum`` in a step, beside 8 bytes a weight and 72 more integers.
+- parts: what a step and a start are made of, in milliseconds, as JSON: what ``bench/scale_model.py --measured`` takes.
+  Each is the shortest of some calls, of the threads that headrace has (``HEADRACE_NUM_THREADS``). Of one thread it is
+  the processor's time, which others on the machine lengthen least.
 - dask, with ``--dask`` alone: two workers of a `LocalCluster`, one thread each, that sum by gloo and by Dask's own
   connections: a sum of so many integers, and a step of MAF 43 beside that of one worker.
 """
@@ -14,17 +17,24 @@ turns; a quiet machine with as many cores as ranks and threads is meant.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import headrace as hr
-from headrace.distributed.exact import DIGITS
+from headrace._fit import rows as _rows
+from headrace.distributed.exact import DIGITS, FixedSum
+from headrace.distributed.run import CHUNK_ROWS
+from headrace.distributed.shards import ROWS as SHARD_ROWS
+from headrace.distributed.starting import shared_moments
 
 FEATURES, ROWS = 43, 1 << 17
 DASK_ROWS = 1 << 15
@@ -137,6 +147,75 @@ def bytes_a_step() -> None:
     print(f"bytes a step: {max(group.sent)}, by the formula {want}", flush=True)
 
 
+def shortest_ms(call: Callable[[], Any], repeats: int) -> float:
+    """Milliseconds of the fastest of some calls, after one that is not counted."""
+    call()
+    now, found = time.process_time if hr.get_num_threads() == 1 else time.perf_counter, []
+    for _ in range(repeats):
+        begin = now()
+        call()
+        found.append(now() - begin)
+    return round(1e3 * min(found), 4)
+
+
+def parts_of_steps(hidden: tuple[int, ...], repeats: int) -> dict[str, Any]:
+    """Of a chunk of rows: its gradient, what is added to a sum and read from it, a step of Adam; and densities."""
+    flow, x = hr.MAF(FEATURES, transforms=5, hidden=hidden), table(CHUNK_ROWS, FEATURES)
+    program, adam = flow._interior.program, hr.Adam(flow, average=0.999, clip=5.0)
+    gradient, log_prob = np.empty(program.n_weights, np.float32), np.empty(CHUNK_ROWS, np.float32)
+
+    def of_chunk() -> None:
+        program.gradient(
+            inverse=True,
+            of_log_prob=True,
+            input=x,
+            index=np.arange(CHUNK_ROWS),
+            row_scale=-1.0 / CHUNK_ROWS,
+            log_prob=log_prob,
+            grad_weights=gradient,
+        )
+
+    of_chunk()
+    of, exponent = FixedSum(program.n_weights), FixedSum.exponent_for(float(np.abs(gradient).max()))
+
+    def read() -> None:
+        of.read(gradient, exponent)
+        of.exponent_after(gradient, exponent)
+
+    of.add(gradient, exponent)
+    return {
+        "weights": program.n_weights,
+        "gradient": shortest_ms(of_chunk, repeats),
+        "add": shortest_ms(lambda: of.add(gradient, exponent), repeats),
+        "read": shortest_ms(read, repeats),
+        "adam": shortest_ms(lambda: adam.step(gradient), repeats),
+        "log_prob": shortest_ms(lambda: flow.log_prob(x), repeats),
+    }
+
+
+def parts(repeats: int) -> None:
+    group, x = hr.distributed.local(), table(SHARD_ROWS, FEATURES)
+    values, share, rng = x.astype(np.float64), np.ones(SHARD_ROWS), np.random.default_rng(0)
+
+    def moments() -> None:
+        shared_moments(group, FEATURES, lambda: iter([(values, share)]))
+
+    found = {
+        "threads": hr.get_num_threads(),
+        "rows of a chunk": CHUNK_ROWS,
+        "rows of a shard": SHARD_ROWS,
+        "columns": FEATURES,
+        "models": {f"5 x {list(hidden)}": parts_of_steps(hidden, 20 * repeats) for hidden in ((128, 128), (512, 512))},
+        "shard": {
+            "check": shortest_ms(lambda: _rows.bad_rows(x), repeats),
+            "checksum": shortest_ms(lambda: _rows.checksum(x), repeats),
+            "moments": shortest_ms(moments, repeats),
+            "order": shortest_ms(lambda: rng.permutation(SHARD_ROWS).astype(np.uint32), repeats),
+        },
+    }
+    print(json.dumps(found, indent=2), flush=True)
+
+
 def with_dask(repeats: int) -> None:
     """What each collective costs, and from which network and batch on two workers are faster than one."""
     import dask.array as da
@@ -195,7 +274,7 @@ def sum_ms(client: Any, collective: str, size: int, times: int = 50) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["overhead", "ranks", "ascent", "bytes"])
+    parser.add_argument("what", nargs="*", default=["overhead", "ranks", "ascent", "bytes", "parts"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--worker", nargs=5, metavar=("KIND", "SIZE", "THREADS", "DIRECTORY", "RANK"))
     parser.add_argument("--dask", action="store_true", help="only what two workers of Dask take")
@@ -212,6 +291,8 @@ def main() -> None:
             overhead(told.repeats)
         elif what == "bytes":
             bytes_a_step()
+        elif what == "parts":
+            parts(told.repeats)
         else:
             ranks(what, told.repeats)
 

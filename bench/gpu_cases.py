@@ -25,7 +25,7 @@ class Case:
             return OURS, "normflows", "flowjax"
         left_out = {"normflows"}
         if not self.workload.hidden:
-            left_out.add("headrace_tf32")
+            left_out |= {*OWN[1:]}
         if not self.ratio:
             left_out.add("zuko_compiled")
         return tuple(name for name in LIBRARIES if name not in left_out)

@@ -232,8 +232,9 @@ def counter_lines(counters: Mapping[str, Mapping[str, Mapping[str, str]]]) -> li
 LEGEND = (
     "Median time of a call that is waited for, over the rounds; ≈: foreseen from one pass times the passes, not run; "
     "-: absent, unsupported or unknown. On the device: headrace by CUDA events; headrace_tf32, which is networks on "
-    "tensor cores and no peer to exact ones, has it in brackets. Floor: the larger of the operations over the rate of "
-    "products and the bytes over the rate of copies. Ratios are of the times that are waited for, "
+    "tensor cores and no peer to exact ones, has it in brackets. headrace_jax is headrace inside of a function "
+    "that JAX compiled, to be read beside flowjax. Floor: the larger of the operations over the rate of products and "
+    "the bytes over the rate of copies. Ratios are of the times that are waited for, "
     "shares of the device's. An aim of a share is not judged where the operations alone take longer than it allows.\n"
 )
 

@@ -26,17 +26,19 @@ INDEX = """# Gallery
 Pictures made by the scripts in `examples/` while these pages were built, with what the scripts print. Each runs in
 under a minute on two cores.
 
-::::{{grid}} 1 1 2 2
-:gutter: 3
-
-{cards}
-::::
-
+{grids}
 ```{{toctree}}
 :hidden:
 
 {names}
 ```
+"""
+
+GRID = """::::{{grid}} 1 1 2 2
+:gutter: 3
+
+{cards}
+::::
 """
 
 CARD = """:::{{grid-item-card}} {title}
@@ -141,7 +143,7 @@ def make(docs: Path = DOCS, run: Callable[[Path, Path], str] | None = run) -> No
     for old in folder.iterdir():
         if old.stem not in {"index", *(example.stem for example in examples)}:
             old.unlink()
-    cards = []
+    with_picture, others = [], []  # in grids of their own, so that each is even
     for example in examples:
         name, page = example.stem, folder / f"{example.stem}.md"
         words = {"name": name, **describe(example)}
@@ -155,9 +157,10 @@ def make(docs: Path = DOCS, run: Callable[[Path, Path], str] | None = run) -> No
             words |= {"source": os.path.relpath(example, folder), "digest": "" if run is None else digest}
             page.write_text(PAGE.format(picture=picture, printed=printed, **words), encoding="utf-8")
         picture = f":img-top: {name}.png\n" if (folder / f"{name}.png").exists() else ""
-        cards.append(CARD.format(picture=picture, **words))
+        (with_picture if picture else others).append(CARD.format(picture=picture, **words))
     names = "\n".join(example.stem for example in examples)
-    write(folder / "index.md", INDEX.format(cards="\n".join(cards), names=names))
+    grids = "\n".join(GRID.format(cards="\n".join(cards)) for cards in (with_picture, others) if cards)
+    write(folder / "index.md", INDEX.format(grids=grids, names=names))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,12 @@ DISTRIBUTIONS = ("flowjax", "jax", "jaxlib", "equinox", "optax")
 def setup(threads: int, device: str) -> None:
     """Import the library; its threads come from the environment of the process. On a device in full precision."""
     import flowjax.flows  # noqa: F401
+
+    setup_jax(device)
+
+
+def setup_jax(device: str) -> None:
+    """JAX on the device alone, or say why it cannot be."""
     import jax
 
     jax.config.update("jax_enable_x64", False)

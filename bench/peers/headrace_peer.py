@@ -34,17 +34,31 @@ def build(workload: Workload, device: str, matmul: str = "exact") -> Model:
     """The named flow with random weights; every call of `sample` draws from a new seed."""
     if matmul != "exact" and (device == "cpu" or not workload.hidden):
         raise UnsupportedError(f"{matmul} is for networks on a CUDA device")
-    import numpy as np
-
-    import headrace as hr
-
-    options: dict[str, Any] = {"transforms": workload.transforms, "hidden": workload.hidden, "dtype": "float32"}
     if workload.family in VECTORS:
         return _vector_flow(workload, device)
     if workload.family in KERNELS:
         return {"coupling_map": _coupling_map, "dual_ascent": _dual_ascent, "ascent": _ascent}[workload.family](
             workload, device
         )
+    flow = placed(network_flow(workload), device, matmul)
+    seeds = itertools.count()
+    trained = {"train": _optimiser_step(flow)} if workload.verb == "train" else {}
+    return Model(
+        log_prob=flow.log_prob,
+        sample=lambda rows: flow.sample(rows, seed=next(seeds)),
+        passes=1,
+        **native(device),
+        **trained,
+    )
+
+
+def network_flow(workload: Workload) -> Any:
+    """The named flow on the CPU, with random weights."""
+    import numpy as np
+
+    import headrace as hr
+
+    options: dict[str, Any] = {"transforms": workload.transforms, "hidden": workload.hidden, "dtype": "float32"}
     if workload.family in SPLINES:
         options.update(coupling=workload.family in COUPLINGS, bins=BINS, bound=BOUND)
         flow = hr.NSF(workload.features, **options)
@@ -56,16 +70,7 @@ def build(workload: Workload, device: str, matmul: str = "exact") -> Model:
         flow = family(workload.features, **options)
     count = flow.parameters.size
     flow.parameters = np.float32(0.05) * np.random.default_rng(0).standard_normal(count, dtype=np.float32)
-    flow = placed(flow, device, matmul)
-    seeds = itertools.count()
-    trained = {"train": _optimiser_step(flow)} if workload.verb == "train" else {}
-    return Model(
-        log_prob=flow.log_prob,
-        sample=lambda rows: flow.sample(rows, seed=next(seeds)),
-        passes=1,
-        **native(device),
-        **trained,
-    )
+    return flow
 
 
 def placed(flow: Any, device: str, matmul: str = "exact") -> Any:

@@ -24,7 +24,8 @@ from bench.peers.client import Worker, WorkerError, machine_facts
 from bench.workloads import RATIOS, WORKLOADS, Ratio, Workload
 
 OURS = "headrace"
-OWN = (OURS, "headrace_tf32")  # that compute alike, but for how products are rounded
+# That compute alike, but for how products are rounded, or inside of what.
+OWN = (OURS, "headrace_tf32", "headrace_jax")
 PEAK_SECONDS = 0.05
 
 
@@ -243,7 +244,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--quick", action="store_true", help="2 rounds of 0.1 s; calls over 2 s foreseen, nothing compiled by torch")
     add("--output", type=Path, default=None, metavar="STEM", help="STEM.json, STEM.md (default: bench/results)")
     options = parser.parse_args(argv)
-    left_out = {"headrace_tf32"} | ({"zuko_compiled"} if options.quick else set())
+    left_out = {*OWN[1:]} | ({"zuko_compiled"} if options.quick else set())
     chosen = [library for library in ADAPTERS if library not in left_out]
     options.libraries = options.libraries.split(",") if options.libraries else chosen
     unknown = set(options.libraries) - set(ADAPTERS)

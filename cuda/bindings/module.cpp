@@ -87,13 +87,16 @@ PYBIND11_MODULE(HEADRACE_MODULE, m, pybind11::mod_gil_not_used()) {
         },
         py::arg("device"));
     m.def("architectures", [] { return std::string(HEADRACE_CUDA_ARCHITECTURES); });
-#ifdef HR_EMULATE
-    bind_emulation(m);
-#endif
     bind_program(m);
     bind_optimizer(m);
     bind_ops(m);
     bind_points(m);
+#ifdef HEADRACE_XLA
+    bind_xla(m);
+#endif
+#ifdef HR_EMULATE
+    bind_emulation(m);
+#endif
 #ifdef HR_BIND_lanes
     bind_lanes(m);
 #endif

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
+
+Floats = NDArray[np.float64]
 
 
 def kind_of(value: Any) -> str:
@@ -114,7 +116,7 @@ def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
     return dtype
 
 
-def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -> np.ndarray[Any, np.dtype[np.float64]]:
+def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -> Floats:
     """A finite, read-only float64 copy of a one-dimensional array; a scalar is repeated where the size is known."""
     try:
         given = np.asarray(value)
@@ -134,6 +136,15 @@ def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -
         raise ValueError(f"{name}: expected {kind}, got {array[bad[0]]} at index {bad[0]}")
     array.flags.writeable = False
     return array
+
+
+def context_scale(name: str, value: Any, columns: int) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of so many context columns."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise TypeError(f"{name}: expected a tuple (mean, std), got {kind_of(value)}")
+    if columns == 0:
+        raise ValueError(f"{name}: expected None, as no transform takes a context, got (mean, std)")
+    return vector(f"{name}[0]", value[0], columns), vector(f"{name}[1]", value[1], columns, positive=True)
 
 
 def framework(name: str, found: str, least: tuple[int, int]) -> None:

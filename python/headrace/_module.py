@@ -112,13 +112,7 @@ class Module(Filed):
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
         """A program where this computes; parameters come from the host."""
-        steps, base, base_steps = self._steps(), "", 0
-        if (own := self._base_steps()) is not None:
-            base, first = own
-            steps, base_steps = [*first, *steps], len(first)
-        core = cpu if self._device is None else _device.cuda()
-        made = [(*step[:2], step[2].made_for(core)) if step[0] == "masked" else step for step in steps]
-        arguments = (self._features, self._context, base, made, base_steps, *self._context_scale())
+        arguments = self._made_for(cpu if self._device is None else _device.cuda())
         if self._device is not None:
             program: Program = _device.Program(self._device, dtype, *arguments)
         elif self._products == "bf16":
@@ -128,6 +122,15 @@ class Module(Filed):
         if parameters is not None:
             self._fill(program, np.require(parameters, dtype, ("C", "A")))
         return program
+
+    def _made_for(self, core: Any) -> tuple[int, int, str, list[Any], int, list[float], list[float]]:
+        """What a program of this compiled module is made of."""
+        steps, base, base_steps = self._steps(), "", 0
+        if (own := self._base_steps()) is not None:
+            base, first = own
+            steps, base_steps = [*first, *steps], len(first)
+        made = [(*step[:2], step[2].made_for(core)) if step[0] == "masked" else step for step in steps]
+        return self._features, self._context, base, made, base_steps, *self._context_scale()
 
     def _fill(self, program: Program, parameters: NDArray[Any]) -> None:
         """Copy parameters in from the host."""

@@ -8,9 +8,11 @@ are kept aside, and put back.
 from __future__ import annotations
 
 import functools
+import json
+import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,16 +21,35 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace import _columns
 from headrace._arrays.frames import class_of
+from headrace.transforms.support import Support
 
-__all__ = ["Column", "Table", "about_repeats", "kinds_of", "repeating", "smallest_gap", "without_missing"]
+__all__ = [
+    "FIT",
+    "LOOK",
+    "Column",
+    "Table",
+    "about_repeats",
+    "kept_in",
+    "kinds_of",
+    "named_in",
+    "names_in",
+    "note",
+    "repeating",
+    "smallest_gap",
+    "without_missing",
+]
 
 KINDS = ("float", "integer", "boolean")
+MISSING = ("refuse", "drop")
+NOISE = 0x6E6F697365  # beside a seed: the noise of whole numbers is no other number that it gives
+FIT, LOOK = 0, 1  # whose rows get noise: those of a fit, or others that are compared with its density
 FEW_CELLS, CELLS = 16, 32  # places in the cell of one or two whole numbers, or of more, where a density is averaged
 LOOKED_AT = 16_384  # rows in which repeated values are looked for
 LEAST_ROWS = 50  # of fewer, nothing is said of repeats
 REPEATED, SPIKE = 0.5, 0.05  # shares of rows: with the value of another one, and with one value
 
 LogProb = Callable[[NDArray[Any], "NDArray[Any] | None"], NDArray[Any]]
+Pair = tuple["float | None", "float | None"]
 
 
 @dataclass(frozen=True)
@@ -43,11 +64,51 @@ class Column:
     """One of the whole numbers."""
     constant: float | None = None
     """The only value, of a column that has no other."""
+    bounds: Pair | None = None
+    """Between which numbers it lies, of a column with noise; whole numbers may be these."""
+    period: tuple[float, float] | None = None
+    """One period, of whole numbers that go around."""
 
     @property
     def is_discrete(self) -> bool:
         """Whether draws are rounded."""
         return self.kind != "float"
+
+    @property
+    def ends(self) -> Pair:
+        """The outermost whole numbers within the bounds."""
+        low, high = self.bounds or (None, None)
+        return (
+            None if low is None else self.offset + self.width * math.ceil((low - self.offset) / self.width - 1e-9),
+            None if high is None else self.offset + self.width * math.floor((high - self.offset) / self.width + 1e-9),
+        )
+
+    def back(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Draws of it as the table has them."""
+        if self.constant is not None:
+            return np.full(len(x), self.constant, x.dtype)
+        if not (self.is_discrete and self.width):
+            return x
+        rounded = self.offset + self.width * np.round((x - self.offset) / self.width)
+        if self.period is not None:
+            rounded = self.period[0] + np.mod(rounded - self.period[0], self.period[1] - self.period[0])
+        low, high = (0.0, 1.0) if self.kind == "boolean" else self.ends
+        if low is not None or high is not None:
+            rounded = np.clip(rounded, low, high)
+        return np.asarray(rounded, x.dtype)
+
+    def folded(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Noisy numbers that left the bounds, back inside by as much."""
+        if self.is_discrete or self.bounds is None:
+            return x
+        for end, sign in zip(self.bounds, (1.0, -1.0), strict=True):
+            if end is not None:
+                x = np.where(sign * (x - end) < 0.0, 2.0 * end - x, x)
+        inner = [
+            None if end is None else np.nextafter(np.asarray(end, x.dtype), np.asarray(side, x.dtype))
+            for end, side in zip(self.bounds, (np.inf, -np.inf), strict=True)
+        ]
+        return np.asarray(np.clip(x, *inner))
 
 
 @dataclass(frozen=True)
@@ -55,6 +116,10 @@ class Table:
     """All columns of a table, and between its rows and those of a density the ways there and back."""
 
     columns: tuple[Column, ...]
+    seed: int = 0
+    """Of the noise."""
+    missing: str = "refuse"
+    """Whether rows that miss a number are left out, "drop", or not."""
 
     @classmethod
     def learn(
@@ -62,6 +127,11 @@ class Table:
         x: NDArray[Any],
         kinds: Sequence[str],
         jitter: Sequence[float | None],
+        *,
+        names: Sequence[str] | None = None,
+        bounds: Sequence[Pair | None] | None = None,
+        periodic: Sequence[tuple[float, float] | None] | None = None,
+        told: str = "x",
     ) -> Table:
         """Of rows without missing values.
 
@@ -69,16 +139,26 @@ class Table:
             x: Shape (rows, columns).
             kinds: Of each column.
             jitter: Widths of noise, None for none.
+            names: Of the columns.
+            bounds, periodic: Of each column, as of `Support`.
+            told: What messages call x.
+
+        Raises:
+            ValueError: a column of whole numbers has others, or some beyond its bounds, or a period that is none.
         """
         found = []
-        for column, kind, width in zip(x.T, kinds, jitter, strict=True):
+        ends: list[Pair | None] = [None] * len(kinds) if bounds is None else list(bounds)
+        periods: list[tuple[float, float] | None] = [None] * len(kinds) if periodic is None else list(periodic)
+        for i, (column, kind, width) in enumerate(zip(x.T, kinds, jitter, strict=True)):
+            if kind != "float":
+                _check_whole(f"{told}: {_columns.label(i, names)}", column, ends[i], periods[i])
             low, high = float(column.min()), float(column.max())
             if low == high:
                 found.append(Column(kind, constant=low))
             elif kind == "float":
-                found.append(Column(kind, 0.0 if width is None else width))
+                found.append(Column(kind, width, bounds=ends[i]) if width else Column(kind))
             else:
-                found.append(Column(kind, _gap(column), low))
+                found.append(Column(kind, _gap(column, periods[i]), low, None, ends[i], periods[i]))
         if all(one.constant is not None for one in found):  # nothing would be left to fit
             found = [Column(one.kind) for one in found]
         return cls(tuple(found))
@@ -93,28 +173,53 @@ class Table:
         """Whether nothing is changed."""
         return not any(one.width or one.constant is not None for one in self.columns)
 
-    def spread(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-        """Rows to fit: without constant columns, and with noise in those that have some."""
-        rows = x[:, self.kept]
+    def without_constants(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Rows with the columns that a density has alone."""
+        return x if len(self.kept) == len(self.columns) else np.ascontiguousarray(x[:, self.kept])
+
+    def spread(self, x: NDArray[Any], purpose: int = FIT) -> NDArray[Any]:
+        """Rows of a density: without constant columns, and with noise in those that have some.
+
+        The noise is that of the seed, the purpose, and the number of the row.
+        """
+        if self.is_plain:
+            return x
+        rows: NDArray[Any] = x[:, self.kept]  # a copy
         widths = np.array([self.columns[i].width for i in self.kept])
         noisy = np.flatnonzero(widths)
         if noisy.size:
-            rows = rows.copy()
+            rng = np.random.default_rng([self.seed, NOISE, purpose])
             rows[:, noisy] += (widths[noisy] * (rng.random((len(rows), noisy.size)) - 0.5)).astype(rows.dtype)
+            for i in noisy.tolist():
+                rows[:, i] = self.columns[self.kept[i]].folded(rows[:, i])
         return rows
+
+    def to_look_at(
+        self, x: NDArray[Any], *others: NDArray[Any] | None, names: Sequence[str] | None, told: str, purpose: int = LOOK
+    ) -> tuple[Any, ...]:
+        """Rows that are compared with a density, and what belongs to each, treated as those of the fit were.
+
+        Raises:
+            ValueError: some miss a number, and the fit did not leave such rows out.
+        """
+        labels = [_columns.label(i, names) for i in range(len(self.columns))]
+        good = without_missing(x, labels, self.missing, told)
+        if self.missing == "drop":
+            for part in (part for part in others if part is not None):
+                good &= ~np.isnan(part.reshape(len(x), -1)).any(axis=1)
+        if not good.all():
+            x, others = x[good], tuple(None if part is None else part[good] for part in others)
+        self._others(x, told, "they are looked at by the other columns", names)
+        return self.spread(x, purpose), *others
 
     def back(self, x: NDArray[Any]) -> NDArray[Any]:
         """Draws as rows of the table: rounded, and with the constant columns."""
+        if self.is_plain:
+            return x
         rows = np.empty((len(x), len(self.columns)), x.dtype)
-        for i, one in enumerate(self.columns):
-            if one.constant is not None:
-                rows[:, i] = one.constant
         rows[:, self.kept] = x
         for i, one in enumerate(self.columns):
-            if one.is_discrete and one.width:
-                rows[:, i] = one.offset + one.width * np.round((rows[:, i] - one.offset) / one.width)
-            if one.kind == "boolean" and one.constant is None and one.width:
-                rows[:, i] = np.clip(rows[:, i], 0.0, 1.0)
+            rows[:, i] = one.back(rows[:, i])
         return rows
 
     def log_prob(
@@ -125,7 +230,7 @@ class Table:
         A density is averaged over 16 or 32 places in the cell of whole numbers, the same for each row. A row with
         another number in a constant column has a log density of -inf, with a warning.
         """
-        rows = np.ascontiguousarray(x[:, self.kept])
+        rows = self.without_constants(x)
         widths = np.array([self.columns[i].width if self.columns[i].is_discrete else 0.0 for i in self.kept])
         cells = np.flatnonzero(widths)
         if not cells.size:
@@ -139,48 +244,61 @@ class Table:
                 with np.errstate(invalid="ignore"):
                     total = np.logaddexp(total, np.asarray(verb(moved, context), np.float64))
             total += np.log(widths[cells]).sum() - np.log(len(places))
-        return self._elsewhere(total, x, name)
+        other = self._others(x, name, "their log density is -inf", None)
+        if other is not None:
+            total = np.where(other, -np.inf, total)
+        return total if len(rows) == 0 or self.is_plain else np.where(np.isnan(x).any(axis=1), np.nan, total)
 
-    def _elsewhere(self, log_prob: NDArray[np.float64], x: NDArray[Any], name: str) -> NDArray[np.float64]:
-        """-inf for rows that differ in a constant column."""
+    def _others(self, x: NDArray[Any], told: str, then: str, names: Sequence[str] | None) -> NDArray[np.bool_] | None:
+        """Rows that differ in a constant column, with a warning; None where none does. What is missing does not."""
         other = np.zeros(len(x), bool)
         first = None
         for i, one in enumerate(self.columns):
             if one.constant is not None:
-                differs = x[:, i] != np.asarray(one.constant, x.dtype)
+                differs = (x[:, i] != np.asarray(one.constant, x.dtype)) & ~np.isnan(x[:, i])
                 if differs.any() and first is None:
                     first = i
                 other |= differs
         if first is None:
-            return log_prob
-        warnings.warn(
-            f"{name}: {int(other.sum())} of {len(x)} rows differ from {self.columns[first].constant:g}, the one value "
-            f"that column {first} had in all rows to fit, or in other such columns: their log density is -inf",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-        return np.where(other, -np.inf, log_prob)
-
-    def bounds(self, bounds: Any, argument: str = "bounds") -> Any:
-        """Those of the columns that are left: around whole numbers wider by half a gap."""
-        if bounds is None:
             return None
-        given = list(bounds)
-        check.length(argument, given, len(self.columns))
+        warnings.warn(
+            f"{told}: {int(other.sum())} of {len(x)} rows differ from {self.columns[first].constant:g}, the one value "
+            f"that {_columns.label(first, names)} had in all rows to fit, or in other such columns: {then}",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+        return other
+
+    def bounds(self, given: Sequence[Any] | None) -> list[Any] | None:
+        """Bounds of the columns that are left, None where there are none: of whole numbers those of their cells."""
+        if given is None:
+            return None
+        check.length("bounds", list(given), len(self.columns))
         found = []
         for i in self.kept:
-            pair, half = given[i], 0.5 * self.columns[i].width
-            if pair is not None and argument == "bounds" and half:
-                pair = tuple(end if end is None else end + sign * half for end, sign in zip(pair, (-1, 1), strict=True))
+            pair, one = given[i], self.columns[i]
+            if pair is not None and one.is_discrete and one.width:
+                half, ends = 0.5 * one.width, replace(one, bounds=tuple(pair)).ends
+                low, high = ends
+                pair = (None if low is None else low - half, None if high is None else high + half)
             found.append(pair)
+        return found if any(pair is not None for pair in found) else None
+
+    def periods(self, given: Sequence[Any] | None) -> list[Any] | None:
+        """Periods of the columns that are left; None where there are none."""
+        if given is None:
+            return None
+        check.length("periodic", list(given), len(self.columns))
+        found = [given[i] for i in self.kept]
         return found if any(pair is not None for pair in found) else None
 
     def header(self) -> list[dict[str, Any]]:
         """For JSON; the way back is `of_header`."""
-        return [dict(vars(one)) for one in self.columns]
+        every = [vars(one) for one in self.columns]
+        return [{name: value for name, value in one.items() if name not in LATER or value} for one in every]
 
     @classmethod
-    def of_header(cls, header: Any) -> Table:
+    def of_header(cls, header: Any, seed: Any = 0, missing: Any = "refuse") -> Table:
         """Raises ValueError, TypeError or KeyError for what `header` did not give."""
         if not isinstance(header, list) or not header:
             raise TypeError("expected a list of columns")
@@ -192,20 +310,88 @@ class Table:
             constant = entry["constant"]
             if constant is not None:
                 constant = check.number("constant", constant, above=-np.inf, below=np.inf)
-            found.append(Column(kind, width, offset, constant))
-        table = cls(tuple(found))
+            support = Support([entry.get("bounds")], [entry.get("period")])
+            found.append(Column(kind, width, offset, constant, support.bounds[0], support.periodic[0]))
+        table = cls(tuple(found), check.integer("seed", seed), check.choice("missing", missing, MISSING))
         if not table.kept:
             raise ValueError("expected a column that is not constant")
         return table
 
 
-def _gap(column: NDArray[Any]) -> float:
-    """The largest whole number of which all differences are multiples; 1 where some are no whole numbers."""
-    values = np.unique(column)
-    steps = np.diff(values)
-    if not (np.trunc(values) == values).all() or steps.max(initial=0.0) >= 2**53:
+LATER = ("bounds", "period")  # what a column of a file has only where it has some
+
+
+# ---- what a file keeps -----------------------------------------------------------------------------------------------
+
+
+def note(table: Table, names: Sequence[str] | None) -> str:
+    """For `notes["table"]`: what became of the columns, and all their names, or null."""
+    own = {"seed": table.seed, "missing": table.missing}
+    return json.dumps({"names": None if names is None else list(names), "columns": table.header(), **own})
+
+
+def kept_in(notes: dict[str, str], features: int) -> Table | None:
+    """The way back; None where there is none, or none that fits a flow of so many features."""
+    try:
+        told = json.loads(notes.get("table", "null"))
+        found = Table.of_header(told["columns"], told.get("seed", 0), told.get("missing", "refuse"))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return found if len(found.kept) == features else None
+
+
+def names_in(notes: dict[str, str], table: Table) -> list[str] | None:
+    """What all columns of the table were called."""
+    try:
+        names = json.loads(notes["table"])["names"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return names if _are_names(names, len(table.columns)) else None
+
+
+def named_in(notes: dict[str, str], features: int, contexts: int) -> tuple[list[str], list[str]] | None:
+    """What the columns of a flow and of its context were called; None where that is not told, or does not fit."""
+    try:
+        told = json.loads(notes.get("columns", "null"))
+        names = told["features"], told["context"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return names if _are_names(names[0], features) and _are_names(names[1], contexts) else None
+
+
+def _are_names(names: Any, count: int) -> bool:
+    return isinstance(names, list) and len(names) == count and all(isinstance(one, str) for one in names)
+
+
+# ---- what columns are ------------------------------------------------------------------------------------------------
+
+
+def _check_whole(told: str, column: NDArray[Any], bounds: Pair | None, period: tuple[float, float] | None) -> None:
+    """Refuse what is not whole, or is beyond bounds, in a column that is said to have whole numbers."""
+    bad = np.flatnonzero(np.trunc(column) != column)
+    if bad.size:
+        raise ValueError(
+            f"{told}: expected whole numbers, as discrete says, got {column[bad[0]]:g}; numbers like this: "
+            f"{bad.size:,} of {len(column):,}"
+        )
+    low, high = bounds or (None, None)
+    bad = np.flatnonzero((column < (-np.inf if low is None else low)) | (column > (np.inf if high is None else high)))
+    if bad.size:
+        raise ValueError(
+            f"{told}: expected whole numbers from {low} to {high}, got {column[bad[0]]:g}; numbers like this: "
+            f"{bad.size:,} of {len(column):,}"
+        )
+    if period is not None and period[1] - period[0] != np.trunc(period[1] - period[0]):
+        raise ValueError(f"{told}: expected a period as long as a whole number, as its numbers are whole, got {period}")
+
+
+def _gap(column: NDArray[Any], period: tuple[float, float] | None) -> float:
+    """The largest whole number of which all differences are multiples, and the period is."""
+    steps = np.diff(np.unique(column))
+    if steps.max(initial=0.0) >= 2**53:
         return 1.0
-    return float(np.gcd.reduce(steps.astype(np.int64)))
+    gap = int(np.gcd.reduce(steps.astype(np.int64)))
+    return float(gap if period is None else np.gcd(gap, int(period[1] - period[0])))
 
 
 @functools.lru_cache(maxsize=16)

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
+from headrace import _core
 from headrace._core import cpu
 from headrace.flow import Flow
 
@@ -42,6 +43,8 @@ class Structure:
     until `fit` changes such numbers.
     """
 
+    target = "headrace"  # what the calls of compiled code are named by, on every platform
+
     def __init__(self, flow: Flow) -> None:
         """Copy a flow and make its program known to compiled code."""
         self.flow = copy.copy(flow)
@@ -54,7 +57,17 @@ class Structure:
         if self.compiled:
             self.handle = cpu.xla_open(self.program)
             self._closed = weakref.finalize(self, cpu.xla_close, self.dtype == np.float64, self.handle)
+            self._known_to(_on_devices())
         self.directions: dict[tuple[bool, bool, bool, bool], Direction] = {}
+
+    def _known_to(self, core: Any) -> None:
+        """Make it known to the module for devices too, under the same number; it goes there when first called there."""
+        if core is None:
+            return
+        is_double = self.dtype == np.float64
+        parts, bf16 = self.flow._made_for(core), self.flow.matmul == "bf16"
+        core.xla_open(is_double, self.handle, *parts, self.program.weights(), bf16)
+        self._closed_on_devices = weakref.finalize(self, core.xla_close, is_double, self.handle)
 
     def __reduce__(self) -> Any:
         """A pickle is the flow's."""
@@ -86,7 +99,8 @@ def structure_of(flow: Flow) -> Structure:
     """The structure of a flow on the CPU; the same one as long as the flow keeps its program."""
     if flow.device != "cpu":
         raise ValueError(
-            f"flow: expected one on the CPU, where headrace.jax computes, got {flow.device}; call .to('cpu')"
+            f"flow: expected one on the CPU, as headrace.jax computes wherever JAX does, got {flow.device}; call "
+            ".to('cpu')"
         )
     with _lock:
         found = _of_programs.get(id(flow._program))
@@ -98,16 +112,24 @@ def structure_of(flow: Flow) -> Structure:
 
 
 @lru_cache(maxsize=1)
+def _on_devices() -> Any:
+    """The compiled module for CUDA devices, where there are such and it takes calls of compiled code."""
+    core = None if _core.cuda_unavailable() else _core.cuda
+    return core if hasattr(core, "xla_handlers") else None
+
+
+@lru_cache(maxsize=1)
 def _registered() -> bool:
     """Whether compiled code calls the core directly; tells JAX of it, or the user once that it does not."""
     handlers = dict(getattr(cpu, "xla_handlers", {}))
     missing = "" if handlers else "headrace was built without the headers of jaxlib"
-    elsewhere = handlers.pop("elsewhere", None)
+    elsewhere = handlers.pop("elsewhere", None)  # says what to do
+    on_cuda = getattr(_on_devices(), "xla_handlers", {})
     try:
         for name, handler in handlers.items():
-            jax.ffi.register_ffi_target(f"headrace_{name}", handler, platform="cpu")
-            for platform in ("CUDA", "ROCM"):  # there the same names say what to do
-                jax.ffi.register_ffi_target(f"headrace_{name}", elsewhere, platform=platform)
+            places = {"cpu": handler, "CUDA": on_cuda.get(name, elsewhere), "ROCM": elsewhere}
+            for platform, own in places.items():  # the same name on each: one compiled function works on all
+                jax.ffi.register_ffi_target(f"{Structure.target}_{name}", own, platform=platform)
     except Exception as error:  # of a jaxlib older than the headers, whatever its class
         missing = f"this jaxlib refuses the headers that headrace was built with ({error})"
     if missing:
@@ -256,7 +278,7 @@ class Direction:
         results = tuple(jax.ShapeDtypeStruct(s, dtype) for s in shapes)
         arrays = tuple(varying(a, axes) for a in arrays)
         if structure.compiled:
-            call = jax.ffi.ffi_call(f"headrace_{kind}_{dtype}", results, vmap_method="sequential")
+            call = jax.ffi.ffi_call(f"{structure.target}_{kind}_{dtype}", results, vmap_method="sequential")
             scale = {name: np.float64(value) for name, value in more.items()}
             handle = np.int64(structure.handle)
             found = call(*arrays, handle=handle, inverse=self.inverse, base=self.base, **scale)

@@ -21,7 +21,7 @@ from headrace._module import Block
 from headrace._stored import Stored, header_of, storable
 from headrace.bases import Base, Logistic, StandardNormal
 from headrace.conditional import Conditional
-from headrace.transforms.restriction import chain_of
+from headrace.transforms.restriction import chain_of, columns_of
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Flow(Derivatives):
         self._base = base
         self._standardize_context: Pair | None = None
         if standardize_context is not None:
-            self._standardize_context = _context_scale("standardize_context", standardize_context, self._context)
+            self._standardize_context = check.context_scale("standardize_context", standardize_context, self._context)
         self._set_program()
 
     def _set_program(self) -> None:
@@ -418,7 +418,7 @@ class Flow(Derivatives):
         >>> hr.MAF(4, link="none").marginal(2).log_prob(np.zeros((3, 2))).shape
         (3,)
         """
-        return self._marginal(_columns(columns, self._features))[0]
+        return self._marginal(columns_of(columns, self._features))[0]
 
     def _marginal(self, columns: tuple[int, ...]) -> tuple[Flow, tuple[int, ...]]:
         """And the latent coordinates that belong to these columns."""
@@ -459,7 +459,7 @@ class Flow(Derivatives):
         if columns is None:
             shape = self._caller().open("x", x).shape
             columns = range(shape[-1] if shape else 0)
-        known = _columns(columns, self._features)
+        known = columns_of(columns, self._features)
         if len(known) == self._features:
             raise ValueError(f"x: expected fewer than {self._features} columns, got {len(known)}")
         marginal, latent = self._marginal(known)
@@ -582,22 +582,3 @@ class Flow(Derivatives):
             checkpoint_every=checkpoint_every,
             group=group,
         )
-
-
-def _columns(columns: Any, features: int) -> tuple[int, ...]:
-    """Different columns, at least one; a number is so many of the first."""
-    if not np.iterable(columns):
-        return tuple(range(check.integer("columns", columns, least=1, most=features)))
-    chosen = check.coordinates("columns", columns, features)
-    if not chosen:
-        raise ValueError("columns: expected at least one, got none")
-    return chosen
-
-
-def _context_scale(name: str, value: Any, columns: int) -> Pair:
-    """Mean and standard deviation of context columns, checked."""
-    if not isinstance(value, tuple) or len(value) != 2:
-        raise TypeError(f"{name}: expected a tuple (mean, std), got {check.kind_of(value)}")
-    if columns == 0:
-        raise ValueError(f"{name}: expected None, as no transform takes a context, got (mean, std)")
-    return check.vector(f"{name}[0]", value[0], columns), check.vector(f"{name}[1]", value[1], columns, positive=True)

@@ -1,8 +1,9 @@
 """Rows that do not fit in memory, for `Flow.fit`, `DualAscentFlow.fit` and `FlowDensity.fit`: ``hr.rows``.
 
 A stream is given in the place of ``x``, and has context and weights of its own. Up to ``buffer`` rows are read whole:
-then a fit has the bits that it has of arrays. Longer streams are read once to check and to measure them, and once each
-epoch; docs/scale.md says what a fit does with them, and how much memory it takes.
+then a fit has the bits that it has of arrays. Longer streams are read once to check and to measure them, before that
+once to count rows where there are weights or where nobody knows how many rows there are, and once each epoch;
+docs/scale.md says what a fit does with them, and how much memory it takes.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def dask(
         buffer: Rows that are shuffled together.
 
     Raises:
-        TypeError: nothing of Dask's.
-        ValueError: other shapes, or a column that is not there.
+        TypeError: nothing of Dask's, or of a frame something else than names.
+        ValueError: other shapes, or a column that is not there, or not once.
     """
     return of_dask(x, context, weights, columns, buffer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ except ImportError as error:
 from headrace import _arguments as check
 from headrace import _columns
 from headrace import _table as _tables
+from headrace._arrays.caller import is_array
 from headrace._arrays.frames import class_of
 from headrace._streams.given import stream_of
 from headrace._streams.stream import Stream
@@ -27,13 +29,13 @@ from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.tails import StudentT
+from headrace.transforms.support import Support, support_or_none
 
 __all__ = ["FlowDensity"]
 
 FLOWS = {"maf": MAF, "iaf": IAF, "realnvp": RealNVP, "nsf": NSF, "planar": PlanarFlow, "radial": RadialFlow}
 BASES = {"standard_normal": StandardNormal, "normal": Normal, "logistic": Logistic, "student_t": StudentT}
 
-_NOISE = 0x6E6F697365  # beside a seed: the noise of whole numbers is no other number that it gives
 _LEAST_ROWS = 8  # fewer take another path through the core, which may differ in the last digits
 
 # What the data, or other parameters of the estimator, say; all else is taken over from the flows and from `Flow.fit`.
@@ -177,8 +179,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         if weights is not None and (weights < 0.0).any():
             raise ValueError(f"sample_weight: expected numbers of at least 0, got {weights.min()}")
         share = self._outliers()
-        names = getattr(self, "feature_names_in_", None)
-        if message := _columns.about_index(X, None if names is None else names.tolist()):
+        if message := _columns.about_index(X, self._called()):
             warnings.warn(f"X: {message}; drop it if it is an index", RuntimeWarning, stacklevel=2)
         conditions = None
         if context is not None:
@@ -189,7 +190,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         counts: Any = slice(None) if weights is None or not weights.any() else weights > 0.0  # rows that take part
         self._learn_table(X[counts], told)
         columns = 0 if conditions is None else conditions.shape[1]
-        self._fit_flow(X[:, self.table_.kept], columns, X, conditions, weights)
+        self._fit_flow(self.table_.without_constants(X), columns, X, conditions, weights)
         conditions, weights = (None if part is None else part[counts] for part in (conditions, weights))
         self.offset_ = _quantile(self._log_prob(X[counts], conditions), weights, share)
         return self
@@ -214,9 +215,11 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def _fit_flow(self, like: NDArray[Any], columns: int, x: Any, context: Any, weights: Any) -> None:
         """Fit a fresh flow, or several, for rows as those of `like`."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        if isinstance(x, np.ndarray):
-            x = self.table_.spread(x, np.random.default_rng([seed, _NOISE]))
         how = {name: getattr(self, name) for name in _FITTED_WITH}
+        if isinstance(x, np.ndarray):
+            self.table_ = replace(self.table_, seed=seed)
+            x = self.table_.spread(x)
+            how["validation"] = self._held_out(how["validation"])
         if self.ensemble is None:
             if self.bootstrap:
                 raise ValueError("bootstrap: expected False without an ensemble, got True")
@@ -229,6 +232,45 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         if self.ensemble is not None:
             flow = flow[: len(self.history_)]  # those that Ctrl-C let begin
         self.flow_, self.n_context_ = flow, flow.context
+
+    def _held_out(self, validation: Any) -> Any:
+        """Rows given to judge the epochs by, treated as those to fit; a share, None and plain tables as they are."""
+        parts = validation if isinstance(validation, tuple) else (validation,)
+        if not parts or not is_array(parts[0]) or (self.table_.is_plain and self.missing == "refuse"):
+            return validation
+        X: NDArray[Any] = check_array(
+            parts[0], dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", input_name="validation"
+        )
+        if X.shape[1] != self.n_features_in_:
+            raise ValueError(f"validation: expected {self.n_features_in_} columns, as X has, got {X.shape[1]}")
+        others = [None if part is None else np.asarray(part) for part in parts[1:]]
+        return self.table_.to_look_at(X, *others, names=self._called(), told="validation")
+
+    def _to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]:
+        """What `headrace.diagnose` is given, as the flow has it."""
+        called = self._called() if names is None else names
+        own = None if called is None or len(called) != self.n_features_in_ else [called[i] for i in self.table_.kept]
+        given = self._looked_at(x, context, weights, "x", _tables.LOOK)
+        known = None
+        if training is not None:
+            parts = training if isinstance(training, tuple) else (training,)
+            known = self._looked_at(parts[0], parts[1] if len(parts) > 1 else None, None, "training", _tables.FIT)[:2]
+        return *given, known, names if own is None else own
+
+    def _looked_at(self, x: Any, context: Any, weights: Any, told: str, purpose: int) -> tuple[Any, ...]:
+        X = self._opened(x)
+        conditions, share = self._context(context, len(X)), None if weights is None else np.asarray(weights)
+        if conditions is not None and conditions.ndim == 1:
+            conditions = np.broadcast_to(conditions, (len(X), conditions.size))
+        found: tuple[Any, ...] = self.table_.to_look_at(
+            X, conditions, share, names=self._called(), told=told, purpose=purpose
+        )
+        return found
+
+    def _called(self) -> list[str] | None:
+        """The names of the columns."""
+        names = getattr(self, "feature_names_in_", None)
+        return None if names is None else list(names)
 
     def score_samples(self, X: Any, context: Any = None) -> NDArray[Any]:
         """The log density of each row in nats, shape (rows,), float64: the same for a row alone and among others.
@@ -254,21 +296,26 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         check_is_fitted(self)
         if not isinstance(self.flow_, Ensemble):
             raise ValueError("ensemble: expected a number of flows for a spread, got None")
-        X = self._opened(X)[:, self.table_.kept]
-        return self._by_row(self.flow_.spread, X, self._context(context, len(X)))
+        X = self._opened(X)
+        found = self._by_row(self.flow_.spread, self.table_.without_constants(X), self._context(context, len(X)))
+        return np.where(np.isnan(X).any(axis=1), np.nan, found)
 
     def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
-        """The mean log density of rows in nats."""
-        return float(self.score_samples(X, context).mean(dtype=np.float64))
+        """The mean log density of rows in nats, of those without missing numbers where ``missing="drop"``."""
+        log_prob = self.score_samples(X, context)
+        return float(log_prob[~np.isnan(self._opened(X)).any(axis=1)].mean(dtype=np.float64))
 
     def decision_function(self, X: Any, *, context: Any = None) -> NDArray[Any]:
-        """`score_samples` less `offset_`: below 0 for outliers, shape (rows,)."""
+        """`score_samples` less `offset_`: below 0 for outliers, NaN for rows that miss a number, shape (rows,)."""
         decision: NDArray[Any] = self.score_samples(X, context) - self.offset_
         return decision
 
     def predict(self, X: Any, *, context: Any = None) -> NDArray[np.int64]:
-        """1 for rows like those that were fitted, -1 for outliers, shape (rows,)."""
-        return np.where(self.decision_function(X, context=context) < 0.0, -1, 1)
+        """1 for rows like those that were fitted, -1 for outliers and for rows without a density, shape (rows,).
+
+        The latter are rows that miss a number (where ``missing="drop"``; else they are refused).
+        """
+        return np.where(self.decision_function(X, context=context) >= 0.0, 1, -1)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None, *, context: Any = None) -> Any:
         """`fit`, and `predict` of the same rows."""
@@ -317,8 +364,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
     def _present(self, X: NDArray[Any], *others: NDArray[Any] | None) -> tuple[Any, ...]:
         """Rows without missing numbers, and what belongs to them."""
-        names = getattr(self, "feature_names_in_", None)
-        labels = [_columns.label(i, None if names is None else names.tolist()) for i in range(X.shape[1])]
+        labels = [_columns.label(i, self._called()) for i in range(X.shape[1])]
         good = _tables.without_missing(X, labels, self.missing, "X")
         if good.all():
             return X, *others
@@ -326,8 +372,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
     def _learn_table(self, X: NDArray[Any], told: list[str] | None) -> None:
         """What each column is, by rows that count, and which noise it gets."""
-        names = getattr(self, "feature_names_in_", None)
-        called = None if names is None else names.tolist()
+        called = self._called()
         kinds = ["float"] * X.shape[1]
         if isinstance(self.discrete, str) and self.discrete != "auto":
             raise ValueError(f"discrete: expected 'auto', None or a list of columns, got {self.discrete!r}")
@@ -336,7 +381,9 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
                 kinds[i] = told[i] if told is not None and told[i] != "float" else "integer"
         elif self.discrete == "auto" and told is not None:
             kinds = told
-        plain = _tables.Table.learn(X, kinds, [None] * X.shape[1])
+        support = support_or_none(self.bounds, X.shape[1], self.periodic) or Support([None] * X.shape[1])
+        ends: dict[str, Any] = {"bounds": support.bounds, "periodic": support.periodic, "names": called, "told": "X"}
+        plain = _tables.Table.learn(X, kinds, [None] * X.shape[1], **ends)
         widths: list[float | None] = [None] * X.shape[1]
         if isinstance(self.jitter, dict):
             for i, width in zip(
@@ -351,7 +398,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             fixed = None if self.jitter == "auto" else check.number("jitter", self.jitter, above=0.0, below=np.inf)
             for i in _tables.repeating(X, plain):
                 widths[i] = _tables.smallest_gap(X[:, i]) if fixed is None else fixed
-        self.table_ = _tables.Table.learn(X, kinds, widths)
+        self.table_ = replace(_tables.Table.learn(X, kinds, widths, **ends), missing=self.missing)
         if message := _tables.about_repeats(X, self.table_, called):
             warnings.warn(f"X: {message}", RuntimeWarning, stacklevel=3)
 
@@ -372,11 +419,9 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         for key in settings:
             if key not in takes:
                 raise ValueError(f"{key}: expected None, as flow={name!r} does not take it, got {settings[key]!r}")
-        for key in ("bounds", "periodic"):
-            if key in settings and (own := self.table_.bounds(settings[key], key)) is not None:
+        for key, left in (("bounds", self.table_.bounds), ("periodic", self.table_.periods)):
+            if (own := left(settings.pop(key, None))) is not None:
                 settings[key] = own
-            else:
-                settings.pop(key, None)
         if "base" in settings and not isinstance(settings["base"], Base):
             settings["base"] = BASES[check.choice("base", settings["base"], tuple(BASES))](X.shape[1])
         dtype = X.dtype if self.dtype is None else self.dtype

@@ -23,7 +23,7 @@ from headrace._fit.cross_validation import chosen_epochs, clearly_better
 from headrace._fit.fingerprint import fingerprint
 from headrace._fit.history import History
 from headrace._fit.optimizer import Adam
-from headrace._fit.plan import Plan
+from headrace._fit.plan import FEW, LEAST, MANY, Plan
 from headrace._fit.rows import Data, Part
 from headrace._fit.run import DeviceRun, HeldOut, Run
 from headrace._fit.stream_run import StreamRun
@@ -43,9 +43,6 @@ AVERAGE = 0.999
 PATIENCE = 50
 CHECKPOINT_EVERY = 60.0  # seconds
 
-FEW = 50  # rows held out that are too few to judge by
-LEAST = 10  # rows for cross-validation
-MANY = 50_000  # rows beyond which no Gaussian is tried
 CHOOSING = 0.75  # of a time budget, at most, to cross-validation: five fits to four fifths of the rows for one to all
 
 
@@ -70,7 +67,7 @@ def fit(
 
         said = {"weights": weights, "validation": validation, "seed": seed, "progress": progress}
         kept_in = {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every, "time_budget": time_budget}
-        return fit_together(flow, x, context, group=group, few=FEW, many=MANY, **said, **kept_in, **plan)
+        return fit_together(flow, x, context, group=group, **said, **kept_in, **plan)
     clock = Clock(time_budget)
     rng = np.random.default_rng(check.integer("seed", seed))
     kept = Checkpoint(checkpoint, checkpoint_every)

@@ -1,10 +1,15 @@
 """A dual ascent with a time budget ends in about that time, with what it has."""
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 import headrace as hr
+from headrace._fit import clock as _clock
+from headrace.ascent import ascent as _ascent
+from headrace.ascent import dual_ascent as _dual_ascent
 
 
 def banana(n):
@@ -26,3 +31,52 @@ def test_an_ascent_keeps_to_its_time():
     whole = hr.DualAscentFlow(steps=3, refine=False)
     whole.fit(x[:500], time_budget=60.0, progress=False)
     assert whole.history.stopped == "steps"
+
+
+@pytest.mark.parametrize("map", ["kink", "spline"])
+def test_an_ascent_ends_before_a_step_that_its_time_has_no_room_for(map, monkeypatch):
+    """Each step takes a second by a clock that only readings move, and half as much more is kept for the next."""
+    ticks = iter(np.arange(0.0, 1e4, 0.5))  # read twice a step: for the history, and for the time that is left
+    now = [0.0]
+
+    def read():
+        now[0] = float(next(ticks))
+        return now[0]
+
+    monkeypatch.setattr(_ascent, "time", SimpleNamespace(perf_counter=read))
+    monkeypatch.setattr(_clock, "now", lambda: now[0])
+    model = hr.DualAscentFlow(steps=100, map=map, refine=False, patience=None)
+    flow = model.fit(banana(500), time_budget=10.0 / (1.0 - _clock.UNTIMED), progress=False)
+    history = model.history
+    assert history.stopped == "time_budget"
+    # The n-th reading for the clock is at n seconds: 9 + 1.5 s leave no room, 8 + 1.5 s did.
+    assert len(history.log_likelihood) == 9
+    assert history.seconds == [0.5 + i for i in range(9)]
+    assert len(flow) > 0
+
+
+@pytest.mark.parametrize(("rows", "refine", "rivals"), [(1000, None, True), (1000, True, False), (6000, None, False)])
+def test_the_time_is_shared_among_what_is_tried(rows, refine, rivals, monkeypatch):
+    """A fifth for the ascent before a joint training, three fifths of the rest for it where another ascent competes."""
+    now, ends, joint = [0.0], [], []
+    ascended, refined = hr.DualAscentFlow._ascended, hr.DualAscentFlow._refined
+
+    def ascend(self, rows, rng, refine, clock, progress):
+        ends.append((now[0], clock.end))
+        now[0] += 10.0
+        return ascended(self, rows, rng, refine, _clock.Clock(), progress)
+
+    def train(self, flow, rows, rng, clock, progress):
+        joint.append((now[0], clock.end))
+        now[0] += 20.0
+        return refined(self, flow, rows, rng, _clock.Clock(), progress)
+
+    monkeypatch.setattr(_dual_ascent, "REFINE_STEPS", 20)
+    monkeypatch.setattr(_clock, "now", lambda: now[0])
+    monkeypatch.setattr(hr.DualAscentFlow, "_ascended", ascend)
+    monkeypatch.setattr(hr.DualAscentFlow, "_refined", train)
+    hr.DualAscentFlow(steps=2, refine=refine).fit(banana(rows), time_budget=100.0, progress=False)
+    end = 100.0 * (1.0 - _clock.UNTIMED)
+    assert ends[0] == (0.0, pytest.approx(0.2 * end))
+    assert joint == [(10.0, pytest.approx(10.0 + 0.6 * (end - 10.0) if rivals else end))]
+    assert ends[1:] == ([(30.0, pytest.approx(end))] if rivals else [])  # what is left

@@ -1,6 +1,7 @@
 """`hr.auto`: what is tried, what is kept, and that it says so where something simple is as good."""
 
 import copy
+import os
 import signal
 import threading
 import warnings
@@ -85,7 +86,7 @@ def test_held_out_rows_are_seen_by_nothing(monkeypatch):
 def test_the_time_is_kept():
     choice = hr.auto(banana(1000), seconds=2.0, families=("maf", "nsf", "realnvp"), progress=False)
     begun = [one for one in choice.table if one.flow is not None]
-    assert sum(one.seconds for one in begun) < 6.0  # steps are timed as they come, and machines are loaded
+    assert sum(one.seconds for one in begun) < 6.0  # no more than that nothing hangs: machines are loaded
     states = {one.state.split(" after")[0] for one in choice.table}
     assert states <= {"", "dropped", "not begun", "it ended", "to the end of the time"}
 
@@ -110,20 +111,59 @@ def test_the_better_half_goes_on(monkeypatch):
     assert places == [0, 1, 2, 3, 4, 5, 6, 6, 5, 4, 3, 6, 5, 6]
     assert asked[0][1] == pytest.approx(10 * 0.98 / 4 / 7, rel=0.05)
     assert asked[-1][1] > 2 * asked[0][1]
+    assert [one.dropped for one in trials] == [True] * 6 + [False]
+    assert [run._state(one) for one in trials[-2:]] == ["dropped after round 3", "to the end of the time"]
+    trials[0].chosen_by = 9.0  # one that was dropped, by luck of its rows
+    assert run._reached(trials[0]) == -np.inf
+    assert run._reached(trials[-1]) == 6.0
 
 
-def test_a_fit_goes_on_where_it_stopped(tmp_path):
+def test_a_fit_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    """The second fit begins with the state of the first one, whose losses it has, and more."""
+    histories, begun, fit = [], [], hr.Flow.fit
+
+    def watched(self, *given, **others):
+        begun.append(os.path.exists(others["checkpoint"]))
+        histories.append(fit(self, *given, **others))
+        return histories[-1]
+
+    monkeypatch.setattr(hr.Flow, "fit", watched)
     fitted, choosing, _ = parted(Sample(banana(2000)), 0)
     setting = tried.Setting(2, 0, None, "float32", 0)
     trial = tried.Trial(tried.candidates(("nsf",), setting, few=False)[0], 0)
-    trial.go(fitted, choosing, 0.4, str(tmp_path))
+    trial.go(fitted, choosing, 0.8, str(tmp_path))
     if trial.is_over:
         pytest.skip("the machine is so fast that the fit is over")
     first, reached = copy.copy(trial.flow), trial.chosen_by
-    trial.go(fitted, choosing, 1.0, str(tmp_path))
+    trial.go(fitted, choosing, 1.6, str(tmp_path))
     assert trial.rounds == 2
+    assert begun == [False, True]
+    losses = [history.train_loss for history in histories]
+    assert len(losses[1]) >= len(losses[0])
+    assert losses[1][: len(losses[0]) - 1] == losses[0][:-1]  # the last one may have been cut short
     assert trial.chosen_by >= reached - 1e-3
     assert (trial.flow.parameters != first.parameters).any()
+
+
+@pytest.mark.parametrize("slow", [1.0, 1.2])
+def test_rounds_share_the_time(monkeypatch, slow):
+    """By a clock that trials alone move: all of the time is given, and no more."""
+    now = [100.0]
+
+    class Timed(tried.Trial):
+        def go(self, fitted, choosing, seconds, folder=None):
+            now[0] += slow * seconds
+            self.rounds += 1
+            self.stopped, self.chosen_by, self.flow = "time_budget", float(self.candidate.name), hr.MAF(2)
+
+    monkeypatch.setattr("headrace._fit.clock.now", lambda: now[0])
+    monkeypatch.setattr(run.time, "perf_counter", lambda: now[0])
+    trials = [Timed(tried.Candidate(str(i), lambda: None), 0) for i in range(7)]
+    setting = tried.Setting(2, 0, None, "float32", 0)
+    search = run._ManyRows(Sample(banana(10)), trials, setting, None, run.Clock(10.0), False)
+    with search.shown() as shown:
+        search._halve(Sample(banana(10)), Sample(banana(10)), "", shown)
+    assert now[0] - 100.0 == pytest.approx(9.8, rel=1e-9) if slow == 1.0 else 9.8 <= now[0] - 100.0 < 10.4
 
 
 @pytest.mark.parametrize("rows", [4, 10, 60])

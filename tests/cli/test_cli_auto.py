@@ -1,7 +1,11 @@
 """`headrace fit --auto`: the table is printed, and the best is saved."""
 
+import json
+
 import numpy as np
 import pytest
+
+import headrace as hr
 
 pytestmark = pytest.mark.programs
 
@@ -23,5 +27,47 @@ def test_auto(folder, run, result):
     report = result("fit", "t.csv", "-o", "f.safetensors", "--auto", "--time-budget", 1, "--context", "b")
     assert report["context"] == 1
     assert report["table"][0]["name"] == report["name"]
-    assert run("fit", "t.csv", "-o", "f", "--auto", "--epochs", 3)[0] == 2
-    assert run("fit", "t.csv", "-o", "f", "--auto", "--ensemble", 3)[0] == 2
+
+
+UNUSED = {
+    "--flow": "maf", "--validation": 0.2, "--epochs": 3, "--ensemble": 3, "--periodic": "a=0:1", "--transforms": 2,
+    "--checkpoint": "c", "--checkpoint-every": 3, "--patience": 2, "--learning-rate": 0.1, "--batch-size": 9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", UNUSED)
+def test_options_that_would_not_be_used_are_refused(folder, run, option):
+    write("t.csv", np.zeros((5, 2)), "a,b")
+    code, out, err = run("fit", "t.csv", "-o", "f", "--auto", option, UNUSED[option])
+    assert (code, out) == (2, "")
+    assert f"argument {option}: --auto does not take it" in err
+
+
+def test_it_says_how_many_rows_of_a_long_table_it_looks_at(folder, run, monkeypatch):
+    monkeypatch.setattr("headrace._cli.fitting.JUDGES", 300)
+    write("t.csv", np.random.default_rng(0).standard_normal((900, 2)), "a,b")
+    long = ("fit", "t.csv", "-o", "f.safetensors", "--auto", "--time-budget", 0.5, "--buffer", 400)
+    code, out, err = run(*long, "--json")
+    assert code == 0
+    assert "--auto looks at 300 of 900 rows, drawn evenly from all" in err
+    report = json.loads(out)
+    assert (report["rows"], report["rows_looked_at"]) == (900, 300)
+    short = run("fit", "t.csv", "-o", "f.safetensors", "--auto", "--time-budget", 0.5)
+    assert (short[0], short[2]) == (0, "")
+
+
+def test_a_diagnosis_calls_columns_by_their_names(folder, run, monkeypatch):
+    """Quotes included, which some names have."""
+    names, look = [], hr.auto
+
+    def watched(*given, **others):
+        names.append(others["names"])
+        return look(*given, **others)
+
+    monkeypatch.setattr("headrace.choosing.auto", watched)
+    rng = np.random.default_rng(0)
+    np.savetxt("t.csv", rng.standard_normal((60, 2)), delimiter=",", header="'a',column b", comments="")
+    assert run("fit", "t.csv", "-o", "f", "--auto", "--time-budget", 0.2)[0] == 0
+    np.save("t.npy", rng.standard_normal((60, 2)))
+    assert run("fit", "t.npy", "-o", "f", "--auto", "--time-budget", 0.2)[0] == 0
+    assert names == [["'a'", "column b"], None]

@@ -8,6 +8,8 @@ import pytest
 import headrace as hr
 from cli_cases import SHORT
 from headrace import files
+from headrace._cli import diagnose as _diagnose
+from headrace.plot._source import density_of
 
 pytestmark = pytest.mark.programs
 
@@ -138,3 +140,147 @@ def test_a_file_without_the_note_is_as_before(folder, result):
     assert "table" not in files.read_notes("f")
     files.save(hr.load("f"), "g", {"table": '{"columns": [{"kind": "odd"}]}'})  # of somebody else
     assert result("score", "g", "t.csv", "-o", "l.npy")["rows"] == 400
+
+
+# ---- whole numbers within bounds, and around ------------------------------------------------------------------------
+
+
+def kept(path):
+    return json.loads(files.read_notes(path)["table"])
+
+
+def test_bounds_and_noise_agree(folder, run, result):
+    """Whole numbers may be bounds, noise carries none of them out, and no sample lies outside."""
+    rng = np.random.default_rng(0)
+    x = np.column_stack([10 * rng.integers(1, 4, 400), np.round(np.abs(rng.standard_normal(400)), 1) + 0.05])
+    write("t.csv", x, "count,size")
+    bounded = ("--discrete", "count", "--spread", "size=0.2", "--bounds", "count=8:33,size=0:")
+    code, _, err = run("fit", "t.csv", "-o", "f", *bounded, *SHORT)
+    assert code == 0, err
+    assert hr.load("f").transforms[-1].bounds == ((5.0, 35.0), (0.0, None))  # cells of 10 and of 30
+    result("sample", "f", "-n", 3000, "--seed", 1, "-o", "s.npy")
+    drawn = np.load("s.npy")
+    assert set(np.unique(drawn[:, 0])) == {10.0, 20.0, 30.0}
+    assert drawn[:, 1].min() > 0
+    assert result("diagnose", "f", "t.csv")["rows"] == 400
+    code, _, err = run("fit", "t.csv", "-o", "f", "--discrete", "count", "--bounds", "count=10:30", *SHORT)
+    assert code == 0, err  # on the bounds
+    code, _, err = run("fit", "t.csv", "-o", "f", "--discrete", "count", "--bounds", "count=:25", *SHORT)
+    assert code == 1
+    assert "t.csv: column 'count': expected whole numbers from None to 25.0, got 30" in err
+    code, _, err = run("fit", "t.csv", "-o", "f", "--discrete", "size", *SHORT)
+    assert code == 1
+    assert "t.csv: column 'size': expected whole numbers, as discrete says, got " in err
+
+
+def test_whole_numbers_go_around(folder, run, result):
+    """Hours of a night: 23 is beside 0, no sample has 24, and both sides of the seam are as likely as they are."""
+    rng = np.random.default_rng(0)
+    hour = np.round(rng.normal(0.0, 1.5, 2000)) % 24
+    write("t.csv", np.column_stack([hour, rng.standard_normal(2000)]), "hour,size")
+    night = ("--flow", "nsf", "--coupling", "--discrete", "hour", "--periodic", "hour=0:24")
+    code, _, err = run("fit", "t.csv", "-o", "f", *night, "--epochs", 15, "--transforms", 2, "--hidden", 16, "--quiet")
+    assert code == 0, err
+    assert kept("f")["columns"][0]["period"] == [0.0, 24.0]
+    result("sample", "f", "-n", 4000, "--seed", 1, "-o", "s.npy")
+    drawn = np.load("s.npy")[:, 0]
+    assert (drawn == np.round(drawn)).all()
+    assert (drawn.min(), drawn.max()) == (0.0, 23.0)
+    for value in (22, 23, 0, 1):
+        assert np.mean(drawn == value) == pytest.approx(np.mean(hour == value), abs=0.04)
+    every = np.column_stack([np.arange(24.0), np.zeros(24)])
+    write("v.csv", every, "hour,size")
+    result("score", "f", "v.csv", "-o", "l.npy")
+    flow = hr.load("f")
+    share = np.exp(np.load("l.npy").astype(float))
+    # All hours together leave the density of the other column.
+    grid = np.column_stack([np.linspace(0.0, 24.0, 2401)[:-1], np.zeros(2400)])
+    assert share.sum() == pytest.approx(np.exp(flow.log_prob(grid)).sum() / 100, rel=0.02)
+    assert run("fit", "t.csv", "-o", "f", *night[:-1], "hour=0:23.5", *SHORT)[0] == 1
+
+
+def test_kinds_are_those_that_all_files_agree_on(folder, run):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    x = rows(60)
+    for i, count in enumerate((x[:, 0].astype(int), x[:, 0] + 0.5)):
+        named = {"yes": x[:, 0] > 3, "count": count, "size": x[:, 1]}
+        names = ["yes", "count", "size"][:: 1 - 2 * i]  # in another order
+        parquet.write_table(pyarrow.table({name: named[name] for name in names}), f"t{i}.parquet")
+    code, _, err = run("fit", "t0.parquet", "t1.parquet", "-o", "f", *SHORT)
+    assert code == 0, err
+    assert [one["kind"] for one in kept("f")["columns"]] == ["boolean", "float", "float"]
+
+
+# ---- what a file keeps ----------------------------------------------------------------------------------------------
+
+
+def test_missing_rows_are_left_out_later_too(folder, run, result):
+    x = rows(200)
+    write("t.csv", x)
+    lines = (folder / "t.csv").read_text().splitlines()
+    lines[4], lines[7] = "3,,2.5", "2,0.5,nan"  # the latter in the column that is constant
+    (folder / "u.csv").write_text("\n".join(lines) + "\n")
+    assert run("fit", "u.csv", "-o", "f", "--discrete", "count", *SHORT)[0] == 1
+    dropped = ("--discrete", "count", "--missing", "drop")
+    assert run("fit", "u.csv", "-o", "f", *dropped, *SHORT)[0] == 0
+    assert kept("f")["missing"] == "drop"
+    result("score", "f", "u.csv", "-o", "l.npy")
+    assert np.flatnonzero(np.isnan(np.load("l.npy"))).tolist() == [3, 6]
+    _, out, err = run("diagnose", "f", "u.csv", "--json")
+    assert json.loads(out)["rows"] == 198
+    assert "u.csv: 2 of 200 rows miss a number and are left out, as in the fit" in err
+    assert run("fit", "t.csv", "-o", "g", "--discrete", "count", *SHORT)[0] == 0
+    assert "expected a number, got ''" in run("diagnose", "g", "u.csv")[2]
+    x[7, 2] = np.nan
+    np.save("v.npy", x)
+    assert "column 2: expected no missing values" in run("diagnose", "g", "v.npy", "--columns", "0,1,2")[2]
+    write("w.csv", np.where(np.arange(200)[:, None] == 9, [1.0, 0.0, 7.0], rows(200)))
+    assert (
+        "w.csv: 1 of 200 rows differ from 2.5, the one value that column 'unit' had" in run("diagnose", "g", "w.csv")[2]
+    )
+
+
+def test_a_diagnosis_sees_the_noise_of_the_fit(folder, run, monkeypatch):
+    """The rows that were fitted, number for number, beside others with a noise of their own."""
+    x = np.column_stack([rows(300), np.where(np.arange(300) % 7 == 0, 0.0, 1.0)])
+    write("t.csv", x, "count,size,unit,w")
+    seen, fit = [], hr.MAF.fit
+
+    def watched(self, rows, *given, **others):
+        seen.append(rows)
+        return fit(self, rows, *given, **others)
+
+    monkeypatch.setattr(hr.Flow, "fit", watched)
+    weighted = ("--weights", "w", "--discrete", "count", "--seed", 5, "--validation", 0)
+    assert run("fit", "t.csv", "-o", "f", *weighted, *SHORT)[0] == 0
+    assert kept("f")["seed"] == 5
+    looked = []
+    look = _diagnose.look
+    monkeypatch.setattr(
+        _diagnose, "look", lambda *given, **named: looked.append((given, named)) or look(*given, **named)
+    )
+    assert run("diagnose", "f", "t.csv", "--training", "t.csv", "--weights", "w", "--seed", 3)[0] == 0
+    (_, found, *_), named = looked[0]
+    assert (named["training"][x[:, 3] > 0] == seen[0]).all()
+    assert (np.round(found[:, 0]) == x[:, 0]).all()
+    assert (found[:, 0] != named["training"][:, 0]).all()
+    assert np.allclose(found[:, 1], x[:, 1], atol=1e-8)  # the text has ten digits
+
+
+def test_pictures_of_a_file_know_its_table(folder, run):
+    pytest.importorskip("matplotlib")
+    write("t.csv", rows())
+    assert run("fit", "t.csv", "-o", "f.safetensors", "--discrete", "count", *SHORT)[0] == 0
+    source = density_of("f.safetensors")
+    assert (source.columns, source.features) == (3, 2)
+    assert (source.names, source.all_names) == (("count", "size"), ("count", "size", "unit"))
+    shown = source.rows(rows()).x
+    assert shown.shape == (400, 2)
+    assert (shown[:, 0] != rows()[:, 0]).all()
+    assert (np.round(shown[:, 0]) == rows()[:, 0]).all()
+    labels = [axis.get_xlabel() for axis in hr.plot.corner("f.safetensors", rows(), draws=300).axes]
+    assert labels[-3:] == ["count", "size", "unit"]
+    hr.plot.density("f.safetensors", rows(), draws=300)
+    hr.plot.latent("f.safetensors", rows())

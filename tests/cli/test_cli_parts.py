@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import headrace as hr
-from cli_cases import NAMES, check_error, command, small_flow, table, write_csv, write_parquet
+from cli_cases import NAMES, check_error, command, small_flow, table, write_csv, written
 from headrace._cli import parts as _parts
 from headrace._cli import tables as _tables
 
@@ -19,20 +19,14 @@ pytestmark = pytest.mark.programs
 KINDS = pytest.mark.parametrize("kind", ["npy", "csv", "parquet"])
 
 
-def written(kind, rows=400, files=3, folder="data"):
+def parts(kind, rows=400, files=3, folder="data"):
     """Tables in a folder; the rows of all of them."""
     if kind == "parquet":
         pytest.importorskip("pyarrow")
     os.makedirs(folder, exist_ok=True)
     x = table(rows)
     for i, part in enumerate(np.array_split(x, files)):
-        path = f"{folder}/part-{i}.{kind}"
-        if kind == "npy":
-            np.save(path, part)
-        elif kind == "csv":
-            write_csv(path, part, NAMES)
-        else:
-            write_parquet(path, part, NAMES)
+        written(f"{folder}/part-{i}.{kind}", part)
     return x
 
 
@@ -44,7 +38,7 @@ def scores_in(folder, dtype="f4"):
 
 @KINDS
 def test_each_table_has_a_file_of_scores(folder, result, kind):
-    flow, x = small_flow(), written(kind)
+    flow, x = small_flow(), parts(kind)
     report = result("score", "flow.safetensors", "data", "-o", "scores/")
     names, found = scores_in("scores")
     assert names == [f"part-{i}.{kind}" for i in range(3)]
@@ -59,7 +53,7 @@ def test_each_table_has_a_file_of_scores(folder, result, kind):
 
 @KINDS
 def test_several_tables_are_one(folder, result, kind):
-    flow, x = small_flow(), written(kind)
+    flow, x = small_flow(), parts(kind)
     for given in (["data"], [f"data/part-{i}.{kind}" for i in range(3)], [f"data/*.{kind}"]):
         assert result("score", "flow.safetensors", *given, "-o", "s.npy")["rows"] == 400
         assert_array_equal(np.load("s.npy"), flow.log_prob(x))
@@ -72,7 +66,7 @@ def test_several_tables_are_one(folder, result, kind):
 def test_formats_and_folders_below(folder, result):
     small_flow()
     for name in ("a", "b"):
-        written("npy", 60, 2, f"data/{name}")
+        parts("npy", 60, 2, f"data/{name}")
     files = [f"data/{name}/part-{i}.npy" for name in "ab" for i in range(2)]
     result("score", "flow.safetensors", *files, "-o", "scores/", "--format", "csv")
     assert sorted(os.listdir("scores")) == ["a", "b", "headrace-score.json"]
@@ -85,7 +79,7 @@ def test_formats_and_folders_below(folder, result):
 def test_spreads_of_ensembles_and_columns_in_another_order(folder, result):
     ensemble = hr.Ensemble([hr.MAF(3, transforms=1, hidden=(8,), seed=seed) for seed in range(2)])
     ensemble.save("e.safetensors")
-    x = written("csv")
+    x = parts("csv")
     write_csv("data/part-1.csv", np.array_split(x, 3)[1][:, [2, 0, 1]], [NAMES[i] for i in (2, 0, 1)])
     result("score", "e.safetensors", "data", "--columns", ",".join(NAMES), "-o", "scores/")
     found = np.concatenate([_tables.open_table(f"scores/part-{i}.csv").read([0, 1]) for i in range(3)])
@@ -126,7 +120,7 @@ def killed_in(monkeypatch, number):
 @KINDS
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_scores_go_on_after_a_kill(folder, run, result, monkeypatch, kind, number):
-    flow, x = small_flow(), written(kind)
+    flow, x = small_flow(), parts(kind)
     with monkeypatch.context() as patched, pytest.raises(killed_in(patched, number)):
         run("score", "flow.safetensors", "data", "-o", "scores/")
     before = kept("scores")
@@ -141,7 +135,7 @@ def test_scores_go_on_after_a_kill(folder, run, result, monkeypatch, kind, numbe
 def test_a_process_that_is_killed(folder, result):
     """Wherever it is: what is there is whole, and the same command finishes it."""
     hr.MAF(3, transforms=8, hidden=(128, 128)).save("flow.safetensors")
-    written("npy", 100_000, 20)
+    parts("npy", 100_000, 20)
     process = command("score", "flow.safetensors", "data", "-o", "scores/", "--quiet", "--threads", 1)
     while not os.path.exists("scores/part-1.npy"):
         assert process.poll() is None
@@ -164,7 +158,7 @@ def test_scores_of_anything_else_are_refused(folder, run, result):
     small_flow()
     other = hr.MAF(3, transforms=2, hidden=(8,), seed=3)
     other.save("other.safetensors")
-    written("npy")
+    parts("npy")
     score = ("score", "flow.safetensors", "data", "-o", "scores/")
     result(*score)
     before = kept("scores")
@@ -188,7 +182,7 @@ def test_scores_of_anything_else_are_refused(folder, run, result):
 
 def test_a_table_that_changes_while_it_is_read_is_told(folder, run, monkeypatch):
     small_flow()
-    written("npy")
+    parts("npy")
     mark = _parts._mark
     marks = []
 
@@ -202,26 +196,54 @@ def test_a_table_that_changes_while_it_is_read_is_told(folder, run, monkeypatch)
     assert list(kept("scores")) == ["part-0.npy"]
 
 
-@pytest.mark.parametrize("size", [0, 10, 5000, 1 << 20, 3 << 20])
+def test_scores_of_other_arrays_are_refused(folder, run, result):
+    """Archives of several arrays: which of them was scored belongs to the folder."""
+    flow, x = small_flow(), table(60)
+    os.mkdir("data")
+    for i in range(2):
+        np.savez(f"data/part-{i}.npz", a=x[30 * i : 30 * (i + 1)], b=x[::-1][30 * i : 30 * (i + 1)])
+    score = ("score", "flow.safetensors", "data", "-o", "scores/")
+    check_error(*run(*score, "--quiet"), ["--array: expected one of the arrays 'a', 'b'"])
+    assert not os.path.exists("scores")
+    result(*score, "--array", "a")
+    assert_array_equal(scores_in("scores")[1], flow.log_prob(x))
+    check_error(*run(*score, "--array", "b"), ["scores of the same --array", "(a there, b here)"])
+    assert result(*score, "--array", "a")["tables_done_before"] == 2
+    result("score", "flow.safetensors", "data", "-o", "other/", "--array", "b")
+    assert_array_equal(scores_in("other")[1], flow.log_prob(x[::-1]))
+    parts("npy")
+    check_error(*run(*score[:-1], "mixed/", "--array", "a", "--quiet"), ["--array: expected a table in .npz"])
+
+
+@pytest.mark.parametrize("size", [0, 10, 5000, 1 << 20, 8 << 20])
 def test_marks_tell_tables_from_others(tmp_path, size):
     path = tmp_path / "t"
-    content = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-    path.write_bytes(content.tobytes())
+    content = np.random.default_rng(0).integers(0, 256, size, np.uint8).tobytes()
+    path.write_bytes(content)
     mark = _parts._mark(str(path))
     assert mark == _parts._mark(str(path))
-    path.write_bytes(content.tobytes() + b"x")
+    path.write_bytes(content + b"x")
     assert _parts._mark(str(path)) != mark
-    if size:
-        for place in (0, size - 1):
-            changed = content.copy()
-            changed[place] ^= 1
-            path.write_bytes(changed.tobytes())
-            assert _parts._mark(str(path)) != mark
+    path.write_bytes(content)
+    # The first and the last byte of both ends, and of each place between them.
+    between = [size * i // (_parts.SAMPLES + 1) for i in range(1, _parts.SAMPLES + 1)]
+    begins = [0, max(size - _parts.EDGE, 0), *between]
+    lengths = [_parts.EDGE, _parts.EDGE, *[_parts.SAMPLE] * len(between)]
+    for begin, length in zip(begins, lengths, strict=True):
+        for place in (begin, min(begin + length, size) - 1) if size else ():
+            with open(path, "r+b") as file:
+                file.seek(place)
+                file.write(bytes([content[place] ^ 1]))
+                file.flush()
+                assert _parts._mark(str(path)) != mark, place
+                file.seek(place)
+                file.write(content[place : place + 1])
+    assert _parts._mark(str(path)) == mark
 
 
 def test_folders_that_cannot_take_scores(folder, run, result):
     small_flow()
-    written("npy")
+    parts("npy")
     os.mkdir("full")
     (folder / "full" / "notes.txt").write_text("mine")
     score = ("score", "flow.safetensors")
@@ -242,7 +264,7 @@ def test_folders_that_cannot_take_scores(folder, run, result):
 
 def test_tables_that_do_not_go_together(folder, run):
     small_flow()
-    written("csv")
+    parts("csv")
     write_csv("data/part-2.csv", table(20)[:, :2], NAMES[:2])
     check_error(
         *run("fit", "data", "-o", "f.safetensors"), ["part-2.csv: expected 3 columns, as data/part-0.csv has, got 2"]
@@ -263,7 +285,7 @@ def test_tables_that_do_not_go_together(folder, run):
 
 def test_nothing_of_a_failed_table_stays(folder, run, result):
     small_flow()
-    written("csv")
+    parts("csv")
     (folder / "data" / "part-1.csv").write_text("mass,log_radius,age\n1,2,3\n1,2,x\n")
     code, out, err = run("score", "flow.safetensors", "data", "-o", "scores/", "--quiet")
     check_error(code, out, err, ["data/part-1.csv: line 3, column 'age'"])

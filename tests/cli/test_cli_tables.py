@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 import cases
 import headrace as hr
-from cli_cases import NAMES, SHORT, small_flow, table, write_csv, write_parquet
+from cli_cases import NAMES, SHORT, small_flow, table, write_csv, write_parquet, written
 from headrace._cli import tables as _tables
 
 pytestmark = pytest.mark.programs
@@ -92,17 +92,6 @@ def test_digits_give_back_the_same_number(folder):
 # --- tables in blocks -------------------------------------------------------------------------------------------------
 
 
-def written(folder, name, x):
-    """The table in a file of this kind."""
-    if name.endswith(".npy"):
-        np.save(name, x)
-    elif name.endswith(".csv"):
-        write_csv(name, x)
-    else:
-        _tables.write_table(name, x)
-    return _tables.open_table(name)
-
-
 @pytest.mark.parametrize("rows", [0, 1, 7, 8, 9, 15, 16, 100, 107])
 @pytest.mark.parametrize("name", ["t.npy", "t.csv", "t.parquet"])
 def test_blocks_are_the_table(folder, monkeypatch, name, rows):
@@ -113,7 +102,7 @@ def test_blocks_are_the_table(folder, monkeypatch, name, rows):
     monkeypatch.setattr(_tables, "_BLOCK", 10)
     monkeypatch.setattr(_tables, "_CHUNK", 10)
     x = table(max(rows, 1))[:rows]
-    source = written(folder, name, x)
+    source = _tables.open_table(written(name, x, None))
     for columns in ([0, 1, 2], [2, 0], []):
         blocks = list(source.blocks(columns))
         assert all(len(block) >= 8 for block in blocks) or len(blocks) == 1
@@ -202,7 +191,7 @@ def test_scores_take_memory_that_does_not_grow_with_the_rows(folder, kind):
         pytest.importorskip("pyarrow")
     hr.MAF(8, transforms=1, hidden=(8,)).save("flow.safetensors")
     rows = np.random.default_rng(0).standard_normal((1_500_000, 8))
-    written(folder, f"t.{kind}", rows)
+    written(f"t.{kind}", rows, None)
     told = subprocess.run([sys.executable, "-c", MEASURED, f"t.{kind}"], check=True, capture_output=True, text=True)
     code, grown = told.stdout.splitlines()[-1].split()
     assert int(code) == 0

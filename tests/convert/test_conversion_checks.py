@@ -1,5 +1,6 @@
 """What converters refuse and find, and that they leave models as they are."""
 
+import contextlib
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 import headrace as hr
 from convert_cases import Draw, library, shaken, zuko_flow
 from headrace import convert
+from headrace.convert._verify import verify_made
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, which are old
 
@@ -137,3 +139,22 @@ def test_a_converted_flow_is_a_flow(torch, tmp_path):
     again, context = hr.load(tmp_path / "flow.safetensors"), np.zeros(flow.context, "float32")
     np.testing.assert_array_equal(again.log_prob(x, context), flow.log_prob(x, context))
     np.testing.assert_allclose(again.log_prob(x, context), log_prob, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("column", [None, 0, 2])
+def test_one_column_of_data_that_is_wrong_is_found(column):
+    """Of three columns the median over all numbers would not see it."""
+    flow = hr.MAF(3, transforms=1, hidden=(8,), dtype="float64", seed=1)
+
+    def to_data(z, context):
+        x = np.array(flow.to_data(z)[0])
+        x[:2] += 1.0  # a few rows may be anywhere
+        if column is not None:
+            x[:, column] += 1e-4
+        return x
+
+    wrong = pytest.raises(
+        ValueError, match=r"^verify: expected the flow's rows of data to 1e-07, but they differ by up"
+    )
+    with contextlib.nullcontext() if column is None else wrong:
+        verify_made(flow, lambda x, context: np.asarray(flow.log_prob(x)), to_data)

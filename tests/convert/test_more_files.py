@@ -127,6 +127,11 @@ def test_glasflow(kind, context, first, monkeypatch):
             convert.from_glasflow(state, verify=known, activation="relu", **other)
         with pytest.raises(ValueError, match=r"^scale_activation: expected one of"):
             convert.from_glasflow(state, verify=known, activation="relu", **{**told, "scale_activation": "log9"})
+        without = {name: value for name, value in told.items() if name != "scale_activation"}
+        with pytest.raises(ValueError, match=r"^scale_activation: a state_dict does not record it.* glasflow has"):
+            convert.from_glasflow(state, verify=known, activation="relu", **without)
+    with pytest.raises(TypeError, match=r"^maf_scale: expected only activation, .* beside a state_dict"):
+        convert.from_glasflow(state, verify=known, activation="relu", maf_scale="softplus", **told)
 
 
 @pytest.mark.parametrize(

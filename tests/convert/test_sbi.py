@@ -176,7 +176,7 @@ def test_parameters_and_data_are_standardised():
         ours.accelerate(3)
 
 
-def test_calibration_of_many_observations_in_batches(posterior, monkeypatch):
+def test_calibration_of_many_observations_in_batches(posterior):
     fast = hr.accelerate(posterior)
     theta, x = simulated(400, seed=8)
     x[3, 0] = np.nan
@@ -196,31 +196,58 @@ def test_calibration_of_many_observations_in_batches(posterior, monkeypatch):
     assert (wrong - theirs.flip(0)).abs().mean() > 15
 
 
-def test_each_rank_is_counted_by_hand(posterior, monkeypatch):
-    """Of a posterior that is known: what is drawn, redrawn where it leaks, and counted."""
+def test_each_draw_outside_of_the_prior_is_drawn_again_for_its_own_observation(posterior, monkeypatch):
+    """Draws that tell their observation: what is put in another's place, or kept outside, is seen."""
     fast = hr.accelerate(posterior)
-    theta, x = simulated(6, seed=9)
+    x = simulated(6, seed=9)[1].clamp(-1.9, 1.9)
     calls = []
 
     def sample(sample_shape, condition):
-        torch.manual_seed(len(calls))
         calls.append((sample_shape[0], len(condition)))
-        return condition[None] + 1.5 * torch.randn(*sample_shape, len(condition), 2)
+        drawn = condition[None] + 1e-3 * torch.arange(sample_shape[0])[:, None, None] + torch.zeros(1, 1, 2)
+        if len(calls) == 1:
+            drawn[3, 1], drawn[7, 4], drawn[8, 4, 0] = 9.0, -9.0, 2.5
+        elif len(calls) == 2:
+            drawn[:2, 0] = 9.0  # the first two tries for the first of those three
+            drawn[:, 2] = 9.0  # and all for the last
+        return drawn
 
     monkeypatch.setattr(fast.posterior_estimator, "sample", sample)
-    ranks, first = ours.run_sbc(theta, x, fast, 40)
-    assert calls[0] == (40, 6)
-    assert len(calls) > 1
-    kept = ours._inside(fast.posterior_estimator, None, 40, x, torch.arange(6))
-    calls.clear()
     drawn = ours._inside(fast.posterior_estimator, PRIOR, 40, x, torch.arange(6))
-    inside = (drawn.abs() <= 2).all()
-    assert inside
-    assert kept.shape == drawn.shape
-    assert np.array_equal(ranks, (drawn < theta).sum(dim=0))
-    assert torch.equal(first, drawn[0])
-    coverage = ours.run_sbc(theta, x, fast, 40, "log_prob")[0]
-    assert coverage.shape == (6, 1)
+    more = 40 * 6 // 3
+    assert calls == [(40, 6), (more, 3), (40 * 6, 1)]
+    offsets = 1e-3 * torch.arange(40).repeat(6, 1).T
+    offsets[3, 1], offsets[7, 4], offsets[8, 4] = 2e-3, 0.0, 0.0
+    assert_allclose(drawn, x[None] + offsets[..., None], rtol=0, atol=1e-6)
+
+
+def test_each_rank_is_counted_by_hand(posterior, monkeypatch):
+    fast = hr.accelerate(posterior)
+    theta, x = simulated(7, seed=10)
+    shifts = 0.6 * torch.randn(30, 1, 2, generator=torch.Generator().manual_seed(11))
+
+    def sample(sample_shape, condition):
+        return (condition[None] + shifts[: sample_shape[0]]).clamp(-2.0, 2.0)
+
+    def log_prob(input, condition):  # one that prefers some directions, so that ranks of both kinds differ
+        away = input - condition
+        return -(away**2).sum(dim=-1) + 0.7 * away[..., 0]
+
+    monkeypatch.setattr(fast.posterior_estimator, "sample", sample)
+    monkeypatch.setattr(fast.posterior_estimator, "log_prob", log_prob)
+    for rows in (60, 200_000):  # two observations a call, and all
+        ranks, first = ours.run_sbc(theta, x, fast, 30, rows=rows)
+        coverage, again = ours.run_sbc(theta, x, fast, 30, "log_prob", rows=rows)
+        for i in range(7):
+            drawn = sample((30,), x[i : i + 1])[:, 0]
+            assert torch.equal(first[i], drawn[0])
+            assert torch.equal(again[i], drawn[0])
+            assert [int(n) for n in ranks[i]] == [sum(bool(d[k] < theta[i, k]) for d in drawn) for k in range(2)]
+            own = log_prob(theta[i], x[i])
+            assert int(coverage[i, 0]) == sum(bool(log_prob(d, x[i]) < own) for d in drawn)
+    assert coverage.shape == (7, 1)
+    assert len(set(coverage[:, 0].tolist())) > 2
+    assert not torch.equal(coverage[:, 0], ranks[:, 0])
     monkeypatch.setattr(fast.posterior_estimator, "sample", lambda s, condition: 9 + torch.zeros(*s, len(condition), 2))
     with pytest.raises(
         RuntimeError, match=r"^posterior: expected draws inside of the prior, got none of \d+ for obs.* 0"

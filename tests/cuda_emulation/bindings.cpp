@@ -4,6 +4,8 @@
 
 namespace headrace {
 
+void bind_emulated_xla(py::module_& m);  // xla.cpp
+
 void bind_emulation(py::module_& m) {
     py::register_local_exception<emu::Error>(m, "EmulationError", PyExc_RuntimeError);
     m.def("schedule", &emu::schedule, py::arg("order"),
@@ -85,6 +87,9 @@ void bind_emulation(py::module_& m) {
     m.attr("sanitized") = false;
 #endif
     m.def("planted", &planted, py::arg("bug"));
+#ifdef HEADRACE_XLA
+    bind_emulated_xla(m);
+#endif
 }
 
 }  // namespace headrace

@@ -131,7 +131,7 @@ def test_rows_that_are_not_finite_are_refused_by_number():
 def test_wrong_arguments():
     flow, x = flow_of(), np.zeros((5, 3))
     for wrong, error, told in (
-        ({"flow": 3}, TypeError, "^flow: expected a flow or an ensemble, got int"),
+        ({"flow": 3}, TypeError, "^flow: expected a flow, an ensemble or a fitted FlowDensity, got int"),
         ({"x": np.zeros((0, 3))}, ValueError, "^x: expected at least one row"),
         ({"x": np.zeros((5, 2))}, ValueError, "^x: expected shape"),
         ({"context": np.zeros((5, 1))}, ValueError, "^context: expected"),

@@ -16,6 +16,7 @@ import headrace as hr
 import ranks
 from headrace._fit import run as _fit_run
 from headrace.distributed import GroupError
+from headrace.distributed import groups as _groups
 
 TIMEOUT, GRACE, STEP = 2.0, 1.0, 37
 WORK = [("MAF", "float32"), ("MAF", "float64"), ("NSF", "float32"), ("dropout", "float64"), ("ActNorm", "float32")]
@@ -24,20 +25,15 @@ ASCENTS = [("notes", "float32"), ("notes", "float64"), ("refined", "float32")]
 
 def group_of(kind, directory, rank, size, timeout):
     """One over gloo, whose ranks meet in a file, or over MPI."""
+    _groups.GRACE = GRACE
     if kind == "local":
         return hr.distributed.local()
     if kind == "mpi":
         from mpi4py import MPI
 
-        from headrace.distributed import _mpi
-
-        _mpi.GRACE = GRACE
         return hr.distributed.from_mpi(MPI.COMM_WORLD, timeout=timeout)
     import torch.distributed as distributed
 
-    from headrace.distributed import _torch
-
-    _torch.GRACE = GRACE
     distributed.init_process_group("gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=size)
     return hr.distributed.from_torch(timeout=timeout)
 

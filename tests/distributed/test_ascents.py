@@ -1,6 +1,5 @@
 """Ascents with a group have the same bits on any ranks, and climb as those of one process do."""
 
-import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +15,7 @@ from headrace.ascent.points import Chosen, Points
 from headrace.distributed import ascent as _ascent
 from headrace.distributed.groups import local
 from pairs import pairwise
-from ranks import ASCENTS, ASSIGNMENTS, SIZES, ascended, cut, digest, on_ranks
+from ranks import ASCENTS, ASSIGNMENTS, SIZES, ascended, cut, digest, together
 
 ALL = range(len(SIZES))
 _want = {}
@@ -33,14 +32,6 @@ def want(name, dtype, weighted):
     if (key := (name, dtype, weighted)) not in _want:
         _want[key] = digest(ascended(name, dtype, local(), ALL, weighted))
     return _want[key]
-
-
-def together(assignment, work):
-    found = on_ranks(len(assignment), lambda group: work(group, assignment[group.rank]))
-    for one in found:
-        if isinstance(one, BaseException) and not isinstance(one, threading.BrokenBarrierError):
-            raise one
-    return found
 
 
 @pytest.mark.usefixtures("chunks")
@@ -150,13 +141,23 @@ def test_summaries_are_those_of_all_rows(weighted):
     shares = _marginals.Shares.of(weights, 997)
     cuts = np.array_split(np.arange(997), [5, 5, 600])
     counts = [None if weights is None else shares.of_rows[i] for i in cuts]
-    found = _ascent.shared_summaries(local(), [[x[i] for i in cuts] for x in columns], counts, shares)
+    parts = [[x[i] for i in cuts] for x in columns]
+    ascending = [_ascent._ascending(of, counts) for of in parts]
+    found = _ascent.shared_summaries(local(), parts, ascending, counts, shares)
     for x, one in zip(columns, found, strict=True):
         order = np.argsort(x, kind="stable")
         known = None if weights is None else shares.of_rows[order]
         true = _marginals._summary(x[order], known, shares.total, _marginals.quantiles_for(shares.rows))
         assert_array_equal(one[:4], true[:4])
         assert_allclose(one[4], true[4], rtol=1e-12)
+
+
+def test_a_step_of_splines_sorts_each_column_once(monkeypatch):
+    sorts, whole = [], _ascent._ascending
+    monkeypatch.setattr(_ascent, "_ascending", lambda *told: sorts.append(1) or whole(*told))
+    model = hr.DualAscentFlow(steps=4, refine=False, patience=None)
+    model.fit(cut(ranks.rows(), ALL), progress=False, group=local())
+    assert len(sorts) == 4 * 3
 
 
 def test_weights_count_as_those_of_one_process():

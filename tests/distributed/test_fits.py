@@ -1,7 +1,8 @@
 """Fits with a group have the same bits for any number of ranks and any shards of theirs, and are good fits."""
 
 import math
-import threading
+import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from headrace.distributed.groups import local
 from headrace.distributed.run import Chunks
 from headrace.distributed.shards import opened
 from pairs import pairwise
-from ranks import ASSIGNMENTS, CHUNK, FITS, ROWS, SIZES, cut, digest, fitted, on_ranks
+from ranks import ASSIGNMENTS, CHUNK, FITS, ROWS, SIZES, cut, digest, fitted, on_ranks, together
 
 ALL = range(len(SIZES))
 _want = {}
@@ -33,15 +34,6 @@ def want(name, dtype):
     if (name, dtype) not in _want:
         _want[name, dtype] = digest(fitted(name, dtype, local(), ALL))
     return _want[name, dtype]
-
-
-def together(assignment, work):
-    """What each rank gives; an error of one is raised."""
-    found = on_ranks(len(assignment), lambda group: work(group, assignment[group.rank]))
-    for one in found:
-        if isinstance(one, BaseException) and not isinstance(one, threading.BrokenBarrierError):
-            raise one
-    return found
 
 
 @pairwise(name=list(FITS), assignment=[name for name in ASSIGNMENTS if name != "one"], dtype=["float32", "float64"])
@@ -130,6 +122,27 @@ def test_an_epoch_takes_every_row_once(batch_rows):
         assert max(sizes) <= 2 * min(batch_rows, ROWS)
     first, second = ([chunk.number for batch in of.epoch(epoch) for chunk in batch] for epoch in (0, 1))
     assert first != second or of.batches == 1
+
+
+def test_chunks_of_many_rows_take_little_memory_and_time():
+    """They are told by numbers: of a billion rows there are two million, of 512 each."""
+    trained = np.full(300, 65_536)
+    table = SimpleNamespace(trained=trained, size=int(trained.sum()), seed=0)
+    tracemalloc.start()
+    try:
+        of = Chunks(table, 64 * CHUNK)
+        assert of.count == 300 * 65_536 // CHUNK
+        first = next(of.epoch(0))
+        assert len(first) == 64
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 30 * of.count  # bytes
+    numbers = np.array([0, 2047, 2048, of.count - 1])
+    for number, chunk in zip(numbers.tolist(), of.some(numbers), strict=True):
+        assert chunk.number == number
+        assert (chunk.shard, chunk.begin) == divmod(number * CHUNK, 65_536)
+        assert chunk.end - chunk.begin == CHUNK
 
 
 def test_ranks_with_neighbouring_shards_share_every_batch():
@@ -275,7 +288,8 @@ def test_each_chunk_has_dropout_of_its_own():
     seeds = []
     run = _run.SharedRun.__new__(_run.SharedRun)
     run.drops, run.data = True, opened(local(), 3, 0, hr.MAF(3)._caller(), cut(ranks.rows(), ALL))
-    for chunk in Chunks(run.data, CHUNK).all:
+    chunks = Chunks(run.data, CHUNK)
+    for chunk in chunks.some(np.arange(chunks.count)):
         seeds += [run._dropout_of(chunk, epoch) for epoch in (0, 1)]
     assert len(set(seeds)) == len(seeds)
 

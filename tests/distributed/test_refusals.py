@@ -8,6 +8,7 @@ import pytest
 import headrace as hr
 import ranks
 from headrace.distributed.groups import local
+from headrace.distributed.together import together
 from ranks import ASSIGNMENTS, FIRST, ROWS, cut, on_ranks
 
 TWO = ASSIGNMENTS["two"]
@@ -69,6 +70,38 @@ def test_what_one_rank_finds_all_say():
     refused(ValueError, "x of shard 3: expected shape (rows, 3), got (10, 2)", each=wrong)
     wrong = lambda rank, mine: {"x": {3: np.zeros((10, 3), int)}} if rank else {}  # noqa: E731
     refused(TypeError, "x of shard 3", each=wrong)
+
+
+class OwnError(Exception):
+    """One that nobody else knows."""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (FileNotFoundError("gone"), OSError),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "gone"), ValueError),
+        (hr.FileFormatError("gone"), hr.FileFormatError),
+        (OwnError("gone"), RuntimeError),
+    ],
+    ids=lambda given: type(given).__name__ if isinstance(given, Exception) else None,
+)
+def test_an_error_is_of_its_kind_on_all_ranks(error, kind):
+    def work(group):
+        with together(group):
+            if group.rank == 1:
+                raise error
+
+    first, second = on_ranks(2, work)
+    assert type(first) is kind
+    assert "rank 1: " in str(first)
+    assert "gone" in str(first)
+    assert second is error
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_os_error_on_all_ranks(tmp_path):
+    """Rank 0 alone looks, and finds no folder."""
+    refused(OSError, "checkpoint: expected an existing folder", checkpoint=tmp_path / "none" / "fit.state")
 
 
 def test_shards_that_none_or_two_ranks_have():

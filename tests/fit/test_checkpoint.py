@@ -14,7 +14,7 @@ import headrace as hr
 from fitting import QUIET, gaussian, small
 from headrace import files
 from headrace._fit import checkpoint as _checkpoint
-from headrace._fit import fingerprint as _fingerprint
+from headrace._fit import rows as _rows
 from headrace._fit import run as _run
 from pairs import pairwise
 
@@ -221,7 +221,7 @@ def fit_other(path, flow=None, x=X, context=None, **more):
 
 def test_another_fit_is_refused_with_what_differs(tmp_path, monkeypatch):
     path = tmp_path / "fit.state"
-    monkeypatch.setattr(_fingerprint, "CHUNK", 100)  # rows are summed some at a time, to the last
+    monkeypatch.setattr(_rows, "CHUNK", 100)  # rows are summed some at a time, to the last
     stopped(path, monkeypatch)
     held = path.read_bytes()
     moved = X.copy()

@@ -284,8 +284,25 @@ def test_columns_of_frames_and_shapes_of_arrays_of_dask():
     assert_array_equal(block.x, X[:, :1])
     assert_array_equal(block.context, X[:, 1:2])
     assert_array_equal(block.weights, X[:, 2])
-    with pytest.raises(ValueError, match="expected names of columns, got 'q'; there are 'a', 'b', 'c'"):
-        hr.rows.dask(frame, columns=["q"])
+    for told, error, message in (
+        ({"columns": ["q"]}, ValueError, "expected names of columns, got 'q', which is there 0 times; .*'a', 'b', 'c'"),
+        ({"columns": ["a", "a"]}, ValueError, "expected different columns, got 'a' twice"),
+        ({"columns": ["a", "b"], "context": "b"}, ValueError, "expected different columns, got 'b' twice"),
+        ({"context": "b", "weights": "b"}, ValueError, "expected different columns, got 'b' twice"),
+        ({"columns": 3}, TypeError, "columns: expected names of columns, got int"),
+        ({"weights": ["a"]}, TypeError, "weights: expected the name of a column, got list"),
+    ):
+        with pytest.raises(error, match=message):
+            hr.rows.dask(frame, **told)
+    twice = pandas.DataFrame(X, columns=["a", "b", "b"])
+    named_twice = frames.from_map(lambda rows: twice.iloc[rows], [slice(0, 90), slice(90, None)], meta=twice[:0])
+    with pytest.raises(ValueError, match="got 'b', which is there 2 times"):
+        hr.rows.dask(named_twice)
+    assert_array_equal(hr.rows.dask(named_twice, columns="a").whole().x, X[:, :1])
+    by_number = frames.from_pandas(pandas.DataFrame(X), npartitions=3)
+    block = hr.rows.dask(by_number, columns=[2, 0], weights=1).whole()
+    assert_array_equal(block.x, X[:, [2, 0]])
+    assert_array_equal(block.weights, X[:, 1])
     with pytest.raises(TypeError, match="x: expected an array or a frame of Dask, got ndarray"):
         hr.rows.dask(X)
     array = dask.from_array(X)

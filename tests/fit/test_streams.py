@@ -426,6 +426,58 @@ def test_the_bar_knows_the_total(capsys, monkeypatch):
     assert "2/2" in shown
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("known", [False, True], ids=["of unknown length", "of known length"])
+def test_rows_are_read_as_often_as_the_guide_says(known, weighted, monkeypatch):
+    """Once to check, before that once to count; besides a look at a block, and whether all rows fit in the buffer."""
+    reads, whole = [], _sources.Mapped._read
+    x, _, w = streams.rows(1000, weighted=weighted)
+    stream = hr.rows.memmap(x, None, w, buffer=100)
+    parts = len(stream._sizes)
+    assert parts > 3
+    if not known:
+        stream._sizes = [None] * parts
+
+    def read(mapped, part):
+        for block in whole(mapped, part):
+            reads.append(part)
+            yield block
+
+    monkeypatch.setattr(_sources.Mapped, "_read", read)
+    small().fit(stream, epochs=2, **QUIET)
+    looks = 1 if known else 2
+    assert len(reads) == looks + parts * ((2 if weighted or not known else 1) + 2)
+
+
+def test_no_bar_is_shown_where_nobody_looks(capsys):
+    small().fit(hr.rows.memmap(streams.rows(300)[0], buffer=50), epochs=1)  # progress is on, stderr is no terminal
+    _streams.check_stream(hr.rows.memmap(streams.rows(300)[0]), None, True)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("of", "message"),
+    [
+        (lambda w: 0.0 * w, "weights: expected at least one number above 0, got none"),
+        (lambda w: 1e300 * w, r"weights: expected a sum between 1e-300 and 1e300, got \d"),
+        (lambda w: np.where(np.arange(300) == 170, -1.0, w), "weights: .* of at least 0, got -1.0 at index 170"),
+    ],
+    ids=["none above 0", "a huge sum", "one below 0"],
+)
+def test_a_stream_is_checked_for_weights_as_a_fit_checks_them(of, message):
+    x, _, w = streams.rows(300, weighted=True)
+
+    def stream(weights):
+        parts = zip(streams.cut(x, (90,)), [None] * 4, streams.cut(weights, (90,)), strict=True)
+        return hr.rows.blocks(list(parts), buffer=50)
+
+    with pytest.raises(ValueError, match=message):
+        _streams.check_stream(stream(of(w)), None, False)
+    with pytest.raises(ValueError, match=message):
+        small().fit(stream(of(w)), epochs=1, **QUIET)
+    _streams.check_stream(stream(w), None, False)
+
+
 def test_parts_of_a_stream():
     stream = hr.rows.blocks([streams.rows(1000)[0]], buffer=100)
     x = streams.rows(1000)[0]

@@ -44,7 +44,10 @@ CALLS = {
         ["distill", "3/3", "step"],
     ),
     "diagnose": (lambda p: hr.diagnose(hr.MAF(2), X, progress=p), ["diagnose", "7/7", "test"]),
-    "auto": (lambda p: hr.auto(X, seconds=0.3, families=("maf",), progress=p), ["auto", "best so far"]),
+    "auto": (
+        lambda p: hr.auto(X, seconds=0.3, families=("maf",), progress=p),
+        ["auto", "MAF 3x[32,32]", "best so far", "100%"],
+    ),
 }
 
 

@@ -76,7 +76,38 @@ def test_it_is_saved_and_loaded(tmp_path):
     with h5py.File(tmp_path / "flow.h5") as file:
         again = HeadraceFlow.load(file)
     assert_array_equal(again.log_prob(rows(20)), flow.log_prob(rows(20)))
-    assert_array_equal(again.sample(10).shape, (10, 3))
+    for _ in range(2):  # what comes next is the same, too
+        assert_array_equal(again.sample(10), flow.sample(10))
+    assert again.fit(rows(), n_epochs=2) == flow.fit(rows(), n_epochs=2)
+    assert not np.array_equal(again.sample(10), fitted().sample(10))
+
+
+def told(monkeypatch, **words):
+    """What `headrace.Flow.fit` is told, for words of aspire."""
+    seen = {}
+    fit = hr.Flow.fit
+
+    def spied(self, *rows, **arguments):
+        seen.update(arguments)
+        return fit(self, *rows, **arguments)
+
+    monkeypatch.setattr(hr.Flow, "fit", spied)
+    flow = HeadraceFlow(3, transforms=1, hidden=(8,))
+    return flow, flow.fit(rows(), n_epochs=4, **words), seen
+
+
+def test_its_words_for_training_reach_the_fit(monkeypatch):
+    _, history, seen = told(monkeypatch, lr=0.01, batch_size=50, validation_fraction=0.25)
+    assert (seen["learning_rate"], seen["batch_size"], seen["validation"]) == (0.01, 50, 0.25)
+    assert (seen["schedule"], seen["clip"], seen["epochs"], seen["patience"]) == ("constant", None, 4, 4)
+    _, cosine, seen = told(monkeypatch, lr=0.01, batch_size=50, validation_fraction=0.25, lr_annealing=True)
+    assert seen["schedule"] == "cosine"
+    assert cosine.training_loss[0] != history.training_loss[0]
+    _, clipped, seen = told(monkeypatch, lr=0.01, batch_size=50, validation_fraction=0.25, clip_grad=1e-3)
+    assert seen["clip"] == 1e-3
+    assert clipped.training_loss[0] != history.training_loss[0]
+    _, _, seen = told(monkeypatch, lr_annealing=True, schedule="constant", patience=1)
+    assert (seen["schedule"], seen["patience"]) == ("constant", 1)  # its own words win
 
 
 def installed(tmp_path, monkeypatch):
@@ -131,4 +162,8 @@ def test_wrong_arguments():
         HeadraceFlow(2, "GF")
     with pytest.raises((TypeError, ValueError), match=r"^dtype: expected"):
         HeadraceFlow(2, dtype="int8")
+    for device in ("cuda", "cuda:0", "mps", ""):
+        with pytest.raises(ValueError, match=rf"^device: expected 'cpu' or None, as rows are NumPy's, got '{device}'"):
+            HeadraceFlow(2, device=device)
+    assert HeadraceFlow(2, device="cpu").flow.device == HeadraceFlow(2, device=None).flow.device == "cpu"
     assert HeadraceFlow(2, lambda dims: hr.MAF(dims, transforms=1, hidden=(4,))).flow.features == 2

@@ -15,6 +15,7 @@ jax = library("jax")
 import equinox  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import optax  # noqa: E402
+from flowMC.resource.kernel.NF_proposal import NFProposal  # noqa: E402
 from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
 from headrace.integrations.flowmc import FlowModel, use  # noqa: E402
@@ -57,6 +58,9 @@ def test_it_is_a_density_on_standardised_data_and_its_own_loop_trains_it():
     assert_allclose(jax.vmap(trained.log_prob)(x[:5]), trained.log_prob(x)[:5], rtol=1e-5, atol=1e-5)
     drawn = trained.sample(jax.random.key(1), 4000)
     assert_allclose(drawn.mean(axis=0), x.mean(axis=0), atol=0.5)
+    assert_allclose(drawn.std(axis=0), x.std(axis=0), rtol=0.2)  # whose are 1, 2.1 and 3
+    own = model.module.sample(jax.random.key(2), 10)
+    assert_allclose(standard.sample(jax.random.key(2), 10), x.mean(axis=0) + x.std(axis=0, ddof=1) * own, rtol=1e-4)
     z, log_det = trained.forward(x[:5])
     back, other = trained.inverse(z)
     assert_allclose(back, x[:5], rtol=1e-3, atol=1e-3)
@@ -64,6 +68,57 @@ def test_it_is_a_density_on_standardised_data_and_its_own_loop_trains_it():
     # The compiled functions of an older model do not serve a newer one: parameters are leaves.
     compiled = equinox.filter_jit(lambda m, x: m.log_prob(x))
     assert not np.allclose(compiled(standard, x[:5]), compiled(trained, x[:5]))
+
+
+def test_proposals_have_the_densities_that_they_come_with():
+    """Of the trained parameters, for one chain and for chains that are mapped over, each with its own draws."""
+    x = jnp.asarray(rows())
+    optimiser = optax.adam(5e-3)
+    model = FlowModel(made())
+    state = optimiser.init(equinox.filter(model, equinox.is_inexact_array))
+    proposal = NFProposal(model, n_NFproposal_batch_size=10)
+    _, trained, *_ = model.train(jax.random.key(0), x, optimiser, state, 3, 64, verbose=False)
+    proposal = equinox.tree_at(lambda p: p.model, proposal, trained)  # as the bundles do after each training
+    flow = trained.to_flow()
+    assert not np.array_equal(np.asarray(trained.module.params), np.asarray(model.module.params))
+    for n in (8, 25):  # fewer than a batch of the proposal, and more
+        mapped = equinox.filter_jit(equinox.filter_vmap(lambda key, n=n: proposal.sample_flow(key, n)))
+        drawn, log_prob = mapped(jax.random.split(jax.random.key(1), 4))
+        assert drawn.shape == (4, n, 3)
+        assert len(np.unique(np.asarray(drawn)[..., 0])) == 4 * n
+        assert_allclose(flow.log_prob(np.asarray(drawn)), log_prob, rtol=1e-4, atol=1e-4)
+
+    def own(x, data):
+        return trained.log_prob(x)
+
+    # A chain that samples the flow's own density takes every proposal.
+    kernel = equinox.filter_jit(lambda key, x: proposal.kernel(key, x, trained.log_prob(x), own, {"n_steps": 8}))
+    assert kernel(jax.random.key(2), x[0])[2].all()
+
+
+def bundle_of(features=4):
+    from flowMC.resource_strategy_bundle.RQSpline_MALA import RQSpline_MALA_Bundle
+
+    return RQSpline_MALA_Bundle(
+        rng_key=jax.random.key(0), n_chains=2, n_dims=features, logpdf=lambda x, data: 0.0, n_local_steps=1,
+        n_global_steps=1, n_training_loops=1, n_production_loops=1, n_epochs=1, rq_spline_hidden_units=[4],
+        rq_spline_n_layers=1,
+    )  # fmt: skip
+
+
+def test_a_flow_begins_with_small_weights_where_that_is_asked_for():
+    flow = made(4)
+    before = flow.parameters
+    whole, small = use(bundle_of(), flow), use(bundle_of(), flow, shrink=0.1)
+    assert_allclose(whole.resources["model"].module.params, before)
+    for model in (small.resources["model"], small.resources["global_sampler"].model):
+        assert_allclose(model.module.params, 0.1 * before, rtol=1e-6)
+    assert_allclose(flow.parameters, before)  # which stays as it was
+    for shrink in (0.0, -1.0, float("inf")):
+        with pytest.raises(ValueError, match=r"^shrink: expected a number above 0"):
+            use(bundle_of(), flow, shrink=shrink)
+    with pytest.raises(ValueError, match=r"^flow: expected 4 features, got 3"):
+        use(bundle_of(), made(3))
 
 
 def acceptance(bundle, folder):

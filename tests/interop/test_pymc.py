@@ -85,6 +85,30 @@ def test_a_variable_of_a_model(context):
     assert (drawn[:, 0] > 0).all()
 
 
+def test_a_batch_of_contexts_is_a_batch_of_variables():
+    flow = made(2)
+    given = 2.0 * rows(4, 2, seed=6)
+    with pm.Model() as model:
+        FlowDistribution("x", flow, given)
+        FlowDistribution("many", flow, given, shape=(5, 4, 3))
+        start = model.initial_point()
+        drawn, many = pm.draw([model["x"], model["many"]], 800, random_seed=1)
+    assert start["x"].shape == (4, 3)
+    assert start["many"].shape == (5, 4, 3)
+    x = {"x": rows(4, 3, seed=7), "many": rows(5, 4, 3, seed=8)}
+    want = flow.log_prob(x["x"], given).sum() + flow.log_prob(x["many"], given).sum()
+    assert_allclose(model.compile_logp(mode=FAST)(x), want, rtol=1e-10)
+    assert drawn.shape == (800, 4, 3)
+    assert many.shape == (800, 5, 4, 3)
+    own = np.stack([flow.sample(4000, row, seed=i) for i, row in enumerate(given)], axis=1)
+    spread = own.std(axis=0)
+    assert (np.abs(own.mean(axis=0)[:, None] - own.mean(axis=0)[None]) / spread).max() > 0.5  # contexts matter
+    for draws, n in ((drawn, 800), (many.reshape(-1, 4, 3), 4000)):
+        assert (np.abs(draws.mean(axis=0) - own.mean(axis=0)) < 5 * spread * np.sqrt(1 / n + 1 / 4000)).all()
+        assert_allclose(draws.std(axis=0), spread, rtol=0.25)
+    assert not np.array_equal(drawn[:, 0], drawn[:, 1])
+
+
 @pytest.mark.long
 def test_nuts_samples_a_prior_and_a_likelihood_that_were_learned():
     rng = np.random.default_rng(0)

@@ -122,10 +122,13 @@ def test_repeated_values_give_a_warning_and_jitter_spreads_them():
 def test_the_noise_is_uniform_in_the_cell():
     table = Table((Column("integer", 10.0, 5.0), Column("float", 0.0)))
     x = np.column_stack([np.full(20_000, 15.0), np.zeros(20_000)])
-    spread = table.spread(x, np.random.default_rng(0))
+    spread = table.spread(x)
     assert scipy.stats.kstest(spread[:, 0], "uniform", (10.0, 10.0)).pvalue > 1e-4
     assert (spread[:, 1] == 0).all()
     assert (table.back(spread) == x).all()
+    for other in (Table(table.columns, seed=1).spread(x), table.spread(x, _table.LOOK)):
+        assert np.mean(other[:, 0] == spread[:, 0]) < 0.01
+    assert (table.spread(x) == spread).all()
 
 
 def test_the_probability_of_a_cell_is_its_integral():
@@ -201,8 +204,11 @@ def test_rows_of_weight_zero_say_nothing_of_a_column():
 
 
 def test_an_ensemble_of_a_table():
-    density = FlowDensity(ensemble=2, **SHORT).fit(frame(200))
+    density = FlowDensity(ensemble=2, missing="drop", **SHORT).fit(frame(200))
     assert density.spread_samples(frame(5)).shape == (5,)
+    some = frame(5).astype(float)
+    some.loc[2, "unit"] = np.nan
+    assert np.flatnonzero(np.isnan(density.spread_samples(some))).tolist() == [2]
     assert density.sample(5, random_state=0).shape == (5, 4)
 
 
@@ -238,3 +244,136 @@ def test_repeats_of_continuous_numbers_are_not_spoken_of():
     spiked[:60, 1] = 0.0
     assert "column 1" in _table.about_repeats(spiked, plain, None)
     assert _table.about_repeats(spiked[:40], plain, None) is None
+
+
+# ---- rows beside those of the fit ------------------------------------------------------------------------------------
+
+
+def test_a_plain_table_is_not_copied():
+    x = np.zeros((5, 2))
+    plain = Table((Column(), Column()))
+    assert plain.spread(x) is x
+    assert plain.back(x) is x
+    assert plain.without_constants(x) is x
+
+
+def test_rows_that_miss_a_number_are_outliers():
+    """In any column, the constant one too."""
+    x = frame(200)
+    density = FlowDensity(missing="drop", **SHORT).fit(x)
+    some = x.astype(float).iloc[:40].copy()
+    some.loc[3, "size"] = np.nan
+    some.loc[5, "unit"] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = density.score_samples(some)
+    assert np.flatnonzero(np.isnan(scores)).tolist() == [3, 5]
+    assert (density.predict(some)[[3, 5]] == -1).all()
+    others = np.delete(np.arange(40), [3, 5])
+    assert (density.predict(some)[others] == np.where(scores[others] >= density.offset_, 1, -1)).all()
+    assert density.score(some) == pytest.approx(scores[others].mean())
+    refusing = FlowDensity(**SHORT).fit(x)
+    for verb in (refusing.predict, refusing.score_samples):
+        with pytest.raises(ValueError, match="NaN"):
+            verb(some)
+    with pytest.raises(ValueError, match="NaN in 2 of 40 rows"):
+        FlowDensity(**SHORT).fit(some)
+    assert FlowDensity(missing="drop", **SHORT).fit(some).table_.columns[3].constant == 2.5
+
+
+def test_validation_rows_are_treated_as_those_to_fit(monkeypatch):
+    import headrace as hr
+
+    seen, fit = [], hr.Flow.fit
+
+    def watched(self, x, context=None, **given):
+        seen.append((x, given["validation"]))
+        return fit(self, x, context, **given)
+
+    monkeypatch.setattr(hr.Flow, "fit", watched)
+    x, held = frame(300), frame(80, seed=5).astype(float)
+    held.loc[7, "size"] = np.nan
+    weights = np.arange(80.0)
+    FlowDensity(missing="drop", validation=(held, None, weights), **SHORT).fit(x)
+    (rows, (given, context, own)) = seen[0]
+    assert (rows.shape, given.shape, context) == ((300, 3), (79, 3), None)
+    assert (own == np.delete(weights, 7)).all()
+    expected = np.delete(held.to_numpy(float), 7, axis=0)
+    assert (np.round(given[:, 0]) == expected[:, 0]).all()
+    assert (given[:, 0] != expected[:, 0]).all()
+    assert (given[:, 2] == expected[:, 2]).all()
+    with pytest.raises(ValueError, match="validation: expected 4 columns, as X has, got 2"):
+        FlowDensity(validation=np.zeros((5, 2)), **SHORT).fit(x)
+    with pytest.raises(ValueError, match="validation: row 7, column 'size': expected no missing values"):
+        FlowDensity(validation=held, **SHORT).fit(x)
+
+
+def test_what_is_called_whole_has_to_be():
+    x = frame(100)
+    with pytest.raises(ValueError, match="X: column 'size': expected whole numbers, as discrete says, got"):
+        FlowDensity(discrete=["count", "size"], **SHORT).fit(x)
+    with pytest.raises(ValueError, match=r"column 'unit': expected whole numbers, as discrete says, got 2\.5"):
+        FlowDensity(discrete=["unit"], **SHORT).fit(x)
+    with pytest.raises(ValueError, match=r"column 'count': expected whole numbers from 1\.0 to None, got 0"):
+        FlowDensity(bounds=[(1, None), None, None, None], **SHORT).fit(x)
+
+
+def test_bounds_hold_for_noise_and_samples():
+    """Whole numbers of any gap, and floats with noise, that lie near their bounds."""
+    rng = np.random.default_rng(0)
+    x = np.column_stack([10 * rng.integers(1, 4, 300), np.round(rng.exponential(size=300), 1) + 0.05])
+    bounds = [(5.5, 34.0), (0.0, None)]
+    density = FlowDensity(discrete=[0], jitter={1: 0.4}, bounds=bounds, **SHORT).fit(x)
+    assert density.flow_.transforms[-1].bounds == ((5.0, 35.0), (0.0, None))
+    drawn = density.sample(5000, random_state=0)
+    assert set(np.unique(drawn[:, 0])) == {10.0, 20.0, 30.0}
+    assert drawn[:, 1].min() > 0.0
+    noisy = density.table_.spread(x)
+    assert noisy[:, 1].min() > 0.0
+    assert np.abs(noisy[:, 1] - x[:, 1]).max() <= 0.4
+    assert Table.of_header(density.table_.header(), density.table_.seed) == density.table_
+
+
+def test_whole_numbers_go_around():
+    hours = Column("integer", 1.0, 0.0, None, None, (0.0, 24.0))
+    assert hours.back(np.array([-0.4, 23.4, 23.6, 24.0, 11.5])).tolist() == [0.0, 23.0, 0.0, 0.0, 12.0]
+    x = np.column_stack([np.arange(200) % 23, np.random.default_rng(0).standard_normal(200)])
+    periodic = {"discrete": [0], "flow": "nsf", "coupling": True}
+    density = FlowDensity(periodic=[(0, 24), None], **periodic, **SHORT).fit(x)
+    assert density.table_.columns[0] == hours
+    assert set(np.unique(density.sample(3000, random_state=0)[:, 0])) <= set(range(24))
+    scores = density.score_samples(np.array([[0.0, 0.1], [24.0, 0.1], [-24.0, 0.1]]))
+    assert scores == pytest.approx(scores[0], abs=1e-3)
+    fives = np.column_stack([np.arange(200) % 4 * 5, x[:, 1]])
+    narrow = FlowDensity(periodic=[(0, 24), None], **periodic, **SHORT).fit(fives)
+    assert narrow.table_.columns[0].width == 1.0  # cells of 5 would not fit into a day
+    with pytest.raises(ValueError, match="X: column 0: expected a period as long as a whole number"):
+        FlowDensity(periodic=[(0.0, 6.5), None], **periodic, **SHORT).fit(x)
+
+
+def test_a_diagnosis_takes_the_estimator(monkeypatch):
+    """Rows are as the flow has them: the very rows of the fit, others with noise of their own."""
+    import headrace as hr
+    from headrace.diagnosis import run
+
+    seen, opened = [], run.opened
+    monkeypatch.setattr(run, "opened", lambda *given: seen.append(given) or opened(*given))
+    x, others = frame(300), frame(200, seed=4)
+    density = FlowDensity(missing="drop", **SHORT).fit(x)
+    others = others.astype(float)
+    others.loc[9, "size"] = np.nan
+    found = hr.diagnose(density, others, weights=np.arange(200.0), training=x, progress=False)
+    _, _, rows, context, weights, (training, _), names, _ = seen[0]
+    assert (training == density.table_.spread(x.to_numpy(float))).all()
+    assert (rows.shape, context, names) == ((199, 3), None, ["count", "yes", "size"])
+    assert (weights == np.delete(np.arange(200.0), 9)).all()
+    assert (np.round(rows[:, 0]) == others["count"].drop(9)).all()
+    assert (found.rows, found.features, found.copies) == (199, 3, 0)
+    again = hr.diagnose(density, x, training=x, names=["a", "b", "c", "d"], progress=False)
+    assert again.copies == 0  # the noise of rows to look at is another one
+    assert seen[1][6] == ["a", "b", "c"]
+    conditional = FlowDensity(**SHORT).fit(x, context=np.arange(300.0))
+    hr.diagnose(conditional, x, [3.0], training=(x, np.arange(300.0)), progress=False)
+    assert seen[2][3].shape == (300, 1)
+    with pytest.raises(ValueError, match="context: expected 1 columns, as fit was given"):
+        hr.diagnose(conditional, x, progress=False)

@@ -9,7 +9,7 @@ import scipy.stats
 
 import headrace as hr
 from headrace.plot import _planes as planes
-from headrace.plot._source import label
+from headrace.plot._source import density_of, label
 
 pytest.importorskip("matplotlib")
 
@@ -267,8 +267,30 @@ def test_an_ensemble_and_an_estimator():
 
     density = FlowDensity(transforms=1, hidden=(4,), epochs=1, random_state=0)
     density.fit(np.random.default_rng(0).standard_normal((60, 2)))
+    assert density_of(density).table is None
     hr.plot.corner(density, draws=200)
     hr.plot.history(density)
+
+
+def test_an_estimator_of_a_table():
+    """With whole numbers and a constant column: rows have all columns, densities those that are left, with noise."""
+    pytest.importorskip("sklearn")
+    from headrace.sklearn import FlowDensity
+
+    rng = np.random.default_rng(0)
+    rows = np.stack([rng.integers(0, 5, 200), np.full(200, 7), rng.integers(0, 9, 200)], axis=1)
+    density = FlowDensity(transforms=1, hidden=(4,), epochs=1, random_state=0).fit(rows)
+    source = density_of(density)
+    assert source.table is density.table_
+    assert (source.columns, source.features) == (3, 2)
+    shown = source.rows(rows).x
+    assert (np.round(shown) == rows[:, [0, 2]]).all()
+    assert (shown != rows[:, [0, 2]]).all()
+    figure = hr.plot.corner(density, rows, draws=500)
+    assert len(figure.axes) == 6
+    heights, edges, _ = figure.axes[2].patches[-1].get_data()  # the constant column of the draws
+    assert edges[:-1][heights > 0] <= 7 <= edges[1:][heights > 0]
+    drawn(hr.plot.latent(density, rows))
 
 
 def test_levels_hold_shares():

@@ -74,6 +74,18 @@ def write_parquet(path, x, names):
     parquet.write_table(pyarrow.table(list(x.T), names=names), path)
 
 
+def written(path, x, names=NAMES):
+    """A table in a file, of the kind that the end of its name says; text has names where there are some."""
+    kind = path.rpartition(".")[2]
+    if kind == "npy":
+        np.save(path, x)
+    elif kind == "csv":
+        write_csv(path, x, names)
+    else:
+        write_parquet(path, x, names or [f"x{i}" for i in range(x.shape[1])])
+    return path
+
+
 def write(name, text):
     with open(name, "w" if isinstance(text, str) else "wb") as file:
         file.write(text)

@@ -79,6 +79,15 @@ def on_ranks(size, work):
     return found
 
 
+def together(assignment, work):
+    """What ``work(group, shards)`` gives on each rank of an assignment; an error of one is raised."""
+    found = on_ranks(len(assignment), lambda group: work(group, assignment[group.rank]))
+    for one in found:
+        if isinstance(one, BaseException) and not isinstance(one, threading.BrokenBarrierError):
+            raise one
+    return found
+
+
 def cut(array, numbers):
     """Some shards of a table."""
     return {i: array[FIRST[i] : FIRST[i] + SIZES[i]] for i in numbers}

@@ -2,10 +2,28 @@
 
 import numpy as np
 
+from headrace.variational.descent import Plan
+
 QUIET = {"progress": False}
 SHORT = QUIET | {"steps": 20, "samples": 64, "evaluated": 0}
 MEAN = np.array([1.0, -2.0])
 COVARIANCE = np.array([[2.0, 1.2], [1.2, 1.5]])
+
+
+def plan_of(flow, samples, skip=0.0):
+    """Of one step of a descent, with nothing added to its gradient."""
+    return Plan.of(
+        flow,
+        steps=1,
+        samples=samples,
+        learning_rate=1e-3,
+        schedule="constant",
+        annealing=None,
+        weight_decay=0.0,
+        clip=None,
+        average=None,
+        skip=skip,
+    )
 
 
 def normal(mean=MEAN, covariance=COVARIANCE, log_z=0.0):

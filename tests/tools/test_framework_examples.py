@@ -139,6 +139,14 @@ def test_the_gallery_leaves_out_what_needs_a_missing_framework(tmp_path, monkeyp
     page = (tmp_path / "docs" / "gallery" / "absent.md").read_text()
     assert "It needs jax, which was not there" in page
     assert "img-top" not in (tmp_path / "docs" / "gallery" / "index.md").read_text()
+    drawn = tmp_path / "examples" / "drawn.py"
+    drawn.write_text('"""Another title: and more."""\n\nfrom __future__ import annotations\n\nprint("--output")\n')
+    (tmp_path / "docs" / "gallery" / "drawn.png").write_bytes(b"")
+    gallery.make(tmp_path / "docs", lambda example, picture: "seen")
+    index = (tmp_path / "docs" / "gallery" / "index.md").read_text()
+    assert index.count("{grid}") == 2  # cards with a picture have no neighbour without one
+    assert index.index(":link: drawn") < index.index(":link: absent")
+    drawn.unlink()
     example.write_text('"""A title: and more.\n\nText.\n"""\n\nfrom __future__ import annotations\n\nprint("seen")\n')
     gallery.make(tmp_path / "docs")
     page = (tmp_path / "docs" / "gallery" / "absent.md").read_text()

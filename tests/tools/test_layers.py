@@ -114,6 +114,34 @@ def test_modules_make_no_circle():
     assert circle(pairs) is None
 
 
+def compiled_in(path):
+    """Names by which a module imports a compiled one."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{alias.name}" for alias in node.names] + [f"{node.module}"]
+    return [name for name in found if {"_cpu", "_cuda"} & set(name.split("."))]
+
+
+def test_the_core_s_room_alone_imports_the_compiled_modules():
+    package = ROOT / "python" / "headrace"
+    found = {str(path.relative_to(package)) for path in package.rglob("*.py") if compiled_in(path)}
+    assert found == {"_core/__init__.py", "_core/threads.py"}
+
+
+def test_the_page_names_every_room_and_every_module_in_none():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "python" / "headrace"
+    folders = [path.parent for path in package.glob("*/__init__.py")] + [package / "convert" / "plain"]
+    wanted = [f"{path.name}/`" for path in folders]
+    wanted += [f"`{path.name}`" for path in package.glob("*.py") if not path.name.startswith("__")]
+    for room in ("math", "core", "kernels"):  # a header and its source are named once
+        wanted += [f"{path.stem}." for path in (ROOT / "cpp" / room).iterdir() if path.suffix in SOURCES]
+    assert not [name for name in sorted(set(wanted)) if name not in page]
+
+
 def test_a_circle_is_found():
     assert circle([("a", "b"), ("b", "c")]) is None
     assert circle([("a", "b"), ("b", "c"), ("c", "a")]) == ["a", "b", "c", "a"]

@@ -7,8 +7,8 @@ from numpy.testing import assert_allclose
 import cases
 import headrace as hr
 from headrace.variational.contexts import contexts_of
-from headrace.variational.descent import PathStep, Plan
-from targets import QUIET, SHORT
+from headrace.variational.descent import PathStep
+from targets import QUIET, SHORT, plan_of
 
 # x ~ N(0, 1) in two dimensions, and a context of two measurements M x + 0.5 noise.
 M = np.array([[1.0, 0.5], [-0.3, 0.8]])
@@ -103,6 +103,9 @@ def test_estimates_are_means_over_contexts_and_not_of_pairs():
         away = context - x
         return (context - 0.5 * away**2)[:, 0] - 0.5 * np.log(2.0 * np.pi), away
 
+    def many(n, generator):
+        return generator.standard_normal((n, 1))
+
     found = hr.free_energy(flow, density, table, samples=60_000)
     assert (found.samples, found.skipped) == (60_000, 0)
     assert abs(found.kl - 0.5 * np.square(table).mean()) < 4.0 * found.kl_error < 0.05
@@ -111,27 +114,23 @@ def test_estimates_are_means_over_contexts_and_not_of_pairs():
     # Of -log w = c²/2 - c + c (c - x): the deviation is |c| in each context, and these three are all there are.
     assert_allclose(found.standard_error, np.sqrt(np.square(table).mean() / 60_000), rtol=0.03)
     assert_allclose(found.effective_samples, 20_000 * np.exp(-np.square(table)).sum(), rtol=0.05)
-    some = hr.free_energy(flow, density, lambda n, g: g.standard_normal((n, 1)), samples=60_000)
-    assert_allclose(some.standard_error, np.sqrt(1.5 / 234), rtol=0.25)  # of 234 contexts: var(c²/2 - c) = 3/2
+    some = hr.free_energy(flow, density, many, samples=60_000)
+    assert (found.contexts, some.contexts) == (3, 244)
+    assert_allclose(some.standard_error, np.sqrt(1.5 / 244), rtol=0.25)  # of 244 contexts: var(c²/2 - c) = 3/2
     assert abs(some.kl - 0.5) < 4.0 * some.kl_error
+    # Few samples are spread over contexts, so that what contexts differ by is seen.
+    few = [hr.free_energy(flow, density, many, samples=400, seed=i) for i in range(9)]
+    assert {(one.contexts, one.samples) for one in few} == {(20, 400)}
+    assert_allclose(np.mean([one.standard_error for one in few]), np.sqrt(1.5 / 20), rtol=0.3)
+    assert abs(np.mean([one.free_energy for one in few]) - 0.5) < 4.0 * np.sqrt(1.5 / 180)
+    assert "contexts=20" in repr(few[0])
+    one = hr.free_energy(flow, density, many, samples=3)
+    assert one.contexts == 1
+    assert np.isnan(one.standard_error)
+    assert "contexts" not in repr(hr.free_energy(flow, density, np.array([0.5]), samples=500))
 
 
 # --- what a step does -----------------------------------------------------------------------------------------------
-
-
-def plan_of(flow, samples):
-    return Plan.of(
-        flow,
-        steps=1,
-        samples=samples,
-        learning_rate=1e-3,
-        schedule="constant",
-        annealing=None,
-        weight_decay=0.0,
-        clip=None,
-        average=None,
-        skip=0.2,
-    )
 
 
 @pytest.mark.parametrize("spoiled", [False, True])
@@ -146,7 +145,7 @@ def test_the_gradient_is_that_of_the_mean_over_its_own_noise_and_contexts(spoile
         return value, slope
 
     contexts = contexts_of(flow, TABLE).repeated(4)
-    step = PathStep(flow, target, contexts, plan_of(flow, 64), np.random.default_rng(2), landing=False)
+    step = PathStep(flow, target, contexts, plan_of(flow, 64, skip=0.2), np.random.default_rng(2), landing=False)
     found, noise = step(0, 1.0), step.paths.noise
     (context,) = seen
     keep = slice(5 if spoiled else 0, None)

@@ -9,9 +9,9 @@ from numpy.testing import assert_allclose
 import cases
 import headrace as hr
 from headrace.variational.closed_form import ConditionalStep, draw_of, why_not
-from headrace.variational.descent import PathStep, Plan
+from headrace.variational.descent import PathStep
 from headrace.variational.distill import target_of_flow, tempered
-from targets import QUIET, SHORT
+from targets import QUIET, SHORT, plan_of
 
 FEATURES = 3
 SCALE = hr.Standardize([1.0, 200.0, -3.0], [2.0, 50.0, 0.1])
@@ -34,21 +34,6 @@ def student_of(formula="to_data", dtype="float64", context=0, base=None):
     chain = [masked(3, dtype, context, reads="latent", formula=formula)]
     chain += [masked(4, dtype, context, reads="latent", map="additive"), SCALE]
     return hr.Flow(chain, base)
-
-
-def plan_of(student, samples, skip=0.0):
-    return Plan.of(
-        student,
-        steps=1,
-        samples=samples,
-        learning_rate=1e-3,
-        schedule="constant",
-        annealing=None,
-        weight_decay=0.0,
-        clip=None,
-        average=None,
-        skip=skip,
-    )
 
 
 def closed(teacher, student, samples, beta=1.0, context=None, seed=1):

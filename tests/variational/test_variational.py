@@ -9,8 +9,8 @@ from numpy.testing import assert_allclose
 import cases
 import headrace as hr
 from headrace.variational.contexts import Contexts
-from headrace.variational.descent import PathStep, Plan
-from targets import COVARIANCE, MEAN, QUIET, SHORT, normal
+from headrace.variational.descent import PathStep
+from targets import COVARIANCE, MEAN, QUIET, SHORT, normal, plan_of
 
 NO_CONTEXT = Contexts()
 
@@ -86,21 +86,6 @@ def test_kl_on_u1_by_importance_sampling_agrees_with_quadrature():
 
 
 # --- gradients ------------------------------------------------------------------------------------------------------
-
-
-def plan_of(flow, samples, skip=0.0):
-    return Plan.of(
-        flow,
-        steps=1,
-        samples=samples,
-        learning_rate=1e-3,
-        schedule="constant",
-        annealing=None,
-        weight_decay=0.0,
-        clip=None,
-        average=None,
-        skip=skip,
-    )
 
 
 def gradients(flow, density, landing, beta=1.0, repeats=40, samples=2000):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._cli import tables
+from headrace._table import Table
 from headrace.transforms.support import Support
 
 __all__ = ["check_rows", "read"]
@@ -76,11 +77,14 @@ def _pair(option: str, entry: str, low: str, high: str) -> tuple[float | None, f
     return pair
 
 
-def check_rows(source: tables.Source, columns: Sequence[int], values: NDArray[Any], support: Support) -> None:
-    """Refuse rows on a bound or beyond, by row and column."""
+def check_rows(
+    source: tables.Source, columns: Sequence[int], values: NDArray[Any], support: Support, table: Table
+) -> None:
+    """Refuse rows on a bound or beyond, by row and column; whole numbers are checked elsewhere, and may be on one."""
     with np.errstate(over="ignore"):  # a bound beyond the dtype is infinite there
         low, high = (end.astype(values.dtype) for end in support._ends())
     bad = (values <= low) | (values >= high)
+    bad[:, [i for i, one in enumerate(table.columns) if one.is_discrete]] = False
     rows = np.flatnonzero(bad.any(axis=1))
     if rows.size:
         at = int(bad[rows[0]].argmax())

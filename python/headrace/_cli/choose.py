@@ -12,7 +12,7 @@ SECONDS = 60.0
 
 
 def choose(
-    arguments: argparse.Namespace, rows: tuple[Any, Any, Any], bounds: Any, names: Sequence[str]
+    arguments: argparse.Namespace, rows: tuple[Any, Any, Any], bounds: Any, names: Sequence[str] | None
 ) -> tuple[Any, dict[str, Any], list[str]]:
     """The best flow, a report on all, and its lines; `rows` are x, context and weights."""
     from headrace.choosing import auto

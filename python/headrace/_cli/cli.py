@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FLOW",
         help="the file to write, as flow.safetensors; - for the standard output",
     )
-    sub.add_argument("--flow", choices=tuple(offered.FLOWS), default="maf", help="the kind of flow (maf)")
+    sub.add_argument("--flow", choices=tuple(offered.FLOWS), help="the kind of flow (maf)")
     sub.add_argument(
         "--auto",
         action="store_true",
@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--epochs", type=_integer(0), metavar="N", help="passes over the rows, at most")
     sub.add_argument("--batch-size", type=_integer(1), metavar="N", help="rows of a step")
     sub.add_argument("--learning-rate", type=_rate, metavar="RATE")
-    sub.add_argument("--validation", type=_share, default=0.1, metavar="SHARE", help="of rows to hold out (0.1)")
+    sub.add_argument("--validation", type=_share, metavar="SHARE", help="of rows to hold out (0.1)")
     sub.add_argument("--patience", type=_integer(1), metavar="N", help="epochs or steps without a new best, then stop")
     sub.add_argument("--time-budget", type=_rate, metavar="SECONDS", help="that the fit may take, at most")
     sub.add_argument("--ensemble", type=_integer(1), metavar="N", help="fit so many flows, and save their mixture")

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
-from headrace import files
-from headrace._cli import several, shape, tables
+from headrace import _table, files
+from headrace._cli import several, tables
+from headrace._cli.several import STANDARD
 from headrace._output import check_writable, printable, refuse_inputs
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
 ]
 
 OK, INTERRUPTED = 0, 130
-STANDARD = "-"  # as a path: the standard input or output
 
 Density = hr.Flow | hr.Ensemble
 
@@ -93,18 +93,12 @@ class _Names:
     @classmethod
     def of_notes(cls, notes: dict[str, str], flow: Density) -> _Names | None:
         """None where there are none, or none that fit."""
-        try:
-            note = json.loads(notes.get("columns", "null"))
-            names = cls(note["features"], note["context"])
-        except (ValueError, TypeError, KeyError, RecursionError):
+        if (named := _table.named_in(notes, flow.features, flow.context)) is None:
             return None
-        width = flow.features
-        if (table := shape.kept_in(notes, width)) is not None and (every := shape.names_in(notes, table)) is not None:
-            names, width = cls(every, names.context), len(every)  # constant columns too
-        for part, size in ((names.features, width), (names.context, flow.context)):
-            if not isinstance(part, list) or len(part) != size or not all(isinstance(name, str) for name in part):
-                return None
-        return names
+        features, context = named
+        if (table := _table.kept_in(notes, flow.features)) is not None:
+            features = _table.names_in(notes, table) or features  # constant columns too
+        return cls(features, context)
 
 
 def _open(arguments: argparse.Namespace, path: str | None = None) -> tables.Source:
@@ -214,7 +208,8 @@ def _columns_for(
     """A table that is open, and which of its columns a flow takes: features, context and weights."""
     source = _open(arguments, data)
     columns = _columns(source, arguments, weights=weights, names=_Names.of_notes(notes, flow))
-    table = shape.kept_in(notes, flow.features)
+    table = _table.kept_in(notes, flow.features)
+    source.missing = table is not None and table.missing == "drop"
     width = flow.features if table is None else len(table.columns)
     for kind, wanted, chosen in (("features", width, columns[0]), ("context", flow.context, columns[1])):
         if len(chosen) != wanted:
@@ -227,15 +222,28 @@ def _columns_for(
 
 
 def _rows_for(
-    flow: Density, notes: dict[str, str], arguments: argparse.Namespace, *, data: str | None = None, weights: Any = None
+    flow: Density,
+    notes: dict[str, str],
+    arguments: argparse.Namespace,
+    *,
+    data: str | None = None,
+    weights: Any = None,
+    purpose: int = _table.LOOK,
 ) -> tuple[tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None], list[str] | None]:
-    """Rows of a table as a flow takes them, x, context and weights; and what its features are called there."""
+    """Rows of a table as a flow takes them, x, context and weights; and what its features are called there.
+
+    `purpose`: of the noise, see `headrace._table`.
+    """
     source, columns = _columns_for(flow, notes, arguments, data=data, weights=weights)
     x, context, weight = _read(source, columns)
     names = None if source.names is None else [source.names[i] for i in columns[0]]
-    if (table := shape.kept_in(notes, flow.features)) is not None:
+    if (table := _table.kept_in(notes, flow.features)) is not None:
+        rows = len(x)
+        x, context, weight = table.to_look_at(x, context, weight, names=names, told=source.path, purpose=purpose)
+        if len(x) < rows:
+            told = f"{rows - len(x):,} of {rows:,} rows miss a number and are left out, as in the fit"
+            _note(arguments, f"{source.path}: {told}")
         names = None if names is None else [names[i] for i in table.kept]
-        x = table.spread(x, np.random.default_rng([getattr(arguments, "seed", 0), shape.NOISE]))
     return (x, context if flow.context else None, weight[:, 0] if columns[2] else None), names
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from headrace._cli.commands import INTERRUPTED, OK, _check_output, _load, _rows_for, _say
 from headrace._output import replacing
 from headrace._pictures import NO_MATPLOTLIB, can_draw
+from headrace._table import FIT
 from headrace.diagnosis import diagnose as look
 
 __all__ = ["WRITTEN", "diagnose"]
@@ -28,7 +29,8 @@ def diagnose(arguments: argparse.Namespace) -> int:
     training = None
     if training_table is not None:
         # The column of weights, if the table has it, is none of the features there either.
-        fitted, given, _ = _rows_for(flow, notes, arguments, data=training_table, weights=arguments.weights)[0]
+        of_fit = {"data": training_table, "weights": arguments.weights, "purpose": FIT}
+        fitted, given, _ = _rows_for(flow, notes, arguments, **of_fit)[0]
         training = fitted if given is None else (fitted, given)
     own = {"seed": arguments.seed, "progress": not arguments.quiet}
     found = look(flow, x, context, weights=weights, training=training, names=names, **own)

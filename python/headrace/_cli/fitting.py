@@ -8,7 +8,7 @@ import math
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace import _columns as about_columns
-from headrace import files
+from headrace import _table, files
 from headrace._cli import bounds, choose, several, shape, tables
 from headrace._cli.commands import (
     INTERRUPTED,
@@ -28,6 +28,7 @@ from headrace._cli.commands import (
     _counted,
     _duration,
     _Names,
+    _note,
     _open,
     _say,
     _usage,
@@ -43,11 +44,16 @@ from headrace.transforms.support import Support
 
 __all__ = ["fit"]
 
-JUDGES = 1 << 16  # rows of a long table that a Gaussian is made of
+JUDGES = 1 << 16  # rows of a long table that a Gaussian is made of, and that --auto looks at
+VALIDATION = 0.1  # of the rows, that are held out
 
 
 def fit(arguments: argparse.Namespace) -> int:
     """Fit a flow to a table, print its held-out likelihood beside a Gaussian's, and save it."""
+    _refuse_beside_auto(arguments)
+    arguments.flow = arguments.flow or "maf"
+    if arguments.validation is None:
+        arguments.validation = 0.0 if arguments.auto else VALIDATION  # --auto holds rows out itself
     kind = FLOWS[arguments.flow]
     options = _options(arguments, kind)
     inputs = several.found(arguments.data)
@@ -61,8 +67,6 @@ def fit(arguments: argparse.Namespace) -> int:
     for part, what in zip(columns, ("features", "context"), strict=False):
         if len(part) > MOST_FEATURES:
             raise ValueError(f"{source.path}: expected at most {MOST_FEATURES} columns of {what}, got {len(part)}")
-    if arguments.auto:
-        arguments.validation = 0.0  # rows are held out there
     given = _given(arguments, source, columns, options)
     if columns[1]:
         options["context"] = len(columns[1])
@@ -71,19 +75,22 @@ def fit(arguments: argparse.Namespace) -> int:
     kept = columns[0] if given.table is None else [columns[0][i] for i in given.table.kept]
     for part, rows in zip((kept, columns[1]), (given.some.x, given.some.context), strict=False):
         _warn_of_constants(source, part, rows)
-    notes = {"dtype": given.some.x.dtype.name}
+    notes, chosen = {"dtype": given.some.x.dtype.name}, None
     if source.names is not None:
         chosen = _Names(*([source.names[i] for i in part] for part in (kept, columns[1])))
         notes["columns"] = json.dumps(asdict(chosen))
-    if given.table is not None and not given.table.is_plain:
+    if given.table is not None and not (given.table.is_plain and given.table.missing == "refuse"):
         names = None if source.names is None else [source.names[i] for i in columns[0]]
-        notes["table"] = shape.note(given.table, names)
+        notes["table"] = _table.note(given.table, names)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* constant in the training part", category=RuntimeWarning)
         if arguments.auto:
-            labels = [source.label(i).removeprefix("column ").strip("'") for i in kept]
+            if len(given.some.x) < given.rows:
+                _note(arguments, f"--auto looks at {len(given.some.x):,} of {given.rows:,} rows, drawn evenly from all")
             some = (given.some.x, given.some.context, given.some.weights)
+            labels = None if chosen is None else chosen.features
             flow, report, lines = choose.choose(arguments, some, options.get("bounds"), labels)
+            report |= {"rows": given.rows, "rows_looked_at": len(given.some.x)}
             _save(arguments.output, flow, notes)
             _say(arguments, report, [*lines, "", f"saved to {arguments.output}"])
             return INTERRUPTED if report["interrupted"] else OK
@@ -101,19 +108,25 @@ def _save(output: str, flow: Density, notes: dict[str, str]) -> None:
         files.save(flow, output, notes)
 
 
+def _refuse_beside_auto(arguments: argparse.Namespace) -> None:
+    """Refuse what --auto chooses, or would not use."""
+    if not arguments.auto:
+        return
+    for name in ("flow", "validation", "ensemble", "periodic", *settings(), *FIT):
+        if name != "time_budget" and getattr(arguments, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            _usage(arguments, f"argument {option}: --auto does not take it, as it tries flows of its own")
+
+
 def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
     """What was said of the flow and of the fit; an option that this flow does not take is refused."""
     every = (*settings(), *FIT)
     options = {name: getattr(arguments, name) for name in every if getattr(arguments, name) is not None}
     for name in options:
-        if arguments.auto and name != "time_budget":
-            _usage(arguments, f"argument --{name.replace('_', '-')}: --auto chooses it")
         if name not in kind.takes:
             _usage(arguments, f"argument --{name.replace('_', '-')}: --flow {arguments.flow} does not take it")
     if arguments.ensemble is not None and kind.model is not None:
         _usage(arguments, f"argument --ensemble: --flow {arguments.flow} does not take it")
-    if arguments.auto and (arguments.ensemble is not None or arguments.periodic is not None):
-        _usage(arguments, "argument --auto: it takes neither --ensemble nor --periodic")
     if arguments.periodic is not None and not (arguments.flow == "nsf" and arguments.coupling):
         _usage(arguments, "argument --periodic: --flow nsf --coupling alone takes it")
     return options
@@ -190,21 +203,21 @@ def _given(
         raise ValueError(f"{source.path}: expected at least one row, got none")
     _warn_of_index(arguments, source, columns[0], whole.x)
     _check_rows(source, columns[0], whole.x, "a finite number", -math.inf)
-    if support is not None:
-        bounds.check_rows(source, columns[0], whole.x, support)
     if whole.context is not None:
         _check_rows(source, columns[1], whole.context, "a finite number", -math.inf)
     if whole.weights is not None:
         _check_rows(source, columns[2], whole.weights[:, None], "a finite weight of at least 0", 0.0)
         if not whole.weights.any():
             raise ValueError(f"{source.path}: {source.label(columns[2][0])}: expected a weight above 0, got none")
-    rows = _Rows.of(whole)
-    table = shape.learn(source, columns[0], rows.x, arguments)
-    x = table.spread(rows.x, np.random.default_rng([arguments.seed, shape.NOISE]))
-    for option in ("bounds", "periodic"):
-        if option in options and (own := table.bounds(options.pop(option), option)) is not None:
+    table = shape.learn(source, columns[0], _Rows.of(whole).x, arguments, support)
+    if support is not None:
+        bounds.check_rows(source, columns[0], whole.x, support, table)
+    for option, left in (("bounds", table.bounds), ("periodic", table.periods)):
+        if (own := left(options.pop(option, None))) is not None:
             options[option] = own
-    train, held_out = _Rows(x, rows.context, rows.weights).split(arguments.validation, arguments.seed)
+    # All rows get their noise, so that a diagnosis with the same table gives the same to each.
+    rows = _Rows.of(replace(whole, x=table.spread(whole.x)))
+    train, held_out = rows.split(arguments.validation, arguments.seed)
     return _Given(train, held_out, train, len(train.x), table)
 
 

@@ -17,7 +17,7 @@ from headrace._streams.stream import Stream
 
 __all__ = ["STANDARD", "TableStream", "found", "open_tables"]
 
-STANDARD = "-"
+STANDARD = "-"  # as a path: the standard input or output
 BUFFER = 1 << 28  # bytes of rows that are held in memory, by default
 
 
@@ -59,13 +59,16 @@ class _Several(Source):
         self._sizes: list[int | None] = []
         self._orders: list[list[int]] = []  # of each file: where the columns of the first one are
         self._wide = np.zeros(0, bool)  # which columns are of float64 in some file
+        self._kinds: list[str] = []
         self._open: tuple[int, Source] | None = None
         for i, path in enumerate(paths):
             source = tables.open_table(path, **how)
             if i == 0:
                 self.names, self.n_columns = source.names, source.n_columns
-                self._wide, self._kinds = np.zeros(source.n_columns, bool), source.kinds
+                self._wide = np.zeros(source.n_columns, bool)
             order = self._order(source)
+            kinds = [(source.kinds or ["float"] * source.n_columns)[column] for column in order]
+            self._kinds = [_joint(*pair) for pair in zip(self._kinds or kinds, kinds, strict=True)]
             self._orders.append(order)
             self._wide |= [source.dtype([column]) == np.float64 for column in order]
             sizes = source.pieces()
@@ -92,7 +95,7 @@ class _Several(Source):
 
     @property
     def kinds(self) -> list[str] | None:
-        """Those of the first table."""
+        """Those on which all tables agree."""
         return self._kinds
 
     def read(self, columns: Sequence[int]) -> NDArray[Any]:
@@ -113,6 +116,11 @@ class _Several(Source):
 
     def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:
         return np.dtype(np.float64 if self._wide[list(columns)].any() else np.float32)
+
+
+def _joint(one: str, other: str) -> str:
+    """The kind of a column that is of two: truth values are whole numbers, and all are floats."""
+    return one if one == other else "float" if "float" in (one, other) else "integer"
 
 
 class TableStream(Stream):

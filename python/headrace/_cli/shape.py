@@ -1,12 +1,12 @@
-"""What ``--discrete``, ``--spread`` and ``--missing`` say of a table, and the note in a file that keeps it."""
+"""What ``--discrete``, ``--spread`` and ``--missing`` say of a table."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,9 @@ from headrace import _table
 from headrace._cli import tables
 from headrace._streams.stream import Block
 from headrace._table import Table
+from headrace.transforms.support import Support
 
-__all__ = ["NOISE", "kept_in", "learn", "names_in", "note", "present"]
-
-NOISE = 0x6E6F697365  # beside a seed: the noise of whole numbers is no other number that it gives
+__all__ = ["learn", "present"]
 
 
 def present(
@@ -41,7 +40,13 @@ def present(
     return rows.take(good)
 
 
-def learn(source: tables.Source, columns: Sequence[int], x: NDArray[Any], arguments: argparse.Namespace) -> Table:
+def learn(
+    source: tables.Source,
+    columns: Sequence[int],
+    x: NDArray[Any],
+    arguments: argparse.Namespace,
+    support: Support | None = None,
+) -> Table:
     """What each column of features is, with a warning of constant ones and of those whose values repeat."""
     kinds = [(source.kinds or ["float"] * source.n_columns)[i] for i in columns]
     if arguments.discrete == "none":
@@ -50,8 +55,12 @@ def learn(source: tables.Source, columns: Sequence[int], x: NDArray[Any], argume
         named = [_place(source, columns, "--discrete", i) for i in source.select("--discrete", arguments.discrete)]
         kinds = ["integer" if i in named and kind == "float" else kind for i, kind in enumerate(kinds)]
     widths: list[float | None] = [None] * len(columns)
+    names = None if source.names is None else [source.names[i] for i in columns]
+    own: dict[str, Any] = {"names": names, "told": source.path}
+    if support is not None:
+        own |= {"bounds": support.bounds, "periodic": support.periodic}
     if arguments.spread == "auto":
-        for i in _table.repeating(x, Table.learn(x, kinds, widths)):
+        for i in _table.repeating(x, Table.learn(x, kinds, widths, **own)):
             widths[i] = _table.smallest_gap(x[:, i])
     elif arguments.spread is not None:
         for entry in arguments.spread.split(","):
@@ -63,7 +72,7 @@ def learn(source: tables.Source, columns: Sequence[int], x: NDArray[Any], argume
                 if kinds[place] != "float":
                     raise ValueError(f"--spread: {source.label(column)} has whole numbers, which are spread anyway")
                 widths[place] = float(width)
-    found = Table.learn(x, kinds, widths)
+    found = replace(Table.learn(x, kinds, widths, **own), seed=arguments.seed, missing=arguments.missing)
     _warn(source, columns, x, found)
     return found
 
@@ -90,30 +99,3 @@ def _warn(source: tables.Source, columns: Sequence[int], x: NDArray[Any], found:
     if message := _table.about_repeats(x, found, names):
         told = message.replace("by jitter", "by --spread").replace("by discrete", "by --discrete")
         warnings.warn(f"{source.path}: {told}", RuntimeWarning, stacklevel=3)
-
-
-# ---- the note in a file ----------------------------------------------------------------------------------------------
-
-
-def note(found: Table, names: Sequence[str] | None) -> str:
-    """For `notes["table"]`: what became of the columns, and all their names, or null."""
-    return json.dumps({"names": None if names is None else list(names), "columns": found.header()})
-
-
-def kept_in(notes: dict[str, str], features: int) -> Table | None:
-    """The way back; None where there is none, or none that fits a flow of so many features."""
-    try:
-        found = Table.of_header(json.loads(notes.get("table", "null"))["columns"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return found if len(found.kept) == features else None
-
-
-def names_in(notes: dict[str, str], found: Table) -> list[str] | None:
-    """What the columns of the table were called."""
-    try:
-        names = json.loads(notes["table"])["names"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    good = isinstance(names, list) and len(names) == len(found.columns) and all(isinstance(one, str) for one in names)
-    return names if good else None

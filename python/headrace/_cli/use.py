@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import headrace as hr
-from headrace._cli import several, shape, tables
+from headrace import _table
+from headrace._cli import several, tables
 from headrace._cli.commands import (
     OK,
     STANDARD,
@@ -64,8 +65,14 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
         _usage(arguments, "argument --output: give a file, as a table from the standard input has no name")
     folder = Folder(arguments.output, files, arguments.format and f".{arguments.format}")
     flow, notes = _load(arguments.flow)
-    digest = hashlib.blake2b(hr.to_bytes(flow), digest_size=16).hexdigest()
-    folder.open({"flow": digest, "--columns": str(arguments.columns), "--context": str(arguments.context)})
+    table = {"table": notes["table"]} if "table" in notes else {}  # what scores depend on, beside the flow
+    digest = hashlib.blake2b(hr.to_bytes(flow, table), digest_size=16).hexdigest()
+    told = {"flow": digest, "--columns": str(arguments.columns), "--context": str(arguments.context)}
+    for option, by_default in (("array", None), ("delimiter", None), ("header", "auto")):
+        if (value := getattr(arguments, option)) != by_default:
+            told[f"--{option}"] = str(value)
+    _columns_for(flow, notes, arguments, data=files[0])  # options that fit no table leave no folder behind
+    folder.open(told)
     left, scores = folder.left(), Scores()
     done = len(files) - len(left)
     if done:
@@ -77,8 +84,8 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
             continue
         source, columns = _columns_for(flow, notes, arguments, data=file)
         folder.write(file, _columns_of(flow), partial(_densities, flow, notes, source, columns, scores))
-    told = {"tables": len(files), "tables_done_before": done}
-    _say_scores(arguments, scores, told, f" in {_counted(len(files), 'table')}")
+    report = {"tables": len(files), "tables_done_before": done}
+    _say_scores(arguments, scores, report, f" in {_counted(len(files), 'table')}")
     return OK
 
 
@@ -91,7 +98,7 @@ def _densities(
     flow: Density, notes: dict[str, str], source: tables.Source, columns: Any, scores: Scores
 ) -> Iterator[NDArray[Any]]:
     """Of some rows at a time, so that a table may be larger than the memory."""
-    table = shape.kept_in(notes, flow.features)
+    table = _table.kept_in(notes, flow.features)
     width = flow.features if table is None else len(table.columns)
     for block in source.blocks([*columns[0], *columns[1]]):
         x, context = np.split(block, [width], axis=1)
@@ -100,7 +107,7 @@ def _densities(
             log_prob = flow.log_prob(*given)
         else:
             log_prob = table.log_prob(flow.log_prob, *given, name=source.path).astype(flow.dtype)
-            given = (np.ascontiguousarray(x[:, table.kept]), given[1])
+            given = (table.without_constants(x), given[1])
         scores.add(log_prob)
         yield np.stack([log_prob, flow.spread(*given)], axis=1) if isinstance(flow, hr.Ensemble) else log_prob
 
@@ -138,7 +145,7 @@ def sample(arguments: argparse.Namespace) -> int:
     conditions = np.array(given) if given else None
     x = flow.sample(arguments.rows, conditions, seed=seed, first_row=arguments.first_row, dtype=dtype)
     names = _Names.of_notes(notes, flow)
-    if (table := shape.kept_in(notes, flow.features)) is not None:
+    if (table := _table.kept_in(notes, flow.features)) is not None:
         x = table.back(x)
     tables.write_table(arguments.output, x, None if names is None else names.features)
     if arguments.output:

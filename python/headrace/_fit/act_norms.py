@@ -2,41 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace._arrays.caller import library
 from headrace._fit.rows import CHUNK, Data, Part, moments
 from headrace._interior import Trainable
 from headrace.transforms.act_norm import ActNorm
 
-__all__ = ["start_act_norms"]
+__all__ = ["start", "start_act_norms", "waiting"]
+
+Floats = NDArray[np.float64]
+
+
+def waiting(flow: Trainable) -> list[int]:
+    """The places of the ActNorms that no fit has set."""
+    if not any(isinstance(t, ActNorm) and not t.is_started for t in flow._interior.chain):
+        return []
+    return [i for i, t in enumerate(flow.transforms) if isinstance(t, ActNorm) and t._waits()]
 
 
 def start_act_norms(flow: Trainable, data: Data, train: Part) -> None:
-    """Set each ActNorm that no fit has set, so that training rows leave it with mean 0 and standard deviation 1.
+    """Set each of them so that training rows leave it with mean 0 and standard deviation 1.
 
-    From the data's side on, as what one is given depends on those before it. At most `CHUNK` rows stand for all.
+    At most `CHUNK` rows stand for all.
     """
-    if not any(isinstance(t, ActNorm) and not t.is_started for t in flow._interior.chain):
-        return
-    transforms = flow.transforms
-    waiting = [i for i, t in enumerate(transforms) if isinstance(t, ActNorm) and t._waits()]
-    if not waiting:
+    if not (places := waiting(flow)):
         return
     data, train = data.standing_for(train)
     size = min(train.size, CHUNK)
     rows = data.rows(train.at(np.arange(size, dtype=np.int64) * train.size // size))
-    x, context = rows.x, _standardized(flow, rows.context)
+    start(flow, places, [rows], lambda at: moments("x", at[0], rows.weights, Part(size), say=False))
+
+
+def start(
+    flow: Trainable,
+    places: Sequence[int],
+    rows: Sequence[Data],
+    moments_of: Callable[[Sequence[Any]], tuple[Floats, Floats]],
+) -> None:
+    """Set those at some places, from the data's side on, as what one is given depends on those before it.
+
+    `moments_of`: mean and standard deviation of the columns of what has become of the rows, part by part.
+    """
+    transforms = flow.transforms
+    at: list[Any] = [part.x for part in rows]
+    contexts = [_standardized(flow, part.context) for part in rows]
     started: dict[int, ActNorm] = {}
-    for i in range(len(transforms) - 1, waiting[0] - 1, -1):
+    for i in range(len(transforms) - 1, places[0] - 1, -1):
         t = transforms[i]
-        if i in waiting:
-            mean, std = moments("x", x, rows.weights, Part(size), say=False)
+        if i in places:
+            assert isinstance(t, ActNorm)
+            mean, std = moments_of(at)
             known = np.isfinite(mean) & np.isfinite(std)  # a flow may overflow before it is fitted
             t = started[i] = t._started_at(np.where(known, mean, 0.0), np.where(known, std, 1.0))
-        x = t.inverse(x, context if t.context else None)[0]
+        at = [t.inverse(x, context if t.context else None)[0] for x, context in zip(at, contexts, strict=True)]
     flow._interior.start(started)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace import files
-from headrace._arrays import caller as _arrays
-from headrace._fit.rows import CHUNK, Data, Part
+from headrace._fit.rows import Data, Part, checksum
 from headrace._fit.streams import StreamData
 
 if TYPE_CHECKING:
@@ -55,8 +53,4 @@ def _of_rows(prefix: str, data: Data) -> dict[str, str]:
 
 
 def _of_array(array: Any) -> str:
-    sum_of = 0
-    for begin in range(0, array.shape[0], CHUNK):
-        block = np.ascontiguousarray(_arrays.on_host(array[begin : begin + CHUNK]))
-        sum_of = zlib.crc32(block.reshape(-1).view(np.uint8).data, sum_of)
-    return f"{np.dtype(array.dtype)} {tuple(array.shape)}, checksum {sum_of:08x}"
+    return f"{np.dtype(array.dtype)} {tuple(array.shape)}, checksum {checksum(array):08x}"

@@ -20,6 +20,10 @@ STAGED = 2  # times as many epochs where decays follow one another, as they shar
 DECAY_BY_ROWS, MOST_DECAY = 1e3, 1.0  # the former over the rows, at most the latter
 LEAST_DECAY = 0.02  # of less nothing depends, and it is not chosen
 
+FEW = 50  # rows held out that are too few to judge by
+LEAST = 10  # rows for cross-validation
+MANY = 50_000  # rows beyond which no Gaussian is tried
+
 
 def constant_decay(rows: int) -> float:
     """The decay where nothing chooses one."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,15 +195,21 @@ def names_of(x: Any, features: int) -> tuple[str, ...]:
 
 def check_finite(name: str, array: NDArray[Any]) -> None:
     """Refuse NaN and infinity, with the number of rows and the first."""
+    count, first = bad_rows(array)
+    if count:
+        raise ValueError(not_finite(name, count, first, array.shape[0]))
+
+
+def bad_rows(array: NDArray[Any]) -> tuple[int, int]:
+    """How many rows have NaN or infinity, and which is the first."""
     count, first = 0, -1
     for start in range(0, array.shape[0], CHUNK):
         part = np.isfinite(array[start : start + CHUNK])
         if not part.all():
-            bad = np.flatnonzero(~part.all(axis=1))
+            bad = np.flatnonzero(~part.reshape(part.shape[0], -1).all(axis=1))
             first = start + int(bad[0]) if count == 0 else first
             count += bad.size
-    if count:
-        raise ValueError(not_finite(name, count, first, array.shape[0]))
+    return count, first
 
 
 def not_finite(name: str, count: int, first: int, rows: int) -> str:
@@ -254,14 +261,9 @@ def split(
     rows, kept = data.taking_part()
     if validation is None:
         return Part(rows, kept=kept), None
-    if isinstance(validation, (int, float, np.number)) and not isinstance(validation, bool):
-        share = check.number("validation", validation, least=0.0, below=1.0)
-        held = min(round(share * rows), rows - 1)
-        if share > 0 and rows > 1:
-            held = max(held, 1)
-        if (most := data.most_held()) is not None:
-            held = min(held, most)
-        if held <= 0:
+    if is_share(validation):
+        held = held_of("validation", validation, rows, data.most_held())
+        if not held:
             return Part(rows, kept=kept), None
         key = int(rng.integers(1 << 63))
         return Part(rows, held, key, kept=kept), (data, Part(rows, held, key, out=True, kept=kept))
@@ -272,6 +274,26 @@ def split(
     own: list[Any] = [*parts, *[None] * (3 - len(parts))]
     given = open_rows("validation ", features, contexts, caller, own[0], own[1], own[2], data.support)
     return Part(rows, kept=kept), (given, Part(given.x.shape[0]))
+
+
+def is_share(validation: Any) -> bool:
+    """Whether it says how many rows to hold out, and not which."""
+    return isinstance(validation, (int, float, np.number)) and not isinstance(validation, bool)
+
+
+def held_of(name: str, share: Any, rows: int, most: int | None = None) -> int:
+    """How many of so many rows are held out: one at least where the share is above 0, and never all."""
+    share = check.number(name, share, least=0.0, below=1.0)
+    held = max(min(max(round(share * rows), 1), rows - 1), 0) if share > 0 else 0
+    return held if most is None else min(held, most)
+
+
+def checksum(array: NDArray[Any], sum_of: int = 0) -> int:
+    """Of all numbers of an array, whatever its strides; `sum_of`: of the rows before them."""
+    for begin in range(0, array.shape[0], CHUNK):
+        block = np.ascontiguousarray(_arrays.on_host(array[begin : begin + CHUNK]))
+        sum_of = zlib.crc32(block.reshape(-1).view(np.uint8).data, sum_of)
+    return sum_of
 
 
 def moments(

@@ -38,12 +38,19 @@ class HeldOut:
 
     def loss(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> float:
         """The mean negative log-likelihood; infinity where it is not finite."""
-        total = 0.0
+        found = []
         for data in self._parts():
             log_prob = flow.log_prob(data.x, data.context, parameters=parameters)
-            total -= _arrays.weighted_sum(log_prob, data.weights)
-        loss = total / self.weight
+            found.append(-_arrays.weighted_sum(log_prob, data.weights))
+        loss = self._sum(found) / self.weight
         return loss if math.isfinite(loss) else math.inf
+
+    def _sum(self, of_parts: list[float]) -> float:
+        """In their order: `sum` rounds otherwise from one Python to the next."""
+        total = 0.0
+        for one in of_parts:
+            total += one
+        return total
 
     def log_probs(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> NDArray[np.float64]:
         """Those of all rows, on the host."""
@@ -291,7 +298,12 @@ class Run:
 
     def _find_gradient(self, index: Index, log_prob: NDArray[Any]) -> None:
         """That of the mean loss over a batch, beside the log densities of its rows."""
-        data = self.data
+        self._find_gradient_in(self.data, index, index.size, log_prob, self._draw_dropout())
+
+    def _find_gradient_in(
+        self, data: Data, index: Index, rows: int, log_prob: NDArray[Any], dropout: int | None
+    ) -> None:
+        """What some rows of a table add to the gradient of the mean loss over a batch of so many rows."""
         self.program.gradient(
             inverse=True,
             of_log_prob=True,
@@ -299,10 +311,10 @@ class Run:
             index=index,
             context=data.context,
             grad_row=data.weights,
-            row_scale=-1.0 / (self.mean_weight * index.size),
+            row_scale=-1.0 / (self.mean_weight * rows),
             log_prob=log_prob,
             grad_weights=self.gradient,
-            dropout=self._draw_dropout(),
+            dropout=dropout,
         )
 
     def _draw_dropout(self) -> int | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from headrace._fit.rows import Index
 from headrace._fit.run import Run
-from headrace._fit.streams import StreamData, bar
+from headrace._fit.streams import StreamData, rows_bar
 
 __all__ = ["StreamRun"]
 
@@ -25,7 +25,7 @@ class StreamRun(Run):
         """See `Run.batches`; the rows are all of the batch's own."""
         assert isinstance(self.rows, StreamData)
         rng = np.random.default_rng(int(self.rng.integers(1 << 63)))
-        with bar(self.progress, "epoch", self.train.size) as shown:
+        with rows_bar(self.train.size, "epoch", self.progress) as shown:
             for data in self.rows.batches(rng, self.bounds):
                 self.data = data
                 yield np.arange(len(data.x), dtype=np.int64)

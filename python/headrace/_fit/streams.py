@@ -6,7 +6,6 @@ all where a few are enough.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -14,12 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _progress
 from headrace._fit.moments import Moments
-from headrace._fit.rows import CHUNK, Data, Part, not_finite, not_inside, outside, settled
+from headrace._fit.rows import (
+    CHUNK,
+    Data,
+    Part,
+    bad_rows,
+    checksum,
+    not_finite,
+    not_inside,
+    outside,
+    settled,
+)
 from headrace._streams.stream import Block, Stream
 from headrace.transforms.support import Support
 
-__all__ = ["StreamData", "bar", "check_stream"]
+__all__ = ["StreamData", "check_stream", "rows_bar"]
 
 Floats = NDArray[np.float64]
 
@@ -76,7 +86,7 @@ class StreamData(Data):
         some: list[Block] = []
         out: list[Block] = []
         at = 0
-        with bar(self.progress, "read", self.stream.rows) as shown:
+        with rows_bar(self.stream.rows, "read", self.progress) as shown:
             for block in self.stream:
                 self._check_shape(block)
                 checks.add(block)
@@ -243,10 +253,10 @@ class _Checks:
         for name, array in (("x", block.x), ("context", block.context)):
             if array is None:
                 continue
-            rows = np.flatnonzero(~np.isfinite(array).all(axis=1))
-            if rows.size:
-                self.bad[name] = self.bad[name] or [0, self.rows + int(rows[0])]
-                self.bad[name][0] += rows.size
+            count, first = bad_rows(array)
+            if count:
+                self.bad[name] = self.bad[name] or [0, self.rows + first]
+                self.bad[name][0] += count
         if self.support is not None:
             mask = outside(block.x, self.support)
             rows = np.flatnonzero(mask.any(axis=1))
@@ -257,9 +267,8 @@ class _Checks:
         if self.does_tell:
             for name, array in (("x", block.x), ("context", block.context), ("weights", block.weights)):
                 self.kinds[name] = None if array is None else (array.dtype, array.shape[1:])
-                if array is not None and array.size:
-                    view = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-                    self.sums[name] = zlib.crc32(view.data, self.sums.get(name, 0))
+                if array is not None:
+                    self.sums[name] = checksum(array, self.sums.get(name, 0))
         self.rows += len(block)
 
     def add_weights(self, weights: Any) -> None:
@@ -303,7 +312,7 @@ class _Checks:
 def check_stream(stream: Stream, support: Support | None, progress: bool) -> None:
     """Read all rows, and refuse what a fit would refuse, with the number of the first such row."""
     checks, weights, weighted = _Checks(support, False), _Checks(None, False), False
-    with bar(progress, "check", stream.rows) as shown:
+    with rows_bar(stream.rows, "check", progress) as shown:
         for block in stream:
             checks.add(block)
             if block.weights is not None:
@@ -315,8 +324,6 @@ def check_stream(stream: Stream, support: Support | None, progress: bool) -> Non
         weights.report_weights()
 
 
-def bar(progress: bool, what: str, rows: int | None, **options: Any) -> Any:
-    """Shows how many rows were read, of how many."""
-    from tqdm import tqdm
-
-    return tqdm(total=rows, desc=what, unit="row", unit_scale=True, disable=not progress, leave=False, **options)
+def rows_bar(rows: int | None, what: str, progress: bool) -> Any:
+    """A bar of rows that were read, of how many; it goes when it is done, as another may follow."""
+    return _progress.bar(rows, what, "row", progress, unit_scale=True, leave=False)

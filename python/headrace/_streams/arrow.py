@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._fit.rows import CHUNK
+from headrace._streams.columns import chosen_columns
 from headrace._streams.stream import Stream
 
 __all__ = ["Dataset", "files_of"]
@@ -64,27 +65,13 @@ class Dataset(Stream):
 
     def _choose(self, columns: Any, context: Any, weights: Any) -> None:
         """Which columns are what; by default all are features that are nothing else."""
-        there = self._schema.names
-        conditions = _names("context", context)
-        if weights is not None and not isinstance(weights, str):
-            raise TypeError(f"weights: expected the name of a column, got {check.kind_of(weights)}")
-        counts = [] if weights is None else [weights]
-        features = _names("columns", columns) or [name for name in there if name not in (*conditions, *counts)]
-        every = [*features, *conditions, *counts]
-        for name in every:
-            if there.count(name) != 1:
-                raise ValueError(
-                    f"columns, context, weights: expected names of columns, got {name!r}, which is there "
-                    f"{there.count(name)} times; there are {', '.join(map(repr, there))}"
-                )
-            if every.count(name) > 1:
-                raise ValueError(f"columns, context, weights: expected different columns, got {name!r} twice")
+        self._wanted = chosen_columns(self._schema.names, columns, context, weights)
+        for name in (name for of in self._wanted for name in of):
             kind, types = self._schema.field(name).type, self._arrow.types
             if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
                 raise ValueError(
                     f"columns: expected numbers, got {kind} in column {name!r}; choose others by `columns`"
                 )
-        self._wanted = features, conditions, counts
 
     def _groups(self, fragment: Any) -> Iterator[tuple[Any, int | None]]:
         """The row groups of a file, and how many rows each has."""
@@ -117,12 +104,3 @@ class Dataset(Stream):
         for i, name in enumerate(names):
             out[:, i] = batch.column(name).to_numpy(zero_copy_only=False)
         return out
-
-
-def _names(argument: str, value: Any) -> list[str]:
-    if value is None:
-        return []
-    given = [value] if isinstance(value, str) else value
-    if not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
-        raise TypeError(f"{argument}: expected names of columns, got {check.kind_of(value)}")
-    return list(given)

@@ -10,6 +10,7 @@ import numpy as np
 
 from headrace import _arguments as check
 from headrace._arrays.frames import class_of
+from headrace._streams.columns import chosen_columns
 from headrace._streams.stream import Stream
 
 __all__ = ["is_of_dask", "of_dask"]
@@ -86,18 +87,8 @@ class Partitions(Stream):
 
     def __init__(self, frame: Any, columns: Any, context: Any, weights: Any, buffer: Any) -> None:
         """See `headrace.rows.dask`."""
-        there = list(frame.columns)
-        conditions = [] if context is None else [context] if isinstance(context, str) else list(context)
-        counts = [] if weights is None else [weights]
-        features = there if columns is None else [columns] if isinstance(columns, str) else list(columns)
-        features = [name for name in features if columns is not None or name not in (*conditions, *counts)]
-        for name in (*features, *conditions, *counts):
-            if there.count(name) != 1:
-                raise ValueError(
-                    f"columns, context, weights: expected names of columns, got {name!r}; there are "
-                    f"{', '.join(map(repr, there))}"
-                )
-        self._frame, self._wanted = frame[[*features, *conditions, *counts]], (features, conditions, counts)
+        self._wanted = features, conditions, counts = chosen_columns(list(frame.columns), columns, context, weights)
+        self._frame = frame[[*features, *conditions, *counts]]
         super().__init__(buffer, [None] * frame.npartitions)
         self._names = tuple(f"column {name!r}" for name in features)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._arrays.caller import Caller
-from headrace._fit.rows import CHUNK, Part, names_of
+from headrace._fit.rows import CHUNK, Part, held_of, names_of
 
 __all__ = ["BUFFER", "Block", "Stream"]
 
@@ -168,9 +168,8 @@ class Stream(abc.ABC):
             seed: Of the choice.
         """
         rows = self.count()
-        share = check.number("share", share, least=0.0, below=1.0)
-        held = min(max(round(share * rows), 1), rows - 1, self.buffer) if share > 0 else 0
-        if held <= 0:
+        held = held_of("share", share, rows, self.buffer)
+        if not held:
             return self, None
         chosen = self._drawn(held, seed)
         return _Without(self, chosen), self._gathered(chosen)

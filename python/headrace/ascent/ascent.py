@@ -25,9 +25,11 @@ from headrace.transforms.fixed import Standardize
 from headrace.transforms.rotation import Rotation
 from headrace.transforms.transform import Transform
 
-__all__ = ["Ascent", "Judged", "kink_map"]
+__all__ = ["Ascent", "Judged", "Parts", "kink_map"]
 
 Floats = NDArray[np.float64]
+Parts = list[tuple[Any, Any]]
+"""Rows and their weights, None for 1 each, part by part."""
 Judged = tuple[float, float | None]
 """Mean log-likelihoods of training rows and of those held out, if there are any."""
 
@@ -81,9 +83,9 @@ class Ascent(abc.ABC):
         self.held_out: Floats | None = None
         if rows.held_out is not None:
             held_out = rows.standardised(rows.held_out.x)
-            self.flat[1] = self._flat(held_out, rows.held_out.weights)
+            self.flat[1] = self._flat([(held_out, rows.held_out.weights)])
             self.held_out = held_out[:, self.library.asarray(rows.active)] if self.n < self.features else held_out
-        self.flat[0] = self._flat(rows.z, rows.weights)
+        self.flat[0] = self._flat([(rows.z, rows.weights)])
 
     def _set_up(self, settings: Settings, rows: Any, rng: np.random.Generator, n_steps: int) -> None:
         """What depends on no row."""
@@ -97,12 +99,34 @@ class Ascent(abc.ABC):
         self.constant = 0.5 * self.features * math.log(settings.precision / (2.0 * math.pi)) - np.log(rows.std).sum()
         self.flat = [0.0, 0.0]  # what columns without spread add to the means, of rows to fit and of those held out
 
-    def _flat(self, z: Floats, weights: Any) -> float:
+    # ---- rows in parts: one here, and a shard each where an ascent goes over several ranks
+
+    def _sum(self, of_parts: list[float]) -> float:
+        """Of what each part gives."""
+        (found,) = of_parts
+        return found
+
+    def _total(self, parts: Parts) -> float:
+        """The sum of the weights of rows."""
+        return self._sum([float(len(z)) if weights is None else float(weights.sum()) for z, weights in parts])
+
+    def _flat(self, parts: Parts) -> float:
+        """What columns without spread add to the mean."""
         if self.n == self.features:
             return 0.0
-        rest = z[:, self.library.asarray(np.setdiff1d(np.arange(self.features), self.rows.active))]
-        total = float(len(z)) if weights is None else float(weights.sum())
-        return -0.5 * self.settings.precision * _arrays.weighted_sum(np.square(rest).sum(axis=1), weights) / total
+        rest = self.library.asarray(np.setdiff1d(np.arange(self.features), self.rows.active))
+        squares = [_arrays.weighted_sum(np.square(z[:, rest]).sum(axis=1), weights) for z, weights in parts]
+        found, total = self._sum(squares), self._total(parts)
+        return -0.5 * self.settings.precision * found / total if total else 0.0
+
+    def _given(self) -> Parts:
+        """Rows to fit in the data's units."""
+        return [(self.rows.given(), self.rows.weights)]
+
+    def _given_held_out(self) -> Parts:
+        """Rows held out in the data's units."""
+        assert self.rows.held_out is not None
+        return [(self.rows.held_out.x, self.rows.held_out.weights)]
 
     # ---- what an ascent is
 
@@ -118,7 +142,7 @@ class Ascent(abc.ABC):
     def checks(self) -> tuple[list[Judged], Any, Any]:
         """Log-likelihoods of some rows before the first step and after each, and which rows they are of.
 
-        Indices of training rows and of rows held out; None for all of them.
+        Indices of training rows and of rows held out, for each part; None for all of them.
         """
 
     def coordinates(self, count: int) -> list[Floats]:
@@ -209,15 +233,17 @@ class Ascent(abc.ABC):
     def _means(self, own: Any, others: Any) -> list[tuple[int, Callable[[AscentFlow], float]]]:
         """What gives the mean log-likelihood of these rows under a flow: 0 for training rows, 1 for those held out."""
 
-        def mean_of(x: Any, weights: Any) -> Callable[[AscentFlow], float]:
-            total = float(len(x)) if weights is None else float(weights.sum())
-            return lambda flow: _arrays.weighted_sum(flow.log_prob(x), weights) / total
+        def mean_of(parts: Parts, chosen: Any) -> Callable[[AscentFlow], float]:
+            if chosen is not None:
+                parts = [(x[i], None if w is None else w[i]) for (x, w), i in zip(parts, chosen, strict=True)]
+            total = self._total(parts)
+            return lambda flow: self._sum([_arrays.weighted_sum(flow.log_prob(x), w) for x, w in parts]) / total
 
         parties = []
         if not self.copies:
-            parties.append((0, mean_of(*_some(own, self.rows.given(), self.rows.weights))))
+            parties.append((0, mean_of(self._given(), own)))
         if self.rows.held_out is not None:
-            parties.append((1, mean_of(*_some(others, self.rows.held_out.x, self.rows.held_out.weights))))
+            parties.append((1, mean_of(self._given_held_out(), others)))
         return parties
 
     # ---- what steps are made of
@@ -227,10 +253,11 @@ class Ascent(abc.ABC):
         own, others = (mean + flat + float(self.constant) for mean, flat in zip(means, self.flat, strict=True))
         return own, None if self.rows.held_out is None else others
 
-    def _turn(self, z: Any, rng: np.random.Generator, moved: Any = None) -> _directions.Turn:
-        """The next one, for points z, on which sliced directions depend, after `moved` has moved some of them."""
+    def _turn(self, parts: list[Any], rng: np.random.Generator, moved: Any = None) -> _directions.Turn:
+        """The next one, for points, on which sliced directions depend, after `moved` has moved some of them."""
         if self.directions == "random":
             return _directions.random_turn(self.sizes, rng)
+        (z,) = parts
         return _directions.sliced_turn(z, self.sizes, rng, math.sqrt(self.settings.precision), moved)
 
     def _turn_transforms(self, turn: _directions.Turn) -> list[Transform]:
@@ -257,10 +284,6 @@ class Ascent(abc.ABC):
         of_all = np.full(self.features, rest)
         of_all[self.rows.active] = values
         return of_all
-
-
-def _some(index: Any, x: Any, weights: Any) -> tuple[Any, Any]:
-    return (x, weights) if index is None else (x[index], None if weights is None else weights[index])
 
 
 def kink_map(lines: list[Floats], dtype: Any) -> Elementwise:

@@ -98,8 +98,11 @@ class KinkAscent(Ascent):
         found = self.chosen.log_likelihoods()[:: self.settings.kinks].tolist()
         if self.rows.device is not None:  # whose rows are as fast to take once more as to choose from
             return [self._judged((one[0], one[1])) for one in found], None, None
-        others = None if self.others is None else self.others.checked_rows()
-        return [self._judged((one[2], one[3])) for one in found], self.points.checked_rows(), others
+        return [self._judged((one[2], one[3])) for one in found], *self._checked()
+
+    def _checked(self) -> tuple[list[Any], list[Any]]:
+        """The rows that are checked, of those to fit and of those held out."""
+        return [self.points.checked_rows()], [] if self.others is None else [self.others.checked_rows()]
 
     def coordinates(self, count: int) -> list[Floats]:
         """See `Ascent`."""
@@ -113,7 +116,7 @@ class KinkAscent(Ascent):
 
     def _next_turn(self, rng: np.random.Generator) -> _directions.Turn:
         if self.directions == "random":
-            return self._turn(None, rng)
+            return self._turn([], rng)
         assert self.chosen is not None
         kinks = self.chosen.kinks()
 
@@ -127,9 +130,9 @@ class KinkAscent(Ascent):
 
         return self._turn(self._places(), rng, moved)
 
-    def _places(self) -> Any:
-        """Where the points are."""
-        return self.points.values()
+    def _places(self) -> list[Any]:
+        """Where the points are, part by part."""
+        return [self.points.values()]
 
     def _anchors(self) -> Floats:
         """Some of the points as they are at the start, where they are."""

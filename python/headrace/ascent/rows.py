@@ -183,7 +183,7 @@ def off_support(
         unbounded: NDArray[Any] = on_device.inverse(array.astype(np.float64))[0]
         return unbounded
 
-    if validation is not None and not isinstance(validation, (int, float, np.number)):
+    if validation is not None and not _rows.is_share(validation):
         parts = validation if isinstance(validation, tuple) else (validation,)
         if parts and _arrays.is_array(parts[0]):
             validation = (taken("validation x", caller.open("validation x", parts[0])), *parts[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace.ascent import directions as _directions
 from headrace.ascent import marginals as _marginals
-from headrace.ascent.ascent import SLOPE, Ascent, Floats, Judged, kink_map
+from headrace.ascent.ascent import SLOPE, Ascent, Floats, Judged, Parts, kink_map
 from headrace.transforms.elementwise import Elementwise
 from headrace.transforms.transform import Transform
 
@@ -39,7 +40,7 @@ class SplineAscent(Ascent):
         bandwidth = s.bandwidth or (2.0 if self.n >= 5 else 1.0)
         yield self._judge()
         for step in range(self.n_steps):
-            turn = self._next_turn() if step else _directions.Turn.none(self.sizes)
+            turn = self._turn(self._places(), self.rng) if step else _directions.Turn.none(self.sizes)
             turns = self._turn_transforms(turn)
             if step:
                 self._move(turns)
@@ -62,19 +63,24 @@ class SplineAscent(Ascent):
 
     def _begin(self) -> None:
         """All rows where they start."""
-        zeros = self.library.zeros
-        self.parts = [(self._of_columns(self.z), zeros(len(self.z)), self.weights)]
+        own, others = [(self.z, self.weights)], []
         if self.held_out is not None:
             assert self.rows.held_out is not None
-            z = self._of_columns(self.held_out)
-            self.parts.append((z, zeros(len(z)), self.rows.held_out.weights))
+            others = [(self.held_out, self.rows.held_out.weights)]
+        self._begin_with(own, others)
 
-    def _next_turn(self) -> _directions.Turn:
-        return self._turn(self._of_spread(self.parts[0][0]), self.rng)
+    def _begin_with(self, own: Parts, others: Parts) -> None:
+        """Rows to fit and rows held out, each with its log-Jacobian."""
+        zeros = self.library.zeros
+        self.parties = [[(self._of_columns(z), zeros(len(z)), weights) for z, weights in of] for of in (own, others)]
+
+    def _places(self) -> list[NDArray[Any]]:
+        """Where the rows to fit are, part by part."""
+        return [self._of_spread(z) for z, _, _ in self.parties[0]]
 
     def _curves(self, bandwidth: float) -> list[_marginals.Curve | None]:
         """What takes each marginal to N(0, 1)."""
-        z, unit = self._of_spread(self.parts[0][0]), self.rows.unit
+        (z,), unit = self._places(), self.rows.unit
         columns = (z[:, k].astype(np.float64) / unit for k in range(self.n))
         return [_marginals.normal_score(column, self.shares, bandwidth) for column in columns]
 
@@ -93,20 +99,26 @@ class SplineAscent(Ascent):
         """All rows, by the inverses of the last, the last but one, and so on."""
         device = self.rows.device
         moves = [link if device is None else link.to(repr(device)) for link in links]
-        for i, (z, log_jacobian, weights) in enumerate(self.parts):
-            for link in reversed(moves):
-                z, log_det = link.inverse(z)
-                log_jacobian += log_det
-            self.parts[i] = (z, log_jacobian, weights)
+        for parts in self.parties:
+            for i, (z, log_jacobian, weights) in enumerate(parts):
+                for link in reversed(moves):
+                    z, log_det = link.inverse(z)
+                    log_jacobian += log_det
+                parts[i] = (z, log_jacobian, weights)
 
     def _judge(self) -> Judged:
-        means = []
-        for z, log_jacobian, weights in self.parts:
-            terms = log_jacobian - 0.5 * self.settings.precision * np.multiply(z, z, dtype=np.float64).sum(axis=1)
-            total = float(len(terms)) if weights is None else float(weights.sum())
-            means.append(_arrays.weighted_sum(terms, weights) / total)
-        self.judged.append(self._judged((means[0], means[-1])))
+        own, others = self.parties
+        means = self._mean(own), math.nan if self.rows.held_out is None else self._mean(others)
+        self.judged.append(self._judged(means))
         return self.judged[-1]
+
+    def _mean(self, parts: list[tuple[Any, Any, Any]]) -> float:
+        sums = []
+        for z, log_jacobian, weights in parts:
+            terms = log_jacobian - 0.5 * self.settings.precision * np.multiply(z, z, dtype=np.float64).sum(axis=1)
+            sums.append(_arrays.weighted_sum(terms, weights))
+        total = self._total([(z, weights) for z, _, weights in parts])
+        return self._sum(sums) / total if total else math.nan
 
     def _spline(self, curves: list[Any]) -> Elementwise:
         """Splines of the curves, which are in units of the base's standard deviation."""

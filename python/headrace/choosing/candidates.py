@@ -103,6 +103,8 @@ class Trial:
     stopped: str = "not begun"
     """Why the last fit ended."""
     rounds: int = 0
+    dropped: bool = False
+    """Whether others went on without it."""
 
     @property
     def is_over(self) -> bool:

@@ -58,7 +58,7 @@ def auto(
 
     Args:
         x: Shape (rows, features), float32 or float64; at least 4 rows.
-        seconds: For the fits; the look at the best takes some more.
+        seconds: For the fits; the look at the best comes after them.
         context: Shape (rows, context), or (rows,) for one column: what the density is conditioned on. Then there is no
             kernel density and no dual ascent, and the mean of the Gaussian is linear in it.
         weights: Shape (rows,): weights of the rows, not negative.
@@ -121,17 +121,19 @@ class _Search:
     @contextmanager
     def shown(self) -> Iterator[Any]:
         """A bar of the seconds that are over; Ctrl-C inside ends the block alone."""
-        total = round(self.clock.left(), 1)
+        total, begin = round(self.clock.left(), 1), time.perf_counter()
         with bar(total, "auto", "s", self.progress, bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix}") as shown:
+            shown.begun_at = begin
             try:
                 yield shown
+                shown.n = total  # fits that ended before are done as well
             except KeyboardInterrupt:
                 self.interrupted = True
 
     def tell(self, shown: Any, trial: Trial, best: float) -> None:
-        """Where it is."""
-        shown.n = min(time.perf_counter() - self.begin, shown.total)
-        shown.set_postfix_str(f"{trial.candidate.name}, best so far {best:.3f}" if np.isfinite(best) else "")
+        """Which one is fitted now, and the best before it."""
+        shown.n = min(time.perf_counter() - shown.begun_at, shown.total)
+        shown.set_postfix_str(trial.candidate.name + (f", best so far {best:.3f}" if np.isfinite(best) else ""))
 
     def simple(self, sample: Sample, *, say: bool) -> dict[str, Flow]:
         """The densities that need no choice, fitted to some rows."""
@@ -197,12 +199,9 @@ class _ManyRows(_Search):
             )
             for name, (flow, took) in basics.items()
         ]
-        last = max((one.rounds for one in self.trials), default=0)
         for one in self.trials:
             log_prob = None if one.flow is None else judging.log_prob(one.flow)
-            # One that was dropped has had less time than others: it does not win for the noise of its rows.
-            reached = one.chosen_by if one.rounds == last or one.is_over else -np.inf
-            found.append(Judged(one.candidate.name, one.flow, log_prob, one.seconds, _state(one, last), reached))
+            found.append(Judged(one.candidate.name, one.flow, log_prob, one.seconds, _state(one), _reached(one)))
         judged_by = f"{len(judging):,} rows that no fit and no choice has seen"
         best = _best(found)
         some = judging.take(np.arange(min(len(judging), LOOKED_AT)))
@@ -225,20 +224,28 @@ class _ManyRows(_Search):
                 own = (end - time.perf_counter()) / (len(waiting) - j)
                 if own <= 0:
                     continue
-                trial.go(fitted, choosing, own, folder)
                 self.tell(shown, trial, max(one.chosen_by for one in self.trials))
+                trial.go(fitted, choosing, own, folder)
             alive.sort(key=lambda one: -one.chosen_by)
-            alive = alive[: max(len(alive) // 2 + len(alive) % 2, 1)]
+            half = max(len(alive) // 2 + len(alive) % 2, 1)
+            for trial in alive[half:]:
+                trial.dropped = True
+            alive = alive[:half]
             if all(one.is_over for one in alive):
                 return
 
 
-def _state(one: Trial, last: int) -> str:
+def _reached(one: Trial) -> float:
+    """What it was chosen by: one that was dropped has had less time, and does not win for the noise of its rows."""
+    return -np.inf if one.dropped and not one.is_over else one.chosen_by
+
+
+def _state(one: Trial) -> str:
     if not one.rounds:
         return "not begun"
     told = {"patience": "it ended", "epochs": "it ended", "steps": "it ended", "constant": "it ended"}
     if one.stopped == "time_budget":
-        return f"dropped after round {one.rounds}" if one.rounds < last else "to the end of the time"
+        return f"dropped after round {one.rounds}" if one.dropped else "to the end of the time"
     return told.get(one.stopped, one.stopped)
 
 
@@ -252,6 +259,7 @@ class _FewRows(_Search):
         weights = self.sample.weights
         with self.shown() as shown:
             for i, trial in enumerate(self.trials):
+                self.tell(shown, trial, max((one.chosen_by for one in found), default=-np.inf))
                 share = self.clock.left() / (len(self.trials) - i + 1)  # one more for the fit to all rows
                 pooled = np.full(len(self.sample), np.nan)
                 own = time.perf_counter() + share
@@ -263,7 +271,6 @@ class _FewRows(_Search):
                     kept.setdefault(trial.candidate.name, trial.flow)
                 trial.chosen_by = weighted_mean(np.where(np.isnan(pooled), -np.inf, pooled), weights)[0]
                 found.append(Judged(trial.candidate.name, trial.flow, pooled, trial.seconds, "", trial.chosen_by))
-                self.tell(shown, trial, max(one.chosen_by for one in found))
         done = {one.name for one in found}
         for trial in self.trials:
             if trial.candidate.name not in done:

@@ -82,7 +82,6 @@ def leave_one_out(points: Floats, weights: Floats) -> float:
     distance = np.maximum(square[judged, None] + square[None] - 2.0 * points[judged] @ points.T, 0.0)
     with np.errstate(divide="ignore"):
         log_weights = np.log(weights)[None] - np.log1p(-weights[judged])[:, None]
-    log_weights = np.repeat(log_weights, 1, axis=0)
     log_weights[np.arange(len(judged)), judged] = -np.inf  # itself
     best, found = -np.inf, float(BANDWIDTHS[-1])
     for bandwidth in BANDWIDTHS:

@@ -23,7 +23,6 @@ NOT_RECORDED = {
     "activation": "glasflow has ReLU by default: activation='relu'",
     "scale_activation": "glasflow has 'nflows_general' for RealNVP, and 'softplus' for its masked affine flow; give a "
     "function otherwise",
-    "maf_scale": "",  # asked for under the name above
 }
 SCALES = ("softplus", "nflows", "nflows_general", "wide")
 
@@ -52,7 +51,7 @@ def from_glasflow(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flo
     if is_file(model):
         if isinstance(named := not_recorded.get("scale_activation"), str):
             not_recorded["scale_activation"] = _scale(check.choice("scale_activation", named, SCALES))
-        stand = _nflows_files.stand_of(model, not_recorded, place, NOT_RECORDED)
+        stand = _nflows_files.stand_of(model, not_recorded, place, NOT_RECORDED, "glasflow")
         return finished_file(place, model, verify, lambda: flow_of(stand, place, nothing))
     without_files(not_recorded)
     copied = opened("model", model)

@@ -27,10 +27,14 @@ MAF_EPS = 1e-3  # nor is the least scale of an autoregressive transform
 
 
 def stand_of(
-    state: Mapping[str, Any], given: Mapping[str, Any], place: Place, known: Mapping[str, str] = NOT_RECORDED
+    state: Mapping[str, Any],
+    given: Mapping[str, Any],
+    place: Place,
+    known: Mapping[str, str] = NOT_RECORDED,
+    library: str = "nflows",
 ) -> Stand:
     """The flow; `known`: what the library does not record, and has by default."""
-    told, tree = Told(given, known), tree_of(state)
+    told, tree = Told(given, known, library), tree_of(state)
     if "_transform" not in tree or not set(tree) <= {"_transform", "_distribution", "_embedding_net"}:
         raise TypeError(f"model: expected a state_dict of a flow of nflows or glasflow, got one with {sorted(tree)}")
     own = place.at("_transform")
@@ -111,7 +115,8 @@ def made(node: Mapping[str, Any], told: Told, place: Place) -> tuple[Stand, int]
 def _masked(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
     net, count = made(node["autoregressive_net"], told, place.at("autoregressive_net"))
     if count == 2:
-        own = {"scale_activation": told.take("scale_activation")} if told.asks("maf_scale") else {}
+        # nflows has one scale for all; its copy in glasflow is told one.
+        own = {"scale_activation": told.take("scale_activation")} if told.library == "glasflow" else {}
         return Stand("nflows", "MaskedAffineAutoregressiveTransform", autoregressive_net=net, _epsilon=MAF_EPS, **own)
     name = "MaskedPiecewiseRationalQuadraticAutoregressiveTransform"
     return Stand("nflows", name, autoregressive_net=net, **spline(count, told, place))

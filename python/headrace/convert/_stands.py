@@ -52,16 +52,13 @@ class Stand:
 class Told:
     """What the caller says beside the file; what is asked for and not said is an error that asks for it."""
 
-    def __init__(self, given: Mapping[str, Any], known: Mapping[str, str]) -> None:
-        """`known`: for each name what the library has by default."""
+    def __init__(self, given: Mapping[str, Any], known: Mapping[str, str], library: str = "") -> None:
+        """`known`: for each name what the library has by default; its own name, where parts of several are shared."""
+        self.library = library
         self._given, self._known = {name: value for name, value in given.items() if value is not None}, known
         if extra := set(self._given) - set(known):
             names = ", ".join(name for name, hint in known.items() if hint)
             raise TypeError(f"{sorted(extra)[0]}: expected only {names} beside a state_dict")
-
-    def asks(self, name: str) -> bool:
-        """Whether the library has this, said or not."""
-        return name in self._known
 
     def take(self, name: str) -> Any:
         """What was said."""

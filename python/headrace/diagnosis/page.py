@@ -31,6 +31,12 @@ p { margin: .4rem 0; } .soft { color: var(--soft); }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-top: 1px solid var(--line); }
 th { font-weight: 600; } td.n { white-space: nowrap; font-variant-numeric: tabular-nums; } .bad { color: var(--bad); }
+@media (max-width: 40rem) {
+  tr, td { display: block; } th { display: none; } td { border: 0; padding: 0; } td:empty { display: none; }
+  tr { border-top: 1px solid var(--line); padding: .4rem 0; } tr:first-child { display: none; }
+  td.n { white-space: normal; }
+  td::before { content: attr(data-head) ": "; color: var(--soft); } td:first-child { font-weight: 600; }
+}
 """
 
 
@@ -105,13 +111,14 @@ def _panels(diagnosis: Record) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[int] = ()) -> str:
-    """A table; numbers are not broken, and marked rows stand out."""
+    """A table; numbers are not broken, and marked rows stand out. On a phone each row is a list under its head."""
     lines = ["".join(f"<th>{_text(cell)}</th>" for cell in head)]
     for i, row in enumerate(rows):
         plain = [len(cell) < 24 for cell in row]
         cells = "".join(
-            f'<td class="{"n" if short else ""}{" bad" if i in marked and j == 0 else ""}">{_text(cell)}</td>'
-            for j, (cell, short) in enumerate(zip(row, plain, strict=True))
+            f'<td data-head="{escape(name)}" class="{"n" if short else ""}'
+            f'{" bad" if i in marked and j == 0 else ""}">{_text(cell)}</td>'
+            for j, (name, cell, short) in enumerate(zip(head, row, plain, strict=True))
         )
         lines.append(cells)
     return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'

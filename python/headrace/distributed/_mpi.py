@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace.distributed import groups as _groups
 from headrace.distributed.groups import Group, GroupError
 
 __all__ = ["from_mpi"]
 
-GRACE = 5.0  # seconds beyond the timeout in which ranks say that they live
 _SPIN, _NAP = 1e-3, 5e-5  # seconds of waiting at full speed, and of the naps that follow
 
 
@@ -41,6 +42,8 @@ class _Mpi:
 
         self._mpi, self._comm, self._timeout = MPI, comm, timeout
         self.rank, self.size = int(comm.Get_rank()), int(comm.Get_size())
+        self._broken = ""  # why nothing can be asked any more
+        self._left: list[Any] = []  # requests that nothing ends: MPI may still touch their memory
 
     def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Group`."""
@@ -52,38 +55,40 @@ class _Mpi:
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
         """See `Group`."""
-        array = np.require(part, requirements=("C", "W"))
-        self._wait(self._comm.Ibcast(array, root))
-        return array
+        return self._done(part, lambda array: self._comm.Ibcast(array, root))
 
     def _reduced(self, part: NDArray[Any], operation: Any) -> NDArray[Any]:
-        array = np.require(part, requirements=("C", "W"))
-        self._wait(self._comm.Iallreduce(self._mpi.IN_PLACE, array, operation))
-        return array
+        return self._done(part, lambda array: self._comm.Iallreduce(self._mpi.IN_PLACE, array, operation))
 
-    def _wait(self, request: Any) -> None:
-        begin = time.monotonic()
+    def _done(self, part: NDArray[Any], call: Callable[[NDArray[Any]], Any]) -> NDArray[Any]:
+        if self._broken:  # a rank that answers late would take what is asked now for what was asked then
+            raise GroupError(self._broken)
+        array = np.require(part, requirements=("C", "W"))
+        request, begin = call(array), time.monotonic()
         while not request.Test():
             waited = time.monotonic() - begin
             if waited > self._timeout:
-                raise GroupError(f"group: {self._who()}")
+                self._left.append((request, array))  # what all ranks do together cannot be cancelled
+                self._broken = self._who()
+                raise GroupError(self._broken)
             if waited > _SPIN:
                 time.sleep(_NAP)
+        return array
 
     def _who(self) -> str:
         """Who does not answer: every rank sends all others a byte when it has waited for too long."""
         others = [rank for rank in range(self.size) if rank != self.rank]
-        heard = {rank: self._comm.Irecv(bytearray(1), rank, 1) for rank in others}
+        awaited = {rank: self._comm.Irecv(bytearray(1), rank, 1) for rank in others}
         sent = [self._comm.Isend(b"x", rank, 1) for rank in others]  # small: nobody has to take them
         begin = time.monotonic()
-        while heard and time.monotonic() - begin < self._timeout + GRACE:
-            heard = {rank: request for rank, request in heard.items() if not request.Test()}
+        while awaited and time.monotonic() - begin < self._timeout + _groups.GRACE:
+            awaited = {rank: request for rank, request in awaited.items() if not request.Test()}
             time.sleep(0.01)
-        del sent
-        if not heard:
-            return f"some rank let the others wait for {self._timeout:g} s, but all answer now"
-        listed = ", ".join(map(str, heard))
-        return f"expected all {self.size} ranks to answer within {self._timeout:g} s, got nothing from rank {listed}"
+        for request in awaited.values():
+            request.Cancel()
+            request.Wait()
+        self._left += [request for request in sent if not request.Test()]
+        return _groups.who_is_silent(self.size, self._timeout, awaited)
 
     def __repr__(self) -> str:
         """Its size."""

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace.distributed import groups as _groups
 from headrace.distributed.groups import Group, GroupError
 
 __all__ = ["from_torch"]
-
-GRACE = 5.0  # seconds beyond the timeout in which ranks say that they live
 
 
 def from_torch(process_group: Any = None, *, timeout: float = 60.0) -> Group:
@@ -55,7 +54,7 @@ class _Torch:
         local = {"use_local_synchronization": True}  # so that the other ranks of the job need not call it
         made = [
             distributed.new_group(self._ranks, timedelta(seconds=t), "gloo", **local)
-            for t in (timeout, timeout + GRACE)
+            for t in (timeout, timeout + _groups.GRACE)
         ]
         self._group, self._watch = made  # the second is whole when the first is broken
 
@@ -89,7 +88,7 @@ class _Torch:
         try:
             call(torch.from_numpy(array))
         except RuntimeError as error:  # DistBackendError and others are such
-            raise GroupError(f"group: {self._who()}; PyTorch says: {error}") from error
+            raise GroupError(f"{self._who()}; PyTorch says: {error}") from error
         return array
 
     def _who(self) -> str:
@@ -100,7 +99,7 @@ class _Torch:
         import torch
 
         silent, sent, awaited, kept = {rank for rank in range(self.size) if rank != self.rank}, {}, {}, []
-        end = time.monotonic() + self._timeout + GRACE
+        end = time.monotonic() + self._timeout + _groups.GRACE
         for rank in sorted(silent):
             tensors = torch.zeros(1), torch.zeros(1)
             kept.append(tensors)
@@ -112,10 +111,7 @@ class _Torch:
                 received.wait(timedelta(seconds=max(end - time.monotonic(), 0.1)))
                 silent.discard(rank)
                 sent[rank].wait(timedelta(seconds=max(end - time.monotonic(), 0.1)))
-        if not silent:
-            return f"a connection broke, or some rank let the others wait for {self._timeout:g} s, but all answer now"
-        listed = ", ".join(map(str, sorted(silent)))
-        return f"expected all {self.size} ranks to answer within {self._timeout:g} s, got nothing from rank {listed}"
+        return _groups.who_is_silent(self.size, self._timeout, silent, broken=True)
 
     def __repr__(self) -> str:
         """Its size."""

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._arrays import caller as _arrays
 from headrace._core import cpu
 from headrace.ascent import directions as _directions
 from headrace.ascent import marginals as _marginals
-from headrace.ascent.ascent import Ascent, Judged, Settings
-from headrace.ascent.flow import AscentFlow
+from headrace.ascent.ascent import Ascent, Parts, Settings
 from headrace.ascent.kinks import ANCHORS, KinkAscent
 from headrace.ascent.points import Points
 from headrace.ascent.splines import SplineAscent
@@ -45,55 +43,29 @@ class SharedAscent(Ascent):
         self.copies, self.count, self.library = 0, rows.count, np
         self.fit_parts = [(z[:, rows.active], weights) for z, weights in rows.own]
         self.judge_parts = [(z[:, rows.active], weights) for z, weights in rows.others]
-        self.flat = [self._flat_of(rows.own), self._flat_of(rows.others)]
+        self.flat = [self._flat(list(rows.own)), self._flat(list(rows.others))]
         self.shares, self.counts = _shares(self.group, [w for _, w in self.fit_parts], rows.count)
         self.effective_rows = self.shares.rows
 
-    def _total(self, parts: list[tuple[Any, Any]]) -> float:
-        """The sum of the weights of rows."""
-        sums = [[float(len(z)) if weights is None else float(weights.sum())] for z, weights in parts]
-        return float(exact_sum(self.group, [[0.0], *sums])[0])
+    def _sum(self, of_parts: list[float]) -> float:
+        return float(exact_sum(self.group, [[0.0], *([one] for one in of_parts)])[0])
 
-    def _flat_of(self, parts: list[tuple[Floats, Floats | None]]) -> float:
-        if self.n == self.features:
-            return 0.0
-        rest = np.setdiff1d(np.arange(self.features), self.rows.active)
-        sums = [[_arrays.weighted_sum(np.square(z[:, rest]).sum(axis=1), weights)] for z, weights in parts]
-        found, total = float(exact_sum(self.group, [[0.0], *sums])[0]), self._total(parts)
-        return -0.5 * self.settings.precision * found / total if total else 0.0
+    def _given(self) -> Parts:
+        return [(x, weights) for x, (_, weights) in zip(self.rows.given_parts(), self.rows.own, strict=True)]
 
-    def _means(self, own: Any, others: Any) -> list[tuple[int, Callable[[AscentFlow], float]]]:
-        """See `Ascent`; `own` and `others`: for each of this rank's parts which rows; None for all."""
-        rows = self.rows
-
-        def mean_of(parts: list[tuple[Any, Any]], chosen: Any) -> Callable[[AscentFlow], float]:
-            if chosen is not None:
-                parts = [(x[i], None if w is None else w[i]) for (x, w), i in zip(parts, chosen, strict=True)]
-            total = self._total(parts)
-
-            def mean(flow: AscentFlow) -> float:
-                sums = [[_arrays.weighted_sum(flow.log_prob(x), weights)] for x, weights in parts]
-                return float(exact_sum(self.group, [[0.0], *sums])[0]) / total
-
-            return mean
-
-        given = [(x, weights) for x, (_, weights) in zip(rows.given_parts(), rows.own, strict=True)]
-        found = [(0, mean_of(given, own))]
-        if rows.held_out is not None:
-            back = [(z * rows.std + rows.mean, weights) for z, weights in rows.others]
-            found.append((1, mean_of(back, others)))
-        return found
+    def _given_held_out(self) -> Parts:
+        return [(z * self.rows.std + self.rows.mean, weights) for z, weights in self.rows.others]
 
     def _alike(self, turn: _directions.Turn) -> _directions.Turn:
         return replace(turn, blocks=turns_alike(self.group, turn.blocks))
 
-    def _turn(self, z: Any, rng: np.random.Generator, moved: Any = None) -> _directions.Turn:
-        """See `Ascent`; z: what this rank's shards have."""
+    def _turn(self, parts: list[Any], rng: np.random.Generator, moved: Any = None) -> _directions.Turn:
+        """See `Ascent`."""
         if self.directions == "random":
             return self._alike(_directions.random_turn(self.sizes, rng))
 
         def pick(places: NDArray[np.int64]) -> Floats:
-            return self.rows.picked(places, z)
+            return self.rows.picked(places, parts)
 
         unit = math.sqrt(self.settings.precision)
         return self._alike(_directions.sliced_turn_of(self.count, pick, self.sizes, rng, unit, moved))
@@ -126,16 +98,11 @@ class SharedKinkAscent(KinkAscent, SharedAscent):
         self.shared = SharedChosen(self, anchors)
         return self.shared
 
-    def _places(self) -> Any:
+    def _places(self) -> list[Any]:
         return [points.values() for points in self.shared.points]
 
-    def checks(self) -> tuple[list[Judged], Any, Any]:
-        """See `Ascent`."""
-        if self.chosen is None:
-            return [], None, None
-        found = self.chosen.log_likelihoods()[:: self.settings.kinks].tolist()
-        judged = [self._judged((one[2], one[3])) for one in found]
-        return judged, self.shared.checked, self.shared.checked_others
+    def _checked(self) -> tuple[list[Any], list[Any]]:
+        return self.shared.checked, self.shared.checked_others
 
     def coordinates(self, count: int) -> list[Floats]:
         """Not known."""
@@ -273,23 +240,15 @@ class SharedSplineAscent(SplineAscent, SharedAscent):
     """See `SplineAscent`."""
 
     def _begin(self) -> None:
-        self.parts = [
-            (self._of_columns(z), np.zeros(len(z)), weights) for z, weights in [*self.fit_parts, *self.judge_parts]
-        ]
-
-    def _own(self) -> list[NDArray[Any]]:
-        return [self._of_spread(z) for z, _, _ in self.parts[: len(self.fit_parts)]]
-
-    def _next_turn(self) -> _directions.Turn:
-        return self._turn(self._own(), self.rng)
+        self._begin_with(list(self.fit_parts), list(self.judge_parts))
 
     def _curves(self, bandwidth: float) -> list[_marginals.Curve | None]:
-        parts, unit, shares = self._own(), self.rows.unit, self.shares
+        parts, unit, shares = self._places(), self.rows.unit, self.shares
         columns = [[part[:, k].astype(np.float64) / unit for part in parts] for k in range(self.n)]
-        summaries = shared_summaries(self.group, columns, self.counts, shares)
+        ascending = [_ascending(of_parts, self.counts) for of_parts in columns]
+        summaries = shared_summaries(self.group, columns, ascending, self.counts, shares)
         curves = []
-        for column, summary in zip(columns, summaries, strict=True):
-            x, counts = _ascending(column, self.counts)
+        for (x, counts), summary in zip(ascending, summaries, strict=True):
 
             def masses_on(
                 first: float, step: float, cells: int, x: Any = x, counts: Any = counts
@@ -303,18 +262,6 @@ class SharedSplineAscent(SplineAscent, SharedAscent):
             curves.append(_marginals.curve_of(summary, masses_on, shares.rows, bandwidth))
         return curves
 
-    def _judge(self) -> Judged:
-        p, means, split = self.settings.precision, [], len(self.fit_parts)
-        for parts in (self.parts[:split], self.parts[split:]):
-            sums = [[0.0]]
-            for z, log_jacobian, weights in parts:
-                terms = log_jacobian - 0.5 * p * np.multiply(z, z, dtype=np.float64).sum(axis=1)
-                sums.append([_arrays.weighted_sum(terms, weights)])
-            total = self._total([(z, weights) for z, _, weights in parts])
-            means.append(float(exact_sum(self.group, sums)[0]) / total if total else math.nan)
-        self.judged.append(self._judged((means[0], means[1])))
-        return self.judged[-1]
-
 
 def _ascending(parts: list[Floats], counts: list[Any]) -> tuple[Floats, Any]:
     """This rank's numbers of a column, and what they count; None for 1 each."""
@@ -327,13 +274,24 @@ def _ascending(parts: list[Floats], counts: list[Any]) -> tuple[Floats, Any]:
 
 
 def shared_summaries(
-    group: Group, columns: list[list[Floats]], counts: list[Any], shares: _marginals.Shares
+    group: Group,
+    columns: list[list[Floats]],
+    ascending: list[tuple[Floats, Any]],
+    counts: list[Any],
+    shares: _marginals.Shares,
 ) -> list[list[float]]:
-    """As `headrace.ascent.marginals` does it, of each column: quantiles, exactly those of all rows, and a variance."""
+    """As `headrace.ascent.marginals` does it, of each column: quantiles, exactly those of all rows, and a variance.
+
+    Args:
+        group: Who sums.
+        columns: This rank's numbers, part by part.
+        ascending: What `_ascending` makes of them.
+        counts: What the rows of each part count; None for 1 each.
+        shares: What all rows count together.
+    """
     wanted = np.array([share * shares.total for share in _marginals.quantiles_for(shares.rows)])
-    sorted_columns = [_ascending(parts, counts) for parts in columns]
-    keys = [_key(x) for x, _ in sorted_columns]
-    sums = [np.arange(1, x.size + 1) if c is None else np.cumsum(c) for x, c in sorted_columns]
+    keys = [_key(x) for x, _ in ascending]
+    sums = [np.arange(1, x.size + 1) if c is None else np.cumsum(c) for x, c in ascending]
     ends = group.maximum(
         np.array([[-(k[0]) if k.size else -(2**63) + 1, k[-1] if k.size else -(2**63) + 1] for k in keys], np.int64)
     )

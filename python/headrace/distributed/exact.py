@@ -47,14 +47,29 @@ def digits_of(values: Any) -> Integers:
     return found
 
 
+def _add_digits(total: Integers, value: float) -> None:
+    """Add those of one number to a sum's, shape (DIGITS,): what `digits_of` gives, without its arrays."""
+    if not math.isfinite(value):
+        total[_NAN if math.isnan(value) else _INF if value > 0 else _MINUS_INF] += 1
+        return
+    exponent = max(math.frexp(value)[1] - 53, _LOWEST)
+    whole = int(math.ldexp(value, -exponent))
+    word, shift = divmod(exponent - _LOWEST, 32)
+    sign, size = (-1 if whole < 0 else 1), abs(whole) << shift
+    for away in range(3):
+        total[word + away] += sign * (size >> 32 * away & 0xFFFFFFFF)
+
+
 def value_of(digits: Integers) -> float:
     """The float64 next to a sum, of its digits, shape (DIGITS,)."""
-    if digits[_NAN] or (digits[_INF] and digits[_MINUS_INF]):
+    *words, nans, infinities, others = digits.tolist()
+    if nans or (infinities and others):
         return math.nan
-    if digits[_INF] or digits[_MINUS_INF]:
-        return math.inf if digits[_INF] else -math.inf
-    used = np.flatnonzero(digits[:_WORDS])
-    total = sum(int(digits[i]) << (32 * int(i)) for i in used)
+    if infinities or others:
+        return math.inf if infinities else -math.inf
+    total = 0
+    for word in reversed(words):
+        total = (total << 32) + word
     try:
         return total / (1 << -_LOWEST)  # of integers: rounded once
     except OverflowError:
@@ -84,6 +99,7 @@ class FixedSum:
         self.size = size
         self.parts: Integers = np.zeros(size + DIGITS + 1, np.int64)
         self._scaled = np.empty(min(size, self._BLOCK))
+        self._is_empty = True
 
     @classmethod
     def exponent_for(cls, largest: float) -> int:
@@ -92,26 +108,37 @@ class FixedSum:
 
     def clear(self) -> None:
         """Nothing yet."""
-        self.parts[:] = 0
+        self.parts[self.size :] = 0
+        self._is_empty = True  # the first gradient takes the place of what is there
 
     def add(self, gradient: NDArray[Any], exponent: int) -> None:
         """Add a gradient; if it is too large, or not finite, that is counted."""
-        scale, fits = math.ldexp(1.0, exponent), True
-        for begin in range(0, self.size, self._BLOCK):
-            part = gradient[begin : begin + self._BLOCK]
-            scaled = self._scaled[: part.size]
-            with np.errstate(over="ignore", invalid="ignore"):
-                np.multiply(part, scale, out=scaled, dtype=np.float64)
-                fits &= bool(scaled.min() > -self._LIMIT and scaled.max() < self._LIMIT)  # not so for NaN
+        scale = math.ldexp(1.0, exponent)
+        least, most = (float(end(initial=0.0)) * scale for end in (gradient.min, gradient.max))
+        self.parts[-1] += not (least > -self._LIMIT and most < self._LIMIT)  # nor is NaN within them
+        with np.errstate(over="ignore", invalid="ignore"):
+            for begin in range(0, self.size, self._BLOCK):
+                part = gradient[begin : begin + self._BLOCK]
+                whole = self.parts[begin : begin + part.size]
+                scaled = whole.view(np.float64) if self._is_empty else self._scaled[: part.size]
+                scaled[:] = part
+                scaled *= scale
                 scaled += self._ROUNDING
-            whole = scaled.view(np.int64)
-            whole -= self._OFFSET
-            self.parts[begin : begin + part.size] += whole
-        self.parts[-1] += not fits
+                digits = scaled.view(np.int64)
+                digits -= self._OFFSET
+                if not self._is_empty:
+                    whole += digits
+        self._is_empty = False
 
     def add_loss(self, loss: float) -> None:
         """Add one."""
-        self.parts[self.size : -1] += digits_of([[loss]])[0]
+        _add_digits(self.parts[self.size : -1], loss)
+
+    def over(self, group: Group) -> None:
+        """Sum what all ranks have; those that were given no gradient take part."""
+        if self._is_empty:
+            self.parts[: self.size] = 0
+        self.parts, self._is_empty = group.sum(self.parts), False
 
     @property
     def is_too_large(self) -> bool:
@@ -123,16 +150,23 @@ class FixedSum:
         """The sum of the losses."""
         return value_of(self.parts[self.size : -1])
 
-    def largest(self) -> int:
-        """The largest entry of the sum, without its sign."""
-        entries = self.parts[: self.size]
-        return max(int(entries.max(initial=0)), -int(entries.min(initial=0)))
-
     def read(self, gradient: NDArray[Any], exponent: int) -> None:
         """The sum, rounded to the gradient's dtype."""
         scale = math.ldexp(1.0, -exponent)
         for begin in range(0, self.size, self._BLOCK):
             part = self.parts[begin : min(begin + self._BLOCK, self.size)]
             scaled = self._scaled[: part.size]
-            np.multiply(part, scale, out=scaled, dtype=np.float64)
+            scaled[:] = part
+            scaled *= scale
             gradient[begin : begin + part.size] = scaled
+
+    def exponent_after(self, gradient: NDArray[Any], exponent: int) -> int:
+        """That for the next step, by the largest entry of the sum; `gradient`: what `read` gave."""
+        largest = max(float(gradient.max(initial=0.0)), -float(gradient.min(initial=0.0)))
+        if math.frexp(largest)[0] == 0.5 or not 1e-30 < largest < 1e30:  # was it rounded to another power of two?
+            entries = self.parts[: self.size]
+            whole = max(int(entries.max(initial=0)), -int(entries.min(initial=0)))
+            if not whole:
+                return exponent
+            largest = math.ldexp(whole, -exponent)
+        return self.exponent_for(largest)

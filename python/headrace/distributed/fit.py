@@ -13,7 +13,7 @@ from headrace._fit import rows as _rows
 from headrace._fit.clock import Clock
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.history import History
-from headrace._fit.plan import Plan
+from headrace._fit.plan import FEW, MANY, Plan
 from headrace.distributed.groups import Group
 from headrace.distributed.run import Chunks, SharedCheckpoint, SharedHeldOut, SharedRun, planned
 from headrace.distributed.shards import opened, split
@@ -33,8 +33,6 @@ def fit(
     context: Any,
     *,
     group: Group,
-    few: int,
-    many: int,
     weights: Any,
     validation: Any,
     seed: Any,
@@ -44,10 +42,7 @@ def fit(
     checkpoint_every: Any,
     **plan: Any,
 ) -> History:
-    """See `Flow.fit`; nothing of the flow changes before all arguments are checked.
-
-    `few`: rows held out that are too few to judge by; `many`: rows beyond which no Gaussian is tried.
-    """
+    """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
     check_group(group)
     with together(group):
         if time_budget is not None:
@@ -75,10 +70,10 @@ def fit(
         }
     same_everywhere(group, settings)
     by_default = plan["epochs"] is None and judge is not None
-    if by_default and judge is not None and judge.held < few:
+    if by_default and judge is not None and judge.held < FEW:
         raise ValueError(
             f"epochs: expected a number with a group where so few rows are held out as {judge.held}, as no "
-            f"cross-validation is done on several ranks; or hold out at least {few} rows by `validation`"
+            f"cross-validation is done on several ranks; or hold out at least {FEW} rows by `validation`"
         )
     if kept.path is not None:
         settings["rows"] = table.checksum()
@@ -91,7 +86,7 @@ def fit(
     standardize(flow, table, first)
     start: Any = None
     links: tuple[Transform, ...] = ()
-    if by_default and fresh and table.size <= many:
+    if by_default and fresh and table.size <= MANY:
         standard = flow._interior.standardize
         assert standard is not None
         start, links = flow._interior.vector(), (*decorrelating(flow, table), standard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -9,9 +10,19 @@ from numpy.typing import NDArray
 
 __all__ = ["Group", "GroupError", "local"]
 
+GRACE = 5.0  # seconds beyond a timeout in which ranks say that they live
+
 
 class GroupError(RuntimeError):
     """Some rank did not answer: it ended, stands still, or did something else than the others."""
+
+
+def who_is_silent(size: int, timeout: float, silent: Iterable[int], *, broken: bool = False) -> str:
+    """The message about ranks that said nothing in time; `broken`: whether it may have been a connection."""
+    if listed := ", ".join(map(str, sorted(silent))):
+        return f"group: expected all {size} ranks to answer within {timeout:g} s, got nothing from rank {listed}"
+    what = f"some rank let the others wait for {timeout:g} s, but all answer now"
+    return f"group: a connection broke, or {what}" if broken else f"group: {what}"
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,12 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.plan import Plan, rows_of_a_batch
+from headrace._fit.rows import Data
 from headrace._fit.run import HeldOut, Run
 from headrace.distributed.exact import FixedSum, exact_sum
 from headrace.distributed.groups import Group
 from headrace.distributed.shards import Table
 from headrace.distributed.together import broadcast_bytes, together
-
-if TYPE_CHECKING:
-    from headrace._interior import Trainable
 
 __all__ = ["Chunks", "OwnFile", "SharedCheckpoint", "SharedHeldOut", "SharedRun"]
 
@@ -37,8 +35,7 @@ _STATE = "state"  # among arrays, none of which is called so
 _ORDER, _BATCHES, _DROPOUT = 0x0DE2, 0xBA7C, 0xD209  # tell draws from others of the same seed
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Neighbours in the order of a shard."""
 
     number: int  # among all chunks
@@ -53,29 +50,32 @@ class Chunks:
     def __init__(self, table: Table, batch_rows: int) -> None:
         """`batch_rows`: of a step, about."""
         self.table, self.most = table, CHUNK_ROWS
-        most = min(CHUNK_ROWS, batch_rows)
-        self.all: list[Chunk] = []
-        for shard, rows in enumerate(table.trained.tolist()):
-            count = -(-rows // most)
-            self.all += [
-                Chunk(len(self.all) + i, shard, rows * i // count, rows * (i + 1) // count) for i in range(count)
-            ]
-        count = len(self.all)
+        rows, most = table.trained, min(CHUNK_ROWS, batch_rows)
+        counts = -(-rows // most)
+        self.count = count = int(counts.sum())
+        self._shard = np.repeat(np.arange(rows.size, dtype=np.int32), counts)
+        place = np.arange(count) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows, counts = rows[self._shard], counts[self._shard]
+        self._begin, self._end = rows * place // counts, rows * (place + 1) // counts
         self.of_a_batch = max(1, round(batch_rows * count / table.size))
         self.batches = -(-count // self.of_a_batch)
 
+    def some(self, numbers: NDArray[np.int64]) -> list[Chunk]:
+        """Those with these numbers, from 0 to `count` - 1."""
+        found = (numbers, self._shard[numbers], self._begin[numbers], self._end[numbers])
+        return [Chunk(*of) for of in zip(*(one.tolist() for one in found), strict=True)]
+
     def epoch(self, epoch: int) -> Iterator[list[Chunk]]:
         """Batches: a chunk of each of as many stretches of the table as it has chunks, so that ranks share the work."""
-        count, strata = len(self.all), min(self.of_a_batch, len(self.all))
-        columns = []
+        count, strata = self.count, min(self.of_a_batch, self.count)
+        drawn = np.full((-(-count // strata), strata), -1)  # of each stretch a column, of which some have one less
         for j in range(strata):
             begin, end = count * j // strata, count * (j + 1) // strata
             rng = np.random.default_rng([self.table.seed, _BATCHES, epoch, j])
-            columns.append((begin + rng.permutation(end - begin)).tolist())
-        longest = max(map(len, columns))
-        order = [column[i] for i in range(longest) for column in columns if i < len(column)]
+            drawn[: end - begin, j] = begin + rng.permutation(end - begin)
+        order = drawn[drawn >= 0]
         for begin, end in pairwise(count * b // self.batches for b in range(self.batches + 1)):
-            yield [self.all[number] for number in order[begin:end]]
+            yield self.some(order[begin:end])
 
     def order_of(self, shard: int, epoch: int) -> NDArray[np.uint32]:
         """Places in the training part of a shard, in the order of an epoch."""
@@ -93,14 +93,11 @@ class SharedHeldOut(HeldOut):
         self.copied = None
         self.weight = judge.weight(held_out=True)
 
-    def loss(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> float:
-        """See `HeldOut`."""
-        sums = [[0.0]]
-        for data in self.rows:
-            log_prob = flow.log_prob(data.x, data.context, parameters=parameters)
-            sums.append([-_arrays.weighted_sum(log_prob, data.weights)])
-        loss = float(exact_sum(self.judge.group, sums)[0]) / self.weight
-        return loss if math.isfinite(loss) else math.inf
+    def _parts(self) -> Iterator[Data]:
+        return iter(self.rows)
+
+    def _sum(self, of_parts: list[float]) -> float:
+        return float(exact_sum(self.judge.group, [[0.0], *([one] for one in of_parts)])[0])
 
 
 class SharedRun(Run):
@@ -178,8 +175,7 @@ class SharedRun(Run):
             exponent = FixedSum.exponent_for(largest)
             self._sum_chunks(batch, epoch, exponent)
         self.sum.read(self.gradient, exponent)
-        largest_entry = self.sum.largest()
-        return FixedSum.exponent_for(math.ldexp(largest_entry, -exponent)) if largest_entry else exponent
+        return self.sum.exponent_after(self.gradient, exponent)
 
     def _sum_chunks(self, batch: list[Chunk], epoch: int, exponent: int) -> None:
         """Over all ranks."""
@@ -187,7 +183,7 @@ class SharedRun(Run):
         for gradient, loss in self._gradients(batch, epoch):
             self.sum.add(gradient, exponent)
             self.sum.add_loss(loss)
-        self.sum.parts = self.data.group.sum(self.sum.parts)
+        self.sum.over(self.data.group)
 
     def _largest(self, batch: list[Chunk], epoch: int) -> float:
         """The largest entry of this rank's gradients; infinity where one is not finite."""
@@ -205,18 +201,7 @@ class SharedRun(Run):
                 order = self.orders[chunk.shard] = self.chunks.order_of(chunk.shard, epoch)
             index, data = shard.train.at(order[chunk.begin : chunk.end].astype(np.int64)), shard.data
             log_prob = self.log_prob[: index.size]
-            self.program.gradient(
-                inverse=True,
-                of_log_prob=True,
-                input=data.x,
-                index=index,
-                context=data.context,
-                grad_row=data.weights,
-                row_scale=-1.0 / (self.mean_weight * rows),
-                log_prob=log_prob,
-                grad_weights=self.gradient,
-                dropout=self._dropout_of(chunk, epoch),
-            )
+            self._find_gradient_in(data, index, rows, log_prob, self._dropout_of(chunk, epoch))
             yield self.gradient, -_arrays.weighted_sum(log_prob, None if data.weights is None else data.weights[index])
 
     def _dropout_of(self, chunk: Chunk, epoch: int) -> int | None:

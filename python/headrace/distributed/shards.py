@@ -115,15 +115,9 @@ class Table:
         sums = np.zeros((self.sizes.size, 3), np.int64)
         for shard in self.shards:
             for i, array in enumerate((shard.data.x, shard.data.context, shard.data.weights)):
-                sums[shard.number, i] = -1 if array is None else _checksum(array)
+                kind = -1 if array is None else zlib.crc32(str(array.dtype).encode())
+                sums[shard.number, i] = kind if array is None else _rows.checksum(array, kind)
         return f"{zlib.crc32(self.group.sum(sums).tobytes()):08x} over {self.rows} rows in {self.sizes.size} shards"
-
-
-def _checksum(array: NDArray[Any]) -> int:
-    found = zlib.crc32(str(array.dtype).encode())
-    for begin in range(0, array.shape[0], CHUNK):
-        found = zlib.crc32(np.ascontiguousarray(array[begin : begin + CHUNK]).reshape(-1).view(np.uint8).data, found)
-    return found
 
 
 def opened(
@@ -175,12 +169,10 @@ def opened(
                 )
             if support is not None:
                 _rows.check_inside(f"{prefix}x of shard {number}", data.x, support, data.names)
-    made = [
-        Shard(number, int(first[number]), data, Part(len(data.x), kept=_kept(data))) for number, data in local.items()
-    ]
-    for shard in made:
-        if shard.train.kept is not None:
-            shard.train = Part(len(shard.train.kept), kept=shard.train.kept)
+    made = []
+    for number, data in local.items():
+        rows, kept = data.taking_part()
+        made.append(Shard(number, int(first[number]), data, Part(rows, kept=kept)))
     trained = np.zeros(sizes.size, np.int64)
     for shard in made:
         trained[shard.number] = shard.train.size
@@ -247,25 +239,13 @@ def _check_finite(group: Group, name: str, arrays: list[tuple[int, Any]], rows: 
     """Refuse NaN and infinity, with their number and the first, counted over all ranks."""
     count, first = 0, -rows
     for begin, array in arrays:
-        for start in range(0, 0 if array is None else array.shape[0], CHUNK):
-            part = np.isfinite(array[start : start + CHUNK])
-            if not part.all():
-                bad = np.flatnonzero(~part.reshape(len(part), -1).all(axis=1))
-                count += bad.size
-                first = max(first, -(begin + start + int(bad[0])))
+        bad, at = (0, 0) if array is None else _rows.bad_rows(array)
+        if bad:
+            count, first = count + bad, max(first, -(begin + at))
     count = int(group.sum(np.array([count], np.int64))[0])
     first = -int(group.maximum(np.array([first], np.int64))[0])
     if count:
-        raise ValueError(
-            f"{name}: expected finite numbers, got NaN or infinity in {count} of {rows} rows, first in row {first}"
-        )
-
-
-def _kept(data: Data) -> Any:
-    """Rows that take part; None for all."""
-    if data.weights is None or bool((data.weights > 0).all()):
-        return None
-    return np.flatnonzero(data.weights > 0)
+        raise ValueError(_rows.not_finite(name, count, first, rows))
 
 
 def split(
@@ -273,7 +253,7 @@ def split(
 ) -> Table | None:
     """Hold out rows of each shard, or open rows of the caller's own; the table to judge by, or None."""
     group = table.group
-    kind = "none" if validation is None else repr(float(validation)) if _is_share(validation) else "rows"
+    kind = "none" if validation is None else repr(float(validation)) if _rows.is_share(validation) else "rows"
     same_everywhere(group, {"validation": kind})
     if kind == "none":
         return None
@@ -290,11 +270,9 @@ def split(
             shard.held_out = shard.train
         judge.held = judge.size
         return judge
-    share, rows = check.number("validation", validation, least=0.0, below=1.0), table.size
-    held = min(round(share * rows), rows - 1)
-    if share > 0 and rows > 1:
-        held = max(held, 1)
-    if held <= 0:
+    rows = table.size
+    held = _rows.held_of("validation", validation, rows)
+    if not held:
         return None
     ends = np.cumsum(table.trained)
     of_shards = ends * held // rows - (ends - table.trained) * held // rows
@@ -307,7 +285,3 @@ def split(
     table.trained = table.trained - of_shards
     table.held = held
     return table
-
-
-def _is_share(validation: Any) -> bool:
-    return isinstance(validation, (int, float, np.number)) and not isinstance(validation, bool)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._fit import act_norms as _act_norms
 from headrace._fit import gaussian as _gaussian
 from headrace._fit import rows as _rows
 from headrace._fit.rows import CHUNK, Data
 from headrace.distributed.exact import exact_sum
 from headrace.distributed.groups import Group
 from headrace.distributed.shards import Table
-from headrace.transforms.act_norm import ActNorm
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.transform import Transform
 
@@ -102,35 +102,20 @@ def standardize(flow: Trainable, table: Table, say: bool) -> None:
 
 
 def _start_act_norms(flow: Trainable, table: Table) -> None:
-    """As `headrace._fit.act_norms.start_act_norms`: the same, of rows on all ranks."""
-    if not any(isinstance(t, ActNorm) and not t.is_started for t in flow._interior.chain):
-        return
-    transforms = flow.transforms
-    waiting = [i for i, t in enumerate(transforms) if isinstance(t, ActNorm) and t._waits()]
-    if not waiting:
+    """As `headrace._fit.act_norms.start_act_norms`, of rows on all ranks."""
+    if not (places := _act_norms.waiting(flow)):
         return
     rows = list(table.training(CHUNK))
-    at: list[Any] = [data.x for data in rows]
-    context: list[Any] = [data.context for data in rows]
-    if flow.standardize_context is not None:
-        mean, std = flow.standardize_context
-        context = [None if c is None else (c - mean) / std for c in context]
 
-    def parts() -> Iterator[tuple[Floats, Floats]]:
-        for x, data in zip(at, rows, strict=True):
-            if len(x):
-                yield x.astype(np.float64), weights_of(data)
+    def moments_of(at: Sequence[Any]) -> tuple[Floats, Floats]:
+        def parts() -> Iterator[tuple[Floats, Floats]]:
+            for x, data in zip(at, rows, strict=True):
+                if len(x):
+                    yield x.astype(np.float64), weights_of(data)
 
-    started: dict[int, ActNorm] = {}
-    for i in range(len(transforms) - 1, waiting[0] - 1, -1):
-        t = transforms[i]
-        if i in waiting:
-            found = shared_moments(table.group, flow.features, parts)
-            mean, std = _rows.settled("x", *found, (), say=False)
-            known = np.isfinite(mean) & np.isfinite(std)  # a flow may overflow before it is fitted
-            t = started[i] = t._started_at(np.where(known, mean, 0.0), np.where(known, std, 1.0))
-        at = [t.inverse(x, c if t.context else None)[0] for x, c in zip(at, context, strict=True)]
-    flow._interior.start(started)
+        return _rows.settled("x", *shared_moments(table.group, flow.features, parts), (), say=False)
+
+    _act_norms.start(flow, places, rows, moments_of)
 
 
 def decorrelating(flow: Trainable, table: Table) -> tuple[Transform, ...]:

@@ -14,6 +14,7 @@ from headrace.files import FileFormatError
 __all__ = ["agree", "broadcast_bytes", "gathered", "same_everywhere", "together"]
 
 _KINDS = {kind.__name__: kind for kind in (TypeError, ValueError, OSError, FileFormatError, KeyError, MemoryError)}
+_OTHER = RuntimeError  # what the others raise where an error is of none of these
 
 
 def broadcast_bytes(group: Group, data: bytes, root: int = 0) -> bytes:
@@ -35,11 +36,17 @@ def agree(group: Group, error: Exception | None) -> None:
     if not found.any():
         return
     first = int(np.flatnonzero(found)[0])
-    told = json.dumps([type(error).__name__, str(error)]) if error is not None else ""
+    told = json.dumps([_kind_of(error), str(error)]) if error is not None else ""
     kind, message = json.loads(broadcast_bytes(group, told.encode(), first))
     if error is not None:
         raise error
-    raise _KINDS.get(kind, RuntimeError)(f"rank {first}: {message}")
+    raise _KINDS.get(kind, _OTHER)(f"rank {first}: {message}")
+
+
+def _kind_of(error: Exception) -> str:
+    """The nearest of its classes that others can raise: of FileNotFoundError it is OSError."""
+    names = (kind.__name__ for kind in type(error).__mro__ if _KINDS.get(kind.__name__) is kind)
+    return next(names, _OTHER.__name__)
 
 
 @contextmanager

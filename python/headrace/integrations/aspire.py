@@ -9,6 +9,7 @@ Where headrace is installed, aspire finds it by that name (the entry points "asp
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +44,7 @@ class HeadraceFlow(AspireFlow):
         flow_class: "MAF", "IAF", "NSF" or "RealNVP", or what makes a `headrace.Flow` of a number of features.
         data_transform: aspire's transform of the data, which is fitted with the flow.
         seed: Of the weights, the fits and the draws.
-        device: "cpu" or a device of `headrace.Flow.to`; None for the CPU.
+        device: "cpu" or None: rows are NumPy's, and no other device can take them.
         dtype: "float32" or "float64", of the flow; None for float32.
         **settings: Of the class: `transforms`, `hidden`, `residual`, ...
 
@@ -69,10 +70,11 @@ class HeadraceFlow(AspireFlow):
             KINDS[check.choice("flow_class", flow_class, tuple(KINDS))] if isinstance(flow_class, str) else flow_class
         )
         kind = "float32" if dtype is None else check.float_dtype("dtype", str(dtype).removeprefix("torch.")).name
+        if str("cpu" if device is None else device) != "cpu":
+            raise ValueError(f"device: expected 'cpu' or None, as rows are NumPy's, got {str(device)!r}")
         self._generator = np.random.default_rng(check.integer("seed", seed))
-        self._device = str(device or "cpu")
         named = {"seed": self._seed(), "dtype": kind} if isinstance(flow_class, str) else {}
-        self.flow: Flow = make(dims, **named, **settings).to(self._device)
+        self.flow: Flow = make(dims, **named, **settings).to("cpu")
 
     def _seed(self) -> int:
         return int(self._generator.integers(2**62))
@@ -152,24 +154,18 @@ class HeadraceFlow(AspireFlow):
         return xp.asarray(np.asarray(x)), xp.asarray(log_det + np.asarray(after))
 
     def save(self, h5_file: Any, path: str = "flow") -> None:
-        """Write the flow's file and the transform of the data into a group of an HDF5 file."""
+        """Write the flow's file, the transform of the data and the generator's state into a group of an HDF5 file."""
         group = h5_file.create_group(path)
         group.create_dataset("file", data=np.frombuffer(to_bytes(self.flow), np.uint8))
-        group.attrs["dims"], group.attrs["device"] = self.dims, self._device
-        group.attrs["seed"] = self._seed()
+        group.attrs["dims"], group.attrs["generator"] = self.dims, json.dumps(self._generator.bit_generator.state)
         self.data_transform.save(group, "data_transform")
 
     @classmethod
     def load(cls, h5_file: Any, path: str = "flow") -> HeadraceFlow:
-        """Read what `save` wrote."""
+        """Read what `save` wrote: fits and draws go on as they would have there."""
         group = h5_file[path]
         flow = from_bytes(group["file"][()].tobytes())
         transform = BaseTransform.load(group, "data_transform", strict=False)
-        device = str(group.attrs["device"])
-        return cls(
-            int(group.attrs["dims"]),
-            lambda dims: flow,
-            data_transform=transform,
-            seed=int(group.attrs["seed"]),
-            device=device,
-        )
+        own = cls(int(group.attrs["dims"]), lambda dims: flow, data_transform=transform)
+        own._generator.bit_generator.state = json.loads(group.attrs["generator"])
+        return own

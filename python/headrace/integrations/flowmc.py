@@ -3,13 +3,14 @@
     from flowMC.resource_strategy_bundle.RQSpline_MALA import RQSpline_MALA_Bundle
     from headrace.integrations.flowmc import use
 
-    bundle = use(RQSpline_MALA_Bundle(...), headrace.NSF(features, coupling=True))
+    bundle = use(RQSpline_MALA_Bundle(...), headrace.NSF(features, coupling=True, activation="tanh"), shrink=0.1)
 
 flowMC trains the flow in its own loop, with its optimiser.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 try:
@@ -89,24 +90,29 @@ class FlowModel(NFModel):
         return Flow([*flow.transforms, ends], flow.base, dtype=flow.dtype)
 
 
-def use(bundle: Any, flow: Flow, learning_rate: float = 1e-3) -> Any:
+def use(bundle: Any, flow: Flow, learning_rate: float = 1e-3, *, shrink: float = 1.0) -> Any:
     """A bundle of flowMC with another flow, and an optimiser for it.
 
     Args:
         bundle: One of `flowMC.resource_strategy_bundle` with a flow, before the first run; it is changed.
         flow: See `FlowModel`.
         learning_rate: Of Adam.
+        shrink: What the flow's parameters are multiplied by to begin with. flowMC holds no rows out, and its rows are
+            few and alike: from small weights, as 0.1 times the fresh ones, a flow learns less of their noise, and more
+            proposals are accepted (docs/samplers.md). 1 for a flow that was fitted before.
 
     Returns:
         The bundle.
 
     Raises:
         TypeError: no bundle with a flow.
+        ValueError: another number of features, or `shrink` is not positive.
     """
+    factor = check.number("shrink", shrink, above=0.0, below=math.inf)
     resources = getattr(bundle, "resources", {})
     if not isinstance(resources.get("global_sampler"), NFProposal):
         raise TypeError(f"bundle: expected a bundle of flowMC with a flow, got {check.kind_of(bundle)}")
-    model = FlowModel(flow)
+    model = FlowModel(_shrunk(flow, factor))
     if model.n_features != resources["model"].n_features:
         raise ValueError(f"flow: expected {resources['model'].n_features} features, got {model.n_features}")
     batch = resources["global_sampler"].n_batch_size
@@ -114,3 +120,11 @@ def use(bundle: Any, flow: Flow, learning_rate: float = 1e-3) -> Any:
     resources["global_sampler"] = NFProposal(model, n_NFproposal_batch_size=batch)
     resources["optimizer"] = Optimizer(model=model, learning_rate=learning_rate)
     return bundle
+
+
+def _shrunk(flow: Any, factor: float) -> Any:
+    if factor == 1.0 or not isinstance(flow, Flow):
+        return flow
+    flow = flow.astype(flow.dtype)  # a copy
+    flow.parameters = flow.parameters * flow.dtype.type(factor)
+    return flow

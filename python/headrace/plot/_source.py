@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import textwrap
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace import files
+from headrace import _table, files
 from headrace._arrays.caller import Caller
 from headrace._arrays.frames import is_frame
 from headrace._fit.rows import open_rows
@@ -37,7 +36,7 @@ class Drawn:
     """Of its columns, where they are known."""
     context_names: tuple[str, ...] | None = None
     table: Any = None
-    """What a `FlowDensity` made of its columns; None where nothing was."""
+    """What a fit made of its columns before; None where it made nothing of them."""
     all_names: tuple[str, ...] | None = None
     """Of these."""
 
@@ -47,9 +46,11 @@ class Drawn:
         return self.features if self.table is None else len(self.table.columns)
 
     def rows(self, x: Any, contexts: int = 0, context: Any = None) -> Table:
-        """Rows, checked, and their columns that the density has."""
+        """Rows, checked, and their columns that the density has, with such noise as the fit saw."""
         found = rows_of(x, self.columns, contexts, context)
-        return found if self.table is None else Table(found.x[:, self.table.kept], found.context, found.weights)
+        return found if self.table is None else Table(
+            self.table.spread(found.x, _table.LOOK), found.context, found.weights
+        )  # fmt: skip
 
     @property
     def features(self) -> int:
@@ -97,8 +98,10 @@ def density_of(flow: Any) -> Drawn:
     """
     names = context_names = table = told = None
     if isinstance(flow, (str, os.PathLike)):
-        names, context_names = _names_in(files.read_notes(flow))
+        notes = files.read_notes(flow)
         flow = files.load(flow)
+        if isinstance(flow, (Flow, Ensemble)):
+            names, context_names, table, told = _told_by(notes, flow)
     elif hasattr(flow, "flow_"):  # a FlowDensity, without scikit-learn in between
         found = getattr(flow, "feature_names_in_", None)
         told = None if found is None else tuple(map(str, found))
@@ -115,16 +118,16 @@ def density_of(flow: Any) -> Drawn:
     return Drawn(own, names if fits else None, context_names, table, told)
 
 
-def _names_in(notes: dict[str, str]) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
-    """Names of features and context that a file keeps; None for what is none."""
-    try:
-        note = json.loads(notes.get("columns", "null"))
-        parts = [tuple(note[key]) for key in ("features", "context")]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None, None
-    if not all(isinstance(name, str) for part in parts for name in part):
-        return None, None
-    return parts[0], parts[1] or None
+def _told_by(notes: dict[str, str], flow: Flow | Ensemble) -> tuple[Any, Any, Any, Any]:
+    """Names of features and of context that a file keeps, its table, and the names of all columns there."""
+    names, context = _table.named_in(notes, flow.features, flow.context) or (None, None)
+    table = _table.kept_in(notes, flow.features)
+    every = names
+    if table is not None:
+        every = _table.names_in(notes, table)
+        table = None if table.is_plain else table
+    own, others, told = (None if part is None else tuple(part) for part in (names, context or None, every))
+    return own, others, table, told
 
 
 def rows_of(x: Any, features: int | None, contexts: int = 0, context: Any = None, weights: Any = None) -> Table:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from headrace import _cpu as cpu
+from headrace._core import cpu
 
 __all__ = ["borrow", "library"]
 

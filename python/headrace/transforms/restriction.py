@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _arguments as check
 from headrace._core.structure import Staircase
 from headrace.network import Network
 from headrace.transforms.dense import Dense
 
-__all__ = ["Mixed", "Part", "Reads", "chain_of", "cut"]
+__all__ = ["Mixed", "Part", "Reads", "chain_of", "columns_of", "cut"]
 
 Flags = NDArray[np.bool_]
 
@@ -37,6 +38,16 @@ class Part:
     coordinates: Sequence[int]  # of the transform
     inputs: Sequence[int]  # columns of the first layer, without context
     outputs: Sequence[int]  # coordinates that are mapped, counted among those that are
+
+
+def columns_of(columns: Any, features: int) -> tuple[int, ...]:
+    """Different columns, at least one; a number is so many of the first."""
+    if not np.iterable(columns):
+        return tuple(range(check.integer("columns", columns, least=1, most=features)))
+    chosen = check.coordinates("columns", columns, features)
+    if not chosen:
+        raise ValueError("columns: expected at least one, got none")
+    return chosen
 
 
 def chain_of(transforms: Sequence[Any], columns: Sequence[int]) -> tuple[list[Any], tuple[int, ...]]:

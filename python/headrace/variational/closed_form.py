@@ -26,7 +26,8 @@ from headrace.bases import Normal, StandardNormal
 from headrace.flow import Flow
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.masked import Coupling, MaskedAutoregressive
-from headrace.variational.descent import Contexts, Plan, Rng, Step, noise_of, seed_of
+from headrace.variational.contexts import Contexts
+from headrace.variational.descent import Plan, Rng, Step, noise_of, seed_of
 
 __all__ = ["ConditionalStep", "draw_of", "why_not"]
 

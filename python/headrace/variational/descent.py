@@ -21,6 +21,8 @@ from headrace import _arguments as check
 from headrace import _progress
 from headrace._fit import optimizer as _optimizer
 from headrace._fit.optimizer import Adam
+from headrace.variational.contexts import Contexts
+from headrace.variational.target import Target
 
 if TYPE_CHECKING:
     from headrace.flow import Flow
@@ -29,9 +31,7 @@ __all__ = ["SCHEDULES", "Descent", "PathStep", "Paths", "Plan", "Step", "StepHis
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
 Rng = np.random.Generator
-Target = Callable[[NDArray[Any], "NDArray[Any] | None"], Pair]  # rows, context -> log densities, gradients by the rows
 Judge = Callable[[NDArray[Any]], tuple[float, float]]  # weights -> free energy, standard error
-Contexts = Callable[[int, Rng], "NDArray[Any] | None"]  # so many rows of context, or (1, context) for all, or None
 
 SCHEDULES = ("cosine", "constant")
 

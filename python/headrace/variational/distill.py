@@ -31,12 +31,12 @@ from headrace.variational.descent import (
     PathStep,
     Plan,
     StepHistory,
-    Target,
     judge_of,
     mean_and_error,
     seed_of,
 )
 from headrace.variational.fit import EVALUATED, FreeEnergy, estimate, estimate_or_none, require_flow
+from headrace.variational.target import Target
 
 __all__ = ["Distillation", "Speed", "distill"]
 

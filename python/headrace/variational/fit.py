@@ -22,13 +22,12 @@ from headrace.variational.descent import (
     PathStep,
     Plan,
     StepHistory,
-    Target,
     judge_of,
     log_weights,
     mean_and_error,
     seed_of,
 )
-from headrace.variational.target import target_of
+from headrace.variational.target import Target, target_of
 
 if TYPE_CHECKING:
     from headrace.flow import Flow
@@ -44,15 +43,16 @@ STEPS, SAMPLES = 4000, 256
 RATE = 0.4  # of the default of `Flow.fit`
 RATE_WITHOUT_NETWORKS = 1e-2  # where a transform has a few numbers of its own
 EVALUATED = 8 * CHUNK
-CONTEXTS, LEAST_DRAWS = 256, 256  # of an estimate: most contexts, and for each so many samples if there are enough
+CONTEXTS = 256  # of an estimate, at most
 
 
 @dataclass(frozen=True)
 class FreeEnergy:
     """Estimates from independent samples of a flow q, for a density p = e^log_density / Z; all in nats.
 
-    With a table of contexts, or a function that draws them, they are means over contexts: of 256, or all of a smaller
-    table, each with as many samples. log Z and KL are then those of each context for itself.
+    With a table of contexts, or a function that draws them, they are means over `contexts` of them, each with as many
+    samples. log Z and KL are then those of each context for itself. There are as many contexts as samples for each,
+    √n of n samples, but at most 256, and no more than a table has rows.
     """
 
     free_energy: float
@@ -75,14 +75,18 @@ class FreeEnergy:
     skipped: int
     """Those left out, as log q or the log density was NaN, or either +infinity. -infinity is a weight of zero and
     counts for log Z, but for no free energy."""
+    contexts: int = 1
+    """Over so many these are means; 1 where all samples have the same one, or none. Of one context alone, out of many,
+    there is no standard error: it is NaN."""
 
     def __repr__(self) -> str:
         """Estimates with their standard errors."""
-        left_out = f", skipped={self.skipped}" if self.skipped else ""
+        more = f", skipped={self.skipped}" if self.skipped else ""
+        more += f", contexts={self.contexts}" if self.contexts > 1 else ""
         return (
             f"FreeEnergy({self.free_energy:.4f} ± {self.standard_error:.4f}, log_z={self.log_z:.4f} ± "
             f"{self.log_z_error:.4f}, kl={self.kl:.4f} ± {self.kl_error:.4f}, effective_samples="
-            f"{self.effective_samples:.0f} of {self.samples}{left_out})"
+            f"{self.effective_samples:.0f} of {self.samples}{more})"
         )
 
 
@@ -256,10 +260,11 @@ def _estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng:
     """By context, where they vary: as many samples for each, and means over contexts."""
     if not contexts.vary:
         return estimate(flow, target, contexts, samples, rng)
-    rows = contexts.some(min(CONTEXTS, max(samples // LEAST_DRAWS, 1)), rng)
+    rows = contexts.some(min(CONTEXTS, max(math.isqrt(samples), 1)), rng)
     draws = -(-samples // len(rows))
     each = [estimate(flow, target, Contexts(one=row[None, :]), draws, rng) for row in rows]
-    energy, energy_error, log_z, log_z_error, kl, kl_error, *counts = np.array([astuple(one) for one in each]).T
+    table = np.array([astuple(one)[:-1] for one in each]).T
+    energy, energy_error, log_z, log_z_error, kl, kl_error, effective, counted, skipped = table
     is_all = contexts.table is not None and len(rows) == len(contexts.table)
 
     def error(values: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
@@ -273,7 +278,10 @@ def _estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng:
         error(log_z, log_z_error),
         float(kl.mean()),
         error(kl, kl_error),
-        *(whole(sum(count)) for whole, count in zip((float, int, int), counts, strict=True)),
+        float(effective.sum()),
+        int(counted.sum()),
+        int(skipped.sum()),
+        len(rows),
     )
 
 

@@ -1,0 +1,133 @@
+// Calls from compiled JAX code on a device: those of cpp/bindings/xla_calls.hpp, queued on XLA's stream. Nothing waits
+// there, but for the first call of a flow on a device, which takes it there, and where memory ran out.
+#include "../../cpp/bindings/xla_calls.hpp"
+
+#include <map>
+#include <stdexcept>
+
+#include "../../cpp/bindings/structure.hpp"
+#include "../host/program.hpp"
+#include "bindings.hpp"
+
+namespace headrace {
+namespace {
+
+// What a program is made of, and itself on each device where it was called. Compiled code knows no device: it is that
+// of the thread that calls, which XLA has made current.
+template <class T>
+class ProgramOnDevices {
+  public:
+    struct Parts {
+        int features, context;
+        Base base;
+        std::vector<StepSpec> steps;
+        size_t base_steps;
+        ContextScale context_scale;
+        std::vector<T> weights;
+        bool bf16;
+    };
+    explicit ProgramOnDevices(Parts parts) : parts_(std::move(parts)) {}
+
+    DeviceProgram<T>& here() {
+        if (parts_.bf16)
+            throw std::invalid_argument(
+                "flow: expected exact products on a CUDA device, got matmul='bf16', which is of the CPU; call "
+                ".to('cpu') of the flow before headrace.jax takes it");
+        int device = 0;
+        check_cuda(cudaGetDevice(&device), "current device");
+        const std::lock_guard<std::mutex> lock(mutex_);
+        std::unique_ptr<DeviceProgram<T>>& program = programs_[device];
+        if (!program) program = made(device);
+        return *program;
+    }
+
+  private:
+    std::unique_ptr<DeviceProgram<T>> made(int device) const {
+        auto program = std::make_unique<DeviceProgram<T>>(parts_.features, parts_.context, parts_.base, parts_.steps,
+                                                          parts_.base_steps, parts_.context_scale, false, device);
+        if (program->n_weights() != parts_.weights.size())
+            throw std::invalid_argument("weights: the vector has the wrong size");
+        program->set_host_weights(parts_.weights.data());
+        return program;
+    }
+
+    const Parts parts_;
+    std::mutex mutex_;
+    std::map<int, std::unique_ptr<DeviceProgram<T>>> programs_;
+};
+
+struct DeviceCore {
+    template <class T>
+    using Program = DeviceProgram<T>;
+    template <class T>
+    using Known = ProgramOnDevices<T>;
+    template <class T>
+    using Weights = const T*;
+    // Numbers are on the device, and nobody waits for them. So the parameters' gradient always has a run of its own.
+    static constexpr bool sees_numbers = false;
+
+    // Without the trait for command buffers: a call has its place in the order of streams, which a CUDA graph that is
+    // run again would not know (host/stream_order.hpp). XLA then calls it between its graphs.
+    static auto bind() { return ffi::Ffi::Bind().Ctx<ffi::PlatformStream<cudaStream_t>>(); }
+    template <class T>
+    static DeviceProgram<T>* program_of(ProgramOnDevices<T>* known) {
+        return &known->here();
+    }
+    template <class T>
+    static const T* weights_of(const DeviceProgram<T>&, const T* given) {
+        return given;
+    }
+    template <class T>
+    static void clear(T* out, size_t n, cudaStream_t stream) {
+        if (n > 0) check_cuda(cudaMemsetAsync(out, 0, n * sizeof(T), stream), "gradient");
+    }
+    // The memory that kernels need beside results is of this library's own pool, whatever XLA has taken.
+    template <class Body>
+    static ffi::Error retried(const Body& body) {
+        try {
+            return body();
+        } catch (const CudaOutOfMemory&) {
+            trim_pool();
+        }
+        return body();
+    }
+    static ffi::ErrorCode code_of(const std::exception& error) {
+        if (dynamic_cast<const CudaOutOfMemory*>(&error)) return ffi::ErrorCode::kResourceExhausted;
+        if (dynamic_cast<const std::invalid_argument*>(&error)) return ffi::ErrorCode::kInvalidArgument;
+        return ffi::ErrorCode::kInternal;
+    }
+};
+
+// `handle` is that of the same flow on the CPU.
+template <class T>
+void open(int64_t handle, int features, int context, const std::string& base, const py::list& steps, size_t base_steps,
+          std::vector<double> mean, std::vector<double> std, const py::object& weights, bool bf16) {
+    require(py::isinstance<Array<T>>(weights), "weights: expected a contiguous vector in the flow's dtype");
+    const auto given = py::reinterpret_borrow<Array<T>>(weights);
+    auto known = std::make_shared<ProgramOnDevices<T>>(typename ProgramOnDevices<T>::Parts{
+        features, context, base_of(base), steps_of(steps), base_steps, ContextScale{std::move(mean), std::move(std)},
+        std::vector<T>(given.data(), given.data() + given.size()), bf16});
+    require((Handles<DeviceCore, T>::all().open_as(handle, std::move(known))), "handle: expected one that is not open");
+}
+
+}  // namespace
+
+void bind_xla(py::module_& m) {
+    py::dict handlers;
+    add_handlers<DeviceCore, XlaCalls<DeviceCore, float, cudaStream_t>>(handlers, "float32");
+    add_handlers<DeviceCore, XlaCalls<DeviceCore, double, cudaStream_t>>(handlers, "float64");
+    m.attr("xla_handlers") = handlers;
+    m.def(
+        "xla_open",
+        [](bool is_double, int64_t handle, int features, int context, const std::string& base, const py::list& steps,
+           size_t base_steps, std::vector<double> mean, std::vector<double> std, const py::object& weights, bool bf16) {
+            const auto take = is_double ? &open<double> : &open<float>;
+            take(handle, features, context, base, steps, base_steps, std::move(mean), std::move(std), weights, bf16);
+        },
+        py::arg("is_double"), py::arg("handle"), py::arg("features"), py::arg("context"), py::arg("base"),
+        py::arg("steps"), py::arg("base_steps"), py::arg("context_mean"), py::arg("context_std"), py::arg("weights"),
+        py::arg("bf16"));
+    bind_handles<DeviceCore>(m);
+}
+
+}  // namespace headrace
