@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 OPTIONAL = {
     "sklearn": ["sklearn.py"],
     "torch": ["torch", "convert/plain"],
+    "dask": ["dask"],
     "jax": ["jax.py", "_xla.py"],
     "onnx": ["onnx"],
     "sbi": ["integrations/sbi.py"],

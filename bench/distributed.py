@@ -10,6 +10,8 @@ turns; a quiet machine with as many cores as ranks and threads is meant.
 - parts: what a step and a start are made of, in milliseconds, as JSON: what ``bench/scale_model.py --measured`` takes.
   Each is the shortest of some calls, of the threads that headrace has (``HEADRACE_NUM_THREADS``). Of one thread it is
   the processor's time, which others on the machine lengthen least.
+- dask, with ``--dask`` alone: two workers of a `LocalCluster`, one thread each, that sum by gloo and by Dask's own
+  connections: a sum of so many integers, and a step of MAF 43 beside that of one worker.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from headrace.distributed.shards import ROWS as SHARD_ROWS
 from headrace.distributed.starting import shared_moments
 
 FEATURES, ROWS = 43, 1 << 17
+DASK_ROWS = 1 << 15
 ASCENT_ROWS, ASCENT_FEATURES, STEPS = 10_000_000, 10, 30
 
 
@@ -213,12 +216,72 @@ def parts(repeats: int) -> None:
     print(json.dumps(found, indent=2), flush=True)
 
 
+def with_dask(repeats: int) -> None:
+    """What each collective costs, and from which network and batch on two workers are faster than one."""
+    import dask.array as da
+
+    from distributed import Client, LocalCluster
+
+    x = table(DASK_ROWS, FEATURES)
+    told: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
+    with LocalCluster(n_workers=2, **told) as cluster, Client(cluster) as client:
+        for size in (1, 1000, 30_000, 1_000_000):
+            for collective in ("gloo", "dask"):
+                print(f"a sum of {size} integers, {collective}: {sum_ms(client, collective, size):.2f} ms", flush=True)
+        for hidden in ((32,), (128, 128), (512, 512)):
+            for batch in (1024, 8192):
+                found: dict[str, list[float]] = {"one worker": [], "gloo": [], "dask": []}
+                for _ in range(repeats):
+                    for name, times in found.items():
+                        rows = DASK_ROWS if name == "one worker" else DASK_ROWS // 8
+                        lazy = da.from_array(x, chunks=(rows, FEATURES))
+                        times.append(dask_step_ms(client, lazy, rows, hidden, batch, name))
+                medians = {name: statistics.median(times) for name, times in found.items()}
+                one = medians["one worker"]
+                listed = "; ".join(f"{name} {time:.2f} ms, {one / time:.2f} times" for name, time in medians.items())
+                print(f"MAF {FEATURES} 5 x {list(hidden)}, {batch} rows a step: {listed}", flush=True)
+
+
+def dask_step_ms(client: Any, x: Any, rows: int, hidden: tuple[int, ...], batch: int, name: str) -> float:
+    """Milliseconds of a step: the median over epochs, without the first."""
+    flow = hr.MAF(FEATURES, transforms=5, hidden=hidden)
+    told: dict[str, Any] = {"epochs": 4, "batch_size": batch, "validation": None, "average": None}
+    collective = "dask" if name == "one worker" else name
+    history = hr.dask.fit(flow, x, client=client, rows=rows, collective=collective, **told)
+    return 1e3 * statistics.median(np.diff(history.seconds)) / (DASK_ROWS / batch)
+
+
+def sum_ms(client: Any, collective: str, size: int, times: int = 50) -> float:
+    """Milliseconds of a sum over two workers."""
+    from headrace.dask import _launch
+
+    def work(group: Any, kept: Any, shards: Any, judge: Any) -> float:
+        import time
+
+        part, taken = np.ones(size, np.int64), []
+        for _ in range(times):
+            begin = time.perf_counter()
+            group.sum(part.copy())
+            taken.append(time.perf_counter() - begin)
+        return 1e3 * statistics.median(taken)
+
+    workers = sorted(client.nthreads())
+    shards = [client.submit(int, workers=[one], pure=False) for one in workers]
+    launch = _launch.Launch(client, collective, 60.0, 0, False)
+    found: float = _launch.launched(launch, work, {}, shards, None)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=["overhead", "ranks", "ascent", "bytes", "parts"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--worker", nargs=5, metavar=("KIND", "SIZE", "THREADS", "DIRECTORY", "RANK"))
+    parser.add_argument("--dask", action="store_true", help="only what two workers of Dask take")
     told = parser.parse_args()
+    if told.dask:
+        with_dask(told.repeats)
+        return
     if told.worker:
         kind, size, threads, directory, rank = told.worker
         worker(kind, int(rank), int(size), int(threads), directory)

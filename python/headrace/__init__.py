@@ -33,6 +33,7 @@ from headrace.variational.fit import DensityFit, FreeEnergy, fit_to_density, fre
 if TYPE_CHECKING:
     from headrace import continuum as continuum
     from headrace import convert as convert
+    from headrace import dask as dask
     from headrace import distributed as distributed
     from headrace import plot as plot
     from headrace._accelerate import accelerate as accelerate
@@ -111,7 +112,7 @@ def __getattr__(name: str) -> Any:
     """On first use what needs SciPy or JAX, and what few programs use."""
     import importlib
 
-    if name in ("continuum", "convert", "diagnosis", "distributed", "jax", "plot"):
+    if name in ("continuum", "convert", "dask", "diagnosis", "distributed", "jax", "plot"):
         return importlib.import_module(f"headrace.{name}")
     if name in _LATER:
         return getattr(importlib.import_module(f"headrace.{_LATER[name]}"), name)

@@ -111,6 +111,12 @@ class Interior:
             flow._standardize_context = context
         flow._program = flow._compile(flow.dtype, parameters)
 
+    def become(self, other: Any) -> None:
+        """Take over what a fit of a copy has found: links, what is standardised, and parameters."""
+        flow = self._flow
+        flow._chain, flow._standardize_context = other._chain, other._standardize_context
+        flow._program = flow._compile(flow.dtype, other._vector())
+
     def start(self, started: Mapping[int, Transform]) -> None:
         """Put transforms of the same kind and size, with numbers of their own, into some places of the chain."""
         flow = self._flow

@@ -1,5 +1,6 @@
 """Fits with a group have the same bits for any number of ranks and any shards of theirs, and are good fits."""
 
+import math
 import tracemalloc
 from types import SimpleNamespace
 
@@ -236,6 +237,37 @@ def test_a_fit_goes_on_from_any_step_on_other_ranks(name, assignment, dtype, tmp
     found = together(ASSIGNMENTS[assignment], lambda group, mine: digest(fitted(name, dtype, group, mine, **kept)))
     assert found == [want(name, dtype)] * len(found)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("who", [0, 1, "both"])
+def test_ranks_with_files_of_their_own_go_on_from_the_newest(who, tmp_path, monkeypatch):
+    right = want("MAF", "float32")
+    whole, steps, stop = _fit_run.Adam.step, [], {"after": math.inf}
+
+    def step(adam, gradient):
+        if len(steps) >= stop["after"]:
+            raise Killed
+        steps.append(1)
+        return whole(adam, gradient)
+
+    def kept(rank):
+        return {"checkpoint": _run.OwnFile(str(tmp_path / f"{rank}.state")), "checkpoint_every": 0.0}
+
+    monkeypatch.setattr(_fit_run.Adam, "step", step)
+    for rank, after in {0: [(0, 17)], 1: [(1, 17)], "both": [(0, 7), (1, 17)]}[who]:
+        stop["after"] = len(steps) + after
+        with pytest.raises(Killed):
+            fitted("MAF", "float32", local(), ALL, **kept(rank))
+    stop["after"], before = math.inf, len(steps)
+    found = together(
+        ASSIGNMENTS["two"], lambda group, mine: digest(fitted("MAF", "float32", group, mine, **kept(group.rank)))
+    )
+    assert found == [right] * 2
+    taken = len(steps) - before
+    steps.clear()
+    fitted("MAF", "float32", local(), ALL)
+    assert taken == 2 * (len(steps) - 17)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_state_of_another_fit_is_refused_on_all_ranks(tmp_path, monkeypatch):

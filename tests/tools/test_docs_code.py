@@ -21,7 +21,7 @@ PAGES = [page for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.
 
 # A page that imports one of these is only read without it.
 OPTIONAL = {"torch", "jax", "pandas", "sklearn", "scipy", "zuko", "nflows", "sbi", "pocomc", "nessai", "numpyro"}
-OPTIONAL |= {"aspire", "pymc"}
+OPTIONAL |= {"aspire", "dask", "pymc"}
 
 
 def blocks(page):

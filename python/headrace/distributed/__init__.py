@@ -1,13 +1,15 @@
 """The same fit, bit for bit, on any number of processes or machines: ``flow.fit(shards, group=group)``.
 
 A `Group` is who sums together: `local` for this process alone, `from_torch` for a process group of PyTorch (torchrun),
-`from_mpi` for a communicator of MPI. Each rank holds some shards of the table, blocks of rows with a number; who holds
-which makes no difference to the result. docs/scale.md says how to start it.
+`from_mpi` for a communicator of MPI, `from_dask` for workers of Dask (`headrace.dask` starts them). Each rank holds
+some shards of the table, blocks of rows with a number; who holds which makes no difference to the result. docs/scale.md
+says how to start it.
 """
 
+from headrace.distributed._dask import from_dask
 from headrace.distributed._mpi import from_mpi
 from headrace.distributed._torch import from_torch
 from headrace.distributed.groups import Group, GroupError, local
 from headrace.distributed.shards import shards
 
-__all__ = ["Group", "GroupError", "from_mpi", "from_torch", "local", "shards"]
+__all__ = ["Group", "GroupError", "from_dask", "from_mpi", "from_torch", "local", "shards"]

@@ -71,6 +71,10 @@ class _Torch:
         source = self._ranks[root]
         return self._done(part, lambda tensor: self._distributed.broadcast(tensor, source, group=self._group))
 
+    def close(self) -> None:
+        """Let go of the connections: who still holds this, as a traceback does, holds no port then."""
+        self._group = self._watch = None
+
     def _reduced(self, part: NDArray[Any], kind: str) -> NDArray[Any]:
         operation = getattr(self._distributed.ReduceOp, kind)
         return self._done(part, lambda tensor: self._distributed.all_reduce(tensor, operation, group=self._group))

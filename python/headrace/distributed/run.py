@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from headrace.distributed.groups import Group
 from headrace.distributed.shards import Table
 from headrace.distributed.together import broadcast_bytes, together
 
-__all__ = ["Chunks", "SharedCheckpoint", "SharedHeldOut", "SharedRun"]
+__all__ = ["Chunks", "OwnFile", "SharedCheckpoint", "SharedHeldOut", "SharedRun"]
 
 CHUNK_ROWS = 512  # at most: what the core sums at once
 _STATE = "state"  # among arrays, none of which is called so
@@ -210,31 +211,51 @@ class SharedRun(Run):
         return int(np.random.default_rng([self.data.seed, _DROPOUT, epoch, chunk.number]).integers(2**63))
 
 
+@dataclass(frozen=True)
+class OwnFile(os.PathLike[str]):
+    """The path of a checkpoint that each rank has for itself, where ranks have no folder in common."""
+
+    path: str
+
+    def __fspath__(self) -> str:
+        """The path itself."""
+        return self.path
+
+
 class SharedCheckpoint(Checkpoint):
-    """One file for all ranks, which rank 0 reads and writes."""
+    """One file for all ranks, which rank 0 reads and writes; or one of each, of which the newest is that of all."""
 
     group: Group
+
+    def __init__(self, path: Any, every: Any) -> None:
+        """See `Checkpoint`."""
+        super().__init__(path, every)
+        self._of_each = isinstance(path, OwnFile)
 
     def open(self, fingerprint: dict[str, str]) -> None:
         """See `Checkpoint`."""
         if self.path is None:
             return
         with together(self.group):
-            if self.group.rank == 0:
+            if self._writes():
                 super().open(fingerprint)
+        places = np.zeros(self.group.size, np.int64)
+        if self._found is not None:
+            places[self.group.rank] = 1 + (self._found[0]["epoch"] << 32) + self._found[0]["batches"]
+        root = int(np.argmax(self.group.sum(places)))
         data = b""
-        if self.group.rank == 0 and self._found is not None:
+        if self.group.rank == root and self._found is not None:
             stream = io.BytesIO()
             state, arrays = self._found
             told: dict[str, Any] = {_STATE: np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays}
             np.savez(stream, **told)
             data = stream.getvalue()
-        if (data := broadcast_bytes(self.group, data)) and self.group.rank:
+        if (data := broadcast_bytes(self.group, data, root)) and self.group.rank != root:
             arrays = dict(np.load(io.BytesIO(data)))  # no pickles
             self._found = json.loads(arrays.pop(_STATE).tobytes()), arrays
 
     def _writes(self) -> bool:
-        return self.group.rank == 0
+        return self._of_each or self.group.rank == 0
 
     def remove(self) -> None:
         """See `Checkpoint`."""

@@ -1,0 +1,200 @@
+"""Ranks on the workers of a cluster, each where its rows are; and again, where a worker is lost."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from headrace._fit import rows as _rows
+from headrace.dask import _rank
+from headrace.distributed.groups import GroupError
+
+__all__ = ["Launch", "launched"]
+
+_LOOK = 0.5  # seconds between two looks at which workers live
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How ranks are started."""
+
+    client: Any
+    collective: str
+    timeout: float
+    restarts: int
+    keeps: bool  # whether each worker keeps the state of the fit for a restart
+
+
+class _Lost(Exception):
+    """An attempt that another one can replace."""
+
+
+def launched(launch: Launch, work: Any, told: dict[str, Any], shards: list[Any], judge: list[Any] | None) -> Any:
+    """What rank 0 finds; `shards` and `judge` are futures."""
+    import cloudpickle
+
+    payload = cloudpickle.dumps((work, told))
+    state = uuid.uuid4().hex if launch.keeps else ""
+    try:
+        for attempt in range(launch.restarts + 1):
+            try:
+                found, said = _attempt(launch, payload, state, shards, judge)
+            except _Lost as lost:
+                if attempt == launch.restarts:
+                    raise GroupError(f"{lost} ({attempt} restarts)") from lost
+            else:
+                if attempt:
+                    _forget(launch, state)
+                for message in said:
+                    _rows.warn(message)
+                return found
+    except BaseException:
+        _forget(launch, state)
+        raise
+
+
+def _forget(launch: Launch, state: str) -> None:
+    """Remove what is left of states; a fit that ends on all workers where it began has done so."""
+    if state:
+        with suppress(Exception):
+            launch.client.run(_rank.forget, state, on_error="ignore")
+
+
+def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judge: list[Any] | None) -> Any:
+    client = launch.client
+    held = _holders(client, shards)
+    workers = sorted(held, key=lambda address: min(held[address]))  # neighbours in the table, where Dask has them so
+    judged = None if judge is None else _holders(client, judge, workers)
+    known = client.run(_rank.facts, workers=workers, on_error="return")
+    facts = [known.get(address) for address in workers]
+    if not all(isinstance(one, _rank.Facts) for one in facts):
+        wrong = next(one for one in facts if not isinstance(one, _rank.Facts))
+        if isinstance(wrong, Exception) and not isinstance(wrong, OSError):
+            raise wrong  # headrace is not installed there, or another one
+        raise _Lost("group: a worker was lost before the start")
+    job = _rank.Job(
+        uuid.uuid4().hex,
+        workers,
+        [one.office for one in facts],
+        _collective(launch.collective, facts, workers),
+        launch.timeout,
+        state,
+    )
+    futures = [
+        client.submit(
+            _rank.rank,
+            job,
+            number,
+            payload if number == 0 else b"",
+            {i: shards[i] for i in held[address]},
+            None if judge is None or judged is None else {i: judge[i] for i in judged.get(address, [])},
+            workers=[address],
+            allow_other_workers=False,
+            pure=False,
+            retries=0,
+            key=f"headrace-rank-{number}-{job.name}",
+        )
+        for number, address in enumerate(workers)
+    ]
+    try:
+        return _watched(launch, job, futures)
+    except BaseException as error:
+        if not isinstance(error, Exception):  # all else came after the ranks had ended
+            _end(client, job, f"the launcher was stopped by {type(error).__name__}")
+        with suppress(Exception):
+            client.cancel(futures, force=True)
+        raise
+
+
+def _holders(client: Any, shards: list[Any], among: Iterable[str] = ()) -> dict[str, list[int]]:
+    """Which worker has which shards; of several, that with the fewest. `among`: who else may have them."""
+    from distributed import wait
+
+    wait(shards)
+    for shard in shards:
+        if shard.status != "finished":
+            shard.result()  # raises what went wrong
+    who = client.who_has(shards)
+    allowed = set(among)
+    found: dict[str, list[int]] = {address: [] for address in among}
+    for number, shard in enumerate(shards):
+        places = [address for address in who.get(shard.key, ()) if not allowed or address in allowed]
+        if not places and not allowed:
+            raise _Lost("group: a worker was lost before the start")
+        address = min(places or allowed, key=lambda one: (len(found.get(one, ())), one))
+        found.setdefault(address, []).append(number)
+    return found
+
+
+def _collective(wanted: str, facts: list[Any], workers: list[str]) -> str:
+    if wanted == "dask":
+        return wanted
+    problem = ""
+    if not all(one.has_torch for one in facts):
+        problem = "PyTorch is not installed on all of them"
+    elif len({one.process for one in facts}) < len(facts):
+        problem = "some of them are threads of one process"
+    if problem and wanted == "gloo":
+        raise ValueError(f"collective: expected workers that can use gloo, but {problem}; give collective='dask'")
+    if wanted == "gloo":
+        return wanted
+    encrypted = any(address.startswith("tls:") for address in workers)  # what gloo sends is not
+    return "dask" if problem or encrypted else "gloo if it works"
+
+
+def _watched(launch: Launch, job: _rank.Job, futures: list[Any]) -> Any:
+    """Wait for all ranks; if one fails, or its worker is gone, end the others."""
+    client = launch.client
+    waiting = list(futures)
+    while waiting:
+        done = _done(waiting, _LOOK)
+        gone = set(job.workers) - set(client.nthreads())
+        waiting = [future for future in waiting if future not in done]
+        if gone or any(future.status != "finished" for future in done):
+            if not waiting and all(future.status == "finished" for future in futures) and job.workers[0] not in gone:
+                break
+            _give_up(launch, job, futures, gone)
+    try:
+        return futures[0].result(timeout=launch.timeout)
+    except TimeoutError:
+        raise _Lost("group: the worker of rank 0 was lost with its result") from None
+
+
+def _done(futures: list[Any], seconds: float) -> set[Any]:
+    from distributed import TimeoutError, wait
+
+    try:
+        return set(wait(futures, timeout=seconds, return_when="FIRST_COMPLETED").done)
+    except TimeoutError:
+        return set()
+
+
+def _give_up(launch: Launch, job: _rank.Job, futures: list[Any], gone: set[str]) -> None:
+    """End what goes on, and raise what went wrong."""
+    from distributed.scheduler import KilledWorker
+
+    from distributed import CancelledError
+
+    lost = ", ".join(sorted(gone))
+    _end(launch.client, job, f"a worker was lost: {lost}" if gone else "a rank has failed")
+    here = [future for future, address in zip(futures, job.workers, strict=True) if address not in gone]
+    left, tries = list(here), int((2 * launch.timeout + 15) / _LOOK)
+    while left and tries:
+        done = _done(left, _LOOK)
+        left, tries = [future for future in left if future not in done], tries - 1
+    errors = [future.exception(timeout=launch.timeout) for future in here if future.status == "error"]
+    with_reason = [error for error in errors if not isinstance(error, (GroupError, KilledWorker, CancelledError))]
+    if with_reason:
+        raise with_reason[0]
+    told = f"group: a worker was lost: {lost}" if gone else next(map(str, errors), "group: a rank was cancelled")
+    raise _Lost(told)
+
+
+def _end(client: Any, job: _rank.Job, why: str) -> None:
+    """Wake whoever waits for another rank."""
+    with suppress(Exception):  # the cluster may be gone
+        there = set(client.nthreads()) & set(job.workers)  # others would be waited for
+        client.run(_rank.end, job.name, why, workers=sorted(there), on_error="ignore")

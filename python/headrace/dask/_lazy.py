@@ -1,0 +1,164 @@
+"""Scores and samples as collections of Dask, of which each block has the bits that one call for all rows has."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from headrace import _arguments as check
+from headrace._arrays.caller import Caller
+from headrace.dask._table import is_array, is_frame, names_of, whole_rows
+
+__all__ = ["log_prob", "sample"]
+
+LEAST = 8  # rows of a call from which on each has the same bits in any company
+CHUNK = 1 << 16
+
+
+def log_prob(flow: Any, x: Any, context: Any = None, *, columns: Any = None) -> Any:
+    """Log density of each row, lazily: nothing is computed before Dask is asked to.
+
+    The bits are those of ``flow.log_prob`` of all rows at once, whatever the chunks. (Of a frame, and of an array whose
+    chunks have unknown sizes, those of 8 rows or more.)
+
+    Args:
+        flow: A flow, or anything with `log_prob` that can be pickled.
+        x: An array of Dask, shape (rows, features), or a frame.
+        context: An array of Dask or NumPy, shape (rows, context), or (context,) for all rows; of a frame, names of
+            columns.
+        columns: Of a frame, names of the features; by default all columns that are nothing else.
+
+    Returns:
+        An array of Dask, shape (rows,), in the chunks of x; of a frame a column with its index.
+    """
+    if is_frame(x):
+        return _of_frame(flow, x, context, columns)
+    if not is_array(x):
+        raise TypeError(f"x: expected an array or a frame of Dask, got {check.kind_of(x)}")
+    if columns is not None:
+        raise ValueError("columns: expected None, as x is an array, got names")
+    if x.ndim != 2:
+        raise ValueError(f"x: expected shape (rows, features), got {x.shape}")
+    from dask import array
+
+    x = whole_rows(x)
+    alone = not math.isnan(x.shape[0]) and x.shape[0] < LEAST
+    rows = _rows_of("context", context, x, flow.context)
+    shared = None if rows is not None else context
+    given = [x] if rows is None else [x, rows]
+    return array.map_blocks(
+        _scores,
+        *given,
+        flow=_held(flow),
+        shared=shared,
+        alone=alone,
+        drop_axis=1,
+        dtype=flow.dtype,
+        meta=np.empty(0, flow.dtype),
+    )
+
+
+def _of_frame(flow: Any, frame: Any, context: Any, columns: Any) -> Any:
+    features, conditions, _ = names_of(frame, columns, context, None)
+    shared = context if conditions is None else None
+    if shared is not None and not isinstance(shared, np.ndarray):
+        raise TypeError(f"context: expected names of columns, got {check.kind_of(context)}")
+    names = [*features, *(conditions or [])]
+    from dask import dataframe, delayed
+
+    held, score = _held(flow), delayed(_scores_of_frame, pure=True)
+    # Not by map_partitions: in older versions of Dask it takes no flow that is held once.
+    parts = [score(part, held, features, conditions, shared) for part in frame[names].to_delayed()]
+    return dataframe.from_delayed(parts, meta=("log_prob", flow.dtype), divisions=frame.divisions)
+
+
+def sample(flow: Any, n: int, seed: int = 0, context: Any = None, *, chunks: int = CHUNK, dtype: Any = None) -> Any:
+    """Draw n rows, lazily: an array of Dask, shape (n, features), in chunks of so many rows.
+
+    It has the bits of ``flow.sample(n, seed=seed, first_row=0)`` in any chunks, and each is drawn by itself.
+
+    Args:
+        flow: A flow, or anything with such a `sample` that can be pickled.
+        n: Number of rows.
+        seed: 0 to 2^64 - 1.
+        context: An array of Dask or NumPy, shape (n, context), or (context,) for all rows.
+        chunks: Rows of a chunk.
+        dtype: As in `Flow.sample`.
+    """
+    count, number = check.integer("n", n), check.integer("seed", seed, most=2**64 - 1)
+    size = check.integer("chunks", chunks, least=1)
+    from dask import array
+
+    kind = np.dtype(flow.dtype if dtype is None else dtype)
+    index = array.arange(count, chunks=size, dtype=np.int64)[:, None]  # a block knows its first row by it
+    rows = _rows_of("context", context, index, flow.context)
+    shared = None if rows is not None else context
+    given = [index] if rows is None else [index, rows]
+    return array.map_blocks(
+        _drawn,
+        *given,
+        flow=_held(flow),
+        seed=number,
+        shared=shared,
+        kind=None if dtype is None else kind.name,
+        chunks=(index.chunks[0], (flow.features,)),
+        dtype=kind,
+        meta=np.empty((0, 0), kind),
+    )
+
+
+def _held(flow: Any) -> Any:
+    """Once in a graph, however many blocks there are."""
+    from dask import delayed
+
+    return delayed(flow, pure=True, traverse=False)
+
+
+def _rows_of(name: str, context: Any, x: Any, contexts: int) -> Any:
+    """The context of each row, in the chunks of x; None where there is none, or one for all rows."""
+    if context is None or (not is_array(context) and np.shape(context) == (contexts,)):
+        return None
+    from dask import array
+
+    rows = context if is_array(context) else array.asarray(context)
+    if rows.ndim == 1:
+        rows = rows[:, None]
+    rows = whole_rows(rows)
+    if rows.ndim != 2 or rows.shape[1] != contexts:
+        raise ValueError(f"{name}: expected shape (rows, {contexts}), got {context.shape}")
+    if math.isnan(x.shape[0]) or math.isnan(rows.shape[0]):
+        if rows.numblocks[0] != x.numblocks[0]:
+            raise ValueError(f"{name}: expected {x.numblocks[0]} chunks, as x has, got {rows.numblocks[0]}")
+        return rows
+    if rows.shape[0] != x.shape[0]:
+        raise ValueError(f"{name}: expected {x.shape[0]} rows, got shape {context.shape}")
+    return rows if rows.chunks[0] == x.chunks[0] else rows.rechunk({0: x.chunks[0]})
+
+
+# ---- on workers ------------------------------------------------------------------------------------------------------
+
+
+def _scores(x: Any, rows: Any = None, *, flow: Any, shared: Any, alone: bool) -> Any:
+    """Those of a block; `alone`: all rows together are so few that one call takes the way of few rows, too."""
+    few = 0 < len(x) < LEAST and not alone
+    if not few:
+        return flow.log_prob(x, shared if rows is None else rows)
+    more = [np.resize(one, (LEAST, one.shape[1])) for one in (x, rows) if one is not None]
+    return flow.log_prob(more[0], shared if rows is None else more[1])[: len(x)]
+
+
+def _scores_of_frame(frame: Any, flow: Any, features: list[Any], conditions: list[Any] | None, shared: Any) -> Any:
+    import pandas as pd
+
+    x = Caller().open("x", frame[features])
+    rows = None if conditions is None else Caller().open("context", frame[conditions])
+    found = _scores(x, rows, flow=flow, shared=shared, alone=False)
+    return pd.Series(found, frame.index, name="log_prob")
+
+
+def _drawn(index: Any, rows: Any = None, *, flow: Any, seed: int, shared: Any, kind: str | None) -> Any:
+    first = int(index[0, 0]) if len(index) else 0
+    told = {} if kind is None else {"dtype": kind}
+    return flow.sample(len(index), shared if rows is None else rows, seed, first_row=first, **told)

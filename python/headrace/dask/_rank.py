@@ -1,0 +1,277 @@
+"""What workers do: one task on each is a rank."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.config import threads
+from headrace.distributed._dask import DaskGroup, Office, stop_if_unwanted
+from headrace.distributed._torch import from_torch
+from headrace.distributed.groups import Group, GroupError
+from headrace.distributed.run import OwnFile
+from headrace.distributed.together import broadcast_bytes
+
+__all__ = ["Facts", "Job", "ascend", "end", "facts", "fit", "forget", "rank"]
+
+_START = 600.0  # seconds in which all have loaded PyTorch: the launcher sees who is lost meanwhile
+_MEETING = 30.0  # seconds in which ranks of gloo find each other
+_ONE_GLOO = threading.Lock()  # a process has one process group of PyTorch by default
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A worker."""
+
+    office: str
+    process: tuple[str, int]
+    has_torch: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all ranks are told."""
+
+    name: str
+    workers: list[str]
+    offices: list[str]
+    collective: str  # "gloo", "gloo if it works" or "dask"
+    timeout: float
+    state: str  # what files of checkpoints of each worker are called; empty for none
+
+
+def facts(dask_worker: Any) -> Facts:
+    """See the class."""
+    return Facts(Office.of(dask_worker).id, (socket.gethostname(), os.getpid()), find_spec("torch") is not None)
+
+
+def end(name: str, why: str, dask_worker: Any) -> None:
+    """End a group: the launcher knows that a rank is gone."""
+    Office.of(dask_worker).end_here(name, why)
+
+
+def forget(state: str, dask_worker: Any) -> None:
+    """Remove the checkpoint of a fit that nobody goes on with."""
+    _state_of(dask_worker, state).unlink(missing_ok=True)
+
+
+def _state_of(worker: Any, state: str) -> Path:
+    return Path(worker.local_directory) / f"headrace-{state}.state"
+
+
+def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: dict[int, Any] | None) -> Any:
+    """The task: come together with the others, and do what rank 0 was told."""
+    from distributed import get_worker, secede
+
+    worker = get_worker()
+    office, key = Office.of(worker), worker.get_current_task()
+    if office.id != job.offices[number]:
+        raise GroupError(f"group: rank {number}'s worker was started anew")
+    base = None
+    secede()  # a fit that waits for others keeps nobody from running what they wait for
+    try:
+        base = DaskGroup(worker, job.workers, job.name, job.timeout, start=float("inf"))
+        with threads(worker.state.nthreads), _group_of(base, job) as (inner, said):
+            group = _Wanted(inner, worker, key)
+            work, told = pickle.loads(broadcast_bytes(group, payload))
+            kept = OwnFile(str(_state_of(worker, job.state))) if job.state else None
+            return _without_warnings(number, said, lambda: work(group, kept, shards, judge, **told))
+    except BaseException as error:
+        if base is not None:
+            base.leave(f"rank {number} has ended: {error}")
+        _let_go(error)
+        raise
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Empty the frames of a traceback: Dask keeps the error, and they keep rows, connections and ports."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def _without_warnings(number: int, said: list[str], work: Any) -> Any:
+    """What rank 0 found, and its warnings, which the launcher gives."""
+    if number:
+        work()
+        return None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = work()
+    return found, [*said, *(str(one.message) for one in caught if issubclass(one.category, RuntimeWarning))]
+
+
+def fit(
+    group: Group, kept: Any, shards: dict[int, Any], judge: Any, *, flow: Any, options: dict[str, Any]
+) -> tuple[Any, Any]:
+    """`Flow.fit` on one rank."""
+    x, context, weights = _columns(shards)
+    if judge is not None:
+        options = {**options, "validation": _columns(judge)}
+    if kept is not None:
+        options = {**options, "checkpoint": kept}
+    history = flow.fit(x, context, weights=weights, group=group, progress=False, **options)
+    return flow, history
+
+
+def ascend(
+    group: Group, kept: Any, shards: dict[int, Any], judge: Any, *, model: Any, options: dict[str, Any]
+) -> tuple[Any, Any]:
+    """`DualAscentFlow.fit` on one rank."""
+    x, context, weights = _columns(shards)
+    if judge is not None:
+        options = {**options, "validation": _columns(judge)}
+    flow = model.fit(x, context, weights=weights, group=group, progress=False, **options)
+    return flow, model.history
+
+
+def _columns(shards: dict[int, Any]) -> tuple[Any, ...]:
+    """x, context and weights: shard number → array each; None where there are none."""
+    found: list[Any] = [{number: shard[i] for number, shard in shards.items()} for i in range(3)]
+    return tuple(None if i and all(one is None for one in of.values()) else of for i, of in enumerate(found))
+
+
+class _Wanted:
+    """A group whose ranks end where nobody waits for the result any more."""
+
+    def __init__(self, group: Group, worker: Any, key: Any) -> None:
+        self.rank, self.size, self._group = group.rank, group.size, group
+        self._worker, self._key = worker, key
+
+    def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Group`."""
+        stop_if_unwanted(self._worker, self._key)
+        return self._group.sum(part)
+
+    def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
+        """See `Group`."""
+        stop_if_unwanted(self._worker, self._key)
+        return self._group.maximum(part)
+
+    def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
+        """See `Group`."""
+        stop_if_unwanted(self._worker, self._key)
+        return self._group.broadcast(part, root)
+
+
+# ---- gloo ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _group_of(base: DaskGroup, job: Job) -> Iterator[tuple[Group, list[str]]]:
+    """Ranks of gloo where all can have it, and else those of Dask; and what to warn of."""
+    if job.collective == "dask" or base.size == 1:
+        yield base, []
+        return
+    gloo = _Gloo(base, job)
+    try:
+        with base.patiently(_START):
+            gloo.start()
+        if gloo.problem and job.collective == "gloo":
+            raise RuntimeError(f"collective: expected gloo to start on all workers, but {gloo.problem}")
+        slower = (
+            f"collective: gloo did not start ({gloo.problem}); sums go through Dask's connections, which take longer"
+        )
+        yield (base, [slower]) if gloo.group is None else (gloo.group, [])
+    finally:
+        gloo.end()
+
+
+class _Gloo:
+    """Ranks of gloo, which meet at a port that rank 0 finds free."""
+
+    def __init__(self, base: DaskGroup, job: Job) -> None:
+        self.group: Any = None
+        self.problem = ""
+        self._base, self._workers, self._timeout = base, job.workers, job.timeout
+        self._alone = self._begun = False
+        self._store: Any = None
+
+    def start(self) -> None:
+        """Start it on all ranks or on none; `problem` says why on none."""
+        port = np.zeros(1, np.int64)
+        self._on_all(lambda: self._open(port))
+        if self.problem:
+            return
+        port = self._base.broadcast(port)
+        self._on_all(lambda: self._meet(int(port[0])))
+
+    def _on_all(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (ImportError, RuntimeError) as error:
+            self.problem = str(error)
+        if self._base.maximum(np.array([bool(self.problem)], np.int64))[0]:
+            self.problem = self.problem or "it did not on another worker"
+
+    def _open(self, port: NDArray[np.int64]) -> None:
+        from distributed.comm import get_address_host
+
+        self._alone = _ONE_GLOO.acquire(blocking=False)
+        if not self._alone:
+            raise RuntimeError("another fit on this worker uses it")
+        import torch.distributed as distributed
+
+        if distributed.is_initialized():
+            raise RuntimeError("torch.distributed has a process group there already")
+        self._host, self._wait = get_address_host(self._workers[0]), timedelta(seconds=_MEETING)
+        if self._base.rank == 0:
+            size = self._base.size
+            self._store = distributed.TCPStore(self._host, 0, size, True, self._wait, wait_for_workers=False)
+            port[0] = self._store.port
+
+    def _meet(self, port: int) -> None:
+        import torch.distributed as distributed
+        from distributed.comm import get_address_host
+
+        rank, size = self._base.rank, self._base.size
+        if self._store is None:
+            self._store = distributed.TCPStore(self._host, port, size, False, self._wait)
+        self._begun = True
+        with _interface(get_address_host(self._workers[rank])):
+            distributed.init_process_group("gloo", store=self._store, rank=rank, world_size=size, timeout=self._wait)
+            self.group = from_torch(timeout=self._timeout)
+
+    def end(self) -> None:
+        """Leave no connection and no port, even where a traceback still holds the group."""
+        if self.group is not None:
+            self.group.close()
+        self.group = self._store = None
+        if self._begun:
+            import torch.distributed as distributed
+
+            if distributed.is_initialized():
+                distributed.destroy_process_group()
+        if self._alone:
+            _ONE_GLOO.release()
+
+
+@contextmanager
+def _interface(address: str) -> Iterator[None]:
+    """Let gloo take the network that Dask has, and not that of the machine's name, which others may not reach."""
+    import psutil
+
+    name = "GLOO_SOCKET_IFNAME"
+    found = [i for i, of in psutil.net_if_addrs().items() if any(one.address == address for one in of)]
+    if name in os.environ or not found:
+        yield
+        return
+    os.environ[name] = found[0]
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)

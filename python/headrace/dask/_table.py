@@ -1,0 +1,205 @@
+"""Collections of Dask as shards: blocks of so many neighbouring rows, wherever these lie.
+
+Partitions may have any sizes, some of them none, and a frame does not even know them. A shard has the rows that its
+number says, so that a fit's bits depend on the rows alone and neither on partitions nor on workers.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from headrace import _arguments as check
+from headrace._arrays.caller import Caller
+from headrace._arrays.frames import class_of
+
+__all__ = ["is_array", "is_frame", "is_series", "names_of", "shards_of", "whole_rows"]
+
+Pieces = list[tuple[Any, Any, int, int]]  # partition, names of columns or None, first row, end
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is an array of Dask."""
+    return isinstance(value, class_of("dask.array", "Array"))
+
+
+def is_frame(value: Any) -> bool:
+    """Whether it is a frame of Dask."""
+    return isinstance(value, class_of("dask.dataframe", "DataFrame"))
+
+
+def is_series(value: Any) -> bool:
+    """Whether it is a column of a frame of Dask."""
+    return isinstance(value, class_of("dask.dataframe", "Series"))
+
+
+def whole_rows(array: Any) -> Any:
+    """The array with no row in two chunks."""
+    return array.rechunk({1: -1}) if array.ndim == 2 and array.numblocks[1] > 1 else array
+
+
+def names_of(frame: Any, columns: Any, context: Any, weights: Any) -> tuple[list[Any], Any, Any]:
+    """Names of the features; and of context and weights, where they are columns of the frame and nothing else."""
+    there = list(frame.columns)
+    conditions = [context] if isinstance(context, str) else context if isinstance(context, (list, tuple)) else None
+    count = weights if isinstance(weights, str) else None
+    conditions = list(conditions) if conditions else None
+    taken = [*(conditions or []), *([] if count is None else [count])]
+    features = [name for name in there if name not in taken] if columns is None else list(columns)
+    for name in (*features, *taken):
+        if there.count(name) != 1:
+            raise ValueError(
+                f"columns, context, weights: expected names of columns, got {name!r}; there are "
+                f"{', '.join(map(repr, there))}"
+            )
+    return features, conditions, count
+
+
+class _Parts:
+    """Partitions on the cluster."""
+
+    def __init__(self, futures: list[Any], sizes: list[int]) -> None:
+        self.futures = futures
+        self.ends = [0, *accumulate(sizes)]
+
+    @property
+    def rows(self) -> int:
+        return self.ends[-1]
+
+    def pieces(self, names: Any, begin: int, end: int) -> Pieces:
+        """Where some rows are."""
+        found, i = [], bisect_right(self.ends, begin) - 1
+        while i < len(self.futures) and self.ends[i] < end:
+            first, last = max(begin, self.ends[i]), min(end, self.ends[i + 1])
+            if first < last:
+                found.append((self.futures[i], names, first - self.ends[i], last - self.ends[i]))
+            i += 1
+        return found
+
+
+def shards_of(
+    client: Any, prefix: str, x: Any, context: Any, weights: Any, columns: Sequence[Any] | None, rows: int
+) -> list[Any]:
+    """Futures of (x, context, weights), each of so many rows; the last has the rest.
+
+    Context and weights are names of columns of a frame x, or collections, or arrays of NumPy.
+    """
+    own: list[tuple[_Parts, Any] | None]
+    if is_frame(x):
+        features, conditions, count = names_of(x, columns, context, weights)
+        parts = _parts(client, x)
+        own = [(parts, features)]
+        for name, value, names in (("context", context, conditions), ("weights", weights, count)):
+            own.append((parts, names) if names is not None else _given(client, f"{prefix}{name}", value, rows))
+    elif is_array(x):
+        if columns is not None:
+            raise ValueError(f"columns: expected None, as {prefix}x is an array, got names")
+        if x.ndim != 2:
+            raise ValueError(f"{prefix}x: expected shape (rows, features), got {x.shape}")
+        own = [
+            _given(client, f"{prefix}{n}", v, rows) for n, v in (("x", x), ("context", context), ("weights", weights))
+        ]
+    else:
+        raise TypeError(f"{prefix}x: expected an array or a frame of Dask, got {check.kind_of(x)}")
+    whole = [None if one is None else one[0].rows for one in own]
+    for name, count in zip(("context", "weights"), whole[1:], strict=True):
+        if count is not None and count != whole[0]:
+            raise ValueError(f"{prefix}{name}: expected {whole[0]} rows, as x has, got {count}")
+    total = whole[0] or 0
+    if not total:
+        raise ValueError(f"{prefix}x: expected at least one row, got none")
+    cuts = [(begin, min(begin + rows, total)) for begin in range(0, total, rows)]
+    pieces = [tuple(None if one is None else one[0].pieces(one[1], *cut) for one in own) for cut in cuts]
+    places = _places(client, [of[0] or [] for of in pieces])
+    return [
+        client.submit(_cut, prefix, *of, pure=False, workers=[place], allow_other_workers=True)
+        for of, place in zip(pieces, places, strict=True)
+    ]
+
+
+def _places(client: Any, shards: list[Pieces]) -> list[str]:
+    """A worker for each shard: where most of its rows are, but for what is too much for one worker.
+
+    Dask computes a small table on one worker alone. Rows that are moved are moved once, and read in every epoch.
+    """
+    from distributed import wait
+
+    parts = list({id(piece[0]): piece[0] for of in shards for piece in of}.values())
+    wait(parts)
+    who, threads = client.who_has(parts), client.nthreads()
+    total = sum(threads.values())
+    room = {address: len(shards) * n // total for address, n in threads.items()}
+    left, more = len(shards) - sum(room.values()), set(room)  # who may have one more
+
+    def takes(address: str) -> bool:
+        nonlocal left
+        if room.get(address, 0) > 0:
+            room[address] -= 1
+            return True
+        if not left or address not in more:
+            return False
+        left -= 1
+        more.discard(address)
+        return True
+
+    places = []
+    for of in shards:
+        rows: dict[str, int] = {}
+        for part, _, begin, end in of:
+            for address in who.get(part.key, ()):
+                rows[address] = rows.get(address, 0) + end - begin
+        places.append(next(filter(takes, sorted(rows, key=lambda one: -rows[one])), ""))
+    return [place or next(filter(takes, sorted(room, key=lambda one: -room[one]))) for place in places]
+
+
+def _given(client: Any, name: str, value: Any, rows: int) -> tuple[_Parts, Any] | None:
+    """A collection of its own, or none."""
+    if value is None:
+        return None
+    if isinstance(value, np.ndarray):
+        from dask import array
+
+        value = array.from_array(value, chunks=(rows, *value.shape[1:]))
+    if not (is_array(value) or is_frame(value) or is_series(value)):
+        raise TypeError(f"{name}: expected an array or a frame of Dask, got {check.kind_of(value)}")
+    return _parts(client, value), None
+
+
+def _parts(client: Any, collection: Any) -> _Parts:
+    """Compute the partitions, where they are not there already, and count their rows."""
+    from distributed import wait
+
+    sizes = None
+    if is_array(collection):
+        collection = whole_rows(collection)
+        if not any(math.isnan(n) for n in collection.chunks[0]):
+            sizes = [int(n) for n in collection.chunks[0]]
+        delayed = list(collection.to_delayed().ravel())
+    else:
+        delayed = list(collection.to_delayed())
+    futures = client.compute(delayed)
+    if sizes is None:
+        wait(futures)
+        sizes = client.gather(client.map(len, futures, pure=False))
+    return _Parts(futures, sizes)
+
+
+def _cut(prefix: str, *pieces: Pieces | None) -> tuple[Any, ...]:
+    """One shard: x, context, weights; a view of a partition where it is in one alone."""
+    named = zip(("x", "context", "weights"), pieces, strict=True)
+    return tuple(None if of is None else _joined(f"{prefix}{name}", of) for name, of in named)
+
+
+def _joined(name: str, pieces: Pieces) -> Any:
+    arrays = [Caller().open(name, _rows(part, names, begin, end)) for part, names, begin, end in pieces]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _rows(part: Any, names: Any, begin: int, end: int) -> Any:
+    some = part.iloc[begin:end] if hasattr(part, "iloc") else part[begin:end]
+    return some if names is None else some[names]

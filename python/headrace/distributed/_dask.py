@@ -1,0 +1,344 @@
+"""Groups of Dask's workers: numbers go through the connections that workers have between each other anyway."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace.distributed.groups import Group, GroupError
+
+__all__ = ["DaskGroup", "Office", "from_dask", "stop_if_unwanted"]
+
+LARGE = 1 << 16  # bytes from which on more than two ranks sum a part each
+GRACE = 5.0  # seconds in which a worker says how far its rank is
+_LOOK = 0.25  # seconds between two looks at whether somebody still wants the result
+_AGAIN = 0.05  # seconds between two tries at the start
+_BACK = 1 << 20  # the number of a message to a rank beyond the largest power of two
+_KEPT = 256  # groups that an office remembers
+_NAME = "headrace"
+
+Arrays = dict[int, NDArray[Any]]
+
+
+def from_dask(workers: Sequence[str], name: str, *, timeout: float = 60.0, start: float = 300.0) -> Group:
+    """Some workers of a cluster of Dask; call it in a task on each of them, and all at the same time.
+
+    Numbers go from worker to worker as Dask's own data do, with its encryption, and through no port but its own; that
+    takes longer than gloo or MPI. `headrace.dask` makes such groups.
+
+    Args:
+        workers: Their addresses, in the order of the ranks, the same on all of them.
+        name: The same on all ranks, and another one for each group.
+        timeout: Seconds that a rank may let the others wait. 5 seconds later at the latest they raise `GroupError`,
+            which names the ranks that do not answer.
+        start: Seconds that tasks may take to be all there.
+
+    Raises:
+        RuntimeError: no task of Dask is running here.
+        GroupError: not all ranks came.
+    """
+    try:
+        from distributed import get_worker
+
+        worker = get_worker()
+    except (ImportError, ValueError):
+        raise RuntimeError("from_dask: expected to be called in a task on a worker of Dask, got none") from None
+    addresses = list(workers)
+    if not all(isinstance(one, str) for one in addresses) or len(set(addresses)) != len(addresses):
+        raise ValueError(f"workers: expected different addresses, got {addresses}")
+    if worker.address not in addresses:
+        raise ValueError(f"workers: expected {worker.address} among them, which this is, got {addresses}")
+    if not isinstance(name, str):
+        raise TypeError(f"name: expected a str, got {check.kind_of(name)}")
+    seconds = check.number("timeout", timeout, above=0.0, below=math.inf)
+    return DaskGroup(worker, addresses, name, seconds, check.number("start", start, above=0.0, below=math.inf))
+
+
+def stop_if_unwanted(worker: Any, key: Any) -> None:
+    """Raise `GroupError` where nobody waits for a task any more, or where its worker is about to end."""
+    if worker.status.name not in ("running", "paused", "init"):
+        raise GroupError(f"group: this worker ends (it is {worker.status.name})")
+    task = worker.state.tasks.get(key) if key is not None else None
+    if key is not None and (task is None or task.state in ("cancelled", "released", "forgotten", "resumed")):
+        raise GroupError("group: the task was cancelled")
+
+
+class Office:
+    """Where messages to the ranks of a worker lie: its event loop puts them there, and tasks take them."""
+
+    def __init__(self, worker: Any) -> None:
+        """Open it; `Office.of` is what finds that of a worker."""
+        self.id = uuid.uuid4().hex  # of this life of the worker: another one may have the same address
+        self.changed = threading.Condition()
+        self.messages: dict[tuple[str, int, int, int], Any] = {}  # group, verb, number in it, who sent it
+        self.begun: dict[str, int] = {}  # group → verbs that the rank here has begun
+        self.broken: dict[str, str] = {}  # group → why it came to an end
+        worker.handlers |= {f"{_NAME}_{op}": getattr(self, op) for op in ("put", "asked", "end")}
+        worker.extensions[_NAME] = self
+
+    @staticmethod
+    def of(worker: Any) -> Office:
+        """That of a worker, opened at the first call."""
+        return worker.extensions.get(_NAME) or Office(worker)
+
+    async def put(self, group: str, verb: int, number: int, source: int, data: Any) -> str:
+        """A message has come; the answer is empty, or says that the group has ended."""
+        with self.changed:
+            if group not in self.broken:
+                # A copy: of workers in one process, Dask hands over the array itself.
+                self.messages[group, verb, number, source] = np.array(data)
+                self.changed.notify_all()
+            return self.broken.get(group, "")
+
+    async def asked(self, group: str) -> int:
+        """How many verbs the rank here has begun."""
+        with self.changed:
+            return self.begun.get(group, 0)
+
+    async def end(self, group: str, why: str) -> None:
+        """The group is to end: some rank has."""
+        self.end_here(group, why)
+
+    def end_here(self, group: str, why: str) -> None:
+        """Whoever waits in it raises."""
+        with self.changed:
+            self.broken.setdefault(group, why)
+            for key in [key for key in self.messages if key[0] == group]:
+                del self.messages[key]
+            while len(self.broken) > _KEPT:
+                del self.broken[next(iter(self.broken))]
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        """The worker ends."""
+        for group in list(self.begun):
+            self.end_here(group, "a worker has ended")
+
+
+class DaskGroup:
+    """See `from_dask`."""
+
+    def __init__(self, worker: Any, workers: list[str], name: str, timeout: float, start: float) -> None:
+        """Come together with all others."""
+        self.rank, self.size = workers.index(worker.address), len(workers)
+        self._worker, self._workers, self._name, self._timeout = worker, workers, name, timeout
+        self._office = Office.of(worker)
+        self._key = worker.active_threads.get(threading.get_ident())  # None outside of a task
+        self._verb, self._until = 0, 0.0
+        self._begin(start)
+        self._doubled(np.zeros(1, np.int64), np.add)
+
+    def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Group`."""
+        return self._reduced(part, np.add)
+
+    def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
+        """See `Group`."""
+        return self._reduced(part, np.maximum)
+
+    def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
+        """See `Group`: from each rank that has it to one that is half as far away as the last."""
+        part = np.ascontiguousarray(part)
+        if self.size == 1 or not part.size:
+            return part
+        self._begin(self._timeout)
+        away, distance = (self.rank - root) % self.size, 1
+        while distance < self.size and not away & distance:
+            distance *= 2
+        if away:
+            source = (self.rank - distance) % self.size
+            part = self._exchanged({}, [source], 0, part.reshape(-1))[source].reshape(part.shape)
+        to = []
+        while distance > 1:
+            distance //= 2
+            if away + distance < self.size:
+                to.append((self.rank + distance) % self.size)
+        self._exchanged(dict.fromkeys(to, part.reshape(-1)), [], 0, part)
+        return part
+
+    @contextmanager
+    def patiently(self, seconds: float) -> Iterator[None]:
+        """Inside, ranks may let the others wait for so long."""
+        before, self._timeout = self._timeout, seconds
+        try:
+            yield
+        finally:
+            self._timeout = before
+
+    def leave(self, why: str) -> None:
+        """Let those who still wait know that this rank does nothing any more."""
+        self._office.end_here(self._name, why)
+
+        async def tell(other: int) -> None:
+            with suppress(Exception):  # it may have ended as well
+                call = self._worker.rpc(self._workers[other]).headrace_end(group=self._name, why=why)
+                await asyncio.wait_for(call, GRACE)
+
+        for other in range(self.size):
+            if other != self.rank:
+                self._started(tell(other))  # nobody waits for it
+
+    # ---- sums --------------------------------------------------------------------------------------------------------
+
+    def _reduced(self, part: NDArray[Any], operation: Callable[..., Any]) -> NDArray[Any]:
+        part = np.ascontiguousarray(part)
+        if self.size == 1 or not part.size:
+            return part
+        self._begin(self._timeout)
+        work = self._scattered if self.size > 2 and part.nbytes >= LARGE else self._doubled
+        return work(part.reshape(-1), operation).reshape(part.shape)
+
+    def _doubled(self, flat: NDArray[Any], operation: Callable[..., Any]) -> NDArray[Any]:
+        """Each with one other rank, then pairs with pairs, and so on; those beyond a power of two through another."""
+        rank, whole = self.rank, 1 << (self.size.bit_length() - 1)
+        if rank >= whole:
+            self._exchanged({rank - whole: flat}, [], 0, flat)
+            return self._exchanged({}, [rank - whole], _BACK, flat)[rank - whole]
+        beyond = rank + whole
+        if beyond < self.size:
+            flat = operation(flat, self._exchanged({}, [beyond], 0, flat)[beyond])
+        distance = 1
+        while distance < whole:
+            other = rank ^ distance
+            found = self._exchanged({other: flat}, [other], distance, flat)[other]
+            flat = operation(flat, found) if rank < other else operation(found, flat)
+            distance *= 2
+        if beyond < self.size:
+            self._exchanged({beyond: flat}, [], _BACK, flat)
+        return flat
+
+    def _scattered(self, flat: NDArray[Any], operation: Callable[..., Any]) -> NDArray[Any]:
+        """Each sums a part of the numbers, and gives it to all others."""
+        ends = [flat.size * i // self.size for i in range(self.size + 1)]
+        of = [flat[begin:end] for begin, end in pairwise(ends)]
+        others = [i for i in range(self.size) if i != self.rank]
+        found = {self.rank: of[self.rank]}
+        found |= self._exchanged({i: of[i] for i in others}, others, 0, of[self.rank])
+        mine = found[0]
+        for i in range(1, self.size):
+            mine = operation(mine, found[i])
+        parts = {self.rank: mine} | self._exchanged(dict.fromkeys(others, mine), others, 1, None)
+        return np.concatenate([parts[i] for i in range(self.size)])
+
+    # ---- messages ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, seconds: float) -> None:
+        """The next verb, which may take so long."""
+        stop_if_unwanted(self._worker, self._key)
+        self._verb += 1
+        self._until = time.monotonic() + seconds
+        begun = self._office.begun
+        with self._office.changed:
+            begun[self._name] = self._verb
+            while len(begun) > _KEPT:
+                del begun[next(iter(begun))]
+
+    def _exchanged(self, given: Mapping[int, Any], wanted: Sequence[int], number: int, like: Any) -> Arrays:
+        """Send arrays to some ranks, and wait for those of others, which must be as `like`; and until all are there."""
+        sent = {to: self._started(self._sent(to, number, array)) for to, array in given.items()}
+        try:
+            found = {source: self._taken(source, number, sent) for source in wanted}
+            for one in sent.values():
+                self._wait(one.done, sent)
+            self._look_at(sent)
+        except GroupError as error:
+            for one in sent.values():
+                one.cancel()
+            self.leave(f"rank {self.rank} has ended: {str(error).removeprefix('group: ')}")
+            raise
+        for source, array in found.items():
+            if like is not None and (array.dtype, array.shape) != (like.dtype, like.shape):
+                raise GroupError(
+                    f"group: expected {like.dtype} of shape {like.shape} from rank {source}, got {array.dtype} of "
+                    f"{array.shape}; it does something else"
+                )
+        return found
+
+    def _started(self, work: Any) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(work, self._worker.loop.asyncio_loop)
+
+    async def _sent(self, to: int, number: int, array: NDArray[Any]) -> None:
+        from distributed.protocol import to_serialize
+
+        told = {"group": self._name, "verb": self._verb, "number": number, "source": self.rank}
+        while True:
+            try:
+                answer = await self._worker.rpc(self._workers[to]).headrace_put(**told, data=to_serialize(array))
+            except OSError as error:
+                answer = f"rank {to} cannot be reached: {error}"
+            if answer == "":
+                return
+            if self._verb > 1 or self._name in self._office.broken:
+                raise GroupError(answer or f"rank {to} has ended")
+            await asyncio.sleep(_AGAIN)  # it is not there yet
+
+    def _taken(self, source: int, number: int, sent: dict[int, Future[Any]]) -> NDArray[Any]:
+        key = self._name, self._verb, number, source
+        self._wait(lambda: key in self._office.messages, sent)
+        with self._office.changed:
+            found: NDArray[Any] = self._office.messages.pop(key)
+        return found
+
+    def _wait(self, is_there: Callable[[], bool], sent: dict[int, Future[Any]]) -> None:
+        """Until it is there, or nothing can come of it."""
+        for one in sent.values():
+            one.add_done_callback(self._notify)
+        with self._office.changed:
+            while not is_there():
+                if (why := self._office.broken.get(self._name)) is not None:
+                    raise GroupError(f"group: {why}")
+                self._look_at(sent)
+                stop_if_unwanted(self._worker, self._key)
+                left = self._until - time.monotonic()
+                if left <= 0:
+                    break
+                self._office.changed.wait(min(left, _LOOK))
+            else:
+                return
+        raise GroupError(f"group: {self._who()}")
+
+    def _notify(self, _: Any) -> None:
+        with self._office.changed:
+            self._office.changed.notify_all()
+
+    def _look_at(self, sent: dict[int, Future[Any]]) -> None:
+        """Raise what went wrong with a message."""
+        for one in sent.values():
+            if one.done() and (error := one.exception()) is not None:
+                raise GroupError(f"group: {error}") from error
+
+    def _who(self) -> str:
+        """Who does not answer: workers say how far their ranks are, even where these stand still."""
+        others = [rank for rank in range(self.size) if rank != self.rank]
+
+        async def ask(other: int) -> int:
+            return int(await self._worker.rpc(self._workers[other]).headrace_asked(group=self._name))
+
+        silent, asked = [], [self._started(asyncio.wait_for(ask(other), GRACE)) for other in others]
+        for other, answer in zip(others, asked, strict=True):
+            try:
+                if answer.result(2 * GRACE) < self._verb:
+                    silent.append(other)
+            except Exception:  # unreachable, too late, or not even headrace is there
+                silent.append(other)
+        limit = f"within {self._timeout:g} s" if self._verb > 1 else "at the start"
+        if not silent:
+            return f"some rank let the others wait for {self._timeout:g} s, but all answer now"
+        listed = ", ".join(map(str, silent))
+        return f"expected all {self.size} ranks to answer {limit}, got nothing from rank {listed}"
+
+    def __repr__(self) -> str:
+        """Its size."""
+        return f"from_dask(): rank {self.rank} of {self.size}"
