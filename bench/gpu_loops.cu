@@ -16,17 +16,18 @@ __global__ void __launch_bounds__(network_warps* warp_rows, in_shared ? 2 : 1)
     HR_DYNAMIC_SHARED(T, scratch);
     const Team team = Team::of_block();
     const Lines<T, in_shared> given{in_shared ? scratch + 4096 : workspace}, built = given.from(lines);
-    const int at_once = blocks_at_once<T>(kind, blocks);
+    const Rounds rounds = rounds_of<T>(kind, blocks);
     for_sums(
         team, scratch, blocks, lines, [&](int b) { return Terms{0, sums[b].terms}; },
         [&](int b, Terms part, const PartialSums<T>& partial) {
-            sum_unit_products(kind, at_once, weights, row + sums[b].first, sums[b].count, given, part, sums[b].terms,
-                              partial, built.from(sums[b].first + sums_at_once));
+            const int ends[most_blocks_at_once] = {sums[b].terms, part.end};
+            sum_unit_products(kind, rounds, weights, row + sums[b].first, sums[b].count, given, part, ends, partial,
+                              built.from(sums[b].first + sums_at_once));
         },
         [&](int b, int m, T total) {
             if (m < sums[b].count) built.at(sums[b].first + m, team.lane) = total;
         },
-        at_once, [&](int b, int m) { return built.at(sums[b].first + m, team.lane); });
+        rounds, [&](int b, int m) { return built.at(sums[b].first + m, team.lane); });
 }
 
 // Gradients of a layer's units to those of its inputs.

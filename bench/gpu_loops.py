@@ -49,11 +49,11 @@ PRODUCTS = (
     Loop("forth, exact, lines in shared memory", r"^forth<float, true, .*0>", "FFMA", 64, ("LDG.128", 16), 0.43),
     Loop("forth, exact, lines in global memory", r"^forth<float, false, .*0>", "FFMA", 64, ("LDG.128", 16), 0.42),
     # With the loads of the last terms of a sum, which others jump over.
-    Loop("forth, TF32, 16 sums", r"^forth<float, true, .*1>", "HMMA", 8, ("LDS", 32), 0.042),
-    Loop("forth, 3xTF32, 16 sums", r"^forth<float, true, .*2>", "HMMA", 24, ("LDS", 32), 0.105),
+    Loop("forth, TF32, 16 sums", r"^forth<float, true, .*1>", "HMMA", 8, ("LDS", 32), 0.048),
+    Loop("forth, 3xTF32, 16 sums", r"^forth<float, true, .*2>", "HMMA", 24, ("LDS", 32), 0.1),
     Loop("forth, 3xTF32, 8 sums", r"^forth<float, true, .*2>", "HMMA", 12, ("LDS", 32), 0.068),
     Loop("back, exact", r"^back<float, .*0>", "FFMA", 32, ("LDG.128", 8), 0.42),
-    Loop("back, TF32, 8 sums", r"^back<float, .*1>", "HMMA", 4, ("LDG.128", 8), 0.023),
+    Loop("back, TF32, 8 sums", r"^back<float, .*1>", "HMMA", 4, ("LDG.128", 8), 0.025),
     Loop("back, 3xTF32, 8 sums", r"^back<float, .*2>", "HMMA", 12, ("LDG.128", 8), 0.066),
 )
 WHOLE = {
@@ -62,7 +62,7 @@ WHOLE = {
             "forth, exact, lines in shared memory", r"^run_chain<float, true, true>", "FFMA", 64, ("LDG.128", 16), 0.42
         ),
         # Both kinds of products.
-        Loop("forth, TF32 and 3xTF32", r"^run_chain<float, true, true>", "HMMA", 32, ("LDS", 32), 0.1),
+        Loop("forth, TF32 and 3xTF32", r"^run_chain<float, true, true>", "HMMA", 32, ("LDS", 32), 0.09),
     ),
     "cuda/kernels/gradient.cu": (
         Loop("on the tape, exact", r"^there_and_back<float>", "FFMA", 64, ("LD.128", 16), 0.34),

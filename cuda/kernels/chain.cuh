@@ -69,13 +69,17 @@ __device__ void run_stages(const Team& team, Products products, const DeviceStep
         const auto terms = [&](int b) {
             return Terms{0, b + 1 == blocks ? stage.terms : stage.visible[first(b) + sums_at_once - 1]};
         };
-        const int at_once = blocks_at_once<T>(products, blocks);
+        const Rounds rounds = rounds_of<T>(products, blocks);
         for_sums(
             team, t.partial, blocks, stage.terms, terms,
             [&](int b, Terms part, const PartialSums<T>& partial) {
-                const int n = smaller(at_once * sums_at_once, stage.end - first(b));
-                sum_unit_products(products, at_once, weights, stage.row + first(b), n, input, part,
-                                  at_once > 1 ? terms(b).end : part.end, partial, output.from(first(b) + sums_at_once));
+                int ends[most_blocks_at_once];
+#pragma unroll
+                for (int j = 0; j < most_blocks_at_once; ++j)
+                    ends[j] = rounds.at_once > 1 ? terms(smaller(b + j, blocks - 1)).end : part.end;
+                const int n = smaller(rounds.at_once * sums_at_once, stage.end - first(b));
+                sum_unit_products(products, rounds, weights, stage.row + first(b), n, input, part, ends, partial,
+                                  output.from(first(b) + sums_at_once));
             },
             [&](int b, int m, T total) {
                 if (m >= count(b)) return;
@@ -98,7 +102,7 @@ __device__ void run_stages(const Team& team, Products products, const DeviceStep
                 }
                 output.at(u, team.lane) = value;
             },
-            at_once, [&](int b, int m) {  // a unit's sum is where its value will be
+            rounds, [&](int b, int m) {  // a unit's sum is where its value will be
                 return output.at(smaller(first(b) + m, stage.end - 1), team.lane);
             });
         team.sync();

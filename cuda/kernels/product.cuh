@@ -3,7 +3,7 @@
 //
 // A load of an input serves sums_at_once multiply-adds, one of four weights as many rows as a warp has and four terms:
 // 8 + 4 loads for 32 multiply-adds of a warp, at one load and four multiply-adds a cycle. Tensor cores want another
-// number in each lane: eight terms of 16 sums are 8 loads of inputs and 2 of weights for 128 multiply-adds of a warp.
+// number in each lane: sixteen terms of 16 sums are 16 loads of inputs and 2 of weights for 256 multiply-adds.
 #pragma once
 
 #include <type_traits>
@@ -33,42 +33,47 @@ struct PartialSums {
     }
 };
 
+// How a warp takes blocks of sums: so many at once, and shares of terms in multiples of so many.
+struct Rounds {
+    int at_once = 1, terms = 8;
+};
+
 struct NothingAside {
     __device__ int operator()(int, int) const { return 0; }
 };
 
 // `blocks` blocks of sums, each of up to sums_at_once. terms(b): those of block b, of which later ones have no fewer;
-// sum(b, terms, partial) makes the sums of `at_once` blocks, over the terms of the last of them, keeps those of block
-// b, and puts those of the others where aside(block, i) finds sum i; finish(b, i, total) gets the total of sum i of
-// block b, on the lanes of one warp. `longest`: terms of the longest block. What is summed in which order depends on
-// the sizes and the team alone. The caller waits for the team before and after.
+// sum(b, terms, partial) makes the sums of as many blocks as a warp takes at once, over the terms of the last of them,
+// keeps those of block b, and puts those of the others where aside(block, i) finds sum i; finish(b, i, total) gets the
+// total of sum i of block b, on the lanes of one warp. `longest`: terms of the longest block. What is summed in which
+// order depends on the sizes and the team alone. The caller waits for the team before and after.
 //
 // A block is one warp's, or that of several with a share of the terms each. Both go through the same code: sum and
 // finish are called at one place, as each holds all kinds of products or all activations.
 template <class T, class TermsOf, class Sum, class Finish, class Aside = NothingAside>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
-                         const Finish& finish, int at_once = 1, const Aside& aside = {}) {
+                         const Finish& finish, const Rounds& rounds = {}, const Aside& aside = {}) {
     const PartialSums<T> own{partial + team.warp * sums_at_once * sum_line, team.lane};
     const auto part = [&](int warp, int i) { return partial[(warp * sums_at_once + i) * sum_line + team.lane]; };
     const int shares = blocks == 0 ? 1 : larger(1, smaller(team.warps / blocks, longest / least_terms));
-    const int of_round = team.warps * at_once;
+    const int of_round = team.warps * rounds.at_once;
     bool turned = false;  // later blocks are longer: every other round goes the other way
 #pragma unroll 1
     for (int first = 0; first < blocks; first += of_round, turned = !turned) {  // one round where there are shares
         const int turn = turned ? team.warps - 1 - team.warp : team.warp;
-        const int b = shares > 1 ? team.warp / shares : first + turn * at_once;
+        const int b = shares > 1 ? team.warp / shares : first + turn * rounds.at_once;
         if (b < blocks) {
-            const Terms all = terms(smaller(b + at_once, blocks) - 1);
+            const Terms all = terms(smaller(b + rounds.at_once, blocks) - 1);
             int share = all.end - all.begin, begin = all.begin;
             if (shares > 1) {
-                share = ((share + shares - 1) / shares + 7) / 8 * 8;
+                share = ((share + shares - 1) / shares + rounds.terms - 1) / rounds.terms * rounds.terms;
                 begin = smaller(all.end, begin + team.warp % shares * share);
             }
             sum(b, Terms{begin, smaller(all.end, begin + share)}, own);
         }
         if (shares > 1) team.sync();
         // Of a warp's own blocks all sums, of shared ones one in so many.
-        const int own_blocks = smaller(at_once, larger(0, blocks - b));
+        const int own_blocks = smaller(rounds.at_once, larger(0, blocks - b));
         const int end = sums_at_once * (shares > 1 ? blocks : own_blocks);
 #pragma unroll 1
         for (int n = shares > 1 ? team.warp : 0; n < end; n += shares > 1 ? team.warps : 1) {
@@ -183,8 +188,8 @@ __device__ void sum_column_products(const T* weights, const uint32_t* row, int c
 // ---- on tensor cores ------------------------------------------------------------------------------------------------
 //
 // Rows of the tile are rows of the left matrix, sums are columns of the right one; two products of 16 rows make the
-// tile. The order of terms is free: lane 4 g + t takes two that follow each other, 2 t and 2 t + 1, of eight, so that
-// one load brings those of a sum's weights, from rows as they are. A float32 is split into its two factors when
+// tile. The order of terms is free: lane 4 g + t takes four that follow each other, 4 t, ..., of sixteen, so that one
+// load of 16 bytes brings those of a sum's weights, from rows as they are. A float32 is split into its two factors when
 // it was loaded: kept apart they would be 8 bytes a weight, and weights wait for the L2 cache.
 //
 // Sums of eight terms are added in float32, to the nearest, as tensor cores round toward zero: over the terms of a
@@ -192,10 +197,10 @@ __device__ void sum_column_products(const T* weights, const uint32_t* row, int c
 // PTX wants all lanes of a warp at a product together: nothing here branches by lane.
 
 // Which row of the tile is row q of four of the lanes 4 g, ...: what a warp loads lies in 32 banks of shared memory, as
-// two lines are two numbers longer than two times the banks, or is 16 bytes a lane of global memory.
+// four lines are four numbers longer than four times the banks, or is 16 bytes a lane of global memory.
 template <bool in_shared>
 __device__ int row_of_lanes(int g, int q) {
-    return in_shared ? g % 2 + 8 * (g / 2) + 2 * q : 4 * g + q;
+    return in_shared ? g % 4 + 16 * (g / 4) + 4 * q : 4 * g + q;
 }
 
 // Four rows of a line.
@@ -203,7 +208,7 @@ template <bool in_shared>
 __device__ Four<float> load_rows(const Lines<float, in_shared>& lines, int line, int g) {
     if constexpr (in_shared) {
         const float* const p = &lines.at(line, row_of_lanes<true>(g, 0));
-        return {p[0], p[2], p[4], p[6]};
+        return {p[0], p[4], p[8], p[12]};
     } else {
         return load_four(&lines.at(line, row_of_lanes<false>(g, 0)));
     }
@@ -216,8 +221,13 @@ struct FragmentSums {
     // Sum 2 t + j of block b, in the lane's four rows of a line.
     template <bool in_shared>
     __device__ void put(int b, int j, int g, float* line) const {
+        const Four<float> four{of[b][0][j], of[b][0][2 + j], of[b][1][j], of[b][1][2 + j]};
+        if constexpr (in_shared) {
 #pragma unroll
-        for (int q = 0; q < 4; ++q) line[row_of_lanes<in_shared>(g, q)] = of[b][q / 2][2 * (q % 2) + j];
+            for (int q = 0; q < 4; ++q) line[row_of_lanes<true>(g, q)] = four.x[q];
+        } else {
+            *reinterpret_cast<Four<float>*>(line + 4 * g) = four;
+        }
     }
     // Those of the first block, for the lanes of rows, and those of the next one to the first n lines of `aside`, which
     // are in registers no longer when sums are finished. The warp's lanes may still read what was kept before.
@@ -234,18 +244,9 @@ struct FragmentSums {
     }
 };
 
-// Two numbers at an address that is a multiple of their size.
-struct alignas(8) Pair {
-    float x[2];
-};
-
-__device__ inline Pair load_pair(const float* p) {
-    return *reinterpret_cast<const Pair*>(p);
-}
-
-// Eight terms of N blocks: x[h][q] is the lane's term of half h in row q, w[j].x[h] its weight of block j.
+// Eight terms of N blocks: x[h][q] is the lane's term of half h in row q, w[j][h] its weight of block j.
 template <int N>
-__device__ __forceinline__ void add_eight_terms(bool split_factors, const float (&x)[2][4], const Pair (&w)[N],
+__device__ __forceinline__ void add_eight_terms(bool split_factors, const float (&x)[2][4], const float (&w)[N][2],
                                                 FragmentSums& sums) {
     constexpr int together = N < 2 ? N : 2;  // blocks, whose products do not wait for each other
     uint32_t a[2][4], a_rest[2][4];
@@ -267,7 +268,7 @@ __device__ __forceinline__ void add_eight_terms(bool split_factors, const float 
             for (int j = 0; j < together; ++j)
 #pragma unroll
                 for (int h = 0; h < 2; ++h) {
-                    const SplitNumber s = split(w[first + j].x[h]);
+                    const SplitNumber s = split(w[first + j][h]);
                     b[j][h] = s.nearest;
                     b_rest[j][h] = s.rest;
                 }
@@ -293,7 +294,7 @@ __device__ __forceinline__ void add_eight_terms(bool split_factors, const float 
 #pragma unroll
             for (int j = 0; j < together; ++j)
 #pragma unroll
-                for (int h = 0; h < 2; ++h) b[j][h] = to_tf32(w[first + j].x[h]);
+                for (int h = 0; h < 2; ++h) b[j][h] = to_tf32(w[first + j][h]);
 #pragma unroll
             for (int j = 0; j < together; ++j)
 #pragma unroll
@@ -302,31 +303,31 @@ __device__ __forceinline__ void add_eight_terms(bool split_factors, const float 
     }
 }
 
-// The lane's two terms of eight from k on, in its rows. Those from `end` on are zero, and not read.
+// The lane's four terms of sixteen from k on, in its rows. Those from `end` on are zero, and not read.
 template <bool in_shared>
 __device__ __forceinline__ void load_terms(const Lines<float, in_shared>& input, int lane, int k, int end,
-                                           float (&x)[2][4]) {
-    const int g = lane / 4, first = k + lane % 4 * 2;
+                                           float (&x)[4][4]) {
+    const int g = lane / 4, first = k + lane % 4 * 4;
     const auto load = [&](const auto& is_term) {
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const Four<float> rows = load_rows(input, is_term(first + h) ? first + h : end - 1, g);
+        for (int c = 0; c < 4; ++c) {
+            const Four<float> rows = load_rows(input, is_term(first + c) ? first + c : end - 1, g);
 #pragma unroll
-            for (int q = 0; q < 4; ++q) x[h][q] = is_term(first + h) ? rows.x[q] : 0.0f;
+            for (int q = 0; q < 4; ++q) x[c][q] = is_term(first + c) ? rows.x[q] : 0.0f;
         }
     };
-    if (k + 8 <= end) {  // nothing is chosen then
+    if (k + 16 <= end) {  // nothing is chosen then
         load([](int) { return true; });
     } else {
         load([&](int term) { return term < end; });
     }
 }
 
-// Sums of N blocks over terms of a tile's lines. weight(k, j): the lane's weights of block j for its two of the eight
-// terms from k on, where those that are none meet zeros.
-template <int N, bool in_shared, class WeightOf>
+// Sums of N blocks over terms of a tile's lines. weights(k, four): four[j] becomes the lane's weights of block j for
+// its four of the sixteen terms from k on, where those that are none meet zeros.
+template <int N, bool in_shared, class WeightsOf>
 __device__ void sum_in_fragments(bool split_factors, const Lines<float, in_shared>& input, int lane, Terms terms,
-                                 const WeightOf& weight, FragmentSums& sums) {
+                                 const WeightsOf& weights, FragmentSums& sums) {
 #pragma unroll
     for (int j = 0; j < N; ++j)
 #pragma unroll
@@ -334,53 +335,80 @@ __device__ void sum_in_fragments(bool split_factors, const Lines<float, in_share
 #pragma unroll
             for (int i = 0; i < 4; ++i) sums.of[j][m][i] = 0;
 #pragma unroll 1
-    for (int k = terms.begin; k < terms.end; k += 8) {
-        Pair w[N];
-#pragma unroll
-        for (int j = 0; j < N; ++j) w[j] = weight(k, j);
-        float x[2][4];
+    for (int k = terms.begin; k < terms.end; k += 16) {
+        Four<float> four[N];
+        weights(k, four);
+        float x[4][4];
         load_terms(input, lane, k, terms.end, x);
-        add_eight_terms<N>(split_factors, x, w, sums);
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            float own_x[2][4], own_w[N][2];
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+#pragma unroll
+                for (int q = 0; q < 4; ++q) own_x[i][q] = x[2 * h + i][q];
+#pragma unroll
+                for (int j = 0; j < N; ++j) own_w[j][i] = four[j].x[2 * h + i];
+            }
+            add_eight_terms<N>(split_factors, own_x, own_w, sums);
+        }
     }
+}
+
+// Rows of a matrix, as add_row_products: sums of N blocks, `n` in all, over ends[j] terms in block j, as its rows may
+// be no longer. The first term is a multiple of 16.
+template <int N, bool in_shared>
+__device__ void sum_rows_in_fragments(bool split_factors, const float* weights, const uint32_t* row, int n,
+                                      const Lines<float, in_shared>& input, int lane, Terms terms,
+                                      const int (&ends)[most_blocks_at_once], FragmentSums& sums) {
+    const float* w[N];
+#pragma unroll
+    for (int j = 0; j < N; ++j) w[j] = weights + row[smaller(8 * j + lane / 4, n - 1)] + lane % 4 * 4;
+    const auto load = [&](int k, Four<float>(&four)[N]) {
+#pragma unroll
+        for (int j = 0; j < N; ++j) four[j] = N == 1 || k < ends[j] ? load_four(w[j] + k) : Four<float>{};
+    };
+    sum_in_fragments<N>(split_factors, input, lane, terms, load, sums);
 }
 
 // ---- either way -----------------------------------------------------------------------------------------------------
 
-// Of `blocks` blocks, how many a warp takes at once: on tensor cores two, as what it loads and splits of the input
-// serves both, unless warps would have nothing to do. A round of two takes as long as one and a half of one.
-template <class T>
-__device__ int blocks_at_once(Products kind, int blocks) {
-    if (!std::is_same_v<T, float> || kind == Products::exact) return 1;
-    const int by_one = (blocks + network_warps - 1) / network_warps, by_two = (by_one + 1) / 2;
-    return 3 * by_two <= 2 * by_one ? 2 : 1;
+// Of `blocks` blocks, how many a warp takes at once on tensor cores: what it loads and splits of the input serves all
+// of them. Not so many that others have nothing to do.
+__device__ inline Rounds rounds_on_tensor_cores(int blocks) {
+    int best = 1, least = 1 << 30;
+#pragma unroll
+    for (int n = 1; n <= most_blocks_at_once; n *= 2) {
+        const int of_round = n * network_warps, cost = (blocks + of_round - 1) / of_round * (n + 1);
+        if (cost < least) best = n;
+        least = smaller(least, cost);
+    }
+    return {best, 16};
 }
 
-// Products of a network: sums of `at_once` blocks, n in all, of which those of the first block are kept, and those of a
-// second one go to the lines `aside`. The first has first_end terms, as its rows may be no longer. One kernel has all
-// kinds, as everything else of it is the same.
+template <class T>
+__device__ Rounds rounds_of(Products kind, int blocks) {
+    return std::is_same_v<T, float> && kind != Products::exact ? rounds_on_tensor_cores(blocks) : Rounds{};
+}
+
+// Products of a network: sums of as many blocks as `rounds` says, n in all, of which those of the first block are kept,
+// and those of a second one go to the lines `aside`. One kernel has all kinds, as everything else of it is the same.
 template <class T, bool in_shared>
-__device__ void sum_unit_products(Products kind, int at_once, const T* weights, const uint32_t* row, int n,
-                                  const Lines<T, in_shared>& input, Terms terms, int first_end,
+__device__ void sum_unit_products(Products kind, const Rounds& rounds, const T* weights, const uint32_t* row, int n,
+                                  const Lines<T, in_shared>& input, Terms terms, const int (&ends)[most_blocks_at_once],
                                   const PartialSums<T>& partial, const Lines<T, in_shared>& aside) {
     if constexpr (std::is_same_v<T, float>) {
         if (kind != Products::exact) {
-            static_assert(most_blocks_at_once == 2);
             const bool split_factors = kind == Products::three_tf32;
-            const int lane = partial.lane, unit = lane / 4, column = lane % 4 * 2;
-            const float* const first = weights + row[smaller(unit, n - 1)] + column;
+            const int lane = partial.lane;
             FragmentSums sums;
-            if (at_once == 2) {
-                const float* const second = weights + row[smaller(unit + sums_at_once, n - 1)] + column;
-                const auto weight = [&](int k, int j) {
-                    if (j == 1) return load_pair(second + k);
-                    return k < first_end ? load_pair(first + k) : Pair{};
-                };
-                sum_in_fragments<2>(split_factors, input, lane, terms, weight, sums);
-            } else {
-                const auto weight = [&](int k, int) { return load_pair(first + k); };
-                sum_in_fragments<1>(split_factors, input, lane, terms, weight, sums);
+            static_assert(most_blocks_at_once == 2);
+            if (rounds.at_once == 2) {
+                sum_rows_in_fragments<2>(split_factors, weights, row, n, input, lane, terms, ends, sums);
+                return sums.keep(partial, n - sums_at_once, aside);
             }
-            return sums.keep(partial, n - sums_at_once, aside);
+            sum_rows_in_fragments<1>(split_factors, weights, row, n, input, lane, terms, ends, sums);
+            return sums.keep(partial, 0, aside);
         }
     }
     sum_row_products(weights, row, n, input, terms, partial);
@@ -392,12 +420,13 @@ __device__ void sum_input_products(Products kind, const T* weights, const uint32
     if constexpr (std::is_same_v<T, float>) {
         if (kind != Products::exact) {
             const float* const own = weights + column + smaller(partial.lane / 4, n - 1);
-            const auto weight = [&](int k, int) {
-                const int r = k + partial.lane % 4 * 2, last = terms.end - 1;
-                return Pair{own[row[smaller(r, last)]], own[row[smaller(r + 1, last)]]};
+            const auto load = [&](int k, Four<float>(&four)[1]) {
+#pragma unroll
+                for (int c = 0; c < 4; ++c)
+                    four[0].x[c] = own[row[smaller(k + partial.lane % 4 * 4 + c, terms.end - 1)]];
             };
             FragmentSums sums;
-            sum_in_fragments<1>(kind == Products::three_tf32, grad, partial.lane, terms, weight, sums);
+            sum_in_fragments<1>(kind == Products::three_tf32, grad, partial.lane, terms, load, sums);
             return sums.keep(partial, 0, grad);
         }
     }

@@ -46,7 +46,7 @@ class _Program(core.Program[_Array]):
         base_steps: int,
         context_mean: Sequence[float],
         context_std: Sequence[float],
-        tf32: bool,
+        matmul: str,
         device: int,
     ) -> None: ...
     @property

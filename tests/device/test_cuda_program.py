@@ -531,4 +531,4 @@ def test_a_device_that_is_not_there_is_refused(emu):
     flow = hr.MAF(3, hidden=(5,), transforms=1)
     steps = [(*s[:2], s[2].made_for(emu.module)) if s[0] == "masked" else s for s in flow._steps()]
     with pytest.raises(emu.module.CudaError, match="device"):
-        emu.module.ProgramF32(3, 0, "normal", steps, 0, [], [], False, 1)
+        emu.module.ProgramF32(3, 0, "normal", steps, 0, [], [], "exact", 1)
