@@ -43,8 +43,9 @@ class ProgramOnDevices {
 
   private:
     std::unique_ptr<DeviceProgram<T>> made(int device) const {
-        auto program = std::make_unique<DeviceProgram<T>>(parts_.features, parts_.context, parts_.base, parts_.steps,
-                                                          parts_.base_steps, parts_.context_scale, false, device);
+        auto program =
+            std::make_unique<DeviceProgram<T>>(parts_.features, parts_.context, parts_.base, parts_.steps,
+                                               parts_.base_steps, parts_.context_scale, Products::exact, device);
         if (program->n_weights() != parts_.weights.size())
             throw std::invalid_argument("weights: the vector has the wrong size");
         program->set_host_weights(parts_.weights.data());
