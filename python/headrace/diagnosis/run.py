@@ -13,6 +13,7 @@ from headrace import _arguments as check
 from headrace._arrays.caller import Array
 from headrace._progress import bar
 from headrace.diagnosis import latent
+from headrace.diagnosis.calibration import calibration
 from headrace.diagnosis.classifier import LEAST_ROWS, two_samples
 from headrace.diagnosis.coverage import coverage
 from headrace.diagnosis.findings import Finding, holm
@@ -111,6 +112,8 @@ def diagnose(
         log_prob=log_prob,
         scores=look.score,
         regions=look.regions,
+        column_ranks=look.column_ranks,
+        point_ranks=look.point_ranks,
         drawn=look.drawn,
         names=rows.names,
     )
@@ -126,6 +129,8 @@ class _Look:
     seed: int
     done: list[Finding] = field(default_factory=list)
     regions: Floats | None = None
+    column_ranks: Floats | None = None
+    point_ranks: Floats | None = None
     score: Floats | None = None  # of the rows of `rows.index`
     all_scores: Floats | None = None
     drawn: Floats | None = None
@@ -140,7 +145,12 @@ class _Look:
 
     def expected(self) -> int:
         """How many tests there will be, where no row has a density of 0."""
-        count = 1 + (self.rows.index.size >= LEAST_ROWS) + (self.rows.training is not None)
+        count = (
+            1
+            + 2 * (self.rows.context is not None)
+            + (self.rows.index.size >= LEAST_ROWS)
+            + (self.rows.training is not None)
+        )
         if isinstance(self.flow, Flow):
             many = self.flow.features > 1
             some = self.rows.index.size > 2
@@ -159,6 +169,9 @@ class _Look:
             return
         finding, self.regions = coverage(self.flow, self.rows, self.log_prob, self.seed)
         yield finding
+        if self.rows.context is not None:
+            found, self.column_ranks, self.point_ranks = calibration(self.flow, self.rows, self.seed)
+            yield from found
         self._draw()
         if index.size >= LEAST_ROWS:
             yield two_samples(self.flow, self.rows, self.seed)[0]
