@@ -298,7 +298,8 @@ def test_rows_that_miss_a_number_are_left_out_as_in_the_fit(whole):
     pytest.importorskip("sklearn")
     from headrace.sklearn import FlowDensity
 
-    rows = np.random.default_rng(0).integers(0, 5, (200, 2)) + (0.0 if whole else 1e-3)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 5, (200, 2)).astype(float) if whole else rng.standard_normal((200, 2))
     rows[::4, 1] = np.nan
     how = {"transforms": 1, "hidden": (4,), "epochs": 1, "discrete": [0, 1] if whole else None}
     density = FlowDensity(missing="drop", random_state=0, **how).fit(rows)
