@@ -31,6 +31,7 @@ __all__ = ["auto"]
 FEW = 500  # rows, below which all of them judge, by cross-validation
 LEAST = 4  # rows
 FOLDS = 5
+FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s{postfix}"  # of the bar
 LOOKED_AT, MOST_KNOWN = 5000, 10_000  # rows of a diagnosis, and of those to fit that it compares with
 
 
@@ -124,7 +125,7 @@ class _Search:
     def shown(self) -> Iterator[Any]:
         """A bar of the seconds that are over; Ctrl-C inside ends the block alone."""
         total, begin = round(self.clock.left(), 1), time.perf_counter()
-        with bar(total, "auto", "s", self.progress, bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix}") as shown:
+        with bar(total, "auto", "s", self.progress, bar_format=FORMAT) as shown:
             shown.begun_at = begin
             try:
                 yield shown
