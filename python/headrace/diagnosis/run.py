@@ -42,6 +42,7 @@ def diagnose(
     weights: Array | None = None,
     training: Any = None,
     names: Sequence[str] | None = None,
+    context_names: Sequence[str] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Diagnosis:
@@ -60,7 +61,7 @@ def diagnose(
         weights: Shape (rows,). Rows are kept with a probability of weight / largest weight for all tests, which then
             hold as without weights; the mean log-likelihood is the weighted one of all rows.
         training: The rows that were fitted, or ``(x, context)``: for comparisons, and to see if they were memorised.
-        names: Of the columns of x, for what is printed.
+        names, context_names: Of the columns of x and of the context, for what is printed; by default those of frames.
         seed: Of all that is drawn.
         progress: Whether to show a bar on the standard error, of the tests that are done.
 
@@ -78,13 +79,15 @@ def diagnose(
     (True, 'latent coordinate 1 has mean 0.006 and standard deviation 1.187 where 0 and 1 are expected')
     """
     if hasattr(flow, "flow_"):  # a FlowDensity, without scikit-learn in between
+        if context_names is None and (told := getattr(context, "columns", None)) is not None:  # of a frame
+            context_names = [str(name) for name in told]
         x, context, weights, training, names = flow._to_look_at(x, context, weights, training, names)
         flow = flow.flow_
     if not isinstance(flow, (Flow, Ensemble)):
         raise TypeError(f"flow: expected a flow, an ensemble or a fitted FlowDensity, got {check.kind_of(flow)}")
     key = check.integer("seed", seed, most=2**63 - 1)
     own: Any = flow if flow.device == "cpu" else flow.to("cpu")
-    rows = opened(flow.features, flow.context, x, context, weights, training, names, key)
+    rows = opened(flow.features, flow.context, x, context, weights, training, names, key, context_names)
     log_prob = np.asarray(own.log_prob(rows.x, rows.context), np.float64)
     likelihoods, fitted_to = compare(log_prob, rows, key)
     look = _Look(own, rows, log_prob, key)
@@ -200,7 +203,8 @@ class _Look:
         if features > 1 and index.size > 2:
             yield latent.correlations(score, self.labels)[0]
         if self.rows.context is not None and index.size > 2:
-            yield latent.dependence_on_context(score, self.rows.context[index], self.labels)
+            given = self.rows.context[index]
+            yield latent.dependence_on_context(score, given, self.labels, self.rows.context_names)
 
     def _draw(self) -> None:
         """Log densities of draws, for the picture."""
