@@ -534,7 +534,7 @@ class Flow(Derivatives):
                 best weights as ever, and says "time_budget". "cosine" comes to its end with the time. How many steps
                 that makes depends on the machine, so that such a fit is not the same twice.
             matmul: How steps compute products of networks: "exact", on the CPU "bf16", on a device "tf32" or "3xtf32";
-                by default as the flow does, see `to`. Held-out rows are judged by the flow's own products (docs/bf16.md).
+                by default as the flow does, see `to`. The flow's own products judge held-out rows (docs/bf16.md).
             seed: Of the choice of held-out rows and of the order of rows.
             progress: Whether to show a bar on the standard error.
             checkpoint: A file for the state of the fit. Where it is there already, the same call with a flow made in

@@ -314,6 +314,13 @@ def test_what_is_refused():
         hr.auto(banana(100), families="maf")
 
 
+def test_frames_tell_the_names_of_columns():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(banana(600), columns=["mass", "age"])
+    assert hr.auto(frame, families=("maf",), **QUICK).diagnosis.names == ("mass", "age")
+    assert hr.auto(frame, names=["a", "b"], families=("maf",), **QUICK).diagnosis.names == ("a", "b")
+
+
 def test_constant_columns_are_spoken_of_once():
     x = np.column_stack([banana(600), np.zeros(600)])
     with warnings.catch_warnings(record=True) as caught:

@@ -80,7 +80,33 @@ def test_types_of_files_are_known(folder, run):
     assert run("sample", "f", "-n", 50, "--seed", 0, "-o", "s.parquet")[0] == 0
     drawn = parquet.read_table("s.parquet")
     assert drawn.column_names == ["yes", "size", "count"]
-    assert set(drawn["yes"].to_pylist()) == {0.0, 1.0}
+    assert [str(kind) for kind in drawn.schema.types] == ["bool", "double", "int64"]
+    assert set(drawn["yes"].to_pylist()) == {False, True}
+    assert all(isinstance(one, int) for one in drawn["count"].to_pylist())
+
+
+def test_text_of_truth_values(folder, run, result):
+    """As pandas and polars write them; a column of truth values and numbers is none of either."""
+    x = rows(300)
+    words = np.where(x[:, 0] > 3, "True", "False")
+    lines = ["yes,size", *(f"{word},{size:.6g}" for word, size in zip(words, x[:, 1], strict=True))]
+    (folder / "t.csv").write_text("\n".join(lines) + "\n")
+    result("fit", "t.csv", "-o", "f", *SHORT)
+    assert [one["kind"] for one in json.loads(files.read_notes("f")["table"])["columns"]] == ["boolean", "float"]
+    result("sample", "f", "-n", 50, "--seed", 0, "-o", "s.csv")
+    assert set(np.loadtxt("s.csv", delimiter=",", skiprows=1)[:, 0]) == {0.0, 1.0}
+    write("numbers.csv", np.column_stack([x[:, 0] > 3, np.loadtxt(lines[1:], delimiter=",", usecols=1)]), "yes,size")
+    for name in ("t", "numbers"):
+        result("score", "f", f"{name}.csv", "-o", f"{name}.npy")
+    assert (np.load("t.npy") == np.load("numbers.npy")).all()
+    lines[7] = ",0.5"
+    (folder / "t.csv").write_text("\n".join(lines) + "\n")
+    assert run("fit", "t.csv", "-o", "f", "--missing", "drop", *SHORT)[0] == 0
+    lines[7] = "2,0.5"
+    (folder / "t.csv").write_text("\n".join(lines) + "\n")
+    code, _, err = run("fit", "t.csv", "-o", "f", *SHORT)
+    assert code == 1
+    assert "line 2, column 'yes': expected a number, got '" in err
 
 
 def test_what_is_missing_is_counted_or_dropped(folder, run, result):

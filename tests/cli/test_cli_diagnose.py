@@ -23,7 +23,15 @@ def fitted(folder, run):
 def test_it_is_that_of_python(fitted, run, result):
     x, flow = fitted, hr.load("f.safetensors")
     report = result("diagnose", "f.safetensors", "held.csv", "--training", "t.csv", "--seed", 3)
-    want = hr.diagnose(flow, x[200:, :2], x[200:, 2], training=(x[:200, :2], x[:200, 2]), names=NAMES[:2], seed=3)
+    want = hr.diagnose(
+        flow,
+        x[200:, :2],
+        x[200:, 2],
+        training=(x[:200, :2], x[:200, 2]),
+        names=NAMES[:2],
+        context_names=NAMES[2:],
+        seed=3,
+    )
     assert report["tests"] == want.summary()["tests"]
     assert report["worst"] == want.summary()["worst"]
     assert (report["p_value"], report["verdict"], report["file"]) == (want.p_value, want.verdict, None)

@@ -10,6 +10,7 @@ from numpy.testing import assert_array_equal
 import cases
 import headrace as hr
 from cli_cases import NAMES, SHORT, small_flow, table, write_csv, write_parquet, written
+from headrace import _progress
 from headrace._cli import tables as _tables
 
 pytestmark = pytest.mark.programs
@@ -197,3 +198,23 @@ def test_scores_take_memory_that_does_not_grow_with_the_rows(folder, kind):
     assert int(code) == 0
     assert int(grown) < (45 if kind == "npy" else 90) * 1024  # the latter has pyarrow itself, and what it keeps
     assert np.load("s.npy", mmap_mode="r").shape == (1_500_000,)
+
+
+def test_scores_show_a_bar_where_somebody_looks(folder, run, monkeypatch):
+    """With what is done, how fast, and how long it will take; of one table in rows, of many in tables."""
+    small_flow("f")
+    for name in ("a.npy", "b.npy"):
+        np.save(name, table(60_000))
+    monkeypatch.setattr(_tables, "_BLOCK", 8192)
+    bar = _progress.bar
+    monkeypatch.setattr(_progress, "bar", lambda *given, **how: bar(*given, mininterval=0.0, miniters=1, **how))
+    for arguments, told in ((("a.npy", "-o", "l.npy"), "60.0k/60.0k"), (("a.npy", "b.npy", "-o", "s/"), "2/2 [")):
+        assert "score" not in run("score", "f", *arguments)[2]  # nobody does
+        monkeypatch.setattr("headrace._progress.watched", lambda: True)
+        arguments = [argument.replace("s/", "t/") for argument in arguments]
+        err = run("score", "f", *arguments)[2]
+        assert "score: " in err
+        assert told in err
+        assert "row/s" in err or "table/s" in err
+        assert "score" not in run("score", "f", *arguments, "--quiet")[2]
+        monkeypatch.setattr("headrace._progress.watched", lambda: False)

@@ -5,7 +5,7 @@ import pytest
 
 import cases
 import headrace as hr
-from headrace.diagnosis import bands, classifier, coverage, latent, nearest
+from headrace.diagnosis import bands, calibration, classifier, coverage, latent, nearest
 from headrace.diagnosis.findings import holm
 from headrace.diagnosis.rows import Looked, opened
 from headrace.diagnosis.scores import scores
@@ -144,6 +144,24 @@ def test_coverage(conditional):
         regions.append(region)
     calibrated(p)
     assert stats.kstest(np.concatenate(regions), "uniform").pvalue > 1e-3  # of 16,000: a hundredth would show
+
+
+def test_ranks_among_draws():
+    flow = hr.RealNVP(2, context=2, transforms=1, hidden=(4,), dtype="float64")
+    columns, points, ranks, near = [], [], [], []
+    for i in range(SEEDS):
+        rng = cases.rng("ranks", i)
+        context = rng.standard_normal((40, 2))
+        x = flow.sample(40, context, seed=rng)
+        (of_columns, of_points), places, distances = calibration.calibration(flow, looked(x, context), i)
+        columns.append(of_columns.p_value)
+        points.append(of_points.p_value)
+        ranks.append(places.ravel())
+        near.append(distances)
+    calibrated(points)
+    calibrated(columns, exact=False)  # Bonferroni's
+    for uniform in (np.concatenate(ranks), np.concatenate(near)):
+        assert stats.kstest(uniform, "uniform").pvalue > 1e-3
 
 
 def test_trees_take_one_thread(monkeypatch):

@@ -257,6 +257,33 @@ def test_pictures_and_pages(kind, tmp_path):
     assert {svg.get("viewBox") is not None for svg in root.iter("{http://www.w3.org/2000/svg}svg")} == {True}
 
 
+def test_a_page_says_that_a_p_value_is_below_what_is_shown():
+    x = 3.0 * rows_of(flow_of(), 4000)[0]
+    text = hr.diagnose(flow_of(), x).to_html()
+    assert ">&lt; 1e-99</td>" in text
+    assert ">1e-99<" not in text
+    assert ">= " not in text
+
+
+def test_context_has_names():
+    rng = cases.rng("names of context")
+    context = rng.standard_normal((800, 2))
+    flow = hr.RealNVP(2, context=2, transforms=1, hidden=(4,), dtype="float64")
+    flow.parameters = np.zeros(flow.parameters.size)
+    x = rng.standard_normal((800, 2)) + [[0.5, 0.0]] * context[:, 1:]
+
+    def told(context, **how):
+        tests = hr.diagnose(flow, x, context, **how).tests
+        return next(one.sentence for one in tests if one.name == "dependence on the context")
+
+    assert "context column 1 have" in told(context)
+    assert "context column light have" in told(context, context_names=["time", "light"])
+    pandas = pytest.importorskip("pandas")
+    assert "context column light have" in told(pandas.DataFrame(context, columns=["time", "light"]))
+    with pytest.raises(ValueError, match="context_names: expected"):
+        told(context, context_names=["time"])
+
+
 def test_without_matplotlib(monkeypatch, tmp_path):
     for module in ("picture", "page"):
         monkeypatch.setattr(f"headrace.diagnosis.{module}.can_draw", lambda: False)

@@ -116,6 +116,44 @@ def test_context_that_the_density_does_not_use():
     assert not by_name(shifted, "dependence on the context").misses  # none of
 
 
+def without_context(features, context):
+    """A standard normal density that takes context and ignores it."""
+    flow = hr.RealNVP(features, context=context, transforms=1, hidden=(4,), dtype="float64")
+    flow.parameters = np.zeros(flow.parameters.size)
+    return flow
+
+
+def test_ranks_of_a_column_that_is_too_wide():
+    """Deviations 15 % too small in column 1 alone: 2000 rows have it outside of the middle of draws too often."""
+    rng = cases.rng("wide")
+    x, context = rng.standard_normal((2000, 3)) * [1.0, 1.15, 1.0], rng.standard_normal((2000, 1))
+    diagnosis = hr.diagnose(without_context(3, 1), x, context, names=["a", "b", "c"])
+    found = by_name(diagnosis, "ranks among draws")
+    assert found.p_value < 1e-3
+    assert found.sentence.startswith("column b lies below the middle of draws")
+    counts, (low, high) = diagnosis.column_histogram("b")
+    assert counts.sum() == 2000
+    assert max(counts[0], counts[-1]) > high
+    counts, (low, high) = diagnosis.column_histogram(2)
+    assert low <= counts.min() <= counts.max() <= high
+    with pytest.raises(ValueError, match="one of 'a', 'b', 'c', got 'd'"):
+        diagnosis.column_histogram("d")
+    with pytest.raises(ValueError, match="with context"):
+        hr.diagnose(standard(3), x[:50]).column_histogram(0)
+
+
+def test_distances_see_a_context_that_is_ignored():
+    """Of a posterior that is the prior all regions hold their share, and all ranks are right."""
+    rng = cases.rng("prior")
+    context = rng.standard_normal((2000, 2))
+    x = np.sqrt(0.5) * (context + rng.standard_normal((2000, 2)))
+    for seed in range(3):
+        diagnosis = hr.diagnose(without_context(2, 2), x, context, seed=seed)
+        assert by_name(diagnosis, "distance to random points").p_value < 1e-6
+        assert by_name(diagnosis, "ranks among draws").p_value > 0.001
+        assert by_name(diagnosis, "coverage").p_value > 0.001
+
+
 def test_coverage_of_a_density_that_is_too_narrow():
     """Deviations 10 % too small: regions that claim 90 % hold 86 %."""
     x = normal_rows("narrow") * 1.1

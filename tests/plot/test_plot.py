@@ -293,6 +293,25 @@ def test_an_estimator_of_a_table():
     drawn(hr.plot.latent(density, rows))
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_rows_that_miss_a_number_are_left_out_as_in_the_fit(whole):
+    pytest.importorskip("sklearn")
+    from headrace.sklearn import FlowDensity
+
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 5, (200, 2)).astype(float) if whole else rng.standard_normal((200, 2))
+    rows[::4, 1] = np.nan
+    how = {"transforms": 1, "hidden": (4,), "epochs": 1, "discrete": [0, 1] if whole else None}
+    density = FlowDensity(missing="drop", random_state=0, **how).fit(rows)
+    figure = hr.plot.corner(density, rows, draws=300)
+    shown = figure.axes[1].collections[0].get_offsets()
+    assert len(shown) == 150
+    drawn(hr.plot.latent(density, rows))
+    drawn(hr.plot.density(density, rows))
+    with pytest.raises(ValueError, match="expected finite numbers, got NaN or infinity in 50 of 200 rows"):
+        hr.plot.corner(density.flow_, rows)
+
+
 def test_levels_hold_shares():
     density = np.array([4.0, 3.0, 2.0, 1.0])
     assert planes.levels_of(density, [0.4, 0.7]) == [3.0]  # 4 is the most, and no contour is drawn there

@@ -58,7 +58,8 @@ def test_commands_run(page, tmp_path):
     table = cases.rng("my.csv").standard_normal((300, 3)) @ np.array(
         [[1.0, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.3, 2.0]]
     )
-    np.savetxt(tmp_path / "my.csv", table, delimiter=",", header="a,b,c", comments="")
+    for name, part in (("my.csv", table), ("held_out.csv", table[::-1])):
+        np.savetxt(tmp_path / name, part, delimiter=",", header="a,b,c", comments="")
     for block in blocks(page, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)

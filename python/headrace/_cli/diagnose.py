@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from headrace._cli.commands import INTERRUPTED, OK, _check_output, _load, _rows_for, _say
+from headrace._cli.commands import INTERRUPTED, OK, _check_output, _load, _Names, _rows_for, _say
 from headrace._output import replacing
 from headrace._pictures import NO_MATPLOTLIB, can_draw
 from headrace._table import FIT
@@ -32,8 +33,10 @@ def diagnose(arguments: argparse.Namespace) -> int:
         of_fit = {"data": training_table, "weights": arguments.weights, "purpose": FIT}
         fitted, given, _ = _rows_for(flow, notes, arguments, **of_fit)[0]
         training = fitted if given is None else (fitted, given)
+    noted = _Names.of_notes(notes, flow)
+    named: dict[str, Any] = {"names": names, "context_names": None if noted is None else noted.context}
     own = {"seed": arguments.seed, "progress": not arguments.quiet}
-    found = look(flow, x, context, weights=weights, training=training, names=names, **own)
+    found = look(flow, x, context, weights=weights, training=training, **named, **own)
     if output is not None:
         if Path(output).suffix.lower() == ".html":
             with replacing(output) as stream:

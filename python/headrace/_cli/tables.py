@@ -32,6 +32,7 @@ DELIMITERS = ("\t", ";", ",", "|")  # in this order; white space if there is non
 HEADERS = ("auto", "yes", "no")
 OTHERS = "; --columns chooses other columns"
 MISSING = ("", "na", "n/a", "null", "none")  # texts for what is not there, beside "nan"
+TRUTH = {"true": "1", "false": "0"}  # texts for truth values, as pandas and polars write them
 KINDS = {"i": "integer", "u": "integer", "b": "boolean"}  # of dtypes
 NO_PYARROW = 'reading and writing .parquet needs pyarrow: pip install "headrace[tables]"'
 
@@ -289,6 +290,15 @@ class _Text(Source):
         self.names = tuple(field.strip() for field in fields) if self.has_names else None
         self.n_columns = len(fields)
 
+    @property
+    def kinds(self) -> list[str] | None:
+        """Of text a first row of truth values tells; numbers do not."""
+        lines = self._lines()
+        first = next(islice(lines, int(self.has_names), None), None)
+        if first is None or len(first[1]) != self.n_columns:
+            return None
+        return ["boolean" if field.strip().lower() in TRUTH else "float" for field in first[1]]
+
     def _bytes(self) -> IO[bytes]:
         return open(self.path, "rb") if self.content is None else io.BytesIO(self.content)
 
@@ -340,7 +350,7 @@ class _Text(Source):
                     )
             rows = [[fields[i] for i in chosen] for _, fields in chunk]
             try:
-                numbers = np.array(self._filled(rows), np.float64)
+                numbers = np.array(_without_truth(self._filled(rows)), np.float64)
             except ValueError:
                 for number, fields in chunk:
                     for i in chosen:
@@ -360,6 +370,21 @@ class _Text(Source):
         if not self.missing:
             return rows
         return [["nan" if _is_missing(field) else field for field in fields] for fields in rows]
+
+
+def _without_truth(rows: list[list[str]]) -> list[list[str]]:
+    """With 1 and 0 in columns of truth values alone."""
+    known = {*TRUTH, "nan"}
+    first = rows[0] if rows else []
+    whole = [
+        i
+        for i, field in enumerate(first)
+        if field.strip().lower() in known and all(row[i].strip().lower() in known for row in rows)
+    ]
+    for row in rows if whole else []:
+        for i in whole:
+            row[i] = TRUTH.get(row[i].strip().lower(), "nan")
+    return rows
 
 
 def _is_missing(field: str) -> bool:
@@ -442,8 +467,12 @@ class _Parquet(Source):
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_table(path: str | None, values: NDArray[Any], names: Sequence[str] | None = None) -> None:
+def write_table(
+    path: str | None, values: NDArray[Any], names: Sequence[str] | None = None, kinds: Sequence[str] | None = None
+) -> None:
     """Write an array (rows, columns), or (rows,) as one column; no path: to the standard output, as .csv.
+
+    In .parquet, columns whose `kinds` are "integer" or "boolean" have such types.
 
     Text has as many digits as give back the same number, and names that do no harm in a terminal or a spreadsheet. An
     .npy file has the array as it is, without the names.
@@ -452,7 +481,7 @@ def write_table(path: str | None, values: NDArray[Any], names: Sequence[str] | N
         _write_text(sys.stdout, values, names)
         return
     suffix = Path(path).suffix.lower()
-    table = _arrow_table(path, values, names) if suffix == ".parquet" else None
+    table = _arrow_table(path, values, names, kinds) if suffix == ".parquet" else None
     with replacing(path) as stream:
         if suffix == ".npy":
             np.save(stream, values)
@@ -510,7 +539,9 @@ def _write_parquet(path: str, stream: IO[bytes], names: Sequence[str], parts: It
             writer.write_table(table)
 
 
-def _arrow_table(path: str, values: NDArray[Any], names: Sequence[str] | None) -> Any:
+def _arrow_table(
+    path: str, values: NDArray[Any], names: Sequence[str] | None, kinds: Sequence[str] | None = None
+) -> Any:
     columns = values[:, None] if values.ndim == 1 else values
     labels = list(names or [f"x{i}" for i in range(columns.shape[1])])
     label, count = max(Counter(labels).items(), key=itemgetter(1), default=("", 0))
@@ -519,7 +550,17 @@ def _arrow_table(path: str, values: NDArray[Any], names: Sequence[str] | None) -
             f"{path}: expected different names of columns, as .parquet needs, got {label!r} {count} times; .csv and "
             ".npy do without"
         )
-    return _pyarrow().table([np.ascontiguousarray(column) for column in columns.T], names=labels)
+    every = zip(columns.T, kinds or ["float"] * len(labels), strict=True)
+    return _pyarrow().table([np.ascontiguousarray(_typed(*column)) for column in every], names=labels)
+
+
+def _typed(column: NDArray[Any], kind: str) -> NDArray[Any]:
+    """Whole numbers and truth values as such; a column that has others stays as it is."""
+    if kind == "float" or not ((np.trunc(column) == column) & (np.abs(column) < 2**53)).all():
+        return column
+    if kind == "boolean":
+        return column.astype(np.bool_) if np.isin(column, (0, 1)).all() else column
+    return column.astype(np.int64)
 
 
 def _write_text(file: IO[str], values: NDArray[Any], names: Sequence[str] | None) -> None:

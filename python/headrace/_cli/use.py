@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 import headrace as hr
-from headrace import _table
+from headrace import _progress, _table
 from headrace._cli import several, tables
 from headrace._cli.commands import (
     OK,
@@ -48,15 +47,24 @@ def score(arguments: argparse.Namespace) -> int:
     flow, notes = _load(arguments.flow)
     source, columns = _columns_for(flow, notes, arguments)
     scores = Scores()
-    parts: Iterable[NDArray[Any]] = _densities(flow, notes, source, columns, scores)
+    parts = _watched(_densities(flow, notes, source, columns, scores), source, not arguments.quiet)
     if arguments.output:
         tables.write_parts(arguments.output, _columns_of(flow), parts)
-    else:
-        parts = list(parts)
+    held = [] if arguments.output else list(parts)
     _say_scores(arguments, scores, {}, "")
-    if not arguments.output and not arguments.json:
-        tables.write_table(None, np.concatenate(list(parts)))
+    if held and not arguments.json:
+        tables.write_table(None, np.concatenate(held))
     return OK
+
+
+def _watched(parts: Iterable[NDArray[Any]], source: tables.Source, progress: bool) -> Iterator[NDArray[Any]]:
+    """The same, with a bar of the rows that are done, which goes at the end, as what was found is printed then."""
+    sizes = source.pieces()
+    total = None if any(size is None for size in sizes) else sum(size for size in sizes if size is not None)
+    with _progress.bar(total, "score", "row", progress, unit_scale=True, leave=False) as shown:
+        for part in parts:
+            yield part
+            shown.update(len(part))
 
 
 def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int:
@@ -77,13 +85,15 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
     done = len(files) - len(left)
     if done:
         _note(arguments, f"{_counted(done, 'table')} of {len(files):,} had scores already")
-    for file in tqdm(files, "score", unit="table", disable=arguments.quiet or len(left) < 2):
-        if file not in left:
-            for log_prob in folder.written(file, flow.dtype):
-                scores.add(log_prob)
-            continue
-        source, columns = _columns_for(flow, notes, arguments, data=file)
-        folder.write(file, _columns_of(flow), partial(_densities, flow, notes, source, columns, scores))
+    with _progress.bar(len(files), "score", "table", not arguments.quiet and len(left) > 1) as shown:
+        for file in files:
+            if file in left:
+                source, columns = _columns_for(flow, notes, arguments, data=file)
+                folder.write(file, _columns_of(flow), partial(_densities, flow, notes, source, columns, scores))
+            else:
+                for log_prob in folder.written(file, flow.dtype):
+                    scores.add(log_prob)
+            shown.update()
     report = {"tables": len(files), "tables_done_before": done}
     _say_scores(arguments, scores, report, f" in {_counted(len(files), 'table')}")
     return OK
@@ -145,9 +155,10 @@ def sample(arguments: argparse.Namespace) -> int:
     conditions = np.array(given) if given else None
     x = flow.sample(arguments.rows, conditions, seed=seed, first_row=arguments.first_row, dtype=dtype)
     names = _Names.of_notes(notes, flow)
+    kinds = None
     if (table := _table.kept_in(notes, flow.features)) is not None:
-        x = table.back(x)
-    tables.write_table(arguments.output, x, None if names is None else names.features)
+        x, kinds = table.back(x), [one.kind for one in table.columns]
+    tables.write_table(arguments.output, x, None if names is None else names.features, kinds)
     if arguments.output:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}
         _say(arguments, report, [f"{_counted(arguments.rows, 'row')}, seed {seed}, saved to {arguments.output}"])

@@ -19,7 +19,7 @@ from headrace._progress import bar
 from headrace.choosing import simple
 from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by
 from headrace.choosing.result import Choice, Floats, Judged, compared
-from headrace.choosing.rows import Sample, folds, opened, parted
+from headrace.choosing.rows import Sample, folds, names_of, opened, parted
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose
@@ -31,6 +31,7 @@ __all__ = ["auto"]
 FEW = 500  # rows, below which all of them judge, by cross-validation
 LEAST = 4  # rows
 FOLDS = 5
+FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s{postfix}"  # of the bar
 LOOKED_AT, MOST_KNOWN = 5000, 10_000  # rows of a diagnosis, and of those to fit that it compares with
 
 
@@ -64,7 +65,7 @@ def auto(
         weights: Shape (rows,): weights of the rows, not negative.
         families: Of "maf", "nsf", "realnvp" and "dual-ascent", which to try.
         bounds: For each column ``(low, high)`` or None, as in `MAF`.
-        names: Of the columns, for the diagnosis.
+        names: Of the columns, for the diagnosis; by default those of a frame.
         dtype: Of the flows, "float32" or "float64".
         seed: Of the rows held out, of fresh weights and of the order of rows.
         progress: Whether to show a bar on the standard error.
@@ -96,7 +97,9 @@ def auto(
     few = len(sample) < FEW
     trials = [Trial(one, key) for one in candidates(chosen, setting, few=few)]
     kind = _FewRows if few else _ManyRows
-    return kind(sample, trials, setting, support, clock, bool(progress)).go(names)
+    return kind(sample, trials, setting, support, clock, bool(progress)).go(
+        names_of(x, features) if names is None else names
+    )
 
 
 def _listed(families: Any) -> list[Any]:
@@ -122,7 +125,7 @@ class _Search:
     def shown(self) -> Iterator[Any]:
         """A bar of the seconds that are over; Ctrl-C inside ends the block alone."""
         total, begin = round(self.clock.left(), 1), time.perf_counter()
-        with bar(total, "auto", "s", self.progress, bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix}") as shown:
+        with bar(total, "auto", "s", self.progress, bar_format=FORMAT) as shown:
             shown.begun_at = begin
             try:
                 yield shown

@@ -22,7 +22,7 @@ __all__ = ["coverage"]
 Floats = NDArray[np.float64]
 
 DRAWS, MOST_ROWS = 99, 2000
-_BLOCK = 1 << 20  # numbers that are drawn at a time
+BLOCK = 1 << 20  # numbers that are drawn at a time
 
 
 def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Finding, Floats]:
@@ -33,7 +33,7 @@ def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Find
     rng = stream(seed, 5)
     index = rows.some(MOST_ROWS, rng)
     less, equal = np.zeros(index.size), np.zeros(index.size)
-    step = max(_BLOCK // (DRAWS * rows.x.shape[1]), 1)
+    step = max(BLOCK // (DRAWS * rows.x.shape[1]), 1)
     for begin in range(0, index.size, step):
         part = index[begin : begin + step]
         context = rows.context_of(part)

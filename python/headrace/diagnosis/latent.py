@@ -7,6 +7,7 @@ so that all p-values are those of completely known distributions.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,9 @@ def correlations(score: Floats, labels: list[str]) -> tuple[Finding, Floats]:
     return Finding("independence", least_of(least, looked), looked, told), plain
 
 
-def dependence_on_context(score: Floats, context: NDArray[Any], labels: list[str]) -> Finding:
+def dependence_on_context(
+    score: Floats, context: NDArray[Any], labels: list[str], names: Sequence[str] | None = None
+) -> Finding:
     """Whether latent numbers depend on the context: both, and sizes, against ranks of each of its columns."""
     rows = len(score)
     size = _sizes(score)
@@ -140,7 +143,8 @@ def dependence_on_context(score: Floats, context: NDArray[Any], labels: list[str
                 worst, looked = int(p.argmin()), looked + p.size
                 if p[worst] < least:
                     least = float(p[worst])
-                    told = f"{kind}{labels[worst]} and {what}context column {c} have correlation {cosine[worst]:.3f}"
+                    column_of = f"{what}context column {names[c] if names else c}"
+                    told = f"{kind}{labels[worst]} and {column_of} have correlation {cosine[worst]:.3f}"
     return Finding("dependence on the context", least_of(least, looked) if looked else 1.0, max(looked, 1), told)
 
 

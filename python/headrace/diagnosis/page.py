@@ -74,7 +74,7 @@ def page(diagnosis: Record) -> str:
         "<h2>Tests</h2>",
         _table(
             ("test", "p-value", "by Holm's method", "what is oddest"),
-            [(one.name, p_text(one.p_value)[4:], p_text(one.adjusted)[4:], one.sentence) for one in tests],
+            [(one.name, _p(one.p_value), _p(one.adjusted), one.sentence) for one in tests],
             marked,
         ),
         '<p class="soft">A p-value is the probability of something at least as odd, were the density right. Those by '
@@ -98,6 +98,11 @@ def page(diagnosis: Record) -> str:
 
 def _text(text: str) -> str:
     return escape(printable(text))
+
+
+def _p(p_value: float) -> str:
+    """Without the letter, under a head that has it."""
+    return p_text(p_value).removeprefix("p ").removeprefix("= ")
 
 
 def _panels(diagnosis: Record) -> list[str]:

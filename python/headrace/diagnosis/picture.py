@@ -96,13 +96,18 @@ def _ranks(axis: Axes, diagnosis: Record) -> None:
 
 def _coverage(axis: Axes, diagnosis: Record) -> None:
     """What regions of highest density hold."""
-    title = "Coverage of regions of highest density"
+    curves = 1 if diagnosis.point_ranks is None else 2
+    title = "Coverage of regions of highest density" if curves == 1 else "Coverage of regions"
     if diagnosis.regions is None or not len(diagnosis.regions):
         _empty(axis, title, "not tested")
         return
-    width = bands.curve_band(len(diagnosis.regions))
-    at = _band(axis, width, "where the curve lies, 95 %")
-    axis.plot(at, bands.curve(diagnosis.regions) - at, color=BLUE, linewidth=1.8, label="rows held out")
+    width = bands.curve_band(len(diagnosis.regions), curves)
+    at = _band(axis, width, "where the curve lies, 95 %" if curves == 1 else "where both lie, 95 %")
+    own = "rows held out" if diagnosis.point_ranks is None else "regions of highest density"
+    axis.plot(at, bands.curve(diagnosis.regions) - at, color=BLUE, linewidth=1.8, label=own)
+    if diagnosis.point_ranks is not None:
+        away = bands.curve(diagnosis.point_ranks) - at
+        axis.plot(at, away, color=ORANGE, linewidth=1.6, linestyle="--", label="balls around random points")
     axis.set(title=title, xlabel="share that a region claims", ylabel="observed minus claimed share", xlim=(0, 1))
     _legend(axis)
 

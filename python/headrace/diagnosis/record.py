@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _arguments as check
 from headrace.diagnosis import bands
 from headrace.diagnosis.distributions import normal_tail
 from headrace.diagnosis.findings import LEVEL, Finding, number, p_text, wrapped
@@ -59,6 +60,10 @@ class Record:
     """Latent rows as standard normal numbers, shape (looked_at, features); None of an ensemble."""
     regions: Floats | None = field(default=None, compare=False)
     """For each of at most 2000 rows the smallest region of highest density that it lies in, as a share."""
+    column_ranks: Floats | None = field(default=None, compare=False)
+    """Of as many rows, the ranks of each column among draws with the same context, as shares; None without context."""
+    point_ranks: Floats | None = field(default=None, compare=False)
+    """Those of their distances to random points."""
     drawn: Floats | None = field(default=None, compare=False)
     """Log densities of draws."""
     names: tuple[str, ...] = ()
@@ -98,6 +103,23 @@ class Record:
         uniform = normal_tail(-self.scores[:, coordinate])
         counts = np.histogram(uniform, bins=bins, range=(0.0, 1.0))[0].astype(np.int64)
         return counts, bands.histogram_band(len(self.scores), bins)
+
+    def column_histogram(self, column: int | str, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
+        """How many ranks of a column among draws with the same context lie in each of equal bins, and the band.
+
+        That is simulation-based calibration. The column is given by its number or its name.
+
+        Raises:
+            ValueError: the density has no context, or there is no such column.
+        """
+        if self.column_ranks is None:
+            raise ValueError("column: expected a diagnosis of a density with context, got one without")
+        if isinstance(column, str) and column not in self.names:
+            raise ValueError(f"column: expected one of {', '.join(map(repr, self.names))}, got {column!r}")
+        place = self.names.index(column) if isinstance(column, str) else check.index("column", column, self.features)
+        ranks = self.column_ranks[:, place]
+        counts = np.histogram(ranks, bins=bins, range=(0.0, 1.0))[0].astype(np.int64)
+        return counts, bands.histogram_band(len(ranks), bins)
 
     def summary(self) -> dict[str, Any]:
         """All of it but the rows, as plain numbers and texts for JSON."""

@@ -28,6 +28,8 @@ class Looked:
     training: NDArray[Any] | None
     training_context: NDArray[Any] | None
     names: tuple[str, ...]
+    context_names: tuple[str, ...] = ()
+    """By number where nobody said."""
 
     def some(self, most: int, key: np.random.Generator) -> NDArray[np.int64]:
         """At most so many of `index`, drawn."""
@@ -54,6 +56,7 @@ def opened(
     training: Any,
     names: Sequence[str] | None,
     seed: int,
+    context_names: Sequence[str] | None = None,
 ) -> Looked:
     """All arguments, checked.
 
@@ -74,10 +77,13 @@ def opened(
         given = open_rows("training ", features, contexts, Caller(), parts[0], *(*parts[1:], None, None)[:2])
     labels = tuple(name.removeprefix("column ").strip("'") for name in rows.names)
     if names is not None:
-        if isinstance(names, str) or not np.iterable(names) or not all(isinstance(name, str) for name in names):
-            raise TypeError(f"names: expected a sequence of {features} texts, got {check.kind_of(names)}")
-        check.length("names", names, features)
-        labels = tuple(names)
+        labels = _names("names", names, features)
+    told: Any = getattr(context, "columns", None) if context_names is None else None
+    if told is not None and len(told) == contexts and all(isinstance(name, str) for name in told):
+        context_names = list(told)  # of a frame
+    of_context = tuple(map(str, range(contexts)))
+    if context_names is not None:
+        of_context = _names("context_names", context_names, contexts)
     return Looked(
         rows.x,
         rows.context,
@@ -86,4 +92,13 @@ def opened(
         None if given is None else given.x,
         None if given is None else given.context,
         labels,
+        of_context,
     )
+
+
+def _names(argument: str, names: Any, count: int) -> tuple[str, ...]:
+    if isinstance(names, str) or not np.iterable(names) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{argument}: expected a sequence of {count} texts, got {check.kind_of(names)}")
+    found = tuple(names)
+    check.length(argument, found, count)
+    return found

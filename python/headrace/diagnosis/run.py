@@ -13,6 +13,7 @@ from headrace import _arguments as check
 from headrace._arrays.caller import Array
 from headrace._progress import bar
 from headrace.diagnosis import latent
+from headrace.diagnosis.calibration import calibration
 from headrace.diagnosis.classifier import LEAST_ROWS, two_samples
 from headrace.diagnosis.coverage import coverage
 from headrace.diagnosis.findings import Finding, holm
@@ -41,6 +42,7 @@ def diagnose(
     weights: Array | None = None,
     training: Any = None,
     names: Sequence[str] | None = None,
+    context_names: Sequence[str] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Diagnosis:
@@ -59,7 +61,7 @@ def diagnose(
         weights: Shape (rows,). Rows are kept with a probability of weight / largest weight for all tests, which then
             hold as without weights; the mean log-likelihood is the weighted one of all rows.
         training: The rows that were fitted, or ``(x, context)``: for comparisons, and to see if they were memorised.
-        names: Of the columns of x, for what is printed.
+        names, context_names: Of the columns of x and of the context, for what is printed; by default those of frames.
         seed: Of all that is drawn.
         progress: Whether to show a bar on the standard error, of the tests that are done.
 
@@ -77,13 +79,15 @@ def diagnose(
     (True, 'latent coordinate 1 has mean 0.006 and standard deviation 1.187 where 0 and 1 are expected')
     """
     if hasattr(flow, "flow_"):  # a FlowDensity, without scikit-learn in between
+        if context_names is None and (told := getattr(context, "columns", None)) is not None:  # of a frame
+            context_names = [str(name) for name in told]
         x, context, weights, training, names = flow._to_look_at(x, context, weights, training, names)
         flow = flow.flow_
     if not isinstance(flow, (Flow, Ensemble)):
         raise TypeError(f"flow: expected a flow, an ensemble or a fitted FlowDensity, got {check.kind_of(flow)}")
     key = check.integer("seed", seed, most=2**63 - 1)
     own: Any = flow if flow.device == "cpu" else flow.to("cpu")
-    rows = opened(flow.features, flow.context, x, context, weights, training, names, key)
+    rows = opened(flow.features, flow.context, x, context, weights, training, names, key, context_names)
     log_prob = np.asarray(own.log_prob(rows.x, rows.context), np.float64)
     likelihoods, fitted_to = compare(log_prob, rows, key)
     look = _Look(own, rows, log_prob, key)
@@ -111,6 +115,8 @@ def diagnose(
         log_prob=log_prob,
         scores=look.score,
         regions=look.regions,
+        column_ranks=look.column_ranks,
+        point_ranks=look.point_ranks,
         drawn=look.drawn,
         names=rows.names,
     )
@@ -126,6 +132,8 @@ class _Look:
     seed: int
     done: list[Finding] = field(default_factory=list)
     regions: Floats | None = None
+    column_ranks: Floats | None = None
+    point_ranks: Floats | None = None
     score: Floats | None = None  # of the rows of `rows.index`
     all_scores: Floats | None = None
     drawn: Floats | None = None
@@ -140,7 +148,12 @@ class _Look:
 
     def expected(self) -> int:
         """How many tests there will be, where no row has a density of 0."""
-        count = 1 + (self.rows.index.size >= LEAST_ROWS) + (self.rows.training is not None)
+        count = (
+            1
+            + 2 * (self.rows.context is not None)
+            + (self.rows.index.size >= LEAST_ROWS)
+            + (self.rows.training is not None)
+        )
         if isinstance(self.flow, Flow):
             many = self.flow.features > 1
             some = self.rows.index.size > 2
@@ -159,6 +172,9 @@ class _Look:
             return
         finding, self.regions = coverage(self.flow, self.rows, self.log_prob, self.seed)
         yield finding
+        if self.rows.context is not None:
+            found, self.column_ranks, self.point_ranks = calibration(self.flow, self.rows, self.seed)
+            yield from found
         self._draw()
         if index.size >= LEAST_ROWS:
             yield two_samples(self.flow, self.rows, self.seed)[0]
@@ -187,7 +203,8 @@ class _Look:
         if features > 1 and index.size > 2:
             yield latent.correlations(score, self.labels)[0]
         if self.rows.context is not None and index.size > 2:
-            yield latent.dependence_on_context(score, self.rows.context[index], self.labels)
+            given = self.rows.context[index]
+            yield latent.dependence_on_context(score, given, self.labels, self.rows.context_names)
 
     def _draw(self) -> None:
         """Log densities of draws, for the picture."""

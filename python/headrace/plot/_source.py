@@ -47,10 +47,16 @@ class Drawn:
 
     def rows(self, x: Any, contexts: int = 0, context: Any = None) -> Table:
         """Rows, checked, and their columns that the density has, with such noise as the fit saw."""
-        found = rows_of(x, self.columns, contexts, context)
+        found = self.given(x, contexts, context)
         return found if self.table is None else Table(
             self.table.spread(found.x, _table.LOOK), found.context, found.weights
         )  # fmt: skip
+
+    def given(self, x: Any, contexts: int = 0, context: Any = None, weights: Any = None) -> Table:
+        """Rows as they come, checked; without those that miss a number, where the fit left such rows out."""
+        if self.table is not None and self.table.missing == "drop":
+            x, context, weights = _present(x, context, weights)
+        return rows_of(x, self.columns, contexts, context, weights)
 
     @property
     def features(self) -> int:
@@ -106,7 +112,7 @@ def density_of(flow: Any) -> Drawn:
         found = getattr(flow, "feature_names_in_", None)
         told = None if found is None else tuple(map(str, found))
         table = getattr(flow, "table_", None)
-        table = None if table is None or table.is_plain else table
+        table = None if table is None or not _matters(table) else table
         names = told if table is None or told is None else tuple(told[i] for i in table.kept)
         flow = flow.flow_
     if not isinstance(flow, (Flow, Ensemble)):
@@ -118,6 +124,11 @@ def density_of(flow: Any) -> Drawn:
     return Drawn(own, names if fits else None, context_names, table, told)
 
 
+def _matters(table: _table.Table) -> bool:
+    """Whether rows are not simply those of the density."""
+    return not table.is_plain or table.missing == "drop"
+
+
 def _told_by(notes: dict[str, str], flow: Flow | Ensemble) -> tuple[Any, Any, Any, Any]:
     """Names of features and of context that a file keeps, its table, and the names of all columns there."""
     names, context = _table.named_in(notes, flow.features, flow.context) or (None, None)
@@ -125,7 +136,7 @@ def _told_by(notes: dict[str, str], flow: Flow | Ensemble) -> tuple[Any, Any, An
     every = names
     if table is not None:
         every = _table.names_in(notes, table)
-        table = None if table.is_plain else table
+        table = table if _matters(table) else None
     own, others, told = (None if part is None else tuple(part) for part in (names, context or None, every))
     return own, others, table, told
 
@@ -143,6 +154,17 @@ def rows_of(x: Any, features: int | None, contexts: int = 0, context: Any = None
     found = open_rows("", features, contexts, Caller(), x, context, weights)
     share = None if found.weights is None else found.weights.astype(np.float64)
     return Table(found.x, found.context, share)
+
+
+def _present(x: Any, *others: Any) -> tuple[Any, ...]:
+    """Rows that miss no number, and what belongs to each."""
+    rows = np.asarray(_floats(x))
+    if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isnan(rows).any():
+        return x, *others
+    good = ~np.isnan(rows).any(axis=1)
+    return rows[good], *(
+        part if part is None or np.shape(part)[:1] != (len(good),) else np.asarray(part)[good] for part in others
+    )
 
 
 def _floats(x: Any) -> Any:

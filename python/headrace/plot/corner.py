@@ -100,7 +100,7 @@ def _both(
         if weights is not None:
             raise ValueError("weights: expected None without x, got an array")
     else:
-        table = rows_of(x, source.columns, contexts, context, weights)
+        table = source.given(x, contexts, context, weights)
         given = None if table.context is None else table.context
     if given is not None and given.ndim == 2:
         share = None if table is None or table.weights is None else table.weights / table.weights.sum()

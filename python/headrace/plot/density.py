@@ -208,7 +208,8 @@ def _draw(panels: list[Panel], names: tuple[str, ...], table: Table | None, draw
                         points[:, 0], points[:, 1], s=3, color="white", alpha=0.6, linewidths=0, rasterized=True
                     )
                 figure.colorbar(shown, ax=axis, label="log$_{10}$ density", extend="min", pad=0.02)
-            axis.set_title(titles[one.kind], fontsize=9, color=GREY)
+            kind = "exact" if len(one.columns) == len(names) and one.kind == "slice" else one.kind  # no others are left
+            axis.set_title(titles[kind], fontsize=9, color=GREY)
     return figure
 
 

@@ -1,0 +1,91 @@
+"""Whether each column, and the distance to a point, has its right place among draws with the same context.
+
+A row and its draws are exchangeable under the right conditional density, so that any number that is computed from each
+of them in the same way has a uniform rank, exactly.
+
+- Numbers of a single column: simulation-based calibration. S. Talts and others, *Validating Bayesian inference
+  algorithms with simulation-based calibration*, arXiv:1804.06788, 2018.
+- Distances to a random point (TARP), which see what regions of highest density do not: a density that ignores its
+  context has right regions on average. P. Lemos and others, *Sampling-based accuracy testing of posterior estimators
+  for general inference*, ICML 2023.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.diagnosis import distributions as of
+from headrace.diagnosis.coverage import BLOCK, DRAWS, MOST_ROWS
+from headrace.diagnosis.findings import Finding, least_of
+from headrace.diagnosis.rows import Looked, stream
+
+__all__ = ["calibration"]
+
+Floats = NDArray[np.float64]
+
+
+def calibration(flow: Any, rows: Looked, seed: int) -> tuple[list[Finding], Floats, Floats]:
+    """Two tests; and of at most `MOST_ROWS` rows the ranks, as shares, of each column and of the distance to a point.
+
+    The shapes are (rows, features) and (rows,). Ranks become any number in their part of the unit interval.
+    """
+    assert rows.context is not None
+    rng = stream(seed, 9)
+    index = rows.some(MOST_ROWS, rng)
+    points = _points(rows.context[index], rows.x.shape[1], rng)
+    places = np.empty((index.size, rows.x.shape[1]))
+    near = np.empty((index.size, 1))
+    step = max(BLOCK // (DRAWS * rows.x.shape[1]), 1)
+    for begin in range(0, index.size, step):
+        part = index[begin : begin + step]
+        drawn = np.asarray(flow.sample((DRAWS,), rows.context[part], seed=rng, dtype="float64"))
+        every = np.concatenate([rows.x[None, part].astype(np.float64), drawn])
+        places[begin : begin + step] = _rank(every, rng)
+        near[begin : begin + step] = _rank(_distances(every, points[begin : begin + step])[:, :, None], rng)
+    return [_of_columns(places, rows.names), _of_points(near[:, 0])], places, near[:, 0]
+
+
+def _points(context: NDArray[Any], features: int, rng: np.random.Generator) -> Floats:
+    """A point for each row, in standard deviations of its draws: it goes with the context, in a random way.
+
+    A point may depend on the context and not on the row. It has to, or a density that ignores its context would pass.
+    """
+    ranks = np.argsort(np.argsort(context, axis=0, kind="stable"), axis=0) / max(len(context) - 1, 1) - 0.5
+    turn = rng.standard_normal((context.shape[1], features)) / np.sqrt(context.shape[1])
+    return np.asarray(4.0 * ranks @ turn + rng.standard_normal((len(context), features)))
+
+
+def _distances(every: Floats, points: Floats) -> Floats:
+    """Of a row and its draws, shape (1 + draws, rows, features), to the row's point, without the square root.
+
+    Each column is scaled by all of them alike, so that they stay exchangeable.
+    """
+    middle, spread = every.mean(axis=0), every.std(axis=0)
+    return np.asarray(np.square((every - middle) / np.where(spread > 0, spread, 1.0) - points).sum(axis=2))
+
+
+def _rank(every: Floats, rng: np.random.Generator) -> Floats:
+    """Where the first one is among all, as a share; equal ones are ordered at random."""
+    less, equal = (every[1:] < every[0]).sum(axis=0), (every[1:] == every[0]).sum(axis=0)
+    return np.asarray((less + rng.random(less.shape) * (equal + 1.0)) / len(every))
+
+
+def _of_columns(places: Floats, names: tuple[str, ...]) -> Finding:
+    p = of.anderson_darling_tail(of.anderson_darling(places, 1.0 - places), len(places))
+    worst = int(p.argmin())
+    below, inside = float((places[:, worst] < 0.5).mean()), float((np.abs(places[:, worst] - 0.5) <= 0.25).mean())
+    sentence = (
+        f"column {names[worst]} lies below the middle of draws with the same context in {below:.1%} of the rows, and "
+        f"in their middle half in {inside:.1%}, where 50 % are expected"
+    )
+    return Finding("ranks among draws", least_of(float(p[worst]), p.size), p.size, sentence)
+
+
+def _of_points(near: Floats) -> Finding:
+    p = of.anderson_darling_tail(of.anderson_darling(near[:, None], 1.0 - near[:, None]), len(near))
+    half, most = float((near <= 0.5).mean()), float((near <= 0.9).mean())
+    sentence = f"balls around random points that claim 50 % and 90 % of the rows hold {half:.1%} and {most:.1%}"
+    return Finding("distance to random points", float(p[0]), 1, sentence)
