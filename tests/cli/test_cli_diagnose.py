@@ -52,7 +52,14 @@ def test_weights(fitted, result):
     x = fitted
     write_csv("w.csv", np.column_stack([x[200:], np.arange(100.0)]), [*NAMES, "w"])
     report = result("diagnose", "f.safetensors", "w.csv", "--weights", "w")
-    want = hr.diagnose(hr.load("f.safetensors"), x[200:, :2], x[200:, 2], weights=np.arange(100.0), names=NAMES[:2])
+    want = hr.diagnose(
+        hr.load("f.safetensors"),
+        x[200:, :2],
+        x[200:, 2],
+        weights=np.arange(100.0),
+        names=NAMES[:2],
+        context_names=NAMES[2:],
+    )
     assert report["looked_at"] == want.looked_at < 100
     assert report["tests"] == want.summary()["tests"]
 

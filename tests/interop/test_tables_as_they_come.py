@@ -363,7 +363,7 @@ def test_a_diagnosis_takes_the_estimator(monkeypatch):
     others = others.astype(float)
     others.loc[9, "size"] = np.nan
     found = hr.diagnose(density, others, weights=np.arange(200.0), training=x, progress=False)
-    _, _, rows, context, weights, (training, _), names, _ = seen[0]
+    _, _, rows, context, weights, (training, _), names, *_ = seen[0]
     assert (training == density.table_.spread(x.to_numpy(float))).all()
     assert (rows.shape, context, names) == ((199, 3), None, ["count", "yes", "size"])
     assert (weights == np.delete(np.arange(200.0), 9)).all()
