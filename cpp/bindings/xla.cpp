@@ -19,7 +19,7 @@ struct HostCore {
 
     static auto bind() { return ffi::Ffi::Bind(); }
     template <class T>
-    static const headrace::Program<T>& program_of(const headrace::Program<T>& known) {
+    static const headrace::Program<T>* program_of(const headrace::Program<T>* known) {
         return known;
     }
     template <class T>

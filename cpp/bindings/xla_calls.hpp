@@ -273,7 +273,7 @@ class XlaCalls {
                 return refused(
                     "the flow that this was compiled for is gone; keep its FlowModule, or the flow, for as long as "
                     "what was compiled with it");
-            program = &Core::program_of(*entry->known);
+            program = Core::program_of(entry->known.get());
             const auto dimensions = x.dimensions();
             if (dimensions.size() != 2 || dimensions[1] != program->features())
                 return refused("x: expected (rows, features)");

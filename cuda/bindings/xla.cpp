@@ -70,8 +70,8 @@ struct DeviceCore {
     // run again would not know (host/stream_order.hpp). XLA then calls it between its graphs.
     static auto bind() { return ffi::Ffi::Bind().Ctx<ffi::PlatformStream<cudaStream_t>>(); }
     template <class T>
-    static DeviceProgram<T>& program_of(ProgramOnDevices<T>& known) {
-        return known.here();
+    static DeviceProgram<T>* program_of(ProgramOnDevices<T>* known) {
+        return &known->here();
     }
     template <class T>
     static const T* weights_of(const DeviceProgram<T>&, const T* given) {

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from torch.autograd import gradcheck  # noqa: E402
 from torch.func import functional_call, grad, jacrev, vmap  # noqa: E402
 
-from headrace.torch import FlowModule, TransformModule  # noqa: E402
+from headrace.torch import FlowModule, TransformModule, _autograd  # noqa: E402
 
 FAMILIES = {
     "maf": lambda **kw: hr.MAF(3, transforms=2, hidden=(9, 8), activation="tanh", **kw),
@@ -249,6 +249,31 @@ def test_transforms_of_torch_func(family):
     ensemble = torch.stack([module.vector.detach(), 0.9 * module.vector.detach()])
     both = vmap(of_row, (0, None, None))(ensemble, x, context)
     torch.testing.assert_close(both[0], module.log_prob(x, context))
+
+
+@pytest.mark.parametrize("verb", ["to_data", "to_latent", "rsample_and_log_prob"])
+@pytest.mark.parametrize("one_context", [False, True])
+def test_the_shorter_way_gives_the_same_bits(monkeypatch, verb, one_context):
+    """Where nobody traces or transforms, in both passes; gradients that are mapped go the longer one back."""
+    module, x = module_of("iaf"), rows(9, 3, requires_grad=True)
+    context = rows(*(() if one_context else (9,)), CONTEXT, seed=1, requires_grad=True)
+    wrt = (context, module.vector) if verb == "rsample_and_log_prob" else (x, context, module.vector)
+    weights = rows(4, 9, 3, seed=2)
+    found = []
+    for is_plain in (_autograd._is_plain, lambda *tensors: False):
+        monkeypatch.setattr(_autograd, "_is_plain", is_plain)
+        torch.manual_seed(3)
+        if verb == "rsample_and_log_prob":
+            value, number = getattr(module, verb)((9,) if one_context else (), context)
+        else:
+            value, number = getattr(module, verb)(x, context)
+        loss = (weights[0] * value).sum() + (weights[1, :, 0] * number).sum()
+        with torch.no_grad():
+            again = module.to_data(x, context) if verb == "to_data" else ()
+        each = vmap(lambda w, v=value: torch.autograd.grad(v, wrt, w, retain_graph=True))(weights)
+        found.append((value, number, *again, *torch.autograd.grad(loss, wrt), *each))
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("verb", ["log_prob", "to_data"])

@@ -232,6 +232,35 @@ class _Run(torch.autograd.Function):
         return _vmapped(_Run, info, in_dims, *arguments)
 
 
+class _PlainRun(torch.autograd.Function):
+    """The same where nobody traces or transforms, by a shorter way to the core and back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        value: Tensor,
+        context: Tensor | None,
+        parameters: Tensor,
+        entry: Any,
+        inverse: bool,
+        of_log_prob: bool,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.entry, ctx.inverse, ctx.of_log_prob = entry, inverse, of_log_prob
+        ctx.save_for_backward(value, context, parameters)
+        return operators.run(value, context, parameters, entry.handle, inverse, of_log_prob)
+
+    @staticmethod
+    def backward(ctx: Any, grad_value: Tensor, grad_number: Tensor) -> Any:
+        value, context, parameters = ctx.saved_tensors
+        wrt, told = _wanted(ctx), (ctx.entry.handle, ctx.inverse, ctx.of_log_prob)
+        given = value, context, parameters, grad_value, grad_number
+        if _is_plain(grad_value, grad_number):
+            made = _first(operators.vjp(*given, told[0], told[1], told[2], wrt), given)
+        else:  # as for gradients that are mapped
+            made = list(_Vjp.apply(*given, *told, wrt))
+        return *_spread(made, wrt, (value, context, parameters)), None, None, None
+
+
 _PLAIN = (Tensor, torch.nn.Parameter, type(None))
 
 
@@ -261,11 +290,21 @@ def transform(
     value: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, to_data: bool
 ) -> tuple[Tensor, Tensor]:
     """Rows in the other space, and log-determinants."""
-    out, log_det = _Run.apply(value, context, parameters, entry.handle, not to_data, False)
-    return out, log_det
+    return _run(value, context, parameters, entry, not to_data, False)
 
 
 def generate(noise: Tensor, context: Tensor | None, parameters: Tensor, entry: Any) -> tuple[Tensor, Tensor]:
     """Rows made from noise under the base, and their log densities."""
-    x, log_prob = _Run.apply(noise, context, parameters, entry.handle, False, True)
-    return x, log_prob
+    return _run(noise, context, parameters, entry, False, True)
+
+
+def _run(
+    value: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, inverse: bool, of_log_prob: bool
+) -> tuple[Tensor, Tensor]:
+    if not _is_plain(value, context, parameters):
+        out, number = _Run.apply(value, context, parameters, entry.handle, inverse, of_log_prob)
+    elif torch.is_grad_enabled():
+        out, number = _PlainRun.apply(value, context, parameters, entry, inverse, of_log_prob)
+    else:
+        out, number = operators.run(value, context, parameters, entry.handle, inverse, of_log_prob)
+    return out, number
