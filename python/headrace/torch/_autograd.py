@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from headrace.torch import _operators as operators
 
@@ -18,6 +19,11 @@ __all__ = ["generate", "log_prob", "transform"]
 _NO_SECOND = (
     "headrace gives first derivatives: the gradient of a gradient was asked for (create_graph=True, a Hessian, a "
     "penalty on the score), which its kernels do not have; detach the gradient, or use another flow for that term"
+)
+
+_NO_FORWARD = (
+    "headrace gives derivatives in reverse mode: forward mode was asked for (jvp, jacfwd, and hessian, which is jacfwd "
+    "of jacrev), which its kernels do not have; use grad, vjp or jacrev, once"
 )
 
 
@@ -261,6 +267,22 @@ class _PlainRun(torch.autograd.Function):
         return *_spread(made, wrt, (value, context, parameters)), None, None, None
 
 
+class _Backward:
+    """Where forward mode is refused with the reason. PyTorch's compiler takes no function that has this method."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise RuntimeError(_NO_FORWARD)
+
+
+class _EagerLogProb(_Backward, _LogProb):
+    pass
+
+
+class _EagerRun(_Backward, _Run):
+    pass
+
+
 _PLAIN = (Tensor, torch.nn.Parameter, type(None))
 
 
@@ -271,6 +293,7 @@ def _is_plain(*tensors: Tensor | None) -> bool:
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._len_torch_dispatch_stack()
+        and forward_ad._current_level < 0
     )
 
 
@@ -283,7 +306,8 @@ def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any) 
         one_context = context is not None and context.ndim == 1
         if any(wrt) and (entry.one_run or not wrt[2]) and not (wrt[1] and one_context):
             return _LogProbInOneRun.apply(x, context, parameters, entry, wrt)
-    return _LogProb.apply(x, context, parameters, entry.handle)
+    traced = _LogProb if torch.compiler.is_compiling() else _EagerLogProb
+    return traced.apply(x, context, parameters, entry.handle)
 
 
 def transform(
@@ -302,9 +326,47 @@ def _run(
     value: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, inverse: bool, of_log_prob: bool
 ) -> tuple[Tensor, Tensor]:
     if not _is_plain(value, context, parameters):
-        out, number = _Run.apply(value, context, parameters, entry.handle, inverse, of_log_prob)
+        traced = _Run if torch.compiler.is_compiling() else _EagerRun
+        out, number = traced.apply(value, context, parameters, entry.handle, inverse, of_log_prob)
     elif torch.is_grad_enabled():
         out, number = _PlainRun.apply(value, context, parameters, entry, inverse, of_log_prob)
     else:
         out, number = operators.run(value, context, parameters, entry.handle, inverse, of_log_prob)
     return out, number
+
+
+# ---- of the operators themselves -------------------------------------------------------------------------------------
+
+# A graph that was exported calls them without the functions above.
+
+
+def _of_operator(ctx: Any, of_log_prob: bool, inverse: bool, *grads: Tensor | None) -> list[Tensor | None]:
+    tensors, wrt = ctx.saved_tensors, _wanted(ctx)
+    grad_value, grad_row = grads if len(grads) == 2 else (None, grads[0])
+    made = _Vjp.apply(*tensors, grad_value, grad_row, ctx.handle, inverse, of_log_prob, wrt)
+    return _spread(made, wrt, tensors)
+
+
+def _log_prob_backward(ctx: Any, grad: Tensor) -> Any:
+    return *_of_operator(ctx, True, True, grad), None
+
+
+def _run_backward(ctx: Any, grad_value: Tensor | None, grad_number: Tensor | None) -> Any:
+    return *_of_operator(ctx, ctx.of_log_prob, ctx.inverse, grad_value, grad_number), None, None, None
+
+
+def _no_second(ctx: Any, *grads: Any) -> Any:
+    raise RuntimeError(_NO_SECOND)
+
+
+def _register() -> None:
+    for name, backward, setup in (
+        ("log_prob", _log_prob_backward, _LogProb.setup_context),
+        ("run", _run_backward, _Run.setup_context),
+        ("vjp", _no_second, None),
+        ("log_prob_and_unit", _no_second, None),
+    ):
+        torch.library.register_autograd(f"headrace::{name}", backward, setup_context=setup, lib=operators.library)
+
+
+_register()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions import Transform as TorchTransform
+from torch.distributions.transforms import _InverseTransform
 
 __all__ = ["BoundTransform", "FlowDistribution"]
 
@@ -76,7 +77,9 @@ class BoundTransform(TorchTransform):
         return out, log_det
 
     def _state(self) -> tuple[Any, ...]:
-        return self._module.vector, self._module.vector._version, torch.is_grad_enabled()
+        vector = self._module.vector
+        version = None if torch.compiler.is_compiling() else vector._version  # which no trace can compare
+        return vector, version, torch.is_grad_enabled()
 
     def _call(self, x: Tensor) -> Tensor:
         return self._both("x", x, True)[0]
@@ -108,9 +111,7 @@ class BoundTransform(TorchTransform):
     @property
     def inv(self) -> Any:
         """From data to latent."""
-        inverse: Any = super().inv
-        inverse.call_and_ladj = lambda y: self._both("y", y, False)
-        return inverse
+        return _Inverse(self)
 
     def with_cache(self, cache_size: int = 1) -> BoundTransform:
         """The same: but for log-determinants nothing is kept, as parameters change."""
@@ -123,3 +124,12 @@ class BoundTransform(TorchTransform):
     def __hash__(self) -> int:
         """By identity of both."""
         return hash((id(self._module), id(self._context)))
+
+
+class _Inverse(_InverseTransform):
+    """With the method of zuko's transforms."""
+
+    def call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The value and its log-determinant from one run."""
+        pair: tuple[Tensor, Tensor] = self._inv._both("y", y, False)
+        return pair
