@@ -26,6 +26,11 @@ _NO_FORWARD = (
     "of jacrev), which its kernels do not have; use grad, vjp or jacrev, once"
 )
 
+_NO_BATCHED_GRADS = (
+    "is_grads_batched: expected False, as the operators of headrace have no rule for PyTorch's older vmap "
+    "(torch.autograd.functional.jacobian with vectorize=True has it too); call torch.func.jacrev or torch.func.vmap"
+)
+
 
 class _First(torch.autograd.Function):
     """A first derivative: a second one is refused, as it would otherwise be zero without a word."""
@@ -84,6 +89,8 @@ class _Vjp(torch.autograd.Function):
         of_log_prob: bool,
         wrt: list[bool],
     ) -> tuple[Tensor, ...]:
+        if _is_batched_the_old_way(grad_value, grad_row):
+            raise RuntimeError(_NO_BATCHED_GRADS)
         return tuple(
             operators.ops.vjp(value, context, parameters, grad_value, grad_row, handle, inverse, of_log_prob, wrt)
         )
@@ -194,6 +201,9 @@ class _LogProbInOneRun(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, context, parameters, *unit = ctx.saved_tensors
         wrt = ctx.wrt
+        if not _is_plain(grad) or _is_batched_the_old_way(grad):  # nobody may look at its numbers
+            made = _Vjp.apply(x, context, parameters, None, grad, ctx.entry.handle, True, True, wrt)
+            return *_spread(made, wrt, (x, context, parameters)), None, None
         gradients = [u * grad[:, None] for u in unit[: len(unit) - wrt[2]]]
         if wrt[2]:
             if len(grad) == 0 or grad.stride() == (0,) or len(grad) == 1 or bool((grad == grad[0]).all()):
@@ -260,7 +270,7 @@ class _PlainRun(torch.autograd.Function):
         value, context, parameters = ctx.saved_tensors
         wrt, told = _wanted(ctx), (ctx.entry.handle, ctx.inverse, ctx.of_log_prob)
         given = value, context, parameters, grad_value, grad_number
-        if _is_plain(grad_value, grad_number):
+        if _is_plain(grad_value, grad_number) and not _is_batched_the_old_way(grad_value, grad_number):
             made = _first(operators.vjp(*given, told[0], told[1], told[2], wrt), given)
         else:  # as for gradients that are mapped
             made = list(_Vjp.apply(*given, *told, wrt))
@@ -284,6 +294,12 @@ class _EagerRun(_Backward, _Run):
 
 
 _PLAIN = (Tensor, torch.nn.Parameter, type(None))
+
+
+def _is_batched_the_old_way(*gradients: Tensor | None) -> bool:
+    """Of `torch.autograd.grad` with `is_grads_batched`: no transform is active then."""
+    is_batched = torch._C._functorch.is_legacy_batchedtensor
+    return not torch.compiler.is_compiling() and any(is_batched(g) for g in gradients if g is not None)
 
 
 def _is_plain(*tensors: Tensor | None) -> bool:

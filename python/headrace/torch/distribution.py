@@ -30,16 +30,21 @@ class FlowDistribution(Distribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
         """The same for more leading dimensions."""
         shape, context = torch.Size(batch_shape), self._context
+        if _broadcast(shape, self.batch_shape) != shape:
+            raise ValueError(f"batch_shape: expected one that {tuple(self.batch_shape)} expands to, got {tuple(shape)}")
         if context is not None:
             context = context.expand(*shape, context.shape[-1])
-        elif torch.broadcast_shapes(shape, self.batch_shape) != shape:
-            raise ValueError(f"batch_shape: expected one that {tuple(self.batch_shape)} expands to, got {tuple(shape)}")
         return FlowDistribution(self._module, context, shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of each row, shape ``(..., *batch_shape)``."""
         value = self._module._checked("value", value, self._module.features, self._module.vector)
-        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        shape = _broadcast(value.shape[:-1], self.batch_shape)
+        if shape is None:
+            raise ValueError(
+                f"value: expected leading dimensions that broadcast with the batch_shape {tuple(self.batch_shape)}, "
+                f"got {tuple(value.shape[:-1])}"
+            )
         return self._module.log_prob(value.expand(*shape, value.shape[-1]), self._context)
 
     def rsample_and_log_prob(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
@@ -56,6 +61,13 @@ class FlowDistribution(Distribution):
         """The same without gradients."""
         with torch.no_grad():
             return self.rsample(sample_shape)
+
+
+def _broadcast(*shapes: torch.Size) -> torch.Size | None:
+    try:
+        return torch.broadcast_shapes(*shapes)
+    except RuntimeError:
+        return None
 
 
 class BoundTransform(TorchTransform):
