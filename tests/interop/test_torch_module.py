@@ -1,8 +1,11 @@
 """Flows as modules of PyTorch against the flows themselves, finite differences and PyTorch's own checks."""
 
 import copy
+import functools
 import io
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ import headrace as hr
 
 torch = pytest.importorskip("torch")
 
-from torch.autograd import gradcheck  # noqa: E402
+from torch.autograd import forward_ad, gradcheck  # noqa: E402
 from torch.func import functional_call, grad, jacrev, vmap  # noqa: E402
 
 from headrace.torch import FlowModule, TransformModule, _autograd  # noqa: E402
@@ -203,6 +206,37 @@ def test_gradients_against_finite_differences(family, verb):
     assert gradcheck(call, (x, context, part), atol=1e-6)
 
 
+TRANSFORMS = {
+    "act_norm": lambda: hr.ActNorm(3),
+    "coupling": lambda: hr.Coupling(3, [1], (5,), context=CONTEXT, map="rq_spline", activation="tanh"),
+    "elementwise": lambda: hr.Elementwise(3, map="rq_spline"),
+    "coupling of all": lambda: hr.Coupling(3, [], (5,), context=CONTEXT, activation="tanh"),
+    "inverse": lambda: hr.Inverse(hr.MaskedAutoregressive(3, (5,), context=CONTEXT, activation="tanh")),
+    "linear": lambda: hr.Linear(3),
+    "permutation": lambda: hr.Permutation([2, 0, 1]),
+    "planar": lambda: hr.Planar(3, nonlinearity="tanh", context=CONTEXT, hidden=(5,)),
+    "radial": lambda: hr.Radial(3),
+    "rotation": lambda: hr.Rotation(np.linalg.qr(np.eye(3) + np.tri(3))[0]),
+    "standardize": lambda: hr.Standardize([1.0, 2.0, 3.0], [0.5, 1.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_gradients_of_every_transform_against_finite_differences(name):
+    flow = changed(hr.Flow([TRANSFORMS[name]()]).astype("float64"))
+    module = FlowModule(flow)
+    given = [rows(5, 3, requires_grad=True)]
+    if flow.context:
+        given.append(rows(5, CONTEXT, requires_grad=True, seed=1))
+    vector = module.vector.detach().requires_grad_()
+    for verb in ("log_prob", "to_latent", "to_data"):
+
+        def call(vector, *given, verb=verb):
+            return functional_call(Verb(module, verb), {"module.vector": vector}, given)
+
+        assert gradcheck(call, (vector, *given), atol=1e-6)
+
+
 class Verb(torch.nn.Module):
     """A module whose forward is one verb of another."""
 
@@ -277,6 +311,23 @@ def test_the_shorter_way_gives_the_same_bits(monkeypatch, verb, one_context):
 
 
 @pytest.mark.parametrize("verb", ["log_prob", "to_data"])
+@pytest.mark.parametrize("one_run", [False, True])
+def test_gradients_of_many_losses_at_once(verb, one_run):
+    """By `torch.func`; PyTorch's older way is an error that names it."""
+    module, x, context = module_of("maf"), rows(6, 3, requires_grad=True), rows(6, CONTEXT, seed=1, requires_grad=True)
+    module._entry.one_run = one_run
+    out, wrt = getattr(module, verb)(x, context), (x, context, module.vector)
+    out = out if verb == "log_prob" else out[1]
+    eye = torch.eye(6).double()
+    found = vmap(lambda w: torch.autograd.grad(out, wrt, w, retain_graph=True))(eye)
+    for i in range(6):
+        for got, want in zip(found, torch.autograd.grad(out[i], wrt, retain_graph=True), strict=True):
+            torch.testing.assert_close(got[i], want, rtol=1e-9, atol=1e-9)
+    with pytest.raises(RuntimeError, match=r"is_grads_batched: .*torch\.func\.vmap"):
+        torch.autograd.grad(out, wrt, eye, is_grads_batched=True)
+
+
+@pytest.mark.parametrize("verb", ["log_prob", "to_data"])
 def test_a_second_derivative_says_why_not(verb):
     module, x = module_of("maf", 0), rows(9, 3, requires_grad=True)
     value = getattr(module, verb)(x)
@@ -284,6 +335,28 @@ def test_a_second_derivative_says_why_not(verb):
     (first,) = torch.autograd.grad(value.sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="first derivatives"):
         first.square().sum().backward()
+
+
+@pytest.mark.parametrize("verb", ["log_prob", "to_data"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch's own, of its first jvp
+def test_forward_mode_says_why_not(verb):
+    """Under no_grad too, which does not switch it off: a tangent would be lost without a word."""
+    module, x = module_of("maf", 0), rows(9, 3)
+
+    def call(x):
+        value = getattr(module, verb)(x)
+        return value if verb == "log_prob" else value[0]
+
+    for derive in (torch.func.jacfwd(call), torch.func.hessian(call), lambda x: torch.func.jvp(call, (x,), (x,))):
+        with pytest.raises(RuntimeError, match="reverse mode"):
+            derive(x)
+    for grad_enabled in (True, False):
+        with (
+            forward_ad.dual_level(),
+            torch.set_grad_enabled(grad_enabled),
+            pytest.raises(RuntimeError, match="reverse"),
+        ):
+            call(forward_ad.make_dual(x, x))
 
 
 # ---- PyTorch's own checks --------------------------------------------------------------------------------------------
@@ -303,6 +376,9 @@ def test_operators_pass_opcheck():
         torch.library.opcheck(names.log_prob_and_unit.default, (x, context, vector, handle, wrt))
         arguments = (x, context, vector, rows(n, 3), rows(n), handle, False, False, wrt)
         torch.library.opcheck(names.vjp.default, arguments)
+    wanted = rows(9, 3, requires_grad=True), rows(9, CONTEXT, requires_grad=True), vector.clone().requires_grad_()
+    torch.library.opcheck(names.log_prob.default, (*wanted, handle))
+    torch.library.opcheck(names.run.default, (*wanted, handle, True, False))
     x, context = rows(9, 3).float(), rows(CONTEXT)  # another dtype than the parameters', and one context for all
     torch.library.opcheck(names.log_prob.default, (x, context, vector, handle))
     torch.library.opcheck(names.log_prob_and_unit.default, (x, context, vector, handle, wrt))
@@ -318,6 +394,69 @@ def test_compiled_and_exported():
     torch.testing.assert_close(compiled, eager)
     exported = torch.export.export(Verb(module, "log_prob"), (x.detach(), context))
     torch.testing.assert_close(exported.module()(x.detach(), context), module.log_prob(x, context).detach())
+
+
+def test_an_exported_graph_has_gradients():
+    """Its operators are called without the module, and gradients must not be lost there."""
+    module, x, context = module_of("maf"), rows(20, 3), rows(20, CONTEXT, requires_grad=True, seed=1)
+    weights = rows(20, 3, seed=2)
+    for verb in ("log_prob", "to_data", "to_latent"):
+        graph = torch.export.export(Verb(module, verb), (x, context.detach())).module()
+        found = []
+        for call, vector in (
+            (graph, dict(graph.named_parameters())["module.vector"]),
+            (Verb(module, verb), module.vector),
+        ):
+            out = call(x, context)
+            loss = (weights[:, 0] * out).sum() if verb == "log_prob" else (weights * out[0]).sum() + out[1].sum()
+            found.append(torch.autograd.grad(loss, (context, vector), create_graph=True))
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+        with pytest.raises(RuntimeError, match="first derivatives"):
+            found[0][0].square().sum().backward()
+
+
+@pytest.mark.programs
+def test_an_exported_graph_takes_no_module_of_another_process(tmp_path):
+    """One that made as many modules, of the same sizes and another order, must not be what the graph computes with."""
+    code = """
+import sys, torch, headrace as hr
+from headrace.torch import FlowModule
+class Scored(torch.nn.Module):
+    def __init__(self, flow):
+        super().__init__()
+        self.flow = FlowModule(flow)
+    def forward(self, x):
+        return self.flow.log_prob(x)
+what, path = sys.argv[1:]
+chain, x = hr.MAF(3, transforms=1, hidden=(8,), seed=0).transforms, torch.ones(2, 3)
+if what == "write":
+    torch.export.save(torch.export.export(Scored(hr.Flow([hr.Permutation([0, 1, 2]), *chain])), (x,)), path)
+else:
+    other = Scored(hr.Flow([hr.Permutation([2, 0, 1]), *chain]))
+    print(torch.export.load(path).module()(x))
+"""
+    done = [
+        subprocess.run([sys.executable, "-c", code, what, str(tmp_path / "graph.pt2")], capture_output=True, text=True)
+        for what in ("write", "read")
+    ]
+    assert not done[0].returncode, done[0].stderr
+    assert "handle: expected that of a module that lives" in done[1].stderr
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_distribution_and_a_transform_compile_whole():
+    transform = TransformModule(hr.MaskedAutoregressive(3, (8,), context=CONTEXT, seed=1, dtype="float64"))
+    module, x, context = module_of("maf"), rows(20, 3), rows(20, CONTEXT)
+    base = torch.distributions.Independent(torch.distributions.Normal(rows(3) * 0, torch.ones(3).double()), 1)
+
+    def of_transform(x, context):
+        return torch.distributions.TransformedDistribution(base, [transform(context)]).log_prob(x)
+
+    for call in (lambda x, c: module(c).log_prob(x), of_transform, lambda x, c: transform(c).inv.call_and_ladj(x)[1]):
+        torch.testing.assert_close(torch.compile(call, fullgraph=True)(x, context), call(x, context))
+    drawn, log_prob = torch.compile(lambda c: module(c).rsample_and_log_prob((4,)), fullgraph=True)(context)
+    torch.testing.assert_close(log_prob, module(context).log_prob(drawn), rtol=1e-8, atol=1e-8)
 
 
 def test_autocast_inference_mode_hooks_and_checkpointing():
@@ -436,7 +575,25 @@ def test_errors_name_the_argument():
         module.log_prob(x.long(), context)
     with pytest.raises(ValueError, match="x: expected a tensor on cpu"):
         module.log_prob(x.to("meta"), context)
+    draw = functools.partial(module.sample, ())
+    for wrong, error, said in (
+        (list(context), TypeError, "expected a tensor"),
+        (x, ValueError, r"expected shape \(\.\.\., 2\)"),
+        (context.to("meta"), ValueError, "expected a tensor on cpu"),
+    ):
+        for call in (module, draw):
+            with pytest.raises(error, match=f"context: {said}"):
+                call(wrong)
+    plain = module_of("maf", 0)
+    for call in (plain, lambda c: plain.log_prob(x, c), lambda c: plain.sample((), c)):
+        with pytest.raises(ValueError, match="context: expected no context, got"):
+            call(context)
+    with pytest.raises(ValueError, match=r"value: expected leading dimensions .*batch_shape \(5,\), got \(4,\)"):
+        module(context).log_prob(rows(4, 3))
+    for density in (module(context), module_of("maf", 0)().expand((5,))):
+        with pytest.raises(ValueError, match=r"batch_shape: expected one that \(5,\) expands to, got \(4,\)"):
+            density.expand((4,))
     handle = module._entry.handle
-    del module
+    del module, draw
     with pytest.raises(RuntimeError, match="handle: expected that of a module that lives"):
         torch.ops.headrace.log_prob(x, context, torch.zeros(1).double(), handle)

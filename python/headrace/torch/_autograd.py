@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from headrace.torch import _operators as operators
 
@@ -18,6 +19,16 @@ __all__ = ["generate", "log_prob", "transform"]
 _NO_SECOND = (
     "headrace gives first derivatives: the gradient of a gradient was asked for (create_graph=True, a Hessian, a "
     "penalty on the score), which its kernels do not have; detach the gradient, or use another flow for that term"
+)
+
+_NO_FORWARD = (
+    "headrace gives derivatives in reverse mode: forward mode was asked for (jvp, jacfwd, and hessian, which is jacfwd "
+    "of jacrev), which its kernels do not have; use grad, vjp or jacrev, once"
+)
+
+_NO_BATCHED_GRADS = (
+    "is_grads_batched: expected False, as the operators of headrace have no rule for PyTorch's older vmap "
+    "(torch.autograd.functional.jacobian with vectorize=True has it too); call torch.func.jacrev or torch.func.vmap"
 )
 
 
@@ -78,6 +89,8 @@ class _Vjp(torch.autograd.Function):
         of_log_prob: bool,
         wrt: list[bool],
     ) -> tuple[Tensor, ...]:
+        if _is_batched_the_old_way(grad_value, grad_row):
+            raise RuntimeError(_NO_BATCHED_GRADS)
         return tuple(
             operators.ops.vjp(value, context, parameters, grad_value, grad_row, handle, inverse, of_log_prob, wrt)
         )
@@ -188,6 +201,9 @@ class _LogProbInOneRun(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, context, parameters, *unit = ctx.saved_tensors
         wrt = ctx.wrt
+        if not _is_plain(grad) or _is_batched_the_old_way(grad):  # nobody may look at its numbers
+            made = _Vjp.apply(x, context, parameters, None, grad, ctx.entry.handle, True, True, wrt)
+            return *_spread(made, wrt, (x, context, parameters)), None, None
         gradients = [u * grad[:, None] for u in unit[: len(unit) - wrt[2]]]
         if wrt[2]:
             if len(grad) == 0 or grad.stride() == (0,) or len(grad) == 1 or bool((grad == grad[0]).all()):
@@ -254,14 +270,36 @@ class _PlainRun(torch.autograd.Function):
         value, context, parameters = ctx.saved_tensors
         wrt, told = _wanted(ctx), (ctx.entry.handle, ctx.inverse, ctx.of_log_prob)
         given = value, context, parameters, grad_value, grad_number
-        if _is_plain(grad_value, grad_number):
+        if _is_plain(grad_value, grad_number) and not _is_batched_the_old_way(grad_value, grad_number):
             made = _first(operators.vjp(*given, told[0], told[1], told[2], wrt), given)
         else:  # as for gradients that are mapped
             made = list(_Vjp.apply(*given, *told, wrt))
         return *_spread(made, wrt, (value, context, parameters)), None, None, None
 
 
+class _Backward:
+    """Where forward mode is refused with the reason. PyTorch's compiler takes no function that has this method."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise RuntimeError(_NO_FORWARD)
+
+
+class _EagerLogProb(_Backward, _LogProb):
+    pass
+
+
+class _EagerRun(_Backward, _Run):
+    pass
+
+
 _PLAIN = (Tensor, torch.nn.Parameter, type(None))
+
+
+def _is_batched_the_old_way(*gradients: Tensor | None) -> bool:
+    """Of `torch.autograd.grad` with `is_grads_batched`: no transform is active then."""
+    is_batched = torch._C._functorch.is_legacy_batchedtensor
+    return not torch.compiler.is_compiling() and any(is_batched(g) for g in gradients if g is not None)
 
 
 def _is_plain(*tensors: Tensor | None) -> bool:
@@ -271,6 +309,7 @@ def _is_plain(*tensors: Tensor | None) -> bool:
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._len_torch_dispatch_stack()
+        and forward_ad._current_level < 0
     )
 
 
@@ -283,7 +322,8 @@ def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any) 
         one_context = context is not None and context.ndim == 1
         if any(wrt) and (entry.one_run or not wrt[2]) and not (wrt[1] and one_context):
             return _LogProbInOneRun.apply(x, context, parameters, entry, wrt)
-    return _LogProb.apply(x, context, parameters, entry.handle)
+    traced = _LogProb if torch.compiler.is_compiling() else _EagerLogProb
+    return traced.apply(x, context, parameters, entry.handle)
 
 
 def transform(
@@ -302,9 +342,47 @@ def _run(
     value: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, inverse: bool, of_log_prob: bool
 ) -> tuple[Tensor, Tensor]:
     if not _is_plain(value, context, parameters):
-        out, number = _Run.apply(value, context, parameters, entry.handle, inverse, of_log_prob)
+        traced = _Run if torch.compiler.is_compiling() else _EagerRun
+        out, number = traced.apply(value, context, parameters, entry.handle, inverse, of_log_prob)
     elif torch.is_grad_enabled():
         out, number = _PlainRun.apply(value, context, parameters, entry, inverse, of_log_prob)
     else:
         out, number = operators.run(value, context, parameters, entry.handle, inverse, of_log_prob)
     return out, number
+
+
+# ---- of the operators themselves -------------------------------------------------------------------------------------
+
+# A graph that was exported calls them without the functions above.
+
+
+def _of_operator(ctx: Any, of_log_prob: bool, inverse: bool, *grads: Tensor | None) -> list[Tensor | None]:
+    tensors, wrt = ctx.saved_tensors, _wanted(ctx)
+    grad_value, grad_row = grads if len(grads) == 2 else (None, grads[0])
+    made = _Vjp.apply(*tensors, grad_value, grad_row, ctx.handle, inverse, of_log_prob, wrt)
+    return _spread(made, wrt, tensors)
+
+
+def _log_prob_backward(ctx: Any, grad: Tensor) -> Any:
+    return *_of_operator(ctx, True, True, grad), None
+
+
+def _run_backward(ctx: Any, grad_value: Tensor | None, grad_number: Tensor | None) -> Any:
+    return *_of_operator(ctx, ctx.of_log_prob, ctx.inverse, grad_value, grad_number), None, None, None
+
+
+def _no_second(ctx: Any, *grads: Any) -> Any:
+    raise RuntimeError(_NO_SECOND)
+
+
+def _register() -> None:
+    for name, backward, setup in (
+        ("log_prob", _log_prob_backward, _LogProb.setup_context),
+        ("run", _run_backward, _Run.setup_context),
+        ("vjp", _no_second, None),
+        ("log_prob_and_unit", _no_second, None),
+    ):
+        torch.library.register_autograd(f"headrace::{name}", backward, setup_context=setup, lib=operators.library)
+
+
+_register()

@@ -7,6 +7,7 @@ not keep it: whoever calls does. Operators are defined through `torch.library.Li
 from __future__ import annotations
 
 import itertools
+import secrets
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -19,11 +20,12 @@ from headrace import files
 from headrace._core.device import MATMULS
 from headrace.flow import Flow
 
-__all__ = ["Compiled", "compiled", "log_prob", "log_prob_and_unit", "ops"]
+__all__ = ["Compiled", "compiled", "library", "log_prob", "log_prob_and_unit", "ops"]
 
 _NUMPY: dict[Any, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _table: weakref.WeakValueDictionary[int, Compiled] = weakref.WeakValueDictionary()
-_numbers = itertools.count(1)
+# From a random one, as a graph that another process exported must find no module here rather than a wrong one.
+_numbers = itertools.count(secrets.randbits(61) + 1)
 
 
 class Compiled:
@@ -184,7 +186,7 @@ def log_prob_and_unit(
 
 # ---- definitions -----------------------------------------------------------------------------------------------------
 
-_library = torch.library.Library("headrace", "DEF")
+library = torch.library.Library("headrace", "DEF")
 _SCHEMAS = {
     "log_prob": ("(Tensor x, Tensor? context, Tensor parameters, int handle) -> Tensor", log_prob),
     "run": (
@@ -203,9 +205,9 @@ _SCHEMAS = {
     ),
 }
 for _name, (_schema, _body) in _SCHEMAS.items():
-    _library.define(_name + _schema)
+    library.define(_name + _schema)
     for _key in ("CPU", "CUDA"):
-        _library.impl(_name, _body, _key)
+        library.impl(_name, _body, _key)
 
 ops = torch.ops.headrace  # the same through PyTorch's dispatcher, which whoever traces must see
 
@@ -213,19 +215,19 @@ ops = torch.ops.headrace  # the same through PyTorch's dispatcher, which whoever
 # ---- what they give, for tensors without numbers ---------------------------------------------------------------------
 
 
-@torch.library.register_fake("headrace::log_prob", lib=_library)
+@torch.library.register_fake("headrace::log_prob", lib=library)
 def _(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int) -> Tensor:
     return parameters.new_empty(x.shape[0])
 
 
-@torch.library.register_fake("headrace::run", lib=_library)
+@torch.library.register_fake("headrace::run", lib=library)
 def _(
     value: Tensor, context: Tensor | None, parameters: Tensor, handle: int, inverse: bool, of_log_prob: bool
 ) -> tuple[Tensor, Tensor]:
     return parameters.new_empty(value.shape), parameters.new_empty(value.shape[0])
 
 
-@torch.library.register_fake("headrace::vjp", lib=_library)
+@torch.library.register_fake("headrace::vjp", lib=library)
 def _(
     value: Tensor,
     context: Tensor | None,
@@ -240,7 +242,7 @@ def _(
     return _gradients_like(value, context, parameters, wrt)
 
 
-@torch.library.register_fake("headrace::log_prob_and_unit", lib=_library)
+@torch.library.register_fake("headrace::log_prob_and_unit", lib=library)
 def _(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int, wrt: list[bool]) -> list[Tensor]:
     return [parameters.new_empty(x.shape[0]), *_gradients_like(x, context, parameters, wrt)]
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions import Transform as TorchTransform
+from torch.distributions.transforms import _InverseTransform
 
 __all__ = ["BoundTransform", "FlowDistribution"]
 
@@ -29,16 +30,21 @@ class FlowDistribution(Distribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
         """The same for more leading dimensions."""
         shape, context = torch.Size(batch_shape), self._context
+        if _broadcast(shape, self.batch_shape) != shape:
+            raise ValueError(f"batch_shape: expected one that {tuple(self.batch_shape)} expands to, got {tuple(shape)}")
         if context is not None:
             context = context.expand(*shape, context.shape[-1])
-        elif torch.broadcast_shapes(shape, self.batch_shape) != shape:
-            raise ValueError(f"batch_shape: expected one that {tuple(self.batch_shape)} expands to, got {tuple(shape)}")
         return FlowDistribution(self._module, context, shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of each row, shape ``(..., *batch_shape)``."""
         value = self._module._checked("value", value, self._module.features, self._module.vector)
-        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        shape = _broadcast(value.shape[:-1], self.batch_shape)
+        if shape is None:
+            raise ValueError(
+                f"value: expected leading dimensions that broadcast with the batch_shape {tuple(self.batch_shape)}, "
+                f"got {tuple(value.shape[:-1])}"
+            )
         return self._module.log_prob(value.expand(*shape, value.shape[-1]), self._context)
 
     def rsample_and_log_prob(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
@@ -55,6 +61,13 @@ class FlowDistribution(Distribution):
         """The same without gradients."""
         with torch.no_grad():
             return self.rsample(sample_shape)
+
+
+def _broadcast(*shapes: torch.Size) -> torch.Size | None:
+    try:
+        return torch.broadcast_shapes(*shapes)
+    except RuntimeError:
+        return None
 
 
 class BoundTransform(TorchTransform):
@@ -76,7 +89,9 @@ class BoundTransform(TorchTransform):
         return out, log_det
 
     def _state(self) -> tuple[Any, ...]:
-        return self._module.vector, self._module.vector._version, torch.is_grad_enabled()
+        vector = self._module.vector
+        version = None if torch.compiler.is_compiling() else vector._version  # which no trace can compare
+        return vector, version, torch.is_grad_enabled()
 
     def _call(self, x: Tensor) -> Tensor:
         return self._both("x", x, True)[0]
@@ -108,9 +123,7 @@ class BoundTransform(TorchTransform):
     @property
     def inv(self) -> Any:
         """From data to latent."""
-        inverse: Any = super().inv
-        inverse.call_and_ladj = lambda y: self._both("y", y, False)
-        return inverse
+        return _Inverse(self)
 
     def with_cache(self, cache_size: int = 1) -> BoundTransform:
         """The same: but for log-determinants nothing is kept, as parameters change."""
@@ -123,3 +136,12 @@ class BoundTransform(TorchTransform):
     def __hash__(self) -> int:
         """By identity of both."""
         return hash((id(self._module), id(self._context)))
+
+
+class _Inverse(_InverseTransform):
+    """With the method of zuko's transforms."""
+
+    def call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The value and its log-determinant from one run."""
+        pair: tuple[Tensor, Tensor] = self._inv._both("y", y, False)
+        return pair

@@ -150,16 +150,24 @@ class _Module(nn.Module):
             raise TypeError(f"{name}: expected floating-point numbers, got {value.dtype}; call .float()")
         return value.to(vector.dtype)  # what autocast has made
 
+    def _bound(self, context: Any) -> Tensor | None:
+        """The context of a distribution or transform, checked before it is used."""
+        if context is None:
+            return None
+        if not self.context_features:
+            raise ValueError(f"context: expected no context, got {check.kind_of(context)}")
+        self._checked("context", context, self.context_features, self._own())
+        return context
+
     def _shape(self, sample_shape: Any, context: Tensor | None) -> tuple[int, ...]:
         """Of draws."""
         try:
             shape = torch.Size(sample_shape)
         except TypeError:
             raise TypeError(f"sample_shape: expected a tuple of ints, got {sample_shape!r}") from None
-        if context is None:
-            return (*shape, self.features)
-        self._checked("context", context, self.context_features, self._own())
-        return (*shape, *context.shape[:-1], self.features)
+        context = self._bound(context)
+        lead = () if context is None else context.shape[:-1]
+        return (*shape, *lead, self.features)
 
     def _transformed(self, name: str, value: Tensor, context: Tensor | None, to_data: bool) -> tuple[Tensor, Tensor]:
         vector = self._own()
@@ -210,7 +218,7 @@ class FlowModule(_Module):
 
     def forward(self, context: Tensor | None = None) -> FlowDistribution:
         """The distribution of rows given the context, shape (..., context)."""
-        return FlowDistribution(self, context)
+        return FlowDistribution(self, self._bound(context))
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log density of each row in nats, shape (...).
@@ -304,7 +312,7 @@ class TransformModule(_Module):
 
     def forward(self, context: Tensor | None = None) -> BoundTransform:
         """The transform for this context, shape (..., context)."""
-        return BoundTransform(self, context)
+        return BoundTransform(self, self._bound(context))
 
     def extra_repr(self) -> str:
         """The transform."""
