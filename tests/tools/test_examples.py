@@ -193,7 +193,7 @@ def test_diagnosis(run, tmp_path):
     status, out = run("diagnosis", "--output", tmp_path / "look.png")
     assert status == 0
     assert (tmp_path / "look.png").exists()
-    short, long = (int(found) for found in re.findall(r"epochs: (\d+) of 9 tests speak against it", out))
+    short, long = (int(found) for found in re.findall(r"epochs: (\d+) of 11 tests speak against it", out))
     assert short >= 2 > long
     assert "coverage" in out[: out.index("what does not")]
 
