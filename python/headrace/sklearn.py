@@ -20,8 +20,8 @@ except ImportError as error:
 from headrace import _arguments as check
 from headrace import _columns
 from headrace import _table as _tables
+from headrace import _table_given as _given
 from headrace._arrays.caller import is_array
-from headrace._arrays.frames import class_of
 from headrace._streams.given import stream_of
 from headrace._streams.stream import Stream
 from headrace.bases import Base, Logistic, Normal, StandardNormal
@@ -29,7 +29,7 @@ from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.tails import StudentT
-from headrace.transforms.support import Support, support_or_none
+from headrace.transforms.support import support_or_none
 
 __all__ = ["FlowDensity"]
 
@@ -174,7 +174,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         check.choice("missing", self.missing, ("refuse", "drop"))
         if (stream := stream_of(X, context, sample_weight)) is not None:
             return self._fit_stream(stream)
-        told, self._frame = _tables.kinds_of(X), _library_of(X)
+        told, self._frame = _tables.kinds_of(X), _given.library_of(X)
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=X.dtype)
         if weights is not None and (weights < 0.0).any():
@@ -341,18 +341,10 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
         n = check.integer("n", n_samples)
         drawn = self.table_.back(self.flow_.sample(n, self._context(context, n), seed=seed))
-        return self._framed(drawn) if as_frame else drawn
-
-    def _framed(self, rows: NDArray[Any]) -> Any:
-        import importlib
-
-        names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(rows.shape[1])])
-        dtypes: dict[str, Any] = {"integer": np.int64, "boolean": np.bool_, "float": rows.dtype}
-        columns = {
-            str(name): rows[:, i].astype(dtypes[one.kind])
-            for i, (name, one) in enumerate(zip(names, self.table_.columns, strict=True))
-        }
-        return importlib.import_module(self._frame or "pandas").DataFrame(columns)
+        if not as_frame:
+            return drawn
+        names = getattr(self, "feature_names_in_", None)
+        return _given.as_frame(drawn, self.table_, names, self._frame)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Estimators that were pickled before there were tables have plain ones."""
@@ -374,32 +366,16 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def _learn_table(self, X: NDArray[Any], told: list[str] | None) -> None:
         """What each column is, by rows that count, and which noise it gets."""
         called = self._called()
-        kinds = ["float"] * X.shape[1]
-        if isinstance(self.discrete, str) and self.discrete != "auto":
-            raise ValueError(f"discrete: expected 'auto', None or a list of columns, got {self.discrete!r}")
-        if self.discrete is not None and not isinstance(self.discrete, str):
-            for i in _columns_of("discrete", self.discrete, X.shape[1], called):
-                kinds[i] = told[i] if told is not None and told[i] != "float" else "integer"
-        elif self.discrete == "auto" and told is not None:
-            kinds = told
-        support = support_or_none(self.bounds, X.shape[1], self.periodic) or Support([None] * X.shape[1])
-        ends: dict[str, Any] = {"bounds": support.bounds, "periodic": support.periodic, "names": called, "told": "X"}
-        plain = _tables.Table.learn(X, kinds, [None] * X.shape[1], **ends)
-        widths: list[float | None] = [None] * X.shape[1]
-        if isinstance(self.jitter, dict):
-            for i, width in zip(
-                _columns_of("jitter", self.jitter, X.shape[1], called), self.jitter.values(), strict=True
-            ):
-                if kinds[i] != "float":
-                    raise ValueError(
-                        f"jitter: expected columns that are not whole numbers, got {_columns.label(i, called)}"
-                    )
-                widths[i] = check.number("jitter", width, above=0.0, below=np.inf)
-        elif self.jitter is not None:
-            fixed = None if self.jitter == "auto" else check.number("jitter", self.jitter, above=0.0, below=np.inf)
-            for i in _tables.repeating(X, plain):
-                widths[i] = _tables.smallest_gap(X[:, i]) if fixed is None else fixed
-        self.table_ = replace(_tables.Table.learn(X, kinds, widths, **ends), missing=self.missing)
+        self.table_ = _given.learn(
+            X,
+            told,
+            discrete=self.discrete,
+            jitter=self.jitter,
+            missing=self.missing,
+            support=support_or_none(self.bounds, X.shape[1], self.periodic),
+            names=called,
+            told="X",
+        )
         if message := _tables.about_repeats(X, self.table_, called):
             warnings.warn(f"X: {message}", RuntimeWarning, stacklevel=3)
 
@@ -459,26 +435,6 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
                 context = np.concatenate([context, np.repeat(context[:1], missing, axis=0)])
         # float64 is what scikit-learn asks of scores; it holds those of a float32 flow exactly.
         return np.asarray(verb(X, context)[:rows], np.float64)
-
-
-def _library_of(X: Any) -> str | None:
-    """The library of a frame."""
-    return next((name for name in ("pandas", "polars") if isinstance(X, class_of(name, "DataFrame"))), None)
-
-
-def _columns_of(name: str, columns: Any, features: int, names: list[str] | None) -> list[int]:
-    """Columns by number or name."""
-    if not np.iterable(columns):
-        raise TypeError(f"{name}: expected columns by number or name, got {check.kind_of(columns)}")
-    found = []
-    for column in columns:
-        if isinstance(column, str):
-            if names is None or column not in names:
-                raise ValueError(f"{name}: expected a column of X, got {column!r}")
-            found.append(names.index(column))
-        else:
-            found.append(check.index(name, column, features) % features)
-    return found
 
 
 def _two_dimensional(context: Any, dtype: Any) -> NDArray[Any]:

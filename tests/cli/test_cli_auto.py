@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-import headrace as hr
+from headrace.choosing import run as run_of_choices
 
 pytestmark = pytest.mark.programs
 
@@ -58,16 +58,16 @@ def test_it_says_how_many_rows_of_a_long_table_it_looks_at(folder, run, monkeypa
 
 def test_a_diagnosis_calls_columns_by_their_names(folder, run, monkeypatch):
     """Quotes included, which some names have."""
-    names, look = [], hr.auto
+    names, look = [], run_of_choices.search
 
-    def watched(*given, **others):
-        names.append(others["names"])
-        return look(*given, **others)
+    def watched(sample, columns, *given, **others):
+        names.append(columns.names)
+        return look(sample, columns, *given, **others)
 
-    monkeypatch.setattr("headrace.choosing.auto", watched)
+    monkeypatch.setattr(run_of_choices, "search", watched)
     rng = np.random.default_rng(0)
     np.savetxt("t.csv", rng.standard_normal((60, 2)), delimiter=",", header="'a',column b", comments="")
     assert run("fit", "t.csv", "-o", "f", "--auto", "--time-budget", 0.2)[0] == 0
     np.save("t.npy", rng.standard_normal((60, 2)))
     assert run("fit", "t.npy", "-o", "f", "--auto", "--time-budget", 0.2)[0] == 0
-    assert names == [["'a'", "column b"], None]
+    assert names == [("'a'", "column b"), None]

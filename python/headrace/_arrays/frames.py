@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["class_of", "is_frame", "is_readable", "read"]
+__all__ = ["class_of", "inferred", "is_frame", "is_readable", "read"]
 
 Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # its label, its dtype, its numbers in a dtype
 
@@ -37,8 +37,8 @@ def is_readable(value: Any) -> bool:
     return hasattr(type(value), "__array__") and not isinstance(value, np.generic)
 
 
-def read(name: str, value: Any) -> NDArray[Any]:
-    """The numbers of a frame or of something readable."""
+def read(name: str, value: Any, *, whole: bool = False) -> NDArray[Any]:
+    """The numbers of a frame or of something readable; with `whole` columns of integers and truth values too."""
     if not is_frame(value):
         try:
             return np.asarray(value)
@@ -47,15 +47,16 @@ def read(name: str, value: Any) -> NDArray[Any]:
                 f"{name}: expected an array that NumPy can read, got {type(value).__module__}."
                 f"{type(value).__qualname__} ({error})"
             ) from None
-    columns = _columns(value)
-    dtypes = [_float(dtype) for _, dtype, _ in columns]
+    columns = _columns(inferred(value) if whole else value)
+    dtypes = [_float(dtype) or (_whole(dtype) if whole else None) for _, dtype, _ in columns]
     for (label, given, _), dtype in zip(columns, dtypes, strict=True):
         if dtype is None:
+            kinds, others = ("numbers", "numbers") if whole else ("float32 or float64", "floats")
             raise TypeError(
-                f"{name}: expected columns of float32 or float64, got {given} in column {label!r}; "
-                f"{_advice(name, value)} if that is meant, or choose columns of floats"
+                f"{name}: expected columns of {kinds}, got {given} in column {label!r}; "
+                f"{_advice(name, value)} if that is meant, or choose columns of {others}"
             )
-    wanted = np.result_type(*dtypes) if columns else np.dtype(np.float64)
+    wanted: Any = np.result_type(*dtypes) if columns else np.dtype(np.float64)
     if _is_of(value, "pandas") and all(isinstance(given, np.dtype) and given == wanted for _, given, _ in columns):
         array: NDArray[Any] = value.to_numpy(wanted)
         return array
@@ -114,6 +115,32 @@ def _float(dtype: Any) -> np.dtype[Any] | None:
     names = {"float": np.float32, "double": np.float64, "float32": np.float32, "float64": np.float64}
     name = str(dtype).lower().removesuffix("[pyarrow]")
     return np.dtype(names[name]) if name in names else None
+
+
+def _whole(dtype: Any) -> np.dtype[Any] | None:
+    """Floats that hold a column of integers or truth values; None for other columns."""
+    if isinstance(dtype, np.dtype):
+        return np.result_type(dtype, np.float32) if dtype.kind in "iub" else None
+    name = str(dtype).lower().removesuffix("[pyarrow]")
+    if name in ("bool", "boolean"):
+        return np.dtype(np.float32)
+    if name.lstrip("u") in ("int8", "int16", "int32", "int64"):
+        return np.result_type(name, np.float32)
+    return None
+
+
+def inferred(value: Any) -> Any:
+    """A frame of pandas whose columns of objects are what these are, as truth values among which some are missing."""
+    if not isinstance(value, class_of("pandas", "DataFrame")):
+        return value
+    objects = [
+        i for i, dtype in enumerate(value.dtypes) if getattr(dtype, "kind", "") == "O" and str(dtype) == "object"
+    ]
+    if objects:
+        value = value.copy(deep=False)
+        for i in objects:
+            value.isetitem(i, value.iloc[:, i].convert_dtypes())
+    return value
 
 
 def _advice(name: str, value: Any) -> str:

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from headrace.transforms.support import support_or_none
+
 __all__ = ["SECONDS", "choose"]
 
 SECONDS = 60.0
@@ -15,16 +17,22 @@ def choose(
     arguments: argparse.Namespace, rows: tuple[Any, Any, Any], bounds: Any, names: Sequence[str] | None
 ) -> tuple[Any, dict[str, Any], list[str]]:
     """The best flow, a report on all, and its lines; `rows` are x, context and weights."""
-    from headrace.choosing import auto
+    from headrace._fit.clock import Clock
+    from headrace._table import Column, Table
+    from headrace.choosing import run
+    from headrace.choosing.columns import Columns
+    from headrace.choosing.rows import opened
 
     x, context, weights = rows
-    choice = auto(
-        x,
-        SECONDS if arguments.time_budget is None else arguments.time_budget,
-        context=context,
-        weights=weights,
+    features = x.shape[1]
+    clock = Clock(SECONDS if arguments.time_budget is None else arguments.time_budget)
+    support = support_or_none(bounds, features)
+    plain = Table((Column(),) * features)  # what the table has beside these is treated already
+    choice = run.search(
+        opened(x, context, weights, support, features),
+        Columns(plain, None if names is None else tuple(names)),
+        clock,
         bounds=bounds,
-        names=names,
         dtype=arguments.dtype,
         seed=arguments.seed,
         progress=not arguments.quiet,

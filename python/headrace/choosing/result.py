@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import files
+from headrace._columns import label
+from headrace._table import FIT, LOOK, Table, without_missing
+from headrace._table_given import as_frame as given_frame
+from headrace._table_given import as_numbers
+from headrace.choosing.columns import Columns
 from headrace.diagnosis.findings import wrapped
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
@@ -17,6 +24,7 @@ __all__ = ["Choice", "Tried", "told_of"]
 
 Floats = NDArray[np.float64]
 
+PLAIN = Columns(Table(()))  # of nothing
 SIMPLE = ("Gaussian", "linear Gaussian", "kernel density")
 
 
@@ -65,6 +73,65 @@ class Choice:
     interrupted: bool
     """Whether Ctrl-C ended it."""
     seconds: float
+    columns: Columns = field(default=PLAIN, compare=False)
+    """What the columns of the table are: those of whole numbers were spread, and constant ones kept aside."""
+
+    def sample(self, n: int, context: Any = None, *, seed: Any = None, as_frame: bool = False) -> Any:
+        """Draw rows of the table as it came: whole numbers are rounded, and constant columns are there.
+
+        Args:
+            n, context, seed: As in `Flow.sample`.
+            as_frame: Whether to give a frame of the library of the one that was given, or else of pandas, with names
+                and dtypes.
+
+        Raises:
+            ImportError: pandas is not installed, for a frame.
+        """
+        row = None if context is None else as_numbers("context", context)
+        drawn = self.flow.sample(n, row, seed=seed, dtype="float64" if self.columns.dtype == "float64" else None)
+        if not (self.columns.matter or as_frame):
+            return drawn
+        rows = self.columns.table.back(np.asarray(drawn))
+        return given_frame(rows, self.columns.table, self.columns.names, self.columns.library) if as_frame else rows
+
+    def log_prob(self, x: Any, context: Any = None) -> Floats:
+        """The log density of rows of the table as it came, shape (rows,): of whole numbers a log probability.
+
+        A row with another number in a constant column has -inf, with a warning; one that misses a number has NaN
+        where such rows were dropped.
+        """
+        rows, given = self.columns.opened(x, context)
+        table = self.columns.table
+        labels = [label(i, self.columns.names) for i in range(rows.shape[1])]
+        if table.missing == "refuse":
+            without_missing(rows, labels, table.missing, "x")
+        return table.log_prob(self.flow.log_prob, rows, given)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the density to a file, with what became of the columns.
+
+        `headrace sample`, `score` and `diagnose`, and pictures, treat rows accordingly then; `headrace.load` gives
+        `flow` alone.
+        """
+        files.save(self.flow, path, self.columns.notes())
+
+    def _to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]:
+        """What `headrace.diagnose` is given, as the flow has it."""
+        own = self.columns.kept_names if names is None else tuple(names)
+        if own is not None and len(own) == len(self.columns.table.columns):
+            own = tuple(own[i] for i in self.columns.table.kept)
+        found = self._looked_at((x, context, weights), "x", LOOK)
+        if training is None:
+            return *found, None, own
+        parts = training if isinstance(training, tuple) else (training,)
+        return *found, self._looked_at((*parts, None, None)[:2], "training", FIT), own
+
+    def _looked_at(self, parts: tuple[Any, ...], told: str, purpose: int) -> tuple[Any, ...]:
+        rows = self.columns.opened(*parts, told=told)
+        found: tuple[Any, ...] = self.columns.table.to_look_at(
+            *rows, names=self.columns.names, told=told, purpose=purpose
+        )
+        return found
 
     def __repr__(self) -> str:
         """The best one."""
@@ -86,6 +153,8 @@ class Choice:
             behind = "" if one is self.table[0] else f"{one.behind:.4f} ± {one.behind_error:.4f}"
             lines.append(f"  {one.name:<{width}}{mean:<20}{behind:<20}{one.seconds:7.1f} s  {one.state}".rstrip())
         lines += ["", *wrapped(f"Judged by {self.judged_by}."), *wrapped(told_of(self.name, self.as_good))]
+        for text in self.columns.lines():
+            lines += wrapped(text)
         if self.interrupted:
             lines += wrapped("Interrupted: this is the best so far.")
         if self.diagnosis is not None:

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from headrace._fit.clock import Clock
 from headrace._progress import bar
 from headrace.choosing import simple
 from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by
+from headrace.choosing.columns import Columns, learnt
 from headrace.choosing.result import Choice, Floats, Judged, compared
-from headrace.choosing.rows import Sample, folds, names_of, opened, parted
+from headrace.choosing.rows import Sample, folds, parted
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose
@@ -44,6 +45,9 @@ def auto(
     families: Sequence[str] = FAMILIES,
     bounds: Bounds | None = None,
     names: Sequence[str] | None = None,
+    discrete: Any = "auto",
+    jitter: Any = None,
+    missing: str = "refuse",
     dtype: DTypeLike = "float32",
     seed: int = 0,
     progress: bool = True,
@@ -58,23 +62,32 @@ def auto(
     How far fits come depends on the machine, so that the result is not the same twice.
 
     Args:
-        x: Shape (rows, features), float32 or float64; at least 4 rows.
+        x: Shape (rows, features), an array or a frame; at least 4 rows. A column with one value in all rows is kept
+            aside, and put back by `Choice.sample`.
         seconds: For the fits; the look at the best comes after them.
         context: Shape (rows, context), or (rows,) for one column: what the density is conditioned on. Then there is no
             kernel density and no dual ascent, and the mean of the Gaussian is linear in it.
         weights: Shape (rows,): weights of the rows, not negative.
         families: Of "maf", "nsf", "realnvp" and "dual-ascent", which to try.
-        bounds: For each column ``(low, high)`` or None, as in `MAF`.
-        names: Of the columns, for the diagnosis; by default those of a frame.
+        bounds: For each column ``(low, high)`` or None, as in `MAF`; whole numbers may be these.
+        names: Of the columns, for the diagnosis and for files; by default those of a frame.
+        discrete: Which columns are whole numbers or truth values: they are spread by noise for the fits, and rounded in
+            samples (docs/tables.md). "auto": the columns of frames that have such dtypes, and arrays of integers; None
+            for none; or a list of columns, by number or name.
+        jitter: Uniform noise for columns of other numbers whose values repeat: None; "auto", as wide as the smallest
+            gap between two values; a width; or a dict of widths by number or name.
+        missing: "refuse" rows with NaN, with the counts of each column; or "drop" them.
         dtype: Of the flows, "float32" or "float64".
         seed: Of the rows held out, of fresh weights and of the order of rows.
         progress: Whether to show a bar on the standard error.
 
     Returns:
-        A `Choice`; print it. Ctrl-C ends it with the best so far.
+        A `Choice`; print it. Its `sample`, `log_prob` and `save` are those of the table as it came, and its `flow` is
+        the density of columns that are spread and not constant. Ctrl-C ends it with the best so far.
 
     Raises:
-        TypeError, ValueError: as `Flow.fit`; fewer than 4 rows; nothing to try.
+        TypeError, ValueError: as `Flow.fit`; missing values, unless they are to be dropped; fewer than 4 rows; nothing
+            to try.
 
     >>> import numpy as np, headrace as hr
     >>> rng = np.random.default_rng(0)
@@ -86,20 +99,42 @@ def auto(
     """
     clock = Clock(check.number("seconds", seconds, above=0.0, below=np.inf))
     key = check.integer("seed", seed, most=2**31 - 1)
-    shape = np.shape(x)
-    features = int(shape[1]) if len(shape) == 2 else 1
-    support = support_or_none(bounds, features)
-    sample = opened(x, context, weights, support, features)
+    sample, columns, bounds = learnt(
+        x,
+        context,
+        weights,
+        bounds=bounds,
+        names=names,
+        discrete=discrete,
+        jitter=jitter,
+        missing=missing,
+        seed=key,
+    )
+    return search(sample, columns, clock, families=families, bounds=bounds, dtype=dtype, seed=key, progress=progress)
+
+
+def search(
+    sample: Sample,
+    columns: Columns,
+    clock: Clock,
+    *,
+    families: Sequence[str] = FAMILIES,
+    bounds: Bounds | None = None,
+    dtype: DTypeLike = "float32",
+    seed: int = 0,
+    progress: bool = True,
+) -> Choice:
+    """`auto` for rows as densities have them."""
     if len(sample) < LEAST:
         raise ValueError(f"x: expected at least {LEAST} rows of a weight above 0, got {len(sample)}")
+    support = support_or_none(bounds, sample.features)
     chosen = tuple(dict.fromkeys(check.choice("families", one, FAMILIES) for one in _listed(families)))
-    setting = Setting(features, sample.contexts, bounds, check.float_dtype("dtype", dtype), key)
+    setting = Setting(sample.features, sample.contexts, bounds, check.float_dtype("dtype", dtype), seed)
     few = len(sample) < FEW
-    trials = [Trial(one, key) for one in candidates(chosen, setting, few=few)]
+    trials = [Trial(one, seed) for one in candidates(chosen, setting, few=few)]
     kind = _FewRows if few else _ManyRows
-    return kind(sample, trials, setting, support, clock, bool(progress)).go(
-        names_of(x, features) if names is None else names
-    )
+    found = kind(sample, trials, setting, support, clock, bool(progress)).go(columns.kept_names)
+    return replace(found, columns=columns)
 
 
 def _listed(families: Any) -> list[Any]:

@@ -55,7 +55,8 @@ def diagnose(
 
     Args:
         flow: On any device; it is looked at on the CPU. An `Ensemble` has no latent rows, and is not looked at by them.
-            Or a fitted `FlowDensity`: rows are then treated as its own were, and whole numbers get noise.
+            Or a fitted `FlowDensity`, or what `auto` gave: rows are then treated as its own were, and whole numbers get
+            noise.
         x: Rows held out, shape (rows, features): rows that the fit, its choice of an epoch included, has not seen.
         context: Shape (rows, context), as in `Flow.log_prob`.
         weights: Shape (rows,). Rows are kept with a probability of weight / largest weight for all tests, which then
@@ -78,11 +79,11 @@ def diagnose(
     >>> diagnosis.p_value < 1e-6, diagnosis.tests[0].sentence
     (True, 'latent coordinate 1 has mean 0.006 and standard deviation 1.187 where 0 and 1 are expected')
     """
-    if hasattr(flow, "flow_"):  # a FlowDensity, without scikit-learn in between
+    if hasattr(flow, "_to_look_at"):  # a FlowDensity, without scikit-learn in between, or a Choice
         if context_names is None and (told := getattr(context, "columns", None)) is not None:  # of a frame
             context_names = [str(name) for name in told]
         x, context, weights, training, names = flow._to_look_at(x, context, weights, training, names)
-        flow = flow.flow_
+        flow = flow.flow_ if hasattr(flow, "flow_") else flow.flow
     if not isinstance(flow, (Flow, Ensemble)):
         raise TypeError(f"flow: expected a flow, an ensemble or a fitted FlowDensity, got {check.kind_of(flow)}")
     key = check.integer("seed", seed, most=2**63 - 1)

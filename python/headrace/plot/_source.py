@@ -18,6 +18,7 @@ from headrace._arrays.frames import is_frame
 from headrace._fit.rows import open_rows
 from headrace._output import printable
 from headrace._pictures import NO_MATPLOTLIB, can_draw
+from headrace.choosing.result import Choice
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 
@@ -97,7 +98,7 @@ def require() -> None:
 
 
 def density_of(flow: Any) -> Drawn:
-    """A flow, an ensemble, a fitted `FlowDensity`, or the path of a file that holds one of the former.
+    """A flow, an ensemble, a fitted `FlowDensity`, a `Choice`, or the path of a file that holds one of the former.
 
     Raises:
         TypeError: none of these.
@@ -115,9 +116,14 @@ def density_of(flow: Any) -> Drawn:
         table = None if table is None or not _matters(table) else table
         names = told if table is None or told is None else tuple(told[i] for i in table.kept)
         flow = flow.flow_
+    elif isinstance(flow, Choice):
+        told, names = flow.columns.names, flow.columns.kept_names
+        context_names = flow.columns.context_names or None
+        table = flow.columns.table if flow.columns.matter else None
+        flow = flow.flow
     if not isinstance(flow, (Flow, Ensemble)):
         raise TypeError(
-            f"flow: expected a flow, an ensemble, a fitted FlowDensity or a path, got {check.kind_of(flow)}"
+            f"flow: expected a flow, an ensemble, a fitted FlowDensity, a Choice or a path, got {check.kind_of(flow)}"
         )
     own = flow if flow.device == "cpu" else flow.to("cpu")
     fits = names is not None and len(names) == own.features

@@ -1,0 +1,158 @@
+"""Tables as they come to `headrace.auto`: rows as densities have them, and the way back."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace import _columns, _table
+from headrace import _table_given as given
+from headrace._arrays import frames
+from headrace._arrays.caller import Caller
+from headrace._fit.rows import check_inside
+from headrace.choosing.rows import Sample, names_of, opened
+from headrace.transforms.support import Bounds, support_or_none
+
+__all__ = ["Columns", "learnt"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a table are, and are called."""
+
+    table: _table.Table
+    """What became of each."""
+    names: tuple[str, ...] | None = None
+    context_names: tuple[str, ...] | None = None
+    dtype: str = "float64"
+    """Of the numbers that were given."""
+    library: str | None = None
+    """Of the frame that was given, "pandas" or "polars"."""
+
+    @property
+    def kept_names(self) -> tuple[str, ...] | None:
+        """Of the columns that a density has."""
+        return None if self.names is None else tuple(self.names[i] for i in self.table.kept)
+
+    @property
+    def matter(self) -> bool:
+        """Whether rows of the table are not simply those of a density."""
+        return not self.table.is_plain or self.table.missing == "drop"
+
+    def opened(self, x: Any, *others: Any, told: str = "x") -> list[Any]:
+        """Rows of such a table as numbers, NaN where one is missing, and what belongs to them."""
+        caller = Caller()
+        rows, *rest = (
+            None if part is None else caller.open(name, given.as_numbers(name, part))
+            for name, part in zip((told, "context", "weights"), (x, *others), strict=False)
+        )
+        if rows is None or rows.ndim != 2 or rows.shape[1] != len(self.table.columns):
+            shape = None if rows is None else rows.shape
+            raise ValueError(f"{told}: expected rows of {len(self.table.columns)} columns, got shape {shape}")
+        return [rows, *rest]
+
+    def notes(self) -> dict[str, str]:
+        """What a file of the density keeps."""
+        found = {"dtype": self.dtype}
+        if self.names is not None and self.context_names is not None:
+            told = {"features": list(self.kept_names or ()), "context": list(self.context_names)}
+            found["columns"] = json.dumps(told)
+        if self.matter:
+            found["table"] = _table.note(self.table, self.names)
+        return found
+
+    def lines(self) -> list[str]:
+        """What was done to them, in words."""
+        labels = [_columns.label(i, self.names).removeprefix("column ") for i in range(len(self.table.columns))]
+        whole = [i for i in self.table.kept if self.table.columns[i].is_discrete and self.table.columns[i].width]
+        spread = [i for i in self.table.kept if not self.table.columns[i].is_discrete and self.table.columns[i].width]
+        constant = [i for i, one in enumerate(self.table.columns) if one.constant is not None]
+        return [
+            f"{what}: {', '.join(labels[i] for i in which[:8])}{' …' if len(which) > 8 else ''}."
+            for what, which in (
+                ("Whole numbers, spread for the fits and rounded in samples", whole),
+                ("Spread by noise, as values repeat", spread),
+                ("One value alone, kept aside and put back in samples", constant),
+            )
+            if which
+        ]
+
+
+def learnt(
+    x: Any,
+    context: Any,
+    weights: Any,
+    *,
+    bounds: Bounds | None,
+    names: Sequence[str] | None,
+    discrete: Any,
+    jitter: Any,
+    missing: str,
+    seed: int,
+) -> tuple[Sample, Columns, Bounds | None]:
+    """Rows as densities have them, what their columns are, and the bounds of those that are left."""
+    check.choice("missing", missing, _table.MISSING)
+    x = frames.inferred(x)
+    seen, library, dropped = _table.kinds_of(x), given.library_of(x), missing == "drop"
+    shape = np.shape(x)
+    features = int(shape[1]) if len(shape) == 2 else 1
+    called = names_of(x, features) if names is None else _checked(names, features)
+    support = support_or_none(bounds, features)
+    told = getattr(context, "columns", None)
+    caller = Caller()
+    parts: list[Any] = [
+        None if part is None else caller.open(name, given.as_numbers(name, part))
+        for name, part in (("x", x), ("context", context), ("weights", weights))
+    ]
+    rows = parts[0]
+    if rows is not None and rows.ndim == 2 and len(rows):
+        parts = _present(rows, parts[1:], called, missing)
+    sample = opened(*parts, None, features)
+    if dropped and not len(sample):
+        raise ValueError("x: expected rows that miss no number, got none")
+    if message := _columns.about_index(sample.x, called):
+        warnings.warn(f"x: {message}; drop it if it is an index", RuntimeWarning, stacklevel=3)
+    table = given.learn(
+        sample.x, seen, discrete=discrete, jitter=jitter, missing=missing, support=support, names=called, told="x"
+    )
+    table = replace(table, seed=seed)
+    if message := _table.about_repeats(sample.x, table, called):
+        warnings.warn(f"x: {message}", RuntimeWarning, stacklevel=3)
+    own: Any = table.bounds(bounds) if bounds is not None else None
+    sample = replace(sample, x=np.ascontiguousarray(table.spread(sample.x)))
+    if (ends := support_or_none(own, len(table.kept))) is not None:
+        check_inside("x", sample.x, ends, tuple(_columns.label(i, called) for i in table.kept))
+    if not sample.contexts:
+        context_names: tuple[str, ...] | None = ()
+    else:
+        context_names = None if told is None or len(told) != sample.contexts else tuple(map(str, told))
+    own_names = None if called is None else tuple(called)
+    return sample, Columns(table, own_names, context_names, sample.x.dtype.name, library), own
+
+
+def _checked(names: Sequence[str], features: int) -> list[str]:
+    if isinstance(names, str) or not np.iterable(names) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"names: expected a sequence of {features} texts, got {check.kind_of(names)}")
+    check.length("names", list(names), features)
+    return list(names)
+
+
+def _present(rows: NDArray[Any], others: Sequence[Any], names: Sequence[str] | None, missing: str) -> list[Any]:
+    """Rows that miss no number, and what belongs to them, which may miss none either."""
+    labels = [_columns.label(i, names) for i in range(rows.shape[1])]
+    good = _table.without_missing(rows, labels, missing, "x")
+    fitting = [part is not None and len(part) == len(rows) for part in others]
+    if missing == "drop":
+        for part, fits in zip(others, fitting, strict=True):
+            if fits:
+                good = good & ~np.isnan(part.reshape(len(rows), -1)).any(axis=1)
+    if good.all():
+        return [rows, *others]
+    return [rows[good], *(part[good] if fits else part for part, fits in zip(others, fitting, strict=True))]
