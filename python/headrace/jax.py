@@ -18,6 +18,7 @@ from headrace import _arguments as check
 
 check.framework("jax", jax.__version__, (0, 5))
 
+from headrace._one_flow import no_flow  # noqa: E402
 from headrace._xla import Structure, axes_of, structure_of, varying  # noqa: E402
 from headrace.bases import Base, Logistic  # noqa: E402
 from headrace.flow import Flow  # noqa: E402
@@ -328,7 +329,7 @@ def _structure(flow: Any) -> Structure:
     elif isinstance(flow, Flow):
         own = structure_of(flow)
     else:
-        raise TypeError(f"flow: expected a headrace flow or a structure of headrace.jax, got {check.kind_of(flow)}")
+        raise no_flow("a headrace flow or a structure of headrace.jax", flow)
     if own.dtype == np.float64 and not jax.config.jax_enable_x64:
         raise ValueError(
             "flow: expected a dtype that JAX can hold, got float64 while jax_enable_x64 is off; call "

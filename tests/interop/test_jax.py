@@ -17,6 +17,7 @@ from jax import numpy as jnp  # noqa: E402
 from jax.test_util import check_grads  # noqa: E402
 
 import headrace.jax as hj  # noqa: E402
+from frameworks import NO_FLOWS  # noqa: E402
 from headrace import _xla  # noqa: E402
 
 COMPILED = hasattr(_cpu, "xla_handlers")
@@ -509,6 +510,13 @@ def test_bad_arguments_are_named_while_tracing(error, message, given):
     arguments = given(flow, *arrays(flow))
     with pytest.raises(error, match=message):
         jax.eval_shape(lambda: hj.log_prob(*arguments))
+
+
+def test_what_is_no_flow_says_what_to_give():
+    for wrong, said in NO_FLOWS:
+        for call in (hj.FlowModule, hj.structure, hj.freeze):
+            with pytest.raises(TypeError, match=f"flow: expected a headrace flow .*got {said}"):
+                call(wrong())
 
 
 def test_other_bad_arguments():

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from headrace import _arguments as check
 from headrace import files
+from headrace._one_flow import no_flow
 from headrace.flow import Flow
 from headrace.torch import _autograd, _noise
 from headrace.torch._operators import Compiled
@@ -224,7 +225,7 @@ class FlowModule(_Module):
     def __init__(self, flow: Flow) -> None:
         """See the class."""
         if not isinstance(flow, Flow):
-            raise TypeError(f"flow: expected a Flow, got {check.kind_of(flow)}")
+            raise no_flow("a Flow", flow)
         super().__init__(flow)
 
     @property
@@ -235,7 +236,7 @@ class FlowModule(_Module):
     @flow.setter
     def flow(self, flow: Flow) -> None:
         if not isinstance(flow, Flow):
-            raise TypeError(f"flow: expected a Flow, got {check.kind_of(flow)}")
+            raise no_flow("a Flow", flow)
         own = self._entry.flow
         fixed = ("_chain", "_base", "_standardize_context")
         if "bf16" in {flow.matmul, own.matmul} or any(getattr(flow, name) is not getattr(own, name) for name in fixed):
