@@ -23,7 +23,7 @@ from headrace import _core
 from headrace._core import cpu
 from headrace.flow import Flow
 
-__all__ = ["Direction", "Structure", "structure_of"]
+__all__ = ["NO_FORWARD", "Direction", "Structure", "structure_of"]
 
 Arrays = tuple[Any, ...]
 _lock = threading.Lock()
@@ -32,6 +32,12 @@ _MOST_KEPT = 32  # numbers of a derivative by parameters, for each number of the
 
 _ONCE = (
     "only first derivatives in reverse mode are there: the compiled core of headrace has no derivatives of gradients"
+)
+
+NO_FORWARD = (
+    "forward mode (jvp, jacfwd, linearize) of a flow: the compiled core of headrace has derivatives in reverse mode "
+    "alone; call jax.grad, jax.vjp or jax.jacrev. Forward over reverse, as in jax.hessian, needs second derivatives, which "
+    "are not there either"
 )
 
 

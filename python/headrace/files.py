@@ -6,6 +6,7 @@ file, and every size in headrace's header is compared with the tensors before an
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -182,6 +183,15 @@ def checksums(module: Filed) -> tuple[str, str]:
     arrays = {**module.named_parameters(), **module._fixed_arrays()}
     text = json.dumps(header_of(module), allow_nan=False, separators=(",", ":"))
     return _checksum(text, {}), _checksum("", {name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+
+def structure_checksum(flow: Filed) -> str:
+    """Of all that belongs to a density but its parameters, their dtype and the name of its class."""
+    header = {**header_of(flow), "kind": None, "matmul": flow.matmul}
+    fixed = {name: np.ascontiguousarray(array) for name, array in flow._fixed_arrays().items()}
+    return hashlib.blake2b(
+        json.dumps(header, separators=(",", ":")).encode() + _checksum("", fixed).encode(), digest_size=16
+    ).hexdigest()
 
 
 def save_state(path: str, key: str, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -6,9 +6,10 @@ CUDA devices that headrace can use, on XLA's stream.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import numpy as np
@@ -18,7 +19,8 @@ from headrace import _arguments as check
 
 check.framework("jax", jax.__version__, (0, 5))
 
-from headrace._xla import Structure, axes_of, structure_of, varying  # noqa: E402
+from headrace._one_flow import no_flow  # noqa: E402
+from headrace._xla import NO_FORWARD, Structure, axes_of, structure_of, varying  # noqa: E402
 from headrace.bases import Base, Logistic  # noqa: E402
 from headrace.flow import Flow  # noqa: E402
 from headrace.tails import Independent, NormalMixture, StudentT, Uniform  # noqa: E402
@@ -127,14 +129,16 @@ def sample_and_log_prob(
 
 
 @jax.tree_util.register_pytree_with_keys_class
+@dataclasses.dataclass(init=False, repr=False, eq=False)
 class FlowModule:
     """A flow as a pytree: its parameters are the one leaf, its structure is static.
 
     jit, grad, vmap, scan, optimisers and what else takes pytrees take it. It is never changed; `with_params` gives
-    another one, and so does `jax.tree.map`.
+    another one, and so do `jax.tree.map` and `dataclasses.replace`.
 
     Args:
         flow: A flow on the CPU. Later changes of it change nothing here.
+        params, structure: In the place of a flow, both of them, as `dataclasses.replace` calls it.
 
     Attributes:
         params: Shape (n,), or None in a frozen module.
@@ -150,10 +154,17 @@ class FlowModule:
     params: Any
     structure: Structure
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow | None = None, *, params: Any = None, structure: Structure | None = None) -> None:
         """See the class."""
-        own = _structure(flow)
-        vars(self).update(structure=own, params=jnp.array(flow.parameters, own.dtype))
+        if flow is None and structure is not None:
+            own = _structure(structure)
+            _params(own, params)
+        elif params is not None or structure is not None:
+            raise TypeError("flow: expected no flow beside params and structure; see with_params, dataclasses.replace")
+        else:
+            own, given = _structure(flow), cast("Flow", flow)
+            params = jnp.array(given.parameters, own.dtype)
+        vars(self).update(structure=own, params=params)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refused: what is compiled would not see it."""
@@ -257,7 +268,13 @@ class _Rows:
         """Results of a direction."""
         arrays = (self.params, self.x, self.context)
         axes = axes_of(*arrays)  # marked out here, the gradient of what devices share is summed over them
-        results: tuple[Any, ...] = self.structure.direction(**direction).call(*(varying(a, axes) for a in arrays))
+        call = self.structure.direction(**direction).call
+        try:
+            results: tuple[Any, ...] = call(*(varying(a, axes) for a in arrays))
+        except TypeError as error:
+            if "forward-mode" in str(error):  # JAX's own reason says what it cannot do, and not what can be done
+                raise NotImplementedError(NO_FORWARD) from error
+            raise
         return results
 
     def numbers(self, row: Any) -> Any:
@@ -328,7 +345,7 @@ def _structure(flow: Any) -> Structure:
     elif isinstance(flow, Flow):
         own = structure_of(flow)
     else:
-        raise TypeError(f"flow: expected a headrace flow or a structure of headrace.jax, got {check.kind_of(flow)}")
+        raise no_flow("a headrace flow or a structure of headrace.jax", flow)
     if own.dtype == np.float64 and not jax.config.jax_enable_x64:
         raise ValueError(
             "flow: expected a dtype that JAX can hold, got float64 while jax_enable_x64 is off; call "

@@ -1,8 +1,10 @@
 """headrace.jax: values and gradients against the flow's own, and what JAX makes of its functions."""
 
 import copy
+import dataclasses
 import gc
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from jax import numpy as jnp  # noqa: E402
 from jax.test_util import check_grads  # noqa: E402
 
 import headrace.jax as hj  # noqa: E402
+from frameworks import NO_FLOWS  # noqa: E402
 from headrace import _xla  # noqa: E402
 
 COMPILED = hasattr(_cpu, "xla_handlers")
@@ -298,8 +301,12 @@ def test_second_derivatives_and_forward_mode_are_refused_with_the_reason():
             jax.grad(lambda x, function=function: jax.grad(function)(x).sum())(x)
         with pytest.raises(NotImplementedError, match="only first derivatives"):
             jax.hessian(function)(x)
-        with pytest.raises(TypeError, match="custom_vjp"):
-            jax.jvp(function, (x,), (x,))
+        push = partial(jax.jvp, function)
+        for forward in (jax.jacfwd(function), jax.jit(jax.jacfwd(function)), lambda x, push=push: push((x,), (x,))):
+            with pytest.raises(NotImplementedError, match=r"reverse mode alone; call .*jax\.jacrev"):
+                forward(x)
+        with pytest.raises(TypeError, match="custom_vjp"):  # raised by JAX, after headrace was called
+            jax.jvp(jax.jit(function), (x,), (x,))
 
 
 # ---- transformations -------------------------------------------------------------------------------------------------
@@ -406,11 +413,34 @@ def test_a_module_is_a_pytree_of_one_leaf():
         np.testing.assert_array_equal(other.log_prob(x, c), module.log_prob(x, c))
 
 
+def test_a_module_is_a_dataclass_that_can_be_replaced():
+    module, (p, x, c) = hj.FlowModule(made()), arrays(made())
+    assert [field.name for field in dataclasses.fields(module)] == ["params", "structure"]
+    halved = jax.jit(lambda m, p: dataclasses.replace(m, params=0.5 * p))(module, p)
+    np.testing.assert_array_equal(halved.params, 0.5 * p)
+    np.testing.assert_array_equal(module.params, p)
+    np.testing.assert_array_equal(halved.log_prob(x, c), hj.log_prob(module.structure, 0.5 * p, x, c))
+    assert jax.tree.structure(halved) == jax.tree.structure(module)
+    frozen = module.freeze()
+    assert dataclasses.replace(frozen).structure is frozen.structure
+    turned = dataclasses.replace(module, structure=hj.structure(made()))
+    np.testing.assert_array_equal(turned.log_prob(x, c), module.log_prob(x, c))
+    with pytest.raises(ValueError, match=r"params: expected shape \(\d+,\), got \(3,\)"):
+        dataclasses.replace(module, params=p[:3])
+    with pytest.raises(TypeError, match="params: expected an array"):
+        dataclasses.replace(module, structure=made(), params=None)
+    with pytest.raises(TypeError, match="flow: expected no flow beside params and structure"):
+        hj.FlowModule(made(), params=p)
+
+
 def test_a_module_keeps_what_it_was_made_of():
     flow = hr.MAF(2, transforms=2, hidden=(8,), dtype="float64")
     module, x = hj.FlowModule(flow), jnp.ones((3, 2))
     call = jax.jit(lambda x: module.log_prob(x))
     before = np.asarray(call(x))
+    flow.parameters = 0.5 * flow.parameters
+    np.testing.assert_array_equal(hj.FlowModule(flow).params, flow.parameters)
+    assert hj.FlowModule(flow).structure is module.structure
     flow.fit(np.random.default_rng(0).normal(5.0, 2.0, (200, 2)), epochs=1, progress=False)
     gc.collect()
     np.testing.assert_array_equal(call(x), before)
@@ -509,6 +539,13 @@ def test_bad_arguments_are_named_while_tracing(error, message, given):
     arguments = given(flow, *arrays(flow))
     with pytest.raises(error, match=message):
         jax.eval_shape(lambda: hj.log_prob(*arguments))
+
+
+def test_what_is_no_flow_says_what_to_give():
+    for wrong, said in NO_FLOWS:
+        for call in (hj.FlowModule, hj.structure, hj.freeze):
+            with pytest.raises(TypeError, match=f"flow: expected a headrace flow .*got {said}"):
+                call(wrong())
 
 
 def test_other_bad_arguments():

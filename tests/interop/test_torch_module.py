@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 from torch.autograd import forward_ad, gradcheck  # noqa: E402
 from torch.func import functional_call, grad, jacrev, vmap  # noqa: E402
 
+from frameworks import NO_FLOWS  # noqa: E402
 from headrace.torch import FlowModule, TransformModule, _autograd  # noqa: E402
 
 FAMILIES = {
@@ -563,6 +564,11 @@ def test_errors_name_the_argument():
     x, context = rows(5, 3), rows(5, CONTEXT)
     with pytest.raises(TypeError, match="flow: expected a Flow"):
         FlowModule(hr.Permutation([1, 0]))
+    for wrong, said in NO_FLOWS:
+        with pytest.raises(TypeError, match=f"flow: expected a Flow, got {said}"):
+            FlowModule(wrong())
+        with pytest.raises(TypeError, match=said):
+            module.flow = wrong()
     with pytest.raises(TypeError, match="x: expected a tensor"):
         module.log_prob(x.numpy(), context)
     with pytest.raises(ValueError, match=r"x: expected shape \(\.\.\., 3\), got \(5, 2\)"):

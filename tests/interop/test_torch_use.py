@@ -238,6 +238,88 @@ def test_modules_stand_where_zukos_do():
     assert (module.vector.grad != 0).any()
 
 
+# ---- ensembles -------------------------------------------------------------------------------------------------------
+
+
+class Scorer(torch.nn.Module):
+    """A flow as a part of a module."""
+
+    def __init__(self, flow):
+        super().__init__()
+        self.flow = FlowModule(flow)
+
+    def forward(self, x):
+        return self.flow.log_prob(x)
+
+
+def stacked(modules, base=None):
+    """The modules as one function, as PyTorch's tutorial on ensembles has it."""
+    base = copy.deepcopy(modules[0]).to("meta") if base is None else base
+    parameters, buffers = torch.func.stack_module_state(modules)
+    call = lambda p, b, x: torch.func.functional_call(base, (p, b), (x,))  # noqa: E731
+    return lambda x: torch.func.vmap(call, (0, 0, None))(parameters, buffers, x)
+
+
+def small(seed, order=(0, 1, 2)):
+    return hr.Flow([hr.Permutation(list(order)), *hr.MAF(3, transforms=1, hidden=(8,), seed=seed).transforms])
+
+
+def fitted(seed):
+    flow = hr.MAF(3, transforms=1, hidden=(8,), seed=seed)
+    return flow.fit(rows(200, 3, seed=seed).numpy() * 3 + seed, epochs=1, progress=False, seed=seed) and flow
+
+
+@pytest.mark.parametrize("change", [lambda m: m, torch.nn.Module.double, copy.deepcopy], ids=["made", "double", "copy"])
+def test_modules_of_one_structure_are_an_ensemble(change):
+    modules = [change(Scorer(small(seed))) for seed in range(3)]
+    x = rows(10, 3).to(modules[0].flow.vector.dtype)
+    for base in (None, modules[1]):
+        for got, module in zip(stacked(modules, base)(x), modules, strict=True):
+            torch.testing.assert_close(got, module(x))
+    own = modules[0].state_dict()
+    assert sorted(own) == ["flow._extra_state", "flow.vector"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [lambda: small(1, (2, 1, 0)), lambda: small(1).to("cpu", "bf16"), lambda: hr.Flow(small(1).transforms[1:])],
+    ids=["order", "matmul", "transforms"],
+)
+def test_an_ensemble_of_other_structures_is_refused(other):
+    modules = [Scorer(small(0)), Scorer(other())]
+    for base in (None, *modules):
+        with pytest.raises(ValueError, match="structure: expected the state of modules that differ in `vector` alone"):
+            stacked(modules, base)(rows(10, 3))
+
+
+def test_an_ensemble_of_fits_on_other_rows_is_refused():
+    """Each is standardised by its own rows, which one module cannot be for all."""
+    modules, x = [Scorer(fitted(seed)) for seed in range(2)], rows(10, 3)
+    with pytest.raises(ValueError, match=r"standardisation .*headrace\.Ensemble"):
+        stacked(modules)(x)
+    loaded = Scorer(hr.MAF(3, transforms=1, hidden=(8,)))
+    loaded.load_state_dict(modules[1].state_dict())
+    with pytest.raises(ValueError, match="structure: expected"):
+        stacked([modules[0], loaded])(x)
+    torch.testing.assert_close(stacked([loaded, modules[1]])(x)[0], modules[1](x))
+    assigned = Scorer(small(0))
+    assigned.flow = FlowModule(modules[1].flow.flow)
+    torch.testing.assert_close(stacked([modules[1], assigned])(x)[1], modules[1](x))
+
+
+def test_an_average_of_modules_is_one():
+    """With its buffers, in whose place nothing is averaged."""
+    module, x = Scorer(small(0)), rows(10, 3)
+    average = torch.optim.swa_utils.AveragedModel(module, use_buffers=True)
+    for _ in range(3):
+        average.update_parameters(module)
+    torch.testing.assert_close(average(x), module(x))
+    torch.testing.assert_close(stacked([module, average.module])(x)[1], module(x))
+    empty = Scorer(small(0)).to("meta").to_empty(device="cpu")
+    empty.load_state_dict(module.state_dict())
+    torch.testing.assert_close(stacked([module, empty])(x)[1], module(x))
+
+
 # ---- processes -------------------------------------------------------------------------------------------------------
 
 

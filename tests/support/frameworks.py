@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+import headrace as hr
+
 NAMES = ("numpy", "torch", "jax", "pandas")
+
+# What might be given for a flow, and what the error says.
+NO_FLOWS = [
+    (hr.DualAscentFlow, r"DualAscentFlow.* what its fit\(x\) returns, an AscentFlow"),
+    (lambda: hr.DualAscentFlow, r"the class DualAscentFlow.* what its fit\(x\) returns"),
+    (lambda: hr.Ensemble([hr.MAF(3, seed=s) for s in range(2)]), "Ensemble of 2 flows; make a module of each"),
+    (lambda: hr.Permutation([1, 0]), r"Permutation; .* headrace\.Flow\(\[transform\]\)"),
+    (lambda: None, "NoneType$"),
+]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ not keep it: whoever calls does. Operators are defined through `torch.library.Li
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import secrets
 import weakref
@@ -43,6 +44,7 @@ class Compiled:
         if "bf16" in (flow.matmul, self.matmul):  # which is part of the density, as "tf32" on a device is not
             self.matmul = flow.matmul
         self.flow = flow.to("cpu", "bf16" if flow.matmul == "bf16" else "exact")
+        self.mark = self._of_what_is_fixed()
         self._placed: dict[tuple[torch.dtype, torch.device], Flow] = {}
 
     def at(self, parameters: Tensor) -> Flow:
@@ -63,6 +65,14 @@ class Compiled:
             found = self.flow.astype(_NUMPY[parameters.dtype]).to(str(parameters.device), matmul)
             self._placed[place] = found
         return found
+
+    def _of_what_is_fixed(self) -> float:
+        """A number that tells one structure or standardisation from another, exact in float64."""
+        try:
+            structure = files.structure_checksum(self.flow)
+        except (TypeError, ValueError):  # a class that files do not know: like no other
+            structure = str(self.handle)
+        return float(int.from_bytes(hashlib.blake2b(structure.encode(), digest_size=6).digest(), "little"))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
         return Compiled(self.flow, self.matmul)

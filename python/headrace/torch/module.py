@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from headrace import _arguments as check
 from headrace import files
+from headrace._one_flow import no_flow
 from headrace.flow import Flow
 from headrace.torch import _autograd, _noise
 from headrace.torch._operators import Compiled
@@ -29,6 +30,9 @@ class _Module(nn.Module):
         super().__init__()
         self._entry = Compiled(flow, flow.matmul)
         self.vector = nn.Parameter(torch.from_numpy(self._entry.flow.parameters).to(flow.device))
+        # Stands for what is fixed where PyTorch stacks the tensors of several modules. In no state, which has it whole.
+        self._mark = torch.tensor(self._entry.mark, dtype=torch.float64, device=flow.device)
+        self.register_buffer("structure", self._mark, persistent=False)
         self._leaves: list[tuple[Tensor, int, int, bool]] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -59,6 +63,7 @@ class _Module(nn.Module):
                 f"{name}: expected features, context and parameters {sizes[0]}, as this module has, got {sizes[1]}"
             )
         self._entry.replace(flow)
+        self._set_mark()
 
     def get_extra_state(self) -> Tensor:
         """What is fixed: structure, standardisation, masks, matrices, as the bytes of a file."""
@@ -98,13 +103,36 @@ class _Module(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """For `.to`, `.double` and the like, which give the vector other memory."""
         super()._apply(fn, recurse)
+        self._set_mark()
         for leaf, begin, end, _ in self._leaves:
             leaf.grad = None
             leaf.data = self.vector.detach()[begin:end]
         return self
 
+    def _set_mark(self) -> None:
+        """What `.float()` rounded and `to_empty` forgot is made anew."""
+        mark = self._buffers["structure"]
+        assert mark is not None
+        self._mark = self._buffers["structure"] = mark.to(torch.float64).fill_(self._entry.mark)
+
+    def _check_mark(self, mark: Any) -> None:
+        """Of a buffer that somebody put in the place of the module's own, as `functional_call` does."""
+        if torch.compiler.is_compiling():  # the module itself is traced then
+            return
+        while torch._C._functorch.is_functorch_wrapped_tensor(mark):
+            mark = torch._C._functorch.get_unwrapped(mark)
+        if type(mark) is Tensor and not mark.is_meta and bool((mark != self._entry.mark).any()):
+            raise ValueError(
+                "structure: expected the state of modules that differ in `vector` alone, got others: their transforms, "
+                "orders, standardisation or matmul are not this module's, and torch.func.stack_module_state would "
+                "give all of them these. Call each module by itself; headrace.Ensemble is a mixture of any flows"
+            )
+
     def _own(self) -> Tensor:
         """`vector`, by a shorter way where there is one: attributes of modules are looked for in many places."""
+        mark = self._buffers.get("structure")
+        if mark is not self._mark:
+            self._check_mark(mark)
         found = self._parameters.get("vector")
         return self.vector if found is None else found
 
@@ -197,7 +225,7 @@ class FlowModule(_Module):
     def __init__(self, flow: Flow) -> None:
         """See the class."""
         if not isinstance(flow, Flow):
-            raise TypeError(f"flow: expected a Flow, got {check.kind_of(flow)}")
+            raise no_flow("a Flow", flow)
         super().__init__(flow)
 
     @property
@@ -208,7 +236,7 @@ class FlowModule(_Module):
     @flow.setter
     def flow(self, flow: Flow) -> None:
         if not isinstance(flow, Flow):
-            raise TypeError(f"flow: expected a Flow, got {check.kind_of(flow)}")
+            raise no_flow("a Flow", flow)
         own = self._entry.flow
         fixed = ("_chain", "_base", "_standardize_context")
         if "bf16" in {flow.matmul, own.matmul} or any(getattr(flow, name) is not getattr(own, name) for name in fixed):

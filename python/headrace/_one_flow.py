@@ -1,0 +1,29 @@
+"""What to give in the place of something that is like a flow but is not one: for modules of frameworks, of one flow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace import _arguments as check
+from headrace.ascent.dual_ascent import DualAscentFlow
+from headrace.ensemble import Ensemble
+from headrace.transforms.transform import Transform
+
+__all__ = ["no_flow"]
+
+
+def no_flow(expected: str, value: Any) -> TypeError:
+    """The error for such a thing as the argument `flow`."""
+    hint = ""
+    if isinstance(value, DualAscentFlow) or value is DualAscentFlow:
+        hint = ", which is how a flow is made of rows; give what its fit(x) returns, an AscentFlow"
+    elif isinstance(value, Ensemble):
+        hint = (
+            f" of {len(value)} flows; make a module of each, [FlowModule(flow) for flow in ensemble], whose "
+            "log-densities are mixed by a logsumexp with the log of ensemble.weights"
+        )
+    elif isinstance(value, Transform):
+        hint = "; a transform becomes a flow by headrace.Flow([transform])"
+    elif hasattr(value, "flow_"):
+        hint = "; give its fitted .flow_"
+    return TypeError(f"flow: expected {expected}, got {check.kind_of(value)}{hint}")
