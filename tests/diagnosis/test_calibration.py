@@ -282,6 +282,17 @@ def test_bands_hold_the_whole_histogram():
     assert narrower < stats.binom.ppf(0.9995, SEEDS, 0.95)
 
 
+@pytest.mark.parametrize("histograms", [3, 40])
+def test_bands_hold_all_of_several_histograms(histograms):
+    low, high = bands.histogram_band(400, 20, histograms=histograms)
+    counts = cases.rng("several histograms", histograms).multinomial(400, np.full(20, 0.05), (SEEDS, histograms))
+    inside = ((counts >= low) & (counts <= high)).all(axis=(1, 2)).sum()
+    assert inside >= stats.binom.ppf(0.0005, SEEDS, 0.95)
+    alone = bands.histogram_band(400, 20)
+    assert low < alone[0]
+    assert alone[1] < high
+
+
 def test_holm():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []

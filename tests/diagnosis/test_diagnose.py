@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import cases
 import headrace as hr
-from headrace.diagnosis import picture, run
+from headrace.diagnosis import bands, picture, run
 from headrace.diagnosis.baselines import gaussian_log_prob
 
 
@@ -244,7 +244,7 @@ def test_pictures_and_pages(kind, tmp_path):
     diagnosis.plot(tmp_path / "d.png")
     assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
     text = diagnosis.to_html()
-    assert text.count("<svg") == text.count("</svg>") == 4
+    assert text.count("<svg") == text.count("</svg>") == 6
     assert "<b>" not in text
     assert "<script" not in text
     assert not re.search(r"""(src|href)=["'](?!#)""", text)
@@ -255,6 +255,40 @@ def test_pictures_and_pages(kind, tmp_path):
     used = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text)
     assert {a or b for a, b in used} <= set(names)
     assert {svg.get("viewBox") is not None for svg in root.iter("{http://www.w3.org/2000/svg}svg")} == {True}
+
+
+def test_histograms_are_drawn_beside_their_bands():
+    """What artists hold is compared with the numbers, for latent coordinates, columns and log densities."""
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    rng = cases.rng("histograms drawn")
+    flow = hr.RealNVP(3, context=1, transforms=1, hidden=(4,), dtype="float64")
+    flow.parameters = np.zeros(flow.parameters.size)
+    x, context = rng.standard_normal((600, 3)) * [1.0, 1.0, 1.5], rng.standard_normal((600, 1))
+    diagnosis = hr.diagnose(flow, x, context, names=["a", "b", "a name of more than twenty letters"], progress=False)
+    for panel, histogram, oddest in (
+        (picture._transforms, diagnosis.rank_histogram, "coordinate 2"),
+        (picture._calibration, diagnosis.column_histogram, "a name of more than…"),
+    ):
+        axis = Figure().subplots()
+        panel(axis, diagnosis)
+        drawn = [one for one in axis.patches if hasattr(one, "get_data")]
+        assert sorted(map(tuple, (one.get_data().values for one in drawn))) == sorted(
+            tuple(histogram(i)[0]) for i in range(3)
+        )
+        low, high = bands.histogram_band(600, 20, histograms=3)
+        assert tuple(axis.collections[0].get_paths()[0].get_extents().intervaly) == (low, high)
+        assert low < diagnosis.rank_histogram(0)[1][0]  # of one histogram alone the band is narrower
+        named = {one.get_label(): one.get_data().values for one in drawn}
+        assert named[oddest].max() > high
+        assert all(heights.max() <= high for name, heights in named.items() if name != oddest)
+    alone = hr.diagnose(flow_of(), rows_of(flow_of(), 150)[0], progress=False)
+    axis = Figure().subplots()
+    picture._calibration(axis, alone)
+    heights = axis.patches[-1].get_data().values
+    assert len(heights) == picture.FEW_BINS
+    assert (heights == np.histogram(alone.regions, 10, (0.0, 1.0))[0]).all()
 
 
 def test_a_page_says_that_a_p_value_is_below_what_is_shown():

@@ -37,9 +37,12 @@ def gaussian(context=0):
     return hr.Flow([shift], dtype="float64")
 
 
-def diagnosis(path):
+def diagnosis(path, context=0):
+    given = rows(600, seed=1)[:, :context]
+    x = 1.2 * rows(600) + np.pad(given, ((0, 0), (0, 2 - context)))
     with mock.patch("headrace.diagnosis.classifier.find_spec", return_value=None):  # the same tests everywhere
-        hr.diagnose(gaussian(), 1.2 * rows(600), names=["a", "b"], progress=False).plot(path)
+        found = hr.diagnose(gaussian(context), x, given if context else None, names=["a", "b"], progress=False)
+    found.plot(path)
 
 
 PICTURES = {
@@ -48,6 +51,7 @@ PICTURES = {
     "latent": lambda path: hr.plot.latent(gaussian(), 1.2 * rows(600)).savefig(path),
     "conditional": lambda path: hr.plot.conditional(gaussian(1), rows(50)[:, :1], values=3).savefig(path),
     "diagnosis": diagnosis,
+    "calibration": lambda path: diagnosis(path, context=1),
 }
 
 

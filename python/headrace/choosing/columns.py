@@ -114,7 +114,7 @@ def learnt(
     rows = parts[0]
     if rows is not None and rows.ndim == 2 and len(rows):
         parts = _present(rows, parts[1:], called, missing)
-    sample = opened(*parts, None, features)
+    sample = opened(parts[0], parts[1], parts[2], None, features)
     if dropped and not len(sample):
         raise ValueError("x: expected rows that miss no number, got none")
     if message := _columns.about_index(sample.x, called):

@@ -16,7 +16,7 @@ __all__ = ["curve", "curve_band", "histogram_band"]
 Floats = NDArray[np.float64]
 
 POINTS = 100
-_SIMULATED = 2000
+_SIMULATED, _MOST_SIMULATED = 2000, 50_000
 _KEY = 0x62616E64  # of the simulation, which is the same each time
 
 
@@ -38,9 +38,13 @@ def curve_band(rows: int, curves: int = 1, level: float = 0.95) -> Floats:
 
 
 @functools.lru_cache(maxsize=64)
-def histogram_band(rows: int, bins: int, level: float = 0.95) -> tuple[int, int]:
-    """The least and the most that any of so many equal bins holds."""
-    drawn = np.random.default_rng(_KEY).multinomial(rows, np.full(bins, 1.0 / bins), _SIMULATED)
+def histogram_band(rows: int, bins: int, level: float = 0.95, histograms: int = 1) -> tuple[int, int]:
+    """The least and the most that any of so many equal bins holds, in all of so many histograms.
+
+    These may depend on each other, as those of columns do (Bonferroni).
+    """
+    simulated = min(max(_SIMULATED, 200 * histograms), _MOST_SIMULATED)
+    drawn = np.random.default_rng(_KEY).multinomial(rows, np.full(bins, 1.0 / bins), simulated)
     most = np.abs(drawn - rows / bins).max(axis=1)
-    width = np.quantile(most, level, method="higher")
+    width = np.quantile(most, 1.0 - (1.0 - level) / histograms, method="higher")
     return max(int(np.ceil(rows / bins - width)), 0), int(np.floor(rows / bins + width))

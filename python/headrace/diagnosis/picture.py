@@ -1,4 +1,4 @@
-"""Pictures of a diagnosis, by matplotlib: four panels, in colours that the colour-blind tell apart."""
+"""Pictures of a diagnosis, by matplotlib: six panels, in colours that the colour-blind tell apart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._output import replacing
+from headrace._output import printable, replacing
 from headrace._pictures import BAND, BLUE, GREY, INK, NAMED, NO_MATPLOTLIB, ORANGE, STYLE, can_draw
 from headrace.diagnosis import bands
 from headrace.diagnosis.distributions import normal_tail
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["draw", "vector_panels"]
 
 MOST_CURVES = 60  # of coordinates
+BINS, FEW_BINS, FEW_ROWS = 20, 10, 200  # of histograms, and of those of fewer rows
 
 
 def draw(diagnosis: Record, path: str) -> None:
@@ -34,8 +35,8 @@ def draw(diagnosis: Record, path: str) -> None:
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 8), layout="constrained")
-        for panel, axis in zip(_PANELS, figure.subplots(2, 2).flat, strict=True):
+        figure = Figure(figsize=(11, 12), layout="constrained")
+        for panel, axis in zip(_PANELS, figure.subplots(3, 2).flat, strict=True):
             panel(axis, diagnosis)
         figure.suptitle(
             "\n".join(wrapped(diagnosis.verdict, width=100)), x=0.01, ha="left", fontweight="bold", fontsize=11
@@ -84,7 +85,7 @@ def _ranks(axis: Axes, diagnosis: Record) -> None:
     rows, features = uniform.shape
     at = _band(axis, bands.curve_band(rows, features), "where all curves lie, 95 %")
     away = np.stack([bands.curve(column) for column in uniform.T]) - at
-    order = np.argsort(-np.abs(away).max(axis=1))
+    order = _oddest(uniform)
     for i in order[len(NAMED) : MOST_CURVES][::-1]:
         axis.plot(at, away[i], color=GREY, linewidth=0.7, alpha=0.7)
     styles = ("-", "--", "-.")
@@ -92,6 +93,65 @@ def _ranks(axis: Axes, diagnosis: Record) -> None:
         axis.plot(at, away[i], color=colour, linewidth=1.6, linestyle=style, label=f"coordinate {i}")
     axis.set(title=title, xlabel="probability integral transform", ylabel="share", xlim=(0, 1))
     _legend(axis)
+
+
+def _oddest(uniform: NDArray[Any]) -> NDArray[np.int64]:
+    """Columns by how far their distributions are from uniform, the farthest first: colours go by it in all panels."""
+    away = np.stack([bands.curve(column) for column in uniform.T]) - np.linspace(0.0, 1.0, bands.POINTS + 1)
+    return np.argsort(-np.abs(away).max(axis=1), kind="stable")
+
+
+def _transforms(axis: Axes, diagnosis: Record) -> None:
+    """Probability integral transforms of each latent coordinate in bins."""
+    title = "Latent coordinates in bins"
+    if diagnosis.scores is None or not len(diagnosis.scores):
+        _empty(axis, title, "a mixture has no latent rows" if diagnosis.kind == "Ensemble" else "no latent rows")
+        return
+    uniform = normal_tail(-diagnosis.scores)
+    _histograms(axis, uniform, [f"coordinate {i}" for i in range(uniform.shape[1])])
+    axis.set(title=title, xlabel="probability integral transform")
+
+
+def _calibration(axis: Axes, diagnosis: Record) -> None:
+    """Ranks of columns, and with no context of log densities, among draws, in bins."""
+    if diagnosis.column_ranks is not None and len(diagnosis.column_ranks):
+        plain = list(diagnosis.names) == [str(i) for i in range(len(diagnosis.names))]
+        names = [f"column {name}" if plain else _short(name) for name in diagnosis.names]
+        _histograms(axis, diagnosis.column_ranks, names)
+        axis.set(title="Columns among draws, in bins", xlabel="rank among draws with the same context")
+        return
+    title = "Log densities among draws, in bins"
+    if diagnosis.regions is None or not len(diagnosis.regions):
+        _empty(axis, title, "not tested")
+        return
+    _histograms(axis, diagnosis.regions[:, None], ["rows held out"])
+    axis.set(title=title, xlabel="share of draws with a higher density")
+
+
+def _short(name: str) -> str:
+    text = " ".join(printable(name).split()).replace("$", r"\$")
+    return text if len(text) <= 20 else text[:19] + "…"
+
+
+def _histograms(axis: Axes, uniform: NDArray[Any], names: list[str]) -> None:
+    """One for each column, beside the band in which all bins of all of them lie; the oddest ones stand out."""
+    rows, count = uniform.shape
+    bins = BINS if rows >= FEW_ROWS else FEW_BINS
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    heights = np.stack([np.histogram(column, edges)[0] for column in uniform.T])
+    low, high = bands.histogram_band(rows, bins, histograms=count)
+    what = "where all bins lie, 95 %"
+    axis.fill_between([0.0, 1.0], low, high, color=BAND, linewidth=0, label=what)
+    axis.axhline(rows / bins, color=GREY, linewidth=0.8)
+    order = _oddest(uniform)
+    for i in order[len(NAMED) : MOST_CURVES][::-1]:
+        axis.stairs(heights[i], edges, baseline=None, color=GREY, linewidth=0.7, alpha=0.7)
+    named = (BLUE,) if count == 1 else NAMED
+    for i, colour, style in list(zip(order, named, ("-", "--", "-."), strict=False))[::-1]:
+        axis.stairs(heights[i], edges, baseline=None, color=colour, linewidth=1.6, linestyle=style, label=names[int(i)])
+    top = max(float(heights.max()), float(high))
+    axis.set(xlim=(0, 1), ylim=(0, 1.35 * top), ylabel="rows")
+    axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
 
 
 def _coverage(axis: Axes, diagnosis: Record) -> None:
@@ -169,4 +229,11 @@ def _p_values(axis: Axes, diagnosis: Record) -> None:
     axis.minorticks_off()
 
 
-_PANELS: tuple[Callable[[Axes, Record], None], ...] = (_p_values, _ranks, _log_densities, _coverage)
+_PANELS: tuple[Callable[[Axes, Record], None], ...] = (
+    _p_values,
+    _log_densities,
+    _ranks,
+    _transforms,
+    _coverage,
+    _calibration,
+)
