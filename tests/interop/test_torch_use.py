@@ -212,6 +212,42 @@ def test_draws_of_a_transform_are_scored_with_gradients_of_now():
     assert not torch.equal(density.log_prob(x), before)
 
 
+def test_a_distribution_says_how_to_estimate_what_it_has_no_formula_for():
+    density = FlowModule(hr.MAF(3, context=2, transforms=1, hidden=(8,), seed=1))(rows(5, 2))
+    assert repr(density) == "FlowDistribution(MAF, batch_shape=(5,), event_shape=(3,))"
+    calls = [density.entropy, lambda: density.cdf(rows(3))]
+    calls += [lambda name=name: getattr(density, name) for name in ("mean", "mode", "variance", "stddev")]
+    for call in calls:
+        with pytest.raises(NotImplementedError, match=r"a flow has no formula for it; (estimate it by samples|go up)"):
+            call()
+    normal = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), torch.ones(3)), 1)
+    for p, q in ((density, normal), (normal, density), (density, density)):
+        with pytest.raises(NotImplementedError, match=r"kl_divergence: .*\(log_p - q\.log_prob\(x\)\)\.mean\(0\)"):
+            torch.distributions.kl_divergence(p, q)
+
+
+def test_estimates_by_samples_are_as_said():
+    """The formulas of the errors, where the density is known."""
+    density = FlowModule(hr.Flow([hr.Standardize([1.0, 2.0], [0.5, 3.0])]))()
+    torch.manual_seed(0)
+    known = torch.distributions.Independent(
+        torch.distributions.Normal(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 3.0])), 1
+    )
+    for name, limit in (("mean", 0.1), ("variance", 0.5), ("entropy", 0.1), ("cdf", 0.02)):
+        with pytest.raises(NotImplementedError) as error:
+            {"entropy": density.entropy, "cdf": lambda: density.cdf(known.mean)}.get(
+                name, lambda name=name: getattr(density, name)
+            )()
+        told = str(error.value).split("by samples, as ")[1]
+        found = eval(told, {"distribution": density, "value": known.mean})
+        want = 0.25 if name == "cdf" else known.entropy() if name == "entropy" else getattr(known, name)
+        torch.testing.assert_close(found, torch.as_tensor(want), rtol=0, atol=limit)
+    other = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(2), torch.ones(2)), 1)
+    x, log_p = density.rsample_and_log_prob((10_000,))
+    estimate = (log_p - other.log_prob(x)).mean(0)
+    torch.testing.assert_close(estimate, torch.distributions.kl_divergence(known, other), rtol=0, atol=0.3)
+
+
 def test_a_transform_for_many_contexts_draws_for_each():
     module, context = TransformModule(hr.MaskedAutoregressive(3, (16,), context=2, seed=1)), rows(5, 2)
     base = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), torch.ones(3)), 1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions import Transform as TorchTransform
+from torch.distributions.kl import register_kl
 from torch.distributions.transforms import _InverseTransform
 
 __all__ = ["BoundTransform", "FlowDistribution"]
@@ -61,6 +62,50 @@ class FlowDistribution(Distribution):
         """The same without gradients."""
         with torch.no_grad():
             return self.rsample(sample_shape)
+
+    def _no_formula(self, name: str, estimate: str) -> NotImplementedError:
+        return NotImplementedError(f"{name}: a flow has no formula for it; estimate it by samples, as {estimate}")
+
+    @property
+    def mean(self) -> Tensor:
+        """An error that says what to do: a flow has no formula for it."""
+        raise self._no_formula("mean", "distribution.sample((10_000,)).mean(0)")
+
+    @property
+    def mode(self) -> Tensor:
+        """The same."""
+        raise NotImplementedError("mode: a flow has no formula for it; go up log_prob from its best sample")
+
+    @property
+    def variance(self) -> Tensor:
+        """The same, and so does `stddev`."""
+        raise self._no_formula("variance", "distribution.sample((10_000,)).var(0)")
+
+    def entropy(self) -> Tensor:
+        """The same."""
+        raise self._no_formula("entropy", "-distribution.rsample_and_log_prob((10_000,))[1].mean(0)")
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """The same."""
+        raise self._no_formula("cdf", "(distribution.sample((10_000,)) <= value).all(-1).float().mean(0)")
+
+    def __repr__(self) -> str:
+        """The flow and the shapes."""
+        flow, batch, event = self._module._entry.flow, tuple(self.batch_shape), tuple(self.event_shape)
+        return f"{type(self).__name__}({type(flow).__name__}, batch_shape={batch}, event_shape={event})"
+
+
+_KL = (
+    "kl_divergence: a flow has no formula for it; estimate it by samples of p, which for a flow are x, log_p = "
+    "p.rsample_and_log_prob((10_000,)), as (log_p - q.log_prob(x)).mean(0)"
+)
+
+
+@register_kl(FlowDistribution, Distribution)
+@register_kl(Distribution, FlowDistribution)
+@register_kl(FlowDistribution, FlowDistribution)  # between the two, neither would be the nearer one
+def _no_kl(p: Distribution, q: Distribution) -> Tensor:
+    raise NotImplementedError(_KL)
 
 
 def _broadcast(*shapes: torch.Size) -> torch.Size | None:
