@@ -274,6 +274,37 @@ def test_modules_stand_where_zukos_do():
     assert (module.vector.grad != 0).any()
 
 
+@pytest.mark.filterwarnings("ignore")  # Pyro's own
+def test_distributions_stand_in_pyro():
+    """As a likelihood, and as a guide whose density is made beside its draws: gradients reach flow and encoder."""
+    pyro = pytest.importorskip("pyro", reason="pyro is not installed")
+    from pyro.contrib.zuko import ZukoToPyro
+
+    flow = FlowModule(hr.MAF(3, context=2, transforms=1, hidden=(8,), seed=1))
+    encoder, measured = torch.nn.Linear(4, 2), rows(5, 4)
+
+    def guide():
+        with pyro.plate("rows", 5):
+            return pyro.sample("z", ZukoToPyro(flow(encoder(measured))))
+
+    trace = pyro.poutine.trace(guide).get_trace()
+    node = trace.nodes["z"]
+    trace.compute_log_prob()
+    assert (node["value"].shape, node["log_prob"].shape) == ((5, 3), (5,))
+    torch.testing.assert_close(node["log_prob"], flow.log_prob(node["value"], encoder(measured)), rtol=1e-4, atol=1e-4)
+    seen = rows(5, 3, seed=3)
+    conditioned = pyro.poutine.trace(pyro.condition(guide, {"z": seen})).get_trace()
+    torch.testing.assert_close(conditioned.log_prob_sum(), flow.log_prob(seen, encoder(measured)).sum())
+
+    def model():
+        with pyro.plate("rows", 5):
+            pyro.sample("z", pyro.distributions.Normal(torch.zeros(3), 1.0).to_event(1))
+
+    loss = pyro.infer.Trace_ELBO().differentiable_loss(model, guide)
+    gradients = torch.autograd.grad(loss, [flow.vector, encoder.weight])
+    assert all(torch.isfinite(g).all() and (g != 0).any() for g in gradients)
+
+
 # ---- ensembles -------------------------------------------------------------------------------------------------------
 
 
