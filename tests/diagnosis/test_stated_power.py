@@ -7,10 +7,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench import power  # noqa: E402
+from bench import power
 
 SEEDS, ROWS = 30, 1000
-# Well below what was measured: four binomial standard errors of 30 seeds for the scale (83.5 %); others were always found.
+# Well below what was measured: by four binomial standard errors of 30 seeds for the scale (83.5 %); others were
+# always found.
 LEAST = {
     "a scale that is 10 % too small": 0.55,
     "a correlation of 0.2 left out": 0.8,
