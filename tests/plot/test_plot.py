@@ -213,6 +213,29 @@ def test_conditional_needs_a_context():
         hr.plot.conditional(normal(2), CONTEXT)
 
 
+@pytest.mark.parametrize("columns", [[0], [0, 1]])
+def test_conditional_frames_as_an_animation(columns, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    flow, path = normal(2, context=2), tmp_path / "moving.gif"
+    figure = hr.plot.conditional(flow, CONTEXT[0], values=[-3.0, 0.0, 3.0], columns=columns, draws=800, path=path)
+    assert len(figure.axes) == 3 + (len(columns) > 1)  # the panels, as without a path
+    with image.open(path) as opened:
+        assert (opened.format, opened.n_frames, opened.is_animated) == (
+            "GIF",
+            4,
+            True,
+        )  # there, and back over the middle
+        frames = []
+        for i in range(opened.n_frames):
+            opened.seek(i)
+            frames.append(np.asarray(opened.convert("L"), np.float64) / 255.0)
+    for one, other in ((0, 1), (1, 2), (0, 2)):
+        assert np.abs(frames[one] - frames[other]).mean() > 0.005
+    assert np.abs(frames[1] - frames[3]).mean() < 0.001
+    with pytest.raises(ValueError, match=r"path: expected a file that ends in .gif, got 'a.mp4'"):
+        hr.plot.conditional(flow, CONTEXT, path="a.mp4")
+
+
 def test_history_of_every_fit(capsys):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((600, 2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._output import replacing
 from headrace.plot import _planes as planes
 from headrace.plot._source import columns_of, density_of, label, names_of, require
 from headrace.plot.density import Panel, draw_curve, draw_plane, panel
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["conditional"]
 
 FRAMES, MOST_FRAMES = 6, 24
+SECOND = 6  # frames in one, of an animation
 
 
 def conditional(
@@ -32,6 +36,7 @@ def conditional(
     context_names: Sequence[str] | None = None,
     draws: int = 20_000,
     seed: int = 0,
+    path: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Draw how a density changes with its context: a frame for each value of one column, with the same axes in all.
 
@@ -46,6 +51,7 @@ def conditional(
             or a file knows.
         draws: For each frame, where a marginal has to be drawn, and to find where the axes end.
         seed: Of the draws.
+        path: Of a file that ends in .gif: the frames are written there as well, one after another, forth and back.
 
     Returns:
         A matplotlib ``Figure``, with a frame for each value.
@@ -60,6 +66,8 @@ def conditional(
     ['context 0 = -1', 'context 0 = 1']
     """
     require()
+    if path is not None and not os.fspath(path).lower().endswith(".gif"):
+        raise ValueError(f"path: expected a file that ends in .gif, got {os.fspath(path)!r}")
     source = density_of(flow)
     contexts = source.flow.context
     if not contexts:
@@ -82,6 +90,8 @@ def conditional(
     ends = [planes.range_of(*(one[:, i] for one in drawn)) for i in chosen]
     found = [panel(source, chosen, one, own, ends=ends) for one, own in zip(drawn, rows, strict=True)]
     titles = [f"{label(told[swept], 20, 1)} = {value:.3g}" for value in sweep]
+    if path is not None:
+        _animate(found, name, titles, os.fspath(path))
     return _draw(found, name, titles)
 
 
@@ -134,3 +144,33 @@ def _draw(panels: list[Panel], names: tuple[str, ...], titles: list[str]) -> Fig
         if shown is not None:
             figure.colorbar(shown, ax=axes, label="log$_{10}$ density", extend="min", pad=0.02)
     return figure
+
+
+def _animate(panels: list[Panel], names: tuple[str, ...], titles: list[str], path: str) -> None:
+    """One panel after another in one place, with the same axes and heights, there and back."""
+    from matplotlib.animation import FuncAnimation, PillowWriter
+
+    from headrace.plot import _figure
+
+    highest = max(float(one.value.max()) for one in panels)
+    order = [*range(len(panels)), *range(len(panels) - 2, 0, -1)]
+    with _figure.styled(), tempfile.TemporaryDirectory() as folder:
+        figure, axes = _figure.grid(1, 4.4, 3.6)
+        axis, bars = axes[0], []
+
+        def draw(i: int) -> tuple[()]:
+            axis.clear()
+            if len(panels[i].columns) == 1:
+                draw_curve(axis, panels[i], names, top=1.06 * highest if highest > 0 else None)
+            else:
+                shown = draw_plane(axis, panels[i], names, top=float(np.log10(highest)) if highest > 0 else None)
+                if not bars:  # one for all, as the colours mean the same in each
+                    bars.append(figure.colorbar(shown, ax=axis, label="log$_{10}$ density", extend="min", pad=0.02))
+            axis.set_title(titles[i], fontsize=10)
+            return ()
+
+        frames = FuncAnimation(figure, draw, frames=order, init_func=lambda: (), blit=False)
+        drawn = os.path.join(folder, "frames.gif")
+        frames.save(drawn, writer=PillowWriter(fps=SECOND), dpi=110)
+        with open(drawn, "rb") as own, replacing(path) as stream:
+            stream.write(own.read())
