@@ -156,7 +156,7 @@ def _animate(panels: list[Panel], names: tuple[str, ...], titles: list[str], pat
     order = [*range(len(panels)), *range(len(panels) - 2, 0, -1)]
     with _figure.styled(), tempfile.TemporaryDirectory() as folder:
         figure, axes = _figure.grid(1, 4.4, 3.6)
-        axis, bars = axes[0], []
+        axis, bars = axes[0], list[Any]()
 
         def draw(i: int) -> tuple[()]:
             axis.clear()
