@@ -172,6 +172,7 @@ void plan_rounding(PlanStorage& plan, const MaskedTransform& t) {
 
 void plan_rounding(BackPlanStorage& plan, const MaskedTransform& t) {
     std::vector<int> fresh;
+    fresh.reserve(t.layers().size());
     for (size_t l = 0; l < t.layers().size(); ++l) fresh.push_back(t.live_units(int(l)));
     for (BackOp& op : plan.ops) {
         int& next = fresh[size_t(op.layer)];

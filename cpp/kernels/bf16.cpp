@@ -108,9 +108,12 @@ HR_FN Pairs pair_of(V even, V odd) {
 
 template <int32_t Least>
 HR_FN Pairs adjacent_pairs(V low, V high) {
-    const Pairs bits[2] = {bf16_rounded(low, Least) >> 16, bf16_rounded(high, Least) >> 16};
+    const Pairs first = bf16_rounded(low, Least) >> 16, second = bf16_rounded(high, Least) >> 16;
     uint16_t halves[2 * W];
-    for (int i = 0; i < 2 * W; ++i) halves[i] = uint16_t(bits[i / W][i % W]);
+    for (int i = 0; i < W; ++i) {
+        halves[i] = uint16_t(first[i]);
+        halves[W + i] = uint16_t(second[i]);
+    }
     return load_pairs(halves);
 }
 
