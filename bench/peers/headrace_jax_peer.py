@@ -40,7 +40,7 @@ def build(workload: Workload, device: str) -> Model:
 
     flow = headrace_peer.network_flow(workload)
     frozen, keys = headrace.jax.freeze(flow), itertools.count()
-    training = Training(headrace.jax.FlowModule(flow)) if workload.verb == "train" else None
+    training = flowjax_peer.Training(headrace.jax.FlowModule(flow)) if workload.verb == "train" else None
     compiled: dict[tuple[str, int], Any] = {}
 
     def prepare(verb: str, argument: Any) -> None:
@@ -64,33 +64,3 @@ def build(workload: Workload, device: str) -> Model:
 
     trained = {} if training is None else {"train": training.step}
     return Model(log_prob, sample, jnp.asarray, np.asarray, 1, prepare, **trained)
-
-
-class Training:
-    """A flow's parameters while they are trained: one compiled step."""
-
-    def __init__(self, module: Any) -> None:
-        start, self.update = flowjax_peer.adam()
-        self.module, self.state = module, start(module)
-        self.compiled: dict[int, Any] = {}
-
-    def compile(self, x: Any) -> None:
-        """Compile a step for the number of rows; the old weights' memory is given to the new ones."""
-        import jax
-
-        def step(module: Any, state: Any, x: jax.Array) -> tuple[Any, Any, jax.Array]:
-            loss, gradient = jax.value_and_grad(lambda m: -m.log_prob(x).mean())(module)
-            module, state = self.update(module, state, gradient)
-            return module, state, loss
-
-        if len(x) not in self.compiled:
-            lowered = jax.jit(step, donate_argnums=(0, 1)).lower(self.module, self.state, x)
-            self.compiled[len(x)] = lowered.compile()
-
-    def step(self, x: Any) -> Any:
-        """One step on the rows; returns the loss before it."""
-        import jax
-
-        self.module, self.state, loss = self.compiled[len(x)](self.module, self.state, x)
-        jax.block_until_ready((self.module.params, self.state, loss))
-        return loss

@@ -61,6 +61,15 @@ def integers(name: str, values: Any, *, least: int = 0, most: int | None = None)
     return tuple(integer(f"{name}[{i}]", v, least=least, most=most) for i, v in enumerate(values))
 
 
+def texts(name: str, values: Any, size: int) -> tuple[str, ...]:
+    """So many texts."""
+    if isinstance(values, str) or not np.iterable(values) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{name}: expected a sequence of {size} texts, got {kind_of(values)}")
+    found = tuple(values)
+    length(name, found, size)
+    return found
+
+
 def length(name: str, values: Sequence[Any], size: int) -> None:
     """So many values."""
     if len(values) != size:

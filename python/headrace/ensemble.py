@@ -16,6 +16,7 @@ from headrace import files
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._arrays.shapes import Rows, drawn, opened
+from headrace._core import LEAST_ROWS
 from headrace._fit.clock import Clock
 from headrace._fit.rows import warn
 from headrace._stored import Filed, Stored, header_of, storable
@@ -30,7 +31,6 @@ __all__ = ["Ensemble"]
 
 Floats = NDArray[np.float64]
 
-_LEAST_ROWS = 8  # fewer take another path through the core, which may differ in the last digits
 _STREAM = 0x656E73656D626C65  # beside a seed: the numbers that choose members are no others that it gives
 
 # What draws the noise that a flow with such a base takes; rows of other bases are drawn by each member itself.
@@ -291,7 +291,7 @@ class Ensemble(Filed):
             for i, flow in enumerate(self._flows):
                 places = np.flatnonzero(chosen == i)
                 if places.size:
-                    padded = places if places.size >= _LEAST_ROWS else np.resize(places, _LEAST_ROWS)
+                    padded = places if places.size >= LEAST_ROWS else np.resize(places, LEAST_ROWS)
                     index = _arrays.library(table).asarray(padded)
                     part = self._rows_of(flow, index, rows, (key, first), kind, noise)
                     table[index[: places.size]] = part[: places.size]

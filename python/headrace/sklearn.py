@@ -22,6 +22,7 @@ from headrace import _columns
 from headrace import _table as _tables
 from headrace import _table_given as _given
 from headrace._arrays.caller import is_array
+from headrace._core import LEAST_ROWS
 from headrace._streams.given import stream_of
 from headrace._streams.stream import Stream
 from headrace.bases import Base, Logistic, Normal, StandardNormal
@@ -36,7 +37,6 @@ __all__ = ["FlowDensity"]
 FLOWS = {"maf": MAF, "iaf": IAF, "realnvp": RealNVP, "nsf": NSF, "planar": PlanarFlow, "radial": RadialFlow}
 BASES = {"standard_normal": StandardNormal, "normal": Normal, "logistic": Logistic, "student_t": StudentT}
 
-_LEAST_ROWS = 8  # fewer take another path through the core, which may differ in the last digits
 
 # What the data, or other parameters of the estimator, say; all else is taken over from the flows and from `Flow.fit`.
 _BY_DATA = {"self", "features", "context", "x", "weights"}
@@ -171,7 +171,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             ValueError: rows, weights or context with a NaN or an infinity or of another shape, a weight below 0, or a
                 parameter that the flow does not take.
         """
-        check.choice("missing", self.missing, ("refuse", "drop"))
+        check.choice("missing", self.missing, _tables.MISSING)
         if (stream := stream_of(X, context, sample_weight)) is not None:
             return self._fit_stream(stream)
         told, self._frame = _tables.kinds_of(X), _given.library_of(X)
@@ -428,7 +428,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def _by_row(self, verb: Any, X: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
         """With as many rows as the core needs to give each the bits that it has among others."""
         rows = len(X)
-        missing = max(_LEAST_ROWS - rows, 0)
+        missing = max(LEAST_ROWS - rows, 0)
         if missing:
             X = np.concatenate([X, np.repeat(X[:1], missing, axis=0)])
             if context is not None and context.ndim == 2:

@@ -203,6 +203,19 @@ def test_frames_and_rows_of_ones_own_to_judge_by(local_cluster):
     assert found.index.equals(table.index)
 
 
+def test_columns_are_chosen_as_those_of_a_stream():
+    """By names of any type; one that is given twice is refused."""
+    dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
+    frame = dd.from_pandas(pd.DataFrame(rows()), npartitions=3)  # its columns are called 0, 1, 2
+    flow = hr.MAF(2, 1, hidden=(8,))
+    found = hr.dask.log_prob(flow, frame, 2).compute()
+    np.testing.assert_array_equal(found.to_numpy(), flow.log_prob(rows()[:, :2], rows()[:, 2:]))
+    with pytest.raises(ValueError, match="different columns, got 2 twice"):
+        hr.dask.log_prob(flow, frame, 2, columns=[1, 2])
+    with pytest.raises(ValueError, match="got 7, which is there 0 times"):
+        hr.dask.log_prob(flow, frame, 7)
+
+
 def test_a_row_that_is_not_finite_has_its_number_in_the_table(client):
     x = rows()
     x[[1902, 2500], 1] = np.nan

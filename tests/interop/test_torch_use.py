@@ -451,6 +451,34 @@ def test_two_processes_are_one_with_the_whole_batch(tmp_path, groups):
 
 
 @pytest.mark.programs
+def test_an_exported_graph_takes_no_module_of_another_process(tmp_path):
+    """One that made as many modules, of the same sizes and another order, must not be what the graph computes with."""
+    code = """
+import sys, torch, headrace as hr
+from headrace.torch import FlowModule
+class Scored(torch.nn.Module):
+    def __init__(self, flow):
+        super().__init__()
+        self.flow = FlowModule(flow)
+    def forward(self, x):
+        return self.flow.log_prob(x)
+what, path = sys.argv[1:]
+chain, x = hr.MAF(3, transforms=1, hidden=(8,), seed=0).transforms, torch.ones(2, 3)
+if what == "write":
+    torch.export.save(torch.export.export(Scored(hr.Flow([hr.Permutation([0, 1, 2]), *chain])), (x,)), path)
+else:
+    other = Scored(hr.Flow([hr.Permutation([2, 0, 1]), *chain]))
+    print(torch.export.load(path).module()(x))
+"""
+    done = [
+        subprocess.run([sys.executable, "-c", code, what, str(tmp_path / "graph.pt2")], capture_output=True, text=True)
+        for what in ("write", "read")
+    ]
+    assert not done[0].returncode, done[0].stderr
+    assert "handle: expected that of a module that lives" in done[1].stderr
+
+
+@pytest.mark.programs
 def test_importing_is_light():
     """headrace leaves PyTorch alone, and headrace.torch its compiler, the first call included."""
     code = """

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace import files
 from headrace._arrays import caller as _arrays
+from headrace._fit import clock as _clock
 from headrace._output import check_writable
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def _state(
         "batches": batches,
         "partial": float(partial).hex(),
         "step": step,
-        "seconds": (time.perf_counter() - run.begin).hex(),
+        "seconds": (_clock.now() - run.begin).hex(),
         "random": _told(random),
         "run": {name: _told(getattr(run, name)) for name in _OF_RUN} | _told(run.also_kept(int(clock[2]))),
         "decays": {name: _told(getattr(run.decays, name)) for name in _OF_DECAYS},
@@ -247,7 +248,7 @@ def _restore(run: Run, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
         else:
             setattr(run.history, field.name, _read(state["history"][field.name]))
     run.step = state["step"]
-    run.begin = time.perf_counter() - float.fromhex(state["seconds"])
+    run.begin = _clock.now() - float.fromhex(state["seconds"])
     run.rng.bit_generator.state = _read(state["random"])
     run.flow.parameters = run.library.asarray(arrays["weights"])
     run.best = run.library.asarray(arrays["best"])

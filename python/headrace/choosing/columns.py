@@ -103,7 +103,7 @@ def learnt(
     seen, library, dropped = _table.kinds_of(x), given.library_of(x), missing == "drop"
     shape = np.shape(x)
     features = int(shape[1]) if len(shape) == 2 else 1
-    called = names_of(x, features) if names is None else _checked(names, features)
+    called = names_of(x, features) if names is None else list(check.texts("names", names, features))
     support = support_or_none(bounds, features)
     told = getattr(context, "columns", None)
     caller = Caller()
@@ -135,13 +135,6 @@ def learnt(
         context_names = None if told is None or len(told) != sample.contexts else tuple(map(str, told))
     own_names = None if called is None else tuple(called)
     return sample, Columns(table, own_names, context_names, sample.x.dtype.name, library), own
-
-
-def _checked(names: Sequence[str], features: int) -> list[str]:
-    if isinstance(names, str) or not np.iterable(names) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"names: expected a sequence of {features} texts, got {check.kind_of(names)}")
-    check.length("names", list(names), features)
-    return list(names)
 
 
 def _present(rows: NDArray[Any], others: Sequence[Any], names: Sequence[str] | None, missing: str) -> list[Any]:

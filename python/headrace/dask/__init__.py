@@ -16,7 +16,7 @@ from headrace import _arguments as check
 from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.dask import _launch, _rank
 from headrace.dask._lazy import log_prob, sample
-from headrace.dask._table import shards_of
+from headrace.dask._table import has_rows, shards_of
 from headrace.distributed.shards import ROWS
 from headrace.flow import Flow
 
@@ -175,10 +175,5 @@ def _shards(
     own: Any = (*given, None, None)[:3]
     names = {"context": own[1], "weights": own[2]}
     if len(given) == 1:  # a frame has columns of the same names
-        names = {"context": _if_name(context), "weights": _if_name(weights)}
+        names = {"context": None if has_rows(context) else context, "weights": None if has_rows(weights) else weights}
     return shards, shards_of(client, "validation ", own[0], names["context"], names["weights"], columns, size), None
-
-
-def _if_name(value: Any) -> Any:
-    named = isinstance(value, str) or (isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value))
-    return value if named else None

@@ -9,11 +9,11 @@ import numpy as np
 
 from headrace import _arguments as check
 from headrace._arrays.caller import Caller
+from headrace._core import LEAST_ROWS
 from headrace.dask._table import is_array, is_frame, names_of, whole_rows
 
 __all__ = ["log_prob", "sample"]
 
-LEAST = 8  # rows of a call from which on each has the same bits in any company
 CHUNK = 1 << 16
 
 
@@ -44,7 +44,7 @@ def log_prob(flow: Any, x: Any, context: Any = None, *, columns: Any = None) -> 
     from dask import array
 
     x = whole_rows(x)
-    alone = not math.isnan(x.shape[0]) and x.shape[0] < LEAST
+    alone = not math.isnan(x.shape[0]) and x.shape[0] < LEAST_ROWS
     rows = _rows_of("context", context, x, flow.context)
     shared = None if rows is not None else context
     given = [x] if rows is None else [x, rows]
@@ -142,10 +142,10 @@ def _rows_of(name: str, context: Any, x: Any, contexts: int) -> Any:
 
 def _scores(x: Any, rows: Any = None, *, flow: Any, shared: Any, alone: bool) -> Any:
     """Those of a block; `alone`: all rows together are so few that one call takes the way of few rows, too."""
-    few = 0 < len(x) < LEAST and not alone
+    few = 0 < len(x) < LEAST_ROWS and not alone
     if not few:
         return flow.log_prob(x, shared if rows is None else rows)
-    more = [np.resize(one, (LEAST, one.shape[1])) for one in (x, rows) if one is not None]
+    more = [np.resize(one, (LEAST_ROWS, one.shape[1])) for one in (x, rows) if one is not None]
     return flow.log_prob(more[0], shared if rows is None else more[1])[: len(x)]
 
 

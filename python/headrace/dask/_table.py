@@ -17,8 +17,9 @@ import numpy as np
 from headrace import _arguments as check
 from headrace._arrays.caller import Caller
 from headrace._arrays.frames import class_of
+from headrace._streams.columns import chosen_columns
 
-__all__ = ["is_array", "is_frame", "is_series", "names_of", "shards_of", "whole_rows"]
+__all__ = ["has_rows", "is_array", "is_frame", "is_series", "names_of", "shards_of", "whole_rows"]
 
 Pieces = list[tuple[Any, Any, int, int]]  # partition, names of columns or None, first row, end
 
@@ -45,19 +46,14 @@ def whole_rows(array: Any) -> Any:
 
 def names_of(frame: Any, columns: Any, context: Any, weights: Any) -> tuple[list[Any], Any, Any]:
     """Names of the features; and of context and weights, where they are columns of the frame and nothing else."""
-    there = list(frame.columns)
-    conditions = [context] if isinstance(context, str) else context if isinstance(context, (list, tuple)) else None
-    count = weights if isinstance(weights, str) else None
-    conditions = list(conditions) if conditions else None
-    taken = [*(conditions or []), *([] if count is None else [count])]
-    features = [name for name in there if name not in taken] if columns is None else list(columns)
-    for name in (*features, *taken):
-        if there.count(name) != 1:
-            raise ValueError(
-                f"columns, context, weights: expected names of columns, got {name!r}; there are "
-                f"{', '.join(map(repr, there))}"
-            )
-    return features, conditions, count
+    given = [None if has_rows(value) else value for value in (context, weights)]
+    features, conditions, counts = chosen_columns(list(frame.columns), columns, *given)
+    return features, conditions or None, counts[0] if counts else None
+
+
+def has_rows(value: Any) -> bool:
+    """Whether it holds numbers, and no names of columns."""
+    return is_array(value) or is_frame(value) or is_series(value) or isinstance(value, np.ndarray)
 
 
 class _Parts:

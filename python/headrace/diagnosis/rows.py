@@ -77,13 +77,13 @@ def opened(
         given = open_rows("training ", features, contexts, Caller(), parts[0], *(*parts[1:], None, None)[:2])
     labels = tuple(name.removeprefix("column ").strip("'") for name in rows.names)
     if names is not None:
-        labels = _names("names", names, features)
+        labels = check.texts("names", names, features)
     told: Any = getattr(context, "columns", None) if context_names is None else None
     if told is not None and len(told) == contexts and all(isinstance(name, str) for name in told):
         context_names = list(told)  # of a frame
     of_context = tuple(map(str, range(contexts)))
     if context_names is not None:
-        of_context = _names("context_names", context_names, contexts)
+        of_context = check.texts("context_names", context_names, contexts)
     return Looked(
         rows.x,
         rows.context,
@@ -94,11 +94,3 @@ def opened(
         labels,
         of_context,
     )
-
-
-def _names(argument: str, names: Any, count: int) -> tuple[str, ...]:
-    if isinstance(names, str) or not np.iterable(names) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"{argument}: expected a sequence of {count} texts, got {check.kind_of(names)}")
-    found = tuple(names)
-    check.length(argument, found, count)
-    return found

@@ -196,10 +196,7 @@ def row_of(context: Any, contexts: int) -> Rows | None:
 def names_of(features: int, given: Sequence[str] | None, x: Any, known: tuple[str, ...] | None) -> tuple[str, ...]:
     """What columns are called: as it was said, as the frame x says, as the density knows, or by their numbers."""
     if given is not None:
-        if isinstance(given, str) or not np.iterable(given) or not all(isinstance(name, str) for name in given):
-            raise TypeError(f"names: expected a sequence of {features} texts, got {check.kind_of(given)}")
-        check.length("names", list(given), features)
-        return tuple(given)
+        return check.texts("names", given, features)
     told = getattr(x, "columns", None)
     if told is not None and len(told) == features and all(isinstance(name, str) for name in told):
         return tuple(told)
