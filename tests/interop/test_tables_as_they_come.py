@@ -351,6 +351,21 @@ def test_whole_numbers_go_around():
         FlowDensity(periodic=[(0.0, 6.5), None], **periodic, **SHORT).fit(x)
 
 
+def test_rows_whose_context_misses_a_number_are_left_out_with_it():
+    x = np.arange(12.0).reshape(6, 2)
+    context, weights = np.array([1.0, 2.0, np.nan, 4.0, 5.0, 6.0]), np.array([1.0, 1.0, 1.0, 1.0, np.nan, 1.0])
+    x[0, 1] = np.nan
+    table = Table((Column(), Column()), missing="drop")
+    seen = table.to_look_at(x, context, weights, names=None, told="x")
+    for part, whole in zip(seen, (x, context, weights), strict=True):
+        np.testing.assert_array_equal(part, whole[[1, 3, 5]])
+    strict = Table((Column(), Column()))
+    with pytest.raises(ValueError, match="NaN in 1 of 6 rows"):
+        strict.to_look_at(x, context, weights, names=None, told="x")
+    kept = strict.to_look_at(x[1:], context[1:], None, names=None, told="x")  # a context is checked by who reads it
+    np.testing.assert_array_equal(kept[1], context[1:])
+
+
 def test_a_diagnosis_takes_the_estimator(monkeypatch):
     """Rows are as the flow has them: the very rows of the fit, others with noise of their own."""
     import headrace as hr
