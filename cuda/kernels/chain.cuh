@@ -369,14 +369,14 @@ __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<
 }
 
 // One step from t.given to t.built. True if it worked in place, and t.given is the result. Without `products` there are
-// neither networks nor rotations.
+// neither networks nor rotations; `kind` is that of networks.
 template <bool products, class T, bool in_shared, bool keeps_units>
-__device__ bool run_step(const Team& team, const DeviceChain<T>& d, const DeviceStep<T>& step, const Call<T>& call,
-                         TileState<T, in_shared, keeps_units>& t) {
+__device__ bool run_step(const Team& team, Products kind, const DeviceChain<T>& d, const DeviceStep<T>& step,
+                         const Call<T>& call, TileState<T, in_shared, keeps_units>& t) {
     const int context = d.chain.context, features = d.chain.features;
     switch (step.step.kind) {
         case StepKind::network:
-            if constexpr (products) run_network(team, d.products, step, call, t);
+            if constexpr (products) run_network(team, kind, step, call, t);
             return false;
         case StepKind::rotation:
             if constexpr (products)

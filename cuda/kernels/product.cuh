@@ -392,7 +392,7 @@ __device__ Rounds rounds_of(Products kind, int blocks) {
 }
 
 // Products of a network: sums of as many blocks as `rounds` says, n in all, of which those of the first block are kept,
-// and those of a second one go to the lines `aside`. One kernel has all kinds, as everything else of it is the same.
+// and those of a second one go to the lines `aside`.
 template <class T, bool in_shared>
 __device__ void sum_unit_products(Products kind, const Rounds& rounds, const T* weights, const uint32_t* row, int n,
                                   const Lines<T, in_shared>& input, Terms terms, const int (&ends)[most_blocks_at_once],
