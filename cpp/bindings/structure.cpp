@@ -176,6 +176,11 @@ std::vector<StepSpec> steps_of(const py::list& list) {
             for (const auto& name : py::cast<std::vector<std::string>>(row[2])) s.supports.push_back(support_of(name));
             s.low = py::cast<std::vector<double>>(row[3]);
             s.high = py::cast<std::vector<double>>(row[4]);
+        } else if (kind == "marginal") {
+            s.kind = StepSpec::Kind::marginal;
+            s.inverted = py::cast<bool>(row[1]);
+            s.masked = py::cast<std::shared_ptr<MaskedTransform>>(row[2]);
+            s.fixed = py::cast<std::vector<double>>(row[3]);
         } else if (kind == "density") {
             s.kind = StepSpec::Kind::density;
             s.inverted = py::cast<bool>(row[1]);

@@ -106,6 +106,7 @@ class Lowering {
                 case StepSpec::Kind::rotation: add_rotation(i); break;
                 case StepSpec::Kind::standardize: add_scale(i); break;
                 case StepSpec::Kind::support: add_support(i); break;
+                case StepSpec::Kind::marginal: add_marginal(i); break;
                 case StepSpec::Kind::density: add_density(i); break;
                 case StepSpec::Kind::masked:
                     if (is_shared_vector(*e.spec->masked)) {
@@ -247,6 +248,27 @@ class Lowering {
             for (int c = 0; c < features_; ++c) by_slot[size_t(where_[c] - context_)] = columns[size_t(c)];
             out_.steps.push_back(step_of(SupportStep<T>{out_.keep(std::move(by_slot)), e.to_data}));
         }
+    }
+
+    // Its parameters are no weights: they are made ready here, once.
+    void add_marginal(size_t i) {
+        const Executed& e = order_[i];
+        const MaskedTransform& t = *e.spec->masked;
+        const MapOptions<double> options = map_options_of<double>(t);
+        ReadyMap<T> map{t.map(), e.to_data != t.options().formula_to_data, map_options_of<T>(t), n_elementwise_ready(t),
+                        nullptr};
+        std::vector<T> ready(size_t(map.n_ready) * size_t(features_));
+        for (int k = 0; k < features_; ++k) {
+            const double* const raw = e.spec->fixed.data() + int64_t(k) * t.n_params();
+            T* const out = ready.data() + int64_t(where_[t.active_order()[k]] - context_) * map.n_ready;
+            with_map(map.index, [&]<class Map>() {
+                if constexpr (requires { Map::ready_factors; })
+                    Map::template prepare<double>([&](int j) { return raw[j]; }, options,
+                                                  [&](int j, double value) { out[j] = T(value); });
+            });
+        }
+        map.ready = out_.keep(std::move(ready));
+        out_.steps.push_back(step_of(MarginalStep<T>{map}));
     }
 
     // The base: a step that leaves coordinates alone.

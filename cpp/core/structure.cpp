@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "../math/maps.hpp"
 #include "blocks.hpp"
 #include "lowering.hpp"
 
@@ -17,6 +18,15 @@ bool density_fits(const StepSpec& s, size_t features) {
     if (s.components > 0) n = int(size_t(s.components) * (1 + 2 * features));
     const bool has_all = s.components > 0 ? s.columns.empty() : s.columns.size() == features;
     return has_all && s.components >= 0 && s.n_raw == n && (s.fixed.empty() || int(s.fixed.size()) == n);
+}
+
+// A map of every coordinate whose network reads nothing, that gives its derivative from ready parameters.
+bool has_ready_derivative(const MaskedTransform& t) {
+    bool has = false;
+    if (t.vector_map() < 0 && t.layers().size() == 1 && t.layers()[0].in == 0 &&
+        int(t.options().active.size()) == t.options().features)
+        with_map(t.map(), [&]<class Map>() { has = requires { Map::has_ready_derivative; }; });
+    return has;
 }
 
 }  // namespace
@@ -53,6 +63,10 @@ Structure::Structure(int features, int context, std::vector<StepSpec> steps, Con
             case StepSpec::Kind::standardize: fits = s.mean.size() == n && s.std.size() == n; break;
             case StepSpec::Kind::support:
                 fits = s.supports.size() == n && s.low.size() == n && s.high.size() == n;
+                break;
+            case StepSpec::Kind::marginal:
+                fits = s.masked && s.masked->options().features == features && has_ready_derivative(*s.masked) &&
+                       s.fixed.size() == n * size_t(s.masked->n_params());
                 break;
             case StepSpec::Kind::density: fits = density_fits(s, n) && step_weights_.empty(); break;
         }

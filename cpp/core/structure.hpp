@@ -11,10 +11,10 @@
 namespace headrace {
 
 struct StepSpec {
-    enum class Kind { masked, permutation, rotation, standardize, support, density } kind;
-    bool inverted = false;  // Inverse(t)
-    std::shared_ptr<const MaskedTransform> masked;
-    std::vector<int> order;         // permutation: forward gives x[i] = z[order[i]]
+    enum class Kind { masked, permutation, rotation, standardize, support, marginal, density } kind;
+    bool inverted = false;                          // Inverse(t)
+    std::shared_ptr<const MaskedTransform> masked;  // marginal, too: a map whose network reads nothing
+    std::vector<int> order;                         // permutation: forward gives x[i] = z[order[i]]
     std::vector<double> matrix;     // rotation: forward gives x = matrix z; orthogonal and block diagonal: its blocks
     std::vector<int> blocks;        // of these sizes, row by row, one after another
     std::vector<double> mean, std;  // standardize: forward gives x = z std + mean
@@ -23,7 +23,7 @@ struct StepSpec {
     std::vector<ColumnDensity> columns;  // density, the base's alone: of each column, or
     int components = 0;                  // of a mixture for the whole row
     int n_raw = 0;                       // parameters,
-    std::vector<double> fixed;           // which are these; empty: they are weights
+    std::vector<double> fixed;           // which are these; empty: they are weights. Those of a marginal map
     bool trains() const { return kind == Kind::density && n_raw > 0 && fixed.empty(); }
 };
 

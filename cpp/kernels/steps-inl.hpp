@@ -7,6 +7,7 @@
 
 #include "steps/density-inl.hpp"
 #include "steps/elementwise-inl.hpp"
+#include "steps/marginal-inl.hpp"
 #include "steps/move-inl.hpp"
 #include "steps/network-inl.hpp"
 #include "steps/rotation-inl.hpp"

@@ -4,7 +4,9 @@
 
 #include <cstdint>
 
+#include "../math/lane.hpp"
 #include "coordinate_map.hpp"
+#include "marginal.hpp"
 
 namespace headrace {
 
@@ -19,5 +21,15 @@ struct ElementwiseStep {
     const int* coordinate;  // of each slot: its place among them
     int64_t tape_raw;       // lines of the tape
 };
+
+namespace {
+
+// With the ready parameters of a call.
+template <class T>
+HR_FN ReadyMap<T> ready_map(const ElementwiseStep<T>& s, const T* all_ready) {
+    return {s.map.index, s.map.inverse, s.map.options, s.n_ready, all_ready + s.ready};
+}
+
+}  // namespace
 
 }  // namespace headrace

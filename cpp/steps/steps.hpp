@@ -6,6 +6,7 @@
 #include "../math/lane.hpp"
 #include "density.hpp"
 #include "elementwise.hpp"
+#include "marginal.hpp"
 #include "move.hpp"
 #include "network.hpp"
 #include "rotation.hpp"
@@ -22,6 +23,7 @@
     X(rotation, RotationStep)       \
     X(scale, ScaleStep)             \
     X(support, SupportStep)         \
+    X(marginal, MarginalStep)       \
     X(density, DensityStep)         \
     X(move, MoveStep)
 

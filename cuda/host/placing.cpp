@@ -135,6 +135,10 @@ class Placing {
         s.column = arena_.put(s.column, size_t(d_.chain.features));
     }
 
+    void place(DeviceStep<T>&, MarginalStep<T>& s, size_t) {
+        s.map.ready = arena_.put(s.map.ready, size_t(d_.chain.features) * size_t(s.map.n_ready));
+    }
+
     void place(DeviceStep<T>&, MoveStep<T>& s, size_t) {
         s.given = arena_.put(s.given, size_t(d_.chain.features));
         s.built = arena_.put(s.built, size_t(d_.chain.features));

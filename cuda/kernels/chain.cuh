@@ -11,6 +11,7 @@
 #include "../../cpp/steps/density_draw.hpp"
 
 #include "../host/device_chain.hpp"
+#include "marginal.cuh"
 #include "product.cuh"
 #include "support.cuh"
 
@@ -213,30 +214,6 @@ __device__ void run_network(const Team& team, Products products, const DeviceSte
 
 // ---- steps with parameters that all rows share ----------------------------------------------------------------------
 
-// In place.
-template <class T, bool in_shared, bool keeps_units>
-__device__ void run_elementwise(const Team& team, const ElementwiseStep<T>& s, const T* all_ready, int context,
-                                int features, TileState<T, in_shared, keeps_units>& t) {
-    with_map(s.map.index, [&]<class Map>() {
-        if constexpr (requires { Map::ready_factors; }) {
-            LogProduct<T> product;
-            int factors = 0;
-            for (int c = team.warp; c < features; c += team.warps) {
-                const T* ready = all_ready + s.ready + int64_t(c) * s.n_ready;
-                T& value = t.given.at(context + c, team.lane);
-                T factor;
-                value = s.map.inverse ? Map::ready_inverse(value, ready, s.map.options, factor)
-                                      : Map::ready_forward(value, ready, s.map.options, factor);
-                product.mantissa *= factor;
-                if (++factors % Map::ready_factors == 0) product.rescale();
-            }
-            product.rescale();
-            const T total = product.log();
-            t.log_det += s.map.inverse ? -total : total;
-        }
-    });
-}
-
 // A run of vector maps, in place: while one moves a coordinate, the next adds it to its sum. A row is one lane's work.
 template <class T, bool in_shared, bool keeps_units>
 __device__ void run_vectors(const Team& team, const VectorStep<T>& s, const T* all_ready, int context, int features,
@@ -394,8 +371,12 @@ __device__ bool run_step(const Team& team, Products kind, const DeviceChain<T>& 
             t.log_det += run_support(team, step.step.support, t.given, t.given, context, features);
             break;
         case StepKind::elementwise:
-            run_elementwise(team, step.step.elementwise, call.ready, context, features, t);
+        case StepKind::marginal: {
+            const ReadyMap<T> map = step.step.kind == StepKind::marginal ? step.step.marginal.map
+                                                                         : ready_map(step.step.elementwise, call.ready);
+            t.log_det += run_ready_map(team, map, context, features, t.given, t.given);
             break;
+        }
         case StepKind::vector: run_vectors(team, step.step.vector, call.ready, context, features, t); break;
     }
     team.sync();

@@ -77,6 +77,11 @@ __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Cal
             state.log_det += run_support(team, d.step.support, state.given, state.built, context, t.d.chain.features);
             team.sync();
             break;
+        case StepKind::marginal:
+            state.log_det +=
+                run_ready_map(team, d.step.marginal.map, context, t.d.chain.features, state.given, state.built);
+            team.sync();
+            break;
         case StepKind::vector:
             state.log_det += record_vectors(team, t, i, call.ready);
             team.sync();
@@ -334,6 +339,9 @@ __device__ void backward_step(const Team& team, const Tape<T>& t, int i, const C
             break;
         case StepKind::support:
             back_support(team, step.support, t.state(i), after, before, context, features, grad_log_det);
+            break;
+        case StepKind::marginal:
+            back_ready_map(team, step.marginal.map, t.state(i), after, before, context, features, grad_log_det);
             break;
         case StepKind::move:
             for (int c = team.warp; c < features; c += team.warps)

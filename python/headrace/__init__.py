@@ -19,6 +19,7 @@ from headrace.training import Adam, History
 from headrace.transforms.act_norm import ActNorm
 from headrace.transforms.elementwise import Elementwise
 from headrace.transforms.fixed import Permutation, Standardize
+from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.inverse import Inverse
 from headrace.transforms.linear import Linear
 from headrace.transforms.masked import Coupling, MaskedAutoregressive
@@ -64,6 +65,7 @@ __all__ = [
     "FileFormatError",
     "Flow",
     "FreeEnergy",
+    "Gaussianize",
     "History",
     "Independent",
     "Inverse",

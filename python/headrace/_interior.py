@@ -99,14 +99,22 @@ class Interior:
         return [block for _, block in self._flow._blocks()]
 
     def rescale(
-        self, links: tuple[Transform, ...] | None, context: Pair | None, parameters: NDArray[Any] | None = None
+        self,
+        links: tuple[Transform, ...] | None,
+        context: Pair | None,
+        parameters: NDArray[Any] | None = None,
+        *,
+        replaced: int = 1,
     ) -> None:
-        """Standardise data (links for `standardize`) or context from now on; the parameters stay, or are these."""
+        """Standardise data (links for `standardize`) or context from now on; the parameters stay, or are these.
+
+        Links take the place of `standardize` and of what lies before it, so many transforms in all.
+        """
         flow = self._flow
         if parameters is None:
             parameters = self.vector()
         if links is not None:
-            flow._chain = (*self.chain[: self._end - 1], *links, *self.chain[self._end :])
+            flow._chain = (*self.chain[: self._end - replaced], *links, *self.chain[self._end :])
         if context is not None:
             flow._standardize_context = context
         flow._program = flow._compile(flow.dtype, parameters)

@@ -129,7 +129,10 @@ class Module(Filed):
         if (own := self._base_steps()) is not None:
             base, first = own
             steps, base_steps = [*first, *steps], len(first)
-        made = [(*step[:2], step[2].made_for(core)) if step[0] == "masked" else step for step in steps]
+        made = [
+            (*step[:2], step[2].made_for(core), *step[3:]) if step[0] in ("masked", "marginal") else step
+            for step in steps
+        ]
         return self._features, self._context, base, made, base_steps, *self._context_scale()
 
     def _fill(self, program: Program, parameters: NDArray[Any]) -> None:

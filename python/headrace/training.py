@@ -15,6 +15,7 @@ import numpy as np
 from headrace import _arguments as check
 from headrace._arrays.caller import Caller
 from headrace._fit import gaussian as _gaussian
+from headrace._fit import marginals as _marginals
 from headrace._fit import rows as _rows
 from headrace._fit.act_norms import start_act_norms
 from headrace._fit.checkpoint import Checkpoint
@@ -30,6 +31,7 @@ from headrace._fit.stream_run import StreamRun
 from headrace._fit.streams import StreamData
 from headrace._streams.given import arrays_of, stream_of
 from headrace.transforms.fixed import Standardize
+from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -152,7 +154,9 @@ class _Fit:
                 f"fit: {self.given[1].size} held-out rows are too few to judge by; give more by `validation`, or "
                 "say by `epochs` how long to train"
             )
-        _standardize(self.flow, self.data, self.train)
+        _standardize(self.flow, self.data, self.train, marginals=self._judges_marginals())
+        own = self._links() if self.fresh else 1
+        self.history.gaussianized = own > 1
         start: Any = None
         links: tuple[Transform, ...] = ()
         if self.by_default and self.fresh and self.train.size <= MANY:
@@ -168,7 +172,17 @@ class _Fit:
         run.go(progress)
         judged = held_out is not None and self.history.stopped != "interrupted" and run.has_time_to_judge()
         if start is not None and held_out is not None and judged:
-            self._not_worse_than_a_gaussian(held_out, start, links)
+            self._not_worse_than_a_gaussian(held_out, start, links, own)
+
+    def _judges_marginals(self) -> bool:
+        """Whether marginals are made normal: a curve through few rows could ruin one that nobody judges."""
+        return self.checked.gaussianize and self.fresh and self.given is not None and self.given[1].size >= FEW
+
+    def _links(self) -> int:
+        """How many links the fit has put at the data end."""
+        interior = self.flow._interior
+        before = interior.chain[: interior.chain.index(interior.standardize)]
+        return 2 if before and isinstance(before[-1], Gaussianize) else 1
 
     def _run(
         self,
@@ -213,22 +227,26 @@ class _Fit:
         if history.best_epoch + 1 == epochs:
             history.best_loss = losses[-1]
 
-    def _not_worse_than_a_gaussian(self, held_out: HeldOut, start: Any, links: tuple[Transform, ...]) -> None:
+    def _not_worse_than_a_gaussian(
+        self, held_out: HeldOut, start: Any, links: tuple[Transform, ...], own: int
+    ) -> None:
         """Put the Gaussian of the training rows in place of weights that are not clearly better."""
         flow, history = self.flow, self.history
         other = copy.copy(flow)
-        other._interior.rescale(links, None, _gaussian.quietened(other, start))
+        other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
         fitted, simple = -held_out.log_probs(flow), -held_out.log_probs(other)
         weights = held_out.weights()
         if np.isfinite(fitted).all() and clearly_better(fitted, simple, weights):
             return
-        flow._interior.rescale(links, None, other._interior.vector())
-        history.best_epoch, history.gaussian = -1, True
+        flow._interior.rescale(links, None, other._interior.vector(), replaced=own)
+        history.best_epoch, history.gaussian, history.gaussianized = -1, True, False
         history.best_loss = float((simple * weights).sum() / weights.sum())
 
 
-def _standardize(flow: Trainable, data: Data, train: Part, *, gaussian: bool = False, say: bool = True) -> None:
-    """Set what a fit standardises, unless an earlier one has; with a Gaussian, correlations too."""
+def _standardize(
+    flow: Trainable, data: Data, train: Part, *, gaussian: bool = False, marginals: bool = False, say: bool = True
+) -> None:
+    """Set what a fit standardises, unless an earlier one has; with a Gaussian, correlations too, or marginals."""
     interior = flow._interior
     links: tuple[Transform, ...] | None = None
     if interior.is_fresh:
@@ -240,6 +258,8 @@ def _standardize(flow: Trainable, data: Data, train: Part, *, gaussian: bool = F
         links = (Standardize(mean, std),)
         if gaussian:
             links = (*_gaussian.decorrelating(data, train, mean, std), *links)
+        if marginals:
+            links = (*_marginals.gaussianizing(data, train, mean, std), *links)
     columns = None
     one_row = data.context is not None and data.context.shape[0] == 1 != data.x.shape[0]  # says nothing of a spread
     if data.context is not None and flow.standardize_context is None and not one_row:

@@ -34,28 +34,32 @@ HR_FN void elementwise_block(const MapOptions<T>& options, const T* ready, int n
     }
 }
 
+// `lines`: of the first coordinate.
 template <class T>
-HR_FN void run_step(const ElementwiseStep<T>& s, const Chain<T>& chain, const Call<T>& call, const TileBuffers<T>& b) {
-    const T* const ready = call.ready + s.ready;
-    T* const lines = b.given + chain.context * b.height;
-    with_map(s.map.index, [&]<class Map>() {
+HR_FN void run_ready_map(const ReadyMap<T>& m, int features, T* lines, const TileBuffers<T>& b) {
+    with_map(m.index, [&]<class Map>() {
         if constexpr (requires { Map::ready_factors; }) {
             const auto run = [&]<bool inverse>() {
                 int v = 0;
                 for (; v + 2 <= b.vectors; v += 2)
-                    elementwise_block<Map, inverse, 2>(s.map.options, ready, s.n_ready, chain.features,
-                                                       lines + v * width<T>, b.height, b.sum + v * width<T>);
+                    elementwise_block<Map, inverse, 2>(m.options, m.ready, m.n_ready, features, lines + v * width<T>,
+                                                       b.height, b.sum + v * width<T>);
                 for (; v < b.vectors; ++v)
-                    elementwise_block<Map, inverse, 1>(s.map.options, ready, s.n_ready, chain.features,
-                                                       lines + v * width<T>, b.height, b.sum + v * width<T>);
+                    elementwise_block<Map, inverse, 1>(m.options, m.ready, m.n_ready, features, lines + v * width<T>,
+                                                       b.height, b.sum + v * width<T>);
             };
-            if (s.map.inverse) {
+            if (m.inverse) {
                 run.template operator()<true>();
             } else {
                 run.template operator()<false>();
             }
         }
     });
+}
+
+template <class T>
+HR_FN void run_step(const ElementwiseStep<T>& s, const Chain<T>& chain, const Call<T>& call, const TileBuffers<T>& b) {
+    run_ready_map(ready_map(s, call.ready), chain.features, b.given + chain.context * b.height, b);
 }
 
 // With raw parameters: on the way back every row has its own, which become their gradients.

@@ -143,6 +143,33 @@ struct Spline {
         return ready_finish<true>(entered, bin.width * at.t + bin.left_width, bin, at, ready, o, factor);
     }
 
+    static constexpr bool has_ready_derivative = true;
+
+    // The derivative at an input, and `bend`, how fast its logarithm changes there.
+    template <bool inverse, class V>
+    HR_FN static V ready_derivative(V input, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o, V& bend) {
+        using T = Scalar<V>;
+        const auto entered = Kind::enter(input, o);
+        const Bin<V> bin = ready_bin(entered.value, inverse ? ready + o.bins : ready, ready, o);
+        Point<V> at;
+        if constexpr (inverse) {
+            at.solve(entered.value - bin.left_height, bin);
+        } else {
+            at.set_t(entered.value - bin.left_width, bin);
+        }
+        at.snap(entered.value, o);
+        const T poison = ready[n_ready(o.bins) - 1];
+        const V slope = derivative_of(bin.height / bin.width, bin, at);
+        V derivative = inverse ? T(1) / slope : slope;
+        bend = (at.n_t(bin) / at.n(bin) - T(2) * at.d_t(bin) / at.d(bin)) / bin.width;
+        if constexpr (inverse) bend = -bend * derivative;
+        if (Kind::tails(o) != Tails::periodic) bend = select(Kind::outside(entered.value, o), splat<V>(0), bend);
+        if (Kind::tails(o) == Tails::identity)
+            derivative = select(Kind::outside(entered.value, o), splat<V>(1), derivative);
+        bend += poison;
+        return derivative + poison;
+    }
+
   private:
     // The bin that an input lies in: unnormalised shares, and derivatives over the bin's slope.
     template <class V>

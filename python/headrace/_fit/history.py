@@ -36,6 +36,9 @@ class History:
     gaussian: bool = False
     """Whether the flow ended as the Gaussian of the training rows, as none of the epochs was clearly better."""
 
+    gaussianized: bool = False
+    """Whether the fit put a `headrace.Gaussianize` at the flow's data end."""
+
     def __repr__(self) -> str:
         """The outcome."""
         return (

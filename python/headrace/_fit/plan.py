@@ -53,6 +53,7 @@ class Plan:
     patience: int
     staged: bool  # whether held-out rows choose among decays that follow one another
     matmul: str  # how steps compute products of networks
+    gaussianize: bool  # whether a fresh flow starts with marginals that are about normal, where rows gain by it
 
     @classmethod
     def of(
@@ -70,6 +71,7 @@ class Plan:
         average: Any,
         patience: Any,
         matmul: Any = None,
+        gaussianize: Any = True,
     ) -> Plan:
         """Those of `Flow.fit`, checked. `judged`: whether rows are held out."""
         batches = -(-rows // rows_of_a_batch(rows, batch_size))
@@ -100,4 +102,5 @@ class Plan:
             check.integer("patience", patience, least=1) if patience is not None else passes + 1,
             staged,
             flow._interior.products(matmul),
+            bool(gaussianize),
         )

@@ -1,0 +1,55 @@
+// Maps of each coordinate with ready parameters: lanes are rows, warps share columns.
+#pragma once
+
+#include "../../cpp/math/log_product.hpp"
+#include "../../cpp/math/maps.hpp"
+#include "../../cpp/steps/marginal.hpp"
+#include "tile.cuh"
+
+namespace headrace {
+namespace {
+
+// From lines to lines, which may be the same; what it adds to each warp's share of the log-determinant.
+template <class T, class Given>
+__device__ T run_ready_map(const Team& team, const ReadyMap<T>& m, int context, int features, const Given& given,
+                           const Given& built) {
+    T total = 0;
+    with_map(m.index, [&]<class Map>() {
+        if constexpr (requires { Map::ready_factors; }) {
+            LogProduct<T> product;
+            int factors = 0;
+            for (int c = team.warp; c < features; c += team.warps) {
+                const T* ready = m.ready + int64_t(c) * m.n_ready;
+                const T value = given.at(context + c, team.lane);
+                T factor;
+                built.at(context + c, team.lane) = m.inverse ? Map::ready_inverse(value, ready, m.options, factor)
+                                                             : Map::ready_forward(value, ready, m.options, factor);
+                product.mantissa *= factor;
+                if (++factors % Map::ready_factors == 0) product.rescale();
+            }
+            product.rescale();
+            total = m.inverse ? -product.log() : product.log();
+        }
+    });
+    return total;
+}
+
+// From gradients by what the maps make to those by what they are given; their numbers have none.
+template <class T, class State>
+__device__ void back_ready_map(const Team& team, const ReadyMap<T>& m, const State& given, const State& after,
+                               const State& before, int context, int features, T grad_log_det) {
+    with_map(m.index, [&]<class Map>() {
+        if constexpr (requires { Map::has_ready_derivative; })
+            for (int c = team.warp; c < features; c += team.warps) {
+                const T* ready = m.ready + int64_t(c) * m.n_ready;
+                const T x = given.at(context + c, team.lane);
+                T bend;
+                const T slope = m.inverse ? Map::template ready_derivative<true>(x, ready, m.options, bend)
+                                          : Map::template ready_derivative<false>(x, ready, m.options, bend);
+                before.at(context + c, team.lane) = after.at(context + c, team.lane) * slope + grad_log_det * bend;
+            }
+    });
+}
+
+}  // namespace
+}  // namespace headrace
