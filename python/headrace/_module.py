@@ -20,6 +20,7 @@ from headrace._arrays.device_caller import DeviceCaller, check_on_host
 from headrace._core import cpu
 from headrace._core import device as _device
 from headrace._core.device import Device
+from headrace._core.structure import MaskedNetwork
 from headrace._stored import Filed
 
 if TYPE_CHECKING:
@@ -129,10 +130,7 @@ class Module(Filed):
         if (own := self._base_steps()) is not None:
             base, first = own
             steps, base_steps = [*first, *steps], len(first)
-        made = [
-            (*step[:2], step[2].made_for(core), *step[3:]) if step[0] in ("masked", "marginal") else step
-            for step in steps
-        ]
+        made = MaskedNetwork.steps_for(core, steps)
         return self._features, self._context, base, made, base_steps, *self._context_scale()
 
     def _fill(self, program: Program, parameters: NDArray[Any]) -> None:

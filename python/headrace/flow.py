@@ -536,8 +536,8 @@ class Flow(Derivatives):
                 that makes depends on the machine, so that such a fit is not the same twice.
             matmul: How steps compute products of networks: "exact", on the CPU "bf16", on a device "tf32" or "3xtf32";
                 by default as the flow does, see `to`. The flow's own products judge held-out rows (docs/bf16.md).
-            gaussianize: Whether the first fit also sets a `headrace.Gaussianize` before that `Standardize`, if at least 50
-                rows are held out: it makes a column about normal where cross-validation says that rows gain by it.
+            gaussianize: Whether the first fit also sets a `headrace.Gaussianize` before that `Standardize`, if at least
+                50 rows are held out: it makes a column about normal where cross-validation says that rows gain by it.
             seed: Of the choice of held-out rows and of the order of rows.
             progress: Whether to show a bar on the standard error.
             checkpoint: A file for the state of the fit. Where it is there already, the same call with a flow made in

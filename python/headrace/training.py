@@ -227,9 +227,7 @@ class _Fit:
         if history.best_epoch + 1 == epochs:
             history.best_loss = losses[-1]
 
-    def _not_worse_than_a_gaussian(
-        self, held_out: HeldOut, start: Any, links: tuple[Transform, ...], own: int
-    ) -> None:
+    def _not_worse_than_a_gaussian(self, held_out: HeldOut, start: Any, links: tuple[Transform, ...], own: int) -> None:
         """Put the Gaussian of the training rows in place of weights that are not clearly better."""
         flow, history = self.flow, self.history
         other = copy.copy(flow)

@@ -15,7 +15,7 @@ template <class T>
 TransformPtr<T> read_transform(Stored& stored) {
     const int kind =
         stored.choice("kind", {"MaskedAutoregressive", "Coupling", "Elementwise", "Linear", "ActNorm", "Planar",
-                               "Radial", "Rotation", "Permutation", "Standardize", "Support", "Inverse"});
+                               "Radial", "Rotation", "Permutation", "Standardize", "Support", "Gaussianize", "Inverse"});
     TransformPtr<T> result;
     switch (kind) {
         case 0: result = std::make_unique<MaskedTransform<T>>(stored, false); break;
@@ -29,6 +29,7 @@ TransformPtr<T> read_transform(Stored& stored) {
         case 8: result = std::make_unique<Permutation<T>>(stored); break;
         case 9: result = std::make_unique<Standardize<T>>(stored); break;
         case 10: result = std::make_unique<Support<T>>(stored); break;
+        case 11: result = std::make_unique<Gaussianize<T>>(stored); break;
         default: {
             Stored inner = stored.part(stored.take("transform"), "transform");
             result = std::make_unique<Inverse<T>>(read_transform<T>(inner));

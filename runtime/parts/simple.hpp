@@ -253,6 +253,52 @@ class Elementwise : public Transform<T> {
     bool formula_to_data_ = true;
 };
 
+// A fixed spline of each coordinate, before which data are shifted and scaled to its interval.
+template <class T>
+class Gaussianize : public Transform<T> {
+  public:
+    explicit Gaussianize(Stored& stored) {
+        this->features_ = stored.size("features", 1);
+        const std::size_t n = static_cast<std::size_t>(this->features_);
+        mean_ = stored.numbers("mean", n);
+        std_ = stored.numbers("std", n, true);
+        map_ = std::make_unique<MapSettings>(stored);
+        stored.choice("formula", {"to_latent"});
+        const std::size_t n_params = static_cast<std::size_t>(map_->n_params());
+        std::size_t start = 0;
+        for (const auto& [name, group] : map_->groups()) {
+            const std::size_t size = static_cast<std::size_t>(group);
+            const std::vector<T> part = stored.template array_of_doubles<T>(name, {n, size});
+            params_.resize(n * n_params);  // which the first tensor has confirmed, but for a factor
+            for (std::size_t c = 0; c < n; ++c)
+                for (std::size_t k = 0; k < size; ++k) params_[c * n_params + start + k] = part[c * size + k];
+            start += size;
+        }
+        for (const double scale : std_) log_det_ += std::log(scale);
+        this->is_fixed_ = true;
+    }
+    void run(bool to_data, T* row, const T*, Scratch<T>&, double& log_det) const override {
+        const std::size_t n_params = params_.size() / mean_.size();
+        for (std::size_t c = 0; c < mean_.size(); ++c) {
+            const T* const p = params_.data() + c * n_params;
+            if (to_data) {
+                const double inner = static_cast<double>(map_->template apply<T>(p, true, row[c], log_det));
+                row[c] = narrowed<T>(mean_[c] + std_[c] * inner);
+            } else {
+                const T inner = narrowed<T>((static_cast<double>(row[c]) - mean_[c]) / std_[c]);
+                row[c] = map_->template apply<T>(p, false, inner, log_det);
+            }
+        }
+        log_det += to_data ? log_det_ : -log_det_;
+    }
+
+  private:
+    std::unique_ptr<MapSettings> map_;
+    std::vector<T> params_;
+    std::vector<double> mean_, std_;
+    double log_det_ = 0.0;
+};
+
 // Another transform with its directions exchanged.
 template <class T>
 class Inverse : public Transform<T> {

@@ -15,6 +15,7 @@ from .bf16 import RoundedNetwork, rounded, rounded_product, rounded_sums, sorted
 from .coupling import Coupling
 from .derivatives import STEP, along, gradient, row_gradient
 from .flow import Flow
+from .gaussianize import Gaussianize
 from .inverse import Inverse
 from .jacobian import jacobian, log_det_by_differences
 from .linear import Linear
@@ -41,6 +42,7 @@ __all__ = [
     "VECTOR_MAPS",
     "Coupling",
     "Flow",
+    "Gaussianize",
     "Hidden",
     "Independent",
     "Inverse",

@@ -25,6 +25,17 @@ def rng(*key):
     return np.random.default_rng(zlib.crc32(repr(key).encode()))
 
 
+def curves(features, knots, *key):
+    """``(data, latent, slopes)`` of random increasing curves: columns of other places and widths, steep and flat."""
+    draw = rng(features, knots, *key)
+    steps = draw.random((features, knots)) + 0.05
+    data = (
+        np.cumsum(steps, axis=1) * np.linspace(0.1, 3.0, features)[:, None] - np.linspace(-2.0, 5.0, features)[:, None]
+    )
+    latent = np.linspace(-2.5, 2.5, knots) + 0.2 * draw.random(knots) / knots
+    return data, latent, np.exp(draw.normal(0.0, 0.7, (features, knots)))
+
+
 # --- tolerances -----------------------------------------------------------------------------------------------------
 
 

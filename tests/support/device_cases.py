@@ -64,6 +64,9 @@ FLOWS = {
             hr.Coupling(FEATURES, [0, 2], (8,)),
         ]
     ),
+    "normal marginals": lambda: hr.Flow(
+        [hr.MaskedAutoregressive(FEATURES, (8,)), hr.Gaussianize(*cases.curves(FEATURES, 9)), standardize()]
+    ),
     "no transforms": lambda: hr.Flow([], hr.Normal(FEATURES, 1.0, 2.0)),
 }
 

@@ -102,6 +102,14 @@ def supported(dtype):
     return hr.Flow([cases.randomise(flow, 0.2, "support")[:1][0], inner, *flow.transforms[1:]], flow.base)
 
 
+def gaussianized(dtype):
+    """A flow whose marginals are made normal at its data end, and elsewhere."""
+    maf = hr.MAF(3, transforms=1, hidden=(7,), dtype=dtype)
+    outer = [hr.Gaussianize(*cases.curves(3, 9)), hr.Standardize([5.0, 0.0, -3.0], [2.0, 1.0, 0.5])]
+    inner = hr.Inverse(hr.Gaussianize(*cases.curves(3, 4, "inner")))
+    return hr.Flow([inner, cases.randomise(maf, 0.2, "gaussianize").transforms[0], *outer])
+
+
 def splines(dtype):
     """Every spline whose bins have a least size, and intervals of every kind."""
     chain = [
@@ -174,6 +182,8 @@ EXAMPLES = {
     "linear-alone": lambda dtype: hr.Inverse(cases.randomise(turned(4, dtype), 0.2, "linear")),
     "splines": splines,
     "support": supported,
+    "gaussianize": gaussianized,
+    "gaussianize-alone": lambda dtype: hr.Gaussianize(*cases.curves(3, 9)),
     "student-t": lambda dtype: on(hr.StudentT(3, [1.0, 2.5, 40.0]), dtype),
     "student-t-fixed": lambda dtype: on(hr.StudentT(3, [0.7, 2.5, 1e6], trainable=False), dtype),
     "periodic": lambda dtype: cases.randomise(

@@ -134,6 +134,10 @@ def support(bounds):
     return Subject(hr.Support(bounds), [], lambda _: reference.Support(bounds))
 
 
+def gaussianize(data, latent, slopes):
+    return Subject(hr.Gaussianize(data, latent, slopes), [], lambda _: reference.Gaussianize(data, latent, slopes))
+
+
 def chain(subjects, base="standard normal", dtype="float64"):
     """A flow of these transforms; ``base`` "normal" is trainable, "fixed normal" is not."""
     features = subjects[0].features

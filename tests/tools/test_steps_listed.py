@@ -25,6 +25,7 @@ JUDGES = {
     "rotation": ("tests/vector/test_rotation.py", {"Rotation"}),
     "scale": ("tests/reference/standardize.py", {"Standardize"}),
     "support": ("tests/reference/support.py", {"Support"}),
+    "marginal": ("tests/reference/gaussianize.py", {"Gaussianize"}),
     "density": ("tests/reference/bases.py", set()),  # of bases
     "move": ("tests/reference/permutation.py", {"Permutation"}),
 }

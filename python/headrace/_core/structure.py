@@ -64,6 +64,13 @@ class MaskedNetwork:
         """The structure as a class of that core: each compiled module has its own, and all lay out weights alike."""
         return self.core if core is cpu else _made(core, self.options, self.staircase or self.core.masks())
 
+    @staticmethod
+    def steps_for(core: Any, steps: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """The steps of a program with structures in the place of networks."""
+        return [
+            tuple(part.made_for(core) if isinstance(part, MaskedNetwork) else part for part in step) for step in steps
+        ]
+
     def _to_core(self, arrays: Arrays) -> Arrays:
         return arrays if self._back is None else [*arrays[:-1], arrays[-1][self._back]]
 

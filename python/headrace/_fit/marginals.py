@@ -14,22 +14,23 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._fit.rows import Data, Part
-from headrace.ascent import marginals as _curves
-from headrace.ascent.marginals import Curve, Shares
-from headrace.transforms.gaussianize import LEAST, Gaussianize
+from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.transform import Transform
 
 __all__ = ["Sample", "gaussianizing", "of_sample"]
 
 Floats = NDArray[np.float64]
 
+_NORMAL = NormalDist()
+
 ROWS = 1 << 14  # at most so many stand for all
 LEAST_ROWS = 200
-KNOTS = 33
-BANDWIDTHS = (0.1, 0.3, 1.0)  # of the curves' kernels
+TAIL = 10.0  # rows beyond the outermost knots
+COUNTS = (9, 17, 33)  # of quantiles, among which rows choose
+KNOTS = COUNTS[-1]
 FOLDS = 4
 CLEARLY = 2.0  # standard errors by which rows must gain
-LEAST_GAP = 1e-3  # standard deviations between two knots: closer ones are rows that repeat a value
+DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,11 @@ class Sample:
         chosen = (np.arange(len(self.rows)) % FOLDS == fold) != out
         return Sample(self.rows[chosen], None if self.weights is None else self.weights[chosen])
 
-    def shares(self) -> Shares:
-        """What rows count."""
-        return Shares.of(self.weights, len(self.rows))
+    def size(self) -> float:
+        """How many rows weights leave (Kish)."""
+        if self.weights is None:
+            return float(len(self.rows))
+        return float(np.square(self.weights.sum()) / np.square(self.weights).sum())
 
 
 def gaussianizing(data: Data, part: Part, mean: Floats, std: Floats) -> tuple[Transform, ...]:
@@ -65,10 +68,9 @@ def gaussianizing(data: Data, part: Part, mean: Floats, std: Floats) -> tuple[Tr
 
 def of_sample(sample: Sample, circles: object = ()) -> tuple[Transform, ...]:
     """The same, of rows in memory; columns that lie on a circle stay as they are."""
-    shares = sample.shares()
-    if shares.rows < LEAST_ROWS:
+    if sample.size() < LEAST_ROWS:
         return ()
-    end = NormalDist().inv_cdf(1.0 - _curves.TAIL / shares.rows)
+    end = _NORMAL.inv_cdf(1.0 - TAIL / sample.size())
     latent = np.linspace(-end, end, KNOTS)
     data, slopes = np.tile(latent, (sample.rows.shape[1], 1)), np.ones((sample.rows.shape[1], KNOTS))
     chosen = [c for c in range(len(data)) if c not in list(circles) and _of_column(sample, c, latent, data, slopes)]
@@ -79,26 +81,27 @@ def _of_column(sample: Sample, c: int, latent: Floats, data: Floats, slopes: Flo
     """Put the knots of a column in their place, if rows gain by them."""
     own = Sample(sample.rows[:, c : c + 1], sample.weights)
     best, gain = None, 0.0
-    for bandwidth in BANDWIDTHS:
-        found = _gain(own, latent, bandwidth)
+    for count in COUNTS:
+        found = _gain(own, latent, count)
         if found is not None and found > gain:
-            best, gain = bandwidth, found
-    knots = None if best is None else _knots(own, latent, best)
-    if knots is None:
+            best, gain = count, found
+    curve = None if best is None else _curve(own, latent, best)
+    if curve is None:
         return False
-    data[c], slopes[c] = knots
+    x, log_det = curve.forward(latent[:, None])
+    data[c], slopes[c] = x[:, 0], np.exp(-log_det)
     return True
 
 
-def _gain(own: Sample, latent: Floats, bandwidth: float) -> float | None:
+def _gain(own: Sample, latent: Floats, count: int) -> float | None:
     """Nats that a row gains by a curve through the other folds' rows over a normal density; None if not clearly any."""
     gains, weights = [], []
     for fold in range(FOLDS):
         seen, unseen = own.fold(fold, out=True), own.fold(fold, out=False)
-        knots = _knots(seen, latent, bandwidth)
-        if knots is None:
+        curve = _curve(seen, latent, count)
+        if curve is None:
             return None
-        z, log_det = Gaussianize(knots[0][None], latent, knots[1][None]).inverse(unseen.rows)
+        z, log_det = curve.inverse(unseen.rows)
         before = _normal(unseen.rows[:, 0], seen)
         gains.append(log_det - 0.5 * np.square(z[:, 0]) - before)
         weights.append(np.ones(len(z)) if unseen.weights is None else unseen.weights)
@@ -119,34 +122,32 @@ def _normal(x: Floats, seen: Sample) -> Floats:
     return density
 
 
-def _knots(own: Sample, latent: Floats, bandwidth: float) -> tuple[Floats, Floats] | None:
-    """Places and slopes of the curve that takes a column to N(0, 1) at the knots; None where rows repeat values."""
-    curve = _curves.normal_score(own.rows[:, 0], own.shares(), bandwidth)
-    if curve is None or not _reaches(curve, latent):
+def _curve(own: Sample, latent: Floats, count: int) -> Gaussianize | None:
+    """What takes quantiles of a column to those of N(0, 1), so many; None where rows repeat values."""
+    x, weights = own.rows[:, 0], own.weights
+    order = np.argsort(x, kind="stable")
+    x, share = x[order], np.ones(len(x)) if weights is None else weights[order]
+    ends = latent[:: (KNOTS - 1) // (count - 1)]
+    below = (np.cumsum(share) - 0.5 * share) / share.sum()
+    knots = np.interp([_NORMAL.cdf(end) for end in ends], below, x)
+    values = np.unique(x)
+    if (np.diff(np.searchsorted(values, knots, side="right")) < DISTINCT).any():
         return None
-    x = np.interp(latent, curve.y, curve.x)
-    for end, inner in ((0, 1), (-1, -2)):  # beyond the curve it is straight
-        beyond = latent[end] - curve.y[end]
-        if beyond * (latent[end] - latent[inner]) > 0:
-            x[end] = curve.x[end] + beyond / curve.slope[end]
-    gaps = np.diff(x)
-    if not (gaps > LEAST_GAP).all() or not (gaps > 4 * LEAST * (x[-1] - x[0])).all():
+    try:
+        return Gaussianize(knots[None], ends, _slopes(np.diff(knots), np.diff(ends))[None])
+    except ValueError:  # too close for a spline
         return None
-    chords = np.diff(latent) / gaps
-    return x, _slopes(gaps, chords)
 
 
-def _reaches(curve: Curve, latent: Floats) -> bool:
-    """Whether all knots but the outermost lie on the curve."""
-    return bool(curve.y[0] <= latent[1] and curve.y[-1] >= latent[-2])
-
-
-def _slopes(gaps: Floats, chords: Floats) -> Floats:
+def _slopes(gaps: Floats, rises: Floats) -> Floats:
     """At the knots, so that the curve does not swing: harmonic means of chords (Fritsch and Butland 1984).
 
-    At the ends it is the chord: what lies beyond goes on as the last rows do.
+    At the ends it is that of the last chord: what lies beyond goes on as the last rows do.
     """
-    inner = 3 * (gaps[:-1] + gaps[1:]) / (
-        (2 * gaps[1:] + gaps[:-1]) / chords[:-1] + (gaps[1:] + 2 * gaps[:-1]) / chords[1:]
+    chords = rises / gaps
+    inner = (
+        3
+        * (gaps[:-1] + gaps[1:])
+        / ((2 * gaps[1:] + gaps[:-1]) / chords[:-1] + (gaps[1:] + 2 * gaps[:-1]) / chords[1:])
     )
     return np.concatenate([chords[:1], inner, chords[-1:]])

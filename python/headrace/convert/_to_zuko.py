@@ -121,6 +121,8 @@ class _Maker:
             "Linear": self._linear, "Elementwise": self._elementwise, "Coupling": self._coupling,
             "MaskedAutoregressive": self._masked,
         }  # fmt: skip
+        if kind == "Gaussianize":
+            raise _lacks(place, "no spline beyond an interval (fit with gaussianize=False)", kind)
         if kind not in makers:
             raise _lacks(place, ", ".join(makers), kind)
         parts: list[Any] = makers[kind](header, arrays, place)

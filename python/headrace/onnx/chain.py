@@ -125,6 +125,11 @@ class Chain:
         self.value, logs = apply_map(header, params, self.value, to_data != (header["formula"] == "to_data"))
         self.logs.append(logs.sum())
 
+    def _gaussianize(self, header: Header, prefix: str, to_data: bool) -> None:
+        steps = [self._elementwise, self._standardize]
+        for step in steps if to_data else steps[::-1]:
+            step(header, prefix, to_data)
+
     def _masked(self, header: Header, prefix: str, to_data: bool, place: str) -> None:
         n, is_coupling = header["features"], header["kind"] == "Coupling"
         reads = header["passive"] if is_coupling else list(range(n))
@@ -183,6 +188,7 @@ _STEPS: dict[str, Callable[[Chain, Header, str, bool], None]] = {
     "Rotation": Chain._rotation,
     "Linear": Chain._linear,
     "Elementwise": Chain._elementwise,
+    "Gaussianize": Chain._gaussianize,
     "Planar": Chain._vector,
     "Radial": Chain._vector,
 }

@@ -25,7 +25,8 @@ Floats = NDArray[np.float64]
 LEAST = 1e-6  # a share of the knots' range between two, and a slope in units of the ranges
 MOST_KNOTS = 65
 
-_KEYS = ("map", "formula", "bins", "bound", "min_bin", "slope")  # of the spline, as an `Elementwise` keeps them
+# Of the spline, as an `Elementwise` keeps them.
+_KEYS = ("map", "scale", "slope", "bins", "bound", "min_bin", "formula")
 
 
 @storable
@@ -63,9 +64,10 @@ class Gaussianize(Fixed):
         if self.slopes.shape != self.data.shape:
             raise ValueError(f"slopes: expected shape {self.data.shape}, as data, got {self.slopes.shape}")
         for name, knots in (("data", self.data), ("latent", self.latent[None])):
-            gaps = np.diff(knots, axis=1) / (knots[:, -1:] - knots[:, :1])
-            if not (gaps > 2 * LEAST).all():
-                worst = int(np.argmin(np.where(np.isnan(gaps), -1.0, gaps).min(axis=1)))
+            gaps = np.diff(knots, axis=1)
+            short = (gaps <= 2 * LEAST * np.abs(knots[:, -1:] - knots[:, :1])).any(axis=1)
+            if short.any():
+                worst = int(np.argmax(short))
                 raise ValueError(
                     f"{name}: expected knots that ascend, at least {2 * LEAST:g} of their range apart, got "
                     f"{knots[worst].tolist()} in row {worst}"

@@ -118,6 +118,28 @@ class _Elementwise(Transform):
         return built, log.sum(-1)
 
 
+class _Gaussianize(Transform):
+    """A fixed spline of each coordinate, and a shift and a scale before it."""
+
+    def __init__(self, header: Header, tensors: Tensors) -> None:
+        super().__init__(header, tensors)
+        self.scale = Standardize(header, {})
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
+
+    def forward(self, value: Tensor, context: Tensor | None, to_data: bool) -> Pair:
+        if not to_data:
+            wide, scale = self.scale.forward(value, context, to_data)
+            built, log = apply_map(self.header, self._params(value.dtype), wide.to(value.dtype), False)
+            return built, log.sum(-1) + scale
+        built, log = apply_map(self.header, self._params(value.dtype), value, True)
+        wide, scale = self.scale.forward(built, context, to_data)
+        return wide, log.sum(-1) + scale
+
+    def _params(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        return {name: one.to(dtype) for name, one in self.named_buffers(recurse=False)}
+
+
 class _Masked(Transform):
     levels: Tensor
 
@@ -189,6 +211,7 @@ _KINDS: dict[str, Any] = {
     "Rotation": _Rotation,
     "Linear": _Linear,
     "Elementwise": _Elementwise,
+    "Gaussianize": _Gaussianize,
     "MaskedAutoregressive": _Masked,
     "Coupling": _Masked,
     "Planar": _Vector,
