@@ -33,7 +33,9 @@ def curves(features, knots, *key):
         np.cumsum(steps, axis=1) * np.linspace(0.1, 3.0, features)[:, None] - np.linspace(-2.0, 5.0, features)[:, None]
     )
     latent = np.linspace(-2.5, 2.5, knots) + 0.2 * draw.random(knots) / knots
-    return data, latent, np.exp(draw.normal(0.0, 0.7, (features, knots)))
+    chords = np.log(np.diff(latent) / np.diff(data, axis=1))
+    around = np.concatenate([chords[:, :1], 0.5 * (chords[:, 1:] + chords[:, :-1]), chords[:, -1:]], axis=1)
+    return data, latent, np.exp(around + draw.normal(0.0, 0.3, (features, knots)))
 
 
 # --- tolerances -----------------------------------------------------------------------------------------------------

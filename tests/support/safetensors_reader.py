@@ -84,6 +84,11 @@ def _transform(header, tensors, prefix):
     if kind == "Elementwise":
         names = reference.MAPS[header["map"]].parameters
         return _Elementwise(header, np.concatenate([tensors[prefix + name] for name in names], axis=1))
+    if kind == "Gaussianize":
+        raw = np.concatenate([tensors[prefix + name] for name in ("width", "height", "derivative")], axis=1)
+        x, y, slopes = reference.additive_knots(raw, "free", header["slope"], header["bound"], header["min_bin"])
+        mean, std = (np.array(header[name])[:, None] for name in ("mean", "std"))
+        return reference.Gaussianize(mean + std * x, y[0], slopes / std)
     if kind == "Linear":
         named = {name: tensors[prefix + name] for name in ("upper", "log_diagonal", "lower", "shift")}
         return reference.Linear(**named, order=header["order"], signs=header["signs"])

@@ -6,6 +6,7 @@ units, and a curve of some knots nothing (docs/notes/training.md has what it is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -66,14 +67,14 @@ def gaussianizing(data: Data, part: Part, mean: Floats, std: Floats) -> tuple[Tr
     return of_sample(Sample(z, weights), circles)
 
 
-def of_sample(sample: Sample, circles: object = ()) -> tuple[Transform, ...]:
+def of_sample(sample: Sample, circles: Sequence[int] = ()) -> tuple[Transform, ...]:
     """The same, of rows in memory; columns that lie on a circle stay as they are."""
     if sample.size() < LEAST_ROWS:
         return ()
     end = _NORMAL.inv_cdf(1.0 - TAIL / sample.size())
     latent = np.linspace(-end, end, KNOTS)
     data, slopes = np.tile(latent, (sample.rows.shape[1], 1)), np.ones((sample.rows.shape[1], KNOTS))
-    chosen = [c for c in range(len(data)) if c not in list(circles) and _of_column(sample, c, latent, data, slopes)]
+    chosen = [c for c in range(len(data)) if c not in circles and _of_column(sample, c, latent, data, slopes)]
     return (Gaussianize(data, latent, slopes),) if chosen else ()
 
 
