@@ -25,6 +25,7 @@ from bench.datasets import Parts
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "as it comes": {},
+    "marginals by networks": {"fit": {"gaussianize": False}},
     "linear links": {"link": "linear"},
     "random links": {"link": "random"},
     "residual": {"residual": True},
@@ -68,14 +69,16 @@ def main() -> None:
                 if not re.search(options.what, name):
                     continue
                 chosen, judged, cpu = [], [], time.process_time()
+                made = {key: value for key, value in settings.items() if key != "fit"}
                 for seed in range(options.seeds):
-                    flow = getattr(hr, family)(parts.train.shape[1], seed=seed, **settings)
-                    flow.fit(parts.train, seed=seed, progress=False)
+                    flow = getattr(hr, family)(parts.train.shape[1], seed=seed, **made)
+                    flow.fit(parts.train, seed=seed, progress=False, **settings.get("fit", {}))
                     for values, rows in ((chosen, parts.validation), (judged, parts.test)):
                         values.append(float(flow.log_prob(rows).mean(dtype=np.float64)) + parts.offset)
+                spread = f" ± {statistics.stdev(judged):.3f}" if len(judged) > 1 else ""
                 print(
                     f"{table}, {family}, {name}: to choose by {statistics.mean(chosen):.3f}, to judge by "
-                    f"{statistics.mean(judged):.3f}; {(time.process_time() - cpu) / options.seeds:.1f} s of a core",
+                    f"{statistics.mean(judged):.3f}{spread}; {(time.process_time() - cpu) / options.seeds:.1f} s of a core",
                     flush=True,
                 )
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._core.device import MATMULS, matmul_on_cpu
 from headrace.transforms.fixed import Standardize
+from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
 
@@ -41,6 +42,12 @@ class Interior:
         """The `Standardize` at the data end, or before the `Support` there; None if there is none."""
         last = self.chain[self._end - 1] if self._end else None
         return last if isinstance(last, Standardize) else None
+
+    @property
+    def own_links(self) -> int:
+        """How many transforms there are at the data end of those that a fit puts there; after one alone."""
+        before = self.chain[: self._end - 1]
+        return 2 if before and isinstance(before[-1], Gaussianize) else 1
 
     @property
     def support(self) -> Support | None:

@@ -31,7 +31,6 @@ from headrace._fit.stream_run import StreamRun
 from headrace._fit.streams import StreamData
 from headrace._streams.given import arrays_of, stream_of
 from headrace.transforms.fixed import Standardize
-from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -155,7 +154,7 @@ class _Fit:
                 "say by `epochs` how long to train"
             )
         _standardize(self.flow, self.data, self.train, marginals=self._judges_marginals())
-        own = self._links() if self.fresh else 1
+        own = self.flow._interior.own_links if self.fresh else 1
         self.history.gaussianized = own > 1
         start: Any = None
         links: tuple[Transform, ...] = ()
@@ -177,12 +176,6 @@ class _Fit:
     def _judges_marginals(self) -> bool:
         """Whether marginals are made normal: a curve through few rows could ruin one that nobody judges."""
         return self.checked.gaussianize and self.fresh and self.given is not None and self.given[1].size >= FEW
-
-    def _links(self) -> int:
-        """How many links the fit has put at the data end."""
-        interior = self.flow._interior
-        before = interior.chain[: interior.chain.index(interior.standardize)]
-        return 2 if before and isinstance(before[-1], Gaussianize) else 1
 
     def _run(
         self,

@@ -83,7 +83,10 @@ def fit(
     if first:
         _warn_of_idle_ranks(group.size, chunks)
     fresh = flow._interior.is_fresh
-    standardize(flow, table, first)
+    marginals = fresh and checked.gaussianize and judge is not None and judge.held >= FEW
+    standardize(flow, table, first, marginals=marginals)
+    own = flow._interior.own_links if fresh else 1
+    history.gaussianized = own > 1
     start: Any = None
     links: tuple[Transform, ...] = ()
     if by_default and fresh and table.size <= MANY:
@@ -99,7 +102,7 @@ def fit(
     run.chunks = chunks
     run.go(progress and first)
     if start is not None and judge is not None and history.stopped != "interrupted":
-        not_worse_than(flow, judge, history, start, links)
+        not_worse_than(flow, judge, history, start, links, own)
     if history.stopped != "interrupted":
         kept.remove()
     return history

@@ -86,16 +86,17 @@ class Table:
 
     def training(self, most: int | None = None) -> Iterator[Data]:
         """Copies of this rank's training rows, some at a time; at most so many of all ranks', spread over the table."""
-        ends = np.cumsum(self.trained)
-        whole = int(ends[-1]) if ends.size else 0
-        most = whole if most is None else min(most, whole)
         for shard in self.shards:
-            size = shard.train.size
-            end = int(ends[shard.number])
-            some = end * most // max(whole, 1) - (end - size) * most // max(whole, 1)
+            first, end = self.share_of(shard, self.size if most is None else min(most, self.size))
+            some, size = end - first, shard.train.size
             places = np.arange(some, dtype=np.int64) * size // max(some, 1)
             for begin in range(0, some, CHUNK):
                 yield shard.data.rows(shard.train.at(places[begin : begin + CHUNK]))
+
+    def share_of(self, shard: Shard, most: int) -> tuple[int, int]:
+        """Which of so many training rows, spread over the table, a shard gives: from the first one up to the second."""
+        end, whole = int(self.trained[: shard.number + 1].sum()), max(self.size, 1)
+        return (end - shard.train.size) * most // whole, end * most // whole
 
     def judging(self) -> Iterator[Data]:
         """Copies of this rank's rows held out, some at a time."""

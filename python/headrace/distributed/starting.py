@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from headrace._fit import act_norms as _act_norms
 from headrace._fit import gaussian as _gaussian
+from headrace._fit import marginals as _marginals
 from headrace._fit import rows as _rows
 from headrace._fit.rows import CHUNK, Data
 from headrace.distributed.exact import exact_sum
@@ -72,9 +73,10 @@ def moments_of(
     return _rows.settled(name, *shared_moments(table.group, columns, parts), labels, say)
 
 
-def standardize(flow: Trainable, table: Table, say: bool) -> None:
-    """Set what a fit standardises, unless an earlier one has."""
-    interior, links, columns = flow._interior, None, None
+def standardize(flow: Trainable, table: Table, say: bool, *, marginals: bool = False) -> None:
+    """Set what a fit standardises, unless an earlier one has; with marginals, these too."""
+    interior, columns = flow._interior, None
+    links: tuple[Transform, ...] | None = None
     support = interior.support
     first = next((shard.data for shard in table.shards), None)
     names = tuple(f"column {i}" for i in range(flow.features)) if first is None else first.names
@@ -93,12 +95,26 @@ def standardize(flow: Trainable, table: Table, say: bool) -> None:
             nothing = np.empty((0, flow.features), np.float32 if single else np.float64)
             _rows.warn_of_offsets(Data(nothing, None, None, names, support), mean, std, flow.dtype)
         links = (Standardize(mean, std),)
+        if marginals:
+            links = (*_gaussianizing(table, mean, std, circles), *links)
     if flow.context and flow.standardize_context is None:
         labels = tuple(f"column {i}" for i in range(flow.context))
         columns = moments_of("context", table, lambda data: np.asarray(data.context, np.float64), labels, say)
     if links is not None or columns is not None:
         interior.rescale(links, columns)
     _start_act_norms(flow, table)
+
+
+def _gaussianizing(table: Table, mean: Floats, std: Floats, circles: Sequence[int]) -> tuple[Transform, ...]:
+    """As `headrace._fit.marginals.gaussianizing`: all ranks get the rows that stand for all, each adds its own."""
+    most = min(table.size, _marginals.ROWS)
+    sample = np.zeros((most, mean.size + 1))
+    shares = [share for shard in table.shards if (share := table.share_of(shard, most))[0] < share[1]]
+    for (first, end), data in zip(shares, table.training(most), strict=True):
+        sample[first:end, :-1] = (data.unbounded(slice(None)) - mean) / std
+        sample[first:end, -1] = weights_of(data)
+    sample = table.group.sum(sample.view(np.int64)).view(np.float64)
+    return _marginals.of_sample(_marginals.Sample(sample[:, :-1], sample[:, -1]), circles)
 
 
 def _start_act_norms(flow: Trainable, table: Table) -> None:
@@ -137,11 +153,14 @@ def decorrelating(flow: Trainable, table: Table) -> tuple[Transform, ...]:
 
 
 def not_worse_than(
-    flow: Trainable, judge: Table, history: History, start: NDArray[Any], links: tuple[Transform, ...]
+    flow: Trainable, judge: Table, history: History, start: NDArray[Any], links: tuple[Transform, ...], own: int
 ) -> None:
-    """Put the Gaussian of the training rows in place of weights that are not clearly better (Breiman's rule)."""
+    """Put the Gaussian of the training rows in place of weights that are not clearly better (Breiman's rule).
+
+    `own`: so many links the fit has put at the data end.
+    """
     other = copy.copy(flow)
-    other._interior.rescale(links, None, _gaussian.quietened(other, start))
+    other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
     found = []
     for data in judge.judging():
         fitted, simple = (-one.log_prob(data.x, data.context).astype(np.float64) for one in (flow, other))
@@ -156,6 +175,6 @@ def not_worse_than(
     square = total(lambda fitted, simple, w: np.square(w / weight * (simple - fitted - mean)).sum())
     if math.isfinite(mean) and mean > math.sqrt(square):
         return
-    flow._interior.rescale(links, None, other._interior.vector())
-    history.best_epoch, history.gaussian = -1, True
+    flow._interior.rescale(links, None, other._interior.vector(), replaced=own)
+    history.best_epoch, history.gaussian, history.gaussianized = -1, True, False
     history.best_loss = total(lambda fitted, simple, w: (w * simple).sum()) / weight
