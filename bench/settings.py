@@ -76,9 +76,10 @@ def main() -> None:
                     for values, rows in ((chosen, parts.validation), (judged, parts.test)):
                         values.append(float(flow.log_prob(rows).mean(dtype=np.float64)) + parts.offset)
                 spread = f" ± {statistics.stdev(judged):.3f}" if len(judged) > 1 else ""
+                seconds = (time.process_time() - cpu) / options.seeds
                 print(
                     f"{table}, {family}, {name}: to choose by {statistics.mean(chosen):.3f}, to judge by "
-                    f"{statistics.mean(judged):.3f}{spread}; {(time.process_time() - cpu) / options.seeds:.1f} s of a core",
+                    f"{statistics.mean(judged):.3f}{spread}; {seconds:.1f} s of a core",
                     flush=True,
                 )
 

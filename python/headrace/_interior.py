@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._core.device import MATMULS, matmul_on_cpu
+from headrace.bases import Logistic, Normal, StandardNormal
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.support import Support
@@ -44,10 +45,17 @@ class Interior:
         return last if isinstance(last, Standardize) else None
 
     @property
-    def own_links(self) -> int:
-        """How many transforms there are at the data end of those that a fit puts there; after one alone."""
-        before = self.chain[: self._end - 1]
-        return 2 if before and isinstance(before[-1], Gaussianize) else 1
+    def links(self) -> tuple[Transform, ...]:
+        """What a fit puts at the data end: `standardize`, or a `Gaussianize` and that."""
+        first = self._end - 1
+        if first > 0 and isinstance(self.chain[first - 1], Gaussianize):
+            first -= 1
+        return self.chain[max(first, 0) : self._end] if self.standardize is not None else ()
+
+    @property
+    def is_over_a_bell(self) -> bool:
+        """Whether the base has one mode and columns that are all alike, as those of normal rows."""
+        return isinstance(self.base, (StandardNormal, Normal, Logistic))
 
     @property
     def support(self) -> Support | None:

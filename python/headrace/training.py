@@ -44,6 +44,7 @@ AVERAGE = 0.999
 PATIENCE = 50
 CHECKPOINT_EVERY = 60.0  # seconds
 
+TRYING = 0.1  # of a time budget, at most, to a trial of marginals
 CHOOSING = 0.75  # of a time budget, at most, to cross-validation: five fits to four fifths of the rows for one to all
 
 
@@ -153,29 +154,47 @@ class _Fit:
                 f"fit: {self.given[1].size} held-out rows are too few to judge by; give more by `validation`, or "
                 "say by `epochs` how long to train"
             )
-        _standardize(self.flow, self.data, self.train, marginals=self._judges_marginals())
-        own = self.flow._interior.own_links if self.fresh else 1
-        self.history.gaussianized = own > 1
+        held_out = None
+        if self.given is not None:
+            held_out = HeldOut(*self.given, self.flow._interior.on_device)
+            self.history.judged_by = "held-out rows"
+        marginals = () if held_out is None else self._marginals(held_out)
+        _standardize(self.flow, self.data, self.train, marginals=marginals)
+        self.history.gaussianized = bool(marginals)
         start: Any = None
         links: tuple[Transform, ...] = ()
         if self.by_default and self.fresh and self.train.size <= MANY:
             start, standardize = self.flow._interior.vector(), self.flow._interior.standardize
             assert standardize is not None
             links = (*_gaussian.decorrelating(self.data, self.train, standardize.mean, standardize.std), standardize)
-        held_out = None
-        if self.given is not None:
-            held_out = HeldOut(*self.given, self.flow._interior.on_device)
-            self.history.judged_by = "held-out rows"
         after = 0 if start is None else 2
         run = self._run(self.flow, self.train, held_out, self.checked, self.history, self.clock, after, self.kept)
         run.go(progress)
         judged = held_out is not None and self.history.stopped != "interrupted" and run.has_time_to_judge()
         if start is not None and held_out is not None and judged:
-            self._not_worse_than_a_gaussian(held_out, start, links, own)
+            self._not_worse_than_a_gaussian(held_out, start, links)
 
-    def _judges_marginals(self) -> bool:
-        """Whether marginals are made normal: a curve through few rows could ruin one that nobody judges."""
-        return self.checked.gaussianize and self.fresh and self.given is not None and self.given[1].size >= FEW
+    def _marginals(self, held_out: HeldOut) -> tuple[Transform, ...]:
+        """What makes columns about normal, where a short fit is better on held-out rows with it than without."""
+        told, interior = self.checked.gaussianize, self.flow._interior
+        steps = self.checked.epochs * self.checked.batches
+        if told is False or not (self.fresh and interior.is_over_a_bell) or held_out.part.size < FEW:
+            return ()
+        if told is None and steps < _marginals.TRIED:
+            return ()
+        found = _marginals.gaussianizing(self.data, self.train, *self.data.moments_of(self.train, False, False))
+        if not found or told or self.kept.gaussianized is not None:
+            return () if self.kept.gaussianized is False else found
+        clock, runs = self.clock.share(TRYING), []
+        data, part = _marginals.few(self.data, self.train)
+        plan = Plan.of(self.flow, part.size, judged=True, **self.plan)
+        kind = DeviceRun if interior.on_device else Run
+        for links in (found, ()):
+            flow = copy.copy(self.flow)
+            _standardize(flow, self.data, self.train, marginals=links, say=False)
+            rng = copy.deepcopy(self.rng)
+            runs.append(kind(flow, data, part, held_out, plan, rng, self.caller, History(), clock))
+        return found if _marginals.gain(runs[0], runs[1], held_out) else ()
 
     def _run(
         self,
@@ -220,9 +239,10 @@ class _Fit:
         if history.best_epoch + 1 == epochs:
             history.best_loss = losses[-1]
 
-    def _not_worse_than_a_gaussian(self, held_out: HeldOut, start: Any, links: tuple[Transform, ...], own: int) -> None:
+    def _not_worse_than_a_gaussian(self, held_out: HeldOut, start: Any, links: tuple[Transform, ...]) -> None:
         """Put the Gaussian of the training rows in place of weights that are not clearly better."""
         flow, history = self.flow, self.history
+        own = len(flow._interior.links)
         other = copy.copy(flow)
         other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
         fitted, simple = -held_out.log_probs(flow), -held_out.log_probs(other)
@@ -235,7 +255,13 @@ class _Fit:
 
 
 def _standardize(
-    flow: Trainable, data: Data, train: Part, *, gaussian: bool = False, marginals: bool = False, say: bool = True
+    flow: Trainable,
+    data: Data,
+    train: Part,
+    *,
+    gaussian: bool = False,
+    marginals: tuple[Transform, ...] = (),
+    say: bool = True,
 ) -> None:
     """Set what a fit standardises, unless an earlier one has; with a Gaussian, correlations too, or marginals."""
     interior = flow._interior
@@ -249,8 +275,7 @@ def _standardize(
         links = (Standardize(mean, std),)
         if gaussian:
             links = (*_gaussian.decorrelating(data, train, mean, std), *links)
-        if marginals:
-            links = (*_marginals.gaussianizing(data, train, mean, std), *links)
+        links = (*marginals, *links)
     columns = None
     one_row = data.context is not None and data.context.shape[0] == 1 != data.x.shape[0]  # says nothing of a spread
     if data.context is not None and flow.standardize_context is None and not one_row:

@@ -190,7 +190,7 @@ class OnCpu:
         def programs(kind):
             def make(features, context, base, steps, base_steps, mean, std, matmul, device):
                 assert matmul == "exact" or kind is not cpu.ProgramF64
-                own = [(*step[:2], step[2].inner) if step[0] == "masked" else step for step in steps]
+                own = [tuple(getattr(part, "inner", part) for part in step) for step in steps]
                 inner = kind(features, context, base, own, base_steps, mean, std)
                 return types.SimpleNamespace(
                     inner=inner,

@@ -112,6 +112,11 @@ class Checkpoint:
             )
         self._found = state, arrays
 
+    @property
+    def gaussianized(self) -> bool | None:
+        """What the fit whose state is there has found of marginals; None without any."""
+        return None if self._found is None else bool(_read(self._found[0]["history"]["gaussianized"]))
+
     def remove(self) -> None:
         """The fit is over."""
         if self.path is not None:

@@ -1,11 +1,13 @@
 """The marginal maps that a fit starts with: columns are made about normal where rows that a curve has not seen gain.
 
 What is left to the networks is how columns depend on each other: edges, skewness and tails of a column cost them many
-units, and a curve of some knots nothing (docs/notes/training.md has what it is worth).
+units, and a curve of some knots nothing (docs/notes/training.md has what it is worth). Where it is modes that a column
+has, and a gap between them, networks may do better with the column as it is: some steps of both say which.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -14,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace._fit.rows import Data, Part
+from headrace._fit.rows import CHUNK, Data, Part
+from headrace._fit.run import HeldOut, Run
 from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.transform import Transform
 
-__all__ = ["Sample", "gaussianizing", "of_sample"]
+__all__ = ["STEPS", "TRIED", "Sample", "few", "gain", "gaussianizing", "of_sample"]
 
 Floats = NDArray[np.float64]
 
@@ -32,6 +35,8 @@ KNOTS = COUNTS[-1]
 FOLDS = 4
 CLEARLY = 2.0  # standard errors by which rows must gain
 DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
+STEPS = 400  # of a trial
+TRIED = 4000  # steps that a fit may take, at least, for a trial to be worth it
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,28 @@ def gaussianizing(data: Data, part: Part, mean: Floats, std: Floats) -> tuple[Tr
     weights = None if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
     circles = () if data.support is None else [c for c, period in enumerate(data.support.periodic) if period]
     return of_sample(Sample(z, weights), circles)
+
+
+def gain(tried: Run, other: Run, held_out: HeldOut) -> bool:
+    """Whether the first of two fits is the better one on held-out rows after as many steps."""
+    lowest = [math.inf, math.inf]
+    for _ in range(-(-STEPS // tried.plan.batches)):
+        now = []
+        for run in (tried, other):
+            passed = run.one_pass()
+            now.append(held_out.loss(run.flow, run.current()) if math.isfinite(passed) else math.inf)
+            if run.clock.ran_out:
+                return lowest[0] < lowest[1]
+        lowest = [min(pair) for pair in zip(lowest, now, strict=True)]
+    return lowest[0] < lowest[1]
+
+
+def few(data: Data, part: Part) -> tuple[Data, Part]:
+    """Rows for a trial, in memory: all of a part, or so many that stand for them."""
+    data, part = data.standing_for(part)
+    if part.size <= CHUNK:
+        return data, part
+    return data.rows(part.at(np.arange(CHUNK, dtype=np.int64) * part.size // CHUNK)), Part(CHUNK)
 
 
 def of_sample(sample: Sample, circles: Sequence[int] = ()) -> tuple[Transform, ...]:

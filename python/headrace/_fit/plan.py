@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from headrace import _arguments as check
 from headrace._fit.optimizer import SCHEDULES, default_rate, regularisation
 
@@ -53,7 +55,7 @@ class Plan:
     patience: int
     staged: bool  # whether held-out rows choose among decays that follow one another
     matmul: str  # how steps compute products of networks
-    gaussianize: bool  # whether a fresh flow starts with marginals that are about normal, where rows gain by it
+    gaussianize: bool | None  # whether a fresh flow starts with marginals that are about normal; None: if it gains
 
     @classmethod
     def of(
@@ -71,7 +73,7 @@ class Plan:
         average: Any,
         patience: Any,
         matmul: Any = None,
-        gaussianize: Any = True,
+        gaussianize: Any = "auto",
     ) -> Plan:
         """Those of `Flow.fit`, checked. `judged`: whether rows are held out."""
         batches = -(-rows // rows_of_a_batch(rows, batch_size))
@@ -84,6 +86,8 @@ class Plan:
             decay = unchosen if weight_decay is None else float(regularisation(weight_decay, clip, average)[0])
         regularisation(0.0, clip, average)
         check.choice("schedule", schedule, SCHEDULES)
+        if not isinstance(gaussianize, (bool, np.bool_)) and gaussianize != "auto":
+            raise ValueError(f"gaussianize: expected True, False or 'auto', got {gaussianize!r}")
         passes = min(max(-(-STEPS // batches), LEAST_EPOCHS), MOST_EPOCHS)
         chosen = judged and decay is None and unchosen > LEAST_DECAY
         staged = chosen and schedule == "constant" and patience is not None
@@ -102,5 +106,5 @@ class Plan:
             check.integer("patience", patience, least=1) if patience is not None else passes + 1,
             staged,
             flow._interior.products(matmul),
-            bool(gaussianize),
+            None if isinstance(gaussianize, str) else bool(gaussianize),
         )

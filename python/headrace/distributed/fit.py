@@ -15,6 +15,7 @@ from headrace._fit.fingerprint import of_settings
 from headrace._fit.history import History
 from headrace._fit.plan import FEW, MANY, Plan
 from headrace.distributed.groups import Group
+from headrace.distributed.marginals import Marginals
 from headrace.distributed.run import Chunks, SharedCheckpoint, SharedHeldOut, SharedRun, planned
 from headrace.distributed.shards import opened, split
 from headrace.distributed.starting import decorrelating, not_worse_than, standardize
@@ -83,10 +84,10 @@ def fit(
     if first:
         _warn_of_idle_ranks(group.size, chunks)
     fresh = flow._interior.is_fresh
-    marginals = fresh and checked.gaussianize and judge is not None and judge.held >= FEW
-    standardize(flow, table, first, marginals=marginals)
-    own = flow._interior.own_links if fresh else 1
-    history.gaussianized = own > 1
+    held = 0 if judge is None else judge.held
+    marginals = Marginals(flow, table, held, checked, plan, number, caller, kept.gaussianized)
+    standardize(flow, table, first, marginals)
+    history.gaussianized = fresh and len(flow._interior.links) > 1
     start: Any = None
     links: tuple[Transform, ...] = ()
     if by_default and fresh and table.size <= MANY:
@@ -102,7 +103,7 @@ def fit(
     run.chunks = chunks
     run.go(progress and first)
     if start is not None and judge is not None and history.stopped != "interrupted":
-        not_worse_than(flow, judge, history, start, links, own)
+        not_worse_than(flow, judge, history, start, links)
     if history.stopped != "interrupted":
         kept.remove()
     return history

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from headrace._fit import act_norms as _act_norms
 from headrace._fit import gaussian as _gaussian
-from headrace._fit import marginals as _marginals
 from headrace._fit import rows as _rows
 from headrace._fit.rows import CHUNK, Data
 from headrace.distributed.exact import exact_sum
@@ -73,8 +72,10 @@ def moments_of(
     return _rows.settled(name, *shared_moments(table.group, columns, parts), labels, say)
 
 
-def standardize(flow: Trainable, table: Table, say: bool, *, marginals: bool = False) -> None:
-    """Set what a fit standardises, unless an earlier one has; with marginals, these too."""
+def standardize(
+    flow: Trainable, table: Table, say: bool, marginals: Callable[[Floats, Floats], tuple[Transform, ...]]
+) -> None:
+    """Set what a fit standardises, unless an earlier one has; `marginals` tells what comes before a mean and a std."""
     interior, columns = flow._interior, None
     links: tuple[Transform, ...] | None = None
     support = interior.support
@@ -94,27 +95,13 @@ def standardize(flow: Trainable, table: Table, say: bool, *, marginals: bool = F
         if say:
             nothing = np.empty((0, flow.features), np.float32 if single else np.float64)
             _rows.warn_of_offsets(Data(nothing, None, None, names, support), mean, std, flow.dtype)
-        links = (Standardize(mean, std),)
-        if marginals:
-            links = (*_gaussianizing(table, mean, std, circles), *links)
+        links = (*marginals(mean, std), Standardize(mean, std))
     if flow.context and flow.standardize_context is None:
         labels = tuple(f"column {i}" for i in range(flow.context))
         columns = moments_of("context", table, lambda data: np.asarray(data.context, np.float64), labels, say)
     if links is not None or columns is not None:
         interior.rescale(links, columns)
     _start_act_norms(flow, table)
-
-
-def _gaussianizing(table: Table, mean: Floats, std: Floats, circles: Sequence[int]) -> tuple[Transform, ...]:
-    """As `headrace._fit.marginals.gaussianizing`: all ranks get the rows that stand for all, each adds its own."""
-    most = min(table.size, _marginals.ROWS)
-    sample = np.zeros((most, mean.size + 1))
-    shares = [share for shard in table.shards if (share := table.share_of(shard, most))[0] < share[1]]
-    for (first, end), data in zip(shares, table.training(most), strict=True):
-        sample[first:end, :-1] = (data.unbounded(slice(None)) - mean) / std
-        sample[first:end, -1] = weights_of(data)
-    sample = table.group.sum(sample.view(np.int64)).view(np.float64)
-    return _marginals.of_sample(_marginals.Sample(sample[:, :-1], sample[:, -1]), circles)
 
 
 def _start_act_norms(flow: Trainable, table: Table) -> None:
@@ -153,12 +140,10 @@ def decorrelating(flow: Trainable, table: Table) -> tuple[Transform, ...]:
 
 
 def not_worse_than(
-    flow: Trainable, judge: Table, history: History, start: NDArray[Any], links: tuple[Transform, ...], own: int
+    flow: Trainable, judge: Table, history: History, start: NDArray[Any], links: tuple[Transform, ...]
 ) -> None:
-    """Put the Gaussian of the training rows in place of weights that are not clearly better (Breiman's rule).
-
-    `own`: so many links the fit has put at the data end.
-    """
+    """Put the Gaussian of the training rows in place of weights that are not clearly better (Breiman's rule)."""
+    own = len(flow._interior.links)
     other = copy.copy(flow)
     other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
     found = []

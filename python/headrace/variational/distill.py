@@ -338,10 +338,10 @@ def _take_over(teacher: Flow, student: Flow) -> None:
     ends = (teacher._interior.support, student._interior.support)
     supports = [end and (end.bounds, end.periodic) for end in ends]
     is_same = supports[0] == supports[1]  # what is standardised is off the support
-    scale = teacher._interior.standardize if student._interior.is_fresh and is_same else None
+    links = teacher._interior.links if student._interior.is_fresh and is_same else ()
     columns = teacher.standardize_context if student.standardize_context is None else None
-    if scale is not None or columns is not None:
-        student._interior.rescale(None if scale is None else (scale,), columns)
+    if links or columns is not None:
+        student._interior.rescale(links or None, columns)
 
 
 def _speed(flow: Flow, contexts: Contexts) -> Speed:
