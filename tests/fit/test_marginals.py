@@ -1,0 +1,306 @@
+"""The marginal maps that a fit starts with: which columns get one, what it is worth, and what stays as it was."""
+
+import math
+import types
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
+
+import cases
+import headrace as hr
+from headrace import training
+from headrace._fit import marginals
+from headrace._fit.checkpoint import Checkpoint
+from headrace._fit.marginals import Sample, of_sample
+
+LATENT = np.linspace(-2.0, 2.0, marginals.KNOTS)
+
+
+def skewed(n, *key):
+    """Three columns that depend on each other, none of them normal: logs are."""
+    normal = cases.rng("skewed", *key).standard_normal((n, 3))
+    normal[:, 1] += 0.8 * np.sin(2.0 * normal[:, 0])
+    return np.exp(0.8 * normal)
+
+
+def small(seed=0, **settings):
+    return hr.MAF(3, transforms=2, hidden=(16,), seed=seed, **settings)
+
+
+def marginal_of(flow):
+    return [t for t in flow.transforms if isinstance(t, hr.Gaussianize)]
+
+
+# --- curves ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "column",
+    [lambda u: stats.gamma(2.0).ppf(u), lambda u: stats.beta(0.8, 3.0).ppf(u), lambda u: stats.t(3.0).ppf(u)],
+    ids=["skewed", "an edge", "heavy tails"],
+)
+def test_a_column_becomes_about_normal(column):
+    draw = cases.rng("columns")
+    rows, new = (column(draw.random((n, 1))) for n in (4000, 20_000))
+    mean, std = rows.mean(), rows.std()
+    (curve,) = of_sample(Sample((rows - mean) / std, None))
+    z = curve.inverse((new - mean) / std)[0][:, 0]
+    assert stats.kstest(z, "norm").statistic < 0.02  # 1.36 / sqrt(4000) is 0.0215, of which the rows have a part
+    assert stats.kstest((new[:, 0] - mean) / std, "norm").statistic > 0.03
+
+
+def test_normal_columns_stay_as_they_are_beside_others():
+    draw = cases.rng("beside")
+    rows = np.stack([draw.standard_normal(3000), draw.exponential(size=3000) - 1.0], axis=1)
+    (curve,) = of_sample(Sample(rows, None))
+    assert_allclose(curve.data[0], curve.latent)
+    assert_allclose(curve.slopes[0], 1.0)
+    assert np.abs(curve.data[1] - curve.latent).max() > 0.5
+    assert of_sample(Sample(rows[:, :1], None)) == ()
+    assert of_sample(Sample(rows, None), [1]) == ()  # a circle
+
+
+def test_few_rows_and_values_that_repeat_get_none():
+    draw = cases.rng("few")
+    rows = draw.exponential(size=(3000, 1)) - 1.0
+    assert of_sample(Sample(rows[:150], None)) == ()
+    assert of_sample(Sample(np.round(rows), None)) == ()
+    assert of_sample(Sample(np.where(rows < -0.5, -0.5, rows), None)) == ()  # an atom
+    assert of_sample(Sample(np.zeros((3000, 1)), None)) == ()
+    weights = np.where(np.arange(3000) < 150, 1.0, 1e-9)
+    assert of_sample(Sample(rows, weights)) == ()
+
+
+def test_weights_count_as_rows_that_are_repeated():
+    rows = cases.rng("weights").exponential(size=(2000, 1)) - 1.0
+    weights = np.arange(2000) % 4
+    (weighted,), (repeated,) = of_sample(Sample(rows, weights)), of_sample(Sample(np.repeat(rows, weights, 0), None))
+    inner = slice(4, -4)  # fewer rows are left of weighted ones for the tails
+    x = weighted.data[0, inner]
+    assert_allclose(weighted.inverse(x[:, None])[0], repeated.inverse(x[:, None])[0], atol=0.15)
+
+
+@pytest.mark.parametrize("count", marginals.COUNTS)
+def test_quantiles_go_to_those_of_a_normal_distribution(count):
+    rows = cases.rng("quantiles").exponential(size=(5000, 1))
+    curve = marginals._curve(Sample(rows, None), LATENT, count)
+    assert_allclose(np.mean(rows <= curve.data[0][:, None].T, axis=0), stats.norm.cdf(curve.latent), atol=1e-3)
+    inner, chords = curve.slopes[0, 1:-1], np.diff(curve.latent) / np.diff(curve.data[0])
+    assert (inner <= 3 * np.minimum(chords[1:], chords[:-1])).all()  # so that it does not swing
+
+
+# --- fits -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_fit_gains_by_them_and_keeps_its_parameters(dtype):
+    x, new = skewed(1200, "fit").astype(dtype), skewed(4000, "new").astype(dtype)
+    flow, without = small(dtype=dtype), small(dtype=dtype)
+    size = flow.parameters.size
+    history = flow.fit(x, progress=False)
+    assert history.gaussianized
+    assert not without.fit(x, gaussianize=False, progress=False).gaussianized
+    assert flow.log_prob(new).mean() > without.log_prob(new).mean() + 0.05
+    assert flow.parameters.size == size
+    assert [type(t).__name__ for t in flow.transforms[-2:]] == ["Gaussianize", "Standardize"]
+    assert_allclose(flow.transforms[-1].mean, without.transforms[-1].mean)
+    assert hr.from_bytes(hr.to_bytes(flow)).log_prob(new[:9]).tolist() == flow.log_prob(new[:9]).tolist()
+    (before,) = marginal_of(flow)
+    assert not flow.fit(2.0 * x, epochs=1, progress=False).gaussianized
+    assert_array_equal(marginal_of(flow)[0].data, before.data)
+
+
+def test_a_sample_comes_from_the_density_of_the_fit():
+    x = skewed(1200, "fit")
+    flow = small(dtype="float64")
+    flow.fit(x, progress=False, epochs=200)
+    drawn, log_prob = flow.sample_and_log_prob(500, seed=1)
+    assert_allclose(flow.log_prob(drawn), log_prob, atol=1e-8)
+    assert drawn.min() > -0.5  # the edge at 0, beyond which a normal base with affine maps goes far
+    assert np.abs(np.median(drawn, axis=0) - np.median(x, axis=0)).max() < 0.4
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "base"),
+    [
+        (400, {}, None),  # fewer than 50 are held out
+        (1200, {"validation": None, "epochs": 200}, None),
+        (1200, {"epochs": 20}, None),  # fewer than 4000 steps
+        (1200, {}, hr.NormalMixture(3, 2, seed=0)),
+    ],
+    ids=["few rows", "nothing held out", "few steps", "modes in the base"],
+)
+def test_where_nothing_is_made_normal(rows, settings, base):
+    flow = small(base=base)
+    history = flow.fit(skewed(rows, "none"), progress=False, time_budget=2.0, **settings)
+    assert not history.gaussianized
+    assert marginal_of(flow) == []
+
+
+def test_normal_rows_end_without():
+    x = cases.rng("normal").standard_normal((1200, 3)) @ [[1.0, 0.5, 0.0], [0.0, 1.0, 0.3], [0.0, 0.0, 2.0]]
+    flow = small()
+    history = flow.fit(x, progress=False)
+    assert not history.gaussianized
+    assert marginal_of(flow) == []
+
+
+def test_a_gaussian_takes_the_place_of_marginals_that_are_not_better(monkeypatch):
+    monkeypatch.setattr(training, "clearly_better", lambda *losses: False)
+    flow, tried = small(), []
+    monkeypatch.setattr(marginals, "gain", lambda *runs: not tried.append(runs))
+    history = flow.fit(skewed(600, "gaussian"), progress=False)
+    assert tried
+    assert history.gaussian
+    assert not history.gaussianized
+    assert marginal_of(flow) == []
+    assert isinstance(flow.transforms[-1], hr.Standardize)
+
+
+def test_told_to_it_asks_no_trial(monkeypatch):
+    def refuse(*runs):
+        raise AssertionError("a trial")
+
+    monkeypatch.setattr(marginals, "gain", refuse)
+    assert small().fit(skewed(800, "told"), gaussianize=True, epochs=2, progress=False).gaussianized
+    assert not small().fit(skewed(800, "told"), gaussianize=False, epochs=200, progress=False).gaussianized
+
+
+@pytest.mark.parametrize("value", ["yes", 2, None])
+def test_what_is_no_answer_is_refused(value):
+    with pytest.raises(ValueError, match=r"gaussianize: expected True, False or 'auto', got"):
+        small().fit(skewed(800, "told"), gaussianize=value, progress=False)
+
+
+def test_bounds_and_circles():
+    draw = cases.rng("bounds")
+    x = np.stack([draw.uniform(-np.pi, np.pi, 1500), draw.exponential(size=1500), draw.beta(0.5, 4.0, 1500)], axis=1)
+    flow = hr.NSF(
+        3,
+        transforms=2,
+        hidden=(16,),
+        coupling=True,
+        bounds=[None, (0, None), (0, 1)],
+        periodic=[(-np.pi, np.pi), None, None],
+    )
+    history = flow.fit(x, gaussianize=True, epochs=3, progress=False)
+    if history.gaussianized:
+        (curve,) = marginal_of(flow)
+        assert_allclose(curve.data[0], curve.latent)  # a circle stays
+        assert_allclose(flow.log_prob([[-np.pi, 1.0, 0.2]]), flow.log_prob([[np.pi, 1.0, 0.2]]), rtol=1e-4)
+    drawn = flow.sample(500, seed=0)
+    assert (drawn[:, 1:] > 0).all()
+    assert (drawn[:, 2] < 1).all()
+
+
+def test_the_base_says_whether_columns_are_made_normal():
+    for base, answer in ((hr.Logistic(3), True), (hr.Normal(3), True), (hr.StudentT(3), False), (hr.Uniform(3), False)):
+        assert small(base=base)._interior.is_over_a_bell is answer
+
+
+# --- the trial ------------------------------------------------------------------------------------------------------
+
+
+def run_of(losses, passes, ran_out_at=None):
+    """As a `Run`: of so many batches a pass, whose loss on held-out rows is the next one."""
+    run = types.SimpleNamespace(
+        plan=types.SimpleNamespace(batches=-(-marginals.STEPS // passes)),
+        clock=types.SimpleNamespace(ran_out=False),
+        flow=iter(losses),
+        taken=0,
+    )
+
+    def one_pass():
+        run.taken += 1
+        run.clock.ran_out = run.taken == ran_out_at
+        return 1.0
+
+    run.one_pass, run.current = one_pass, lambda: None
+    return run
+
+
+HELD_OUT = types.SimpleNamespace(loss=lambda losses, parameters: next(losses))
+
+
+def test_the_lower_loss_within_the_trial_decides():
+    assert marginals.gain(run_of([3, 1, 2], 3), run_of([2, 2, 1.5], 3), HELD_OUT)
+    assert not marginals.gain(run_of([3, 2, 2], 3), run_of([2, 2, 1.5], 3), HELD_OUT)
+    assert not marginals.gain(run_of([1, 1], 2), run_of([1, 1], 2), HELD_OUT)
+    assert marginals.gain(run_of([2], 1), run_of([math.inf], 1), HELD_OUT)
+
+
+def test_out_of_time_only_passes_of_both_count():
+    assert marginals.gain(run_of([1, 9, 9], 3), run_of([2, 0, 0], 3, ran_out_at=2), HELD_OUT)
+    assert not marginals.gain(run_of([0, 0, 0], 3, ran_out_at=1), run_of([2, 2, 2], 3), HELD_OUT)
+
+
+def test_modes_with_gaps_are_left_to_networks():
+    draw = cases.rng("gaps")
+    x = np.array([[-3.0, -2.0], [3.0, -2.0], [0.0, 3.0]])[draw.integers(0, 3, 2000)]
+    x += draw.standard_normal((2000, 2)) * [0.7, 0.2]
+    flow = hr.NSF(2, transforms=3, hidden=(32, 32))
+    assert not flow.fit(x, progress=False, time_budget=20.0).gaussianized
+
+
+# --- checkpoints, streams, groups -----------------------------------------------------------------------------------
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [0, 30])
+def test_a_fit_that_was_killed_goes_on_to_the_same_bits(after, tmp_path, monkeypatch):
+    x = skewed(900, "killed")
+    settings = {"epochs": 170, "progress": False, "patience": None, "weight_decay": 0.1}
+    whole = small()
+    assert whole.fit(x, **settings).gaussianized
+    ends, seen = Checkpoint.epoch_ends, []
+
+    def killed(self, run):
+        ends(self, run)
+        seen.append(run)
+        if len(seen) > after:
+            raise Stopped
+
+    monkeypatch.setattr(Checkpoint, "epoch_ends", killed)
+    kept = {**settings, "checkpoint": tmp_path / "state", "checkpoint_every": "epoch"}
+    with pytest.raises(Stopped):
+        small().fit(x, **kept)
+    monkeypatch.undo()
+    monkeypatch.setattr(marginals, "gain", None)  # it is known already
+    again = small()
+    assert again.fit(x, **kept).gaussianized
+    assert_array_equal(again.parameters, whole.parameters)
+    assert hr.to_bytes(again) == hr.to_bytes(whole)
+
+
+def test_a_stream_finds_them_in_rows_that_stand_for_all():
+    x = skewed(3000, "stream").astype("float32")
+    blocks = [x[i : i + 500] for i in range(0, 3000, 500)]
+    flow = small()
+    history = flow.fit(hr.rows.blocks(blocks, buffer=1000), epochs=100, progress=False)
+    assert history.gaussianized
+    assert len(marginal_of(flow)) == 1
+
+
+@pytest.mark.parametrize("gaussianize", ["auto", True])
+def test_a_group_finds_them_whatever_the_shards_are(gaussianize):
+    x, weights = skewed(2400, "group"), np.linspace(0.5, 1.5, 2400)
+    group, found = hr.distributed.local(), []
+    for _ in range(2):
+        flow = small()
+        shards = {"rows": 250}
+        history = flow.fit(
+            hr.distributed.shards(x, group, **shards),
+            weights=hr.distributed.shards(weights, group, **shards),
+            epochs=1000 if gaussianize == "auto" else 2,
+            patience=2,
+            gaussianize=gaussianize,
+            group=group,
+            progress=False,
+        )
+        assert history.gaussianized
+        found.append(hr.to_bytes(flow))
+    assert found[0] == found[1]
