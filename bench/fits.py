@@ -86,7 +86,7 @@ def fit_headrace(job: Job) -> dict:
         network = hr.Network.plain(job.hidden)  # zuko's: ReLU after each
         flow = family(train.shape[1], transforms=job.transforms, hidden=network, seed=job.seed)
         options |= {**asdict(job.training), "validation": validation, "schedule": "constant"}
-        options |= {"weight_decay": 0.0, "clip": None, "average": None}
+        options |= {"weight_decay": 0.0, "clip": None, "average": None, "gaussianize": False}
     # As if the user had pressed Ctrl-C, whatever `fit` makes of it.
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     signal.setitimer(signal.ITIMER_REAL, job.budget)

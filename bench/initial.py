@@ -127,10 +127,10 @@ def tables(folder: Path, which: str) -> dict[str, Parts]:
 
 def fitted(flow: hr.Flow, parts: Parts, seed: int, which: str) -> tuple[float, float]:
     """Log-likelihood of the rows to judge by, and the last epoch's loss."""
-    offset, keywords = parts.offset, {}
+    offset, keywords = parts.offset, {"gaussianize": False}
     if which == "equal":
         parts, offset = parts.standardised(), 0.0
-        keywords = {**EQUAL, "validation": parts.validation, "weight_decay": 0.0, "clip": None, "average": None}
+        keywords |= {**EQUAL, "validation": parts.validation, "weight_decay": 0.0, "clip": None, "average": None}
     history = flow.fit(parts.train, seed=seed, progress=False, **keywords)
     last = history.train_loss[-1] - offset if history.train_loss else np.nan
     return float(flow.log_prob(parts.test).mean(dtype=np.float64)) + offset, last
