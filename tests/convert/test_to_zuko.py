@@ -40,6 +40,14 @@ FLOWS = {
     "realnvp": lambda dtype: hr.RealNVP(4, 2, transforms=3, hidden=(9,), base=hr.Normal(4), dtype=dtype),
     "one feature": lambda dtype: hr.MAF(1, transforms=2, hidden=(5,), dtype=dtype),
     "one feature of a context": lambda dtype: hr.NSF(1, 2, transforms=2, hidden=(5,), bins=4, dtype=dtype),
+    "marginals": lambda dtype: hr.Flow(
+        [
+            hr.Inverse(hr.Gaussianize(*cases.curves(4, 5, "inner"))),
+            hr.MaskedAutoregressive(4, (9,), dtype=dtype),
+            hr.Gaussianize(*cases.curves(4, 9)),
+            hr.Standardize(np.zeros(4), np.ones(4)),
+        ]
+    ),
     "many": lambda dtype: hr.Flow(
         [
             hr.Coupling(4, [3, 1], (6,), context=1, map="additive", activation="silu", dtype=dtype),

@@ -76,6 +76,19 @@ def test_norms_start_as_on_the_cpu(machine):
     np.testing.assert_allclose(device.to("cpu").parameters, flow.parameters, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("gaussianize", ["auto", True])
+def test_marginals_are_made_normal_as_on_the_cpu(machine, gaussianize):
+    x, library = np.exp(cases.rows(600, FEATURES, "float64", "skewed")), Library("cupy", machine)
+    flow = made_flow("float64", context=0)
+    device, settings = flow.to("cuda"), {"gaussianize": gaussianize, "epochs": 250, "patience": 3, "progress": False}
+    assert flow.fit(x, **settings).gaussianized
+    assert device.fit(library.make(x), **settings).gaussianized
+    curves = [[t for t in one.transforms if isinstance(t, hr.Gaussianize)] for one in (flow, device.to("cpu"))]
+    assert [len(one) for one in curves] == [1, 1]
+    np.testing.assert_allclose(curves[1][0].data, curves[0][0].data, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(device.to("cpu").log_prob(x), flow.log_prob(x), atol=1e-5)
+
+
 def waits_of(machine, epochs, batch_size, **settings):
     library, (x, _, weights) = Library("cupy", machine), data(400)
     flow = made_flow("float32", context=0).to("cuda")

@@ -34,10 +34,11 @@ def to_zuko(flow: Flow, *, verify: bool = True) -> Any:
 
     MAF, IAF, NSF, RealNVP and chains of their transforms with the maps "affine" (with the scale "soft_clamp"),
     "additive" and "rq_spline", networks of plain layers and residual blocks as zuko has them; `Elementwise`,
-    `Permutation`, `Standardize`, `ActNorm`, `Linear`, `Rotation` and inverses; normal and uniform bases. A standardised
-    context becomes part of the first layers, and means and standard deviations of the data tensors in the flow's dtype:
-    of float32 rows far from zero some digits go. A pickle of the model needs zuko and PyTorch alone, but that of a
-    `MAF` or an `IAF`, whose formula is the inverse of zuko's: there it needs headrace, too.
+    `Permutation`, `Standardize`, `Gaussianize`, `ActNorm`, `Linear`, `Rotation` and inverses; normal and uniform bases.
+    A standardised context becomes part of the first layers, and means and standard deviations of the data tensors in
+    the flow's dtype: of float32 rows far from zero some digits go. A pickle of the model needs zuko and PyTorch alone,
+    but that of a `MAF` or an `IAF`, whose formula is the inverse of zuko's, and of a `Gaussianize`: there it needs
+    headrace, too.
 
     Args:
         flow: Any but an `Ensemble`.
@@ -118,11 +119,9 @@ class _Maker:
             return self.chain(header_of(linear), linear.named_parameters(), place, flipped)
         makers = {
             "Permutation": self._permutation, "Standardize": self._standardize, "ActNorm": self._act_norm,
-            "Linear": self._linear, "Elementwise": self._elementwise, "Coupling": self._coupling,
-            "MaskedAutoregressive": self._masked,
+            "Linear": self._linear, "Elementwise": self._elementwise, "Gaussianize": self._gaussianize,
+            "Coupling": self._coupling, "MaskedAutoregressive": self._masked,
         }  # fmt: skip
-        if kind == "Gaussianize":
-            raise _lacks(place, "no spline beyond an interval (fit with gaussianize=False)", kind)
         if kind not in makers:
             raise _lacks(place, ", ".join(makers), kind)
         parts: list[Any] = makers[kind](header, arrays, place)
@@ -167,6 +166,15 @@ class _Maker:
         raw = np.concatenate([arrays[name] for name in groups], axis=1)
         own = self._of_context(header["features"], univariate, shapes, raw.reshape(-1), None)
         return [own if header["formula"] == "to_latent" else own.inv]
+
+    def _gaussianize(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
+        from zuko.lazy import UnconditionalTransform
+
+        from headrace.convert._zuko_marginal import Marginal
+
+        tensors = (_tensor(arrays[name]) for name in ("width", "height", "derivative"))
+        own = UnconditionalTransform(functools.partial(Marginal, dict(header)), *tensors, buffer=True)
+        return [*self._standardize(header, arrays, place), own]
 
     def _of_context(self, n: int, univariate: Any, shapes: Any, constants: Any, hyper: Any) -> Any:
         """Maps whose parameters are constants, or given by a network that reads the context alone."""

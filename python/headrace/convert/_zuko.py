@@ -16,6 +16,8 @@ from headrace.convert._to_zuko import Inverted
 from headrace.convert._torch import finished, opened, tensors_of
 from headrace.convert._zuko_files import stand_of
 from headrace.flow import Flow
+from headrace.transforms.gaussianize import Gaussianize
+from headrace.transforms.inverse import Inverse
 from headrace.transforms.transform import Transform
 
 __all__ = ["flow_of", "from_zuko"]
@@ -128,6 +130,9 @@ def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transf
     if (package, kind) in (("zuko", "RotationTransform"), ("zuko", "LULinearTransform")):
         matrix = numbers(t(torch.eye(features, dtype=torch.float64))).T  # rows are images of unit vectors
         return [linear(place, matrix, np.zeros(features))]
+    if (package, kind) == ("headrace", "Marginal"):  # as to_zuko makes it
+        own = Gaussianize.of_file(t.header["bound"], {name: numbers(tensor) for name, tensor in t.params.items()})
+        return [own if place.way == "to_latent" else Inverse(own)]
     if (package, kind) == ("torch", "IndependentTransform"):
         return _fixed(t.base_transform, place, features, is_trained)
     if (package, kind) in (("zuko", "ComposedTransform"), ("torch", "ComposeTransform")):

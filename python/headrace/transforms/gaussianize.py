@@ -145,6 +145,12 @@ class Gaussianize(Fixed):
         return {"features": self._features, **scale, **{key: own[key] for key in _KEYS}}
 
     @classmethod
+    def of_file(cls, bound: Any, raw: dict[str, Floats]) -> Self:
+        """Of the raw parameters of a file, and of nothing before the spline."""
+        n = len(raw["width"])
+        return cls._of(interval_of("rq_spline_free", bound), Standardize(np.zeros(n), np.ones(n)), raw)
+
+    @classmethod
     def _from_file(cls, stored: Stored) -> Self:
         n = stored.size("features", least=1)
         mean, std = (check.vector(name, stored.items(name), n, positive=name == "std") for name in ("mean", "std"))

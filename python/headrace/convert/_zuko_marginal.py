@@ -1,0 +1,48 @@
+"""A transform for zuko that it does not have: a spline of each coordinate within any interval, straight beyond it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.distributions import Transform, constraints
+
+from headrace.convert.plain.maps import apply_map
+
+__all__ = ["Marginal"]
+
+
+class Marginal(Transform):  # type: ignore[misc]
+    """The spline of a `headrace.Gaussianize`, from data to latent.
+
+    Args:
+        header: Its settings, as in a file.
+        width, height, derivative: Raw parameters, shape (features, numbers).
+    """
+
+    domain = constraints.independent(constraints.real, 1)
+    codomain = constraints.independent(constraints.real, 1)
+    bijective = True
+
+    def __init__(self, header: Mapping[str, Any], width: Tensor, height: Tensor, derivative: Tensor) -> None:
+        """See the class."""
+        super().__init__()
+        self.header = header
+        self.params = {"width": width, "height": height, "derivative": derivative}
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows, and log-determinants, as zuko asks for both at a time."""
+        z, log = apply_map(self.header, self.params, x, False)
+        return z, log.sum(-1)
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.call_and_ladj(x)[0]
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        x: Tensor = apply_map(self.header, self.params, y, True)[0]
+        return x
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Of data to latent."""
+        return self.call_and_ladj(x)[1]
