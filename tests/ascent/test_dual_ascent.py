@@ -339,7 +339,7 @@ def test_an_interruption_within_an_epoch_of_the_joint_training(validation, monke
     ],
 )
 def test_an_interruption_before_the_joint_training_keeps_the_ascent(where, monkeypatch):
-    def interrupted(*arguments):
+    def interrupted(*arguments, **settings):
         raise KeyboardInterrupt
 
     x = bent(300)

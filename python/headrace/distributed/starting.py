@@ -73,7 +73,10 @@ def moments_of(
 
 
 def standardize(
-    flow: Trainable, table: Table, say: bool, marginals: Callable[[Floats, Floats], tuple[Transform, ...]]
+    flow: Trainable,
+    table: Table,
+    say: bool,
+    marginals: Callable[[Floats, Floats], tuple[Transform, ...]] = lambda mean, std: (),
 ) -> None:
     """Set what a fit standardises, unless an earlier one has; `marginals` tells what comes before a mean and a std."""
     interior, columns = flow._interior, None
