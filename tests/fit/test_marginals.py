@@ -91,6 +91,24 @@ def test_quantiles_go_to_those_of_a_normal_distribution(count):
     assert (inner <= 3 * np.minimum(chords[1:], chords[:-1])).all()  # so that it does not swing
 
 
+def test_straight_tails_have_the_most_likely_slope():
+    draw = cases.rng("tails")
+    rows, weights = draw.standard_t(2.0, 3000)[:, None], draw.uniform(0.5, 1.5, 3000)
+    curve = marginals._curve(Sample(rows, weights), LATENT, 33)
+    for end, sign in ((0, -1.0), (-1, 1.0)):
+        beyond = sign * (rows[:, 0] - curve.data[0, end])
+        out, share, far = beyond[beyond > 0], weights[beyond > 0], abs(LATENT[end])
+
+        def likelihood(slope, out=out, share=share, far=far):
+            return (share * (np.log(slope) - 0.5 * np.square(far + slope * out))).sum()
+
+        best = curve.slopes[0, end]
+        assert likelihood(best) > likelihood(0.97 * best)
+        assert likelihood(best) > likelihood(1.03 * best)
+    alone = np.concatenate([np.linspace(-1.0, 1.0, 300), [0.0]])[:, None]
+    assert marginals._tail(alone[:, 0] - 5.0, 2.0, np.ones(301), 0.7) == 0.7
+
+
 # --- fits -----------------------------------------------------------------------------------------------------------
 
 

@@ -161,8 +161,11 @@ def _curve(own: Sample, latent: Floats, count: int) -> Gaussianize | None:
     values = np.unique(x)
     if (np.diff(np.searchsorted(values, knots, side="right")) < DISTINCT).any():
         return None
+    slopes = _slopes(np.diff(knots), np.diff(ends))
+    slopes[0] = _tail(knots[0] - x, -ends[0], share, slopes[0])
+    slopes[-1] = _tail(x - knots[-1], ends[-1], share, slopes[-1])
     try:
-        return Gaussianize(knots[None], ends, _slopes(np.diff(knots), np.diff(ends))[None])
+        return Gaussianize(knots[None], ends, slopes[None])
     except ValueError:  # too close for a spline
         return None
 
@@ -170,7 +173,7 @@ def _curve(own: Sample, latent: Floats, count: int) -> Gaussianize | None:
 def _slopes(gaps: Floats, rises: Floats) -> Floats:
     """At the knots, so that the curve does not swing: harmonic means of chords (Fritsch and Butland 1984).
 
-    At the ends it is that of the last chord: what lies beyond goes on as the last rows do.
+    At the ends it is that of the last chord.
     """
     chords = rises / gaps
     inner = (
@@ -179,3 +182,18 @@ def _slopes(gaps: Floats, rises: Floats) -> Floats:
         / ((2 * gaps[1:] + gaps[:-1]) / chords[:-1] + (gaps[1:] + 2 * gaps[:-1]) / chords[1:])
     )
     return np.concatenate([chords[:1], inner, chords[-1:]])
+
+
+def _tail(beyond: Floats, end: float, share: Floats, otherwise: float) -> float:
+    """The slope of a straight tail: the most likely one for the rows that lie beyond its knot.
+
+    They become z = end + slope · beyond, and have log densities log slope - z² / 2. Heavy tails make it small, so that
+    a row far out costs its own density, and not more.
+    """
+    is_beyond = (beyond > 0) & (share > 0)
+    if not is_beyond.any():
+        return otherwise
+    d, weight = beyond[is_beyond], share[is_beyond]
+    total, first, second = float(weight.sum()), float((weight * d).sum()), float((weight * d * d).sum())
+    half = 0.5 * end * first  # of slope² second + slope end first = total
+    return total / (half + math.sqrt(half * half + total * second))
