@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from headrace._cli import tables
 from headrace._cli.tables import Source
-from headrace._streams.stream import Stream
+from headrace._streams.stream import Stream, joint_kind
 
 __all__ = ["STANDARD", "TableStream", "found", "open_tables"]
 
@@ -68,7 +68,7 @@ class _Several(Source):
                 self._wide = np.zeros(source.n_columns, bool)
             order = self._order(source)
             kinds = [(source.kinds or ["float"] * source.n_columns)[column] for column in order]
-            self._kinds = [_joint(*pair) for pair in zip(self._kinds or kinds, kinds, strict=True)]
+            self._kinds = [joint_kind(*pair) for pair in zip(self._kinds or kinds, kinds, strict=True)]
             self._orders.append(order)
             self._wide |= [source.dtype([column]) == np.float64 for column in order]
             sizes = source.pieces()
@@ -118,11 +118,6 @@ class _Several(Source):
         return np.dtype(np.float64 if self._wide[list(columns)].any() else np.float32)
 
 
-def _joint(one: str, other: str) -> str:
-    """The kind of a column that is of two: truth values are whole numbers, and all are floats."""
-    return one if one == other else "float" if "float" in (one, other) else "integer"
-
-
 class TableStream(Stream):
     """Columns of a table as a stream of rows."""
 
@@ -133,6 +128,7 @@ class TableStream(Stream):
         row_bytes = len(self._every) * source.dtype(self._every).itemsize
         super().__init__(buffer or max(BUFFER // row_bytes, 1), source.pieces())
         self._names, self._what = tuple(source.label(column) for column in columns[0]), source.path
+        self.called = None if source.names is None else tuple(source.names[column] for column in columns[0])
 
     def _read(self, part: int) -> Iterator[Any]:
         ends = np.cumsum([len(columns) for columns in self._columns])[:-1]
