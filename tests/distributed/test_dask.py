@@ -377,25 +377,28 @@ def test_a_client_that_is_closed_leaves_nothing(client):
 STEP = 9
 
 
-def counts_steps(client, ends):
-    """Patch the workers so that they count steps, and one that is told so ends at a certain one."""
+ADAM = ("headrace._fit.run", "Adam", "step")
+
+
+def counts_steps(client, ends, called=ADAM, last=STEP):
+    """Patch the workers so that they count calls of a step, and one that is told so ends at a certain one."""
 
     def patch(dask_worker):
+        import importlib
         import os
 
-        from headrace._fit import run
-
-        whole, taken = run.Adam.step, []
+        of = getattr(importlib.import_module(called[0]), called[1])
+        whole, taken = getattr(of, called[2]), []
         dask_worker.steps_taken = taken
 
-        def step(adam, gradient):
+        def step(*given):
             taken.append(1)
-            if dask_worker.address == ends and len(taken) == STEP:
+            if dask_worker.address == ends and len(taken) == last:
                 os._exit(1)
-            return whole(adam, gradient)
+            return whole(*given)
 
-        run.Adam.step = step
-        dask_worker.whole_step = whole
+        setattr(of, called[2], step)
+        dask_worker.whole_step = of, called[2], whole
 
     client.run(patch)
 
@@ -404,10 +407,9 @@ def restore(client):
     """How many steps each worker has counted."""
 
     def undo(dask_worker):
-        from headrace._fit import run
-
         if hasattr(dask_worker, "whole_step"):
-            run.Adam.step = dask_worker.whole_step
+            setattr(*dask_worker.whole_step)
+            del dask_worker.whole_step
             return len(dask_worker.steps_taken)
         return None
 
@@ -430,6 +432,58 @@ def test_a_worker_that_ends_does_not_change_the_bits(where, collective, client, 
     assert not (tmp_path / "fit.state").exists()
     left = client.run(lambda dask_worker: [p for p in os.listdir(dask_worker.local_directory) if "headrace" in p])
     assert not any(left.values())
+
+
+ASCENTS = {  # a step of each, and at which a worker ends: of the last in the joint training
+    "kinks": (
+        lambda: hr.DualAscentFlow.notes(steps=8, seed=3),
+        ("headrace.distributed.ascent", "SharedChosen", "_judge"),
+    ),
+    "splines": (
+        lambda: hr.DualAscentFlow(steps=4, refine=False),
+        ("headrace.distributed.ascent", "SharedSplineAscent", "_curves"),
+    ),
+    "refined": (lambda: hr.DualAscentFlow(steps=2, refine=True), ADAM),
+}
+
+
+@pytest.mark.parametrize(("name", "collective"), [("kinks", "dask"), ("splines", "auto"), ("refined", "dask")])
+def test_an_ascent_whose_worker_ends_begins_anew_with_the_same_bits(name, collective, client, monkeypatch):
+    from headrace.ascent import dual_ascent
+
+    client.wait_for_workers(2)
+    workers = sorted(client.scheduler_info()["workers"])
+    make, called = ASCENTS[name]
+
+    class FewSteps(distributed.WorkerPlugin):
+        """Of the joint training, on workers that come later too."""
+
+        name = "few steps"
+
+        def setup(self, worker):
+            from headrace.ascent import dual_ascent
+
+            self.whole, dual_ascent.REFINE_STEPS = dual_ascent.REFINE_STEPS, 40
+
+        def teardown(self, worker):
+            from headrace.ascent import dual_ascent
+
+            dual_ascent.REFINE_STEPS = self.whole
+
+    monkeypatch.setattr(dual_ascent, "REFINE_STEPS", 40)
+    client.register_plugin(FewSteps())
+    model, other = make(), make()
+    want = model.fit(cut(rows()), weights=cut(weights()), group=local(), progress=False)
+    counts_steps(client, ends=workers[1], called=called, last=3)
+    try:
+        told = {"rows": SHARD, "collective": collective, "timeout": 10.0, "restarts": 1}
+        found = hr.dask.fit_ascent(other, lazy(rows()), weights(), client, **told)
+    finally:
+        taken = restore(client)
+        client.unregister_worker_plugin("few steps")
+    assert workers[1] not in taken, "nothing ended"
+    assert taken[workers[0]] > 3, taken  # it went on
+    same(found, want, other.history, model.history)
 
 
 # ---- scores and samples ----------------------------------------------------------------------------------------------

@@ -193,8 +193,8 @@ def _parser() -> argparse.ArgumentParser:
         use.score,
         "write the log density of each row of a table, in nats",
         "With --json the densities are written only with --output. With a folder as --output, as scores/, each table "
-        "has a file of its own, and the same command goes on where it was stopped. With a file as --output Ctrl-C keeps "
-        "the scores that are done, as scores.partial.csv beside scores.csv, and the same command goes on.",
+        "has a file of its own, and the same command goes on where it was stopped. With a file as --output Ctrl-C "
+        "keeps the scores that are done, as scores.partial.csv beside scores.csv, and the same command goes on.",
     )
     sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote; - for the standard input")
     _add_data(sub, several=True)
