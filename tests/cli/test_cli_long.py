@@ -177,7 +177,7 @@ def test_a_long_table_gets_the_noise_of_one_in_memory(folder, run, result, whole
     result("sample", "long", "-n", 300, "--seed", 1, "-o", "s.npy")
     drawn = np.load("s.npy")
     assert (drawn[:, 0] % 2 == 0).all()
-    assert set(drawn[:, 1]) == {0.0, 1.0}
+    assert (drawn[:, 1] % 1 == 0).all()
     assert (drawn[:, 3] == 2.5).all()
     result("score", "long", path, "-o", "l.npy")
     assert np.isfinite(np.load("l.npy")).all()
