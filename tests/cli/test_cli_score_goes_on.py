@@ -78,6 +78,21 @@ def test_scores_go_on_where_ctrl_c_ended_them(folder, run, result, monkeypatch, 
     assert not [name for name in os.listdir() if "partial" in name or "headrace" in name]
 
 
+def test_blocks_of_another_size(folder, run, monkeypatch):
+    """As another version may have them: a block of which some rows were done is computed as a whole."""
+    flow, x = small_flow(), table(ROWS)
+    np.save("t.npy", x)
+    score = ("score", "flow.safetensors", "t.npy", "-o", "s.npy", "--quiet")
+    with monkeypatch.context() as patched:
+        interrupted_in(patched, 4)
+        assert run(*score)[0] == 130
+    monkeypatch.setattr(_tables, "_BLOCK", 100)
+    asked = interrupted_in(monkeypatch, -1)
+    assert run(*score)[0] == 0
+    assert sum(asked) == ROWS - 100
+    assert_array_equal(np.load("s.npy"), flow.log_prob(x))
+
+
 def test_an_old_output_stays_until_the_scores_are_whole(folder, run, monkeypatch):
     small_flow()
     np.save("t.npy", table(ROWS))
