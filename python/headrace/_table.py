@@ -156,8 +156,9 @@ class Table:
             elif kind == "float":
                 found.append(Column(kind, width, bounds=ends[i]) if width else Column(kind))
             else:
-                gap = facts.gap if periods[i] is None else math.gcd(facts.gap, int(periods[i][1] - periods[i][0]))
-                found.append(Column(kind, float(gap), facts.low, None, ends[i], periods[i]))
+                period = periods[i]
+                gap = facts.gap if period is None else math.gcd(facts.gap, int(period[1] - period[0]))
+                found.append(Column(kind, float(gap), facts.low, None, ends[i], period))
         if all(one.constant is not None for one in found):  # nothing would be left to fit
             found = [Column(one.kind) for one in found]
         return cls(tuple(found))

@@ -101,7 +101,15 @@ class Passed(Seen):
     def __init__(self, stream: Stream, bounds: Sequence[Pair | None] | None = None) -> None:
         """Nothing is read yet: `add` is given each block in its order. `bounds`: of each column."""
         self._stream, self._bounds = stream, bounds
-        self.rows, self._stride = 0, 1
+        self.rows, self._stride, self.features = 0, 1, 0
+        nothing = np.empty(0)
+        self.low: NDArray[np.float64] = nothing
+        self.high: NDArray[np.float64] = nothing
+        self._least: NDArray[np.float64] = nothing
+        self._most: NDArray[np.float64] = nothing
+        self._gap: NDArray[np.int64] = np.empty(0, np.int64)
+        self._odd: dict[int, Found] = {}
+        self._beyond: dict[int, Found] = {}
         self._some: list[NDArray[Any]] = []
 
     def add(self, block: Block) -> None:
@@ -132,8 +140,6 @@ class Passed(Seen):
         self.features = values.shape[1]
         self._origin, self.low, self.high = values[0].copy(), values[0].copy(), values[0].copy()
         self._gap = np.zeros(self.features, np.int64)
-        self._odd: dict[int, Found] = {}
-        self._beyond: dict[int, Found] = {}
         ends = [_ends(pair) for pair in self._bounds or [None] * self.features]
         self._least, self._most = np.array(ends).T
 

@@ -177,7 +177,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         check.choice("missing", self.missing, _tables.MISSING)
         if (stream := stream_of(X, context, sample_weight)) is not None:
             return self._fit_stream(stream)
-        told, self._frame, self._names = kinds_of(X), _given.library_of(X), None
+        told, self._frame = kinds_of(X), _given.library_of(X)
+        self._names: tuple[str, ...] | None = None  # of the columns of a stream
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=X.dtype)
         if weights is not None and (weights < 0.0).any():
@@ -190,10 +191,13 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             conditions = _two_dimensional(context, X.dtype)
             if len(conditions) != len(X):
                 raise ValueError(f"context: expected {len(X)} rows, as many as X has, got {len(conditions)}")
-        return self._fit_rows(*self._present(X, weights, conditions), told, share)
+        return self._fit_rows(X, weights, conditions, told, share)
 
-    def _fit_rows(self, X: NDArray[Any], weights: Any, conditions: Any, told: list[str] | None, share: float) -> Any:
-        """`fit` of rows in memory that miss no number; `told`: of the columns, by their dtypes."""
+    def _fit_rows(
+        self, X: NDArray[Any], weights: Any, conditions: Any, told: list[str] | None, share: float
+    ) -> FlowDensity:
+        """`fit` of rows in memory; `told`: of the columns, by their dtypes."""
+        X, weights, conditions = self._present(X, weights, conditions)
         counts: Any = slice(None) if weights is None or not weights.any() else weights > 0.0  # rows that take part
         self._learn_table(X[counts], told)
         columns = 0 if conditions is None else conditions.shape[1]
@@ -215,7 +219,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         stream = stream.of_table()
         if self.missing == "drop":
             stream = Present(stream)
-        vars(self).pop("feature_names_in_", None)  # rows to be judged may come without names
+        self.__dict__.pop("feature_names_in_", None)  # rows to be judged may come without names
         self._frame, whole = None, stream.whole()
         first = next(iter(stream), None) if whole is None else whole
         if first is None:
@@ -224,7 +228,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         if message := _columns.about_index(first.x, self._called()):
             warnings.warn(f"X: {message}; drop it if it is an index", RuntimeWarning, stacklevel=3)
         if whole is not None:
-            return self._fit_rows(*self._present(whole.x, whole.weights, whole.context), stream.kinds, share)
+            return self._fit_rows(whole.x, whole.weights, whole.context, stream.kinds, share)
         support = support_or_none(self.bounds, self.n_features_in_, self.periodic)
         seen = Passed(stream, None if support is None else support.bounds)
         check_stream(stream, None, self.progress, seen.add)
@@ -391,7 +395,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def _learn_table(self, X: NDArray[Any] | Passed, told: list[str] | None) -> None:
         """What each column is, by rows that count or what was seen of them, and which noise it gets."""
         called = self._called()
-        self.table_ = _given.learn(
+        self.table_: _tables.Table = _given.learn(
             X,
             told,
             discrete=self.discrete,

@@ -250,6 +250,8 @@ def test_folders_that_cannot_take_scores(folder, run, result):
     check_error(*run(*score, "data", "-o", "full/"), ["expected an empty folder", "notes.txt"])
     check_error(*run(*score, "data", "-o", "data/"), ["expected another folder than that of the tables"])
     check_error(*run(*score, "data", "data", "-o", "scores/"), ["expected different tables", "twice"])
+    os.mkdir("empty")
+    check_error(*run(*score, "empty"), ["expected a folder with tables", "got none in empty"])
     check_error(*run(*score, "none-*.npy", "-o", "scores/"), ["expected some tables, got none by none-*.npy"])
     os.mkdir("broken")
     (folder / "broken" / "headrace-score.json").write_text('{"format": 1}')

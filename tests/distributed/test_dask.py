@@ -16,6 +16,7 @@ distributed = pytest.importorskip("distributed", reason="distributed is not inst
 # What these libraries warn of is not ours: sockets that a killed worker left, and versions of theirs.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
+import dask  # noqa: E402
 import dask.array as da  # noqa: E402
 
 import cases  # noqa: E402
@@ -310,9 +311,12 @@ class Screen(io.StringIO):
         self.isatty = lambda: tty
 
 
-@pytest.fixture(params=[True, False], ids=["a terminal", "no terminal"])
-def screen(request, monkeypatch):
-    found = Screen(request.param)
+EITHER = pytest.mark.parametrize("tty", [True, False], ids=["a terminal", "no terminal"])
+
+
+def screen_of(monkeypatch, tty):
+    """In the place of the standard error; to be called in the test itself, as pytest sets it anew before."""
+    found = Screen(tty)
     monkeypatch.setattr(sys, "stderr", found)
     return found
 
@@ -327,9 +331,11 @@ def short_ascent(client, **more):
     hr.dask.fit_ascent(model, lazy(rows()), client=client, rows=SHARD, **more)
 
 
+@EITHER
 @pytest.mark.filterwarnings("ignore:fit. a batch is")
 @pytest.mark.parametrize("work", [short_fit, short_ascent])
-def test_a_fit_shows_how_far_it_is_where_somebody_looks(work, screen, local_cluster, client):
+def test_a_fit_shows_how_far_it_is_where_somebody_looks(work, tty, local_cluster, client, monkeypatch):
+    screen = screen_of(monkeypatch, tty)
     said = {short_fit: ["fit: 100%", "3/3", "epoch"], short_ascent: ["ascent: 100%", "4/4", "step", "train="]}[work]
     for cluster in (local_cluster, client):  # threads, and processes
         screen.truncate(0)
@@ -391,15 +397,18 @@ def test_a_bar_goes_back_with_a_fit_that_begins_again(monkeypatch):
     assert "4/10" not in screen.getvalue()
 
 
+@EITHER
 @pytest.mark.parametrize("where", ["a cluster", "this process"])
-def test_scores_show_their_rows(where, screen, local_cluster):
+def test_scores_show_their_rows(where, tty, local_cluster, monkeypatch):
+    screen = screen_of(monkeypatch, tty)
     flow, x = MAKE["MAF"]("float32"), rows("float32")
     given = flow, lazy(x), context()
     if where == "a cluster":
         with local_cluster.as_current():
             found = hr.dask.log_prob(*given, progress=True)
     else:
-        found = hr.dask.log_prob(*given, progress=True)
+        with dask.config.set(scheduler="threads"):
+            found = hr.dask.log_prob(*given, progress=True)
     shown = screen.getvalue()
     if screen.isatty():
         assert "log_prob: 100%" in shown
@@ -408,11 +417,13 @@ def test_scores_show_their_rows(where, screen, local_cluster):
     else:
         assert shown == ""
     assert found.chunks == (CHUNKS,)
-    scores = found.compute(scheduler=local_cluster if where == "a cluster" else None)
+    scores = found.compute(scheduler=local_cluster if where == "a cluster" else "threads")
     np.testing.assert_array_equal(scores, flow.log_prob(x, context()))
 
 
-def test_scores_of_frames_show_their_parts_and_errors_come_through(screen, local_cluster):
+@EITHER
+def test_scores_of_frames_show_their_parts_and_errors_come_through(tty, local_cluster, monkeypatch):
+    screen = screen_of(monkeypatch, tty)
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
     import dask.dataframe as dd
 

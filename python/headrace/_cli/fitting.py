@@ -240,7 +240,7 @@ def _streamed(
     floats = None  # whole numbers may be bounds, and are checked with what is seen
     if support is not None:
         kinds = shape.kinds_of(source, columns[0], arguments)
-        of_floats = [
+        of_floats: list[list[Any]] = [
             [one if kind == "float" else None for one, kind in zip(part, kinds, strict=True)]
             for part in (support.bounds, support.periodic)
         ]

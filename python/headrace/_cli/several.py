@@ -27,7 +27,11 @@ def found(paths: Sequence[str]) -> list[str]:
     for path in paths:
         here = [path]
         if os.path.isdir(path):
-            here = sorted(one.path for one in os.scandir(path) if one.is_file() and _is_table(one.name)) or here
+            here = sorted(one.path for one in os.scandir(path) if one.is_file() and _is_table(one.name))
+            if not here:
+                raise FileNotFoundError(
+                    f"DATA: expected a folder with tables ({', '.join(tables.READ)}), got none in {path}"
+                )
         elif has_magic(path) and not os.path.exists(path):
             here = sorted(glob(path, recursive=True))
             if not here:

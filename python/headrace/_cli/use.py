@@ -231,7 +231,8 @@ def sample(arguments: argparse.Namespace) -> int:
     flow, notes = _load(arguments.flow)
     given = arguments.context_row or []
     if len(given) != flow.context:
-        raise ValueError(f"--context-row: expected {flow.context} numbers, as {arguments.flow} needs, got {len(given)}")
+        wanted = _counted(flow.context, "number") if flow.context else "none"
+        raise ValueError(f"--context-row: expected {wanted}, as {arguments.flow} needs, got {len(given)}")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
     # A column far from zero, as a time, needs the digits that its table had.
     dtype = "float64" if notes.get("dtype") == "float64" else None
