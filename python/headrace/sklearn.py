@@ -146,6 +146,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     [1, -1]
     """
 
+    table_: _tables.Table
+
     def __init__(self, flow: str = "maf", **parameters: Any) -> None:
         """See the class."""
         given = self._signature.bind(self, flow, **parameters)
@@ -395,7 +397,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def _learn_table(self, X: NDArray[Any] | Passed, told: list[str] | None) -> None:
         """What each column is, by rows that count or what was seen of them, and which noise it gets."""
         called = self._called()
-        self.table_: _tables.Table = _given.learn(
+        self.table_ = _given.learn(
             X,
             told,
             discrete=self.discrete,
