@@ -15,7 +15,11 @@ pytestmark = pytest.mark.programs
 # What the file is, further options, and patterns in the one line that is printed.
 BAD_TABLES = {
     "no file": (lambda: "none.csv", [], ["none.csv: No such file"]),
-    "a folder": (lambda: os.mkdir("d.csv") or "d.csv", [], ["d.csv: Is a directory"]),
+    "a folder": (
+        lambda: os.mkdir("d.csv") or "d.csv",
+        [],
+        ["DATA: expected a folder with tables", "got none in d.csv"],
+    ),
     "nothing in it": (lambda: write("t.csv", ""), [], ["t.csv", "got no lines"]),
     "comments alone": (lambda: write("t.csv", "# a\n\n"), [], ["t.csv", "got no lines"]),
     "names alone": (lambda: write("t.csv", "a,b\n"), [], ["t.csv", "at least one row"]),

@@ -217,8 +217,8 @@ def _columns_for(
         if len(chosen) != wanted:
             option = "--columns" if kind == "features" else "--context"
             raise ValueError(
-                f"{source.path}: expected {_counted(wanted, 'column')} of {kind}, as {arguments.flow} has, got {len(chosen)}; "
-                f"choose them with {option}"
+                f"{source.path}: expected {_counted(wanted, 'column')} of {kind}, as {arguments.flow} has, got "
+                f"{len(chosen)}; choose them with {option}"
             )
     return source, columns
 
