@@ -168,20 +168,6 @@ def test_without_a_short_way_it_is_the_same(machine, monkeypatch):
         close(got.grad, want.grad, "float64", depth=300)
 
 
-def test_torch_func_maps_and_differentiates_there(machine):
-    module, other = made("maf"), there.moved(machine, made("maf"))
-    x, context = given()
-    its = on_device(machine, x, context)
-
-    def score(module, x, c):
-        return torch.func.vmap(torch.func.grad(lambda x, c: module.log_prob(x[None], c[None])[0]))(x, c)
-
-    close(score(other, *its), score(module, x, context), "float64", depth=300)
-    want = torch.func.jacrev(lambda x: module.to_latent(x, context[:4])[0])(x[:4])
-    got = torch.func.jacrev(lambda x: other.to_latent(x, its[1][:4])[0])(its[0][:4])
-    close(got, want, "float64", depth=300)
-
-
 # ---- streams -------------------------------------------------------------------------------------------------------
 
 
