@@ -2,7 +2,7 @@
 
 A tensor says that it is on `cuda:0`, and its numbers are in the machine's memory. PyTorch's operators are done by the
 CPU, once all that is queued on the current stream is done, and headrace's by what is registered for CUDA, which queues.
-Autograd, hooks and modules are PyTorch's. For its C++ code the tensors are on the CPU, where it keeps no streams; so are
+Autograd, hooks and modules are PyTorch's. For its C++ code the tensors are on the CPU, where it keeps no streams. So is
 what torch.func wraps them in, which headrace refuses beside parameters of a device, and what a compiler traces.
 """
 
