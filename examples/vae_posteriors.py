@@ -1,16 +1,20 @@
-"""Posteriors of a variational autoencoder: an inverse autoregressive flow (PyTorch) beside a diagonal Gaussian.
+"""Posteriors of a variational autoencoder: an autoregressive flow (PyTorch) beside a diagonal Gaussian.
 
 Measurements are bumps at unknown places of a ring, in noise, and only some 5 of their 16 numbers are seen, other ones
 in each measurement. The decoder makes a bump in the direction of two latent numbers z; its height, width and noise are
 learnt. An encoder reads what is seen and gives the context of the posterior of z, and all are trained together by the
 evidence lower bound (ELBO). Twice: with a Gaussian of independent coordinates, as in Kingma and Welling (2014), and
-with an IAF (Kingma et al. 2016), a `headrace.torch.FlowModule`. The exact posterior is a wedge, or two where what is
-seen leaves a choice, and no Gaussian.
+with a flow, a `headrace.torch.FlowModule`: an IAF (Kingma et al. 2016), or a MAF (Papamakarios et al. 2017). The exact
+posterior is a wedge, or two where what is seen leaves a choice, and no Gaussian.
+
+An IAF is right where a posterior is only drawn from and its own draws are weighed, as here: both are one pass of its
+networks for all coordinates at once. A MAF is right where densities of given z are needed beside, of a reference
+posterior or of another model's draws: those are the one pass, while a draw goes coordinate by coordinate.
 
 With two latent numbers the evidence of either decoder can be summed on a grid. Evidence less ELBO is KL(posterior of
 the encoder || exact posterior of its decoder). The true evidence is what no model exceeds but by chance.
 
-    python examples/vae_posteriors.py [--steps 1200] [--rows 128] [--seed 0] [--output vae.png]
+    python examples/vae_posteriors.py [--posterior IAF] [--steps 1200] [--rows 128] [--seed 0] [--output vae.png]
 
 `--output` draws both posteriors of some measurements beside the exact ones and needs matplotlib.
 """
@@ -34,6 +38,7 @@ from headrace.torch import FlowModule
 TICKS, LATENT, CONTEXT, SEEN = 16, 2, 16, 0.3
 HEIGHT, WIDTH, NOISE = 1.0, 4.0, 0.2
 GAIN = 0.1  # nats that the flow's ELBO must be above the Gaussian's; 0.2 by default
+FLOWS = {"IAF": hr.IAF, "MAF": hr.MAF}
 GRID = torch.cartesian_prod(*[torch.linspace(-4.5, 4.5, 91)] * LATENT)
 CELL = (9.0 / 90) ** LATENT
 
@@ -160,6 +165,7 @@ def draw(path: Path, models: dict[str, Autoencoder], x: Tensor, seen: Tensor) ->
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the example; the exit status is 1 if the flow's ELBO is not clearly the higher one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--posterior", choices=tuple(FLOWS), default="IAF", help="the flow beside the Gaussian (IAF)")
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
@@ -169,9 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models: dict[str, Autoencoder] = {}
     elbo: dict[str, float] = {}
     x, seen = measure(1000, torch.Generator().manual_seed(options.seed + 1))
-    for name in ("Gaussian", "IAF"):
+    settings = {"context": CONTEXT, "transforms": 3, "hidden": (32, 32), "activation": "silu", "seed": options.seed}
+    for name in ("Gaussian", options.posterior):
         torch.manual_seed(options.seed)
-        flow = hr.IAF(LATENT, context=CONTEXT, transforms=3, hidden=(32, 32), activation="silu", seed=options.seed)
+        flow = FLOWS[options.posterior](LATENT, **settings)
         model = models[name] = Autoencoder(Diagonal() if name == "Gaussian" else FlowModule(flow))
         seconds = train(model, options.steps, options.rows, options.seed)
         with torch.no_grad():
@@ -184,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         height, width, noise = model.logs.exp().tolist()
         print(f"         height {height:.3f}, width {width:.3f}, noise {noise:.3f}")
     print(f"the truth: evidence {true_evidence(x, seen):.3f}, height {HEIGHT}, width {WIDTH}, noise {NOISE}")
-    gain = elbo["IAF"] - elbo["Gaussian"]
+    gain = elbo[options.posterior] - elbo["Gaussian"]
     print(f"the flow gains {gain:.3f} nats a measurement of {len(x)} that neither has seen")
     if options.output:
         with torch.no_grad():

@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from glob import escape, glob
 from typing import BinaryIO
@@ -23,10 +23,11 @@ _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what steers 
 
 
 @contextmanager
-def replacing(path: str) -> Iterator[BinaryIO]:
+def replacing(path: str, instead: Callable[[], str | None] | None = None) -> Iterator[BinaryIO]:
     """A stream whose bytes become the file once the block ends, and are thrown away if it raises.
 
     A link stays, and what it points to is replaced. Permissions are those of the old file, or of any new one.
+    `instead` is asked at the end whether the file is to have another name, in the same folder.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -39,7 +40,8 @@ def replacing(path: str) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-            os.replace(temporary, target)
+            other = None if instead is None else instead()
+            os.replace(temporary, target if other is None else os.path.join(os.path.dirname(target), other))
     except BaseException:  # Ctrl-C too
         with suppress(FileNotFoundError):
             os.unlink(temporary)

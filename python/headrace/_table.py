@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace import _columns
-from headrace._arrays.frames import class_of
+from headrace._table_facts import LOOKED_AT, Facts, Held, Seen
 from headrace.transforms.support import Support
 
 __all__ = [
@@ -30,12 +30,10 @@ __all__ = [
     "Table",
     "about_repeats",
     "kept_in",
-    "kinds_of",
     "named_in",
     "names_in",
     "note",
     "repeating",
-    "smallest_gap",
     "without_missing",
 ]
 
@@ -44,7 +42,6 @@ MISSING = ("refuse", "drop")
 NOISE = 0x6E6F697365  # beside a seed: the noise of whole numbers is no other number that it gives
 FIT, LOOK = 0, 1  # whose rows get noise: those of a fit, or others that are compared with its density
 FEW_CELLS, CELLS = 16, 32  # places in the cell of one or two whole numbers, or of more, where a density is averaged
-LOOKED_AT = 16_384  # rows in which repeated values are looked for
 LEAST_ROWS = 50  # of fewer, nothing is said of repeats
 REPEATED, SPIKE = 0.5, 0.05  # shares of rows: with the value of another one, and with one value
 
@@ -124,7 +121,7 @@ class Table:
     @classmethod
     def learn(
         cls,
-        x: NDArray[Any],
+        x: NDArray[Any] | Seen,
         kinds: Sequence[str],
         jitter: Sequence[float | None],
         *,
@@ -136,7 +133,7 @@ class Table:
         """Of rows without missing values.
 
         Args:
-            x: Shape (rows, columns).
+            x: Shape (rows, columns), or what was seen of them.
             kinds: Of each column.
             jitter: Widths of noise, None for none.
             names: Of the columns.
@@ -149,16 +146,19 @@ class Table:
         found = []
         ends: list[Pair | None] = [None] * len(kinds) if bounds is None else list(bounds)
         periods: list[tuple[float, float] | None] = [None] * len(kinds) if periodic is None else list(periodic)
-        for i, (column, kind, width) in enumerate(zip(x.T, kinds, jitter, strict=True)):
+        seen = x if isinstance(x, Seen) else Held(x, ends)
+        for i, (kind, width) in enumerate(zip(kinds, jitter, strict=True)):
+            facts = seen.facts(i, whole=kind != "float")
             if kind != "float":
-                _check_whole(f"{told}: {_columns.label(i, names)}", column, ends[i], periods[i])
-            low, high = float(column.min()), float(column.max())
-            if low == high:
-                found.append(Column(kind, constant=low))
+                _check_whole(f"{told}: {_columns.label(i, names)}", facts, ends[i], periods[i])
+            if facts.low == facts.high:
+                found.append(Column(kind, constant=facts.low))
             elif kind == "float":
                 found.append(Column(kind, width, bounds=ends[i]) if width else Column(kind))
             else:
-                found.append(Column(kind, _gap(column, periods[i]), low, None, ends[i], periods[i]))
+                period = periods[i]
+                gap = facts.gap if period is None else math.gcd(facts.gap, int(period[1] - period[0]))
+                found.append(Column(kind, float(gap), facts.low, None, ends[i], period))
         if all(one.constant is not None for one in found):  # nothing would be left to fit
             found = [Column(one.kind) for one in found]
         return cls(tuple(found))
@@ -177,10 +177,10 @@ class Table:
         """Rows with the columns that a density has alone."""
         return x if len(self.kept) == len(self.columns) else np.ascontiguousarray(x[:, self.kept])
 
-    def spread(self, x: NDArray[Any], purpose: int = FIT) -> NDArray[Any]:
+    def spread(self, x: NDArray[Any], purpose: int = FIT, *, first_row: int = 0) -> NDArray[Any]:
         """Rows of a density: without constant columns, and with noise in those that have some.
 
-        The noise is that of the seed, the purpose, and the number of the row.
+        The noise is that of the seed, the purpose, and the number of the row; `first_row` is that of the first one.
         """
         if self.is_plain:
             return x
@@ -188,7 +188,8 @@ class Table:
         widths = np.array([self.columns[i].width for i in self.kept])
         noisy = np.flatnonzero(widths)
         if noisy.size:
-            rng = np.random.default_rng([self.seed, NOISE, purpose])
+            bits = np.random.PCG64([self.seed, NOISE, purpose])
+            rng = np.random.Generator(bits.advance(first_row * noisy.size))  # each number takes one step
             rows[:, noisy] += (widths[noisy] * (rng.random((len(rows), noisy.size)) - 0.5)).astype(rows.dtype)
             for i in noisy.tolist():
                 rows[:, i] = self.columns[self.kept[i]].folded(rows[:, i])
@@ -366,32 +367,19 @@ def _are_names(names: Any, count: int) -> bool:
 # ---- what columns are ------------------------------------------------------------------------------------------------
 
 
-def _check_whole(told: str, column: NDArray[Any], bounds: Pair | None, period: tuple[float, float] | None) -> None:
+def _check_whole(told: str, facts: Facts, bounds: Pair | None, period: tuple[float, float] | None) -> None:
     """Refuse what is not whole, or is beyond bounds, in a column that is said to have whole numbers."""
-    bad = np.flatnonzero(np.trunc(column) != column)
-    if bad.size:
-        raise ValueError(
-            f"{told}: expected whole numbers, as discrete says, got {column[bad[0]]:g}; numbers like this: "
-            f"{bad.size:,} of {len(column):,}"
-        )
     low, high = bounds or (None, None)
-    bad = np.flatnonzero((column < (-np.inf if low is None else low)) | (column > (np.inf if high is None else high)))
-    if bad.size:
-        raise ValueError(
-            f"{told}: expected whole numbers from {low} to {high}, got {column[bad[0]]:g}; numbers like this: "
-            f"{bad.size:,} of {len(column):,}"
-        )
+    for expected, found in (
+        ("whole numbers, as discrete says", facts.odd), (f"whole numbers from {low} to {high}", facts.beyond)
+    ):  # fmt: skip
+        if found is not None:
+            raise ValueError(
+                f"{told}: expected {expected}, got {found.first:g}; numbers like this: {found.count:,} of "
+                f"{facts.rows:,}"
+            )
     if period is not None and period[1] - period[0] != np.trunc(period[1] - period[0]):
         raise ValueError(f"{told}: expected a period as long as a whole number, as its numbers are whole, got {period}")
-
-
-def _gap(column: NDArray[Any], period: tuple[float, float] | None) -> float:
-    """The largest whole number of which all differences are multiples, and the period is."""
-    steps = np.diff(np.unique(column))
-    if steps.max(initial=0.0) >= 2**53:
-        return 1.0
-    gap = int(np.gcd.reduce(steps.astype(np.int64)))
-    return float(gap if period is None else np.gcd(gap, int(period[1] - period[0])))
 
 
 @functools.lru_cache(maxsize=16)
@@ -415,28 +403,6 @@ def _places(columns: int) -> NDArray[np.float64]:
         if (worst := float(np.abs(together - np.eye(2 * columns)).max())) < best:
             best, found = worst, places
     return found
-
-
-def kinds_of(x: Any) -> list[str] | None:
-    """Of the columns of a frame of pandas or polars, or of an array; None for floats alone, and for what is neither."""
-    dtypes: Any = getattr(x, "dtypes", None)
-    if isinstance(x, class_of("polars", "DataFrame")):
-        kinds = ["integer" if one.is_integer() else "boolean" if str(one) == "Boolean" else "float" for one in dtypes]
-    elif isinstance(x, class_of("pandas", "DataFrame")):
-        kinds = [_kind(getattr(one, "kind", "f")) for one in dtypes]
-    else:
-        try:
-            array: Any = np.asarray(x) if hasattr(x, "__array__") or isinstance(x, (list, tuple)) else np.empty(0)
-        except (TypeError, ValueError):  # what is none is refused elsewhere
-            return None
-        if array.ndim != 2:
-            return None
-        kinds = [_kind(array.dtype.kind)] * array.shape[1]
-    return kinds if set(kinds) != {"float"} else None
-
-
-def _kind(code: str) -> str:
-    return {"i": "integer", "u": "integer", "b": "boolean"}.get(code, "float")
 
 
 def without_missing(x: NDArray[Any], labels: Sequence[str], missing: str, name: str) -> NDArray[np.bool_]:
@@ -494,11 +460,3 @@ def about_repeats(x: NDArray[Any], table: Table, names: Sequence[str] | None) ->
         f"{more}: a density spikes there, and its likelihood means little; spread them by jitter, or say that they are "
         "whole numbers by discrete"
     )
-
-
-def smallest_gap(column: NDArray[Any]) -> float | None:
-    """Between two different values, as of rounded measurements; None where there is but one."""
-    values = np.unique(column.astype(np.float64))
-    steps = np.diff(values)
-    steps = steps[steps > 1e-9 * (values[-1] - values[0])]
-    return float(steps.min()) if steps.size else None

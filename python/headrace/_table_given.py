@@ -14,14 +14,15 @@ from headrace import _arguments as check
 from headrace import _columns
 from headrace import _table as _tables
 from headrace._arrays import frames
+from headrace._table_facts import Held, Seen
 from headrace.transforms.support import Support
 
-__all__ = ["as_frame", "as_numbers", "learn", "library_of"]
+__all__ = ["as_frame", "learn", "library_of"]
 
 
 def learn(
-    x: NDArray[Any],
-    seen: Sequence[str] | None,
+    x: NDArray[Any] | Seen,
+    kinds: Sequence[str] | None,
     *,
     discrete: Any,
     jitter: Any,
@@ -33,16 +34,17 @@ def learn(
     """What each column is, and which noise it gets.
 
     Args:
-        x: Rows without missing numbers.
-        seen: What the dtypes say of the columns, as `_table.kinds_of` gives it.
+        x: Rows without missing numbers, or what was seen of them.
+        kinds: What the dtypes say of the columns, as `frames.kinds_of` gives it.
         discrete, jitter, missing: As of `FlowDensity`.
         support: Of all columns.
         names: Of the columns.
         told: What messages call x.
     """
-    features = x.shape[1]
-    kinds = _kinds(discrete, seen, features, names, told)
+    features = x.features if isinstance(x, Seen) else x.shape[1]
     support = support or Support([None] * features)
+    seen = x if isinstance(x, Seen) else Held(x, support.bounds)
+    kinds = _kinds(discrete, kinds, features, names, told)
     ends: dict[str, Any] = {"bounds": support.bounds, "periodic": support.periodic, "names": names, "told": told}
     widths: list[float | None] = [None] * features
     if isinstance(jitter, dict):
@@ -52,9 +54,10 @@ def learn(
             widths[i] = check.number("jitter", width, above=0.0, below=np.inf)
     elif jitter is not None:
         fixed = None if jitter == "auto" else check.number("jitter", jitter, above=0.0, below=np.inf)
-        for i in _tables.repeating(x, _tables.Table.learn(x, kinds, widths, **ends)):
-            widths[i] = _tables.smallest_gap(x[:, i]) if fixed is None else fixed
-    return replace(_tables.Table.learn(x, kinds, widths, **ends), missing=missing)
+        found = _tables.repeating(seen.some, _tables.Table.learn(seen, kinds, widths, **ends))
+        for i, gap in zip(found, seen.smallest_gaps(found) if fixed is None else [fixed] * len(found), strict=True):
+            widths[i] = gap
+    return replace(_tables.Table.learn(seen, kinds, widths, **ends), missing=missing)
 
 
 def _kinds(
@@ -91,17 +94,6 @@ def _chosen(name: str, columns: Any, features: int, names: Sequence[str] | None,
 def library_of(x: Any) -> str | None:
     """The library of a frame."""
     return next((name for name in ("pandas", "polars") if isinstance(x, frames.class_of(name, "DataFrame"))), None)
-
-
-def as_numbers(name: str, x: Any) -> Any:
-    """Frames and arrays of whole numbers or truth values as floats, NaN where a value is missing; others as they are.
-
-    Raises:
-        TypeError: a column of a frame has no numbers.
-    """
-    if frames.is_frame(x):
-        return frames.read(name, x, whole=True)
-    return x.astype(np.float64) if isinstance(x, np.ndarray) and x.dtype.kind in "iub" else x
 
 
 def as_frame(rows: NDArray[Any], table: _tables.Table, names: Sequence[Any] | None, library: str | None) -> Any:

@@ -36,8 +36,9 @@ _ONCE = (
 
 NO_FORWARD = (
     "forward mode (jvp, jacfwd, linearize) of a flow: the compiled core of headrace has derivatives in reverse mode "
-    "alone; call jax.grad, jax.vjp or jax.jacrev. Forward over reverse, as in jax.hessian, needs second derivatives, "
-    "which are not there either"
+    "alone; call jax.grad, jax.vjp or jax.jacrev (of a function f of one result the derivative along v is "
+    "jnp.vdot(jax.grad(f)(x), v)). Forward over reverse, as in jax.hessian, needs second derivatives, which are not "
+    "there either"
 )
 
 

@@ -22,9 +22,13 @@ from headrace import _columns
 from headrace import _table as _tables
 from headrace import _table_given as _given
 from headrace._arrays.caller import is_array
+from headrace._arrays.frames import kinds_of
 from headrace._core import LEAST_ROWS
-from headrace._streams.given import stream_of
+from headrace._fit.streams import check_stream
+from headrace._streams.given import arrays_of, stream_of
 from headrace._streams.stream import Stream
+from headrace._table_facts import Passed
+from headrace._table_stream import Present, Treated
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
@@ -142,6 +146,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     [1, -1]
     """
 
+    table_: _tables.Table
+
     def __init__(self, flow: str = "maf", **parameters: Any) -> None:
         """See the class."""
         given = self._signature.bind(self, flow, **parameters)
@@ -158,9 +164,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
         Args:
             X: Shape (rows, features), or a stream with context and weights of its own (`headrace.rows`), of which as
-                many rows as its buffer holds say what an outlier is, and whose columns are taken as they are. A column
-                that counts the rows, as a saved index does, gives a warning. A column with one value in all rows is
-                kept aside, and put back by `sample`.
+                many rows as its buffer holds say what an outlier is. A column that counts the rows, as a saved index
+                does, gives a warning. A column with one value in all rows is kept aside, and put back by `sample`.
             y: Ignored.
             sample_weight: Shape (rows,): weights of the rows in the likelihood, not negative. A weight of 2 says the
                 same as a row given twice, but not to the same bits, as batches are then others.
@@ -174,7 +179,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         check.choice("missing", self.missing, _tables.MISSING)
         if (stream := stream_of(X, context, sample_weight)) is not None:
             return self._fit_stream(stream)
-        told, self._frame = _tables.kinds_of(X), _given.library_of(X)
+        told, self._frame = kinds_of(X), _given.library_of(X)
+        self._names: tuple[str, ...] | None = None  # of the columns of a stream
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=X.dtype)
         if weights is not None and (weights < 0.0).any():
@@ -187,6 +193,12 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             conditions = _two_dimensional(context, X.dtype)
             if len(conditions) != len(X):
                 raise ValueError(f"context: expected {len(X)} rows, as many as X has, got {len(conditions)}")
+        return self._fit_rows(X, weights, conditions, told, share)
+
+    def _fit_rows(
+        self, X: NDArray[Any], weights: Any, conditions: Any, told: list[str] | None, share: float
+    ) -> FlowDensity:
+        """`fit` of rows in memory; `told`: of the columns, by their dtypes."""
         X, weights, conditions = self._present(X, weights, conditions)
         counts: Any = slice(None) if weights is None or not weights.any() else weights > 0.0  # rows that take part
         self._learn_table(X[counts], told)
@@ -204,12 +216,28 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return share
 
     def _fit_stream(self, stream: Stream) -> FlowDensity:
-        """`fit` of rows that do not fit in memory."""
+        """`fit` of rows that may not fit in memory."""
         share = self._outliers()
+        stream = stream.of_table()
+        if self.missing == "drop":
+            stream = Present(stream)
+        self.__dict__.pop("feature_names_in_", None)  # rows to be judged may come without names
+        self._frame, whole = None, stream.whole()
+        first = next(iter(stream), None) if whole is None else whole
+        if first is None:
+            raise ValueError("x: expected rows that miss no number, got none")
+        self.n_features_in_, self._names = first.x.shape[1], stream.called
+        if message := _columns.about_index(first.x, self._called()):
+            warnings.warn(f"X: {message}; drop it if it is an index", RuntimeWarning, stacklevel=3)
+        if whole is not None:
+            return self._fit_rows(whole.x, whole.weights, whole.context, stream.kinds, share)
+        support = support_or_none(self.bounds, self.n_features_in_, self.periodic)
+        seen = Passed(stream, None if support is None else support.bounds)
+        check_stream(stream, None, self.progress, seen.add)
+        self._learn_table(seen, stream.kinds)
         some = stream.some()
-        self.n_features_in_ = some.x.shape[1]
-        self._frame, self.table_ = None, _tables.Table((_tables.Column(),) * some.x.shape[1])
-        self._fit_flow(some.x, 0 if some.context is None else some.context.shape[1], stream, None, None)
+        columns = 0 if some.context is None else some.context.shape[1]
+        self._fit_flow(self.table_.without_constants(some.x), columns, stream, None, None)
         self.offset_ = _quantile(self._log_prob(some.x, some.context), some.weights, share)
         return self
 
@@ -217,10 +245,12 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         """Fit a fresh flow, or several, for rows as those of `like`."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         how = {name: getattr(self, name) for name in _FITTED_WITH}
+        self.table_ = replace(self.table_, seed=seed)
         if isinstance(x, np.ndarray):
-            self.table_ = replace(self.table_, seed=seed)
             x = self.table_.spread(x)
-            how["validation"] = self._held_out(how["validation"])
+        elif not self.table_.is_plain:
+            x = Treated(x, self.table_)
+        how["validation"] = self._held_out(how["validation"])
         if self.ensemble is None:
             if self.bootstrap:
                 raise ValueError("bootstrap: expected False without an ensemble, got True")
@@ -237,6 +267,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def _held_out(self, validation: Any) -> Any:
         """Rows given to judge the epochs by, treated as those to fit; a share, None and plain tables as they are."""
         parts = validation if isinstance(validation, tuple) else (validation,)
+        if 1 <= len(parts) <= 3 and (stream := stream_of(*parts)) is not None:
+            validation = parts = arrays_of(stream.of_table())
         if not parts or not is_array(parts[0]) or (self.table_.is_plain and self.missing == "refuse"):
             return validation
         X: NDArray[Any] = check_array(
@@ -270,7 +302,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
     def _called(self) -> list[str] | None:
         """The names of the columns."""
-        names = getattr(self, "feature_names_in_", None)
+        names = getattr(self, "feature_names_in_", self._names)
         return None if names is None else list(names)
 
     def score_samples(self, X: Any, context: Any = None) -> NDArray[Any]:
@@ -343,13 +375,12 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         drawn = self.table_.back(self.flow_.sample(n, self._context(context, n), seed=seed))
         if not as_frame:
             return drawn
-        names = getattr(self, "feature_names_in_", None)
-        return _given.as_frame(drawn, self.table_, names, self._frame)
+        return _given.as_frame(drawn, self.table_, self._called(), self._frame)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Estimators that were pickled before there were tables have plain ones."""
         old = {name: p.default for name, p in self._signature.parameters.items() if p.default is not p.empty}
-        super().__setstate__({**old, "_frame": None, **state})
+        super().__setstate__({**old, "_frame": None, "_names": None, **state})
         if "flow_" in state and "table_" not in state:
             self.table_ = _tables.Table((_tables.Column(),) * self.n_features_in_)
 
@@ -363,8 +394,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             return X, *others
         return X[good], *(None if part is None else part[good] for part in others)
 
-    def _learn_table(self, X: NDArray[Any], told: list[str] | None) -> None:
-        """What each column is, by rows that count, and which noise it gets."""
+    def _learn_table(self, X: NDArray[Any] | Passed, told: list[str] | None) -> None:
+        """What each column is, by rows that count or what was seen of them, and which noise it gets."""
         called = self._called()
         self.table_ = _given.learn(
             X,
@@ -372,11 +403,12 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             discrete=self.discrete,
             jitter=self.jitter,
             missing=self.missing,
-            support=support_or_none(self.bounds, X.shape[1], self.periodic),
+            support=support_or_none(self.bounds, self.n_features_in_, self.periodic),
             names=called,
             told="X",
         )
-        if message := _tables.about_repeats(X, self.table_, called):
+        some = X.some if isinstance(X, Passed) else X
+        if message := _tables.about_repeats(some, self.table_, called):
             warnings.warn(f"X: {message}", RuntimeWarning, stacklevel=3)
 
     def _opened(self, X: Any) -> NDArray[Any]:

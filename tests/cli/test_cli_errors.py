@@ -15,7 +15,11 @@ pytestmark = pytest.mark.programs
 # What the file is, further options, and patterns in the one line that is printed.
 BAD_TABLES = {
     "no file": (lambda: "none.csv", [], ["none.csv: No such file"]),
-    "a folder": (lambda: os.mkdir("d.csv") or "d.csv", [], ["d.csv: Is a directory"]),
+    "a folder": (
+        lambda: os.mkdir("d.csv") or "d.csv",
+        [],
+        ["DATA: expected a folder with tables", "got none in d.csv"],
+    ),
     "nothing in it": (lambda: write("t.csv", ""), [], ["t.csv", "got no lines"]),
     "comments alone": (lambda: write("t.csv", "# a\n\n"), [], ["t.csv", "got no lines"]),
     "names alone": (lambda: write("t.csv", "a,b\n"), [], ["t.csv", "at least one row"]),
@@ -107,18 +111,21 @@ BAD_CALLS = {
     "no folder for densities": (["score", "flow.safetensors", "t.npy", "-o", "no/s.npy"], ["--output", "no/s.npy"]),
     "no folder for samples": (["sample", "flow.safetensors", "-n", "1", "-o", "no/s.npy"], ["--output", "no/s.npy"]),
     "no folder for a picture": (["demo", "-o", "no/s.png"], ["--output", "no/s.png"]),
-    "no flow": (["score", "none.safetensors", "t.npy"], ["none.safetensors"]),
-    "no flow to sample": (["sample", "none.safetensors", "-n", "1"], ["none.safetensors"]),
+    "no flow": (["score", "none.safetensors", "t.npy"], ["FLOW: expected a file", "got no none.safetensors"]),
+    "no flow to sample": (["sample", "none.safetensors", "-n", "1"], ["FLOW: ", "none.safetensors"]),
     "a table for a flow": (["sample", "t.npy", "-n", "1"], ["t.npy", "no safetensors file"]),
     "a transform": (["sample", "transform.safetensors", "-n", "1"], ["expected a flow", "Permutation"]),
     "too few columns": (["score", "flow.safetensors", "t.npy", "--columns", "0,1"], ["3 columns of features", "got 2"]),
-    "context that a flow takes": (["score", "conditional.safetensors", "t.npy"], ["1 columns of context", "got 0"]),
+    "context that a flow takes": (["score", "conditional.safetensors", "t.npy"], ["1 column of context", "got 0"]),
     "context that it does not": (
         ["score", "flow.safetensors", "t.npy", "--context", "0", "--columns", "1,2"],
         ["3 columns of features"],
     ),
-    "no row of context": (["sample", "conditional.safetensors", "-n", "1"], ["--context-row", "1 numbers", "got 0"]),
-    "a row of context": (["sample", "flow.safetensors", "-n", "1", "--context-row", "1"], ["0 numbers", "got 1"]),
+    "no row of context": (
+        ["sample", "conditional.safetensors", "-n", "1"],
+        ["--context-row", "expected 1 number,", "got 0"],
+    ),
+    "a row of context": (["sample", "flow.safetensors", "-n", "1", "--context-row", "1"], ["expected none", "got 1"]),
 }
 
 

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import headrace as hr
 from cli_cases import NAMES, SHORT, check_error, table, write_csv, written
+from headrace import files
 from headrace._cli import several as _several
 from headrace._cli import tables as _tables
 
@@ -137,7 +138,87 @@ def test_columns_that_say_nothing_are_told(folder, run):
     code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--buffer", 300, *SHORT)
     assert code == 0
     assert "looks like the numbers of the rows" in err
-    assert "column 2 has one number in all rows" in err
+    assert "column 2 has one number in all rows (7), and is kept aside" in err
+    assert (hr.load("f.safetensors").features, len(err.splitlines())) == (2, 2)
+
+
+def counted(rows=1000):
+    """Counts with gaps of two, truth values, sizes to one digit, and a column of one number."""
+    rng = np.random.default_rng(0)
+    count = 2.0 * rng.poisson(2.0, rows)
+    size = (rng.standard_normal(rows) + count).round(1)
+    return np.column_stack([count, rng.random(rows) < 0.3, size, np.full(rows, 2.5)])
+
+
+COUNTED = ("--discrete", "0,1", "--spread", "2=0.1")
+
+
+@pytest.mark.parametrize("kind", ["npy", "csv", "parquet"])
+def test_a_long_table_gets_the_noise_of_one_in_memory(folder, run, result, whole, monkeypatch, kind):
+    """Rows of a fit are the same numbers, wherever they lie; what was done is undone in samples."""
+    x = counted()
+    path = written(f"t.{kind}", x, None)
+    rows, fit = [], hr.Flow.fit
+
+    def watched(self, given, *others, **named):
+        rows.append(given if isinstance(given, np.ndarray) else np.concatenate([block.x for block in given]))
+        return fit(self, given, *others, **named)
+
+    monkeypatch.setattr(hr.Flow, "fit", watched)
+    held = ("--validation", 0, "--seed", 3)
+    for name, options in (("short", ()), ("long", ("--buffer", 150))):
+        assert run("fit", path, "-o", name, *COUNTED, *options, *held, *SHORT)[0] == 0
+    assert_array_equal(rows[1], rows[0])
+    assert (rows[0] != x[:, :3]).mean() > 0.99
+    assert max(whole[1:]) <= 64 or kind == "npy"
+    notes = [files.read_notes(name) for name in ("short", "long")]
+    assert notes[0]["table"] == notes[1]["table"]
+    assert [one["width"] for one in json.loads(notes[1]["table"])["columns"]] == [2.0, 1.0, 0.1, 0.0]
+    result("sample", "long", "-n", 300, "--seed", 1, "-o", "s.npy")
+    drawn = np.load("s.npy")
+    assert (drawn[:, 0] % 2 == 0).all()
+    assert (drawn[:, 1] % 1 == 0).all()
+    assert (drawn[:, 3] == 2.5).all()
+    result("score", "long", path, "-o", "l.npy")
+    assert np.isfinite(np.load("l.npy")).all()
+    report = result("diagnose", "long", path, "--training", path, "--quiet")
+    assert report["rows"] == 1000
+
+
+def test_a_long_table_may_miss_numbers_and_have_bounds(folder, run, result):
+    x = counted()
+    x[[5, 700], [0, 2]] = np.nan
+    np.save("t.npy", x)
+    np.save("good.npy", np.delete(x, [5, 700], axis=0))
+    bounds = ("--bounds", "0=0:,1=0:1", "--buffer", 150)
+    code, out, err = run("fit", "t.npy", "-o", "f", "--missing", "drop", *COUNTED, *bounds, *SHORT[:-1], "--json")
+    assert code == 0, err
+    assert "t.npy: 2 of 1,000 rows miss a number and are left out" in err
+    report = json.loads(out)
+    assert report["training_rows"] + report["held_out_rows"] == 998
+    result("fit", "good.npy", "-o", "g", *COUNTED, *bounds, *SHORT)
+    assert_array_equal(hr.load("f").parameters, hr.load("g").parameters)
+    assert hr.load("f").transforms[-1].bounds == ((-1.0, None), (-0.5, 1.5), None)
+    result("score", "f", "t.npy", "-o", "l.npy")
+    assert np.flatnonzero(np.isnan(np.load("l.npy"))).tolist() == [5, 700]
+    wrong = ("--discrete", "0", "--buffer", 150)
+    check_error(*run("fit", "t.npy", "-o", "h", *wrong, "--quiet"), ["t.npy: x: expected finite numbers"])
+    several = [
+        (("--bounds", "0=1:"), "column 0: expected whole numbers from 1.0 to None, got 0"),
+        (("--discrete", "0,2"), "column 2: expected whole numbers, as discrete says, got "),
+        (("--bounds", "2=0:"), "x: expected numbers"),
+    ]
+    for options, told in several:
+        check_error(*run("fit", "good.npy", "-o", "h", *wrong, *options, "--quiet"), [f"good.npy: {told}"])
+
+
+def test_auto_looks_at_a_long_table_with_its_noise(folder, run, result):
+    np.save("t.npy", counted())
+    fit = ("fit", "t.npy", "--auto", "--time-budget", 3, "-o", "f", *COUNTED, "--buffer", 150, "--quiet")
+    code, _, err = run(*fit)
+    assert code == 0, err
+    result("sample", "f", "-n", 100, "--seed", 1, "-o", "s.npy")
+    assert (np.load("s.npy")[:, 0] % 2 == 0).all()
 
 
 def test_a_table_from_the_standard_input_may_be_long(folder, result, monkeypatch):

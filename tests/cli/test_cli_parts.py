@@ -183,14 +183,14 @@ def test_scores_of_anything_else_are_refused(folder, run, result):
 def test_a_table_that_changes_while_it_is_read_is_told(folder, run, monkeypatch):
     small_flow()
     parts("npy")
-    mark = _parts._mark
+    mark = _parts.mark
     marks = []
 
     def changed(file):
         marks.append(file)
         return mark(file) + " now" * (len(marks) == 5)  # three at first, then after each table
 
-    monkeypatch.setattr(_parts, "_mark", changed)
+    monkeypatch.setattr(_parts, "mark", changed)
     code, out, err = run("score", "flow.safetensors", "data", "-o", "scores/", "--quiet")
     check_error(code, out, err, ["data/part-1.npy: ", "while it was read"])
     assert list(kept("scores")) == ["part-0.npy"]
@@ -220,10 +220,10 @@ def test_marks_tell_tables_from_others(tmp_path, size):
     path = tmp_path / "t"
     content = np.random.default_rng(0).integers(0, 256, size, np.uint8).tobytes()
     path.write_bytes(content)
-    mark = _parts._mark(str(path))
-    assert mark == _parts._mark(str(path))
+    mark = _parts.mark(str(path))
+    assert mark == _parts.mark(str(path))
     path.write_bytes(content + b"x")
-    assert _parts._mark(str(path)) != mark
+    assert _parts.mark(str(path)) != mark
     path.write_bytes(content)
     # The first and the last byte of both ends, and of each place between them.
     between = [size * i // (_parts.SAMPLES + 1) for i in range(1, _parts.SAMPLES + 1)]
@@ -235,10 +235,10 @@ def test_marks_tell_tables_from_others(tmp_path, size):
                 file.seek(place)
                 file.write(bytes([content[place] ^ 1]))
                 file.flush()
-                assert _parts._mark(str(path)) != mark, place
+                assert _parts.mark(str(path)) != mark, place
                 file.seek(place)
                 file.write(content[place : place + 1])
-    assert _parts._mark(str(path)) == mark
+    assert _parts.mark(str(path)) == mark
 
 
 def test_folders_that_cannot_take_scores(folder, run, result):
@@ -250,6 +250,8 @@ def test_folders_that_cannot_take_scores(folder, run, result):
     check_error(*run(*score, "data", "-o", "full/"), ["expected an empty folder", "notes.txt"])
     check_error(*run(*score, "data", "-o", "data/"), ["expected another folder than that of the tables"])
     check_error(*run(*score, "data", "data", "-o", "scores/"), ["expected different tables", "twice"])
+    os.mkdir("empty")
+    check_error(*run(*score, "empty"), ["expected a folder with tables", "got none in empty"])
     check_error(*run(*score, "none-*.npy", "-o", "scores/"), ["expected some tables, got none by none-*.npy"])
     os.mkdir("broken")
     (folder / "broken" / "headrace-score.json").write_text('{"format": 1}')

@@ -1,6 +1,8 @@
 """A program for test_processes: one rank, of gloo or MPI, that does what it is told and writes what came out.
 
 python rank.py DIRECTORY KIND RANK SIZE WORK
+
+WORK is "fit" (all of them), "ascent NAME", or "ends" or "stops" with a name of STEPS, where rank 1 is lost.
 """
 
 import json
@@ -16,6 +18,7 @@ import headrace as hr
 import ranks
 from headrace._fit import run as _fit_run
 from headrace.distributed import GroupError
+from headrace.distributed import ascent as _ascent
 from headrace.distributed import groups as _groups
 
 TIMEOUT, GRACE, STEP = 2.0, 1.0, 37
@@ -51,23 +54,36 @@ def bits(group, assignments):
     return found
 
 
-def ends_early(group, how):
-    """A long fit, in which rank 1 ends, or stands still, at a step; what the others say, and after how long."""
-    whole, steps = _fit_run.Adam.step, []
+# What a step of each kind of work calls, and at which of them a rank is lost: of "refined" in the joint training.
+STEPS = {
+    "fit": (_fit_run.Adam, "step", STEP),
+    "notes": (_ascent.SharedChosen, "_judge", 5),
+    "splines": (_ascent.SharedSplineAscent, "_curves", 3),
+    "refined": (_fit_run.Adam, "step", 11),
+}
 
-    def step(adam, gradient):
+
+def ends_early(group, how, name="fit"):
+    """A fit or an ascent in which rank 1 ends, or stands still, at a step; what the others say, and after how long."""
+    of, called, last = STEPS[name]
+    whole, steps = getattr(of, called), []
+
+    def step(*given):
         steps.append(time.monotonic())
-        if len(steps) == STEP and group.rank == 1:
+        if len(steps) == last and group.rank == 1:
             if how == "ends":
                 os._exit(1)
             os.kill(os.getpid(), signal.SIGSTOP)
-        return whole(adam, gradient)
+        return whole(*given)
 
-    _fit_run.Adam.step = step
+    setattr(of, called, step)
     mine = [[0, 3], [1, 4], [5, 2]][group.rank] if group.size == 3 else [[0, 3, 5], [1, 4, 2]][group.rank]
     try:
         with ranks.small_chunks():
-            ranks.fitted("MAF", "float32", group, mine, epochs=100_000, patience=None)
+            if name == "fit":
+                ranks.fitted("MAF", "float32", group, mine, epochs=100_000, patience=None)
+            else:
+                ranks.ascended(name, "float32", group, mine)
     except GroupError as error:
         return {"error": str(error), "steps": len(steps), "seconds": time.monotonic() - steps[-1]}
     return {"error": None}
@@ -88,16 +104,21 @@ def nan_row(group):
 def main():
     """See above."""
     directory, kind, rank, size, work = sys.argv[1:]
-    group = group_of(kind, directory, int(rank), int(size), TIMEOUT if work in ("ends", "stops") else 60.0)
-    if work in ("ends", "stops"):
-        found = ends_early(group, work)
+    how, *name = work.split()
+    group = group_of(kind, directory, int(rank), int(size), TIMEOUT if how in ("ends", "stops") else 60.0)
+    if how in ("ends", "stops"):
+        found = ends_early(group, *work.split())
+    elif how == "ascent":
+        right = next(shards for shards in ranks.ASSIGNMENTS.values() if len(shards) == group.size)
+        with ranks.small_chunks():
+            found = {"bits": ranks.digest(ranks.ascended(name[0], "float32", group, right[group.rank]))}
     else:
         right = {name: shards for name, shards in ranks.ASSIGNMENTS.items() if len(shards) == group.size}
         found = {"bits": bits(group, right), "nan": nan_row(group), "repr": repr(group)}
     written = Path(directory, f"rank{group.rank}.part")
     written.write_text(json.dumps(found), encoding="utf-8")
     written.rename(written.with_suffix(".json"))  # whole at once
-    if kind == "gloo" and work == "fit":
+    if kind == "gloo" and how in ("fit", "ascent"):
         import torch.distributed
 
         torch.distributed.destroy_process_group()  # or its threads may meet the end of the interpreter

@@ -98,3 +98,25 @@ def test_ctrl_c_in_a_diagnosis_keeps_the_tests_that_are_done(monkeypatch):
     found = hr.diagnose(hr.MAF(2), X)
     assert found.interrupted
     assert len(found.tests) == 5
+
+
+def test_a_bar_can_be_told_to_somebody_elsewhere(monkeypatch):
+    """As a worker of a cluster does: a few messages, the last with the end."""
+    monkeypatch.setattr(sys, "stderr", stream := Stream(True))
+    heard = []
+    with _progress.sent_to(heard.append):
+        hr.MAF(2, hidden=(8,)).fit(X, epochs=4, progress=True)
+        hr.MAF(2, hidden=(8,)).fit(X, epochs=4, progress=False)
+    assert stream.text == ""
+    assert heard[0]["n"] == 0
+    assert heard[0]["made"] == {"total": 4, "desc": "fit", "unit": "epoch"}
+    assert (heard[-1]["n"], heard[-1]["closed"]) == (4, True)
+    assert "train" in heard[-1]["postfix"]
+    assert len({message["bar"] for message in heard}) == 1
+    monkeypatch.setattr(_progress, "EVERY", 0.0)
+    with _progress.sent_to(heard.append), _progress.bar(3, "rows", "row", True, initial=1) as bar:
+        bar.update()
+        bar.set_postfix({"a": "b"})
+    assert [message["n"] for message in heard[-4:]] == [1, 2, 2, 2]
+    with _progress.sent_to(None):
+        assert _progress.bar(3, "rows", "row", False).disable

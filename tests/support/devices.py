@@ -77,13 +77,14 @@ either_order = pytest.mark.parametrize("machine", [False, True], ids=["alone", "
 
 
 @contextmanager
-def in_place(machine):
-    """Inside, headrace takes the machine for a real one."""
+def in_place(machine, own_torch=False):
+    """Inside, headrace takes the machine for a real one. `own_torch`: PyTorch stays what it is (torch_device.py)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_core, "cuda", machine.core)
         patch.setattr(_core, "_missing", "")
         patch.setitem(sys.modules, "cupy", machine.cupy)
-        patch.setitem(sys.modules, "torch", fake_frameworks.make_torch(machine))
+        if not own_torch:
+            patch.setitem(sys.modules, "torch", fake_frameworks.make_torch(machine))
         patch.setitem(sys.modules, "jax", fake_frameworks.make_jax(machine))
         _device.device_at.cache_clear()
         yield machine

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["class_of", "inferred", "is_frame", "is_readable", "read"]
+__all__ = ["as_numbers", "class_of", "inferred", "is_frame", "is_readable", "kinds_of", "names_of", "read"]
 
 Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # its label, its dtype, its numbers in a dtype
 
@@ -66,6 +66,46 @@ def read(name: str, value: Any, *, whole: bool = False) -> NDArray[Any]:
     for i, (_, _, numbers) in enumerate(columns):
         array[:, i] = numbers(wanted)
     return array
+
+
+def as_numbers(name: str, x: Any) -> Any:
+    """Frames and arrays of whole numbers or truth values as floats, NaN where a value is missing; others as they are.
+
+    Raises:
+        TypeError: a column of a frame has no numbers.
+    """
+    if is_frame(x):
+        return read(name, x, whole=True)
+    return x.astype(np.float64) if isinstance(x, np.ndarray) and x.dtype.kind in "iub" else x
+
+
+def kinds_of(x: Any) -> list[str] | None:
+    """Of the columns of a frame of pandas or polars, or of an array; None for floats alone, and for what is neither."""
+    dtypes: Any = getattr(x, "dtypes", None)
+    if isinstance(x, class_of("polars", "DataFrame")):
+        kinds = ["integer" if one.is_integer() else "boolean" if str(one) == "Boolean" else "float" for one in dtypes]
+    elif isinstance(x, class_of("pandas", "DataFrame")):
+        kinds = [_kind(getattr(one, "kind", "f")) for one in dtypes]
+    else:
+        try:
+            array: Any = np.asarray(x) if hasattr(x, "__array__") or isinstance(x, (list, tuple)) else np.empty(0)
+        except (TypeError, ValueError, RuntimeError):  # what is none is refused elsewhere
+            return None
+        if array.ndim != 2:
+            return None
+        kinds = [_kind(array.dtype.kind)] * array.shape[1]
+    return kinds if set(kinds) != {"float"} else None
+
+
+def _kind(code: str) -> str:
+    return {"i": "integer", "u": "integer", "b": "boolean"}.get(code, "float")
+
+
+def names_of(x: Any, features: int) -> list[str] | None:
+    """What the columns of a frame are called; None of what has no names."""
+    told = getattr(x, "columns", None)
+    known = told is not None and len(told) == features and all(isinstance(name, str) for name in told)
+    return list(told) if told is not None and known else None
 
 
 def _is_of(value: Any, library: str) -> bool:

@@ -37,5 +37,6 @@ def choose(
         seed=arguments.seed,
         progress=not arguments.quiet,
     )
+    more = "headrace diagnose FLOW DATA looks at it with rows that it has not seen"
     sizes = {"features": choice.flow.features, "context": choice.flow.context}
-    return choice.flow, {"file": arguments.output, **sizes, **choice.summary()}, choice.lines()
+    return choice.flow, {"file": arguments.output, **sizes, **choice.summary()}, choice.lines(more)

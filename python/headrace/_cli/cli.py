@@ -3,7 +3,7 @@
 Results go to the standard output, progress, notes and errors to the standard error. With ``--json`` the standard output
 is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, told in one line; 2 for a
 wrong command line; 130 after Ctrl-C; 141 where the reader of the output went away. Ctrl-C during a fit saves the best
-weights so far, says so, and still ends with 130.
+weights so far, and during scores the scores so far, says so, and still ends with 130.
 """
 
 from __future__ import annotations
@@ -193,7 +193,8 @@ def _parser() -> argparse.ArgumentParser:
         use.score,
         "write the log density of each row of a table, in nats",
         "With --json the densities are written only with --output. With a folder as --output, as scores/, each table "
-        "has a file of its own, and the same command goes on where it was stopped.",
+        "has a file of its own, and the same command goes on where it was stopped. With a file as --output Ctrl-C "
+        "keeps the scores that are done, as scores.partial.csv beside scores.csv, and the same command goes on.",
     )
     sub.add_argument("flow", metavar="FLOW", help="what `headrace fit` or Flow.save wrote; - for the standard input")
     _add_data(sub, several=True)

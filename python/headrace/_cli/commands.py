@@ -179,6 +179,8 @@ def _load(path: str) -> tuple[Density, dict[str, str]]:
         data = sys.stdin.buffer.read()
         flow, notes = hr.from_bytes(data), files.notes_of_bytes(data)
     else:
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"FLOW: expected a file that `headrace fit` or Flow.save wrote, got no {path}")
         flow, notes = hr.load(path), files.read_notes(path)
     if not isinstance(flow, Density):
         raise TypeError(f"{path}: expected a flow, got a {type(flow).__name__}")
@@ -215,8 +217,8 @@ def _columns_for(
         if len(chosen) != wanted:
             option = "--columns" if kind == "features" else "--context"
             raise ValueError(
-                f"{source.path}: expected {wanted} columns of {kind}, as {arguments.flow} has, got {len(chosen)}; "
-                f"choose them with {option}"
+                f"{source.path}: expected {_counted(wanted, 'column')} of {kind}, as {arguments.flow} has, got "
+                f"{len(chosen)}; choose them with {option}"
             )
     return source, columns
 

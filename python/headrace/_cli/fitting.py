@@ -37,8 +37,10 @@ from headrace._cli.offered import FIT, FLOWS, Kind, settings
 from headrace._fit.streams import check_stream
 from headrace._output import check_writable, refuse_inputs
 from headrace._stored import MOST_FEATURES
-from headrace._streams.stream import Block
+from headrace._streams.stream import Block, Stream
 from headrace._table import Table
+from headrace._table_facts import Passed
+from headrace._table_stream import Present, Treated
 from headrace.diagnosis.baselines import gaussian_log_prob
 from headrace.transforms.support import Support
 
@@ -72,14 +74,14 @@ def fit(arguments: argparse.Namespace) -> int:
         options["context"] = len(columns[1])
     if columns[1] and "context" not in kind.takes:
         _usage(arguments, f"argument --context: --flow {arguments.flow} does not take it")
-    kept = columns[0] if given.table is None else [columns[0][i] for i in given.table.kept]
+    kept = [columns[0][i] for i in given.table.kept]
     for part, rows in zip((kept, columns[1]), (given.some.x, given.some.context), strict=False):
         _warn_of_constants(source, part, rows)
     notes, chosen = {"dtype": given.some.x.dtype.name}, None
     if source.names is not None:
         chosen = _Names(*([source.names[i] for i in part] for part in (kept, columns[1])))
         notes["columns"] = json.dumps(asdict(chosen))
-    if given.table is not None and not (given.table.is_plain and given.table.missing == "refuse"):
+    if not given.table.is_plain or given.table.missing == "drop":
         names = None if source.names is None else [source.names[i] for i in columns[0]]
         notes["table"] = _table.note(given.table, names)
     with warnings.catch_warnings():
@@ -173,8 +175,8 @@ class _Given:
     """Rows to fit that are in memory: all, or some that stand for them."""
     rows: int
     """How many there are to fit."""
-    table: Table | None = None
-    """What was done to its columns; nothing to those of a long one."""
+    table: Table
+    """What was done to its columns."""
 
 
 def _given(
@@ -191,13 +193,8 @@ def _given(
     source.missing = True
     whole = stream.whole()
     if whole is None:
-        source.missing = False
-        if arguments.missing == "drop" or arguments.spread is not None or arguments.discrete not in (None, "none"):
-            raise ValueError(
-                f"{source.path}: expected a table that is held in memory with --discrete, --spread or --missing drop, "
-                "got a longer one; a larger --buffer holds more"
-            )
-        return _streamed(arguments, source, columns, stream, support)
+        source.missing = arguments.missing == "drop"
+        return _streamed(arguments, source, columns, stream, support, options)
     whole = shape.present(source, columns, whole, arguments)
     if not len(whole):
         raise ValueError(f"{source.path}: expected at least one row, got none")
@@ -212,32 +209,58 @@ def _given(
     table = shape.learn(source, columns[0], _Rows.of(whole).x, arguments, support)
     if support is not None:
         bounds.check_rows(source, columns[0], whole.x, support, table)
-    for option, left in (("bounds", table.bounds), ("periodic", table.periods)):
-        if (own := left(options.pop(option, None))) is not None:
-            options[option] = own
+    _keep_bounds(table, options)
     # All rows get their noise, so that a diagnosis with the same table gives the same to each.
     rows = _Rows.of(replace(whole, x=table.spread(whole.x)))
     train, held_out = rows.split(arguments.validation, arguments.seed)
     return _Given(train, held_out, train, len(train.x), table)
 
 
+def _keep_bounds(table: Table, options: dict[str, Any]) -> None:
+    """Those of the columns that are left."""
+    for option, left in (("bounds", table.bounds), ("periodic", table.periods)):
+        if (own := left(options.pop(option, None))) is not None:
+            options[option] = own
+
+
 def _streamed(
     arguments: argparse.Namespace,
     source: tables.Source,
     columns: list[list[int]],
-    stream: several.TableStream,
+    stream: Stream,
     support: Support | None,
+    options: dict[str, Any],
 ) -> _Given:
     """The same of a table that is longer than the buffer."""
-    _warn_of_index(arguments, source, columns[0], next(iter(stream)).x)
+    if arguments.missing == "drop":
+        stream = Present(stream)
+    if (first := next(iter(stream), None)) is not None:
+        _warn_of_index(arguments, source, columns[0], first.x)
+    seen = Passed(stream, None if support is None else support.bounds)
+    floats = None  # whole numbers may be bounds, and are checked with what is seen
+    if support is not None:
+        kinds = shape.kinds_of(source, columns[0], arguments)
+        of_floats: list[list[Any]] = [
+            [one if kind == "float" else None for one, kind in zip(part, kinds, strict=True)]
+            for part in (support.bounds, support.periodic)
+        ]
+        floats = Support(*of_floats)
     try:
-        check_stream(stream, support, not arguments.quiet)  # before rows are left out, and counted anew
+        check_stream(stream, floats, not arguments.quiet, seen.add)  # before rows are left out, and counted anew
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}; the first row has number 0") from None
-    train, held_out = stream.split(arguments.validation, arguments.seed)
+    if isinstance(stream, Present):
+        if not seen.rows:
+            raise ValueError(f"{source.path}: expected rows that miss no number, got none")
+        told = f"{stream.left_out:,} of {stream.left_out + stream.count():,} rows miss a number and are left out"
+        _note(arguments, f"{source.path}: {told}")
+    table = shape.learn(source, columns[0], seen, arguments, support)
+    _keep_bounds(table, options)
+    rows: Stream = stream if table.is_plain else Treated(stream, table)
+    train, held_out = rows.split(arguments.validation, arguments.seed)
     some = _Rows.of(train.some(arguments.seed, JUDGES))
     judges = None if held_out is None else _Rows.of(held_out)
-    return _Given(_Rows(train, None, None), judges, some, train.count())
+    return _Given(_Rows(train, None, None), judges, some, train.count(), table)
 
 
 def _warn_of_index(

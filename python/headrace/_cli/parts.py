@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from headrace._cli import tables
 from headrace._output import replacing
 
-__all__ = ["Folder", "is_folder"]
+__all__ = ["Folder", "is_folder", "mark"]
 
 RECORD = "headrace-score.json"
 FORMAT = 1
@@ -63,7 +63,7 @@ class Folder:
                     f"--output: expected a folder with scores of the same {name}, got {self.path}, whose are of "
                     f"another ({there['scores'].get(name)} there, {told.get(name)} here); give another folder"
                 )
-        self.marks = {name: _mark(file) for file, name in self.names.items()}
+        self.marks = {name: mark(file) for file, name in self.names.items()}
         for file, name in self.names.items():
             known = there["tables"].get(name)
             if known is not None and known != self.marks[name]:
@@ -84,12 +84,12 @@ class Folder:
         """Where the scores of a table go."""
         return os.path.join(self.path, self.names[file])
 
-    def write(self, file: str, columns: Sequence[str], parts: Callable[[], Iterator[NDArray[Any]]]) -> None:
+    def write(self, file: str, columns: Sequence[str], parts: Iterator[NDArray[Any]]) -> None:
         """Write the scores of a table, which has to be the same at the end."""
 
         def checked() -> Iterator[NDArray[Any]]:
-            yield from parts()
-            if _mark(file) != self.marks[self.names[file]]:
+            yield from parts
+            if mark(file) != self.marks[self.names[file]]:
                 raise ValueError(f"{file}: expected a table that stays as it is, but it changed while it was read")
 
         place = self.place(file)
@@ -117,7 +117,7 @@ def _named(name: str, suffix: str | None) -> str:
     return name if Path(name).suffix.lower() in tables.WRITTEN else f"{name}.csv"
 
 
-def _mark(file: str) -> str:
+def mark(file: str) -> str:
     """What tells a table from another: its size, and a digest of its ends and of places between them."""
     digest = hashlib.blake2b(digest_size=16)
     with open(file, "rb") as stream:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from headrace._cli import tables
 from headrace._cli.tables import Source
-from headrace._streams.stream import Stream
+from headrace._streams.stream import Stream, joint_kind
 
 __all__ = ["STANDARD", "TableStream", "found", "open_tables"]
 
@@ -27,7 +27,11 @@ def found(paths: Sequence[str]) -> list[str]:
     for path in paths:
         here = [path]
         if os.path.isdir(path):
-            here = sorted(one.path for one in os.scandir(path) if one.is_file() and _is_table(one.name)) or here
+            here = sorted(one.path for one in os.scandir(path) if one.is_file() and _is_table(one.name))
+            if not here:
+                raise FileNotFoundError(
+                    f"DATA: expected a folder with tables ({', '.join(tables.READ)}), got none in {path}"
+                )
         elif has_magic(path) and not os.path.exists(path):
             here = sorted(glob(path, recursive=True))
             if not here:
@@ -68,7 +72,7 @@ class _Several(Source):
                 self._wide = np.zeros(source.n_columns, bool)
             order = self._order(source)
             kinds = [(source.kinds or ["float"] * source.n_columns)[column] for column in order]
-            self._kinds = [_joint(*pair) for pair in zip(self._kinds or kinds, kinds, strict=True)]
+            self._kinds = [joint_kind(*pair) for pair in zip(self._kinds or kinds, kinds, strict=True)]
             self._orders.append(order)
             self._wide |= [source.dtype([column]) == np.float64 for column in order]
             sizes = source.pieces()
@@ -118,11 +122,6 @@ class _Several(Source):
         return np.dtype(np.float64 if self._wide[list(columns)].any() else np.float32)
 
 
-def _joint(one: str, other: str) -> str:
-    """The kind of a column that is of two: truth values are whole numbers, and all are floats."""
-    return one if one == other else "float" if "float" in (one, other) else "integer"
-
-
 class TableStream(Stream):
     """Columns of a table as a stream of rows."""
 
@@ -133,6 +132,7 @@ class TableStream(Stream):
         row_bytes = len(self._every) * source.dtype(self._every).itemsize
         super().__init__(buffer or max(BUFFER // row_bytes, 1), source.pieces())
         self._names, self._what = tuple(source.label(column) for column in columns[0]), source.path
+        self.called = None if source.names is None else tuple(source.names[column] for column in columns[0])
 
     def _read(self, part: int) -> Iterator[Any]:
         ends = np.cumsum([len(columns) for columns in self._columns])[:-1]

@@ -16,9 +16,10 @@ from headrace import _table
 from headrace._cli import tables
 from headrace._streams.stream import Block
 from headrace._table import Table
+from headrace._table_facts import Held, Seen
 from headrace.transforms.support import Support
 
-__all__ = ["learn", "present"]
+__all__ = ["kinds_of", "learn", "present"]
 
 
 def present(
@@ -40,28 +41,39 @@ def present(
     return rows.take(good)
 
 
+def kinds_of(source: tables.Source, columns: Sequence[int], arguments: argparse.Namespace) -> list[str]:
+    """Of each column of features, "float", "integer" or "boolean"."""
+    kinds = [(source.kinds or ["float"] * source.n_columns)[i] for i in columns]
+    if arguments.discrete == "none":
+        return ["float"] * len(columns)
+    if arguments.discrete is None:
+        return kinds
+    named = [_place(source, columns, "--discrete", i) for i in source.select("--discrete", arguments.discrete)]
+    return ["integer" if i in named and kind == "float" else kind for i, kind in enumerate(kinds)]
+
+
 def learn(
     source: tables.Source,
     columns: Sequence[int],
-    x: NDArray[Any],
+    x: NDArray[Any] | Seen,
     arguments: argparse.Namespace,
     support: Support | None = None,
 ) -> Table:
-    """What each column of features is, with a warning of constant ones and of those whose values repeat."""
-    kinds = [(source.kinds or ["float"] * source.n_columns)[i] for i in columns]
-    if arguments.discrete == "none":
-        kinds = ["float"] * len(columns)
-    elif arguments.discrete is not None:
-        named = [_place(source, columns, "--discrete", i) for i in source.select("--discrete", arguments.discrete)]
-        kinds = ["integer" if i in named and kind == "float" else kind for i, kind in enumerate(kinds)]
+    """What each column of features is, with a warning of constant ones and of those whose values repeat.
+
+    `x`: the rows, or what was seen of them.
+    """
+    kinds = kinds_of(source, columns, arguments)
+    seen = x if isinstance(x, Seen) else Held(x, [None] * len(columns) if support is None else support.bounds)
     widths: list[float | None] = [None] * len(columns)
     names = None if source.names is None else [source.names[i] for i in columns]
     own: dict[str, Any] = {"names": names, "told": source.path}
     if support is not None:
         own |= {"bounds": support.bounds, "periodic": support.periodic}
     if arguments.spread == "auto":
-        for i in _table.repeating(x, Table.learn(x, kinds, widths, **own)):
-            widths[i] = _table.smallest_gap(x[:, i])
+        repeated = _table.repeating(seen.some, Table.learn(seen, kinds, widths, **own))
+        for i, gap in zip(repeated, seen.smallest_gaps(repeated), strict=True):
+            widths[i] = gap
     elif arguments.spread is not None:
         for entry in arguments.spread.split(","):
             name, equals, width = entry.rpartition("=")
@@ -72,8 +84,8 @@ def learn(
                 if kinds[place] != "float":
                     raise ValueError(f"--spread: {source.label(column)} has whole numbers, which are spread anyway")
                 widths[place] = float(width)
-    found = replace(Table.learn(x, kinds, widths, **own), seed=arguments.seed, missing=arguments.missing)
-    _warn(source, columns, x, found)
+    found = replace(Table.learn(seen, kinds, widths, **own), seed=arguments.seed, missing=arguments.missing)
+    _warn(source, columns, seen.some, found)
     return found
 
 

@@ -10,7 +10,7 @@ import sys
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
@@ -493,13 +493,18 @@ def write_table(
             text.detach()
 
 
-def write_parts(path: str, names: Sequence[str], parts: Iterable[NDArray[Any]]) -> None:
+def write_parts(
+    path: str,
+    names: Sequence[str],
+    parts: Iterable[NDArray[Any]],
+    instead: Callable[[], str | None] | None = None,
+) -> None:
     """Write a table, (rows, columns) or (rows,), part by part in the memory of one; otherwise as `write_table`.
 
-    There is at least one part, and all are of one dtype.
+    There is at least one part, and all are of one dtype. `instead`: as of `replacing`.
     """
     suffix = Path(path).suffix.lower()
-    with replacing(path) as stream:
+    with replacing(path, instead) as stream:
         if suffix == ".npy":
             _write_npy(stream, parts)
         elif suffix == ".parquet":

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import headrace as hr
 from headrace import _progress, _table
 from headrace._cli import several, tables
 from headrace._cli.commands import (
+    INTERRUPTED,
     OK,
     STANDARD,
     Density,
@@ -28,8 +30,10 @@ from headrace._cli.commands import (
     _say,
     _usage,
 )
-from headrace._cli.parts import Folder, is_folder
+from headrace._cli.partial import Kept, Watch
+from headrace._cli.parts import Folder, is_folder, mark
 from headrace._cli.scores import Scores
+from headrace._output import refuse_inputs
 
 __all__ = ["sample", "score"]
 
@@ -46,25 +50,78 @@ def score(arguments: argparse.Namespace) -> int:
     _check_output(arguments, arguments.flow, *files)
     flow, notes = _load(arguments.flow)
     source, columns = _columns_for(flow, notes, arguments)
-    scores = Scores()
-    parts = _watched(_densities(flow, notes, source, columns, scores), source, not arguments.quiet)
+    made = _Made(flow, notes, source, columns, Scores())
     if arguments.output:
-        tables.write_parts(arguments.output, _columns_of(flow), parts)
-    held = [] if arguments.output else list(parts)
-    _say_scores(arguments, scores, {}, "")
-    if held and not arguments.json:
-        tables.write_table(None, np.concatenate(held))
-    return OK
+        return _score_to_file(arguments, made, files)
+    with Watch() as watch:
+        # On a terminal a bar would stand between the scores.
+        with_bar = not arguments.quiet and (arguments.json or not sys.stdout.isatty())
+        for part in made.watched(made.counted(watch.until(made.densities())), 0, with_bar):
+            if not arguments.json:
+                tables.write_table(None, part)
+    if watch.stopped:
+        if not made.scores.rows:
+            raise KeyboardInterrupt
+        told = f"these are of the first {_counted(made.scores.rows, 'row')}; with -o FILE the same command goes on"
+        print(f"headrace: interrupted: {told}", file=sys.stderr)
+    _say_scores(arguments, made.scores, {"interrupted": watch.stopped}, "")
+    return INTERRUPTED if watch.stopped else OK
 
 
-def _watched(parts: Iterable[NDArray[Any]], source: tables.Source, progress: bool) -> Iterator[NDArray[Any]]:
-    """The same, with a bar of the rows that are done, which goes at the end, as what was found is printed then."""
-    sizes = source.pieces()
-    total = None if any(size is None for size in sizes) else sum(size for size in sizes if size is not None)
-    with _progress.bar(total, "score", "row", progress, unit_scale=True, leave=False) as shown:
-        for part in parts:
-            yield part
-            shown.update(len(part))
+def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[str]) -> int:
+    """Scores in one file; those of the rows that were done before Ctrl-C are kept beside it."""
+    output = os.path.realpath(arguments.output) if os.path.islink(arguments.output) else arguments.output
+    kept = Kept(output, {**_told(arguments, made.flow, made.notes), "tables": _marks(made.source, files)})
+    inputs = [path for path in (arguments.flow, *files) if path != STANDARD]
+    for path in (kept.path, kept.record):
+        refuse_inputs("--output", path, inputs)
+    kept.open()
+    if kept.rows:
+        _note(arguments, f"going on after {_counted(kept.rows, 'row')}, whose scores are in {kept.path}")
+    columns = _columns_of(made.flow)
+
+    def parts() -> Iterator[NDArray[Any]]:
+        yield from kept.parts(len(columns), made.flow.dtype)
+        yield from made.watched(made.densities(kept.rows), kept.rows, not arguments.quiet)
+
+    def instead() -> str | None:
+        """Where the scores go; with no new ones, what was kept stays as it is."""
+        if watch.stopped and made.scores.rows <= kept.rows:
+            raise KeyboardInterrupt
+        return os.path.basename(kept.path) if watch.stopped else None
+
+    with Watch() as watch:
+        tables.write_parts(arguments.output, columns, made.counted(watch.until(parts(), least=1)), instead)
+        if watch.stopped:
+            kept.note(made.scores.rows)
+        else:
+            kept.remove()
+    place = kept.path if watch.stopped else arguments.output
+    _say_scores(arguments, made.scores, {"file": place, "interrupted": watch.stopped}, "")
+    if watch.stopped:
+        done = _counted(made.scores.rows, "row")
+        told = f"the scores of the first {done} are kept in {kept.path}; the same command goes on from there"
+        print(f"headrace: interrupted: {told}", file=sys.stderr)
+    return INTERRUPTED if watch.stopped else OK
+
+
+def _told(arguments: argparse.Namespace, flow: Density, notes: dict[str, str]) -> dict[str, Any]:
+    """What scores depend on, beside the tables."""
+    table = {"table": notes["table"]} if "table" in notes else {}
+    digest = hashlib.blake2b(hr.to_bytes(flow, table), digest_size=16).hexdigest()
+    told = {"flow": digest, "--columns": str(arguments.columns), "--context": str(arguments.context)}
+    for option, by_default in (("array", None), ("delimiter", None), ("header", "auto")):
+        if (value := getattr(arguments, option)) != by_default:
+            told[f"--{option}"] = str(value)
+    return told
+
+
+def _marks(source: tables.Source, files: Sequence[str]) -> list[str]:
+    """What tells the tables from others, in their order."""
+    content = getattr(source, "content", None)
+    if isinstance(content, bytes):  # of the standard input
+        return [hashlib.blake2b(content, digest_size=16).hexdigest()]
+    return [mark(file) for file in files]
 
 
 def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int:
@@ -73,12 +130,7 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
         _usage(arguments, "argument --output: give a file, as a table from the standard input has no name")
     folder = Folder(arguments.output, files, arguments.format and f".{arguments.format}")
     flow, notes = _load(arguments.flow)
-    table = {"table": notes["table"]} if "table" in notes else {}  # what scores depend on, beside the flow
-    digest = hashlib.blake2b(hr.to_bytes(flow, table), digest_size=16).hexdigest()
-    told = {"flow": digest, "--columns": str(arguments.columns), "--context": str(arguments.context)}
-    for option, by_default in (("array", None), ("delimiter", None), ("header", "auto")):
-        if (value := getattr(arguments, option)) != by_default:
-            told[f"--{option}"] = str(value)
+    told = _told(arguments, flow, notes)
     _columns_for(flow, notes, arguments, data=files[0])  # options that fit no table leave no folder behind
     folder.open(told)
     left, scores = folder.left(), Scores()
@@ -89,7 +141,8 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
         for file in files:
             if file in left:
                 source, columns = _columns_for(flow, notes, arguments, data=file)
-                folder.write(file, _columns_of(flow), partial(_densities, flow, notes, source, columns, scores))
+                made = _Made(flow, notes, source, columns, scores)
+                folder.write(file, _columns_of(flow), made.counted(made.densities()))
             else:
                 for log_prob in folder.written(file, flow.dtype):
                     scores.add(log_prob)
@@ -104,26 +157,56 @@ def _columns_of(flow: Density) -> list[str]:
     return ["log_prob", *["spread"] * isinstance(flow, hr.Ensemble)]
 
 
-def _densities(
-    flow: Density, notes: dict[str, str], source: tables.Source, columns: Any, scores: Scores
-) -> Iterator[NDArray[Any]]:
-    """Of some rows at a time, so that a table may be larger than the memory."""
-    table = _table.kept_in(notes, flow.features)
-    width = flow.features if table is None else len(table.columns)
-    for block in source.blocks([*columns[0], *columns[1]]):
-        x, context = np.split(block, [width], axis=1)
-        given = (x, context if flow.context else None)
-        if table is None:
-            log_prob = flow.log_prob(*given)
-        else:
-            log_prob = table.log_prob(flow.log_prob, *given, name=source.path).astype(flow.dtype)
-            given = (table.without_constants(x), given[1])
-        scores.add(log_prob)
-        yield np.stack([log_prob, flow.spread(*given)], axis=1) if isinstance(flow, hr.Ensemble) else log_prob
+@dataclass(frozen=True)
+class _Made:
+    """Log densities of a table's rows, some at a time, so that it may be larger than the memory."""
+
+    flow: Density
+    notes: dict[str, str]
+    source: tables.Source
+    columns: Any
+    scores: Scores
+    """What is said of those that were made."""
+
+    def densities(self, skipped: int = 0) -> Iterator[NDArray[Any]]:
+        """All but those of so many rows at the beginning, which are read alone."""
+        table = _table.kept_in(self.notes, self.flow.features)
+        width = self.flow.features if table is None else len(table.columns)
+        at = 0
+        for block in self.source.blocks([*self.columns[0], *self.columns[1]]):
+            first, at = max(skipped - at, 0), at + len(block)
+            if first and first >= len(block):
+                continue
+            x, context = np.split(block, [width], axis=1)
+            given = (x, context if self.flow.context else None)
+            if table is None:
+                log_prob = self.flow.log_prob(*given)
+            else:
+                log_prob = table.log_prob(self.flow.log_prob, *given, name=self.source.path).astype(self.flow.dtype)
+                given = (table.without_constants(x), given[1])
+            found = log_prob
+            if isinstance(self.flow, hr.Ensemble):
+                found = np.stack([log_prob, self.flow.spread(*given)], axis=1)
+            yield found[first:]
+
+    def counted(self, parts: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """The same, with what is said of them."""
+        for part in parts:
+            self.scores.add(part if part.ndim == 1 else part[:, 0])
+            yield part
+
+    def watched(self, parts: Iterable[NDArray[Any]], done: int, progress: bool) -> Iterator[NDArray[Any]]:
+        """The same, with a bar of the rows that are done, which goes at the end, as what was found is printed then."""
+        sizes = self.source.pieces()
+        total = None if any(size is None for size in sizes) else sum(size for size in sizes if size is not None)
+        with _progress.bar(total, "score", "row", progress, unit_scale=True, leave=False, initial=done) as shown:
+            for part in parts:
+                yield part
+                shown.update(len(part))
 
 
 def _say_scores(arguments: argparse.Namespace, scores: Scores, told: dict[str, Any], where: str) -> None:
-    report = {**scores.report(), **told, "file": arguments.output}
+    report = {**scores.report(), "file": arguments.output, **told}
     summary = (
         f"{_counted(scores.rows, 'row')}{where}: mean log density {report['log_likelihood']:.4f} ± "
         f"{report['standard_error']:.4f} nats, from {report['least']:.4f} to {report['most']:.4f}"
@@ -148,7 +231,8 @@ def sample(arguments: argparse.Namespace) -> int:
     flow, notes = _load(arguments.flow)
     given = arguments.context_row or []
     if len(given) != flow.context:
-        raise ValueError(f"--context-row: expected {flow.context} numbers, as {arguments.flow} needs, got {len(given)}")
+        wanted = _counted(flow.context, "number") if flow.context else "none"
+        raise ValueError(f"--context-row: expected {wanted}, as {arguments.flow} needs, got {len(given)}")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
     # A column far from zero, as a time, needs the digits that its table had.
     dtype = "float64" if notes.get("dtype") == "float64" else None

@@ -6,7 +6,7 @@ all where a few are enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -309,8 +309,13 @@ class _Checks:
         }
 
 
-def check_stream(stream: Stream, support: Support | None, progress: bool) -> None:
-    """Read all rows, and refuse what a fit would refuse, with the number of the first such row."""
+def check_stream(
+    stream: Stream, support: Support | None, progress: bool, also: Callable[[Block], None] | None = None
+) -> None:
+    """Read all rows, and refuse what a fit would refuse, with the number of the first such row.
+
+    `also`: what else is to see each block.
+    """
     checks, weights, weighted = _Checks(support, False), _Checks(None, False), False
     with rows_bar(stream.rows, "check", progress) as shown:
         for block in stream:
@@ -318,6 +323,8 @@ def check_stream(stream: Stream, support: Support | None, progress: bool) -> Non
             if block.weights is not None:
                 weighted = True
                 weights.add_weights(block.weights)
+            if also is not None:
+                also(block)
             shown.update(len(block))
     checks.report(stream.names)
     if weighted:

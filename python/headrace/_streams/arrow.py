@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
@@ -62,6 +63,17 @@ class Dataset(Stream):
             raise ValueError(f"paths: expected files of Parquet: {str(error).splitlines()[0]}") from None
         super().__init__(buffer, [rows for _, rows in self._parts])
         self._names = tuple(f"column {name!r}" for name in self._wanted[0])
+        self.called = tuple(self._wanted[0])
+
+    def of_table(self) -> Stream:
+        """See `Stream.of_table`: columns are floats already, and the schema tells what they were."""
+        other, types = copy.copy(self), self._arrow.types
+        kinds = [self._schema.field(name).type for name in self._wanted[0]]
+        found = [
+            "integer" if types.is_integer(kind) else "boolean" if types.is_boolean(kind) else "float" for kind in kinds
+        ]
+        other.kinds = found if set(found) != {"float"} else None
+        return other
 
     def _choose(self, columns: Any, context: Any, weights: Any) -> None:
         """Which columns are what; by default all are features that are nothing else."""

@@ -91,6 +91,7 @@ class Partitions(Stream):
         self._frame = frame[[*features, *conditions, *counts]]
         super().__init__(buffer, [None] * frame.npartitions)
         self._names = tuple(f"column {name!r}" for name in features)
+        self.called = tuple(features) if all(isinstance(name, str) for name in features) else None
 
     def _read(self, part: int) -> Iterator[Any]:
         frame = self._frame.partitions[part].compute()

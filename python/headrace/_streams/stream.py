@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._fit.rows import CHUNK, Part, held_of, names_of
 
-__all__ = ["BUFFER", "Block", "Stream"]
+__all__ = ["BUFFER", "Block", "Stream", "joint_kind"]
 
 BUFFER = 1_000_000  # rows that are held in memory, by default
+PARTS = ("x", "context", "weights")
 
 Index = NDArray[np.int64] | NDArray[np.bool_] | slice
 
@@ -82,6 +85,11 @@ class Stream(abc.ABC):
         self._kind: tuple[Any, ...] | None = None  # of the first block that was read
         self._names: tuple[str, ...] = ()
         self._what = "x"  # in messages
+        self._takes_whole = False
+        self.called: tuple[str, ...] | None = None
+        """The names of the columns of x, where there are some; of blocks they are known once one was read."""
+        self.kinds: list[str] | None = None
+        """Of the columns of x, "float", "integer" or "boolean", as far as blocks were read; None for floats alone."""
 
     @abc.abstractmethod
     def _read(self, part: int) -> Iterator[Any]:
@@ -122,6 +130,12 @@ class Stream(abc.ABC):
                 f"x: expected {size} rows{where}, as were counted before, got {got}; a stream has to give the same "
                 "rows each time that it is read"
             )
+
+    def of_table(self) -> Stream:
+        """The same rows, of which integers and truth values are read as floats; `kinds` says which these were."""
+        other = copy.copy(self)
+        other._takes_whole, other._kind = True, None
+        return other
 
     def count(self) -> int:
         """How many rows there are; those that nobody has counted are read."""
@@ -201,11 +215,14 @@ class Stream(abc.ABC):
         if not 1 <= len(given) <= 3:
             raise TypeError(f"x: expected x or (x, context, weights) in each block, got a tuple of {len(given)}")
         own: list[Any] = [*given, *[None] * (3 - len(given))]
-        x, context, weights = own
+        x = own[0]
         where = f" in the block from row {row} on" + (f" of part {part}" if len(self._sizes) > 1 else "")
+        if self._takes_whole:
+            self._note_kinds(frames.kinds_of(x))
+            own = [frames.as_numbers(f"{name}{where}", value) for name, value in zip(PARTS, own, strict=True)]
         array, columns, counts = [
             None if value is None else Caller().open(f"{name}{where}", value)
-            for name, value in (("x", x), ("context", context), ("weights", weights))
+            for name, value in zip(PARTS, own, strict=True)
         ]
         if array is None or array.ndim != 2:
             got = "None" if array is None else str(array.shape)
@@ -219,16 +236,31 @@ class Stream(abc.ABC):
         if self._kind is None:
             self._kind = block._kind()
             self._names = self._names or names_of(x, array.shape[1])
+            if self.called is None and (names := frames.names_of(x, array.shape[1])) is not None:
+                self.called = tuple(names)
         elif block._kind() != self._kind:
-            for name, first, now in zip(("x", "context", "weights"), self._kind, block._kind(), strict=True):
+            for name, first, now in zip(PARTS, self._kind, block._kind(), strict=True):
                 if first != now:
                     raise ValueError(f"{name}{where}: expected {_told(first)}, as in the first block, got {_told(now)}")
         return block
+
+    def _note_kinds(self, kinds: list[str] | None) -> None:
+        """Those of a block: a column is whole where all blocks say so."""
+        if self._kind is None:  # the first one
+            self.kinds = kinds
+        elif self.kinds is not None:
+            pairs = zip(self.kinds, kinds or ["float"] * len(self.kinds), strict=True)
+            self.kinds = [joint_kind(*pair) for pair in pairs]
 
     @property
     def names(self) -> tuple[str, ...]:
         """What messages call the columns of x; empty before the first block was read."""
         return self._names
+
+
+def joint_kind(one: str, other: str) -> str:
+    """The kind of a column that is of two: truth values are whole numbers, and all are floats."""
+    return one if one == other else "float" if "float" in (one, other) else "integer"
 
 
 def _told(kind: Any) -> str:

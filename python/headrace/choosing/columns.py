@@ -17,7 +17,7 @@ from headrace import _table_given as given
 from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._fit.rows import check_inside
-from headrace.choosing.rows import Sample, names_of, opened
+from headrace.choosing.rows import Sample, opened
 from headrace.transforms.support import Bounds, support_or_none
 
 __all__ = ["Columns", "learnt"]
@@ -50,7 +50,7 @@ class Columns:
         """Rows of such a table as numbers, NaN where one is missing, and what belongs to them."""
         caller = Caller()
         rows, *rest = (
-            None if part is None else caller.open(name, given.as_numbers(name, part))
+            None if part is None else caller.open(name, frames.as_numbers(name, part))
             for name, part in zip((told, "context", "weights"), (x, *others), strict=False)
         )
         if rows is None or rows.ndim != 2 or rows.shape[1] != len(self.table.columns):
@@ -100,15 +100,15 @@ def learnt(
     """Rows as densities have them, what their columns are, and the bounds of those that are left."""
     check.choice("missing", missing, _table.MISSING)
     x = frames.inferred(x)
-    seen, library, dropped = _table.kinds_of(x), given.library_of(x), missing == "drop"
+    seen, library, dropped = frames.kinds_of(x), given.library_of(x), missing == "drop"
     shape = np.shape(x)
     features = int(shape[1]) if len(shape) == 2 else 1
-    called = names_of(x, features) if names is None else list(check.texts("names", names, features))
+    called = frames.names_of(x, features) if names is None else list(check.texts("names", names, features))
     support = support_or_none(bounds, features)
     told = getattr(context, "columns", None)
     caller = Caller()
     parts: list[Any] = [
-        None if part is None else caller.open(name, given.as_numbers(name, part))
+        None if part is None else caller.open(name, frames.as_numbers(name, part))
         for name, part in (("x", x), ("context", context), ("weights", weights))
     ]
     rows = parts[0]

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import files
+from headrace._arrays.frames import as_numbers
 from headrace._columns import label
 from headrace._table import FIT, LOOK, Table, without_missing
 from headrace._table_given import as_frame as given_frame
-from headrace._table_given import as_numbers
 from headrace.choosing.columns import Columns
 from headrace.diagnosis.findings import wrapped
 from headrace.diagnosis.likelihood import weighted_mean
@@ -141,8 +141,8 @@ class Choice:
         """One screen."""
         return "\n".join(self.lines())
 
-    def lines(self) -> list[str]:
-        """The lines of what `print` shows."""
+    def lines(self, more: str = "result.diagnosis has all of it") -> list[str]:
+        """The lines of what `print` shows; `more` says where the whole diagnosis is."""
         width = max(len(one.name) for one in self.table) + 2
         lines = [f"{'mean log-likelihood, nats a row':<{width + 22}}{'behind the best':<20}{'time':>8}"]
         for one in self.table:
@@ -158,7 +158,7 @@ class Choice:
         if self.interrupted:
             lines += wrapped("Interrupted: this is the best so far.")
         if self.diagnosis is not None:
-            lines += ["", *wrapped(f"A look at the best: {self.diagnosis.verdict}"), "(result.diagnosis has all of it)"]
+            lines += ["", *wrapped(f"A look at the best: {self.diagnosis.verdict}"), f"({more})"]
         return lines
 
     def summary(self) -> dict[str, Any]:

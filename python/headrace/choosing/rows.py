@@ -12,7 +12,7 @@ from headrace._arrays.caller import Caller
 from headrace._fit.rows import open_rows
 from headrace.transforms.support import Support
 
-__all__ = ["Sample", "folds", "names_of", "opened", "parted"]
+__all__ = ["Sample", "folds", "opened", "parted"]
 
 SHARE = 0.1  # of the rows, to choose by, and as many to judge by
 MOST_JUDGED = 5000  # rows, of either
@@ -61,13 +61,6 @@ def opened(x: Any, context: Any, weights: Any, support: Support | None, features
         return Sample(found.x, rows)
     sample = Sample(found.x, rows, found.weights.astype(np.float64))
     return sample.take(np.flatnonzero(found.weights > 0))
-
-
-def names_of(x: Any, features: int) -> list[str] | None:
-    """What the columns of a frame are called; None of what has no names."""
-    told = getattr(x, "columns", None)
-    known = told is not None and len(told) == features and all(isinstance(name, str) for name in told)
-    return list(told) if told is not None and known else None
 
 
 def parted(sample: Sample, seed: int) -> tuple[Sample, Sample, Sample]:

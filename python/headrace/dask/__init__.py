@@ -43,6 +43,7 @@ def fit(
     collective: str = "auto",
     timeout: float = 60.0,
     restarts: int = 3,
+    progress: bool = True,
     **options: Any,
 ) -> History:
     """`Flow.fit` on a cluster: the flow is fitted in place, with the bits of ``flow.fit(rows, group=local())``.
@@ -70,7 +71,9 @@ def fit(
             "auto": gloo where it is there and starts.
         timeout: Seconds that a worker may let the others wait.
         restarts: How many times workers may be lost.
-        **options: All others of `Flow.fit` but `group` and `time_budget`; `progress` is ignored.
+        progress: Whether to show a bar on the standard error of this process, where somebody looks at it; where a
+            worker was lost it goes back to what is kept.
+        **options: All others of `Flow.fit` but `group` and `time_budget`.
 
     Returns:
         As `Flow.fit`.
@@ -86,7 +89,7 @@ def fit(
     _check_options(options, flow.fit)
     if checkpoint is not None:
         options["checkpoint"] = os.path.abspath(os.fspath(checkpoint))
-    launch = _launch_of(client, collective, timeout, restarts, checkpoint is None)
+    launch = _launch_of(client, collective, timeout, restarts, checkpoint is None, progress)
     with launch.client.as_current():
         shards, judge, validation = _shards(launch.client, x, context, weights, columns, validation, rows)
         told = {"flow": flow, "options": {**options, "validation": validation}}
@@ -108,6 +111,7 @@ def fit_ascent(
     collective: str = "auto",
     timeout: float = 60.0,
     restarts: int = 3,
+    progress: bool = True,
 ) -> AscentFlow:
     """`DualAscentFlow.fit` on a cluster, with the bits of ``model.fit(rows, group=local())``; see `fit`.
 
@@ -115,7 +119,7 @@ def fit_ascent(
 
     Args:
         model: The settings; gets the `history`.
-        x, weights, client, columns, rows, collective, timeout, restarts: As in `fit`.
+        x, weights, client, columns, rows, collective, timeout, restarts, progress: As in `fit`.
         validation: As in `fit`; a tuple is (x, None, weights).
 
     Raises:
@@ -123,7 +127,7 @@ def fit_ascent(
     """
     if not isinstance(model, DualAscentFlow):
         raise TypeError(f"model: expected a headrace.DualAscentFlow, got {check.kind_of(model)}")
-    launch = _launch_of(client, collective, timeout, restarts, False)
+    launch = _launch_of(client, collective, timeout, restarts, False, progress)
     with launch.client.as_current():
         shards, judge, validation = _shards(launch.client, x, None, weights, columns, validation, rows)
         told = {"model": model, "options": {"validation": validation}}
@@ -138,14 +142,15 @@ def _check_options(options: dict[str, Any], of: Any) -> None:
         if options.get(name) is not None:
             raise ValueError(f"{name}: expected None, as the workers are the group, got {options[name]!r}")
         options.pop(name, None)
-    options.pop("progress", None)
     known = inspect.signature(of).parameters
     for name in options:
         if name not in known:
             raise TypeError(f"fit: expected arguments of Flow.fit, got {name!r}")
 
 
-def _launch_of(client: Any, collective: Any, timeout: Any, restarts: Any, keeps: bool) -> _launch.Launch:
+def _launch_of(
+    client: Any, collective: Any, timeout: Any, restarts: Any, keeps: bool, progress: bool
+) -> _launch.Launch:
     if collective not in COLLECTIVES:
         raise ValueError(f"collective: expected one of {', '.join(map(repr, COLLECTIVES))}, got {collective!r}")
     seconds = check.number("timeout", timeout, above=0.0, below=math.inf)
@@ -158,7 +163,7 @@ def _launch_of(client: Any, collective: Any, timeout: Any, restarts: Any, keeps:
         client = get_client()
     if not isinstance(client, Client) or client.asynchronous:
         raise TypeError(f"client: expected a distributed.Client that is not asynchronous, got {check.kind_of(client)}")
-    return _launch.Launch(client, collective, seconds, again, keeps and again > 0)
+    return _launch.Launch(client, collective, seconds, again, keeps and again > 0, bool(progress))
 
 
 def _shards(

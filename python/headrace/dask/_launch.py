@@ -10,6 +10,7 @@ from typing import Any
 
 from headrace._fit import rows as _rows
 from headrace.dask import _rank
+from headrace.dask._shown import Shown, shown
 from headrace.distributed.groups import GroupError
 
 __all__ = ["Launch", "launched"]
@@ -26,6 +27,7 @@ class Launch:
     timeout: float
     restarts: int
     keeps: bool  # whether each worker keeps the state of the fit for a restart
+    progress: bool  # whether a bar shows how far it is
 
 
 class _Lost(Exception):
@@ -39,21 +41,31 @@ def launched(launch: Launch, work: Any, told: dict[str, Any], shards: list[Any],
     payload = cloudpickle.dumps((work, told))
     state = uuid.uuid4().hex if launch.keeps else ""
     try:
-        for attempt in range(launch.restarts + 1):
-            try:
-                found, said = _attempt(launch, payload, state, shards, judge)
-            except _Lost as lost:
-                if attempt == launch.restarts:
-                    raise GroupError(f"{lost} ({attempt} restarts)") from lost
-            else:
-                if attempt:
-                    _forget(launch, state)
-                for message in said:
-                    _rows.warn(message)
-                return found
+        with shown(launch.client, uuid.uuid4().hex, launch.progress) as bar:
+            found, said = _attempts(launch, payload, state, shards, judge, bar)
+        for message in said:
+            _rows.warn(message)
+        return found
     except BaseException:
         _forget(launch, state)
         raise
+
+
+def _attempts(
+    launch: Launch, payload: bytes, state: str, shards: list[Any], judge: list[Any] | None, bar: Shown
+) -> tuple[Any, list[str]]:
+    """What rank 0 finds, and what it warns of, once no worker is lost meanwhile."""
+    for attempt in range(launch.restarts + 1):
+        try:
+            found: tuple[Any, list[str]] = _attempt(launch, payload, state, shards, judge, bar)
+        except _Lost as lost:
+            if attempt == launch.restarts:
+                raise GroupError(f"{lost} ({attempt} restarts)") from lost
+        else:
+            if attempt:
+                _forget(launch, state)
+            return found
+    raise AssertionError
 
 
 def _forget(launch: Launch, state: str) -> None:
@@ -63,7 +75,7 @@ def _forget(launch: Launch, state: str) -> None:
             launch.client.run(_rank.forget, state, on_error="ignore")
 
 
-def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judge: list[Any] | None) -> Any:
+def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judge: list[Any] | None, bar: Shown) -> Any:
     client = launch.client
     held = _holders(client, shards)
     workers = sorted(held, key=lambda address: min(held[address]))  # neighbours in the table, where Dask has them so
@@ -82,6 +94,7 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
         _collective(launch.collective, facts, workers),
         launch.timeout,
         state,
+        bar.name,
     )
     futures = [
         client.submit(
@@ -100,7 +113,7 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
         for number, address in enumerate(workers)
     ]
     try:
-        return _watched(launch, job, futures)
+        return _watched(launch, job, futures, bar)
     except BaseException as error:
         if not isinstance(error, Exception):  # all else came after the ranks had ended
             _end(client, job, f"the launcher was stopped by {type(error).__name__}")
@@ -145,12 +158,13 @@ def _collective(wanted: str, facts: list[Any], workers: list[str]) -> str:
     return "dask" if problem or encrypted else "gloo if it works"
 
 
-def _watched(launch: Launch, job: _rank.Job, futures: list[Any]) -> Any:
+def _watched(launch: Launch, job: _rank.Job, futures: list[Any], bar: Shown) -> Any:
     """Wait for all ranks; if one fails, or its worker is gone, end the others."""
     client = launch.client
     waiting = list(futures)
     while waiting:
         done = _done(waiting, _LOOK)
+        bar.draw()
         gone = set(job.workers) - set(client.nthreads())
         waiting = [future for future in waiting if future not in done]
         if gone or any(future.status != "finished" for future in done):

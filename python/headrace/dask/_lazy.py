@@ -10,6 +10,7 @@ import numpy as np
 from headrace import _arguments as check
 from headrace._arrays.caller import Caller
 from headrace._core import LEAST_ROWS
+from headrace.dask._shown import computed
 from headrace.dask._table import is_array, is_frame, names_of, whole_rows
 
 __all__ = ["log_prob", "sample"]
@@ -17,7 +18,7 @@ __all__ = ["log_prob", "sample"]
 CHUNK = 1 << 16
 
 
-def log_prob(flow: Any, x: Any, context: Any = None, *, columns: Any = None) -> Any:
+def log_prob(flow: Any, x: Any, context: Any = None, *, columns: Any = None, progress: bool = False) -> Any:
     """Log density of each row, lazily: nothing is computed before Dask is asked to.
 
     The bits are those of ``flow.log_prob`` of all rows at once, whatever the chunks. (Of a frame, and of an array whose
@@ -29,12 +30,17 @@ def log_prob(flow: Any, x: Any, context: Any = None, *, columns: Any = None) -> 
         context: An array of Dask or NumPy, shape (rows, context), or (context,) for all rows; of a frame, names of
             columns.
         columns: Of a frame, names of the features; by default all columns that are nothing else.
+        progress: True computes it now, on the present client's cluster or in this process, with a bar of the rows that
+            are done on the standard error, where somebody looks at it. What comes back has its blocks in memory then.
 
     Returns:
         An array of Dask, shape (rows,), in the chunks of x; of a frame a column with its index.
     """
-    if is_frame(x):
-        return _of_frame(flow, x, context, columns)
+    found = _of_frame(flow, x, context, columns) if is_frame(x) else _of_array(flow, x, context, columns)
+    return computed(found) if progress else found
+
+
+def _of_array(flow: Any, x: Any, context: Any, columns: Any) -> Any:
     if not is_array(x):
         raise TypeError(f"x: expected an array or a frame of Dask, got {check.kind_of(x)}")
     if columns is not None:

@@ -9,9 +9,10 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _progress
 from headrace.config import threads
+from headrace.dask._shown import TOPIC
 from headrace.distributed._dask import DaskGroup, Office, stop_if_unwanted
 from headrace.distributed._torch import from_torch
 from headrace.distributed.groups import Group, GroupError
@@ -52,6 +55,7 @@ class Job:
     collective: str  # "gloo", "gloo if it works" or "dask"
     timeout: float
     state: str  # what files of checkpoints of each worker are called; empty for none
+    shows: str  # by what name the launcher knows what it is told of the progress; empty where nobody looks
 
 
 def facts(dask_worker: Any) -> Facts:
@@ -89,12 +93,20 @@ def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: d
             group = _Wanted(inner, worker, key)
             work, told = pickle.loads(broadcast_bytes(group, payload))
             kept = OwnFile(str(_state_of(worker, job.state))) if job.state else None
-            return _without_warnings(number, said, lambda: work(group, kept, shards, judge, **told))
+            shows = job.shows and number == 0
+            with _progress.sent_to(partial(_show, worker, job) if shows else None):
+                return _without_warnings(number, said, lambda: work(group, kept, shards, judge, bool(shows), **told))
     except BaseException as error:
         if base is not None:
             base.leave(f"rank {number} has ended: {error}")
         _let_go(error)
         raise
+
+
+def _show(worker: Any, job: Job, message: dict[str, Any]) -> None:
+    """Tell the launcher how far rank 0 is; see `headrace._progress`."""
+    with suppress(Exception):  # a fit is worth more than its bar
+        worker.log_event(TOPIC, {"fit": job.shows, "rank": job.name, **message})
 
 
 def _let_go(error: BaseException | None) -> None:
@@ -116,7 +128,7 @@ def _without_warnings(number: int, said: list[str], work: Any) -> Any:
 
 
 def fit(
-    group: Group, kept: Any, shards: dict[int, Any], judge: Any, *, flow: Any, options: dict[str, Any]
+    group: Group, kept: Any, shards: dict[int, Any], judge: Any, progress: bool, *, flow: Any, options: dict[str, Any]
 ) -> tuple[Any, Any]:
     """`Flow.fit` on one rank."""
     x, context, weights = _columns(shards)
@@ -124,18 +136,18 @@ def fit(
         options = {**options, "validation": _columns(judge)}
     if kept is not None:
         options = {**options, "checkpoint": kept}
-    history = flow.fit(x, context, weights=weights, group=group, progress=False, **options)
+    history = flow.fit(x, context, weights=weights, group=group, progress=progress, **options)
     return flow, history
 
 
 def ascend(
-    group: Group, kept: Any, shards: dict[int, Any], judge: Any, *, model: Any, options: dict[str, Any]
+    group: Group, kept: Any, shards: dict[int, Any], judge: Any, progress: bool, *, model: Any, options: dict[str, Any]
 ) -> tuple[Any, Any]:
     """`DualAscentFlow.fit` on one rank."""
     x, context, weights = _columns(shards)
     if judge is not None:
         options = {**options, "validation": _columns(judge)}
-    flow = model.fit(x, context, weights=weights, group=group, progress=False, **options)
+    flow = model.fit(x, context, weights=weights, group=group, progress=progress, **options)
     return flow, model.history
 
 

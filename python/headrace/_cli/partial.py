@@ -1,0 +1,126 @@
+"""Scores of one output that Ctrl-C ended: those of the first rows are kept beside it, and the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._cli import tables
+from headrace._output import replacing
+
+__all__ = ["Kept", "Watch"]
+
+FORMAT = 1
+
+
+class Watch:
+    """Parts that come one by one until Ctrl-C: the one that is computed then is dropped, one that is written is not."""
+
+    def __init__(self) -> None:
+        """Signals are as they were until it is entered."""
+        self.stopped = self._may_raise = False
+
+    def __enter__(self) -> Watch:
+        """Signals reach the main thread alone."""
+        self._before: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """As before."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, *_: object) -> None:
+        first, self.stopped = not self.stopped, True
+        if first and self._may_raise:
+            raise KeyboardInterrupt
+
+    def until(self, parts: Iterator[NDArray[Any]], least: int = 0) -> Iterator[NDArray[Any]]:
+        """The same parts, as many as were done; with fewer than `least` Ctrl-C is what it is elsewhere."""
+        done = 0
+        while not self.stopped:
+            try:
+                self._may_raise = True
+                part = next(parts, None)
+                self._may_raise = False
+            except KeyboardInterrupt:
+                self._may_raise, self.stopped = False, True
+                break
+            if part is None:
+                return
+            yield part
+            done += 1
+        if done < least:
+            raise KeyboardInterrupt
+
+
+class Kept:
+    """The scores of the first rows of a table, a table of their own, and beside it a record of what they belong to."""
+
+    def __init__(self, output: str, told: dict[str, Any]) -> None:
+        """`output`: where the scores go once they are whole. `told`: what they depend on."""
+        place = Path(output)
+        self.path = str(place.with_name(f"{place.stem}.partial{place.suffix}"))
+        self.record = str(place.with_name(f"{place.stem}.partial.json"))
+        self.told = told
+        self.rows = 0
+        """How many there are."""
+
+    def open(self) -> None:
+        """Look for scores that an earlier call kept; those of anything else are refused.
+
+        Raises:
+            ValueError: there are some, or something else is in their place.
+        """
+        if not os.path.exists(self.path):
+            return
+        advice = f"remove {self.path} and {self.record}, or give another output"
+        try:
+            with open(self.record, encoding="utf-8") as file:
+                there = json.load(file)
+            rows, told = int(there["rows"]), dict(there["scores"])
+            if there["format"] != FORMAT or rows < 1:
+                raise ValueError
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            raise ValueError(
+                f"--output: expected {self.path} and {self.record} as an earlier `headrace score` left them, got "
+                f"others; {advice}"
+            ) from None
+        for name in {**self.told, **told}:
+            if told.get(name) != self.told.get(name):
+                raise ValueError(
+                    f"--output: expected scores of the same {name} in {self.path}, where Ctrl-C ended an earlier "
+                    f"call, got those of another ({told.get(name)} there, {self.told.get(name)} here); {advice}"
+                )
+        self.rows = rows
+
+    def parts(self, columns: int, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+        """The scores as they were computed, some at a time; shape (rows,) where there is one column."""
+        rows = 0
+        for block in tables.open_table(self.path).blocks(list(range(columns))) if self.rows else ():
+            rows += len(block)
+            yield block.astype(dtype) if columns > 1 else block[:, 0].astype(dtype)
+        if rows != self.rows:
+            raise ValueError(f"{self.path}: expected {self.rows} rows, as {self.record} says, got {rows}")
+
+    def note(self, rows: int) -> None:
+        """Write what the scores that are there now belong to."""
+        with replacing(self.record) as stream:
+            stream.write(json.dumps({"format": FORMAT, "rows": rows, "scores": self.told}, indent=1).encode())
+
+    def remove(self) -> None:
+        """As the output is whole."""
+        for path in (self.path, self.record) if self.rows else ():
+            with suppress(FileNotFoundError):
+                os.unlink(path)

@@ -1,0 +1,187 @@
+"""What is seen of the columns of a table, of rows in memory or of those that come some at a time."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from headrace._streams.stream import Block, Stream
+
+__all__ = ["LOOKED_AT", "Facts", "Found", "Held", "Passed", "Seen"]
+
+LOOKED_AT = 16_384  # rows in which repeated values are looked for
+FAR = 2**53  # beyond it floats are no longer all whole numbers
+NEAR = 1e-9  # of a column's range: values this near are one
+
+Pair = tuple["float | None", "float | None"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Numbers that should not be there."""
+
+    count: int
+    first: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """About one column."""
+
+    rows: int
+    low: float
+    high: float
+    gap: int = 1
+    """Of whole numbers: the largest one of which all differences are multiples."""
+    odd: Found | None = None
+    """Numbers that are not whole."""
+    beyond: Found | None = None
+    """Numbers beyond the bounds."""
+
+
+class Seen(abc.ABC):
+    """The columns of some rows."""
+
+    features: int
+
+    @property
+    @abc.abstractmethod
+    def some(self) -> NDArray[Any]:
+        """Rows from all over the table, in which repeated values are looked for."""
+
+    @abc.abstractmethod
+    def facts(self, column: int, *, whole: bool) -> Facts:
+        """`whole`: whether it is to have whole numbers, of which more is asked."""
+
+    @abc.abstractmethod
+    def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
+        """Of columns: between two different values, as of rounded measurements; None where there is but one."""
+
+
+class Held(Seen):
+    """Rows in memory."""
+
+    def __init__(self, x: NDArray[Any], bounds: Sequence[Pair | None]) -> None:
+        """`x`: shape (rows, columns). `bounds`: of each column."""
+        self._x, self.features, self._bounds = x, x.shape[1], bounds
+
+    @property
+    def some(self) -> NDArray[Any]:
+        """See `Seen`: all."""
+        return self._x
+
+    def facts(self, column: int, *, whole: bool) -> Facts:
+        """See `Seen`."""
+        values = self._x[:, column]
+        low, high = float(values.min()), float(values.max())
+        if not whole:
+            return Facts(len(values), low, high)
+        least, most = _ends(self._bounds[column])
+        odd, beyond = _first(values, np.trunc(values) != values), _first(values, (values < least) | (values > most))
+        steps = np.diff(np.unique(values)) if odd is None else np.empty(0)
+        far = not steps.size or steps.max() >= FAR
+        return Facts(len(values), low, high, 1 if far else int(np.gcd.reduce(steps.astype(np.int64))), odd, beyond)
+
+    def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
+        """See `Seen`."""
+        return [_smallest_gap(np.unique(self._x[:, i].astype(np.float64))) for i in columns]
+
+
+class Passed(Seen):
+    """Rows of a stream that are read once, in the memory of a few: those of weight 0, and those that miss a number, do
+    not count. What is found does not depend on the blocks in which they come.
+    """
+
+    def __init__(self, stream: Stream, bounds: Sequence[Pair | None] | None = None) -> None:
+        """Nothing is read yet: `add` is given each block in its order. `bounds`: of each column."""
+        self._stream, self._bounds = stream, bounds
+        self.rows, self._stride, self.features = 0, 1, 0
+        nothing = np.empty(0)
+        self.low: NDArray[np.float64] = nothing
+        self.high: NDArray[np.float64] = nothing
+        self._least: NDArray[np.float64] = nothing
+        self._most: NDArray[np.float64] = nothing
+        self._gap: NDArray[np.int64] = np.empty(0, np.int64)
+        self._odd: dict[int, Found] = {}
+        self._beyond: dict[int, Found] = {}
+        self._some: list[NDArray[Any]] = []
+
+    def add(self, block: Block) -> None:
+        """The next rows."""
+        counts = np.isfinite(block.x).all(axis=1)
+        if block.weights is not None:
+            counts &= block.weights > 0
+        x = block.x[counts]
+        if not len(x):
+            return
+        values = x.astype(np.float64)
+        if not self.rows:
+            self._start(values)
+        self.low, self.high = np.minimum(self.low, values.min(axis=0)), np.maximum(self.high, values.max(axis=0))
+        self._note(self._odd, values, np.trunc(values) != values)
+        self._note(self._beyond, values, (values < self._least) | (values > self._most))
+        for i in np.flatnonzero(self._gap != 1):
+            if i not in self._odd and self.high[i] - self.low[i] < FAR:
+                steps = np.abs(values[:, i] - self._origin[i]).astype(np.int64)
+                self._gap[i] = np.gcd(self._gap[i], np.gcd.reduce(steps))
+        numbers = np.arange(self.rows, self.rows + len(x))
+        self._some.append(x[numbers % self._stride == 0])
+        self.rows += len(x)
+        while sum(map(len, self._some)) > 2 * LOOKED_AT:
+            self._some, self._stride = [np.concatenate(self._some)[::2].copy()], 2 * self._stride
+
+    def _start(self, values: NDArray[np.float64]) -> None:
+        self.features = values.shape[1]
+        self._origin, self.low, self.high = values[0].copy(), values[0].copy(), values[0].copy()
+        self._gap = np.zeros(self.features, np.int64)
+        ends = [_ends(pair) for pair in self._bounds or [None] * self.features]
+        self._least, self._most = np.array(ends).T
+
+    def _note(self, found: dict[int, Found], values: NDArray[np.float64], bad: NDArray[np.bool_]) -> None:
+        for i in np.flatnonzero(bad.any(axis=0)).tolist():
+            before = found.get(i, Found(0, float(values[bad[:, i].argmax(), i])))
+            found[i] = Found(before.count + int(bad[:, i].sum()), before.first)
+
+    @property
+    def some(self) -> NDArray[Any]:
+        """See `Seen`."""
+        return np.concatenate(self._some)
+
+    def facts(self, column: int, *, whole: bool) -> Facts:
+        """See `Seen`."""
+        low, high = float(self.low[column]), float(self.high[column])
+        gap = 1 if high - low >= FAR else int(self._gap[column]) or 1
+        return Facts(self.rows, low, high, gap, self._odd.get(column), self._beyond.get(column))
+
+    def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
+        """See `Seen`: of as many values as the buffer holds, the lowest of each column; all rows are read once more."""
+        values = [np.empty(0) for _ in columns]
+        for block in self._stream if columns else ():
+            x = block.x if block.weights is None else block.x[block.weights > 0]
+            for at, i in enumerate(columns):
+                values[at] = np.union1d(values[at], x[:, i].astype(np.float64))[: self._stream.buffer]
+        return [
+            _smallest_gap(found, float(self.high[i] - self.low[i])) for found, i in zip(values, columns, strict=True)
+        ]
+
+
+def _ends(bounds: Pair | None) -> tuple[float, float]:
+    low, high = bounds or (None, None)
+    return -np.inf if low is None else low, np.inf if high is None else high
+
+
+def _first(values: NDArray[Any], bad: NDArray[np.bool_]) -> Found | None:
+    return Found(int(bad.sum()), float(values[bad.argmax()])) if bad.any() else None
+
+
+def _smallest_gap(values: NDArray[np.float64], extent: float | None = None) -> float | None:
+    """Of different values in order, which have this range."""
+    steps = np.diff(values)
+    steps = steps[steps > NEAR * ((values[-1] - values[0]) if extent is None else extent)]
+    return float(steps.min()) if steps.size else None

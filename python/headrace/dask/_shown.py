@@ -1,0 +1,133 @@
+"""Bars of what workers do, shown where the call was made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from headrace import _progress
+
+__all__ = ["Shown", "computed", "shown"]
+
+TOPIC = "headrace-progress"  # of events that workers log at the scheduler, which keeps a few of each topic
+
+_clients: WeakKeyDictionary[Any, dict[str, Shown]] = WeakKeyDictionary()
+
+
+class Shown:
+    """The bar of a fit that goes on elsewhere."""
+
+    def __init__(self, name: str) -> None:
+        """`name`: by which its messages are known; empty for no bar."""
+        self.name = name
+        self._heard: dict[Any, dict[str, Any]] = {}  # the latest of each bar, in their order
+        self._bar: Any = None
+        self._number: Any = None
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """In the thread of the client's connections; what is heard is drawn by `draw`."""
+        self._heard[message["rank"], message["bar"]] = message
+
+    def draw(self) -> None:
+        """As far as it was heard."""
+        for number in list(self._heard):
+            message = self._heard.pop(number)
+            if number != self._number:
+                self.close()
+                made = dict(message["made"])
+                self._number, self._bar = (
+                    number,
+                    _progress.bar(made.pop("total"), made.pop("desc"), progress=True, **made),
+                )
+            if self._bar is not None:
+                self._bar.set_postfix(message["postfix"], refresh=False)
+                self._bar.update(message["n"] - self._bar.n)
+                if message["closed"]:
+                    self.close()
+
+    def close(self) -> None:
+        """The bar stays on the screen as it was last."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+@contextmanager
+def shown(client: Any, name: str, progress: bool) -> Iterator[Shown]:
+    """A bar of a fit on this client's cluster, where somebody looks."""
+    one = Shown(name if progress and _progress.watched() else "")
+    if not one.name:
+        yield one
+        return
+    known = _clients.setdefault(client, {})
+    if not known:
+        client.subscribe_topic(TOPIC, lambda event: _heard(known, event[1]))
+    known[name] = one
+    try:
+        yield one
+    finally:
+        one.draw()
+        one.close()
+        del known[name]
+        if not known:
+            client.unsubscribe_topic(TOPIC)
+
+
+def _heard(known: dict[str, Shown], message: Any) -> None:
+    if isinstance(message, dict) and (one := known.get(message.get("fit", ""))) is not None:
+        one.hear(message)
+
+
+# ---- collections -----------------------------------------------------------------------------------------------------
+
+
+def computed(found: Any) -> Any:
+    """A collection of Dask, computed where it is, with a bar of its rows, or of its parts where it knows no rows."""
+    rows = _rows_of(found)
+    known = not any(math.isnan(n) for n in rows.values())
+    what: dict[str, Any] = {"unit": "row", "unit_scale": True} if known else {"unit": "part"}
+    total = sum(rows.values()) if known else len(rows)
+    with _progress.bar(total, "log_prob", progress=True, **what) as bar:
+
+        def done(key: Any) -> None:
+            if key in rows:
+                bar.update(rows[key] if known else 1)
+
+        client = _client()
+        if client is None:
+            from dask.callbacks import Callback
+
+            class Told(Callback):  # type: ignore[misc]  # of Dask, which has no types
+                def _posttask(self, key: Any, *_: Any) -> None:
+                    done(key)
+
+            with Told():
+                return found.persist()
+        from distributed import as_completed, futures_of
+
+        found = client.persist(found)
+        for future in as_completed(futures_of(found)):
+            if future.status == "error":
+                future.result()
+            done(future.key)
+        return found
+
+
+def _client() -> Any:
+    """The present one, if there is one."""
+    try:
+        from distributed import get_client
+
+        return get_client()
+    except (ImportError, ValueError):
+        return None
+
+
+def _rows_of(found: Any) -> dict[Any, float]:
+    """Of each part its rows, NaN where they are not known."""
+    chunks = getattr(found, "chunks", None)
+    keys = [key for one in found.__dask_keys__() for key in (one if isinstance(one, list) else [one])]
+    return dict(zip(keys, [math.nan] * len(keys) if chunks is None else chunks[0], strict=True))

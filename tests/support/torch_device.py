@@ -1,0 +1,158 @@
+"""PyTorch's own tensors on the device that is none (fake_cuda.py), so that `headrace.torch` runs there as it is.
+
+A tensor says that it is on `cuda:0`, and its numbers are in the machine's memory. PyTorch's operators are done by the
+CPU, once all that is queued on the current stream is done, and headrace's by what is registered for CUDA, which queues.
+Autograd, hooks and modules are PyTorch's. For its C++ code the tensors are on the CPU, where it keeps no streams. So is
+what torch.func wraps them in, which headrace refuses beside parameters of a device, and what a compiler traces.
+"""
+
+import types
+import weakref
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._pytree import tree_map_only
+
+from fake_frameworks import Block
+from headrace.torch import _autograd, _operators
+
+KERNELS = {name: body for name, (_, body) in _operators._SCHEMAS.items()}
+LOOKS = {"detach", "alias", "view", "expand", "select", "slice", "t", "transpose", "unsqueeze", "squeeze", "as_strided"}
+LOOKS |= {"permute", "_unsafe_view", "_reshape_alias", "unbind", "split"}  # at memory, whatever is in it
+
+
+class Other(RuntimeError):
+    """As PyTorch says it of tensors on two devices."""
+
+
+class DeviceTensor(torch.Tensor):
+    """See above."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+    is_cuda, is_cpu = True, False
+    device = property(lambda self: torch.device("cuda", self.index))
+    data_ptr = lambda self: self.inner.data_ptr()  # noqa: E731
+
+    @staticmethod
+    def __new__(cls, inner, block, machine, index=0):
+        told = {"strides": inner.stride(), "storage_offset": inner.storage_offset(), "dtype": inner.dtype}
+        self = torch.Tensor._make_wrapper_subclass(cls, inner.shape, device="cpu", **told)
+        self.inner, self.block, self.machine, self.index = inner, block, machine, index
+        return self
+
+    def __repr__(self):
+        return f"DeviceTensor({tuple(self.shape)}, {self.dtype}, on {self.device})"
+
+    def record_stream(self, stream):
+        """Memory that is given back is not used again before what is queued on this stream by then is done."""
+        machine = self.machine
+        machine.say("record_stream", stream.cuda_stream)
+        own, other = machine.queue(self.block.stream), machine.queue(stream.cuda_stream)
+        if own is not other:
+            weakref.finalize(self.block, lambda: own.add(lambda: other.run(len(other.work)))).atexit = False
+
+    @classmethod
+    def __torch_dispatch__(cls, function, kinds, arguments=(), keywords=None):
+        keywords = dict(keywords or {})
+        space, name = function._schema.name.split("::")
+        if space == "headrace":
+            assert torch._C._dispatch_has_kernel_for_dispatch_key(function._schema.name, "CUDA")
+            return KERNELS[name](*arguments, **keywords)
+        mine = []
+        tree_map_only(DeviceTensor, mine.append, (arguments, keywords))
+        machine, index = mine[0].machine, mine[0].index
+        if len({one.index for one in mine}) > 1:
+            raise Other("Expected all tensors to be on the same device, but got several")
+        tree_map_only(torch.Tensor, lambda t: _refuse_host(t, name), (arguments, keywords))
+        goes = keywords.pop("device", None)
+        is_empty = name.endswith(("empty", "empty_like", "empty_strided"))
+        if name not in LOOKS and not is_empty:
+            machine.queue(current(machine)).run()
+        given, named = tree_map_only(DeviceTensor, lambda t: t.inner, (arguments, keywords))
+        out = function(*given, **named)
+        if function._schema.arguments and (info := function._schema.arguments[0].alias_info) and info.is_write:
+            return arguments[0]
+        if goes is not None and torch.device(goes).type == "cpu":
+            return out
+        blocks = {one.inner.untyped_storage().data_ptr(): one.block for one in mine}
+        return tree_map_only(torch.Tensor, lambda t: _of(machine, t, blocks, index, is_empty), out)
+
+
+def _refuse_host(tensor, name):
+    """Numbers that are no tensors on the device may be scalars alone."""
+    if not isinstance(tensor, DeviceTensor) and tensor.ndim:
+        raise Other(f"Expected all tensors to be on the same device, but found cuda:0 and cpu ({name})")
+    return tensor
+
+
+def _of(machine, tensor, blocks, index, is_empty):
+    """On the device: a view where it is one, or else in memory of its own, with NaN where nothing was written."""
+    block = blocks.get(tensor.untyped_storage().data_ptr()) if tensor.numel() else None
+    if block is None:
+        block, made = allocated(machine, tensor)
+        tensor = made if is_empty else made.copy_(tensor)
+    return DeviceTensor(tensor, block, machine, index)
+
+
+def allocated(machine, like):
+    """Memory on the current stream for a tensor of this shape and these strides."""
+    dtype = np.dtype(str(like.dtype).removeprefix("torch."))
+    size = 1 + sum((n - 1) * s for n, s in zip(like.shape, like.stride(), strict=True)) if like.numel() else 0
+    block = Block(machine, max(size, 1) * dtype.itemsize, current(machine))
+    return block, torch.from_numpy(block.array((max(size, 1),), dtype)).as_strided(like.shape, like.stride())
+
+
+def current(machine):
+    """The address of PyTorch's current stream."""
+    return machine.of_torch[-1] if machine.of_torch else 0
+
+
+def to_device(machine, tensor, index=0):
+    """A copy of a tensor there; its numbers are written on the current stream."""
+    if not isinstance(tensor, torch.Tensor):
+        tensor = torch.as_tensor(tensor)
+    values = tensor.detach().clone()
+    block, made = allocated(machine, values)
+    machine.queue(current(machine)).add(lambda: made.copy_(values))
+    return DeviceTensor(made, block, machine, index)
+
+
+def moved(machine, module, index=0):
+    """What `module.to("cuda")` does with a function of PyTorch's own; parameters are new ones, as on a real device."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
+        return module._apply(lambda tensor: to_device(machine, tensor, index))
+
+
+def numbers(tensor):
+    """Of a tensor there, once its stream is done."""
+    assert isinstance(tensor, DeviceTensor), type(tensor)
+    tensor.machine.wait(current(tensor.machine))
+    return tensor.detach().inner.numpy().copy()
+
+
+@contextmanager
+def on(machine, stream):
+    """Inside, this is PyTorch's current stream."""
+    machine.of_torch.append(stream.ptr)
+    try:
+        yield
+    finally:
+        machine.of_torch.pop()
+
+
+@contextmanager
+def in_torch(machine):
+    """Inside, PyTorch has the machine's streams, and a tensor on it is as plain as one on a real device."""
+    machine.of_torch = []
+
+    def current_stream(device=None):
+        return types.SimpleNamespace(cuda_stream=current(machine))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "current_stream", current_stream)
+        patch.setattr(torch.cuda, "empty_cache", lambda: machine.say("torch gives back"))
+        patch.setattr(_autograd, "_PLAIN", (*_autograd._PLAIN, DeviceTensor))
+        yield machine
