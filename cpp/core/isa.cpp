@@ -7,12 +7,12 @@ namespace headrace {
 
 #ifdef HEADRACE_X86_64
 extern const Table table_v2, table_v3, table_v4;
-extern const Bf16Kernels bf16_v2, bf16_v3, bf16_v4, bf16_v4_bf16;
+extern const Bf16Kernels bf16_v2[], bf16_v3[], bf16_v4[], bf16_v4_bf16[];
 #else
 extern const Table table_native;
-extern const Bf16Kernels bf16_native;
+extern const Bf16Kernels bf16_native[];
 #ifdef HEADRACE_NATIVE_BF16
-extern const Bf16Kernels bf16_native_bf16;
+extern const Bf16Kernels bf16_native_bf16[];
 #endif
 #endif
 
@@ -21,17 +21,17 @@ const std::vector<InstructionSet>& instruction_sets() {
 #ifdef HEADRACE_X86_64
         __builtin_cpu_init();
         return std::vector<InstructionSet>{
-            {"v2", &table_v2, &bf16_v2, bool(__builtin_cpu_supports("x86-64-v2"))},
-            {"v3", &table_v3, &bf16_v3, bool(__builtin_cpu_supports("x86-64-v3"))},
-            {"v4", &table_v4, &bf16_v4, bool(__builtin_cpu_supports("x86-64-v4"))},
-            {"v4_bf16", &table_v4, &bf16_v4_bf16,
+            {"v2", &table_v2, bf16_v2, bool(__builtin_cpu_supports("x86-64-v2"))},
+            {"v3", &table_v3, bf16_v3, bool(__builtin_cpu_supports("x86-64-v3"))},
+            {"v4", &table_v4, bf16_v4, bool(__builtin_cpu_supports("x86-64-v4"))},
+            {"v4_bf16", &table_v4, bf16_v4_bf16,
              __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512bf16")},
         };
 #else
         return std::vector<InstructionSet>{
-            {"native", &table_native, &bf16_native, true},
+            {"native", &table_native, bf16_native, true},
 #ifdef HEADRACE_NATIVE_BF16
-            {"native_bf16", &table_native, &bf16_native_bf16, true},
+            {"native_bf16", &table_native, bf16_native_bf16, true},
 #endif
         };
 #endif

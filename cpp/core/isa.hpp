@@ -11,8 +11,9 @@ namespace headrace {
 struct InstructionSet {
     const char* name;
     const Table* table;
-    const Bf16Kernels* bf16;
+    const Bf16Kernels* bf16;  // by the number of parts, from 1
     bool supported;
+    bool emulated = false;  // for tests: used where HEADRACE_ISA names it alone
 };
 
 // All compiled sets, the best one last.
