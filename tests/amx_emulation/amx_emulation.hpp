@@ -9,6 +9,14 @@
 #include <cstdlib>
 #include <cstring>
 
+// Where a compiler's header has been read, they are macros.
+#undef _tile_loadconfig
+#undef _tile_release
+#undef _tile_zero
+#undef _tile_loadd
+#undef _tile_stored
+#undef _tile_dpbf16ps
+
 namespace headrace {
 namespace {
 
