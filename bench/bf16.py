@@ -1,5 +1,7 @@
 """Products in bf16 beside float32: ``python -m bench.bf16 --speed``, ``--train`` or ``--quality``.
 
+``--matmul bf16x3`` or ``bf16x6`` takes numbers of two or three parts in the place of one.
+
 Speed: in one process, a block of calls of each in turn, the order reversed every second round; the ratio float32 over
 bf16 of the medians, and the smallest and largest ratio of a round. Set HEADRACE_ISA to compare the emulation.
 
@@ -45,6 +47,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--quality", action="store_true")
+    parser.add_argument("--matmul", choices=["bf16", "bf16x3", "bf16x6"], default="bf16")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--block", type=float, default=0.2, help="seconds of a timed block")
@@ -61,23 +64,23 @@ def arguments() -> argparse.Namespace:
 # ---- speed -----------------------------------------------------------------------------------------------------------
 
 
-def models() -> Iterator[tuple[str, hr.Flow, hr.Flow, NDArray[Any]]]:
+def models(matmul: str) -> Iterator[tuple[str, hr.Flow, hr.Flow, NDArray[Any]]]:
     """A name, a flow in float32 and the same in bf16, and rows."""
     rng = np.random.default_rng(0)
     for name, make in MODELS.items():
         exact = make()
         exact.parameters = 0.05 * rng.standard_normal(exact.parameters.size).astype("float32")
-        fast = exact.to("cpu", matmul="bf16")
+        fast = exact.to("cpu", matmul=matmul)
         x = rng.standard_normal((ROWS, exact.features)).astype("float32")
         change = np.abs(exact.log_prob(x) - fast.log_prob(x))
         if not 0 < np.median(change) < 0.5:
-            raise AssertionError(f"{name}: bf16 changes log densities by {np.median(change)}")
+            raise AssertionError(f"{name}: {matmul} changes log densities by {np.median(change)}")
         yield name, exact, fast, x
 
 
-def cases() -> Iterator[tuple[str, Call, Call]]:
+def cases(matmul: str) -> Iterator[tuple[str, Call, Call]]:
     """A name, a call in float32 and the same in bf16."""
-    for name, exact, fast, x in models():
+    for name, exact, fast, x in models(matmul):
         for rows in (ROWS, 1):
             part = x[:rows]
             yield f"{name} log_prob {rows}", partial(exact.log_prob, part), partial(fast.log_prob, part)
@@ -92,9 +95,9 @@ def step_of(flow: hr.Flow, x: NDArray[Any]) -> Call:
     return lambda: adam.step(flow.nll_and_grad(x)[1])
 
 
-def steps() -> Iterator[tuple[str, Call, Call]]:
+def steps(matmul: str) -> Iterator[tuple[str, Call, Call]]:
     """A name, a step in float32 and the same in bf16."""
-    for name, exact, fast, x in models():
+    for name, exact, fast, x in models(matmul):
         for rows in (1000, 128):
             yield f"{name} step of {rows}", step_of(exact, x[:rows]), step_of(fast, x[:rows])
 
@@ -111,7 +114,8 @@ def block(call: Call, seconds: float) -> float:
 
 def speed(options: argparse.Namespace, cases: Iterator[tuple[str, Call, Call]]) -> None:
     """Print one line a case."""
-    print(f"headrace {hr.__version__}, set {hr.info()['isa']}, bf16 {hr.info()['bf16']}, {options.threads} threads")
+    info = hr.info()
+    print(f"headrace {hr.__version__}, set {info['isa']}, {options.matmul} {info['bf16']}, {options.threads} threads")
     for name, *calls in cases:
         if options.only not in name:
             continue
@@ -151,10 +155,11 @@ def quality(options: argparse.Namespace) -> None:
         train, test = train.astype("float32"), test.astype("float32")
         for flow in (hr.MAF, hr.NSF):
             for seed in range(options.seeds):
-                fits = [flow(train.shape[1], seed=seed, matmul=matmul) for matmul in ("exact", "bf16")]
+                fits = [flow(train.shape[1], seed=seed, matmul=matmul) for matmul in ("exact", options.matmul)]
                 for one in fits:
                     one.fit(train, seed=seed, progress=False, **told)
-                found = [one.log_prob(test).astype("float64") for one in (fits[0], fits[0].to("cpu", "bf16"), fits[1])]
+                densities = fits[0], fits[0].to("cpu", options.matmul), fits[1]
+                found = [one.log_prob(test).astype("float64") for one in densities]
                 means = " | ".join(f"{values.mean():.4f}" for values in found)
                 change = np.abs(found[1] - found[0]).max()
                 print(f"| {data} | {flow.__name__} | {seed} | {means} | {change:.3f} |", flush=True)
@@ -165,9 +170,9 @@ def main() -> None:
     options = arguments()
     hr.set_num_threads(options.threads)
     if options.speed:
-        speed(options, cases())
+        speed(options, cases(options.matmul))
     if options.train:
-        speed(options, steps())
+        speed(options, steps(options.matmul))
     if options.quality:
         quality(options)
 

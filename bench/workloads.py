@@ -225,7 +225,7 @@ VECTOR_FLOPS = {"planar": 4, "radial": 6}
 # A row: vector operations of one transform that belong to no coordinate, counted in planar.hpp and radial.hpp of
 # cpp/math/vector_maps, a division or square root as eight: tanh and its slope, or the distance and the stretch; the
 # determinant; the product.
-VECTOR_OPERATIONS = {"planar": 36, "radial": 32}
+VECTOR_OPERATIONS = {"planar": 35, "radial": 32}
 
 # A coordinate: vector operations of one map, counted in cpp/maps, a division, square root or exponential as eight; of
 # a step of an ascent with its logarithms and sums those in cpp/kernels/dual_ascent-inl.hpp. An ascent flow's maps are

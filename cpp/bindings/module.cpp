@@ -72,7 +72,7 @@ PYBIND11_MODULE(_cpu_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
     m.def("isas", [] {
         std::vector<std::string> names;
         for (const InstructionSet& set : instruction_sets())
-            if (set.supported) names.emplace_back(set.name);
+            if (set.supported && !set.emulated) names.emplace_back(set.name);
         return names;
     });
     m.def("num_threads", &num_threads);

@@ -66,12 +66,12 @@ void bind_program_of(py::module_& m, const char* name) {
     bind_program_calls<HostArrays, T>(program);
     program
         .def(py::init([](int features, int context, const std::string& base, const py::list& steps, size_t base_steps,
-                         std::vector<double> context_mean, std::vector<double> context_std, bool bf16) {
+                         std::vector<double> context_mean, std::vector<double> context_std, int bf16_parts) {
                  return std::make_shared<P>(features, context, base_of(base), steps_of(steps), base_steps,
-                                            ContextScale{std::move(context_mean), std::move(context_std)}, bf16);
+                                            ContextScale{std::move(context_mean), std::move(context_std)}, bf16_parts);
              }),
              py::arg("features"), py::arg("context"), py::arg("base"), py::arg("steps"), py::arg("base_steps"),
-             py::arg("context_mean"), py::arg("context_std"), py::arg("bf16") = false)
+             py::arg("context_mean"), py::arg("context_std"), py::arg("bf16_parts") = 0)
         .def("parts",  // (begin, end, whether it is of biases) for each stretch of the vector
              [](const P& p) {
                  py::list out;

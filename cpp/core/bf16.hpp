@@ -1,15 +1,22 @@
 // Products of networks whose numbers are rounded to bf16: what kernels get, and the table of them. A flow of such
 // products is exactly invertible and normalised all the same: its conditioner is another function, no less one.
 //
+// A number is one bf16 number, or a sum of two or three *parts*: the number rounded, what that leaves rounded, and what
+// is left then rounded. The product of two numbers is the sum of those of their parts that count, in the order of
+// math/bf16.hpp.
+//
 // Numbers lie in pairs, the even one in the lower half of 32 bits: inputs 2j and 2j + 1 of a layer for a row, or under
-// a unit as weights. Weights lie in blocks of bf16_units units, [pair][unit], each block as long as its last unit sees:
-// tiles broadcast them one by one, few rows read a whole block's at once. In both each unit's sum starts at zero, takes
-// its pairs in ascending order and its bias last, so that no bit of a row depends on the way that it took.
+// a unit as weights. Weights lie in blocks of bf16_units units, [pair][part][unit], each block as long as its last unit
+// sees: tiles broadcast them one by one, few rows read a whole block's at once. In both each unit's sum starts at zero,
+// takes its pairs in ascending order and its bias last, so that no bit of a row depends on the way that it took.
+//
+// Where kernels add a *step* of pairs at once, the same holds of steps: blocks are whole numbers of them, and pairs
+// that are not there, or not known yet, count as zero.
 //
 // On the way back both products are of rounded numbers, too, and both sum pairs from zero in ascending order. The
 // gradient of an input is summed over units, in pairs of these; weights lie once more for it, in blocks of bf16_units
-// inputs, [pair of units][input], from the first pair that sees the block. That of a weight is summed over rows, in
-// pairs of these; numbers beyond the last row are zero.
+// inputs, [pair of units][part][input], from the first step that sees the block. That of a weight is summed over rows,
+// in pairs of these; numbers beyond the last row are zero.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +26,10 @@
 namespace headrace {
 
 constexpr int bf16_units = 16;
+constexpr int most_bf16_parts = 3;
+constexpr int pair_group = 16;  // pairs of a row whose parts lie beside each other
+
+// Offsets of blocks, here and below, are those of one part and one copy.
 
 // A layer whose weights are to be rounded.
 struct Bf16Layer {
@@ -36,7 +47,7 @@ struct Bf16Product {
     const uint32_t* block;    // of the layer's blocks: where each starts, and their end
     int unit, units;
     int pair0, pair1;
-    const uint32_t* input;  // [pair][stride]
+    const uint32_t* input;  // [pair][part][stride]
     float* output;          // [unit][stride], of the first one
     int64_t stride;
     const float* bias;  // of the first one; null: more pairs follow
@@ -49,20 +60,20 @@ struct Bf16Sums {
     const uint32_t *weights, *block;
     int first, end;
     int pair0, pair1;
-    const uint32_t* input;  // [row][stride]
+    const uint32_t* input;  // [row][stride], a row's [pair / pair_group][part][pair_group]
     float* sums;            // [row][stride], a number for each of the layer's units
     int64_t stride;
     int rows;
 };
 
-// Units [unit, end): first what pairs [pair0, pair1) add to the sums of their blocks; then one pair of which the second
-// input is not known, or not there, the bias, the activation, and the values in pairs for the layer above. Of whole
+// Units [unit, end): first what pairs [pair0, pair1) add to the sums of their blocks; then the pairs after them, of
+// which not all is known, or there, the bias, the activation, and the values in pairs for the layer above. Of whole
 // blocks unless the units are said to be alone.
 struct Bf16Ends {
     Bf16Sums add;
     int unit, end;
     bool alone;
-    int pair;                // -1: none is left
+    int pair_end;            // of the pairs after those that are added
     const float* bias;       // of the layer's units; whole blocks can be read, here and below
     float *product, *value;  // of the layer's units; the same where nobody needs both
     int activation;          // identity_index: none here
@@ -75,7 +86,7 @@ struct Bf16Columns {
     const int64_t* back;
     int column, columns;
     int pair0, pair1;
-    const uint32_t* grad;  // [pair][stride]
+    const uint32_t* grad;  // [pair][part][stride]
     float* output;         // [input][stride], from `column`
     const float* gate;
     int64_t stride;
@@ -84,8 +95,8 @@ struct Bf16Columns {
 
 // The gradient of weights of some units, summed over rows of a group of tapes.
 struct Bf16Weights {
-    const uint32_t* grad;    // [unit][height / 2] of the first tile's tape
-    const uint32_t* panels;  // [input / width][height / 2][width] of the first tile's tape
+    const uint32_t* grad;    // [unit][part][height / 2] of the first tile's tape
+    const uint32_t* panels;  // [input / width][height / 2][part][width] of the first tile's tape
     int64_t size;            // from tape to tape
     int height, rows;
     float* output;        // the transform's first weight's gradient
@@ -95,7 +106,8 @@ struct Bf16Weights {
 };
 
 struct Bf16Kernels {
-    // Lines [2 first, end) of a tile to pairs; a second one beyond the end counts as zero.
+    Bf16Layout layout;
+    // Lines [2 first, end) of a tile to pairs; what is beyond the end counts as zero.
     void (*round_lines)(const float* lines, int64_t stride, int first, int end, int vectors, uint32_t* pairs) noexcept;
     void (*product)(const Bf16Product&, int vectors) noexcept;
     // The same of few rows, whose numbers lie side by side.
@@ -106,11 +118,11 @@ struct Bf16Kernels {
     void (*round_weights)(const Bf16Layer&, uint32_t* pairs) noexcept;
     void (*round_columns)(const Bf16Layer&, uint32_t* pairs) noexcept;
     // Lines [first, end) of gradients to pairs. The second one of the last pair is `next` where there is one, else
-    // zero; if `first` is odd, the one before it is not known, and zero.
+    // zero; what lies before `first` in its step is not known, and zero.
     void (*round_gradients)(const float* lines, int64_t stride, int first, int end, bool has_next, int vectors,
                             uint32_t* pairs) noexcept;
     void (*columns)(const Bf16Columns&, int vectors) noexcept;
-    // Lines of a tile to pairs of rows: [line][height / 2], and [line / width][height / 2][width].
+    // Lines of a tile to pairs of rows: [line][part][height / 2], and [line / width][height / 2][part][width].
     void (*row_pairs)(const float* lines, int n, int64_t height, int rows, uint32_t* pairs) noexcept;
     void (*panels)(const float* lines, int n, int64_t height, int rows, uint32_t* panels) noexcept;
     // Up to row_block units by any number of vectors of inputs.

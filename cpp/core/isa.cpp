@@ -3,39 +3,76 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#if defined(HEADRACE_AMX) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace headrace {
 
 #ifdef HEADRACE_X86_64
 extern const Table table_v2, table_v3, table_v4;
-extern const Bf16Kernels bf16_v2, bf16_v3, bf16_v4, bf16_v4_bf16;
+extern const Bf16Kernels bf16_v2[], bf16_v3[], bf16_v4[], bf16_v4_bf16[], bf16_v4_amx[];
 #else
 extern const Table table_native;
-extern const Bf16Kernels bf16_native;
-#ifdef HEADRACE_NATIVE_BF16
-extern const Bf16Kernels bf16_native_bf16;
+extern const Bf16Kernels bf16_native[], bf16_native_bf16[], bf16_native_amx[];
 #endif
+extern const Bf16Kernels bf16_amx_emulated[];
+
+namespace {
+
+#ifdef HEADRACE_AMX
+// Whether the processor has the instructions for tiles of bf16, and the system lets this process use their registers,
+// which it has to be asked for. Threads that there are, and all to come, may use them then.
+bool may_use_tiles() {
+#ifdef __linux__
+    constexpr unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24;  // leaf 7, EDX
+    constexpr long request_permission = 0x1023, tile_data = 18;   // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    return (d & amx_bf16) && (d & amx_tile) && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+    return false;
+#endif
+}
 #endif
 
-const std::vector<InstructionSet>& instruction_sets() {
-    static const std::vector<InstructionSet> sets = [] {
+std::vector<InstructionSet> compiled_sets() {
+    std::vector<InstructionSet> sets;
 #ifdef HEADRACE_X86_64
-        __builtin_cpu_init();
-        return std::vector<InstructionSet>{
-            {"v2", &table_v2, &bf16_v2, bool(__builtin_cpu_supports("x86-64-v2"))},
-            {"v3", &table_v3, &bf16_v3, bool(__builtin_cpu_supports("x86-64-v3"))},
-            {"v4", &table_v4, &bf16_v4, bool(__builtin_cpu_supports("x86-64-v4"))},
-            {"v4_bf16", &table_v4, &bf16_v4_bf16,
-             __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512bf16")},
-        };
+    __builtin_cpu_init();
+    const bool v4 = __builtin_cpu_supports("x86-64-v4"), dot = v4 && __builtin_cpu_supports("avx512bf16");
+    sets = {
+        {"v2", &table_v2, bf16_v2, bool(__builtin_cpu_supports("x86-64-v2"))},
+        {"v3", &table_v3, bf16_v3, bool(__builtin_cpu_supports("x86-64-v3"))},
+        {"v4", &table_v4, bf16_v4, v4},
+        {"v4_bf16", &table_v4, bf16_v4_bf16, dot},
+    };
+    [[maybe_unused]] const Table* const table = &table_v4;
+#ifdef HEADRACE_AMX
+    sets.push_back({"v4_amx", table, bf16_v4_amx, dot && may_use_tiles(), true});
+#endif
 #else
-        return std::vector<InstructionSet>{
-            {"native", &table_native, &bf16_native, true},
+    sets = {{"native", &table_native, bf16_native, true}};
+    [[maybe_unused]] const Table* const table = &table_native;
 #ifdef HEADRACE_NATIVE_BF16
-            {"native_bf16", &table_native, &bf16_native_bf16, true},
+    sets.push_back({"native_bf16", table, bf16_native_bf16, true});
 #endif
-        };
+#ifdef HEADRACE_AMX
+    sets.push_back({"native_amx", table, bf16_native_amx, may_use_tiles(), true});
 #endif
-    }();
+#endif
+#ifdef HEADRACE_AMX_EMULATION
+    sets.push_back({"amx_emulated", table, bf16_amx_emulated, bool(__builtin_cpu_supports("x86-64-v4")), true, true});
+#endif
+    return sets;
+}
+
+}  // namespace
+
+const std::vector<InstructionSet>& instruction_sets() {
+    static const std::vector<InstructionSet> sets = compiled_sets();
     return sets;
 }
 
@@ -49,8 +86,9 @@ const InstructionSet& choose() {
     for (const InstructionSet& set : sets) {
         if (!set.supported) continue;
         if (wanted && *wanted && std::string(wanted) == set.name) return set;
+        if (set.emulated) continue;
         supported += (supported.empty() ? "" : ", ") + std::string(set.name);
-        best = &set;
+        if (!set.on_request) best = &set;
     }
     if (wanted && *wanted)
         throw std::runtime_error("HEADRACE_ISA: expected one of " + supported + " on this processor, got " + wanted);

@@ -11,8 +11,10 @@ namespace headrace {
 struct InstructionSet {
     const char* name;
     const Table* table;
-    const Bf16Kernels* bf16;
+    const Bf16Kernels* bf16;  // by the number of parts, from 1
     bool supported;
+    bool on_request = false;  // used where HEADRACE_ISA names it alone
+    bool emulated = false;    // and so is this, which is for tests
 };
 
 // All compiled sets, the best one last.

@@ -413,18 +413,20 @@ class Lowering {
         m.fold = structure_.fold_of(e.index);
         m.stream = uint32_t(e.index) + 2;  // the first two are those of numbers that are drawn
         m.input_slot = context_ - t.options().context;
-        m.bf16 = structure_.is_bf16(e.index);
+        m.bf16 = structure_.bf16_of(e.index);
         m.rounded = structure_.pairs_of(e.index);
         m.rounded_back = structure_.back_pairs_of(e.index);
-        add_layers(m, t);
+        add_layers(m, t, structure_.rounded_places(e.index));
         if (m.reads_built) {
             m.tile_plan = keep_plan(m, t, sequential_plan(t, choose_panel(t)));
-            m.small_plan = keep_plan(m, t, m.bf16 ? few_rows_plan(t, true) : sequential_plan(t, 1));
+            m.small_plan =
+                keep_plan(m, t, m.bf16.parts > 0 ? few_rows_plan(t, true, m.bf16.step) : sequential_plan(t, 1));
             m.back_plan = keep_plan(m, t, sequential_back_plan(t));
         } else {
-            m.tile_plan = m.small_plan = keep_plan(m, t, parallel_plan(t));
-            if (m.bf16) m.small_plan = keep_plan(m, t, few_rows_plan(t, false));
-            m.back_plan = keep_plan(m, t, parallel_back_plan(t));
+            const int block = m.bf16.step > 1 ? bf16_units : row_block;
+            m.tile_plan = m.small_plan = keep_plan(m, t, parallel_plan(t, block));
+            if (m.bf16.parts > 0) m.small_plan = keep_plan(m, t, few_rows_plan(t, false, m.bf16.step));
+            m.back_plan = keep_plan(m, t, parallel_back_plan(t, block));
         }
         std::vector<int> built = wanted_slots(i + 1);
         if (m.reads_built) {
@@ -451,7 +453,7 @@ class Lowering {
         for (int l = 0; l < m.n_layers; ++l) {
             const Layer& layer = m.layers[l];
             summed.push_back({m.tape_units + layer.product, layer.live, m.weights + layer.bias, m.weights, layer.row,
-                              layer.visible, layer.panel, m.bf16 ? layer.grad_rows : -1});
+                              layer.visible, layer.panel, m.bf16.parts > 0 ? layer.grad_rows : -1});
         }
         out_.transforms.resize(out_.steps.size());
         out_.transforms.push_back(&t);
@@ -460,12 +462,12 @@ class Lowering {
 
     template <class P>
     auto keep_plan(const NetworkStep<T>& m, const MaskedTransform& t, P plan) {
-        if (m.bf16) plan_rounding(plan, t);
+        if (m.bf16.parts > 0) plan_rounding(plan, t);
         return out_.keep(std::move(plan));
     }
 
     // Lines for each layer's products, sums and values; apart only where two of them are needed.
-    void add_layers(NetworkStep<T>& m, const MaskedTransform& t) {
+    void add_layers(NetworkStep<T>& m, const MaskedTransform& t, const std::vector<RoundedPlaces>& rounded) {
         const auto& shapes = t.layers();
         std::vector<int> added_by(shapes.size(), -1);
         for (size_t l = 0; l < shapes.size(); ++l)
@@ -475,8 +477,11 @@ class Lowering {
         bool has_slopes = false;
         const auto room = [&](int units) { return std::exchange(m.units, m.units + padded(units)); };
         int grad_pairs = 0;
-        const auto pair_room = [&](int& next, int n) { return std::exchange(next, next + padded((n + 1) / 2)); };
-        if (m.bf16) m.input_pairs = pair_room(m.pairs, int(t.input_order().size()));
+        const int parts = m.bf16.parts;
+        const auto pair_room = [&](int& next, int n) {
+            return std::exchange(next, next + parts * padded((n + 1) / 2));
+        };
+        if (parts > 0) m.input_pairs = pair_room(m.pairs, int(t.input_order().size()));
         for (size_t l = 0; l < shapes.size(); ++l) {
             const auto& shape = shapes[l];
             const bool hidden = !t.is_output(int(l)), joined = shape.context >= 0 || shape.adds >= 0;
@@ -493,9 +498,9 @@ class Lowering {
             const bool is_changed = shape.activation != identity_index || shape.dropout > 0;
             layer.value = added_by[l] >= 0 && is_changed ? room(shape.out) : layer.sum;
             layer.dropout = shape.dropout;
-            layer.block = shape.block.data();
-            if (m.bf16) {
-                layer.back = shape.back.data();
+            if (parts > 0) {
+                layer.block = rounded[l].block.data();
+                layer.back = rounded[l].back.data();
                 layer.pairs = hidden && !shape.context_alone ? pair_room(m.pairs, shape.out) : -1;
                 layer.grad_pairs = pair_room(grad_pairs, shape.out);
                 layer.sums = std::exchange(m.sums, m.sums + padded(shape.out));
@@ -506,8 +511,8 @@ class Lowering {
             layer.gated = shape.gated;
             layer.c_layer = shape.context;
             layer.live = t.live_units(int(l));
-            layer.panel = std::exchange(panels, panels + padded(shape.in) / (m.bf16 ? 2 : 1));
-            if (m.bf16) layer.grad_rows = std::exchange(panels, panels + (shape.out + 1) / 2);
+            layer.panel = std::exchange(panels, panels + (parts > 0 ? padded(shape.in) / 2 * parts : padded(shape.in)));
+            if (parts > 0) layer.grad_rows = std::exchange(panels, panels + (shape.out * parts + 1) / 2);
             if (shape.below < 0) layer.fold = std::exchange(folded, folded + shape.out);
             if (shape.context >= 0)
                 layer.c = out_.keep(lines_of(t, int(l), shape.context, layers[size_t(shape.context)].value));

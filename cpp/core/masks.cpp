@@ -363,17 +363,6 @@ void MaskedTransform::place_weights(LayerShape& layer, uint64_t& offset) {
     offset += padded(layer.out);
     if (offset > std::numeric_limits<uint32_t>::max() / 2)
         throw std::invalid_argument("hidden: the network has more than 2^31 weights");
-    for (int u = 0; u < layer.out; u += bf16_units) {
-        layer.block.push_back(n_pairs_);
-        n_pairs_ += uint32_t((layer.visible[std::min(layer.out, u + bf16_units) - 1] + 1) / 2 * bf16_units);
-    }
-    layer.block.push_back(n_pairs_);
-    for (int k = 0; k < layer.in; k += bf16_units) {
-        const auto first = std::upper_bound(layer.visible.begin(), layer.visible.end(), k) - layer.visible.begin();
-        const uint32_t pairs = uint32_t((layer.out + 1) / 2 - int(first / 2));
-        layer.back.push_back(int64_t(n_back_pairs_) - int64_t(first / 2) * bf16_units);
-        n_back_pairs_ += pairs * bf16_units;
-    }
 }
 
 // A layer may add what it sees: the sums of units of no higher degree, and each layer's but once.

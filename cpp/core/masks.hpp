@@ -77,8 +77,6 @@ class MaskedTransform {
         std::vector<int> visible;   // each sorted unit sees so many of the sorted inputs
         std::vector<uint32_t> row;  // offset of each unit's weights
         uint32_t bias = 0;
-        std::vector<uint32_t> block;  // offsets of blocks of rounded pairs (bf16.hpp), and their end
-        std::vector<int64_t> back;    // and of those by inputs
     };
 
     const MaskedOptions& options() const { return options_; }
@@ -97,8 +95,6 @@ class MaskedTransform {
     int n_params() const { return n_params_; }
     int max_level() const { return max_level_; }
     uint32_t n_weights() const { return n_weights_; }
-    uint32_t n_pairs() const { return n_pairs_; }            // of rounded weights
-    uint32_t n_back_pairs() const { return n_back_pairs_; }  // and of those for the way back
     // True if what the network reads is never transformed: then both directions are parallel.
     bool reads_passive_only() const;
     // The first sorted unit of hidden layer l (or output) whose degree is at least d.
@@ -137,7 +133,7 @@ class MaskedTransform {
     std::vector<LayerShape> layers_;
     std::vector<bool> pinned_;  // by place in the weight vector: zeros inside the staircase and among the biases
     int map_ = 0, vector_map_ = -1, n_params_ = 0, max_level_ = 0, n_context_layers_ = 0;
-    uint32_t n_weights_ = 0, n_pairs_ = 0, n_back_pairs_ = 0;
+    uint32_t n_weights_ = 0;
 };
 
 // The maps and activations compiled in, in the order of their indices.

@@ -10,11 +10,11 @@ class Planner {
   public:
     explicit Planner(const MaskedTransform& t) : t_(t), n_layers_(int(t.layers().size())) {}
 
-    // All units [0, end) of a layer from all that they see, in the blocks of the weight layout: a row is only as long
-    // as the last row of its block sees.
-    void whole_blocks(int layer, int end) {
-        for (int begin = 0; begin < end; begin += row_block) {
-            const int rows = std::min(row_block, end - begin);
+    // All units [0, end) of a layer from all that they see, in the blocks of a weight layout: a row is only as long as
+    // the last row of its block sees.
+    void whole_blocks(int layer, int end, int block) {
+        for (int begin = 0; begin < end; begin += block) {
+            const int rows = std::min(block, end - begin);
             plan_.ops.push_back({layer, begin, rows, 0, t_.layers()[layer].visible[begin + rows - 1], true, true});
         }
     }
@@ -62,11 +62,12 @@ class Planner {
 };
 
 // Columns [begin, end) of a layer, from all units that see the first of them.
-void add_columns(BackPlanStorage& plan, const MaskedTransform& t, int layer, int begin, int end) {
+void add_columns(BackPlanStorage& plan, const MaskedTransform& t, int layer, int begin, int end,
+                 int block = row_block) {
     const auto& shape = t.layers()[layer];
     while (begin < end) {
-        const int blocks = (end - begin + row_block - 1) / row_block;
-        const int columns = std::min(row_block, (end - begin + blocks - 1) / blocks);
+        const int blocks = (end - begin + block - 1) / block;
+        const int columns = std::min(block, (end - begin + blocks - 1) / blocks);
         const int row0 =
             int(std::upper_bound(shape.visible.begin(), shape.visible.end(), begin) - shape.visible.begin());
         const int row1 = t.live_units(layer);
@@ -77,15 +78,15 @@ void add_columns(BackPlanStorage& plan, const MaskedTransform& t, int layer, int
 
 }  // namespace
 
-BackPlanStorage parallel_back_plan(const MaskedTransform& t) {
+BackPlanStorage parallel_back_plan(const MaskedTransform& t, int block) {
     BackPlanStorage plan;
     const int last = int(t.layers().size()) - 1;
     for (int l = last; l >= 0; --l) {
         const auto& layer = t.layers()[size_t(l)];
         const int columns = layer.below < 0 ? layer.in : t.live_units(layer.below);
         // Blocks start where a row's padding cannot end inside them.
-        for (int begin = 0; begin < columns; begin += row_block)
-            add_columns(plan, t, l, begin, std::min(columns, begin + row_block));
+        for (int begin = 0; begin < columns; begin += block)
+            add_columns(plan, t, l, begin, std::min(columns, begin + block), block);
     }
     plan.phases.push_back({0, int(t.active_order().size()), 0, int(plan.ops.size())});
     return plan;
@@ -112,9 +113,9 @@ BackPlanStorage sequential_back_plan(const MaskedTransform& t) {
     return plan;
 }
 
-PlanStorage parallel_plan(const MaskedTransform& t) {
+PlanStorage parallel_plan(const MaskedTransform& t, int block) {
     Planner plan(t);
-    for (int l = 0; l <= plan.last_layer(); ++l) plan.whole_blocks(l, t.live_units(l));
+    for (int l = 0; l <= plan.last_layer(); ++l) plan.whole_blocks(l, t.live_units(l), block);
     plan.settle(t.max_level());
     return plan.finish();
 }
@@ -143,7 +144,7 @@ PlanStorage sequential_plan(const MaskedTransform& t, int panel) {
     return plan.finish();
 }
 
-PlanStorage few_rows_plan(const MaskedTransform& t, bool sequential) {
+PlanStorage few_rows_plan(const MaskedTransform& t, bool sequential, int step) {
     Planner plan(t);
     const int last = plan.last_layer();
     std::vector<int> added(size_t(last) + 1, 0);
@@ -155,7 +156,7 @@ PlanStorage few_rows_plan(const MaskedTransform& t, bool sequential) {
             if (begin >= end) continue;
             const int seen = t.layers()[size_t(l)].visible[size_t(end) - 1];
             plan.whole(l, begin, end, added[size_t(l)], seen);
-            added[size_t(l)] = seen / 2 * 2;  // a pair is added when both of it are known
+            added[size_t(l)] = seen / (2 * step) * (2 * step);  // pairs are added when all numbers of them are known
         }
         plan.settle(level);
     }

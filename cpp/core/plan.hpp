@@ -20,8 +20,8 @@ struct BackPlanStorage {
     BackPlan view() const { return {ops.data(), phases.data(), int(phases.size())}; }
 };
 
-// Everything is known that the network reads: layer by layer, then all coordinates.
-PlanStorage parallel_plan(const MaskedTransform& t);
+// Everything is known that the network reads: layer by layer, then all coordinates. Ops are of so many units.
+PlanStorage parallel_plan(const MaskedTransform& t, int block = row_block);
 
 // What the network reads is being built: level by level, each unit once, as soon as it can be. `panel` levels at a
 // time, what they see from before the panel comes first, in full blocks, and the small triangle inside follows level by
@@ -30,13 +30,14 @@ PlanStorage sequential_plan(const MaskedTransform& t, int panel);
 
 // For few rows in bf16, whose sums take what is known for all units at once (bf16.hpp): a layer, or what a level brings
 // of it, is one op, and k0 says which inputs earlier ops of the layer added.
-PlanStorage few_rows_plan(const MaskedTransform& t, bool sequential);
+// Sums take a step of pairs at once.
+PlanStorage few_rows_plan(const MaskedTransform& t, bool sequential, int step);
 
 // Says of each op in bf16 what of the network's inputs is to be rounded before it.
 void plan_rounding(PlanStorage& plan, const MaskedTransform& t);
 
-// The way back of the parallel direction: all coordinates, then layer by layer.
-BackPlanStorage parallel_back_plan(const MaskedTransform& t);
+// The way back of the parallel direction: all coordinates, then layer by layer. Ops are of so many inputs.
+BackPlanStorage parallel_back_plan(const MaskedTransform& t, int block = row_block);
 
 // The way back of the sequential direction: a coordinate that was built may be read by those of higher levels, so that
 // its gradient is whole once theirs went through the network. Level by level in reverse, each weight once.

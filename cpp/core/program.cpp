@@ -21,18 +21,28 @@ namespace {
 constexpr int min_tile_vectors = 3;
 constexpr int64_t tile_cache_bytes = 768 * 1024;
 
+Bf16Layout layout_of(int parts) {
+    if (parts < 0 || parts > most_bf16_parts) throw std::invalid_argument("bf16_parts: expected 0, 1, 2 or 3");
+    return parts > 0 ? active_isa().bf16[parts - 1].layout : Bf16Layout{};
+}
+
+const Bf16Kernels& bf16_kernels(const Bf16Layout& layout) {
+    return active_isa().bf16[layout.parts - 1];
+}
+
 }  // namespace
 
 template <class T>
 Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps,
-                    ContextScale context_scale, bool bf16)
+                    ContextScale context_scale, int bf16_parts)
     : base_(base),
-      structure_(features, context, std::move(steps), std::move(context_scale), bf16),
+      structure_(features, context, std::move(steps), std::move(context_scale), layout_of(bf16_parts)),
       chains_(structure_, base_steps),
       // Biases are read a whole vector at a time.
       weights_(std::make_shared<Published<T>>(aligned_zeros<T>(structure_.n_weights() + row_padding))) {
     active_isa();  // refuse a bad HEADRACE_ISA here, not in a call
-    if (bf16 && sizeof(T) != sizeof(float)) throw std::invalid_argument("bf16: expected a program of float32");
+    if (bf16_parts > 0 && sizeof(T) != sizeof(float))
+        throw std::invalid_argument("bf16_parts: expected none but in a program of float32");
 }
 
 template <class T>
@@ -43,7 +53,7 @@ Call<T> Program<T>::call_with(const Compiled<T>& compiled, const Request<T>& req
         call.ready = weights->ready(compiled.number, [&] { return prepare(compiled.chain, weights->numbers()); });
     if constexpr (std::is_same_v<T, float>)
         if (structure_.n_pairs() > 0) {
-            call.bf16 = active_isa().bf16;
+            call.bf16 = &bf16_kernels(structure_.bf16());
             call.rounded = weights->rounded(false, [&] { return rounded(weights->numbers(), false); });
         }
     return call;
@@ -60,12 +70,16 @@ Aligned<uint32_t> Program<T>::rounded(const float* weights, bool back) const {
     for (size_t i = 0; i < structure_.steps().size(); ++i) {
         if (!structure_.is_bf16(i)) continue;
         uint32_t* const out = pairs.get() + (back ? structure_.back_pairs_of(i) : structure_.pairs_of(i));
-        for (const auto& layer : structure_.steps()[i].masked->layers())
+        const auto& layers = structure_.steps()[i].masked->layers();
+        for (size_t l = 0; l < layers.size(); ++l) {
+            const auto& layer = layers[l];
+            const RoundedPlaces& places = structure_.rounded_places(i)[l];
             parts.push_back({{weights + structure_.weights_of(i), layer.row.data(), layer.visible.data(), layer.in,
-                              layer.out, layer.block.data(), layer.back.data()},
+                              layer.out, places.block.data(), places.back.data()},
                              out});
+        }
     }
-    const Bf16Kernels& kernels = *active_isa().bf16;
+    const Bf16Kernels& kernels = bf16_kernels(structure_.bf16());
     parallel_for(int64_t(parts.size()), [&](int64_t i) {
         const Part& part = parts[size_t(i)];
         (back ? kernels.round_columns : kernels.round_weights)(part.layer, part.pairs);

@@ -20,7 +20,7 @@ class Program {
     // The first base_steps steps belong to the base: they lead from the standard density to it. bf16: see Structure;
     // of float32 alone.
     Program(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps = 0,
-            ContextScale context_scale = {}, bool bf16 = false);
+            ContextScale context_scale = {}, int bf16_parts = 0);
 
     int features() const { return structure_.features(); }
     int context() const { return structure_.context(); }

@@ -31,7 +31,8 @@ bool has_ready_derivative(const MaskedTransform& t) {
 
 }  // namespace
 
-Structure::Structure(int features, int context, std::vector<StepSpec> steps, ContextScale context_scale, bool bf16)
+Structure::Structure(int features, int context, std::vector<StepSpec> steps, ContextScale context_scale,
+                     Bf16Layout bf16)
     : features_(features),
       context_(context),
       bf16_(bf16),
@@ -75,20 +76,41 @@ Structure::Structure(int features, int context, std::vector<StepSpec> steps, Con
         step_weights_.push_back(int64_t(n_weights_));
         step_pairs_.push_back(int64_t(n_pairs_));
         step_back_pairs_.push_back(int64_t(n_back_pairs_));
+        step_places_.emplace_back();
         step_fold_.push_back(-1);
         if (s.trains()) n_weights_ += size_t(padded(s.n_raw));
         if (s.kind != StepSpec::Kind::masked) continue;
         n_weights_ += s.masked->n_weights();
-        if (is_bf16(step_pairs_.size() - 1)) {
-            n_pairs_ += s.masked->n_pairs();
-            n_back_pairs_ += s.masked->n_back_pairs();
-        }
+        if (is_bf16(step_pairs_.size() - 1)) place_rounded(*s.masked);
         if (s.masked->options().context > 0) {
             step_fold_.back() = int(n_folded_);
             for (const auto& layer : s.masked->layers())
                 if (layer.below < 0) n_folded_ += size_t(layer.out);
         }
     }
+}
+
+void Structure::place_rounded(const MaskedTransform& t) {
+    const int numbers = 2 * bf16_.step;  // at once
+    const auto pairs_before = [&](int n) { return int64_t(n / numbers) * bf16_.step; };
+    const auto pairs_with = [&](int n) { return pairs_before(n + numbers - 1); };
+    int64_t pairs = 0, back = 0;
+    for (const auto& layer : t.layers()) {
+        RoundedPlaces places;
+        for (int u = 0; u < layer.out; u += bf16_units) {
+            places.block.push_back(uint32_t(pairs));
+            pairs += pairs_with(layer.visible[size_t(std::min(layer.out, u + bf16_units)) - 1]) * bf16_units;
+        }
+        places.block.push_back(uint32_t(pairs));
+        for (int k = 0; k < layer.in; k += bf16_units) {
+            const auto first = std::upper_bound(layer.visible.begin(), layer.visible.end(), k) - layer.visible.begin();
+            places.back.push_back(back - pairs_before(int(first)) * bf16_units);
+            back += (pairs_with(layer.out) - pairs_before(int(first))) * bf16_units;
+        }
+        step_places_.back().push_back(std::move(places));
+    }
+    n_pairs_ += size_t(pairs) * size_t(bf16_.parts * bf16_.copies);
+    n_back_pairs_ += size_t(back) * size_t(bf16_.parts);
 }
 
 std::vector<Structure::Part> Structure::parts() const {

@@ -32,6 +32,12 @@ struct ContextScale {
     std::vector<double> mean, std;
 };
 
+// Where the rounded weights of a layer lie among those of its network (bf16.hpp), were there one part and one copy.
+struct RoundedPlaces {
+    std::vector<uint32_t> block;  // of each block of units, and their end
+    std::vector<int64_t> back;    // of each block of inputs
+};
+
 template <class T>
 struct Compiled;
 
@@ -39,7 +45,7 @@ class Structure {
   public:
     // Throws std::invalid_argument where a step does not fit.
     // bf16: products of networks are of numbers rounded to it; those of layers without hidden ones stay as they are.
-    Structure(int features, int context, std::vector<StepSpec> steps, ContextScale context_scale, bool bf16 = false);
+    Structure(int features, int context, std::vector<StepSpec> steps, ContextScale context_scale, Bf16Layout bf16 = {});
     Structure(const Structure&) = delete;  // what is compiled points to it
     Structure& operator=(const Structure&) = delete;
 
@@ -49,7 +55,14 @@ class Structure {
     size_t n_weights() const { return n_weights_; }
     size_t n_folded() const { return n_folded_; }  // units of all steps that read a context
 
-    bool is_bf16(size_t i) const { return bf16_ && steps_[i].masked && steps_[i].masked->layers().size() > 1; }
+    const Bf16Layout& bf16() const { return bf16_; }
+    // How numbers of step i lie, if its products are of rounded ones.
+    Bf16Layout bf16_of(size_t i) const {
+        return steps_[i].masked && steps_[i].masked->layers().size() > 1 ? bf16_ : Bf16Layout{};
+    }
+    bool is_bf16(size_t i) const { return bf16_of(i).parts > 0; }
+    // Of such a step, layer by layer.
+    const std::vector<RoundedPlaces>& rounded_places(size_t i) const { return step_places_[i]; }
     // The rounded weights of all its networks, and where those of step i start; and those for the way back.
     size_t n_pairs() const { return n_pairs_; }
     size_t n_back_pairs() const { return n_back_pairs_; }
@@ -80,14 +93,17 @@ class Structure {
     const std::vector<double>& context_scale() const { return context_scale_; }
 
   private:
+    void place_rounded(const MaskedTransform& t);
+
     int features_, context_;
-    bool bf16_;
+    Bf16Layout bf16_;
     std::vector<StepSpec> steps_;
     std::vector<double> context_shift_, context_scale_;
     size_t n_weights_ = 0, n_folded_ = 0, n_pairs_ = 0, n_back_pairs_ = 0;
     std::vector<int64_t> step_weights_;                  // where each step's weights start
     std::vector<int64_t> step_pairs_, step_back_pairs_;  // and its rounded ones
-    std::vector<int> step_fold_;                         // and its folded first biases
+    std::vector<std::vector<RoundedPlaces>> step_places_;
+    std::vector<int> step_fold_;  // and its folded first biases
 };
 
 // Both directions of a structure, with the base's steps, the first ones, and without.

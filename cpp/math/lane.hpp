@@ -11,6 +11,13 @@
 
 #include <cstdint>
 
+// The smaller and the larger one of two vectors of floats, the second one where either is NaN: by one instruction,
+// where GCC would make two of a choice.
+#if defined(__AVX512F__) && !defined(__clang__)
+#define HR_MIN_OF(a, b) __builtin_ia32_minps512_mask(a, b, V{}, -1, 4)
+#define HR_MAX_OF(a, b) __builtin_ia32_maxps512_mask(a, b, V{}, -1, 4)
+#endif
+
 // The processor's estimate of 1 / sqrt(x) for a vector of floats, where the compiler has a name for it.
 #if defined(__AVX512F__)
 #define HR_RSQRT_ESTIMATE(x) __builtin_ia32_rsqrt14ps512_mask(x, V{}, -1)
@@ -169,11 +176,17 @@ HR_FN V copy_sign(V magnitude, V sign) {
 // min, max and relu: a NaN in x stays NaN, as the comparison with it is false.
 template <class V>
 HR_FN V min(V x, Scalar<V> limit) {
+#ifdef HR_MIN_OF
+    if constexpr (is_single<V> && Lane<V>::width > 1) return HR_MIN_OF(splat<V>(limit), x);
+#endif
     return select(x > limit, splat<V>(limit), x);
 }
 
 template <class V>
 HR_FN V max(V x, Scalar<V> limit) {
+#ifdef HR_MAX_OF
+    if constexpr (is_single<V> && Lane<V>::width > 1) return HR_MAX_OF(splat<V>(limit), x);
+#endif
     return select(x < limit, splat<V>(limit), x);
 }
 
@@ -223,6 +236,16 @@ HR_FN V polynomial(V x, double c, Rest... rest) {
     return polynomial(x, rest...) * x + Scalar<V>(c);
 }
 
+// The same for B lanes, coefficient by coefficient, from that of the highest power down.
+template <int B, class V, class... Rest>
+HR_FN void polynomials(const V (&x)[B], V (&sum)[B], double highest, Rest... rest) {
+    for (int j = 0; j < B; ++j) sum[j] = splat<V>(highest);
+    const auto add = [&](double c) {
+        for (int j = 0; j < B; ++j) sum[j] = sum[j] * x[j] + Scalar<V>(c);
+    };
+    (add(rest), ...);
+}
+
 // 2^n for n within the normal exponents.
 template <class V>
 HR_FN V power_of_two(Int<V> n) {
@@ -237,21 +260,32 @@ struct ExpParts {
     V expm1_r;
 };
 
+// Of B lanes operation by operation, so that their chains of operations overlap.
+template <int B, class V>
+HR_FN void exp_parts(const V (&x)[B], ExpParts<V> (&parts)[B]) {
+    using F = Format<Scalar<V>>;
+    V shifted[B], r[B], q[B];
+    for (int j = 0; j < B; ++j) shifted[j] = x[j] * Scalar<V>(1.44269504088896340736) + F::round;
+    for (int j = 0; j < B; ++j) {
+        parts[j].n = bit_cast<Int<V>>(shifted[j]) - bit_cast<Int<V>>(splat<V>(F::round));
+        const V whole = shifted[j] - F::round;
+        r[j] = (x[j] - whole * F::ln2_high) - whole * F::ln2_low;
+    }
+    if constexpr (is_single<V>) {
+        polynomials(r, q, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 1.0 / 2);
+    } else {
+        polynomials(r, q, 1.0 / 6227020800.0, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320,
+                    1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 1.0 / 2);
+    }
+    for (int j = 0; j < B; ++j) parts[j].expm1_r = q[j] * (r[j] * r[j]) + r[j];
+}
+
 template <class V>
 HR_FN ExpParts<V> exp_parts(V x) {
-    using F = Format<Scalar<V>>;
-    const V shifted = x * Scalar<V>(1.44269504088896340736) + F::round;
-    const Int<V> n = bit_cast<Int<V>>(shifted) - bit_cast<Int<V>>(splat<V>(F::round));
-    const V whole = shifted - F::round;
-    const V r = (x - whole * F::ln2_high) - whole * F::ln2_low;
-    V q;
-    if constexpr (is_single<V>) {
-        q = polynomial(r, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040);
-    } else {
-        q = polynomial(r, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320, 1.0 / 362880,
-                       1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0);
-    }
-    return {n, q * (r * r) + r};
+    const V one[1] = {x};
+    ExpParts<V> parts[1];
+    exp_parts(one, parts);
+    return parts[0];
 }
 
 // ---- exponentials and logarithms --------------------------------------------------------------------------------

@@ -16,6 +16,13 @@ struct Op {
     int fresh = 0;   // in bf16: of what the network reads, numbers before this one were rounded by earlier ops
 };
 
+// How numbers in bf16 lie where products are of them (core/bf16.hpp).
+struct Bf16Layout {
+    int parts = 0;   // of each number; 0: products are exact
+    int step = 1;    // so many pairs are added at once
+    int copies = 1;  // of the weights for the way forth
+};
+
 // Ops, then the coordinates (a range of the transform's active ones) whose parameters they settle.
 struct Phase {
     int op_begin, op_end, coordinate_begin, coordinate_end;
@@ -105,7 +112,7 @@ struct NetworkStep {
     int n_passive;
     const int *passive_given, *passive_built;  // coordinates that are copied
     int64_t tape_units, tape_slopes;           // lines of the tape; slopes: of the activation, -1 if its value tells
-    bool bf16;                                 // products are of numbers rounded to bf16
+    Bf16Layout bf16;                           // of the numbers that products are of
     int64_t rounded, rounded_back;             // offsets in the flow's rounded weights, of either order
     int input_pairs;                           // where pairs of the inputs start among the lines of pairs
     int pairs, sums;                           // lines of pairs; sums of all layers together

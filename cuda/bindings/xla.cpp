@@ -24,15 +24,15 @@ class ProgramOnDevices {
         size_t base_steps;
         ContextScale context_scale;
         std::vector<T> weights;
-        bool bf16;
+        std::string matmul;  // of the flow on the CPU
     };
     explicit ProgramOnDevices(Parts parts) : parts_(std::move(parts)) {}
 
     DeviceProgram<T>& here() {
-        if (parts_.bf16)
+        if (parts_.matmul != "exact")
             throw std::invalid_argument(
-                "flow: expected exact products on a CUDA device, got matmul='bf16', which is of the CPU; call "
-                ".to('cpu') of the flow before headrace.jax takes it");
+                "flow: expected exact products on a CUDA device, got matmul='" + parts_.matmul +
+                "', which is of the CPU; call .to('cpu') of the flow before headrace.jax takes it");
         int device = 0;
         check_cuda(cudaGetDevice(&device), "current device");
         const std::lock_guard<std::mutex> lock(mutex_);
@@ -102,12 +102,12 @@ struct DeviceCore {
 // `handle` is that of the same flow on the CPU.
 template <class T>
 void open(int64_t handle, int features, int context, const std::string& base, const py::list& steps, size_t base_steps,
-          std::vector<double> mean, std::vector<double> std, const py::object& weights, bool bf16) {
+          std::vector<double> mean, std::vector<double> std, const py::object& weights, std::string matmul) {
     require(py::isinstance<Array<T>>(weights), "weights: expected a contiguous vector in the flow's dtype");
     const auto given = py::reinterpret_borrow<Array<T>>(weights);
     auto known = std::make_shared<ProgramOnDevices<T>>(typename ProgramOnDevices<T>::Parts{
         features, context, base_of(base), steps_of(steps), base_steps, ContextScale{std::move(mean), std::move(std)},
-        std::vector<T>(given.data(), given.data() + given.size()), bf16});
+        std::vector<T>(given.data(), given.data() + given.size()), std::move(matmul)});
     require((Handles<DeviceCore, T>::all().open_as(handle, std::move(known))), "handle: expected one that is not open");
 }
 
@@ -121,13 +121,15 @@ void bind_xla(py::module_& m) {
     m.def(
         "xla_open",
         [](bool is_double, int64_t handle, int features, int context, const std::string& base, const py::list& steps,
-           size_t base_steps, std::vector<double> mean, std::vector<double> std, const py::object& weights, bool bf16) {
+           size_t base_steps, std::vector<double> mean, std::vector<double> std, const py::object& weights,
+           std::string matmul) {
             const auto take = is_double ? &open<double> : &open<float>;
-            take(handle, features, context, base, steps, base_steps, std::move(mean), std::move(std), weights, bf16);
+            take(handle, features, context, base, steps, base_steps, std::move(mean), std::move(std), weights,
+                 std::move(matmul));
         },
         py::arg("is_double"), py::arg("handle"), py::arg("features"), py::arg("context"), py::arg("base"),
         py::arg("steps"), py::arg("base_steps"), py::arg("context_mean"), py::arg("context_std"), py::arg("weights"),
-        py::arg("bf16"));
+        py::arg("matmul"));
     bind_handles<DeviceCore>(m);
 }
 

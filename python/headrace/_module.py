@@ -116,8 +116,8 @@ class Module(Filed):
         arguments = self._made_for(cpu if self._device is None else _device.cuda())
         if self._device is not None:
             program: Program = _device.Program(self._device, dtype, *arguments)
-        elif self._products == "bf16":
-            program = cpu.ProgramF32(*arguments, bf16=True)
+        elif self._products in _device.BF16_PARTS:
+            program = cpu.ProgramF32(*arguments, bf16_parts=_device.BF16_PARTS[self._products])
         else:
             program = (cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64)(*arguments)
         if parameters is not None:
@@ -213,7 +213,7 @@ class Module(Filed):
 
     @property
     def matmul(self) -> str:
-        """How products of networks are computed: "exact", which is in `dtype`, "bf16", "tf32", "3xtf32"; see `to`."""
+        """How products of networks are computed: "exact", which is in `dtype`, "bf16", "tf32", ...; see `to`."""
         return self._products if self._device is None else self._device.matmul
 
     def to(self, device: str, matmul: str = "exact") -> Self:
@@ -224,10 +224,11 @@ class Module(Filed):
         Args:
             device: "cpu", "cuda:0", or "cuda", CuPy's current device.
             matmul: How products of networks are computed. "exact": in `dtype`. "bf16": on the CPU, with what a network
-                reads, its units and its weights rounded to 8 significant bits, and sums in float32 (docs/bf16.md). It
-                belongs to the density and is kept in files. "tf32": on the tensor cores of a CUDA device, with what a
-                network reads, its units, their gradients and its weights rounded to 11 significant bits. Both are for
-                float32 alone.
+                reads, its units and its weights rounded to 8 significant bits, and sums in float32 (docs/bf16.md).
+                "bf16x3" and "bf16x6": the same, but each number is a sum of two or three of 8 bits, which takes 3 or 6
+                products and keeps 16 bits, or float32's. These belong to the density and are kept in files. "tf32": on
+                the tensor cores of a CUDA device, with what a network reads, its units, their gradients and its weights
+                rounded to 11 significant bits. All but "exact" are for float32 alone.
 
         Raises:
             CudaUnavailable: there is no such device, or CuPy is not installed; the message says why.

@@ -72,8 +72,8 @@ class Structure:
         if core is None:
             return
         is_double = self.dtype == np.float64
-        parts, bf16 = self.flow._made_for(core), self.flow.matmul == "bf16"
-        core.xla_open(is_double, self.handle, *parts, self.program.weights(), bf16)
+        parts = self.flow._made_for(core)
+        core.xla_open(is_double, self.handle, *parts, self.program.weights(), self.flow.matmul)
         self._closed_on_devices = weakref.finalize(self, core.xla_close, is_double, self.handle)
 
     def __reduce__(self) -> Any:

@@ -75,17 +75,19 @@ def info() -> dict[str, Any]:
     """Version, instruction set in use (`HEADRACE_ISA` forces one), those usable here, threads, and CUDA or why not.
 
     "bf16" says whether the instruction set multiplies in bf16 itself ("native") or with float32 ("emulated"), to the
-    same bits. "cuda" names the devices and what the CUDA module was built for, or says why there is none to compute on.
+    same bits, or in tiles ("amx"), whose sums have another order. "cuda" names the devices and what the CUDA module was
+    built for, or says why there is none to compute on.
 
     >>> import headrace as hr
     >>> sorted(hr.info())
     ['bf16', 'cuda', 'isa', 'isas', 'threads', 'version']
     """
+    isa = cpu.isa()
     return {
         "version": cpu.__version__,
-        "isa": cpu.isa(),
+        "isa": isa,
         "isas": tuple(cpu.isas()),
-        "bf16": "native" if cpu.isa().endswith("_bf16") else "emulated",
+        "bf16": "amx" if "amx" in isa else "native" if isa.endswith("_bf16") else "emulated",
         "threads": cpu.num_threads(),
         "cuda": _cuda(),
     }

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._core import CudaUnavailable, cpu
+from headrace._core.device import BF16_PARTS
 from headrace._output import check_regular, printable, replacing
 from headrace._stored import Filed, Stored, header_of
 
@@ -240,8 +241,8 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     kind = type(module).__name__
     dtype = None if module.dtype is None else module.dtype.name
     header = {"format": FORMAT, "version": cpu.__version__, "dtype": dtype, **header_of(module)}
-    if module.matmul == "bf16":  # it belongs to the density; what is a matter of a device is in no file
-        header["matmul"] = "bf16"
+    if module.matmul in BF16_PARTS:  # it belongs to the density; what is a matter of a device is in no file
+        header["matmul"] = module.matmul
     text = json.dumps(header, allow_nan=False, separators=(",", ":"))
     arrays = {
         name: np.ascontiguousarray(array)
@@ -349,7 +350,7 @@ def _assemble(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
     dtype = header.pop("dtype")
     if dtype is not None:
         dtype = np.dtype(check.choice("dtype", dtype, ("float32", "float64")))
-    matmul = check.choice("matmul", header.pop("matmul"), ("bf16",)) if "matmul" in header else "exact"
+    matmul = check.choice("matmul", header.pop("matmul"), tuple(BF16_PARTS)) if "matmul" in header else "exact"
     module = Stored(header, arrays, dtype).build(Filed)
     if arrays:
         raise ValueError(f"expected no tensor {min(arrays)!r}")

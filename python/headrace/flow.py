@@ -45,8 +45,8 @@ class Flow(Derivatives):
         dtype: "float32" or "float64"; by default that of the transforms.
         standardize_context: ``(mean, std)``, shape (context,) each: the networks read (context - mean) / std. `fit`
             sets it.
-        matmul: How products of networks are computed on the CPU, "exact" or "bf16"; see `to`. By default as those of
-            the transforms.
+        matmul: How products of networks are computed on the CPU, "exact", "bf16", "bf16x3" or "bf16x6"; see
+            `to`. By default as those of the transforms.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.Flow([hr.Permutation([1, 0]), hr.Standardize([5.0, 0.0], [1.0, 2.0])], dtype="float64")
@@ -534,8 +534,9 @@ class Flow(Derivatives):
             time_budget: Seconds that all of this may take: the fit ends before a step that would exceed them, keeps the
                 best weights as ever, and says "time_budget". "cosine" comes to its end with the time. How many steps
                 that makes depends on the machine, so that such a fit is not the same twice.
-            matmul: How steps compute products of networks: "exact", on the CPU "bf16", on a device "tf32" or "3xtf32";
-                by default as the flow does, see `to`. The flow's own products judge held-out rows (docs/bf16.md).
+            matmul: How steps compute products of networks: "exact", on the CPU "bf16", "bf16x3" or "bf16x6", on a
+                device "tf32" or "3xtf32"; by default as the flow does, see `to`. The flow's own products judge held-out
+                rows (docs/bf16.md).
             gaussianize: Whether the first fit also sets a `headrace.Gaussianize` before that `Standardize`, if at least
                 50 rows are held out: it makes a column about normal where cross-validation says that rows gain by it.
                 "auto": if a trial of 400 steps is better on held-out rows with it than without, in fits of 4000 steps

@@ -152,7 +152,8 @@ class MAF(_Affine):
             continuous. `NSF` alone takes it, and says how.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
-        matmul: How products of networks are computed: "exact", or for float32 "bf16" (docs/bf16.md).
+        matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6"
+            (docs/bf16.md).
         **conditioner: Settings of the transforms, `Affine`.
 
     >>> import numpy as np, headrace as hr

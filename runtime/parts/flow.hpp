@@ -188,7 +188,7 @@ class Flow {
         const Value& dtype = stored.take("dtype");
         if (!dtype.is(Value::Kind::null)) stored.choice(dtype, "dtype", {"float32", "float64"});
         if (stored.has("matmul")) {
-            stored.choice("matmul", {"bf16"});
+            stored.choice("matmul", detail::Stored::matmul_names());
             if (dtype.is(Value::Kind::text) && dtype.text() != "float32")
                 stored.fail("dtype, matmul: expected float32 where products are in bf16");
         }

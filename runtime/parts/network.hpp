@@ -63,11 +63,11 @@ class Network {
                         std::to_string(width) + ")");
         layers_.back().activation = Activation::identity;
         if (is_described) describe(stored, hidden);
-        is_rounded_ = stored.is_rounded() && layers_.size() > 1;
-        if (!is_rounded_) return;
+        if (layers_.size() > 1) parts_ = stored.rounded_parts();
+        if (parts_ == 0) return;
         for (Layer<T>& layer : layers_) {
-            for (T& w : layer.weight) w = to_bf16(w, least_bf16_weight);
-            for (T& w : layer.join.weight) w = to_bf16(w, least_bf16_weight);
+            for (T& w : layer.weight) w = to_bf16(w, parts_, least_bf16_weight);
+            for (T& w : layer.join.weight) w = to_bf16(w, parts_, least_bf16_weight);
         }
     }
 
@@ -78,7 +78,7 @@ class Network {
     const std::vector<T>& outputs(const Scratch<T>& s) const { return s.sums[layers_.size() - 1]; }
 
     // A number as the network reads it.
-    T read(T x) const { return is_rounded_ ? to_bf16(x) : x; }
+    T read(T x) const { return parts_ > 0 ? to_bf16(x, parts_) : x; }
 
     // Room for a row. What is not computed yet is 0.
     void open(Scratch<T>& s) const {
@@ -199,7 +199,7 @@ class Network {
     }
 
     int columns_, context_;
-    bool is_rounded_ = false;
+    int parts_ = 0;  // of numbers rounded to bf16; 0: they are not
     std::vector<Layer<T>> layers_;
 };
 

@@ -40,17 +40,28 @@ Positive<T> positive(T x) {
 
 // To the nearest number of 8 significant bits, halves to even; what is smaller than `least` is 0.
 constexpr float least_bf16_value = 0x1p-63f, least_bf16_weight = 0x1p-47f;
-template <class T>
-T to_bf16(T x, float least = least_bf16_value) {
-    const float near = static_cast<float>(x);
-    if (near != near) return x;
-    if (!(std::abs(near) >= least)) return T(0);
+inline float nearest_bf16(float x, float least) {
+    if (x != x) return x;
+    if (!(std::abs(x) >= least)) return 0.0f;
     std::uint32_t bits;
-    std::memcpy(&bits, &near, sizeof bits);
+    std::memcpy(&bits, &x, sizeof bits);
     bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
     float rounded;
     std::memcpy(&rounded, &bits, sizeof rounded);
-    return T(rounded);
+    return rounded;
+}
+
+// The sum of so many of them, each of which is nearest to what those before it leave.
+template <class T>
+T to_bf16(T x, int parts, float least = least_bf16_value) {
+    float left = static_cast<float>(x);
+    T sum = T(0);
+    for (int i = 0; i < parts; ++i) {
+        const float part = nearest_bf16(left, least);
+        sum += T(part);
+        left -= part;
+    }
+    return sum;
 }
 
 enum class Activation { relu, tanh, elu, silu, gelu, softplus, leaky_relu, sigmoid, identity };

@@ -168,8 +168,16 @@ class Stored {
         return std::vector<bool>(p, p + t.size);
     }
 
-    // Whether products of networks are of numbers rounded to bf16.
-    bool is_rounded() const { return file_->header().entries().count("matmul") > 0; }
+    // Where products of networks are of numbers rounded to bf16, of how many parts these are; else 0.
+    int rounded_parts() const {
+        const auto& entries = file_->header().entries();
+        const auto found = entries.find("matmul");
+        return found == entries.end() ? 0 : 1 + choice(found->second, "matmul", matmul_names());
+    }
+    static const std::vector<std::string>& matmul_names() {
+        static const std::vector<std::string> names{"bf16", "bf16x3", "bf16x6"};
+        return names;
+    }
 
   private:
     Dtype own_dtype() const {

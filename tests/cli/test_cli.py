@@ -124,18 +124,19 @@ def test_every_flow(folder, result, name):
     assert result("sample", "f.safetensors", "-n", 2, "-o", "s.npy", *(["--context-row", 2.0] * bool(flow.context)))
 
 
-def test_products_in_bf16(folder, run, result):
+@pytest.mark.parametrize("matmul", ["bf16", "bf16x3", "bf16x6"])
+def test_products_in_bf16(matmul, folder, run, result):
     """They are kept in the file, and scored with."""
     np.save("t.npy", table())
-    result("fit", "t.npy", "-o", "f.safetensors", "--flow", "maf", "--matmul", "bf16", *SHORT)
+    result("fit", "t.npy", "-o", "f.safetensors", "--flow", "maf", "--matmul", matmul, *SHORT)
     flow = hr.load("f.safetensors")
-    assert flow.matmul == "bf16"
+    assert flow.matmul == matmul
     report = result("score", "f.safetensors", "t.npy", "-o", "s.npy")
     assert report["rows"] == 200
     cases.assert_same_bits(np.load("s.npy").ravel(), flow.log_prob(table()))
     code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--matmul", "fp8", *SHORT)
     assert code != 0
-    assert "matmul: expected 'exact' or 'bf16' on the CPU, got 'fp8'" in err
+    assert "matmul: expected 'exact', 'bf16', 'bf16x3' or 'bf16x6' on the CPU, got 'fp8'" in err
 
 
 def test_a_dual_ascent(folder, run, result):

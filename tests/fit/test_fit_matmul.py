@@ -8,6 +8,7 @@ import pytest
 import cases
 import headrace as hr
 import ranks
+from bf16_cases import PARTS
 from fitting import SHORT
 from headrace._fit import run as _run
 
@@ -20,22 +21,23 @@ def made(matmul="exact", **settings):
     return hr.MAF(3, transforms=2, hidden=(24, 24), matmul=matmul, **settings)
 
 
-def test_steps_are_those_of_a_flow_in_bf16():
+@pytest.mark.parametrize("rounded", PARTS)
+def test_steps_are_those_of_a_flow_in_bf16(rounded):
     """And what judges and comes out is the flow's own."""
-    own, mixed, exact, unrounded = made("bf16"), made(), made(), made("bf16")
+    own, mixed, exact, unrounded = made(rounded), made(), made(), made(rounded)
     losses = [
         flow.fit(X, matmul=matmul, **PLAIN).train_loss
-        for flow, matmul in ((own, None), (mixed, "bf16"), (exact, None), (unrounded, "exact"))
+        for flow, matmul in ((own, None), (mixed, rounded), (exact, None), (unrounded, "exact"))
     ]
     assert losses[0] == losses[1] != losses[2] == losses[3]
     cases.assert_same_bits(own.parameters, mixed.parameters)
     cases.assert_same_bits(exact.parameters, unrounded.parameters)
-    assert [flow.matmul for flow in (own, mixed, exact, unrounded)] == ["bf16", "exact", "exact", "bf16"]
-    assert "bf16" in repr(own)
+    assert [flow.matmul for flow in (own, mixed, exact, unrounded)] == [rounded, "exact", "exact", rounded]
+    assert rounded in repr(own)
     assert "bf16" not in repr(mixed)
     held_out = cases.rows(300, 3, "float32", "held out")
     flow = made()
-    history = flow.fit(X, validation=held_out, matmul="bf16", epochs=3, weight_decay=None, progress=False)
+    history = flow.fit(X, validation=held_out, matmul=rounded, epochs=3, weight_decay=None, progress=False)
     assert history.best_loss == pytest.approx(-flow.log_prob(held_out).mean(dtype="float64"), rel=1e-12)
 
 
@@ -140,7 +142,7 @@ def test_a_fit_that_was_stopped_goes_on(tmp_path, monkeypatch):
 def test_arguments():
     flow = made()
     for wrong in ("tf32", "fp8", 16):
-        with pytest.raises(ValueError, match="matmul: expected 'exact' or 'bf16' on the CPU, got"):
+        with pytest.raises(ValueError, match="matmul: expected 'exact', 'bf16', 'bf16x3' or 'bf16x6' on the CPU, got"):
             flow.fit(X, matmul=wrong, **PLAIN)
     with pytest.raises(ValueError, match="dtype, matmul: expected float32 or 'exact', got float64 and 'bf16'; call"):
         made(dtype="float64").fit(X, matmul="bf16", **PLAIN)

@@ -13,7 +13,7 @@ import pytest
 import cases
 import headrace as hr
 import reference
-from bf16_cases import COUPLINGS, NETWORKS, coupling_case, network_case
+from bf16_cases import COUPLINGS, NETWORKS, PARTS, coupling_case, network_case
 
 ROWS = (1, 3, 31, 64, 65, 130, 300)  # pairs of rows without a second one, tiles, sums of 128 rows, and their edges
 ALL = ("inputs", "parameters")
@@ -44,9 +44,10 @@ def live(masks, by_products):
     return found
 
 
+@pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", COUPLINGS)
-def test_a_coupling_has_the_gradients_of_the_reference(name):
-    transform, judge, inputs, active, context = coupling_case(name)
+def test_a_coupling_has_the_gradients_of_the_reference(name, matmul):
+    transform, judge, inputs, active, context = coupling_case(name, matmul)
     for n in ROWS:
         z = cases.rows(n, inputs + active, "float32", name, n)
         c = cases.rows(n, context, "float32", name, "context") if context else None
@@ -63,11 +64,12 @@ def test_a_coupling_has_the_gradients_of_the_reference(name):
         assert_gradients(transform, gradient, *judge.by_weights(read, by_products))
 
 
+@pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("sequential", [False, True])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_both_directions_have_the_gradients_of_the_reference(name, sequential):
+def test_both_directions_have_the_gradients_of_the_reference(name, sequential, matmul):
     """Level by level, too, where units of a level end inside a pair."""
-    transform, judge, dense = network_case(name)
+    transform, judge, dense = network_case(name, matmul)
     features = dense.features
     for n in ROWS if features < 20 else ROWS[1::3]:
         given = cases.rows(n, features, "float32", name, n)
@@ -93,10 +95,11 @@ def test_both_directions_have_the_gradients_of_the_reference(name, sequential):
         assert_gradients(transform, gradient, *judge.by_weights(read, live(dense.masks, by_products)))
 
 
+@pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", ["odd degrees", "wide levels", "panels"])
-def test_gradients_are_near_sums_in_float64(name):
+def test_gradients_are_near_sums_in_float64(name, matmul):
     """Of the same rounded numbers; where a gradient lies at the middle of two, either is right."""
-    transform, judge, dense = network_case(name)
+    transform, judge, dense = network_case(name, matmul)
     n = 9000  # of more than 8192 rows the sums are added in float64
     x, context = (cases.rows(n, size, "float32", name, size) for size in (dense.features, dense.context))
     grad = cases.rows(n, dense.features, "float32", name, "grad")
@@ -128,15 +131,16 @@ FLOWS = {
 }
 
 
-def made(name):
-    flow = cases.randomise(FLOWS[name](matmul="bf16"), 0.2, name)
+def made(name, matmul="bf16"):
+    flow = cases.randomise(FLOWS[name](matmul=matmul), 0.2, name)
     x = cases.rows(700, flow.features, "float32", name)
     return flow, x, cases.rows(700, flow.context, "float32", name, "context") if flow.context else None
 
 
+@pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", FLOWS)
-def test_threads_change_no_bit(name):
-    flow, x, context = made(name)
+def test_threads_change_no_bit(name, matmul):
+    flow, x, context = made(name, matmul)
     for n in (1, 40, 130, 700):
         rows, given = x[:n], None if context is None else context[:n]
         with hr.threads(1):
@@ -148,9 +152,10 @@ def test_threads_change_no_bit(name):
                 cases.assert_same_bits(np.asarray(a), np.asarray(b))
 
 
+@pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", FLOWS)
-def test_a_row_that_is_not_finite_spoils_only_itself(name):
-    flow, x, context = made(name)
+def test_a_row_that_is_not_finite_spoils_only_itself(name, matmul):
+    flow, x, context = made(name, matmul)
     want, score = flow.log_prob_and_score(x, context)
     bad = x.copy()
     bad[5, 0], bad[80, -1], bad[333, 0] = np.nan, np.inf, 1e38
@@ -164,14 +169,16 @@ def test_a_row_that_is_not_finite_spoils_only_itself(name):
     assert np.isnan(gradient).any()
 
 
+@pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", FLOWS)
-def test_gradients_are_near_those_of_the_unrounded_network(name):
-    flow, x, context = made(name)
+def test_gradients_are_near_those_of_the_unrounded_network(name, matmul):
+    flow, x, context = made(name, matmul)
+    precision = {"bf16": 1, "bf16x3": 2**-7, "bf16x6": 2**-11}[matmul]
     for n, most in ((1, 0.2), (2, 0.2), (700, 0.05)):
         rows, given = x[:n], None if context is None else context[:n]
         _, gradient = flow.nll_and_grad(rows, given)
         _, exact = flow.to("cpu").nll_and_grad(rows, given)
-        assert np.linalg.norm(gradient - exact) < most * np.linalg.norm(exact)
+        assert np.linalg.norm(gradient - exact) < most * precision * np.linalg.norm(exact)
         assert not np.array_equal(gradient, exact)
 
 
@@ -192,12 +199,13 @@ np.savez(sys.argv[3], **results)
 """
 
 
+@pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", ["maf", "realnvp", "residual", "gated", "planar"])
-def test_the_emulation_has_the_bits_of_the_instruction(name, tmp_path):
+def test_the_emulation_has_the_bits_of_the_instruction(name, matmul, tmp_path):
     sets = hr.info()["isas"]
     if not any(isa.endswith("_bf16") for isa in sets):
         pytest.skip("this processor has no instruction for bf16")
-    flow, x, context = made(name)
+    flow, x, context = made(name, matmul)
     flow.save(tmp_path / "flow")
     np.savez(tmp_path / "given.npz", x=x, **({} if context is None else {"context": context}))
     found = []

@@ -11,7 +11,7 @@ from .activations import ACTIVATIONS
 from .additive_spline import additive_knots
 from .autoregressive import MaskedAutoregressive
 from .bases import Independent, Logistic, Normal, NormalMixture, StandardNormal, StudentT, Uniform
-from .bf16 import RoundedNetwork, rounded, rounded_product, rounded_sums, sorted_units
+from .bf16 import RoundedNetwork, parts_of, rounded, rounded_product, rounded_sums, sorted_units
 from .coupling import Coupling
 from .derivatives import STEP, along, gradient, row_gradient
 from .flow import Flow
@@ -74,6 +74,7 @@ __all__ = [
     "gradient",
     "jacobian",
     "log_det_by_differences",
+    "parts_of",
     "philox",
     "philox_block",
     "positive",

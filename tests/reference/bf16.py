@@ -3,6 +3,9 @@
 A row's sums are taken over its inputs in the order of their levels, two by two, of each two the second one first. A
 multiply-add rounds once; before it, float64 holds the exact product of two bf16 numbers, and rounding a sum with it
 to float64 first does not change its rounding to float32.
+
+Numbers of several parts are each the sum of so many numbers of bf16: of a pair, all products of parts that count but
+the largest are summed from zero, then added, and then come the largest ones.
 """
 
 from dataclasses import dataclass
@@ -23,20 +26,60 @@ def rounded(x, least=LEAST_VALUE):
     return np.where(np.abs(x) < least, np.float32(0.0), nearest)
 
 
-def rounded_product(inputs, weights):
+def parts_of(x, parts, least=LEAST_VALUE):
+    """Each part is that nearest to what the parts before it leave; in float64."""
+    found, left = [], np.asarray(x, np.float32)
+    for _ in range(parts):
+        found.append(rounded(left, least))
+        with np.errstate(invalid="ignore"):
+            left = left - found[-1]
+    return [part.astype(np.float64) for part in found]
+
+
+def _products(parts):
+    """Which parts of a weight and of an input are multiplied: all but the largest, smaller ones first."""
+    return [(i, order - i) for order in range(parts - 1, 0, -1) for i in range(order, -1, -1)]
+
+
+def rounded_product(inputs, weights, parts=1, tiles=False):
     """Sums over the inputs ``(rows, in)`` of weights ``(out, in)``, as ``(rows, out)`` in float32."""
-    x, w = rounded(inputs).astype(np.float64), rounded(weights, LEAST_WEIGHT).astype(np.float64)
-    total = np.zeros((len(x), len(w)), np.float32)
-    for k in range(0, x.shape[1], 2):
+    x, w = parts_of(inputs, parts), parts_of(weights, parts, LEAST_WEIGHT)
+    n = x[0].shape[1]
+    if tiles:
+        return _tiled(x, w, [*_products(parts), (0, 0)])
+
+    def added(total, k, i, j):
         for member in (k + 1, k):
-            if member < x.shape[1]:
-                total = (total + x[:, member, None] * w[None, :, member]).astype(np.float32)
+            if member < n:
+                total = (total + x[j][:, member, None] * w[i][None, :, member]).astype(np.float32)
+        return total
+
+    total = np.zeros((len(x[0]), len(w[0])), np.float32)
+    for k in range(0, n, 2):
+        rest = np.zeros_like(total)
+        for i, j in _products(parts):
+            rest = added(rest, k, i, j)
+        total = added(total + rest, k, 0, 0)
     return total
 
 
-def rounded_sums(inputs, weights):
+def _tiled(x, w, products):
+    """In the order of AMX: of 16 pairs the even and the odd members from zero, both added, and this to the sum."""
+    n = x[0].shape[1]
+    total = np.zeros((len(x[0]), len(w[0])), np.float32)
+    for first in range(0, n, 32):
+        for i, j in products:
+            sums = [np.zeros_like(total), np.zeros_like(total)]
+            for k in range(first, min(n, first + 32)):
+                sums[k % 2] = (sums[k % 2] + x[j][:, k, None] * w[i][None, :, k]).astype(np.float32)
+            total = total + (sums[0] + sums[1])
+    return total
+
+
+def rounded_sums(inputs, weights, parts=1, tiles=False):
     """The same sums of the same products, in float64."""
-    return rounded(inputs).astype(np.float64) @ rounded(weights, LEAST_WEIGHT).astype(np.float64).T
+    x, w = parts_of(inputs, parts), parts_of(weights, parts, LEAST_WEIGHT)
+    return sum(x[j] @ w[i].T for i, j in [(0, 0), *_products(parts)])
 
 
 def sorted_units(masks, features, per_output, passive=None):
@@ -70,12 +113,17 @@ def sorted_units(masks, features, per_output, passive=None):
 
 @dataclass(frozen=True)
 class RoundedNetwork:
-    """As `Network`, of ReLU, in float32; ``orders`` are those of `sorted_units`."""
+    """As `Network`, of ReLU, in float32.
+
+    ``orders`` are those of `sorted_units`, ``parts`` those of each number, ``tiles`` says which order sums have.
+    """
 
     weights: list
     biases: list
     masks: list
     orders: list
+    parts: int = 1
+    tiles: bool = False
 
     def __call__(self, inputs):
         return self.values(inputs)[-1]
@@ -88,7 +136,7 @@ class RoundedNetwork:
         values = [np.asarray(inputs, np.float32)]
         for layer in range(len(self.weights)):
             order = self.orders[layer]
-            sums = rounded_product(values[-1][:, order], self.dense(layer)[:, order])
+            sums = rounded_product(values[-1][:, order], self.dense(layer)[:, order], self.parts, self.tiles)
             sums = sums + np.asarray(self.biases[layer], np.float32)
             values.append(np.maximum(sums, np.float32(0.0)) if layer + 1 < len(self.weights) else sums)
         return values
@@ -101,7 +149,7 @@ class RoundedNetwork:
         values, found = self.values(inputs), [by_outputs]
         for layer in reversed(range(len(self.weights))):
             order = self.orders[layer + 1]
-            by_value = product(found[0][:, order], self.dense(layer)[order].T)
+            by_value = product(found[0][:, order], self.dense(layer)[order].T, self.parts, self.tiles)
             found.insert(0, by_value if layer == 0 else np.where(values[layer] > 0, by_value, 0))
         return found[1:], found[0]
 
@@ -112,7 +160,7 @@ class RoundedNetwork:
             total = 0.0
             for begin in range(0, len(value), block):
                 rows = slice(begin, begin + block)
-                total = total + product(gradient[rows].T, value[rows].T)
+                total = total + product(gradient[rows].T, value[rows].T, self.parts, self.tiles)
             weights.append(np.where(self.masks[layer], total, 0))
             biases.append(gradient.sum(axis=0, dtype=np.float64))
         return weights, biases

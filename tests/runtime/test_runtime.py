@@ -282,8 +282,10 @@ def test_wrong_arguments_are_refused(runtime):
         lambda: hr.NSF(4, 1, transforms=2, hidden=(16,), residual=True, matmul="bf16"),
         lambda: hr.RealNVP(4, 1, transforms=2, hidden=(16, 16), link="linear", matmul="bf16"),
         lambda: hr.PlanarFlow(3, 2, context=2, hidden=(8,), matmul="bf16"),
+        lambda: hr.MAF(5, 2, transforms=3, hidden=(33, 20), matmul="bf16x3"),
+        lambda: hr.MAF(5, 2, transforms=3, hidden=(33, 20), matmul="bf16x6"),
     ],
-    ids=["one", "maf", "nsf", "realnvp", "planar"],
+    ids=["one", "maf", "nsf", "realnvp", "planar", "bf16x3", "bf16x6"],
 )
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_products_in_bf16(runtime, make, precision):
@@ -300,7 +302,8 @@ def test_products_in_bf16(runtime, make, precision):
         assert np.median(error) < 1e-5
         assert (error < 1e-4).mean() > 0.85
         assert error.max() < 0.1
-        assert np.median(error) <= 0.3 * np.median(change)
+        if flow.matmul == "bf16":
+            assert np.median(error) <= 0.3 * np.median(change)
 
 
 # ---- samples --------------------------------------------------------------------------------------------------------

@@ -26,19 +26,25 @@ NETWORKS = {  # keywords of cases.made: an additive map, and a context by which 
 }
 
 
-def coupling_case(name):
+PARTS = {"bf16": 1, "bf16x3": 2, "bf16x6": 3}
+TILES = "amx" in hr.info()["isa"]  # whose sums have another order
+
+
+def coupling_case(name, matmul="bf16"):
     inputs, hidden, active, context = COUPLINGS[name]
     dense = cases.dense_network(inputs, hidden, active, context, outputs=("shift",), key=(name,)).astype("float32")
     passive = list(range(inputs))
     made = hr.Coupling.from_dense(
         *dense.arrays[:2], passive=passive, features=inputs + active, context=context, map="additive"
     )
-    judge = reference.RoundedNetwork(*dense.arrays, reference.sorted_units(dense.masks, inputs, 1, passive))
-    return made.to("cpu", "bf16"), judge, inputs, active, context
+    orders = reference.sorted_units(dense.masks, inputs, 1, passive)
+    judge = reference.RoundedNetwork(*dense.arrays, orders, PARTS[matmul], TILES)
+    return made.to("cpu", matmul), judge, inputs, active, context
 
 
-def network_case(name, **settings):
+def network_case(name, matmul="bf16", **settings):
     dense = cases.made(outputs=settings.pop("outputs", ("shift",)), key=(name,), **NETWORKS[name]).astype("float32")
     made = hr.MaskedAutoregressive.from_dense(*dense.arrays, context=dense.context, **{"map": "additive", **settings})
     orders = reference.sorted_units(dense.masks, dense.features, len(dense.outputs))
-    return made.to("cpu", "bf16"), reference.RoundedNetwork(*dense.arrays, orders), dense
+    judge = reference.RoundedNetwork(*dense.arrays, orders, PARTS[matmul], TILES)
+    return made.to("cpu", matmul), judge, dense

@@ -14,6 +14,15 @@ HR_FN int pairs_below(const NetworkStep<float>& s, const Layer& layer) {
     return layer.below < 0 ? s.input_pairs : s.layers[layer.below].pairs;
 }
 
+// The pairs of which n numbers are all, or are the only ones that count.
+HR_FN int whole_pairs(const NetworkStep<float>& s, int n) {
+    return n / (2 * s.bf16.step) * s.bf16.step;
+}
+
+HR_FN int pairs_with(const NetworkStep<float>& s, int n) {
+    return whole_pairs(s, n + 2 * s.bf16.step - 1);
+}
+
 HR_FN bool needs_rounding(const Layer& layer, const Op& op) {
     return layer.below < 0 && op.fresh < op.k1;
 }
@@ -30,8 +39,8 @@ HR_FN void bf16_op(const NetworkStep<float>& s, const Call<float>& call, const O
     a.block = layer.block;
     a.unit = op.row;
     a.units = op.rows;
-    a.pair0 = op.k0 / 2;  // a pair of which one is not known is left to the op that finishes
-    a.pair1 = op.finish ? (op.k1 + 1) / 2 : op.k1 / 2;
+    a.pair0 = whole_pairs(s, op.k0);  // pairs of which some number is not known are left to the op that finishes
+    a.pair1 = op.finish ? pairs_with(s, op.k1) : whole_pairs(s, op.k1);
     a.input = pairs;
     a.output = b.units + int64_t(layer.product + op.row) * b.height;
     a.stride = b.height;
@@ -68,8 +77,8 @@ HR_FN void tell_sums(Bf16Sums& a, const NetworkStep<float>& s, const Call<float>
     a.block = layer.block;
     a.first = first;
     a.end = end;
-    a.pair0 = op.k0 / 2;
-    a.pair1 = op.k1 / 2;
+    a.pair0 = whole_pairs(s, op.k0);
+    a.pair1 = whole_pairs(s, op.k1);
     a.input = b.pairs + pairs_below(s, layer);
     a.sums = b.sums + layer.sums;
     a.stride = b.stride;
@@ -89,7 +98,7 @@ HR_FN bool bf16_op(const NetworkStep<float>& s, const Call<float>& call, const O
     a.unit = op.row;
     a.end = op.row + op.rows;
     a.alone = !own.whole;
-    a.pair = op.k1 % 2 ? op.k1 / 2 : -1;
+    a.pair_end = pairs_with(s, op.k1);
     a.bias = call.weights + s.weights + layer.bias;
     a.product = b.units + layer.product;
     a.value = own.whole ? b.units + layer.value : a.product;
@@ -113,7 +122,7 @@ HR_FN void bf16_later(const NetworkStep<float>& s, const Call<float>& call, cons
                       const SmallBuffers<float>& b) {
     const Layer& layer = s.layers[op.layer];
     const int end = Bf16Blocks(layer, op).end, blocks = (layer.live + bf16_units - 1) / bf16_units;
-    if (end >= blocks || op.k0 / 2 >= op.k1 / 2) return;
+    if (end >= blocks || whole_pairs(s, op.k0) >= whole_pairs(s, op.k1)) return;
     Bf16Sums a;
     tell_sums(a, s, call, op, b, end, blocks);
     call.bf16->add(a);
@@ -137,8 +146,8 @@ HR_FN void bf16_columns(const NetworkStep<float>& s, const Tape<float>& t, const
     a.back = layer.back;
     a.column = args.column;
     a.columns = columns;
-    a.pair0 = op.row0 / 2;
-    a.pair1 = (op.row1 + 1) / 2;
+    a.pair0 = whole_pairs(s, op.row0);
+    a.pair1 = pairs_with(s, op.row1);
     a.grad = as_pairs(t.at(t.chain.tape.pairs + layer.grad_pairs));
     a.output = args.output;
     a.gate = args.gate;

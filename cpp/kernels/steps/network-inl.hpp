@@ -155,7 +155,7 @@ HR_FN void run_step(const NetworkStep<T>& s, const Chain<T>& chain, const Call<T
             const Layer& layer = s.layers[op.layer];
             const bool is_folded = folded && layer.below < 0;
             if constexpr (sizeof(T) == sizeof(float))
-                if (s.bf16) {
+                if (s.bf16.parts > 0) {
                     bf16_op(s, call, op, input, b);
                     if (op.finish && layer.sweep) finish_units(s, layer, op.row, op.rows, b);
                     if (op.finish) bf16_values(call, layer, op, b);
@@ -206,7 +206,7 @@ HR_FN void run_step(const NetworkStep<T>& s, const Chain<T>&, const Call<T>& cal
             const Op& op = s.small_plan.ops[i];
             const Layer& layer = s.layers[op.layer];
             if constexpr (sizeof(T) == sizeof(float))
-                if (s.bf16) {
+                if (s.bf16.parts > 0) {
                     if (!bf16_op(s, call, op, input, b)) {
                         for (int m = 0; m < op.rows; m += row_block)
                             finish_units(layer, op.row + m, op.rows - m < row_block ? op.rows - m : row_block, b);
@@ -375,7 +375,7 @@ HR_FN void back_op(const NetworkStep<T>& s, const Tape<T>& t, const Call<T>& cal
     a.column = begin;
     bool is_done = false;
     if constexpr (sizeof(T) == sizeof(float))
-        if (s.bf16) {
+        if (s.bf16.parts > 0) {
             if (layer.below >= 0 || read.first < read.end_of(layer.in)) round_gradients(t, call, layer, op, units);
             if (begin < end) bf16_columns(s, t, call, layer, op, a, end - begin);
             is_done = true;
@@ -399,7 +399,7 @@ HR_FN void backward_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T
         const T* lines = layer.below < 0 ? t.state(read) + input : units + s.layers[layer.below].value * height;
         T* const panels = t.panels(network, layer.panel);
         if constexpr (sizeof(T) == sizeof(float))
-            if (s.bf16) return call.bf16->panels(lines, layer.in, height, t.rows, as_pairs(panels));
+            if (s.bf16.parts > 0) return call.bf16->panels(lines, layer.in, height, t.rows, as_pairs(panels));
         to_panels(lines, layer.in, height, t.vectors, panels);
     };
     // Before they are overwritten: at once where slopes replace values or layers take turns, else layer by layer.
@@ -434,7 +434,7 @@ HR_FN void backward_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T
     }
     while (back.weights && transposed > 0) transpose_inputs(--transposed);
     if constexpr (sizeof(T) == sizeof(float))
-        if (s.bf16 && back.weights) gradients_of_rows(s, t, call, units, network);
+        if (s.bf16.parts > 0 && back.weights) gradients_of_rows(s, t, call, units, network);
     if (s.reads_built) carry_passive();
 }
 

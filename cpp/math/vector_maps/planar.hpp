@@ -22,7 +22,7 @@
 namespace headrace {
 namespace {
 
-// h of the planar map at v: its value, and its first and second derivative.
+// h of the planar map at v, at B lanes at once: its value, and its first and second derivative.
 template <class V>
 struct Bend {
     V value, slope, curvature;
@@ -34,16 +34,24 @@ struct TanhBend {
 
     // The slope as sech² and its rest as tanh²; beyond `far` both are at their limits. At most 3.2 ulp for value and
     // slope, 7.5 for the rest.
-    template <class V>
-    HR_FN static Bend<V> at(V v, const MapOptions<Scalar<V>>&) {
+    template <int B, class V>
+    HR_FN static void at(const V (&v)[B], const MapOptions<Scalar<V>>&, Bend<V> (&bend)[B]) {
         using T = Scalar<V>;
         constexpr T far = is_single<V> ? T(40) : T(350);
-        const ExpParts<V> parts = exp_parts(min(abs(v), far) * T(2));
-        const V power = power_of_two<V>(parts.n);
-        const V e = parts.expm1_r * power + (power - T(1));  // expm1, as nothing overflows
-        const V r = T(1) / (e + T(2));
-        const V value = copy_sign(e * r, v), slope = r * (T(1) - r) * T(4);
-        return {value, slope, value * slope * T(-2), value * value};
+        V twice[B], e[B], r[B];
+        ExpParts<V> parts[B];
+        for (int j = 0; j < B; ++j) twice[j] = min(abs(v[j]), far);
+        for (int j = 0; j < B; ++j) twice[j] += twice[j];
+        exp_parts(twice, parts);
+        for (int j = 0; j < B; ++j) {
+            const V half = power_of_two<V>(parts[j].n - 1);
+            e[j] = parts[j].expm1_r * half + (half - T(0.5));  // half of expm1, as nothing overflows
+        }
+        for (int j = 0; j < B; ++j) r[j] = T(1) / (e[j] + T(1));
+        for (int j = 0; j < B; ++j) {
+            const V value = copy_sign(e[j] * r[j], v[j]), slope = r[j] * (T(2) - r[j]);
+            bend[j] = {value, slope, value * slope * T(-2), value * value};
+        }
     }
 
     // v with v + (s - 1) tanh v = y, B lanes at once. Halley's method, kept between bounds by bisection: the left side
@@ -71,8 +79,8 @@ struct TanhBend {
         }
         for (int round = 0; round < solve_rounds; ++round) {
             Int<V> open{};
+            at(v, o, bend);
             for (int j = 0; j < B; ++j) {
-                bend[j] = at(v[j], o);
                 const V excess = s[j] - T(1);
                 const V part = excess * bend[j].value, residual = (v[j] - target[j]) + part;
                 const auto is_open = abs(residual) > (v[j] + abs(part)) * rounding;  // false for NaN
@@ -99,20 +107,29 @@ struct TanhBend {
 
 // v for positive v, slope v for the rest.
 struct LeakyReluBend {
-    template <class V>
-    HR_FN static Bend<V> at(V v, const MapOptions<Scalar<V>>& o) {
-        const V slope = select(v > Scalar<V>(0), splat<V>(1), V{} + o.slope);
-        return {v * slope, slope, V{}, Scalar<V>(1) - slope};
+    template <int B, class V>
+    HR_FN static void at(const V (&v)[B], const MapOptions<Scalar<V>>& o, Bend<V> (&bend)[B]) {
+        for (int j = 0; j < B; ++j) {
+            const V slope = select(v[j] > Scalar<V>(0), splat<V>(1), V{} + o.slope);
+            bend[j] = {v[j] * slope, slope, V{}, Scalar<V>(1) - slope};
+        }
     }
     template <int B, class V>
     HR_FN static void solve(const V (&y)[B], const V (&s)[B], const MapOptions<Scalar<V>>& o, V (&v)[B],
                             Bend<V> (&bend)[B], const V* = nullptr) {
-        for (int j = 0; j < B; ++j) {
+        for (int j = 0; j < B; ++j)
             v[j] = y[j] / select(y[j] > Scalar<V>(0), s[j], (s[j] - Scalar<V>(1)) * o.slope + Scalar<V>(1));
-            bend[j] = at(v[j], o);
-        }
+        at(v, o, bend);
     }
 };
+
+template <class H, class V>
+HR_FN Bend<V> bend_at(V v, const MapOptions<Scalar<V>>& o) {
+    const V one[1] = {v};
+    Bend<V> bend[1];
+    H::at(one, o, bend);
+    return bend[0];
+}
 
 template <class H>
 struct Planar {
@@ -225,11 +242,12 @@ struct Planar {
     template <int B, class V, class P>
     HR_FN static void forward(const V (&sum)[B], const P& p, int features, const MapOptions<Scalar<V>>& o,
                               V (&amount)[B], V (&factor)[B][1]) {
+        Bend<V> h[B];
+        H::at(sum, o, h);
         for (int j = 0; j < B; ++j) {
             const V s = p(2 * features + 1, j);
-            const Bend<V> h = H::at(sum[j], o);
-            amount[j] = h.value;
-            factor[j][0] = determinant(h, s);
+            amount[j] = h[j].value;
+            factor[j][0] = determinant(h[j], s);
         }
     }
     template <int B, class V, class P>
@@ -283,7 +301,7 @@ struct Planar {
             H::solve({r.given}, {s}, o, v, bend, &r.latent);
             h = bend[0];
         } else {
-            h = H::at(r.given, o);
+            h = bend_at<H>(r.given, o);
         }
         const V det = determinant(h, s), by_log = (inverse ? -grad_log_det : grad_log_det) / det;
         V by_sum = (inverse ? -r.dot : r.dot) * h.slope + by_log * excess * h.curvature;

@@ -26,6 +26,7 @@ from headrace import _core
 from headrace._core import CudaUnavailable
 
 __all__ = [
+    "BF16_PARTS",
     "Adam",
     "Ascent",
     "Device",
@@ -42,7 +43,10 @@ __all__ = [
 CuPyArray = Any
 Stream = Any  # of CuPy
 
-MATMULS = {"cpu": ("exact", "bf16"), "cuda": ("exact", "tf32", "3xtf32")}
+BF16_PARTS = {"bf16": 1, "bf16x3": 2, "bf16x6": 3}
+"""Products of numbers in bf16, and of how many such numbers each is the sum."""
+
+MATMULS = {"cpu": ("exact", *BF16_PARTS), "cuda": ("exact", "tf32", "3xtf32")}
 
 CACHES: list[Callable[[], None]] = []
 """Functions that let go of device memory which other libraries keep for later; the room that knows them adds them."""
@@ -87,7 +91,7 @@ def matmul_on_cpu(matmul: Any) -> str:
     """
     if matmul in MATMULS["cpu"]:
         return str(matmul)
-    raise ValueError(f"matmul: expected 'exact' or 'bf16' on the CPU, got {matmul!r}")
+    raise ValueError(f"matmul: expected 'exact', 'bf16', 'bf16x3' or 'bf16x6' on the CPU, got {matmul!r}")
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace import _arguments as check
+from headrace._core.device import BF16_PARTS
 from headrace._stored import header_of
 from headrace.convert._parts import Numbers
 from headrace.convert._verify import verify_made
@@ -67,8 +68,10 @@ def opened_flow(flow: Any, dtype: str | None = None) -> tuple[Flow, dict[str, An
     """The flow on the CPU and perhaps in another dtype, its file's header, and copies of its file's arrays by name."""
     if not isinstance(flow, Flow):
         raise TypeError(f"flow: expected a headrace.Flow, got {check.kind_of(flow)}")
-    if flow.matmul == "bf16":
-        raise ValueError("matmul: expected 'exact', as PyTorch's products are, got 'bf16'; call flow.to('cpu')")
+    if flow.matmul in BF16_PARTS:
+        raise ValueError(
+            f"matmul: expected 'exact', as PyTorch's products are, got {flow.matmul!r}; call flow.to('cpu')"
+        )
     flow = flow.to("cpu") if dtype is None else flow.to("cpu").astype(dtype)
     arrays = {**flow.named_parameters(), **flow._fixed_arrays()}
     return flow, header_of(flow), {name: np.array(array) for name, array in arrays.items()}

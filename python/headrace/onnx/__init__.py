@@ -15,6 +15,7 @@ import numpy as np
 
 from headrace import _arguments as check
 from headrace._core import cpu
+from headrace._core.device import BF16_PARTS
 from headrace._output import replacing
 from headrace._stored import header_of
 
@@ -44,9 +45,9 @@ def write(flow: Any, path: str | os.PathLike[str], verb: str) -> None:
 def graph_of(flow: Any, verb: str) -> Any:
     """The checked ``onnx.ModelProto`` of a verb; see `headrace.Flow.to_onnx`."""
     check.choice("verb", verb, VERBS)
-    if flow.matmul == "bf16":
+    if flow.matmul in BF16_PARTS:
         raise ValueError(
-            "matmul: expected 'exact' for a graph, whose products are in float32, got 'bf16'; call .to('cpu')"
+            f"matmul: expected 'exact' for a graph, whose products are in float32, got {flow.matmul!r}; call .to('cpu')"
         )
     header = header_of(flow)
     features, columns, to_data = header["features"], header["context"], verb == "to_data"

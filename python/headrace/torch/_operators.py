@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from headrace import files
-from headrace._core.device import MATMULS
+from headrace._core.device import BF16_PARTS, MATMULS
 from headrace.flow import Flow
 
 __all__ = ["Compiled", "compiled", "library", "log_prob", "log_prob_and_unit", "ops"]
@@ -41,9 +41,9 @@ class Compiled:
 
     def replace(self, flow: Flow) -> None:
         """Stand for another flow of the same sizes from now on."""
-        if "bf16" in (flow.matmul, self.matmul):  # which is part of the density, as "tf32" on a device is not
+        if {flow.matmul, self.matmul} & BF16_PARTS.keys():  # part of the density, as "tf32" on a device is not
             self.matmul = flow.matmul
-        self.flow = flow.to("cpu", "bf16" if flow.matmul == "bf16" else "exact")
+        self.flow = flow.to("cpu", flow.matmul if flow.matmul in BF16_PARTS else "exact")
         self.mark = self._of_what_is_fixed()
         self._placed: dict[tuple[torch.dtype, torch.device], Flow] = {}
 
@@ -54,7 +54,7 @@ class Compiled:
         if found is None:
             if parameters.dtype not in _NUMPY:
                 raise TypeError(f"parameters: expected float32 or float64, got {parameters.dtype}; call .float()")
-            if self.matmul == "bf16" and (parameters.is_cuda or parameters.dtype != torch.float32):
+            if self.matmul in BF16_PARTS and (parameters.is_cuda or parameters.dtype != torch.float32):
                 got = f"{parameters.dtype} on {parameters.device}"
                 raise ValueError(
                     f"matmul: expected parameters in float32 on the CPU for products in bf16, got {got}; "

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from headrace import _arguments as check
 from headrace import files
+from headrace._core.device import BF16_PARTS
 from headrace._one_flow import no_flow
 from headrace.flow import Flow
 from headrace.torch import _autograd, _noise
@@ -239,7 +240,8 @@ class FlowModule(_Module):
             raise no_flow("a Flow", flow)
         own = self._entry.flow
         fixed = ("_chain", "_base", "_standardize_context")
-        if "bf16" in {flow.matmul, own.matmul} or any(getattr(flow, name) is not getattr(own, name) for name in fixed):
+        rounded = {flow.matmul, own.matmul} & BF16_PARTS.keys()
+        if rounded or any(getattr(flow, name) is not getattr(own, name) for name in fixed):
             self._become("flow", flow)  # another structure, or another standardisation after a fit
         with torch.no_grad():
             self.vector.copy_(torch.as_tensor(flow._vector()))

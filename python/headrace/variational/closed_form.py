@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import ops
+from headrace._core.device import BF16_PARTS
 from headrace.bases import Normal, StandardNormal
 from headrace.flow import Flow
 from headrace.transforms.fixed import Standardize
@@ -41,7 +42,7 @@ def why_not(teacher: Flow, student: Flow) -> str:
     reads = np.zeros((n, n))  # who depends on whom in any transform
     for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):
         interior = flow._interior
-        if flow.matmul == "bf16":
+        if flow.matmul in BF16_PARTS:
             return f"the {name}'s products are in bf16"  # and networks are made anew here
         if not isinstance(interior.base, (StandardNormal, Normal)):
             return f"the {name}'s base {interior.base!r} is not normal"
