@@ -244,10 +244,12 @@ struct FragmentSums {
     }
 };
 
-// Eight terms of N blocks: x[h][q] is the lane's term of half h in row q, w[j][h] its weight of block j.
-template <int N>
+// Eight terms of N blocks: x[h][q] is the lane's term of half h in row q, w[j][h] its weight of block j, sums[j] what
+// it has of them, for both halves of the tile.
+template <int N, int M>
 __device__ __forceinline__ void add_eight_terms(bool split_factors, const float (&x)[2][4], const float (&w)[N][2],
-                                                FragmentSums& sums) {
+                                                float (&sums)[M][2][4]) {
+    static_assert(N <= M);
     constexpr int together = N < 2 ? N : 2;  // blocks, whose products do not wait for each other
     uint32_t a[2][4], a_rest[2][4];
 #pragma unroll
@@ -289,7 +291,7 @@ __device__ __forceinline__ void add_eight_terms(bool split_factors, const float 
 #pragma unroll
                 for (int m = 0; m < 2; ++m)
 #pragma unroll
-                    for (int i = 0; i < 4; ++i) sums.of[first + j][m][i] += c[j][m][i];
+                    for (int i = 0; i < 4; ++i) sums[first + j][m][i] += c[j][m][i];
         } else {  // rounding toward zero is nothing beside that of factors
 #pragma unroll
             for (int j = 0; j < together; ++j)
@@ -298,7 +300,7 @@ __device__ __forceinline__ void add_eight_terms(bool split_factors, const float 
 #pragma unroll
             for (int j = 0; j < together; ++j)
 #pragma unroll
-                for (int m = 0; m < 2; ++m) add_product(a[m], b[j], sums.of[first + j][m]);
+                for (int m = 0; m < 2; ++m) add_product(a[m], b[j], sums[first + j][m]);
         }
     }
 }
@@ -350,7 +352,7 @@ __device__ void sum_in_fragments(bool split_factors, const Lines<float, in_share
 #pragma unroll
                 for (int j = 0; j < N; ++j) own_w[j][i] = four[j].x[2 * h + i];
             }
-            add_eight_terms<N>(split_factors, own_x, own_w, sums);
+            add_eight_terms<N>(split_factors, own_x, own_w, sums.of);
         }
     }
 }
