@@ -72,7 +72,11 @@ WHOLE = {
     "cuda/kernels/gradient.cu": (
         Loop("on the tape, exact", r"^there_and_back<float>", "FFMA", 64, ("LD.128", 16), 0.34),
         Loop("back, exact", r"^there_and_back<float>", "FFMA", 32, ("LDG.128", 8), 0.42),
-        Loop("sums over rows", r"^sum_products<float>", "FFMA", 128, ("LDS.128", 3), 0.65),
+    ),
+    "cuda/kernels/row_sums.cu": (
+        Loop("sums over rows, exact", r"^sum_products<float>", "FFMA", 128, ("LDS.128", 3), 0.65),
+        # Both kinds of products.
+        Loop("sums over rows, TF32 and 3xTF32", r"^sum_products_in_fragments", "HMMA", 64, ("LDG.128", 8), 0.1),
     ),
     "cuda/kernels/dual_ascent.cu": (
         Loop("ascent, product of ten features", r"^step_rows<.*float.*>", "FFMA", 40, ("LDS.128", 2), 0.70),

@@ -131,15 +131,12 @@ def test_factors_are_rounded_and_sums_are_not(device):
     assert np.all(log_det == 0)
 
 
-def test_on_the_way_back_too_but_not_in_the_sums_over_rows(device):
+def test_on_the_way_back_too(device):
+    """Sums over rows are judged in test_cuda_row_sums.py."""
     twin, weights, _, x, context = one_product(device)
     grad, by_row = cases.rows(37, 19, "float32", "grad"), np.zeros(37, "float32")
-    by_x, by_context, by_parameters = twin.inverse_vjp(
-        x, grad, by_row, context, wrt=("inputs", "context", "parameters")
-    )
+    by_x, by_context = twin.inverse_vjp(x, grad, by_row, context, wrt=("inputs", "context"))
     assert_a_product(np.hstack([by_x, by_context]), np.pad(grad, ((0, 0), (0, 4))), grad, -weights)
-    exact = Twin(device, twin.library).inverse_vjp(x, grad, by_row, context, wrt=("parameters",))[0]
-    cases.assert_same_bits(by_parameters, exact)
 
 
 def errors(twin, x, weights):
