@@ -19,7 +19,8 @@ __global__ void __launch_bounds__(network_warps* warp_rows, in_shared ? 2 : 1)
     const Rounds rounds = rounds_of<T>(kind, blocks);
     for_sums(
         team, scratch, blocks, lines, [&](int b) { return Terms{0, sums[b].terms}; },
-        [&](int b, Terms part, const PartialSums<T>& partial) {
+        [&](const BlockPart& of, Terms part, const PartialSums<T>& partial) {
+            const int b = of.block;
             const int ends[most_blocks_at_once] = {sums[b].terms, part.end};
             sum_unit_products(kind, rounds, weights, row + sums[b].first, sums[b].count, given, part, ends, partial,
                               built.from(sums[b].first + sums_at_once));
@@ -39,7 +40,8 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     const Lines<T, false> given{workspace}, built = given.from(lines);
     for_sums(
         team, scratch, blocks, lines, [&](int b) { return Terms{0, sums[b].terms}; },
-        [&](int b, Terms part, const PartialSums<T>& partial) {
+        [&](const BlockPart& of, Terms part, const PartialSums<T>& partial) {
+            const int b = of.block;
             sum_input_products(kind, weights, row, sums[b].first, sums[b].count, given, part, partial);
         },
         [&](int b, int m, T total) {

@@ -54,7 +54,9 @@ def test_a_large_stack_of_a_hot_kernel_is_told():
 
 def test_what_kernels_of_chains_are_told_is_read_in_place():
     """Where a kernel takes the address of a parameter that is not so, every thread gets a copy of it on its stack."""
-    told = re.compile(r"(?<!\w)(const __grid_constant__ )?(?:DeviceChain|Call|Back|SumTasks|Tapes|WeightGradient)<\w+> \w+(?=[,)])")
+    told = re.compile(
+        r"(?<!\w)(const __grid_constant__ )?(?:DeviceChain|Call|Back|SumTasks|Tapes|WeightGradient)<\w+> \w+(?=[,)])"
+    )
     seen = 0
     for name in ("chain.cu", "gradient.cu", "row_sums.cu", "weights.cu"):
         text = (ROOT / "cuda" / "kernels" / name).read_text()

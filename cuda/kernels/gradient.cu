@@ -248,9 +248,10 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
     };
     for_sums(
         team, partial, end - begin, layer.out, terms,
-        [&](int b, Terms part, const PartialSums<T>& sums) {
-            const BackOp& op = ops[begin + b];
-            sum_input_products(t.d.products, weights, layer.row, op.column, op.columns, grads, part, sums);
+        [&](const BlockPart& of, Terms part, const PartialSums<T>& sums) {
+            const BackOp& op = ops[begin + of.block];
+            sum_input_products(t.d.products, weights, layer.row, op.column + of.first,
+                               smaller(of.count, op.columns - of.first), grads, part, sums);
         },
         [&](int b, int m, T total) {
             const BackOp& op = ops[begin + b];
@@ -369,22 +370,25 @@ __device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& 
         });
 }
 
-// Tiles of rows from `first` on there and back. A tile's tape is its own where the sums over rows need it, else the
-// block's. `bad` becomes 1 if a row is not finite.
+// Tiles of `tile_rows` rows from `first` on there and back. A tape has room for 32 rows, of which a narrow tile has its
+// part. It is that of these rows alone where the sums over rows need it, else the block's. `bad` becomes 1 if a row is
+// not finite.
 template <class T>
 __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     there_and_back(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call,
-                   const __grid_constant__ Back<T> back, int64_t first, int64_t tiles, bool own_tapes, T* tapes,
-                   int* bad) {
+                   const __grid_constant__ Back<T> back, int64_t first, int64_t tiles, int tile_rows, bool own_tapes,
+                   T* tapes, int* bad) {
     HR_DYNAMIC_SHARED(T, scratch);
-    const Team team = Team::of_block();
+    const Team team = Team::of_block(tile_rows);
+    const int of_tape = warp_rows / tile_rows;
     const WarpSums<T> sums{scratch + team.warps * sums_at_once * sum_line}, bases{sums.p + team.warps * warp_rows};
     TileState<T, false, true> state;
     state.partial = scratch;
     for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const int64_t row = first + tile * warp_rows;
-        const int rows = int(smaller(int64_t(warp_rows), call.rows - row));
-        const Tape<T> t{d, {tapes + (own_tapes ? tile : int64_t(blockIdx.x)) * d.tape.lines * warp_rows}};
+        const int64_t row = first + tile * tile_rows;
+        const int rows = int(smaller(int64_t(tile_rows), call.rows - row));
+        T* const tape = tapes + (own_tapes ? tile / of_tape : int64_t(blockIdx.x)) * d.tape.lines * warp_rows;
+        const Tape<T> t{d, {tape + tile % of_tape * tile_rows}};
         state.given = state.built = t.state(0);
         state.row = row;
         load_tile(team, d, call, row, rows, state);
@@ -420,19 +424,25 @@ template <class T>
 void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Call<T>& call, const Back<T>& back,
                      const uint8_t* is_weight, size_t n_weights, cudaStream_t stream) {
     const int64_t tiles = (call.rows + warp_rows - 1) / warp_rows, tape = d.tape.lines * warp_rows;
+    const bool may_be_narrow = d.has_networks && d.products == Products::exact;
+    const int tile_rows = may_be_narrow ? rows_of_tile(call.rows, device_limits().multiprocessors) : warp_rows;
     const int warps = d.has_networks ? network_warps : 1;
-    const Place place{false, warps, int64_t(scratch_numbers(warps)) * int64_t(sizeof(T))};
+    const int64_t scratch = scratch_numbers(warps * warp_rows / tile_rows);
+    const Place place{false, warps, scratch * int64_t(sizeof(T))};
     auto* const kernel = there_and_back<T>;
     DeviceBuffer<int> bad(1, stream);
     check_cuda(cudaMemsetAsync(bad.get(), 0, sizeof(int), stream), "gradient");
-    const bool wants_sums = back.weights && sums.count > 0;
-    if (!wants_sums) {
-        if (back.weights) check_cuda(cudaMemsetAsync(back.weights, 0, n_weights * sizeof(T), stream), "gradient");
-        const int blocks = resident_blocks(kernel, place, tiles);
-        const DeviceBuffer<T> tapes(size_t(blocks) * size_t(tape), stream);
-        HR_LAUNCH(kernel, blocks, warps * warp_rows, place.shared_bytes, stream, d, call, back, 0, tiles, false,
-                  tapes.get(), bad.get());
+    const auto tiles_of = [&](int64_t rows) { return (rows + tile_rows - 1) / tile_rows; };
+    const auto run = [&](int64_t first, int64_t own_tiles, int blocks, bool own_tapes, T* tapes) {
+        HR_LAUNCH(kernel, blocks, warps * warp_rows, place.shared_bytes, stream, d, call, back, first, own_tiles,
+                  tile_rows, own_tapes, tapes, bad.get());
         check_launch("there_and_back");
+    };
+    if (!back.weights || sums.count == 0) {
+        if (back.weights) check_cuda(cudaMemsetAsync(back.weights, 0, n_weights * sizeof(T), stream), "gradient");
+        const int blocks = resident_blocks(kernel, place, tiles_of(call.rows));
+        const DeviceBuffer<T> tapes(size_t(blocks) * size_t(tape), stream);
+        run(0, tiles_of(call.rows), blocks, false, tapes.get());
         return;
     }
     const int64_t group = std::clamp<int64_t>(tape_bytes / (tape * int64_t(sizeof(T))), 1, tiles);  // by sizes alone
@@ -440,11 +450,10 @@ void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Cal
     RowSums<T> row_sums(sums, d.products, group, stream);
     const WeightGradient<T> out{back.weights, is_weight, int64_t(n_weights), bad.get()};
     for (int64_t begin = 0; begin < tiles; begin += group) {
-        const int64_t n = std::min(group, tiles - begin);
-        HR_LAUNCH(kernel, resident_blocks(kernel, place, n), warps * warp_rows, place.shared_bytes, stream, d, call,
-                  back, begin * warp_rows, n, true, tapes.get(), bad.get());
-        check_launch("there_and_back");
-        row_sums.add({tapes.get(), d.tape.lines, n, call.rows - begin * warp_rows}, out);
+        const int64_t first = begin * warp_rows, rows = call.rows - first, n = std::min(group, tiles - begin);
+        const int64_t own_tiles = tiles_of(std::min(n * warp_rows, rows));
+        run(first, own_tiles, resident_blocks(kernel, place, own_tiles), true, tapes.get());
+        row_sums.add({tapes.get(), d.tape.lines, n, rows}, out);
     }
     row_sums.finish(d, call.weights, out);
 }

@@ -38,50 +38,59 @@ struct Rounds {
     int at_once = 1, terms = 8;
 };
 
+// Sums [first, first + count) of a block, or of several that follow each other.
+struct BlockPart {
+    int block, first, count;
+};
+
 struct NothingAside {
     __device__ int operator()(int, int) const { return 0; }
 };
 
 // `blocks` blocks of sums, each of up to sums_at_once. terms(b): those of block b, of which later ones have no fewer;
-// sum(b, terms, partial) makes the sums of as many blocks as a warp takes at once, over the terms of the last of them,
-// keeps those of block b, and puts those of the others where aside(block, i) finds sum i; finish(b, i, total) gets the
-// total of sum i of block b, on the lanes of one warp. `longest`: terms of the longest block. What is summed in which
-// order depends on the sizes and the team alone. The caller waits for the team before and after.
+// sum(part, terms, partial) makes the sums of as many blocks as a warp takes at once, over the terms of the last of
+// them, keeps those of the first one, and puts those of the others where aside(block, i) finds sum i; finish(b, i,
+// total) gets the total of sum i of block b, on the lanes of one warp. `longest`: terms of the longest block. What is
+// summed in which order depends on sizes alone. The caller waits for the team before and after.
 //
-// A block is one warp's, or that of several with a share of the terms each. Both go through the same code: sum and
-// finish are called at one place, as each holds all kinds of products or all activations.
+// A block is one warp's, or that of several with a share of the terms each; where a narrow tile has too few blocks for
+// its many warps, that of two with half of the sums each. All go through the same code: sum and finish are called at
+// one place, as each holds all kinds of products or all activations.
 template <class T, class TermsOf, class Sum, class Finish, class Aside = NothingAside>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
                          const Finish& finish, const Rounds& rounds = {}, const Aside& aside = {}) {
     const PartialSums<T> own{partial + team.warp * sums_at_once * sum_line, team.lane};
     const auto part = [&](int warp, int i) { return partial[(warp * sums_at_once + i) * sum_line + team.lane]; };
-    const int shares = blocks == 0 ? 1 : larger(1, smaller(team.warps / blocks, longest / least_terms));
-    const int of_round = team.warps * rounds.at_once;
+    const int shares = blocks == 0 ? 1 : larger(1, smaller(team.sum_warps() / blocks, longest / least_terms));
+    const int parts = team.is_narrow() && 2 * blocks * shares <= team.warps ? 2 : 1, of_part = sums_at_once / parts;
+    const int takers = team.warps / parts, taker = team.warp / parts, first_sum = team.warp % parts * of_part;
+    const int of_round = takers * rounds.at_once;
     bool turned = false;  // later blocks are longer: every other round goes the other way
 #pragma unroll 1
     for (int first = 0; first < blocks; first += of_round, turned = !turned) {  // one round where there are shares
-        const int turn = turned ? team.warps - 1 - team.warp : team.warp;
-        const int b = shares > 1 ? team.warp / shares : first + turn * rounds.at_once;
+        const int turn = turned ? takers - 1 - taker : taker;
+        const int b = shares > 1 ? taker / shares : first + turn * rounds.at_once;
         if (b < blocks) {
             const Terms all = terms(smaller(b + rounds.at_once, blocks) - 1);
             int share = all.end - all.begin, begin = all.begin;
             if (shares > 1) {
                 share = ((share + shares - 1) / shares + rounds.terms - 1) / rounds.terms * rounds.terms;
-                begin = smaller(all.end, begin + team.warp % shares * share);
+                begin = smaller(all.end, begin + taker % shares * share);
             }
-            sum(b, Terms{begin, smaller(all.end, begin + share)}, own);
+            sum(BlockPart{b, first_sum, of_part * rounds.at_once}, Terms{begin, smaller(all.end, begin + share)}, own);
         }
         if (shares > 1) team.sync();
         // Of a warp's own blocks all sums, of shared ones one in so many.
         const int own_blocks = smaller(rounds.at_once, larger(0, blocks - b));
-        const int end = sums_at_once * (shares > 1 ? blocks : own_blocks);
+        const int end = shares > 1 ? sums_at_once * blocks : of_part * own_blocks;
 #pragma unroll 1
         for (int n = shares > 1 ? team.warp : 0; n < end; n += shares > 1 ? team.warps : 1) {
             const int block = (shares > 1 ? 0 : b) + n / sums_at_once, i = n % sums_at_once;
-            const int begin = shares > 1 ? block * shares : team.warp;
-            T total = shares == 1 && n >= sums_at_once ? T(aside(block, i)) : part(begin, i);
-            for (int w = begin + 1; w < begin + shares; ++w) total += part(w, i);
-            finish(block, i, total);
+            const int of = i * parts / sums_at_once, kept = i - of * of_part;  // by which of the parts
+            const int begin = shares > 1 ? block * shares * parts + of : team.warp;
+            T total = shares == 1 && n >= sums_at_once ? T(aside(block, i)) : part(begin, kept);
+            for (int w = 1; w < shares; ++w) total += part(begin + w * parts, kept);
+            finish(block, shares > 1 ? i : first_sum + i, total);
         }
     }
 }
@@ -143,8 +152,8 @@ template <int M, class T, bool in_shared>
 __device__ void add_column_products(const T* weights, const uint32_t* row, int column, int n,
                                     const Lines<T, in_shared>& grad, int lane, Terms terms, T (&total)[sums_at_once]) {
     int r = terms.begin;
-    if constexpr (M == sums_at_once) {
-        const bool whole = column % sums_at_once == 0;  // rows are padded to more than that
+    if constexpr (M >= 4) {
+        const bool whole = column % M == 0;  // rows are padded to more than that
         for (; whole && r + rows_ahead <= terms.end; r += rows_ahead) {
             // All loads before any product: those of a row wait for its offset, and rows do not wait for each other.
             Four<T> w[rows_ahead][M / 4];
