@@ -1,4 +1,4 @@
-"""Few rows there and back on a device: narrow tiles, of which more multiprocessors have one. A row's bits are the same."""
+"""Few rows there and back on a device: narrow tiles, of which more multiprocessors have one, to the same bits."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import gradients
 import headrace as hr
 import network_cases
 from cuda_twins import Twin
-from test_cuda_program import CHAINS, inputs_of
+from program_cases import CHAINS, inputs_of
 
 WHOLE, NARROW = 1, 1000  # multiprocessors of which any number of rows is many, or few
 

@@ -12,9 +12,8 @@ import cuda_arrays
 import gradients
 import headrace as hr
 from cuda_twins import Twin
-from program_cases import SIZES
-from test_cuda_program import CHAINS, inputs_of
-from test_cuda_tensor_cores import WIDE, every_kind, one_product, rounded, small, whole
+from program_cases import CHAINS, SIZES, inputs_of
+from tensor_core_cases import WIDE, every_kind, one_product, rounded, small, whole
 
 UNIT = 2.0**-24  # float32's rounding to the nearest
 
@@ -98,7 +97,7 @@ def whole_network(device, matmul, **settings):
 @every_kind
 @pytest.mark.parametrize("n", [*SIZES, 15, 16, 17, 129, 300])
 def test_every_number_of_rows(n, matmul, device):
-    """300 rows are two groups on the emulated device. One row more than sixteen, a tile, or what is added in float32."""
+    """300 rows are two groups on the emulated device. Around sixteen, a tile, and what is added in float32."""
     fast, exact = whole_network(device, matmul, hidden=(170, 70), features=9)
     given = whole(n, 9), whole(n, 9, "value"), whole(n, 1, "row")[:, 0]
     for got, want in zip(
