@@ -16,12 +16,12 @@ __global__ void __launch_bounds__(network_warps* warp_rows, in_shared ? 2 : 1)
     HR_DYNAMIC_SHARED(T, scratch);
     const Team team = Team::of_block();
     const Lines<T, in_shared> given{in_shared ? scratch + 4096 : workspace}, built = given.from(lines);
-    const Rounds rounds = rounds_of<T>(kind, blocks);
+    const Rounds rounds = rounds_of<T>(kind, blocks, team);
     for_sums(
         team, scratch, blocks, lines, [&](int b) { return Terms{0, sums[b].terms}; },
         [&](const BlockPart& of, Terms part, const PartialSums<T>& partial) {
             const int b = of.block;
-            const int ends[most_blocks_at_once] = {sums[b].terms, part.end};
+            const BlockEnds ends{{sums[b].terms, part.end}};
             sum_unit_products(kind, rounds, weights, row + sums[b].first, sums[b].count, given, part, ends, partial,
                               built.from(sums[b].first + sums_at_once));
         },
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         team, scratch, blocks, lines, [&](int b) { return Terms{0, sums[b].terms}; },
         [&](const BlockPart& of, Terms part, const PartialSums<T>& partial) {
             const int b = of.block;
-            sum_input_products(kind, weights, row, sums[b].first, sums[b].count, given, part, partial);
+            sum_input_products(kind, weights, row, sums[b].first, sums[b].count, given, part.begin, part, partial);
         },
         [&](int b, int m, T total) {
             if (m < sums[b].count) built.at(sums[b].first + m, team.lane) = total;

@@ -69,15 +69,15 @@ __device__ void run_stages(const Team& team, Products products, const DeviceStep
         const auto terms = [&](int b) {
             return Terms{0, b + 1 == blocks ? stage.terms : stage.visible[first(b) + sums_at_once - 1]};
         };
-        const Rounds rounds = rounds_of<T>(products, blocks);
+        const Rounds rounds = rounds_of<T>(products, blocks, team);
         for_sums(
             team, t.partial, blocks, stage.terms, terms,
             [&](const BlockPart& of, Terms part, const PartialSums<T>& partial) {
                 const int b = of.block, begin = first(b) + of.first;
-                int ends[most_blocks_at_once];
+                BlockEnds ends;
 #pragma unroll
-                for (int j = 0; j < most_blocks_at_once; ++j)
-                    ends[j] = rounds.at_once > 1 ? terms(smaller(b + j, blocks - 1)).end : part.end;
+                for (int j = 0; j < narrow_warps; ++j)
+                    ends.of[j] = rounds.at_once > 1 ? terms(smaller(b + j, blocks - 1)).end : part.end;
                 sum_unit_products(products, rounds, weights, stage.row + begin, smaller(of.count, stage.end - begin),
                                   input, part, ends, partial, output.from(begin + sums_at_once));
             },

@@ -241,17 +241,44 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
     const TapeLines<T> grad_input = t.gradient(s.reads_built ? step + 1 : step).from(s.input_slot);
     const bool is_first = layer.below < 0;
     const auto is_wanted = [&](int column) { return !is_first || (column >= first_column && column < end_column); };
-    const auto terms = [&](int b) {
-        const BackOp& op = ops[begin + b];
-        const bool wanted = !is_first || (op.column < end_column && op.column + op.columns > first_column);
-        return wanted ? Terms{op.row0, op.row1} : Terms{0, 0};
+    const auto is_wanted_op = [&](const BackOp& op) {
+        return !is_first || (op.column < end_column && op.column + op.columns > first_column);
+    };
+    const Products products = t.d.products;
+    const int blocks = end - begin, aligned = std::is_same_v<T, float> && products != Products::exact ? 16 : 1;
+    const Rounds rounds = team.is_narrow() ? rounds_of<T>(products, blocks, team) : Rounds{};
+    // Of as many blocks as are taken at once, up to this one.
+    const auto terms = [&](int last) {
+        Terms all{0, 0};
+        for (int b = last / rounds.at_once * rounds.at_once; b <= last; ++b) {
+            const BackOp& op = ops[begin + b];
+            if (!is_wanted_op(op)) continue;
+            const int first = op.row0 / aligned * aligned;
+            all = all.end == 0 ? Terms{first, op.row1} : Terms{smaller(all.begin, first), larger(all.end, op.row1)};
+        }
+        return all;
     };
     for_sums(
-        team, partial, end - begin, layer.out, terms,
+        team, partial, blocks, layer.out, terms,
         [&](const BlockPart& of, Terms part, const PartialSums<T>& sums) {
             const BackOp& op = ops[begin + of.block];
-            sum_input_products(t.d.products, weights, layer.row, op.column + of.first,
-                               smaller(of.count, op.columns - of.first), grads, part, sums);
+            if constexpr (std::is_same_v<T, float>)
+                if (rounds.together) {
+                    ColumnBlocks columns;
+#pragma unroll
+                    for (int q = 0; q < narrow_warps; ++q) {
+                        const BackOp& one = ops[begin + smaller(of.block + q, blocks - 1)];
+                        const bool is_taken = q < rounds.at_once && of.block + q < blocks && is_wanted_op(one);
+                        columns.column[q] = one.column;
+                        columns.n[q] = one.columns;
+                        columns.rows[q] = is_taken ? Terms{one.row0, one.row1} : Terms{0, 0};
+                    }
+                    const bool split_factors = products == Products::three_tf32;
+                    sum_columns_on_narrow_tile(split_factors, weights, layer.row, columns, grads, part, sums);
+                    return;
+                }
+            sum_input_products(products, weights, layer.row, op.column + of.first,
+                               smaller(of.count, op.columns - of.first), grads, op.row0, part, sums);
         },
         [&](int b, int m, T total) {
             const BackOp& op = ops[begin + b];
@@ -262,7 +289,8 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
             } else {
                 finish_gradient(t, d, s.layers[layer.below], column, total, lane);
             }
-        });
+        },
+        rounds);
 }
 
 template <class T>
@@ -424,8 +452,7 @@ template <class T>
 void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Call<T>& call, const Back<T>& back,
                      const uint8_t* is_weight, size_t n_weights, cudaStream_t stream) {
     const int64_t tiles = (call.rows + warp_rows - 1) / warp_rows, tape = d.tape.lines * warp_rows;
-    const bool may_be_narrow = d.has_networks && d.products == Products::exact;
-    const int tile_rows = may_be_narrow ? rows_of_tile(call.rows, device_limits().multiprocessors) : warp_rows;
+    const int tile_rows = d.has_networks ? rows_of_tile(call.rows, device_limits().multiprocessors) : warp_rows;
     const int warps = d.has_networks ? network_warps : 1;
     const int64_t scratch = scratch_numbers(warps * warp_rows / tile_rows);
     const Place place{false, warps, scratch * int64_t(sizeof(T))};
