@@ -1,7 +1,8 @@
-// The loops of cuda/kernels/product.cuh in kernels of their own, which nvcc compiles in seconds: what
-// bench/gpu_loops.py counts. Threads, registers and places of lines are those of run_chain and there_and_back.
+// The loops of cuda/kernels/product.cuh and row_sums.cuh in kernels of their own, which nvcc compiles in seconds: what
+// bench/gpu_loops.py counts. Threads, registers and places of lines are those of the kernels that are shipped.
 #include "../cuda/host/device_chain.hpp"
 #include "../cuda/kernels/product.cuh"
+#include "../cuda/kernels/row_sums.cuh"
 
 namespace headrace {
 
@@ -49,7 +50,17 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         });
 }
 
+// Sums over rows of the products of two lines of the tape.
+template <Products kind>
+__global__ void __launch_bounds__(sum_threads, 4)
+    sums(const SumTask* tasks, const __grid_constant__ Tapes<float> tapes, double* out) {
+    HR_DYNAMIC_SHARED(double, shared);
+    sum_task_in_fragments(tasks[blockIdx.x], kind == Products::three_tf32, tapes, 0, tapes.tiles, shared, out);
+}
+
 // What nobody names is not compiled.
+#define HR_SUMS(kind) \
+    template __global__ void sums<Products::kind>(const SumTask*, const __grid_constant__ Tapes<float>, double*);
 #define HR_FORTH(in_shared, kind)                                                                                     \
     template __global__ void forth<float, in_shared, Products::kind>(const float*, const uint32_t*, const Sums*, int, \
                                                                      int, float*);
@@ -62,6 +73,9 @@ HR_FORTH(true, three_tf32)
 HR_BACK(exact)
 HR_BACK(tf32)
 HR_BACK(three_tf32)
+HR_SUMS(tf32)
+HR_SUMS(three_tf32)
+#undef HR_SUMS
 #undef HR_FORTH
 #undef HR_BACK
 

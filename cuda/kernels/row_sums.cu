@@ -7,7 +7,7 @@
 
 #include "../../cpp/steps/ready.hpp"
 #include "../include/threads.cuh"
-#include "product.cuh"
+#include "row_sums.cuh"
 
 namespace headrace {
 namespace {
@@ -86,119 +86,16 @@ __global__ void __launch_bounds__(sum_threads)
 }
 
 // ---- on tensor cores ------------------------------------------------------------------------------------------------
-//
-// Units are rows of the left matrix, inputs columns of the right one, and the terms are rows of the call, of which a
-// line of the tape has 32 that follow each other: a lane's load of 16 bytes is four terms, and no number goes through
-// shared memory. Squares of the task are a warp's each, without a word between them.
 
-constexpr int of_warp = 32;  // units, and as many inputs
-static_assert(sum_units == 2 * of_warp && sum_inputs == 2 * of_warp && sum_threads == 4 * warp_rows);
-
-// The lane's four terms of sixteen rows of a line; zero where a row does not exist, whose units may have overflowed.
-__device__ __forceinline__ Four<float> load_rows_that_live(const float* line, int rows) {
-    Four<float> four = load_four(line);
-    if (rows < 4) {
-#pragma unroll
-        for (int c = 0; c < 4; ++c) four.x[c] = c < rows ? four.x[c] : 0.0f;
-    }
-    return four;
-}
-
-// As sum_products. Sums of eight terms ("3xtf32") or of tiles_of_sum tiles ("tf32") are the tensor cores', those of
-// tiles_of_sum tiles float32, and what they add up to float64. Biases have no products, and see no tensor core.
-__global__ void __launch_bounds__(sum_threads)
+// As sum_products. Registers leave room for four blocks.
+__global__ void __launch_bounds__(sum_threads, 4)
     sum_products_in_fragments(const __grid_constant__ SumTasks<float> tasks, bool split_factors,
                               const __grid_constant__ Tapes<float> tapes, int64_t tiles_of_share, double* sums) {
-    constexpr int blocks = of_warp / 8;
-    const SumTask task = tasks.tasks[blockIdx.x];
-    const int warp = int(threadIdx.x) / warp_rows, lane = int(threadIdx.x) % warp_rows, g = lane / 4, t = lane % 4;
-    const int unit = warp / 2 * of_warp, input = warp % 2 * of_warp;  // the warp's first ones, of the task's
-    if (unit >= task.units) return;
-    const int last = task.unit + smaller(unit + of_warp, task.units) - 1;  // which sees the most
-    const bool has_bias = task.input == 0 && input == 0;
-    const bool has_products = input < task.inputs && task.input + input < task.visible[last];
-    if (!has_bias && !has_products) return;
-
-    // Lines that do not exist have another in their place, and sums that nobody reads.
-    const int64_t first = int64_t(blockIdx.y) * tiles_of_share, end = smaller(tapes.tiles, first + tiles_of_share);
-    const float *left[4], *right[blocks];
-#pragma unroll
-    for (int q = 0; q < 4; ++q) {
-        const float* const tape = tapes.numbers + first * tapes.lines * warp_rows + 4 * t;
-        const int u = task.unit + smaller(unit + 8 * q + g, task.units - 1);
-        const int k = task.input + smaller(input + 8 * q + g, task.inputs - 1);
-        left[q] = tape + (task.grads + u) * warp_rows;
-        right[q] = has_products ? tape + (task.inputs_line + k) * warp_rows : left[q];
-    }
-    double total[blocks][2][4] = {}, bias[4] = {};
-    float part[blocks][2][4] = {}, bias_part[4] = {};
-    for (int64_t tile = first; tile < end; ++tile) {
-        const int rows = int(smaller(int64_t(warp_rows), tapes.rows - tile * warp_rows));
-#pragma unroll 1
-        for (int row = 0; row < rows; row += 16) {
-            Four<float> x[4], w[blocks];
-#pragma unroll
-            for (int q = 0; q < 4; ++q) {
-                x[q] = load_rows_that_live(left[q] + row, rows - row - 4 * t);
-                w[q] = load_rows_that_live(right[q] + row, rows - row - 4 * t);
-            }
-            if (has_bias) {
-#pragma unroll
-                for (int q = 0; q < 4; ++q) bias_part[q] += (x[q].x[0] + x[q].x[1]) + (x[q].x[2] + x[q].x[3]);
-            }
-            if (!has_products) continue;
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                float own_x[2][4], own_w[blocks][2];
-#pragma unroll
-                for (int i = 0; i < 2; ++i)
-#pragma unroll
-                    for (int q = 0; q < 4; ++q) {
-                        own_x[i][q] = x[q].x[2 * h + i];
-                        own_w[q][i] = w[q].x[2 * h + i];
-                    }
-                add_eight_terms<blocks>(split_factors, own_x, own_w, part);
-            }
-        }
-#pragma unroll
-        for (int q = 0; q < 4; ++q) {
-            left[q] += tapes.lines * warp_rows;
-            right[q] += tapes.lines * warp_rows;
-        }
-        if ((tile + 1) % tiles_of_sum != 0 && tile + 1 < end) continue;
-#pragma unroll
-        for (int q = 0; q < 4; ++q) {
-            bias[q] += double(bias_part[q]);
-            bias_part[q] = 0;
-#pragma unroll
-            for (int m = 0; m < 2; ++m)
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    total[q][m][i] += double(part[q][m][i]);
-                    part[q][m][i] = 0;
-                }
-        }
-    }
-    double* const out = sums + int64_t(blockIdx.y) * tasks.n_sums;
-#pragma unroll
-    for (int q = 0; q < 4; ++q) {  // unit 8 q + g of the warp
-        const int within = unit + 8 * q + g, u = task.unit + within;
-        if (has_bias) {  // a lane has the terms that it loaded
-            double sum = bias[q] + __shfl_xor_sync(~0u, bias[q], 1);
-            sum += __shfl_xor_sync(~0u, sum, 2);
-            if (within < task.units && t == 0) out[task.bias + u] = sum;
-        }
-        if (!has_products || within >= task.units) continue;
-        const int64_t row = task.weights + task.row[u];
-#pragma unroll
-        for (int b = 0; b < blocks; ++b)
-#pragma unroll
-            for (int j = 0; j < 2; ++j) {
-                const int k = input + 8 * b + 2 * t + j;
-                if (k < task.inputs && task.input + k < task.visible[u])
-                    out[row + task.input + k] = total[b][q / 2][2 * (q % 2) + j];
-            }
-    }
+    HR_DYNAMIC_SHARED(double, shared);
+    const int64_t first = int64_t(blockIdx.y) * tiles_of_share;
+    sum_task_in_fragments(tasks.tasks[blockIdx.x], split_factors, tapes, first,
+                          smaller(tapes.tiles, first + tiles_of_share), shared,
+                          sums + int64_t(blockIdx.y) * tasks.n_sums);
 }
 
 // ---- shares, and what becomes of them -------------------------------------------------------------------------------
@@ -272,7 +169,7 @@ void RowSums<T>::add(const Tapes<T>& tapes, const WeightGradient<T>& out) {
     const bool is_exact = products_ == Products::exact;
     if constexpr (std::is_same_v<T, float>)
         if (!is_exact)
-            HR_LAUNCH(sum_products_in_fragments, blocks, sum_threads, 0, stream_, tasks_,
+            HR_LAUNCH(sum_products_in_fragments, blocks, sum_threads, fragment_sum_bytes, stream_, tasks_,
                       products_ == Products::three_tf32, tapes, tiles_of_share_, shares_.get());
     if (std::is_same_v<T, double> || is_exact) {
         const size_t bytes = size_t(warp_rows) * size_t(sum_units + 1 + sum_inputs + 1) * sizeof(T);
