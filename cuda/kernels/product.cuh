@@ -327,31 +327,39 @@ __device__ __forceinline__ void add_eight_terms(bool split_factors, const float 
     }
 }
 
-// The lane's four terms of sixteen from k on, in its rows. Those from `end` on are zero, and not read.
-template <bool in_shared>
-__device__ __forceinline__ void load_terms(const Lines<float, in_shared>& input, int lane, int k, int end,
-                                           float (&x)[4][4]) {
+// Terms that exist: where sums do not start at the first of eight, those before `first` may not be known yet.
+template <bool starts_inside>
+struct Existing {
+    int first, end;
+    __device__ bool operator()(int term) const { return term < end && (!starts_inside || term >= first); }
+    __device__ bool has_sixteen(int k) const { return k + 16 <= end && (!starts_inside || k >= first); }
+};
+
+// The lane's four terms of sixteen from k on, in its rows. Those that do not exist are zero, and not read.
+template <bool in_shared, bool starts_inside>
+__device__ __forceinline__ void load_terms(const Lines<float, in_shared>& input, int lane, int k,
+                                           const Existing<starts_inside>& exists, float (&x)[4][4]) {
     const int g = lane / 4, first = k + lane % 4 * 4;
     const auto load = [&](const auto& is_term) {
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
-            const Four<float> rows = load_rows(input, is_term(first + c) ? first + c : end - 1, g);
+            const Four<float> rows = load_rows(input, is_term(first + c) ? first + c : exists.end - 1, g);
 #pragma unroll
             for (int q = 0; q < 4; ++q) x[c][q] = is_term(first + c) ? rows.x[q] : 0.0f;
         }
     };
-    if (k + 16 <= end) {  // nothing is chosen then
+    if (exists.has_sixteen(k)) {  // nothing is chosen then
         load([](int) { return true; });
     } else {
-        load([&](int term) { return term < end; });
+        load(exists);
     }
 }
 
 // Sums of N blocks over terms of a tile's lines. weights(k, four): four[j] becomes the lane's weights of block j for
 // its four of the sixteen terms from k on, where those that are none meet zeros.
-template <int N, bool in_shared, class WeightsOf>
+template <int N, bool in_shared, bool starts_inside, class WeightsOf>
 __device__ void sum_in_fragments(bool split_factors, const Lines<float, in_shared>& input, int lane, Terms terms,
-                                 const WeightsOf& weights, FragmentSums& sums) {
+                                 const Existing<starts_inside>& exists, const WeightsOf& weights, FragmentSums& sums) {
 #pragma unroll
     for (int j = 0; j < N; ++j)
 #pragma unroll
@@ -363,7 +371,7 @@ __device__ void sum_in_fragments(bool split_factors, const Lines<float, in_share
         Four<float> four[N];
         weights(k, four);
         float x[4][4];
-        load_terms(input, lane, k, terms.end, x);
+        load_terms(input, lane, k, exists, x);
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             float own_x[2][4], own_w[N][2];
@@ -392,14 +400,15 @@ __device__ void sum_rows_in_fragments(bool split_factors, const float* weights, 
 #pragma unroll
         for (int j = 0; j < N; ++j) four[j] = N == 1 || k < ends.of[j] ? load_four(w[j] + k) : Four<float>{};
     };
-    sum_in_fragments<N>(split_factors, input, lane, terms, load, sums);
+    sum_in_fragments<N>(split_factors, input, lane, terms, Existing<false>{0, terms.end}, load, sums);
 }
 
 // Sums of narrow_warps blocks on a narrow tile, whose rows are the columns of the right matrix and those of `weights`
 // the rows of the left one: the same terms in the same order as on a whole tile, and the same bits. Kept are all.
 template <class WeightsOf>
 __device__ void sum_on_narrow_tile(bool split_factors, const Lines<float, false>& input, Terms terms,
-                                   const WeightsOf& weights, const PartialSums<float>& partial) {
+                                   const Existing<true>& exists, const WeightsOf& weights,
+                                   const PartialSums<float>& partial) {
     static_assert(narrow_warps == 4 && narrow_rows == 8);
     const int lane = int(threadIdx.x) % warp_rows, g = lane / 4, t = lane % 4;  // of the block's own warp
     float sums[1][2][4] = {};
@@ -411,8 +420,8 @@ __device__ void sum_on_narrow_tile(bool split_factors, const Lines<float, false>
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
             const int term = k + 4 * t + c;
-            x[c] = input.at(smaller(term, terms.end - 1), g);
-            x[c] = term < terms.end ? x[c] : 0.0f;
+            x[c] = input.at(exists(term) ? term : exists.end - 1, g);
+            x[c] = exists(term) ? x[c] : 0.0f;
         }
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
@@ -444,7 +453,7 @@ __device__ inline void sum_rows_on_narrow_tile(bool split_factors, const float* 
     for (int q = 0; q < narrow_warps; ++q)
         w[q] = weights + row[smaller(8 * q + int(threadIdx.x) % warp_rows / 4, n - 1)];
     sum_on_narrow_tile(
-        split_factors, input, terms,
+        split_factors, input, terms, {0, terms.end},
         [&](int k, Four<float>(&four)[narrow_warps]) {
 #pragma unroll
             for (int q = 0; q < narrow_warps; ++q) four[q] = k < ends.of[q] ? load_four(w[q] + k) : Four<float>{};
@@ -462,15 +471,19 @@ __device__ inline void sum_columns_on_narrow_tile(bool split_factors, const floa
                                                   const ColumnBlocks& blocks, const Lines<float, false>& grad,
                                                   Terms terms, const PartialSums<float>& partial) {
     const float* own[narrow_warps];
+    Existing<true> exists{terms.end, terms.end};
+#pragma unroll
+    for (int q = 0; q < narrow_warps; ++q)
+        if (blocks.rows[q].begin < blocks.rows[q].end) exists.first = smaller(exists.first, blocks.rows[q].begin);
 #pragma unroll
     for (int q = 0; q < narrow_warps; ++q)
         own[q] = weights + blocks.column[q] + smaller(int(threadIdx.x) % warp_rows / 4, blocks.n[q] - 1);
     sum_on_narrow_tile(
-        split_factors, grad, terms,
+        split_factors, grad, terms, exists,
         [&](int k, Four<float>(&four)[narrow_warps]) {
 #pragma unroll
             for (int c = 0; c < 4; ++c) {
-                const uint32_t offset = row[smaller(k + c, terms.end - 1)];
+                const uint32_t offset = row[exists(k + c) ? k + c : exists.end - 1];
 #pragma unroll
                 for (int q = 0; q < narrow_warps; ++q) {
                     const bool sees = k + c >= blocks.rows[q].begin && k + c < blocks.rows[q].end;
@@ -529,8 +542,8 @@ __device__ void sum_unit_products(Products kind, const Rounds& rounds, const T* 
     sum_row_products(weights, row, n, input, terms, partial);
 }
 
-// Of the terms those from `first_row` on: tensor cores take eight from a multiple of eight on, so that several blocks
-// may do so at once.
+// Of the terms those from `first_row` on: tensor cores take sixteen from a multiple of sixteen on, so that several
+// blocks may do so at once.
 template <class T, bool in_shared>
 __device__ void sum_input_products(Products kind, const T* weights, const uint32_t* row, int column, int n,
                                    const Lines<T, in_shared>& grad, int first_row, Terms terms,
@@ -538,15 +551,16 @@ __device__ void sum_input_products(Products kind, const T* weights, const uint32
     if constexpr (std::is_same_v<T, float>) {
         if (kind != Products::exact) {
             const float* const own = weights + column + smaller(partial.lane / 4, n - 1);
+            const Existing<true> exists{first_row, terms.end};
             const auto load = [&](int k, Four<float>(&four)[1]) {
 #pragma unroll
                 for (int c = 0; c < 4; ++c) {
                     const int r = k + partial.lane % 4 * 4 + c;
-                    four[0].x[c] = r < first_row ? 0.0f : own[row[smaller(r, terms.end - 1)]];
+                    four[0].x[c] = exists(r) ? own[row[r]] : 0.0f;
                 }
             };
             FragmentSums sums;
-            sum_in_fragments<1>(kind == Products::three_tf32, grad, partial.lane, terms, load, sums);
+            sum_in_fragments<1>(kind == Products::three_tf32, grad, partial.lane, terms, exists, load, sums);
             return sums.keep(partial, 0, grad);
         }
     }

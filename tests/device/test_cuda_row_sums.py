@@ -62,8 +62,9 @@ def test_three_products_are_as_near_as_float32s_own(n, signs, device):
     got = {matmul: sums(library, device, matmul, x, grad) for matmul in ("exact", "3xtf32", "tf32")}
     exact, split, one = (errors(got[matmul][0], grad.T, x) for matmul in got)
     assert split.max() <= bound(n)
-    if n > 100:
-        assert np.sqrt(np.mean(split**2)) <= np.sqrt(np.mean(exact**2))
+    if n >= 100:  # that tensor cores round toward zero does not average out in sums of one sign
+        least = 0 if signs == "both" else 1.25 * UNIT
+        assert np.sqrt(np.mean(split**2)) <= max(np.sqrt(np.mean(exact**2)), least)
     assert one.max() <= 2.1 * 2.0**-11  # a product has two factors
     assert np.median(one) > 20 * np.median(split)  # else this test would not tell
     for matmul in got:  # biases are sums of float32
