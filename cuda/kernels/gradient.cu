@@ -245,8 +245,10 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
         return !is_first || (op.column < end_column && op.column + op.columns > first_column);
     };
     const Products products = t.d.products;
-    const int blocks = end - begin, aligned = std::is_same_v<T, float> && products != Products::exact ? 16 : 1;
-    const Rounds rounds = team.is_narrow() ? rounds_of<T>(products, blocks, team) : Rounds{};
+    const bool tensor_cores = std::is_same_v<T, float> && products != Products::exact;
+    const int blocks = end - begin, aligned = tensor_cores ? 16 : 1;
+    const Rounds of_whole{1, tensor_cores ? 16 : 8};
+    const Rounds rounds = team.is_narrow() ? rounds_of<T>(products, blocks, team) : of_whole;
     // Of as many blocks as are taken at once, up to this one.
     const auto terms = [&](int last) {
         Terms all{0, 0};

@@ -11,6 +11,7 @@ from cuda_twins import Twin
 from program_cases import CHAINS, inputs_of
 
 WHOLE, NARROW = 1, 1000  # multiprocessors of which any number of rows is many, or few
+every_product = pytest.mark.parametrize("matmul", ["exact", "tf32", "3xtf32"])
 
 
 @pytest.mark.parametrize(
@@ -63,27 +64,29 @@ def assert_same(emu, twin, given, context, **settings):
 
 
 @pytest.mark.parametrize("name", CHAINS)
-@pytest.mark.parametrize("n", [17, 41])
-def test_chains_have_the_same_bits(name, n, emu, dtype):
+@pytest.mark.parametrize(("dtype", "matmul"), [("float64", "exact"), ("float32", "exact"), ("float32", "3xtf32")])
+def test_chains_have_the_same_bits(name, matmul, emu, dtype):
     flow = CHAINS[name](dtype)
-    assert_same(emu, Twin(emu, flow), *inputs_of(flow, n, dtype))
+    assert_same(emu, Twin(emu, flow, matmul=matmul), *inputs_of(flow, 41, dtype))
 
 
+@every_product
 @pytest.mark.parametrize("name", cases.NETWORKS)
 @pytest.mark.parametrize("reads", cases.READS)
-def test_networks_have_the_same_bits(name, reads, emu):
+def test_networks_have_the_same_bits(name, reads, matmul, emu):
     """Layers of few sums, whose terms several warps share, and of more than all warps take in one round."""
     chosen = {"features": 5, "context": 2} | cases.NETWORKS[name]
     dense = cases.made(**chosen).astype("float32")
     flow = hr.Flow([gradients.masked(dense, "tanh", reads=reads).library])
-    assert_same(emu, Twin(emu, flow), *inputs_of(flow, 41, "float32"))
+    assert_same(emu, Twin(emu, flow, matmul=matmul), *inputs_of(flow, 41, "float32"))
 
 
+@every_product
 @pytest.mark.parametrize("hidden", [(300, 290), (64, 130), (129,)])
-def test_wide_layers_have_the_same_bits(hidden, emu):
+def test_wide_layers_have_the_same_bits(hidden, matmul, emu):
     """Blocks of sums: more than the 32 that a narrow tile takes at once, and numbers of them that leave some idle."""
     flow = cases.randomise(hr.MAF(43, hidden=hidden, transforms=1), 0.2)
-    assert_same(emu, Twin(emu, flow), *inputs_of(flow, 19, "float32"))
+    assert_same(emu, Twin(emu, flow, matmul=matmul), *inputs_of(flow, 19, "float32"))
 
 
 @pytest.mark.parametrize("map", ["rq_spline", "affine"])
@@ -93,10 +96,11 @@ def test_maps_of_many_coordinates_have_the_same_bits(map, emu):
     assert_same(emu, Twin(emu, flow), *inputs_of(flow, 18, "float32"))
 
 
+@every_product
 @pytest.mark.parametrize("name", network_cases.NETWORKS)
-def test_joined_layers_have_the_same_bits(name, emu):
+def test_joined_layers_have_the_same_bits(name, matmul, emu):
     flow = cases.randomise(hr.MAF(5, context=2, transforms=1, hidden=hr.Network(network_cases.NETWORKS[name])), 0.4)
-    assert_same(emu, Twin(emu, flow), *inputs_of(flow, 20, "float32"))
+    assert_same(emu, Twin(emu, flow, matmul=matmul), *inputs_of(flow, 20, "float32"))
 
 
 def test_rows_with_bounds_have_the_same_bits(emu):
