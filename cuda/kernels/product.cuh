@@ -555,8 +555,8 @@ __device__ void sum_input_products(Products kind, const T* weights, const uint32
             const auto load = [&](int k, Four<float>(&four)[1]) {
 #pragma unroll
                 for (int c = 0; c < 4; ++c) {
-                    const int r = k + partial.lane % 4 * 4 + c;
-                    four[0].x[c] = exists(r) ? own[row[r]] : 0.0f;
+                    const int r = k + partial.lane % 4 * 4 + c;  // one that does not exist meets a zero
+                    four[0].x[c] = own[row[smaller(larger(r, first_row), terms.end - 1)]];
                 }
             };
             FragmentSums sums;
