@@ -225,8 +225,9 @@ class Module(Filed):
             matmul: How products of networks are computed. "exact": in `dtype`. "bf16": on the CPU, with what a network
                 reads, its units and its weights rounded to 8 significant bits, and sums in float32 (docs/bf16.md). It
                 belongs to the density and is kept in files. "tf32": on the tensor cores of a CUDA device, with what a
-                network reads, its units, their gradients and its weights rounded to 11 significant bits. Both are for
-                float32 alone.
+                network reads, its units, their gradients and its weights rounded to 11 significant bits. "3xtf32":
+                there too, by three products of numbers split in two, as near as float32's own. All but "exact" are for
+                float32 alone (docs/gpu.md).
 
         Raises:
             CudaUnavailable: there is no such device, or CuPy is not installed; the message says why.
