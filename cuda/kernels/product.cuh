@@ -412,6 +412,7 @@ __device__ void sum_on_narrow_tile(bool split_factors, const Lines<float, false>
     static_assert(narrow_warps == 4 && narrow_rows == 8);
     const int lane = int(threadIdx.x) % warp_rows, g = lane / 4, t = lane % 4;  // of the block's own warp
     float sums[1][2][4] = {};
+    __syncwarp();  // some of its lanes may have finished more sums than others before
 #pragma unroll 1
     for (int k = terms.begin; k < terms.end; k += 16) {
         Four<float> four[narrow_warps];
