@@ -1,6 +1,7 @@
 // Rows through a program and back, on the device. The run keeps what the way back needs on a tape in global memory, and
 // gradients of units go beside their values; then sums over rows, which are products of the tape's lines, give the
 // gradient of the weights (row_sums.cu).
+#define HR_NARROW_TILES true
 #include "gradient.hpp"
 
 #include <algorithm>

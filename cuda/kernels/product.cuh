@@ -526,7 +526,7 @@ __device__ void sum_unit_products(Products kind, const Rounds& rounds, const T* 
     if constexpr (std::is_same_v<T, float>) {
         if (kind != Products::exact) {
             const bool split_factors = kind == Products::three_tf32;
-            if constexpr (!in_shared)
+            if constexpr (HR_NARROW_TILES && !in_shared)
                 if (rounds.together)
                     return sum_rows_on_narrow_tile(split_factors, weights, row, n, input, terms, ends, partial);
             const int lane = partial.lane;

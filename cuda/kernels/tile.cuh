@@ -12,20 +12,32 @@ namespace {
 
 // The warps of a block, which share a tile. Lanes are rows; what is split among warps is coordinates and units. A tile
 // of few rows is narrow: then each narrow_rows lanes are a warp of this team, so that all threads have work.
+//
+// A source whose tiles may be narrow says so before it includes anything: kernels of others have no registers to spare
+// for what it takes to tell.
+#ifndef HR_NARROW_TILES
+#define HR_NARROW_TILES false
+#endif
 struct Team {
-    int lane, warp, warps, rows = warp_rows;
+    int lane, warp, warps;
+#if HR_NARROW_TILES
+    int rows;
+
+    __device__ static Team of_block(int rows) {
+        return {int(threadIdx.x) % rows, int(threadIdx.x) / rows, int(blockDim.x) / rows, rows};
+    }
+#else
+    static constexpr int rows = warp_rows;
 
     __device__ static Team of_block() {
         return {int(threadIdx.x) % warp_rows, int(threadIdx.x) / warp_rows, int(blockDim.x) / warp_rows};
     }
-    __device__ static Team of_block(int rows) {
-        return {int(threadIdx.x) % rows, int(threadIdx.x) / rows, int(blockDim.x) / rows, rows};
-    }
-    __device__ bool is_narrow() const { return rows < warp_rows; }
+#endif
+    __device__ bool is_narrow() const { return HR_NARROW_TILES && rows < warp_rows; }
     // Sums of a row are shared out as in a whole tile, so that its bits do not depend on how many rows there are: among
     // so many warps, and from this coordinate on, which for all others is behind the last.
     __device__ int sum_warps() const { return is_narrow() ? warps * rows / warp_rows : warps; }
-    __device__ int first_of_sum() const { return warp < sum_warps() ? warp : 1 << 30; }
+    __device__ int first_of_sum() const { return !is_narrow() || warp < sum_warps() ? warp : 1 << 30; }
     __device__ void sync() const {
         if (warps > 1) {
             __syncthreads();
