@@ -14,6 +14,29 @@ constexpr int sums_of_thread = 4 + square;  // in float64, biases first
 constexpr size_t fragment_sum_bytes = sums_of_thread * sum_threads * sizeof(double);
 static_assert(sum_units == 2 * square && sum_inputs == 2 * square && sum_threads == 4 * warp_rows);
 
+// A warp's square, from `unit` and `input` on among the task's: total(i) of the lane, biases first.
+template <class Total>
+__device__ __forceinline__ void store_square(const SumTask& task, int unit, int input, bool has_bias, bool has_products,
+                                             const Total& total, double* out) {
+    const int lane = int(threadIdx.x) % warp_rows, g = lane / 4, t = lane % 4;
+#pragma unroll 1
+    for (int q = 0; q < 4; ++q) {  // unit 8 q + g of the warp
+        const int within = unit + 8 * q + g, u = task.unit + within;
+        if (has_bias) {  // a lane has the terms that it loaded
+            double sum = total(q) + __shfl_xor_sync(~0u, total(q), 1);
+            sum += __shfl_xor_sync(~0u, sum, 2);
+            if (within < task.units && t == 0) out[task.bias + u] = sum;
+        }
+        if (!has_products || within >= task.units) continue;
+        double* const row = out + task.weights + task.row[u];
+#pragma unroll 1
+        for (int n = 0; n < square / 4; ++n) {
+            const int b = n / 2, j = n % 2, k = task.input + input + 8 * b + 2 * t + j;
+            if (k < task.input + task.inputs && k < task.visible[u]) row[k] = total(4 + 8 * b + 2 * q + j);
+        }
+    }
+}
+
 // The task's sums over tiles [first, end), to `out`. Sums of eight terms ("3xtf32") or of tiles_of_sum tiles ("tf32")
 // are the tensor cores', those of tiles_of_sum tiles float32, and what they add up to float64, a thread's own in shared
 // memory: in registers they would leave room for fewer warps. Biases have no products, and see no tensor core.
@@ -95,22 +118,7 @@ __device__ __forceinline__ void sum_task_in_fragments(const SumTask& task, bool 
                 }
         }
     }
-#pragma unroll 1
-    for (int q = 0; q < 4; ++q) {  // unit 8 q + g of the warp
-        const int within = unit + 8 * q + g, u = task.unit + within;
-        if (has_bias) {  // a lane has the terms that it loaded
-            double sum = total(q) + __shfl_xor_sync(~0u, total(q), 1);
-            sum += __shfl_xor_sync(~0u, sum, 2);
-            if (within < task.units && t == 0) out[task.bias + u] = sum;
-        }
-        if (!has_products || within >= task.units) continue;
-        double* const row = out + task.weights + task.row[u];
-#pragma unroll 1
-        for (int n = 0; n < 2 * blocks; ++n) {
-            const int b = n / 2, j = n % 2, k = task.input + input + 8 * b + 2 * t + j;
-            if (k < task.input + task.inputs && k < task.visible[u]) row[k] = total(4 + 8 * b + 2 * q + j);
-        }
-    }
+    store_square(task, unit, input, has_bias, has_products, total, out);
 }
 
 }  // namespace
