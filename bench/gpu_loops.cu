@@ -1,7 +1,8 @@
-// The loops of cuda/kernels/product.cuh in kernels of their own, which nvcc compiles in seconds: what
-// bench/gpu_loops.py counts. Threads, registers and places of lines are those of run_chain and there_and_back.
+// The loops of cuda/kernels/product.cuh and row_sums.cuh in kernels of their own, which nvcc compiles in seconds: what
+// bench/gpu_loops.py counts. Threads, registers and places of lines are those of the kernels that are shipped.
 #include "../cuda/host/device_chain.hpp"
 #include "../cuda/kernels/product.cuh"
+#include "../cuda/kernels/row_sums.cuh"
 
 namespace headrace {
 
@@ -16,11 +17,12 @@ __global__ void __launch_bounds__(network_warps* warp_rows, in_shared ? 2 : 1)
     HR_DYNAMIC_SHARED(T, scratch);
     const Team team = Team::of_block();
     const Lines<T, in_shared> given{in_shared ? scratch + 4096 : workspace}, built = given.from(lines);
-    const Rounds rounds = rounds_of<T>(kind, blocks);
+    const Rounds rounds = rounds_of<T>(kind, blocks, team);
     for_sums(
         team, scratch, blocks, lines, [&](int b) { return Terms{0, sums[b].terms}; },
-        [&](int b, Terms part, const PartialSums<T>& partial) {
-            const int ends[most_blocks_at_once] = {sums[b].terms, part.end};
+        [&](const BlockPart& of, Terms part, const PartialSums<T>& partial) {
+            const int b = of.block;
+            const BlockEnds ends{{sums[b].terms, part.end}};
             sum_unit_products(kind, rounds, weights, row + sums[b].first, sums[b].count, given, part, ends, partial,
                               built.from(sums[b].first + sums_at_once));
         },
@@ -39,15 +41,26 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     const Lines<T, false> given{workspace}, built = given.from(lines);
     for_sums(
         team, scratch, blocks, lines, [&](int b) { return Terms{0, sums[b].terms}; },
-        [&](int b, Terms part, const PartialSums<T>& partial) {
-            sum_input_products(kind, weights, row, sums[b].first, sums[b].count, given, part, partial);
+        [&](const BlockPart& of, Terms part, const PartialSums<T>& partial) {
+            const int b = of.block;
+            sum_input_products(kind, weights, row, sums[b].first, sums[b].count, given, part.begin, part, partial);
         },
         [&](int b, int m, T total) {
             if (m < sums[b].count) built.at(sums[b].first + m, team.lane) = total;
         });
 }
 
+// Sums over rows of the products of two lines of the tape.
+template <Products kind>
+__global__ void __launch_bounds__(sum_threads, 4)
+    sums(const SumTask* tasks, const __grid_constant__ Tapes<float> tapes, double* out) {
+    HR_DYNAMIC_SHARED(double, shared);
+    sum_task_in_fragments(tasks[blockIdx.x], kind == Products::three_tf32, tapes, 0, tapes.tiles, shared, out);
+}
+
 // What nobody names is not compiled.
+#define HR_SUMS(kind) \
+    template __global__ void sums<Products::kind>(const SumTask*, const __grid_constant__ Tapes<float>, double*);
 #define HR_FORTH(in_shared, kind)                                                                                     \
     template __global__ void forth<float, in_shared, Products::kind>(const float*, const uint32_t*, const Sums*, int, \
                                                                      int, float*);
@@ -60,6 +73,9 @@ HR_FORTH(true, three_tf32)
 HR_BACK(exact)
 HR_BACK(tf32)
 HR_BACK(three_tf32)
+HR_SUMS(tf32)
+HR_SUMS(three_tf32)
+#undef HR_SUMS
 #undef HR_FORTH
 #undef HR_BACK
 

@@ -53,8 +53,11 @@ PRODUCTS = (
     Loop("forth, 3xTF32, 16 sums", r"^forth<float, true, .*2>", "HMMA", 24, ("LDS", 32), 0.1),
     Loop("forth, 3xTF32, 8 sums", r"^forth<float, true, .*2>", "HMMA", 12, ("LDS", 32), 0.068),
     Loop("back, exact", r"^back<float, .*0>", "FFMA", 32, ("LDG.128", 8), 0.42),
-    Loop("back, TF32, 8 sums", r"^back<float, .*1>", "HMMA", 4, ("LDG.128", 8), 0.025),
-    Loop("back, 3xTF32, 8 sums", r"^back<float, .*2>", "HMMA", 12, ("LDG.128", 8), 0.066),
+    Loop("back, TF32, 8 sums", r"^back<float, .*1>", "HMMA", 4, ("LDG.128", 8), 0.024),
+    Loop("back, 3xTF32, 8 sums", r"^back<float, .*2>", "HMMA", 12, ("LDG.128", 8), 0.062),
+    # With what puts zeros where there is no row, which others jump over.
+    Loop("sums over rows, TF32, 32 x 32", r"^sums<.*1>", "HMMA", 16, ("LDG.128", 8), 0.07),
+    Loop("sums over rows, 3xTF32, 32 x 32", r"^sums<.*2>", "HMMA", 48, ("LDG.128", 8), 0.14),
 )
 WHOLE = {
     "cuda/kernels/chain.cu": (
@@ -72,7 +75,11 @@ WHOLE = {
     "cuda/kernels/gradient.cu": (
         Loop("on the tape, exact", r"^there_and_back<float>", "FFMA", 64, ("LD.128", 16), 0.34),
         Loop("back, exact", r"^there_and_back<float>", "FFMA", 32, ("LDG.128", 8), 0.42),
-        Loop("sums over rows", r"^sum_products<float>", "FFMA", 128, ("LDS.128", 3), 0.65),
+    ),
+    "cuda/kernels/row_sums.cu": (
+        Loop("sums over rows, exact", r"^sum_products<float>", "FFMA", 128, ("LDS.128", 3), 0.65),
+        # Both kinds of products.
+        Loop("sums over rows, TF32 and 3xTF32", r"^sum_products_in_fragments", "HMMA", 64, ("LDG.128", 8), 0.1),
     ),
     "cuda/kernels/dual_ascent.cu": (
         Loop("ascent, product of ten features", r"^step_rows<.*float.*>", "FFMA", 40, ("LDS.128", 2), 0.70),

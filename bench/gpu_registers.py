@@ -28,7 +28,7 @@ REGISTERS = 65536  # of a multiprocessor
 
 # Kernels whose work grows with rows times coordinates or with weights, and the bytes that one may store and load.
 HOT = (
-    *("run_chain", "there_and_back", "sum_products"),
+    *("run_chain", "there_and_back", "sum_products", "sum_products_in_fragments"),
     *("step_rows", "map_rows"),
     *("coupling_rows", "coupling_backward_direct", "coupling_backward_staged"),
     *("vector_rows_forth", "vector_rows_back", "long_rows_forth", "long_rows_back"),

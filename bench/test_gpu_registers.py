@@ -54,16 +54,18 @@ def test_a_large_stack_of_a_hot_kernel_is_told():
 
 def test_what_kernels_of_chains_are_told_is_read_in_place():
     """Where a kernel takes the address of a parameter that is not so, every thread gets a copy of it on its stack."""
-    told = re.compile(r"(?<!\w)(const __grid_constant__ )?(?:DeviceChain|Call|Back|SumTasks)<T> \w+(?=[,)])")
+    told = re.compile(
+        r"(?<!\w)(const __grid_constant__ )?(?:DeviceChain|Call|Back|SumTasks|Tapes|WeightGradient)<\w+> \w+(?=[,)])"
+    )
     seen = 0
-    for name in ("chain.cu", "gradient.cu", "weights.cu"):
+    for name in ("chain.cu", "gradient.cu", "row_sums.cu", "weights.cu"):
         text = (ROOT / "cuda" / "kernels" / name).read_text()
         for kernel in re.findall(r"__global__ void[^{]*?\w+\(((?:DeviceChain|SumTasks|const __grid)[^{]*)\) \{", text):
             found = [match[1] for match in told.finditer(kernel)]
             assert found
             assert all(found), kernel
             seen += len(found)
-    assert seen == 9
+    assert seen == 13
 
 
 def test_hot_kernels_are_in_the_sources():

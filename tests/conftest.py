@@ -126,6 +126,7 @@ def emu():
     found.module.schedule(0)
     found.module.fail_allocation(0)
     found.module.set_architecture(90)
+    found.module.set_multiprocessors(4)
     found.module.set_devices(1)
     found.module.set_driver(13000)
     found.module.set_captured(0)

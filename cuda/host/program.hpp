@@ -25,8 +25,7 @@ inline void wait_for(cudaStream_t stream) {
 template <class T>
 class DeviceProgram {
   public:
-    // Waits: what the kernels read is copied to the device. `products`: of networks, but for the sums over rows that
-    // are the weights' gradient; exact in float64.
+    // Waits: what the kernels read is copied to the device. `products`: of networks, exact in float64.
     DeviceProgram(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps,
                   ContextScale context_scale, Products products, int device);
     ~DeviceProgram();

@@ -19,9 +19,11 @@ constexpr int most_blocks_at_once = 2;   // of so many sums, on tensor cores: fo
 constexpr int sum_line = warp_rows + 4;  // of a kept sum: 16 bytes more, so that fragments do not meet in a bank
 constexpr int least_terms = 16;          // of a sum that is worth a warp of its own
 constexpr int rows_ahead = 4;            // of a matrix whose loads are under way together on the way back
-constexpr int window_units = 64;         // units of the last layer that a tile holds at a time: one round of all warps
+constexpr int narrow_rows = 8;           // of a narrow tile: 32 bytes of a line of the tape, which are read at once
+constexpr int narrow_warps = warp_rows / narrow_rows;
+constexpr int window_units = 64;  // units of the last layer that a tile holds at a time: one round of all warps
 
-// The weights' gradient (kernels/gradient.cu). Not measured on a card.
+// The weights' gradient (kernels/gradient.cu, row_sums.cu). Not measured on a card.
 constexpr int sum_units = 64, sum_inputs = 64, sum_threads = 128;
 constexpr int sum_blocks = 1024;  // blocks aimed at, by cutting the rows into shares
 constexpr int most_shares = 64;

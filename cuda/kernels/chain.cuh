@@ -70,17 +70,17 @@ __device__ void run_stages(const Team& team, Products products, const DeviceStep
         const auto terms = [&](int b) {
             return Terms{0, b + 1 == blocks ? stage.terms : stage.visible[first(b) + sums_at_once - 1]};
         };
-        const Rounds rounds = rounds_of<T>(products, blocks);
+        const Rounds rounds = rounds_of<T>(products, blocks, team);
         for_sums(
             team, t.partial, blocks, stage.terms, terms,
-            [&](int b, Terms part, const PartialSums<T>& partial) {
-                int ends[most_blocks_at_once];
+            [&](const BlockPart& of, Terms part, const PartialSums<T>& partial) {
+                const int b = of.block, begin = first(b) + of.first;
+                BlockEnds ends;
 #pragma unroll
-                for (int j = 0; j < most_blocks_at_once; ++j)
-                    ends[j] = rounds.at_once > 1 ? terms(smaller(b + j, blocks - 1)).end : part.end;
-                const int n = smaller(rounds.at_once * sums_at_once, stage.end - first(b));
-                sum_unit_products(products, rounds, weights, stage.row + first(b), n, input, part, ends, partial,
-                                  output.from(first(b) + sums_at_once));
+                for (int j = 0; j < narrow_warps; ++j)
+                    ends.of[j] = rounds.at_once > 1 ? terms(smaller(b + j, blocks - 1)).end : part.end;
+                sum_unit_products(products, rounds, weights, stage.row + begin, smaller(of.count, stage.end - begin),
+                                  input, part, ends, partial, output.from(begin + sums_at_once));
             },
             [&](int b, int m, T total) {
                 if (m >= count(b)) return;
@@ -124,7 +124,7 @@ template <class Map, class T, bool in_shared, bool keeps_units>
 __device__ void run_map(const Team& team, const CoordinateMap<T>& s, const StagePhase& phase,
                         const Lines<T, in_shared>& params, const Lines<T, in_shared>& rooms,
                         TileState<T, in_shared, keeps_units>& t) {
-    for (int c = phase.coordinate_begin + team.warp; c < phase.coordinate_end; c += team.warps) {
+    for (int c = phase.coordinate_begin + team.first_of_sum(); c < phase.coordinate_end; c += team.sum_warps()) {
         const T value = t.given.at(s.given[c], team.lane);
         const MapParams<T, in_shared> param{params.from(c * s.n_params), rooms.from(c * s.n_params), team.lane};
         T log_det;
@@ -261,8 +261,9 @@ __device__ void rotate(const Team& team, const RotationStep<T>& s, const T* matr
         const auto count = [&](int b) { return smaller(sums_at_once, size - b * sums_at_once); };
         for_sums(
             team, partial, (size + sums_at_once - 1) / sums_at_once, size, [&](int) { return Terms{0, size}; },
-            [&](int b, Terms part, const PartialSums<T>& sums) {
-                sum_row_products(matrix, s.row + begin + b * sums_at_once, count(b), given.from(context + begin), part,
+            [&](const BlockPart& of, Terms part, const PartialSums<T>& sums) {
+                sum_row_products(matrix, s.row + begin + of.block * sums_at_once + of.first,
+                                 smaller(of.count, count(of.block) - of.first), given.from(context + begin), part,
                                  sums);
             },
             [&](int b, int m, T total) {
@@ -293,7 +294,7 @@ __device__ T base_density(const Team& team, const DeviceChain<T>& d, const Call<
                               [&](int s) { return z.at(d.chain.context + s, team.lane); });
     }
     T sum = 0;
-    for (int s = d.chain.context + team.warp; s < d.slots(); s += team.warps)
+    for (int s = d.chain.context + team.first_of_sum(); s < d.slots(); s += team.sum_warps())
         sum += base_log_density(base, z.at(s, team.lane));
     return sum;
 }
@@ -315,7 +316,7 @@ __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<
                           TileState<T, in_shared, keeps_units>& t) {
     const Chain<T>& chain = d.chain;
     t.log_det = 0;
-    if (rows < warp_rows)  // lanes past the last row are finite
+    if (rows < team.rows)  // lanes past the last row are finite
         for (int s = team.warp; s < d.slots(); s += team.warps) t.given.at(s, team.lane) = 0;
     team.sync();
     if (call.input.data && chain.load_support) {

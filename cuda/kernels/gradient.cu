@@ -1,7 +1,7 @@
 // Rows through a program and back, on the device. The run keeps what the way back needs on a tape in global memory, and
 // gradients of units go beside their values; then sums over rows, which are products of the tape's lines, give the
-// gradient of the weights. Every sum has a fixed order: rows in shares, shares in theirs, groups of rows in theirs;
-// those over more than tiles_of_sum tiles are float64.
+// gradient of the weights (row_sums.cu).
+#define HR_NARROW_TILES true
 #include "gradient.hpp"
 
 #include <algorithm>
@@ -247,16 +247,46 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
     const TapeLines<T> grad_input = t.gradient(s.reads_built ? step + 1 : step).from(s.input_slot);
     const bool is_first = layer.below < 0;
     const auto is_wanted = [&](int column) { return !is_first || (column >= first_column && column < end_column); };
-    const auto terms = [&](int b) {
-        const BackOp& op = ops[begin + b];
-        const bool wanted = !is_first || (op.column < end_column && op.column + op.columns > first_column);
-        return wanted ? Terms{op.row0, op.row1} : Terms{0, 0};
+    const auto is_wanted_op = [&](const BackOp& op) {
+        return !is_first || (op.column < end_column && op.column + op.columns > first_column);
+    };
+    const Products products = t.d.products;
+    const bool tensor_cores = std::is_same_v<T, float> && products != Products::exact;
+    const int blocks = end - begin, aligned = tensor_cores ? 16 : 1;
+    const Rounds of_whole{1, tensor_cores ? 16 : 8};
+    const Rounds rounds = team.is_narrow() ? rounds_of<T>(products, blocks, team) : of_whole;
+    // Of as many blocks as are taken at once, up to this one.
+    const auto terms = [&](int last) {
+        Terms all{0, 0};
+        for (int b = last / rounds.at_once * rounds.at_once; b <= last; ++b) {
+            const BackOp& op = ops[begin + b];
+            if (!is_wanted_op(op)) continue;
+            const int first = op.row0 / aligned * aligned;
+            all = all.end == 0 ? Terms{first, op.row1} : Terms{smaller(all.begin, first), larger(all.end, op.row1)};
+        }
+        return all;
     };
     for_sums(
-        team, partial, end - begin, layer.out, terms,
-        [&](int b, Terms part, const PartialSums<T>& sums) {
-            const BackOp& op = ops[begin + b];
-            sum_input_products(t.d.products, weights, layer.row, op.column, op.columns, grads, part, sums);
+        team, partial, blocks, layer.out, terms,
+        [&](const BlockPart& of, Terms part, const PartialSums<T>& sums) {
+            const BackOp& op = ops[begin + of.block];
+            if constexpr (std::is_same_v<T, float>)
+                if (rounds.together) {
+                    ColumnBlocks columns;
+#pragma unroll
+                    for (int q = 0; q < narrow_warps; ++q) {
+                        const BackOp& one = ops[begin + smaller(of.block + q, blocks - 1)];
+                        const bool is_taken = q < rounds.at_once && of.block + q < blocks && is_wanted_op(one);
+                        columns.column[q] = one.column;
+                        columns.n[q] = one.columns;
+                        columns.rows[q] = is_taken ? Terms{one.row0, one.row1} : Terms{0, 0};
+                    }
+                    const bool split_factors = products == Products::three_tf32;
+                    sum_columns_on_narrow_tile(split_factors, weights, layer.row, columns, grads, part, sums);
+                    return;
+                }
+            sum_input_products(products, weights, layer.row, op.column + of.first,
+                               smaller(of.count, op.columns - of.first), grads, op.row0, part, sums);
         },
         [&](int b, int m, T total) {
             const BackOp& op = ops[begin + b];
@@ -267,7 +297,8 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
             } else {
                 finish_gradient(t, d, s.layers[layer.below], column, total, lane);
             }
-        });
+        },
+        rounds);
 }
 
 template <class T>
@@ -378,22 +409,25 @@ __device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& 
         });
 }
 
-// Tiles of rows from `first` on there and back. A tile's tape is its own where the sums over rows need it, else the
-// block's. `bad` becomes 1 if a row is not finite.
+// Tiles of `tile_rows` rows from `first` on there and back. A tape has room for 32 rows, of which a narrow tile has its
+// part. It is that of these rows alone where the sums over rows need it, else the block's. `bad` becomes 1 if a row is
+// not finite.
 template <class T>
 __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     there_and_back(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call,
-                   const __grid_constant__ Back<T> back, int64_t first, int64_t tiles, bool own_tapes, T* tapes,
-                   int* bad) {
+                   const __grid_constant__ Back<T> back, int64_t first, int64_t tiles, int tile_rows, bool own_tapes,
+                   T* tapes, int* bad) {
     HR_DYNAMIC_SHARED(T, scratch);
-    const Team team = Team::of_block();
+    const Team team = Team::of_block(tile_rows);
+    const int of_tape = warp_rows / tile_rows;
     const WarpSums<T> sums{scratch + team.warps * sums_at_once * sum_line}, bases{sums.p + team.warps * warp_rows};
     TileState<T, false, true> state;
     state.partial = scratch;
     for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const int64_t row = first + tile * warp_rows;
-        const int rows = int(smaller(int64_t(warp_rows), call.rows - row));
-        const Tape<T> t{d, {tapes + (own_tapes ? tile : int64_t(blockIdx.x)) * d.tape.lines * warp_rows}};
+        const int64_t row = first + tile * tile_rows;
+        const int rows = int(smaller(int64_t(tile_rows), call.rows - row));
+        T* const tape = tapes + (own_tapes ? tile / of_tape : int64_t(blockIdx.x)) * d.tape.lines * warp_rows;
+        const Tape<T> t{d, {tape + tile % of_tape * tile_rows}};
         state.given = state.built = t.state(0);
         state.row = row;
         load_tile(team, d, call, row, rows, state);
@@ -423,177 +457,43 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     }
 }
 
-// ---- sums over rows -------------------------------------------------------------------------------------------------
-
-// Block (task, share of the rows): sums[share][place] over the tapes of tiles [share tiles_of_share, ...).
-template <class T>
-__global__ void __launch_bounds__(sum_threads)
-    sum_products(const __grid_constant__ SumTasks<T> tasks, const T* tapes, int64_t tape_lines, int64_t tiles,
-                 int64_t tiles_of_share, int64_t rows, double* sums) {
-    constexpr int columns = 8, of_thread_units = sum_units / (sum_threads / columns),
-                  of_thread_inputs = sum_inputs / columns, line = sum_units + 1;
-    static_assert(sum_units == sum_inputs);
-    HR_DYNAMIC_SHARED(T,
-                      shared);  // [row][unit], then [row][input], one number longer than needed: no bank meets itself
-    T *const grads = shared, *const inputs = shared + warp_rows * line;
-    const SumTask task = tasks.tasks[blockIdx.x];
-    const int thread = int(threadIdx.x), x = thread % columns, y = thread / columns;
-    const int lane = thread % warp_rows, warp = thread / warp_rows, warps = sum_threads / warp_rows;
-    double total[of_thread_units][of_thread_inputs] = {}, bias[of_thread_units] = {};
-    T part[of_thread_units][of_thread_inputs] = {}, bias_part[of_thread_units] = {};
-    const int64_t end = smaller(tiles, (int64_t(blockIdx.y) + 1) * tiles_of_share);
-    for (int64_t tile = int64_t(blockIdx.y) * tiles_of_share; tile < end; ++tile) {
-        const T* const tape = tapes + tile * tape_lines * warp_rows;
-        const bool lives = tile * warp_rows + lane < rows;  // what lies past the last row may have overflowed
-        for (int u = warp; u < sum_units; u += warps) {
-            const int64_t at = (task.grads + task.unit + u) * warp_rows + lane;
-            grads[lane * line + u] = lives && u < task.units ? tape[at] : T(0);
-        }
-        for (int k = warp; k < sum_inputs; k += warps) {
-            const int64_t at = (task.inputs_line + task.input + k) * warp_rows + lane;
-            inputs[lane * line + k] = lives && k < task.inputs ? tape[at] : T(0);
-        }
-        __syncthreads();
-        for (int r = 0; r < warp_rows; ++r) {
-            T g[of_thread_units], in[of_thread_inputs];
-#pragma unroll
-            for (int i = 0; i < of_thread_units; ++i) {
-                g[i] = grads[r * line + y * of_thread_units + i];
-                bias_part[i] += g[i];
-            }
-#pragma unroll
-            for (int j = 0; j < of_thread_inputs; ++j) in[j] = inputs[r * line + x + columns * j];
-#pragma unroll
-            for (int i = 0; i < of_thread_units; ++i)
-#pragma unroll
-                for (int j = 0; j < of_thread_inputs; ++j) part[i][j] += g[i] * in[j];
-        }
-        __syncthreads();
-        if ((tile + 1) % tiles_of_sum != 0 && tile + 1 < end) continue;
-#pragma unroll
-        for (int i = 0; i < of_thread_units; ++i) {
-            bias[i] += double(bias_part[i]);
-            bias_part[i] = 0;
-#pragma unroll
-            for (int j = 0; j < of_thread_inputs; ++j) {
-                total[i][j] += double(part[i][j]);
-                part[i][j] = 0;
-            }
-        }
-    }
-    double* const out = sums + int64_t(blockIdx.y) * tasks.n_sums;
-#pragma unroll
-    for (int i = 0; i < of_thread_units; ++i) {
-        const int within = y * of_thread_units + i, unit = task.unit + within;
-        if (within >= task.units) continue;
-        if (task.input == 0 && x == 0) out[task.bias + unit] = bias[i];
-#pragma unroll
-        for (int j = 0; j < of_thread_inputs; ++j) {
-            const int k = task.input + x + columns * j;
-            if (x + columns * j < task.inputs && k < task.visible[unit])
-                out[task.weights + task.row[unit] + k] = total[i][j];
-        }
-    }
-}
-
-template <class T>
-__device__ T not_a_number_if(bool condition, T value) {
-    return condition ? not_a_number<T>() : value;
-}
-
-// The shares' sums, in their order, to the sums of all groups, and these to the gradient. What no task sums is zero;
-// where a row is not finite every weight's is NaN.
-template <class T>
-__global__ void add_shares(const __grid_constant__ SumTasks<T> tasks, const double* sums, int shares, bool is_first,
-                           const int* bad, const uint8_t* is_weight, T* gradient, double* totals, int64_t n_weights) {
-    const int64_t i = element_of_thread();
-    if (i >= tasks.n_sums) return;
-    double total = is_first ? 0.0 : totals[i];
-    if (tasks.is_summed[i])
-        for (int s = 0; s < shares; ++s) total += sums[s * tasks.n_sums + i];
-    totals[i] = total;
-    if (i < n_weights) gradient[i] = not_a_number_if(*bad && is_weight[i], T(total));
-}
-
-// The gradients by raw parameters of a step, from those by ready ones: none, but of a run of vector maps.
-template <class T, class S>
-__device__ void finish_step(const S&, int, const T*, const double*, const int*, T*) {}
-
-template <class T>
-__device__ void finish_step(const VectorStep<T>& step, int features, const T* weights, const double* by_ready,
-                            const int* bad, T* gradient) {
-    for (int i = threadIdx.x; i < ready_parts(step, features); i += blockDim.x) {
-        const double* const given = by_ready + step.ready + int64_t(i) * step.n_ready;
-        T* const out = gradient + step.weights[i];
-        finish_part(
-            step, i, features, weights, [&](int k) { return given[k]; },
-            [&](int k, double value) { out[k] = not_a_number_if(*bad != 0, T(value)); });
-    }
-}
-
-// A block for each step, a thread for each transform.
-template <class T>
-__global__ void finish_ready(const __grid_constant__ DeviceChain<T> d, const T* weights, const double* by_ready,
-                             const int* bad, T* gradient) {
-    const int features = d.chain.features;
-    for (int s = blockIdx.x; s < d.chain.n_steps; s += gridDim.x)
-        with_step(d.steps[s].step,
-                  [&](const auto& step) { finish_step(step, features, weights, by_ready, bad, gradient); });
-}
-
-constexpr int plain_threads = 256, step_blocks = 1024, step_threads = 64;
-
-unsigned blocks_of(int64_t n) {
-    return unsigned((n + plain_threads - 1) / plain_threads);
-}
-
 }  // namespace
 
 template <class T>
 void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Call<T>& call, const Back<T>& back,
                      const uint8_t* is_weight, size_t n_weights, cudaStream_t stream) {
     const int64_t tiles = (call.rows + warp_rows - 1) / warp_rows, tape = d.tape.lines * warp_rows;
+    const int tile_rows = d.has_networks ? rows_of_tile(call.rows, device_limits().multiprocessors) : warp_rows;
     const int warps = d.has_networks ? network_warps : 1;
-    const Place place{false, warps, int64_t(scratch_numbers(warps)) * int64_t(sizeof(T))};
+    const int64_t scratch = scratch_numbers(warps * warp_rows / tile_rows);
+    const Place place{false, warps, scratch * int64_t(sizeof(T))};
     auto* const kernel = there_and_back<T>;
     DeviceBuffer<int> bad(1, stream);
     check_cuda(cudaMemsetAsync(bad.get(), 0, sizeof(int), stream), "gradient");
-    const bool wants_sums = back.weights && sums.count > 0;
-    if (!wants_sums) {
-        if (back.weights) check_cuda(cudaMemsetAsync(back.weights, 0, n_weights * sizeof(T), stream), "gradient");
-        const int blocks = resident_blocks(kernel, place, tiles);
-        const DeviceBuffer<T> tapes(size_t(blocks) * size_t(tape), stream);
-        HR_LAUNCH(kernel, blocks, warps * warp_rows, place.shared_bytes, stream, d, call, back, 0, tiles, false,
-                  tapes.get(), bad.get());
+    const auto tiles_of = [&](int64_t rows) { return (rows + tile_rows - 1) / tile_rows; };
+    const auto run = [&](int64_t first, int64_t own_tiles, int blocks, bool own_tapes, T* tapes) {
+        HR_LAUNCH(kernel, blocks, warps * warp_rows, place.shared_bytes, stream, d, call, back, first, own_tiles,
+                  tile_rows, own_tapes, tapes, bad.get());
         check_launch("there_and_back");
+    };
+    if (!back.weights || sums.count == 0) {
+        if (back.weights) check_cuda(cudaMemsetAsync(back.weights, 0, n_weights * sizeof(T), stream), "gradient");
+        const int blocks = resident_blocks(kernel, place, tiles_of(call.rows));
+        const DeviceBuffer<T> tapes(size_t(blocks) * size_t(tape), stream);
+        run(0, tiles_of(call.rows), blocks, false, tapes.get());
         return;
     }
-    // Groups, shares and their order depend on sizes alone.
-    const int64_t group = std::clamp<int64_t>(tape_bytes / (tape * int64_t(sizeof(T))), 1, tiles);
-    const int64_t wanted = std::clamp<int64_t>(sum_blocks / sums.count, 1, most_shares);
-    const int64_t tiles_of_share = (group + wanted - 1) / wanted, most = (group + tiles_of_share - 1) / tiles_of_share;
+    const int64_t group = std::clamp<int64_t>(tape_bytes / (tape * int64_t(sizeof(T))), 1, tiles);  // by sizes alone
     const DeviceBuffer<T> tapes(size_t(group * tape), stream);
-    const DeviceBuffer<double> shares(size_t(most * sums.n_sums), stream), totals(size_t(sums.n_sums), stream);
-    const size_t sum_bytes = size_t(warp_rows) * size_t(sum_units + 1 + sum_inputs + 1) * sizeof(T);
-    auto* const sum_kernel = sum_products<T>;
-    allow_shared(sum_kernel);
+    RowSums<T> row_sums(sums, d.products, group, stream);
+    const WeightGradient<T> out{back.weights, is_weight, int64_t(n_weights), bad.get()};
     for (int64_t begin = 0; begin < tiles; begin += group) {
-        const int64_t n = std::min(group, tiles - begin), n_shares = (n + tiles_of_share - 1) / tiles_of_share;
-        HR_LAUNCH(kernel, resident_blocks(kernel, place, n), warps * warp_rows, place.shared_bytes, stream, d, call,
-                  back, begin * warp_rows, n, true, tapes.get(), bad.get());
-        check_launch("there_and_back");
-        HR_LAUNCH(sum_kernel, dim3(unsigned(sums.count), unsigned(n_shares)), sum_threads, sum_bytes, stream, sums,
-                  tapes.get(), d.tape.lines, n, tiles_of_share, call.rows - begin * warp_rows, shares.get());
-        check_launch("sum_products");
-        HR_LAUNCH(add_shares<T>, blocks_of(sums.n_sums), plain_threads, 0, stream, sums, shares.get(), int(n_shares),
-                  begin == 0, bad.get(), is_weight, back.weights, totals.get(), int64_t(n_weights));
-        check_launch("add_shares");
+        const int64_t first = begin * warp_rows, rows = call.rows - first, n = std::min(group, tiles - begin);
+        const int64_t own_tiles = tiles_of(std::min(n * warp_rows, rows));
+        run(first, own_tiles, resident_blocks(kernel, place, own_tiles), true, tapes.get());
+        row_sums.add({tapes.get(), d.tape.lines, n, rows}, out);
     }
-    if (d.chain.ready > 0) {
-        HR_LAUNCH(finish_ready<T>, step_blocks, step_threads, 0, stream, d, call.weights, totals.get() + n_weights,
-                  bad.get(), back.weights);
-        check_launch("finish_ready");
-    }
+    row_sums.finish(d, call.weights, out);
 }
 
 #define HR_INSTANTIATE(T)                                                                                    \

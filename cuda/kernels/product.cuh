@@ -33,9 +33,16 @@ struct PartialSums {
     }
 };
 
-// How a warp takes blocks of sums: so many at once, and shares of terms in multiples of so many.
+// How a warp takes blocks of sums: so many at once, and shares of terms in multiples of so many. On a narrow tile these
+// are the block's own warps, if the lanes of one work `together`.
 struct Rounds {
     int at_once = 1, terms = 8;
+    bool together = false;
+};
+
+// Sums [first, first + count) of a block, or of several that follow each other.
+struct BlockPart {
+    int block, first, count;
 };
 
 struct NothingAside {
@@ -43,45 +50,53 @@ struct NothingAside {
 };
 
 // `blocks` blocks of sums, each of up to sums_at_once. terms(b): those of block b, of which later ones have no fewer;
-// sum(b, terms, partial) makes the sums of as many blocks as a warp takes at once, over the terms of the last of them,
-// keeps those of block b, and puts those of the others where aside(block, i) finds sum i; finish(b, i, total) gets the
-// total of sum i of block b, on the lanes of one warp. `longest`: terms of the longest block. What is summed in which
-// order depends on the sizes and the team alone. The caller waits for the team before and after.
+// sum(part, terms, partial) makes the sums of as many blocks as a warp takes at once, over the terms of the last of
+// them, keeps those of the first one, and puts those of the others where aside(block, i) finds sum i; finish(b, i,
+// total) gets the total of sum i of block b, on the lanes of one warp. `longest`: terms of the longest block. What is
+// summed in which order depends on sizes alone. The caller waits for the team before and after.
 //
-// A block is one warp's, or that of several with a share of the terms each. Both go through the same code: sum and
-// finish are called at one place, as each holds all kinds of products or all activations.
+// A block is one warp's, or that of several with a share of the terms each; where a narrow tile has too few blocks for
+// its many warps, that of two with half of the sums each. Where its warps work together, each finishes one of the
+// blocks that they took at once. All go through the same code: sum and finish are called at one place, as each holds
+// all kinds of products or all activations.
 template <class T, class TermsOf, class Sum, class Finish, class Aside = NothingAside>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
                          const Finish& finish, const Rounds& rounds = {}, const Aside& aside = {}) {
     const PartialSums<T> own{partial + team.warp * sums_at_once * sum_line, team.lane};
     const auto part = [&](int warp, int i) { return partial[(warp * sums_at_once + i) * sum_line + team.lane]; };
-    const int shares = blocks == 0 ? 1 : larger(1, smaller(team.warps / blocks, longest / least_terms));
-    const int of_round = team.warps * rounds.at_once;
+    const int shares = blocks == 0 ? 1 : larger(1, smaller(team.sum_warps() / blocks, longest / least_terms));
+    const bool together = team.is_narrow() && rounds.together;
+    const int halves = team.is_narrow() && !together && 2 * blocks * shares <= team.warps ? 2 : 1;
+    const int of_part = sums_at_once / halves, parts = together ? narrow_warps : halves, own_part = team.warp % parts;
+    const int takers = team.warps / parts, taker = team.warp / parts, first_sum = together ? 0 : own_part * of_part;
+    const int of_round = takers * rounds.at_once;
     bool turned = false;  // later blocks are longer: every other round goes the other way
 #pragma unroll 1
     for (int first = 0; first < blocks; first += of_round, turned = !turned) {  // one round where there are shares
-        const int turn = turned ? team.warps - 1 - team.warp : team.warp;
-        const int b = shares > 1 ? team.warp / shares : first + turn * rounds.at_once;
+        const int turn = turned ? takers - 1 - taker : taker;
+        const int b = shares > 1 ? taker / shares : first + turn * rounds.at_once;
         if (b < blocks) {
             const Terms all = terms(smaller(b + rounds.at_once, blocks) - 1);
             int share = all.end - all.begin, begin = all.begin;
             if (shares > 1) {
                 share = ((share + shares - 1) / shares + rounds.terms - 1) / rounds.terms * rounds.terms;
-                begin = smaller(all.end, begin + team.warp % shares * share);
+                begin = smaller(all.end, begin + taker % shares * share);
             }
-            sum(b, Terms{begin, smaller(all.end, begin + share)}, own);
+            sum(BlockPart{b, first_sum, of_part * rounds.at_once}, Terms{begin, smaller(all.end, begin + share)}, own);
         }
         if (shares > 1) team.sync();
         // Of a warp's own blocks all sums, of shared ones one in so many.
-        const int own_blocks = smaller(rounds.at_once, larger(0, blocks - b));
-        const int end = sums_at_once * (shares > 1 ? blocks : own_blocks);
+        const int of_warp = smaller(rounds.at_once, larger(0, blocks - b));
+        const int own_block = b + (together ? own_part : 0), own_blocks = together ? int(own_part < of_warp) : of_warp;
+        const int end = shares > 1 ? sums_at_once * blocks : of_part * own_blocks;
 #pragma unroll 1
         for (int n = shares > 1 ? team.warp : 0; n < end; n += shares > 1 ? team.warps : 1) {
-            const int block = (shares > 1 ? 0 : b) + n / sums_at_once, i = n % sums_at_once;
-            const int begin = shares > 1 ? block * shares : team.warp;
-            T total = shares == 1 && n >= sums_at_once ? T(aside(block, i)) : part(begin, i);
-            for (int w = begin + 1; w < begin + shares; ++w) total += part(w, i);
-            finish(block, i, total);
+            const int block = (shares > 1 ? 0 : own_block) + n / sums_at_once, i = n % sums_at_once;
+            const int of = i * halves / sums_at_once, kept = i - of * of_part;  // by which half
+            const int begin = shares > 1 ? block * shares * parts + of : team.warp;
+            T total = shares == 1 && n >= sums_at_once ? T(aside(block, i)) : part(begin, kept);
+            for (int w = 1; w < shares; ++w) total += part(begin + w * parts, kept);
+            finish(block, shares > 1 ? i : first_sum + i, total);
         }
     }
 }
@@ -143,8 +158,8 @@ template <int M, class T, bool in_shared>
 __device__ void add_column_products(const T* weights, const uint32_t* row, int column, int n,
                                     const Lines<T, in_shared>& grad, int lane, Terms terms, T (&total)[sums_at_once]) {
     int r = terms.begin;
-    if constexpr (M == sums_at_once) {
-        const bool whole = column % sums_at_once == 0;  // rows are padded to more than that
+    if constexpr (M >= 4) {
+        const bool whole = column % M == 0;  // rows are padded to more than that
         for (; whole && r + rows_ahead <= terms.end; r += rows_ahead) {
             // All loads before any product: those of a row wait for its offset, and rows do not wait for each other.
             Four<T> w[rows_ahead][M / 4];
@@ -244,10 +259,17 @@ struct FragmentSums {
     }
 };
 
-// Eight terms of N blocks: x[h][q] is the lane's term of half h in row q, w[j][h] its weight of block j.
-template <int N>
+// Of blocks that are taken at once, where the terms of each end.
+struct BlockEnds {
+    int of[narrow_warps];
+};
+
+// Eight terms of N blocks: x[h][q] is the lane's term of half h in row q, w[j][h] its weight of block j, sums[j] what
+// it has of them, for both halves of the tile. Where they have changed places, the small products do so, too.
+template <bool changed_places = false, int N, int M>
 __device__ __forceinline__ void add_eight_terms(bool split_factors, const float (&x)[2][4], const float (&w)[N][2],
-                                                FragmentSums& sums) {
+                                                float (&sums)[M][2][4]) {
+    static_assert(N <= M);
     constexpr int together = N < 2 ? N : 2;  // blocks, whose products do not wait for each other
     uint32_t a[2][4], a_rest[2][4];
 #pragma unroll
@@ -275,11 +297,13 @@ __device__ __forceinline__ void add_eight_terms(bool split_factors, const float 
 #pragma unroll
             for (int j = 0; j < together; ++j)
 #pragma unroll
-                for (int m = 0; m < 2; ++m) add_product(a_rest[m], b[j], c[j][m], true);
+                for (int m = 0; m < 2; ++m)
+                    add_product(changed_places ? a[m] : a_rest[m], changed_places ? b_rest[j] : b[j], c[j][m], true);
 #pragma unroll
             for (int j = 0; j < together; ++j)
 #pragma unroll
-                for (int m = 0; m < 2; ++m) add_product(a[m], b_rest[j], c[j][m]);
+                for (int m = 0; m < 2; ++m)
+                    add_product(changed_places ? a_rest[m] : a[m], changed_places ? b[j] : b_rest[j], c[j][m]);
 #pragma unroll
             for (int j = 0; j < together; ++j)
 #pragma unroll
@@ -289,7 +313,7 @@ __device__ __forceinline__ void add_eight_terms(bool split_factors, const float 
 #pragma unroll
                 for (int m = 0; m < 2; ++m)
 #pragma unroll
-                    for (int i = 0; i < 4; ++i) sums.of[first + j][m][i] += c[j][m][i];
+                    for (int i = 0; i < 4; ++i) sums[first + j][m][i] += c[j][m][i];
         } else {  // rounding toward zero is nothing beside that of factors
 #pragma unroll
             for (int j = 0; j < together; ++j)
@@ -298,36 +322,44 @@ __device__ __forceinline__ void add_eight_terms(bool split_factors, const float 
 #pragma unroll
             for (int j = 0; j < together; ++j)
 #pragma unroll
-                for (int m = 0; m < 2; ++m) add_product(a[m], b[j], sums.of[first + j][m]);
+                for (int m = 0; m < 2; ++m) add_product(a[m], b[j], sums[first + j][m]);
         }
     }
 }
 
-// The lane's four terms of sixteen from k on, in its rows. Those from `end` on are zero, and not read.
-template <bool in_shared>
-__device__ __forceinline__ void load_terms(const Lines<float, in_shared>& input, int lane, int k, int end,
-                                           float (&x)[4][4]) {
+// Terms that exist: where sums do not start at the first of eight, those before `first` may not be known yet.
+template <bool starts_inside>
+struct Existing {
+    int first, end;
+    __device__ bool operator()(int term) const { return term < end && (!starts_inside || term >= first); }
+    __device__ bool has_sixteen(int k) const { return k + 16 <= end && (!starts_inside || k >= first); }
+};
+
+// The lane's four terms of sixteen from k on, in its rows. Those that do not exist are zero, and not read.
+template <bool in_shared, bool starts_inside>
+__device__ __forceinline__ void load_terms(const Lines<float, in_shared>& input, int lane, int k,
+                                           const Existing<starts_inside>& exists, float (&x)[4][4]) {
     const int g = lane / 4, first = k + lane % 4 * 4;
     const auto load = [&](const auto& is_term) {
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
-            const Four<float> rows = load_rows(input, is_term(first + c) ? first + c : end - 1, g);
+            const Four<float> rows = load_rows(input, is_term(first + c) ? first + c : exists.end - 1, g);
 #pragma unroll
             for (int q = 0; q < 4; ++q) x[c][q] = is_term(first + c) ? rows.x[q] : 0.0f;
         }
     };
-    if (k + 16 <= end) {  // nothing is chosen then
+    if (exists.has_sixteen(k)) {  // nothing is chosen then
         load([](int) { return true; });
     } else {
-        load([&](int term) { return term < end; });
+        load(exists);
     }
 }
 
 // Sums of N blocks over terms of a tile's lines. weights(k, four): four[j] becomes the lane's weights of block j for
 // its four of the sixteen terms from k on, where those that are none meet zeros.
-template <int N, bool in_shared, class WeightsOf>
+template <int N, bool in_shared, bool starts_inside, class WeightsOf>
 __device__ void sum_in_fragments(bool split_factors, const Lines<float, in_shared>& input, int lane, Terms terms,
-                                 const WeightsOf& weights, FragmentSums& sums) {
+                                 const Existing<starts_inside>& exists, const WeightsOf& weights, FragmentSums& sums) {
 #pragma unroll
     for (int j = 0; j < N; ++j)
 #pragma unroll
@@ -339,7 +371,7 @@ __device__ void sum_in_fragments(bool split_factors, const Lines<float, in_share
         Four<float> four[N];
         weights(k, four);
         float x[4][4];
-        load_terms(input, lane, k, terms.end, x);
+        load_terms(input, lane, k, exists, x);
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             float own_x[2][4], own_w[N][2];
@@ -350,7 +382,7 @@ __device__ void sum_in_fragments(bool split_factors, const Lines<float, in_share
 #pragma unroll
                 for (int j = 0; j < N; ++j) own_w[j][i] = four[j].x[2 * h + i];
             }
-            add_eight_terms<N>(split_factors, own_x, own_w, sums);
+            add_eight_terms(split_factors, own_x, own_w, sums.of);
         }
     }
 }
@@ -360,15 +392,107 @@ __device__ void sum_in_fragments(bool split_factors, const Lines<float, in_share
 template <int N, bool in_shared>
 __device__ void sum_rows_in_fragments(bool split_factors, const float* weights, const uint32_t* row, int n,
                                       const Lines<float, in_shared>& input, int lane, Terms terms,
-                                      const int (&ends)[most_blocks_at_once], FragmentSums& sums) {
+                                      const BlockEnds& ends, FragmentSums& sums) {
     const float* w[N];
 #pragma unroll
     for (int j = 0; j < N; ++j) w[j] = weights + row[smaller(8 * j + lane / 4, n - 1)] + lane % 4 * 4;
     const auto load = [&](int k, Four<float>(&four)[N]) {
 #pragma unroll
-        for (int j = 0; j < N; ++j) four[j] = N == 1 || k < ends[j] ? load_four(w[j] + k) : Four<float>{};
+        for (int j = 0; j < N; ++j) four[j] = N == 1 || k < ends.of[j] ? load_four(w[j] + k) : Four<float>{};
     };
-    sum_in_fragments<N>(split_factors, input, lane, terms, load, sums);
+    sum_in_fragments<N>(split_factors, input, lane, terms, Existing<false>{0, terms.end}, load, sums);
+}
+
+// Sums of narrow_warps blocks on a narrow tile, whose rows are the columns of the right matrix and those of `weights`
+// the rows of the left one: the same terms in the same order as on a whole tile, and the same bits. Kept are all.
+template <class WeightsOf>
+__device__ void sum_on_narrow_tile(bool split_factors, const Lines<float, false>& input, Terms terms,
+                                   const Existing<true>& exists, const WeightsOf& weights,
+                                   const PartialSums<float>& partial) {
+    static_assert(narrow_warps == 4 && narrow_rows == 8);
+    const int lane = int(threadIdx.x) % warp_rows, g = lane / 4, t = lane % 4;  // of the block's own warp
+    float sums[1][2][4] = {};
+    __syncwarp();  // some of its lanes may have finished more sums than others before
+#pragma unroll 1
+    for (int k = terms.begin; k < terms.end; k += 16) {
+        Four<float> four[narrow_warps];
+        weights(k + 4 * t, four);
+        float x[4];
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+            const int term = k + 4 * t + c;
+            x[c] = input.at(exists(term) ? term : exists.end - 1, g);
+            x[c] = exists(term) ? x[c] : 0.0f;
+        }
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            float left[2][4], right[1][2];
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+#pragma unroll
+                for (int q = 0; q < narrow_warps; ++q) left[i][q] = four[q].x[2 * h + i];
+                right[0][i] = x[2 * h + i];
+            }
+            add_eight_terms<true>(split_factors, left, right, sums);
+        }
+    }
+    float* const kept = partial.p - lane / narrow_rows * sums_at_once * sum_line;  // of the first of them
+    __syncwarp();
+#pragma unroll
+    for (int q = 0; q < narrow_warps; ++q)
+#pragma unroll
+        for (int j = 0; j < 2; ++j)
+            kept[(q * sums_at_once + g) * sum_line + 2 * t + j] = sums[0][q / 2][2 * (q % 2) + j];
+    __syncwarp();
+}
+
+__device__ inline void sum_rows_on_narrow_tile(bool split_factors, const float* weights, const uint32_t* row, int n,
+                                               const Lines<float, false>& input, Terms terms, const BlockEnds& ends,
+                                               const PartialSums<float>& partial) {
+    const float* w[narrow_warps];
+#pragma unroll
+    for (int q = 0; q < narrow_warps; ++q)
+        w[q] = weights + row[smaller(8 * q + int(threadIdx.x) % warp_rows / 4, n - 1)];
+    sum_on_narrow_tile(
+        split_factors, input, terms, {0, terms.end},
+        [&](int k, Four<float>(&four)[narrow_warps]) {
+#pragma unroll
+            for (int q = 0; q < narrow_warps; ++q) four[q] = k < ends.of[q] ? load_four(w[q] + k) : Four<float>{};
+        },
+        partial);
+}
+
+// Columns of a matrix, as add_column_products, `n` from `column` on in each block; of each only rows that it sees.
+struct ColumnBlocks {
+    int column[narrow_warps], n[narrow_warps];
+    Terms rows[narrow_warps];
+};
+
+__device__ inline void sum_columns_on_narrow_tile(bool split_factors, const float* weights, const uint32_t* row,
+                                                  const ColumnBlocks& blocks, const Lines<float, false>& grad,
+                                                  Terms terms, const PartialSums<float>& partial) {
+    const float* own[narrow_warps];
+    Existing<true> exists{terms.end, terms.end};
+#pragma unroll
+    for (int q = 0; q < narrow_warps; ++q)
+        if (blocks.rows[q].begin < blocks.rows[q].end) exists.first = smaller(exists.first, blocks.rows[q].begin);
+#pragma unroll
+    for (int q = 0; q < narrow_warps; ++q)
+        own[q] = weights + blocks.column[q] + smaller(int(threadIdx.x) % warp_rows / 4, blocks.n[q] - 1);
+    sum_on_narrow_tile(
+        split_factors, grad, terms, exists,
+        [&](int k, Four<float>(&four)[narrow_warps]) {
+#pragma unroll
+            for (int c = 0; c < 4; ++c) {
+                const uint32_t offset = row[exists(k + c) ? k + c : exists.end - 1];
+#pragma unroll
+                for (int q = 0; q < narrow_warps; ++q) {
+                    const bool sees = k + c >= blocks.rows[q].begin && k + c < blocks.rows[q].end;
+                    four[q].x[c] = sees ? own[q][offset] : 0.0f;
+                }
+            }
+        },
+        partial);
 }
 
 // ---- either way -----------------------------------------------------------------------------------------------------
@@ -387,19 +511,24 @@ __device__ inline Rounds rounds_on_tensor_cores(int blocks) {
 }
 
 template <class T>
-__device__ Rounds rounds_of(Products kind, int blocks) {
-    return std::is_same_v<T, float> && kind != Products::exact ? rounds_on_tensor_cores(blocks) : Rounds{};
+__device__ Rounds rounds_of(Products kind, int blocks, const Team& team) {
+    if (!std::is_same_v<T, float> || kind == Products::exact) return {};
+    if (!team.is_narrow()) return rounds_on_tensor_cores(blocks);
+    return {smaller(narrow_warps, (blocks + network_warps - 1) / network_warps), 16, true};
 }
 
 // Products of a network: sums of as many blocks as `rounds` says, n in all, of which those of the first block are kept,
 // and those of a second one go to the lines `aside`.
 template <class T, bool in_shared>
 __device__ void sum_unit_products(Products kind, const Rounds& rounds, const T* weights, const uint32_t* row, int n,
-                                  const Lines<T, in_shared>& input, Terms terms, const int (&ends)[most_blocks_at_once],
+                                  const Lines<T, in_shared>& input, Terms terms, const BlockEnds& ends,
                                   const PartialSums<T>& partial, const Lines<T, in_shared>& aside) {
     if constexpr (std::is_same_v<T, float>) {
         if (kind != Products::exact) {
             const bool split_factors = kind == Products::three_tf32;
+            if constexpr (HR_NARROW_TILES && !in_shared)
+                if (rounds.together)
+                    return sum_rows_on_narrow_tile(split_factors, weights, row, n, input, terms, ends, partial);
             const int lane = partial.lane;
             FragmentSums sums;
             static_assert(most_blocks_at_once == 2);
@@ -414,19 +543,25 @@ __device__ void sum_unit_products(Products kind, const Rounds& rounds, const T* 
     sum_row_products(weights, row, n, input, terms, partial);
 }
 
+// Of the terms those from `first_row` on: tensor cores take sixteen from a multiple of sixteen on, so that several
+// blocks may do so at once.
 template <class T, bool in_shared>
 __device__ void sum_input_products(Products kind, const T* weights, const uint32_t* row, int column, int n,
-                                   const Lines<T, in_shared>& grad, Terms terms, const PartialSums<T>& partial) {
+                                   const Lines<T, in_shared>& grad, int first_row, Terms terms,
+                                   const PartialSums<T>& partial) {
     if constexpr (std::is_same_v<T, float>) {
         if (kind != Products::exact) {
             const float* const own = weights + column + smaller(partial.lane / 4, n - 1);
+            const Existing<true> exists{first_row, terms.end};
             const auto load = [&](int k, Four<float>(&four)[1]) {
 #pragma unroll
-                for (int c = 0; c < 4; ++c)
-                    four[0].x[c] = own[row[smaller(k + partial.lane % 4 * 4 + c, terms.end - 1)]];
+                for (int c = 0; c < 4; ++c) {
+                    const int r = k + partial.lane % 4 * 4 + c;  // one that does not exist meets a zero
+                    four[0].x[c] = own[row[smaller(larger(r, first_row), terms.end - 1)]];
+                }
             };
             FragmentSums sums;
-            sum_in_fragments<1>(kind == Products::three_tf32, grad, partial.lane, terms, load, sums);
+            sum_in_fragments<1>(kind == Products::three_tf32, grad, partial.lane, terms, exists, load, sums);
             return sums.keep(partial, 0, grad);
         }
     }

@@ -52,6 +52,17 @@ inline DeviceLimits device_limits() {
     return {shared, multiprocessors};
 }
 
+// Rows of a tile on the way back, whose registers leave room for one block on a multiprocessor. So few rows that most
+// would have nothing to do go in narrow tiles, of which there are four times as many: where these are no more than
+// twice as many rounds, as each takes less than half as long (bench/gpu_model.md). A row's bits are the same either
+// way.
+inline int rows_of_tile(int64_t rows, int64_t multiprocessors) {
+    const auto rounds = [&](int64_t tile) {
+        return ((rows + tile - 1) / tile + multiprocessors - 1) / multiprocessors;
+    };
+    return rounds(narrow_rows) <= 2 * rounds(warp_rows) ? narrow_rows : warp_rows;
+}
+
 // Enough blocks of a kernel to fill the device, but no more than tiles; they may then have any shared memory.
 template <class Kernel>
 int resident_blocks(Kernel kernel, const Place& place, int64_t tiles) {

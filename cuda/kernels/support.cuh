@@ -17,7 +17,7 @@ template <class T, bool in_shared>
 __device__ void load_supported(const Team& team, const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
                                const Lines<T, in_shared>& out, T& log_det) {
     if (team.lane >= rows) return;
-    for (int c = team.warp; c < chain.features; c += team.warps) {
+    for (int c = team.first_of_sum(); c < chain.features; c += team.sum_warps()) {
         const Supported made =
             from_row(chain.load_support[c], element(call.input, row + team.lane, c), call.input.is_double);
         log_det += T(made.log_det);
@@ -30,7 +30,7 @@ __device__ void load_supported(const Team& team, const Chain<T>& chain, const Ca
 template <class T, bool in_shared>
 __device__ void add_store_support(const Team& team, const Chain<T>& chain, const Lines<T, in_shared>& z, T& log_det) {
     if (!chain.store_support) return;
-    for (int c = team.warp; c < chain.features; c += team.warps) {
+    for (int c = team.first_of_sum(); c < chain.features; c += team.sum_warps()) {
         const Supported made =
             to_support(chain.store_support[c], stored(chain, c, z.at(chain.store_slot[c], team.lane)));
         log_det += T(made.log_det) + poison(T(made.value));
@@ -72,7 +72,7 @@ template <class T, bool in_shared>
 __device__ T run_support(const Team& team, const SupportStep<T>& s, const Lines<T, in_shared>& given,
                          const Lines<T, in_shared>& built, int context, int features) {
     T log_det = 0;
-    for (int c = team.warp; c < features; c += team.warps) {
+    for (int c = team.first_of_sum(); c < features; c += team.sum_warps()) {
         const Supported made = supported(s, c, double(given.at(context + c, team.lane)));
         built.at(context + c, team.lane) = T(made.value);
         log_det += T(made.log_det);

@@ -10,13 +10,34 @@
 namespace headrace {
 namespace {
 
-// The warps of a block, which share a tile. Lanes are rows; what is split among warps is coordinates and units.
+// The warps of a block, which share a tile. Lanes are rows; what is split among warps is coordinates and units. A tile
+// of few rows is narrow: then each narrow_rows lanes are a warp of this team, so that all threads have work.
+//
+// A source whose tiles may be narrow says so before it includes anything: kernels of others have no registers to spare
+// for what it takes to tell.
+#ifndef HR_NARROW_TILES
+#define HR_NARROW_TILES false
+#endif
 struct Team {
     int lane, warp, warps;
+#if HR_NARROW_TILES
+    int rows;
+
+    __device__ static Team of_block(int rows) {
+        return {int(threadIdx.x) % rows, int(threadIdx.x) / rows, int(blockDim.x) / rows, rows};
+    }
+#else
+    static constexpr int rows = warp_rows;
 
     __device__ static Team of_block() {
         return {int(threadIdx.x) % warp_rows, int(threadIdx.x) / warp_rows, int(blockDim.x) / warp_rows};
     }
+#endif
+    __device__ bool is_narrow() const { return HR_NARROW_TILES && rows < warp_rows; }
+    // Sums of a row are shared out as in a whole tile, so that its bits do not depend on how many rows there are: among
+    // so many warps, and from this coordinate on, which for all others is behind the last.
+    __device__ int sum_warps() const { return is_narrow() ? warps * rows / warp_rows : warps; }
+    __device__ int first_of_sum() const { return !is_narrow() || warp < sum_warps() ? warp : 1 << 30; }
     __device__ void sync() const {
         if (warps > 1) {
             __syncthreads();
@@ -78,9 +99,9 @@ __device__ inline bool is_by_rows(const ArrayView& a) {
 // are neighbours there.
 template <class F>
 __device__ void for_tile(const Team& team, int rows, int columns, bool by_rows, F&& body) {
-    const int fast = by_rows ? columns : rows, threads = team.warps * warp_rows;
+    const int fast = by_rows ? columns : rows, threads = team.warps * team.rows;
     if (fast == 0) return;
-    const int step_fast = threads % fast, step_slow = threads / fast, thread = team.warp * warp_rows + team.lane;
+    const int step_fast = threads % fast, step_slow = threads / fast, thread = team.warp * team.rows + team.lane;
     int f = thread % fast, s = thread / fast;
     const int slow = by_rows ? rows : columns;
     while (s < slow) {
@@ -131,9 +152,9 @@ __device__ void prefetch(const T* p) {
 // body(i, row, column) for i = 0, ..., 3, and one(number, row, column) for the rest.
 template <class F, class G>
 __device__ void for_adjacent_tile(const Team& team, int rows, int columns, F&& four, G&& one) {
-    const int count = rows * columns, step = 4 * team.warps * warp_rows;
+    const int count = rows * columns, step = 4 * team.warps * team.rows;
     const int rows_of_step = step / columns, columns_of_step = step % columns;
-    int first = 4 * (team.warp * warp_rows + team.lane), row = first / columns, column = first % columns;
+    int first = 4 * (team.warp * team.rows + team.lane), row = first / columns, column = first % columns;
     for (; first < count; first += step) {
         int r = row, c = column;
         const auto next = [&] {

@@ -42,6 +42,9 @@ void bind_emulation(py::module_& m) {
         "set_architecture", [](int architecture) { emu::runtime().architecture = architecture; },
         py::arg("architecture"), "80 or 90, which differ in shared memory.");
     m.def(
+        "set_multiprocessors", [](int n) { emu::runtime().multiprocessors = n; }, py::arg("n"),
+        "How many a device has: what few rows are.");
+    m.def(
         "set_devices",
         [](int n) {
             emu::runtime().devices = n;

@@ -69,7 +69,8 @@ struct Runtime {
     std::map<const void*, int> shared_limits;  // by kernel
     std::deque<Call> log;
     cudaError_t last_error = cudaSuccess;
-    int devices = 1, device = 0, architecture = 90, driver = 13000, allocations_until_failure = 0, failures = 1;
+    int devices = 1, device = 0, architecture = 90, multiprocessors = 4, driver = 13000, allocations_until_failure = 0,
+        failures = 1;
     bool is_busy = false;    // no copy is done before somebody waits for it
     uintptr_t captured = 0;  // the stream that a graph is captured from; 0: none
     size_t trims = 0;        // how often the pool gave back what it keeps
@@ -199,7 +200,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
     const int architecture = emu::runtime().architecture;
     switch (attribute) {
         case cudaDevAttrMaxSharedMemoryPerBlock: *value = emu::shared_bytes_unasked; break;
-        case cudaDevAttrMultiProcessorCount: *value = 4; break;
+        case cudaDevAttrMultiProcessorCount: *value = emu::runtime().multiprocessors; break;
         case cudaDevAttrL2CacheSize: *value = (architecture >= 90 ? 50 : 40) << 20; break;
         case cudaDevAttrComputeCapabilityMajor: *value = architecture / 10; break;
         case cudaDevAttrComputeCapabilityMinor: *value = architecture % 10; break;

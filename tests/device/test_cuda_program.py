@@ -15,6 +15,7 @@ import gradients
 import headrace as hr
 from cuda_twins import Twin
 from headrace._core.structure import MaskedNetwork
+from program_cases import CHAINS, inputs_of
 
 
 def masked(dense, activation="relu", **settings):
@@ -29,36 +30,6 @@ def rows_of(dense, n, dtype="float64"):
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
-
-
-def rotations(features, dtype):
-    """Turns, dense and in blocks, with bent lines of each coordinate between: what an ascent makes."""
-    turns = [hr.Rotation.random(features, seed=0), hr.Rotation.random(features, seed=1, block=4)]
-    bent = [cases.randomise(hr.Elementwise(features, map="dual_ascent", dtype=dtype), 0.5, i) for i in range(2)]
-    chain = [turns[0], bent[0], hr.Permutation(np.arange(features)[::-1]), turns[1], bent[1], turns[0]]
-    return hr.Flow(chain, hr.StandardNormal(features), dtype=dtype)
-
-
-def splines_between_networks(dtype):
-    """A step without a context, through which the context's gradient passes."""
-    networks = [hr.MaskedAutoregressive(4, context=2, hidden=(9,), dtype=dtype, seed=seed) for seed in (0, 1)]
-    splines = hr.Elementwise(4, map="rq_spline", dtype=dtype)
-    return hr.Flow([cases.randomise(t) for t in (networks[0], splines, networks[1])], hr.StandardNormal(4))
-
-
-CHAINS = {
-    "of every kind": gradients.mixed_flow,
-    "of vector maps": gradients.vector_flow,
-    "of linear links": gradients.linear_flow,
-    "of turns and bent lines": lambda dtype: rotations(11, dtype),
-    "of turns of one block": lambda dtype: rotations(3, dtype),
-    "of splines between networks": splines_between_networks,
-}
-
-
-def inputs_of(flow, n, dtype):
-    context = cases.rows(n, flow.context, dtype, "context") if flow.context else None
-    return cases.rows(n, flow.features, dtype), context
 
 
 @pytest.mark.parametrize("name", CHAINS)

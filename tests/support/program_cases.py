@@ -1,10 +1,43 @@
-"""Programs on a device: sizes of batches, and every way of reading a formula's sides."""
+"""Programs on a device: sizes of batches, every way of reading a formula's sides, and chains of transforms."""
 
+import numpy as np
 import pytest
 
 import cases
+import gradients
+import headrace as hr
 
 SIZES = (0, 1, 31, 32, 33, 70)  # around a tile of 32 rows
 every_side = pytest.mark.parametrize(
     ("reads", "formula"), [(reads, formula) for reads in cases.READS for formula in cases.FORMULAS]
 )
+
+
+def rotations(features, dtype):
+    """Turns, dense and in blocks, with bent lines of each coordinate between: what an ascent makes."""
+    turns = [hr.Rotation.random(features, seed=0), hr.Rotation.random(features, seed=1, block=4)]
+    bent = [cases.randomise(hr.Elementwise(features, map="dual_ascent", dtype=dtype), 0.5, i) for i in range(2)]
+    chain = [turns[0], bent[0], hr.Permutation(np.arange(features)[::-1]), turns[1], bent[1], turns[0]]
+    return hr.Flow(chain, hr.StandardNormal(features), dtype=dtype)
+
+
+def splines_between_networks(dtype):
+    """A step without a context, through which the context's gradient passes."""
+    networks = [hr.MaskedAutoregressive(4, context=2, hidden=(9,), dtype=dtype, seed=seed) for seed in (0, 1)]
+    splines = hr.Elementwise(4, map="rq_spline", dtype=dtype)
+    return hr.Flow([cases.randomise(t) for t in (networks[0], splines, networks[1])], hr.StandardNormal(4))
+
+
+CHAINS = {
+    "of every kind": gradients.mixed_flow,
+    "of vector maps": gradients.vector_flow,
+    "of linear links": gradients.linear_flow,
+    "of turns and bent lines": lambda dtype: rotations(11, dtype),
+    "of turns of one block": lambda dtype: rotations(3, dtype),
+    "of splines between networks": splines_between_networks,
+}
+
+
+def inputs_of(flow, n, dtype):
+    context = cases.rows(n, flow.context, dtype, "context") if flow.context else None
+    return cases.rows(n, flow.features, dtype), context

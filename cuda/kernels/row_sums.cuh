@@ -1,0 +1,125 @@
+// Sums over rows on tensor cores: units are rows of the left matrix, inputs columns of the right one, and the terms are
+// rows of the call, of which a line of the tape has 32 that follow each other. A lane's load of 16 bytes is four terms,
+// and no factor goes through shared memory. Squares of the task are a warp's each, without a word between them.
+#pragma once
+
+#include "product.cuh"
+#include "row_sums.hpp"
+
+namespace headrace {
+namespace {
+
+constexpr int square = 32;                  // units, and as many inputs, of a warp
+constexpr int sums_of_thread = 4 + square;  // in float64, biases first
+constexpr size_t fragment_sum_bytes = sums_of_thread * sum_threads * sizeof(double);
+static_assert(sum_units == 2 * square && sum_inputs == 2 * square && sum_threads == 4 * warp_rows);
+
+// A warp's square, from `unit` and `input` on among the task's: total(i) of the lane, biases first.
+template <class Total>
+__device__ __forceinline__ void store_square(const SumTask& task, int unit, int input, bool has_bias, bool has_products,
+                                             const Total& total, double* out) {
+    const int lane = int(threadIdx.x) % warp_rows, g = lane / 4, t = lane % 4;
+#pragma unroll 1
+    for (int q = 0; q < 4; ++q) {  // unit 8 q + g of the warp
+        const int within = unit + 8 * q + g, u = task.unit + within;
+        if (has_bias) {  // a lane has the terms that it loaded
+            double sum = total(q) + __shfl_xor_sync(~0u, total(q), 1);
+            sum += __shfl_xor_sync(~0u, sum, 2);
+            if (within < task.units && t == 0) out[task.bias + u] = sum;
+        }
+        if (!has_products || within >= task.units) continue;
+        double* const row = out + task.weights + task.row[u];
+#pragma unroll 1
+        for (int n = 0; n < square / 4; ++n) {
+            const int b = n / 2, j = n % 2, k = task.input + input + 8 * b + 2 * t + j;
+            if (k < task.input + task.inputs && k < task.visible[u]) row[k] = total(4 + 8 * b + 2 * q + j);
+        }
+    }
+}
+
+// The task's sums over tiles [first, end), to `out`. Sums of eight terms ("3xtf32") or of tiles_of_sum tiles ("tf32")
+// are the tensor cores', those of tiles_of_sum tiles float32, and what they add up to float64, a thread's own in shared
+// memory: in registers they would leave room for fewer warps. Biases have no products, and see no tensor core.
+__device__ __forceinline__ void sum_task_in_fragments(const SumTask& task, bool split_factors,
+                                                      const Tapes<float>& tapes, int64_t first, int64_t end,
+                                                      double* shared, double* out) {
+    constexpr int blocks = square / 8;
+    const int warp = int(threadIdx.x) / warp_rows, lane = int(threadIdx.x) % warp_rows, g = lane / 4, t = lane % 4;
+    const int unit = warp / 2 * square, input = warp % 2 * square;  // the warp's first ones, of the task's
+    if (unit >= task.units) return;
+    const int last = task.unit + smaller(unit + square, task.units) - 1;  // which sees the most
+    const bool has_bias = task.input == 0 && input == 0;
+    const bool has_products = input < task.inputs && task.input + input < task.visible[last];
+    if (!has_bias && !has_products) return;
+
+    // Lines that do not exist have another in their place, and sums that nobody reads.
+    uint32_t left[4], right[blocks];
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+        const int u = task.unit + smaller(unit + 8 * q + g, task.units - 1);
+        const int k = task.input + smaller(input + 8 * q + g, task.inputs - 1);
+        left[q] = uint32_t(task.grads + u) * warp_rows + 4 * t;
+        right[q] = has_products ? uint32_t(task.inputs_line + k) * warp_rows + 4 * t : left[q];
+    }
+    const auto total = [&](int i) -> double& { return shared[i * sum_threads + int(threadIdx.x)]; };
+#pragma unroll 1
+    for (int i = 0; i < sums_of_thread; ++i) total(i) = 0;
+    float part[blocks][2][4] = {}, bias_part[4] = {};
+    const float* tape = tapes.numbers + first * tapes.lines * warp_rows;
+    for (int64_t tile = first; tile < end; ++tile, tape += tapes.lines * warp_rows) {
+        const int rows = int(smaller(int64_t(warp_rows), tapes.rows - tile * warp_rows));
+#pragma unroll 1
+        for (int row = 0; row < rows; row += 16) {
+            Four<float> x[4], w[blocks];
+#pragma unroll
+            for (int q = 0; q < 4; ++q) {
+                x[q] = load_four(tape + row + left[q]);
+                w[q] = load_four(tape + row + right[q]);
+            }
+            if (row + 16 > rows) {  // rows that do not exist, whose units may have overflowed
+#pragma unroll
+                for (int c = 0; c < 4; ++c)
+#pragma unroll
+                    for (int q = 0; q < 4; ++q) {
+                        const bool lives = row + 4 * t + c < rows;
+                        x[q].x[c] = lives ? x[q].x[c] : 0.0f;
+                        w[q].x[c] = lives ? w[q].x[c] : 0.0f;
+                    }
+            }
+            if (has_bias) {
+#pragma unroll
+                for (int q = 0; q < 4; ++q) bias_part[q] += (x[q].x[0] + x[q].x[1]) + (x[q].x[2] + x[q].x[3]);
+            }
+            if (!has_products) continue;
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                float own_x[2][4], own_w[blocks][2];
+#pragma unroll
+                for (int i = 0; i < 2; ++i)
+#pragma unroll
+                    for (int q = 0; q < 4; ++q) {
+                        own_x[i][q] = x[q].x[2 * h + i];
+                        own_w[q][i] = w[q].x[2 * h + i];
+                    }
+                add_eight_terms(split_factors, own_x, own_w, part);
+            }
+        }
+        if ((tile + 1) % tiles_of_sum != 0 && tile + 1 < end) continue;
+#pragma unroll
+        for (int q = 0; q < 4; ++q) {
+            total(q) += double(bias_part[q]);
+            bias_part[q] = 0;
+#pragma unroll
+            for (int m = 0; m < 2; ++m)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    total(4 + 8 * q + 4 * m + i) += double(part[q][m][i]);
+                    part[q][m][i] = 0;
+                }
+        }
+    }
+    store_square(task, unit, input, has_bias, has_products, total, out);
+}
+
+}  // namespace
+}  // namespace headrace

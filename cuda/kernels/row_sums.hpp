@@ -1,0 +1,66 @@
+// Sums over rows, which are the gradient of the weights: products of two lines of the tapes that the way back left.
+#pragma once
+
+#include "../host/device_chain.hpp"
+#include "../include/memory.cuh"
+
+namespace headrace {
+
+// Gradients of units [unit, unit + units) of a layer by inputs [input, input + inputs): sums over rows of products of
+// two lines of the tape. Biases belong to the task with input 0.
+struct SumTask {
+    int64_t grads, inputs_line;  // lines of the tape: gradient of the layer's first unit, the layer's first input
+    int64_t weights, bias;       // where the first unit's numbers start in the vector of sums
+    const uint32_t* row;         // offsets of the units' weights; null: there are only biases
+    const int* visible;
+    int unit, units, input, inputs;
+};
+
+template <class T>
+struct SumTasks {
+    const SumTask* tasks;
+    int count;
+    int64_t n_sums;            // weights, then the ready parameters of vector steps
+    const uint8_t* is_summed;  // 1 where a task gives one of them
+};
+
+// The tapes of a group of tiles, and the rows from its first one to the end of the call.
+template <class T>
+struct Tapes {
+    const T* numbers;
+    int64_t lines, tiles, rows;
+};
+
+// What the gradient of a call's weights becomes, and what is read on the way. `bad` is 1 where a row is not finite.
+template <class T>
+struct WeightGradient {
+    T* gradient;
+    const uint8_t* is_weight;
+    int64_t n_weights;
+    const int* bad;
+};
+
+// The sums of a call, group after group. How rows are parted into shares depends on sizes alone.
+template <class T>
+class RowSums {
+  public:
+    // `group`: tiles of the largest group.
+    RowSums(const SumTasks<T>& tasks, Products products, int64_t group, cudaStream_t stream);
+
+    void add(const Tapes<T>& tapes, const WeightGradient<T>& out);
+    // After all groups: what is made ready once a call has its gradients from those of the ready parameters.
+    void finish(const DeviceChain<T>& d, const T* weights, const WeightGradient<T>& out);
+
+  private:
+    SumTasks<T> tasks_;
+    Products products_;
+    int64_t tiles_of_share_;
+    cudaStream_t stream_;
+    DeviceBuffer<double> shares_, totals_;
+    bool is_first_ = true;
+};
+
+extern template class RowSums<float>;
+extern template class RowSums<double>;
+
+}  // namespace headrace

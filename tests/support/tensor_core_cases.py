@@ -1,0 +1,46 @@
+"""What products on tensor cores are tried on: numbers that lose nothing in TF32, and TF32 in NumPy."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import cases
+import gradients
+from cuda_twins import Twin
+
+BITS = 11  # significant ones of a factor
+ROUNDING = 2.0**-BITS
+
+every_kind = pytest.mark.parametrize("matmul", ["tf32", "3xtf32"])
+
+
+def rounded(x):
+    """To TF32: to the nearest, ties away from zero."""
+    mantissa, exponent = np.frexp(np.asarray(x, float))
+    scaled = mantissa * 2**BITS
+    return np.ldexp(np.trunc(scaled + np.copysign(0.5, scaled)), exponent - BITS)
+
+
+def small(dense):
+    """The same network with weights of -1, 0 and 1, and whole biases."""
+    generator = cases.rng("small", *dense.weights[0].shape)
+    choose = lambda arrays, *numbers: [generator.choice(numbers, a.shape).astype("float32") for a in arrays]  # noqa: E731
+    return replace(dense, weights=choose(dense.weights, -1, 0, 0, 1), biases=choose(dense.biases, -2, -1, 0, 1, 2))
+
+
+def whole(n, features, *key):
+    return cases.rng("whole", n, features, *key).integers(-3, 4, (n, features)).astype("float32")
+
+
+# Eight blocks of sums a warp, and blocks for which it takes one, two or four at once, the last ones not whole.
+WIDE = {"features": 5, "hidden": (300, 140, 101)}
+
+
+def one_product(device):
+    """A network of one layer, whose outputs are shifts, on the device; its weights, and rows to read."""
+    dense = cases.made(19, (), context=4, outputs=("shift",)).astype("float32")
+    library = gradients.masked(dense, map="additive", reads="data", formula="to_data").library
+    weights = np.where(dense.masks[0], dense.weights[0], 0).astype(float)
+    x, context = cases.rows(37, 19, "float32"), cases.rows(37, 4, "float32", "context")
+    return Twin(device, library, matmul="tf32"), weights, dense.biases[0].astype(float), x, context
