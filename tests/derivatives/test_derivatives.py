@@ -19,7 +19,6 @@ SMALL = {"features": 4, "hidden": (7, 6), "context": 2}
 MEAN, STD = np.array([1.0, -2.0, 0.5, 3.0]), np.array([2.0, 0.5, 1.0, 0.1])
 
 every_side = pytest.mark.parametrize(("reads", "formula"), SIDES)
-every_map = pytest.mark.parametrize("map", reference.MAPS)
 every_verb = pytest.mark.parametrize("verb", gradients.TRANSFORM_VERBS)
 every_flow_verb = pytest.mark.parametrize("verb", gradients.FLOW_VERBS)
 
@@ -49,7 +48,7 @@ def test_each_parameter_by_itself(map, reads, formula, verb):
     gradients.check(subject, verb, *rows_of(dense, 9), number_by_number=True)
 
 
-@every_core(map=reference.MAPS, reads__formula=SIDES, activation=reference.ACTIVATIONS, product=("cpu",))
+@every_core(map=reference.MAPS, reads__formula=SIDES, activation=reference.ACTIVATIONS)
 def test_every_activation_and_map(core, map, reads, formula, activation):
     dense = made(map, key=(activation,), **SMALL)
     subject = gradients.masked(dense, activation, map=map, reads=reads, formula=formula)
@@ -58,9 +57,7 @@ def test_every_activation_and_map(core, map, reads, formula, activation):
             gradients.check(subject, verb, *rows_of(dense, n), step=gradients.step_for(activation))
 
 
-@every_side
-@pytest.mark.parametrize("scale", reference.LOG_SCALES)
-@pytest.mark.parametrize("slope", [1e-3, 0.2])
+@pairwise(reads__formula=SIDES, scale=reference.LOG_SCALES, slope=[1e-3, 0.2])
 def test_every_scale(reads, formula, scale, slope):
     dense = made(key=(scale,), **SMALL)
     subject = gradients.masked(dense, reads=reads, formula=formula, scale=scale, slope=slope)
@@ -114,9 +111,7 @@ def test_every_batch_size(map, reads, formula, verb):
         assert n > 0 or not terms.any()
 
 
-@every_map
-@every_side
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pairwise(map=reference.MAPS, reads__formula=SIDES, activation=["relu", "gelu"])
 def test_float32_is_float64_rounded(map, reads, formula, activation):
     narrow, wide = both_precisions(
         lambda dtype: gradients.masked(made(map, dtype, **SMALL), activation, map=map, reads=reads, formula=formula)
@@ -163,7 +158,6 @@ COUPLINGS = [(2, (0,), 0), (5, (1, 3, 4), 2), (7, (4, 1), 3), (9, (0, 1, 2, 3), 
     map=reference.MAPS,
     formula=cases.FORMULAS,
     activation=["relu", "gelu"],
-    product=("cpu",),
 )
 def test_couplings(core, features, passive, context, map, formula, activation):
     outputs, active = reference.MAPS[map].parameters, features - len(passive)
