@@ -99,7 +99,7 @@ def test_every_batch_size(map, reads, formula, verb):
     given, context = rows_of(dense, max(SIZES))
     weights = gradients.cotangents(verb, max(SIZES), 4)
     judge, results = subject.judge(subject.arrays), gradients.VERBS[verb]
-    of_inputs = reference.row_gradient(lambda x: results(judge, x, context), given, weights)
+    of_inputs = reference.row_gradient(lambda x, c: results(judge, x, c), given, weights, beside=context)
     (directions,) = gradients.random_directions(subject.arrays, 1)
     along = reference.along(lambda *a: results(subject.judge(a), given, context), subject.arrays, directions, weights)
     for n in SIZES:

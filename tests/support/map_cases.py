@@ -140,8 +140,8 @@ def differences(direction, values, params, cotangents, map, step=reference.STEP,
     judge, (of_value, of_log_det) = JUDGES[direction], cotangents
     by = of_value.reshape(-1, 1), np.repeat(of_log_det, values.shape[1])
     v, p = values.reshape(-1, 1), params.reshape(-1, 1, params.shape[2])
-    of_values = reference.row_gradient(lambda v: judge(v, p, map, **settings), v, by, step)
-    of_params = reference.row_gradient(lambda p: judge(v, p, map, **settings), p, by, step_of(map))
+    of_values = reference.row_gradient(lambda v, p: judge(v, p, map, **settings), v, by, step, beside=p)
+    of_params = reference.row_gradient(lambda p, v: judge(v, p, map, **settings), p, by, step_of(map), beside=v)
     return of_values.reshape(values.shape), of_params.reshape(params.shape)
 
 
