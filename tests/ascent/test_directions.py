@@ -145,10 +145,10 @@ def test_blocks_are_what_a_dense_ascent_would_do(rule, monkeypatch):
     ],
 )
 def test_which_rotations_an_ascent_takes(features, choices, sizes):
-    x = bent(100, features)
-    flow = hr.DualAscentFlow.notes(steps=2, **choices).fit(x, validation=None, progress=False)
-    assert [[len(b) for b in t.blocks] for t in rotations_of(flow)] == [sizes] * 2
-    assert sum(isinstance(t, hr.Permutation) for t in flow.transforms) == (2 if len(sizes) > 1 else 0)
+    steps = 1 if "directions" in choices else 2  # to look for directions takes long
+    flow = hr.DualAscentFlow.notes(steps=steps, **choices).fit(bent(100, features), validation=None, progress=False)
+    assert [[len(b) for b in t.blocks] for t in rotations_of(flow)] == [sizes] * steps
+    assert sum(isinstance(t, hr.Permutation) for t in flow.transforms) == (steps if len(sizes) > 1 else 0)
 
 
 def test_splines_of_many_features_look_for_their_directions_in_any():

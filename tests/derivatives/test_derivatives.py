@@ -16,6 +16,7 @@ from pairs import pairwise
 SIDES = [(reads, formula) for reads in cases.READS for formula in cases.FORMULAS]
 SIZES = (0, 1, 7, 8, 95, 96, 97, 191, 192, 193, 400)  # around tiles of rows and around what is summed in one go
 SMALL = {"features": 4, "hidden": (7, 6), "context": 2}
+SMALLER = {"features": 3, "hidden": (5, 4), "context": 1}  # for differences of each parameter
 MEAN, STD = np.array([1.0, -2.0, 0.5, 3.0]), np.array([2.0, 0.5, 1.0, 0.1])
 
 every_side = pytest.mark.parametrize(("reads", "formula"), SIDES)
@@ -43,7 +44,7 @@ def both_precisions(build):
 
 @pairwise(map=reference.MAPS, reads__formula=SIDES, verb=gradients.TRANSFORM_VERBS)
 def test_each_parameter_by_itself(map, reads, formula, verb):
-    dense = made(map, **SMALL)
+    dense = made(map, **SMALLER)
     subject = gradients.masked(dense, "tanh", map=map, reads=reads, formula=formula)
     gradients.check(subject, verb, *rows_of(dense, 9), number_by_number=True)
 
@@ -83,7 +84,7 @@ def test_every_kind_of_network(core, name, reads, formula):
 @pytest.mark.parametrize("map", ["affine", "rq_spline"])
 def test_layouts_and_orders_of_outputs(layout, map):
     outputs = reference.MAPS[map].parameters[::-1]
-    dense = cases.made(outputs=outputs, layout=layout, bins=3, **SMALL)
+    dense = cases.made(outputs=outputs, layout=layout, bins=3, **SMALLER)
     subject = gradients.masked(dense, map=map)
     for verb in gradients.TRANSFORM_VERBS:
         gradients.check(subject, verb, *rows_of(dense, 9), number_by_number=True)
