@@ -71,10 +71,13 @@ def pytest_collection_modifyitems(config, items):
         selection.deselect(config, items, selection.superfluous(items))
 
 
-def pytest_collection_finish():
-    """Collections of garbage, which tests ask for, too, need not go through the modules and tests that stay anyway."""
-    gc.collect()
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection():
+    """Modules and tests stay: searches for garbage, which tests ask for, too, need not go through them ever again."""
+    gc.disable()
+    yield
     gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter):

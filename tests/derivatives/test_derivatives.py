@@ -42,6 +42,7 @@ def both_precisions(build):
 # --- masked autoregressive transforms -------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pairwise(map=reference.MAPS, reads__formula=SIDES, verb=gradients.TRANSFORM_VERBS)
 def test_each_parameter_by_itself(map, reads, formula, verb):
     dense = made(map, **SMALLER)

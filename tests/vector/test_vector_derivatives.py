@@ -26,6 +26,7 @@ def subject_of(variant, features, *key, dtype="float64"):
     return gradients.vector(variant, vector_cases.raw(vector_cases.VARIANTS[variant][0], features, dtype, *key))
 
 
+@pytest.mark.long
 @every_core(
     variant=vector_cases.VARIANTS,
     verb=gradients.TRANSFORM_VERBS,
