@@ -9,7 +9,8 @@ import pytest
 def pairs_of(axes, together=()):
     """Rows, one value of each axis, so that each value meets each value of every other axis. The same on every run.
 
-    ``together`` has the numbers of axes of whose values every combination comes, as those that choose a kernel.
+    ``together`` has the numbers of axes of whose values every combination comes, as those that choose a kernel; then it
+    meets different values of the other axes, as one of these may be an empty shape.
     """
     return _Rows([len(axis) for axis in axes], together).taken(axes)
 
@@ -28,6 +29,7 @@ class _Rows:
             for places in itertools.product(*(range(sizes[axis]) for axis in axes))
         }
         self.wanted = collections.Counter(value for one in self.missing for value in one)
+        self.varied, self.seen = bool(together), collections.Counter()
 
     def taken(self, axes):
         while self.missing:
@@ -40,16 +42,19 @@ class _Rows:
         return self.rows
 
     def _gain(self, value, chosen):
-        """How many are missing of this value with those chosen; where nothing tells, with those of later rows."""
+        """How many are missing of this value with those chosen; where nothing tells, with those of later rows, or how
+        seldom it came with those chosen."""
         others = chosen.items()
         now = sum(
             tuple(sorted([value, *some])) in self.missing
             for length in self.lengths
             for some in itertools.combinations(others, length - 1)
         )
-        return now, self.wanted[value], -value[1]
+        came = sum(self.seen[frozenset((value, other))] for other in others) if self.varied else 0
+        return now, self.wanted[value], -came, -value[1]
 
     def _have(self, chosen):
+        self.seen.update(map(frozenset, itertools.combinations(chosen.items(), 2)))
         for length in self.lengths:
             for one in itertools.combinations(sorted(chosen.items()), length):
                 if one in self.missing:
