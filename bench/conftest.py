@@ -13,7 +13,17 @@ import pytest
 import headrace as hr
 from headrace._cli.bench import copy_bandwidth, multiply_add_peak
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is not measured only has to run: each value of a benchmark's parameters once, as with `--thin`."""
+    if config.option.benchmark_disable:
+        import selection
+
+        of_benchmarks = [item for item in items if item.path.name.startswith("bench_")]
+        selection.deselect(config, items, selection.superfluous(of_benchmarks))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Fixtures and settings for all tests."""
 
 import contextlib
+import gc
 import os
 import signal
 from pathlib import Path
@@ -68,6 +69,15 @@ def pytest_collection_modifyitems(config, items):
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("gpu")])
     if config.option.thin:
         selection.deselect(config, items, selection.superfluous(items))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection():
+    """Modules and tests stay: searches for garbage, which tests ask for, too, need not go through them ever again."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter):

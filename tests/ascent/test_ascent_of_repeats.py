@@ -8,6 +8,7 @@ import pytest
 import cases
 import headrace as hr
 from ascent_cases import bent
+from pairs import pairwise
 
 
 def repeating():
@@ -30,8 +31,7 @@ def repeating():
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:x. ")
-@pytest.mark.parametrize("data", repeating())
-@pytest.mark.parametrize("name", ["notes", "splines"])
+@pairwise(data=repeating(), name=["notes", "splines"], dtype=cases.DTYPES)
 def test_a_history_tells_of_the_flow(name, data, dtype):
     """Rows held out count as they are; of so many nats a thousandth is rounding in float32."""
     x = repeating()[data]

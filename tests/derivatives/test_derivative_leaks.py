@@ -10,6 +10,7 @@ import cases
 import gradients
 import headrace as hr
 import reference
+from pairs import pairwise
 
 FEATURES = gradients.HOLDER_FEATURES
 POISONS = [np.nan, np.inf, -np.inf]
@@ -31,9 +32,9 @@ def test_numbers_that_do_not_survive_assignment_have_no_gradient(name, verb, dty
         assert gradient[trial.parameters != 0].any()
 
 
-@pytest.mark.parametrize("change", [cases.pin_zeros, cases.kill_units, None])
-@pytest.mark.parametrize("tangled", [False, True])
-@pytest.mark.parametrize("reads", cases.READS)
+@pairwise(
+    change=[cases.pin_zeros, cases.kill_units, None], tangled=[False, True], reads=cases.READS, dtype=cases.DTYPES
+)
 def test_masked_weights_and_dead_units_have_no_gradient(change, tangled, reads, dtype):
     dense = cases.made(features=8, hidden=(24, 20), context=2, change=change, tangled=tangled).astype(dtype)
     library = hr.MaskedAutoregressive.from_dense(*dense.arrays, context=2, reads=reads, activation="tanh")
@@ -49,9 +50,7 @@ def test_masked_weights_and_dead_units_have_no_gradient(change, tangled, reads, 
         assert last.any()
 
 
-@pytest.mark.parametrize("reads", cases.READS)
-@pytest.mark.parametrize("formula", cases.FORMULAS)
-@pytest.mark.parametrize("map", reference.MAPS)
+@pairwise(map=reference.MAPS, reads=cases.READS, formula=cases.FORMULAS, dtype=cases.DTYPES)
 def test_nothing_leaks_through_masks(reads, formula, map, dtype):
     """The cotangent of one coordinate reaches what that coordinate depends on; the rest may be anything."""
     outputs = reference.MAPS[map].parameters
@@ -100,9 +99,7 @@ def test_a_coupling_leaks_nothing_between_its_active_coordinates(dtype):
 # --- rows of NaN and infinity ---------------------------------------------------------------------------------------
 
 
-@every_call
-@pytest.mark.parametrize("poison", POISONS)
-@pytest.mark.parametrize("where", ["given", "context"])
+@pairwise(name__verb=gradients.CALLS, poison=POISONS, where=["given", "context"], dtype=cases.DTYPES)
 def test_a_poisoned_row_is_nan_and_leaves_all_other_rows_alone(name, verb, poison, where, dtype):
     holder = gradients.HOLDERS[name](dtype)
     for n, row in ((1, 0), (5, 2), (97, 0), (200, 99)):

@@ -16,10 +16,10 @@ from pairs import pairwise
 SIDES = [(reads, formula) for reads in cases.READS for formula in cases.FORMULAS]
 SIZES = (0, 1, 7, 8, 95, 96, 97, 191, 192, 193, 400)  # around tiles of rows and around what is summed in one go
 SMALL = {"features": 4, "hidden": (7, 6), "context": 2}
+SMALLER = {"features": 3, "hidden": (5, 4), "context": 1}  # for differences of each parameter
 MEAN, STD = np.array([1.0, -2.0, 0.5, 3.0]), np.array([2.0, 0.5, 1.0, 0.1])
 
 every_side = pytest.mark.parametrize(("reads", "formula"), SIDES)
-every_map = pytest.mark.parametrize("map", reference.MAPS)
 every_verb = pytest.mark.parametrize("verb", gradients.TRANSFORM_VERBS)
 every_flow_verb = pytest.mark.parametrize("verb", gradients.FLOW_VERBS)
 
@@ -42,14 +42,15 @@ def both_precisions(build):
 # --- masked autoregressive transforms -------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pairwise(map=reference.MAPS, reads__formula=SIDES, verb=gradients.TRANSFORM_VERBS)
 def test_each_parameter_by_itself(map, reads, formula, verb):
-    dense = made(map, **SMALL)
+    dense = made(map, **SMALLER)
     subject = gradients.masked(dense, "tanh", map=map, reads=reads, formula=formula)
     gradients.check(subject, verb, *rows_of(dense, 9), number_by_number=True)
 
 
-@every_core(map=reference.MAPS, reads__formula=SIDES, activation=reference.ACTIVATIONS, product=("cpu",))
+@every_core(map=reference.MAPS, reads__formula=SIDES, activation=reference.ACTIVATIONS)
 def test_every_activation_and_map(core, map, reads, formula, activation):
     dense = made(map, key=(activation,), **SMALL)
     subject = gradients.masked(dense, activation, map=map, reads=reads, formula=formula)
@@ -58,9 +59,7 @@ def test_every_activation_and_map(core, map, reads, formula, activation):
             gradients.check(subject, verb, *rows_of(dense, n), step=gradients.step_for(activation))
 
 
-@every_side
-@pytest.mark.parametrize("scale", reference.LOG_SCALES)
-@pytest.mark.parametrize("slope", [1e-3, 0.2])
+@pairwise(reads__formula=SIDES, scale=reference.LOG_SCALES, slope=[1e-3, 0.2])
 def test_every_scale(reads, formula, scale, slope):
     dense = made(key=(scale,), **SMALL)
     subject = gradients.masked(dense, reads=reads, formula=formula, scale=scale, slope=slope)
@@ -86,7 +85,7 @@ def test_every_kind_of_network(core, name, reads, formula):
 @pytest.mark.parametrize("map", ["affine", "rq_spline"])
 def test_layouts_and_orders_of_outputs(layout, map):
     outputs = reference.MAPS[map].parameters[::-1]
-    dense = cases.made(outputs=outputs, layout=layout, bins=3, **SMALL)
+    dense = cases.made(outputs=outputs, layout=layout, bins=3, **SMALLER)
     subject = gradients.masked(dense, map=map)
     for verb in gradients.TRANSFORM_VERBS:
         gradients.check(subject, verb, *rows_of(dense, 9), number_by_number=True)
@@ -102,7 +101,7 @@ def test_every_batch_size(map, reads, formula, verb):
     given, context = rows_of(dense, max(SIZES))
     weights = gradients.cotangents(verb, max(SIZES), 4)
     judge, results = subject.judge(subject.arrays), gradients.VERBS[verb]
-    of_inputs = reference.row_gradient(lambda x: results(judge, x, context), given, weights)
+    of_inputs = reference.row_gradient(lambda x, c: results(judge, x, c), given, weights, beside=context)
     (directions,) = gradients.random_directions(subject.arrays, 1)
     along = reference.along(lambda *a: results(subject.judge(a), given, context), subject.arrays, directions, weights)
     for n in SIZES:
@@ -114,9 +113,7 @@ def test_every_batch_size(map, reads, formula, verb):
         assert n > 0 or not terms.any()
 
 
-@every_map
-@every_side
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pairwise(map=reference.MAPS, reads__formula=SIDES, activation=["relu", "gelu"])
 def test_float32_is_float64_rounded(map, reads, formula, activation):
     narrow, wide = both_precisions(
         lambda dtype: gradients.masked(made(map, dtype, **SMALL), activation, map=map, reads=reads, formula=formula)
@@ -163,7 +160,6 @@ COUPLINGS = [(2, (0,), 0), (5, (1, 3, 4), 2), (7, (4, 1), 3), (9, (0, 1, 2, 3), 
     map=reference.MAPS,
     formula=cases.FORMULAS,
     activation=["relu", "gelu"],
-    product=("cpu",),
 )
 def test_couplings(core, features, passive, context, map, formula, activation):
     outputs, active = reference.MAPS[map].parameters, features - len(passive)

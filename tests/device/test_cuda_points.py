@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import cases
+from pairs import pairwise
 from points_cases import DevicePoints, a_step, assert_sums, points_of, reference, weights_of
 
 # Tiles have 512, 256 or 128 rows (half of that in float64) up to 10, 16 and more features; sums belong to chunks of
@@ -14,9 +15,13 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize(("rows", "features"), SIZES)
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("block", [None, 3, 32])
+@pairwise(
+    rows__features=SIZES,
+    weighted=[False, True],
+    block=[None, 3, 32],
+    dtype=cases.DTYPES,
+    together=("weighted", "block", "dtype"),
+)
 def test_a_step_matches_the_formulas(device, rows, features, weighted, block, dtype):
     x = cases.rows(rows, features, dtype)
     weights = weights_of(rows, dtype) if weighted else None

@@ -13,7 +13,8 @@ import gradients
 import headrace as hr
 import network_cases
 from cuda_twins import Twin
-from program_cases import SIZES, every_side
+from pairs import pairwise
+from program_cases import SIDES, SIZES
 from tensor_core_cases import ROUNDING, WIDE, every_kind, one_product, rounded, small, whole
 
 
@@ -36,9 +37,7 @@ def grid(device, name, matmul, context=0, **settings):
     return twins(device, library, matmul), whole(37, dense.features), context
 
 
-@every_side
-@every_kind
-@pytest.mark.parametrize("name", [*cases.NETWORKS, "wide"])
+@pairwise(name=[*cases.NETWORKS, "wide"], reads__formula=SIDES, matmul=["tf32", "3xtf32"])
 def test_every_kind_of_network(name, matmul, reads, formula, device):
     (fast, exact), known, context = grid(device, name, matmul, reads=reads, formula=formula)
     # What the network reads is known in one direction, and found again in the other.
@@ -49,9 +48,7 @@ def test_every_kind_of_network(name, matmul, reads, formula, device):
     assert np.array_equal(again, known)
 
 
-@every_side
-@every_kind
-@pytest.mark.parametrize("name", [*cases.NETWORKS, "wide"])
+@pairwise(name=[*cases.NETWORKS, "wide"], reads__formula=SIDES, matmul=["tf32", "3xtf32"])
 def test_every_networks_gradients(name, matmul, reads, formula, device):
     (fast, exact), known, context = grid(device, name, matmul, context=2, reads=reads, formula=formula)
     verb = "forward_vjp" if reads == "latent" else "inverse_vjp"

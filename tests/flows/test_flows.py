@@ -8,6 +8,7 @@ import cases
 import headrace as hr
 import reference
 import vector_cases
+from pairs import pairwise
 
 NAMED = {"MAF": hr.MAF, "IAF": hr.IAF, "RealNVP": hr.RealNVP, "planar": hr.PlanarFlow, "radial": hr.RadialFlow}
 READS = {"MAF": "data", "IAF": "latent"}
@@ -86,9 +87,7 @@ def check_log_prob(got, want, dtype, depth):
 # --- density --------------------------------------------------------------------------------------------------------
 
 
-@every_named
-@pytest.mark.parametrize("context", [0, 2])
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pairwise(name=NAMED, context=[0, 2], activation=["relu", "tanh"], dtype=cases.DTYPES)
 def test_named_flows_match_the_reference(name, context, activation, dtype):
     flow = named(name, dtype, context=context, activation=activation)
     judge = mirror(flow, name, activation)
@@ -123,8 +122,7 @@ def test_named_flows_take_every_activation(activation):
         check_log_prob(flow.log_prob(x), mirror(flow, name, activation).log_prob(x), "float64", depth=32)
 
 
-@every_named
-@pytest.mark.parametrize("features", [1, 2, 3])
+@pairwise(name=NAMED, features=[1, 2, 3], dtype=cases.DTYPES)
 def test_few_features_match_the_reference(name, features, dtype):
     flow = named(name, dtype, features=features, context=1)
     x, context = cases.rows(50, features, dtype), cases.rows(50, 1, dtype, "context")
@@ -180,9 +178,7 @@ def test_context_may_be_one_row_for_all(name, dtype):
 # --- samples and their density --------------------------------------------------------------------------------------
 
 
-@every_named
-@pytest.mark.parametrize("n", [1, 9, 101])
-@pytest.mark.parametrize("context", [0, 2])
+@pairwise(name=NAMED, n=[1, 9, 101], context=[0, 2], dtype=cases.DTYPES)
 def test_samples_come_with_their_own_density(name, n, context, dtype):
     flow = named(name, dtype, context=context)
     row_context = cases.rows(n, context, dtype, "context") if context else None

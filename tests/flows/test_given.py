@@ -13,6 +13,7 @@ import reference
 import safetensors_reader
 from devices import Library
 from fitting import QUIET, gaussian
+from pairs import pairwise
 
 FLOWS = {"MAF": hr.MAF, "IAF": hr.IAF, "NSF": hr.NSF}
 MAPS = list(reference.MAPS)
@@ -88,9 +89,7 @@ def _base_of(base, z, chosen):
 # ---- against Jacobians of the reference ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("context", [0, 2])
-@pytest.mark.parametrize("k", [1, 2, 3])
-@pytest.mark.parametrize("name", [*FLOWS, "mixed"])
+@pairwise(name=[*FLOWS, "mixed"], k=[1, 2, 3], context=[0, 2], dtype=cases.DTYPES)
 def test_both_densities_are_those_of_the_reference(name, k, context, dtype, tmp_path):
     if name == "mixed":
         flow, known = mixed_chain(dtype, context), CHAIN[k]
@@ -107,8 +106,7 @@ def test_both_densities_are_those_of_the_reference(name, k, context, dtype, tmp_
     np.testing.assert_allclose(given.log_prob(rest), want_rest, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
-@pytest.mark.parametrize("name", [*FLOWS, "mixed"])
+@pairwise(name=[*FLOWS, "mixed"], k=[1, 2, 3], dtype=cases.DTYPES)
 def test_a_draw_is_the_reference_s_at_its_own_latent_numbers(name, k, dtype, tmp_path):
     flow = mixed_chain(dtype) if name == "mixed" else one_order(name, dtype)
     known = CHAIN[k] if name == "mixed" else list(range(k))
@@ -124,8 +122,7 @@ def test_a_draw_is_the_reference_s_at_its_own_latent_numbers(name, k, dtype, tmp
     cases.assert_close(drawn, want[:, list(given.columns)], magnitude=np.abs(want).max(), depth=60)
 
 
-@pytest.mark.parametrize("name", [*FLOWS, "mixed"])
-@pytest.mark.parametrize("context", [0, 2])
+@pairwise(name=[*FLOWS, "mixed"], context=[0, 2], dtype=cases.DTYPES)
 def test_what_a_flow_drew_comes_back(name, context, dtype):
     flow = mixed_chain(dtype, context) if name == "mixed" else one_order(name, dtype, context)
     x, c = rows_of(flow, 40)
@@ -140,9 +137,7 @@ def test_what_a_flow_drew_comes_back(name, context, dtype):
 LINE = np.linspace(-40.0, 40.0, 8001)
 
 
-@pytest.mark.parametrize("reads", ["data", "latent"])
-@pytest.mark.parametrize("formula", ["to_data", "to_latent"])
-@pytest.mark.parametrize("map", MAPS)
+@pairwise(map=MAPS, formula=["to_data", "to_latent"], reads=["data", "latent"])
 def test_a_marginal_is_the_integral_over_the_others(map, formula, reads):
     """Two columns, by a sum; the densities are smooth but for kinks at the knots of splines."""
     chain = [

@@ -6,6 +6,7 @@ import pytest
 import cases
 import headrace as hr
 import reference
+from pairs import pairwise
 
 FEATURES = 6
 
@@ -43,7 +44,6 @@ SIZES = [(1, 0), (5, 2), (9, 4), (97, 0), (200, 99)]  # rows, and the row that i
 
 every_transform = pytest.mark.parametrize("name", TRANSFORMS)
 every_flow = pytest.mark.parametrize("name", FLOWS)
-every_poison = pytest.mark.parametrize("poison", POISONS)
 
 
 def flow_of(name, dtype, context=0):
@@ -59,9 +59,7 @@ def check_alone(call, given, row, clean):
     return results
 
 
-@every_transform
-@every_poison
-@pytest.mark.parametrize("column", [0, 3, FEATURES - 1])
+@pairwise(name=TRANSFORMS, poison=POISONS, column=[0, 3, FEATURES - 1], dtype=cases.DTYPES)
 def test_a_poisoned_row_is_nan_and_leaves_all_others_alone(name, poison, column, dtype):
     transform = TRANSFORMS[name](dtype, 0)
     for n, row in SIZES:
@@ -73,8 +71,7 @@ def test_a_poisoned_row_is_nan_and_leaves_all_others_alone(name, poison, column,
             assert np.isnan(value[row]).any()
 
 
-@every_transform
-@every_poison
+@pairwise(name=TRANSFORMS, poison=POISONS, dtype=cases.DTYPES)
 def test_a_poisoned_context_row_is_nan_and_leaves_all_others_alone(name, poison, dtype):
     transform = TRANSFORMS[name](dtype, 2)
     for n, row in SIZES:
@@ -106,10 +103,7 @@ def test_a_poisoned_context_that_no_output_sees_is_nan_too(core, verb, poison, d
         assert np.isnan(got).all()
 
 
-@every_flow
-@every_poison
-@pytest.mark.parametrize("column", [0, FEATURES - 1])
-@pytest.mark.parametrize("input_dtype", cases.DTYPES)
+@pairwise(name=FLOWS, poison=POISONS, column=[0, FEATURES - 1], input_dtype=cases.DTYPES, dtype=cases.DTYPES)
 def test_a_poisoned_row_has_a_log_prob_of_nan(name, poison, column, input_dtype, dtype):
     flow = flow_of(name, dtype)
     for n, row in SIZES:
@@ -123,8 +117,7 @@ def test_a_poisoned_row_has_a_log_prob_of_nan(name, poison, column, input_dtype,
             assert np.isnan(value[row]).any()
 
 
-@every_flow
-@every_poison
+@pairwise(name=FLOWS, poison=POISONS, dtype=cases.DTYPES)
 def test_a_poisoned_context_row_has_a_log_prob_of_nan(name, poison, dtype):
     flow = flow_of(name, dtype, context=2)
     for n, row in SIZES:
@@ -189,9 +182,7 @@ def test_no_rows_give_no_rows_in_flows(name, dtype):
     assert flow.log_prob(none).dtype == flow.sample(0, seed=1).dtype == np.dtype(dtype)
 
 
-@every_flow
-@pytest.mark.parametrize("context", [0, 1])
-@pytest.mark.parametrize("n", [1, 3, 50])
+@pairwise(name=FLOWS, context=[0, 1], n=[1, 3, 50], dtype=cases.DTYPES)
 def test_one_feature_works(name, context, n, dtype):
     flow = cases.randomise(FLOWS[name](1, context=context, transforms=2, hidden=(6, 6), dtype=dtype))
     x = cases.rows(n, 1, dtype)
@@ -205,8 +196,11 @@ def test_one_feature_works(name, context, n, dtype):
     assert flow.sample(n, row_context, seed=0).shape == (n, 1)
 
 
-@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
-@pytest.mark.parametrize(("reads", "formula"), [(r, f) for r in cases.READS for f in cases.FORMULAS])
+@pairwise(
+    activation=reference.ACTIVATIONS,
+    reads__formula=[(r, f) for r in cases.READS for f in cases.FORMULAS],
+    dtype=cases.DTYPES,
+)
 def test_huge_inputs_and_huge_weights_do_not_overflow_a_soft_clamp(activation, reads, formula, dtype):
     """The scale stays between 1e-3 and 1e3, so 1e30 may grow to 1e33 a coordinate and no further."""
     dense = cases.made(features=FEATURES, hidden=(18, 15), gain=1.0).astype(dtype)

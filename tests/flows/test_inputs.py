@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import cases
 import headrace as hr
+from pairs import pairwise
 
 # --- shapes, strides and precisions ---------------------------------------------------------------------------------
 
@@ -93,9 +94,12 @@ def test_transforms_read_any_strides_and_either_precision(
                 assert not np.may_share_memory(result, z)
 
 
-@pytest.mark.parametrize("strides", STRIDES)
-@pytest.mark.parametrize("input_dtype", cases.DTYPES)
-@pytest.mark.parametrize("name", ["MAF", "IAF", "RealNVP", "PlanarFlow", "RadialFlow"])
+@pairwise(
+    strides=STRIDES,
+    input_dtype=cases.DTYPES,
+    name=["MAF", "IAF", "RealNVP", "PlanarFlow", "RadialFlow"],
+    dtype=cases.DTYPES,
+)
 def test_flows_read_any_strides_and_either_precision(strides, input_dtype, name, dtype):
     flow = cases.randomise(getattr(hr, name)(5, context=2, transforms=2, hidden=(12, 12), dtype=dtype))
     for n in (3, 60):

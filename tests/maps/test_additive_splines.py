@@ -85,9 +85,7 @@ def test_hard_splines_match_the_reference(map, direction, bound, bins, min_bin, 
             )
 
 
-@every_map
-@every_direction
-@pytest.mark.parametrize("bins", [2, 8, 64])
+@pairwise(map=MAPS, direction=KERNELS, bins=[2, 8, 64], dtype=cases.DTYPES, together=("map", "direction", "dtype"))
 def test_huge_parameters_give_numbers(map, direction, bins, dtype):
     """Derivatives are not bounded, and still nothing overflows in between."""
     generator = cases.rng("huge", map, bins)
@@ -104,9 +102,7 @@ def test_huge_parameters_give_numbers(map, direction, bins, dtype):
     assert np.isfinite(log_derivative).all()
 
 
-@every_map
-@every_direction
-@pytest.mark.parametrize("bins", [2, 8, 64])
+@pairwise(map=MAPS, direction=KERNELS, bins=[2, 8, 64], dtype=cases.DTYPES, together=("map", "direction", "dtype"))
 def test_extreme_splines_have_finite_gradients(map, direction, bins, dtype):
     raw = np.concatenate([raw_parameters(map, 20, bins, s, dtype) for s in (0.0, 1e-30, 1.0, 30.0, 1e4)])
     values = hard_values(map, raw, direction, dtype, bound=5.0)

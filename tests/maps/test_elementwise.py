@@ -6,6 +6,7 @@ import pytest
 import cases
 import headrace as hr
 import reference
+from pairs import pairwise
 
 every_map = pytest.mark.parametrize("map", reference.MAPS)
 every_formula = pytest.mark.parametrize("formula", cases.FORMULAS)
@@ -24,9 +25,13 @@ def made(map, formula, dtype, spread=0.7, **more):
     return t, raw
 
 
-@every_map
-@every_formula
-@pytest.mark.parametrize("rows", cases.BATCH_SIZES)
+@pairwise(
+    map=reference.MAPS,
+    formula=cases.FORMULAS,
+    rows=cases.BATCH_SIZES,
+    dtype=cases.DTYPES,
+    together=("map", "formula", "dtype"),
+)
 def test_both_directions_match_the_reference(map, formula, rows, dtype):
     t, raw = made(map, formula, dtype)
     z = cases.rows(rows, FEATURES, dtype)

@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cases
 import headrace as hr
 import reference
+from pairs import pairwise
 
 BINS = (2, 5, 64)
 OUTPUTS = reference.MAPS["rq_spline"].parameters
@@ -37,9 +38,7 @@ def knots_of(raw, direction, **settings):
 # --- the map --------------------------------------------------------------------------------------------------------
 
 
-@every_bins
-@every_direction
-@pytest.mark.parametrize("bound", [0.3, 5.0, 100.0])
+@pairwise(bins=BINS, direction=KERNELS, bound=[0.3, 5.0, 100.0], dtype=cases.DTYPES)
 def test_raw_parameters_of_zero_are_the_identity(bins, direction, bound, dtype):
     values = np.linspace(-1.2 * bound, 1.2 * bound, 501)[None, :].astype(dtype)
     value, log_derivative = through(direction, values, np.zeros((1, 3 * bins - 1), dtype), bound=bound)
@@ -47,9 +46,7 @@ def test_raw_parameters_of_zero_are_the_identity(bins, direction, bound, dtype):
     cases.assert_close(log_derivative, np.zeros_like(values, float), magnitude=float(bins))
 
 
-@every_bins
-@every_direction
-@pytest.mark.parametrize("spread", [0.5, 3.0])
+@pairwise(bins=BINS, direction=KERNELS, spread=[0.5, 3.0], dtype=cases.DTYPES)
 def test_the_two_directions_undo_each_other(bins, direction, spread, dtype):
     raw = raw_parameters(40, bins, spread, dtype)
     values = np.linspace(-6.0, 6.0, 257).astype(dtype) + np.zeros((40, 1), dtype)
@@ -118,9 +115,7 @@ def test_any_parameter_that_is_no_number_shows_also_where_the_spline_is_the_iden
         assert np.isnan(result).all()
 
 
-@every_bins
-@every_direction
-@pytest.mark.parametrize("slope", [1e-2, 1e-3, 1e-5])
+@pairwise(bins=BINS, direction=KERNELS, slope=[1e-2, 1e-3, 1e-5], dtype=cases.DTYPES)
 def test_extreme_parameters_and_values_give_no_nan_and_stay_monotone(bins, direction, slope, dtype):
     generator, rows = cases.rng("extremes", bins), 10 if bins > 32 else 40
     signs = generator.choice([-1.0, 1.0], (rows, 3 * bins - 1))
@@ -184,10 +179,7 @@ def test_nan_stays_nan_and_infinity_stays_outside(dtype):
 # --- transforms -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bins", [2, 5, 16, 64])
-@pytest.mark.parametrize("bound", [1.5, 5.0])
-@pytest.mark.parametrize("reads", cases.READS)
-@pytest.mark.parametrize("formula", cases.FORMULAS)
+@pairwise(bins=[2, 5, 16, 64], bound=[1.5, 5.0], reads=cases.READS, formula=cases.FORMULAS, dtype=cases.DTYPES)
 def test_masked_splines_of_any_bins_and_bound_match_the_reference(bins, bound, reads, formula, dtype):
     dense = cases.made(outputs=OUTPUTS, bins=bins, hidden=(12, 10), features=5, context=1).astype(dtype)
     settings = {"map": "rq_spline", "bound": bound, "slope": 1e-2, "reads": reads, "formula": formula}
@@ -198,10 +190,13 @@ def test_masked_splines_of_any_bins_and_bound_match_the_reference(bins, bound, r
         cases.check_directions(library, judge, given, context, dtype, depth=512 if bins == 64 else 128)
 
 
-@pytest.mark.parametrize("bins", [3, 8])
-@pytest.mark.parametrize("layout", ["interleaved", "blocked"])
-@pytest.mark.parametrize("outputs", [OUTPUTS, ("derivative", "width", "height"), ("height", "derivative", "width")])
-@pytest.mark.parametrize("kind", ["masked", "coupling"])
+@pairwise(
+    bins=[3, 8],
+    layout=["interleaved", "blocked"],
+    outputs=[OUTPUTS, ("derivative", "width", "height"), ("height", "derivative", "width")],
+    kind=["masked", "coupling"],
+    dtype=cases.DTYPES,
+)
 def test_layouts_and_orders_of_outputs_match_the_reference(bins, layout, outputs, kind, dtype):
     """Interleaved: a coordinate's numbers of all names side by side. Blocked: name by name, then by coordinate."""
     settings = {"map": "rq_spline", "outputs": outputs, "layout": layout}
@@ -253,9 +248,7 @@ def spline_flow(features, coupling, dtype, *, bins=8, bound=5.0, context=0, tran
     return flow, reference.Flow(judges, reference.StandardNormal())
 
 
-@every_kind
-@pytest.mark.parametrize("features", [1, 2, 5])
-@pytest.mark.parametrize("context", [0, 2])
+@pairwise(coupling=[False, True], features=[1, 2, 5], context=[0, 2], dtype=cases.DTYPES)
 def test_spline_flows_match_the_reference(coupling, features, context, dtype):
     flow, judge = spline_flow(features, coupling, dtype, context=context)
     assert (flow.features, flow.context, np.dtype(flow.dtype)) == (features, context, np.dtype(dtype))
@@ -272,9 +265,7 @@ def test_spline_flows_match_the_reference(coupling, features, context, dtype):
         cases.assert_close(log_prob, judge.log_prob(sample, row_context), magnitude=10.0, depth=1024)
 
 
-@every_kind
-@every_bins
-@pytest.mark.parametrize("bound", [2.0, 5.0])
+@pairwise(coupling=[False, True], bins=BINS, bound=[2.0, 5.0], dtype=cases.DTYPES)
 def test_spline_flows_of_any_bins_and_bound_match_the_reference(coupling, bins, bound, dtype):
     flow, judge = spline_flow(4, coupling, dtype, bins=bins, bound=bound, transforms=2)
     x = 2.0 * cases.rows(97, 4, dtype)

@@ -95,6 +95,7 @@ def test_both_directions_have_the_gradients_of_the_reference(name, sequential, m
         assert_gradients(transform, gradient, *judge.by_weights(read, live(dense.masks, by_products)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", ["odd degrees", "wide levels", "panels"])
 def test_gradients_are_near_sums_in_float64(name, matmul):

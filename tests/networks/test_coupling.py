@@ -5,7 +5,6 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import cases
-import cores
 import headrace as hr
 import map_cases
 import reference
@@ -64,7 +63,6 @@ def test_both_directions_match_the_reference_at_every_batch_size(formula, scale,
     hidden={"cpu": [(), (20,), (33, 9, 18)], "device": [(20, 15)]},
     formula={"cpu": ["to_data"], "device": cases.FORMULAS},
     dtype=cases.DTYPES,
-    product=cores.NAMES,
 )
 def test_every_shape_matches_the_reference(core, features, passive, context, hidden, formula, dtype):
     dense = network(features, passive, context, hidden).astype(dtype)
@@ -74,10 +72,14 @@ def test_every_shape_matches_the_reference(core, features, passive, context, hid
         cases.check_directions(library, judge, cases.rows(n, features, dtype), row_context, dtype, depth=6)
 
 
-@pytest.mark.parametrize("map", reference.MAPS)
-@pytest.mark.parametrize("layout", ["interleaved", "blocked"])
-@pytest.mark.parametrize("reverse", [False, True])
-@every_formula
+@pairwise(
+    map=reference.MAPS,
+    layout=["interleaved", "blocked"],
+    reverse=[False, True],
+    formula=cases.FORMULAS,
+    dtype=cases.DTYPES,
+    together=("map", "formula", "dtype"),
+)
 def test_maps_layouts_and_output_orders_match_the_reference(map, layout, reverse, formula, dtype):
     outputs = reference.MAPS[map].parameters[:: -1 if reverse else 1]
     dense = network(7, (6, 2), outputs=outputs, layout=layout, map=map).astype(dtype)
@@ -128,7 +130,6 @@ def test_separate_networks_for_shift_and_scale_are_one_block_diagonal_network(fo
     features__passive__context={"cpu": SHAPES, "device": OF_DEVICES},
     formula=cases.FORMULAS,
     dtype=cases.DTYPES,
-    product=cores.NAMES,
 )
 def test_passive_coordinates_pass_through_bit_for_bit(core, features, passive, context, formula, dtype):
     dense = network(features, passive, context).astype(dtype)
@@ -179,9 +180,12 @@ def test_masks_with_zeros_and_dead_units_match_the_reference(change, dtype):
     cases.check_directions(library, judge, given, context, dtype)
 
 
-@every_shape
-@pytest.mark.parametrize("layout", ["interleaved", "blocked"])
-@pytest.mark.parametrize("outputs", [("shift", "scale"), ("scale", "shift")])
+@pairwise(
+    features__passive__context=SHAPES,
+    layout=["interleaved", "blocked"],
+    outputs=[("shift", "scale"), ("scale", "shift")],
+    dtype=cases.DTYPES,
+)
 def test_to_dense_gives_back_what_from_dense_took(features, passive, context, layout, outputs, dtype):
     dense = network(features, passive, context, change=cases.pin_zeros, layout=layout, outputs=outputs).astype(dtype)
     library, _ = pair(dense, passive)
@@ -195,8 +199,7 @@ def test_to_dense_gives_back_what_from_dense_took(features, passive, context, la
         assert_array_equal(np.asarray(got, bool), want)
 
 
-@every_shape
-@every_formula
+@pairwise(features__passive__context=SHAPES, formula=cases.FORMULAS, dtype=cases.DTYPES)
 def test_constructed_couplings_match_the_reference(features, passive, context, formula, dtype):
     settings = {"formula": formula, "scale": "sigmoid", "slope": 1e-2}
     library = hr.Coupling(

@@ -83,7 +83,6 @@ def test_layouts_and_output_orders_match_the_reference(layout, outputs, name, re
     layout=["interleaved", "blocked"],
     reads__formula=SIDES,
     dtype=cases.DTYPES,
-    product=("cpu",),
 )
 def test_every_map_matches_the_reference(core, map, layout, reads, formula, dtype):
     dense = cases.made(context=1, outputs=reference.MAPS[map].parameters, layout=layout, map=map).astype(dtype)

@@ -113,6 +113,7 @@ def test_gradients_match_differences(name, change, reads, verb, n):
     gradients.check(subject, verb, *network_cases.rows_of(dense, n), step=step(network))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", network_cases.NETWORKS)
 def test_each_parameter_by_itself(name):
     dense, network, joins = network_cases.made(name, features=3)

@@ -28,15 +28,24 @@ def along(function, arrays, directions, cotangents, step=STEP):
     return total / (2.0 * step)
 
 
-def row_gradient(function, array, cotangents, step=STEP):
-    """The gradient for one array whose rows are those of the results: no row of it has a part in another's result."""
+def row_gradient(function, array, cotangents, step=STEP, beside=None):
+    """The gradient for one array whose rows are those of the results: no row of it has a part in another's result.
+
+    So all that is to be moved goes through one call, as further rows; ``beside`` has rows that go with those of the
+    array, ``function(array, beside)``.
+    """
     array = np.asarray(array, np.float64)
-    gradient = np.zeros_like(array)
-    for place in np.ndindex(array.shape[1:]):
-        direction = np.zeros_like(array)
-        direction[(slice(None), *place)] = 1.0
-        gradient[(slice(None), *place)] = along(function, [array], [direction], cotangents, step)
-    return gradient
+    rows, places = len(array), int(np.prod(array.shape[1:]))
+    steps = step * np.eye(places).reshape(places, 1, *array.shape[1:])
+    moved = [np.concatenate([array + steps, array - steps]).reshape(2 * places * rows, *array.shape[1:])]
+    if beside is not None:
+        moved.append(np.tile(beside, (2 * places, *[1] * (np.ndim(beside) - 1))))
+    total = np.zeros((places, rows))
+    for result, cotangent in zip(function(*moved), cotangents, strict=True):
+        if cotangent is not None:
+            up, down = np.reshape(result, (2, places, rows, int(np.prod(result.shape[1:]))))
+            total += ((up - down) * np.reshape(np.asarray(cotangent, np.float64), up.shape[1:])).sum(axis=2)
+    return np.ascontiguousarray(total.T).reshape(array.shape) / (2.0 * step)
 
 
 def gradient(function, arrays, cotangents, step=STEP):

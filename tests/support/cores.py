@@ -21,7 +21,7 @@ import cuda_arrays
 from headrace import _module
 from headrace._arrays import caller
 from headrace._core import cpu, structure
-from pairs import pairs_of
+from pairs import pairs_of, places_of
 
 NAMES = ("cpu", "emu", "gpu")
 OPS = ("coupling", "coupling_backward", "vector_map", "vector_map_backward")
@@ -112,8 +112,10 @@ def using(name):
 params = [pytest.param(name, marks=[pytest.mark.gpu] if name == "gpu" else []) for name in NAMES]
 
 
-def every_core(*, product=(), **axes):
+def every_core(*, product=(), together=(), **axes):
     """Runs a test on every core with rows of ``pairs_of``, on those of ``product`` with all of them.
+
+    ``together`` names axes of whose values every combination comes, as those that choose a kernel.
 
     An axis is a list, or a dict of two: for ``cpu`` and for every ``device``; for several arguments at once it is a
     list of tuples, and its name has ``__`` between theirs.
@@ -122,7 +124,7 @@ def every_core(*, product=(), **axes):
     for core in NAMES:
         own = [list(_of_core(axis, core)) for axis in axes.values()]
         marks = [pytest.mark.gpu] if core == "gpu" else []
-        for row in itertools.product(*own) if core in product else pairs_of(own):
+        for row in itertools.product(*own) if core in product else pairs_of(own, places_of(axes, together)):
             flat = itertools.chain(*(value if len(n) > 1 else [value] for n, value in zip(names, row, strict=True)))
             rows.append(pytest.param(core, *flat, marks=marks, id="-".join(map(str, (core, *row)))))
     return pytest.mark.parametrize(("core", *itertools.chain(*names)), rows, indirect=["core"])

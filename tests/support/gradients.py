@@ -226,13 +226,15 @@ def check(subject, verb, given, context=None, *, number_by_number=False, least=1
     got = call(library, verb, given, context)
     assert all(gradient.dtype == np.float64 for gradient in got.values())
 
-    want = reference.row_gradient(lambda x: results(unmoved, x, context), given, given_gradients, step)
+    by_row = context if context is not None and context.ndim == 2 else None
+    function = lambda x, c=context: results(unmoved, x, c)  # noqa: E731
+    want = reference.row_gradient(function, given, given_gradients, step, beside=by_row)
     assert_rows_near(got["inputs"], want, least=least)
-    if context is not None and context.ndim == 1:
+    if context is not None and by_row is None:
         (want,) = reference.gradient(lambda c: results(unmoved, given, c), [context], given_gradients, step)
         assert_near(got["context"], want, least=least)
     elif context is not None:
-        want = reference.row_gradient(lambda c: results(unmoved, given, c), context, given_gradients, step)
+        want = reference.row_gradient(lambda c, x: results(unmoved, x, c), context, given_gradients, step, beside=given)
         assert_rows_near(got["context"], want, least=least)
 
     dense = dense_gradient(library, got["parameters"])

@@ -133,11 +133,16 @@ def step_of(map):
 
 
 def differences(direction, values, params, cotangents, map, step=reference.STEP, **settings):
-    """Both gradients by central differences, whose error is some eps^(2/3) = 4e-11 of values and third derivatives."""
-    judge = JUDGES[direction]
-    of_values = reference.row_gradient(lambda v: judge(v, params, map, **settings), values, cotangents, step)
-    of_params = reference.row_gradient(lambda p: judge(values, p, map, **settings), params, cotangents, step_of(map))
-    return of_values, of_params
+    """Both gradients by central differences, whose error is some eps^(2/3) = 4e-11 of values and third derivatives.
+
+    Each element is a row by itself, as it has no part in another's result: all of them are moved at once.
+    """
+    judge, (of_value, of_log_det) = JUDGES[direction], cotangents
+    by = of_value.reshape(-1, 1), np.repeat(of_log_det, values.shape[1])
+    v, p = values.reshape(-1, 1), params.reshape(-1, 1, params.shape[2])
+    of_values = reference.row_gradient(lambda v, p: judge(v, p, map, **settings), v, by, step, beside=p)
+    of_params = reference.row_gradient(lambda p, v: judge(v, p, map, **settings), p, by, step_of(map), beside=v)
+    return of_values.reshape(values.shape), of_params.reshape(params.shape)
 
 
 def assert_gradients(got, want, allowed=1e-6):

@@ -8,9 +8,8 @@ import gradients
 import headrace as hr
 
 SIZES = (0, 1, 31, 32, 33, 70)  # around a tile of 32 rows
-every_side = pytest.mark.parametrize(
-    ("reads", "formula"), [(reads, formula) for reads in cases.READS for formula in cases.FORMULAS]
-)
+SIDES = [(reads, formula) for reads in cases.READS for formula in cases.FORMULAS]
+every_side = pytest.mark.parametrize(("reads", "formula"), SIDES)
 
 
 def rotations(features, dtype):

@@ -70,7 +70,10 @@ def names_without_a_value(codes):
 @pytest.mark.filterwarnings("default")  # as a reader would run it
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_python_runs(page, tmp_path, monkeypatch):
-    """All blocks of a page, one after the other, in an empty folder, with nothing imported and no repository."""
+    """All blocks of a page, one after the other, in an empty folder, with nothing imported and no repository.
+
+    An ascent's joint training is shorter than a reader's.
+    """
     codes = blocks(page)
     needed = set(imported("\n".join(codes)))
     missing = sorted(name for name in needed & OPTIONAL if find_spec(name) is None)
@@ -78,6 +81,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
         pytest.skip(f"{missing[0]} is not installed")
     if "cupy" in needed:
         cuda_arrays.load("gpu")  # skips, with the reason, where there is no device
+    monkeypatch.setattr("headrace.ascent.dual_ascent.REFINE_STEPS", 200)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if Path(p or ".").resolve() not in OURS])
     names = {"__name__": "__main__"}

@@ -24,6 +24,20 @@ def test_every_pair_of_values_is_there(sizes):
     assert rows == pairs.pairs_of(axes)
 
 
+@pytest.mark.parametrize(("sizes", "together"), [((9, 11, 2, 2), (1, 2, 3)), ((3, 2, 2), (2, 0)), ((4, 2, 3), (1,))])
+def test_every_combination_of_axes_that_choose_together_is_there(sizes, together):
+    axes = [range(size) for size in sizes]
+    rows = pairs.pairs_of(axes, together)
+    for some in (*itertools.combinations(range(len(axes)), 2), together):
+        assert {tuple(row[a] for a in some) for row in rows} == set(itertools.product(*(axes[a] for a in some)))
+    assert len(rows) <= 1.1 * len(pairs.pairs_of(axes))  # as many as the two longest axes have pairs
+
+
+def test_what_comes_together_are_axes():
+    with pytest.raises(AssertionError, match=r"names of axes \(map, dtype\), got direction"):
+        pairs.pairwise(map=["affine"], dtype=["float32"], together=("map", "direction"))
+
+
 def test_an_axis_may_hold_several_arguments():
     mark = pairs.pairwise(map__scale=[("affine", "exp"), ("additive", "exp")], dtype=["float32", "float64"]).mark
     assert mark.args[0] == ["map", "scale", "dtype"]

@@ -7,11 +7,11 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import cases
-import cores
 import headrace as hr
 import reference
 import vector_cases
 from cores import every_core
+from pairs import pairwise
 
 every_variant = pytest.mark.parametrize("variant", vector_cases.VARIANTS)
 every_map = pytest.mark.parametrize("map", vector_cases.CLASSES)
@@ -67,15 +67,13 @@ def test_hand_worked_rows():
     variant=vector_cases.VARIANTS,
     features={"cpu": range(1, 41), "device": [1, 2, 7]},
     dtype=cases.DTYPES,
-    product=cores.NAMES,
 )
 def test_both_directions_match_the_reference(core, variant, features, dtype):
     library, judge = vector_cases.pair(variant, features, dtype, 0)
     vector_cases.check_directions(library, judge, rows_of(features, core.choose(21, 37), dtype), dtype)
 
 
-@every_variant
-@pytest.mark.parametrize("features", [1, 2, 5, 16])
+@pairwise(variant=vector_cases.VARIANTS, features=[1, 2, 5, 16], dtype=cases.DTYPES)
 def test_every_batch_size_matches_the_reference(variant, features, dtype):
     library, judge = vector_cases.pair(variant, features, dtype)
     for n in cases.BATCH_SIZES:
@@ -86,7 +84,6 @@ def test_every_batch_size_matches_the_reference(variant, features, dtype):
     variant=vector_cases.VARIANTS,
     features__context={"cpu": [(1, 1), (2, 3), (5, 2), (17, 4)], "device": [(5, 2)]},
     dtype=cases.DTYPES,
-    product=cores.NAMES,
 )
 def test_networks_of_the_context_match_the_reference(core, variant, features, context, dtype):
     library, judge = vector_cases.conditioned(variant, features, context, dtype)
@@ -97,9 +94,9 @@ def test_networks_of_the_context_match_the_reference(core, variant, features, co
     vector_cases.check_directions(library, judge, given, dtype, depth=8, context=one)
 
 
-@every_variant
-@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
-@pytest.mark.parametrize("hidden", [(), (20,), (9, 33, 8)])
+@pairwise(
+    variant=vector_cases.VARIANTS, activation=reference.ACTIVATIONS, hidden=[(), (20,), (9, 33, 8)], dtype=cases.DTYPES
+)
 def test_every_network_matches_the_reference(variant, activation, hidden, dtype):
     library, judge = vector_cases.conditioned(variant, 3, 2, dtype, activation=activation, hidden=hidden)
     given, context = rows_of(3, 60, dtype), cases.rows(60, 2, dtype, "context")
@@ -353,8 +350,7 @@ def test_runs_broken_up_by_other_transforms_match_the_reference(context, dtype):
             cases.assert_close(log_prob, reference.StandardNormal().log_prob(z.astype(float)) + log_det, magnitude=1e2)
 
 
-@every_variant
-@pytest.mark.parametrize("sizes", [(1e4,), (-30.0,), (1e4, 1e4, -30.0), (-1e4, 3.0)])
+@pairwise(variant=vector_cases.VARIANTS, sizes=[(1e4,), (-30.0,), (1e4, 1e4, -30.0), (-1e4, 3.0)], dtype=cases.DTYPES)
 def test_a_product_of_determinants_far_beyond_the_numbers_is_right(variant, sizes, dtype):
     """Rows that stay where they are, in the middle of every transform, where the determinants are known."""
     features, n = 6, 500

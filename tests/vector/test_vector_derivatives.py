@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import cases
-import cores
 import gradients
 import headrace as hr
 import reference
@@ -27,11 +26,11 @@ def subject_of(variant, features, *key, dtype="float64"):
     return gradients.vector(variant, vector_cases.raw(vector_cases.VARIANTS[variant][0], features, dtype, *key))
 
 
+@pytest.mark.long
 @every_core(
     variant=vector_cases.VARIANTS,
     verb=gradients.TRANSFORM_VERBS,
     features={"cpu": [1, 2, 3, 5, 8, 17, 40], "device": [4]},
-    product=cores.NAMES,
 )
 def test_each_parameter_by_itself(core, variant, verb, features):
     for key in core.choose(range(3), range(1)):
@@ -44,7 +43,6 @@ def test_each_parameter_by_itself(core, variant, verb, features):
     variant=vector_cases.VARIANTS,
     verb=gradients.TRANSFORM_VERBS,
     features__context={"cpu": [(1, 1), (2, 3), (5, 2), (17, 4)], "device": [(4, 2)]},
-    product=cores.NAMES,
 )
 def test_networks_of_the_context(core, variant, verb, features, context):
     subject = gradients.conditioned_vector(variant, features, context)

@@ -7,6 +7,7 @@ import cases
 import headrace as hr
 import reference
 import vector_cases
+from pairs import pairwise
 
 FEATURES = 5
 PLANAR = ("planar", "planar with leaky ReLU")
@@ -112,9 +113,13 @@ def test_the_center_stays_where_it_is(name, dtype):
         np.testing.assert_allclose(log_det, sign * want, *2 * [cases.tolerance(dtype, 1)])
 
 
-@every_variant
-@pytest.mark.parametrize("size", [1e6, 1e18, 1e30])
-@pytest.mark.parametrize("per_row", [False, True])
+@pairwise(
+    variant=vector_cases.VARIANTS,
+    size=[1e6, 1e18, 1e30],
+    per_row=[False, True],
+    dtype=cases.DTYPES,
+    together=("variant", "per_row", "dtype"),
+)
 def test_rows_far_away(variant, size, per_row, dtype):
     params = vector_cases.raw(vector_cases.VARIANTS[variant][0], FEATURES, dtype)
     judge, rows = vector_cases.judge(variant, params), (size * cases.rows(60, FEATURES, "float64")).astype(dtype)
@@ -142,9 +147,13 @@ def test_huge_tiny_and_mixed_rows_give_finite_results(variant, features, dtype):
             assert np.isfinite(by_parameters).all()
 
 
-@every_variant
-@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("per_row", [False, True])
+@pairwise(
+    variant=vector_cases.VARIANTS,
+    poison=[np.nan, np.inf, -np.inf],
+    per_row=[False, True],
+    dtype=cases.DTYPES,
+    together=("variant", "per_row", "dtype"),
+)
 def test_a_poisoned_row_of_hr_ops_leaves_all_others_alone(variant, poison, per_row, dtype):
     params = vector_cases.raw(vector_cases.VARIANTS[variant][0], FEATURES, dtype)
     for direction in ops_of(variant, per_row):
