@@ -8,6 +8,7 @@
 #include "../math/maps.hpp"
 #include "../math/vector_maps.hpp"
 #include "blocks.hpp"
+#include "shared_maps.hpp"
 #include "support_columns.hpp"
 
 namespace headrace {
@@ -18,26 +19,8 @@ bool is_shared_vector(const MaskedTransform& t) {
     return t.vector_map() >= 0 && t.layers().size() == 1 && t.layers()[0].in == 0;
 }
 
-// A map with parameters of its own for each coordinate, that has a form for ready ones: so many for a coordinate, else
-// 0.
-int n_elementwise_ready(const MaskedTransform& t) {
-    int n = 0;
-    if (t.vector_map() < 0 && t.layers().size() == 1 && t.layers()[0].in == 0 &&
-        int(t.options().active.size()) == t.options().features)
-        with_map(t.map(), [&]<class Map>() {
-            if constexpr (requires { Map::ready_factors; }) n = Map::n_ready(t.options().bins);
-        });
-    return n;
-}
-
 bool is_transparent(const MaskedTransform& t) {  // to slots: its coordinates may be in any
     return is_shared_vector(t) || n_elementwise_ready(t) > 0;
-}
-
-template <class T>
-MapOptions<T> map_options_of(const MaskedTransform& t) {
-    const MaskedOptions& o = t.options();
-    return map_options<T>(t.map(), o.slope, o.bins, o.low.value_or(-o.bound), o.bound, o.min_bin);
 }
 
 bool same_vector_map(const MaskedTransform& a, const MaskedTransform& b) {
@@ -254,21 +237,11 @@ class Lowering {
     void add_marginal(size_t i) {
         const Executed& e = order_[i];
         const MaskedTransform& t = *e.spec->masked;
-        const MapOptions<double> options = map_options_of<double>(t);
-        ReadyMap<T> map{t.map(), e.to_data != t.options().formula_to_data, map_options_of<T>(t), n_elementwise_ready(t),
-                        nullptr};
-        std::vector<T> ready(size_t(map.n_ready) * size_t(features_));
-        for (int k = 0; k < features_; ++k) {
-            const double* const raw = e.spec->fixed.data() + int64_t(k) * t.n_params();
-            T* const out = ready.data() + int64_t(where_[t.active_order()[k]] - context_) * map.n_ready;
-            with_map(map.index, [&]<class Map>() {
-                if constexpr (requires { Map::ready_factors; })
-                    Map::template prepare<double>([&](int j) { return raw[j]; }, options,
-                                                  [&](int j, double value) { out[j] = T(value); });
-            });
-        }
-        map.ready = out_.keep(std::move(ready));
-        out_.steps.push_back(step_of(MarginalStep<T>{map}));
+        std::vector<int> slots(size_t(features_), 0);
+        for (int k = 0; k < features_; ++k) slots[size_t(k)] = where_[t.active_order()[k]] - context_;
+        const T* const ready = out_.keep(ready_by_slot<T>(*e.spec, slots));
+        out_.steps.push_back(step_of(MarginalStep<T>{
+            {t.map(), e.to_data != t.options().formula_to_data, map_options_of<T>(t), n_elementwise_ready(t), ready}}));
     }
 
     // The base: a step that leaves coordinates alone.

@@ -4,9 +4,9 @@
 #include <stdexcept>
 #include <utility>
 
-#include "../math/maps.hpp"
 #include "blocks.hpp"
 #include "lowering.hpp"
+#include "shared_maps.hpp"
 
 namespace headrace {
 
@@ -18,15 +18,6 @@ bool density_fits(const StepSpec& s, size_t features) {
     if (s.components > 0) n = int(size_t(s.components) * (1 + 2 * features));
     const bool has_all = s.components > 0 ? s.columns.empty() : s.columns.size() == features;
     return has_all && s.components >= 0 && s.n_raw == n && (s.fixed.empty() || int(s.fixed.size()) == n);
-}
-
-// A map of every coordinate whose network reads nothing, that gives its derivative from ready parameters.
-bool has_ready_derivative(const MaskedTransform& t) {
-    bool has = false;
-    if (t.vector_map() < 0 && t.layers().size() == 1 && t.layers()[0].in == 0 &&
-        int(t.options().active.size()) == t.options().features)
-        with_map(t.map(), [&]<class Map>() { has = requires { Map::has_ready_derivative; }; });
-    return has;
 }
 
 }  // namespace
