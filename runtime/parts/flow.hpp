@@ -13,9 +13,9 @@ namespace detail {
 
 template <class T>
 TransformPtr<T> read_transform(Stored& stored) {
-    const int kind =
-        stored.choice("kind", {"MaskedAutoregressive", "Coupling", "Elementwise", "Linear", "ActNorm", "Planar",
-                               "Radial", "Rotation", "Permutation", "Standardize", "Support", "Gaussianize", "Inverse"});
+    const int kind = stored.choice(
+        "kind", {"MaskedAutoregressive", "Coupling", "Elementwise", "Linear", "ActNorm", "Planar", "Radial", "Rotation",
+                 "Permutation", "Standardize", "Support", "Gaussianize", "Inverse"});
     TransformPtr<T> result;
     switch (kind) {
         case 0: result = std::make_unique<MaskedTransform<T>>(stored, false); break;
