@@ -12,7 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # Modules whose optional requirement is not installed.
 OPTIONAL = {
     "sklearn": ["sklearn.py"],
-    "torch": ["torch", "convert/plain"],
+    "torch": ["torch", "convert/plain", "convert/_zuko_marginal.py"],
     "dask": ["dask"],
     "jax": ["jax.py", "_xla.py"],
     "onnx": ["onnx"],

@@ -39,15 +39,19 @@ template <class T, class State>
 __device__ void back_ready_map(const Team& team, const ReadyMap<T>& m, const State& given, const State& after,
                                const State& before, int context, int features, T grad_log_det) {
     with_map(m.index, [&]<class Map>() {
-        if constexpr (requires { Map::has_ready_derivative; })
+        if constexpr (requires { Map::has_ready_derivative; }) {
             for (int c = team.warp; c < features; c += team.warps) {
                 const T* ready = m.ready + int64_t(c) * m.n_ready;
                 const T x = given.at(context + c, team.lane);
-                T bend;
-                const T slope = m.inverse ? Map::template ready_derivative<true>(x, ready, m.options, bend)
-                                          : Map::template ready_derivative<false>(x, ready, m.options, bend);
+                T slope, bend;
+                if (m.inverse) {
+                    slope = Map::template ready_derivative<true>(x, ready, m.options, bend);
+                } else {
+                    slope = Map::template ready_derivative<false>(x, ready, m.options, bend);
+                }
                 before.at(context + c, team.lane) = after.at(context + c, team.lane) * slope + grad_log_det * bend;
             }
+        }
     });
 }
 

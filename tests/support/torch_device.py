@@ -1,4 +1,4 @@
-"""PyTorch's own tensors on the device that is none (fake_cuda.py), so that `headrace.torch` runs there as it is.
+"""PyTorch's own tensors on the device that fake_cuda.py plays, so that `headrace.torch` runs there as it is.
 
 A tensor says that it is on `cuda:0`, and its numbers are in the machine's memory. PyTorch's operators are done by the
 CPU, once all that is queued on the current stream is done, and headrace's by what is registered for CUDA, which queues.
@@ -12,11 +12,14 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import torch
-from torch.utils._pytree import tree_map_only
 
 from fake_frameworks import Block
-from headrace.torch import _autograd, _operators
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from torch.utils._pytree import tree_map_only  # noqa: E402
+
+from headrace.torch import _autograd, _operators  # noqa: E402
 
 KERNELS = {name: body for name, (_, body) in _operators._SCHEMAS.items()}
 LOOKS = {"detach", "alias", "view", "expand", "select", "slice", "t", "transpose", "unsqueeze", "squeeze", "as_strided"}
