@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <stdexcept>
+#include <string>
 
 #if defined(HEADRACE_AMX) && defined(__linux__)
 #include <cpuid.h>
@@ -23,17 +24,19 @@ extern const Bf16Kernels bf16_amx_emulated[];
 namespace {
 
 #ifdef HEADRACE_AMX
-// Whether the processor has the instructions for tiles of bf16, and the system lets this process use their registers,
-// which it has to be asked for. Threads that there are, and all to come, may use them then.
-bool may_use_tiles() {
+// Whether the processor has the instructions for tiles of bf16, and the system lets this process use their registers.
+// It has to be asked for that, and is where HEADRACE_ISA names the set: signal stacks of threads must be larger then.
+bool may_use_tiles(const char* name) {
 #ifdef __linux__
     constexpr unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24;  // leaf 7, EDX
     constexpr long request_permission = 0x1023, tile_data = 18;   // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     unsigned a = 0, b = 0, c = 0, d = 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    return (d & amx_bf16) && (d & amx_tile) && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+    if (!(d & amx_bf16) || !(d & amx_tile)) return false;
+    const char* const wanted = std::getenv("HEADRACE_ISA");
+    return !wanted || std::string(wanted) != name || syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 #else
-    return false;
+    return name && false;
 #endif
 }
 #endif
@@ -51,7 +54,7 @@ std::vector<InstructionSet> compiled_sets() {
     };
     [[maybe_unused]] const Table* const table = &table_v4;
 #ifdef HEADRACE_AMX
-    sets.push_back({"v4_amx", table, bf16_v4_amx, dot && may_use_tiles(), true});
+    sets.push_back({"v4_amx", table, bf16_v4_amx, dot && may_use_tiles("v4_amx"), true});
 #endif
 #else
     sets = {{"native", &table_native, bf16_native, true}};
@@ -60,7 +63,7 @@ std::vector<InstructionSet> compiled_sets() {
     sets.push_back({"native_bf16", table, bf16_native_bf16, true});
 #endif
 #ifdef HEADRACE_AMX
-    sets.push_back({"native_amx", table, bf16_native_amx, may_use_tiles(), true});
+    sets.push_back({"native_amx", table, bf16_native_amx, may_use_tiles("native_amx"), true});
 #endif
 #endif
 #ifdef HEADRACE_AMX_EMULATION

@@ -18,7 +18,7 @@ __device__ T run_ready_map(const Team& team, const ReadyMap<T>& m, int context, 
         if constexpr (requires { Map::ready_factors; }) {
             LogProduct<T> product;
             int factors = 0;
-            for (int c = team.warp; c < features; c += team.warps) {
+            for (int c = team.first_of_sum(); c < features; c += team.sum_warps()) {
                 const T* ready = m.ready + int64_t(c) * m.n_ready;
                 const T value = given.at(context + c, team.lane);
                 T factor;

@@ -172,7 +172,7 @@ class _Fit:
         run.go(progress)
         judged = held_out is not None and self.history.stopped != "interrupted" and run.has_time_to_judge()
         if start is not None and held_out is not None and judged:
-            self._not_worse_than_a_gaussian(held_out, start, links)
+            self._not_worse_than_a_gaussian(held_out, start, links, 1 + len(marginals))
 
     def _marginals(self, held_out: HeldOut) -> tuple[Transform, ...]:
         """What makes columns about normal, where a short fit is better on held-out rows with it than without."""
@@ -182,12 +182,16 @@ class _Fit:
             return ()
         if told is None and steps < _marginals.TRIED:
             return ()
-        found = _marginals.gaussianizing(self.data, self.train, *self.data.moments_of(self.train, False, False))
-        if not found or told or self.kept.gaussianized is not None:
-            return () if self.kept.gaussianized is False else found
-        clock, runs = self.clock.share(TRYING), []
-        data, part = _marginals.few(self.data, self.train)
-        plan = Plan.of(self.flow, part.size, judged=True, **self.plan)
+        before, clock = self.kept.gaussianized, self.clock.share(TRYING)
+        if before is False:
+            return ()
+        moments = self.data.moments_of(self.train, False, False)
+        found = _marginals.gaussianizing(self.data, self.train, *moments, Clock() if before else clock)
+        if not found or told or before:
+            return found
+        most = _marginals.STEPS * -(-self.train.size // self.checked.batches)
+        data, part = _marginals.few(self.data, self.train, most)
+        plan, runs = Plan.of(self.flow, part.size, judged=True, **self.plan), []
         kind = DeviceRun if interior.on_device else Run
         for links in (found, ()):
             flow = copy.copy(self.flow)
@@ -239,10 +243,12 @@ class _Fit:
         if history.best_epoch + 1 == epochs:
             history.best_loss = losses[-1]
 
-    def _not_worse_than_a_gaussian(self, held_out: HeldOut, start: Any, links: tuple[Transform, ...]) -> None:
-        """Put the Gaussian of the training rows in place of weights that are not clearly better."""
+    def _not_worse_than_a_gaussian(self, held_out: HeldOut, start: Any, links: tuple[Transform, ...], own: int) -> None:
+        """Put the Gaussian of the training rows in place of weights that are not clearly better.
+
+        `own`: so many links the fit has put at the data end.
+        """
         flow, history = self.flow, self.history
-        own = len(flow._interior.links)
         other = copy.copy(flow)
         other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
         fitted, simple = -held_out.log_probs(flow), -held_out.log_probs(other)

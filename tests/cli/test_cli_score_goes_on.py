@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 
 import headrace as hr
 from cli_cases import check_error, command, small_flow, table, written
+from headrace._cli import partial
 from headrace._cli import tables as _tables
 
 pytestmark = pytest.mark.programs
@@ -226,3 +227,16 @@ def test_a_process_that_is_interrupted(folder, result):
     assert f"{done:,} rows: mean log density" in out
     want = hr.load("flow.safetensors").log_prob(np.load("t.npy")[done - 100 : done])
     assert_array_equal(np.load("s.partial.npy")[-100:], want)
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+def test_a_write_that_waits_is_ended_by_one_interrupt_more(patience):
+    """So many let it end, as what is written is whole then."""
+    with partial.Watch(patience) as watch:
+        parts = watch.until(iter([np.zeros(3), np.ones(3)]))
+        next(parts)
+        for _ in range(patience):
+            signal.raise_signal(signal.SIGINT)
+        assert watch.stopped
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)

@@ -13,7 +13,8 @@ import headrace as hr
 from headrace import training
 from headrace._fit import marginals
 from headrace._fit.checkpoint import Checkpoint
-from headrace._fit.marginals import Sample, of_sample
+from headrace._fit.clock import Clock
+from headrace._fit.marginals import Column, Curve, Sample, of_sample
 
 LATENT = np.linspace(-2.0, 2.0, marginals.KNOTS)
 
@@ -85,28 +86,52 @@ def test_weights_count_as_rows_that_are_repeated():
 @pytest.mark.parametrize("count", marginals.COUNTS)
 def test_quantiles_go_to_those_of_a_normal_distribution(count):
     rows = cases.rng("quantiles").exponential(size=(5000, 1))
-    curve = marginals._curve(Sample(rows, None), LATENT, count)
-    assert_allclose(np.mean(rows <= curve.data[0][:, None].T, axis=0), stats.norm.cdf(curve.latent), atol=1e-3)
-    inner, chords = curve.slopes[0, 1:-1], np.diff(curve.latent) / np.diff(curve.data[0])
+    curve = marginals._curve(Column.of(rows[:, 0], np.ones(5000)), LATENT, count)
+    assert_allclose(np.mean(rows <= curve.x, axis=0), stats.norm.cdf(curve.z), atol=1e-3)
+    inner, chords = curve.slope[1:-1], np.diff(curve.z) / np.diff(curve.x)
     assert (inner <= 3 * np.minimum(chords[1:], chords[:-1])).all()  # so that it does not swing
 
 
 def test_straight_tails_have_the_most_likely_slope():
     draw = cases.rng("tails")
     rows, weights = draw.standard_t(2.0, 3000)[:, None], draw.uniform(0.5, 1.5, 3000)
-    curve = marginals._curve(Sample(rows, weights), LATENT, 33)
+    curve = marginals._curve(Column.of(rows[:, 0], weights), LATENT, 33)
     for end, sign in ((0, -1.0), (-1, 1.0)):
-        beyond = sign * (rows[:, 0] - curve.data[0, end])
+        beyond = sign * (rows[:, 0] - curve.x[end])
         out, share, far = beyond[beyond > 0], weights[beyond > 0], abs(LATENT[end])
 
         def likelihood(slope, out=out, share=share, far=far):
             return (share * (np.log(slope) - 0.5 * np.square(far + slope * out))).sum()
 
-        best = curve.slopes[0, end]
+        best = curve.slope[end]
         assert likelihood(best) > likelihood(0.97 * best)
         assert likelihood(best) > likelihood(1.03 * best)
     alone = np.concatenate([np.linspace(-1.0, 1.0, 300), [0.0]])[:, None]
     assert marginals._tail(alone[:, 0] - 5.0, 2.0, np.ones(301), 0.7) == 0.7
+
+
+def test_a_curve_in_numpy_is_that_of_the_core():
+    data, latent, slopes = cases.curves(1, 9)
+    x = cases.rng("beyond").uniform(data[0, 0] - 1.0, data[0, -1] + 1.0, 200)
+    z, log_slope = Curve(data[0], latent, slopes[0]).at(x)
+    want = hr.Gaussianize(data, latent, slopes).inverse(x[:, None])
+    assert_allclose(z, want[0][:, 0], atol=1e-12)
+    assert_allclose(log_slope, want[1], atol=1e-12)
+
+
+def test_scales_of_weights_do_not_count():
+    rows = cases.rng("scales").exponential(size=(2000, 1)) - 1.0
+    weights = cases.rng("weights").uniform(0.5, 2.0, 2000)
+    (want,) = of_sample(Sample(rows, weights))
+    for scale in (1e-170, 1e160):
+        assert_allclose(of_sample(Sample(rows, scale * weights))[0].data, want.data)
+
+
+def test_no_time_no_curves():
+    rows = cases.rng("time").exponential(size=(2000, 3))
+    clock = Clock(1e-9)
+    assert of_sample(Sample(rows, None), (), clock) == ()
+    assert clock.ran_out
 
 
 # --- fits -----------------------------------------------------------------------------------------------------------
@@ -259,6 +284,23 @@ def test_modes_with_gaps_are_left_to_networks():
     x += draw.standard_normal((2000, 2)) * [0.7, 0.2]
     flow = hr.NSF(2, transforms=3, hidden=(32, 32))
     assert not flow.fit(x, progress=False, time_budget=20.0).gaussianized
+
+
+def test_a_trial_takes_as_many_rows_as_its_steps_need():
+    data = marginals.Data(np.zeros((9000, 2)), None, None)
+    for most, rows in ((4000, 4000), (10_000, 9000)):
+        assert marginals.few(data, marginals.Part(9000), most)[1].size == rows
+
+
+def test_marginals_of_ones_own_stay():
+    """Where the Gaussian of the rows takes the place of the networks, and elsewhere."""
+    x = cases.rng("own").standard_normal((2000, 2)) @ [[1.0, 0.9], [0.0, 0.4]]
+    own = hr.Gaussianize(*cases.curves(2, 9))
+    flow = hr.Flow([*hr.MAF(2, transforms=1, hidden=(8,)).transforms[:-1], own, hr.Standardize([0.0, 0.0], [1.0, 1.0])])
+    history = flow.fit(x, gaussianize=False, progress=False)
+    assert not history.gaussianized
+    (kept,) = marginal_of(flow)
+    assert_allclose(kept.data, own.data)
 
 
 # --- checkpoints, streams, groups -----------------------------------------------------------------------------------

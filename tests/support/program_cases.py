@@ -27,6 +27,13 @@ def splines_between_networks(dtype):
     return hr.Flow([cases.randomise(t) for t in (networks[0], splines, networks[1])], hr.StandardNormal(4))
 
 
+def marginals(features, dtype):
+    """Fixed splines after a network, on more columns than a narrow tile has warps."""
+    network = cases.randomise(hr.MaskedAutoregressive(features, hidden=(9,), dtype=dtype))
+    scale = hr.Standardize(np.linspace(-1.0, 1.0, features), np.linspace(0.5, 2.0, features))
+    return hr.Flow([network, hr.Gaussianize(*cases.curves(features, 9)), scale])
+
+
 CHAINS = {
     "of every kind": gradients.mixed_flow,
     "of vector maps": gradients.vector_flow,
@@ -34,6 +41,7 @@ CHAINS = {
     "of turns and bent lines": lambda dtype: rotations(11, dtype),
     "of turns of one block": lambda dtype: rotations(3, dtype),
     "of splines between networks": splines_between_networks,
+    "of marginals": lambda dtype: marginals(20, dtype),
 }
 
 

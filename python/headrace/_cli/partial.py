@@ -25,9 +25,13 @@ FORMAT = 1
 class Watch:
     """Parts that come one by one until Ctrl-C: the one that is computed then is dropped, one that is written is not."""
 
-    def __init__(self) -> None:
-        """Signals are as they were until it is entered."""
+    def __init__(self, patience: int) -> None:
+        """`patience`: so many signals a write survives, which may wait for a reader; the next one ends it.
+
+        Signals are as they were until it is entered.
+        """
         self.stopped = self._may_raise = False
+        self._left = patience
 
     def __enter__(self) -> Watch:
         """Signals reach the main thread alone."""
@@ -42,8 +46,8 @@ class Watch:
             signal.signal(signal.SIGINT, self._before)
 
     def _note(self, *_: object) -> None:
-        first, self.stopped = not self.stopped, True
-        if first and self._may_raise:
+        self.stopped, self._left = True, self._left - 1
+        if self._may_raise or self._left < 0:
             raise KeyboardInterrupt
 
     def until(self, parts: Iterator[NDArray[Any]], least: int = 0) -> Iterator[NDArray[Any]]:

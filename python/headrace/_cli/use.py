@@ -53,7 +53,7 @@ def score(arguments: argparse.Namespace) -> int:
     made = _Made(flow, notes, source, columns, Scores())
     if arguments.output:
         return _score_to_file(arguments, made, files)
-    with Watch() as watch:
+    with Watch(patience=1) as watch:
         # On a terminal a bar would stand between the scores.
         with_bar = not arguments.quiet and (arguments.json or not sys.stdout.isatty())
         for part in made.watched(made.counted(watch.until(made.densities())), 0, with_bar):
@@ -90,7 +90,7 @@ def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[s
             raise KeyboardInterrupt
         return os.path.basename(kept.path) if watch.stopped else None
 
-    with Watch() as watch:
+    with Watch(patience=2) as watch:
         tables.write_parts(arguments.output, columns, made.counted(watch.until(parts(), least=1)), instead)
         if watch.stopped:
             kept.note(made.scores.rows)

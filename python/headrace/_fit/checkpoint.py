@@ -102,7 +102,7 @@ class Checkpoint:
                 raise files.FileFormatError(f"{self.path}: format {state.get('format')!r}, expected {FORMAT}")
         except files.FileFormatError as error:
             raise files.FileFormatError(f"checkpoint: expected the state of a fit, or no file yet: {error}") from error
-        there = state["fit"]
+        there = {"gaussianize": "False", **state["fit"]}  # of earlier versions, which had none
         differing = [name for name in {**there, **fingerprint} if there.get(name) != fingerprint.get(name)]
         if differing:
             told = "; ".join(f"{name}: {there.get(name)} there, {fingerprint.get(name)} here" for name in differing)
@@ -115,7 +115,7 @@ class Checkpoint:
     @property
     def gaussianized(self) -> bool | None:
         """What the fit whose state is there has found of marginals; None without any."""
-        return None if self._found is None else bool(_read(self._found[0]["history"]["gaussianized"]))
+        return None if self._found is None else bool(self._found[0]["history"].get("gaussianized"))
 
     def remove(self) -> None:
         """The fit is over."""
@@ -250,7 +250,7 @@ def _restore(run: Run, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
             setattr(run.history, field.name, arrays[f"history.{field.name}"].tolist())
         elif isinstance(value, dict):
             setattr(run.history, field.name, dict(arrays[f"history.{field.name}"].reshape(-1, 2).tolist()))
-        else:
+        elif field.name in state["history"]:
             setattr(run.history, field.name, _read(state["history"][field.name]))
     run.step = state["step"]
     run.begin = _clock.now() - float.fromhex(state["seconds"])

@@ -87,7 +87,7 @@ def fit(
     held = 0 if judge is None else judge.held
     marginals = Marginals(flow, table, held, checked, plan, number, caller, kept.gaussianized)
     standardize(flow, table, first, marginals)
-    history.gaussianized = fresh and len(flow._interior.links) > 1
+    history.gaussianized = marginals.found
     start: Any = None
     links: tuple[Transform, ...] = ()
     if by_default and fresh and table.size <= MANY:
@@ -103,7 +103,7 @@ def fit(
     run.chunks = chunks
     run.go(progress and first)
     if start is not None and judge is not None and history.stopped != "interrupted":
-        not_worse_than(flow, judge, history, start, links)
+        not_worse_than(flow, judge, history, start, links, 1 + marginals.found)
     if history.stopped != "interrupted":
         kept.remove()
     return history

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._fit import marginals as _marginals
+from headrace._fit.act_norms import start_act_norms
 from headrace._fit.clock import Clock
 from headrace._fit.history import History
 from headrace._fit.plan import FEW, Plan
@@ -18,6 +19,7 @@ from headrace._fit.run import HeldOut, Run
 from headrace.distributed.shards import Table
 from headrace.distributed.starting import weights_of
 from headrace.transforms.fixed import Standardize
+from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -43,28 +45,42 @@ class Marginals:
     seed: int
     caller: Caller
     before: bool | None  # what a fit that was stopped had found
+    found: bool = False  # whether there are any
 
     def __call__(self, mean: Floats, std: Floats) -> tuple[Transform, ...]:
-        """A `Gaussianize`, where rows gain by it; every rank finds the same."""
+        """A `Gaussianize`, where rows gain by it: what rank 0 finds."""
         told = self.checked.gaussianize
-        if told is False or not self.flow._interior.is_over_a_bell or self.held < FEW:
+        if told is False or not self.flow._interior.is_over_a_bell or self.held < FEW or self.before is False:
             return ()
         if told is None and self.checked.epochs * self.checked.batches < _marginals.TRIED:
             return ()
-        data = self._sample()
-        found = _marginals.gaussianizing(data, Part(len(data.x)), mean, std)
-        if not found or told or self.before is not None:
-            return () if self.before is False else found
+        data, mine = self._sample(), None
+        if self.table.group.rank == 0:  # NumPy rounds as its version and the processor do
+            mine = self._searched(data, mean, std)
+        numbers = np.zeros((2 * self.flow.features + 2, _marginals.KNOTS))
+        if mine is not None:
+            numbers = np.concatenate([mine.data, mine.slopes, mine.latent[None], np.ones((1, _marginals.KNOTS))])
+        numbers = self.table.group.broadcast(numbers)
+        self.found = bool(numbers[-1, 0])
+        n = self.flow.features
+        return (Gaussianize(numbers[:n], numbers[-2], numbers[n : 2 * n]),) if self.found else ()
+
+    def _searched(self, data: Data, mean: Floats, std: Floats) -> Gaussianize | None:
+        found = _marginals.gaussianizing(data, Part(len(data.x)), mean, std, Clock())
+        if not found or self.checked.gaussianize or self.before:
+            return found[0] if found else None
         rows = len(data.x)
-        parts = [Part(rows, rows // JUDGED, self.seed, out=out) for out in (False, True)]
+        key = int(np.random.default_rng(self.seed).integers(1 << 63))
+        parts = [Part(rows, rows // JUDGED, key, out=out) for out in (False, True)]
         held_out, runs = HeldOut(data, parts[1], False), []
         plan = Plan.of(self.flow, parts[0].size, judged=True, **self.plan)
         for links in (found, ()):
             flow = copy.copy(self.flow)
             flow._interior.rescale((*links, Standardize(mean, std)), self._of_context(data))
+            start_act_norms(flow, data, parts[0])
             rng = np.random.default_rng(self.seed)
             runs.append(Run(flow, data, parts[0], held_out, plan, rng, self.caller, History(), Clock()))
-        return found if _marginals.gain(runs[0], runs[1], held_out) else ()
+        return found[0] if _marginals.gain(runs[0], runs[1], held_out) else None
 
     def _of_context(self, data: Data) -> tuple[Floats, Floats] | None:
         if data.context is None or self.flow.standardize_context is not None:

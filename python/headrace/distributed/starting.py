@@ -143,10 +143,12 @@ def decorrelating(flow: Trainable, table: Table) -> tuple[Transform, ...]:
 
 
 def not_worse_than(
-    flow: Trainable, judge: Table, history: History, start: NDArray[Any], links: tuple[Transform, ...]
+    flow: Trainable, judge: Table, history: History, start: NDArray[Any], links: tuple[Transform, ...], own: int = 1
 ) -> None:
-    """Put the Gaussian of the training rows in place of weights that are not clearly better (Breiman's rule)."""
-    own = len(flow._interior.links)
+    """Put the Gaussian of the training rows in place of weights that are not clearly better (Breiman's rule).
+
+    `own`: so many links the fit has put at the data end.
+    """
     other = copy.copy(flow)
     other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
     found = []
