@@ -460,10 +460,10 @@ def test_a_handle_is_opened_once_and_weights_are_checked(emu):
     structure = hj.structure(flow)
     parts = flow._made_for(emu)
     with pytest.raises(ValueError, match="handle: expected one that is not open"):
-        emu.xla_open(True, structure.handle, *parts, flow.parameters, False)
+        emu.xla_open(True, structure.handle, *parts, flow.parameters, "exact")
     with pytest.raises(ValueError, match="weights: expected a contiguous vector in the flow's dtype"):
-        emu.xla_open(True, 5, *parts, flow.parameters.astype("float32"), False)
-    assert emu.xla_open(True, 5, *parts, flow.parameters[:3], False) is None
+        emu.xla_open(True, 5, *parts, flow.parameters.astype("float32"), "exact")
+    assert emu.xla_open(True, 5, *parts, flow.parameters[:3], "exact") is None
     p, x, _ = arrays(flow)
     with pytest.raises(Exception, match="headrace: weights: the vector has the wrong size"):
         raw(5, (p, x, jnp.zeros((0,))), [(0,), (5,)])
