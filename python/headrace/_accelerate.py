@@ -14,11 +14,11 @@ __all__ = ["accelerate"]
 def accelerate(model: Any, *, verify: bool = True) -> Any:
     """The same model, computed by headrace: densities, samples and gradients from one network pass in both directions.
 
-    What comes back has the methods of what was given, so that code around it runs unchanged: a flow of zuko is called
+    The result has the methods of the model, so that code around it runs unchanged: a flow of zuko is called
     with a context and gives a distribution; flows of nflows, glasflow and normflows have `sample`, `log_prob` and their
-    other verbs; a density estimator of sbi is one again, and a posterior of sbi samples, evaluates, finds its mode and
-    takes many observations as before. Embedding nets stay PyTorch's. The model itself is not changed. What was
-    converted may be trained on: its parameters are one vector (`headrace.torch.FlowModule`), its batch norms are fixed.
+    other methods; a density estimator of sbi stays one, and a posterior of sbi samples, evaluates, finds its mode and
+    takes many observations as before. Embedding nets stay in PyTorch. The model itself is not changed. The result may
+    be trained further: its parameters are one vector (`headrace.torch.FlowModule`), its batch norms are fixed.
 
     Args:
         model: A flow of zuko, nflows, normflows or glasflow; an estimator or a posterior of sbi.

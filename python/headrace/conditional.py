@@ -18,9 +18,10 @@ __all__ = ["Conditional"]
 
 
 class Conditional:
-    """The density of the columns that are not known, for each row of those that are: `Flow.given` makes it.
+    """The density of the unknown columns for each row of known ones; `Flow.given` makes it.
 
-    It is exact: what is known decides its latent coordinates, and all others are free. It keeps the flow as it was.
+    It is exact: the known columns determine their latent coordinates, and all others are free. It keeps the flow as it
+    was then.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Conditional:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Leading dimensions of what is known: () for one row, (rows,) for many."""
+        """Leading dimensions of the known columns: () for one row, (rows,) for many."""
         return self._batch
 
     def __repr__(self) -> str:
@@ -78,7 +79,7 @@ class Conditional:
         return f"Conditional(columns={self._rest} given {self._known}, shape={self._batch})"
 
     def log_prob(self, rest: Array) -> Array:
-        """Log density of the other columns where those are known, in nats: log p(all) - log p(known).
+        """Log density of the other columns given the known ones, in nats: log p(all) - log p(known).
 
         Args:
             rest: Shape (..., features), its leading dimensions broadcast against `shape`: with one row known, any

@@ -40,7 +40,7 @@ def get_num_threads() -> int:
 
 @contextmanager
 def threads(n: int) -> Iterator[None]:
-    """Within it, calls from this thread use n threads; those from other threads go on with their number.
+    """A context in which calls from this thread use n threads; those from other threads keep their number.
 
     Args:
         n: From 1 to 4096.
@@ -62,7 +62,7 @@ def threads(n: int) -> Iterator[None]:
 
 
 def include() -> str:
-    """The folder of ``headrace.hpp``: what a C++ compiler takes after ``-I`` to read headrace's files without Python.
+    """The folder of ``headrace.hpp``, for a C++ compiler's ``-I``, to read headrace's files without Python.
 
     >>> import os, headrace as hr
     >>> os.listdir(hr.include())

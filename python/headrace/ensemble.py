@@ -41,8 +41,8 @@ _NOISE: dict[type, Any] = {StandardNormal: StandardNormal, Normal: StandardNorma
 class Ensemble(Filed):
     """A density that is the weighted mean of several flows' densities: a deep ensemble (Lakshminarayanan et al. 2017).
 
-    Flows that were fitted from other seeds agree where rows were many, and differ where they were few or none;
-    `spread` says by how much. The mixture's mean log-likelihood is at least the mean of its members'.
+    Flows that were fitted from different seeds agree where there were many rows, and differ where there were few or
+    none; `spread` says by how much. The mixture's mean log-likelihood is at least the mean of its members'.
 
     Args:
         flows: At least one, all with the same features, context, dtype and device; of any classes. They are copied.
@@ -91,7 +91,7 @@ class Ensemble(Filed):
 
     @property
     def flows(self) -> tuple[Flow, ...]:
-        """The members themselves: what changes them changes the ensemble."""
+        """The members themselves: changing them changes the ensemble."""
         return self._flows
 
     @property
@@ -234,8 +234,7 @@ class Ensemble(Filed):
     def spread(self, x: Array, context: Array | None = None) -> Array:
         """How far members differ: the standard deviation of their log densities, by their weights, in nats.
 
-        To be read beside `log_prob`: where it is far above that of rows like those fitted, these say little of how
-        likely the place is.
+        Read it beside `log_prob`: where it is far above that of rows like those fitted, the log densities mean little.
 
         Args:
             x, context: As in `Flow.log_prob`.
@@ -268,7 +267,7 @@ class Ensemble(Filed):
         dtype: DTypeLike | None = None,
         like: Any = None,
     ) -> Array:
-        """Draw n rows, each from a member that is drawn for it.
+        """Draw n rows, each from a member drawn at random.
 
         A row depends on the seed and its number alone, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)``,
         and is the member's own row of that seed and number.

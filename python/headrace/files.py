@@ -48,7 +48,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f
 
 
 class FileFormatError(ValueError):
-    """A file that is broken, no file of headrace, or from a newer version; the message names the file and why."""
+    """A file that is broken, not from headrace, or from a newer version; the message names the file and the reason."""
 
 
 def save(module: Filed, path: str | os.PathLike[str], notes: Mapping[str, str] | None = None) -> None:

@@ -384,7 +384,7 @@ class Flow(Derivatives):
         return pair
 
     def to_onnx(self, path: str | os.PathLike[str], verb: str = "log_prob") -> None:
-        """Write a verb as a graph of ONNX (opset 17), which runtimes of many languages and devices compute.
+        """Write one function of the flow as an ONNX graph (opset 17), for runtimes of many languages and devices.
 
         Inputs are float32: "x" (rows, features), or "z" of "to_data", and "context" (rows, context) where the flow
         takes one. Outputs are "log_prob", or "z" or "x" and "log_det", in the shapes of the verb.
@@ -405,7 +405,7 @@ class Flow(Derivatives):
     # ---- some columns alone, and given others -----------------------------------------------------------------------
 
     def marginal(self, columns: int | Sequence[int]) -> Flow:
-        """The density of some columns alone, as a flow: exact where they depend on no others in the chain.
+        """The exact density of some columns alone, as a flow, if they depend on no others in the chain.
 
         Args:
             columns: How many of the first ones, or which, in the order that they shall have. In a flow of one order,
@@ -432,7 +432,7 @@ class Flow(Derivatives):
         return placed
 
     def given(self, x: Array, context: Array | None = None, *, columns: Sequence[int] | None = None) -> Conditional:
-        """The density of the other columns where some are known, exactly: to draw from, and to evaluate.
+        """The exact density of the other columns if some are known: to draw from, and to evaluate.
 
         Nothing is searched for and nothing approximated: log p(other | known) = log p(all) - log p(known), and a draw
         costs one pass.
@@ -497,15 +497,15 @@ class Flow(Derivatives):
     ) -> training.History:
         """Maximise the likelihood of rows, and keep the weights that are best on rows held out.
 
-        Those that the fit starts with count too, so that a second fit never ends worse than it began.
+        The weights that the fit starts with are judged too, so that a second fit never ends worse than it began.
 
-        A `Standardize` at the flow's data end is set from the training part, if it still is the identity, and context
-        columns are standardised likewise; a later fit keeps both. So it does with each `ActNorm`, which the first fit
-        starts from the training part. The same seed gives the same bits for any number of
-        threads. Ctrl-C ends the fit and keeps the best weights so far.
+        A `Standardize` at the flow's data end is set from the training part, if it still is the identity. Context
+        columns are standardised likewise, and each `ActNorm` is initialised from the training part. A later fit keeps
+        all of these. The same seed gives the same bits for any number of threads. Ctrl-C ends the fit and keeps the
+        best weights so far.
 
-        Without `epochs`, cross-validation stands in for fewer than 50 rows held out, and a flow that does not end
-        clearly better on rows held out than the Gaussian of the training rows becomes that Gaussian, correlations
+        Without `epochs`, cross-validation is used if fewer than 50 rows are held out. A flow that is not clearly
+        better on rows held out than the Gaussian of the training rows becomes that Gaussian, correlations
         included (docs/training.md).
 
         Args:

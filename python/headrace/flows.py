@@ -229,7 +229,7 @@ class NSF(_Named):
     """Neural spline flow (Durkan, Bekasov, Murray, Papamakarios 2019): the coordinates' maps are splines.
 
     A monotone rational-quadratic spline takes each coordinate from data to latent, so that a density needs no square
-    root. Autoregressive as a `MAF` (density and sampling each cost one pass), or of couplings as `RealNVP`. Splines
+    root. Autoregressive like a `MAF` (density and sampling each cost one pass), or of couplings like `RealNVP`. Splines
     act within [-bound, bound] of the standardised data and are the identity outside.
 
     Args:

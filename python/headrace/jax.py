@@ -44,9 +44,9 @@ Shape = tuple[int, ...]
 
 
 def structure(flow: Flow) -> Structure:
-    """What a flow is without its parameters: hashable and static, the first argument of the functions here.
+    """A flow without its parameters: hashable and static, the first argument of the functions here.
 
-    It is the same one for the same flow until `fit` sets the flow's standardisation, which belongs to it. Code that
+    A flow has the same structure until `fit` sets its standardisation, which is part of it. Code that
     was compiled with a structure needs it to stay alive: keep it, the flow's `FlowModule` or the function that uses it.
 
     Raises:
@@ -133,8 +133,8 @@ def sample_and_log_prob(
 class FlowModule:
     """A flow as a pytree: its parameters are the one leaf, its structure is static.
 
-    jit, grad, vmap, scan, optimisers and what else takes pytrees take it. It is never changed; `with_params` gives
-    another one, and so do `jax.tree.map` and `dataclasses.replace`.
+    Everything that takes pytrees takes it: jit, grad, vmap, scan, optimisers. It is immutable; `with_params` gives
+    a new one, and so do `jax.tree.map` and `dataclasses.replace`.
 
     Args:
         flow: A flow on the CPU. Later changes of it change nothing here.
@@ -232,8 +232,8 @@ class FlowModule:
 def freeze(flow: Flow | FlowModule) -> FlowModule:
     """A module whose parameters are part of its structure: no argument, no leaf, no gradient, and no copy in a call.
 
-    For flows that are done, as a prior or a transport for a sampler. Each call makes a new structure, so that what was
-    compiled for another one is compiled again.
+    For flows that are done, such as a prior or a transport map for a sampler. Each call makes a new structure, for
+    which JAX compiles again.
     """
     if isinstance(flow, FlowModule):
         flow = flow.to_flow()

@@ -77,7 +77,7 @@ class Layer:
 
 @dataclass(frozen=True, repr=False)
 class Network:
-    """Hidden layers, from the first to the last; a layer of outputs without activation follows, and is not named here.
+    """Hidden layers, from the first to the last; the output layer that follows is not given here.
 
     `MaskedAutoregressive`, `Coupling` and the ready-made flows take one in the place of the widths of ``hidden``;
     ``from_dense`` takes one as ``network``. Both directions cost one pass whatever is added: a unit's degree bounds

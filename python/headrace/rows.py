@@ -1,8 +1,8 @@
 """Rows that do not fit in memory, for `Flow.fit`, `DualAscentFlow.fit` and `FlowDensity.fit`: ``hr.rows``.
 
-A stream is given in the place of ``x``, and has context and weights of its own. Up to ``buffer`` rows are read whole:
-then a fit has the bits that it has of arrays. Longer streams are read once to check and to measure them, before that
-once to count rows where there are weights or where nobody knows how many rows there are, and once each epoch;
+Give a stream in place of ``x``; it has its own context and weights. Up to ``buffer`` rows are read as a whole: then a
+fit has the same bits as with an array. Longer streams are read once to check and to measure them, and once each epoch.
+If there are weights, or if the number of rows is unknown, they are first read once to count rows.
 docs/scale.md says what a fit does with them, and how much memory it takes.
 """
 
@@ -52,7 +52,7 @@ def memmap(
 ) -> Stream:
     """Rows of .npy files, or of arrays as `numpy.memmap`, read 16,384 at a time in random order.
 
-    A fit takes a mapped array as it is too; then its pages, which the system may take back, count as memory in use.
+    A fit also takes a mapped array as it is. Then its pages, which the system may free, count as memory in use.
 
     Args:
         x: Shape (rows, features), float32 or float64.
@@ -77,8 +77,8 @@ def parquet(
 ) -> Stream:
     """Rows of Parquet files: row groups in random order. Needs pyarrow, ``pip install "headrace[parquet]"``.
 
-    Integers and booleans are read as float64, and so is everything where the columns are not all float32; what is
-    missing becomes NaN, which a fit refuses.
+    Integers and booleans are read as float64, and so is everything if the columns are not all float32. Missing values
+    become NaN, which a fit refuses.
 
     Args:
         paths: A file, a pattern as ``dir/*.parquet``, a folder, or a list of these.

@@ -308,8 +308,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def score_samples(self, X: Any, context: Any = None) -> NDArray[Any]:
         """The log density of each row in nats, shape (rows,), float64: the same for a row alone and among others.
 
-        Of whole numbers it is a log probability (`discrete`). A row with another number in a column that had one value
-        alone has -inf, with a warning; one with missing numbers has NaN where ``missing="drop"``.
+        For whole numbers it is a log probability (`discrete`). A row with another number in a column that was constant
+        has -inf, with a warning; a row with missing numbers has NaN if ``missing="drop"``.
 
         Args:
             X: Shape (rows, features).
@@ -334,19 +334,19 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return np.where(np.isnan(X).any(axis=1), np.nan, found)
 
     def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
-        """The mean log density of rows in nats, of those without missing numbers where ``missing="drop"``."""
+        """The mean log density of rows in nats; if ``missing="drop"``, of those without missing numbers."""
         log_prob = self.score_samples(X, context)
         return float(log_prob[~np.isnan(self._opened(X)).any(axis=1)].mean(dtype=np.float64))
 
     def decision_function(self, X: Any, *, context: Any = None) -> NDArray[Any]:
-        """`score_samples` less `offset_`: below 0 for outliers, NaN for rows that miss a number, shape (rows,)."""
+        """`score_samples` less `offset_`: below 0 for outliers, NaN for rows with missing numbers, shape (rows,)."""
         decision: NDArray[Any] = self.score_samples(X, context) - self.offset_
         return decision
 
     def predict(self, X: Any, *, context: Any = None) -> NDArray[np.int64]:
         """1 for rows like those that were fitted, -1 for outliers and for rows without a density, shape (rows,).
 
-        The latter are rows that miss a number (where ``missing="drop"``; else they are refused).
+        The latter are rows with missing numbers (if ``missing="drop"``; otherwise they are refused).
         """
         return np.where(self.decision_function(X, context=context) >= 0.0, 1, -1)
 

@@ -82,7 +82,7 @@ class _Stepped(Base):
 
 @storable
 class Uniform(_Stepped):
-    """Independent coordinates uniform on [-1, 1]: for maps of that interval onto itself, as splines of ``bound=1``.
+    """Independent coordinates uniform on [-1, 1]: for maps of that interval onto itself, like splines of ``bound=1``.
 
     A row with a coordinate outside has a log density of -inf.
 
@@ -109,7 +109,7 @@ COLUMNS = ("normal", "logistic", "uniform")
 
 @storable
 class Independent(_Stepped):
-    """Independent coordinates, each of a standard density of its own.
+    """Independent coordinates, each with its own standard density.
 
     Args:
         densities: For each coordinate "normal", "logistic", or "uniform" (on [-1, 1]).
@@ -195,7 +195,7 @@ class StudentT(_Stepped):
 
 @storable
 class NormalMixture(_Stepped):
-    """A mixture of normal densities: a row is of one component, whose coordinates are independent.
+    """A mixture of normal densities: a row comes from one component, whose coordinates are independent.
 
     Args:
         features: Number of coordinates D.

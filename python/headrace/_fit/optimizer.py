@@ -26,7 +26,7 @@ LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the latter over the units of the wi
 class Adam:
     """Adam (Kingma, Ba 2015) on the parameters of a flow, with the decoupled weight decay of AdamW.
 
-    For those who write their own loop; `Flow.fit` uses it.
+    Use it in a training loop of your own; `Flow.fit` uses it too.
 
     Args:
         flow: Its parameters are updated in place.
@@ -81,7 +81,7 @@ class Adam:
     def step(self, gradient: Array) -> float:
         """Take one step; returns the norm of the gradient before clipping.
 
-        Where the norm is not finite, nothing changes. On a device the norm is a CuPy array of shape (), and nothing
+        If the norm is not finite, nothing changes. On a device the norm is a CuPy array of shape (), and nothing
         waits for it.
 
         Args:

@@ -69,9 +69,9 @@ def _layers(features: int) -> int:
 class DualAscentFlow:
     """Density estimation by dual ascent of the log-likelihood (Tabak, Vanden-Eijnden 2010), section 2 of the notes.
 
-    Data are standardised. Then each step turns the points by an orthogonal matrix and maps every coordinate for
-    itself, so that the log-likelihood L of eq. 23 grows. Rows held out say when to stop, and the best prefix is kept.
-
+    Data are standardised. Then each step rotates the points by an orthogonal matrix and maps each coordinate
+    separately, so that the log-likelihood L of eq. 23 grows. Rows held out decide when to stop, and the best prefix is
+    kept.
     **The defaults are not the notes' algorithm but what was found to be better** (docs/dual_ascent.md): a step maps
     coordinates by splines that make their marginals normal, first along the data's own axes; a short chain of steps
     is then trained as a whole by `Flow.fit`. `DualAscentFlow.notes` is the algorithm of the notes.

@@ -60,8 +60,8 @@ class AscentFlow(Flow):
     """A flow of ascent steps, as `DualAscentFlow.fit` makes it.
 
     ``flow[:t]`` is the density ρ̃_t after t steps **from the data's side** (eq. 3-5): data standardised, taken through
-    the first t steps, and held against the base. A plain `Flow` counts from the latent side. ``len(flow)`` counts
-    steps; `transforms` lists what they consist of, from latent to data as in every flow.
+    the first t steps, and compared with the base. A plain `Flow` counts from the latent side. ``len(flow)`` counts
+    steps; `transforms` lists their transforms, from latent to data as in every flow.
 
     Args:
         steps: For each step its transforms, in latent → data order; the first step is next to the data.

@@ -97,8 +97,8 @@ class Choice:
     def log_prob(self, x: Any, context: Any = None) -> Floats:
         """The log density of rows of the table as it came, shape (rows,): of whole numbers a log probability.
 
-        A row with another number in a constant column has -inf, with a warning; one that misses a number has NaN
-        where such rows were dropped.
+        A row with another number in a constant column has -inf, with a warning. A row with missing values has NaN
+        if such rows were dropped.
         """
         rows, given = self.columns.opened(x, context)
         table = self.columns.table

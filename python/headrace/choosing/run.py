@@ -52,12 +52,12 @@ def auto(
     seed: int = 0,
     progress: bool = True,
 ) -> Choice:
-    """Try flows of several kinds and sizes within a time, and give the best, with a table of all and a look at it.
+    """Try flows of several kinds and sizes within a time, and give the best, with a table of all and a diagnosis.
 
-    From 500 rows on a tenth of the rows, at most 5000, chooses and another one judges. Fits go side by side by
-    successive halving: all get a little time, the better half goes on from where it stopped with more, until one is
-    left (Jamieson, Talwalkar 2016). Of fewer rows, five-fold cross-validation chooses and judges, and the best is
-    fitted to all rows at the end. A Gaussian and a kernel density stand beside them, and may be the best.
+    From 500 rows on a tenth of the rows, at most 5000, serves to choose and another one to judge. The time is shared
+    by successive halving: all get a little, the better half goes on from where it stopped with more, until one is
+    left (Jamieson, Talwalkar 2016). With fewer rows, five-fold cross-validation chooses and judges, and the best is
+    fitted to all rows at the end. A Gaussian and a kernel density are compared with them, and may be the best.
 
     How far fits come depends on the machine, so that the result is not the same twice.
 

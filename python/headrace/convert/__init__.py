@@ -5,9 +5,9 @@
     flow = convert.from_sbi(posterior)  # a headrace.Flow
     samples = flow.sample(10_000, context=observation)
 
-Each function takes a model apart by the classes of its parts, and reads from their attributes what they compute with;
-nothing is guessed, and what is not known is refused by name. Then log densities of some rows are compared with the
-model's own. No library is imported before a model of it comes. `to_torch` and `to_zuko` are the way back.
+Each function recognises the parts of a model by their classes, and reads their settings from attributes. Nothing is
+guessed, and unknown parts are refused by name. Then log densities of some rows are compared with the
+model's own. No library is imported before you give a model of it. `to_torch` and `to_zuko` convert back.
 """
 
 from headrace.convert._flowjax import from_flowjax

@@ -48,11 +48,11 @@ def fit(
 ) -> History:
     """`Flow.fit` on a cluster: the flow is fitted in place, with the bits of ``flow.fit(rows, group=local())``.
 
-    These depend neither on workers, their number or their order, nor on partitions, nor on what is lost on the way: a
-    *shard* is so many neighbouring rows of the whole table. Partitions are computed and stay on the workers; each
+    These depend neither on the workers, their number or order, nor on partitions, nor on workers that are lost: a
+    *shard* is ``rows`` neighbouring rows of the whole table. Partitions are computed and stay on the workers; each
     worker that holds shards is a rank.
 
-    **Where a worker ends**, the fit goes on with those that are left, from the last state: each worker keeps one in
+    **If a worker ends**, the fit goes on with those that are left, from the last state: each worker keeps one in
     its own scratch space every `checkpoint_every` seconds. Dask computes the lost rows again.
 
     Args:
@@ -115,7 +115,7 @@ def fit_ascent(
 ) -> AscentFlow:
     """`DualAscentFlow.fit` on a cluster, with the bits of ``model.fit(rows, group=local())``; see `fit`.
 
-    A step sends a few sums, so that Dask's own connections do. Where a worker ends, the ascent begins anew.
+    A step sends a few sums, for which Dask's own connections suffice. If a worker ends, the ascent starts again.
 
     Args:
         model: The settings; gets the `history`.

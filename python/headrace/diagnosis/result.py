@@ -33,5 +33,5 @@ class Diagnosis(Record):
         draw(self, os.fspath(path))
 
     def to_html(self) -> str:
-        """One page that needs nothing from elsewhere; with pictures where matplotlib is installed."""
+        """One self-contained page, with pictures if matplotlib is installed."""
         return page(self)

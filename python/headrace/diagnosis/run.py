@@ -46,12 +46,12 @@ def diagnose(
     seed: int = 0,
     progress: bool = True,
 ) -> Diagnosis:
-    """Look at a fitted density with rows that it has not seen.
+    """Test a fitted density with rows that it has not seen.
 
-    Rows of x become latent rows, which are independent ones of the base if the density is right; draws are compared
+    Rows of x become latent rows, which are independent rows of the base if the density is right. Draws are compared
     with x by their log densities, by a classifier and, with training rows, by distances. Each test has the p-value of a
-    distribution that is completely known, and all are judged together by Holm's method at 5 %. With very many rows
-    every fit misses by something: read the sizes beside the p-values.
+    completely known distribution, and all are judged together by Holm's method at 5 %. With very many rows
+    every fit is rejected: read the effect sizes beside the p-values.
 
     Args:
         flow: On any device; it is looked at on the CPU. An `Ensemble` has no latent rows, and is not looked at by them.

@@ -30,10 +30,10 @@ Integers = NDArray[np.int64]
 
 
 def shards(array: Any, group: Group, rows: int = ROWS) -> dict[int, Any]:
-    """This rank's share of a table that all ranks can read, as a mapped file: shard number → rows.
+    """This rank's share of a table that all ranks can read, such as a mapped file: shard number → rows.
 
-    The table is cut into shards of so many rows, and each rank has neighbouring ones. A fit's bits depend on the
-    shards, and not on who has them; so ranks may read shards of their own from wherever they lie, and give a dict of
+    The table is cut into shards of ``rows`` rows, and each rank has neighbouring ones. A fit's bits depend on the
+    shards, and not on which rank has them. So ranks may also read their own shards from anywhere, and give a dict of
     them to `fit`: each shard on one rank, numbered from 0 without gaps, of any sizes.
 
     Args:

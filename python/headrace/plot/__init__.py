@@ -1,7 +1,7 @@
 """Pictures of densities, of rows and of fits, by matplotlib: ``pip install "headrace[plot]"``.
 
-Each function returns a matplotlib ``Figure`` that belongs to nobody else: save it by ``figure.savefig("a.png")``, or
-let a notebook show it. Nothing is drawn to a screen, and no state of ``pyplot`` is touched.
+Each function returns a matplotlib ``Figure`` outside of ``pyplot``: save it by ``figure.savefig("a.png")``, or
+let a notebook show it. Nothing is drawn to a screen, and the state of ``pyplot`` does not change.
 """
 
 from headrace.plot.conditional import conditional

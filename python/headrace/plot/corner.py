@@ -36,7 +36,7 @@ def corner(
     labels: tuple[str, str] = ("rows", "samples"),
     seed: int = 0,
 ) -> Figure:
-    """Draw all pairs of columns: rows as points, and contours of what a density draws; on the diagonal, both alone.
+    """Draw all pairs of columns: rows as points, and contours of a density's samples; marginals on the diagonal.
 
     Contours hold 50 % and 90 % of the samples. Axes have the data's own units.
 

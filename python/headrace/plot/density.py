@@ -62,8 +62,8 @@ def density(
 ) -> Figure:
     """Draw densities of single columns and of pairs: marginals, or slices through a row.
 
-    A marginal is exact where it is known: of all columns, and of those that depend on no others (`Flow.marginal`).
-    Elsewhere it is that of draws, smoothed; the title says so.
+    A marginal is exact if it is known: of all columns, and of those that depend on no others (`Flow.marginal`).
+    Otherwise it is a smoothed one of draws; the title says so.
 
     Args:
         flow: A flow, an ensemble, a fitted `FlowDensity`, or the path of a file.

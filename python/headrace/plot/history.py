@@ -24,7 +24,7 @@ FIRST = 0.1  # of a fit, which may be off the top of the picture
 
 
 def history(fit: Any) -> Figure:
-    """Draw the losses of a fit, what was kept, and why it ended.
+    """Draw the losses of a fit, which weights were kept, and why it ended.
 
     Args:
         fit: A `History`, a list of them (of an ensemble), a fitted `FlowDensity`, an `AscentHistory`, a

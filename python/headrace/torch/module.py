@@ -208,8 +208,8 @@ class _Module(nn.Module):
 class FlowModule(_Module):
     """A flow as a module of PyTorch.
 
-    ``vector`` is all that is trained: one parameter in the layout of `Flow.parameters`. What is fixed (structure,
-    standardisation, masks) travels in the `state_dict` beside it. Modules can be copied, pickled, moved by ``.to`` and
+    Only ``vector`` is trained: one parameter in the layout of `Flow.parameters`. What is fixed (structure,
+    standardisation, masks) is in the `state_dict` beside it. Modules can be copied, pickled, moved by ``.to`` and
     ``.double``, compiled and trained by any optimiser.
 
     Args:
@@ -231,7 +231,7 @@ class FlowModule(_Module):
 
     @property
     def flow(self) -> Flow:
-        """A copy, to fit, sample and save, with the parameters of now; assigning one of the same sizes copies it in."""
+        """A copy with the current parameters, to fit, sample and save; assigning one of the same sizes copies it in."""
         return self._current()
 
     @flow.setter
@@ -337,7 +337,7 @@ class TransformModule(_Module):
 
     @property
     def transform(self) -> Transform:
-        """A transform with the parameters of now."""
+        """A transform with the current parameters."""
         return self._current().transforms[0]
 
     def forward(self, context: Tensor | None = None) -> BoundTransform:

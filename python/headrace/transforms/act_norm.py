@@ -48,9 +48,9 @@ class ActNorm(Transform):
     """x = shift + e^log_scale · z for each coordinate, started from the rows of a fit (Kingma, Dhariwal 2018).
 
     It is `Elementwise` with ``map="affine", scale="exp"``, and the identity while it is fresh. Before its first step
-    `Flow.fit` sets each one of a flow, from the data's side on, so that training rows leave it towards the latent side
-    with mean 0 and standard deviation 1; then its numbers are trained like all others. A later fit goes on from where
-    they are. One whose numbers are no longer the identity's is left alone, and so is one inside of an `Inverse`.
+    `Flow.fit` sets each one of a flow, beginning at the data's side, so that training rows leave it towards the latent
+    side with mean 0 and standard deviation 1. Then its numbers are trained like all others. A later fit goes on from
+    them. `Flow.fit` does not set one that is no longer the identity, or one inside an `Inverse`.
 
     Args:
         features: Number of coordinates D.

@@ -54,7 +54,7 @@ class _Table:
 @storable
 @documented
 class Elementwise(Transform):
-    """A map for each coordinate, with parameters of its own that do not depend on the others: a marginal map.
+    """A map for each coordinate, with its own parameters that do not depend on the other coordinates: a marginal map.
 
     Args:
         features: Number of coordinates D.

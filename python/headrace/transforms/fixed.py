@@ -34,7 +34,7 @@ class Fixed(Transform):
 class Permutation(Fixed):
     """Reorders coordinates: forward gives ``x[:, i] = z[:, order[i]]``; log_det is 0.
 
-    Inside a flow it costs nothing: it only renames the lines of a tile.
+    Inside a flow it costs nothing: only indices change.
 
     >>> import numpy as np, headrace as hr
     >>> hr.Permutation([2, 0, 1]).forward(np.array([[10.0, 11.0, 12.0]]))[0].tolist()

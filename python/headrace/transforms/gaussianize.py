@@ -31,11 +31,11 @@ _KEYS = ("map", "scale", "slope", "bins", "bound", "min_bin", "formula")
 
 @storable
 class Gaussianize(Fixed):
-    """Takes each column to latent by an increasing curve through given points, which is no trainable parameter.
+    """Takes each column to latent by an increasing curve through given points, which is not trainable.
 
     Inverse (data to latent) goes through the points (data, latent) with the given slopes: between two of them it is a
-    rational quadratic function (Gregory and Delbourgo 1982, as in Durkan et al. 2019, eq. 4), beyond the outermost a
-    straight line. Points at quantiles of a column and of N(0, 1) make its distribution about normal: marginal
+    rational quadratic function (Gregory and Delbourgo 1982, as in Durkan et al. 2019, eq. 4), and beyond the outermost
+    points a straight line. Points at quantiles of a column and of N(0, 1) make its distribution about normal: marginal
     Gaussianization (Chen and Gopinath 2000). `Flow.fit` puts one before `Standardize` where held-out rows gain by it.
 
     Args:

@@ -92,11 +92,11 @@ class _Last(_Triangle):
 
 @storable
 class Linear(Transform):
-    """x = P L D U z + shift: a trained linear map of all coordinates, for between networks.
+    """x = P L D U z + shift: a trained linear map of all coordinates, to stand between networks.
 
     L is lower triangular and U upper triangular, both with ones on their diagonals, and D is diagonal and positive, so
     that every choice of parameters has an inverse (Kingma, Dhariwal 2018). P is fixed: it changes the order of the
-    coordinates, and may change signs, without which some matrices could not be had. A fresh one only reorders. Both
+    coordinates, and may change signs, which some matrices need. A fresh one only reorders. Both
     directions take the factors one after another, with D² multiply-adds a row, and never an inverse matrix; log_det is
     the sum of the logarithms of D's diagonal.
 

@@ -26,10 +26,10 @@ Matrix = NDArray[np.float64]
 class Rotation(Fixed):
     """x = Q z with an orthogonal matrix Q (a reflection counts too); log_det is 0.
 
-    The matrix is no trainable parameter. It is kept in float64.
+    The matrix is not trainable. It is kept in float64.
 
     A block diagonal one (`from_blocks`) costs a row as many multiply-adds as its blocks have numbers. A `Permutation`
-    between two of them lets all coordinates meet.
+    between two of them lets all coordinates mix.
 
     Args:
         matrix: Shape (features, features), with QᵀQ the identity within 1e-6; at most 8192 features.

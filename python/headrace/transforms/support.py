@@ -24,7 +24,7 @@ Periods = Sequence["tuple[float, float] | None"]
 
 @storable
 class Support(Fixed):
-    """Takes unbounded numbers to the support of each column: forward is onto it, inverse is off it.
+    """Takes unbounded numbers to the support of each column: forward goes to the support, inverse comes from it.
 
     Args:
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None for no bounds.

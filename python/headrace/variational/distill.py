@@ -51,7 +51,7 @@ TIMED_ROWS, TIMED_CALLS = 8192, 5
 
 @dataclass(frozen=True)
 class Speed:
-    """Rows a second of one flow: the median of a few calls with 8192 rows, on the threads of now."""
+    """Rows a second of one flow: the median of a few calls with 8192 rows, with the current number of threads."""
 
     log_prob: float
     sample: float
@@ -114,11 +114,11 @@ def distill(
 ) -> tuple[Flow, Distillation]:
     """Minimise KL(student ‖ teacher), by samples of the student and densities of the teacher.
 
-    Where both have equally many transforms, and each of the student and that of the teacher in the same place could be
-    compared in closed form (below), each first learns that one alone, from samples of the transforms before it.
+    If both have equally many transforms, and each pair of them could be compared in closed form (below), each transform
+    of the student first learns that of the teacher alone, from samples of the transforms before it.
 
     If the student ends in a `Standardize` that still is the identity, and the teacher in one, it takes over the
-    teacher's; likewise what standardises the context. How it ends, bits and threads: see `fit_to_density`.
+    teacher's, and likewise the standardisation of the context. How it ends, bits and threads: see `fit_to_density`.
 
     Args:
         teacher: A flow; it is not changed.

@@ -50,9 +50,9 @@ CONTEXTS = 256  # of an estimate, at most
 class FreeEnergy:
     """Estimates from independent samples of a flow q, for a density p = e^log_density / Z; all in nats.
 
-    With a table of contexts, or a function that draws them, they are means over `contexts` of them, each with as many
-    samples. log Z and KL are then those of each context for itself. There are as many contexts as samples for each,
-    √n of n samples, but at most 256, and no more than a table has rows.
+    With a table of contexts, or a function that draws them, they are means over `contexts` of them, each with the same
+    number of samples. Each context then has its own log Z and KL. With n samples there are √n contexts with √n samples
+    each, but at most 256 contexts, and no more than a table has rows.
     """
 
     free_energy: float
@@ -127,10 +127,10 @@ def fit_to_density(
 ) -> DensityFit:
     """Minimise KL(flow ‖ density) by the gradients of samples, for any flow.
 
-    After each twentieth of the steps the running mean of the weights is judged by its free energy on one sample's
-    noise, and kept unless it is worse than the best by more than noise. What was kept is what the flow has at the end,
-    also where Ctrl-C or an error ends the fit before. The same seed gives the same bits for any number of threads, if
-    the density does.
+    After each twentieth of the steps the running mean of the weights is judged by its free energy on samples from
+    always the same noise, and kept unless it is clearly worse than the best. At the end the flow has the weights that
+    were kept, also if Ctrl-C or an error ends the fit early. The same seed gives the same bits for any number of
+    threads, if the density does.
 
     Args:
         flow: Its weights are changed in place. A `Standardize` in it stays as it is.
