@@ -221,6 +221,23 @@ class ActNorm : public Transform<T> {
     std::vector<T> shift_, log_scale_;
 };
 
+// Raw parameters, coordinate by coordinate: read(name, numbers of a coordinate) gives those of a name.
+template <class T, class Read>
+std::vector<T> params_by_coordinate(const MapSettings& map, std::size_t n, const Read& read) {
+    const std::size_t n_params = static_cast<std::size_t>(map.n_params());
+    std::vector<T> params;
+    std::size_t start = 0;
+    for (const auto& [name, group] : map.groups()) {
+        const std::size_t size = static_cast<std::size_t>(group);
+        const std::vector<T> part = read(name, size);
+        params.resize(n * n_params);  // which the first tensor has confirmed, but for a factor
+        for (std::size_t c = 0; c < n; ++c)
+            for (std::size_t k = 0; k < size; ++k) params[c * n_params + start + k] = part[c * size + k];
+        start += size;
+    }
+    return params;
+}
+
 template <class T>
 class Elementwise : public Transform<T> {
   public:
@@ -229,16 +246,9 @@ class Elementwise : public Transform<T> {
         map_ = std::make_unique<MapSettings>(stored);
         formula_to_data_ = stored.choice("formula", {"to_data", "to_latent"}) == 0;
         const std::size_t n = static_cast<std::size_t>(this->features_);
-        const std::size_t n_params = static_cast<std::size_t>(map_->n_params());
-        std::size_t start = 0;
-        for (const auto& [name, group] : map_->groups()) {
-            const std::size_t size = static_cast<std::size_t>(group);
-            const std::vector<T> part = stored.template array<T>(name, {n, size});
-            params_.resize(n * n_params);  // which the first tensor has confirmed, but for a factor
-            for (std::size_t c = 0; c < n; ++c)
-                for (std::size_t k = 0; k < size; ++k) params_[c * n_params + start + k] = part[c * size + k];
-            start += size;
-        }
+        params_ = params_by_coordinate<T>(*map_, n, [&](const std::string& name, std::uint64_t size) {
+            return stored.template array<T>(name, {n, size});
+        });
     }
     void run(bool to_data, T* row, const T*, Scratch<T>&, double& log_det) const override {
         const std::size_t n = static_cast<std::size_t>(this->features_), n_params = params_.size() / n;
@@ -264,16 +274,9 @@ class Gaussianize : public Transform<T> {
         std_ = stored.numbers("std", n, true);
         map_ = std::make_unique<MapSettings>(stored);
         stored.choice("formula", {"to_latent"});
-        const std::size_t n_params = static_cast<std::size_t>(map_->n_params());
-        std::size_t start = 0;
-        for (const auto& [name, group] : map_->groups()) {
-            const std::size_t size = static_cast<std::size_t>(group);
-            const std::vector<T> part = stored.template array_of_doubles<T>(name, {n, size});
-            params_.resize(n * n_params);  // which the first tensor has confirmed, but for a factor
-            for (std::size_t c = 0; c < n; ++c)
-                for (std::size_t k = 0; k < size; ++k) params_[c * n_params + start + k] = part[c * size + k];
-            start += size;
-        }
+        params_ = params_by_coordinate<T>(*map_, n, [&](const std::string& name, std::uint64_t size) {
+            return stored.template array_of_doubles<T>(name, {n, size});
+        });
         for (const double scale : std_) log_det_ += std::log(scale);
         this->is_fixed_ = true;
     }
