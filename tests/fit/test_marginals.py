@@ -336,6 +336,25 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bits(after, tmp_path, monkeyp
     assert hr.to_bytes(again) == hr.to_bytes(whole)
 
 
+def test_a_fit_that_was_killed_without_marginals_asks_no_trial_again(tmp_path, monkeypatch):
+    ends = Checkpoint.epoch_ends
+
+    def killed(self, run):
+        ends(self, run)
+        raise Stopped
+
+    kept = {"epochs": 170, "progress": False, "checkpoint": tmp_path / "state", "checkpoint_every": "epoch"}
+    with monkeypatch.context() as patch:
+        patch.setattr(marginals, "gain", lambda *runs: False)
+        patch.setattr(Checkpoint, "epoch_ends", killed)
+        with pytest.raises(Stopped):
+            small().fit(skewed(900, "killed"), **kept)
+    monkeypatch.setattr(marginals, "gaussianizing", None)  # it is known already
+    again = small()
+    assert not again.fit(skewed(900, "killed"), **kept).gaussianized
+    assert marginal_of(again) == []
+
+
 def test_a_stream_finds_them_in_rows_that_stand_for_all():
     x = skewed(3000, "stream").astype("float32")
     blocks = [x[i : i + 500] for i in range(0, 3000, 500)]
