@@ -22,7 +22,7 @@ from typing import Any
 
 # Milliseconds of one thread, of 512 rows or a shard of 65,536, 43 columns of float32, which
 # HEADRACE_NUM_THREADS=1 python -m bench.distributed parts --repeats 6
-# printed on a loaded machine (an AMD EPYC with AVX-512): TO BE MEASURED AGAIN on a quiet one.
+# printed on an AMD EPYC (Zen 4) that did nothing else.
 MEASURED: dict[str, Any] = {
     "threads": 1,
     "rows of a chunk": 512,
@@ -31,22 +31,22 @@ MEASURED: dict[str, Any] = {
     "models": {
         "5 x [128, 128]": {
             "weights": 102240,
-            "gradient": 3.3212,
-            "add": 0.1028,
-            "read": 0.0725,
-            "adam": 0.0648,
-            "log_prob": 1.1481,
+            "gradient": 3.1761,
+            "add": 0.0884,
+            "read": 0.0721,
+            "adam": 0.0645,
+            "log_prob": 1.0857,
         },
         "5 x [512, 512]": {
             "weights": 902240,
-            "gradient": 33.5811,
-            "add": 1.0608,
-            "read": 0.8069,
-            "adam": 0.5578,
-            "log_prob": 9.7654,
+            "gradient": 29.0111,
+            "add": 0.7335,
+            "read": 0.6259,
+            "adam": 0.5038,
+            "log_prob": 8.8126,
         },
     },
-    "shard": {"check": 0.2705, "checksum": 2.7414, "moments": 40.7567, "order": 0.5614},
+    "shard": {"check": 0.4624, "checksum": 2.6392, "moments": 43.3059, "order": 0.5753},
 }
 
 MORE_INTEGERS = 72  # of a sum, beside one a weight: the loss in digits, and how many gradients were too large
