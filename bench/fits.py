@@ -191,7 +191,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not end up in the result
     job = Job.from_dict(json.load(sys.stdin))
-    facts = Service(job.library, int(sys.argv[1])).hello({})
+    facts = Service(job.library, int(sys.argv[1]), "cpu").hello({})
     result = FITS[job.library](job) if facts["present"] else {"error": facts["reason"]}
     json.dump({"facts": facts, **result}, replies, default=str)
     replies.close()

@@ -319,14 +319,14 @@ def markdown(results: dict) -> str:
     return "\n".join(lines)
 
 
-def study(what: str, options: argparse.Namespace) -> None:
-    """Run one study; the report is written anew after every fit."""
+def study(what: str, options: argparse.Namespace) -> bool:
+    """Run one study; the report is written anew after every fit. Whether all fits gave something."""
     jobs = STUDIES[what][0](options)
     if options.libraries:
         jobs = [job for job in jobs if job.library in options.libraries.split(",")]
     if not jobs:
         print(f"{what}: nothing to do for {options.libraries}", file=sys.stderr)
-        return
+        return True
     path = options.output / report.stem(f"quality{'_quick' if options.quick else ''}_{what}", options.threads).name
     results: dict = {
         "what": what,
@@ -343,6 +343,7 @@ def study(what: str, options: argparse.Namespace) -> None:
         print(f"[{i + 1}/{len(jobs)}] {name(job)}: {said}", file=sys.stderr, flush=True)
         report.write(path, results, markdown(results))
     print(markdown(results))
+    return not any("error" in fit["result"] for fit in results["fits"])
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -370,13 +371,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run what the command line asks for."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; 1 if a fit failed."""
     options = arguments(argv)
-    for what in STUDIES:
-        if re.search(options.what, what):
-            study(what, options)
+    done = [study(what, options) for what in STUDIES if re.search(options.what, what)]
+    return 0 if all(done) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
