@@ -88,7 +88,8 @@ def _sbi(problem: Simulator, least: float, quick: bool, seed: int) -> Runs:
     import torch
     from sbi.diagnostics import run_sbc as their_sbc
     from sbi.inference import NPE
-    from sbi.neural_nets import posterior_nn as theirs
+    from sbi.inference.posteriors import DirectPosterior
+    from sbi.neural_nets import posterior_nn
     from sbi.utils import BoxUniform
 
     from headrace.integrations import sbi as ours
@@ -103,18 +104,26 @@ def _sbi(problem: Simulator, least: float, quick: bool, seed: int) -> Runs:
         theta = prior.sample((n,))
         return theta, problem.simulate(theta)
 
-    def run(label: str, builder: Any, accelerated: bool) -> Outcome:
+    def trained(builder: Any) -> Any:
+        """By sbi."""
+        trainer = NPE(prior, density_estimator=builder, show_progress_bars=False)
+        trainer.append_simulations(*simulated(n, seed)).train(max_num_epochs=epochs)
+        return trainer.build_posterior()
+
+    def fitted() -> Any:
+        """By headrace's own fit, with its defaults."""
         theta, x = simulated(n, seed)
+        flow = hr.NSF(theta.shape[1], context=x.shape[1], seed=seed)
+        flow.fit(theta.numpy(), context=x.numpy(), seed=seed, progress=False)
+        return DirectPosterior(ours.FlowEstimator(flow), prior)
+
+    def run(label: str, found: Callable[[], Any]) -> Outcome:
         others = simulated(observations, seed + 1)
         held = simulated(1000, seed + 2)
 
         def whole() -> Any:
             torch.manual_seed(seed)
-            trainer = NPE(prior, density_estimator=builder, show_progress_bars=False)
-            trainer.append_simulations(theta, x).train(max_num_epochs=epochs)
-            posterior = trainer.build_posterior()
-            if accelerated:
-                posterior = hr.accelerate(posterior)
+            posterior = found()
             drawn = posterior.sample((draws,), x=problem.observed[None], show_progress_bars=False)
             if label == "its own":
                 ranks = their_sbc(*others, posterior, num_posterior_samples=ranked, show_progress_bar=False)[0]
@@ -134,10 +143,11 @@ def _sbi(problem: Simulator, least: float, quick: bool, seed: int) -> Runs:
         said = f"gained {gained:5.2f} nats  half {half:.2f}  ranks off by {away:.2f}, std {float(shares.std()):.2f}"
         return Outcome(seconds, said, _wrong(gained - least, gained - best["its own"], half, away, float(shares.std())))
 
-    size = {"hidden": (50, 50), "transforms": 5}
-    yield "sbi nsf, its own", lambda: run("its own", theirs("nsf"), False)
-    yield "sbi nsf, accelerated", lambda: run("accelerated", theirs("nsf"), True)
-    yield "sbi nsf, headrace", lambda: run("headrace", ours.posterior_nn("nsf", seed=seed, **size), False)
+    theirs = posterior_nn("nsf")
+    yield "sbi nsf, its own", lambda: run("its own", lambda: trained(theirs))
+    yield "sbi nsf, accelerated", lambda: run("accelerated", lambda: hr.accelerate(trained(theirs)))
+    yield "sbi nsf, by headrace", lambda: run("by headrace", lambda: trained(hr.accelerate(theirs)))
+    yield "hr.NSF, its own fit", lambda: run("own fit", fitted)
 
 
 def _wrong(above: float, beside: float, half: float, away: float, spread: float) -> str:

@@ -17,11 +17,13 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
     The result has the methods of the model, so that code around it runs unchanged: a flow of zuko is called
     with a context and gives a distribution; flows of nflows, glasflow and normflows have `sample`, `log_prob` and their
     other methods; a density estimator of sbi stays one, and a posterior of sbi samples, evaluates, finds its mode and
-    takes many observations as before. Embedding nets stay in PyTorch. The model itself is not changed. The result may
-    be trained further: its parameters are one vector (`headrace.torch.FlowModule`), its batch norms are fixed.
+    takes many observations as before. A builder, such as ``sbi.neural_nets.posterior_nn("nsf")``, becomes one whose
+    estimators sbi's trainers train on headrace's core. Embedding nets stay in PyTorch. The model itself is not changed.
+    The result may be trained further: its parameters are one vector (`headrace.torch.FlowModule`), its batch norms are
+    fixed.
 
     Args:
-        model: A flow of zuko, nflows, normflows or glasflow; an estimator or a posterior of sbi.
+        model: A flow of zuko, nflows, normflows or glasflow; an estimator, a posterior or a builder of sbi.
         verify: Whether to compare log densities of some rows with the model's, see `headrace.convert`.
 
     Raises:
@@ -29,6 +31,7 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
         NotImplementedError, ValueError: see `headrace.convert`.
     """
     packages = {kind.__module__.split(".")[0] for kind in type(model).__mro__}
+    packages.add(str(getattr(model, "__module__", "")).split(".")[0])  # of a function
     if "sbi" in packages:
         from headrace.integrations import sbi
 

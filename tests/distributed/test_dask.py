@@ -67,9 +67,9 @@ def local_cluster():
     Workers that ask for a client make it the default one of the process. Where two did, the last to close puts back
     what it found, the other's scheduler, which is gone by then: what was configured before is put back here.
     """
-    with dask.config.set(scheduler=dask.config.get("scheduler", None)), started(5, processes=False) as cluster:
-        with distributed.Client(cluster, set_as_default=False) as found:
-            yield found
+    as_it_was = dask.config.set(scheduler=dask.config.get("scheduler", None))
+    with as_it_was, started(5, processes=False) as cluster, distributed.Client(cluster, set_as_default=False) as found:
+        yield found
 
 
 def rows(dtype="float64"):

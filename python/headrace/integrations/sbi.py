@@ -5,7 +5,9 @@
     trainer = NPE(prior=prior, density_estimator=posterior_nn("nsf"))
 
 trains in sbi's own loop, embedding net included, and ``headrace.accelerate(posterior)`` takes over what is trained.
-`run_sbc` calibrates over thousands of observations in batches.
+``headrace.accelerate(builder)`` of one of sbi's own builders trains sbi's architecture on headrace's core.
+`FlowEstimator` of a flow that `headrace.Flow.fit` trained is an estimator for sbi's posteriors. `run_sbc` calibrates
+over thousands of observations in batches.
 """
 
 from __future__ import annotations
@@ -36,19 +38,30 @@ Builder = Callable[[Tensor, Tensor], "FlowEstimator"]
 class FlowEstimator(ConditionalDensityEstimator):
     """A conditional density estimator of sbi whose network is a `headrace.Flow`.
 
+    ``DirectPosterior(FlowEstimator(flow), prior)`` is the posterior of a flow that was fitted to parameters, with the
+    data as context.
+
     Args:
         flow: Its context is what the embedding net gives.
-        embedding_net: From conditions to contexts.
-        input_shape: Of an input, (features,).
-        condition_shape: Of a condition.
+        embedding_net: From conditions to contexts; None: conditions are contexts.
+        input_shape: Of an input; None: (features,).
+        condition_shape: Of a condition; None: (context,).
+
+    Raises:
+        TypeError: flow is none of headrace.
     """
 
     net: FlowModule
 
-    def __init__(self, flow: Flow, embedding_net: nn.Module, input_shape: Any, condition_shape: Any) -> None:
+    def __init__(
+        self, flow: Flow, embedding_net: nn.Module | None = None, input_shape: Any = None, condition_shape: Any = None
+    ) -> None:
         """See the class."""
-        super().__init__(FlowModule(flow), torch.Size(input_shape), torch.Size(condition_shape))
-        self._embedding_net = embedding_net
+        module = FlowModule(flow)
+        given = (flow.features,) if input_shape is None else input_shape
+        condition = (flow.context,) if condition_shape is None else condition_shape
+        super().__init__(module, torch.Size(given), torch.Size(condition))
+        self._embedding_net = nn.Identity() if embedding_net is None else embedding_net
 
     @property
     def embedding_net(self) -> nn.Module:
@@ -150,24 +163,32 @@ def _builder(
 
 
 def accelerate(model: Any, *, verify: bool = True) -> Any:
-    """A density estimator or a posterior of sbi that computes with headrace; see `headrace.accelerate`.
+    """What computes with headrace in the place of a part of sbi; see `headrace.accelerate`.
 
     Of a posterior all is copied but its estimators, which are converted. `DirectPosterior` has one; posteriors by MCMC,
     rejection, importance sampling or variational inference have one in their potential, and ensembles several.
 
+    Of a builder, as `sbi.neural_nets.posterior_nn` gives one, the result is a builder. Its estimators have the
+    architecture and the fresh weights of the builder's, and are trained on headrace's core.
+
     Args:
-        model: The estimator, or the posterior.
+        model: An estimator, a posterior, or a builder: a function of parameters and data that gives an estimator.
         verify: See `headrace.convert.from_sbi`.
 
     Raises:
         TypeError: no estimator, or none inside.
-        NotImplementedError, ValueError: see `headrace.convert.from_sbi`.
+        NotImplementedError, ValueError: see `headrace.convert.from_sbi`; by a builder's result also for dropout and
+            batch norms outside of the embedding net, which training changes.
     """
     if isinstance(model, ConditionalDensityEstimator):
         return _estimator(model, verify)
     found = _estimators(model)
+    if not found and callable(model) and not isinstance(model, nn.Module):
+        return lambda theta, x: _fresh(model(theta, x), verify)
     if not found:
-        raise TypeError(f"model: expected a density estimator or a posterior of sbi, got {check.kind_of(model)}")
+        raise TypeError(
+            f"model: expected a density estimator, a posterior or a builder of sbi, got {check.kind_of(model)}"
+        )
     memo: dict[int, Any] = {id(one): _estimator(one, verify) for one in found}
     return copy.deepcopy(model, memo)
 
@@ -178,6 +199,20 @@ def _estimators(posterior: Any) -> list[ConditionalDensityEstimator]:
     own = [getattr(part, name, None) for part in (posterior, *inner) for name in names]
     own += [one for part in getattr(posterior, "posteriors", ()) for one in _estimators(part)]
     return list({id(one): one for one in own if isinstance(one, ConditionalDensityEstimator)}.values())
+
+
+def _fresh(model: Any, verify: bool) -> FlowEstimator:
+    """One that is to be trained: with nothing inside that works differently then."""
+    if not isinstance(model, ConditionalDensityEstimator):
+        raise TypeError(f"model: expected a builder of a density estimator of sbi, got one of {check.kind_of(model)}")
+    outside = set() if model.embedding_net is None else set(model.embedding_net.modules())
+    for name, module in model.named_modules():
+        drops = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        if module not in outside and (drops or "BatchNorm" in type(module).__name__):
+            raise ValueError(
+                f"model: expected no dropout and no batch norm in a flow that is to be trained, got {module} at {name}"
+            )
+    return _estimator(model, verify)
 
 
 def _estimator(model: Any, verify: bool) -> FlowEstimator:
