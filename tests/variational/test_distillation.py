@@ -189,6 +189,44 @@ def test_a_stack_of_one_order_is_distilled_in_closed_form(dtype):
     assert abs(direct - report.kl) < 4.0 * report.kl_error * np.sqrt(1.0 + 65_536 / 50_000)
 
 
+KNOTS = [-1.5, -0.2, 0.5, 1.5]
+CURVES = hr.Gaussianize([[-2.0, 0.0, 0.3, 5.0]] * FEATURES, KNOTS, [[0.5, 2.0, 1.0, 0.2]] * FEATURES)
+BOUNDS = hr.Support([(0.0, None), None, (-4.0, -2.0)])
+ENDS = {"marginals": (CURVES, SCALE), "bounds": (SCALE, BOUNDS), "both": (CURVES, SCALE, BOUNDS)}
+
+
+@pytest.mark.parametrize("end", list(ENDS))
+def test_what_both_have_at_the_data_end_stands_in_nobody_s_way(end, dtype):
+    """The closed form stays closed, transforms learn alone, and divergence and densities are those of whole flows."""
+    support = None if end == "marginals" else BOUNDS
+    teacher = hr.Flow([masked(1, dtype), masked(2, dtype), *ENDS[end]])
+    bounds = support and support.bounds
+    student = hr.IAF(FEATURES, transforms=1, hidden=(16,), dtype=dtype, bounds=bounds)
+    student, report = hr.distill(teacher, student, steps=300, samples=64, learning_rate=1e-2, **QUIET)
+    assert report.estimator == "closed_form"
+    assert report.kl < 0.1
+    assert [type(t) for t in student.transforms[1:]] == [type(t) for t in ENDS[end]]
+    assert repr(student.transforms[1]) == repr(ENDS[end][0])
+    x = student.sample(20_000, seed=1)
+    direct = (student.log_prob(x).astype("float64") - teacher.log_prob(x)).mean()
+    assert abs(direct - report.kl) < 4.0 * report.kl_error * np.sqrt(1.0 + 65_536 / 20_000)
+    alone = hr.MAF(FEATURES, transforms=2, hidden=(12,), dtype=dtype)
+    teacher = hr.Flow([*cases.randomise(alone, 0.3).transforms[:-1], *ENDS[end]])
+    student = hr.IAF(FEATURES, transforms=2, hidden=(8,), dtype=dtype, bounds=bounds)
+    _, report = hr.distill(teacher, student, steps=2, first_steps=3, samples=64, **QUIET)
+    assert report.estimator == "pathwise"
+    assert len(report.transform_kl) == 2
+
+
+def test_a_student_with_another_data_end_is_compared_with_it():
+    teacher = hr.Flow([masked(1), CURVES, SCALE])
+    student = hr.Flow([masked(3, reads="latent"), hr.Standardize(SCALE.mean + 1.0, SCALE.std)])
+    _, report = hr.distill(teacher, student, steps=2, samples=64, **QUIET)
+    assert report.estimator == "pathwise"
+    with pytest.raises(ValueError, match="closed_form"):
+        hr.distill(teacher, student, estimator="closed_form", steps=2, samples=64, **QUIET)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("build", [hr.IAF, hr.RealNVP])
 def test_a_maf_of_alternating_orders_is_distilled_along_paths(build):

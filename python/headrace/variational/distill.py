@@ -5,11 +5,12 @@ docs/variational.md has the objectives, the estimators and where the defaults co
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,14 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._fit import optimizer as _optimizer
+from headrace._stored import header_of
 from headrace.bases import Normal
 from headrace.flow import Flow
 from headrace.transforms.fixed import Standardize
+from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.masked import MaskedAutoregressive
 from headrace.transforms.support import Support
+from headrace.transforms.transform import Transform
 from headrace.variational import descent as _descent
 from headrace.variational.closed_form import ConditionalStep, Draw, draw_of, why_not
 from headrace.variational.contexts import Contexts, contexts_of
@@ -118,7 +122,8 @@ def distill(
     of the student first learns that of the teacher alone, from samples of the transforms before it.
 
     If the student ends in a `Standardize` that still is the identity, and the teacher in one, it takes over the
-    teacher's, and likewise the standardisation of the context. How it ends, bits and threads: see `fit_to_density`.
+    teacher's, with a `Gaussianize` before it, and likewise the standardisation of the context. Fixed transforms that
+    both have at the data end then change no divergence, and are left out of all that is compared. How it ends, bits and threads: see `fit_to_density`.
 
     Args:
         teacher: A flow; it is not changed.
@@ -164,13 +169,17 @@ def distill(
     rng = np.random.default_rng(check.integer("seed", seed, most=2**64 - 1))
     contexts = _contexts(teacher, student, context)
     warm = tempered(teacher, check.number("temperature", temperature, above=0.0, below=np.inf))
-    reason = why_not(warm, student)
+    _check_bounds(teacher, student)
+    learner = copy.deepcopy(student)
+    _take_over(teacher, learner)
+    warm, learner = _before_common_end(warm, learner)
+    reason = why_not(warm, learner)
     if kind == "closed_form" and reason:
         raise ValueError(f"estimator: 'closed_form' is not available, as {reason}; use 'pathwise'")
     closed = kind != "pathwise" and not reason
     plan = Plan.of(
-        student,
-        steps=_steps(warm, student, closed, first_steps) if steps is None else steps,
+        learner,
+        steps=_steps(warm, learner, closed, first_steps) if steps is None else steps,
         samples=samples,
         learning_rate=RATE * _optimizer.default_rate(student) if learning_rate is None else learning_rate,
         schedule=schedule,
@@ -180,27 +189,27 @@ def distill(
         average=average,
         skip=skip,
     )
-    _check_bounds(teacher, student)
     count = check.integer("first_steps", min(plan.steps // 2, FIRST_STEPS) if first_steps is None else first_steps)
-    _take_over(teacher, student)
 
-    target, draw = target_of_flow(warm), draw_of(student, contexts, rng)
+    target, draw = target_of_flow(warm), draw_of(learner, contexts, rng)
     step = (
-        ConditionalStep(warm, student, draw, plan)
+        ConditionalStep(warm, learner, draw, plan)
         if closed
-        else PathStep(student, target, contexts, plan, rng, landing=True)
+        else PathStep(learner, target, contexts, plan, rng, landing=True)
     )
-    judge = judge_of(student, target, contexts, plan, seed_of(rng))
+    judge = judge_of(learner, target, contexts, plan, seed_of(rng))
     begin = time.perf_counter()
     first = replace(plan, steps=count, learning_rate=FIRST_RATE * plan.learning_rate)
-    alone = [] if closed or not first.steps else _one_by_one(warm, student, contexts, first, rng, bool(progress))
+    alone = [] if closed or not first.steps else _one_by_one(warm, learner, contexts, first, rng, bool(progress))
     if alone and alone[-1].stopped == "interrupted":
         history = StepHistory(stopped="interrupted")
     else:
-        history = Descent("distill", student, plan, step, judge).go(bool(progress))
+        history = Descent("distill", learner, plan, step, judge).go(bool(progress))
+    _take_over(teacher, student)
+    student.parameters = learner.parameters
     found = None
     if history.stopped != "interrupted" and n:
-        found = estimate_or_none(estimate, student, target, contexts, n, rng, history)
+        found = estimate_or_none(estimate, learner, target, contexts, n, rng, history)
     return student, Distillation(
         np.nan if found is None else found.free_energy,
         np.nan if found is None else found.standard_error,
@@ -212,6 +221,26 @@ def distill(
         None if found is None else _speed(teacher, contexts),
         None if found is None else _speed(student, contexts),
     )
+
+
+def _before_common_end(teacher: Flow, student: Flow) -> tuple[Flow, Flow]:
+    """Both without the fixed transforms at the data end that they have in common: no divergence changes by these.
+
+    Maps of marginals and bounds hide what the closed forms are made for; a `Standardize` alone does not.
+    """
+    chains = teacher.transforms, student.transforms
+    alike = list(takewhile(lambda pair: _is_same(*pair), zip(*map(reversed, chains), strict=False)))
+    if all(isinstance(one, Standardize) for one, _ in alike) or len(alike) == min(map(len, chains)):
+        return teacher, student
+    return teacher[: -len(alike)], student[: -len(alike)]
+
+
+def _is_same(one: Transform, other: Transform) -> bool:
+    """Whether both are the same fixed transform of the data end."""
+    if type(one) is not type(other) or not isinstance(one, (Gaussianize, Standardize, Support)):
+        return False
+    arrays, others = one._fixed_arrays(), other._fixed_arrays()
+    return header_of(one) == header_of(other) and all(np.array_equal(arrays[name], others[name]) for name in arrays)
 
 
 def _one_by_one(
