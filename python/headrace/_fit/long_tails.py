@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 _NORMAL = NormalDist()
 
 SHARE = 0.04  # of all rows: those that are furthest out on a side tell of its tail,
-LEAST_ROWS = 40  # if they are so many
+LEAST_ROWS = 40  # if they are so many: of 1000 rows on
 CLEARLY = 1.0  # nats that their log-likelihood gains, at least, beside an exponential tail
 LONGER = 0.5  # nats that it may lose again by a larger shape, within a standard error: rows far out lose little by that
 STEEPEST = 1.0  # the largest shape: that of a Cauchy distribution
