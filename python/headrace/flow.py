@@ -539,8 +539,9 @@ class Flow(Derivatives):
                 rows (docs/bf16.md).
             gaussianize: Whether the first fit also sets a `headrace.Gaussianize` before that `Standardize`, if at least
                 50 rows are held out: it makes a column about normal where cross-validation says that rows gain by it.
-                "auto": if a trial of 400 steps is better on held-out rows with it than without, in fits of 4000 steps
-                or more. Never over a base with edges, modes or tails of its own.
+                "auto": if a trial of 400 steps is better on held-out rows with it than without (with heavy tails: if it
+                is not clearly worse), in fits of 4000 steps or more. Never over a base with edges, modes or tails of
+                its own.
             seed: Of the choice of held-out rows and of the order of rows.
             progress: Whether to show a bar on the standard error.
             checkpoint: A file for the state of the fit. Where it is there already, the same call with a flow made in

@@ -198,7 +198,8 @@ class _Fit:
             _standardize(flow, self.data, self.train, marginals=links, say=False)
             rng = copy.deepcopy(self.rng)
             runs.append(kind(flow, data, part, held_out, plan, rng, self.caller, History(), clock))
-        return found if _marginals.gain(runs[0], runs[1], held_out) else ()
+        in_doubt = _marginals.has_long_tails(found)
+        return found if _marginals.gain(runs[0], runs[1], held_out, in_doubt) else ()
 
     def _run(
         self,

@@ -2,7 +2,8 @@
 
 python rank.py DIRECTORY KIND RANK SIZE WORK
 
-WORK is "fit" (all of them), "ascent NAME", or "ends" or "stops" with a name of STEPS, where rank 1 is lost.
+WORK is "fit" (all of them), "ascent NAME", or "ends" or "stops" with a name of STEPS, where rank 1 is lost; "stuck" is
+"ends" where gloo does not come to an end either.
 """
 
 import json
@@ -23,6 +24,7 @@ from headrace.distributed import groups as _groups
 
 TIMEOUT, GRACE, STEP = 2.0, 1.0, 37
 WORK = [("MAF", "float32"), ("MAF", "float64"), ("NSF", "float32"), ("dropout", "float64"), ("ActNorm", "float32")]
+LOST = ("ends", "stops", "stuck")
 ASCENTS = [("notes", "float32"), ("notes", "float64"), ("refined", "float32")]
 
 
@@ -71,7 +73,7 @@ def ends_early(group, how, name="fit"):
     def step(*given):
         steps.append(time.monotonic())
         if len(steps) == last and group.rank == 1:
-            if how == "ends":
+            if how != "stops":
                 os._exit(1)
             os.kill(os.getpid(), signal.SIGSTOP)
         return whole(*given)
@@ -105,8 +107,12 @@ def main():
     """See above."""
     directory, kind, rank, size, work = sys.argv[1:]
     how, *name = work.split()
-    group = group_of(kind, directory, int(rank), int(size), TIMEOUT if how in ("ends", "stops") else 60.0)
-    if how in ("ends", "stops"):
+    group = group_of(kind, directory, int(rank), int(size), TIMEOUT if how in LOST else 60.0)
+    if how == "stuck":
+        import torch.distributed
+
+        torch.distributed.destroy_process_group = lambda group: time.sleep(1e6)
+    if how in LOST:
         found = ends_early(group, *work.split())
     elif how == "ascent":
         right = next(shards for shards in ranks.ASSIGNMENTS.values() if len(shards) == group.size)

@@ -110,9 +110,9 @@ def is_stopped(process):
     return state in "Tt"
 
 
-@pytest.mark.parametrize(("how", "size"), [("ends", 3), ("stops", 2)])
+@pytest.mark.parametrize(("how", "size"), [("ends", 3), ("stops", 2), ("stuck", 2)])
 def test_the_others_raise_when_a_rank_of_gloo(how, size, tmp_path):
-    """Within twice the timeout of 2 s, and 1 s of grace."""
+    """Within twice the timeout of 2 s, and 1 s of grace; then they end, even if gloo's own threads do not."""
     others = [rank for rank in range(size) if rank != 1]
     with gloo(tmp_path, size, how) as started:
         printed = started.finish(others)
@@ -129,6 +129,7 @@ def test_the_others_raise_when_a_rank_of_gloo(how, size, tmp_path):
         assert one["seconds"] < 2 * 2.0 + 1.0 + 1.0, one
         assert "got nothing from rank 1;" in one["error"], one
     assert all(process.poll() is not None for process in started.processes)
+    assert [started.processes[rank].returncode for rank in others] == [0] * len(others), printed
 
 
 @pytest.mark.parametrize(("name", "how"), [("notes", "ends"), ("splines", "stops"), ("refined", "ends")])

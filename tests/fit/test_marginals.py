@@ -278,6 +278,21 @@ def test_out_of_time_only_passes_of_both_count():
     assert not marginals.gain(run_of([0, 0, 0], 3, ran_out_at=1), run_of([2, 2, 2], 3), HELD_OUT)
 
 
+def judging(first, second):
+    """Trials of one pass, and the losses of four rows after it, of either."""
+    runs = [run_of([np.array(losses, float)], 1) for losses in (first, second)]
+    held_out = types.SimpleNamespace(log_probs=lambda losses, at: -next(losses), weights=lambda: np.ones(4))
+    return [*runs, held_out, True]
+
+
+def test_in_doubt_the_second_has_to_be_clearly_better():
+    assert marginals.gain(*judging([1, 1, 1, 1], [2, 2, 2, 2]))
+    assert marginals.gain(*judging([1, 1, 1, 9], [1, 1, 1, 1]))  # by one row alone
+    assert not marginals.gain(*judging([1, 1, 1, 2], [0, 0, 0, 1.1]))
+    assert marginals.gain(*judging([1, 1, 1, 1], [0, 0, 0, np.nan]))
+    assert not marginals.gain(*judging([np.inf, 1, 1, 1], [0, 0, 0, 0]))
+
+
 def test_modes_with_gaps_are_left_to_networks():
     draw = cases.rng("gaps")
     x = np.array([[-3.0, -2.0], [3.0, -2.0], [0.0, 3.0]])[draw.integers(0, 3, 2000)]

@@ -10,18 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._fit import long_tails as _long_tails
 from headrace._fit.clock import Clock
+from headrace._fit.long_tails import LongTail
 from headrace._fit.rows import CHUNK, Data, Part
 from headrace._fit.run import HeldOut, Run
 from headrace.transforms.gaussianize import Gaussianize
 
-__all__ = ["STEPS", "TRIED", "Sample", "few", "gain", "gaussianizing", "of_sample"]
+__all__ = ["MOST", "STEPS", "TRIED", "Sample", "few", "gain", "gaussianizing", "has_long_tails", "of_sample"]
 
 Floats = NDArray[np.float64]
 
@@ -33,6 +36,8 @@ LEAST_ROWS = 200
 TAIL = 10.0  # rows beyond the outermost knots
 COUNTS = (9, 17, 33)  # of quantiles, among which rows choose
 KNOTS = COUNTS[-1]
+CLOSEST = (4e-6, 2e-5)  # shares of the range with long tails, at least, between two quantiles: the first that serves
+MOST = KNOTS + 2 * _long_tails.KNOTS  # of them all, with long tails
 FOLDS = 4
 CLEARLY = 2.0  # standard errors by which rows must gain
 DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
@@ -75,6 +80,16 @@ class Column:
         """Some of the rows."""
         return Column(self.x[chosen], self.share[chosen], self.fold[chosen])
 
+    @property
+    def is_clearly_long(self) -> bool:
+        """Whether one of the tails is, beyond doubt, one of a power."""
+        return any(tail is not None and tail.is_clear for tail in self.tails)
+
+    @cached_property
+    def tails(self) -> tuple[LongTail | None, LongTail | None]:
+        """The lower one, of the numbers with the other sign, and the upper one."""
+        return _long_tails.tail_of(-self.x[::-1], self.share[::-1]), _long_tails.tail_of(self.x, self.share)
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -98,6 +113,19 @@ class Curve:
         z: Floats = inside + beyond * slope
         return z, np.log(slope)
 
+    def through(self, latent: Floats) -> Curve:
+        """Nearly the same with knots at these places; a ValueError where `Gaussianize` has none as close."""
+        x = Gaussianize(self.x[None], self.z, self.slope[None]).forward(latent[:, None])[0][:, 0]
+        return Curve(x, latent, np.exp(self.at(x)[1]))
+
+    def is_longer(self, latent: Floats) -> bool:
+        """Whether it has knots beyond these."""
+        return bool(self.z[0] < latent[0] or self.z[-1] > latent[-1])
+
+    def mirrored(self) -> Curve:
+        """Of a column with the other sign."""
+        return Curve(-self.x[::-1], -self.z[::-1], self.slope[::-1])
+
 
 def gaussianizing(data: Data, part: Part, mean: Floats, std: Floats, clock: Clock) -> tuple[Gaussianize] | tuple[()]:
     """A `Gaussianize` from latent to standardised data, by training rows; none where no column gains, or no time is."""
@@ -113,18 +141,45 @@ def gaussianizing(data: Data, part: Part, mean: Floats, std: Floats, clock: Cloc
     return of_sample(Sample(z, weights), circles, clock)
 
 
-def gain(tried: Run, other: Run, held_out: HeldOut) -> bool:
-    """Whether the first of two fits is the better one on held-out rows after as many steps."""
-    lowest = [math.inf, math.inf]
+def gain(tried: Run, other: Run, held_out: HeldOut, in_doubt: bool = False) -> bool:
+    """Whether the first of two fits is the better one on held-out rows after as many steps.
+
+    `in_doubt`: then it is that also if the second is not clearly better. A mean over rows of which few are far out says
+    little of what those lose that are further out.
+    """
+    lowest = [_Judged(), _Judged()]
     for _ in range(-(-STEPS // tried.plan.batches)):
         now = []
         for run in (tried, other):
             passed = run.one_pass()
-            now.append(held_out.loss(run.flow, run.current()) if math.isfinite(passed) else math.inf)
+            now.append(_Judged.of(run, held_out, in_doubt) if math.isfinite(passed) else _Judged())
             if run.clock.ran_out:
-                return lowest[0] < lowest[1]
-        lowest = [min(pair) for pair in zip(lowest, now, strict=True)]
-    return lowest[0] < lowest[1]
+                return _is_first(lowest[0], lowest[1], held_out, in_doubt)
+        lowest = [min(pair, key=lambda judged: judged.loss) for pair in zip(lowest, now, strict=True)]
+    return _is_first(lowest[0], lowest[1], held_out, in_doubt)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The loss of a fit on held-out rows, and those of all rows where they are asked for."""
+
+    loss: float = math.inf
+    each: Floats | None = None
+
+    @classmethod
+    def of(cls, run: Run, held_out: HeldOut, all_rows: bool) -> _Judged:
+        if not all_rows:
+            return cls(held_out.loss(run.flow, run.current()))
+        each, weights = -held_out.log_probs(run.flow, run.current()), held_out.weights()
+        return cls(float((each * weights).sum() / weights.sum()), each) if np.isfinite(each).all() else cls()
+
+
+def _is_first(first: _Judged, second: _Judged, held_out: HeldOut, in_doubt: bool) -> bool:
+    if not in_doubt or first.each is None or second.each is None:
+        return first.loss < second.loss or (in_doubt and second.each is None)
+    share = held_out.weights() / held_out.weights().sum()
+    loses = first.each - second.each
+    return _mean_beyond(loses, share, CLEARLY) <= 0.0  # one row that has all of it is a standard error
 
 
 def few(data: Data, part: Part, most: int) -> tuple[Data, Part]:
@@ -137,64 +192,105 @@ def few(data: Data, part: Part, most: int) -> tuple[Data, Part]:
 
 
 def of_sample(
-    sample: Sample, circles: Sequence[int] = (), clock: Clock | None = None
+    sample: Sample, circles: Sequence[int] = (), clock: Clock | None = None, long: bool = True
 ) -> tuple[Gaussianize] | tuple[()]:
-    """The same, of rows in memory; columns that lie on a circle stay as they are."""
+    """The same, of rows in memory; columns that lie on a circle stay as they are.
+
+    `long`: with tails of a power, where a column clearly has one.
+    """
     size, share = sample.size(), sample.shares()
     if not size >= LEAST_ROWS:
         return ()
     end = _NORMAL.inv_cdf(1.0 - TAIL / size)
-    latent = np.linspace(-end, end, KNOTS)
-    features = sample.rows.shape[1]
-    data, slopes = np.tile(latent, (features, 1)), np.ones((features, KNOTS))
-    any_gains = False
-    for c in range(features):
+    latent, features = np.linspace(-end, end, KNOTS), sample.rows.shape[1]
+    columns = {c: Column.of(sample.rows[:, c], share) for c in range(features) if c not in circles}
+    if long and any(column.is_clearly_long for column in columns.values()):
+        further = _long_tails.beyond(end)
+        all_of_it = np.concatenate([-further[::-1], latent, further])
+        for closest in CLOSEST:
+            found = _of_columns(columns, latent, all_of_it, closest, features, clock)
+            if found is not None:
+                return found
+    return _of_columns(columns, latent, latent, None, features, clock) or ()
+
+
+def _of_columns(
+    columns: dict[int, Column],
+    inner: Floats,
+    latent: Floats,
+    closest: float | None,
+    features: int,
+    clock: Clock | None,
+) -> tuple[Gaussianize] | tuple[()] | None:
+    """Curves with knots at some latent places; None where more than the inner ones cannot be, or serve nobody."""
+    data, slopes = np.tile(latent, (features, 1)), np.ones((features, latent.size))
+    any_gains, is_wide, any_long = False, latent.size > inner.size, False
+    for c, column in columns.items():
         if clock is not None and not clock.has(0.0):
             return ()
-        curve = None if c in circles else _chosen(Column.of(sample.rows[:, c], share), latent)
-        if curve is not None:
-            data[c], slopes[c], any_gains = curve.x, curve.slope, True
+        if (curve := _chosen(column, inner, closest)) is None:
+            continue
+        try:
+            placed = curve.through(latent)
+        except ValueError:  # two knots closer than a spline takes
+            if is_wide:
+                return None
+            continue
+        data[c], slopes[c], any_gains = placed.x, placed.slope, True
+        any_long |= column.is_clearly_long and curve.is_longer(inner)
+    if is_wide and not any_long:
+        return None
     try:
         return (Gaussianize(data, latent, slopes),) if any_gains else ()
-    except ValueError:  # two knots closer than a spline takes
-        return ()
-
-
-def _chosen(column: Column, latent: Floats) -> Curve | None:
-    """The curve of a column by which rows gain most, with knots at these places; None if they do not clearly gain."""
-    best, gain = None, 0.0
-    for count in COUNTS:
-        found = _gain(column, latent, count)
-        if found is not None and found > gain:
-            best, gain = count, found
-    curve = None if best is None else _curve(column, latent, best)
-    if curve is None:
-        return None
-    try:
-        x = Gaussianize(curve.x[None], curve.z, curve.slope[None]).forward(latent[:, None])[0][:, 0]
     except ValueError:
+        return None if is_wide else ()
+
+
+def has_long_tails(found: Sequence[Gaussianize]) -> bool:
+    """Whether some column has tails of a power."""
+    return any(curve.latent.size > KNOTS for curve in found)
+
+
+def _chosen(column: Column, latent: Floats, closest: float | None) -> Curve | None:
+    """The curve of a column by which rows gain most; None if they do not clearly gain.
+
+    `closest`: not None for long tails, which it has unless rows gain more by straight ones, by a standard error.
+    """
+    best, gain, each = 0, 0.0, np.zeros(0)
+    clearly = 0.0 if closest is not None and column.is_clearly_long else CLEARLY  # one row may have all of the gain
+    parts = [(column.where(column.fold != fold), column.where(column.fold == fold)) for fold in range(FOLDS)]
+    share = np.concatenate([unseen.share for _, unseen in parts])
+    share = share / share.sum()
+    for count in COUNTS:
+        found = _gains(parts, latent, count, closest)
+        if found is not None and (mean := _mean_beyond(found, share, clearly)) > gain:
+            best, gain, each = count, mean, found
+    if not best:
         return None
-    return Curve(x, latent, np.exp(curve.at(x)[1]))
+    straight = None if closest is None else _gains(parts, latent, best, None)
+    if straight is not None and _mean_beyond(straight - each, share, 1.0) > 0.0:
+        closest = None
+    return _curve(column, latent, best, closest)
 
 
-def _gain(column: Column, latent: Floats, count: int) -> float | None:
-    """Nats that a row gains by a curve through the other folds' rows over a normal density; None if not clearly any."""
-    gains, shares = [], []
-    for fold in range(FOLDS):
-        seen, unseen = column.where(column.fold != fold), column.where(column.fold == fold)
-        curve = _curve(seen, latent, count)
+def _gains(parts: Sequence[tuple[Column, Column]], latent: Floats, count: int, closest: float | None) -> Floats | None:
+    """Nats that each row gains by a curve through the other folds' rows over a normal density; None without a curve."""
+    gains = []
+    for seen, unseen in parts:
+        curve = _curve(seen, latent, count, closest)
         if curve is None:
             return None
         z, log_slope = curve.at(unseen.x)
         gains.append(log_slope - 0.5 * np.square(z) - _normal(unseen.x, seen))
-        shares.append(unseen.share)
-    each, share = np.concatenate(gains), np.concatenate(shares)
-    if not np.isfinite(each).all() or not share.sum() > 0:
-        return None
-    share = share / share.sum()
+    each = np.concatenate(gains)
+    return each if np.isfinite(each).all() else None
+
+
+def _mean_beyond(each: Floats, share: Floats, errors: float) -> float:
+    """The weighted mean where it is above so many of its standard errors; else minus infinity."""
     mean = float((share * each).sum())
     error = float(np.sqrt(np.square(share * (each - mean)).sum()))
-    return mean if mean > CLEARLY * error else None
+    return mean if mean > errors * error else -math.inf
 
 
 def _normal(x: Floats, seen: Column) -> Floats:
@@ -206,8 +302,11 @@ def _normal(x: Floats, seen: Column) -> Floats:
     return density
 
 
-def _curve(column: Column, latent: Floats, count: int) -> Curve | None:
-    """What takes quantiles of a column to those of N(0, 1), so many; None where rows repeat values."""
+def _curve(column: Column, latent: Floats, count: int, closest: float | None = None) -> Curve | None:
+    """What takes quantiles of a column to those of N(0, 1), so many; None where rows repeat values.
+
+    `closest`: not None to have knots beyond the quantiles where a tail is one of a power.
+    """
     x, share = column.x, column.share
     total = float(share.sum())
     if not total > 0:
@@ -221,7 +320,22 @@ def _curve(column: Column, latent: Floats, count: int) -> Curve | None:
     slopes = _slopes(np.diff(knots), np.diff(ends))
     slopes[0] = _tail(knots[0] - x, -ends[0], share, slopes[0])
     slopes[-1] = _tail(x - knots[-1], ends[-1], share, slopes[-1])
-    return Curve(knots, ends, slopes)
+    curve = Curve(knots, ends, slopes)
+    if closest is None:
+        return curve
+    room = min(_long_tails.WIDEST * float(knots[-1] - knots[0]), float(np.diff(knots).min()) / closest)
+    lower, upper = column.tails
+    return _lengthened(_lengthened(curve, upper, room).mirrored(), lower, room).mirrored()
+
+
+def _lengthened(curve: Curve, tail: LongTail | None, room: float) -> Curve:
+    """The same curve with a long tail at its upper end, if there is one; further knots lie within so much room."""
+    further = None if tail is None else tail.knots(float(curve.x[-1]), float(curve.z[-1]), room)
+    if further is None:
+        return curve
+    distance, z, slope = further
+    parts = (curve.x[:-1], curve.x[-1] + distance), (curve.z[:-1], z), (curve.slope[:-1], slope)
+    return Curve(*(np.concatenate(part) for part in parts))
 
 
 def _slopes(gaps: Floats, rises: Floats) -> Floats:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -17,6 +19,8 @@ from headrace.distributed import groups as _groups
 from headrace.distributed.groups import Group, GroupError
 
 __all__ = ["from_torch"]
+
+_LEAVING = 0.5  # seconds in which gloo may end its threads and connections
 
 
 def from_torch(process_group: Any = None, *, timeout: float = 60.0) -> Group:
@@ -57,6 +61,7 @@ class _Torch:
             for t in (timeout, timeout + _groups.GRACE)
         ]
         self._group, self._watch = made  # the second is whole when the first is broken
+        self._ended = "group: it was closed"
 
     def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Group`."""
@@ -75,6 +80,24 @@ class _Torch:
         """Let go of the connections: who still holds this, as a traceback does, holds no port then."""
         self._group = self._watch = None
 
+    def _leave(self) -> None:
+        """Give back the groups, which serve nobody after an error; else the interpreter does when it ends.
+
+        Gloo joins threads there. One that does not end, as that of a rank that is lost, would keep the process from
+        ending: nobody waits for this thread.
+        """
+        groups = [group for group in (self._group, self._watch) if group is not None]
+        self.close()
+
+        def give_back() -> None:
+            while groups:
+                with suppress(Exception):  # all groups may have been destroyed meanwhile
+                    self._distributed.destroy_process_group(groups.pop())
+
+        thread = threading.Thread(target=give_back, name="headrace leaves gloo", daemon=True)
+        thread.start()
+        thread.join(_LEAVING)
+
     def _reduced(self, part: NDArray[Any], kind: str) -> NDArray[Any]:
         operation = getattr(self._distributed.ReduceOp, kind)
         return self._done(part, lambda tensor: self._distributed.all_reduce(tensor, operation, group=self._group))
@@ -85,10 +108,15 @@ class _Torch:
         array = np.require(part, requirements=("C", "W", "A"))
         if not array.size:
             return array
+        if self._group is None:  # to PyTorch, None would be all ranks
+            raise GroupError(self._ended)
         try:
             call(torch.from_numpy(array))
         except RuntimeError as error:  # DistBackendError and others are such
-            raise GroupError(f"{self._who()}; PyTorch says: {error}") from error
+            self._ended = f"{self._who()}; PyTorch says: {error}"
+            traceback.clear_frames(error.__traceback__)  # PyTorch's hold the group
+            self._leave()
+            raise GroupError(self._ended) from error
         return array
 
     def _who(self) -> str:

@@ -57,12 +57,16 @@ class Marginals:
         data, mine = self._sample(), None
         if self.table.group.rank == 0:  # NumPy rounds as its version and the processor do
             mine = self._searched(data, mean, std)
-        numbers = np.zeros((2 * self.flow.features + 2, _marginals.KNOTS))
-        if mine is not None:
-            numbers = np.concatenate([mine.data, mine.slopes, mine.latent[None], np.ones((1, _marginals.KNOTS))])
-        numbers = self.table.group.broadcast(numbers)
-        self.found = bool(numbers[-1, 0])
         n = self.flow.features
+        numbers = np.zeros((2 * n + 2, _marginals.MOST))  # and in the last row how many knots there are
+        if mine is not None:
+            count = mine.latent.size
+            numbers[:-1, :count] = np.concatenate([mine.data, mine.slopes, mine.latent[None]])
+            numbers[-1] = count
+        numbers = self.table.group.broadcast(numbers)
+        count = int(numbers[-1, 0])
+        self.found = count > 0
+        numbers = np.ascontiguousarray(numbers[:, :count])
         return (Gaussianize(numbers[:n], numbers[-2], numbers[n : 2 * n]),) if self.found else ()
 
     def _searched(self, data: Data, mean: Floats, std: Floats) -> Gaussianize | None:
@@ -80,7 +84,8 @@ class Marginals:
             start_act_norms(flow, data, parts[0])
             rng = np.random.default_rng(self.seed)
             runs.append(Run(flow, data, parts[0], held_out, plan, rng, self.caller, History(), Clock()))
-        return found[0] if _marginals.gain(runs[0], runs[1], held_out) else None
+        in_doubt = _marginals.has_long_tails(found)
+        return found[0] if _marginals.gain(runs[0], runs[1], held_out, in_doubt) else None
 
     def _of_context(self, data: Data) -> tuple[Floats, Floats] | None:
         if data.context is None or self.flow.standardize_context is not None:

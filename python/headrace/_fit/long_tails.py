@@ -1,0 +1,90 @@
+"""Tails of a power: where a column's rows far out say so, the curve of `Gaussianize` goes on as they do.
+
+Beyond a high threshold, distances of about any column are distributed as a generalised Pareto (Balkema and de Haan
+1974; Pickands 1975): P(beyond d) = (1 + shape d / scale)^(-1 / shape). A straight tail gives a row that is far out the
+density of a normal distribution; a curve through quantiles of this one gives it a power of its distance.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["KNOTS", "WIDEST", "LongTail", "beyond", "tail_of"]
+
+Floats = NDArray[np.float64]
+
+_NORMAL = NormalDist()
+
+SHARE = 0.04  # of all rows: those that are furthest out on a side tell of its tail,
+LEAST_ROWS = 40  # if they are so many: of 1000 rows on
+CLEARLY = 1.0  # nats that their log-likelihood gains, at least, beside an exponential tail
+LONGER = 0.5  # nats that it may lose again by a larger shape, within a standard error: rows far out lose little by that
+STEEPEST = 1.0  # the largest shape: that of a Cauchy distribution
+KNOTS, TOP = 8, 6.0  # beyond a column's outermost quantile, and where the last one lies in units of N(0, 1)
+WIDEST = 100.0  # times as far as the quantiles reach: from there on the curve is straight
+_STEEP = np.geomspace(1e-2, 1e2, 61)  # shape / scale in units of 1 / median distance, where the shape is positive,
+_SHALLOW = np.geomspace(0.05, 0.95, 9)  # and in units of -1 / largest distance, where it is negative
+
+
+@dataclass(frozen=True)
+class LongTail:
+    """Distances beyond a threshold: a generalised Pareto distribution with a positive shape."""
+
+    threshold: float
+    shape: float
+    scale: float
+    is_clear: bool  # whether the rows exclude a shape of 0
+
+    def knots(self, knot: float, end: float, room: float) -> tuple[Floats, Floats, Floats] | None:
+        """Distances from the outermost quantile, which belongs to a latent `end`, latent z, and dz / d distance.
+
+        They are those of the quantile and of knots beyond it, fewer where the curve would not stay within `room` up to
+        the last place of `beyond`: from there it is straight. None where it would not even without any.
+        """
+        scale = self.scale + self.shape * (knot - self.threshold)  # beyond the quantile it is of the same kind
+        if not knot >= self.threshold:
+            return None
+        rest = _NORMAL.cdf(-end)
+        z = np.append(end, beyond(end))
+        share = np.array([_NORMAL.cdf(-at) / rest for at in z])
+        distance = scale / self.shape * np.expm1(-self.shape * np.log(share))
+        slope = rest * share ** (1.0 + self.shape) / (scale * np.array([_NORMAL.pdf(at) for at in z]))
+        fits = np.flatnonzero(distance + (z[-1] - z) / slope <= room)
+        if not fits.size:
+            return None
+        last = int(fits[-1]) + 1
+        return distance[:last], z[:last], slope[:last]
+
+
+def beyond(end: float) -> Floats:
+    """Where further knots lie, in units of N(0, 1), if the outermost quantile is at `end`."""
+    return np.linspace(end, max(TOP, end + 1.0), KNOTS + 1)[1:]
+
+
+def tail_of(x: Floats, share: Floats) -> LongTail | None:
+    """The upper tail of ascending numbers and their shares; None where it may not be one of a power."""
+    below = np.cumsum(share)
+    first = int(np.searchsorted(below, (1.0 - SHARE) * below[-1])) + 1
+    far = (x[first:] > x[first - 1]) & (share[first:] > 0) if first < x.size else np.zeros(0, bool)
+    d, weight = x[first:][far] - x[first - 1], share[first:][far]
+    size = float(weight.sum() ** 2 / np.square(weight).sum()) if d.size else 0.0
+    if size < LEAST_ROWS:
+        return None
+    weight = weight / weight.sum()
+    median = d[np.searchsorted(np.cumsum(weight), 0.5)]
+    steep = np.concatenate([-_SHALLOW[::-1] / d[-1], _STEEP / median])
+    best = (weight * np.log1p(steep[:, None] * d)).sum(axis=1)  # the most likely shapes for these
+    shape = np.minimum(best, STEEPEST)
+    scale = shape / steep
+    likelihood = size * (-np.log(scale) - (1.0 + 1.0 / shape) * best)
+    longest = int(np.flatnonzero(likelihood >= likelihood.max() - LONGER)[-1])
+    if not shape[longest] > 0:
+        return None
+    exponential = -size * (math.log((weight * d).sum()) + 1.0)
+    is_clear = bool(likelihood[steep > 0].max() > exponential + CLEARLY)
+    return LongTail(float(x[first - 1]), float(shape[longest]), float(scale[longest]), is_clear)

@@ -1,0 +1,177 @@
+"""Tails of a power: which columns have some, what their curves are far out, and what a fit makes of rows there."""
+
+import math
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import stats
+
+import cases
+import headrace as hr
+from headrace._fit import long_tails, marginals
+from headrace._fit.long_tails import LongTail, tail_of
+from headrace._fit.marginals import Sample, of_sample
+
+
+def drawn(true, n, *key):
+    return true.ppf(cases.rng(*key).random((n, 1)))
+
+
+def log_density(curve, x):
+    z, log_det = curve.inverse(x)
+    return stats.norm.logpdf(z[:, 0]) + log_det
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0], ids=["above", "below"])
+def test_rows_beyond_all_others_have_about_their_density(side):
+    true = stats.burr12(2.0, 1.5)  # the power of distances is -3
+    far = true.isf([1e-4, 1e-5, 1e-6])
+    rows = side * drawn(true, 6000, "burr")
+    (curve,) = of_sample(Sample(rows, None))
+    assert_allclose(log_density(curve, side * far[:, None]), true.logpdf(far), atol=1.5)
+    (straight,) = of_sample(Sample(rows, None), long=False)
+    assert straight.latent.size == marginals.KNOTS
+    assert log_density(straight, side * far[:, None])[-1] < true.logpdf(far)[-1] - 20.0
+
+
+@pytest.mark.parametrize(
+    ("true", "is_long"),
+    [
+        (stats.t(3.0), True),
+        (stats.lognorm(1.0), True),
+        (stats.norm(), False),
+        (stats.expon(), False),
+        (stats.gamma(2.0), False),
+        (stats.beta(0.8, 3.0), False),
+        (stats.uniform(), False),
+    ],
+    ids=lambda value: value.dist.name if hasattr(value, "dist") else "",
+)
+def test_rows_tell_which_columns_have_long_tails(true, is_long):
+    found = tail_of(np.sort(drawn(true, 6000, "kinds")[:, 0]), np.ones(6000))
+    assert (found is not None and found.is_clear) == is_long
+    curves = of_sample(Sample(drawn(true, 6000, "kinds"), None))
+    assert marginals.has_long_tails(curves) == is_long
+
+
+def test_the_shape_is_that_of_a_power_law_and_a_little_more():
+    shapes = [tail_of(np.sort(drawn(stats.genpareto(0.4), 4000, i)[:, 0]), np.ones(4000)).shape for i in range(20)]
+    error = 1.4 / math.sqrt(0.04 * 4000)  # of the most likely one
+    assert 0.4 < np.mean(shapes) < 0.4 + 1.5 * error
+    assert np.max(shapes) <= long_tails.STEEPEST
+    assert tail_of(np.sort(drawn(stats.genpareto(3.0), 4000, "steep")[:, 0]), np.ones(4000)).shape == 1.0
+
+
+def test_weights_count_and_their_scale_does_not():
+    x = np.sort(drawn(stats.t(2.5), 3000, "weights")[:, 0])
+    weights = cases.rng("weights").integers(1, 4, 3000).astype(float)
+    want, found = tail_of(np.repeat(x, weights.astype(int)), np.ones(int(weights.sum()))), tail_of(x, weights)
+    assert found.threshold == want.threshold
+    assert found.shape == pytest.approx(want.shape, rel=0.3)  # fewer rows are left of weighted ones
+    scaled = tail_of(x, 1e-100 * weights)
+    assert (scaled.threshold, scaled.is_clear) == (found.threshold, found.is_clear)
+    assert_allclose([scaled.shape, scaled.scale], [found.shape, found.scale])
+
+
+@pytest.mark.parametrize(
+    "x", [np.arange(500.0), np.zeros(5000), np.repeat([0.0, 1.0], 2500)], ids=["few", "one", "two"]
+)
+def test_no_tail_without_rows_there(x):
+    assert tail_of(x, np.ones(x.size)) is None
+
+
+def test_knots_are_quantiles_of_the_tail():
+    tail = LongTail(2.0, 0.3, 0.5, True)
+    distance, z, slope = tail.knots(3.0, 2.5, math.inf)
+    beyond = stats.genpareto(0.3, scale=0.5 + 0.3)
+    assert_allclose(beyond.sf(distance), stats.norm.sf(z) / stats.norm.sf(2.5))
+    assert_allclose(slope, beyond.pdf(distance) * stats.norm.sf(2.5) / stats.norm.pdf(z))
+    assert z[0] == 2.5
+    assert_allclose(z[1:], long_tails.beyond(2.5))
+    assert z[-1] == long_tails.TOP
+
+
+def test_knots_stay_within_the_room_that_there_is():
+    tail, last = LongTail(2.0, 0.9, 0.5, True), long_tails.TOP
+    sizes = []
+    for room in (1e9, 1e3, 60.0):
+        distance, z, slope = tail.knots(2.0, 2.5, room)
+        assert distance[-1] + (last - z[-1]) / slope[-1] <= room
+        sizes.append(z.size)
+    assert sizes[0] == long_tails.KNOTS + 1
+    assert sizes[0] > sizes[1] > sizes[2] > 0
+    assert tail.knots(2.0, 2.5, 0.1) is None
+    assert tail.knots(1.9, 2.5, 1e9) is None  # it is known from 2 on
+
+
+def test_columns_without_long_tails_stay_straight_beside_others():
+    rows = np.hstack([drawn(stats.t(2.5), 4000, "beside"), drawn(stats.beta(0.8, 3.0), 4000, "alone")])
+    (both,), (alone,) = of_sample(Sample(rows, None)), of_sample(Sample(rows[:, 1:], None))
+    assert both.latent.size == marginals.MOST
+    assert alone.latent.size == marginals.KNOTS
+    x = np.linspace(-0.5, 1.5, 101)[:, None]
+    got, want = both.inverse(np.hstack([np.zeros_like(x), x]))[0][:, 1], alone.inverse(x)[0][:, 0]
+    assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("narrow", [1e-3, 4e-4, 2e-4])
+def test_a_column_whose_quantiles_lie_close_keeps_its_curve(narrow):
+    """`Gaussianize` refuses knots that lie far out beside these: they are nearer, or there are none."""
+    rows = drawn(stats.t(2.0), 6000, "close")
+    spiky = rows.copy()
+    spiky[::2] *= narrow
+    assert of_sample(Sample(spiky, None), long=False)
+    (curve,) = of_sample(Sample(np.hstack([spiky, rows]), None))
+    assert_allclose(curve.inverse(np.hstack([spiky, rows]))[0].std(axis=0), 1.0, atol=0.1)
+
+
+def test_one_row_far_out_keeps_no_column_from_its_curve():
+    """By it alone, a normal density loses much, and the standard error of what it loses is as large."""
+    rows = drawn(stats.t(3.0), 3000, "far")
+    rows[0] = 500.0
+    (curve,) = of_sample(Sample((rows - rows.mean()) / rows.std(), None))
+    assert stats.kstest(curve.inverse((rows - rows.mean()) / rows.std())[0][:, 0], "norm").statistic < 0.02
+
+
+# --- fits -----------------------------------------------------------------------------------------------------------
+
+
+def student(n, freedom, *key):
+    """Two columns with the tails of a t, which depend on each other there alone."""
+    draw = cases.rng("student", *key)
+    return draw.standard_normal((n, 2)) / np.sqrt(draw.chisquare(freedom, (n, 1)) / freedom)
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["alone", "in a group"])
+def test_a_fit_of_heavy_tails_loses_little_far_out(group):
+    freedom, x = 2.0, student(3000, 2.0, "fit").astype("float32")
+    flow = hr.NSF(2, transforms=2, hidden=(16,), coupling=True, seed=0)
+    told = {"group": hr.distributed.local()} if group else {}
+    assert flow.fit({0: x} if group else x, epochs=400, patience=None, progress=False, **told).gaussianized
+    (curve,) = (t for t in flow.transforms if isinstance(t, hr.Gaussianize))
+    assert curve.latent.size == marginals.MOST
+    new = student(20_000, freedom, "new")
+    truth = stats.multivariate_t(np.zeros(2), np.eye(2), freedom).logpdf(new)
+    apart = truth - flow.log_prob(new)
+    assert apart.max() < 15.0
+    assert apart.mean() < 0.1
+    z, log_det = flow.to_latent(new[:500])
+    back, log_det_back = flow.to_data(z)
+    assert_allclose(back, new[:500], rtol=2e-3, atol=2e-3)
+    assert_allclose(log_det_back, -log_det, atol=0.02)
+    assert hr.from_bytes(hr.to_bytes(flow)).log_prob(new[:99]).tolist() == flow.log_prob(new[:99]).tolist()
+
+
+def test_in_doubt_heavy_tails_are_made_normal(monkeypatch):
+    """The trial is asked for more than a lower loss of the fit without."""
+    asked = []
+
+    def gain(*given):
+        asked.append(given[3])
+        return True
+
+    monkeypatch.setattr(marginals, "gain", gain)
+    for rows in (student(2000, 2.0, "doubt"), cases.rng("gamma").gamma(2.0, size=(2000, 2))):
+        hr.MAF(2, transforms=1, hidden=(8,)).fit(rows, progress=False, time_budget=3.0)
+    assert asked == [True, False]
