@@ -15,7 +15,7 @@ template <class T>
 TransformPtr<T> read_transform(Stored& stored) {
     const int kind = stored.choice(
         "kind", {"MaskedAutoregressive", "Coupling", "Elementwise", "Linear", "ActNorm", "Planar", "Radial", "Rotation",
-                 "Permutation", "Standardize", "Support", "Gaussianize", "Inverse"});
+                 "Permutation", "Standardize", "Support", "Gaussianize", "OnColumns", "Inverse"});
     TransformPtr<T> result;
     switch (kind) {
         case 0: result = std::make_unique<MaskedTransform<T>>(stored, false); break;
@@ -30,6 +30,13 @@ TransformPtr<T> read_transform(Stored& stored) {
         case 9: result = std::make_unique<Standardize<T>>(stored); break;
         case 10: result = std::make_unique<Support<T>>(stored); break;
         case 11: result = std::make_unique<Gaussianize<T>>(stored); break;
+        case 12: {
+            const int features = stored.size("features", 1);
+            std::vector<int> columns = stored.integers("columns", 0, features - 1);
+            Stored inner = stored.part(stored.take("transform"), "transform");
+            result = std::make_unique<OnColumns<T>>(stored, features, std::move(columns), read_transform<T>(inner));
+            break;
+        }
         default: {
             Stored inner = stored.part(stored.take("transform"), "transform");
             result = std::make_unique<Inverse<T>>(read_transform<T>(inner));
