@@ -322,14 +322,13 @@ class Flow {
         stored.close();
     }
 
-    // They end before a Standardize, which may be followed by a Support.
+    // They end before a Standardize, which may be followed by Supports.
     void read_steps(detail::Stored& stored) const {
-        std::int64_t end = static_cast<std::int64_t>(chain_.size());
-        for (const int n : stored.integers("steps", 0, 1 << 24)) end -= n;
-        const auto at = [&](std::size_t i) { return i < chain_.size() ? chain_[i].get() : nullptr; };
-        const std::size_t n = chain_.size(), has_support = dynamic_cast<const detail::Support<T>*>(at(n - 1)) ? 1 : 0;
-        const bool has_scale = dynamic_cast<const detail::Standardize<T>*>(at(n - 1 - has_support)) != nullptr;
-        if (end != static_cast<std::int64_t>(1 + has_support) || !has_scale)
+        std::size_t end = chain_.size();
+        while (end > 0 && dynamic_cast<const detail::Support<T>*>(chain_[end - 1].get())) --end;
+        std::int64_t left = static_cast<std::int64_t>(end) - 1;
+        for (const int n : stored.integers("steps", 0, 1 << 24)) left -= n;
+        if (left != 0 || !dynamic_cast<const detail::Standardize<T>*>(chain_[end - 1].get()))
             stored.fail("steps: expected numbers that add up to those of the transforms, and a Standardize after");
     }
 

@@ -60,7 +60,8 @@ class OnColumns(Transform):
         self.columns = check.coordinates("columns", columns, n)
         if len(self.columns) != transform.features:
             raise ValueError(
-                f"columns: expected {transform.features} of them, as the transform has features, got {len(self.columns)}"
+                f"columns: expected {transform.features} of them, as many as the transform has features, got "
+                f"{len(self.columns)}"
             )
         super().__init__(n, transform.context, transform.dtype)
         self._transform = transform
