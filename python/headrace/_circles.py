@@ -1,4 +1,4 @@
-"""Periodic columns of the ready-made flows: p(x, θ) = p(x) p(θ | x), with a density of θ that is continuous around circles.
+"""Periodic columns of the ready-made flows: p(x, θ) = p(x) p(θ | x), where p(θ | x) is continuous around each circle.
 
 The columns x that are not periodic are the flow's own matter. After that, at the data end, those that are go through
 shifts and circular splines, whose parameters networks make from x and the context.
