@@ -146,9 +146,8 @@ def test_copies_files_and_other_dtypes(name, dtype, tmp_path):
     if t.dtype is not None:
         assert list(t.named_parameters()) == list(t.transform.named_parameters())
         wide = t.astype("float64")
-        cases.assert_close(
-            wide.forward(x, context)[0].astype(dtype), want[0], magnitude=np.abs(want[0]).max(), depth=64
-        )
+        got = wide.forward(x, context)[0].astype(dtype)
+        cases.assert_close(got, want[0], magnitude=np.abs(want[0]).max(), depth=64)
 
 
 def test_parameters_are_its_own():

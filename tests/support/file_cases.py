@@ -123,13 +123,12 @@ def splines(dtype):
 
 def on_columns(dtype):
     """Transforms of some columns, of every kind that may be one."""
+    within = hr.Radial(2, context=1, hidden=(4,), dtype=dtype)
     chain = [
         hr.OnColumns(foreign(4, dtype, context=1), [4, 0, 3, 1], 5),
         hr.OnColumns(hr.Inverse(hr.Planar(3, seed=1, dtype=dtype)), [2, 4, 0], 5),
         hr.OnColumns(hr.Rotation.random(3, seed=1, block=2), [1, 3, 2], 5),
-        hr.Inverse(
-            hr.OnColumns(hr.OnColumns(hr.Radial(2, context=1, hidden=(4,), dtype=dtype), [2, 0], 3), [3, 1, 0], 5)
-        ),
+        hr.Inverse(hr.OnColumns(hr.OnColumns(within, [2, 0], 3), [3, 1, 0], 5)),
         hr.OnColumns(turned(3, dtype), [0, 2, 4], 5),
         hr.OnColumns(hr.Permutation([1, 2, 0]), [4, 1, 3], 5),
         hr.OnColumns(hr.ActNorm(2, dtype=dtype), [3, 2], 5),
