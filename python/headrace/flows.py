@@ -156,7 +156,10 @@ class MAF(_Affine):
             all. See `Support`: no sample lies outside, a row on a bound or beyond has a `log_prob` of -inf, and `fit`
             refuses such rows.
         periodic: For each column ``(low, high)``, one period of it, or None: columns around which the density is
-            continuous. `NSF` alone takes it, and says how.
+            continuous. The flow's own transforms are of the other columns. Given these and the context, the periodic
+            ones go through as many shifts and circular splines as there are transforms, with networks of the same
+            `hidden` (docs/conventions.md). Their base is uniform. What they have to do with each other is left to
+            shears of the circles.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
         matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6"
@@ -246,10 +249,6 @@ class NSF(_Named):
         features, context, transforms, hidden, base, bounds, periodic, seed, dtype, matmul: See `MAF`.
         link: See `MAF`, and of couplings `RealNVP`.
         coupling: Whether even and odd coordinates take turns, instead of each being conditioned on all before it.
-        periodic: See `MAF`; with ``coupling=True`` alone. Periodic columns have a shift and a circular spline in each
-            transform, conditioned on the other columns and on the context; their base is uniform. No network reads
-            them: **given the other columns and the context, they are independent of each other**. Angles that the
-            others shall depend on belong into the context, as cos and sin.
         **conditioner: Settings of the transforms, `Spline`.
 
     >>> import numpy as np, headrace as hr
@@ -297,9 +296,11 @@ class PlanarFlow(_Named):
     Both directions are exact, so that it can be fitted to rows as well as to a density.
 
     Args:
-        features, context, base, bounds, periodic, seed, dtype, matmul: See `MAF`.
+        features, context, base, bounds, seed, dtype, matmul: See `MAF`.
+        periodic: See `MAF`; with at most five shifts and circular splines.
         transforms: Number of transforms.
-        hidden: Of the networks that read the context, one a transform; without context there are none.
+        hidden: Of the networks that read the context, one a transform, which are not there without context; and of
+            those that say how periodic columns go.
         nonlinearity, negative_slope: See `Planar`.
         **network: Settings of these networks, `NetworkKeywords`.
 

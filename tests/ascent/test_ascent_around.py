@@ -50,7 +50,7 @@ def test_the_density_is_one_in_all_and_the_same_a_period_on():
     assert np.isfinite(density).all()
     assert density.sum() * 2 * np.pi / n * (reach[1] - reach[0]) == pytest.approx(1.0, abs=2e-3)
     x = angles(50, "more")
-    cases.assert_close(flow.log_prob(x + [4 * np.pi, 0.0]), flow.log_prob(x), magnitude=20.0, depth=4096)
+    cases.assert_close(flow.log_prob(x + np.array([4 * np.pi, 0.0])), flow.log_prob(x), magnitude=20.0, depth=4096)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
