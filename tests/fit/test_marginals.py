@@ -240,6 +240,12 @@ def test_bounds_and_circles():
 def test_the_base_says_whether_columns_are_made_normal():
     for base, answer in ((hr.Logistic(3), True), (hr.Normal(3), True), (hr.StudentT(3), False), (hr.Uniform(3), False)):
         assert small(base=base)._interior.is_over_a_bell is answer
+    around = {"transforms": 1, "periodic": [(0, 1), None]}
+    assert hr.MAF(2, **around)._interior.is_over_a_bell
+    assert not hr.MAF(1, transforms=1, periodic=[(0, 1)])._interior.is_over_a_bell
+    mixed = hr.Independent(["uniform", "normal", "logistic"])
+    assert not hr.MAF(3, transforms=1, periodic=[(0, 1), None, None], base=mixed)._interior.is_over_a_bell
+    assert not small(base=hr.Independent(["normal"] * 3))._interior.is_over_a_bell
 
 
 # --- the trial ------------------------------------------------------------------------------------------------------
