@@ -2,8 +2,8 @@
 
     python -m bench.angles [--seeds 3] [--rows 5000] [--what NAME|NAME] [--flows NAME|NAME]
 
-Each number is the mean over seeds, and the standard deviation, of true minus reached log-likelihood of as many new rows,
-in nats: 0 is all that can be had.
+Each number is the mean over seeds, and the standard deviation, of true minus reached log-likelihood of as many new
+rows, in nats: 0 is all that can be had.
 """
 
 from __future__ import annotations
