@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace.bases import Base
@@ -74,8 +75,9 @@ def _shear(features: int, circles: Sequence[int], number: int) -> list[Transform
     them go the other way.
     """
     n = len(circles)
-    matrix = np.eye(n) + np.eye(n, k=-1)
-    matrix = matrix if number % 2 == 0 else np.linalg.inv(matrix).round()
+    matrix: NDArray[np.float64] = np.eye(n) + np.eye(n, k=-1)
+    if number % 2 == 1:
+        matrix = np.linalg.inv(matrix).round().astype(np.float64)
     matrix = matrix if number % 4 < 2 else matrix[::-1, ::-1]
     left, scale, right = np.linalg.svd(matrix)
     std = np.ones(features)

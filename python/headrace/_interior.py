@@ -59,8 +59,9 @@ class Interior:
 
         Beside periodic columns, whose base is uniform, those that are not have to be.
         """
-        if isinstance(self.base, Independent) and self._end < len(self.chain):
-            periods = self.chain[-1].periodic
+        last = self.chain[-1] if self.chain else None
+        if isinstance(self.base, Independent) and isinstance(last, Support):
+            periods = last.periodic
             others = {one for one, period in zip(self.base.densities, periods, strict=True) if period is None}
             return any(periods) and others in ({"normal"}, {"logistic"})
         return isinstance(self.base, (StandardNormal, Normal, Logistic))

@@ -114,8 +114,9 @@ class AscentFlow(Flow):
 
     def _standardize(self) -> Standardize:
         """What comes before the first step, on the CPU."""
-        found: Standardize = self._chain[sum(self._lengths)].to("cpu")
-        return found
+        found = self._chain[sum(self._lengths)]
+        assert isinstance(found, Standardize)
+        return found.to("cpu")
 
     def _support(self) -> list[Support]:
         """What comes before that, on the CPU, if there is anything."""

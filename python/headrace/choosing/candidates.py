@@ -83,7 +83,7 @@ def _network(kind: Any, transforms: int, hidden: tuple[int, ...], setting: Setti
 
 
 def _ascent(setting: Setting) -> Callable[[], Any]:
-    ends = {"bounds": setting.bounds, "periodic": setting.periodic}
+    ends: dict[str, Any] = {"bounds": setting.bounds, "periodic": setting.periodic}
     return lambda: DualAscentFlow(**ends, seed=setting.seed, dtype=setting.dtype)
 
 

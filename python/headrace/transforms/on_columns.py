@@ -44,11 +44,13 @@ class OnColumns(Transform):
     columns: tuple[int, ...]
     """The coordinates that are moved."""
 
+    _transform: Transform
+
     def __init__(self, transform: Transform, columns: Sequence[int], features: int) -> None:
         """See the class."""
         if not isinstance(transform, Transform):
             raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
-        inner = transform
+        inner: Transform = transform
         while isinstance(inner, (Inverse, OnColumns)):
             inner = inner._transform
         if isinstance(inner, (Standardize, Support, Gaussianize)):
