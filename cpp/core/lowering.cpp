@@ -14,9 +14,13 @@
 namespace headrace {
 namespace {
 
-// A vector map with one set of parameters for all rows: there is nothing that its network reads.
+bool moves_all(const MaskedTransform& t) {
+    return int(t.options().active.size()) == t.options().features;
+}
+
+// A vector map of all coordinates with one set of parameters for all rows: there is nothing that its network reads.
 bool is_shared_vector(const MaskedTransform& t) {
-    return t.vector_map() >= 0 && t.layers().size() == 1 && t.layers()[0].in == 0;
+    return t.vector_map() >= 0 && t.layers().size() == 1 && t.layers()[0].in == 0 && moves_all(t);
 }
 
 bool is_transparent(const MaskedTransform& t) {  // to slots: its coordinates may be in any
@@ -509,7 +513,7 @@ class Lowering {
         m.pairs = std::max(m.pairs, grad_pairs);  // those of values are not needed any more on the way back
         m.ready = m.units;
         if (m.vector_map >= 0) {
-            m.units += padded(n_ready_of(m.vector_map, features_));
+            m.units += padded(n_ready_of(m.vector_map, int(t.options().active.size())));
             chain_.tiles_only = true;
         }
         m.tape_units = lines(m.units);

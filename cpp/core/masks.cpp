@@ -195,10 +195,9 @@ MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels,
         map_ = find_map(o.map, o.variant);
         n_params_ = n_params_of(map_, o.bins);
     } else {
-        if (!o.reads.empty() || int(o.active.size()) != o.features || o.features > max_vector_features)
-            throw std::invalid_argument(
-                "reads, active: a vector map moves all coordinates, and its network reads none");
-        n_params_ = vector_map_list()[vector_map_].n_raw(o.features);
+        if (!o.reads.empty() || o.active.empty() || o.features > max_vector_features)
+            throw std::invalid_argument("reads, active: a vector map moves coordinates, and its network reads none");
+        n_params_ = vector_map_list()[vector_map_].n_raw(int(o.active.size()));
     }
     if (o.hidden.empty()) {
         find_activation(o.activation);  // also where there is no layer that has it

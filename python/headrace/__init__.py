@@ -23,6 +23,7 @@ from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.inverse import Inverse
 from headrace.transforms.linear import Linear
 from headrace.transforms.masked import Coupling, MaskedAutoregressive
+from headrace.transforms.on_columns import OnColumns
 from headrace.transforms.rotation import Rotation
 from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
@@ -76,6 +77,7 @@ __all__ = [
     "Network",
     "Normal",
     "NormalMixture",
+    "OnColumns",
     "Permutation",
     "Planar",
     "PlanarFlow",

@@ -1,76 +1,96 @@
-"""The chain of a flow with periodic columns: couplings that are continuous around each circle."""
+"""Periodic columns of the ready-made flows: p(x, θ) = p(x) p(θ | x), where p(θ | x) is continuous around each circle.
+
+The columns x that are not periodic are the flow's own matter. After that, at the data end, those that are go through
+shifts and circular splines, whose parameters networks make from x and the context.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
 from headrace.bases import Base
 from headrace.tails import Independent, Uniform
+from headrace.transforms.fixed import Standardize
 from headrace.transforms.masked import Coupling
+from headrace.transforms.on_columns import OnColumns
+from headrace.transforms.rotation import Rotation
 from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
 
-__all__ = ["base_of_circles", "circle_couplings", "refuse_periodic"]
+__all__ = ["MOST_CIRCLES", "CircleSettings", "base_of_circles", "circle_couplings", "wrapped"]
+
+MOST_CIRCLES = 5  # circle couplings of flows of many small transforms
+
+_OWN = ("activation", "last_activation", "residual", "dropout", "bins")  # settings that mean the same on a circle
 
 
-def refuse_periodic(flow: str, periodic: Any) -> None:
-    """Say which flow takes periodic columns."""
-    if periodic is not None:
-        raise ValueError(
-            f"periodic: expected None, as hr.NSF(coupling=True) alone takes it, got {periodic!r} for {flow}"
-        )
+@dataclass(frozen=True)
+class CircleSettings:
+    """What a flow's circle couplings are told."""
+
+    transforms: Any  # their number
+    seed: Any
+    sizes: Mapping[str, Any]  # context, hidden and dtype
+    conditioner: Mapping[str, Any]
 
 
-def circle_couplings(
-    features: int, circles: list[int], transforms: int, key: int, sizes: Any, conditioner: Any
-) -> list[Transform]:
-    """Couplings on [-1, 1) for the columns of `circles`, and on the line for the others, from latent to data.
+def wrapped(features: int, circles: Sequence[int]) -> Transform:
+    """Numbers of circles are taken to [-1, 1), a period of those that come from the data's side."""
+    return Support([None] * features, [(-1.0, 1.0) if c in circles else None for c in range(features)])
 
-    A number of a circle goes through a shift and a circular spline, whose parameters are a network's of the other
-    columns and the context. No network reads a circle's own number, which jumps where it wraps. Even and odd columns
-    of the others take turns.
+
+def circle_couplings(features: int, circles: Sequence[int], settings: CircleSettings) -> list[Transform]:
+    """Couplings on [-1, 1) for the columns of `circles`, which read the others, from latent to data.
+
+    No network reads a circle's own number, which jumps where it wraps. What circles have to do with each other is left
+    to shears between the couplings.
     """
     line = [c for c in range(features) if c not in circles]
-    spline: Any = {name: value for name, value in conditioner.items() if name not in ("bound", "slope")}
-    shift = {name: value for name, value in spline.items() if name != "bins"}
-    wrap = Support([None] * features, [(-1.0, 1.0) if c in circles else None for c in range(features)])
-    chain: list[Transform] = [wrap]
-    for i in range(transforms):
-        if line:
-            passive = [*circles, *(line[i % 2 :: 2] if len(line) > 1 else [])]
-            split = Coupling(
-                features, passive, seed=(key, i), map="rq_spline", formula="to_latent", **sizes, **conditioner
-            )
-            chain.append(_blind(split, passive, circles, map="rq_spline", formula="to_latent", **conditioner))
-        spline = {**spline, "map": "rq_spline_circular", "bound": 1.0, "formula": "to_latent"}
-        chain.append(Coupling(features, line, seed=(key, i, 1), **sizes, **spline))
-        chain.append(Coupling(features, line, seed=(key, i, 2), map="additive", formula="to_latent", **sizes, **shift))
+    key, count = check.integer("seed", settings.seed), check.integer("transforms", settings.transforms, least=1)
+    shift: Any = {name: value for name, value in settings.conditioner.items() if name in _OWN}
+    bend: Any = {"bins": shift.pop("bins")} if "bins" in shift else {}
+    bend = {**shift, **bend, "map": "rq_spline_circular", "bound": 1.0, "formula": "to_latent"}
+    shift |= {"map": "additive", "formula": "to_latent"}
+    chain: list[Transform] = []
+    for i in range(count):
+        if i > 0 and len(circles) > 1:
+            chain += _shear(features, circles, i - 1)
+        chain.append(Coupling(features, line, seed=(key, i, 1), **settings.sizes, **bend))
+        chain.append(Coupling(features, line, seed=(key, i, 2), **settings.sizes, **shift))
     return chain
 
 
-def _blind(coupling: Coupling, passive: list[int], circles: list[int], **conditioner: Any) -> Coupling:
-    """The same with a network that does not read some of its columns."""
-    weights, biases, masks = coupling.to_dense()
-    context_weights, context_biases = coupling.context_to_dense()
-    for column, c in enumerate(passive):
-        if c in circles:
-            masks[0][:, column] = False
-    told = {name: conditioner[name] for name in ("map", "formula", "slope", "bins", "bound") if name in conditioner}
-    return Coupling.from_dense(
-        weights,
-        biases,
-        masks,
-        features=coupling.features,
-        passive=passive,
-        network=coupling.network,
-        context=coupling.context,
-        context_weights=context_weights,
-        context_biases=context_biases,
-        **told,
-    )
+def _shear(features: int, circles: Sequence[int], number: int) -> list[Transform]:
+    """A linear map of circles by a matrix of whole numbers, whose inverse has whole numbers too.
+
+    It takes a row and the same row a period on to the same place, and keeps volumes, so that it is continuous around
+    all circles, and what is uniform stays so. Each circle gets another one's number added; the next shear takes it off
+    again, and between the two splines have bent both: this shifts a circle by any function of another. The two after
+    them go the other way.
+    """
+    n = len(circles)
+    matrix: NDArray[np.float64] = np.eye(n) + np.eye(n, k=-1)
+    if number % 2 == 1:
+        matrix = np.linalg.inv(matrix).round().astype(np.float64)
+    matrix = matrix if number % 4 < 2 else matrix[::-1, ::-1]
+    left, scale, right = np.linalg.svd(matrix)
+    std = np.ones(features)
+    std[list(circles)] = scale
+    return [
+        wrapped(features, circles),  # so that numbers do not grow from shear to shear
+        OnColumns(Rotation(right), circles, features),
+        Standardize(np.zeros(features), std),
+        OnColumns(Rotation(left), circles, features),
+    ]
 
 
-def base_of_circles(base: Base | None, features: int, circles: list[int]) -> Base:
+def base_of_circles(base: Base | None, features: int, circles: Sequence[int]) -> Base:
     """The base, which is uniform on circles alone."""
     want = ["uniform" if c in circles else "normal" for c in range(features)]
     if base is None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._core.device import MATMULS, matmul_on_cpu
 from headrace.bases import Logistic, Normal, StandardNormal
+from headrace.tails import Independent
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.support import Support
@@ -54,7 +55,15 @@ class Interior:
 
     @property
     def is_over_a_bell(self) -> bool:
-        """Whether the base has one mode and columns that are all alike, as those of normal rows."""
+        """Whether the base has one mode and columns that are all alike, as those of normal rows.
+
+        Beside periodic columns, whose base is uniform, those that are not have to be.
+        """
+        last = self.chain[-1] if self.chain else None
+        if isinstance(self.base, Independent) and isinstance(last, Support):
+            periods = last.periodic
+            others = {one for one, period in zip(self.base.densities, periods, strict=True) if period is None}
+            return any(periods) and others in ({"normal"}, {"logistic"})
         return isinstance(self.base, (StandardNormal, Normal, Logistic))
 
     @property

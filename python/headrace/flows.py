@@ -5,14 +5,14 @@ After it comes a `Support`, where there are bounds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
-from headrace._circles import base_of_circles, circle_couplings, refuse_periodic
+from headrace._circles import MOST_CIRCLES, CircleSettings, base_of_circles, circle_couplings, wrapped
 from headrace._core.settings import Affine, Autoregressive, Conditioner, NetworkKeywords, Spline
 from headrace._keywords import documented, takes
 from headrace._links import link_before
@@ -22,6 +22,7 @@ from headrace.flow import Flow
 from headrace.network import Network
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.masked import Coupling, MaskedAutoregressive
+from headrace.transforms.on_columns import OnColumns
 from headrace.transforms.support import Bounds, Periods, support_or_none
 from headrace.transforms.transform import Transform
 from headrace.transforms.vector import Planar, Radial
@@ -33,33 +34,37 @@ __all__ = ["IAF", "MAF", "NSF", "PlanarFlow", "RadialFlow", "RealNVP"]
 
 
 class _Named(Flow):
-    """A flow of equal transforms, a `Standardize` and perhaps a `Support`."""
+    """A flow of equal transforms, circle couplings if it has periodic columns, a `Standardize`, perhaps a `Support`."""
 
     def __init__(
         self,
-        transforms: list[Transform],
+        made: Callable[[int], list[Transform]],
         features: int,
         base: Base | None,
         bounds: Bounds | None,
         periodic: Periods | None,
         dtype: DTypeLike,
         matmul: str,
+        circles: CircleSettings,
     ) -> None:
+        """`made` gives the transforms of so many columns: of those that are not periodic."""
+        support = support_or_none(bounds, features, periodic)
+        around = [] if support is None else [c for c, period in enumerate(support.periodic) if period is not None]
         ends: list[Transform] = [Standardize(np.zeros(features), np.ones(features))]
-        if (support := support_or_none(bounds, features, periodic)) is not None:
+        if support is not None:
             ends.append(support)
-        if base is None:
-            base = StandardNormal(features)
-        elif isinstance(base, Base) and base.features != features:  # Flow refuses what is no base
+        if base is not None and isinstance(base, Base) and base.features != features:  # Flow refuses what is no base
             raise ValueError(f"base: expected {features} features, as the flow has, got {base.features}")
-        super().__init__([*transforms, *ends], base, dtype=dtype, matmul=matmul)
-
-
-def _circles(periodic: Periods | None, features: int) -> list[int]:
-    """Which columns are periodic."""
-    if periodic is None or (support := support_or_none(None, features, periodic)) is None:
-        return []
-    return [c for c, period in enumerate(support.periodic) if period is not None]
+        if around:
+            line = [c for c in range(features) if c not in around]
+            own = made(max(len(line), 1))  # also without any, as it checks its arguments
+            moved: list[Transform] = [OnColumns(t, line, features) for t in own if line]
+            chain = [wrapped(features, around), *moved, *circle_couplings(features, around, circles)]
+            base = base_of_circles(base, features, around)
+        else:
+            chain = made(features)
+            base = StandardNormal(features) if base is None else base
+        super().__init__([*chain, *ends], base, dtype=dtype, matmul=matmul)
 
 
 def _autoregressive(
@@ -120,12 +125,14 @@ class _Affine(_Named):
         **conditioner: Unpack[Affine],
     ) -> None:
         """See the class."""
-        refuse_periodic(type(self).__name__, periodic)
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         told = _bounded(hidden, conditioner)
-        chain = _autoregressive(n, transforms, link, seed, sizes, reads=self._reads, **told)
-        super().__init__(chain, n, base, bounds, None, dtype, matmul)
+
+        def made(columns: int) -> list[Transform]:
+            return _autoregressive(columns, transforms, link, seed, sizes, reads=self._reads, **told)
+
+        super().__init__(made, n, base, bounds, periodic, dtype, matmul, CircleSettings(transforms, seed, sizes, told))
 
 
 @storable
@@ -149,7 +156,10 @@ class MAF(_Affine):
             all. See `Support`: no sample lies outside, a row on a bound or beyond has a `log_prob` of -inf, and `fit`
             refuses such rows.
         periodic: For each column ``(low, high)``, one period of it, or None: columns around which the density is
-            continuous. `NSF` alone takes it, and says how.
+            continuous. The flow's own transforms are of the other columns. Given these and the context, the periodic
+            ones go through as many shifts and circular splines as there are transforms, with networks of the same
+            `hidden` (docs/conventions.md). Their base is uniform. What they have to do with each other is left to
+            shears of the circles.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
         matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6"
@@ -216,11 +226,14 @@ class RealNVP(_Named):
         **conditioner: Unpack[Affine],
     ) -> None:
         """See the class."""
-        refuse_periodic("RealNVP", periodic)
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
-        chain = _couplings(n, transforms, link, seed, sizes, **_bounded(hidden, conditioner))
-        super().__init__(chain, n, base, bounds, None, dtype, matmul)
+        told = _bounded(hidden, conditioner)
+
+        def made(columns: int) -> list[Transform]:
+            return _couplings(columns, transforms, link, seed, sizes, **told)
+
+        super().__init__(made, n, base, bounds, periodic, dtype, matmul, CircleSettings(transforms, seed, sizes, told))
 
 
 @storable
@@ -236,10 +249,6 @@ class NSF(_Named):
         features, context, transforms, hidden, base, bounds, periodic, seed, dtype, matmul: See `MAF`.
         link: See `MAF`, and of couplings `RealNVP`.
         coupling: Whether even and odd coordinates take turns, instead of each being conditioned on all before it.
-        periodic: See `MAF`; with ``coupling=True`` alone. Periodic columns have a shift and a circular spline in each
-            transform, conditioned on the other columns and on the context; their base is uniform. No network reads
-            them: **given the other columns and the context, they are independent of each other**. Angles that the
-            others shall depend on belong into the context, as cos and sin.
         **conditioner: Settings of the transforms, `Spline`.
 
     >>> import numpy as np, headrace as hr
@@ -270,20 +279,13 @@ class NSF(_Named):
         """See the class."""
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
-        circles = _circles(periodic, n)
-        if circles:
-            if not coupling or link not in ("reverse", "none"):
-                raise ValueError(
-                    "periodic: expected coupling=True and link='reverse' or 'none' with periodic columns, got "
-                    f"coupling={coupling} and link={link!r}"
-                )
-            key, count = check.integer("seed", seed), check.integer("transforms", transforms, least=1)
-            chain = circle_couplings(n, circles, count, key, sizes, conditioner)
-            base = base_of_circles(base, n, circles)
-        else:
-            made = _couplings if coupling else _autoregressive
-            chain = made(n, transforms, link, seed, sizes, map="rq_spline", formula="to_latent", **conditioner)
-        super().__init__(chain, n, base, bounds, periodic, dtype, matmul)
+        kind = _couplings if coupling else _autoregressive
+
+        def made(columns: int) -> list[Transform]:
+            return kind(columns, transforms, link, seed, sizes, map="rq_spline", formula="to_latent", **conditioner)
+
+        circles = CircleSettings(transforms, seed, sizes, conditioner)
+        super().__init__(made, n, base, bounds, periodic, dtype, matmul, circles)
 
 
 @storable
@@ -294,9 +296,11 @@ class PlanarFlow(_Named):
     Both directions are exact, so that it can be fitted to rows as well as to a density.
 
     Args:
-        features, context, base, bounds, periodic, seed, dtype, matmul: See `MAF`.
+        features, context, base, bounds, seed, dtype, matmul: See `MAF`.
+        periodic: See `MAF`; with at most five shifts and circular splines.
         transforms: Number of transforms.
-        hidden: Of the networks that read the context, one a transform; without context there are none.
+        hidden: Of the networks that read the context, one a transform, which are not there without context; and of
+            those that say how periodic columns go.
         nonlinearity, negative_slope: See `Planar`.
         **network: Settings of these networks, `NetworkKeywords`.
 
@@ -326,15 +330,16 @@ class PlanarFlow(_Named):
         **network: Unpack[NetworkKeywords],
     ) -> None:
         """See the class."""
-        refuse_periodic(type(self).__name__, periodic)
         n, key = check.integer("features", features, least=1), check.integer("seed", seed)
         sizes: Any = {"context": context, "hidden": hidden, "dtype": dtype}
         own: Any = {"nonlinearity": nonlinearity, "negative_slope": negative_slope}
-        chain: list[Transform] = [
-            Planar(n, seed=(key, i), **sizes, **own, **network)
-            for i in range(check.integer("transforms", transforms, least=1))
-        ]
-        super().__init__(chain, n, base, bounds, None, dtype, matmul)
+        count = check.integer("transforms", transforms, least=1)
+
+        def made(columns: int) -> list[Transform]:
+            return [Planar(columns, seed=(key, i), **sizes, **own, **network) for i in range(count)]
+
+        circles = CircleSettings(min(count, MOST_CIRCLES), seed, sizes, network)
+        super().__init__(made, n, base, bounds, periodic, dtype, matmul, circles)
 
 
 @storable
@@ -368,10 +373,12 @@ class RadialFlow(_Named):
         **network: Unpack[NetworkKeywords],
     ) -> None:
         """See the class."""
-        refuse_periodic(type(self).__name__, periodic)
         n, key = check.integer("features", features, least=1), check.integer("seed", seed)
-        chain: list[Transform] = [
-            Radial(n, context=context, hidden=hidden, seed=(key, i), dtype=dtype, **network)
-            for i in range(check.integer("transforms", transforms, least=1))
-        ]
-        super().__init__(chain, n, base, bounds, None, dtype, matmul)
+        sizes: Any = {"context": context, "hidden": hidden, "dtype": dtype}
+        count = check.integer("transforms", transforms, least=1)
+
+        def made(columns: int) -> list[Transform]:
+            return [Radial(columns, seed=(key, i), **sizes, **network) for i in range(count)]
+
+        circles = CircleSettings(min(count, MOST_CIRCLES), seed, sizes, network)
+        super().__init__(made, n, base, bounds, periodic, dtype, matmul, circles)

@@ -105,8 +105,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             are trained), or a `Base` of as many features as the data; None for the flow's own default.
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None; see `MAF`. Rows on a
             bound or beyond are refused by `fit`, and have a log density of -inf.
-        periodic: For each column ``(low, high)``, one period of it, or None; for ``flow="nsf"`` with ``coupling=True``,
-            see `NSF`.
+        periodic: For each column ``(low, high)``, one period of it, or None; see `MAF`.
         validation, epochs, batch_size, learning_rate, schedule, weight_decay, clip, average, patience, time_budget:
             See `Flow.fit`, whose defaults these are; its other keywords are taken in the same way.
         checkpoint, checkpoint_every: See `Flow.fit`; `random_state` has to be an int then, and no ensemble can be

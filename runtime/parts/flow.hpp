@@ -15,7 +15,7 @@ template <class T>
 TransformPtr<T> read_transform(Stored& stored) {
     const int kind = stored.choice(
         "kind", {"MaskedAutoregressive", "Coupling", "Elementwise", "Linear", "ActNorm", "Planar", "Radial", "Rotation",
-                 "Permutation", "Standardize", "Support", "Gaussianize", "Inverse"});
+                 "Permutation", "Standardize", "Support", "Gaussianize", "OnColumns", "Inverse"});
     TransformPtr<T> result;
     switch (kind) {
         case 0: result = std::make_unique<MaskedTransform<T>>(stored, false); break;
@@ -30,6 +30,13 @@ TransformPtr<T> read_transform(Stored& stored) {
         case 9: result = std::make_unique<Standardize<T>>(stored); break;
         case 10: result = std::make_unique<Support<T>>(stored); break;
         case 11: result = std::make_unique<Gaussianize<T>>(stored); break;
+        case 12: {
+            const int features = stored.size("features", 1);
+            std::vector<int> columns = stored.integers("columns", 0, features - 1);
+            Stored inner = stored.part(stored.take("transform"), "transform");
+            result = std::make_unique<OnColumns<T>>(stored, features, std::move(columns), read_transform<T>(inner));
+            break;
+        }
         default: {
             Stored inner = stored.part(stored.take("transform"), "transform");
             result = std::make_unique<Inverse<T>>(read_transform<T>(inner));
@@ -315,14 +322,13 @@ class Flow {
         stored.close();
     }
 
-    // They end before a Standardize, which may be followed by a Support.
+    // They end before a Standardize, which may be followed by Supports.
     void read_steps(detail::Stored& stored) const {
-        std::int64_t end = static_cast<std::int64_t>(chain_.size());
-        for (const int n : stored.integers("steps", 0, 1 << 24)) end -= n;
-        const auto at = [&](std::size_t i) { return i < chain_.size() ? chain_[i].get() : nullptr; };
-        const std::size_t n = chain_.size(), has_support = dynamic_cast<const detail::Support<T>*>(at(n - 1)) ? 1 : 0;
-        const bool has_scale = dynamic_cast<const detail::Standardize<T>*>(at(n - 1 - has_support)) != nullptr;
-        if (end != static_cast<std::int64_t>(1 + has_support) || !has_scale)
+        std::size_t end = chain_.size();
+        while (end > 0 && dynamic_cast<const detail::Support<T>*>(chain_[end - 1].get())) --end;
+        std::int64_t left = static_cast<std::int64_t>(end) - 1;
+        for (const int n : stored.integers("steps", 0, 1 << 24)) left -= n;
+        if (left != 0 || !dynamic_cast<const detail::Standardize<T>*>(chain_[end - 1].get()))
             stored.fail("steps: expected numbers that add up to those of the transforms, and a Standardize after");
     }
 

@@ -12,7 +12,7 @@ namespace detail {
 template <class T>
 struct Scratch {
     std::vector<std::vector<T>> sums, values;  // of each layer
-    std::vector<T> inputs, params, row;
+    std::vector<T> inputs, params, row, columns;
 };
 
 // What a context does to a layer: an activated product of its own.

@@ -53,6 +53,7 @@ class Standardize : public Transform<T> {
         this->is_fixed_ = true;
     }
     bool is_identity() const { return is_identity_; }
+    bool is_of_data() const override { return true; }
     void run(bool to_data, T* row, const T*, Scratch<T>&, double& log_det) const override {
         for (std::size_t c = 0; c < mean_.size(); ++c)
             row[c] = narrowed<T>(scaled(to_data, static_cast<double>(row[c]), c));
@@ -280,6 +281,7 @@ class Gaussianize : public Transform<T> {
         for (const double scale : std_) log_det_ += std::log(scale);
         this->is_fixed_ = true;
     }
+    bool is_of_data() const override { return true; }
     void run(bool to_data, T* row, const T*, Scratch<T>&, double& log_det) const override {
         const std::size_t n_params = params_.size() / mean_.size();
         for (std::size_t c = 0; c < mean_.size(); ++c) {
@@ -302,6 +304,39 @@ class Gaussianize : public Transform<T> {
     double log_det_ = 0.0;
 };
 
+// A transform of some columns; the others stay as they are.
+template <class T>
+class OnColumns : public Transform<T> {
+  public:
+    OnColumns(Stored& stored, int features, std::vector<int> columns, TransformPtr<T> inner)
+        : columns_(std::move(columns)), inner_(std::move(inner)) {
+        this->features_ = features;
+        this->context_ = inner_->context();
+        this->is_fixed_ = inner_->is_fixed();
+        std::vector<bool> is_moved(static_cast<std::size_t>(features), false);
+        for (const int c : columns_) {
+            if (is_moved[static_cast<std::size_t>(c)]) stored.fail("columns: expected each column once");
+            is_moved[static_cast<std::size_t>(c)] = true;
+        }
+        if (columns_.size() != static_cast<std::size_t>(inner_->features()))
+            stored.fail("columns: expected as many as the transform has features");
+        if (inner_->is_of_data()) stored.fail("transform: expected no Standardize, Support or Gaussianize");
+    }
+    void run(bool to_data, T* row, const T* context, Scratch<T>& s, double& log_det) const override {
+        std::vector<T> own;
+        own.swap(s.columns);  // a transform within may want the room again
+        own.resize(columns_.size());
+        for (std::size_t i = 0; i < columns_.size(); ++i) own[i] = row[columns_[i]];
+        inner_->run(to_data, own.data(), context, s, log_det);
+        for (std::size_t i = 0; i < columns_.size(); ++i) row[columns_[i]] = own[i];
+        own.swap(s.columns);
+    }
+
+  private:
+    std::vector<int> columns_;
+    TransformPtr<T> inner_;
+};
+
 // Another transform with its directions exchanged.
 template <class T>
 class Inverse : public Transform<T> {
@@ -315,6 +350,7 @@ class Inverse : public Transform<T> {
         inner_->run(!to_data, row, context, s, log_det);
     }
     const Transform<T>* inner() const { return inner_.get(); }
+    bool is_of_data() const override { return inner_->is_of_data(); }
     bool is_exact() const override { return inner_->is_exact(); }
     void run_exact(bool to_data, std::vector<double>& row, double& log_det) const override {
         inner_->run_exact(!to_data, row, log_det);

@@ -118,6 +118,7 @@ class Support : public Transform<T> {
         for (std::size_t c = 0; c < columns_.size(); ++c)
             row[c] = narrowed<T>(moved(to_data, c, static_cast<double>(row[c]), log_det));
     }
+    bool is_of_data() const override { return true; }
     bool is_exact() const override { return true; }
     void run_exact(bool to_data, std::vector<double>& row, double& log_det) const override {
         for (std::size_t c = 0; c < columns_.size(); ++c) row[c] = moved(to_data, c, row[c], log_det);

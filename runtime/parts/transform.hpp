@@ -20,6 +20,9 @@ class Transform {
     virtual bool is_exact() const { return false; }
     virtual void run_exact(bool, std::vector<double>&, double&) const {}
 
+    // Whether it says what it does to each column, as those at the data end: it has no place on some of them.
+    virtual bool is_of_data() const { return false; }
+
     int features() const { return features_; }
     int context() const { return context_; }
     bool is_fixed() const { return is_fixed_; }  // it has no parameters, and a file of it alone no dtype

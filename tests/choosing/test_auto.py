@@ -331,3 +331,32 @@ def test_constant_columns_are_kept_aside_and_named():
         choice = hr.auto(x, families=("maf",), **QUICK)
     assert choice.flow.features == 2
     assert "One value alone, kept aside and put back in samples: 2." in str(choice)
+
+
+@pytest.mark.parametrize("rows", [300, 900])
+def test_periodic_columns(rows):
+    """Every candidate has them; the Gaussian is even around circles, and kernels, which end at no seam, are left out."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((rows, 2))
+    x = np.column_stack([rng.vonmises(np.pi + x[:, 0], 4.0), x])
+    periods = [(-np.pi, np.pi), None, None]
+    choice = hr.auto(x, seconds=3.0, families=("maf", "dual-ascent"), periodic=periods, progress=False)
+    named = {one.name: one for one in choice.table}
+    assert "kernel density" not in named
+    gaussian = named["Gaussian"].flow
+    assert gaussian.base.densities == ("uniform", "normal", "normal")
+    there = x + np.array([2 * np.pi, 0.0, 0.0])
+    np.testing.assert_allclose(gaussian.log_prob(there), gaussian.log_prob(x), atol=1e-4)
+    assert choice.flow.transforms[-1].periodic[0] == (-np.pi, np.pi)
+    drawn = choice.sample(200, seed=0)
+    assert ((drawn[:, 0] >= np.float32(-np.pi)) & (drawn[:, 0] < np.float32(np.pi))).all()
+
+
+@pytest.mark.parametrize("periods", [[(-np.pi, np.pi), None], [(-np.pi, np.pi), (0.0, 1.0)]])
+def test_periodic_columns_given_a_context(periods):
+    rng = np.random.default_rng(0)
+    context = rng.standard_normal((700, 1))
+    x = np.column_stack([rng.vonmises(context[:, 0], 4.0), rng.uniform(0.0, 1.0, 700)])
+    choice = hr.auto(x, context=context, families=("nsf",), periodic=periods, **QUICK)
+    assert {one.name for one in choice.table} >= {"linear Gaussian"}
+    assert np.isfinite(choice.log_prob(x, context)).all()

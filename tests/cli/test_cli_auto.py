@@ -32,7 +32,7 @@ def test_auto(folder, run, result):
 
 
 UNUSED = {
-    "--flow": "maf", "--validation": 0.2, "--epochs": 3, "--ensemble": 3, "--periodic": "a=0:1", "--transforms": 2,
+    "--flow": "maf", "--validation": 0.2, "--epochs": 3, "--ensemble": 3, "--transforms": 2,
     "--checkpoint": "c", "--checkpoint-every": 3, "--patience": 2, "--learning-rate": 0.1, "--batch-size": 9,
 }  # fmt: skip
 

@@ -97,9 +97,26 @@ def test_what_is_refused_of_periods(options, words, run, folder):
     check_error(*run("fit", "t.csv", "-o", "flow", "--flow", "nsf", "--coupling", *options, *SHORT), words)
 
 
-@pytest.mark.parametrize("flow", [("--flow", "maf"), ("--flow", "nsf"), ("--flow", "dual-ascent")])
-def test_other_flows_take_no_periods(flow, run, folder):
-    bounded()
-    code, _, err = run("fit", "t.csv", "-o", "flow", *flow, "--periodic", "share=0:1")
-    assert code == 2
-    assert "--periodic: --flow nsf --coupling alone takes it" in err
+@pytest.mark.parametrize("flow", ["maf", "iaf", "realnvp", "nsf", "planar", "radial", "dual-ascent"])
+def test_every_flow_takes_periods(flow, run, folder):
+    bounded("age,hour")
+    short = ("--steps", 3, "--quiet") if flow == "dual-ascent" else SHORT
+    ends = ("--periodic", "hour=-0.5:0.5", "--bounds", "age=0:")
+    code, _, err = run("fit", "t.csv", "-o", "flow", "--flow", flow, *ends, *short)
+    assert code == 0, err
+    found = hr.load("flow")
+    assert found.transforms[-1].periodic == (None, (-0.5, 0.5))
+    x = found.sample(500, seed=0)
+    assert ((x[:, 1] >= -0.5) & (x[:, 1] < 0.5)).all()
+    assert (x[:, 0] > 0).all()
+
+
+@pytest.mark.long
+def test_the_choice_of_a_flow_takes_periods(run, folder):
+    bounded("age,hour")
+    ends = ("--periodic", "hour=-0.5:0.5", "--bounds", "age=0:")
+    code, _, err = run("fit", "t.csv", "-o", "flow", "--auto", "--time-budget", 3, *ends, "--quiet")
+    assert code == 0, err
+    x = hr.load("flow").sample(500, seed=0)
+    assert ((x[:, 1] >= -0.5) & (x[:, 1] < 0.5)).all()
+    assert (x[:, 0] > 0).all()

@@ -37,6 +37,10 @@ PLAIN = {
 }  # fmt: skip
 
 
+def some_columns():
+    return hr.OnColumns(hr.Permutation([1, 0]), [2, 0], 4)
+
+
 def ensemble():
     return EXAMPLES["ensemble"]("float32")
 
@@ -293,6 +297,25 @@ BROKEN = {
     "a norm that has started by half": (
         lambda: with_header(hr.ActNorm(2), set_at("started", to=0.5)),
         ["started: expected true or false, got 0.5"],
+    ),
+    "a column twice": (
+        lambda: with_header(some_columns(), set_at("columns", to=[2, 2])),
+        ["columns: expected different coordinates"],
+    ),
+    "a column that is not there": (
+        lambda: with_header(some_columns(), set_at("columns", to=[2, 4])),
+        ["columns", "4"],
+    ),
+    "fewer columns than a transform has": (
+        lambda: with_header(some_columns(), set_at("columns", to=[2])),
+        ["columns: expected 2", "got 1"],
+    ),
+    "a standardisation of some columns": (
+        lambda: with_header(
+            some_columns(),
+            set_at("transform", to={"kind": "Standardize", "features": 2, "mean": [0.0, 0.0], "std": [1.0, 1.0]}),
+        ),
+        ["transform: expected no Standardize, Support or Gaussianize"],
     ),
     "a rotation of more features than one may have": (
         lambda: safetensors.numpy.save(

@@ -25,6 +25,10 @@ SEQUENTIAL = {
     "splines": ("to_data",),
     "support": ("to_data",),
     "gaussianize": ("to_data",),
+    "on-columns": ("log_prob", "to_latent"),
+    "periodic-maf": ("to_data",),
+    "periodic-iaf": ("log_prob", "to_latent"),
+    "periodic-nsf": ("to_data",),
 }
 # The verbs are a flow's; each transform that an example has alone is in a chain of another one too.
 FLOWS = {name: make for name, make in file_cases.EXAMPLES.items() if isinstance(make("float32"), hr.Flow)}

@@ -22,6 +22,7 @@ from .linear import Linear
 from .maps import MAPS, Map, Options, apply_map, coupling_forward, coupling_inverse
 from .mixture import Mixture
 from .network import Hidden, Network, reads
+from .on_columns import OnColumns
 from .permutation import Permutation
 from .planar import Planar
 from .positive import excess, positive
@@ -54,6 +55,7 @@ __all__ = [
     "Network",
     "Normal",
     "NormalMixture",
+    "OnColumns",
     "Options",
     "Permutation",
     "Planar",

@@ -20,6 +20,7 @@ HOSTILE, RANDOM = (runpy.run_path(str(FILES / f"test_files_{name}.py")) for name
 BROKEN, ENTRIES, NASTY, places = HOSTILE["BROKEN"], HOSTILE["ENTRIES"], RANDOM["NASTY"], RANDOM["places"]
 NAMES = (*RANDOM["SMALL"], "splines", "linear", "planar-context", "radial-context", "dual-ascent", "normal-fixed")
 NAMES += ("support-alone", "support", "periodic", "student-t", "student-t-fixed", "mixture", "mixture-fixed")
+NAMES += ("on-columns", "on-columns-alone", "periodic-maf", "periodic-dual-ascent")
 
 # Python takes these for numbers, or for a default, which no header of headrace has.
 STRICTER = ("expected numbers", "activation: expected one of", "outputs: expected a list, got null")

@@ -67,6 +67,13 @@ FLOWS = {
     "normal marginals": lambda: hr.Flow(
         [hr.MaskedAutoregressive(FEATURES, (8,)), hr.Gaussianize(*cases.curves(FEATURES, 9)), standardize()]
     ),
+    "on some columns": lambda: hr.Flow(
+        [
+            hr.OnColumns(hr.MaskedAutoregressive(3, (8,)), [3, 0, 2], FEATURES),
+            hr.OnColumns(hr.Planar(2, seed=1), [2, 1], FEATURES),
+        ]
+    ),
+    "periodic": lambda: hr.MAF(FEATURES, transforms=2, hidden=(8,), periodic=[(-9.0, 9.0), None, (-8.0, 8.0), None]),
     "no transforms": lambda: hr.Flow([], hr.Normal(FEATURES, 1.0, 2.0)),
 }
 

@@ -121,6 +121,47 @@ def splines(dtype):
     return cases.randomise(hr.Flow(chain, dtype=dtype), 0.2, "splines")
 
 
+def on_columns(dtype):
+    """Transforms of some columns, of every kind that may be one."""
+    within = hr.Radial(2, context=1, hidden=(4,), dtype=dtype)
+    chain = [
+        hr.OnColumns(foreign(4, dtype, context=1), [4, 0, 3, 1], 5),
+        hr.OnColumns(hr.Inverse(hr.Planar(3, seed=1, dtype=dtype)), [2, 4, 0], 5),
+        hr.OnColumns(hr.Rotation.random(3, seed=1, block=2), [1, 3, 2], 5),
+        hr.Inverse(hr.OnColumns(hr.OnColumns(within, [2, 0], 3), [3, 1, 0], 5)),
+        hr.OnColumns(turned(3, dtype), [0, 2, 4], 5),
+        hr.OnColumns(hr.Permutation([1, 2, 0]), [4, 1, 3], 5),
+        hr.OnColumns(hr.ActNorm(2, dtype=dtype), [3, 2], 5),
+        hr.OnColumns(hr.Elementwise(2, map="rq_spline", bins=3, bound=4.0, dtype=dtype), [1, 0], 5),
+        hr.OnColumns(hr.Coupling(4, [3, 1], (5,), dtype=dtype), [0, 2, 3, 4], 5),
+        hr.Standardize([1.0, 0.0, -3.0, 0.1, 2.0], [2.0, 1.0, 0.3, 1.5, 1.0]),
+    ]
+    return cases.randomise(hr.Flow(chain, dtype=dtype), 0.2, "on columns")
+
+
+def around(kind, dtype, *, context=0, **more):
+    """A flow of two circles that shears join, and of two other columns, one of which has a bound."""
+    flow = kind(
+        4,
+        context=context,
+        transforms=2,
+        hidden=(5,),
+        bounds=[None, None, None, (-20.0, None)],
+        periodic=[(-np.pi, np.pi), None, (0.0, 24.0), None],
+        dtype=dtype,
+        **more,
+    )
+    return cases.randomise(flow, 0.2, "around")
+
+
+def cut_open(dtype):
+    """A dual ascent of a circle and a bounded column."""
+    y = cases.rows(80, 3, "float64", "ascent around")
+    x = np.column_stack([np.mod(3.0 + 0.5 * y[:, 0] + np.pi, 2 * np.pi) - np.pi, y[:, 1], np.exp(y[:, 2])])
+    ends = {"periodic": [(-np.pi, np.pi), None, None], "bounds": [None, None, (0.0, None)]}
+    return hr.DualAscentFlow.notes(steps=2, **ends, dtype=dtype).fit(x, validation=0, progress=False)
+
+
 def ascended(model, features=2):
     """The flow of a short ascent, all steps of it: no rows are held out that could prefer fewer."""
     x = 1.0 + 2.0 * cases.rows(60, features, "float64", "ascent")
@@ -200,6 +241,15 @@ EXAMPLES = {
         0.2,
         "periodic",
     ),
+    "on-columns": on_columns,
+    "on-columns-alone": lambda dtype: hr.OnColumns(hr.Rotation.random(2, seed=1), [2, 0], 4),
+    "periodic-maf": lambda dtype: around(hr.MAF, dtype, context=1),
+    "periodic-iaf": lambda dtype: around(hr.IAF, dtype),
+    "periodic-realnvp": lambda dtype: around(hr.RealNVP, dtype, link="random"),
+    "periodic-nsf": lambda dtype: around(hr.NSF, dtype, bins=4, link="linear"),
+    "periodic-planar": lambda dtype: around(hr.PlanarFlow, dtype),
+    "periodic-radial": lambda dtype: around(hr.RadialFlow, dtype, context=1),
+    "periodic-dual-ascent": cut_open,
     "uniform": lambda dtype: hr.Flow([hr.Elementwise(2, bins=4, bound=1.0, dtype=dtype)], hr.Uniform(2), dtype=dtype),
     "mixture": lambda dtype: on(hr.NormalMixture(3, 2, scale=0.5, seed=1), dtype),
     "mixture-fixed": lambda dtype: on(

@@ -346,6 +346,20 @@ def vector_flow(dtype):
     return cases.randomise(hr.Flow(chain, hr.Normal(HOLDER_FEATURES, 0.5, 2.0)), 0.6)
 
 
+def around_flow(dtype):
+    """Two circles, three other columns, shears between the circles."""
+    flow = hr.MAF(
+        HOLDER_FEATURES,
+        2,
+        transforms=2,
+        hidden=(9,),
+        periodic=[None, (-3.0, 3.0), None, (-2.5, 2.5), None],
+        activation="tanh",
+        dtype=dtype,
+    )
+    return cases.randomise(flow, 0.2)
+
+
 def _conditioned(kind, dtype, **settings):
     return cases.randomise(kind(HOLDER_FEATURES, context=2, hidden=(18, 15), dtype=dtype, **settings), 0.4)
 
@@ -362,8 +376,9 @@ HOLDERS = {
     "flow": mixed_flow,
     "flow of vector maps": vector_flow,
     "flow of linear links": linear_flow,
+    "flow around circles": around_flow,
 }
-_FLOWS = ("flow", "flow of vector maps", "flow of linear links")
+_FLOWS = ("flow", "flow of vector maps", "flow of linear links", "flow around circles")
 CALLS = [(name, verb) for name in HOLDERS if name not in _FLOWS for verb in TRANSFORM_VERBS]
 CALLS += [(name, verb) for name in _FLOWS for verb in FLOW_VERBS]
 

@@ -73,6 +73,8 @@ def _transform(header, tensors, prefix):
     kind = header["kind"]
     if kind == "Inverse":
         return reference.Inverse(_transform(header["transform"], tensors, prefix))
+    if kind == "OnColumns":
+        return reference.OnColumns(_transform(header["transform"], tensors, prefix), header["columns"])
     if kind == "Permutation":
         return reference.Permutation(header["order"])
     if kind == "Support":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headrace.transforms.support import support_or_none
@@ -14,9 +14,9 @@ SECONDS = 60.0
 
 
 def choose(
-    arguments: argparse.Namespace, rows: tuple[Any, Any, Any], bounds: Any, names: Sequence[str] | None
+    arguments: argparse.Namespace, rows: tuple[Any, Any, Any], ends: Mapping[str, Any], names: Sequence[str] | None
 ) -> tuple[Any, dict[str, Any], list[str]]:
-    """The best flow, a report on all, and its lines; `rows` are x, context and weights."""
+    """The best flow, a report on all, and its lines; `rows` are x, context and weights, `ends` bounds and periods."""
     from headrace._fit.clock import Clock
     from headrace._table import Column, Table
     from headrace.choosing import run
@@ -26,13 +26,15 @@ def choose(
     x, context, weights = rows
     features = x.shape[1]
     clock = Clock(SECONDS if arguments.time_budget is None else arguments.time_budget)
-    support = support_or_none(bounds, features)
+    bounds, periodic = ends.get("bounds"), ends.get("periodic")
+    support = support_or_none(bounds, features, periodic)
     plain = Table((Column(),) * features)  # what the table has beside these is treated already
     choice = run.search(
         opened(x, context, weights, support, features),
         Columns(plain, None if names is None else tuple(names)),
         clock,
         bounds=bounds,
+        periodic=periodic,
         dtype=arguments.dtype,
         seed=arguments.seed,
         progress=not arguments.quiet,

@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--periodic",
         metavar="COLUMN=LOW:HIGH,...",
-        help="features that go around, with one period of each: hour=0:24 (nsf with --coupling alone)",
+        help="features that go around, with one period of each: hour=0:24",
     )
     sub.add_argument(
         "--discrete",

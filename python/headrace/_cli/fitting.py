@@ -91,7 +91,7 @@ def fit(arguments: argparse.Namespace) -> int:
                 _note(arguments, f"--auto looks at {len(given.some.x):,} of {given.rows:,} rows, drawn evenly from all")
             some = (given.some.x, given.some.context, given.some.weights)
             labels = None if chosen is None else chosen.features
-            flow, report, lines = choose.choose(arguments, some, options.get("bounds"), labels)
+            flow, report, lines = choose.choose(arguments, some, options, labels)
             report |= {"rows": given.rows, "rows_looked_at": len(given.some.x)}
             _save(arguments.output, flow, notes)
             _say(arguments, report, [*lines, "", f"saved to {arguments.output}"])
@@ -114,7 +114,7 @@ def _refuse_beside_auto(arguments: argparse.Namespace) -> None:
     """Refuse what --auto chooses, or would not use."""
     if not arguments.auto:
         return
-    for name in ("flow", "validation", "ensemble", "periodic", *settings(), *FIT):
+    for name in ("flow", "validation", "ensemble", *settings(), *FIT):
         if name != "time_budget" and getattr(arguments, name) is not None:
             option = f"--{name.replace('_', '-')}"
             _usage(arguments, f"argument {option}: --auto does not take it, as it tries flows of its own")
@@ -129,8 +129,6 @@ def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
             _usage(arguments, f"argument --{name.replace('_', '-')}: --flow {arguments.flow} does not take it")
     if arguments.ensemble is not None and kind.model is not None:
         _usage(arguments, f"argument --ensemble: --flow {arguments.flow} does not take it")
-    if arguments.periodic is not None and not (arguments.flow == "nsf" and arguments.coupling):
-        _usage(arguments, "argument --periodic: --flow nsf --coupling alone takes it")
     return options
 
 

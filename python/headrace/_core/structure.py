@@ -60,6 +60,20 @@ class MaskedNetwork:
         self.rows = rows
         self._back = None if rows is None else np.argsort(rows)
 
+    def among(self, columns: Sequence[int], features: int) -> MaskedNetwork:
+        """The same network of some columns of a wider row: what it reads and moves is called by other numbers.
+
+        Levels, degrees and the layout of weights are as they were, as columns that nothing moves have a level of 1.
+        """
+        sides = {side: [columns[c] for c in self.options.get(side, [])] for side in ("reads", "active")}
+        structure: Staircase | Sequence[NDArray[np.bool_]] = self.core.masks()
+        if (own := self.staircase) is not None:
+            levels = [1] * features
+            for c, level in zip(columns, own.levels, strict=True):
+                levels[c] = level
+            structure = Staircase(levels, own.degrees)
+        return MaskedNetwork({**self.options, **sides, "features": features}, structure, self.rows)
+
     def made_for(self, core: Any) -> Any:
         """The structure as a class of that core: each compiled module has its own, and all lay out weights alike."""
         return self.core if core is cpu else _made(core, self.options, self.staircase or self.core.masks())

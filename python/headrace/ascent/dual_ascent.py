@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
 from headrace import training
+from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._arrays.device_caller import caller_of
 from headrace._fit import plan
@@ -23,13 +24,14 @@ from headrace._fit import rows as _rows
 from headrace._fit.clock import Clock
 from headrace._streams.given import arrays_of, stream_of
 from headrace.ascent.ascent import Ascent
+from headrace.ascent.circles import counted, cut_open
 from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.kinks import KinkAscent
 from headrace.ascent.rows import Rows, off_support
 from headrace.ascent.splines import SplineAscent
 from headrace.transforms.masked import MaskedAutoregressive
 from headrace.transforms.rotation import Rotation
-from headrace.transforms.support import Bounds, Support, support_or_none
+from headrace.transforms.support import Bounds, Periods, Support, support_or_none
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -102,6 +104,10 @@ class DualAscentFlow:
             rows held out, and without any it is taken alone.
         patience: Steps without a new best on held-out rows after which the ascent ends; None for no end.
         bounds: Of the columns, as in `MAF`: the ascent takes the rows off their support first.
+        periodic: For each column ``(low, high)``, one period of it, or None. As rotations mix all columns, a circle is
+            cut where its rows are rarest and taken to the line between the two ends of the cut. So all dependence is
+            kept, and the density is normalised around the circle, but **it need not be continuous at the cut**, where
+            it has few rows. The named flows, as `MAF`, have densities that are continuous everywhere.
         seed: Of all that is drawn.
         dtype: "float32" or "float64".
 
@@ -132,6 +138,7 @@ class DualAscentFlow:
         refine: bool | None = None,
         patience: int | None = PATIENCE,
         bounds: Bounds | None = None,
+        periodic: Periods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
     ) -> None:
@@ -151,7 +158,9 @@ class DualAscentFlow:
         self.copies = None if copies is None else check.integer("copies", copies)
         self.jitter = check.number("jitter", jitter, least=0.0, below=math.inf)
         self.patience = None if patience is None else check.integer("patience", patience, least=1)
-        self.bounds = None if bounds is None else Support(bounds).bounds
+        told = None if bounds is None and periodic is None else Support(bounds, periodic)
+        self.bounds = None if told is None or bounds is None else told.bounds
+        self.periodic = None if told is None or periodic is None else told.periodic
         self.seed = check.integer("seed", seed)
         self.dtype = check.float_dtype("dtype", dtype)
         self.history = AscentHistory()
@@ -215,10 +224,10 @@ class DualAscentFlow:
     ) -> AscentFlow:
         from headrace.distributed.ascent import shared_rows
 
-        rows, support = shared_rows(self, group, x, context, weights, validation)
+        rows, ends = shared_rows(self, group, x, context, weights, validation)
         rng = np.random.default_rng(self.seed)
         flow = self._chosen(rows, rng, clock, progress and group.rank == 0)
-        return flow if support is None else flow._supported(support)
+        return flow._supported(ends) if ends else flow
 
     def _fit(self, x: Any, context: Any, weights: Any, validation: Any, clock: Clock, progress: bool) -> AscentFlow:
         if (stream := stream_of(x, context, weights)) is not None:
@@ -234,14 +243,17 @@ class DualAscentFlow:
         array = caller.open("x", x)
         rng = np.random.default_rng(self.seed)
         with caller.queue():
-            support = None
-            if array.ndim == 2 and (support := support_or_none(self.bounds, array.shape[1])) is not None:
+            ends: tuple[Support, ...] = ()
+            support = support_or_none(self.bounds, array.shape[1], self.periodic) if array.ndim == 2 else None
+            if support is not None:
                 names = _rows.names_of(x, array.shape[1])
-                array, validation = off_support(support, array, validation, caller, names)
+                known = np.isfinite(_arrays.on_host(array)).all(axis=1)  # others are refused by what comes next
+                ends = cut_open(support, counted(support, array[_arrays.library(array).asarray(known)]), self.dtype)
+                array, validation = off_support(ends, array, validation, caller, names)
             rows = Rows.of(caller, array, context, weights, validation, rng, self.precision, self.seed, self.dtype)
             flow = self._chosen(rows, rng, clock, progress)
-            if support is not None:
-                flow = flow._supported(support)
+            if ends:
+                flow = flow._supported(ends)
             if caller.device is not None:
                 flow = flow.to(repr(caller.device))
         return flow

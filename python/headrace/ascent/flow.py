@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
@@ -67,7 +68,8 @@ class AscentFlow(Flow):
         steps: For each step its transforms, in latent → data order; the first step is next to the data.
         standardize: What comes before the first step.
         base: By default `StandardNormal`.
-        support: What comes before that, where columns have bounds.
+        support: What comes before that, where columns have bounds or are periodic: a `Support`, or several from latent
+            to data.
         dtype: "float32" or "float64".
     """
 
@@ -77,13 +79,14 @@ class AscentFlow(Flow):
         standardize: Standardize,
         base: Base | None = None,
         *,
-        support: Support | None = None,
+        support: Support | Sequence[Support] = (),
         dtype: DTypeLike = "float32",
     ) -> None:
         """See the class."""
         self._lengths = tuple(len(step) for step in steps)
         chain = [t for step in reversed(steps) for t in step]
-        super().__init__([*chain, standardize, *(() if support is None else (support,))], base, dtype=dtype)
+        ends = (support,) if isinstance(support, Support) else support
+        super().__init__([*chain, standardize, *ends], base, dtype=dtype)
 
     def __len__(self) -> int:
         """Number of steps."""
@@ -111,18 +114,17 @@ class AscentFlow(Flow):
 
     def _standardize(self) -> Standardize:
         """What comes before the first step, on the CPU."""
-        found = self._interior.standardize
-        assert found is not None
+        found = self._chain[sum(self._lengths)]
+        assert isinstance(found, Standardize)
         return found.to("cpu")
 
-    def _support(self) -> Support | None:
+    def _support(self) -> list[Support]:
         """What comes before that, on the CPU, if there is anything."""
-        found = self._interior.support
-        return found and found.to("cpu")
+        return [end.to("cpu") for end in self._chain[sum(self._lengths) + 1 :] if isinstance(end, Support)]
 
-    def _supported(self, support: Support) -> AscentFlow:
+    def _supported(self, ends: Sequence[Support]) -> AscentFlow:
         """The same flow of rows that have a support."""
-        flow = AscentFlow(self._by_step(), self._standardize(), self.base, support=support, dtype=self._dtype)
+        flow = AscentFlow(self._by_step(), self._standardize(), self.base, support=ends, dtype=self._dtype)
         placed: AscentFlow = self._placed_here(flow)
         return placed
 
@@ -141,11 +143,12 @@ class AscentFlow(Flow):
     def _from_file(cls, stored: Stored) -> Self:
         lengths = check.integers("steps", stored.items("steps"))
         self = super()._from_file(stored)
-        interior = self._interior
-        rest = len(self._chain) - (1 if interior.support is None else 2)
-        if sum(lengths) != rest or interior.standardize is None:
+        ends = len(self._chain)
+        while ends and isinstance(self._chain[ends - 1], Support):
+            ends -= 1
+        if sum(lengths) != ends - 1 or not isinstance(self._chain[ends - 1], Standardize):
             raise ValueError(
-                f"steps: expected numbers of transforms that add up to {rest}, and a Standardize after them, got "
+                f"steps: expected numbers of transforms that add up to {ends - 1}, and a Standardize after them, got "
                 f"{sum(lengths)}"
             )
         self._lengths = lengths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import rows as _rows
+from headrace.ascent.circles import off
 from headrace.transforms.support import Support
 
 if TYPE_CHECKING:
@@ -171,17 +173,19 @@ class Rows:
 
 
 def off_support(
-    support: Support, x: NDArray[Any], validation: Any, caller: Caller, names: tuple[str, ...]
+    ends: Sequence[Support], x: NDArray[Any], validation: Any, caller: Caller, names: tuple[str, ...]
 ) -> tuple[NDArray[Any], Any]:
-    """Rows to fit and rows to hold out as unbounded numbers, float64; others go through, as what comes next refuses."""
+    """Rows to fit and rows to hold out as unbounded numbers, float64; others go through, as what comes next refuses.
+
+    `ends`: from latent to data, see `AscentFlow`.
+    """
+    support = ends[-1]
 
     def taken(name: str, array: NDArray[Any]) -> NDArray[Any]:
         if array.ndim != 2 or array.shape[1] != support.features or not np.isfinite(array).all():
             return array
         _rows.check_inside(name, array, support, names)
-        on_device = support if caller.device is None else support.to(repr(caller.device))
-        unbounded: NDArray[Any] = on_device.inverse(array.astype(np.float64))[0]
-        return unbounded
+        return off(ends if caller.device is None else [end.to(repr(caller.device)) for end in ends], array)
 
     if validation is not None and not _rows.is_share(validation):
         parts = validation if isinstance(validation, tuple) else (validation,)

@@ -13,7 +13,7 @@ from headrace.choosing.rows import Sample
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.flow import Flow
 from headrace.flows import MAF, NSF, RealNVP
-from headrace.transforms.support import Bounds
+from headrace.transforms.support import Bounds, Periods
 
 __all__ = ["FAMILIES", "Candidate", "Setting", "Trial", "candidates", "chosen_by"]
 
@@ -35,6 +35,7 @@ class Setting:
     features: int
     context: int
     bounds: Bounds | None
+    periodic: Periods | None
     dtype: Any
     seed: int
 
@@ -52,7 +53,8 @@ class Candidate:
 def candidates(families: tuple[str, ...], setting: Setting, *, few: bool) -> list[Candidate]:
     """All of them; without the large ones for few rows, and without those that are no more than a Gaussian."""
     found = []
-    alone = setting.features == 1 and not setting.context  # there an affine flow is one affine map
+    # There an affine flow is one affine map.
+    alone = setting.features == 1 and not setting.context and not any(setting.periodic or ())
     for family in families:
         if family == "dual-ascent":
             if not setting.context and setting.features <= MOST_ASCENT:
@@ -74,13 +76,15 @@ def _network(kind: Any, transforms: int, hidden: tuple[int, ...], setting: Setti
         transforms=transforms,
         hidden=hidden,
         bounds=setting.bounds,
+        periodic=setting.periodic,
         seed=setting.seed,
         dtype=setting.dtype,
     )
 
 
 def _ascent(setting: Setting) -> Callable[[], Any]:
-    return lambda: DualAscentFlow(bounds=setting.bounds, seed=setting.seed, dtype=setting.dtype)
+    ends: dict[str, Any] = {"bounds": setting.bounds, "periodic": setting.periodic}
+    return lambda: DualAscentFlow(**ends, seed=setting.seed, dtype=setting.dtype)
 
 
 def chosen_by(flow: Any, rows: Sample) -> float:

@@ -18,7 +18,7 @@ from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._fit.rows import check_inside
 from headrace.choosing.rows import Sample, opened
-from headrace.transforms.support import Bounds, support_or_none
+from headrace.transforms.support import Bounds, Periods, support_or_none
 
 __all__ = ["Columns", "learnt"]
 
@@ -91,20 +91,21 @@ def learnt(
     weights: Any,
     *,
     bounds: Bounds | None,
+    periodic: Periods | None,
     names: Sequence[str] | None,
     discrete: Any,
     jitter: Any,
     missing: str,
     seed: int,
-) -> tuple[Sample, Columns, Bounds | None]:
-    """Rows as densities have them, what their columns are, and the bounds of those that are left."""
+) -> tuple[Sample, Columns, Bounds | None, Periods | None]:
+    """Rows as densities have them, what their columns are, and the bounds and periods of those that are left."""
     check.choice("missing", missing, _table.MISSING)
     x = frames.inferred(x)
     seen, library, dropped = frames.kinds_of(x), given.library_of(x), missing == "drop"
     shape = np.shape(x)
     features = int(shape[1]) if len(shape) == 2 else 1
     called = frames.names_of(x, features) if names is None else list(check.texts("names", names, features))
-    support = support_or_none(bounds, features)
+    support = support_or_none(bounds, features, periodic)
     told = getattr(context, "columns", None)
     caller = Caller()
     parts: list[Any] = [
@@ -126,15 +127,16 @@ def learnt(
     if message := _table.about_repeats(sample.x, table, called):
         warnings.warn(f"x: {message}", RuntimeWarning, stacklevel=3)
     own: Any = table.bounds(bounds) if bounds is not None else None
+    periods: Any = table.periods(periodic) if periodic is not None else None
     sample = replace(sample, x=np.ascontiguousarray(table.spread(sample.x)))
-    if (ends := support_or_none(own, len(table.kept))) is not None:
+    if (ends := support_or_none(own, len(table.kept), periods)) is not None:
         check_inside("x", sample.x, ends, tuple(_columns.label(i, called) for i in table.kept))
     if not sample.contexts:
         context_names: tuple[str, ...] | None = ()
     else:
         context_names = None if told is None or len(told) != sample.contexts else tuple(map(str, told))
     own_names = None if called is None else tuple(called)
-    return sample, Columns(table, own_names, context_names, sample.x.dtype.name, library), own
+    return sample, Columns(table, own_names, context_names, sample.x.dtype.name, library), own, periods
 
 
 def _present(rows: NDArray[Any], others: Sequence[Any], names: Sequence[str] | None, missing: str) -> list[Any]:

@@ -25,7 +25,7 @@ from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose
 from headrace.flow import Flow
-from headrace.transforms.support import Bounds, Support, support_or_none
+from headrace.transforms.support import Bounds, Periods, Support, support_or_none
 
 __all__ = ["auto"]
 
@@ -44,6 +44,7 @@ def auto(
     weights: Array | None = None,
     families: Sequence[str] = FAMILIES,
     bounds: Bounds | None = None,
+    periodic: Periods | None = None,
     names: Sequence[str] | None = None,
     discrete: Any = "auto",
     jitter: Any = None,
@@ -70,6 +71,8 @@ def auto(
         weights: Shape (rows,): weights of the rows, not negative.
         families: Of "maf", "nsf", "realnvp" and "dual-ascent", which to try.
         bounds: For each column ``(low, high)`` or None, as in `MAF`; whole numbers may be these.
+        periodic: For each column ``(low, high)``, one period of it, or None, as in `MAF`. Then the Gaussian is uniform
+            around the circles, and there is no kernel density.
         names: Of the columns, for the diagnosis and for files; by default those of a frame.
         discrete: Which columns are whole numbers or truth values: they are spread by noise for the fits, and rounded in
             samples (docs/tables.md). "auto": the columns of frames that have such dtypes, and arrays of integers; None
@@ -99,18 +102,20 @@ def auto(
     """
     clock = Clock(check.number("seconds", seconds, above=0.0, below=np.inf))
     key = check.integer("seed", seed, most=2**31 - 1)
-    sample, columns, bounds = learnt(
+    sample, columns, bounds, periodic = learnt(
         x,
         context,
         weights,
         bounds=bounds,
+        periodic=periodic,
         names=names,
         discrete=discrete,
         jitter=jitter,
         missing=missing,
         seed=key,
     )
-    return search(sample, columns, clock, families=families, bounds=bounds, dtype=dtype, seed=key, progress=progress)
+    ends: dict[str, Any] = {"bounds": bounds, "periodic": periodic}
+    return search(sample, columns, clock, families=families, **ends, dtype=dtype, seed=key, progress=progress)
 
 
 def search(
@@ -120,6 +125,7 @@ def search(
     *,
     families: Sequence[str] = FAMILIES,
     bounds: Bounds | None = None,
+    periodic: Periods | None = None,
     dtype: DTypeLike = "float32",
     seed: int = 0,
     progress: bool = True,
@@ -127,9 +133,9 @@ def search(
     """`auto` for rows as densities have them."""
     if len(sample) < LEAST:
         raise ValueError(f"x: expected at least {LEAST} rows of a weight above 0, got {len(sample)}")
-    support = support_or_none(bounds, sample.features)
+    support = support_or_none(bounds, sample.features, periodic)
     chosen = tuple(dict.fromkeys(check.choice("families", one, FAMILIES) for one in _listed(families)))
-    setting = Setting(sample.features, sample.contexts, bounds, check.float_dtype("dtype", dtype), seed)
+    setting = Setting(sample.features, sample.contexts, bounds, periodic, check.float_dtype("dtype", dtype), seed)
     few = len(sample) < FEW
     trials = [Trial(one, seed) for one in candidates(chosen, setting, few=few)]
     kind = _FewRows if few else _ManyRows

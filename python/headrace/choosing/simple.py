@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._circles import base_of_circles, wrapped
 from headrace._fit import rows as _rows
 from headrace._fit.gaussian import decorrelating
 from headrace._fit.rows import Data, Part
@@ -16,7 +18,8 @@ from headrace.tails import NormalMixture
 from headrace.transforms.elementwise import Elementwise
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.linear import Linear
-from headrace.transforms.masked import MaskedAutoregressive
+from headrace.transforms.masked import Coupling, MaskedAutoregressive
+from headrace.transforms.on_columns import OnColumns
 from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
 
@@ -31,26 +34,67 @@ BANDWIDTHS = np.geomspace(0.03, 2.0, 25)  # in units of the rows' own spread
 
 def gaussian(sample: Sample, support: Support | None, dtype: Any, *, say: bool = False) -> Flow:
     """The Gaussian of the rows, off their support; correlations are shrunk where rows are few."""
-    data = Data(sample.x, None, sample.weights, (), support)
-    whole = Part(len(sample))
+    whole, circles = Part(len(sample)), circles_of(support)
     mean, std = _rows.moments("x", sample.x, sample.weights, whole, say=say, support=support)
-    ends: list[Transform] = [] if support is None else [support]
-    return Flow([*decorrelating(data, whole, mean, std), Standardize(mean, std), *ends], dtype=dtype)
+    mean[circles], std[circles] = 0.0, 1.0
+    ends: list[Transform] = [Standardize(mean, std), *([] if support is None else [support])]
+    if not circles:
+        data = Data(sample.x, None, sample.weights, (), support)
+        return Flow([*decorrelating(data, whole, mean, std), *ends], dtype=dtype)
+    line = [c for c in range(mean.size) if c not in circles]
+    links: list[Transform] = []
+    if line:
+        own = Data(_off(sample, support)[:, line], None, sample.weights, (), None)
+        links = [_among(link, line, mean.size) for link in decorrelating(own, whole, mean[line], std[line])]
+    return Flow([*links, *ends], base_of_circles(None, mean.size, circles), dtype=dtype)
+
+
+def circles_of(support: Support | None) -> list[int]:
+    """Which columns are periodic."""
+    return [] if support is None else [c for c, period in enumerate(support.periodic) if period is not None]
+
+
+def _off(sample: Sample, support: Support | None) -> Floats:
+    """The rows, off their support."""
+    x: Floats = sample.x.astype(np.float64)
+    return x if support is None else support.inverse(x)[0]
+
+
+def _among(link: Transform, line: Sequence[int], features: int) -> Transform:
+    """A link of some columns among all."""
+    if not isinstance(link, Standardize):
+        return OnColumns(link, line, features)
+    mean, std = np.zeros(features), np.ones(features)
+    mean[line], std[line] = link.mean, link.std
+    return Standardize(mean, std)
 
 
 def linear_gaussian(features: int, context: int, support: Support | None, dtype: Any) -> Flow:
     """A normal density whose mean is linear in the context, to be fitted."""
-    ends: list[Transform] = [] if support is None else [support]
-    chain: list[Transform] = [
-        Elementwise(features, map="affine", dtype=dtype),
-        MaskedAutoregressive(features, (), map="additive", context=context, dtype=dtype),
-        Standardize(np.zeros(features), np.ones(features)),
+    circles = circles_of(support)
+    line = [c for c in range(features) if c not in circles]
+    ends: list[Transform] = [Standardize(np.zeros(features), np.ones(features))]
+    ends += [] if support is None else [support]
+    if not line:  # what is uniform stays so, but takes the context
+        shift = Coupling(features, [], (), map="additive", context=context, dtype=dtype)
+        return Flow([wrapped(features, circles), shift, *ends], base_of_circles(None, features, circles), dtype=dtype)
+    own: list[Transform] = [
+        Elementwise(len(line), map="affine", dtype=dtype),
+        MaskedAutoregressive(len(line), (), map="additive", context=context, dtype=dtype),
     ]
-    return Flow([*chain, *ends], dtype=dtype)
+    if not circles:
+        return Flow([*own, *ends], dtype=dtype)
+    moved = [OnColumns(t, line, features) for t in own]
+    return Flow([*moved, *ends], base_of_circles(None, features, circles), dtype=dtype)
 
 
 def kernels(sample: Sample, support: Support | None, dtype: Any, seed: int) -> Flow | None:
-    """Normal kernels with the covariance of the rows, at most 2000 of them; None where the rows lie in a plane."""
+    """Normal kernels with the covariance of the rows, at most 2000 of them; None where the rows lie in a plane.
+
+    And where columns are periodic, as a normal kernel ends at no seam.
+    """
+    if circles_of(support):
+        return None
     x = sample.x if support is None else support.inverse(sample.x.astype(np.float64))[0]
     points, share = np.asarray(x, np.float64), sample.weights
     if len(points) > MOST_POINTS:

@@ -15,6 +15,7 @@ from headrace._arrays.device_caller import caller_of
 from headrace._fit import rows as _rows
 from headrace._fit.rows import Data, Part
 from headrace.ascent import rows as _ascent_rows
+from headrace.ascent.circles import counted, cut_open, off
 from headrace.ascent.rows import Rows, jittered
 from headrace.distributed.fit import check_group
 from headrace.distributed.groups import Group
@@ -157,8 +158,8 @@ def _power_of_two_for(table: Table, judge: Table | None) -> int:
 
 def shared_rows(
     settings: Any, group: Group, x: Any, context: Any, weights: Any, validation: Any
-) -> tuple[SharedRows, Support | None]:
-    """Rows of an ascent with a group, and their support; `settings`: a `headrace.DualAscentFlow`."""
+) -> tuple[SharedRows, tuple[Support, ...]]:
+    """Rows of an ascent with a group, and what takes them to their support; `settings`: a `headrace.DualAscentFlow`."""
     check_group(group)
     with together(group):
         if context is not None:
@@ -175,13 +176,20 @@ def shared_rows(
     same_everywhere(group, told)
     table = opened(group, features, 0, caller, x, None, weights, seed=settings.seed)
     judge = split(table, validation, features, 0, caller, None)
+    own = {id(s): s for t in (table, judge) if t for s in t.shards}.values()
+    ends: tuple[Support, ...] = ()
     with together(group):
-        support = support_or_none(settings.bounds, features)
+        support = support_or_none(settings.bounds, features, settings.periodic)
         if support is not None:
-            for shard in {id(s): s for t in (table, judge) if t for s in t.shards}.values():
+            counts = counted(support, np.empty((0, features)))
+            for shard in own:
                 _rows.check_inside(f"x of shard {shard.number}", shard.data.x, support, shard.data.names)
-                shard.data.x = support.inverse(shard.data.x.astype(np.float64))[0]
-    return SharedRows(table, judge, settings.precision, settings.seed, settings.dtype), support
+                counts += counted(support, shard.data.x)
+    if support is not None:
+        ends = cut_open(support, group.sum(counts), settings.dtype)
+        for shard in own:
+            shard.data.x = off(ends, shard.data.x)
+    return SharedRows(table, judge, settings.precision, settings.seed, settings.dtype), ends
 
 
 def turns_alike(group: Group, blocks: list[Floats]) -> list[Floats]:

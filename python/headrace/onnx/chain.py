@@ -37,6 +37,8 @@ class Chain:
         kind = header["kind"]
         if kind == "Inverse":
             self.run(header["transform"], prefix, not to_data, place)
+        elif kind == "OnColumns":
+            self._on_columns(header, prefix, to_data, place)
         elif kind in ("MaskedAutoregressive", "Coupling"):
             self._masked(header, prefix, to_data, place)
         elif kind in _STEPS:
@@ -46,6 +48,15 @@ class Chain:
 
     def _scale(self, log_det: float, to_data: bool) -> None:
         self.log_det += log_det if to_data else -log_det
+
+    def _on_columns(self, header: Header, prefix: str, to_data: bool, place: str) -> None:
+        columns = list(header["columns"])
+        rest = [c for c in range(header["features"]) if c not in set(columns)]
+        others = self.value.columns(rest) if rest else None
+        self.value = self.value.columns(columns)
+        self.run(header["transform"], prefix, to_data, place)
+        parts = [self.value] if others is None else [others, self.value]
+        self.value = concatenate(parts).columns(np.argsort([*rest, *columns]).tolist())
 
     def _permutation(self, header: Header, prefix: str, to_data: bool) -> None:
         order = header["order"]

@@ -116,7 +116,7 @@ class PlainFlow(nn.Module):
         log_det = torch.zeros_like(value[..., 0], dtype=own)
         for t in self.transforms if to_data else reversed(self.transforms):
             given = value if t.is_wide else value.to(own)  # ends of the data are in float64
-            value, more = t(given, context, to_data != t.is_flipped)
+            value, more = t.run(given, context, to_data)
             log_det = log_det + more.to(own)
         bad = bad + (value - value).sum(-1).to(own) + (log_det - log_det)  # what overflowed is NaN altogether
         return value.to(own) + bad[..., None], log_det + bad
@@ -129,7 +129,8 @@ class PlainFlow(nn.Module):
                 continue
             if isinstance(t, Support) and not t.is_flipped:
                 return [*found, t]
-            if not (isinstance(t, Permutation) and passes) and not (isinstance(t, Standardize) and t.is_identity):
+            is_passed = isinstance(t, Permutation) and passes and t.columns is None
+            if not is_passed and not (isinstance(t, Standardize) and t.is_identity):
                 return found
             found.append(t)
         return found

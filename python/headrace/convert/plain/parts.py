@@ -47,6 +47,18 @@ class Transform(nn.Module):
         """From what the file has of it."""
         super().__init__()
         self.header, self.is_flipped = dict(header), False
+        self.columns: list[int] | None = None  # which it moves; all of them
+
+    def run(self, value: Tensor, context: Tensor | None, to_data: bool) -> Pair:
+        """Rows and log-determinants of one direction; columns that it does not move stay as they are."""
+        if self.columns is None:
+            out: Pair = self(value, context, to_data != self.is_flipped)
+            return out
+        moved, log_det = self(value[..., self.columns], context, to_data != self.is_flipped)
+        rest = [c for c in range(value.shape[-1]) if c not in set(self.columns)]
+        order = [*rest, *self.columns]
+        whole = torch.cat([value[..., rest], moved], -1)
+        return whole[..., sorted(range(len(order)), key=order.__getitem__)], log_det
 
     def _keep(self, tensors: Tensors, *names: str) -> None:
         for name in names:

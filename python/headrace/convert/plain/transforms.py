@@ -220,12 +220,20 @@ _KINDS: dict[str, Any] = {
 
 
 def transform_of(header: Header, tensors: Tensors) -> Transform:
-    """The transform of a header; an inverse is what it inverts, called the other way."""
-    is_flipped = False
-    while header["kind"] == "Inverse":
-        header, is_flipped = header["transform"], not is_flipped
+    """The transform of a header.
+
+    An inverse is what it inverts, called the other way, and a transform on some columns is that, told which.
+    """
+    is_flipped, columns = False, None
+    while header["kind"] in ("Inverse", "OnColumns"):
+        if header["kind"] == "Inverse":
+            is_flipped = not is_flipped
+        else:
+            own = list(header["columns"])
+            columns = own if columns is None else [columns[c] for c in own]
+        header = header["transform"]
     if header["kind"] not in _KINDS:
         raise ValueError(f"transforms: expected kinds {', '.join(_KINDS)}, got {header['kind']!r}")
     made: Transform = _KINDS[header["kind"]](header, tensors)
-    made.is_flipped = is_flipped
+    made.is_flipped, made.columns = is_flipped, columns
     return made

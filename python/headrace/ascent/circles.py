@@ -1,0 +1,71 @@
+"""Periodic columns of an ascent: each circle is cut where its rows are rarest, and what is left is taken to the line.
+
+Rotations mix all columns, so that no circle can stay one. The density is that of an interval whose ends meet at a cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays import caller as _arrays
+from headrace.transforms.support import Support
+
+__all__ = ["counted", "cut_open", "off"]
+
+BINS, WINDOW = 256, 16  # of a circle, and how many of them together are looked at for few rows
+OVERLAP = {4: 2.0**-16, 8: 2.0**-36}  # by the bytes of a number: so much of the circle's radius both ends have
+
+
+def counted(support: Support, x: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Rows in each bin of each periodic column, shape (columns, bins)."""
+    circles = [c for c, period in enumerate(support.periodic) if period is not None]
+    turns = (np.asarray(support.inverse(np.asarray(_arrays.on_host(x), np.float64))[0])[:, circles] + 1.0) / 2.0
+    places = np.minimum((BINS * turns).astype(np.int64), BINS - 1)
+    return np.array([np.bincount(column, minlength=BINS) for column in places.T], np.int64).reshape(len(circles), BINS)
+
+
+def cut_open(support: Support, counts: NDArray[np.int64], dtype: np.dtype[np.floating]) -> tuple[Support, ...]:
+    """What takes unbounded numbers to a support with circles, from latent to data; counts: see `counted`.
+
+    Where both ends meet they reach over each other by less than a number of the dtype tells apart in a density, so that
+    no row lies on an end.
+    """
+    if not any(support.periodic):
+        return (support,)
+    n = len(support.periodic)
+    inside: list[tuple[float, float] | None] = [None] * n
+    cut: list[tuple[float, float] | None] = [None] * n
+    reach = 1.0 + OVERLAP[np.dtype(dtype).itemsize]
+    for own, c in zip(counts, (c for c in range(n) if support.periodic[c] is not None), strict=True):
+        inside[c] = (-reach, reach)
+        middle = _rarest(own) + 1.0
+        cut[c] = (middle - 1.0, middle + 1.0)
+    return Support(inside), Support([None] * n, cut), support
+
+
+def _rarest(counts: NDArray[np.int64]) -> float:
+    """Where on [-1, 1) there are the fewest rows: the middle of the longest run of the emptiest windows."""
+    around = np.concatenate([counts, counts[: WINDOW - 1]])
+    windows = np.convolve(around, np.ones(WINDOW, np.int64), "valid")  # that of bins i, ..., i + WINDOW - 1
+    empty = windows == windows.min()
+    if empty.all():
+        return -1.0
+    start = int(np.argmin(empty))  # one that is fuller: no run goes around it
+    best, run, end = 0, 0, 0
+    for i in range(start, start + BINS + 1):
+        run = run + 1 if empty[i % BINS] else 0
+        if run > best:
+            best, end = run, i
+    middle = end - (best - 1) / 2.0 + WINDOW / 2.0
+    return float((2.0 * middle / BINS) % 2.0 - 1.0)
+
+
+def off(ends: Sequence[Support], x: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rows as unbounded numbers, where they are."""
+    z = x.astype(np.float64)
+    for end in reversed(ends):
+        z = end.inverse(z)[0]
+    return z

@@ -1,0 +1,146 @@
+"""A transform of some columns, beside which the others stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._core.structure import MaskedNetwork
+from headrace._module import Block
+from headrace._stored import Stored, header_of, storable
+from headrace.network import Network
+from headrace.transforms.fixed import Standardize
+from headrace.transforms.gaussianize import Gaussianize
+from headrace.transforms.inverse import Inverse
+from headrace.transforms.restriction import Mixed
+from headrace.transforms.support import Support
+from headrace.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["OnColumns"]
+
+
+@storable
+class OnColumns(Transform):
+    """A transform of some coordinates; all others pass bit for bit. The parameters are copied.
+
+    Args:
+        transform: Any transform but `Standardize`, `Support` and `Gaussianize`, which leave columns alone themselves.
+        columns: The coordinates that it moves, in the order of its own: different ones, as many as it has.
+        features: Number of all coordinates.
+
+    >>> import numpy as np, headrace as hr
+    >>> t = hr.OnColumns(hr.Permutation([1, 0]), columns=[0, 2], features=3)
+    >>> t.forward(np.array([[1.0, 2.0, 3.0]]))[0].tolist()
+    [[3.0, 2.0, 1.0]]
+    """
+
+    columns: tuple[int, ...]
+    """The coordinates that are moved."""
+
+    _transform: Transform
+
+    def __init__(self, transform: Transform, columns: Sequence[int], features: int) -> None:
+        """See the class."""
+        if not isinstance(transform, Transform):
+            raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
+        inner: Transform = transform
+        while isinstance(inner, (Inverse, OnColumns)):
+            inner = inner._transform
+        if isinstance(inner, (Standardize, Support, Gaussianize)):
+            raise ValueError(
+                "transform: expected no Standardize, Support or Gaussianize, which say themselves what they do to each "
+                f"column, got {transform!r}"
+            )
+        n = check.integer("features", features, least=1)
+        self.columns = check.coordinates("columns", columns, n)
+        if len(self.columns) != transform.features:
+            raise ValueError(
+                f"columns: expected {transform.features} of them, as many as the transform has features, got "
+                f"{len(self.columns)}"
+            )
+        super().__init__(n, transform.context, transform.dtype)
+        self._transform = transform
+        self._networks_here: dict[int, tuple[MaskedNetwork, MaskedNetwork]] = {}
+        self._place(transform._device, transform._products)
+        self._recompile(transform._vector())
+
+    @property
+    def transform(self) -> Transform:
+        """The transform of these columns alone, with a copy of the current parameters."""
+        own = self._transform
+        if self._dtype is None and (own._device, own._products) == (self._device, self._products):
+            return own
+        return own._remade(self._vector(), self._dtype, self._device, self._products)
+
+    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+        return [own for step in self._transform._steps(inverted) for own in self._step(*step)]
+
+    def _step(self, kind: str, *told: Any) -> list[tuple[Any, ...]]:
+        """The same step among all columns."""
+        n, columns = self._features, self.columns
+        if kind == "permutation":
+            order = [*range(n)]
+            for c, source in zip(columns, told[0], strict=True):
+                order[c] = columns[source]
+            return [("permutation", order)]
+        inverted = told[0]
+        if kind == "masked":
+            return [(kind, inverted, self._network(told[1]))]
+        assert kind == "rotation"  # its blocks lie on the diagonal, so that the columns come first while it acts
+        first = [*columns, *(c for c in range(n) if c not in set(columns))]
+        rest = n - len(columns)
+        turn = (kind, inverted, np.concatenate([told[1], np.ones(rest)]), [*told[2], *[1] * rest])
+        return [("permutation", first), turn, ("permutation", [int(i) for i in np.argsort(first)])]
+
+    def _network(self, own: MaskedNetwork) -> MaskedNetwork:
+        """A network of the transform, which reads and moves these columns: its weights lie as before."""
+        if id(own) not in self._networks_here:
+            self._networks_here[id(own)] = own, own.among(self.columns, self._features)
+        return self._networks_here[id(own)][1]
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return self._transform._blocks()
+
+    def _hidden(self) -> list[int]:
+        return self._transform._hidden()
+
+    def _networks(self) -> tuple[Network, ...]:
+        return self._transform._networks()
+
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        return self._transform._fixed_arrays()
+
+    def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
+        if kept == tuple(range(self._features)):
+            return self, kept
+        own = {c: i for i, c in enumerate(self.columns)}
+        places = [i for i, c in enumerate(kept) if c in own]
+        if not places:
+            return None, kept
+        try:
+            part, others = self.transform._restricted(tuple(own[kept[i]] for i in places), inverted)
+        except Mixed as error:
+            raise Mixed(f"{error}, counted among its columns {list(self.columns)}") from None
+        left = list(kept)
+        for place, other in zip(places, others, strict=True):
+            left[place] = self.columns[other]
+        return None if part is None else OnColumns(part, places, len(kept)), tuple(left)
+
+    def _header(self) -> dict[str, Any]:
+        return {"features": self._features, "columns": list(self.columns), "transform": header_of(self._transform)}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        features, columns = stored.size("features", least=1), stored.items("columns")
+        return cls(stored.child("transform", Transform), columns, features)
+
+    def __repr__(self) -> str:
+        """What acts on which columns."""
+        return f"OnColumns({self._transform!r}, {list(self.columns)}, {self._features})"

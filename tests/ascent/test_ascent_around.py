@@ -1,0 +1,147 @@
+"""Dual ascent of periodic columns: circles are cut where rows are rare, and the density is whole around them."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import cases
+import headrace as hr
+from headrace.ascent.circles import BINS, counted, cut_open
+from headrace.distributed import local
+
+PERIODS = [(-np.pi, np.pi), None]
+SHORT = {"steps": 30, "patience": None}
+
+
+def angles(n=1500, *key):
+    """An angle whose peak lies on the seam and goes with the other column."""
+    rng = cases.rng("ascent around", *key)
+    y = rng.standard_normal(n)
+    return np.column_stack([rng.vonmises(np.pi + 0.6 * y, 4.0), y])
+
+
+def true_density(x):
+    centre = np.pi + 0.6 * x[:, 1]
+    return (
+        4.0 * np.cos(x[:, 0] - centre) - np.log(2 * np.pi * np.i0(4.0)) - 0.5 * x[:, 1] ** 2 - 0.5 * np.log(2 * np.pi)
+    )
+
+
+@pytest.mark.parametrize("model", [hr.DualAscentFlow.notes, hr.DualAscentFlow])
+def test_a_peak_on_a_seam_is_found_with_what_it_depends_on(model, dtype):
+    x, test = angles(), angles(1500, "test")
+    free = model(**SHORT, dtype=dtype).fit(x, progress=False)
+    flow = model(**SHORT, periodic=PERIODS, dtype=dtype).fit(x, progress=False)
+    reached = flow.log_prob(test).mean()
+    assert reached > free.log_prob(test).mean() + 0.03
+    assert reached > true_density(test).mean() - 0.25
+    drawn, log_prob = flow.sample_and_log_prob(2000, seed=0)
+    assert ((drawn[:, 0] >= np.array(-np.pi, drawn.dtype)) & (drawn[:, 0] < np.array(np.pi, drawn.dtype))).all()
+    assert np.isfinite(log_prob).all()
+    cases.assert_close(flow.log_prob(drawn), log_prob, magnitude=60.0, depth=4096)
+
+
+def test_the_density_is_one_in_all_and_the_same_a_period_on():
+    flow = hr.DualAscentFlow.notes(steps=10, periodic=PERIODS, dtype="float64").fit(angles(), progress=False)
+    n, reach = 500, np.linspace(-10.0, 10.0, 801)
+    around = -np.pi + 2 * np.pi * (np.arange(n) + 0.5) / n
+    grid = np.stack(np.meshgrid(around, reach, indexing="ij"), axis=-1).reshape(-1, 2)
+    density = np.exp(flow.log_prob(grid))
+    assert np.isfinite(density).all()
+    assert density.sum() * 2 * np.pi / n * (reach[1] - reach[0]) == pytest.approx(1.0, abs=2e-3)
+    x = angles(50, "more")
+    cases.assert_close(flow.log_prob(x + np.array([4 * np.pi, 0.0])), flow.log_prob(x), magnitude=20.0, depth=4096)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_row_lies_on_an_end_of_the_cut(dtype):
+    """Whatever the row: every number of a fine grid, and those next to the cut."""
+    flow = hr.DualAscentFlow.notes(steps=3, periodic=PERIODS, dtype=dtype).fit(angles(300), progress=False)
+    cut = flow.transforms[-2].periodic[0][0]  # in units of half a period, from the middle
+    seam = np.pi * (np.mod(cut + 1.0, 2.0) - 1.0)
+    near = [seam]
+    for _ in range(40):
+        near = [np.nextafter(near[0], -9.0), *near, np.nextafter(near[-1], 9.0)]
+    at = np.concatenate([near, np.float32(near), np.linspace(-np.pi, np.pi, 10_001)])
+    x = np.column_stack([at, np.zeros(at.size)])
+    for given in (x, x.astype("float32")):
+        assert np.isfinite(flow.log_prob(given)).all()
+
+
+def test_a_circle_is_cut_where_rows_are_rarest():
+    support = hr.Support(None, [(0.0, 24.0), None])
+    hours = np.concatenate([np.linspace(10.0, 23.9, 300), np.linspace(0.0, 3.0, 300)])
+    x = np.column_stack([hours, np.zeros(600)])
+    counts = counted(support, x)
+    assert counts.shape == (1, BINS)
+    assert counts.sum() == 600
+    ends = cut_open(support, counts, np.dtype("float64"))
+    assert len(ends) == 3
+    cut = 12.0 * (np.mod(ends[1].periodic[0][0] + 1.0, 2.0))
+    assert cut == pytest.approx(6.5, abs=0.3)  # in the middle of what is empty, from 3 to 10
+    assert cut_open(hr.Support([(0, 1)]), np.empty((0, BINS), np.int64), np.dtype("float64"))[0].bounds == ((0.0, 1.0),)
+    even = cut_open(support, np.ones((1, BINS), np.int64), np.dtype("float32"))
+    assert np.isfinite(even[1].periodic[0]).all()
+
+
+def test_prefixes_files_and_bounds_beside_it(tmp_path, dtype):
+    x = np.column_stack([angles(400), np.exp(cases.rows(400, 1, "float64", "beside")[:, 0])])
+    ends = {"periodic": [*PERIODS, None], "bounds": [None, None, (0.0, None)]}
+    flow = hr.DualAscentFlow.notes(steps=4, **ends, dtype=dtype).fit(x, validation=0, progress=False)
+    assert flow.transforms[-1].bounds[2] == (0.0, None)
+    assert flow.log_prob(np.array([[0.0, 0.0, -1.0]]))[0] == -np.inf
+    assert (flow.sample(300, seed=0)[:, 2] > 0).all()
+    part = flow[:2]
+    assert len(part) == 2
+    assert part.transforms[-1].periodic == flow.transforms[-1].periodic
+    flow.save(tmp_path / "flow")
+    other = hr.load(tmp_path / "flow")
+    assert len(other) == 4
+    for one, twin in ((flow, other), (part, other[:2])):
+        cases.assert_same_bits(one.log_prob(x), twin.log_prob(x))
+    assert np.abs(part.log_prob(x) - flow.log_prob(x)).max() > 0
+
+
+def test_rows_held_out_are_cut_where_the_others_are():
+    x, held = angles(400), angles(200, "held")
+    model = hr.DualAscentFlow.notes(steps=5, periodic=PERIODS, dtype="float64")
+    flow = model.fit(x, validation=held, progress=False)
+    judged = model.history.validation_log_likelihood[model.history.best_step]
+    width = np.log(1.0 / np.pi)  # an ascent's numbers are in units of the line
+    ends = flow.transforms[-3:]
+    assert len(ends) == 3
+    assert np.isfinite(judged)
+    assert flow.log_prob(held).mean() > width - 3.0
+
+
+def test_a_group_cuts_where_one_process_does():
+    """Whatever the shards are: their rows are counted together."""
+    x = angles(400)
+    model = hr.DualAscentFlow.notes(steps=3, periodic=PERIODS, dtype="float64")
+    alone = model.fit(x, validation=None, progress=False)
+    together = model.fit({0: x[:150], 1: x[150:]}, validation=None, progress=False, group=local())
+    assert_array_equal(alone.transforms[-2].periodic[0], together.transforms[-2].periodic[0])
+    assert np.isfinite(together.log_prob(x)).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "words"),
+    [
+        (lambda: hr.DualAscentFlow(periodic=5), TypeError, ["periodic: ", "sequence"]),
+        (lambda: hr.DualAscentFlow(periodic=[(0, None)]), ValueError, [r"periodic\[0\]: ", "both ends"]),
+        (
+            lambda: hr.DualAscentFlow(periodic=[(0, 1)]).fit(np.zeros((9, 2)), progress=False),
+            ValueError,
+            ["periodic: expected 2"],
+        ),
+        (
+            lambda: hr.DualAscentFlow(periodic=[(0, 1)], bounds=[(0, 1)]),
+            ValueError,
+            [r"periodic\[0\]: ", "has bounds"],
+        ),
+    ],
+)
+def test_what_is_refused(make, kind, words):
+    with pytest.raises(kind) as error:
+        make()
+    cases.assert_says(error, *words)
