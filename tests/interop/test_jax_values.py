@@ -82,7 +82,7 @@ FIXED = {
 }
 
 
-@pytest.mark.parametrize(("name", "dtype"), zip(FIXED, ["float32", "float64"] * 2, strict=True))
+@pytest.mark.parametrize(("name", "dtype"), [*zip(FIXED, ["float32", "float64"] * 2, strict=True)])
 def test_samples_of_other_bases_follow_the_flow(name, dtype):
     """Each column's distribution against the flow's own draws; the limit at a chance of one in a million."""
     rows, limit = 20_000, np.sqrt(-0.5 * np.log(0.5e-6) * 2 / 20_000)
