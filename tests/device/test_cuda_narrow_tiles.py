@@ -86,7 +86,7 @@ def test_networks_have_the_same_bits(name, reads, matmul, emu):
 def test_wide_layers_have_the_same_bits(hidden, matmul, emu):
     """Blocks of sums: more than the 32 that a narrow tile takes at once, and numbers of them that leave some idle."""
     flow = cases.randomise(hr.MAF(43, hidden=hidden, transforms=1), 0.2)
-    assert_same(emu, Twin(emu, flow, matmul=matmul), *inputs_of(flow, 9, "float32"))
+    assert_same(emu, Twin(emu, flow, matmul=matmul), *inputs_of(flow, 17, "float32"))
 
 
 @pytest.mark.parametrize("map", ["rq_spline", "affine"])
