@@ -286,6 +286,7 @@ def test_the_events_are_those_of_the_telescope():
         assert events[:, 8].max() <= 90.0
 
 
+@pytest.mark.nightly  # shorter for its picture
 def test_energies(run, tmp_path):
     """Two transforms leave most of a ring undone; 32 come near it, and so do networks."""
     status, out = run("energies", "--steps", 800, "--energies", "U1", "--output", tmp_path / "energies.png")
@@ -321,6 +322,7 @@ def test_continuous_flow(run, tmp_path):
         ("score_and_sample", ["--stars", 500]),
         ("dual_ascent", ["--rows", 300, "--steps", 8]),
         ("two_moons_posterior", ["--simulations", 500, "--epochs", 1]),
+        ("energies", ["--steps", 20, "--energies", "U1"]),
         (
             "distillation",
             ["--epochs", 1, "--steps", 3, "--first-steps", 3, "--samples", 32, "--hidden", "8", "--drawn", 500],
