@@ -67,6 +67,8 @@ def pytest_sessionstart(session):
 def pytest_collection_modifyitems(config, items):
     if selection.no_device() and config.option.markexpr != "gpu":  # who asks for these alone sees each of them skipped
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("gpu")])
+    if not selection.NIGHTLY:
+        selection.deselect(config, items, [item for item in items if item.get_closest_marker("nightly")])
     if config.option.thin:
         selection.deselect(config, items, selection.superfluous(items))
 
@@ -83,6 +85,8 @@ def pytest_collection():
 def pytest_terminal_summary(terminalreporter):
     if reason := selection.no_device():
         terminalreporter.write_line(f"tests of a real device were left out: {reason}")
+    if not selection.NIGHTLY:
+        terminalreporter.write_line("tests marked nightly were left out: HEADRACE_NIGHTLY=1 takes them")
     if not cuda_arrays.EVERY_ORDER and emulation.built():
         terminalreporter.write_line(
             f"orders of the emulation's threads were chosen by HEADRACE_EMU_SEED={cuda_arrays.seed()}"

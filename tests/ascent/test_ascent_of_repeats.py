@@ -37,8 +37,8 @@ def test_a_history_tells_of_the_flow(name, data, dtype):
     x = repeating()[data]
     held_out = x[::4]
     model = {
-        "notes": hr.DualAscentFlow.notes(steps=600, dtype=dtype),
-        "splines": hr.DualAscentFlow(steps=60, refine=False, dtype=dtype),
+        "notes": hr.DualAscentFlow.notes(steps=300, dtype=dtype),
+        "splines": hr.DualAscentFlow(steps=30, refine=False, dtype=dtype),
     }[name]
     flow = model.fit(x, validation=held_out, progress=False)
     said = model.history.validation_log_likelihood[model.history.best_step]

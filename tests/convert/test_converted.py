@@ -6,6 +6,7 @@ its latent numbers of rows have to give these rows back, as its own inverse lose
 
 import copy
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.testing import assert_allclose
 
 from convert_cases import CASES, NO_CONTEXT, Draw, library, shaken
 from headrace import convert
+from pairs import pairwise
 
 pytestmark = [
     pytest.mark.programs,
@@ -184,21 +186,24 @@ def test_log_densities_to_rounding(name, kind, context):
     assert (found <= LIMITS["float64"] + 3.0 * lost.max()).all(), found.max()
 
 
-@pytest.fixture(params=["float32", "float64"])
-def jax_dtype(request):
-    """JAX with numbers of 64 bits or not, for one test alone."""
+@contextmanager
+def jax_numbers(dtype):
+    """JAX with numbers of 64 bits or not."""
     jax = library("jax")
     before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", request.param == "float64")
-    yield request.param
-    jax.config.update("jax_enable_x64", before)
+    jax.config.update("jax_enable_x64", dtype == "float64")
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
 
 
-@pytest.mark.parametrize("context", [False, True], ids=["alone", "context"])
-@pytest.mark.parametrize("kind", CASES["flowjax"][0])
-def test_hidden_models_of_flowjax(kind, context, jax_dtype):
+@pairwise(kind=CASES["flowjax"][0], context=[False, True], dtype=["float32", "float64"])
+def test_hidden_models_of_flowjax(kind, context, dtype):
+    """Pairs: JAX compiles each of its models for seconds."""
     library("flowjax")
-    compared("flowjax", kind, 4 + context, context, jax_dtype)
+    with jax_numbers(dtype):
+        compared("flowjax", kind, 4 + context, context, dtype)
 
 
 @pytest.mark.parametrize(("name", "kind"), REFUSED)

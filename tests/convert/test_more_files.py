@@ -139,7 +139,7 @@ def test_glasflow(kind, context, first, monkeypatch):
     [
         (0, "masked_autoregressive_flow"),
         (5, "coupling_flow of RationalQuadraticSpline"),
-        *(pytest.param(i, kind, marks=pytest.mark.long) for i, kind in enumerate(FLOWJAX) if 0 < i < 4),
+        *(pytest.param(i, kind, marks=pytest.mark.nightly) for i, kind in enumerate(FLOWJAX) if 0 < i < 4),
     ],
 )
 def test_flowjax(number, kind, first, tmp_path):

@@ -66,8 +66,8 @@ class Ascent:
     ],
 )
 def test_an_ascent_is_that_of_the_formulas(device, features, size, each, weighted, rule, precision, dtype):
-    x, held_out = far_from_normal(700, features, dtype), far_from_normal(150, features, dtype, "held out")
-    anchors, weights = x[:100].astype(float), weights_of(700, dtype) if weighted else None
+    x, held_out = far_from_normal(300, features, dtype), far_from_normal(150, features, dtype, "held out")
+    anchors, weights = x[:100].astype(float), weights_of(300, dtype) if weighted else None
     plan = plan_of(features, 8, each, size, len(anchors))
     want = judge(x, weights, held_out, anchors, plan, precision, 50.0, rule, dtype)
     ascent = Ascent(device, x, weights, held_out, anchors, len(plan), precision, 50.0, rule)

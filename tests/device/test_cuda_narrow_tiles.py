@@ -8,10 +8,12 @@ import gradients
 import headrace as hr
 import network_cases
 from cuda_twins import Twin
+from pairs import pairwise
 from program_cases import CHAINS, inputs_of
 
 WHOLE, NARROW = 1, 1000  # multiprocessors of which any number of rows is many, or few
-every_product = pytest.mark.parametrize("matmul", ["exact", "tf32", "3xtf32"])
+PRODUCTS = ["exact", "tf32", "3xtf32"]
+every_product = pytest.mark.parametrize("matmul", PRODUCTS)
 
 
 @pytest.mark.parametrize(
@@ -70,15 +72,13 @@ def test_chains_have_the_same_bits(name, matmul, emu, dtype):
     assert_same(emu, Twin(emu, flow, matmul=matmul), *inputs_of(flow, 41, dtype))
 
 
-@every_product
-@pytest.mark.parametrize("name", cases.NETWORKS)
-@pytest.mark.parametrize("reads", cases.READS)
+@pairwise(name=cases.NETWORKS, reads=cases.READS, matmul=PRODUCTS, together=("reads", "matmul"))
 def test_networks_have_the_same_bits(name, reads, matmul, emu):
     """Layers of few sums, whose terms several warps share, and of more than all warps take in one round."""
     chosen = {"features": 5, "context": 2} | cases.NETWORKS[name]
     dense = cases.made(**chosen).astype("float32")
     flow = hr.Flow([gradients.masked(dense, "tanh", reads=reads).library])
-    assert_same(emu, Twin(emu, flow, matmul=matmul), *inputs_of(flow, 41, "float32"))
+    assert_same(emu, Twin(emu, flow, matmul=matmul), *inputs_of(flow, 17, "float32"))
 
 
 @every_product
@@ -86,7 +86,7 @@ def test_networks_have_the_same_bits(name, reads, matmul, emu):
 def test_wide_layers_have_the_same_bits(hidden, matmul, emu):
     """Blocks of sums: more than the 32 that a narrow tile takes at once, and numbers of them that leave some idle."""
     flow = cases.randomise(hr.MAF(43, hidden=hidden, transforms=1), 0.2)
-    assert_same(emu, Twin(emu, flow, matmul=matmul), *inputs_of(flow, 19, "float32"))
+    assert_same(emu, Twin(emu, flow, matmul=matmul), *inputs_of(flow, 17, "float32"))
 
 
 @pytest.mark.parametrize("map", ["rq_spline", "affine"])

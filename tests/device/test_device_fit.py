@@ -16,6 +16,7 @@ from headrace.ascent import ascent as _ascent
 from headrace.ascent import dual_ascent
 from headrace.ascent import kinks as _kink_ascent
 from headrace.ascent import points as _points
+from pairs import pairwise
 
 # Losses are sums over an epoch's rows there, over its batches' here.
 CLOSE = 1e-6
@@ -209,8 +210,7 @@ ASCENTS = {
 }
 
 
-@pytest.mark.parametrize("ascent", ASCENTS)
-@pytest.mark.parametrize("weighted", [False, True])
+@pairwise(ascent=ASCENTS, weighted=[False, True], dtype=cases.DTYPES)
 def test_the_ascent_of_the_cpu(library, ascent, weighted, dtype, monkeypatch):
     monkeypatch.setattr(dual_ascent, "REFINE_STEPS", 50)
     x, _, weights = data(300)

@@ -10,6 +10,7 @@ import cases
 import headrace as hr
 import ranks
 from headrace.ascent import directions
+from headrace.ascent import dual_ascent as _dual_ascent
 from headrace.ascent import marginals as _marginals
 from headrace.ascent.points import Chosen, Points
 from headrace.distributed import ascent as _ascent
@@ -120,9 +121,12 @@ def test_splines_climb_as_in_one_process():
     assert abs(gained[0] - gained[1]) < 0.03
 
 
-@pytest.mark.long
-def test_the_default_is_as_good_as_in_one_process():
-    x, new = crescent(6000), crescent(4000, "new")
+@pytest.mark.parametrize("refined", [300, pytest.param(None, marks=pytest.mark.nightly)])
+def test_the_default_is_as_good_as_in_one_process(refined, monkeypatch):
+    """With a short joint training, and with as long a one as users have."""
+    if refined is not None:
+        monkeypatch.setattr(_dual_ascent, "REFINE_STEPS", refined)
+    x, new = crescent(6000 if refined is None else 2000), crescent(4000, "new")
     parts = dict(enumerate(np.array_split(x, 4)))
     flow = hr.DualAscentFlow().fit(parts, progress=False, group=local())
     plain = hr.DualAscentFlow().fit(x, progress=False)

@@ -86,7 +86,7 @@ def want():
 
 @pytest.mark.parametrize(
     ("start", "size"),
-    [(gloo, 2), pytest.param(gloo, 3, marks=pytest.mark.long), (mpi, 2), (mpi, 3)],
+    [(gloo, 2), pytest.param(gloo, 3, marks=pytest.mark.nightly), (mpi, 2), (mpi, 3)],
     ids=["gloo 2", "gloo 3", "MPI 2", "MPI 3"],
 )
 def test_bits_are_those_of_one_process(start, size, want, tmp_path):
@@ -132,7 +132,13 @@ def test_the_others_raise_when_a_rank_of_gloo(how, size, tmp_path):
     assert [started.processes[rank].returncode for rank in others] == [0] * len(others), printed
 
 
-@pytest.mark.parametrize(("name", "how"), [("notes", "ends"), ("splines", "stops"), ("refined", "ends")])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("refined", "ends"),
+        *(pytest.param(*one, marks=pytest.mark.nightly) for one in (("notes", "ends"), ("splines", "stops"))),
+    ],
+)
 def test_an_ascent_that_lost_a_rank_begins_anew_with_the_same_bits(name, how, want, tmp_path):
     """The others say which rank is lost, in time; those that are left give the bits of an undisturbed ascent."""
     with gloo(tmp_path, 3, f"{how} {name}") as started:

@@ -99,6 +99,63 @@ def test_the_core_refuses_layers_that_add_what_they_may_not_see(adds, degrees, m
         made(adds, degrees)
 
 
+@pytest.mark.parametrize(
+    ("hidden", "message"),
+    [
+        ({"context": "times"}, r"layers\[0\].context: expected 'add', 'gate' or nothing, got 'times'"),
+        ({"dropout": 1.0}, r"layers\[0\].dropout: expected a number of at least 0 and below 1"),
+        ({"dropout": float("nan")}, r"layers\[0\].dropout: expected a number of at least 0 and below 1"),
+    ],
+)
+def test_the_core_refuses_hidden_layers_that_it_does_not_know(hidden, message):
+    told = {"activation": "relu", "adds": -1, "context": "", "context_activation": "", "dropout": 0.0, **hidden}
+    both = {"reads": [0, 1], "active": [0, 1], "hidden": [cpu.HiddenOptions(**told)]}
+    options = cpu.MaskedOptions(features=2, context=1, map="affine", variant="exp", **both)
+    with pytest.raises(ValueError, match=message):
+        cpu.MaskedTransform(options, [1, 2], [[0, 1]])
+
+
+def test_the_core_refuses_arrays_that_do_not_fit():
+    both = {"reads": [0, 1], "active": [0, 1], "map": "affine", "variant": "exp"}
+    options = cpu.MaskedOptions(features=2, activation="relu", **both)
+    masks = [np.tril(np.ones((2, 2), bool), -1), np.repeat(np.tril(np.ones((2, 2), bool)), 2, axis=0)]
+    made = cpu.MaskedTransform.from_masks(options, masks)
+    with pytest.raises(ValueError, match="masks: sizes do not fit the transform"):
+        cpu.MaskedTransform.from_masks(options, masks[:1])
+    layers = [cpu.HiddenOptions("relu", -1, "", "", 0.0)] * 2
+    with pytest.raises(ValueError, match="layers: expected one for each hidden layer"):
+        cpu.MaskedTransform.from_masks(cpu.MaskedOptions(features=2, hidden=layers, **both), masks)
+    weights, biases = [np.zeros(m.shape, "float32") for m in masks], [np.zeros(len(m), "float32") for m in masks]
+    made.pack(weights, biases)
+    with pytest.raises(ValueError, match="weights: "):
+        made.pack([weights[0], np.zeros((3, 2), "float32")], [biases[0], np.zeros(3, "float32")])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"context_mean": [0.0], "context_std": [1.0]}, "context_scale: expected a mean and a std"),
+        ({"base_steps": 1}, "base_steps: expected at most the number of steps"),
+        ({"features": 0}, "features: expected at least 1"),
+    ],
+)
+def test_the_core_refuses_a_program_that_it_could_not_run(changed, message, dtype):
+    told = {"features": 2, "context": 0, "base": "normal", "steps": [], "base_steps": 0}
+    told |= {"context_mean": [], "context_std": []}
+    program = cpu.ProgramF32 if dtype == "float32" else cpu.ProgramF64
+    program(**told)
+    with pytest.raises(ValueError, match=message):
+        program(**told | changed)
+
+
+def test_the_core_has_products_in_bf16_in_float32_alone():
+    told = {"features": 2, "context": 0, "base": "normal", "steps": [], "base_steps": 0}
+    told |= {"context_mean": [], "context_std": []}
+    cpu.ProgramF32(**told, bf16_parts=2)
+    with pytest.raises(ValueError, match="bf16_parts: expected none but in a program of float32"):
+        cpu.ProgramF64(**told, bf16_parts=2)
+
+
 def test_masked_arrays_are_refused_and_other_subclasses_are_read_as_they_are():
     flow = hr.MAF(2)
     x = cases.rows(9, 2, "float64")

@@ -22,20 +22,14 @@ from jax import numpy as jnp  # noqa: E402
 import headrace.jax as hj  # noqa: E402
 from headrace import _xla  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not hasattr(_cpu, "xla_handlers"), reason="built without the headers of jaxlib")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(_cpu, "xla_handlers"), reason="built without the headers of jaxlib"),
+    pytest.mark.usefixtures("wide"),
+]
 
 STREAM = 0xABC0
 LIMITS = {"float64": {"rtol": 1e-10, "atol": 1e-10}, "float32": {"rtol": 1e-4, "atol": 2e-5}}
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "copy to host", "copy to device")
-
-
-@pytest.fixture(autouse=True)
-def wide():
-    """Numbers of 64 bits, for these tests alone."""
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
 
 
 @functools.cache

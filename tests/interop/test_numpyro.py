@@ -114,7 +114,7 @@ def test_nuts_samples_a_posterior_with_a_flow_as_prior():
     covariance = np.linalg.inv(np.linalg.inv(a @ a.T) + np.eye(2))
     mean = covariance @ (y + np.linalg.solve(a @ a.T, m))
     std = np.sqrt(np.diag(covariance))
-    # Some 170 independent draws at least, as in test_jax.py: five standard errors.
+    # Some 170 independent draws at least, as in test_jax_modules.py: five standard errors.
     assert (np.abs(draws.mean(axis=0) - mean) < 5 * std / np.sqrt(170)).all()
     assert_allclose(draws.std(axis=0), std, rtol=5 / np.sqrt(2 * 170))
 

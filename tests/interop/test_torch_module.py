@@ -416,7 +416,10 @@ def test_an_exported_graph_has_gradients():
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
-def test_a_distribution_and_a_transform_compile_whole():
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.nightly)])
+def test_a_distribution_and_a_transform_compile_whole(backend):
+    """In one graph, of which inductor would make C++ code for seconds: the test of a step has that."""
+    compiled = functools.partial(torch.compile, fullgraph=True, backend=backend)
     transform = TransformModule(hr.MaskedAutoregressive(3, (8,), context=CONTEXT, seed=1, dtype="float64"))
     module, x, context = module_of("maf"), rows(20, 3), rows(20, CONTEXT)
     base = torch.distributions.Independent(torch.distributions.Normal(rows(3) * 0, torch.ones(3).double()), 1)
@@ -425,8 +428,8 @@ def test_a_distribution_and_a_transform_compile_whole():
         return torch.distributions.TransformedDistribution(base, [transform(context)]).log_prob(x)
 
     for call in (lambda x, c: module(c).log_prob(x), of_transform, lambda x, c: transform(c).inv.call_and_ladj(x)[1]):
-        torch.testing.assert_close(torch.compile(call, fullgraph=True)(x, context), call(x, context))
-    drawn, log_prob = torch.compile(lambda c: module(c).rsample_and_log_prob((4,)), fullgraph=True)(context)
+        torch.testing.assert_close(compiled(call)(x, context), call(x, context))
+    drawn, log_prob = compiled(lambda c: module(c).rsample_and_log_prob((4,)))(context)
     torch.testing.assert_close(log_prob, module(context).log_prob(drawn), rtol=1e-8, atol=1e-8)
 
 

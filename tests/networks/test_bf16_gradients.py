@@ -3,6 +3,7 @@
 Maps are additive, so that they round nothing but what the reference rounds, too.
 """
 
+import itertools
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import cases
 import headrace as hr
 import reference
 from bf16_cases import COUPLINGS, NETWORKS, PARTS, coupling_case, network_case
+from pairs import pairwise
 
 ROWS = (1, 3, 31, 64, 65, 130, 300)  # pairs of rows without a second one, tiles, sums of 128 rows, and their edges
 ALL = ("inputs", "parameters")
@@ -64,9 +66,7 @@ def test_a_coupling_has_the_gradients_of_the_reference(name, matmul):
         assert_gradients(transform, gradient, *judge.by_weights(read, by_products))
 
 
-@pytest.mark.parametrize("matmul", PARTS)
-@pytest.mark.parametrize("sequential", [False, True])
-@pytest.mark.parametrize("name", NETWORKS)
+@pairwise(name=NETWORKS, sequential=[False, True], matmul=PARTS, together=("sequential", "matmul"))
 def test_both_directions_have_the_gradients_of_the_reference(name, sequential, matmul):
     """Level by level, too, where units of a level end inside a pair."""
     transform, judge, dense = network_case(name, matmul)
@@ -95,9 +95,17 @@ def test_both_directions_have_the_gradients_of_the_reference(name, sequential, m
         assert_gradients(transform, gradient, *judge.by_weights(read, live(dense.masks, by_products)))
 
 
+SUMMED = {"odd degrees": "bf16x6", "wide levels": "bf16", "panels": "bf16x3"}  # the reference takes seconds for others
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("matmul", PARTS)
-@pytest.mark.parametrize("name", ["odd degrees", "wide levels", "panels"])
+@pytest.mark.parametrize(
+    ("name", "matmul"),
+    [
+        pytest.param(name, matmul, marks=[] if matmul == SUMMED[name] else [pytest.mark.nightly])
+        for name, matmul in itertools.product(SUMMED, PARTS)
+    ],
+)
 def test_gradients_are_near_sums_in_float64(name, matmul):
     """Of the same rounded numbers; where a gradient lies at the middle of two, either is right."""
     transform, judge, dense = network_case(name, matmul)
@@ -188,34 +196,37 @@ import sys
 import numpy as np
 import headrace as hr
 
-flow = hr.load(sys.argv[1])
-given = np.load(sys.argv[2])
-results = {}
-for n in (1, 7, 65, 300):
-    x, context = given["x"][:n], given["context"][:n] if flow.context else None
-    results[f"nll {n}"], results[f"gradient {n}"] = flow.nll_and_grad(x, context)
-    results[f"score {n}"] = flow.log_prob_and_score(x, context)[1]
-    results[f"to_data {n}"], results[f"weights {n}"] = flow.to_data_vjp(x, x, None, context)[:2]
-np.savez(sys.argv[3], **results)
+folder, *names = sys.argv[1:]
+for name in names:
+    flow, given = hr.load(f"{folder}/{name}"), np.load(f"{folder}/{name}.npz")
+    results = {}
+    for n in (1, 7, 65, 300):
+        x, context = given["x"][:n], given["context"][:n] if flow.context else None
+        results[f"nll {n}"], results[f"gradient {n}"] = flow.nll_and_grad(x, context)
+        results[f"score {n}"] = flow.log_prob_and_score(x, context)[1]
+        results[f"to_data {n}"], results[f"weights {n}"] = flow.to_data_vjp(x, x, None, context)[:2]
+    np.savez(f"{folder}/{name} {hr.info()['isa']}.npz", **results)
 """
 
 
 @pytest.mark.parametrize("matmul", PARTS)
-@pytest.mark.parametrize("name", ["maf", "realnvp", "residual", "gated", "planar"])
-def test_the_emulation_has_the_bits_of_the_instruction(name, matmul, tmp_path):
+def test_the_emulation_has_the_bits_of_the_instruction(matmul, tmp_path):
+    """One process an instruction set, for all flows."""
     sets = hr.info()["isas"]
     if not any(isa.endswith("_bf16") for isa in sets):
         pytest.skip("this processor has no instruction for bf16")
-    flow, x, context = made(name, matmul)
-    flow.save(tmp_path / "flow")
-    np.savez(tmp_path / "given.npz", x=x, **({} if context is None else {"context": context}))
-    found = []
+    names = ["maf", "realnvp", "residual", "gated", "planar"]
+    for name in names:
+        flow, x, context = made(name, matmul)
+        flow.save(tmp_path / name)
+        np.savez(tmp_path / f"{name}.npz", x=x, **({} if context is None else {"context": context}))
     native = next(isa for isa in sets if isa.endswith("_bf16"))
-    for isa in (native, native.removesuffix("_bf16")):
-        paths = [tmp_path / "flow", tmp_path / "given.npz", tmp_path / f"{isa}.npz"]
-        environment = {**os.environ, "HEADRACE_ISA": isa}
-        subprocess.run([sys.executable, "-c", WORKER, *map(str, paths)], env=environment, timeout=120, check=True)
-        with np.load(paths[-1]) as results:
-            found.append(dict(results))
-    for key, array in found[0].items():
-        cases.assert_same_bits(found[1][key], array)
+    both = native, native.removesuffix("_bf16")
+    for isa in both:
+        command = [sys.executable, "-c", WORKER, str(tmp_path), *names]
+        subprocess.run(command, env={**os.environ, "HEADRACE_ISA": isa}, timeout=120, check=True)
+    for name in names:
+        by_instruction, emulated = (dict(np.load(tmp_path / f"{name} {isa}.npz")) for isa in both)
+        assert len(by_instruction) == 20
+        for key, array in by_instruction.items():
+            cases.assert_same_bits(emulated[key], array)

@@ -330,9 +330,7 @@ def test_a_sample_is_a_function_of_seed_row_and_column(runtime, base, dtype):
 def program(tmp_path_factory):
     if runtime_library.compiler() is None:
         pytest.skip("no C++ compiler")
-    return runtime_library.compile_to(
-        tmp_path_factory.mktemp("program") / "headrace_score", ROOT / "runtime/example.cpp"
-    )
+    return runtime_library.compiled_once(tmp_path_factory, "headrace_score", ROOT / "runtime/example.cpp")
 
 
 def run(program, *arguments):

@@ -21,7 +21,7 @@ import cuda_arrays
 from headrace import _module
 from headrace._arrays import caller
 from headrace._core import cpu, structure
-from pairs import pairs_of, places_of
+from pairs import empty_of, pairs_of, places_of
 
 NAMES = ("cpu", "emu", "gpu")
 OPS = ("coupling", "coupling_backward", "vector_map", "vector_map_backward")
@@ -121,10 +121,12 @@ def every_core(*, product=(), together=(), **axes):
     list of tuples, and its name has ``__`` between theirs.
     """
     names, rows = [name.split("__") for name in axes], []
+    chosen = places_of(axes, together)
     for core in NAMES:
         own = [list(_of_core(axis, core)) for axis in axes.values()]
         marks = [pytest.mark.gpu] if core == "gpu" else []
-        for row in itertools.product(*own) if core in product else pairs_of(own, places_of(axes, together)):
+        taken = itertools.product(*own) if core in product else pairs_of(own, chosen, empty_of(names, own))
+        for row in taken:
             flat = itertools.chain(*(value if len(n) > 1 else [value] for n, value in zip(names, row, strict=True)))
             rows.append(pytest.param(core, *flat, marks=marks, id="-".join(map(str, (core, *row)))))
     return pytest.mark.parametrize(("core", *itertools.chain(*names)), rows, indirect=["core"])

@@ -1,6 +1,7 @@
 """headrace.hpp, compiled behind plain functions (tests/runtime/library.cpp), called from Python."""
 
 import ctypes
+import fcntl
 import os
 import shutil
 import subprocess
@@ -34,6 +35,16 @@ def compile_to(output, source, *more):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return output
+
+
+def compiled_once(temporary, name, source, *more):
+    """The same in a folder that processes of pytest-xdist share: one of them compiles, and the others wait."""
+    folder = temporary.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return folder / name if (folder / name).exists() else compile_to(folder / name, source, *more)
 
 
 class Library:

@@ -1,4 +1,5 @@
-"""Which of the collected tests run: those of a device where there is one, and with ``--thin`` a few cases of each.
+"""Which of the collected tests run: those of a device where there is one, those marked ``nightly`` where
+``HEADRACE_NIGHTLY`` asks for them, and with ``--thin`` a few cases of each.
 
 ``--write-skipped FILE`` names in a file what a package that is not installed skipped; ``pytest @FILE`` runs it alone,
 where the packages are.
@@ -10,11 +11,13 @@ choose a kernel. Every shape, every hostile input and every message is therefore
 
 import functools
 import itertools
+import os
 from pathlib import Path
 
 OF_A_KERNEL = ("map", "variant", "direction", "dtype", "device", "core")
 
 
+NIGHTLY = bool(os.environ.get("HEADRACE_NIGHTLY"))
 NOT_INSTALLED = ("is not installed", "could not import")  # what tests, and pytest.importorskip, give as a reason
 
 skipped = {}  # names of tests and files, in order

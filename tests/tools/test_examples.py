@@ -127,6 +127,7 @@ def test_conditional_density(run):
         assert abs(inside - share) < tolerance
 
 
+@pytest.mark.nightly  # shorter for its picture
 def test_simulation_based_inference(run):
     status, out = run("simulation_based_inference")
     assert status == 0
@@ -241,6 +242,7 @@ def test_the_gaussian_s_conditional_density_is_the_joint_one_s():
     np.testing.assert_allclose(example.gaussian_log_prob(train, x[:, :k], x[:, k:]), want, rtol=1e-8)
 
 
+@pytest.mark.nightly  # shorter for its picture
 def test_dual_ascent(run, tmp_path, monkeypatch):
     """Few rows and steps: every step gains, and the splines lose less than the kinks."""
     monkeypatch.setattr("headrace.ascent.dual_ascent.REFINE_STEPS", 1000)
@@ -284,6 +286,7 @@ def test_the_events_are_those_of_the_telescope():
         assert events[:, 8].max() <= 90.0
 
 
+@pytest.mark.nightly  # shorter for its picture
 def test_energies(run, tmp_path):
     """Two transforms leave most of a ring undone; 32 come near it, and so do networks."""
     status, out = run("energies", "--steps", 800, "--energies", "U1", "--output", tmp_path / "energies.png")
@@ -319,6 +322,7 @@ def test_continuous_flow(run, tmp_path):
         ("score_and_sample", ["--stars", 500]),
         ("dual_ascent", ["--rows", 300, "--steps", 8]),
         ("two_moons_posterior", ["--simulations", 500, "--epochs", 1]),
+        ("energies", ["--steps", 20, "--energies", "U1"]),
         (
             "distillation",
             ["--epochs", 1, "--steps", 3, "--first-steps", 3, "--samples", 32, "--hidden", "8", "--drawn", 500],
@@ -333,6 +337,7 @@ def test_pictures_are_written(run, tmp_path, monkeypatch, name, arguments):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.nightly  # shorter for its picture
 def test_distillation(run):
     """A tenth of the steps and a small student: every transform comes near its counterpart, the whole within a nat."""
     small = (
@@ -363,6 +368,7 @@ def test_distillation(run):
     assert numbers("KL(teacher || student) #, distilled", out)[0] > 0.0  # by likelihood: not huge
 
 
+@pytest.mark.nightly  # shorter for its picture
 def test_two_moons_posterior(run):
     status, out = run("two_moons_posterior", "--epochs", 20)
     assert status == 0
@@ -408,7 +414,7 @@ def test_the_exact_posterior_of_the_moons_is_one():
 def test_choosing(run, tmp_path):
     """Something is better than a Gaussian, the table has all that was tried, and the picture is written."""
     pytest.importorskip("matplotlib")
-    status, out = run("choosing", "--rows", 1500, "--seconds", 3, "--output", tmp_path / "p.png")
+    status, out = run("choosing", "--rows", 1500, "--seconds", 2, "--output", tmp_path / "p.png")
     assert status == 0, out
     for name in ("MAF", "NSF", "RealNVP", "dual ascent", "Gaussian", "kernel density"):
         assert name in out

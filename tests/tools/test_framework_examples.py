@@ -44,7 +44,7 @@ def numbers(pattern, text):
     return [float(group) for group in found.groups()]
 
 
-@pytest.mark.parametrize("flow", ["IAF", "MAF"])
+@pytest.mark.parametrize("flow", ["IAF", pytest.param("MAF", marks=pytest.mark.nightly)])
 def test_a_vae_gains_by_a_flow(run, flow):
     """Half of the steps; whatever the posterior, an ELBO is below its decoder's evidence."""
     pytest.importorskip("torch", reason="torch is not installed")

@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -52,23 +50,23 @@ def test_commands_are_what_the_parser_takes(line):
     cli._parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
+@pytest.mark.filterwarnings("default")  # as a reader would run it
 @pytest.mark.parametrize("page", by_name(page for page in PAGES if blocks(page, "sh")))
-def test_commands_run(page, tmp_path):
+def test_commands_run(page, tmp_path, monkeypatch, capfd):
     """Every `headrace` command, in order, on a small my.csv; what installs something is run by `.ci/run`."""
     table = cases.rng("my.csv").standard_normal((300, 3)) @ np.array(
         [[1.0, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.3, 2.0]]
     )
     for name, part in (("my.csv", table), ("held_out.csv", table[::-1])):
         np.savetxt(tmp_path / name, part, delimiter=",", header="a,b,c", comments="")
+    monkeypatch.chdir(tmp_path)
     for block in blocks(page, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] != ["headrace"]:
                 assert not words or "pip" in line or "venv" in line, f"{page.name}: not run: {line}"
                 continue
-            command = [sys.executable, "-m", *words]
-            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+            assert cli.main(words[1:]) == 0, f"{line}\n{capfd.readouterr()}"
 
 
 @pytest.mark.parametrize("job", ["main job", "tests"])

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import cores
 import pairs
 import selection
 
@@ -31,6 +32,39 @@ def test_every_combination_of_axes_that_choose_together_is_there(sizes, together
     for some in (*itertools.combinations(range(len(axes)), 2), together):
         assert {tuple(row[a] for a in some) for row in rows} == set(itertools.product(*(axes[a] for a in some)))
     assert len(rows) <= 1.1 * len(pairs.pairs_of(axes))  # as many as the two longest axes have pairs
+
+
+@pytest.mark.parametrize("together", [(), (0, 2, 3), (1, 2, 3)])
+@pytest.mark.parametrize("empty", [[(1, 0)], [(1, 0), (1, 6)], [(0, 2), (1, 0)]])
+def test_a_case_that_computes_nothing_stands_for_what_makes_it_empty_alone(empty, together):
+    """Each axis has numbers of its own, so that one number names a value."""
+    axes = [range(10 * axis, 10 * axis + size) for axis, size in enumerate((4, 7, 2, 2))]
+    nothing = {axes[axis][place] for axis, place in empty}
+    rows = pairs.pairs_of(axes, together, empty)
+    computing = [row for row in rows if nothing.isdisjoint(row)]
+    for some in (*itertools.combinations(range(len(axes)), 2), *([together] if together else [])):
+        for values in itertools.product(*(axes[axis] for axis in some)):
+            where = computing if nothing.isdisjoint(values) else rows
+            assert any(set(values) <= set(row) for row in where), values
+    assert len(rows) <= 1.25 * len(pairs.pairs_of(axes, together))
+
+
+def test_what_makes_a_case_empty():
+    shapes, sizes, rows = [(0, 3), (2, 2), (3, 0)], [(0,), (0, 1, 7)], [(0, 3), (4, 0)]
+    found = pairs.empty_of([["shape"], ["sizes"], ["rows", "features"], ["n"]], [shapes, sizes, rows, [0, 1]])
+    assert found == [(0, 0), (0, 2), (1, 0), (2, 0), (3, 0)]
+    # Numbers that do not count rows; shapes of rows without columns, and an axis on which nothing computes.
+    assert pairs.empty_of([["context"], ["shape"], ["n"]], [[0, 2], [(), (3,)], [0]]) == []
+
+
+def test_no_pair_of_a_test_is_seen_by_an_empty_case_alone():
+    mark = pairs.pairwise(shape=[(0, 3), (4, 2)], map=list("abcdef"), dtype=["float32", "float64"]).mark
+    full = {row[1:] for row in mark.args[1] if row[0] == (4, 2)}
+    assert full == set(itertools.product("abcdef", ["float32", "float64"]))
+    of_cores = cores.every_core(n=[0, 4], map=list("abcdef"), dtype=["float32", "float64"]).mark.args[1]
+    for core in cores.NAMES:
+        full = {row.values[2:] for row in of_cores if row.values[:2] == (core, 4)}
+        assert full == set(itertools.product("abcdef", ["float32", "float64"]))
 
 
 def test_what_comes_together_are_axes():

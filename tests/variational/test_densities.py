@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy import integrate
 
 import cases
 import headrace as hr
@@ -55,19 +54,20 @@ def test_gradients_agree_with_differences(build):
         assert_allclose(gradient[:, column], difference, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("build", ENERGIES)
-def test_the_integrals_are_those_of_adaptive_quadrature(build):
+def test_the_integrals_are_those_of_quadrature(build):
     """Panels between integers, as the energies bend where z1 is -4 or 4; beyond 9 there is less than e^-50."""
-    density = build()
+    density, total = build(), 0.0
+    points, weights = np.polynomial.legendre.leggauss(150)
 
-    def height(z2, z1):
-        return np.exp(density.log_density(np.array([[z1, z2]])))[0]
+    def nodes(low, high):
+        return low + 0.5 * (high - low) * (points + 1.0), 0.5 * (high - low) * weights
 
-    total = 0.0
-    for low, high in itertools.pairwise([-7.0, -4.0, -2.0, 0.0, 2.0, 4.0, 7.0]):
-        total += integrate.dblquad(height, low, high, -9.0, 0.0, epsabs=1e-7, epsrel=1e-7)[0]
-        total += integrate.dblquad(height, low, high, 0.0, 9.0, epsabs=1e-7, epsrel=1e-7)[0]
+    for ends in itertools.pairwise([-7.0, -4.0, -2.0, 0.0, 2.0, 4.0, 7.0]):
+        for others in ((-9.0, -3.0), (-3.0, 0.0), (0.0, 3.0), (3.0, 9.0)):
+            (z1, by_z1), (z2, by_z2) = nodes(*ends), nodes(*others)
+            grid = np.stack(np.meshgrid(z1, z2, indexing="ij"), axis=-1).reshape(-1, 2)
+            total += by_z1 @ np.exp(density.log_density(grid)).reshape(150, 150) @ by_z2
     assert_allclose(np.log(total), density.log_z, atol=1e-7)
 
 

@@ -65,7 +65,7 @@ def test_hand_worked_rows():
 
 @every_core(
     variant=vector_cases.VARIANTS,
-    features={"cpu": range(1, 41), "device": [1, 2, 7]},
+    features={"cpu": [*range(1, 10), 15, 16, 17, 31, 32, 33, 40], "device": [1, 2, 7]},  # around vectors
     dtype=cases.DTYPES,
 )
 def test_both_directions_match_the_reference(core, variant, features, dtype):
@@ -339,7 +339,7 @@ class _Without:
 @pytest.mark.parametrize("context", [0, 2])
 def test_runs_broken_up_by_other_transforms_match_the_reference(context, dtype):
     flow, judge = mixed(dtype, context)
-    for n in cases.BATCH_SIZES:
+    for n in (0, 1, 9, 49, 200):
         given = rows_of(4, n, dtype)
         columns = cases.rows(n, context, dtype, "context") if context else None
         vector_cases.check(flow.to_data, judge.to_data, given, dtype, depth=16, context=columns)

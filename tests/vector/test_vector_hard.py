@@ -71,8 +71,7 @@ def ops_of(variant, per_row):
     return direction("forward"), direction("inverse")
 
 
-@every_case
-@pytest.mark.parametrize("per_row", [False, True])
+@pairwise(variant__name=CASES, per_row=[False, True], dtype=cases.DTYPES)
 def test_edges_of_the_parameters(variant, name, per_row, dtype):
     """Values are right to the rounding of rows and of raw parameters, log-determinants to that of rows."""
     params = params_of(variant, name, dtype)

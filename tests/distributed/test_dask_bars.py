@@ -1,0 +1,149 @@
+"""How far work on a cluster of Dask is, where somebody looks."""
+
+import io
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import headrace as hr
+from dask_cases import BATCH, CHUNKS, MAKE, SHARD, WAIT, context, dask, lazy, rows
+
+# What these libraries warn of is not ours: sockets that a killed worker left, and versions of theirs.
+pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
+
+
+class Screen(io.StringIO):
+    """A standard error that is, or is not, a terminal."""
+
+    def __init__(self, tty):
+        super().__init__()
+        self.isatty = lambda: tty
+
+
+EITHER = pytest.mark.parametrize("tty", [True, False], ids=["a terminal", "no terminal"])
+
+
+def screen_of(monkeypatch, tty):
+    """In the place of the standard error; to be called in the test itself, as pytest sets it anew before."""
+    found = Screen(tty)
+    monkeypatch.setattr(sys, "stderr", found)
+    return found
+
+
+def short_fit(client, **more):
+    told = {"client": client, "rows": SHARD, "epochs": 3, "validation": None, **BATCH, **more}
+    hr.dask.fit(hr.MAF(3, hidden=(8,)), lazy(rows()), **told)
+
+
+def short_ascent(client, **more):
+    model = hr.DualAscentFlow.notes(steps=4)
+    hr.dask.fit_ascent(model, lazy(rows()), client=client, rows=SHARD, **more)
+
+
+@EITHER
+@pytest.mark.filterwarnings("ignore:fit. a batch is")
+@pytest.mark.parametrize("work", [short_fit, short_ascent])
+def test_a_fit_shows_how_far_it_is_where_somebody_looks(work, tty, local_cluster, client, monkeypatch):
+    screen = screen_of(monkeypatch, tty)
+    said = {short_fit: ["fit: 100%", "3/3", "epoch"], short_ascent: ["ascent: 100%", "4/4", "step", "train="]}[work]
+    for cluster in (local_cluster, client):  # threads, and processes
+        screen.truncate(0)
+        work(cluster)
+        shown = screen.getvalue()
+        if screen.isatty():
+            assert all(text in shown for text in said), shown
+        else:
+            assert shown == ""
+    screen.truncate(0)
+    work(local_cluster, progress=False)
+    assert screen.getvalue() == ""
+    from headrace.dask import _shown
+
+    assert not any(_shown._clients.values())
+
+
+def test_two_fits_have_a_bar_each(monkeypatch, local_cluster):
+    """What other fits on the cluster say goes to theirs."""
+    from headrace.dask import _shown
+
+    heard = []
+    monkeypatch.setattr(_shown.Shown, "hear", lambda self, message: heard.append((self.name, message["fit"])))
+    monkeypatch.setattr(sys, "stderr", Screen(True))
+    threads = [threading.Thread(target=short_ascent, args=(local_cluster,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    assert len({name for name, _ in heard}) == 2
+    assert all(name == fit for name, fit in heard)
+
+
+def test_a_bar_goes_back_with_a_fit_that_begins_again(monkeypatch):
+    from headrace.dask import _shown
+
+    screen = Screen(True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    one = _shown.Shown("name")
+
+    def hear(rank, bar, n, closed=False):
+        made = {"total": 10, "desc": f"fit {rank}{bar}", "unit": "epoch"}
+        one.hear({"rank": rank, "bar": bar, "made": made, "n": n, "postfix": {"train": "1.5"}, "closed": closed})
+
+    hear("a", 1, 4)
+    hear("a", 1, 7)  # the latest of a bar
+    one.draw()
+    hear("b", 2, 10, closed=True)  # of another start; and the next bar begins before anybody has looked
+    hear("b", 3, 2)
+    one.draw()
+    one.draw()
+    one.close()
+    lines = [line for line in screen.getvalue().replace("\r", "\n").splitlines() if line.strip()]
+    last = {name: [line for line in lines if line.startswith(name)][-1] for name in ("fit a1", "fit b2", "fit b3")}
+    assert "7/10" in last["fit a1"]
+    assert "10/10" in last["fit b2"]
+    assert "2/10" in last["fit b3"]
+    assert "train=1.5" in last["fit b3"]
+    assert "4/10" not in screen.getvalue()
+
+
+@EITHER
+@pytest.mark.parametrize("where", ["a cluster", "this process"])
+def test_scores_show_their_rows(where, tty, local_cluster, monkeypatch):
+    screen = screen_of(monkeypatch, tty)
+    flow, x = MAKE["MAF"]("float32"), rows("float32")
+    given = flow, lazy(x), context()
+    if where == "a cluster":
+        with local_cluster.as_current():
+            found = hr.dask.log_prob(*given, progress=True)
+    else:
+        with dask.config.set(scheduler="threads"):
+            found = hr.dask.log_prob(*given, progress=True)
+    shown = screen.getvalue()
+    if screen.isatty():
+        assert "log_prob: 100%" in shown
+        assert "3.00k/3.00k" in shown
+        assert "row/s" in shown
+    else:
+        assert shown == ""
+    assert found.chunks == (CHUNKS,)
+    scores = found.compute(scheduler=local_cluster if where == "a cluster" else "threads")
+    np.testing.assert_array_equal(scores, flow.log_prob(x, context()))
+
+
+@EITHER
+def test_scores_of_frames_show_their_parts_and_errors_come_through(tty, local_cluster, monkeypatch):
+    screen = screen_of(monkeypatch, tty)
+    pd = pytest.importorskip("pandas", reason="pandas is not installed")
+    import dask.dataframe as dd
+
+    flow = hr.MAF(3, hidden=(8,))
+    frame = dd.from_pandas(pd.DataFrame(rows(), columns=list("abc")), npartitions=5)
+    with local_cluster.as_current():
+        found = hr.dask.log_prob(flow, frame, progress=True)
+        np.testing.assert_array_equal(found.compute(), flow.log_prob(rows()))
+        assert ("5/5" in screen.getvalue()) == screen.isatty()
+        bad = lazy(rows()).map_blocks(lambda block: 1 / len(block) * block, dtype=float, meta=np.empty((0, 3)))
+        with pytest.raises(ZeroDivisionError):
+            hr.dask.log_prob(flow, bad, progress=True)

@@ -1,0 +1,5 @@
+"""Fixtures of tests with JAX; other tests do not import it."""
+
+from jax_cases import flow, wide
+
+__all__ = ["flow", "wide"]

@@ -1,0 +1,120 @@
+"""Clusters of Dask, a table on them, and fits there beside those of one process."""
+
+from contextlib import contextmanager
+
+import pytest
+
+da = pytest.importorskip("dask.array", reason="dask is not installed")
+distributed = pytest.importorskip("distributed", reason="distributed is not installed")
+
+import dask  # noqa: E402
+
+import cases  # noqa: E402
+import headrace as hr  # noqa: E402
+import headrace.dask  # noqa: E402
+from fitting import gaussian  # noqa: E402
+from headrace.distributed.groups import local  # noqa: E402
+
+ROWS, SHARD = 3000, 500
+CHUNKS = (700, 0, 1201, 1, 1098)  # uneven, and one is empty
+BATCH = {"batch_size": 1024}
+WAIT = 120.0
+
+
+def _started(n_workers, processes=True):
+    return distributed.LocalCluster(
+        n_workers=n_workers,
+        threads_per_worker=1,
+        processes=processes,
+        dashboard_address=":0",
+        silence_logs=50,
+    )
+
+
+@contextmanager
+def processes():
+    """A client of two workers that are processes of their own; their nannies start others for those that end."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("OMP_NUM_THREADS", "HEADRACE_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            patch.setenv(name, "1")
+        with _started(2) as cluster, distributed.Client(cluster, set_as_default=False) as found:
+            yield found
+
+
+@contextmanager
+def threads():
+    """A client of five workers in this process, which have nothing but Dask's own connections.
+
+    Workers that ask for a client make it the default one of the process. Where two did, the last to close puts back
+    what it found, the other's scheduler, which is gone by then: what was configured before is put back here.
+    """
+    with (
+        dask.config.set(scheduler=dask.config.get("scheduler", None)),
+        _started(5, processes=False) as cluster,
+        distributed.Client(cluster, set_as_default=False) as found,
+    ):
+        yield found
+
+
+def wait_for_both(client):
+    """Nannies start other workers for those that ended, but now and then one does not: then a third one starts."""
+    try:
+        client.wait_for_workers(2, timeout=60)
+    except TimeoutError:
+        client.cluster.scale(3)
+        client.wait_for_workers(2, timeout=60)
+
+
+def rows(dtype="float64"):
+    return gaussian(ROWS, "dask").astype(dtype)
+
+
+def weights():
+    return cases.rng("dask weights").uniform(0.2, 1.5, ROWS)
+
+
+def context():
+    return cases.rng("dask context").normal(2.0, 3.0, (ROWS, 2))
+
+
+def cut(array):
+    """The shards of a table, as one process has them."""
+    return {i: array[begin : begin + SHARD] for i, begin in enumerate(range(0, len(array), SHARD))}
+
+
+def lazy(array, chunks=CHUNKS):
+    return da.from_array(array, chunks=(chunks, *array.shape[1:]))
+
+
+def same(flow, other, history, its):
+    assert hr.to_bytes(flow) == hr.to_bytes(other)
+    told = [{k: v for k, v in one.__dict__.items() if k not in ("seconds", "refinement")} for one in (history, its)]
+    assert repr(told[0]) == repr(told[1])
+
+
+MAKE = {
+    "MAF": lambda dtype: hr.MAF(3, 2, transforms=2, hidden=(12,), dtype=dtype),
+    "NSF": lambda dtype: hr.NSF(3, transforms=2, hidden=(12,), dtype=dtype),
+}
+
+
+def both(client, name, dtype, collective, epochs=2, **more):
+    """A fit on the cluster and one by this process, which must be the same."""
+    given = {"weights": weights(), "context": context()} if name == "MAF" else {}
+    flow, other = MAKE[name](dtype), MAKE[name](dtype)
+    parts = {key: cut(value) for key, value in given.items()}
+    parts["validation"] = 0.2
+    history = other.fit(cut(rows(dtype)), epochs=epochs, group=local(), progress=False, **BATCH, **parts)
+    its = hr.dask.fit(
+        flow,
+        lazy(rows(dtype)),
+        **given,
+        client=client,
+        epochs=epochs,
+        validation=0.2,
+        rows=SHARD,
+        collective=collective,
+        **BATCH,
+        **more,
+    )
+    same(flow, other, its, history)
