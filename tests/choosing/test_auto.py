@@ -335,7 +335,7 @@ def test_constant_columns_are_kept_aside_and_named():
 
 @pytest.mark.parametrize("rows", [300, 900])
 def test_periodic_columns(rows):
-    """Every candidate has them; the Gaussian is even around circles, and kernels, which end at no seam, are left out."""
+    """Every candidate has them; the Gaussian is even around circles; kernels, which end at no seam, are left out."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((rows, 2))
     x = np.column_stack([rng.vonmises(np.pi + x[:, 0], 4.0), x])

@@ -29,7 +29,7 @@ JUDGES = {
     "density": ("tests/reference/bases.py", set()),  # of bases
     "move": ("tests/reference/permutation.py", {"Permutation"}),
 }
-COMBINED = {"Inverse", "Linear"}  # of several of them
+COMBINED = {"Inverse", "Linear", "OnColumns"}  # of several of them, or of any
 
 
 def kinds_in(text):
@@ -117,7 +117,7 @@ def parts_of(module):
         return [part for flow in module for part in parts_of(flow)]
     if isinstance(module, hr.Flow):
         return [part for t in module.transforms for part in parts_of(t)]
-    return [module, *(parts_of(module.transform) if isinstance(module, hr.Inverse) else [])]
+    return [module, *(parts_of(module.transform) if isinstance(module, (hr.Inverse, hr.OnColumns)) else [])]
 
 
 def test_every_activation_is_in_every_list():

@@ -123,7 +123,8 @@ def distill(
 
     If the student ends in a `Standardize` that still is the identity, and the teacher in one, it takes over the
     teacher's, with a `Gaussianize` before it, and likewise the standardisation of the context. Fixed transforms that
-    both have at the data end then change no divergence, and are left out of all that is compared. How it ends, bits and threads: see `fit_to_density`.
+    both have at the data end then change no divergence, and are left out of all that is compared. How it ends, bits and
+    threads: see `fit_to_density`.
 
     Args:
         teacher: A flow; it is not changed.
