@@ -76,7 +76,7 @@ def _shear(features: int, circles: Sequence[int], number: int) -> list[Transform
     """
     n = len(circles)
     matrix: NDArray[np.float64] = np.eye(n) + np.eye(n, k=-1)
-    if number % 4 in (0, 3):  # from the data's side differences come first, and sums between the next two
+    if number % 2 == 1:
         matrix = np.linalg.inv(matrix).round().astype(np.float64)
     matrix = matrix if number % 4 < 2 else matrix[::-1, ::-1]
     left, scale, right = np.linalg.svd(matrix)
