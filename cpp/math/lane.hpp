@@ -29,12 +29,18 @@
 
 #ifdef __CUDACC__
 #define HR_FN __host__ __device__ __forceinline__
-#define HR_CALLED inline __host__ __device__ __noinline__
-#define HR_CALLS_FLOAT64 true
 #else
 #define HR_FN inline __attribute__((always_inline))
+#endif
+// See `is_called`. A source of the device that has no registers for calls says HR_INLINE_FLOAT64.
+#if defined(__CUDACC__) && !defined(HR_INLINE_FLOAT64)
+#define HR_CALLED inline __host__ __device__ __noinline__
+#define HR_CALLS_FLOAT64 true
+#define HR_ROLLED_FLOAT64 _Pragma("unroll 1")
+#else
 #define HR_CALLED HR_FN
 #define HR_CALLS_FLOAT64 false
+#define HR_ROLLED_FLOAT64
 #endif
 
 // Before a loop over coordinates, bins or components. A source of the device that has no time to gain by unrolled loops
