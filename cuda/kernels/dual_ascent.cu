@@ -1,3 +1,5 @@
+// A call would spill 24 bytes in map_rows for float64.
+#define HR_INLINE_FLOAT64
 #include "dual_ascent.hpp"
 
 #include <algorithm>
