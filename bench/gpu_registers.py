@@ -30,7 +30,7 @@ REGISTERS = 65536  # of a multiprocessor
 HOT = (
     *("run_chain", "there_and_back", "sum_products", "sum_products_in_fragments"),
     *("step_rows", "map_rows"),
-    *("coupling_rows", "coupling_backward_direct", "coupling_backward_staged"),
+    *("coupling_rows_direct", "coupling_rows_staged", "coupling_backward_direct", "coupling_backward_staged"),
     *("vector_rows_forth", "vector_rows_back", "long_rows_forth", "long_rows_back"),
     *("sum_squares", "move_weights"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -52,6 +53,8 @@ def test_the_kernels_of_whole_files_are_there():
     """Without a compiler: a kernel that is renamed is not one that is no longer looked at."""
     for file, loops in gpu_loops.WHOLE.items():
         text = (ROOT / file).read_text()
+        for header in re.findall(r'#include "(\w+\.cuh)"', text):
+            text += (ROOT / file).with_name(header).read_text()
         for loop in loops:
             assert f" {loop.kernel.removeprefix('^').split('<')[0]}(" in text
 

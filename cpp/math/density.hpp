@@ -121,6 +121,7 @@ template <class V, class At>
 HR_FN V component_log_density(const Scalar<V>* ready, int components, int k, int features, const At& at) {
     const Scalar<V>* const numbers = ready + 2 * components + int64_t(2) * k * features;
     V sum{};
+    HR_ROLLED
     for (int s = 0; s < features; ++s) {
         const V u = (at(s) - numbers[2 * s]) * numbers[2 * s + 1];
         sum += u * u;
@@ -133,6 +134,7 @@ template <class V, class At>
 HR_FN V mixture_log_density(const Scalar<V>* ready, int components, int features, const At& at) {
     using T = Scalar<V>;
     V most = -infinity<V>(), sum{};
+    HR_ROLLED
     for (int k = 0; k < components; ++k) {
         if (!(ready[2 * k + 1] > T(0))) continue;
         const V q = component_log_density<V>(ready, components, k, features, at);

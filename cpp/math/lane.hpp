@@ -32,6 +32,24 @@
 #else
 #define HR_FN inline __attribute__((always_inline))
 #endif
+// See `is_called`. A source of the device that has no registers for calls says HR_INLINE_FLOAT64.
+#if defined(__CUDACC__) && !defined(HR_INLINE_FLOAT64)
+#define HR_CALLED inline __host__ __device__ __noinline__
+#define HR_CALLS_FLOAT64 true
+#define HR_ROLLED_FLOAT64 _Pragma("unroll 1")
+#else
+#define HR_CALLED HR_FN
+#define HR_CALLS_FLOAT64 false
+#define HR_ROLLED_FLOAT64
+#endif
+
+// Before a loop over coordinates, bins or components. A source of the device that has no time to gain by unrolled loops
+// says HR_SMALL_CODE before it includes anything: four copies of a loop's body are what most of such code is.
+#if defined(__CUDACC__) && defined(HR_SMALL_CODE)
+#define HR_ROLLED _Pragma("unroll 1")
+#else
+#define HR_ROLLED
+#endif
 
 namespace headrace {
 namespace {
@@ -93,6 +111,16 @@ struct Format<double> {
 
 template <class V>
 constexpr bool is_single = sizeof(Scalar<V>) == 4;
+
+// Elementary functions of float64 are called on a device, not inlined: it is for checking there, and each of them would
+// be one or two KB wherever it stands, in some hundred places for each architecture. f(x), by a call:
+template <class V>
+constexpr bool is_called = HR_CALLS_FLOAT64 && Lane<V>::width == 1 && !is_single<V>;
+
+template <class V, class F>
+HR_CALLED auto called(V x, F f) {
+    return f(x);
+}
 
 // ---- the primitives ---------------------------------------------------------------------------------------------
 
@@ -291,8 +319,9 @@ HR_FN ExpParts<V> exp_parts(V x) {
 // ---- exponentials and logarithms --------------------------------------------------------------------------------
 
 // e^x for every x, infinities and subnormal results included. At most 1.1 ulp.
-template <class V>
+template <class V, bool is_apart = is_called<V>>
 HR_FN V exp(V x) {
+    if constexpr (is_apart) return called(x, [](V v) { return exp<V, false>(v); });
     using F = Format<Scalar<V>>;
     const ExpParts<V> parts = exp_parts(min(max(x, F::exp_min), F::exp_max));
     const Int<V> half = parts.n >> 1;  // two factors: 2^n itself may be subnormal or too large
@@ -301,15 +330,17 @@ HR_FN V exp(V x) {
 
 // e^x where neither the result nor its reciprocal is subnormal or overflows: |x| <= 87 (float), 708 (double). At most
 // 1.1 ulp.
-template <class V>
+template <class V, bool is_apart = is_called<V>>
 HR_FN V exp_moderate(V x) {
+    if constexpr (is_apart) return called(x, [](V v) { return exp_moderate<V, false>(v); });
     const ExpParts<V> parts = exp_parts(x);
     return (parts.expm1_r + Scalar<V>(1)) * power_of_two<V>(parts.n);
 }
 
 // e^x - 1 without cancellation, for every x. At most 2 ulp.
-template <class V>
+template <class V, bool is_apart = is_called<V>>
 HR_FN V expm1(V x) {
+    if constexpr (is_apart) return called(x, [](V v) { return expm1<V, false>(v); });
     using F = Format<Scalar<V>>;
     const ExpParts<V> parts = exp_parts(min(max(x, F::expm1_min), F::exp_max));
     const V half = power_of_two<V>(parts.n - 1);
@@ -317,8 +348,9 @@ HR_FN V expm1(V x) {
 }
 
 // log x for every x: subnormals are exact inputs, log 0 = -inf, NaN below zero. At most 0.9 ulp.
-template <class V>
+template <class V, bool is_apart = is_called<V>>
 HR_FN V log(V x) {
+    if constexpr (is_apart) return called(x, [](V v) { return log<V, false>(v); });
     using F = Format<Scalar<V>>;
     const auto tiny = x < F::smallest_normal;
     const Int<V> bits =
@@ -344,8 +376,9 @@ HR_FN V log(V x) {
 }
 
 // log(1 + x) for -1/2 <= x <= 1. At most 1.6 ulp.
-template <class V>
+template <class V, bool is_apart = is_called<V>>
 HR_FN V log1p(V x) {
+    if constexpr (is_apart) return called(x, [](V v) { return log1p<V, false>(v); });
     const V w = x + Scalar<V>(1);
     return log(w) + (x - (w - Scalar<V>(1))) / w;
 }
@@ -353,30 +386,34 @@ HR_FN V log1p(V x) {
 // ---- sigmoids -----------------------------------------------------------------------------------------------------
 
 // For every x. At most 2.7 ulp.
-template <class V>
+template <class V, bool is_apart = is_called<V>>
 HR_FN V tanh(V x) {
+    if constexpr (is_apart) return called(x, [](V v) { return tanh<V, false>(v); });
     const V e = expm1(min(abs(x), Format<Scalar<V>>::tanh_max) * Scalar<V>(2));
     return copy_sign(e / (e + Scalar<V>(2)), x);
 }
 
 // 1 / (1 + e^-x) for every x, with full relative accuracy on both sides. At most 2.5 ulp.
-template <class V>
+template <class V, bool is_apart = is_called<V>>
 HR_FN V sigmoid(V x) {
+    if constexpr (is_apart) return called(x, [](V v) { return sigmoid<V, false>(v); });
     const V e = exp(-abs(x));
     return select(x < Scalar<V>(0), e, splat<V>(1)) / (e + Scalar<V>(1));
 }
 
 // log(1 + e^x) for every x, without overflow. At most 2.2 ulp.
-template <class V>
+template <class V, bool is_apart = is_called<V>>
 HR_FN V softplus(V x) {
+    if constexpr (is_apart) return called(x, [](V v) { return softplus<V, false>(v); });
     return max(x, Scalar<V>(0)) + log1p(exp(-abs(x)));
 }
 
 // The normal distribution function for every x, with full relative accuracy in the left tail. At most 6.5 ulp.
 // Phi(-a) = exp(-a^2 / 2) R(a); R is a polynomial in t = 1 / (1 + a / 4) (a Chebyshev interpolant, relative error 2e-8
 // and 4e-17) times t, and a^2 is split so that its rounding does not enter the exponential.
-template <class V>
+template <class V, bool is_apart = is_called<V>>
 HR_FN V normal_cdf(V x) {
+    if constexpr (is_apart) return called(x, [](V v) { return normal_cdf<V, false>(v); });
     using F = Format<Scalar<V>>;
     using T = Scalar<V>;
     const V a = min(abs(x), F::cdf_max);
@@ -410,8 +447,9 @@ struct SinCos {
 };
 
 // sin and cos of 2 pi u for 0 <= u <= 1: the reduction is exact because u is in turns. At most 2.5 ulp each.
-template <class V>
+template <class V, bool is_apart = is_called<V>>
 HR_FN SinCos<V> sincos_turns(V u) {
+    if constexpr (is_apart) return called(u, [](V v) { return sincos_turns<V, false>(v); });
     using F = Format<Scalar<V>>;
     using T = Scalar<V>;
     const V shifted = u * T(4) + F::round;

@@ -31,7 +31,7 @@ HR_FN double circle_turns(double t) {  // into [0, 1); what is too large for dig
 }
 
 // Unbounded -> bounded. Each map rises: lower + e^y, upper - e^-y, lower + width / (1 + e^-y).
-HR_FN Supported to_support(const SupportColumn& c, double y) {
+HR_CALLED Supported to_support(const SupportColumn& c, double y) {
     const double e = exp(-abs(y)), width = c.high - c.low;
     switch (c.kind) {
         case Support::any: return {y, 0, 1, 0};
@@ -54,7 +54,7 @@ HR_FN Supported to_support(const SupportColumn& c, double y) {
 }
 
 // Bounded -> unbounded: NaN beyond a bound, an infinity on it.
-HR_FN Supported from_support(const SupportColumn& c, double x) {
+HR_CALLED Supported from_support(const SupportColumn& c, double x) {
     const double below = x - c.low, above = c.high - x, width = c.high - c.low;
     switch (c.kind) {
         case Support::any: return {x, 0, 1, 0};

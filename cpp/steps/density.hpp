@@ -30,10 +30,10 @@ HR_FN int ready_parts(const DensityStep<T>& s, int features) {
     return s.components > 0 ? s.components : features;
 }
 
-template <class T>
-HR_FN void prepare_part(const DensityStep<T>& s, int part, int features, const T* weights, T* ready) {
+template <class T, class In, class Out>
+HR_FN void prepare_part(const DensityStep<T>& s, int part, int features, const In& weights, const Out& ready) {
     const auto raw = [&](int k) { return s.weights < 0 ? s.fixed[k] : double(weights[s.weights + k]); };
-    T* const out = ready + s.ready;
+    const auto out = ready + s.ready;
     if (s.components == 0) {
         double made[column_ready] = {};
         if (s.raw[part] >= 0) prepare_student(raw(s.raw[part]), made);
@@ -42,14 +42,17 @@ HR_FN void prepare_part(const DensityStep<T>& s, int part, int features, const T
     }
     const int n = s.components, k = part;
     double most = raw(0), sum = 0;
+    HR_ROLLED
     for (int i = 1; i < n; ++i) most = raw(i) > most ? raw(i) : most;
+    HR_ROLLED
     for (int i = 0; i < n; ++i) sum += exp(raw(i) - most);
     const double log_weight = raw(k) - most - log(sum);
     double constant = log_weight - half_log_two_pi * features;
+    HR_ROLLED
     for (int slot = 0; slot < features; ++slot) {
         const int place = n + k * features + s.coordinate[slot];
         const double log_scale = raw(place + n * features);
-        T* const numbers = out + 2 * n + 2 * (int64_t(k) * features + slot);
+        const auto numbers = out + 2 * n + 2 * (int64_t(k) * features + slot);
         numbers[0] = T(raw(place));
         numbers[1] = T(exp(-log_scale));
         constant -= log_scale;

@@ -1,5 +1,6 @@
 // Parameters that all rows share are made ready once a call, in float64, and on the way back their gradients are taken
-// to those by the raw ones; part by part, of which no two depend on each other.
+// to those by the raw ones; part by part, of which no two depend on each other. `weights` and `ready` are pointers, or
+// what is used as one (cuda/kernels/either.cuh).
 #pragma once
 
 #include "../math/maps.hpp"
@@ -15,8 +16,8 @@ template <class S>
 HR_FN int ready_parts(const S&, int) {
     return 0;
 }
-template <class S, class T>
-HR_FN void prepare_part(const S&, int, int, const T*, T*) {}
+template <class S, class In, class Out>
+HR_FN void prepare_part(const S&, int, int, const In&, const Out&) {}
 // Whether gradients by ready parameters are to be finished.
 template <class S>
 constexpr bool needs_finish = false;
@@ -29,12 +30,16 @@ HR_FN int ready_parts(const ElementwiseStep<T>&, int features) {
 }
 
 template <class T>
-HR_FN void prepare_part(const ElementwiseStep<T>& s, int slot, int, const T* weights, T* ready) {
-    const MapOptions<T>& o = s.map.options;
-    const MapOptions<double> options{double(o.slope), double(o.inverse_clamp), o.bins, double(o.bound),
-                                     double(o.low),   double(o.min_bin),       o.ends, o.tails};
-    const T* const raw = weights + s.weights + s.coordinate[slot] * s.map.n_params;
-    T* const out = ready + s.ready + int64_t(slot) * s.n_ready;
+HR_FN MapOptions<double> in_float64(const MapOptions<T>& o) {
+    return {double(o.slope), double(o.inverse_clamp), o.bins, double(o.bound),
+            double(o.low),   double(o.min_bin),       o.ends, o.tails};
+}
+
+template <class T, class In, class Out>
+HR_FN void prepare_part(const ElementwiseStep<T>& s, int slot, int, const In& weights, const Out& ready) {
+    const MapOptions<double> options = in_float64(s.map.options);
+    const auto raw = weights + s.weights + s.coordinate[slot] * s.map.n_params;
+    const auto out = ready + s.ready + int64_t(slot) * s.n_ready;
     with_map(s.map.index, [&]<class Map>() {
         if constexpr (requires { Map::ready_factors; })
             Map::template prepare<double>([&](int k) { return double(raw[k]); }, options,
@@ -49,11 +54,11 @@ HR_FN int ready_parts(const VectorStep<T>& s, int) {
     return s.transforms;
 }
 
-template <class T>
-HR_FN void prepare_part(const VectorStep<T>& s, int i, int features, const T* weights, T* ready) {
+template <class T, class In, class Out>
+HR_FN void prepare_part(const VectorStep<T>& s, int i, int features, const In& weights, const Out& ready) {
     const int* const coordinate = s.coordinate + int64_t(i) * features;
-    const T* const raw = weights + s.weights[i];
-    T* const out = ready + s.ready + int64_t(i) * s.n_ready;
+    const auto raw = weights + s.weights[i];
+    const auto out = ready + s.ready + int64_t(i) * s.n_ready;
     with_vector_map(s.map, [&]<class Map>() {
         Map::template prepare<double>(
             [&](int k) { return double(raw[in_coordinate_order(k, Map::vectors, features, coordinate)]); }, features,
@@ -65,11 +70,11 @@ template <class T>
 constexpr bool needs_finish<VectorStep<T>> = true;
 
 // From given(k), the gradient by ready parameter k, to put(k, gradient by raw parameter k).
-template <class T, class Given, class Put>
-HR_FN void finish_part(const VectorStep<T>& s, int i, int features, const T* weights, const Given& given,
+template <class T, class In, class Given, class Put>
+HR_FN void finish_part(const VectorStep<T>& s, int i, int features, const In& weights, const Given& given,
                        const Put& put) {
     const int* const coordinate = s.coordinate + int64_t(i) * features;
-    const T* const raw = weights + s.weights[i];
+    const auto raw = weights + s.weights[i];
     with_vector_map(s.map, [&]<class Map>() {
         const auto place = [&](int k) { return in_coordinate_order(k, Map::vectors, features, coordinate); };
         Map::template prepare_vjp<double>([&](int k) { return double(raw[place(k)]); }, given, features,

@@ -1,6 +1,6 @@
 // THE list of kinds of steps. A kind is a struct of sizes and pointers (a file beside this one), and overloads for it:
 // core/lowering.cpp, ready.hpp, kernels/steps/ and cuda/host/placing.cpp; kernels of the device are cases of the kind
-// (cuda/kernels/chain.cuh, gradient.cu). docs/architecture.md lists what a new one needs.
+// (cuda/kernels/chain.cuh, gradient.cuh). docs/architecture.md lists what a new one needs.
 #pragma once
 
 #include "../math/lane.hpp"

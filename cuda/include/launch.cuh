@@ -23,7 +23,7 @@ constexpr int narrow_rows = 8;           // of a narrow tile: 32 bytes of a line
 constexpr int narrow_warps = warp_rows / narrow_rows;
 constexpr int window_units = 64;  // units of the last layer that a tile holds at a time: one round of all warps
 
-// The weights' gradient (kernels/gradient.cu, row_sums.cu). Not measured on a card.
+// The weights' gradient (kernels/gradient.cuh, row_sums.cu). Not measured on a card.
 constexpr int sum_units = 64, sum_inputs = 64, sum_threads = 128;
 constexpr int sum_blocks = 1024;  // blocks aimed at, by cutting the rows into shares
 constexpr int most_shares = 64;
@@ -71,9 +71,9 @@ constexpr int staged_threads = 128, fewest_staged_threads = 32;
 constexpr int staged_bytes = 48 << 10;
 // Blocks for which the registers of a multiprocessor must do: as many as go without spills.
 template <class T>
-constexpr int staged_blocks = sizeof(T) == 4 ? 8 : 5;
-template <class T, bool in_shared>  // of vector maps on the way back
-constexpr int row_blocks = in_shared && sizeof(T) == 4 ? 6 : 4;
+constexpr int staged_blocks = sizeof(T) == 4 ? 8 : 4;
+// Of vector maps on the way back, with one set of parameters for all rows, with rows' own, and of long rows.
+constexpr int row_blocks = 6, own_row_blocks = 5, long_row_blocks = 4;
 // Elements whose log-derivatives a block keeps until it sums their rows, 8 KiB in float32; longer rows are summed piece
 // by piece. Fewer where there would be fewer stretches than two for each resident block.
 constexpr int coupling_stretch = 2048;

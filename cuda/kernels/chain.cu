@@ -1,82 +1,9 @@
-#include "chain.cuh"
-#include "run.hpp"
+// Runs in float32. Calls would spill 300 bytes of what two tiles on a multiprocessor leave of registers.
+#define HR_INLINE_FLOAT64
+#include "chain_launch.cuh"
 
 namespace headrace {
-namespace {
-
-// What registers are for: two tiles of eight warps where their lines are in shared memory, and three (or as many warps
-// in smaller blocks) where there are no products, which need the most; what waits for the L2 cache shall not wait for
-// spilled registers, too.
-template <bool in_shared, bool products>
-constexpr int tiles_of_multiprocessor = in_shared ? (products ? 2 : 3) : 1;
-
-// Tiles of rows, block after block. Lines are in shared memory, after the scratch, or in the block's part of the
-// workspace. In shared memory products are exact, or on `tensor_cores`: a kernel that has both spills registers of
-// either.
-template <class T, bool in_shared, bool products, bool tensor_cores>
-__global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiprocessor<in_shared, products>)
-    run_chain(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call, int tiles, T* workspace) {
-    HR_DYNAMIC_SHARED(T, scratch);
-    const Team team = Team::of_block();
-    const WarpSums<T> sums{scratch + team.warps * sums_at_once * sum_line}, bases{sums.p + team.warps * warp_rows};
-    TileState<T, in_shared, false> t;
-    t.partial = scratch;
-    t.slopes = {nullptr};
-    const Lines<T, in_shared> lines{in_shared ? scratch + scratch_numbers(team.warps)
-                                              : workspace + blockIdx.x * d.run_lines() * warp_rows};
-    const Lines<T, in_shared> other = d.in_place ? lines : lines.from(d.slots());
-    t.units = other.from(d.slots());
-    const Products split = d.products == Products::three_tf32 ? Products::three_tf32 : Products::tf32;
-    const Products kind = !in_shared ? d.products : tensor_cores ? split : Products::exact;
-    for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {  // of 32 bits, as registers are short
-        const int64_t row = int64_t(tile) * warp_rows;
-        const int rows = int(smaller(int64_t(warp_rows), call.rows - row));
-        t.given = lines;
-        t.built = other;
-        load_tile(team, d, call, row, rows, t);
-        T base = 0;
-        if (call.log_prob && !call.inverse) base = base_density(team, d, call, t.given);
-        for (int s = 0; s < d.chain.n_steps; ++s)
-            if (!run_step<products>(team, kind, d, d.steps[s], call, t)) {
-                const Lines<T, in_shared> given = t.given;
-                t.given = t.built;
-                t.built = given;
-            }
-        add_store_support(team, d.chain, t.given, t.log_det);
-        mark_overflows(team, d, sums, t.given, t.log_det);
-        if (call.log_prob && call.inverse) base = base_density(team, d, call, t.given);
-        sums.put(team, t.log_det);
-        bases.put(team, base);
-        team.sync();
-        store_value(team, d.chain, t.given, call, row, rows);
-        team.sync();
-        store_sums(team, d, call, row, rows, sums.total(team), bases.total(team));
-        team.sync();
-    }
-}
-
-}  // namespace
-
-template <class T>
-void launch_chain(const DeviceChain<T>& d, const Call<T>& call, const Place& place, cudaStream_t stream) {
-    const int64_t tiles = (call.rows + warp_rows - 1) / warp_rows;
-    if (tiles > INT32_MAX / 2) throw CudaOutOfMemory("rows: more than a call can have on a device");
-    // One kernel for all maps: splines take no more registers, and each kernel adds to the module's size.
-    auto* kernel = run_chain<T, false, true, true>;
-    if constexpr (has_shared_tiles<T>)
-        if (place.in_shared) {
-            kernel = d.has_products ? run_chain<T, true, true, false> : run_chain<T, true, false, false>;
-            if constexpr (std::is_same_v<T, float>)
-                if (d.has_products && d.products != Products::exact) kernel = run_chain<T, true, true, true>;
-        }
-    const int blocks = resident_blocks(kernel, place, tiles);
-    DeviceBuffer<T> workspace(place.in_shared ? 0 : size_t(blocks) * size_t(d.run_lines()) * warp_rows, stream);
-    HR_LAUNCH(kernel, blocks, place.warps * warp_rows, place.shared_bytes, stream, d, call, int(tiles),
-              workspace.get());
-    check_launch("run_chain");
-}
 
 template void launch_chain(const DeviceChain<float>&, const Call<float>&, const Place&, cudaStream_t);
-template void launch_chain(const DeviceChain<double>&, const Call<double>&, const Place&, cudaStream_t);
 
 }  // namespace headrace

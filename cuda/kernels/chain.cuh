@@ -156,12 +156,14 @@ template <class Map, class T, class P, class Given, class Put>
 __device__ T run_vector_map(bool inverse, const P& p, int features, const MapOptions<T>& options, const Given& given,
                             const Put& put) {
     T sum[1] = {Map::template start<T>(p, features)}, amount[1], factor[1][Map::factors];
+    HR_ROLLED
     for (int c = 0; c < features; ++c) sum[0] = Map::accumulate(sum[0], given(c), p, c, features);
     if (inverse) {
         Map::inverse(sum, p, features, options, amount, factor);
     } else {
         Map::forward(sum, p, features, options, amount, factor);
     }
+    HR_ROLLED
     for (int c = 0; c < features; ++c) put(c, Map::move(given(c), amount[0], p, c, features));
     T total = 0;
     for (int f = 0; f < Map::factors; ++f) total += log(factor[0][f]) * T(Map::power(f, features));
@@ -224,6 +226,7 @@ __device__ void run_vectors(const Team& team, const VectorStep<T>& s, const T* a
         const T* ready = all_ready + s.ready;
         LogProduct<T> product[factors];
         T sum[1] = {Map::template start<T>(SharedNumbers<T>{ready}, features)};
+        HR_ROLLED
         for (int c = 0; c < features; ++c)
             sum[0] = Map::accumulate(sum[0], t.given.at(context + c, team.lane), SharedNumbers<T>{ready}, c, features);
         for (int k = 0; k < s.transforms; ++k) {
@@ -240,6 +243,7 @@ __device__ void run_vectors(const Team& team, const VectorStep<T>& s, const T* a
                 product[f].rescale();
             }
             sum[0] = Map::template start<T>(next, features);
+            HR_ROLLED
             for (int c = 0; c < features; ++c) {
                 T& value = t.given.at(context + c, team.lane);
                 value = Map::move(value, amount[0], p, c, features);

@@ -2,11 +2,14 @@
 // affine map, 100 for a spline of 8 bins. On the way back value, gradient, result 12, parameters and their gradients
 // 8 n_params: 28 and 196. Each is read once and written once.
 //
-// A block takes stretches of whole rows. Maps of one or two parameters are *direct*: a thread takes 16 bytes of values
-// and the parameters that belong to them. Those of more are *staged*: threads copy the parameters of as many elements
-// as there are threads to shared memory, side by side, and then take an element each; an odd distance between elements
-// keeps them out of each other's banks. Log-derivatives stay in shared memory until the stretch is done; then a few
-// lanes sum each row, in an order that depends on its length alone.
+// A block takes stretches of whole rows. In float32 maps of one or two parameters are *direct*: a thread takes 16 bytes
+// of values and the parameters that belong to them, in a kernel for each map and direction. All others are *staged*:
+// threads copy the parameters of as many elements as there are threads to shared memory, side by side, and then take an
+// element each; an odd distance between elements keeps them out of each other's banks. One kernel does so for all maps
+// in both directions, as only what is done to an element differs, and each kernel adds to the module's size. Log-
+// derivatives stay in shared memory until the stretch is done; then a few lanes sum each row, in an order that depends
+// on its length alone.
+#define HR_SMALL_CODE
 #include "coupling.cuh"
 
 #include <algorithm>
@@ -27,8 +30,29 @@ constexpr bool few_params() {
         return Map::n_params(2) <= 2;
     }
 }
-template <class Map>
-constexpr bool is_direct = few_params<Map>();
+template <class Map, class T>
+constexpr bool is_direct = sizeof(T) == 4 && few_params<Map>();
+
+// A map whose elements are staged.
+struct StagedMap {
+    int index;
+    bool inverse;
+    int n_params;
+
+    // f.operator()<Map, inverse>().
+    template <class T, class F>
+    __device__ __forceinline__ void run(const F& f) const {
+        with_map(index, [&]<class Map>() {
+            if constexpr (!is_direct<Map, T>) {
+                if (inverse) {
+                    f.template operator()<Map, true>();
+                } else {
+                    f.template operator()<Map, false>();
+                }
+            }
+        });
+    }
+};
 
 // Numbers of scratch that the way back of a map wants for each element beside its parameters.
 template <class Map>
@@ -108,80 +132,103 @@ __device__ __forceinline__ void run_direct(const MapOptions<T>& options, const T
     });
 }
 
-template <class Map, bool inverse, class T>
-__device__ __forceinline__ void run_staged(const MapOptions<T>& options, const Stretches& s, const T* in,
-                                           const T* params, T* value, int n, T* log, T* tile) {
-    const int n_params = n_params_with<Map>(options), threads = int(blockDim.x), thread = int(threadIdx.x);
+template <class T>
+__device__ __forceinline__ void run_staged(const StagedMap& map, const MapOptions<T>& options, const Stretches& s,
+                                           const T* in, const T* params, T* value, int n, T* log, T* tile) {
+    const int threads = int(blockDim.x), thread = int(threadIdx.x);
     for (int first = 0; first < n; first += threads) {
         const int count = n - first < threads ? n - first : threads;
-        rows_to_tile(params + int64_t(first) * n_params, count * n_params, s.places, tile);
+        rows_to_tile(params + int64_t(first) * map.n_params, count * map.n_params, s.places, tile);
         __syncthreads();
         if (thread < count) {
             const int i = first + thread;
             T* const own = tile + thread * s.stride;
-            value[i] = apply<Map, inverse>(in[i], StagedParams<T>{own, own}, options, log[i]);
+            map.run<T>([&]<class Map, bool inverse>() {
+                value[i] = apply<Map, inverse>(in[i], StagedParams<T>{own, own}, options, log[i]);
+            });
         }
         __syncthreads();
     }
 }
 
+// The log-derivatives of whole rows to their sums: some lanes of a warp a row.
+template <class T>
+__device__ __forceinline__ void sum_short_rows(const Stretches& s, const T* log, int rows, T* log_det) {
+    const int lanes = s.lanes_of_row, active = int(s.active), end = (rows * lanes + 31) / 32 * 32;  // whole warps
+    for (int i = int(threadIdx.x); i < end; i += int(blockDim.x)) {
+        const int r = i / lanes, lane = i % lanes;
+        T sum = 0;
+        if (r < rows)
+            for (int c = lane; c < active; c += lanes) sum += log[r * active + c];
+        sum = sum_of_lanes(sum, lanes);
+        if (r < rows && lane == 0) log_det[r] = sum;
+    }
+}
+
+// What each thread of the block has of a row's sum.
+template <class T>
+__device__ __forceinline__ void sum_long_row(T own, T* shared, T* log_det) {
+    const int thread = int(threadIdx.x);
+    own = sum_of_lanes(own, 32);
+    if (thread % 32 == 0) shared[thread / 32] = own;
+    __syncthreads();
+    if (thread == 0) {
+        T sum = 0;
+        for (int w = 0; w < int(blockDim.x) / 32; ++w) sum += shared[w];
+        *log_det = sum;
+    }
+    __syncthreads();
+}
+
+// run(first, n, log) runs n elements from `first` and puts their log-derivatives to log[0, n), which is aligned as the
+// values are; then rows are summed. A stretch is several rows, or a row is several stretches. `run` is called at one
+// place, as it holds all maps.
+template <class T, class Run>
+__device__ __forceinline__ void run_stretches(const Stretches& s, const T* in, T* log_det, T* shared, const Run& run) {
+    constexpr int W = numbers_of_16<T>;
+    const bool is_short = s.active <= coupling_stretch;
+    const int64_t units = is_short ? s.count : s.rows, rows_of_unit = is_short ? s.rows_of_stretch : 1;
+    for (int64_t k = blockIdx.x; k < units; k += gridDim.x) {
+        const int64_t row = k * rows_of_unit, left = s.rows - row, rows = left < rows_of_unit ? left : rows_of_unit;
+        T own = 0;
+        const int64_t end = rows * s.active;
+        for (int64_t c = 0; c == 0 || c < end; c += coupling_stretch) {  // once where rows are empty
+            const int64_t first = row * s.active + c;
+            const int n = int(end - c < coupling_stretch ? end - c : coupling_stretch);
+            T* const log = shared + (W - numbers_to_16(in + first)) % W;
+            run(first, n, log);
+            __syncthreads();
+            if (is_short) {
+                sum_short_rows(s, log, int(rows), log_det + row);
+            } else {
+                for (int i = int(threadIdx.x); i < n; i += int(blockDim.x)) own += log[i];
+            }
+            __syncthreads();
+        }
+        if (!is_short) sum_long_row(own, shared, log_det + row);
+    }
+}
+
 template <class Map, bool inverse, class T>
-__global__ void __launch_bounds__(is_direct<Map> ? direct_threads : staged_threads,
-                                  is_direct<Map> ? 0 : staged_blocks<T>)
-    coupling_rows(MapOptions<T> options, Stretches s, const T* in, const T* params, T* value, T* log_det) {
+__global__ void __launch_bounds__(direct_threads)
+    coupling_rows_direct(MapOptions<T> options, Stretches s, const T* in, const T* params, T* value, T* log_det) {
+    HR_DYNAMIC_SHARED(T, shared);
+    run_stretches(s, in, log_det, shared, [&](int64_t first, int n, T* log) {
+        run_direct<Map, inverse>(options, in + first, params + first * Map::n_params(2), value + first, n, log);
+    });
+}
+
+template <class T>
+__global__ void __launch_bounds__(staged_threads, staged_blocks<T>)
+    coupling_rows_staged(StagedMap map, MapOptions<T> options, Stretches s, const T* in, const T* params, T* value,
+                         T* log_det) {
     constexpr int W = numbers_of_16<T>;
     HR_DYNAMIC_SHARED(T, shared);
-    const int thread = int(threadIdx.x), threads = int(blockDim.x);
     const int64_t stretch = s.active < coupling_stretch ? s.active * s.rows_of_stretch : coupling_stretch;
     T* const tile = shared + (stretch + W - 1) / W * W + W;
-    // Runs n elements from `first`; gives where their log-derivatives are, aligned as the values are.
-    const auto run = [&](int64_t first, int n) {
-        T* const log = shared + (W - numbers_to_16(in + first)) % W;
-        const T* const p = params + first * n_params_with<Map>(options);
-        if constexpr (is_direct<Map>) {
-            run_direct<Map, inverse>(options, in + first, p, value + first, n, log);
-        } else {
-            run_staged<Map, inverse>(options, s, in + first, p, value + first, n, log, tile);
-        }
-        __syncthreads();
-        return log;
-    };
-    if (s.active <= coupling_stretch) {
-        for (int64_t k = blockIdx.x; k < s.count; k += gridDim.x) {
-            const int64_t row = k * s.rows_of_stretch, left = s.rows - row;
-            const int n = int(left < s.rows_of_stretch ? left : s.rows_of_stretch), active = int(s.active);
-            const T* const log = run(row * active, n * active);
-            const int lanes = s.lanes_of_row, end = (n * lanes + 31) / 32 * 32;  // whole warps
-            for (int i = thread; i < end; i += threads) {
-                const int r = i / lanes, lane = i % lanes;
-                T sum = 0;
-                if (r < n)
-                    for (int c = lane; c < active; c += lanes) sum += log[r * active + c];
-                sum = sum_of_lanes(sum, lanes);
-                if (r < n && lane == 0) log_det[row + r] = sum;
-            }
-            __syncthreads();
-        }
-    } else {
-        for (int64_t row = blockIdx.x; row < s.rows; row += gridDim.x) {
-            T own = 0;
-            for (int64_t c = 0; c < s.active; c += coupling_stretch) {
-                const int n = int(s.active - c < coupling_stretch ? s.active - c : coupling_stretch);
-                const T* const log = run(row * s.active + c, n);
-                for (int i = thread; i < n; i += threads) own += log[i];
-                __syncthreads();
-            }
-            own = sum_of_lanes(own, 32);
-            if (thread % 32 == 0) shared[thread / 32] = own;
-            __syncthreads();
-            if (thread == 0) {
-                T sum = 0;
-                for (int w = 0; w < threads / 32; ++w) sum += shared[w];
-                log_det[row] = sum;
-            }
-            __syncthreads();
-        }
-    }
+    run_stretches(s, in, log_det, shared, [&](int64_t first, int n, T* log) {
+        run_staged(map, options, s, in + first, params + first * map.n_params, value + first, n, log, tile);
+    });
 }
 
 // The row of element i of a piece of at most coupling_stretch elements.
@@ -229,13 +276,13 @@ __global__ void __launch_bounds__(direct_threads)
     }
 }
 
-template <class Map, bool inverse, class T>
+template <class T>
 __global__ void __launch_bounds__(staged_threads, staged_blocks<T>)
-    coupling_backward_staged(MapOptions<T> options, int64_t elements, int64_t active, TilePlaces places, int stride,
-                             int room_stride, const T* in, const T* params, const T* grad_value, const T* grad_log_det,
-                             T* grad_in, T* grad_params) {
+    coupling_backward_staged(StagedMap map, MapOptions<T> options, int64_t elements, int64_t active, TilePlaces places,
+                             int stride, int room_stride, const T* in, const T* params, const T* grad_value,
+                             const T* grad_log_det, T* grad_in, T* grad_params) {
     HR_DYNAMIC_SHARED(T, tile);
-    const int n_params = n_params_with<Map>(options), threads = int(blockDim.x), thread = int(threadIdx.x);
+    const int n_params = map.n_params, threads = int(blockDim.x), thread = int(threadIdx.x);
     T* const own = tile + thread * stride;
     T* const room = tile + threads * stride + thread * room_stride;
     for (int64_t first = int64_t(blockIdx.x) * threads; first < elements; first += int64_t(gridDim.x) * threads) {
@@ -244,9 +291,11 @@ __global__ void __launch_bounds__(staged_threads, staged_blocks<T>)
         __syncthreads();
         if (thread < n) {
             const int64_t i = first + thread;
-            grad_in[i] =
-                apply_vjp<Map, inverse>(in[i], StagedParams<T>{own, room}, options, grad_value[i],
-                                        grad_log_det[RowOf(first, active)(thread)], [&](int k, T by) { own[k] = by; });
+            const T grad_log = grad_log_det[RowOf(first, active)(thread)];
+            map.run<T>([&]<class Map, bool inverse>() {
+                grad_in[i] = apply_vjp<Map, inverse>(in[i], StagedParams<T>{own, room}, options, grad_value[i],
+                                                     grad_log, [&](int k, T by) { own[k] = by; });
+            });
         }
         __syncthreads();
         tile_to_rows(tile, n * n_params, places, grad_params + first * n_params);
@@ -285,11 +334,12 @@ void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, 
     if (rows == 0) return;
     with_map_and_direction(map, inverse, [&]<class Map, bool backwards>() {
         constexpr int64_t W = numbers_of_16<T>;
+        constexpr bool direct = is_direct<Map, T>;
         const int n_params = n_params_with<Map>(options);
         const int64_t most = std::max<int64_t>(1, coupling_stretch / std::max<int64_t>(1, active));
         Stretches s{rows, active, 0, 0, 1, {}, odd(n_params)};
         s.places = TilePlaces(std::max(2, n_params), std::max(2, s.stride));
-        const int64_t fewest = (is_direct<Map> ? direct_threads * W : staged_threads) / std::max<int64_t>(1, active);
+        const int64_t fewest = (direct ? direct_threads * W : staged_threads) / std::max<int64_t>(1, active);
         s.rows_of_stretch =
             int(std::min(most, std::max({fewest, (rows + enough_stretches - 1) / enough_stretches, int64_t(1)})));
         s.count = (rows + s.rows_of_stretch - 1) / s.rows_of_stretch;
@@ -298,11 +348,18 @@ void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, 
         const int64_t stretch = std::min<int64_t>(coupling_stretch, active * s.rows_of_stretch);
         const int64_t logs = ((stretch + W - 1) / W * W + W) * int64_t(sizeof(T));
         const int64_t bytes = s.stride * int64_t(sizeof(T));
-        const int threads = is_direct<Map> ? direct_threads : staged_threads_for(bytes, logs);
-        const size_t shared = size_t(std::max<int64_t>(logs, 256) + (is_direct<Map> ? 0 : threads * bytes));
-        auto* const kernel = coupling_rows<Map, backwards, T>;
-        allow_shared(kernel);
-        HR_LAUNCH(kernel, grid_for(s.count), threads, shared, stream, options, s, in, params, value, log_det);
+        const int threads = direct ? direct_threads : staged_threads_for(bytes, logs);
+        const size_t shared = size_t(std::max<int64_t>(logs, 256) + (direct ? 0 : threads * bytes));
+        if constexpr (direct) {
+            auto* const kernel = coupling_rows_direct<Map, backwards, T>;
+            allow_shared(kernel);
+            HR_LAUNCH(kernel, grid_for(s.count), threads, shared, stream, options, s, in, params, value, log_det);
+        } else {
+            auto* const kernel = coupling_rows_staged<T>;
+            allow_shared(kernel);
+            HR_LAUNCH(kernel, grid_for(s.count), threads, shared, stream, StagedMap{map, inverse, n_params}, options, s,
+                      in, params, value, log_det);
+        }
         check_launch("coupling");
     });
 }
@@ -314,7 +371,7 @@ void coupling_backward(int map, bool inverse, const MapOptions<T>& options, cons
     const int64_t elements = rows * active;
     if (elements == 0) return;
     with_map_and_direction(map, inverse, [&]<class Map, bool backwards>() {
-        if constexpr (is_direct<Map>) {
+        if constexpr (is_direct<Map, T>) {
             constexpr int64_t piece = direct_threads * numbers_of_16<T>;
             auto* const kernel = coupling_backward_direct<Map, backwards, T>;
             HR_LAUNCH(kernel, grid_for((elements + piece - 1) / piece), direct_threads, 0, stream, options, elements,
@@ -324,11 +381,11 @@ void coupling_backward(int map, bool inverse, const MapOptions<T>& options, cons
             const int room = room_of<Map>(options.bins), room_stride = room > 0 ? odd(room) : 0;
             const int64_t bytes = (stride + room_stride) * int64_t(sizeof(T));
             const int threads = staged_threads_for(bytes, 0);
-            auto* const kernel = coupling_backward_staged<Map, backwards, T>;
+            auto* const kernel = coupling_backward_staged<T>;
             allow_shared(kernel);
             HR_LAUNCH(kernel, grid_for((elements + threads - 1) / threads), threads, size_t(threads * bytes), stream,
-                      options, elements, active, TilePlaces(n_params, stride), stride, room_stride, in, params,
-                      grad_value, grad_log_det, grad_in, grad_params);
+                      StagedMap{map, inverse, n_params}, options, elements, active, TilePlaces(n_params, stride),
+                      stride, room_stride, in, params, grad_value, grad_log_det, grad_in, grad_params);
         }
         check_launch("coupling_backward");
     });

@@ -1,3 +1,5 @@
+// A call would spill 24 bytes in map_rows for float64.
+#define HR_INLINE_FLOAT64
 #include "dual_ascent.hpp"
 
 #include <algorithm>
@@ -382,6 +384,11 @@ __global__ void __launch_bounds__(ascent_sum_threads)
     sums[blockIdx.x] = total;
 }
 
+__device__ inline double number_of_row(const ArrayView& a, int64_t row, int column) {
+    const char* const p = a.data + row * a.row_stride + int64_t(column) * a.column_stride;
+    return a.is_double ? *reinterpret_cast<const double*>(p) : double(*reinterpret_cast<const float*>(p));
+}
+
 // Squares of 32 rows and 32 features change their layout in shared memory, whose lines have 33 numbers.
 constexpr int square_threads = 256, pitch = warp + 1;
 
@@ -401,9 +408,8 @@ struct Squares {
     }
 };
 
-template <class T, class From>
-__global__ void __launch_bounds__(square_threads)
-    load_rows(Squares<T> s, const char* from, int64_t row_stride, int64_t column_stride, bool by_rows, T* z) {
+template <class T>
+__global__ void __launch_bounds__(square_threads) load_rows(Squares<T> s, ArrayView from, bool by_rows, T* z) {
     HR_DYNAMIC_SHARED(T, square);
     const int lane = int(threadIdx.x) % warp, line = int(threadIdx.x) / warp;
     for (int64_t i = blockIdx.x; i < s.n; i += gridDim.x) {
@@ -412,8 +418,7 @@ __global__ void __launch_bounds__(square_threads)
         for (int l = line; l < warp; l += square_threads / warp) {
             const int r = by_rows ? l : lane, c = by_rows ? lane : l;  // neighbours in memory to neighbouring threads
             if (row + r < s.rows && feature + c < s.features)
-                square[r * pitch + c] = T(*reinterpret_cast<const From*>(from + (row + r) * row_stride +
-                                                                         int64_t(feature + c) * column_stride));
+                square[r * pitch + c] = T(number_of_row(from, row + r, feature + c));
         }
         __syncthreads();
         for (int c = line; c < warp && feature + c < s.features; c += square_threads / warp)
@@ -534,7 +539,9 @@ void ascent_step(const AscentLayout& layout, const AscentStructure& structure, c
         };
         if (structure.fused) return run(step_rows<S, true>, layout.chunks, Shared<S>::bytes(a.most_kept));
         if constexpr (S::row_threads == 16) {  // more lines than those of few features
-            run(map_rows<S>, layout.tiles(), S::lanes * S::rows * sizeof(T) + most_lines * sizeof(LineMap<T>));
+            using M = Shape<T, 8, 8>;          // whose tiles all of these have: one kernel for the maps
+            static_assert(M::rows == S::rows && M::lanes == S::lanes);
+            run(map_rows<M>, layout.tiles(), M::lanes * M::rows * sizeof(T) + most_lines * sizeof(LineMap<T>));
             run(step_rows<S, false>, layout.chunks, Shared<S>::bytes(a.most_kept));
         }
     });
@@ -552,17 +559,10 @@ void ascent_load(const AscentLayout& layout, const ArrayView& from, T* z, cudaSt
     if (layout.rows == 0) return;
     const Squares<T> squares(layout, layout.tiles() * layout.tile_rows);  // steps read whole tiles
     const bool by_rows = std::abs(from.column_stride) <= std::abs(from.row_stride);
-    const auto load = [&]<class From>() {
-        auto* const kernel = load_rows<T, From>;
-        HR_LAUNCH(kernel, dim3(grid_of(squares.n)), dim3(square_threads), warp * pitch * sizeof(T), stream, squares,
-                  from.data, from.row_stride, from.column_stride, by_rows, z);
-        check_launch("ascent_load");
-    };
-    if (from.is_double) {
-        load.template operator()<double>();
-    } else {
-        load.template operator()<float>();
-    }
+    auto* const kernel = load_rows<T>;
+    HR_LAUNCH(kernel, dim3(grid_of(squares.n)), dim3(square_threads), warp * pitch * sizeof(T), stream, squares, from,
+              by_rows, z);
+    check_launch("ascent_load");
 }
 
 template <class T>

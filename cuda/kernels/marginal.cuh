@@ -18,6 +18,7 @@ __device__ T run_ready_map(const Team& team, const ReadyMap<T>& m, int context, 
         if constexpr (requires { Map::ready_factors; }) {
             LogProduct<T> product;
             int factors = 0;
+            HR_ROLLED
             for (int c = team.first_of_sum(); c < features; c += team.sum_warps()) {
                 const T* ready = m.ready + int64_t(c) * m.n_ready;
                 const T value = given.at(context + c, team.lane);
@@ -40,6 +41,7 @@ __device__ void back_ready_map(const Team& team, const ReadyMap<T>& m, const Sta
                                const State& before, int context, int features, T grad_log_det) {
     with_map(m.index, [&]<class Map>() {
         if constexpr (requires { Map::has_ready_derivative; }) {
+            HR_ROLLED
             for (int c = team.warp; c < features; c += team.warps) {
                 const T* ready = m.ready + int64_t(c) * m.n_ready;
                 const T x = given.at(context + c, team.lane);

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "../../cpp/steps/ready.hpp"
 #include "../include/threads.cuh"
 #include "row_sums.cuh"
+#include "weights.hpp"
 
 namespace headrace {
 namespace {
@@ -119,33 +119,7 @@ __global__ void add_shares(const __grid_constant__ SumTasks<T> tasks, const doub
     if (i < out.n_weights) out.gradient[i] = not_a_number_if(*out.bad && out.is_weight[i], T(total));
 }
 
-// The gradients by raw parameters of a step, from those by ready ones: none, but of a run of vector maps.
-template <class T, class S>
-__device__ void finish_step(const S&, int, const T*, const double*, const int*, T*) {}
-
-template <class T>
-__device__ void finish_step(const VectorStep<T>& step, int features, const T* weights, const double* by_ready,
-                            const int* bad, T* gradient) {
-    for (int i = threadIdx.x; i < ready_parts(step, features); i += blockDim.x) {
-        const double* const given = by_ready + step.ready + int64_t(i) * step.n_ready;
-        T* const out = gradient + step.weights[i];
-        finish_part(
-            step, i, features, weights, [&](int k) { return given[k]; },
-            [&](int k, double value) { out[k] = not_a_number_if(*bad != 0, T(value)); });
-    }
-}
-
-// A block for each step, a thread for each transform.
-template <class T>
-__global__ void finish_ready(const __grid_constant__ DeviceChain<T> d, const T* weights, const double* by_ready,
-                             const int* bad, T* gradient) {
-    const int features = d.chain.features;
-    for (int s = blockIdx.x; s < d.chain.n_steps; s += gridDim.x)
-        with_step(d.steps[s].step,
-                  [&](const auto& step) { finish_step(step, features, weights, by_ready, bad, gradient); });
-}
-
-constexpr int plain_threads = 256, step_blocks = 1024, step_threads = 64;
+constexpr int plain_threads = 256;
 
 unsigned blocks_of(int64_t n) {
     return unsigned((n + plain_threads - 1) / plain_threads);
@@ -186,10 +160,7 @@ void RowSums<T>::add(const Tapes<T>& tapes, const WeightGradient<T>& out) {
 
 template <class T>
 void RowSums<T>::finish(const DeviceChain<T>& d, const T* weights, const WeightGradient<T>& out) {
-    if (d.chain.ready == 0) return;
-    HR_LAUNCH(finish_ready<T>, step_blocks, step_threads, 0, stream_, d, weights, totals_.get() + out.n_weights,
-              out.bad, out.gradient);
-    check_launch("finish_ready");
+    launch_finish(d, weights, totals_.get() + out.n_weights, out.bad, out.gradient, stream_);
 }
 
 template class RowSums<float>;

@@ -17,6 +17,7 @@ template <class T, bool in_shared>
 __device__ void load_supported(const Team& team, const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
                                const Lines<T, in_shared>& out, T& log_det) {
     if (team.lane >= rows) return;
+    HR_ROLLED_FLOAT64
     for (int c = team.first_of_sum(); c < chain.features; c += team.sum_warps()) {
         const Supported made =
             from_row(chain.load_support[c], element(call.input, row + team.lane, c), call.input.is_double);
@@ -30,6 +31,7 @@ __device__ void load_supported(const Team& team, const Chain<T>& chain, const Ca
 template <class T, bool in_shared>
 __device__ void add_store_support(const Team& team, const Chain<T>& chain, const Lines<T, in_shared>& z, T& log_det) {
     if (!chain.store_support) return;
+    HR_ROLLED_FLOAT64
     for (int c = team.first_of_sum(); c < chain.features; c += team.sum_warps()) {
         const Supported made =
             to_support(chain.store_support[c], stored(chain, c, z.at(chain.store_slot[c], team.lane)));
@@ -42,6 +44,7 @@ template <class T, class State>
 __device__ void back_from_store_support(const Team& team, const Chain<T>& chain, const State& z, const State& gradient,
                                         T grad_log_det) {
     if (!chain.store_support) return;
+    HR_ROLLED_FLOAT64
     for (int c = team.warp; c < chain.features; c += team.warps) {
         T& g = gradient.at(chain.store_slot[c], team.lane);
         const Supported made =
@@ -58,6 +61,7 @@ __device__ void back_to_supported_input(const Team& team, const Chain<T>& chain,
                                         const State& gradient, int64_t row, int rows, T grad_log_det, const T* bad_rows,
                                         T* out) {
     if (team.lane >= rows) return;
+    HR_ROLLED_FLOAT64
     for (int c = team.warp; c < chain.features; c += team.warps) {
         double g = gradient.at(chain.load_slot[c], team.lane);
         if (chain.load_scale) g *= chain.load_scale[c];
@@ -72,6 +76,7 @@ template <class T, bool in_shared>
 __device__ T run_support(const Team& team, const SupportStep<T>& s, const Lines<T, in_shared>& given,
                          const Lines<T, in_shared>& built, int context, int features) {
     T log_det = 0;
+    HR_ROLLED_FLOAT64
     for (int c = team.first_of_sum(); c < features; c += team.sum_warps()) {
         const Supported made = supported(s, c, double(given.at(context + c, team.lane)));
         built.at(context + c, team.lane) = T(made.value);
@@ -83,6 +88,7 @@ __device__ T run_support(const Team& team, const SupportStep<T>& s, const Lines<
 template <class T, class State>
 __device__ void back_support(const Team& team, const SupportStep<T>& s, const State& given, const State& after,
                              const State& before, int context, int features, T grad_log_det) {
+    HR_ROLLED_FLOAT64
     for (int c = context + team.warp; c < context + features; c += team.warps) {
         const Supported made = supported(s, c - context, double(given.at(c, team.lane)));
         before.at(c, team.lane) = T(double(after.at(c, team.lane)) * made.slope + double(grad_log_det) * made.bend);

@@ -1,21 +1,92 @@
+#define HR_SMALL_CODE
 #include "weights.hpp"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "../../cpp/steps/ready.hpp"
 #include "../include/threads.cuh"
+#include "either.cuh"
 
 namespace headrace {
 namespace {
 
+// The steps of a chain of either type, for kernels that are there once: what they do they do in float64.
+struct StepsOfEither {
+    const void* steps;
+    bool is_double;
+    int count, features;
+};
+
 template <class T>
-__global__ void prepare_ready(const __grid_constant__ DeviceChain<T> d, const T* weights, T* ready) {
-    const int features = d.chain.features;
-    for (int s = blockIdx.x; s < d.chain.n_steps; s += gridDim.x)
-        with_step(d.steps[s].step, [&](const auto& step) {
-            for (int i = threadIdx.x; i < ready_parts(step, features); i += blockDim.x)
-                prepare_part(step, i, features, weights, ready);
+StepsOfEither steps_of(const DeviceChain<T>& d) {
+    return {d.steps, std::is_same_v<T, double>, d.chain.n_steps, d.chain.features};
+}
+
+// A step that has something to make ready, with its constants in float64; of any other its kind alone.
+__device__ Step<double> in_float64(const Step<float>& step) {
+    Step<double> wide{};
+    wide.kind = step.kind;
+    switch (step.kind) {
+        case StepKind::elementwise: {
+            const ElementwiseStep<float>& s = step.elementwise;
+            const CoordinateMap<double> map{s.map.index,   s.map.n_params, in_float64(s.map.options),
+                                            s.map.inverse, s.map.n,        s.map.given,
+                                            s.map.built};
+            wide.elementwise = {map, s.n_ready, s.ready, s.weights, s.coordinate, s.tape_raw};
+            break;
+        }
+        case StepKind::vector: {
+            const VectorStep<float>& s = step.vector;
+            wide.vector = {s.map,   s.inverse, in_float64(s.options), s.transforms,  s.n_ready,
+                           s.ready, s.weights, s.coordinate,          s.tape_states, s.tape_gradients};
+            break;
+        }
+        case StepKind::density: {
+            const DensityStep<float>& s = step.density;
+            wide.density = {s.components, s.column,  s.coordinate, s.raw,       s.n_raw,
+                            s.ready,      s.weights, s.fixed,      s.tape_grads};
+            break;
+        }
+        default: break;
+    }
+    return wide;
+}
+
+// A block for each step, a thread for each of its parts: body(step, part).
+template <class F>
+__device__ __forceinline__ void for_ready_parts(const StepsOfEither& d, const F& body) {
+    for (int s = blockIdx.x; s < d.count; s += gridDim.x) {
+        const Step<double> step = d.is_double ? static_cast<const DeviceStep<double>*>(d.steps)[s].step
+                                              : in_float64(static_cast<const DeviceStep<float>*>(d.steps)[s].step);
+        with_step(step, [&](const auto& own) {
+            for (int i = threadIdx.x; i < ready_parts(own, d.features); i += blockDim.x) body(own, i);
         });
+    }
+}
+
+__global__ void prepare_ready(StepsOfEither d, NumbersOfEither weights, NumbersOfEither ready) {
+    for_ready_parts(d, [&](const auto& step, int i) { prepare_part(step, i, d.features, weights, ready); });
+}
+
+// The gradients by raw parameters of a step, from those by ready ones: none, but of a run of vector maps.
+template <class S>
+__device__ void finish_step(const S&, int, int, const NumbersOfEither&, const double*, const int*,
+                            const NumbersOfEither&) {}
+
+__device__ inline void finish_step(const VectorStep<double>& step, int i, int features, const NumbersOfEither& weights,
+                                   const double* by_ready, const int* bad, const NumbersOfEither& gradient) {
+    const double* const given = by_ready + step.ready + int64_t(i) * step.n_ready;
+    const NumbersOfEither out = gradient + step.weights[i];
+    finish_part(
+        step, i, features, weights, [&](int k) { return given[k]; },
+        [&](int k, double value) { out[k] = *bad ? not_a_number<double>() : value; });
+}
+
+__global__ void finish_ready(StepsOfEither d, NumbersOfEither weights, const double* by_ready, const int* bad,
+                             NumbersOfEither gradient) {
+    for_ready_parts(
+        d, [&](const auto& step, int i) { finish_step(step, i, d.features, weights, by_ready, bad, gradient); });
 }
 
 template <class T>
@@ -35,8 +106,18 @@ unsigned blocks_of(int64_t n) {
 template <class T>
 void launch_prepare(const DeviceChain<T>& d, const T* weights, T* ready, cudaStream_t stream) {
     if (d.chain.ready == 0) return;
-    HR_LAUNCH(prepare_ready<T>, std::min(step_blocks, d.chain.n_steps), step_threads, 0, stream, d, weights, ready);
+    HR_LAUNCH(prepare_ready, std::min(step_blocks, d.chain.n_steps), step_threads, 0, stream, steps_of(d),
+              NumbersOfEither(weights), NumbersOfEither(ready));
     check_launch("prepare_ready");
+}
+
+template <class T>
+void launch_finish(const DeviceChain<T>& d, const T* weights, const double* by_ready, const int* bad, T* gradient,
+                   cudaStream_t stream) {
+    if (d.chain.ready == 0) return;
+    HR_LAUNCH(finish_ready, std::min(step_blocks, d.chain.n_steps), step_threads, 0, stream, steps_of(d),
+              NumbersOfEither(weights), by_ready, bad, NumbersOfEither(gradient));
+    check_launch("finish_ready");
 }
 
 template <class T>
@@ -46,8 +127,9 @@ void launch_masked_copy(const T* in, const uint8_t* keep, T* out, int64_t n, cud
     check_launch("masked_copy");
 }
 
-#define HR_INSTANTIATE(T)                                                            \
-    template void launch_prepare(const DeviceChain<T>&, const T*, T*, cudaStream_t); \
+#define HR_INSTANTIATE(T)                                                                                      \
+    template void launch_prepare(const DeviceChain<T>&, const T*, T*, cudaStream_t);                           \
+    template void launch_finish(const DeviceChain<T>&, const T*, const double*, const int*, T*, cudaStream_t); \
     template void launch_masked_copy(const T*, const uint8_t*, T*, int64_t, cudaStream_t);
 HR_INSTANTIATE(float)
 HR_INSTANTIATE(double)

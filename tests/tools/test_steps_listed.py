@@ -52,7 +52,7 @@ def lacking(read):
             "cpp/core/lowering.cpp": [rf"\b{struct}<T>(\{{| \w+\{{)"],
             "cuda/host/placing.cpp": [rf"void place\(DeviceStep<T>&( \w+)?, {struct}<T>&"],
             "cuda/kernels/chain.cuh": [f"case StepKind::{name}:"],
-            "cuda/kernels/gradient.cu": [f"case StepKind::{name}:"],
+            "cuda/kernels/gradient.cuh": [f"case StepKind::{name}:"],
         }
         for path, patterns in wanted.items():
             found += [f"{path}: {name}: {p}" for p in patterns if not re.search(p, read(path))]
@@ -82,7 +82,7 @@ def test_every_kind_of_step_has_all_that_a_kind_has():
         ("cpp/kernels/steps-inl.hpp", "steps/{kind}-inl.hpp"),
         ("cuda/host/placing.cpp", "void place("),
         ("cuda/kernels/chain.cuh", "case StepKind::{kind}:"),
-        ("cuda/kernels/gradient.cu", "case StepKind::{kind}:"),
+        ("cuda/kernels/gradient.cuh", "case StepKind::{kind}:"),
     ],
 )
 def test_a_line_that_is_forgotten_is_missed(kind, path, line):

@@ -105,6 +105,7 @@ struct Spline {
             const int place = Kind::place(k, o);
             return place >= 0 ? Kind::derivative(V(p(2 * o.bins + place)), o) : splat<V>(1);
         };
+        HR_ROLLED
         for (int k = 0; k < o.bins; ++k) {
             const V width = knots.width(k, o), height = knots.height(k, o);
             const V slope = height * knots.width_sum / (width * knots.height_sum);
@@ -203,6 +204,7 @@ struct Spline {
             width_sum = height_sum = poison = splat<V>(0);
             const V top_width = Kind::template top<V>(p, 0, o.bins),
                     top_height = Kind::template top<V>(p, o.bins, o.bins);
+            HR_ROLLED
             for (int k = 0; k < o.bins; ++k) {
                 const V raw_width = p(k), raw_height = p(o.bins + k);
                 const V width = Kind::part(raw_width, top_width, o), height = Kind::part(raw_height, top_height, o);
@@ -212,6 +214,7 @@ struct Spline {
                 width_sum += width;
                 height_sum += height;
             }
+            HR_ROLLED
             for (int k = 2 * o.bins; k < n_params(o); ++k) poison += Kind::poison(V(p(k)), o);
             poison += width_sum + height_sum;
             poison -= poison;
@@ -237,6 +240,7 @@ struct Spline {
             };
             V end = zero, width_end = zero, height_end = zero;
             Bin<V> bin{zero, zero, one, zero, one, zero, zero};  // NaN stays here
+            HR_ROLLED
             for (int k = 0; k < o.bins; ++k) {
                 const auto beyond = target >= end;
                 const V width = this->width(k, o), height = this->height(k, o);
@@ -329,6 +333,7 @@ struct Spline {
     HR_FN static Bin<V> ready_bin(V input, const Scalar<V>* ends, const Scalar<V>* ready,
                                   const MapOptions<Scalar<V>>& o) {
         Int<V> index{};
+        HR_ROLLED
         for (int k = 1; k < o.bins; ++k) index += select(input >= ends[k], Int<V>{} + 1, Int<V>{});
         V n[bin_numbers];
         gather_row(ready + 2 * o.bins, index, bin_numbers, n);
@@ -420,6 +425,7 @@ struct Spline {
         };
         const V mean_width = mean(by_left_width, bin.left_width, by_width, bin.width, knots.width_sum);
         const V mean_height = mean(by_left_height, bin.left_height, by_height, bin.height, knots.height_sum);
+        HR_ROLLED
         for (int k = 0; k < o.bins; ++k) {  // through the softmax, and what comes before or after it
             const auto left = bin.index > T(k);
             const auto here = bin.index == T(k);
@@ -433,6 +439,7 @@ struct Spline {
             return select(bin.index == T(k), from_d0, zero) + select(bin.index == T(k - 1), from_d1, zero);
         };
         const int n_derivatives = Kind::n_derivatives(o.bins, o.ends);
+        HR_ROLLED
         for (int j = 0; j < n_derivatives; ++j) {
             const int place = 2 * o.bins + j, k = Kind::knot(j, o);
             V from = from_knot(k);

@@ -183,6 +183,7 @@ struct AdditiveKnots {
     template <class V, class P>
     HR_FN static V top(const P& p, int first, int n) {
         V top = p(first);
+        HR_ROLLED
         for (int k = 1; k < n; ++k) {
             const V raw = p(first + k);
             top = select(raw > top, raw, top);

@@ -77,6 +77,7 @@ struct TanhBend {
                 v[j] = select((start >= low[j]) & (start <= high[j]), start, v[j]);
             }
         }
+        HR_ROLLED
         for (int round = 0; round < solve_rounds; ++round) {
             Int<V> open{};
             at(v, o, bend);
@@ -154,6 +155,7 @@ struct Planar {
         using T = Scalar<V>;
         Sums<V> q;
         q.w_largest = V{};
+        HR_ROLLED
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
             const V a = abs(V(p(c)));
             q.w_largest = select(a > q.w_largest, a, q.w_largest);
@@ -163,6 +165,7 @@ struct Planar {
         q.w_inverse = select(q.w_largest > T(0), T(1) / (q.w_largest * q.boost), V{});
         q.square = q.along = V{};
         V dot{};
+        HR_ROLLED
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
             const V w = p(c), scaled = w * q.boost * q.w_inverse, u = p(features + c);
             q.square += scaled * scaled;
@@ -184,12 +187,14 @@ struct Planar {
         const Sums<V> q = sums<V>(p, features);
         const V part = q.along / q.square;
         V rest{};
+        HR_ROLLED
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
             const V scaled = V(p(c)) * q.boost * q.w_inverse;
             rest += scaled * (V(p(features + c)) - scaled * part);
         }
         rest = sum_of_coordinates(p, rest);
         const V factor = (q.gain * q.along - rest) / q.square;
+        HR_ROLLED
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
             const V w = p(c), scaled = w * q.boost * q.w_inverse, u = p(features + c);
             put(c, w);
@@ -205,12 +210,14 @@ struct Planar {
         using T = Scalar<V>;
         const Sums<V> q = sums<V>(p, features);
         V dot{};
+        HR_ROLLED
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p))
             dot += V(p(c)) * q.boost * q.w_inverse * V(g(features + c));
         dot = sum_of_coordinates(p, dot);
         const V by_s = V(g(2 * features + 1)) * q.s.slope;
         const V coefficient = (q.gain - T(1)) * q.along / q.square, by_along = dot * q.s.slope_excess / q.square;
         const V by_square = dot * coefficient / q.square * T(-2);
+        HR_ROLLED
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
             const V w = p(c), scaled = w * q.boost * q.w_inverse, u = p(features + c);
             const V grad_w = g(c), grad_u = g(features + c);

@@ -26,12 +26,16 @@ struct Radial {
 
     template <class V, class P, class Put>
     HR_FN static void prepare(const P& p, int features, const Put& put) {
+        HR_ROLLED
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) put(c, p(c));
+        HR_ROLLED
         for (int k = features; k < features + 2; ++k) put(k, positive(V(p(k))).value);
     }
     template <class V, class P, class G, class Put>
     HR_FN static void prepare_vjp(const P& p, const G& g, int features, const Put& put) {
+        HR_ROLLED
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) put(c, g(c));
+        HR_ROLLED
         for (int k = features; k < features + 2; ++k) put(k, V(g(k)) * positive(V(p(k))).slope);
     }
 

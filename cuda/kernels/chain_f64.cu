@@ -1,0 +1,9 @@
+// Runs in float64, which is for checking.
+#define HR_SMALL_CODE
+#include "chain_launch.cuh"
+
+namespace headrace {
+
+template void launch_chain(const DeviceChain<double>&, const Call<double>&, const Place&, cudaStream_t);
+
+}  // namespace headrace
