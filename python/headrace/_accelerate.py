@@ -38,8 +38,9 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
         return sbi.accelerate(model, verify=verify)
     if not packages & {"zuko", "nflows", "glasflow", "normflows"}:
         raise TypeError(
-            f"model: expected a model of zuko, nflows, normflows, glasflow or sbi, got {check.kind_of(model)}; "
-            "headrace.convert takes those of flowjax"
+            "model: expected a model of zuko, nflows, normflows, glasflow or sbi, or a builder that sbi made, got "
+            f"{check.kind_of(model)}; headrace.convert takes models of flowjax, and "
+            "headrace.integrations.sbi.accelerate builders of your own"
         )
     from headrace.torch import faces
 

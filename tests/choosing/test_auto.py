@@ -106,7 +106,9 @@ def test_the_better_half_goes_on(monkeypatch):
 
     trials = [Counted(tried.Candidate(str(i), lambda: None), 0) for i in range(7)]
     clock = run.Clock(10.0)
-    search = run._ManyRows(Sample(banana(10)), trials, tried.Setting(2, 0, None, "float32", 0), None, clock, False)
+    search = run._ManyRows(
+        Sample(banana(10)), trials, tried.Setting(2, 0, None, None, "float32", 0), None, clock, False
+    )
     with search.shown() as shown:
         search._halve(Sample(banana(10)), Sample(banana(10)), "", shown)
     places = [place for place, _ in asked]
@@ -133,7 +135,7 @@ def test_a_fit_goes_on_where_it_stopped(tmp_path, monkeypatch):
     looks = itertools.count()
     monkeypatch.setattr(clock, "now", lambda: 0.005 * next(looks))  # of a fit: as fast on every machine
     fitted, choosing, _ = parted(Sample(banana(2000)), 0)
-    setting = tried.Setting(2, 0, None, "float32", 0)
+    setting = tried.Setting(2, 0, None, None, "float32", 0)
     trial = tried.Trial(tried.candidates(("nsf",), setting, few=False)[0], 0)
     trial.go(fitted, choosing, 0.8, str(tmp_path))
     assert trial.stopped == "time_budget"
@@ -162,7 +164,7 @@ def test_rounds_share_the_time(monkeypatch, slow):
     monkeypatch.setattr("headrace._fit.clock.now", lambda: now[0])
     monkeypatch.setattr(run.time, "perf_counter", lambda: now[0])
     trials = [Timed(tried.Candidate(str(i), lambda: None), 0) for i in range(7)]
-    setting = tried.Setting(2, 0, None, "float32", 0)
+    setting = tried.Setting(2, 0, None, None, "float32", 0)
     search = run._ManyRows(Sample(banana(10)), trials, setting, None, run.Clock(10.0), False)
     with search.shown() as shown:
         search._halve(Sample(banana(10)), Sample(banana(10)), "", shown)

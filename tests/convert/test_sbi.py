@@ -183,8 +183,12 @@ def test_a_builder_of_what_training_changes_is_refused():
         builder = hr.accelerate(sbi_posterior_nn("maf", **more))
         with pytest.raises(ValueError, match=r"^model: expected no dropout and no batch norm in a flow that is to be"):
             builder(theta, x)
-    with pytest.raises(TypeError, match=r"^model: expected a builder of a density estimator of sbi, got one of int"):
+    with pytest.raises(TypeError, match=r"^model: expected a builder of a density estimator, .* got one of int"):
         ours.accelerate(lambda theta, x: 3)(theta, x)
+    with pytest.raises(TypeError, match=r"^model: expected a density estimator, a posterior or a builder of sbi, got "):
+        hr.accelerate(inference.NPE)
+    with pytest.raises(TypeError, match=r"or a builder that sbi made, got function"):
+        hr.accelerate(lambda theta, x: 3)
 
 
 def test_a_flow_that_was_fitted_is_an_estimator():

@@ -126,6 +126,18 @@ def test_a_column_whose_quantiles_lie_close_keeps_its_curve(narrow):
     assert_allclose(curve.inverse(np.hstack([spiky, rows]))[0].std(axis=0), 1.0, atol=0.1)
 
 
+@pytest.mark.parametrize("edge", [stats.pareto(2.0), stats.pareto(1.5), stats.lognorm(2.0)])
+def test_a_column_without_room_leaves_others_their_tails(edge):
+    """A sharp edge and a long tail at once are too much for `Gaussianize`: such a column has straight ones."""
+    rows = np.hstack([drawn(stats.t(2.5), 6000, "beside"), drawn(edge, 6000, "edge")])
+    (both,), (alone,) = of_sample(Sample(rows, None)), of_sample(Sample(rows[:, :1], None))
+    assert both.latent.size == alone.latent.size == marginals.MOST
+    far = np.linspace(-200.0, 200.0, 401)[:, None]
+    got = both.inverse(np.hstack([far, np.full_like(far, 2.0)]))[0][:, 0]
+    assert_allclose(got, alone.inverse(far)[0][:, 0], rtol=0.05, atol=0.05)
+    assert_allclose(both.inverse(rows)[0].std(axis=0), 1.0, atol=0.1)
+
+
 def test_one_row_far_out_keeps_no_column_from_its_curve():
     """By it alone, a normal density loses much, and the standard error of what it loses is as large."""
     rows = drawn(stats.t(3.0), 3000, "far")

@@ -181,6 +181,7 @@ def test_marginals():
         (lambda: hr.OnColumns(hr.ActNorm(2), [0, 0], 3), ValueError, ["columns: ", "different"]),
         (lambda: hr.OnColumns(hr.ActNorm(2), [0, 3], 3), ValueError, ["columns"]),
         (lambda: hr.OnColumns(hr.ActNorm(2), [0, 1], 0), ValueError, ["features: "]),
+        (lambda: hr.OnColumns(hr.ActNorm(2), [0, 1], 2**33), ValueError, ["features: ", "16777216"]),
         (lambda: hr.OnColumns(hr.Support([(0, 1)]), [0], 2), ValueError, ["transform: expected no Standardize"]),
         (lambda: hr.OnColumns(hr.Standardize([1.0], [2.0]), [0], 2), ValueError, ["transform: "]),
         (lambda: hr.OnColumns(EXAMPLES["gaussianize-alone"](None), [0, 1, 2], 4), ValueError, ["transform: "]),

@@ -218,6 +218,20 @@ def test_what_both_have_at_the_data_end_stands_in_nobody_s_way(end, dtype):
     assert len(report.transform_kl) == 2
 
 
+@pytest.mark.parametrize("ends", [{"bounds": [(0.0, None), None]}, {"periodic": [(0.0, 7.0), None]}])
+def test_an_ascent_with_bounds_or_periods_is_a_teacher_and_a_student(ends):
+    """Its own slices are of steps. What is reported is the divergence of whole flows."""
+    x = np.abs(cases.rows(400, 2, "float64", "ascent"))
+    ascent = hr.DualAscentFlow.notes(steps=4, dtype="float64", **ends).fit(x, progress=False)
+    student = hr.MAF(2, transforms=1, hidden=(8,), dtype="float64", **ends)
+    for teacher, learner in ((ascent, student), (student, ascent)):
+        learner, report = hr.distill(teacher, learner, steps=40, samples=64, **QUIET)
+        drawn = learner.sample(20_000, seed=1)
+        direct = learner.log_prob(drawn) - teacher.log_prob(drawn)
+        error = 4.0 * np.hypot(report.kl_error, direct.std() / np.sqrt(len(direct)))
+        assert abs(direct.mean() - report.kl) < error
+
+
 def test_a_student_with_another_data_end_is_compared_with_it():
     teacher = hr.Flow([masked(1), CURVES, SCALE])
     student = hr.Flow([masked(3, reads="latent"), hr.Standardize(SCALE.mean + 1.0, SCALE.std)])

@@ -38,6 +38,7 @@ COUNTS = (9, 17, 33)  # of quantiles, among which rows choose
 KNOTS = COUNTS[-1]
 CLOSEST = (4e-6, 2e-5)  # shares of the range with long tails, at least, between two quantiles: the first that serves
 MOST = KNOTS + 2 * _long_tails.KNOTS  # of them all, with long tails
+SPREAD = 3e-6  # of the range, between knots that were closer than `Gaussianize` takes
 FOLDS = 4
 CLEARLY = 2.0  # standard errors by which rows must gain
 DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
@@ -113,10 +114,20 @@ class Curve:
         z: Floats = inside + beyond * slope
         return z, np.log(slope)
 
-    def through(self, latent: Floats) -> Curve:
-        """Nearly the same with knots at these places; a ValueError where `Gaussianize` has none as close."""
-        x = Gaussianize(self.x[None], self.z, self.slope[None]).forward(latent[:, None])[0][:, 0]
-        return Curve(x, latent, np.exp(self.at(x)[1]))
+    def placed(self, latent: Floats, spread: bool = False) -> Curve | None:
+        """Nearly the same with knots at these places; None where `Gaussianize` has none as close.
+
+        `spread`: knots that are too close, as at a sharp edge, are moved outwards, from the middle on.
+        """
+        try:
+            x = Gaussianize(self.x[None], self.z, self.slope[None]).forward(latent[:, None])[0][:, 0]
+            slope = np.exp(self.at(x)[1])
+            if spread:
+                x, slope = _spread(x, latent, slope)
+            Gaussianize(x[None], latent, slope[None])
+        except ValueError:
+            return None
+        return Curve(x, latent, slope)
 
     def is_longer(self, latent: Floats) -> bool:
         """Whether it has knots beyond these."""
@@ -125,6 +136,16 @@ class Curve:
     def mirrored(self) -> Curve:
         """Of a column with the other sign."""
         return Curve(-self.x[::-1], -self.z[::-1], self.slope[::-1])
+
+
+def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats]:
+    """Knots as far apart as `Gaussianize` takes them, and slopes of their chords where they moved."""
+    moved, middle, least = x.copy(), x.size // 2, SPREAD * (x[-1] - x[0])
+    for i in range(middle + 1, x.size):
+        moved[i] = max(x[i], moved[i - 1] + least)
+    for i in range(middle - 1, -1, -1):
+        moved[i] = min(x[i], moved[i + 1] - least)
+    return moved, np.where(moved == x, slope, np.gradient(latent, moved))
 
 
 def gaussianizing(data: Data, part: Part, mean: Floats, std: Floats, clock: Clock) -> tuple[Gaussianize] | tuple[()]:
@@ -176,7 +197,7 @@ class _Judged:
 
 def _is_first(first: _Judged, second: _Judged, held_out: HeldOut, in_doubt: bool) -> bool:
     if not in_doubt or first.each is None or second.each is None:
-        return first.loss < second.loss or (in_doubt and second.each is None)
+        return first.loss < second.loss or (in_doubt and first.each is not None and second.each is None)
     share = held_out.weights() / held_out.weights().sum()
     loses = first.each - second.each
     return _mean_beyond(loses, share, CLEARLY) <= 0.0  # one row that has all of it is a standard error
@@ -208,7 +229,8 @@ def of_sample(
         further = _long_tails.beyond(end)
         all_of_it = np.concatenate([-further[::-1], latent, further])
         for closest in CLOSEST:
-            found = _of_columns(columns, latent, all_of_it, closest, features, clock)
+            last = closest == CLOSEST[-1]
+            found = _of_columns(columns, latent, all_of_it, closest, features, clock, or_straight=last)
             if found is not None:
                 return found
     return _of_columns(columns, latent, latent, None, features, clock) or ()
@@ -221,8 +243,13 @@ def _of_columns(
     closest: float | None,
     features: int,
     clock: Clock | None,
+    *,
+    or_straight: bool = False,
 ) -> tuple[Gaussianize] | tuple[()] | None:
-    """Curves with knots at some latent places; None where more than the inner ones cannot be, or serve nobody."""
+    """Curves with knots at some latent places; None where more than the inner ones cannot be, or serve nobody.
+
+    `or_straight`: a column without room for its long tails has straight ones, beside others that have theirs.
+    """
     data, slopes = np.tile(latent, (features, 1)), np.ones((features, latent.size))
     any_gains, is_wide, any_long = False, latent.size > inner.size, False
     for c, column in columns.items():
@@ -230,9 +257,11 @@ def _of_columns(
             return ()
         if (curve := _chosen(column, inner, closest)) is None:
             continue
-        try:
-            placed = curve.through(latent)
-        except ValueError:  # two knots closer than a spline takes
+        placed = curve.placed(latent)
+        if placed is None and is_wide and or_straight:
+            curve = _chosen(column, inner, None) or curve
+            placed = curve.placed(latent, spread=True)
+        if placed is None:
             if is_wide:
                 return None
             continue

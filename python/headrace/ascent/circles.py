@@ -22,7 +22,9 @@ OVERLAP = {4: 2.0**-16, 8: 2.0**-36}  # by the bytes of a number: so much of the
 def counted(support: Support, x: NDArray[np.floating]) -> NDArray[np.int64]:
     """Rows in each bin of each periodic column, shape (columns, bins)."""
     circles = [c for c, period in enumerate(support.periodic) if period is not None]
-    turns = (np.asarray(support.inverse(np.asarray(_arrays.on_host(x), np.float64))[0])[:, circles] + 1.0) / 2.0
+    alone = Support(None, [support.periodic[c] for c in circles])
+    turns = (np.asarray(alone.inverse(np.asarray(_arrays.on_host(x[:, circles]), np.float64))[0]) + 1.0) / 2.0
+    turns = turns[np.isfinite(turns).all(axis=1)]  # a fit refuses others, and says why
     places = np.minimum((BINS * turns).astype(np.int64), BINS - 1)
     return np.array([np.bincount(column, minlength=BINS) for column in places.T], np.int64).reshape(len(circles), BINS)
 

@@ -16,7 +16,6 @@ from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
 from headrace import training
-from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._arrays.device_caller import caller_of
 from headrace._fit import plan
@@ -247,8 +246,8 @@ class DualAscentFlow:
             support = support_or_none(self.bounds, array.shape[1], self.periodic) if array.ndim == 2 else None
             if support is not None:
                 names = _rows.names_of(x, array.shape[1])
-                known = np.isfinite(_arrays.on_host(array)).all(axis=1)  # others are refused by what comes next
-                ends = cut_open(support, counted(support, array[_arrays.library(array).asarray(known)]), self.dtype)
+                counts = counted(support, array) if any(support.periodic) else np.empty((0, 0), np.int64)
+                ends = cut_open(support, counts, self.dtype)
                 array, validation = off_support(ends, array, validation, caller, names)
             rows = Rows.of(caller, array, context, weights, validation, rng, self.precision, self.seed, self.dtype)
             flow = self._chosen(rows, rng, clock, progress)

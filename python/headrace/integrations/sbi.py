@@ -183,8 +183,12 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
     if isinstance(model, ConditionalDensityEstimator):
         return _estimator(model, verify)
     found = _estimators(model)
-    if not found and callable(model) and not isinstance(model, nn.Module):
-        return lambda theta, x: _fresh(model(theta, x), verify)
+    if not found and callable(model) and not isinstance(model, (nn.Module, type)):
+
+        def build(batch_theta: Tensor, batch_x: Tensor, **settings: Any) -> FlowEstimator:
+            return _fresh(model(batch_theta, batch_x, **settings), verify)
+
+        return build
     if not found:
         raise TypeError(
             f"model: expected a density estimator, a posterior or a builder of sbi, got {check.kind_of(model)}"
@@ -204,7 +208,10 @@ def _estimators(posterior: Any) -> list[ConditionalDensityEstimator]:
 def _fresh(model: Any, verify: bool) -> FlowEstimator:
     """One that is to be trained: with nothing inside that works differently then."""
     if not isinstance(model, ConditionalDensityEstimator):
-        raise TypeError(f"model: expected a builder of a density estimator of sbi, got one of {check.kind_of(model)}")
+        raise TypeError(
+            'model: expected a builder of a density estimator, such as sbi\'s posterior_nn("nsf"), got one of '
+            f"{check.kind_of(model)}"
+        )
     outside = set() if model.embedding_net is None else set(model.embedding_net.modules())
     for name, module in model.named_modules():
         drops = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0

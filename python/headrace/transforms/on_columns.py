@@ -58,7 +58,7 @@ class OnColumns(Transform):
                 "transform: expected no Standardize, Support or Gaussianize, which say themselves what they do to each "
                 f"column, got {transform!r}"
             )
-        n = check.integer("features", features, least=1)
+        n = check.integer("features", features, least=1, most=2**24)
         self.columns = check.coordinates("columns", columns, n)
         if len(self.columns) != transform.features:
             raise ValueError(

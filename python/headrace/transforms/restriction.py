@@ -65,6 +65,8 @@ def chain_of(transforms: Sequence[Any], columns: Sequence[int]) -> tuple[list[An
             n, why = t.features, ""
             if type(t).__name__ == "Rotation" and i + 4 >= len(transforms):
                 why = "; a fit of few rows puts it there, unless it is given `epochs`"
+            if any(getattr(transforms[-1], "periodic", ())):
+                why += "; periodic columns depend on all others"
             raise ValueError(
                 f"columns: expected columns that depend on no others in the flow, got {list(columns)}: "
                 f"transforms[{i}], of the class {type(t).__name__}, {error}"

@@ -233,7 +233,9 @@ def _before_common_end(teacher: Flow, student: Flow) -> tuple[Flow, Flow]:
     alike = list(takewhile(lambda pair: _is_same(*pair), zip(*map(reversed, chains), strict=False)))
     if all(isinstance(one, Standardize) for one, _ in alike) or len(alike) == min(map(len, chains)):
         return teacher, student
-    return teacher[: -len(alike)], student[: -len(alike)]
+    apart = slice(None, -len(alike))  # of transforms, where an ascent's own slices are of steps
+    inner, own = Flow.__getitem__(teacher, apart), Flow.__getitem__(student, apart)
+    return inner, own
 
 
 def _is_same(one: Transform, other: Transform) -> bool:
