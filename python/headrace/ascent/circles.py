@@ -22,6 +22,8 @@ OVERLAP = {4: 2.0**-16, 8: 2.0**-36}  # by the bytes of a number: so much of the
 def counted(support: Support, x: NDArray[np.floating]) -> NDArray[np.int64]:
     """Rows in each bin of each periodic column, shape (columns, bins)."""
     circles = [c for c, period in enumerate(support.periodic) if period is not None]
+    if not circles:
+        return np.empty((0, BINS), np.int64)
     alone = Support(None, [support.periodic[c] for c in circles])
     turns = (np.asarray(alone.inverse(np.asarray(_arrays.on_host(x[:, circles]), np.float64))[0]) + 1.0) / 2.0
     turns = turns[np.isfinite(turns).all(axis=1)]  # a fit refuses others, and says why

@@ -246,8 +246,7 @@ class DualAscentFlow:
             support = support_or_none(self.bounds, array.shape[1], self.periodic) if array.ndim == 2 else None
             if support is not None:
                 names = _rows.names_of(x, array.shape[1])
-                counts = counted(support, array) if any(support.periodic) else np.empty((0, 0), np.int64)
-                ends = cut_open(support, counts, self.dtype)
+                ends = cut_open(support, counted(support, array), self.dtype)
                 array, validation = off_support(ends, array, validation, caller, names)
             rows = Rows.of(caller, array, context, weights, validation, rng, self.precision, self.seed, self.dtype)
             flow = self._chosen(rows, rng, clock, progress)
