@@ -53,7 +53,7 @@ class _Named(Flow):
         ends: list[Transform] = [Standardize(np.zeros(features), np.ones(features))]
         if support is not None:
             ends.append(support)
-        if base is not None and isinstance(base, Base) and base.features != features:  # Flow refuses what is no base
+        if isinstance(base, Base) and base.features != features:  # Flow refuses what is no base
             raise ValueError(f"base: expected {features} features, as the flow has, got {base.features}")
         if around:
             line = [c for c in range(features) if c not in around]

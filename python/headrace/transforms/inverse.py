@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
 from headrace._module import Block
 from headrace._stored import Stored, header_of, storable
-from headrace.network import Network
+from headrace.transforms.around import Around, checked
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ __all__ = ["Inverse"]
 
 
 @storable
-class Inverse(Transform):
+class Inverse(Around):
     """A transform with its two directions exchanged; the parameters are copied.
 
     >>> import numpy as np, headrace as hr
@@ -31,36 +30,16 @@ class Inverse(Transform):
 
     def __init__(self, transform: Transform) -> None:
         """`transform`: any transform."""
-        if not isinstance(transform, Transform):
-            raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
-        super().__init__(transform.features, transform.context, transform.dtype)
-        self._transform = transform
-        self._place(transform._device, transform._products)
-        self._recompile(_turned(transform._vector(), transform._blocks()))
+        super().__init__(checked(transform), transform.features)
 
-    @property
-    def transform(self) -> Transform:
-        """The transform that is inverted, with a copy of the current parameters."""
-        own = self._transform
-        if self._dtype is None and (own._device, own._products) == (self._device, self._products):
-            return own
-        vector = _turned(self._vector(), self._blocks())
-        return own._remade(vector, self._dtype, self._device, self._products)
+    def _arranged(self, vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
+        return _turned(vector, blocks)
 
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
         return self._transform._steps(not inverted)
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return self._transform._blocks()[::-1]  # as the steps
-
-    def _hidden(self) -> list[int]:
-        return self._transform._hidden()
-
-    def _networks(self) -> tuple[Network, ...]:
-        return self._transform._networks()
-
-    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
-        return self._transform._fixed_arrays()
 
     def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
         part, others = self.transform._restricted(kept, not inverted)

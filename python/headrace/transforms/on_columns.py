@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._core.structure import MaskedNetwork
 from headrace._module import Block
 from headrace._stored import Stored, header_of, storable
-from headrace.network import Network
+from headrace.transforms.around import Around, checked, inner_of
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.gaussianize import Gaussianize
-from headrace.transforms.inverse import Inverse
 from headrace.transforms.restriction import Mixed
 from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
@@ -27,7 +25,7 @@ __all__ = ["OnColumns"]
 
 
 @storable
-class OnColumns(Transform):
+class OnColumns(Around):
     """A transform of some coordinates; all others pass bit for bit. The parameters are copied.
 
     Args:
@@ -44,15 +42,9 @@ class OnColumns(Transform):
     columns: tuple[int, ...]
     """The coordinates that are moved."""
 
-    _transform: Transform
-
     def __init__(self, transform: Transform, columns: Sequence[int], features: int) -> None:
         """See the class."""
-        if not isinstance(transform, Transform):
-            raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
-        inner: Transform = transform
-        while isinstance(inner, (Inverse, OnColumns)):
-            inner = inner._transform
+        inner = inner_of(checked(transform))
         if isinstance(inner, (Standardize, Support, Gaussianize)):
             raise ValueError(
                 "transform: expected no Standardize, Support or Gaussianize, which say themselves what they do to each "
@@ -65,19 +57,8 @@ class OnColumns(Transform):
                 f"columns: expected {transform.features} of them, as many as the transform has features, got "
                 f"{len(self.columns)}"
             )
-        super().__init__(n, transform.context, transform.dtype)
-        self._transform = transform
         self._networks_here: dict[int, tuple[MaskedNetwork, MaskedNetwork]] = {}
-        self._place(transform._device, transform._products)
-        self._recompile(transform._vector())
-
-    @property
-    def transform(self) -> Transform:
-        """The transform of these columns alone, with a copy of the current parameters."""
-        own = self._transform
-        if self._dtype is None and (own._device, own._products) == (self._device, self._products):
-            return own
-        return own._remade(self._vector(), self._dtype, self._device, self._products)
+        super().__init__(transform, n)
 
     def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
         return [own for step in self._transform._steps(inverted) for own in self._step(*step)]
@@ -107,15 +88,6 @@ class OnColumns(Transform):
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return self._transform._blocks()
-
-    def _hidden(self) -> list[int]:
-        return self._transform._hidden()
-
-    def _networks(self) -> tuple[Network, ...]:
-        return self._transform._networks()
-
-    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
-        return self._transform._fixed_arrays()
 
     def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
         if kept == tuple(range(self._features)):

@@ -1,0 +1,62 @@
+"""What `Inverse` and `OnColumns` have in common: they are made of one other transform, and have its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._module import Block
+from headrace.network import Network
+from headrace.transforms.transform import Transform
+
+__all__ = ["Around", "checked", "inner_of"]
+
+
+class Around(Transform):
+    """A transform around another one; the parameters are copied. Subclasses say its steps and blocks."""
+
+    def __init__(self, transform: Transform, features: int) -> None:
+        """Around a transform, which is checked."""
+        super().__init__(features, transform.context, transform.dtype)
+        self._transform = transform
+        self._place(transform._device, transform._products)
+        self._recompile(self._arranged(transform._vector(), transform._blocks()))
+
+    @property
+    def transform(self) -> Transform:
+        """The transform that this one is around, with a copy of the current parameters."""
+        own = self._transform
+        if self._dtype is None and (own._device, own._products) == (self._device, self._products):
+            return own
+        vector = self._arranged(self._vector(), self._blocks())
+        return own._remade(vector, self._dtype, self._device, self._products)
+
+    def _arranged(self, vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
+        """Parameters in the order of these blocks, as the other one of both has them."""
+        return vector
+
+    def _hidden(self) -> list[int]:
+        return self._transform._hidden()
+
+    def _networks(self) -> tuple[Network, ...]:
+        return self._transform._networks()
+
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        return self._transform._fixed_arrays()
+
+
+def checked(transform: Any) -> Transform:
+    """A transform, or a TypeError that names the argument."""
+    if not isinstance(transform, Transform):
+        raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
+    return transform
+
+
+def inner_of(transform: Transform) -> Transform:
+    """What is inside of all that is around it."""
+    while isinstance(transform, Around):
+        transform = transform._transform
+    return transform
