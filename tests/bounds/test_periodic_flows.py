@@ -255,3 +255,10 @@ def test_a_shear_is_whole_and_keeps_volumes():
 def test_bases_with_their_own_tails():
     flow = hr.MAF(2, transforms=1, hidden=(4,), periodic=[None, (0, 1)], base=hr.Independent(["logistic", "uniform"]))
     assert flow.base.densities == ("logistic", "uniform")
+
+
+def test_columns_that_periodic_ones_need_are_named():
+    flow = hr.MAF(3, transforms=1, hidden=(8,), periodic=[(0.0, 1.0), None, None])
+    assert flow.marginal([1, 2]).features == 2
+    with pytest.raises(ValueError, match=r"^columns: .*; periodic columns depend on all others"):
+        flow.marginal([0])

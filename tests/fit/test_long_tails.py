@@ -187,3 +187,11 @@ def test_in_doubt_heavy_tails_are_made_normal(monkeypatch):
     for rows in (student(2000, 2.0, "doubt"), cases.rng("gamma").gamma(2.0, size=(2000, 2))):
         hr.MAF(2, transforms=1, hidden=(8,)).fit(rows, progress=False, time_budget=3.0)
     assert asked == [True, False]
+
+
+def test_in_doubt_nothing_is_taken_that_was_not_tried():
+    """Time that is over before a pass, or two trials that diverge, leave columns as they are."""
+    tried, not_tried = marginals._Judged(1.0, np.ones(3)), marginals._Judged()
+    assert not marginals._is_first(not_tried, not_tried, None, True)
+    assert not marginals._is_first(not_tried, tried, None, True)
+    assert marginals._is_first(tried, not_tried, None, True)

@@ -239,6 +239,13 @@ def test_a_student_with_another_data_end_is_compared_with_it():
     assert report.estimator == "pathwise"
     with pytest.raises(ValueError, match="closed_form"):
         hr.distill(teacher, student, estimator="closed_form", steps=2, samples=64, **QUIET)
+    other = hr.Gaussianize(CURVES.data + 1.0, CURVES.latent, CURVES.slopes)
+    student = hr.Flow([masked(3, reads="latent"), other, SCALE])
+    _, report = hr.distill(teacher, student, steps=2, samples=64, **QUIET)
+    assert report.estimator == "pathwise"
+    x = student.sample(20_000, seed=1)
+    direct = student.log_prob(x) - teacher.log_prob(x)
+    assert abs(direct.mean() - report.kl) < 4.0 * np.hypot(report.kl_error, direct.std() / np.sqrt(len(x)))
 
 
 @pytest.mark.long
