@@ -23,7 +23,7 @@ from headrace.network import Network
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.masked import Coupling, MaskedAutoregressive
 from headrace.transforms.on_columns import OnColumns
-from headrace.transforms.support import Bounds, Periods, support_or_none
+from headrace.transforms.support import Bounds, Periods, circles_of, support_or_none
 from headrace.transforms.transform import Transform
 from headrace.transforms.vector import Planar, Radial
 
@@ -49,7 +49,7 @@ class _Named(Flow):
     ) -> None:
         """`made` gives the transforms of so many columns: of those that are not periodic."""
         support = support_or_none(bounds, features, periodic)
-        around = [] if support is None else [c for c, period in enumerate(support.periodic) if period is not None]
+        around = circles_of(support)
         ends: list[Transform] = [Standardize(np.zeros(features), np.ones(features))]
         if support is not None:
             ends.append(support)

@@ -31,6 +31,7 @@ from headrace._fit.stream_run import StreamRun
 from headrace._fit.streams import StreamData
 from headrace._streams.given import arrays_of, stream_of
 from headrace.transforms.fixed import Standardize
+from headrace.transforms.support import circles_of
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -274,7 +275,7 @@ def _standardize(
     interior = flow._interior
     links: tuple[Transform, ...] | None = None
     if interior.is_fresh:
-        circles = [] if data.support is None else [c for c, period in enumerate(data.support.periodic) if period]
+        circles = circles_of(data.support)
         mean, std = data.moments_of(train, False, say)
         mean[circles], std[circles] = 0.0, 1.0  # they lie in [-1, 1) already, and have no middle
         if say:

@@ -23,6 +23,7 @@ from headrace._fit.long_tails import LongTail
 from headrace._fit.rows import CHUNK, Data, Part
 from headrace._fit.run import HeldOut, Run
 from headrace.transforms.gaussianize import Gaussianize
+from headrace.transforms.support import circles_of
 
 __all__ = ["MOST", "STEPS", "TRIED", "Sample", "few", "gain", "gaussianizing", "has_long_tails", "of_sample"]
 
@@ -158,8 +159,7 @@ def gaussianizing(data: Data, part: Part, mean: Floats, std: Floats, clock: Cloc
     rows = _arrays.library(data.x).asarray(part.at(places))
     z = (_arrays.on_host(data.unbounded(rows)) - mean) / std
     weights = None if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
-    circles = () if data.support is None else [c for c, period in enumerate(data.support.periodic) if period]
-    return of_sample(Sample(z, weights), circles, clock)
+    return of_sample(Sample(z, weights), circles_of(data.support), clock)
 
 
 def gain(tried: Run, other: Run, held_out: HeldOut, in_doubt: bool = False) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace.transforms.support import Support
+from headrace.transforms.support import Support, circles_of
 
 __all__ = ["counted", "cut_open", "off"]
 
@@ -21,7 +21,7 @@ OVERLAP = {4: 2.0**-16, 8: 2.0**-36}  # by the bytes of a number: so much of the
 
 def counted(support: Support, x: NDArray[np.floating]) -> NDArray[np.int64]:
     """Rows in each bin of each periodic column, shape (columns, bins)."""
-    circles = [c for c, period in enumerate(support.periodic) if period is not None]
+    circles = circles_of(support)
     if not circles:
         return np.empty((0, BINS), np.int64)
     alone = Support(None, [support.periodic[c] for c in circles])
@@ -43,7 +43,7 @@ def cut_open(support: Support, counts: NDArray[np.int64], dtype: np.dtype[np.flo
     inside: list[tuple[float, float] | None] = [None] * n
     cut: list[tuple[float, float] | None] = [None] * n
     reach = 1.0 + OVERLAP[np.dtype(dtype).itemsize]
-    for own, c in zip(counts, (c for c in range(n) if support.periodic[c] is not None), strict=True):
+    for own, c in zip(counts, circles_of(support), strict=True):
         inside[c] = (-reach, reach)
         middle = _rarest(own) + 1.0
         cut[c] = (middle - 1.0, middle + 1.0)

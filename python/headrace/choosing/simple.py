@@ -20,7 +20,7 @@ from headrace.transforms.fixed import Standardize
 from headrace.transforms.linear import Linear
 from headrace.transforms.masked import Coupling, MaskedAutoregressive
 from headrace.transforms.on_columns import OnColumns
-from headrace.transforms.support import Support
+from headrace.transforms.support import Support, circles_of
 from headrace.transforms.transform import Transform
 
 __all__ = ["MOST_POINTS", "gaussian", "kernels", "leave_one_out", "linear_gaussian"]
@@ -47,11 +47,6 @@ def gaussian(sample: Sample, support: Support | None, dtype: Any, *, say: bool =
         own = Data(_off(sample, support)[:, line], None, sample.weights, (), None)
         links = [_among(link, line, mean.size) for link in decorrelating(own, whole, mean[line], std[line])]
     return Flow([*links, *ends], base_of_circles(None, mean.size, circles), dtype=dtype)
-
-
-def circles_of(support: Support | None) -> list[int]:
-    """Which columns are periodic."""
-    return [] if support is None else [c for c, period in enumerate(support.periodic) if period is not None]
 
 
 def _off(sample: Sample, support: Support | None) -> Floats:

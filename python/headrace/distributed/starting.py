@@ -18,6 +18,7 @@ from headrace.distributed.exact import exact_sum
 from headrace.distributed.groups import Group
 from headrace.distributed.shards import Table
 from headrace.transforms.fixed import Standardize
+from headrace.transforms.support import circles_of
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def standardize(
             return values if support is None else support.inverse(values)[0]
 
         mean, std = moments_of("x", table, unbounded, names, say)
-        circles = [] if support is None else [c for c, period in enumerate(support.periodic) if period]
+        circles = circles_of(support)
         mean[circles], std[circles] = 0.0, 1.0
         here = any(shard.data.x.dtype == np.float32 for shard in table.shards)
         single = bool(table.group.maximum(np.array([here], np.int64))[0])

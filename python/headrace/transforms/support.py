@@ -16,7 +16,7 @@ from headrace.transforms.fixed import Fixed
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Bounds", "Periods", "Support", "support_or_none"]
+__all__ = ["Bounds", "Periods", "Support", "circles_of", "support_or_none"]
 
 Bounds = Sequence["tuple[float | None, float | None] | None"]
 Periods = Sequence["tuple[float, float] | None"]
@@ -178,6 +178,11 @@ def _end(name: str, value: Any) -> float:
     if not math.isfinite(end):
         raise ValueError(f"{name}: expected a finite number, or None for no bound, got {end}")
     return end
+
+
+def circles_of(support: Support | None) -> list[int]:
+    """Which columns are periodic."""
+    return [] if support is None else [c for c, period in enumerate(support.periodic) if period is not None]
 
 
 def support_or_none(bounds: Bounds | None, features: int, periodic: Periods | None = None) -> Support | None:
