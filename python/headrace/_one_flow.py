@@ -7,6 +7,7 @@ from typing import Any
 from headrace import _arguments as check
 from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.ensemble import Ensemble
+from headrace.flow import Flow
 from headrace.transforms.transform import Transform
 
 __all__ = ["no_flow"]
@@ -26,4 +27,6 @@ def no_flow(expected: str, value: Any) -> TypeError:
         hint = "; a transform becomes a flow by headrace.Flow([transform])"
     elif hasattr(value, "flow_"):
         hint = "; give its fitted .flow_"
+    elif isinstance(getattr(value, "flow", None), Flow):  # what headrace.auto gives, a module
+        hint = "; give its .flow"
     return TypeError(f"flow: expected {expected}, got {check.kind_of(value)}{hint}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace import _columns
 from headrace._table_facts import LOOKED_AT, Facts, Held, Seen
+from headrace._warn import warn
 from headrace.transforms.support import Support
 
 __all__ = [
@@ -224,12 +224,19 @@ class Table:
         return rows
 
     def log_prob(
-        self, verb: LogProb, x: NDArray[Any], context: NDArray[Any] | None, *, name: str = "x"
+        self,
+        verb: LogProb,
+        x: NDArray[Any],
+        context: NDArray[Any] | None,
+        *,
+        name: str = "x",
+        names: Sequence[str] | None = None,
     ) -> NDArray[np.float64]:
         """Log densities of rows; of whole numbers these are log probabilities, as they count and have no width.
 
         A density is averaged over 16 or 32 places in the cell of whole numbers, the same for each row. A row with
-        another number in a constant column has a log density of -inf, with a warning.
+        another number in a constant column has a log density of -inf, with a warning. `name` is what it calls x, and
+        `names` are those of the columns.
         """
         rows = self.without_constants(x)
         widths = np.array([self.columns[i].width if self.columns[i].is_discrete else 0.0 for i in self.kept])
@@ -245,7 +252,7 @@ class Table:
                 with np.errstate(invalid="ignore"):
                     total = np.logaddexp(total, np.asarray(verb(moved, context), np.float64))
             total += np.log(widths[cells]).sum() - np.log(len(places))
-        other = self._others(x, name, "their log density is -inf", None)
+        other = self._others(x, name, "their log density is -inf", names)
         if other is not None:
             total = np.where(other, -np.inf, total)
         return total if len(rows) == 0 or self.is_plain else np.where(np.isnan(x).any(axis=1), np.nan, total)
@@ -262,11 +269,9 @@ class Table:
                 other |= differs
         if first is None:
             return None
-        warnings.warn(
+        warn(
             f"{told}: {int(other.sum())} of {len(x)} rows differ from {self.columns[first].constant:g}, the one value "
-            f"that {_columns.label(first, names)} had in all rows to fit, or in other such columns: {then}",
-            RuntimeWarning,
-            stacklevel=5,
+            f"that {_columns.label(first, names)} had in all rows to fit, or in other such columns: {then}"
         )
         return other
 
@@ -420,7 +425,9 @@ def without_missing(x: NDArray[Any], labels: Sequence[str], missing: str, name: 
     told = ", ".join(f"{labels[i]} {counts[i]:,}" for i in worst if counts[i])
     more = int((counts > 0).sum()) - min(int((counts > 0).sum()), 5)
     told += f" and {more} columns more" if more else ""
-    if missing == "refuse" or not good.any():
+    if missing == "drop" and not good.any():
+        raise ValueError(f"{name}: expected rows that miss no number, got none of {len(x):,} ({told})")
+    if missing == "refuse":
         row = int((~good).argmax())
         first = f"row {row}, {labels[int(absent[row].argmax())]}"
         raise ValueError(

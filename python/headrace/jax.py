@@ -172,7 +172,7 @@ class FlowModule:
 
     def __repr__(self) -> str:
         """Structure and parameters."""
-        size = "frozen" if self.params is None else f"params {getattr(self.params, 'shape', self.params)}"
+        size = "frozen" if self.structure.frozen else f"params {getattr(self.params, 'shape', self.params)}"
         return f"FlowModule({self.structure!r}, {size})"
 
     def tree_flatten_with_keys(self) -> tuple[Any, Structure]:

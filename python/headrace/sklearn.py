@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,14 @@ from headrace import _columns
 from headrace import _table as _tables
 from headrace import _table_given as _given
 from headrace._arrays.caller import is_array
-from headrace._arrays.frames import kinds_of
+from headrace._arrays.frames import check_numbers, inferred, kinds_of
 from headrace._core import LEAST_ROWS
 from headrace._fit.streams import check_stream
 from headrace._streams.given import arrays_of, stream_of
 from headrace._streams.stream import Stream
 from headrace._table_facts import Passed
 from headrace._table_stream import Present, Treated
+from headrace._warn import warn
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
@@ -178,15 +179,22 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         check.choice("missing", self.missing, _tables.MISSING)
         if (stream := stream_of(X, context, sample_weight)) is not None:
             return self._fit_stream(stream)
-        told, self._frame = kinds_of(X), _given.library_of(X)
+        self._frame = _given.library_of(X)
+        if self._frame != "pandas":  # whose columns of objects may be numbers
+            check_numbers("X", X)  # dates of polars would be numbers of days
+        told = kinds_of(inferred(X))
         self._names: tuple[str, ...] | None = None  # of the columns of a stream
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
+        try:
+            X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
+        except (TypeError, ValueError):
+            check_numbers("X", X)  # names the column that has none
+            raise
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=X.dtype)
         if weights is not None and (weights < 0.0).any():
             raise ValueError(f"sample_weight: expected numbers of at least 0, got {weights.min()}")
         share = self._outliers()
         if message := _columns.about_index(X, self._called()):
-            warnings.warn(f"X: {message}; drop it if it is an index", RuntimeWarning, stacklevel=2)
+            warn(f"X: {message}; drop it if it is an index")
         conditions = None
         if context is not None:
             conditions = _two_dimensional(context, X.dtype)
@@ -227,7 +235,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             raise ValueError("x: expected rows that miss no number, got none")
         self.n_features_in_, self._names = first.x.shape[1], stream.called
         if message := _columns.about_index(first.x, self._called()):
-            warnings.warn(f"X: {message}; drop it if it is an index", RuntimeWarning, stacklevel=3)
+            warn(f"X: {message}; drop it if it is an index")
         if whole is not None:
             return self._fit_rows(whole.x, whole.weights, whole.context, stream.kinds, share)
         support = support_or_none(self.bounds, self.n_features_in_, self.periodic)
@@ -408,7 +416,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         )
         some = X.some if isinstance(X, Passed) else X
         if message := _tables.about_repeats(some, self.table_, called):
-            warnings.warn(f"X: {message}", RuntimeWarning, stacklevel=3)
+            warn(f"X: {message}")
 
     def _opened(self, X: Any) -> NDArray[Any]:
         """Rows to be judged."""
@@ -454,7 +462,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return given
 
     def _log_prob(self, X: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
-        return self.table_.log_prob(lambda x, c: self._by_row(self.flow_.log_prob, x, c), X, context, name="X")
+        verb = partial(self._by_row, self.flow_.log_prob)
+        return self.table_.log_prob(verb, X, context, name="X", names=self._called())
 
     def _by_row(self, verb: Any, X: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
         """With as many rows as the core needs to give each the bits that it has among others."""

@@ -8,6 +8,7 @@ import pytest
 import headrace as hr
 from headrace import _table, files
 from headrace._arrays import frames
+from headrace._one_flow import no_flow
 
 pandas = pytest.importorskip("pandas")
 polars = pytest.importorskip("polars")
@@ -178,3 +179,34 @@ def test_whole_columns_of_every_dtype_are_read(dtype):
     assert frames.read("x", frame, whole=True).tolist() == [[1.0, 0.5], [0.0, 1.5], [1.0, 2.5]]
     with pytest.raises(TypeError, match="float32 or float64, got"):
         frames.read("x", frame)
+
+
+def test_columns_in_another_order_are_refused(chosen):
+    _, table, choice = chosen
+    other = table[["yes", "count", "size", "unit"]]
+    for call in (choice.log_prob, lambda x: hr.diagnose(choice, x, progress=False)):
+        with pytest.raises(ValueError, match="x: expected the columns of the fit in their order, got 'yes' in the"):
+            call(other)
+    renamed = hr.auto(table, names=["a", "b", "c", "d"], **QUICK)  # of a frame that calls them otherwise
+    assert np.isfinite(renamed.log_prob(table)).all()
+    assert np.isfinite(choice.log_prob(table.to_numpy().astype(float))).all()  # who has no names cannot be checked
+
+
+def test_another_constant_is_told_by_its_name(chosen):
+    _, table, choice = chosen
+    rows = table.to_numpy().astype(float)
+    rows[0, 3] = 1.0
+    with pytest.warns(RuntimeWarning, match=r"x: 1 of 700 rows differ from 2.5, .* column 'unit'") as caught:
+        assert choice.log_prob(rows)[0] == -np.inf
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_table_of_gaps_alone_says_where_they_are(library):
+    frame = LIBRARIES[library]({**columns(), "gap": np.full(700, np.nan)})
+    with pytest.raises(ValueError, match=r"rows that miss no number, got none of 700 \(column 'gap' 700\)$"):
+        hr.auto(frame, missing="drop", **QUICK)
+
+
+def test_a_choice_in_the_place_of_a_flow_says_what_it_has(chosen):
+    assert str(no_flow("a Flow", chosen[2])) == "flow: expected a Flow, got Choice; give its .flow"

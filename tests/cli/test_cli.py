@@ -393,6 +393,7 @@ def test_score_of_rows_without_a_density(folder, run, result):
     assert "; left out, as their log density is not finite: 1" in err
     np.save("t.npy", np.full((1, 3), np.nan))
     assert result("score", "flow.safetensors", "t.npy")["log_likelihood"] is None
+    assert "1 row: none has a log density that is finite" in run("score", "flow.safetensors", "t.npy")[2]
     np.save("t.npy", np.empty((0, 3)))
     assert result("score", "flow.safetensors", "t.npy")["rows"] == 0
     assert run("score", "flow.safetensors", "t.npy")[:2] == (0, "")

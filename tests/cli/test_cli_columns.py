@@ -268,6 +268,14 @@ def test_missing_rows_are_left_out_later_too(folder, run, result):
     )
 
 
+def test_truth_values_are_seen_below_a_first_row_that_misses_one(folder, run):
+    lines = [f"{i % 2 == 0},{x[1]}" for i, x in enumerate(rows(80))]
+    lines[0] = lines[0].replace("True", "")
+    (folder / "t.csv").write_text("\n".join(["flag,size", *lines]) + "\n")
+    assert run("fit", "t.csv", "-o", "f", "--missing", "drop", *SHORT)[0] == 0
+    assert [one["kind"] for one in kept("f")["columns"]] == ["boolean", "float"]
+
+
 def test_a_diagnosis_sees_the_noise_of_the_fit(folder, run, monkeypatch):
     """The rows that were fitted, number for number, beside others with a noise of their own."""
     x = np.column_stack([rows(300), np.where(np.arange(300) % 7 == 0, 0.0, 1.0)])

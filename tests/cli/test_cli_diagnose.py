@@ -80,6 +80,10 @@ def test_errors(fitted, run, folder, monkeypatch):
     write_csv("nan.csv", x, NAMES)
     code, _, err = run("diagnose", "f.safetensors", "nan.csv")
     assert (code, "in 1 of 20 rows, first in row 3" in err) == (1, True)
+    write_csv("none.csv", x[:0], NAMES)
+    for arguments in (("none.csv",), ("held.csv", "--training", "none.csv")):
+        code, _, err = run("diagnose", "f.safetensors", *arguments)
+        assert (code, "none.csv: expected at least one row, got none" in err) == (1, True)
     monkeypatch.setattr("headrace._cli.diagnose.can_draw", lambda: False)
     code, _, err = run("diagnose", "f.safetensors", "held.csv", "-o", "d.png")
     assert (code, "--output: pictures need matplotlib" in err) == (1, True)

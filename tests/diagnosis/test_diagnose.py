@@ -223,6 +223,15 @@ def test_ctrl_c_keeps_what_is_done(monkeypatch):
     assert [one.name for one in diagnosis.tests] == [one.name for one in whole.tests[:-2]]
     assert "Interrupted: these are the tests done so far." in str(diagnosis)
     assert diagnosis.to_html()
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_labels", stop)  # between the latent rows and what their coordinates are called
+        diagnosis = hr.diagnose(flow, x)
+    assert diagnosis.interrupted
+    assert diagnosis.tests == ()
+    assert [one.row for one in diagnosis.worst] == [one.row for one in whole.worst]
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "copies", stop)  # after the tests
+        assert len(hr.diagnose(flow, x, training=x[:50]).tests) >= len(whole.tests) - 2
     monkeypatch.setattr(run, "compare", stop)
     with pytest.raises(KeyboardInterrupt):
         hr.diagnose(flow, x)
@@ -298,6 +307,12 @@ def test_a_page_says_that_a_p_value_is_below_what_is_shown():
     assert ">&lt; 1e-99</td>" in text
     assert ">1e-99<" not in text
     assert ">= " not in text
+
+
+def test_a_page_does_not_break_a_percentage():
+    text = hr.diagnose(flow_of(), rows_of(flow_of(), 200)[0]).to_html()
+    assert "at the 5\xa0% level" in text
+    assert not re.search(r">[^<]*\d %[^<]*<", text.partition("<h2>")[2])
 
 
 def test_context_has_names():

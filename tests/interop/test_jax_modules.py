@@ -89,6 +89,9 @@ def test_a_frozen_module_has_no_leaf_and_the_same_numbers():
         np.testing.assert_array_equal(frozen.to_flow().parameters, flow.parameters)
         with pytest.raises(TypeError, match="params: expected None"):
             hj.log_prob(frozen.structure, p, x, c)
+    assert repr(frozen).endswith(", frozen)")
+    without = jax.tree.map(lambda leaf: None, hj.FlowModule(flow))  # as a partition of equinox leaves it
+    assert repr(without).endswith(", params None)")
     flow.parameters = np.zeros_like(flow.parameters)
     assert np.abs(np.asarray(frozen.log_prob(x, c)) - flow.log_prob(*numpy(x, c))).max() > 1e-3
 

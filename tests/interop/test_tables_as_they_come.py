@@ -1,5 +1,7 @@
 """Frames with whole numbers, truth values, missing and constant columns, into `FlowDensity` and back out of it."""
 
+import datetime
+import decimal
 import pickle
 import warnings
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+import headrace as hr
 from headrace import _table
 from headrace._table import Column, Table
 
@@ -79,7 +82,7 @@ def test_a_row_alone_has_the_probability_that_it_has_among_others(fitted):
 def test_another_constant_is_impossible(fitted):
     x = frame(5, seed=2)
     x.loc[3, "unit"] = 2.0
-    with pytest.warns(RuntimeWarning, match=r"X: 1 of 5 rows differ from 2.5, .* column 3"):
+    with pytest.warns(RuntimeWarning, match=r"X: 1 of 5 rows differ from 2.5, .* column .unit."):
         scores = fitted.score_samples(x)
     assert (scores == -np.inf).tolist() == [False, False, False, True, False]
 
@@ -99,7 +102,9 @@ def test_missing_values_are_counted_by_column():
     assert (density.flow_.parameters == other.flow_.parameters).all()
     scores = density.score_samples(x, np.arange(100.0))
     assert np.flatnonzero(np.isnan(scores)).tolist() == [1, 2, 3]
-    with pytest.raises(ValueError, match="NaN in 3 of 3 rows"):
+    with pytest.raises(
+        ValueError, match=r"expected rows that miss no number, got none of 3 \(column .count. 3, column .size. 1\)"
+    ):
         FlowDensity(missing="drop", **SHORT).fit(x.loc[[1, 2, 3]])
 
 
@@ -368,7 +373,6 @@ def test_rows_whose_context_misses_a_number_are_left_out_with_it():
 
 def test_a_diagnosis_takes_the_estimator(monkeypatch):
     """Rows are as the flow has them: the very rows of the fit, others with noise of their own."""
-    import headrace as hr
     from headrace.diagnosis import run
 
     seen, opened = [], run.opened
@@ -392,3 +396,52 @@ def test_a_diagnosis_takes_the_estimator(monkeypatch):
     assert seen[2][3].shape == (300, 1)
     with pytest.raises(ValueError, match="context: expected 1 columns, as fit was given"):
         hr.diagnose(conditional, x, progress=False)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_column_without_numbers_is_named(library):
+    make = pytest.importorskip(library).DataFrame
+    told = {name: column.tolist() for name, column in frame(60).items()}
+    for other in (["a"] * 60, [datetime.date(2020, 1, 1)] * 60):
+        with pytest.raises(TypeError, match=r"X: expected columns of numbers, got .* in column 'who'"):
+            FlowDensity(**SHORT).fit(make({**told, "who": other}))
+    if library == "polars":
+        with pytest.raises(TypeError, match=r"a polars.LazyFrame; call X.collect\(\)"):
+            FlowDensity(**SHORT).fit(make(told).lazy())
+        with pytest.raises(TypeError, match=r"a polars.LazyFrame; call x.collect\(\)"):
+            hr.auto(make(told).lazy(), 0.1)
+
+
+def test_truth_values_among_which_some_are_missing_are_objects_of_pandas():
+    x = frame(60)
+    x["yes"] = [None, *x["yes"].tolist()[1:]]
+    x["count"] = x["count"].astype(object)
+    assert [str(dtype) for dtype in x.dtypes[:2]] == ["object", "object"]
+    density = FlowDensity(missing="drop", **SHORT).fit(x)
+    assert [one.kind for one in density.table_.columns] == ["integer", "boolean", "float", "float"]
+
+
+def test_warnings_name_the_line_of_the_user():
+    x = frame(100)
+    x["size"] = x["size"].round(1)
+    with pytest.warns(RuntimeWarning, match="values repeat in column 'size'") as caught:
+        density = FlowDensity(**SHORT).fit(x)
+    with pytest.warns(RuntimeWarning, match="rows differ from 2.5") as other:
+        density.score_samples(x.assign(unit=3.0))
+    assert {one.filename for one in (*caught, *other)} == {__file__}
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_decimals_are_floats(library):
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip(library)
+    told = {"price": [decimal.Decimal(i) / 100 for i in range(59)] + [None], "size": np.sqrt(np.arange(60.0))}
+    kind = pyarrow.decimal128(10, 2)
+    table = pyarrow.table({"price": pyarrow.array(told["price"], kind), "size": told["size"]})
+    if library == "pandas":
+        table = table.to_pandas(types_mapper=pandas.ArrowDtype)
+    elif library == "polars":
+        table = pytest.importorskip("polars").from_arrow(table)
+    choice = hr.auto(table, 0.2, families=("maf",), missing="drop", progress=False)
+    assert [one.kind for one in choice.columns.table.columns] == ["float", "float"]
+    assert np.flatnonzero(np.isnan(choice.log_prob(table))).tolist() == [59]

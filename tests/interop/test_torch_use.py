@@ -220,6 +220,11 @@ def test_a_distribution_says_how_to_estimate_what_it_has_no_formula_for():
     for call in calls:
         with pytest.raises(NotImplementedError, match=r"a flow has no formula for it; (estimate it by samples|go up)"):
             call()
+    with pytest.raises(NotImplementedError, match=r"icdf: .* quantiles of a column are those of its samples"):
+        density.icdf(rows(3))
+    for draw in (density.sample, density.rsample, density.rsample_and_log_prob):
+        with pytest.raises(TypeError, match="sample_shape: expected a tuple of ints, got 5"):
+            draw(5)
     normal = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), torch.ones(3)), 1)
     for p, q in ((density, normal), (normal, density), (density, density)):
         with pytest.raises(NotImplementedError, match=r"kl_divergence: .*\(log_p - q\.log_prob\(x\)\)\.mean\(0\)"):

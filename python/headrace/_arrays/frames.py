@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["as_numbers", "class_of", "inferred", "is_frame", "is_readable", "kinds_of", "names_of", "read"]
+__all__ = [
+    "as_numbers",
+    "check_numbers",
+    "class_of",
+    "inferred",
+    "is_frame",
+    "is_readable",
+    "kinds_of",
+    "names_of",
+    "read",
+]
 
 Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # its label, its dtype, its numbers in a dtype
 
@@ -38,7 +48,7 @@ def is_readable(value: Any) -> bool:
 
 
 def read(name: str, value: Any, *, whole: bool = False) -> NDArray[Any]:
-    """The numbers of a frame or of something readable; with `whole` columns of integers and truth values too."""
+    """The numbers of a frame or of something readable; with `whole` columns of all kinds of numbers too."""
     if not is_frame(value):
         try:
             return np.asarray(value)
@@ -47,15 +57,7 @@ def read(name: str, value: Any, *, whole: bool = False) -> NDArray[Any]:
                 f"{name}: expected an array that NumPy can read, got {type(value).__module__}."
                 f"{type(value).__qualname__} ({error})"
             ) from None
-    columns = _columns(inferred(value) if whole else value)
-    dtypes = [_float(dtype) or (_whole(dtype) if whole else None) for _, dtype, _ in columns]
-    for (label, given, _), dtype in zip(columns, dtypes, strict=True):
-        if dtype is None:
-            kinds, others = ("numbers", "numbers") if whole else ("float32 or float64", "floats")
-            raise TypeError(
-                f"{name}: expected columns of {kinds}, got {given} in column {label!r}; "
-                f"{_advice(name, value)} if that is meant, or choose columns of {others}"
-            )
+    columns, dtypes = _checked(name, value, whole)
     wanted: Any = np.result_type(*dtypes) if columns else np.dtype(np.float64)
     if _is_of(value, "pandas") and all(isinstance(given, np.dtype) and given == wanted for _, given, _ in columns):
         array: NDArray[Any] = value.to_numpy(wanted)
@@ -77,6 +79,30 @@ def as_numbers(name: str, x: Any) -> Any:
     if is_frame(x):
         return read(name, x, whole=True)
     return x.astype(np.float64) if isinstance(x, np.ndarray) and x.dtype.kind in "iub" else x
+
+
+def check_numbers(name: str, x: Any) -> None:
+    """Refuse a frame with a column of no numbers, by its name, and one of polars that is not there yet."""
+    if isinstance(x, class_of("polars", "LazyFrame")):
+        raise TypeError(f"{name}: expected rows, got a polars.LazyFrame; call {name}.collect()")
+    if is_frame(x):
+        _checked(name, x, whole=True)
+
+
+def _checked(name: str, value: Any, whole: bool) -> tuple[list[Column], list[np.dtype[Any]]]:
+    """The columns of a frame, and in which floats each is read."""
+    columns = _columns(inferred(value) if whole else value)
+    dtypes = []
+    for label, given, _ in columns:
+        dtype = _float(given) or (_whole(given) if whole else None)
+        if dtype is None:
+            kinds, others = ("numbers", "numbers") if whole else ("float32 or float64", "floats")
+            raise TypeError(
+                f"{name}: expected columns of {kinds}, got {given} in column {label!r}; "
+                f"{_advice(name, value)} if that is meant, or choose columns of {others}"
+            )
+        dtypes.append(dtype)
+    return columns, dtypes
 
 
 def kinds_of(x: Any) -> list[str] | None:
@@ -158,7 +184,7 @@ def _float(dtype: Any) -> np.dtype[Any] | None:
 
 
 def _whole(dtype: Any) -> np.dtype[Any] | None:
-    """Floats that hold a column of integers or truth values; None for other columns."""
+    """Floats that hold a column of integers, truth values or decimals; None for other columns."""
     if isinstance(dtype, np.dtype):
         return np.result_type(dtype, np.float32) if dtype.kind in "iub" else None
     name = str(dtype).lower().removesuffix("[pyarrow]")
@@ -166,7 +192,7 @@ def _whole(dtype: Any) -> np.dtype[Any] | None:
         return np.dtype(np.float32)
     if name.lstrip("u") in ("int8", "int16", "int32", "int64"):
         return np.result_type(name, np.float32)
-    return None
+    return np.dtype(np.float64) if name.startswith("decimal") else None
 
 
 def inferred(value: Any) -> Any:

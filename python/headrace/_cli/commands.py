@@ -238,6 +238,8 @@ def _rows_for(
     """
     source, columns = _columns_for(flow, notes, arguments, data=data, weights=weights)
     x, context, weight = _read(source, columns)
+    if not len(x):
+        raise ValueError(f"{source.path}: expected at least one row, got none")
     names = None if source.names is None else [source.names[i] for i in columns[0]]
     if (table := _table.kept_in(notes, flow.features)) is not None:
         rows = len(x)

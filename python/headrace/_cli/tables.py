@@ -292,12 +292,17 @@ class _Text(Source):
 
     @property
     def kinds(self) -> list[str] | None:
-        """Of text a first row of truth values tells; numbers do not."""
-        lines = self._lines()
-        first = next(islice(lines, int(self.has_names), None), None)
-        if first is None or len(first[1]) != self.n_columns:
-            return None
-        return ["boolean" if field.strip().lower() in TRUTH else "float" for field in first[1]]
+        """Of text a truth value tells, the first field of a column that is not missing; numbers do not."""
+        found: list[str | None] = [None] * self.n_columns
+        for _, fields in islice(self._lines(), int(self.has_names), _CHUNK):
+            if len(fields) != self.n_columns:
+                return None
+            for i, field in enumerate(fields):
+                if found[i] is None and not (_is_missing(field) or field.strip().lower() == "nan"):
+                    found[i] = "boolean" if field.strip().lower() in TRUTH else "float"
+            if None not in found:
+                break
+        return [kind or "float" for kind in found]
 
     def _bytes(self) -> IO[bytes]:
         return open(self.path, "rb") if self.content is None else io.BytesIO(self.content)

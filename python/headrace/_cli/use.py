@@ -182,7 +182,9 @@ class _Made:
             if table is None:
                 log_prob = self.flow.log_prob(*given)
             else:
-                log_prob = table.log_prob(self.flow.log_prob, *given, name=self.source.path).astype(self.flow.dtype)
+                names = _table.names_in(self.notes, table)
+                own: dict[str, Any] = {"name": self.source.path, "names": names}
+                log_prob = table.log_prob(self.flow.log_prob, *given, **own).astype(self.flow.dtype)
                 given = (table.without_constants(x), given[1])
             found = log_prob
             if isinstance(self.flow, hr.Ensemble):
@@ -211,7 +213,9 @@ def _say_scores(arguments: argparse.Namespace, scores: Scores, told: dict[str, A
         f"{_counted(scores.rows, 'row')}{where}: mean log density {report['log_likelihood']:.4f} ± "
         f"{report['standard_error']:.4f} nats, from {report['least']:.4f} to {report['most']:.4f}"
     )
-    if report["not_finite"]:
+    if scores.rows and not scores.finite:
+        summary = f"{_counted(scores.rows, 'row')}{where}: none has a log density that is finite"
+    elif report["not_finite"]:
         summary += f"; left out, as their log density is not finite: {report['not_finite']:,}"
     if arguments.output:
         _say(arguments, report, [summary])

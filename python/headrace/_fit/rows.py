@@ -6,12 +6,9 @@ is mapped into memory and larger than it.
 
 from __future__ import annotations
 
-import sys
-import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +17,7 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
+from headrace._warn import warn
 from headrace.transforms.support import Support
 
 __all__ = ["Data", "Part", "moments", "open_rows", "split", "warn"]
@@ -399,14 +397,3 @@ def warn_of_narrow_bounds(data: Data, support: Support, given: bool) -> None:
 def _listing(names: tuple[str, ...], which: NDArray[np.bool_]) -> str:
     chosen = [names[i] for i in np.flatnonzero(which)]
     return ", ".join(chosen[:5]) + (f" and {len(chosen) - 5} more" if len(chosen) > 5 else "")
-
-
-_HERE = str(Path(__file__).parent.parent)
-
-
-def warn(message: str) -> None:
-    """Warn the line of the user's that called, however deep this is."""
-    level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, RuntimeWarning, stacklevel=level)

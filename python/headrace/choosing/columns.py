@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,7 @@ from headrace import _table_given as given
 from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._fit.rows import check_inside
+from headrace._warn import warn
 from headrace.choosing.rows import Sample, opened
 from headrace.transforms.support import Bounds, Periods, support_or_none
 
@@ -35,6 +35,8 @@ class Columns:
     """Of the numbers that were given."""
     library: str | None = None
     """Of the frame that was given, "pandas" or "polars"."""
+    frame_names: tuple[str, ...] | None = None
+    """What it called its columns."""
 
     @property
     def kept_names(self) -> tuple[str, ...] | None:
@@ -47,7 +49,12 @@ class Columns:
         return not self.table.is_plain or self.table.missing == "drop"
 
     def opened(self, x: Any, *others: Any, told: str = "x") -> list[Any]:
-        """Rows of such a table as numbers, NaN where one is missing, and what belongs to them."""
+        """Rows of such a table as numbers, NaN where one is missing, and what belongs to them.
+
+        Raises:
+            ValueError: other columns than those of the fit, or a frame with the same in another order.
+        """
+        self._check_names(x, told)
         caller = Caller()
         rows, *rest = (
             None if part is None else caller.open(name, frames.as_numbers(name, part))
@@ -57,6 +64,15 @@ class Columns:
             shape = None if rows is None else rows.shape
             raise ValueError(f"{told}: expected rows of {len(self.table.columns)} columns, got shape {shape}")
         return [rows, *rest]
+
+    def _check_names(self, x: Any, told: str) -> None:
+        expected, got = self.frame_names, frames.names_of(x, len(self.table.columns))
+        if expected is None or got is None or tuple(got) == expected:
+            return
+        i = next(i for i, pair in enumerate(zip(got, expected, strict=True)) if pair[0] != pair[1])
+        raise ValueError(
+            f"{told}: expected the columns of the fit in their order, got {got[i]!r} in the place of {expected[i]!r}"
+        )
 
     def notes(self) -> dict[str, str]:
         """What a file of the density keeps."""
@@ -100,6 +116,7 @@ def learnt(
 ) -> tuple[Sample, Columns, Bounds | None, Periods | None]:
     """Rows as densities have them, what their columns are, and the bounds and periods of those that are left."""
     check.choice("missing", missing, _table.MISSING)
+    frames.check_numbers("x", x)
     x = frames.inferred(x)
     seen, library, dropped = frames.kinds_of(x), given.library_of(x), missing == "drop"
     shape = np.shape(x)
@@ -119,13 +136,13 @@ def learnt(
     if dropped and not len(sample):
         raise ValueError("x: expected rows that miss no number, got none")
     if message := _columns.about_index(sample.x, called):
-        warnings.warn(f"x: {message}; drop it if it is an index", RuntimeWarning, stacklevel=3)
+        warn(f"x: {message}; drop it if it is an index")
     table = given.learn(
         sample.x, seen, discrete=discrete, jitter=jitter, missing=missing, support=support, names=called, told="x"
     )
     table = replace(table, seed=seed)
     if message := _table.about_repeats(sample.x, table, called):
-        warnings.warn(f"x: {message}", RuntimeWarning, stacklevel=3)
+        warn(f"x: {message}")
     own: Any = table.bounds(bounds) if bounds is not None else None
     periods: Any = table.periods(periodic) if periodic is not None else None
     sample = replace(sample, x=np.ascontiguousarray(table.spread(sample.x)))
@@ -135,8 +152,9 @@ def learnt(
         context_names: tuple[str, ...] | None = ()
     else:
         context_names = None if told is None or len(told) != sample.contexts else tuple(map(str, told))
-    own_names = None if called is None else tuple(called)
-    return sample, Columns(table, own_names, context_names, sample.x.dtype.name, library), own, periods
+    own_names, of_frame = (None if told is None else tuple(told) for told in (called, frames.names_of(x, features)))
+    found = Columns(table, own_names, context_names, sample.x.dtype.name, library, of_frame)
+    return sample, found, own, periods
 
 
 def _present(rows: NDArray[Any], others: Sequence[Any], names: Sequence[str] | None, missing: str) -> list[Any]:

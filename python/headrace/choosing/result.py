@@ -26,6 +26,8 @@ Floats = NDArray[np.float64]
 
 PLAIN = Columns(Table(()))  # of nothing
 SIMPLE = ("Gaussian", "linear Gaussian", "kernel density")
+NEGLIGIBLE = 0.01  # nats a row, that no use of a density would notice
+NEAR = f"within the standard error, or {NEGLIGIBLE} nats a row"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Choice:
     table: tuple[Tried, ...]
     """All that was tried, the best first."""
     as_good: tuple[str, ...]
-    """Simpler densities that are as good as the best within the standard error of the difference."""
+    """Simpler densities that are as good as the best: within the standard error of the difference, or 0.01 nats."""
     diagnosis: Diagnosis | None
     """Of the best one, with rows that it has not seen; None after Ctrl-C, or of so few rows that none are left."""
     judged_by: str
@@ -105,7 +107,7 @@ class Choice:
         labels = [label(i, self.columns.names) for i in range(rows.shape[1])]
         if table.missing == "refuse":
             without_missing(rows, labels, table.missing, "x")
-        return table.log_prob(self.flow.log_prob, rows, given)
+        return table.log_prob(self.flow.log_prob, rows, given, names=self.columns.names)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the density to a file, with what became of the columns.
@@ -144,14 +146,14 @@ class Choice:
     def lines(self, more: str = "result.diagnosis has all of it") -> list[str]:
         """The lines of what `print` shows; `more` says where the whole diagnosis is."""
         width = max(len(one.name) for one in self.table) + 2
-        lines = [f"{'mean log-likelihood, nats a row':<{width + 22}}{'behind the best':<20}{'time':>8}"]
+        lines = [f"{'mean log-likelihood, nats a row':<{width + 24}}{'behind the best':<22}{'time':>8}"]
         for one in self.table:
             if np.isnan(one.log_likelihood):
                 lines.append(f"  {one.name:<{width}}{one.state}")
                 continue
             mean = f"{one.log_likelihood:10.4f} ± {one.error:.4f}"
             behind = "" if one is self.table[0] else f"{one.behind:.4f} ± {one.behind_error:.4f}"
-            lines.append(f"  {one.name:<{width}}{mean:<20}{behind:<20}{one.seconds:7.1f} s  {one.state}".rstrip())
+            lines.append(f"  {one.name:<{width}}{mean:<22}{behind:<22}{one.seconds:7.1f} s  {one.state}".rstrip())
         lines += ["", *wrapped(f"Judged by {self.judged_by}."), *wrapped(told_of(self.name, self.as_good))]
         for text in self.columns.lines():
             lines += wrapped(text)
@@ -180,10 +182,10 @@ def told_of(name: str, as_good: tuple[str, ...]) -> str:
     if name in SIMPLE:
         return f"The {name} is the best: nothing that was trained is better."
     if not as_good:
-        return f"{name} is the best, by more than the standard error better than the simple densities."
+        return f"{name} is the best. It is better than the simple densities by more than the standard error."
     verb = "is" if len(as_good) == 1 else "are"
     names = " and ".join(f"a {one}" for one in as_good)
-    return f"{name} is the best, but {names} {verb} as good within the standard error: take the simpler one."
+    return f"{name} is the best, but {names} {verb} as good ({NEAR}): take the simpler one."
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,8 @@ def compared(found: list[Judged], best: Judged, weights: Floats | None) -> tuple
         away, spread = weighted_mean(behind, weights)
         tried.append(Tried(one.name, mean, error, away, spread, one.seconds, one.state, one.flow))
         # With one row there is no error, and nothing is told apart.
-        if one is not best and one.name in SIMPLE and (away <= spread or (len(behind) == 1 and np.isfinite(away))):
+        near = away <= max(spread, NEGLIGIBLE) or (len(behind) == 1 and np.isfinite(away))
+        if one is not best and one.name in SIMPLE and near:
             as_good.append(one.name)
     first = [one for one in tried if one.name == best.name]
     rest = [one for one in tried if one.name != best.name]

@@ -78,7 +78,7 @@ def page(diagnosis: Record) -> str:
             marked,
         ),
         '<p class="soft">A p-value is the probability of something at least as odd, were the density right. Those by '
-        "Holm's method take all tests into account: at most 5 % of right densities have one of 0.05 or less.</p>",
+        "Holm's method take all tests into account: at most 5&#160;% of right densities have one of 0.05 or less.</p>",
         "<h2>Rows that fit worst</h2>",
         _table(
             ("row", "log density", "what is farthest", "at"),
@@ -97,7 +97,8 @@ def page(diagnosis: Record) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(printable(text))
+    """What a page shows; "5 %" is not broken."""
+    return escape(re.sub(r"(\d) %", "\\1\xa0%", printable(text)))
 
 
 def _p(p_value: float) -> str:

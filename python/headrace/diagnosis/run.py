@@ -92,14 +92,14 @@ def diagnose(
     log_prob = np.asarray(own.log_prob(rows.x, rows.context), np.float64)
     likelihoods, fitted_to = compare(log_prob, rows, key)
     look = _Look(own, rows, log_prob, key)
-    findings: list[Finding] = []
-    interrupted = False
+    interrupted, found_again = False, 0
     try:
         with bar(look.expected(), "diagnose", "test", bool(progress)) as shown:
-            findings.extend(look.tests(shown))
+            look.tests(shown)
+        found_again = copies(rows)
     except KeyboardInterrupt:
         interrupted = True
-        findings = look.done
+    findings = look.done
     adjusted = holm([one.p_value for one in findings])
     return Diagnosis(
         kind=type(flow).__name__,
@@ -111,7 +111,7 @@ def diagnose(
         fitted_to=fitted_to,
         tests=tuple(replace(one, adjusted=p) for one, p in zip(findings, adjusted, strict=True)),
         worst=look.worst(),
-        copies=copies(rows),
+        copies=found_again,
         interrupted=interrupted,
         log_prob=log_prob,
         scores=look.score,
@@ -140,12 +140,12 @@ class _Look:
     drawn: Floats | None = None
     labels: list[str] = field(default_factory=list)
 
-    def tests(self, shown: Any) -> list[Finding]:
+    def tests(self, shown: Any) -> None:
+        """Each test, added to `done` once it is there."""
         for finding in self._each():
             self.done.append(finding)
             shown.set_postfix_str(finding.name, refresh=False)
             shown.update(min(1, shown.total - shown.n))
-        return self.done
 
     def expected(self) -> int:
         """How many tests there will be, where no row has a density of 0."""
@@ -186,8 +186,8 @@ class _Look:
         z = np.asarray(self.flow.to_latent(self.rows.x, self.rows.context)[0])
         every = scores(self.flow.base, z, self.seed)
         good = np.isfinite(every).all(axis=1) & np.isfinite(self.log_prob)
-        self.all_scores = every
         self.labels = _labels(every[good], self.rows.x[good], self.rows.names)
+        self.all_scores = every  # with labels, as Ctrl-C may come here
         index = self.rows.index
         if not good[index].all():
             yield _nowhere(index[~good[index]], index)

@@ -50,7 +50,11 @@ class FlowDistribution(Distribution):
 
     def rsample_and_log_prob(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
         """Draws and their log densities from one run, both with gradients."""
-        shape = tuple(sample_shape) if self._context is not None else (*sample_shape, *self.batch_shape)
+        try:
+            lead = torch.Size(sample_shape)
+        except TypeError:
+            raise TypeError(f"sample_shape: expected a tuple of ints, got {sample_shape!r}") from None
+        shape = tuple(lead) if self._context is not None else (*lead, *self.batch_shape)
         pair: tuple[Tensor, Tensor] = self._module.rsample_and_log_prob(shape, self._context)
         return pair
 
@@ -88,6 +92,10 @@ class FlowDistribution(Distribution):
     def cdf(self, value: Tensor) -> Tensor:
         """The same."""
         raise self._no_formula("cdf", "(distribution.sample((10_000,)) <= value).all(-1).float().mean(0)")
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The same."""
+        raise NotImplementedError("icdf: a row has no one quantile; quantiles of a column are those of its samples")
 
     def __repr__(self) -> str:
         """The flow and the shapes."""
