@@ -335,6 +335,22 @@ def test_rows_that_miss_a_number_are_left_out_as_in_the_fit(whole):
         hr.plot.corner(density.flow_, rows)
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_frames_with_columns_in_another_order(library):
+    """They are taken by their names: pictures are those of the order of the fit."""
+    make = pytest.importorskip(library).DataFrame
+    normal_rows = np.random.default_rng(3).standard_normal((400, 2))
+    x = {"far": normal_rows[:, 0] + 50.0, "near": normal_rows[:, 1], "unit": np.full(400, 2.5)}
+    choice = hr.auto(make(x), 0.2, families=("maf",), progress=False)
+    other = make({name: x[name] for name in ("unit", "near", "far")})
+    for draw, first in ((hr.plot.corner, choice), (hr.plot.corner, make(x)), (hr.plot.density, choice)):
+        right, found = draw(first, make(x)), draw(first, other)
+        for one, two in zip(right.axes, found.axes, strict=True):
+            assert (one.get_xlabel(), one.get_xlim(), one.get_ylim()) == (
+                two.get_xlabel(), two.get_xlim(), two.get_ylim()
+            )  # fmt: skip
+
+
 def test_levels_hold_shares():
     density = np.array([4.0, 3.0, 2.0, 1.0])
     assert planes.levels_of(density, [0.4, 0.7]) == [3.0]  # 4 is the most, and no contour is drawn there

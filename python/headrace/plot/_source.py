@@ -22,7 +22,18 @@ from headrace.choosing.result import Choice
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 
-__all__ = ["Drawn", "Table", "columns_of", "density_of", "label", "names_of", "require", "row_of", "rows_of"]
+__all__ = [
+    "Drawn",
+    "Table",
+    "columns_of",
+    "density_of",
+    "in_order",
+    "label",
+    "names_of",
+    "require",
+    "row_of",
+    "rows_of",
+]
 
 Rows = NDArray[Any]
 
@@ -54,7 +65,11 @@ class Drawn:
         )  # fmt: skip
 
     def given(self, x: Any, contexts: int = 0, context: Any = None, weights: Any = None) -> Table:
-        """Rows as they come, checked; without those that miss a number, where the fit left such rows out."""
+        """Rows as they come, checked; without those that miss a number, where the fit left such rows out.
+
+        Of a frame columns are taken in the order of the fit.
+        """
+        x = in_order(x, self.all_names or self.names)
         if self.table is not None and self.table.missing == "drop":
             x, context, weights = _present(x, context, weights)
         return rows_of(x, self.columns, contexts, context, weights)
@@ -199,8 +214,21 @@ def names_of(features: int, given: Sequence[str] | None, x: Any, known: tuple[st
         return check.texts("names", given, features)
     told = getattr(x, "columns", None)
     if told is not None and len(told) == features and all(isinstance(name, str) for name in told):
-        return tuple(told)
+        return known if known is not None and _is_other_order(told, known) else tuple(told)
     return known if known is not None else tuple(f"column {i}" for i in range(features))
+
+
+def in_order(x: Any, known: tuple[str, ...] | None) -> Any:
+    """Rows whose columns are in the order that is known, where they are a frame with the same columns in another."""
+    if known is not None and is_frame(x) and _is_other_order(getattr(x, "columns", ()), known):
+        return x[list(known)]
+    return x
+
+
+def _is_other_order(told: Any, known: tuple[str, ...] | None) -> bool:
+    """Whether a frame has the columns of the fit, but not in its order."""
+    names = [name for name in told if isinstance(name, str)]
+    return known is not None and names != list(known) and sorted(names) == sorted(known)
 
 
 def columns_of(columns: Any, names: tuple[str, ...], argument: str = "columns") -> list[int]:

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._arrays.frames import names_of as names_of_frame
 from headrace._pictures import BAND, BLUE, INK, ORANGE
 from headrace.plot import _planes as planes
-from headrace.plot._source import Drawn, Table, columns_of, density_of, label, names_of, require, rows_of
+from headrace.plot._source import Drawn, Table, columns_of, density_of, in_order, label, names_of, require, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,8 +90,10 @@ def _both(
         if context is not None:
             raise ValueError("context: expected None, as no density is given, got an array")
         drawn = rows_of(flow, None).x
-        table = None if x is None else rows_of(x, drawn.shape[1], weights=weights)
-        return drawn, table, None
+        first = names_of_frame(flow, drawn.shape[1])
+        known = None if first is None else tuple(first)
+        table = None if x is None else rows_of(in_order(x, known), drawn.shape[1], weights=weights)
+        return drawn, table, known
     source: Drawn = density_of(flow)
     contexts = source.flow.context
     rng = np.random.default_rng([seed, 0x636F726E])
