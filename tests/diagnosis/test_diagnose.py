@@ -315,6 +315,28 @@ def test_a_page_does_not_break_a_percentage():
     assert not re.search(r">[^<]*\d %[^<]*<", text.partition("<h2>")[2])
 
 
+def test_one_context_for_all_rows():
+    rng = cases.rng("one context")
+    flow = hr.RealNVP(2, context=1, transforms=1, hidden=(4,), dtype="float64")
+    flow.parameters = 0.1 * rng.standard_normal(flow.parameters.size)
+    row = np.array([0.3])
+    x, training = flow.sample(200, row, seed=1), flow.sample(50, row, seed=2)
+    found = hr.diagnose(flow, x, row, training=(training, row))
+    whole = hr.diagnose(flow, x, np.repeat(row, 200)[:, None], training=(training, np.repeat(row, 50)[:, None]))
+    assert found.summary() == whole.summary()
+    assert found.misses == ()
+
+
+def test_rows_that_are_all_the_same_or_infinitely_far_give_no_warnings():
+    flow = flow_of()
+    assert hr.diagnose(flow, np.zeros((40, 3))).misses
+    x = np.vstack([rows_of(flow, 60)[0], np.full((1, 3), 1e30)])
+    found = hr.diagnose(flow, x)
+    assert found.misses
+    assert "the flow has inf more on 30 rows" in str(found)
+    assert "nan" not in str(found)
+
+
 def test_context_has_names():
     rng = cases.rng("names of context")
     context = rng.standard_normal((800, 2))

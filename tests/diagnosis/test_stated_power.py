@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bench import power
 
 SEEDS, ROWS = 15, 1000
-# Well below what was measured: by three binomial standard errors of 15 seeds for the scale (83.5 %); others were
-# always found.
+# Well below what was measured: by three binomial standard errors of 15 seeds for the scale (83.5 %); of others at
+# most one in 200 was missed.
 LEAST = {
     "a scale that is 10 % too small": 0.55,
     "a correlation of 0.2 left out": 0.8,

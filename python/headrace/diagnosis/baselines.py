@@ -84,7 +84,8 @@ def kernel_log_prob(points: NDArray[Any], rows: NDArray[Any], bandwidth: float) 
     total = np.empty(len(rows))
     for begin in range(0, len(rows), _TILE):
         tile = asked[:, begin : begin + _TILE, None]
-        distance = sum(np.square(tile[i] - white[i]) for i in range(len(white)))
+        with np.errstate(over="ignore"):  # of rows very far out
+            distance = sum(np.square(tile[i] - white[i]) for i in range(len(white)))
         total[begin : begin + _TILE] = np.exp(-distance).sum(axis=1, dtype=np.float64)
     log_volume = np.log(np.diag(factor)).sum() + len(factor) * np.log(bandwidth * np.sqrt(2 * np.pi))
     with np.errstate(divide="ignore"):

@@ -42,7 +42,7 @@ def coordinates(score: Floats, labels: list[str]) -> Finding:
 
 def _moments(values: Floats) -> str:
     """What a distribution is like, beside what is expected."""
-    mean, spread = float(values.mean()), float(np.sqrt(np.square(values).mean() - values.mean() ** 2))
+    mean, spread = float(values.mean()), float(values.std())
     told = f"mean {mean:.3f} and standard deviation {spread:.3f} where 0 and 1 are expected"
     n = len(values)
     if n < 3:

@@ -186,16 +186,21 @@ class Record:
 
     @staticmethod
     def _likelihood(one: Likelihood) -> str:
-        text = f"{one.name:<16}{one.mean:10.4f} ± {one.error:.4f}"
-        if one.name == "flow":
+        text = f"{one.name:<16}{one.mean:10.4f}{_error(one.error)}"
+        if one.name == "flow" or np.isnan(one.gain):  # as of two densities that are 0 at some row
             return text
         more = "more" if not one.gain < 0 else "less"
-        return f"{text}   the flow has {abs(one.gain):.4f} ± {one.gain_error:.4f} {more} on {one.rows:,} rows"
+        return f"{text}   the flow has {abs(one.gain):.4f}{_error(one.gain_error)} {more} on {one.rows:,} rows"
 
     @staticmethod
     def _worst(one: Worst) -> str:
         text = f"row {one.row}: log density {number(one.log_prob)}"
         return text if one.label is None else f"{text}; {one.label} at {number(one.value)} standard deviations"
+
+
+def _error(error: float) -> str:
+    """What stands behind a mean; nothing of one row, or of an infinite mean."""
+    return "" if np.isnan(error) else f" ± {error:.4f}"
 
 
 def _counted(n: int, what: str) -> str:

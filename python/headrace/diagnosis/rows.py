@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._arrays.caller import Caller
-from headrace._fit.rows import open_rows
+from headrace._fit.rows import Data, open_rows
 
 __all__ = ["Looked", "opened", "stream"]
 
@@ -86,11 +86,19 @@ def opened(
         of_context = check.texts("context_names", context_names, contexts)
     return Looked(
         rows.x,
-        rows.context,
+        _of_each(rows),
         share,
         index,
         None if given is None else given.x,
-        None if given is None else given.context,
+        None if given is None else _of_each(given),
         labels,
         of_context,
     )
+
+
+def _of_each(rows: Data) -> NDArray[Any] | None:
+    """The context of each row, where one may have been given for all."""
+    context: NDArray[Any] | None = rows.context
+    if context is None or len(context) == len(rows.x):
+        return context
+    return np.repeat(context, len(rows.x), axis=0)
