@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +18,30 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """What is not measured is compiled quickly."""
+    import compiling
+
+    if config.option.benchmark_disable:
+        compiling.quickly()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What is not measured only has to run: each value of a benchmark's parameters once, as with `--thin`."""
-    if config.option.benchmark_disable:
-        import selection
+    import selection
 
+    if not selection.NIGHTLY:
+        selection.deselect(config, items, [item for item in items if item.get_closest_marker("nightly")])
+    if config.option.benchmark_disable:
         of_benchmarks = [item for item in items if item.path.name.startswith("bench_")]
         selection.deselect(config, items, selection.superfluous(of_benchmarks))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> None:
+    """What earlier files have loaded stays: a worker's searches for garbage need not go through JAX and PyTorch."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

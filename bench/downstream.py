@@ -1,9 +1,10 @@
 """Whole runs of programs with their own flows and with headrace's: ``python -m bench.downstream [--quick]``.
 
 For an environment that has headrace and the programs; those that are not installed are left out. ``--only NAME`` runs
-one. Each is run with both flows, from the same seeds, one after the other in one process and on one thread. A run whose
-evidence, posterior or calibration is wrong makes the benchmark fail: all of them are known, or judged beside those of
-the program's own flow. One run is one number: only large differences of times say anything.
+one, and ``--ours`` leaves the programs' own flows out. Each is run with both flows, from the same seeds, one after the
+other in one process and on one thread. A run whose evidence, posterior or calibration is wrong makes the benchmark
+fail: all of them are known, or judged beside those of the program's own flow. One run is one number: only large
+differences of times say anything.
 
 Samplers are in `downstream_samplers.py`, simulation-based inference and models in `downstream_models.py`.
 """
@@ -31,6 +32,7 @@ class Outcome:
     """What of it is, if anything."""
 
 
+OWN = (", its own", ", flowjax")  # ends of the labels of runs with a program's own flow
 Runs = Iterator[tuple[str, Callable[[], Outcome]]]
 
 
@@ -75,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small problems, to see that it runs")
     parser.add_argument("--only", choices=list(known), help="one case")
+    parser.add_argument("--ours", action="store_true", help="no runs with the programs' own flows")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
@@ -88,6 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         print(f"{name}: {'a small problem' if args.quick else case.problem}")
         for label, run in case.runs(args.quick, args.seed):
+            if args.ours and label.endswith(OWN):
+                continue
             got = run()
             failed |= bool(got.wrong)
             print(f"  {label:28s} {got.seconds:8.1f} s  {got.said}  {got.wrong and 'WRONG: ' + got.wrong}", flush=True)

@@ -136,12 +136,14 @@ def _sbi(problem: Simulator, least: float, quick: bool, seed: int) -> Runs:
         with torch.no_grad():
             log_prob = posterior.posterior_estimator.log_prob(held[0][None], held[1]).mean()
         gained = float(log_prob) + problem.dimensions * math.log(2 * problem.bound)
-        best["its own"] = gained if label == "its own" else best["its own"]
+        if label == "its own":
+            best["its own"] = gained
         half = float(problem.halves(drawn).double().mean())
         shares = (ranks.double() + 0.5) / (ranked + 1)
         away = float((shares.mean(dim=0) - 0.5).abs().max())
         said = f"gained {gained:5.2f} nats  half {half:.2f}  ranks off by {away:.2f}, std {float(shares.std()):.2f}"
-        return Outcome(seconds, said, _wrong(gained - least, gained - best["its own"], half, away, float(shares.std())))
+        beside = gained - best.get("its own", gained)
+        return Outcome(seconds, said, _wrong(gained - least, beside, half, away, float(shares.std())))
 
     theirs = posterior_nn("nsf")
     yield "sbi nsf, its own", lambda: run("its own", lambda: trained(theirs))

@@ -11,7 +11,15 @@ CASES = loops.cases(loops.SMALL, compiled=False)
 
 
 @pytest.mark.filterwarnings("ignore")  # of other libraries
-@pytest.mark.parametrize(("case", "library"), [(c, name) for c, makers in CASES.items() for name in makers])
+@pytest.mark.parametrize(
+    ("case", "library"),
+    [
+        # Of flowjax's loop nearly all is compiling, as in the densities below.
+        pytest.param(c, name, marks=[pytest.mark.nightly] if name == "flowjax" else [])
+        for c, makers in CASES.items()
+        for name in makers
+    ],
+)
 def test_steps_lower_the_loss(case, library):
     step = CASES[case][library]()
     losses = [step() for _ in range(1 if case.startswith("draws") else 200)]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import compiling
 import cores
 import cuda_arrays
 import emulation
@@ -21,6 +22,7 @@ from devices import library, machine
 
 # JAX would take three quarters of a card's memory in each of pytest's processes, and leave the others without.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+compiling.quickly()
 
 collect_ignore = ["interop/jax_devices.py"]  # a program of test_jax_parallel.py, which runs when it is imported
 

@@ -6,6 +6,7 @@ from numpy.testing import assert_array_equal
 
 import cases
 import headrace as hr
+from headrace.ascent import dual_ascent as _dual_ascent
 from headrace.ascent.circles import BINS, counted, cut_open
 from headrace.distributed import local
 
@@ -27,8 +28,21 @@ def true_density(x):
     )
 
 
-@pytest.mark.parametrize("model", [hr.DualAscentFlow.notes, hr.DualAscentFlow])
-def test_a_peak_on_a_seam_is_found_with_what_it_depends_on(model, dtype):
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("model", "refined", "dtype"),
+    [
+        (hr.DualAscentFlow.notes, None, "float32"),
+        (hr.DualAscentFlow.notes, None, "float64"),
+        (hr.DualAscentFlow, 300, "float32"),
+        (hr.DualAscentFlow, 300, "float64"),
+        pytest.param(hr.DualAscentFlow, None, "float32", marks=pytest.mark.nightly),
+    ],
+)
+def test_a_peak_on_a_seam_is_found_with_what_it_depends_on(model, refined, dtype, monkeypatch):
+    """Where all steps are trained together at last, with a short training, and with as long a one as users have."""
+    if refined is not None:
+        monkeypatch.setattr(_dual_ascent, "REFINE_STEPS", refined)
     x, test = angles(), angles(1500, "test")
     free = model(**SHORT, dtype=dtype).fit(x, progress=False)
     flow = model(**SHORT, periodic=PERIODS, dtype=dtype).fit(x, progress=False)

@@ -63,6 +63,7 @@ def test_rows_that_repeat_go_there_and_back(data, dtype):
     assert np.quantile(sample, 0.99) < 3.0 * max(np.quantile(np.abs(x - x.mean(0)) / x.std(0), 0.99), 1.0)
 
 
+@pytest.mark.long
 def test_the_contest_of_the_defaults_is_between_what_flows_say(dtype, monkeypatch):
     monkeypatch.setattr("headrace.ascent.dual_ascent.REFINE_STEPS", 300)
     x = cases.rng("binary").integers(0, 2, (600, 3)).astype(float)

@@ -186,6 +186,7 @@ def test_files_and_pickles(name, dtype, tmp_path):
         assert other.transforms[-1].periodic == tuple(PERIODS)
 
 
+@pytest.mark.long
 @every_flow
 def test_a_fit_finds_what_there_is(name):
     """An angle whose centre goes with a column, and one that goes with the first: near the truth, seams or not."""

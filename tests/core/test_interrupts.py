@@ -50,15 +50,15 @@ def run(code, timeout=120):
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("call", "threads"),
     [
-        "lambda: flow._program.log_prob(many, out)",
-        "lambda: flow._program.gradient(True, True, many, log_prob=out, grad_weights=by)",
-        "ops",
+        ("lambda: flow._program.log_prob(many, out)", 1),
+        ("lambda: flow._program.log_prob(many, out)", 2),
+        ("lambda: flow._program.gradient(True, True, many, log_prob=out, grad_weights=by)", 2),
+        ("ops", 1),
     ],
-    ids=["log_prob", "gradient", "ops"],
+    ids=["log_prob", "log_prob with threads", "gradient with threads", "ops"],
 )
-@pytest.mark.parametrize("threads", [1, 2])
 def test_ctrl_c_ends_a_long_call_soon(call, threads):
     code = f"""
     hr.set_num_threads({threads})

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import cases
+from cases import DTYPES
 from pairs import pairwise
 from points_cases import DevicePoints, a_step, assert_sums, points_of, reference, weights_of
 
@@ -68,8 +69,11 @@ def test_any_strides_and_either_float_type_are_read(device, features, dtype):
     cases.assert_close(points.values(), other.astype(float), depth=1)
 
 
-@pytest.mark.parametrize(("rows", "features", "block"), [(1300, 5, None), (700, 10, 3), (300, 70, 32), (140, 70, None)])
-@pytest.mark.parametrize("weighted", [False, True])
+@pairwise(
+    rows__features__block=[(1300, 5, None), (700, 10, 3), (300, 70, 32), (140, 70, None)],
+    dtype=DTYPES,
+    weighted=[False, True],
+)
 def test_the_same_bits_in_any_order_of_threads(device, rows, features, block, weighted, dtype):
     x = cases.rows(rows, features, dtype)
     weights = weights_of(rows, dtype) if weighted else None

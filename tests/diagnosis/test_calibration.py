@@ -212,10 +212,11 @@ def test_the_classifier_without_scikit_learn(monkeypatch):
 
 
 @pytest.mark.long
-def test_the_classifier_with_scikit_learn():
+@pytest.mark.parametrize("times", [60, pytest.param(150, marks=pytest.mark.nightly)])
+def test_the_classifier_with_scikit_learn(times):
     pytest.importorskip("sklearn")
     flow, p = right_flow([1.0, -1.0], [2.0, 0.5]), []
-    for i in range(150):
+    for i in range(times):
         p.append(classifier.two_samples(flow, looked(flow.sample(80, seed=i)), i)[0].p_value)
     calibrated(p, exact=False)
 

@@ -121,6 +121,7 @@ def test_splines_climb_as_in_one_process():
     assert abs(gained[0] - gained[1]) < 0.03
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("refined", [300, pytest.param(None, marks=pytest.mark.nightly)])
 def test_the_default_is_as_good_as_in_one_process(refined, monkeypatch):
     """With a short joint training, and with as long a one as users have."""

@@ -167,7 +167,9 @@ print(steps, history.stopped)
 
 
 @pytest.mark.programs
-def test_a_process_that_ends_at_once(dtype, tmp_path):
+def test_a_process_that_ends_at_once(tmp_path):
+    dtype = "float32"  # both above
+
     def run(path, at):
         arguments = [sys.executable, "-c", textwrap.dedent(CHILD), str(path), dtype, str(at)]
         return subprocess.run(arguments, capture_output=True, text=True, timeout=300)

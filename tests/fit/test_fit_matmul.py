@@ -76,6 +76,7 @@ def test_few_rows_are_judged_by_cross_validation():
     assert np.isfinite(flow.log_prob(X)).all()
 
 
+@pytest.mark.long
 def test_it_ends_as_good_as_in_float32():
     with np.load(MAGIC) as arrays:
         rows = arrays["gamma"].T.astype("float32")

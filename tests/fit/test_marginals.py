@@ -137,6 +137,7 @@ def test_no_time_no_curves():
 # --- fits -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_fit_gains_by_them_and_keeps_its_parameters(dtype):
     x, new = skewed(1200, "fit").astype(dtype), skewed(4000, "new").astype(dtype)
     flow, without = small(dtype=dtype), small(dtype=dtype)

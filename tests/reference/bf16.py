@@ -44,34 +44,38 @@ def _products(parts):
 def rounded_product(inputs, weights, parts=1, tiles=False):
     """Sums over the inputs ``(rows, in)`` of weights ``(out, in)``, as ``(rows, out)`` in float32."""
     x, w = parts_of(inputs, parts), parts_of(weights, parts, LEAST_WEIGHT)
-    n = x[0].shape[1]
+    x, w = ([np.ascontiguousarray(part.T) for part in parts] for parts in (x, w))  # an input's numbers side by side
     if tiles:
         return _tiled(x, w, [*_products(parts), (0, 0)])
-
-    def added(total, k, i, j):
-        for member in (k + 1, k):
-            if member < n:
-                total = (total + x[j][:, member, None] * w[i][None, :, member]).astype(np.float32)
-        return total
-
-    total = np.zeros((len(x[0]), len(w[0])), np.float32)
+    n, shape = len(x[0]), (x[0].shape[1], w[0].shape[1])
+    total, exact = np.zeros(shape, np.float32), np.empty(shape)
     for k in range(0, n, 2):
-        rest = np.zeros_like(total)
+        rest = np.zeros(shape, np.float32)
         for i, j in _products(parts):
-            rest = added(rest, k, i, j)
-        total = added(total + rest, k, 0, 0)
+            for member in range(min(k + 1, n - 1), k - 1, -1):
+                _add(rest, x[j][member], w[i][member], exact)
+        total += rest
+        for member in range(min(k + 1, n - 1), k - 1, -1):
+            _add(total, x[0][member], w[0][member], exact)
     return total
+
+
+def _add(total, x, w, exact):
+    """One multiply-add of all rows and outputs; ``exact`` is memory for it, in float64."""
+    np.multiply(x[:, None], w, out=exact)
+    exact += total
+    total[...] = exact
 
 
 def _tiled(x, w, products):
     """In the order of AMX: of 16 pairs the even and the odd members from zero, both added, and this to the sum."""
-    n = x[0].shape[1]
-    total = np.zeros((len(x[0]), len(w[0])), np.float32)
+    n, shape = len(x[0]), (x[0].shape[1], w[0].shape[1])
+    total, exact = np.zeros(shape, np.float32), np.empty(shape)
     for first in range(0, n, 32):
         for i, j in products:
-            sums = [np.zeros_like(total), np.zeros_like(total)]
+            sums = [np.zeros(shape, np.float32), np.zeros(shape, np.float32)]
             for k in range(first, min(n, first + 32)):
-                sums[k % 2] = (sums[k % 2] + x[j][:, k, None] * w[i][None, :, k]).astype(np.float32)
+                _add(sums[k % 2], x[j][k], w[i][k], exact)
             total = total + (sums[0] + sums[1])
     return total
 
@@ -141,12 +145,13 @@ class RoundedNetwork:
             values.append(np.maximum(sums, np.float32(0.0)) if layer + 1 < len(self.weights) else sums)
         return values
 
-    def back(self, inputs, by_outputs, product=rounded_product):
+    def back(self, inputs, by_outputs, product=rounded_product, values=None):
         """The gradients by the products of each layer, and by the inputs, straight through all roundings.
 
-        ``product``: `rounded_product` for the very bits, or `rounded_sums`.
+        ``product``: `rounded_product` for the very bits, or `rounded_sums`. ``values`` are those of the inputs, where
+        they are known.
         """
-        values, found = self.values(inputs), [by_outputs]
+        values, found = self.values(inputs) if values is None else values, [by_outputs]
         for layer in reversed(range(len(self.weights))):
             order = self.orders[layer + 1]
             by_value = product(found[0][:, order], self.dense(layer)[order].T, self.parts, self.tiles)

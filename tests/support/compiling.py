@@ -1,0 +1,13 @@
+"""How JAX compiles under test: quickly. A test runs for milliseconds what XLA would optimise for seconds."""
+
+import os
+
+import selection
+
+LITTLE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+def quickly():
+    """XLA optimises little, unless somebody said how; at night it does what it does for users. Before JAX is used."""
+    if not selection.NIGHTLY:
+        os.environ.setdefault("XLA_FLAGS", LITTLE)
