@@ -44,11 +44,15 @@
 #endif
 
 // Before a loop over coordinates, bins or components. A source of the device that has no time to gain by unrolled loops
-// says HR_SMALL_CODE before it includes anything: four copies of a loop's body are what most of such code is.
+// says HR_SMALL_CODE before it includes anything: four copies of a loop's body are what most of such code is. With
+// HR_ROLLED_UNLESS(condition) there are four where the condition, a constant, holds.
 #if defined(__CUDACC__) && defined(HR_SMALL_CODE)
-#define HR_ROLLED _Pragma("unroll 1")
+#define HR_PRAGMA(text) _Pragma(#text)
+#define HR_ROLLED HR_PRAGMA(unroll 1)
+#define HR_ROLLED_UNLESS(condition) HR_PRAGMA(unroll((condition) ? 4 : 1))
 #else
 #define HR_ROLLED
+#define HR_ROLLED_UNLESS(condition)
 #endif
 
 namespace headrace {

@@ -2,6 +2,8 @@
 // its header and a line here.
 #pragma once
 
+#include <type_traits>
+
 #include "vector_maps/planar.hpp"
 #include "vector_maps/radial.hpp"
 
@@ -23,6 +25,42 @@ HR_FN void with_vector_map(int index, F&& f) {
     switch (index) {
 #define HR_CASE(i, type, name, variant) \
     case i: f.template operator()<type>(); break;
+        HR_VECTOR_MAPS(HR_CASE)
+#undef HR_CASE
+        default: break;
+    }
+}
+
+// The same for preparing parameters and for the way back from ready ones, once for maps that do so alike: a map may
+// name one that it is `Prepared` as.
+template <class Map>
+struct PreparedAs {
+    using type = Map;
+};
+template <class Map>
+    requires requires { typename Map::Prepared; }
+struct PreparedAs<Map> {
+    using type = typename Map::Prepared;
+};
+template <class Map>
+using PreparedOf = typename PreparedAs<Map>::type;
+#ifdef __CUDACC__
+#pragma nv_exec_check_disable
+#endif
+template <class F>
+HR_FN void with_prepared_map(int index, F&& f) {
+    int prepared = -1;
+#define HR_CASE(i, type, name, variant)                                    \
+    with_vector_map(index, [&]<class Map>() {                              \
+        if constexpr (std::is_same_v<PreparedOf<Map>, type>) prepared = i; \
+    });
+    HR_VECTOR_MAPS(HR_CASE)
+#undef HR_CASE
+    switch (prepared) {
+#define HR_CASE(i, type, name, variant)                                                      \
+    case i:                                                                                  \
+        if constexpr (std::is_same_v<PreparedOf<type>, type>) f.template operator()<type>(); \
+        break;
         HR_VECTOR_MAPS(HR_CASE)
 #undef HR_CASE
         default: break;

@@ -128,12 +128,7 @@ __device__ void run_map(const Team& team, const CoordinateMap<T>& s, const Stage
         const T value = t.given.at(s.given[c], team.lane);
         const MapParams<T, in_shared> param{params.from(c * s.n_params), rooms.from(c * s.n_params), team.lane};
         T log_det;
-        T& built = t.built.at(s.built[c], team.lane);
-        if (s.inverse) {
-            built = Map::inverse(value, param, s.options, log_det);
-        } else {
-            built = Map::forward(value, param, s.options, log_det);
-        }
+        t.built.at(s.built[c], team.lane) = run_direction<Map>(s.inverse, value, param, s.options, log_det);
         t.log_det += log_det;
     }
 }
@@ -151,19 +146,20 @@ struct SharedNumbers {
     __device__ T operator()(int k, int = 0) const { return p[k]; }
 };
 
-// One vector map from given(c) to put(c, value) for all coordinates c.
-template <class Map, class T, class P, class Given, class Put>
+// One vector map from given(c) to put(c, value) for all coordinates c. `alone`: it is all that is done to a row, and
+// waits for its loads.
+template <class Map, bool alone, class T, class P, class Given, class Put>
 __device__ T run_vector_map(bool inverse, const P& p, int features, const MapOptions<T>& options, const Given& given,
                             const Put& put) {
     T sum[1] = {Map::template start<T>(p, features)}, amount[1], factor[1][Map::factors];
-    HR_ROLLED
+    HR_ROLLED_UNLESS(alone)
     for (int c = 0; c < features; ++c) sum[0] = Map::accumulate(sum[0], given(c), p, c, features);
     if (inverse) {
         Map::inverse(sum, p, features, options, amount, factor);
     } else {
         Map::forward(sum, p, features, options, amount, factor);
     }
-    HR_ROLLED
+    HR_ROLLED_UNLESS(alone)
     for (int c = 0; c < features; ++c) put(c, Map::move(given(c), amount[0], p, c, features));
     T total = 0;
     for (int f = 0; f < Map::factors; ++f) total += log(factor[0][f]) * T(Map::power(f, features));
@@ -178,7 +174,7 @@ __device__ void run_network_vector_map(const Team& team, const NetworkStep<T>& s
     with_vector_map(s.vector_map, [&]<class Map>() {
         Map::template prepare<T>(LineNumbers<T, in_shared>{params, team.lane}, s.map.n,
                                  [&](int k, T value) { ready.at(k, team.lane) = value; });
-        t.log_det += run_vector_map<Map>(
+        t.log_det += run_vector_map<Map, false>(
             s.map.inverse, LineNumbers<T, in_shared>{ready, team.lane}, s.map.n, s.map.options,
             [&](int c) { return t.given.at(s.map.given[c], team.lane); },
             [&](int c, T value) { t.built.at(s.map.built[c], team.lane) = value; });

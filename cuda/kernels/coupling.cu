@@ -3,10 +3,10 @@
 // 8 n_params: 28 and 196. Each is read once and written once.
 //
 // A block takes stretches of whole rows. In float32 maps of one or two parameters are *direct*: a thread takes 16 bytes
-// of values and the parameters that belong to them, in a kernel for each map and direction. All others are *staged*:
+// of values and the parameters that belong to them, in a kernel for each number of parameters. All others are *staged*:
 // threads copy the parameters of as many elements as there are threads to shared memory, side by side, and then take an
-// element each; an odd distance between elements keeps them out of each other's banks. One kernel does so for all maps
-// in both directions, as only what is done to an element differs, and each kernel adds to the module's size. Log-
+// element each; an odd distance between elements keeps them out of each other's banks. A kernel is for all its maps in
+// both directions, as only what is done to an element differs, and each kernel adds to the module's size. Log-
 // derivatives stay in shared memory until the stretch is done; then a few lanes sum each row, in an order that depends
 // on its length alone.
 #define HR_SMALL_CODE
@@ -23,33 +23,28 @@ namespace headrace {
 namespace {
 
 template <class Map>
-constexpr bool few_params() {
+constexpr int few_params() {
     if constexpr (has_bins<Map>) {
-        return false;
+        return 0;
     } else {
-        return Map::n_params(2) <= 2;
+        return Map::n_params(2) <= 2 ? Map::n_params(2) : 0;
     }
 }
+// Parameters of a direct map; 0 for one that is staged.
 template <class Map, class T>
-constexpr bool is_direct = sizeof(T) == 4 && few_params<Map>();
+constexpr int direct_params = sizeof(T) == 4 ? few_params<Map>() : 0;
 
-// A map whose elements are staged.
-struct StagedMap {
+// A map, as a kernel is told it.
+struct AnyMap {
     int index;
     bool inverse;
     int n_params;
 
-    // f.operator()<Map, inverse>().
-    template <class T, class F>
+    // f.operator()<Map>() for those with `direct` parameters.
+    template <class T, int direct, class F>
     __device__ __forceinline__ void run(const F& f) const {
         with_map(index, [&]<class Map>() {
-            if constexpr (!is_direct<Map, T>) {
-                if (inverse) {
-                    f.template operator()<Map, true>();
-                } else {
-                    f.template operator()<Map, false>();
-                }
-            }
+            if constexpr (direct_params<Map, T> == direct) f.template operator()<Map>();
         });
     }
 };
@@ -67,25 +62,12 @@ constexpr int room_of(int bins) {
 template <class Map>
 constexpr bool reads_built = !requires { requires !Map::vjp_reads_built; };
 
-template <class Map, bool inverse, class T, class P>
-__device__ __forceinline__ T apply(T x, const P& p, const MapOptions<T>& options, T& log_det) {
-    if constexpr (inverse) {
-        return Map::inverse(x, p, options, log_det);
-    } else {
-        return Map::forward(x, p, options, log_det);
-    }
-}
-
-template <class Map, bool inverse, class T, class P, class G>
-__device__ __forceinline__ T apply_vjp(T x, const P& p, const MapOptions<T>& options, T grad_value, T grad_log_det,
-                                       const G& grad) {
+template <class Map, class T, class P, class G>
+__device__ __forceinline__ T apply_vjp(bool inverse, T x, const P& p, const MapOptions<T>& options, T grad_value,
+                                       T grad_log_det, const G& grad) {
     T built = 0, log_det;
-    if constexpr (reads_built<Map>) built = apply<Map, inverse>(x, p, options, log_det);
-    if constexpr (inverse) {
-        return Map::inverse_vjp(x, built, p, options, grad_value, grad_log_det, grad);
-    } else {
-        return Map::forward_vjp(x, built, p, options, grad_value, grad_log_det, grad);
-    }
+    if constexpr (reads_built<Map>) built = run_direction<Map>(inverse, x, p, options, log_det);
+    return run_direction_vjp<Map>(inverse, x, built, p, options, grad_value, grad_log_det, grad);
 }
 
 // Parameters of an element in registers.
@@ -116,24 +98,27 @@ struct Stretches {
     int stride;  // of staged elements
 };
 
-// Elements [0, n) that the pointers point to; their log-derivatives to log[0, n).
-template <class Map, bool inverse, class T>
-__device__ __forceinline__ void run_direct(const MapOptions<T>& options, const T* in, const T* params, T* value, int n,
-                                           T* log) {
-    constexpr int P = Map::n_params(2);
+// Elements [0, n) that the pointers point to, of P parameters each; their log-derivatives to log[0, n).
+template <int P, class T>
+__device__ __forceinline__ void run_direct(const AnyMap& map, const MapOptions<T>& options, const T* in,
+                                           const T* params, T* value, int n, T* log) {
+    constexpr int N = numbers_of_16<T>;
     const auto aligned_at = [&](int i) { return is_aligned_16(value + i) && is_aligned_16(params + i * P); };
-    for_elements(in, n, aligned_at, [&]<bool aligned, int N>(int i) {
-        T x[N], p[N * P], derivative[N];
-        load_numbers<aligned>(in + i, x);
-        load_numbers<aligned>(params + i * P, p);
-        for (int j = 0; j < N; ++j) x[j] = apply<Map, inverse>(x[j], PlainParams<T>{p + j * P}, options, derivative[j]);
-        store_numbers<aligned>(value + i, x);
-        store_numbers<aligned>(log + i, derivative);
+    for_elements(in, n, aligned_at, [&](const Elements& some) {
+        T x[N] = {}, p[N * P] = {}, derivative[N];
+        load_elements<1>(some, in, x);
+        load_elements<P>(some, params, p);
+        map.run<T, P>([&]<class Map>() {
+            HR_UNROLL for (int j = 0; j < N; ++j) x[j] =
+                run_direction<Map>(map.inverse, x[j], PlainParams<T>{p + j * P}, options, derivative[j]);
+        });
+        store_elements<1>(some, value, x);
+        store_elements<1>(some, log, derivative);
     });
 }
 
 template <class T>
-__device__ __forceinline__ void run_staged(const StagedMap& map, const MapOptions<T>& options, const Stretches& s,
+__device__ __forceinline__ void run_staged(const AnyMap& map, const MapOptions<T>& options, const Stretches& s,
                                            const T* in, const T* params, T* value, int n, T* log, T* tile) {
     const int threads = int(blockDim.x), thread = int(threadIdx.x);
     for (int first = 0; first < n; first += threads) {
@@ -143,8 +128,8 @@ __device__ __forceinline__ void run_staged(const StagedMap& map, const MapOption
         if (thread < count) {
             const int i = first + thread;
             T* const own = tile + thread * s.stride;
-            map.run<T>([&]<class Map, bool inverse>() {
-                value[i] = apply<Map, inverse>(in[i], StagedParams<T>{own, own}, options, log[i]);
+            map.run<T, 0>([&]<class Map>() {
+                value[i] = run_direction<Map>(map.inverse, in[i], StagedParams<T>{own, own}, options, log[i]);
             });
         }
         __syncthreads();
@@ -209,18 +194,19 @@ __device__ __forceinline__ void run_stretches(const Stretches& s, const T* in, T
     }
 }
 
-template <class Map, bool inverse, class T>
+template <int P, class T>
 __global__ void __launch_bounds__(direct_threads)
-    coupling_rows_direct(MapOptions<T> options, Stretches s, const T* in, const T* params, T* value, T* log_det) {
+    coupling_rows_direct(AnyMap map, MapOptions<T> options, Stretches s, const T* in, const T* params, T* value,
+                         T* log_det) {
     HR_DYNAMIC_SHARED(T, shared);
     run_stretches(s, in, log_det, shared, [&](int64_t first, int n, T* log) {
-        run_direct<Map, inverse>(options, in + first, params + first * Map::n_params(2), value + first, n, log);
+        run_direct<P>(map, options, in + first, params + first * P, value + first, n, log);
     });
 }
 
 template <class T>
 __global__ void __launch_bounds__(staged_threads, staged_blocks<T>)
-    coupling_rows_staged(StagedMap map, MapOptions<T> options, Stretches s, const T* in, const T* params, T* value,
+    coupling_rows_staged(AnyMap map, MapOptions<T> options, Stretches s, const T* in, const T* params, T* value,
                          T* log_det) {
     constexpr int W = numbers_of_16<T>;
     HR_DYNAMIC_SHARED(T, shared);
@@ -246,11 +232,11 @@ class RowOf {
     int64_t row_, offset_, active_;
 };
 
-template <class Map, bool inverse, class T>
+template <int P, class T>
 __global__ void __launch_bounds__(direct_threads)
-    coupling_backward_direct(MapOptions<T> options, int64_t elements, int64_t active, const T* in, const T* params,
-                             const T* grad_value, const T* grad_log_det, T* grad_in, T* grad_params) {
-    constexpr int P = Map::n_params(2), piece = direct_threads * numbers_of_16<T>;
+    coupling_backward_direct(AnyMap map, MapOptions<T> options, int64_t elements, int64_t active, const T* in,
+                             const T* params, const T* grad_value, const T* grad_log_det, T* grad_in, T* grad_params) {
+    constexpr int N = numbers_of_16<T>, piece = direct_threads * N;
     for (int64_t first = int64_t(blockIdx.x) * piece; first < elements; first += int64_t(gridDim.x) * piece) {
         const int n = int(elements - first < piece ? elements - first : piece);
         const RowOf row(first, active);
@@ -260,25 +246,26 @@ __global__ void __launch_bounds__(direct_threads)
             return is_aligned_16(p_at + i * P) && is_aligned_16(g_at + i) && is_aligned_16(by_x_at + i) &&
                    is_aligned_16(by_p_at + i * P);
         };
-        for_elements(x_at, n, aligned_at, [&]<bool aligned, int N>(int i) {
-            T x[N], g[N], p[N * P];
-            load_numbers<aligned>(x_at + i, x);
-            load_numbers<aligned>(g_at + i, g);
-            load_numbers<aligned>(p_at + i * P, p);
-            for (int j = 0; j < N; ++j) {
-                const PlainParams<T> own{p + j * P};
-                g[j] = apply_vjp<Map, inverse>(x[j], own, options, g[j], grad_log_det[row(i + j)],
-                                               [&](int k, T by) { p[j * P + k] = by; });
-            }
-            store_numbers<aligned>(by_x_at + i, g);
-            store_numbers<aligned>(by_p_at + i * P, p);
+        for_elements(x_at, n, aligned_at, [&](const Elements& some) {
+            T x[N] = {}, g[N] = {}, p[N * P] = {}, by_log[N] = {};
+            load_elements<1>(some, x_at, x);
+            load_elements<1>(some, g_at, g);
+            load_elements<P>(some, p_at, p);
+            HR_UNROLL for (int j = 0; j < N; ++j) if (j < some.count) by_log[j] = grad_log_det[row(some(j))];
+            map.run<T, P>([&]<class Map>() {
+                HR_UNROLL for (int j = 0; j < N; ++j) g[j] =
+                    apply_vjp<Map>(map.inverse, x[j], PlainParams<T>{p + j * P}, options, g[j], by_log[j],
+                                   [&](int k, T by) { p[j * P + k] = by; });
+            });
+            store_elements<1>(some, by_x_at, g);
+            store_elements<P>(some, by_p_at, p);
         });
     }
 }
 
 template <class T>
 __global__ void __launch_bounds__(staged_threads, staged_blocks<T>)
-    coupling_backward_staged(StagedMap map, MapOptions<T> options, int64_t elements, int64_t active, TilePlaces places,
+    coupling_backward_staged(AnyMap map, MapOptions<T> options, int64_t elements, int64_t active, TilePlaces places,
                              int stride, int room_stride, const T* in, const T* params, const T* grad_value,
                              const T* grad_log_det, T* grad_in, T* grad_params) {
     HR_DYNAMIC_SHARED(T, tile);
@@ -292,9 +279,9 @@ __global__ void __launch_bounds__(staged_threads, staged_blocks<T>)
         if (thread < n) {
             const int64_t i = first + thread;
             const T grad_log = grad_log_det[RowOf(first, active)(thread)];
-            map.run<T>([&]<class Map, bool inverse>() {
-                grad_in[i] = apply_vjp<Map, inverse>(in[i], StagedParams<T>{own, room}, options, grad_value[i],
-                                                     grad_log, [&](int k, T by) { own[k] = by; });
+            map.run<T, 0>([&]<class Map>() {
+                grad_in[i] = apply_vjp<Map>(map.inverse, in[i], StagedParams<T>{own, room}, options, grad_value[i],
+                                            grad_log, [&](int k, T by) { own[k] = by; });
             });
         }
         __syncthreads();
@@ -314,28 +301,18 @@ int staged_threads_for(int64_t bytes, int64_t others) {
     return threads;
 }
 
-// f.operator()<Map, inverse>() for a map and a direction.
-template <class F>
-void with_map_and_direction(int map, bool inverse, const F& f) {
-    with_map(map, [&]<class Map>() {
-        if (inverse) {
-            f.template operator()<Map, true>();
-        } else {
-            f.template operator()<Map, false>();
-        }
-    });
-}
-
 }  // namespace
 
 template <class T>
 void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, const T* params, T* value, T* log_det,
               int64_t rows, int64_t active, cudaStream_t stream) {
     if (rows == 0) return;
-    with_map_and_direction(map, inverse, [&]<class Map, bool backwards>() {
+    with_map(map, [&]<class Map>() {
         constexpr int64_t W = numbers_of_16<T>;
-        constexpr bool direct = is_direct<Map, T>;
+        constexpr int P = direct_params<Map, T>;
+        constexpr bool direct = P > 0;
         const int n_params = n_params_with<Map>(options);
+        const AnyMap any{map, inverse, n_params};
         const int64_t most = std::max<int64_t>(1, coupling_stretch / std::max<int64_t>(1, active));
         Stretches s{rows, active, 0, 0, 1, {}, odd(n_params)};
         s.places = TilePlaces(std::max(2, n_params), std::max(2, s.stride));
@@ -351,14 +328,13 @@ void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, 
         const int threads = direct ? direct_threads : staged_threads_for(bytes, logs);
         const size_t shared = size_t(std::max<int64_t>(logs, 256) + (direct ? 0 : threads * bytes));
         if constexpr (direct) {
-            auto* const kernel = coupling_rows_direct<Map, backwards, T>;
+            auto* const kernel = coupling_rows_direct<P, T>;
             allow_shared(kernel);
-            HR_LAUNCH(kernel, grid_for(s.count), threads, shared, stream, options, s, in, params, value, log_det);
+            HR_LAUNCH(kernel, grid_for(s.count), threads, shared, stream, any, options, s, in, params, value, log_det);
         } else {
             auto* const kernel = coupling_rows_staged<T>;
             allow_shared(kernel);
-            HR_LAUNCH(kernel, grid_for(s.count), threads, shared, stream, StagedMap{map, inverse, n_params}, options, s,
-                      in, params, value, log_det);
+            HR_LAUNCH(kernel, grid_for(s.count), threads, shared, stream, any, options, s, in, params, value, log_det);
         }
         check_launch("coupling");
     });
@@ -370,22 +346,25 @@ void coupling_backward(int map, bool inverse, const MapOptions<T>& options, cons
                        int64_t active, cudaStream_t stream) {
     const int64_t elements = rows * active;
     if (elements == 0) return;
-    with_map_and_direction(map, inverse, [&]<class Map, bool backwards>() {
-        if constexpr (is_direct<Map, T>) {
+    with_map(map, [&]<class Map>() {
+        constexpr int P = direct_params<Map, T>;
+        const int n_params = n_params_with<Map>(options);
+        const AnyMap any{map, inverse, n_params};
+        if constexpr (P > 0) {
             constexpr int64_t piece = direct_threads * numbers_of_16<T>;
-            auto* const kernel = coupling_backward_direct<Map, backwards, T>;
-            HR_LAUNCH(kernel, grid_for((elements + piece - 1) / piece), direct_threads, 0, stream, options, elements,
-                      active, in, params, grad_value, grad_log_det, grad_in, grad_params);
+            auto* const kernel = coupling_backward_direct<P, T>;
+            HR_LAUNCH(kernel, grid_for((elements + piece - 1) / piece), direct_threads, 0, stream, any, options,
+                      elements, active, in, params, grad_value, grad_log_det, grad_in, grad_params);
         } else {
-            const int n_params = n_params_with<Map>(options), stride = odd(n_params);
+            const int stride = odd(n_params);
             const int room = room_of<Map>(options.bins), room_stride = room > 0 ? odd(room) : 0;
             const int64_t bytes = (stride + room_stride) * int64_t(sizeof(T));
             const int threads = staged_threads_for(bytes, 0);
             auto* const kernel = coupling_backward_staged<T>;
             allow_shared(kernel);
             HR_LAUNCH(kernel, grid_for((elements + threads - 1) / threads), threads, size_t(threads * bytes), stream,
-                      StagedMap{map, inverse, n_params}, options, elements, active, TilePlaces(n_params, stride),
-                      stride, room_stride, in, params, grad_value, grad_log_det, grad_in, grad_params);
+                      any, options, elements, active, TilePlaces(n_params, stride), stride, room_stride, in, params,
+                      grad_value, grad_log_det, grad_in, grad_params);
         }
         check_launch("coupling_backward");
     });

@@ -1,9 +1,7 @@
-// A call would spill 24 bytes in map_rows for float64.
-#define HR_INLINE_FLOAT64
+#define HR_SMALL_CODE
 #include "dual_ascent.hpp"
 
 #include <algorithm>
-#include <numeric>
 
 #include "../../cpp/math/ascent.hpp"
 #include "../../cpp/math/log_product.hpp"
@@ -37,33 +35,39 @@ template <class T_, int Groups, int Lines>
 struct Shape {
     using T = T_;
     static constexpr int lines = Lines, width = Groups * Lines;
-    static constexpr int row_threads = threads / Groups, packs_each = Groups == 1 ? 1 : 2;
+    static constexpr int row_threads = threads / Groups, packs_each = 2;
     static constexpr int packs = row_threads * packs_each, rows = packs * Rows<T>::count;
     static constexpr int rows_each = packs_each * Rows<T>::count;
     static constexpr int lanes = threads / packs;
-    static constexpr int ahead = Lines < 4 ? Lines : Lines == 5 ? 5 : 4;  // lines whose loads a thread has under way
+    static constexpr int ahead = Lines == 5 ? 5 : 4;  // lines whose loads a thread has under way
+    // Lines whose sums are in shared memory at once: in float64 all would take more than what is mapped.
+    static constexpr int staged_lines = sizeof(T) == 4 ? Lines : Lines / 2;
+    // More lines than shared memory holds are those of many features, whose tiles all have this many threads a group.
+    static constexpr bool may_be_unfused = row_threads == 16;
     // Blocks of threads that a multiprocessor should have room for.
-    static constexpr int resident = lines * sizeof(T) <= 20 && Groups < 8 ? 4 : lines * sizeof(T) <= 28 ? 3 : 2;
+    static constexpr int resident = Groups < 8 ? (sizeof(T) == 4 ? 4 : 3) : lines * sizeof(T) <= 28 ? 3 : 2;
     static_assert(ahead <= factors_at_once && lanes >= 1);
 };
 
-// The rows of a tile, by features: fewer features, more rows.
-template <class T>
-int tile_rows_of(int features) {
-    return (features <= 10 ? 128 : features <= 16 ? 64 : 32) * Rows<T>::count;
-}
-
+// A kernel for each shape. Up to ten features memory is what a step waits for, and some lines in vain cost nothing.
+// float64 is for checking: it has fewer kernels, which compute more lines in vain.
 template <class T, class Body>
 void with_shape(int features, int width, const Body& body) {
-    if constexpr (sizeof(T) == 4) {  // float64 is for checking: fewer kernels, which compute some lines in vain
-        if (features <= 2) return body.template operator()<Shape<T, 1, 2>>();
-        if (features <= 8) return body.template operator()<Shape<T, 2, 4>>();
+    if constexpr (sizeof(T) == 4) {
+        if (features <= 10) return body.template operator()<Shape<T, 2, 5>>();
         if (features > 16 && width == 32) return body.template operator()<Shape<T, 8, 4>>();
         if (features > 16 && width == 48) return body.template operator()<Shape<T, 8, 6>>();
         if (features > 16 && width == 56) return body.template operator()<Shape<T, 8, 7>>();
     }
-    if (features > 16) return body.template operator()<Shape<T, 8, 8>>();
-    features <= 10 ? body.template operator()<Shape<T, 2, 5>>() : body.template operator()<Shape<T, 4, 4>>();
+    features <= 16 ? body.template operator()<Shape<T, 4, 4>>() : body.template operator()<Shape<T, 8, 8>>();
+}
+
+// The rows of a tile, the same for all shapes of so many features: fewer features, more rows.
+template <class T>
+int tile_rows_of(int features) {
+    int rows = 0;
+    with_shape<T>(features, ascent_lines, [&]<class S>() { rows = S::rows; });
+    return rows;
 }
 
 template <class T>
@@ -77,6 +81,7 @@ struct StepArguments {
     AscentNumbers<T> numbers;
     AscentLayout layout;
     int n_tiles, most_kept;  // lines of which shared memory holds the input
+    bool fused;              // all lines that a tile reads are there at once, and are mapped on the way there
     T *z, *moved;
     double* log_jacobian;
     const T* weights;
@@ -90,12 +95,14 @@ struct Shared {
     T *moved, *matrix, *shift, *center, *square, *logs;
     LineMap<T>* maps;
     double* sums;  // takes the place of `moved` when a chunk is done
+    T* staged;     // and so do the threads' own, after them
 
     static constexpr int sum_slots =
         (threads / warp) * (warp / (S::row_threads < warp ? S::row_threads : warp)) * S::lines * ascent_sum_count;
+    static constexpr size_t sum_bytes = (sum_slots + threads / warp) * sizeof(double),
+                            staged_bytes = size_t(threads) * S::staged_lines * ascent_sum_count * sizeof(T);
     __host__ __device__ static size_t moved_bytes(int lines) {
-        const size_t kept = size_t(lines) * S::rows * sizeof(T),
-                     of_sums = (sum_slots + threads / warp) * sizeof(double);
+        const size_t kept = size_t(lines) * S::rows * sizeof(T), of_sums = sum_bytes + staged_bytes;
         return kept > of_sums ? kept : of_sums;
     }
     static size_t bytes(int lines) {
@@ -106,6 +113,7 @@ struct Shared {
         const auto take = [&p](size_t bytes) { return p += bytes, p - bytes; };
         moved = reinterpret_cast<T*>(take(moved_bytes(lines)));
         sums = reinterpret_cast<double*>(moved);
+        staged = reinterpret_cast<T*>(reinterpret_cast<unsigned char*>(moved) + sum_bytes);
         matrix = reinterpret_cast<T*>(take(size_t(lines) * S::width * sizeof(T)));
         maps = reinterpret_cast<LineMap<T>*>(take(size_t(lines) * sizeof(LineMap<T>)));
         logs = reinterpret_cast<T*>(take(size_t(S::lanes) * S::rows * sizeof(T)));
@@ -117,6 +125,7 @@ struct Shared {
 
 template <class T>
 __device__ void keep_maps(const AscentNumbers<T>& s, int first, int lines, LineMap<T>* maps) {
+    HR_ROLLED
     for (int k = int(threadIdx.x); k < lines; k += threads) {
         const int c = s.order[first + k];
         maps[k] = {s.bend[c], s.center[c], s.square[c], c};
@@ -154,13 +163,13 @@ __device__ void map_lines(const typename S::T* z, const LineMap<typename S::T>* 
     for (int r = 0; r < Rows<T>::count; ++r) logs[lane * S::rows + pack * Rows<T>::count + r] = product[r].log();
 }
 
-// What the rows of a tile add to their log-Jacobians.
-template <class S>
-__device__ void add_logs(const typename S::T* logs, double log_scale, int rows, double* log_jacobian) {
+// What the rows of a tile add to their log-Jacobians; put(row, log-Jacobian) gets these.
+template <class S, class Put>
+__device__ void add_logs(const typename S::T* logs, double log_scale, int rows, double* log_jacobian, const Put& put) {
     for (int r = int(threadIdx.x); r < rows; r += threads) {
         double sum = log_scale;
         for (int l = 0; l < S::lanes; ++l) sum += double(logs[l * S::rows + r]);
-        log_jacobian[r] += sum;
+        put(r, log_jacobian[r] += sum);
     }
 }
 
@@ -184,7 +193,7 @@ __global__ void __launch_bounds__(threads) map_rows(StepArguments<typename S::T>
                 rows_at(z + int64_t(maps[k].coordinate) * S::rows + pack * Rows<T>::count) = x;
             });
             __syncthreads();
-            add_logs<S>(logs, first == 0 ? *a.numbers.log_scale : 0.0, n, a.log_jacobian + row);
+            add_logs<S>(logs, first == 0 ? *a.numbers.log_scale : 0.0, n, a.log_jacobian + row, [](int, double) {});
             __syncthreads();
         }
     }
@@ -210,9 +219,7 @@ __device__ void add_products(const Shared<S>& shared, int lines, typename S::T (
     using T = typename S::T;
     constexpr int P = Rows<T>::count;
     const int group = int(threadIdx.x) / S::row_threads, place = int(threadIdx.x) % S::row_threads;
-#ifdef __CUDACC__
-#pragma unroll 1  // more lines at once would not leave the registers room
-#endif
+    HR_ROLLED  // more lines at once would not leave the registers room
     for (int k = 0; k < lines; ++k) {
         T factor[S::lines];
         read_lines<S>(shared.matrix + k * S::width + group * S::lines, factor);
@@ -224,32 +231,43 @@ __device__ void add_products(const Shared<S>& shared, int lines, typename S::T (
     }
 }
 
-// The sums of a chunk over the threads of a group, in a fixed order, to partial[sum][chunk].
+// The sums of a chunk over the threads of a group, in a fixed order, to partial[sum][chunk]. They go through shared
+// memory, as registers have no index: a loop for each of them would be a fifth of the kernel.
 template <class S>
 __device__ void store_sums(const Shared<S>& shared, const AscentTile& tile,
                            typename S::T (&sum)[S::lines][ascent_sum_count], double* partial, int64_t chunks,
                            int64_t chunk) {
     constexpr int span = S::row_threads < warp ? S::row_threads : warp;  // threads of a group in one warp
-    constexpr int per_line = ascent_sum_count, per_group = S::lines * per_line;
-    for (int j = 0; j < S::lines; ++j)
-        for (int i = 0; i < per_line; ++i) {
-            double total = double(sum[j][i]);
+    constexpr int per_line = ascent_sum_count, per_group = S::lines * per_line, at_once = S::staged_lines * per_line;
+    static_assert(S::lines % S::staged_lines == 0);
+    const int lane = int(threadIdx.x) % warp;
+    typename S::T* const own = shared.staged + int(threadIdx.x) / warp * at_once * warp + lane;
+    for (int first = 0; first < S::lines; first += S::staged_lines) {
+        for (int j = 0; j < S::staged_lines; ++j)
+            for (int i = 0; i < per_line; ++i) own[(j * per_line + i) * warp] = sum[first + j][i];
+        __syncwarp();
+        double* const to = shared.sums + int(threadIdx.x) / span * per_group + first * per_line;
+        HR_ROLLED
+        for (int i = 0; i < at_once; ++i) {
+            double total = double(own[i * warp]);
             for (int step = span / 2; step > 0; step /= 2) total += __shfl_down_sync(~0u, total, unsigned(step), span);
-            if (int(threadIdx.x) % span == 0)
-                shared.sums[int(threadIdx.x) / span * per_group + j * per_line + i] = total;
+            if (lane % span == 0) to[i] = total;
         }
+        __syncwarp();
+    }
     __syncthreads();
     constexpr int spans = S::row_threads / span;  // of a group
+    HR_ROLLED
     for (int i = int(threadIdx.x); i < (tile.end - tile.begin) * per_line; i += threads) {
         const int group = i / per_group;
         double total = 0;
+        HR_ROLLED
         for (int s = 0; s < spans; ++s) total += shared.sums[(group * spans + s) * per_group + i % per_group];
         partial[(int64_t(tile.begin) * per_line + i) * chunks + chunk] = total;
     }
 }
 
-// fused: all lines that a tile reads are in shared memory at once, and are mapped on the way there.
-template <class S, bool fused>
+template <class S>
 __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<typename S::T> a) {
     using T = typename S::T;
     constexpr int P = Rows<T>::count;
@@ -257,7 +275,7 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
     const Shared<S> shared(memory, a.most_kept);
     const AscentNumbers<T>& s = a.numbers;
     const int features = a.layout.features;
-    const bool wants_sums = a.partial != nullptr;
+    const bool fused = !S::may_be_unfused || a.fused, wants_sums = a.partial != nullptr;
     const int group = int(threadIdx.x) / S::row_threads, place = int(threadIdx.x) % S::row_threads;
     for (int64_t chunk = blockIdx.x; chunk < a.layout.chunks; chunk += gridDim.x) {
         const int64_t begin = chunk * a.layout.chunk_rows, left = a.layout.rows - begin;
@@ -275,6 +293,7 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
                     shared.matrix[i] = j < width ? from[k * width + j] : T(0);
                 }
             };
+            HR_ROLLED
             for (int j = int(threadIdx.x); j < S::width; j += threads) {
                 shared.shift[j] = j < width ? s.shift[tile.begin + j] : T(0);
                 shared.center[j] = wants_sums && j < width ? s.next_center[tile.begin + j] : T(0);
@@ -286,21 +305,27 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
             for (int row = 0; row < count; row += S::rows) {
                 const T* const from = a.z + (begin + row) * features;
                 const int rows = count - row < S::rows ? count - row : S::rows;
+                const bool counts_logs = wants_sums && t + 1 == a.n_tiles;
+                const auto count_log = [&](int r, double log) {
+                    if (counts_logs) log_jacobians += log * (a.weights ? double(a.weights[begin + row + r]) : 1.0);
+                };
                 T z[S::lines][S::rows_each];
                 const auto start = [&] {
                     for (int j = 0; j < S::lines; ++j)
                         for (T& one : z[j]) one = shared.shift[group * S::lines + j];
                 };
-                if constexpr (fused) {
+                if (fused) {
                     map_lines<S>(from, shared.maps, lines, shared.logs, [&](int k, int pack, const Rows<T>& x) {
                         rows_at(shared.moved + k * S::rows + pack * P) = x;
                     });
                     __syncthreads();
-                    add_logs<S>(shared.logs, t == 0 ? *s.log_scale : 0.0, rows, log_jacobian + row);
+                    add_logs<S>(shared.logs, t == 0 ? *s.log_scale : 0.0, rows, log_jacobian + row, count_log);
                     start();
                     add_products<S>(shared, lines, z);
                     __syncthreads();
-                } else {
+                } else if constexpr (S::may_be_unfused) {
+                    HR_ROLLED
+                    for (int r = int(threadIdx.x); r < rows; r += threads) count_log(r, log_jacobian[row + r]);
                     start();
                     for (int first = 0; first < lines; first += most_lines) {
                         const int n = lines - first < most_lines ? lines - first : most_lines;
@@ -315,10 +340,6 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
                         __syncthreads();
                     }
                 }
-                if (wants_sums && t + 1 == a.n_tiles)
-                    for (int r = int(threadIdx.x); r < rows;
-                         r += threads)  // the thread that wrote it, if this kernel did
-                        log_jacobians += log_jacobian[row + r] * (a.weights ? double(a.weights[begin + row + r]) : 1.0);
                 // Rows that do not exist stay 0, so that they are finite and count nothing.
                 T one[S::rows_each];
                 for (int u = 0; u < S::packs_each; ++u) {
@@ -415,12 +436,14 @@ __global__ void __launch_bounds__(square_threads) load_rows(Squares<T> s, ArrayV
     for (int64_t i = blockIdx.x; i < s.n; i += gridDim.x) {
         const int64_t row = i / s.across * warp;
         const int feature = int(i % s.across) * warp;
+        HR_ROLLED
         for (int l = line; l < warp; l += square_threads / warp) {
             const int r = by_rows ? l : lane, c = by_rows ? lane : l;  // neighbours in memory to neighbouring threads
             if (row + r < s.rows && feature + c < s.features)
                 square[r * pitch + c] = T(number_of_row(from, row + r, feature + c));
         }
         __syncthreads();
+        HR_ROLLED
         for (int c = line; c < warp && feature + c < s.features; c += square_threads / warp)
             *s.place(z, row + lane, feature + c) = row + lane < s.rows ? square[lane * pitch + c] : T(0);
         __syncthreads();
@@ -434,9 +457,11 @@ __global__ void __launch_bounds__(square_threads) store_rows(Squares<T> s, T* z,
     for (int64_t i = blockIdx.x; i < s.n; i += gridDim.x) {
         const int64_t row = i / s.across * warp;
         const int feature = int(i % s.across) * warp;
+        HR_ROLLED
         for (int c = line; c < warp && feature + c < s.features; c += square_threads / warp)
             square[lane * pitch + c] = *s.place(z, row + lane, feature + c);
         __syncthreads();
+        HR_ROLLED
         for (int r = line; r < warp && row + r < s.rows; r += square_threads / warp)
             if (feature + lane < s.features) out[(row + r) * s.features + feature + lane] = square[r * pitch + lane];
         __syncthreads();
@@ -449,6 +474,7 @@ __global__ void __launch_bounds__(threads) square_rows(AscentLayout l, const T* 
     for (int64_t row = int64_t(blockIdx.x) * threads + int(threadIdx.x); row < l.rows; row += step) {
         const T* at = z + row / l.tile_rows * l.features * l.tile_rows + row % l.tile_rows;
         double sum = 0;
+        HR_ROLLED
         for (int k = 0; k < l.features; ++k, at += l.tile_rows) sum += double(*at) * double(*at);
         out[row] = sum;
     }
@@ -469,81 +495,27 @@ AscentLayout ascent_layout(int64_t rows, int features) {
     return l;
 }
 
-AscentStructure ascent_structure(const std::vector<int>& blocks) {
-    const int features = std::accumulate(blocks.begin(), blocks.end(), 0);
-    std::vector<int> joined;  // small neighbours as one block, and everything where it has room in one tile
-    const int room = features <= most_lines ? features : ascent_joined;
-    for (int size : blocks) {
-        if (!joined.empty() && joined.back() + size <= room) {
-            joined.back() += size;
-        } else {
-            joined.push_back(size);
-        }
-    }
-    AscentStructure s;
-    s.lines = *std::max_element(joined.begin(), joined.end());
-    s.fused = s.lines <= most_lines;
-    s.in_place = joined.size() == 1 && s.fused;
-    if (features <= 16) {
-        s.width = s.lines;
-    } else {
-        int64_t least = INT64_MAX;
-        for (int width : {64, 56, 48, 32}) {  // that with the fewest lines in vain
-            const int64_t padded = int64_t(s.lines + width - 1) / width * width;
-            if (padded < least) least = padded, s.width = width;
-        }
-    }
-    int first = 0;
-    for (int size : joined) {
-        for (int begin = 0; begin < size; begin += s.width) {
-            const int end = std::min(size, begin + s.width);
-            s.tiles.push_back({first + begin, first + end, first, first + size, s.matrix});
-            s.matrix += int64_t(size) * (end - begin);
-        }
-        first += size;
-    }
-    return s;
-}
-
-template <class T>
-std::vector<T> ascent_matrix(const AscentStructure& structure, const std::vector<int>& blocks,
-                             const std::vector<double>& matrix) {
-    std::vector<T> tiled(size_t(structure.matrix));
-    auto tile = structure.tiles.begin();
-    size_t number = 0;
-    int first = 0;
-    for (int size : blocks) {
-        for (int row = first; row < first + size; ++row) {
-            while (row >= tile->end) ++tile;
-            const size_t width = size_t(tile->end - tile->begin);
-            T* const to = tiled.data() + tile->matrix + (row - tile->begin);
-            for (int k = first; k < first + size; ++k) to[size_t(k - tile->first) * width] = T(matrix[number++]);
-        }
-        first += size;
-    }
-    return tiled;
-}
-
 template <class T>
 void ascent_step(const AscentLayout& layout, const AscentStructure& structure, const AscentNumbers<T>& numbers, T* z,
                  T* moved, double* log_jacobian, const T* weights, double* partial, cudaStream_t stream) {
     if (layout.rows == 0) return;
     with_shape<T>(layout.features, structure.width, [&]<class S>() {
+        const int most_kept = std::min(structure.lines, most_lines);
         const StepArguments<T> a{
-            numbers, layout, int(structure.tiles.size()), std::min(structure.lines, most_lines), z, moved, log_jacobian,
+            numbers, layout, int(structure.tiles.size()), most_kept, structure.fused, z, moved, log_jacobian,
             weights, partial};
         const auto run = [&](auto* kernel, int64_t blocks, size_t bytes) {
             allow_shared(kernel);
             HR_LAUNCH(kernel, dim3(grid_of(blocks)), dim3(threads), bytes, stream, a);
             check_launch("ascent_step");
         };
-        if (structure.fused) return run(step_rows<S, true>, layout.chunks, Shared<S>::bytes(a.most_kept));
-        if constexpr (S::row_threads == 16) {  // more lines than those of few features
-            using M = Shape<T, 8, 8>;          // whose tiles all of these have: one kernel for the maps
-            static_assert(M::rows == S::rows && M::lanes == S::lanes);
-            run(map_rows<M>, layout.tiles(), M::lanes * M::rows * sizeof(T) + most_lines * sizeof(LineMap<T>));
-            run(step_rows<S, false>, layout.chunks, Shared<S>::bytes(a.most_kept));
-        }
+        if constexpr (S::may_be_unfused)
+            if (!structure.fused) {
+                using M = Shape<T, 8, 8>;  // whose tiles all of these have: one kernel for the maps
+                static_assert(M::rows == S::rows && M::lanes == S::lanes);
+                run(map_rows<M>, layout.tiles(), M::lanes * M::rows * sizeof(T) + most_lines * sizeof(LineMap<T>));
+            }
+        run(step_rows<S>, layout.chunks, Shared<S>::bytes(most_kept));
     });
 }
 
@@ -585,8 +557,6 @@ void ascent_squares(const AscentLayout& layout, const T* z, double* out, cudaStr
 
 #define HR_INSTANTIATE(T)                                                                                            \
     template AscentLayout ascent_layout<T>(int64_t, int);                                                            \
-    template std::vector<T> ascent_matrix(const AscentStructure&, const std::vector<int>&,                           \
-                                          const std::vector<double>&);                                               \
     template void ascent_step(const AscentLayout&, const AscentStructure&, const AscentNumbers<T>&, T*, T*, double*, \
                               const T*, double*, cudaStream_t);                                                      \
     template void ascent_load(const AscentLayout&, const ArrayView&, T*, cudaStream_t);                              \

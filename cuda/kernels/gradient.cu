@@ -1,5 +1,6 @@
 // Rows there and back in float32.
 #define HR_NARROW_TILES true
+#define HR_SMALL_CODE
 #include "gradient.cuh"
 
 namespace headrace {

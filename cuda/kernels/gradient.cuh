@@ -47,7 +47,7 @@ __device__ T record_vectors(const Team& team, const Tape<T>& t, int step, const 
         with_vector_map(s.map, [&]<class Map>() {
             for (int i = 0; i < s.transforms; ++i) {
                 const TapeLines<T> given = t.vector_state(step, i), built = t.vector_state(step, i + 1);
-                log_det += run_vector_map<Map>(
+                log_det += run_vector_map<Map, is_single<T>>(
                     s.inverse, SharedNumbers<T>{all_ready + s.ready + int64_t(i) * s.n_ready}, t.d.chain.features,
                     s.options, [&](int c) { return given.at(c, team.lane); },
                     [&](int c, T value) { built.at(c, team.lane) = value; });
@@ -115,8 +115,8 @@ __device__ T grad_log_det_of_row(const Team& team, const Call<T>& call, const Co
 }
 
 template <class T>
-__device__ void start_gradients(const Team& team, const Tape<T>& t, const Call<T>& call, const Cotangent& from,
-                                int64_t row, int rows, T grad_log_det) {
+__device__ void start_gradients(const Team& team, const Tape<T>& t, const Cotangent& from, int64_t row, int rows,
+                                T grad_log_det) {
     const Chain<T>& chain = t.d.chain;
     const TapeLines<T> gradient = t.gradient(chain.n_steps), z = t.state(chain.n_steps);
     for (int s = team.warp; s < t.d.slots(); s += team.warps) gradient.at(s, team.lane) = 0;
@@ -129,22 +129,20 @@ __device__ void start_gradients(const Team& team, const Tape<T>& t, const Call<T
         });
     team.sync();
     back_from_store_support(team, chain, z, gradient, grad_log_det);
-    if (from.of_log_prob && call.inverse) add_base_slopes(team, chain, call, z, gradient, grad_log_det);
-    team.sync();
 }
 
 // The vector-Jacobian product of one vector map: given(c), built(c) and grad_built(c) to put_given(c, gradient) and
-// put(k, gradient by ready parameter k).
-template <class Map, class T, class P, class Given, class Built, class GradBuilt, class PutGiven, class Put>
+// put(k, gradient by ready parameter k). `alone`: as that of run_vector_map.
+template <class Map, bool alone, class T, class P, class Given, class Built, class GradBuilt, class PutGiven, class Put>
 __device__ void vector_map_vjp(bool inverse, const P& p, int features, const MapOptions<T>& options, T grad_log_det,
                                const Given& given, const Built& built, const GradBuilt& grad_built,
                                const PutGiven& put_given, const Put& put) {
     auto sums = Map::reduced(Map::template start<T>(p, features));
-    HR_ROLLED
+    HR_ROLLED_UNLESS(alone)
     for (int c = 0; c < features; ++c)
         Map::reduce(sums, given(c), inverse ? built(c) : given(c), grad_built(c), p, c, features);
     const auto spread = [&](const auto& shared) {
-        HR_ROLLED
+        HR_ROLLED_UNLESS(alone)
         for (int c = 0; c < features; ++c)
             put_given(c, Map::spread(shared, given(c), grad_built(c), p, c, features, put));
     };
@@ -166,7 +164,7 @@ __device__ void backward_vectors(const Team& team, const Tape<T>& t, int step, c
         for (int i = s.transforms - 1; i >= 0; --i, grad_built = grad_given) {  // from the second on in place
             const TapeLines<T> given = t.vector_state(step, i), built = t.vector_state(step, i + 1);
             const TapeLines<T> grads = t.lines.from(d.grads + int64_t(i) * s.n_ready);
-            vector_map_vjp<Map>(
+            vector_map_vjp<Map, is_single<T>>(
                 s.inverse, SharedNumbers<T>{all_ready + s.ready + int64_t(i) * s.n_ready}, t.d.chain.features,
                 s.options, grad_log_det, [&](int c) { return given.at(c, team.lane); },
                 [&](int c) { return built.at(c, team.lane); }, [&](int c) { return grad_built.at(c, team.lane); },
@@ -189,7 +187,7 @@ __device__ void backward_map(const Team& team, const Tape<T>& t, int step, const
         if (team.warp != 0) return;
         const TapeLines<T> ready = t.lines.from(d.values + s.ready), grad_ready = t.lines.from(d.grads + s.ready);
         with_vector_map(s.vector_map, [&]<class Map>() {
-            vector_map_vjp<Map>(
+            vector_map_vjp<Map, false>(
                 map.inverse, LineNumbers<T, false>{ready, lane}, map.n, map.options, grad_log_det,
                 [&](int c) { return given.at(map.given[c], lane); },
                 [&](int c) { return built.at(map.built[c], lane); },
@@ -209,9 +207,8 @@ __device__ void backward_map(const Team& team, const Tape<T>& t, int step, const
             const auto grad = [&](int k, T g) { grads.at(first + k, lane) = g; };
             const T z = given.at(map.given[c], lane), x = built.at(map.built[c], lane);
             const T g = grad_built.at(map.built[c], lane);
-            grad_given.at(map.given[c], lane) = map.inverse
-                                                    ? Map::inverse_vjp(z, x, param, map.options, g, grad_log_det, grad)
-                                                    : Map::forward_vjp(z, x, param, map.options, g, grad_log_det, grad);
+            grad_given.at(map.given[c], lane) =
+                run_direction_vjp<Map>(map.inverse, z, x, param, map.options, g, grad_log_det, grad);
         }
     });
 }
@@ -322,20 +319,20 @@ __device__ void backward_network(const Team& team, const Tape<T>& t, int step, c
         copy_context(team, t.d.chain.context, grad_built, grad_given);
         team.sync();
     };
-    if (d.step.kind == StepKind::elementwise) {
+    const bool is_network = d.step.kind == StepKind::network;  // or a map alone: one body, as each inlines all maps
+    const bool reads_built = is_network && s.reads_built;
+    if (!is_network) {
         copy_context(team, t.d.chain.context, grad_built, grad_given);
         team.sync();
-        backward_map(team, t, step, {0, d.map.n, 0, 0}, grad_log_det);
-        team.sync();
-        return;
+    } else if (!reads_built) {
+        carry_passive();
     }
-    if (!s.reads_built) carry_passive();
     // Columns of the first layer whose gradient anybody wants: context is first.
-    const int context = t.d.chain.context - s.input_slot;
-    const bool wants_coordinates = s.reads_built || back.input || !d.first_weights;
-    const int first_column = back.context ? 0 : context;
-    for (int q = 0; q < s.back_plan.n_phases; ++q) {
-        const BackPhase phase = s.back_plan.phases[q];
+    const int context = is_network ? t.d.chain.context - s.input_slot : 0;
+    const bool wants_coordinates = reads_built || back.input || !d.first_weights;
+    const int first_column = back.context ? 0 : context, phases = is_network ? s.back_plan.n_phases : 1;
+    for (int q = 0; q < phases; ++q) {
+        const BackPhase phase = is_network ? s.back_plan.phases[q] : BackPhase{0, d.map.n, 0, 0};
         backward_map(team, t, step, phase, grad_log_det);
         team.sync();
         for (int i = phase.op_begin; i < phase.op_end;) {
@@ -348,7 +345,7 @@ __device__ void backward_network(const Team& team, const Tape<T>& t, int step, c
             i = end;
         }
     }
-    if (s.reads_built) carry_passive();
+    if (reads_built) carry_passive();
 }
 
 template <class T>
@@ -396,10 +393,7 @@ template <class T>
 __device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& call, const Back<T>& back, int64_t row,
                              int rows, T grad_log_det, const T* bad_rows) {
     const Chain<T>& chain = t.d.chain;
-    const TapeLines<T> gradient = t.gradient(0), z = t.state(0);
-    if (back.from.of_log_prob && !call.inverse)  // grad_log_det has the sign of the log-determinant
-        add_base_slopes(team, chain, call, z, gradient, -grad_log_det);
-    team.sync();
+    const TapeLines<T> gradient = t.gradient(0);
     if (back.input && chain.load_support) {
         back_to_supported_input(team, chain, call, gradient, row, rows, grad_log_det, bad_rows, back.input);
     } else if (back.input)
@@ -438,14 +432,12 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         state.given = state.built = t.state(0);
         state.row = row;
         load_tile(team, d, call, row, rows, state);
-        T base = 0;
-        if (!call.inverse) base = base_density(team, d, call, t.state(0));
         for (int i = 0; i < d.chain.n_steps; ++i) record_step(team, t, i, call, state);
         add_store_support(team, d.chain, t.state(d.chain.n_steps), state.log_det);
         mark_overflows(team, d, sums, t.state(d.chain.n_steps), state.log_det);
-        if (call.inverse) base = base_density(team, d, call, t.state(d.chain.n_steps));
         sums.put(team, state.log_det);
-        bases.put(team, base);
+        const int base_state = call.inverse ? d.chain.n_steps : 0;
+        bases.put(team, base_density(team, d, call, t.state(base_state)));
         team.sync();
         store_value(team, d.chain, t.state(d.chain.n_steps), call, row, rows);
         team.sync();
@@ -457,8 +449,16 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         if (team.warp == 0) bases.p[team.lane] = poison(log_det);
 
         const T grad_log_det = grad_log_det_of_row(team, call, back.from, row, rows);
-        start_gradients(team, t, call, back.from, row, rows, grad_log_det);
-        for (int i = d.chain.n_steps - 1; i >= 0; --i) backward_step(team, t, i, call, back, grad_log_det, scratch);
+        start_gradients(team, t, back.from, row, rows, grad_log_det);
+        for (int i = d.chain.n_steps;; --i) {
+            if (back.from.of_log_prob && i == base_state) {  // grad_log_det has the sign of the log-determinant
+                add_base_slopes(team, d.chain, call, t.state(i), t.gradient(i),
+                                call.inverse ? grad_log_det : -grad_log_det);
+                team.sync();
+            }
+            if (i == 0) break;
+            backward_step(team, t, i - 1, call, back, grad_log_det, scratch);
+        }
         finish_input(team, t, call, back, row, rows, grad_log_det, bases.p);
         team.sync();
     }

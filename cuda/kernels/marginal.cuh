@@ -23,8 +23,7 @@ __device__ T run_ready_map(const Team& team, const ReadyMap<T>& m, int context, 
                 const T* ready = m.ready + int64_t(c) * m.n_ready;
                 const T value = given.at(context + c, team.lane);
                 T factor;
-                built.at(context + c, team.lane) = m.inverse ? Map::ready_inverse(value, ready, m.options, factor)
-                                                             : Map::ready_forward(value, ready, m.options, factor);
+                built.at(context + c, team.lane) = run_ready_direction<Map>(m.inverse, value, ready, m.options, factor);
                 product.mantissa *= factor;
                 if (++factors % Map::ready_factors == 0) product.rescale();
             }
@@ -45,12 +44,8 @@ __device__ void back_ready_map(const Team& team, const ReadyMap<T>& m, const Sta
             for (int c = team.warp; c < features; c += team.warps) {
                 const T* ready = m.ready + int64_t(c) * m.n_ready;
                 const T x = given.at(context + c, team.lane);
-                T slope, bend;
-                if (m.inverse) {
-                    slope = Map::template ready_derivative<true>(x, ready, m.options, bend);
-                } else {
-                    slope = Map::template ready_derivative<false>(x, ready, m.options, bend);
-                }
+                T bend;
+                const T slope = Map::ready_derivative(m.inverse, x, ready, m.options, bend);
                 before.at(context + c, team.lane) = after.at(context + c, team.lane) * slope + grad_log_det * bend;
             }
         }

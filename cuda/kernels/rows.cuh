@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "../../cpp/math/lane.hpp"
 #include "../include/device.cuh"
 #include "../include/launch.cuh"
 
@@ -36,45 +37,63 @@ __device__ __forceinline__ int numbers_to_16(const T* p) {
     return int((16 - reinterpret_cast<uintptr_t>(p) % 16) % 16 / sizeof(T));
 }
 
-// N numbers in registers; `aligned`: p is a multiple of 16 bytes, and so is N.
-template <bool aligned, int N, class T>
-__device__ __forceinline__ void load_numbers(const T* p, T (&to)[N]) {
-    if constexpr (aligned) {
-        constexpr int W = numbers_of_16<T>;
-        static_assert(N % W == 0);
-        for (int i = 0; i < N; i += W) {
-            const Numbers16<T> v = *reinterpret_cast<const Numbers16<T>*>(p + i);
-            for (int j = 0; j < W; ++j) to[i + j] = v.v[j];
+// The elements that a thread takes at a time: as many as 16 bytes hold, next to each other, or `count`, `step` apart.
+// Of the latter those from `head` on are `skipped` further on.
+struct Elements {
+    bool together;
+    int first, count, step, head, skipped;
+    __device__ __forceinline__ int operator()(int j) const {
+        const int i = first + j * step;
+        return together || i < head ? i : i + skipped;
+    }
+};
+
+// Of each of these elements P adjacent numbers, to and from registers.
+template <int P, int N, class T>
+__device__ __forceinline__ void load_elements(const Elements& some, const T* p, T (&to)[N]) {
+    constexpr int W = numbers_of_16<T>;
+    static_assert(N == W * P);
+    if (some.together) {
+        HR_UNROLL for (int i = 0; i < N; i += W) {
+            const Numbers16<T> v = *reinterpret_cast<const Numbers16<T>*>(p + some.first * P + i);
+            HR_UNROLL for (int j = 0; j < W; ++j) to[i + j] = v.v[j];
         }
     } else {
-        for (int i = 0; i < N; ++i) to[i] = p[i];
+        HR_UNROLL for (int j = 0; j < W; ++j) if (j < some.count) HR_UNROLL for (int k = 0; k < P; ++k) to[j * P + k] =
+            p[some(j) * P + k];
     }
 }
-template <bool aligned, int N, class T>
-__device__ __forceinline__ void store_numbers(T* p, const T (&from)[N]) {
-    if constexpr (aligned) {
-        constexpr int W = numbers_of_16<T>;
-        static_assert(N % W == 0);
-        for (int i = 0; i < N; i += W) {
+template <int P, int N, class T>
+__device__ __forceinline__ void store_elements(const Elements& some, T* p, const T (&from)[N]) {
+    constexpr int W = numbers_of_16<T>;
+    static_assert(N == W * P);
+    if (some.together) {
+        HR_UNROLL for (int i = 0; i < N; i += W) {
             Numbers16<T> v;
-            for (int j = 0; j < W; ++j) v.v[j] = from[i + j];
-            *reinterpret_cast<Numbers16<T>*>(p + i) = v;
+            HR_UNROLL for (int j = 0; j < W; ++j) v.v[j] = from[i + j];
+            *reinterpret_cast<Numbers16<T>*>(p + some.first * P + i) = v;
         }
     } else {
-        for (int i = 0; i < N; ++i) p[i] = from[i];
+        HR_UNROLL for (int j = 0; j < W; ++j) if (j < some.count) HR_UNROLL for (int k = 0; k < P; ++k)
+            p[some(j) * P + k] = from[j * P + k];
     }
 }
 
-// body.operator()<aligned, N>(i) for elements [i, i + N) of [0, n), shared by the block's threads: 16 bytes' worth
-// where `first` and what `aligned_at(i)` looks at are multiples of 16 bytes, else one by one.
+// body(elements) for all of [0, n), shared by the block's threads: 16 bytes' worth where `first` and what
+// `aligned_at(i)` looks at are multiples of 16 bytes. The others, all of them where addresses do not allow that, are
+// taken as far apart as there are threads for them. `body` is called at one place, as it holds all maps.
 template <class T, class AlignedAt, class Body>
 __device__ __forceinline__ void for_elements(const T* first, int n, const AlignedAt& aligned_at, const Body& body) {
     constexpr int W = numbers_of_16<T>;
     const int to_16 = numbers_to_16(first), head = to_16 < n ? to_16 : n;
     const int together = aligned_at(head) ? (n - head) / W : 0;
-    for (int i = int(threadIdx.x); i < together; i += int(blockDim.x)) body.template operator()<true, W>(head + i * W);
-    for (int i = int(threadIdx.x); i < n - together * W; i += int(blockDim.x))
-        body.template operator()<false, 1>(i < head ? i : i + together * W);
+    const int others = n - together * W, step = (others + W - 1) / W;
+    HR_ROLLED
+    for (int i = int(threadIdx.x); i < together + step; i += int(blockDim.x)) {
+        const int k = i - together;
+        body(k < 0 ? Elements{true, head + i * W, W, 1, 0, 0}
+                   : Elements{false, k, (others - k + step - 1) / step, step, head, together * W});
+    }
 }
 
 // Where number i of rows that follow each other lies in a tile whose rows start `stride` numbers apart.
@@ -156,6 +175,7 @@ __device__ __forceinline__ void tile_to_rows(const T* tile, int n, const TilePla
 // The sum over a group of `width` lanes, a power of two; all threads of the warp take part. The same bits in each lane.
 template <class T>
 __device__ __forceinline__ T sum_of_lanes(T x, int width) {
+    HR_ROLLED
     for (int d = width / 2; d > 0; d /= 2) x += __shfl_xor_sync(~0u, x, d);
     return x;
 }
@@ -163,6 +183,7 @@ __device__ __forceinline__ T sum_of_lanes(T x, int width) {
 // NaN counts for nothing.
 template <class T>
 __device__ __forceinline__ T largest_of_lanes(T x, int width) {
+    HR_ROLLED
     for (int d = width / 2; d > 0; d /= 2) {
         const T other = __shfl_xor_sync(~0u, x, d);
         x = other > x ? other : x;

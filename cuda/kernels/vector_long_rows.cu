@@ -13,7 +13,8 @@ namespace {
 // Rows that do not fit into shared memory: a warp a row. Few have such, so that one kernel serves one set of parameters
 // (a.ready) and rows' own, whose ready ones are in `room` for each warp of the grid.
 template <class T>
-__global__ void __launch_bounds__(vector_threads) long_rows_forth(VectorRows<T> a, int64_t rows, T* room) {
+__global__ void __launch_bounds__(vector_threads, long_row_blocks)
+    long_rows_forth(VectorRows<T> a, int64_t rows, T* room) {
     constexpr int rows_of_block = vector_threads / 32;
     const RowLanes lanes{int(threadIdx.x) % 32, 32};
     const int64_t warp = int64_t(blockIdx.x) * rows_of_block + int(threadIdx.x) / 32;
@@ -62,7 +63,7 @@ __global__ void __launch_bounds__(vector_threads, long_row_blocks)
 // One set of parameters for all rows, by one warp, in float64, whatever type the numbers are of.
 __global__ void __launch_bounds__(32) prepare_set(int map, int features, NumbersOfEither raw, NumbersOfEither ready) {
     const RowParams<double, NumbersOfEither> params{{int(threadIdx.x), 32}, raw};
-    with_vector_map(map, [&]<class Map>() { prepare_row<Map, double>(params, features, ready); });
+    with_prepared_map(map, [&]<class Map>() { prepare_row<Map, double>(params, features, ready); });
 }
 
 __global__ void __launch_bounds__(32)
@@ -70,7 +71,7 @@ __global__ void __launch_bounds__(32)
     const RowLanes lanes{int(threadIdx.x), 32};
     const RowParams<double, NumbersOfEither> params{lanes, raw};
     const RowParams<double, const double*> gradients{lanes, by_ready};
-    with_vector_map(map, [&]<class Map>() { prepare_row_vjp<Map, double>(params, gradients, features, by_raw); });
+    with_prepared_map(map, [&]<class Map>() { prepare_row_vjp<Map, double>(params, gradients, features, by_raw); });
 }
 
 // total[k] of the first n numbers of each of `count` blocks of sums, `size` numbers apart: a lane a number, a share of

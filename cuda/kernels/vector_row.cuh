@@ -152,7 +152,7 @@ __device__ __forceinline__ T run_row_of(const VectorRows<T>& a, const T* given, 
 }
 template <class V, class T, class P, class To>
 __device__ __forceinline__ void prepare_row_of(const VectorRows<T>& a, const P& raw, const To& ready) {
-    with_vector_map(a.map, [&]<class Map>() { prepare_row<Map, V>(raw, a.features, ready); });
+    with_prepared_map(a.map, [&]<class Map>() { prepare_row<Map, V>(raw, a.features, ready); });
 }
 template <class T, class P>
 __device__ __forceinline__ void run_row_vjp_of(const VectorRows<T>& a, const T* given, const P& p, const T* grad_built,
@@ -168,7 +168,7 @@ __device__ __forceinline__ void run_row_vjp_of(const VectorRows<T>& a, const T* 
 template <class V, class T, class P, class G, class To>
 __device__ __forceinline__ void prepare_row_vjp_of(const VectorRows<T>& a, const P& raw, const G& grad_ready,
                                                    const To& grad_raw) {
-    with_vector_map(a.map, [&]<class Map>() { prepare_row_vjp<Map, V>(raw, grad_ready, a.features, grad_raw); });
+    with_prepared_map(a.map, [&]<class Map>() { prepare_row_vjp<Map, V>(raw, grad_ready, a.features, grad_raw); });
 }
 
 // ---- sums over rows -------------------------------------------------------------------------------------------------

@@ -6,12 +6,13 @@
 // they are, by a warp each, and so are those in float64, which is for checking. What a group sums it sums in an order
 // that depends on the number of features alone.
 //
-// A kernel serves all maps in both directions, which a row asks for once: what goes to shared memory and back is the
-// same for all, and each kernel adds to the module's size.
+// A kernel serves all maps in both directions, with one set of parameters or rows' own: a row asks once which, what
+// goes to shared memory and back is the same for all, and each kernel adds to the module's size.
 //
 // One set of parameters is made ready in float64 by a kernel before, and its gradient comes from sums over rows in
 // float64: each block keeps its own, the tiles of a block in their order, and two more kernels sum the blocks and go
 // back from ready to raw parameters. Nothing comes to the host.
+#define HR_SMALL_CODE
 #include "vector_rows.cuh"
 
 #include <algorithm>
@@ -44,14 +45,15 @@ struct RowTiles {
     int rows_of_tile, lanes;
     bool in_shared;
     int bytes;  // of shared memory
-    TileArray array[arrays];
+    TileArray array[arrays] = {};
 
-    // `lengths`: numbers of a row in each array. Only those of four bytes are in shared memory (has_row_tiles).
+    // `lengths`: numbers of a row in each array, 0 where there is none; only numbers of four bytes are in shared memory
+    // (has_row_tiles).
     RowTiles(int64_t all, const std::array<int, arrays>& lengths, int number_bytes) : rows(all) {
         for (lanes = 1;; lanes *= 2) {
             rows_of_tile = vector_threads / lanes;
             int64_t numbers = 0;
-            for (int n : lengths) numbers += padded(n) * rows_of_tile;
+            for (int n : lengths) numbers += n > 0 ? padded(n) * rows_of_tile : 0;
             const int64_t needed = numbers * number_bytes;
             in_shared = number_bytes == 4 && needed <= (lanes < 32 ? small_tile_bytes : large_tile_bytes);
             bytes = in_shared ? int(needed) : 0;
@@ -59,7 +61,7 @@ struct RowTiles {
         }
         count = (rows + rows_of_tile - 1) / rows_of_tile;
         int start = 0;
-        for (int i = 0; in_shared && i < arrays; ++i) {
+        for (int i = 0; in_shared && i < arrays && lengths[size_t(i)] > 0; ++i) {
             const int stride = int(padded(lengths[size_t(i)]));
             array[i] = {start, stride, TilePlaces(lengths[size_t(i)], stride)};
             start += stride * rows_of_tile;
@@ -89,23 +91,23 @@ __device__ __forceinline__ void tile_to_array(const T* shared, const TileArray& 
     tile_to_rows(shared + tile.start, rows * length, tile.places, array + row * length);
 }
 
-// Values, and each row's parameters: raw, then ready.
-template <bool shared_set, class T>
-__global__ void __launch_bounds__(vector_threads)
-    vector_rows_forth(VectorRows<T> a, RowTiles<shared_set ? 1 : 2> tiles) {
+// Values, and each row's parameters if it has its own: raw, then ready.
+template <class T>
+__global__ void __launch_bounds__(vector_threads) vector_rows_forth(VectorRows<T> a, RowTiles<2> tiles) {
     HR_DYNAMIC_SHARED(T, shared);
+    const bool shared_set = a.ready != nullptr;
     const RowLanes lanes{int(threadIdx.x) % tiles.lanes, tiles.lanes};
     const int own = int(threadIdx.x) / tiles.lanes, features = a.features;
     for (int64_t tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
         const int64_t row = tile * tiles.rows_of_tile, left = tiles.rows - row;
         const int n = int(left < tiles.rows_of_tile ? left : tiles.rows_of_tile);
         array_to_tile(a.value, features, row, n, tiles.array[0], shared);
-        if constexpr (!shared_set) array_to_tile(a.params, a.n_raw, row, n, tiles.array[1], shared);
+        if (!shared_set) array_to_tile(a.params, a.n_raw, row, n, tiles.array[1], shared);
         __syncthreads();
         // Groups beyond the last row take part with what lies there: shuffles are for whole warps.
         T* const z = tile_row(shared, tiles.array[0], own);
         const T* ready = a.ready;
-        if constexpr (!shared_set) {
+        if (!shared_set) {
             T* const p = tile_row(shared, tiles.array[1], own);
             prepare_row_of<T>(a, RowParams<T, const T*>{lanes, p}, p);
             ready = p;
@@ -120,10 +122,11 @@ __global__ void __launch_bounds__(vector_threads)
 
 // Values and gradients, and: of one set of parameters the gradients of each row by the ready ones, of rows' own the raw
 // ones and the ready ones.
-template <bool shared_set, class T>
-__global__ void __launch_bounds__(vector_threads, shared_set ? row_blocks : own_row_blocks)
-    vector_rows_back(VectorRows<T> a, VectorRowsBack<T> back, RowTiles<shared_set ? 3 : 4> tiles, double* sums) {
+template <class T>
+__global__ void __launch_bounds__(vector_threads, row_blocks)
+    vector_rows_back(VectorRows<T> a, VectorRowsBack<T> back, RowTiles<4> tiles, double* sums) {
     HR_DYNAMIC_SHARED(T, shared);
+    const bool shared_set = a.ready != nullptr;
     const RowLanes lanes{int(threadIdx.x) % tiles.lanes, tiles.lanes};
     const int own = int(threadIdx.x) / tiles.lanes, features = a.features;
     T* const ready_rows = shared + tiles.array[2].start;
@@ -134,28 +137,23 @@ __global__ void __launch_bounds__(vector_threads, shared_set ? row_blocks : own_
         const T grad_log_det = own < n ? back.grad_log_det[row + own] : T(0);
         array_to_tile(a.value, features, row, n, tiles.array[0], shared);
         array_to_tile(back.grad_value, features, row, n, tiles.array[1], shared);
-        if constexpr (!shared_set) array_to_tile(a.params, a.n_raw, row, n, tiles.array[3], shared);
+        if (!shared_set) array_to_tile(a.params, a.n_raw, row, n, tiles.array[3], shared);
         __syncthreads();
         const T* const given = tile_row(shared, tiles.array[0], own);
         T* const gradient = tile_row(shared, tiles.array[1], own);
-        if constexpr (shared_set) {
-            run_row_vjp_of(a, given, RowParams<T, const T*>{lanes, a.ready}, gradient, grad_log_det, gradient,
-                           of_ready);
-        } else {
-            T* const raw = tile_row(shared, tiles.array[3], own);
-            const RowParams<T, const T*> raw_params{lanes, raw}, ready{lanes, of_ready};
-            prepare_row_of<T>(a, raw_params, of_ready);
-            run_row_vjp_of(a, given, ready, gradient, grad_log_det, gradient, of_ready);
-            prepare_row_vjp_of<T>(a, raw_params, ready, raw);
-        }
+        T* const raw = shared_set ? of_ready : tile_row(shared, tiles.array[3], own);
+        const RowParams<T, const T*> raw_params{lanes, raw}, ready{lanes, shared_set ? a.ready : of_ready};
+        if (!shared_set) prepare_row_of<T>(a, raw_params, of_ready);
+        run_row_vjp_of(a, given, ready, gradient, grad_log_det, gradient, of_ready);
+        if (!shared_set) prepare_row_vjp_of<T>(a, raw_params, ready, raw);
         __syncthreads();
         tile_to_array(shared, tiles.array[1], features, row, n, back.grad_input);
-        if constexpr (!shared_set) tile_to_array(shared, tiles.array[3], a.n_raw, row, n, back.grad_params);
-        if constexpr (shared_set)
+        if (!shared_set) tile_to_array(shared, tiles.array[3], a.n_raw, row, n, back.grad_params);
+        if (shared_set)
             BlockSums(sums, a.n_ready).add(ready_rows, tiles.array[2].stride, n, tile == int64_t(blockIdx.x));
         __syncthreads();
     }
-    if constexpr (shared_set) BlockSums(sums, a.n_ready).finish();
+    if (shared_set) BlockSums(sums, a.n_ready).finish();
 }
 
 // One set of parameters, ready.
@@ -166,14 +164,11 @@ const T* prepare(const VectorRows<T>& a, DeviceBuffer<T>& ready, cudaStream_t st
     return ready.get();
 }
 
-template <bool shared_set, class T>
-void run_forth(VectorRows<T> a, int64_t rows, cudaStream_t stream) {
+template <class T>
+void run_forth(VectorRows<T> a, bool shared_set, int64_t rows, cudaStream_t stream) {
     DeviceBuffer<T> ready;
-    a.ready = nullptr;
-    if constexpr (shared_set) a.ready = prepare(a, ready, stream);
-    std::array<int, shared_set ? 1 : 2> lengths{a.features};
-    if constexpr (!shared_set) lengths[1] = a.n_ready;
-    RowTiles<shared_set ? 1 : 2> tiles(rows, lengths, int(sizeof(T)));
+    a.ready = shared_set ? prepare(a, ready, stream) : nullptr;
+    RowTiles<2> tiles(rows, {a.features, shared_set ? 0 : a.n_ready}, int(sizeof(T)));
     if (!tiles.in_shared) {
         const int64_t blocks = std::min(tiles.count, shared_set ? most_blocks : row_sum_blocks);  // each has a room
         const DeviceBuffer<T> room(shared_set ? 0 : size_t(blocks) * size_t(tiles.rows_of_tile) * size_t(a.n_ready),
@@ -181,28 +176,25 @@ void run_forth(VectorRows<T> a, int64_t rows, cudaStream_t stream) {
         return launch_long_rows(a, rows, unsigned(blocks), room.get(), stream);
     }
     if constexpr (has_row_tiles<T>) {
-        if constexpr (!shared_set)  // raw parameters come in, ready ones replace them
+        if (!shared_set)  // raw parameters come in, ready ones replace them
             tiles.array[1].places = TilePlaces(a.n_raw, tiles.array[1].stride);
-        auto* const kernel = vector_rows_forth<shared_set, T>;
+        auto* const kernel = vector_rows_forth<T>;
         HR_LAUNCH(kernel, unsigned(std::min(tiles.count, most_blocks)), vector_threads, size_t(tiles.bytes), stream, a,
                   tiles);
         check_launch("vector_map");
     }
 }
 
-template <bool shared_set, class T>
-void run_back(VectorRows<T> a, const VectorRowsBack<T>& back, int64_t rows, cudaStream_t stream) {
+template <class T>
+void run_back(VectorRows<T> a, bool shared_set, const VectorRowsBack<T>& back, int64_t rows, cudaStream_t stream) {
     DeviceBuffer<T> ready, room;
     DeviceBuffer<double> sums, total;
-    a.ready = nullptr;
-    if constexpr (shared_set) a.ready = prepare(a, ready, stream);
-    std::array<int, shared_set ? 3 : 4> lengths{a.features, a.features, a.n_ready};
-    if constexpr (!shared_set) lengths[3] = a.n_raw;
-    const RowTiles<shared_set ? 3 : 4> tiles(rows, lengths, int(sizeof(T)));
+    a.ready = shared_set ? prepare(a, ready, stream) : nullptr;
+    const RowTiles<4> tiles(rows, {a.features, a.features, a.n_ready, shared_set ? 0 : a.n_raw}, int(sizeof(T)));
     // The sums' order depends on the number of blocks, and that on shapes alone.
     const int64_t sums_of_block = int64_t(parts_of_sums(a.n_ready)) * a.n_ready;
     int64_t blocks = std::min(tiles.count, row_sum_blocks);
-    if constexpr (shared_set) {
+    if (shared_set) {
         blocks = std::min(blocks, std::max<int64_t>(1, most_row_sums / sums_of_block));
         sums = DeviceBuffer<double>(size_t(blocks) * size_t(sums_of_block), stream);
     } else if (tiles.in_shared) {
@@ -210,10 +202,10 @@ void run_back(VectorRows<T> a, const VectorRowsBack<T>& back, int64_t rows, cuda
     }
     if (!tiles.in_shared)
         room = DeviceBuffer<T>(size_t(blocks) * size_t(tiles.rows_of_tile) * size_t(a.n_ready), stream);
-    if constexpr (shared_set) total = DeviceBuffer<double>(size_t(a.n_ready), stream);
+    if (shared_set) total = DeviceBuffer<double>(size_t(a.n_ready), stream);
     if (blocks > 0 && tiles.in_shared) {
         if constexpr (has_row_tiles<T>) {
-            auto* const kernel = vector_rows_back<shared_set, T>;
+            auto* const kernel = vector_rows_back<T>;
             HR_LAUNCH(kernel, unsigned(blocks), vector_threads, size_t(tiles.bytes), stream, a, back, tiles,
                       sums.get());
             check_launch("vector_map_backward");
@@ -221,9 +213,8 @@ void run_back(VectorRows<T> a, const VectorRowsBack<T>& back, int64_t rows, cuda
     } else if (blocks > 0) {
         launch_long_rows_back(a, back, rows, unsigned(blocks), room.get(), sums.get(), stream);
     }
-    if constexpr (shared_set) {
+    if (shared_set)
         launch_prepare_set_vjp(a, sums.get(), sums_of_block, int(blocks), total.get(), back.grad_params, stream);
-    }
 }
 
 template <class T>
@@ -240,22 +231,14 @@ VectorRows<T> sized(VectorRows<T> a) {
 template <class T>
 void vector_map(const VectorRows<T>& a, bool shared, int64_t rows, cudaStream_t stream) {
     if (rows == 0) return;
-    if (shared) {
-        run_forth<true>(sized(a), rows, stream);
-    } else {
-        run_forth<false>(sized(a), rows, stream);
-    }
+    run_forth(sized(a), shared, rows, stream);
 }
 
 template <class T>
 void vector_map_backward(const VectorRows<T>& a, bool shared, const VectorRowsBack<T>& back, int64_t rows,
                          cudaStream_t stream) {
     if (rows == 0 && !shared) return;  // one set's gradient is then 0
-    if (shared) {
-        run_back<true>(sized(a), back, rows, stream);
-    } else {
-        run_back<false>(sized(a), back, rows, stream);
-    }
+    run_back(sized(a), shared, back, rows, stream);
 }
 
 #define HR_INSTANTIATE(T)                                                        \

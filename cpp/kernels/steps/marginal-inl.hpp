@@ -56,8 +56,9 @@ HR_FN void backward_step(const MarginalStep<T>& s, const Tape<T>& t, const Call<
                 for (int64_t i = 0; i < int64_t(t.vectors) * width<T>; i += width<T>) {
                     const Pack<T> x = load(given + line + i);
                     Pack<T> bend;
-                    const Pack<T> slope = m.inverse ? Map::template ready_derivative<true>(x, ready, m.options, bend)
-                                                    : Map::template ready_derivative<false>(x, ready, m.options, bend);
+                    const Pack<T> slope = m.inverse
+                                              ? Map::ready_derivative(std::true_type{}, x, ready, m.options, bend)
+                                              : Map::ready_derivative(std::false_type{}, x, ready, m.options, bend);
                     store(before + line + i, load(after + line + i) * slope + load(t.grad_log_det() + i) * bend);
                 }
             }

@@ -11,13 +11,14 @@
 #pragma once
 
 #include "../lane.hpp"
+#include "directions.hpp"
 #include "options.hpp"
 
 namespace headrace {
 namespace {
 
-// How a raw network output becomes a positive scale. `scale` and `reciprocal` also give log(scale); `log_slope` is the
-// derivative of log(scale).
+// How a raw network output becomes a positive scale: `factor` is the scale, or one over it, and also gives log(scale);
+// `log_slope` is the derivative of log(scale).
 
 // log scale = a / (1 + |a| / log(1 / slope)): between slope and 1 / slope for every a, so nothing overflows.
 struct SoftClamp {
@@ -25,15 +26,10 @@ struct SoftClamp {
     HR_FN static V log_scale(V a, const MapOptions<Scalar<V>>& o) {
         return a / (abs(a) * o.inverse_clamp + Scalar<V>(1));
     }
-    template <class V>
-    HR_FN static V scale(V a, const MapOptions<Scalar<V>>& o, V& log_scale_) {
+    template <class Inverse, class V>
+    HR_FN static V factor(Inverse inverse, V a, const MapOptions<Scalar<V>>& o, V& log_scale_) {
         log_scale_ = log_scale(a, o);
-        return exp(log_scale_);
-    }
-    template <class V>
-    HR_FN static V reciprocal(V a, const MapOptions<Scalar<V>>& o, V& log_scale_) {
-        log_scale_ = log_scale(a, o);
-        return exp(-log_scale_);
+        return exp(inverse ? -log_scale_ : log_scale_);
     }
     template <class V>
     HR_FN static V log_slope(V a, const MapOptions<Scalar<V>>& o) {
@@ -44,15 +40,10 @@ struct SoftClamp {
 
 // scale = e^a.
 struct Exponential {
-    template <class V>
-    HR_FN static V scale(V a, const MapOptions<Scalar<V>>&, V& log_scale) {
+    template <class Inverse, class V>
+    HR_FN static V factor(Inverse inverse, V a, const MapOptions<Scalar<V>>&, V& log_scale) {
         log_scale = a;
-        return exp(a);
-    }
-    template <class V>
-    HR_FN static V reciprocal(V a, const MapOptions<Scalar<V>>&, V& log_scale) {
-        log_scale = a;
-        return exp(-a);
+        return exp(inverse ? -a : a);
     }
     template <class V>
     HR_FN static V log_slope(V, const MapOptions<Scalar<V>>&) {
@@ -62,15 +53,11 @@ struct Exponential {
 
 // scale = softplus(a) + slope.
 struct SoftplusScale {
-    template <class V>
-    HR_FN static V scale(V a, const MapOptions<Scalar<V>>& o, V& log_scale) {
+    template <class Inverse, class V>
+    HR_FN static V factor(Inverse inverse, V a, const MapOptions<Scalar<V>>& o, V& log_scale) {
         const V s = softplus(a) + o.slope;
         log_scale = log(s);
-        return s;
-    }
-    template <class V>
-    HR_FN static V reciprocal(V a, const MapOptions<Scalar<V>>& o, V& log_scale) {
-        return Scalar<V>(1) / scale(a, o, log_scale);
+        return inverse ? Scalar<V>(1) / s : s;
     }
     template <class V>
     HR_FN static V log_slope(V a, const MapOptions<Scalar<V>>& o) {
@@ -80,15 +67,11 @@ struct SoftplusScale {
 
 // scale = sigmoid(a + 2) + slope.
 struct SigmoidScale {
-    template <class V>
-    HR_FN static V scale(V a, const MapOptions<Scalar<V>>& o, V& log_scale) {
+    template <class Inverse, class V>
+    HR_FN static V factor(Inverse inverse, V a, const MapOptions<Scalar<V>>& o, V& log_scale) {
         const V s = sigmoid(a + Scalar<V>(2)) + o.slope;
         log_scale = log(s);
-        return s;
-    }
-    template <class V>
-    HR_FN static V reciprocal(V a, const MapOptions<Scalar<V>>& o, V& log_scale) {
-        return Scalar<V>(1) / scale(a, o, log_scale);
+        return inverse ? Scalar<V>(1) / s : s;
     }
     template <class V>
     HR_FN static V log_slope(V a, const MapOptions<Scalar<V>>& o) {
@@ -98,39 +81,28 @@ struct SigmoidScale {
 };
 
 template <class Scale>
-struct Affine {
+struct Affine : Directions<Affine<Scale>> {
     HR_FN static constexpr int n_params(int) { return 2; }  // shift, raw scale
 
-    template <class V, class P>
-    HR_FN static V forward(V z, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
-        const V scale = Scale::scale(p(1), o, log_det);
-        return scale * z + p(0);
+    template <class Inverse, class V, class P>
+    HR_FN static V run(Inverse inverse, V value, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
+        const V factor = Scale::factor(inverse, V(p(1)), o, log_det), shift = p(0);
+        if (inverse) {
+            log_det = -log_det;
+            return (value - shift) * factor;
+        }
+        return factor * value + shift;
     }
-    template <class V, class P>
-    HR_FN static V inverse(V x, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
-        const V reciprocal = Scale::reciprocal(p(1), o, log_det);
-        log_det = -log_det;
-        return (x - p(0)) * reciprocal;
-    }
-    template <class V, class P, class G>
-    HR_FN static V forward_vjp(V z, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_x, V grad_log_det,
-                               const G& grad) {
-        const V raw = p(1);
+    template <class Inverse, class V, class P, class G>
+    HR_FN static V run_vjp(Inverse inverse, V given, V built, const P& p, const MapOptions<Scalar<V>>& o, V grad_built,
+                           V grad_log_det, const G& grad) {
+        const V raw = p(1), z = inverse ? built : given;
         V log_scale;
-        const V grad_z = grad_x * Scale::scale(raw, o, log_scale);
-        grad(0, grad_x);
-        grad(1, (grad_z * z + grad_log_det) * Scale::log_slope(raw, o));
-        return grad_z;
-    }
-    template <class V, class P, class G>
-    HR_FN static V inverse_vjp(V, V z, const P& p, const MapOptions<Scalar<V>>& o, V grad_z, V grad_log_det,
-                               const G& grad) {
-        const V raw = p(1);
-        V log_scale;
-        const V grad_x = grad_z * Scale::reciprocal(raw, o, log_scale);
-        grad(0, -grad_x);
-        grad(1, -(grad_z * z + grad_log_det) * Scale::log_slope(raw, o));
-        return grad_x;
+        const V grad_given = grad_built * Scale::factor(inverse, raw, o, log_scale);
+        const V by_log = ((inverse ? grad_built : grad_given) * z + grad_log_det) * Scale::log_slope(raw, o);
+        grad(0, inverse ? -grad_given : grad_built);
+        grad(1, inverse ? -by_log : by_log);
+        return grad_given;
     }
 };
 

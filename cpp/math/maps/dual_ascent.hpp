@@ -9,12 +9,13 @@
 #include "../lane.hpp"
 #include "../positive.hpp"
 #include "affine.hpp"
+#include "directions.hpp"
 #include "options.hpp"
 
 namespace headrace {
 namespace {
 
-struct DualAscent {
+struct DualAscent : Directions<DualAscent> {
     static constexpr double least_slope = 1e-6;  // below, 1 - slope may be 1 in float32
 
     HR_FN static constexpr int n_params(int) { return 5; }  // log a, b, γ, center, epsilon
@@ -57,35 +58,27 @@ struct DualAscent {
         return w + m.center;
     }
 
-    template <class V, class P, class G>
-    HR_FN static V forward_vjp(V z, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_x, V grad_log_det,
-                               const G& grad) {
-        const V raw_a = p(0), raw_gamma = p(2), raw_epsilon = p(4);
-        const Parts<V> m(p, o);
-        const Slopes<V> s(m, z, grad_x, grad_log_det);
-        grad(0, (s.by_log_a + grad_log_det) * SoftClamp::log_slope(raw_a, o));
-        grad(1, grad_x);
-        grad(2, s.by_gamma * bend_slope(raw_gamma, o));
-        grad(3, s.by_center);
-        grad(4, s.by_epsilon * positive(raw_epsilon).slope);
-        return s.by_z;
-    }
     // Of z = f⁻¹(x) and -log f'(z): what reaches z goes on divided by f'(z).
-    template <class V, class P, class G>
-    HR_FN static V inverse_vjp(V, V z, const P& p, const MapOptions<Scalar<V>>& o, V grad_z, V grad_log_det,
-                               const G& grad) {
-        const V raw_a = p(0), raw_gamma = p(2), raw_epsilon = p(4);
+    template <class Inverse, class V, class P, class G>
+    HR_FN static V run_vjp(Inverse inverse, V given, V built, const P& p, const MapOptions<Scalar<V>>& o, V grad_built,
+                           V grad_log_det, const G& grad) {
+        const V raw_a = p(0), raw_gamma = p(2), raw_epsilon = p(4), z = inverse ? built : given;
         const Parts<V> m(p, o);
-        const V w = z - m.center, q = w / hypotenuse(m.epsilon, w);
-        const Slopes<V> of_log(m, z, V{}, -grad_log_det);
-        const V grad_x = (grad_z + of_log.by_z) / (m.a * (m.gamma * q + Scalar<V>(1)));
-        const Slopes<V> s(m, z, -grad_x, -grad_log_det);
-        grad(0, (s.by_log_a - grad_log_det) * SoftClamp::log_slope(raw_a, o));
-        grad(1, -grad_x);
+        V grad_x = grad_built, grad_log = grad_log_det;
+        if (inverse) {
+            const V w = z - m.center, q = w / hypotenuse(m.epsilon, w);
+            grad_log = -grad_log_det;
+            const Slopes<V> of_log(m, z, V{}, grad_log);
+            grad_x = (grad_built + of_log.by_z) / (m.a * (m.gamma * q + Scalar<V>(1)));
+        }
+        const V by_x = inverse ? -grad_x : grad_x;
+        const Slopes<V> s(m, z, by_x, grad_log);
+        grad(0, (s.by_log_a + grad_log) * SoftClamp::log_slope(raw_a, o));
+        grad(1, by_x);
         grad(2, s.by_gamma * bend_slope(raw_gamma, o));
         grad(3, s.by_center);
         grad(4, s.by_epsilon * positive(raw_epsilon).slope);
-        return grad_x;
+        return inverse ? grad_x : s.by_z;
     }
 
     // ---- parameters that all rows share

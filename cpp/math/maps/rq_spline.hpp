@@ -15,6 +15,7 @@
 #pragma once
 
 #include "../lane.hpp"
+#include "directions.hpp"
 #include "options.hpp"
 #include "spline_knots.hpp"
 
@@ -22,7 +23,7 @@ namespace headrace {
 namespace {
 
 template <class Kind>
-struct Spline {
+struct Spline : Directions<Spline<Kind>> {
     static constexpr int max_bins = 64;
     static constexpr double least_slope = 1e-6;  // below, N / D^2 may leave float32
 
@@ -33,60 +34,48 @@ struct Spline {
     HR_FN static constexpr int n_room(int bins) { return 2 * bins; }
     static constexpr bool vjp_reads_built = false;  // so nobody need run the spline for it
 
-    template <class V, class P>
-    HR_FN static V forward(V x, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
-        const auto entered = Kind::enter(x, o);
+    template <class Inverse, class V, class P>
+    HR_FN static V run(Inverse inverse, V input, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
+        const auto entered = Kind::enter(input, o);
         Knots<V, P> knots(p, o);
         Bin<V> bin;
         Point<V> at;
-        locate_x(entered.value, p, o, knots, bin, at);
-        const V inside = knots.across(bin.left_height, bin.height, knots.height_sum, at.eta(bin), o);
-        return finish<false>(entered, knots, inside, bin, at, o, log_det);
-    }
-
-    template <class V, class P>
-    HR_FN static V inverse(V y, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
-        const auto entered = Kind::enter(y, o);
-        Knots<V, P> knots(p, o);
-        Bin<V> bin;
-        Point<V> at;
-        locate_y(entered.value, p, o, knots, bin, at);
-        const V inside = knots.across(bin.left_width, bin.width, knots.width_sum, at.t, o);
-        return finish<true>(entered, knots, inside, bin, at, o, log_det);
-    }
-
-    template <class V, class P, class G>
-    HR_FN static V forward_vjp(V x, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_y, V grad_log_det,
-                               const G& grad) {
-        const auto entered = Kind::enter(x, o);
-        Knots<V, P> knots(p, o);
-        Bin<V> bin;
-        Point<V> at;
-        locate_x(entered.value, p, o, knots, bin, at);
-        V rise{};
-        if (Kind::tails(o) == Tails::linear) rise = entered.beyond * derivative(knots, bin, at);
-        return backward(entered, rise, knots, bin, at, p, o, grad_y, grad_log_det, grad);
+        locate(inverse, entered.value, p, o, knots, bin, at);
+        const V inside = inverse ? knots.across(bin.left_width, bin.width, knots.width_sum, at.t, o)
+                                 : knots.across(bin.left_height, bin.height, knots.height_sum, at.eta(bin), o);
+        const V slope = derivative(knots, bin, at);
+        log_det = log(slope) * Scalar<V>(inverse ? -1 : 1);
+        if (Kind::tails(o) == Tails::identity) log_det = select(Kind::outside(entered.value, o), splat<V>(0), log_det);
+        log_det += knots.poison;
+        return leave(inverse, entered, inside, slope, o) + knots.poison;
     }
 
     // With y = f(x; p) and L = log f' at x: of the inverse, dx = (dy - f_p dp) / f' and its log-derivative is -L, so
     // that its gradients are those of f for other incoming ones.
-    template <class V, class P, class G>
-    HR_FN static V inverse_vjp(V y, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_x, V grad_log_det,
-                               const G& grad) {
+    template <class Inverse, class V, class P, class G>
+    HR_FN static V run_vjp(Inverse inverse, V input, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_built,
+                           V grad_log_det, const G& grad) {
         using T = Scalar<V>;
-        const auto entered = Kind::enter(y, o);
+        const auto entered = Kind::enter(input, o);
         Knots<V, P> knots(p, o);
         Bin<V> bin;
         Point<V> at;
-        locate_y(entered.value, p, o, knots, bin, at);
-        const V n = at.n(bin), d = at.d(bin);
-        V log_slope_x = (at.n_t(bin) / n - T(2) * at.d_t(bin) / d) * knots.width_sum / (bin.width * Kind::range(o));
-        if (Kind::tails(o) == Tails::linear)
-            log_slope_x = select(Kind::outside(entered.value, o), splat<V>(0), log_slope_x);
-        V grad_y = (grad_x - grad_log_det * log_slope_x) / derivative(knots, bin, at);
-        if (Kind::tails(o) == Tails::identity) grad_y = select(Kind::outside(entered.value, o), grad_x, grad_y);
-        backward(entered, entered.beyond, knots, bin, at, p, o, -grad_y, -grad_log_det, grad);
-        return grad_y;
+        locate(inverse, entered.value, p, o, knots, bin, at);
+        V rise = entered.beyond, grad_y = grad_built, by_y = grad_built, by_log = grad_log_det;
+        if (inverse) {
+            const V n = at.n(bin), d = at.d(bin);
+            V log_slope_x = (at.n_t(bin) / n - T(2) * at.d_t(bin) / d) * knots.width_sum / (bin.width * Kind::range(o));
+            if (Kind::tails(o) == Tails::linear)
+                log_slope_x = select(Kind::outside(entered.value, o), splat<V>(0), log_slope_x);
+            grad_y = (grad_built - grad_log_det * log_slope_x) / derivative(knots, bin, at);
+            if (Kind::tails(o) == Tails::identity) grad_y = select(Kind::outside(entered.value, o), grad_built, grad_y);
+            by_y = -grad_y;
+            by_log = -grad_log_det;
+        } else if (Kind::tails(o) == Tails::linear) {
+            rise = entered.beyond * derivative(knots, bin, at);
+        }
+        const V grad_x = backward(entered, rise, knots, bin, at, p, o, by_y, by_log, grad);
+        return inverse ? grad_y : grad_x;
     }
 
     // ---- parameters that all rows share
@@ -125,45 +114,40 @@ struct Spline {
         }
         put(n_ready(o.bins) - 1, knots.poison);
     }
-    template <class V>
-    HR_FN static V ready_forward(V x, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o, V& factor) {
-        const auto entered = Kind::enter(x, o);
-        const Bin<V> bin = ready_bin(entered.value, ready, ready, o);
+    template <class Inverse, class V>
+    HR_FN static V run_ready(Inverse inverse, V input, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o,
+                             V& factor) {
+        const auto entered = Kind::enter(input, o);
+        const Bin<V> bin = ready_bin(inverse, entered.value, ready, o);
         Point<V> at;
-        at.set_t(entered.value - bin.left_width, bin);
+        at.set(inverse, entered.value - (inverse ? bin.left_height : bin.left_width), bin);
         at.snap(entered.value, o);
-        return ready_finish<false>(entered, bin.height * at.eta(bin) + bin.left_height, bin, at, ready, o, factor);
-    }
-    template <class V>
-    HR_FN static V ready_inverse(V y, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o, V& factor) {
-        const auto entered = Kind::enter(y, o);
-        const Bin<V> bin = ready_bin(entered.value, ready + o.bins, ready, o);
-        Point<V> at;
-        at.solve(entered.value - bin.left_height, bin);
-        at.snap(entered.value, o);
-        return ready_finish<true>(entered, bin.width * at.t + bin.left_width, bin, at, ready, o, factor);
+        const V inside = inverse ? bin.width * at.t + bin.left_width : bin.height * at.eta(bin) + bin.left_height;
+        const Scalar<V> poison = ready[n_ready(o.bins) - 1];
+        const V slope = derivative_of(bin.height / bin.width, bin, at);
+        factor = slope + poison;
+        if (Kind::tails(o) == Tails::identity)
+            factor = select(Kind::outside(entered.value, o), splat<V>(1), slope) + poison;
+        return leave(inverse, entered, inside, slope, o) + poison;
     }
 
     static constexpr bool has_ready_derivative = true;
 
     // The derivative at an input, and `bend`, how fast its logarithm changes there.
-    template <bool inverse, class V>
-    HR_FN static V ready_derivative(V input, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o, V& bend) {
+    template <class Inverse, class V>
+    HR_FN static V ready_derivative(Inverse inverse, V input, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o,
+                                    V& bend) {
         using T = Scalar<V>;
         const auto entered = Kind::enter(input, o);
-        const Bin<V> bin = ready_bin(entered.value, inverse ? ready + o.bins : ready, ready, o);
+        const Bin<V> bin = ready_bin(inverse, entered.value, ready, o);
         Point<V> at;
-        if constexpr (inverse) {
-            at.solve(entered.value - bin.left_height, bin);
-        } else {
-            at.set_t(entered.value - bin.left_width, bin);
-        }
+        at.set(inverse, entered.value - (inverse ? bin.left_height : bin.left_width), bin);
         at.snap(entered.value, o);
         const T poison = ready[n_ready(o.bins) - 1];
         const V slope = derivative_of(bin.height / bin.width, bin, at);
         V derivative = inverse ? T(1) / slope : slope;
         bend = (at.n_t(bin) / at.n(bin) - T(2) * at.d_t(bin) / at.d(bin)) / bin.width;
-        if constexpr (inverse) bend = -bend * derivative;
+        if (inverse) bend = -bend * derivative;
         if (Kind::tails(o) != Tails::periodic) bend = select(Kind::outside(entered.value, o), splat<V>(0), bend);
         if (Kind::tails(o) == Tails::identity)
             derivative = select(Kind::outside(entered.value, o), splat<V>(1), derivative);
@@ -229,8 +213,8 @@ struct Spline {
         // Goes through the bins and keeps the last one whose left end is not beyond the input: no gathers. The input is
         // a place among the heights, or among the widths.
         // `target`: the input, in the unnormalised shares of its side.
-        template <bool of_heights>
-        HR_FN Bin<V> find(V input, const P& p, const MapOptions<Scalar<V>>& o, V& target) {
+        template <class OfHeights>
+        HR_FN Bin<V> find(OfHeights of_heights, V input, const P& p, const MapOptions<Scalar<V>>& o, V& target) {
             using T = Scalar<V>;
             target = Kind::share_below(input, o) * (of_heights ? height_sum : width_sum);
             const V zero = splat<V>(0), one = splat<V>(1);
@@ -279,6 +263,14 @@ struct Spline {
     struct Point {
         V t, r;  // place in the bin, and 1 - t
 
+        template <class Inverse>
+        HR_FN void set(Inverse inverse, V from_left, const Bin<V>& bin) {
+            if (inverse) {
+                solve(from_left, bin);
+            } else {
+                set_t(from_left, bin);
+            }
+        }
         HR_FN void set_t(V from_left, const Bin<V>& bin) {
             t = min(max(from_left / bin.width, Scalar<V>(0)), Scalar<V>(1));
             r = Scalar<V>(1) - t;
@@ -329,9 +321,9 @@ struct Spline {
         return derivative_of(knots.slope(bin), bin, at);
     }
 
-    template <class V>
-    HR_FN static Bin<V> ready_bin(V input, const Scalar<V>* ends, const Scalar<V>* ready,
-                                  const MapOptions<Scalar<V>>& o) {
+    template <class Inverse, class V>
+    HR_FN static Bin<V> ready_bin(Inverse inverse, V input, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o) {
+        const Scalar<V>* const ends = inverse ? ready + o.bins : ready;
         Int<V> index{};
         HR_ROLLED
         for (int k = 1; k < o.bins; ++k) index += select(input >= ends[k], Int<V>{} + 1, Int<V>{});
@@ -339,20 +331,9 @@ struct Spline {
         gather_row(ready + 2 * o.bins, index, bin_numbers, n);
         return {V{}, n[0], n[1], n[2], n[3], n[4], n[5]};
     }
-    template <bool inverse, class V, class E>
-    HR_FN static V ready_finish(const E& entered, V inside, const Bin<V>& bin, const Point<V>& at,
-                                const Scalar<V>* ready, const MapOptions<Scalar<V>>& o, V& factor) {
-        const Scalar<V> poison = ready[n_ready(o.bins) - 1];
-        const V slope = derivative_of(bin.height / bin.width, bin, at);
-        factor = slope + poison;
-        if (Kind::tails(o) == Tails::identity)
-            factor = select(Kind::outside(entered.value, o), splat<V>(1), slope) + poison;
-        return leave<inverse>(entered, inside, slope, o) + poison;
-    }
-
     // From a value within the interval to that of the input.
-    template <bool inverse, class V, class E>
-    HR_FN static V leave(const E& entered, V inside, V slope, const MapOptions<Scalar<V>>& o) {
+    template <class Inverse, class V, class E>
+    HR_FN static V leave(Inverse inverse, const E& entered, V inside, V slope, const MapOptions<Scalar<V>>& o) {
         if (Kind::tails(o) == Tails::identity) {
             return select(Kind::outside(entered.value, o), entered.value, inside);
         } else if (Kind::tails(o) == Tails::linear) {
@@ -363,31 +344,13 @@ struct Spline {
     }
 
     // Where an input lies: among the knots of its side, and within its bin.
-    template <class V, class P>
-    HR_FN static void locate_x(V x, const P& p, const MapOptions<Scalar<V>>& o, Knots<V, P>& knots, Bin<V>& bin,
-                               Point<V>& at) {
+    template <class Inverse, class V, class P>
+    HR_FN static void locate(Inverse inverse, V input, const P& p, const MapOptions<Scalar<V>>& o, Knots<V, P>& knots,
+                             Bin<V>& bin, Point<V>& at) {
         V target;
-        bin = knots.template find<false>(x, p, o, target);
-        at.set_t(target - bin.left_width, bin);
-        at.snap(x, o);
-    }
-    template <class V, class P>
-    HR_FN static void locate_y(V y, const P& p, const MapOptions<Scalar<V>>& o, Knots<V, P>& knots, Bin<V>& bin,
-                               Point<V>& at) {
-        V target;
-        bin = knots.template find<true>(y, p, o, target);
-        at.solve(target - bin.left_height, bin);
-        at.snap(y, o);
-    }
-
-    template <bool inverse, class V, class P, class E>
-    HR_FN static V finish(const E& entered, const Knots<V, P>& knots, V inside, const Bin<V>& bin, const Point<V>& at,
-                          const MapOptions<Scalar<V>>& o, V& log_det) {
-        const V slope = derivative(knots, bin, at);
-        log_det = log(slope) * Scalar<V>(inverse ? -1 : 1);
-        if (Kind::tails(o) == Tails::identity) log_det = select(Kind::outside(entered.value, o), splat<V>(0), log_det);
-        log_det += knots.poison;
-        return leave<inverse>(entered, inside, slope, o) + knots.poison;
+        bin = knots.find(inverse, input, p, o, target);
+        at.set(inverse, target - (inverse ? bin.left_height : bin.left_width), bin);
+        at.snap(input, o);
     }
 
     // Gradients of the direction from x to y at a point of a bin. `rise`: how far y lies outside, on a linear tail.

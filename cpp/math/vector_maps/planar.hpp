@@ -134,6 +134,7 @@ HR_FN Bend<V> bend_at(V v, const MapOptions<Scalar<V>>& o) {
 
 template <class H>
 struct Planar {
+    using Prepared = Planar<TanhBend>;  // h has no say in it
     HR_FN static constexpr int n_raw(int features) { return 2 * features + 1; }
     HR_FN static constexpr int n_ready(int features) { return 2 * features + 2; }
     static constexpr int vectors = 2;               // parameters with a number for each coordinate; they come first

@@ -1,0 +1,81 @@
+// A map in a direction that is known when a kernel runs, or already when it is compiled.
+//
+// Where both directions have most of their code in common a map has it once: `run`, `run_vjp` and `run_ready` are told
+// the direction as `inverse`. That is a std::bool_constant where numbers are vectors, and both directions are compiled;
+// on a device, where each of them adds to the module's size, it is one bool for all lanes.
+#pragma once
+
+#include <type_traits>
+
+#include "../lane.hpp"
+#include "options.hpp"
+
+namespace headrace {
+namespace {
+
+// What affine.hpp says that a map has, of one that has the functions for both directions.
+template <class Map>
+struct Directions {
+    template <class V, class P>
+    HR_FN static V forward(V z, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
+        return Map::run(std::false_type{}, z, p, o, log_det);
+    }
+    template <class V, class P>
+    HR_FN static V inverse(V x, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
+        return Map::run(std::true_type{}, x, p, o, log_det);
+    }
+    template <class V, class P, class G>
+    HR_FN static V forward_vjp(V z, V x, const P& p, const MapOptions<Scalar<V>>& o, V grad_x, V grad_log_det,
+                               const G& grad) {
+        return Map::run_vjp(std::false_type{}, z, x, p, o, grad_x, grad_log_det, grad);
+    }
+    template <class V, class P, class G>
+    HR_FN static V inverse_vjp(V x, V z, const P& p, const MapOptions<Scalar<V>>& o, V grad_z, V grad_log_det,
+                               const G& grad) {
+        return Map::run_vjp(std::true_type{}, x, z, p, o, grad_z, grad_log_det, grad);
+    }
+    template <class V>
+    HR_FN static V ready_forward(V z, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o, V& factor) {
+        return Map::run_ready(std::false_type{}, z, ready, o, factor);
+    }
+    template <class V>
+    HR_FN static V ready_inverse(V x, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o, V& factor) {
+        return Map::run_ready(std::true_type{}, x, ready, o, factor);
+    }
+};
+
+// For a device: at one place where the map can.
+template <class Map, class V, class P>
+HR_FN V run_direction(bool inverse, V value, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
+    if constexpr (requires { Map::run(inverse, value, p, o, log_det); }) {
+        return Map::run(inverse, value, p, o, log_det);
+    } else if (inverse) {
+        return Map::inverse(value, p, o, log_det);
+    } else {
+        return Map::forward(value, p, o, log_det);
+    }
+}
+template <class Map, class V, class P, class G>
+HR_FN V run_direction_vjp(bool inverse, V given, V built, const P& p, const MapOptions<Scalar<V>>& o, V grad_built,
+                          V grad_log_det, const G& grad) {
+    if constexpr (requires { Map::run_vjp(inverse, given, built, p, o, grad_built, grad_log_det, grad); }) {
+        return Map::run_vjp(inverse, given, built, p, o, grad_built, grad_log_det, grad);
+    } else if (inverse) {
+        return Map::inverse_vjp(given, built, p, o, grad_built, grad_log_det, grad);
+    } else {
+        return Map::forward_vjp(given, built, p, o, grad_built, grad_log_det, grad);
+    }
+}
+template <class Map, class V>
+HR_FN V run_ready_direction(bool inverse, V value, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o, V& factor) {
+    if constexpr (requires { Map::run_ready(inverse, value, ready, o, factor); }) {
+        return Map::run_ready(inverse, value, ready, o, factor);
+    } else if (inverse) {
+        return Map::ready_inverse(value, ready, o, factor);
+    } else {
+        return Map::ready_forward(value, ready, o, factor);
+    }
+}
+
+}  // namespace
+}  // namespace headrace
