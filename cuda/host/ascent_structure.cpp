@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "../include/launch.cuh"
 #include "../kernels/dual_ascent.hpp"
 
 namespace headrace {

@@ -72,7 +72,7 @@ constexpr int staged_bytes = 48 << 10;
 // Blocks for which the registers of a multiprocessor must do: as many as go without spills.
 template <class T>
 constexpr int staged_blocks = sizeof(T) == 4 ? 8 : 4;
-// Of vector maps on the way back, and of long rows.
+// Of vector maps, and of long rows.
 constexpr int row_blocks = 5, long_row_blocks = 4;
 // Elements whose log-derivatives a block keeps until it sums their rows, 8 KiB in float32; longer rows are summed piece
 // by piece. Fewer where there would be fewer stretches than two for each resident block.

@@ -93,7 +93,7 @@ __device__ __forceinline__ void tile_to_array(const T* shared, const TileArray& 
 
 // Values, and each row's parameters if it has its own: raw, then ready.
 template <class T>
-__global__ void __launch_bounds__(vector_threads) vector_rows_forth(VectorRows<T> a, RowTiles<2> tiles) {
+__global__ void __launch_bounds__(vector_threads, row_blocks) vector_rows_forth(VectorRows<T> a, RowTiles<2> tiles) {
     HR_DYNAMIC_SHARED(T, shared);
     const bool shared_set = a.ready != nullptr;
     const RowLanes lanes{int(threadIdx.x) % tiles.lanes, tiles.lanes};
