@@ -1,0 +1,103 @@
+// What becomes of a network's sums on a tile: values of units, and coordinates through the map.
+#pragma once
+
+#include "../../cpp/math/activations.hpp"
+#include "../../cpp/math/maps.hpp"
+#include "../../cpp/math/random.hpp"
+
+#include "../host/device_chain.hpp"
+#include "product.cuh"
+
+namespace headrace {
+namespace {
+
+// What a team works with at one step. On the way that is recorded everything stays: states, values of all units.
+template <class T, bool in_shared, bool keeps_units>
+struct TileState {
+    Lines<T, in_shared> given, built, units;
+    T* partial;
+    T log_det;                   // this warp's share of the lane's row
+    Lines<T, in_shared> slopes;  // only where units are kept and their values do not tell
+    int64_t row = 0;             // of the call, the first one of the tile
+};
+
+// From a unit's product to its sum: what the context gives, and what another layer adds.
+template <class T, bool in_shared, bool keeps_units>
+__device__ T joined(const Layer& layer, int u, T product, int lane, const TileState<T, in_shared, keeps_units>& t) {
+    T sum = product;
+    if (layer.c) {
+        const T c = t.units.at(layer.c[u], lane);
+        if (keeps_units && layer.gated) t.units.at(layer.product + u, lane) = product;
+        sum = layer.gated ? product * c : product + c;
+    }
+    return layer.adds ? sum + t.units.at(layer.adds[u], lane) : sum;
+}
+
+// 0 for a value that is left out, else what makes up for those.
+template <class T>
+__device__ T dropped(const NetworkStep<T>& s, const Layer& layer, int line, const Call<T>& call, int64_t row) {
+    const uint64_t number = row < call.rows ? uint64_t(row_number(call.input, row)) : 0;
+    const auto words = philox(call.seed, uint32_t(number), uint32_t(number >> 32), uint32_t(line / 4), s.stream);
+    const uint32_t word = words.w[line % 4];
+    return uniform<T>(word, word) <= T(layer.dropout) ? T(0) : T(1 / (1 - layer.dropout));
+}
+
+// From a unit's product and bias to its value, and what is kept beside it.
+template <class T, bool in_shared, bool keeps_units>
+__device__ __forceinline__ T finished(const NetworkStep<T>& s, const Stage& stage, int u, T value, const Call<T>& call,
+                                      int lane, const TileState<T, in_shared, keeps_units>& t) {
+    if (!stage.is_hidden) return value;
+    const Layer& layer = s.layers[stage.layer];  // read where the stage does not say all
+    if (stage.is_joined) value = joined(layer, u, value, lane, t);
+    if (stage.keeps_sum) t.units.at(layer.sum + u, lane) = value;
+    with_activation(stage.activation, [&]<class A>() {
+        const T argument = value;
+        value = A::value(argument);
+        if (keeps_units && keeps_slopes(layer))
+            t.slopes.at(layer.value + u, lane) = A::slope(A::slope_of_value ? value : argument);
+    });
+    if (keeps_units && call.drops && layer.dropout > 0) {
+        const T factor = dropped(s, layer, layer.value + u, call, t.row + lane);
+        value *= factor;
+        t.slopes.at(layer.value + u, lane) *= factor;
+    }
+    return value;
+}
+
+// The parameters of a map on the lines of a tile, and room for as many numbers, as registers cannot be indexed: in
+// their own place where nobody needs them afterwards, else in that of their gradients.
+template <class T, bool in_shared>
+struct MapParams {
+    Lines<T, in_shared> lines, rooms;
+    int lane;
+    __device__ T operator()(int k) const { return lines.at(k, lane); }
+    __device__ T& room(int k) const { return rooms.at(k, lane); }
+};
+
+// The coordinates of a phase through the map: all warps, or of a panel's level one. Parameters of its window are among
+// the units.
+template <class T, bool in_shared, bool keeps_units>
+__device__ void run_map(const Team& team, const DeviceStep<T>& d, const StagePhase& phase,
+                        TileState<T, in_shared, keeps_units>& t) {
+    const Lines<T, in_shared> params = t.units.from(d.outputs - (keeps_units ? 0 : phase.window));
+    const Lines<T, in_shared> rooms = keeps_units ? t.units.from(d.grads - d.values + d.outputs) : params;
+    const CoordinateMap<T>& s = d.map;
+    with_map(s.index, [&]<class Map>() {
+        const int first = phase.is_level ? 0 : team.first_of_sum(), step = phase.is_level ? 1 : team.sum_warps();
+        for (int c = phase.coordinate_begin + first; c < phase.coordinate_end; c += step) {
+            const T value = t.given.at(s.given[c], team.lane);
+            const MapParams<T, in_shared> param{params.from(c * s.n_params), rooms.from(c * s.n_params), team.lane};
+            T log_det;
+            T& result = t.built.at(s.built[c], team.lane);
+            if (s.inverse) {
+                result = Map::inverse(value, param, s.options, log_det);
+            } else {
+                result = Map::forward(value, param, s.options, log_det);
+            }
+            t.log_det += log_det;
+        }
+    });
+}
+
+}  // namespace
+}  // namespace headrace
