@@ -30,17 +30,17 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
     for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {  // of 32 bits, as registers are short
         const Lines<T, in_shared> lines{in_shared ? scratch + scratch_numbers(forgotten(team.warps))
                                                   : workspace + blockIdx.x * d.run_lines() * warp_rows};
+        // A variable of its own: assigned at once, its loads would be of no memory that the compiler knows.
+        const Lines<T, in_shared> other = d.in_place ? lines : lines.from(d.slots());
         t.given = lines;
-        t.built = d.in_place ? lines : lines.from(d.slots());
-        t.units = t.built.from(d.slots());
+        t.built = other;
+        t.units = other.from(d.slots());
         const auto rows_of = [&](int64_t row) { return int(smaller(int64_t(warp_rows), call.rows - row)); };
         {
             const int64_t row = int64_t(tile) * warp_rows;
             load_tile(Team::of_block_anew(), d, call, row, rows_of(row), t);
         }
         bases.put(team, call.log_prob && !call.inverse ? base_density(team, d, call, t.given) : T(0));
-        // Meanwhile the tile's number has no register: steps need them all, and nobody sums.
-        *reinterpret_cast<int*>(sums.p + team.warp * warp_rows + team.lane) = tile;
         for (int s = 0; s < d.chain.n_steps; ++s)
             if (!run_step<products>(team, kind, d, d.steps[s], call, t)) {
                 const Lines<T, in_shared> given = t.given;
@@ -48,13 +48,12 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
                 t.built = given;
             }
         const Team again = Team::of_block_anew();
-        tile = *reinterpret_cast<const int*>(sums.p + again.warp * warp_rows + again.lane);
         add_store_support(again, d.chain, t.given, t.log_det);
         mark_overflows(again, d, sums, t.given, t.log_det);
         if (call.log_prob && call.inverse) bases.put(again, base_density(again, d, call, t.given));
         sums.put(again, t.log_det);
         team.sync();
-        const int64_t row = int64_t(tile) * warp_rows;
+        const int64_t row = int64_t(forgotten(tile)) * warp_rows;
         const int rows = rows_of(row);
         store_value(again, d.chain, t.given, call, row, rows);
         team.sync();

@@ -95,8 +95,8 @@ HR_APART __device__ void run_level(const DeviceStep<T>& d, const Call<T>& call, 
             t.units.from(stage.value - (stage.is_hidden || keeps_units ? 0 : phase.window));
         const int n = stage.end - stage.begin;
         const T* const own = kept + stage.kept;
-        go_on_with_sums(kind, own, n, stage.input < 0 ? t.built.from(s.input_slot) : t.units.from(stage.input), lane,
-                        Terms{stage.from, stage.terms}, output.from(stage.begin));
+        const Lines<T, in_shared> input = lines_of_input(stage.input, t.built, s.input_slot, t.units);
+        go_on_with_sums(kind, own, n, input, lane, Terms{stage.from, stage.terms}, output.from(stage.begin));
         const T* const bias = own + 4 * n * fours_of(stage.terms - stage.from);
 #pragma unroll 1
         for (int m = 0; m < n; ++m) {

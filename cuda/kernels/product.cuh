@@ -252,7 +252,7 @@ struct FragmentSums {
     // are in registers no longer when sums are finished. The warp's lanes may still read what was kept before.
     template <bool in_shared>
     __device__ void keep(const PartialSums<float>& partial, int n, const Lines<float, in_shared>& aside) const {
-        const int lane = forgotten(partial.lane), g = lane / 4, t = lane % 4;
+        const int g = partial.lane / 4, t = partial.lane % 4;
         __syncwarp();
 #pragma unroll
         for (int j = 0; j < 2; ++j) put<in_shared>(0, j, g, partial.p + (2 * t + j) * sum_line);
@@ -533,7 +533,7 @@ __device__ void sum_unit_products(Products kind, const Rounds& rounds, const T* 
             if constexpr (HR_NARROW_TILES && !in_shared)
                 if (rounds.together)
                     return sum_rows_on_narrow_tile(split_factors, weights, row, n, input, terms, ends, partial);
-            const int lane = forgotten(partial.lane);
+            const int lane = partial.lane;
             FragmentSums sums;
             static_assert(most_blocks_at_once == 2);
             if (rounds.at_once == 2) {

@@ -90,8 +90,12 @@ using ToldLines = std::conditional_t<in_shared, int, T*>;
 template <class T, bool in_shared>
 __device__ ToldLines<T, in_shared> told(const Lines<T, in_shared>& lines) {
     if constexpr (in_shared) {
+#ifdef HR_EMULATE
         HR_DYNAMIC_SHARED(T, shared);
         return int(lines.p - shared);
+#else
+        return int(__cvta_generic_to_shared(lines.p));
+#endif
     } else {
         return lines.p;
     }
@@ -100,8 +104,12 @@ __device__ ToldLines<T, in_shared> told(const Lines<T, in_shared>& lines) {
 template <class T, bool in_shared>
 __device__ Lines<T, in_shared> seen(ToldLines<T, in_shared> lines) {
     if constexpr (in_shared) {
+#ifdef HR_EMULATE
         HR_DYNAMIC_SHARED(T, shared);
         return {shared + lines};
+#else
+        return {static_cast<T*>(__cvta_shared_to_generic(size_t(unsigned(lines))))};
+#endif
     } else {
         return {lines};
     }

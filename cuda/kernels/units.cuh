@@ -42,6 +42,14 @@ __device__ T dropped(const NetworkStep<T>& s, const Layer& layer, int line, cons
     return uniform<T>(word, word) <= T(layer.dropout) ? T(0) : T(1 / (1 - layer.dropout));
 }
 
+// What a layer reads: lines among the units, or, if that is -1, of coordinates from `slot` on. The choice is one of two
+// objects and not of two addresses, behind which the compiler would not see that both are shared memory.
+template <class T, bool in_shared>
+__device__ Lines<T, in_shared> lines_of_input(int line, const Lines<T, in_shared>& coordinates, int slot,
+                                              const Lines<T, in_shared>& units) {
+    return (line < 0 ? coordinates : units).from(line < 0 ? slot : line);
+}
+
 // From a unit's product and bias to its value, and what is kept beside it.
 template <class T, bool in_shared, bool keeps_units>
 __device__ __forceinline__ T finished(const NetworkStep<T>& s, const Stage& stage, int u, T value, const Call<T>& call,

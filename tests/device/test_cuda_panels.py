@@ -1,4 +1,4 @@
-"""The sequential direction of a network on a device: levels in panels, whose sums all warps begin and one goes on with."""
+"""The sequential direction of a network on a device: levels in panels, whose sums all warps begin and one ends."""
 
 import numpy as np
 import pytest
