@@ -60,9 +60,12 @@ __global__ void __launch_bounds__(network_warps* warp_rows, in_shared ? 2 : 1)
     const Team team = Team::of_block();
     const Lines<T, in_shared> lines{in_shared ? kept + 4096 : workspace};
     if (team.warp != 0) return;
-    for (int i = 0; i < count; ++i)
-        go_on_with_sums(kind, kept + 64 * i, sums[i].count, lines, team.lane, Terms{0, sums[i].terms},
-                        lines.from(sums[i].first));
+    for (int i = 0; i < count; ++i) {
+        const int terms = sums[i].terms, row[level_sums] = {0, terms, 2 * terms, 3 * terms};
+        float total[level_sums] = {};
+        go_on_with_sums(kind, kept + 64 * i, row, lines, team.lane, Terms{0, terms}, total);
+        for (int m = 0; m < level_sums; ++m) lines.at(sums[i].first + m, team.lane) = total[m];
+    }
 }
 
 // Sums over rows of the products of two lines of the tape.

@@ -60,10 +60,12 @@ __device__ void run_stages(const Team& team, Products products, const DeviceStep
             [&](int b, int m, T total) {
                 if (m >= count(b)) return;
                 const int u = first(b) + m;
-                if (stage.part == StagePart::whole)
-                    total =
-                        finished(s, stage, u, total + (call.weights + s.weights)[stage.bias + u], call, team.lane, t);
-                output().at(u, team.lane) = total;
+                T value[1] = {total};
+                if (stage.part == StagePart::whole) {
+                    value[0] += (call.weights + s.weights)[stage.bias + u];
+                    finish(s, stage, [&](int) { return u; }, value, call, team.lane, t);
+                }
+                output().at(u, team.lane) = value[0];
             },
             rounds, [&](int b, int m) {  // a unit's sum is where its value will be
                 return output().at(smaller(first(b) + m, stage.end - 1), team.lane);

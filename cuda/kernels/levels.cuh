@@ -30,49 +30,37 @@ __device__ void keep_weights(const Team& team, Products kind, const Stage* stage
     }
 }
 
-// n sums, on the lines `sums`, go on from where they were left: over terms [begin, end), of which `begin` is a multiple
-// of four and is the first in `kept`, where a unit's weights follow the last one's after whole fours. The order of
-// terms is that of sums in one go. Inputs are rounded as in products in TF32.
+// Four sums of a panel go on from where they were left: over terms [begin, end), of which `begin` is a multiple of
+// four. A sum's weights start `stride` numbers after the one's before. The order of terms is that of sums in one go.
+// Inputs are rounded as in products in TF32.
+constexpr int level_sums = 4;
+
 template <class T, bool in_shared>
-__device__ void go_on_with_sums(Products kind, const T* kept, int n, const Lines<T, in_shared>& input, int lane,
-                                Terms terms, const Lines<T, in_shared>& sums) {
-    constexpr int M = 4;
-    const int stride = 4 * fours_of(terms.end - terms.begin);
-    if (stride == 0) return;
-#pragma unroll 1
-    for (int first = 0; first < n; first += M) {
-        T total[M];
-        int w[M];
+__device__ __forceinline__ void go_on_with_sums(Products kind, const T* kept, const int (&row)[level_sums],
+                                                const Lines<T, in_shared>& input, int lane, Terms terms,
+                                                T (&total)[level_sums]) {
+    const T* x_at = &input.at(terms.begin, lane);
+    const auto add_four = [&](const auto& is_term) {
+        T x[4];
 #pragma unroll
-        for (int m = 0; m < M; ++m) {  // where there are fewer, the last one stands in
-            const int unit = smaller(first + m, n - 1);
-            total[m] = sums.at(unit, lane);
-            w[m] = unit * stride;
-        }
-        const T* w_at = kept;
-        const T* x_at = &input.at(terms.begin, lane);
-#pragma unroll 1
-        for (int k = terms.begin; k < terms.end; k += 4) {
-            T x[4];
+        for (int i = 0; i < 4; ++i) x[i] = is_term(i) ? x_at[i * line_size<in_shared>] : T(0);
+        if (kind == Products::tf32) {
 #pragma unroll
-            for (int i = 0; i < 4; ++i)  // what is not there yet is no number
-                x[i] = k + i < terms.end ? x_at[i * line_size<in_shared>] : T(0);
-            if (kind == Products::tf32) {
-#pragma unroll
-                for (int i = 0; i < 4; ++i) x[i] = rounded_to_tf32(x[i]);
-            }
-#pragma unroll
-            for (int m = 0; m < M; ++m) {
-                const Four<T> four = load_four(w_at + w[m]);
-#pragma unroll
-                for (int i = 0; i < 4; ++i) total[m] += four.x[i] * x[i];
-            }
-            x_at += 4 * line_size<in_shared>;
-            w_at += 4;
+            for (int i = 0; i < 4; ++i) x[i] = rounded_to_tf32(x[i]);
         }
 #pragma unroll
-        for (int m = 0; m < M; ++m) sums.at(smaller(first + m, n - 1), lane) = total[m];
-    }
+        for (int m = 0; m < level_sums; ++m) {
+            const Four<T> four = load_four(kept + row[m]);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) total[m] += four.x[i] * x[i];
+        }
+        x_at += 4 * line_size<in_shared>;
+        kept += 4;
+    };
+    int k = terms.begin;
+#pragma unroll 2
+    for (; k + 4 <= terms.end; k += 4) add_four([](int) { return true; });
+    if (k < terms.end) add_four([&](int i) { return k + i < terms.end; });  // what is not there yet is no number
 }
 
 // The units of a level, phase q, by one warp. A function of its own, as registers of the kernel are short.
@@ -88,20 +76,34 @@ HR_APART __device__ void run_level(const DeviceStep<T>& d, const Call<T>& call, 
     t.slopes = seen<T, in_shared>(slopes);
     t.row = row;
     const StagePhase phase = d.plan.phases[q];
+    const Stage* const stages = d.plan.stages;
+    const int slot = s.input_slot;
+    Stage next = stages[phase.stage_begin];
     for (int i = phase.stage_begin; i < phase.stage_end; ++i) {
-        const Stage stage = d.plan.stages[i];
-        prefetch(d.plan.stages + i + 1);
+        const Stage stage = next;
+        next = stages[i + 1];  // one ahead; behind the last there is one more
+        const Lines<T, in_shared> input = lines_of_input(stage.input, t.built, slot, t.units);
         const Lines<T, in_shared> output =
             t.units.from(stage.value - (stage.is_hidden || keeps_units ? 0 : phase.window));
-        const int n = stage.end - stage.begin;
+        const int n = stage.end - stage.begin, stride = 4 * fours_of(stage.terms - stage.from);
         const T* const own = kept + stage.kept;
-        const Lines<T, in_shared> input = lines_of_input(stage.input, t.built, s.input_slot, t.units);
-        go_on_with_sums(kind, own, n, input, lane, Terms{stage.from, stage.terms}, output.from(stage.begin));
-        const T* const bias = own + 4 * n * fours_of(stage.terms - stage.from);
 #pragma unroll 1
-        for (int m = 0; m < n; ++m) {
-            const int u = stage.begin + m;
-            output.at(u, lane) = finished(s, stage, u, output.at(u, lane) + bias[m], call, lane, t);
+        for (int first = 0; first < n; first += level_sums) {
+            // Where there are fewer, the last one is computed several times.
+            const auto unit = [&](int m) { return smaller(first + m, n - 1); };
+            T total[level_sums];
+            int weights[level_sums];
+#pragma unroll
+            for (int m = 0; m < level_sums; ++m) {
+                total[m] = output.at(stage.begin + unit(m), lane);
+                weights[m] = unit(m) * stride;
+            }
+            go_on_with_sums(kind, own, weights, input, lane, Terms{stage.from, stage.terms}, total);
+#pragma unroll
+            for (int m = 0; m < level_sums; ++m) total[m] += own[n * stride + unit(m)];
+            finish(s, stage, [&](int m) { return stage.begin + unit(m); }, total, call, lane, t);
+#pragma unroll
+            for (int m = 0; m < level_sums; ++m) output.at(stage.begin + unit(m), lane) = total[m];
         }
     }
 }

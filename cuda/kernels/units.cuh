@@ -50,26 +50,44 @@ __device__ Lines<T, in_shared> lines_of_input(int line, const Lines<T, in_shared
     return (line < 0 ? coordinates : units).from(line < 0 ? slot : line);
 }
 
-// From a unit's product and bias to its value, and what is kept beside it.
-template <class T, bool in_shared, bool keeps_units>
-__device__ __forceinline__ T finished(const NetworkStep<T>& s, const Stage& stage, int u, T value, const Call<T>& call,
-                                      int lane, const TileState<T, in_shared, keeps_units>& t) {
-    if (!stage.is_hidden) return value;
-    const Layer& layer = s.layers[stage.layer];  // read where the stage does not say all
-    if (stage.is_joined) value = joined(layer, u, value, lane, t);
-    if (stage.keeps_sum) t.units.at(layer.sum + u, lane) = value;
-    with_activation(stage.activation, [&]<class A>() {
-        const T argument = value;
-        value = A::value(argument);
-        if (keeps_units && keeps_slopes(layer))
-            t.slopes.at(layer.value + u, lane) = A::slope(A::slope_of_value ? value : argument);
-    });
-    if (keeps_units && call.drops && layer.dropout > 0) {
-        const T factor = dropped(s, layer, layer.value + u, call, t.row + lane);
-        value *= factor;
-        t.slopes.at(layer.value + u, lane) *= factor;
+// From N units' products and biases to their values, and what is kept beside these. unit(m): which is the m-th; some
+// may be the same.
+template <int N, class T, bool in_shared, bool keeps_units, class UnitOf>
+__device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& stage, const UnitOf& unit, T (&value)[N],
+                                       const Call<T>& call, int lane, const TileState<T, in_shared, keeps_units>& t) {
+    if (!stage.is_hidden) return;
+    if (stage.is_joined || stage.keeps_sum) {
+        const Layer& layer = s.layers[stage.layer];  // read where the stage does not say all
+#pragma unroll
+        for (int m = 0; m < N; ++m) {
+            if (stage.is_joined) value[m] = joined(layer, unit(m), value[m], lane, t);
+            if (stage.keeps_sum) t.units.at(layer.sum + unit(m), lane) = value[m];
+        }
     }
-    return value;
+    with_activation(stage.activation, [&]<class A>() {
+#pragma unroll
+        for (int m = 0; m < N; ++m) {
+            const T argument = value[m];
+            value[m] = A::value(argument);
+            if constexpr (keeps_units) {
+                const Layer& layer = s.layers[stage.layer];
+                if (keeps_slopes(layer))
+                    t.slopes.at(layer.value + unit(m), lane) = A::slope(A::slope_of_value ? value[m] : argument);
+            }
+        }
+    });
+    if constexpr (keeps_units) {
+        const Layer& layer = s.layers[stage.layer];
+        if (!call.drops || !(layer.dropout > 0)) return;
+        T factor[N];
+#pragma unroll
+        for (int m = 0; m < N; ++m) factor[m] = dropped(s, layer, layer.value + unit(m), call, t.row + lane);
+#pragma unroll
+        for (int m = 0; m < N; ++m) {
+            value[m] *= factor[m];
+            if (m == 0 || unit(m) != unit(m - 1)) t.slopes.at(layer.value + unit(m), lane) *= factor[m];
+        }
+    }
 }
 
 // The parameters of a map on the lines of a tile, and room for as many numbers, as registers cannot be indexed: in
