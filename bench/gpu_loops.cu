@@ -1,6 +1,8 @@
-// The loops of cuda/kernels/product.cuh and row_sums.cuh in kernels of their own, which nvcc compiles in seconds: what
-// bench/gpu_loops.py counts. Threads, registers and places of lines are those of the kernels that are shipped.
+// The loops of cuda/kernels/product.cuh, levels.cuh and row_sums.cuh in kernels of their own, which nvcc compiles in
+// seconds: what bench/gpu_loops.py counts. Threads, registers and places of lines are those of the kernels that are
+// shipped.
 #include "../cuda/host/device_chain.hpp"
+#include "../cuda/kernels/levels.cuh"
 #include "../cuda/kernels/product.cuh"
 #include "../cuda/kernels/row_sums.cuh"
 
@@ -50,6 +52,22 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         });
 }
 
+// The levels of a panel, by one warp: sums that go on, each from the lines that the last one made.
+template <class T, bool in_shared, Products kind>
+__global__ void __launch_bounds__(network_warps* warp_rows, in_shared ? 2 : 1)
+    levels(const Sums* sums, int count, T* workspace) {
+    HR_DYNAMIC_SHARED(T, kept);
+    const Team team = Team::of_block();
+    const Lines<T, in_shared> lines{in_shared ? kept + 4096 : workspace};
+    if (team.warp != 0) return;
+    for (int i = 0; i < count; ++i) {
+        const int terms = sums[i].terms, row[level_sums] = {0, terms, 2 * terms, 3 * terms};
+        float total[level_sums] = {};
+        go_on_with_sums(kind, kept + 64 * i, row, lines, team.lane, Terms{0, terms}, total);
+        for (int m = 0; m < level_sums; ++m) lines.at(sums[i].first + m, team.lane) = total[m];
+    }
+}
+
 // Sums over rows of the products of two lines of the tape.
 template <Products kind>
 __global__ void __launch_bounds__(sum_threads, 4)
@@ -64,12 +82,15 @@ __global__ void __launch_bounds__(sum_threads, 4)
 #define HR_FORTH(in_shared, kind)                                                                                     \
     template __global__ void forth<float, in_shared, Products::kind>(const float*, const uint32_t*, const Sums*, int, \
                                                                      int, float*);
+#define HR_LEVELS(kind) template __global__ void levels<float, true, Products::kind>(const Sums*, int, float*);
 #define HR_BACK(kind) \
     template __global__ void back<float, Products::kind>(const float*, const uint32_t*, const Sums*, int, int, float*);
 HR_FORTH(true, exact)
 HR_FORTH(false, exact)
 HR_FORTH(true, tf32)
 HR_FORTH(true, three_tf32)
+HR_LEVELS(exact)
+HR_LEVELS(tf32)
 HR_BACK(exact)
 HR_BACK(tf32)
 HR_BACK(three_tf32)
@@ -78,5 +99,6 @@ HR_SUMS(three_tf32)
 #undef HR_SUMS
 #undef HR_FORTH
 #undef HR_BACK
+#undef HR_LEVELS
 
 }  // namespace headrace

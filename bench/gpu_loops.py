@@ -52,6 +52,9 @@ PRODUCTS = (
     Loop("forth, TF32, 16 sums", r"^forth<float, true, .*1>", "HMMA", 8, ("LDS", 32), 0.048),
     Loop("forth, 3xTF32, 16 sums", r"^forth<float, true, .*2>", "HMMA", 24, ("LDS", 32), 0.1),
     Loop("forth, 3xTF32, 8 sums", r"^forth<float, true, .*2>", "HMMA", 12, ("LDS", 32), 0.068),
+    # Of a panel's levels, by one warp: eight terms of four sums, from shared memory.
+    Loop("levels, exact and 3xTF32", r"^levels<float, true, .*0>", "FFMA", 32, ("LDS.128", 8), 0.53),
+    Loop("levels, TF32", r"^levels<float, true, .*1>", "FFMA", 32, ("LDS.128", 8), 0.37),
     Loop("back, exact", r"^back<float, .*0>", "FFMA", 32, ("LDG.128", 8), 0.42),
     Loop("back, TF32, 8 sums", r"^back<float, .*1>", "HMMA", 4, ("LDG.128", 8), 0.024),
     Loop("back, 3xTF32, 8 sums", r"^back<float, .*2>", "HMMA", 12, ("LDG.128", 8), 0.062),
@@ -71,6 +74,9 @@ WHOLE = {
         ),
         # Both kinds of products.
         Loop("forth, TF32 and 3xTF32", r"^run_chain<float, true, true, true>", "HMMA", 32, ("LDS", 32), 0.09),
+        Loop("levels, exact", r"^run_chain<float, true, true, false>", "FFMA", 32, ("LDS.128", 8), 0.5),
+        # With the rounding of TF32, which 3xTF32 jumps over.
+        Loop("levels, TF32 and 3xTF32", r"^run_chain<float, true, true, true>", "FFMA", 32, ("LDS.128", 8), 0.34),
     ),
     "cuda/kernels/gradient.cu": (
         Loop("on the tape, exact", r"^there_and_back<float>", "FFMA", 64, ("LD.128", 16), 0.46),

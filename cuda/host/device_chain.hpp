@@ -20,6 +20,7 @@ struct DeviceStep {
     StagePlan plan;        // of a network; of an elementwise map one phase without stages
     CoordinateMap<T> map;  // of both
     int outputs;           // where its parameters start among the units
+    bool has_levels;       // one direction of the network is sequential
     bool first_weights;    // no step before has any
     int64_t states;        // lines of the tape: between the transforms of a run of vector maps
     int64_t values;        // of all units, or of raw parameters, and where their slopes and gradients are

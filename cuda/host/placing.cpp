@@ -202,6 +202,7 @@ class Placing {
         }
         d.plan = {arena_.put(stages(plan, shapes, layers)), arena_.put(plan.phases), int(plan.phases.size())};
         d.outputs = layers.back().product;
+        d.has_levels = !t.reads_passive_only();
         d_.has_products = true;
         place_map(d, m.map);
         d_.units = std::max(d_.units, m.vector_map >= 0 ? m.units : d.outputs + plan.most_window);
@@ -220,7 +221,11 @@ class Placing {
             s.visible = layer.visible;
             s.begin = r.begin;
             s.end = r.end;
-            s.terms = shapes[size_t(r.layer)].visible[size_t(r.end - 1)];
+            s.part = r.part;
+            s.from = r.part == StagePart::continued ? r.from : 0;
+            s.terms = r.part == StagePart::begun ? r.from : shapes[size_t(r.layer)].visible[size_t(r.end - 1)];
+            s.kept = uint16_t(r.kept);
+            s.taken = uint16_t(r.taken);
             s.input = layer.below < 0 ? -1 : layers[size_t(layer.below)].value;
             s.value = layer.value;
             s.bias = layer.bias;

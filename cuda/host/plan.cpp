@@ -19,23 +19,105 @@ class Stages {
     // Units [begin, end) of the last layer, in windows. A window starts at a whole number of row blocks after the
     // first, as rows of a block have one length.
     void outputs(int begin, int end) {
-        const int n = t_.n_params();
-        int most = std::max(1, window_units / std::max(1, n * row_block)) * row_block * n;
-        if (t_.vector_map() >= 0) most = end - begin;  // which wants all parameters at once
+        const int most = t_.vector_map() >= 0 ? end - begin : most_window();  // a vector map wants all at once
         do {
             const int window_end = std::min(end, begin + most);
             if (begin < window_end) plan_.stages.push_back({last_, begin, window_end});
-            const int stages = int(plan_.stages.size());
-            plan_.phases.push_back({stage_, stages, n ? begin / n : 0, n ? window_end / n : 0, begin});
             plan_.most_window = std::max(plan_.most_window, window_end - begin);
-            stage_ = stages;
+            end_phase(begin, window_end, begin);
             begin = window_end;
         } while (begin < end);
+    }
+
+    // Layers that read the context alone, which all levels may read.
+    void contexts() {
+        for (int l = 0; l < t_.n_context_layers(); ++l) hidden(l, 0, t_.live_units(l));
+        if (!plan_.stages.empty()) end_phase(0, 0, 0);
+    }
+
+    void level(int level) {
+        for (int l = t_.n_context_layers(); l < last_; ++l) hidden(l, first(l, level), first(l, level + 1));
+        outputs(first(last_, level), first(last_, level + 1));
+    }
+
+    // The end of the panel that starts at this level, or the level itself if one warp would have too much to do, or
+    // to keep. Parameters of a panel are in one window.
+    int panel_end(int level) const {
+        if (t_.vector_map() >= 0) return level;
+        int end = level, kept = 0;
+        for (; end <= t_.max_level() && end - level < panel_levels; ++end) {
+            int units = 0;
+            for (int l = t_.n_context_layers(); l <= last_; ++l) {
+                const UnitRange r = continued(l, level, end);
+                units += r.end - r.begin;
+                if (r.begin < r.end) kept += kept_numbers(r.end - r.begin, r.from, visible(r));
+            }
+            if (units > panel_units || kept > panel_numbers) break;
+            if (first(last_, end + 1) - first(last_, level) > most_window()) break;
+        }
+        return end;
+    }
+
+    // Levels [level, end).
+    void panel(int level, int end) {
+        int taken = 0, kept = 0;
+        for (int l = t_.n_context_layers(); l <= last_; ++l) {
+            const UnitRange r{l, first(l, level), first(l, end), StagePart::begun, known(l, level), 0, taken};
+            if (r.begin < r.end) plan_.stages.push_back(r);
+            taken = (taken + (r.end - r.begin + sums_at_once - 1) / sums_at_once) % network_warps;
+        }
+        const int window = first(last_, level);
+        end_phase(window, window, window);
+        const size_t begun = plan_.phases.size() - 1;
+        for (int p = level; p < end; ++p) {
+            for (int l = t_.n_context_layers(); l <= last_; ++l) {
+                UnitRange r = continued(l, level, p);
+                if (r.begin >= r.end) continue;
+                r.kept = kept;
+                kept += kept_numbers(r.end - r.begin, r.from, visible(r));
+                plan_.stages.push_back(r);
+            }
+            end_phase(first(last_, p), first(last_, p + 1), window);
+            plan_.phases.back().is_level = true;
+            plan_.phases.back().is_last = p + 1 == end;
+        }
+        plan_.phases[begun].panel_end = stage_;
+        plan_.phases[begun].levels = end - level;
+        plan_.most_window = std::max(plan_.most_window, first(last_, end) - window);
     }
 
     StagePlanStorage finish() { return std::move(plan_); }
 
   private:
+    // What was planned since the last phase settles the coordinates of outputs [begin, end).
+    void end_phase(int begin, int end, int window) {
+        const int n = std::max(1, t_.n_params()), stages = int(plan_.stages.size());
+        plan_.phases.push_back({stage_, stages, begin / n, end / n, window});
+        stage_ = stages;
+    }
+
+    int most_window() const {
+        const int n = t_.n_params();
+        return std::max(1, window_units / std::max(1, n * row_block)) * row_block * n;
+    }
+
+    // The first unit of a layer that serves a level: hidden units of degree d serve level d + 1.
+    int first(int layer, int level) const { return t_.first_of_degree(layer, layer == last_ ? level : level - 1); }
+
+    // So many inputs of a layer are known before a level: coordinates below it, units that serve those. Whole fours.
+    int known(int layer, int level) const {
+        const auto& shape = t_.layers()[size_t(layer)];
+        const int n = shape.below < 0 ? std::min(shape.in, t_.inputs_up_to(level - 1)) : first(shape.below, level);
+        return n / 4 * 4;
+    }
+
+    // What is left of a level's units in a panel that starts at `start`.
+    UnitRange continued(int layer, int start, int level) const {
+        return {layer, first(layer, level), first(layer, level + 1), StagePart::continued, known(layer, start)};
+    }
+
+    int visible(const UnitRange& r) const { return t_.layers()[size_t(r.layer)].visible[size_t(r.end) - 1]; }
+
     const MaskedTransform& t_;
     const int last_;
     int stage_ = 0;
@@ -54,11 +136,15 @@ StagePlanStorage parallel_stages(const MaskedTransform& t) {
 
 StagePlanStorage sequential_stages(const MaskedTransform& t) {
     Stages plan(t);
-    const int last = int(t.layers().size()) - 1;
-    for (int level = 1; level <= t.max_level(); ++level) {
-        for (int l = 0; l < last; ++l)  // hidden units of degree d serve level d + 1
-            plan.hidden(l, t.first_of_degree(l, level - 1), t.first_of_degree(l, level));
-        plan.outputs(t.first_of_degree(last, level), t.first_of_degree(last, level + 1));
+    plan.contexts();
+    for (int level = 1; level <= t.max_level();) {
+        const int end = plan.panel_end(level);
+        if (end > level) {
+            plan.panel(level, end);
+            level = end;
+        } else {
+            plan.level(level++);
+        }
     }
     return plan.finish();
 }

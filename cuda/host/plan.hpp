@@ -2,6 +2,10 @@
 //
 // The parameters of the map are used as soon as they are computed: the last layer's units come in windows of whole
 // coordinates, so that a tile never holds more of them than one window.
+//
+// Levels of a sequential network come in panels of some, as each has little work for a team of warps. What a panel's
+// units see from before it is known: all warps begin their sums. One warp goes on with them level by level, a row for
+// each lane, and waits for nobody: what a lane reads it has written, and the weights are kept in shared memory.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +15,17 @@
 
 namespace headrace {
 
+// What a stage does with its units: all of them, or, in a panel, begin sums over what was known before it, or go on
+// with these over the rest.
+enum class StagePart : uint8_t { whole, begun, continued };
+
 // Units [begin, end) of a layer. All their inputs are there once the stages before are done.
 struct UnitRange {
     int layer, begin, end;
+    StagePart part = StagePart::whole;
+    int from = 0;   // of a sum that goes on: the first term that it lacks. Of one that is begun: its end
+    int kept = 0;   // and where its weights and biases are among those that a panel keeps
+    int taken = 0;  // of what is begun: the blocks of stages before it that others may take meanwhile
 };
 
 // The same on the device, with what of its layer is read before the first weight. A level of a sequential network has
@@ -22,21 +34,32 @@ struct alignas(16) Stage {
     const uint32_t* row;  // as in Layer
     const int* visible;
     int begin, end;
-    int terms;  // inputs that the last unit sees, which are the most
-    int input;  // line of the first of them among the units; -1: what the network reads
-    int value;  // line of the layer's first unit
+    int from, terms;  // inputs that the last unit sees, which are the most; in a panel, those of this part
+    int input;        // line of the first of them among the units; -1: what the network reads
+    int value;        // line of the layer's first unit
     uint32_t bias;
-    uint16_t layer;
+    uint16_t layer, kept, taken;  // the last two as in UnitRange
     uint8_t activation;
+    StagePart part;
     bool is_hidden, is_joined, keeps_sum;  // is_joined: something is added to products or multiplies them
 };
-static_assert(sizeof(Stage) == 48);
+static_assert(sizeof(Stage) == 64);
 
 // Stages, then the coordinates (a range of the transform's active ones) that they settle. `window`: the first unit of
-// the last layer among them.
+// the last layer among them, or in the panel.
 struct StagePhase {
     int stage_begin, stage_end, coordinate_begin, coordinate_end, window;
+    int panel_end = 0, levels = 0;  // of one that begins a panel: the end of its stages; phases that follow, its levels
+    bool is_level = false, is_last = false;  // of a panel, and the last of it
 };
+
+// Numbers that a stage of a panel keeps: its units' weights, from the first term that a sum lacks on, and biases.
+HR_FN int fours_of(int n) {
+    return (n + 3) / 4;
+}
+inline int kept_numbers(int units, int from, int terms) {
+    return 4 * (units * fours_of(terms - from) + fours_of(units));
+}
 
 struct StagePlan {
     const Stage* stages;

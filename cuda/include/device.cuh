@@ -8,10 +8,13 @@
 // floating-point numbers, no cooperative groups.
 #pragma once
 
+//   HR_APART                      a function that is not inlined: it has registers of its own
 #ifdef HR_EMULATE
 #include "cuda_emulation.hpp"
+#define HR_APART
 #else
 #include <cuda_runtime.h>
+#define HR_APART __noinline__
 #define HR_DYNAMIC_SHARED(T, name)                                     \
     extern __shared__ __align__(16) unsigned char hr_dynamic_shared[]; \
     T* const name = reinterpret_cast<T*>(hr_dynamic_shared)

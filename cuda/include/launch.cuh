@@ -21,6 +21,10 @@ constexpr int least_terms = 16;          // of a sum that is worth a warp of its
 constexpr int rows_ahead = 4;            // of a matrix whose loads are under way together on the way back
 constexpr int narrow_rows = 8;           // of a narrow tile: 32 bytes of a line of the tape, which are read at once
 constexpr int narrow_warps = warp_rows / narrow_rows;
+constexpr int panel_levels = 8;  // of a sequential network, at most
+constexpr int panel_units = 64;  // of one of them, of all layers: one warp computes them
+// Numbers that a panel keeps in shared memory: where the warps' parts of sums are at other times.
+constexpr int panel_numbers = network_warps * sums_at_once * sum_line;
 constexpr int window_units = 64;  // units of the last layer that a tile holds at a time: one round of all warps
 
 // The weights' gradient (kernels/gradient.cuh, row_sums.cu). Not measured on a card.

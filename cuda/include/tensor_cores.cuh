@@ -108,6 +108,14 @@ __device__ __forceinline__ void add_product(const uint32_t (&a)[4], const uint32
 
 #endif
 
+// A number as a product in TF32 reads it.
+__device__ inline float rounded_to_tf32(float x) {
+    return number_of(to_tf32(x));
+}
+__device__ inline double rounded_to_tf32(double x) {  // no kernel has products in TF32 of these
+    return x;
+}
+
 // A number as the sum of two factors: the nearest in TF32, and what that leaves, of which a product reads as much as
 // TF32 has; together 23 bits or more. What is not finite has a rest that is not a number.
 struct SplitNumber {

@@ -3,133 +3,74 @@
 #pragma once
 
 #include <type_traits>
-#include "../../cpp/math/activations.hpp"
 #include "../../cpp/math/log_product.hpp"
-#include "../../cpp/math/maps.hpp"
-#include "../../cpp/math/random.hpp"
 #include "../../cpp/math/vector_maps.hpp"
 #include "../../cpp/steps/density_draw.hpp"
 
-#include "../host/device_chain.hpp"
+#include "levels.cuh"
 #include "marginal.cuh"
-#include "product.cuh"
 #include "support.cuh"
 
 namespace headrace {
 namespace {
 
-// What a team works with at one step. On the way that is recorded everything stays: states, values of all units.
-template <class T, bool in_shared, bool keeps_units>
-struct TileState {
-    Lines<T, in_shared> given, built, units;
-    T* partial;
-    T log_det;                   // this warp's share of the lane's row
-    Lines<T, in_shared> slopes;  // only where units are kept and their values do not tell
-    int64_t row = 0;             // of the call, the first one of the tile
-};
-
 // ---- networks -------------------------------------------------------------------------------------------------------
 
-// From a unit's product to its sum: what the context gives, and what another layer adds.
+// The stages of a phase of a network, one after another; those that begin a panel do not wait for each other. What
+// products do not need is read anew behind them: they take all registers.
 template <class T, bool in_shared, bool keeps_units>
-__device__ T joined(const Layer& layer, int u, T product, int lane, const TileState<T, in_shared, keeps_units>& t) {
-    T sum = product;
-    if (layer.c) {
-        const T c = t.units.at(layer.c[u], lane);
-        if (keeps_units && layer.gated) t.units.at(layer.product + u, lane) = product;
-        sum = layer.gated ? product * c : product + c;
-    }
-    return layer.adds ? sum + t.units.at(layer.adds[u], lane) : sum;
-}
-
-// 0 for a value that is left out, else what makes up for those.
-template <class T>
-__device__ T dropped(const NetworkStep<T>& s, const Layer& layer, int line, const Call<T>& call, int64_t row) {
-    const uint64_t number = row < call.rows ? uint64_t(row_number(call.input, row)) : 0;
-    const auto words = philox(call.seed, uint32_t(number), uint32_t(number >> 32), uint32_t(line / 4), s.stream);
-    const uint32_t word = words.w[line % 4];
-    return uniform<T>(word, word) <= T(layer.dropout) ? T(0) : T(1 / (1 - layer.dropout));
-}
-
-// The stages [begin, end) of a network, one after another.
-template <class T, bool in_shared, bool keeps_units>
-__device__ void run_stages(const Team& team, Products products, const DeviceStep<T>& d, const Call<T>& call, int begin,
-                           int end, int window, const TileState<T, in_shared, keeps_units>& t) {
+__device__ void run_stages(const Team& team, Products products, const DeviceStep<T>& d, const Call<T>& call, int q,
+                           const TileState<T, in_shared, keeps_units>& t) {
     const NetworkStep<T>& s = d.step.network;
-    const T* const weights = call.weights + s.weights;
-    for (int i = begin; i < end; ++i) {
-        const Stage stage = d.plan.stages[i];
+    for (int i = d.plan.phases[q].stage_begin; i < d.plan.phases[q].stage_end; ++i) {
+        Stage stage = d.plan.stages[i];
         prefetch(d.plan.stages + i + 1);
-        const Layer& layer = s.layers[stage.layer];  // read where the stage does not say all
-        const Lines<T, in_shared> input =
-            stage.input < 0 ? (s.reads_built ? t.built : t.given).from(s.input_slot) : t.units.from(stage.input);
-        const Lines<T, in_shared> output = t.units.from(stage.value - (stage.is_hidden || keeps_units ? 0 : window));
+        const bool is_whole = stage.part == StagePart::whole;
+        const auto output = [&] {
+            return t.units.from(stage.value - (stage.is_hidden || keeps_units ? 0 : d.plan.phases[q].window));
+        };
         const int blocks = (stage.end - stage.begin + sums_at_once - 1) / sums_at_once;
         const auto count = [&](int b) { return smaller(sums_at_once, stage.end - stage.begin - b * sums_at_once); };
         const auto first = [&](int b) { return stage.begin + b * sums_at_once; };
         const auto terms = [&](int b) {
-            return Terms{0, b + 1 == blocks ? stage.terms : stage.visible[first(b) + sums_at_once - 1]};
+            const bool is_last = b + 1 == blocks || stage.part != StagePart::whole;
+            return Terms{0, is_last ? stage.terms : stage.visible[first(b) + sums_at_once - 1]};
         };
-        const Rounds rounds = rounds_of<T>(products, blocks, team);
+        Rounds rounds = rounds_of<T>(products, blocks, team);
+        // A network that is run level by level, too, has one order of terms for that.
+        rounds.has_shares = is_whole && (products != Products::exact || !d.has_levels);
+        rounds.taken = stage.taken;
         for_sums(
             team, t.partial, blocks, stage.terms, terms,
             [&](const BlockPart& of, Terms part, const PartialSums<T>& partial) {
                 const int b = of.block, begin = first(b) + of.first;
+                const Lines<T, in_shared> input = stage.input < 0
+                                                      ? (s.reads_built ? t.built : t.given).from(s.input_slot)
+                                                      : t.units.from(stage.input);
                 BlockEnds ends;
 #pragma unroll
                 for (int j = 0; j < narrow_warps; ++j)
                     ends.of[j] = rounds.at_once > 1 ? terms(smaller(b + j, blocks - 1)).end : part.end;
-                sum_unit_products(products, rounds, weights, stage.row + begin, smaller(of.count, stage.end - begin),
-                                  input, part, ends, partial, output.from(begin + sums_at_once));
+                sum_unit_products(products, rounds, call.weights + s.weights, stage.row + begin,
+                                  smaller(of.count, stage.end - begin), input, part, ends, partial,
+                                  output().from(begin + sums_at_once));
+                forget_loads();
+                stage = d.plan.stages[i];
             },
             [&](int b, int m, T total) {
                 if (m >= count(b)) return;
                 const int u = first(b) + m;
-                T value = total + weights[stage.bias + u];
-                if (stage.is_hidden) {
-                    if (stage.is_joined) value = joined(layer, u, value, team.lane, t);
-                    if (stage.keeps_sum) t.units.at(layer.sum + u, team.lane) = value;
-                    with_activation(stage.activation, [&]<class A>() {
-                        const T argument = value;
-                        value = A::value(argument);
-                        if (keeps_units && keeps_slopes(layer))
-                            t.slopes.at(layer.value + u, team.lane) = A::slope(A::slope_of_value ? value : argument);
-                    });
-                    if (keeps_units && call.drops && layer.dropout > 0) {
-                        const T factor = dropped(s, layer, layer.value + u, call, t.row + team.lane);
-                        value *= factor;
-                        t.slopes.at(layer.value + u, team.lane) *= factor;
-                    }
+                T value[1] = {total};
+                if (stage.part == StagePart::whole) {
+                    value[0] += (call.weights + s.weights)[stage.bias + u];
+                    finish(s, stage, [&](int) { return u; }, value, call, team.lane, t);
                 }
-                output.at(u, team.lane) = value;
+                output().at(u, team.lane) = value[0];
             },
             rounds, [&](int b, int m) {  // a unit's sum is where its value will be
-                return output.at(smaller(first(b) + m, stage.end - 1), team.lane);
+                return output().at(smaller(first(b) + m, stage.end - 1), team.lane);
             });
-        team.sync();
-    }
-}
-
-// The parameters of a map on the lines of a tile, and room for as many numbers, as registers cannot be indexed: in
-// their own place where nobody needs them afterwards, else in that of their gradients.
-template <class T, bool in_shared>
-struct MapParams {
-    Lines<T, in_shared> lines, rooms;
-    int lane;
-    __device__ T operator()(int k) const { return lines.at(k, lane); }
-    __device__ T& room(int k) const { return rooms.at(k, lane); }
-};
-
-template <class Map, class T, bool in_shared, bool keeps_units>
-__device__ void run_map(const Team& team, const CoordinateMap<T>& s, const StagePhase& phase,
-                        const Lines<T, in_shared>& params, const Lines<T, in_shared>& rooms,
-                        TileState<T, in_shared, keeps_units>& t) {
-    for (int c = phase.coordinate_begin + team.first_of_sum(); c < phase.coordinate_end; c += team.sum_warps()) {
-        const T value = t.given.at(s.given[c], team.lane);
-        const MapParams<T, in_shared> param{params.from(c * s.n_params), rooms.from(c * s.n_params), team.lane};
-        T log_det;
-        t.built.at(s.built[c], team.lane) = run_direction<Map>(s.inverse, value, param, s.options, log_det);
-        t.log_det += log_det;
+        if (stage.part == StagePart::whole) team.sync();
     }
 }
 
@@ -197,16 +138,31 @@ __device__ void run_network(const Team& team, Products products, const DeviceSte
         team.sync();
     }
     for (int q = 0; q < d.plan.n_phases; ++q) {
-        const StagePhase phase = d.plan.phases[q];
-        if (is_network) run_stages(team, products, d, call, phase.stage_begin, phase.stage_end, phase.window, t);
-        const Lines<T, in_shared> params = t.units.from(d.outputs - (keeps_units ? 0 : phase.window));
-        if (is_network && s.vector_map >= 0) {
-            run_network_vector_map(team, s, params, t.units.from(s.ready), t);
-        } else {
-            const Lines<T, in_shared> rooms = keeps_units ? t.units.from(d.grads - d.values + d.outputs) : params;
-            with_map(d.map.index, [&]<class Map>() { run_map<Map>(team, d.map, phase, params, rooms, t); });
+        if (is_network) {
+            if (d.plan.phases[q].is_level) {
+                run_level<T, in_shared, keeps_units>(d, call, products, q, team.lane, told(t.built), told(t.units),
+                                                     told(keeps_units ? t.slopes : t.units), t.row);
+            } else {
+                run_stages(team, products, d, call, q, t);
+            }
         }
-        team.sync();
+        forget_loads();
+        const StagePhase& phase = d.plan.phases[q];
+        bool is_waited = !phase.is_level || phase.is_last;
+        if (phase.panel_end > 0) {
+            team.sync();  // the room is that of sums that were begun
+            keep_weights(team, products, d.plan.stages, phase.stage_end, phase.panel_end, call.weights + s.weights,
+                         t.partial);
+            team.sync();
+            is_waited = team.warp != 0;  // by others, until the first one is at the last of the panel's levels
+            if (is_waited) q += phase.levels;
+        } else if (is_network && s.vector_map >= 0) {
+            run_network_vector_map(team, s, t.units.from(d.outputs - (keeps_units ? 0 : phase.window)),
+                                   t.units.from(s.ready), t);
+        } else {
+            run_map(team, d, phase, t);
+        }
+        if (is_waited) team.sync();
     }
 }
 

@@ -25,35 +25,39 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
     TileState<T, in_shared, false> t;
     t.partial = scratch;
     t.slopes = {nullptr};
-    const Lines<T, in_shared> lines{in_shared ? scratch + scratch_numbers(team.warps)
-                                              : workspace + blockIdx.x * d.run_lines() * warp_rows};
-    const Lines<T, in_shared> other = d.in_place ? lines : lines.from(d.slots());
-    t.units = other.from(d.slots());
     const Products split = d.products == Products::three_tf32 ? Products::three_tf32 : Products::tf32;
     const Products kind = !in_shared ? d.products : tensor_cores ? split : Products::exact;
     for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {  // of 32 bits, as registers are short
-        const int64_t row = int64_t(tile) * warp_rows;
-        const int rows = int(smaller(int64_t(warp_rows), call.rows - row));
+        const Lines<T, in_shared> lines{in_shared ? scratch + scratch_numbers(forgotten(team.warps))
+                                                  : workspace + blockIdx.x * d.run_lines() * warp_rows};
+        // A variable of its own: assigned at once, its loads would be of no memory that the compiler knows.
+        const Lines<T, in_shared> other = d.in_place ? lines : lines.from(d.slots());
         t.given = lines;
         t.built = other;
-        load_tile(team, d, call, row, rows, t);
-        T base = 0;
-        if (call.log_prob && !call.inverse) base = base_density(team, d, call, t.given);
+        t.units = other.from(d.slots());
+        const auto rows_of = [&](int64_t row) { return int(smaller(int64_t(warp_rows), call.rows - row)); };
+        {
+            const int64_t row = int64_t(tile) * warp_rows;
+            load_tile(Team::of_block_anew(), d, call, row, rows_of(row), t);
+        }
+        bases.put(team, call.log_prob && !call.inverse ? base_density(team, d, call, t.given) : T(0));
         for (int s = 0; s < d.chain.n_steps; ++s)
             if (!run_step<products>(team, kind, d, d.steps[s], call, t)) {
                 const Lines<T, in_shared> given = t.given;
                 t.given = t.built;
                 t.built = given;
             }
-        add_store_support(team, d.chain, t.given, t.log_det);
-        mark_overflows(team, d, sums, t.given, t.log_det);
-        if (call.log_prob && call.inverse) base = base_density(team, d, call, t.given);
-        sums.put(team, t.log_det);
-        bases.put(team, base);
+        const Team again = Team::of_block_anew();
+        add_store_support(again, d.chain, t.given, t.log_det);
+        mark_overflows(again, d, sums, t.given, t.log_det);
+        if (call.log_prob && call.inverse) bases.put(again, base_density(again, d, call, t.given));
+        sums.put(again, t.log_det);
         team.sync();
-        store_value(team, d.chain, t.given, call, row, rows);
+        const int64_t row = int64_t(forgotten(tile)) * warp_rows;
+        const int rows = rows_of(row);
+        store_value(again, d.chain, t.given, call, row, rows);
         team.sync();
-        store_sums(team, d, call, row, rows, sums.total(team), bases.total(team));
+        store_sums(again, d, call, row, rows, sums.total(again), bases.total(again));
         team.sync();
     }
 }

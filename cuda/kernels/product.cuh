@@ -34,10 +34,12 @@ struct PartialSums {
 };
 
 // How a warp takes blocks of sums: so many at once, and shares of terms in multiples of so many. On a narrow tile these
-// are the block's own warps, if the lanes of one work `together`.
+// are the block's own warps, if the lanes of one work `together`. Without shares each sum is one warp's, in one order
+// of terms. `taken`: warps that have something else to do meanwhile, the first ones.
 struct Rounds {
     int at_once = 1, terms = 8;
-    bool together = false;
+    bool together = false, has_shares = true;
+    int taken = 0;
 };
 
 // Sums [first, first + count) of a block, or of several that follow each other.
@@ -64,11 +66,13 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
                          const Finish& finish, const Rounds& rounds = {}, const Aside& aside = {}) {
     const PartialSums<T> own{partial + team.warp * sums_at_once * sum_line, team.lane};
     const auto part = [&](int warp, int i) { return partial[(warp * sums_at_once + i) * sum_line + team.lane]; };
-    const int shares = blocks == 0 ? 1 : larger(1, smaller(team.sum_warps() / blocks, longest / least_terms));
+    const int shares =
+        blocks == 0 || !rounds.has_shares ? 1 : larger(1, smaller(team.sum_warps() / blocks, longest / least_terms));
     const bool together = team.is_narrow() && rounds.together;
     const int halves = team.is_narrow() && !together && 2 * blocks * shares <= team.warps ? 2 : 1;
     const int of_part = sums_at_once / halves, parts = together ? narrow_warps : halves, own_part = team.warp % parts;
-    const int takers = team.warps / parts, taker = team.warp / parts, first_sum = together ? 0 : own_part * of_part;
+    const int takers = team.warps / parts, place = team.warp / parts, first_sum = together ? 0 : own_part * of_part;
+    const int taker = place < rounds.taken ? place - rounds.taken + takers : place - rounds.taken;
     const int of_round = takers * rounds.at_once;
     bool turned = false;  // later blocks are longer: every other round goes the other way
 #pragma unroll 1

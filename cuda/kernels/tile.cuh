@@ -1,6 +1,8 @@
 // A tile of rows on the device: one row for each lane, lines of numbers for coordinates and units, and a team of warps.
 #pragma once
 
+#include <type_traits>
+
 #include "../../cpp/core/views.hpp"
 #include "../../cpp/math/base_density.hpp"
 #include "../../cpp/math/lane.hpp"
@@ -9,6 +11,15 @@
 
 namespace headrace {
 namespace {
+
+// The same number, which the compiler takes for another one: what was made of it before is then made anew, and has no
+// registers meanwhile.
+__device__ inline int forgotten(int x) {
+#ifndef HR_EMULATE
+    asm volatile("" : "+r"(x));
+#endif
+    return x;
+}
 
 // The warps of a block, which share a tile. Lanes are rows; what is split among warps is coordinates and units. A tile
 // of few rows is narrow: then each narrow_rows lanes are a warp of this team, so that all threads have work.
@@ -29,6 +40,11 @@ struct Team {
 #else
     static constexpr int rows = warp_rows;
 
+    // The same, of which no register is needed from its last use to this.
+    __device__ static Team of_block_anew() {
+        const int thread = forgotten(int(threadIdx.x));
+        return {thread % warp_rows, thread / warp_rows, int(blockDim.x) / warp_rows};
+    }
     __device__ static Team of_block() {
         return {int(threadIdx.x) % warp_rows, int(threadIdx.x) / warp_rows, int(blockDim.x) / warp_rows};
     }
@@ -59,6 +75,45 @@ struct Lines {
     __device__ T& at(int64_t line, int lane) const { return p[line * line_size<in_shared> + lane]; }
     __device__ Lines from(int64_t line) const { return {p + line * line_size<in_shared>}; }
 };
+
+// What was read from memory before is read anew behind this, and has no registers meanwhile.
+__device__ inline void forget_loads() {
+#ifndef HR_EMULATE
+    asm volatile("" ::: "memory");
+#endif
+}
+
+// Lines as a function that stands apart is told them: it would not see which memory an address is of.
+template <class T, bool in_shared>
+using ToldLines = std::conditional_t<in_shared, int, T*>;
+
+template <class T, bool in_shared>
+__device__ ToldLines<T, in_shared> told(const Lines<T, in_shared>& lines) {
+    if constexpr (in_shared) {
+#ifdef HR_EMULATE
+        HR_DYNAMIC_SHARED(T, shared);
+        return int(lines.p - shared);
+#else
+        return int(__cvta_generic_to_shared(lines.p));
+#endif
+    } else {
+        return lines.p;
+    }
+}
+
+template <class T, bool in_shared>
+__device__ Lines<T, in_shared> seen(ToldLines<T, in_shared> lines) {
+    if constexpr (in_shared) {
+#ifdef HR_EMULATE
+        HR_DYNAMIC_SHARED(T, shared);
+        return {shared + lines};
+#else
+        return {static_cast<T*>(__cvta_shared_to_generic(size_t(unsigned(lines))))};
+#endif
+    } else {
+        return {lines};
+    }
+}
 
 // The first lines, as those of the context are.
 template <class T, bool in_shared>

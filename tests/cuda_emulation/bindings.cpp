@@ -1,8 +1,22 @@
-// What only _emu has: how threads are ordered, what was called, allocations that fail, and kernels with planted bugs.
+// What only _emu has: how threads are ordered, what was called, allocations that fail, plans of networks, and kernels
+// with planted bugs.
 #include "../../cuda/bindings/bindings.hpp"
+#include "../../cpp/bindings/structure.hpp"
+#include "../../cuda/host/plan.hpp"
 #include "planted.hpp"
 
 namespace headrace {
+namespace {
+
+// Levels of each panel of a sequential network; 0 for what all warps do together.
+std::vector<int> panels_of(const MaskedTransform& t) {
+    std::vector<int> panels;
+    const std::vector<StagePhase> phases = sequential_stages(t).phases;
+    for (size_t q = 0; q < phases.size(); q += size_t(phases[q].levels) + 1) panels.push_back(phases[q].levels);
+    return panels;
+}
+
+}  // namespace
 
 void bind_emulated_xla(py::module_& m);  // xla.cpp
 
@@ -89,6 +103,17 @@ void bind_emulation(py::module_& m) {
 #else
     m.attr("sanitized") = false;
 #endif
+    m.def(
+        "panels",
+        [](const py::list& steps) {
+            std::vector<std::vector<int>> found;
+            for (const StepSpec& step : steps_of(steps))
+                if (step.masked) found.push_back(panels_of(*step.masked));
+            return found;
+        },
+        py::arg("steps"),
+        "Of each network of these steps, run level by level: how many levels each of its panels has, or 0 where all "
+        "warps work together.");
     m.def("planted", &planted, py::arg("bug"));
 #ifdef HEADRACE_XLA
     bind_emulated_xla(m);

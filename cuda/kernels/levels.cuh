@@ -1,0 +1,112 @@
+// A panel of a sequential network's levels (host/plan.hpp): what one warp does of it, level by level, when all have
+// begun its sums. Lanes are rows and know nothing of each other; what all read, the weights inside of the panel, is
+// kept in shared memory, where the team has its parts of sums at other times.
+#pragma once
+
+#include "units.cuh"
+
+namespace headrace {
+namespace {
+
+// The weights and biases of a panel's stages to shared memory, for a team that waits before and after.
+template <class T>
+__device__ void keep_weights(const Team& team, Products kind, const Stage* stages, int begin, int end, const T* weights,
+                             T* kept) {
+    for (int i = begin + team.warp; i < end; i += team.warps) {
+        const Stage& s = stages[i];
+        const uint32_t* const row = s.row + s.begin;
+        const int units = s.end - s.begin, fours = fours_of(s.terms - s.from);
+        T* const to = kept + s.kept;
+        for (int f = team.lane; f < units * fours; f += team.rows) {
+            const int u = f / fours;
+            Four<T> four = load_four(weights + row[u] + s.from + 4 * (f - u * fours));
+            if (kind == Products::tf32) {
+#pragma unroll
+                for (int k = 0; k < 4; ++k) four.x[k] = rounded_to_tf32(four.x[k]);
+            }
+            reinterpret_cast<Four<T>*>(to)[f] = four;
+        }
+        for (int u = team.lane; u < units; u += team.rows) to[4 * units * fours + u] = weights[s.bias + s.begin + u];
+    }
+}
+
+// Four sums of a panel go on from where they were left: over terms [begin, end), of which `begin` is a multiple of
+// four. A sum's weights start `stride` numbers after the one's before. The order of terms is that of sums in one go.
+// Inputs are rounded as in products in TF32.
+constexpr int level_sums = 4;
+
+template <class T, bool in_shared>
+__device__ __forceinline__ void go_on_with_sums(Products kind, const T* kept, const int (&row)[level_sums],
+                                                const Lines<T, in_shared>& input, int lane, Terms terms,
+                                                T (&total)[level_sums]) {
+    const T* x_at = &input.at(terms.begin, lane);
+    const auto add_four = [&](const auto& is_term) {
+        T x[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) x[i] = is_term(i) ? x_at[i * line_size<in_shared>] : T(0);
+        if (kind == Products::tf32) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) x[i] = rounded_to_tf32(x[i]);
+        }
+#pragma unroll
+        for (int m = 0; m < level_sums; ++m) {
+            const Four<T> four = load_four(kept + row[m]);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) total[m] += four.x[i] * x[i];
+        }
+        x_at += 4 * line_size<in_shared>;
+        kept += 4;
+    };
+    int k = terms.begin;
+#pragma unroll 2
+    for (; k + 4 <= terms.end; k += 4) add_four([](int) { return true; });
+    if (k < terms.end) add_four([&](int i) { return k + i < terms.end; });  // what is not there yet is no number
+}
+
+// The units of a level, phase q, by one warp. A function of its own, as registers of the kernel are short.
+template <class T, bool in_shared, bool keeps_units>
+HR_APART __device__ void run_level(const DeviceStep<T>& d, const Call<T>& call, Products kind, int q, int lane,
+                                   ToldLines<T, in_shared> built, ToldLines<T, in_shared> units,
+                                   ToldLines<T, in_shared> slopes, int64_t row) {
+    HR_DYNAMIC_SHARED(T, kept);
+    const NetworkStep<T>& s = d.step.network;
+    TileState<T, in_shared, keeps_units> t{};
+    t.built = seen<T, in_shared>(built);
+    t.units = seen<T, in_shared>(units);
+    t.slopes = seen<T, in_shared>(slopes);
+    t.row = row;
+    const StagePhase phase = d.plan.phases[q];
+    const Stage* const stages = d.plan.stages;
+    const int slot = s.input_slot;
+    Stage next = stages[phase.stage_begin];
+    for (int i = phase.stage_begin; i < phase.stage_end; ++i) {
+        const Stage stage = next;
+        next = stages[i + 1];  // one ahead; behind the last there is one more
+        const Lines<T, in_shared> input = lines_of_input(stage.input, t.built, slot, t.units);
+        const Lines<T, in_shared> output =
+            t.units.from(stage.value - (stage.is_hidden || keeps_units ? 0 : phase.window));
+        const int n = stage.end - stage.begin, stride = 4 * fours_of(stage.terms - stage.from);
+        const T* const own = kept + stage.kept;
+#pragma unroll 1
+        for (int first = 0; first < n; first += level_sums) {
+            // Where there are fewer, the last one is computed several times.
+            const auto unit = [&](int m) { return smaller(first + m, n - 1); };
+            T total[level_sums];
+            int weights[level_sums];
+#pragma unroll
+            for (int m = 0; m < level_sums; ++m) {
+                total[m] = output.at(stage.begin + unit(m), lane);
+                weights[m] = unit(m) * stride;
+            }
+            go_on_with_sums(kind, own, weights, input, lane, Terms{stage.from, stage.terms}, total);
+#pragma unroll
+            for (int m = 0; m < level_sums; ++m) total[m] += own[n * stride + unit(m)];
+            finish(s, stage, [&](int m) { return stage.begin + unit(m); }, total, call, lane, t);
+#pragma unroll
+            for (int m = 0; m < level_sums; ++m) output.at(stage.begin + unit(m), lane) = total[m];
+        }
+    }
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,124 @@
+// What becomes of a network's sums on a tile: values of units, and coordinates through the map.
+#pragma once
+
+#include "../../cpp/math/activations.hpp"
+#include "../../cpp/math/maps.hpp"
+#include "../../cpp/math/random.hpp"
+
+#include "../host/device_chain.hpp"
+#include "product.cuh"
+
+namespace headrace {
+namespace {
+
+// What a team works with at one step. On the way that is recorded everything stays: states, values of all units.
+template <class T, bool in_shared, bool keeps_units>
+struct TileState {
+    Lines<T, in_shared> given, built, units;
+    T* partial;
+    T log_det;                   // this warp's share of the lane's row
+    Lines<T, in_shared> slopes;  // only where units are kept and their values do not tell
+    int64_t row = 0;             // of the call, the first one of the tile
+};
+
+// From a unit's product to its sum: what the context gives, and what another layer adds.
+template <class T, bool in_shared, bool keeps_units>
+__device__ T joined(const Layer& layer, int u, T product, int lane, const TileState<T, in_shared, keeps_units>& t) {
+    T sum = product;
+    if (layer.c) {
+        const T c = t.units.at(layer.c[u], lane);
+        if (keeps_units && layer.gated) t.units.at(layer.product + u, lane) = product;
+        sum = layer.gated ? product * c : product + c;
+    }
+    return layer.adds ? sum + t.units.at(layer.adds[u], lane) : sum;
+}
+
+// 0 for a value that is left out, else what makes up for those.
+template <class T>
+__device__ T dropped(const NetworkStep<T>& s, const Layer& layer, int line, const Call<T>& call, int64_t row) {
+    const uint64_t number = row < call.rows ? uint64_t(row_number(call.input, row)) : 0;
+    const auto words = philox(call.seed, uint32_t(number), uint32_t(number >> 32), uint32_t(line / 4), s.stream);
+    const uint32_t word = words.w[line % 4];
+    return uniform<T>(word, word) <= T(layer.dropout) ? T(0) : T(1 / (1 - layer.dropout));
+}
+
+// What a layer reads: lines among the units, or, if that is -1, of coordinates from `slot` on. The choice is one of two
+// objects and not of two addresses, behind which the compiler would not see that both are shared memory.
+template <class T, bool in_shared>
+__device__ Lines<T, in_shared> lines_of_input(int line, const Lines<T, in_shared>& coordinates, int slot,
+                                              const Lines<T, in_shared>& units) {
+    return (line < 0 ? coordinates : units).from(line < 0 ? slot : line);
+}
+
+// From N units' products and biases to their values, and what is kept beside these. unit(m): which is the m-th; some
+// may be the same.
+template <int N, class T, bool in_shared, bool keeps_units, class UnitOf>
+__device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& stage, const UnitOf& unit, T (&value)[N],
+                                       const Call<T>& call, int lane, const TileState<T, in_shared, keeps_units>& t) {
+    if (!stage.is_hidden) return;
+    if (stage.is_joined || stage.keeps_sum) {
+        const Layer& layer = s.layers[stage.layer];  // read where the stage does not say all
+#pragma unroll
+        for (int m = 0; m < N; ++m) {
+            if (stage.is_joined) value[m] = joined(layer, unit(m), value[m], lane, t);
+            if (stage.keeps_sum) t.units.at(layer.sum + unit(m), lane) = value[m];
+        }
+    }
+    with_activation(stage.activation, [&]<class A>() {
+#pragma unroll
+        for (int m = 0; m < N; ++m) {
+            const T argument = value[m];
+            value[m] = A::value(argument);
+            if constexpr (keeps_units) {
+                const Layer& layer = s.layers[stage.layer];
+                if (keeps_slopes(layer))
+                    t.slopes.at(layer.value + unit(m), lane) = A::slope(A::slope_of_value ? value[m] : argument);
+            }
+        }
+    });
+    if constexpr (keeps_units) {
+        const Layer& layer = s.layers[stage.layer];
+        if (!call.drops || !(layer.dropout > 0)) return;
+        T factor[N];
+#pragma unroll
+        for (int m = 0; m < N; ++m) factor[m] = dropped(s, layer, layer.value + unit(m), call, t.row + lane);
+#pragma unroll
+        for (int m = 0; m < N; ++m) {
+            value[m] *= factor[m];
+            if (m == 0 || unit(m) != unit(m - 1)) t.slopes.at(layer.value + unit(m), lane) *= factor[m];
+        }
+    }
+}
+
+// The parameters of a map on the lines of a tile, and room for as many numbers, as registers cannot be indexed: in
+// their own place where nobody needs them afterwards, else in that of their gradients.
+template <class T, bool in_shared>
+struct MapParams {
+    Lines<T, in_shared> lines, rooms;
+    int lane;
+    __device__ T operator()(int k) const { return lines.at(k, lane); }
+    __device__ T& room(int k) const { return rooms.at(k, lane); }
+};
+
+// The coordinates of a phase through the map: all warps, or of a panel's level one. Parameters of its window are among
+// the units.
+template <class T, bool in_shared, bool keeps_units>
+__device__ void run_map(const Team& team, const DeviceStep<T>& d, const StagePhase& phase,
+                        TileState<T, in_shared, keeps_units>& t) {
+    const Lines<T, in_shared> params = t.units.from(d.outputs - (keeps_units ? 0 : phase.window));
+    const Lines<T, in_shared> rooms = keeps_units ? t.units.from(d.grads - d.values + d.outputs) : params;
+    const CoordinateMap<T>& s = d.map;
+    with_map(s.index, [&]<class Map>() {
+        const int first = phase.is_level ? 0 : team.first_of_sum(), step = phase.is_level ? 1 : team.sum_warps();
+        for (int c = phase.coordinate_begin + first; c < phase.coordinate_end; c += step) {
+            const T value = t.given.at(s.given[c], team.lane);
+            const MapParams<T, in_shared> param{params.from(c * s.n_params), rooms.from(c * s.n_params), team.lane};
+            T log_det;
+            t.built.at(s.built[c], team.lane) = run_direction<Map>(s.inverse, value, param, s.options, log_det);
+            t.log_det += log_det;
+        }
+    });
+}
+
+}  // namespace
+}  // namespace headrace
