@@ -12,8 +12,8 @@ namespace {
 std::vector<int> panels_of(const MaskedTransform& t) {
     std::vector<int> panels;
     const StagePlanStorage plan = sequential_stages(t);
-    for (const UnitRange& r :
-         plan.stages)  // sixteen bytes of weights are loaded at once; a host's loads take any address
+    // Sixteen bytes of weights are loaded at once there; a host's loads take any address.
+    for (const UnitRange& r : plan.stages)
         if (r.from % 4 != 0) throw std::logic_error("a panel's sums go on at a term that is no multiple of four");
     const std::vector<StagePhase>& phases = plan.phases;
     for (size_t q = 0; q < phases.size(); q += size_t(phases[q].levels) + 1) panels.push_back(phases[q].levels);
