@@ -15,7 +15,7 @@ namespace {
 
 // What affine.hpp says that a map has, of one that has the functions for both directions.
 template <class Map>
-struct Directions {
+struct Directions {  // NOLINT(bugprone-crtp-constructor-accessibility): maps are names of functions, never objects
     template <class V, class P>
     HR_FN static V forward(V z, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
         return Map::run(std::false_type{}, z, p, o, log_det);
