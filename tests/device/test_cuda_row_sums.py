@@ -118,7 +118,6 @@ def test_every_size_of_layer(features, hidden, matmul, device):
         cases.assert_same_bits(got, want)
 
 
-@pytest.mark.long
 @every_kind
 def test_bits_depend_on_no_order_and_no_card(matmul, emu, monkeypatch):
     """Twin compares the orders of threads. Layers beyond a block's square of 64, and more rows than a group of them."""
