@@ -11,7 +11,11 @@ namespace {
 // Levels of each panel of a sequential network; 0 for what all warps do together.
 std::vector<int> panels_of(const MaskedTransform& t) {
     std::vector<int> panels;
-    const std::vector<StagePhase> phases = sequential_stages(t).phases;
+    const StagePlanStorage plan = sequential_stages(t);
+    for (const UnitRange& r :
+         plan.stages)  // sixteen bytes of weights are loaded at once; a host's loads take any address
+        if (r.from % 4 != 0) throw std::logic_error("a panel's sums go on at a term that is no multiple of four");
+    const std::vector<StagePhase>& phases = plan.phases;
     for (size_t q = 0; q < phases.size(); q += size_t(phases[q].levels) + 1) panels.push_back(phases[q].levels);
     return panels;
 }
