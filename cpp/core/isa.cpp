@@ -12,14 +12,20 @@
 
 namespace headrace {
 
-#ifdef HEADRACE_X86_64
-extern const Table table_v2, table_v3, table_v4;
-extern const Bf16Kernels bf16_v2[], bf16_v3[], bf16_v4[], bf16_v4_bf16[], bf16_v4_amx[];
-#else
-extern const Table table_native;
-extern const Bf16Kernels bf16_native[], bf16_native_bf16[], bf16_native_amx[];
-#endif
+#define HR_JOIN_(a, b) a##b
+#define HR_JOIN(a, b) HR_JOIN_(a, b)
+
+// HEADRACE_SETS is X(v2) X(v4), for example: those that CMakeLists.txt compiles, the best one last.
+#define X(set)                      \
+    extern const Table table_##set; \
+    extern const Bf16Kernels bf16_##set[];
+HEADRACE_SETS
+#undef X
+#ifdef HEADRACE_WIDE_SET
+extern const Bf16Kernels HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _bf16))[],
+    HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _amx))[];
 extern const Bf16Kernels bf16_amx_emulated[];
+#endif
 
 namespace {
 
@@ -41,33 +47,46 @@ bool may_use_tiles(const char* name) {
 }
 #endif
 
+// Whether the processor has a set, by its name in HEADRACE_SETS.
+[[maybe_unused]] bool has_native() {
+    return true;
+}
+#ifdef __x86_64__
+[[maybe_unused]] bool has_v2() {
+    return __builtin_cpu_supports("x86-64-v2");
+}
+[[maybe_unused]] bool has_v3() {
+    return __builtin_cpu_supports("x86-64-v3");
+}
+[[maybe_unused]] bool has_v4() {
+    return __builtin_cpu_supports("x86-64-v4");
+}
+#endif
+
 std::vector<InstructionSet> compiled_sets() {
-    std::vector<InstructionSet> sets;
-#ifdef HEADRACE_X86_64
+#ifdef __x86_64__
     __builtin_cpu_init();
-    const bool v4 = __builtin_cpu_supports("x86-64-v4"), dot = v4 && __builtin_cpu_supports("avx512bf16");
-    sets = {
-        {"v2", &table_v2, bf16_v2, bool(__builtin_cpu_supports("x86-64-v2"))},
-        {"v3", &table_v3, bf16_v3, bool(__builtin_cpu_supports("x86-64-v3"))},
-        {"v4", &table_v4, bf16_v4, v4},
-        {"v4_bf16", &table_v4, bf16_v4_bf16, dot},
-    };
-    [[maybe_unused]] const Table* const table = &table_v4;
-#ifdef HEADRACE_AMX
-    sets.push_back({"v4_amx", table, bf16_v4_amx, dot && may_use_tiles("v4_amx"), true});
 #endif
-#else
-    sets = {{"native", &table_native, bf16_native, true}};
-    [[maybe_unused]] const Table* const table = &table_native;
-#ifdef HEADRACE_NATIVE_BF16
-    sets.push_back({"native_bf16", table, bf16_native_bf16, true});
+#define X(set) {#set, &table_##set, bf16_##set, has_##set()},
+    std::vector<InstructionSet> sets = {HEADRACE_SETS};
+#undef X
+#ifdef HEADRACE_WIDE_SET
+    const Table* const table = &HR_JOIN(table_, HEADRACE_WIDE_SET);
+#define HR_TEXT_(text) #text
+#define HR_TEXT(text) HR_TEXT_(text)
+#define HR_NAME(kind) HR_TEXT(HR_JOIN(HEADRACE_WIDE_SET, kind))
+    [[maybe_unused]] const bool wide = HR_JOIN(has_, HEADRACE_WIDE_SET)() && __builtin_cpu_supports("x86-64-v4");
+    [[maybe_unused]] const bool dot = wide && __builtin_cpu_supports("avx512bf16");
+#ifdef HEADRACE_BF16_DOT
+    sets.push_back({HR_NAME(_bf16), table, HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _bf16)), dot});
 #endif
 #ifdef HEADRACE_AMX
-    sets.push_back({"native_amx", table, bf16_native_amx, may_use_tiles("native_amx"), true});
-#endif
+    const bool tiles = dot && may_use_tiles(HR_NAME(_amx));
+    sets.push_back({HR_NAME(_amx), table, HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _amx)), tiles, true});
 #endif
 #ifdef HEADRACE_AMX_EMULATION
-    sets.push_back({"amx_emulated", table, bf16_amx_emulated, bool(__builtin_cpu_supports("x86-64-v4")), true, true});
+    sets.push_back({"amx_emulated", table, bf16_amx_emulated, wide, true, true});
+#endif
 #endif
     return sets;
 }
@@ -94,7 +113,8 @@ const InstructionSet& choose() {
         if (!set.on_request) best = &set;
     }
     if (wanted && *wanted)
-        throw std::runtime_error("HEADRACE_ISA: expected one of " + supported + " on this processor, got " + wanted);
+        throw std::runtime_error("HEADRACE_ISA: expected one of " + supported +
+                                 ", which this build has and this processor runs, got " + wanted);
     if (!best) throw std::runtime_error("headrace needs at least x86-64-v2 (SSE4.2)");
     return *best;
 }

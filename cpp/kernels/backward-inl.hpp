@@ -13,7 +13,7 @@ namespace {
 // To gradients by coordinates z that of the base's log-density, where it is a step. What it is multiplied by has the
 // sign of the log-determinant.
 template <class T>
-HR_FN void add_density_slopes(const Tape<T>& t, const Call<T>& call, const T* z, T* gradient, T sign) {
+HR_SHARED void add_density_slopes(const Tape<T>& t, const Call<T>& call, const T* z, T* gradient, T sign) {
     const Chain<T>& chain = t.chain;
     if (!chain.density) return;
     for (int64_t i = 0; i < int64_t(t.vectors) * width<T>; i += width<T>) {
@@ -27,7 +27,7 @@ HR_FN void add_density_slopes(const Tape<T>& t, const Call<T>& call, const T* z,
 
 // The gradients that the way back starts with: of the last state, and of the log-determinant.
 template <class T>
-HR_FN void start_gradients(const Tape<T>& t, const Call<T>& call, const Cotangent& from, int64_t row, int rows) {
+HR_SHARED void start_gradients(const Tape<T>& t, const Call<T>& call, const Cotangent& from, int64_t row, int rows) {
     using V = Pack<T>;
     constexpr int W = width<T>;
     const Chain<T>& chain = t.chain;
@@ -94,7 +94,7 @@ bool record_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back
 // ---- back -----------------------------------------------------------------------------------------------------------
 
 template <class T>
-HR_FN void finish_input(const Tape<T>& t, const Call<T>& call, const Back<T>& back, int64_t row, int rows) {
+HR_SHARED void finish_input(const Tape<T>& t, const Call<T>& call, const Back<T>& back, int64_t row, int rows) {
     const Chain<T>& chain = t.chain;
     T* const gradient = t.gradient(0);
     if (back.from.of_log_prob && !call.inverse) add_density_slopes(t, call, t.state(0), gradient, T(-1));

@@ -12,6 +12,10 @@
 namespace headrace {
 namespace {
 
+// What is called a few times a tile is not inlined: its copies in running, recording and small batches would be a tenth
+// of what is compiled.
+#define HR_SHARED [[gnu::noinline]]
+
 HR_FN const char* row_of(const ArrayView& a, int64_t row) {
     return a.data + (a.rows ? a.rows[row] : row) * a.row_stride;
 }
@@ -60,8 +64,8 @@ void load_columns(const ArrayView& a, int columns, const int* slots, const doubl
 }
 
 template <class T>
-void load_array(const ArrayView& a, int columns, const int* slots, const double* shift, const double* scale,
-                int64_t row, int rows, T* out, int64_t slot_stride, int64_t row_stride) {
+HR_SHARED void load_array(const ArrayView& a, int columns, const int* slots, const double* shift, const double* scale,
+                          int64_t row, int rows, T* out, int64_t slot_stride, int64_t row_stride) {
     if (a.is_double) {
         load_columns<double>(a, columns, slots, shift, scale, row, rows, out, slot_stride, row_stride);
     } else {
@@ -71,8 +75,8 @@ void load_array(const ArrayView& a, int columns, const int* slots, const double*
 
 // The same where columns have a support, row by row; what that adds to the log-determinants goes to sum.
 template <class T>
-void load_supported(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, T* out, int64_t slot_stride,
-                    int64_t row_stride, T* sum) {
+HR_SHARED void load_supported(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, T* out,
+                              int64_t slot_stride, int64_t row_stride, T* sum) {
     for (int r = 0; r < rows; ++r) {
         double log_det = 0;
         for (int c = 0; c < chain.features; ++c) {
@@ -89,7 +93,8 @@ void load_supported(const Chain<T>& chain, const Call<T>& call, int64_t row, int
 
 // What taking columns to their support will add to the log-determinants; NaN where a number overflows.
 template <class T>
-void add_store_support(const Chain<T>& chain, const T* in, int64_t slot_stride, int64_t row_stride, int rows, T* sum) {
+HR_SHARED void add_store_support(const Chain<T>& chain, const T* in, int64_t slot_stride, int64_t row_stride, int rows,
+                                 T* sum) {
     if (!chain.store_support) return;
     for (int r = 0; r < rows; ++r) {
         double log_det = 0;
@@ -103,7 +108,8 @@ void add_store_support(const Chain<T>& chain, const T* in, int64_t slot_stride, 
 }
 
 template <class T, class Out>
-void store_columns(const Chain<T>& chain, const T* in, int64_t slot_stride, int64_t row_stride, int rows, Out* out) {
+HR_SHARED void store_columns(const Chain<T>& chain, const T* in, int64_t slot_stride, int64_t row_stride, int rows,
+                             Out* out) {
     if constexpr (std::is_same_v<T, Out>) {
         if (row_stride == 1 && chain.features >= least_transposed && !chain.store_support) {
             lines_to_rows(in, slot_stride, chain.features, chain.store_slot, chain.store_shift, chain.store_scale, rows,
@@ -139,7 +145,7 @@ void store_value(const Chain<T>& chain, const Call<T>& call, const T* in, int64_
 
 // Random columns [4 block, 4 block + 4) of width<T> rows from `row`.
 template <class T>
-HR_FN Columns<Pack<T>> draw(const Chain<T>& chain, const Call<T>& call, int64_t row, int block) {
+HR_SHARED Columns<Pack<T>> draw(const Chain<T>& chain, const Call<T>& call, int64_t row, int block) {
     using U = typename Lane<Pack<T>>::U32;
     U low, high;
     for (int i = 0; i < width<T>; ++i) {
@@ -159,8 +165,8 @@ HR_FN Columns<Pack<T>> draw(const Chain<T>& chain, const Call<T>& call, int64_t 
 
 // The sum of a row holds log-determinants only; the base density is added for log_prob, with the sign of the direction.
 template <class T>
-HR_FN void store_sums(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, const T* log_det,
-                      const T* base) {
+HR_SHARED void store_sums(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, const T* log_det,
+                          const T* base) {
     for (int r = 0; r < rows; ++r) {
         const double total = double(log_det[r]) + chain.log_det;
         if (call.log_det) call.log_det[row + r] = T(total);
@@ -178,7 +184,7 @@ HR_FN void store_sums(const Chain<T>& chain, const Call<T>& call, int64_t row, i
 
 // Coordinates, or numbers drawn, and context to b.given; b.sum starts as 0, or NaN for a row that is not finite.
 template <class T>
-HR_FN void load_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, const TileBuffers<T>& b) {
+HR_SHARED void load_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, const TileBuffers<T>& b) {
     using V = Pack<T>;
     constexpr int W = width<T>;
     const int64_t height = b.height, used = int64_t(b.vectors) * W, slots = chain.context + chain.features;
@@ -226,7 +232,8 @@ HR_FN void load_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, in
 
 // The base's log-density of each row at a state of the chain.
 template <class T>
-HR_FN void tile_base_density(const Chain<T>& chain, const Call<T>& call, const TileBuffers<T>& b, const T* z, T* out) {
+HR_SHARED void tile_base_density(const Chain<T>& chain, const Call<T>& call, const TileBuffers<T>& b, const T* z,
+                                 T* out) {
     for (int64_t i = 0; i < b.vectors * int64_t(width<T>); i += width<T>) {
         Pack<T> sum{};
         if (chain.density)
@@ -241,7 +248,7 @@ HR_FN void tile_base_density(const Chain<T>& chain, const Call<T>& call, const T
 // Rows whose coordinates or log-determinants are not finite at the end of the chain: NaN altogether. Nothing on the way
 // makes an infinite coordinate finite again.
 template <class T>
-HR_FN void mark_overflows(const Chain<T>& chain, const TileBuffers<T>& b, T* z) {
+HR_SHARED void mark_overflows(const Chain<T>& chain, const TileBuffers<T>& b, T* z) {
     using V = Pack<T>;
     const int64_t begin = chain.context, end = chain.context + chain.features;
     for (int64_t i = 0; i < b.vectors * int64_t(width<T>); i += width<T>) {

@@ -41,7 +41,7 @@ def test_it_is_that_of_python(fitted, run, result):
 
 def test_pages_and_pictures(fitted, run, folder):
     pytest.importorskip("matplotlib")
-    for name, begin in (("d.html", b"<!DOCTYPE html>"), ("d.png", b"\x89PNG"), ("d.pdf", b"%PDF")):
+    for name, begin in (("d.html", b"<!DOCTYPE html>"), ("d.png", b"\x89PNG"), ("d.pdf", b"%PDF"), ("d.svg", b"<?xml")):
         code, out, err = run("diagnose", "f.safetensors", "held.csv", "-o", name)
         assert code == 0, err
         assert out.endswith(f"\nsaved to {name}\n")
