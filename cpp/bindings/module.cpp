@@ -75,6 +75,7 @@ PYBIND11_MODULE(_cpu_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
             if (set.supported && !set.emulated) names.emplace_back(set.name);
         return names;
     });
+    m.def("isa_not_built", &set_not_built);
     m.def("num_threads", &num_threads);
     m.def("process_threads", &process_threads);
     m.def("set_num_threads", &set_num_threads, py::arg("n"));

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 #if defined(HEADRACE_AMX) && defined(__linux__)
 #include <cpuid.h>
@@ -96,6 +97,17 @@ std::vector<InstructionSet> compiled_sets() {
 const std::vector<InstructionSet>& instruction_sets() {
     static const std::vector<InstructionSet> sets = compiled_sets();
     return sets;
+}
+
+std::string set_not_built() {
+    std::string_view best, built;
+#ifdef __x86_64__
+    best = has_v4() ? "v4" : has_v3() ? "v3" : "v2";
+#define X(set) built = has_##set() ? #set : built;
+    HEADRACE_SETS
+#undef X
+#endif
+    return std::string(built == "native" || built >= best ? "" : best);
 }
 
 namespace {

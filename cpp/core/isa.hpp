@@ -20,6 +20,9 @@ struct InstructionSet {
 // All compiled sets, the best one last.
 const std::vector<InstructionSet>& instruction_sets();
 
+// The best set of x86-64 that this processor has, if the build lacks it and has none as good; otherwise empty.
+std::string set_not_built();
+
 // The set chosen at first use: HEADRACE_ISA, or the best one that the processor supports. Throws std::runtime_error if
 // HEADRACE_ISA names a set that is unknown or unsupported.
 const InstructionSet& active_isa();

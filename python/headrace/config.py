@@ -74,19 +74,23 @@ def include() -> str:
 def info() -> dict[str, Any]:
     """Version, instruction set in use (`HEADRACE_ISA` forces one), those usable here, threads, and CUDA or why not.
 
+    "isa_not_built" is "v3" or "v4" where this processor has that set and the build lacks it, which makes calls slower.
+    A build from source has kernels for the machine that compiled it; ``HEADRACE_SETS=ALL pip install .`` has all.
+    Otherwise it is empty.
     "bf16" says whether the instruction set multiplies in bf16 itself ("native") or with float32 ("emulated"), to the
     same bits, or in tiles ("amx"), whose sums have another order. "cuda" names the devices and what the CUDA module was
     built for, or says why there is none to compute on.
 
     >>> import headrace as hr
     >>> sorted(hr.info())
-    ['bf16', 'cuda', 'isa', 'isas', 'threads', 'version']
+    ['bf16', 'cuda', 'isa', 'isa_not_built', 'isas', 'threads', 'version']
     """
     isa = cpu.isa()
     return {
         "version": cpu.__version__,
         "isa": isa,
         "isas": tuple(cpu.isas()),
+        "isa_not_built": cpu.isa_not_built(),
         "bf16": "amx" if "amx" in isa else "native" if isa.endswith("_bf16") else "emulated",
         "threads": cpu.num_threads(),
         "cuda": _cuda(),

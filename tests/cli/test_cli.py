@@ -35,6 +35,12 @@ def test_info(run, result):
     assert (code, err) == (0, "")
     assert hr.__version__ in out
     assert hr.info()["cuda"] in out
+    assert "was not built" not in out or facts["isa_not_built"]
+
+
+def test_info_names_an_instruction_set_that_was_not_built(run, monkeypatch):
+    monkeypatch.setattr(hr, "info", lambda info=hr.info: {**info(), "isa_not_built": "v3"})
+    assert "this processor has v3, which was not built (HEADRACE_SETS=ALL pip install .)" in run("info")[1]
 
 
 def test_threads(run, result):

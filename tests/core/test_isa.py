@@ -3,8 +3,11 @@
 import itertools
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +123,20 @@ def test_the_chosen_instruction_set_is_one_of_the_compiled_ones():
     info = hr.info()
     assert info["isa"] in info["isas"]
     assert len(set(info["isas"])) == len(info["isas"])
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have one build")
+def test_a_set_that_was_not_built_is_named():
+    """Beside what Linux says of the processor."""
+    flags = set(re.search(r"(?m)^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text())[1].split())
+    best = "v2"
+    if flags >= {"avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"}:
+        best = "v3"
+        if flags >= {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}:
+            best = "v4"
+    info = hr.info()
+    lacks = not {best, "native"} & set(info["isas"])
+    assert info["isa_not_built"] == (best if lacks else "")
 
 
 @pytest.mark.parametrize("isa", ["v9", "avx", "4"])

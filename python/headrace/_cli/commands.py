@@ -157,9 +157,11 @@ def _read(source: tables.Source, columns: Sequence[Sequence[int]]) -> list[NDArr
 def info(arguments: argparse.Namespace) -> int:
     """Print facts about this build and machine."""
     facts = {**hr.info(), "python": platform.python_version(), "numpy": np.__version__, "system": platform.platform()}
+    missing = f"this processor has {facts['isa_not_built']}, which was not built (HEADRACE_SETS=ALL pip install .)"
     lines = [
         f"headrace         {facts['version']}",
-        f"instruction set  {facts['isa']} (this machine has {', '.join(facts['isas'])})",
+        f"instruction set  {facts['isa']} (of {', '.join(facts['isas'])})",
+        *([f"                 {missing}"] if facts["isa_not_built"] else []),
         f"bf16 products    {facts['bf16']}",
         f"threads          {facts['threads']}",
         f"CUDA             {facts['cuda']}",
