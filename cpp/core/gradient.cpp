@@ -88,6 +88,38 @@ std::vector<GroupPhase> phases_of(const Tasks& tasks, int64_t tiles, int64_t& co
     return phases;
 }
 
+// Rows of a tile: tiles divide sum_rows, and are no larger than gives every thread one.
+int tile_height(int64_t rows, int width, int64_t threads) {
+    int height = sum_rows / 2;
+    while (height > 2 * width && height % 2 == 0 && height / 2 % width == 0 && (rows + height - 1) / height < threads)
+        height /= 2;
+    return height;
+}
+
+// Every tile forth and back on a tape of its thread: without gradients of weights tiles have nothing to do with each
+// other.
+template <class T>
+void run_apart(const KernelsOf<T>& kernels, const Chain<T>& chain, const Call<T>& call, const Back<T>& back,
+               int64_t all_rows, int64_t tape) {
+    std::atomic<bool> out_of_memory{false};
+    thread_scratch<T>(size_t(tape));  // an allocation that fails should fail here, where it can be reported
+    parallel_for((all_rows + back.height - 1) / back.height, [&](int64_t tile) {
+        const int64_t row = tile * back.height;
+        const int rows = int(std::min<int64_t>(back.height, all_rows - row));
+        T* scratch;
+        try {
+            scratch = thread_scratch<T>(size_t(tape));
+        } catch (const std::bad_alloc&) {
+            out_of_memory = true;
+            return;
+        }
+        kernels.record_tile(chain, call, back, row, rows, scratch);
+        for (int network = std::max(0, chain.n_networks - 1); network >= 0; --network)
+            kernels.backward_tile(chain, call, back, row, rows, network, scratch);
+    });
+    if (out_of_memory) throw std::bad_alloc();
+}
+
 }  // namespace
 
 template <class T>
@@ -107,37 +139,11 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
             call.rounded_back = weights->rounded(true, [&] { return rounded(weights->numbers(), true); });
         }
 
-    // Tiles divide sum_rows, and are no larger than gives every thread one.
     const int64_t threads = threads_for(request.rows);
-    int height = sum_rows / 2;
-    while (height > 2 * kernels.width && height % 2 == 0 && height / 2 % kernels.width == 0 &&
-           (request.rows + height - 1) / height < threads)
-        height /= 2;
+    const int height = tile_height(request.rows, kernels.width, threads);
     back.height = height;
     const int64_t tape = (chain.tape.lines * height + 15) / 16 * 16;
-    const auto rows_of = [&](int64_t row, int64_t end) { return int(std::min<int64_t>(height, end - row)); };
-    std::atomic<bool> finite{true};
-
-    if (!gradient.weights || chain.n_networks == 0) {
-        std::atomic<bool> out_of_memory{false};
-        thread_scratch<T>(size_t(tape));  // an allocation that fails should fail here, where it can be reported
-        parallel_for((request.rows + height - 1) / height, [&](int64_t tile) {
-            const int64_t row = tile * height;
-            const int rows = rows_of(row, request.rows);
-            T* scratch;
-            try {
-                scratch = thread_scratch<T>(size_t(tape));
-            } catch (const std::bad_alloc&) {
-                out_of_memory = true;
-                return;
-            }
-            kernels.record_tile(chain, call, back, row, rows, scratch);
-            for (int network = std::max(0, chain.n_networks - 1); network >= 0; --network)
-                kernels.backward_tile(chain, call, back, row, rows, network, scratch);
-        });
-        if (out_of_memory) throw std::bad_alloc();
-        return;
-    }
+    if (!gradient.weights || chain.n_networks == 0) return run_apart(kernels, chain, call, back, request.rows, tape);
 
     // Tiles for every thread, several where their tapes are small: fewer phases, at whose ends threads wait.
     const int64_t most = std::clamp<int64_t>(group_cache_bytes / (tape * int64_t(sizeof(T))), 1, most_tiles_of_thread);
@@ -161,6 +167,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
         std::fill_n(gradient.weights, n_weights(), T(0));  // what no task sums is added below, too
     }
 
+    std::atomic<bool> finite{true};
     std::atomic<uint32_t> done{0};
     parallel_for((groups - 1) * group_tasks + last_tasks, [&](int64_t i) {
         const int64_t g = std::min(i / group_tasks, groups - 1), first = g * group_tasks;
@@ -173,7 +180,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
         const int64_t tile = i - first - phase.first_task;
         if (tile < phase.tiles) {
             const int64_t row = begin + tile * height;
-            const int rows = rows_of(row, end);
+            const int rows = int(std::min<int64_t>(height, end - row));
             if (phase.network + 1 == chain.n_networks &&
                 !kernels.record_tile(chain, call, back, row, rows, scratch + tile * tape))
                 finite = false;

@@ -288,24 +288,12 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
     store_sums(chain, call, row, rows, b.sum, base);
 }
 
+// As load_tile.
 template <class T>
-void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept {
+HR_FN void load_small(const Chain<T>& chain, const Call<T>& call, const SmallBuffers<T>& b) {
     constexpr int W = width<T>;
-    const int slots = chain.context + chain.features, rows = int(call.rows);
-    const int64_t padded = (slots + row_padding - 1) / row_padding * row_padding;
-    T sum[small_batch] = {}, base[small_batch] = {};
-    SmallBuffers<T> b;
-    b.stride = 2 * padded + chain.units + chain.pairs + chain.sums;
-    b.given = scratch;
-    b.built = b.given + padded;
-    b.units = b.built + padded;
-    b.pairs = as_pairs(b.units + chain.units);
-    b.sums = b.units + chain.units + chain.pairs;
-    b.sum = sum;
-    b.rows = rows;
-    for (int r = 0; r < rows; ++r)
-        for (int64_t i = 0; i < 2 * padded; i += W) store(b.given + r * b.stride + i, Pack<T>{});
-
+    const int slots = chain.context + chain.features, rows = b.rows;
+    T* const sum = b.sum;
     if (call.input.data) {
         if (chain.load_support) {
             load_supported(chain, call, int64_t(0), rows, b.given, int64_t(1), b.stride, sum);
@@ -341,7 +329,27 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
                 b.built[r * b.stride + s] = x;
             }
     }
+}
 
+template <class T>
+void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept {
+    constexpr int W = width<T>;
+    const int slots = chain.context + chain.features, rows = int(call.rows);
+    const int64_t padded = (slots + row_padding - 1) / row_padding * row_padding;
+    T sum[small_batch] = {}, base[small_batch] = {};
+    SmallBuffers<T> b;
+    b.stride = 2 * padded + chain.units + chain.pairs + chain.sums;
+    b.given = scratch;
+    b.built = b.given + padded;
+    b.units = b.built + padded;
+    b.pairs = as_pairs(b.units + chain.units);
+    b.sums = b.units + chain.units + chain.pairs;
+    b.sum = sum;
+    b.rows = rows;
+    for (int r = 0; r < rows; ++r)
+        for (int64_t i = 0; i < 2 * padded; i += W) store(b.given + r * b.stride + i, Pack<T>{});
+
+    load_small(chain, call, b);
     const auto base_density = [&](const T* z) {
         for (int r = 0; r < rows; ++r) {
             if (chain.density) {

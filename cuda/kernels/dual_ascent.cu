@@ -267,6 +267,7 @@ __device__ void store_sums(const Shared<S>& shared, const AscentTile& tile,
     }
 }
 
+// One body, as its parts share what a thread has in registers: lines of the tile, sums of rows, logarithms.
 template <class S>
 __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<typename S::T> a) {
     using T = typename S::T;

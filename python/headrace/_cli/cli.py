@@ -100,6 +100,7 @@ class _Include(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
+    """A list, long as it names every option of every command once, in the order of their help."""
     parser = argparse.ArgumentParser(
         prog="headrace",
         description="Normalising flows: fit, score and sample densities of tables.",

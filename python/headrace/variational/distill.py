@@ -159,12 +159,7 @@ def distill(
     >>> report.estimator, report.kl < 1e-3
     ('closed_form', True)
     """
-    require_flow("teacher", teacher)
-    require_flow("student", student)
-    if teacher is student:
-        raise ValueError("student: expected another flow than the teacher, got the same one")
-    if student.features != teacher.features:
-        raise ValueError(f"student: expected {teacher.features} features, as the teacher has, got {student.features}")
+    _check_flows(teacher, student)
     kind = check.choice("estimator", estimator, ESTIMATORS)
     n = check.integer("evaluated", evaluated)
     rng = np.random.default_rng(check.integer("seed", seed, most=2**64 - 1))
@@ -222,6 +217,15 @@ def distill(
         None if found is None else _speed(teacher, contexts),
         None if found is None else _speed(student, contexts),
     )
+
+
+def _check_flows(teacher: Flow, student: Flow) -> None:
+    require_flow("teacher", teacher)
+    require_flow("student", student)
+    if teacher is student:
+        raise ValueError("student: expected another flow than the teacher, got the same one")
+    if student.features != teacher.features:
+        raise ValueError(f"student: expected {teacher.features} features, as the teacher has, got {student.features}")
 
 
 def _before_common_end(teacher: Flow, student: Flow) -> tuple[Flow, Flow]:
