@@ -15,7 +15,7 @@ import headrace as hr
 from headrace._fit import clock
 from headrace.choosing import candidates as tried
 from headrace.choosing import run, simple
-from headrace.choosing.result import Judged, compared, told_of
+from headrace.choosing.result import Choice, Judged, Tried, compared, told_of
 from headrace.choosing.rows import Sample, folds, parted
 
 QUICK = {"seconds": 1.0, "progress": False}
@@ -364,3 +364,11 @@ def test_periodic_columns_given_a_context(periods):
     choice = hr.auto(x, context=context, families=("nsf",), periodic=periods, **QUICK)
     assert {one.name for one in choice.table} >= {"linear Gaussian"}
     assert np.isfinite(choice.log_prob(x, context)).all()
+
+
+def test_columns_of_the_table_stay_apart():
+    """Of likelihoods as they are for columns in large units."""
+    found = [Tried(name, -1234.5678, 123.4567, 1234.5678, 123.4567, 1.0, "", None) for name in ("first", "other")]
+    lines = Choice(None, "first", tuple(found), (), None, "rows", False, 1.0).lines()
+    assert lines[2].split() == ["other", "-1234.5678", "±", "123.4567", "1234.5678", "±", "123.4567", "1.0", "s"]
+    assert lines[0].index("behind the best") == lines[2].index("1234.5678 ±", lines[2].index("±"))

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import cases
 import headrace as hr
-from headrace.diagnosis import bands, picture, run
+from headrace.diagnosis import bands, latent, picture, run
 from headrace.diagnosis.baselines import gaussian_log_prob
 
 
@@ -189,6 +189,12 @@ def test_a_screen(monkeypatch):
     assert "what speaks against it (p-values of each test alone) latent coordinates p = " in text
     assert re.search(r"what does not .*independence \(p = ", text)
     assert "rows that fit worst row " in text
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 7.7, 30.1])
+def test_the_spread_of_coordinates_that_are_all_the_same_is_none(value):
+    found = latent.coordinates(np.full((30, 1), value), ["z"])
+    assert f"z has mean {value:.3f} and standard deviation 0.000 where" in found.sentence
 
 
 def test_columns_that_latent_coordinates_belong_to():
