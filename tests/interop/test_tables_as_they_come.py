@@ -428,7 +428,9 @@ def test_warnings_name_the_line_of_the_user():
         density = FlowDensity(**SHORT).fit(x)
     with pytest.warns(RuntimeWarning, match="rows differ from 2.5") as other:
         density.score_samples(x.assign(unit=3.0))
-    assert {one.filename for one in (*caught, *other)} == {__file__}
+    with pytest.warns(RuntimeWarning, match="drop it if it is an index") as index:
+        FlowDensity(**SHORT).fit(frame(100).assign(number=range(100)))
+    assert {one.filename for one in (*caught, *other, *index)} == {__file__}
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
