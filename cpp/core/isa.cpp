@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "set_name.hpp"
+
 #if defined(HEADRACE_AMX) && defined(__linux__)
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -12,9 +14,6 @@
 #endif
 
 namespace headrace {
-
-#define HR_JOIN_(a, b) a##b
-#define HR_JOIN(a, b) HR_JOIN_(a, b)
 
 // HEADRACE_SETS is X(v2) X(v4), for example: those that CMakeLists.txt compiles, the best one last.
 #define X(set)                      \

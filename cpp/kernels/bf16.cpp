@@ -1,6 +1,7 @@
 // Compiled once for every instruction set, and once more for those with instructions for bf16: HR_BF16_DOT says that
 // those for pairs may be used, HR_BF16_TILES those for tiles. The tables are the only symbols with external linkage.
 #include "../core/bf16.hpp"
+#include "../core/set_name.hpp"
 
 #include "bf16_products-inl.hpp"
 #include "bf16_rounding-inl.hpp"
@@ -39,8 +40,6 @@ constexpr Bf16Kernels kernels_of = {
 
 }  // namespace
 
-#define HR_JOIN_(a, b) a##b
-#define HR_JOIN(a, b) HR_JOIN_(a, b)
 extern const Bf16Kernels HR_JOIN(bf16_, HR_ISA)[most_bf16_parts];
 const Bf16Kernels HR_JOIN(bf16_, HR_ISA)[most_bf16_parts] = {kernels_of<1>, kernels_of<2>, kernels_of<3>};
 

@@ -1,5 +1,6 @@
 // Compiled once for every instruction set. The table is the only symbol with external linkage (CI looks at the object).
 #include "../core/table.hpp"
+#include "../core/set_name.hpp"
 
 #include "adam-inl.hpp"
 #include "backward-inl.hpp"
@@ -33,8 +34,6 @@ double fma_chain(int64_t rounds) noexcept {
 
 }  // namespace
 
-#define HR_JOIN_(a, b) a##b
-#define HR_JOIN(a, b) HR_JOIN_(a, b)
 extern const Table HR_JOIN(table_, HR_ISA);
 const Table HR_JOIN(table_, HR_ISA) = {kernels<float>(), kernels<double>(), fma_chain, 2.0 * chains * width<float>};
 
