@@ -1,0 +1,31 @@
+// What tests ask of the interpreter.
+#pragma once
+
+#include <map>
+
+#include "host.hpp"
+
+namespace ptx {
+
+// PTX of this folder from now on; none for "".
+void use(const std::string& folder);
+// Kernels of a text of PTX, run without the emulation's launch.
+void run_text(const std::string& text, const std::string& kernel, const Geometry& geometry, const Arguments& arguments,
+              bool contract);
+// Findings with a reason: part of a kernel's name and the kind.
+void know(const std::vector<std::pair<std::string, std::string>>& findings);
+
+struct Report {
+    struct Kernel {
+        uint64_t launches = 0, most_blocks = 0,
+                 ragged = 0;                       // ragged: launches of two blocks or more with part of a warp
+        std::map<std::string, uint64_t> executed;  // warps' instructions by class
+    };
+    std::map<std::string, Kernel> kernels;                   // all that there is PTX of
+    std::vector<std::pair<std::string, std::string>> known;  // those that occurred
+};
+Report report();
+// Arrays of callers so far.
+void forget_arrays();
+
+}  // namespace ptx
