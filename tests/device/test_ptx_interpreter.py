@@ -406,6 +406,7 @@ def test_device_memory_that_nobody_wrote(machine):
         machine.run("ld.global.f64 %fd1, [%rd3];", array, told=False)
     finally:
         machine.module.ptx_fresh(given, False)
+    machine.module.ptx_forget()
     machine.fails("ld.global.f64 %fd1, [%rd3];", "an address of nothing", array, told=False)
 
 

@@ -2,6 +2,7 @@
 #     cmake -DROOT=<repository> -DINTO=<sources.inc> -P sources.cmake
 file(GLOB_RECURSE sources RELATIVE "${ROOT}" "${ROOT}/cuda/kernels/*" "${ROOT}/cuda/include/*" "${ROOT}/cuda/host/*.hpp"
      "${ROOT}/cpp/core/*.hpp" "${ROOT}/cpp/math/*.hpp" "${ROOT}/cpp/steps/*.hpp")
+list(APPEND sources tests/cuda_emulation/ptx/make)  # its options
 list(SORT sources)
 set(all "")
 foreach(source IN LISTS sources)

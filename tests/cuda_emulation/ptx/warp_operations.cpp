@@ -67,8 +67,9 @@ float tf32(const char* p, int lane) {
 
 // Fragments of mma.m16n8k8 with .tf32 as the manual draws them. Of lane l, with g = l / 4 and t = l % 4, has
 // a: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4); b: (t, g), (t + 4, g); c and d: (g, 2t), (g, 2t + 1),
-// (g + 8, 2t), (g + 8, 2t + 1). The manual leaves the order and rounding of sums open; here products and the sum are
-// of float64, and the sum is rounded toward zero, as measured on cards.
+// (g + 8, 2t), (g + 8, 2t + 1). The manual leaves the order and rounding of sums open. Here products and sums are of
+// float64, and the result is rounded toward zero, as published tests of an A100 found; cuda/include/tensor_cores.cuh
+// has another rule within that, so that results depend on neither.
 void run_product(Warp& w, const Instruction& i, uint32_t lanes) {
     if (lanes != all_lanes) {
         found(w, i, std::countr_zero(lanes), "a lane is missing at mma");
