@@ -43,8 +43,8 @@ void bind_interpreter(py::module_& m) {
             all["known"] = report.known;
             return all;
         },
-        "Of each kernel: launches, the most blocks of one, launches of several blocks of which some lanes had nothing "
-        "to do, instructions by class; and the known findings that occurred.");
+        "Of each kernel: launches, the most blocks of one, launches of several blocks of which not all were "
+        "full, instructions by class; and the known findings that occurred.");
     m.def(
         "ptx_run",
         [](const std::string& text, const std::string& kernel, const std::array<uint32_t, 3>& grid,

@@ -25,26 +25,39 @@ CONTRACTED = os.environ.get("HEADRACE_EMU_PTX_CONTRACT") == "1"
 
 UNWRITTEN_SHARED = "unwritten shared memory is read"
 UNWRITTEN_DEVICE = "unwritten device memory is read"
+RACE = "race: read of another thread's write"
 
 
 class Known(NamedTuple):
-    """A finding with a reason: part of the kernel's name, and the kind."""
+    """A finding with a reason: part of the kernel's name, and the kind.
+
+    ``always``: it occurs in a few cases of each test, too, and in every order of threads.
+    """
 
     kernel: str
     kind: str
     reason: str
+    always: bool = True
 
 
 UNUSED_LANES = "lanes without a row read lines that nobody wrote, and what they compute is thrown away"
 NO_ROW = "a term that does not exist is read from a line that nobody wrote, and is zero in the product"
+MARKED = "a narrow tile's base reads what another warp marks as overflown, and is NaN in either case"
 KNOWN = [
     Known("vector_rows_forth<float>", UNWRITTEN_SHARED, UNUSED_LANES),
     Known("vector_rows_back<float>", UNWRITTEN_SHARED, UNUSED_LANES),
     Known("sum_products_in_fragments", UNWRITTEN_DEVICE, NO_ROW),
-    Known("there_and_back<float>", UNWRITTEN_DEVICE, NO_ROW),
+    Known("there_and_back<float>", UNWRITTEN_DEVICE, NO_ROW, always=False),
+    Known("there_and_back<float>", RACE, MARKED, always=False),
+    Known("there_and_back<double>", RACE, MARKED, always=False),
 ]
 
-ONE_BLOCK: dict[str, str] = {}
+ONE_BLOCK = {
+    "start<": "the state of an optimiser, one thread",
+    "decide<": "an optimiser's decision, from the sums of all blocks",
+    "judge(": "an ascent's log-likelihood, from the sums of all blocks",
+    "prepare_set": "the parameters that all rows share, one warp",
+}
 """Kernels that are launched with one block, by design, and why."""
 
 WITHOUT_CONTRACTION = {
@@ -108,7 +121,8 @@ def complaints(kernels, known, one_block=ONE_BLOCK, listed=KNOWN):
     return found
 
 
-def main(folder):
+def main(folder, which="all"):
+    """Judges the reports in a folder: of ``all`` tests in several orders, or of ``few`` in one."""
     files = sorted(Path(folder).glob("*.json"))
     kernels, known = merged(json.loads(file.read_text()) for file in files)
     launches = sum(kernel["launches"] for kernel in kernels.values())
@@ -118,10 +132,10 @@ def main(folder):
     print(f"*** {len(kernels)} kernels of nvcc's PTX, {launches} launches, {total / 1e6:.0f} million instructions")
     print(f"*** of warps, executed by an interpreter, never on a card: {shares}")
     Path(folder, "merged").write_text(json.dumps(kernels, indent=1))
-    found = complaints(kernels, known)
+    found = complaints(kernels, known, listed=[one for one in KNOWN if one.always or which == "all"])
     print("\n".join(found))
     return 1 if found or not kernels else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

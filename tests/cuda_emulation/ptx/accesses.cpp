@@ -131,12 +131,16 @@ void store_elements(Warp& w, const Instruction& i, int lane, char* to) {
     }
 }
 
-// Whether all lanes of a warp reached device memory by an instruction of this launch, and others only a part of them.
+// How many lanes reach device memory by an instruction: a launch is ragged if that differs.
 void note_lanes(Warp& w, const Instruction& i, uint32_t lanes) {
     if (i.space != Space::global && i.space != Space::generic) return;
-    uint8_t& seen = w.launch->whole_and_part[size_t(&i - w.program->code.data())];
-    seen |= lanes == all_lanes ? 1 : 2;
-    if (seen == 3) w.launch->is_ragged = true;
+    Launch& launch = *w.launch;
+    const size_t at = size_t(&i - w.program->code.data());
+    const auto n = uint8_t(std::popcount(lanes));
+    uint8_t& first = launch.first_lanes[at];
+    if (first == 0) first = n;
+    if (first != n) launch.is_ragged = true;
+    launch.of_block[at] += n;
 }
 void run_load(Warp& w, const Instruction& i, uint32_t lanes) {
     note_lanes(w, i, lanes);

@@ -80,7 +80,7 @@ class Memory {
         uint64_t begin, end;
     };
     static constexpr uint64_t page_bytes = 4096;
-    static constexpr size_t most_arrays = 256, most_pages = 16384, kept_pages = 4096;  // 640 MB of words, 160 MB
+    static constexpr size_t most_arrays = 32, most_pages = 16384, kept_pages = 4096;  // 640 MB of words, 160 MB
 
     bool find(uint64_t address);
 

@@ -275,7 +275,7 @@ void run(Launch& launch, std::vector<Warp>& warps) {
     if (warps.size() < (threads + lanes_of_warp - 1) / lanes_of_warp)
         warps.resize((threads + lanes_of_warp - 1) / lanes_of_warp);
     launch.stamp = ++stamps;
-    launch.whole_and_part.assign(launch.program->code.size(), 0);
+    launch.first_lanes.assign(launch.program->code.size(), 0);
     std::minstd_rand random{uint32_t(launch.order)};
     for (uint64_t k = 0; k < blocks; ++k) {
         const uint64_t b = launch.order == 1 ? blocks - 1 - k : k;
@@ -286,7 +286,10 @@ void run(Launch& launch, std::vector<Warp>& warps) {
         launch.block_stamp = ++stamps;
         launch.phase = 1;
         std::memset(memory.shared(), 0xff, Memory::shared_begin + launch.shared_bytes);
+        launch.of_block.assign(launch.program->code.size(), 0);
         run_block(launch, warps, random);
+        if (k == 0) launch.of_first_block = launch.of_block;
+        if (launch.of_block != launch.of_first_block) launch.is_ragged = true;
     }
 }
 

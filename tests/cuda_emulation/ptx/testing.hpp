@@ -18,7 +18,7 @@ void know(const std::vector<std::pair<std::string, std::string>>& findings);
 struct Report {
     struct Kernel {
         uint64_t launches = 0, most_blocks = 0,
-                 ragged = 0;                       // ragged: launches of two blocks or more with part of a warp
+                 ragged = 0;                       // ragged: launches of several blocks, not all full
         std::map<std::string, uint64_t> executed;  // warps' instructions by class
     };
     std::map<std::string, Kernel> kernels;                   // all that there is PTX of

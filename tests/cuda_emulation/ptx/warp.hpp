@@ -48,8 +48,10 @@ struct Launch {
     uint32_t block[3] = {};
     uint32_t block_number = 0, phase = 1;  // block_number: of x, y, z; phase: barriers of the block passed
     uint32_t stamp = 0, block_stamp = 0;   // of this launch, and of its block, in the memory's words
-    std::vector<uint8_t> whole_and_part;   // by instruction that reaches device memory: 1 all lanes, 2 some of them
-    bool is_ragged = false;
+    // By instruction that reaches device memory: lanes of its first time, and threads of this block and of the first.
+    std::vector<uint8_t> first_lanes;
+    std::vector<uint32_t> of_block, of_first_block;
+    bool is_ragged = false;  // some warp had fewer lanes there than another, or some block fewer threads
     FindingsOfLaunch findings;
 };
 
