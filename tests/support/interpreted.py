@@ -133,7 +133,8 @@ def main(folder, which="all"):
     print(f"*** of warps, executed by an interpreter, never on a card: {shares}")
     Path(folder, "merged").write_text(json.dumps(kernels, indent=1))
     found = complaints(kernels, known, listed=[one for one in KNOWN if one.always or which == "all"])
-    print("\n".join(found))
+    for one in found:
+        print(one)
     return 1 if found or not kernels else 0
 
 
