@@ -1,4 +1,4 @@
-"""The logit of a mixture of logistic distribution functions (Ho et al. 2019, "Flow++", section 3.2), and its inverse."""
+"""The logit of a mixture of logistic distribution functions ("Flow++", section 3.2), and its inverse."""
 
 import numpy as np
 
