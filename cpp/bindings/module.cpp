@@ -91,9 +91,7 @@ PYBIND11_MODULE(_cpu_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
     bind_program(m);
     bind_ops(m);
     bind_points(m);
-#ifdef HEADRACE_XLA
     bind_xla(m);
-#endif
 }
 
 // pybind11 would wait for ever where a sub-interpreter is the first to import it.
