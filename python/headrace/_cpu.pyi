@@ -11,6 +11,7 @@ from headrace._core import core
 _Array = NDArray[Any]
 
 __version__: str
+commit: str
 
 def isa() -> str: ...
 def isas() -> list[str]: ...
