@@ -235,7 +235,7 @@ class Reader {
         const int64_t i = position - (is_result ? frame_.arguments.count : 0);
         const auto* const buffer = static_cast<const Buffer*>(of.items[i]);
         if (of.types[i] != buffer_type || buffer->dtype != dtype_of<std::remove_pointer_t<decltype(A().data())>>) {
-            fail("an array of another dtype than that of the flow");
+            fail("array " + std::to_string(position) + ": expected a buffer of the flow's dtype");
             return {};
         }
         return A(*buffer);

@@ -45,7 +45,7 @@ def test_a_call_with_another_number_of_arrays_is_refused(structure):
     with pytest.raises(Exception, match="expected 3 arguments and 2 results, got 2 and 2"):
         call("run", arrays[:2], (shape(0), shape(3)), **attributes)
     with pytest.raises(Exception, match="expected 3 arguments and 2 results, got 3 and 1"):
-        call("run", arrays, (shape(0),), **attributes)
+        call("run", arrays, (shape(3),), **attributes)
 
 
 def test_an_attribute_that_is_missing_or_of_another_type_is_named(structure):
@@ -58,7 +58,7 @@ def test_an_attribute_that_is_missing_or_of_another_type_is_named(structure):
 
 def test_an_array_of_another_dtype_is_refused(structure):
     (params, x, context), attributes = arguments(structure)
-    with pytest.raises(Exception, match="another dtype than that of the flow"):
+    with pytest.raises(Exception, match="array 1: expected a buffer of the flow's dtype"):
         call("run", (params, x.astype("int32"), context), (shape(0), shape(3)), **attributes)
 
 
