@@ -121,9 +121,7 @@ void bind_emulation(py::module_& m) {
         "warps work together.");
     m.def("planted", &planted, py::arg("bug"));
     bind_interpreter(m);
-#ifdef HEADRACE_XLA
     bind_emulated_xla(m);
-#endif
 }
 
 }  // namespace headrace
