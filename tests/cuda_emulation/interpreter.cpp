@@ -24,8 +24,14 @@ void bind_interpreter(py::module_& m) {
     m.def(
         "ptx_use", [](const std::string& folder) { found([&] { ptx::use(folder); }); }, py::arg("folder"),
         "Interprets the PTX of this folder from now on; kernels run on the host again for an empty name.");
-    m.def("ptx_know", &ptx::know, py::arg("findings"),
-          "Findings (part of a kernel's name, kind) that are no error any more.");
+    m.def(
+        "ptx_know",
+        [](const std::vector<std::tuple<std::string, std::string, size_t>>& findings) {
+            std::vector<ptx::Known> all;
+            for (const auto& [kernel, kind, lines] : findings) all.push_back({kernel, kind, lines});
+            ptx::know(all);
+        },
+        py::arg("findings"), "Findings (part of a kernel's name, kind, lines) that are no error at so many lines.");
     m.def(
         "ptx_report",
         [] {

@@ -410,6 +410,19 @@ def test_device_memory_that_nobody_wrote(machine):
     machine.fails("ld.global.f64 %fd1, [%rd3];", "an address of nothing", array, told=False)
 
 
+def test_a_known_finding_is_an_error_at_more_lines(machine):
+    body = f"{SHARED} ld.shared.u32 %r8, [%r7];"
+    twice = body + "\nld.shared.u32 %r9, [%r7];"
+    try:
+        machine.module.ptx_know([("k", "unwritten shared memory is read", 1)])
+        machine.run(body, np.zeros(32, np.int64), shared=128)
+        machine.fails(twice, "unwritten shared memory is read", shared=128)
+        machine.module.ptx_know([("other", "unwritten shared memory is read", 1)])
+        machine.fails(body, "unwritten shared memory is read", shared=128)
+    finally:
+        machine.module.ptx_know(interpreted.known())
+
+
 def test_parameters_of_another_size(machine):
     with pytest.raises(machine.module.EmulationError, match="expected 8 bytes for parameter 0, as its PTX has, got 4"):
         machine.module.ptx_run(kernel(""), "k", (1, 1, 1), (32, 1, 1), [b"1234"])
@@ -430,7 +443,7 @@ def test_reports_name_kernels_that_did_not_run_and_entries_that_no_longer_occur(
     ran = {"launches": 2, "most_blocks": 3, "ragged": 1, "executed": {"float32": 5}}
     kernels, known = interpreted.merged([{"kernels": {"a": ran, "b": ran}, "known": [["a", "kind"]]}] * 2)
     assert kernels["a"] == {"launches": 4, "most_blocks": 3, "ragged": 2, "executed": {"float32": 10}}
-    entry = interpreted.Known("a", "kind", "reason")
+    entry = interpreted.Known("a", "kind", 1, "reason")
     assert not interpreted.complaints(kernels, known, {}, [entry])
     others = {"a": {**ran, "launches": 0}, "b": {**ran, "ragged": 0}, "c": ran}
     assert interpreted.complaints(others, set(), {"c": "", "d": ""}, [entry]) == [

@@ -1,4 +1,4 @@
-// What a kernel did that it must not: collected over a launch, and known ones over a process.
+// What a kernel did that it must not.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,5 @@ struct Finding {
     uint64_t times = 0;
 };
 using FindingsOfLaunch = std::map<std::pair<std::string, int>, Finding>;  // by kind and line
-
-// A finding that has a reason (tests/support/ptx_known.py): part of a kernel's name, and the kind.
-using Known = std::pair<std::string, std::string>;
 
 }  // namespace ptx

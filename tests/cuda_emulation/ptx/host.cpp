@@ -52,7 +52,8 @@ struct State {
     std::map<std::string, Report::Kernel> earlier;  // of what was interpreted before another folder was
     std::map<const void*, std::string> symbols;     // of this module, by address: mangled names
     std::vector<Known> known;
-    std::set<Known> known_seen;
+    std::vector<std::set<int>> seen;  // lines of each
+    std::set<std::pair<std::string, std::string>> reported;
 
     void add(std::unique_ptr<ModuleText> module) {
         for (const auto& [name, function] : module->functions()) {
@@ -133,21 +134,23 @@ void fill(Launch& launch, const Geometry& geometry, const Arguments& arguments) 
         throw Error(p.kernel + ": too much shared memory");
 }
 
+// Whether it is known, at this line or at few enough others.
+bool is_known(State& s, const std::string& kernel, const std::string& kind, int line) {
+    for (size_t k = 0; k < s.known.size(); ++k) {
+        if (kind != s.known[k].kind || kernel.find(s.known[k].kernel) == std::string::npos) continue;
+        s.seen[k].insert(line);
+        if (s.is_reported) s.reported.emplace(s.known[k].kernel, s.known[k].kind);
+        return s.seen[k].size() <= s.known[k].lines;
+    }
+    return false;
+}
 void judge(State& s, const Launch& launch) {
     std::string all;
     size_t n = 0;
     constexpr size_t most = 12;
     for (const auto& [key, finding] : launch.findings) {
-        const auto is_it = [&](const Known& k) {
-            return key.first == k.second && launch.program->kernel.find(k.first) != std::string::npos;
-        };
-        const auto known = std::find_if(s.known.begin(), s.known.end(), is_it);
-        if (known != s.known.end()) {
-            if (s.is_reported) s.known_seen.insert(*known);
-        } else if (++n <= most) {
-            all +=
-                (n > 1 ? "\n" : "") + key.first + ": " + finding.who + " (" + std::to_string(finding.times) + " times)";
-        }
+        if (is_known(s, launch.program->kernel, key.first, key.second) || ++n > most) continue;
+        all += (n > 1 ? "\n" : "") + key.first + ": " + finding.who + " (" + std::to_string(finding.times) + " times)";
     }
     if (n > most) all += "\n... and " + std::to_string(n - most) + " more";
     if (n > 0) throw Error(all);
@@ -242,13 +245,14 @@ void forget_arrays() {
 
 void know(const std::vector<Known>& findings) {
     state().known = findings;
+    state().seen.assign(findings.size(), {});
 }
 
 Report report() {
     State& s = state();
     Report all;
     all.kernels = s.earlier;
-    all.known.assign(s.known_seen.begin(), s.known_seen.end());
+    all.known.assign(s.reported.begin(), s.reported.end());
     if (!s.is_reported) return all;
     for (auto& [name, entry] : s.entries) {
         Report::Kernel& kernel = all.kernels[name];

@@ -12,8 +12,13 @@ void use(const std::string& folder);
 // Kernels of a text of PTX, run without the emulation's launch.
 void run_text(const std::string& text, const std::string& kernel, const Geometry& geometry, const Arguments& arguments,
               bool contract);
-// Findings with a reason: part of a kernel's name and the kind.
-void know(const std::vector<std::pair<std::string, std::string>>& findings);
+// A finding with a reason (tests/support/interpreted.py): part of a kernel's name, the kind, and at how many lines of
+// PTX it is known. At one more it is an error.
+struct Known {
+    std::string kernel, kind;
+    size_t lines;
+};
+void know(const std::vector<Known>& findings);
 
 struct Report {
     struct Kernel {
