@@ -121,11 +121,9 @@ py::list masks(const MaskedTransform& t) {
 }
 
 Support support_of(const std::string& name) {
-    static const std::map<std::string, Support> supports{{"any", Support::any},
-                                                         {"lower", Support::lower},
-                                                         {"upper", Support::upper},
-                                                         {"interval", Support::interval},
-                                                         {"circle", Support::circle}};
+    static const std::map<std::string, Support> supports{{"any", Support::any},       {"lower", Support::lower},
+                                                         {"upper", Support::upper},   {"interval", Support::interval},
+                                                         {"linear", Support::linear}, {"circle", Support::circle}};
     const auto found = supports.find(name);
     require(found != supports.end(), "steps: an unknown kind of support");
     return found->second;

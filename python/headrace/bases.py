@@ -39,6 +39,9 @@ class Base(abc.ABC):
         """The core's name of the density that noise is drawn from, and what else it needs to know of it."""
         return self.name, []
 
+    def _check(self, dtype: np.dtype[Any]) -> None:  # noqa: B027  # most bases take every number
+        """Refuse parameters that a flow of this dtype cannot compute with."""
+
     def _blocks(self) -> list[tuple[str, Block]]:
         return []
 

@@ -17,7 +17,7 @@ from headrace._core.device import Device, matmul_on_cpu
 from headrace._derivatives import Derivatives
 from headrace._evaluation import Pair
 from headrace._interior import Interior
-from headrace._module import Block
+from headrace._module import Block, Program
 from headrace._stored import Stored, header_of, storable
 from headrace.bases import Base, Logistic, StandardNormal
 from headrace.conditional import Conditional
@@ -108,6 +108,10 @@ class Flow(Derivatives):
         if standardize_context is not None:
             self._standardize_context = check.context_scale("standardize_context", standardize_context, self._context)
         self._set_program()
+
+    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
+        self._base._check(dtype)
+        return super()._compile(dtype, parameters)
 
     def _set_program(self) -> None:
         parts = [self._base._initial(self._dtype), *(t._vector() for t in self._chain)]

@@ -170,6 +170,13 @@ class StudentT(_Stepped):
         self.trainable = bool(trainable)
         self._columns, self._start = ["student"] * self.features, {"log_df": np.log(self.df)}
 
+    def _check(self, dtype: np.dtype[Any]) -> None:
+        most = float(np.finfo(dtype).max)
+        if self.df.max() > most:
+            raise ValueError(
+                f"df: expected at most {most:g} in {dtype}, got {self.df.max():g}; the limit is StandardNormal"
+            )
+
     def _part(self, kept: Sequence[int]) -> StudentT:
         return StudentT(len(kept), self.df[list(kept)], trainable=self.trainable)
 

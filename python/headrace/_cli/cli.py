@@ -21,7 +21,7 @@ from typing import Any, TextIO
 
 import headrace as hr
 from headrace._cli import commands, diagnose, export, fitting, offered, parts, tables, use
-from headrace._output import printable
+from headrace._output import NO_ROOM, printable
 
 __all__ = ["main"]
 
@@ -350,6 +350,8 @@ def _give_up_output() -> None:
 
 
 def _one_line(message: object) -> str:
-    if isinstance(message, OSError) and message.filename is not None and message.strerror:
-        return printable(f"{message.filename}: {message.strerror}")
+    if isinstance(message, OSError) and message.strerror:
+        name = message.filename or ("standard output" if message.errno in NO_ROOM else None)
+        if name is not None:
+            return printable(f"{name}: {message.strerror}")
     return printable(" ".join(str(message).split())) or type(message).__name__

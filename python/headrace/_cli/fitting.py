@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -63,6 +64,8 @@ def fit(arguments: argparse.Namespace) -> int:
     if arguments.checkpoint is not None:
         others = [path for path in (*inputs, arguments.output) if path != STANDARD]
         refuse_inputs("--checkpoint", arguments.checkpoint, others)
+        if os.path.realpath(arguments.checkpoint) == os.path.realpath(arguments.output):
+            raise ValueError(f"--checkpoint: expected another file than the --output, got {arguments.checkpoint}")
         check_writable("--checkpoint", arguments.checkpoint)
     source = _open(arguments)
     columns = _columns(source, arguments, weights=arguments.weights)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +38,18 @@ def _made(core: Any, options: dict[str, Any], structure: Staircase | Sequence[ND
     return core.MaskedTransform.from_masks(checked, structure)
 
 
+def _check_size(options: dict[str, Any], structure: Staircase) -> None:
+    """Refuse what cannot fit in memory: the system would end the process in the place of an error."""
+    first, last = len(options.get("reads", ())) + options.get("context", 0), len(options["active"])
+    sizes = [first, *map(len, structure.degrees), last]
+    needed = np.dtype(np.float32).itemsize * sum(a * b for a, b in pairwise(sizes))
+    if needed > (most := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+        raise ValueError(
+            f"features, hidden: expected a network whose weights fit in the {most / 2**30:.3g} GiB of memory, got at "
+            f"least {needed / 2**30:.3g} GiB, of layers of {', '.join(map(str, sizes))} values"
+        )
+
+
 class MaskedNetwork:
     """Structure of one masked transform; `rows` gives the place of the user's output rows in the core's order."""
 
@@ -56,6 +70,8 @@ class MaskedNetwork:
         network: Network | None = options.get("network")
         self.described, self.joined = network, () if network is None else network.joined
         self.staircase = structure if isinstance(structure, Staircase) else None
+        if self.staircase is not None:
+            _check_size(options, self.staircase)
         self.core: cpu.MaskedTransform = _made(cpu, options, structure)
         self.rows = rows
         self._back = None if rows is None else np.argsort(rows)
