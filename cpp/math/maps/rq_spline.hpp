@@ -331,9 +331,12 @@ struct Spline : Directions<Spline<Kind>> {
         gather_row(ready + 2 * o.bins, index, bin_numbers, n);
         return {V{}, n[0], n[1], n[2], n[3], n[4], n[5]};
     }
-    // From a value within the interval to that of the input.
+    // From a value within the interval to that of the input. Rounding must not lead out of the interval, as a uniform
+    // base has no density there.
     template <class Inverse, class V, class E>
     HR_FN static V leave(Inverse inverse, const E& entered, V inside, V slope, const MapOptions<Scalar<V>>& o) {
+        const V low = Kind::spread(splat<V>(0), o), high = splat<V>(double(o.bound));
+        inside = select(inside > high, high, select(inside < low, low, inside));  // NaN stays
         if (Kind::tails(o) == Tails::identity) {
             return select(Kind::outside(entered.value, o), entered.value, inside);
         } else if (Kind::tails(o) == Tails::linear) {

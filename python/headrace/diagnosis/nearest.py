@@ -64,12 +64,16 @@ def copies(rows: Looked) -> tuple[int, bool]:
     return found, 2.0 * found / len(rows.x) > 1.0 + by_chance
 
 
-def is_training(x: Any, training: Any) -> bool:
-    """Whether a table was given as x and as training rows alike, in one order."""
-    given = training[0] if isinstance(training, tuple) else training
-    if given is None or x is given:
-        return given is not None
-    mine, its = np.asarray(x), np.asarray(given)
+def is_training(x: Any, context: Any, training: Any) -> bool:
+    """Whether training rows are the same tables as x and its context, in one order."""
+    given = training if isinstance(training, tuple) else (training,)
+    return training is not None and all(map(_same, (x, context), (*given, None)))
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one is None or other is None or one is other:
+        return one is other
+    mine, its = np.asarray(one), np.asarray(other)
     return mine.shape == its.shape and bool((mine == its).all())
 
 

@@ -85,7 +85,7 @@ def diagnose(
     if hasattr(flow, "_to_look_at"):  # a FlowDensity, without scikit-learn in between, or a Choice
         if context_names is None and (told := getattr(context, "columns", None)) is not None:  # of a frame
             context_names = [str(name) for name in told]
-        again = is_training(x, training)  # before whole numbers get noise, which differs
+        again = is_training(x, context, training)  # before whole numbers get noise, which differs
         x, context, weights, training, names = flow._to_look_at(x, context, weights, training, names)
         flow = flow.flow_ if hasattr(flow, "flow_") else flow.flow
     if not isinstance(flow, (Flow, Ensemble)):
@@ -98,10 +98,10 @@ def diagnose(
     look = _Look(own, rows, log_prob, key)
     interrupted, found_again, of_training = False, len(rows.x) if again else 0, again
     try:
-        if not again:
-            found_again, of_training = copies(rows)
         with bar(look.expected(), "diagnose", "test", bool(progress)) as shown:
             look.tests(shown)
+        if not again:
+            found_again, of_training = copies(rows)
     except KeyboardInterrupt:
         interrupted = True
     if of_training:
