@@ -196,7 +196,7 @@ def test_periods_beside_bounds():
     context = cases.rows(200, 1, "float64")
     x = flow.to_data(np.tanh(cases.rows(200, 3, "float64")), context)[0]
     assert np.isfinite(flow.log_prob(x, context)).all()
-    assert_allclose(flow.log_prob(x + [24.0, 0.0, 0.0], context), flow.log_prob(x, context), atol=1e-9)
+    assert_allclose(flow.log_prob(x + np.array([24.0, 0.0, 0.0]), context), flow.log_prob(x, context), atol=1e-9)
     around = hr.NSF(2, base="uniform", periodic=[(0.0, 1.0)] * 2)
     assert np.isfinite(around.log_prob(np.float32([[0.0, 7.3]]))).all()
 

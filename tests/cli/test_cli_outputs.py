@@ -175,7 +175,9 @@ def test_columns_of_the_same_name_in_parquet_are_named(folder, run):
 
     x = table()
     parquet.write_table(pyarrow.table(list(x.T), names=["a", "b", "a"]), "t.parquet")
-    check_error(*run("fit", "t.parquet", "-o", "f.safetensors"), ["t.parquet: expected one column 'a', got 2"])
+    check_error(
+        *run("fit", "t.parquet", "-o", "f.safetensors"), ["t.parquet: expected different names of columns, got 'a' 2"]
+    )
     assert run("fit", "t.parquet", "-o", "f.safetensors", "--columns", "b", *SHORT)[0] == 0
     # What older versions took.
     files.save(hr.MAF(3), "f.safetensors", {"columns": json.dumps({"features": ["a", "b", "a"], "context": []})})

@@ -92,11 +92,9 @@ def test_no_rounding_leads_off_a_uniform_base(map, optimised, tmp_path):
     assert np.isfinite(want).all()
     got = Session(flow, "log_prob", tmp_path / "flow.onnx", optimised)(x)
     assert np.isfinite(got).all()
-    outside = np.nextafter(np.float32(1), np.float32(2)) * np.sign(x[:200])
-    assert_neginf = [
-        np.isneginf(of(outside)).all() for of in (flow.log_prob, Session(flow, "log_prob", tmp_path / "g"))
-    ]
-    assert all(assert_neginf) or "free" in map
+    outside = 2.0 * x[:200]
+    for log_prob in (flow.log_prob, Session(flow, "log_prob", tmp_path / "flow.onnx", optimised)):
+        assert np.isneginf(log_prob(outside)).all()
 
 
 @pytest.mark.parametrize("law", ["cauchy", "lognormal", "t3"])
@@ -114,11 +112,6 @@ def test_curves_of_heavy_tails_are_as_exact_as_in_float64(law, tmp_path):
     want = flow.astype("float64").log_prob(x.astype(np.float64))
     got = Session(flow, "log_prob", tmp_path / "flow.onnx")(x)
     assert np.abs(got - want).max() < 5e-5  # ten times what was found, and a hundredth of what float32 loses
-    z = flow.to_latent(x)[0]
-    back = Session(hr.Flow([flow.transforms[-2], flow.transforms[-1]]), "to_data", tmp_path / "curves.onnx")
-    given = hr.Flow([flow.transforms[-2], flow.transforms[-1]]).to_latent(x)[0]
-    np.testing.assert_allclose(back(given)[0], x, rtol=1e-3, atol=1e-4)
-    assert np.isfinite(z).all()
 
 
 @pytest.mark.parametrize("name", BASES)

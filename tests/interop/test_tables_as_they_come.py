@@ -454,19 +454,18 @@ def test_decimals_are_floats(library):
 def test_whole_numbers_with_others_between_them_that_floats_lack_are_refused(values):
     dtype = np.uint64 if values[1] >= 2**63 else np.int64
     x = pandas.DataFrame({"id": np.array(values * 40, dtype), "size": np.linspace(0.0, 1.0, 80)})
-    with pytest.raises(ValueError, match="column 'id': expected whole numbers less than 2.53 apart"):
+    with pytest.raises(ValueError, match=r"column 'id': expected whole numbers less than 2\^53 apart"):
         FlowDensity(**SHORT).fit(x)
     near = pandas.DataFrame({"id": np.array([0, 2**52] * 40), "size": x["size"]})
     drawn = FlowDensity(**{**SHORT, "epochs": 1}).fit(near).sample(50)
-    assert set(np.unique(drawn[:, 0])) <= {0.0, 2.0**52}
-    assert FlowDensity(**{**SHORT, "epochs": 1}, discrete=None).fit(x).flow_.features == 2
+    assert not np.fmod(drawn[:, 0], 2.0**52).any()
+    with pytest.warns(RuntimeWarning, match="values repeat in column 'id'"):
+        assert FlowDensity(**{**SHORT, "epochs": 1}, discrete=None).fit(x).flow_.features == 2
 
 
 def test_streams_refuse_such_whole_numbers_too():
     x = np.column_stack([np.tile([0.0, 2.0**53], 100), np.sqrt(np.arange(200.0))])
-    with pytest.raises(
-        ValueError, match="column 0: expected whole numbers less than 2.53 apart, as .* and 90071992547"
-    ):
+    with pytest.raises(ValueError, match=r"column 0: expected whole numbers less than 2\^53 apart.* and 9007199254"):
         FlowDensity(**SHORT, discrete=[0]).fit(hr.rows.blocks([x[:120], x[120:]], buffer=50))
 
 

@@ -405,9 +405,7 @@ def test_sums_that_close_a_cycle_are_refused():
     ],
 )
 def test_layers_far_too_wide_are_refused(make):
-    with pytest.raises(
-        ValueError, match=r"(units|hidden\[0\]): expected an integer from 1 to 16777216, got 1000000000"
-    ):
+    with pytest.raises(ValueError, match=r"(units|hidden\[0\]): expected an integer from 1 to 16777216, got 10{9}"):
         make()
 
 
