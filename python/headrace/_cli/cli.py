@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import headrace as hr
+from headrace._boxes import UNIFORM
 from headrace._cli import commands, diagnose, export, fitting, offered, parts, tables, use
 from headrace._output import NO_ROOM, printable
 
@@ -88,7 +89,14 @@ def _or_folder(read: Callable[[str], Any], is_one: Callable[[str], bool] = os.pa
     return lambda text: text if is_one(text) else read(text)
 
 
-_READERS: dict[str, Any] = {"int": _integer(1), "float": _number, "str": str, "Sequence[int]": _sizes}
+_base = _argument(str, lambda name: name == UNIFORM, f"{UNIFORM}, beside --bounds of both ends of each feature")
+_READERS: dict[str, Any] = {
+    "int": _integer(1),
+    "float": _number,
+    "str": str,
+    "Sequence[int]": _sizes,
+    "Base | str": _base,
+}
 
 
 class _Include(argparse.Action):
