@@ -423,12 +423,9 @@ def elsewhere(name: str, what: str, device: Any, call: str) -> TypeError:
     return TypeError(f"{name}: expected an array on {device}, where this is computed, got {what}; call {call}")
 
 
-argument_of = _frames.argument_of
-
-
 def wrong_dtype(name: str, dtype: Any, call: str) -> TypeError:
     """The error for numbers that are no floats of 32 or 64 bits."""
-    advice = f"call {call.format(argument_of(name))} if that is meant"
+    advice = f"call {call.format(_frames.argument_of(name))} if that is meant"
     return TypeError(f"{name}: expected dtype float32 or float64, got {dtype}; {advice}")
 
 
