@@ -175,7 +175,19 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         Raises:
             ValueError: rows, weights or context with a NaN or an infinity or of another shape, a weight below 0, or a
                 parameter that the flow does not take.
+            KeyboardInterrupt: Ctrl-C before the flow has better weights than fresh ones. After this or any other
+                error the estimator is as before the call.
         """
+        before = dict(self.__dict__)
+        try:
+            return self._fit(X, sample_weight, context)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _fit(self, X: Any, sample_weight: Any, context: Any) -> FlowDensity:
+        """`fit`, which may leave the estimator half changed."""
         check.choice("missing", self.missing, _tables.MISSING)
         if (stream := stream_of(X, context, sample_weight)) is not None:
             return self._fit_stream(stream)
@@ -268,7 +280,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             how["bootstrap"] = bool(self.bootstrap)
         self.history_ = flow.fit(x, context, weights=weights, seed=seed, progress=self.progress, **how)
         if self.ensemble is not None:
-            flow = flow[: len(self.history_)]  # those that Ctrl-C let begin
+            flow = flow[: len(self.history_)]  # members that were fitted before Ctrl-C
         self.flow_, self.n_context_ = flow, flow.context
 
     def _held_out(self, validation: Any) -> Any:

@@ -58,7 +58,7 @@ def test_ctrl_c_saves_the_members_that_were_begun(folder, run, monkeypatch):
     np.save("t.npy", table())
     code, _, err = run("fit", "t.npy", "-o", "e.safetensors", "--ensemble", 3, *SHORT)
     assert code == 130
-    assert "warning: fit: interrupted with 1 of 3 members not begun" in err
+    assert "warning: fit: interrupted with 1 of 3 members not fitted" in err
     assert len(hr.load("e.safetensors")) == 2
 
 

@@ -464,7 +464,7 @@ def test_members_that_were_not_begun_are_left_out(monkeypatch):
         return history
 
     monkeypatch.setattr(hr.MAF, "fit", interrupted)
-    with pytest.warns(RuntimeWarning, match="2 of 3 members not begun"):
+    with pytest.warns(RuntimeWarning, match="2 of 3 members not fitted"):
         density = FlowDensity(**SHORT, ensemble=3).fit(table())
     assert len(density.flow_) == 1
 

@@ -94,7 +94,8 @@ def fit(
         shards, judge, validation = _shards(launch.client, x, context, weights, columns, validation, rows)
         told = {"flow": flow, "options": {**options, "validation": validation}}
         fitted, history = _launch.launched(launch, _rank.fit, told, shards, judge)
-    flow._interior.become(fitted)
+    with flow._interior.restored():
+        flow._interior.become(fitted)
     found: History = history
     return found
 
