@@ -9,15 +9,8 @@
 #include "maps/dual_ascent.hpp"
 #include "maps/rq_spline.hpp"
 
-// Tests add a map to a module of their own: the header that is named here then has its lines of the list.
-#ifdef HEADRACE_MORE_MAPS
-#include HEADRACE_MORE_MAPS
-#else
-#define HR_MORE_MAPS(X)
-#endif
-
-// X(index, type, name in Python, scale function in Python)
-#define HR_MAPS(X)                                    \
+// X(index, type, name in Python, scale function in Python); the index is the place in the list.
+#define HR_OWN_MAPS(X)                                \
     X(0, Affine<SoftClamp>, "affine", "soft_clamp")   \
     X(1, Affine<Exponential>, "affine", "exp")        \
     X(2, Affine<SoftplusScale>, "affine", "softplus") \
@@ -28,11 +21,22 @@
     X(7, NflowsSpline, "rq_spline_nflows", "")        \
     X(8, FreeSpline, "rq_spline_free", "")            \
     X(9, FlowjaxSpline, "rq_spline_flowjax", "")      \
-    X(10, CircularSpline, "rq_spline_circular", "")   \
-    HR_MORE_MAPS(X)
+    X(10, CircularSpline, "rq_spline_circular", "")
+
+// Tests add a map to a module of their own, after those of the library: the header that is named here has its lines.
+#ifdef HEADRACE_MORE_MAPS
+#include HEADRACE_MORE_MAPS
+#else
+#define HR_MORE_MAPS(X)
+#endif
+#define HR_MAPS(X) HR_OWN_MAPS(X) HR_MORE_MAPS(X)
 
 namespace headrace {
 namespace {
+
+#define HR_COUNT(i, type, name, scale) +1
+constexpr int n_own_maps = HR_OWN_MAPS(HR_COUNT);
+#undef HR_COUNT
 
 // What a map says of itself beside its formulas. `max_bins`: how many bins it may have, if it has any; so its number of
 // parameters depends on them. `least_slope`: the smallest slope that it takes, if not every one above 0.

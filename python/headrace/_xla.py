@@ -21,6 +21,7 @@ from jax import numpy as jnp
 
 from headrace import _core
 from headrace._core import cpu
+from headrace._install import rebuild
 from headrace.flow import Flow
 
 __all__ = ["NO_FORWARD", "Direction", "Structure", "structure_of"]
@@ -142,7 +143,7 @@ def _registered() -> bool:
     if missing:
         warnings.warn(
             f"{missing}, so that compiled JAX code cannot call it directly; jax.pure_callback serves, which is slower. "
-            "HEADRACE_JAX=1 pip install --no-binary headrace headrace builds it with those of an old jaxlib.",
+            f"{rebuild('HEADRACE_JAX=1')} in the clone of headrace builds it with those of an old jaxlib.",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -394,7 +394,7 @@ class Flow(Derivatives):
             verb: "log_prob", "to_latent" or "to_data".
 
         Raises:
-            ImportError: onnx is not installed: ``pip install "headrace[onnx]"``.
+            ImportError: onnx is not installed: ``pip install ".[onnx]"``.
             TypeError: the path is none.
             ValueError: another verb; or one that builds coordinates one after another, as "to_data" of a `MAF`.
         """

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._install import install
+
 try:
     from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
     from sklearn.utils import check_array, check_random_state
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
-    raise ImportError('headrace.sklearn needs scikit-learn 1.6 or newer: pip install "headrace[sklearn]"') from error
+    raise ImportError(f"headrace.sklearn needs scikit-learn 1.6 or newer: {install('sklearn')}") from error
 
 from headrace import _arguments as check
 from headrace import _columns
@@ -33,7 +35,7 @@ from headrace._warn import warn
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
-from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
+from headrace.flows import DEFAULT, IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.tails import StudentT
 from headrace.transforms.support import support_or_none
 
@@ -63,7 +65,7 @@ def _signature() -> inspect.Signature:
 
     def own(
         self: Any,
-        flow: str = "maf",
+        flow: str = DEFAULT,
         *,
         ensemble: int | None = None,
         bootstrap: bool = False,
@@ -98,7 +100,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     both types are read as they are. An estimator can be pickled, as its flow can.
 
     Args:
-        flow: "maf", "iaf", "realnvp", "nsf", "planar" or "radial".
+        flow: "nsf", "maf", "iaf", "realnvp", "planar" or "radial".
         transforms, hidden, activation, map, scale, slope, coupling, bins, bound, nonlinearity, negative_slope: What the
             flow is made with; see `MAF`, `NSF` and `PlanarFlow`. None is the flow's own default. `fit` refuses what the
             flow does not take.
@@ -148,7 +150,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
     table_: _tables.Table
 
-    def __init__(self, flow: str = "maf", **parameters: Any) -> None:
+    def __init__(self, flow: str = DEFAULT, **parameters: Any) -> None:
         """See the class."""
         given = self._signature.bind(self, flow, **parameters)
         given.apply_defaults()

@@ -137,5 +137,5 @@ struct Polyline {
 }  // namespace
 }  // namespace headrace
 
-// The lines that this adds to the list of maps.
-#define HR_MORE_MAPS(X) X(11, Polyline, "polyline", "")
+// The line that this adds to the list of maps, after those of the library, however many these are.
+#define HR_MORE_MAPS(X) X(n_own_maps, Polyline, "polyline", "")

@@ -234,7 +234,7 @@ def test_one_row_and_one_column():
 def test_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.base", None)
     monkeypatch.delitem(sys.modules, "headrace.sklearn")
-    with pytest.raises(ImportError, match=r'pip install "headrace\[sklearn\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[sklearn\]"'):
         import headrace.sklearn  # noqa: F401
 
 

@@ -59,6 +59,28 @@ def test_every_list_has_every_map():
         assert f'"{name}"' in documented[page], f"docs/{page} lacks {name}"
 
 
+READERS = {  # of files, beside the core, and what of them names the maps
+    "runtime/parts/maps.hpp": ["runtime/parts/maps.hpp"],
+    "python/headrace/onnx": ["python/headrace/onnx/maps.py", "python/headrace/onnx/splines.py"],
+    "python/headrace/convert/plain": ["python/headrace/convert/plain/maps.py"],
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_reader_of_files_knows_every_map(reader):
+    text = "".join((ROOT / name).read_text() for name in READERS[reader])
+    assert not [name for name in reference.MAPS if f'"{name}"' not in text]
+    assert f'"{added_map.NAME}"' not in text  # which none of them has
+
+
+def test_the_recipe_names_every_reader():
+    recipe = next(
+        line for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if "| a map of a number |" in line
+    )
+    for reader in READERS:
+        assert reader in recipe
+
+
 FORGET = {  # of the map that is added: from which list, and how
     "cpp/math/maps.hpp": lambda patch, core: core.forget(),
     "python/headrace/_core/maps.py": lambda patch, core: patch.delitem(MAPS, added_map.NAME),

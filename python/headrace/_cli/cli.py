@@ -22,6 +22,7 @@ from typing import Any, TextIO
 import headrace as hr
 from headrace._cli import commands, diagnose, export, fitting, offered, parts, tables, use
 from headrace._output import printable
+from headrace.flows import DEFAULT
 
 __all__ = ["main"]
 
@@ -136,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FLOW",
         help="the file to write, as flow.safetensors; - for the standard output",
     )
-    sub.add_argument("--flow", choices=tuple(offered.FLOWS), help="the kind of flow (maf)")
+    sub.add_argument("--flow", choices=tuple(offered.FLOWS), help=f"the kind of flow ({DEFAULT})")
     sub.add_argument(
         "--auto",
         action="store_true",

@@ -45,6 +45,7 @@ from headrace._table import Table
 from headrace._table_facts import Passed
 from headrace._table_stream import Present, Treated
 from headrace.diagnosis.baselines import gaussian_log_prob
+from headrace.flows import DEFAULT
 from headrace.transforms.support import Support
 
 __all__ = ["fit"]
@@ -84,7 +85,7 @@ def _nothing_saved(output: str) -> Iterator[None]:
 def _fitted(arguments: argparse.Namespace) -> _Fitted:
     """The flow for the table, the notes of its file, and how to report it."""
     _refuse_beside_auto(arguments)
-    arguments.flow = arguments.flow or "maf"
+    arguments.flow = arguments.flow or DEFAULT
     if arguments.validation is None:
         arguments.validation = 0.0 if arguments.auto else VALIDATION  # --auto holds rows out itself
     kind = FLOWS[arguments.flow]
