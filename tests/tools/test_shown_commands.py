@@ -1,4 +1,4 @@
-"""Which commands of README and CONTRIBUTING the nightly step `commands` runs: all but a list, with a reason for each."""
+"""Which commands of README and CONTRIBUTING the nightly step `commands` runs: all but a list with its reasons."""
 
 import importlib.util
 import re
