@@ -23,7 +23,7 @@
     X(9, FlowjaxSpline, "rq_spline_flowjax", "")      \
     X(10, CircularSpline, "rq_spline_circular", "")
 
-// Tests add a map to a module of their own, after those of the library: the header that is named here has its lines.
+// Tests add a map to a module of their own, after these: the header that is named here has its lines of the list.
 #ifdef HEADRACE_MORE_MAPS
 #include HEADRACE_MORE_MAPS
 #else
@@ -33,10 +33,6 @@
 
 namespace headrace {
 namespace {
-
-#define HR_COUNT(i, type, name, scale) +1
-constexpr int n_own_maps = HR_OWN_MAPS(HR_COUNT);
-#undef HR_COUNT
 
 // What a map says of itself beside its formulas. `max_bins`: how many bins it may have, if it has any; so its number of
 // parameters depends on them. `least_slope`: the smallest slope that it takes, if not every one above 0.

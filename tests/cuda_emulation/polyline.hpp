@@ -134,6 +134,10 @@ struct Polyline {
     }
 };
 
+#define HR_COUNT(i, type, name, scale) +1
+constexpr int n_own_maps = HR_OWN_MAPS(HR_COUNT);
+#undef HR_COUNT
+
 }  // namespace
 }  // namespace headrace
 
