@@ -22,8 +22,8 @@ def module_of(flow):
     return FlowModule(cases.randomise(flow, 0.3))
 
 
-def spline(n=2, **settings):
-    return hr.Coupling(n, passive=[0], map="rq_spline", bound=1.0, hidden=(4,), **settings)
+def spline(map="rq_spline"):
+    return hr.Coupling(2, passive=[0], map=map, bound=1.0, hidden=(4,))
 
 
 # A flow, and the ends of its columns.
@@ -39,6 +39,10 @@ FLOWS = {
     ),
     "a uniform base": (lambda: hr.Flow([], hr.Uniform(2)), [(-1, 1), (-1, 1)]),
     "splines of a uniform base": (lambda: hr.Flow([spline(), hr.Inverse(spline())], hr.Uniform(2)), [(-1, 1)] * 2),
+    "free splines": (
+        lambda: hr.Flow([hr.MaskedAutoregressive(2, (4,), map="rq_spline_free", bound=1.0)], hr.Uniform(2)),
+        [(-1, 1)] * 2,
+    ),
     "splines, permuted, scaled": (
         lambda: hr.Flow([spline(), hr.Permutation([1, 0]), hr.Standardize([3.0, -4.0], [2.0, 5.0])], hr.Uniform(2)),
         [(1, 5), (-9, 1)],

@@ -31,7 +31,6 @@ Ends = tuple[float, float]
 Columns = list["Ends | None"]  # None: the ends of this column depend on others, or are not known
 
 LINE: Ends = (-math.inf, math.inf)
-SPLINES = ("rq_spline", "rq_spline_circular")  # they map their interval onto itself
 
 
 class _HasDensity(constraints.Constraint):
@@ -144,14 +143,19 @@ def _onto(t: Support, ends: Columns) -> Columns:
         if before is None or after is None or period is not None:
             found.append(period)
         else:
-            inner = (low if before[0] == -math.inf else after[0], high if before[1] == math.inf else after[1])
-            found.append((float(inner[0]), float(inner[1])))
+            found.append((_end(before[0], after[0], float(low)), _end(before[1], after[1], float(high))))
     return found
 
 
+def _end(before: float, after: float, limit: float) -> float:
+    """The limit for an end at infinity, and for one that came out as the nearest number inside of the limit."""
+    return limit if math.isinf(before) or math.isclose(after, limit, rel_tol=1e-12, abs_tol=1e-300) else after
+
+
 def _kept(t: Coupling | MaskedAutoregressive, column: int, ends: Ends | None) -> Ends | None:
-    """By functions that depend on other columns: the line stays, and so does the interval of a spline."""
+    """By functions that depend on other columns: the line stays, and so does a spline's own interval."""
     if ends == LINE or (isinstance(t, Coupling) and column in t._passive):
         return ends
     settings = t._settings
-    return ends if settings.map in SPLINES and ends == interval_of(settings.map, settings.bound) else None
+    keeps = settings.map.startswith("rq_spline") and ends == interval_of(settings.map, settings.bound)
+    return ends if keeps else None
