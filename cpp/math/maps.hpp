@@ -7,6 +7,7 @@
 #include "maps/additive.hpp"
 #include "maps/affine.hpp"
 #include "maps/dual_ascent.hpp"
+#include "maps/logistic_mixture.hpp"
 #include "maps/rq_spline.hpp"
 
 // X(index, type, name in Python, scale function in Python); the index is the place in the list.
@@ -21,6 +22,7 @@
     X(7, NflowsSpline, "rq_spline_nflows", "")        \
     X(8, FreeSpline, "rq_spline_free", "")            \
     X(9, FlowjaxSpline, "rq_spline_flowjax", "")      \
+<<<<<<< HEAD
     X(10, CircularSpline, "rq_spline_circular", "")
 
 // Tests add a map to a module of their own, after these: the header that is named here has its lines of the list.
@@ -30,6 +32,11 @@
 #define HR_MORE_MAPS(X)
 #endif
 #define HR_MAPS(X) HR_OWN_MAPS(X) HR_MORE_MAPS(X)
+=======
+    X(10, CircularSpline, "rq_spline_circular", "")   \
+    X(11, LogisticMixture, "logistic_mixture", "")    \
+    HR_MORE_MAPS(X)
+>>>>>>> main
 
 namespace headrace {
 namespace {

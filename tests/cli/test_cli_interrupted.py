@@ -21,25 +21,12 @@ from headrace._fit import marginals as _marginals
 from headrace._fit import run as _fit_run
 from headrace.ascent.splines import SplineAscent
 from headrace.choosing.candidates import Trial
+from interrupts import ctrl_c
 
 pytestmark = pytest.mark.programs
 
 
 FAST = ("--flow", "maf", "--transforms", 2, "--hidden", "16", "--learning-rate", 0.02, "--quiet")
-
-
-def ctrl_c(monkeypatch, owner, name, when=lambda *given: True):
-    """A real SIGINT at the beginning of the first call whose arguments are so; gives the calls."""
-    whole, calls = getattr(owner, name), []
-
-    def interrupted(*given, **more):
-        if not calls and when(*given):
-            calls.append(name)
-            signal.raise_signal(signal.SIGINT)
-        return whole(*given, **more)
-
-    monkeypatch.setattr(owner, name, interrupted)
-    return calls
 
 
 def is_better(run, *_):

@@ -1,6 +1,5 @@
 """Ctrl-C before there are better weights: every kind of fit raises it, and leaves the flow as it was before."""
 
-import pkgutil
 import signal
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ from headrace.choosing.candidates import Trial
 from headrace.distributed import local
 from headrace.variational.descent import Descent
 from headrace.variational.distill import ConditionalStep
+from interrupts import ctrl_c
 
 QUIET = {"progress": False}
 RUN, TRAINING, MARGINALS = "headrace._fit.run:Run", "headrace.training:", "headrace._fit.marginals:"
@@ -37,21 +37,6 @@ def rows(n=2000, features=2, key="interrupted"):
     z = cases.rng(key).standard_normal((n, features))
     z[:, 1] += 2.0 * np.sin(2.0 * z[:, 0])
     return np.exp(z).astype("float32")
-
-
-def ctrl_c(monkeypatch, owner, name, when):
-    """A real SIGINT at the beginning of the first call of a function whose arguments are so; gives the calls."""
-    target = pkgutil.resolve_name(owner.rstrip(":"))
-    whole, calls = getattr(target, name), []
-
-    def interrupted(*given, **more):
-        if not calls and when(*given):
-            calls.append(name)
-            signal.raise_signal(signal.SIGINT)
-        return whole(*given, **more)
-
-    monkeypatch.setattr(target, name, interrupted)
-    return calls
 
 
 def at(monkeypatch, moment, flow):
@@ -153,7 +138,7 @@ def test_a_group(owner, name, monkeypatch):
     flow = flow_of_all_parts()
     x = rows(600)
     fit = {"epochs": 3, "group": local(), "validation": 0.2, **QUIET}
-    calls = ctrl_c(monkeypatch, owner, name, lambda *given: True)
+    calls = ctrl_c(monkeypatch, owner, name)
     assert_untouched(flow, lambda: flow.fit({0: x}, {0: 5.0 + x[:, :1]}, **fit), calls)
 
 
@@ -240,7 +225,7 @@ def test_flow_density(monkeypatch):
     from headrace.sklearn import FlowDensity
 
     fresh = FlowDensity("maf", transforms=1, hidden=(8,), epochs=3, random_state=0)
-    calls = ctrl_c(monkeypatch, RUN, "go", lambda *given: True)
+    calls = ctrl_c(monkeypatch, RUN, "go")
     with pytest.raises(KeyboardInterrupt):
         fresh.fit(rows(600))
     assert calls
@@ -249,7 +234,7 @@ def test_flow_density(monkeypatch):
     fitted = fresh.fit(rows(600))
     before, scores = dict(vars(fitted)), fitted.score_samples(rows(50))
     for owner, name in ((RUN, "go"), ("headrace.sklearn:FlowDensity", "_log_prob")):
-        calls = ctrl_c(monkeypatch, owner, name, lambda *given: True)
+        calls = ctrl_c(monkeypatch, owner, name)
         with pytest.raises(KeyboardInterrupt):
             fitted.fit(rows(600, features=3))
         assert calls
@@ -275,7 +260,7 @@ def joint(x, context):
 def test_fit_to_density(owner, name, monkeypatch):
     flow = hr.IAF(2, context=1, transforms=1, hidden=(8,))
     contexts = 3.0 + cases.rng("contexts").standard_normal((50, 1)).astype("float32")
-    calls = ctrl_c(monkeypatch, owner, name, lambda *given: True)
+    calls = ctrl_c(monkeypatch, owner, name)
     fit = {"steps": 40, "samples": 32, "evaluated": 0, **QUIET}
     assert_untouched(flow, lambda: hr.fit_to_density(flow, joint, contexts, **fit), calls)
 
@@ -297,7 +282,7 @@ def test_distill(where, monkeypatch):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        ("headrace.ascent.rows:", "moments"),
+        ("headrace.ascent.rows:Rows", "of"),
         ("headrace.ascent.splines:SplineAscent", "taken"),
         ("headrace.ascent.ascent:", "Standardize"),
     ],
@@ -308,7 +293,7 @@ def test_an_ascent(owner, name, monkeypatch):
     model = hr.DualAscentFlow(steps=2, refine=False)
     model.fit(x, **QUIET)
     history = model.history
-    calls = ctrl_c(monkeypatch, owner, name, lambda *given: True)
+    calls = ctrl_c(monkeypatch, owner, name)
     with pytest.raises(KeyboardInterrupt):
         model.fit(x, **QUIET)
     assert calls
@@ -322,7 +307,7 @@ def test_auto_keeps_what_it_had(monkeypatch):
     def go(self, *given):
         if self.rounds == 1:
             trials.append((self, self.flow, state(self.flow)))
-            ctrl_c(monkeypatch, RUN, "go", lambda *given: True)
+            ctrl_c(monkeypatch, RUN, "go")
         return whole(self, *given)
 
     monkeypatch.setattr(Trial, "go", go)

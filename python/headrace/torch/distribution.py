@@ -30,7 +30,7 @@ class FlowDistribution(Distribution):
     has_rsample = True
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  # as the base class has it
 
-    @constraints.dependent_property(is_discrete=False, event_dim=1)  # type: ignore[untyped-decorator]
+    @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> Any:
         """The constraint on rows: of each column all real numbers, an interval, or one above or below a bound.
 
