@@ -22,8 +22,8 @@
     X(7, NflowsSpline, "rq_spline_nflows", "")        \
     X(8, FreeSpline, "rq_spline_free", "")            \
     X(9, FlowjaxSpline, "rq_spline_flowjax", "")      \
-<<<<<<< HEAD
-    X(10, CircularSpline, "rq_spline_circular", "")
+    X(10, CircularSpline, "rq_spline_circular", "")   \
+    X(11, LogisticMixture, "logistic_mixture", "")
 
 // Tests add a map to a module of their own, after these: the header that is named here has its lines of the list.
 #ifdef HEADRACE_MORE_MAPS
@@ -32,11 +32,6 @@
 #define HR_MORE_MAPS(X)
 #endif
 #define HR_MAPS(X) HR_OWN_MAPS(X) HR_MORE_MAPS(X)
-=======
-    X(10, CircularSpline, "rq_spline_circular", "")   \
-    X(11, LogisticMixture, "logistic_mixture", "")    \
-    HR_MORE_MAPS(X)
->>>>>>> main
 
 namespace headrace {
 namespace {

@@ -21,7 +21,6 @@ from jax import numpy as jnp
 
 from headrace import _core
 from headrace._core import cpu
-from headrace._install import rebuild
 from headrace.flow import Flow
 
 __all__ = ["NO_FORWARD", "Direction", "Structure", "structure_of"]
@@ -135,23 +134,10 @@ def _register() -> None:
             places = {"cpu": handler, "CUDA": on_cuda.get(name, elsewhere), "ROCM": elsewhere}
             for platform, own in places.items():  # the same name on each: one compiled function works on all
                 jax.ffi.register_ffi_target(f"{Structure.target}_{name}", own, platform=platform)
-<<<<<<< HEAD
-    except Exception as error:  # of a jaxlib older than the headers, whatever its class
-        missing = f"this jaxlib refuses the headers that headrace was built with ({error})"
-    if missing:
-        warnings.warn(
-            f"{missing}, so that compiled JAX code cannot call it directly; jax.pure_callback serves, which is slower. "
-            f"{rebuild('HEADRACE_JAX=1')} in the clone of headrace builds it with those of an old jaxlib.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return not missing
-=======
     except Exception as error:  # of jaxlib, whose class depends on its version
         raise ImportError(
             f"jaxlib: expected 0.5 or newer, from which on compiled code calls the core, got {jaxlib.__version__}: {error}"
         ) from error
->>>>>>> main
 
 
 class Direction:

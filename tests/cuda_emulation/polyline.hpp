@@ -141,10 +141,5 @@ constexpr int n_own_maps = HR_OWN_MAPS(HR_COUNT);
 }  // namespace
 }  // namespace headrace
 
-<<<<<<< HEAD
 // The line that this adds to the list of maps, after those of the library, however many these are.
 #define HR_MORE_MAPS(X) X(n_own_maps, Polyline, "polyline", "")
-=======
-// The lines that this adds to the list of maps.
-#define HR_MORE_MAPS(X) X(12, Polyline, "polyline", "")
->>>>>>> main

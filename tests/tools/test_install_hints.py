@@ -89,6 +89,6 @@ def test_a_release_changes_one_constant(monkeypatch):
     assert _install.rebuild("HEADRACE_SETS=ALL") == "HEADRACE_SETS=ALL pip install ."
     monkeypatch.setattr(_install, "PROJECT", "headrace")
     assert _install.install("plot") == 'pip install "headrace[plot]"'
-    assert _install.rebuild("HEADRACE_JAX=1") == "HEADRACE_JAX=1 pip install --no-binary headrace headrace"
+    assert _install.rebuild("HEADRACE_CUDA=ON") == "HEADRACE_CUDA=ON pip install --no-binary headrace headrace"
     assert not wrong('pip install "headrace[plot]"')
     assert wrong('pip install ".[plot]"')  # so that the pages are changed, too
