@@ -167,7 +167,8 @@ class _Fit:
         if self.by_default and self.fresh and self.train.size <= MANY:
             start, standardize = self.flow._interior.vector(), self.flow._interior.standardize
             assert standardize is not None
-            links = (*_gaussian.decorrelating(self.data, self.train, standardize.mean, standardize.std), standardize)
+            known = standardize.mean, standardize.std, self.flow.standardize_context, self.flow.dtype
+            links = (*_gaussian.decorrelating(self.data, self.train, *known), standardize)
         after = 0 if start is None else 2
         run = self._run(self.flow, self.train, held_out, self.checked, self.history, self.clock, after, self.kept)
         run.go(progress)
@@ -257,7 +258,7 @@ class _Fit:
         weights = held_out.weights()
         if np.isfinite(fitted).all() and clearly_better(fitted, simple, weights):
             return
-        flow._interior.rescale(links, None, other._interior.vector(), replaced=own)
+        flow._interior.become(other)
         history.best_epoch, history.gaussian, history.gaussianized = -1, True, False
         history.best_loss = float((simple * weights).sum() / weights.sum())
 
@@ -274,6 +275,10 @@ def _standardize(
     """Set what a fit standardises, unless an earlier one has; with a Gaussian, correlations too, or marginals."""
     interior = flow._interior
     links: tuple[Transform, ...] | None = None
+    columns = None
+    one_row = data.context is not None and data.context.shape[0] == 1 != data.x.shape[0]  # says nothing of a spread
+    if data.context is not None and flow.standardize_context is None and not one_row:
+        columns = data.moments_of(train, True, say)
     if interior.is_fresh:
         circles = circles_of(data.support)
         mean, std = data.moments_of(train, False, say)
@@ -282,12 +287,9 @@ def _standardize(
             _rows.warn_of_offsets(data, mean, std, flow.dtype)
         links = (Standardize(mean, std),)
         if gaussian:
-            links = (*_gaussian.decorrelating(data, train, mean, std), *links)
+            scale = flow.standardize_context if columns is None else columns
+            links = (*_gaussian.decorrelating(data, train, mean, std, scale, flow.dtype), *links)
         links = (*marginals, *links)
-    columns = None
-    one_row = data.context is not None and data.context.shape[0] == 1 != data.x.shape[0]  # says nothing of a spread
-    if data.context is not None and flow.standardize_context is None and not one_row:
-        columns = data.moments_of(train, True, say)
     if links is not None or columns is not None:
         interior.rescale(links, columns, _gaussian.quietened(flow, interior.vector()) if gaussian else None)
     start_act_norms(flow, data, train)

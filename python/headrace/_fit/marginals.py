@@ -40,6 +40,8 @@ KNOTS = COUNTS[-1]
 CLOSEST = (4e-6, 2e-5)  # shares of the range with long tails, at least, between two quantiles: the first that serves
 MOST = KNOTS + 2 * _long_tails.KNOTS  # of them all, with long tails
 SPREAD = 3e-6  # of the range, between knots that were closer than `Gaussianize` takes
+CROWDED = 3e-5  # of the range, between two of the fewest quantiles: closer ones have no room for knots between them
+REACH = 12.0  # of the scale of asinh for these: more would leave its own knots no room
 FOLDS = 4
 CLEARLY = 2.0  # standard errors by which rows must gain
 DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
@@ -81,6 +83,13 @@ class Column:
     def where(self, chosen: NDArray[np.bool_]) -> Column:
         """Some of the rows."""
         return Column(self.x[chosen], self.share[chosen], self.fold[chosen])
+
+    @property
+    def moments(self) -> tuple[float, float]:
+        """Mean and variance."""
+        total = self.share.sum()
+        mean = (self.share * self.x).sum() / total
+        return float(mean), float((self.share * np.square(self.x - mean)).sum() / total)
 
     @property
     def is_clearly_long(self) -> bool:
@@ -149,8 +158,8 @@ def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats]:
     return moved, np.where(moved == x, slope, np.gradient(latent, moved))
 
 
-def gaussianizing(data: Data, part: Part, mean: Floats, std: Floats, clock: Clock) -> tuple[Gaussianize] | tuple[()]:
-    """A `Gaussianize` from latent to standardised data, by training rows; none where no column gains, or no time is."""
+def gaussianizing(data: Data, part: Part, mean: Floats, std: Floats, clock: Clock) -> tuple[Gaussianize, ...]:
+    """Links from latent to standardised data, by training rows; none where no column gains, or no time is."""
     data, part = data.standing_for(part)
     size = min(part.size, ROWS, max(NUMBERS // mean.size, FEWEST))
     if size < LEAST_ROWS:
@@ -214,9 +223,10 @@ def few(data: Data, part: Part, most: int) -> tuple[Data, Part]:
 
 def of_sample(
     sample: Sample, circles: Sequence[int] = (), clock: Clock | None = None, long: bool = True
-) -> tuple[Gaussianize] | tuple[()]:
+) -> tuple[Gaussianize, ...]:
     """The same, of rows in memory; columns that lie on a circle stay as they are.
 
+    One `Gaussianize`, or two where rows of a column are crowded: the second, at the data's side, spreads these.
     `long`: with tails of a power, where a column clearly has one.
     """
     size, share = sample.size(), sample.shares()
@@ -225,15 +235,42 @@ def of_sample(
     end = _NORMAL.inv_cdf(1.0 - TAIL / size)
     latent, features = np.linspace(-end, end, KNOTS), sample.rows.shape[1]
     columns = {c: Column.of(sample.rows[:, c], share) for c in range(features) if c not in circles}
+    spreading, crowded = _spreading(columns, latent, features)
+    if spreading:
+        rows = spreading[0].inverse(sample.rows)[0]
+        columns |= {c: Column.of(rows[:, c], share) for c in crowded}
     if long and any(column.is_clearly_long for column in columns.values()):
         further = _long_tails.beyond(end)
         all_of_it = np.concatenate([-further[::-1], latent, further])
         for closest in CLOSEST:
             last = closest == CLOSEST[-1]
-            found = _of_columns(columns, latent, all_of_it, closest, features, clock, or_straight=last)
+            found = _of_columns(columns, latent, all_of_it, closest, features, clock, or_straight=last, crowded=crowded)
             if found is not None:
-                return found
-    return _of_columns(columns, latent, latent, None, features, clock) or ()
+                return (*found, *spreading) if found else ()
+    found = _of_columns(columns, latent, latent, None, features, clock, crowded=crowded)
+    return (*found, *spreading) if found else ()
+
+
+def _spreading(
+    columns: dict[int, Column], latent: Floats, features: int
+) -> tuple[tuple[Gaussianize] | tuple[()], list[int]]:
+    """What takes columns whose rows are crowded to the scale of asinh, and which columns these are.
+
+    In very skewed columns most rows lie closer together than `Gaussianize` takes knots beside those far out.
+    """
+    u = np.linspace(-REACH, REACH, KNOTS)
+    data, slopes, crowded = np.tile(u, (features, 1)), np.ones((features, u.size)), []
+    for c, column in columns.items():
+        curve = _curve(column, latent, COUNTS[0])
+        if curve is None or np.diff(curve.x).min() > CROWDED * (curve.x[-1] - curve.x[0]):
+            continue
+        below = np.cumsum(column.share) / column.share.sum()
+        low, middle, high = column.x[np.searchsorted(below, [0.25, 0.5, 0.75])]
+        unit = min(high - middle, middle - low)
+        if unit > 0:
+            data[c], slopes[c] = middle + unit * np.sinh(u), 1.0 / (unit * np.cosh(u))
+            crowded.append(c)
+    return ((Gaussianize(data, u, slopes),) if crowded else ()), crowded
 
 
 def _of_columns(
@@ -245,13 +282,18 @@ def _of_columns(
     clock: Clock | None,
     *,
     or_straight: bool = False,
+    crowded: Sequence[int] = (),
 ) -> tuple[Gaussianize] | tuple[()] | None:
     """Curves with knots at some latent places; None where more than the inner ones cannot be, or serve nobody.
 
     `or_straight`: a column without room for its long tails has straight ones, beside others that have theirs.
+    `crowded`: columns that are not standardised any more, so that they have a line where they have no curve.
     """
     data, slopes = np.tile(latent, (features, 1)), np.ones((features, latent.size))
-    any_gains, is_wide, any_long = False, latent.size > inner.size, False
+    for c in crowded:
+        mean, variance = columns[c].moments
+        data[c], slopes[c] = mean + math.sqrt(variance) * latent, 1.0 / math.sqrt(variance)
+    any_gains, is_wide, any_long = bool(crowded), latent.size > inner.size, False
     for c, column in columns.items():
         if clock is not None and not clock.has(0.0):
             return ()
@@ -264,7 +306,8 @@ def _of_columns(
         if placed is None:
             if is_wide:
                 return None
-            continue
+            if (placed := curve.placed(latent, spread=True)) is None:
+                continue
         data[c], slopes[c], any_gains = placed.x, placed.slope, True
         any_long |= column.is_clearly_long and curve.is_longer(inner)
     if is_wide and not any_long:
@@ -276,8 +319,8 @@ def _of_columns(
 
 
 def has_long_tails(found: Sequence[Gaussianize]) -> bool:
-    """Whether some column has tails of a power."""
-    return any(curve.latent.size > KNOTS for curve in found)
+    """Whether some column has tails of a power, or is so skewed that its rows had to be spread."""
+    return len(found) > 1 or any(curve.latent.size > KNOTS for curve in found)
 
 
 def _chosen(column: Column, latent: Floats, closest: float | None) -> Curve | None:
@@ -324,9 +367,7 @@ def _mean_beyond(each: Floats, share: Floats, errors: float) -> float:
 
 def _normal(x: Floats, seen: Column) -> Floats:
     """The log density of N(mean, variance) of the rows seen, but for the constant."""
-    total = seen.share.sum()
-    mean = (seen.share * seen.x).sum() / total
-    variance = (seen.share * np.square(seen.x - mean)).sum() / total
+    mean, variance = seen.moments
     density: Floats = -0.5 * np.square(x - mean) / variance - 0.5 * np.log(variance)
     return density
 

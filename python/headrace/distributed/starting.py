@@ -129,18 +129,18 @@ def decorrelating(flow: Trainable, table: Table) -> tuple[Transform, ...]:
     """As `headrace._fit.gaussian.decorrelating`; a row's fold goes by its place in its shard."""
     support, standard = flow._interior.support, flow._interior.standardize
     assert standard is not None
-    n, folds = flow.features, _gaussian.FOLDS
-    if not _gaussian.has_correlations(n, table.size, support):
+    folds, scale = _gaussian.FOLDS, flow.standardize_context if flow.context <= _gaussian.MOST_FEATURES else None
+    contexts = 0 if scale is None else flow.context
+    if not _gaussian.serves(flow.features, contexts, table.size, support):
         return ()
+    n = flow.features + contexts
     sums = [np.zeros(folds * (n * n + 1))]
     for data in table.training(CHUNK):
-        z = (data.unbounded(slice(None)) - standard.mean) / standard.std
-        share = weights_of(data)
-        parts = [slice(fold, None, folds) for fold in range(folds)]
-        moments = np.stack([np.einsum("ni,nj->ij", z[f] * share[f, None], z[f]) for f in parts])
-        sums.append(np.concatenate([moments.ravel(), [share[f].sum() for f in parts]]))
+        z = _gaussian.joined(data, slice(None), standard.mean, standard.std, scale)
+        moments, weight = _gaussian.second_moments(z, weights_of(data))
+        sums.append(np.concatenate([moments.ravel(), weight]))
     found = exact_sum(table.group, sums)
-    return _gaussian.links_of(found[:-folds].reshape(folds, n, n), found[-folds:])
+    return _gaussian.links_of(found[:-folds].reshape(folds, n, n), found[-folds:], contexts, flow.dtype)
 
 
 def not_worse_than(
@@ -166,6 +166,6 @@ def not_worse_than(
     square = total(lambda fitted, simple, w: np.square(w / weight * (simple - fitted - mean)).sum())
     if math.isfinite(mean) and mean > math.sqrt(square):
         return
-    flow._interior.rescale(links, None, other._interior.vector(), replaced=own)
+    flow._interior.become(other)
     history.best_epoch, history.gaussian, history.gaussianized = -1, True, False
     history.best_loss = total(lambda fitted, simple, w: (w * simple).sum()) / weight
