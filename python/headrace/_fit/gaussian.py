@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,11 +34,18 @@ QUIET = 0.1  # what is left of the networks' last weights, so that the flow is t
 
 
 def decorrelating(
-    data: Data, part: Part, mean: Floats, std: Floats, scale: Scale | None = None, dtype: Any = np.float32
+    data: Data,
+    part: Part,
+    mean: Floats,
+    std: Floats,
+    scale: Scale | None = None,
+    dtype: Any = np.float32,
+    curves: Sequence[Transform] = (),
 ) -> tuple[Transform, ...]:
     """Links from latent to standardised data that give standard normal rows the Gaussian of the training rows.
 
-    See `links_of`. `scale`: of the context columns; None without any.
+    See `links_of`. `scale`: of the context columns; None without any. `curves`: links between these and the
+    standardised data.
     """
     contexts = context_columns(data, scale)
     if not serves(std.size, contexts, part.size, data.support):
@@ -45,7 +53,7 @@ def decorrelating(
     data, part = data.standing_for(part)
     places = np.arange(min(part.size, CHUNK), dtype=np.int64) * part.size // min(part.size, CHUNK)
     rows = _arrays.library(data.x).asarray(part.at(places))
-    z = joined(data, rows, mean, std, scale if contexts else None)
+    z = joined(data, rows, mean, std, scale if contexts else None, curves)
     share = np.ones(len(z)) if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
     return links_of(*second_moments(z, share), contexts, dtype)
 
@@ -63,9 +71,13 @@ def serves(features: int, contexts: int, rows: int, support: Support | None) -> 
     return (features > 1 or contexts > 0) and features <= MOST_FEATURES and rows >= 2 * FOLDS and not circles
 
 
-def joined(data: Data, rows: Any, mean: Floats, std: Floats, scale: Scale | None) -> Floats:
-    """Standardised rows, followed by their standardised contexts if there is a `scale` for these."""
+def joined(
+    data: Data, rows: Any, mean: Floats, std: Floats, scale: Scale | None, curves: Sequence[Transform] = ()
+) -> Floats:
+    """Standardised rows behind `curves`, followed by their standardised contexts if there is a `scale` for these."""
     z: Floats = (_arrays.on_host(data.unbounded(rows)) - mean) / std
+    for curve in reversed(curves):
+        z = curve.inverse(z)[0]
     if scale is None or data.context is None:
         return z
     context = _arrays.on_host(data.context[rows]).astype(np.float64)
@@ -98,14 +110,14 @@ def links_of(moments: Floats, weight: Floats, contexts: int = 0, dtype: Any = np
         if not rest > 0:
             return ()
         known = (moments.sum(axis=0) - moments[fold]) / rest
-        for ridge in np.flatnonzero(np.isfinite(gains).any(axis=1)):
+        for ridge in range(0 if contexts else len(SHARES) - 1, len(SHARES)):
             slopes = _slopes(known, n, SHARES[ridge])
             values, vectors = np.linalg.eigh(_of_residuals(known, slopes))
             seen = np.einsum("ij,ik,kj->j", vectors, _of_residuals(moments[fold], slopes), vectors)
             for i, share in enumerate(SHARES):
                 variance = _mixed(values, share)
                 gains[ridge, i] -= 0.5 * (weight[fold] * np.log(variance) + seen / variance).sum()
-    ridge, i = np.unravel_index(np.argmax(gains), gains.shape)
+    ridge, i = divmod(int(np.argmax(gains)), len(SHARES))
     known = moments.sum(axis=0) / weight.sum()
     slopes = _slopes(known, n, SHARES[ridge])
     shift: tuple[Transform, ...] = ()
@@ -125,7 +137,8 @@ def _slopes(moments: Floats, n: int, share: float) -> Floats:
         return np.zeros((n, len(moments) - n))
     values, vectors = np.linalg.eigh(moments[n:, n:])
     turned = (1 - share) * np.einsum("ij,jk->ik", moments[:n, n:], vectors) / _mixed(values, share)
-    return np.einsum("ij,kj->ik", turned, vectors)
+    slopes: Floats = np.einsum("ij,kj->ik", turned, vectors)
+    return slopes
 
 
 def _of_residuals(moments: Floats, slopes: Floats) -> Floats:
@@ -133,7 +146,8 @@ def _of_residuals(moments: Floats, slopes: Floats) -> Floats:
     if not slopes.size:
         return moments
     left = np.concatenate([np.eye(len(slopes)), -slopes], axis=1)
-    return np.einsum("ik,lk->il", np.einsum("ij,jk->ik", left, moments), left)
+    found: Floats = np.einsum("ik,lk->il", np.einsum("ij,jk->ik", left, moments), left)
+    return found
 
 
 def _mixed(variances: Floats, share: float) -> Floats:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,28 @@ from headrace._arrays import caller as _arrays
 from headrace._fit import long_tails as _long_tails
 from headrace._fit.clock import Clock
 from headrace._fit.long_tails import LongTail
+from headrace._fit.plan import FEW
 from headrace._fit.rows import CHUNK, Data, Part
 from headrace._fit.run import HeldOut, Run
 from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.support import circles_of
 
-__all__ = ["MOST", "STEPS", "TRIED", "Sample", "few", "gain", "gaussianizing", "has_long_tails", "of_sample"]
+if TYPE_CHECKING:
+    from headrace._interior import Interior
+
+__all__ = [
+    "LINKS",
+    "MOST",
+    "STEPS",
+    "Sample",
+    "check_found",
+    "few",
+    "gain",
+    "gaussianizing",
+    "has_long_tails",
+    "looked_for",
+    "of_sample",
+]
 
 Floats = NDArray[np.float64]
 
@@ -38,6 +55,7 @@ TAIL = 10.0  # rows beyond the outermost knots
 COUNTS = (9, 17, 33)  # of quantiles, among which rows choose
 KNOTS = COUNTS[-1]
 CLOSEST = (4e-6, 2e-5)  # shares of the range with long tails, at least, between two quantiles: the first that serves
+LINKS = 2  # at most
 MOST = KNOTS + 2 * _long_tails.KNOTS  # of them all, with long tails
 SPREAD = 3e-6  # of the range, between knots that were closer than `Gaussianize` takes
 CROWDED = 3e-5  # of the range, between two of the fewest quantiles: closer ones have no room for knots between them
@@ -156,6 +174,31 @@ def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats]:
     for i in range(middle - 1, -1, -1):
         moved[i] = min(x[i], moved[i + 1] - least)
     return moved, np.where(moved == x, slope, np.gradient(latent, moved))
+
+
+def looked_for(told: bool | None, interior: Interior, held: int, steps: int) -> bool:
+    """Whether a fit looks for them. An error where it is asked for them and could have none."""
+    if told is False:
+        return False
+    refused = ""
+    if not interior.is_fresh:
+        refused = "" if len(interior.links) > 1 else "a flow that does not end in a fresh Standardize"
+    elif not interior.is_over_a_bell:
+        refused = "a base with edges, modes or tails of its own"
+    elif held < FEW:
+        refused = f"{held} held-out rows, fewer than {FEW}"
+    if told and refused:
+        raise ValueError(f"gaussianize: expected False or 'auto' with {refused}, got True")
+    return not refused and interior.is_fresh and (bool(told) or steps >= TRIED)
+
+
+def check_found(told: bool | None, found: Sequence[Gaussianize]) -> None:
+    """An error where a fit is asked for marginal maps and no column has one."""
+    if told and not found:
+        raise ValueError(
+            "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
+            "not seen), or too few of which differ, got True"
+        )
 
 
 def gaussianizing(data: Data, part: Part, mean: Floats, std: Floats, clock: Clock) -> tuple[Gaussianize, ...]:
