@@ -134,7 +134,7 @@ def _start_act_norms(flow: Trainable, table: Table) -> None:
     _act_norms.start(flow, places, rows, moments_of)
 
 
-def decorrelating(flow: Trainable, table: Table, curves: Sequence[Transform]) -> tuple[Transform, ...]:
+def decorrelating(flow: Trainable, table: Table, curves: Sequence[Transform] = ()) -> tuple[Transform, ...]:
     """As `headrace._fit.gaussian.decorrelating`; a row's fold goes by its place in its shard."""
     support, standard = flow._interior.support, flow._interior.standardize
     assert standard is not None
@@ -158,8 +158,8 @@ def not_worse_than(
     history: History,
     start: NDArray[Any],
     links: tuple[Transform, ...],
-    own: int,
-    has_curves: bool,
+    own: int = 1,
+    has_curves: bool = False,
 ) -> None:
     """Put the Gaussian of the training rows in place of weights that are not clearly better (Breiman's rule).
 
