@@ -257,14 +257,19 @@ class _Fit:
     def _not_worse_than_a_gaussian(self, held_out: HeldOut, start: Any, links: tuple[Transform, ...], own: int) -> None:
         """Put the Gaussian of the training rows in place of weights that are not clearly better.
 
-        `own`: so many links the fit has put at the data end.
+        With epochs given, the Gaussian has to be the one that is clearly better. `own`: so many links the fit has put
+        at the data end.
         """
         flow, history = self.flow, self.history
         other = copy.copy(flow)
         other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
         fitted, simple = -held_out.log_probs(flow), -held_out.log_probs(other)
         weights = held_out.weights()
-        if np.isfinite(fitted).all() and clearly_better(fitted, simple, weights):
+        if self.by_default:
+            is_kept = clearly_better(fitted, simple, weights)
+        else:
+            is_kept = not clearly_better(simple, fitted, weights)
+        if is_kept and np.isfinite(fitted).all():
             return
         flow._interior.become(other)
         history.best_epoch, history.gaussian = -1, True

@@ -21,7 +21,6 @@ def made(matmul="exact", **settings):
     return hr.MAF(3, transforms=2, hidden=(24, 24), matmul=matmul, **settings)
 
 
-@pytest.mark.filterwarnings("ignore:fit. no epoch of:RuntimeWarning")  # rows with little to learn
 @pytest.mark.parametrize("rounded", PARTS)
 def test_steps_are_those_of_a_flow_in_bf16(rounded):
     """And what judges and comes out is the flow's own."""

@@ -116,7 +116,6 @@ def test_bounds_are_kept_and_rows_beyond_are_told_by_their_numbers():
         small(bounds=[(0, None), None, (0, None)]).fit(x, **QUIET)
 
 
-@pytest.mark.filterwarnings("ignore:fit. no epoch of:RuntimeWarning")  # rows with little to learn
 def test_one_row_blocks_constant_columns_and_names():
     pandas = pytest.importorskip("pandas")
     x = streams.rows(120)[0]

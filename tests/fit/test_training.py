@@ -207,7 +207,6 @@ def test_a_loss_that_is_not_finite_stops_with_a_message_and_finite_weights(valid
 # --- the weight decay -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:fit. no epoch of:RuntimeWarning")  # rows with little to learn
 @pytest.mark.long
 def test_held_out_rows_choose_the_weight_decay():
     """Two tables of as many rows: noise wants much decay, a thin ring little."""
@@ -367,7 +366,6 @@ def test_a_plateau_without_held_out_rows_goes_by_the_training_loss():
     assert_allclose(history.learning_rate, want, rtol=1e-12)
 
 
-@pytest.mark.filterwarnings("ignore:fit. no epoch of:RuntimeWarning")  # rows with little to learn
 def test_held_out_rows_that_are_never_finite_are_reported():
     with pytest.warns(RuntimeWarning, match="held-out loss was never finite"):
         history = small("float32").fit(gaussian(100), validation=np.full((5, FEATURES), 1e30), epochs=2, **QUIET)

@@ -15,7 +15,6 @@ from fitting import FEATURES, MEAN, QUIET, SHORT, gaussian, gaussian_log_prob, l
 # --- standardisation ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:fit. no epoch of:RuntimeWarning")  # rows with little to learn
 def test_standardize_is_set_from_the_training_rows_and_their_weights():
     x, weights = gaussian(300) * [1.0, 100.0, 1e-3], cases.rng("weights").random(300)
     for given in (None, weights):
@@ -26,7 +25,6 @@ def test_standardize_is_set_from_the_training_rows_and_their_weights():
         assert_allclose(flow.transforms[-1].std, std, rtol=1e-9)
 
 
-@pytest.mark.filterwarnings("ignore:fit. no epoch of:RuntimeWarning")  # rows with little to learn
 def test_held_out_rows_take_no_part_in_standardisation():
     """With half of the rows held out, the moments are those of one of the 70 other halves."""
     x = gaussian(8)
@@ -197,7 +195,6 @@ def test_few_rows_are_fitted_without_a_crash(n):
     assert np.isfinite(flow.log_prob(gaussian(n))).all()
 
 
-@pytest.mark.filterwarnings("ignore:fit. no epoch of:RuntimeWarning")  # rows with little to learn
 def test_given_arrays_are_not_changed():
     arrays = gaussian(100), cases.rows(100, 1, "float64", "context"), np.linspace(0.1, 1.0, 100)
     kept = [array.copy() for array in arrays]

@@ -147,11 +147,12 @@ class Curve:
 
         `spread`: knots that are too close, as at a sharp edge, are moved outwards, from the middle on.
         """
+        own = Curve(*_spread(self.x, self.z, self.slope)) if spread else self
         try:
-            x = Gaussianize(self.x[None], self.z, self.slope[None]).forward(latent[:, None])[0][:, 0]
-            slope = np.exp(self.at(x)[1])
+            x = Gaussianize(own.x[None], own.z, own.slope[None]).forward(latent[:, None])[0][:, 0]
+            slope = np.exp(own.at(x)[1])
             if spread:
-                x, slope = _spread(x, latent, slope)
+                x, _, slope = _spread(x, latent, slope)
             Gaussianize(x[None], latent, slope[None])
         except ValueError:
             return None
@@ -166,14 +167,14 @@ class Curve:
         return Curve(-self.x[::-1], -self.z[::-1], self.slope[::-1])
 
 
-def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats]:
+def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats, Floats]:
     """Knots as far apart as `Gaussianize` takes them, and slopes of their chords where they moved."""
     moved, middle, least = x.copy(), x.size // 2, SPREAD * (x[-1] - x[0])
     for i in range(middle + 1, x.size):
         moved[i] = max(x[i], moved[i - 1] + least)
     for i in range(middle - 1, -1, -1):
         moved[i] = min(x[i], moved[i + 1] - least)
-    return moved, np.where(moved == x, slope, np.gradient(latent, moved))
+    return moved, latent, np.where(moved == x, slope, np.gradient(latent, moved))
 
 
 def looked_for(told: bool | None, interior: Interior, held: int, steps: int) -> bool:

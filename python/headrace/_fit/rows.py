@@ -31,7 +31,7 @@ MOMENT_ROWS, MOMENT_BLOCK = 1 << 20, 256  # of more rows, moments are those of s
 POOL, BLOCK = 1 << 18, 1 << 10  # more rows are shuffled by blocks, and then within a pool of such blocks
 DIGITS = 1e4  # numbers that a standard deviation must have room for
 FAR, NEAR = 10.0, 1.0  # standard deviations from the mean of a context row far out, and between all others
-FEW_WEIGHED = 50  # rows that weights leave, for them to be told
+FEW_WEIGHED = 20  # rows that weights leave, for them to be told
 
 
 @dataclass
@@ -413,7 +413,7 @@ def warn_of_offsets(data: Data, mean: NDArray[np.float64], std: NDArray[np.float
 
 def warn_of_weights(effective: float, rows: int) -> None:
     """Say that weights leave few of so many rows."""
-    if effective < min(FEW_WEIGHED, rows / 2):
+    if effective < min(FEW_WEIGHED, rows / 4):
         warn(
             f"weights: the training part of {rows} rows counts as only {effective:.3g} rows (Kish's effective number), "
             "too few for a density"

@@ -103,7 +103,7 @@ def fit(
         standard, own = flow._interior.standardize, curves.found if checked.gaussianize else ()
         assert standard is not None
         links = (*decorrelating(flow, table, own), *own, standard)
-        not_worse_than(flow, judge, history, start, links, 1 + len(curves.found), bool(own))
+        not_worse_than(flow, judge, history, start, links, 1 + len(curves.found), bool(own), by_default)
     if first and lost and not (by_default and history.gaussian):
         warn_of_no_gain(history)
     if history.stopped != "interrupted":

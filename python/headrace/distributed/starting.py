@@ -160,10 +160,11 @@ def not_worse_than(
     links: tuple[Transform, ...],
     own: int = 1,
     has_curves: bool = False,
+    by_default: bool = True,
 ) -> None:
     """Put the Gaussian of the training rows in place of weights that are not clearly better (Breiman's rule).
 
-    `own`: so many links the fit has put at the data end. `has_curves`: whether those of the Gaussian have some, too.
+    Not `by_default`, with epochs given, the Gaussian has to be the one that is clearly better. `own`: so many links the fit has put at the data end. `has_curves`: whether those of the Gaussian have some, too.
     """
     other = copy.copy(flow)
     other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
@@ -179,7 +180,7 @@ def not_worse_than(
     weight = total(lambda fitted, simple, w: w.sum())
     mean = total(lambda fitted, simple, w: (w / weight * (simple - fitted)).sum())
     square = total(lambda fitted, simple, w: np.square(w / weight * (simple - fitted - mean)).sum())
-    if math.isfinite(mean) and mean > math.sqrt(square):
+    if math.isfinite(mean) and mean > math.sqrt(square) * (1.0 if by_default else -1.0):
         return
     flow._interior.become(other)
     history.best_epoch, history.gaussian, history.gaussianized = -1, True, has_curves
