@@ -342,8 +342,8 @@ def warn_of_no_gain(history: History) -> None:
     """Say that a flow `is_untrained`, or became the Gaussian of the training rows because of that."""
     now = "the Gaussian of the training rows" if history.gaussian else "untrained"
     warn(
-        f"fit: no epoch of {len(history.train_loss)} was better on held-out rows than the weights before the first; the "
-        f"flow is {now}; train for longer, or look for held-out rows far out"
+        f"fit: no epoch of {len(history.train_loss)} was better on held-out rows than the weights before the first; "
+        f"the flow is {now}; train for longer, or look for held-out rows far out"
     )
 
 

@@ -164,7 +164,8 @@ def not_worse_than(
 ) -> None:
     """Put the Gaussian of the training rows in place of weights that are not clearly better (Breiman's rule).
 
-    Not `by_default`, with epochs given, the Gaussian has to be the one that is clearly better. `own`: so many links the fit has put at the data end. `has_curves`: whether those of the Gaussian have some, too.
+    Not `by_default`, with epochs given, the Gaussian has to be the one that is clearly better. `own`: so many links the
+    fit has put at the data end. `has_curves`: whether those of the Gaussian have some, too.
     """
     other = copy.copy(flow)
     other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
