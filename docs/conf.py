@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import make_gallery
 
 project = "headrace"
-author = "the headrace authors"
+author = "The headrace authors"
 project_copyright = author
 version = release = headrace.__version__
 

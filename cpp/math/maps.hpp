@@ -7,6 +7,7 @@
 #include "maps/additive.hpp"
 #include "maps/affine.hpp"
 #include "maps/dual_ascent.hpp"
+#include "maps/logistic_mixture.hpp"
 #include "maps/rq_spline.hpp"
 
 // Tests add a map to a module of their own: the header that is named here then has its lines of the list.
@@ -29,6 +30,7 @@
     X(8, FreeSpline, "rq_spline_free", "")            \
     X(9, FlowjaxSpline, "rq_spline_flowjax", "")      \
     X(10, CircularSpline, "rq_spline_circular", "")   \
+    X(11, LogisticMixture, "logistic_mixture", "")    \
     HR_MORE_MAPS(X)
 
 namespace headrace {

@@ -138,4 +138,4 @@ struct Polyline {
 }  // namespace headrace
 
 // The lines that this adds to the list of maps.
-#define HR_MORE_MAPS(X) X(11, Polyline, "polyline", "")
+#define HR_MORE_MAPS(X) X(12, Polyline, "polyline", "")

@@ -159,7 +159,7 @@ def info(arguments: argparse.Namespace) -> int:
     facts = {**hr.info(), "python": platform.python_version(), "numpy": np.__version__, "system": platform.platform()}
     missing = f"this processor has {facts['isa_not_built']}, which was not built (HEADRACE_SETS=ALL pip install .)"
     lines = [
-        f"headrace         {facts['version']}",
+        f"headrace         {facts['version']}" + (f" ({facts['commit']})" if facts["commit"] else ""),
         f"instruction set  {facts['isa']} (of {', '.join(facts['isas'])})",
         *([f"                 {missing}"] if facts["isa_not_built"] else []),
         f"bf16 products    {facts['bf16']}",
