@@ -265,11 +265,13 @@ class _Fit:
         other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
         fitted, simple = -held_out.log_probs(flow), -held_out.log_probs(other)
         weights = held_out.weights()
-        if self.by_default:
+        if not np.isfinite(fitted).all():
+            is_kept = False
+        elif self.by_default:
             is_kept = clearly_better(fitted, simple, weights)
         else:
             is_kept = not clearly_better(simple, fitted, weights)
-        if is_kept and np.isfinite(fitted).all():
+        if is_kept:
             return
         flow._interior.become(other)
         history.best_epoch, history.gaussian = -1, True
