@@ -395,7 +395,7 @@ HR_FN void exp_parts(const V (&x)[B], ExpParts<V> (&parts)[B]) {
     for (int j = 0; j < B; ++j) {
         parts[j].n = bit_cast<Int<V>>(shifted[j]) - bit_cast<Int<V>>(splat<V>(F::round));
         const V whole = shifted[j] - F::round;
-        r[j] = fma(-whole, F::ln2_low, fma(-whole, F::ln2_high, x[j]));
+        r[j] = fma(whole, -F::ln2_low, fma(whole, -F::ln2_high, x[j]));
     }
     if constexpr (is_single<V>) {
         polynomials(r, q, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 1.0 / 2);
