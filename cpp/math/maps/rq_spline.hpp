@@ -302,7 +302,7 @@ struct Spline : Directions<Spline<Kind>> {
         HR_FN V n(const Bin<V>& bin) const { return fma(bin.d1 * t, t, fma(bin.d0 * r, r, Scalar<V>(2) * t * r)); }
         HR_FN V n_t(const Bin<V>& bin) const { return Scalar<V>(2) * (fma(bin.d1, t, -(bin.d0 * r)) + r - t); }
         HR_FN V d(const Bin<V>& bin) const { return fma((bin.d0 + bin.d1) * t, r, fma(t, t, r * r)); }
-        HR_FN V d_t(const Bin<V>& bin) const { return (bin.d0 + bin.d1 - Scalar<V>(2)) * (r - t); }
+        HR_FN V d_t(const Bin<V>& bin) const { return product(bin.d0 + bin.d1 - Scalar<V>(2), r - t); }
         HR_FN V eta(const Bin<V>& bin) const { return t * fma(bin.d0, r, t) / d(bin); }
     };
 

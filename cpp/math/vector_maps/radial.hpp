@@ -113,7 +113,7 @@ struct Radial {
         const V reach = alpha + r, beta = end - alpha, by_log = inverse ? -grad_log_det : grad_log_det;
         const V n = n_at(r, alpha, end), others = splat<V>(features - 1);
         // Of the log-determinant, (features - 1) log q + log N - 2 log reach.
-        const V log_by_r = -others * beta / ((end + r) * reach) - alpha * beta * T(2) / (n * reach);
+        const V log_by_r = -others * beta / ((end + r) * reach) - alpha * T(2) * beta / (n * reach);
         const V log_by_alpha = -others / reach + fma(r, T(2), end) / n - T(2) / reach;
         const V log_by_end = others / (end + r) + alpha / n;
         V amount, by_distance, by_alpha, by_end;
@@ -157,7 +157,7 @@ struct Radial {
     HR_FN static V latent_distance(V distance, V alpha, V end) {
         using T = Scalar<V>;
         const V b = distance - end, root = sqrt(fma(b, b, alpha * distance * T(4)));
-        return select(b > T(0), (b + root) * T(0.5), alpha * distance * T(2) / (root - b));
+        return select(b > T(0), (b + root) * T(0.5), alpha * T(2) * distance / (root - b));
     }
     template <class V>
     HR_FN static V n_at(V r, V alpha, V end) {
