@@ -1,5 +1,5 @@
 # For which cards _cuda is compiled where nobody names architectures: for those of this machine that kernels run on, and
-# without a card for those that a release has. Sets
+# without a card for a list that serves most. Sets
 #
 #   cuda_cards                  where the driver shows the cards; empty where there is none
 #   cuda_too_old                "Tesla T4 of compute capability 7.5": the cards, if kernels run on none of them
@@ -10,8 +10,8 @@
 set(HEADRACE_DEVICES /dev CACHE PATH "The folder of the cards' device files, for tests")
 mark_as_advanced(HEADRACE_DEVICES)
 
-set(headrace_least_capability 80)  # products of m16n8k8 in TF32
-set(headrace_release_architectures 80-real 90-real 90-virtual)
+set(headrace_least_capability 80)                              # products of m16n8k8 in TF32
+set(headrace_default_architectures 80-real 90-real 90-virtual)  # which every toolkit knows; a release has 120-real, too
 
 # From words such as "75-real" or "8.6" those that kernels run on, as "86-real"; `text` becomes all of them as "7.5, 8.6".
 function(headrace_usable_architectures words usable text)
@@ -36,7 +36,7 @@ file(GLOB cuda_cards ${HEADRACE_DEVICES}/nvidia[0-9]* ${HEADRACE_DEVICES}/dxg)
 set(cuda_too_old)
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
   if(NOT cuda_cards)
-    set(CMAKE_CUDA_ARCHITECTURES ${headrace_release_architectures})
+    set(CMAKE_CUDA_ARCHITECTURES ${headrace_default_architectures})
   else()
     set(CMAKE_CUDA_ARCHITECTURES native)
     execute_process(COMMAND nvidia-smi --query-gpu=compute_cap,name --format=csv,noheader OUTPUT_VARIABLE listed

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CMAKE = shutil.which("cmake")
-RELEASE = "80-real;90-real;90-virtual"
+DEFAULT = "80-real;90-real;90-virtual"
 
 pytestmark = [
     pytest.mark.skipif(CMAKE is None, reason="cmake is not installed"),
@@ -48,7 +48,7 @@ CARDS = [
     (["9.0, NVIDIA H100", "9.0, NVIDIA H100"], "90-real", ""),
     (["No devices were found"], "native", ""),  # CMake asks the compiler then
     (None, "native", ""),
-    ([], RELEASE, ""),
+    ([], DEFAULT, ""),
 ]  # fmt: skip
 
 
