@@ -45,16 +45,16 @@ HR_CALLED Supported to_support(const SupportColumn& c, double y) {
             return {c.high - d, -y, d, -1};
         }
         case Support::interval: {
-            const double near = width * (e / (1 + e)), share = 1 / (1 + e);  // the distance to the nearer bound
+            const double near = product(width, e / (1 + e)), share = 1 / (1 + e);  // the distance to the nearer bound
             const double x = y < 0 ? c.low + near : c.high - near;
-            return {x, log(width) - abs(y) - 2 * log1p(e), near * share, (e - 1) * share * (y < 0 ? -1.0 : 1.0)};
+            return {x, fma(-2.0, log1p(e), log(width) - abs(y)), near * share, (e - 1) * share * (y < 0 ? -1.0 : 1.0)};
         }
         case Support::linear:
             return {y < 0 ? c.low + 0.5 * width * (1 + y) : c.high - 0.5 * width * (1 - y), log(0.5 * width),
                     0.5 * width, y - y};
         case Support::circle: break;
     }
-    return {c.low + width * circle_turns(0.5 * (y + 1)), log(0.5 * width), 0.5 * width, y - y};
+    return {fma(width, circle_turns(0.5 * (y + 1)), c.low), log(0.5 * width), 0.5 * width, y - y};
 }
 
 // Bounded -> unbounded: NaN beyond a bound, an infinity on it.
@@ -78,7 +78,7 @@ HR_CALLED Supported from_support(const SupportColumn& c, double x) {
             return {below < above ? 2 * (below / width) - 1 : 1 - 2 * (above / width), log(2 / width), 2 / width, x - x};
         case Support::circle: break;
     }
-    return {2 * circle_turns(below / width) - 1, log(2 / width), 2 / width, x - x};
+    return {fma(2.0, circle_turns(below / width), -1.0), log(2 / width), 2 / width, x - x};
 }
 
 // Whether a number is finite and has no density, as it lies on a bound or beyond; a bound is what it is in the rows'

@@ -103,7 +103,7 @@ __device__ T run_vector_map(bool inverse, const P& p, int features, const MapOpt
     HR_ROLLED_UNLESS(alone)
     for (int c = 0; c < features; ++c) put(c, Map::move(given(c), amount[0], p, c, features));
     T total = 0;
-    for (int f = 0; f < Map::factors; ++f) total += log(factor[0][f]) * T(Map::power(f, features));
+    for (int f = 0; f < Map::factors; ++f) total = fma(log(factor[0][f]), T(Map::power(f, features)), total);
     return inverse ? -total : total;
 }
 
@@ -203,7 +203,7 @@ __device__ void run_vectors(const Team& team, const VectorStep<T>& s, const T* a
             }
         }
         T total = 0;
-        for (int f = 0; f < factors; ++f) total += product[f].log() * T(Map::power(f, features));
+        for (int f = 0; f < factors; ++f) total = fma(product[f].log(), T(Map::power(f, features)), total);
         t.log_det += s.inverse ? -total : total;
     });
 }

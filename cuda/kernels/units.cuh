@@ -28,7 +28,7 @@ __device__ T joined(const Layer& layer, int u, T product, int lane, const TileSt
     if (layer.c) {
         const T c = t.units.at(layer.c[u], lane);
         if (keeps_units && layer.gated) t.units.at(layer.product + u, lane) = product;
-        sum = layer.gated ? product * c : product + c;
+        sum = layer.gated ? headrace::product(product, c) : product + c;
     }
     return layer.adds ? sum + t.units.at(layer.adds[u], lane) : sum;
 }

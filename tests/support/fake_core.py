@@ -152,6 +152,9 @@ def make_core(machine):
     core.device_count = lambda: machine.devices
     core.give_back = lambda index: machine.say("headrace gives back", index)
     core.device_name = lambda index: f"Fake {index}"
+    core.device_capability = lambda index: "9.0"
+    core.device_reason = lambda index: machine.reasons.get(index, "")
+    core.is_compiled_by_driver = lambda index: index in machine.without_code
     core.architectures = lambda: "90-real"
     core.runtime_version, core.driver_version = lambda: 13000, lambda: 13010
     return core
