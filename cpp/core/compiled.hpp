@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "plan.hpp"
+#include "conditioners/masked_plan.hpp"
 #include "structure.hpp"
 
 namespace headrace {

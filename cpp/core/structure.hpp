@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "masks.hpp"
+#include "conditioners/masked.hpp"
 #include "views.hpp"
 
 namespace headrace {

@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "../../cpp/core/masks.hpp"
+#include "../../cpp/core/conditioners/masked.hpp"
 #include "../../cpp/math/activations.hpp"
 
 namespace headrace {

@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../../cpp/core/masks.hpp"
+#include "../../cpp/core/conditioners/masked.hpp"
 
 namespace headrace {
 

@@ -3,8 +3,8 @@
 
 #include <vector>
 
-#include "masks.hpp"
-#include "views.hpp"
+#include "../views.hpp"
+#include "masked.hpp"
 
 namespace headrace {
 

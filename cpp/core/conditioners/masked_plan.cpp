@@ -1,4 +1,4 @@
-#include "plan.hpp"
+#include "masked_plan.hpp"
 
 #include <algorithm>
 #include <cmath>
