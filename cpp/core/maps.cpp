@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <utility>
 
 #include "../math/activations.hpp"
 #include "../math/maps.hpp"
@@ -94,6 +95,26 @@ int find_activation(const std::string& name) {
     const auto found = std::find(activations.begin(), activations.end(), name);
     if (found == activations.end()) throw std::invalid_argument("activation: there is none called " + name);
     return int(found - activations.begin());
+}
+
+TransformMap::TransformMap(MapSettings settings) : settings_(std::move(settings)) {
+    const MapSettings& s = settings_;
+    const auto require = [](bool is_met, const char* message) {
+        if (!is_met) throw std::invalid_argument(message);
+    };
+    require(s.slope > 0 && s.slope < 1, "slope: expected a number between 0 and 1");
+    require(is_slope_of(s.name, s.slope), "slope: below the least of this map");
+    require(is_interval_of(s.name, s.low.value_or(-s.bound), s.bound), "bound, low: this map has no such interval");
+    require(is_min_bin_of(s.name, s.min_bin, s.bins), "min_bin: too small for this map, or too large for so many bins");
+    vector_index_ = find_vector_map(s.name, s.variant);
+    if (is_vector()) return;
+    index_ = find_map(s.name, s.variant);
+    n_params_of(index_, s.bins);
+}
+
+int TransformMap::n_params(int coordinates) const {
+    return is_vector() ? vector_map_list()[size_t(vector_index_)].n_raw(coordinates)
+                       : n_params_of(index_, settings_.bins);
 }
 
 }  // namespace headrace

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,5 +47,37 @@ struct VectorMapInfo {
 };
 const std::vector<VectorMapInfo>& vector_map_list();
 int find_vector_map(const std::string& name, const std::string& variant);  // -1 if there is none
+
+// What a transform chooses of a map of either list.
+struct MapSettings {
+    std::string name, variant;  // variant: of affine, its scale
+    double slope = 1e-3;
+    int bins = 8;
+    double bound = 5, min_bin = 1e-3;
+    std::optional<double> low;    // empty: -bound
+    bool formula_to_data = true;  // the map's forward direction gives x, or z
+};
+
+// A map with its settings, which are checked: std::invalid_argument says which one does not fit.
+class TransformMap {
+  public:
+    explicit TransformMap(MapSettings settings);
+
+    const MapSettings& settings() const { return settings_; }
+    int index() const { return index_; }                // of a map of single coordinates; of a vector map, any
+    int vector_index() const { return vector_index_; }  // -1: it is no vector map
+    bool is_vector() const { return vector_index_ >= 0; }
+    // Raw parameters of each coordinate, or, of a vector map, of all these together.
+    int n_params(int coordinates) const;
+    template <class T>
+    MapOptions<T> options() const {
+        const MapSettings& s = settings_;
+        return map_options<T>(index_, s.slope, s.bins, s.low.value_or(-s.bound), s.bound, s.min_bin);
+    }
+
+  private:
+    MapSettings settings_;
+    int index_ = 0, vector_index_;
+};
 
 }  // namespace headrace

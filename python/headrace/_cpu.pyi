@@ -21,9 +21,7 @@ def set_num_threads(n: int) -> None: ...
 def borrow_team(run: int, size: int) -> None: ...
 def limit_thread(n: int) -> int: ...
 def fma_peak(seconds: float) -> float: ...
-def maps() -> list[tuple[str, str]]: ...
-def map_traits() -> dict[str, tuple[int, float]]: ...
-def map_least_bins() -> dict[str, float]: ...
+def maps() -> list[core.MapInfo]: ...
 def vector_maps() -> list[tuple[str, str]]: ...
 def activations() -> list[str]: ...
 
@@ -34,7 +32,15 @@ vector_map_backward: core.VectorMapBackward[_Array]
 
 HiddenOptions = core.HiddenOptions
 MaskedOptions = core.MaskedOptions
+Transform = core.Transform
 MaskedTransform = core.MaskedTransform
+NetworkStep = core.NetworkStep
+PermutationStep = core.PermutationStep
+RotationStep = core.RotationStep
+StandardizeStep = core.StandardizeStep
+SupportStep = core.SupportStep
+MarginalStep = core.MarginalStep
+DensityStep = core.DensityStep
 
 class _Program(core.Program[_Array]):
     def __init__(
@@ -42,7 +48,7 @@ class _Program(core.Program[_Array]):
         features: int,
         context: int,
         base: str,
-        steps: Sequence[tuple[Any, ...]],
+        steps: Sequence[core.Step],
         base_steps: int,
         context_mean: Sequence[float],
         context_std: Sequence[float],

@@ -34,7 +34,15 @@ vector_map_backward: core.VectorMapBackward[_Array]
 
 HiddenOptions = core.HiddenOptions
 MaskedOptions = core.MaskedOptions
+Transform = core.Transform
 MaskedTransform = core.MaskedTransform
+NetworkStep = core.NetworkStep
+PermutationStep = core.PermutationStep
+RotationStep = core.RotationStep
+StandardizeStep = core.StandardizeStep
+SupportStep = core.SupportStep
+MarginalStep = core.MarginalStep
+DensityStep = core.DensityStep
 
 class _Program(core.Program[_Array]):
     def __init__(
@@ -42,7 +50,7 @@ class _Program(core.Program[_Array]):
         features: int,
         context: int,
         base: str,
-        steps: Sequence[tuple[Any, ...]],
+        steps: Sequence[core.Step],
         base_steps: int,
         context_mean: Sequence[float],
         context_std: Sequence[float],
