@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "conditioners.hpp"
+#include "kinds.hpp"
 #include "placing_site.hpp"
 
 namespace headrace {

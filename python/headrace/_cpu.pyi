@@ -34,13 +34,6 @@ HiddenOptions = core.HiddenOptions
 MaskedOptions = core.MaskedOptions
 Transform = core.Transform
 MaskedTransform = core.MaskedTransform
-NetworkStep = core.NetworkStep
-PermutationStep = core.PermutationStep
-RotationStep = core.RotationStep
-StandardizeStep = core.StandardizeStep
-SupportStep = core.SupportStep
-MarginalStep = core.MarginalStep
-DensityStep = core.DensityStep
 
 class _Program(core.Program[_Array]):
     def __init__(

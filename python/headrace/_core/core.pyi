@@ -228,30 +228,8 @@ class MaskedTransform(Transform):
     @property
     def hidden(self) -> list[int]: ...
 
-class Step: ...
-
-class NetworkStep(Step):
-    def __init__(self, *, inverted: bool, transform: Transform) -> None: ...
-
-class PermutationStep(Step):
-    def __init__(self, *, order: Sequence[int]) -> None: ...
-
-class RotationStep(Step):
-    def __init__(self, *, inverted: bool, matrix: NDArray[np.float64], blocks: Sequence[int]) -> None: ...
-
-class StandardizeStep(Step):
-    def __init__(self, *, inverted: bool, mean: Sequence[float], std: Sequence[float]) -> None: ...
-
-class SupportStep(Step):
-    def __init__(
-        self, *, inverted: bool, supports: Sequence[str], low: Sequence[float], high: Sequence[float]
-    ) -> None: ...
-
-class MarginalStep(Step):
-    def __init__(self, *, inverted: bool, transform: Transform, parameters: Sequence[float]) -> None: ...
-
-class DensityStep(Step):
-    def __init__(self, *, columns: Sequence[str], components: int, n_raw: int, fixed: Sequence[float]) -> None: ...
+class Step:
+    """One of a kind, made by keywords (cpp/bindings/structure.cpp, headrace._core.steps)."""
 
 class MapInfo:
     """What a map says of itself; 0 for a limit that it does not have."""
