@@ -47,6 +47,7 @@ struct Lowered {
     std::vector<Summed> summed;
     int pairs = 0, sums = 0;  // lines that all conditioners share: of pairs in bf16; of sums for few rows in bf16
     int panels = 0;           // and of transposed inputs, for the weights' gradient
+    bool tiles_only = false;  // it knows no way of its own for small batches
 };
 
 // The chain that it becomes a part of.

@@ -415,7 +415,7 @@ class Lowering {
         Lowered<T> own = c.lower<T>(out_.kept, {features_, m.reads_built, bf16});
         m.conditioner = own.kernels;
         m.n_ready = m.vector_map >= 0 ? padded(n_vector_ready(m.vector_map, m.map.n)) : 0;
-        if (m.vector_map >= 0) chain_.tiles_only = true;
+        if (m.vector_map >= 0 || own.tiles_only) chain_.tiles_only = true;
         with_conditioner(m.conditioner, [&](const auto& kernels) {
             const int span = span_of(m, positions(kernels, m.map.n));
             m.ready = state_lines(kernels) + scratch_lines(kernels, span);

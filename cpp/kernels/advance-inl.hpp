@@ -3,7 +3,7 @@
 //   advance(c, known, from, to)        positions [from, to): from what is known, the parameters of their coordinates
 //   advance_back(c, known, from, to)   from the gradients by these parameters to those by what it read, and by weights
 //   fold_context(c, weights, context, n, out)   if one context row for all may be taken in once a call
-// The first is there for tiles and for small batches, unless chains with the kind run in tiles only.
+// The first is there for tiles and for small batches; without the latter, chains with the kind run in tiles only.
 #pragma once
 
 #include "tape-inl.hpp"

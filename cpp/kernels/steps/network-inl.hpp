@@ -80,11 +80,13 @@ HR_FN void run_step(const NetworkStep<T>& s, const Chain<T>& chain, const Call<T
     copy_slots(b, s.passive_given, s.passive_built, s.n_passive);
     const Known<T, Buffers> known = known_of(s, chain, call, b);
     with_conditioner(s.conditioner, [&](const auto& c) {
-        const int n = positions(c, s.map.n), span = span_of(s, n);
-        for (int from = 0; from < n; from += span) {
-            const int to = from + span;
-            advance(c, known, from, to);
-            settle(s, b, parameters_of(c, b, from), first_coordinate(c, from), first_coordinate(c, to));
+        if constexpr (requires { advance(c, known, 0, 0); }) {  // which small batches may lack
+            const int n = positions(c, s.map.n), span = span_of(s, n);
+            for (int from = 0; from < n; from += span) {
+                const int to = from + span;
+                advance(c, known, from, to);
+                settle(s, b, parameters_of(c, b, from), first_coordinate(c, from), first_coordinate(c, to));
+            }
         }
     });
 }

@@ -56,6 +56,7 @@ class EchoConditioner final : public ConditionerOf<EchoConditioner> {
         const Echo<T> own{units_, outputs(), side.reads_built};
         Lowered<T> made{};
         made.kernels = any_of(own);
+        made.tiles_only = true;
         made.summed = {{echo_gradients(own, side.features), used(), 0, 0, nullptr, nullptr, 0}};
         return made;
     }
