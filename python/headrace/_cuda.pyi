@@ -37,6 +37,7 @@ vector_map_backward: core.VectorMapBackward[_Array]
 
 HiddenOptions = core.HiddenOptions
 MaskedOptions = core.MaskedOptions
+Transform = core.Transform
 MaskedTransform = core.MaskedTransform
 
 class _Program(core.Program[_Array]):
@@ -45,7 +46,7 @@ class _Program(core.Program[_Array]):
         features: int,
         context: int,
         base: str,
-        steps: Sequence[tuple[Any, ...]],
+        steps: Sequence[core.Step],
         base_steps: int,
         context_mean: Sequence[float],
         context_std: Sequence[float],

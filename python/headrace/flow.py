@@ -14,6 +14,7 @@ from headrace import _arguments as check
 from headrace import training
 from headrace._arrays.caller import Array
 from headrace._core.device import Device, matmul_on_cpu
+from headrace._core.steps import Step
 from headrace._derivatives import Derivatives
 from headrace._evaluation import Pair
 from headrace._interior import Interior
@@ -117,7 +118,7 @@ class Flow(Derivatives):
         parts = [self._base._initial(self._dtype), *(t._vector() for t in self._chain)]
         self._program = self._compile(self._dtype, np.concatenate(parts))
 
-    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+    def _steps(self, inverted: bool = False) -> list[Step]:
         return [step for t in self._chain for step in t._steps()]
 
     def _blocks(self) -> list[tuple[str, Block]]:
@@ -126,7 +127,7 @@ class Flow(Derivatives):
             blocks += [(f"transforms.{i}.{prefix}", block) for prefix, block in t._blocks()]
         return blocks
 
-    def _base_steps(self) -> tuple[str, list[tuple[Any, ...]]]:
+    def _base_steps(self) -> tuple[str, list[Step]]:
         return self._base.name, self._base._steps()
 
     def _context_scale(self) -> tuple[list[float], list[float]]:

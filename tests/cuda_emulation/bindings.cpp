@@ -9,7 +9,7 @@ namespace headrace {
 namespace {
 
 // Levels of each panel of a sequential network; 0 for what all warps do together.
-std::vector<int> panels_of(const MaskedTransform& t) {
+std::vector<int> panels_of(const MaskedConditioner& t) {
     std::vector<int> panels;
     const StagePlanStorage plan = sequential_stages(t);
     // Sixteen bytes of weights are loaded at once there; a host's loads take any address.
@@ -118,10 +118,11 @@ void bind_emulation(py::module_& m) {
 #endif
     m.def(
         "panels",
-        [](const py::list& steps) {
+        [](const std::vector<StepSpec>& steps) {
             std::vector<std::vector<int>> found;
-            for (const StepSpec& step : steps_of(steps))
-                if (step.masked) found.push_back(panels_of(*step.masked));
+            for (const StepSpec& step : steps)
+                if (const auto* const network = std::get_if<NetworkSpec>(&step))
+                    found.push_back(panels_of(static_cast<const MaskedConditioner&>(*network->conditioner)));
             return found;
         },
         py::arg("steps"),
