@@ -1,4 +1,4 @@
-"""The documentation's site: ``sphinx-build -W -b html docs build/site`` (``pip install --group docs``)."""
+"""The documentation's site: ``sphinx-build -W -b html docs build/site`` (before: ``pip install --group docs``)."""
 
 import re
 import sys

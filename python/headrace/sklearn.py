@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._install import install
+
 try:
     from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
     from sklearn.utils import check_array, check_random_state
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
-    raise ImportError('headrace.sklearn needs scikit-learn 1.6 or newer: pip install "headrace[sklearn]"') from error
+    raise ImportError(f"headrace.sklearn needs scikit-learn 1.6 or newer: {install('sklearn')}") from error
 
 from headrace import _arguments as check
 from headrace import _columns
@@ -23,6 +25,7 @@ from headrace import _table as _tables
 from headrace import _table_given as _given
 from headrace._arrays.caller import is_array
 from headrace._arrays.frames import check_numbers, inferred, kinds_of
+from headrace._boxes import UNIFORM
 from headrace._core import LEAST_ROWS
 from headrace._fit.streams import check_stream
 from headrace._streams.given import arrays_of, stream_of
@@ -33,7 +36,7 @@ from headrace._warn import warn
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
-from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
+from headrace.flows import DEFAULT, IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.tails import StudentT
 from headrace.transforms.support import support_or_none
 
@@ -63,7 +66,7 @@ def _signature() -> inspect.Signature:
 
     def own(
         self: Any,
-        flow: str = "maf",
+        flow: str = DEFAULT,
         *,
         ensemble: int | None = None,
         bootstrap: bool = False,
@@ -98,12 +101,13 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     both types are read as they are. An estimator can be pickled, as its flow can.
 
     Args:
-        flow: "maf", "iaf", "realnvp", "nsf", "planar" or "radial".
+        flow: "nsf", "maf", "iaf", "realnvp", "planar" or "radial".
         transforms, hidden, activation, map, scale, slope, coupling, bins, bound, nonlinearity, negative_slope: What the
             flow is made with; see `MAF`, `NSF` and `PlanarFlow`. None is the flow's own default. `fit` refuses what the
             flow does not take.
         base: "standard_normal", "normal" (location and scale are trained), "logistic", "student_t" (degrees of freedom
-            are trained), or a `Base` of as many features as the data; None for the flow's own default.
+            are trained), "uniform" (beside `bounds` with both ends of each column; see `MAF`), or a `Base` of as many
+            features as the data; None for the flow's own default.
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None; see `MAF`. Rows on a
             bound or beyond are refused by `fit`, and have a log density of -inf.
         periodic: For each column ``(low, high)``, one period of it, or None; see `MAF`.
@@ -148,7 +152,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
     table_: _tables.Table
 
-    def __init__(self, flow: str = "maf", **parameters: Any) -> None:
+    def __init__(self, flow: str = DEFAULT, **parameters: Any) -> None:
         """See the class."""
         given = self._signature.bind(self, flow, **parameters)
         given.apply_defaults()
@@ -175,7 +179,19 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         Raises:
             ValueError: rows, weights or context with a NaN or an infinity or of another shape, a weight below 0, or a
                 parameter that the flow does not take.
+            KeyboardInterrupt: Ctrl-C before the flow has better weights than fresh ones. After this or any other
+                error the estimator is as before the call.
         """
+        before = dict(self.__dict__)
+        try:
+            return self._fit(X, sample_weight, context)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _fit(self, X: Any, sample_weight: Any, context: Any) -> FlowDensity:
+        """`fit`, which may leave the estimator half changed."""
         check.choice("missing", self.missing, _tables.MISSING)
         if (stream := stream_of(X, context, sample_weight)) is not None:
             return self._fit_stream(stream)
@@ -268,7 +284,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             how["bootstrap"] = bool(self.bootstrap)
         self.history_ = flow.fit(x, context, weights=weights, seed=seed, progress=self.progress, **how)
         if self.ensemble is not None:
-            flow = flow[: len(self.history_)]  # those that Ctrl-C let begin
+            flow = flow[: len(self.history_)]  # members that were fitted before Ctrl-C
         self.flow_, self.n_context_ = flow, flow.context
 
     def _held_out(self, validation: Any) -> Any:
@@ -439,7 +455,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             if (own := left(settings.pop(key, None))) is not None:
                 settings[key] = own
         if "base" in settings and not isinstance(settings["base"], Base):
-            settings["base"] = BASES[check.choice("base", settings["base"], tuple(BASES))](X.shape[1])
+            known = check.choice("base", settings["base"], (*BASES, UNIFORM))
+            settings["base"] = BASES[known](X.shape[1]) if known in BASES else known
         dtype = X.dtype if self.dtype is None else self.dtype
         flow: Flow = FLOWS[name](X.shape[1], context=context, seed=seed, dtype=dtype, **settings)
         return flow

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 PREAMBLE = """
-import os, signal, threading, time
+import contextlib, os, signal, threading, time
 import numpy as np
 import headrace as hr
 from headrace._core import cpu
@@ -82,9 +82,9 @@ def test_ctrl_c_does_not_apply_half_a_gradient():
     x = np.repeat(rows, 200, axis=0)
     thread = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
     thread.start()
-    history = flow.fit(x, epochs=1000, batch_size=len(x), progress=False)
+    with contextlib.suppress(KeyboardInterrupt):  # it is raised if no epoch was better yet
+        assert flow.fit(x, epochs=1000, batch_size=len(x), progress=False).stopped == "interrupted"
     thread.join()
-    assert history.stopped == "interrupted"
     assert np.isfinite(flow.parameters).all()
     print(-flow.log_prob(rows).mean(), -want.mean())
     """
@@ -182,12 +182,10 @@ def test_objects_without_init_are_refused():
                     refused(lambda: method(new(kind), *arguments))
     refused(lambda: cpu.MaskedTransform(new(cpu.MaskedOptions), [1], [[1]]))
     refused(lambda: cpu.AdamF32(new(cpu.ProgramF32), 0.9, 0.9, 1e-8, 0.0, 1.0, 0.0))
-    for step in ((), ("masked",), ("masked", False, None), ("masked", False, new(cpu.MaskedTransform))):
-        try:
-            cpu.ProgramF32(1, 0, "normal", [step], 0, [], [])
-        except Exception:
-            continue
-        raise AssertionError(step)
+    for transform in (None, new(cpu.MaskedTransform)):
+        refused(lambda: cpu.NetworkStep(inverted=False, transform=transform))
+    for step in ((), None, new(cpu.NetworkStep), new(cpu.DensityStep)):
+        refused(lambda: cpu.ProgramF32(1, 0, "normal", [step], 0, [], []))
     """
     run(code)
 

@@ -3,7 +3,7 @@
 Results go to the standard output, progress, notes and errors to the standard error. With ``--json`` the standard output
 is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, told in one line; 2 for a
 wrong command line; 130 after Ctrl-C; 141 where the reader of the output went away. Ctrl-C during a fit saves the best
-weights so far, and during scores the scores so far, says so, and still ends with 130.
+weights so far, or nothing if none are better than fresh ones; during scores the scores so far. It still ends with 130.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import headrace as hr
+from headrace._boxes import UNIFORM
 from headrace._cli import commands, diagnose, export, fitting, offered, parts, tables, use
-from headrace._output import printable
+from headrace._output import NO_ROOM, printable
+from headrace.flows import DEFAULT
 
 __all__ = ["main"]
 
@@ -88,7 +90,14 @@ def _or_folder(read: Callable[[str], Any], is_one: Callable[[str], bool] = os.pa
     return lambda text: text if is_one(text) else read(text)
 
 
-_READERS: dict[str, Any] = {"int": _integer(1), "float": _number, "str": str, "Sequence[int]": _sizes}
+_base = _argument(str, lambda name: name == UNIFORM, f"{UNIFORM}, beside --bounds of both ends of each feature")
+_READERS: dict[str, Any] = {
+    "int": _integer(1),
+    "float": _number,
+    "str": str,
+    "Sequence[int]": _sizes,
+    "Base | str": _base,
+}
 
 
 class _Include(argparse.Action):
@@ -124,8 +133,9 @@ def _parser() -> argparse.ArgumentParser:
         "fit",
         fitting.fit,
         "fit a flow to the rows of a table and save it",
-        "Ctrl-C ends a fit and saves the best weights so far; the exit code is 130 then. With --checkpoint the same "
-        "command goes on from there. Tables of more rows than the buffer are read anew in each epoch.",
+        "Ctrl-C ends a fit and saves the best weights so far, or nothing if none are better than fresh ones; the exit "
+        "code is 130 then. With --checkpoint the same command goes on from there. Tables of more rows than the buffer "
+        "are read anew in each epoch.",
     )
     _add_data(sub, several=True)
     sub.add_argument(
@@ -135,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FLOW",
         help="the file to write, as flow.safetensors; - for the standard output",
     )
-    sub.add_argument("--flow", choices=tuple(offered.FLOWS), help="the kind of flow (maf)")
+    sub.add_argument("--flow", choices=tuple(offered.FLOWS), help=f"the kind of flow ({DEFAULT})")
     sub.add_argument(
         "--auto",
         action="store_true",
@@ -328,8 +338,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else USAGE
-    except KeyboardInterrupt:
-        print("headrace: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(": ".join(["headrace: interrupted", *map(_one_line, interrupt.args)]), file=sys.stderr)
         return commands.INTERRUPTED
     except BrokenPipeError:
         _give_up_output()
@@ -350,6 +360,8 @@ def _give_up_output() -> None:
 
 
 def _one_line(message: object) -> str:
-    if isinstance(message, OSError) and message.filename is not None and message.strerror:
-        return printable(f"{message.filename}: {message.strerror}")
+    if isinstance(message, OSError) and message.strerror:
+        name = message.filename or ("standard output" if message.errno in NO_ROOM else None)
+        if name is not None:
+            return printable(f"{name}: {message.strerror}")
     return printable(" ".join(str(message).split())) or type(message).__name__

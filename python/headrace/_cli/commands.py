@@ -9,8 +9,10 @@ import os
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from typing import Any, NoReturn
 
 import numpy as np
@@ -20,6 +22,7 @@ import headrace as hr
 from headrace import _table, files
 from headrace._cli import several, tables
 from headrace._cli.several import STANDARD
+from headrace._install import rebuild
 from headrace._output import check_writable, printable, refuse_inputs
 
 __all__ = [
@@ -142,6 +145,13 @@ def _columns(
         )
     if not features:
         raise ValueError(f"{source.path}: expected at least one column of features, got none")
+    called = Counter(source.names[i] for i in (*features, *context, *weight)) if source.names else Counter[str]()
+    name, count = max(called.items(), key=itemgetter(1), default=("", 0))
+    if count > 1:
+        raise ValueError(
+            f"{source.path}: expected different names of columns, got {name!r} {count} times; give each its own, or "
+            "choose others by --columns"
+        )
     return [features, context, weight]
 
 
@@ -157,7 +167,7 @@ def _read(source: tables.Source, columns: Sequence[Sequence[int]]) -> list[NDArr
 def info(arguments: argparse.Namespace) -> int:
     """Print facts about this build and machine."""
     facts = {**hr.info(), "python": platform.python_version(), "numpy": np.__version__, "system": platform.platform()}
-    missing = f"this processor has {facts['isa_not_built']}, which was not built (HEADRACE_SETS=ALL pip install .)"
+    missing = f"this processor has {facts['isa_not_built']}, which was not built ({rebuild('HEADRACE_SETS=ALL')})"
     lines = [
         f"headrace         {facts['version']}" + (f" ({facts['commit']})" if facts["commit"] else ""),
         f"instruction set  {facts['isa']} (of {', '.join(facts['isas'])})",

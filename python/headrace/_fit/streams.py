@@ -18,6 +18,7 @@ from headrace._fit.moments import Moments
 from headrace._fit.rows import (
     CHUNK,
     Data,
+    Effective,
     Part,
     bad_rows,
     checksum,
@@ -48,6 +49,7 @@ class StreamData(Data):
         self.held_rows = np.empty(0, np.int64)  # numbers of those held out, among the former
         self.fingerprint: dict[str, str] = {}
         self.total_weight = 0.0  # of the training rows
+        self.effective = Effective()  # likewise
 
     # ---- as `Data`
 
@@ -63,6 +65,10 @@ class StreamData(Data):
     def weight_of(self, part: Part) -> float:
         """See `Data`; of the training rows, whichever part is asked for."""
         return self.total_weight
+
+    def effective_rows(self, part: Part) -> tuple[float, int]:
+        """See `Data`; of the training rows, whichever part is asked for."""
+        return self.effective.found(), self.stream.rows or part.rows
 
     def standing_for(self, part: Part) -> tuple[Data, Part]:
         """See `Data`."""
@@ -103,6 +109,8 @@ class StreamData(Data):
         self._of_x, self._of_context = sums
         self.total_weight = float(sums[0].weight)
         self.fingerprint = checks.told()
+        if not some:
+            raise ValueError("x: expected the same rows each time that the stream is read, got none this time")
         those = Block.joined(some)
         self.x, self.context, self.weights = those.x, those.context, those.weights
         if held is None:
@@ -145,6 +153,7 @@ class StreamData(Data):
         if not len(block):
             return
         share = np.ones(len(block)) if block.weights is None else block.weights.astype(np.float64)
+        self.effective.add(share)
         values = block.x.astype(np.float64)
         sums[0].add(values if self.support is None else self.support.inverse(values)[0], share)
         if block.context is not None:
