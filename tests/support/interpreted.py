@@ -23,10 +23,6 @@ FOLDER = os.environ.get("HEADRACE_EMU_PTX")
 REPORT = os.environ.get("HEADRACE_EMU_PTX_REPORT")
 CONTRACTED = os.environ.get("HEADRACE_EMU_PTX_CONTRACT") == "1"
 
-UNWRITTEN_SHARED = "unwritten shared memory is read"
-UNWRITTEN_DEVICE = "unwritten device memory is read"
-RACE = "race: read of another thread's write"
-
 
 class Known(NamedTuple):
     """A finding with a reason: part of the kernel's name, the kind, and how many lines of PTX have it.
@@ -41,17 +37,7 @@ class Known(NamedTuple):
     always: bool = True
 
 
-UNUSED_LANES = "lanes without a row read lines that nobody wrote, and what they compute is thrown away"
-NO_ROW = "a term that does not exist is read from a line that nobody wrote, and is zero in the product"
-MARKED = "a narrow tile's base reads what another warp marks as overflown, and is NaN in either case"
-KNOWN = [
-    Known("vector_rows_forth<float>", UNWRITTEN_SHARED, 40, UNUSED_LANES),
-    Known("vector_rows_back<float>", UNWRITTEN_SHARED, 40, UNUSED_LANES),
-    Known("sum_products_in_fragments", UNWRITTEN_DEVICE, 8, NO_ROW),
-    Known("there_and_back<float>", UNWRITTEN_DEVICE, 8, NO_ROW, always=False),
-    Known("there_and_back<float>", RACE, 1, MARKED, always=False),
-    Known("there_and_back<double>", RACE, 1, MARKED, always=False),
-]
+KNOWN: list[Known] = []
 
 ONE_BLOCK = {
     "start<": "the state of an optimiser, one thread",
@@ -61,11 +47,7 @@ ONE_BLOCK = {
 }
 """Kernels that are launched with one block, by design, and why."""
 
-WITHOUT_CONTRACTION = {
-    "test_both_directions_have_the_same_shifts_of_joined_layers[sums one across the other-data-to_latent]": (
-        "a product and a sum in normal_cdf are one instruction in run_chain's PTX and two in run_level's"
-    ),
-}
+WITHOUT_CONTRACTION: dict[str, str] = {}
 """Tests that fail unless ptxas fuses products and sums, and why."""
 
 
