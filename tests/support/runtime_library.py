@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # HEADRACE_RUNTIME_FLAGS: more of them, as sanitizers, whose libraries LD_PRELOAD must name then.
 FLAGS = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
 FLAGS += os.environ.get("HEADRACE_RUNTIME_FLAGS", "").split()
-VERBS = {"log_prob": 0, "to_latent": 1, "to_data": 2, "sample": 3}
+VERBS = {"log_prob": 0, "to_latent": 1, "to_data": 2, "sample": 3, "rows": 4}
 
 _POINTER = ctypes.c_void_p
 
@@ -53,7 +53,13 @@ class Library:
     def __init__(self, path):
         self._functions = ctypes.CDLL(str(path))
         self._functions.open_flow.restype = _POINTER
-        self._functions.run_flow.restype = ctypes.c_bool
+        self._functions.run_flow.restype = self._functions.read_number.restype = ctypes.c_bool
+
+    def number(self, text, *, by_stream):
+        """A number of a file's header; None for one that double does not hold."""
+        value = ctypes.c_double()
+        done = self._functions.read_number(text.encode(), ctypes.c_bool(by_stream), ctypes.byref(value))
+        return value.value if done else None
 
     def load(self, source, dtype):
         """From a path, or from bytes."""
@@ -88,6 +94,10 @@ class Loaded:
     def sample(self, n, features, seed, context=None, first_row=0, dtype="float64"):
         """Rows and their log densities."""
         return self._run("sample", np.zeros((n, features), dtype), context, seed, first_row)
+
+    def rows(self, n, features, seed, dtype):
+        """Those of a sample, by the shortest call that there is."""
+        return self._run("rows", np.zeros((n, features), dtype), None, seed)[0]
 
     def _run(self, verb, given, context, seed=0, first_row=0):
         narrow = ctypes.c_bool(np.asarray(given).dtype == np.float32)
