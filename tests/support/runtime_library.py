@@ -1,7 +1,6 @@
 """headrace.hpp, compiled behind plain functions (tests/runtime/library.cpp), called from Python."""
 
 import ctypes
-import fcntl
 import os
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import headrace as hr
+from locks import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 # HEADRACE_RUNTIME_FLAGS: more of them, as sanitizers, whose libraries LD_PRELOAD must name then.
@@ -42,8 +42,7 @@ def compiled_once(temporary, name, source, *more):
     folder = temporary.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    with (folder / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder / f"{name}.lock"):
         return folder / name if (folder / name).exists() else compile_to(folder / name, source, *more)
 
 
