@@ -123,6 +123,21 @@ def test_what_a_living_process_writes_is_not_abandoned(windows, tmp_path):
 
 
 @needs_proc
+def test_a_whole_file_that_waits_for_its_place_is_not_abandoned(windows, tmp_path, monkeypatch):
+    path, replace = tmp_path / "file", os.replace
+
+    def late(*paths):  # the file is closed by now
+        monkeypatch.setattr(os, "replace", replace)
+        hr.MAF(3).save(path)
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", late)
+    hr.MAF(2).save(path)
+    assert hr.load(path).features == 2
+    assert names(tmp_path) == ["file"]
+
+
+@needs_proc
 def test_what_a_killed_process_left_is_removed(windows, tmp_path):
     script = WITHOUT_POSIX + "import headrace as hr; os.fsync = lambda file: os._exit(9); hr.MAF(3).save(sys.argv[1])"
     command = [sys.executable, "-c", script, str(tmp_path / "file")]
