@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -47,9 +48,9 @@ class Interior:
 
     @property
     def links(self) -> tuple[Transform, ...]:
-        """What a fit puts at the data end: `standardize`, or a `Gaussianize` and that."""
+        """What a fit puts at the data end: `standardize`, or one `Gaussianize` or two and that."""
         first = self._end - 1
-        if first > 0 and isinstance(self.chain[first - 1], Gaussianize):
+        while first > 0 and isinstance(self.chain[first - 1], Gaussianize):
             first -= 1
         return self.chain[max(first, 0) : self._end] if self.standardize is not None else ()
 
@@ -132,13 +133,15 @@ class Interior:
     ) -> None:
         """Standardise data (links for `standardize`) or context from now on; the parameters stay, or are these.
 
-        Links take the place of `standardize` and of what lies before it, so many transforms in all.
+        Links take the place of `standardize` and of what lies before it, so many transforms in all. They may have
+        parameters, which follow those of the flow; the links that they replace must have none.
         """
         flow = self._flow
         if parameters is None:
             parameters = self.vector()
         if links is not None:
             flow._chain = (*self.chain[: self._end - replaced], *links, *self.chain[self._end :])
+            parameters = np.concatenate([parameters, *(link._vector().astype(flow.dtype) for link in links)])
         if context is not None:
             flow._standardize_context = context
         flow._program = flow._compile(flow.dtype, parameters)
@@ -148,6 +151,22 @@ class Interior:
         flow = self._flow
         flow._chain, flow._standardize_context = other._chain, other._standardize_context
         flow._program = flow._compile(flow.dtype, other._vector())
+
+    @contextmanager
+    def restored(self, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """An exception inside, Ctrl-C included, puts the flow back to its state at the beginning.
+
+        `unless`: whether the flow has a state to keep by then.
+        """
+        flow = self._flow
+        chain, context, program, vector = flow._chain, flow._standardize_context, flow._program, self.vector()
+        try:
+            yield
+        except BaseException:
+            if not unless():
+                flow._chain, flow._standardize_context, flow._program = chain, context, program
+                flow._fill(program, vector)
+            raise
 
     def start(self, started: Mapping[int, Transform]) -> None:
         """Put transforms of the same kind and size, with numbers of their own, into some places of the chain."""

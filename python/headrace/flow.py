@@ -394,7 +394,7 @@ class Flow(Derivatives):
             verb: "log_prob", "to_latent" or "to_data".
 
         Raises:
-            ImportError: onnx is not installed: ``pip install "headrace[onnx]"``.
+            ImportError: onnx is not installed: ``pip install ".[onnx]"``.
             TypeError: the path is none.
             ValueError: another verb; or one that builds coordinates one after another, as "to_data" of a `MAF`.
         """
@@ -502,11 +502,12 @@ class Flow(Derivatives):
         A `Standardize` at the flow's data end is set from the training part, if it still is the identity. Context
         columns are standardised likewise, and each `ActNorm` is initialised from the training part. A later fit keeps
         all of these. The same seed gives the same bits for any number of threads. Ctrl-C ends the fit and keeps the
-        best weights so far.
+        best weights so far. If none are better than those before the call, KeyboardInterrupt is raised instead, and
+        the flow is as it was before the call.
 
         Without `epochs`, cross-validation is used if fewer than 50 rows are held out. A flow that is not clearly
         better on rows held out than the Gaussian of the training rows becomes that Gaussian, correlations
-        included (docs/training.md).
+        included, and with context a mean that is linear in it (docs/training.md).
 
         Args:
             x: Shape (rows, features), float32 or float64, any strides; no more than 65,536 rows are copied at a
@@ -541,7 +542,7 @@ class Flow(Derivatives):
                 50 rows are held out: it makes a column about normal where cross-validation says that rows gain by it.
                 "auto": if a trial of 400 steps is better on held-out rows with it than without (with heavy tails: if it
                 is not clearly worse), in fits of 4000 steps or more. Never over a base with edges, modes or tails of
-                its own.
+                its own. True is an error where none can be set, or no column gains.
             seed: Of the choice of held-out rows and of the order of rows.
             progress: Whether to show a bar on the standard error.
             checkpoint: A file for the state of the fit. Where it is there already, the same call with a flow made in
@@ -562,6 +563,7 @@ class Flow(Derivatives):
                 first one), or a checkpoint of another fit; with a group, also what another rank found, shards that no
                 rank or several hold, and ranks that were told different things.
             OSError: a checkpoint that cannot be written.
+            KeyboardInterrupt: Ctrl-C before there are better weights.
             headrace.distributed.GroupError: a rank did not answer in time.
 
         >>> import numpy as np, headrace as hr

@@ -47,6 +47,8 @@ def apply_map(header: Mapping[str, Any], params: Params, value: Value, inverse: 
         return (value - params["shift"] if inverse else value + params["shift"]), value * 0.0
     if name == "dual_ascent":
         return _bent_line(header["slope"], params, value, inverse)
+    if name not in SPLINES:
+        raise ValueError(f"map: expected one of affine, additive, dual_ascent and {', '.join(SPLINES)}, got {name!r}")
     raw = {key: numbers for key, numbers in params.items() if key != "derivative"}
     if name == "rq_spline":
         raw = {key: soft_clamp(numbers, header["slope"], 2.0) for key, numbers in raw.items()}

@@ -37,8 +37,13 @@ SPLINES = {
 _MORE_DERIVATIVES = {"one": -1, "free": 1, "shared": 0}
 
 
+MAPS = ("affine", "additive", "dual_ascent", *SPLINES)
+
+
 def sizes_of(header: Header) -> dict[str, int]:
     """Numbers of each name of a map's parameters, in the order of the last layer's rows."""
+    if header["map"] not in MAPS:
+        raise ValueError(f"map: expected one of {', '.join(MAPS)}, got {header['map']!r}")
     bins, sizes = header["bins"], dict.fromkeys(header.get("outputs", ()), 1)
     if header["map"] in SPLINES:
         more = _MORE_DERIVATIVES[SPLINES[header["map"]][0]]
@@ -58,8 +63,6 @@ def apply_map(header: Header, params: Tensors, value: Tensor, inverse: bool) -> 
         return (value - params["shift"] if inverse else value + params["shift"]), torch.zeros_like(value)
     if name == "dual_ascent":
         return _bent_line(header["slope"], params, value, inverse)
-    if name not in SPLINES:
-        raise ValueError(f"map: expected one of affine, additive, dual_ascent and {', '.join(SPLINES)}, got {name!r}")
     return _spline(header, params, value, inverse)
 
 
