@@ -6,6 +6,7 @@ the same place removes, unless its writer lives.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -16,7 +17,9 @@ from typing import BinaryIO
 
 from headrace import _platform
 
-__all__ = ["check_regular", "check_writable", "printable", "refuse_inputs", "replacing", "spreadsheet_cell"]
+__all__ = ["NO_ROOM", "check_regular", "check_writable", "printable", "refuse_inputs", "replacing", "spreadsheet_cell"]
+
+NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}  # errors of a write, of which the system does not name the file
 
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what steers a terminal, or the order of writing
 
@@ -41,8 +44,10 @@ def replacing(path: str, instead: Callable[[], str | None] | None = None) -> Ite
             os.fsync(stream.fileno())
             other = None if instead is None else instead()
             temporary.replace(target if other is None else os.path.join(os.path.dirname(target), other))
-    except BaseException:  # Ctrl-C too
+    except BaseException as error:  # Ctrl-C too
         temporary.remove()
+        if isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None:
+            error.filename = path
         raise
 
 

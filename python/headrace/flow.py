@@ -14,10 +14,11 @@ from headrace import _arguments as check
 from headrace import training
 from headrace._arrays.caller import Array
 from headrace._core.device import Device, matmul_on_cpu
+from headrace._core.steps import Step
 from headrace._derivatives import Derivatives
 from headrace._evaluation import Pair
 from headrace._interior import Interior
-from headrace._module import Block
+from headrace._module import Block, Program
 from headrace._stored import Stored, header_of, storable
 from headrace.bases import Base, Logistic, StandardNormal
 from headrace.conditional import Conditional
@@ -109,11 +110,15 @@ class Flow(Derivatives):
             self._standardize_context = check.context_scale("standardize_context", standardize_context, self._context)
         self._set_program()
 
+    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
+        self._base._check(dtype)
+        return super()._compile(dtype, parameters)
+
     def _set_program(self) -> None:
         parts = [self._base._initial(self._dtype), *(t._vector() for t in self._chain)]
         self._program = self._compile(self._dtype, np.concatenate(parts))
 
-    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+    def _steps(self, inverted: bool = False) -> list[Step]:
         return [step for t in self._chain for step in t._steps()]
 
     def _blocks(self) -> list[tuple[str, Block]]:
@@ -122,13 +127,11 @@ class Flow(Derivatives):
             blocks += [(f"transforms.{i}.{prefix}", block) for prefix, block in t._blocks()]
         return blocks
 
-    def _base_steps(self) -> tuple[str, list[tuple[Any, ...]]]:
+    def _base_steps(self) -> tuple[str, list[Step]]:
         return self._base.name, self._base._steps()
 
     def _context_scale(self) -> tuple[list[float], list[float]]:
-        if self._standardize_context is None:
-            return [], []
-        mean, std = self._standardize_context
+        mean, std = self._standardize_context or (np.empty(0), np.empty(0))
         return mean.tolist(), std.tolist()
 
     @property

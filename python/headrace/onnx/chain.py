@@ -128,16 +128,28 @@ class Chain:
         self.value = self.value.dense(matrix, bias)
 
     def _elementwise(self, header: Header, prefix: str, to_data: bool) -> None:
+        self.value, logs = self._map_of_columns(header, prefix, to_data, self.value)
+        self.logs.append(logs)
+
+    def _map_of_columns(self, header: Header, prefix: str, to_data: bool, value: Value) -> tuple[Value, Value]:
+        """A map of each column by parameters of its own, and the sum of the logarithms of its derivatives."""
         groups = MAPS[header["map"]].groups(header["bins"])
         params = {}
         for name in groups:
             table = self.arrays[prefix + name]
             params[name] = self.graph.constant(table[None] if _is_spline(header) else table[None, :, 0])
-        self.value, logs = apply_map(header, params, self.value, to_data != (header["formula"] == "to_data"))
-        self.logs.append(logs.sum())
+        built, logs = apply_map(header, params, value, to_data != (header["formula"] == "to_data"))
+        return built, logs.sum()
+
+    def _curves(self, header: Header, prefix: str, to_data: bool) -> None:
+        """The splines of a `Gaussianize`, in float64 as in the core: knots of heavy tails lie far apart."""
+        with self.graph.in_float64():
+            wide, logs = self._map_of_columns(header, prefix, to_data, self._wide())
+        self._narrow(wide)
+        self.logs.append(logs.cast(TensorProto.FLOAT))
 
     def _gaussianize(self, header: Header, prefix: str, to_data: bool) -> None:
-        steps = [self._elementwise, self._standardize]
+        steps = [self._curves, self._standardize]
         for step in steps if to_data else steps[::-1]:
             step(header, prefix, to_data)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ Number = float | int | np.float32 | Sequence[int] | NDArray[Any]
 
 
 class Graph:
-    """Nodes, constants, inputs and outputs; all numbers are float32 but where a value says otherwise."""
+    """Nodes, constants, inputs and outputs; constants are float32 except within `in_float64`."""
 
     def __init__(self) -> None:
         """An empty one."""
@@ -28,6 +29,16 @@ class Graph:
         self._initializers: list[Any] = []
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
+        self._dtype: Any = np.float32
+
+    @contextmanager
+    def in_float64(self) -> Iterator[None]:
+        """A block whose arithmetic is between values of float64 and constants of float64."""
+        self._dtype = np.float64
+        try:
+            yield
+        finally:
+            self._dtype = np.float32
 
     def input(self, name: str, columns: int) -> Value:
         """Rows of float32, any number of them."""
@@ -40,9 +51,9 @@ class Graph:
         self._nodes.append(helper.make_node("Identity", [value.name], [name]))
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
-    def constant(self, number: Number, dtype: Any = np.float32) -> Value:
-        """The same array is kept once. A number that float32 does not hold becomes its largest one."""
-        array = np.asarray(number)
+    def constant(self, number: Number, dtype: Any = None) -> Value:
+        """The same array is kept once. A number that the dtype does not hold becomes its largest one."""
+        array, dtype = np.asarray(number), self._dtype if dtype is None else dtype
         if np.dtype(dtype).kind == "f":
             limits = np.finfo(dtype)
             array = np.asarray(array, np.float64)

@@ -76,7 +76,8 @@ def spline(
     d = t * t + r * r + (d0 + d1) * t * r
     slope = (d0 * r * r + 2.0 * t * r + d1 * t * t) / d / d * steep
     share = left_width + width * t if inverse else left_height + height * (t * (t + d0 * r) / d)
-    result, log_slope = share * span + low, slope.log()
+    # Rounding must not lead out of the interval: over a uniform base there is no density.
+    result, log_slope = (share * span + low).clip(low, high), slope.log()
     if kind.tails == "linear":
         assert beyond is not None
         result = result + (beyond / slope if inverse else beyond * slope)

@@ -41,7 +41,7 @@ def has_ends(header: Header) -> bool:
 
 def is_outside(header: Header, rows: Value) -> Value:
     """Rows of float32 with a number on a bound or beyond, where a bound is what it is in float32."""
-    low, high = _ends(header, ("lower", "interval"), ("upper", "interval"))
+    low, high = _ends(header, ("lower", "interval", "linear"), ("upper", "interval", "linear"))
     return where((rows <= low) | (rows >= high), 1.0, 0.0).sum() > 0.0
 
 
@@ -50,7 +50,8 @@ def inside(header: Header, rows: Value) -> Value:
 
     Where no float32 lies inside, it is the one nearest to the middle.
     """
-    low, high = _ends(header, ("lower", "interval", "circle"), ("upper", "interval", "circle"))
+    both = ("interval", "linear", "circle")
+    low, high = _ends(header, ("lower", *both), ("upper", *both))
     exact = [np.array([bound[side] for bound in _bounds(header)], np.float64) for side in (0, 1)]
     single = np.float32
     is_circle = np.array([kind == "circle" for kind in _kinds(header)])
@@ -79,7 +80,8 @@ def _kinds(header: Header) -> list[str]:
     kinds = []
     for pair, period in zip(header["bounds"], periods, strict=True):
         low, high = pair or (None, None)
-        kinds.append("circle" if period else _NAMES[low is not None, high is not None])
+        kind = "circle" if period else _NAMES[low is not None, high is not None]
+        kinds.append("linear" if kind == "interval" and header.get("linear") else kind)
     return kinds
 
 
@@ -122,6 +124,11 @@ def _to_interval(c: _Ends, y: Value) -> Pair:
     return where(y < c.numbers(0.0), c.low + near, c.high - near), c.width.log() - abs(y) - two * (one + e).log()
 
 
+def _to_linear(c: _Ends, y: Value) -> Pair:
+    one, half = c.numbers(1.0), c.numbers(0.5) * c.width
+    return where(y < c.numbers(0.0), c.low + half * (one + y), c.high - half * (one - y)), half.log() + (y - y)
+
+
 def _to_circle(c: _Ends, y: Value) -> Pair:
     half = c.numbers(0.5)
     return c.low + c.width * _turns(c, half * (y + c.numbers(1.0))), (half * c.width).log() + (y - y)
@@ -131,6 +138,7 @@ _TO = {
     "lower": lambda c, y: (c.low + y.exp(), y),
     "upper": lambda c, y: (c.high - (-y).exp(), -y),
     "interval": _to_interval,
+    "linear": _to_linear,
     "circle": _to_circle,
 }
 
@@ -152,12 +160,23 @@ def _from_interval(c: _Ends, x: Value) -> Pair:
     return below - above, c.width.log() - below - above
 
 
+def _from_linear(c: _Ends, x: Value) -> Pair:
+    one, double, below, above = c.numbers(1.0), c.numbers(2.0) / c.width, x - c.low, c.high - x
+    return where(below < above, double * below - one, one - double * above), double.log() + (x - x)
+
+
 def _from_circle(c: _Ends, x: Value) -> Pair:
     two = c.numbers(2.0)
     return two * _turns(c, (x - c.low) / c.width) - c.numbers(1.0), (two / c.width).log() + (x - x)
 
 
-_FROM = {"lower": _from_lower, "upper": _from_upper, "interval": _from_interval, "circle": _from_circle}
+_FROM = {
+    "lower": _from_lower,
+    "upper": _from_upper,
+    "interval": _from_interval,
+    "linear": _from_linear,
+    "circle": _from_circle,
+}
 
 
 def _turns(c: _Ends, t: Value) -> Value:

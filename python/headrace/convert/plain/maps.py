@@ -126,6 +126,8 @@ def _spline(header: Header, params: Tensors, given: Tensor, inverse: bool) -> Pa
     slope = (d0 * r * r + 2.0 * t * r + d1 * t * t) / d / d * steep
     share = left_width + width * t if inverse else left_height + height * (t * (t + d0 * r) / d)
     result, log_slope = share * span + low, slope.log()
+    # Rounding must not lead out of the interval, where a uniform base has no density.
+    result = result + (result.clamp(low, high) - result).detach()
     if tails == "linear":
         result = result + (beyond / slope if inverse else beyond * slope)
     elif tails == "periodic":

@@ -29,7 +29,8 @@ class Support(Transform):
         for pair, period in zip(header["bounds"], periods, strict=True):
             low, high = period or pair or (None, None)
             name = {(False, False): "any", (True, False): "lower", (False, True): "upper", (True, True): "interval"}
-            self.kinds.append("circle" if period else name[low is not None, high is not None])
+            kind = "circle" if period else name[low is not None, high is not None]
+            self.kinds.append("linear" if kind == "interval" and header.get("linear") else kind)
             self.low.append(0.0 if low is None else low)
             self.high.append(0.0 if high is None else high)
         self.has_ends = any(kind != "any" for kind in self.kinds)
@@ -54,12 +55,13 @@ class Support(Transform):
 
     def is_outside(self, x: Tensor) -> Tensor:
         """Rows with a number on a bound or beyond, where a bound is what it is in the rows' dtype."""
-        low, high = self._ends(("lower", "interval"), ("upper", "interval"), x)
+        low, high = self._ends(("lower", "interval", "linear"), ("upper", "interval", "linear"), x)
         return ((x <= low) | (x >= high)).any(-1)
 
     def inside(self, x: Tensor) -> Tensor:
         """What rounded to a bound or beyond becomes the nearest number inside; a circle has its low end."""
-        low, high = self._ends(("lower", "interval", "circle"), ("upper", "interval", "circle"), x)
+        both = ("interval", "linear", "circle")
+        low, high = self._ends(("lower", *both), ("upper", *both), x)
         is_closed = constant([float(kind == "circle") for kind in self.kinds], x) > 0.0
         is_closed = is_closed & (low.double() >= constant(self.low, x))
         least = torch.where(is_closed, low, torch.nextafter(low, torch.full_like(low, math.inf)))
@@ -87,11 +89,22 @@ def _off_interval(x: Tensor, low: float, high: float) -> Pair:
     return below - above, math.log(high - low) - below - above
 
 
+def _onto_linear(y: Tensor, low: float, high: float) -> Pair:
+    half = 0.5 * (high - low)
+    return torch.where(y < 0.0, low + half * (1.0 + y), high - half * (1.0 - y)), math.log(half) + (y - y)
+
+
+def _off_linear(x: Tensor, low: float, high: float) -> Pair:
+    below, above, double = x - low, high - x, 2.0 / (high - low)
+    return torch.where(below < above, double * below - 1.0, 1.0 - double * above), math.log(double) + (x - x)
+
+
 _TO_SUPPORT: dict[str, Callable[..., Any]] = {
     "any": lambda y, low, high: (y, torch.zeros_like(y)),
     "lower": lambda y, low, high: (low + y.exp(), y),
     "upper": lambda y, low, high: (high - (-y).exp(), -y),
     "interval": _onto_interval,
+    "linear": _onto_linear,
     "circle": lambda y, low, high: (
         low + (high - low) * _turns(0.5 * (y + 1.0)),
         math.log(0.5 * (high - low)) + (y - y),
@@ -102,6 +115,7 @@ _FROM_SUPPORT: dict[str, Callable[..., Any]] = {
     "lower": lambda x, low, high: ((x - low).log(), -(x - low).log()),
     "upper": lambda x, low, high: (-(high - x).log(), -(high - x).log()),
     "interval": _off_interval,
+    "linear": _off_linear,
     "circle": lambda x, low, high: (
         2.0 * _turns((x - low) / (high - low)) - 1.0,
         math.log(2.0 / (high - low)) + (x - x),
