@@ -32,12 +32,17 @@ class Interior:
     def __init__(self, flow: Any) -> None:
         """`flow`: a `headrace.flow.Flow`, whose module imports this one."""
         self._flow = flow
-        self.chain: tuple[Transform, ...] = flow._chain  # as the flow got them: their structure, not their parameters
+        self.chain: tuple[Transform, ...] = flow._chain  # their structure, without parameters
         self.base: Base = flow._base  # likewise
-        self.program: Program = flow._program  # another one after `rescale`
         self.on_device: bool = flow._device is not None
         self.caller: Callable[[], Caller] = flow._caller  # takes arrays to where the flow computes
         self.vector: Callable[[], NDArray[Any]] = flow._vector  # the parameters on the host, a copy
+
+    @property
+    def program(self) -> Program:
+        """The compiled program; another one after `rescale`."""
+        program: Program = self._flow._program
+        return program
 
     @property
     def standardize(self) -> Standardize | None:
@@ -134,28 +139,26 @@ class Interior:
 
         Links take the place of `standardize` and of what lies before it, so many transforms in all.
         """
-        flow = self._flow
-        if parameters is None:
-            parameters = self.vector()
+        structure: dict[str, Any] = {}
         if links is not None:
-            flow._chain = (*self.chain[: self._end - replaced], *links, *self.chain[self._end :])
+            new = (t._bare() for t in links)
+            structure["_chain"] = (*self.chain[: self._end - replaced], *new, *self.chain[self._end :])
         if context is not None:
-            flow._standardize_context = context
-        flow._program = flow._compile(flow.dtype, parameters)
+            structure["_standardize_context"] = context
+        self._flow._take_parameters(self.vector() if parameters is None else parameters, **structure)
 
     def become(self, other: Any) -> None:
         """Take over what a fit of a copy has found: links, what is standardised, and parameters."""
-        flow = self._flow
-        flow._chain, flow._standardize_context = other._chain, other._standardize_context
-        flow._program = flow._compile(flow.dtype, other._vector())
+        structure = {name: getattr(other, name) for name in ("_chain", "_standardize_context")}
+        self._flow._take_parameters(other._vector(), **structure)
 
     def start(self, started: Mapping[int, Transform]) -> None:
         """Put transforms of the same kind and size, with numbers of their own, into some places of the chain."""
         flow = self._flow
         vector = self.vector()[: flow._base_size()]
         parts = [started.get(i, t)._vector() for i, t in enumerate(flow._transforms_on(None))]
-        flow._chain = tuple(started.get(i, t) for i, t in enumerate(flow._chain))
-        flow._fill(flow._program, np.concatenate([vector, *parts]))
+        flow._chain = tuple(started[i]._bare() if i in started else t for i, t in enumerate(flow._chain))
+        flow._put_parameters(np.concatenate([vector, *parts]))
 
 
 class Trainable(Protocol):
