@@ -113,11 +113,18 @@ def test_modules_make_no_circle():
     assert circle(pairs) is None
 
 
+def folder_of(module):
+    """Below the package: that of a module, or the module's own name where it is in none."""
+    _, *parts = module.split(".")
+    is_folder = (ROOT / "python" / "headrace").joinpath(*parts).is_dir()
+    return "/".join(parts if is_folder or len(parts) == 1 else parts[:-1])
+
+
 def circles_of_folders():
     """Sets of folders of the package that reach each other, modules in no folder among them."""
     arrows = {}
     for a, b in imports():
-        if a != "headrace" and (source := a.split(".")[1]) != (target := b.split(".")[1]):
+        if a != "headrace" and (source := folder_of(a)) != (target := folder_of(b)):
             arrows.setdefault(source, set()).add(target)
 
     def reached(node):
