@@ -106,13 +106,10 @@ class _Chain:
             raise ValueError(f"{o.place}: expected a transform that ONNX export knows, got a {kind}")
         own = transforms.below(self.arrays, f"transforms.{i}.")
         self.value, log_det = transforms.run(o, header, own, self.value, self.context, to_data)
-        if not isinstance(log_det, Value):
+        if isinstance(log_det, Value):
+            self.logs.append(o.narrow(log_det, None))
+        else:
             self.log_det += log_det
-            return
-        self.logs.append(o.narrow(log_det, None))
-        if kind == "Support":
-            narrow = o.narrow(self.value, None)
-            self.logs.append((narrow - narrow).sum())  # what overflows spoils the row
 
 
 def _is_fixed(header: Any) -> bool:

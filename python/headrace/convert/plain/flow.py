@@ -154,7 +154,12 @@ class PlainFlow(nn.Module):
         z, log_det = self.to_latent(x, context)
         log_prob = self.base.log_prob(z) + log_det
         outside = self._outside(x)
-        return log_prob if outside is None else torch.where(outside & x.isfinite().all(-1), -math.inf, log_prob)
+        if outside is None:
+            return log_prob
+        outside = outside & x.isfinite().all(-1)
+        if context is not None:
+            outside = outside & context.isfinite().all(-1)
+        return torch.where(outside, -math.inf, log_prob)
 
     def to_latent(self, x: Tensor, context: Tensor | None = None) -> Pair:
         """``(z, log_det)``: shapes (..., features) and (...)."""

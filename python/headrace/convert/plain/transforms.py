@@ -101,7 +101,8 @@ def _support(o: Any, header: Header, tensors: Tensors, value: Any, context: Any,
     if not has_ends(header):
         return value, 0.0
     built, logs = to_support(o, header, o.wide(value), to_data)
-    return built, o.sum(logs)
+    narrow = o.narrow(built, None)
+    return built, o.narrow(o.sum(logs), None) + o.sum(narrow - narrow)  # what overflows spoils the row
 
 
 def _act_norm(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
