@@ -1,4 +1,4 @@
-"""The documentation's site: ``sphinx-build -W -b html docs build/site`` (``pip install --group docs``)."""
+"""The documentation's site: ``sphinx-build -W -b html docs build/site`` (before: ``pip install --group docs``)."""
 
 import re
 import sys
@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import make_gallery
 
 project = "headrace"
-author = "the headrace authors"
+author = "The headrace authors"
 project_copyright = author
 version = release = headrace.__version__
 

@@ -110,7 +110,7 @@ def main() -> int:
     if draw(arguments.output, stars, samples):
         print(f"picture: {arguments.output}")
     else:
-        print("picture: skipped, as matplotlib is not installed (pip install 'headrace[plot]')")
+        print("picture: skipped, as matplotlib is not installed (pip install '.[plot]')")
     return 0 if abs(log_likelihood - EXPECTED) < 1e-5 else 1
 
 

@@ -1,5 +1,6 @@
 #include "../core/isa.hpp"
 #include "../core/threads.hpp"
+#include "../core/version.hpp"
 #include "bindings.hpp"
 #include "structure.hpp"
 
@@ -65,7 +66,8 @@ extern "C" __attribute__((visibility("default"))) void headrace_set_num_threads(
 PYBIND11_MODULE(_cpu_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
     using namespace headrace;
     m.doc() = "headrace on the CPU: programs and functional kernels. Private; use the headrace package.";
-    m.attr("__version__") = HEADRACE_VERSION;
+    m.attr("__version__") = version();
+    m.attr("commit") = commit();
     active_isa();  // a bad HEADRACE_ISA is an ImportError
 
     m.def("isa", [] { return std::string(active_isa().name); });
@@ -91,9 +93,7 @@ PYBIND11_MODULE(_cpu_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
     bind_program(m);
     bind_ops(m);
     bind_points(m);
-#ifdef HEADRACE_XLA
     bind_xla(m);
-#endif
 }
 
 // pybind11 would wait for ever where a sub-interpreter is the first to import it.

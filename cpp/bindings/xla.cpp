@@ -17,7 +17,6 @@ struct HostCore {
     using Weights = typename headrace::Program<T>::Weights;
     static constexpr bool sees_numbers = true;
 
-    static auto bind() { return ffi::Ffi::Bind(); }
     template <class T>
     static const headrace::Program<T>* program_of(const headrace::Program<T>* known) {
         return known;
@@ -31,20 +30,21 @@ struct HostCore {
         std::fill_n(out, n, T(0));
     }
     template <class Body>
-    static ffi::Error retried(const Body& body) {
+    static xla::Error retried(const Body& body) {
         return body();
     }
-    static ffi::ErrorCode code_of(const std::exception&) { return ffi::ErrorCode::kInternal; }
+    static xla::ErrorCode code_of(const std::exception&) { return xla::ErrorCode::internal; }
 };
 
-ffi::Error no_device(ffi::RemainingArgs, ffi::RemainingRets) {
-    return ffi::Error(ffi::ErrorCode::kUnimplemented,
-                      "headrace.jax computes on the CPU, and on CUDA devices that headrace itself can use, of which "
-                      "`headrace info` says why there is none; compile for the CPU, as by "
-                      "jax.default_device(jax.devices('cpu')[0])");
+// On a device that this build does not know.
+xla::Failure* elsewhere(xla::CallFrame* frame) {
+    if (xla::answers_metadata(*frame)) return nullptr;
+    return xla::failure_of(
+        *frame, {xla::ErrorCode::unimplemented,
+                 "headrace.jax computes on the CPU, and on CUDA devices that headrace itself can use, of which "
+                 "`headrace info` says why there is none; compile for the CPU, as by "
+                 "jax.default_device(jax.devices('cpu')[0])"});
 }
-
-XLA_FFI_DEFINE_HANDLER(elsewhere, no_device, ffi::Ffi::Bind().RemainingArgs().RemainingRets());
 
 template <class T>
 void bind_open(py::module_& m) {
@@ -58,8 +58,8 @@ void bind_open(py::module_& m) {
 
 void bind_xla(py::module_& m) {
     py::dict handlers;
-    add_handlers<HostCore, XlaCalls<HostCore, float>>(handlers, "float32");
-    add_handlers<HostCore, XlaCalls<HostCore, double>>(handlers, "float64");
+    add_handlers<XlaCalls<HostCore, float>>(handlers, "float32");
+    add_handlers<XlaCalls<HostCore, double>>(handlers, "float64");
     handlers["elsewhere"] = capsule_of(elsewhere);
     m.attr("xla_handlers") = handlers;
     bind_open<float>(m);

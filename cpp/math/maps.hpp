@@ -7,17 +7,11 @@
 #include "maps/additive.hpp"
 #include "maps/affine.hpp"
 #include "maps/dual_ascent.hpp"
+#include "maps/logistic_mixture.hpp"
 #include "maps/rq_spline.hpp"
 
-// Tests add a map to a module of their own: the header that is named here then has its lines of the list.
-#ifdef HEADRACE_MORE_MAPS
-#include HEADRACE_MORE_MAPS
-#else
-#define HR_MORE_MAPS(X)
-#endif
-
-// X(index, type, name in Python, scale function in Python)
-#define HR_MAPS(X)                                    \
+// X(index, type, name in Python, scale function in Python); the index is the place in the list.
+#define HR_OWN_MAPS(X)                                \
     X(0, Affine<SoftClamp>, "affine", "soft_clamp")   \
     X(1, Affine<Exponential>, "affine", "exp")        \
     X(2, Affine<SoftplusScale>, "affine", "softplus") \
@@ -29,7 +23,15 @@
     X(8, FreeSpline, "rq_spline_free", "")            \
     X(9, FlowjaxSpline, "rq_spline_flowjax", "")      \
     X(10, CircularSpline, "rq_spline_circular", "")   \
-    HR_MORE_MAPS(X)
+    X(11, LogisticMixture, "logistic_mixture", "")
+
+// Tests add a map to a module of their own, after these: the header that is named here has its lines of the list.
+#ifdef HEADRACE_MORE_MAPS
+#include HEADRACE_MORE_MAPS
+#else
+#define HR_MORE_MAPS(X)
+#endif
+#define HR_MAPS(X) HR_OWN_MAPS(X) HR_MORE_MAPS(X)
 
 namespace headrace {
 namespace {

@@ -91,9 +91,7 @@ PYBIND11_MODULE(HEADRACE_MODULE, m, pybind11::mod_gil_not_used()) {
     bind_optimizer(m);
     bind_ops(m);
     bind_points(m);
-#ifdef HEADRACE_XLA
     bind_xla(m);
-#endif
 #ifdef HR_EMULATE
     bind_emulation(m);
 #endif

@@ -67,9 +67,8 @@ struct DeviceCore {
     // Numbers are on the device, and nobody waits for them. So the parameters' gradient always has a run of its own.
     static constexpr bool sees_numbers = false;
 
-    // Without the trait for command buffers: a call has its place in the order of streams, which a CUDA graph that is
-    // run again would not know (host/stream_order.hpp). XLA then calls it between its graphs.
-    static auto bind() { return ffi::Ffi::Bind().Ctx<ffi::PlatformStream<cudaStream_t>>(); }
+    // Handlers are without the trait for command buffers: a call has its place in the order of streams, which a CUDA
+    // graph that is run again would not know (host/stream_order.hpp). XLA then calls it between its graphs.
     template <class T>
     static DeviceProgram<T>* program_of(ProgramOnDevices<T>* known) {
         return &known->here();
@@ -84,7 +83,7 @@ struct DeviceCore {
     }
     // The memory that kernels need beside results is of this library's own pool, whatever XLA has taken.
     template <class Body>
-    static ffi::Error retried(const Body& body) {
+    static xla::Error retried(const Body& body) {
         try {
             return body();
         } catch (const CudaOutOfMemory&) {
@@ -92,10 +91,10 @@ struct DeviceCore {
         }
         return body();
     }
-    static ffi::ErrorCode code_of(const std::exception& error) {
-        if (dynamic_cast<const CudaOutOfMemory*>(&error)) return ffi::ErrorCode::kResourceExhausted;
-        if (dynamic_cast<const std::invalid_argument*>(&error)) return ffi::ErrorCode::kInvalidArgument;
-        return ffi::ErrorCode::kInternal;
+    static xla::ErrorCode code_of(const std::exception& error) {
+        if (dynamic_cast<const CudaOutOfMemory*>(&error)) return xla::ErrorCode::resource_exhausted;
+        if (dynamic_cast<const std::invalid_argument*>(&error)) return xla::ErrorCode::invalid_argument;
+        return xla::ErrorCode::internal;
     }
 };
 
@@ -115,8 +114,8 @@ void open(int64_t handle, int features, int context, const std::string& base, co
 
 void bind_xla(py::module_& m) {
     py::dict handlers;
-    add_handlers<DeviceCore, XlaCalls<DeviceCore, float, cudaStream_t>>(handlers, "float32");
-    add_handlers<DeviceCore, XlaCalls<DeviceCore, double, cudaStream_t>>(handlers, "float64");
+    add_handlers<XlaCalls<DeviceCore, float, cudaStream_t>>(handlers, "float32");
+    add_handlers<XlaCalls<DeviceCore, double, cudaStream_t>>(handlers, "float64");
     m.attr("xla_handlers") = handlers;
     m.def(
         "xla_open",

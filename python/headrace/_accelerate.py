@@ -20,7 +20,8 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
     takes many observations as before. A builder, such as ``sbi.neural_nets.posterior_nn("nsf")``, becomes one whose
     estimators sbi's trainers train on headrace's core. Embedding nets stay in PyTorch. The model itself is not changed.
     The result may be trained further: its parameters are one vector (`headrace.torch.FlowModule`), its batch norms are
-    fixed.
+    fixed. A model in training mode with batch norm, dropout or an act norm that no rows have started is refused: its
+    density is another one in evaluation mode, which headrace computes. Call ``model.eval()`` first.
 
     Args:
         model: A flow of zuko, nflows, normflows or glasflow; an estimator, a posterior or a builder of sbi.
@@ -28,7 +29,7 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
 
     Raises:
         TypeError: something else.
-        NotImplementedError, ValueError: see `headrace.convert`.
+        NotImplementedError, ValueError: see `headrace.convert`; a model in training mode with a layer as above.
     """
     packages = {kind.__module__.split(".")[0] for kind in type(model).__mro__}
     packages.add(str(getattr(model, "__module__", "")).split(".")[0])  # of a function

@@ -11,6 +11,7 @@ from headrace._core import core
 _Array = NDArray[Any]
 
 __version__: str
+commit: str
 
 def isa() -> str: ...
 def isas() -> list[str]: ...
@@ -96,7 +97,7 @@ def choose_kinks(
 ) -> NDArray[np.float64]: ...
 def kink_square(center: float, precision: float, neighbours: float) -> float: ...
 
-# Only where it was built with the headers of jaxlib (cpp/bindings/xla.cpp).
+# For compiled JAX code (cpp/bindings/xla.cpp).
 xla_handlers: dict[str, Any]
 
 def xla_open(program: ProgramF32 | ProgramF64) -> int: ...

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -151,6 +152,22 @@ class Interior:
         """Take over what a fit of a copy has found: links, what is standardised, and parameters."""
         structure = {name: getattr(other, name) for name in ("_chain", "_standardize_context")}
         self._flow._take_parameters(other._vector(), **structure)
+
+    @contextmanager
+    def restored(self, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """An exception inside, Ctrl-C included, puts the flow back to its state at the beginning.
+
+        `unless`: whether the flow has a state to keep by then.
+        """
+        flow = self._flow
+        chain, context, program, vector = flow._chain, flow._standardize_context, flow._program, self.vector()
+        try:
+            yield
+        except BaseException:
+            if not unless():
+                flow._chain, flow._standardize_context, flow._program = chain, context, program
+                flow._fill(program, vector)
+            raise
 
     def start(self, started: Mapping[int, Transform]) -> None:
         """Put transforms of the same kind and size, with numbers of their own, into some places of the chain."""

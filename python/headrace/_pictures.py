@@ -5,9 +5,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
+from headrace._install import install
+
 __all__ = ["BAND", "BLUE", "GREY", "INK", "NAMED", "NO_MATPLOTLIB", "ORANGE", "STYLE", "can_draw"]
 
-NO_MATPLOTLIB = 'pictures need matplotlib: pip install "headrace[plot]"'
+NO_MATPLOTLIB = f"pictures need matplotlib: {install('plot')}"
 
 # The colours of M. Okabe and K. Ito.
 INK, BLUE, ORANGE, GREY = "#222222", "#0072B2", "#D55E00", "#999999"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import threading
-import warnings
 import weakref
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -16,6 +15,7 @@ from itertools import compress
 from typing import Any
 
 import jax
+import jaxlib
 import numpy as np
 from jax import numpy as jnp
 
@@ -58,13 +58,12 @@ class Structure:
         self.features, self.context, self.dtype = flow.features, flow.context, np.dtype(flow.dtype)
         self.program = self.flow._program
         self.size: int = self.program.n_weights
-        self.compiled = _registered()
-        self.handle, self.frozen = 0, False
+        _register()
+        self.frozen = False
         self.original: Any = None
-        if self.compiled:
-            self.handle = cpu.xla_open(self.program)
-            self._closed = weakref.finalize(self, cpu.xla_close, self.dtype == np.float64, self.handle)
-            self._known_to(_on_devices())
+        self.handle: int = cpu.xla_open(self.program)
+        self._closed = weakref.finalize(self, cpu.xla_close, self.dtype == np.float64, self.handle)
+        self._known_to(_on_devices())
         self.directions: dict[tuple[bool, bool, bool, bool], Direction] = {}
 
     def _known_to(self, core: Any) -> None:
@@ -120,33 +119,25 @@ def structure_of(flow: Flow) -> Structure:
 
 @lru_cache(maxsize=1)
 def _on_devices() -> Any:
-    """The compiled module for CUDA devices, where there are such and it takes calls of compiled code."""
-    core = None if _core.cuda_unavailable() else _core.cuda
-    return core if hasattr(core, "xla_handlers") else None
+    """The compiled module for CUDA devices, where there are such."""
+    return None if _core.cuda_unavailable() else _core.cuda
 
 
 @lru_cache(maxsize=1)
-def _registered() -> bool:
-    """Whether compiled code calls the core directly; tells JAX of it, or the user once that it does not."""
-    handlers = dict(getattr(cpu, "xla_handlers", {}))
-    missing = "" if handlers else "headrace was built without the headers of jaxlib"
-    elsewhere = handlers.pop("elsewhere", None)  # says what to do
+def _register() -> None:
+    """Makes the core's handlers known to JAX."""
+    handlers = dict(cpu.xla_handlers)
+    elsewhere = handlers.pop("elsewhere")  # names what to do on a device that this build has no code for
     on_cuda = getattr(_on_devices(), "xla_handlers", {})
     try:
         for name, handler in handlers.items():
             places = {"cpu": handler, "CUDA": on_cuda.get(name, elsewhere), "ROCM": elsewhere}
             for platform, own in places.items():  # the same name on each: one compiled function works on all
                 jax.ffi.register_ffi_target(f"{Structure.target}_{name}", own, platform=platform)
-    except Exception as error:  # of a jaxlib older than the headers, whatever its class
-        missing = f"this jaxlib refuses the headers that headrace was built with ({error})"
-    if missing:
-        warnings.warn(
-            f"{missing}, so that compiled JAX code cannot call it directly; jax.pure_callback serves, which is slower. "
-            "HEADRACE_JAX=1 pip install --no-binary headrace headrace builds it with those of an old jaxlib.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return not missing
+    except Exception as error:  # of jaxlib, whose class depends on its version
+        raise ImportError(
+            f"jaxlib: expected 0.5 or newer, whose compiled code calls the core, got {jaxlib.__version__}: {error}"
+        ) from error
 
 
 class Direction:
@@ -284,14 +275,10 @@ class Direction:
         axes = axes_of(*arrays)
         results = tuple(jax.ShapeDtypeStruct(s, dtype) for s in shapes)
         arrays = tuple(varying(a, axes) for a in arrays)
-        if structure.compiled:
-            call = jax.ffi.ffi_call(f"{structure.target}_{kind}_{dtype}", results, vmap_method="sequential")
-            scale = {name: np.float64(value) for name, value in more.items()}
-            handle = np.int64(structure.handle)
-            found = call(*arrays, handle=handle, inverse=self.inverse, base=self.base, **scale)
-        else:
-            run = partial(_through_python, structure, kind, self.inverse, self.base, shapes, more)
-            found = jax.pure_callback(run, results, *arrays, vmap_method="sequential")
+        call = jax.ffi.ffi_call(f"{structure.target}_{kind}_{dtype}", results, vmap_method="sequential")
+        scale = {name: np.float64(value) for name, value in more.items()}
+        handle = np.int64(structure.handle)
+        found = call(*arrays, handle=handle, inverse=self.inverse, base=self.base, **scale)
         return tuple(varying(a, axes) for a in found)
 
 
@@ -365,49 +352,6 @@ def _differentiable_no_more(function: Callable[..., Arrays]) -> Callable[..., Ar
 
     once.defjvp(refuse)
     return once  # type: ignore[no-any-return]
-
-
-def _through_python(
-    structure: Structure, kind: str, inverse: bool, base: bool, shapes: Any, more: dict[str, float], *arrays: Any
-) -> Arrays:
-    """What the calls of compiled code do, on NumPy arrays."""
-    params, x, context, *by = (np.require(np.asarray(a), requirements=("C", "A")) for a in arrays)
-    out = [np.zeros(s, structure.dtype) for s in shapes]
-    program, own, given = structure.program, params if params.size else None, context if structure.context else None
-    if not len(x):
-        return tuple(out)
-
-    def gradient(row: Any, gradients: Any, by_value: Any = None, by_row: Any = None, row_scale: float = 1.0) -> None:
-        weights, rows, contexts = (a if a is not None and a.size else None for a in gradients)
-        program.gradient(
-            inverse=inverse, of_log_prob=base, input=x, context=given, grad_value=by_value, grad_row=by_row,
-            row_scale=row_scale, grad_weights=weights, grad_input=rows, grad_context=contexts, parameters=own,
-            **{"log_prob" if base else "log_det": row},
-        )  # fmt: skip
-
-    if kind == "gradient":
-        _, row, *gradients = out
-        by_value, by_row = (a if a.size else None for a in by)
-        gradient(row if row.size else None, gradients, by_value, by_row, more["row_scale"])
-    elif kind == "unit":
-        row, has_unit, *gradients = out
-        has_unit[:] = 1
-        gradient(row, gradients)
-    elif kind == "scaled":
-        factors, has_unit, unit = by
-        if (factors == factors[0]).all():
-            np.multiply(unit, factors[0], out=out[0])
-        else:
-            gradient(None, (out[0], None, None), by_row=factors)
-    else:
-        value, number = (a if a.size else None for a in out)
-        if not base:
-            program.transform(inverse, x, value=value, log_det=number, context=given, parameters=own)
-        elif inverse:
-            program.log_prob(x, number, context=given, parameters=own)
-        else:
-            program.from_noise(x, value=value, log_prob=number, context=given, parameters=own)
-    return tuple(out)
 
 
 def _unpickled(flow: Flow, frozen: bool) -> Structure:

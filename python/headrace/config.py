@@ -79,15 +79,17 @@ def info() -> dict[str, Any]:
     Otherwise it is empty.
     "bf16" says whether the instruction set multiplies in bf16 itself ("native") or with float32 ("emulated"), to the
     same bits, or in tiles ("amx"), whose sums have another order. "cuda" names the devices and what the CUDA module was
-    built for, or says why there is none to compute on.
+    built for, or says why there is none to compute on. "commit" is that of a build from a clone, with "-dirty" where
+    files had changed since, and otherwise empty.
 
     >>> import headrace as hr
     >>> sorted(hr.info())
-    ['bf16', 'cuda', 'isa', 'isa_not_built', 'isas', 'threads', 'version']
+    ['bf16', 'commit', 'cuda', 'isa', 'isa_not_built', 'isas', 'threads', 'version']
     """
     isa = cpu.isa()
     return {
         "version": cpu.__version__,
+        "commit": cpu.commit,
         "isa": isa,
         "isas": tuple(cpu.isas()),
         "isa_not_built": cpu.isa_not_built(),

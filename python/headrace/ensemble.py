@@ -351,11 +351,12 @@ class Ensemble(Filed):
             **settings: All other arguments of `Flow.fit`, but `checkpoint`, which ensembles do not have yet.
 
         Returns:
-            What happened in each fit. Ctrl-C ends the fit of a member as it does that of a flow; those after it are
-            not begun, with a warning, and the list is shorter.
+            What happened in each fit. Ctrl-C ends the fit of a member as it does that of a flow: one without better
+            weights than before stays as it was, as do those after it, with a warning, and the list is shorter.
 
         Raises:
             TypeError, ValueError: As `Flow.fit`.
+            KeyboardInterrupt: Ctrl-C before the first member has better weights than before.
         """
         if settings.get("checkpoint") is not None:
             raise ValueError("checkpoint: expected None in a fit of an ensemble, whose state is not kept")
@@ -364,12 +365,17 @@ class Ensemble(Filed):
             own = self._resampled(x, weights, key, i) if bootstrap else weights
             if clock.is_limited:
                 settings["time_budget"] = max(clock.left() / (len(self) - i), 1e-9)
-            histories.append(flow.fit(x, context, weights=own, seed=key + i, **settings))
+            try:
+                histories.append(flow.fit(x, context, weights=own, seed=key + i, **settings))
+            except KeyboardInterrupt:
+                if not histories:
+                    raise
+                break
             if histories[-1].stopped == "interrupted":
                 break
         if (left := len(self) - len(histories)) > 0:
             warn(
-                f"fit: {histories[-1].stopped} with {left} of {len(self)} members not begun; "
+                f"fit: interrupted with {left} of {len(self)} members not fitted; "
                 f"ensemble[:{len(histories)}] is without them"
             )
         return histories

@@ -329,7 +329,7 @@ def _build(stream: BinaryIO, size: int) -> Any:
     if number > FORMAT:
         raise ValueError(
             f"file format {number}, written by headrace {written_by}; headrace {cpu.__version__} reads formats up to "
-            f"{FORMAT}: upgrade it (pip install --upgrade headrace)"
+            f"{FORMAT}: upgrade it"
         )
     _check_tensors(entries, size - len(raw))
     arrays = _arrays(stream, entries, size - len(raw))

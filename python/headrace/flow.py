@@ -391,7 +391,7 @@ class Flow(Derivatives):
             verb: "log_prob", "to_latent" or "to_data".
 
         Raises:
-            ImportError: onnx is not installed: ``pip install "headrace[onnx]"``.
+            ImportError: onnx is not installed: ``pip install ".[onnx]"``.
             TypeError: the path is none.
             ValueError: another verb; or one that builds coordinates one after another, as "to_data" of a `MAF`.
         """
@@ -499,7 +499,8 @@ class Flow(Derivatives):
         A `Standardize` at the flow's data end is set from the training part, if it still is the identity. Context
         columns are standardised likewise, and each `ActNorm` is initialised from the training part. A later fit keeps
         all of these. The same seed gives the same bits for any number of threads. Ctrl-C ends the fit and keeps the
-        best weights so far.
+        best weights so far. If none are better than those before the call, KeyboardInterrupt is raised instead, and
+        the flow is as it was before the call.
 
         Without `epochs`, cross-validation is used if fewer than 50 rows are held out. A flow that is not clearly
         better on rows held out than the Gaussian of the training rows becomes that Gaussian, correlations
@@ -559,6 +560,7 @@ class Flow(Derivatives):
                 first one), or a checkpoint of another fit; with a group, also what another rank found, shards that no
                 rank or several hold, and ranks that were told different things.
             OSError: a checkpoint that cannot be written.
+            KeyboardInterrupt: Ctrl-C before there are better weights.
             headrace.distributed.GroupError: a rank did not answer in time.
 
         >>> import numpy as np, headrace as hr

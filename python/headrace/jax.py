@@ -1,7 +1,6 @@
 """Flows in JAX: pure functions and a pytree, compiled, differentiated and mapped as other JAX code (docs/jax.md).
 
-Where headrace was built with the headers of jaxlib, compiled code calls the core without Python: on the CPU, and on
-CUDA devices that headrace can use, on XLA's stream.
+Compiled code calls the core without Python: on the CPU, and on CUDA devices that headrace can use, on XLA's stream.
 """
 
 from __future__ import annotations

@@ -60,7 +60,8 @@ def coupling_forward(
         z: Shape (rows, active).
         params: Shape (rows, active, n_params), as networks emit them: affine has (shift, raw scale), additive (shift,),
             rq_spline K widths, K heights and K - 1 derivatives, all raw, for 2 to 64 bins K; rq_spline_nflows has as
-            many, rq_spline_circular K derivatives, rq_spline_free and rq_spline_flowjax K + 1.
+            many, rq_spline_circular K derivatives, rq_spline_free and rq_spline_flowjax K + 1; logistic_mixture K
+            weights, K means and K scales.
         map: A name in `MAPS`.
         scale, slope, bound, min_bin: See `headrace.MaskedAutoregressive`.
         bins: The number of bins, where the map has bins; by default the one that has n_params parameters.

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._install import install
+
 try:
     from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
     from sklearn.utils import check_array, check_random_state
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
-    raise ImportError('headrace.sklearn needs scikit-learn 1.6 or newer: pip install "headrace[sklearn]"') from error
+    raise ImportError(f"headrace.sklearn needs scikit-learn 1.6 or newer: {install('sklearn')}") from error
 
 from headrace import _arguments as check
 from headrace import _columns
@@ -33,7 +35,7 @@ from headrace._warn import warn
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
-from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
+from headrace.flows import DEFAULT, IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.tails import StudentT
 from headrace.transforms.support import support_or_none
 
@@ -63,7 +65,7 @@ def _signature() -> inspect.Signature:
 
     def own(
         self: Any,
-        flow: str = "maf",
+        flow: str = DEFAULT,
         *,
         ensemble: int | None = None,
         bootstrap: bool = False,
@@ -98,7 +100,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     both types are read as they are. An estimator can be pickled, as its flow can.
 
     Args:
-        flow: "maf", "iaf", "realnvp", "nsf", "planar" or "radial".
+        flow: "nsf", "maf", "iaf", "realnvp", "planar" or "radial".
         transforms, hidden, activation, map, scale, slope, coupling, bins, bound, nonlinearity, negative_slope: What the
             flow is made with; see `MAF`, `NSF` and `PlanarFlow`. None is the flow's own default. `fit` refuses what the
             flow does not take.
@@ -148,7 +150,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
     table_: _tables.Table
 
-    def __init__(self, flow: str = "maf", **parameters: Any) -> None:
+    def __init__(self, flow: str = DEFAULT, **parameters: Any) -> None:
         """See the class."""
         given = self._signature.bind(self, flow, **parameters)
         given.apply_defaults()
@@ -175,7 +177,19 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         Raises:
             ValueError: rows, weights or context with a NaN or an infinity or of another shape, a weight below 0, or a
                 parameter that the flow does not take.
+            KeyboardInterrupt: Ctrl-C before the flow has better weights than fresh ones. After this or any other
+                error the estimator is as before the call.
         """
+        before = dict(self.__dict__)
+        try:
+            return self._fit(X, sample_weight, context)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _fit(self, X: Any, sample_weight: Any, context: Any) -> FlowDensity:
+        """`fit`, which may leave the estimator half changed."""
         check.choice("missing", self.missing, _tables.MISSING)
         if (stream := stream_of(X, context, sample_weight)) is not None:
             return self._fit_stream(stream)
@@ -268,7 +282,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             how["bootstrap"] = bool(self.bootstrap)
         self.history_ = flow.fit(x, context, weights=weights, seed=seed, progress=self.progress, **how)
         if self.ensemble is not None:
-            flow = flow[: len(self.history_)]  # those that Ctrl-C let begin
+            flow = flow[: len(self.history_)]  # members that were fitted before Ctrl-C
         self.flow_, self.n_context_ = flow, flow.context
 
     def _held_out(self, validation: Any) -> Any:

@@ -65,30 +65,53 @@ def fit(
     **plan: Any,
 ) -> History:
     """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
-    if group is not None:
-        from headrace.distributed.fit import fit as fit_together
+    said = {"weights": weights, "validation": validation, "seed": seed, "progress": progress}
+    kept_in = {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every, "time_budget": time_budget}
+    history = History()
+    with flow._interior.restored(unless=lambda: history.best_epoch >= 0):
+        try:
+            if group is None:
+                _fit_alone(flow, x, context, history, **said, **kept_in, **plan)
+            else:
+                from headrace.distributed.fit import fit as fit_together
 
-        said = {"weights": weights, "validation": validation, "seed": seed, "progress": progress}
-        kept_in = {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every, "time_budget": time_budget}
-        return fit_together(flow, x, context, group=group, **said, **kept_in, **plan)
+                fit_together(flow, x, context, history, group=group, **said, **kept_in, **plan)
+        except KeyboardInterrupt:
+            history.stopped = "interrupted"
+        if history.stopped == "interrupted" and history.best_epoch < 0:
+            raise KeyboardInterrupt  # without better weights there is nothing to return
+    return history
+
+
+def _fit_alone(
+    flow: Trainable,
+    x: Any,
+    context: Any,
+    history: History,
+    *,
+    weights: Any,
+    validation: Any,
+    seed: Any,
+    progress: bool,
+    time_budget: Any,
+    checkpoint: Any,
+    checkpoint_every: Any,
+    **plan: Any,
+) -> None:
+    """`fit` without a group; the history is filled in."""
     clock = Clock(time_budget)
     rng = np.random.default_rng(check.integer("seed", seed))
     kept = Checkpoint(checkpoint, checkpoint_every)
     caller = flow._interior.caller()
-    history = History()
-    try:
-        validation = arrays_of(validation)
-        data = _opened(flow, caller, x, context, weights, plan, kept.path is not None, progress)
-        with caller.queue():
-            one = _Fit(flow, data, validation, rng, caller, history, plan, clock, kept)
-            if kept.path is not None:
-                kept.open(fingerprint(flow, data, one.given, one.checked, int(seed), plan))
-            one.go(progress)
-            if history.stopped not in ("interrupted", "time_budget"):
-                kept.remove()
-    except KeyboardInterrupt:  # before the first step
-        history.stopped = "interrupted"
-    return history
+    validation = arrays_of(validation)
+    data = _opened(flow, caller, x, context, weights, plan, kept.path is not None, progress)
+    with caller.queue():
+        one = _Fit(flow, data, validation, rng, caller, history, plan, clock, kept)
+        if kept.path is not None:
+            kept.open(fingerprint(flow, data, one.given, one.checked, int(seed), plan))
+        one.go(progress)
+        if history.stopped not in ("interrupted", "time_budget"):
+            kept.remove()
 
 
 def _opened(
@@ -173,7 +196,8 @@ class _Fit:
         run.go(progress)
         judged = held_out is not None and self.history.stopped != "interrupted" and run.has_time_to_judge()
         if start is not None and held_out is not None and judged:
-            self._not_worse_than_a_gaussian(held_out, start, links, 1 + len(marginals))
+            with self.flow._interior.restored():  # to the trained weights
+                self._not_worse_than_a_gaussian(held_out, start, links, 1 + len(marginals))
 
     def _marginals(self, held_out: HeldOut) -> tuple[Transform, ...]:
         """What makes columns about normal, where a short fit is better on held-out rows with it than without."""

@@ -1,7 +1,9 @@
-// Maps of a number: affine, additive, the bent line of dual ascent, and the splines of spline.hpp. Each takes a value
-// and the raw parameters of its coordinate, in the map's own order, and adds the logarithm of its derivative.
+// Maps of a number: affine, additive, the bent line of dual ascent, and what spline.hpp and logistic_mixture.hpp have.
+// Each takes a value and the raw parameters of its coordinate, in the map's own order, and adds the logarithm of its
+// derivative.
 #pragma once
 
+#include "logistic_mixture.hpp"
 #include "numbers.hpp"
 #include "spline.hpp"
 #include "stored.hpp"
@@ -9,7 +11,7 @@
 namespace headrace {
 namespace detail {
 
-enum class MapKind { affine, additive, rq_spline, nflows, free, flowjax, circular, dual_ascent };
+enum class MapKind { affine, additive, rq_spline, nflows, free, flowjax, circular, dual_ascent, logistic_mixture };
 enum class Scale { soft_clamp, exp, softplus, sigmoid };
 
 // The log of a scale from its raw number.
@@ -56,7 +58,7 @@ class MapSettings {
     explicit MapSettings(Stored& stored) {
         kind_ = static_cast<MapKind>(
             stored.choice("map", {"affine", "additive", "rq_spline", "rq_spline_nflows", "rq_spline_free",
-                                  "rq_spline_flowjax", "rq_spline_circular", "dual_ascent"}));
+                                  "rq_spline_flowjax", "rq_spline_circular", "dual_ascent", "logistic_mixture"}));
         scale_ = static_cast<Scale>(stored.choice("scale", {"soft_clamp", "exp", "softplus", "sigmoid"}));
         const bool is_bent = kind_ != MapKind::affine && kind_ != MapKind::additive;
         slope_ = stored.number("slope", is_bent ? 0.99999999e-6 : 0.0, 1.0);
@@ -86,6 +88,7 @@ class MapSettings {
             case MapKind::affine: return {{"shift", 1}, {"scale", 1}};
             case MapKind::additive: return {{"shift", 1}};
             case MapKind::dual_ascent: return {{"stretch", 1}, {"shift", 1}, {"bend", 1}, {"center", 1}, {"width", 1}};
+            case MapKind::logistic_mixture: return {{"weight", bins}, {"mean", bins}, {"log_scale", bins}};
             default: return {{"width", bins}, {"height", bins}, {"derivative", spline_.n_derivatives()}};
         }
     }
@@ -106,6 +109,9 @@ class MapSettings {
             }
             case MapKind::additive: return inverse ? value - p[0] : value + p[0];
             case MapKind::dual_ascent: return bent_line(p, slope, clamp, inverse, value, log_det);
+            case MapKind::logistic_mixture:
+                return static_cast<T>(
+                    LogisticMixture(p, spline_.bins, slope_).apply(inverse, static_cast<double>(value), log_det));
             default: return Spline<T>(spline_, p).apply(inverse, value, log_det);
         }
     }

@@ -282,8 +282,8 @@ def test_a_ctrl_c_in_an_ascent_keeps_what_was_reached():
     assert flow.log_prob(x).mean() == pytest.approx(history.log_likelihood[-1], abs=1e-5)
 
 
-def test_a_ctrl_c_in_the_joint_training_keeps_its_best_weights():
-    """A real interrupt, as soon as some epochs are over."""
+def test_a_ctrl_c_in_the_joint_training_without_better_weights_keeps_the_ascent():
+    """A real interrupt, as soon as some epochs are over, none of which is better on these rows held out."""
     x = bent(400)
     model = hr.DualAscentFlow(steps=2, refine=True)
     epochs = []
@@ -300,12 +300,12 @@ def test_a_ctrl_c_in_the_joint_training_keeps_its_best_weights():
         patch.setattr(_fit_run.Run, "_finish_epoch", finished)
         flow = model.fit(x[:300], validation=x[300:], progress=False)
     history = model.history
-    assert history.stopped == history.refinement.stopped == "interrupted"
-    assert 3 <= len(history.refinement.validation_loss) + 1 <= 6
+    assert 3 <= len(epochs) <= 6
+    assert epochs[0].history.best_epoch == -1
+    assert history.stopped == "interrupted"
+    assert history.refinement is None
     assert len(flow) == history.best_step
-    # The loss of no step is that of the ascent's own weights; float32.
-    assert flow.log_prob(x[300:]).mean() == pytest.approx(-history.refinement.best_loss, abs=1e-5)
-    assert -history.refinement.best_loss >= max(history.validation_log_likelihood) - 1e-5
+    assert flow.log_prob(x[300:]).mean() == pytest.approx(max(history.validation_log_likelihood), abs=1e-5)
     assert "interrupted" in repr(history)
 
 

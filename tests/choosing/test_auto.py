@@ -4,7 +4,6 @@ import copy
 import itertools
 import os
 import signal
-import threading
 import warnings
 
 import numpy as np
@@ -13,6 +12,7 @@ import scipy.stats
 
 import headrace as hr
 from headrace._fit import clock
+from headrace._fit.run import Run
 from headrace.choosing import candidates as tried
 from headrace.choosing import run, simple
 from headrace.choosing.result import Choice, Judged, Tried, compared, told_of
@@ -211,18 +211,21 @@ def test_context_and_weights():
 
 
 def test_ctrl_c_keeps_the_best_so_far(monkeypatch):
-    """A real signal in the third fit: the fit ends by it, and so does all."""
-    count, fit = [0], tried.Trial._fit
+    """A real signal in the third fit, once it has better weights than fresh ones: it ends by it, and so does all."""
+    count, fit, finish = [0], tried.Trial._fit, Run._finish_epoch
 
-    def signalled(self, fitted, held, seconds, folder):
+    def counted(self, fitted, held, seconds, folder):
         count[0] += 1
-        if count[0] == 3:
-            timer = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
-            timer.start()
-            seconds = 60.0
-        return fit(self, fitted, held, min(seconds, 0.3) if count[0] < 3 else seconds, folder)
+        return fit(self, fitted, held, min(seconds, 0.3) if count[0] < 3 else 60.0, folder)
 
-    monkeypatch.setattr(tried.Trial, "_fit", signalled)
+    def signalled(self, *given):
+        goes_on = finish(self, *given)
+        if count[0] == 3 and self.history.best_epoch >= 0:
+            signal.raise_signal(signal.SIGINT)
+        return goes_on
+
+    monkeypatch.setattr(tried.Trial, "_fit", counted)
+    monkeypatch.setattr(Run, "_finish_epoch", signalled)
     choice = hr.auto(banana(4000), seconds=60.0, progress=False)
     assert count[0] == 3
     assert choice.interrupted

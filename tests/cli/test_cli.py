@@ -59,7 +59,7 @@ def test_fit_is_the_fit_of_python(folder, result):
     report = result("fit", "t.csv", "-o", "f.safetensors", "--seed", 5, "--validation", 0.25, *SHORT)
     order = np.random.default_rng(5).permutation(200)
     train, held_out = x[np.sort(order[50:])], x[np.sort(order[:50])]
-    flow = hr.MAF(3, transforms=2, hidden=(8,), seed=5)
+    flow = hr.NSF(3, transforms=2, hidden=(8,), seed=5)
     flow.fit(train, validation=(held_out,), epochs=3, seed=5, progress=False)
     loaded = hr.load("f.safetensors")
     assert_array_equal(loaded.parameters, flow.parameters)

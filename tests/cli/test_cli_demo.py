@@ -75,10 +75,10 @@ def test_demo_without_matplotlib(folder, run, few_stars, monkeypatch):
     code, out, err = run("demo", "--epochs", 1)
     assert code == 0
     assert "picture" not in out
-    assert 'no picture: pictures need matplotlib: pip install "headrace[plot]"' in err
+    assert 'no picture: pictures need matplotlib: pip install ".[plot]"' in err
     code, out, err = run("demo", "-o", "stars.png")
     assert (code, out) == (1, "")
-    assert 'pip install "headrace[plot]"' in err
+    assert 'pip install ".[plot]"' in err
 
 
 def test_demo_draws_nothing_without_matplotlib(monkeypatch):

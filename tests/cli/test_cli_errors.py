@@ -190,7 +190,7 @@ def test_without_pyarrow(folder, run, monkeypatch):
         ["fit", "t.parquet", "-o", "f.safetensors"],
         ["score", "flow.safetensors", "t.npy", "-o", "s.parquet"],
     ):
-        check_error(*run(*arguments), ['pip install "headrace[tables]"'])
+        check_error(*run(*arguments), ['pip install ".[tables]"'])
 
 
 def test_an_error_of_memory_has_a_message(folder, run, monkeypatch):

@@ -14,24 +14,30 @@ from cli_cases import (
     small_flow,
     table,
 )
+from headrace import files, training
 from headrace._cli import tables as _tables
+from headrace._fit import checkpoint as _checkpoint
+from headrace._fit import marginals as _marginals
 from headrace._fit import run as _fit_run
+from headrace.ascent.splines import SplineAscent
+from headrace.choosing.candidates import Trial
+from interrupts import ctrl_c
 
 pytestmark = pytest.mark.programs
 
 
+FAST = ("--flow", "maf", "--transforms", 2, "--hidden", "16", "--learning-rate", 0.02, "--quiet")
+
+
+def is_better(run, *_):
+    """Whether there are better weights than fresh ones."""
+    return run.history.best_epoch >= 0
+
+
 def test_ctrl_c_in_a_fit_saves_the_best_weights(folder, run, monkeypatch):
-    np.save("t.npy", table())
-    passes, whole = [], _fit_run.Run.one_pass
-
-    def interrupted(self):
-        passes.append(1)
-        if len(passes) == 3:
-            raise KeyboardInterrupt
-        return whole(self)
-
-    monkeypatch.setattr(_fit_run.Run, "one_pass", interrupted)
-    code, out, err = run("fit", "t.npy", "-o", "f.safetensors", "--epochs", 9, "--quiet", "--json")
+    np.save("t.npy", table(2000))
+    ctrl_c(monkeypatch, _fit_run.Run, "one_pass", is_better)
+    code, out, err = run("fit", "t.npy", "-o", "f.safetensors", "--epochs", 50, *FAST, "--json")
     assert code == 130
     assert json.loads(out)["stopped"] == "interrupted"
     assert err == "headrace: interrupted: the best weights so far were saved\n"
@@ -73,8 +79,84 @@ def test_ctrl_c_elsewhere(folder, run, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_tables, "open_table", interrupt)
-    assert run("fit", "t.npy", "-o", "f.safetensors") == (130, "", "headrace: interrupted\n")
+    told = "headrace: interrupted: no weights better than fresh ones yet, nothing was saved\n"
+    assert run("fit", "t.npy", "-o", "f.safetensors") == (130, "", told)
     assert not os.path.exists("f.safetensors")
+    assert run("score", "f.safetensors", "t.npy")[0] == 1
+    with open("f.safetensors", "wb") as file:
+        file.write(hr.to_bytes(hr.MAF(3)))
+    assert run("score", "f.safetensors", "t.npy") == (130, "", "headrace: interrupted\n")
+
+
+MOMENTS = {
+    "reading": (_tables, "open_table"),
+    "choosing marginal curves": (_marginals, "gaussianizing"),
+    "in the trial of marginal curves": (_marginals, "gain"),
+    "after standardising": (training, "start_act_norms"),
+    "judging the start": (_fit_run.HeldOut, "loss"),
+    "in the first epoch": (_fit_run.Run, "batches"),
+}
+
+
+@pytest.mark.parametrize(
+    ("flow", "moment"),
+    [
+        *(("default", moment) for moment in MOMENTS),
+        ("ensemble", "in the first epoch"),
+        ("stream", "after standardising"),
+        ("stream", "judging the start"),
+    ],
+)
+def test_ctrl_c_before_there_are_better_weights_leaves_the_file(flow, moment, folder, run, monkeypatch):
+    np.save("t.npy", np.exp((table(2000) - 2.0) * [1.0, 0.1, 10.0]))  # skewed, so that there is a trial
+    small_flow("good.safetensors")
+    with open("good.safetensors", "rb") as file:
+        before = file.read()
+    more = {"default": (), "ensemble": ("--ensemble", 2), "stream": ("--buffer", 500, "--epochs", 2)}[flow]
+    calls = ctrl_c(monkeypatch, *MOMENTS[moment])
+    told = run("fit", "t.npy", "-o", "good.safetensors", "--quiet", "--json", *more)
+    assert calls
+    assert told[:2] == (130, "")
+    assert told[2].splitlines()[-1] == (
+        "headrace: interrupted: no weights better than fresh ones yet, nothing was saved; good.safetensors is as it was"
+    )
+    with open("good.safetensors", "rb") as file:
+        assert file.read() == before
+    assert sorted(os.listdir()) == ["good.safetensors", "t.npy"]
+
+
+def test_ctrl_c_before_the_first_step_of_an_ascent_leaves_the_file(folder, run, monkeypatch):
+    np.save("t.npy", table())
+    small_flow("good.safetensors")
+    with open("good.safetensors", "rb") as file:
+        before = file.read()
+    calls = ctrl_c(monkeypatch, SplineAscent, "taken")
+    code, out, err = run("fit", "t.npy", "-o", "good.safetensors", "--flow", "dual-ascent", "--quiet")
+    assert (code, out) == (130, "")
+    assert calls
+    assert err.endswith("good.safetensors is as it was\n")
+    with open("good.safetensors", "rb") as file:
+        assert file.read() == before
+
+
+@pytest.mark.parametrize(("begun", "code"), [(0, False), (1, True)])
+def test_ctrl_c_in_a_search_saves_what_was_tried(begun, code, folder, run, monkeypatch):
+    """A Gaussian takes no search: by itself it does not replace a file."""
+    np.save("t.npy", table(2000))
+    small_flow("good.safetensors")
+    with open("good.safetensors", "rb") as file:
+        before = file.read()
+    trials = []
+
+    def is_next(trial, *_):
+        trials.append(trial)
+        return len(trials) > begun
+
+    calls = ctrl_c(monkeypatch, Trial, "go", is_next)
+    assert run("fit", "t.npy", "-o", "good.safetensors", "--auto", "--time-budget", 4, "--quiet")[0] == 130
+    assert calls
+    with open("good.safetensors", "rb") as file:
+        assert (file.read() != before) == code
 
 
 def test_a_process_of_its_own(folder):
@@ -89,12 +171,16 @@ def test_a_process_of_its_own(folder):
 
 
 def test_a_signal_to_a_process_that_fits(folder):
-    np.save("t.npy", table())
+    np.save("t.npy", table(2000))
     forever = ("--epochs", 10**7, "--patience", 10**7, "--checkpoint", "fit.state", "--checkpoint-every", "epoch")
-    process = command("fit", "t.npy", "-o", "f.safetensors", *forever)
-    while not os.path.exists("fit.state"):  # an epoch is over
+    process = command("fit", "t.npy", "-o", "f.safetensors", *FAST, *forever)
+    best = -1
+    while best < 0:  # an epoch is better than fresh weights
         assert process.poll() is None
         time.sleep(0.01)
+        if os.path.exists("fit.state"):
+            state, _ = files.load_state("fit.state", _checkpoint._KEY)
+            best = _checkpoint._read(state["history"]["best_epoch"])
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130

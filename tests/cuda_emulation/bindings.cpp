@@ -119,9 +119,7 @@ void bind_emulation(py::module_& m) {
         "Of each network of these steps, run level by level: how many levels each of its panels has, or 0 where all "
         "warps work together.");
     m.def("planted", &planted, py::arg("bug"));
-#ifdef HEADRACE_XLA
     bind_emulated_xla(m);
-#endif
 }
 
 }  // namespace headrace

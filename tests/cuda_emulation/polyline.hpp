@@ -134,8 +134,12 @@ struct Polyline {
     }
 };
 
+#define HR_COUNT(i, type, name, scale) +1
+constexpr int n_own_maps = HR_OWN_MAPS(HR_COUNT);
+#undef HR_COUNT
+
 }  // namespace
 }  // namespace headrace
 
-// The lines that this adds to the list of maps.
-#define HR_MORE_MAPS(X) X(11, Polyline, "polyline", "")
+// The line that this adds to the list of maps, after those of the library, however many these are.
+#define HR_MORE_MAPS(X) X(n_own_maps, Polyline, "polyline", "")

@@ -1,7 +1,6 @@
 // Handlers of a device inside of XLA's CPU client, whose calls have no stream: what is asked for one gets that of the
 // test. All else of a handler is as it runs on a card.
 #include <pybind11/pybind11.h>
-#include <xla/ffi/api/ffi.h>
 
 #include <algorithm>
 #include <array>
@@ -11,35 +10,36 @@
 #include <string>
 #include <utility>
 
+#include "../../cpp/bindings/xla_ffi.hpp"
 #include "../../cuda/bindings/bindings.hpp"
 
 namespace headrace {
 namespace {
 
 constexpr size_t n_handlers = 8;
-std::array<XLA_FFI_Handler*, n_handlers> handlers;
+std::array<xla::HandlerFunction*, n_handlers> handlers;
 std::optional<uintptr_t> stream = 0;  // none: XLA is asked, which says that there is none
 
-XLA_FFI_Error* stream_of_test(XLA_FFI_Stream_Get_Args* args) {
-    args->stream = reinterpret_cast<void*>(*stream);
+xla::Failure* stream_of_test(xla::StreamQuestion* question) {
+    question->stream = reinterpret_cast<void*>(*stream);
     return nullptr;
 }
 
 template <size_t i>
-XLA_FFI_Error* on_stream_of_test(XLA_FFI_CallFrame* frame) {
+xla::Failure* on_stream_of_test(xla::CallFrame* frame) {
     if (!stream) return handlers[i](frame);
-    const XLA_FFI_Api* const given = frame->api;
-    XLA_FFI_Api api{};
-    std::memcpy(&api, given, std::min(given->struct_size, sizeof(api)));
-    api.XLA_FFI_Stream_Get = &stream_of_test;
-    frame->api = &api;
-    XLA_FFI_Error* const error = handlers[i](frame);
-    frame->api = given;
-    return error;
+    const xla::Functions* const given = frame->functions;
+    xla::Functions own{};
+    std::memcpy(&own, given, std::min(given->size, sizeof(own)));
+    own.stream = &stream_of_test;
+    frame->functions = &own;
+    xla::Failure* const failure = handlers[i](frame);
+    frame->functions = given;
+    return failure;
 }
 
 template <size_t... i>
-std::array<XLA_FFI_Handler*, n_handlers> outer(std::index_sequence<i...>) {
+std::array<xla::HandlerFunction*, n_handlers> outer(std::index_sequence<i...>) {
     return {&on_stream_of_test<i>...};
 }
 
@@ -53,7 +53,7 @@ void bind_emulated_xla(py::module_& m) {
     py::dict wrapped;
     size_t i = 0;
     for (const auto& [name, capsule] : own) {
-        handlers[i] = reinterpret_cast<XLA_FFI_Handler*>(capsule.cast<py::capsule>().get_pointer());
+        handlers[i] = reinterpret_cast<xla::HandlerFunction*>(capsule.cast<py::capsule>().get_pointer());
         wrapped[name] = py::capsule(reinterpret_cast<void*>(told[i]));
         ++i;
     }

@@ -233,7 +233,7 @@ def test_a_build_without_the_module(machine, monkeypatch):
 def test_no_cupy(machine, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)  # what makes Python's import fail
     _device.device_at.cache_clear()
-    refuse(lambda: standardize().to("cuda"), "CuPy", "headrace[cuda12]", error=hr.CudaUnavailable)
+    refuse(lambda: standardize().to("cuda"), "CuPy", ".[cuda13]", error=hr.CudaUnavailable)
 
 
 def test_facts_about_devices(machine):

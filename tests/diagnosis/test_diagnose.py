@@ -367,7 +367,7 @@ def test_without_matplotlib(monkeypatch, tmp_path):
         monkeypatch.setattr(f"headrace.diagnosis.{module}.can_draw", lambda: False)
     flow = flow_of()
     diagnosis = hr.diagnose(flow, rows_of(flow, 50)[0])
-    with pytest.raises(ImportError, match=r'^pictures need matplotlib: pip install "headrace\[plot\]"$'):
+    with pytest.raises(ImportError, match=r'^pictures need matplotlib: pip install "\.\[plot\]" in the clone'):
         diagnosis.plot(tmp_path / "d.png")
     assert "<svg" not in diagnosis.to_html()
     assert picture.NO_MATPLOTLIB.split(":")[0] in diagnosis.to_html()

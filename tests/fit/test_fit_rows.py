@@ -259,20 +259,6 @@ def test_the_first_step_of_a_large_file_comes_soon(tmp_path):
     assert seconds < 60.0
 
 
-def test_ctrl_c_before_the_first_step(monkeypatch):
-    x, flow = gaussian(300), small()
-    kept = flow.parameters
-
-    def interrupted(*arguments, **keywords):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(_rows, "moments", interrupted)
-    history = flow.fit(x, **SHORT)
-    assert (history.stopped, history.best_epoch, history.train_loss) == ("interrupted", -1, [])
-    cases.assert_same_bits(flow.parameters, kept)
-    assert flow.transforms[-1].is_identity
-
-
 def test_rows_without_weight_are_left_out_of_both_parts():
     weights = np.where(np.arange(200) % 3 == 0, 0.0, 1.0)
     data = Data(gaussian(200), None, weights)

@@ -404,18 +404,6 @@ def test_a_fit_of_a_stream_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     assert not path.exists()
 
 
-def test_ctrl_c_while_the_rows_are_read():
-    def made():
-        yield streams.rows(500)[0]
-        raise KeyboardInterrupt
-
-    flow = small()
-    kept = flow.parameters
-    history = flow.fit(hr.rows.blocks(made, buffer=100), **QUIET)
-    assert history.stopped == "interrupted"
-    assert_array_equal(flow.parameters, kept)
-
-
 def test_the_bar_knows_the_total(capsys, monkeypatch):
     monkeypatch.setattr("headrace._progress.watched", lambda: True)
     x = streams.rows(3000)[0]

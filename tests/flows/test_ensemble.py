@@ -264,7 +264,7 @@ def test_ctrl_c_leaves_later_members_as_they_are():
     before = ensemble[2].parameters
     fit = ensemble[1].fit
     ensemble[1].fit = lambda *given, **more: setattr(found := fit(*given, **more), "stopped", "interrupted") or found
-    with pytest.warns(RuntimeWarning, match=r"^fit: interrupted with 1 of 3 members not begun; ensemble\[:2\]"):
+    with pytest.warns(RuntimeWarning, match=r"^fit: interrupted with 1 of 3 members not fitted; ensemble\[:2\]"):
         histories = ensemble.fit(gaussian(100), epochs=1, **QUIET)
     assert [history.stopped for history in histories] == ["epochs", "interrupted"]
     cases.assert_same_bits(ensemble[2].parameters, before)

@@ -1,7 +1,8 @@
-"""A map that only the emulation's list has, with its entry and its reference, goes through everything that maps do.
+"""A map that only the emulation's list has, with its entry and its reference, goes through all that the core does.
 
-Where it needs more than the recipe says (CONTRIBUTING.md), or a kernel, a call or a file knows maps by name, it fails
-here. What it is: tests/cuda_emulation/polyline.hpp and tests/support/added_map.py.
+Where the core needs more than the recipe says (CONTRIBUTING.md), or a kernel, a call or a file knows maps by name, it
+fails here. The other readers of files know maps by name, as the recipe says too: they refuse this one by its name. What
+it is: tests/cuda_emulation/polyline.hpp and tests/support/added_map.py.
 """
 
 import numpy as np
@@ -13,6 +14,7 @@ import gradients
 import headrace as hr
 import map_cases
 import reference
+import runtime_library
 import safetensors_reader
 from pairs import pairwise
 
@@ -157,6 +159,28 @@ def test_what_the_map_says_of_itself_is_heeded(settings, words):
     with pytest.raises(ValueError, match="expected") as error:
         hr.MaskedAutoregressive(4, (8,), map=MAP, **settings)
     cases.assert_says(error, *words)
+
+
+# --- the readers that need a formula of their own ---------------------------------------------------------------------
+
+
+def test_graphs_refuse_it_by_name(tmp_path):
+    pytest.importorskip("onnx")
+    with pytest.raises((NotImplementedError, ValueError), match=MAP):
+        hr.Flow([KINDS["masked"]()]).to_onnx(tmp_path / "flow.onnx")
+
+
+def test_modules_of_pytorch_alone_refuse_it_by_name():
+    pytest.importorskip("torch")
+    with pytest.raises((NotImplementedError, ValueError), match=MAP):
+        hr.convert.to_torch(hr.Flow([KINDS["masked"]()]))
+
+
+@pytest.mark.skipif(runtime_library.compiler() is None, reason="no C++ compiler")
+def test_the_header_refuses_it_by_name(tmp_path_factory):
+    library = runtime_library.shared_library(tmp_path_factory)
+    with pytest.raises(runtime_library.Refused, match=rf"map: expected one of .*, got '{MAP}'"):
+        library.load(hr.to_bytes(hr.Flow([KINDS["masked"]()])), "float64")
 
 
 def test_ops_find_the_bins_from_the_number_of_parameters():

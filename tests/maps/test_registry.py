@@ -2,6 +2,9 @@
 
 import dataclasses
 import itertools
+import re
+import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +15,7 @@ import added_map
 import headrace as hr
 import headrace._core
 import reference
+import runtime_library
 import vector_cases
 from headrace import _stored
 from headrace._core.maps import MAPS, VECTOR_MAPS, bins_with, has_bins, has_scale
@@ -57,6 +61,64 @@ def test_every_list_has_every_map():
     documented = {page: (ROOT / "docs" / page).read_text() for page in ("conventions.md", "files.md")}
     for name, page in itertools.product(reference.MAPS, documented):
         assert f'"{name}"' in documented[page], f"docs/{page} lacks {name}"
+
+
+READERS = {  # of files, beside the core, and what of them names the maps
+    "runtime/parts/maps.hpp": ["runtime/parts/maps.hpp"],
+    "python/headrace/convert/plain": [f"python/headrace/convert/plain/{name}.py" for name in ("maps", "splines")],
+}
+
+
+# Maps that a reader does not have; it refuses them by name, as it does the map that tests add (test_added_map.py).
+REFUSED = {"python/headrace/convert/plain": {"logistic_mixture"}}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_reader_of_files_has_every_map_or_refuses_it(reader):
+    text = "".join((ROOT / name).read_text() for name in READERS[reader])
+    lacking = {name for name in (*reference.MAPS, added_map.NAME) if f'"{name}"' not in text}
+    assert lacking == {added_map.NAME, *REFUSED.get(reader, ())}
+
+
+def test_the_recipe_names_every_reader():
+    recipe = next(
+        line for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if "| a map of a number |" in line
+    )
+    for reader in READERS:
+        assert reader in recipe
+
+
+@pytest.mark.skipif(runtime_library.compiler() is None, reason="no C++ compiler")
+def test_the_next_index_is_free_beside_the_map_of_the_tests(tmp_path):
+    """A map of the library takes the next index of `HR_OWN_MAPS`, and the emulation's map goes after it."""
+    for folder in ("cpp/math", "tests/cuda_emulation"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("build"))
+    maps = tmp_path / "cpp" / "math" / "maps.hpp"
+    text = maps.read_text()
+    indices = [int(index) for index in re.findall(r"^    X\((\d+), ", text, flags=re.MULTILINE)]
+    last = re.search(rf"^    X\({indices[-1]}, .*\)$", text, flags=re.MULTILINE)[0]
+    assert indices == [*range(len(indices))]
+    maps.write_text(text.replace(last, f'{last} X({len(indices)}, Additive, "tilt", "")'))
+    source = tmp_path / "list.cpp"
+    source.write_text(
+        '#include "math/maps.hpp"\n#include <cstdio>\nusing namespace headrace;\n'
+        "#define HR_SHOW(i, type, name, scale) with_map(i, []<class K>() { std::puts(name); });\n"
+        "int main() { HR_MAPS(HR_SHOW) }\n"
+    )
+    more = f'-DHEADRACE_MORE_MAPS="{tmp_path / "tests" / "cuda_emulation" / "polyline.hpp"}"'
+    flags = [
+        "-std=c++20",
+        "-O0",
+        "-DHR_EMULATE",
+        more,
+        f"-I{tmp_path / 'cpp'}",
+        f"-I{tmp_path / 'tests/cuda_emulation'}",
+    ]
+    made = [runtime_library.compiler(), *flags, str(source), "-o", str(tmp_path / "list")]
+    done = subprocess.run(made, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    names = subprocess.run([tmp_path / "list"], capture_output=True, text=True, check=True).stdout.split()
+    assert names[-2:] == ["tilt", added_map.NAME]  # each has a kernel of its index
 
 
 FORGET = {  # of the map that is added: from which list, and how

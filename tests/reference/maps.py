@@ -7,6 +7,7 @@ import numpy as np
 
 from . import additive_spline as additive_splines
 from . import dual_ascent as bent
+from . import logistic_mixture as mixture
 from . import rq_spline as spline
 from .scales import LOG_SCALES
 
@@ -85,6 +86,7 @@ MAPS = {
     "rq_spline_flowjax": spline_of("free", "identity", 1),
     "rq_spline_circular": spline_of("shared", "periodic", 0),
     "dual_ascent": Map(bent.NAMES, bent.dual_ascent),
+    "logistic_mixture": Map(mixture.NAMES, mixture.logistic_mixture, mixture.count, depth=2),
 }
 
 

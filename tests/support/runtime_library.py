@@ -47,6 +47,12 @@ def compiled_once(temporary, name, source, *more):
         return folder / name if (folder / name).exists() else compile_to(folder / name, source, *more)
 
 
+def shared_library(temporary):
+    """The header's functions, compiled once for all tests that call them."""
+    source = ROOT / "tests" / "runtime" / "library.cpp"
+    return Library(compiled_once(temporary, "library.so", source, "-shared", "-fPIC"))
+
+
 class Library:
     """The compiled functions."""
 

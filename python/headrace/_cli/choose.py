@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ def choose(
     from headrace._table import Column, Table
     from headrace.choosing import run
     from headrace.choosing.columns import Columns
+    from headrace.choosing.result import SIMPLE
     from headrace.choosing.rows import opened
 
     x, context, weights = rows
@@ -39,6 +41,9 @@ def choose(
         seed=arguments.seed,
         progress=not arguments.quiet,
     )
+    tried = (one for one in choice.table if one.name not in SIMPLE)
+    if choice.interrupted and all(math.isnan(one.log_likelihood) for one in tried):
+        raise KeyboardInterrupt  # a Gaussian takes no search, and must not replace the file of one
     more = "headrace diagnose FLOW DATA looks at it with rows that it has not seen"
     sizes = {"features": choice.flow.features, "context": choice.flow.context}
     return choice.flow, {"file": arguments.output, **sizes, **choice.summary()}, choice.lines(more)

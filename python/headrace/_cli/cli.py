@@ -3,7 +3,7 @@
 Results go to the standard output, progress, notes and errors to the standard error. With ``--json`` the standard output
 is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, told in one line; 2 for a
 wrong command line; 130 after Ctrl-C; 141 where the reader of the output went away. Ctrl-C during a fit saves the best
-weights so far, and during scores the scores so far, says so, and still ends with 130.
+weights so far, or nothing if none are better than fresh ones; during scores the scores so far. It still ends with 130.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, TextIO
 import headrace as hr
 from headrace._cli import commands, diagnose, export, fitting, offered, parts, tables, use
 from headrace._output import printable
+from headrace.flows import DEFAULT
 
 __all__ = ["main"]
 
@@ -124,8 +125,9 @@ def _parser() -> argparse.ArgumentParser:
         "fit",
         fitting.fit,
         "fit a flow to the rows of a table and save it",
-        "Ctrl-C ends a fit and saves the best weights so far; the exit code is 130 then. With --checkpoint the same "
-        "command goes on from there. Tables of more rows than the buffer are read anew in each epoch.",
+        "Ctrl-C ends a fit and saves the best weights so far, or nothing if none are better than fresh ones; the exit "
+        "code is 130 then. With --checkpoint the same command goes on from there. Tables of more rows than the buffer "
+        "are read anew in each epoch.",
     )
     _add_data(sub, several=True)
     sub.add_argument(
@@ -135,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FLOW",
         help="the file to write, as flow.safetensors; - for the standard output",
     )
-    sub.add_argument("--flow", choices=tuple(offered.FLOWS), help="the kind of flow (maf)")
+    sub.add_argument("--flow", choices=tuple(offered.FLOWS), help=f"the kind of flow ({DEFAULT})")
     sub.add_argument(
         "--auto",
         action="store_true",
@@ -328,8 +330,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else USAGE
-    except KeyboardInterrupt:
-        print("headrace: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(": ".join(["headrace: interrupted", *map(_one_line, interrupt.args)]), file=sys.stderr)
         return commands.INTERRUPTED
     except BrokenPipeError:
         _give_up_output()

@@ -20,6 +20,7 @@ import headrace as hr
 from headrace import _table, files
 from headrace._cli import several, tables
 from headrace._cli.several import STANDARD
+from headrace._install import rebuild
 from headrace._output import check_writable, printable, refuse_inputs
 
 __all__ = [
@@ -157,9 +158,9 @@ def _read(source: tables.Source, columns: Sequence[Sequence[int]]) -> list[NDArr
 def info(arguments: argparse.Namespace) -> int:
     """Print facts about this build and machine."""
     facts = {**hr.info(), "python": platform.python_version(), "numpy": np.__version__, "system": platform.platform()}
-    missing = f"this processor has {facts['isa_not_built']}, which was not built (HEADRACE_SETS=ALL pip install .)"
+    missing = f"this processor has {facts['isa_not_built']}, which was not built ({rebuild('HEADRACE_SETS=ALL')})"
     lines = [
-        f"headrace         {facts['version']}",
+        f"headrace         {facts['version']}" + (f" ({facts['commit']})" if facts["commit"] else ""),
         f"instruction set  {facts['isa']} (of {', '.join(facts['isas'])})",
         *([f"                 {missing}"] if facts["isa_not_built"] else []),
         f"bf16 products    {facts['bf16']}",

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +45,7 @@ from headrace._table import Table
 from headrace._table_facts import Passed
 from headrace._table_stream import Present, Treated
 from headrace.diagnosis.baselines import gaussian_log_prob
+from headrace.flows import DEFAULT
 from headrace.transforms.support import Support
 
 __all__ = ["fit"]
@@ -52,8 +56,36 @@ VALIDATION = 0.1  # of the rows, that are held out
 
 def fit(arguments: argparse.Namespace) -> int:
     """Fit a flow to a table, print its held-out likelihood beside a Gaussian's, and save it."""
+    with _nothing_saved(arguments.output):
+        fitted = _fitted(arguments)
+    _save(arguments.output, fitted.flow, fitted.notes)
+    return fitted.report()
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A fitted flow that is not saved yet."""
+
+    flow: Density
+    notes: dict[str, str]
+    report: Callable[[], int]
+    """Prints the outcome, and gives the exit code."""
+
+
+@contextmanager
+def _nothing_saved(output: str) -> Iterator[None]:
+    """Ctrl-C inside says that the output is as it was."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        more = f"; {output} is as it was" if output != STANDARD and os.path.exists(output) else ""
+        raise KeyboardInterrupt(f"no weights better than fresh ones yet, nothing was saved{more}") from None
+
+
+def _fitted(arguments: argparse.Namespace) -> _Fitted:
+    """The flow for the table, the notes of its file, and how to report it."""
     _refuse_beside_auto(arguments)
-    arguments.flow = arguments.flow or "maf"
+    arguments.flow = arguments.flow or DEFAULT
     if arguments.validation is None:
         arguments.validation = 0.0 if arguments.auto else VALIDATION  # --auto holds rows out itself
     kind = FLOWS[arguments.flow]
@@ -93,12 +125,15 @@ def fit(arguments: argparse.Namespace) -> int:
             labels = None if chosen is None else chosen.features
             flow, report, lines = choose.choose(arguments, some, options, labels)
             report |= {"rows": given.rows, "rows_looked_at": len(given.some.x)}
-            _save(arguments.output, flow, notes)
-            _say(arguments, report, [*lines, "", f"saved to {arguments.output}"])
-            return INTERRUPTED if report["interrupted"] else OK
+            return _Fitted(flow, notes, partial(_report_choice, arguments, report, lines))
         flow, outcome = (_ascend if kind.model else _train)(kind, arguments, options, given)
-    _save(arguments.output, flow, notes)
-    return _report(arguments, flow, given, outcome)
+    return _Fitted(flow, notes, partial(_report, arguments, flow, given, outcome))
+
+
+def _report_choice(arguments: argparse.Namespace, report: dict[str, Any], lines: list[str]) -> int:
+    """Print what --auto chose."""
+    _say(arguments, report, [*lines, "", f"saved to {arguments.output}"])
+    return INTERRUPTED if report["interrupted"] else OK
 
 
 def _save(output: str, flow: Density, notes: dict[str, str]) -> None:
@@ -376,7 +411,8 @@ def _train(
         return flow, _outcome(histories[0])
     each = [_outcome(history) for history in histories]
     total: dict[str, Any] = {key: sum(one[key] for one in each) for key in ("epochs", "seconds")}
-    total |= {"best_epoch": [one["best_epoch"] for one in each], "stopped": each[-1]["stopped"]}
+    stopped = each[-1]["stopped"] if len(each) == len(members) else "interrupted"
+    total |= {"best_epoch": [one["best_epoch"] for one in each], "stopped": stopped}
     return flow[: len(each)], {"members": len(each), **total}
 
 

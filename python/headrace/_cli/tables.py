@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _columns
+from headrace._install import install
 from headrace._output import replacing, spreadsheet_cell
 
 __all__ = ["READ", "WRITTEN", "Source", "open_table", "write_parts", "write_table"]
@@ -34,7 +35,7 @@ OTHERS = "; --columns chooses other columns"
 MISSING = ("", "na", "n/a", "null", "none")  # texts for what is not there, beside "nan"
 TRUTH = {"true": "1", "false": "0"}  # texts for truth values, as pandas and polars write them
 KINDS = {"i": "integer", "u": "integer", "b": "boolean"}  # of dtypes
-NO_PYARROW = 'reading and writing .parquet needs pyarrow: pip install "headrace[tables]"'
+NO_PYARROW = f"reading and writing .parquet needs pyarrow: {install('tables')}"
 
 _CHUNK = 1 << 14  # rows of text turned into numbers at a time
 _BLOCK = 1 << 16  # rows of a block, about

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace import _core
 from headrace._core import CudaUnavailable
+from headrace._install import install
 
 __all__ = [
     "BF16_PARTS",
@@ -108,8 +109,8 @@ def _cupy() -> Any:
         import cupy
     except ImportError as error:
         raise CudaUnavailable(
-            f"headrace needs CuPy for CUDA devices, which cannot be imported ({error}); install headrace[cuda12] or "
-            "headrace[cuda13], whichever the driver is for"
+            f"headrace needs CuPy for CUDA devices, which cannot be imported ({error}); {install('cuda13')}, or cuda12 "
+            "where the driver is for it"
         ) from None
     return cupy
 

@@ -111,6 +111,10 @@ MAPS: dict[str, Map] = {
         lambda bins: {"stretch": 1, "shift": 1, "bend": 1, "center": 1, "width": 1},
         lambda s: (0.0,) * 5,
     ),
+    "logistic_mixture": Map(
+        lambda bins: {"weight": bins, "mean": bins, "log_scale": bins},
+        lambda s: (0.0,) * s.n_params,
+    ),
 }
 
 

@@ -200,7 +200,8 @@ class _MapSettings(_Columns):
     map: str = setting(
         "affine",
         lambda settings, value: check.choice("map", value, tuple(MAPS)),
-        '"affine", "additive" (scale 1), "dual_ascent" (a line that bends, eq. 25 of the notes) or a monotone '
+        '"affine", "additive" (scale 1), "dual_ascent" (a line that bends, eq. 25 of the notes), "logistic_mixture" '
+        "(the logit of a mixture's distribution function, with as many components as bins) or a monotone "
         'rational-quadratic spline (Durkan et al. 2019): "rq_spline", in the parametrisation of zuko, or one with '
         'least sizes of bins, as other libraries have it: "rq_spline_nflows" (derivative 1 at the ends of its '
         'interval, the identity outside), "rq_spline_free" (continued by straight lines), "rq_spline_flowjax" '

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._fit.rows import CHUNK
+from headrace._install import install
 from headrace._streams.columns import chosen_columns
 from headrace._streams.stream import Stream
 
 __all__ = ["Dataset", "files_of"]
 
-NO_PYARROW = 'parquet: needs pyarrow: pip install "headrace[parquet]"'
+NO_PYARROW = f"parquet: needs pyarrow: {install('parquet')}"
 
 
 def files_of(paths: Any) -> list[str]:

@@ -209,6 +209,7 @@ class DualAscentFlow:
             TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
             ValueError: a wrong shape, a context, or rows with a NaN or an infinity, or on a bound or beyond (their
                 number and the first one).
+            KeyboardInterrupt: Ctrl-C before the first step that is kept; `history` is then as before the call.
             headrace.distributed.GroupError: a rank of the group did not answer in time.
         """
         clock = Clock(time_budget)
@@ -261,7 +262,10 @@ class DualAscentFlow:
         few = rows.count < FEW_ROWS
         refine = not few or rows.held_out is not None if self.refine is None else self.refine
         first = clock.share(ASCENDING) if refine else clock
-        flow, self.history = self._ascended(rows, rng, refine, first, progress)
+        flow, history = self._ascended(rows, rng, refine, first, progress)
+        if history.stopped == "interrupted" and history.best_step == 0:
+            raise KeyboardInterrupt  # there is no step to return
+        self.history = history
         if not refine or self.history.stopped in ("interrupted", "constant") or not clock.has(0.0):
             return flow
         rivals = self.refine is None and few
@@ -326,8 +330,6 @@ class DualAscentFlow:
             progress=progress,
             group=rows.group,
         )
-        if refinement.stopped == "interrupted" and not refinement.train_loss and math.isinf(refinement.best_loss):
-            raise KeyboardInterrupt  # before the first step
         self.history.refinement = refinement
         return refined, refinement
 

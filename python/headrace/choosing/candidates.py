@@ -119,7 +119,7 @@ class Trial:
         """Fit for some seconds, from where it stopped if `folder` keeps its state.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C; what was reached is kept.
+            KeyboardInterrupt: Ctrl-C; weights that are better than fresh ones are kept.
         """
         from time import perf_counter
 
@@ -127,7 +127,11 @@ class Trial:
         held = None if choosing is None else (choosing.x, choosing.context, choosing.weights)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # the rows were spoken of once
-            flow, self.stopped = self._fit(fitted, held, seconds, folder)
+            try:
+                flow, self.stopped = self._fit(fitted, held, seconds, folder)
+            except KeyboardInterrupt:  # the flow of the last round stays
+                self.stopped = "interrupted"
+                raise
         self.rounds += 1
         self.seconds += perf_counter() - begin
         if choosing is None:

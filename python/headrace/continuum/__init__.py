@@ -2,7 +2,7 @@
 
 A density rho moves with the velocity u = -mu grad(rho / mu) (eq. 10), the steepest ascent of the likelihood, and so
 drho/dt = div(mu^2 grad((rho / mu)^2 / 2)) (eq. 13), in one or two dimensions and for any positive target mu.
-`docs/continuum.md` has the equations, the scheme and its errors. Needs SciPy: pip install "headrace[continuum]".
+`docs/continuum.md` has the equations, the scheme and its errors. Needs SciPy: pip install ".[continuum]".
 
 >>> import headrace as hr
 >>> import numpy as np
@@ -24,10 +24,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._install import install
+
 try:
     import scipy  # noqa: F401
 except ImportError:
-    raise ImportError('headrace.continuum needs SciPy, which is missing: pip install "headrace[continuum]"') from None
+    raise ImportError(f"headrace.continuum needs SciPy, which is missing: {install('continuum')}") from None
 
 from headrace.continuum import _directions
 from headrace.continuum._densities import Density

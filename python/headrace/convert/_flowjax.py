@@ -14,6 +14,7 @@ from headrace.convert._parts import Layers, Numbers, Place, activation_of, class
 from headrace.convert._scales import scale_of
 from headrace.convert._simple import affine, linear, normal, permutation
 from headrace.convert._stands import finished_file, without_files
+from headrace.convert._training import refuse_training
 from headrace.convert._verify import verify as compare
 from headrace.flow import Flow
 from headrace.transforms.transform import Transform
@@ -41,7 +42,8 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
     Raises:
         TypeError: no such flow, or parameters of several dtypes.
         NotImplementedError: a part that headrace does not have; its class and its place are named.
-        ValueError: log densities that differ by more than rounding.
+        ValueError: log densities that differ by more than rounding; a layer in
+            training mode that computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
     """
     place = Place("model", "to_data")
     if is_arrays(model):
@@ -56,6 +58,8 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
     import jax
     import jax.numpy as jnp
 
+    layers, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=lambda node: hasattr(node, "inference"))
+    refuse_training("model", ((jax.tree_util.keystr(path), layer) for path, layer in layers))
     leaves = [leaf for leaf in jax.tree_util.tree_leaves(model) if isinstance(leaf, jax.Array)]
     dtype = dtype_of(place, leaves)
     with jax.enable_x64(True):

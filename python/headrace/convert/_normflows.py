@@ -42,7 +42,8 @@ def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Fl
     Raises:
         TypeError: no such flow, or parameters of several dtypes.
         NotImplementedError: a part that headrace does not have; its class and its place are named.
-        ValueError: activation normalisation that has seen no rows; log densities that differ by more than rounding.
+        ValueError: activation normalisation that has seen no rows; log densities that differ by more than rounding; a
+            layer in training mode that computes otherwise in evaluation (batch norm, dropout).
     """
     place = Place("model", "to_data")
     if is_file(model):

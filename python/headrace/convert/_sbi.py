@@ -35,7 +35,8 @@ def from_sbi(model: Any, *, embedding: str = "inside", verify: bool = True) -> F
     Raises:
         TypeError: no such estimator, or parameters of several dtypes.
         NotImplementedError: a part that headrace does not have; its class and its place are named.
-        ValueError: an embedding net inside; log densities that differ by more than rounding.
+        ValueError: an embedding net inside; log densities that differ by more than rounding; a layer in
+            training mode that computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
     """
     place = Place("model" if estimator_of(model) is model else "model.posterior_estimator", "to_latent")
     model = estimator_of(model)

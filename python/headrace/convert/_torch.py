@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace import _arguments as check
 from headrace.convert._parts import Numbers, Place
+from headrace.convert._training import refuse_training
 from headrace.convert._verify import verify
 from headrace.flow import Flow
 
@@ -15,11 +16,18 @@ __all__ = ["finished", "opened", "tensors_of"]
 
 
 def opened(name: str, model: Any) -> Any:
-    """A copy of a module on the CPU in evaluation mode and in float64, which holds its numbers exactly."""
+    """A copy of a module on the CPU in evaluation mode and in float64, which holds its numbers exactly.
+
+    A model whose density is another one in its present mode is refused. Embedding nets keep their own mode.
+    """
     import torch
 
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"{name}: expected a module of PyTorch, got {check.kind_of(model)}")
+    nets = (getattr(model, attribute, None) for attribute in ("_embedding_net", "embedding_net"))
+    outside = {layer for net in nets if isinstance(net, torch.nn.Module) for layer in net.modules()}
+    layers = ((path and f".{path}", layer) for path, layer in model.named_modules() if layer not in outside)
+    refuse_training(name, layers)
     try:
         model = copy.deepcopy(model)
     except Exception as error:

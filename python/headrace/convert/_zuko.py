@@ -50,7 +50,8 @@ def from_zuko(
     Raises:
         TypeError: no such flow, or parameters of several dtypes.
         NotImplementedError: a part that headrace does not have; its class and its place are named.
-        ValueError: log densities that differ by more than rounding.
+        ValueError: log densities that differ by more than rounding; a layer in
+            training mode that computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
     """
     place = Place("model", "to_latent")
     given = {"activation": activation, "slope": slope, "bound": bound}

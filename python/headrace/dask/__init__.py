@@ -1,6 +1,6 @@
 """Fits, scores and samples of rows that Dask holds: each worker of a cluster is a rank where its rows are.
 
-Needs Dask and distributed, ``pip install "headrace[dask]"``, on the client and on all workers. docs/scale.md says how
+Needs Dask and distributed, ``pip install ".[dask]"``, on the client and on all workers. docs/scale.md says how
 it works, and what to do with SLURM, MPI, PyTorch, Ray and Spark.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from headrace import _arguments as check
+from headrace._install import install
 from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.dask import _launch, _rank
 from headrace.dask._lazy import log_prob, sample
@@ -94,7 +95,8 @@ def fit(
         shards, judge, validation = _shards(launch.client, x, context, weights, columns, validation, rows)
         told = {"flow": flow, "options": {**options, "validation": validation}}
         fitted, history = _launch.launched(launch, _rank.fit, told, shards, judge)
-    flow._interior.become(fitted)
+    with flow._interior.restored():
+        flow._interior.become(fitted)
     found: History = history
     return found
 
@@ -158,7 +160,7 @@ def _launch_of(
     try:
         from distributed import Client, get_client
     except ImportError as error:
-        raise ImportError(f"headrace.dask: expected distributed; pip install 'headrace[dask]' ({error})") from error
+        raise ImportError(f"headrace.dask: expected distributed; {install('dask')} ({error})") from error
     if client is None:
         client = get_client()
     if not isinstance(client, Client) or client.asynchronous:

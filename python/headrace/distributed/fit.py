@@ -32,6 +32,7 @@ def fit(
     flow: Trainable,
     x: Any,
     context: Any,
+    history: History,
     *,
     group: Group,
     weights: Any,
@@ -42,8 +43,8 @@ def fit(
     checkpoint: Any,
     checkpoint_every: Any,
     **plan: Any,
-) -> History:
-    """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
+) -> None:
+    """See `headrace.training.fit`; the history is filled in."""
     check_group(group)
     with together(group):
         if time_budget is not None:
@@ -54,7 +55,6 @@ def fit(
         kept = SharedCheckpoint(checkpoint, checkpoint_every)
         kept.group = group
     caller, support = flow._interior.caller(), flow._interior.support
-    history = History()
     table = opened(group, flow.features, flow.context, caller, x, context, weights, support=support, seed=number)
     same_everywhere(group, {"seed": str(number)})
     judge = split(table, validation, flow.features, flow.context, caller, support)
@@ -103,10 +103,10 @@ def fit(
     run.chunks = chunks
     run.go(progress and first)
     if start is not None and judge is not None and history.stopped != "interrupted":
-        not_worse_than(flow, judge, history, start, links, 1 + marginals.found)
+        with flow._interior.restored():  # to the trained weights
+            not_worse_than(flow, judge, history, start, links, 1 + marginals.found)
     if history.stopped != "interrupted":
         kept.remove()
-    return history
 
 
 def _warn_of_idle_ranks(size: int, chunks: Chunks) -> None:

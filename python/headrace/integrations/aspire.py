@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._install import install
+
 try:
     from array_api_compat import numpy as namespace
     from aspire.flows.base import Flow as AspireFlow
     from aspire.history import FlowHistory
     from aspire.transforms import BaseTransform
 except ImportError as error:
-    raise ImportError('headrace.integrations.aspire needs aspire: pip install "headrace[aspire]"') from error
+    raise ImportError(f"headrace.integrations.aspire needs aspire: {install('aspire')}") from error
 
 from headrace import _arguments as check
 from headrace.files import from_bytes, to_bytes

@@ -13,12 +13,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from headrace._install import install
+
 try:
     from flowMC.resource.kernel.NF_proposal import NFProposal
     from flowMC.resource.model.nf_model.base import NFModel
     from flowMC.resource.optimizer import Optimizer
 except ImportError as error:
-    raise ImportError('headrace.integrations.flowmc needs flowMC: pip install "headrace[flowmc]"') from error
+    raise ImportError(f"headrace.integrations.flowmc needs flowMC: {install('flowmc')}") from error
 
 import jax
 from jax import numpy as jnp

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from headrace._install import install
+
 try:
     import torch
     from nessai.flowmodel.base import FlowModel as NessaiFlowModel
@@ -24,7 +26,7 @@ try:
     from nessai.plot import plot_loss
     from nessai.proposal import FlowProposal as NessaiFlowProposal
 except ImportError as error:
-    raise ImportError('headrace.integrations.nessai needs nessai: pip install "headrace[nessai]"') from error
+    raise ImportError(f"headrace.integrations.nessai needs nessai: {install('nessai')}") from error
 
 from torch import Tensor
 

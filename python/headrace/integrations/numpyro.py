@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from headrace._install import install
+
 try:
     import jax
     from numpyro.distributions import Distribution, constraints
     from numpyro.distributions.transforms import Transform
 except ImportError as error:
-    raise ImportError('headrace.integrations.numpyro needs numpyro: pip install "headrace[numpyro]"') from error
+    raise ImportError(f"headrace.integrations.numpyro needs numpyro: {install('numpyro')}") from error
 
 from jax import numpy as jnp
 

@@ -13,11 +13,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from headrace._install import install
+
 try:
     import pocomc
     import torch
 except ImportError as error:
-    raise ImportError('headrace.integrations.pocomc needs pocoMC: pip install "headrace[pocomc]"') from error
+    raise ImportError(f"headrace.integrations.pocomc needs pocoMC: {install('pocomc')}") from error
 
 from torch import Tensor
 

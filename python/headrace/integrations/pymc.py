@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from headrace._install import install
+
 try:
     import pymc
     from pytensor import tensor as pt
@@ -21,7 +23,7 @@ try:
     from pytensor.graph.basic import Apply
     from pytensor.graph.op import Op
 except ImportError as error:
-    raise ImportError('headrace.integrations.pymc needs PyMC: pip install "headrace[pymc]"') from error
+    raise ImportError(f"headrace.integrations.pymc needs PyMC: {install('pymc')}") from error
 
 from headrace import _arguments as check
 from headrace.flow import Flow

@@ -177,8 +177,7 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
 
     Raises:
         TypeError: no estimator, or none inside.
-        NotImplementedError, ValueError: see `headrace.convert.from_sbi`; by a builder's result also for dropout and
-            batch norms outside of the embedding net, which training changes.
+        NotImplementedError, ValueError: see `headrace.convert.from_sbi`; a builder's result is in training mode.
     """
     if isinstance(model, ConditionalDensityEstimator):
         return _estimator(model, verify)
@@ -206,20 +205,13 @@ def _estimators(posterior: Any) -> list[ConditionalDensityEstimator]:
 
 
 def _fresh(model: Any, verify: bool) -> FlowEstimator:
-    """One that is to be trained: with nothing inside that works differently then."""
+    """One that is to be trained, where a layer that works differently then is refused."""
     if not isinstance(model, ConditionalDensityEstimator):
         raise TypeError(
             'model: expected a builder of a density estimator, such as sbi\'s posterior_nn("nsf"), got one of '
             f"{check.kind_of(model)}"
         )
-    outside = set() if model.embedding_net is None else set(model.embedding_net.modules())
-    for name, module in model.named_modules():
-        drops = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
-        if module not in outside and (drops or "BatchNorm" in type(module).__name__):
-            raise ValueError(
-                f"model: expected no dropout and no batch norm in a flow that is to be trained, got {module} at {name}"
-            )
-    return _estimator(model, verify)
+    return _estimator(model.train(), verify)
 
 
 def _estimator(model: Any, verify: bool) -> FlowEstimator:

@@ -1,4 +1,4 @@
-"""Flows as graphs of ONNX, which runtimes of many languages and devices compute: ``pip install "headrace[onnx]"``.
+"""Flows as graphs of ONNX, which runtimes of many languages and devices compute: ``pip install ".[onnx]"``.
 
 `headrace.Flow.to_onnx` and ``headrace export`` are the ways in. A graph has float32 inputs of any number of rows, and
 holds the parallel direction of the verb alone. It is made from what the flow's file would say (docs/files.md).
@@ -14,11 +14,12 @@ from typing import Any
 from headrace import _arguments as check
 from headrace._core import cpu
 from headrace._core.device import BF16_PARTS
+from headrace._install import install
 from headrace._output import replacing
 from headrace._stored import header_of
 
 if find_spec("onnx") is None:
-    raise ImportError('onnx: expected it to be installed, as pip install "headrace[onnx]" does')
+    raise ImportError(f"onnx: expected it to be installed: {install('onnx')}")
 
 from headrace.convert.plain import bases, transforms
 from headrace.convert.plain.support import inside, is_outside

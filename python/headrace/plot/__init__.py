@@ -1,4 +1,4 @@
-"""Pictures of densities, of rows and of fits, by matplotlib: ``pip install "headrace[plot]"``.
+"""Pictures of densities, of rows and of fits, by matplotlib: ``pip install ".[plot]"``.
 
 Each function returns a matplotlib ``Figure`` outside of ``pyplot``: save it by ``figure.savefig("a.png")``, or
 let a notebook show it. Nothing is drawn to a screen, and the state of ``pyplot`` does not change.

@@ -11,15 +11,35 @@ from torch.distributions import Transform as TorchTransform
 from torch.distributions.kl import register_kl
 from torch.distributions.transforms import _InverseTransform
 
+from headrace.torch._support import support_of
+
 __all__ = ["BoundTransform", "FlowDistribution"]
 
 
 class FlowDistribution(Distribution):
-    """The distribution of rows given one context or many; `FlowModule` makes it."""
+    """The distribution of rows given one context or many; `FlowModule` makes it.
+
+    >>> import torch, headrace as hr, headrace.torch
+    >>> from torch.distributions import biject_to
+    >>> flow = hr.torch.FlowModule(hr.NSF(2, transforms=1, hidden=(8,), bounds=[(0.0, 1.0), None]))
+    >>> bijection = biject_to(flow().support)  # a sampler's, from unbounded rows
+    >>> flow().support.check(bijection(torch.randn(5, 2))).tolist()
+    [True, True, True, True, True]
+    """
 
     has_rsample = True
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  # as the base class has it
-    support = constraints.real_vector
+
+    @constraints.dependent_property(is_discrete=False, event_dim=1)
+    def support(self) -> Any:
+        """The constraint on rows: of each column all real numbers, an interval, or one above or below a bound.
+
+        A periodic column has one period: the density goes on around it, and integrates to 1 over a period.
+        `torch.distributions.biject_to` takes it, except where transforms that mix the columns follow a base with ends
+        (`headrace.Uniform`): then it checks rows by their density, and has no bijection.
+        """
+        module = self._module
+        return support_of(module._current(), module.vector, self.log_prob)
 
     def __init__(self, module: Any, context: Tensor | None = None, batch_shape: torch.Size | None = None) -> None:
         """See the class."""

@@ -302,10 +302,14 @@ class Descent:
         plan: Plan,
         step: Callable[[int, float], Step],
         judge: Judge,
+        history: StepHistory | None = None,
     ) -> None:
-        """`step` finds the gradient, given the step's number and β; `judge` what weights are worth."""
+        """`step` finds the gradient, given the step's number and β; `judge` what weights are worth.
+
+        `history`: an empty one, which is filled in.
+        """
         self.name, self.flow, self.plan, self.step, self.judge = name, flow, plan, step, judge
-        self.history = StepHistory()
+        self.history = StepHistory() if history is None else history
         self.adam = Adam(flow, plan.learning_rate, weight_decay=plan.weight_decay, clip=plan.clip, average=plan.average)
         self.kept = flow.parameters
         self.slack = 0.0

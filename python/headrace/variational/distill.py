@@ -152,6 +152,7 @@ def distill(
     Raises:
         TypeError, ValueError: an argument is not as expected; the student has samples beyond the teacher's bounds; with
             "closed_form", what stands in its way.
+        KeyboardInterrupt: Ctrl-C before the student has better weights; it is then as before the call.
 
     >>> import headrace as hr
     >>> teacher, student = hr.MAF(3, transforms=1, hidden=(8,), seed=1), hr.IAF(3, transforms=1, hidden=(8,))
@@ -201,8 +202,11 @@ def distill(
         history = StepHistory(stopped="interrupted")
     else:
         history = Descent("distill", learner, plan, step, judge).go(bool(progress))
-    _take_over(teacher, student)
-    student.parameters = learner.parameters
+    if history.stopped == "interrupted" and not any(one.kept_step for one in (*alone, history)):
+        raise KeyboardInterrupt  # without better weights there is nothing to return
+    with student._interior.restored():
+        _take_over(teacher, student)
+        student.parameters = learner.parameters
     found = None
     if history.stopped != "interrupted" and n:
         found = estimate_or_none(estimate, learner, target, contexts, n, rng, history)

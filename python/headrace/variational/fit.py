@@ -129,7 +129,8 @@ def fit_to_density(
 
     After each twentieth of the steps the running mean of the weights is judged by its free energy on samples from
     always the same noise, and kept unless it is clearly worse than the best. At the end the flow has the weights that
-    were kept, also if Ctrl-C or an error ends the fit early. The same seed gives the same bits for any number of
+    were kept, also if Ctrl-C or an error ends the fit early; before any are, such an end leaves the flow as it was
+    before the call, and Ctrl-C is raised. The same seed gives the same bits for any number of
     threads, if the density does.
 
     Args:
@@ -168,6 +169,7 @@ def fit_to_density(
 
     Raises:
         TypeError, ValueError: an argument is not as expected, or what `log_density` gave.
+        KeyboardInterrupt: Ctrl-C before there are better weights; the flow is then as before the call.
         ImportError: `gradient` names a framework that is not installed.
 
     >>> import headrace as hr
@@ -194,10 +196,14 @@ def fit_to_density(
     n = check.integer("evaluated", evaluated)
     rng = np.random.default_rng(check.integer("seed", seed, most=2**64 - 1))
     repeated = contexts.repeated(_per_context(per_context, contexts, plan.samples))
-    contexts.standardize(flow, rng)
-    step = PathStep(flow, target, repeated, plan, rng, landing=landing)
-    judge = judge_of(flow, target, contexts, plan, seed_of(rng))
-    history = Descent("fit_to_density", flow, plan, step, judge).go(bool(progress))
+    history = StepHistory()
+    with flow._interior.restored(unless=lambda: history.kept_step > 0):
+        contexts.standardize(flow, rng)
+        step = PathStep(flow, target, repeated, plan, rng, landing=landing)
+        judge = judge_of(flow, target, contexts, plan, seed_of(rng))
+        Descent("fit_to_density", flow, plan, step, judge, history).go(bool(progress))
+        if history.stopped == "interrupted" and not history.kept_step:
+            raise KeyboardInterrupt  # without better weights there is nothing to return
     final = None
     if history.stopped != "interrupted" and n:
         final = estimate_or_none(_estimate, flow, target, contexts, n, rng, history)

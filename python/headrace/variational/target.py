@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
+from headrace._install import install
 from headrace.variational.contexts import Contexts
 
 __all__ = ["GRADIENTS", "Target", "target_of"]
@@ -93,7 +94,7 @@ def _of_torch(log_density: Any) -> Of:
     try:
         import torch
     except ImportError as error:
-        raise ImportError("gradient='torch': needs PyTorch; pip install 'headrace[torch]'") from error
+        raise ImportError(f"gradient='torch': needs PyTorch; {install('torch')}") from error
 
     def of(x: NDArray[Any], *context: NDArray[Any]) -> Pair:
         rows = torch.from_numpy(x).requires_grad_()
@@ -115,7 +116,7 @@ def _of_jax(log_density: Any, dtype: np.dtype[Any]) -> Of:
     try:
         import jax
     except ImportError as error:
-        raise ImportError("gradient='jax': needs JAX; pip install 'headrace[jax]'") from error
+        raise ImportError(f"gradient='jax': needs JAX; {install('jax')}") from error
     if dtype == np.float64 and not jax.config.jax_enable_x64:
         raise ValueError(
             "gradient: expected JAX with 64-bit numbers for a flow of float64, got JAX without; call "

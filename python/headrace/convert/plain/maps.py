@@ -28,6 +28,9 @@ _LOG_SCALES: dict[str, Callable[[Any, Any, float], Any]] = {
 }
 
 
+MAPS = ("affine", "additive", "dual_ascent", *SPLINES)
+
+
 def is_spline(header: Header) -> bool:
     """Whether each parameter of its map is several values."""
     return header["map"] in SPLINES
@@ -35,6 +38,8 @@ def is_spline(header: Header) -> bool:
 
 def sizes_of(header: Header) -> dict[str, int]:
     """Values of each name of a map's parameters, in the order of the last layer's rows."""
+    if header["map"] not in MAPS:
+        raise ValueError(f"map: expected one of {', '.join(MAPS)}, got {header['map']!r}")
     bins, sizes = header["bins"], dict.fromkeys(header.get("outputs", ()), 1)
     if is_spline(header):
         more = MORE_DERIVATIVES[SPLINES[header["map"]].ends]
@@ -55,7 +60,7 @@ def apply_map(o: Any, header: Header, params: Params, value: Any, inverse: bool)
     if name == "dual_ascent":
         return _bent_line(o, header["slope"], params, value, inverse)
     if name not in SPLINES:
-        raise ValueError(f"map: expected one of affine, additive, dual_ascent and {', '.join(SPLINES)}, got {name!r}")
+        raise ValueError(f"map: expected one of {', '.join(MAPS)}, got {name!r}")
     return spline(o, header, params, value, inverse)
 
 

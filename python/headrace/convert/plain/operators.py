@@ -169,7 +169,9 @@ class Operators:
 
     def joined(self, parts: Sequence[Tensor]) -> Tensor:
         """Along the last axis; other axes are repeated where one part has less of them."""
-        if any(part.shape[:-1] != parts[0].shape[:-1] for part in parts):  # asked first, because it takes 0.1 ms to find
+        if any(
+            part.shape[:-1] != parts[0].shape[:-1] for part in parts
+        ):  # asked first, because it takes 0.1 ms to find
             batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
             parts = [part.expand(*batch, part.shape[-1]) for part in parts]
         return torch.cat(list(parts), -1)

@@ -1,0 +1,276 @@
+// logistic_mixture: z = logit F(x), where F is the distribution function of a mixture of K logistic distributions (Ho,
+// Chen, Srinivas, Duan, Abbeel 2019, "Flow++", section 3.2). Under a logistic base the density of x is the mixture. Raw
+// parameters: K log-weights up to a constant, K means, K log-scales, softly clamped (affine.hpp). All zeros are the
+// identity.
+//
+// With u = (x - mean) / scale and weights e^a, F is the sum of e^a sigmoid(u) over S + T, where S is that sum and T the
+// sum of e^a sigmoid(-u). Hence z = log S - log T, and the normaliser of the weights cancels. The derivative is
+//   dz/dx = N (1 / S + 1 / T),   N = sum of e^a sigmoid(u) sigmoid(-u) / scale,
+// a product of sums of positive terms. Each sum is kept as its largest exponent and a rest that is neither large nor
+// small, because far outside of all components, and in a wide gap between two of them, the terms themselves underflow.
+//
+// The other direction has no closed form. The quantiles of the components bracket that of the mixture, and Newton's
+// method within this bracket, with a bisection where a step leaves it or does not halve the last one, finds the root.
+// A lane that has converged changes no more, so that its bits do not depend on the other lanes.
+#pragma once
+
+#include "../lane.hpp"
+#include "affine.hpp"
+#include "directions.hpp"
+#include "options.hpp"
+
+namespace headrace {
+namespace {
+
+struct LogisticMixture : Directions<LogisticMixture> {
+    static constexpr int max_bins = 64;          // components
+    static constexpr double least_slope = 1e-6;  // below, squares of scales leave float32
+
+    HR_FN static constexpr int n_params(int bins) { return 3 * bins; }
+    HR_FN static constexpr int n_room(int bins) { return 3 * bins; }
+
+    template <class Inverse, class V, class P>
+    HR_FN static V run(Inverse inverse, V input, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
+        Components<V, P> components(p, o);
+        const V poison = components.poison + (input - input);  // an infinite input has no place
+        const V x = inverse ? input : root(input, components);
+        const Sums<V> at(x, components);
+        log_det = at.log_slope() * Scalar<V>(inverse ? 1 : -1) + poison;
+        return (inverse ? at.logit() : x) + poison;
+    }
+
+    // With h the map from x to z and L = log h': of its inverse, dx = (dz - h_p dp) / h' and the log-derivative is -L,
+    // so that its gradients are those of h for other incoming ones.
+    template <class Inverse, class V, class P, class G>
+    HR_FN static V run_vjp(Inverse inverse, V given, V built, const P& p, const MapOptions<Scalar<V>>& o, V grad_built,
+                           V grad_log_det, const G& grad) {
+        using T = Scalar<V>;
+        Components<V, P> components(p, o);
+        const Sums<V> at(inverse ? given : built, components);
+        const V slope = exp(max(at.log_slope(), is_single<V> ? T(-80) : T(-700)));  // a divisor that is normal
+        V by_z = grad_built, by_log = grad_log_det, grad_given;
+        if (inverse) {
+            grad_given = grad_built * slope + grad_log_det * at.bend();
+        } else {
+            grad_given = (grad_built - grad_log_det * at.bend()) / slope;
+            by_z = -grad_given;
+            by_log = -grad_log_det;
+        }
+        const int n = components.n;
+        HR_ROLLED
+        for (int k = 0; k < n; ++k) {
+            const Term<V> t(at.x, k, components);
+            const V raw = p(2 * n + k), rate = components.rate(k);
+            const V below = at.share_below(t), above = at.share_above(t), here = at.share_here(t, rate);
+            const V by_u =
+                by_z * (below * t.right + above * t.left) +
+                by_log * (here * (t.right - t.left) - at.above * below * t.right + at.below * above * t.left);
+            grad(k, by_z * (below - above) + by_log * (here - at.above * below - at.below * above));
+            grad(n + k, -by_u * rate);
+            grad(2 * n + k, -(by_u * t.u + by_log * here) * SoftClamp::log_slope(raw, o));
+        }
+        return grad_given + components.poison;
+    }
+
+  private:
+    // Log-weights below the largest one, and 1 / scale: in lanes, or where the accessor of parameters has room, as
+    // those of the splines are (rq_spline.hpp).
+    template <class V, class P, bool has_room = requires(const P& p) { p.room(0); }>
+    struct Kept {
+        V weights[max_bins], rates[max_bins];
+        HR_FN Kept(const P&, int) { put(0, V{}, V{}); }  // compilers do not know that there is a component
+        HR_FN V weight(int k) const { return weights[k]; }
+        HR_FN V rate(int k) const { return rates[k]; }
+        HR_FN void put(int k, V weight, V rate) {
+            weights[k] = weight;
+            rates[k] = rate;
+        }
+    };
+    template <class V, class P>
+    struct Kept<V, P, true> {
+        const P& p;
+        int n;
+        HR_FN Kept(const P& params, int components) : p(params), n(components) {}
+        HR_FN V weight(int k) const { return p.room(k); }
+        HR_FN V rate(int k) const { return p.room(2 * n + k); }
+        HR_FN void put(int k, V weight, V rate) {
+            p.room(k) = weight;
+            p.room(2 * n + k) = rate;
+        }
+    };
+
+    template <class V>
+    HR_FN static V larger(V x, V y) {
+        return select(x > y, x, y);
+    }
+
+    template <class V, class P>
+    struct Components : Kept<V, P> {
+        const P& p;
+        int n;
+        V poison;  // NaN if any parameter is not finite, else 0
+
+        HR_FN Components(const P& params, const MapOptions<Scalar<V>>& o)
+            : Kept<V, P>(params, o.bins), p(params), n(o.bins) {
+            V top = p(0);
+            poison = splat<V>(0);
+            HR_ROLLED
+            for (int k = 0; k < n; ++k) top = larger(V(p(k)), top);
+            HR_ROLLED
+            for (int k = 0; k < n; ++k) {
+                const V weight = p(k), mean = p(n + k), scale = p(2 * n + k);
+                poison += (weight - weight) + (mean - mean) + (scale - scale);
+                this->put(k, weight - top, exp_moderate(-SoftClamp::log_scale(scale, o)));
+            }
+        }
+        HR_FN V mean(int k) const { return p(n + k); }
+    };
+
+    // No place is so far outside of a component that its exponents overflow.
+    template <class V>
+    HR_FN static V within(V x) {
+        const Scalar<V> farthest = is_single<V> ? Scalar<V>(1e37) : Scalar<V>(1e300);
+        return max(min(x, farthest), -farthest);
+    }
+
+    // One component at x: u, sigmoid(u) and sigmoid(-u), and exponents of its terms of S, of T and of N.
+    template <class V>
+    struct Term {
+        V u, left, right, larger_side, to_below, to_above, to_here;
+
+        template <class C>
+        HR_FN Term(V x, int k, const C& components) {
+            using T = Scalar<V>;
+            exponents(x, k, components);
+            const V e = exp(-abs(u));
+            larger_side = T(1) / (e + T(1));
+            const V smaller_side = e * larger_side;
+            const auto is_left = u < T(0);
+            left = select(is_left, smaller_side, larger_side);
+            right = select(is_left, larger_side, smaller_side);
+        }
+        struct ExponentsAlone {};
+        template <class C>
+        HR_FN Term(V x, int k, const C& components, ExponentsAlone) {
+            exponents(x, k, components);
+        }
+
+      private:
+        template <class C>
+        HR_FN void exponents(V x, int k, const C& components) {
+            using T = Scalar<V>;
+            const V weight = components.weight(k);
+            u = within((x - components.mean(k)) * components.rate(k));
+            to_below = weight + min(u, T(0));
+            to_above = weight - max(u, T(0));
+            to_here = weight - abs(u);
+        }
+    };
+
+    // S, T and N at x.
+    template <class V>
+    struct Sums {
+        V x, below_top, above_top, here_top;  // largest exponents
+        V below_rest, above_rest, here_rest;  // of S, T and N: their sums over e^top
+        V below_bend, above_bend, here_bend;  // derivatives of these sums by x
+        V below, above;                       // F(x) and 1 - F(x)
+        V log_either;                         // log(1 / S + 1 / T)
+
+        template <class C>
+        HR_FN Sums(V place, const C& components) : x(place) {
+            below_top = above_top = here_top = -infinity<V>();
+            HR_ROLLED
+            for (int k = 0; k < components.n; ++k) {
+                const Term<V> t(x, k, components, typename Term<V>::ExponentsAlone{});
+                below_top = larger(t.to_below, below_top);
+                above_top = larger(t.to_above, above_top);
+                here_top = larger(t.to_here, here_top);
+            }
+            below_rest = above_rest = here_rest = below_bend = above_bend = here_bend = splat<V>(0);
+            HR_ROLLED
+            for (int k = 0; k < components.n; ++k) {
+                const Term<V> t(x, k, components);
+                const V rate = components.rate(k), of_below = term_below(t), of_above = term_above(t),
+                        of_here = term_here(t, rate);
+                below_rest += of_below;
+                above_rest += of_above;
+                here_rest += of_here;
+                below_bend += of_below * t.right * rate;
+                above_bend += of_above * t.left * rate;
+                here_bend += of_here * (t.right - t.left) * rate;
+            }
+            const V top = larger(-below_top, -above_top);
+            const V one_below = exp(-below_top - top) / below_rest, one_above = exp(-above_top - top) / above_rest;
+            const V either = one_below + one_above;
+            above = one_below / either;
+            below = one_above / either;
+            log_either = top + log(either);
+        }
+
+        HR_FN V logit() const { return (below_top - above_top) + log(below_rest / above_rest); }
+        HR_FN V log_slope() const { return (here_top + log_either) + log(here_rest); }
+        // The derivative of log h'.
+        HR_FN V bend() const {
+            return here_bend / here_rest - above * below_bend / below_rest + below * above_bend / above_rest;
+        }
+
+        // The shares of a component in S, T and N.
+        HR_FN V share_below(const Term<V>& t) const { return term_below(t) / below_rest; }
+        HR_FN V share_above(const Term<V>& t) const { return term_above(t) / above_rest; }
+        HR_FN V share_here(const Term<V>& t, V rate) const { return term_here(t, rate) / here_rest; }
+
+      private:
+        HR_FN V term_below(const Term<V>& t) const { return exp(t.to_below - below_top) * t.larger_side; }
+        HR_FN V term_above(const Term<V>& t) const { return exp(t.to_above - above_top) * t.larger_side; }
+        HR_FN V term_here(const Term<V>& t, V rate) const {
+            return exp(t.to_here - here_top) * (t.larger_side * t.larger_side) * rate;
+        }
+    };
+
+    // x with logit F(x) = z.
+    template <class V, class C>
+    HR_FN static V root(V z, const C& components) {
+        using T = Scalar<V>;
+        const T epsilon = is_single<V> ? T(4.8e-7) : T(8.9e-16);  // four units in the last place
+        V low = quantile(z, 0, components), high = low;
+        HR_ROLLED
+        for (int k = 1; k < components.n; ++k) {
+            const V x = quantile(z, k, components);
+            low = -larger(V(-low), V(-x));
+            high = larger(x, high);
+        }
+        V x = low * T(0.5) + high * T(0.5), last = high - low;
+        V open = select(last > T(0), splat<V>(1), splat<V>(0));  // 1 where the root is not found yet
+        HR_ROLLED
+        for (int i = 0; i < most_steps && any_lane<V>(bit_cast<Int<V>>(open)); ++i) {
+            const Sums<V> at(x, components);
+            const V difference = at.logit() - z, step = difference * exp(-at.log_slope()), newton = x - step;
+            const auto is_below = difference < T(0);
+            const V lower = select(is_below, x, low), upper = select(is_below, high, x);
+            // No larger than the rounding errors of the logit or of x: Newton's last step, and never a bisection.
+            const V rest = larger((abs(z) + T(1)) * epsilon - abs(difference), abs(x) * epsilon - abs(step));
+            const auto is_found = rest >= T(0);
+            const V other = select(is_found, x, lower * T(0.5) + upper * T(0.5));
+            V next = select(abs(step) * T(2) <= select(is_found, infinity<V>(), last), newton, other);
+            next = select(next >= lower, next, other);  // a NaN leaves the bracket, too
+            next = select(next <= upper, next, other);
+            const auto is_open = open > T(0);
+            last = select(is_open, abs(next - x), last);
+            x = select(is_open, next, x);
+            low = select(is_open, lower, low);
+            high = select(is_open, upper, high);
+            open = select(is_found, splat<V>(0), open);
+            open = select(last > T(0), open, splat<V>(0));
+        }
+        return x;
+    }
+    static constexpr int most_steps = 200;  // bisections alone take fewer to the last bit of any bracket's ends
+
+    template <class V, class C>
+    HR_FN static V quantile(V z, int k, const C& components) {
+        return within(z / components.rate(k) + components.mean(k));
+    }
+};
+
+}  // namespace
+}  // namespace headrace

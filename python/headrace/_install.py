@@ -1,0 +1,28 @@
+"""How headrace is installed: the commands of all messages that ask for it."""
+
+from __future__ import annotations
+
+__all__ = ["PROJECT", "install", "rebuild"]
+
+# What pip is given. A release on a package index changes this to its name there, and the pages with it
+# (tests/tools/test_install_hints.py). Until then nobody owns that name, and a package of somebody else's could have it.
+PROJECT = "."
+
+
+def install(extra: str) -> str:
+    """How headrace is installed with an extra.
+
+    >>> install("plot")
+    'pip install ".[plot]" in the clone of headrace'
+    """
+    return f'pip install "{PROJECT}[{extra}]"' + (" in the clone of headrace" if PROJECT == "." else "")
+
+
+def rebuild(setting: str) -> str:
+    """The command that compiles headrace on this machine with a setting of the build.
+
+    >>> rebuild("HEADRACE_SETS=ALL")
+    'HEADRACE_SETS=ALL pip install .'
+    """
+    source = "" if PROJECT == "." else f"--no-binary {PROJECT} "
+    return f"{setting} pip install {source}{PROJECT}"

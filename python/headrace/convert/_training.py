@@ -1,0 +1,38 @@
+"""Models in training mode whose layers compute something else there: a conversion would change their density."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["refuse_training"]
+
+
+def refuse_training(name: str, layers: Iterable[tuple[str, Any]]) -> None:
+    """Refuse batch norm, dropout and act norms without a start in training mode, by the layer's place and class.
+
+    Args:
+        name: The argument's.
+        layers: The place and the layer, for modules of PyTorch and of equinox alike; no package is imported.
+
+    Raises:
+        ValueError: a layer computes otherwise in training than in evaluation.
+    """
+    for place, layer in layers:
+        trains = getattr(layer, "training", not getattr(layer, "inference", True))
+        if trains and (kind := _changed_by_training(layer)):
+            raise ValueError(
+                f"{name}{place}: expected no {kind} in training mode, where the density is another than in "
+                f"evaluation, got {layer!r}; call {name}.eval() (for flowjax: equinox.nn.inference_mode)"
+            )
+
+
+def _changed_by_training(layer: Any) -> str:
+    """What a layer is, where its results depend on the mode; empty for any other layer."""
+    kinds = [kind.__name__ for kind in type(layer).__mro__]
+    if any("Dropout" in kind for kind in kinds):
+        return "dropout" if layer.p > 0 else ""
+    if any("BatchNorm" in kind for kind in kinds):
+        return "batch norm"
+    started = [getattr(layer, flag) for flag in ("initialized", "data_dep_init_done") if hasattr(layer, flag)]
+    return "act norm that no rows have started" if "ActNorm" in kinds and not all(started) else ""

@@ -1,0 +1,24 @@
+"""Ctrl-C at a moment that a test chooses."""
+
+import pkgutil
+import signal
+
+__all__ = ["ctrl_c"]
+
+
+def ctrl_c(monkeypatch, owner, name, when=lambda *given: True):
+    """A real SIGINT at the beginning of the first call of a function whose arguments are so; gives the calls.
+
+    `owner`: a module or class, or its name as `pkgutil.resolve_name` takes it.
+    """
+    target = pkgutil.resolve_name(owner.rstrip(":")) if isinstance(owner, str) else owner
+    whole, calls = getattr(target, name), []
+
+    def interrupted(*given, **more):
+        if not calls and when(*given):
+            calls.append(name)
+            signal.raise_signal(signal.SIGINT)
+        return whole(*given, **more)
+
+    monkeypatch.setattr(target, name, interrupted)
+    return calls

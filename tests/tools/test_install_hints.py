@@ -1,0 +1,94 @@
+"""Every message and page installs headrace from where it is, by one constant, and never by a name that is nobody's."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from headrace import _install
+
+ROOT = Path(__file__).parents[2]
+TEXTS = (".py", ".md", ".toml", ".txt", ".hpp", ".cpp", ".cuh", ".cu", ".yml", ".yaml", ".cmake", ".pyi")
+# Options, and the first requirement after them.
+COMMAND = re.compile(r"pip3? install(?: +-[-\w=]+)* +(\"[^\"]*\"|'[^']*'|[\w.\[\],]+)")
+
+
+def files():
+    """What is tracked, and what is about to be."""
+    named = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    found = subprocess.run(named, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    return [ROOT / name for name in found if name.endswith(TEXTS) and (ROOT / name).is_file()]
+
+
+def requirements(text):
+    """What the commands in a text install, an extra's brackets included."""
+    return [found.strip("\"'") for found in COMMAND.findall(text)]
+
+
+def wrong(text):
+    """What a text installs under headrace's name, or with extras that it does not have from where it is."""
+    bad = [one for one in requirements(text) if re.match(r"headrace\b", one) and _install.PROJECT != "headrace"]
+    bad += re.findall(r"--no-binary[ =]headrace", text) if _install.PROJECT == "." else []
+    bad += re.findall(r"(?<![\w./-])headrace\[\w[\w,]*\]", text) if _install.PROJECT != "headrace" else []
+    return bad + [one for one in requirements(text) if one.startswith(".[") and _install.PROJECT != "."]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no clone")
+def test_no_page_and_no_message_installs_what_is_not_ours():
+    texts = files()
+    assert len(texts) > 500
+    found = {str(file.relative_to(ROOT)): wrong(file.read_text()) for file in texts if file != Path(__file__)}
+    assert not {name: bad for name, bad in found.items() if bad}
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no clone")
+def test_every_extra_that_is_named_exists():
+    project = (ROOT / "pyproject.toml").read_text()
+    section = project.split("[project.optional-dependencies]\n")[1].split("\n[dependency-groups]")[0]
+    extras, named = set(re.findall(r"^(\w+) = \[", section, flags=re.MULTILINE)), set()
+    for file in files():
+        text = file.read_text()
+        named |= {one for found in re.findall(r"pip install [\"']?\.\[([\w,]+)\]", text) for one in found.split(",")}
+        named |= set(re.findall(r"\binstall\([\"'](\w+)[\"']\)", text)) if "python/headrace" in str(file) else set()
+    assert named <= extras
+    assert len(named) > 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'pip install "headrace[plot]"',
+        "pip install 'headrace[torch]'",
+        "pip install headrace",
+        "HEADRACE_JAX=1 pip install --no-binary headrace headrace",
+        "pip install --upgrade headrace",
+        "pip install -q --no-binary=headrace .",
+        "install headrace[cuda12] or others",
+    ],
+)
+def test_what_is_refused(text):
+    assert wrong(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'pip install ".[plot]"',
+        "pip install . && headrace demo",
+        "pip install --group docs",
+        'pip install "jax[cuda13]"',
+    ],
+)
+def test_what_is_taken(text):
+    assert not wrong(text)
+
+
+def test_a_release_changes_one_constant(monkeypatch):
+    assert _install.install("plot") == 'pip install ".[plot]" in the clone of headrace'
+    assert _install.rebuild("HEADRACE_SETS=ALL") == "HEADRACE_SETS=ALL pip install ."
+    monkeypatch.setattr(_install, "PROJECT", "headrace")
+    assert _install.install("plot") == 'pip install "headrace[plot]"'
+    assert _install.rebuild("HEADRACE_CUDA=ON") == "HEADRACE_CUDA=ON pip install --no-binary headrace headrace"
+    assert not wrong('pip install "headrace[plot]"')
+    assert wrong('pip install ".[plot]"')  # so that the pages are changed, too
