@@ -160,13 +160,13 @@ class Interior:
         `unless`: whether the flow has a state to keep by then.
         """
         flow = self._flow
-        chain, context, program, vector = flow._chain, flow._standardize_context, flow._program, self.vector()
+        structure = {name: getattr(flow, name) for name in ("_chain", "_standardize_context")}
+        program, vector = flow.__dict__.get("_program"), self.vector()  # which nothing may have compiled yet
         try:
             yield
         except BaseException:
             if not unless():
-                flow._chain, flow._standardize_context, flow._program = chain, context, program
-                flow._fill(program, vector)
+                flow._take_parameters(vector, program=program, **structure)
             raise
 
     def start(self, started: Mapping[int, Transform]) -> None:

@@ -125,17 +125,21 @@ class Module(Filed):
         """Mean and standard deviation by which context columns are standardised; empty for not at all."""
         return [], []
 
-    def _take_parameters(self, parameters: NDArray[Any], **structure: Any) -> None:
+    def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
         """Take parameters of the host, for a program that is compiled when it is next used.
 
         Args:
             parameters: Zero where they are no weights (padding, masked entries), as `Block.pack_named` makes them.
+            program: One that was compiled of this structure before, to be used again.
             structure: Attributes that change at the same time.
         """
         with _changes:
             self.__dict__.update(structure)
-            self._waiting = self._owned(parameters)
             self.__dict__.pop("_program", None)
+            self._waiting = self._owned(parameters)
+            if program is not None:
+                self._fill(program, self._waiting)
+                self._program, self._waiting = program, None
 
     def _owned(self, parameters: NDArray[Any]) -> NDArray[Any]:
         """In the dtype of the program, and no view, which would keep all of the array that it is a part of."""

@@ -23,7 +23,7 @@ MOMENTS = {
     "choosing marginal curves": (MARGINALS, "gaussianizing", None),
     "in the trial of marginal curves": (RUN, "one_pass", None),
     "before standardising": (TRAINING, "_standardize", 0),
-    "while standardising": ("headrace.flow:Flow", "_compile", 0),
+    "while standardising": ("headrace.flow:Flow", "_take_parameters", 0),
     "after standardising": (TRAINING, "start_act_norms", 0),
     "before the first epoch": (RUN, "go", 0),
     "judging the start": ("headrace._fit.run:HeldOut", "loss", 1),

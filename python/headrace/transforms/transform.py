@@ -160,8 +160,8 @@ class Transform(Evaluated):
                     self._programs[dtype] = self._compile(dtype)
         return self._programs[dtype]
 
-    def _take_parameters(self, parameters: NDArray[Any], **structure: Any) -> None:
-        super()._take_parameters(parameters, _programs={}, **structure)
+    def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
+        super()._take_parameters(parameters, program=program, _programs={}, **structure)
 
     def _compile_waiting(self) -> Program:
         return super()._compile_waiting() if self._dtype is not None else self._program_for(np.dtype(np.float32))
