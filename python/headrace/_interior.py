@@ -53,9 +53,9 @@ class Interior:
 
     @property
     def links(self) -> tuple[Transform, ...]:
-        """What a fit puts at the data end: `standardize`, or a `Gaussianize` and that."""
+        """What a fit puts at the data end: `standardize`, or one `Gaussianize` or two and that."""
         first = self._end - 1
-        if first > 0 and isinstance(self.chain[first - 1], Gaussianize):
+        while first > 0 and isinstance(self.chain[first - 1], Gaussianize):
             first -= 1
         return self.chain[max(first, 0) : self._end] if self.standardize is not None else ()
 
@@ -138,15 +138,19 @@ class Interior:
     ) -> None:
         """Standardise data (links for `standardize`) or context from now on; the parameters stay, or are these.
 
-        Links take the place of `standardize` and of what lies before it, so many transforms in all.
+        Links take the place of `standardize` and of what lies before it, so many transforms in all. They may have
+        parameters, which follow those of the flow; the links that they replace must have none.
         """
         structure: dict[str, Any] = {}
+        if parameters is None:
+            parameters = self.vector()
         if links is not None:
-            new = (t._bare() for t in links)
+            new = tuple(link._bare() for link in links)
             structure["_chain"] = (*self.chain[: self._end - replaced], *new, *self.chain[self._end :])
+            parameters = np.concatenate([parameters, *(link._vector().astype(self._flow.dtype) for link in links)])
         if context is not None:
             structure["_standardize_context"] = context
-        self._flow._take_parameters(self.vector() if parameters is None else parameters, **structure)
+        self._flow._take_parameters(parameters, **structure)
 
     def become(self, other: Any) -> None:
         """Take over what a fit of a copy has found: links, what is standardised, and parameters."""

@@ -15,7 +15,6 @@ from itertools import compress
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 from jax import numpy as jnp
 
@@ -136,7 +135,7 @@ def _register() -> None:
                 jax.ffi.register_ffi_target(f"{Structure.target}_{name}", own, platform=platform)
     except Exception as error:  # of jaxlib, whose class depends on its version
         raise ImportError(
-            f"jaxlib: expected 0.5 or newer, whose compiled code calls the core, got {jaxlib.__version__}: {error}"
+            f"jax: expected 0.5 or newer, whose compiled code calls the core, got {jax.__version__}: {error}"
         ) from error
 
 

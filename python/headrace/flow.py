@@ -504,7 +504,7 @@ class Flow(Derivatives):
 
         Without `epochs`, cross-validation is used if fewer than 50 rows are held out. A flow that is not clearly
         better on rows held out than the Gaussian of the training rows becomes that Gaussian, correlations
-        included (docs/training.md).
+        included, and with context a mean that is linear in it (docs/training.md).
 
         Args:
             x: Shape (rows, features), float32 or float64, any strides; no more than 65,536 rows are copied at a
@@ -539,7 +539,7 @@ class Flow(Derivatives):
                 50 rows are held out: it makes a column about normal where cross-validation says that rows gain by it.
                 "auto": if a trial of 400 steps is better on held-out rows with it than without (with heavy tails: if it
                 is not clearly worse), in fits of 4000 steps or more. Never over a base with edges, modes or tails of
-                its own.
+                its own. True is an error where none can be set, or no column gains.
             seed: Of the choice of held-out rows and of the order of rows.
             progress: Whether to show a bar on the standard error.
             checkpoint: A file for the state of the fit. Where it is there already, the same call with a flow made in

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace import _arguments as check
+from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import gaussian as _gaussian
 from headrace._fit import marginals as _marginals
@@ -26,7 +27,7 @@ from headrace._fit.history import History
 from headrace._fit.optimizer import Adam
 from headrace._fit.plan import FEW, LEAST, MANY, Plan
 from headrace._fit.rows import Data, Part
-from headrace._fit.run import DeviceRun, HeldOut, Run
+from headrace._fit.run import DeviceRun, HeldOut, Run, is_untrained, warn_of_no_gain
 from headrace._fit.stream_run import StreamRun
 from headrace._fit.streams import StreamData
 from headrace._streams.given import arrays_of, stream_of
@@ -169,49 +170,57 @@ class _Fit:
 
     def go(self, progress: bool) -> None:
         """The fit."""
-        few = self.by_default and self.given is not None and self.given[1].size < FEW
+        held, steps = 0 if self.given is None else self.given[1].size, self.checked.epochs * self.checked.batches
+        curves = _marginals.looked_for(self.checked.gaussianize, self.flow._interior, held, steps)
+        few = self.by_default and self.given is not None and held < FEW
         if few and self.fresh and self.given is not None and self.given[0] is self.data:
             self._few(progress)
             return
         if few and self.given is not None:
             _rows.warn(
-                f"fit: {self.given[1].size} held-out rows are too few to judge by; give more by `validation`, or "
+                f"fit: {held} held-out rows are too few to judge by; give more by `validation`, or "
                 "say by `epochs` how long to train"
             )
         held_out = None
         if self.given is not None:
             held_out = HeldOut(*self.given, self.flow._interior.on_device)
             self.history.judged_by = "held-out rows"
-        marginals = () if held_out is None else self._marginals(held_out)
+        marginals = self._marginals(held_out) if curves and held_out is not None else ()
         _standardize(self.flow, self.data, self.train, marginals=marginals)
         self.history.gaussianized = bool(marginals)
-        start: Any = None
-        links: tuple[Transform, ...] = ()
-        if self.by_default and self.fresh and self.train.size <= MANY:
-            start, standardize = self.flow._interior.vector(), self.flow._interior.standardize
-            assert standardize is not None
-            links = (*_gaussian.decorrelating(self.data, self.train, standardize.mean, standardize.std), standardize)
+        start = links = None
+        if held_out is not None and self.fresh and self.train.size <= MANY:
+            start = self.flow._interior.vector()
+            links = self._gaussian(marginals) if self.by_default else None
         after = 0 if start is None else 2
         run = self._run(self.flow, self.train, held_out, self.checked, self.history, self.clock, after, self.kept)
         run.go(progress)
         judged = held_out is not None and self.history.stopped != "interrupted" and run.has_time_to_judge()
-        if start is not None and held_out is not None and judged:
+        lost = self.fresh and held_out is not None and is_untrained(self.history)
+        if start is not None and held_out is not None and judged and (self.by_default or lost):
             with self.flow._interior.restored():  # to the trained weights
+                links = self._gaussian(marginals) if links is None else links
                 self._not_worse_than_a_gaussian(held_out, start, links, 1 + len(marginals))
+        if lost and not (self.by_default and self.history.gaussian):
+            warn_of_no_gain(self.history)
+
+    def _gaussian(self, marginals: tuple[Transform, ...]) -> tuple[Transform, ...]:
+        """Links that make the flow the Gaussian of the training rows; over curves where they are asked for."""
+        kept = marginals if self.checked.gaussianize else ()
+        standardize = self.flow._interior.standardize
+        assert standardize is not None
+        known = standardize.mean, standardize.std, self.flow.standardize_context, self.flow.dtype
+        return (*_gaussian.decorrelating(self.data, self.train, *known, kept), *kept, standardize)
 
     def _marginals(self, held_out: HeldOut) -> tuple[Transform, ...]:
         """What makes columns about normal, where a short fit is better on held-out rows with it than without."""
         told, interior = self.checked.gaussianize, self.flow._interior
-        steps = self.checked.epochs * self.checked.batches
-        if told is False or not (self.fresh and interior.is_over_a_bell) or held_out.part.size < FEW:
-            return ()
-        if told is None and steps < _marginals.TRIED:
-            return ()
         before, clock = self.kept.gaussianized, self.clock.share(TRYING)
         if before is False:
             return ()
         moments = self.data.moments_of(self.train, False, False)
-        found = _marginals.gaussianizing(self.data, self.train, *moments, Clock() if before else clock)
+        found = _marginals.gaussianizing(self.data, self.train, *moments, Clock() if told or before else clock)
+        _marginals.check_found(told, found)
         if not found or told or before:
             return found
         most = _marginals.STEPS * -(-self.train.size // self.checked.batches)
@@ -272,17 +281,25 @@ class _Fit:
     def _not_worse_than_a_gaussian(self, held_out: HeldOut, start: Any, links: tuple[Transform, ...], own: int) -> None:
         """Put the Gaussian of the training rows in place of weights that are not clearly better.
 
-        `own`: so many links the fit has put at the data end.
+        With epochs given, the Gaussian has to be the one that is clearly better. `own`: so many links the fit has put
+        at the data end.
         """
         flow, history = self.flow, self.history
         other = copy.copy(flow)
         other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
         fitted, simple = -held_out.log_probs(flow), -held_out.log_probs(other)
         weights = held_out.weights()
-        if np.isfinite(fitted).all() and clearly_better(fitted, simple, weights):
+        if not np.isfinite(fitted).all():
+            is_kept = False
+        elif self.by_default:
+            is_kept = clearly_better(fitted, simple, weights)
+        else:
+            is_kept = not clearly_better(simple, fitted, weights)
+        if is_kept:
             return
-        flow._interior.rescale(links, None, other._interior.vector(), replaced=own)
-        history.best_epoch, history.gaussian, history.gaussianized = -1, True, False
+        flow._interior.become(other)
+        history.best_epoch, history.gaussian = -1, True
+        history.gaussianized &= bool(self.checked.gaussianize)
         history.best_loss = float((simple * weights).sum() / weights.sum())
 
 
@@ -298,20 +315,27 @@ def _standardize(
     """Set what a fit standardises, unless an earlier one has; with a Gaussian, correlations too, or marginals."""
     interior = flow._interior
     links: tuple[Transform, ...] | None = None
+    columns = None
+    one_row = data.context is not None and data.context.shape[0] == 1 != data.x.shape[0]  # says nothing of a spread
+    if data.context is not None and flow.standardize_context is None and not one_row:
+        columns = data.moments_of(train, True, say)
+        if say:
+            few, part = _marginals.few(data, train, _rows.CHUNK)
+            context: Any = few.rows(part.all()).context
+            _rows.warn_of_far_contexts(_rows.inner_ends(_arrays.on_host(context), columns), columns[1])
     if interior.is_fresh:
         circles = circles_of(data.support)
         mean, std = data.moments_of(train, False, say)
+        if say:
+            _rows.warn_of_weights(*data.effective_rows(train))
         mean[circles], std[circles] = 0.0, 1.0  # they lie in [-1, 1) already, and have no middle
         if say:
             _rows.warn_of_offsets(data, mean, std, flow.dtype)
         links = (Standardize(mean, std),)
         if gaussian:
-            links = (*_gaussian.decorrelating(data, train, mean, std), *links)
+            scale = flow.standardize_context if columns is None else columns
+            links = (*_gaussian.decorrelating(data, train, mean, std, scale, flow.dtype), *links)
         links = (*marginals, *links)
-    columns = None
-    one_row = data.context is not None and data.context.shape[0] == 1 != data.x.shape[0]  # says nothing of a spread
-    if data.context is not None and flow.standardize_context is None and not one_row:
-        columns = data.moments_of(train, True, say)
     if links is not None or columns is not None:
         interior.rescale(links, columns, _gaussian.quietened(flow, interior.vector()) if gaussian else None)
     start_act_norms(flow, data, train)

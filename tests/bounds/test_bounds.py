@@ -160,11 +160,11 @@ def test_a_fit_warns_of_bounds_between_which_float32_has_few_numbers():
 
 @pytest.mark.filterwarnings("error")
 def test_bounds_with_room_give_no_warning():
-    x = cases.rng("room").uniform(0.1, 0.9, (100, 2))
-    hr.MAF(2, transforms=1, hidden=(4,), bounds=[(0.0, 1.0), (-1e6, 1e6)]).fit(x, epochs=1, progress=False)
+    x, once = cases.rng("room").uniform(0.1, 0.9, (100, 2)), {"epochs": 1, "validation": None, "progress": False}
+    hr.MAF(2, transforms=1, hidden=(4,), bounds=[(0.0, 1.0), (-1e6, 1e6)]).fit(x, **once)
     far = np.column_stack([x[:, 0], 1e9 + x[:, 1]])
     bounds = [(0.0, 1.0), (1e9, 1e9 + 1.0)]
-    hr.MAF(2, transforms=1, hidden=(4,), bounds=bounds, dtype="float64").fit(far, epochs=1, progress=False)
+    hr.MAF(2, transforms=1, hidden=(4,), bounds=bounds, dtype="float64").fit(far, **once)
 
 
 def test_a_constant_column_is_shifted_off_its_support():

@@ -405,6 +405,7 @@ def test_an_index_column_gives_a_warning():
         FlowDensity(**SHORT).fit(frame.sample(frac=0.5, random_state=0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "fit: no epoch of")
         FlowDensity(**SHORT).fit(frame[["a", "b"]])
 
 

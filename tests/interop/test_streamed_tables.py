@@ -242,6 +242,7 @@ def test_bounds_of_whole_numbers_and_warnings():
         density(discrete=[0, 1]).fit(blocks(x, (99,)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "fit: no epoch of")
         density(discrete=[0, 1], jitter="auto").fit(blocks(x, (99,)))
     x[:, 4] = np.arange(len(x))
     with pytest.warns(RuntimeWarning, match=r"column 4 .*looks like the numbers of the rows"):

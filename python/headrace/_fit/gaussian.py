@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._fit.rows import CHUNK, Data, Part
 from headrace.transforms.fixed import Standardize
+from headrace.transforms.masked import Coupling
 from headrace.transforms.rotation import Rotation
 from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
@@ -17,70 +19,141 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from headrace._interior import Trainable
 
-__all__ = ["decorrelating", "has_correlations", "links_of", "quietened"]
+__all__ = ["context_columns", "decorrelating", "joined", "links_of", "quietened", "second_moments", "serves"]
 
 Floats = NDArray[np.float64]
+Scale = tuple[Floats, Floats]
+"""Mean and standard deviation of context columns."""
 
 MOST_FEATURES = 64
 SHARES = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # of the identity in a covariance
 FOLDS = 5
+LEAST_ROOT = 1e-6  # standard deviation of a direction: float32 rounds a standardised row by up to 1e-7
+CONSTANT = 1e-4  # variance of a column that is constant
 QUIET = 0.1  # what is left of the networks' last weights, so that the flow is that Gaussian within some 1e-4 nats
 
 
-def decorrelating(data: Data, part: Part, mean: Floats, std: Floats) -> tuple[Transform, ...]:
-    """Links from latent to standardised data that give standard normal rows the covariance of the training rows.
+def decorrelating(
+    data: Data,
+    part: Part,
+    mean: Floats,
+    std: Floats,
+    scale: Scale | None = None,
+    dtype: Any = np.float32,
+    curves: Sequence[Transform] = (),
+) -> tuple[Transform, ...]:
+    """Links from latent to standardised data that give standard normal rows the Gaussian of the training rows.
 
-    They are the symmetric root of the covariance, which moves the coordinates least. The covariance is mixed with the
-    identity by a share that is chosen by cross-validation. None where that is all of it.
+    See `links_of`. `scale`: of the context columns; None without any. `curves`: links between these and the
+    standardised data.
     """
-    if not has_correlations(std.size, part.size, data.support):
+    contexts = context_columns(data, scale)
+    if not serves(std.size, contexts, part.size, data.support):
         return ()
     data, part = data.standing_for(part)
-    return links_of(*_second_moments(data, part, mean, std))
-
-
-def has_correlations(features: int, rows: int, support: Support | None) -> bool:
-    """Whether they are looked for: a circle has none with a line."""
-    circles = support is not None and any(support.periodic)
-    return 2 <= features <= MOST_FEATURES and rows >= 2 * FOLDS and not circles
-
-
-def links_of(moments: Floats, weight: Floats) -> tuple[Transform, ...]:
-    """See `decorrelating`; of second moments of standardised rows, a matrix for each fold, and the folds' weights."""
-    n = moments.shape[1]
-    gains = np.zeros(len(SHARES))
-    for fold in range(FOLDS):
-        rest = weight.sum() - weight[fold]
-        if not rest > 0:
-            return ()
-        values, vectors = np.linalg.eigh((moments.sum(axis=0) - moments[fold]) / rest)
-        seen = np.einsum("ij,ik,kj->j", vectors, moments[fold], vectors)
-        for i, share in enumerate(SHARES):
-            variance = (1 - share) * np.maximum(values, 0.0) + share
-            with np.errstate(divide="ignore", invalid="ignore"):
-                gain = -0.5 * (weight[fold] * np.log(variance) + seen / variance).sum()
-            gains[i] += gain if np.isfinite(gain) else -np.inf
-    share = SHARES[int(np.argmax(gains))]
-    if share == 1.0:
-        return ()
-    values, vectors = np.linalg.eigh(moments.sum(axis=0) / weight.sum())
-    root = np.sqrt((1 - share) * np.maximum(values, 0.0) + share)
-    if not root.min() > 1e-6:
-        return ()
-    return Rotation(vectors.T), Standardize(np.zeros(n), root), Rotation(vectors)
-
-
-def _second_moments(data: Data, part: Part, mean: Floats, std: Floats) -> tuple[Floats, Floats]:
-    """Of standardised rows, a matrix for each fold, and the folds' weights. At most `CHUNK` rows stand for all."""
-    asarray = _arrays.library(data.x).asarray
     places = np.arange(min(part.size, CHUNK), dtype=np.int64) * part.size // min(part.size, CHUNK)
-    rows = asarray(part.at(places))
-    z = (_arrays.on_host(data.unbounded(rows)) - mean) / std
+    rows = _arrays.library(data.x).asarray(part.at(places))
+    z = joined(data, rows, mean, std, scale if contexts else None, curves)
     share = np.ones(len(z)) if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
+    return links_of(*second_moments(z, share), contexts, dtype)
+
+
+def context_columns(data: Data, scale: Scale | None) -> int:
+    """On how many context columns the Gaussian's mean may depend; one context for all rows teaches nothing."""
+    if scale is None or data.context is None or data.context.shape[0] == 1 != data.x.shape[0]:
+        return 0
+    return scale[0].size if scale[0].size <= MOST_FEATURES else 0
+
+
+def serves(features: int, contexts: int, rows: int, support: Support | None) -> bool:
+    """Whether such links are looked for: a circle has no covariance with a line."""
+    circles = support is not None and any(support.periodic)
+    return (features > 1 or contexts > 0) and features <= MOST_FEATURES and rows >= 2 * FOLDS and not circles
+
+
+def joined(
+    data: Data, rows: Any, mean: Floats, std: Floats, scale: Scale | None, curves: Sequence[Transform] = ()
+) -> Floats:
+    """Standardised rows behind `curves`, followed by their standardised contexts if there is a `scale` for these."""
+    z: Floats = (_arrays.on_host(data.unbounded(rows)) - mean) / std
+    for curve in reversed(curves):
+        z = curve.inverse(z)[0]
+    if scale is None or data.context is None:
+        return z
+    context = _arrays.on_host(data.context[rows]).astype(np.float64)
+    return np.concatenate([z, (context - scale[0]) / scale[1]], axis=1)
+
+
+def second_moments(z: Floats, share: Floats) -> tuple[Floats, Floats]:
+    """Weighted second moments of rows, one matrix per fold, and the folds' weights."""
     folds = [slice(fold, None, FOLDS) for fold in range(FOLDS)]
     # Not a matrix product, whose order of summation would depend on the threads of the BLAS.
     moments = [np.einsum("ni,nj->ij", z[f] * share[f, None], z[f]) for f in folds]
     return np.stack(moments), np.array([share[f].sum() for f in folds])
+
+
+def links_of(moments: Floats, weight: Floats, contexts: int = 0, dtype: Any = np.float32) -> tuple[Transform, ...]:
+    """The links of a Gaussian from the `second_moments` of rows, whose last columns are their contexts.
+
+    Its mean is linear in the context: a ridge regression. Its covariance is that of the residuals, mixed with the
+    identity, as its symmetric root, which moves the coordinates least. Cross-validation chooses both shares of the
+    identity. A direction with hardly any spread, as nearly collinear columns have, gets the deviation `LEAST_ROOT`.
+    No links where neither context nor correlations gain.
+    """
+    n = moments.shape[1] - contexts
+    moments, still = moments.copy(), np.flatnonzero(np.diagonal(moments.sum(axis=0)) == 0.0)
+    moments[:, still, still] = CONSTANT * weight[:, None]
+    gains = np.zeros((len(SHARES), len(SHARES)))  # of a share in the regression, and one in the covariance
+    gains[:-1] = 0.0 if contexts else -np.inf
+    for fold in range(FOLDS):
+        rest = weight.sum() - weight[fold]
+        if not rest > 0:
+            return ()
+        known = (moments.sum(axis=0) - moments[fold]) / rest
+        for ridge in range(0 if contexts else len(SHARES) - 1, len(SHARES)):
+            slopes = _slopes(known, n, SHARES[ridge])
+            values, vectors = np.linalg.eigh(_of_residuals(known, slopes))
+            seen = np.einsum("ij,ik,kj->j", vectors, _of_residuals(moments[fold], slopes), vectors)
+            for i, share in enumerate(SHARES):
+                variance = _mixed(values, share)
+                gains[ridge, i] -= 0.5 * (weight[fold] * np.log(variance) + seen / variance).sum()
+    ridge, i = divmod(int(np.argmax(gains)), len(SHARES))
+    known = moments.sum(axis=0) / weight.sum()
+    slopes = _slopes(known, n, SHARES[ridge])
+    shift: tuple[Transform, ...] = ()
+    if slopes.any():
+        own = {"features": n, "passive": [], "context": contexts, "map": "additive"}
+        shift = (Coupling.from_dense([slopes.astype(dtype)], [np.zeros(n, dtype)], **own),)
+    if SHARES[i] == 1.0:
+        return shift
+    values, vectors = np.linalg.eigh(_of_residuals(known, slopes))
+    root = np.sqrt(_mixed(values, SHARES[i]))
+    return Rotation(vectors.T), Standardize(np.zeros(n), root), Rotation(vectors), *shift
+
+
+def _slopes(moments: Floats, n: int, share: float) -> Floats:
+    """Ridge regression of the first n columns on the others: shape (n, others)."""
+    if share == 1.0 or n == len(moments):
+        return np.zeros((n, len(moments) - n))
+    values, vectors = np.linalg.eigh(moments[n:, n:])
+    turned = (1 - share) * np.einsum("ij,jk->ik", moments[:n, n:], vectors) / _mixed(values, share)
+    slopes: Floats = np.einsum("ij,kj->ik", turned, vectors)
+    return slopes
+
+
+def _of_residuals(moments: Floats, slopes: Floats) -> Floats:
+    """Second moments of what a regression leaves."""
+    if not slopes.size:
+        return moments
+    left = np.concatenate([np.eye(len(slopes)), -slopes], axis=1)
+    found: Floats = np.einsum("ik,lk->il", np.einsum("ij,jk->ik", left, moments), left)
+    return found
+
+
+def _mixed(variances: Floats, share: float) -> Floats:
+    """Variances with a share of 1 in them, and not too small."""
+    mixed: Floats = np.maximum((1 - share) * np.maximum(variances, 0.0) + share, LEAST_ROOT**2)
+    return mixed
 
 
 def quietened(flow: Trainable, parameters: NDArray[Any]) -> NDArray[Any]:

@@ -34,10 +34,10 @@ class History:
     judged_by: str = "training rows"
     """What chose the weights: "held-out rows", "cross-validation" or, with neither, "training rows"."""
     gaussian: bool = False
-    """Whether the flow ended as the Gaussian of the training rows, as none of the epochs was clearly better."""
+    """Whether the flow ended as the Gaussian of the training rows, because no epoch was clearly better."""
 
     gaussianized: bool = False
-    """Whether the fit put a `headrace.Gaussianize` at the flow's data end."""
+    """Whether the fit put a `headrace.Gaussianize`, or two, at the flow's data end."""
 
     def __repr__(self) -> str:
         """The outcome."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,28 @@ from headrace._arrays import caller as _arrays
 from headrace._fit import long_tails as _long_tails
 from headrace._fit.clock import Clock
 from headrace._fit.long_tails import LongTail
+from headrace._fit.plan import FEW
 from headrace._fit.rows import CHUNK, Data, Part
 from headrace._fit.run import HeldOut, Run
 from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.support import circles_of
 
-__all__ = ["MOST", "STEPS", "TRIED", "Sample", "few", "gain", "gaussianizing", "has_long_tails", "of_sample"]
+if TYPE_CHECKING:
+    from headrace._interior import Interior
+
+__all__ = [
+    "LINKS",
+    "MOST",
+    "STEPS",
+    "Sample",
+    "check_found",
+    "few",
+    "gain",
+    "gaussianizing",
+    "has_long_tails",
+    "looked_for",
+    "of_sample",
+]
 
 Floats = NDArray[np.float64]
 
@@ -38,8 +55,11 @@ TAIL = 10.0  # rows beyond the outermost knots
 COUNTS = (9, 17, 33)  # of quantiles, among which rows choose
 KNOTS = COUNTS[-1]
 CLOSEST = (4e-6, 2e-5)  # shares of the range with long tails, at least, between two quantiles: the first that serves
+LINKS = 2  # at most
 MOST = KNOTS + 2 * _long_tails.KNOTS  # of them all, with long tails
 SPREAD = 3e-6  # of the range, between knots that were closer than `Gaussianize` takes
+CROWDED = 3e-5  # of the range, between two of the fewest quantiles: closer ones have no room for knots between them
+REACH = 12.0  # of the scale of asinh for these: more would leave its own knots no room
 FOLDS = 4
 CLEARLY = 2.0  # standard errors by which rows must gain
 DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
@@ -83,6 +103,13 @@ class Column:
         return Column(self.x[chosen], self.share[chosen], self.fold[chosen])
 
     @property
+    def moments(self) -> tuple[float, float]:
+        """Mean and variance."""
+        total = self.share.sum()
+        mean = (self.share * self.x).sum() / total
+        return float(mean), float((self.share * np.square(self.x - mean)).sum() / total)
+
+    @property
     def is_clearly_long(self) -> bool:
         """Whether one of the tails is, beyond doubt, one of a power."""
         return any(tail is not None and tail.is_clear for tail in self.tails)
@@ -120,11 +147,12 @@ class Curve:
 
         `spread`: knots that are too close, as at a sharp edge, are moved outwards, from the middle on.
         """
+        own = Curve(*_spread(self.x, self.z, self.slope)) if spread else self
         try:
-            x = Gaussianize(self.x[None], self.z, self.slope[None]).forward(latent[:, None])[0][:, 0]
-            slope = np.exp(self.at(x)[1])
+            x = Gaussianize(own.x[None], own.z, own.slope[None]).forward(latent[:, None])[0][:, 0]
+            slope = np.exp(own.at(x)[1])
             if spread:
-                x, slope = _spread(x, latent, slope)
+                x, _, slope = _spread(x, latent, slope)
             Gaussianize(x[None], latent, slope[None])
         except ValueError:
             return None
@@ -139,18 +167,43 @@ class Curve:
         return Curve(-self.x[::-1], -self.z[::-1], self.slope[::-1])
 
 
-def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats]:
+def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats, Floats]:
     """Knots as far apart as `Gaussianize` takes them, and slopes of their chords where they moved."""
     moved, middle, least = x.copy(), x.size // 2, SPREAD * (x[-1] - x[0])
     for i in range(middle + 1, x.size):
         moved[i] = max(x[i], moved[i - 1] + least)
     for i in range(middle - 1, -1, -1):
         moved[i] = min(x[i], moved[i + 1] - least)
-    return moved, np.where(moved == x, slope, np.gradient(latent, moved))
+    return moved, latent, np.where(moved == x, slope, np.gradient(latent, moved))
 
 
-def gaussianizing(data: Data, part: Part, mean: Floats, std: Floats, clock: Clock) -> tuple[Gaussianize] | tuple[()]:
-    """A `Gaussianize` from latent to standardised data, by training rows; none where no column gains, or no time is."""
+def looked_for(told: bool | None, interior: Interior, held: int, steps: int) -> bool:
+    """Whether a fit looks for them. An error where it is asked for them and could have none."""
+    if told is False:
+        return False
+    refused = ""
+    if not interior.is_fresh:
+        refused = "" if len(interior.links) > 1 else "a flow that does not end in a fresh Standardize"
+    elif not interior.is_over_a_bell:
+        refused = "a base with edges, modes or tails of its own"
+    elif held < FEW:
+        refused = f"{held} held-out rows, fewer than {FEW}"
+    if told and refused:
+        raise ValueError(f"gaussianize: expected False or 'auto' with {refused}, got True")
+    return not refused and interior.is_fresh and (bool(told) or steps >= TRIED)
+
+
+def check_found(told: bool | None, found: Sequence[Gaussianize]) -> None:
+    """An error where a fit is asked for marginal maps and no column has one."""
+    if told and not found:
+        raise ValueError(
+            "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
+            "not seen), or too few of which differ, got True"
+        )
+
+
+def gaussianizing(data: Data, part: Part, mean: Floats, std: Floats, clock: Clock) -> tuple[Gaussianize, ...]:
+    """Links from latent to standardised data, by training rows; none where no column gains, or no time is."""
     data, part = data.standing_for(part)
     size = min(part.size, ROWS, max(NUMBERS // mean.size, FEWEST))
     if size < LEAST_ROWS:
@@ -214,9 +267,10 @@ def few(data: Data, part: Part, most: int) -> tuple[Data, Part]:
 
 def of_sample(
     sample: Sample, circles: Sequence[int] = (), clock: Clock | None = None, long: bool = True
-) -> tuple[Gaussianize] | tuple[()]:
+) -> tuple[Gaussianize, ...]:
     """The same, of rows in memory; columns that lie on a circle stay as they are.
 
+    One `Gaussianize`, or two where rows of a column are crowded: the second, at the data's side, spreads these.
     `long`: with tails of a power, where a column clearly has one.
     """
     size, share = sample.size(), sample.shares()
@@ -225,15 +279,42 @@ def of_sample(
     end = _NORMAL.inv_cdf(1.0 - TAIL / size)
     latent, features = np.linspace(-end, end, KNOTS), sample.rows.shape[1]
     columns = {c: Column.of(sample.rows[:, c], share) for c in range(features) if c not in circles}
+    spreading, crowded = _spreading(columns, latent, features)
+    if spreading:
+        rows = spreading[0].inverse(sample.rows)[0]
+        columns |= {c: Column.of(rows[:, c], share) for c in crowded}
     if long and any(column.is_clearly_long for column in columns.values()):
         further = _long_tails.beyond(end)
         all_of_it = np.concatenate([-further[::-1], latent, further])
         for closest in CLOSEST:
             last = closest == CLOSEST[-1]
-            found = _of_columns(columns, latent, all_of_it, closest, features, clock, or_straight=last)
+            found = _of_columns(columns, latent, all_of_it, closest, features, clock, or_straight=last, crowded=crowded)
             if found is not None:
-                return found
-    return _of_columns(columns, latent, latent, None, features, clock) or ()
+                return (*found, *spreading) if found else ()
+    found = _of_columns(columns, latent, latent, None, features, clock, crowded=crowded)
+    return (*found, *spreading) if found else ()
+
+
+def _spreading(
+    columns: dict[int, Column], latent: Floats, features: int
+) -> tuple[tuple[Gaussianize] | tuple[()], list[int]]:
+    """What takes columns whose rows are crowded to the scale of asinh, and which columns these are.
+
+    In very skewed columns most rows lie closer together than `Gaussianize` takes knots beside those far out.
+    """
+    u = np.linspace(-REACH, REACH, KNOTS)
+    data, slopes, crowded = np.tile(u, (features, 1)), np.ones((features, u.size)), []
+    for c, column in columns.items():
+        curve = _curve(column, latent, COUNTS[0])
+        if curve is None or np.diff(curve.x).min() > CROWDED * (curve.x[-1] - curve.x[0]):
+            continue
+        below = np.cumsum(column.share) / column.share.sum()
+        low, middle, high = column.x[np.searchsorted(below, [0.25, 0.5, 0.75])]
+        unit = min(high - middle, middle - low)
+        if unit > 0:
+            data[c], slopes[c] = middle + unit * np.sinh(u), 1.0 / (unit * np.cosh(u))
+            crowded.append(c)
+    return ((Gaussianize(data, u, slopes),) if crowded else ()), crowded
 
 
 def _of_columns(
@@ -245,13 +326,18 @@ def _of_columns(
     clock: Clock | None,
     *,
     or_straight: bool = False,
+    crowded: Sequence[int] = (),
 ) -> tuple[Gaussianize] | tuple[()] | None:
     """Curves with knots at some latent places; None where more than the inner ones cannot be, or serve nobody.
 
     `or_straight`: a column without room for its long tails has straight ones, beside others that have theirs.
+    `crowded`: columns that are not standardised any more, so that they have a line where they have no curve.
     """
     data, slopes = np.tile(latent, (features, 1)), np.ones((features, latent.size))
-    any_gains, is_wide, any_long = False, latent.size > inner.size, False
+    for c in crowded:
+        mean, variance = columns[c].moments
+        data[c], slopes[c] = mean + math.sqrt(variance) * latent, 1.0 / math.sqrt(variance)
+    any_gains, is_wide, any_long = bool(crowded), latent.size > inner.size, False
     for c, column in columns.items():
         if clock is not None and not clock.has(0.0):
             return ()
@@ -264,7 +350,8 @@ def _of_columns(
         if placed is None:
             if is_wide:
                 return None
-            continue
+            if (placed := curve.placed(latent, spread=True)) is None:
+                continue
         data[c], slopes[c], any_gains = placed.x, placed.slope, True
         any_long |= column.is_clearly_long and curve.is_longer(inner)
     if is_wide and not any_long:
@@ -276,8 +363,8 @@ def _of_columns(
 
 
 def has_long_tails(found: Sequence[Gaussianize]) -> bool:
-    """Whether some column has tails of a power."""
-    return any(curve.latent.size > KNOTS for curve in found)
+    """Whether some column has tails of a power, or is so skewed that its rows had to be spread."""
+    return len(found) > 1 or any(curve.latent.size > KNOTS for curve in found)
 
 
 def _chosen(column: Column, latent: Floats, closest: float | None) -> Curve | None:
@@ -324,9 +411,7 @@ def _mean_beyond(each: Floats, share: Floats, errors: float) -> float:
 
 def _normal(x: Floats, seen: Column) -> Floats:
     """The log density of N(mean, variance) of the rows seen, but for the constant."""
-    total = seen.share.sum()
-    mean = (seen.share * seen.x).sum() / total
-    variance = (seen.share * np.square(seen.x - mean)).sum() / total
+    mean, variance = seen.moments
     density: Floats = -0.5 * np.square(x - mean) / variance - 0.5 * np.log(variance)
     return density
 

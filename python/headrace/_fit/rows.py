@@ -23,11 +23,15 @@ from headrace.transforms.support import Support
 __all__ = ["Data", "Part", "moments", "open_rows", "split", "warn"]
 
 Index = NDArray[np.int64]
+Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Two values of each column, as mean and standard deviation."""
 
 CHUNK = 1 << 16  # rows at a time where a pass over all would need a copy
 MOMENT_ROWS, MOMENT_BLOCK = 1 << 20, 256  # of more rows, moments are those of so many, in blocks over the whole table
 POOL, BLOCK = 1 << 18, 1 << 10  # more rows are shuffled by blocks, and then within a pool of such blocks
 DIGITS = 1e4  # numbers that a standard deviation must have room for
+FAR, NEAR = 10.0, 1.0  # standard deviations from the mean of a context row far out, and between all others
+FEW_WEIGHED = 20  # rows that weights leave, for them to be told
 
 
 @dataclass
@@ -80,12 +84,42 @@ class Data:
         weights = None if self.weights is None else self.weights[index]
         return Data(self.x[index], context, weights, self.names, self.support)
 
+    def effective_rows(self, part: Part) -> tuple[float, int]:
+        """Kish's effective number of rows of a part, and the number of all rows of the table."""
+        rows = int(self.x.shape[0])
+        if self.weights is None:
+            return float(part.size), rows
+        size = Effective()
+        for some in part.chunks():
+            size.add(_arrays.on_host(self.weights[_arrays.library(self.x).asarray(some)]))
+        return size.found(), rows
+
     def weight_of(self, part: Part) -> float:
         """The sum of the weights of a part."""
         if self.weights is None:
             return float(part.size)
         asarray = _arrays.library(self.x).asarray
         return sum(float(self.weights[asarray(rows)].sum(dtype=np.float64)) for rows in part.chunks())
+
+
+class Effective:
+    """Kish's effective number of rows, of weights that come some at a time."""
+
+    def __init__(self) -> None:
+        """Of no weights."""
+        self.most = self.total = self.square = 0.0  # the sums are in units of the largest weight and of its square
+
+    def add(self, weights: NDArray[Any]) -> None:
+        """Some more, at least one."""
+        most = max(self.most, float(weights.max()))
+        old = self.most / most
+        share = weights.astype(np.float64) / most
+        self.total, self.square = old * self.total + share.sum(), old * old * self.square + np.square(share).sum()
+        self.most = most
+
+    def found(self) -> float:
+        """The number; 0 without weights."""
+        return float(self.total**2 / self.square) if self.square else 0.0
 
 
 class Part:
@@ -374,6 +408,38 @@ def warn_of_offsets(data: Data, mean: NDArray[np.float64], std: NDArray[np.float
         f"x: float32 has fewer than four digits of a standard deviation in {_listing(data.names, coarse)} "
         f"({data.names[first]}: mean {mean[first]:.6g}, standard deviation {std[first]:.3g}, steps of "
         f"{step[first]:.3g}); {advice}"
+    )
+
+
+def warn_of_weights(effective: float, rows: int) -> None:
+    """Say that weights leave few of so many rows."""
+    if effective < min(FEW_WEIGHED, rows / 4):
+        warn(
+            f"weights: the training part of {rows} rows counts as only {effective:.3g} rows (Kish's effective number), "
+            "too few for a density"
+        )
+
+
+def inner_ends(context: NDArray[np.float64], scale: Moments) -> Moments:
+    """The least and the largest standardised value of each context column, but for those far out."""
+    z = (context - scale[0]) / scale[1]
+    inside = np.abs(z) <= FAR
+    least = np.where(inside, z, np.inf).min(axis=0, initial=np.inf)
+    return least, np.where(inside, z, -np.inf).max(axis=0, initial=-np.inf)
+
+
+def warn_of_far_contexts(ends: Moments, std: NDArray[np.float64]) -> None:
+    """Say in which columns few rows are so far out that all others, with these `inner_ends`, lie close together."""
+    width = ends[1] - ends[0]
+    found = (width > 0) & (width < NEAR)
+    if not found.any():
+        return
+    first = int(np.flatnonzero(found)[0])
+    labels = tuple(f"column {i}" for i in range(width.size))
+    warn(
+        f"context: some rows are more than {FAR:g} standard deviations from the mean in {_listing(labels, found)}, and "
+        f"all others differ by {width[first]:.2g} standard deviations at most ({labels[first]}: the standard deviation "
+        f"is {std[first]:.3g}), which networks can hardly tell apart; leave the former out, or take logarithms"
     )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from headrace._fit.plan import Plan
     from headrace._interior import Trainable
 
-__all__ = ["DeviceRun", "HeldOut", "Run"]
+__all__ = ["DeviceRun", "HeldOut", "Run", "is_untrained", "warn_of_no_gain"]
 
 
 class HeldOut:
@@ -331,6 +331,20 @@ class Run:
                 done = max(done, self.clock.passed(self.begin, self._kept_seconds()))
             rate *= cosine(done)
         return rate
+
+
+def is_untrained(history: History) -> bool:
+    """Whether all epochs of a fit were worse on held-out rows than the weights before them."""
+    return history.best_epoch < 0 and bool(history.train_loss) and history.stopped in ("epochs", "patience")
+
+
+def warn_of_no_gain(history: History) -> None:
+    """Say that a flow `is_untrained`, or became the Gaussian of the training rows because of that."""
+    now = "the Gaussian of the training rows" if history.gaussian else "untrained"
+    warn(
+        f"fit: no epoch of {len(history.train_loss)} was better on held-out rows than the weights before the first; "
+        f"the flow is {now}; train for longer, or look for held-out rows far out"
+    )
 
 
 class DeviceRun(Run):

@@ -18,6 +18,7 @@ from headrace._fit.moments import Moments
 from headrace._fit.rows import (
     CHUNK,
     Data,
+    Effective,
     Part,
     bad_rows,
     checksum,
@@ -48,6 +49,7 @@ class StreamData(Data):
         self.held_rows = np.empty(0, np.int64)  # numbers of those held out, among the former
         self.fingerprint: dict[str, str] = {}
         self.total_weight = 0.0  # of the training rows
+        self.effective = Effective()  # likewise
 
     # ---- as `Data`
 
@@ -63,6 +65,10 @@ class StreamData(Data):
     def weight_of(self, part: Part) -> float:
         """See `Data`; of the training rows, whichever part is asked for."""
         return self.total_weight
+
+    def effective_rows(self, part: Part) -> tuple[float, int]:
+        """See `Data`; of the training rows, whichever part is asked for."""
+        return self.effective.found(), self.stream.rows or part.rows
 
     def standing_for(self, part: Part) -> tuple[Data, Part]:
         """See `Data`."""
@@ -145,6 +151,7 @@ class StreamData(Data):
         if not len(block):
             return
         share = np.ones(len(block)) if block.weights is None else block.weights.astype(np.float64)
+        self.effective.add(share)
         values = block.x.astype(np.float64)
         sums[0].add(values if self.support is None else self.support.inverse(values)[0], share)
         if block.context is not None:

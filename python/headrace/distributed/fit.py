@@ -13,7 +13,9 @@ from headrace._fit import rows as _rows
 from headrace._fit.clock import Clock
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.history import History
+from headrace._fit.marginals import looked_for
 from headrace._fit.plan import FEW, MANY, Plan
+from headrace._fit.run import is_untrained, warn_of_no_gain
 from headrace.distributed.groups import Group
 from headrace.distributed.marginals import Marginals
 from headrace.distributed.run import Chunks, SharedCheckpoint, SharedHeldOut, SharedRun, planned
@@ -23,7 +25,6 @@ from headrace.distributed.together import same_everywhere, together
 
 if TYPE_CHECKING:
     from headrace._interior import Trainable
-    from headrace.transforms.transform import Transform
 
 __all__ = ["fit"]
 
@@ -70,6 +71,8 @@ def fit(
             "checkpoint": str(checkpoint is not None),
         }
     same_everywhere(group, settings)
+    fresh, held = flow._interior.is_fresh, 0 if judge is None else judge.held
+    wanted = looked_for(checked.gaussianize, flow._interior, held, checked.epochs * checked.batches)
     by_default = plan["epochs"] is None and judge is not None
     if by_default and judge is not None and judge.held < FEW:
         raise ValueError(
@@ -83,17 +86,10 @@ def fit(
     first = group.rank == 0
     if first:
         _warn_of_idle_ranks(group.size, chunks)
-    fresh = flow._interior.is_fresh
-    held = 0 if judge is None else judge.held
-    marginals = Marginals(flow, table, held, checked, plan, number, caller, kept.gaussianized)
-    standardize(flow, table, first, marginals)
-    history.gaussianized = marginals.found
-    start: Any = None
-    links: tuple[Transform, ...] = ()
-    if by_default and fresh and table.size <= MANY:
-        standard = flow._interior.standardize
-        assert standard is not None
-        start, links = flow._interior.vector(), (*decorrelating(flow, table), standard)
+    curves = Marginals(flow, table, checked, plan, number, caller, kept.gaussianized, wanted)
+    standardize(flow, table, first, curves)
+    history.gaussianized = bool(curves.found)
+    start = flow._interior.vector() if fresh and judge is not None and table.size <= MANY else None
     held_out = None
     if judge is not None:
         held_out, history.judged_by = SharedHeldOut(judge), "held-out rows"
@@ -102,9 +98,15 @@ def fit(
     run = SharedRun(flow, data, data, held_out, checked, rng, caller, history, Clock(), 0, kept)
     run.chunks = chunks
     run.go(progress and first)
-    if start is not None and judge is not None and history.stopped != "interrupted":
+    lost = fresh and judge is not None and is_untrained(history)
+    if start is not None and judge is not None and history.stopped != "interrupted" and (by_default or lost):
+        standard, own = flow._interior.standardize, curves.found if checked.gaussianize else ()
+        assert standard is not None
         with flow._interior.restored():  # to the trained weights
-            not_worse_than(flow, judge, history, start, links, 1 + marginals.found)
+            links = (*decorrelating(flow, table, own), *own, standard)
+            not_worse_than(flow, judge, history, start, links, 1 + len(curves.found), bool(own), by_default)
+    if first and lost and not (by_default and history.gaussian):
+        warn_of_no_gain(history)
     if history.stopped != "interrupted":
         kept.remove()
 

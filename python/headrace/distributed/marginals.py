@@ -13,7 +13,7 @@ from headrace._fit import marginals as _marginals
 from headrace._fit.act_norms import start_act_norms
 from headrace._fit.clock import Clock
 from headrace._fit.history import History
-from headrace._fit.plan import FEW, Plan
+from headrace._fit.plan import Plan
 from headrace._fit.rows import Data, Part
 from headrace._fit.run import HeldOut, Run
 from headrace.distributed.shards import Table
@@ -39,40 +39,38 @@ class Marginals:
 
     flow: Trainable
     table: Table
-    held: int  # rows held out, of all ranks
     checked: Plan
     plan: dict[str, Any]
     seed: int
     caller: Caller
     before: bool | None  # what a fit that was stopped had found
-    found: bool = False  # whether there are any
+    wanted: bool  # whether there may be some
+    found: tuple[Gaussianize, ...] = ()
 
     def __call__(self, mean: Floats, std: Floats) -> tuple[Transform, ...]:
         """A `Gaussianize`, where rows gain by it: what rank 0 finds."""
-        told = self.checked.gaussianize
-        if told is False or not self.flow._interior.is_over_a_bell or self.held < FEW or self.before is False:
+        if not self.wanted or self.before is False:
             return ()
-        if told is None and self.checked.epochs * self.checked.batches < _marginals.TRIED:
-            return ()
-        data, mine = self._sample(), None
-        if self.table.group.rank == 0:  # NumPy rounds as its version and the processor do
-            mine = self._searched(data, mean, std)
+        data = self._sample()
         n = self.flow.features
-        numbers = np.zeros((2 * n + 2, _marginals.MOST))  # and in the last row how many knots there are
-        if mine is not None:
-            count = mine.latent.size
-            numbers[:-1, :count] = np.concatenate([mine.data, mine.slopes, mine.latent[None]])
-            numbers[-1] = count
-        numbers = self.table.group.broadcast(numbers)
-        count = int(numbers[-1, 0])
-        self.found = count > 0
-        numbers = np.ascontiguousarray(numbers[:, :count])
-        return (Gaussianize(numbers[:n], numbers[-2], numbers[n : 2 * n]),) if self.found else ()
+        numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # the last row has how many knots there are
+        if self.table.group.rank == 0:  # NumPy rounds as its version and the processor do
+            for link, own in zip(self._searched(data, mean, std), numbers, strict=False):
+                own[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
+                own[-1] = link.latent.size
+        links = []
+        for own in self.table.group.broadcast(numbers):
+            if count := int(own[-1, 0]):
+                own = np.ascontiguousarray(own[:, :count])
+                links.append(Gaussianize(own[:n], own[-2], own[n : 2 * n]))
+        _marginals.check_found(self.checked.gaussianize, links)
+        self.found = tuple(links)
+        return self.found
 
-    def _searched(self, data: Data, mean: Floats, std: Floats) -> Gaussianize | None:
+    def _searched(self, data: Data, mean: Floats, std: Floats) -> tuple[Gaussianize, ...]:
         found = _marginals.gaussianizing(data, Part(len(data.x)), mean, std, Clock())
         if not found or self.checked.gaussianize or self.before:
-            return found[0] if found else None
+            return found
         rows = len(data.x)
         key = int(np.random.default_rng(self.seed).integers(1 << 63))
         parts = [Part(rows, rows // JUDGED, key, out=out) for out in (False, True)]
@@ -85,7 +83,7 @@ class Marginals:
             rng = np.random.default_rng(self.seed)
             runs.append(Run(flow, data, parts[0], held_out, plan, rng, self.caller, History(), Clock()))
         in_doubt = _marginals.has_long_tails(found)
-        return found[0] if _marginals.gain(runs[0], runs[1], held_out, in_doubt) else None
+        return found if _marginals.gain(runs[0], runs[1], held_out, in_doubt) else ()
 
     def _of_context(self, data: Data) -> tuple[Floats, Floats] | None:
         if data.context is None or self.flow.standardize_context is not None:

@@ -111,6 +111,17 @@ class Table:
         sums = [[data.weight_of(part)] for data, part in parts if part is not None]
         return float(exact_sum(self.group, [[0.0], *sums])[0])
 
+    def effective_rows(self) -> float:
+        """Kish's effective number of the rows to train on, of all ranks."""
+        weighted = [(shard.data.weights, shard.train) for shard in self.shards if shard.data.weights is not None]
+        shares = [weights[rows].astype(np.float64) for weights, part in weighted for rows in part.chunks()]
+        most = float(self.group.maximum(np.array([max((part.max() for part in shares), default=0.0)]))[0])
+        if not most:
+            return float(self.size)
+        sums = [[(part / most).sum(), np.square(part / most).sum()] for part in shares]
+        total, square = exact_sum(self.group, [[0.0, 0.0], *sums])
+        return float(total**2 / square)
+
     def checksum(self) -> str:
         """Of all rows, context and weights."""
         sums = np.zeros((self.sizes.size, 3), np.int64)

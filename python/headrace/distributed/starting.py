@@ -96,13 +96,22 @@ def standardize(
         mean[circles], std[circles] = 0.0, 1.0
         here = any(shard.data.x.dtype == np.float32 for shard in table.shards)
         single = bool(table.group.maximum(np.array([here], np.int64))[0])
+        weighed = table.effective_rows()
         if say:
+            _rows.warn_of_weights(weighed, table.rows)
             nothing = np.empty((0, flow.features), np.float32 if single else np.float64)
             _rows.warn_of_offsets(Data(nothing, None, None, names, support), mean, std, flow.dtype)
         links = (*marginals(mean, std), Standardize(mean, std))
     if flow.context and flow.standardize_context is None:
         labels = tuple(f"column {i}" for i in range(flow.context))
         columns = moments_of("context", table, lambda data: np.asarray(data.context, np.float64), labels, say)
+        ends = np.full((2, flow.context), -np.inf)  # the least ones with the other sign
+        for data in table.training():
+            least, largest = _rows.inner_ends(np.asarray(data.context, np.float64), columns)
+            ends = np.maximum(ends, np.stack([-least, largest]))
+        ends = table.group.maximum(ends)
+        if say:
+            _rows.warn_of_far_contexts((-ends[0], ends[1]), columns[1])
     if links is not None or columns is not None:
         interior.rescale(links, columns)
     _start_act_norms(flow, table)
@@ -125,30 +134,38 @@ def _start_act_norms(flow: Trainable, table: Table) -> None:
     _act_norms.start(flow, places, rows, moments_of)
 
 
-def decorrelating(flow: Trainable, table: Table) -> tuple[Transform, ...]:
+def decorrelating(flow: Trainable, table: Table, curves: Sequence[Transform] = ()) -> tuple[Transform, ...]:
     """As `headrace._fit.gaussian.decorrelating`; a row's fold goes by its place in its shard."""
     support, standard = flow._interior.support, flow._interior.standardize
     assert standard is not None
-    n, folds = flow.features, _gaussian.FOLDS
-    if not _gaussian.has_correlations(n, table.size, support):
+    folds, scale = _gaussian.FOLDS, flow.standardize_context if flow.context <= _gaussian.MOST_FEATURES else None
+    contexts = 0 if scale is None else flow.context
+    if not _gaussian.serves(flow.features, contexts, table.size, support):
         return ()
+    n = flow.features + contexts
     sums = [np.zeros(folds * (n * n + 1))]
     for data in table.training(CHUNK):
-        z = (data.unbounded(slice(None)) - standard.mean) / standard.std
-        share = weights_of(data)
-        parts = [slice(fold, None, folds) for fold in range(folds)]
-        moments = np.stack([np.einsum("ni,nj->ij", z[f] * share[f, None], z[f]) for f in parts])
-        sums.append(np.concatenate([moments.ravel(), [share[f].sum() for f in parts]]))
+        z = _gaussian.joined(data, slice(None), standard.mean, standard.std, scale, curves)
+        moments, weight = _gaussian.second_moments(z, weights_of(data))
+        sums.append(np.concatenate([moments.ravel(), weight]))
     found = exact_sum(table.group, sums)
-    return _gaussian.links_of(found[:-folds].reshape(folds, n, n), found[-folds:])
+    return _gaussian.links_of(found[:-folds].reshape(folds, n, n), found[-folds:], contexts, flow.dtype)
 
 
 def not_worse_than(
-    flow: Trainable, judge: Table, history: History, start: NDArray[Any], links: tuple[Transform, ...], own: int = 1
+    flow: Trainable,
+    judge: Table,
+    history: History,
+    start: NDArray[Any],
+    links: tuple[Transform, ...],
+    own: int = 1,
+    has_curves: bool = False,
+    by_default: bool = True,
 ) -> None:
     """Put the Gaussian of the training rows in place of weights that are not clearly better (Breiman's rule).
 
-    `own`: so many links the fit has put at the data end.
+    Not `by_default`, with epochs given, the Gaussian has to be the one that is clearly better. `own`: so many links the
+    fit has put at the data end. `has_curves`: whether those of the Gaussian have some, too.
     """
     other = copy.copy(flow)
     other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
@@ -164,8 +181,8 @@ def not_worse_than(
     weight = total(lambda fitted, simple, w: w.sum())
     mean = total(lambda fitted, simple, w: (w / weight * (simple - fitted)).sum())
     square = total(lambda fitted, simple, w: np.square(w / weight * (simple - fitted - mean)).sum())
-    if math.isfinite(mean) and mean > math.sqrt(square):
+    if math.isfinite(mean) and mean > math.sqrt(square) * (1.0 if by_default else -1.0):
         return
-    flow._interior.rescale(links, None, other._interior.vector(), replaced=own)
-    history.best_epoch, history.gaussian, history.gaussianized = -1, True, False
+    flow._interior.become(other)
+    history.best_epoch, history.gaussian, history.gaussianized = -1, True, has_curves
     history.best_loss = total(lambda fitted, simple, w: (w * simple).sum()) / weight

@@ -1,0 +1,356 @@
+"""Default fits of rows that lie close together: nearly collinear columns, columns near their context, skewed columns.
+
+And what a fit says where its numbers mean little. All of it for arrays, streams and groups alike.
+"""
+
+import math
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
+
+import cases
+import headrace as hr
+from headrace import training
+from headrace._fit import gaussian, marginals
+from headrace._fit import plan as _plan
+from headrace._fit.marginals import Sample, of_sample
+
+KINDS = ["array", "stream", "group"]
+QUIET = {"progress": False}
+
+
+def fit(kind, flow, x, context=None, weights=None, **settings):
+    """A fit of rows in memory, of a stream beyond its buffer, or of shards."""
+    settings = {**QUIET, **settings}
+    if kind == "array":
+        return flow.fit(x, context, weights=weights, **settings)
+    if kind == "stream":
+        ends = [slice(i, i + 300) for i in range(0, len(x), 300)]
+        blocks = [tuple(None if part is None else part[end] for part in (x, context, weights)) for end in ends]
+        return flow.fit(hr.rows.blocks(blocks, buffer=max(600, len(x) // 5)), **settings)
+    group = hr.distributed.local()
+    x, context, weights = (
+        None if part is None else hr.distributed.shards(part, group, rows=250) for part in (x, context, weights)
+    )
+    return flow.fit(x, context, weights=weights, group=group, **settings)
+
+
+def small(features, context=0, **settings):
+    return hr.MAF(features, context, transforms=2, hidden=(16,), **settings)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Default fits of a few steps, in which networks learn nothing."""
+    monkeypatch.setattr(_plan, "STEPS", 10)
+    monkeypatch.setattr(_plan, "LEAST_EPOCHS", 1)
+
+
+def collinear(rows, eps, *key):
+    z = cases.rng("collinear", *key).standard_normal((rows, 3))
+    return np.stack([z[:, 0], z[:, 1], z[:, 0] + eps * z[:, 2]], axis=1)
+
+
+def near_context(rows, eps, *key):
+    z = cases.rng("near its context", *key).standard_normal((rows, 3))
+    return np.stack([z[:, 0] + eps * z[:, 1], z[:, 2]], axis=1), z[:, :1]
+
+
+# --- nearly collinear columns ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("eps", [1e-5, 1e-6, 0.0])
+def test_nearly_collinear_columns_keep_their_gaussian(kind, eps, dtype, short):
+    """The narrow direction has a deviation of eps / sqrt(2), or `LEAST_ROOT` if that is more.
+
+    A deviation s in place of the true d costs log(s / d) + (d² / s² - 1) / 2 nats.
+    """
+    x, new = collinear(1000, eps), collinear(4000, eps, "new")
+    flow = small(3, dtype=dtype)
+    assert fit(kind, flow, x).gaussian
+    found, least = flow.log_prob(new).mean(dtype="float64"), gaussian.LEAST_ROOT
+    if not eps:
+        inner = stats.multivariate_normal([0.0, 0.0]).logpdf(new[:, :2]).mean()
+        assert_allclose(found, inner - math.log(least * 2.0 * math.sqrt(math.pi)), atol=0.02)  # 2 = sqrt(2) of x1, x3
+        return
+    true = (stats.norm.logpdf(new[:, :2]).sum(axis=1) + stats.norm.logpdf(new[:, 2], new[:, 0], eps)).mean()
+    narrow = eps / math.sqrt(2.0)
+    lost = math.log(least / narrow) + (narrow**2 / least**2 - 1.0) / 2.0 if narrow < least else 0.0
+    assert_allclose(found, true - lost, atol=0.02)  # 9 parameters of 900 rows cost 0.005, and rounding 0.005
+
+
+@pytest.mark.parametrize("rows", [300, 5000])
+def test_few_and_many_rows_keep_it_too(rows):
+    flow = small(3)
+    flow.fit(collinear(rows, 1e-6, rows), **QUIET)
+    assert flow.log_prob(collinear(4000, 1e-6, "new")).mean() > 9.3  # 9.55 is possible, and 0.1 less by `LEAST_ROOT`
+
+
+def test_rows_of_a_spread_in_all_directions_have_the_same_links_as_ever():
+    """A share of the identity, chosen by cross-validation, in the covariance; see scikit-learn's ShrunkCovariance."""
+    x = cases.rng("spread").standard_normal((500, 3)) @ [[1.0, 0.6, 0.0], [0.0, 0.8, 0.3], [0.0, 0.0, 0.5]]
+    z = (x - x.mean(axis=0)) / x.std(axis=0)
+    links = gaussian.links_of(*gaussian.second_moments(z, np.ones(500)))
+    root = links[0].matrix.T @ np.diag(links[1].std) @ links[0].matrix
+    covariance = z.T @ z / 500
+    shares = [
+        share for share in gaussian.SHARES if np.allclose(root @ root, (1 - share) * covariance + share * np.eye(3))
+    ]
+    assert len(shares) == 1
+    assert shares[0] < 0.05
+
+
+def test_a_constant_column_is_no_collinear_one():
+    z = cases.rng("constant").standard_normal((500, 3))
+    z[:, 1], z[:, 2] = 0.0, z[:, 0]
+    links = gaussian.links_of(*gaussian.second_moments(z, np.ones(500)))
+    assert_allclose(np.sort(links[1].std)[:2], [gaussian.LEAST_ROOT, math.sqrt(gaussian.CONSTANT)], rtol=1e-6)
+
+
+# --- context --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("eps", [1e-2, 1e-4, 1e-6])
+def test_with_context_a_fit_is_no_worse_than_linear_regression(kind, eps, dtype, short):
+    (x, context), (new, known) = near_context(1000, eps), near_context(4000, eps, "new")
+    flow = small(2, 1, dtype=dtype)
+    assert fit(kind, flow, x, context).gaussian
+    true = (stats.norm.logpdf(new[:, 0], known[:, 0], eps) + stats.norm.logpdf(new[:, 1])).mean()
+    # 7 parameters of 900 rows cost 0.004; a float32 has steps of 6e-8 to 2.4e-7, a tenth of the smallest eps.
+    assert_allclose(flow.log_prob(new, known).mean(dtype="float64"), true, atol=0.03)
+    again = hr.from_bytes(hr.to_bytes(flow))
+    assert_array_equal(again.log_prob(new[:9], known[:9]), flow.log_prob(new[:9], known[:9]))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("family", ["MAF", "NSF", "RealNVP"])
+def test_flows_as_they_come_reach_linear_regression(family):
+    (x, context), (new, known) = near_context(2000, 1e-3), near_context(4000, 1e-3, "new")
+    flow = getattr(hr, family)(2, 1)
+    flow.fit(x, context, **QUIET)
+    assert flow.log_prob(new, known).mean() > 3.9  # of 4.07; without the context's part 2.2 to 3
+
+
+def test_few_rows_begin_with_it_and_a_later_fit_goes_on():
+    (x, context), (new, known) = near_context(300, 1e-3, "few"), near_context(4000, 1e-3, "new")
+    flow = small(2, 1)
+    assert flow.fit(x, context, **QUIET).judged_by == "cross-validation"
+    assert flow.log_prob(new, known).mean() > 3.9
+    begun = flow.parameters.size
+    assert flow.fit(x, context, epochs=2, **QUIET).best_loss < -3.5
+    assert flow.parameters.size == begun
+    assert flow.log_prob(new, known).mean() > 3.9
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_mean_is_that_of_least_squares(weighted):
+    """With many rows no share of the identity is worth anything; the reference is a solver of its own."""
+    draw = cases.rng("least squares", weighted)
+    context = draw.standard_normal((3000, 2)) @ [[1.0, 0.7], [0.0, 0.4]]
+    z = context @ [[0.5, -1.0, 0.0], [2.0, 0.3, 0.0]] + 0.1 * draw.standard_normal((3000, 3))
+    share = draw.uniform(0.1, 2.0, 3000) if weighted else np.ones(3000)
+    links = gaussian.links_of(*gaussian.second_moments(np.concatenate([z, context], axis=1), share), 2, np.float64)
+    root = np.sqrt(share)[:, None]
+    want = np.linalg.lstsq(root * context, root * z, rcond=None)[0]
+    mean = links[-1].forward(np.zeros((2, 3)), np.eye(2))[0]
+    assert_allclose(mean, want, atol=2e-3)  # ridges of 1e-4 move it by less
+    left = z - context @ want
+    z = cases.rng("drawn").standard_normal((50, 3))
+    drawn = hr.Flow(links, dtype="float64").to_data(z, np.zeros((50, 2)))[0]
+    root = np.linalg.lstsq(z, drawn, rcond=None)[0]
+    covariance = (left * share[:, None]).T @ left / share.sum()
+    assert_allclose(root.T @ root, covariance, atol=1e-3)
+
+
+def test_one_context_for_all_rows_and_very_many_columns_of_it_add_no_parameters(short):
+    x = cases.rng("nothing").standard_normal((1000, 2))
+    for columns, rows in ((3, None), (gaussian.MOST_FEATURES + 1, 1000)):
+        flow = small(2, columns)
+        size = flow.parameters.size
+        flow.fit(x, cases.rng("context").standard_normal((rows, columns) if rows else columns), **QUIET)
+        assert flow.parameters.size == size
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_contexts_far_out_are_named(kind, short):
+    x, context = near_context(2000, 0.5, "far")
+    context = np.concatenate([context, context[::-1]], axis=1)
+    context[700, 1] = 1e8
+    with pytest.warns(
+        RuntimeWarning, match=r"context: some rows are more than 10 standard .* in column 1, and"
+    ) as said:
+        fit(kind, small(2, 2), x, context, seed=3)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_contexts_of_a_few_values_or_with_a_tail_are_not(kind, short):
+    x, context = near_context(2000, 0.5, "rare")
+    rare = np.zeros(2000)
+    rare[[5, 1500]] = 1.0
+    context = np.stack([context[:, 0], rare, np.exp(1.5 * context[:, 0])], axis=1)
+    fit(kind, small(2, 3), x, context)
+
+
+# --- skewed columns -------------------------------------------------------------------------------------------------
+
+
+def lognormal(rows, sigma, *key):
+    return np.exp(sigma * cases.rng("lognormal", *key).standard_normal((rows, 3)))
+
+
+@pytest.mark.parametrize("rows", [1000, 16_384])
+@pytest.mark.parametrize("sigma", [2.0, 2.5, 3.0, 4.0])
+def test_very_skewed_columns_become_about_normal(sigma, rows):
+    x = lognormal(rows, sigma, rows)
+    x[:, 2] = -x[:, 2]
+    mean, std = x.mean(axis=0), x.std(axis=0)
+    links = of_sample(Sample((x - mean) / std, None))
+    flow = hr.Flow([*links, hr.Standardize(mean, std)], dtype="float64")
+    new = lognormal(50_000, sigma, "new") * [1.0, 1.0, -1.0]
+    z = flow.to_latent(new)[0]
+    for column in z.T:
+        # 1.36 / sqrt(rows) is the distance of the rows from the truth in one of 20 columns.
+        assert stats.kstest(column, "norm").statistic < 2.0 / math.sqrt(rows) + 0.01
+    truth = stats.lognorm(sigma).logpdf(np.abs(new)).sum(axis=1)
+    log_prob = flow.log_prob(new)
+    assert (truth - log_prob).mean() < (0.35 if rows == 1000 else 0.1)  # rows beyond all that were seen have most of it
+    assert_allclose(flow.to_data(z[:1000])[0], new[:1000], rtol=1e-6)
+
+
+def test_columns_that_are_not_crowded_are_left_alone():
+    x = np.concatenate([lognormal(5000, 3.0)[:, :1], cases.rng("normal").standard_normal((5000, 1))], axis=1)
+    curve, spreading = of_sample(Sample((x - x.mean(axis=0)) / x.std(axis=0), None))
+    assert_allclose(spreading.inverse(np.array([[0.0, -1.7], [0.0, 2.5]]))[0][:, 1], [-1.7, 2.5], atol=1e-12)
+    assert_allclose(curve.data[1], curve.latent)
+    assert len(of_sample(Sample(x[:, 1:] ** 3, None))) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fits_of_skewed_columns_have_curves(kind, monkeypatch):
+    monkeypatch.setattr(marginals, "TRIED", 1)
+    x = lognormal(6000, 2.5, "fit")
+    flow = small(3)
+    history = fit(kind, flow, x, epochs=3)
+    assert history.gaussianized
+    assert [type(t).__name__ for t in flow.transforms[-3:]] == ["Gaussianize", "Gaussianize", "Standardize"]
+    assert len(flow._interior.links) == 3
+    assert flow.log_prob(lognormal(20_000, 2.5, "new")).mean() > -7.2  # of -7.0; -11 without curves
+
+
+@pytest.mark.long
+def test_more_rows_are_no_worse():
+    """The more rows, the further they reach, and the closer are those in the middle beside these."""
+    new = lognormal(50_000, 2.0, "new")
+    for rows in (1000, 20_000):
+        flow = hr.NSF(3)
+        assert flow.fit(lognormal(rows, 2.0, rows), **QUIET).gaussianized
+        assert flow.log_prob(new).mean() > -6.6  # of -6.34
+
+
+# --- asked for ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["array", "group"])
+@pytest.mark.parametrize(
+    ("rows", "settings", "base", "pattern"),
+    [
+        (400, {}, None, "40 held-out rows, fewer than 50"),
+        (1200, {"validation": None}, None, "0 held-out rows, fewer than 50"),
+        (1200, {}, hr.StudentT(3), "a base with edges, modes or tails of its own"),
+        (1200, {"normal": True}, None, "for rows of which no column gains by a curve"),
+    ],
+    ids=["few rows", "nothing held out", "a base with tails", "normal rows"],
+)
+def test_curves_that_cannot_be_are_refused(kind, rows, settings, base, pattern):
+    x = np.exp(0.8 * cases.rng("asked for").standard_normal((rows, 3)))
+    settings = {"epochs": 2, **settings}
+    if settings.pop("normal", False):
+        x = np.log(x)
+    flow = small(3, base=base)
+    before = flow.parameters.copy()
+    with pytest.raises(ValueError, match=f"gaussianize: expected False or 'auto' .*{pattern}.*, got True"):
+        fit(kind, flow, x, gaussianize=True, **settings)
+    assert_array_equal(flow.parameters, before)
+    assert flow.transforms[-1].is_identity
+    fit(kind, flow, x, **settings)
+
+
+def test_a_second_fit_has_the_curves_of_the_first():
+    x = np.exp(0.8 * cases.rng("asked for").standard_normal((1200, 3)))
+    flow, without = small(3), small(3)
+    flow.fit(x, gaussianize=True, epochs=2, **QUIET)
+    flow.fit(x, gaussianize=True, epochs=2, **QUIET)
+    without.fit(x, gaussianize=False, epochs=20, **QUIET)
+    with pytest.raises(ValueError, match="with a flow that does not end in a fresh Standardize, got True"):
+        without.fit(x, gaussianize=True, epochs=2, **QUIET)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gaussian_keeps_curves_that_are_asked_for(kind, short):
+    z = cases.rng("copula").standard_normal((2000, 3)) @ np.linalg.cholesky(0.2 * np.eye(3) + 0.8).T
+    flow = small(3, dtype="float64")
+    history = fit(kind, flow, np.exp(z), gaussianize=True)
+    assert history.gaussian
+    assert history.gaussianized
+    new = cases.rng("copula", "new").standard_normal((20_000, 3)) @ np.linalg.cholesky(0.2 * np.eye(3) + 0.8).T
+    truth = stats.multivariate_normal(np.zeros(3), 0.2 * np.eye(3) + 0.8).logpdf(new) - new.sum(axis=1)
+    assert (truth - flow.log_prob(np.exp(new))).mean() < 0.1  # correlations are worth 1.1 nats
+
+
+# --- what a fit says ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_epochs_that_gain_nothing_leave_the_gaussian_and_say_so(kind):
+    """Held-out rows far out, which the first steps lose more by than all others gain."""
+    x = cases.rng("lost").standard_normal((2000, 2)) @ [[1.0, 0.99], [0.0, 0.1]]
+    flow = small(2)
+    validation = x[:200] * 1.0001
+    settings = {"epochs": 2, "learning_rate": 1.0, "clip": None}
+    given = validation if kind != "group" else {0: validation}
+    with pytest.warns(RuntimeWarning, match="fit: no epoch of 2 was better .* the flow is the Gaussian of the"):
+        history = fit(kind, flow, x, validation=given, **settings)
+    assert history.best_epoch == -1
+    assert history.gaussian
+    want = stats.multivariate_normal(x.mean(axis=0), np.cov(x.T, bias=True)).logpdf(validation).mean()
+    assert_allclose(-history.best_loss, want, atol=0.02)
+    assert_allclose(flow.log_prob(validation).mean(), want, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_beyond_the_rows_of_a_gaussian_it_says_that_the_flow_is_untrained(kind, monkeypatch):
+    monkeypatch.setattr("headrace.distributed.fit.MANY" if kind == "group" else "headrace.training.MANY", 100)
+    x = cases.rng("lost").standard_normal((2000, 2))
+    flow = small(2)
+    with pytest.warns(RuntimeWarning, match="fit: no epoch of 2 was better .* the flow is untrained"):
+        history = fit(kind, flow, x, epochs=2, learning_rate=1.0, clip=None)
+    assert not history.gaussian
+    assert training.MANY  # the name that is patched
+    fit(kind, flow, x, epochs=2, learning_rate=1.0, clip=None)  # a second fit is not
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_that_leave_few_rows_are_told(kind):
+    x = cases.rng("weighted").standard_normal((1000, 2))
+    weights = np.full(1000, 1e-6)
+    weights[3:13] = 2.0
+    for scale in (1e-100, 1.0, 1e100):
+        with pytest.warns(
+            RuntimeWarning, match=r"weights: the training part of 1000 rows counts as only (9|10)[^ ]* ro"
+        ):
+            fit(kind, small(2), x, weights=scale * weights, epochs=1, validation=None)
+    fit(kind, small(2), x, weights=np.linspace(0.1, 1.0, 1000), epochs=1, validation=None)
+
+
+def test_one_row_of_weight_is_told():
+    x = cases.rng("weighted").standard_normal((1000, 2))
+    weights = np.zeros(1000)
+    weights[5] = 1.0
+    with pytest.warns(RuntimeWarning) as said:
+        small(2).fit(x, weights=weights, epochs=1, validation=None, **QUIET)
+    assert any("counts as only 1 rows" in str(one.message) for one in said)
