@@ -1,10 +1,10 @@
 """Everything that a CUDA card is needed for, in at most three commands of ten minutes: ``python -m bench.gpu``.
 
 The command goes through its steps in this order: build (``--build``), what the card is, its own rates, every workload
-beside them and beside other libraries on the same card, the GPU tests, compute-sanitizer on some of them, and what
-Nsight Compute counts. It ends before ten minutes are over. **Given again, it goes on where the last one ended**,
-however that was, and with three of them all is done. The report is written anew after each step and each workload, so
-that what fails, hangs or is cut off loses nothing but itself; a step that was cut off twice is left out.
+beside them and beside other libraries on the same card, the GPU tests, and compute-sanitizer on some of them. It ends
+before ten minutes are over. **Given again, it goes on where the last one ended**, however that was, and with three of
+them all is done. The report is written anew after each step and each workload, so that what fails, hangs or is cut off
+loses nothing but itself; a step that was cut off twice is left out.
 
 Exit status: 0 if everything was run and well, 1 without a device, 2 if a step failed, 3 if some are still to be run.
 
@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import signal
 import sys
 import threading
@@ -33,11 +32,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import gpu_steps, report
 from bench.gpu_cases import CASES, FITS, LIBRARIES, Case, tiny
 from bench.gpu_report import cell_text, failures, fit_row, markdown, row_of, stem, step_line
-from bench.gpu_steps import LIMITS, PROFILED, TOOLS
+from bench.gpu_steps import LIMITS, TOOLS
 from bench.peers.client import Worker, WorkerError, machine_facts
 from bench.peers.run import OURS, OWN, Plan, measure
 
-STEPS = ("floors", "workloads", "tests", "sanitizer", "profile")
+STEPS = ("floors", "workloads", "tests", "sanitizer")
 CALLS = 3  # that all of it takes
 
 BUDGET = 570.0  # seconds of one command
@@ -127,7 +126,6 @@ class Run:
             "steps": {},
             "begun": {},  # workload -> how often
             "floors": {},
-            "counters": {},
             "plan": {**vars(DRY_PLAN if options.dry_run else PLAN), "limits": LIMITS, "seconds": options.budget},
             "libraries": {},
             "rows": [],
@@ -217,9 +215,6 @@ class Run:
                 )
                 for tool in TOOLS
             ],
-            "profile": [
-                (f"ncu {verb}", "profile", lambda limit, verb=verb: self.profile(verb, limit)) for verb in PROFILED
-            ],
         }
         return [work for step in STEPS if step in self.options.steps for work in of_step[step]]
 
@@ -254,15 +249,6 @@ class Run:
     def floors(self, limit: float) -> dict[str, Any]:
         """The card's rates."""
         step, self.results["floors"] = gpu_steps.floors_step(self.device, limit)
-        return step
-
-    def profile(self, verb: str, limit: float) -> dict[str, Any]:
-        """What a profiler counts; there is nothing to count in a dry run."""
-        if self.options.dry_run and shutil.which("ncu") is None:
-            return {"status": "absent", "reason": "a dry run has no kernels"}
-        step = gpu_steps.profile_step(verb, limit)
-        if counters := step.pop("counters", {}):
-            self.results["counters"][verb] = counters
         return step
 
     def workloads(self) -> dict[str, Any]:

@@ -49,15 +49,7 @@ def facts(device: str) -> dict[str, Any]:
         import cupy  # noqa: F401
     except ImportError as error:
         return {**found, "reason": f"CuPy cannot be imported ({error})"}
-    cuda = _core.cuda
-    return {
-        **found,
-        "card": cuda.device_name(0),
-        "devices": cuda.device_count(),
-        "driver": cuda.driver_version(),
-        "runtime": cuda.runtime_version(),
-        "architectures": cuda.architectures(),
-    }
+    return {**found, "card": _core.cuda.device_name(0)}
 
 
 def versions() -> dict[str, str]:

@@ -122,17 +122,9 @@ def step_line(name: str, step: Mapping[str, Any]) -> str:
     return f"- {name}: {word}{took}" + "".join(f"; {text}" for text in said)
 
 
-def cuda_version(number: int) -> str:
-    """13010 is 13.1."""
-    return f"{number // 1000}.{number % 1000 // 10}"
-
-
 def card_lines(card: Mapping[str, Any]) -> list[str]:
     """What the card and the software are."""
     lines = []
-    if "driver" in card:
-        numbers = ", ".join(f"{kind} {cuda_version(card[kind])}" for kind in ("driver", "runtime"))
-        lines.append(f"- CUDA of the {numbers}; built for {card['architectures']}")
     if card.get("smi"):
         lines.append("- nvidia-smi: " + ", ".join(f"{name} {value}" for name, value in card["smi"].items()))
     if "headrace" in card:
@@ -216,17 +208,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         lines += [f"- {row['name']}: {name}: {reason}" for row in results["rows"] for name, reason in failures(row)]
     if results["not_run"]:
         lines += ["", "Not run yet, since the time was used up: " + ", ".join(results["not_run"]) + "."]
-    if results.get("counters"):
-        lines += ["", "## What Nsight Compute counted", "", *counter_lines(results["counters"])]
     return "\n".join([*lines, ""])
-
-
-def counter_lines(counters: Mapping[str, Mapping[str, Mapping[str, str]]]) -> list[str]:
-    """A table: a line for each call and kernel of MAF 64."""
-    found = [(verb, kernel, told) for verb, kernels in counters.items() for kernel, told in kernels.items()]
-    metrics = list(dict.fromkeys(metric for *_, told in found for metric in told))
-    rows = [[verb, f"`{kernel}`", *(told.get(metric, "-") for metric in metrics)] for verb, kernel, told in found]
-    return report.table(["call", "kernel", *metrics], rows)
 
 
 LEGEND = (

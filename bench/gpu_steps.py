@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import importlib.util
 import json
 import os
@@ -20,10 +19,9 @@ from typing import Any
 from bench.peers.client import ON_DEVICE, ROOT
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
-PROFILED = ("log_prob", "sample", "train")  # of MAF 64
-LIMITS = {"build": 420.0, "card": 60.0, "floors": 60.0, "tests": 150.0, "sanitizer": 200.0, "profile": 60.0}
+LIMITS = {"build": 420.0, "card": 60.0, "floors": 60.0, "tests": 150.0, "sanitizer": 200.0}
 """Seconds, after which a step is ended."""
-LEAST = {"build": 60.0, "floors": 20.0, "tests": 90.0, "sanitizer": 120.0, "profile": 40.0}
+LEAST = {"build": 60.0, "floors": 20.0, "tests": 90.0, "sanitizer": 120.0}
 """Seconds that must be left for a step to be begun."""
 
 # What compute-sanitizer looks at: every family of kernels and the way back, some eighty small tests.
@@ -41,15 +39,6 @@ SELECTION = " or ".join(
         "(test_addresses_do_not_matter and forward and affine and float32)",
     )
 )
-# What Nsight Compute counts: instructions, cycles, how busy issue and load units are, and what warps wait for.
-METRICS = (
-    "smsp__inst_executed.sum",
-    "sm__cycles_active.avg",
-    "l1tex__lsu_writeback_active.sum",
-    "smsp__issue_active.avg.pct_of_peak_sustained_active",
-    "smsp__warp_issue_stalled_long_scoreboard_per_warp_active.pct",
-)
-KERNELS = "run_chain|there_and_back|sum_products"
 
 
 # ---- commands with a limit -------------------------------------------------------------------------------------------
@@ -175,25 +164,3 @@ def floors_step(device: str, limit: float) -> tuple[dict[str, Any], dict[str, An
     rounded = run_command(command, max(5.0, limit - done["seconds"]), {"CUPY_TF32": "1"})
     floors["products_tf32"] = json_of(rounded).get("products") if rounded["code"] == 0 else None
     return ended(done), floors
-
-
-def profile_step(verb: str, limit: float) -> dict[str, Any]:
-    """What Nsight Compute counts in the kernels of one call: ``counters``, by kernel and metric."""
-    program = program_of_cuda("ncu")
-    if program is None:
-        return {"status": "absent", "reason": "ncu is neither on the PATH nor where CUDA is"}
-    command = [program, "--csv", "--clock-control", "none", "-k", f"regex:{KERNELS}", "-c", "4"]
-    command += ["--metrics", ",".join(METRICS), sys.executable, "-m", "bench.gpu_profile", verb]
-    done = run_command(command, limit)
-    return ended(done, counters=counters_of(done["output"]))
-
-
-def counters_of(text: str) -> dict[str, dict[str, str]]:
-    """By kernel, the last launch of each, and metric: of what ``ncu --csv`` printed among other lines."""
-    lines = text.splitlines()
-    begin = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
-    found: dict[str, dict[str, str]] = {}
-    for row in csv.DictReader(line for line in lines[begin:] if line.startswith('"')):
-        kernel = re.sub(r"\(.*|headrace::|void |\(anonymous namespace\)::|<unnamed>::", "", row["Kernel Name"])
-        found.setdefault(kernel, {})[row["Metric Name"]] = f"{row['Metric Value']} {row['Metric Unit']}".strip()
-    return found

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from bench import gpu, gpu_card, gpu_cases, gpu_profile, gpu_report, gpu_steps
+from bench import gpu, gpu_card, gpu_cases, gpu_report, gpu_steps
 from bench.gpu_cases import OURS, Case
 from bench.peers import headrace_peer
 from bench.peers.adapter import UnsupportedError
@@ -60,17 +60,9 @@ def dry(folder: Path, *more: str) -> tuple[int, dict, str]:
 # ---- the whole way ---------------------------------------------------------------------------------------------------
 
 
-COUNTED = """==PROF== Connected to process 7
-"ID","Process ID","Kernel Name","Metric Name","Metric Unit","Metric Value"
-"0","7","void headrace::run_chain<float, true, false>(headrace::DeviceChain<float>, long)","cycles","cycle","1,234"
-"0","7","void headrace::run_chain<float, true, false>(headrace::DeviceChain<float>, long)","issue","%","37.6"
-==PROF== Disconnected"""
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """All steps; a compute-sanitizer of which one tool is content, one finds an error, one hangs and one dies; and a
-    profiler that counts."""
+    """All steps; a compute-sanitizer of which one tool is content, one finds an error, one hangs and one dies."""
     folder = tmp_path_factory.mktemp("whole")
     say = 'echo "========= ERROR SUMMARY: $1 errors"'
     text = f"""case "$2" in
@@ -80,7 +72,6 @@ def whole(tmp_path_factory):
         *) exit 1;;
     esac"""
     program(folder / "compute-sanitizer", text)
-    program(folder / "ncu", f"cat <<'END'\n{COUNTED}\nEND")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
         patch.setitem(gpu_steps.LIMITS, "sanitizer", 3.0)
@@ -93,7 +84,6 @@ def test_a_dry_run_comes_to_its_end(whole):
     assert list(results["steps"]) == [
         *("build", "card", "floors", "workloads", "tests"),
         *(f"compute-sanitizer {tool}" for tool in gpu_steps.TOOLS),
-        *(f"ncu {verb}" for verb in gpu_steps.PROFILED),
     ]
     assert results["steps"]["build"]["status"] == "absent"
     assert all(results["steps"][name]["status"] == "done" for name in ("card", "tests", "floors", "workloads"))
@@ -111,21 +101,6 @@ def test_what_the_sanitizer_said(whole):
     assert (init["status"], init["verdict"]) == ("failed", "ERROR SUMMARY: 3 errors")
     assert (sync["status"], sync["code"]) == ("failed", 1)
     assert "- compute-sanitizer racecheck: ended by its limit in 3 s" in text
-
-
-def test_what_the_profiler_counted(whole):
-    _, results, text = whole
-    counted = {"run_chain<float, true, false>": {"cycles": "1,234 cycle", "issue": "37.6 %"}}
-    assert results["counters"] == dict.fromkeys(gpu_steps.PROFILED, counted)
-    assert "| sample | `run_chain<float, true, false>` | 1,234 cycle | 37.6 % |" in text
-    assert gpu_steps.counters_of("no table") == {}
-
-
-def test_what_is_profiled_runs():
-    for verb in gpu_steps.PROFILED:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(gpu_profile, "MAF", gpu_cases.tiny(gpu_cases.MAF))
-            gpu_profile.run(verb, "dry")
 
 
 def test_every_workload_is_measured_beside_its_floor(whole):
@@ -400,7 +375,7 @@ def test_without_a_device_the_command_says_why_and_what_it_would_do(capsys):
     for part in (
         "pip install",
         "--build",
-        "floors, workloads, tests, sanitizer, profile",
+        "floors, workloads, tests, sanitizer",
         "in 3 commands of",
         *(c.workload.name for c in gpu_cases.CASES),
     ):

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "../core/masks.hpp"
+#include "../core/maps.hpp"
 #include "../core/views.hpp"
 #include "../math/vector_maps.hpp"
 

@@ -65,9 +65,10 @@ void bind_program_of(py::module_& m, const char* name) {
     py::class_<P, std::shared_ptr<P>> program(m, name);
     bind_program_calls<HostArrays, T>(program);
     program
-        .def(py::init([](int features, int context, const std::string& base, const py::list& steps, size_t base_steps,
-                         std::vector<double> context_mean, std::vector<double> context_std, int bf16_parts) {
-                 return std::make_shared<P>(features, context, base_of(base), steps_of(steps), base_steps,
+        .def(py::init([](int features, int context, const std::string& base, std::vector<StepSpec> steps,
+                         size_t base_steps, std::vector<double> context_mean, std::vector<double> context_std,
+                         int bf16_parts) {
+                 return std::make_shared<P>(features, context, base_of(base), std::move(steps), base_steps,
                                             ContextScale{std::move(context_mean), std::move(context_std)}, bf16_parts);
              }),
              py::arg("features"), py::arg("context"), py::arg("base"), py::arg("steps"), py::arg("base_steps"),

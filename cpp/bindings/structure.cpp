@@ -1,131 +1,160 @@
 // Maps, masked transforms and steps for Python: what programs are made of, on every device.
 #include "structure.hpp"
 
+#include "../core/conditioners/masked.hpp"
+
 #include <map>
 #include <type_traits>
 #include <variant>
 
 #include "bindings.hpp"
-#include "initialised.hpp"
 
 HR_REFUSE_UNINITIALISED(headrace::HiddenOptions);
-HR_REFUSE_UNINITIALISED(headrace::MaskedOptions);
+namespace headrace {
+
+struct TransformOptions {
+    MaskedOptions network;
+    MapSettings map;
+    bool reads_data = true;
+};
+
+struct MaskedTransform : Transform {
+    const MaskedConditioner& masked() const { return static_cast<const MaskedConditioner&>(*conditioner); }
+};
+
+}  // namespace headrace
+
+HR_REFUSE_UNINITIALISED(headrace::TransformOptions);
 HR_REFUSE_UNINITIALISED(headrace::MaskedTransform);
+HR_REFUSE_UNINITIALISED(headrace::MapInfo);
 
 namespace headrace {
 namespace {
 
-using OptionField = std::variant<int MaskedOptions::*, double MaskedOptions::*, std::optional<double> MaskedOptions::*,
-                                 bool MaskedOptions::*, std::string MaskedOptions::*, std::vector<int> MaskedOptions::*,
-                                 std::vector<HiddenOptions> MaskedOptions::*>;
+using OptionField = std::variant<int*, double*, std::optional<double>*, bool*, std::string*, std::vector<int>*,
+                                 std::vector<HiddenOptions>*>;
 
 // By the names of Python's keywords.
-const std::map<std::string, OptionField>& option_fields() {
-    using O = MaskedOptions;
-    static const std::map<std::string, OptionField> fields{
-        {"features", &O::features},
-        {"context", &O::context},
-        {"reads", &O::reads},
-        {"active", &O::active},
-        {"map", &O::map},
-        {"variant", &O::variant},
-        {"slope", &O::slope},
-        {"bins", &O::bins},
-        {"bound", &O::bound},
-        {"low", &O::low},
-        {"min_bin", &O::min_bin},
-        {"activation", &O::activation},
-        {"hidden", &O::hidden},
-        {"reads_data", &O::reads_data},
-        {"formula_to_data", &O::formula_to_data},
-        {"unbiased", &O::unbiased},
+std::map<std::string, OptionField> fields_of(TransformOptions& o) {
+    return {
+        {"features", &o.network.features},
+        {"context", &o.network.context},
+        {"reads", &o.network.reads},
+        {"active", &o.network.active},
+        {"map", &o.map.name},
+        {"variant", &o.map.variant},
+        {"slope", &o.map.slope},
+        {"bins", &o.map.bins},
+        {"bound", &o.map.bound},
+        {"low", &o.map.low},
+        {"min_bin", &o.map.min_bin},
+        {"activation", &o.network.activation},
+        {"hidden", &o.network.hidden},
+        {"reads_data", &o.reads_data},
+        {"formula_to_data", &o.map.formula_to_data},
+        {"unbiased", &o.network.unbiased},
     };
-    return fields;
 }
 
 // What is not given is as in the struct; MaskedTransform refuses what cannot be left out.
-MaskedOptions make_options(const py::kwargs& given) {
-    MaskedOptions o;
+TransformOptions make_options(const py::kwargs& given) {
+    TransformOptions o;
+    const auto fields = fields_of(o);
     for (const auto& [key, value] : given) {
         const auto name = py::cast<std::string>(key);
-        const auto found = option_fields().find(name);
-        if (found == option_fields().end()) {
+        const auto found = fields.find(name);
+        if (found == fields.end()) {
             std::string message = name + ": expected one of";
-            for (const auto& field : option_fields()) message += " " + field.first;
+            for (const auto& field : fields) message += " " + field.first;
             throw py::type_error(message);
         }
         std::visit(
-            [&, object = value](auto field) {
-                py::detail::make_caster<std::decay_t<decltype(o.*field)>> caster;
+            [&, object = value](auto* field) {
+                py::detail::make_caster<std::decay_t<decltype(*field)>> caster;
                 if (!caster.load(object, true)) throw py::type_error(name + ": expected a value of another type");
-                o.*field = py::detail::cast_op<std::decay_t<decltype(o.*field)>>(std::move(caster));
+                *field = py::detail::cast_op<std::decay_t<decltype(*field)>>(std::move(caster));
             },
             found->second);
     }
-    require(o.slope > 0 && o.slope < 1, "slope: expected a number between 0 and 1");
-    require(is_slope_of(o.map, o.slope), "slope: below the least of this map");
-    require(is_interval_of(o.map, o.low.value_or(-o.bound), o.bound), "bound, low: this map has no such interval");
-    require(is_min_bin_of(o.map, o.min_bin, o.bins), "min_bin: too small for this map, or too large for so many bins");
+    require(o.map.slope > 0 && o.map.slope < 1, "slope: expected a number between 0 and 1");
     return o;
 }
 
-std::shared_ptr<MaskedTransform> from_masks(const MaskedOptions& options, const std::vector<Array<bool>>& masks) {
+// The map, and what its conditioner is to give.
+std::shared_ptr<const TransformMap> map_of(TransformOptions& o) {
+    const auto map = std::make_shared<TransformMap>(o.map);
+    o.network.joint = map->is_vector();
+    o.network.outputs = map->n_params(int(o.network.active.size()));
+    return map;
+}
+
+std::shared_ptr<MaskedTransform> from_levels(TransformOptions options, std::vector<int> levels,
+                                             std::vector<std::vector<int>> degrees) {
+    const auto map = map_of(options);
+    const auto masked = std::make_shared<MaskedConditioner>(options.network, std::move(levels), std::move(degrees));
+    return std::make_shared<MaskedTransform>(MaskedTransform{{map, masked, options.reads_data}});
+}
+
+std::shared_ptr<MaskedTransform> from_masks(TransformOptions options, const std::vector<Array<bool>>& masks) {
     std::vector<std::vector<uint8_t>> bytes;
-    std::vector<int> sizes{int(options.reads.size()) + options.context};
+    std::vector<int> sizes{int(options.network.reads.size()) + options.network.context};
     for (const Array<bool>& mask : masks) {
         require(mask.ndim() == 2 && mask.shape(1) == sizes.back(), "masks: each must be (out, in), in as the last out");
         sizes.push_back(int(mask.shape(0)));
         bytes.emplace_back(mask.data(), mask.data() + mask.size());
     }
     const py::gil_scoped_release nogil;
-    return std::make_shared<MaskedTransform>(MaskedTransform::from_masks(options, bytes, sizes));
+    const auto map = map_of(options);
+    const auto masked = MaskedConditioner::from_masks(options.network, bytes, sizes);
+    return std::make_shared<MaskedTransform>(MaskedTransform{{map, masked, options.reads_data}});
 }
 
 template <class T>
-Array<T> pack(const MaskedTransform& t, const std::vector<Array<T>>& weights, const std::vector<Array<T>>& biases) {
-    require(weights.size() == biases.size(), "biases: expected one a layer");
-    std::vector<DenseLayer<T>> dense;
-    for (size_t l = 0; l < weights.size(); ++l) {
-        require(weights[l].ndim() == 2 && biases[l].ndim() == 1 && biases[l].shape(0) == weights[l].shape(0),
-                "weights: expected (out, in) and biases (out,)");
-        require(is_aligned(weights[l]) && is_aligned(biases[l]), "weights, biases: expected aligned arrays");
-        dense.push_back({int(weights[l].shape(0)), int(weights[l].shape(1)), weights[l].data(), biases[l].data()});
+Array<T> pack(const Transform& t, const std::vector<Array<T>>& tensors) {
+    const std::vector<Tensor> wanted = t.conditioner->tensors();
+    require(tensors.size() == wanted.size(),
+            ("tensors: expected " + std::to_string(wanted.size()) + ", got " + std::to_string(tensors.size())).c_str());
+    std::vector<const T*> numbers;
+    for (size_t i = 0; i < tensors.size(); ++i) {
+        const std::vector<int64_t> shape(tensors[i].shape(), tensors[i].shape() + tensors[i].ndim());
+        require(shape == wanted[i].shape && is_aligned(tensors[i]),
+                (wanted[i].name + ": expected an aligned array of its shape").c_str());
+        numbers.push_back(tensors[i].data());
     }
-    Array<T> packed(py::ssize_t(t.n_weights()));
-    t.pack(dense, packed.mutable_data());
+    Array<T> packed(py::ssize_t(t.conditioner->n_weights()));
+    t.conditioner->pack(numbers, packed.mutable_data());
     return packed;
 }
 
 template <class T>
-py::list unpack(const MaskedTransform& t, const Array<T>& packed) {
-    require(packed.ndim() == 1 && is_aligned(packed) && packed.shape(0) == py::ssize_t(t.n_weights()),
+std::vector<Array<T>> unpack(const Transform& t, const Array<T>& packed) {
+    require(packed.ndim() == 1 && is_aligned(packed) && packed.shape(0) == py::ssize_t(t.conditioner->n_weights()),
             "weights: the vector has the wrong size");
-    py::list layers;
-    for (size_t l = 0; l < t.layers().size(); ++l) {
-        const auto& shape = t.layers()[l];
-        Array<T> weight({shape.out, shape.in}), bias(shape.out);
-        t.unpack(packed.data(), int(l), weight.mutable_data(), bias.mutable_data());
-        layers.append(py::make_tuple(weight, bias));
+    std::vector<Array<T>> tensors;
+    std::vector<T*> numbers;
+    for (const Tensor& tensor : t.conditioner->tensors()) {
+        tensors.emplace_back(tensor.shape);
+        numbers.push_back(tensors.back().mutable_data());
     }
-    return layers;
+    t.conditioner->unpack(packed.data(), numbers);
+    return tensors;
 }
 
 py::list masks(const MaskedTransform& t) {
+    const MaskedConditioner& c = t.masked();
     py::list layers;
-    for (size_t l = size_t(t.n_context_layers()); l < t.layers().size(); ++l) {
-        Array<bool> mask({t.layers()[l].out, t.layers()[l].in});
-        t.mask(int(l), reinterpret_cast<uint8_t*>(mask.mutable_data()));
+    for (size_t l = size_t(c.n_context_layers()); l < c.layers().size(); ++l) {
+        Array<bool> mask({c.layers()[l].out, c.layers()[l].in});
+        c.mask(int(l), reinterpret_cast<uint8_t*>(mask.mutable_data()));
         layers.append(mask);
     }
     return layers;
 }
 
 Support support_of(const std::string& name) {
-    static const std::map<std::string, Support> supports{{"any", Support::any},
-                                                         {"lower", Support::lower},
-                                                         {"upper", Support::upper},
-                                                         {"interval", Support::interval},
-                                                         {"circle", Support::circle}};
+    static const std::map<std::string, Support> supports{{"any", Support::any},       {"lower", Support::lower},
+                                                         {"upper", Support::upper},   {"interval", Support::interval},
+                                                         {"linear", Support::linear}, {"circle", Support::circle}};
     const auto found = supports.find(name);
     require(found != supports.end(), "steps: an unknown kind of support");
     return found->second;
@@ -141,6 +170,70 @@ ColumnDensity density_of(const std::string& name) {
     return found->second;
 }
 
+// ---- steps, by keywords
+
+void bind_step(py::class_<NetworkSpec> step) {
+    step.def(py::init([](bool inverted, const Transform& t) {
+                 return NetworkSpec{inverted, t.reads_data, t.map, t.conditioner};
+             }),
+             py::kw_only(), py::arg("inverted"), py::arg("transform"));
+}
+
+void bind_step(py::class_<PermutationSpec> step) {
+    step.def(py::init([](std::vector<int> order) { return PermutationSpec{std::move(order)}; }), py::kw_only(),
+             py::arg("order"));
+}
+
+void bind_step(py::class_<RotationSpec> step) {
+    using Matrix = py::array_t<double, py::array::c_style | py::array::forcecast>;
+    step.def(py::init([](bool inverted, const Matrix& matrix, std::vector<int> blocks) {
+                 return RotationSpec{inverted, {matrix.data(), matrix.data() + matrix.size()}, std::move(blocks)};
+             }),
+             py::kw_only(), py::arg("inverted"), py::arg("matrix"), py::arg("blocks"));
+}
+
+void bind_step(py::class_<StandardizeSpec> step) {
+    step.def(py::init([](bool inverted, std::vector<double> mean, std::vector<double> std) {
+                 return StandardizeSpec{inverted, std::move(mean), std::move(std)};
+             }),
+             py::kw_only(), py::arg("inverted"), py::arg("mean"), py::arg("std"));
+}
+
+void bind_step(py::class_<SupportSpec> step) {
+    step.def(py::init([](bool inverted, const std::vector<std::string>& supports, std::vector<double> low,
+                         std::vector<double> high) {
+                 SupportSpec s{inverted, {}, std::move(low), std::move(high)};
+                 for (const std::string& name : supports) s.supports.push_back(support_of(name));
+                 return s;
+             }),
+             py::kw_only(), py::arg("inverted"), py::arg("supports"), py::arg("low"), py::arg("high"));
+}
+
+void bind_step(py::class_<MarginalSpec> step) {
+    step.def(py::init([](bool inverted, const Transform& t, std::vector<double> parameters) {
+                 return MarginalSpec{inverted, t.map, std::move(parameters)};
+             }),
+             py::kw_only(), py::arg("inverted"), py::arg("transform"), py::arg("parameters"));
+}
+
+void bind_step(py::class_<DensitySpec> step) {
+    step.def(
+        py::init([](const std::vector<std::string>& columns, int components, int n_raw, std::vector<double> fixed) {
+            DensitySpec s{{}, components, n_raw, std::move(fixed)};
+            for (const std::string& name : columns) s.columns.push_back(density_of(name));
+            return s;
+        }),
+        py::kw_only(), py::arg("columns"), py::arg("components"), py::arg("n_raw"), py::arg("fixed"));
+}
+
+#ifdef HEADRACE_MORE_BINDINGS
+}  // namespace
+}  // namespace headrace
+#include HEADRACE_MORE_BINDINGS
+namespace headrace {
+namespace {
+#endif
+
 }  // namespace
 
 Base base_of(const std::string& name) {
@@ -151,71 +244,14 @@ Base base_of(const std::string& name) {
     return Base::none;
 }
 
-std::vector<StepSpec> steps_of(const py::list& list) {
-    std::vector<StepSpec> steps;
-    for (const auto& item : list) {
-        const auto row = py::cast<py::tuple>(item);
-        const auto kind = py::cast<std::string>(row[0]);
-        StepSpec s{};
-        if (kind == "masked") {
-            s.kind = StepSpec::Kind::masked;
-            s.inverted = py::cast<bool>(row[1]);
-            s.masked = py::cast<std::shared_ptr<MaskedTransform>>(row[2]);
-        } else if (kind == "permutation") {
-            s.kind = StepSpec::Kind::permutation;
-            s.order = py::cast<std::vector<int>>(row[1]);
-        } else if (kind == "rotation") {
-            s.kind = StepSpec::Kind::rotation;
-            s.inverted = py::cast<bool>(row[1]);
-            const auto matrix = py::cast<py::array_t<double, py::array::c_style | py::array::forcecast>>(row[2]);
-            s.matrix.assign(matrix.data(), matrix.data() + matrix.size());
-            s.blocks = py::cast<std::vector<int>>(row[3]);
-        } else if (kind == "support") {
-            s.kind = StepSpec::Kind::support;
-            s.inverted = py::cast<bool>(row[1]);
-            for (const auto& name : py::cast<std::vector<std::string>>(row[2])) s.supports.push_back(support_of(name));
-            s.low = py::cast<std::vector<double>>(row[3]);
-            s.high = py::cast<std::vector<double>>(row[4]);
-        } else if (kind == "marginal") {
-            s.kind = StepSpec::Kind::marginal;
-            s.inverted = py::cast<bool>(row[1]);
-            s.masked = py::cast<std::shared_ptr<MaskedTransform>>(row[2]);
-            s.fixed = py::cast<std::vector<double>>(row[3]);
-        } else if (kind == "density") {
-            s.kind = StepSpec::Kind::density;
-            s.inverted = py::cast<bool>(row[1]);
-            for (const auto& name : py::cast<std::vector<std::string>>(row[2])) s.columns.push_back(density_of(name));
-            s.components = py::cast<int>(row[3]);
-            s.n_raw = py::cast<int>(row[4]);
-            s.fixed = py::cast<std::vector<double>>(row[5]);
-        } else {
-            require(kind == "standardize", "steps: an unknown kind of step");
-            s.kind = StepSpec::Kind::standardize;
-            s.inverted = py::cast<bool>(row[1]);
-            s.mean = py::cast<std::vector<double>>(row[2]);
-            s.std = py::cast<std::vector<double>>(row[3]);
-        }
-        steps.push_back(std::move(s));
-    }
-    return steps;
-}
-
 void bind_structure(py::module_& m) {
-    m.def("maps", [] {
-        std::vector<std::pair<std::string, std::string>> rows;
-        for (const MapInfo& map : map_list()) rows.emplace_back(map.name, map.scale);
-        return rows;
-    });
-    m.def("map_traits", [] {  // name -> (most bins, 0 if it has none; least slope, 0 if every one above 0 will do)
-        std::map<std::string, std::pair<int, double>> traits;
-        for (const MapInfo& map : map_list()) traits[map.name] = {map.max_bins, map.least_slope};
-        return traits;
-    });
-    m.def("map_least_bins", [] {  // name -> the smallest `min_bin`, 0 if it has none
-        std::map<std::string, double> least;
-        for (const MapInfo& map : map_list()) least[map.name] = map.least_bin;
-        return least;
-    });
+    py::class_<MapInfo>(m, "MapInfo", py::module_local())
+        .def_readonly("name", &MapInfo::name)
+        .def_readonly("scale", &MapInfo::scale)
+        .def_readonly("max_bins", &MapInfo::max_bins)
+        .def_readonly("least_slope", &MapInfo::least_slope)
+        .def_readonly("least_bin", &MapInfo::least_bin);
+    m.def("maps", [] { return map_list(); });
     m.def("vector_maps", [] {
         std::vector<std::pair<std::string, std::string>> rows;
         for (const VectorMapInfo& map : vector_map_list()) rows.emplace_back(map.name, map.variant);
@@ -225,23 +261,37 @@ void bind_structure(py::module_& m) {
     py::class_<HiddenOptions>(m, "HiddenOptions", py::module_local())
         .def(py::init<std::string, int, std::string, std::string, double>(), py::arg("activation"), py::arg("adds"),
              py::arg("context"), py::arg("context_activation"), py::arg("dropout"));
-    py::class_<MaskedOptions>(m, "MaskedOptions", py::module_local()).def(py::init(&make_options));
-    py::class_<MaskedTransform, std::shared_ptr<MaskedTransform>>(m, "MaskedTransform", py::module_local())
-        .def(py::init<MaskedOptions, std::vector<int>, std::vector<std::vector<int>>>(), py::arg("options"),
-             py::arg("levels"), py::arg("degrees"))
-        .def_static("from_masks", &from_masks, py::arg("options"), py::arg("masks"))
-        .def("pack", &pack<float>, py::arg("weights"), py::arg("biases"))
-        .def("pack", &pack<double>, py::arg("weights"), py::arg("biases"))
+    py::class_<TransformOptions>(m, "MaskedOptions", py::module_local()).def(py::init(&make_options));
+    py::class_<Transform, std::shared_ptr<Transform>>(m, "Transform", py::module_local())
+        .def("pack", &pack<float>, py::arg("tensors"))
+        .def("pack", &pack<double>, py::arg("tensors"))
         .def("unpack", &unpack<float>, py::arg("packed").noconvert())
         .def("unpack", &unpack<double>, py::arg("packed").noconvert())
+        .def_property_readonly("tensors",
+                               [](const Transform& t) {
+                                   std::vector<std::pair<std::string, std::vector<int64_t>>> named;
+                                   for (const Tensor& one : t.conditioner->tensors())
+                                       named.emplace_back(one.name, one.shape);
+                                   return named;
+                               })
+        .def_property_readonly("n_weights", [](const Transform& t) { return t.conditioner->n_weights(); });
+    py::class_<MaskedTransform, Transform, std::shared_ptr<MaskedTransform>>(m, "MaskedTransform", py::module_local())
+        .def(py::init(&from_levels), py::arg("options"), py::arg("levels"), py::arg("degrees"))
+        .def_static("from_masks", &from_masks, py::arg("options"), py::arg("masks"))
         .def("masks", &masks)
-        .def_property_readonly("n_weights", &MaskedTransform::n_weights)
         .def_property_readonly("hidden", [](const MaskedTransform& t) {
+            const MaskedConditioner& c = t.masked();
             std::vector<int> sizes;
-            for (size_t l = size_t(t.n_context_layers()); l + 1 < t.layers().size(); ++l)
-                sizes.push_back(t.layers()[l].out);
+            for (size_t l = size_t(c.n_context_layers()); l + 1 < c.layers().size(); ++l)
+                sizes.push_back(c.layers()[l].out);
             return sizes;
         });
+#ifdef HEADRACE_MORE_BINDINGS
+    bind_more(m);
+#endif
+#define HR_BIND(name, type) bind_step(py::class_<type>(m, #name, py::module_local()));
+    HR_SPECS(HR_BIND)
+#undef HR_BIND
 }
 
 }  // namespace headrace

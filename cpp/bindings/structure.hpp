@@ -1,21 +1,33 @@
-// What programs are made of, as Python gives it. Every module has classes of its own for it.
+// What programs are made of, as Python gives it: an object of a class for each kind of step, by keywords alone. Every
+// module has classes of its own for it.
 #pragma once
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "../core/structure.hpp"
+#include "initialised.hpp"
 
 namespace headrace {
+
+// A map and its conditioner: what of a network step does not depend on where it stands.
+struct Transform {
+    std::shared_ptr<const TransformMap> map;
+    std::shared_ptr<const Conditioner> conditioner;
+    bool reads_data = true;
+};
 
 void bind_structure(pybind11::module_& m);
 
 Base base_of(const std::string& name);
 
-// Steps come as tuples: ("masked", inverted, transform), ("permutation", order), ("rotation", inverted, numbers of the
-// blocks, their sizes), ("standardize", inverted, mean, std).
-std::vector<StepSpec> steps_of(const pybind11::list& list);
-
 }  // namespace headrace
+
+#define HR_REFUSE(name, type) HR_REFUSE_UNINITIALISED(headrace::type);
+HR_SPECS(HR_REFUSE)
+#undef HR_REFUSE
+HR_REFUSE_UNINITIALISED(headrace::Transform);

@@ -21,7 +21,7 @@
 
 #include <cstdint>
 
-#include "../steps/network.hpp"
+#include "../steps/products.hpp"
 
 namespace headrace {
 

@@ -62,27 +62,24 @@ Call<T> Program<T>::call_with(const Compiled<T>& compiled, const Request<T>& req
 template <class T>
 Aligned<uint32_t> Program<T>::rounded(const float* weights, bool back) const {
     Aligned<uint32_t> pairs = aligned_memory<uint32_t>(back ? structure_.n_back_pairs() : structure_.n_pairs());
-    struct Part {
-        Bf16Layer layer;
+    struct Task {
+        RoundedLayer of;
         uint32_t* pairs;
     };
-    std::vector<Part> parts;
+    std::vector<Task> tasks;
     for (size_t i = 0; i < structure_.steps().size(); ++i) {
-        if (!structure_.is_bf16(i)) continue;
+        const Bf16Layout layout = structure_.bf16_of(i);
+        if (layout.parts == 0) continue;
         uint32_t* const out = pairs.get() + (back ? structure_.back_pairs_of(i) : structure_.pairs_of(i));
-        const auto& layers = structure_.steps()[i].masked->layers();
-        for (size_t l = 0; l < layers.size(); ++l) {
-            const auto& layer = layers[l];
-            const RoundedPlaces& places = structure_.rounded_places(i)[l];
-            parts.push_back({{weights + structure_.weights_of(i), layer.row.data(), layer.visible.data(), layer.in,
-                              layer.out, places.block.data(), places.back.data()},
-                             out});
+        for (RoundedLayer& rounded : structure_.conditioner(i)->rounded(layout)) {
+            rounded.layer.weights = weights + structure_.weights_of(i);
+            tasks.push_back({std::move(rounded), out});
         }
     }
     const Bf16Kernels& kernels = bf16_kernels(structure_.bf16());
-    parallel_for(int64_t(parts.size()), [&](int64_t i) {
-        const Part& part = parts[size_t(i)];
-        (back ? kernels.round_columns : kernels.round_weights)(part.layer, part.pairs);
+    parallel_for(int64_t(tasks.size()), [&](int64_t i) {
+        const Task& task = tasks[size_t(i)];
+        (back ? kernels.round_columns : kernels.round_weights)(task.of.layer, task.pairs);
     });
     return pairs;
 }
@@ -161,8 +158,11 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
         if (finite) {  // otherwise the ordinary way marks every row
             folded = aligned_zeros<T>(structure_.n_folded());
             for (const Step<T>& step : compiled.steps)
-                if (step.kind == StepKind::network && step.network.fold >= 0)
-                    kernels.fold_context(step.network, weights->numbers(), row.data(), context(), folded.get());
+                with_step(step, [&]<class S>(const S& own) {
+                    if constexpr (std::is_same_v<S, NetworkStep<T>>)
+                        if (own.fold >= 0)
+                            kernels.fold_context(own, weights->numbers(), row.data(), context(), folded.get());
+                });
             call.context_is_folded = true;
             call.folded = folded.get();
         }

@@ -1,58 +1,57 @@
-// Maps of each coordinate with parameters that all rows share: those whose network reads nothing.
+// Maps of each coordinate with parameters that all rows share: those whose conditioner reads nothing.
 #pragma once
 
 #include <vector>
 
 #include "../math/maps.hpp"
-#include "structure.hpp"
+#include "specs.hpp"
 
 namespace headrace {
 
-inline bool is_elementwise(const MaskedTransform& t) {
-    return t.vector_map() < 0 && t.layers().size() == 1 && t.layers()[0].in == 0 &&
-           int(t.options().active.size()) == t.options().features;
+// Its parameters are the same for all rows, and it moves all coordinates.
+inline bool is_shared(const NetworkSpec& s, int features) {
+    return s.conditioner->is_constant() && int(s.conditioner->active_order(features).size()) == features;
 }
 
-// So many ready parameters of a coordinate; 0 for other transforms, and for a map that has no form for ready ones.
-inline int n_elementwise_ready(const MaskedTransform& t) {
+// So many ready parameters of a coordinate; 0 for a map that has no form for ready ones.
+inline int n_ready_of(const TransformMap& map) {
     int n = 0;
-    if (is_elementwise(t))
-        with_map(t.map(), [&]<class Map>() {
-            if constexpr (requires { Map::ready_factors; }) n = Map::n_ready(t.options().bins);
+    if (!map.is_vector())
+        with_map(map.index(), [&]<class Map>() {
+            if constexpr (requires { Map::ready_factors; }) n = Map::n_ready(map.settings().bins);
         });
     return n;
 }
 
+// The same of a map that all rows share; 0 for another.
+inline int n_elementwise_ready(const NetworkSpec& s, int features) {
+    return is_shared(s, features) ? n_ready_of(*s.map) : 0;
+}
+
 // Whether it gives its derivative from ready parameters.
-inline bool has_ready_derivative(const MaskedTransform& t) {
+inline bool has_ready_derivative(const TransformMap& map) {
     bool has = false;
-    if (is_elementwise(t)) with_map(t.map(), [&]<class Map>() { has = requires { Map::has_ready_derivative; }; });
+    if (!map.is_vector()) with_map(map.index(), [&]<class Map>() { has = requires { Map::has_ready_derivative; }; });
     return has;
 }
 
+// Its parameters are made ready here, once.
 template <class T>
-MapOptions<T> map_options_of(const MaskedTransform& t) {
-    const MaskedOptions& o = t.options();
-    return map_options<T>(t.map(), o.slope, o.bins, o.low.value_or(-o.bound), o.bound, o.min_bin);
-}
-
-// The ready parameters of a marginal map, in the order of the slots; `slots`: of each coordinate.
-template <class T>
-std::vector<T> ready_by_slot(const StepSpec& spec, const std::vector<int>& slots) {
-    const MaskedTransform& t = *spec.masked;
-    const MapOptions<double> options = map_options_of<double>(t);
-    const size_t n_ready = size_t(n_elementwise_ready(t)), n_params = size_t(t.n_params());
-    std::vector<T> ready(n_ready * slots.size());
-    for (size_t c = 0; c < slots.size(); ++c) {
-        const double* const raw = spec.fixed.data() + c * n_params;
-        T* const out = ready.data() + size_t(slots[c]) * n_ready;
-        with_map(t.map(), [&]<class Map>() {
+MarginalStep<T> MarginalSpec::lowered(const StepSide& side) const {
+    const MapOptions<double> options = map->options<double>();
+    const size_t n_ready = size_t(n_ready_of(*map)), n_params = size_t(map->n_params(1));
+    std::vector<T> ready(n_ready * side.slots.size());
+    for (size_t c = 0; c < side.slots.size(); ++c) {
+        const double* const raw = parameters.data() + c * n_params;
+        T* const out = ready.data() + size_t(side.slots[c]) * n_ready;
+        with_map(map->index(), [&]<class Map>() {
             if constexpr (requires { Map::ready_factors; })
                 Map::template prepare<double>([&](int j) { return raw[j]; }, options,
                                               [&](int j, double value) { out[j] = T(value); });
         });
     }
-    return ready;
+    return {{map->index(), side.to_data != map->settings().formula_to_data, map->options<T>(), int(n_ready),
+             side.kept.keep(std::move(ready))}};
 }
 
 }  // namespace headrace

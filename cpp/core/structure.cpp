@@ -1,26 +1,11 @@
 #include "structure.hpp"
 
-#include <algorithm>
 #include <stdexcept>
 #include <utility>
 
-#include "blocks.hpp"
 #include "lowering.hpp"
-#include "shared_maps.hpp"
 
 namespace headrace {
-
-namespace {
-
-bool density_fits(const StepSpec& s, size_t features) {
-    int n = 0;
-    for (const ColumnDensity column : s.columns) n += column == ColumnDensity::student;
-    if (s.components > 0) n = int(size_t(s.components) * (1 + 2 * features));
-    const bool has_all = s.components > 0 ? s.columns.empty() : s.columns.size() == features;
-    return has_all && s.components >= 0 && s.n_raw == n && (s.fixed.empty() || int(s.fixed.size()) == n);
-}
-
-}  // namespace
 
 Structure::Structure(int features, int context, std::vector<StepSpec> steps, ContextScale context_scale,
                      Bf16Layout bf16)
@@ -34,100 +19,64 @@ Structure::Structure(int features, int context, std::vector<StepSpec> steps, Con
     if (context_shift_.size() != context_scale_.size() ||
         (!context_shift_.empty() && context_shift_.size() != size_t(context)))
         throw std::invalid_argument("context_scale: expected a mean and a std for each context column");
-    for (const StepSpec& s : steps_) {
-        const size_t n = size_t(features);
-        bool fits = true;
-        switch (s.kind) {
-            case StepSpec::Kind::masked:
-                fits = s.masked && s.masked->options().features == features &&
-                       (s.masked->options().context == 0 || s.masked->options().context == context);
-                break;
-            case StepSpec::Kind::permutation: {
-                std::vector<bool> seen(n, false);
-                fits = s.order.size() == n;
-                for (size_t i = 0; fits && i < n; ++i) {
-                    fits = s.order[i] >= 0 && s.order[i] < features && !seen[s.order[i]];
-                    if (fits) seen[s.order[i]] = true;
-                }
-                break;
-            }
-            case StepSpec::Kind::rotation: fits = blocks_fit(s.blocks, n, s.matrix.size()); break;
-            case StepSpec::Kind::standardize: fits = s.mean.size() == n && s.std.size() == n; break;
-            case StepSpec::Kind::support:
-                fits = s.supports.size() == n && s.low.size() == n && s.high.size() == n;
-                break;
-            case StepSpec::Kind::marginal:
-                fits = s.masked && s.masked->options().features == features && has_ready_derivative(*s.masked) &&
-                       s.fixed.size() == n * size_t(s.masked->n_params());
-                break;
-            case StepSpec::Kind::density: fits = density_fits(s, n) && step_weights_.empty(); break;
-        }
+    for (size_t i = 0; i < steps_.size(); ++i) {
+        const bool fits = std::visit(
+            [&]<class Spec>(const Spec& spec) {
+                if constexpr (requires { Spec::is_first; })
+                    if (i > 0) return false;
+                return spec.fits(features, context);
+            },
+            steps_[i]);
         if (!fits)
             throw std::invalid_argument("transforms: a transform does not fit the program's features or context");
         step_weights_.push_back(int64_t(n_weights_));
         step_pairs_.push_back(int64_t(n_pairs_));
         step_back_pairs_.push_back(int64_t(n_back_pairs_));
-        step_places_.emplace_back();
         step_fold_.push_back(-1);
-        if (s.trains()) n_weights_ += size_t(padded(s.n_raw));
-        if (s.kind != StepSpec::Kind::masked) continue;
-        n_weights_ += s.masked->n_weights();
-        if (is_bf16(step_pairs_.size() - 1)) place_rounded(*s.masked);
-        if (s.masked->options().context > 0) {
-            step_fold_.back() = int(n_folded_);
-            for (const auto& layer : s.masked->layers())
-                if (layer.below < 0) n_folded_ += size_t(layer.out);
-        }
+        std::visit(
+            [&](const auto& spec) {
+                if constexpr (requires { spec.n_weights(); }) n_weights_ += size_t(spec.n_weights());
+            },
+            steps_[i]);
+        if (const Conditioner* const c = conditioner(i)) place(*c, i);
     }
 }
 
-void Structure::place_rounded(const MaskedTransform& t) {
-    const int numbers = 2 * bf16_.step;  // at once
-    const auto pairs_before = [&](int n) { return int64_t(n / numbers) * bf16_.step; };
-    const auto pairs_with = [&](int n) { return pairs_before(n + numbers - 1); };
-    int64_t pairs = 0, back = 0;
-    for (const auto& layer : t.layers()) {
-        RoundedPlaces places;
-        for (int u = 0; u < layer.out; u += bf16_units) {
-            places.block.push_back(uint32_t(pairs));
-            pairs += pairs_with(layer.visible[size_t(std::min(layer.out, u + bf16_units)) - 1]) * bf16_units;
-        }
-        places.block.push_back(uint32_t(pairs));
-        for (int k = 0; k < layer.in; k += bf16_units) {
-            const auto first = std::upper_bound(layer.visible.begin(), layer.visible.end(), k) - layer.visible.begin();
-            places.back.push_back(back - pairs_before(int(first)) * bf16_units);
-            back += (pairs_with(layer.out) - pairs_before(int(first))) * bf16_units;
-        }
-        step_places_.back().push_back(std::move(places));
-    }
-    n_pairs_ += size_t(pairs) * size_t(bf16_.parts * bf16_.copies);
-    n_back_pairs_ += size_t(back) * size_t(bf16_.parts);
+void Structure::place(const Conditioner& c, size_t i) {
+    const Conditioner::Pairs pairs = c.n_pairs(bf16_of(i));
+    n_pairs_ += pairs.forth;
+    n_back_pairs_ += pairs.back;
+    if (c.context() == 0) return;
+    step_fold_[i] = int(n_folded_);
+    n_folded_ += c.n_folded();
 }
 
-std::vector<Structure::Part> Structure::parts() const {
-    std::vector<Part> parts;
-    for (size_t i = 0; i < steps_.size(); ++i) {
-        if (steps_[i].trains()) parts.push_back({step_weights_[i], step_weights_[i] + padded(steps_[i].n_raw), true});
-        if (steps_[i].kind != StepSpec::Kind::masked) continue;
-        int64_t begin = step_weights_[i];
-        for (const auto& layer : steps_[i].masked->layers()) {
-            const int64_t bias = step_weights_[i] + layer.bias, end = bias + padded(layer.out);
-            parts.push_back({begin, bias, false});
-            parts.push_back({bias, end, true});
-            begin = end;
-        }
-    }
-    return parts;
+Bf16Layout Structure::bf16_of(size_t i) const {
+    const Conditioner* const c = conditioner(i);
+    return c && bf16_.parts > 0 ? c->bf16(bf16_) : Bf16Layout{};
+}
+
+template <class F>
+void Structure::for_weighted(const F& visit) const {
+    for (size_t i = 0; i < steps_.size(); ++i)
+        std::visit(
+            [&](const auto& spec) {
+                if constexpr (requires { spec.n_weights(); }) visit(spec, step_weights_[i]);
+            },
+            steps_[i]);
+}
+
+std::vector<Part> Structure::parts() const {
+    std::vector<Part> all;
+    for_weighted([&](const auto& spec, int64_t first) {
+        for (const Part& part : spec.parts()) all.push_back({first + part.begin, first + part.end, part.is_bias});
+    });
+    return all;
 }
 
 template <class T>
 void Structure::clear_masked(T* vector) const {
-    for (size_t i = 0; i < steps_.size(); ++i) {
-        if (steps_[i].kind == StepSpec::Kind::masked) steps_[i].masked->clear_masked(vector + step_weights_[i]);
-        if (steps_[i].trains())
-            std::fill(vector + step_weights_[i] + steps_[i].n_raw, vector + step_weights_[i] + padded(steps_[i].n_raw),
-                      T(0));
-    }
+    for_weighted([&](const auto& spec, int64_t first) { spec.clear_masked(vector + first); });
 }
 
 std::vector<uint8_t> Structure::is_weight() const {
@@ -138,8 +87,7 @@ std::vector<uint8_t> Structure::is_weight() const {
 
 template <class T>
 void Structure::clear_dead(T* gradient) const {
-    for (size_t i = 0; i < steps_.size(); ++i)
-        if (steps_[i].kind == StepSpec::Kind::masked) steps_[i].masked->clear_dead(gradient + step_weights_[i]);
+    for_weighted([&](const auto& spec, int64_t first) { spec.clear_dead(gradient + first); });
 }
 
 template <class T>

@@ -5,37 +5,13 @@
 #include <memory>
 #include <vector>
 
-#include "masks.hpp"
-#include "views.hpp"
+#include "specs.hpp"
 
 namespace headrace {
-
-struct StepSpec {
-    enum class Kind { masked, permutation, rotation, standardize, support, marginal, density } kind;
-    bool inverted = false;                          // Inverse(t)
-    std::shared_ptr<const MaskedTransform> masked;  // marginal, too: a map whose network reads nothing
-    std::vector<int> order;                         // permutation: forward gives x[i] = z[order[i]]
-    std::vector<double> matrix;     // rotation: forward gives x = matrix z; orthogonal and block diagonal: its blocks
-    std::vector<int> blocks;        // of these sizes, row by row, one after another
-    std::vector<double> mean, std;  // standardize: forward gives x = z std + mean
-    std::vector<Support> supports;  // support: of each column,
-    std::vector<double> low, high;  // and its bounds
-    std::vector<ColumnDensity> columns;  // density, the base's alone: of each column, or
-    int components = 0;                  // of a mixture for the whole row
-    int n_raw = 0;                       // parameters,
-    std::vector<double> fixed;           // which are these; empty: they are weights. Those of a marginal map
-    bool trains() const { return kind == Kind::density && n_raw > 0 && fixed.empty(); }
-};
 
 // How context columns are standardised before the networks read them: (context - mean) / std; empty: not at all.
 struct ContextScale {
     std::vector<double> mean, std;
-};
-
-// Where the rounded weights of a layer lie among those of its network (bf16.hpp), were there one part and one copy.
-struct RoundedPlaces {
-    std::vector<uint32_t> block;  // of each block of units, and their end
-    std::vector<int64_t> back;    // of each block of inputs
 };
 
 template <class T>
@@ -56,25 +32,19 @@ class Structure {
     size_t n_folded() const { return n_folded_; }  // units of all steps that read a context
 
     const Bf16Layout& bf16() const { return bf16_; }
-    // How numbers of step i lie, if its products are of rounded ones.
-    Bf16Layout bf16_of(size_t i) const {
-        return steps_[i].masked && steps_[i].masked->layers().size() > 1 ? bf16_ : Bf16Layout{};
+    // Of step i: its conditioner, or null; how numbers lie, if its products are of rounded ones.
+    const Conditioner* conditioner(size_t i) const {
+        const NetworkSpec* const network = std::get_if<NetworkSpec>(&steps_[i]);
+        return network ? network->conditioner.get() : nullptr;
     }
-    bool is_bf16(size_t i) const { return bf16_of(i).parts > 0; }
-    // Of such a step, layer by layer.
-    const std::vector<RoundedPlaces>& rounded_places(size_t i) const { return step_places_[i]; }
-    // The rounded weights of all its networks, and where those of step i start; and those for the way back.
+    Bf16Layout bf16_of(size_t i) const;
+    // The rounded weights of all networks, and where those of step i start; and those for the way back.
     size_t n_pairs() const { return n_pairs_; }
     size_t n_back_pairs() const { return n_back_pairs_; }
     int64_t pairs_of(size_t i) const { return step_pairs_[i]; }
     int64_t back_pairs_of(size_t i) const { return step_back_pairs_[i]; }
 
-    // The vector of weights in order: of each layer the matrix, then the biases.
-    struct Part {
-        int64_t begin, end;
-        bool is_bias;
-    };
-    std::vector<Part> parts() const;
+    std::vector<Part> parts() const;  // of the vector of weights, in order
 
     // Sets everything in a vector like the weights to zero that is no weight: padding, masked entries.
     template <class T>
@@ -93,7 +63,10 @@ class Structure {
     const std::vector<double>& context_scale() const { return context_scale_; }
 
   private:
-    void place_rounded(const MaskedTransform& t);
+    // visit(spec, where its weights start) for each step that has some.
+    template <class F>
+    void for_weighted(const F& visit) const;
+    void place(const Conditioner& c, size_t i);
 
     int features_, context_;
     Bf16Layout bf16_;
@@ -102,8 +75,7 @@ class Structure {
     size_t n_weights_ = 0, n_folded_ = 0, n_pairs_ = 0, n_back_pairs_ = 0;
     std::vector<int64_t> step_weights_;                  // where each step's weights start
     std::vector<int64_t> step_pairs_, step_back_pairs_;  // and its rounded ones
-    std::vector<std::vector<RoundedPlaces>> step_places_;
-    std::vector<int> step_fold_;  // and its folded first biases
+    std::vector<int> step_fold_;                         // and its folded first biases
 };
 
 // Both directions of a structure, with the base's steps, the first ones, and without.

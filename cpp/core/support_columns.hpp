@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "structure.hpp"
+#include "specs.hpp"
 
 namespace headrace {
 
@@ -32,7 +32,7 @@ std::pair<double, double> outermost(Support kind, double low, double high) {
 }
 
 template <class T>
-std::vector<SupportColumn> support_columns(const StepSpec& spec) {
+std::vector<SupportColumn> support_columns(const SupportSpec& spec) {
     std::vector<SupportColumn> columns;
     for (size_t c = 0; c < spec.supports.size(); ++c) {
         const Support kind = spec.supports[c];

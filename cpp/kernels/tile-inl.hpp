@@ -26,7 +26,7 @@ struct TileBuffers {
     uint32_t* pairs;           // [pair][height]: of numbers in bf16
     int vectors;               // in use, from the first
     int64_t height;
-    T* slopes = nullptr;             // [unit][height]: derivatives of activations, where they are kept
+    bool is_recorded = false;        // units are on the tape, and what the way back needs is kept there
     const Call<T>* drops = nullptr;  // whose seed and rows dropout goes by, if it acts
     int64_t row = 0;                 // of the call, the first one of the tile
 };

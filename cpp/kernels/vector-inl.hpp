@@ -95,7 +95,7 @@ void vector_run_block(const VectorStep<T>& s, const T* ready, int features, T* l
     }
     for (int j = 0; j < B; ++j) {
         V total{};
-        for (int f = 0; f < factors; ++f) total += product[j][f].log() * T(Map::power(f, features));
+        for (int f = 0; f < factors; ++f) total = fma(product[j][f].log(), T(Map::power(f, features)), total);
         T* place = log_det + j * W;
         store(place, load(place) + (inverse ? -total : total));
     }
@@ -159,7 +159,7 @@ HR_FN void vector_block(const VectorLines<T>& lines, int64_t lane, const P& p, c
     }
     for (int j = 0; j < B; ++j) {
         V total{};
-        for (int f = 0; f < Map::factors; ++f) total += log(factor[j][f]) * T(Map::power(f, features));
+        for (int f = 0; f < Map::factors; ++f) total = fma(log(factor[j][f]), T(Map::power(f, features)), total);
         T* place = log_det + lane + j * W;
         store(place, load(place) + (inverse ? -total : total));
     }

@@ -41,7 +41,7 @@ struct Tanh {
     static constexpr bool slope_of_value = true;
     template <class V>
     HR_FN static V slope(V y) {
-        return Scalar<V>(1) - y * y;
+        return fma(-y, y, Scalar<V>(1));
     }
 };
 
@@ -70,7 +70,7 @@ struct Silu {
     template <class V>
     HR_FN static V slope(V x) {
         const V s = sigmoid(x);
-        return s * (max(min(x, Scalar<V>(beyond)), -Scalar<V>(beyond)) * sigmoid(-x) + Scalar<V>(1));
+        return s * fma(max(min(x, Scalar<V>(beyond)), -Scalar<V>(beyond)), sigmoid(-x), Scalar<V>(1));
     }
 };
 
@@ -84,7 +84,7 @@ struct Gelu {
     template <class V>
     HR_FN static V slope(V x) {
         const V density = exp(x * x * Scalar<V>(-0.5)) * Scalar<V>(0.39894228040143267794);
-        return normal_cdf(x) + max(min(x, Scalar<V>(beyond)), -Scalar<V>(beyond)) * density;
+        return fma(max(min(x, Scalar<V>(beyond)), -Scalar<V>(beyond)), density, normal_cdf(x));
     }
 };
 

@@ -56,9 +56,9 @@ template <class V>
 HR_FN V adam_moved(const AdamStep<Scalar<V>>& s, bool decays, V gradient, V weight, V& mean, V& square) {
     using T = Scalar<V>;
     const V g = gradient * s.gradient_scale;
-    mean = mean * s.mean_decay + g * (T(1) - s.mean_decay);
-    square = square * s.square_decay + g * g * (T(1) - s.square_decay);
-    return weight * (decays ? s.shrink : T(1)) - mean * s.rate / (sqrt(square * s.square_correction) + s.epsilon);
+    mean = fma(mean, s.mean_decay, g * (T(1) - s.mean_decay));
+    square = fma(square, s.square_decay, g * g * (T(1) - s.square_decay));
+    return fma(weight, decays ? s.shrink : T(1), -(mean * s.rate / (sqrt(square * s.square_correction) + s.epsilon)));
 }
 
 }  // namespace

@@ -21,23 +21,23 @@ constexpr int factors_at_once = 12;
 // Where the map takes x, with its derivative there.
 template <class V>
 HR_FN V ascent_moved(V x, Scalar<V> bend, Scalar<V> center, Scalar<V> square, V& derivative) {
-    const V w = x - center, t = w * w + square, bent = rsqrt(t) * bend;
-    derivative = w * bent + Scalar<V>(1);
-    return t * bent + x;
+    const V w = x - center, t = fma(w, w, square), bent = rsqrt(t) * bend;
+    derivative = fma(w, bent, Scalar<V>(1));
+    return fma(t, bent, x);
 }
 
 // Adds x, x², r, x r, q = (x - center) / r and 1 / r², each times `one`. Of what has no weight nothing counts, as long
 // as it is finite.
 template <class V>
 HR_FN void ascent_add(V x, V one, Scalar<V> center, Scalar<V> square, V (&sum)[ascent_sum_count]) {
-    const V w = x - center, t = w * w + square, inverse = rsqrt(t), r = t * inverse;
-    const V weighed = one * x, by_r = one * r;
+    const V w = x - center, t = fma(w, w, square), inverse = rsqrt(t), r = t * inverse;
+    const V weighed = product(one, x), by_r = product(one, r);
     sum[0] += weighed;
-    sum[1] += weighed * x;
+    sum[1] = fma(weighed, x, sum[1]);
     sum[2] += by_r;
-    sum[3] += by_r * x;
-    sum[4] += one * inverse * w;
-    sum[5] += one * inverse * inverse;
+    sum[3] = fma(by_r, x, sum[3]);
+    sum[4] = fma(one * inverse, w, sum[4]);
+    sum[5] = fma(one * inverse, inverse, sum[5]);
 }
 
 }  // namespace

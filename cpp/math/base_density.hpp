@@ -21,10 +21,10 @@ HR_FN V poison(V x) {
 template <class V>
 HR_FN V base_log_density(Base base, V z) {
     using T = Scalar<V>;
-    if (base == Base::normal) return z * z * T(-0.5);
+    if (base == Base::normal) return product(z, z) * T(-0.5);  // exact, as a power of two
     if (base == Base::density) return V{};
     const V a = abs(z);  // standard logistic: -|z| - 2 log(1 + e^-|z|)
-    return -a - log1p(exp(-a)) * T(2);
+    return fma(log1p(exp(-a)), T(-2), -a);
 }
 
 template <class V>

@@ -40,14 +40,13 @@ HR_FN StudentConstant student_constant(double df) {
     const double t = 1 / shifted, square = t * t;
     double series = 0, slope = 0;
     for (int k = 6; k >= 0; --k) {
-        series = series * square + a[k];
-        slope = slope * square - (2 * k + 1) * a[k];
+        series = fma(series, square, a[k]);
+        slope = fma(slope, square, -(2 * k + 1) * a[k]);
     }
-    series *= t;
     slope *= square;
     const double shift = shifted - x;
-    const double value = series + log(product) + 0.5 * log(shifted / x) - half_log_two_pi;
-    return {value, x * (slope + by_x) - 0.5 * shift / shifted};
+    const double value = fma(0.5, log(shifted / x), fma(series, t, log(product))) - half_log_two_pi;
+    return {value, fma(x, slope + by_x, -0.5 * shift / shifted)};
 }
 
 HR_FN void prepare_student(double log_df, double (&ready)[column_ready]) {
@@ -63,7 +62,7 @@ HR_FN void prepare_student(double log_df, double (&ready)[column_ready]) {
 template <class V>
 HR_FN V log_of_one_and_square(V a) {
     using T = Scalar<V>;
-    const V square = a * a;
+    const V square = product(a, a);
     const V small = log1p(min(square, T(1)));
     constexpr T far = sizeof(T) == 4 ? T(1e4) : T(1e8);  // where 1 is less than half an ulp of the square
     const V large = select(a > far, log(a) * T(2), log(square + T(1)));
@@ -74,15 +73,15 @@ template <class V>
 HR_FN V column_log_density(ColumnDensity kind, V z, const Scalar<V>* ready) {
     using T = Scalar<V>;
     switch (kind) {
-        case ColumnDensity::normal: return z * z * T(-0.5) - T(half_log_two_pi);
+        case ColumnDensity::normal: return fma(z * z, T(-0.5), -T(half_log_two_pi));
         case ColumnDensity::logistic: {
             const V a = abs(z);
-            return -a - log1p(exp(-a)) * T(2);
+            return fma(log1p(exp(-a)), T(-2), -a);
         }
-        case ColumnDensity::uniform: return select(abs(z) > T(1), -infinity<V>(), z * T(0) - T(log_two));
+        case ColumnDensity::uniform: return select(abs(z) > T(1), -infinity<V>(), fma(z, T(0), -T(log_two)));
         case ColumnDensity::student: break;
     }
-    return ready[0] - log_of_one_and_square(abs(z) * ready[1]) * ready[2];
+    return fma(log_of_one_and_square(abs(z) * ready[1]), -ready[2], ready[0]);
 }
 
 template <class V>
@@ -95,8 +94,8 @@ HR_FN V column_slope(ColumnDensity kind, V z, const Scalar<V>* ready) {
         case ColumnDensity::student: break;
     }
     const V a = z * ready[1], size = abs(a);  // -(ν + 1)/√ν a / (1 + a^2), which is one of 1/a beyond 1
-    const V over = splat<V>(1) / max(size, T(1)), near = size / (min(size * size, T(1)) + T(1));
-    const V share = select(size > T(1), over / (over * over + T(1)), near);
+    const V over = splat<V>(1) / max(size, T(1)), near = size / (min(product(size, size), T(1)) + T(1));
+    const V share = select(size > T(1), over / fma(over, over, T(1)), near);
     return copy_sign(share, a) * (T(-2) * ready[2] * ready[1]);
 }
 
@@ -104,14 +103,14 @@ HR_FN V column_slope(ColumnDensity kind, V z, const Scalar<V>* ready) {
 template <class V>
 HR_FN V student_by_log_df(V z, const Scalar<V>* ready) {
     using T = Scalar<V>;
-    const V a = abs(z) * ready[1], u = a * a;
+    const V a = abs(z) * ready[1], u = product(a, a);
     const V share = select(a > T(1e4), splat<V>(1) - splat<V>(1) / max(u, T(1)), u / (u + T(1)));
     const V s = min(u, T(0.0625));  // near 0 both terms of the bracket cancel
     const V series = -s * s *
                      polynomial(s, 1.0 / 2, -2.0 / 3, 3.0 / 4, -4.0 / 5, 5.0 / 6, -6.0 / 7, 7.0 / 8, -8.0 / 9, 9.0 / 10,
                                 -10.0 / 11, 11.0 / 12, -12.0 / 13);
     const V bracket = select(u < T(0.0625), series, share - log_of_one_and_square(a));
-    return ready[3] + share * T(0.5) + bracket * (ready[2] - T(0.5));
+    return fma(bracket, ready[2] - T(0.5), fma(share, T(0.5), ready[3]));
 }
 
 // ---- a mixture ------------------------------------------------------------------------------------------------------
@@ -124,9 +123,9 @@ HR_FN V component_log_density(const Scalar<V>* ready, int components, int k, int
     HR_ROLLED
     for (int s = 0; s < features; ++s) {
         const V u = (at(s) - numbers[2 * s]) * numbers[2 * s + 1];
-        sum += u * u;
+        sum = fma(u, u, sum);
     }
-    return sum * Scalar<V>(-0.5) + ready[2 * k];
+    return fma(sum, Scalar<V>(-0.5), ready[2 * k]);
 }
 
 // at(s): the coordinate of slot s. A component of weight 0 takes no part.
@@ -140,7 +139,7 @@ HR_FN V mixture_log_density(const Scalar<V>* ready, int components, int features
         const V q = component_log_density<V>(ready, components, k, features, at);
         const V distance = select(q > most, most - q, q - most);  // NaN: both are infinitely unlikely
         const V share = select(distance <= T(0), exp(distance), V{});
-        sum = select(q > most, sum * share + T(1), sum + share);
+        sum = select(q > most, fma(sum, share, T(1)), sum + share);
         most = select(q > most, q, most);
     }
     return most + log(sum);

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 // The smaller and the larger one of two vectors of floats, the second one where either is NaN: by one instruction,
 // where GCC would make two of a choice.
@@ -25,6 +26,21 @@
 #define HR_RSQRT_ESTIMATE(x) __builtin_ia32_rsqrtps256(x)
 #elif defined(__SSE__)
 #define HR_RSQRT_ESTIMATE(x) __builtin_ia32_rsqrtps(x)
+#endif
+
+// Whether the target has an instruction for a * b + c, rounded once, and how a compiler names it for vectors; and the
+// kind of register that a number is in.
+#if defined(__CUDA_ARCH__) || (defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF))
+#define HR_HAS_FMA true
+#else
+#define HR_HAS_FMA false
+#endif
+#if defined(__AVX512F__)
+#define HR_REGISTER "+v"
+#elif defined(__x86_64__)
+#define HR_REGISTER "+x"
+#else
+#define HR_REGISTER "+w"
 #endif
 
 #ifdef __CUDACC__
@@ -159,6 +175,84 @@ HR_FN V select(M condition, V yes, V no) {
     return condition ? yes : no;
 }
 
+// ---- products and sums
+//
+// Compilers contract a product and the sum that it meets to one multiply-add or not, by rules that differ between
+// compilers, and between functions that the same code is inlined into. Both kernels of a device that evaluate a network
+// must have the same bits, and so must both sizes of a block of rows. Hence every product that meets a sum in this
+// folder is a call of `fma`, and a product that a sum may meet elsewhere is a call of `product`.
+
+// The vector among the types of three operands, where the others are numbers for all lanes.
+template <class A, class B, class C>
+using Broadest = std::conditional_t<(Lane<A>::width > 1), A, std::conditional_t<(Lane<B>::width > 1), B, C>>;
+
+template <class V, class A>
+HR_FN V broadcast(A x) {
+    if constexpr (std::is_same_v<A, V>) {
+        return x;
+    } else {
+        return x - V{};
+    }
+}
+
+// a * b + c of vectors, by the compiler's name for the instruction, of which GCC has no general one.
+template <class V>
+HR_FN V fma_of_vectors(V a, V b, V c) {
+#if defined(__clang__) && HR_HAS_FMA
+    return __builtin_elementwise_fma(a, b, c);
+#elif defined(__AVX512F__) && HR_HAS_FMA
+    if constexpr (is_single<V>) {
+        return __builtin_ia32_vfmaddps512_mask(a, b, c, -1, 4);
+    } else {
+        return __builtin_ia32_vfmaddpd512_mask(a, b, c, -1, 4);
+    }
+#elif defined(__AVX__) && HR_HAS_FMA
+    if constexpr (is_single<V>) {
+        return __builtin_ia32_vfmaddps256(a, b, c);
+    } else {
+        return __builtin_ia32_vfmaddpd256(a, b, c);
+    }
+#elif HR_HAS_FMA
+    for (int i = 0; i < Lane<V>::width; ++i)
+        c[i] = is_single<V> ? __builtin_fmaf(a[i], b[i], c[i]) : __builtin_fma(a[i], b[i], c[i]);
+    return c;
+#else
+    return a * b + c;
+#endif
+}
+
+// a * b + c with one rounding where the target has an instruction for it.
+template <class A, class B, class C>
+HR_FN Broadest<A, B, C> fma(A a, B b, C c) {
+    using V = Broadest<A, B, C>;
+    if constexpr (Lane<V>::width > 1) {
+        return fma_of_vectors(broadcast<V>(a), broadcast<V>(b), broadcast<V>(c));
+    } else if constexpr (!HR_HAS_FMA) {
+        return a * b + c;
+    } else if constexpr (is_single<V>) {
+        return __builtin_fmaf(a, b, c);
+    } else {
+        return __builtin_fma(a, b, c);
+    }
+}
+
+// a * b, rounded before any sum that it meets.
+template <class A, class B>
+HR_FN Broadest<A, B, A> product(A a, B b) {
+    using V = Broadest<A, B, A>;
+#if defined(__CUDA_ARCH__)
+    if constexpr (is_single<V>) {
+        return __fmul_rn(a, b);
+    } else {
+        return __dmul_rn(a, b);
+    }
+#else
+    V rounded = a * b;
+    if constexpr (HR_HAS_FMA) __asm__("" : HR_REGISTER(rounded));  // a compiler does not see through it
+    return rounded;
+#endif
+}
+
 // Whether a number is not zero in any lane.
 template <class V>
 HR_FN bool any_lane(Int<V> x) {
@@ -250,7 +344,7 @@ HR_FN V rsqrt(V x) {
 #if defined(HR_RSQRT_ESTIMATE)
     if constexpr (Lane<V>::width > 1 && is_single<V>) {  // the processor's estimate, and one step of Newton's method
         const V y = HR_RSQRT_ESTIMATE(x);
-        return y * (x * y * y * T(-0.5) + T(1.5));
+        return y * fma(x * y, y * T(-0.5), T(1.5));
     }
 #endif
     return T(1) / sqrt(x);
@@ -265,7 +359,7 @@ HR_FN V polynomial(V, double c) {
 // c + c1 x + c2 x^2 + ... by Horner's rule.
 template <class V, class... Rest>
 HR_FN V polynomial(V x, double c, Rest... rest) {
-    return polynomial(x, rest...) * x + Scalar<V>(c);
+    return fma(polynomial(x, rest...), x, Scalar<V>(c));
 }
 
 // The same for B lanes, coefficient by coefficient, from that of the highest power down.
@@ -273,7 +367,7 @@ template <int B, class V, class... Rest>
 HR_FN void polynomials(const V (&x)[B], V (&sum)[B], double highest, Rest... rest) {
     for (int j = 0; j < B; ++j) sum[j] = splat<V>(highest);
     const auto add = [&](double c) {
-        for (int j = 0; j < B; ++j) sum[j] = sum[j] * x[j] + Scalar<V>(c);
+        for (int j = 0; j < B; ++j) sum[j] = fma(sum[j], x[j], Scalar<V>(c));
     };
     (add(rest), ...);
 }
@@ -297,11 +391,11 @@ template <int B, class V>
 HR_FN void exp_parts(const V (&x)[B], ExpParts<V> (&parts)[B]) {
     using F = Format<Scalar<V>>;
     V shifted[B], r[B], q[B];
-    for (int j = 0; j < B; ++j) shifted[j] = x[j] * Scalar<V>(1.44269504088896340736) + F::round;
+    for (int j = 0; j < B; ++j) shifted[j] = fma(x[j], Scalar<V>(1.44269504088896340736), F::round);
     for (int j = 0; j < B; ++j) {
         parts[j].n = bit_cast<Int<V>>(shifted[j]) - bit_cast<Int<V>>(splat<V>(F::round));
         const V whole = shifted[j] - F::round;
-        r[j] = (x[j] - whole * F::ln2_high) - whole * F::ln2_low;
+        r[j] = fma(whole, -F::ln2_low, fma(whole, -F::ln2_high, x[j]));
     }
     if constexpr (is_single<V>) {
         polynomials(r, q, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 1.0 / 2);
@@ -309,7 +403,7 @@ HR_FN void exp_parts(const V (&x)[B], ExpParts<V> (&parts)[B]) {
         polynomials(r, q, 1.0 / 6227020800.0, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320,
                     1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 1.0 / 2);
     }
-    for (int j = 0; j < B; ++j) parts[j].expm1_r = q[j] * (r[j] * r[j]) + r[j];
+    for (int j = 0; j < B; ++j) parts[j].expm1_r = fma(q[j], r[j] * r[j], r[j]);
 }
 
 template <class V>
@@ -348,7 +442,7 @@ HR_FN V expm1(V x) {
     using F = Format<Scalar<V>>;
     const ExpParts<V> parts = exp_parts(min(max(x, F::expm1_min), F::exp_max));
     const V half = power_of_two<V>(parts.n - 1);
-    return (parts.expm1_r * half + (half - Scalar<V>(0.5))) * Scalar<V>(2);
+    return fma(parts.expm1_r, half, half - Scalar<V>(0.5)) * Scalar<V>(2);
 }
 
 // log x for every x: subnormals are exact inputs, log 0 = -inf, NaN below zero. At most 0.9 ulp.
@@ -372,8 +466,8 @@ HR_FN V log(V x) {
                           2.0 / 21) *
                s2;
     }
-    const V small = s * (half_square + tail) + exponent * F::ln2_low;
-    V y = exponent * F::ln2_high - ((half_square - small) - f);
+    const V small = fma(s, half_square + tail, exponent * F::ln2_low);
+    V y = fma(exponent, F::ln2_high, f - (half_square - small));
     y = select(x == Scalar<V>(0), -infinity<V>(), y);
     y = select(x == Scalar<V>(__builtin_inf()), x, y);
     return select(x >= Scalar<V>(0), y, not_a_number<V>());
@@ -423,14 +517,14 @@ HR_FN V normal_cdf(V x) {
     const V a = min(abs(x), F::cdf_max);
     const V high = bit_cast<V>(bit_cast<Int<V>>(a) & F::upper_half);
     const V density = exp(high * high * T(-0.5)) * exp((a - high) * (a + high) * T(-0.5));
-    const V t = T(1) / (a * T(0.25) + T(1));
+    const V t = T(1) / fma(a, T(0.25), T(1));
     V ratio;
     if constexpr (is_single<V>) {
-        ratio = polynomial(T(1) - a * t * T(2.5333333333333333 / 4), 0.22557090819, 0.15750418502, 0.08127267073,
+        ratio = polynomial(fma(a * t, T(-2.5333333333333333 / 4), T(1)), 0.22557090819, 0.15750418502, 0.08127267073,
                            0.029519259689, 0.0063618407695, 0.00013412112931, -0.00033273623361, -5.0091288526e-5,
                            1.6105120855e-5, 3.7395957248e-6);
     } else {
-        ratio = polynomial(T(1) - a * t * T(2.2 / 4), 0.2034730626815633975, 0.15524857171253122701,
+        ratio = polynomial(fma(a * t, T(-2.2 / 4), T(1)), 0.2034730626815633975, 0.15524857171253122701,
                            0.091127013486691291194, 0.039265829600098445746, 0.010817311005331130238,
                            0.00083307885847028218276, -0.00063110615395886374928, -0.00018807762675062450065,
                            0.000037020355172225261039, 0.000022666164987648396179, -3.4169413456608513181e-6,
@@ -439,8 +533,8 @@ HR_FN V normal_cdf(V x) {
                            1.0151449012322033869e-9, -3.6208443214231236022e-9, 3.8551751186405486004e-10,
                            4.4922371569115515662e-10, -6.7158943610094637012e-11, -3.0682698788667826565e-11);
     }
-    const V tail = density * t * ratio;
-    return select(x < T(0), tail, T(1) - tail);
+    const V tail = density * t;
+    return select(x < T(0), tail * ratio, fma(-tail, ratio, T(1)));
 }
 
 // ---- angles -------------------------------------------------------------------------------------------------------
@@ -456,9 +550,9 @@ HR_FN SinCos<V> sincos_turns(V u) {
     if constexpr (is_apart) return called(u, [](V v) { return sincos_turns<V, false>(v); });
     using F = Format<Scalar<V>>;
     using T = Scalar<V>;
-    const V shifted = u * T(4) + F::round;
+    const V shifted = fma(u, T(4), F::round);
     const Int<V> quarter = bit_cast<Int<V>>(shifted);
-    const V angle = (u * T(4) - (shifted - F::round)) * T(1.57079632679489661923), square = angle * angle;
+    const V angle = fma(u, T(4), F::round - shifted) * T(1.57079632679489661923), square = angle * angle;
     V sine, cosine;
     if constexpr (is_single<V>) {
         sine = polynomial(square, 1.0, -1.0 / 6, 1.0 / 120, -1.0 / 5040, 1.0 / 362880) * angle;

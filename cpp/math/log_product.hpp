@@ -18,7 +18,9 @@ struct LogProduct {
         mantissa = mantissa * power_of_two<V>(-n);  // a NaN and an infinity become NaN
         exponent += n;
     }
-    HR_FN V log() const { return headrace::log(mantissa) + convert<V>(exponent) * Scalar<V>(0.693147180559945309417); }
+    HR_FN V log() const {
+        return fma(convert<V>(exponent), Scalar<V>(0.693147180559945309417), headrace::log(mantissa));
+    }
 };
 
 }  // namespace

@@ -28,7 +28,7 @@ HR_FN Positive<V> positive(V x) {
     const V far = softplus(shifted);
     // log((1 + e^(x + shift)) / (1 + e^shift)) = log1p(slope(0) expm1(x)).
     const auto near_zero = abs(x) < T(0.5);
-    const V near = log1p(expm1(select(near_zero, x, splat<V>(0))) * T(positive_slope));
+    const V near = log1p(product(expm1(select(near_zero, x, splat<V>(0))), T(positive_slope)));
     Positive<V> p;
     p.excess = select(near_zero, near, far + T(least_positive - 1));
     p.value = select(near_zero, near + T(1), far + T(least_positive));

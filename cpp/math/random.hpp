@@ -56,9 +56,9 @@ template <class V>
 HR_FN V uniform(typename Lane<V>::U32 high, typename Lane<V>::U32 low) {
     using T = Scalar<V>;
     if constexpr (is_single<V>) {
-        return convert<V>(bit_cast<Int<V>>(high >> 1)) * T(0x1p-31) + T(0x1p-33);
+        return fma(convert<V>(bit_cast<Int<V>>(high >> 1)), T(0x1p-31), T(0x1p-33));
     } else {
-        return convert<V>(high) * T(0x1p-32) + (convert<V>(low) * T(0x1p-64) + T(0x1p-65));
+        return fma(convert<V>(high), T(0x1p-32), fma(convert<V>(low), T(0x1p-64), T(0x1p-65)));
     }
 }
 
@@ -89,7 +89,7 @@ HR_FN Columns<V> logistic_columns(const Words<typename Lane<V>::U32>& high, cons
     for (int i = 0; i < 4; ++i) {
         const V tail = uniform<V>((high.w[i] << 1) | (low.w[i] >> 31), low.w[i] << 1) * Scalar<V>(0.5);
         const V value = log1p(-tail) - log(tail);
-        const V sign = convert<V>(high.w[i] >> 31) * Scalar<V>(2) - Scalar<V>(1);
+        const V sign = fma(convert<V>(high.w[i] >> 31), Scalar<V>(2), Scalar<V>(-1));
         out.column[i] = value * sign;
     }
     return out;

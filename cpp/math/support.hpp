@@ -7,7 +7,7 @@
 namespace headrace {
 
 // What numbers a column may have; THE list, by the names that Python gives (bindings/structure.cpp).
-enum class Support : int { any, lower, upper, interval, circle };
+enum class Support : int { any, lower, upper, interval, linear, circle };
 
 struct SupportColumn {
     Support kind;
@@ -30,7 +30,8 @@ HR_FN double circle_turns(double t) {  // into [0, 1); what is too large for dig
     return t < 1 ? t : 0.0;
 }
 
-// Unbounded -> bounded. Each map rises: lower + e^y, upper - e^-y, lower + width / (1 + e^-y).
+// Unbounded -> bounded. Each map rises: lower + e^y, upper - e^-y, lower + width / (1 + e^-y). Linear is the interval
+// from [-1, 1], so that a density need not vanish at its ends; `inside` takes values beyond to the ends.
 HR_CALLED Supported to_support(const SupportColumn& c, double y) {
     const double e = exp(-abs(y)), width = c.high - c.low;
     switch (c.kind) {
@@ -44,13 +45,16 @@ HR_CALLED Supported to_support(const SupportColumn& c, double y) {
             return {c.high - d, -y, d, -1};
         }
         case Support::interval: {
-            const double near = width * (e / (1 + e)), share = 1 / (1 + e);  // the distance to the nearer bound
+            const double near = product(width, e / (1 + e)), share = 1 / (1 + e);  // the distance to the nearer bound
             const double x = y < 0 ? c.low + near : c.high - near;
-            return {x, log(width) - abs(y) - 2 * log1p(e), near * share, (e - 1) * share * (y < 0 ? -1.0 : 1.0)};
+            return {x, fma(-2.0, log1p(e), log(width) - abs(y)), near * share, (e - 1) * share * (y < 0 ? -1.0 : 1.0)};
         }
+        case Support::linear:
+            return {y < 0 ? c.low + 0.5 * width * (1 + y) : c.high - 0.5 * width * (1 - y), log(0.5 * width),
+                    0.5 * width, y - y};
         case Support::circle: break;
     }
-    return {c.low + width * circle_turns(0.5 * (y + 1)), log(0.5 * width), 0.5 * width, y - y};
+    return {fma(width, circle_turns(0.5 * (y + 1)), c.low), log(0.5 * width), 0.5 * width, y - y};
 }
 
 // Bounded -> unbounded: NaN beyond a bound, an infinity on it.
@@ -70,9 +74,11 @@ HR_CALLED Supported from_support(const SupportColumn& c, double x) {
             const double l = log(below), h = log(above);
             return {l - h, log(width) - l - h, 1 / below + 1 / above, 1 / above - 1 / below};
         }
+        case Support::linear:
+            return {below < above ? 2 * (below / width) - 1 : 1 - 2 * (above / width), log(2 / width), 2 / width, x - x};
         case Support::circle: break;
     }
-    return {2 * circle_turns(below / width) - 1, log(2 / width), 2 / width, x - x};
+    return {fma(2.0, circle_turns(below / width), -1.0), log(2 / width), 2 / width, x - x};
 }
 
 // Whether a number is finite and has no density, as it lies on a bound or beyond; a bound is what it is in the rows'
@@ -80,8 +86,9 @@ HR_CALLED Supported from_support(const SupportColumn& c, double x) {
 HR_FN bool is_outside(const SupportColumn& c, double x, bool is_double) {
     if (!(x - x == 0)) return false;
     const double low = is_double ? c.low : double(float(c.low)), high = is_double ? c.high : double(float(c.high));
-    const bool has_low = c.kind == Support::lower || c.kind == Support::interval;
-    const bool has_high = c.kind == Support::upper || c.kind == Support::interval;
+    const bool has_both = c.kind == Support::interval || c.kind == Support::linear;
+    const bool has_low = c.kind == Support::lower || has_both;
+    const bool has_high = c.kind == Support::upper || has_both;
     return (has_low && !(x > low)) || (has_high && !(x < high));
 }
 

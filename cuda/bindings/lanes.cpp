@@ -1,7 +1,7 @@
 // What the lanes compute on the device, for tests: kernels/lanes.hpp.
 #include <optional>
 
-#include "../../cpp/core/masks.hpp"
+#include "../../cpp/core/maps.hpp"
 #include "../kernels/lanes.hpp"
 #include "bindings.hpp"
 

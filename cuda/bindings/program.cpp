@@ -56,13 +56,13 @@ void bind_program_of(py::module_& m, const char* name) {
     py::class_<P, std::shared_ptr<P>> program(m, name, py::module_local());
     bind_program_calls<DeviceArrays, T, uintptr_t>(program, py::arg("stream"));
     program
-        .def(py::init([](int features, int context, const std::string& base, const py::list& steps, size_t base_steps,
-                         std::vector<double> context_mean, std::vector<double> context_std, const std::string& matmul,
-                         int device) {
+        .def(py::init([](int features, int context, const std::string& base, std::vector<StepSpec> steps,
+                         size_t base_steps, std::vector<double> context_mean, std::vector<double> context_std,
+                         const std::string& matmul, int device) {
                  const Products products = products_of(matmul);
                  require(products == Products::exact || std::is_same_v<T, float>,
                          ("matmul: expected 'exact' in float64, got '" + matmul + "'").c_str());
-                 return std::make_shared<P>(features, context, base_of(base), steps_of(steps), base_steps,
+                 return std::make_shared<P>(features, context, base_of(base), std::move(steps), base_steps,
                                             ContextScale{std::move(context_mean), std::move(context_std)}, products,
                                             device);
              }),

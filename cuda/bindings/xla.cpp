@@ -100,12 +100,13 @@ struct DeviceCore {
 
 // `handle` is that of the same flow on the CPU.
 template <class T>
-void open(int64_t handle, int features, int context, const std::string& base, const py::list& steps, size_t base_steps,
-          std::vector<double> mean, std::vector<double> std, const py::object& weights, std::string matmul) {
+void open(int64_t handle, int features, int context, const std::string& base, std::vector<StepSpec> steps,
+          size_t base_steps, std::vector<double> mean, std::vector<double> std, const py::object& weights,
+          std::string matmul) {
     require(py::isinstance<Array<T>>(weights), "weights: expected a contiguous vector in the flow's dtype");
     const auto given = py::reinterpret_borrow<Array<T>>(weights);
     auto known = std::make_shared<ProgramOnDevices<T>>(typename ProgramOnDevices<T>::Parts{
-        features, context, base_of(base), steps_of(steps), base_steps, ContextScale{std::move(mean), std::move(std)},
+        features, context, base_of(base), std::move(steps), base_steps, ContextScale{std::move(mean), std::move(std)},
         std::vector<T>(given.data(), given.data() + given.size()), std::move(matmul)});
     require((Handles<DeviceCore, T>::all().open_as(handle, std::move(known))), "handle: expected one that is not open");
 }
@@ -119,12 +120,12 @@ void bind_xla(py::module_& m) {
     m.attr("xla_handlers") = handlers;
     m.def(
         "xla_open",
-        [](bool is_double, int64_t handle, int features, int context, const std::string& base, const py::list& steps,
-           size_t base_steps, std::vector<double> mean, std::vector<double> std, const py::object& weights,
-           std::string matmul) {
+        [](bool is_double, int64_t handle, int features, int context, const std::string& base,
+           std::vector<StepSpec> steps, size_t base_steps, std::vector<double> mean, std::vector<double> std,
+           const py::object& weights, std::string matmul) {
             const auto take = is_double ? &open<double> : &open<float>;
-            take(handle, features, context, base, steps, base_steps, std::move(mean), std::move(std), weights,
-                 std::move(matmul));
+            take(handle, features, context, base, std::move(steps), base_steps, std::move(mean), std::move(std),
+                 weights, std::move(matmul));
         },
         py::arg("is_double"), py::arg("handle"), py::arg("features"), py::arg("context"), py::arg("base"),
         py::arg("steps"), py::arg("base_steps"), py::arg("context_mean"), py::arg("context_std"), py::arg("weights"),

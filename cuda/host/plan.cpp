@@ -10,7 +10,7 @@ namespace {
 
 class Stages {
   public:
-    explicit Stages(const MaskedTransform& t) : t_(t), last_(int(t.layers().size()) - 1) {}
+    explicit Stages(const MaskedConditioner& t) : t_(t), last_(int(t.layers().size()) - 1) {}
 
     void hidden(int layer, int begin, int end) {
         if (begin < end) plan_.stages.push_back({layer, begin, end});
@@ -19,7 +19,7 @@ class Stages {
     // Units [begin, end) of the last layer, in windows. A window starts at a whole number of row blocks after the
     // first, as rows of a block have one length.
     void outputs(int begin, int end) {
-        const int most = t_.vector_map() >= 0 ? end - begin : most_window();  // a vector map wants all at once
+        const int most = t_.is_joint() ? end - begin : most_window();  // a vector map wants all at once
         do {
             const int window_end = std::min(end, begin + most);
             if (begin < window_end) plan_.stages.push_back({last_, begin, window_end});
@@ -43,7 +43,7 @@ class Stages {
     // The end of the panel that starts at this level, or the level itself if one warp would have too much to do, or
     // to keep. Parameters of a panel are in one window.
     int panel_end(int level) const {
-        if (t_.vector_map() >= 0) return level;
+        if (t_.is_joint()) return level;
         int end = level, kept = 0;
         for (; end <= t_.max_level() && end - level < panel_levels; ++end) {
             int units = 0;
@@ -91,13 +91,13 @@ class Stages {
   private:
     // What was planned since the last phase settles the coordinates of outputs [begin, end).
     void end_phase(int begin, int end, int window) {
-        const int n = std::max(1, t_.n_params()), stages = int(plan_.stages.size());
+        const int n = std::max(1, t_.outputs()), stages = int(plan_.stages.size());
         plan_.phases.push_back({stage_, stages, begin / n, end / n, window});
         stage_ = stages;
     }
 
     int most_window() const {
-        const int n = t_.n_params();
+        const int n = t_.outputs();
         return std::max(1, window_units / std::max(1, n * row_block)) * row_block * n;
     }
 
@@ -118,7 +118,7 @@ class Stages {
 
     int visible(const UnitRange& r) const { return t_.layers()[size_t(r.layer)].visible[size_t(r.end) - 1]; }
 
-    const MaskedTransform& t_;
+    const MaskedConditioner& t_;
     const int last_;
     int stage_ = 0;
     StagePlanStorage plan_;
@@ -126,7 +126,7 @@ class Stages {
 
 }  // namespace
 
-StagePlanStorage parallel_stages(const MaskedTransform& t) {
+StagePlanStorage parallel_stages(const MaskedConditioner& t) {
     Stages plan(t);
     const int last = int(t.layers().size()) - 1;
     for (int l = 0; l < last; ++l) plan.hidden(l, 0, t.live_units(l));
@@ -134,7 +134,7 @@ StagePlanStorage parallel_stages(const MaskedTransform& t) {
     return plan.finish();
 }
 
-StagePlanStorage sequential_stages(const MaskedTransform& t) {
+StagePlanStorage sequential_stages(const MaskedConditioner& t) {
     Stages plan(t);
     plan.contexts();
     for (int level = 1; level <= t.max_level();) {

@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../../cpp/core/masks.hpp"
+#include "../../cpp/core/conditioners/masked.hpp"
 
 namespace headrace {
 
@@ -74,9 +74,9 @@ struct StagePlanStorage {
 };
 
 // What the network reads is known: layer by layer.
-StagePlanStorage parallel_stages(const MaskedTransform& t);
+StagePlanStorage parallel_stages(const MaskedConditioner& t);
 
 // What the network reads is being built: level by level, each unit as soon as it can be.
-StagePlanStorage sequential_stages(const MaskedTransform& t);
+StagePlanStorage sequential_stages(const MaskedConditioner& t);
 
 }  // namespace headrace

@@ -20,11 +20,31 @@ struct CudaOutOfMemory : CudaError {
     using CudaError::CudaError;
 };
 
+// Whether every later call of the process on this device fails too, because a kernel died and its context with it.
+inline bool is_context_lost(cudaError_t error) {
+    switch (error) {
+        case cudaErrorIllegalAddress:
+        case cudaErrorLaunchTimeout:
+        case cudaErrorAssert:
+        case cudaErrorHardwareStackError:
+        case cudaErrorIllegalInstruction:
+        case cudaErrorMisalignedAddress:
+        case cudaErrorInvalidAddressSpace:
+        case cudaErrorInvalidPc:
+        case cudaErrorLaunchFailure: return true;
+        default: return false;
+    }
+}
+
 // Throws what a call of the CUDA runtime says; `what` names what was tried.
 inline void check_cuda(cudaError_t error, const char* what) {
     if (error == cudaSuccess) return;
     cudaGetLastError();  // a launch that failed is not the next call's fault
-    const std::string message = std::string(what) + ": " + cudaGetErrorString(error);
+    std::string message = std::string(what) + ": " + cudaGetErrorString(error);
+    if (is_context_lost(error))
+        message += " (error " + std::to_string(int(error)) +
+                   ", of a kernel that may be of this or an earlier call, or of another library: CUDA does not work in "
+                   "this process any more, start it again)";
     if (error == cudaErrorMemoryAllocation) throw CudaOutOfMemory(message);
     throw CudaError(message);
 }

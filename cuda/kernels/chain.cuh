@@ -8,8 +8,10 @@
 #include "../../cpp/math/vector_maps.hpp"
 #include "../../cpp/steps/density_draw.hpp"
 
+#include "conditioners.cuh"
 #include "levels.cuh"
 #include "marginal.cuh"
+#include "steps.cuh"
 #include "support.cuh"
 
 namespace headrace {
@@ -104,7 +106,7 @@ __device__ T run_vector_map(bool inverse, const P& p, int features, const MapOpt
     HR_ROLLED_UNLESS(alone)
     for (int c = 0; c < features; ++c) put(c, Map::move(given(c), amount[0], p, c, features));
     T total = 0;
-    for (int f = 0; f < Map::factors; ++f) total += log(factor[0][f]) * T(Map::power(f, features));
+    for (int f = 0; f < Map::factors; ++f) total = fma(log(factor[0][f]), T(Map::power(f, features)), total);
     return inverse ? -total : total;
 }
 
@@ -123,6 +125,36 @@ __device__ void run_network_vector_map(const Team& team, const NetworkStep<T>& s
     });
 }
 
+// What passes through.
+template <class T, bool in_shared, bool keeps_units>
+__device__ void copy_passive(const Team& team, const NetworkStep<T>& s, const TileState<T, in_shared, keeps_units>& t) {
+    for (int c = team.warp; c < s.n_passive; c += team.warps)
+        t.built.at(s.passive_built[c], team.lane) = t.given.at(s.passive_given[c], team.lane);
+}
+
+// A conditioner that has no stages, and its map: all positions at once, or one after another.
+template <class C, class T, bool in_shared, bool keeps_units>
+__device__ void run_positions(const Team& team, const C& c, const DeviceStep<T>& d, const Call<T>& call,
+                              TileState<T, in_shared, keeps_units>& t) {
+    const NetworkStep<T>& s = d.step.network;
+    copy_passive(team, s, t);
+    const Known<T, in_shared> known{
+        s,       call,       call.weights + s.weights, (s.reads_built ? t.built : t.given).from(s.input_slot),
+        t.units, keeps_units};
+    const int n = positions(c, s.map.n), span = span_of(s, n);
+    for (int from = 0; from < n; from += span) {
+        const int to = from + span;
+        advance(team, c, known, from, to);
+        team.sync();
+        StagePhase phase{};
+        phase.coordinate_begin = first_coordinate(c, from);
+        phase.coordinate_end = first_coordinate(c, to);
+        phase.window = d.outputs - parameters(c, from, keeps_units);
+        run_map(team, d, phase, t);
+        team.sync();
+    }
+}
+
 // A network and its map. Where units are kept this also is an elementwise map, on raw parameters that every row then
 // has of its own: one body for both, as each inlines all maps.
 template <class T, bool in_shared, bool keeps_units>
@@ -131,8 +163,7 @@ __device__ void run_network(const Team& team, Products products, const DeviceSte
     const NetworkStep<T>& s = d.step.network;
     const bool is_network = !keeps_units || d.step.kind == StepKind::network;
     if (is_network) {
-        for (int c = team.warp; c < s.n_passive; c += team.warps)
-            t.built.at(s.passive_built[c], team.lane) = t.given.at(s.passive_given[c], team.lane);
+        copy_passive(team, s, t);
     } else {
         const T* const raw = call.weights + d.step.elementwise.weights;
         for (int k = team.warp; k < d.map.n * d.map.n_params; k += team.warps) t.units.at(k, team.lane) = raw[k];
@@ -204,7 +235,7 @@ __device__ void run_vectors(const Team& team, const VectorStep<T>& s, const T* a
             }
         }
         T total = 0;
-        for (int f = 0; f < factors; ++f) total += product[f].log() * T(Map::power(f, features));
+        for (int f = 0; f < factors; ++f) total = fma(product[f].log(), T(Map::power(f, features)), total);
         t.log_det += s.inverse ? -total : total;
     });
 }
@@ -311,7 +342,9 @@ __device__ bool run_step(const Team& team, Products kind, const DeviceChain<T>& 
     const int context = d.chain.context, features = d.chain.features;
     switch (step.step.kind) {
         case StepKind::network:
-            if constexpr (products) run_network(team, kind, step, call, t);
+            if constexpr (products)
+                if (!with_positions(step, [&](const auto& c) { run_positions(team, c, step, call, t); }))
+                    run_network(team, kind, step, call, t);
             return false;
         case StepKind::rotation:
             if constexpr (products)
@@ -336,6 +369,11 @@ __device__ bool run_step(const Team& team, Products kind, const DeviceChain<T>& 
             break;
         }
         case StepKind::vector: run_vectors(team, step.step.vector, call.ready, context, features, t); break;
+        default:
+            with_step(step.step, [&](const auto& s) {
+                if constexpr (requires { run_in_place(team, s, t.given, t.given, context, features); })
+                    t.log_det += run_in_place(team, s, t.given, t.given, context, features);
+            });
     }
     team.sync();
     return true;

@@ -94,12 +94,22 @@ __device__ void record_step(const Team& team, const Tape<T>& t, int i, const Cal
         case StepKind::elementwise:
             state.units = t.lines.from(d.values);
             state.slopes = t.lines.from(d.slopes < 0 ? d.values : d.slopes);
-            run_network(team, t.d.products, d, call, state);
+            if (d.step.kind == StepKind::elementwise ||
+                !with_positions(d, [&](const auto& c) { run_positions(team, c, d, call, state); }))
+                run_network(team, t.d.products, d, call, state);
             break;
         case StepKind::rotation:
             rotate(team, d.step.rotation, d.step.rotation.matrix, context, state.partial, state.given, state.built);
             break;
         case StepKind::move: run_move(team, d.step.move, t.d.chain.features, state); break;
+        default:
+            with_step(d.step, [&](const auto& s) {
+                if constexpr (requires {
+                                  run_in_place(team, s, state.given, state.built, context, t.d.chain.features);
+                              })
+                    state.log_det += run_in_place(team, s, state.given, state.built, context, t.d.chain.features);
+            });
+            team.sync();
     }
 }
 
@@ -173,6 +183,11 @@ __device__ void backward_vectors(const Team& team, const Tape<T>& t, int step, c
     });
 }
 
+// Coordinates whose gradients come first, and the ops that can be done after them.
+struct BackPhase {
+    int coordinate_begin, coordinate_end, op_begin, op_end;
+};
+
 // Parameters of the map to their gradients, and the gradients of what is given.
 template <class T>
 __device__ void backward_map(const Team& team, const Tape<T>& t, int step, const BackPhase& phase, T grad_log_det) {
@@ -231,7 +246,7 @@ __device__ void finish_gradient(const Tape<T>& t, const DeviceStep<T>& d, const 
     grads.at(layer.sum + u, lane) = g;
     if (!layer.c) return;
     const int line = layer.c[u];
-    const T c_slope = slope_of(d.step.network.layers[layer.c_layer], line);
+    const T c_slope = slope_of(d.step.network.conditioner.masked.layers[layer.c_layer], line);
     if (layer.gated) {
         grads.at(layer.product + u, lane) = g * values.at(line, lane);
         g *= values.at(layer.product + u, lane);
@@ -246,7 +261,8 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
     const DeviceStep<T>& d = t.d.steps[step];
     const NetworkStep<T>& s = d.step.network;
     const int lane = team.lane;
-    const Layer& layer = s.layers[ops[begin].layer];
+    const Layer* const layers = s.conditioner.masked.layers;
+    const Layer& layer = layers[ops[begin].layer];
     const TapeLines<T> grads = t.lines.from(d.grads + layer.product);
     const TapeLines<T> grad_input = t.gradient(s.reads_built ? step + 1 : step).from(s.input_slot);
     const bool is_first = layer.below < 0;
@@ -299,10 +315,48 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
             if (is_first) {
                 grad_input.at(column, lane) += total;
             } else {
-                finish_gradient(t, d, s.layers[layer.below], column, total, lane);
+                finish_gradient(t, d, layers[layer.below], column, total, lane);
             }
         },
         rounds);
+}
+
+// What passes through a network goes on to its inputs: at first where these are what is given, at last where they are
+// what is built.
+template <class T>
+__device__ void carry_passive(const Team& team, const Tape<T>& t, int step) {
+    const NetworkStep<T>& s = t.d.steps[step].step.network;
+    const TapeLines<T> grad_given = t.gradient(step), grad_built = t.gradient(step + 1);
+    for (int c = team.warp; c < s.n_passive; c += team.warps)
+        grad_given.at(s.passive_given[c], team.lane) = grad_built.at(s.passive_built[c], team.lane);
+    copy_context(team, t.d.chain.context, grad_built, grad_given);
+    team.sync();
+}
+
+// A conditioner that has no stages, and its map.
+template <class C, class T>
+__device__ void backward_positions(const Team& team, const C& c, const Tape<T>& t, int step, const Call<T>& call,
+                                   T grad_log_det) {
+    const DeviceStep<T>& d = t.d.steps[step];
+    const NetworkStep<T>& s = d.step.network;
+    const int read = s.reads_built ? step + 1 : step;
+    const KnownBack<T> known{s,
+                             call,
+                             call.weights + s.weights,
+                             t.state(read).from(s.input_slot),
+                             t.gradient(read).from(s.input_slot),
+                             t.lines.from(d.values),
+                             t.lines.from(d.grads)};
+    if (!s.reads_built) carry_passive(team, t, step);
+    const int n = positions(c, s.map.n), span = span_of(s, n);
+    for (int to = n; to > 0; to -= span) {
+        const int from = to - span;
+        backward_map(team, t, step, BackPhase{first_coordinate(c, from), first_coordinate(c, to), 0, 0}, grad_log_det);
+        team.sync();
+        advance_back(team, c, known, from, to);
+        team.sync();
+    }
+    if (s.reads_built) carry_passive(team, t, step);
 }
 
 template <class T>
@@ -311,41 +365,38 @@ __device__ void backward_network(const Team& team, const Tape<T>& t, int step, c
     const DeviceStep<T>& d = t.d.steps[step];
     const NetworkStep<T>& s = d.step.network;
     const TapeLines<T> grad_given = t.gradient(step), grad_built = t.gradient(step + 1);
-    // What passes through goes on to the network's inputs: at first where these are what is given, at last where they
-    // are what is built.
-    const auto carry_passive = [&] {
-        for (int c = team.warp; c < s.n_passive; c += team.warps)
-            grad_given.at(s.passive_given[c], team.lane) = grad_built.at(s.passive_built[c], team.lane);
-        copy_context(team, t.d.chain.context, grad_built, grad_given);
-        team.sync();
-    };
     const bool is_network = d.step.kind == StepKind::network;  // or a map alone: one body, as each inlines all maps
     const bool reads_built = is_network && s.reads_built;
     if (!is_network) {
         copy_context(team, t.d.chain.context, grad_built, grad_given);
         team.sync();
     } else if (!reads_built) {
-        carry_passive();
+        carry_passive(team, t, step);
     }
     // Columns of the first layer whose gradient anybody wants: context is first.
     const int context = is_network ? t.d.chain.context - s.input_slot : 0;
     const bool wants_coordinates = reads_built || back.input || !d.first_weights;
-    const int first_column = back.context ? 0 : context, phases = is_network ? s.back_plan.n_phases : 1;
-    for (int q = 0; q < phases; ++q) {
-        const BackPhase phase = is_network ? s.back_plan.phases[q] : BackPhase{0, d.map.n, 0, 0};
+    const int first_column = back.context ? 0 : context;
+    const MaskedNetwork<T>& c = s.conditioner.masked;
+    const int positions = is_network ? c.levels : 1, span = reads_built ? 1 : positions;
+    for (int to = positions; to > 0; to -= span) {
+        const int from = to - span;
+        const BackPhase phase = is_network ? BackPhase{c.first_coordinate[from], c.first_coordinate[to],
+                                                       c.back_plan.done[to], c.back_plan.done[from]}
+                                           : BackPhase{0, d.map.n, 0, 0};
         backward_map(team, t, step, phase, grad_log_det);
         team.sync();
         for (int i = phase.op_begin; i < phase.op_end;) {
             int end = i + 1;
-            while (end < phase.op_end && s.back_plan.ops[end].layer == s.back_plan.ops[i].layer) ++end;
-            const int inputs = s.layers[s.back_plan.ops[i].layer].in;
-            backward_layer(team, t, step, call.weights + s.weights, s.back_plan.ops, i, end, first_column,
+            while (end < phase.op_end && c.back_plan.ops[end].layer == c.back_plan.ops[i].layer) ++end;
+            const int inputs = c.layers[c.back_plan.ops[i].layer].in;
+            backward_layer(team, t, step, call.weights + s.weights, c.back_plan.ops, i, end, first_column,
                            wants_coordinates ? inputs : context, partial);
             team.sync();
             i = end;
         }
     }
-    if (reads_built) carry_passive();
+    if (reads_built) carry_passive(team, t, step);
 }
 
 template <class T>
@@ -354,7 +405,11 @@ __device__ void backward_step(const Team& team, const Tape<T>& t, int i, const C
     const Step<T>& step = t.d.steps[i].step;
     const int context = t.d.chain.context, features = t.d.chain.features;
     if (step.kind == StepKind::network || step.kind == StepKind::elementwise) {
-        backward_network(team, t, i, call, back, grad_log_det, partial);
+        const bool is_network = step.kind == StepKind::network;
+        if (!is_network || !with_positions(t.d.steps[i], [&](const auto& c) {
+                backward_positions(team, c, t, i, call, grad_log_det);
+            }))
+            backward_network(team, t, i, call, back, grad_log_det, partial);
         return;
     }
     const TapeLines<T> before = t.gradient(i), after = t.gradient(i + 1);
@@ -382,8 +437,14 @@ __device__ void backward_step(const Team& team, const Tape<T>& t, int i, const C
             for (int c = team.warp; c < features; c += team.warps)
                 before.at(step.move.given[c], team.lane) = after.at(step.move.built[c], team.lane);
             break;
-        case StepKind::network:
-        case StepKind::elementwise: break;  // they returned
+        default:
+            with_step(step, [&](const auto& s) {
+                if constexpr (requires {
+                                  back_in_place(team, s, t.state(i), t.state(i + 1), after, before, context, features,
+                                                grad_log_det);
+                              })
+                    back_in_place(team, s, t.state(i), t.state(i + 1), after, before, context, features, grad_log_det);
+            });
     }
     team.sync();
 }
@@ -435,6 +496,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         for (int i = 0; i < d.chain.n_steps; ++i) record_step(team, t, i, call, state);
         add_store_support(team, d.chain, t.state(d.chain.n_steps), state.log_det);
         mark_overflows(team, d, sums, t.state(d.chain.n_steps), state.log_det);
+        team.sync();  // on a narrow tile the base's warps read what others marked
         sums.put(team, state.log_det);
         const int base_state = call.inverse ? d.chain.n_steps : 0;
         bases.put(team, base_density(team, d, call, t.state(base_state)));

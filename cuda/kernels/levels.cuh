@@ -52,7 +52,7 @@ __device__ __forceinline__ void go_on_with_sums(Products kind, const T* kept, co
         for (int m = 0; m < level_sums; ++m) {
             const Four<T> four = load_four(kept + row[m]);
 #pragma unroll
-            for (int i = 0; i < 4; ++i) total[m] += four.x[i] * x[i];
+            for (int i = 0; i < 4; ++i) total[m] = fma(four.x[i], x[i], total[m]);
         }
         x_at += 4 * line_size<in_shared>;
         kept += 4;

@@ -120,7 +120,7 @@ __device__ void add_row_products(const T* weights, const uint32_t* row, int n, c
         const T x = *x_at;
         x_at += line_size<in_shared>;
 #pragma unroll
-        for (int m = 0; m < M; ++m) total[m] += *w[m]++ * x;
+        for (int m = 0; m < M; ++m) total[m] = fma(*w[m]++, x, total[m]);
         ++k;
     };
 #pragma unroll 1  // at most three terms: a copy of the code for each is not worth its place in the cache
@@ -136,7 +136,7 @@ __device__ void add_row_products(const T* weights, const uint32_t* row, int n, c
             const Four<T> four = load_four(w[m]);
             w[m] += 4;
 #pragma unroll
-            for (int i = 0; i < 4; ++i) total[m] += four.x[i] * x[i];
+            for (int i = 0; i < 4; ++i) total[m] = fma(four.x[i], x[i], total[m]);
         }
     }
 #pragma unroll 1
@@ -178,7 +178,7 @@ __device__ void add_column_products(const T* weights, const uint32_t* row, int c
 #pragma unroll
             for (int a = 0; a < rows_ahead; ++a)
 #pragma unroll
-                for (int m = 0; m < M; ++m) total[m] += w[a][m / 4].x[m % 4] * g[a];
+                for (int m = 0; m < M; ++m) total[m] = fma(w[a][m / 4].x[m % 4], g[a], total[m]);
         }
     }
 #pragma unroll 1
@@ -186,7 +186,7 @@ __device__ void add_column_products(const T* weights, const uint32_t* row, int c
         const T* const w = weights + row[r] + column;
         const T g = grad.at(r, lane);
 #pragma unroll
-        for (int m = 0; m < M; ++m) total[m] += w[smaller(m, n - 1)] * g;
+        for (int m = 0; m < M; ++m) total[m] = fma(w[smaller(m, n - 1)], g, total[m]);
     }
 }
 
@@ -337,6 +337,10 @@ struct Existing {
     int first, end;
     __device__ bool operator()(int term) const { return term < end && (!starts_inside || term >= first); }
     __device__ bool has_sixteen(int k) const { return k + 16 <= end && (!starts_inside || k >= first); }
+    // The same terms, or none of them if there is none that exists: then nobody wrote the last line either.
+    __device__ Terms of(Terms terms) const {
+        return {!starts_inside || first < end ? terms.begin : terms.end, terms.end};
+    }
 };
 
 // The lane's four terms of sixteen from k on, in its rows. Those that do not exist are zero, and not read.
@@ -370,6 +374,7 @@ __device__ void sum_in_fragments(bool split_factors, const Lines<float, in_share
         for (int m = 0; m < 2; ++m)
 #pragma unroll
             for (int i = 0; i < 4; ++i) sums.of[j][m][i] = 0;
+    terms = exists.of(terms);
 #pragma unroll 1
     for (int k = terms.begin; k < terms.end; k += 16) {
         Four<float> four[N];
@@ -417,6 +422,7 @@ __device__ void sum_on_narrow_tile(bool split_factors, const Lines<float, false>
     const int lane = int(threadIdx.x) % warp_rows, g = lane / 4, t = lane % 4;  // of the block's own warp
     float sums[1][2][4] = {};
     __syncwarp();  // some of its lanes may have finished more sums than others before
+    terms = exists.of(terms);
 #pragma unroll 1
     for (int k = terms.begin; k < terms.end; k += 16) {
         Four<float> four[narrow_warps];

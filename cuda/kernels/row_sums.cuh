@@ -70,11 +70,13 @@ __device__ __forceinline__ void sum_task_in_fragments(const SumTask& task, bool 
         const int rows = int(smaller(int64_t(warp_rows), tapes.rows - tile * warp_rows));
 #pragma unroll 1
         for (int row = 0; row < rows; row += 16) {
+            // Four rows beyond the last one may lie in a tile that nobody ran: the first four in their place.
+            const float* const at = tape + (row + 4 * t < rows ? row : row - 4 * t);
             Four<float> x[4], w[blocks];
 #pragma unroll
             for (int q = 0; q < 4; ++q) {
-                x[q] = load_four(tape + row + left[q]);
-                w[q] = load_four(tape + row + right[q]);
+                x[q] = load_four(at + left[q]);
+                w[q] = load_four(at + right[q]);
             }
             if (row + 16 > rows) {  // rows that do not exist, whose units may have overflowed
 #pragma unroll

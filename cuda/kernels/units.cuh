@@ -28,7 +28,7 @@ __device__ T joined(const Layer& layer, int u, T product, int lane, const TileSt
     if (layer.c) {
         const T c = t.units.at(layer.c[u], lane);
         if (keeps_units && layer.gated) t.units.at(layer.product + u, lane) = product;
-        sum = layer.gated ? product * c : product + c;
+        sum = layer.gated ? headrace::product(product, c) : product + c;
     }
     return layer.adds ? sum + t.units.at(layer.adds[u], lane) : sum;
 }
@@ -57,7 +57,7 @@ __device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& sta
                                        const Call<T>& call, int lane, const TileState<T, in_shared, keeps_units>& t) {
     if (!stage.is_hidden) return;
     if (stage.is_joined || stage.keeps_sum) {
-        const Layer& layer = s.layers[stage.layer];  // read where the stage does not say all
+        const Layer& layer = s.conditioner.masked.layers[stage.layer];  // read where the stage does not say all
 #pragma unroll
         for (int m = 0; m < N; ++m) {
             if (stage.is_joined) value[m] = joined(layer, unit(m), value[m], lane, t);
@@ -70,14 +70,14 @@ __device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& sta
             const T argument = value[m];
             value[m] = A::value(argument);
             if constexpr (keeps_units) {
-                const Layer& layer = s.layers[stage.layer];
+                const Layer& layer = s.conditioner.masked.layers[stage.layer];
                 if (keeps_slopes(layer))
                     t.slopes.at(layer.value + unit(m), lane) = A::slope(A::slope_of_value ? value[m] : argument);
             }
         }
     });
     if constexpr (keeps_units) {
-        const Layer& layer = s.layers[stage.layer];
+        const Layer& layer = s.conditioner.masked.layers[stage.layer];
         if (!call.drops || !(layer.dropout > 0)) return;
         T factor[N];
 #pragma unroll

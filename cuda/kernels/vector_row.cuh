@@ -110,7 +110,7 @@ __device__ __forceinline__ T run_row(const T* given, const P& p, int features, c
     for (int c = p.lanes.first; c < features; c += p.lanes.step)
         built[c] = Map::move(given[c], amount[0], p, c, features);
     T total = 0;
-    for (int f = 0; f < Map::factors; ++f) total += log(factor[0][f]) * T(Map::power(f, features));
+    for (int f = 0; f < Map::factors; ++f) total = fma(log(factor[0][f]), T(Map::power(f, features)), total);
     return inverse ? -total : total;
 }
 

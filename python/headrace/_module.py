@@ -20,7 +20,7 @@ from headrace._arrays.device_caller import DeviceCaller, check_on_host
 from headrace._core import cpu
 from headrace._core import device as _device
 from headrace._core.device import Device
-from headrace._core.structure import MaskedNetwork
+from headrace._core.steps import Step
 from headrace._stored import Filed
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ class Module(Filed):
         return self._dtype
 
     @abc.abstractmethod
-    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        """The steps of the program, from latent to data; ("masked", inverted, network) where a network takes part."""
+    def _steps(self, inverted: bool = False) -> list[Step]:
+        """The steps of the program, from latent to data."""
 
     @abc.abstractmethod
     def _blocks(self) -> list[tuple[str, Block]]:
@@ -117,7 +117,7 @@ class Module(Filed):
         """What a file keeps beside the named parameters, by name: masks of dense weights, matrices."""
         return {}
 
-    def _base_steps(self) -> tuple[str, list[tuple[Any, ...]]] | None:
+    def _base_steps(self) -> tuple[str, list[Step]] | None:
         """The standard density under a flow's base, and the steps that lead from it to the base."""
         return None
 
@@ -189,7 +189,7 @@ class Module(Filed):
         if (own := self._base_steps()) is not None:
             base, first = own
             steps, base_steps = [*first, *steps], len(first)
-        made = MaskedNetwork.steps_for(core, steps)
+        made = [step.made_for(core) for step in steps]
         return self._features, self._context, base, made, base_steps, *self._context_scale()
 
     def _fill(self, program: Program, parameters: NDArray[Any]) -> None:

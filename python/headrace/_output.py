@@ -6,6 +6,7 @@ the same place removes. It sees by a lock whether its writer lives: the system t
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -17,7 +18,9 @@ from contextlib import contextmanager, suppress
 from glob import escape, glob
 from typing import BinaryIO
 
-__all__ = ["check_regular", "check_writable", "printable", "refuse_inputs", "replacing", "spreadsheet_cell"]
+__all__ = ["NO_ROOM", "check_regular", "check_writable", "printable", "refuse_inputs", "replacing", "spreadsheet_cell"]
+
+NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}  # errors of a write, of which the system does not name the file
 
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what steers a terminal, or the order of writing
 
@@ -42,9 +45,11 @@ def replacing(path: str, instead: Callable[[], str | None] | None = None) -> Ite
             os.fsync(stream.fileno())
             other = None if instead is None else instead()
             os.replace(temporary, target if other is None else os.path.join(os.path.dirname(target), other))
-    except BaseException:  # Ctrl-C too
+    except BaseException as error:  # Ctrl-C too
         with suppress(FileNotFoundError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None:
+            error.filename = path
         raise
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace import _columns
-from headrace._table_facts import LOOKED_AT, Facts, Held, Seen
+from headrace._table_facts import FAR, LOOKED_AT, Facts, Held, Seen
 from headrace._warn import warn
 from headrace.transforms.support import Support
 
@@ -211,6 +211,7 @@ class Table:
         if not good.all():
             x, others = x[good], tuple(None if part is None else part[good] for part in others)
         self._others(x, told, "they are looked at by the other columns", names)
+        self._fractions(x, told, "they are looked at as they are", names)
         return self.spread(x, purpose), *others
 
     def back(self, x: NDArray[Any]) -> NDArray[Any]:
@@ -235,8 +236,8 @@ class Table:
         """Log densities of rows; of whole numbers these are log probabilities, as they count and have no width.
 
         A density is averaged over 16 or 32 places in the cell of whole numbers, the same for each row. A row with
-        another number in a constant column has a log density of -inf, with a warning. `name` is what it calls x, and
-        `names` are those of the columns.
+        another number in a constant column, or one that is not whole in a column of whole numbers, has a log density of
+        -inf, with a warning. `name` is what it calls x, and `names` are those of the columns.
         """
         rows = self.without_constants(x)
         widths = np.array([self.columns[i].width if self.columns[i].is_discrete else 0.0 for i in self.kept])
@@ -252,9 +253,9 @@ class Table:
                 with np.errstate(invalid="ignore"):
                     total = np.logaddexp(total, np.asarray(verb(moved, context), np.float64))
             total += np.log(widths[cells]).sum() - np.log(len(places))
-        other = self._others(x, name, "their log density is -inf", names)
-        if other is not None:
-            total = np.where(other, -np.inf, total)
+        for impossible in (self._others, self._fractions):
+            if (rows_without := impossible(x, name, "their log density is -inf", names)) is not None:
+                total = np.where(rows_without, -np.inf, total)
         return total if len(rows) == 0 or self.is_plain else np.where(np.isnan(x).any(axis=1), np.nan, total)
 
     def _others(self, x: NDArray[Any], told: str, then: str, names: Sequence[str] | None) -> NDArray[np.bool_] | None:
@@ -272,6 +273,24 @@ class Table:
         warn(
             f"{told}: {int(other.sum())} of {len(x)} rows differ from {self.columns[first].constant:g}, the one value "
             f"that {_columns.label(first, names)} had in all rows to fit, or in other such columns: {then}"
+        )
+        return other
+
+    def _fractions(
+        self, x: NDArray[Any], told: str, then: str, names: Sequence[str] | None
+    ) -> NDArray[np.bool_] | None:
+        """Rows that are not whole in a column of whole numbers, with a warning; None where all are."""
+        whole = [i for i, one in enumerate(self.columns) if one.is_discrete and one.width]
+        values = x[:, whole]
+        differs = np.isfinite(values) & (np.trunc(values) != values)
+        other: NDArray[np.bool_] = differs.any(axis=1)
+        if not other.any():
+            return None
+        first = int(differs.any(axis=0).argmax())
+        value = values[differs[:, first].argmax(), first]
+        warn(
+            f"{told}: {int(other.sum())} of {len(x)} rows are not whole in {_columns.label(whole[first], names)}, as "
+            f"{value:g}, or in other columns that had whole numbers alone in all rows to fit: {then}"
         )
         return other
 
@@ -383,6 +402,11 @@ def _check_whole(told: str, facts: Facts, bounds: Pair | None, period: tuple[flo
                 f"{told}: expected {expected}, got {found.first:g}; numbers like this: {found.count:,} of "
                 f"{facts.rows:,}"
             )
+    if facts.high - facts.low >= FAR:
+        raise ValueError(
+            f"{told}: expected whole numbers less than 2^53 apart, as float64 lacks some between others, got "
+            f"{facts.low:.17g} and {facts.high:.17g}; leave the column out, or take it for real numbers by discrete"
+        )
     if period is not None and period[1] - period[0] != np.trunc(period[1] - period[0]):
         raise ValueError(f"{told}: expected a period as long as a whole number, as its numbers are whole, got {period}")
 

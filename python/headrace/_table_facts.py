@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from headrace._streams.stream import Block, Stream
 
-__all__ = ["LOOKED_AT", "Facts", "Found", "Held", "Passed", "Seen"]
+__all__ = ["FAR", "LOOKED_AT", "Facts", "Found", "Held", "Passed", "Seen"]
 
 LOOKED_AT = 16_384  # rows in which repeated values are looked for
-FAR = 2**53  # beyond it floats are no longer all whole numbers
+FAR = 2**53  # whole numbers farther apart have others between them that float64 lacks
 NEAR = 1e-9  # of a column's range: values this near are one
 
 Pair = tuple["float | None", "float | None"]
@@ -85,8 +85,8 @@ class Held(Seen):
         least, most = _ends(self._bounds[column])
         odd, beyond = _first(values, np.trunc(values) != values), _first(values, (values < least) | (values > most))
         steps = np.diff(np.unique(values)) if odd is None else np.empty(0)
-        far = not steps.size or steps.max() >= FAR
-        return Facts(len(values), low, high, 1 if far else int(np.gcd.reduce(steps.astype(np.int64))), odd, beyond)
+        known = steps.size and high - low < FAR
+        return Facts(len(values), low, high, int(np.gcd.reduce(steps.astype(np.int64))) if known else 1, odd, beyond)
 
     def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
         """See `Seen`."""

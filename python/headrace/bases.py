@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._core.settings import Settings
+from headrace._core.steps import Step
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._module import Block
 from headrace._stored import Stored, storable
@@ -31,13 +32,16 @@ class Base(abc.ABC):
         """`features`: number of coordinates."""
         self.features = check.integer("features", features, least=1)
 
-    def _steps(self) -> list[tuple[Any, ...]]:
+    def _steps(self) -> list[Step]:
         """Steps between the standard density and this one."""
         return []
 
-    def _standard(self) -> tuple[str, list[tuple[Any, ...]]]:
+    def _standard(self) -> tuple[str, list[Step]]:
         """The core's name of the density that noise is drawn from, and what else it needs to know of it."""
         return self.name, []
+
+    def _check(self, dtype: np.dtype[Any]) -> None:  # noqa: B027  # most bases take every number
+        """Refuse parameters that a flow of this dtype cannot compute with."""
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return []
@@ -116,10 +120,10 @@ class Normal(Base):
         """The way back."""
         self.__dict__.update(state, _block=_NormalBlock(state["features"]))
 
-    def _steps(self) -> list[tuple[Any, ...]]:
+    def _steps(self) -> list[Step]:
         if self.trainable:
-            return [("masked", False, self._block.network)]
-        return [("standardize", False, self.loc.tolist(), self.scale.tolist())]
+            return [self._block.network.step()]
+        return [Step("StandardizeStep", inverted=False, mean=self.loc.tolist(), std=self.scale.tolist())]
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return [("", self._block)] if self.trainable else []

@@ -41,7 +41,8 @@ __all__ = [
 # 2: there is a checksum.
 FORMAT = 2
 
-_KEY, _CHECKSUM = "headrace", "headrace_crc32"  # of our header in the file's metadata, and of the sum over all
+# Of the file's metadata: our header, the checksum of all that a density is made of, and those of the notes beside it.
+_KEY, _CHECKSUM, _NOTE_CHECKSUMS = "headrace", "headrace_crc32", "headrace_notes_crc32"
 _MOST_HEADER = 2**24  # bytes
 _MOST_DEPTH = 64  # of brackets in a header
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "BOOL": np.dtype(np.bool_)}
@@ -94,7 +95,11 @@ def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any
 
 
 def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The texts by name that `save` was given, or that others put into the file's metadata; `load` ignores them."""
+    """The texts by name that `save` was given, or that others put into the file's metadata.
+
+    Raises:
+        FileFormatError: it is no safetensors file, or a text is not what `save` was given.
+    """
     name = _path(path)
     with open(name, "rb") as stream:
         return _notes(stream, os.fstat(stream.fileno()).st_size, name)
@@ -108,11 +113,13 @@ def notes_of_bytes(data: bytes) -> dict[str, str]:
 def _notes(stream: BinaryIO, size: int, name: str) -> dict[str, str]:
     try:
         metadata = _container_header(stream, size)[1].get("__metadata__", {})
+        if not isinstance(metadata, dict):
+            return {}
+        _check_notes(metadata)
     except ValueError as error:
-        raise FileFormatError(f"{name}: {error}") from error
-    if not isinstance(metadata, dict):
-        return {}
-    return {key: text for key, text in metadata.items() if key not in (_KEY, _CHECKSUM) and isinstance(text, str)}
+        raise FileFormatError(f"{name}: {printable(str(error)[:1000])}") from error
+    own = (_KEY, _CHECKSUM, _NOTE_CHECKSUMS)
+    return {key: text for key, text in metadata.items() if key not in own and isinstance(text, str)}
 
 
 def to_bytes(module: Filed, notes: Mapping[str, str] | None = None) -> bytes:
@@ -248,7 +255,11 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
         name: np.ascontiguousarray(array)
         for name, array in {**module.named_parameters(), **module._fixed_arrays()}.items()
     }
-    parts, size = _container({**(notes or {}), _KEY: text, _CHECKSUM: _checksum(text, arrays)}, arrays, kind)
+    metadata = {**(notes or {}), _KEY: text, _CHECKSUM: _checksum(text, arrays)}
+    if notes:
+        sums = {name: _checksum(note, {}) for name, note in notes.items()}
+        metadata[_NOTE_CHECKSUMS] = json.dumps(sums, separators=(",", ":"))
+    parts, size = _container(metadata, arrays, kind)
     depth, objects, _ = _brackets(text)
     if depth > _MOST_DEPTH:
         raise ValueError(f"{kind}: expected transforms nested less deeply")
@@ -281,11 +292,29 @@ def _container(metadata: Mapping[str, str], arrays: Mapping[str, NDArray[Any]], 
 
 
 def _checksum(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
-    """CRC-32 of the header and of the arrays' bytes, in the order of their names."""
+    """CRC-32 of a text, as the header, and of the arrays' bytes, in the order of their names."""
     crc = zlib.crc32(text.encode())
     for name in sorted(arrays):
         crc = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, crc)
     return f"{crc:08x}"
+
+
+def _check_notes(metadata: dict[str, Any]) -> None:
+    """Refuse notes that have changed since `save` wrote them; those of others and of older files have no checksum."""
+    if _NOTE_CHECKSUMS not in metadata:
+        return
+    place = f"__metadata__.{_NOTE_CHECKSUMS}"
+    text = metadata[_NOTE_CHECKSUMS]
+    sums = _parse(text, place, 1) if isinstance(text, str) else None
+    if not isinstance(sums, dict):
+        raise ValueError(f"{place}: expected a string of a JSON object, got {type(sums).__name__}")
+    for name, expected in sums.items():
+        note = metadata.get(name)
+        found = _checksum(note, {}) if isinstance(note, str) else "none"
+        if found != expected:
+            raise ValueError(
+                f"damaged: expected the checksum {str(expected)[:40]} of the note {name[:40]!r}, got {found}"
+            )
 
 
 def _most_objects(size: int) -> int:
@@ -337,6 +366,7 @@ def _build(stream: BinaryIO, size: int) -> Any:
         expected, found = metadata.get(_CHECKSUM), _checksum(metadata[_KEY], arrays)
         if found != expected:
             raise ValueError(f"damaged: expected the checksum {found} of what it holds, got {str(expected)[:40]}")
+    _check_notes(metadata)
     try:
         return _assemble(header, arrays)
     except (TypeError, ValueError) as error:

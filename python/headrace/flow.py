@@ -14,10 +14,11 @@ from headrace import _arguments as check
 from headrace import training
 from headrace._arrays.caller import Array
 from headrace._core.device import Device, matmul_on_cpu
+from headrace._core.steps import Step
 from headrace._derivatives import Derivatives
 from headrace._evaluation import Pair
 from headrace._interior import Interior
-from headrace._module import Block
+from headrace._module import Block, Program
 from headrace._stored import Stored, header_of, storable
 from headrace.bases import Base, Logistic, StandardNormal
 from headrace.conditional import Conditional
@@ -110,7 +111,11 @@ class Flow(Derivatives):
             self._standardize_context = check.context_scale("standardize_context", standardize_context, self._context)
         self._take_parameters(np.concatenate([base._initial(kind), *(t._vector() for t in chain)]))
 
-    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+    def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
+        self._base._check(self._dtype)
+        super()._take_parameters(parameters, program=program, **structure)
+
+    def _steps(self, inverted: bool = False) -> list[Step]:
         return [step for t in self._chain for step in t._steps()]
 
     def _blocks(self) -> list[tuple[str, Block]]:
@@ -119,13 +124,11 @@ class Flow(Derivatives):
             blocks += [(f"transforms.{i}.{prefix}", block) for prefix, block in t._blocks()]
         return blocks
 
-    def _base_steps(self) -> tuple[str, list[tuple[Any, ...]]]:
+    def _base_steps(self) -> tuple[str, list[Step]]:
         return self._base.name, self._base._steps()
 
     def _context_scale(self) -> tuple[list[float], list[float]]:
-        if self._standardize_context is None:
-            return [], []
-        mean, std = self._standardize_context
+        mean, std = self._standardize_context or (np.empty(0), np.empty(0))
         return mean.tolist(), std.tolist()
 
     @property

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
+from headrace._boxes import is_over_a_box, onto_itself, refuse_box, support_of_box
 from headrace._circles import MOST_CIRCLES, CircleSettings, base_of_circles, circle_couplings, wrapped
 from headrace._core.settings import Affine, Autoregressive, Conditioner, NetworkKeywords, Spline
 from headrace._keywords import documented, takes
@@ -20,6 +21,7 @@ from headrace._stored import storable
 from headrace.bases import Base, StandardNormal
 from headrace.flow import Flow
 from headrace.network import Network
+from headrace.tails import Uniform
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.masked import Coupling, MaskedAutoregressive
 from headrace.transforms.on_columns import OnColumns
@@ -42,7 +44,7 @@ class _Named(Flow):
         self,
         made: Callable[[int], list[Transform]],
         features: int,
-        base: Base | None,
+        base: Base | str | None,
         bounds: Bounds | None,
         periodic: Periods | None,
         dtype: DTypeLike,
@@ -50,9 +52,10 @@ class _Named(Flow):
         circles: CircleSettings,
     ) -> None:
         """`made` gives the transforms of so many columns: of those that are not periodic."""
-        support = support_or_none(bounds, features, periodic)
+        over_a_box = is_over_a_box(base)
+        support = (support_of_box if over_a_box else support_or_none)(bounds, features, periodic)
         around = circles_of(support)
-        ends: list[Transform] = [Standardize(np.zeros(features), np.ones(features))]
+        ends: list[Transform] = [] if over_a_box else [Standardize(np.zeros(features), np.ones(features))]
         if support is not None:
             ends.append(support)
         if isinstance(base, Base) and base.features != features:  # Flow refuses what is no base
@@ -62,11 +65,14 @@ class _Named(Flow):
             own = made(max(len(line), 1))  # also without any, as it checks its arguments
             moved: list[Transform] = [OnColumns(t, line, features) for t in own if line]
             chain = [wrapped(features, around), *moved, *circle_couplings(features, around, circles)]
-            base = base_of_circles(base, features, around)
         else:
             chain = made(features)
-            base = StandardNormal(features) if base is None else base
-        super().__init__([*chain, *ends], base, dtype=dtype, matmul=matmul)
+        own_base: Any = StandardNormal(features) if base is None else base
+        if over_a_box:
+            own_base = Uniform(features)
+        elif around:
+            own_base = base_of_circles(None if isinstance(base, str) else base, features, around)
+        super().__init__([*chain, *ends], own_base, dtype=dtype, matmul=matmul)
 
 
 def _autoregressive(
@@ -118,7 +124,7 @@ class _Affine(_Named):
         hidden: Sequence[int] | Network = (64, 64),
         *,
         link: str = "reverse",
-        base: Base | None = None,
+        base: Base | str | None = None,
         bounds: Bounds | None = None,
         periodic: Periods | None = None,
         seed: int = 0,
@@ -129,7 +135,7 @@ class _Affine(_Named):
         """See the class."""
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
-        told = _bounded(hidden, conditioner)
+        told = onto_itself(base, link, _bounded(hidden, conditioner))
 
         def made(columns: int) -> list[Transform]:
             return _autoregressive(columns, transforms, link, seed, sizes, reads=self._reads, **told)
@@ -153,10 +159,12 @@ class MAF(_Affine):
         link: What lies between two networks: "reverse", nothing, as orders alternate already; "linear", a trained
             `Linear`, which begins as the identity; "random", a `Permutation` by the seed, in the place of alternating
             orders; "none", nothing, and no alternating orders.
-        base: By default `StandardNormal`.
+        base: By default `StandardNormal`. "uniform": a `Uniform`, with splines of [-1, 1] onto itself for all
+            transforms (``map="rq_spline_free"``) and a line from there to the `bounds`, of which each column needs two.
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None; None for no bounds at
             all. See `Support`: no sample lies outside, a row on a bound or beyond has a `log_prob` of -inf, and `fit`
-            refuses such rows.
+            refuses such rows. Over a base that is not "uniform" the density falls to 0 at a bound, so that importance
+            sampling of a function that does not is biased low: take ``base="uniform"`` there.
         periodic: For each column ``(low, high)``, one period of it, or None: columns around which the density is
             continuous. The flow's own transforms are of the other columns. Given these and the context, the periodic
             ones go through as many shifts and circular splines as there are transforms, with networks of the same
@@ -219,7 +227,7 @@ class RealNVP(_Named):
         hidden: Sequence[int] | Network = (64, 64),
         *,
         link: str = "reverse",
-        base: Base | None = None,
+        base: Base | str | None = None,
         bounds: Bounds | None = None,
         periodic: Periods | None = None,
         seed: int = 0,
@@ -230,7 +238,7 @@ class RealNVP(_Named):
         """See the class."""
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
-        told = _bounded(hidden, conditioner)
+        told = onto_itself(base, link, _bounded(hidden, conditioner))
 
         def made(columns: int) -> list[Transform]:
             return _couplings(columns, transforms, link, seed, sizes, **told)
@@ -270,7 +278,7 @@ class NSF(_Named):
         *,
         coupling: bool = False,
         link: str = "reverse",
-        base: Base | None = None,
+        base: Base | str | None = None,
         bounds: Bounds | None = None,
         periodic: Periods | None = None,
         seed: int = 0,
@@ -282,9 +290,10 @@ class NSF(_Named):
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         kind = _couplings if coupling else _autoregressive
+        told = {"map": "rq_spline", "formula": "to_latent", **onto_itself(base, link, conditioner)}
 
         def made(columns: int) -> list[Transform]:
-            return kind(columns, transforms, link, seed, sizes, map="rq_spline", formula="to_latent", **conditioner)
+            return kind(columns, transforms, link, seed, sizes, **told)
 
         circles = CircleSettings(transforms, seed, sizes, conditioner)
         super().__init__(made, n, base, bounds, periodic, dtype, matmul, circles)
@@ -298,7 +307,8 @@ class PlanarFlow(_Named):
     Both directions are exact, so that it can be fitted to rows as well as to a density.
 
     Args:
-        features, context, base, bounds, seed, dtype, matmul: See `MAF`.
+        features, context, bounds, seed, dtype, matmul: See `MAF`.
+        base: By default `StandardNormal`.
         periodic: See `MAF`; with at most five shifts and circular splines.
         transforms: Number of transforms.
         hidden: Of the networks that read the context, one a transform, which are not there without context; and of
@@ -332,6 +342,7 @@ class PlanarFlow(_Named):
         **network: Unpack[NetworkKeywords],
     ) -> None:
         """See the class."""
+        refuse_box(base, type(self).__name__)
         n, key = check.integer("features", features, least=1), check.integer("seed", seed)
         sizes: Any = {"context": context, "hidden": hidden, "dtype": dtype}
         own: Any = {"nonlinearity": nonlinearity, "negative_slope": negative_slope}
@@ -375,6 +386,7 @@ class RadialFlow(_Named):
         **network: Unpack[NetworkKeywords],
     ) -> None:
         """See the class."""
+        refuse_box(base, type(self).__name__)
         n, key = check.integer("features", features, least=1), check.integer("seed", seed)
         sizes: Any = {"context": context, "hidden": hidden, "dtype": dtype}
         count = check.integer("transforms", transforms, least=1)

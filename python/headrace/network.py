@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace import _arguments as check
 from headrace._core import cpu
+from headrace._core.settings import MOST_COLUMNS
 
 __all__ = ["Layer", "Network"]
 
@@ -59,7 +60,7 @@ class Layer:
         def keep(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)  # which a frozen dataclass leaves to those who check
 
-        keep("units", check.integer("units", self.units, least=1))
+        keep("units", check.integer("units", self.units, least=1, most=MOST_COLUMNS))
         keep("activation", _activation("activation", self.activation))
         keep("dropout", check.number("dropout", self.dropout, least=0.0, below=1.0))
         if self.adds is not None:
@@ -140,7 +141,7 @@ class Network:
             hidden: Units of each.
             activation, dropout: Of all.
         """
-        sizes = check.integers("hidden", hidden, least=1)
+        sizes = check.integers("hidden", hidden, least=1, most=MOST_COLUMNS)
         return cls([Layer(units, activation, dropout=dropout) for units in sizes])
 
     @classmethod
@@ -166,7 +167,7 @@ class Network:
         """
         layers: list[Layer] = []
         outside = activation if pre_activation else None
-        sizes = check.integers("hidden", hidden, least=1)
+        sizes = check.integers("hidden", hidden, least=1, most=MOST_COLUMNS)
         for units in sizes:
             if not layers or layers[-1].units != units:
                 layers.append(Layer(units, outside))

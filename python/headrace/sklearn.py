@@ -25,6 +25,7 @@ from headrace import _table as _tables
 from headrace import _table_given as _given
 from headrace._arrays.caller import is_array
 from headrace._arrays.frames import check_numbers, inferred, kinds_of
+from headrace._boxes import UNIFORM
 from headrace._core import LEAST_ROWS
 from headrace._fit.streams import check_stream
 from headrace._streams.given import arrays_of, stream_of
@@ -105,7 +106,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             flow is made with; see `MAF`, `NSF` and `PlanarFlow`. None is the flow's own default. `fit` refuses what the
             flow does not take.
         base: "standard_normal", "normal" (location and scale are trained), "logistic", "student_t" (degrees of freedom
-            are trained), or a `Base` of as many features as the data; None for the flow's own default.
+            are trained), "uniform" (beside `bounds` with both ends of each column; see `MAF`), or a `Base` of as many
+            features as the data; None for the flow's own default.
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None; see `MAF`. Rows on a
             bound or beyond are refused by `fit`, and have a log density of -inf.
         periodic: For each column ``(low, high)``, one period of it, or None; see `MAF`.
@@ -453,7 +455,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             if (own := left(settings.pop(key, None))) is not None:
                 settings[key] = own
         if "base" in settings and not isinstance(settings["base"], Base):
-            settings["base"] = BASES[check.choice("base", settings["base"], tuple(BASES))](X.shape[1])
+            known = check.choice("base", settings["base"], (*BASES, UNIFORM))
+            settings["base"] = BASES[known](X.shape[1]) if known in BASES else known
         dtype = X.dtype if self.dtype is None else self.dtype
         flow: Flow = FLOWS[name](X.shape[1], context=context, seed=seed, dtype=dtype, **settings)
         return flow

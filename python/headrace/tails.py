@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._core.steps import Step
 from headrace._module import Block
 from headrace._stored import Stored, storable
 from headrace.bases import Base
@@ -60,12 +61,20 @@ class _Stepped(Base):
     def _numbers(self) -> _Numbers:
         return _Numbers({name: array.shape for name, array in self._start.items()})
 
-    def _steps(self) -> list[tuple[Any, ...]]:
+    def _steps(self) -> list[Step]:
         numbers = self._numbers()
         fixed = [] if self.trainable else [float(v) for array in self._start.values() for v in array.ravel()]
-        return [("density", False, self._columns, self._components, numbers.n, fixed)]
+        return [
+            Step(
+                "DensityStep",
+                columns=self._columns,
+                components=self._components,
+                n_raw=numbers.n,
+                fixed=fixed,
+            )
+        ]
 
-    def _standard(self) -> tuple[str, list[tuple[Any, ...]]]:
+    def _standard(self) -> tuple[str, list[Step]]:
         return self.name, self._steps()
 
     def _blocks(self) -> list[tuple[str, Block]]:
@@ -169,6 +178,13 @@ class StudentT(_Stepped):
         self.df = check.vector("df", df, self.features, positive=True)
         self.trainable = bool(trainable)
         self._columns, self._start = ["student"] * self.features, {"log_df": np.log(self.df)}
+
+    def _check(self, dtype: np.dtype[Any]) -> None:
+        most = float(np.finfo(dtype).max)
+        if self.df.max() > most:
+            raise ValueError(
+                f"df: expected at most {most:g} in {dtype}, got {self.df.max():g}; the limit is StandardNormal"
+            )
 
     def _part(self, kept: Sequence[int]) -> StudentT:
         return StudentT(len(kept), self.df[list(kept)], trainable=self.trainable)

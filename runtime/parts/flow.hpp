@@ -442,12 +442,15 @@ class Flow {
         work.is_bad = work.is_outside = false;
         work.is_at_data = to_data;
         const std::size_t n = chain_.size();
+        // On the way to latent; all transforms are at the data's side if none is done in T.
+        const bool is_all_exact = latent_end_ == data_end_;
+        const std::size_t data_end = is_all_exact ? 0 : data_end_, latent_end = is_all_exact ? 0 : latent_end_;
         if (to_data) {
             for (std::size_t i = 0; i < latent_end_; ++i) chain_[i]->run_exact(true, work.row, work.log_det);
         } else {
             bool is_finite = true;
             for (const double x : work.row) is_finite = is_finite && std::isfinite(x);
-            for (std::size_t i = n; i-- > data_end_;) {
+            for (std::size_t i = n; i-- > data_end;) {
                 if (support_ && detail::upright(chain_[i].get()) == support_)
                     work.is_outside = support_->template marks_outside<In>(work.row) && is_finite;
                 chain_[i]->run_exact(false, work.row, work.log_det);
@@ -475,7 +478,7 @@ class Flow {
         if (to_data) {
             for (std::size_t i = data_end_; i < n; ++i) chain_[i]->run_exact(true, work.row, work.log_det);
         } else {
-            for (std::size_t i = latent_end_; i-- > 0;) chain_[i]->run_exact(false, work.row, work.log_det);
+            for (std::size_t i = latent_end; i-- > 0;) chain_[i]->run_exact(false, work.row, work.log_det);
         }
         if (!std::isfinite(work.log_det)) work.is_bad = true;
     }

@@ -66,6 +66,7 @@ class Spline {
         } else {
             result = spread((bin.left_height + bin.height * (t * (t + bin.d0 * r) / d)) / height_sum_);
         }
+        result = clamped(result);  // rounding must not lead to where a uniform base has no density
         const T log_slope = std::log(slope) + poison_;
         log_det += static_cast<double>(inverse ? -log_slope : log_slope);
         if (s_.tails == Tails::linear) return result + (inverse ? beyond / slope : beyond * slope) + poison_;

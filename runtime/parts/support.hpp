@@ -6,7 +6,7 @@
 namespace headrace {
 namespace detail {
 
-enum class SupportKind { any, lower, upper, interval, circle };
+enum class SupportKind { any, lower, upper, interval, linear, circle };
 
 // Into [0, 1); what is too large for digits behind the point is whole. NaN where it is not finite.
 inline double circle_turns(double t) {
@@ -23,7 +23,7 @@ class SupportColumn {
 
     bool is_identity() const { return kind_ == SupportKind::any; }
 
-    // lower + e^y, upper - e^-y, lower + width / (1 + e^-y), or y around the circle.
+    // lower + e^y, upper - e^-y, lower + width / (1 + e^-y), a line from [-1, 1], or y around the circle.
     double to_data(double y, double& log_det) const {
         const double width = high_ - low_, e = std::exp(-std::abs(y));
         switch (kind_) {
@@ -35,6 +35,9 @@ class SupportColumn {
                 log_det += std::log(width) - std::abs(y) - 2.0 * std::log1p(e);
                 return y < 0.0 ? low_ + near : high_ - near;
             }
+            case SupportKind::linear:
+                log_det += std::log(0.5 * width);
+                return y < 0.0 ? low_ + 0.5 * width * (1.0 + y) : high_ - 0.5 * width * (1.0 - y);
             case SupportKind::circle:
                 log_det += std::log(0.5 * width);
                 return low_ + width * circle_turns(0.5 * (y + 1.0));
@@ -51,6 +54,9 @@ class SupportColumn {
             case SupportKind::interval:
                 log_det += std::log(width) - std::log(below) - std::log(above);
                 return std::log(below) - std::log(above);
+            case SupportKind::linear:
+                log_det += std::log(2.0 / width);
+                return below < above ? 2.0 * (below / width) - 1.0 : 1.0 - 2.0 * (above / width);
             case SupportKind::circle: log_det += std::log(2.0 / width); return 2.0 * circle_turns(below / width) - 1.0;
         }
         return x;
@@ -59,8 +65,8 @@ class SupportColumn {
     // Whether a number lies on a bound or beyond, where a bound is what it is among the numbers of In.
     template <class In>
     bool is_outside(double x) const {
-        const bool has_low = kind_ == SupportKind::lower || kind_ == SupportKind::interval;
-        const bool has_high = kind_ == SupportKind::upper || kind_ == SupportKind::interval;
+        const bool has_low = kind_ == SupportKind::lower || has_both();
+        const bool has_high = kind_ == SupportKind::upper || has_both();
         return (has_low && x <= static_cast<double>(narrowed<In>(low_))) ||
                (has_high && x >= static_cast<double>(narrowed<In>(high_)));
     }
@@ -73,15 +79,15 @@ class SupportColumn {
         const bool is_circle = kind_ == SupportKind::circle;
         constexpr Out most = std::numeric_limits<Out>::max();
         Out least = -most, last = most;
-        if (kind_ == SupportKind::lower || kind_ == SupportKind::interval || is_circle)
-            least = above<Out>(low_, is_circle);
-        if (kind_ == SupportKind::upper || kind_ == SupportKind::interval || is_circle)
-            last = -above<Out>(-high_, false);
+        if (kind_ == SupportKind::lower || has_both() || is_circle) least = above<Out>(low_, is_circle);
+        if (kind_ == SupportKind::upper || has_both() || is_circle) last = -above<Out>(-high_, false);
         if (!(least <= last)) least = last = narrowed<Out>(low_ / 2.0 + high_ / 2.0);
         return value < least ? least : value > last ? last : value;  // NaN stays
     }
 
   private:
+    bool has_both() const { return kind_ == SupportKind::interval || kind_ == SupportKind::linear; }
+
     template <class Out>
     static Out above(double low, bool itself) {
         const Out nearest = narrowed<Out>(low);
@@ -102,12 +108,13 @@ class Support : public Transform<T> {
         const std::size_t n = static_cast<std::size_t>(this->features_);
         const std::vector<Value>& bounds = stored.items("bounds");
         if (bounds.size() != n) stored.fail("bounds: expected one for each of the features");
-        for (const Value& pair : bounds) columns_.push_back(column(stored, pair, "bounds"));
+        const bool is_linear = stored.has("linear") && stored.truth("linear");
+        for (const Value& pair : bounds) columns_.push_back(column(stored, pair, "bounds", is_linear));
         if (!stored.has("periodic")) return;
         const std::vector<Value>& periods = stored.items("periodic");
         if (periods.size() != n) stored.fail("periodic: expected one for each of the features");
         for (std::size_t c = 0; c < n; ++c) {
-            const SupportColumn period = column(stored, periods[c], "periodic");
+            const SupportColumn period = column(stored, periods[c], "periodic", false);
             if (period.is_identity()) continue;
             if (!columns_[c].is_identity()) stored.fail("periodic: expected null for a column that has bounds");
             columns_[c] = period;
@@ -146,7 +153,7 @@ class Support : public Transform<T> {
     }
 
   private:
-    static SupportColumn column(const Stored& stored, const Value& pair, const std::string& key) {
+    static SupportColumn column(const Stored& stored, const Value& pair, const std::string& key, bool is_linear) {
         if (pair.is(Value::Kind::null)) return {};
         if (!pair.is(Value::Kind::list) || pair.items().size() != 2)
             stored.fail(key + ": expected null or [low, high]");
@@ -160,7 +167,7 @@ class Support : public Transform<T> {
         if (!has_low && !has_high) return {};
         if (key == "periodic" && !(has_low && has_high)) stored.fail(key + ": expected both ends of a period");
         if (key == "periodic") return {SupportKind::circle, from, to};
-        if (has_low && has_high) return {SupportKind::interval, from, to};
+        if (has_low && has_high) return {is_linear ? SupportKind::linear : SupportKind::interval, from, to};
         if (has_low) return {SupportKind::lower, from, 0.0};
         return {SupportKind::upper, 0.0, to};
     }

@@ -417,3 +417,16 @@ def test_wrong_arguments_are_refused(make, kind, words):
     with pytest.raises(kind) as error:
         make()
     cases.assert_says(error, *words)
+
+
+def test_degrees_of_freedom_beyond_the_dtype_are_refused():
+    """float32 would have an infinity for them, and log densities that are not a number."""
+    for trainable in (True, False):
+        base = hr.StudentT(2, 1e39, trainable=trainable)
+        with pytest.raises(ValueError, match=r"df: expected at most 3.4\d+e\+38 in float32, got 1e\+39"):
+            hr.Flow([], base)
+        flow = hr.Flow([], base, dtype="float64")
+        assert_allclose(flow.log_prob(np.zeros((1, 2))), -np.log(2 * np.pi), rtol=1e-15)
+    with pytest.raises(ValueError, match="df: expected at most"):
+        hr.Flow([], hr.StudentT(2, 1e39), dtype="float64").astype("float32")
+    assert np.isfinite(hr.Flow([], hr.StudentT(2, 1e38)).sample(100, seed=0)).all()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from cli_cases import SHORT, check_error, saved, table, write
+from cli_cases import SHORT, check_error, saved, table, write, write_csv
 
 pytestmark = pytest.mark.programs
 
@@ -120,3 +120,24 @@ def test_the_choice_of_a_flow_takes_periods(run, folder):
     x = hr.load("flow").sample(500, seed=0)
     assert ((x[:, 1] >= -0.5) & (x[:, 1] < 0.5)).all()
     assert (x[:, 0] > 0).all()
+
+
+def test_a_uniform_base(folder, run, result):
+    x = np.random.default_rng(0).random((300, 2)) * [1.0, 8.0] + [0.0, -3.0]
+    write_csv("t.csv", x, ["a", "b"])
+    fit = ["fit", "t.csv", "-o", "f.safetensors", "--base", "uniform", *SHORT]
+    for kind in ("nsf", "maf", "realnvp", "iaf"):
+        result(*fit, "--flow", kind, "--bounds", "a=0:1,b=-3:5")
+        flow = hr.load("f.safetensors")
+        assert isinstance(flow.base, hr.Uniform)
+        assert np.isfinite(flow.log_prob(x)).all()
+        assert flow.log_prob(x).mean() == pytest.approx(-np.log(8.0), abs=0.2)
+    check_error(*run(*fit, "--bounds", "a=0:1"), [r"bounds[1]: expected (low, high) beside base='uniform'"])
+    check_error(*run(*fit), ["bounds: expected (low, high) for each column"])
+    for wrong, pattern in (
+        (["--flow", "planar"], "--base: --flow planar does not take it"),
+        (["--base", "t"], "uniform"),
+    ):
+        code, _, err = run(*fit, *wrong)
+        assert code == 2
+        assert pattern in err

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from cli_cases import NAMES, SHORT, table, write_csv
+from cli_cases import NAMES, SHORT, check_error, table, write_csv
 from headrace.diagnosis import run as _run
 
 pytestmark = pytest.mark.programs
@@ -37,6 +37,11 @@ def test_it_is_that_of_python(fitted, run, result):
     assert (report["p_value"], report["verdict"], report["file"]) == (want.p_value, want.verdict, None)
     code, out, _ = run("diagnose", "f.safetensors", "held.csv", "--training", "t.csv", "--seed", 3)
     assert (code, out) == (0, f"{want}\n")
+
+
+def test_the_training_rows_are_no_new_rows(fitted, run):
+    outcome = run("diagnose", "f.safetensors", "t.csv", "--training", "t.csv")
+    check_error(*outcome, ["--training: expected another file than t.csv"])
 
 
 def test_pages_and_pictures(fitted, run, folder):

@@ -33,7 +33,27 @@ BAD_TABLES = {
     "names said to be numbers": (lambda: write("t.csv", "a,b\n1,2\n"), ["--header", "no"], ["line 1", "got 'a'"]),
     "another delimiter": (lambda: write("t.csv", "a;b\n1;2\n"), ["--delimiter", ","], ["line 2", "got '1;2'"]),
     "not UTF-8": (lambda: write("t.csv", b"a,b\n1,\xff\n"), [], ["t.csv", "UTF-8", "0xff"]),
-    "an open quote": (lambda: write("t.csv", 'a,b\n1,"2\n'), [], ["t.csv", "unexpected end"]),
+    "an open quote": (lambda: write("t.csv", 'a,b\n1,2\n1,"2\n'), [], ["t.csv: line 3", "unexpected end"]),
+    "a field without an end": (
+        lambda: write("t.csv", "a,b\n" + "1" * 200_000 + ",2\n"),
+        [],
+        ["t.csv: line 2", "131072"],
+    ),
+    "a number as Python writes it": (
+        lambda: write("t.csv", "a,b\n1,2\n3,1_5\n"),
+        [],
+        ["line 3, column 'b'", "got '1_5'"],
+    ),
+    "a name of two columns": (
+        lambda: write("t.csv", "a,a,c\n1,2,3\n"),
+        [],
+        ["t.csv: expected different", "'a' 2 times"],
+    ),
+    "a name of a feature and the context": (
+        lambda: write("t.csv", "a,b,a\n1,2,3\n"),
+        ["--columns", "0,1", "--context", 2],
+        ["t.csv: expected different", "'a' 2 times"],
+    ),
     "not a number": (lambda: write("t.csv", "a,b\n1,2\n3,nan\n"), [], ["t.csv: row 1, column 'b'", "got NaN"]),
     "infinity": (lambda: saved("t.npy", np.array([[1.0], [np.inf]])), [], ["t.npy: row 1, column 0", "got inf"]),
     "not a number in the context": (

@@ -182,12 +182,10 @@ def test_objects_without_init_are_refused():
                     refused(lambda: method(new(kind), *arguments))
     refused(lambda: cpu.MaskedTransform(new(cpu.MaskedOptions), [1], [[1]]))
     refused(lambda: cpu.AdamF32(new(cpu.ProgramF32), 0.9, 0.9, 1e-8, 0.0, 1.0, 0.0))
-    for step in ((), ("masked",), ("masked", False, None), ("masked", False, new(cpu.MaskedTransform))):
-        try:
-            cpu.ProgramF32(1, 0, "normal", [step], 0, [], [])
-        except Exception:
-            continue
-        raise AssertionError(step)
+    for transform in (None, new(cpu.MaskedTransform)):
+        refused(lambda: cpu.NetworkStep(inverted=False, transform=transform))
+    for step in ((), None, new(cpu.NetworkStep), new(cpu.DensityStep)):
+        refused(lambda: cpu.ProgramF32(1, 0, "normal", [step], 0, [], []))
     """
     run(code)
 

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "../../cpp/core/conditioners/masked.hpp"
 #include "../../cpp/core/optimizer.hpp"
 #include "../../cpp/core/program.hpp"
 #include "../../cpp/core/threads.hpp"
@@ -269,18 +270,19 @@ Program<T> small_program() {
         options.reads.push_back(c);
         options.active.push_back(c);
     }
-    options.map = "affine";
-    options.variant = "soft_clamp";
+    MapSettings affine;
+    affine.name = "affine";
+    affine.variant = "soft_clamp";
+    const auto map = std::make_shared<TransformMap>(affine);
+    options.outputs = map->n_params(features);
     options.activation = "tanh";
     std::vector<int> levels, degrees;
     for (int c = 0; c < features; ++c) levels.push_back(c + 1);
     for (int u = 0; u < hidden; ++u) degrees.push_back(u % features);
     const auto masked =
-        std::make_shared<MaskedTransform>(options, levels, std::vector<std::vector<int>>{degrees, degrees});
-    StepSpec transform{}, reversed{};
-    transform.kind = StepSpec::Kind::masked;
-    transform.masked = masked;
-    reversed.kind = StepSpec::Kind::permutation;
+        std::make_shared<MaskedConditioner>(options, levels, std::vector<std::vector<int>>{degrees, degrees});
+    const NetworkSpec transform{false, true, map, masked};
+    PermutationSpec reversed;
     for (int c = 0; c < features; ++c) reversed.order.push_back(features - 1 - c);
     return Program<T>(features, 0, Base::normal, {transform, reversed, transform});
 }

@@ -9,7 +9,7 @@ namespace headrace {
 namespace {
 
 // Levels of each panel of a sequential network; 0 for what all warps do together.
-std::vector<int> panels_of(const MaskedTransform& t) {
+std::vector<int> panels_of(const MaskedConditioner& t) {
     std::vector<int> panels;
     const StagePlanStorage plan = sequential_stages(t);
     // Sixteen bytes of weights are loaded at once there; a host's loads take any address.
@@ -58,7 +58,16 @@ void bind_emulation(py::module_& m) {
         "Bytes of device memory that were not given back.");
     m.def(
         "set_architecture", [](int architecture) { emu::runtime().architecture = architecture; },
-        py::arg("architecture"), "80 or 90, which differ in shared memory.");
+        py::arg("architecture"), "Of all devices: 80 and 90 differ in shared memory.");
+    m.def(
+        "set_built_for", [](const std::string& architectures) { emu::runtime().built_for = architectures; },
+        py::arg("architectures"), "The architectures that the module has code for, in CMake's words.");
+    m.def(
+        "set_pools", [](bool has_pools) { emu::runtime().has_pools = has_pools; }, py::arg("has_pools"),
+        "Whether devices have memory pools.");
+    m.def(
+        "set_lost", [](int error) { emu::runtime().lost = cudaError_t(error); }, py::arg("error"),
+        "The error that the process's context died of, 700 for an illegal address; 0: none.");
     m.def(
         "set_multiprocessors", [](int n) { emu::runtime().multiprocessors = n; }, py::arg("n"),
         "How many a device has: what few rows are.");
@@ -109,10 +118,11 @@ void bind_emulation(py::module_& m) {
 #endif
     m.def(
         "panels",
-        [](const py::list& steps) {
+        [](const std::vector<StepSpec>& steps) {
             std::vector<std::vector<int>> found;
-            for (const StepSpec& step : steps_of(steps))
-                if (step.masked) found.push_back(panels_of(*step.masked));
+            for (const StepSpec& step : steps)
+                if (const auto* const network = std::get_if<NetworkSpec>(&step))
+                    found.push_back(panels_of(static_cast<const MaskedConditioner&>(*network->conditioner)));
             return found;
         },
         py::arg("steps"),

@@ -26,6 +26,15 @@ enum cudaError_t {
     cudaErrorInvalidDevice = 101,
     cudaErrorInvalidResourceHandle = 400,
     cudaErrorNotReady = 600,
+    cudaErrorIllegalAddress = 700,
+    cudaErrorLaunchTimeout = 702,
+    cudaErrorAssert = 710,
+    cudaErrorHardwareStackError = 714,
+    cudaErrorIllegalInstruction = 715,
+    cudaErrorMisalignedAddress = 716,
+    cudaErrorInvalidAddressSpace = 717,
+    cudaErrorInvalidPc = 718,
+    cudaErrorLaunchFailure = 719,
     cudaErrorStreamCaptureImplicit = 906,
 };
 enum cudaMemcpyKind {
@@ -43,7 +52,8 @@ enum cudaDeviceAttr {
     cudaDevAttrComputeCapabilityMajor = 75,
     cudaDevAttrComputeCapabilityMinor = 76,
     cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81,
-    cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
+    cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
+    cudaDevAttrMemoryPoolsSupported = 115
 };
 enum { cudaEventDisableTiming = 2 };
 struct cudaDeviceProp {
@@ -71,6 +81,9 @@ struct Runtime {
     cudaError_t last_error = cudaSuccess;
     int devices = 1, device = 0, architecture = 90, multiprocessors = 4, driver = 13000, allocations_until_failure = 0,
         failures = 1;
+    cudaError_t lost = cudaSuccess;  // what every call of the process says from now on
+    std::string built_for = "host";  // the architectures that the module has code for
+    bool has_pools = true;
     bool is_busy = false;    // no copy is done before somebody waits for it
     uintptr_t captured = 0;  // the stream that a graph is captured from; 0: none
     size_t trims = 0;        // how often the pool gave back what it keeps
@@ -157,6 +170,7 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t bytes, cudaStrea
 
 inline cudaError_t cudaGetLastError() {
     const emu::Lock lock(emu::runtime().mutex);
+    if (emu::runtime().lost != cudaSuccess) return emu::runtime().lost;
     return std::exchange(emu::runtime().last_error, cudaSuccess);
 }
 inline const char* cudaGetErrorString(cudaError_t error) {
@@ -171,6 +185,10 @@ inline const char* cudaGetErrorString(cudaError_t error) {
         case cudaErrorNoDevice: return "no CUDA-capable device is detected";
         case cudaErrorInvalidDevice: return "invalid device ordinal";
         case cudaErrorInvalidResourceHandle: return "invalid resource handle";
+        case cudaErrorIllegalAddress: return "an illegal memory access was encountered";
+        case cudaErrorAssert: return "device-side assert triggered";
+        case cudaErrorLaunchFailure: return "unspecified launch failure";
+        default: break;
     }
     return "unrecognized error code";
 }
@@ -206,6 +224,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
         case cudaDevAttrComputeCapabilityMinor: *value = architecture % 10; break;
         case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = emu::most_shared_bytes() + 1024; break;
         case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = emu::most_shared_bytes(); break;
+        case cudaDevAttrMemoryPoolsSupported: *value = emu::runtime().has_pools; break;
     }
     return cudaSuccess;
 }
@@ -244,6 +263,7 @@ cudaError_t cudaMallocAsync(T** p, size_t bytes, cudaStream_t stream) {
     emu::Runtime& r = emu::runtime();
     const emu::Lock lock(r.mutex);
     emu::record("cudaMallocAsync", stream);
+    if (r.lost != cudaSuccess) return r.lost;
     if (r.allocations_until_failure > 0 && --r.allocations_until_failure == 0) {
         r.allocations_until_failure = --r.failures > 0 ? 1 : 0;
         return emu::result(cudaErrorMemoryAllocation);
@@ -334,12 +354,12 @@ constexpr uintptr_t emu_per_thread = 2;
 inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     const emu::Lock lock(emu::runtime().mutex);
     emu::record("cudaStreamSynchronize", stream);
-    return cudaSuccess;
+    return emu::runtime().lost;
 }
 inline cudaError_t cudaDeviceSynchronize() {
     const emu::Lock lock(emu::runtime().mutex);
     emu::record("cudaDeviceSynchronize", nullptr);
-    return cudaSuccess;
+    return emu::runtime().lost;
 }
 enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
 inline cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {

@@ -38,7 +38,7 @@ def test_a_coordinate_that_is_read_and_passes_through_gets_both_gradients():
         formula_to_data=True,
     )
     core = cpu.MaskedTransform(options, [1, 2, 3], [[1, 1, 2, 2]])
-    program = cpu.ProgramF64(3, 0, "", [("masked", False, core)], 0, [], [])
+    program = cpu.ProgramF64(3, 0, "", [cpu.NetworkStep(inverted=False, transform=core)], 0, [], [])
     program.set_weights(cases.rng("both gradients").standard_normal(program.n_weights))
     z = cases.rows(12, 3, "float64", "both gradients")
     cotangent = cases.rows(12, 3, "float64", "cotangent")

@@ -234,6 +234,7 @@ def test_vectors_of_the_optimiser_have_the_size_of_the_weights(core):
             set_weights(wrong)
 
 
+OF_HOST = ("HiddenOptions", "MaskedOptions", "Transform", "MaskedTransform")
 STUB = Path(hr.__file__).parent / "_core" / "core.pyi"
 
 
@@ -260,5 +261,5 @@ def test_the_stub_states_the_arguments_of_both_modules(core, kind, name):
     got = re.findall(r"(\w+): ", re.sub(r"\[[^\]]*\]|'[^']*'", "", signature))
     got = [argument for argument in got if argument != "self"]
     extra = () if name == "__init__" else ("device", "stream") if name == "__call__" else ("stream",)
-    is_of_host = core is OnCpu or kind in ("HiddenOptions", "MaskedOptions", "MaskedTransform") or "memory" in name
+    is_of_host = core is OnCpu or kind in OF_HOST or kind.endswith("Step") or "memory" in name
     assert got == [*stated()[kind, name], *(() if is_of_host else extra)]

@@ -230,6 +230,73 @@ def test_devices_and_versions(emu):
     assert emu.module.reason() == "no CUDA-capable device is detected"
 
 
+@pytest.fixture
+def card(emu):
+    """The module, whose card and build a test changes."""
+    return emu.module
+
+
+def test_a_card_that_is_too_old_is_named(card):
+    card.set_architecture(75)
+    told = "emulation has compute capability 7.5, and headrace needs 8.0"
+    assert (card.device_count(), card.reason(), card.device_reason(0)) == (0, told, told)
+    card.set_devices(2)
+    assert card.reason() == f"{told}; {told}"
+    card.set_architecture(80)
+    assert (card.device_count(), card.reason(), card.device_capability(1)) == (2, "", "8.0")
+
+
+BUILDS = [  # (compute capability, what the build has code for, whether kernels run, whether the driver compiles them)
+    (80, "80-real 90-real 90-virtual", True, False),
+    (86, "80-real 90-real 90-virtual", True, False),  # machine code of 8.0 runs on 8.6
+    (90, "80-real 90-real 90-virtual", True, False),
+    (100, "80-real 90-real 90-virtual", True, True),
+    (120, "80-real 90-real 90-virtual", True, True),
+    (120, "80-real 120-real 90-virtual", True, False),
+    (120, "80", True, True),  # without a kind it is both
+    (89, "80", True, False),
+    (80, "90-real", False, False),
+    (80, "86-real", False, False),
+    (120, "90-real", False, False),
+    (80, "90-virtual", False, False),
+    (100, "all-major", True, False),
+]
+
+
+@pytest.mark.parametrize(("capability", "built_for", "runs", "is_compiled"), BUILDS)
+def test_a_build_without_code_for_the_card_is_named(card, capability, built_for, runs, is_compiled):
+    card.set_architecture(capability)
+    card.set_built_for(built_for)
+    words = f"{capability // 10}.{capability % 10}, and headrace was built for {built_for} only"
+    assert (words in card.reason()) == (not runs)
+    assert (f"CUDAARCHS={capability}-real" in card.reason()) == (not runs)
+    assert (card.reason() == "") == runs
+    assert card.device_count() == int(runs)
+    assert card.is_compiled_by_driver(0) == is_compiled
+    assert card.architectures() == built_for
+
+
+def test_a_card_without_memory_pools_is_named(card):
+    card.set_pools(False)
+    assert card.device_count() == 0
+    assert "emulation has compute capability 9.0 and no memory pools" in card.reason()
+
+
+@pytest.mark.parametrize(("error", "words"), [(700, "illegal memory access"), (710, "assert"), (719, "launch failure")])
+def test_an_error_after_which_cuda_is_lost_asks_for_another_process(card, error, words):
+    card.set_lost(error)
+    for _ in range(2):  # whoever calls next meets it again
+        with pytest.raises(
+            card.CudaError, match=rf"{words}.*\(error {error}.*in this process any more, start it again"
+        ):
+            card.planted("none")
+    card.set_lost(0)
+    card.fail_allocation(1)
+    with pytest.raises(MemoryError) as caught:  # after which everything goes on
+        card.planted("none")
+    assert "process" not in str(caught.value)
+
+
 def test_errors_are_pythons_own(emu):
     assert issubclass(emu.module.CudaError, RuntimeError)
     assert issubclass(emu.module.EmulationError, RuntimeError)

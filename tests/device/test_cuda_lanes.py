@@ -115,7 +115,7 @@ def test_what_is_exact_is_exact(lanes, dtype):
     assert (np.abs(got["polynomial"][moderate] - (1 + 2 * v + 3 * v * v)) <= allowed).all()
 
 
-@pytest.mark.parametrize(("map", "scale"), _core.cpu.maps())
+@pytest.mark.parametrize(("map", "scale"), [(one.name, one.scale) for one in _core.cpu.maps()])
 @pytest.mark.parametrize("bins", [2, 8])
 def test_maps_match_the_reference(lanes, dtype, map, scale, bins):
     n, slope, bound = 300, 1e-2, 3.0

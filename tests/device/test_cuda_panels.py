@@ -8,7 +8,6 @@ import gradients
 import headrace as hr
 import network_cases
 from cuda_twins import Twin
-from headrace._core.structure import MaskedNetwork
 from pairs import pairwise
 from program_cases import SIDES
 from tensor_core_cases import ROUNDING, every_kind, small, whole
@@ -67,7 +66,7 @@ def sequential(twin, reads):
 )
 def test_which_levels_are_in_panels(flow, panels, emu):
     """As many as one warp can do quickly; layers of the context alone come before all of them."""
-    steps = MaskedNetwork.steps_for(emu.module, flow().transforms[0]._steps())
+    steps = [step.made_for(emu.module) for step in flow().transforms[0]._steps()]
     assert emu.module.panels(steps) == [panels]
 
 

@@ -14,7 +14,6 @@ import cases
 import gradients
 import headrace as hr
 from cuda_twins import Twin
-from headrace._core.structure import MaskedNetwork
 from program_cases import CHAINS, inputs_of
 
 
@@ -501,6 +500,6 @@ def test_without_memory_a_call_says_so_and_the_program_stays_usable(emu):
 
 def test_a_device_that_is_not_there_is_refused(emu):
     flow = hr.MAF(3, hidden=(5,), transforms=1)
-    steps = MaskedNetwork.steps_for(emu.module, flow._steps())
+    steps = [step.made_for(emu.module) for step in flow._steps()]
     with pytest.raises(emu.module.CudaError, match="device"):
         emu.module.ProgramF32(3, 0, "normal", steps, 0, [], [], "exact", 1)

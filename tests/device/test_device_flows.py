@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -237,7 +238,34 @@ def test_no_cupy(machine, monkeypatch):
 
 
 def test_facts_about_devices(machine):
-    assert hr.info()["cuda"] == ("cuda:0 Fake 0, cuda:1 Fake 1 (built for 90-real, CUDA 13.0, driver for CUDA 13.1)")
+    assert hr.info()["cuda"] == (
+        "cuda:0 Fake 0 of compute capability 9.0, cuda:1 Fake 1 of compute capability 9.0 "
+        "(built for 90-real, CUDA 13.0, driver for CUDA 13.1)"
+    )
+
+
+def test_one_of_two_devices_cannot_be_used(machine):
+    machine.reasons[0] = "Tesla T4 has compute capability 7.5, and headrace needs 8.0"
+    _device.device_at.cache_clear()
+    for name in ("cuda", "cuda:0"):
+        refuse(lambda name=name: standardize().to(name), "cuda:0: Tesla T4", "7.5", "8.0", error=hr.CudaUnavailable)
+    x = Library("torch", machine).make(X)
+    refuse(lambda: hr.ops.radial_forward(x, x), "cuda:0: Tesla T4", error=hr.CudaUnavailable)
+    assert standardize().to("cuda:1").device == "cuda:1"
+    assert hr.info()["cuda"].startswith(f"cuda:0 (not usable: {machine.reasons[0]}), cuda:1 Fake 1 of")
+
+
+def test_kernels_that_the_driver_compiles_are_announced_once(machine):
+    machine.without_code = {1}
+    _device.device_at.cache_clear()
+    said = "cuda:1, Fake 1, has compute capability 9.0, and headrace was built for 90-real: the driver compiles kernels"
+    with pytest.warns(RuntimeWarning, match=said) as warned:
+        standardize().to("cuda:1")
+    assert [w.filename for w in warned] == [__file__]  # the caller's own line
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        standardize().to("cuda:1")
+        standardize().to("cuda:0")
 
 
 def test_streams_of_other_libraries_before_cupy_14(machine, monkeypatch):

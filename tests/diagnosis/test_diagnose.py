@@ -31,15 +31,38 @@ def rows_of(flow, rows, seed=0):
 def test_few_rows(rows, context, features):
     flow = hr.MAF(features, context=context, transforms=2, hidden=(4,), dtype="float64", seed=1)
     x, given = rows_of(flow, rows, seed=rows)
-    diagnosis = hr.diagnose(flow, x, given, training=x if given is None else (x, given))
+    with pytest.warns(RuntimeWarning, match=f"{rows:,} of {rows:,} are training rows"):
+        diagnosis = hr.diagnose(flow, x, given, training=x if given is None else (x, given))
     assert all(0.0 <= one.p_value <= one.adjusted <= 1.0 for one in diagnosis.tests)
     assert diagnosis.copies == rows
+    assert diagnosis.verdict.startswith("Nothing can be said of new rows: ")
     assert len(diagnosis.worst) == min(rows, 10)
     assert "With so few rows" in str(diagnosis)
     names = [one.name for one in diagnosis.tests]
     assert ("classifier" in names) == (rows >= 40)
     assert ("independence" in names) == (rows > 2 and features > 1)
     assert ("dependence on the context" in names) == (rows > 2 and context > 0)
+
+
+def test_training_rows_in_another_order_are_noticed():
+    flow = flow_of()
+    x, _ = rows_of(flow, 300)
+    other, _ = rows_of(flow, 300, seed=5)
+    with pytest.warns(RuntimeWarning, match="200 of 300 are training rows"):
+        diagnosis = hr.diagnose(flow, np.concatenate([other[:100], x[249:49:-1]]), training=x)
+    assert diagnosis.of_training
+    assert diagnosis.summary()["of_training"] is True
+    assert not hr.diagnose(flow, np.concatenate([other[:200], x[:100]]), training=x).of_training
+
+
+def test_rows_of_few_values_may_repeat_those_of_the_fit():
+    """New rows of a small table of whole numbers are among the training rows, as those are among themselves."""
+    flow = flow_of()
+    rng = np.random.default_rng(0)
+    x, training = (rng.integers(-1, 2, (400, flow.features)).astype(flow.dtype) for _ in range(2))
+    diagnosis = hr.diagnose(flow, x, training=training)
+    assert diagnosis.copies == 400
+    assert not diagnosis.of_training
 
 
 def test_the_seed_decides():

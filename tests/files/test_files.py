@@ -315,7 +315,7 @@ def test_a_file_of_every_version_loads_and_gives_what_it_gave(path):
 
 def test_kept_files_are_small_and_complete():
     new = {"ensemble", "splines", "uniform"}  # of kinds in NEW, and of maps as new
-    kinds = ("gaussianize", "linear", "mixture", "on-columns", "periodic", "student-t", "support")
+    kinds = ("box", "gaussianize", "linear", "mixture", "on-columns", "periodic", "student-t", "support")
     new |= {name for name in EXAMPLES if name.startswith(kinds)}
     kept = EXAMPLES.keys() - new
     assert {path.stem for path in OLD} >= {f"{name}-{dtype}" for name in kept for dtype in ("float32", "float64")}

@@ -63,6 +63,73 @@ def test_a_file_of_format_2_has_a_checksum_and_older_ones_need_none():
     refused(struct.pack("<Q", len(text)) + text + data[8 + length :], "damaged: .* got None")
 
 
+NOTES = {"table": '{"columns": [{"width": 1.0}]}', "columns": '{"features": ["a", "b"], "context": []}', "dtype": "f"}
+
+
+def noted(notes=NOTES):
+    return files.to_bytes(hr.MAF(2, transforms=1, hidden=(3,)), notes)
+
+
+def with_metadata(data, change):
+    length = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + length])
+    change(entries["__metadata__"])
+    text = json.dumps(entries).encode()
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+
+def test_no_flipped_bit_changes_a_note():
+    """Every bit of the header, in which notes are."""
+    data, refusals = noted(), 0
+    length = int.from_bytes(data[:8], "little")
+    for bit in range(64, 64 + 8 * length):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        try:
+            files.from_bytes(bytes(changed))
+        except hr.FileFormatError:
+            refusals += 1
+        else:  # in the name of the key that has the checksums, or in the spaces behind the header
+            assert NOTES.items() <= files.notes_of_bytes(bytes(changed)).items()
+    assert refusals > 8 * (length - 30)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(table=m["table"].replace("1.0", "3.0")), "damaged: expected the checksum .* 'table', got"),
+        (lambda m: m.pop("columns"), "damaged: .* of the note 'columns', got none"),
+        (lambda m: m.update(headrace_notes_crc32='{"table": "00000000"}'), "damaged: .* 00000000 of the note 'table'"),
+        (lambda m: m.update(headrace_notes_crc32="[]"), "headrace_notes_crc32: expected a string of a JSON object"),
+        (lambda m: m.update(headrace_notes_crc32="{"), "headrace_notes_crc32: expected JSON"),
+    ],
+)
+def test_changed_notes_are_damage(change, message, tmp_path):
+    data = with_metadata(noted(), change)
+    refused(data, message)
+    (tmp_path / "f").write_bytes(data)
+    for read in (lambda: files.notes_of_bytes(data), lambda: files.read_notes(tmp_path / "f")):
+        with pytest.raises(hr.FileFormatError, match=message):
+            read()
+
+
+def test_notes_without_checksums_and_those_of_others_are_read():
+    old = with_metadata(noted(), lambda m: m.pop("headrace_notes_crc32"))
+    assert files.notes_of_bytes(old) == files.notes_of_bytes(noted()) == NOTES
+    assert files.to_bytes(files.from_bytes(old), NOTES) == noted()
+    more = with_metadata(noted(), lambda m: m.update(others="anything"))
+    assert files.notes_of_bytes(more) == {**NOTES, "others": "anything"}
+    assert files.to_bytes(files.from_bytes(more), NOTES) == noted()
+    assert b"notes" not in files.to_bytes(hr.MAF(2))
+
+
+def test_the_checksums_of_notes_are_those_of_the_documentation():
+    data = noted()
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    want = {name: f"{zlib.crc32(text.encode()):08x}" for name, text in NOTES.items()}
+    assert json.loads(metadata["headrace_notes_crc32"]) == want
+
+
 def test_the_safetensors_library_reads_what_is_written():
     for name, make in file_cases.EXAMPLES.items():
         module = make("float32")

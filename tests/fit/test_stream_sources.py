@@ -138,6 +138,15 @@ def test_what_cannot_be_read_twice_or_at_all_is_refused():
             hr.rows.blocks(source)
     with pytest.raises(TypeError, match="source: expected a function that gives an iterable of blocks, got int"):
         fit(lambda: 3)
+    with pytest.raises(TypeError, match="source: expected a function that gives an iterable of blocks, got ndarray"):
+        fit(lambda: X)
+    for one in (iter([X[:120], X[120:]]), (block for block in [X[:120], X[120:]])):
+        with pytest.raises(TypeError, match="source: expected a function that gives a new iterator each time, got the"):
+            fit(lambda one=one: one)
+    with pytest.raises(ValueError, match="expected the same rows each time that the stream is read, got none"):
+        fit(counted([X[:120], X[120:]], [X[:120], X[120:]], []))
+    with pytest.raises(TypeError, match=r"x in the block from row 0 on: .*; call x\.astype\('float64'\) if"):
+        fit([X.astype(int)])
     for buffer, error in ((0, ValueError), (1.5, TypeError)):
         with pytest.raises(error, match="buffer: expected an integer"):
             hr.rows.blocks([X], buffer=buffer)

@@ -126,9 +126,12 @@ def test_the_core_refuses_arrays_that_do_not_fit():
     with pytest.raises(ValueError, match="layers: expected one for each hidden layer"):
         cpu.MaskedTransform.from_masks(cpu.MaskedOptions(features=2, hidden=layers, **both), masks)
     weights, biases = [np.zeros(m.shape, "float32") for m in masks], [np.zeros(len(m), "float32") for m in masks]
-    made.pack(weights, biases)
-    with pytest.raises(ValueError, match="weights: "):
-        made.pack([weights[0], np.zeros((3, 2), "float32")], [biases[0], np.zeros(3, "float32")])
+    tensors = [weights[0], biases[0], weights[1], biases[1]]
+    made.pack(tensors)
+    with pytest.raises(ValueError, match="tensors: expected 4, got 3"):
+        made.pack(tensors[:3])
+    with pytest.raises(ValueError, match=r"layers\.1\.weight: expected an aligned array of its shape"):
+        made.pack([*tensors[:2], np.zeros((3, 2), "float32"), np.zeros(3, "float32")])
 
 
 @pytest.mark.parametrize(

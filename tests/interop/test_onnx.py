@@ -24,6 +24,7 @@ SEQUENTIAL = {
     "gaussianize": ("to_data",),
     "on-columns": ("log_prob", "to_latent"),
     "periodic-maf": ("to_data",),
+    "box": ("to_data",),
     "periodic-iaf": ("log_prob", "to_latent"),
     "periodic-nsf": ("to_data",),
 }

@@ -388,8 +388,9 @@ def test_a_diagnosis_takes_the_estimator(monkeypatch):
     assert (weights == np.delete(np.arange(200.0), 9)).all()
     assert (np.round(rows[:, 0]) == others["count"].drop(9)).all()
     assert (found.rows, found.features, found.copies) == (199, 3, 0)
-    again = hr.diagnose(density, x, training=x, names=["a", "b", "c", "d"], progress=False)
-    assert again.copies == 0  # the noise of rows to look at is another one
+    with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):  # though their noise is another one
+        again = hr.diagnose(density, x.copy(), training=x, names=["a", "b", "c", "d"], progress=False)
+    assert (again.copies, again.of_training) == (300, True)
     assert seen[1][6] == ["a", "b", "c"]
     conditional = FlowDensity(**SHORT).fit(x, context=np.arange(300.0))
     hr.diagnose(conditional, x, [3.0], training=(x, np.arange(300.0)), progress=False)
@@ -447,3 +448,39 @@ def test_decimals_are_floats(library):
     choice = hr.auto(table, 0.2, families=("maf",), missing="drop", progress=False)
     assert [one.kind for one in choice.columns.table.columns] == ["float", "float"]
     assert np.flatnonzero(np.isnan(choice.log_prob(table))).tolist() == [59]
+
+
+@pytest.mark.parametrize("values", [[0, 2**53], [-(2**62), 2**62], [0, 2**64 - 1]])
+def test_whole_numbers_with_others_between_them_that_floats_lack_are_refused(values):
+    dtype = np.uint64 if values[1] >= 2**63 else np.int64
+    x = pandas.DataFrame({"id": np.array(values * 40, dtype), "size": np.linspace(0.0, 1.0, 80)})
+    with pytest.raises(ValueError, match=r"column 'id': expected whole numbers less than 2\^53 apart"):
+        FlowDensity(**SHORT).fit(x)
+    near = pandas.DataFrame({"id": np.array([0, 2**52] * 40), "size": x["size"]})
+    drawn = FlowDensity(**{**SHORT, "epochs": 1}).fit(near).sample(50)
+    assert not np.fmod(drawn[:, 0], 2.0**52).any()
+    with pytest.warns(RuntimeWarning, match="values repeat in column 'id'"):
+        assert FlowDensity(**{**SHORT, "epochs": 1}, discrete=None).fit(x).flow_.features == 2
+
+
+def test_streams_refuse_such_whole_numbers_too():
+    x = np.column_stack([np.tile([0.0, 2.0**53], 100), np.sqrt(np.arange(200.0))])
+    with pytest.raises(ValueError, match=r"column 0: expected whole numbers less than 2\^53 apart.* and 9007199254"):
+        FlowDensity(**SHORT, discrete=[0]).fit(hr.rows.blocks([x[:120], x[120:]], buffer=50))
+
+
+def test_what_is_not_whole_has_no_probability(fitted):
+    x = frame(3).astype({"count": float})
+    x.iloc[1, 0] = 3.5
+    with pytest.warns(RuntimeWarning, match="X: 1 of 3 rows are not whole in column 'count', as 3.5, .* is -inf"):
+        got = fitted.score_samples(x)
+    assert got[1] == -np.inf
+    want = fitted.score_samples(frame(3))
+    assert got[[0, 2]].tolist() == want[[0, 2]].tolist()
+    # Over the whole numbers and those between, probabilities still sum to that of all.
+    quarters = np.arange(-8.0, 60.0) / 4
+    rows = pandas.DataFrame({"count": quarters, "yes": False, "size": 0.0, "unit": 2.5})
+    whole = rows[quarters == np.trunc(quarters)]
+    with pytest.warns(RuntimeWarning, match="are not whole"):
+        total = np.exp(fitted.score_samples(rows)).sum()
+    assert total == pytest.approx(np.exp(fitted.score_samples(whole)).sum(), rel=1e-12)

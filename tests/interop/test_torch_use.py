@@ -528,3 +528,21 @@ def test_products_in_bf16_are_part_of_the_density():
                 assert torch.equal(one.log_prob(x), want[other.matmul])
     with pytest.raises(ValueError, match="matmul: expected parameters in float32 on the CPU for products in bf16"):
         module.double().log_prob(x.double())
+
+
+def test_a_vector_of_another_length_is_refused():
+    module = FlowModule(hr.MAF(2, transforms=1, hidden=(4,)))
+    n = module.vector.numel()
+    module.vector = torch.nn.Parameter(torch.zeros(n - 1))
+    for call in (lambda: module().log_prob(torch.zeros(3, 2)), lambda: module().rsample((3,))):
+        with pytest.raises(ValueError, match=rf"vector: expected shape \({n},\).*got \({n - 1},\)"):
+            call()
+
+
+def test_sparse_rows_are_refused_by_name():
+    module = FlowModule(hr.MAF(2, 1, transforms=1, hidden=(4,)))
+    rows, context = torch.ones(3, 2), torch.ones(3, 1)
+    with pytest.raises(TypeError, match=r"value: expected a dense tensor, got layout torch.sparse_coo; call value\."):
+        module(context).log_prob(rows.to_sparse())
+    with pytest.raises(TypeError, match="context: expected a dense tensor"):
+        module(context.to_sparse())

@@ -32,8 +32,8 @@ def core(emu):
 
 
 def test_the_library_itself_does_not_have_it(core):
-    assert MAP in {name for name, _ in core.maps()}
-    assert MAP not in {name for name, _ in hr._core.cpu.maps()}
+    assert MAP in {one.name for one in core.maps()}
+    assert MAP not in {one.name for one in hr._core.cpu.maps()}
 
 
 # --- alone ------------------------------------------------------------------------------------------------------------

@@ -33,9 +33,9 @@ def options(features, active, map="rq_spline"):
 def test_coordinates_find_their_parameters_in_any_order(map, active, levels, dtype):
     core = cpu.MaskedTransform(options(3, active, map), levels, [])
     raw = cases.rng("order", map).standard_normal((3, reference.MAPS[map].count(4))).astype(dtype)  # as in `active`
-    program = PROGRAMS[dtype](3, 0, "", [("masked", False, core)], 0, [], [])
+    program = PROGRAMS[dtype](3, 0, "", [cpu.NetworkStep(inverted=False, transform=core)], 0, [], [])
     bias = raw.reshape(-1)
-    program.set_weights(core.pack([np.empty((bias.size, 0), dtype)], [bias]))
+    program.set_weights(core.pack([np.empty((bias.size, 0), dtype), bias]))
     z = cases.rows(40, 3, dtype)
     x, log_det = np.empty_like(z), np.empty(40, dtype)
     program.transform(False, z, x, log_det)

@@ -26,8 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def lists_of(core):
     """Every list that has each map once: where it is -> the names in it."""
     return {
-        "cpp/math/maps.hpp": {name for name, _ in core.maps()},
-        "what maps say of themselves": set(core.map_traits()) & set(core.map_least_bins()),
+        "cpp/math/maps.hpp": {one.name for one in core.maps()},
         "python/headrace/_core/maps.py": set(MAPS),
         "headrace.ops": set(hr.ops.MAPS),
         "tests/reference/maps.py": set(reference.MAPS),
@@ -42,8 +41,9 @@ def assert_same(lists):
 
 def assert_table_fits(core):
     """What Python's table, the core and the reference say of each map: bins, and names and numbers of parameters."""
+    listed = {one.name: one for one in core.maps()}
     for name, map in reference.MAPS.items():
-        most, least_slope = core.map_traits()[name]
+        most, least_slope = listed[name].max_bins, listed[name].least_slope
         assert (most > 0) == map.has_bins == has_bins(name) == (map.count(2) != map.count(3))
         assert 0 <= least_slope < 1e-3
         for bins in (2, most or 8):
@@ -198,7 +198,8 @@ def test_maps_with_a_parameter_named_scale_have_scales():
 
 @pytest.mark.parametrize("map", reference.MAPS)
 def test_python_and_the_core_refuse_the_same_slopes_and_bins(map):
-    most, least_slope = headrace._core.cpu.map_traits()[map]
+    listed = next(one for one in headrace._core.cpu.maps() if one.name == map)
+    most, least_slope = listed.max_bins, listed.least_slope
     values, settings = np.zeros((2, 3)), {"slope": least_slope or 1e-12, "bins": most or 8}
     params = np.zeros((2, 3, reference.MAPS[map].count(settings["bins"])))
     hr.ops.coupling_forward(values, params, map, **settings)

@@ -326,7 +326,7 @@ def test_named_parameters_of_layers_that_a_context_joins():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Layer(0), "units: expected an integer of at least 1, got 0"),
+        (lambda: Layer(0), "units: expected an integer from 1 to 16777216, got 0"),
         (lambda: Layer(3, "cosine"), "activation: expected"),
         (lambda: Layer(3, adds=-1), "adds: expected"),
         (lambda: Layer(3, context="multiply"), "context: expected"),
@@ -393,3 +393,25 @@ def test_sums_that_close_a_cycle_are_refused():
     masks[2] = np.array([[0, 1], [0, 1], [1, 0], [1, 0]])
     with pytest.raises(ValueError, match="depend on each other in a cycle"):
         hr.MaskedAutoregressive.from_dense(weights, biases, masks, network=Network([Layer(2), Layer(2, adds=0)]))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: hr.Layer(10**9),
+        lambda: hr.MAF(3, hidden=(10**9,)),
+        lambda: hr.Network.residual((10**9,)),
+        lambda: hr.PlanarFlow(2, context=1, hidden=(10**9,)),
+    ],
+)
+def test_layers_far_too_wide_are_refused(make):
+    with pytest.raises(ValueError, match=r"(units|hidden\[0\]): expected an integer from 1 to 16777216, got 10{9}"):
+        make()
+
+
+def test_a_network_that_no_memory_holds_is_refused():
+    """Before the system ends the process for it."""
+    layers = [hr.Layer(2**20), hr.Layer(2**20)]
+    for make in (lambda: hr.MAF(3, hidden=hr.Network(layers)), lambda: hr.NSF(3, coupling=True, hidden=(2**20, 2**20))):
+        with pytest.raises(ValueError, match=r"hidden: expected a network whose weights fit in .* GiB, of layers of"):
+            make()

@@ -1,4 +1,4 @@
-"""From unbounded numbers to those that a column may have: e^y from a bound, or the logistic function between two."""
+"""From unbounded numbers to a column's: e^y from a bound; between two bounds the logistic function or a line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,17 +8,24 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Support:
-    """``bounds``: for each column (low, high), with None for no bound, or None; ``periodic``: one period, or None."""
+    """``bounds``: for each column (low, high), with None for no bound, or None; ``periodic``: one period, or None.
+
+    ``linear``: whether [-1, 1] goes to an interval by a line.
+    """
 
     bounds: Sequence
     periodic: Sequence | None = None
+    linear: bool = False
 
     def forward(self, z, context=None):
         z = np.asarray(z, np.float64)
         x, log_det = z.copy(), np.zeros(len(z))
         for c, (low, high) in enumerate(pair or (None, None) for pair in self.bounds):
             y = z[:, c]
-            if low is not None and high is not None:
+            if low is not None and high is not None and self.linear:
+                x[:, c] = low + (high - low) * (y + 1.0) / 2.0
+                log_det += np.log((high - low) / 2.0)
+            elif low is not None and high is not None:
                 x[:, c] = low + (high - low) / (1.0 + np.exp(-y))
                 log_det += np.log(high - low) - np.logaddexp(0.0, y) - np.logaddexp(0.0, -y)
             elif low is not None:
@@ -38,7 +45,10 @@ class Support:
         for c, (low, high) in enumerate(pair or (None, None) for pair in self.bounds):
             below = None if low is None else x[:, c] - low
             above = None if high is None else high - x[:, c]
-            if below is not None and above is not None:
+            if below is not None and above is not None and self.linear:
+                z[:, c] = (below - above) / (high - low)
+                log_det += np.log(2.0 / (high - low))
+            elif below is not None and above is not None:
                 z[:, c] = np.log(below / above)
                 log_det += np.log(1.0 / below + 1.0 / above)
             elif below is not None:

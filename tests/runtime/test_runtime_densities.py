@@ -19,6 +19,31 @@ BASES = {
 }
 
 
+@pytest.mark.parametrize("linear", [False, True])
+def test_bounds_without_a_network(runtime, linear, dtype):
+    """Where all is computed in float64, rows on a bound have no density either."""
+    base = hr.Independent(["uniform", "normal"]) if linear else None
+    flow = hr.Flow([hr.Support([(0.1, 0.7), (None, 2.0)], linear=linear)], base, dtype=dtype)
+    x = np.array([[0.1, 0.0], [0.7, 0.0], [0.5, 2.0], [0.8, 0.0], [0.3, 1.0], [0.11, -3.0]], dtype)
+    loaded = runtime.load(hr.to_bytes(flow), dtype)
+    got, want = loaded.log_prob(x), flow.log_prob(x)
+    assert np.isneginf(want[:4]).all()
+    assert np.isneginf(got[:4]).all()
+    cases.assert_close(got[4:].astype(dtype), want[4:])
+    assert np.isnan(loaded.to_latent(x)[0][:4]).all()
+
+
+def test_no_rounding_leads_off_a_uniform_base(runtime):
+    flow = hr.RealNVP(2, bounds=[(0.1, 0.7), (-3.0, 5.0)], base="uniform", transforms=4, hidden=(8,))
+    flow = cases.randomise(flow, 1.0, "edges")
+    share = 10.0 ** cases.rng("edges").uniform(-9, -1, (5000, 2))
+    x = np.clip(np.array([0.7, 5.0]) - share, [0.1001, -2.9], [0.69999, 4.999999]).astype("f4")
+    want, got = flow.log_prob(x), runtime.load(hr.to_bytes(flow), "float32").log_prob(x)
+    assert np.isfinite(want).all()
+    assert np.isfinite(got).all()
+    np.testing.assert_allclose(got, want, atol=0.05)  # steep places near the edge
+
+
 def test_a_support_elsewhere_has_nans_alone(runtime, dtype):
     """Where something is done to rows before, a bound is none of theirs."""
     inner = hr.Support([(0.0, None), None])

@@ -40,8 +40,7 @@ IN_REFERENCE = reference.Map(("shift", "slope"), polyline, lambda bins: {"shift"
 def added(device):
     """Inside, the library has the map, and its core is the module of that device."""
     with pytest.MonkeyPatch.context() as patch, cores.in_place(cores.OnDevice(device)) as core:
-        patch.setattr(maps, "_TRAITS", core.map_traits())
-        patch.setattr(maps, "_LEAST_BINS", core.map_least_bins())
+        patch.setattr(maps, "_LISTED", {one.name: one for one in core.maps()})
         patch.setitem(maps.MAPS, NAME, IN_PYTHON)
         patch.setattr(hr.ops, "MAPS", tuple(maps.MAPS))
         patch.setitem(reference.MAPS, NAME, IN_REFERENCE)

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.testing import assert_array_equal
 
 import cases
-from headrace._core.structure import MaskedNetwork
 
 
 class Twin:
@@ -25,7 +24,7 @@ class Twin:
         if (own := library._base_steps()) is not None:
             base, first = own
         core = device.module
-        made = MaskedNetwork.steps_for(core, [*first, *steps])
+        made = [step.made_for(core) for step in (*first, *steps)]
         kind = core.ProgramF32 if self.dtype == np.float32 else core.ProgramF64
         scale = library._context_scale()
         self.program = kind(self.features, self.context, base, made, len(first), *scale, matmul=matmul, device=0)

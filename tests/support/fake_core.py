@@ -146,15 +146,23 @@ def make_core(machine):
         for suffix in ("F32", "F64"):
             name = base.__name__ + suffix
             setattr(core, name, type(name, (base,), {"kind": staticmethod(getattr(inner, name))}))
-    core.HiddenOptions = inner.HiddenOptions
-    core.MaskedOptions, core.MaskedTransform = inner.MaskedOptions, inner.MaskedTransform
+    take_structure(core, inner)
     core.reason = lambda: "" if machine.devices else "no device is plugged in"
     core.device_count = lambda: machine.devices
     core.give_back = lambda index: machine.say("headrace gives back", index)
     core.device_name = lambda index: f"Fake {index}"
+    core.device_capability = lambda index: "9.0"
+    core.device_reason = lambda index: machine.reasons.get(index, "")
+    core.is_compiled_by_driver = lambda index: index in machine.without_code
     core.architectures = lambda: "90-real"
     core.runtime_version, core.driver_version = lambda: 13000, lambda: 13010
     return core
+
+
+def take_structure(core, inner):
+    """What programs are made of is no matter of a device."""
+    for name in ("HiddenOptions", "MaskedOptions", "MaskedTransform", *(n for n in dir(inner) if n.endswith("Step"))):
+        setattr(core, name, getattr(inner, name))
 
 
 class OnCpu:
@@ -173,25 +181,10 @@ class OnCpu:
             kernel = opened(getattr(cpu, name))
             setattr(self, name, lambda *given, device, kernel=kernel, **named: kernel(*given, **named))
 
-        class MaskedOptions:
-            def __init__(self, **options):
-                self.inner = cpu.MaskedOptions(**options)
-
-        class MaskedTransform:
-            def __init__(self, options, levels, degrees):
-                self.inner = cpu.MaskedTransform(options.inner, levels, degrees)
-
-            @classmethod
-            def from_masks(cls, options, masks):
-                self = cls.__new__(cls)
-                self.inner = cpu.MaskedTransform.from_masks(options.inner, masks)
-                return self
-
         def programs(kind):
             def make(features, context, base, steps, base_steps, mean, std, matmul, device):
                 assert matmul == "exact" or kind is not cpu.ProgramF64
-                own = [tuple(getattr(part, "inner", part) for part in step) for step in steps]
-                inner = kind(features, context, base, own, base_steps, mean, std)
+                inner = kind(features, context, base, steps, base_steps, mean, std)
                 return types.SimpleNamespace(
                     inner=inner,
                     n_weights=inner.n_weights,
@@ -250,8 +243,7 @@ class OnCpu:
 
             return make
 
-        self.HiddenOptions = cpu.HiddenOptions
-        self.MaskedOptions, self.MaskedTransform = MaskedOptions, MaskedTransform
+        take_structure(self, cpu)
         for suffix in ("F32", "F64"):
             setattr(self, f"Program{suffix}", programs(getattr(cpu, f"Program{suffix}")))
             setattr(self, f"Adam{suffix}", optimisers(getattr(cpu, f"Adam{suffix}")))

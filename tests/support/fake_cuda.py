@@ -34,6 +34,7 @@ class Machine:
         self.device, self.current = 0, [[] for _ in range(devices)]
         self.fail = {}  # word -> exception, raised once where it would be logged; or a list, for as many times
         self.next_stream = 0x100
+        self.reasons, self.without_code = {}, set()  # of devices, by index: why not usable; no machine code for them
         self.cupy, self.core = make_cupy(self), make_core(self)
 
     def say(self, *words):

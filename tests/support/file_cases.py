@@ -256,6 +256,28 @@ EXAMPLES = {
         hr.NormalMixture(3, 2, loc=np.arange(6.0).reshape(2, 3), weights=[1 / 3, 0.5], trainable=False), dtype
     ),
     "support-alone": lambda dtype: hr.Support([(-10.0, None), (None, 9.5), (-20.0, 1 / 3 + 20.0), None]),
+    "box": lambda dtype: cases.randomise(
+        hr.NSF(2, transforms=2, hidden=(6,), bins=4, bounds=[(-1.1, 0.7), (-3.0, 5.0)], base="uniform", dtype=dtype),
+        0.2,
+        "box",
+    ),
+    "box-around": lambda dtype: cases.randomise(
+        hr.RealNVP(
+            3,
+            1,
+            transforms=2,
+            hidden=(5,),
+            bounds=[(-1.0, 1.0), None, (-30.0, 1 / 3)],
+            periodic=[None, (0.0, 24.0), None],
+            base="uniform",
+            dtype=dtype,
+        ),
+        0.2,
+        "box around",
+    ),
+    "box-alone": lambda dtype: hr.Flow(
+        [hr.Support([(-10.0, 9.5), (-20.0, 1 / 3 + 20.0)], linear=True)], hr.Uniform(2), dtype=dtype
+    ),
     "rotation-alone": lambda dtype: hr.Rotation.random(3, seed=1),
     "rotation-in-blocks": lambda dtype: hr.Inverse(hr.Rotation.random(8, seed=1, block=3)),
     "dual-ascent-in-blocks": lambda dtype: ascended(

@@ -130,8 +130,8 @@ def standardize(mean, std):
     return Subject(hr.Standardize(mean, std), [], lambda _: reference.Standardize(mean, std))
 
 
-def support(bounds):
-    return Subject(hr.Support(bounds), [], lambda _: reference.Support(bounds))
+def support(bounds, *, linear=False):
+    return Subject(hr.Support(bounds, linear=linear), [], lambda _: reference.Support(bounds, linear=linear))
 
 
 def gaussianize(data, latent, slopes):

@@ -12,7 +12,7 @@ from headrace import _core
 from headrace._core.maps import has_min_bin
 
 JUDGES = {"forward": reference.coupling_forward, "inverse": reference.coupling_inverse}
-MAPS_AND_SCALES = [(map, scale or "exp") for map, scale in _core.cpu.maps()]
+MAPS_AND_SCALES = [(one.name, one.scale or "exp") for one in _core.cpu.maps()]
 """Every map that is compiled, and every scale where it has one."""
 every_map_and_scale = pytest.mark.parametrize(("map", "scale"), MAPS_AND_SCALES)
 

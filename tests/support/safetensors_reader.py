@@ -78,7 +78,7 @@ def _transform(header, tensors, prefix):
     if kind == "Permutation":
         return reference.Permutation(header["order"])
     if kind == "Support":
-        return reference.Support(header["bounds"], header.get("periodic"))
+        return reference.Support(header["bounds"], header.get("periodic"), header.get("linear", False))
     if kind == "Standardize":
         return reference.Standardize(np.array(header["mean"]), np.array(header["std"]))
     if kind == "Rotation":

@@ -20,7 +20,16 @@ CPP = {
 # The kernels are compiled once for every instruction set: of the core they may know plain structs alone.
 KERNELS_OF_CORE = {"bf16.hpp", "views.hpp", "table.hpp", "scratch.hpp", "set_name.hpp"}
 # The device shares what a program is made of and what both devices compile, and never the core that runs on the CPU.
-DEVICE_OF_CORE = {"blocks.hpp", "compiled.hpp", "masks.hpp", "request.hpp", "structure.hpp", "views.hpp"}
+DEVICE_OF_CORE = {
+    "blocks.hpp",
+    "compiled.hpp",
+    "conditioner.hpp",
+    "masked.hpp",
+    "maps.hpp",
+    "request.hpp",
+    "structure.hpp",
+    "views.hpp",
+}
 
 
 def includes(folder):

@@ -29,6 +29,7 @@ JUDGES = {
     "density": ("tests/reference/bases.py", set()),  # of bases
     "move": ("tests/reference/permutation.py", {"Permutation"}),
 }
+MADE_IN = {"marginal": "cpp/core/shared_maps.hpp"}  # what a transform itself makes a step of
 COMBINED = {"Inverse", "Linear", "OnColumns"}  # of several of them, or of any
 
 
@@ -49,7 +50,7 @@ def lacking(read):
             "cpp/steps/steps.hpp": [f'#include "{name}.hpp"'],
             kernels: [rf"\b{way}\(const {struct}<T>&" for way in ("run_step", "record_step", "backward_step")],
             "cpp/kernels/steps-inl.hpp": [f'#include "steps/{name}-inl.hpp"'],
-            "cpp/core/lowering.cpp": [rf"\b{struct}<T>(\{{| \w+\{{)"],
+            MADE_IN.get(name, "cpp/core/lowering.cpp"): [rf"\b{struct}<T>(\{{| \w+\{{| \w+::lowered)"],
             "cuda/host/placing.cpp": [rf"void place\(DeviceStep<T>&( \w+)?, {struct}<T>&"],
             "cuda/kernels/chain.cuh": [f"case StepKind::{name}:"],
             "cuda/kernels/gradient.cuh": [f"case StepKind::{name}:"],

@@ -24,7 +24,7 @@ namespace {
 struct SoftClamp {
     template <class V>
     HR_FN static V log_scale(V a, const MapOptions<Scalar<V>>& o) {
-        return a / (abs(a) * o.inverse_clamp + Scalar<V>(1));
+        return a / fma(abs(a), o.inverse_clamp, Scalar<V>(1));
     }
     template <class Inverse, class V>
     HR_FN static V factor(Inverse inverse, V a, const MapOptions<Scalar<V>>& o, V& log_scale_) {
@@ -33,7 +33,7 @@ struct SoftClamp {
     }
     template <class V>
     HR_FN static V log_slope(V a, const MapOptions<Scalar<V>>& o) {
-        const V f = Scalar<V>(1) / (abs(a) * o.inverse_clamp + Scalar<V>(1));
+        const V f = Scalar<V>(1) / fma(abs(a), o.inverse_clamp, Scalar<V>(1));
         return f * f;
     }
 };
@@ -91,15 +91,15 @@ struct Affine : Directions<Affine<Scale>> {
             log_det = -log_det;
             return (value - shift) * factor;
         }
-        return factor * value + shift;
+        return fma(factor, value, shift);
     }
     template <class Inverse, class V, class P, class G>
     HR_FN static V run_vjp(Inverse inverse, V given, V built, const P& p, const MapOptions<Scalar<V>>& o, V grad_built,
                            V grad_log_det, const G& grad) {
         const V raw = p(1), z = inverse ? built : given;
         V log_scale;
-        const V grad_given = grad_built * Scale::factor(inverse, raw, o, log_scale);
-        const V by_log = ((inverse ? grad_built : grad_given) * z + grad_log_det) * Scale::log_slope(raw, o);
+        const V grad_given = product(grad_built, Scale::factor(inverse, raw, o, log_scale));
+        const V by_log = fma(inverse ? grad_built : grad_given, z, grad_log_det) * Scale::log_slope(raw, o);
         grad(0, inverse ? -grad_given : grad_built);
         grad(1, inverse ? -by_log : by_log);
         return grad_given;

@@ -38,7 +38,7 @@ struct DualAscent : Directions<DualAscent> {
     HR_FN static V forward(V z, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
         const Parts<V> m(p, o);
         const V w = z - m.center, r = hypotenuse(m.epsilon, w);
-        log_det = m.log_a + log(m.gamma * (w / r) + Scalar<V>(1));
+        log_det = m.log_a + log(fma(m.gamma, w / r, Scalar<V>(1)));
         return line(z, r, m.gamma, m.a, m.b);
     }
     // w + γ sqrt(epsilon² + w²) = t, a quadratic in w; written so that nothing cancels. An infinite t gives an infinite
@@ -47,14 +47,14 @@ struct DualAscent : Directions<DualAscent> {
     HR_FN static V inverse(V x, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
         using T = Scalar<V>;
         const Parts<V> m(p, o);
-        const V t = (x - m.b) * exp(-m.log_a) - m.center;
-        const V rest = (T(1) - m.gamma) * (m.gamma + T(1)), bent = abs(m.gamma) * m.epsilon;
+        const V t = fma(x - m.b, exp(-m.log_a), -m.center);
+        const V rest = (T(1) - m.gamma) * (m.gamma + T(1)), bent = product(abs(m.gamma), m.epsilon);
         const V root = hypotenuse(m.epsilon * sqrt(rest), t);  // of t² + epsilon² (1 - γ²)
         const auto cancels = m.gamma * t > T(0), over = abs(t) > largest<V>();
-        const V near = t * T(0.5), ratio = (bent * T(0.5) + near) / (m.gamma * T(0.5) * root + near);
-        const V w = select(over, t, select(cancels, (t - bent) * ratio, (t - m.gamma * root) / rest));
+        const V near = t * T(0.5), ratio = fma(bent, T(0.5), near) / fma(m.gamma * T(0.5), root, near);
+        const V w = select(over, t, select(cancels, product(t - bent, ratio), fma(-m.gamma, root, t) / rest));
         const V q = select(over, copy_sign(splat<V>(1), t), w / hypotenuse(m.epsilon, w));
-        log_det = -(m.log_a + log(m.gamma * q + T(1)));
+        log_det = -(m.log_a + log(fma(m.gamma, q, T(1))));
         return w + m.center;
     }
 
@@ -69,7 +69,7 @@ struct DualAscent : Directions<DualAscent> {
             const V w = z - m.center, q = w / hypotenuse(m.epsilon, w);
             grad_log = -grad_log_det;
             const Slopes<V> of_log(m, z, V{}, grad_log);
-            grad_x = (grad_built + of_log.by_z) / (m.a * (m.gamma * q + Scalar<V>(1)));
+            grad_x = (grad_built + of_log.by_z) / (m.a * fma(m.gamma, q, Scalar<V>(1)));
         }
         const V by_x = inverse ? -grad_x : grad_x;
         const Slopes<V> s(m, z, by_x, grad_log);
@@ -107,25 +107,25 @@ struct DualAscent : Directions<DualAscent> {
         const V w = z - ready[3];
         V q;
         const V r = short_hypotenuse(ready[4], w, q);
-        factor = q * (a * gamma) + a;
+        factor = fma(q, a * gamma, a);
         return line(z, r, gamma, a, ready[1]);
     }
     template <class V>
     HR_FN static V ready_inverse(V x, const Scalar<V>* ready, const MapOptions<Scalar<V>>&, V& factor) {
         using T = Scalar<V>;
         const T a = ready[0], gamma = ready[2], epsilon = ready[4];
-        const T bent = (gamma < T(0) ? -gamma : gamma) * epsilon;
-        const V t = (x - ready[1]) * ready[5] - ready[3];
+        const T bent = product(gamma < T(0) ? -gamma : gamma, epsilon);
+        const V t = fma(x - ready[1], ready[5], -ready[3]);
         V q;
         const V root = short_hypotenuse(ready[6], t, q);
         const auto cancels = t * gamma > T(0);
-        const V numerator = select(cancels, t - bent, t - root * gamma);
+        const V numerator = select(cancels, t - bent, fma(root, -gamma, t));
         const T half_gamma = gamma * T(0.5);
-        const V near = t * T(0.5), ratio = (near + bent * T(0.5)) / (root * half_gamma + near);
+        const V near = t * T(0.5), ratio = fma(bent, T(0.5), near) / fma(root, half_gamma, near);
         const V other = select(cancels, ratio, V(ready[7] - V{}));
-        const V w = select(abs(t) > largest<V>(), t, numerator * other);
+        const V w = select(abs(t) > largest<V>(), t, product(numerator, other));
         short_hypotenuse(epsilon, w, q);
-        factor = q * (a * gamma) + a;
+        factor = fma(q, a * gamma, a);
         return w + ready[3];
     }
 
@@ -140,7 +140,7 @@ struct DualAscent : Directions<DualAscent> {
     HR_FN static V line(V z, V r, P gamma, P a, P b) {
         const Scalar<V> half = Scalar<V>(0.5);
         const P bend = gamma * half;
-        return (r * bend + z * half) * (a + a) + b;
+        return fma(fma(r, bend, z * half), a + a, b);
     }
     // sqrt(x² + y²) and q = y / sqrt(x² + y²): beyond what can be squared, |y| and its sign.
     template <class V>
@@ -151,7 +151,7 @@ struct DualAscent : Directions<DualAscent> {
             q = y / r;
             return r;
         }
-        const V square = y * y + x * x, inverse = rsqrt(square), size = abs(y);
+        const V square = fma(y, y, x * x), inverse = rsqrt(square), size = abs(y);
         const auto far = size > (is_single<V> ? T(1e15) : T(1e150));
         q = select(far, copy_sign(splat<V>(1), y), y * inverse);
         return select(far, size, square * inverse);
@@ -160,12 +160,12 @@ struct DualAscent : Directions<DualAscent> {
     template <class V>
     HR_FN static V hypotenuse(V x, V y) {
         const V size = abs(y), larger = select(size > x, size, x), ratio = select(size > x, x, size) / larger;
-        return larger * sqrt(ratio * ratio + Scalar<V>(1));
+        return larger * sqrt(fma(ratio, ratio, Scalar<V>(1)));
     }
     // γ: raw / sqrt(1 + raw²), below 1 - slope.
     template <class V>
     HR_FN static V bend(V raw, const MapOptions<Scalar<V>>& o) {
-        return raw / hypotenuse(splat<V>(1), raw) * (Scalar<V>(1) - o.slope);
+        return product(raw / hypotenuse(splat<V>(1), raw), Scalar<V>(1) - o.slope);
     }
     template <class V>
     HR_FN static V bend_slope(V raw, const MapOptions<Scalar<V>>& o) {
@@ -181,15 +181,15 @@ struct DualAscent : Directions<DualAscent> {
             using T = Scalar<V>;
             const V w = z - m.center, inverse_r = T(1) / hypotenuse(m.epsilon, w), r = T(1) / inverse_r;
             const V q = w * inverse_r, share = m.epsilon * inverse_r;  // q² + share² = 1
-            const V by_value = grad_x * m.a;
-            const V by_q = grad_log / (m.gamma * q + T(1));  // by γ q
+            const V by_value = product(grad_x, m.a);
+            const V by_q = grad_log / fma(m.gamma, q, T(1));  // by γ q
             // dq/dw = share² / r, dq/dε = -q share / r.
-            const V by_w = (by_value * q + by_q * share * share * inverse_r) * m.gamma;
+            const V by_w = product(fma(by_value, q, by_q * share * share * inverse_r), m.gamma);
             by_z = by_value + by_w;
-            by_log_a = (m.gamma * r + z) * by_value;
-            by_gamma = by_value * r + by_q * q;
+            by_log_a = product(fma(m.gamma, r, z), by_value);
+            by_gamma = fma(by_value, r, by_q * q);
             by_center = -by_w;
-            by_epsilon = (by_value * share - by_q * q * share * inverse_r) * m.gamma;
+            by_epsilon = fma(by_value, share, -(by_q * q * share * inverse_r)) * m.gamma;
         }
     };
 };

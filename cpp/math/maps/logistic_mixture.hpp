@@ -50,9 +50,9 @@ struct LogisticMixture : Directions<LogisticMixture> {
         const V slope = exp(max(at.log_slope(), is_single<V> ? T(-80) : T(-700)));  // a divisor that is normal
         V by_z = grad_built, by_log = grad_log_det, grad_given;
         if (inverse) {
-            grad_given = grad_built * slope + grad_log_det * at.bend();
+            grad_given = fma(grad_built, slope, grad_log_det * at.bend());
         } else {
-            grad_given = (grad_built - grad_log_det * at.bend()) / slope;
+            grad_given = fma(-grad_log_det, at.bend(), grad_built) / slope;
             by_z = -grad_given;
             by_log = -grad_log_det;
         }
@@ -62,12 +62,12 @@ struct LogisticMixture : Directions<LogisticMixture> {
             const Term<V> t(at.x, k, components);
             const V raw = p(2 * n + k), rate = components.rate(k);
             const V below = at.share_below(t), above = at.share_above(t), here = at.share_here(t, rate);
-            const V by_u =
-                by_z * (below * t.right + above * t.left) +
-                by_log * (here * (t.right - t.left) - at.above * below * t.right + at.below * above * t.left);
-            grad(k, by_z * (below - above) + by_log * (here - at.above * below - at.below * above));
+            const V right = below * t.right, left = above * t.left;
+            const V of_slope = fma(at.below, left, fma(-at.above, right, here * (t.right - t.left)));
+            const V by_u = fma(by_z, fma(below, t.right, left), by_log * of_slope);
+            grad(k, fma(by_z, below - above, by_log * fma(-at.below, above, fma(-at.above, below, here))));
             grad(n + k, -by_u * rate);
-            grad(2 * n + k, -(by_u * t.u + by_log * here) * SoftClamp::log_slope(raw, o));
+            grad(2 * n + k, -fma(by_u, t.u, by_log * here) * SoftClamp::log_slope(raw, o));
         }
         return grad_given + components.poison;
     }
@@ -144,7 +144,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
             exponents(x, k, components);
             const V e = exp(-abs(u));
             larger_side = T(1) / (e + T(1));
-            const V smaller_side = e * larger_side;
+            const V smaller_side = product(e, larger_side);
             const auto is_left = u < T(0);
             left = select(is_left, smaller_side, larger_side);
             right = select(is_left, larger_side, smaller_side);
@@ -160,7 +160,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
         HR_FN void exponents(V x, int k, const C& components) {
             using T = Scalar<V>;
             const V weight = components.weight(k);
-            u = within((x - components.mean(k)) * components.rate(k));
+            u = within(product(x - components.mean(k), components.rate(k)));
             to_below = weight + min(u, T(0));
             to_above = weight - max(u, T(0));
             to_here = weight - abs(u);
@@ -195,9 +195,9 @@ struct LogisticMixture : Directions<LogisticMixture> {
                 below_rest += of_below;
                 above_rest += of_above;
                 here_rest += of_here;
-                below_bend += of_below * t.right * rate;
-                above_bend += of_above * t.left * rate;
-                here_bend += of_here * (t.right - t.left) * rate;
+                below_bend = fma(of_below * t.right, rate, below_bend);
+                above_bend = fma(of_above * t.left, rate, above_bend);
+                here_bend = fma(of_here * (t.right - t.left), rate, here_bend);
             }
             const V top = larger(-below_top, -above_top);
             const V one_below = exp(-below_top - top) / below_rest, one_above = exp(-above_top - top) / above_rest;
@@ -220,10 +220,10 @@ struct LogisticMixture : Directions<LogisticMixture> {
         HR_FN V share_here(const Term<V>& t, V rate) const { return term_here(t, rate) / here_rest; }
 
       private:
-        HR_FN V term_below(const Term<V>& t) const { return exp(t.to_below - below_top) * t.larger_side; }
-        HR_FN V term_above(const Term<V>& t) const { return exp(t.to_above - above_top) * t.larger_side; }
+        HR_FN V term_below(const Term<V>& t) const { return product(exp(t.to_below - below_top), t.larger_side); }
+        HR_FN V term_above(const Term<V>& t) const { return product(exp(t.to_above - above_top), t.larger_side); }
         HR_FN V term_here(const Term<V>& t, V rate) const {
-            return exp(t.to_here - here_top) * (t.larger_side * t.larger_side) * rate;
+            return product(exp(t.to_here - here_top) * (t.larger_side * t.larger_side), rate);
         }
     };
 
@@ -244,11 +244,12 @@ struct LogisticMixture : Directions<LogisticMixture> {
         HR_ROLLED
         for (int i = 0; i < most_steps && any_lane<V>(bit_cast<Int<V>>(open)); ++i) {
             const Sums<V> at(x, components);
-            const V difference = at.logit() - z, step = difference * exp(-at.log_slope()), newton = x - step;
+            const V difference = at.logit() - z, step = product(difference, exp(-at.log_slope()));
+            const V newton = x - step;
             const auto is_below = difference < T(0);
             const V lower = select(is_below, x, low), upper = select(is_below, high, x);
             // No larger than the rounding errors of the logit or of x: Newton's last step, and never a bisection.
-            const V rest = larger((abs(z) + T(1)) * epsilon - abs(difference), abs(x) * epsilon - abs(step));
+            const V rest = larger(fma(abs(z) + T(1), epsilon, -abs(difference)), fma(abs(x), epsilon, -abs(step)));
             const auto is_found = rest >= T(0);
             const V other = select(is_found, x, lower * T(0.5) + upper * T(0.5));
             V next = select(abs(step) * T(2) <= select(is_found, infinity<V>(), last), newton, other);

@@ -67,7 +67,7 @@ struct Spline : Directions<Spline<Kind>> {
             V log_slope_x = (at.n_t(bin) / n - T(2) * at.d_t(bin) / d) * knots.width_sum / (bin.width * Kind::range(o));
             if (Kind::tails(o) == Tails::linear)
                 log_slope_x = select(Kind::outside(entered.value, o), splat<V>(0), log_slope_x);
-            grad_y = (grad_built - grad_log_det * log_slope_x) / derivative(knots, bin, at);
+            grad_y = fma(-grad_log_det, log_slope_x, grad_built) / derivative(knots, bin, at);
             if (Kind::tails(o) == Tails::identity) grad_y = select(Kind::outside(entered.value, o), grad_built, grad_y);
             by_y = -grad_y;
             by_log = -grad_log_det;
@@ -122,7 +122,7 @@ struct Spline : Directions<Spline<Kind>> {
         Point<V> at;
         at.set(inverse, entered.value - (inverse ? bin.left_height : bin.left_width), bin);
         at.snap(entered.value, o);
-        const V inside = inverse ? bin.width * at.t + bin.left_width : bin.height * at.eta(bin) + bin.left_height;
+        const V inside = inverse ? fma(bin.width, at.t, bin.left_width) : fma(bin.height, at.eta(bin), bin.left_height);
         const Scalar<V> poison = ready[n_ready(o.bins) - 1];
         const V slope = derivative_of(bin.height / bin.width, bin, at);
         factor = slope + poison;
@@ -216,7 +216,7 @@ struct Spline : Directions<Spline<Kind>> {
         template <class OfHeights>
         HR_FN Bin<V> find(OfHeights of_heights, V input, const P& p, const MapOptions<Scalar<V>>& o, V& target) {
             using T = Scalar<V>;
-            target = Kind::share_below(input, o) * (of_heights ? height_sum : width_sum);
+            target = product(Kind::share_below(input, o), of_heights ? height_sum : width_sum);
             const V zero = splat<V>(0), one = splat<V>(1);
             const auto raw_at = [&](int k) {
                 const int place = Kind::place(k, o);
@@ -246,8 +246,8 @@ struct Spline : Directions<Spline<Kind>> {
                 bin.d0 = select(bin.index == T(0), one, bin.d0);
                 bin.d1 = select(bin.index == T(o.bins - 1), one, bin.d1);
             }
-            bin.d0 *= inverse_slope;
-            bin.d1 *= inverse_slope;
+            bin.d0 = product(bin.d0, inverse_slope);
+            bin.d1 = product(bin.d1, inverse_slope);
             return bin;
         }
 
@@ -255,7 +255,7 @@ struct Spline : Directions<Spline<Kind>> {
 
         // A place within a bin, from 0 to 1, to the interval of the spline.
         HR_FN V across(V left, V share, V sum, V place, const MapOptions<Scalar<V>>& o) const {
-            return Kind::spread((left + share * place) / sum, o);
+            return Kind::spread(fma(share, place, left) / sum, o);
         }
     };
 
@@ -278,8 +278,8 @@ struct Spline : Directions<Spline<Kind>> {
         HR_FN void solve(V from_left, const Bin<V>& bin) {
             using T = Scalar<V>;
             const V eta = min(max(from_left / bin.height, T(0)), T(1)), rest = T(1) - eta;
-            const V q = bin.d0 * rest - bin.d1 * eta;
-            V root = sqrt(q * q + T(4) * eta * rest);
+            const V q = fma(bin.d0, rest, -(bin.d1 * eta));
+            V root = sqrt(fma(q, q, T(4) * eta * rest));
             if constexpr (!Kind::is_moderate) root = select(abs(q) > T(1e15), abs(q), root);  // q * q may overflow
             root = abs(q) + root;
             const auto low = q >= T(0);
@@ -299,11 +299,11 @@ struct Spline : Directions<Spline<Kind>> {
                 r = select(input >= o.bound, zero, select(input <= o.low, one, r));
             }
         }
-        HR_FN V n(const Bin<V>& bin) const { return bin.d0 * r * r + Scalar<V>(2) * t * r + bin.d1 * t * t; }
-        HR_FN V n_t(const Bin<V>& bin) const { return Scalar<V>(2) * (bin.d1 * t - bin.d0 * r + r - t); }
-        HR_FN V d(const Bin<V>& bin) const { return t * t + r * r + (bin.d0 + bin.d1) * t * r; }
-        HR_FN V d_t(const Bin<V>& bin) const { return (bin.d0 + bin.d1 - Scalar<V>(2)) * (r - t); }
-        HR_FN V eta(const Bin<V>& bin) const { return t * (t + bin.d0 * r) / d(bin); }
+        HR_FN V n(const Bin<V>& bin) const { return fma(bin.d1 * t, t, fma(bin.d0 * r, r, Scalar<V>(2) * t * r)); }
+        HR_FN V n_t(const Bin<V>& bin) const { return Scalar<V>(2) * (fma(bin.d1, t, -(bin.d0 * r)) + r - t); }
+        HR_FN V d(const Bin<V>& bin) const { return fma((bin.d0 + bin.d1) * t, r, fma(t, t, r * r)); }
+        HR_FN V d_t(const Bin<V>& bin) const { return product(bin.d0 + bin.d1 - Scalar<V>(2), r - t); }
+        HR_FN V eta(const Bin<V>& bin) const { return t * fma(bin.d0, r, t) / d(bin); }
     };
 
     // slope N / D^2; where derivatives are not bounded, D^2 may overflow.
@@ -331,13 +331,16 @@ struct Spline : Directions<Spline<Kind>> {
         gather_row(ready + 2 * o.bins, index, bin_numbers, n);
         return {V{}, n[0], n[1], n[2], n[3], n[4], n[5]};
     }
-    // From a value within the interval to that of the input.
+    // From a value within the interval to that of the input. Rounding must not lead out of the interval, as a uniform
+    // base has no density there.
     template <class Inverse, class V, class E>
     HR_FN static V leave(Inverse inverse, const E& entered, V inside, V slope, const MapOptions<Scalar<V>>& o) {
+        const V low = Kind::spread(splat<V>(0), o), high = splat<V>(double(o.bound));
+        inside = select(inside > high, high, select(inside < low, low, inside));  // NaN stays
         if (Kind::tails(o) == Tails::identity) {
             return select(Kind::outside(entered.value, o), entered.value, inside);
         } else if (Kind::tails(o) == Tails::linear) {
-            return inside + (inverse ? entered.beyond / slope : entered.beyond * slope);
+            return inverse ? inside + entered.beyond / slope : fma(entered.beyond, slope, inside);
         } else {
             return inside + entered.beyond;
         }
@@ -364,26 +367,28 @@ struct Spline : Directions<Spline<Kind>> {
             grad_y = select(Kind::outside(entered.value, o), zero, grad_y);
             grad_log_det = select(Kind::outside(entered.value, o), zero, grad_log_det);
         } else if (Kind::tails(o) == Tails::linear) {
-            grad_log_det += grad_y * rise;
+            grad_log_det = fma(grad_y, rise, grad_log_det);
         }
         const T range = Kind::range(o);
         const V width = bin.width / knots.width_sum, height = bin.height / knots.height_sum;  // shares
         const V n = at.n(bin), d = at.d(bin), tr = at.t * at.r, eta = at.eta(bin);
         const V grad_eta = grad_y * height * range;
         const V grad_n = grad_log_det / n, grad_p = grad_eta / d;  // eta = p / d
-        const V grad_d = -(T(2) * grad_log_det + grad_eta * eta) / d;
-        V grad_t = grad_p * (T(2) * at.t + bin.d0 * (at.r - at.t)) + grad_n * at.n_t(bin) + grad_d * at.d_t(bin);
+        const V grad_d = -fma(T(2), grad_log_det, grad_eta * eta) / d;
+        V grad_t = fma(grad_p, fma(T(2), at.t, bin.d0 * (at.r - at.t)), grad_n * at.n_t(bin));
+        grad_t = fma(grad_d, at.d_t(bin), grad_t);
         if (Kind::tails(o) == Tails::linear)
-            grad_t = select(Kind::outside(entered.value, o), zero, grad_t);             // t is 0 or 1
-        const V from_d0 = (grad_p * tr + grad_n * at.r * at.r + grad_d * tr) * bin.d0;  // by the logarithm of d0
-        const V from_d1 = (grad_n * at.t * at.t + grad_d * tr) * bin.d1;
+            grad_t = select(Kind::outside(entered.value, o), zero, grad_t);  // t is 0 or 1
+        const V from_d0 =
+            product(fma(grad_d, tr, fma(grad_p, tr, grad_n * at.r * at.r)), bin.d0);  // by the logarithm of d0
+        const V from_d1 = product(fma(grad_n * at.t, at.t, grad_d * tr), bin.d1);
         const V grad_log_slope = grad_log_det - from_d0 - from_d1;
         // By the share to the left of the bin, and by that of the bin itself.
-        const V by_left_width = -grad_t / width, by_width = (-grad_t * at.t - grad_log_slope) / width;
-        const V by_left_height = grad_y * range, by_height = by_left_height * eta + grad_log_slope / height;
+        const V by_left_width = -grad_t / width, by_width = fma(-grad_t, at.t, -grad_log_slope) / width;
+        const V by_left_height = product(grad_y, range), by_height = fma(by_left_height, eta, grad_log_slope / height);
         const auto mean = [&](V by_left, V left, V by_bin, V size, V sum) {
-            return (by_left * Kind::parts_of(left, bin.index, sum, o) +
-                    by_bin * Kind::parts_of(size, splat<V>(1), sum, o)) /
+            return fma(by_left, Kind::parts_of(left, bin.index, sum, o),
+                       by_bin * Kind::parts_of(size, splat<V>(1), sum, o)) /
                    sum;
         };
         const V mean_width = mean(by_left_width, bin.left_width, by_width, bin.width, knots.width_sum);

@@ -67,7 +67,7 @@ struct SoftClampedKnots {
     }
     template <class V>
     HR_FN static V spread(V share, const MapOptions<Scalar<V>>& o) {
-        return share * (Scalar<V>(2) * o.bound) - o.bound;
+        return fma(share, Scalar<V>(2) * o.bound, -o.bound);
     }
 
     template <class V, class P>
@@ -107,11 +107,11 @@ struct SoftClampedKnots {
   private:
     template <class V>
     HR_FN static V soft_clamp(V a, Scalar<V> inverse_limit) {
-        return a / (abs(a) * inverse_limit + Scalar<V>(1));
+        return a / fma(abs(a), inverse_limit, Scalar<V>(1));
     }
     template <class V>
     HR_FN static V soft_clamp_slope(V a, Scalar<V> inverse_limit) {
-        const V f = Scalar<V>(1) / (abs(a) * inverse_limit + Scalar<V>(1));
+        const V f = Scalar<V>(1) / fma(abs(a), inverse_limit, Scalar<V>(1));
         return f * f;
     }
 };
@@ -157,10 +157,10 @@ struct AdditiveKnots {
         if (o.tails == Tails::linear) return {input, input - clamp(input, o)};
         // Whole periods from the middle. What is so far away that nothing is left of its place within a period moves as
         // a whole.
-        const T middle = o.low + (o.bound - o.low) * T(0.5);
-        const V periods = (input - middle) * (T(1) / range(o)), round = splat<V>(Format<T>::round);
+        const T middle = fma(o.bound - o.low, T(0.5), o.low);
+        const V periods = product(input - middle, T(1) / range(o)), round = splat<V>(Format<T>::round);
         const V whole = select(abs(periods) < T(0.25) * Format<T>::round, (periods + round) - round, periods);
-        const V beyond = whole * range(o);
+        const V beyond = product(whole, range(o));
         return {input - beyond, beyond};
     }
     template <class V>
@@ -177,7 +177,7 @@ struct AdditiveKnots {
     }
     template <class V>
     HR_FN static V spread(V share, const MapOptions<Scalar<V>>& o) {
-        return share * range(o) + o.low;
+        return fma(share, range(o), o.low);
     }
 
     template <class V, class P>
@@ -200,12 +200,12 @@ struct AdditiveKnots {
     }
     template <class V>
     HR_FN static V size(V part, V sum, const MapOptions<Scalar<V>>& o) {
-        return part * left_over(o) + sum * o.min_bin;
+        return fma(part, left_over(o), sum * o.min_bin);
     }
     // The way back, of the sizes of `n` bins together.
     template <class V>
     HR_FN static V parts_of(V sizes, V n, V sum, const MapOptions<Scalar<V>>& o) {
-        return (sizes - n * sum * o.min_bin) * (Scalar<V>(1) / left_over(o));
+        return fma(n * sum, -o.min_bin, sizes) * (Scalar<V>(1) / left_over(o));
     }
 
     template <class V>
@@ -229,7 +229,7 @@ struct AdditiveKnots {
     // What least sizes leave of the interval for the softmax.
     template <class T>
     HR_FN static T left_over(const MapOptions<T>& o) {
-        return T(1) - T(o.bins) * o.min_bin;
+        return fma(-T(o.bins), o.min_bin, T(1));
     }
 };
 

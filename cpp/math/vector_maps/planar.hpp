@@ -45,7 +45,7 @@ struct TanhBend {
         exp_parts(twice, parts);
         for (int j = 0; j < B; ++j) {
             const V half = power_of_two<V>(parts[j].n - 1);
-            e[j] = parts[j].expm1_r * half + (half - T(0.5));  // half of expm1, as nothing overflows
+            e[j] = fma(parts[j].expm1_r, half, half - T(0.5));  // half of expm1, as nothing overflows
         }
         for (int j = 0; j < B; ++j) r[j] = T(1) / (e[j] + T(1));
         for (int j = 0; j < B; ++j) {
@@ -83,14 +83,14 @@ struct TanhBend {
             at(v, o, bend);
             for (int j = 0; j < B; ++j) {
                 const V excess = s[j] - T(1);
-                const V part = excess * bend[j].value, residual = (v[j] - target[j]) + part;
+                const V part = product(excess, bend[j].value), residual = (v[j] - target[j]) + part;
                 const auto is_open = abs(residual) > (v[j] + abs(part)) * rounding;  // false for NaN
                 const auto above = residual > T(0);
                 low[j] = select(above, low[j], v[j]);
                 high[j] = select(above, v[j], high[j]);
-                const V slope = excess * bend[j].slope + T(1);
+                const V slope = fma(excess, bend[j].slope, T(1));
                 const V newton = residual / slope;
-                V next = v[j] - residual / (slope - newton * excess * bend[j].curvature * T(0.5));
+                V next = v[j] - residual / fma(newton * excess, bend[j].curvature * T(-0.5), slope);
                 const auto inside = (next >= low[j]) & (next <= high[j]);
                 next = select(inside, next, (low[j] + high[j]) * T(0.5));
                 v[j] = select(is_open, next, v[j]);
@@ -119,7 +119,7 @@ struct LeakyReluBend {
     HR_FN static void solve(const V (&y)[B], const V (&s)[B], const MapOptions<Scalar<V>>& o, V (&v)[B],
                             Bend<V> (&bend)[B], const V* = nullptr) {
         for (int j = 0; j < B; ++j)
-            v[j] = y[j] / select(y[j] > Scalar<V>(0), s[j], (s[j] - Scalar<V>(1)) * o.slope + Scalar<V>(1));
+            v[j] = y[j] / select(y[j] > Scalar<V>(0), s[j], fma(s[j] - Scalar<V>(1), o.slope, Scalar<V>(1)));
         at(v, o, bend);
     }
 };
@@ -169,15 +169,15 @@ struct Planar {
         HR_ROLLED
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
             const V w = p(c), scaled = w * q.boost * q.w_inverse, u = p(features + c);
-            q.square += scaled * scaled;
-            q.along += scaled * u;
-            dot += w * u;
+            q.square = fma(scaled, scaled, q.square);
+            q.along = fma(scaled, u, q.along);
+            dot = fma(w, u, dot);
         }
         q.square = sum_of_coordinates(p, q.square);
         q.along = sum_of_coordinates(p, q.along);
         dot = sum_of_coordinates(p, dot);
         q.square = select(q.square > T(0), q.square, splat<V>(1));  // a NaN came through dot already
-        const V x = select(q.w_inverse > T(0), q.along * q.w_largest, dot);
+        const V x = select(q.w_inverse > T(0), product(q.along, q.w_largest), dot);
         q.s = positive(x);
         q.gain = select(abs(x) > Format<T>::smallest_normal, q.s.excess / x, splat<V>(positive_slope));
         return q;
@@ -191,15 +191,15 @@ struct Planar {
         HR_ROLLED
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
             const V scaled = V(p(c)) * q.boost * q.w_inverse;
-            rest += scaled * (V(p(features + c)) - scaled * part);
+            rest = fma(scaled, fma(-scaled, part, V(p(features + c))), rest);
         }
         rest = sum_of_coordinates(p, rest);
-        const V factor = (q.gain * q.along - rest) / q.square;
+        const V factor = fma(q.gain, q.along, -rest) / q.square;
         HR_ROLLED
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
             const V w = p(c), scaled = w * q.boost * q.w_inverse, u = p(features + c);
             put(c, w);
-            put(features + c, scaled * factor + (u - scaled * part));
+            put(features + c, fma(scaled, factor, fma(-scaled, part, u)));
         }
         put(2 * features, p(2 * features));
         put(2 * features + 1, q.s.value);
@@ -213,7 +213,7 @@ struct Planar {
         V dot{};
         HR_ROLLED
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p))
-            dot += V(p(c)) * q.boost * q.w_inverse * V(g(features + c));
+            dot = fma(V(p(c)) * q.boost * q.w_inverse, V(g(features + c)), dot);
         dot = sum_of_coordinates(p, dot);
         const V by_s = V(g(2 * features + 1)) * q.s.slope;
         const V coefficient = (q.gain - T(1)) * q.along / q.square, by_along = dot * q.s.slope_excess / q.square;
@@ -222,9 +222,9 @@ struct Planar {
         for (int c = first_coordinate(p); c < features; c += coordinate_step(p)) {
             const V w = p(c), scaled = w * q.boost * q.w_inverse, u = p(features + c);
             const V grad_w = g(c), grad_u = g(features + c);
-            const V by_scaled = coefficient * grad_u + by_along * u + by_square * scaled;
-            put(features + c, grad_u + by_along * scaled + by_s * w);
-            put(c, grad_w + by_s * u + by_scaled * q.w_inverse * q.boost);
+            const V by_scaled = fma(by_square, scaled, fma(coefficient, grad_u, by_along * u));
+            put(features + c, fma(by_s, w, fma(by_along, scaled, grad_u)));
+            put(c, fma(by_scaled * q.w_inverse, q.boost, fma(by_s, u, grad_w)));
         }
         put(2 * features, g(2 * features));
     }
@@ -240,11 +240,11 @@ struct Planar {
     }
     template <class V, class P>
     HR_FN static V accumulate(V sum, V value, const P& p, int c, int, int j = 0) {
-        return value * V(p(c, j)) + sum;
+        return fma(value, V(p(c, j)), sum);
     }
     template <class V, class P>
     HR_FN static V move(V value, V amount, const P& p, int c, int features, int j = 0) {
-        return V(p(features + c, j)) * amount + value;
+        return fma(V(p(features + c, j)), amount, value);
     }
 
     template <int B, class V, class P>
@@ -294,7 +294,7 @@ struct Planar {
     HR_FN static void reduce(Reduced<V>& r, V given, V latent, V grad, const P& p, int c, int features) {
         r.given = accumulate(r.given, given, p, c, features);
         r.latent = accumulate(r.latent, latent, p, c, features);
-        r.dot = V(p(features + c)) * grad + r.dot;
+        r.dot = fma(V(p(features + c)), grad, r.dot);
     }
     // In the inverse direction most of wᵀz + b cancels where wᵀû is large: there v is solved for again, from this sum
     // on.
@@ -312,11 +312,11 @@ struct Planar {
             h = bend_at<H>(r.given, o);
         }
         const V det = determinant(h, s), by_log = (inverse ? -grad_log_det : grad_log_det) / det;
-        V by_sum = (inverse ? -r.dot : r.dot) * h.slope + by_log * excess * h.curvature;
-        V by_s = by_log * h.slope;
+        V by_sum = fma(inverse ? -r.dot : r.dot, h.slope, by_log * excess * h.curvature);
+        V by_s = product(by_log, h.slope);
         if constexpr (inverse) {  // implicit differentiation of v + (s - 1) h(v) = wᵀx + b
             by_sum = by_sum / det;
-            by_s -= by_sum * h.value;
+            by_s = fma(-by_sum, h.value, by_s);
         }
         put(2 * features, by_sum);
         put(2 * features + 1, by_s);
@@ -327,14 +327,14 @@ struct Planar {
         const V w = p(c);
         put(c, given * r.by_sum);
         put(features + c, grad * r.amount);
-        return w * r.by_sum + grad;
+        return fma(w, r.by_sum, grad);
     }
 
   private:
     // 1 + (s - 1) h', as a sum of positive terms.
     template <class V>
     HR_FN static V determinant(const Bend<V>& h, V s) {
-        return s * h.slope + h.rest;
+        return fma(s, h.slope, h.rest);
     }
 };
 

@@ -50,11 +50,11 @@ struct Radial {
     template <class V, class P>
     HR_FN static V accumulate(V sum, V value, const P& p, int c, int, int j = 0) {
         const V offset = value - V(p(c, j));
-        return offset * offset + sum;
+        return fma(offset, offset, sum);
     }
     template <class V, class P>
     HR_FN static V move(V value, V amount, const P& p, int c, int, int j = 0) {
-        return (value - V(p(c, j))) * amount + value;
+        return fma(value - V(p(c, j)), amount, value);
     }
 
     template <int B, class V, class P>
@@ -99,8 +99,8 @@ struct Radial {
     template <class V, class P>
     HR_FN static void reduce(Reduced<V>& r, V given, V, V grad, const P& p, int c, int) {
         const V offset = given - V(p(c));
-        r.sum = offset * offset + r.sum;
-        r.dot = offset * grad + r.dot;
+        r.sum = fma(offset, offset, r.sum);
+        r.dot = fma(offset, grad, r.dot);
     }
     template <bool inverse, class V, class P, class Put>
     HR_FN static Backward<V> backward(const Reduced<V>& reduced, V grad_log_det, const P& p, int features,
@@ -113,22 +113,22 @@ struct Radial {
         const V reach = alpha + r, beta = end - alpha, by_log = inverse ? -grad_log_det : grad_log_det;
         const V n = n_at(r, alpha, end), others = splat<V>(features - 1);
         // Of the log-determinant, (features - 1) log q + log N - 2 log reach.
-        const V log_by_r = -others * beta / ((end + r) * reach) - alpha * beta * T(2) / (n * reach);
-        const V log_by_alpha = -others / reach + (r * T(2) + end) / n - T(2) / reach;
+        const V log_by_r = -others * beta / ((end + r) * reach) - alpha * T(2) * beta / (n * reach);
+        const V log_by_alpha = -others / reach + fma(r, T(2), end) / n - T(2) / reach;
         const V log_by_end = others / (end + r) + alpha / n;
         V amount, by_distance, by_alpha, by_end;
         if constexpr (inverse) {  // offset of z = offset of x times k(r), k = reach / (p + r); distance of x: r / k(r)
             const V k = reach / (end + r), inverse_end = T(1) / (end + r);
             const V slope = n / (reach * reach);  // of the distance of x by r
             amount = -beta * inverse_end;
-            by_distance = (dot * beta * inverse_end * inverse_end + by_log * log_by_r) / slope;
-            by_alpha = dot * inverse_end + by_log * log_by_alpha + by_distance * r / (k * reach);
-            by_end = -dot * k * inverse_end + by_log * log_by_end - by_distance * r / reach;
+            by_distance = fma(dot * beta * inverse_end, inverse_end, by_log * log_by_r) / slope;
+            by_alpha = fma(dot, inverse_end, by_log * log_by_alpha) + by_distance * r / (k * reach);
+            by_end = fma(-dot * k, inverse_end, by_log * log_by_end) - by_distance * r / reach;
         } else {
             amount = beta / reach;
-            by_distance = by_log * log_by_r - dot * amount / reach;
-            by_alpha = by_log * log_by_alpha - dot * (end + r) / (reach * reach);
-            by_end = by_log * log_by_end + dot / reach;
+            by_distance = fma(by_log, log_by_r, -(dot * amount / reach));
+            by_alpha = fma(by_log, log_by_alpha, -(dot * (end + r) / (reach * reach)));
+            by_end = fma(by_log, log_by_end, dot / reach);
         }
         put(features, by_alpha);
         put(features + 1, by_end);
@@ -137,7 +137,7 @@ struct Radial {
     }
     template <class V, class P, class Put>
     HR_FN static V spread(const Backward<V>& r, V given, V grad, const P& p, int c, int, const Put& put) {
-        const V by_center = grad * r.amount + (given - V(p(c))) * r.by_offset;
+        const V by_center = fma(grad, r.amount, (given - V(p(c))) * r.by_offset);
         put(c, -by_center);
         return grad + by_center;
     }
@@ -156,12 +156,12 @@ struct Radial {
     template <class V>
     HR_FN static V latent_distance(V distance, V alpha, V end) {
         using T = Scalar<V>;
-        const V b = distance - end, root = sqrt(b * b + alpha * distance * T(4));
-        return select(b > T(0), (b + root) * T(0.5), alpha * distance * T(2) / (root - b));
+        const V b = distance - end, root = sqrt(fma(b, b, alpha * distance * T(4)));
+        return select(b > T(0), (b + root) * T(0.5), alpha * T(2) * distance / (root - b));
     }
     template <class V>
     HR_FN static V n_at(V r, V alpha, V end) {
-        return r * (alpha * Scalar<V>(2) + r) + alpha * end;
+        return fma(r, fma(alpha, Scalar<V>(2), r), alpha * end);
     }
     template <class V>
     HR_FN static void factors_at(V r, V alpha, V end, V inverse_reach, V (&factor)[2]) {

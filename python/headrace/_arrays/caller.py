@@ -425,9 +425,8 @@ def elsewhere(name: str, what: str, device: Any, call: str) -> TypeError:
 
 def wrong_dtype(name: str, dtype: Any, call: str) -> TypeError:
     """The error for numbers that are no floats of 32 or 64 bits."""
-    return TypeError(
-        f"{name}: expected dtype float32 or float64, got {dtype}; call {call.format(name)} if that is meant"
-    )
+    advice = f"call {call.format(_frames.argument_of(name))} if that is meant"
+    return TypeError(f"{name}: expected dtype float32 or float64, got {dtype}; {advice}")
 
 
 def _same(a: NDArray[Any], b: NDArray[Any] | None) -> bool:

@@ -385,7 +385,8 @@ def _index_of(value: Any) -> int:
         return int(value.device.index)
     if hasattr(type(value), "__dlpack_device__"):
         return int(value.__dlpack_device__()[1])
-    cupy = device_at(0).cupy
+    import cupy  # which is there: `caller_of` has asked
+
     address = value.__cuda_array_interface__["data"][0]
     return int(cupy.cuda.runtime.pointerGetAttributes(address).device if address else cupy.cuda.runtime.getDevice())
 

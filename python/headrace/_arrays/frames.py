@@ -209,7 +209,13 @@ def inferred(value: Any) -> Any:
     return value
 
 
+def argument_of(name: str) -> str:
+    """The argument in what a message calls an array, as x in "x in the block from row 0 on"."""
+    return name.partition(" in the ")[0]
+
+
 def _advice(name: str, value: Any) -> str:
+    name = argument_of(name)
     if _is_of(value, "pandas"):
         return f"call {name}.astype('float64')"
     return f"call {name}.cast(polars.Float64)" if _is_of(value, "polars") else "cast it to pyarrow.float64()"

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import headrace as hr
+from headrace._boxes import UNIFORM
 from headrace._cli import commands, diagnose, export, fitting, offered, parts, tables, use
-from headrace._output import printable
+from headrace._output import NO_ROOM, printable
 from headrace.flows import DEFAULT
 
 __all__ = ["main"]
@@ -89,7 +90,14 @@ def _or_folder(read: Callable[[str], Any], is_one: Callable[[str], bool] = os.pa
     return lambda text: text if is_one(text) else read(text)
 
 
-_READERS: dict[str, Any] = {"int": _integer(1), "float": _number, "str": str, "Sequence[int]": _sizes}
+_base = _argument(str, lambda name: name == UNIFORM, f"{UNIFORM}, beside --bounds of both ends of each feature")
+_READERS: dict[str, Any] = {
+    "int": _integer(1),
+    "float": _number,
+    "str": str,
+    "Sequence[int]": _sizes,
+    "Base | str": _base,
+}
 
 
 class _Include(argparse.Action):
@@ -352,6 +360,8 @@ def _give_up_output() -> None:
 
 
 def _one_line(message: object) -> str:
-    if isinstance(message, OSError) and message.filename is not None and message.strerror:
-        return printable(f"{message.filename}: {message.strerror}")
+    if isinstance(message, OSError) and message.strerror:
+        name = message.filename or ("standard output" if message.errno in NO_ROOM else None)
+        if name is not None:
+            return printable(f"{name}: {message.strerror}")
     return printable(" ".join(str(message).split())) or type(message).__name__

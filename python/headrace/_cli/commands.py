@@ -9,8 +9,10 @@ import os
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from typing import Any, NoReturn
 
 import numpy as np
@@ -143,6 +145,13 @@ def _columns(
         )
     if not features:
         raise ValueError(f"{source.path}: expected at least one column of features, got none")
+    called = Counter(source.names[i] for i in (*features, *context, *weight)) if source.names else Counter[str]()
+    name, count = max(called.items(), key=itemgetter(1), default=("", 0))
+    if count > 1:
+        raise ValueError(
+            f"{source.path}: expected different names of columns, got {name!r} {count} times; give each its own, or "
+            "choose others by --columns"
+        )
     return [features, context, weight]
 
 

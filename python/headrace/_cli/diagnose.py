@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace._cli.commands import INTERRUPTED, OK, _check_output, _load, _Names, _rows_for, _say
-from headrace._output import replacing
+from headrace._output import refuse_inputs, replacing
 from headrace._pictures import NO_MATPLOTLIB, can_draw
 from headrace._table import FIT
 from headrace.diagnosis import diagnose as look
@@ -25,6 +25,8 @@ def diagnose(arguments: argparse.Namespace) -> int:
         _check_output(arguments, *inputs)
         if Path(output).suffix.lower() != ".html" and not can_draw():
             raise ImportError(f"--output: {NO_MATPLOTLIB}")
+    if training_table is not None:
+        refuse_inputs("--training", training_table, [arguments.data])
     flow, notes = _load(arguments.flow)
     (x, context, weights), names = _rows_for(flow, notes, arguments, weights=arguments.weights)
     training = None

@@ -95,6 +95,8 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     if arguments.checkpoint is not None:
         others = [path for path in (*inputs, arguments.output) if path != STANDARD]
         refuse_inputs("--checkpoint", arguments.checkpoint, others)
+        if os.path.realpath(arguments.checkpoint) == os.path.realpath(arguments.output):
+            raise ValueError(f"--checkpoint: expected another file than the --output, got {arguments.checkpoint}")
         check_writable("--checkpoint", arguments.checkpoint)
     source = _open(arguments)
     columns = _columns(source, arguments, weights=arguments.weights)

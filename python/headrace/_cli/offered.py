@@ -13,7 +13,8 @@ __all__ = ["FIT", "FLOWS", "Kind", "Setting", "settings"]
 
 FIT = ("epochs", "batch_size", "learning_rate", "patience", "time_budget", "checkpoint", "checkpoint_every")
 # Arguments that come from the table, or from other options.
-_OTHERWISE = {"features", "context", "base", "bounds", "periodic", "seed", "dtype"}
+_OTHERWISE = {"features", "context", "bounds", "periodic", "seed", "dtype"}
+_OBJECTS = ("Base | None",)  # types of arguments that no text stands for
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,11 @@ class Kind:
     def settings(self) -> dict[str, inspect.Parameter]:
         """The arguments of the constructor that are options of the command line."""
         every = inspect.signature(self.model or self.make).parameters
-        return {name: argument for name, argument in every.items() if name not in _OTHERWISE}
+        return {
+            name: argument
+            for name, argument in every.items()
+            if name not in _OTHERWISE and str(argument.annotation) not in _OBJECTS
+        }
 
     @property
     def takes(self) -> set[str]:

@@ -270,7 +270,7 @@ def _is_number(field: str) -> bool:
         float(field)
     except ValueError:
         return False
-    return True
+    return "_" not in field  # which Python's own notation has between digits, and no table
 
 
 class _Text(Source):
@@ -318,8 +318,6 @@ class _Text(Source):
                 raise ValueError(
                     f"{self.path}: expected UTF-8 text, got byte {error.object[error.start]:#04x}{advice}"
                 ) from None
-            except csv.Error as error:
-                raise ValueError(f"{self.path}: {error}") from None
 
     def _fields(self, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
         if self.delimiter is None:
@@ -332,7 +330,16 @@ class _Text(Source):
                     yield number, line.split()
             return
         reader = csv.reader(file, delimiter=self.delimiter, strict=True)
-        for fields in reader:
+        while True:
+            first = reader.line_num + 1
+            try:
+                fields = next(reader, None)
+            except csv.Error as error:
+                raise ValueError(
+                    f"{self.path}: line {first}: expected fields of a row, got text that cannot be parted: {error}"
+                ) from None
+            if fields is None:
+                return
             blank = len(fields) < 2 and not "".join(fields).strip()
             if not blank and not fields[0].lstrip().startswith("#"):
                 yield reader.line_num, fields
@@ -356,6 +363,8 @@ class _Text(Source):
                     )
             rows = [[fields[i] for i in chosen] for _, fields in chunk]
             try:
+                if any("_" in field for row in rows for field in row):
+                    raise ValueError
                 numbers = np.array(_without_truth(self._filled(rows)), np.float64)
             except ValueError:
                 for number, fields in chunk:

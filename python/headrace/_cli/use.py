@@ -213,7 +213,9 @@ def _say_scores(arguments: argparse.Namespace, scores: Scores, told: dict[str, A
         f"{_counted(scores.rows, 'row')}{where}: mean log density {report['log_likelihood']:.4f} ± "
         f"{report['standard_error']:.4f} nats, from {report['least']:.4f} to {report['most']:.4f}"
     )
-    if scores.rows and not scores.finite:
+    if not scores.rows:
+        summary = f"0 rows{where}: there is nothing to score"
+    elif not scores.finite:
         summary = f"{_counted(scores.rows, 'row')}{where}: none has a log density that is finite"
     elif report["not_finite"]:
         summary += f"; left out, as their log density is not finite: {report['not_finite']:,}"

@@ -25,6 +25,7 @@ from headrace import _arguments as check
 from headrace import _core
 from headrace._core import CudaUnavailable
 from headrace._install import install
+from headrace._warn import warn
 
 __all__ = [
     "BF16_PARTS",
@@ -97,8 +98,21 @@ def matmul_on_cpu(matmul: Any) -> str:
 
 @cache
 def device_at(index: int) -> Device:
-    """The device of this number, one object for all."""
-    return Device(index, _cupy())
+    """The device of this index, one object for all.
+
+    Raises:
+        CudaUnavailable: it cannot be used; the message says why.
+    """
+    cupy, cuda = _cupy(), _core.cuda
+    if reason := cuda.device_reason(index):
+        raise CudaUnavailable(f"headrace cannot compute on cuda:{index}: {reason}")
+    if cuda.is_compiled_by_driver(index):
+        warn(
+            f"cuda:{index}, {cuda.device_name(index)}, has compute capability {cuda.device_capability(index)}, and "
+            f"headrace was built for {cuda.architectures()}: the driver compiles kernels when a call first needs them, "
+            "for half a minute in some calls, and keeps them for later processes; a build on this machine avoids it"
+        )
+    return Device(index, cupy)
 
 
 def _cupy() -> Any:
@@ -416,5 +430,11 @@ class Ascent:
 
 
 def names() -> list[str]:
-    """What the devices are called, in order."""
-    return [str(_core.cuda.device_name(i)) for i in range(_core.cuda.device_count())]
+    """What the devices are called, in order, with their compute capability or why they cannot be used."""
+    cuda = _core.cuda
+    return [
+        f"(not usable: {reason})"
+        if (reason := cuda.device_reason(i))
+        else f"{cuda.device_name(i)} of compute capability {cuda.device_capability(i)}"
+        for i in range(cuda.device_count())
+    ]

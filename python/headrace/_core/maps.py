@@ -33,16 +33,14 @@ __all__ = [
     "slope_of",
 ]
 
-_WITH_SCALE = {name for name, scale in cpu.maps() if scale}
-_TRAITS = cpu.map_traits()
-_LEAST_BINS = cpu.map_least_bins()
+_LISTED = {one.name: one for one in cpu.maps()}
 
-SCALES = tuple(dict.fromkeys(scale for _, scale in cpu.maps() if scale))
+SCALES = tuple(dict.fromkeys(one.scale for one in cpu.maps() if one.scale))
 
 LEAST_BINS = 2
 FARTHEST = 1e30  # of the ends of an interval
 MIN_BIN = 1e-3
-MOST_BINS = max(most for most, _ in _TRAITS.values())
+MOST_BINS = max(one.max_bins for one in _LISTED.values())
 
 
 class Settings(Protocol):
@@ -152,43 +150,42 @@ VECTOR_MAPS: dict[str, VectorMap] = {
 
 def has_bins(map: str) -> bool:
     """Whether a map has bins: then its number of parameters depends on how many."""
-    return _TRAITS[map][0] > 0
+    return _LISTED[map].max_bins > 0
 
 
 def has_scale(map: str) -> bool:
     """Whether a map has a scale, which may be made of a raw number in more than one way."""
-    return map in _WITH_SCALE
+    return bool(_LISTED[map].scale)
 
 
 def bins_of(map: str, value: Any) -> int:
     """A number of bins, checked for a map; of no effect, but checked, where it has none."""
-    return check.integer("bins", value, least=LEAST_BINS, most=_TRAITS[map][0] or MOST_BINS)
+    return check.integer("bins", value, least=LEAST_BINS, most=_LISTED[map].max_bins or MOST_BINS)
 
 
 @lru_cache(maxsize=256)
 def bins_with(map: str, n_params: int) -> tuple[int, ...]:
     """Every number of bins with which a map has so many parameters; one of them where it has no bins."""
-    most = _TRAITS[map][0] or LEAST_BINS
+    most = _LISTED[map].max_bins or LEAST_BINS
     return tuple(bins for bins in range(LEAST_BINS, most + 1) if MAPS[map].n_params(bins) == n_params)
 
 
 def slope_of(map: str, value: Any) -> float:
     """A slope, checked for a map."""
-    _, least = _TRAITS[map]
-    if least:
+    if least := _LISTED[map].least_slope:
         return check.number("slope", value, least=least, below=1.0)
     return check.number("slope", value, above=0.0, below=1.0)
 
 
 def has_min_bin(map: str) -> bool:
     """Whether the bins of a map have a least size; then its interval may also be any."""
-    return _LEAST_BINS[map] > 0
+    return _LISTED[map].least_bin > 0
 
 
 def min_bin_of(map: str, value: Any, bins: int) -> float:
     """A least share of a bin, checked for a map and so many bins; of no effect, but a number, where it has none."""
     if has_min_bin(map):
-        return check.number("min_bin", value, least=_LEAST_BINS[map], below=1.0 / bins)
+        return check.number("min_bin", value, least=_LISTED[map].least_bin, below=1.0 / bins)
     return check.number("min_bin", value, above=0.0, below=1.0)
 
 

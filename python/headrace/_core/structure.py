@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace._core import cpu
+from headrace._core.steps import Step
 
 if TYPE_CHECKING:
     from headrace.network import Network
@@ -36,6 +39,18 @@ def _made(core: Any, options: dict[str, Any], structure: Staircase | Sequence[ND
     return core.MaskedTransform.from_masks(checked, structure)
 
 
+def _check_size(options: dict[str, Any], structure: Staircase) -> None:
+    """Refuse what cannot fit in memory: the system would end the process in the place of an error."""
+    first, last = len(options.get("reads", ())) + options.get("context", 0), len(options["active"])
+    sizes = [first, *map(len, structure.degrees), last]
+    needed = np.dtype(np.float32).itemsize * sum(a * b for a, b in pairwise(sizes))
+    if needed > (most := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+        raise ValueError(
+            f"features, hidden: expected a network whose weights fit in the {most / 2**30:.3g} GiB of memory, got at "
+            f"least {needed / 2**30:.3g} GiB, of layers of {', '.join(map(str, sizes))} values"
+        )
+
+
 class MaskedNetwork:
     """Structure of one masked transform; `rows` gives the place of the user's output rows in the core's order."""
 
@@ -56,6 +71,8 @@ class MaskedNetwork:
         network: Network | None = options.get("network")
         self.described, self.joined = network, () if network is None else network.joined
         self.staircase = structure if isinstance(structure, Staircase) else None
+        if self.staircase is not None:
+            _check_size(options, self.staircase)
         self.core: cpu.MaskedTransform = _made(cpu, options, structure)
         self.rows = rows
         self._back = None if rows is None else np.argsort(rows)
@@ -78,12 +95,9 @@ class MaskedNetwork:
         """The structure as a class of that core: each compiled module has its own, and all lay out weights alike."""
         return self.core if core is cpu else _made(core, self.options, self.staircase or self.core.masks())
 
-    @staticmethod
-    def steps_for(core: Any, steps: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """The steps of a program with structures in the place of networks."""
-        return [
-            tuple(part.made_for(core) if isinstance(part, MaskedNetwork) else part for part in step) for step in steps
-        ]
+    def step(self, inverted: bool = False) -> Step:
+        """The step of a program that it is the network of."""
+        return Step("NetworkStep", inverted=inverted, transform=self)
 
     def _to_core(self, arrays: Arrays) -> Arrays:
         return arrays if self._back is None else [*arrays[:-1], arrays[-1][self._back]]
@@ -102,34 +116,27 @@ class MaskedNetwork:
 
     def pack(self, weights: Arrays, biases: Arrays) -> NDArray[Any]:
         """Dense layers to the vector that the kernels read; masked weights are dropped."""
-        return self.core.pack(
-            [np.require(w, requirements=("C", "A")) for w in self._to_core(weights)],
-            [np.require(b, requirements=("C", "A")) for b in self._to_core(biases)],
-        )
+        own = zip(self._to_core(weights), self._to_core(biases), strict=True)
+        return self.core.pack([np.require(array, requirements=("C", "A")) for pair in own for array in pair])
 
     def unpack(self, packed: NDArray[Any]) -> tuple[Arrays, Arrays]:
         """The way back; masked weights are zero."""
-        layers = self.core.unpack(packed)
-        return self._to_user([w for w, _ in layers]), self._to_user([b for _, b in layers])
+        tensors = self.core.unpack(packed)
+        return self._to_user(tensors[::2]), self._to_user(tensors[1::2])
 
     def names(self) -> list[str]:
-        """What the layers are called, in the core's order."""
-        layers = len(self.core.hidden) + 1
-        return [*(f"layers.{i}.context" for i in self.joined), *(f"layers.{i}" for i in range(layers))]
+        """What the tensors are called, of each layer the weights and the biases, in the core's order."""
+        return [name for name, _ in self.core.tensors]
 
     def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Dense parameters by name."""
-        weights, biases = self.unpack(packed)
-        named: dict[str, NDArray[Any]] = {}
-        for name, w, b in zip(self.names(), weights, biases, strict=True):
-            named[f"{name}.weight"] = w
-            named[f"{name}.bias"] = b
-        return named
+        layers = zip(*self.unpack(packed), strict=True)
+        return dict(zip(self.names(), (array for layer in layers for array in layer), strict=True))
 
     def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
         """The way back from `named`."""
-        names = self.names()
-        return self.pack([named[f"{name}.weight"] for name in names], [named[f"{name}.bias"] for name in names])
+        arrays = [named[name] for name in self.names()]
+        return self.pack(arrays[::2], arrays[1::2])
 
     def initial(
         self, seed: Sequence[int], dtype: np.dtype[Any], identity: tuple[float, ...], *, biases_of: float = 1.0

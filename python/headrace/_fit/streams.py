@@ -109,6 +109,8 @@ class StreamData(Data):
         self._of_x, self._of_context = sums
         self.total_weight = float(sums[0].weight)
         self.fingerprint = checks.told()
+        if not some:
+            raise ValueError("x: expected the same rows each time that the stream is read, got none this time")
         those = Block.joined(some)
         self.x, self.context, self.weights = those.x, those.context, those.weights
         if held is None:

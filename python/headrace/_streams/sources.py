@@ -14,6 +14,8 @@ from headrace._streams.stream import Stream
 
 __all__ = ["Blocks", "Mapped"]
 
+_NOT_BLOCKS = (str, bytes, dict, np.ndarray)  # what can be iterated, and not block by block
+
 PART = 1 << 14  # rows of an array that are read together
 
 
@@ -28,18 +30,30 @@ class Blocks(Stream):
                 "source: expected what can be iterated again and again, got a one-way "
                 f"{check.kind_of(source)}; give the function that makes it"
             )
-        if isinstance(source, (str, bytes, dict, np.ndarray)) or not (callable(source) or hasattr(source, "__iter__")):
+        if isinstance(source, _NOT_BLOCKS) or not (callable(source) or hasattr(source, "__iter__")):
             raise TypeError(
                 f"source: expected an iterable of blocks of rows, or a function that gives one, got "
                 f"{check.kind_of(source)}"
             )
         self._make = source if callable(source) and not hasattr(source, "__iter__") else lambda: source
+        self._made: Any = None  # an iterator that was read before
         super().__init__(buffer, [None])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the iterator, which cannot be pickled."""
+        return {**vars(self), "_made": None}
 
     def _read(self, part: int) -> Iterator[Any]:
         made = self._make()
-        if not hasattr(made, "__iter__"):
+        if isinstance(made, _NOT_BLOCKS) or not hasattr(made, "__iter__"):
             raise TypeError(f"source: expected a function that gives an iterable of blocks, got {check.kind_of(made)}")
+        if isinstance(made, Iterator):
+            if made is self._made:
+                raise TypeError(
+                    "source: expected a function that gives a new iterator each time, got the same one-way "
+                    f"{check.kind_of(made)} again"
+                )
+            self._made = made
         yield from made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.util import find_spec
 from typing import Any
 
@@ -46,13 +47,34 @@ def nearer(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float]:
     return Finding("memorised rows", of.binomial_tail(near, len(index)), 1, sentence), share
 
 
-def copies(rows: Looked) -> int:
-    """How many of x are training rows, number for number."""
+def copies(rows: Looked) -> tuple[int, bool]:
+    """How many of x are training rows, number for number, and whether that is more than new rows would explain.
+
+    Of new rows as many are copies as of training rows are copies of others, as in a table of few different values.
+    """
     if rows.training is None:
-        return 0
+        return 0, False
     kind = np.result_type(rows.x, rows.training)
-    seen = {row.tobytes() for row in np.ascontiguousarray(_both(rows.training, rows.training_context).astype(kind))}
-    return sum(row.tobytes() in seen for row in np.ascontiguousarray(_both(rows.x, rows.context).astype(kind)))
+    known, own = (
+        Counter(row.tobytes() for row in np.ascontiguousarray(_both(*part).astype(kind)))
+        for part in ((rows.training, rows.training_context), (rows.x, rows.context))
+    )
+    found = sum(count for row, count in own.items() if row in known)
+    by_chance = sum(count for count in known.values() if count > 1) / len(rows.training)
+    return found, 2.0 * found / len(rows.x) > 1.0 + by_chance
+
+
+def is_training(x: Any, context: Any, training: Any) -> bool:
+    """Whether training rows are the same tables as x and its context, in one order."""
+    given = training if isinstance(training, tuple) else (training,)
+    return training is not None and all(map(_same, (x, context), (*given, None)))
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one is None or other is None or one is other:
+        return one is other
+    mine, its = np.asarray(one), np.asarray(other)
+    return mine.shape == its.shape and bool((mine == its).all())
 
 
 def _both(x: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:

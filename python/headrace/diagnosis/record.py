@@ -52,6 +52,8 @@ class Record:
     """Ten rows, the worst first."""
     copies: int
     """How many rows of x are training rows."""
+    of_training: bool
+    """Whether these are more than half of x, not counting what repeated values explain."""
     interrupted: bool
     """Whether Ctrl-C left tests out."""
     log_prob: Floats
@@ -85,6 +87,8 @@ class Record:
         numbers = "one number" if looked == 1 else f"{looked:,} numbers"
         if not self.tests:
             return "Nothing was tested."
+        if self.of_training:
+            return f"Nothing can be said of new rows: {self.copies:,} of {_counted(self.rows, 'row')} were trained on."
         if self.misses:
             first = self.misses[0]
             return f"The density misses ({p_text(self.p_value)} after looking at {numbers}): {first.sentence}."
@@ -134,6 +138,7 @@ class Record:
             "tests": [{**vars(one), "misses": one.misses} for one in self.tests],
             "worst": [dict(vars(one)) for one in self.worst],
             "copies": self.copies,
+            "of_training": self.of_training,
             "interrupted": self.interrupted,
         }
 
@@ -175,9 +180,7 @@ class Record:
         if self.looked_at < self.rows:
             found.append(f"The tests took {self.looked_at:,} of {self.rows:,} rows, kept by their weights.")
         if self.copies:
-            found.append(
-                f"{_counted(self.copies, 'row')} of x can be found in the training rows, and held out are others."
-            )
+            found.append(f"{_counted(self.copies, 'row')} of x can be found in the training rows: give held-out ones.")
         if 0 < self.looked_at < 100:
             found.append("With so few rows only coarse faults are found.")
         if self.rows >= 100_000 and self.misses:

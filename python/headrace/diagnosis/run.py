@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._arrays.caller import Array
 from headrace._progress import bar
+from headrace._warn import warn
 from headrace.diagnosis import latent
 from headrace.diagnosis.calibration import calibration
 from headrace.diagnosis.classifier import LEAST_ROWS, two_samples
 from headrace.diagnosis.coverage import coverage
 from headrace.diagnosis.findings import Finding, holm
 from headrace.diagnosis.likelihood import compare
-from headrace.diagnosis.nearest import copies, nearer
+from headrace.diagnosis.nearest import copies, is_training, nearer
 from headrace.diagnosis.record import Worst
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.rows import Looked, opened, stream
@@ -61,7 +62,8 @@ def diagnose(
         context: Shape (rows, context), as in `Flow.log_prob`.
         weights: Shape (rows,). Rows are kept with a probability of weight / largest weight for all tests, which then
             hold as without weights; the mean log-likelihood is the weighted one of all rows.
-        training: The rows that were fitted, or ``(x, context)``: for comparisons, and to see if they were memorised.
+        training: The rows that were fitted, or ``(x, context)``: for comparisons, and to see if they were memorised. A
+            warning says so if more than half of x is among them.
         names, context_names: Of the columns of x and of the context, for what is printed; by default those of frames.
         seed: Of all that is drawn.
         progress: Whether to show a bar on the standard error, of the tests that are done.
@@ -79,9 +81,11 @@ def diagnose(
     >>> diagnosis.p_value < 1e-6, diagnosis.tests[0].sentence
     (True, 'latent coordinate 1 has mean 0.006 and standard deviation 1.187 where 0 and 1 are expected')
     """
+    again = False
     if hasattr(flow, "_to_look_at"):  # a FlowDensity, without scikit-learn in between, or a Choice
         if context_names is None and (told := getattr(context, "columns", None)) is not None:  # of a frame
             context_names = [str(name) for name in told]
+        again = is_training(x, context, training)  # before whole numbers get noise, which differs
         x, context, weights, training, names = flow._to_look_at(x, context, weights, training, names)
         flow = flow.flow_ if hasattr(flow, "flow_") else flow.flow
     if not isinstance(flow, (Flow, Ensemble)):
@@ -92,13 +96,19 @@ def diagnose(
     log_prob = np.asarray(own.log_prob(rows.x, rows.context), np.float64)
     likelihoods, fitted_to = compare(log_prob, rows, key)
     look = _Look(own, rows, log_prob, key)
-    interrupted, found_again = False, 0
+    interrupted, found_again, of_training = False, len(rows.x) if again else 0, again
     try:
         with bar(look.expected(), "diagnose", "test", bool(progress)) as shown:
             look.tests(shown)
-        found_again = copies(rows)
+        if not again:
+            found_again, of_training = copies(rows)
     except KeyboardInterrupt:
         interrupted = True
+    if of_training:
+        warn(
+            f"x: expected rows that the fit has not seen, but {found_again:,} of {len(rows.x):,} are training rows: "
+            "their likelihood and their p-values say nothing about others; give rows that were held out"
+        )
     findings = look.done
     adjusted = holm([one.p_value for one in findings])
     return Diagnosis(
@@ -112,6 +122,7 @@ def diagnose(
         tests=tuple(replace(one, adjusted=p) for one, p in zip(findings, adjusted, strict=True)),
         worst=look.worst(),
         copies=found_again,
+        of_training=of_training,
         interrupted=interrupted,
         log_prob=log_prob,
         scores=look.score,

@@ -135,7 +135,11 @@ class _Module(nn.Module):
         if mark is not self._mark:
             self._check_mark(mark)
         found = self._parameters.get("vector")
-        return self.vector if found is None else found
+        vector = self.vector if found is None else found
+        n = self._entry.flow._program.n_weights
+        if vector.shape != (n,):
+            raise ValueError(f"vector: expected shape ({n},), as the module was made with, got {tuple(vector.shape)}")
+        return vector
 
     def _opened(
         self, name: str, value: Tensor, context: Tensor | None, vector: Tensor
@@ -169,6 +173,8 @@ class _Module(nn.Module):
         """A tensor of rows, in float32 or float64."""
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {check.kind_of(value)}")
+        if value.layout is not torch.strided:
+            raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}; call {name}.to_dense()")
         if value.ndim == 0 or value.shape[-1] != columns:
             raise ValueError(f"{name}: expected shape (..., {columns}), got {tuple(value.shape)}")
         if value.device != vector.device:

@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace._core.settings import Settings
+from headrace._core.steps import Step
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._module import Block
 from headrace._stored import Stored, storable
@@ -96,8 +97,8 @@ class ActNorm(Transform):
         other._put_parameters(self._block.pack_named(named))
         return other
 
-    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        return [("masked", inverted, self._block.network)]
+    def _steps(self, inverted: bool = False) -> list[Step]:
+        return [self._block.network.step(inverted)]
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return [("", self._block)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace import _arguments as check
+from headrace._core.steps import Step
 from headrace._module import Block
 from headrace._stored import Stored, storable
 from headrace.transforms.transform import Transform
@@ -46,8 +47,10 @@ class Permutation(Fixed):
         self.order = check.permutation("order", order)
         super().__init__(len(self.order))
 
-    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        return [("permutation", [int(i) for i in np.argsort(self.order)] if inverted else list(self.order))]
+    def _steps(self, inverted: bool = False) -> list[Step]:
+        return [
+            Step("PermutationStep", order=[int(i) for i in np.argsort(self.order)] if inverted else list(self.order))
+        ]
 
     def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
         order = [int(i) for i in np.argsort(self.order)] if inverted else self.order
@@ -93,10 +96,10 @@ class Standardize(Fixed):
         """Whether it changes nothing: as long as that is so, `Flow.fit` sets one at the end of a flow."""
         return not self.mean.any() and bool((self.std == 1).all())
 
-    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+    def _steps(self, inverted: bool = False) -> list[Step]:
         if self.is_identity:
             return []
-        return [("standardize", inverted, self.mean.tolist(), self.std.tolist())]
+        return [Step("StandardizeStep", inverted=inverted, mean=self.mean.tolist(), std=self.std.tolist())]
 
     def _part(self, kept: tuple[int, ...]) -> Transform:
         return Standardize(self.mean[list(kept)], self.std[list(kept)])

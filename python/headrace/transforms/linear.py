@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace._core.settings import Settings
+from headrace._core.steps import Step
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._module import Block
 from headrace._stored import Stored, storable
@@ -215,14 +216,15 @@ class Linear(Transform):
         product = (named["lower"] + one) @ (np.exp(named["log_diagonal"])[:, None] * (named["upper"] + one))
         return np.array(self.signs)[:, None] * product[list(self.order)] + 0.0, named["shift"]  # + 0: no -0
 
-    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
+    def _steps(self, inverted: bool = False) -> list[Step]:
         n = self._features
-        steps: list[tuple[Any, ...]] = [("masked", inverted, factor.network) for factor in self._factors]
+        steps = [factor.network.step(inverted) for factor in self._factors]
         back = [int(i) for i in np.argsort(self.order)]
         if -1 in self.signs:  # of each coordinate before it changes its place, as blocks of one number
-            steps.append(("rotation", inverted, np.array([self.signs[i] for i in back], np.float64), [1] * n))
+            signs = np.array([self.signs[i] for i in back], np.float64)
+            steps.append(Step("RotationStep", inverted=inverted, matrix=signs, blocks=[1] * n))
         if self.order != tuple(range(n)):
-            steps.append(("permutation", back if inverted else list(self.order)))
+            steps.append(Step("PermutationStep", order=back if inverted else list(self.order)))
         return steps[::-1] if inverted else steps
 
     def _blocks(self) -> list[tuple[str, Block]]:

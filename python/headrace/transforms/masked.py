@@ -20,6 +20,7 @@ from headrace._core.settings import (
     DenseConditioner,
     Settings,
 )
+from headrace._core.steps import Step
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._keywords import documented, takes
 from headrace._module import Block
@@ -47,8 +48,8 @@ class _Masked(Transform):
         self._network = masked
         self._take_parameters(parameters)
 
-    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        return [("masked", inverted, self._network)]
+    def _steps(self, inverted: bool = False) -> list[Step]:
+        return [self._network.step(inverted)]
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return [("", self._network)]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._core.steps import Step
 from headrace._stored import Stored, storable
 from headrace.transforms.fixed import Fixed
 
@@ -104,8 +105,8 @@ class Rotation(Fixed):
     def _sizes(self) -> list[int]:
         return [len(block) for block in self.blocks]
 
-    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        return [("rotation", inverted, self._numbers(), self._sizes())]
+    def _steps(self, inverted: bool = False) -> list[Step]:
+        return [Step("RotationStep", inverted=inverted, matrix=self._numbers(), blocks=self._sizes())]
 
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
         return {"blocks": self._numbers()}

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._core.steps import Step
 from headrace._stored import Stored, storable
 from headrace.transforms.fixed import Fixed
 
@@ -30,9 +31,12 @@ class Support(Fixed):
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None for no bounds.
         periodic: For each column ``(low, high)``, one period of it, or None; None for no such column. A periodic column
             has no bounds.
+        linear: Whether columns ``(low, high)`` have the linear map from [-1, 1], in the place of the logistic function.
+            With transforms of that interval onto itself and a `Uniform` base, a density need not vanish at the bounds.
 
     An unbounded number y becomes x = low + e^y for ``(low, None)``, high - e^-y for ``(None, high)``, and
-    low + (high - low) / (1 + e^-y) for ``(low, high)``.
+    low + (high - low) / (1 + e^-y) for ``(low, high)``. With `linear` the last is low + (high - low) (1 + y) / 2, and y
+    beyond [-1, 1] becomes the nearest number inside the bounds.
 
     A periodic column is wrapped into [low, high), and this is taken to [-1, 1): inverse gives the same for x and for x
     plus any number of periods, up to rounding, and forward wraps numbers outside of [-1, 1) likewise.
@@ -48,7 +52,7 @@ class Support(Fixed):
     transform is a flow's last one a `log_prob` of -inf. One that overflows is NaN, as everywhere.
 
     Raises:
-        TypeError: `bounds` or `periodic` is no sequence of pairs and None.
+        TypeError: `bounds` or `periodic` is no sequence of pairs and None, or `linear` is no bool.
         ValueError: it is empty, an end is infinite or NaN (write None), low is not below high, or a column has both.
 
     >>> import numpy as np, headrace as hr
@@ -58,16 +62,20 @@ class Support(Fixed):
     ([[1.0, 0.5, 0.0]], [-1.3863])
     """
 
-    def __init__(self, bounds: Bounds | None, periodic: Periods | None = None) -> None:
+    def __init__(self, bounds: Bounds | None, periodic: Periods | None = None, *, linear: bool = False) -> None:
         """See the class."""
         if bounds is None and periodic is not None:
             bounds = [None] * len(_checked("periodic", periodic))
         self.bounds = _checked("bounds", bounds)
         self.periodic = _checked_periods(periodic, self.bounds)
+        if not isinstance(linear, bool):
+            raise TypeError(f"linear: expected True or False, got {linear!r}")
+        self.linear = linear
         kinds, low, high = [], [], []
         for pair, period in zip(self.bounds, self.periodic, strict=True):
             start, end = period or pair or (None, None)
-            kinds.append("circle" if period else _KINDS[start is not None, end is not None])
+            kind = "circle" if period else _KINDS[start is not None, end is not None]
+            kinds.append("linear" if linear and kind == "interval" else kind)
             low.append(0.0 if start is None else start)
             high.append(0.0 if end is None else end)
         self._kinds, self._low, self._high = kinds, low, high
@@ -78,11 +86,13 @@ class Support(Fixed):
         """Whether no column has bounds or a period."""
         return all(kind == "any" for kind in self._kinds)
 
-    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        return [] if self.is_identity else [("support", inverted, self._kinds, self._low, self._high)]
+    def _steps(self, inverted: bool = False) -> list[Step]:
+        if self.is_identity:
+            return []
+        return [Step("SupportStep", inverted=inverted, supports=self._kinds, low=self._low, high=self._high)]
 
     def _part(self, kept: tuple[int, ...]) -> Support:
-        return Support([self.bounds[c] for c in kept], [self.periodic[c] for c in kept])
+        return Support([self.bounds[c] for c in kept], [self.periodic[c] for c in kept], linear=self.linear)
 
     def _ends(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Both ends of each column, infinite where there is none."""
@@ -93,7 +103,7 @@ class Support(Fixed):
 
     def _coarse(self, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
         """Columns with fewer than `NUMBERS` numbers of a dtype between both ends."""
-        both = np.array([kind in ("interval", "circle") for kind in self._kinds])
+        both = np.array([kind in ("interval", "linear", "circle") for kind in self._kinds])
         low, high = np.where(both, self._low, 0.0), np.where(both, self._high, 1.0)
         with np.errstate(over="ignore"):  # beyond the dtype a step is NaN
             step = np.spacing(np.maximum(np.abs(low), np.abs(high)).astype(dtype)).astype(np.float64)
@@ -104,18 +114,21 @@ class Support(Fixed):
         header = {"features": self._features, "bounds": [None if pair is None else list(pair) for pair in self.bounds]}
         if any(self.periodic):
             header["periodic"] = [None if pair is None else list(pair) for pair in self.periodic]
+        if self.linear:
+            header["linear"] = True
         return header
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
         features, bounds = stored.size("features", least=1), stored.items("bounds")
         check.length("bounds", bounds, features)
-        return cls(bounds, stored.items("periodic") if stored.has("periodic") else None)
+        periodic = stored.items("periodic") if stored.has("periodic") else None
+        return cls(bounds, periodic, linear=stored.take("linear") if stored.has("linear") else False)
 
     def __repr__(self) -> str:
         """The bounds."""
         more = f", periodic={list(self.periodic)}" if any(self.periodic) else ""
-        return f"Support({list(self.bounds)}{more})"
+        return f"Support({list(self.bounds)}{more}{', linear=True' if self.linear else ''})"
 
 
 NUMBERS = 1000  # of a dtype that an interval has room for
@@ -185,12 +198,14 @@ def circles_of(support: Support | None) -> list[int]:
     return [] if support is None else [c for c, period in enumerate(support.periodic) if period is not None]
 
 
-def support_or_none(bounds: Bounds | None, features: int, periodic: Periods | None = None) -> Support | None:
+def support_or_none(
+    bounds: Bounds | None, features: int, periodic: Periods | None = None, *, linear: bool = False
+) -> Support | None:
     """The transform for a flow's `bounds` and periods; None where there are none."""
     if bounds is None and periodic is None:
         return None
     for name, given in (("bounds", bounds), ("periodic", periodic)):
         if isinstance(given, (Sequence, np.ndarray)) and len(given) not in (0, features):
             raise ValueError(f"{name}: expected {features} of them, one for each column, got {len(given)}")
-    support = Support(bounds, periodic)
+    support = Support(bounds, periodic, linear=linear)
     return None if support.is_identity else support

@@ -10,7 +10,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace._core.maps import VECTOR_MAPS
-from headrace._core.settings import NetworkKeywords, NetworkSettings
+from headrace._core.settings import MOST_COLUMNS, NetworkKeywords, NetworkSettings
+from headrace._core.steps import Step
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._keywords import documented, takes
 from headrace._module import Block
@@ -63,7 +64,7 @@ class _Vector(Transform):
     ) -> None:
         self._settings = NetworkSettings(features=features, context=context, **settings)
         n, columns = self._settings.features, self._settings.context
-        sizes = check.integers("hidden", hidden, least=1) if columns else ()
+        sizes = check.integers("hidden", hidden, least=1, most=MOST_COLUMNS) if columns else ()
         own = {"active": [*range(n)], "map": self._map, "variant": variant, "slope": slope, "reads_data": False}
         network = MaskedNetwork(
             {**self._settings.core_options(), **own}, Staircase([1] * n, [[0] * size for size in sizes])
@@ -77,8 +78,8 @@ class _Vector(Transform):
         begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # long chains of these stay near the identity
         self._take_parameters(begin)
 
-    def _steps(self, inverted: bool = False) -> list[tuple[Any, ...]]:
-        return [("masked", inverted, self._network)]
+    def _steps(self, inverted: bool = False) -> list[Step]:
+        return [self._network.step(inverted)]
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return [("", self._block)]

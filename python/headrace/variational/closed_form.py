@@ -108,7 +108,8 @@ class _Conditional(_Link):
         self.dtype = dtype
         self.settings, self.trained = s, forward
         self.direction = "forward" if forward == (s.formula == "to_data") else "inverse"
-        layers, network = self.core.unpack(t.astype(dtype).parameters), t.network
+        tensors, network = self.core.unpack(t.astype(dtype).parameters), t.network
+        layers = list(zip(tensors[::2], tensors[1::2], strict=True))
         joined, own = layers[: len(network.joined)], layers[len(network.joined) :]
         self.network = Coupling.from_dense(
             [w for w, _ in own],
@@ -126,8 +127,7 @@ class _Conditional(_Link):
 
     def assign(self, packed: NDArray[Any]) -> None:
         """Take new weights, in the layout of the transform."""
-        layers = self.core.unpack(packed)
-        self.network.parameters = self.network._network.core.pack([w for w, _ in layers], [b for _, b in layers])
+        self.network.parameters = self.network._network.core.pack(self.core.unpack(packed))
 
     def forth(self, h: Array, context: Array | None) -> tuple[Array, Array]:
         rows, n = h.shape
@@ -153,8 +153,7 @@ class _Conditional(_Link):
         by_given, *by_weights = self.network.forward_vjp(self.given, cotangent, None, self.context, wrt=wrt)
         packed = None
         if self.trained:
-            layers = self.network._network.core.unpack(by_weights[0])
-            packed = self.core.pack([w for w, _ in layers], [b for _, b in layers])
+            packed = self.core.pack(self.network._network.core.unpack(by_weights[0]))
         return own.reshape(rows, n).astype(np.float64) + by_given[:, :n], packed
 
     def _map(self) -> dict[str, Any]:

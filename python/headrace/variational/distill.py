@@ -376,7 +376,7 @@ def _reach(support: Support) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def _take_over(teacher: Flow, student: Flow) -> None:
     """The scales of data and context, where the student has none of its own."""
     ends = (teacher._interior.support, student._interior.support)
-    supports = [end and (end.bounds, end.periodic) for end in ends]
+    supports = [end and (end.bounds, end.periodic, end.linear) for end in ends]
     is_same = supports[0] == supports[1]  # what is standardised is off the support
     links = teacher._interior.links if student._interior.is_fresh and is_same else ()
     columns = teacher.standardize_context if student.standardize_context is None else None

@@ -1,14 +1,14 @@
-#include "masks.hpp"
+#include "masked.hpp"
 
 #include <algorithm>
 #include <limits>
 #include <numeric>
 #include <stdexcept>
+#include <utility>
 
-#include "../math/activations.hpp"
-#include "../math/maps.hpp"
-#include "../math/vector_maps.hpp"
-#include "views.hpp"
+#include "../../math/activations.hpp"
+#include "../maps.hpp"
+#include "masked_plan.hpp"
 
 namespace headrace {
 namespace {
@@ -100,133 +100,46 @@ void check_added(int added, int l, const std::vector<int>& sizes) {
 
 }  // namespace
 
-const std::vector<MapInfo>& map_list() {
-    static const std::vector<MapInfo> maps = {
-#define HR_ROW(index, type, name, scale) \
-    {name,                               \
-     scale,                              \
-     &type::n_params,                    \
-     max_bins_of<type>(),                \
-     least_slope_of<type>(),             \
-     least_bin_of<type>(),               \
-     ends_of<type>(),                    \
-     tails_of<type>()},
-        HR_MAPS(HR_ROW)
-#undef HR_ROW
-    };
-    return maps;
-}
-
-const std::vector<VectorMapInfo>& vector_map_list() {
-    static const std::vector<VectorMapInfo> maps = {
-#define HR_ROW(index, type, name, variant) {name, variant, &type::n_raw},
-        HR_VECTOR_MAPS(HR_ROW)
-#undef HR_ROW
-    };
-    return maps;
-}
-
-const std::vector<std::string>& activation_list() {
-    static const std::vector<std::string> activations = {
-#define HR_ROW(index, type, name) name,
-        HR_ACTIVATIONS(HR_ROW)
-#undef HR_ROW
-    };
-    return activations;
-}
-
-int find_map(const std::string& name, const std::string& scale) {
-    const auto& maps = map_list();
-    for (size_t i = 0; i < maps.size(); ++i)
-        if (maps[i].name == name && (maps[i].scale.empty() || maps[i].scale == scale)) return int(i);
-    throw std::invalid_argument("map: there is no map '" + name + "' with scale '" + scale + "'");
-}
-
-int n_params_of(int map, int bins) {
-    const MapInfo& m = map_list()[size_t(map)];
-    if (bins < least_bins) throw std::invalid_argument("bins: expected at least " + std::to_string(least_bins));
-    if (m.has_bins() && bins > m.max_bins)
-        throw std::invalid_argument("bins: expected at most " + std::to_string(m.max_bins) + " for this map");
-    return m.n_params(bins);
-}
-
-bool is_slope_of(const std::string& map, double slope) {
-    const auto& maps = map_list();
-    return slope > 0 && slope < 1 &&
-           std::all_of(
-               maps.begin(), maps.end(), [&](const MapInfo& m) { return m.name != map || slope >= m.least_slope; });
-}
-
-bool is_interval_of(const std::string& map, double low, double high) {
-    const auto& maps = map_list();
-    return -1e30 < low && low < high && high < 1e30 &&
-           std::all_of(
-               maps.begin(), maps.end(),
-               [&](const MapInfo& m) { return m.name != map || low == -high || m.least_bin > 0; });
-}
-
-bool is_min_bin_of(const std::string& map, double min_bin, int bins) {
-    const auto& maps = map_list();
-    return std::all_of(maps.begin(), maps.end(), [&](const MapInfo& m) {
-        return m.name != map || m.least_bin == 0 || (min_bin >= m.least_bin && min_bin * bins < 1);
-    });
-}
-
-int find_vector_map(const std::string& name, const std::string& variant) {
-    const auto& maps = vector_map_list();
-    const auto found = std::find_if(maps.begin(), maps.end(), [&](const VectorMapInfo& map) {
-        return map.name == name && (map.variant.empty() || map.variant == variant);
-    });
-    return found == maps.end() ? -1 : int(found - maps.begin());
-}
-
-int find_activation(const std::string& name) {
-    const auto& activations = activation_list();
-    const auto found = std::find(activations.begin(), activations.end(), name);
-    if (found == activations.end()) throw std::invalid_argument("activation: there is none called " + name);
-    return int(found - activations.begin());
-}
-
-MaskedTransform::MaskedTransform(MaskedOptions options, std::vector<int> levels, std::vector<std::vector<int>> degrees)
-    : options_(std::move(options)), levels_(std::move(levels)), degrees_(std::move(degrees)) {
-    const MaskedOptions& o = options_;
-    vector_map_ = find_vector_map(o.map, o.variant);
-    if (vector_map_ < 0) {
-        map_ = find_map(o.map, o.variant);
-        n_params_ = n_params_of(map_, o.bins);
-    } else {
-        if (!o.reads.empty() || o.active.empty() || o.features > max_vector_features)
-            throw std::invalid_argument("reads, active: a vector map moves coordinates, and its network reads none");
-        n_params_ = vector_map_list()[vector_map_].n_raw(int(o.active.size()));
-    }
-    if (o.hidden.empty()) {
+MaskedConditioner::MaskedConditioner(MaskedOptions o, std::vector<int> levels, std::vector<std::vector<int>> degrees)
+    : ConditionerOf(o.context, o.outputs, o.joint),
+      features_(o.features),
+      reads_(std::move(o.reads)),
+      active_(std::move(o.active)),
+      hidden_(std::move(o.hidden)),
+      levels_(std::move(levels)),
+      degrees_(std::move(degrees)) {
+    if (is_joint() && (!reads().empty() || active().empty() || features() > max_vector_features))
+        throw std::invalid_argument("reads, active: a vector map moves coordinates, and its network reads none");
+    if (hidden_.empty()) {
         find_activation(o.activation);  // also where there is no layer that has it
-        options_.hidden.assign(degrees_.size(), {o.activation, -1, "", "", 0});
+        hidden_.assign(degrees_.size(), {o.activation, -1, "", "", 0});
     }
     const auto distinct_coordinates = [&](const std::vector<int>& chosen) {
-        std::vector<bool> seen(size_t(std::max(0, o.features)), false);
+        std::vector<bool> seen(size_t(std::max(0, features_)), false);
         for (int c : chosen) {
-            if (c < 0 || c >= o.features || seen[c]) return false;
+            if (c < 0 || c >= features_ || seen[c]) return false;
             seen[c] = true;
         }
         return true;
     };
-    if (o.features < 1 || o.context < 0 || !distinct_coordinates(o.reads) || !distinct_coordinates(o.active))
+    if (features_ < 1 || !distinct_coordinates(reads_) || !distinct_coordinates(active_))
         throw std::invalid_argument("features, reads, active: expected different coordinates in range");
     const auto all_within = [](const std::vector<int>& values, int low, int high) {
         return std::all_of(values.begin(), values.end(), [&](int v) { return v >= low && v <= high; });
     };
-    bool fits = int(levels_.size()) == o.features && all_within(levels_, 1, o.features);
-    for (const auto& degrees : degrees_) fits = fits && all_within(degrees, 0, o.features);
+    bool fits = int(levels_.size()) == features() && all_within(levels_, 1, features());
+    for (const auto& degrees : degrees_) fits = fits && all_within(degrees, 0, features());
     if (!fits) throw std::invalid_argument("levels, degrees: expected a level from 1 and a degree from 0 to features");
     check_hidden();
     lay_out();
-    pin_biases();
+    pin_biases(o.unbiased);
 }
 
-MaskedTransform MaskedTransform::from_masks(MaskedOptions o, const std::vector<std::vector<uint8_t>>& masks,
-                                            const std::vector<int>& sizes) {
-    const int n_params = n_params_of(find_map(o.map, o.variant), o.bins), n_layers = int(masks.size());
+std::shared_ptr<MaskedConditioner> MaskedConditioner::from_masks(MaskedOptions o,
+                                                                 const std::vector<std::vector<uint8_t>>& masks,
+                                                                 const std::vector<int>& sizes) {
+    const int n_params = o.outputs, n_layers = int(masks.size());
+    if (o.joint) throw std::invalid_argument("masks: a vector map has a network of levels and degrees");
     const size_t n_reads = o.reads.size();
     if (n_layers < 1 || sizes.size() != masks.size() + 1 || sizes.front() != int(n_reads) + o.context ||
         sizes.back() != int(o.active.size()) * n_params)
@@ -273,7 +186,8 @@ MaskedTransform MaskedTransform::from_masks(MaskedOptions o, const std::vector<s
             if (!below[u]) degree[u] = max_level;
         }
     }
-    MaskedTransform t(std::move(o), levels, std::move(degrees));
+    const auto made = std::make_shared<MaskedConditioner>(std::move(o), levels, std::move(degrees));
+    MaskedConditioner& t = *made;
     bool any = !t.pinned_.empty();
     std::vector<bool> pinned = any ? t.pinned_ : std::vector<bool>(t.n_weights_, false);
     for (int l = 0; l < n_layers; ++l) {
@@ -284,33 +198,35 @@ MaskedTransform MaskedTransform::from_masks(MaskedOptions o, const std::vector<s
                 if (!masks[l][size_t(layer.order[u]) * layer.in + inputs[k]]) pinned[layer.row[u] + k] = any = true;
     }
     if (any) t.pinned_ = std::move(pinned);
-    return t;
+    return made;
 }
 
-void MaskedTransform::lay_out() {
-    const MaskedOptions& o = options_;
-    const int n_reads = int(o.reads.size());
-    std::vector<int> input_level(n_reads + o.context, 0);
-    for (int i = 0; i < n_reads; ++i) input_level[i] = levels_[o.reads[i]];
+void MaskedConditioner::lay_out() {
+    const int n_reads = int(reads().size());
+    std::vector<int> input_level(n_reads + context(), 0);
+    for (int i = 0; i < n_reads; ++i) input_level[i] = levels_[reads()[i]];
     input_order_ = sorted_places(input_level);
-    for (int i : input_order_) input_level_.push_back(input_level[i]);
-    for (int c : o.active) max_level_ = std::max(max_level_, levels_[c]);
+    for (int i : input_order_) {
+        input_level_.push_back(input_level[i]);
+        if (i < n_reads) read_order_.push_back(reads()[i]);
+    }
+    for (int c : active()) max_level_ = std::max(max_level_, levels_[c]);
 
     std::vector<int> output_level;
-    if (vector_map_ >= 0) {
-        output_level.assign(n_params_, max_level_);
+    if (is_joint()) {
+        output_level.assign(outputs(), max_level_);
     } else {
-        for (int c : o.active) output_level.insert(output_level.end(), n_params_, levels_[c]);
+        for (int c : active()) output_level.insert(output_level.end(), outputs(), levels_[c]);
     }
     uint64_t offset = 0;
-    const std::vector<int> context_degree(size_t(o.context), 0);
+    const std::vector<int> context_degree(size_t(context()), 0);
     std::vector<int> joins;  // for each layer of context alone the hidden layer that it joins
     for (size_t l = 0; l < degrees_.size(); ++l) {
-        if (o.hidden[l].context.empty()) continue;
+        if (hidden_[l].context.empty()) continue;
         std::vector<int> degree = degrees_[l];  // a unit that joins a dead one is dead
         for (int& d : degree) d = d == max_level_ ? max_level_ : 0;
         LayerShape layer = shape_of(std::move(degree), context_degree, false);
-        layer.activation = find_activation(o.hidden[l].context_activation);
+        layer.activation = find_activation(hidden_[l].context_activation);
         layer.context_alone = true;
         place_weights(layer, offset);
         layers_.push_back(std::move(layer));
@@ -322,24 +238,24 @@ void MaskedTransform::lay_out() {
         LayerShape layer =
             shape_of(output ? output_level : degrees_[l], first ? input_level_ : layers_.back().degree, output);
         layer.below = first ? -1 : int(layers_.size()) - 1;
-        layer.activation = output ? identity_index : find_activation(o.hidden[l].activation);
-        layer.dropout = output ? 0 : o.hidden[l].dropout;
-        if (!output && o.hidden[l].adds >= 0) layer.adds = n_context_layers_ + o.hidden[l].adds;
+        layer.activation = output ? identity_index : find_activation(hidden_[l].activation);
+        layer.dropout = output ? 0 : hidden_[l].dropout;
+        if (!output && hidden_[l].adds >= 0) layer.adds = n_context_layers_ + hidden_[l].adds;
         const auto joined = std::find(joins.begin(), joins.end(), int(l));
         if (joined != joins.end()) layer.context = int(joined - joins.begin());
-        layer.gated = layer.context >= 0 && o.hidden[l].context == "gate";
+        layer.gated = layer.context >= 0 && hidden_[l].context == "gate";
         place_weights(layer, offset);
         layers_.push_back(std::move(layer));
     }
     n_weights_ = uint32_t(offset);
-    if (vector_map_ >= 0) active_order_ = o.active;
-    for (size_t r = 0; vector_map_ < 0 && r < layers_.back().order.size(); r += n_params_)
-        active_order_.push_back(o.active[layers_.back().order[r] / n_params_]);
+    if (is_joint()) active_order_ = active();
+    for (size_t r = 0; !is_joint() && r < layers_.back().order.size(); r += outputs())
+        active_order_.push_back(active()[layers_.back().order[r] / outputs()]);
 }
 
 // A layer of units of these degrees, in the user's order, that reads units of the degrees below.
-MaskedTransform::LayerShape MaskedTransform::shape_of(std::vector<int> degree, const std::vector<int>& below,
-                                                      bool output) const {
+MaskedConditioner::LayerShape MaskedConditioner::shape_of(std::vector<int> degree, const std::vector<int>& below,
+                                                          bool output) const {
     LayerShape layer;
     layer.in = int(below.size());
     layer.out = int(degree.size());
@@ -353,7 +269,7 @@ MaskedTransform::LayerShape MaskedTransform::shape_of(std::vector<int> degree, c
     return layer;
 }
 
-void MaskedTransform::place_weights(LayerShape& layer, uint64_t& offset) {
+void MaskedConditioner::place_weights(LayerShape& layer, uint64_t& offset) {
     for (int u = 0; u < layer.out; u += row_block) {
         const int end = std::min(layer.out, u + row_block), length = padded(layer.visible[end - 1]);
         for (int i = u; i < end; ++i, offset += length) layer.row.push_back(uint32_t(offset));
@@ -365,8 +281,8 @@ void MaskedTransform::place_weights(LayerShape& layer, uint64_t& offset) {
 }
 
 // A layer may add what it sees: the sums of units of no higher degree, and each layer's but once.
-void MaskedTransform::check_hidden() const {
-    const auto& hidden = options_.hidden;
+void MaskedConditioner::check_hidden() const {
+    const auto& hidden = hidden_;
     if (hidden.size() != degrees_.size()) throw std::invalid_argument("layers: expected one for each hidden layer");
     std::vector<int> sizes{0};
     for (const auto& degree : degrees_) sizes.push_back(int(degree.size()));
@@ -377,7 +293,7 @@ void MaskedTransform::check_hidden() const {
         if (h.adds < -1) throw std::invalid_argument(name + ".adds: expected a layer, or -1 for none");
         if (!h.context.empty() && h.context != "add" && h.context != "gate")
             throw std::invalid_argument(name + ".context: expected 'add', 'gate' or nothing, got '" + h.context + "'");
-        if (!h.context.empty() && options_.context == 0)
+        if (!h.context.empty() && context() == 0)
             throw std::invalid_argument(name + ".context: expected none where no context is read, got '" + h.context +
                                         "'");
         if (!(h.dropout >= 0 && h.dropout < 1))
@@ -395,7 +311,7 @@ void MaskedTransform::check_hidden() const {
     }
 }
 
-std::vector<int> MaskedTransform::places(int layer) const {
+std::vector<int> MaskedConditioner::places(int layer) const {
     const auto& order = layers_[size_t(layer)].order;
     std::vector<int> places(order.size());
     for (size_t i = 0; i < order.size(); ++i) places[size_t(order[i])] = int(i);
@@ -403,19 +319,19 @@ std::vector<int> MaskedTransform::places(int layer) const {
 }
 
 // Sorted inputs begin with the context, which is all that some layers read.
-std::vector<int> MaskedTransform::columns_of(const LayerShape& layer) const {
+std::vector<int> MaskedConditioner::columns_of(const LayerShape& layer) const {
     if (layer.below >= 0) return layers_[size_t(layer.below)].order;
     std::vector<int> columns(input_order_.begin(), input_order_.begin() + layer.in);
     if (layer.context_alone)
-        for (int& column : columns) column -= int(options_.reads.size());
+        for (int& column : columns) column -= int(reads().size());
     return columns;
 }
 
-void MaskedTransform::pin_biases() {
-    if (options_.unbiased.empty()) return;
+void MaskedConditioner::pin_biases(const std::vector<int>& rows) {
+    if (rows.empty()) return;
     const LayerShape& layer = layers_.back();
     std::vector<bool> unbiased(size_t(layer.out), false);
-    for (int row : options_.unbiased) {
+    for (int row : rows) {
         if (row < 0 || row >= layer.out) throw std::invalid_argument("unbiased: expected rows of the last layer");
         unbiased[size_t(row)] = true;
     }
@@ -423,56 +339,92 @@ void MaskedTransform::pin_biases() {
     for (int u = 0; u < layer.out; ++u) pinned_[layer.bias + u] = unbiased[size_t(layer.order[u])];
 }
 
-bool MaskedTransform::reads_passive_only() const {
-    return std::none_of(options_.reads.begin(), options_.reads.end(), [&](int c) {
-        return std::find(options_.active.begin(), options_.active.end(), c) != options_.active.end();
-    });
+bool MaskedConditioner::reads_passive_only() const {
+    return std::none_of(reads_.begin(), reads_.end(),
+                        [&](int c) { return std::find(active_.begin(), active_.end(), c) != active_.end(); });
 }
 
-int MaskedTransform::first_of_degree(int layer, int degree) const {
+int MaskedConditioner::first_of_degree(int layer, int degree) const {
     const auto& d = layers_[layer].degree;
     return int(std::lower_bound(d.begin(), d.end(), degree) - d.begin());
 }
 
-int MaskedTransform::live_units(int layer) const {
+int MaskedConditioner::live_units(int layer) const {
     return layer + 1 == int(layers_.size()) ? layers_[layer].out : first_of_degree(layer, max_level_);
 }
 
-int MaskedTransform::inputs_up_to(int level) const {
+int MaskedConditioner::inputs_up_to(int level) const {
     return int(std::upper_bound(input_level_.begin(), input_level_.end(), level) - input_level_.begin());
 }
 
+int MaskedConditioner::coordinates_up_to(int level) const {
+    const int units = first_of_degree(int(layers_.size()) - 1, level + 1);
+    if (is_joint()) return level < max_level_ ? 0 : int(active_order_.size());
+    return outputs() > 0 ? units / outputs() : 0;
+}
+
+// ---- weights
+
+std::vector<Part> MaskedConditioner::parts() const {
+    std::vector<Part> parts;
+    int64_t begin = 0;
+    for (const LayerShape& layer : layers_) {
+        const int64_t end = layer.bias + padded(layer.out);
+        parts.push_back({begin, layer.bias, false});
+        parts.push_back({layer.bias, end, true});
+        begin = end;
+    }
+    return parts;
+}
+
+std::vector<Tensor> MaskedConditioner::tensors() const {
+    std::vector<Tensor> tensors;
+    for (int l = 0; l < int(layers_.size()); ++l) {
+        const LayerShape& layer = layers_[l];
+        std::string name = "layers." + std::to_string(l - n_context_layers_);
+        if (layer.context_alone) {
+            const auto joined = std::find_if(layers_.begin(), layers_.end(),
+                                             [&](const LayerShape& other) { return other.context == l; });
+            name = "layers." + std::to_string(joined - layers_.begin() - n_context_layers_) + ".context";
+        }
+        tensors.push_back({name + ".weight", {layer.out, layer.in}});
+        tensors.push_back({name + ".bias", {layer.out}});
+    }
+    return tensors;
+}
+
 template <class T>
-void MaskedTransform::pack(const std::vector<DenseLayer<T>>& dense, T* weights) const {
-    if (dense.size() != layers_.size()) throw std::invalid_argument("weights: one array a layer is expected");
+void MaskedConditioner::pack_as(const std::vector<const T*>& tensors, T* weights) const {
     std::fill_n(weights, n_weights_, T(0));
     for (size_t l = 0; l < layers_.size(); ++l) {
         const LayerShape& layer = layers_[l];
         const std::vector<int> inputs = columns_of(layer);
-        if (dense[l].out != layer.out || dense[l].in != layer.in)
-            throw std::invalid_argument("weights: layer " + std::to_string(l) + " has the wrong shape");
+        const T *const weight = tensors[2 * l], *const bias = tensors[2 * l + 1];
         for (int u = 0; u < layer.out; ++u) {
-            const T* from = dense[l].weight + size_t(layer.order[u]) * layer.in;
+            const T* from = weight + size_t(layer.order[u]) * layer.in;
             for (int k = 0; k < layer.visible[u]; ++k)
                 if (!is_pinned(layer.row[u] + k)) weights[layer.row[u] + k] = from[inputs[k]];
-            if (!is_pinned(layer.bias + u)) weights[layer.bias + u] = dense[l].bias[layer.order[u]];
+            if (!is_pinned(layer.bias + u)) weights[layer.bias + u] = bias[layer.order[u]];
         }
     }
 }
 
 template <class T>
-void MaskedTransform::unpack(const T* weights, int l, T* weight, T* bias) const {
-    const LayerShape& layer = layers_.at(l);
-    const std::vector<int> inputs = columns_of(layer);
-    std::fill_n(weight, size_t(layer.out) * layer.in, T(0));
-    for (int u = 0; u < layer.out; ++u) {
-        T* to = weight + size_t(layer.order[u]) * layer.in;
-        for (int k = 0; k < layer.visible[u]; ++k) to[inputs[k]] = weights[layer.row[u] + k];
-        bias[layer.order[u]] = weights[layer.bias + u];
+void MaskedConditioner::unpack_as(const T* weights, const std::vector<T*>& tensors) const {
+    for (size_t l = 0; l < layers_.size(); ++l) {
+        const LayerShape& layer = layers_[l];
+        const std::vector<int> inputs = columns_of(layer);
+        T *const weight = tensors[2 * l], *const bias = tensors[2 * l + 1];
+        std::fill_n(weight, size_t(layer.out) * layer.in, T(0));
+        for (int u = 0; u < layer.out; ++u) {
+            T* to = weight + size_t(layer.order[u]) * layer.in;
+            for (int k = 0; k < layer.visible[u]; ++k) to[inputs[k]] = weights[layer.row[u] + k];
+            bias[layer.order[u]] = weights[layer.bias + u];
+        }
     }
 }
 
-void MaskedTransform::mask(int l, uint8_t* mask) const {
+void MaskedConditioner::mask(int l, uint8_t* mask) const {
     const LayerShape& layer = layers_.at(l);
     const std::vector<int> inputs = columns_of(layer);
     std::fill_n(mask, size_t(layer.out) * layer.in, uint8_t(0));
@@ -482,7 +434,7 @@ void MaskedTransform::mask(int l, uint8_t* mask) const {
 }
 
 template <class T>
-void MaskedTransform::clear_masked(T* weights) const {
+void MaskedConditioner::clear_masked_in(T* weights) const {
     for (const LayerShape& layer : layers_) {
         for (int u = 0; u < layer.out; ++u) {
             const int last = std::min(layer.out, u / row_block * row_block + row_block) - 1;
@@ -497,7 +449,7 @@ void MaskedTransform::clear_masked(T* weights) const {
 }
 
 template <class T>
-void MaskedTransform::clear_dead(T* gradient) const {
+void MaskedConditioner::clear_dead_in(T* gradient) const {
     for (int l = 0; l < int(layers_.size()); ++l) {
         const LayerShape& layer = layers_[l];
         for (int u = live_units(l); u < layer.out; ++u) {
@@ -507,11 +459,53 @@ void MaskedTransform::clear_dead(T* gradient) const {
     }
 }
 
-#define HR_INSTANTIATE(T)                                                             \
-    template void MaskedTransform::pack(const std::vector<DenseLayer<T>>&, T*) const; \
-    template void MaskedTransform::unpack(const T*, int, T*, T*) const;               \
-    template void MaskedTransform::clear_masked(T*) const;                            \
-    template void MaskedTransform::clear_dead(T*) const;
+// ---- products in bf16
+
+MaskedConditioner::RoundedLayers MaskedConditioner::place_rounded(const Bf16Layout& layout) const {
+    const int numbers = 2 * layout.step;  // at once
+    const auto pairs_before = [&](int n) { return int64_t(n / numbers) * layout.step; };
+    const auto pairs_with = [&](int n) { return pairs_before(n + numbers - 1); };
+    RoundedLayers all;
+    int64_t pairs = 0, back = 0;
+    for (const LayerShape& layer : layers_) {
+        RoundedLayer r{};
+        for (int u = 0; u < layer.out; u += bf16_units) {
+            r.block.push_back(uint32_t(pairs));
+            pairs += pairs_with(layer.visible[size_t(std::min(layer.out, u + bf16_units)) - 1]) * bf16_units;
+        }
+        r.block.push_back(uint32_t(pairs));
+        for (int k = 0; k < layer.in; k += bf16_units) {
+            const auto first = std::upper_bound(layer.visible.begin(), layer.visible.end(), k) - layer.visible.begin();
+            r.back.push_back(back - pairs_before(int(first)) * bf16_units);
+            back += (pairs_with(layer.out) - pairs_before(int(first))) * bf16_units;
+        }
+        r.layer = {nullptr, layer.row.data(), layer.visible.data(), layer.in, layer.out, r.block.data(), r.back.data()};
+        all.layers.push_back(std::move(r));
+    }
+    all.pairs = {size_t(pairs) * size_t(layout.parts * layout.copies), size_t(back) * size_t(layout.parts)};
+    return all;
+}
+
+Conditioner::Pairs MaskedConditioner::n_pairs(const Bf16Layout& layout) const {
+    return place_rounded(layout).pairs;
+}
+
+std::vector<RoundedLayer> MaskedConditioner::rounded(const Bf16Layout& layout) const {
+    return place_rounded(layout).layers;
+}
+
+size_t MaskedConditioner::n_folded() const {
+    size_t n = 0;
+    for (const LayerShape& layer : layers_)
+        if (layer.below < 0) n += size_t(layer.out);
+    return n;
+}
+
+#define HR_INSTANTIATE(T)                                                               \
+    template void MaskedConditioner::pack_as(const std::vector<const T*>&, T*) const;   \
+    template void MaskedConditioner::unpack_as(const T*, const std::vector<T*>&) const; \
+    template void MaskedConditioner::clear_masked_in(T*) const;                         \
+    template void MaskedConditioner::clear_dead_in(T*) const;
 HR_INSTANTIATE(float)
 HR_INSTANTIATE(double)
 #undef HR_INSTANTIATE

@@ -1,4 +1,4 @@
-#include "plan.hpp"
+#include "masked_plan.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -8,7 +8,7 @@ namespace {
 
 class Planner {
   public:
-    explicit Planner(const MaskedTransform& t) : t_(t), n_layers_(int(t.layers().size())) {}
+    explicit Planner(const MaskedConditioner& t) : t_(t), n_layers_(int(t.layers().size())) {}
 
     // All units [0, end) of a layer from all that they see, in the blocks of a weight layout: a row is only as long as
     // the last row of its block sees.
@@ -34,16 +34,14 @@ class Planner {
         plan_.ops.push_back({layer, begin, end - begin, k0, k1, true, true});
     }
 
-    // What was planned since the last phase settles coordinates up to `level`.
-    void settle(int level) {
-        const int n_params = t_.n_params();
-        const int end = n_params ? t_.first_of_degree(n_layers_ - 1, level + 1) / n_params : 0;
-        plan_.phases.push_back({op_, int(plan_.ops.size()), coordinate_, end});
-        op_ = int(plan_.ops.size());
-        coordinate_ = end;
-    }
+    // What was planned since the last position is what the next one needs.
+    void settle() { plan_.first.push_back(int(plan_.ops.size())); }
 
-    PlanStorage finish() { return std::move(plan_); }
+    // Positions that were not settled apart are settled with the last one.
+    PlanStorage finish() {
+        plan_.first.resize(size_t(n_positions(t_)) + 1, int(plan_.ops.size()));
+        return std::move(plan_);
+    }
 
     int first(int layer, int degree) const { return t_.first_of_degree(layer, degree); }
     int last_layer() const { return n_layers_ - 1; }
@@ -55,14 +53,13 @@ class Planner {
     }
 
   private:
-    const MaskedTransform& t_;
+    const MaskedConditioner& t_;
     const int n_layers_;
-    PlanStorage plan_;
-    int op_ = 0, coordinate_ = 0;
+    PlanStorage plan_{{}, {0}};
 };
 
 // Columns [begin, end) of a layer, from all units that see the first of them.
-void add_columns(BackPlanStorage& plan, const MaskedTransform& t, int layer, int begin, int end,
+void add_columns(BackPlanStorage& plan, const MaskedConditioner& t, int layer, int begin, int end,
                  int block = row_block) {
     const auto& shape = t.layers()[layer];
     while (begin < end) {
@@ -78,7 +75,11 @@ void add_columns(BackPlanStorage& plan, const MaskedTransform& t, int layer, int
 
 }  // namespace
 
-BackPlanStorage parallel_back_plan(const MaskedTransform& t, int block) {
+int n_positions(const MaskedConditioner& t) {
+    return std::max(1, t.max_level());
+}
+
+BackPlanStorage parallel_back_plan(const MaskedConditioner& t, int block) {
     BackPlanStorage plan;
     const int last = int(t.layers().size()) - 1;
     for (int l = last; l >= 0; --l) {
@@ -88,15 +89,16 @@ BackPlanStorage parallel_back_plan(const MaskedTransform& t, int block) {
         for (int begin = 0; begin < columns; begin += block)
             add_columns(plan, t, l, begin, std::min(columns, begin + block), block);
     }
-    plan.phases.push_back({0, int(t.active_order().size()), 0, int(plan.ops.size())});
+    plan.done.assign(size_t(n_positions(t)) + 1, int(plan.ops.size()));
+    plan.done.back() = 0;
     return plan;
 }
 
-BackPlanStorage sequential_back_plan(const MaskedTransform& t) {
+BackPlanStorage sequential_back_plan(const MaskedConditioner& t) {
     BackPlanStorage plan;
-    const int last = int(t.layers().size()) - 1, n_params = t.n_params();
+    const int last = int(t.layers().size()) - 1;
+    plan.done.assign(size_t(n_positions(t)) + 1, 0);
     for (int level = t.max_level(); level >= 1; --level) {
-        const int op_begin = int(plan.ops.size());
         for (int l = last; l >= 0; --l) {
             const auto& layer = t.layers()[size_t(l)];
             if (layer.below < 0) {  // what reads the context alone is done with it
@@ -107,20 +109,19 @@ BackPlanStorage sequential_back_plan(const MaskedTransform& t) {
                             t.first_of_degree(layer.below, level));
             }
         }
-        plan.phases.push_back({t.first_of_degree(last, level) / n_params, t.first_of_degree(last, level + 1) / n_params,
-                               op_begin, int(plan.ops.size())});
+        plan.done[size_t(level) - 1] = int(plan.ops.size());
     }
     return plan;
 }
 
-PlanStorage parallel_plan(const MaskedTransform& t, int block) {
+PlanStorage parallel_plan(const MaskedConditioner& t, int block) {
     Planner plan(t);
     for (int l = 0; l <= plan.last_layer(); ++l) plan.whole_blocks(l, t.live_units(l), block);
-    plan.settle(t.max_level());
+    plan.settle();
     return plan.finish();
 }
 
-PlanStorage sequential_plan(const MaskedTransform& t, int panel) {
+PlanStorage sequential_plan(const MaskedConditioner& t, int panel) {
     Planner plan(t);
     const int last = plan.last_layer();
     std::vector<int> known(last + 1, 0);
@@ -138,13 +139,13 @@ PlanStorage sequential_plan(const MaskedTransform& t, int panel) {
                 const int begin = plan.first(l, degree), end = plan.first(l, degree + 1);
                 if (begin < end) plan.units(l, begin, end, known[l], t.layers()[l].visible[begin], panel == 1, true);
             }
-            plan.settle(level);
+            plan.settle();
         }
     }
     return plan.finish();
 }
 
-PlanStorage few_rows_plan(const MaskedTransform& t, bool sequential, int step) {
+PlanStorage few_rows_plan(const MaskedConditioner& t, bool sequential, int step) {
     Planner plan(t);
     const int last = plan.last_layer();
     std::vector<int> added(size_t(last) + 1, 0);
@@ -158,12 +159,12 @@ PlanStorage few_rows_plan(const MaskedTransform& t, bool sequential, int step) {
             plan.whole(l, begin, end, added[size_t(l)], seen);
             added[size_t(l)] = seen / (2 * step) * (2 * step);  // pairs are added when all numbers of them are known
         }
-        plan.settle(level);
+        plan.settle();
     }
     return plan.finish();
 }
 
-void plan_rounding(PlanStorage& plan, const MaskedTransform& t) {
+void plan_rounding(PlanStorage& plan, const MaskedConditioner& t) {
     int rounded = 0;
     for (Op& op : plan.ops) {
         op.fresh = rounded;
@@ -171,7 +172,7 @@ void plan_rounding(PlanStorage& plan, const MaskedTransform& t) {
     }
 }
 
-void plan_rounding(BackPlanStorage& plan, const MaskedTransform& t) {
+void plan_rounding(BackPlanStorage& plan, const MaskedConditioner& t) {
     std::vector<int> fresh;
     fresh.reserve(t.layers().size());
     for (size_t l = 0; l < t.layers().size(); ++l) fresh.push_back(t.live_units(int(l)));
@@ -182,7 +183,7 @@ void plan_rounding(BackPlanStorage& plan, const MaskedTransform& t) {
     }
 }
 
-int choose_panel(const MaskedTransform& t) {
+int choose_panel(const MaskedConditioner& t) {
     // Seen on Zen 4, sampling 100 rows: 784 features with [1024] take 24 ms without panels and 17 ms with 8 to 48 units
     // of panel, alike; 43 and 64 features with 4 to 12 units a level show no difference beyond the noise.
     constexpr double units_of_panel = 24;

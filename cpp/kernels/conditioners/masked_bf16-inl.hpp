@@ -3,24 +3,24 @@
 // processor (core/bf16.hpp).
 #pragma once
 
+#include "../advance-inl.hpp"
 #include "../gradient_product-inl.hpp"
-#include "../tape-inl.hpp"
 
 namespace headrace {
 namespace {
 
 // Where the pairs that a layer reads start.
-HR_FN int pairs_below(const NetworkStep<float>& s, const Layer& layer) {
-    return layer.below < 0 ? s.input_pairs : s.layers[layer.below].pairs;
+HR_FN int pairs_below(const MaskedNetwork<float>& c, const Layer& layer) {
+    return layer.below < 0 ? c.input_pairs : c.layers[layer.below].pairs;
 }
 
 // The pairs of which n numbers are all, or are the only ones that count.
-HR_FN int whole_pairs(const NetworkStep<float>& s, int n) {
-    return n / (2 * s.bf16.step) * s.bf16.step;
+HR_FN int whole_pairs(const MaskedNetwork<float>& c, int n) {
+    return n / (2 * c.bf16.step) * c.bf16.step;
 }
 
-HR_FN int pairs_with(const NetworkStep<float>& s, int n) {
-    return whole_pairs(s, n + 2 * s.bf16.step - 1);
+HR_FN int pairs_with(const MaskedNetwork<float>& c, int n) {
+    return whole_pairs(c, n + 2 * c.bf16.step - 1);
 }
 
 HR_FN bool needs_rounding(const Layer& layer, const Op& op) {
@@ -29,22 +29,23 @@ HR_FN bool needs_rounding(const Layer& layer, const Op& op) {
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
-HR_FN void bf16_op(const NetworkStep<float>& s, const Call<float>& call, const Op& op, const float* input,
-                   const TileBuffers<float>& b) {
-    const Layer& layer = s.layers[op.layer];
-    uint32_t* const pairs = b.pairs + pairs_below(s, layer) * b.height;
-    if (needs_rounding(layer, op)) call.bf16->round_lines(input, b.height, op.fresh / 2, op.k1, b.vectors, pairs);
+HR_FN void bf16_op(const MaskedNetwork<float>& c, const Known<float, TileBuffers<float>>& known, const Op& op) {
+    const TileBuffers<float>& b = known.b;
+    const Call<float>& call = known.call;
+    const Layer& layer = c.layers[op.layer];
+    uint32_t* const pairs = b.pairs + pairs_below(c, layer) * b.height;
+    if (needs_rounding(layer, op)) call.bf16->round_lines(known.input, b.height, op.fresh / 2, op.k1, b.vectors, pairs);
     Bf16Product a;
-    a.weights = call.rounded + s.rounded;
+    a.weights = call.rounded + known.step.rounded;
     a.block = layer.block;
     a.unit = op.row;
     a.units = op.rows;
-    a.pair0 = whole_pairs(s, op.k0);  // pairs of which some number is not known are left to the op that finishes
-    a.pair1 = op.finish ? pairs_with(s, op.k1) : whole_pairs(s, op.k1);
+    a.pair0 = whole_pairs(c, op.k0);  // pairs of which some number is not known are left to the op that finishes
+    a.pair1 = op.finish ? pairs_with(c, op.k1) : whole_pairs(c, op.k1);
     a.input = pairs;
     a.output = b.units + int64_t(layer.product + op.row) * b.height;
     a.stride = b.height;
-    a.bias = op.finish ? call.weights + s.weights + layer.bias + op.row : nullptr;
+    a.bias = op.finish ? known.weights + layer.bias + op.row : nullptr;
     a.from_zero = op.from_bias;
     a.relu = op.finish && layer.relu;
     call.bf16->product(a, b.vectors);
@@ -70,36 +71,38 @@ struct Bf16Blocks {
 };
 
 // What an op's inputs give to blocks of units.
-HR_FN void tell_sums(Bf16Sums& a, const NetworkStep<float>& s, const Call<float>& call, const Op& op,
-                     const SmallBuffers<float>& b, int first, int end) {
-    const Layer& layer = s.layers[op.layer];
-    a.weights = call.rounded + s.rounded;
+HR_FN void fill_sums(Bf16Sums& a, const MaskedNetwork<float>& c, const Known<float, SmallBuffers<float>>& known,
+                     const Op& op, int first, int end) {
+    const SmallBuffers<float>& b = known.b;
+    const Layer& layer = c.layers[op.layer];
+    a.weights = known.call.rounded + known.step.rounded;
     a.block = layer.block;
     a.first = first;
     a.end = end;
-    a.pair0 = whole_pairs(s, op.k0);
-    a.pair1 = whole_pairs(s, op.k1);
-    a.input = b.pairs + pairs_below(s, layer);
+    a.pair0 = whole_pairs(c, op.k0);
+    a.pair1 = whole_pairs(c, op.k1);
+    a.input = b.pairs + pairs_below(c, layer);
     a.sums = b.sums + layer.sums;
     a.stride = b.stride;
     a.rows = b.rows;
 }
 
 // Whether its units are done with; else something is added to them yet.
-HR_FN bool bf16_op(const NetworkStep<float>& s, const Call<float>& call, const Op& op, const float* input,
-                   const SmallBuffers<float>& b) {
-    const Layer& layer = s.layers[op.layer];
-    uint32_t* const pairs = b.pairs + pairs_below(s, layer);
+HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, SmallBuffers<float>>& known, const Op& op) {
+    const SmallBuffers<float>& b = known.b;
+    const Call<float>& call = known.call;
+    const Layer& layer = c.layers[op.layer];
+    uint32_t* const pairs = b.pairs + pairs_below(c, layer);
     for (int r = 0; r < b.rows && needs_rounding(layer, op); ++r)
-        call.bf16->round_row(input + r * b.stride, op.fresh / 2, op.k1, pairs + r * b.stride);
+        call.bf16->round_row(known.input + r * b.stride, op.fresh / 2, op.k1, pairs + r * b.stride);
     const Bf16Blocks own(layer, op);
     Bf16Ends a;
-    tell_sums(a.add, s, call, op, b, own.first, own.end);
+    fill_sums(a.add, c, known, op, own.first, own.end);
     a.unit = op.row;
     a.end = op.row + op.rows;
     a.alone = !own.whole;
-    a.pair_end = pairs_with(s, op.k1);
-    a.bias = call.weights + s.weights + layer.bias;
+    a.pair_end = pairs_with(c, op.k1);
+    a.bias = known.weights + layer.bias;
     a.product = b.units + layer.product;
     a.value = own.whole ? b.units + layer.value : a.product;
     a.activation = layer.activation;
@@ -109,23 +112,20 @@ HR_FN bool bf16_op(const NetworkStep<float>& s, const Call<float>& call, const O
 }
 
 // The values for the layer above, where they were not done at once.
-HR_FN void bf16_values(const NetworkStep<float>& s, const Call<float>& call, const Op& op,
-                       const SmallBuffers<float>& b) {
-    const Layer& layer = s.layers[op.layer];
+HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op, const SmallBuffers<float>& b) {
     for (int r = 0; r < b.rows && layer.pairs >= 0; ++r)
         call.bf16->round_row(b.units + r * b.stride + layer.value, op.row / 2, op.row + op.rows,
                              b.pairs + r * b.stride + layer.pairs);
 }
 
 // After the op's own units, which others wait for: what its inputs give to the sums of later units.
-HR_FN void bf16_later(const NetworkStep<float>& s, const Call<float>& call, const Op& op,
-                      const SmallBuffers<float>& b) {
-    const Layer& layer = s.layers[op.layer];
+HR_FN void bf16_later(const MaskedNetwork<float>& c, const Known<float, SmallBuffers<float>>& known, const Op& op) {
+    const Layer& layer = c.layers[op.layer];
     const int end = Bf16Blocks(layer, op).end, blocks = (layer.live + bf16_units - 1) / bf16_units;
-    if (end >= blocks || whole_pairs(s, op.k0) >= whole_pairs(s, op.k1)) return;
+    if (end >= blocks || whole_pairs(c, op.k0) >= whole_pairs(c, op.k1)) return;
     Bf16Sums a;
-    tell_sums(a, s, call, op, b, end, blocks);
-    call.bf16->add(a);
+    fill_sums(a, c, known, op, end, blocks);
+    known.call.bf16->add(a);
 }
 
 // ---- back -----------------------------------------------------------------------------------------------------------
@@ -139,30 +139,31 @@ HR_FN void round_gradients(const Tape<float>& t, const Call<float>& call, const 
 }
 
 // As data_product of the op.
-HR_FN void bf16_columns(const NetworkStep<float>& s, const Tape<float>& t, const Call<float>& call, const Layer& layer,
+HR_FN void bf16_columns(const MaskedNetwork<float>& c, const KnownBack<float>& known, const Layer& layer,
                         const BackOp& op, const DataArgs<float>& args, int columns) {
+    const Tape<float>& t = known.tape;
     Bf16Columns a;
-    a.weights = call.rounded_back + s.rounded_back;
+    a.weights = known.call.rounded_back + known.step.rounded_back;
     a.back = layer.back;
     a.column = args.column;
     a.columns = columns;
-    a.pair0 = whole_pairs(s, op.row0);
-    a.pair1 = pairs_with(s, op.row1);
+    a.pair0 = whole_pairs(c, op.row0);
+    a.pair1 = pairs_with(c, op.row1);
     a.grad = as_pairs(t.at(t.chain.tape.pairs + layer.grad_pairs));
     a.output = args.output;
     a.gate = args.gate;
     a.stride = t.height;
     a.kind = args.kind;
-    call.bf16->columns(a, t.vectors);
+    known.call.bf16->columns(a, t.vectors);
 }
 
 // After all ops: gradients by the products in pairs of rows, for those of the weights.
-HR_FN void gradients_of_rows(const NetworkStep<float>& s, const Tape<float>& t, const Call<float>& call,
-                             const float* units, int network) {
-    for (int l = 0; l < s.n_layers; ++l) {
-        const Layer& layer = s.layers[l];
-        call.bf16->row_pairs(units + layer.product * t.height, layer.live, t.height, t.rows,
-                             as_pairs(t.panels(network, layer.grad_rows)));
+HR_FN void gradients_of_rows(const MaskedNetwork<float>& c, const KnownBack<float>& known, const float* units) {
+    const Tape<float>& t = known.tape;
+    for (int l = 0; l < c.n_layers; ++l) {
+        const Layer& layer = c.layers[l];
+        known.call.bf16->row_pairs(units + layer.product * t.height, layer.live, t.height, t.rows,
+                                   as_pairs(t.panels(known.network, layer.grad_rows)));
     }
 }
 

@@ -1,0 +1,168 @@
+// A conditioner on the host, where it is asked when a program is made: which coordinates it reads and gives parameters
+// for, its weights, and what kernels run for it (steps/conditioners.hpp). Programs, their structure and what places
+// them on a device know nothing else of it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../steps/conditioners.hpp"
+#include "../steps/summed.hpp"
+#include "kept.hpp"
+#include "views.hpp"
+
+namespace headrace {
+
+// Rows of weights and biases take whole vectors.
+inline int padded(int n) {
+    return (n + row_padding - 1) / row_padding * row_padding;
+}
+
+// A stretch of a vector of weights.
+struct Part {
+    int64_t begin, end;
+    bool is_bias;
+};
+
+// An array of parameters as the user has it.
+struct Tensor {
+    std::string name;
+    std::vector<int64_t> shape;
+};
+
+// A layer whose weights are to be rounded, where the result goes from the first of the conditioner's pairs on, and the
+// places that it points to.
+struct RoundedLayer {
+    Bf16Layer layer;
+    std::vector<uint32_t> block;
+    std::vector<int64_t> back;
+};
+
+// What becomes of a conditioner in a chain. Lines of the tape and places of weights count from its own first ones.
+template <class T>
+struct Lowered {
+    AnyConditioner<T> kernels{};
+    std::vector<Summed> summed;
+    int pairs = 0, sums = 0;  // lines that all conditioners share: of pairs in bf16; of sums for few rows in bf16
+    int panels = 0;           // and of transposed inputs, for the weights' gradient
+    bool tiles_only = false;  // it knows no way of its own for small batches
+};
+
+// The chain that it becomes a part of.
+struct ChainSide {
+    int features;      // coordinates of a row
+    bool reads_built;  // the sequential direction: what it reads is being built
+    Bf16Layout bf16;   // as its own `bf16` has it
+};
+
+class Conditioner {
+  public:
+    // It gives `outputs` parameters for each coordinate that is moved, or, if they are joint, for all together.
+    Conditioner(int context, int outputs, bool joint);
+    virtual ~Conditioner() = default;
+    Conditioner(const Conditioner&) = delete;
+    Conditioner& operator=(const Conditioner&) = delete;
+
+    int context() const { return context_; }
+    int outputs() const { return outputs_; }
+    bool is_joint() const { return joint_; }
+
+    // ---- coordinates: how many a row has, a conditioner over time does not know
+
+    virtual bool fits(int features) const = 0;
+    // Those that it reads, in the order in which it finds them behind the context, and those that it gives parameters
+    // for, position by position.
+    virtual std::vector<int> read_order(int features) const = 0;
+    virtual std::vector<int> active_order(int features) const = 0;
+    // True if what it reads is never moved: then both directions are parallel.
+    virtual bool reads_passive_only() const { return false; }
+    // True if it reads nothing at all: its weights are the parameters themselves, coordinate by coordinate.
+    virtual bool is_constant() const { return false; }
+
+    // ---- weights
+
+    virtual uint32_t n_weights() const = 0;
+    virtual std::vector<Part> parts() const = 0;  // in order, from 0 to n_weights
+    virtual std::vector<Tensor> tensors() const = 0;
+    // Tensors, row by row, to the vector of weights and back. What is no weight is dropped, and comes back as zero.
+    virtual void pack(const std::vector<const float*>& tensors, float* weights) const = 0;
+    virtual void pack(const std::vector<const double*>& tensors, double* weights) const = 0;
+    virtual void unpack(const float* weights, const std::vector<float*>& tensors) const = 0;
+    virtual void unpack(const double* weights, const std::vector<double*>& tensors) const = 0;
+    // Sets to zero what is no weight in a vector like the weights; and in a gradient what nothing flows into.
+    virtual void clear_masked(float* weights) const = 0;
+    virtual void clear_masked(double* weights) const = 0;
+    virtual void clear_dead(float*) const {}
+    virtual void clear_dead(double*) const {}
+
+    // ---- products and folds
+
+    // How its numbers lie in a program whose products are of numbers rounded to bf16; no parts: its products stay
+    // exact. A kind that cannot have such products throws std::invalid_argument.
+    virtual Bf16Layout bf16(const Bf16Layout& of_program) const = 0;
+    // Pairs of its rounded weights, for the ways forth and back.
+    struct Pairs {
+        size_t forth = 0, back = 0;
+    };
+    virtual Pairs n_pairs(const Bf16Layout&) const { return {}; }
+    virtual std::vector<RoundedLayer> rounded(const Bf16Layout&) const { return {}; }
+    // Numbers that one context row for all rows makes once a call.
+    virtual size_t n_folded() const { return 0; }
+
+    // ---- kernels
+
+    virtual Lowered<float> lower_f32(Kept& kept, const ChainSide& side) const = 0;
+    virtual Lowered<double> lower_f64(Kept& kept, const ChainSide& side) const = 0;
+    template <class T>
+    Lowered<T> lower(Kept& kept, const ChainSide& side) const {
+        if constexpr (sizeof(T) == sizeof(float)) {
+            return lower_f32(kept, side);
+        } else {
+            return lower_f64(kept, side);
+        }
+    }
+
+  private:
+    int context_, outputs_;
+    bool joint_;
+};
+
+// Both types of numbers by the templates of a kind: pack_as, unpack_as, clear_masked_in, clear_dead_in, lower_as.
+template <class Kind>
+class ConditionerOf : public Conditioner {
+  public:
+    using Conditioner::Conditioner;
+
+    void pack(const std::vector<const float*>& tensors, float* to) const final { kind().pack_as(tensors, to); }
+    void pack(const std::vector<const double*>& tensors, double* to) const final { kind().pack_as(tensors, to); }
+    void unpack(const float* from, const std::vector<float*>& to) const final { kind().unpack_as(from, to); }
+    void unpack(const double* from, const std::vector<double*>& to) const final { kind().unpack_as(from, to); }
+    void clear_masked(float* weights) const final { kind().clear_masked_in(weights); }
+    void clear_masked(double* weights) const final { kind().clear_masked_in(weights); }
+    void clear_dead(float* gradient) const final { kind().clear_dead_in(gradient); }
+    void clear_dead(double* gradient) const final { kind().clear_dead_in(gradient); }
+    Lowered<float> lower_f32(Kept& kept, const ChainSide& side) const final {
+        return kind().template lower_as<float>(kept, side);
+    }
+    Lowered<double> lower_f64(Kept& kept, const ChainSide& side) const final {
+        return kind().template lower_as<double>(kept, side);
+    }
+
+  private:
+    const Kind& kind() const { return static_cast<const Kind&>(*this); }
+};
+
+#define HR_CONDITIONER_OF(name, type)              \
+    template <class T>                             \
+    AnyConditioner<T> any_of(const type<T>& own) { \
+        AnyConditioner<T> any{};                   \
+        any.kind = ConditionerKind::name;          \
+        any.name = own;                            \
+        return any;                                \
+    }
+HR_CONDITIONERS(HR_CONDITIONER_OF)
+#undef HR_CONDITIONER_OF
+
+}  // namespace headrace

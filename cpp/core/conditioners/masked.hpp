@@ -1,0 +1,142 @@
+// A masked network: levels of coordinates, degrees of hidden units, and where each weight lies.
+//
+// Coordinates carry a level, 1, 2, ...; a hidden unit carries the highest level it reaches, its degree (0: context or
+// bias only). Inputs are sorted context first, then by level, units by degree, outputs by level; then what a unit sees
+// is a prefix of the layer below it, and every weight matrix is a staircase.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../conditioner.hpp"
+#include "../views.hpp"
+
+namespace headrace {
+
+// What a hidden layer does beside its product.
+struct HiddenOptions {
+    std::string activation;
+    int adds = -1;  // the earlier hidden layer whose sums, before its activation, are added to its own; -1: none
+    std::string
+        context;  // a layer of the context alone is added to the product ("add") or multiplies it ("gate"); or ""
+    std::string context_activation;  // of that layer
+    double dropout = 0;              // the share of its values that are left out while it is trained
+};
+
+struct MaskedOptions {
+    int features = 0, context = 0;
+    std::vector<int> reads;   // the coordinates that the network reads, in the order of its columns; context follows
+    std::vector<int> active;  // the coordinates that it gives parameters for, in the order of its rows
+    int outputs = 0;          // for each of them, or, if they are joint, for all together
+    bool joint = false;
+    std::string activation;
+    std::vector<HiddenOptions> hidden;  // of each hidden layer; empty: the activation, and nothing else
+    std::vector<int> unbiased;          // rows whose bias is no weight: it is zero and stays zero
+};
+
+class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
+  public:
+    // levels: of every coordinate. degrees: of every hidden unit, layer by layer, in the user's order.
+    MaskedConditioner(MaskedOptions options, std::vector<int> levels, std::vector<std::vector<int>> degrees);
+
+    // Levels and degrees from masks, (out, in) row-major, one a layer of the network: a layer of the context alone has
+    // none. Throws std::invalid_argument for a cycle.
+    static std::shared_ptr<MaskedConditioner> from_masks(MaskedOptions options,
+                                                         const std::vector<std::vector<uint8_t>>& masks,
+                                                         const std::vector<int>& sizes);
+
+    // Layers that read the context alone come first, then those of the network one after another.
+    struct LayerShape {
+        int in = 0, out = 0;
+        int below = -1;  // the layer whose units it reads; -1: the inputs
+        int activation = 0;
+        int adds = -1;     // the layer whose sums are added to its own
+        int context = -1;  // the layer of context alone that joins it
+        bool gated = false;
+        bool context_alone = false;
+        double dropout = 0;
+        std::vector<int> order;     // the user's unit at each sorted place
+        std::vector<int> degree;    // of each sorted unit; of an output the level of its coordinate
+        std::vector<int> visible;   // each sorted unit sees so many of the sorted inputs
+        std::vector<uint32_t> row;  // offset of each unit's weights
+        uint32_t bias = 0;
+    };
+
+    const std::vector<LayerShape>& layers() const { return layers_; }
+    int n_context_layers() const { return n_context_layers_; }
+    bool is_output(int layer) const { return layer + 1 == int(layers_.size()); }
+    // The unit's place in the order of degrees, for each of the user's units of a layer.
+    std::vector<int> places(int layer) const;
+    int max_level() const { return max_level_; }
+    // The first sorted unit of hidden layer l (or output) whose degree is at least d.
+    int first_of_degree(int layer, int degree) const;
+    // So many units of a layer are computed: the first ones; units of degree max_level are dead.
+    int live_units(int layer) const;
+    // So many sorted inputs have a level (context: 0) of at most `level`.
+    int inputs_up_to(int level) const;
+    // So many active coordinates have a level of at most `level`.
+    int coordinates_up_to(int level) const;
+    // Dense masks of a layer, (out, in).
+    void mask(int layer, uint8_t* mask) const;
+
+    int features() const { return features_; }
+    const std::vector<int>& reads() const { return reads_; }
+    const std::vector<int>& active() const { return active_; }
+
+    bool fits(int features) const override { return features == features_; }
+    std::vector<int> read_order(int) const override { return read_order_; }
+    std::vector<int> active_order(int) const override { return active_order_; }
+    bool reads_passive_only() const override;
+    bool is_constant() const override { return layers_.size() == 1 && layers_[0].in == 0; }
+
+    uint32_t n_weights() const override { return n_weights_; }
+    std::vector<Part> parts() const override;
+    std::vector<Tensor> tensors() const override;
+    template <class T>
+    void pack_as(const std::vector<const T*>& tensors, T* weights) const;
+    template <class T>
+    void unpack_as(const T* weights, const std::vector<T*>& tensors) const;
+    template <class T>
+    void clear_masked_in(T* weights) const;
+    template <class T>
+    void clear_dead_in(T* gradient) const;
+
+    Bf16Layout bf16(const Bf16Layout& of_program) const override {
+        return layers_.size() > 1 ? of_program : Bf16Layout{};  // a layer without hidden ones stays as it is
+    }
+    Pairs n_pairs(const Bf16Layout& layout) const override;
+    std::vector<RoundedLayer> rounded(const Bf16Layout& layout) const override;
+    size_t n_folded() const override;
+
+    template <class T>
+    Lowered<T> lower_as(Kept& kept, const ChainSide& side) const;
+
+  private:
+    void check_hidden() const;
+    void lay_out();
+    LayerShape shape_of(std::vector<int> degree, const std::vector<int>& below, bool output) const;
+    void place_weights(LayerShape& layer, uint64_t& offset);
+    // The user's unit, or column, at each sorted place of what a layer reads.
+    std::vector<int> columns_of(const LayerShape& layer) const;
+    void pin_biases(const std::vector<int>& unbiased);
+    bool is_pinned(uint32_t place) const { return !pinned_.empty() && pinned_[place]; }
+    struct RoundedLayers {
+        std::vector<RoundedLayer> layers;
+        Pairs pairs;
+    };
+    RoundedLayers place_rounded(const Bf16Layout& layout) const;
+
+    int features_;
+    std::vector<int> reads_, active_;
+    std::vector<HiddenOptions> hidden_;
+    std::vector<int> levels_, input_order_, input_level_, read_order_, active_order_;
+    std::vector<std::vector<int>> degrees_;
+    std::vector<LayerShape> layers_;
+    std::vector<bool> pinned_;  // by place in the weight vector: zeros inside the staircase and among the biases
+    int max_level_ = 0, n_context_layers_ = 0;
+    uint32_t n_weights_ = 0;
+};
+
+}  // namespace headrace

@@ -1,0 +1,24 @@
+// The owner of what a compiled chain's steps point to.
+#pragma once
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace headrace {
+
+class Kept {
+  public:
+    // Where the numbers will stay.
+    template <class Number>
+    const Number* keep(std::vector<Number> numbers) {
+        const auto owner = std::make_shared<const std::vector<Number>>(std::move(numbers));
+        owners_.push_back(owner);
+        return owner->data();
+    }
+
+  private:
+    std::vector<std::shared_ptr<const void>> owners_;
+};
+
+}  // namespace headrace

@@ -1,0 +1,137 @@
+// THE list of what a program is made of, kind by kind, without its weights: what each transform says of itself. From
+// these the steps of a chain are made in either direction (lowering.cpp), of which a kind may take several, or none.
+//
+// Each has `fits`: whether it may be part of a program of so many features and columns of context. One with weights has
+// n_weights and parts, and clears what is none (clear_masked) or gets no gradient (clear_dead) in vectors like them.
+// One that becomes a step in place, wherever its coordinates are, says which (`lowered`); for others Lowering does.
+#pragma once
+
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "../math/density.hpp"
+#include "../math/support.hpp"
+#include "../steps/marginal.hpp"
+#include "conditioner.hpp"
+#include "maps.hpp"
+
+namespace headrace {
+
+// Where a step stands that works in place.
+struct StepSide {
+    Kept& kept;              // what it points to
+    std::vector<int> slots;  // of each coordinate, counted from the first one
+    bool to_data;            // from the transform's latent side to its data side
+};
+
+// A map, or vector map, whose parameters come from a conditioner.
+struct NetworkSpec {
+    bool inverted = false;   // Inverse(t), here and below
+    bool reads_data = true;  // the conditioner sees x, or z
+    std::shared_ptr<const TransformMap> map;
+    std::shared_ptr<const Conditioner> conditioner;
+
+    bool fits(int features, int context) const;
+    int64_t n_weights() const { return conditioner->n_weights(); }
+    std::vector<Part> parts() const { return conditioner->parts(); }
+    template <class T>
+    void clear_masked(T* vector) const {
+        conditioner->clear_masked(vector);
+    }
+    template <class T>
+    void clear_dead(T* gradient) const {
+        conditioner->clear_dead(gradient);
+    }
+};
+
+struct PermutationSpec {
+    std::vector<int> order;  // forward gives x[i] = z[order[i]]
+
+    bool fits(int features, int context) const;
+};
+
+struct RotationSpec {
+    bool inverted = false;
+    std::vector<double> matrix;  // forward gives x = matrix z; orthogonal and block diagonal: its blocks
+    std::vector<int> blocks;     // of these sizes, row by row, one after another
+
+    bool fits(int features, int context) const;
+};
+
+struct StandardizeSpec {
+    bool inverted = false;
+    std::vector<double> mean, std;  // forward gives x = z std + mean
+
+    bool fits(int features, int context) const;
+};
+
+struct SupportSpec {
+    bool inverted = false;
+    std::vector<Support> supports;  // of each column,
+    std::vector<double> low, high;  // and its bounds
+
+    bool fits(int features, int context) const;
+};
+
+// A map of each coordinate whose raw parameters are no weights.
+struct MarginalSpec {
+    bool inverted = false;
+    std::shared_ptr<const TransformMap> map;
+    std::vector<double> parameters;
+
+    bool fits(int features, int context) const;
+    template <class T>
+    MarginalStep<T> lowered(const StepSide& side) const;
+};
+
+// The base's density, of the first one alone.
+struct DensitySpec {
+    static constexpr bool is_first = true;
+
+    std::vector<ColumnDensity> columns;  // of each column, or
+    int components = 0;                  // of a mixture for the whole row
+    int n_raw = 0;                       // parameters,
+    std::vector<double> fixed;           // which are these; empty: they are weights
+
+    bool fits(int features, int context) const;
+    bool trains() const { return n_raw > 0 && fixed.empty(); }
+    int64_t n_weights() const { return trains() ? padded(n_raw) : 0; }
+    std::vector<Part> parts() const;
+    template <class T>
+    void clear_masked(T* vector) const {
+        for (int64_t i = n_raw; i < n_weights(); ++i) vector[i] = T(0);
+    }
+    template <class T>
+    void clear_dead(T*) const {}
+};
+
+}  // namespace headrace
+
+// Tests add a kind to a module of their own: the header that is named here then has its lines of the list.
+#ifdef HEADRACE_MORE_SPECS
+#include HEADRACE_MORE_SPECS
+#else
+#define HR_MORE_SPECS(X)
+#endif
+
+namespace headrace {
+
+// X(name in Python, struct)
+#define HR_SPECS(X)                     \
+    X(NetworkStep, NetworkSpec)         \
+    X(PermutationStep, PermutationSpec) \
+    X(RotationStep, RotationSpec)       \
+    X(StandardizeStep, StandardizeSpec) \
+    X(SupportStep, SupportSpec)         \
+    X(MarginalStep, MarginalSpec)       \
+    X(DensityStep, DensitySpec)         \
+    HR_MORE_SPECS(X)
+
+template <class, class... Specs>
+using OneOf = std::variant<Specs...>;
+#define HR_AND(name, type) , type
+using StepSpec = OneOf<void HR_SPECS(HR_AND)>;
+#undef HR_AND
+
+}  // namespace headrace

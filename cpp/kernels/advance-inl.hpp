@@ -1,0 +1,69 @@
+// What conditioners get of the step and the call that they are part of; what each kind does with it is overloads for
+// its struct in conditioners/:
+//   advance(c, known, from, to)        positions [from, to): from what is known, the parameters of their coordinates
+//   advance_back(c, known, from, to)   from the gradients by these parameters to those by what it read, and by weights
+//   fold_context(c, weights, context, n, out)   if one context row for all may be taken in once a call
+// The first is there for tiles and for small batches; without the latter, chains with the kind run in tiles only.
+#pragma once
+
+#include "tape-inl.hpp"
+
+namespace headrace {
+namespace {
+
+// Numbers of a line of its own, state and scratch together; they are on the tape in a run that is recorded.
+template <class T>
+HR_FN T* line_of(const TileBuffers<T>& b, int64_t line) {
+    return b.units + line * b.height;
+}
+template <class T>
+HR_FN T* line_of(const SmallBuffers<T>& b, int64_t line) {
+    return b.units + line;
+}
+
+// Those of a slot.
+template <class T>
+HR_FN const T* slot_of(const TileBuffers<T>& b, const T* slots, int slot) {
+    return slots + slot * b.height;
+}
+template <class T>
+HR_FN const T* slot_of(const SmallBuffers<T>&, const T* slots, int slot) {
+    return slots + slot;
+}
+
+// On the way there.
+template <class T, class Buffers>
+struct Known {
+    const NetworkStep<T>& step;
+    const Chain<T>& chain;
+    const Call<T>& call;
+    const Buffers& b;
+    const T* weights;  // its own first one
+    const T* input;    // its context, then the coordinates that it reads, in their order
+};
+
+template <class T, class Buffers>
+HR_FN Known<T, Buffers> known_of(const NetworkStep<T>& s, const Chain<T>& chain, const Call<T>& call,
+                                 const Buffers& b) {
+    return {s, chain, call, b, call.weights + s.weights, slot_of(b, s.reads_built ? b.built : b.given, s.input_slot)};
+}
+
+// On the way back.
+template <class T>
+struct KnownBack {
+    const NetworkStep<T>& step;
+    const Tape<T>& tape;
+    const Call<T>& call;
+    const Back<T>& back;
+    int number, network;  // of the step, among all and among those that have weights
+
+    HR_FN T* line(int64_t line) const { return tape.at(step.tape + line); }
+    HR_FN const T* weights() const { return call.weights + step.weights; }
+    // What was read, and where its gradient goes.
+    HR_FN int read() const { return step.reads_built ? number + 1 : number; }
+    HR_FN const T* input() const { return tape.state(read()) + step.input_slot * tape.height; }
+    HR_FN T* input_gradient() const { return tape.gradient(read()) + step.input_slot * tape.height; }
+};
+
+}  // namespace
+}  // namespace headrace

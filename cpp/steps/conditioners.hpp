@@ -1,0 +1,67 @@
+// THE list of kinds of conditioners. A conditioner turns what is known of a row into the raw parameters of a map,
+// position by position: a position is what it settles at once. A kind is a class of the host (core/conditioner.hpp),
+// and for kernels a plain struct of sizes and pointers (a file in conditioners/), with overloads for it:
+//
+//   positions(c, n)             of a call whose map moves n coordinates: its own number of them, or one that n gives
+//   first_coordinate(c, p)      among the map's, of those that position p settles; behind the last position, n
+//   parameters(c, from, kept)   the line at which the parameters of coordinate 0 are, or would be, where those of
+//                               position `from` on were advanced; a coordinate's are side by side. `kept`: in a run
+//                               that keeps what the way back needs
+//   state_lines(c)              that go on from position to position, the first ones of its own
+//   scratch_lines(c, span)      behind these, to advance `span` positions at once
+//   tape_lines(c, n)            of a run of n positions that keeps what the way back needs, instead of both
+//
+// What it does is in kernels/conditioners/: advance, advance_back.
+#pragma once
+
+#include "../math/lane.hpp"
+#include "conditioners/masked.hpp"
+
+// Tests add a kind to a module of their own: the header that is named here then has its lines of the list.
+#ifdef HEADRACE_MORE_CONDITIONERS
+#include HEADRACE_MORE_CONDITIONERS
+#else
+#define HR_MORE_CONDITIONERS(X)
+#endif
+
+// X(name, struct)
+#define HR_CONDITIONERS(X)   \
+    X(masked, MaskedNetwork) \
+    HR_MORE_CONDITIONERS(X)
+
+namespace headrace {
+
+enum class ConditionerKind : int {
+#define HR_KIND(name, type) name,
+    HR_CONDITIONERS(HR_KIND)
+#undef HR_KIND
+};
+
+template <class T>
+struct AnyConditioner {
+    ConditionerKind kind;
+    union {
+#define HR_MEMBER(name, type) type<T> name;
+        HR_CONDITIONERS(HR_MEMBER)
+#undef HR_MEMBER
+    };
+};
+
+namespace {
+
+// Calls f(conditioner's own struct).
+#ifdef __CUDACC__
+#pragma nv_exec_check_disable  // f may be for the host alone
+#endif
+template <class C, class F>
+HR_FN void with_conditioner(C& conditioner, F&& f) {
+    switch (conditioner.kind) {
+#define HR_CASE(name, type) \
+    case ConditionerKind::name: f(conditioner.name); break;
+        HR_CONDITIONERS(HR_CASE)
+#undef HR_CASE
+    }
+}
+
+}  // namespace
+}  // namespace headrace

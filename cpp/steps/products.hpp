@@ -1,0 +1,17 @@
+// Products of conditioners, whatever kind they are of: in which numbers, and what becomes of their sums.
+#pragma once
+
+namespace headrace {
+
+// How numbers in bf16 lie where products are of them (core/bf16.hpp).
+struct Bf16Layout {
+    int parts = 0;   // of each number; 0: products are exact
+    int step = 1;    // so many pairs are added at once
+    int copies = 1;  // of the weights for the way forth
+};
+
+// What becomes of a sum of the way back: added to the output, let through as it is, or through an activation: the
+// output holds the activation's value (ReLU), or its derivative is given.
+enum class Gate { add, pass, relu, multiply };
+
+}  // namespace headrace

@@ -1,0 +1,26 @@
+"""The steps of a program as the library describes them, before a compiled module has its own of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["Step"]
+
+
+class Step:
+    """One step: the name of its class in a compiled module, and what this takes, by keyword.
+
+    A field may be something that each module has a class of its own for; it has a method `made_for` then.
+    """
+
+    def __init__(self, kind: str, **fields: Any) -> None:
+        """`kind`: the class in the module."""
+        self.kind = kind
+        self.fields = fields
+
+    def made_for(self, core: Any) -> Any:
+        """The same as an object of that module, which checks names and types of the fields."""
+        own = {
+            name: value.made_for(core) if hasattr(value, "made_for") else value for name, value in self.fields.items()
+        }
+        return getattr(core, self.kind)(**own)

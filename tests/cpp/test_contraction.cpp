@@ -1,0 +1,50 @@
+// No bit of cpp/math depends on which products and sums a compiler contracts to multiply-adds.
+#include "contraction.hpp"
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <string>
+
+#include "check.hpp"
+#include "sets.hpp"
+
+using namespace headrace;
+using namespace headrace::tests;
+
+namespace {
+
+void test_same_bits(const char* set, Evaluate contracted, Evaluate apart) {
+    std::mt19937 random(7);
+    std::normal_distribution<float> normal(0.0f, 1.5f);
+    std::vector<float> inputs(64 * granule), results, expected;
+    for (float& x : inputs) x = normal(random);
+    contracted(inputs.data(), int64_t(inputs.size()), results);
+    apart(inputs.data(), int64_t(inputs.size()), expected);
+    CHECK(results.size() == expected.size() && !results.empty(), "%s: %zu and %zu results", set, results.size(),
+          expected.size());
+    size_t differ = 0, first = 0, finite = 0;
+    for (size_t i = 0; i < results.size(); ++i) {
+        if (std::isfinite(expected[i])) ++finite;
+        if (std::isnan(results[i]) && std::isnan(expected[i])) continue;
+        if (std::memcmp(&results[i], &expected[i], sizeof(float)) == 0) continue;
+        if (differ++ == 0) first = i;
+    }
+    std::printf("%s: %zu results, %zu of them finite\n", set, results.size(), finite);
+    CHECK(finite > results.size() * 9 / 10, "%s: only %zu of %zu results are finite", set, finite, results.size());
+    CHECK(differ == 0, "%s: %zu of %zu results differ, the first is %zu: %.9g and %.9g", set, differ, results.size(),
+          first, double(results[first]), double(expected[first]));
+}
+
+}  // namespace
+
+int main() {
+    for (const NamedSet& named : runnable_sets()) {
+        const std::string name = named.name;
+#define X(set) \
+    if (name == #set) test_same_bits(#set, evaluate_##set, evaluate_##set##_apart);
+        HR_SETS
+#undef X
+    }
+    return finish();
+}

@@ -1,0 +1,71 @@
+// echo: a conditioner over time that only tests have, and only in _emu, to show that the lists are all that a new kind
+// needs. It has what the masked network has not: as many positions as the input has steps, weights that all of them
+// share, coordinates by a formula, and a state that goes on from step to step.
+//
+// A step's coordinate is mapped by parameters that earlier steps give, zeros before the first:
+//   h(t, u) = tanh(first.bias[u] + first.weight[u][0] x(t - 1) + first.weight[u][1] x(t - 2))
+//   parameter(t, k) = second.bias[k] + sum over u of second.weight[k][2 u] h(t, u) + second.weight[k][2 u + 1] h(t - 3,
+//   u)
+#pragma once
+
+#include "../../../cpp/math/lane.hpp"
+
+namespace headrace {
+
+constexpr int echo_taps = 2, echo_delay = 3;
+
+template <class T>
+struct Echo {
+    int units, outputs;
+    bool reads_built;
+};
+
+namespace {
+
+template <class T>
+HR_FN int positions(const Echo<T>&, int n) {
+    return n;
+}
+
+template <class T>
+HR_FN int first_coordinate(const Echo<T>&, int position) {
+    return position;
+}
+
+// Step by step there is a ring of units, then the parameters of one step; else parameters of all steps, then all units.
+template <class T>
+HR_FN int state_lines(const Echo<T>& c) {
+    return c.reads_built ? echo_delay * c.units : 0;
+}
+
+template <class T>
+HR_FN int parameters(const Echo<T>& c, int from, bool kept) {
+    return kept || !c.reads_built ? 0 : state_lines(c) - from * c.outputs;
+}
+
+template <class T>
+HR_FN int scratch_lines(const Echo<T>& c, int span) {
+    return c.reads_built ? c.outputs : span * (c.outputs + c.units);
+}
+
+// Numbers of its weights: those of both layers and their biases.
+template <class T>
+HR_FN int echo_weights(const Echo<T>& c) {
+    return c.units * (echo_taps + 1) + c.outputs * (2 * c.units + 1);
+}
+
+// Behind parameters and units of all steps come a row's gradients by the weights.
+template <class T>
+HR_FN int echo_gradients(const Echo<T>& c, int n) {
+    return n * (c.outputs + c.units);
+}
+
+template <class T>
+HR_FN int tape_lines(const Echo<T>& c, int n) {
+    return echo_gradients(c, n) + echo_weights(c);
+}
+
+}  // namespace
+}  // namespace headrace
+
+#define HR_MORE_CONDITIONERS(X) X(echo, Echo)
