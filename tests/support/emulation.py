@@ -15,6 +15,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import interpreted
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "tests" / "cuda_emulation" / "build"
 
@@ -101,4 +103,5 @@ def _load():
     spec = importlib.util.spec_from_file_location("_emu", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    interpreted.begin(module)
     return module
