@@ -280,6 +280,48 @@ def test_a_sample_is_a_function_of_seed_row_and_column(runtime, base, dtype):
 # ---- the program ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+@pytest.mark.parametrize("name", ["MAF", "ensemble"])
+def test_a_sample_needs_no_more_than_a_place_for_rows(runtime, name, dtype, tmp_path):
+    flow = hr.MAF(3, transforms=1, hidden=(8,), dtype=dtype)
+    flow = (
+        hr.Ensemble([flow, hr.MAF(3, transforms=1, hidden=(8,), dtype=dtype, seed=1)]) if name == "ensemble" else flow
+    )
+    flow.save(tmp_path / "file")
+    loaded = runtime.load(tmp_path / "file", dtype)
+    cases.assert_same_bits(loaded.rows(50, 3, 5, dtype), loaded.sample(50, 3, 5, dtype=dtype)[0])
+    cases.assert_close(loaded.rows(50, 3, 5, dtype).astype(dtype), flow.sample(50, seed=5), magnitude=10.0, depth=12)
+
+
+NUMBERS = [
+    "0",
+    "-0.0",
+    "1.5",
+    "-12.25e3",
+    "0.1",
+    "1e-5",
+    "2.5E+7",
+    "123456789012345678901234",
+    "1e308",
+    "-1.7976931348623157e308",
+]
+NUMBERS += [
+    "2.2250738585072014e-308",
+    "0e5",
+    "0.000",
+    "9007199254740993",
+    *map(repr, np.random.default_rng(0).normal(size=50).tolist()),
+]
+
+
+def test_numbers_are_read_without_from_chars_too(runtime):
+    for text in NUMBERS:
+        assert runtime.number(text, by_stream=True) == runtime.number(text, by_stream=False) == float(text)
+        assert np.signbit(runtime.number(text, by_stream=True)) == text.startswith("-")
+    for text in ("1e309", "-1e400", "1e-400", "-0.001e-999"):
+        assert runtime.number(text, by_stream=True) is runtime.number(text, by_stream=False) is None
+
+
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
     if runtime_library.compiler() is None:
