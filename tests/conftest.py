@@ -15,6 +15,7 @@ import cuda_arrays
 import emulation
 import frameworks
 import headrace as hr
+import interpreted
 import selection
 from cases import DTYPES
 from cli_cases import folder, result, run
@@ -78,6 +79,7 @@ def pytest_collection_modifyitems(config, items):
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("gpu")])
     if not selection.NIGHTLY:
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("nightly")])
+    interpreted.mark(items)
     if config.option.thin:
         selection.deselect(config, items, selection.superfluous(items))
     if n := config.option.one_in:

@@ -19,7 +19,11 @@ from headrace import _platform
 
 __all__ = ["NO_ROOM", "check_regular", "check_writable", "printable", "refuse_inputs", "replacing", "spreadsheet_cell"]
 
-NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}  # errors of a write, of which the system does not name the file
+NO_ROOM = {
+    errno.ENOSPC,
+    errno.EFBIG,
+    getattr(errno, "EDQUOT", errno.ENOSPC),
+}  # of a write: no error of the system names the file
 
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what steers a terminal, or the order of writing
 

@@ -23,6 +23,7 @@ std::vector<int> panels_of(const MaskedConditioner& t) {
 }  // namespace
 
 void bind_emulated_xla(py::module_& m);  // xla.cpp
+void bind_interpreter(py::module_& m);   // interpreter.cpp
 
 void bind_emulation(py::module_& m) {
     py::register_local_exception<emu::Error>(m, "EmulationError", PyExc_RuntimeError);
@@ -129,6 +130,7 @@ void bind_emulation(py::module_& m) {
         "Of each network of these steps, run level by level: how many levels each of its panels has, or 0 where all "
         "warps work together.");
     m.def("planted", &planted, py::arg("bug"));
+    bind_interpreter(m);
     bind_emulated_xla(m);
 }
 

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "fibers.hpp"
+#include "ptx/host.hpp"
 
 enum cudaError_t {
     cudaSuccess = 0,
@@ -160,6 +161,16 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t bytes, cudaStrea
         if (result(check_sizes(reinterpret_cast<const void*>(kernel), grid, block, bytes)) != cudaSuccess) return;
     }
     const Lock lock(runtime().launches);  // there is one block
+    const void* const address = reinterpret_cast<const void*>(kernel);
+    try {
+        if (ptx::interprets(address)) {
+            ptx::launch(address, {{grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, bytes, emu::block().schedule},
+                        {{static_cast<const void*>(&arguments), sizeof(P)}...});
+            return;
+        }
+    } catch (const ptx::Error& error) {
+        throw Error(error.what());
+    }
     const std::unique_ptr<void, decltype(&std::free)> shared(bytes ? allocate(bytes, 16) : nullptr, &std::free);
     run(grid, block, shared.get(), bytes, [&] { kernel(arguments...); });
 }
@@ -271,6 +282,7 @@ cudaError_t cudaMallocAsync(T** p, size_t bytes, cudaStream_t stream) {
     void* const got = emu::allocate(bytes, 256);
     if (!got) return emu::result(cudaErrorMemoryAllocation);
     r.memory[got] = bytes;
+    ptx::memory_taken(got, bytes);
     *p = static_cast<T*>(got);
     return cudaSuccess;
 }
@@ -305,6 +317,7 @@ inline cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
     emu::record("cudaFreeAsync", stream);
     const auto found = r.memory.find(p);
     if (found == r.memory.end()) return emu::result(cudaErrorInvalidValue);
+    ptx::memory_freed(p);
     emu::retire(p, found->second);
     r.memory.erase(found);
     return cudaSuccess;
@@ -323,12 +336,14 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cud
     if (bytes == 0) return cudaSuccess;
     if (to == nullptr || from == nullptr) return cudaErrorInvalidValue;
     std::memcpy(to, from, bytes);
+    ptx::memory_written(to, bytes);
     return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream) {
     const emu::Lock lock(emu::runtime().mutex);
     emu::record("cudaMemsetAsync", stream);
     if (bytes > 0) std::memset(p, value, bytes);
+    ptx::memory_written(p, bytes);
     return cudaSuccess;
 }
 

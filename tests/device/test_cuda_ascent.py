@@ -63,9 +63,20 @@ class Ascent:
         (33, 8, 1, False, "newton", 1.0),
         (70, 32, 2, False, "newton", 1.0),
         (70, 70, 1, True, "gradient", 0.5),
+        (64, 64, 1, False, "newton", 1.0),  # the widest tiles
     ],
 )
 def test_an_ascent_is_that_of_the_formulas(device, features, size, each, weighted, rule, precision, dtype):
+    check(device, features, size, each, weighted, rule, precision, dtype)
+
+
+@pytest.mark.long
+def test_an_ascent_of_more_features_than_a_block_has_threads(device, dtype):
+    check(device, 130, 8, 1, False, "newton", 1.0, dtype)
+
+
+def check(device, features, size, each, weighted, rule, precision, dtype):
+    """Compares an ascent with that of the formulas."""
     x, held_out = far_from_normal(300, features, dtype), far_from_normal(150, features, dtype, "held out")
     anchors, weights = x[:100].astype(float), weights_of(300, dtype) if weighted else None
     count = 8 if features < 33 else 4

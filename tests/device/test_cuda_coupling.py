@@ -102,6 +102,17 @@ def test_a_rows_result_does_not_depend_on_its_companions(device, direction, map,
 
 
 @every_direction
+@pytest.mark.parametrize("map", ["additive", "affine"])
+def test_gradients_of_several_blocks_are_those_of_one(device, direction, map):
+    """Of maps whose threads take 16 bytes each: 2700 elements are two blocks, and part of a third."""
+    arrays = [array.astype("float32") for array in map_cases.gradient_batch(300, 9, map)]
+    want = run_backward(device, direction, arrays, map)
+    for part in (slice(0, 100), slice(100, 213), slice(213, None)):
+        got = run_backward(device, direction, [np.ascontiguousarray(array[part]) for array in arrays], map)
+        assert_same(got, [whole[part] for whole in want])
+
+
+@every_direction
 @map_cases.every_map_and_scale
 def test_gradients_of_long_rows_are_those_of_the_cpu(device, direction, map, scale):
     """Differences would take a run of the reference a column; the CPU's were tested by these."""

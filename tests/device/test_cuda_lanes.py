@@ -175,11 +175,11 @@ def test_activations_and_their_slopes_at_infinities(lanes, dtype, name):
 def test_random_numbers_are_those_of_the_cpu(lanes, dtype, base, seed):
     made = hr.StandardNormal(7) if base == "normal" else hr.Logistic(7)
     flow = hr.Flow(transforms=[hr.MaskedAutoregressive(7, (4,), dtype=dtype)], base=made)[:0]
-    want = flow.sample(53, seed=seed)
-    out = lanes.empty(4 * 50, dtype)
+    want = flow.sample(203, seed=seed)
+    out = lanes.empty(4 * 200, dtype)  # two blocks, of which the second is not full
     for block in (0, 1):
         lanes.module.random_columns(base == "logistic", seed, 3, block, lanes.tuple(out), stream=lanes.stream)
-        got = lanes.numpy(out).reshape(50, 4)
+        got = lanes.numpy(out).reshape(200, 4)
         columns = want[3:, 4 * block : 4 * block + 4]
         cases.assert_close(got[:, : columns.shape[1]], columns)
 

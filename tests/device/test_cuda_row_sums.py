@@ -95,6 +95,15 @@ def whole_network(device, matmul, **settings):
     return Twin(device, library, matmul=matmul), Twin(device, library)
 
 
+@pytest.mark.parametrize("matmul", ["exact", "3xtf32"])
+def test_a_block_sums_several_tiles(matmul, emu, monkeypatch):
+    """Shared memory is written again, while no thread reads it: in every order, which must give the same bits."""
+    monkeypatch.setattr(cuda_arrays, "EVERY_ORDER", True)
+    x, grad = cases.rows(9000, 3, "float32", "x"), cases.rows(9000, 2, "float32", "grad")
+    weights, _ = sums(layer(3, 2), emu, matmul, x, grad)
+    assert errors(weights, grad.T, x).max() <= bound(9000)
+
+
 @every_kind
 @pytest.mark.parametrize("n", [*SIZES, 15, 16, 17, 129, 300])
 def test_every_number_of_rows(n, matmul, device):

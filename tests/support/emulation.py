@@ -14,6 +14,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import interpreted
 from locks import locked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,4 +102,5 @@ def _load():
     spec = importlib.util.spec_from_file_location("_emu", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    interpreted.begin(module)
     return module

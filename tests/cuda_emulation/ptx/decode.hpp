@@ -1,0 +1,74 @@
+// From an instruction's words to what runs it. Each family of opcodes has a source of its own.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <set>
+
+#include "program.hpp"
+
+namespace ptx {
+
+// Names of a function's registers, parameters and variables, and where these are.
+class Names {
+  public:
+    virtual ~Names() = default;
+    virtual bool is_register(const std::string& name) const = 0;
+    virtual bool is_wide(const std::string& name) const = 0;  // a register of eight bytes
+    // A register or a constant, of four or of eight bytes.
+    virtual int operand(const std::string& name, bool wide) = 0;
+    virtual int either_size(const std::string& name) = 0;  // a register of whatever size it has
+    virtual int predicate(const std::string& name) = 0;
+    virtual int unused(bool wide) = 0;  // a register that nobody reads
+    // A label, or a function: known once all code is there.
+    virtual void jump_to(Instruction& i, const std::string& label) = 0;
+    virtual void call(Instruction& i, const std::string& function, const std::vector<std::string>& results,
+                      const std::vector<std::string>& given) = 0;
+    // A variable in a kernel's or a call's parameters or in the shared memory, and its offset there.
+    virtual bool variable(const std::string& name, Space& space, int64_t& offset) = 0;
+    virtual int function() const = 0;
+};
+
+// An opcode's modifiers; all of them must be taken.
+struct Opcode {
+    std::string text, name, type;
+    std::vector<std::string> modifiers;
+
+    explicit Opcode(const std::string& text);
+    bool take(const std::string& modifier);
+    // The one of these that it has, which must be one.
+    std::string take_one_of(const std::vector<std::string>& choices);
+    [[noreturn]] void unknown() const;
+    bool is_wide() const { return is_wide_type(type); }
+    bool is_float() const { return type == "f32" || type == "f64"; }
+    static bool is_wide_type(const std::string& type);
+};
+
+// Operands between commas, each of them as its words.
+using Operands = std::vector<std::vector<std::string>>;
+
+using Decode = void (*)(Instruction& i, Opcode& opcode, const Operands& operands, Names& names);
+const std::map<std::string, Decode>& decoders();
+
+void add_arithmetic(std::map<std::string, Decode>& decoders);
+void add_comparisons(std::map<std::string, Decode>& decoders);
+void add_conversions(std::map<std::string, Decode>& decoders);
+void add_accesses(std::map<std::string, Decode>& decoders);
+void add_control(std::map<std::string, Decode>& decoders);
+void add_warp_operations(std::map<std::string, Decode>& decoders);
+
+// What runs a sum of which a product has become a part: '+' a b + c, 'p' a b - c, 'm' c - a b.
+Run fused(char how, bool is_double);
+void do_nothing(Warp&, const Instruction&, uint32_t);
+
+const std::string& only_word(const Operands& operands, size_t n);
+
+// The function of a table by type, which must have one.
+template <class Table>
+Run by_type(const Table& table, const Opcode& opcode) {
+    const auto found = table.find(opcode.type);
+    if (found == table.end()) opcode.unknown();
+    return found->second;
+}
+
+}  // namespace ptx

@@ -1,0 +1,20 @@
+// What a kernel did that it must not.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace ptx {
+
+// Each kind at each line of a launch once, with who did it first.
+struct Finding {
+    std::string who;
+    uint64_t times = 0;
+};
+using FindingsOfLaunch = std::map<std::pair<std::string, int>, Finding>;  // by kind and line
+
+}  // namespace ptx

@@ -1,0 +1,32 @@
+// What the emulation of CUDA calls: kernels by their address on the host, and what becomes of memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "error.hpp"
+
+namespace ptx {
+
+struct Geometry {
+    uint32_t grid[3], threads[3];
+    size_t shared_bytes;
+    int order;  // as emu::schedule
+};
+using Arguments = std::vector<std::pair<const void*, size_t>>;
+
+// Whether kernels are interpreted: where HEADRACE_EMU_PTX names a folder with PTX of the sources of this build. A
+// kernel of the project that the folder lacks is an error, one of the tests runs on the host.
+bool interprets(const void* kernel);
+// Throws Error with all that was found, unless it is known.
+void launch(const void* kernel, const Geometry& geometry, const Arguments& arguments);
+
+void memory_taken(const void* p, size_t bytes);
+void memory_freed(const void* p);
+void memory_written(const void* p, size_t bytes);
+void array_seen(const void* p, size_t bytes);  // of the caller's
+
+}  // namespace ptx

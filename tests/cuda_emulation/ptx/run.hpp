@@ -1,0 +1,11 @@
+// Runs a program over a grid.
+#pragma once
+
+#include "warp.hpp"
+
+namespace ptx {
+
+// Fills in what belongs to a launch alone; warps keep their memory from launch to launch.
+void run(Launch& launch, std::vector<Warp>& warps);
+
+}  // namespace ptx

@@ -1,0 +1,36 @@
+// What tests ask of the interpreter.
+#pragma once
+
+#include <map>
+
+#include "host.hpp"
+
+namespace ptx {
+
+// PTX of this folder from now on; none for "".
+void use(const std::string& folder);
+// Kernels of a text of PTX, run without the emulation's launch.
+void run_text(const std::string& text, const std::string& kernel, const Geometry& geometry, const Arguments& arguments,
+              bool contract);
+// A finding with a reason (tests/support/interpreted.py): part of a kernel's name, the kind, and at how many lines of
+// PTX it is known. At one more it is an error.
+struct Known {
+    std::string kernel, kind;
+    size_t lines;
+};
+void know(const std::vector<Known>& findings);
+
+struct Report {
+    struct Kernel {
+        uint64_t launches = 0, most_blocks = 0,
+                 ragged = 0;                       // ragged: launches of several blocks, not all full
+        std::map<std::string, uint64_t> executed;  // warps' instructions by class
+    };
+    std::map<std::string, Kernel> kernels;                   // all that there is PTX of
+    std::vector<std::pair<std::string, std::string>> known;  // those that occurred
+};
+Report report();
+// Arrays of callers so far.
+void forget_arrays();
+
+}  // namespace ptx

@@ -1,0 +1,96 @@
+// A warp and a launch while they run, and how instructions reach their operands.
+#pragma once
+
+#include <bit>
+#include <type_traits>
+
+#include "findings.hpp"
+#include "memory.hpp"
+#include "program.hpp"
+
+namespace ptx {
+
+// Lanes that go on together.
+struct Group {
+    int at = 0;
+    uint32_t lanes = 0;
+    bool waits = false;
+};
+
+struct Launch;
+struct Warp {
+    Launch* launch = nullptr;
+    const Program* program = nullptr;
+    std::vector<char> registers;
+    std::vector<uint32_t> predicates;  // a bit a lane; the first two are false and true
+    std::vector<char> frame, local;    // by lane
+    std::vector<int> back;             // by function and lane: where to go on
+    std::vector<Group> groups;
+    uint32_t born = 0, living = 0;  // lanes
+    int index = 0;
+    uint32_t step = 1;  // barriers passed, of the block and of the warp
+
+    char* operand(int at) {
+        return at >= 0 ? registers.data() + at
+                       : reinterpret_cast<char*>(const_cast<uint64_t*>(program->constants.data())) + (-1 - at);
+    }
+    char* frame_of(int lane) { return frame.data() + size_t(lane) * size_t(program->frame_bytes); }
+};
+
+struct Launch {
+    Program* program = nullptr;
+    Memory* memory = nullptr;
+    std::vector<char> parameters;
+    uint32_t grid[3] = {1, 1, 1}, threads[3] = {1, 1, 1};
+    uint32_t shared_bytes = 0;
+    int order = 0;  // as emu::schedule
+
+    uint32_t block[3] = {};
+    uint32_t block_number = 0, phase = 1;  // block_number: of x, y, z; phase: barriers of the block passed
+    uint32_t stamp = 0, block_stamp = 0;   // of this launch, and of its block, in the memory's words
+    // By instruction that reaches device memory: lanes of its first time, and threads of this block and of the first.
+    std::vector<uint8_t> first_lanes;
+    std::vector<uint32_t> of_block, of_first_block;
+    bool is_ragged = false;  // some warp had fewer lanes there than another, or some block fewer threads
+    FindingsOfLaunch findings;
+};
+
+void found(Warp& w, const Instruction& i, int lane, const std::string& kind);
+
+// ---- operands ----------------------------------------------------------------------------------------------------
+
+template <class T>
+T get(const char* p, int lane) {
+    if constexpr (sizeof(T) == 8) {
+        return std::bit_cast<T>(reinterpret_cast<const uint64_t*>(p)[lane]);
+    } else if constexpr (std::is_same_v<T, float>) {
+        return std::bit_cast<float>(reinterpret_cast<const uint32_t*>(p)[lane]);
+    } else {
+        return T(reinterpret_cast<const uint32_t*>(p)[lane]);
+    }
+}
+// Registers of 16 bits are four bytes here, the rest of which is zero.
+template <class T>
+void put(char* p, int lane, T x) {
+    if constexpr (sizeof(T) == 8) {
+        reinterpret_cast<uint64_t*>(p)[lane] = std::bit_cast<uint64_t>(x);
+    } else if constexpr (std::is_same_v<T, float>) {
+        reinterpret_cast<uint32_t*>(p)[lane] = std::bit_cast<uint32_t>(x);
+    } else {
+        reinterpret_cast<uint32_t*>(p)[lane] = uint32_t(std::make_unsigned_t<T>(x));
+    }
+}
+template <class F>
+void for_lanes(uint32_t lanes, F&& f) {
+    if (lanes == all_lanes) {
+        for (int lane = 0; lane < lanes_of_warp; ++lane) f(lane);
+    } else {
+        for (; lanes; lanes &= lanes - 1) f(std::countr_zero(lanes));
+    }
+}
+inline void put_predicate(Warp& w, int at, uint32_t lanes, uint32_t values) {
+    uint32_t& p = w.predicates[size_t(at)];
+    p = (p & ~lanes) | (values & lanes);
+}
+
+}  // namespace ptx

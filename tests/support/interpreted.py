@@ -1,0 +1,133 @@
+"""Tests of the emulation on nvcc's PTX, which an interpreter executes in the place of the host's code
+(tests/cuda_emulation/ptx). Never on a card.
+
+``HEADRACE_EMU_PTX`` names the folder with the PTX (``tests/cuda_emulation/ptx/make FOLDER`` fills it).
+``HEADRACE_EMU_PTX_CONTRACT=1`` fuses products and sums as ptxas does, ``HEADRACE_EMU_PTX_ORDER`` is the order of
+threads of every launch, as ``schedule`` takes it. What a kernel does that it must not fails the test that launched it,
+unless it is listed here. Each process leaves its report in ``HEADRACE_EMU_PTX_REPORT``. Run as a program with that
+folder, this file judges the reports of all of them: each kernel must have run on several blocks, some lanes of one
+without work, and every entry of the lists must have occurred.
+"""
+
+import atexit
+import collections
+import json
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+FOLDER = os.environ.get("HEADRACE_EMU_PTX")
+REPORT = os.environ.get("HEADRACE_EMU_PTX_REPORT")
+CONTRACTED = os.environ.get("HEADRACE_EMU_PTX_CONTRACT") == "1"
+
+
+class Known(NamedTuple):
+    """A finding with a reason: part of the kernel's name, the kind, and how many lines of PTX have it.
+
+    ``always``: it occurs in a few cases of each test, too, and in every order of threads.
+    """
+
+    kernel: str
+    kind: str
+    lines: int
+    reason: str
+    always: bool = True
+
+
+KNOWN: list[Known] = []
+
+ONE_BLOCK = {
+    "start<": "the state of an optimiser, one thread",
+    "decide<": "an optimiser's decision, from the sums of all blocks",
+    "judge(": "an ascent's log-likelihood, from the sums of all blocks",
+    "prepare_set": "the parameters that all rows share, one warp",
+}
+"""Kernels that are launched with one block, by design, and why."""
+
+WITHOUT_CONTRACTION: dict[str, str] = {}
+"""Tests that fail unless ptxas fuses products and sums, and why."""
+
+
+def known():
+    """What a module is to know."""
+    return [(one.kernel, one.kind, one.lines) for one in KNOWN]
+
+
+def begin(module):
+    """Gives the module what is known, and leaves its report when the process ends."""
+    if not FOLDER:
+        return
+    module.ptx_know(known())
+    if REPORT:
+        Path(REPORT).mkdir(parents=True, exist_ok=True)
+        atexit.register(lambda: Path(REPORT, f"{os.getpid()}.json").write_text(json.dumps(module.ptx_report())))
+
+
+def mark(items):
+    """Expects those tests to fail that are known to."""
+    if not FOLDER or CONTRACTED:
+        return
+    for item in items:
+        for name, reason in WITHOUT_CONTRACTION.items():
+            if name in item.nodeid:
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+def merged(reports):
+    """Of all processes: by kernel the sums and the most blocks, and the known findings that occurred."""
+    kernels, known = {}, set()
+    for report in reports:
+        known |= {tuple(one) for one in report["known"]}
+        for name, one in report["kernels"].items():
+            none = {"launches": 0, "most_blocks": 0, "ragged": 0, "executed": collections.Counter()}
+            kernel = kernels.setdefault(name, none)
+            kernel["launches"] += one["launches"]
+            kernel["ragged"] += one["ragged"]
+            kernel["most_blocks"] = max(kernel["most_blocks"], one["most_blocks"])
+            kernel["executed"].update(one["executed"])
+    return kernels, known
+
+
+def complaints(kernels, known, one_block=ONE_BLOCK, listed=KNOWN):
+    """Kernels that did not run as they should, and entries of lists that no longer occur."""
+    found = []
+    for name, kernel in sorted(kernels.items()):
+        is_single = any(part in name for part in one_block)
+        if not kernel["launches"]:
+            found.append(f"no test launched {name}")
+        elif is_single and kernel["most_blocks"] > 1:
+            found.append(f"more than one block, though ONE_BLOCK lists it: {name}")
+        elif not is_single and not kernel["ragged"]:
+            found.append(f"no launch of several blocks with lanes that have no work: {name}")
+    found += [
+        f"ONE_BLOCK: no kernel is called {part}" for part in one_block if not any(part in name for name in kernels)
+    ]
+    found += [f"a known finding that did not occur: {one.kernel}: {one.kind}" for one in listed if one[:2] not in known]
+    return found
+
+
+def main(folder, which="all"):
+    """Judges the reports in a folder: of ``all`` tests in several orders, or of ``few`` in one."""
+    files = sorted(Path(folder).glob("*.json"))
+    if not files:
+        print(f"no reports in {folder}")
+        return 1
+    kernels, known = merged(json.loads(file.read_text()) for file in files)
+    launches = sum(kernel["launches"] for kernel in kernels.values())
+    executed = sum((kernel["executed"] for kernel in kernels.values()), collections.Counter())
+    total = sum(executed.values()) or 1
+    shares = ", ".join(f"{name} {n / total:.1%}" for name, n in executed.most_common())
+    print(f"*** {len(kernels)} kernels of nvcc's PTX, {launches} launches, {total / 1e6:.0f} million instructions")
+    print(f"*** of warps, executed by an interpreter, never on a card: {shares}")
+    Path(folder, "merged").write_text(json.dumps(kernels, indent=1))
+    found = complaints(kernels, known, listed=[one for one in KNOWN if one.always or which == "all"])
+    for one in found:
+        print(one)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
