@@ -81,8 +81,8 @@ HR_FN void multiply_tiles() {
 #define HR_LEFT(c) HR_RIGHT(c, 4) HR_PRODUCT(c, 5, 6) HR_PRODUCT(c, 5, 7)
     // Three distinct tiles each: Clang checks that in the branches that are discarded, too.
     HR_LEFT(0)
-    HR_LEFT(1) HR_LEFT(2) HR_LEFT(3) HR_RIGHT(0, 2) HR_RIGHT(0, 3) HR_RIGHT(1, 2) HR_RIGHT(1, 3) HR_RIGHT(2, 3)
-        HR_RIGHT(3, 2)
+    HR_LEFT(1)
+    HR_LEFT(2) HR_LEFT(3) HR_RIGHT(0, 2) HR_RIGHT(0, 3) HR_RIGHT(1, 2) HR_RIGHT(1, 3) HR_RIGHT(2, 3) HR_RIGHT(3, 2)
 #undef HR_LEFT
 #undef HR_RIGHT
 #undef HR_PRODUCT

@@ -35,8 +35,8 @@ namespace {
 
 constexpr double least_width = 2e-3;     // of a kink; the map allows 1e-3
 constexpr double most_exponent = 100.0;  // λ x0² from which on a kink far out gets no wider
-constexpr double margin = 0.1;        // the slope of a bent line stays above this
-constexpr double full = 0.29;         // up to this reach a full Newton step grows the bound
+constexpr double margin = 0.1;           // the slope of a bent line stays above this
+constexpr double full = 0.29;            // up to this reach a full Newton step grows the bound
 
 // Means of the sums of a coordinate, and what follows from them.
 struct KinkMeans {
