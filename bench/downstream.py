@@ -14,26 +14,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-
-@dataclass
-class Outcome:
-    """Of a run."""
-
-    seconds: float
-    said: str
-    """What it found, for those who read."""
-    wrong: str = ""
-    """What of it is, if anything."""
-
+from bench.downstream_runs import Runs
 
 OWN = (", its own", ", flowjax")  # ends of the labels of runs with a program's own flow
-Runs = Iterator[tuple[str, Callable[[], Outcome]]]
 
 
 @dataclass(frozen=True)
@@ -45,13 +32,6 @@ class Case:
     problem: str
     runs: Callable[[bool, int], Runs]
     """``(quick, seed)`` to labels and runs."""
-
-
-def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what it gave."""
-    begin = time.perf_counter()
-    found = run()
-    return time.perf_counter() - begin, found
 
 
 def cases() -> dict[str, Case]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import headrace as hr
-from bench.downstream import Outcome, Runs, timed
+from bench.downstream_runs import Outcome, Runs, timed
 
 
 @dataclass

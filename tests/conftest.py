@@ -42,6 +42,12 @@ def pytest_addoption(parser):
         "--thin", action="store_true", help="of each test a few cases: for sanitizers (tests/support/selection.py)"
     )
     parser.addoption(
+        "--one-in",
+        type=int,
+        metavar="N",
+        help="of N tests one, by a digest of its name, and how many of all have run: for emulated processors",
+    )
+    parser.addoption(
         "--write-skipped", metavar="FILE", help="name there the tests that a package which is not installed skipped"
     )
 
@@ -68,6 +74,7 @@ def pytest_sessionstart(session):
 
 
 def pytest_collection_modifyitems(config, items):
+    config.stash[selection.COLLECTED] = len(items)
     if selection.no_device() and config.option.markexpr != "gpu":  # who asks for these alone sees each of them skipped
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("gpu")])
     if not selection.NIGHTLY:
@@ -75,6 +82,8 @@ def pytest_collection_modifyitems(config, items):
     interpreted.mark(items)
     if config.option.thin:
         selection.deselect(config, items, selection.superfluous(items))
+    if n := config.option.one_in:
+        selection.deselect(config, items, [item for item in items if not selection.is_one_in(n, item.nodeid)])
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -86,7 +95,10 @@ def pytest_collection():
     gc.enable()
 
 
-def pytest_terminal_summary(terminalreporter):
+def pytest_terminal_summary(terminalreporter, config):
+    if config.option.one_in:  # what was skipped has not run
+        ran = sum(len(terminalreporter.getreports(outcome)) for outcome in ("passed", "failed"))
+        terminalreporter.write_line(f"{ran} of {config.stash[selection.COLLECTED]} tests ran")
     if reason := selection.no_device():
         terminalreporter.write_line(f"tests of a real device were left out: {reason}")
     if not selection.NIGHTLY:

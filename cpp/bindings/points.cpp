@@ -138,6 +138,8 @@ void bind_points(py::module_& m) {
     bind_points_of<double>(m, "PointsF64");
     bind_ascent_of<float>(m, "AscentF32");
     bind_ascent_of<double>(m, "AscentF64");
+    m.attr("least_kink_width") = least_width;
+    m.attr("most_kink_exponent") = most_exponent;
     m.def("choose_kinks", &choose_kinks, py::arg("sums"), py::arg("next"), py::arg("precision"), py::arg("total"),
           py::arg("rule"));
     m.def(

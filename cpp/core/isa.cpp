@@ -5,13 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "platform.hpp"
 #include "set_name.hpp"
-
-#if defined(HEADRACE_AMX) && defined(__linux__)
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
 namespace headrace {
 
@@ -31,19 +26,11 @@ namespace {
 
 #ifdef HEADRACE_AMX
 // Whether the processor has the instructions for tiles of bf16, and the system lets this process use their registers.
-// It has to be asked for that, and is where HEADRACE_ISA names the set: signal stacks of threads must be larger then.
+// The request for that has a price, and is made where HEADRACE_ISA names the set.
 bool may_use_tiles(const char* name) {
-#ifdef __linux__
-    constexpr unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24;  // leaf 7, EDX
-    constexpr long request_permission = 0x1023, tile_data = 18;   // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    if (!(d & amx_bf16) || !(d & amx_tile)) return false;
+    if (!x86_sets().amx_bf16) return false;
     const char* const wanted = std::getenv("HEADRACE_ISA");
-    return !wanted || std::string(wanted) != name || syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
-#else
-    return name && false;
-#endif
+    return !wanted || std::string(wanted) != name || request_tiles();
 }
 #endif
 
@@ -51,22 +38,17 @@ bool may_use_tiles(const char* name) {
 [[maybe_unused]] bool has_native() {
     return true;
 }
-#ifdef __x86_64__
 [[maybe_unused]] bool has_v2() {
-    return __builtin_cpu_supports("x86-64-v2");
+    return x86_sets().v2;
 }
 [[maybe_unused]] bool has_v3() {
-    return __builtin_cpu_supports("x86-64-v3");
+    return x86_sets().v3;
 }
 [[maybe_unused]] bool has_v4() {
-    return __builtin_cpu_supports("x86-64-v4");
+    return x86_sets().v4;
 }
-#endif
 
 std::vector<InstructionSet> compiled_sets() {
-#ifdef __x86_64__
-    __builtin_cpu_init();
-#endif
 #define X(set) {#set, &table_##set, bf16_##set, has_##set()},
     std::vector<InstructionSet> sets = {HEADRACE_SETS};
 #undef X
@@ -75,8 +57,8 @@ std::vector<InstructionSet> compiled_sets() {
 #define HR_TEXT_(text) #text
 #define HR_TEXT(text) HR_TEXT_(text)
 #define HR_NAME(kind) HR_TEXT(HR_JOIN(HEADRACE_WIDE_SET, kind))
-    [[maybe_unused]] const bool wide = HR_JOIN(has_, HEADRACE_WIDE_SET)() && __builtin_cpu_supports("x86-64-v4");
-    [[maybe_unused]] const bool dot = wide && __builtin_cpu_supports("avx512bf16");
+    [[maybe_unused]] const bool wide = HR_JOIN(has_, HEADRACE_WIDE_SET)() && x86_sets().v4;
+    [[maybe_unused]] const bool dot = wide && x86_sets().avx512_bf16;
 #ifdef HEADRACE_BF16_DOT
     sets.push_back({HR_NAME(_bf16), table, HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _bf16)), dot});
 #endif
@@ -99,13 +81,10 @@ const std::vector<InstructionSet>& instruction_sets() {
 }
 
 std::string set_not_built() {
-    std::string_view best, built;
-#ifdef __x86_64__
-    best = has_v4() ? "v4" : has_v3() ? "v3" : "v2";
+    std::string_view best = has_v4() ? "v4" : has_v3() ? "v3" : has_v2() ? "v2" : "", built;
 #define X(set) built = has_##set() ? #set : built;
     HEADRACE_SETS
 #undef X
-#endif
     return std::string(built == "native" || built >= best ? "" : best);
 }
 

@@ -2,18 +2,15 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdint>
-#include <cstdlib>
 #include <memory>
-#include <new>
+
+#include "platform.hpp"
 
 namespace headrace {
 
-constexpr size_t cache_line = 64;
-
 template <class T>
 struct FreeAligned {
-    void operator()(T* p) const { std::free(p); }
+    void operator()(T* p) const { free_aligned(p); }
 };
 
 template <class T>
@@ -22,11 +19,7 @@ using Aligned = std::unique_ptr<T[], FreeAligned<T>>;
 // n numbers that are not set yet, aligned to a cache line.
 template <class T>
 Aligned<T> aligned_memory(size_t n) {
-    if (n > (SIZE_MAX - cache_line) / sizeof(T)) throw std::bad_alloc();  // below, the size would wrap around
-    const size_t bytes = (n * sizeof(T) / cache_line + 1) * cache_line;
-    T* p = static_cast<T*>(std::aligned_alloc(cache_line, bytes));
-    if (!p) throw std::bad_alloc();
-    return Aligned<T>(p);
+    return Aligned<T>(static_cast<T*>(allocate_aligned(n, sizeof(T))));
 }
 
 template <class T>

@@ -1,7 +1,5 @@
 #include "threads.hpp"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <memory>
 #include <new>
@@ -9,6 +7,8 @@
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include "platform.hpp"
 
 namespace headrace {
 namespace {
@@ -348,7 +348,7 @@ thread_local Clock::duration Pool::slept_{};
 Pool& pool() {
     static Pool* instance = [] {
         static Pool* made = new Pool;
-        pthread_atfork(nullptr, nullptr, [] { made->forget_workers(); });
+        call_in_forked_children([] { made->forget_workers(); });
         return made;
     }();
     return *instance;
@@ -377,14 +377,6 @@ bool Cancellable::should_stop(Clock::time_point now) {
     const bool stop = ask_(context_);
     next_ = Clock::now() + time_between_asks;
     return stop;
-}
-
-void pause() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#else
-    std::this_thread::yield();
-#endif
 }
 
 void wait_for(const std::atomic<uint32_t>& counter, uint32_t least) {

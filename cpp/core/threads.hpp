@@ -33,9 +33,6 @@ void borrow_team(RunTeam run, TeamSize size);
 // they came too late or were waited for too long, as where other processes have the cores; else num_threads().
 int threads_for(int64_t rows);
 
-// Tells the processor that this is a loop that waits.
-void pause();
-
 // Waits until `counter`, which only rises and is notified, has reached `least`: watches it for some time, then sleeps.
 // It may wrap around.
 void wait_for(const std::atomic<uint32_t>& counter, uint32_t least);

@@ -1,5 +1,5 @@
-// What the kernels get: plain structs of sizes and pointers, owned by program.cpp. No function lives here, so that this
-// header may be included once per instruction set.
+// What the kernels get: plain structs of sizes and pointers, whose owners are in compiled.hpp, published.hpp and
+// scratch.hpp. The one function is inlined (HR_FN), so that this header may be included once per instruction set.
 //
 // Words: a *slot* is a line of a tile that holds one coordinate (or one context column) for all its rows; `given` are
 // the slots that a step starts from, `built` those it fills.
@@ -38,7 +38,7 @@ template <class T>
 struct Chain {
     int features, context;
     int units;        // scratch units of the largest step
-    int64_t ready;    // numbers in the ready parameters of all vector steps
+    int64_t ready;    // values of the ready parameters of all vector, elementwise and density steps
     bool tiles_only;  // some step knows no path of its own for small batches
     int pairs, sums;  // in bf16: lines of pairs, and sums of units for few rows; of the step that has most
     const Step<T>* steps;
@@ -79,7 +79,7 @@ struct Call {
     ArrayView input, context;
     bool context_is_folded;  // one context row for all: it already is in the folded biases
     const T* folded;         // folded first biases of all steps
-    const T* ready;          // ready parameters of all vector and elementwise steps
+    const T* ready;          // ready parameters of all vector, elementwise and density steps
     uint64_t seed;           // of numbers that are drawn, or of dropout
     int64_t first_row;       // number of the first row that is drawn
     bool drops;

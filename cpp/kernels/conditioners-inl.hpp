@@ -2,3 +2,7 @@
 #pragma once
 
 #include "conditioners/masked-inl.hpp"
+
+#ifdef HEADRACE_MORE_CPU_KERNELS
+#include HEADRACE_MORE_CPU_KERNELS
+#endif

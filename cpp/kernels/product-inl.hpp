@@ -10,8 +10,12 @@
 namespace headrace {
 namespace {
 
-// Register blocks: 8 x 3 accumulators, 3 inputs and a broadcast fit 32 registers, 4 x 3 fit 16.
-constexpr int block_units = HR_VECTOR_BYTES == 64 ? 8 : 4, block_vectors = 3;
+// Register blocks: 8 x 3 accumulators, 3 inputs and a broadcast fit the 32 registers of AVX-512 and NEON, 4 x 3 fit 16.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int block_units = 8, block_vectors = 3;
+#else
+constexpr int block_units = 4, block_vectors = 3;
+#endif
 
 template <class T>
 struct ProductArgs {

@@ -33,9 +33,10 @@ struct KinkRule {
 
 namespace {
 
-constexpr double least_width = 2e-3;  // of a kink; the map allows 1e-3
-constexpr double margin = 0.1;        // the slope of a bent line stays above this
-constexpr double full = 0.29;         // up to this reach a full Newton step grows the bound
+constexpr double least_width = 2e-3;     // of a kink; the map allows 1e-3
+constexpr double most_exponent = 100.0;  // λ x0² from which on a kink far out gets no wider
+constexpr double margin = 0.1;           // the slope of a bent line stays above this
+constexpr double full = 0.29;            // up to this reach a full Newton step grows the bound
 
 // Means of the sums of a coordinate, and what follows from them.
 struct KinkMeans {
@@ -60,7 +61,7 @@ struct KinkMeans {
 // Near x0 the density N(0, 1/λ) has rows √(λ/2π) exp(-λ x0²/2) of them a unit length, and 2 ε is meant.
 HR_FN double kink_square(double center, const KinkRule& rule) {
     const double u = rule.precision * center * center;
-    double width = rule.neighbours * sqrt(6.283185307179586) * exp(0.5 * (u < 100.0 ? u : 100.0));
+    double width = rule.neighbours * sqrt(6.283185307179586) * exp(0.5 * (u < most_exponent ? u : most_exponent));
     width = (width < 1.0 ? width : 1.0) / sqrt(rule.precision);
     return width < least_width ? least_width * least_width : width * width;
 }

@@ -75,7 +75,8 @@ HR_CALLED Supported from_support(const SupportColumn& c, double x) {
             return {l - h, log(width) - l - h, 1 / below + 1 / above, 1 / above - 1 / below};
         }
         case Support::linear:
-            return {below < above ? 2 * (below / width) - 1 : 1 - 2 * (above / width), log(2 / width), 2 / width, x - x};
+            return {below < above ? 2 * (below / width) - 1 : 1 - 2 * (above / width), log(2 / width), 2 / width,
+                    x - x};
         case Support::circle: break;
     }
     return {fma(2.0, circle_turns(below / width), -1.0), log(2 / width), 2 / width, x - x};

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <type_traits>
+
 #include "../../cpp/math/log_product.hpp"
 #include "../../cpp/math/vector_maps.hpp"
 #include "../../cpp/steps/density_draw.hpp"

@@ -88,6 +88,9 @@ class _Ascent(core.Ascent):
 class AscentF32(_Ascent): ...
 class AscentF64(_Ascent): ...
 
+least_kink_width: float
+most_kink_exponent: float
+
 def choose_kinks(
     sums: NDArray[np.float64], next: NDArray[np.float64], precision: float, total: float, rule: str
 ) -> NDArray[np.float64]: ...

@@ -33,12 +33,17 @@ class Interior:
     def __init__(self, flow: Any) -> None:
         """`flow`: a `headrace.flow.Flow`, whose module imports this one."""
         self._flow = flow
-        self.chain: tuple[Transform, ...] = flow._chain  # as the flow got them: their structure, not their parameters
+        self.chain: tuple[Transform, ...] = flow._chain  # their structure, without parameters
         self.base: Base = flow._base  # likewise
-        self.program: Program = flow._program  # another one after `rescale`
         self.on_device: bool = flow._device is not None
         self.caller: Callable[[], Caller] = flow._caller  # takes arrays to where the flow computes
         self.vector: Callable[[], NDArray[Any]] = flow._vector  # the parameters on the host, a copy
+
+    @property
+    def program(self) -> Program:
+        """The compiled program; another one after `rescale`."""
+        program: Program = self._flow._program
+        return program
 
     @property
     def standardize(self) -> Standardize | None:
@@ -136,21 +141,21 @@ class Interior:
         Links take the place of `standardize` and of what lies before it, so many transforms in all. They may have
         parameters, which follow those of the flow; the links that they replace must have none.
         """
-        flow = self._flow
+        structure: dict[str, Any] = {}
         if parameters is None:
             parameters = self.vector()
         if links is not None:
-            flow._chain = (*self.chain[: self._end - replaced], *links, *self.chain[self._end :])
-            parameters = np.concatenate([parameters, *(link._vector().astype(flow.dtype) for link in links)])
+            new = tuple(link._bare() for link in links)
+            structure["_chain"] = (*self.chain[: self._end - replaced], *new, *self.chain[self._end :])
+            parameters = np.concatenate([parameters, *(link._vector().astype(self._flow.dtype) for link in links)])
         if context is not None:
-            flow._standardize_context = context
-        flow._program = flow._compile(flow.dtype, parameters)
+            structure["_standardize_context"] = context
+        self._flow._take_parameters(parameters, **structure)
 
     def become(self, other: Any) -> None:
         """Take over what a fit of a copy has found: links, what is standardised, and parameters."""
-        flow = self._flow
-        flow._chain, flow._standardize_context = other._chain, other._standardize_context
-        flow._program = flow._compile(flow.dtype, other._vector())
+        structure = {name: getattr(other, name) for name in ("_chain", "_standardize_context")}
+        self._flow._take_parameters(other._vector(), **structure)
 
     @contextmanager
     def restored(self, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
@@ -159,13 +164,13 @@ class Interior:
         `unless`: whether the flow has a state to keep by then.
         """
         flow = self._flow
-        chain, context, program, vector = flow._chain, flow._standardize_context, flow._program, self.vector()
+        structure = {name: getattr(flow, name) for name in ("_chain", "_standardize_context")}
+        program, vector = flow.__dict__.get("_program"), self.vector()  # which nothing may have compiled yet
         try:
             yield
         except BaseException:
             if not unless():
-                flow._chain, flow._standardize_context, flow._program = chain, context, program
-                flow._fill(program, vector)
+                flow._take_parameters(vector, program=program, **structure)
             raise
 
     def start(self, started: Mapping[int, Transform]) -> None:
@@ -173,8 +178,8 @@ class Interior:
         flow = self._flow
         vector = self.vector()[: flow._base_size()]
         parts = [started.get(i, t)._vector() for i, t in enumerate(flow._transforms_on(None))]
-        flow._chain = tuple(started.get(i, t) for i, t in enumerate(flow._chain))
-        flow._fill(flow._program, np.concatenate([vector, *parts]))
+        flow._chain = tuple(started[i]._bare() if i in started else t for i, t in enumerate(flow._chain))
+        flow._put_parameters(np.concatenate([vector, *parts]))
 
 
 class Trainable(Protocol):

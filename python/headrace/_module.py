@@ -43,6 +43,18 @@ Program = Any
 """`_cpu`'s or `_device`'s; a call is to `Caller.queued` of it."""
 
 
+class _OnFirstUse:
+    """`Module._program`: the first read compiles it; after that it is an attribute like any other."""
+
+    def __get__(self, module: Any, owner: Any = None) -> Program:
+        with _changes:  # of several threads that read it at once, one compiles
+            attributes = module.__dict__
+            if "_program" not in attributes:
+                attributes["_program"] = module._compile_waiting()
+                module._waiting = None
+            return attributes["_program"]
+
+
 class Block(Protocol):
     """A stretch of the parameter vector that can be seen as named dense arrays."""
 
@@ -60,18 +72,20 @@ class Block(Protocol):
 class Module(Filed):
     """Base of transforms and flows.
 
-    Parameters live in the compiled program as one vector. Reading them gives a copy and assigning copies in; other
-    threads that are evaluating see the old or the new values whole. Of two threads that set different parameters by
-    name neither undoes what the other did.
+    Parameters are one vector. The program is compiled when it is first used; the vector waits until then, and lives in
+    the program afterwards. Reading parameters gives a copy and assigning copies in; other threads that are evaluating
+    see the old or the new values whole. Of two threads that set different parameters by name neither undoes what the
+    other did.
     """
 
-    _program: Program
+    _program: Program = _OnFirstUse()
+    _waiting: NDArray[Any] | None = None  # on the host; None once it is in the program
     _device: Device | None = None  # where it computes; None: on the CPU
     _products: str = "exact"  # how products of networks are computed on the CPU
     _caller: Callable[[], Caller] = Caller
 
     def __init__(self, features: int, context: int, dtype: np.dtype[Any] | None) -> None:
-        """Remember sizes; a subclass compiles its program."""
+        """Remember sizes; a subclass then calls `_take_parameters`."""
         self._features = features
         self._context = context
         self._dtype = dtype
@@ -111,6 +125,51 @@ class Module(Filed):
         """Mean and standard deviation by which context columns are standardised; empty for not at all."""
         return [], []
 
+    def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
+        """Take parameters of the host, for a program that is compiled when it is next used.
+
+        Args:
+            parameters: Zero where they are no weights (padding, masked entries), as `Block.pack_named` makes them.
+            program: One that was compiled of this structure before, to be used again.
+            structure: Attributes that change at the same time.
+        """
+        with _changes:
+            self.__dict__.update(structure)
+            self.__dict__.pop("_program", None)
+            self._waiting = self._owned(parameters)
+            if program is not None:
+                self._fill(program, self._waiting)
+                self._program, self._waiting = program, None
+
+    def _owned(self, parameters: NDArray[Any]) -> NDArray[Any]:
+        """In the dtype of the program, and no view, which would keep all of the array that it is a part of."""
+        array = np.require(parameters, self._dtype or np.dtype(np.float32), ("C", "A"))
+        return array if array.base is None else array.copy()
+
+    def _put_parameters(self, parameters: NDArray[Any]) -> None:
+        """Replace the parameters, also in a program that is in use; see `_take_parameters`."""
+        with _changes:
+            if "_program" in self.__dict__:
+                self._fill(self._program, parameters)
+            else:
+                self._waiting = self._owned(parameters)
+
+    def _compile_waiting(self) -> Program:
+        """The program of the parameters that wait for it."""
+        assert self._dtype is not None
+        assert self._waiting is not None, "a structure without parameters computes nothing"
+        return self._compile(self._dtype, self._waiting)
+
+    def _bare(self) -> Self:
+        """The structure alone, which keeps no parameters in memory; `_remade` gives it some."""
+        if self._dtype is None:
+            return self
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.__dict__.pop("_program", None)
+        other._waiting = None
+        return other
+
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
         """A program where this computes; parameters come from the host."""
         arguments = self._made_for(cpu if self._device is None else _device.cuda())
@@ -121,7 +180,7 @@ class Module(Filed):
         else:
             program = (cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64)(*arguments)
         if parameters is not None:
-            self._fill(program, np.require(parameters, dtype, ("C", "A")))
+            self._fill(program, parameters)
         return program
 
     def _made_for(self, core: Any) -> tuple[int, int, str, list[Any], int, list[float], list[float]]:
@@ -142,6 +201,10 @@ class Module(Filed):
 
     def _vector(self) -> NDArray[Any]:
         """The parameters as one vector on the host, a copy."""
+        if "_program" not in self.__dict__:
+            with _changes:
+                if (waiting := self._waiting) is not None:
+                    return waiting.copy()
         vector: NDArray[Any] = self._program.weights() if self._device is None else self._program.host_weights()
         return vector
 
@@ -169,12 +232,8 @@ class Module(Filed):
         other.__dict__.update(self.__dict__)
         other._dtype = dtype
         other._place(device, products)
-        other._recompile(parameters)
+        other._take_parameters(parameters)
         return other
-
-    def _recompile(self, parameters: NDArray[Any]) -> None:
-        assert self._dtype is not None
-        self._program = self._compile(self._dtype, parameters)
 
     def _with_parameters(self, parameters: NDArray[Any], dtype: np.dtype[Any]) -> Self:
         return self._remade(parameters, dtype, self._device, self._products)
@@ -236,7 +295,10 @@ class Module(Filed):
             ValueError: "tf32" or "3xtf32" on the CPU, "bf16" on a device, or any of them for float64.
         """
         place = _device.device_named(device, matmul)
-        return self._on(place, matmul if place is None else "exact")
+        other = self._on(place, matmul if place is None else "exact")
+        if place is not None:
+            _ = other._program  # takes its memory on the device here, where a lack of it is expected
+        return other
 
     def _on(self, device: Device | None, products: str = "exact") -> Self:
         return self._remade(self._vector(), self._dtype, device, products)
@@ -252,7 +314,7 @@ class Module(Filed):
 
         The vector also holds padding and a few masked entries; they are zero and stay zero whatever is assigned.
         """
-        return self._program.weights()
+        return self._vector() if self._device is None else self._program.weights()
 
     @parameters.setter
     def parameters(self, value: Any) -> None:
@@ -307,7 +369,7 @@ class Module(Filed):
                     check_on_host(name, value)
                     named[inner] = _arrays.shaped(name, value, named[inner].shape).astype(part.dtype)
                     vector[start : start + block.size] = block.pack_named(named)
-                    self._fill(self._program, vector)
+                    self._put_parameters(vector)
                     return
                 start += block.size
         raise KeyError(f"name: expected one of {', '.join(self.named_parameters()) or 'nothing'}, got {name!r}")

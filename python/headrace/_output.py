@@ -1,26 +1,29 @@
 """How a file is written, beside its place, and into it once it is whole; and how text is made harmless.
 
 A save that fails, or is killed, leaves what was there. What a kill leaves is a temporary file, which the next save to
-the same place removes. It sees by a lock whether its writer lives: the system takes a lock away with the process.
+the same place removes, unless its writer lives.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
-import secrets
 import stat
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from glob import escape, glob
 from typing import BinaryIO
+
+from headrace import _platform
 
 __all__ = ["NO_ROOM", "check_regular", "check_writable", "printable", "refuse_inputs", "replacing", "spreadsheet_cell"]
 
-NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}  # errors of a write, of which the system does not name the file
+NO_ROOM = {
+    errno.ENOSPC,
+    errno.EFBIG,
+    getattr(errno, "EDQUOT", errno.ENOSPC),
+}  # of a write: no error of the system names the file
 
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what steers a terminal, or the order of writing
 
@@ -37,17 +40,16 @@ def replacing(path: str, instead: Callable[[], str | None] | None = None) -> Ite
         OSError: the path is a folder, a device, a socket or a pipe, or the file cannot be written.
         ValueError: the path has characters that no path has.
     """
-    target, temporary, stream = _begin("path", path)
+    target, temporary = _begin("path", path)
     try:
-        with stream:
+        with temporary.stream as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
             other = None if instead is None else instead()
-            os.replace(temporary, target if other is None else os.path.join(os.path.dirname(target), other))
+            temporary.replace(target if other is None else os.path.join(os.path.dirname(target), other))
     except BaseException as error:  # Ctrl-C too
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary.remove()
         if isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None:
             error.filename = path
         raise
@@ -59,14 +61,13 @@ def check_writable(argument: str, path: str) -> None:
     Raises:
         OSError, ValueError: as `replacing` does; the message names the argument.
     """
-    _, temporary, stream = _begin(argument, path)
-    with stream:
-        os.unlink(temporary)
+    _, temporary = _begin(argument, path)
+    temporary.remove()
 
 
 def check_regular(name: str, argument: str = "path") -> os.stat_result:
     """Neither a folder, nor a device or a pipe, which would be replaced or read for ever; what is known of it."""
-    if os.path.isdir(name) or name.endswith(os.sep):
+    if os.path.isdir(name) or _platform.ends_in_separator(name):
         raise IsADirectoryError(f"{argument}: expected a file, got the folder {name}")
     status = os.stat(name)
     if not stat.S_ISREG(status.st_mode):
@@ -104,8 +105,8 @@ def spreadsheet_cell(text: str) -> str:
     return f"'{harmless}" if harmless.lstrip().startswith(("=", "+", "-", "@")) else harmless
 
 
-def _begin(argument: str, path: str) -> tuple[str, str, BinaryIO]:
-    """Where the file is to be, links followed; and the temporary file beside it, its name and a stream into it."""
+def _begin(argument: str, path: str) -> tuple[str, _platform.Temporary]:
+    """Where the file is to be, links followed; and the temporary file beside it."""
     mode = None
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -116,50 +117,11 @@ def _begin(argument: str, path: str) -> tuple[str, str, BinaryIO]:
             raise FileNotFoundError(f"{argument}: expected an existing folder, got {folder} (for {path})")
         # Names may fill all the bytes that a system allows, so that a temporary one has a digest of it.
         start = os.path.join(folder, f".headrace-{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}-")
-        _remove_abandoned(start)
-        return target, *_create(start, mode)
+        _platform.remove_abandoned(start)
+        return target, _platform.new_temporary(start, mode)
     except OSError as error:  # the system's own, which may name the temporary file
         if error.errno is None:
             raise
         raise type(error)(f"{argument}: expected a file that can be written, got {path}: {error.strerror}") from None
     except ValueError as error:  # a null byte, or half a character
         raise ValueError(f"{argument}: expected a path, got {path!r}: {error}") from None
-
-
-def _create(start: str, mode: int | None) -> tuple[str, BinaryIO]:
-    """A new file that is locked for as long as it is open."""
-    while True:
-        name = f"{start}{secrets.token_hex(8)}.tmp"
-        stream = os.fdopen(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600), "wb")
-        try:
-            _lock(stream.fileno(), wait=True)
-            if os.path.exists(name):  # nobody took it for abandoned before it was locked
-                if mode is not None:
-                    os.fchmod(stream.fileno(), mode)
-                return name, stream
-        except BaseException:
-            stream.close()
-            with suppress(FileNotFoundError):
-                os.unlink(name)
-            raise
-        stream.close()
-
-
-def _remove_abandoned(start: str) -> None:
-    for name in glob(f"{escape(start)}*.tmp"):
-        with suppress(OSError):  # it is another's, or gone
-            file = os.open(name, os.O_WRONLY)
-            try:
-                if _lock(file, wait=False):
-                    os.unlink(name)
-            finally:
-                os.close(file)
-
-
-def _lock(file: int, *, wait: bool) -> bool:
-    """Whether the lock was had; not on file systems without locks."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        return False
-    return True

@@ -37,8 +37,9 @@ __all__ = ["Flow"]
 class Flow(Derivatives):
     """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the notes).
 
-    The whole chain is one compiled program: a tile of rows runs through all transforms while it is in cache. The flow
-    copies the parameters of its transforms; `transforms` gives them back with the current values.
+    The whole chain is one program: a tile of rows runs through all transforms while it is in cache. It is compiled when
+    it is first used. The flow copies the parameters of its transforms; `transforms` gives them back with the current
+    values.
 
     Args:
         transforms: In latent → data order; all parametric ones of one dtype.
@@ -103,20 +104,16 @@ class Flow(Derivatives):
             if device is not None:
                 raise ValueError(f"matmul: expected none beside transforms on {device!r}, got {matmul!r}; use .to")
         self._place(device, products)
-        self._chain = chain
+        self._chain = tuple(t._bare() for t in chain)
         self._base = base
         self._standardize_context: Pair | None = None
         if standardize_context is not None:
             self._standardize_context = check.context_scale("standardize_context", standardize_context, self._context)
-        self._set_program()
+        self._take_parameters(np.concatenate([base._initial(kind), *(t._vector() for t in chain)]))
 
-    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
-        self._base._check(dtype)
-        return super()._compile(dtype, parameters)
-
-    def _set_program(self) -> None:
-        parts = [self._base._initial(self._dtype), *(t._vector() for t in self._chain)]
-        self._program = self._compile(self._dtype, np.concatenate(parts))
+    def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
+        self._base._check(self._dtype)
+        super()._take_parameters(parameters, program=program, **structure)
 
     def _steps(self, inverted: bool = False) -> list[Step]:
         return [step for t in self._chain for step in t._steps()]
@@ -239,7 +236,7 @@ class Flow(Derivatives):
         flow = Flow(chain, self._base, dtype=self._dtype, standardize_context=scale)
         vector, size = flow._vector(), self._base_size()
         vector[:size] = self._vector()[:size]
-        flow._fill(flow._program, vector)
+        flow._put_parameters(vector)
         placed: Flow = self._placed_here(flow)
         return placed
 

@@ -94,15 +94,15 @@ class Flow {
     bool is_ensemble() const { return !members_.empty(); }
 
     // Log densities, in nats.
-    template <class In, class Out>
-    void log_prob(const In* x, std::size_t rows, Out* out, const In* context = nullptr,
+    template <class In, class Out, class Given = In>
+    void log_prob(const In* x, std::size_t rows, Out* out, const Given* context = nullptr,
                   std::size_t context_rows = 0) const {
         if (is_ensemble()) {
             mixed_log_prob(x, rows, out, context, context_rows);
             return;
         }
         check_density();
-        const Context<In> given = checked(context, context_rows, rows);
+        const Context<Given> given = checked(context, context_rows, rows);
         Work work;
         for (std::size_t r = 0; r < rows; ++r) {
             load_row(work, x + r * columns());
@@ -255,8 +255,8 @@ class Flow {
     }
 
     // log of the weighted sum of the members' densities.
-    template <class In, class Out>
-    void mixed_log_prob(const In* x, std::size_t rows, Out* out, const In* context, std::size_t context_rows) const {
+    template <class In, class Out, class Given>
+    void mixed_log_prob(const In* x, std::size_t rows, Out* out, const Given* context, std::size_t context_rows) const {
         std::vector<double> terms(members_.size() * rows);
         for (std::size_t i = 0; i < members_.size(); ++i)
             members_[i].log_prob(x, rows, terms.data() + i * rows, context, context_rows);

@@ -3,13 +3,17 @@
 // that memory is at most some forty times that.
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <locale>
 #include <map>
 #include <memory>
+#include <sstream>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -25,6 +29,30 @@ namespace detail {
 
 [[noreturn]] inline void refuse(const std::string& message) {
     throw FileFormatError(message);
+}
+
+// Whether the standard library reads floating-point numbers by from_chars: LLVM's does since version 20.
+template <class Number, class = void>
+struct HasFromChars : std::false_type {};
+template <class Number>
+struct HasFromChars<Number,
+                    std::void_t<decltype(std::from_chars(static_cast<const char*>(nullptr),
+                                                         static_cast<const char*>(nullptr), std::declval<Number&>()))>>
+    : std::true_type {};
+
+// A number of JSON, whatever the program's locale is; false where double does not hold it.
+template <class Number, bool by_from_chars = HasFromChars<Number>::value>
+bool read_real(const char* begin, const char* end, Number& value) {
+    if constexpr (by_from_chars) {
+        return std::from_chars(begin, end, value).ec == std::errc();
+    } else {
+        std::istringstream stream(std::string(begin, end));
+        stream.imbue(std::locale::classic());
+        if (!(stream >> value)) return false;
+        const auto is_digit = [](char c) { return '1' <= c && c <= '9'; };
+        const char* const exponent = std::find_if(begin, end, [](char c) { return c == 'e' || c == 'E'; });
+        return value != 0 || std::none_of(begin, exponent, is_digit);  // too small a number became 0
+    }
 }
 
 // What a message may quote of a file: short, and without characters that do something to a terminal.
@@ -243,7 +271,7 @@ class JsonReader {
         if (is_integer && std::from_chars(begin, p_, value.integer).ec == std::errc()) return value;
         // Of any locale. Of integers only those that 64 bits do not hold come here.
         value.kind = Value::Kind::real;
-        if (std::from_chars(begin, p_, value.real).ec != std::errc()) fail("expected finite numbers that double holds");
+        if (!read_real(begin, p_, value.real)) fail("expected finite numbers that double holds");
         return value;
     }
 

@@ -156,9 +156,10 @@ def test_the_library_itself_does_not_have_them():
 
 # --- the recipes ------------------------------------------------------------------------------------------------------
 
-HOOKS = {  # what the emulation adds by each hook, to which kinds
+HOOKS = {  # what the emulation and tests/cpp add by each hook, to which kinds
     "HEADRACE_MORE_CONDITIONERS": {"conditioner"},
     "HEADRACE_MORE_CONDITIONER_KERNELS": {"conditioner"},
+    "HEADRACE_MORE_CPU_KERNELS": {"conditioner"},
     "HEADRACE_MORE_STEPS": {"step"},
     "HEADRACE_MORE_STEP_KERNELS": {"step"},
     "HEADRACE_MORE_SPECS": {"step"},

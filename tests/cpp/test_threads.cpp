@@ -1,9 +1,11 @@
 // The thread pool, and programs whose weights change while others read them. Meant to run under ThreadSanitizer too.
 //
 //   test_threads [threads | fork]
+#ifndef _WIN32
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#endif
 
 #include <atomic>
 #include <chrono>
@@ -233,7 +235,11 @@ void test_long_calls_run_on_a_borrowed_team() {
         ran_by(30, microseconds(0));
         ++calls;
     }
+#ifdef HR_EMULATED_PROCESSOR
+    std::printf("skipped: that a short call is quick, after %d calls\n", calls);
+#else
     CHECK(teams == before, "each of %d short calls on the team", calls);
+#endif
 
     teams = 0, size_of_team = 2;
     CHECK(ran_by(30, microseconds(1000)).tasks == 30 && teams == 0, "a team of another size is left alone");
@@ -455,6 +461,7 @@ void test_readers_and_a_writer() {
           seen[0].load(), seen[1].load(), writes);
 }
 
+#ifndef _WIN32
 // ---- fork ---------------------------------------------------------------------------------------------------------
 
 constexpr unsigned patience = 15;  // seconds until a child counts as stuck
@@ -536,6 +543,7 @@ void test_a_forked_child_has_no_team() {
     CHECK(problem == nullptr, "child %d of a fork during other threads' calls %s", forks, problem ? problem : "");
     CHECK(same_bits(run(program, many, false), old_many), "the parent goes on after %d forks", forks);
 }
+#endif
 
 }  // namespace
 
@@ -565,6 +573,7 @@ int main(int argc, char** argv) {
         test_readers_and_a_writer<float>();
         test_readers_and_a_writer<double>();
     }
+#ifndef _WIN32
     if (part != "threads") {
         test_a_forked_child_computes();
         test_a_forked_child_has_no_team();
@@ -575,5 +584,6 @@ int main(int argc, char** argv) {
         test_a_fork_during_other_threads_calls();
 #endif
     }
+#endif
     return finish();
 }

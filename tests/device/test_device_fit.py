@@ -369,7 +369,11 @@ def test_a_part_of_an_ascent_is_compiled_once_on_the_device(machine):
     flow = hr.DualAscentFlow.notes(steps=20).fit(library.make(x), validation=None, progress=False)
     machine.log.clear()
     part = flow[:12]
+    assert machine.said("program") == []
+    got = part.log_prob(library.make(x))
+    part.sample(3, seed=1)
     assert machine.said("program") == [("program", 0)]
+    cases.assert_same_bits(got.get(), part.to("cpu").log_prob(x))
     assert (part.device, len(part)) == ("cuda:0", 12)
     cases.assert_same_bits(part.to("cpu").log_prob(x), flow.to("cpu")[:12].log_prob(x))
 

@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import cases
+from headrace.choosing.simple import leave_one_out
 from headrace.diagnosis import baselines as _baselines
 from headrace.diagnosis.baselines import choose_bandwidth, gaussian_log_prob, kernel_log_prob
 
@@ -74,3 +75,11 @@ def test_the_bandwidth_is_the_best_on_rows_held_out():
     means = [kernel_log_prob(rest, rows, bandwidth).mean() for bandwidth in _baselines.BANDWIDTHS]
     assert chosen == _baselines.BANDWIDTHS[int(np.argmax(means))]
     assert choose_bandwidth(points[:5]) in _baselines.BANDWIDTHS
+
+
+def test_few_points_of_many_features_get_wide_kernels_as_in_hr_auto():
+    points = cases.rows(200, 10, "float64", "wide kernels")
+    white = np.linalg.solve(np.linalg.cholesky(np.cov(points, rowvar=False)), (points - points.mean(axis=0)).T).T
+    chosen = choose_bandwidth(points), leave_one_out(white, np.full(200, 1 / 200))
+    assert min(chosen) > 0.6
+    assert max(chosen) / min(chosen) < 1.25  # one step of the bandwidths that both choose from

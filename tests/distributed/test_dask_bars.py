@@ -147,3 +147,42 @@ def test_scores_of_frames_show_their_parts_and_errors_come_through(tty, local_cl
         bad = lazy(rows()).map_blocks(lambda block: 1 / len(block) * block, dtype=float, meta=np.empty((0, 3)))
         with pytest.raises(ZeroDivisionError):
             hr.dask.log_prob(flow, bad, progress=True)
+
+
+def test_a_fit_is_heard_while_another_one_of_its_client_ends(monkeypatch):
+    from headrace.dask import _shown
+
+    class Client:
+        """The latest of subscribing and its end counts, however long it takes."""
+
+        heard = True
+
+        def subscribe_topic(self, topic, handler):
+            self.heard = True
+
+        def unsubscribe_topic(self, topic):
+            ending.set()
+            begun.wait(0.2)  # meanwhile the other fit begins, unless it has to wait
+            self.heard = False
+
+    client, ending, begun = Client(), threading.Event(), threading.Event()
+    heard = []
+
+    def first():
+        with _shown.shown(client, "first", True):
+            pass
+
+    def second():
+        ending.wait(WAIT)
+        with _shown.shown(client, "second", True):
+            begun.set()
+            thread.join(WAIT)
+            heard.append(client.heard)
+
+    monkeypatch.setattr(sys, "stderr", Screen(True))
+    monkeypatch.setattr(_shown._progress, "watched", lambda: True)
+    thread, other = threading.Thread(target=first), threading.Thread(target=second)
+    other.start()
+    thread.start()
+    other.join(WAIT)
+    assert heard == [True]

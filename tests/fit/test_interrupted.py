@@ -23,7 +23,7 @@ MOMENTS = {
     "choosing marginal curves": (MARGINALS, "gaussianizing", None),
     "in the trial of marginal curves": (RUN, "one_pass", None),
     "before standardising": (TRAINING, "_standardize", 0),
-    "while standardising": ("headrace.flow:Flow", "_compile", 0),
+    "while standardising": ("headrace.flow:Flow", "_take_parameters", 0),
     "after standardising": (TRAINING, "start_act_norms", 0),
     "before the first epoch": (RUN, "go", 0),
     "judging the start": ("headrace._fit.run:HeldOut", "loss", 1),
@@ -172,7 +172,7 @@ def test_an_error_before_there_are_better_weights(monkeypatch):
     assert state(flow) == before
 
 
-@pytest.mark.parametrize("moment", ["_not_worse_than_a_gaussian", "compiling the Gaussian"])
+@pytest.mark.parametrize("moment", ["_not_worse_than_a_gaussian", "taking the Gaussian"])
 def test_better_weights_stay_when_the_last_comparison_is_interrupted(moment, monkeypatch):
     """Of which the flow must not be half: the trained weights behind the Gaussian's links."""
     flow, trained = hr.MAF(2, transforms=2, hidden=(16,)), []
@@ -186,7 +186,9 @@ def test_better_weights_stay_when_the_last_comparison_is_interrupted(moment, mon
         calls = ctrl_c(monkeypatch, *compare, note)
     else:
         monkeypatch.setattr("headrace.training.clearly_better", lambda *given: not note(SimpleNamespace(flow=flow)))
-        calls = ctrl_c(monkeypatch, "headrace.flow:Flow", "_compile", lambda one, *_: one is flow and bool(trained))
+        calls = ctrl_c(
+            monkeypatch, "headrace.flow:Flow", "_take_parameters", lambda one, *_: one is flow and bool(trained)
+        )
     history = flow.fit(rows(), patience=2, gaussianize=False, **QUIET)
     assert calls
     assert history.stopped == "interrupted"
@@ -266,7 +268,7 @@ def test_fit_to_density(owner, name, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "where", [(ConditionalStep, "__call__"), (Descent, "_judge"), (Descent, "go"), (hr.Flow, "_compile")]
+    "where", [(ConditionalStep, "__call__"), (Descent, "_judge"), (Descent, "go"), (hr.Flow, "_take_parameters")]
 )
 def test_distill(where, monkeypatch):
     teacher = hr.MAF(2, transforms=2, hidden=(8,))

@@ -8,9 +8,6 @@ import pytest
 import cases
 import file_cases
 import headrace as hr
-import network_cases
-import overflow_cases
-import reference
 from headrace._cli.cli import main
 from onnx_cases import VERBS, Session, assert_alike, errors, onnx
 
@@ -67,58 +64,6 @@ def test_a_flow_of_float64_is_rounded(name, tmp_path):
     if verb is not None:
         given, context = given_for(flow, verb)
         assert_alike(flow, verb, tmp_path / "flow.onnx", given, context)
-
-
-@pytest.mark.parametrize("name", network_cases.NETWORKS)
-@pytest.mark.parametrize("reads", cases.READS)
-def test_networks_of_every_make(name, reads, tmp_path):
-    context = 2 if name in network_cases.NEEDS_CONTEXT else 0
-    dense, network, joins = network_cases.made(
-        name, context=context, change=lambda masks, g: cases.kill_units(cases.pin_zeros(masks, g), g), dtype="float32"
-    )
-    flow = hr.Flow([network_cases.subject(dense, network, joins, reads=reads).library])
-    verb = "to_latent" if reads == "data" else "to_data"
-    x, context = network_cases.rows_of(dense, 20, "float32")
-    assert_alike(flow, verb, tmp_path / "flow.onnx", x, context)
-
-
-@pytest.mark.parametrize("map", reference.MAPS)
-@pytest.mark.parametrize("layout", ["interleaved", "blocked"])
-@pytest.mark.parametrize("formula", cases.FORMULAS)
-def test_every_map_and_order_of_rows(map, layout, formula, tmp_path):
-    outputs = reference.MAPS[map].parameters[::-1]
-    dense = cases.made(4, (8,), outputs=outputs, layout=layout, bins=5, map=map, gain=0.7).astype("float32")
-    flow = hr.Flow(
-        [
-            hr.MaskedAutoregressive.from_dense(
-                *dense.arrays, map=map, bins=5, outputs=outputs, layout=layout, formula=formula, bound=2.0
-            )
-        ]
-    )
-    x = 2.0 * cases.rows(200, 4, "float32", map)
-    assert_alike(flow, "to_latent", tmp_path / "flow.onnx", x)
-
-
-@pytest.mark.parametrize("scale", ["soft_clamp", "exp", "softplus", "sigmoid"])
-@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
-def test_every_scale_and_activation(scale, activation, tmp_path):
-    t = cases.randomise(hr.Coupling(4, [2], (7, 6), context=1, scale=scale, slope=0.01, activation=activation))
-    flow = hr.Flow([t, hr.Coupling(4, [], (5,), context=1), hr.Elementwise(4, map="affine")])
-    x, context = cases.rows(50, 4, "float32"), cases.rows(50, 1, "float32", "context")
-    for verb in VERBS:
-        assert_alike(flow, verb, tmp_path / "flow.onnx", x, context)
-
-
-def test_networks_without_inputs_and_one_feature(tmp_path):
-    """What depends on no coordinate is parallel in both directions, whatever a transform reads."""
-    alone = hr.Coupling(3, [], (4,))
-    no_hidden = hr.MaskedAutoregressive(1, (5,), context=2)
-    for t in (alone, no_hidden):
-        flow = hr.Flow([cases.randomise(t, 0.5)])
-        x = cases.rows(9, flow.features, "float32")
-        context = cases.rows(9, 2, "float32", "context") if flow.context else None
-        for verb in VERBS:
-            assert_alike(flow, verb, tmp_path / "flow.onnx", x, context)
 
 
 # ---- rows -----------------------------------------------------------------------------------------------------------
@@ -183,25 +128,6 @@ def test_hard_planar_transforms(nonlinearity, context, tmp_path):
                 own = errors(judge, verb, [a.astype("f") for a in getattr(flow, verb)(x, given)], want, x, given)
                 got = errors(judge, verb, Session(flow, verb, tmp_path / "flow.onnx")(x, given), want, x, given)
                 assert got.max() <= max(1e-5, 4.0 * own.max()), (scale, along, verb)
-
-
-@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
-@pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_units_whose_sums_overflow_do_what_they_do_in_the_core(activation, sign, tmp_path):
-    overflow_cases.check_units(activation, sign, lambda flow: Session(flow, "to_latent", tmp_path / "flow.onnx"))
-
-
-@pytest.mark.parametrize("map", [name for name in reference.MAPS if name.startswith("rq_spline")])
-def test_parameters_that_overflow_spoil_a_row_outside_of_the_interval_too(map, tmp_path):
-    overflow_cases.check_parameters_of_splines(map, lambda flow: Session(flow, "to_latent", tmp_path / "flow.onnx"))
-
-
-def test_data_far_from_zero_lose_nothing_more(tmp_path):
-    """The mean is subtracted in float64: what float32 held of a row is all there."""
-    flow = hr.Flow([hr.Standardize([123456.7], [0.25])])
-    x = (123456.7 + 0.25 * np.linspace(-2, 2, 50)).astype("float32")[:, None]
-    got = Session(flow, "to_latent", tmp_path / "flow.onnx")(x)[0]
-    np.testing.assert_allclose(got, (x.astype(np.float64) - 123456.7) / 0.25, rtol=1e-6, atol=1e-6)
 
 
 # ---- the ways in ----------------------------------------------------------------------------------------------------

@@ -65,13 +65,12 @@ def test_every_list_has_every_map():
 
 READERS = {  # of files, beside the core, and what of them names the maps
     "runtime/parts/maps.hpp": ["runtime/parts/maps.hpp"],
-    "python/headrace/onnx": ["python/headrace/onnx/maps.py", "python/headrace/onnx/splines.py"],
-    "python/headrace/convert/plain": ["python/headrace/convert/plain/maps.py"],
+    "python/headrace/convert/plain": [f"python/headrace/convert/plain/{name}.py" for name in ("maps", "splines")],
 }
 
 
 # Maps that a reader does not have; it refuses them by name, as it does the map that tests add (test_added_map.py).
-REFUSED = {"python/headrace/onnx": {"logistic_mixture"}, "python/headrace/convert/plain": {"logistic_mixture"}}
+REFUSED = {"python/headrace/convert/plain": {"logistic_mixture"}}
 
 
 @pytest.mark.parametrize("reader", READERS)

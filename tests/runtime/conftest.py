@@ -1,6 +1,7 @@
 import pytest
 
 import runtime_library
+from readers import reader, whole_reader  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,8 @@ void run(const headrace::Flow<T>& flow, int verb, const Number* given, std::size
         case 0: flow.log_prob(given, rows, per_row, context, context_rows); break;
         case 1: flow.to_latent(given, rows, value, per_row, context, context_rows); break;
         case 2: flow.to_data(given, rows, value, per_row, context, context_rows); break;
-        default: flow.sample(rows, seed, value, per_row, context, context_rows, first_row);
+        case 3: flow.sample(rows, seed, value, per_row, context, context_rows, first_row); break;
+        default: flow.sample(rows, seed, value);
     }
 }
 
@@ -75,6 +76,19 @@ void* open_flow(bool wide, const char* path, const void* bytes, std::size_t size
         }
     });
     return done ? flow.release() : nullptr;
+}
+
+// A number as a file has it, in a program whose locale writes commas: by from_chars, or by what stands in for it.
+bool read_number(const char* text, bool by_stream, double* value) {
+    struct Comma : std::numpunct<char> {
+        char do_decimal_point() const override { return ','; }
+    };
+    const std::locale before = std::locale::global(std::locale(std::locale::classic(), new Comma));
+    const char* const end = text + std::strlen(text);
+    const bool done = by_stream ? headrace::detail::read_real<double, false>(text, end, *value)
+                                : headrace::detail::read_real(text, end, *value);
+    std::locale::global(before);
+    return done;
 }
 
 void close_flow(void* flow) {

@@ -9,7 +9,6 @@ import headrace as hr
 
 pytestmark = pytest.mark.programs
 
-BOUNDS = [(0.1, None), (None, 0.7), (1 / 3, 100.1), None]
 BASES = {
     "independent": hr.Independent(["normal", "uniform", "logistic", "uniform", "normal", "logistic"]),
     "uniform": hr.Uniform(6),
@@ -18,28 +17,6 @@ BASES = {
     "mixture": hr.NormalMixture(6, 3, scale=0.5, seed=1, weights=[1.0, 2.0, 0.5]),
     "mixture-fixed": hr.NormalMixture(6, 4, scale=0.5, seed=2, weights=[0.0, 2.0, 0.0, 1.0], trainable=False),
 }
-
-
-def bounded(dtype, context=0):
-    """A flow with columns of every kind of bounds at its end."""
-    inner = hr.Coupling(4, [0], (5,), context=context, dtype=dtype)
-    return cases.randomise(hr.Flow([inner, hr.Support(BOUNDS)], dtype=dtype), 0.3, "bounded")
-
-
-def hard_rows(dtype):
-    """Rows that are inside, next to a bound, on one, beyond, and not finite beside one that is."""
-    x = np.tile(np.array([[1.0, -1.0, 50.0, 0.0]], dtype), (12, 1))
-    low, high = np.array([0.1, 0.0, 1 / 3, 0.0], dtype), np.array([0.0, 0.7, 100.1, 0.0], dtype)
-    x[0, 0], x[1, 1], x[2, 2], x[3, 2] = low[0], high[1], low[2], high[2]
-    x[4, 0], x[5, 2] = -1.0, 200.0
-    x[6, 0], x[7, 2] = np.nextafter(low[0], dtype(1)), np.nextafter(high[2], dtype(1))
-    x[8, 0], x[8, 3] = -1.0, np.nan
-    x[9, 1], x[9, 2] = np.inf, 0.0
-    x[10, 3] = np.inf
-    return x
-
-
-# ---- bounds ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("linear", [False, True])
@@ -67,32 +44,6 @@ def test_no_rounding_leads_off_a_uniform_base(runtime):
     np.testing.assert_allclose(got, want, atol=0.05)  # steep places near the edge
 
 
-@pytest.mark.parametrize("reordered", [False, True])
-@pytest.mark.parametrize("context", [0, 1])
-def test_rows_on_a_bound_or_beyond_have_no_density(runtime, context, reordered, dtype):
-    flow = bounded(dtype, context)
-    if reordered:
-        flow = hr.Flow([*flow.transforms, hr.Permutation([0, 1, 2, 3]), hr.Standardize(np.zeros(4), np.ones(4))])
-    loaded, x = runtime.load(hr.to_bytes(flow), dtype), hard_rows(np.dtype(dtype).type)
-    given = np.zeros((len(x), 1), dtype) if context else None
-    if context:
-        given[5] = np.nan
-    with np.errstate(all="ignore"):
-        want = flow.log_prob(x, given)
-    got = loaded.log_prob(x, given)
-    assert np.isneginf(want[:5]).all()
-    assert np.isnan(want[8:11]).all()
-    assert np.isnan(want[5]) if context else np.isneginf(want[5])
-    np.testing.assert_array_equal(np.isneginf(got), np.isneginf(want))
-    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
-    good = np.isfinite(want)
-    assert good[[6, 7, 11]].sum() >= 2
-    cases.assert_close(got[good].astype(dtype), want[good], magnitude=np.square(want[good]).max(), depth=12)
-    for w, g in zip(flow.to_latent(x, given), loaded.to_latent(x, given), strict=True):
-        np.testing.assert_array_equal(np.isnan(g), np.isnan(w))
-        assert np.isnan(g[~good]).all()
-
-
 def test_a_support_elsewhere_has_nans_alone(runtime, dtype):
     """Where something is done to rows before, a bound is none of theirs."""
     inner = hr.Support([(0.0, None), None])
@@ -110,37 +61,6 @@ def test_a_support_elsewhere_has_nans_alone(runtime, dtype):
         np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
         assert np.isnan(got[0]), end
         assert not np.isneginf(got).any()
-
-
-def test_no_row_comes_out_on_a_bound(runtime, dtype):
-    support = hr.Support([(0.1, None), (None, 0.7), (1 / 3, 100.1), (1.0, np.nextafter(1.0, 2.0))])
-    module = hr.Flow([support], dtype=dtype)
-    loaded = runtime.load(hr.to_bytes(module), dtype)
-    z = np.repeat(np.array([-700.0, -90.0, -30.0, 0.0, 30.0, 80.0], dtype)[:, None], 4, axis=1)
-    z[0, 1], z[5, 0] = 30.0, 30.0
-    with np.errstate(all="ignore"):
-        want, got = module.to_data(z), loaded.to_data(z)
-    for w, g in zip(want, got, strict=True):
-        np.testing.assert_array_equal(np.isnan(g), np.isnan(w))
-    same = np.isfinite(want[0]).all(axis=1)
-    np.testing.assert_allclose(got[0][same], want[0][same], rtol=8 * np.finfo(dtype).eps)
-    x = got[0][same].astype(dtype)
-    assert same.sum() >= 4
-    assert (x[:, 0] > np.array(0.1, dtype)).all()
-    assert (x[:, 1] < np.array(0.7, dtype)).all()
-    assert ((x[:, 2] > np.array(1 / 3, dtype)) & (x[:, 2] < np.array(100.1, dtype))).all()
-
-
-def test_periods_wrap(runtime, dtype):
-    module = hr.Support(None, periodic=[(-np.pi, np.pi), (0.0, 24.0), None])
-    loaded = runtime.load(hr.to_bytes(module), dtype)
-    x = np.array([[0.5, 1.0, 2.0], [-3.0, 0.0, 0.0], [3.1, 24.0, 1.0], [40.0, -30.0, 1.0], [1e30, 0.0, 0.0]], dtype)
-    with np.errstate(all="ignore"):
-        pairs = [(module.inverse(x), loaded.to_latent(x)), (module.forward(x), loaded.to_data(x))]
-    for want, got in pairs:
-        for w, g in zip(want, got, strict=True):
-            np.testing.assert_allclose(g, w, rtol=0, atol=1e-5 if dtype == "float32" else 1e-14)
-        assert (np.abs(pairs[0][1][0][:, :2]) <= 1.0).all()
 
 
 # ---- bases ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@
 compile only what has changed since.
 """
 
-import fcntl
 import functools
 import importlib.util
 import os
@@ -16,6 +15,7 @@ import sysconfig
 from pathlib import Path
 
 import interpreted
+from locks import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "tests" / "cuda_emulation" / "build"
@@ -48,8 +48,7 @@ def build():
     except ImportError as error:
         raise Unavailable("the emulation of CUDA needs pybind11 to be built") from error
     BUILD.mkdir(exist_ok=True)
-    with (BUILD / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(BUILD / "lock"):
         run(
             *(cmake, "-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"),
             *("-DHEADRACE_EMULATION=ON", "-DHEADRACE_CUDA=OFF", f"-DPython_EXECUTABLE={sys.executable}"),

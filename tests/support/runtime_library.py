@@ -1,7 +1,6 @@
 """headrace.hpp, compiled behind plain functions (tests/runtime/library.cpp), called from Python."""
 
 import ctypes
-import fcntl
 import os
 import shutil
 import subprocess
@@ -10,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 import headrace as hr
+from locks import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 # HEADRACE_RUNTIME_FLAGS: more of them, as sanitizers, whose libraries LD_PRELOAD must name then.
 FLAGS = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
 FLAGS += os.environ.get("HEADRACE_RUNTIME_FLAGS", "").split()
-VERBS = {"log_prob": 0, "to_latent": 1, "to_data": 2, "sample": 3}
+VERBS = {"log_prob": 0, "to_latent": 1, "to_data": 2, "sample": 3, "rows": 4}
 
 _POINTER = ctypes.c_void_p
 
@@ -42,8 +42,7 @@ def compiled_once(temporary, name, source, *more):
     folder = temporary.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    with (folder / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder / f"{name}.lock"):
         return folder / name if (folder / name).exists() else compile_to(folder / name, source, *more)
 
 
@@ -59,7 +58,13 @@ class Library:
     def __init__(self, path):
         self._functions = ctypes.CDLL(str(path))
         self._functions.open_flow.restype = _POINTER
-        self._functions.run_flow.restype = ctypes.c_bool
+        self._functions.run_flow.restype = self._functions.read_number.restype = ctypes.c_bool
+
+    def number(self, text, *, by_stream):
+        """A number of a file's header; None for one that double does not hold."""
+        value = ctypes.c_double()
+        done = self._functions.read_number(text.encode(), ctypes.c_bool(by_stream), ctypes.byref(value))
+        return value.value if done else None
 
     def load(self, source, dtype):
         """From a path, or from bytes."""
@@ -94,6 +99,10 @@ class Loaded:
     def sample(self, n, features, seed, context=None, first_row=0, dtype="float64"):
         """Rows and their log densities."""
         return self._run("sample", np.zeros((n, features), dtype), context, seed, first_row)
+
+    def rows(self, n, features, seed, dtype):
+        """Those of a sample, by the shortest call that there is."""
+        return self._run("rows", np.zeros((n, features), dtype), None, seed)[0]
 
     def _run(self, verb, given, context, seed=0, first_row=0):
         narrow = ctypes.c_bool(np.asarray(given).dtype == np.float32)

@@ -4,6 +4,8 @@
 ``--write-skipped FILE`` names in a file what a package that is not installed skipped; ``pytest @FILE`` runs it alone,
 where the packages are.
 
+``--one-in N`` keeps one of N, for processors that are emulated.
+
 ``--thin`` is for sanitizers, which judge what is done to memory and not numbers. Of each test function it keeps so many
 cases that each value of each of its parameters comes at least once, and each pair of values of those parameters that
 choose a kernel. Every shape, every hostile input and every message is therefore still there.
@@ -12,7 +14,10 @@ choose a kernel. Every shape, every hostile input and every message is therefore
 import functools
 import itertools
 import os
+import zlib
 from pathlib import Path
+
+import pytest
 
 OF_A_KERNEL = ("map", "variant", "direction", "dtype", "device", "core")
 
@@ -21,6 +26,7 @@ NIGHTLY = bool(os.environ.get("HEADRACE_NIGHTLY"))
 NOT_INSTALLED = ("is not installed", "could not import")  # what tests, and pytest.importorskip, give as a reason
 
 skipped = {}  # names of tests and files, in order
+COLLECTED = pytest.StashKey[int]()  # how many tests there are before any is deselected
 
 
 def note_skipped(report):
@@ -51,6 +57,11 @@ def deselect(config, items, away):
         gone = set(map(id, away))
         items[:] = [item for item in items if id(item) not in gone]
         config.hook.pytest_deselected(items=away)
+
+
+def is_one_in(n, name):
+    """Whether a test is the one of n that runs: the same on every machine."""
+    return zlib.crc32(name.encode()) % n == 0
 
 
 def superfluous(items):

@@ -43,9 +43,8 @@ def includes(folder):
                 yield path.relative_to(ROOT), target.relative_to(ROOT)
 
 
-def imports():
-    """Pairs of modules of the package, imports inside functions and for types among them."""
-    package = ROOT / "python" / "headrace"
+def imports(package=ROOT / "python" / "headrace"):
+    """Pairs of modules of a package, imports inside functions and for types among them."""
     names = {}
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package.parent).with_suffix("").parts
@@ -59,7 +58,7 @@ def imports():
                 found = [f"{node.module}.{alias.name}" for alias in node.names]
                 found = [name if name in names else node.module for name in found]
             for name in found:
-                if name in names and name not in ("headrace", module):
+                if name in names and name not in (package.name, module):
                     yield module, name
 
 
@@ -120,6 +119,47 @@ def test_the_device_knows_of_the_core_what_both_devices_share():
 def test_modules_make_no_circle():
     pairs = list(imports())
     assert ("headrace.flow", "headrace.bases") in pairs
+    assert circle(pairs) is None
+
+
+def folder_of(module):
+    """Below the package: that of a module, or the module's own name where it is in none."""
+    _, *parts = module.split(".")
+    is_folder = (ROOT / "python" / "headrace").joinpath(*parts).is_dir()
+    return "/".join(parts if is_folder or len(parts) == 1 else parts[:-1])
+
+
+def circles_of_folders():
+    """Sets of folders of the package that reach each other, modules in no folder among them."""
+    arrows = {}
+    for a, b in imports():
+        if a != "headrace" and (source := folder_of(a)) != (target := folder_of(b)):
+            arrows.setdefault(source, set()).add(target)
+
+    def reached(node):
+        found, waiting = set(), [node]
+        while waiting:
+            new = arrows.get(waiting.pop(), set()) - found
+            found |= new
+            waiting += new
+        return found
+
+    reach = {node: reached(node) for node in arrows}
+    return {frozenset(b for b in reach[a] if a in reach.get(b, ())) for a in reach if a in reach[a]}
+
+
+# Folders that still reach each other; none may join them, and no others may begin to.
+FOLDERS_IN_CIRCLES = [{"ascent", "distributed", "flow", "training"}, {"_core", "network"}, {"_fit", "_streams"}]
+
+
+def test_folders_make_no_new_circle():
+    found = circles_of_folders()
+    assert not [sorted(one) for one in found if not any(one <= known for known in FOLDERS_IN_CIRCLES)]
+
+
+def test_modules_of_the_benchmarks_make_no_circle():
+    pairs = list(imports(ROOT / "bench"))
+    assert ("bench.downstream_models", "bench.downstream_runs") in pairs
     assert circle(pairs) is None
 
 

@@ -1,6 +1,8 @@
 """The tests' own choices: pairs instead of products, and the few cases of ``--thin``."""
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -122,9 +124,20 @@ def test_what_a_missing_package_skipped_is_noted(monkeypatch):
     assert list(selection.skipped) == ["a", "b"]
 
 
-def test_what_users_and_developers_install_for_the_tests_is_the_same():
+def test_what_a_build_and_the_project_need_is_in_the_groups_for_development():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has none")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    groups, extras = project["dependency-groups"], project["project"]["optional-dependencies"]
-    assert {*groups["test"], *groups["build"]} == {*extras["test"], *project["build-system"]["requires"]}
+    groups = project["dependency-groups"]
+    assert {*project["build-system"]["requires"]} <= {*groups["build"]}
     assert {*project["project"]["dependencies"]} == {line for line in groups["dev"] if isinstance(line, str)}
+
+
+def test_one_in_so_many_tests_runs_and_the_line_counts_what_ran():
+    """A test that is skipped has not run."""
+    kept = [name for name in map(str, range(10000)) if selection.is_one_in(20, name)]
+    assert 400 < len(kept) < 600
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/core/test_free_threads.py"]
+    done = subprocess.run([*command, "--one-in", "1", "-k", "lock"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ran = 0 if "1 skipped" in done.stdout else 1
+    assert f"\n{ran} of 3 tests ran\n" in done.stdout

@@ -201,7 +201,7 @@ struct Spline : Directions<Spline<Kind>> {
             HR_ROLLED
             for (int k = 2 * o.bins; k < n_params(o); ++k) poison += Kind::poison(V(p(k)), o);
             poison += width_sum + height_sum;
-            poison -= poison;
+            poison = poison - poison;
         }
 
         // Of the bins, in the same unit as their sums.

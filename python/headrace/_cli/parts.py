@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from headrace._cli import tables
 from headrace._output import replacing
+from headrace._platform import ends_in_separator, without_separator
 
 __all__ = ["Folder", "is_folder", "mark"]
 
@@ -27,10 +28,10 @@ EDGE, SAMPLES, SAMPLE = 1 << 16, 64, 1 << 12  # bytes of a table that are compar
 
 
 def is_folder(path: str | None) -> bool:
-    """Whether scores are to go to a folder; one that is called like a table has to end in a slash."""
+    """Whether scores are to go to a folder; one that is called like a table has to end as a folder does."""
     if path is None:
         return False
-    return path.endswith("/") or (os.path.isdir(path) and Path(path).suffix.lower() not in tables.WRITTEN)
+    return ends_in_separator(path) or (os.path.isdir(path) and Path(path).suffix.lower() not in tables.WRITTEN)
 
 
 class Folder:
@@ -38,7 +39,7 @@ class Folder:
 
     def __init__(self, path: str, files: Sequence[str], suffix: str | None) -> None:
         """`files`: of the tables. `suffix`: of the scores; None for that of the table where it can be written."""
-        self.path, self.files = path.rstrip("/") or "/", files
+        self.path, self.files = without_separator(path), files
         self.names = dict(zip(files, _names(files, suffix), strict=True))
         inside = os.path.realpath(self.path)
         for file, name in self.names.items():

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace import _cpu as cpu
+from headrace import _platform
+
+try:
+    from headrace import _cpu as cpu
+except ImportError as error:
+    raise ImportError(_platform.why_no_core(error)) from error
 from headrace._core import threads as _threads
 
 _threads.begin()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._core import cpu
 from headrace.ascent import directions as _directions
 from headrace.ascent import marginals as _marginals
 from headrace.ascent.ascent import SLOPE, Ascent, Floats, Judged, Parts, kink_map
@@ -19,7 +20,6 @@ from headrace.transforms.transform import Transform
 __all__ = ["SplineAscent"]
 
 BOUND = 5.0  # standard deviations from which a spline is the identity
-LEAST_WIDTH = 2e-3  # of a kinked line
 
 
 class SplineAscent(Ascent):
@@ -151,5 +151,5 @@ class SplineAscent(Ascent):
             rest.append(_marginals.Curve(a * (curve.x + gamma * r) + b, curve.y, slope))
         a, b, gamma, center, epsilon = np.array(kinks).T
         unit = self.rows.unit
-        lines = self._lines(a, b * unit, gamma, center * unit, np.maximum(epsilon * unit, LEAST_WIDTH))
+        lines = self._lines(a, b * unit, gamma, center * unit, np.maximum(epsilon * unit, cpu.least_kink_width))
         return [self._spline(rest), kink_map(lines, self.settings.dtype)]

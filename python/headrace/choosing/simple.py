@@ -13,6 +13,7 @@ from headrace._fit import rows as _rows
 from headrace._fit.gaussian import decorrelating
 from headrace._fit.rows import Data, Part
 from headrace.choosing.rows import Sample
+from headrace.diagnosis.baselines import BANDWIDTHS
 from headrace.flow import Flow
 from headrace.tails import NormalMixture
 from headrace.transforms.elementwise import Elementwise
@@ -29,7 +30,6 @@ Floats = NDArray[np.float64]
 
 MOST_POINTS = 2000  # kernels
 MOST_LEFT_OUT = 500  # of them that choose the bandwidth
-BANDWIDTHS = np.geomspace(0.03, 2.0, 25)  # in units of the rows' own spread
 
 
 def gaussian(sample: Sample, support: Support | None, dtype: Any, *, say: bool = False) -> Flow:
@@ -122,11 +122,11 @@ def leave_one_out(points: Floats, weights: Floats) -> float:
     with np.errstate(divide="ignore"):
         log_weights = np.log(weights)[None] - np.log1p(-weights[judged])[:, None]
     log_weights[np.arange(len(judged)), judged] = -np.inf  # itself
-    best, found = -np.inf, float(BANDWIDTHS[-1])
+    best, found = -np.inf, BANDWIDTHS[-1]
     for bandwidth in BANDWIDTHS:
         terms = log_weights - 0.5 * distance / bandwidth**2
         most = terms.max(axis=1, keepdims=True)
         log_prob = most[:, 0] + np.log(np.exp(terms - most).sum(axis=1)) - features * np.log(bandwidth)
         if (mean := float(weights[judged] @ log_prob)) > best:
-            best, found = mean, float(bandwidth)
+            best, found = mean, bandwidth
     return found

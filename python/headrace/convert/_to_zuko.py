@@ -15,8 +15,11 @@ from headrace._stored import header_of
 from headrace.convert._parts import Numbers
 from headrace.convert._to_torch import opened_flow
 from headrace.convert._verify import verify_made
+from headrace.convert.plain.networks import reads_of, rows_of
+from headrace.convert.plain.transforms import below
 from headrace.flow import Flow
 from headrace.transforms.linear import Linear
+from headrace.transforms.rotation import matrix_of
 
 __all__ = ["Inverted", "to_zuko"]
 
@@ -57,8 +60,8 @@ def to_zuko(flow: Flow, *, verify: bool = True) -> Any:
     maker = _Maker(int(header["context"]), scale and (np.array(scale["mean"]), np.array(scale["std"])))
     parts: list[Any] = []
     for i, part in reversed(list(enumerate(header["transforms"]))):
-        parts += maker.chain(part, _below(arrays, f"transforms.{i}."), f"transforms[{i}]", False)
-    model = ZukoFlow(parts, _base(header["base"], _below(arrays, "base."))).double()
+        parts += maker.chain(part, below(arrays, f"transforms.{i}."), f"transforms[{i}]", False)
+    model = ZukoFlow(parts, _base(header["base"], below(arrays, "base."))).double()
     if verify:
 
         def log_prob(x: Numbers, context: Numbers | None) -> Numbers:
@@ -68,10 +71,6 @@ def to_zuko(flow: Flow, *, verify: bool = True) -> Any:
 
         verify_made(wide, log_prob)
     return model.to(getattr(torch, str(flow.dtype)))
-
-
-def _below(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): one for name, one in arrays.items() if name.startswith(prefix)}
 
 
 def _lacks(place: str, expected: str, given: str) -> NotImplementedError:
@@ -115,7 +114,9 @@ class _Maker:
         if kind == "Inverse":
             return self.chain(header["transform"], arrays, place, not flipped)
         if kind == "Rotation":
-            linear = Linear.from_matrix(_rotation(header, arrays), np.zeros(header["features"]), dtype="float64")
+            linear = Linear.from_matrix(
+                matrix_of(arrays["blocks"], header["blocks"]), np.zeros(header["features"]), dtype="float64"
+            )
             return self.chain(header_of(linear), linear.named_parameters(), place, flipped)
         makers = {
             "Permutation": self._permutation, "Standardize": self._standardize, "ActNorm": self._act_norm,
@@ -232,8 +233,10 @@ class _Maker:
         if n == 1:
             own = self._without_coordinates(header, arrays, place, univariate, shapes)
         else:
+            adjacency = np.eye(n, dtype=bool)
+            for i, read in enumerate(reads_of(np.eye, header, arrays)):
+                adjacency[i, [c for c in read if c < n]] = True
             hyper = self._hyper(header, arrays, place, np.arange(n), n, True)
-            adjacency = _reached(hyper)[:, :n].reshape(n, -1, n).any(axis=1) | np.eye(n, dtype=bool)
             own = MaskedAutoregressiveTransform(
                 n, self.context, adjacency=_tensor(adjacency), univariate=univariate, shapes=shapes, hidden_features=()
             )
@@ -289,33 +292,10 @@ class _Maker:
             bias = (bias - wide[:, len(order) :] @ mean).astype(bias.dtype)
             weight = wide.astype(weight.dtype)
         found[0] = weight, bias, mask
-        rows = _rows(header, active)
-        found[-1] = tuple(one[rows] for one in found[-1])
+        by_name = rows_of(header, active)
+        rows = np.concatenate([np.array(by_name[name]) for name in MAPS[header["map"]].groups(header["bins"])], axis=1)
+        found[-1] = tuple(one[rows.reshape(-1)] for one in found[-1])
         return found
-
-
-def _rotation(header: Header, arrays: Arrays) -> Numbers:
-    n, start, at = header["features"], 0, 0
-    matrix = np.zeros((n, n))
-    for size in header["blocks"]:
-        matrix[at : at + size, at : at + size] = arrays["blocks"][start : start + size * size].reshape(size, size)
-        start, at = start + size * size, at + size
-    return matrix
-
-
-def _rows(header: Header, active: int) -> NDArray[np.intp]:
-    """Coordinate by coordinate, all its numbers in the map's order: where these are among the rows."""
-    groups, at, parts = MAPS[header["map"]].groups(header["bins"]), 0, {}
-    total = sum(groups.values())
-    for name in header["outputs"]:
-        size = groups[name]
-        if header["layout"] == "interleaved":
-            parts[name] = np.arange(active)[:, None] * total + at + np.arange(size)
-            at += size
-        else:
-            parts[name] = at + np.arange(active * size).reshape(active, size)
-            at += active * size
-    return np.concatenate([parts[name] for name in groups], axis=1).reshape(-1)
 
 
 def _layer(weight: Any, bias: Any, mask: Any) -> Any:
@@ -334,22 +314,6 @@ def _activation(layer: Header) -> list[Any]:
     if name == "softplus":  # PyTorch's own goes straight beyond 20, where 2e-9 are missing
         return [torch.nn.Softplus(threshold=40.0)]
     return [] if name == "identity" else [getattr(torch.nn, ACTIVATIONS[name])()]
-
-
-def _reached(hyper: Any) -> NDArray[np.bool_]:
-    """Which columns each output depends on, by the masks."""
-    from zuko.nn import MaskedLinear, Residual
-
-    seen: Any = None
-    for module in hyper:
-        if isinstance(module, Residual):
-            inner = [m.mask.numpy() for m in module if isinstance(m, MaskedLinear)]
-            seen = seen | (inner[1] @ (inner[0] @ seen > 0) > 0)
-        elif isinstance(module, MaskedLinear):
-            mask = module.mask.numpy()
-            seen = mask if seen is None else mask @ seen > 0
-    found: NDArray[np.bool_] = seen
-    return found
 
 
 def _univariate(header: Header, place: str, inverted: bool = False) -> tuple[Any, Sequence[Any]]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Transform, constraints
 
 from headrace.convert.plain.maps import apply_map
+from headrace.convert.plain.operators import Operators
 
 __all__ = ["Marginal"]
 
@@ -33,14 +34,14 @@ class Marginal(Transform):  # type: ignore[misc]
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Rows, and log-determinants, as zuko asks for both at a time."""
-        z, log = apply_map(self.header, self.params, x, False)
+        z, log = apply_map(Operators(x.dtype), self.header, self.params, x, False)
         return z, log.sum(-1)
 
     def _call(self, x: Tensor) -> Tensor:
         return self.call_and_ladj(x)[0]
 
     def _inverse(self, y: Tensor) -> Tensor:
-        x: Tensor = apply_map(self.header, self.params, y, True)[0]
+        x: Tensor = apply_map(Operators(y.dtype), self.header, self.params, y, True)[0]
         return x
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ __all__ = ["Shown", "computed", "shown"]
 TOPIC = "headrace-progress"  # of events that workers log at the scheduler, which keeps a few of each topic
 
 _clients: WeakKeyDictionary[Any, dict[str, Shown]] = WeakKeyDictionary()
+_lock = threading.Lock()  # of _clients and its values
 
 
 class Shown:
@@ -62,18 +64,20 @@ def shown(client: Any, name: str, progress: bool) -> Iterator[Shown]:
     if not one.name:
         yield one
         return
-    known = _clients.setdefault(client, {})
-    if not known:
-        client.subscribe_topic(TOPIC, lambda event: _heard(known, event[1]))
-    known[name] = one
+    with _lock:  # otherwise the last fit of a client may end its subscription after the next one has begun
+        known = _clients.setdefault(client, {})
+        if not known:
+            client.subscribe_topic(TOPIC, lambda event: _heard(known, event[1]))
+        known[name] = one
     try:
         yield one
     finally:
         one.draw()
         one.close()
-        del known[name]
-        if not known:
-            client.unsubscribe_topic(TOPIC)
+        with _lock:
+            del known[name]
+            if not known:
+                client.unsubscribe_topic(TOPIC)
 
 
 def _heard(known: dict[str, Shown], message: Any) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["choose_bandwidth", "gaussian_log_prob", "kernel_log_prob"]
+__all__ = ["BANDWIDTHS", "choose_bandwidth", "gaussian_log_prob", "kernel_log_prob"]
 
 Array64 = NDArray[np.float64]
 
-# Of the kernels, in units of the data's own spread.
-BANDWIDTHS: tuple[float, ...] = tuple(np.geomspace(0.03, 0.5, 13).round(4).tolist())
+BANDWIDTHS: tuple[float, ...] = tuple(np.geomspace(0.03, 2.0, 25).tolist())
+"""Of kernel densities, in units of the rows' own spread."""
+
 JUDGED = 1000  # rows by which a bandwidth is chosen
 _TILE = 16  # rows at a time: with 50,000 points their distances fit into a cache
 
@@ -74,22 +76,26 @@ def kernel_log_prob(points: NDArray[Any], rows: NDArray[Any], bandwidth: float) 
     >>> kernel_log_prob(np.array([[-1.0], [1.0]]), np.array([[0.0]]), 1.0).round(4).tolist()  # of covariance 2
     [-1.5155]
     """
+    result: Array64 = _kernel_log_probs(points, rows, (bandwidth,))[0]
+    return result
+
+
+def _kernel_log_probs(points: NDArray[Any], rows: NDArray[Any], bandwidths: Sequence[float]) -> Array64:
+    """The same for several bandwidths, shape (bandwidths, rows)."""
     centre = points.mean(axis=0, dtype=np.float64)
     factor = np.linalg.cholesky(np.atleast_2d(np.cov(points.astype(np.float64), rowvar=False)))
-    # Divided by √2 · bandwidth as well, so that a kernel is exp(-distance²).
-    white, asked = (
-        (np.linalg.solve(factor, (part - centre).T) / (np.sqrt(2.0) * bandwidth)).astype(np.float32)
-        for part in (points, rows)
-    )
-    total = np.empty(len(rows))
+    white, asked = (np.linalg.solve(factor, (part - centre).T).astype(np.float32) for part in (points, rows))
+    total = np.empty((len(bandwidths), len(rows)))
     for begin in range(0, len(rows), _TILE):
         tile = asked[:, begin : begin + _TILE, None]
         with np.errstate(over="ignore"):  # of rows very far out
             distance = sum(np.square(tile[i] - white[i]) for i in range(len(white)))
-        total[begin : begin + _TILE] = np.exp(-distance).sum(axis=1, dtype=np.float64)
-    log_volume = np.log(np.diag(factor)).sum() + len(factor) * np.log(bandwidth * np.sqrt(2 * np.pi))
+            for i, bandwidth in enumerate(bandwidths):
+                scale = np.float32(-0.5 / bandwidth**2)
+                total[i, begin : begin + _TILE] = np.exp(scale * distance).sum(axis=1, dtype=np.float64)
+    log_volume = np.log(np.diag(factor)).sum() + len(factor) * np.log(np.sqrt(2 * np.pi) * np.asarray(bandwidths))
     with np.errstate(divide="ignore"):
-        result: Array64 = np.log(total) - np.log(len(points)) - log_volume
+        result: Array64 = np.log(total) - np.log(len(points)) - log_volume[:, None]
     return result
 
 
@@ -98,4 +104,4 @@ def choose_bandwidth(points: NDArray[Any], seed: int = 0) -> float:
     order = np.random.default_rng(seed).permutation(len(points))
     judged = min(JUDGED, len(points) // 2)
     rows, rest = points[order[:judged]], points[order[judged:]]
-    return max(BANDWIDTHS, key=lambda bandwidth: float(kernel_log_prob(rest, rows, bandwidth).mean()))
+    return BANDWIDTHS[int(np.argmax(_kernel_log_probs(rest, rows, BANDWIDTHS).mean(axis=1)))]

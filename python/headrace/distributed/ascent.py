@@ -26,7 +26,6 @@ __all__ = ["SharedKinkAscent", "SharedSplineAscent", "shared_rows"]
 Floats = NDArray[np.float64]
 
 CHECKED_SHARDS = 8  # whose checked rows stand for all
-LEAST_WIDTH, MOST_EXPONENT = 2e-3, 100.0  # of kinks, as cpp/math/kink.hpp has them
 
 
 class SharedAscent(Ascent):
@@ -144,11 +143,11 @@ class SharedChosen:
         self.anchors.compiled.step(*step[:4], None, *step[4:])
         values, at = self.anchors.values(), np.array(rows)
         centers = np.where(at < 0, drawn, values[np.maximum(at, 0), np.arange(self.n)])
-        near = np.minimum(self.precision * np.square(centers), MOST_EXPONENT)
+        near = np.minimum(self.precision * np.square(centers), cpu.most_kink_exponent)
         widths = np.minimum(self.neighbours * math.sqrt(2.0 * math.pi) * np.exp(0.5 * near), 1.0) / math.sqrt(
             self.precision
         )
-        following = np.stack([centers, np.square(np.maximum(widths, LEAST_WIDTH))], axis=1)
+        following = np.stack([centers, np.square(np.maximum(widths, cpu.least_kink_width))], axis=1)
         sums = self._judge(step, following)
         total = self.parties[0].totals[0]
         chosen = cpu.choose_kinks(sums[: 6 * self.n].reshape(self.n, 6), following, self.precision, total, self.rule)

@@ -7,11 +7,9 @@ holds the parallel direction of the verb alone. It is made from what the flow's 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
-
-import numpy as np
 
 from headrace import _arguments as check
 from headrace._core import cpu
@@ -23,10 +21,10 @@ from headrace._stored import header_of
 if find_spec("onnx") is None:
     raise ImportError(f"onnx: expected it to be installed: {install('onnx')}")
 
-from headrace.onnx.bases import base_log_prob
-from headrace.onnx.chain import Chain, Header
+from headrace.convert.plain import bases, transforms
+from headrace.convert.plain.support import inside, is_outside
 from headrace.onnx.graph import Graph, Value, where
-from headrace.onnx.support import has_ends, inside, is_outside
+from headrace.onnx.operators import Operators
 
 __all__ = ["VERBS", "graph_of", "write"]
 
@@ -53,74 +51,66 @@ def graph_of(flow: Any, verb: str) -> Any:
     header = header_of(flow)
     features, columns, to_data = header["features"], header["context"], verb == "to_data"
     graph = Graph()
+    o = Operators(graph, verb)
     given = graph.input("z" if to_data else "x", features)
     context = graph.input("context", columns) if columns else None
     bad = (given - given).sum(keep=True)  # NaN in rows that are not finite, else 0
     if context is not None:
         bad = bad + (context - context).sum(keep=True)
         if (scale := header["standardize_context"]) is not None:
-            standard = Chain(graph, context, None, {}, verb)
-            standard.standardize(scale["mean"], scale["std"], False)
-            context = standard.value
+            context = o.narrow(transforms.standardized(o, scale["mean"], scale["std"], context, False), None)
     is_finite = bad.sum() >= 0.0  # NaN is not
-    outside = None if to_data else _rows_outside(header["transforms"], given)
+    bounds = transforms.support_at_end(header["transforms"], passes_permutations=True)
+    outside = None if to_data or bounds is None else is_outside(o, bounds[0], given.columns(bounds[1]))
     if outside is not None:
         bad = bad + where(outside, float("nan"), 0.0).new_axis()
     arrays = {**flow.named_parameters(), **flow._fixed_arrays()}
-    chain = Chain(graph, given, context, arrays, verb)
     numbered = list(enumerate(header["transforms"]))[:: 1 if to_data else -1]
     last = max((k for k, (_, part) in enumerate(numbered) if not _is_fixed(part)), default=-1) + 1
+    chain = _Chain(o, given, context, arrays)
     for i, part in numbered[:last]:
-        chain.run(part, f"transforms.{i}.", to_data, f"transforms[{i}]")
+        chain.run(part, i, to_data)
     # A row that overflowed is NaN altogether, but for what only its way out of the standardised units makes infinite.
-    inner = sum(chain.logs, start=(chain.value * 0.0).sum())
-    bad = bad + (chain.value - chain.value).sum(keep=True) + (inner - inner).new_axis()
+    value, inner = o.narrow(chain.value, None), sum(chain.logs, start=(given * 0.0).sum())
+    bad = bad + (value - value).sum(keep=True) + (inner - inner).new_axis()
     for i, part in numbered[last:]:
-        chain.run(part, f"transforms.{i}.", to_data, f"transforms[{i}]")
-    log_det = inner + bad.sum() + chain.log_det
+        chain.run(part, i, to_data)
+    value, log_det = o.narrow(chain.value, None), inner + bad.sum() + chain.log_det
     if verb == "log_prob":
-        log_prob = base_log_prob(header["base"], chain) + log_det
+        if (kind := header["base"]["kind"]) not in bases.KINDS:
+            raise ValueError(f"base: expected a base that ONNX export knows, got a {kind}")
+        log_prob = bases.log_prob(o, header["base"], transforms.below(arrays, "base."), value) + log_det
         if outside is not None:
             log_prob = where(outside & is_finite, float("-inf"), log_prob)
         graph.output("log_prob", log_prob, None)
     else:
-        value = chain.value
-        if to_data and (support := _support_at_end(header["transforms"], passes_permutations=False)) is not None:
-            value = inside(support[0], value)
+        bounds = transforms.support_at_end(header["transforms"], passes_permutations=False)
+        if to_data and bounds is not None:
+            value = inside(o, bounds[0], value)
         graph.output("x" if to_data else "z", value + bad, features)
         graph.output("log_det", log_det, None)
     return graph.model("headrace", cpu.__version__, {"headrace_verb": verb, "headrace_kind": header["kind"]})
 
 
-def _rows_outside(transforms: Sequence[Header], given: Value) -> Value | None:
-    """Which rows have a number on a bound or beyond; None where there are no bounds at the data's side."""
-    found = _support_at_end(transforms, passes_permutations=True)
-    if found is None:
-        return None
-    support, columns = found
-    return is_outside(support, given.columns(columns))
+class _Chain:
+    """A row on its way through the transforms: its coordinates, and the logarithm of the determinant so far."""
 
+    def __init__(self, o: Operators, value: Value, context: Value | None, arrays: Mapping[str, Any]) -> None:
+        self.o, self.value, self.context, self.arrays = o, value, context, arrays
+        self.logs: list[Value] = []  # one value a row each
+        self.log_det = 0.0  # what is the same for all rows
 
-def _support_at_end(transforms: Sequence[Header], *, passes_permutations: bool) -> tuple[Header, list[int]] | None:
-    """The `Support` that rows come to first, and which of their columns its own are.
-
-    But for what does nothing, and for permutations if these are to be passed.
-    """
-    columns: list[int] | None = None
-    for part in reversed(transforms):
-        is_flipped, inner = False, part
-        while inner["kind"] == "Inverse":
-            is_flipped, inner = not is_flipped, inner["transform"]
-        columns = list(range(inner["features"])) if columns is None else columns
-        if inner["kind"] == "Support":
-            if has_ends(inner):
-                return None if is_flipped else (inner, columns)
-        elif inner["kind"] == "Permutation" and passes_permutations:
-            order = inner["order"] if is_flipped else np.argsort(inner["order"]).tolist()
-            columns = [columns[k] for k in order]
-        elif inner["kind"] != "Standardize" or any(inner["mean"]) or any(s != 1.0 for s in inner["std"]):
-            return None
-    return None
+    def run(self, header: Mapping[str, Any], i: int, to_data: bool) -> None:
+        """One transform, the one at place i of the flow's."""
+        o, self.o.place = self.o, f"transforms[{i}]"
+        if (kind := transforms.inner_of(header)[0]["kind"]) not in transforms.KINDS:
+            raise ValueError(f"{o.place}: expected a transform that ONNX export knows, got a {kind}")
+        own = transforms.below(self.arrays, f"transforms.{i}.")
+        self.value, log_det = transforms.run(o, header, own, self.value, self.context, to_data)
+        if isinstance(log_det, Value):
+            self.logs.append(o.narrow(log_det, None))
+        else:
+            self.log_det += log_det
 
 
 def _is_fixed(header: Any) -> bool:

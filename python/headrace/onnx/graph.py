@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["Graph", "Value", "concatenate", "highest", "lowest", "where"]
+__all__ = ["Graph", "Value", "highest", "where"]
 
 OPSET = 17
 IR_VERSION = 8  # that of ONNX 1.12, whose operators these are: runtimes since 2022 read it
@@ -20,7 +19,7 @@ Number = float | int | np.float32 | Sequence[int] | NDArray[Any]
 
 
 class Graph:
-    """Nodes, constants, inputs and outputs; constants are float32 except within `in_float64`."""
+    """Nodes, constants, inputs and outputs."""
 
     def __init__(self) -> None:
         """An empty one."""
@@ -29,16 +28,6 @@ class Graph:
         self._initializers: list[Any] = []
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
-        self._dtype: Any = np.float32
-
-    @contextmanager
-    def in_float64(self) -> Iterator[None]:
-        """A block whose arithmetic is between values of float64 and constants of float64."""
-        self._dtype = np.float64
-        try:
-            yield
-        finally:
-            self._dtype = np.float32
 
     def input(self, name: str, columns: int) -> Value:
         """Rows of float32, any number of them."""
@@ -51,9 +40,9 @@ class Graph:
         self._nodes.append(helper.make_node("Identity", [value.name], [name]))
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
-    def constant(self, number: Number, dtype: Any = None) -> Value:
-        """The same array is kept once. A number that the dtype does not hold becomes its largest one."""
-        array, dtype = np.asarray(number), self._dtype if dtype is None else dtype
+    def constant(self, number: Number, dtype: Any = np.float32) -> Value:
+        """The same array is kept once. A number that float32 does not hold becomes its largest one."""
+        array = np.asarray(number)
         if np.dtype(dtype).kind == "f":
             limits = np.finfo(dtype)
             array = np.asarray(array, np.float64)
@@ -64,13 +53,14 @@ class Graph:
             name = f"c{len(self._constants)}"
             self._constants[key] = name
             self._initializers.append(numpy_helper.from_array(array, name))
-        return Value(self, self._constants[key])
+        return Value(self, self._constants[key], dtype)
 
     def node(self, operator: str, *inputs: Value, outputs: int = 1, **attributes: Any) -> list[Value]:
-        """An operator's results."""
+        """An operator's results; as wide as the first input, but for a condition."""
+        dtype = inputs[-1 if operator == "Where" else 0].dtype
         names = [f"v{len(self._nodes)}_{i}" if outputs > 1 else f"v{len(self._nodes)}" for i in range(outputs)]
         self._nodes.append(helper.make_node(operator, [value.name for value in inputs], names, **attributes))
-        return [Value(self, name) for name in names]
+        return [Value(self, name, dtype) for name in names]
 
     def model(self, producer: str, version: str, notes: dict[str, str]) -> onnx.ModelProto:
         """The whole, checked."""
@@ -100,20 +90,20 @@ def _unary(operator: str) -> Callable[[Value], Value]:
 
 
 class Value:
-    """What a node gives; arithmetic with numbers and arrays makes constants of these."""
+    """What a node gives; arithmetic with numbers and arrays makes constants of these, as wide as the value."""
 
     __array_ufunc__ = None  # an array on the left leaves the operation to the value
 
-    def __init__(self, graph: Graph, name: str) -> None:
-        """See the class."""
-        self.graph, self.name = graph, name
+    def __init__(self, graph: Graph, name: str, dtype: Any = np.float32) -> None:
+        """`dtype` is float32 or float64; of a condition that of what was compared."""
+        self.graph, self.name, self.dtype = graph, name, dtype
 
     def apply(self, operator: str, *others: Any, **attributes: Any) -> Value:
         """An operator of one result on this value and others."""
         return self.graph.node(operator, self, *(self._like(other) for other in others), **attributes)[0]
 
     def _like(self, other: Value | Number) -> Value:
-        return other if isinstance(other, Value) else self.graph.constant(other)
+        return other if isinstance(other, Value) else self.graph.constant(other, self.dtype)
 
     __add__, __radd__ = _binary("Add"), _reversed("Add")
     __sub__, __rsub__ = _binary("Sub"), _reversed("Sub")
@@ -140,35 +130,30 @@ class Value:
         """log(1 + e^x) by two branches, of which none overflows: not every runtime's operator has them."""
         return highest(self, 0.0) + (1.0 + (-abs(self)).exp()).log()
 
-    def sigmoid(self) -> Value:
-        """1 / (1 + e^-x)."""
-        return self.apply("Sigmoid")
-
     def clip(self, low: Number, high: Number) -> Value:
         """Between two numbers; NaN stays NaN."""
         return where(self < low, self._like(low), where(self > high, self._like(high), self))
 
-    def cast(self, dtype: int) -> Value:
-        """Numbers of another type."""
-        return self.apply("Cast", to=dtype)
+    def cast(self, dtype: Any) -> Value:
+        """In float32 or float64."""
+        if np.dtype(dtype) == np.dtype(self.dtype):
+            return self
+        kind = TensorProto.DOUBLE if dtype == np.float64 else TensorProto.FLOAT
+        return Value(self.graph, self.apply("Cast", to=kind).name, dtype)
 
     def sum(self, *, keep: bool = False) -> Value:
         """Over the last axis."""
         return self.graph.node("ReduceSum", self, self.graph.constant([-1], np.int64), keepdims=int(keep))[0]
 
-    def max(self) -> Value:
-        """The largest of the last axis, which stays."""
-        return self.apply("ReduceMax", axes=[-1], keepdims=1)
-
     def columns(self, which: Sequence[int]) -> Value:
         """Some of the columns, in this order."""
-        return self.graph.node("Gather", self, self.graph.constant(list(which), np.int64), axis=1)[0]
+        return self.graph.node("Gather", self, self.graph.constant(list(which), np.int64), axis=-1)[0]
 
     def split(self, sizes: Sequence[int]) -> list[Value]:
-        """Columns in parts."""
+        """The last axis in parts."""
         if len(sizes) == 1:
             return [self]
-        return self.graph.node("Split", self, self.graph.constant(list(sizes), np.int64), outputs=len(sizes), axis=1)
+        return self.graph.node("Split", self, self.graph.constant(list(sizes), np.int64), outputs=len(sizes), axis=-1)
 
     def reshape(self, *shape: int) -> Value:
         """Of each row; the number of rows stays."""
@@ -177,10 +162,6 @@ class Value:
     def new_axis(self) -> Value:
         """One more, the last."""
         return self.graph.node("Unsqueeze", self, self.graph.constant([-1], np.int64))[0]
-
-    def sums_below(self) -> Value:
-        """Along the last axis the sum of all before each."""
-        return self.graph.node("CumSum", self, self.graph.constant(-1, np.int64), exclusive=1)[0]
 
     def dense(self, weight: NDArray[Any], bias: NDArray[Any]) -> Value:
         """The product with a matrix (out, in), and a bias."""
@@ -191,23 +172,10 @@ class Value:
 
 def where(condition: Value, yes: Value | Number, no: Value | Number) -> Value:
     """`yes` where the condition holds, `no` elsewhere."""
-    graph = condition.graph
-    chosen = [value if isinstance(value, Value) else graph.constant(value) for value in (yes, no)]
-    return graph.node("Where", condition, *chosen)[0]
+    like = next((value for value in (yes, no) if isinstance(value, Value)), condition)
+    return condition.graph.node("Where", condition, like._like(yes), like._like(no))[0]
 
 
 def highest(a: Value, b: Value | Number) -> Value:
     """The larger one; NaN where `a` is."""
     return where(a < b, b, a)
-
-
-def lowest(a: Value, b: Value | Number) -> Value:
-    """The smaller one; NaN where `a` is."""
-    return where(a > b, b, a)
-
-
-def concatenate(values: Sequence[Value], axis: int = 1) -> Value:
-    """Side by side."""
-    if len(values) == 1:
-        return values[0]
-    return values[0].graph.node("Concat", *values, axis=axis)[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import secrets
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = ["Compiled", "compiled", "library", "log_prob", "log_prob_and_unit", "
 
 _NUMPY: dict[Any, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _table: weakref.WeakValueDictionary[int, Compiled] = weakref.WeakValueDictionary()
+_lock = threading.Lock()  # of _table, for Pythons without a lock of their own
 # From a random one, as a graph that another process exported must find no module here rather than a wrong one.
 _numbers = itertools.count(secrets.randbits(61) + 1)
 
@@ -37,7 +39,8 @@ class Compiled:
         self.matmul = matmul
         self.one_run = True  # whether gradients are made beside log densities: until a loss weighs rows differently
         self.replace(flow)
-        _table[self.handle] = self
+        with _lock:
+            _table[self.handle] = self
 
     def replace(self, flow: Flow) -> None:
         """Stand for another flow of the same sizes from now on."""
@@ -63,7 +66,7 @@ class Compiled:
             known = MATMULS["cuda" if parameters.is_cuda else "cpu"]
             matmul = self.matmul if self.matmul in known and parameters.dtype == torch.float32 else "exact"
             found = self.flow.astype(_NUMPY[parameters.dtype]).to(str(parameters.device), matmul)
-            self._placed[place] = found
+            return self._placed.setdefault(place, found)  # another thread may have made one, too
         return found
 
     def _of_what_is_fixed(self) -> float:
@@ -87,7 +90,8 @@ def _restored(content: bytes, matmul: str) -> Compiled:
 
 def compiled(handle: int) -> Compiled:
     """The entry of this number."""
-    found = _table.get(handle)
+    with _lock:
+        found = _table.get(handle)
     if found is None:
         raise RuntimeError(
             f"handle: expected that of a module that lives, got {handle}; a graph that was compiled or exported needs "

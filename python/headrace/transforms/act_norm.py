@@ -77,7 +77,7 @@ class ActNorm(Transform):
         super().__init__(shift.size, 0, shift.dtype)
         self._started = started
         self._block = _Lines(shift.size)
-        self._program = self._compile(shift.dtype, self._block.pack_named(named))
+        self._take_parameters(self._block.pack_named(named))
 
     @property
     def is_started(self) -> bool:
@@ -94,7 +94,7 @@ class ActNorm(Transform):
         other._started = True
         assert self._dtype is not None
         named = {"shift": np.asarray(mean).astype(self._dtype), "log_scale": np.log(std).astype(self._dtype)}
-        other._fill(other._program, self._block.pack_named(named))
+        other._put_parameters(self._block.pack_named(named))
         return other
 
     def _steps(self, inverted: bool = False) -> list[Step]:

@@ -21,9 +21,9 @@ class Around(Transform):
     def __init__(self, transform: Transform, features: int) -> None:
         """Around a transform, which is checked."""
         super().__init__(features, transform.context, transform.dtype)
-        self._transform = transform
+        self._transform = transform._bare()
         self._place(transform._device, transform._products)
-        self._recompile(self._arranged(transform._vector(), transform._blocks()))
+        self._take_parameters(self._arranged(transform._vector(), transform._blocks()))
 
     @property
     def transform(self) -> Transform:

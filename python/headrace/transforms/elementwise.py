@@ -88,7 +88,7 @@ class Elementwise(Transform):
         if named is None:
             bias = np.tile(np.array(settings.identity, dtype), n)
             named = self._block.named(network.pack([np.empty((bias.size, 0), dtype)], [bias]))
-        self._program = self._compile(dtype, self._block.pack_named(named))
+        self._take_parameters(self._block.pack_named(named))
 
     def _steps(self, inverted: bool = False) -> list[Step]:
         return [self._block.network.step(inverted)]

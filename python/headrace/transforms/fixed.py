@@ -23,9 +23,9 @@ class Fixed(Transform):
     """A transform without parameters: it keeps the dtype of its input, one program for each."""
 
     def __init__(self, features: int) -> None:
-        """Compile it for float32; another dtype when it comes."""
+        """`features`: of both sides."""
         super().__init__(features, 0, None)
-        self._program = self._program_for(np.dtype(np.float32))
+        self._take_parameters(np.zeros(0, np.float32))
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return []

@@ -151,7 +151,7 @@ class Linear(Transform):
         self.order, self.signs = order, signs
         upper = _Triangle("upper", n, range(n - 1, -1, -1), range(n))
         self._factors = (upper, _Diagonal(n), _Last(n, order, signs))  # in the order in which they act on z
-        self._program = self._compile(dtype, np.concatenate([factor.pack_named(named) for factor in self._factors]))
+        self._take_parameters(np.concatenate([factor.pack_named(named) for factor in self._factors]))
 
     @classmethod
     def from_matrix(cls, matrix: Any, shift: Any = 0.0, *, dtype: DTypeLike = "float32") -> Self:

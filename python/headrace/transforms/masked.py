@@ -46,7 +46,7 @@ class _Masked(Transform):
         super().__init__(settings.features, settings.context, dtype)
         self._settings = settings
         self._network = masked
-        self._program = self._compile(dtype, parameters)
+        self._take_parameters(parameters)
 
     def _steps(self, inverted: bool = False) -> list[Step]:
         return [self._network.step(inverted)]

@@ -96,16 +96,7 @@ class Rotation(Fixed):
     @property
     def matrix(self) -> Matrix:
         """The whole matrix, shape (features, features), read-only."""
-        if len(self.blocks) == 1:
-            return self.blocks[0]
-        whole = np.zeros((self._features, self._features))
-        start = 0
-        for block in self.blocks:
-            end = start + len(block)
-            whole[start:end, start:end] = block
-            start = end
-        whole.flags.writeable = False
-        return whole
+        return self.blocks[0] if len(self.blocks) == 1 else matrix_of(self._numbers(), self._sizes())
 
     def _numbers(self) -> Matrix:
         """Of the blocks, row by row, one after another."""
@@ -141,6 +132,16 @@ class Rotation(Fixed):
         """The size, and into how many blocks it is cut."""
         blocks = f", {len(self.blocks)} blocks" if len(self.blocks) > 1 else ""
         return f"Rotation({self._features} x {self._features}{blocks})"
+
+
+def matrix_of(numbers: NDArray[Any], sizes: Sequence[int]) -> Matrix:
+    """The whole matrix, read-only, from its blocks row by row, one after another."""
+    whole, start, at = np.zeros((sum(sizes), sum(sizes))), 0, 0
+    for size in sizes:
+        whole[at : at + size, at : at + size] = numbers[start : start + size * size].reshape(size, size)
+        start, at = start + size * size, at + size
+    whole.flags.writeable = False
+    return whole
 
 
 def _haar(n: int, rng: np.random.Generator) -> Matrix:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _module
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._evaluation import WRT, Evaluated, Gradients
@@ -28,7 +29,7 @@ class Transform(Evaluated):
     """Base of all transforms."""
 
     def __init__(self, features: int, context: int, dtype: np.dtype[Any] | None) -> None:
-        """Remember sizes; a subclass compiles its program."""
+        """Remember sizes; a subclass then calls `_take_parameters`."""
         super().__init__(features, context, dtype)
         self._programs: dict[np.dtype[Any], Program] = {}
 
@@ -154,15 +155,16 @@ class Transform(Evaluated):
     def _program_for(self, dtype: np.dtype[Any]) -> Program:
         """The program of a transform without a dtype of its own, one for each dtype."""
         if dtype not in self._programs:
-            self._programs[dtype] = self._compile(dtype)
+            with _module._changes:  # of several threads that need it at once, one compiles
+                if dtype not in self._programs:
+                    self._programs[dtype] = self._compile(dtype)
         return self._programs[dtype]
 
-    def _recompile(self, parameters: NDArray[Any]) -> None:
-        if self._dtype is not None:
-            super()._recompile(parameters)
-        else:
-            self._programs = {}
-            self._program = self._program_for(np.dtype(np.float32))
+    def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
+        super()._take_parameters(parameters, program=program, _programs={}, **structure)
+
+    def _compile_waiting(self) -> Program:
+        return super()._compile_waiting() if self._dtype is not None else self._program_for(np.dtype(np.float32))
 
     def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
         """The transform of some coordinates alone, where these depend on no others; see `restriction`.

@@ -76,7 +76,7 @@ class _Vector(Transform):
         key = _seeds(seed)
         fresh = VECTOR_MAPS[self._map].fresh(n, np.random.default_rng(list(key)))
         begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # long chains of these stay near the identity
-        self._program = self._compile(kind, begin)
+        self._take_parameters(begin)
 
     def _steps(self, inverted: bool = False) -> list[Step]:
         return [self._network.step(inverted)]
@@ -103,7 +103,7 @@ class _Vector(Transform):
         else:
             named, hidden = {name: stored.array(name, (size,)) for name, size in groups.items()}, []
         self = cls(features, context=context, hidden=hidden, dtype=next(iter(named.values())).dtype, **settings)
-        self._program.set_weights(self._block.pack_named(named))
+        self._put_parameters(self._block.pack_named(named))
         return self
 
     def __repr__(self) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace import _progress
+from headrace._core import cpu
 from headrace._fit import optimizer as _optimizer
 from headrace._fit.optimizer import Adam
 from headrace.variational.contexts import Contexts
@@ -146,7 +147,8 @@ def noise_of(flow: Flow, rows: int, seed: int) -> NDArray[Any]:
     out = np.empty((rows, flow.features), flow.dtype)
     interior = flow._interior
     name, steps = interior.base._standard()
-    standard = type(interior.program)(flow.features, 0, name, steps, len(steps), [], [])
+    made = [step.made_for(cpu) for step in steps]
+    standard = type(interior.program)(flow.features, 0, name, made, len(made), [], [])
     standard.sample(rows, seed, value=out)
     return out
 

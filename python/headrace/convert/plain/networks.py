@@ -2,93 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from .maps import sizes_of
 
-from .parts import Header, Tensors, below, softplus
+__all__ = ["by_coordinate", "hidden_of", "levels_of", "network", "reads_of", "rows_of"]
 
-__all__ = ["by_coordinate", "layers_of", "levels_of", "network"]
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu,
-    "tanh": torch.tanh,
-    "elu": functional.elu,
-    "silu": functional.silu,
-    "gelu": functional.gelu,
-    "softplus": softplus,
-    "leaky_relu": functional.leaky_relu,
-    "sigmoid": torch.sigmoid,
-    "identity": lambda x: x,
-}
+Header = Mapping[str, Any]
+Tensors = Mapping[str, Any]
 
 
-class _Layer(nn.Module):
-    """A product with a mask or none, and perhaps a context's that joins it."""
-
-    mask: Tensor | None
-
-    def __init__(self, tensors: Tensors) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(tensors["weight"]), nn.Parameter(tensors["bias"])
-        self.register_buffer("mask", tensors.get("mask"))
-        self.context = _Layer(inner) if (inner := below(tensors, "context.")) else None
-
-    def forward(self, value: Tensor) -> Tensor:
-        return functional.linear(value, self.weight if self.mask is None else self.weight * self.mask, self.bias)
+def n_layers(tensors: Tensors) -> int:
+    """Hidden layers and the last one."""
+    count = 0
+    while f"layers.{count}.weight" in tensors:
+        count += 1
+    return count
 
 
-def layers_of(tensors: Tensors) -> nn.ModuleList:
-    """The layers of a network, hidden ones and the last."""
-    count = sum(1 for name in tensors if name.startswith("layers.") and name.count(".") == 2 and name.endswith("bias"))
-    return nn.ModuleList(_Layer(below(tensors, f"layers.{i}.")) for i in range(count))
+def hidden_of(header: Header, tensors: Tensors) -> Sequence[Header]:
+    """What is said of each hidden layer."""
+    return header.get("network") or [{"activation": header["activation"]}] * (n_layers(tensors) - 1)
 
 
-def _hidden(header: Header, layers: nn.ModuleList) -> Sequence[Header]:
-    return header.get("network") or [{"activation": header["activation"]}] * (len(layers) - 1)
+def _product(o: Any, tensors: Tensors, name: str, value: Any) -> Any:
+    weight, mask = tensors[f"{name}.weight"], tensors.get(f"{name}.mask")
+    return o.dense(value, weight if mask is None else o.library.where(mask, weight, 0.0), tensors[f"{name}.bias"])
 
 
-def network(header: Header, layers: nn.ModuleList, value: Tensor, context: Tensor | None) -> Tensor:
+def network(o: Any, header: Header, tensors: Tensors, value: Any, context: Any) -> Any:
     """Outputs; `value` are all columns that the first layer reads."""
-    sums: list[Tensor] = []
-    for told, layer in zip(_hidden(header, layers), layers, strict=False):
-        total = layer(value)
-        if (join := told.get("context")) is not None:
-            joined = ACTIVATIONS[told["context_activation"]](layer.context(context))
+    sums: list[Any] = []
+    for i, layer in enumerate(hidden_of(header, tensors)):
+        total = _product(o, tensors, f"layers.{i}", value)
+        if (join := layer.get("context")) is not None:
+            own = _product(o, tensors, f"layers.{i}.context", context)
+            joined = o.activation(layer["context_activation"], own)
             total = total * joined if join == "gate" else total + joined
-        if (adds := told.get("adds")) is not None:
+        if (adds := layer.get("adds")) is not None:
             total = total + sums[adds]
         sums.append(total)
-        value = ACTIVATIONS[told["activation"]](total)
-    out: Tensor = layers[-1](value)
-    return out
+        value = o.activation(layer["activation"], total)
+    return _product(o, tensors, f"layers.{n_layers(tensors) - 1}", value)
 
 
-def by_coordinate(header: Header, sizes: Sequence[int], out: Tensor, active: int) -> list[Tensor]:
-    """Outputs (..., rows) as one tensor (..., active, size) for each name of a parameter."""
-    lead = out.shape[:-1]
+def by_coordinate(o: Any, header: Header, out: Any, active: int) -> dict[str, Any]:
+    """Outputs (..., rows) as a value (..., active, size) for each name of a parameter."""
+    sizes = sizes_of(header)
     if header["layout"] == "interleaved":
-        return list(out.reshape(*lead, active, sum(sizes)).split(list(sizes), -1))
-    parts = out.split([active * size for size in sizes], -1)
-    return [part.reshape(*lead, active, size) for part, size in zip(parts, sizes, strict=True)]
+        parts = o.split(o.reshaped(out, active, sum(sizes.values())), [*sizes.values()])
+    else:
+        blocks = o.split(out, [active * size for size in sizes.values()])
+        parts = [o.reshaped(part, active, size) for part, size in zip(blocks, sizes.values(), strict=True)]
+    return dict(zip(sizes, parts, strict=True))
 
 
-def levels_of(header: Header, layers: nn.ModuleList, sizes: Sequence[int], features: int) -> list[int]:
-    """For each coordinate how many passes settle it, by the masks: 1 where it depends on no other."""
-    seen = torch.eye(layers[0].weight.shape[1])[:, :features]
-    reached: list[Tensor] = []
-    adds = [told.get("adds") for told in _hidden(header, layers)]
-    for i, layer in enumerate(layers):
-        seen = ((layer.mask.float() @ seen) > 0).float()
-        added = adds[i] if i < len(adds) else None
-        seen = seen if added is None else torch.maximum(seen, reached[added])
+def rows_of(header: Header, active: int) -> dict[str, list[list[int]]]:
+    """For each name of a parameter and each coordinate the last layer's rows."""
+    sizes = sizes_of(header)
+    total, start, found = sum(sizes.values()), 0, {}
+    for name, size in sizes.items():
+        first, step = (start, total) if header["layout"] == "interleaved" else (active * start, size)
+        found[name] = [[first + i * step + k for k in range(size)] for i in range(active)]
+        start += size
+    return found
+
+
+def reads_of(eye: Any, header: Header, tensors: Tensors) -> list[set[int]]:
+    """For each coordinate the columns of the first layer that its parameters depend on, by the masks."""
+    hidden, seen = hidden_of(header, tensors), eye(tensors["layers.0.weight"].shape[1]) > 0
+    reached: list[Any] = []
+    for i in range(n_layers(tensors)):
+        seen = (tensors[f"layers.{i}.mask"] * 1.0) @ (seen * 1.0) > 0
+        if i < len(hidden) and (adds := hidden[i].get("adds")) is not None:
+            seen = seen | reached[adds]
         reached.append(seen)
-    reads = torch.stack([part.amax(-1) for part in by_coordinate(header, sizes, seen.T, features)]).amax(0).T
-    levels = torch.ones(features)
-    for _ in range(features):
-        before, levels = levels, 1 + (reads * levels).amax(1)
-        if torch.equal(before, levels):
+    columns = [{c for c, is_read in enumerate(row) if is_read} for row in seen.tolist()]
+    n = header["features"]
+    by_name = rows_of(header, n).values()
+    return [set().union(*(columns[row] for rows in by_name for row in rows[i])) for i in range(n)]
+
+
+def levels_of(eye: Any, header: Header, tensors: Tensors) -> list[int]:
+    """For each coordinate how many passes settle it: 1 where it depends on no other."""
+    n, reads = header["features"], reads_of(eye, header, tensors)
+    levels = [1] * n
+    for _ in range(n):
+        before, levels = levels, [1 + max((levels[c] for c in reads[i] if c < n), default=0) for i in range(n)]
+        if before == levels:
             break
-    return [int(level) for level in levels.tolist()]
+    return levels

@@ -3,121 +3,144 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
+__all__ = ["has_ends", "inside", "is_outside", "to_support"]
 
-from .parts import Header, Pair, Tensors, Transform, constant
+Header = Mapping[str, Any]
+Pair = tuple[Any, Any]
 
-__all__ = ["Support"]
+_NAMES = {(False, False): "any", (True, False): "lower", (False, True): "upper", (True, True): "interval"}
 
 
-class Support(Transform):
-    """Columns with bounds and periods, in float64."""
+def _kinds(header: Header) -> list[str]:
+    periods = header.get("periodic") or [None] * header["features"]
+    kinds = []
+    for pair, period in zip(header["bounds"], periods, strict=True):
+        low, high = pair or (None, None)
+        kind = "circle" if period else _NAMES[low is not None, high is not None]
+        kinds.append("linear" if kind == "interval" and header.get("linear") else kind)
+    return kinds
 
-    is_wide = True
 
-    def __init__(self, header: Header, tensors: Tensors) -> None:
-        """See headrace's `Support`."""
-        super().__init__(header, tensors)
-        periods = header.get("periodic") or [None] * header["features"]
-        self.kinds: list[str] = []
-        self.low: list[float] = []
-        self.high: list[float] = []
-        for pair, period in zip(header["bounds"], periods, strict=True):
-            low, high = period or pair or (None, None)
-            name = {(False, False): "any", (True, False): "lower", (False, True): "upper", (True, True): "interval"}
-            kind = "circle" if period else name[low is not None, high is not None]
-            self.kinds.append("linear" if kind == "interval" and header.get("linear") else kind)
-            self.low.append(0.0 if low is None else low)
-            self.high.append(0.0 if high is None else high)
-        self.has_ends = any(kind != "any" for kind in self.kinds)
+def _bounds(header: Header) -> list[tuple[float, float]]:
+    """Both ends of each column; 0 where there is none."""
+    periods = header.get("periodic") or [None] * header["features"]
+    pairs = [period or pair or (None, None) for pair, period in zip(header["bounds"], periods, strict=True)]
+    return [(0.0 if low is None else low, 0.0 if high is None else high) for low, high in pairs]
 
-    def forward(self, value: Tensor, context: Tensor | None, to_data: bool) -> Pair:
-        """Rows and log-determinants: NaN beyond a bound, an infinity on it."""
-        if not self.has_ends:
-            return value, torch.zeros_like(value[..., 0])
-        rules = _TO_SUPPORT if to_data else _FROM_SUPPORT
-        columns, logs = [], []
-        for c, kind in enumerate(self.kinds):
-            column, log = rules[kind](value[..., c].double(), self.low[c], self.high[c])
-            columns.append(column)
+
+def has_ends(header: Header) -> bool:
+    """Whether a column has bounds or a period."""
+    return any(kind != "any" for kind in _kinds(header))
+
+
+def to_support(o: Any, header: Header, value: Any, to_data: bool) -> Pair:
+    """Unbounded rows of float64 onto the support, or back: NaN beyond a bound, an infinity on it.
+
+    And the logarithms of the derivatives, by the columns that have any.
+    """
+    kinds, bounds, rules = _kinds(header), _bounds(header), _TO_DATA if to_data else _TO_LATENT
+    parts, logs, order = [], [], []
+    for kind in dict.fromkeys(kinds):  # columns of one kind together, then all in their order again
+        columns = [c for c, own in enumerate(kinds) if own == kind]
+        order += columns
+        part = o.columns(value, columns)
+        if kind != "any":
+            low, high = (o.wide_constant([bounds[c][side] for c in columns], part) for side in (0, 1))
+            part, log = rules[kind](o, part, low, high)
             logs.append(log)
-        return torch.stack(columns, -1), torch.stack(logs, -1).sum(-1)
-
-    def _ends(self, kinds_low: Sequence[str], kinds_high: Sequence[str], like: Tensor) -> Pair:
-        """Both ends of each column in the rows' dtype, infinite where its kind has none."""
-        low = [end if kind in kinds_low else -math.inf for kind, end in zip(self.kinds, self.low, strict=True)]
-        high = [end if kind in kinds_high else math.inf for kind, end in zip(self.kinds, self.high, strict=True)]
-        return constant(low, like).to(like.dtype), constant(high, like).to(like.dtype)
-
-    def is_outside(self, x: Tensor) -> Tensor:
-        """Rows with a number on a bound or beyond, where a bound is what it is in the rows' dtype."""
-        low, high = self._ends(("lower", "interval", "linear"), ("upper", "interval", "linear"), x)
-        return ((x <= low) | (x >= high)).any(-1)
-
-    def inside(self, x: Tensor) -> Tensor:
-        """What rounded to a bound or beyond becomes the nearest number inside; a circle has its low end."""
-        both = ("interval", "linear", "circle")
-        low, high = self._ends(("lower", *both), ("upper", *both), x)
-        is_closed = constant([float(kind == "circle") for kind in self.kinds], x) > 0.0
-        is_closed = is_closed & (low.double() >= constant(self.low, x))
-        least = torch.where(is_closed, low, torch.nextafter(low, torch.full_like(low, math.inf)))
-        least = torch.where(low.isinf(), low, least)
-        most = torch.where(high.isinf(), high, torch.nextafter(high, torch.full_like(high, -math.inf)))
-        middle = (0.5 * constant(self.low, x) + 0.5 * constant(self.high, x)).to(x.dtype)
-        empty = least > most
-        return x.clamp(torch.where(empty, middle, least), torch.where(empty, middle, most))
+        parts.append(part)
+    return o.columns(o.joined(parts), sorted(range(len(order)), key=order.__getitem__)), o.joined(logs)
 
 
-def _turns(t: Tensor) -> Tensor:
-    """Into [0, 1); a small negative number has rounded to 1, which is 0 on a circle."""
-    part = t - t.floor()
-    return torch.where(part < 1.0, part, part - part.detach())
+def _ends(o: Any, header: Header, with_low: Sequence[str], with_high: Sequence[str], like: Any) -> Pair:
+    """Both ends of each column in the rows' dtype, infinite where its kind has none."""
+    kinds, bounds = _kinds(header), _bounds(header)
+    low = [own[0] if kind in with_low else -math.inf for kind, own in zip(kinds, bounds, strict=True)]
+    high = [own[1] if kind in with_high else math.inf for kind, own in zip(kinds, bounds, strict=True)]
+    return o.rounded(low, like), o.rounded(high, like)
 
 
-def _onto_interval(y: Tensor, low: float, high: float) -> Pair:
-    e = (-y.abs()).exp()
-    near = (high - low) * (e / (1.0 + e))  # the distance to the nearer bound
-    return torch.where(y < 0.0, low + near, high - near), math.log(high - low) - y.abs() - 2.0 * e.log1p()
+def is_outside(o: Any, header: Header, rows: Any) -> Any:
+    """Rows with a value on a bound or beyond, where a bound is what it is in the rows' dtype."""
+    low, high = _ends(o, header, ("lower", "interval", "linear"), ("upper", "interval", "linear"), rows)
+    return o.any((rows <= low) | (rows >= high))
 
 
-def _off_interval(x: Tensor, low: float, high: float) -> Pair:
-    below, above = (x - low).log(), (high - x).log()
-    return below - above, math.log(high - low) - below - above
+def inside(o: Any, header: Header, rows: Any) -> Any:
+    """Rows whose values rounded to a bound or beyond, taken to the nearest value inside; a circle has its low end.
+
+    Where none lies inside, it is the one nearest to the middle.
+    """
+    both, xp = ("interval", "linear", "circle"), o.library
+    low, high = _ends(o, header, ("lower", *both), ("upper", *both), rows)
+    bounds = _bounds(header)
+    is_closed = o.flags([kind == "circle" for kind in _kinds(header)], rows)
+    is_closed = is_closed & (low >= o.wide_constant([own[0] for own in bounds], rows))
+    least = xp.where(is_closed, low, xp.nextafter(low, xp.full_like(low, math.inf)))
+    least = xp.where(xp.isinf(low), low, least)
+    most = xp.where(xp.isinf(high), high, xp.nextafter(high, xp.full_like(high, -math.inf)))
+    middle = o.rounded([0.5 * low + 0.5 * high for low, high in bounds], rows)
+    empty = least > most
+    return o.clip(rows, xp.where(empty, middle, least), xp.where(empty, middle, most))
 
 
-def _onto_linear(y: Tensor, low: float, high: float) -> Pair:
+# ---- unbounded to bounded: each rises --------------------------------------------------------------------------------
+
+
+def _onto_interval(o: Any, y: Any, low: Any, high: Any) -> Pair:
+    e, width = (-abs(y)).exp(), high - low
+    near = width * (e / (1.0 + e))  # the distance to the nearer bound
+    return o.where(y < 0.0, low + near, high - near), o.log(width) - abs(y) - 2.0 * o.log1p(e)
+
+
+def _onto_linear(o: Any, y: Any, low: Any, high: Any) -> Pair:
     half = 0.5 * (high - low)
-    return torch.where(y < 0.0, low + half * (1.0 + y), high - half * (1.0 - y)), math.log(half) + (y - y)
+    return o.where(y < 0.0, low + half * (1.0 + y), high - half * (1.0 - y)), o.log(half) + (y - y)
 
 
-def _off_linear(x: Tensor, low: float, high: float) -> Pair:
-    below, above, double = x - low, high - x, 2.0 / (high - low)
-    return torch.where(below < above, double * below - 1.0, 1.0 - double * above), math.log(double) + (x - x)
+def _onto_circle(o: Any, y: Any, low: Any, high: Any) -> Pair:
+    return low + (high - low) * _turns(o, 0.5 * (y + 1.0)), o.log(0.5 * (high - low)) + (y - y)
 
 
-_TO_SUPPORT: dict[str, Callable[..., Any]] = {
-    "any": lambda y, low, high: (y, torch.zeros_like(y)),
-    "lower": lambda y, low, high: (low + y.exp(), y),
-    "upper": lambda y, low, high: (high - (-y).exp(), -y),
+_TO_DATA: dict[str, Callable[..., Pair]] = {
+    "lower": lambda o, y, low, high: (low + y.exp(), y),
+    "upper": lambda o, y, low, high: (high - (-y).exp(), -y),
     "interval": _onto_interval,
     "linear": _onto_linear,
-    "circle": lambda y, low, high: (
-        low + (high - low) * _turns(0.5 * (y + 1.0)),
-        math.log(0.5 * (high - low)) + (y - y),
-    ),
+    "circle": _onto_circle,
 }
-_FROM_SUPPORT: dict[str, Callable[..., Any]] = {
-    "any": lambda x, low, high: (x, torch.zeros_like(x)),
-    "lower": lambda x, low, high: ((x - low).log(), -(x - low).log()),
-    "upper": lambda x, low, high: (-(high - x).log(), -(high - x).log()),
+
+# ---- bounded to unbounded --------------------------------------------------------------------------------------------
+
+
+def _off_interval(o: Any, x: Any, low: Any, high: Any) -> Pair:
+    below, above = (x - low).log(), (high - x).log()
+    return below - above, o.log(high - low) - below - above
+
+
+def _off_linear(o: Any, x: Any, low: Any, high: Any) -> Pair:
+    below, above, double = x - low, high - x, 2.0 / (high - low)
+    return o.where(below < above, double * below - 1.0, 1.0 - double * above), o.log(double) + (x - x)
+
+
+def _off_circle(o: Any, x: Any, low: Any, high: Any) -> Pair:
+    width = high - low
+    return 2.0 * _turns(o, (x - low) / width) - 1.0, o.log(2.0 / width) + (x - x)
+
+
+_TO_LATENT: dict[str, Callable[..., Pair]] = {
+    "lower": lambda o, x, low, high: ((x - low).log(), -(x - low).log()),
+    "upper": lambda o, x, low, high: (-(high - x).log(), -(high - x).log()),
     "interval": _off_interval,
     "linear": _off_linear,
-    "circle": lambda x, low, high: (
-        2.0 * _turns((x - low) / (high - low)) - 1.0,
-        math.log(2.0 / (high - low)) + (x - x),
-    ),
+    "circle": _off_circle,
 }
+
+
+def _turns(o: Any, t: Any) -> Any:
+    """Into [0, 1); a small negative value has rounded to 1, which is 0 on a circle."""
+    part = t - o.fixed(o.floor(t))
+    return o.where(part < 1.0, part, part - o.fixed(part))

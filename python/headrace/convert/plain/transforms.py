@@ -1,239 +1,192 @@
-"""Transforms, each from the header and the tensors that its file has."""
+"""Each transform, from the header and the tensors that its file has: the one place that says what a file means.
+
+Nothing here belongs to a library. `o` has the operators of one, on values of its own with the arithmetic of arrays:
+those of PyTorch are in `operators.py`, those of a graph of ONNX in `headrace.onnx.operators`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
-from .maps import SPLINES, apply_map, sizes_of
-from .networks import by_coordinate, layers_of, levels_of, network
-from .parts import Header, Pair, Tensors, Transform, constant
-from .support import Support
+from .maps import apply_map, is_spline
+from .networks import by_coordinate, network
+from .support import has_ends, to_support
 from .vectors import planar, radial
 
-__all__ = ["Permutation", "Standardize", "transform_of"]
+__all__ = ["KINDS", "below", "inner_of", "run", "standardized", "support_at_end"]
+
+Header = Mapping[str, Any]
+Tensors = Mapping[str, Any]
+Pair = tuple[Any, Any]  # rows, and the logarithm of the determinant: one of each row, or the same of all
 
 
-class Permutation(Transform):
-    """x[i] = z[order[i]]."""
-
-    is_wide = True
-
-    def forward(self, value: Tensor, context: Tensor | None, to_data: bool) -> Pair:
-        """Rows and log-determinants."""
-        order = list(self.header["order"])
-        if not to_data:
-            order = sorted(range(len(order)), key=order.__getitem__)
-        return value[..., order], torch.zeros_like(value[..., 0])
+def below(tensors: Tensors, prefix: str) -> dict[str, Any]:
+    """Those whose names start so, without that start."""
+    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
 
 
-class Standardize(Transform):
-    """x = mean + std z, in float64."""
-
-    is_wide = True
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether it changes nothing."""
-        return not any(self.header["mean"]) and all(std == 1.0 for std in self.header["std"])
-
-    def forward(self, value: Tensor, context: Tensor | None, to_data: bool) -> Pair:
-        """Rows and log-determinants."""
-        if self.is_identity:
-            return value, torch.zeros_like(value[..., 0])
-        wide = value.double()
-        mean, std = constant(self.header["mean"], wide), constant(self.header["std"], wide)
-        log_det = std.log().sum().expand(wide.shape[:-1])
-        return (mean + std * wide, log_det) if to_data else ((wide - mean) / std, -log_det)
+def inner_of(header: Header, *around: str) -> tuple[Header, bool]:
+    """What is inside of transforms around it, of these kinds or of all, and whether it runs the other way."""
+    is_flipped = False
+    while header["kind"] in (around or ("Inverse", "OnColumns")):
+        is_flipped, header = is_flipped != (header["kind"] == "Inverse"), header["transform"]
+    return header, is_flipped
 
 
-class _ActNorm(Transform):
-    shift: Tensor
-    log_scale: Tensor
-
-    def __init__(self, header: Header, tensors: Tensors) -> None:
-        super().__init__(header, tensors)
-        self._keep(tensors, "shift", "log_scale")
-
-    def forward(self, value: Tensor, context: Tensor | None, to_data: bool) -> Pair:
-        log_det = self.log_scale.sum().expand(value.shape[:-1])
-        if to_data:
-            return self.shift + self.log_scale.exp() * value, log_det
-        return (value - self.shift) * (-self.log_scale).exp(), -log_det
-
-
-class _Rotation(Transform):
-    blocks: Tensor
-
-    def __init__(self, header: Header, tensors: Tensors) -> None:
-        super().__init__(header, tensors)
-        self.register_buffer("blocks", tensors["blocks"])
-
-    def forward(self, value: Tensor, context: Tensor | None, to_data: bool) -> Pair:
-        sizes = self.header["blocks"]
-        parts = self.blocks.split([n * n for n in sizes])
-        matrix = torch.block_diag(*(part.reshape(n, n) for part, n in zip(parts, sizes, strict=True))).to(value.dtype)
-        return functional.linear(value, matrix if to_data else matrix.T), torch.zeros_like(value[..., 0])
+def run(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
+    """One direction of a transform; rows may be float64 whatever the flow's dtype."""
+    kind = header["kind"]
+    if kind == "Inverse":
+        return run(o, header["transform"], tensors, value, context, not to_data)
+    if kind == "OnColumns":
+        columns = list(header["columns"])
+        rest = [c for c in range(header["features"]) if c not in set(columns)]
+        moved, log_det = run(o, header["transform"], tensors, o.columns(value, columns), context, to_data)
+        parts = [o.narrow(o.columns(value, rest), moved), moved] if rest else [moved]
+        return o.columns(o.joined(parts), _inverse([*rest, *columns])), log_det
+    if kind not in _WIDE:
+        value = o.narrow(value, None)
+    return KINDS[kind](o, header, tensors, value, context, to_data)
 
 
-class _Linear(Transform):
-    upper: Tensor
-    lower: Tensor
-    log_diagonal: Tensor
-    shift: Tensor
+def support_at_end(chain: Sequence[Header], *, passes_permutations: bool) -> tuple[Header, list[int]] | None:
+    """The `Support` that rows come to first, and which of their columns its own are.
 
-    def __init__(self, header: Header, tensors: Tensors) -> None:
-        super().__init__(header, tensors)
-        self._keep(tensors, "upper", "lower", "log_diagonal", "shift")
-
-    def forward(self, value: Tensor, context: Tensor | None, to_data: bool) -> Pair:
-        order = list(self.header["order"])
-        one = torch.eye(len(order), dtype=value.dtype, device=value.device)
-        lower, upper = one + self.lower.tril(-1), one + self.upper.triu(1)
-        signs = constant(self.header["signs"], value).to(value.dtype)
-        log_det = self.log_diagonal.sum().expand(value.shape[:-1])
-        if to_data:
-            y = functional.linear(functional.linear(value, upper) * self.log_diagonal.exp(), lower)
-            return signs * y[..., order] + self.shift, log_det
-        y = (signs * (value - self.shift))[..., sorted(range(len(order)), key=order.__getitem__)]
-        rows = y.reshape(-1, len(order)).T
-        rows = torch.linalg.solve_triangular(lower, rows, upper=False, unitriangular=True)
-        rows = rows * (-self.log_diagonal).exp()[:, None]
-        rows = torch.linalg.solve_triangular(upper, rows, upper=True, unitriangular=True)
-        return rows.T.reshape(value.shape), -log_det
-
-
-class _Elementwise(Transform):
-    def __init__(self, header: Header, tensors: Tensors) -> None:
-        super().__init__(header, tensors)
-        self._keep(tensors, *tensors)
-
-    def forward(self, value: Tensor, context: Tensor | None, to_data: bool) -> Pair:
-        is_spline = self.header["map"] in SPLINES
-        params = {name: one if is_spline else one[:, 0] for name, one in self.named_parameters()}
-        built, log = apply_map(self.header, params, value, to_data != (self.header["formula"] == "to_data"))
-        return built, log.sum(-1)
-
-
-class _Gaussianize(Transform):
-    """A fixed spline of each coordinate, and a shift and a scale before it."""
-
-    def __init__(self, header: Header, tensors: Tensors) -> None:
-        super().__init__(header, tensors)
-        self.scale = Standardize(header, {})
-        for name, tensor in tensors.items():
-            self.register_buffer(name, tensor)
-
-    def forward(self, value: Tensor, context: Tensor | None, to_data: bool) -> Pair:
-        if not to_data:
-            wide, scale = self.scale.forward(value, context, to_data)
-            built, log = apply_map(self.header, self._params(value.dtype), wide.to(value.dtype), False)
-            return built, log.sum(-1) + scale
-        built, log = apply_map(self.header, self._params(value.dtype), value, True)
-        wide, scale = self.scale.forward(built, context, to_data)
-        return wide, log.sum(-1) + scale
-
-    def _params(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        return {name: one.to(dtype) for name, one in self.named_buffers(recurse=False)}
-
-
-class _Masked(Transform):
-    levels: Tensor
-
-    def __init__(self, header: Header, tensors: Tensors) -> None:
-        super().__init__(header, tensors)
-        self.layers = layers_of(tensors)
-        n, passive = header["features"], header.get("passive")
-        self.passive = passive
-        self.active = [c for c in range(n) if c not in set(passive or ())]
-        levels = levels_of(header, self.layers, [*sizes_of(header).values()], n) if passive is None else [1] * n
-        self.register_buffer("levels", torch.tensor(levels), persistent=False)
-        self.passes = max(levels)
-
-    def _mapped(self, read: Tensor, value: Tensor, context: Tensor | None, inverse: bool) -> Pair:
-        given = context if self.header["context"] else None
-        out = network(self.header, self.layers, read if given is None else torch.cat([read, given], -1), given)
-        sizes = sizes_of(self.header)
-        parts = by_coordinate(self.header, [*sizes.values()], out, len(self.active))
-        is_spline = self.header["map"] in SPLINES
-        params = {name: part if is_spline else part[..., 0] for name, part in zip(sizes, parts, strict=True)}
-        return apply_map(self.header, params, value, inverse)
-
-    def forward(self, value: Tensor, context: Tensor | None, to_data: bool) -> Pair:
-        inverse = to_data != (self.header["formula"] == "to_data")
-        if self.passive is not None:
-            read = value[..., self.passive]
-            built, log = self._mapped(read, value[..., self.active], context, inverse)
-            order = [*self.passive, *self.active]
-            whole = torch.cat([read, built], -1)[..., sorted(range(len(order)), key=order.__getitem__)]
-            return whole, log.sum(-1)
-        if (self.header["reads"] == "data") != to_data:
-            built, log = self._mapped(value, value, context, inverse)
-            return built, log.sum(-1)
-        built = torch.zeros_like(value)
-        for level in range(1, self.passes + 1):  # what is not settled yet stays 0, whatever it would be
-            found, log = self._mapped(built, value, context, inverse)
-            built = torch.where(self.levels == level, found, built)
-        return built, log.sum(-1)
-
-
-class _Vector(Transform):
-    """`Planar` and `Radial`: all coordinates at once."""
-
-    def __init__(self, header: Header, tensors: Tensors) -> None:
-        super().__init__(header, tensors)
-        n = header["features"]
-        self.sizes = {"w": n, "u": n, "b": 1} if header["kind"] == "Planar" else {"center": n, "alpha": 1, "beta": 1}
-        if header["context"]:
-            self.layers = layers_of(tensors)
-        else:
-            self._keep(tensors, *self.sizes)
-
-    def forward(self, value: Tensor, context: Tensor | None, to_data: bool) -> Pair:
-        if self.header["context"]:
-            assert context is not None
-            parts = list(network(self.header, self.layers, context, None).split([*self.sizes.values()], -1))
-        else:
-            parts = [getattr(self, name) for name in self.sizes]
-        apply = planar if self.header["kind"] == "Planar" else radial
-        built, log_det = apply(self.header, parts, value, not to_data)
-        return built, log_det[..., 0]
-
-
-_KINDS: dict[str, Any] = {
-    "Permutation": Permutation,
-    "Standardize": Standardize,
-    "Support": Support,
-    "ActNorm": _ActNorm,
-    "Rotation": _Rotation,
-    "Linear": _Linear,
-    "Elementwise": _Elementwise,
-    "Gaussianize": _Gaussianize,
-    "MaskedAutoregressive": _Masked,
-    "Coupling": _Masked,
-    "Planar": _Vector,
-    "Radial": _Vector,
-}
-
-
-def transform_of(header: Header, tensors: Tensors) -> Transform:
-    """The transform of a header.
-
-    An inverse is what it inverts, called the other way, and a transform on some columns is that, told which.
+    But for what does nothing, and for permutations if these are to be passed.
     """
-    is_flipped, columns = False, None
-    while header["kind"] in ("Inverse", "OnColumns"):
-        if header["kind"] == "Inverse":
-            is_flipped = not is_flipped
-        else:
-            own = list(header["columns"])
-            columns = own if columns is None else [columns[c] for c in own]
-        header = header["transform"]
-    if header["kind"] not in _KINDS:
-        raise ValueError(f"transforms: expected kinds {', '.join(_KINDS)}, got {header['kind']!r}")
-    made: Transform = _KINDS[header["kind"]](header, tensors)
-    made.is_flipped, made.columns = is_flipped, columns
-    return made
+    columns: list[int] | None = None
+    for part in reversed(chain):
+        inner, is_flipped = inner_of(part, "Inverse")
+        columns = list(range(inner["features"])) if columns is None else columns
+        if inner["kind"] == "Support":
+            if has_ends(inner):
+                return None if is_flipped else (inner, columns)
+        elif inner["kind"] == "Permutation" and passes_permutations:
+            columns = [columns[k] for k in (inner["order"] if is_flipped else _inverse(inner["order"]))]
+        elif inner["kind"] != "Standardize" or not _is_identity(inner):
+            return None
+    return None
+
+
+def _inverse(order: list[int]) -> list[int]:
+    return sorted(range(len(order)), key=order.__getitem__)
+
+
+def _permutation(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
+    order = list(header["order"])
+    return o.columns(value, order if to_data else _inverse(order)), 0.0
+
+
+def _is_identity(header: Header) -> bool:
+    """Whether a `Standardize` changes nothing."""
+    return not any(header["mean"]) and all(std == 1.0 for std in header["std"])
+
+
+def standardized(o: Any, mean: Any, std: Any, value: Any, to_data: bool) -> Any:
+    """In float64, so that data far from zero lose nothing but what their own dtype had lost."""
+    wide = o.wide(value)
+    mean, std = o.wide_constant(mean, wide), o.wide_constant(std, wide)
+    return wide * std + mean if to_data else (wide - mean) / std
+
+
+def _standardize(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
+    if _is_identity(header):
+        return value, 0.0
+    log_det = o.log_of_numbers(header["std"])
+    return standardized(o, header["mean"], header["std"], value, to_data), log_det if to_data else -log_det
+
+
+def _support(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
+    if not has_ends(header):
+        return value, 0.0
+    built, logs = to_support(o, header, o.wide(value), to_data)
+    narrow = o.narrow(built, None)
+    return built, o.narrow(o.sum(logs), None) + o.sum(narrow - narrow)  # what overflows spoils the row
+
+
+def _act_norm(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
+    out: Pair = o.affine(value, tensors["shift"], tensors["log_scale"], to_data)
+    return out
+
+
+def _rotation(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
+    return o.rotated(value, tensors["blocks"], header["blocks"], to_data), 0.0
+
+
+def _linear(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
+    out: Pair = o.linear(value, header, tensors, to_data)
+    return out
+
+
+def _elementwise(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
+    params = {name: o.param(one if is_spline(header) else one[:, 0], value) for name, one in tensors.items()}
+    return _mapped(o, header, params, value, to_data)
+
+
+def _mapped(o: Any, header: Header, params: Tensors, value: Any, to_data: bool) -> Pair:
+    inverse = to_data != (header["formula"] == "to_data")
+    built, log = apply_map(o, header, params, value, inverse)
+    return o.spoiled(built, params), o.sum(o.spoiled(log, params))
+
+
+def _gaussianize(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
+    """A fixed spline of each coordinate, and a shift and a scale at the data's side, in float64 as in the core."""
+    steps = [_elementwise, _standardize]
+    total: Any = 0.0
+    for step in steps if to_data else steps[::-1]:
+        value, log_det = step(o, header, tensors, o.wide(value), context, to_data)
+        total = total + log_det
+    return value, total
+
+
+def _masked(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
+    n, passive = header["features"], header.get("passive")
+    active = [c for c in range(n) if c not in set(passive or ())]
+    own = context if header["context"] else None
+
+    def mapped(read: Any, given: Any) -> Pair:
+        out = network(o, header, tensors, read if own is None else o.joined([read, own]), own)
+        parts = by_coordinate(o, header, out, len(active))
+        params = parts if is_spline(header) else {name: o.without_last(part) for name, part in parts.items()}
+        return _mapped(o, header, params, given, to_data)
+
+    if passive is not None:
+        read = o.columns(value, passive)
+        built, log = mapped(read, o.columns(value, active) if passive else value)
+        return (o.columns(o.joined([read, built]), _inverse([*passive, *active])) if passive else built), log
+    if (header["reads"] == "data") != to_data:
+        return mapped(value, value)
+    built, levels = value * 0.0, o.levels(header, tensors)
+    for level in range(1, max(levels) + 1):  # what is not settled yet stays 0, whatever it would be
+        found, log = mapped(built, value)
+        built = o.settled(levels, level, found, built)
+    return built, log
+
+
+def _vector(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
+    n, is_planar = header["features"], header["kind"] == "Planar"
+    sizes = {"w": n, "u": n, "b": 1} if is_planar else {"center": n, "alpha": 1, "beta": 1}
+    if header["context"]:
+        params = o.split(network(o, header, tensors, context, None), [*sizes.values()])
+    else:
+        params = [o.param(tensors[name], value) for name in sizes]
+    built, log_det = (planar if is_planar else radial)(o, header, params, value, not to_data)
+    return built, o.sum(log_det)
+
+
+KINDS: dict[str, Callable[..., Pair]] = {
+    "Permutation": _permutation,
+    "Standardize": _standardize,
+    "Support": _support,
+    "ActNorm": _act_norm,
+    "Rotation": _rotation,
+    "Linear": _linear,
+    "Elementwise": _elementwise,
+    "Gaussianize": _gaussianize,
+    "MaskedAutoregressive": _masked,
+    "Coupling": _masked,
+    "Planar": _vector,
+    "Radial": _vector,
+}
+_WIDE = ("Permutation", "Standardize", "Support", "Gaussianize")  # take float64 whatever the flow's dtype

@@ -1,0 +1,43 @@
+// What operating systems and processors do differently, kernels apart: no other file of the core asks which one it is.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace headrace {
+
+constexpr size_t cache_line = 64;
+
+// Memory aligned to a cache line. Throws std::bad_alloc: a function of its own, because kernels are compiled without
+// exceptions.
+void* allocate_aligned(size_t count, size_t size_of_one);
+void free_aligned(void* memory) noexcept;
+
+// Calls it in each forked child from now on; nothing where processes are not forked.
+void call_in_forked_children(void (*function)());
+
+// A short wait in a loop that looks for what another thread will write.
+void pause();
+
+// What cpuid and xgetbv report of an x86-64 processor and its system.
+struct X86Registers {
+    struct Leaf {
+        uint32_t a, b, c, d;
+    };
+    Leaf one{}, seven{}, seven_one{}, extended_one{};
+    uint64_t enabled_state = 0;  // XCR0: the registers that the system saves
+};
+
+// Instruction sets of x86-64, as its psABI has them, and those for bf16.
+struct X86Sets {
+    bool v2, v3, v4, avx512_bf16, amx_bf16;
+};
+X86Sets x86_sets(const X86Registers& registers);
+
+// Those of this processor; none where it is another one.
+const X86Sets& x86_sets();
+
+// Asks the system that this process may use the registers for tiles. Signal stacks of threads must be larger then.
+bool request_tiles();
+
+}  // namespace headrace

@@ -1,0 +1,212 @@
+"""Flows as modules of PyTorch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import bases, transforms
+from .networks import levels_of
+from .operators import Operators
+from .support import inside, is_outside
+
+__all__ = ["PlainFlow", "load"]
+
+Header = Mapping[str, Any]
+Tensors = Mapping[str, Tensor]
+Pair = tuple[Tensor, Tensor]
+
+
+def load(path: str | os.PathLike[str]) -> PlainFlow:
+    """The flow of a file that `headrace.Flow.save` wrote; needs the package safetensors."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return PlainFlow(
+            json.loads(file.metadata()["headrace"]),
+            {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118
+        )
+
+
+class _Part(nn.Module):
+    """What a file has of a transform or a base: its header, and tensors in modules by the parts of their names."""
+
+    def __init__(self, header: Header, tensors: Tensors) -> None:
+        super().__init__()
+        self.header = dict(header)
+        is_fixed = transforms.inner_of(header)[0]["kind"] in ("Rotation", "Gaussianize")
+        self._names = list(tensors)
+        for name, tensor in tensors.items():
+            *path, leaf = name.split(".")
+            module: nn.Module = self
+            for part in path:
+                if part not in module._modules:
+                    module.add_module(part, nn.Module())
+                module = module.get_submodule(part)
+            if is_fixed or leaf == "mask":
+                module.register_buffer(leaf, tensor)
+            else:
+                module.register_parameter(leaf, nn.Parameter(tensor))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those of now by their names in the file."""
+        found: dict[str, Any] = {}
+        for name in self._names:
+            found[name] = self
+            for part in name.split("."):
+                found[name] = getattr(found[name], part)
+        return found
+
+
+class _Transform(_Part):
+    """One transform; a call of it with ``to_data`` goes from latent to data."""
+
+    def __init__(self, header: Header, tensors: Tensors) -> None:
+        inner = transforms.inner_of(header)[0]
+        if inner["kind"] not in transforms.KINDS:
+            raise ValueError(f"transforms: expected kinds {', '.join(transforms.KINDS)}, got {inner['kind']!r}")
+        super().__init__(header, tensors)
+        is_masked = inner["kind"] == "MaskedAutoregressive"
+        self.levels = levels_of(torch.eye, inner, tensors) if is_masked else None
+
+    def forward(self, value: Tensor, context: Tensor | None, to_data: bool, dtype: torch.dtype) -> Any:
+        operators = Operators(dtype, self.levels)
+        return transforms.run(operators, self.header, self.tensors(), value, context, to_data)
+
+
+class _Base(_Part):
+    """The density at the latent end."""
+
+    def __init__(self, header: Header, tensors: Tensors) -> None:
+        if header["kind"] not in bases.KINDS:
+            raise ValueError(f"base: expected one of {', '.join(bases.KINDS)}, got {header['kind']!r}")
+        super().__init__(header, tensors)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Of rows, shape (...)."""
+        out: Tensor = bases.log_prob(Operators(z.dtype), self.header, self.tensors(), z)
+        return out
+
+    def draw(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Latent rows."""
+        kind, told, o = self.header["kind"], {"dtype": like.dtype, "device": like.device}, Operators(like.dtype)
+        normal = torch.randn(*shape, **told)
+        if kind == "StudentT":
+            half = (0.5 * o.student(self.header, self.tensors(), like)[0]).expand(*shape)
+            return (normal * (half / torch.distributions.Gamma(half, torch.ones_like(half)).sample()).sqrt()).to(like)
+        if kind in ("Normal", "NormalMixture"):
+            loc, log_scale = o.location(self.header, self.tensors(), like)
+            if kind == "NormalMixture":
+                weights = o.log_weights(self.header, self.tensors(), like.double()).exp()
+                chosen = torch.multinomial(weights, math.prod(shape[:-1]), replacement=True)
+                loc, log_scale = (one[chosen].reshape(*shape) for one in (loc, log_scale))
+            return loc + log_scale.exp() * normal
+        names = self.header.get("densities") or [bases.NAMES[kind]] * shape[-1]
+        uniform = torch.rand(*shape, **told).clamp(torch.finfo(like.dtype).tiny, 1.0 - torch.finfo(like.dtype).eps)
+        drawn = {"normal": normal, "logistic": uniform.logit(), "uniform": 2.0 * uniform - 1.0}
+        return torch.stack([drawn[name][..., c] for c, name in enumerate(names)], -1)
+
+
+class PlainFlow(nn.Module):
+    """A flow, from what its file says of it.
+
+    Rows have any leading dimensions, which a context's are broadcast against. A row with a NaN or an infinity gives
+    NaN, and one on a bound of its support or beyond a log density of -inf.
+
+    Args:
+        header: The JSON object under the key "headrace" of the file's metadata.
+        tensors: Those of the file by name.
+    """
+
+    _like: Tensor
+
+    def __init__(self, header: Header, tensors: Tensors) -> None:
+        """See the class."""
+        super().__init__()
+        if "transforms" not in header:
+            raise ValueError(f"header: expected that of a flow, got one of {header.get('kind')}")
+        if "matmul" in header:
+            raise ValueError(f"matmul: expected a flow whose products are exact, got {header['matmul']!r}")
+        self.features, self.context_features = int(header["features"]), int(header["context"])
+        self.standardize_context = header["standardize_context"]
+        dtype = {"float32": torch.float32, "float64": torch.float64}[header["dtype"]]
+        self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)  # of rows, wherever it is moved
+        self.base = _Base(header["base"], transforms.below(tensors, "base."))
+        self.transforms = nn.ModuleList(
+            _Transform(part, transforms.below(tensors, f"transforms.{i}."))
+            for i, part in enumerate(header["transforms"])
+        )
+        self.support = transforms.support_at_end(header["transforms"], passes_permutations=True)
+        self.support_of_rows = transforms.support_at_end(header["transforms"], passes_permutations=False)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """`log_prob`."""
+        return self.log_prob(x, context)
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log density of each row in nats: shape (...) for rows (..., features)."""
+        z, log_det = self.to_latent(x, context)
+        log_prob = self.base.log_prob(z) + log_det
+        outside = self._outside(x)
+        if outside is None:
+            return log_prob
+        outside = outside & x.isfinite().all(-1)
+        if context is not None:
+            outside = outside & context.isfinite().all(-1)
+        return torch.where(outside, -math.inf, log_prob)
+
+    def to_latent(self, x: Tensor, context: Tensor | None = None) -> Pair:
+        """``(z, log_det)``: shapes (..., features) and (...)."""
+        z, log_det = self._run(x, context, False)
+        outside = self._outside(x)
+        if outside is not None:
+            z, log_det = torch.where(outside[..., None], math.nan, z), torch.where(outside, math.nan, log_det)
+        return z, log_det
+
+    def to_data(self, z: Tensor, context: Tensor | None = None) -> Pair:
+        """``(x, log_det)``: shapes (..., features) and (...)."""
+        x, log_det = self._run(z, context, True)
+        found = self.support_of_rows
+        return (x if found is None else inside(Operators(x.dtype), found[0], x)), log_det
+
+    def sample(self, n: int, context: Tensor | None = None) -> Tensor:
+        """Draws by PyTorch's generator: shape (n, features), and (n, ..., features) for a context (..., columns)."""
+        batch = () if context is None else context.shape[:-1]
+        with torch.no_grad():
+            return self.to_data(self.base.draw((n, *batch, self.features), self._like), context)[0]
+
+    def _run(self, value: Tensor, context: Tensor | None, to_data: bool) -> Pair:
+        own = self._like.dtype
+        if value.shape[-1] != self.features:
+            raise ValueError(f"rows: expected shape (..., {self.features}), got {tuple(value.shape)}")
+        columns = None if context is None else context.shape[-1]
+        if columns != (self.context_features or None):
+            raise ValueError(f"context: expected {self.context_features or None} columns, got {columns}")
+        bad = (value - value).sum(-1).to(own)  # NaN in rows that are not finite, else 0
+        if context is not None:
+            batch = torch.broadcast_shapes(value.shape[:-1], context.shape[:-1])
+            bad = bad + (context - context).sum(-1).to(own)
+            value, context = value.expand(*batch, -1), context.expand(*batch, -1)
+            if (scale := self.standardize_context) is not None:
+                context = transforms.standardized(Operators(own), scale["mean"], scale["std"], context, False)
+            context = context.to(own)
+        log_det = torch.zeros_like(value[..., 0], dtype=own)
+        for t in self.transforms if to_data else reversed(self.transforms):
+            value, more = t(value, context, to_data, own)
+            log_det = log_det + (more.to(own) if isinstance(more, Tensor) else more)
+        bad = bad + (value - value).sum(-1).to(own) + (log_det - log_det)  # what overflowed is NaN altogether
+        return value.to(own) + bad[..., None], log_det + bad
+
+    def _outside(self, x: Tensor) -> Tensor | None:
+        """Which rows have a value on a bound or beyond; None where there are no bounds at the data's side."""
+        if self.support is None:
+            return None
+        header, columns = self.support
+        out: Tensor = is_outside(Operators(x.dtype), header, x[..., columns])
+        return out

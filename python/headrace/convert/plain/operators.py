@@ -1,0 +1,257 @@
+"""The operators of PyTorch, as `transforms.run` takes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["Operators"]
+
+Header = Mapping[str, Any]
+Tensors = Mapping[str, Tensor]
+Pair = tuple[Tensor, Tensor]
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x); PyTorch's own is straight beyond 20, where 2e-9 are missing."""
+    out: Tensor = functional.softplus(x, threshold=40.0)
+    return out
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "elu": functional.elu,
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "softplus": _softplus,
+    "leaky_relu": functional.leaky_relu,
+    "sigmoid": torch.sigmoid,
+    "identity": lambda x: x,
+}
+
+
+class Operators:
+    """On tensors of any leading dimensions; `dtype` is the flow's, which not all values have."""
+
+    library: Any = torch
+    differentiates = True
+    softplus = staticmethod(_softplus)
+    sigmoid, tanh, round, floor = map(staticmethod, (torch.sigmoid, torch.tanh, torch.round, torch.floor))
+    exp, log, log1p, expm1 = map(staticmethod, (torch.exp, torch.log, torch.log1p, torch.expm1))
+    sqrt = staticmethod(torch.sqrt)
+    hypot, where = map(staticmethod, (torch.hypot, torch.where))
+
+    def __init__(self, dtype: torch.dtype, levels: Sequence[int] | None = None) -> None:
+        """`levels`: of the coordinates of a masked transform."""
+        self.dtype, self._levels = dtype, levels
+
+    # ---- dtypes and constants ------------------------------------------------------------------------------------
+
+    def wide(self, x: Tensor) -> Tensor:
+        """In float64."""
+        return x.double()
+
+    def narrow(self, x: Tensor, like: Tensor | None) -> Tensor:
+        """In the dtype of another value, or of the flow."""
+        return x.to(self.dtype if like is None else like.dtype)
+
+    def param(self, x: Tensor, like: Tensor) -> Tensor:
+        """A tensor of the file in the dtype of a value."""
+        return x.to(like.dtype)
+
+    def wide_constant(self, numbers: Any, like: Tensor) -> Tensor:
+        """In float64, whatever dtype a module is moved to."""
+        return torch.tensor(numbers, dtype=torch.float64, device=like.device)
+
+    def rounded(self, numbers: Any, like: Tensor) -> Tensor:
+        """In the dtype of a value."""
+        return self.wide_constant(numbers, like).to(like.dtype)
+
+    def flags(self, which: Sequence[bool], like: Tensor) -> Tensor:
+        """Truth values."""
+        return torch.tensor(which, device=like.device)
+
+    def log_of_numbers(self, numbers: Sequence[float]) -> float:
+        """The sum of their logarithms."""
+        return math.fsum(map(math.log, numbers))
+
+    def fixed(self, x: Tensor) -> Tensor:
+        """A value whose derivative does not matter."""
+        return x.detach()
+
+    def tiny(self, like: Tensor) -> float:
+        """The least normal number of a value's dtype."""
+        return float(torch.finfo(like.dtype).tiny)
+
+    def epsilon(self, like: Tensor) -> float:
+        """The distance from 1 to the next number."""
+        return float(torch.finfo(like.dtype).eps)
+
+    def spoiled(self, x: Tensor, params: Tensors) -> Tensor:
+        """NaN where a parameter is; a tensor that is computed from all of them is already."""
+        return x
+
+    # ---- choices and sums over the last axis ------------------------------------------------------------------------
+
+    def clip(self, x: Tensor, low: Any, high: Any) -> Tensor:
+        """Between two bounds."""
+        return x.clamp(low, high)
+
+    def highest(self, x: Tensor, other: Any) -> Tensor:
+        """The larger one."""
+        return torch.maximum(x, other) if isinstance(other, Tensor) else x.clamp(min=other)
+
+    def lowest(self, x: Tensor, other: Any) -> Tensor:
+        """The smaller one."""
+        return torch.minimum(x, other) if isinstance(other, Tensor) else x.clamp(max=other)
+
+    def sum(self, x: Tensor, keep: bool = False) -> Tensor:
+        """Over the last axis."""
+        return x.sum(-1, keepdim=keep)
+
+    def any(self, x: Tensor) -> Tensor:
+        """Whether one of the last axis holds."""
+        return x.any(-1)
+
+    def largest(self, x: Tensor) -> Tensor:
+        """Of the last axis, which stays."""
+        return x.amax(-1, keepdim=True)
+
+    def norm(self, x: Tensor) -> Tensor:
+        """The length of the last axis, which stays."""
+        out: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return out
+
+    def softmax(self, x: Tensor) -> Tensor:
+        """Over the last axis."""
+        return x.softmax(-1)
+
+    def logsumexp(self, x: Tensor) -> Tensor:
+        """Over the last axis."""
+        return x.logsumexp(-1)
+
+    def sums_below(self, x: Tensor) -> Tensor:
+        """Along the last axis the sum of all before each."""
+        out: Tensor = functional.pad(x.cumsum(-1)[..., :-1], (1, 0))
+        return out
+
+    def last_not_above(self, edges: Tensor, target: Tensor, bins: int) -> Tensor:
+        """The bin that begins last at or below a target, for `pick`."""
+        return (target[..., None] >= edges).sum(-1, keepdim=True).clamp(1, bins) - 1
+
+    def pick(self, table: Tensor, here: Tensor) -> Tensor:
+        """The value of that bin."""
+        return table.expand(*here.shape[:-1], table.shape[-1]).gather(-1, here)[..., 0]
+
+    # ---- columns -----------------------------------------------------------------------------------------------------
+
+    def columns(self, x: Tensor, which: Sequence[int]) -> Tensor:
+        """Some of the last axis, in this order."""
+        return x[..., list(which)]
+
+    def part(self, x: Tensor, begin: int, end: int) -> Tensor:
+        """Neighbours of the last axis."""
+        return x[..., begin:end]
+
+    def without_last(self, x: Tensor) -> Tensor:
+        """Of a last axis of one value, that value."""
+        return x[..., 0]
+
+    def split(self, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        """The last axis in parts."""
+        return list(x.split(list(sizes), -1))
+
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Along the last axis; other axes are repeated where one part has less of them."""
+        if any(
+            part.shape[:-1] != parts[0].shape[:-1] for part in parts
+        ):  # asked first, because it takes 0.1 ms to find
+            batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+            parts = [part.expand(*batch, part.shape[-1]) for part in parts]
+        return torch.cat(list(parts), -1)
+
+    def reshaped(self, x: Tensor, *shape: int) -> Tensor:
+        """The last axis as several."""
+        return x.reshape(*x.shape[:-1], *shape)
+
+    def rows_of_components(self, x: Tensor) -> Tensor:
+        """Rows with an axis for components before the last one."""
+        return x[..., None, :]
+
+    def settled(self, levels: Sequence[int], level: int, new: Tensor, old: Tensor) -> Tensor:
+        """The new values of coordinates of one level, and the old ones of others."""
+        return torch.where(torch.tensor([own == level for own in levels], device=new.device), new, old)
+
+    # ---- products ----------------------------------------------------------------------------------------------------
+
+    def activation(self, name: str, x: Tensor) -> Tensor:
+        """A function of hidden units, by its name."""
+        return _ACTIVATIONS[name](x)
+
+    def dense(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The product with a matrix (out, in), and a bias."""
+        return functional.linear(x, weight, bias)
+
+    def affine(self, x: Tensor, shift: Tensor, log_scale: Tensor, to_data: bool) -> Pair:
+        """x = shift + e^log_scale z."""
+        if to_data:
+            return shift + log_scale.exp() * x, log_scale.sum()
+        return (x - shift) * (-log_scale).exp(), -log_scale.sum()
+
+    def rotated(self, x: Tensor, blocks: Tensor, sizes: Sequence[int], to_data: bool) -> Tensor:
+        """The product with a matrix of blocks, or its transpose."""
+        parts = blocks.split([n * n for n in sizes])
+        matrix = torch.block_diag(*(part.reshape(n, n) for part, n in zip(parts, sizes, strict=True))).to(x.dtype)
+        return functional.linear(x, matrix if to_data else matrix.T)
+
+    def linear(self, x: Tensor, header: Header, tensors: Tensors, to_data: bool) -> Pair:
+        """x = signs · y[order] + shift, y = lower · diagonal · upper · z."""
+        order, log_diagonal = list(header["order"]), tensors["log_diagonal"]
+        one = torch.eye(len(order), dtype=x.dtype, device=x.device)
+        lower, upper = one + tensors["lower"].tril(-1), one + tensors["upper"].triu(1)
+        signs, log_det = self.rounded(header["signs"], x), log_diagonal.sum()
+        if to_data:
+            y = functional.linear(functional.linear(x, upper) * log_diagonal.exp(), lower)
+            return signs * y[..., order] + tensors["shift"], log_det
+        y = (signs * (x - tensors["shift"]))[..., sorted(range(len(order)), key=order.__getitem__)]
+        rows = y.reshape(-1, len(order)).T
+        rows = torch.linalg.solve_triangular(lower, rows, upper=False, unitriangular=True)
+        rows = rows * (-log_diagonal).exp()[:, None]
+        rows = torch.linalg.solve_triangular(upper, rows, upper=True, unitriangular=True)
+        return rows.T.reshape(x.shape), -log_det
+
+    def levels(self, header: Header, tensors: Tensors) -> Sequence[int]:
+        """Of the coordinates of a masked transform."""
+        assert self._levels is not None
+        return self._levels
+
+    # ---- parameters of bases -----------------------------------------------------------------------------------------
+
+    def location(self, header: Header, tensors: Tensors, like: Tensor) -> Pair:
+        """Location and log scale."""
+        if header["trainable"]:
+            return tensors["loc"], tensors["log_scale"]
+        return self.rounded(header["loc"], like), self.wide_constant(header["scale"], like).log().to(like.dtype)
+
+    def student(self, header: Header, tensors: Tensors, like: Tensor) -> Pair:
+        """Degrees of freedom ν, and log Γ((ν + 1)/2) − log Γ(ν/2) − log(ν π)/2, in float64."""
+        df = tensors["log_df"].double().exp() if header["trainable"] else self.wide_constant(header["df"], like)
+        x = 0.5 * df
+        t = 1.0 / x.clamp(min=30.0)  # lgamma(x + ½) - lgamma(x) - ½ log x, of which large numbers would cancel
+        series = t * (-1 / 8 + t * t * (1 / 192 + t * t * (-1 / 640 + t * t * (17 / 14336))))
+        near = x.clamp(max=30.0)
+        exact = torch.lgamma(near + 0.5) - torch.lgamma(near) - 0.5 * near.log()
+        return df, torch.where(x > 30.0, series, exact) - 0.5 * math.log(2.0 * math.pi)
+
+    def log_weights(self, header: Header, tensors: Tensors, like: Tensor) -> Tensor:
+        """Of the components of a mixture."""
+        if header["trainable"]:
+            return tensors["logits"].double().log_softmax(-1).to(like.dtype)
+        weights = self.wide_constant(header["weights"], like)
+        return (weights / weights.sum()).log().to(like.dtype)

@@ -1,0 +1,306 @@
+"""The operators of a graph of ONNX, as `headrace.convert.plain.transforms.run` takes them.
+
+Tensors of a file are arrays of NumPy here: what depends on them alone is computed when a graph is made, in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.convert.plain.networks import levels_of
+from headrace.onnx.graph import Graph, Value, highest, where
+from headrace.transforms.rotation import matrix_of
+
+__all__ = ["Operators"]
+
+Header = Mapping[str, Any]
+Floats = NDArray[np.float64]
+Arrays = Mapping[str, NDArray[Any]]
+
+_BEYOND = -1e30  # where x meets a factor that is 0 long before: infinity times 0 would be NaN
+
+_ACTIVATIONS: dict[str, Callable[[Value], Value]] = {
+    "relu": lambda x: x.apply("Relu"),
+    "tanh": lambda x: x.apply("Tanh"),
+    "elu": lambda x: where(x < 0.0, where(x < 0.0, x, 0.0).exp() - 1.0, x),
+    "silu": lambda x: highest(x, _BEYOND) * x.apply("Sigmoid"),
+    "gelu": lambda x: highest(x, _BEYOND) * (0.5 * ((x * np.sqrt(0.5)).apply("Erf") + 1.0)),
+    "softplus": Value.softplus,
+    "leaky_relu": lambda x: where(x < 0.0, x * 0.01, x),
+    "sigmoid": lambda x: x.apply("Sigmoid"),
+    "identity": lambda x: x,
+}
+
+
+def _unary(operator: str) -> Any:
+    return staticmethod(lambda x: x.apply(operator))
+
+
+def _now_or_later(function: Any) -> Any:
+    """A function of a value, or of an array, which is computed when the graph is made."""
+    return staticmethod(lambda x: getattr(x, function.__name__)() if isinstance(x, Value) else function(x))
+
+
+class Operators:
+    """On values of shape (rows, ...)."""
+
+    library: Any = np
+    differentiates = False
+    softplus, where = staticmethod(Value.softplus), staticmethod(where)
+    tanh, sigmoid, round, floor = map(_unary, ("Tanh", "Sigmoid", "Round", "Floor"))
+    exp, log, sqrt = map(_now_or_later, (np.exp, np.log, np.sqrt))
+
+    def __init__(self, graph: Graph, verb: str, place: str = "") -> None:
+        """`verb` and `place` of a transform are for messages."""
+        self.graph, self.verb, self.place = graph, verb, place
+
+    # ---- functions of each value ---------------------------------------------------------------------------------
+
+    def log1p(self, x: Value) -> Value:
+        """log(1 + x) with the digits that 1 + x loses, by the quotient of the logarithm and what the sum kept."""
+        above = x + 1.0
+        kept = above - 1.0
+        is_lost = abs(kept) <= 0.0
+        return where(is_lost, x, above.log() * (x / where(is_lost, 1.0, kept)))
+
+    def expm1(self, x: Value) -> Value:
+        """e^x - 1 with the digits that the difference loses; for |x| below 1."""
+        above = x.exp()
+        log = above.log()
+        is_lost = abs(log) <= 0.0
+        return where(is_lost, x, (above - 1.0) * (x / where(is_lost, 1.0, log)))
+
+    def hypot(self, x: Value, y: Value) -> Value:
+        """sqrt(x² + y²) for positive x, without overflow."""
+        size = abs(y)
+        larger = highest(x, size)
+        ratio = where(size > x, x, size) / larger
+        return larger * (ratio * ratio + 1.0).sqrt()
+
+    def activation(self, name: str, x: Value) -> Value:
+        """A function of hidden units, by its name."""
+        return _ACTIVATIONS[name](x)
+
+    # ---- dtypes and constants --------------------------------------------------------------------------------------
+
+    def wide(self, x: Value) -> Value:
+        """In float64."""
+        return x.cast(np.float64)
+
+    def narrow(self, x: Value, like: Value | None) -> Value:
+        """As another value, or in float32."""
+        return x.cast(np.float32 if like is None else like.dtype)
+
+    def param(self, x: NDArray[Any], like: Value) -> Value:
+        """An array of the file, the same for all rows."""
+        return self.graph.constant(x[None], like.dtype)
+
+    def wide_constant(self, numbers: Any, like: Value) -> Floats:
+        """In float64."""
+        return np.asarray(numbers, np.float64)
+
+    def rounded(self, numbers: Any, like: Value) -> NDArray[Any]:
+        """In the dtype of a value."""
+        with np.errstate(over="ignore"):
+            return np.asarray(numbers, np.float64).astype(like.dtype)
+
+    def flags(self, which: Sequence[bool], like: Value) -> NDArray[np.bool_]:
+        """Truth values."""
+        return np.array(which, bool)
+
+    def log_of_numbers(self, numbers: Sequence[float]) -> float:
+        """The sum of their logarithms."""
+        return float(np.log(numbers).sum())
+
+    def fixed(self, x: Value) -> Value:
+        """A value whose derivative does not matter."""
+        return x
+
+    def tiny(self, like: Value) -> float:
+        """The least normal number of a value's dtype."""
+        return float(np.finfo(like.dtype).tiny)
+
+    def epsilon(self, like: Value) -> float:
+        """The distance from 1 to the next number."""
+        return float(np.finfo(like.dtype).eps)
+
+    def spoiled(self, x: Value, params: Mapping[str, Value]) -> Value:
+        """NaN where a parameter is not finite, also where a map does not read all of them."""
+        if "width" not in params or "height" not in params:
+            return x
+        bad: Value = sum(((one - one).sum() for one in params.values()), start=x * 0.0)
+        return x + bad
+
+    # ---- choices and sums over the last axis ----------------------------------------------------------------------
+
+    def clip(self, x: Value, low: Any, high: Any) -> Value:
+        """Between two bounds."""
+        return x.clip(low, high)
+
+    def highest(self, x: Any, other: Any) -> Any:
+        """The larger one."""
+        return highest(x, other) if isinstance(x, Value) else np.maximum(x, other)
+
+    def lowest(self, x: Any, other: Any) -> Any:
+        """The smaller one."""
+        return where(x > other, other, x) if isinstance(x, Value) else np.minimum(x, other)
+
+    def sum(self, x: Value, keep: bool = False) -> Value:
+        """Over the last axis."""
+        return x.sum(keep=keep)
+
+    def any(self, x: Value) -> Value:
+        """Whether one of the last axis holds."""
+        return where(x, 1.0, 0.0).sum() > 0.0
+
+    def largest(self, x: Value) -> Value:
+        """Of the last axis, which stays."""
+        return x.apply("ReduceMax", axes=[-1], keepdims=1)
+
+    def norm(self, x: Value) -> Value:
+        """The length of the last axis, which stays; beyond 1e18, where nothing moves that shows, 1e18."""
+        length = (x * x).sum(keep=True).sqrt()
+        return where(length > 1e18, 1e18, length)
+
+    def softmax(self, x: Value) -> Value:
+        """Over the last axis."""
+        return x.apply("Softmax", axis=-1)
+
+    def logsumexp(self, x: Value) -> Value:
+        """Over the last axis."""
+        top = self.largest(x)
+        top = where(top < float(np.finfo(np.float32).min), 0.0, top)  # all are infinitely unlikely
+        return ((x - top).exp().sum(keep=True).log() + top).sum()
+
+    def sums_below(self, x: Value) -> Value:
+        """Along the last axis the sum of all before each."""
+        return self.graph.node("CumSum", x, self.graph.constant(-1, np.int64), exclusive=1)[0]
+
+    def last_not_above(self, edges: Value, target: Value, bins: int) -> Value:
+        """For each bin whether it begins last at or below a target, for `pick`."""
+        count = where(target.new_axis() >= edges, 1.0, 0.0).sum(keep=True)
+        numbers = np.arange(bins)
+        return (count > numbers + 0.5) & (count < numbers + 1.5)
+
+    def pick(self, table: Value, here: Value) -> Value:
+        """The value of that bin."""
+        return where(here, table, 0.0).sum()
+
+    # ---- columns -----------------------------------------------------------------------------------------------------
+
+    def columns(self, x: Value, which: Sequence[int]) -> Value:
+        """Some of the last axis, in this order."""
+        return x.columns(which)
+
+    def part(self, x: Value, begin: int, end: int) -> Value:
+        """Neighbours of the last axis."""
+        return x.columns(range(begin, end))
+
+    def without_last(self, x: Value) -> Value:
+        """Of a last axis of one value, that value."""
+        return x.sum()
+
+    def split(self, x: Value, sizes: Sequence[int]) -> list[Value]:
+        """The last axis in parts."""
+        return x.split(sizes)
+
+    def joined(self, parts: Sequence[Value]) -> Value:
+        """Along the last axis."""
+        return parts[0] if len(parts) == 1 else self.graph.node("Concat", *parts, axis=-1)[0]
+
+    def reshaped(self, x: Value, *shape: int) -> Value:
+        """The columns as several axes."""
+        return x.reshape(*shape)
+
+    def rows_of_components(self, x: Value) -> Value:
+        """Rows with an axis for components before the last one."""
+        return self.graph.node("Unsqueeze", x, self.graph.constant([1], np.int64))[0]
+
+    def settled(self, levels: Sequence[int], level: int, new: Value, old: Value) -> Value:
+        """Those of one level, of which there is only one; see `levels`."""
+        return new
+
+    # ---- products ----------------------------------------------------------------------------------------------------
+
+    def dense(self, x: Value, weight: NDArray[Any], bias: NDArray[Any]) -> Value:
+        """The product with a matrix (out, in), and a bias."""
+        return x.dense(weight, bias)
+
+    def affine(self, x: Value, shift: NDArray[Any], log_scale: NDArray[Any], to_data: bool) -> tuple[Value, float]:
+        """x = shift + e^log_scale z."""
+        log_scale = np.asarray(log_scale, np.float64)
+        scale, log_det = np.exp(log_scale if to_data else -log_scale), float(log_scale.sum())
+        return (x * scale + shift, log_det) if to_data else ((x - shift) * scale, -log_det)
+
+    def rotated(self, x: Value, blocks: NDArray[Any], sizes: Sequence[int], to_data: bool) -> Value:
+        """The product with a matrix of blocks, or its transpose."""
+        matrix = matrix_of(blocks, sizes)
+        return x.dense(matrix if to_data else matrix.T, np.zeros(len(matrix)))
+
+    def linear(self, x: Value, header: Header, arrays: Arrays, to_data: bool) -> tuple[Value, float]:
+        """x = signs · y[order] + shift, y = lower · diagonal · upper · z."""
+        upper, lower, log_diagonal, shift = (
+            arrays[name].astype(np.float64) for name in ("upper", "lower", "log_diagonal", "shift")
+        )
+        one, order, signs = np.eye(len(shift)), list(header["order"]), np.array(header["signs"])
+        factors = np.tril(lower, -1) + one, np.exp(log_diagonal)[:, None] * (np.triu(upper, 1) + one)
+        matrix, log_det = signs[:, None] * (factors[0] @ factors[1])[order], float(log_diagonal.sum())
+        if to_data:
+            return x.dense(matrix, shift), log_det
+        # Subtracted first, as the triangular solutions of the core do.
+        return (x - shift).dense(np.linalg.inv(matrix), np.zeros(len(shift))), -log_det
+
+    def levels(self, header: Header, arrays: Arrays) -> list[int]:
+        """Of the coordinates of a masked transform: all 1, as a graph does not build one after another."""
+        levels = levels_of(np.eye, header, arrays)
+        if max(levels) > 1:
+            side = "to_data" if header["reads"] == "data" else "to_latent"
+            others = "log_prob or to_latent" if side == "to_data" else "to_data"
+            raise ValueError(
+                f"verb: expected a parallel direction, got {self.verb!r}, for which {self.place} "
+                f"(MaskedAutoregressive, reads={header['reads']!r}) builds one coordinate after another. Export "
+                f"{others}, or a flow that is parallel that way (couplings are both ways; hr.distill makes one of "
+                "another); headrace.hpp computes all"
+            )
+        return levels
+
+    # ---- parameters of bases -----------------------------------------------------------------------------------------
+
+    def location(self, header: Header, arrays: Arrays, like: Value) -> tuple[Floats, Floats]:
+        """Location and log scale."""
+        if header["trainable"]:
+            return arrays["loc"].astype(np.float64), arrays["log_scale"].astype(np.float64)
+        return np.array(header["loc"], np.float64), np.log(header["scale"])
+
+    def student(self, header: Header, arrays: Arrays, like: Value) -> tuple[Floats, Floats]:
+        """Degrees of freedom ν, and log Γ((ν + 1)/2) − log Γ(ν/2) − log(ν π)/2, as the core has it."""
+        df = np.exp(arrays["log_df"].astype(np.float64)) if header["trainable"] else np.array(header["df"], np.float64)
+        return df, _student_constant(df)
+
+    def log_weights(self, header: Header, arrays: Arrays, like: Value) -> Floats:
+        """Of the components of a mixture; one of weight 0 in float32 takes no part."""
+        with np.errstate(divide="ignore"):
+            logits = arrays["logits"].astype(np.float64) if header["trainable"] else np.log(header["weights"])
+        logits = logits - logits.max()
+        log_weights = logits - np.log(np.exp(logits).sum())
+        return np.where(np.exp(log_weights).astype(np.float32) > 0, log_weights, -np.inf)
+
+
+_SERIES = [-1 / 8, 1 / 192, -1 / 640, 17 / 14336, -31 / 18432, 691 / 180224, -5461 / 425984]
+
+
+def _student_constant(df: Floats) -> Floats:
+    """For every ν > 0 (cpp/math/density.hpp)."""
+    x = 0.5 * df
+    shift = np.ceil(np.maximum(16.0 - x, 0.0))
+    product = np.ones_like(x)
+    for k in range(16):  # Γ(x + 1) = x Γ(x)
+        product *= np.where(k < shift, (x + k) / (x + k + 0.5), 1.0)
+    t = 1.0 / (x + shift)
+    series = np.polynomial.polynomial.polyval(t * t, _SERIES) * t
+    constant: Floats = series + np.log(product) + 0.5 * np.log((x + shift) / x) - 0.5 * np.log(2.0 * np.pi)
+    return constant

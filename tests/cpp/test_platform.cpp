@@ -1,0 +1,116 @@
+// What cpuid reports, and which sets follow from it.
+#include "../../cpp/core/platform.hpp"
+
+#include <cstdint>
+#include <initializer_list>
+#include <new>
+
+#include "check.hpp"
+
+using namespace headrace;
+using namespace headrace::tests;
+
+namespace {
+
+using Leaf = X86Registers::Leaf;
+
+uint32_t bits(std::initializer_list<int> which) {
+    uint32_t word = 0;
+    for (const int bit : which) word |= 1u << bit;
+    return word;
+}
+
+// A processor of 2023 that has everything, under a system that saves all of its registers.
+X86Registers everything() {
+    X86Registers r;
+    r.one.c = bits({0, 9, 12, 13, 19, 20, 22, 23, 27, 28, 29});
+    r.seven = {1, bits({3, 5, 8, 16, 17, 28, 30, 31}), 0, bits({22, 24})};
+    r.seven_one.a = bits({5});
+    r.extended_one.c = bits({0, 5});
+    r.enabled_state = bits({0, 1, 2, 5, 6, 7, 17, 18});
+    return r;
+}
+
+// The number of the best set, and 10 and 100 for those of bf16.
+int sets_of(const X86Registers& r) {
+    const X86Sets sets = x86_sets(r);
+    CHECK(sets.v2 >= sets.v3 && sets.v3 >= sets.v4 && sets.v4 >= sets.avx512_bf16, "each set contains the one below");
+    return (sets.v4 ? 4 : sets.v3 ? 3 : sets.v2 ? 2 : 1) + 10 * sets.avx512_bf16 + 100 * sets.amx_bf16;
+}
+
+// Every bit is needed: without it, no more than the sets below are left.
+void test_each_bit_is_needed() {
+    CHECK(sets_of(everything()) == 114, "everything gives %d", sets_of(everything()));
+    CHECK(sets_of({}) == 1, "nothing gives %d", sets_of({}));
+    struct Case {
+        uint32_t Leaf::* word;
+        Leaf X86Registers::* leaf;
+        std::initializer_list<int> which;
+        int left;
+    };
+    const Case cases[] = {
+        {&Leaf::c, &X86Registers::one, {0, 9, 13, 19, 20, 23}, 101},
+        {&Leaf::c, &X86Registers::extended_one, {0}, 101},
+        {&Leaf::c, &X86Registers::one, {12, 22, 27, 28, 29}, 102},
+        {&Leaf::c, &X86Registers::extended_one, {5}, 102},
+        {&Leaf::b, &X86Registers::seven, {3, 5, 8}, 102},
+        {&Leaf::b, &X86Registers::seven, {16, 17, 28, 30, 31}, 103},
+        {&Leaf::a, &X86Registers::seven_one, {5}, 104},
+        {&Leaf::d, &X86Registers::seven, {22, 24}, 14},
+    };
+    for (const Case& c : cases)
+        for (const int bit : c.which) {
+            X86Registers r = everything();
+            (r.*c.leaf).*c.word &= ~(1u << bit);
+            CHECK(sets_of(r) == c.left, "without bit %d: %d, not %d", bit, sets_of(r), c.left);
+        }
+    // A processor that has the instructions, under a system that does not save their registers.
+    const int left_without_state[][2] = {{1, 102}, {2, 102}, {5, 103}, {6, 103}, {7, 103}, {17, 14}, {18, 14}};
+    for (const auto& [bit, left] : left_without_state) {
+        X86Registers r = everything();
+        r.enabled_state &= ~(uint64_t(1) << bit);
+        CHECK(sets_of(r) == left, "registers of bit %d not saved: %d, not %d", bit, sets_of(r), left);
+    }
+}
+
+// GCC's library reads the same registers by code of its own.
+void test_this_processor() {
+    const X86Sets& sets = x86_sets();
+#if defined(__x86_64__) && defined(__GLIBCXX__)
+    __builtin_cpu_init();
+    CHECK(sets.v2 == bool(__builtin_cpu_supports("x86-64-v2")), "v2: %d", sets.v2);
+    CHECK(sets.v3 == bool(__builtin_cpu_supports("x86-64-v3")), "v3: %d", sets.v3);
+    CHECK(sets.v4 == bool(__builtin_cpu_supports("x86-64-v4")), "v4: %d", sets.v4);
+    CHECK(sets.avx512_bf16 == bool(__builtin_cpu_supports("avx512bf16")), "bf16: %d", sets.avx512_bf16);
+#elif !defined(__x86_64__)
+    CHECK(!sets.v2 && !sets.amx_bf16, "another processor has no set of x86-64");
+#endif
+}
+
+void test_memory_is_aligned_and_its_size_checked() {
+    for (const size_t count : {size_t(0), size_t(1), size_t(63), size_t(1000)}) {
+        auto* const memory = static_cast<char*>(allocate_aligned(count, 8));
+        CHECK(reinterpret_cast<uintptr_t>(memory) % cache_line == 0, "%p for %zu numbers", static_cast<void*>(memory),
+              count);
+        for (size_t i = 0; i < 8 * count; ++i) memory[i] = char(i);
+        free_aligned(memory);
+    }
+    for (const size_t count : {SIZE_MAX / 8, SIZE_MAX}) {
+        bool refused = false;
+        try {
+            free_aligned(allocate_aligned(count, 8));
+        } catch (const std::bad_alloc&) {
+            refused = true;
+        }
+        CHECK(refused, "%zu numbers wrap around", count);
+    }
+}
+
+}  // namespace
+
+int main() {
+    test_each_bit_is_needed();
+    test_this_processor();
+    test_memory_is_aligned_and_its_size_checked();
+    return finish();
+}

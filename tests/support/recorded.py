@@ -1,0 +1,59 @@
+"""Results of flows as one machine computed them, so that others can be compared bit by bit.
+
+    python tests/support/recorded.py tests/core/recorded.npz
+
+writes them anew: with a build by GCC for x86-64-v3 or v4, after a change of the kernels that is meant to change bits.
+"""
+
+import sys
+
+import numpy as np
+
+import headrace as hr
+
+FEATURES, ROWS, FEW = 5, 32, 3
+FLOWS = {
+    "MAF": hr.MAF,
+    "IAF": hr.IAF,
+    "RealNVP": hr.RealNVP,
+    "radial": hr.RadialFlow,
+    "NSF": hr.NSF,
+    "planar": hr.PlanarFlow,
+}
+BF16 = ("bf16", "bf16x3", "bf16x6")
+# Flows whose sums of products every compiler contracts to the same multiply-adds.
+SAME_BITS = ("MAF", "IAF", "RealNVP", "radial", *BF16)
+
+
+def uniform(shape, spread, seed, dtype):
+    """Numbers that no machine's logarithm or sine has a part in."""
+    return ((2 * np.random.default_rng(seed).random(shape) - 1) * spread).astype(dtype)
+
+
+def flows():
+    """Pairs of a name and a flow, with weights far from those of a new one."""
+    for dtype in ("float32", "float64"):
+        for seed, (name, make) in enumerate(FLOWS.items()):
+            flow = make(FEATURES, transforms=2, hidden=(20, 18), dtype=dtype)
+            flow.parameters = uniform(flow.parameters.size, 0.4, seed, dtype)
+            yield f"{name} {dtype}", flow
+            if name == "MAF" and dtype == "float32":
+                for matmul in BF16:
+                    yield f"{matmul} {dtype}", flow.to("cpu", matmul=matmul)
+
+
+def results():
+    """What every flow gives for many rows and for few, by "flow, dtype, verb, rows"."""
+    found = {}
+    for name, flow in flows():
+        x = uniform((ROWS, FEATURES), 2.0, 99, flow.dtype)
+        for n in (ROWS, FEW):
+            found[f"{name} log_prob {n}"] = flow.log_prob(x[:n])
+            found[f"{name} to_latent {n}"] = flow.to_latent(x[:n])[0]
+            found[f"{name} to_data {n}"] = flow.to_data(x[:n])[0]
+        found[f"{name} sample {ROWS}"] = flow.sample(ROWS, seed=3)
+    return found
+
+
+if __name__ == "__main__":
+    np.savez_compressed(sys.argv[1], **results())
