@@ -49,7 +49,7 @@ MOST_TRIES = 2  # of a step or a workload during which the command was cut off
 PLAN = Plan(rounds=4, block=0.1, budget=4.0, foresee=True)
 DRY_PLAN = Plan(rounds=2, block=0.005, budget=4.0, foresee=True)
 
-INSTALL = 'HEADRACE_CUDA=ON pip install ".[cuda13,test]"   (".[cuda12,test]" for a driver of CUDA 12)'
+INSTALL = 'HEADRACE_CUDA=ON pip install --group test ".[cuda13]"   (".[cuda12]" for a driver of CUDA 12)'
 
 
 # ---- workers ---------------------------------------------------------------------------------------------------------

@@ -132,9 +132,10 @@ class Conditioner {
 // Both types of numbers by the templates of a kind: pack_as, unpack_as, clear_masked_in, clear_dead_in, lower_as.
 template <class Kind>
 class ConditionerOf : public Conditioner {
-  public:
-    using Conditioner::Conditioner;
+    friend Kind;
+    ConditionerOf(int context, int outputs, bool joint) : Conditioner(context, outputs, joint) {}
 
+  public:
     void pack(const std::vector<const float*>& tensors, float* to) const final { kind().pack_as(tensors, to); }
     void pack(const std::vector<const double*>& tensors, double* to) const final { kind().pack_as(tensors, to); }
     void unpack(const float* from, const std::vector<float*>& to) const final { kind().unpack_as(from, to); }

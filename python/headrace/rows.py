@@ -75,7 +75,7 @@ def parquet(
     weights: str | None = None,
     buffer: int = BUFFER,
 ) -> Stream:
-    """Rows of Parquet files: row groups in random order. Needs pyarrow, ``pip install ".[parquet]"``.
+    """Rows of Parquet files: row groups in random order. Needs pyarrow, ``pip install ".[tables]"``.
 
     Integers and booleans are read as float64, and so is everything if the columns are not all float32. Missing values
     become NaN, which a fit refuses.

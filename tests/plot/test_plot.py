@@ -374,5 +374,5 @@ def test_the_users_style_and_pyplot_are_left_alone():
 
 def test_without_matplotlib(monkeypatch):
     monkeypatch.setattr("headrace.plot._source.can_draw", lambda: False)
-    with pytest.raises(ImportError, match=r"headrace\[plot\]"):
+    with pytest.raises(ImportError, match=r"pip install \"\.\[plot\]\""):
         hr.plot.density(hr.MAF(1))

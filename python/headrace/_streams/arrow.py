@@ -19,7 +19,7 @@ from headrace._streams.stream import Stream
 
 __all__ = ["Dataset", "files_of"]
 
-NO_PYARROW = f"parquet: needs pyarrow: {install('parquet')}"
+NO_PYARROW = f"parquet: needs pyarrow: {install('tables')}"
 
 
 def files_of(paths: Any) -> list[str]:

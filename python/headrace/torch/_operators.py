@@ -47,6 +47,7 @@ class Compiled:
         if {flow.matmul, self.matmul} & BF16_PARTS.keys():  # part of the density, as "tf32" on a device is not
             self.matmul = flow.matmul
         self.flow = flow.to("cpu", flow.matmul if flow.matmul in BF16_PARTS else "exact")
+        self.n_parameters: int = self.flow._program.n_weights  # compiled here, because torch.compile cannot trace it
         self.mark = self._of_what_is_fixed()
         self._placed: dict[tuple[torch.dtype, torch.device], Flow] = {}
 

@@ -136,7 +136,7 @@ class _Module(nn.Module):
             self._check_mark(mark)
         found = self._parameters.get("vector")
         vector = self.vector if found is None else found
-        n = self._entry.flow._program.n_weights
+        n = self._entry.n_parameters
         if vector.shape != (n,):
             raise ValueError(f"vector: expected shape ({n},), as the module was made with, got {tuple(vector.shape)}")
         return vector
