@@ -126,9 +126,23 @@ class Rotation : public Transform<T> {
         }
     }
 
-    // Some vectors of numbers 1 and -1 come back, each coordinate to what a matrix of 1e-6 may do to a sum of n of
-    // them.
+    // Small blocks are checked as Python checks them: every entry of the transpose times the block is that of the
+    // identity to 1e-6. Large ones, which that would take minutes: some vectors of 1 and -1 come back, each coordinate
+    // to what a matrix of 1e-6 may do to a sum of n of them.
     void check_orthogonal(const Stored& stored) const {
+        constexpr int small = 256;
+        const T* block = numbers_.data();
+        for (const int size : sizes_) {
+            const std::size_t m = static_cast<std::size_t>(size);
+            for (std::size_t i = 0; size <= small && i < m; ++i)
+                for (std::size_t j = 0; j <= i; ++j) {
+                    double product = i == j ? -1.0 : 0.0;
+                    for (std::size_t k = 0; k < m; ++k)
+                        product += static_cast<double>(block[k * m + i]) * static_cast<double>(block[k * m + j]);
+                    if (!(std::abs(product) <= 1e-6)) stored.fail("blocks: expected orthogonal matrices");
+                }
+            block += m * m;
+        }
         const std::size_t n = static_cast<std::size_t>(this->features_);
         std::vector<T> given(n), turned(n), back(n);
         std::uint32_t state = 1;

@@ -200,6 +200,7 @@ def test_every_argument_of_a_flow_is_an_option(folder, run, name, monkeypatch):
         "transforms": 3, "hidden": (5, 4), "activation": "tanh", "map": "additive", "scale": "exp", "slope": 0.01,
         "coupling": True, "bins": 5, "bound": 3.5, "nonlinearity": "leaky_relu", "negative_slope": 0.5,
         "residual": True, "link": "random", "dropout": 0.25, "last_activation": "sigmoid", "matmul": "bf16",
+        "base": "uniform",
     }  # fmt: skip
     if kind.model:
         values = {"precision": 2.0, "steps": 2, "map": "kink", "rule": "gradient", "kinks": 2, "neighbours": 500.0,

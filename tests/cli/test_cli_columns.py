@@ -1,6 +1,7 @@
 """The command line and tables as they come: whole numbers, what is missing, constant and repeated columns."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,7 +146,9 @@ def test_repeats_are_spoken_of_and_spread(folder, run):
     said = run("fit", "t.csv", "-o", "f", *SHORT)[2]
     assert "values repeat in column 'a'" in said
     assert "--spread" in said
-    assert run("fit", "t.csv", "-o", "f", "--spread", "auto", *SHORT)[2] == ""
+    warned = run("fit", "t.csv", "-o", "f", "--spread", "auto", *SHORT)[2]
+    assert "repeat" not in warned
+    assert warned == "" or warned.startswith("headrace: warning: fit: no epoch of 3 was better")  # of so short a fit
     width = [one["width"] for one in json.loads(files.read_notes("f")["table"])["columns"]]
     assert width == pytest.approx([0.1, 0.0])
     for wrong, error in (
@@ -295,7 +298,8 @@ def test_a_diagnosis_sees_the_noise_of_the_fit(folder, run, monkeypatch):
     monkeypatch.setattr(
         _diagnose, "look", lambda *given, **named: looked.append((given, named)) or look(*given, **named)
     )
-    assert run("diagnose", "f", "t.csv", "--training", "t.csv", "--weights", "w", "--seed", 3)[0] == 0
+    Path("same.csv").write_bytes(Path("t.csv").read_bytes())
+    assert run("diagnose", "f", "t.csv", "--training", "same.csv", "--weights", "w", "--seed", 3)[0] == 0
     (_, found, *_), named = looked[0]
     assert (named["training"][x[:, 3] > 0] == seen[0]).all()
     assert (np.round(found[:, 0]) == x[:, 0]).all()

@@ -83,7 +83,7 @@ def test_demo_without_matplotlib(folder, run, few_stars, monkeypatch):
 
 def test_demo_draws_nothing_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"headrace\[plot\]"):
+    with pytest.raises(ImportError, match=r"pip install \"\.\[plot\]\""):
         demo.draw("x.png", np.empty((0, 2)), {}, [])
 
 

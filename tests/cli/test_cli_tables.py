@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 import cases
 import headrace as hr
-from cli_cases import NAMES, SHORT, small_flow, table, write_csv, write_parquet, written
+from cli_cases import NAMES, small_flow, table, write_csv, write_parquet, written
 from headrace import _progress
 from headrace._cli import tables as _tables
 
@@ -71,15 +71,6 @@ def test_columns_by_name_number_and_range(folder):
     assert source.select("--columns", "1:") == [1, 2]
     write_csv("digits.csv", table(), ["2", "x", "y"])
     assert _tables.open_table("digits.csv", header="yes").select("--columns", "2") == [0]  # a name before a number
-
-
-def test_columns_of_the_same_name_go_by_their_places(folder, result):
-    """What a fit remembers of names would not tell them apart."""
-    write_csv("t.csv", table(), ["a", "b", "a"])
-    result("fit", "t.csv", "--context", 1, "-o", "f.safetensors", *SHORT)
-    flow, x = hr.load("f.safetensors"), table()
-    report = result("score", "f.safetensors", "t.csv", "--context", 1)
-    assert report["log_likelihood"] == pytest.approx(flow.log_prob(x[:, [0, 2]], x[:, 1]).mean(dtype=float), rel=1e-12)
 
 
 def test_digits_give_back_the_same_number(folder):

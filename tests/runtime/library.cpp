@@ -1,4 +1,7 @@
 // The header behind plain functions, so that Python's tests call it. Every error comes back as a text.
+#include <clocale>
+#include <string>
+
 #include "headrace.hpp"
 
 namespace {
@@ -83,11 +86,13 @@ bool read_number(const char* text, bool by_stream, double* value) {
     struct Comma : std::numpunct<char> {
         char do_decimal_point() const override { return ','; }
     };
+    const std::string of_c = std::setlocale(LC_ALL, nullptr);  // which a named locale replaces, for all of the process
     const std::locale before = std::locale::global(std::locale(std::locale::classic(), new Comma));
     const char* const end = text + std::strlen(text);
     const bool done = by_stream ? headrace::detail::read_real<double, false>(text, end, *value)
                                 : headrace::detail::read_real(text, end, *value);
     std::locale::global(before);
+    std::setlocale(LC_ALL, of_c.c_str());
     return done;
 }
 
