@@ -28,6 +28,7 @@ def test_every_result_was_recorded():
     assert len(EXACT) == 4 * (2 * 4 + len(recorded.BF16))
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("key", EXACT)
 def test_eight_rows_or_more_have_the_recorded_bits(key):
     differ = (FOUND[key] != WANTED[key]).sum()

@@ -118,7 +118,7 @@ def test_copies_of_what_is_not_in_use_compute_the_same(name):
     for again in (copy.copy, lambda m: pickle.loads(pickle.dumps(m)), lambda m: m.to("cpu")):
         other = again(again(module))
         for got, wanted in zip(getattr(other, verb)(x, context), want, strict=True):
-            cases.assert_same_bits(got, wanted)
+            np.testing.assert_array_equal(got, wanted)  # the sign of a NaN is the compiler's
 
 
 def test_a_flow_keeps_no_parameters_of_its_transforms():
@@ -161,6 +161,7 @@ print(flow.parameters.nbytes, made, memory() - before)
 """
 
 
+@pytest.mark.optimised  # sanitizers keep memory for themselves
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="glibc's allocator gives memory back")
 def test_a_process_holds_the_weights_of_five_large_networks_once():
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)

@@ -176,6 +176,7 @@ def test_modules_of_pytorch_alone_refuse_it_by_name():
         hr.convert.to_torch(hr.Flow([KINDS["masked"]()]))
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(runtime_library.compiler() is None, reason="no C++ compiler")
 def test_the_header_refuses_it_by_name(tmp_path_factory):
     library = runtime_library.shared_library(tmp_path_factory)
