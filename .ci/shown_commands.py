@@ -51,6 +51,10 @@ NOT_RUN = {
         ".ci/run docs": IN_GATE,
         ".ci/run tidy": IN_GATE,
         ".ci/run tidy-all": IN_GATE,
+        ".ci/run ptx": IN_GATE,
+        ".ci/run clang": "a nightly step of its own",
+        ".ci/run aarch64": "the same",
+        ".ci/run other-systems": "the same",
         "pre-commit install": "changes the clone's hooks, and needs pre-commit",
     },
 }
