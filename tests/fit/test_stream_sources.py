@@ -280,7 +280,7 @@ def test_partitions_by_folders_are_columns(tmp_path):
 def test_without_pyarrow(tmp_path, monkeypatch):
     (tmp_path / "t.parquet").write_text("")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ImportError, match=r'pip install "\.\[parquet\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[tables\]"'):
         hr.rows.parquet(tmp_path / "t.parquet")
 
 
