@@ -96,7 +96,8 @@ void map_functions(const Inputs& in) {
 
 template <class Map, bool inverse>
 void vector_direction(const Inputs& in, const V* ready) {
-    const MapOptions<float> o{.slope = 0.01f};
+    MapOptions<float> o{};
+    o.slope = 0.01f;
     const auto p = [&](int k, int = 0) { return ready[k]; };
     V sum[1] = {Map::template start<V>(p, features)}, amount[1], factor[1][Map::factors];
     auto reduced = Map::reduced(sum[0]);
