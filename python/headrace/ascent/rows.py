@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import rows as _rows
+from headrace._fit.source import ArrayRows
 from headrace.ascent.circles import off
 from headrace.transforms.support import Support
 
@@ -73,13 +74,13 @@ class Rows:
             _rows.check_finite("x", x)
         counts = _arrays.row_weights("weights", weights, rows, caller, any_sum=True)[0]
         data = _rows.Data(x, None, _near_one(counts))
-        part, judged = _rows.split(features, 0, data, validation, rng, caller)
+        source, judge = ArrayRows(data).split(validation, rng, caller)
         held_out = None
-        if judged is not None:
-            held_out = judged[0].rows(judged[1].all())
+        if judge is not None:
+            held_out = judge.data.rows(judge.part.all())
             held_out = _rows.Data(held_out.x, None, _near_one(held_out.weights))
-        mean, std = _rows.moments("x", data.x, data.weights, part)
-        train = part.all()
+        mean, std = source.moments(say=True)
+        train = source.part.all()
         root = math.sqrt(precision)
         made = cls(data, train, held_out, mean, std * root, 1.0 / root, caller.device, seed, np.dtype(dtype))
         repeated = np.flatnonzero(made.spread)
