@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 
-__all__ = ["Effective", "Moments", "Sums", "measured"]
+__all__ = ["Effective", "Moments", "PlainSums", "Sums", "measured"]
 
 Floats = NDArray[np.float64]
 
@@ -29,6 +29,27 @@ class Sums(Protocol):
 
     def maximum(self, array: Any) -> Any:
         """The largest values over all processes, entry by entry."""
+
+
+class PlainSums:
+    """Sums of one process."""
+
+    library: Any = np
+
+    def sum(self, parts: Iterable[Any], zero: Any) -> Any:
+        """See `Sums`; in their order, because `sum` rounds otherwise from one Python to the next."""
+        total = zero
+        for part in parts:
+            total = total + part
+        return total
+
+    def total(self, parts: Iterable[float]) -> float:
+        """See `Sums`."""
+        return float(self.sum(parts, 0.0))
+
+    def maximum(self, array: Any) -> Any:
+        """See `Sums`."""
+        return array
 
 
 def measured(

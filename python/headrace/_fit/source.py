@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
-from headrace._fit.moments import Effective, measured
+from headrace._fit.moments import Effective, PlainSums, measured
 from headrace._fit.rows import CHUNK, Data, Index, Moments, Part, checksum, held_of, is_share, open_rows, settled
 from headrace.transforms.support import Support
 
@@ -40,6 +40,8 @@ class RowSource(abc.ABC):
     """Whether some of the rows are given in float32."""
     is_first = True
     """Whether this process warns, and shows the progress."""
+    group: Any = None
+    """Who has the other rows."""
 
     @abc.abstractmethod
     def pieces(self, most: int | None = None) -> Iterator[tuple[Data, Any]]:
@@ -61,6 +63,14 @@ class RowSource(abc.ABC):
         """Rows in the memory of this process which are all of them, or stand for them where a few are enough."""
 
     @abc.abstractmethod
+    def blocks(self) -> Iterator[tuple[tuple[int, ...], Data]]:
+        """Copies of all rows that this process holds, table by table, and the number of each if there are several."""
+
+    @abc.abstractmethod
+    def picked(self, places: Index, parts: list[Any]) -> Floats:
+        """Some rows by their places among all; `parts`: what became of each of the `blocks`."""
+
+    @abc.abstractmethod
     def copied(self, on_device: bool) -> list[Data] | None:
         """Copies of all rows that this process holds, where they are to be read often and are few; else None."""
 
@@ -76,9 +86,9 @@ class RowSource(abc.ABC):
         """Copies of the rows; see `pieces`."""
         return (data.rows(index) for data, index in self.pieces(most))
 
+    @abc.abstractmethod
     def total(self, parts: Iterable[float]) -> float:
         """See `sum`; of numbers."""
-        return float(self.sum((np.array([part]) for part in parts), np.zeros(1))[0])
 
     def weight(self) -> float:
         """The sum of the weights."""
@@ -128,7 +138,7 @@ class RowSource(abc.ABC):
         """What tells these rows from others, by name."""
 
 
-class ArrayRows(RowSource):
+class ArrayRows(PlainSums, RowSource):
     """A part of a table in memory, or in a file that is mapped into it."""
 
     most_held: int | None = None
@@ -176,20 +186,19 @@ class ArrayRows(RowSource):
     def _measured_over(self) -> Iterator[tuple[Data, Any]]:
         return self._of(self.part.spread())
 
-    def sum(self, parts: Iterable[Any], zero: Any) -> Any:
-        """See `RowSource`; in their order, because `sum` rounds otherwise from one Python to the next."""
-        total = zero
-        for part in parts:
-            total = total + part
-        return total
-
-    def maximum(self, array: Any) -> Any:
-        """See `RowSource`."""
-        return array
-
     def standing(self) -> ArrayRows:
         """See `RowSource`."""
         return self
+
+    def blocks(self) -> Iterator[tuple[tuple[int, ...], Data]]:
+        """See `RowSource`."""
+        yield (), self.data.rows(self.part.all())
+
+    def picked(self, places: Index, parts: list[Any]) -> Floats:
+        """See `RowSource`."""
+        (part,) = parts
+        found: Floats = _arrays.on_host(part[self.library.asarray(places)]).astype(np.float64)
+        return found
 
     def copied(self, on_device: bool) -> list[Data] | None:
         """See `RowSource`."""

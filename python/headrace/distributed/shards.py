@@ -14,11 +14,11 @@ from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import rows as _rows
-from headrace._fit.rows import CHUNK, Data, Part
+from headrace._fit.rows import CHUNK, Data, Index, Part
 from headrace._fit.source import ArrayRows, RowSource
 from headrace.distributed.exact import exact_sum
 from headrace.distributed.groups import Group
-from headrace.distributed.together import same_everywhere, together
+from headrace.distributed.together import gathered, same_everywhere, together
 from headrace.transforms.support import Support
 
 __all__ = ["Shard", "Table", "opened", "shards"]
@@ -30,6 +30,7 @@ JUDGED = 8  # of so many of which one judges a trial
 _HELD_OUT = 0x4E1D  # tells draws from others of the same seed
 
 Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 def shards(array: Any, group: Group, rows: int = ROWS) -> dict[int, Any]:
@@ -109,17 +110,37 @@ class Table(RowSource):
         """See `RowSource`; rounded once."""
         return exact_sum(self.group, [zero, *parts])
 
+    def total(self, parts: Iterable[float]) -> float:
+        """See `RowSource`."""
+        return float(exact_sum(self.group, [[0.0], *([part] for part in parts)])[0])
+
     def maximum(self, array: Any) -> Any:
         """See `RowSource`."""
         return self.group.maximum(np.ascontiguousarray(array))
 
     def broadcast(self, array: NDArray[Any]) -> NDArray[Any]:
         """See `RowSource`."""
-        return self.group.broadcast(array)
+        return array if self.group.size == 1 else self.group.broadcast(np.ascontiguousarray(array))
 
     def columns(self, of_context: bool) -> int:
         """See `RowSource`."""
         return self.kind.contexts if of_context else self.kind.features
+
+    def blocks(self) -> Iterator[tuple[tuple[int, ...], Data]]:
+        """See `RowSource`."""
+        return (((shard.number,), shard.data.rows(shard.part.all())) for shard in self.shards)
+
+    def picked(self, places: Index, parts: list[Any]) -> Floats:
+        """See `RowSource`."""
+        ends = np.cumsum(self.taken)
+        columns = int(self.maximum(np.array([max((part.shape[1] for part in parts), default=0)]))[0])
+        mine, at = [np.empty((0, columns))], [np.empty(0, np.int64)]
+        for shard, part in zip(self.shards, parts, strict=True):
+            first = int(ends[shard.number] - self.taken[shard.number])
+            found = np.flatnonzero((places >= first) & (places < ends[shard.number]))
+            mine.append(part[places[found] - first].astype(np.float64))
+            at.append(found)
+        return gathered(self.group, np.concatenate(mine), np.concatenate(at), len(places))
 
     def copied(self, on_device: bool) -> list[Data]:
         """See `RowSource`."""
