@@ -96,12 +96,9 @@ def test_rows_held_out_are_the_share_asked_for_and_no_training_rows():
     table = opened(local(), 3, 0, hr.MAF(3)._caller(), cut(ranks.rows(), ALL), seed=4)
     from headrace.distributed.shards import split
 
-    judge = split(table, 0.25, 3, 0, hr.MAF(3)._caller(), None)
-    assert judge.held == round(0.25 * ROWS) == ROWS - table.size
-    seen = []
-    for shard in table.shards:
-        held = [] if shard.held_out is None else shard.first + shard.held_out.all()
-        seen += [*held, *(shard.first + shard.train.all())]
+    train, judge = split(table, 0.25, hr.MAF(3)._caller())
+    assert judge.size == round(0.25 * ROWS) == ROWS - train.size
+    seen = [row for part in (train, judge) for shard in part.shards for row in shard.first + shard.part.all()]
     assert sorted(seen) == list(range(ROWS))
 
 

@@ -52,9 +52,7 @@ class PlainSums:
         return array
 
 
-def measured(
-    sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, Any]]]
-) -> tuple[Floats, Floats, Floats]:
+def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, Any]]]) -> tuple[Floats, Floats, Floats]:
     """Weighted mean, standard deviation and half the range of each column, on the host, over all processes.
 
     Deviations are taken from the middle of a column in units of its range, so that no square leaves float64.

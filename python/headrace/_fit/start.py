@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -115,19 +114,21 @@ def not_worse_than_a_gaussian(
     other = copy.copy(flow)
     other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
     found = list(held_out.losses(flow, other))
-
-    def total(of: Callable[[Floats, Floats, Floats], Any]) -> float:
-        return held_out.source.total(float(of(*part)) for part in found)
-
-    weight = total(lambda fitted, simple, w: w.sum())
-    with np.errstate(invalid="ignore"):  # of infinite losses
-        mean = total(lambda fitted, simple, w: (w / weight * (simple - fitted)).sum())
-        square = total(lambda fitted, simple, w: np.square(w / weight * (simple - fitted - mean)).sum())
-        worst = total(lambda fitted, simple, w: 0.0 if np.isfinite(fitted).all() else 1.0)
-    error = math.sqrt(square)
-    if not worst and (mean > error if by_default else not -mean > error):
+    if _is_kept(held_out, found, by_default):
         return
     flow._interior.become(other)
     history.best_epoch, history.gaussian = -1, True
     history.gaussianized &= has_curves
-    history.best_loss = total(lambda fitted, simple, w: (simple * w).sum()) / weight
+    history.best_loss = held_out.source.total(float((w * simple).sum()) for _, simple, w in found) / held_out.weight
+
+
+def _is_kept(held_out: HeldOut, found: list[tuple[Floats, ...]], by_default: bool) -> bool:
+    """Whether the fitted flow stays, by losses of rows under it and under the Gaussian, and weights, part by part."""
+    total, weight = held_out.source.total, held_out.weight
+    if total(float(not np.isfinite(fitted).all()) for fitted, _, _ in found):
+        return False
+    with np.errstate(invalid="ignore"):  # of infinite losses of the Gaussian
+        mean = total(float((w / weight * (simple - fitted)).sum()) for fitted, simple, w in found)
+        square = total(float(np.square(w / weight * (simple - fitted - mean)).sum()) for fitted, simple, w in found)
+    error = math.sqrt(square)
+    return mean > error if by_default else not -mean > error

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.run import Run
-from headrace.distributed.exact import FixedSum, exact_sum
+from headrace.distributed.exact import FixedSum
 from headrace.distributed.groups import Group
 from headrace.distributed.shards import Table
 from headrace.distributed.together import broadcast_bytes, together

@@ -85,7 +85,12 @@ class Table(RowSource):
         """`shards`: this rank's, in ascending order. `sizes`: rows of all shards; `taken`: of these, those of the part."""
         self.group, self.shards, self.sizes, self.taken, self.seed, self.kind = group, shards, sizes, taken, seed, like
         self.size, self.rows, self.is_first = int(taken.sum()), int(sizes.sum()), group.rank == 0
-        self.names, self.support, self.weighted, self.is_float32 = like.names, like.support, like.weighted, like.is_float32
+        self.names, self.support, self.weighted, self.is_float32 = (
+            like.names,
+            like.support,
+            like.weighted,
+            like.is_float32,
+        )
 
     def of(self, parts: list[tuple[Shard, Part]], taken: Integers) -> Table:
         """Other parts of the shards; `taken`: rows of these, of all shards."""
@@ -323,9 +328,7 @@ def split(table: Table, validation: Any, caller: Caller) -> tuple[Table, Table |
                     f"validation: expected a share, x, or a tuple (x, context, weights), got {len(parts)} of them"
                 )
         own = (*parts, None, None)[:3]
-        judge = opened(
-            group, kind.features, kind.contexts, caller, *own, support=kind.support, prefix="validation "
-        )
+        judge = opened(group, kind.features, kind.contexts, caller, *own, support=kind.support, prefix="validation ")
         return table, judge
     rows = table.size
     held = _rows.held_of("validation", validation, rows)
