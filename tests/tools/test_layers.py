@@ -159,7 +159,7 @@ def test_folders_make_no_new_circle():
 
 def test_modules_of_the_benchmarks_make_no_circle():
     pairs = list(imports(ROOT / "bench"))
-    assert ("bench.downstream_models", "bench.downstream_runs") in pairs
+    assert ("bench.downstream.models", "bench.downstream.runs") in pairs
     assert circle(pairs) is None
 
 
