@@ -147,7 +147,7 @@ class FakeEvent:
 @pytest.fixture
 def service(monkeypatch):
     """headrace's side of a worker on a device that is none, whose clock says a millisecond of every call."""
-    monkeypatch.syspath_prepend(ROOT / "tests" / "support")
+    monkeypatch.syspath_prepend(ROOT / "tests" / "support" / "fakes")
     import fake_cuda
 
     machine = fake_cuda.Machine()

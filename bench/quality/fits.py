@@ -2,8 +2,9 @@
 
     python -m bench.quality.fits THREADS
 
-A job comes as JSON, and a result goes as JSON. A job names the library, the flow, the data and the training; see `Job`. Log-likelihoods are means over the rows to
-judge by, in nats, of the data in units of the training part's standard deviations.
+A job comes as JSON, and a result goes as JSON. A job names the library, the flow, the data and the training; see `Job`.
+Log-likelihoods are means over the rows to judge by, in nats, of the data in units of the training part's standard
+deviations.
 """
 
 from __future__ import annotations

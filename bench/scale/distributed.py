@@ -2,8 +2,8 @@
 
     python -m bench.scale.distributed [overhead ranks ascent bytes parts]
 
-All of them by default. Ranks are processes of gloo on this machine (PyTorch), one thread each. Times are medians over steps, of runs that take
-turns; a quiet machine with as many cores as ranks and threads is meant.
+All of them by default. Ranks are processes of gloo on this machine (PyTorch), one thread each. Times are medians over
+steps, of runs that take turns; a quiet machine with as many cores as ranks and threads is meant.
 
 - overhead: MAF 43, 512 rows a step: ``fit(x)`` and ``fit(x, group=local())``, and the same with 1024.
 - ranks: MAF 43 of 5 x [512, 512], 1024 rows a step: one process of two threads, and two ranks of one.
