@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace import _columns
-from headrace._table_facts import FAR, LOOKED_AT, Facts, Held, Seen
+from headrace._tables import columns as _columns
+from headrace._tables.facts import FAR, LOOKED_AT, Facts, Held, Seen
 from headrace._warn import warn
 from headrace.transforms.support import Support
 

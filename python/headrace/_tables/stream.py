@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from headrace._streams.stream import Stream
-from headrace._table import Table
+from headrace._tables.table import Table
 
 __all__ = ["Present", "Treated"]
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace import _columns
-from headrace import _table as _tables
 from headrace._arrays import frames
-from headrace._table_facts import Held, Seen
+from headrace._tables import columns as _columns
+from headrace._tables import table as _tables
+from headrace._tables.facts import Held, Seen
 from headrace.transforms.support import Support
 
 __all__ = ["as_frame", "learn", "library_of"]
