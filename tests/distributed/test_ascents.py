@@ -84,7 +84,7 @@ def test_kinks_of_points_in_parts_are_those_of_all_together(rule, weighted, prec
 
     def chosen(ends, sums):
         own, others = (
-            [Points(*part, np.dtype(dtype), keeps_log_jacobian=False) for part in zip(*of, strict=True)]
+            [Points(*part, np.dtype(dtype), keeps_log_jacobian=False) for part in zip(*of, strict=False)]
             for of in (
                 (np.split(x, ends), [None] * 9 if weights is None else np.split(weights, ends)),
                 (np.split(other, [end // 10 for end in ends]), [None] * 9),

@@ -10,8 +10,8 @@ from scipy import stats
 
 import cases
 import headrace as hr
-from headrace import training
 from headrace._fit import marginals
+from headrace._fit import start as _start
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.marginals import Column, Curve, Sample, of_sample
@@ -193,7 +193,7 @@ def test_normal_rows_end_without():
 
 
 def test_a_gaussian_takes_the_place_of_marginals_that_are_not_better(monkeypatch):
-    monkeypatch.setattr(training, "clearly_better", lambda *losses: False)
+    monkeypatch.setattr(_start, "_is_kept", lambda *losses: False)
     flow, tried = small(), []
     monkeypatch.setattr(marginals, "gain", lambda *runs: not tried.append(runs))
     history = flow.fit(skewed(600, "gaussian"), progress=False)

@@ -10,9 +10,9 @@ import cases
 import headrace as hr
 import stream_cases as streams
 from fitting import QUIET, moments, small
-from headrace import training
 from headrace._fit import plan as _plan
 from headrace._fit import run as _run
+from headrace._fit import start as _start
 from headrace._fit import stream_run as _stream_run
 from headrace._fit import streams as _streams
 from headrace._fit.moments import Moments
@@ -162,12 +162,12 @@ def test_moments_over_all_of_float64():
 @pytest.mark.parametrize("buffer", [1, 7, 130, 999])
 def test_an_epoch_has_every_training_row_once_with_its_context_and_weight(source, buffer, tmp_path):
     x, conditions, weights = streams.rows(1000, "float64", 2, True)
-    data, train, (held_out, _) = opened(source(tmp_path, x, conditions, weights, buffer), 2)
-    bounds = [0, 10, 11, 200, train.size]
+    data, judge = opened(source(tmp_path, x, conditions, weights, buffer), 2)
+    bounds = [0, 10, 11, 200, data.size]
     batches = [list(data.batches(np.random.default_rng(seed), bounds)) for seed in (0, 0, 1)]
     assert [len(batch.x) for batch in batches[0]] == list(np.diff(bounds))
     index = np.flatnonzero(weights > 0)
-    index = index[~np.isin(x[index, 1], held_out.x[:, 1])]
+    index = index[~np.isin(x[index, 1], judge.data.x[:, 1])]
     orders = []
     for found in batches:
         got = Block.joined([Block(batch.x, batch.context, batch.weights) for batch in found])
@@ -295,7 +295,7 @@ def test_act_norms_start_from_rows_of_the_stream():
 
 def test_the_gaussian_start_of_a_stream_is_that_of_an_array(monkeypatch):
     """From the same rows, at most 65,536, to rounding: a flow that does not become better is the same Gaussian."""
-    monkeypatch.setattr(training, "clearly_better", lambda *_: False)
+    monkeypatch.setattr(_start, "_is_kept", lambda *_: False)
     monkeypatch.setattr(_plan, "STEPS", 10)
     monkeypatch.setattr(_plan, "LEAST_EPOCHS", 1)
     x = streams.rows(3000)[0]

@@ -64,13 +64,12 @@ def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, A
             time that it is called.
     """
     library = sums.library
-    low, high = library.full(columns, np.inf), library.full(columns, -np.inf)
-    weights = []
+    ends, weights = [], []
     for values, share in parts():
-        low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
+        ends.append(np.stack([-values.min(axis=0), values.max(axis=0)]))
         weights.append(float(share.sum()))
-    ends = sums.maximum(np.stack([-low, high]))
-    low, high, weight = -ends[0], ends[1], sums.total(weights)
+    low, high = sums.maximum(np.stack(ends).max(axis=0) if ends else np.full((2, columns), -np.inf))
+    low, weight = -low, sums.total(weights)
     middle, half = low / 2 + high / 2, high / 2 - low / 2
     unit = np.where(half > 0, half, 1.0)
 

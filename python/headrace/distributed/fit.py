@@ -75,8 +75,6 @@ class SharedFit(Fit):
                 "checkpoint": str(self.kept.path is not None),
             }
         same_everywhere(self.group, self.settings)
-        if self.source.is_first:
-            _warn_of_idle_ranks(self.group.size, self.chunks)
         return plan
 
     def fingerprint(self) -> dict[str, str]:
@@ -94,6 +92,8 @@ class SharedFit(Fit):
 
     def run_of(self, flow: Trainable, source: RowSource, *others: Any) -> Run:
         """See `Fit`."""
+        if source.is_first:
+            _warn_of_idle_ranks(self.group.size, self.chunks)
         return SharedRun(flow, self.chunks, *others)
 
 

@@ -81,16 +81,14 @@ class Shard:
 class Table(RowSource):
     """The rows to train on, or to judge by, of a table of which this rank has some shards."""
 
-    def __init__(self, group: Group, shards: list[Shard], sizes: Integers, taken: Integers, seed: int, like: Kind):
-        """`shards`: this rank's, in ascending order. `sizes`: rows of all shards; `taken`: of these, those of the part."""
-        self.group, self.shards, self.sizes, self.taken, self.seed, self.kind = group, shards, sizes, taken, seed, like
+    def __init__(
+        self, group: Group, shards: list[Shard], sizes: Integers, taken: Integers, seed: int, kind: Kind
+    ) -> None:
+        """`shards`: of this rank, in ascending order. `sizes`: rows of all shards; `taken`: of these those of a part."""
+        self.group, self.shards, self.sizes, self.taken, self.seed, self.kind = group, shards, sizes, taken, seed, kind
         self.size, self.rows, self.is_first = int(taken.sum()), int(sizes.sum()), group.rank == 0
-        self.names, self.support, self.weighted, self.is_float32 = (
-            like.names,
-            like.support,
-            like.weighted,
-            like.is_float32,
-        )
+        self.names, self.support = kind.names, kind.support
+        self.weighted, self.is_float32 = kind.weighted, kind.is_float32
 
     def of(self, parts: list[tuple[Shard, Part]], taken: Integers) -> Table:
         """Other parts of the shards; `taken`: rows of these, of all shards."""
@@ -340,9 +338,6 @@ def split(table: Table, validation: Any, caller: Caller) -> tuple[Table, Table |
     for shard in table.shards:
         kept, size, count = shard.part.kept, shard.part.size, int(of_shards[shard.number])
         key = int(np.random.default_rng([table.seed, _HELD_OUT, shard.number]).integers(1 << 63))
-        if not count:
-            left.append((shard, shard.part))
-            continue
         left.append((shard, Part(size, count, key, kept=kept) if count < size else Part(0)))
-        out.append((shard, Part(size, count, key, out=True, kept=kept)))
+        out.append((shard, Part(size, count, key, out=True, kept=kept) if count else Part(0)))
     return table.of(left, table.taken - of_shards), table.of(out, of_shards)
