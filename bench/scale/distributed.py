@@ -211,7 +211,7 @@ def parts(repeats: int) -> None:
     values, share, rng = x.astype(np.float64), np.ones(SHARD_ROWS), np.random.default_rng(0)
 
     def moments() -> None:
-        sums.moments_of(lambda: iter([(values, share)]), FEATURES)
+        sums.moments_of([(values, share)], FEATURES)
 
     found = {
         "threads": hr.get_num_threads(),

@@ -42,8 +42,8 @@ def start_act_norms(flow: Trainable, source: RowSource) -> None:
         t = transforms[i]
         if i in places:
             assert isinstance(t, ActNorm)
-            now = [(x, part.shares()) for x, part in zip(at, rows, strict=True)]
-            mean, std = source.moments_of(lambda now=now: ((x.astype(np.float64), w) for x, w in now), flow.features)
+            now = [(x.astype(np.float64), part.shares()) for x, part in zip(at, rows, strict=True)]
+            mean, std = source.moments_of(now, flow.features)
             known = np.isfinite(mean) & np.isfinite(std)  # a flow may overflow before it is fitted
             t = started[i] = t._started_at(np.where(known, mean, 0.0), np.where(known, std, 1.0))
         at = [t.inverse(x, context if t.context else None)[0] for x, context in zip(at, contexts, strict=True)]

@@ -87,6 +87,7 @@ class Run:
         """
         self.kept = Checkpoint(None, 0.0) if kept is None else kept
         self.flow, self.source, self.held_out = flow, source, held_out
+        self.size: int = source.size
         self.clock, self.judged_after, self.paced = clock, judged_after, False
         self.tick = self.step_seconds = 0.0
         self.judge_seconds: float | None = None
@@ -106,7 +107,7 @@ class Run:
 
     def _prepare(self) -> None:
         """What all steps share."""
-        size, batches = self.source.size, self.plan.batches
+        size, batches = self.size, self.plan.batches
         self.data: Data = self.source.data
         self.bounds = [size * i // batches for i in range(batches + 1)]
         self.library = self.source.library
@@ -129,7 +130,7 @@ class Run:
 
     def _log_probs(self) -> int:
         """How many log densities are kept at a time: those of a batch."""
-        return -(-self.source.size // self.plan.batches)
+        return -(-self.size // self.plan.batches)
 
     def go(self, progress: bool) -> None:
         """All epochs, then the best weights, whatever happens."""
@@ -263,7 +264,7 @@ class Run:
             return 0.0
         once = self.judge_seconds
         if once is None:  # a step costs more a row
-            once = self.step_seconds * self.held_out.source.size * self.plan.batches / self.source.size
+            once = self.step_seconds * self.held_out.source.size * self.plan.batches / self.size
         return once * (1 + (not self.start_tried) + self.judged_after)
 
     def one_pass(self) -> float:
@@ -290,7 +291,7 @@ class Run:
             self.step += 1
             total -= batch_loss
             self.kept.step_ends(self)
-        return total / (self.mean_weight * self.source.size)
+        return total / (self.mean_weight * self.size)
 
     def _find_gradient(self, index: Index, log_prob: NDArray[Any]) -> None:
         """That of the mean loss over a batch, beside the log densities of its rows."""
@@ -352,7 +353,7 @@ class DeviceRun(Run):
 
     def _log_probs(self) -> int:
         """Those of all rows."""
-        return self.source.size
+        return self.size
 
     def one_pass(self) -> float:
         """See `Run.one_pass`."""

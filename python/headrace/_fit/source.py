@@ -7,7 +7,7 @@ A fit knows rows only by these. Arrays and streams have plain sums; shards of a 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -116,9 +116,9 @@ class RowSource(abc.ABC):
         name, names = ("context", ()) if of_context else ("x", self.names)
         return settled(name, *self._measured(of_context), names, say)
 
-    def moments_of(self, parts: Callable[[], Iterator[tuple[Floats, Floats]]], columns: int) -> Moments:
-        """The same of what became of the rows: values and weights, part by part, as often as they are asked for."""
-        return settled("x", *measured(self, columns, parts), (), say=False)
+    def moments_of(self, parts: list[tuple[Floats, Floats]], columns: int) -> Moments:
+        """The same of what became of the rows: values and weights, part by part."""
+        return settled("x", *measured(self, columns, lambda: iter(parts)), (), say=False)
 
     def _measured(self, of_context: bool) -> tuple[Floats, Floats, Floats]:
         def parts() -> Iterator[tuple[Floats, Floats]]:

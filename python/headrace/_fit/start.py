@@ -46,7 +46,7 @@ class Start:
             context = source.moments(of_context=True, say=say)
             ends = np.full((2, context[0].size), -np.inf)  # the least values with the other sign
             for data in source.parts(CHUNK):
-                least, largest = _rows.inner_ends(_arrays.on_host(data.context), context)
+                least, largest = _rows.inner_ends(_arrays.on_host(data.values(slice(None), of_context=True)), context)
                 ends = np.maximum(ends, np.stack([-least, largest]))
             ends = source.maximum(ends)
             if say:

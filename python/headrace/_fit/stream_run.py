@@ -25,7 +25,7 @@ class StreamRun(Run):
         """See `Run.batches`; the rows are all of the batch's own."""
         assert isinstance(self.source, StreamRows)
         rng = np.random.default_rng(int(self.rng.integers(1 << 63)))
-        with rows_bar(self.source.size, "epoch", self.progress) as shown:
+        with rows_bar(self.size, "epoch", self.progress) as shown:
             for data in self.source.batches(rng, self.bounds):
                 self.data = data
                 yield np.arange(len(data.x), dtype=np.int64)

@@ -169,14 +169,18 @@ class Rows:
         judge = None
         if self.judge is not None:
             held = self.held_out()
-            judge = self._as_given(self.other_keys, held), None, self._as_given(self.other_keys, _weights(self.others))
-        return self._as_given(self.keys, [x for x, _ in rows]), self._as_given(self.keys, _weights(rows)), judge
+            judge = self._as_given(self.other_keys, held), None, self._weights(self.other_keys, self.others)
+        return self._as_given(self.keys, [x for x, _ in rows]), self._weights(self.keys, rows), judge
 
     def _as_given(self, keys: list[tuple[int, ...]], parts: list[Any]) -> Any:
-        """Parts as `Flow.fit` takes them; None for weights that there are not."""
+        """Parts as `Flow.fit` takes them."""
         if self.group is None:
             return parts[0]
-        return {key[0]: part for key, part in zip(keys, parts, strict=True) if part is not None} or None
+        return {key[0]: part for key, part in zip(keys, parts, strict=True) if part is not None}
+
+    def _weights(self, keys: list[tuple[int, ...]], parts: Parts) -> Any:
+        found = self._as_given(keys, [weights for _, weights in parts])
+        return None if self.group is not None and not found else found
 
     def standardised(self, x: NDArray[Any]) -> Floats:
         """As the flow's last transform does it, in float64."""
@@ -185,10 +189,6 @@ class Rows:
         z -= asarray(self.mean)
         z /= asarray(self.std)
         return z
-
-
-def _weights(parts: Parts) -> list[Any]:
-    return [weights for _, weights in parts]
 
 
 def off_support(

@@ -142,7 +142,7 @@ class SharedRun(Run):
             self.step += 1
             total += loss
             self.kept.step_ends(self)
-        return float(total / (self.mean_weight * self.table.size))
+        return float(total / (self.mean_weight * self.size))
 
     def _find_gradient_of(self, batch: list[Chunk], epoch: int) -> int | None:
         """That of the mean loss over a batch; the exponent for the next step, or None where one is not finite."""

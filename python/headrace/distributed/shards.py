@@ -84,7 +84,7 @@ class Table(RowSource):
     def __init__(
         self, group: Group, shards: list[Shard], sizes: Integers, taken: Integers, seed: int, kind: Kind
     ) -> None:
-        """`shards`: of this rank, in ascending order. `sizes`: rows of all shards; `taken`: of these those of a part."""
+        """`shards`: of this rank, in ascending order. `sizes`: rows of all shards; `taken`: of those in a part."""
         self.group, self.shards, self.sizes, self.taken, self.seed, self.kind = group, shards, sizes, taken, seed, kind
         self.size, self.rows, self.is_first = int(taken.sum()), int(sizes.sum()), group.rank == 0
         self.names, self.support = kind.names, kind.support
