@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headrace._fit.checkpoint import Checkpoint
+from headrace._fit.arguments import Arguments
 from headrace._fit.fit import Fit
 from headrace._fit.history import History
 from headrace._fit.optimizer import Adam
@@ -18,42 +18,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Adam", "History"]
 
-# Defaults of a fit.
-CLIP = 5.0
-AVERAGE = 0.999
-PATIENCE = 50
-CHECKPOINT_EVERY = 60.0  # seconds
 
-
-def fit(
-    flow: Trainable,
-    x: Any,
-    context: Any,
-    *,
-    weights: Any,
-    validation: Any,
-    seed: Any,
-    progress: bool,
-    time_budget: Any = None,
-    checkpoint: Any,
-    checkpoint_every: Any,
-    group: Any = None,
-    **plan: Any,
-) -> History:
+def fit(flow: Trainable, x: Any, context: Any, arguments: Arguments) -> History:
     """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
     history = History()
     with flow._interior.restored(unless=lambda: history.best_epoch >= 0):
         try:
-            if group is None:
-                kept = Checkpoint(checkpoint, checkpoint_every)
-                one = Fit(flow, history, seed, time_budget, kept, plan)
+            if arguments.group is None:
+                one = Fit(flow, history, arguments)
             else:
                 from headrace.distributed.fit import SharedFit
 
-                one = SharedFit(flow, history, seed, time_budget, checkpoint, checkpoint_every, plan, group)
-            one.open(x, context, weights, validation, progress)
+                one = SharedFit(flow, history, arguments)
+            one.open(x, context)
             with one.caller.queue():
-                one.go(progress)
+                one.go()
             if history.stopped not in ("interrupted", "time_budget"):
                 one.kept.remove()
         except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from headrace import _arguments as check
 from headrace._fit import marginals as _marginals
 from headrace._fit import rows as _rows
+from headrace._fit.arguments import Arguments
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.cross_validation import chosen_epochs
@@ -40,24 +42,26 @@ class Fit:
     source: RowSource
     judge: RowSource | None
 
-    def __init__(
-        self, flow: Trainable, history: History, seed: Any, time_budget: Any, kept: Checkpoint, plan: dict[str, Any]
-    ) -> None:
-        """`plan`: the arguments of `Plan.of`."""
-        self.flow, self.history, self.plan, self.kept = flow, history, plan, kept
-        self.clock, self.seed = Clock(time_budget), check.integer("seed", seed)
+    def __init__(self, flow: Trainable, history: History, arguments: Arguments) -> None:
+        """The history is filled in."""
+        self.flow, self.history, self.arguments, self.kept = flow, history, arguments, self._kept(arguments)
+        self.progress = bool(arguments.progress)
+        self.clock, self.seed = Clock(arguments.time_budget), check.integer("seed", arguments.seed)
         self.rng, self.caller = np.random.default_rng(self.seed), flow._interior.caller()
 
     # ---- what a group does otherwise
 
-    def open(self, x: Any, context: Any, weights: Any, validation: Any, progress: bool) -> None:
+    def _kept(self, arguments: Arguments) -> Checkpoint:
+        return Checkpoint(arguments.checkpoint, arguments.checkpoint_every)
+
+    def open(self, x: Any, context: Any) -> None:
         """Check rows, and hold some out; a stream that does not fit in its buffer is read."""
-        validation = arrays_of(validation)
-        source = self._opened(x, context, weights, progress)
+        validation = arrays_of(self.arguments.validation)
+        source = self._opened(x, context, self.arguments.weights)
         with self.caller.queue():
             self.source, self.judge = source.split(validation, self.rng, self.caller)
 
-    def _opened(self, x: Any, context: Any, weights: Any, progress: bool) -> ArrayRows:
+    def _opened(self, x: Any, context: Any, weights: Any) -> ArrayRows:
         flow, stream = self.flow, stream_of(x, context, weights)
         support, told = flow._interior.support, self.kept.path is not None
         if stream is not None:
@@ -67,8 +71,8 @@ class Fit:
                 )
             whole = stream.whole()
             if whole is None:
-                Plan.of(flow, stream.buffer, judged=True, **self.plan)  # before the rows are read
-                return StreamRows(stream, flow.features, flow.context, support, told, progress)
+                Plan.of(flow, stream.buffer, self.arguments, judged=True)  # before the rows are read
+                return StreamRows(stream, flow.features, flow.context, support, told, self.progress)
             x, context, weights = whole.x, whole.context, whole.weights
         data = _rows.open_rows("", flow.features, flow.context, self.caller, x, context, weights, support)
         if stream is not None and len(stream.names) == flow.features:
@@ -77,11 +81,11 @@ class Fit:
 
     def planned(self) -> Plan:
         """The plan of the fit, checked."""
-        return Plan.of(self.flow, self.source.size, judged=self.judge is not None, **self.plan)
+        return Plan.of(self.flow, self.source.size, self.arguments, judged=self.judge is not None)
 
     def fingerprint(self) -> dict[str, str]:
         """What has to be the same for a fit to go on, each with its name; rows by a checksum of all their numbers."""
-        told = {**of_settings(self.flow, self.checked, self.seed, self.plan), **self.source.fingerprint()}
+        told = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.source.fingerprint()}
         if self.judge is not None:
             told["rows held out"] = str(self.judge.size)
             if not self._holds_out():
@@ -110,17 +114,17 @@ class Fit:
 
     # ---- the fit
 
-    def go(self, progress: bool) -> None:
+    def go(self) -> None:
         """All of it, once rows are open; the history is filled in."""
         flow, history, source, judge = self.flow, self.history, self.source, self.judge
         self.checked = checked = self.planned()
         if self.kept.path is not None:
             self.kept.open(self.fingerprint())
         fresh, held = flow._interior.is_fresh, 0 if judge is None else judge.size
-        by_default = self.plan["epochs"] is None and judge is not None
+        by_default = self.arguments.epochs is None and judge is not None
         curves = _marginals.looked_for(checked.gaussianize, flow._interior, held, checked.epochs * checked.batches)
         if by_default and held < FEW and self.cross_validates(held):
-            self._few(progress)
+            self._few()
             return
         held_out = None
         if judge is not None:
@@ -136,7 +140,7 @@ class Fit:
             links = gaussian_links(flow, source, own) if by_default else None
         after = 0 if before is None else 2
         run = self.run_of(flow, source, held_out, checked, self.rng, self.caller, history, self.clock, after, self.kept)
-        run.go(progress and source.is_first)
+        run.go(self.progress and source.is_first)
         judged = held_out is not None and history.stopped != "interrupted" and run.has_time_to_judge()
         lost = fresh and held_out is not None and is_untrained(history)
         if before is not None and held_out is not None and judged and (by_default or lost):
@@ -160,7 +164,7 @@ class Fit:
         clock = self.clock.share(TRYING)
 
         def made(links: tuple[Transform, ...], rows: ArrayRows, held_out: HeldOut) -> Run:
-            flow, plan = copy.copy(self.flow), Plan.of(self.flow, rows.size, judged=True, **self.plan)
+            flow, plan = copy.copy(self.flow), Plan.of(self.flow, rows.size, self.arguments, judged=True)
             start.set(flow, rows, links)
             rng = copy.deepcopy(self.rng)
             return Fit.run_of(self, flow, rows, held_out, plan, rng, self.caller, History(), clock)
@@ -168,23 +172,25 @@ class Fit:
         before = self.kept.gaussianized
         return _marginals.found(self.flow, self.source, judge, start.x, self.checked, clock, before, self.seed, made)
 
-    def _few(self, progress: bool) -> None:
+    def _few(self) -> None:
         """Cross-validation finds how many epochs serve; then all rows are trained on."""
         self.history.judged_by = "cross-validation"
         assert isinstance(self.source, ArrayRows)
         source, choosing = self.source.of(self.source.part.whole()), self.clock.share(CHOOSING)
-        plan = {**self.plan, "weight_decay": None if self.plan["weight_decay"] == "auto" else self.plan["weight_decay"]}
+        arguments = self.arguments
+        if arguments.weight_decay == "auto":  # which held-out rows choose
+            arguments = replace(arguments, weight_decay=None)
 
         def made(flow: Trainable, rows: ArrayRows) -> Run:
             Start.of(flow, rows, say=False).set(flow, rows, gaussian=True)
-            own = Plan.of(flow, rows.size, judged=False, **plan)
+            own = Plan.of(flow, rows.size, arguments, judged=False)
             return self.run_of(flow, rows, None, own, self.rng, self.caller, History(), choosing)
 
         history = self.history
         epochs, loss = 0, math.inf
         losses: list[float] = []
         if source.size >= LEAST:
-            most = Plan.of(self.flow, source.size, judged=False, **plan).epochs
+            most = Plan.of(self.flow, source.size, arguments, judged=False).epochs
             epochs, losses, loss = chosen_epochs(self.flow, source, made, most, choosing)
         Start.of(self.flow, source).set(self.flow, source, gaussian=True)
         if choosing.ran_out:
@@ -192,9 +198,9 @@ class Fit:
         if not epochs:
             history.best_loss, history.gaussian = loss, True
             return
-        checked = Plan.of(self.flow, source.size, judged=False, **{**plan, "epochs": epochs})
+        checked = Plan.of(self.flow, source.size, replace(arguments, epochs=epochs), judged=False)
         run = self.run_of(self.flow, source, None, checked, self.rng, self.caller, history, self.clock, 0, self.kept)
-        run.go(progress)
+        run.go(self.progress)
         history.validation_loss = losses
         if history.best_epoch + 1 == epochs:
             history.best_loss = losses[-1]

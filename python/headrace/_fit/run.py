@@ -16,7 +16,7 @@ from headrace._arrays.caller import Caller
 from headrace._fit import clock as _clock
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
-from headrace._fit.optimizer import Adam, cosine
+from headrace._fit.optimizer import BY_LOSS, SCHEDULES, Adam
 from headrace._fit.rows import Data, Index, warn
 from headrace._fit.source import RowSource
 from headrace._fit.weight_decay import Decays
@@ -222,7 +222,7 @@ class Run:
         if judged < self.lowest:
             self.lowest, self.lowest_epoch = judged, epoch
         waited = epoch - self.lowest_epoch
-        if self.plan.schedule == "plateau" and waited and waited % max(1, patience // 3) == 0:
+        if self.plan.schedule in BY_LOSS and waited and waited % max(1, patience // 3) == 0:
             self.rate_factor /= 2
         if self.decays.waited(epoch):
             if not self.decays.next_stage(epoch):
@@ -320,13 +320,10 @@ class Run:
         return int(self.rng.integers(2**63)) if self.drops else None
 
     def _rate(self) -> float:
-        rate = self.plan.learning_rate * self.rate_factor
-        if self.plan.schedule == "cosine":
-            done = self.step / (self.plan.epochs * self.plan.batches)
-            if self.paced:
-                done = max(done, self.clock.passed(self.begin, self._kept_seconds()))
-            rate *= cosine(done)
-        return rate
+        done = self.step / (self.plan.epochs * self.plan.batches)
+        if self.paced:
+            done = max(done, self.clock.passed(self.begin, self._kept_seconds()))
+        return self.plan.learning_rate * self.rate_factor * SCHEDULES[self.plan.schedule](done)
 
 
 def is_untrained(history: History) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headrace import _arguments as check
 from headrace._core import cpu
 from headrace._fit import rows as _rows
+from headrace._fit.arguments import Arguments
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.fit import Fit
 from headrace._fit.plan import FEW, Plan, rows_of_a_batch
@@ -31,43 +32,35 @@ class SharedFit(Fit):
     source: Table
     judge: Table | None
 
-    def __init__(
-        self,
-        flow: Trainable,
-        history: History,
-        seed: Any,
-        time_budget: Any,
-        checkpoint: Any,
-        checkpoint_every: Any,
-        plan: dict[str, Any],
-        group: Group,
-    ) -> None:
+    def __init__(self, flow: Trainable, history: History, arguments: Arguments) -> None:
         """See `Fit`."""
-        check_group(group)
-        self.group = group
-        with together(group):
-            if time_budget is not None:
+        self.group = arguments.group
+        check_group(self.group)
+        with together(self.group):
+            if arguments.time_budget is not None:
                 raise ValueError("time_budget: expected None with a group, whose bits do not depend on time")
             if flow._interior.on_device:
                 raise ValueError("group: expected a flow on the CPU, got one on a CUDA device; call flow.to('cpu')")
-            kept = SharedCheckpoint(checkpoint, checkpoint_every, group)
-            super().__init__(flow, history, seed, None, kept, plan)
+            super().__init__(flow, history, arguments)
 
-    def open(self, x: Any, context: Any, weights: Any, validation: Any, progress: bool) -> None:
+    def _kept(self, arguments: Arguments) -> SharedCheckpoint:
+        return SharedCheckpoint(arguments.checkpoint, arguments.checkpoint_every, self.group)
+
+    def open(self, x: Any, context: Any) -> None:
         """See `Fit`."""
-        flow, support = self.flow, self.flow._interior.support
-        of_flow = self.group, flow.features, flow.context, self.caller
-        table = opened(*of_flow, x, context, weights, support=support, seed=self.seed)
+        flow, told = self.flow, {"support": self.flow._interior.support, "seed": self.seed}
+        given = x, context, self.arguments.weights
+        table = opened(self.group, flow.features, flow.context, self.caller, *given, **told)
         same_everywhere(self.group, {"seed": str(self.seed)})
-        self.source, self.judge = split(table, validation, self.caller)
+        self.source, self.judge = split(table, self.arguments.validation, self.caller)
 
     def planned(self) -> Plan:
         """See `Fit`; as many batches as the chunks make."""
         with together(self.group):
             plan, size = super().planned(), self.source.size
-            self.chunks = Chunks(self.source, rows_of_a_batch(size, self.plan["batch_size"]))
+            self.chunks = Chunks(self.source, rows_of_a_batch(size, self.arguments.checked().batch_size))
             plan = replace(plan, batches=self.chunks.batches)
-            self.settings = of_settings(self.flow, plan, self.seed, self.plan)
+            self.settings = of_settings(self.flow, plan, self.seed, self.arguments.plan)
             self.settings |= {name: str(value) for name, value in asdict(plan).items()}
             self.settings |= {
                 "instruction set": cpu.isa(),
