@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,20 @@ from headrace._fit.moments import Effective, PlainSums, measured
 from headrace._fit.rows import CHUNK, Data, Index, Moments, Part, checksum, held_of, is_share, open_rows, settled
 from headrace.transforms.support import Support
 
-__all__ = ["ArrayRows", "RowSource", "held_out"]
+__all__ = ["ArrayRows", "RowSource", "Shard", "held_out"]
 
 Floats = NDArray[np.float64]
+
+
+@dataclass
+class Shard:
+    """A table that a process holds, and which of its rows are meant."""
+
+    number: int
+    first: int  # the number of its first row among those of all tables
+    begin: int  # how many of the rows that are meant are in the tables before it
+    data: Data
+    part: Part
 
 
 class RowSource(abc.ABC):
@@ -43,12 +55,32 @@ class RowSource(abc.ABC):
     group: Any = None
     """Who has the other rows."""
 
-    @abc.abstractmethod
+    shards: list[Shard]
+    """What this process holds, in ascending order."""
+
+    def share_of(self, shard: Shard, most: int) -> tuple[int, int]:
+        """Which of so many rows, spread over all, a shard gives: from the first one up to the second."""
+        whole = max(self.size, 1)
+        return shard.begin * most // whole, (shard.begin + shard.part.size) * most // whole
+
     def pieces(self, most: int | None = None) -> Iterator[tuple[Data, Any]]:
         """The rows that this process holds: tables and indices of at most `CHUNK` rows.
 
         `most`: of all processes at most so many rows, spread over the whole.
         """
+        for shard in self.shards:
+            size, asarray = shard.part.size, self.library.asarray
+            first, end = self.share_of(shard, self.size if most is None else min(most, self.size))
+            if (some := end - first) == size:  # which may be too many for a list
+                yield from ((shard.data, asarray(index)) for index in shard.part.chunks())
+                continue
+            places = np.arange(some, dtype=np.int64) * size // max(some, 1)
+            for begin in range(0, some, CHUNK):
+                yield shard.data, asarray(shard.part.at(places[begin : begin + CHUNK]))
+
+    def blocks(self) -> Iterator[Data]:
+        """Copies of all rows that this process holds, shard by shard."""
+        return (shard.data.rows(shard.part.all()) for shard in self.shards)
 
     @abc.abstractmethod
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
@@ -61,10 +93,6 @@ class RowSource(abc.ABC):
     @abc.abstractmethod
     def standing(self) -> ArrayRows:
         """Rows in the memory of this process which are all of them, or stand for them where a few are enough."""
-
-    @abc.abstractmethod
-    def blocks(self) -> Iterator[tuple[tuple[int, ...], Data]]:
-        """Copies of all rows that this process holds, table by table, and the number of each if there are several."""
 
     @abc.abstractmethod
     def picked(self, places: Index, parts: list[Any]) -> Floats:
@@ -147,6 +175,7 @@ class ArrayRows(PlainSums, RowSource):
     def __init__(self, data: Data, part: Part | None = None) -> None:
         """`part`: all rows by default."""
         self.data, self.part = data, Part(int(data.x.shape[0])) if part is None else part
+        self.shards = [Shard(0, 0, 0, data, self.part)]
         self.size, self.rows, self.weighted = self.part.size, int(data.x.shape[0]), data.weights is not None
         self.names, self.support, self.library = data.names, data.support, _arrays.library(data.x)
         self.is_float32 = np.dtype(data.x.dtype) == np.float32
@@ -171,28 +200,12 @@ class ArrayRows(PlainSums, RowSource):
         some = min(most, size)
         return self.data, self.library.asarray(self.part.at(np.arange(some, dtype=np.int64) * size // max(some, 1)))
 
-    def pieces(self, most: int | None = None) -> Iterator[tuple[Data, Any]]:
-        """See `RowSource`."""
-        if most is None:
-            yield from self._of(self.part.chunks())
-            return
-        data, index = self.some(most)
-        for begin in range(0, len(index), CHUNK):
-            yield data, index[begin : begin + CHUNK]
-
-    def _of(self, indices: Iterable[Index]) -> Iterator[tuple[Data, Any]]:
-        return ((self.data, self.library.asarray(index)) for index in indices)
-
     def _measured_over(self) -> Iterator[tuple[Data, Any]]:
-        return self._of(self.part.spread())
+        return ((self.data, self.library.asarray(index)) for index in self.part.spread())
 
     def standing(self) -> ArrayRows:
         """See `RowSource`."""
         return self
-
-    def blocks(self) -> Iterator[tuple[tuple[int, ...], Data]]:
-        """See `RowSource`."""
-        yield (), self.data.rows(self.part.all())
 
     def picked(self, places: Index, parts: list[Any]) -> Floats:
         """See `RowSource`."""

@@ -59,6 +59,10 @@ class StreamRows(ArrayRows):
         """See `RowSource`."""
         return ArrayRows(self.data)
 
+    def pieces(self, most: int | None = None) -> Iterator[tuple[Data, Any]]:
+        """See `RowSource`; of those that stand for all."""
+        return self.standing().pieces(most)
+
     def fingerprint(self) -> dict[str, str]:
         """See `RowSource`."""
         return {**self._fingerprint, "buffer": str(self.buffer)}

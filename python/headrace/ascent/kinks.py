@@ -68,7 +68,8 @@ class KinkAscent(Ascent):
         )
         # Of many shards the first ones stand for all.
         self.is_checked, self.others_checked = (
-            [not key or key[0] < CHECKED_SHARDS for key in keys] for keys in (rows.keys, rows.other_keys)
+            [] if of is None else [shard.number < CHECKED_SHARDS for shard in of.shards]
+            for of in (rows.source, rows.judge)
         )
         return Chosen(
             self.points,

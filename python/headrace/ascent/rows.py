@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import rows as _rows
-from headrace._fit.source import ArrayRows, RowSource
+from headrace._fit.source import ArrayRows, RowSource, Shard
 from headrace.ascent.circles import off
 from headrace.transforms.support import Support
 
@@ -55,9 +55,9 @@ class Rows:
         """The base's standard deviation, 1/√λ."""
         mean, std = source.moments(say=source.is_first)
         self.mean, self.std = mean, std * root
-        self.keys, self.own = self._taken(source)
-        """What tells draws for a part from those for others; rows to fit, standardised and spread, and weights."""
-        self.other_keys, self.others = self._taken(judge) if judge is not None else ([], [])
+        self.own = self._taken(source)
+        """Rows to fit, standardised and spread, and weights."""
+        self.others = [] if judge is None else self._taken(judge)
         self._find_repeated()
 
     @classmethod
@@ -98,14 +98,17 @@ class Rows:
         """Rows to fit, of all processes."""
         return self.source.size
 
-    def _taken(self, source: RowSource) -> tuple[list[tuple[int, ...]], Parts]:
-        """Keys and standardised rows with weights, of which the largest is about 1, so that any dtype holds them."""
+    def _taken(self, source: RowSource) -> Parts:
+        """Standardised rows with weights, of which the largest is about 1, so that any dtype holds them."""
         blocks = list(source.blocks())
-        known = [float(w.max()) for _, data in blocks if (w := data.weights) is not None and len(w)]
+        known = [float(w.max()) for data in blocks if (w := data.weights) is not None and len(w)]
         largest = float(source.maximum(np.array([max(known, default=0.0)]))[0])
-        weights = [None if data.weights is None else _near_one(data.weights, largest) for _, data in blocks]
-        parts = [(self.standardised(data.x), own) for (_, data), own in zip(blocks, weights, strict=True)]
-        return [key for key, _ in blocks], parts
+        weights = [None if data.weights is None else _near_one(data.weights, largest) for data in blocks]
+        return [(self.standardised(data.x), own) for data, own in zip(blocks, weights, strict=True)]
+
+    def _rng(self, what: tuple[int, ...], shard: Shard) -> np.random.Generator:
+        """Of draws for the rows of a shard; in a group those for one shard differ from those for the others."""
+        return np.random.default_rng([self.seed, *what, *(() if self.group is None else (shard.number,))])
 
     def _find_repeated(self) -> None:
         """Find columns with a spread, and spread repeated values."""
@@ -114,8 +117,8 @@ class Rows:
         for z, _ in self.own:
             if len(z):
                 ends = np.maximum(ends, np.stack([-_arrays.on_host(z.min(axis=0)), _arrays.on_host(z.max(axis=0))]))
-        low, high = self.source.maximum(ends)
-        self.active = np.flatnonzero(high + low > FLAT)
+        less, most = self.source.maximum(ends)
+        self.active = np.flatnonzero(most + less > FLAT)
         """Columns with a spread: the others are shifted, and no more."""
         places = np.arange(0, self.count, -(-self.count // LOOKED_AT))
         looked_at = self.source.picked(places, [z for z, _ in self.own])
@@ -127,9 +130,9 @@ class Rows:
         repeated = np.flatnonzero(self.spread)
         if not repeated.size:
             return
-        for key, (z, _) in zip(self.keys, self.own, strict=True):
-            rng = np.random.default_rng([self.seed, _SPREAD_SEED, *key])
-            z += _arrays.library(z).asarray(self.spread * (rng.random(z.shape) - 0.5))
+        for shard, (z, _) in zip(self.source.shards, self.own, strict=True):
+            drawn = self._rng((_SPREAD_SEED,), shard).random(z.shape)
+            z += _arrays.library(z).asarray(self.spread * (drawn - 0.5))
         if self.source.is_first:
             warnings.warn(
                 f"x: values repeat in {repeated.size} columns ({_listing(repeated)}); the fit spreads them "
@@ -141,12 +144,12 @@ class Rows:
     def given(self) -> list[NDArray[Any]]:
         """The rows to fit in the data's units, part by part: as they were given, or spread."""
         if self.group is None and not self.spread.any():
-            return [data.x for _, data in self.source.blocks()]
+            return [data.x for data in self.source.blocks()]
         return [z * _arrays.library(z).asarray(self.std) + _arrays.library(z).asarray(self.mean) for z, _ in self.own]
 
     def held_out(self) -> list[NDArray[Any]]:
         """The rows held out as they were given, part by part."""
-        return [] if self.judge is None else [data.x for _, data in self.judge.blocks()]
+        return [] if self.judge is None else [data.x for data in self.judge.blocks()]
 
     def to_refine(self, copies: int, jitter: float, rng: np.random.Generator) -> tuple[Any, Any, Any]:
         """What a joint training takes: rows, so many copies of them with noise, weights, and rows to judge by.
@@ -156,12 +159,12 @@ class Rows:
         """
         flat = np.setdiff1d(np.arange(len(self.mean)), self.active)
         rows = []
-        for key, x, (_, weights) in zip(self.keys, self.given(), self.own, strict=True):
+        for shard, x, (_, weights) in zip(self.source.shards, self.given(), self.own, strict=True):
             if copies:
-                own = np.random.default_rng([self.seed, _COPIES, *key]) if key else rng
+                own = rng if self.group is None else self._rng((_COPIES,), shard)
                 x, weights = jittered(x, weights, copies, jitter * self.std * self.unit, own)
             if flat.size:
-                own = np.random.default_rng([self.seed, *((_NOISE, *key) if key else (_SPREAD_SEED, 1))])
+                own = self._rng((_SPREAD_SEED, 1) if self.group is None else (_NOISE,), shard)
                 noise = self.mean[flat] + self.std[flat] * self.unit * own.standard_normal((len(x), flat.size))
                 library = _arrays.library(x)
                 x[:, library.asarray(flat)] = library.asarray(noise.astype(x.dtype))
@@ -169,17 +172,18 @@ class Rows:
         judge = None
         if self.judge is not None:
             held = self.held_out()
-            judge = self._as_given(self.other_keys, held), None, self._weights(self.other_keys, self.others)
-        return self._as_given(self.keys, [x for x, _ in rows]), self._weights(self.keys, rows), judge
+            judge = self._as_given(self.judge, held), None, self._weights(self.judge, self.others)
+        return self._as_given(self.source, [x for x, _ in rows]), self._weights(self.source, rows), judge
 
-    def _as_given(self, keys: list[tuple[int, ...]], parts: list[Any]) -> Any:
+    def _as_given(self, source: RowSource, parts: list[Any]) -> Any:
         """Parts as `Flow.fit` takes them."""
         if self.group is None:
             return parts[0]
-        return {key[0]: part for key, part in zip(keys, parts, strict=True) if part is not None}
+        pairs = zip(source.shards, parts, strict=True)
+        return {shard.number: part for shard, part in pairs if part is not None}
 
-    def _weights(self, keys: list[tuple[int, ...]], parts: Parts) -> Any:
-        found = self._as_given(keys, [weights for _, weights in parts])
+    def _weights(self, source: RowSource, parts: Parts) -> Any:
+        found = self._as_given(source, [weights for _, weights in parts])
         return None if self.group is not None and not found else found
 
     def standardised(self, x: NDArray[Any]) -> Floats:

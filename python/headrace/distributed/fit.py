@@ -34,8 +34,7 @@ class SharedFit(Fit):
 
     def __init__(self, flow: Trainable, history: History, arguments: Arguments) -> None:
         """See `Fit`."""
-        self.group = arguments.group
-        check_group(self.group)
+        self.group = check_group(arguments.group)
         with together(self.group):
             if arguments.time_budget is not None:
                 raise ValueError("time_budget: expected None with a group, whose bits do not depend on time")
@@ -48,9 +47,9 @@ class SharedFit(Fit):
 
     def open(self, x: Any, context: Any) -> None:
         """See `Fit`."""
-        flow, told = self.flow, {"support": self.flow._interior.support, "seed": self.seed}
-        given = x, context, self.arguments.weights
-        table = opened(self.group, flow.features, flow.context, self.caller, *given, **told)
+        flow, given = self.flow, (x, context, self.arguments.weights)
+        of_flow = self.group, flow.features, flow.context, self.caller
+        table = opened(*of_flow, *given, support=flow._interior.support, seed=self.seed)
         same_everywhere(self.group, {"seed": str(self.seed)})
         self.source, self.judge = split(table, self.arguments.validation, self.caller)
 
@@ -99,8 +98,8 @@ def _warn_of_idle_ranks(size: int, chunks: Chunks) -> None:
         )
 
 
-def check_group(group: Any) -> None:
-    """Refuse what is no group."""
+def check_group(group: Any) -> Group:
+    """The group; what is none is refused."""
     if not isinstance(group, Group):
         raise TypeError(
             f"group: expected a headrace.distributed.Group, as local(), from_torch() and from_mpi() make, got "
@@ -108,3 +107,4 @@ def check_group(group: Any) -> None:
         )
     size = check.integer("group.size", group.size, least=1)
     check.integer("group.rank", group.rank, most=size - 1)
+    return group

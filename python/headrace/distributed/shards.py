@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,14 +14,14 @@ from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import rows as _rows
-from headrace._fit.rows import CHUNK, Data, Index, Part
-from headrace._fit.source import ArrayRows, RowSource
+from headrace._fit.rows import Data, Index, Part
+from headrace._fit.source import ArrayRows, RowSource, Shard
 from headrace.distributed.exact import exact_sum
 from headrace.distributed.groups import Group
 from headrace.distributed.together import gathered, same_everywhere, together
 from headrace.transforms.support import Support
 
-__all__ = ["Shard", "Table", "opened", "shards"]
+__all__ = ["Table", "opened", "shards", "split"]
 
 ROWS = 1 << 16  # of a shard, by default
 MOST_SHARDS = 1 << 24
@@ -68,16 +68,6 @@ class Kind:
     is_float32: bool  # whether some are
 
 
-@dataclass
-class Shard:
-    """A block of neighbouring rows of the table."""
-
-    number: int
-    first: int  # the number of its first row in the table
-    data: Data
-    part: Part  # the rows to train on, or to judge by
-
-
 class Table(RowSource):
     """The rows to train on, or to judge by, of a table of which this rank has some shards."""
 
@@ -90,24 +80,12 @@ class Table(RowSource):
         self.names, self.support = kind.names, kind.support
         self.weighted, self.is_float32 = kind.weighted, kind.is_float32
 
-    def of(self, parts: list[tuple[Shard, Part]], taken: Integers) -> Table:
+    def of(self, parts: list[Part], taken: Integers) -> Table:
         """Other parts of the shards; `taken`: rows of these, of all shards."""
-        shards = [replace(shard, part=part) for shard, part in parts]
+        begins = np.cumsum(taken) - taken
+        pairs = zip(self.shards, parts, strict=True)
+        shards = [replace(shard, begin=int(begins[shard.number]), part=part) for shard, part in pairs]
         return Table(self.group, shards, self.sizes, taken, self.seed, self.kind)
-
-    def pieces(self, most: int | None = None) -> Iterator[tuple[Data, Any]]:
-        """See `RowSource`."""
-        for shard in self.shards:
-            first, end = self.share_of(shard, self.size if most is None else min(most, self.size))
-            some, size = end - first, shard.part.size
-            places = np.arange(some, dtype=np.int64) * size // max(some, 1)
-            for begin in range(0, some, CHUNK):
-                yield shard.data, shard.part.at(places[begin : begin + CHUNK])
-
-    def share_of(self, shard: Shard, most: int) -> tuple[int, int]:
-        """Which of so many rows, spread over the table, a shard gives: from the first one up to the second."""
-        end, whole = int(self.taken[: shard.number + 1].sum()), max(self.size, 1)
-        return (end - shard.part.size) * most // whole, end * most // whole
 
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
         """See `RowSource`; rounded once."""
@@ -129,19 +107,13 @@ class Table(RowSource):
         """See `RowSource`."""
         return self.kind.contexts if of_context else self.kind.features
 
-    def blocks(self) -> Iterator[tuple[tuple[int, ...], Data]]:
-        """See `RowSource`."""
-        return (((shard.number,), shard.data.rows(shard.part.all())) for shard in self.shards)
-
     def picked(self, places: Index, parts: list[Any]) -> Floats:
         """See `RowSource`."""
-        ends = np.cumsum(self.taken)
         columns = int(self.maximum(np.array([max((part.shape[1] for part in parts), default=0)]))[0])
         mine, at = [np.empty((0, columns))], [np.empty(0, np.int64)]
         for shard, part in zip(self.shards, parts, strict=True):
-            first = int(ends[shard.number] - self.taken[shard.number])
-            found = np.flatnonzero((places >= first) & (places < ends[shard.number]))
-            mine.append(part[places[found] - first].astype(np.float64))
+            found = np.flatnonzero((places >= shard.begin) & (places < shard.begin + shard.part.size))
+            mine.append(part[places[found] - shard.begin].astype(np.float64))
             at.append(found)
         return gathered(self.group, np.concatenate(mine), np.concatenate(at), len(places))
 
@@ -230,16 +202,18 @@ def opened(
                 )
             if support is not None:
                 _rows.check_inside(f"{prefix}x of shard {number}", data.x, support, data.names)
-    made = []
+    taken, parts = np.zeros(sizes.size, np.int64), []
     for number, data in local.items():
-        rows, kept = data.taking_part()
-        made.append(Shard(number, int(first[number]), data, Part(rows, kept=kept)))
-    taken = np.zeros(sizes.size, np.int64)
-    for shard in made:
-        taken[shard.number] = shard.part.size
+        taken[number], kept = data.taking_part()
+        parts.append(Part(int(taken[number]), kept=kept))
+    taken = group.sum(taken)
+    made = [
+        Shard(number, int(first[number]), int(taken[:number].sum()), data, part)
+        for (number, data), part in zip(local.items(), parts, strict=True)
+    ]
     names = next((data.names for data in of_all), tuple(f"column {i}" for i in range(features)))
     kind = Kind(features, contexts, names, support, weighted, is_float32)
-    table = Table(group, made, sizes, group.sum(taken), seed, kind)
+    table = Table(group, made, sizes, taken, seed, kind)
     if not table.rows:
         raise ValueError(f"{prefix}x: expected at least one row, got none on any rank")
     total = table.weight()
@@ -338,6 +312,6 @@ def split(table: Table, validation: Any, caller: Caller) -> tuple[Table, Table |
     for shard in table.shards:
         kept, size, count = shard.part.kept, shard.part.size, int(of_shards[shard.number])
         key = int(np.random.default_rng([table.seed, _HELD_OUT, shard.number]).integers(1 << 63))
-        left.append((shard, Part(size, count, key, kept=kept) if count < size else Part(0)))
-        out.append((shard, Part(size, count, key, out=True, kept=kept) if count else Part(0)))
+        left.append(Part(size, count, key, kept=kept) if count < size else Part(0))
+        out.append(Part(size, count, key, out=True, kept=kept) if count else Part(0))
     return table.of(left, table.taken - of_shards), table.of(out, of_shards)
