@@ -18,8 +18,8 @@ class HostAscent {
     struct Party {
         std::vector<std::shared_ptr<Points<T>>> parts;
         std::vector<bool> is_checked;
-        double total = 0, checked_total = 0;         // of the weights
-        double log_jacobian = 0, of_checked = 0;     // sums over the rows, or over some
+        double total = 0, checked_total = 0;      // of the weights
+        double log_jacobian = 0, of_checked = 0;  // sums over the rows, or over some
     };
     // The sum over all processes of these sums of the parts here, `size` numbers each.
     using Sum = std::function<std::vector<double>(const std::vector<std::vector<double>>&, size_t size)>;

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from headrace._arrays.caller import Array
-    from headrace.distributed.groups import Group
+    from headrace._group import Group
 
 __all__ = ["Arguments", "FitKeywords", "Option", "options"]
 
