@@ -291,7 +291,7 @@ class Run:
             self.step += 1
             total -= batch_loss
             self.kept.step_ends(self)
-        return total / (self.mean_weight * self.size)
+        return float(total / (self.mean_weight * self.size))
 
     def _find_gradient(self, index: Index, log_prob: NDArray[Any]) -> None:
         """That of the mean loss over a batch, beside the log densities of its rows."""

@@ -202,14 +202,14 @@ def opened(
                 )
             if support is not None:
                 _rows.check_inside(f"{prefix}x of shard {number}", data.x, support, data.names)
-    taken, parts = np.zeros(sizes.size, np.int64), []
+    taken, training = np.zeros(sizes.size, np.int64), []
     for number, data in local.items():
         taken[number], kept = data.taking_part()
-        parts.append(Part(int(taken[number]), kept=kept))
+        training.append(Part(int(taken[number]), kept=kept))
     taken = group.sum(taken)
     made = [
         Shard(number, int(first[number]), int(taken[:number].sum()), data, part)
-        for (number, data), part in zip(local.items(), parts, strict=True)
+        for (number, data), part in zip(local.items(), training, strict=True)
     ]
     names = next((data.names for data in of_all), tuple(f"column {i}" for i in range(features)))
     kind = Kind(features, contexts, names, support, weighted, is_float32)
