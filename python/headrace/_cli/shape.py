@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _table
 from headrace._cli import tables
 from headrace._streams.stream import Block
-from headrace._table import Table
-from headrace._table_facts import Held, Seen
+from headrace._tables import table as _table
+from headrace._tables.facts import Held, Seen
+from headrace._tables.table import Table
 from headrace.transforms.support import Support
 
 __all__ = ["kinds_of", "learn", "present"]

@@ -19,9 +19,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _columns
 from headrace._install import install
 from headrace._output import replacing, spreadsheet_cell
+from headrace._tables import columns as _columns
 
 __all__ = ["READ", "WRITTEN", "Source", "open_table", "write_parts", "write_table"]
 
