@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from headrace import dask as dask
     from headrace import distributed as distributed
     from headrace import plot as plot
+    from headrace import sklearn as sklearn
+    from headrace import torch as torch
     from headrace._accelerate import accelerate as accelerate
     from headrace.choosing import Choice, auto
     from headrace.diagnosis import Diagnosis, diagnose
@@ -116,7 +118,7 @@ def __getattr__(name: str) -> Any:
     """On first use what needs SciPy or JAX, and what few programs use."""
     import importlib
 
-    if name in ("continuum", "convert", "dask", "diagnosis", "distributed", "jax", "plot"):
+    if name in ("continuum", "convert", "dask", "diagnosis", "distributed", "jax", "plot", "sklearn", "torch"):
         return importlib.import_module(f"headrace.{name}")
     if name in _LATER:
         return getattr(importlib.import_module(f"headrace.{_LATER[name]}"), name)

@@ -33,7 +33,10 @@ Matrix = NDArray[np.float32] | NDArray[np.float64]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 class_of = _frames.class_of
-_VJPS = "gradients come from log_prob_vjp, to_data_vjp and the other methods in _vjp"
+_VJPS = (
+    "gradients come from headrace.torch.FlowModule and from the methods in _vjp, of headrace.ops from its functions "
+    "in _backward"
+)
 
 
 class _NumPy:
@@ -150,7 +153,7 @@ class _Jax(_NumPy):
         if isinstance(value, jax.core.Tracer):
             raise TypeError(
                 f"{name}: expected a JAX array with numbers, got a tracer, as inside of jit, grad and vmap; call "
-                "the functions of headrace.jax there"
+                "the functions of headrace.jax there, and those of headrace.ops outside of it"
             )
         if value.is_deleted():
             raise TypeError(f"{name}: expected a JAX array with numbers, got one that was deleted or donated")
