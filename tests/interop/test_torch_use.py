@@ -546,3 +546,10 @@ def test_sparse_rows_are_refused_by_name():
         module(context).log_prob(rows.to_sparse())
     with pytest.raises(TypeError, match="context: expected a dense tensor"):
         module(context.to_sparse())
+
+
+def test_a_module_draws_a_number_of_rows():
+    module = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=1))
+    assert module.sample(5).shape == module.sample((5,)).shape == (5, 3)
+    with pytest.raises(TypeError, match=r"sample_shape: expected an int or a tuple of ints, got 2\.5"):
+        module.sample(2.5)

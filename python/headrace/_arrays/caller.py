@@ -428,7 +428,13 @@ def elsewhere(name: str, what: str, device: Any, call: str) -> TypeError:
 
 def wrong_dtype(name: str, dtype: Any, call: str) -> TypeError:
     """The error for numbers that are no floats of 32 or 64 bits."""
-    advice = f"call {call.format(_frames.argument_of(name))} if that is meant"
+    own = _frames.argument_of(name)
+    text = str(dtype)
+    if text.startswith(("<U", "<S", "object", "|S", "|O")):
+        return TypeError(f"{name}: expected dtype float32 or float64, got {dtype}; text has to become numbers first")
+    advice = f"call {call.format(own)} if that is meant"
+    if own == "context" and "int" in text:
+        advice += ", or give labels of classes one column each: np.eye(classes)[context]"
     return TypeError(f"{name}: expected dtype float32 or float64, got {dtype}; {advice}")
 
 

@@ -197,9 +197,9 @@ class _Module(nn.Module):
     def _shape(self, sample_shape: Any, context: Tensor | None) -> tuple[int, ...]:
         """Of draws."""
         try:
-            shape = torch.Size(sample_shape)
+            shape = torch.Size((sample_shape,) if isinstance(sample_shape, int) else sample_shape)
         except TypeError:
-            raise TypeError(f"sample_shape: expected a tuple of ints, got {sample_shape!r}") from None
+            raise TypeError(f"sample_shape: expected an int or a tuple of ints, got {sample_shape!r}") from None
         context = self._bound(context)
         lead = () if context is None else context.shape[:-1]
         return (*shape, *lead, self.features)
@@ -277,7 +277,7 @@ class FlowModule(_Module):
         return self._transformed("z", z, context, True)
 
     def rsample_and_log_prob(
-        self, sample_shape: tuple[int, ...] = (), context: Tensor | None = None
+        self, sample_shape: int | tuple[int, ...] = (), context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draws and their log densities from one run, both with gradients; see `rsample`."""
         noise = self._noise(self._shape(sample_shape, context))
@@ -286,10 +286,11 @@ class FlowModule(_Module):
         x, log_prob = _autograd.generate(rows, own, vector, self._entry)
         return x.reshape(*batch, self.features), log_prob.reshape(batch)
 
-    def rsample(self, sample_shape: tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
+    def rsample(self, sample_shape: int | tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
         """Draws with gradients by parameters and context.
 
-        Their shape is `sample_shape`, then the leading dimensions of the context, then (features,).
+        Their shape is `sample_shape`, an int or a tuple of ints, then the leading dimensions of the context, then
+        (features,).
         Random numbers are PyTorch's, so that `torch.manual_seed` sets them.
 
         Raises:
@@ -298,7 +299,7 @@ class FlowModule(_Module):
         """
         return self.rsample_and_log_prob(sample_shape, context)[0]
 
-    def sample(self, sample_shape: tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
+    def sample(self, sample_shape: int | tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
         """The same without gradients."""
         with torch.no_grad():
             return self.rsample(sample_shape, context)
