@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import _core, densities, ops, rows
 from headrace._core import CudaUnavailable
+from headrace._loading import from_bytes, load
 from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.conditional import Conditional
 from headrace.config import get_num_threads, include, info, set_num_threads, threads
 from headrace.ensemble import Ensemble
-from headrace.files import FileFormatError, from_bytes, load, to_bytes
+from headrace.files import FileFormatError, to_bytes
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.network import Layer, Network

@@ -382,7 +382,9 @@ def test_without_matplotlib(monkeypatch):
 def test_corner_with_titles_truths_and_ranges():
     flow = normal(3)
     figure = drawn(
-        hr.plot.corner(flow, draws=20_000, columns=[2, 0], titles=True, truths=[0.5, None, 3.0], range=[None, None, (0, 9)])
+        hr.plot.corner(
+            flow, draws=20_000, columns=[2, 0], titles=True, truths=[0.5, None, 3.0], range=[None, None, (0, 9)]
+        )
     )
     first, pair, second = figure.axes  # column 2, both, column 0
     assert first.get_xlim() == (0.0, 9.0)
@@ -437,7 +439,9 @@ def test_summaries_of_any_size(values):
 
 def test_slices_end_where_they_do():
     rho, sd = 0.9999, np.sqrt(1 - 0.9999**2)  # a slice 70 times narrower than its marginal
-    flow = hr.Flow([hr.Linear.from_matrix(np.linalg.cholesky([[1.0, rho], [rho, 1.0]]), dtype="float64")], dtype="float64")
+    flow = hr.Flow(
+        [hr.Linear.from_matrix(np.linalg.cholesky([[1.0, rho], [rho, 1.0]]), dtype="float64")], dtype="float64"
+    )
     for at in (0.5, 30.0):  # the second lies far outside of the draws
         axis = hr.plot.density(flow, columns=[1], at=[at, 0.0], draws=2000).axes[0]
         low, high = axis.get_xlim()

@@ -78,9 +78,9 @@ def vector_columns(diagnosis: Record) -> tuple[list[str], int]:
             figure = Figure(figsize=(4.3, 2.6), layout="constrained")
             axis = figure.subplots()
             both = np.concatenate([held[:, i], samples[:, i][np.isfinite(samples[:, i])]])
-            edges = np.linspace(*np.quantile(both, [0.001, 0.999]), 41)
-            if not edges[-1] > edges[0]:
-                edges = np.linspace(edges[0] - 0.5, edges[0] + 0.5, 41)
+            low, high = (float(end) for end in np.quantile(both, [0.001, 0.999]))
+            low, high = (low, high) if high > low else (low - 0.5, low + 0.5)
+            edges = np.linspace(low, high, 41)
             for part, style in ((held, {"fill": True, "color": BAND, "edgecolor": BLUE}), (samples, {"color": ORANGE})):
                 share = 100.0 * np.histogram(part[:, i], edges)[0] / len(part)
                 axis.stairs(share, edges, label="rows held out" if part is held else "draws", **style)

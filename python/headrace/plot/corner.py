@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,7 +172,7 @@ def _pair_of_ends(argument: str, value: Any) -> tuple[float, float]:
     return low, high
 
 
-def _empty_figure(fig: Any) -> Any:
+def _empty_figure(fig: Any) -> Figure | None:
     """The figure of the caller, as long as nothing is in it."""
     if fig is None:
         return None
@@ -180,9 +180,10 @@ def _empty_figure(fig: Any) -> Any:
 
     if not isinstance(fig, FigureBase):
         raise TypeError(f"fig: expected a matplotlib Figure, got {check.kind_of(fig)}")
-    if fig.axes:
-        raise ValueError(f"fig: expected an empty figure, got one with {len(fig.axes)} axes; call fig.clear()")
-    return fig
+    axes: Any = fig.axes
+    if axes:
+        raise ValueError(f"fig: expected an empty figure, got one with {len(axes)} axes; call fig.clear()")
+    return cast("Figure", fig)
 
 
 def _both(
@@ -241,7 +242,7 @@ def _draw(
     whole: tuple[NDArray[Any], NDArray[Any] | None] | None,
     frame: Frame,
     labels: tuple[str, str],
-    figure: Any,
+    own: Figure | None,
 ) -> Figure:
     from headrace.plot import _figure
 
@@ -250,8 +251,8 @@ def _draw(
     with _figure.styled():
         title = 0.25 if frame.titles else 0.0
         left, right, low, high = 0.9, 0.15, 0.8, title + (0.15 if n > 2 else 0.45)  # margins, in inches
-        if figure is None:  # its margins by hand: a layout of fifty panels takes seconds
-            figure = _figure.Picture(figsize=(side * n + left + right, side * n + low + high))
+        # Margins by hand: a layout of fifty panels takes seconds.
+        figure = own or _figure.Picture(figsize=(side * n + left + right, side * n + low + high))
         across, down = figure.bbox.width / figure.dpi, figure.bbox.height / figure.dpi
         gap = 0.1 if not frame.titles else 0.1 + 0.25 / side
         figure.subplots_adjust(
