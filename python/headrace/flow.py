@@ -242,9 +242,11 @@ class Flow(Verbs):
 
     def __repr__(self) -> str:
         """Sizes, base and transforms."""
-        inner = "".join(f"\n  {t!r}," for t in self._chain)
-        products = f", matmul={self._products!r}" if self._products != "exact" else ""
-        return f"{type(self).__name__}(features={self.features}, base={self._base!r}, transforms=[{inner}\n]{products})"
+        context = f", {self.context} of context" if self.context else ""
+        products = f", matmul {self._products}" if self._products != "exact" else ""
+        head = f"{type(self).__name__} of {self.features} features{context}, {self._dtype.name}{products}"
+        lines = [f"base {self._base!r}", *_repeated([repr(t) for t in self._chain])]
+        return "".join([f"<{head}", *(f"\n  {line}" for line in lines), ">"])
 
     # ---- other formats ----------------------------------------------------------------------------------------------
 
@@ -461,3 +463,28 @@ class Flow(Verbs):
             checkpoint_every=checkpoint_every,
             group=group,
         )
+
+
+def _repeated(lines: list[str]) -> list[str]:
+    """Lines in order, where runs of the same line, or of the same two in turn, stand once with their count.
+
+    >>> _repeated(["a", "b", "a", "b", "c", "c", "d"])
+    ['2 x (', '  a', '  b', ')', '2 x c', 'd']
+    """
+    found, at = [], 0
+    while at < len(lines):
+        runs = []
+        for period in (1, 2):
+            unit, count = lines[at : at + period], 1
+            while lines[at + count * period : at + (count + 1) * period] == unit:
+                count += 1
+            runs.append((count * period if count > 1 else 1, -period, count))
+        _, period, count = max(runs)
+        unit = lines[at : at - period]
+        if count == 1:
+            found.append(lines[at])
+            at += 1
+            continue
+        found += [f"{count} x {unit[0]}"] if len(unit) == 1 else [f"{count} x (", *(f"  {one}" for one in unit), ")"]
+        at += count * len(unit)
+    return found
