@@ -102,7 +102,18 @@ class _Module(nn.Module):
             leaf.grad = vector.grad[begin:end]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """For `.to`, `.double` and the like, which give the vector other memory."""
+        """For `.to`, `.double` and the like, which give the vector other memory.
+
+        Raises:
+            TypeError: for `.half`, `.bfloat16` and the like: the core computes in float32 and float64.
+        """
+        vector = self.vector
+        wanted = fn(torch.empty(0, dtype=vector.dtype, device=vector.device)).dtype
+        if wanted not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"dtype: expected torch.float32 or torch.float64, got {wanted}; leave this module out of the "
+                "conversion, or take its products in bf16: flow.to(matmul='bf16')"
+            )
         super()._apply(fn, recurse)
         self._set_mark()
         for leaf, begin, end, _ in self._leaves:
@@ -256,13 +267,31 @@ class FlowModule(_Module):
         """The distribution of rows given the context, shape (..., context)."""
         return FlowDistribution(self, self._bound(context))
 
-    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def __getattr__(self, name: str) -> Any:
+        """For attributes that are not there; of a `fit` the error names the flow's."""
+        if name == "fit":
+            raise AttributeError(
+                "FlowModule has no fit: call module.flow.fit(x) on a flow, then FlowModule(flow), or train "
+                "module.parameters() by an optimiser of PyTorch"
+            )
+        return super().__getattr__(name)
+
+    def log_prob(
+        self, x: Tensor | None = None, context: Tensor | None = None, *, inputs: Tensor | None = None
+    ) -> Tensor:
         """Log density of each row in nats, shape (...).
 
         Args:
             x: Shape (..., features).
             context: Shape (..., context), broadcast against x, or (context,) for all rows.
+            inputs: Another name of x, as nflows has it.
         """
+        if inputs is not None:
+            if x is not None:
+                raise TypeError("inputs: expected None beside x, got a tensor")
+            x = inputs
+        if x is None:
+            raise TypeError("x: expected a tensor, got None")
         vector = self._own()
         rows, own, batch = self._opened("x", x, context, vector)
         out = _autograd.log_prob(rows, own, vector, self._entry)
@@ -303,6 +332,13 @@ class FlowModule(_Module):
         """The same without gradients."""
         with torch.no_grad():
             return self.rsample(sample_shape, context)
+
+    def sample_and_log_prob(
+        self, sample_shape: int | tuple[int, ...] = (), context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draws and their log densities from one run, without gradients."""
+        with torch.no_grad():
+            return self.rsample_and_log_prob(sample_shape, context)
 
     def _noise(self, shape: tuple[int, ...]) -> Tensor:
         """Rows of the standard density under the base."""
