@@ -55,8 +55,8 @@ class Text(Source):
         numbers = sum(map(is_number, fields))
         if header == "auto" and 0 < numbers < len(fields):
             raise ValueError(
-                f"{path}: line {first[-1][0]} has numbers and other text, so that it may be names or a row: say --header "
-                "yes or --header no"
+                f"{path}: line {first[-1][0]} has numbers and other text, so that it may be names or a row: say "
+                "--header yes or --header no"
             )
         has_names = header == "yes" or (header == "auto" and numbers == 0)
         self.names = tuple(field.strip() for field in fields) if has_names else None
