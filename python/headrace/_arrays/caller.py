@@ -34,8 +34,8 @@ Matrix = NDArray[np.float32] | NDArray[np.float64]
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 class_of = _frames.class_of
 _VJPS = (
-    "gradients come from headrace.torch.FlowModule and from the methods in _vjp, of headrace.ops from its functions "
-    "in _backward"
+    "gradients come from headrace.torch.FlowModule, or from log_prob_vjp, to_data_vjp and the other methods in _vjp; "
+    "those of headrace.ops from its functions in _backward"
 )
 
 
@@ -430,7 +430,7 @@ def wrong_dtype(name: str, dtype: Any, call: str) -> TypeError:
     """The error for numbers that are no floats of 32 or 64 bits."""
     own = _frames.argument_of(name)
     text = str(dtype)
-    if text.startswith(("<U", "<S", "object", "|S", "|O")):
+    if text.startswith(("<U", "<S", "|S")):
         return TypeError(f"{name}: expected dtype float32 or float64, got {dtype}; text has to become numbers first")
     advice = f"call {call.format(own)} if that is meant"
     if own == "context" and "int" in text:

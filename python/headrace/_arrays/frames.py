@@ -217,7 +217,7 @@ def argument_of(name: str) -> str:
 def _conversion(name: str, value: Any, given: Any) -> str:
     """How to convert a column of this type, if it holds numbers; else what to do in its place."""
     text = str(given).lower()
-    if any(kind in text for kind in ("object", "str", "utf8", "categor", "enum", "dictionary", "binary")):
+    if any(kind in text for kind in ("str", "utf8", "categor", "enum", "dictionary", "binary")):
         return "drop this column or encode its categories as context, or "
     if any(kind in text for kind in ("date", "time", "duration", "period", "interval")):
         return "convert it to a number, such as seconds since a date, or "
