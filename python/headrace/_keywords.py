@@ -53,7 +53,7 @@ def takes(settings: type, stated: type = Settings, /, **defaults: Any) -> Callab
             for name in keywords:
                 if name not in expected:
                     owner = (given[0] if isinstance(given[0], type) else type(given[0])).__name__
-                    called_by = owner if function.__name__ == "__init__" else f"{owner}.{function.__name__}"
+                    called_by = f"{owner}.fit" if function.__name__ == "fit" else owner
                     raise TypeError(
                         f"{name}: expected a keyword of {called_by} ({', '.join(expected)}), got {name!r}"
                         + suggestion(name, expected)
