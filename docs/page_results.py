@@ -24,6 +24,7 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 PAGES = (
+    "index",
     "quickstart",
     "plots",
     "diagnosis",
